@@ -1,0 +1,287 @@
+//! Cancellation with two steps, a deadline and a grace period, passed down every blocking call.
+//!
+//! *Cancel* asks a run to start nothing more and finish what is in flight; *abort* ends calls in
+//! the middle of a read. The context that a client sees knows only the second step: for one call,
+//! being cancelled means to return now.
+
+use std::fmt;
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::{Arc, Weak};
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+
+use super::error::{Error, ErrorKind};
+
+const RUNNING: u8 = 0;
+const CANCELLED: u8 = 1;
+const ABORTED: u8 = 2;
+
+type Hook = Arc<dyn Fn() + Send + Sync>;
+
+#[derive(Default)]
+struct Node {
+    level: AtomicU8,
+    hooks: Mutex<Hooks>,
+}
+
+#[derive(Default)]
+struct Hooks {
+    next: u64,
+    list: Vec<(u64, u8, Hook)>,
+}
+
+impl Node {
+    fn raise(&self, level: u8) {
+        let before = self.level.fetch_max(level, Ordering::SeqCst);
+        if before >= level {
+            return;
+        }
+        // Called outside the lock: a hook may subscribe or drop a subscription.
+        let due: Vec<Hook> = self
+            .hooks
+            .lock()
+            .list
+            .iter()
+            .filter(|(_, at, _)| *at > before && *at <= level)
+            .map(|(_, _, hook)| hook.clone())
+            .collect();
+        due.iter().for_each(|hook| hook());
+    }
+
+    fn subscribe(self: &Arc<Self>, level: u8, hook: Hook) -> Subscription {
+        let id = {
+            let mut hooks = self.hooks.lock();
+            hooks.next += 1;
+            let id = hooks.next;
+            hooks.list.push((id, level, hook.clone()));
+            id
+        };
+        // It may have been raised just before the hook was in place; hooks bear being called twice.
+        if self.level.load(Ordering::SeqCst) >= level {
+            hook();
+        }
+        Subscription {
+            node: Arc::downgrade(self),
+            id,
+        }
+    }
+}
+
+/// Removes its hook when dropped.
+#[must_use = "dropping the subscription removes the hook"]
+pub struct Subscription {
+    node: Weak<Node>,
+    id: u64,
+}
+
+impl Drop for Subscription {
+    fn drop(&mut self) {
+        if let Some(node) = self.node.upgrade() {
+            node.hooks.lock().list.retain(|(id, ..)| *id != self.id);
+        }
+    }
+}
+
+/// Cancellation, deadline and grace of a piece of work; clones share them.
+///
+/// ```
+/// use batchwright::Context;
+/// let ctx = Context::new();
+/// let handle = ctx.clone();
+/// handle.cancel();
+/// assert!(ctx.is_cancelled());
+/// ```
+#[derive(Clone)]
+pub struct Context {
+    node: Arc<Node>,
+    deadline: Option<Instant>,
+    grace: Duration,
+    // Keeps the tie to the parent for as long as this context lives.
+    _tie: Option<Arc<Subscription>>,
+}
+
+impl Default for Context {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Context {
+    /// A context that nobody cancels until you do. No deadline, 30 s of grace.
+    pub fn new() -> Self {
+        Self {
+            node: Arc::default(),
+            deadline: None,
+            grace: Duration::from_secs(30),
+            _tie: None,
+        }
+    }
+
+    /// The same context with a deadline; the earlier one holds when there is one already.
+    /// Default: none.
+    pub fn with_deadline(mut self, deadline: Instant) -> Self {
+        self.deadline = Some(self.deadline.map_or(deadline, |own| own.min(deadline)));
+        self
+    }
+
+    /// The same context with a deadline `timeout` from now. Default: none.
+    pub fn with_timeout(self, timeout: Duration) -> Self {
+        let deadline = Instant::now().checked_add(timeout);
+        match deadline {
+            Some(deadline) => self.with_deadline(deadline),
+            None => self,
+        }
+    }
+
+    /// The same context with another grace period: how long calls in flight may go on after
+    /// [`cancel`](Self::cancel) before they are ended. Default: 30 s.
+    pub fn with_grace(mut self, grace: Duration) -> Self {
+        self.grace = grace;
+        self
+    }
+
+    /// Asks to start nothing more; calls in flight may end within the grace period.
+    pub fn cancel(&self) {
+        self.node.raise(CANCELLED);
+    }
+
+    /// Ends everything now: connections are shut down in the middle of a read.
+    pub fn abort(&self) {
+        self.node.raise(ABORTED);
+    }
+
+    /// True after [`cancel`](Self::cancel) or [`abort`](Self::abort).
+    pub fn is_cancelled(&self) -> bool {
+        self.node.level.load(Ordering::SeqCst) >= CANCELLED
+    }
+
+    /// True after [`abort`](Self::abort).
+    pub fn is_aborted(&self) -> bool {
+        self.node.level.load(Ordering::SeqCst) >= ABORTED
+    }
+
+    /// The deadline, if there is one.
+    pub fn deadline(&self) -> Option<Instant> {
+        self.deadline
+    }
+
+    /// Time left until the deadline; `None` without one.
+    pub fn remaining(&self) -> Option<Duration> {
+        self.deadline
+            .map(|d| d.saturating_duration_since(Instant::now()))
+    }
+
+    /// The grace period.
+    pub fn grace(&self) -> Duration {
+        self.grace
+    }
+
+    /// Fails when the work should end now.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Cancelled`] or [`ErrorKind::DeadlineExceeded`].
+    pub fn check(&self) -> Result<(), Error> {
+        if self.is_cancelled() {
+            return Err(Error::cancelled());
+        }
+        match self.remaining() {
+            Some(Duration::ZERO) => Err(Error::new(
+                ErrorKind::DeadlineExceeded,
+                "the deadline passed",
+            )),
+            _ => Ok(()),
+        }
+    }
+
+    /// Calls `hook` when the context is cancelled (at once if it is already). The hook must be
+    /// quick and may be called twice.
+    pub fn on_cancel(&self, hook: impl Fn() + Send + Sync + 'static) -> Subscription {
+        self.node.subscribe(CANCELLED, Arc::new(hook))
+    }
+
+    /// Calls `hook` when the context is aborted (at once if it is already). The hook must be
+    /// quick and may be called twice.
+    pub fn on_abort(&self, hook: impl Fn() + Send + Sync + 'static) -> Subscription {
+        self.node.subscribe(ABORTED, Arc::new(hook))
+    }
+
+    /// A context for calls: it is cancelled only when this one is aborted, so a call in flight
+    /// keeps its grace, and it can be cancelled alone.
+    pub(crate) fn for_calls(&self) -> Self {
+        let node: Arc<Node> = Arc::default();
+        let child = Arc::downgrade(&node);
+        let tie = self.on_abort(move || {
+            if let Some(child) = child.upgrade() {
+                child.raise(ABORTED);
+            }
+        });
+        Self {
+            node,
+            deadline: self.deadline,
+            grace: self.grace,
+            _tie: Some(Arc::new(tie)),
+        }
+    }
+}
+
+impl fmt::Debug for Context {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Context")
+            .field("cancelled", &self.is_cancelled())
+            .field("aborted", &self.is_aborted())
+            .field("remaining", &self.remaining())
+            .finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::AtomicUsize;
+
+    use super::*;
+
+    #[test]
+    fn a_call_context_outlives_cancel_and_ends_with_abort() {
+        let ctx = Context::new();
+        let call = ctx.for_calls();
+        ctx.cancel();
+        assert!(ctx.is_cancelled() && !call.is_cancelled());
+        ctx.abort();
+        assert!(call.is_cancelled());
+        assert_eq!(call.check().unwrap_err().kind(), ErrorKind::Cancelled);
+    }
+
+    #[test]
+    fn hooks_run_once_per_step_and_also_when_late() {
+        let ctx = Context::new();
+        let seen = Arc::new(AtomicUsize::new(0));
+        let count = seen.clone();
+        let sub = ctx.on_cancel(move || {
+            count.fetch_add(1, Ordering::SeqCst);
+        });
+        ctx.cancel();
+        ctx.cancel();
+        ctx.abort();
+        assert_eq!(seen.load(Ordering::SeqCst), 1);
+        drop(sub);
+        let count = seen.clone();
+        let _late = ctx.on_cancel(move || {
+            count.fetch_add(10, Ordering::SeqCst);
+        });
+        assert_eq!(seen.load(Ordering::SeqCst), 11);
+    }
+
+    #[test]
+    fn a_dropped_call_context_leaves_no_hook_behind() {
+        let ctx = Context::new();
+        drop(ctx.for_calls());
+        assert!(ctx.node.hooks.lock().list.is_empty());
+    }
+
+    #[test]
+    fn a_passed_deadline_is_an_error_of_its_kind() {
+        let ctx = Context::new().with_timeout(Duration::ZERO);
+        assert_eq!(ctx.check().unwrap_err().kind(), ErrorKind::DeadlineExceeded);
+    }
+}

@@ -1,0 +1,79 @@
+//! Time as a value: decisions take a [`Time`], the shell asks a [`Clock`] once per turn.
+
+use std::sync::OnceLock;
+use std::time::{Duration, Instant};
+
+/// A point in time, counted from an origin that is the same for the whole process.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Time(u64);
+
+impl Time {
+    /// The origin.
+    pub const ZERO: Time = Time(0);
+    /// Later than anything that happens.
+    pub const FAR: Time = Time(u64::MAX);
+
+    /// The point `nanos` nanoseconds after the origin.
+    pub const fn from_nanos(nanos: u64) -> Self {
+        Self(nanos)
+    }
+
+    /// Nanoseconds since the origin.
+    pub const fn as_nanos(self) -> u64 {
+        self.0
+    }
+
+    /// Time passed since `earlier`, zero if that lies ahead.
+    pub fn since(self, earlier: Time) -> Duration {
+        Duration::from_nanos(self.0.saturating_sub(earlier.0))
+    }
+
+    /// This point moved by `by`, never past [`Time::FAR`].
+    pub fn after(self, by: Duration) -> Self {
+        Self(
+            self.0
+                .saturating_add(u64::try_from(by.as_nanos()).unwrap_or(u64::MAX)),
+        )
+    }
+}
+
+/// Wakes a waiting engine; called by a clock that was moved by hand.
+pub type Wake = Box<dyn Fn() + Send + Sync>;
+
+/// Where time comes from. Unstable: tests replace it, other uses may break.
+pub trait Clock: Send + Sync {
+    /// The current time.
+    fn now(&self) -> Time;
+
+    /// How long to block, in real time, for `until` to come; `None` blocks until woken.
+    fn real_wait(&self, until: Time) -> Option<Duration> {
+        Some(until.since(self.now()))
+    }
+
+    /// Asks to be woken whenever time jumps. A clock that runs by itself has nothing to do.
+    fn on_jump(&self, _wake: Wake) {}
+}
+
+/// The monotonic clock of the operating system.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct SystemClock;
+
+fn origin() -> Instant {
+    static ORIGIN: OnceLock<Instant> = OnceLock::new();
+    *ORIGIN.get_or_init(Instant::now)
+}
+
+impl SystemClock {
+    /// Translates an `Instant` to the crate's time.
+    pub fn at(instant: Instant) -> Time {
+        Time::ZERO.after(instant.saturating_duration_since(origin()))
+    }
+}
+
+impl Clock for SystemClock {
+    fn now(&self) -> Time {
+        // The origin first: an instant taken before it would count as zero.
+        let origin = origin();
+        Time::ZERO.after(origin.elapsed())
+    }
+}

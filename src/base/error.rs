@@ -1,0 +1,305 @@
+//! The one error type: its kind decides retry, fallback and exit code.
+//!
+//! Providers classify; everything above asks [`Error::kind`] and the hints beside it, never a
+//! status number.
+
+use std::fmt;
+use std::time::Duration;
+
+use serde::ser::SerializeMap;
+use serde::{Serialize, Serializer};
+
+use super::hints::RateHints;
+
+/// What went wrong, as far as the next decision is concerned.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[non_exhaustive]
+pub enum ErrorKind {
+    /// The provider asks for a slower pace (429, quota per minute).
+    RateLimited,
+    /// It may well succeed when tried again: reset, cut-off reply, 408, 5xx, time-out.
+    Transient,
+    /// A complete success reply that is not what the dialect promises.
+    Malformed,
+    /// The request itself is wrong and stays wrong (400, 413, 422).
+    Invalid,
+    /// The credential is missing, refused or lacks a permission.
+    Auth,
+    /// The account has no credit or reached a hard limit.
+    Quota,
+    /// The provider does not know the model.
+    UnknownModel,
+    /// A safety filter or refusal.
+    Blocked,
+    /// Stopped by the caller before it had an outcome.
+    Cancelled,
+    /// The context's deadline passed.
+    DeadlineExceeded,
+    /// Sending it could have exceeded the budget.
+    BudgetExceeded,
+    /// The code that handled the item panicked.
+    Panic,
+    /// The item was in flight when its process died, too often.
+    Crashed,
+}
+
+impl ErrorKind {
+    /// Every kind, in the order of the documentation.
+    pub const ALL: [ErrorKind; 13] = [
+        Self::RateLimited,
+        Self::Transient,
+        Self::Malformed,
+        Self::Invalid,
+        Self::Auth,
+        Self::Quota,
+        Self::UnknownModel,
+        Self::Blocked,
+        Self::Cancelled,
+        Self::DeadlineExceeded,
+        Self::BudgetExceeded,
+        Self::Panic,
+        Self::Crashed,
+    ];
+
+    /// The stable name used in JSON, in `snake_case`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::RateLimited => "rate_limited",
+            Self::Transient => "transient",
+            Self::Malformed => "malformed",
+            Self::Invalid => "invalid",
+            Self::Auth => "auth",
+            Self::Quota => "quota",
+            Self::UnknownModel => "unknown_model",
+            Self::Blocked => "blocked",
+            Self::Cancelled => "cancelled",
+            Self::DeadlineExceeded => "deadline_exceeded",
+            Self::BudgetExceeded => "budget_exceeded",
+            Self::Panic => "panic",
+            Self::Crashed => "crashed",
+        }
+    }
+
+    /// The coarse class written beside the kind: `retryable`, `rate_limit` or `non_retryable`.
+    pub fn class(self) -> &'static str {
+        match self {
+            Self::RateLimited => "rate_limit",
+            Self::Transient | Self::Malformed => "retryable",
+            _ => "non_retryable",
+        }
+    }
+
+    /// True for failures that every further call to the same provider (or model) would share.
+    pub fn is_critical(self) -> bool {
+        matches!(self, Self::Auth | Self::Quota | Self::UnknownModel)
+    }
+}
+
+impl fmt::Display for ErrorKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// How far a failed request got.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Sent {
+    /// The last byte of the body never reached the socket: nothing can have been bought.
+    No,
+    /// It may have been carried out, and paid for, although no usable reply came back.
+    Maybe,
+    /// The provider answered with a complete error reply.
+    Answered,
+}
+
+/// A failure, with all that later decisions need to know.
+pub struct Error(Box<Inner>);
+
+#[derive(Clone)]
+struct Inner {
+    kind: ErrorKind,
+    message: String,
+    status: Option<u16>,
+    retry_after: Option<Duration>,
+    hints: RateHints,
+    sent: Sent,
+    timed_out: bool,
+    raw: Option<String>,
+}
+
+/// Raw replies kept beside an error are cut to this many bytes.
+const RAW_LIMIT: usize = 16 * 1024;
+
+impl Error {
+    /// An error of `kind`; nothing was sent until [`with_sent`](Self::with_sent) says otherwise.
+    pub fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
+        Self(Box::new(Inner {
+            kind,
+            message: message.into(),
+            status: None,
+            retry_after: None,
+            hints: RateHints::default(),
+            sent: Sent::No,
+            timed_out: false,
+            raw: None,
+        }))
+    }
+
+    /// The error of work that was stopped before it had an outcome.
+    pub fn cancelled() -> Self {
+        Self::new(ErrorKind::Cancelled, "cancelled before it had an outcome")
+    }
+
+    /// Sets the HTTP status.
+    pub fn with_status(mut self, status: u16) -> Self {
+        self.0.status = Some(status);
+        self
+    }
+
+    /// Sets how long the server asks to wait before the next try.
+    pub fn with_retry_after(mut self, wait: Option<Duration>) -> Self {
+        self.0.retry_after = wait;
+        self
+    }
+
+    /// Sets the limits that the reply named.
+    pub fn with_rate_hints(mut self, hints: RateHints) -> Self {
+        self.0.hints = hints;
+        self
+    }
+
+    /// Sets how far the request got.
+    pub fn with_sent(mut self, sent: Sent) -> Self {
+        self.0.sent = sent;
+        self
+    }
+
+    /// Marks the error as a time-out: after sending, it is tried again only once.
+    pub fn with_timed_out(mut self) -> Self {
+        self.0.timed_out = true;
+        self
+    }
+
+    /// Keeps the reply that could not be used, cut to 16 KiB.
+    pub fn with_raw(mut self, raw: &str) -> Self {
+        let end = raw.floor_char_boundary(RAW_LIMIT);
+        self.0.raw = Some(raw[..end].to_owned());
+        self
+    }
+
+    /// Puts a sentence in front of the message, such as where the input came from.
+    pub fn context(mut self, prefix: impl fmt::Display) -> Self {
+        self.0.message = format!("{prefix}: {}", self.0.message);
+        self
+    }
+
+    /// What went wrong.
+    pub fn kind(&self) -> ErrorKind {
+        self.0.kind
+    }
+
+    /// The text for people.
+    pub fn message(&self) -> &str {
+        &self.0.message
+    }
+
+    /// The HTTP status, if a server answered.
+    pub fn status(&self) -> Option<u16> {
+        self.0.status
+    }
+
+    /// How long the server asks to wait.
+    pub fn retry_after(&self) -> Option<Duration> {
+        self.0.retry_after
+    }
+
+    /// The limits that the reply named.
+    pub fn rate_hints(&self) -> RateHints {
+        self.0.hints
+    }
+
+    /// How far the request got.
+    pub fn sent(&self) -> Sent {
+        self.0.sent
+    }
+
+    /// True when the request was sent but no reply came in time.
+    pub fn timed_out(&self) -> bool {
+        self.0.timed_out
+    }
+
+    /// The reply that could not be used, at most 16 KiB of it.
+    pub fn raw(&self) -> Option<&str> {
+        self.0.raw.as_deref()
+    }
+}
+
+impl Clone for Error {
+    fn clone(&self) -> Self {
+        Self(self.0.clone())
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0.message)
+    }
+}
+
+impl fmt::Debug for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut out = f.debug_struct("Error");
+        out.field("kind", &self.0.kind)
+            .field("message", &self.0.message);
+        if let Some(status) = self.0.status {
+            out.field("status", &status);
+        }
+        if let Some(wait) = self.0.retry_after {
+            out.field("retry_after", &wait);
+        }
+        out.field("sent", &self.0.sent).finish()
+    }
+}
+
+impl std::error::Error for Error {}
+
+impl Serialize for Error {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut map = serializer.serialize_map(None)?;
+        map.serialize_entry("kind", self.kind().as_str())?;
+        map.serialize_entry("class", self.kind().class())?;
+        map.serialize_entry("status", &self.status())?;
+        map.serialize_entry("message", self.message())?;
+        if let Some(raw) = self.raw() {
+            map.serialize_entry("raw", raw)?;
+        }
+        map.end()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_error_stays_one_pointer_wide() {
+        assert_eq!(size_of::<Error>(), size_of::<usize>());
+    }
+
+    #[test]
+    fn a_long_raw_reply_is_cut_at_a_character() {
+        let error = Error::new(ErrorKind::Malformed, "not JSON").with_raw(&"ä".repeat(RAW_LIMIT));
+        let raw = error.raw().unwrap();
+        assert!(raw.len() <= RAW_LIMIT && raw.ends_with('ä'));
+    }
+
+    #[test]
+    fn every_kind_has_a_class_and_a_name_of_its_own() {
+        let names: std::collections::BTreeSet<_> =
+            ErrorKind::ALL.iter().map(|k| k.as_str()).collect();
+        assert_eq!(names.len(), ErrorKind::ALL.len());
+        assert_eq!(ErrorKind::RateLimited.class(), "rate_limit");
+        assert_eq!(ErrorKind::Malformed.class(), "retryable");
+        assert_eq!(ErrorKind::Auth.class(), "non_retryable");
+    }
+}

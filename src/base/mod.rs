@@ -1,0 +1,9 @@
+//! The vocabulary every other floor speaks: errors, time, cancellation, secrets.
+//!
+//! Nothing here imports anything else of the crate.
+
+pub mod cancel;
+pub mod clock;
+pub mod error;
+pub mod hints;
+pub mod secret;

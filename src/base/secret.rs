@@ -1,0 +1,65 @@
+//! A string that must not be seen: it has no `Display`, no `Serialize`, and a blind `Debug`.
+
+use std::fmt;
+
+/// A credential, such as an API key.
+///
+/// ```
+/// use batchwright::Secret;
+/// let key = Secret::new("sk-very-secret");
+/// assert_eq!(format!("{key:?}"), "Secret(***)");
+/// ```
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(String);
+
+impl Secret {
+    /// Wraps a credential.
+    pub fn new(value: impl Into<String>) -> Self {
+        Self(value.into())
+    }
+
+    /// The credential itself, for the one place that puts it on the wire.
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+
+    /// Replaces every occurrence of the secret in `text`.
+    ///
+    /// Servers echo credentials in error texts; whatever leaves a client passes through here.
+    /// Secrets shorter than 4 bytes are left alone: they would maim ordinary words.
+    pub fn redact(&self, text: &str) -> Option<String> {
+        (self.0.len() >= 4 && text.contains(&self.0)).then(|| text.replace(&self.0, "***"))
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Secret(***)")
+    }
+}
+
+/// A URL without its user name and password, fit to be shown.
+///
+/// ```
+/// use batchwright::shown_url;
+/// assert_eq!(shown_url("http://me:pw@proxy:3128/x"), "http://***@proxy:3128/x");
+/// assert_eq!(shown_url("http://127.0.0.1:8080/v1"), "http://127.0.0.1:8080/v1");
+/// ```
+pub fn shown_url(url: &str) -> String {
+    let (scheme, rest) = url.split_once("://").unwrap_or(("", url));
+    let authority_end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
+    let shown = match rest[..authority_end].rfind('@') {
+        Some(at) => format!("***@{}", &rest[at + 1..]),
+        None => rest.to_owned(),
+    };
+    // A query string may carry a key; nothing here needs one to be recognised.
+    let shown = match shown.find('?') {
+        Some(at) => format!("{}?***", &shown[..at]),
+        None => shown,
+    };
+    if scheme.is_empty() {
+        shown
+    } else {
+        format!("{scheme}://{shown}")
+    }
+}

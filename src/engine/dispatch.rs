@@ -1,0 +1,521 @@
+//! The dispatcher: a state machine that decides who starts, what an ending leads to, and when to
+//! look again.
+//!
+//! It has no threads and no clock. Events go in with the time they happened; flights to start and
+//! a time to come back go out. [`run`](super::run) turns it with real threads, the simulation
+//! with thousands of seeded schedules.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::base::clock::Time;
+use crate::base::error::{Error, ErrorKind};
+use crate::base::hints::RateHints;
+
+use super::limit::{Ended, Gate, Limiter, Permit, QuotaId};
+use super::route::{self, Next, RetryPolicy};
+use super::work::{Closed, Settled, Take, Ticket, Work};
+
+/// What a failed item means for the others.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum ErrorPolicy {
+    /// Go on with the rest. The library's default.
+    #[default]
+    ContinueOnError,
+    /// Stop at the first item that finally failed.
+    StopOnError,
+    /// Stop when the failure would be shared by all further calls: a refused key, an exhausted
+    /// quota, an unknown model. The default of `batchwright run`.
+    StopOnCriticalError,
+}
+
+/// Why a run ended before its work did.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub enum StopReason {
+    /// The context was cancelled.
+    Cancelled,
+    /// The context's deadline passed.
+    DeadlineExceeded,
+    /// An item failed under [`ErrorPolicy::StopOnError`].
+    ItemFailed(Error),
+    /// No provider of the route can be called any more, or a critical error came under
+    /// [`ErrorPolicy::StopOnCriticalError`].
+    Critical(Error),
+    /// Whoever took the results takes no more.
+    SinkClosed,
+    /// The source or the output cannot be used any further.
+    Fatal(Error),
+    /// The options make no sense together, such as a concurrency of 0.
+    Misuse(String),
+}
+
+impl std::fmt::Display for StopReason {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Cancelled => f.write_str("cancelled"),
+            Self::DeadlineExceeded => f.write_str("the deadline passed"),
+            Self::ItemFailed(e) => write!(f, "an item failed: {e}"),
+            Self::Critical(e) | Self::Fatal(e) => write!(f, "{e}"),
+            Self::SinkClosed => f.write_str("the reader of the results went away"),
+            Self::Misuse(why) => f.write_str(why),
+        }
+    }
+}
+
+/// A call to make, with what was reserved for it.
+#[derive(Debug)]
+pub(crate) struct Flight<T> {
+    pub ticket: Ticket<T>,
+    pub permit: Permit,
+}
+
+/// A call that ended.
+pub(crate) struct Landed<T, D> {
+    pub flight: Flight<T>,
+    pub result: Result<D, Error>,
+    /// Tokens used for input and output, if the reply told.
+    pub used: Option<(u64, u64)>,
+    pub hints: RateHints,
+    /// The whole run must end: the task could not even be read.
+    pub fatal: bool,
+}
+
+/// Something that happened.
+pub(crate) enum Event<T, D> {
+    Landed(Landed<T, D>),
+    /// The caller took this many outcomes of a work that defers their release.
+    Released(usize),
+    SetConcurrency(usize),
+    Stop(StopReason),
+}
+
+/// What to do after a turn.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Turn {
+    /// Come back at that time, or when something happens.
+    Wait(Option<Time>),
+    /// All is settled.
+    Finished,
+}
+
+/// What kept a run from going faster, in time spent.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Bounds {
+    /// All permits were in use.
+    pub concurrency: Duration,
+    /// A limit or a pause of a quota held items back.
+    pub rate_limit: Duration,
+    /// Only items waiting for a retry were left.
+    pub backoff: Duration,
+    /// The source had nothing ready.
+    pub source: Duration,
+    /// The output took nothing.
+    pub output: Duration,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Bound {
+    Nothing,
+    Concurrency,
+    RateLimit,
+    Backoff,
+    Source,
+    Output,
+}
+
+/// Numbers of a run as the dispatcher sees them.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Counters {
+    pub calls: u64,
+    pub retries: u64,
+    pub rate_limited: u64,
+    pub possibly_paid_twice: u64,
+    /// Calls ended by an abort whose fate is unknown.
+    pub cut_off: u64,
+    pub in_flight: usize,
+    pub first_start: Option<Time>,
+    pub last_end: Option<Time>,
+}
+
+/// A settling write that failed is tried again after this long.
+const SETTLE_AGAIN: Duration = Duration::from_secs(1);
+
+pub(crate) struct Options {
+    pub concurrency: usize,
+    pub retry: RetryPolicy,
+    pub on_error: ErrorPolicy,
+    pub deadline: Option<Time>,
+    pub seed: u64,
+}
+
+pub(crate) struct Dispatcher<W: Work> {
+    pub work: W,
+    options: Options,
+    limiter: Arc<Limiter>,
+    pending: Vec<Settled<W::Task, W::Done>>,
+    settle_at: Option<Time>,
+    settle_error: Option<Error>,
+    closed: Closed,
+    dead_steps: Vec<Option<Error>>,
+    dead_quotas: Vec<(QuotaId, Error)>,
+    stop: Option<StopReason>,
+    counters: Counters,
+    bound: Bound,
+    bound_since: Option<Time>,
+    bounds: Bounds,
+}
+
+impl<W: Work> Dispatcher<W> {
+    pub(crate) fn new(work: W, limiter: Arc<Limiter>, options: Options) -> Self {
+        Self {
+            work,
+            options,
+            limiter,
+            pending: Vec::new(),
+            settle_at: None,
+            settle_error: None,
+            closed: Closed::default(),
+            dead_steps: Vec::new(),
+            dead_quotas: Vec::new(),
+            stop: None,
+            counters: Counters::default(),
+            bound: Bound::Nothing,
+            bound_since: None,
+            bounds: Bounds::default(),
+        }
+    }
+
+    pub(crate) fn counters(&self) -> Counters {
+        self.counters
+    }
+
+    pub(crate) fn bounds(&self) -> Bounds {
+        self.bounds
+    }
+
+    pub(crate) fn stop_reason(&self) -> Option<&StopReason> {
+        self.stop.as_ref()
+    }
+
+    /// Why outcomes cannot be settled at the moment.
+    pub(crate) fn settle_error(&self) -> Option<&Error> {
+        self.settle_error.as_ref()
+    }
+
+    /// Takes over what could not be settled; only for a run that ends regardless.
+    pub(crate) fn abandon(&mut self) -> Vec<Settled<W::Task, W::Done>> {
+        let lost = std::mem::take(&mut self.pending);
+        let held = lost.iter().filter(|s| holds_permit(s)).count();
+        self.counters.in_flight = self.counters.in_flight.saturating_sub(held);
+        self.settle_at = None;
+        lost
+    }
+
+    /// Takes note of what happened; [`turn`](Self::turn) draws the conclusions.
+    pub(crate) fn handle(&mut self, event: Event<W::Task, W::Done>, now: Time) {
+        match event {
+            Event::Landed(landed) => self.land(landed, now),
+            Event::Released(n) => {
+                self.counters.in_flight = self.counters.in_flight.saturating_sub(n);
+            }
+            Event::SetConcurrency(n) => self.options.concurrency = n,
+            Event::Stop(reason) => self.stop_for(reason),
+        }
+    }
+
+    /// Settles what ended and names the flights to start.
+    pub(crate) fn turn(&mut self, now: Time, start: &mut Vec<Flight<W::Task>>) -> Turn {
+        self.flush(now);
+        let mut wake = None;
+        let mut bound = Bound::Nothing;
+        let mut exhausted = false;
+        while self.stop.is_none() {
+            if !self.pending.is_empty() {
+                bound = Bound::Output;
+                break;
+            }
+            let free = self
+                .options
+                .concurrency
+                .saturating_sub(self.counters.in_flight);
+            if free == 0 {
+                bound = Bound::Concurrency;
+                break;
+            }
+            match self.work.take(free, &self.closed, now) {
+                Err(error) => self.stop_for(StopReason::Fatal(error)),
+                Ok(Take::Items(items)) => {
+                    for ticket in items {
+                        self.admit(ticket, now, start);
+                    }
+                    self.flush(now);
+                }
+                Ok(Take::Idle { until, source_open }) => {
+                    let opening = self.closed.next_opening(now);
+                    wake = earlier(until, opening);
+                    exhausted = wake.is_none() && !source_open;
+                    bound = if opening.is_some() {
+                        Bound::RateLimit
+                    } else if source_open {
+                        Bound::Source
+                    } else {
+                        Bound::Backoff
+                    };
+                    break;
+                }
+                Ok(Take::Done) => {
+                    exhausted = true;
+                    break;
+                }
+            }
+        }
+        self.account(bound, now);
+        let over = self.stop.is_some() || exhausted;
+        if over && self.counters.in_flight == 0 && self.pending.is_empty() {
+            return Turn::Finished;
+        }
+        Turn::Wait(earlier(wake, self.settle_at))
+    }
+
+    fn account(&mut self, bound: Bound, now: Time) {
+        if let Some(since) = self.bound_since {
+            let passed = now.since(since);
+            match self.bound {
+                Bound::Nothing => {}
+                Bound::Concurrency => self.bounds.concurrency += passed,
+                Bound::RateLimit => self.bounds.rate_limit += passed,
+                Bound::Backoff => self.bounds.backoff += passed,
+                Bound::Source => self.bounds.source += passed,
+                Bound::Output => self.bounds.output += passed,
+            }
+        }
+        self.bound = bound;
+        self.bound_since = Some(now);
+    }
+
+    fn admit(&mut self, mut ticket: Ticket<W::Task>, now: Time, start: &mut Vec<Flight<W::Task>>) {
+        while let Some(error) = self.dead(ticket.class.quota(ticket.tries.step), ticket.tries.step)
+        {
+            if usize::from(ticket.tries.step) + 1 >= ticket.class.steps() {
+                let error = Error::new(error.kind(), format!("not sent: {error}"));
+                self.counters.in_flight += 1;
+                self.pending.push(Settled::Unsent(ticket, error));
+                return;
+            }
+            ticket.tries.next_step();
+        }
+        let quota = ticket.quota();
+        if self.closed.is_closed(quota, now) {
+            self.pending.push(Settled::Later(ticket, Time::ZERO));
+            return;
+        }
+        let (input, cap) = (
+            ticket.cost.input.into(),
+            ticket.cost.output_cap.map(u64::from),
+        );
+        match self.limiter.try_acquire(quota, input, cap, now) {
+            Gate::NotUntil(at) => {
+                self.closed.close(quota, at);
+                self.pending.push(Settled::Later(ticket, Time::ZERO));
+            }
+            Gate::Go(permit) => {
+                let tries = &mut ticket.tries;
+                if tries.in_doubt {
+                    tries.in_doubt = false;
+                    tries.unsure = tries.unsure.saturating_add(1);
+                    self.counters.possibly_paid_twice += 1;
+                }
+                if tries.calls > 0 {
+                    self.counters.retries += 1;
+                }
+                tries.first.get_or_insert(now);
+                self.counters.first_start.get_or_insert(now);
+                self.counters.calls += 1;
+                self.counters.in_flight += 1;
+                start.push(Flight { ticket, permit });
+            }
+        }
+    }
+
+    fn land(&mut self, landed: Landed<W::Task, W::Done>, now: Time) {
+        let Landed {
+            flight: Flight { mut ticket, permit },
+            result,
+            used,
+            hints,
+            fatal,
+        } = landed;
+        self.counters.last_end = Some(now);
+        let ended = match &result {
+            Ok(_) => Ended::Replied(used),
+            Err(e) if e.kind() == ErrorKind::RateLimited => {
+                self.counters.rate_limited += 1;
+                Ended::RateLimited(e.retry_after())
+            }
+            // Any complete reply shows that the quota answers, whatever it said.
+            Err(e) if e.status().is_some() => Ended::Replied(None),
+            Err(_) => Ended::Failed,
+        };
+        self.limiter.settle(permit, ended, &hints, now);
+        // The end of a call may have made room or given tokens back.
+        self.closed.open(ticket.quota());
+        let error = match result {
+            Ok(done) => {
+                ticket.tries.calls = ticket.tries.calls.saturating_add(1);
+                self.pending.push(Settled::Final(ticket, Ok(done)));
+                return;
+            }
+            Err(error) => error,
+        };
+        if fatal {
+            self.stop_for(StopReason::Fatal(error.clone()));
+            self.pending.push(Settled::Unsent(ticket, error));
+            return;
+        }
+        ticket.tries.count(&error);
+        let ended_by_us = matches!(
+            error.kind(),
+            ErrorKind::Cancelled | ErrorKind::DeadlineExceeded
+        );
+        if ended_by_us && self.stop.is_some() {
+            if ticket.tries.in_doubt {
+                self.counters.cut_off += 1;
+            }
+            self.pending.push(Settled::Unsent(ticket, error));
+            return;
+        }
+        if error.kind().is_critical() {
+            self.bury(&ticket, &error);
+        }
+        self.follow(ticket, error, now);
+    }
+
+    /// Carries out the route's decision about a failure.
+    fn follow(&mut self, mut ticket: Ticket<W::Task>, error: Error, now: Time) {
+        let next_live = (ticket.tries.step + 1..ticket.class.steps() as u8)
+            .find(|step| self.dead(ticket.class.quota(*step), *step).is_none());
+        let jitter = self.random();
+        let next = route::decide(
+            &self.options.retry,
+            next_live.is_some(),
+            &ticket.tries,
+            &error,
+            now,
+            self.options.deadline,
+            jitter,
+        );
+        match (next, next_live) {
+            (Next::RetryAt(at), _) => self.later(ticket, at),
+            (Next::NextStep, Some(step)) => {
+                while ticket.tries.step < step {
+                    ticket.tries.next_step();
+                }
+                self.later(ticket, now);
+            }
+            _ => {
+                match self.options.on_error {
+                    ErrorPolicy::StopOnError => {
+                        self.stop_for(StopReason::ItemFailed(error.clone()));
+                    }
+                    ErrorPolicy::StopOnCriticalError if error.kind().is_critical() => {
+                        self.stop_for(StopReason::Critical(error.clone()));
+                    }
+                    _ => {}
+                }
+                self.pending.push(Settled::Final(ticket, Err(error)));
+            }
+        }
+    }
+
+    fn later(&mut self, ticket: Ticket<W::Task>, at: Time) {
+        self.counters.in_flight -= 1;
+        self.pending.push(Settled::Later(ticket, at));
+    }
+
+    /// A provider that failed critically is not called again, nor a model it does not know.
+    fn bury(&mut self, ticket: &Ticket<W::Task>, error: &Error) {
+        let quota = ticket.quota();
+        if error.kind() == ErrorKind::UnknownModel {
+            if quota != QuotaId::NONE && self.dead(quota, ticket.tries.step).is_none() {
+                self.dead_quotas.push((quota, error.clone()));
+            }
+            return;
+        }
+        let step = usize::from(ticket.tries.step);
+        let steps = ticket.class.steps().max(self.dead_steps.len());
+        self.dead_steps.resize(steps, None);
+        self.dead_steps[step].get_or_insert_with(|| error.clone());
+        if self.dead_steps.iter().all(Option::is_some) {
+            self.stop_for(StopReason::Critical(error.clone()));
+        }
+    }
+
+    fn dead(&self, quota: QuotaId, step: u8) -> Option<&Error> {
+        let by_step = self
+            .dead_steps
+            .get(usize::from(step))
+            .and_then(Option::as_ref);
+        by_step.or_else(|| {
+            let found = self.dead_quotas.iter().find(|(dead, _)| *dead == quota);
+            found.map(|(_, error)| error)
+        })
+    }
+
+    /// The first reason stays: what comes after it is its echo.
+    fn stop_for(&mut self, reason: StopReason) {
+        if self.stop.is_none() {
+            self.stop = Some(reason);
+        }
+    }
+
+    fn flush(&mut self, now: Time) {
+        if self.pending.is_empty() {
+            return;
+        }
+        if self.settle_at.is_some_and(|at| at > now)
+            && self.pending.iter().all(|s| matches!(s, Settled::Final(..)))
+        {
+            return;
+        }
+        let held = |pending: &[_]| pending.iter().filter(|s| holds_permit(s)).count();
+        let before = held(&self.pending);
+        let result = self.work.settle(&mut self.pending);
+        if !self.work.defers_release() {
+            self.counters.in_flight -= before - held(&self.pending);
+        }
+        match result {
+            Ok(()) => {
+                self.settle_at = None;
+                self.settle_error = None;
+            }
+            Err(error) => {
+                self.settle_at = Some(now.after(SETTLE_AGAIN));
+                self.settle_error = Some(error);
+            }
+        }
+        if self.pending.is_empty() {
+            self.settle_at = None;
+        }
+    }
+
+    /// SplitMix64 (Steele, Lea, Flood 2014), as a fraction: jitter needs spread, not secrecy.
+    fn random(&mut self) -> f64 {
+        self.options.seed = self.options.seed.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.options.seed;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        ((z ^ (z >> 31)) >> 11) as f64 / (1u64 << 53) as f64
+    }
+}
+
+fn holds_permit<T, D>(settled: &Settled<T, D>) -> bool {
+    !matches!(settled, Settled::Later(..))
+}
+
+fn earlier(a: Option<Time>, b: Option<Time>) -> Option<Time> {
+    match (a, b) {
+        (Some(a), Some(b)) => Some(a.min(b)),
+        (one, other) => one.or(other),
+    }
+}

@@ -1,0 +1,527 @@
+//! The limiter: says *go* or *not until then*, and never waits itself.
+//!
+//! One [`Limiter`] holds the state of every quota (provider, key and model) it has seen. Requests
+//! and tokens are reserved together before a call and put right by its real usage. Limits are
+//! given, or learned from what replies say; where neither names one, none is assumed. A refusal
+//! pauses the whole quota once, however many calls in flight were refused by it.
+
+use std::collections::{HashMap, VecDeque};
+use std::time::Duration;
+
+use parking_lot::Mutex;
+
+use crate::base::clock::Time;
+use crate::base::hints::{RateHints, Window};
+
+/// Names a quota: everything that shares one allowance at a provider.
+///
+/// ```
+/// use batchwright::QuotaKey;
+/// assert_eq!(QuotaKey::new(&["openai", "key-1", "m"]), QuotaKey::new(&["openai", "key-1", "m"]));
+/// assert_ne!(QuotaKey::new(&["openai", "key-1"]), QuotaKey::none());
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct QuotaKey(u64);
+
+impl QuotaKey {
+    /// No quota: never limited, never paused, shared with nobody.
+    pub const fn none() -> Self {
+        Self(0)
+    }
+
+    /// The quota named by these parts, such as provider, account and model.
+    pub fn new(parts: &[&str]) -> Self {
+        // FNV-1a (http://www.isthe.com/chongo/tech/comp/fnv/): asked for every request, so cheap
+        // counts; the parts come from configuration, not from an adversary.
+        let mut hash = 0xcbf2_9ce4_8422_2325_u64;
+        for part in parts {
+            for byte in part.bytes().chain([0xff]) {
+                hash = (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3);
+            }
+        }
+        Self(hash.max(1))
+    }
+}
+
+/// A quota's place in its limiter.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct QuotaId(pub(crate) u32);
+
+impl QuotaId {
+    pub(crate) const NONE: QuotaId = QuotaId(0);
+}
+
+/// Limits set by the user; unset ones are learned from replies.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Limits {
+    requests_per_minute: Option<f64>,
+    tokens_per_minute: Option<f64>,
+    burst: u32,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            requests_per_minute: None,
+            tokens_per_minute: None,
+            burst: 10,
+        }
+    }
+}
+
+impl Limits {
+    /// Requests per minute. Default: learned from the provider's replies, else none.
+    ///
+    /// # Panics
+    /// If `rpm` is not a positive finite number.
+    pub fn requests_per_minute(mut self, rpm: f64) -> Self {
+        assert!(rpm > 0.0 && rpm.is_finite(), "rpm must be positive");
+        self.requests_per_minute = Some(rpm);
+        self
+    }
+
+    /// Tokens (input and output) per minute. Default: learned from replies, else none.
+    ///
+    /// # Panics
+    /// If `tpm` is not a positive finite number.
+    pub fn tokens_per_minute(mut self, tpm: f64) -> Self {
+        assert!(tpm > 0.0 && tpm.is_finite(), "tpm must be positive");
+        self.tokens_per_minute = Some(tpm);
+        self
+    }
+
+    /// Requests that may start at once after a pause in traffic, and the calls allowed in flight
+    /// until a quota's first reply tells its limits. Default: 10.
+    ///
+    /// # Panics
+    /// If `burst` is 0.
+    pub fn burst(mut self, burst: u32) -> Self {
+        assert!(burst > 0, "burst must be at least 1");
+        self.burst = burst;
+        self
+    }
+}
+
+/// The limiter's answer.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Gate {
+    /// Start the call; hand the permit back with [`Limiter::settle`].
+    Go(Permit),
+    /// Nothing of this quota may start before then, unless one of its calls ends earlier.
+    NotUntil(Time),
+}
+
+/// What was reserved for one call.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Permit {
+    quota: QuotaId,
+    tokens: f64,
+    generation: u32,
+}
+
+impl Permit {
+    /// The permit of work that has no quota.
+    pub(crate) const FREE: Permit = Permit {
+        quota: QuotaId::NONE,
+        tokens: 0.0,
+        generation: 0,
+    };
+}
+
+/// How a call ended, as far as quotas are concerned.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Ended {
+    /// A reply came; tokens it used for input and output, where it said so.
+    Replied(Option<(u64, u64)>),
+    /// The provider refused it for its pace, with the wait it asked for.
+    RateLimited(Option<Duration>),
+    /// It failed in another way.
+    Failed,
+}
+
+/// A continuously refilled allowance. It may go into debt: a call larger than the whole
+/// allowance is let through alone and paid off afterwards.
+#[derive(Debug, Clone, Copy)]
+struct Bucket {
+    per_second: f64,
+    capacity: f64,
+    level: f64,
+    at: Time,
+}
+
+impl Bucket {
+    fn per_minute(limit: f64, capacity: f64, now: Time) -> Self {
+        Self {
+            per_second: limit / 60.0,
+            capacity,
+            level: capacity,
+            at: now,
+        }
+    }
+
+    fn refill(&mut self, now: Time) {
+        let gained = now.since(self.at).as_secs_f64() * self.per_second;
+        self.level = (self.level + gained).min(self.capacity);
+        self.at = self.at.max(now);
+    }
+
+    /// Time until `need` (or, if that is more than fits, a full bucket) is there.
+    fn wait_for(&self, need: f64) -> Duration {
+        // A hair of tolerance: rounding must not send a caller into a second, empty wait.
+        let missing = need.min(self.capacity) - self.level - 1e-6;
+        if missing <= 0.0 {
+            Duration::ZERO
+        } else {
+            Duration::from_secs_f64((missing / self.per_second).min(1e9))
+        }
+    }
+}
+
+/// Output tokens of recent replies; their 95th percentile is what the next call reserves.
+#[derive(Debug, Default)]
+struct OutputSizes {
+    recent: VecDeque<u64>,
+    reserve: Option<f64>,
+}
+
+impl OutputSizes {
+    const KEEP: usize = 256;
+    const ENOUGH: usize = 16;
+
+    fn learn(&mut self, tokens: u64) {
+        if self.recent.len() == Self::KEEP {
+            self.recent.pop_front();
+        }
+        self.recent.push_back(tokens);
+        // Sorting on every reply would be waste: the percentile moves slowly.
+        if self.recent.len() >= Self::ENOUGH && self.recent.len() % 16 == 0
+            || self.recent.len() == Self::KEEP && tokens % 16 == 0
+        {
+            let mut sorted: Vec<u64> = self.recent.iter().copied().collect();
+            sorted.sort_unstable();
+            self.reserve = Some(sorted[sorted.len() * 95 / 100] as f64);
+        }
+    }
+}
+
+struct Quota {
+    given: Limits,
+    requests: Option<Bucket>,
+    tokens: Option<Bucket>,
+    outputs: OutputSizes,
+    in_flight: u32,
+    heard: bool,
+    paused_until: Time,
+    /// Raised by each new pause; a refusal of a call started before it is old news.
+    generation: u32,
+    streak: u32,
+    /// Calls allowed in flight while a quota without a known rate recovers from a refusal.
+    window: Option<f64>,
+}
+
+/// Output tokens reserved for a call before anything was learned.
+const FIRST_OUTPUT_GUESS: f64 = 256.0;
+/// When only calls in flight stand in the way, their end is what helps; this is how soon to look
+/// again in case they belong to another run of the same quota.
+const LOOK_AGAIN: Duration = Duration::from_millis(20);
+/// The window of a recovered quota is dropped once it is wider than any sensible pool.
+const WINDOW_OPEN: f64 = 4096.0;
+
+impl Quota {
+    fn new(given: Limits, now: Time) -> Self {
+        let requests = given
+            .requests_per_minute
+            .map(|rpm| Bucket::per_minute(rpm, f64::from(given.burst), now));
+        let tokens = given
+            .tokens_per_minute
+            .map(|tpm| Bucket::per_minute(tpm, token_capacity(tpm), now));
+        Self {
+            given,
+            requests,
+            tokens,
+            outputs: OutputSizes::default(),
+            in_flight: 0,
+            heard: false,
+            paused_until: Time::ZERO,
+            generation: 0,
+            streak: 0,
+            window: None,
+        }
+    }
+
+    fn try_acquire(
+        &mut self,
+        quota: QuotaId,
+        input: u64,
+        output_cap: Option<u64>,
+        now: Time,
+    ) -> Gate {
+        if self.paused_until > now {
+            return Gate::NotUntil(self.paused_until);
+        }
+        let cap = match (self.heard, self.window) {
+            (false, _) => f64::from(self.given.burst),
+            (true, Some(window)) => window.floor().max(1.0),
+            (true, None) => f64::INFINITY,
+        };
+        if f64::from(self.in_flight) >= cap {
+            return Gate::NotUntil(now.after(LOOK_AGAIN));
+        }
+        let output = self.outputs.reserve.unwrap_or(FIRST_OUTPUT_GUESS);
+        let output = output_cap.map_or(output, |cap| output.min(cap as f64));
+        let need = input as f64 + output;
+        let mut wait = Duration::ZERO;
+        for (bucket, need) in [(&mut self.requests, 1.0), (&mut self.tokens, need)] {
+            if let Some(bucket) = bucket {
+                bucket.refill(now);
+                wait = wait.max(bucket.wait_for(need));
+            }
+        }
+        if wait > Duration::ZERO {
+            return Gate::NotUntil(now.after(wait.max(Duration::from_micros(50))));
+        }
+        if let Some(bucket) = &mut self.requests {
+            bucket.level -= 1.0;
+        }
+        if let Some(bucket) = &mut self.tokens {
+            bucket.level -= need;
+        }
+        self.in_flight += 1;
+        Gate::Go(Permit {
+            quota,
+            tokens: need,
+            generation: self.generation,
+        })
+    }
+
+    fn settle(&mut self, permit: Permit, ended: Ended, hints: &RateHints, now: Time) {
+        self.in_flight = self.in_flight.saturating_sub(1);
+        let used = match ended {
+            Ended::Replied(used) => used,
+            _ => None,
+        };
+        if let Some((input, output)) = used {
+            self.outputs.learn(output);
+            if let Some(bucket) = &mut self.tokens {
+                bucket.refill(now);
+                let right = permit.tokens - (input + output) as f64;
+                bucket.level = (bucket.level + right).min(bucket.capacity);
+            }
+        }
+        // A failed call may have been counted by the provider: its reservation stays spent.
+        match ended {
+            Ended::Replied(_) => {
+                self.heard = true;
+                self.streak = 0;
+                self.widen();
+            }
+            Ended::RateLimited(wait) => self.refused(permit, wait, now),
+            Ended::Failed => {}
+        }
+        if !hints.is_empty() {
+            self.heard = true;
+            self.learn(hints, now);
+        }
+    }
+
+    fn widen(&mut self) {
+        if let Some(window) = self.window {
+            let wider = window + 1.0;
+            self.window = (wider < WINDOW_OPEN).then_some(wider);
+        }
+    }
+
+    fn refused(&mut self, permit: Permit, wait: Option<Duration>, now: Time) {
+        // The provider spoke, so the first-reply brake has done its work.
+        self.heard = true;
+        let fresh = permit.generation == self.generation;
+        if fresh {
+            self.generation += 1;
+            self.streak += 1;
+            // With a known rate the bucket sets the pace of the way back.
+            if self.requests.is_none() {
+                let half = f64::from(self.in_flight + 1) / 2.0;
+                self.window = Some(self.window.unwrap_or(half).min(half).max(1.0));
+            }
+            if let Some(bucket) = &mut self.requests {
+                bucket.refill(now);
+                bucket.level = bucket.level.min(0.0);
+            }
+        }
+        let pause = match wait {
+            Some(wait) => wait,
+            None if fresh => Duration::from_secs(1 << (self.streak - 1).min(6)),
+            None => return,
+        };
+        self.paused_until = self.paused_until.max(now.after(pause));
+    }
+
+    fn learn(&mut self, hints: &RateHints, now: Time) {
+        let in_flight = f64::from(self.in_flight);
+        let burst = f64::from(self.given.burst);
+        if self.given.requests_per_minute.is_none() {
+            if let Some(window) = hints.requests {
+                learn_window(&mut self.requests, window, in_flight, now, |limit| {
+                    burst.min(limit.max(1.0))
+                });
+            }
+        }
+        if self.given.tokens_per_minute.is_none() {
+            if let Some(window) = hints.tokens {
+                let in_flight_tokens =
+                    in_flight * self.outputs.reserve.unwrap_or(FIRST_OUTPUT_GUESS);
+                learn_window(
+                    &mut self.tokens,
+                    window,
+                    in_flight_tokens,
+                    now,
+                    token_capacity,
+                );
+            }
+        }
+        // Whatever pace was set, an allowance the server calls empty is waited for.
+        for window in [hints.requests, hints.tokens].into_iter().flatten() {
+            if let (Some(0), Some(reset)) = (window.remaining, window.reset) {
+                if !is_minute(&window) {
+                    self.paused_until = self.paused_until.max(now.after(reset));
+                }
+            }
+        }
+    }
+}
+
+fn is_minute(window: &Window) -> bool {
+    window.period <= Duration::from_secs(60)
+}
+
+/// Ten seconds' worth: enough not to trip over one long prompt, little enough to stay smooth.
+fn token_capacity(per_minute: f64) -> f64 {
+    (per_minute / 6.0).max(1.0)
+}
+
+/// Takes over a limit per minute. A daily limit is no pace: dividing it by minutes would crawl.
+fn learn_window(
+    bucket: &mut Option<Bucket>,
+    window: Window,
+    in_flight: f64,
+    now: Time,
+    capacity: impl Fn(f64) -> f64,
+) {
+    if !is_minute(&window) || window.limit == 0 {
+        return;
+    }
+    let per_minute = window.limit as f64 * 60.0 / window.period.as_secs_f64();
+    let fresh = bucket.is_none();
+    let bucket =
+        bucket.get_or_insert_with(|| Bucket::per_minute(per_minute, capacity(per_minute), now));
+    bucket.refill(now);
+    bucket.per_second = per_minute / 60.0;
+    bucket.capacity = capacity(per_minute);
+    if let Some(remaining) = window.remaining {
+        // Calls in flight may not be counted in it yet, so they come off.
+        let left = remaining as f64 - in_flight;
+        bucket.level = if fresh {
+            left.min(bucket.capacity)
+        } else {
+            bucket.level.min(left)
+        };
+    }
+}
+
+struct State {
+    ids: HashMap<QuotaKey, QuotaId>,
+    quotas: Vec<Quota>,
+}
+
+/// Limits of every quota of a route, shared by all that use the route.
+pub struct Limiter {
+    state: Mutex<State>,
+}
+
+impl Default for Limiter {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Limiter {
+    /// A limiter that has seen nothing yet.
+    pub fn new() -> Self {
+        Self {
+            state: Mutex::new(State {
+                ids: HashMap::new(),
+                quotas: Vec::new(),
+            }),
+        }
+    }
+
+    /// The place of `key`, opened with `limits` when it is new.
+    pub fn quota(&self, key: QuotaKey, limits: Limits, now: Time) -> QuotaId {
+        if key == QuotaKey::none() {
+            return QuotaId::NONE;
+        }
+        let mut state = self.state.lock();
+        if let Some(id) = state.ids.get(&key) {
+            return *id;
+        }
+        state.quotas.push(Quota::new(limits, now));
+        let id = QuotaId(u32::try_from(state.quotas.len()).unwrap_or(u32::MAX));
+        state.ids.insert(key, id);
+        id
+    }
+
+    /// Reserves one request and its tokens: `input` as estimated, output as recent replies
+    /// teach it but never more than `output_cap`.
+    pub fn try_acquire(
+        &self,
+        quota: QuotaId,
+        input: u64,
+        output_cap: Option<u64>,
+        now: Time,
+    ) -> Gate {
+        match self.state.lock().get(quota) {
+            Some(state) => state.try_acquire(quota, input, output_cap, now),
+            None => Gate::Go(Permit::FREE),
+        }
+    }
+
+    /// What [`try_acquire`](Self::try_acquire) would say, reserving nothing.
+    #[cfg(test)]
+    pub(crate) fn peek(&self, quota: QuotaId, input: u64, cap: Option<u64>, now: Time) -> Gate {
+        let gate = self.try_acquire(quota, input, cap, now);
+        if let Gate::Go(permit) = gate {
+            self.give_back(permit);
+        }
+        gate
+    }
+
+    /// Ends a reservation by what the call really used and what its reply told.
+    pub fn settle(&self, permit: Permit, ended: Ended, hints: &RateHints, now: Time) {
+        if let Some(state) = self.state.lock().get(permit.quota) {
+            state.settle(permit, ended, hints, now);
+        }
+    }
+
+    /// Gives back a reservation whose call was never made.
+    pub fn give_back(&self, permit: Permit) {
+        if let Some(state) = self.state.lock().get(permit.quota) {
+            state.in_flight = state.in_flight.saturating_sub(1);
+            if let Some(bucket) = &mut state.requests {
+                bucket.level = (bucket.level + 1.0).min(bucket.capacity);
+            }
+            if let Some(bucket) = &mut state.tokens {
+                bucket.level = (bucket.level + permit.tokens).min(bucket.capacity);
+            }
+        }
+    }
+}
+
+impl State {
+    fn get(&mut self, id: QuotaId) -> Option<&mut Quota> {
+        self.quotas.get_mut((id.0 as usize).checked_sub(1)?)
+    }
+}
+
+#[cfg(test)]
+#[path = "limit_tests.rs"]
+mod tests;

@@ -1,0 +1,267 @@
+//! The limiter's arithmetic, on a clock moved by hand, against a server's own bucket.
+
+use super::*;
+
+fn at(ms: u64) -> Time {
+    Time::from_nanos(ms * 1_000_000)
+}
+
+fn hints(limit: u64, remaining: u64, period: Duration) -> RateHints {
+    RateHints {
+        requests: Some(Window {
+            limit,
+            period,
+            remaining: Some(remaining),
+            reset: None,
+        }),
+        tokens: None,
+    }
+}
+
+const MINUTE: Duration = Duration::from_secs(60);
+
+fn open(limits: Limits) -> (Limiter, QuotaId) {
+    let limiter = Limiter::new();
+    let quota = limiter.quota(QuotaKey::new(&["p"]), limits, at(0));
+    (limiter, quota)
+}
+
+fn go(limiter: &Limiter, quota: QuotaId, now: Time) -> Option<Permit> {
+    match limiter.try_acquire(quota, 10, Some(0), now) {
+        Gate::Go(permit) => Some(permit),
+        _ => None,
+    }
+}
+
+fn reply(limiter: &Limiter, permit: Permit, hints: &RateHints, now: Time) {
+    limiter.settle(permit, Ended::Replied(Some((10, 0))), hints, now);
+}
+
+#[test]
+fn a_given_rate_is_used_whole_and_never_exceeded() {
+    let (limiter, quota) = open(Limits::default().requests_per_minute(600.0).burst(10));
+    let mut started = Vec::new();
+    let mut now = at(0);
+    while now < at(60_000) {
+        match limiter.try_acquire(quota, 10, Some(0), now) {
+            Gate::Go(permit) => {
+                started.push(now);
+                reply(&limiter, permit, &RateHints::default(), now);
+            }
+            Gate::NotUntil(t) => now = t,
+        }
+    }
+    // A server with the same rate and burst agrees to all of them: at most burst + rate x time.
+    for (i, t) in started.iter().enumerate() {
+        let allowed = 10.0 + t.since(at(0)).as_secs_f64() * 10.0 + 0.001;
+        assert!((i + 1) as f64 <= allowed, "call {i} at {t:?}");
+    }
+    assert!(started.len() >= 608, "only {} of 610 used", started.len());
+}
+
+#[test]
+fn until_the_first_reply_only_the_burst_is_in_flight() {
+    let (limiter, quota) = open(Limits::default().burst(3));
+    let permits: Vec<Permit> = (0..3).filter_map(|_| go(&limiter, quota, at(0))).collect();
+    assert_eq!(permits.len(), 3);
+    assert!(matches!(
+        limiter.try_acquire(quota, 1, None, at(0)),
+        Gate::NotUntil(_)
+    ));
+    reply(&limiter, permits[0], &RateHints::default(), at(5));
+    // It named no limit, so none is assumed.
+    assert!((0..100).all(|_| go(&limiter, quota, at(5)).is_some()));
+}
+
+#[test]
+fn the_first_reply_teaches_rate_and_allowance() {
+    let (limiter, quota) = open(Limits::default().burst(10));
+    let permits: Vec<Permit> = (0..10).filter_map(|_| go(&limiter, quota, at(0))).collect();
+    // Bucket of 20 at the server, ten of it taken by now, 600 a minute.
+    for permit in permits {
+        reply(&limiter, permit, &hints(600, 10, MINUTE), at(50));
+    }
+    let mut used = 0;
+    while go(&limiter, quota, at(50)).is_some() {
+        used += 1;
+        assert!(used <= 10, "the server's bucket is overdrawn");
+    }
+    assert!(go(&limiter, quota, at(60)).is_none());
+    assert!(go(&limiter, quota, at(200)).is_some());
+}
+
+#[test]
+fn a_daily_limit_sets_no_pace() {
+    let (limiter, quota) = open(Limits::default());
+    let permit = go(&limiter, quota, at(0)).unwrap();
+    reply(
+        &limiter,
+        permit,
+        &hints(1000, 900, Duration::from_secs(86_400)),
+        at(1),
+    );
+    assert!((0..50).all(|_| go(&limiter, quota, at(1)).is_some()));
+}
+
+#[test]
+fn one_refusal_pauses_the_quota_and_late_ones_do_not_start_it_again() {
+    let (limiter, quota) = open(Limits::default());
+    let first = go(&limiter, quota, at(0)).unwrap();
+    reply(&limiter, first, &RateHints::default(), at(1));
+    let wave: Vec<Permit> = (0..8).filter_map(|_| go(&limiter, quota, at(10))).collect();
+    for permit in wave {
+        limiter.settle(
+            permit,
+            Ended::RateLimited(None),
+            &RateHints::default(),
+            at(20),
+        );
+    }
+    assert_eq!(
+        limiter.try_acquire(quota, 1, None, at(21)),
+        Gate::NotUntil(at(1020)),
+        "eight refusals of one wave are one pause of a second"
+    );
+    let permit = go(&limiter, quota, at(1020)).unwrap();
+    limiter.settle(
+        permit,
+        Ended::RateLimited(None),
+        &RateHints::default(),
+        at(1030),
+    );
+    assert_eq!(
+        limiter.try_acquire(quota, 1, None, at(1031)),
+        Gate::NotUntil(at(3030)),
+        "the next wave waits twice as long"
+    );
+}
+
+#[test]
+fn the_longest_named_wait_wins() {
+    let (limiter, quota) = open(Limits::default());
+    let a = go(&limiter, quota, at(0)).unwrap();
+    let b = go(&limiter, quota, at(0)).unwrap();
+    let secs = |s| Ended::RateLimited(Some(Duration::from_secs(s)));
+    limiter.settle(a, secs(9), &RateHints::default(), at(0));
+    limiter.settle(b, secs(2), &RateHints::default(), at(0));
+    assert_eq!(
+        limiter.try_acquire(quota, 1, None, at(1)),
+        Gate::NotUntil(at(9000))
+    );
+}
+
+#[test]
+fn a_quota_without_a_known_rate_comes_back_narrower_and_widens() {
+    let (limiter, quota) = open(Limits::default());
+    let first = go(&limiter, quota, at(0)).unwrap();
+    reply(&limiter, first, &RateHints::default(), at(0));
+    let wave: Vec<Permit> = (0..32).filter_map(|_| go(&limiter, quota, at(1))).collect();
+    for permit in wave {
+        limiter.settle(
+            permit,
+            Ended::RateLimited(Some(Duration::from_secs(1))),
+            &RateHints::default(),
+            at(2),
+        );
+    }
+    let back: Vec<Permit> = (0..64)
+        .map_while(|_| go(&limiter, quota, at(1002)))
+        .collect();
+    assert_eq!(back.len(), 16, "half of what was in flight");
+    for permit in back {
+        reply(&limiter, permit, &RateHints::default(), at(1010));
+    }
+    let next = (0..64).map_while(|_| go(&limiter, quota, at(1010))).count();
+    assert_eq!(next, 32);
+}
+
+#[test]
+fn tokens_are_reserved_with_the_request_and_put_right_by_the_reply() {
+    // 6,000 a minute: 100 a second, 1,000 at once.
+    let (limiter, quota) = open(Limits::default().tokens_per_minute(6000.0).burst(100));
+    let permit = match limiter.try_acquire(quota, 744, Some(800), at(0)) {
+        Gate::Go(permit) => permit,
+        other => panic!("{other:?}"),
+    };
+    assert!(matches!(
+        limiter.try_acquire(quota, 100, Some(0), at(0)),
+        Gate::NotUntil(_)
+    ));
+    let used = Ended::Replied(Some((200, 100)));
+    limiter.settle(permit, used, &RateHints::default(), at(0));
+    assert!(matches!(
+        limiter.try_acquire(quota, 600, Some(0), at(0)),
+        Gate::Go(_)
+    ));
+}
+
+#[test]
+fn a_call_larger_than_the_whole_allowance_goes_alone_and_is_paid_off() {
+    let (limiter, quota) = open(Limits::default().tokens_per_minute(600.0));
+    assert!(matches!(
+        limiter.try_acquire(quota, 5000, Some(0), at(0)),
+        Gate::Go(_)
+    ));
+    match limiter.try_acquire(quota, 1, Some(0), at(0)) {
+        Gate::NotUntil(t) => assert!(t > at(400_000), "{t:?}"),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn the_output_reservation_learns_from_replies() {
+    let (limiter, quota) = open(Limits::default().tokens_per_minute(60_000.0).burst(1000));
+    for i in 0..32 {
+        let Gate::Go(permit) = limiter.try_acquire(quota, 0, None, at(i * 1000)) else {
+            panic!("call {i} refused");
+        };
+        let used = Ended::Replied(Some((0, 20)));
+        limiter.settle(permit, used, &RateHints::default(), at(i * 1000));
+    }
+    // 10,000 tokens at once: at 256 each 39 would fit, at the learned 20 there is room for 500.
+    let fits = (0..1000)
+        .map_while(|_| match limiter.try_acquire(quota, 0, None, at(60_000)) {
+            Gate::Go(permit) => Some(permit),
+            _ => None,
+        })
+        .count();
+    assert!((490..=510).contains(&fits), "{fits}");
+}
+
+#[test]
+fn no_quota_is_never_limited() {
+    let limiter = Limiter::new();
+    let quota = limiter.quota(QuotaKey::none(), Limits::default().burst(1), at(0));
+    assert!((0..1000).all(|_| go(&limiter, quota, at(0)).is_some()));
+}
+
+#[test]
+fn random_traffic_never_overdraws_a_given_rate() {
+    let mut seed = 7_u64;
+    let mut random = move |n: u64| {
+        seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        (seed >> 33) % n
+    };
+    for _ in 0..200 {
+        let (rpm, burst) = (60 + random(6000), 1 + random(30) as u32);
+        let limits = Limits::default()
+            .requests_per_minute(rpm as f64)
+            .burst(burst);
+        let (limiter, quota) = open(limits);
+        let (mut now, mut started) = (at(0), 0_u64);
+        let mut flying = Vec::new();
+        for _ in 0..300 {
+            now = now.after(Duration::from_millis(random(40)));
+            if let Some(permit) = go(&limiter, quota, now) {
+                started += 1;
+                flying.push(permit);
+            }
+            if !flying.is_empty() && random(3) > 0 {
+                let permit = flying.swap_remove(random(flying.len() as u64) as usize);
+                reply(&limiter, permit, &RateHints::default(), now);
+            }
+            let allowed = f64::from(burst) + now.since(at(0)).as_secs_f64() * rpm as f64 / 60.0;
+            assert!(started as f64 <= allowed + 1e-3, "{started} > {allowed}");
+        }
+    }
+}

@@ -1,0 +1,15 @@
+//! The engine: takes many slow, rate-limited, failing units of work to completion.
+//!
+//! It knows no prompt and no provider. Of a task it asks what shares its quota and what it is
+//! likely to cost; of an outcome, success or an error kind with hints. [`dispatch`] decides,
+//! [`limit`] and [`route`] are asked in one place each, [`run`] turns the crank with threads.
+
+pub(crate) mod dispatch;
+pub mod limit;
+pub mod route;
+pub(crate) mod run;
+pub(crate) mod waiting;
+pub(crate) mod work;
+
+#[cfg(test)]
+mod simulation;

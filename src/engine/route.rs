@@ -1,0 +1,297 @@
+//! The one decision about a failure: try again at T, go to the next provider, or give up.
+//!
+//! A pure function of the route, what the item has been through, and the error. Nothing else in
+//! the crate retries.
+
+use std::time::Duration;
+
+use crate::base::clock::Time;
+use crate::base::error::{Error, ErrorKind, Sent};
+
+/// How often and how patiently failed calls are tried again.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct RetryPolicy {
+    max_retries: u8,
+    base_delay: Duration,
+    max_delay: Duration,
+    fall_back_when_blocked: bool,
+}
+
+impl Default for RetryPolicy {
+    fn default() -> Self {
+        Self {
+            max_retries: 3,
+            base_delay: Duration::from_secs(1),
+            max_delay: Duration::from_secs(60),
+            fall_back_when_blocked: false,
+        }
+    }
+}
+
+impl RetryPolicy {
+    /// Retries at each step of a route; an item never exceeds twice that. Default: 3.
+    pub fn max_retries(mut self, retries: u8) -> Self {
+        self.max_retries = retries;
+        self
+    }
+
+    /// The first wait; each further one doubles, with jitter on top. Default: 1 s.
+    pub fn base_delay(mut self, delay: Duration) -> Self {
+        self.base_delay = delay;
+        self
+    }
+
+    /// The longest wait of the doubling. A server's `Retry-After` may be longer and is obeyed.
+    /// Default: 60 s.
+    pub fn max_delay(mut self, delay: Duration) -> Self {
+        self.max_delay = delay;
+        self
+    }
+
+    /// Whether a blocked answer moves on to the next provider. Default: no.
+    pub fn fall_back_when_blocked(mut self, yes: bool) -> Self {
+        self.fall_back_when_blocked = yes;
+        self
+    }
+
+    /// The wait before retry number `retry` (1 is the first), without jitter.
+    fn backoff(&self, retry: u8) -> Duration {
+        let doublings = u32::from(retry.saturating_sub(1)).min(20);
+        self.base_delay
+            .saturating_mul(1 << doublings)
+            .min(self.max_delay)
+    }
+}
+
+/// What an item has been through. Small and `Copy`, since a waiting item keeps little else.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Tries {
+    /// The step of the route it is at.
+    pub step: u8,
+    /// Failed calls at this step.
+    pub attempt: u8,
+    /// Calls made in all.
+    pub calls: u16,
+    /// Calls that were repeated although they may have been carried out and paid for.
+    pub unsure: u16,
+    /// Malformed replies so far.
+    pub malformed: u8,
+    /// Time-outs after sending so far.
+    pub timeouts: u8,
+    /// The last call may have been carried out although no usable reply came.
+    pub in_doubt: bool,
+    /// When its first call started.
+    pub first: Option<Time>,
+}
+
+/// What a failure leads to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Next {
+    /// The same step again, not before then.
+    RetryAt(Time),
+    /// The next step of the route.
+    NextStep,
+    /// The failure is final.
+    GiveUp,
+}
+
+/// Longest share of a wait that jitter adds to it.
+const JITTER: f64 = 0.25;
+/// The same for a wait that the server named: it knows, so only enough to spread callers.
+const SERVER_JITTER: f64 = 0.10;
+
+/// Decides what follows `error`. `tries` already counts the failed call; `jitter` lies in 0..1;
+/// `deadline` ends all waiting.
+pub fn decide(
+    policy: &RetryPolicy,
+    more_steps: bool,
+    tries: &Tries,
+    error: &Error,
+    now: Time,
+    deadline: Option<Time>,
+    jitter: f64,
+) -> Next {
+    if may_retry(policy, tries, error) {
+        let own = policy
+            .backoff(tries.attempt)
+            .mul_f64(1.0 + JITTER * jitter.clamp(0.0, 1.0));
+        let asked = error.retry_after().map_or(Duration::ZERO, |wait| {
+            wait.saturating_add(wait.mul_f64(SERVER_JITTER * jitter.clamp(0.0, 1.0)))
+        });
+        // Never earlier than the server says, and never as fast as a server that says 0 allows.
+        let at = now.after(own.max(asked));
+        if deadline.is_none_or(|deadline| at <= deadline) {
+            return Next::RetryAt(at);
+        }
+    }
+    if more_steps && may_fall_back(policy, error) {
+        Next::NextStep
+    } else {
+        Next::GiveUp
+    }
+}
+
+fn may_retry(policy: &RetryPolicy, tries: &Tries, error: &Error) -> bool {
+    let retries_so_far = u32::from(tries.calls.saturating_sub(1));
+    if tries.attempt > policy.max_retries || retries_so_far >= 2 * u32::from(policy.max_retries) {
+        return false;
+    }
+    match error.kind() {
+        ErrorKind::RateLimited => true,
+        // A second time-out after sending would buy the same slow answer a third time.
+        ErrorKind::Transient => {
+            !(error.timed_out() && error.sent() == Sent::Maybe) || tries.timeouts <= 1
+        }
+        ErrorKind::Malformed => tries.malformed <= 2,
+        _ => false,
+    }
+}
+
+fn may_fall_back(policy: &RetryPolicy, error: &Error) -> bool {
+    match error.kind() {
+        ErrorKind::RateLimited
+        | ErrorKind::Transient
+        | ErrorKind::Malformed
+        | ErrorKind::Invalid
+        | ErrorKind::Auth
+        | ErrorKind::Quota
+        | ErrorKind::UnknownModel => true,
+        ErrorKind::Blocked => policy.fall_back_when_blocked,
+        _ => false,
+    }
+}
+
+impl Tries {
+    /// Counts a call that ended in `error`.
+    pub(crate) fn count(&mut self, error: &Error) {
+        self.calls = self.calls.saturating_add(1);
+        self.attempt = self.attempt.saturating_add(1);
+        self.in_doubt = error.sent() == Sent::Maybe;
+        match error.kind() {
+            ErrorKind::Malformed => self.malformed = self.malformed.saturating_add(1),
+            ErrorKind::Transient if error.timed_out() && error.sent() == Sent::Maybe => {
+                self.timeouts = self.timeouts.saturating_add(1);
+            }
+            _ => {}
+        }
+    }
+
+    /// Moves on to the next step, where the retries start anew.
+    pub(crate) fn next_step(&mut self) {
+        self.step += 1;
+        self.attempt = 0;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOW: Time = Time::from_nanos(1_000_000_000);
+
+    fn after(kind: ErrorKind, calls: u16) -> (Tries, Error) {
+        let error = Error::new(kind, "x").with_sent(Sent::Answered);
+        let mut tries = Tries::default();
+        (0..calls).for_each(|_| tries.count(&error));
+        (tries, error)
+    }
+
+    fn next(tries: &Tries, error: &Error, more: bool) -> Next {
+        decide(&RetryPolicy::default(), more, tries, error, NOW, None, 0.0)
+    }
+
+    #[test]
+    fn waits_double_from_one_second() {
+        for (calls, seconds) in [(1, 1), (2, 2), (3, 4)] {
+            let (tries, error) = after(ErrorKind::Transient, calls);
+            let at = NOW.after(Duration::from_secs(seconds));
+            assert_eq!(next(&tries, &error, false), Next::RetryAt(at));
+        }
+        let (tries, error) = after(ErrorKind::Transient, 4);
+        assert_eq!(next(&tries, &error, false), Next::GiveUp);
+    }
+
+    #[test]
+    fn the_server_is_never_asked_before_the_time_it_named() {
+        let (tries, error) = after(ErrorKind::RateLimited, 1);
+        let error = error.with_retry_after(Some(Duration::from_secs(20)));
+        for jitter in [0.0, 0.5, 1.0] {
+            let policy = RetryPolicy::default();
+            match decide(&policy, false, &tries, &error, NOW, None, jitter) {
+                Next::RetryAt(at) => assert!(at >= NOW.after(Duration::from_secs(20))),
+                other => panic!("{other:?}"),
+            }
+        }
+    }
+
+    #[test]
+    fn a_wait_past_the_deadline_is_not_begun() {
+        let (tries, error) = after(ErrorKind::Transient, 1);
+        let deadline = Some(NOW.after(Duration::from_millis(500)));
+        let policy = RetryPolicy::default();
+        let end = decide(&policy, false, &tries, &error, NOW, deadline, 0.0);
+        assert_eq!(end, Next::GiveUp);
+    }
+
+    #[test]
+    fn a_time_out_after_sending_is_repeated_once() {
+        let error = Error::new(ErrorKind::Transient, "slow")
+            .with_sent(Sent::Maybe)
+            .with_timed_out();
+        let mut tries = Tries::default();
+        tries.count(&error);
+        assert!(matches!(next(&tries, &error, false), Next::RetryAt(_)));
+        tries.count(&error);
+        assert_eq!(next(&tries, &error, false), Next::GiveUp);
+    }
+
+    #[test]
+    fn malformed_replies_are_asked_again_twice_at_most() {
+        for (calls, retried) in [(1, true), (2, true), (3, false)] {
+            let (tries, error) = after(ErrorKind::Malformed, calls);
+            let again = matches!(next(&tries, &error, false), Next::RetryAt(_));
+            assert_eq!(again, retried);
+        }
+    }
+
+    #[test]
+    fn critical_and_invalid_errors_fall_back_but_are_not_retried() {
+        for kind in [
+            ErrorKind::Auth,
+            ErrorKind::Quota,
+            ErrorKind::UnknownModel,
+            ErrorKind::Invalid,
+        ] {
+            let (tries, error) = after(kind, 1);
+            assert_eq!(next(&tries, &error, true), Next::NextStep);
+            assert_eq!(next(&tries, &error, false), Next::GiveUp);
+        }
+    }
+
+    #[test]
+    fn a_blocked_answer_stays_unless_asked_otherwise() {
+        let (tries, error) = after(ErrorKind::Blocked, 1);
+        assert_eq!(next(&tries, &error, true), Next::GiveUp);
+        let policy = RetryPolicy::default().fall_back_when_blocked(true);
+        let end = decide(&policy, true, &tries, &error, NOW, None, 0.0);
+        assert_eq!(end, Next::NextStep);
+    }
+
+    #[test]
+    fn an_item_never_exceeds_twice_its_retries_over_all_steps() {
+        let (mut tries, error) = after(ErrorKind::Transient, 0);
+        let mut calls = 0;
+        loop {
+            tries.count(&error);
+            calls += 1;
+            match next(&tries, &error, tries.step < 10) {
+                Next::RetryAt(_) => {}
+                Next::NextStep => tries.next_step(),
+                Next::GiveUp => break,
+            }
+            assert!(calls < 100);
+        }
+        let retries = calls - 1 - u32::from(tries.step);
+        assert!(retries <= 6, "{retries} retries");
+    }
+}

@@ -1,0 +1,401 @@
+//! The shell that turns the dispatcher with real threads.
+//!
+//! A fixed pool takes flights from one bounded channel and makes one call each. Whoever ends a
+//! call hands it over and, if the lock is free, settles all that queued up and starts what is
+//! runnable; if it is not free, its holder looks again before it lets go. The caller's thread waits
+//! for time, source, cancellation and the end. Calls never block on the lock, and the channel has
+//! room for every permit, so no send blocks under it.
+
+use std::ops::ControlFlow;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicU64, Ordering, fence};
+use std::thread;
+use std::time::Duration;
+
+use crossbeam_channel::{Receiver, Sender, TrySendError, bounded, select, unbounded};
+use parking_lot::Mutex;
+
+use crate::base::cancel::Context;
+use crate::base::clock::{Clock, Time};
+use crate::base::error::{Error, ErrorKind};
+use crate::base::hints::RateHints;
+
+use super::dispatch::{Dispatcher, Event, Flight, Landed, StopReason, Turn};
+use super::work::{Settled, Ticket, Work};
+
+/// What one call brought.
+pub(crate) struct Reply<D> {
+    pub result: Result<D, Error>,
+    pub used: Option<(u64, u64)>,
+    pub hints: RateHints,
+    pub fatal: bool,
+}
+
+impl<D> From<Error> for Reply<D> {
+    fn from(error: Error) -> Self {
+        Self {
+            hints: error.rate_hints(),
+            result: Err(error),
+            used: None,
+            fatal: false,
+        }
+    }
+}
+
+/// Makes one call; asked by many threads at once.
+pub(crate) trait Runner<T, D>: Sync {
+    fn call(&self, ticket: &Ticket<T>, ctx: &Context) -> Reply<D>;
+}
+
+/// Wakes the thread that waits in [`run`].
+#[derive(Clone)]
+pub(crate) struct Waker(Sender<()>);
+
+impl Waker {
+    pub(crate) fn new() -> (Self, Receiver<()>) {
+        let (tx, rx) = bounded(1);
+        (Self(tx), rx)
+    }
+
+    pub(crate) fn wake(&self) {
+        // A wake-up that is already waiting serves for this one too.
+        let _ = self.0.try_send(());
+    }
+}
+
+/// Outcomes for the caller's thread, whose permits return once they were taken.
+pub(crate) struct Outlet<'a, O> {
+    pub outcomes: Receiver<O>,
+    pub sink: &'a mut dyn FnMut(O) -> ControlFlow<()>,
+}
+
+/// How a run ended.
+pub(crate) struct Finish<W: Work> {
+    pub dispatcher: Dispatcher<W>,
+    /// Outcomes that could not be settled although all was tried.
+    pub lost: Vec<Settled<W::Task, W::Done>>,
+}
+
+/// Surroundings of a run.
+pub(crate) struct Shell<'a> {
+    pub ctx: &'a Context,
+    pub clock: &'a dyn Clock,
+    pub threads: usize,
+    pub waker: Waker,
+    pub woken: Receiver<()>,
+    /// How often `on_tick` is called.
+    pub tick: Duration,
+}
+
+struct State<W: Work> {
+    dispatcher: Dispatcher<W>,
+    start: Vec<Flight<W::Task>>,
+    tasks: Option<Sender<Flight<W::Task>>>,
+    wake_at: Option<Time>,
+    /// Everything was tried to settle; what cannot be goes back to the caller.
+    giving_up: bool,
+    lost: Vec<Settled<W::Task, W::Done>>,
+}
+
+struct Crank<'a, W: Work> {
+    state: Mutex<State<W>>,
+    events: (
+        Sender<Event<W::Task, W::Done>>,
+        Receiver<Event<W::Task, W::Done>>,
+    ),
+    clock: &'a dyn Clock,
+    waker: Waker,
+    /// What the caller's thread waits for, in nanoseconds; it is woken for anything earlier.
+    waits_for: AtomicU64,
+}
+
+impl<W: Work> Crank<'_, W> {
+    fn post(&self, event: Event<W::Task, W::Done>) {
+        let _ = self.events.0.send(event);
+        self.turn();
+    }
+
+    fn turn(&self) {
+        loop {
+            // Either the holder of the lock sees our event, or we find the lock free: the fences
+            // forbid that both miss.
+            fence(Ordering::SeqCst);
+            let Some(mut state) = self.state.try_lock() else {
+                return;
+            };
+            self.turn_locked(&mut state);
+            drop(state);
+            fence(Ordering::SeqCst);
+            if self.events.1.is_empty() {
+                return;
+            }
+        }
+    }
+
+    fn turn_locked(&self, state: &mut State<W>) {
+        if state.tasks.is_none() {
+            while self.events.1.try_recv().is_ok() {}
+            return;
+        }
+        let now = self.clock.now();
+        while let Ok(event) = self.events.1.try_recv() {
+            state.dispatcher.handle(event, now);
+        }
+        let mut turn = state.dispatcher.turn(now, &mut state.start);
+        if state.giving_up && state.dispatcher.settle_error().is_some() {
+            state.lost.append(&mut state.dispatcher.abandon());
+            turn = state.dispatcher.turn(now, &mut state.start);
+        }
+        if let Some(tasks) = &state.tasks {
+            for flight in state.start.drain(..) {
+                if let Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) =
+                    tasks.try_send(flight)
+                {
+                    unreachable!("the task channel has room for every permit");
+                }
+            }
+        }
+        match turn {
+            Turn::Finished => {
+                state.tasks = None;
+                state.wake_at = None;
+                self.waker.wake();
+            }
+            Turn::Wait(until) => {
+                state.wake_at = until;
+                if until.is_some_and(|at| at.as_nanos() < self.waits_for.load(Ordering::SeqCst)) {
+                    self.waker.wake();
+                }
+            }
+        }
+    }
+}
+
+/// Runs the dispatcher's work to its end on `shell.threads` threads.
+///
+/// # Errors
+/// When the threads cannot be started; nothing was called then.
+pub(crate) fn run<W, R, O>(
+    dispatcher: Dispatcher<W>,
+    runner: &R,
+    shell: Shell<'_>,
+    mut outlet: Option<Outlet<'_, O>>,
+    on_tick: &mut dyn FnMut(&Dispatcher<W>, Time),
+) -> Result<Finish<W>, Error>
+where
+    W: Work + Send,
+    R: Runner<W::Task, W::Done>,
+    O: Send,
+{
+    let (tasks, inbox) = bounded(shell.threads);
+    let crank = Crank {
+        state: Mutex::new(State {
+            dispatcher,
+            start: Vec::new(),
+            tasks: Some(tasks),
+            wake_at: None,
+            giving_up: false,
+            lost: Vec::new(),
+        }),
+        events: unbounded(),
+        clock: shell.clock,
+        waker: shell.waker.clone(),
+        waits_for: AtomicU64::new(0),
+    };
+    let calls = shell.ctx.for_calls();
+    thread::scope(|scope| -> Result<(), Error> {
+        for i in 0..shell.threads {
+            let (crank, calls, inbox) = (&crank, &calls, inbox.clone());
+            let work = move || work_off(crank, runner, &inbox, calls);
+            let spawned = thread::Builder::new()
+                .name(format!("batchwright-{i}"))
+                .spawn_scoped(scope, work);
+            if let Err(error) = spawned {
+                crank.state.lock().tasks = None;
+                return Err(Error::new(
+                    ErrorKind::Invalid,
+                    format!(
+                        "cannot start thread {} of {}: {error}; use a smaller concurrency",
+                        i + 1,
+                        shell.threads
+                    ),
+                ));
+            }
+        }
+        drop(inbox);
+        wait_out(&crank, &shell, &calls, outlet.as_mut(), on_tick);
+        Ok(())
+    })?;
+    let State {
+        dispatcher, lost, ..
+    } = crank.state.into_inner();
+    on_tick(&dispatcher, shell.clock.now());
+    Ok(Finish { dispatcher, lost })
+}
+
+fn work_off<W, R>(
+    crank: &Crank<'_, W>,
+    runner: &R,
+    inbox: &Receiver<Flight<W::Task>>,
+    ctx: &Context,
+) where
+    W: Work,
+    R: Runner<W::Task, W::Done>,
+{
+    for flight in inbox {
+        let reply = call(runner, &flight.ticket, ctx);
+        crank.post(Event::Landed(landed(flight, reply)));
+    }
+}
+
+fn call<T, D, R: Runner<T, D>>(runner: &R, ticket: &Ticket<T>, ctx: &Context) -> Reply<D> {
+    catch_unwind(AssertUnwindSafe(|| runner.call(ticket, ctx))).unwrap_or_else(|panic| {
+        let what = panic
+            .downcast_ref::<&str>()
+            .map(|s| (*s).to_owned())
+            .or_else(|| panic.downcast_ref::<String>().cloned())
+            .unwrap_or_else(|| "no message".to_owned());
+        Error::new(ErrorKind::Panic, format!("the client panicked: {what}")).into()
+    })
+}
+
+fn landed<T, D>(flight: Flight<T>, reply: Reply<D>) -> Landed<T, D> {
+    Landed {
+        flight,
+        result: reply.result,
+        used: reply.used,
+        hints: reply.hints,
+        fatal: reply.fatal,
+    }
+}
+
+/// The caller's thread: time, cancellation, deadline, ticks and the caller's own sink.
+fn wait_out<W: Work, O>(
+    crank: &Crank<'_, W>,
+    shell: &Shell<'_>,
+    calls: &Context,
+    mut outlet: Option<&mut Outlet<'_, O>>,
+    on_tick: &mut dyn FnMut(&Dispatcher<W>, Time),
+) {
+    let clock = shell.clock;
+    let waker = shell.waker.clone();
+    let _on_cancel = shell.ctx.on_cancel({
+        let waker = waker.clone();
+        move || waker.wake()
+    });
+    let _on_abort = shell.ctx.on_abort({
+        let waker = waker.clone();
+        move || waker.wake()
+    });
+    clock.on_jump(Box::new(move || waker.wake()));
+
+    let deadline = shell.ctx.remaining().map(|left| clock.now().after(left));
+    let mut grace_ends = None;
+    let mut next_tick = clock.now().after(shell.tick);
+    let never = crossbeam_channel::never();
+    loop {
+        let now = clock.now();
+        if deadline.is_some_and(|at| at <= now) && !calls.is_cancelled() {
+            let _ = crank
+                .events
+                .0
+                .send(Event::Stop(StopReason::DeadlineExceeded));
+            calls.abort();
+        }
+        if shell.ctx.is_cancelled() && grace_ends.is_none() {
+            grace_ends = Some(now.after(shell.ctx.grace()));
+            let _ = crank.events.0.send(Event::Stop(StopReason::Cancelled));
+        }
+        let grace_over = shell.ctx.is_aborted() || grace_ends.is_some_and(|at| at <= now);
+        if grace_over {
+            calls.abort();
+        }
+        crank.turn();
+        // The lock may be held by a worker in the middle of its turn; then it wakes us if need be.
+        let wake_at = {
+            let mut state = crank.state.lock();
+            if state.tasks.is_none() {
+                return;
+            }
+            if now >= next_tick {
+                next_tick = now.after(shell.tick);
+                on_tick(&state.dispatcher, now);
+            }
+            if calls.is_cancelled() && !state.giving_up {
+                state.giving_up = true;
+                crank.turn_locked(&mut state);
+                if state.tasks.is_none() {
+                    return;
+                }
+            }
+            let until = [state.wake_at, Some(next_tick), deadline, grace_ends]
+                .into_iter()
+                .flatten()
+                .filter(|at| *at > now || Some(*at) == state.wake_at)
+                .min()
+                .unwrap_or(next_tick);
+            crank.waits_for.store(until.as_nanos(), Ordering::SeqCst);
+            until
+        };
+        let wait = clock
+            .real_wait(wake_at)
+            .unwrap_or(Duration::from_secs(3600));
+        let outcomes = outlet.as_ref().map_or(&never, |o| &o.outcomes);
+        let outcome = select! {
+            recv(shell.woken) -> _ => None,
+            recv(outcomes) -> outcome => outcome.ok(),
+            default(wait) => None,
+        };
+        if let (Some(outcome), Some(outlet)) = (outcome, outlet.as_mut()) {
+            if (outlet.sink)(outcome).is_break() {
+                let _ = crank.events.0.send(Event::Stop(StopReason::SinkClosed));
+            }
+            let _ = crank.events.0.send(Event::Released(1));
+        }
+    }
+}
+
+/// Runs the dispatcher's work on the calling thread, one call at a time.
+pub(crate) fn run_inline<W, R>(
+    mut dispatcher: Dispatcher<W>,
+    runner: &R,
+    ctx: &Context,
+    clock: &dyn Clock,
+) -> Dispatcher<W>
+where
+    W: Work,
+    R: Runner<W::Task, W::Done>,
+{
+    let (waker, woken) = Waker::new();
+    let _on_cancel = ctx.on_cancel({
+        let waker = waker.clone();
+        move || waker.wake()
+    });
+    clock.on_jump(Box::new(move || waker.wake()));
+    let mut start = Vec::new();
+    loop {
+        let turn = dispatcher.turn(clock.now(), &mut start);
+        if let Some(flight) = start.pop() {
+            let reply = call(runner, &flight.ticket, ctx);
+            dispatcher.handle(Event::Landed(landed(flight, reply)), clock.now());
+            continue;
+        }
+        match turn {
+            Turn::Finished => return dispatcher,
+            Turn::Wait(until) => {
+                if let Err(error) = ctx.check() {
+                    let reason = match error.kind() {
+                        ErrorKind::DeadlineExceeded => StopReason::DeadlineExceeded,
+                        _ => StopReason::Cancelled,
+                    };
+                    dispatcher.handle(Event::Stop(reason), clock.now());
+                    continue;
+                }
+                let until = until.unwrap_or(Time::FAR);
+                let wait = clock.real_wait(until).unwrap_or(Duration::from_secs(3600));
+                let wait = ctx.remaining().map_or(wait, |left| left.min(wait));
+                let _ = woken.recv_timeout(wait);
+            }
+        }
+    }
+}

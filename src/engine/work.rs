@@ -1,0 +1,123 @@
+//! What the dispatcher asks of whatever holds the work: a list, a file, later a job store.
+
+use std::sync::Arc;
+
+use crate::base::clock::Time;
+use crate::base::error::Error;
+
+use super::limit::QuotaId;
+use super::route::Tries;
+
+/// The quotas an item meets, one for each step of its route. Items of one class are alike to the
+/// limiter.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Class(pub Arc<[QuotaId]>);
+
+impl Class {
+    pub(crate) fn steps(&self) -> usize {
+        self.0.len()
+    }
+
+    pub(crate) fn quota(&self, step: u8) -> QuotaId {
+        self.0.get(step as usize).copied().unwrap_or(QuotaId::NONE)
+    }
+}
+
+/// What an item is expected to use of a quota counted in tokens.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Cost {
+    /// Estimated input tokens.
+    pub input: u32,
+    /// The most it may answer with, where the request says so.
+    pub output_cap: Option<u32>,
+}
+
+/// An item on its way, with what it has been through.
+#[derive(Debug)]
+pub(crate) struct Ticket<T> {
+    pub task: T,
+    pub cost: Cost,
+    pub class: Class,
+    pub tries: Tries,
+}
+
+impl<T> Ticket<T> {
+    pub(crate) fn quota(&self) -> QuotaId {
+        self.class.quota(self.tries.step)
+    }
+}
+
+/// What `take` found.
+pub(crate) enum Take<T> {
+    /// Runnable items, at least one.
+    Items(Vec<Ticket<T>>),
+    /// Nothing runnable now. `until`: when the next waiting item is due, if it waits for time
+    /// alone. `source_open`: more may come by itself, and a wake-up will say so.
+    Idle {
+        until: Option<Time>,
+        source_open: bool,
+    },
+    /// Nothing is left but what is in flight.
+    Done,
+}
+
+/// How one trip of an item ended.
+pub(crate) enum Settled<T, D> {
+    /// It has its outcome.
+    Final(Ticket<T>, Result<D, Error>),
+    /// It waits and is offered again, not before then; at [`Time::ZERO`], ahead of all others,
+    /// as soon as its quota is open.
+    Later(Ticket<T>, Time),
+    /// It will not be sent in this run; the error says why.
+    Unsent(Ticket<T>, Error),
+}
+
+/// The quotas of which nothing may start before some time.
+#[derive(Debug, Default)]
+pub(crate) struct Closed {
+    until: Vec<Time>,
+}
+
+impl Closed {
+    pub(crate) fn close(&mut self, quota: QuotaId, until: Time) {
+        let at = quota.0 as usize;
+        if self.until.len() <= at {
+            self.until.resize(at + 1, Time::ZERO);
+        }
+        self.until[at] = until;
+    }
+
+    pub(crate) fn open(&mut self, quota: QuotaId) {
+        if let Some(until) = self.until.get_mut(quota.0 as usize) {
+            *until = Time::ZERO;
+        }
+    }
+
+    pub(crate) fn is_closed(&self, quota: QuotaId, now: Time) -> bool {
+        self.until.get(quota.0 as usize).is_some_and(|t| *t > now)
+    }
+
+    /// The next time at which a closed quota opens.
+    pub(crate) fn next_opening(&self, now: Time) -> Option<Time> {
+        self.until.iter().copied().filter(|t| *t > now).min()
+    }
+}
+
+/// A store of work and of what waits. Called under the engine's lock, so it never blocks on
+/// anything but the settling write.
+pub(crate) trait Work {
+    type Task: Send;
+    type Done: Send;
+
+    /// Up to `max` due items whose quota is open.
+    fn take(&mut self, max: usize, closed: &Closed, now: Time) -> Result<Take<Self::Task>, Error>;
+
+    /// Makes these ends durable. What it has dealt with it removes from `done`; the rest is
+    /// offered again after a while. An error says why something is left.
+    fn settle(&mut self, done: &mut Vec<Settled<Self::Task, Self::Done>>) -> Result<(), Error>;
+
+    /// True when a final settle's permit returns later, by an event of its own.
+    fn defers_release(&self) -> bool {
+        false
+    }
+}
