@@ -1,0 +1,280 @@
+//! `batchwright simulate`: the arguments, and running a simulator until told to stop. What the
+//! simulator does is the library's business; here its knobs become flags and its counts a table.
+
+use std::io::{self, Write};
+use std::time::Duration;
+
+use batchwright::simulate::{SimConfig, SimStats, Simulator, Trouble};
+use clap::Args;
+
+/// Run a provider on this machine that speaks OpenAI's protocol, with latency, limits and trouble as
+/// wanted, and that counts what a real one would have charged for
+#[derive(Debug, Args)]
+pub struct SimulateArgs {
+    /// Port on 127.0.0.1; 0 takes any free one
+    #[arg(long, default_value_t = 8080)]
+    port: u16,
+
+    /// How long every accepted call takes; a bare number is in milliseconds
+    #[arg(long, value_name = "TIME", default_value = "0ms", value_parser = millis)]
+    latency: Duration,
+
+    /// Extra latency, uniform from zero up to this; a bare number is in milliseconds
+    #[arg(long, value_name = "TIME", default_value = "0ms", value_parser = millis)]
+    jitter: Duration,
+
+    /// Requests let in per minute [default: unlimited]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    rpm: Option<u64>,
+
+    /// Tokens let in per minute [default: unlimited]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    tpm: Option<u64>,
+
+    /// Requests let in at once after a pause [default: one minute's worth]
+    #[arg(long, value_name = "N", requires = "rpm", value_parser = clap::value_parser!(u64).range(1..))]
+    burst: Option<u64>,
+
+    /// Send no x-ratelimit headers and no Retry-After with status 429
+    #[arg(long)]
+    no_limit_headers: bool,
+
+    /// Share of prompts that meet a kind of trouble, such as error_500=0.05; repeatable.
+    /// An unknown kind lists the known ones
+    #[arg(long, value_name = "KIND=RATE", value_parser = trouble)]
+    trouble: Vec<(Trouble, f64)>,
+
+    /// Completion tokens of an answer
+    #[arg(long, value_name = "N", default_value_t = 16)]
+    output_tokens: u64,
+
+    /// Bearer token to ask for [default: none]
+    #[arg(long, value_name = "KEY")]
+    api_key: Option<String>,
+
+    /// Model that exists; repeatable [default: every name is accepted]
+    #[arg(long, value_name = "NAME")]
+    model: Vec<String>,
+
+    /// How long a stalled call hangs; a bare number is in seconds
+    #[arg(long, value_name = "TIME", default_value = "20s", value_parser = seconds)]
+    stall: Duration,
+
+    /// What rate_limit and error_503 ask the client to wait; a bare number is in seconds
+    /// [default: 1s and 2s]
+    #[arg(long, value_name = "TIME", value_parser = seconds)]
+    retry_after: Option<Duration>,
+
+    /// Close connections on which nothing arrives for this long; a bare number is in seconds
+    #[arg(long, value_name = "TIME", default_value = "60s", value_parser = seconds)]
+    idle_timeout: Duration,
+
+    /// Close a connection, unannounced, after this many replies [default: unlimited]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    max_requests_per_connection: Option<u64>,
+
+    /// Answer 503 "Loading model" for this long; a bare number is in seconds [default: none]
+    #[arg(long, value_name = "TIME", value_parser = seconds)]
+    loading: Option<Duration>,
+
+    /// What decides, with a prompt's text, which trouble it meets
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    seed: u64,
+
+    /// Do not remember prompts: trouble never ends, and nothing is known of repetitions
+    #[arg(long)]
+    no_track: bool,
+
+    /// Print the counts as JSON on stdout instead of as a table on stderr
+    #[arg(long)]
+    json: bool,
+}
+
+/// Runs a simulator until `wait_for_stop` returns, then prints its counts.
+pub fn run(args: &SimulateArgs, wait_for_stop: impl FnOnce()) -> io::Result<()> {
+    let sim = Simulator::start(config(args))?;
+    let url = sim.base_url();
+    writeln!(io::stdout(), "ready {url}")?;
+    let model = args.model.first().map_or("sim-1", String::as_str);
+    eprintln!(
+        "try: batchwright run prompts.txt -o results.jsonl --base-url {url} --provider local \
+         --model {model}"
+    );
+    wait_for_stop();
+    let stats = sim.stats();
+    drop(sim);
+    if args.json {
+        writeln!(io::stdout(), "{}", serde_json::to_string_pretty(&stats)?)
+    } else {
+        write!(io::stderr(), "{}", table(&stats))
+    }
+}
+
+fn config(args: &SimulateArgs) -> SimConfig {
+    let mut config = SimConfig::default()
+        .port(args.port)
+        .latency(args.latency)
+        .jitter(args.jitter)
+        .tell_limits(!args.no_limit_headers)
+        .retry_after_header(!args.no_limit_headers)
+        .output_tokens(args.output_tokens)
+        .stall(args.stall)
+        .idle_timeout(args.idle_timeout)
+        .seed(args.seed)
+        .track(!args.no_track);
+    if let Some(rpm) = args.rpm {
+        config = config.rpm(rpm);
+    }
+    if let Some(tpm) = args.tpm {
+        config = config.tpm(tpm);
+    }
+    if let Some(burst) = args.burst {
+        config = config.burst(burst);
+    }
+    if let Some(key) = &args.api_key {
+        config = config.api_key(key);
+    }
+    if !args.model.is_empty() {
+        config = config.models(&args.model);
+    }
+    if let Some(wait) = args.retry_after {
+        config = config.retry_after(wait);
+    }
+    if let Some(most) = args.max_requests_per_connection {
+        config = config.max_requests_per_connection(most);
+    }
+    if let Some(loading) = args.loading {
+        config = config.loading(loading);
+    }
+    for (kind, rate) in &args.trouble {
+        config = config.trouble(*kind, *rate);
+    }
+    config
+}
+
+fn table(stats: &SimStats) -> String {
+    let rows = [
+        ("connections", stats.connections),
+        ("calls", stats.calls),
+        ("accepted", stats.accepted),
+        ("refused (429)", stats.refused),
+        ("answered", stats.answered),
+        ("prompts", stats.prompts),
+        ("paid", stats.paid),
+        ("paid twice", stats.paid_twice),
+        ("maybe paid, sent again", stats.maybe_paid_resent),
+        ("most at once", stats.max_in_flight),
+    ];
+    let troubles = stats.by_trouble.iter();
+    rows.into_iter()
+        .map(|(name, count)| format!("{name:<24}{count:>12}\n"))
+        .chain(troubles.map(|(name, count)| format!("  {name:<22}{count:>12}\n")))
+        .collect()
+}
+
+fn millis(text: &str) -> Result<Duration, String> {
+    duration(text, "ms")
+}
+
+fn seconds(text: &str) -> Result<Duration, String> {
+    duration(text, "s")
+}
+
+fn duration(text: &str, bare: &str) -> Result<Duration, String> {
+    let bad = || format!("write a time as 50ms, 2s or 1m (a bare number is in {bare})");
+    let (digits, unit) = match text.find(|letter: char| letter.is_ascii_alphabetic()) {
+        Some(at) => text.split_at(at),
+        None => (text, bare),
+    };
+    let scale = match unit {
+        "ms" => 0.001,
+        "s" => 1.0,
+        "m" => 60.0,
+        _ => return Err(bad()),
+    };
+    let count: f64 = digits.trim().parse().map_err(|_| bad())?;
+    Duration::try_from_secs_f64(count * scale).map_err(|_| bad())
+}
+
+fn trouble(text: &str) -> Result<(Trouble, f64), String> {
+    let bad = "write a trouble as KIND=RATE with a rate from 0 to 1, such as error_500=0.05";
+    let (kind, rate) = text.split_once('=').ok_or(bad)?;
+    let kind = kind.parse::<Trouble>().map_err(|error| error.to_string())?;
+    match rate.parse::<f64>() {
+        Ok(rate) if (0.0..=1.0).contains(&rate) => Ok((kind, rate)),
+        _ => Err(bad.to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::Parser;
+
+    #[derive(Parser)]
+    struct Line {
+        #[command(flatten)]
+        args: SimulateArgs,
+    }
+
+    fn parse(line: &str) -> Result<SimulateArgs, String> {
+        Line::try_parse_from(line.split_whitespace())
+            .map(|line| line.args)
+            .map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn times_are_read_with_and_without_a_unit() {
+        let args = parse("simulate --latency 50 --jitter 1.5ms --stall 2 --loading 1m").unwrap();
+        assert_eq!(args.latency, Duration::from_millis(50));
+        assert_eq!(args.jitter, Duration::from_micros(1_500));
+        assert_eq!(args.stall, Duration::from_secs(2));
+        assert_eq!(args.loading, Some(Duration::from_secs(60)));
+    }
+
+    #[test]
+    fn a_bad_time_names_the_forms_that_are_accepted() {
+        for bad in ["soon", "5h", "-1s", "ms", "1e300", "nan"] {
+            let error = parse(&format!("simulate --latency={bad}")).unwrap_err();
+            assert!(error.contains("50ms, 2s or 1m"), "{bad}: {error}");
+        }
+    }
+
+    #[test]
+    fn trouble_is_read_and_bad_trouble_explained() {
+        let args = parse("simulate --trouble drop=0.1 --trouble quota=1").unwrap();
+        assert_eq!(args.trouble, [(Trouble::Drop, 0.1), (Trouble::Quota, 1.0)]);
+        for (bad, words) in [
+            ("drop", "KIND=RATE"),
+            ("drop=2", "from 0 to 1"),
+            ("explode=0.1", "broken_json"),
+        ] {
+            let error = parse(&format!("simulate --trouble {bad}")).unwrap_err();
+            assert!(error.contains(words), "{error}");
+        }
+    }
+
+    #[test]
+    fn flags_reach_the_simulator() {
+        let line = "simulate --port 0 --rpm 60 --burst 2 --trouble bad_request=1 --model a --json";
+        let sim = Simulator::start(config(&parse(line).unwrap())).unwrap();
+        assert_eq!(sim.config().plan("x"), Some(Trouble::BadRequest));
+        assert!(parse("simulate --burst 2").is_err());
+    }
+
+    #[test]
+    fn the_table_shows_counts_and_troubles() {
+        let mut stats = SimStats::default();
+        stats.paid_twice = 7;
+        stats.by_trouble.insert("drop".to_owned(), 3);
+        let text = table(&stats);
+        assert!(
+            text.contains("paid twice                         7\n"),
+            "{text}"
+        );
+        assert!(
+            text.contains("  drop                             3\n"),
+            "{text}"
+        );
+    }
+}

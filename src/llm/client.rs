@@ -1,0 +1,87 @@
+//! The client trait: one blocking try for one prompt.
+
+use std::sync::Arc;
+
+use crate::base::cancel::Context;
+use crate::base::error::Error;
+use crate::engine::limit::QuotaKey;
+
+use super::request::Request;
+use super::response::Response;
+
+/// Answers one prompt at a time. Retries, limits and fallback are the engine's business, never a
+/// client's.
+///
+/// A client that ignores its context delays cancellation until it returns.
+pub trait LlmClient: Send + Sync {
+    /// One try.
+    ///
+    /// # Errors
+    /// Any [`Error`]; its kind decides what happens next.
+    fn complete(&self, request: &Request, ctx: &Context) -> Result<Response, Error>;
+
+    /// What the request shares an allowance with. Default: nothing.
+    fn quota(&self, _request: &Request) -> QuotaKey {
+        QuotaKey::none()
+    }
+
+    /// The name shown for failures. Default: `"custom"`.
+    fn provider(&self) -> &str {
+        "custom"
+    }
+
+    /// The model a request will be sent to, as far as known. Default: the request's own.
+    fn model_for(&self, request: &Request) -> Option<String> {
+        request.model.clone()
+    }
+}
+
+macro_rules! forward {
+    ($($pointer:ty),*) => {$(
+        impl<C: LlmClient + ?Sized> LlmClient for $pointer {
+            fn complete(&self, request: &Request, ctx: &Context) -> Result<Response, Error> {
+                (**self).complete(request, ctx)
+            }
+            fn quota(&self, request: &Request) -> QuotaKey {
+                (**self).quota(request)
+            }
+            fn provider(&self) -> &str {
+                (**self).provider()
+            }
+            fn model_for(&self, request: &Request) -> Option<String> {
+                (**self).model_for(request)
+            }
+        }
+    )*};
+}
+forward!(&C, Box<C>, Arc<C>);
+
+struct ClientFn<F>(F);
+
+impl<F> LlmClient for ClientFn<F>
+where
+    F: Fn(&Request, &Context) -> Result<Response, Error> + Send + Sync,
+{
+    fn complete(&self, request: &Request, ctx: &Context) -> Result<Response, Error> {
+        (self.0)(request, ctx)
+    }
+}
+
+/// Makes a client of a closure.
+///
+/// ```
+/// use batchwright::{Context, Request, Response, client_fn, execute_bulk_sync};
+///
+/// let shout = client_fn(|request: &Request, _: &Context| {
+///     Ok(Response::new("shout", request.messages[0].text().to_uppercase()))
+/// });
+/// let requests = [Request::new("one"), Request::new("two")];
+/// let outcomes = execute_bulk_sync(&Context::new(), &shout, &requests, 2)?;
+/// assert_eq!(outcomes[1].result.as_ref().unwrap().text, "TWO");
+/// # Ok::<(), batchwright::BulkError>(())
+/// ```
+pub fn client_fn(
+    f: impl Fn(&Request, &Context) -> Result<Response, Error> + Send + Sync,
+) -> impl LlmClient {
+    ClientFn(f)
+}

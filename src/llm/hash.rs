@@ -1,0 +1,241 @@
+//! The fingerprint of a request: what makes two prompts the same.
+//!
+//! SHA-256 over canonical JSON (RFC 8785) of the rendered request, without provider, key, URL,
+//! timeouts and retries. One difference from the RFC: integers beyond 2^53 keep their digits
+//! instead of being rounded to a double, so that two seeds never look alike.
+
+use serde_json::{Map, Value, json};
+use sha2::{Digest, Sha256};
+
+use super::request::{Request, ResponseFormat, Text};
+
+/// The fingerprint as 64 hexadecimal digits.
+///
+/// ```
+/// use batchwright::{Request, request_hash};
+/// let a = Request::new("hello").with_id("a");
+/// let b = Request::new("hello").with_id("b");
+/// assert_eq!(request_hash(&a), request_hash(&b));
+/// assert_ne!(request_hash(&a), request_hash(&a.clone().with_model("m")));
+/// ```
+pub fn request_hash(request: &Request) -> String {
+    hex(&digest(request))
+}
+
+pub(crate) fn digest(request: &Request) -> [u8; 32] {
+    let mut text = Vec::with_capacity(256 + request.text_bytes());
+    write_request(request, &mut text);
+    Sha256::digest(&text).into()
+}
+
+pub(crate) fn hex(bytes: &[u8]) -> String {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    let mut out = String::with_capacity(bytes.len() * 2);
+    for byte in bytes {
+        out.push(DIGITS[usize::from(byte >> 4)] as char);
+        out.push(DIGITS[usize::from(byte & 15)] as char);
+    }
+    out
+}
+
+/// The canonical form. Its keys are written in sorted order by hand, so that the common request
+/// needs no intermediate tree.
+fn write_request(request: &Request, out: &mut Vec<u8>) {
+    out.extend_from_slice(b"{\"extra\":");
+    write_map(&request.extra, out);
+    out.extend_from_slice(b",\"messages\":[");
+    for (i, (role, content, extra)) in request.rendered().enumerate() {
+        if i > 0 {
+            out.push(b',');
+        }
+        out.extend_from_slice(b"{\"content\":");
+        match content {
+            Text::Plain(text) => write_string(text, out),
+            Text::Value(value) => write_value(value, out),
+        }
+        if let Some(extra) = extra.filter(|extra| !extra.is_empty()) {
+            out.extend_from_slice(b",\"extra\":");
+            write_map(extra, out);
+        }
+        out.extend_from_slice(b",\"role\":");
+        write_string(role, out);
+        out.push(b'}');
+    }
+    out.extend_from_slice(b"],\"model\":");
+    match &request.model {
+        Some(model) => write_string(model, out),
+        None => out.extend_from_slice(b"null"),
+    }
+    out.extend_from_slice(b",\"params\":");
+    write_map(&params(request), out);
+    out.extend_from_slice(b",\"schema\":");
+    match &request.params.response_format {
+        None => out.extend_from_slice(b"null"),
+        Some(ResponseFormat::JsonObject) => write_string("json_object", out),
+        Some(ResponseFormat::JsonSchema {
+            name,
+            schema,
+            strict,
+        }) => write_value(
+            &json!({"name": name, "schema": schema, "strict": strict}),
+            out,
+        ),
+    }
+    out.push(b'}');
+}
+
+fn params(request: &Request) -> Map<String, Value> {
+    let params = &request.params;
+    let mut map = Map::new();
+    let mut put = |key: &str, value: Option<Value>| {
+        if let Some(value) = value {
+            map.insert(key.to_owned(), value);
+        }
+    };
+    put("temperature", params.temperature.map(Value::from));
+    put("max_tokens", params.max_tokens.map(Value::from));
+    put("top_p", params.top_p.map(Value::from));
+    put("seed", params.seed.map(Value::from));
+    let stop = (!params.stop.is_empty()).then(|| Value::from(params.stop.clone()));
+    put("stop", stop);
+    map
+}
+
+fn write_value(value: &Value, out: &mut Vec<u8>) {
+    match value {
+        Value::Null => out.extend_from_slice(b"null"),
+        Value::Bool(true) => out.extend_from_slice(b"true"),
+        Value::Bool(false) => out.extend_from_slice(b"false"),
+        Value::Number(number) => match (number.as_u64(), number.as_i64(), number.as_f64()) {
+            (Some(n), ..) => out.extend_from_slice(n.to_string().as_bytes()),
+            (_, Some(n), _) => out.extend_from_slice(n.to_string().as_bytes()),
+            (.., Some(n)) => {
+                out.extend_from_slice(ryu_js::Buffer::new().format(n).as_bytes());
+            }
+            _ => out.extend_from_slice(number.to_string().as_bytes()),
+        },
+        Value::String(text) => write_string(text, out),
+        Value::Array(items) => {
+            out.push(b'[');
+            for (i, item) in items.iter().enumerate() {
+                if i > 0 {
+                    out.push(b',');
+                }
+                write_value(item, out);
+            }
+            out.push(b']');
+        }
+        Value::Object(map) => write_map(map, out),
+    }
+}
+
+fn write_map(map: &Map<String, Value>, out: &mut Vec<u8>) {
+    let mut entries: Vec<(&String, &Value)> = map.iter().collect();
+    // RFC 8785 sorts by UTF-16 code units, which differs from UTF-8 beyond the basic plane.
+    entries.sort_by(|a, b| a.0.encode_utf16().cmp(b.0.encode_utf16()));
+    out.push(b'{');
+    for (i, (key, value)) in entries.into_iter().enumerate() {
+        if i > 0 {
+            out.push(b',');
+        }
+        write_string(key, out);
+        out.push(b':');
+        write_value(value, out);
+    }
+    out.push(b'}');
+}
+
+/// The escapes of serde_json are those of RFC 8785: the short forms, else `\u00xx` in lower case.
+fn write_string(text: &str, out: &mut Vec<u8>) {
+    serde_json::to_writer(out, text).expect("writing to memory does not fail");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::llm::request::{Message, Role};
+
+    fn canonical(value: &Value) -> String {
+        let mut out = Vec::new();
+        write_value(value, &mut out);
+        String::from_utf8(out).unwrap()
+    }
+
+    #[test]
+    fn the_example_of_rfc_8785_comes_out_as_printed_there() {
+        let input = r#"{"numbers":[333333333.33333329,1E30,4.50,2e-3,0.000000000000000000000000001],
+            "string":"\u20ac$\u000F\u000aA'\u0042\u0022\u005c\\\"\/","literals":[null,true,false]}"#;
+        let value: Value = serde_json::from_str(input).unwrap();
+        assert_eq!(
+            canonical(&value),
+            r#"{"literals":[null,true,false],"numbers":[333333333.3333333,1e+30,4.5,0.002,1e-27],"string":"€$\u000f\nA'B\"\\\\\"/"}"#
+        );
+    }
+
+    #[test]
+    fn keys_are_sorted_by_utf_16() {
+        let value: Value = serde_json::from_str(
+            r#"{"\u20ac":1,"\r":2,"\ufb33":3,"1":4,"\ud83d\ude00":5,"\u0080":6,"\u00f6":7}"#,
+        )
+        .unwrap();
+        let order: Vec<char> = canonical(&value)
+            .chars()
+            .filter(char::is_ascii_digit)
+            .collect();
+        // The key "1" brings a digit of its own.
+        assert_eq!(order, ['2', '1', '4', '6', '7', '1', '5', '3']);
+    }
+
+    #[test]
+    fn large_integers_keep_their_digits() {
+        let text = "[9007199254740993,-9007199254740993,18446744073709551615]";
+        let value: Value = serde_json::from_str(text).unwrap();
+        assert_eq!(canonical(&value), text);
+    }
+
+    #[test]
+    fn the_hash_ignores_the_id_and_where_the_system_text_stands() {
+        let by_field = Request::new("q").with_system("be brief").with_id("1");
+        let by_message = Request::chat(vec![
+            Message::new(Role::System, "be brief"),
+            Message::new(Role::User, "q"),
+        ]);
+        assert_eq!(request_hash(&by_field), request_hash(&by_message));
+    }
+
+    #[test]
+    fn every_part_of_a_request_changes_the_hash() {
+        let base = Request::new("q");
+        let mut seen = vec![request_hash(&base)];
+        let changed = [
+            base.clone().with_model("m"),
+            base.clone().with_system("s"),
+            base.clone().with_temperature(0.5),
+            base.clone().with_max_tokens(1),
+            base.clone().with_extra("top_k", 5.into()),
+            Request::new("r"),
+            Request {
+                params: super::super::request::Params {
+                    response_format: Some(ResponseFormat::JsonObject),
+                    ..Default::default()
+                },
+                ..base.clone()
+            },
+        ];
+        for request in changed {
+            let hash = request_hash(&request);
+            assert!(!seen.contains(&hash), "{request:?}");
+            seen.push(hash);
+        }
+    }
+
+    #[test]
+    fn the_hash_is_stable_across_releases() {
+        // Changing this value reruns everybody's finished work.
+        let request = Request::new("hello").with_model("m").with_temperature(0.5);
+        assert_eq!(
+            request_hash(&request),
+            "dd2a373b53857bb9aba822ba90884ca7e83a4a59232db484a5fc312749692a47"
+        );
+    }
+}

@@ -1,0 +1,9 @@
+//! Prompts and answers: types, clients, the transport, and one file per wire format.
+
+pub mod client;
+pub mod hash;
+pub mod providers;
+pub mod request;
+pub mod response;
+pub mod route;
+pub mod transport;

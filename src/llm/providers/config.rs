@@ -1,0 +1,314 @@
+//! From settings to a client: provider, model, key, address, time-out.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use sha2::{Digest, Sha256};
+
+use crate::base::cancel::Context;
+use crate::base::error::{Error, ErrorKind};
+use crate::base::secret::Secret;
+use crate::engine::limit::QuotaKey;
+use crate::llm::client::LlmClient;
+use crate::llm::hash::hex;
+use crate::llm::request::Request;
+use crate::llm::response::Response;
+use crate::llm::transport::{HttpRequest, HttpTransport, Transport};
+
+use super::extract::Extract;
+use super::openai;
+use super::vendor::{Dialect, Vendor};
+
+/// Settings of a provider's client.
+///
+/// ```no_run
+/// use batchwright::LlmConfig;
+/// // The key comes from OPENAI_API_KEY.
+/// let client = LlmConfig::new("openai").model("gpt-x").client()?;
+/// # Ok::<(), batchwright::Error>(())
+/// ```
+#[derive(Debug, Clone)]
+pub struct LlmConfig {
+    provider: String,
+    model: Option<String>,
+    base_url: Option<String>,
+    api_key: Option<Secret>,
+    concurrency: Option<usize>,
+    request_timeout: Duration,
+}
+
+impl LlmConfig {
+    /// Settings for the provider of that name: `openai`, `xai`, `groq`, `mistral`, `local` or
+    /// `extract`.
+    pub fn new(provider: impl Into<String>) -> Self {
+        Self {
+            provider: provider.into(),
+            model: None,
+            base_url: None,
+            api_key: None,
+            concurrency: None,
+            request_timeout: Duration::from_secs(600),
+        }
+    }
+
+    /// The model for requests that name none. Default: none; such requests fail.
+    pub fn model(mut self, model: impl Into<String>) -> Self {
+        self.model = Some(model.into());
+        self
+    }
+
+    /// Where the provider is reached. Default: its environment variable, else its own address.
+    pub fn base_url(mut self, url: impl Into<String>) -> Self {
+        self.base_url = Some(url.into());
+        self
+    }
+
+    /// The credential. Default: the provider's environment variable.
+    pub fn api_key(mut self, key: Secret) -> Self {
+        self.api_key = Some(key);
+        self
+    }
+
+    /// Calls in flight. Default: the provider's own, see [`Client::default_concurrency`].
+    pub fn concurrency(mut self, calls: usize) -> Self {
+        self.concurrency = Some(calls);
+        self
+    }
+
+    /// The longest wait for one call's reply. Default: 600 s, since a reply has no first byte
+    /// until it is whole.
+    pub fn request_timeout(mut self, timeout: Duration) -> Self {
+        self.request_timeout = timeout;
+        self
+    }
+
+    /// The client.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Invalid`] for an unknown provider or unusable URL, [`ErrorKind::Auth`] when
+    /// the provider needs a key and none is set.
+    pub fn client(&self) -> Result<Client, Error> {
+        self.client_with(&|name| std::env::var(name).ok(), None)
+    }
+
+    /// The client over another transport. Unstable, like [`Transport`].
+    ///
+    /// # Errors
+    /// As [`client`](Self::client).
+    pub fn client_over(&self, transport: Arc<dyn Transport>) -> Result<Client, Error> {
+        self.client_with(&|name| std::env::var(name).ok(), Some(transport))
+    }
+
+    pub(crate) fn client_with(
+        &self,
+        env: &dyn Fn(&str) -> Option<String>,
+        transport: Option<Arc<dyn Transport>>,
+    ) -> Result<Client, Error> {
+        let vendor = known(&self.provider)?;
+        if vendor.dialect == Dialect::Extract {
+            return Ok(Client(Inner::Extract(Extract)));
+        }
+        let key = match &self.api_key {
+            Some(key) => Some(key.clone()),
+            None => key_from(vendor, env),
+        };
+        if vendor.needs_key && key.is_none() {
+            return Err(Error::new(
+                ErrorKind::Auth,
+                format!(
+                    "{}: no key: set {}",
+                    vendor.name,
+                    vendor.key_vars.join(" or ")
+                ),
+            ));
+        }
+        if key
+            .as_ref()
+            .is_some_and(|k| k.expose().contains(|c: char| c.is_control()))
+        {
+            return Err(Error::new(
+                ErrorKind::Auth,
+                format!(
+                    "{}: the key contains a line break or control character",
+                    vendor.name
+                ),
+            ));
+        }
+        let given = self
+            .base_url
+            .clone()
+            .or_else(|| setting(vendor.url_var, env));
+        let base_url = vendor.normalise(given.as_deref().unwrap_or(vendor.base_url));
+        if !base_url.starts_with("http://") && !base_url.starts_with("https://") {
+            return Err(Error::new(
+                ErrorKind::Invalid,
+                format!(
+                    "{}: the base URL must start with http:// or https://, found `{}`",
+                    vendor.name,
+                    crate::shown_url(&base_url)
+                ),
+            ));
+        }
+        let connections = self.concurrency.unwrap_or(vendor.concurrency);
+        let transport =
+            transport.unwrap_or_else(|| Arc::new(HttpTransport::new(&base_url, connections)));
+        let mut headers = vec![("content-type", "application/json".to_owned())];
+        let mut account = String::new();
+        if let Some(key) = &key {
+            headers.push(("authorization", format!("Bearer {}", key.expose())));
+            account = hex(&Sha256::digest(key.expose())[..8]);
+        }
+        if vendor.name == "openai" {
+            for (header, variable) in [
+                ("openai-organization", "OPENAI_ORG_ID"),
+                ("openai-project", "OPENAI_PROJECT_ID"),
+            ] {
+                headers.extend(setting(variable, env).map(|value| (header, value)));
+            }
+        }
+        Ok(Client(Inner::Remote(Box::new(Remote {
+            vendor,
+            transport,
+            url: format!("{base_url}/chat/completions"),
+            base_url,
+            headers,
+            key,
+            account,
+            model: self.model.clone(),
+            timeout: self.request_timeout,
+        }))))
+    }
+}
+
+pub(crate) fn known(provider: &str) -> Result<&'static Vendor, Error> {
+    let vendor = Vendor::named(provider).ok_or_else(|| {
+        Error::new(
+            ErrorKind::Invalid,
+            format!(
+                "unknown provider `{provider}`; expected one of: {}",
+                Vendor::names()
+            ),
+        )
+    })?;
+    if vendor.dialect == Dialect::Later {
+        return Err(Error::new(
+            ErrorKind::Invalid,
+            format!("{provider}: its client comes in a later release"),
+        ));
+    }
+    Ok(vendor)
+}
+
+/// A variable's value; an empty one counts as unset.
+pub(crate) fn setting(name: &str, env: &dyn Fn(&str) -> Option<String>) -> Option<String> {
+    env(name).filter(|value| !name.is_empty() && !value.trim().is_empty())
+}
+
+pub(crate) fn key_from(vendor: &Vendor, env: &dyn Fn(&str) -> Option<String>) -> Option<Secret> {
+    let value = vendor.key_vars.iter().find_map(|name| setting(name, env))?;
+    Some(Secret::new(value.trim()))
+}
+
+/// A provider's client.
+pub struct Client(Inner);
+
+enum Inner {
+    Remote(Box<Remote>),
+    Extract(Extract),
+}
+
+struct Remote {
+    vendor: &'static Vendor,
+    transport: Arc<dyn Transport>,
+    url: String,
+    base_url: String,
+    headers: Vec<(&'static str, String)>,
+    key: Option<Secret>,
+    account: String,
+    model: Option<String>,
+    timeout: Duration,
+}
+
+impl Client {
+    /// Calls in flight that suit the provider when the user names no number: 1 for a local
+    /// server, else 5.
+    pub fn default_concurrency(&self) -> usize {
+        match &self.0 {
+            Inner::Remote(remote) => remote.vendor.concurrency,
+            Inner::Extract(_) => 5,
+        }
+    }
+}
+
+impl Remote {
+    fn complete(&self, request: &Request, ctx: &Context) -> Result<Response, Error> {
+        let body = openai::encode(self.vendor, request, self.model.as_deref())?;
+        let mut reply = self.transport.send(
+            &HttpRequest {
+                url: &self.url,
+                headers: &self.headers,
+                body: Some(&body),
+                timeout: self.timeout,
+            },
+            ctx,
+        )?;
+        self.redact(&mut reply.body);
+        openai::decode(self.vendor, &reply)
+    }
+
+    /// Servers have been seen to echo the credential; it goes no further than this.
+    fn redact(&self, body: &mut Vec<u8>) {
+        let Some(key) = &self.key else { return };
+        let cleaned = match std::str::from_utf8(body) {
+            Ok(text) => key.redact(text),
+            Err(_) => key.redact(&String::from_utf8_lossy(body)),
+        };
+        if let Some(cleaned) = cleaned {
+            *body = cleaned.into_bytes();
+        }
+    }
+}
+
+impl LlmClient for Client {
+    fn complete(&self, request: &Request, ctx: &Context) -> Result<Response, Error> {
+        match &self.0 {
+            Inner::Remote(remote) => remote.complete(request, ctx),
+            Inner::Extract(extract) => extract.complete(request, ctx),
+        }
+    }
+
+    fn quota(&self, request: &Request) -> QuotaKey {
+        match &self.0 {
+            Inner::Remote(remote) => {
+                let model = request.model.as_deref().or(remote.model.as_deref());
+                QuotaKey::new(&[
+                    remote.vendor.name,
+                    &remote.base_url,
+                    &remote.account,
+                    model.unwrap_or(""),
+                ])
+            }
+            Inner::Extract(_) => QuotaKey::none(),
+        }
+    }
+
+    fn provider(&self) -> &str {
+        match &self.0 {
+            Inner::Remote(remote) => remote.vendor.name,
+            Inner::Extract(extract) => extract.provider(),
+        }
+    }
+
+    fn model_for(&self, request: &Request) -> Option<String> {
+        match &self.0 {
+            Inner::Remote(remote) => request.model.clone().or_else(|| remote.model.clone()),
+            Inner::Extract(extract) => extract.model_for(request),
+        }
+    }
+}
+
+impl std::fmt::Debug for Client {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("Client").field(&self.provider()).finish()
+    }
+}

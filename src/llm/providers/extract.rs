@@ -1,0 +1,85 @@
+//! The last resort that needs no network: the first 300 characters of the text.
+
+use crate::base::cancel::Context;
+use crate::base::error::{Error, ErrorKind};
+use crate::llm::client::LlmClient;
+use crate::llm::request::{Request, Role};
+use crate::llm::response::{FinishReason, Response};
+
+/// Characters of the text that are kept.
+pub const EXTRACT_CHARS: usize = 300;
+
+/// Answers with the beginning of the last user message. It is no model: results carry the
+/// provider `extract`, so that nobody mistakes them.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Extract;
+
+impl LlmClient for Extract {
+    fn complete(&self, request: &Request, ctx: &Context) -> Result<Response, Error> {
+        ctx.check()?;
+        let text = request
+            .messages
+            .iter()
+            .rev()
+            .find(|message| message.role == Role::User)
+            .map(|message| message.text())
+            .unwrap_or_default();
+        let text = text.trim();
+        if text.is_empty() {
+            return Err(Error::new(
+                ErrorKind::Invalid,
+                "there is no user text to take an extract of",
+            ));
+        }
+        let end = text
+            .char_indices()
+            .nth(EXTRACT_CHARS)
+            .map_or(text.len(), |(at, _)| at);
+        let mut response = Response::new("extract", &text[..end]);
+        if end < text.len() {
+            response.finish_reason = FinishReason::Length;
+        }
+        response.model = Some("extract".to_owned());
+        Ok(response)
+    }
+
+    fn provider(&self) -> &str {
+        "extract"
+    }
+
+    fn model_for(&self, _: &Request) -> Option<String> {
+        Some("extract".to_owned())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_extract_is_cut_at_a_character_boundary() {
+        let long = "é😀".repeat(400);
+        let answer = Extract
+            .complete(&Request::new(long), &Context::new())
+            .unwrap();
+        assert_eq!(answer.text.chars().count(), EXTRACT_CHARS);
+        assert_eq!(answer.finish_reason, FinishReason::Length);
+    }
+
+    #[test]
+    fn a_short_text_is_kept_whole() {
+        let answer = Extract
+            .complete(&Request::new(" short "), &Context::new())
+            .unwrap();
+        assert_eq!(answer.text, "short");
+        assert_eq!(answer.finish_reason, FinishReason::Stop);
+    }
+
+    #[test]
+    fn no_user_text_is_an_error() {
+        let error = Extract
+            .complete(&Request::new(""), &Context::new())
+            .unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Invalid);
+    }
+}

@@ -1,0 +1,271 @@
+//! Which providers can be used here, and why the others cannot.
+
+use std::thread;
+use std::time::Duration;
+
+use serde::Serialize;
+use serde_json::Value;
+
+use crate::base::cancel::Context;
+use crate::base::error::Error;
+use crate::base::secret::shown_url;
+use crate::llm::transport::{HttpRequest, HttpTransport, Transport};
+
+use super::config::{LlmConfig, key_from, setting};
+use super::vendor::{Dialect, VENDORS, Vendor};
+
+/// Where local servers usually listen: llama.cpp (new and old port), Ollama, LM Studio, vLLM.
+const LOCAL_ADDRESSES: [&str; 5] = [
+    "http://127.0.0.1:9931/v1",
+    "http://127.0.0.1:8080/v1",
+    "http://127.0.0.1:11434/v1",
+    "http://127.0.0.1:1234/v1",
+    "http://127.0.0.1:8000/v1",
+];
+const PROBE_TIMEOUT: Duration = Duration::from_millis(800);
+
+/// One provider, as it can be used here and now.
+#[derive(Debug, Clone, Serialize)]
+pub struct ProviderStatus {
+    /// Its name.
+    pub provider: &'static str,
+    /// Whether a run could use it.
+    pub usable: bool,
+    /// Why, or why not, and what to do about it.
+    pub reason: String,
+    /// The model it would use for requests that name none.
+    pub model: Option<String>,
+    /// Where it is reached, without credentials.
+    pub base_url: Option<String>,
+    /// Whether it has a Batch API.
+    pub batch_api: bool,
+    /// Calls in flight when no number is named.
+    pub default_concurrency: usize,
+    #[serde(skip)]
+    address: Option<String>,
+}
+
+impl ProviderStatus {
+    /// Settings for this provider as it was found.
+    pub fn config(&self) -> LlmConfig {
+        let mut config = LlmConfig::new(self.provider);
+        if let Some(model) = &self.model {
+            config = config.model(model);
+        }
+        if let Some(address) = &self.address {
+            config = config.base_url(address);
+        }
+        config
+    }
+}
+
+/// Looks at every provider, in the order in which a run would choose. `model` is the one named by
+/// the user; `every_request_names_one` says that none is needed. Local servers are asked for
+/// their models, all at once, within a second.
+pub fn survey(model: Option<&str>, every_request_names_one: bool) -> Vec<ProviderStatus> {
+    survey_with(model, every_request_names_one, &|name| {
+        std::env::var(name).ok()
+    })
+}
+
+pub(crate) fn survey_with(
+    model: Option<&str>,
+    every_request_names_one: bool,
+    env: &dyn Fn(&str) -> Option<String>,
+) -> Vec<ProviderStatus> {
+    VENDORS
+        .iter()
+        .map(|vendor| match vendor.dialect {
+            Dialect::Later => status(vendor, Err("its client comes in a later release".into())),
+            Dialect::Extract => status(
+                vendor,
+                Ok("always: the first 300 characters of the text, no model".into()),
+            ),
+            Dialect::OpenAi if !vendor.needs_key => local(vendor, model, env),
+            Dialect::OpenAi => remote(vendor, model, every_request_names_one, env),
+        })
+        .collect()
+}
+
+fn status(vendor: &'static Vendor, verdict: Result<String, String>) -> ProviderStatus {
+    ProviderStatus {
+        provider: vendor.name,
+        usable: verdict.is_ok(),
+        reason: verdict.unwrap_or_else(|why| why),
+        model: None,
+        base_url: None,
+        batch_api: vendor.has_batches,
+        default_concurrency: vendor.concurrency,
+        address: None,
+    }
+}
+
+fn remote(
+    vendor: &'static Vendor,
+    model: Option<&str>,
+    every_request_names_one: bool,
+    env: &dyn Fn(&str) -> Option<String>,
+) -> ProviderStatus {
+    let key = key_from(vendor, env);
+    let verdict = if key.is_none() {
+        Err(format!("no key: set {}", vendor.key_vars.join(" or ")))
+    } else if model.is_none() && !every_request_names_one {
+        Err("a key is set, but no model is named: --model or BATCHWRIGHT_MODEL".to_owned())
+    } else {
+        Ok("key set".to_owned())
+    };
+    let given = setting(vendor.url_var, env);
+    let address = vendor.normalise(given.as_deref().unwrap_or(vendor.base_url));
+    ProviderStatus {
+        model: model.map(str::to_owned).filter(|_| key.is_some()),
+        base_url: Some(shown_url(&address)),
+        address: Some(address),
+        ..status(vendor, verdict)
+    }
+}
+
+fn local(
+    vendor: &'static Vendor,
+    model: Option<&str>,
+    env: &dyn Fn(&str) -> Option<String>,
+) -> ProviderStatus {
+    let given = setting(vendor.url_var, env);
+    let addresses: Vec<String> = match &given {
+        Some(url) => vec![vendor.normalise(url)],
+        None => LOCAL_ADDRESSES.iter().map(|&a| a.to_owned()).collect(),
+    };
+    let key = key_from(vendor, env);
+    let found: Vec<_> = thread::scope(|scope| {
+        let probes: Vec<_> = addresses
+            .iter()
+            .map(|address| {
+                let key = key.as_ref().map(|k| k.expose().to_owned());
+                scope.spawn(move || models_at(address, key))
+            })
+            .collect();
+        probes.into_iter().map(|probe| probe.join()).collect()
+    });
+    for (address, answer) in addresses.iter().zip(found) {
+        let Ok(Ok(models)) = answer else { continue };
+        let chosen = model.map(str::to_owned).or_else(|| models.first().cloned());
+        return ProviderStatus {
+            base_url: Some(shown_url(address)),
+            address: Some(address.clone()),
+            model: chosen,
+            ..status(
+                vendor,
+                Ok(format!("a server answers, serving {}", shown_list(&models))),
+            )
+        };
+    }
+    let tried = match given {
+        Some(url) => format!("no server answers at {}", shown_url(&url)),
+        None => format!(
+            "no server answers on this machine's usual ports; set {}",
+            vendor.url_var
+        ),
+    };
+    status(vendor, Err(tried))
+}
+
+fn shown_list(models: &[String]) -> String {
+    match models {
+        [] => "no model".to_owned(),
+        [one] => one.clone(),
+        [first, rest @ ..] => format!("{first} and {} more", rest.len()),
+    }
+}
+
+fn models_at(address: &str, key: Option<String>) -> Result<Vec<String>, Error> {
+    let headers: Vec<_> = key
+        .into_iter()
+        .map(|key| ("authorization", format!("Bearer {key}")))
+        .collect();
+    let reply = HttpTransport::new(address, 1).send(
+        &HttpRequest {
+            url: &format!("{address}/models"),
+            headers: &headers,
+            body: None,
+            timeout: PROBE_TIMEOUT,
+        },
+        &Context::new().with_timeout(PROBE_TIMEOUT),
+    )?;
+    parse_models(reply.status, &reply.body)
+}
+
+fn parse_models(status: u16, body: &[u8]) -> Result<Vec<String>, Error> {
+    let no_list = || {
+        Error::new(
+            crate::base::error::ErrorKind::Malformed,
+            format!("status {status}, not a list of models"),
+        )
+    };
+    // A server that is still loading its model is there all the same.
+    if status == 503 {
+        return Ok(Vec::new());
+    }
+    let value: Value = serde_json::from_slice(body).map_err(|_| no_list())?;
+    let models = value
+        .get("data")
+        .and_then(Value::as_array)
+        .ok_or_else(no_list)?;
+    Ok(models
+        .iter()
+        .filter_map(|model| Some(model.get("id")?.as_str()?.to_owned()))
+        .collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn found(vars: &[(&str, &str)], model: Option<&str>) -> Vec<ProviderStatus> {
+        let vars: std::collections::HashMap<_, _> = vars.iter().copied().collect();
+        // Port 9 (discard) answers nobody: the probe stays off whatever runs on this machine.
+        let mut vars = vars;
+        vars.entry("LOCAL_LLM_BASE_URL")
+            .or_insert("http://127.0.0.1:9");
+        survey_with(model, false, &|name| {
+            vars.get(name).map(|v| (*v).to_owned())
+        })
+    }
+
+    fn first_usable(list: &[ProviderStatus]) -> &str {
+        list.iter().find(|s| s.usable).unwrap().provider
+    }
+
+    #[test]
+    fn without_any_key_the_extract_is_what_is_left() {
+        let list = found(&[], None);
+        assert_eq!(first_usable(&list), "extract");
+        assert!(
+            list.iter()
+                .filter(|s| !s.usable)
+                .all(|s| !s.reason.is_empty())
+        );
+    }
+
+    #[test]
+    fn a_stray_key_without_a_model_spends_nothing() {
+        let list = found(&[("OPENAI_API_KEY", "sk-x")], None);
+        assert_eq!(first_usable(&list), "extract");
+        let openai = list.iter().find(|s| s.provider == "openai").unwrap();
+        assert!(openai.reason.contains("no model"), "{}", openai.reason);
+    }
+
+    #[test]
+    fn key_and_model_make_the_first_of_the_list() {
+        let keys = [("OPENAI_API_KEY", "sk-x"), ("XAI_API_KEY", "sk-y")];
+        assert_eq!(first_usable(&found(&keys, Some("m"))), "openai");
+        assert_eq!(first_usable(&found(&keys[1..], Some("m"))), "xai");
+    }
+
+    #[test]
+    fn a_list_of_models_is_read_and_anything_else_is_no_server() {
+        let list = br#"{"object":"list","data":[{"id":"a"},{"id":"b"},{"no":"id"}]}"#;
+        assert_eq!(parse_models(200, list).unwrap(), ["a", "b"]);
+        assert!(parse_models(200, b"<html>").is_err());
+        assert!(parse_models(200, b"{}").is_err());
+        assert!(parse_models(503, b"").unwrap().is_empty());
+    }
+}

@@ -1,0 +1,242 @@
+//! One prompt, in the terms that all providers share.
+
+use serde_json::{Map, Value};
+
+/// Who speaks in a [`Message`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Role {
+    /// Instructions above the conversation.
+    System,
+    /// The newer name for [`Role::System`] at some providers; passed on as it is.
+    Developer,
+    /// The person asking.
+    User,
+    /// The model.
+    Assistant,
+    /// The result of a tool call.
+    Tool,
+}
+
+impl Role {
+    /// The name on the wire.
+    pub fn as_str(&self) -> &'static str {
+        match self {
+            Self::System => "system",
+            Self::Developer => "developer",
+            Self::User => "user",
+            Self::Assistant => "assistant",
+            Self::Tool => "tool",
+        }
+    }
+
+    /// The role of that name.
+    pub fn parse(name: &str) -> Option<Self> {
+        Some(match name {
+            "system" => Self::System,
+            "developer" => Self::Developer,
+            "user" => Self::User,
+            "assistant" => Self::Assistant,
+            "tool" => Self::Tool,
+            _ => return None,
+        })
+    }
+}
+
+/// One turn of a conversation.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Message {
+    /// Who speaks.
+    pub role: Role,
+    /// The text, or a list of content parts in the provider's own shape.
+    pub content: Value,
+    /// Further fields, such as `name` or `tool_call_id`, passed through untouched.
+    pub extra: Map<String, Value>,
+}
+
+impl Message {
+    /// A message of plain text.
+    pub fn new(role: Role, text: impl Into<String>) -> Self {
+        Self {
+            role,
+            content: Value::String(text.into()),
+            extra: Map::new(),
+        }
+    }
+
+    /// The text of the message; content parts contribute their `text` fields.
+    pub fn text(&self) -> String {
+        match &self.content {
+            Value::String(text) => text.clone(),
+            Value::Array(parts) => parts
+                .iter()
+                .filter_map(|part| part.get("text")?.as_str())
+                .collect::<Vec<_>>()
+                .join("\n"),
+            _ => String::new(),
+        }
+    }
+}
+
+/// What shape the answer must have.
+#[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
+pub enum ResponseFormat {
+    /// Any valid JSON object.
+    JsonObject,
+    /// JSON that fits a schema.
+    JsonSchema {
+        /// A name for the schema, of letters, digits, `_` and `-`, at most 64.
+        name: String,
+        /// The JSON Schema.
+        schema: Value,
+        /// Whether the provider should enforce it to the letter.
+        strict: bool,
+    },
+}
+
+/// Sampling parameters. What is unset is absent from the request: some models refuse even the
+/// default value of a field they do not take.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Params {
+    /// Randomness; range by provider. Default: the provider's.
+    pub temperature: Option<f64>,
+    /// The most tokens to answer with, reasoning included. Default: the provider's.
+    pub max_tokens: Option<u32>,
+    /// Nucleus sampling. Default: the provider's.
+    pub top_p: Option<f64>,
+    /// Texts that end the answer. Default: none.
+    pub stop: Vec<String>,
+    /// For repeatable sampling, where the provider has it. Default: none.
+    pub seed: Option<i64>,
+    /// The shape of the answer. Default: text.
+    pub response_format: Option<ResponseFormat>,
+}
+
+/// One prompt.
+///
+/// ```
+/// use batchwright::Request;
+/// let request = Request::new("Name a prime.").with_id("q-1").with_max_tokens(8);
+/// assert_eq!(request.id.as_deref(), Some("q-1"));
+/// ```
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Request {
+    /// The caller's name for it; results carry it back.
+    pub id: Option<String>,
+    /// The model. Default: the client's.
+    pub model: Option<String>,
+    /// Instructions put before the messages.
+    pub system: Option<String>,
+    /// The conversation, oldest first.
+    pub messages: Vec<Message>,
+    /// Sampling parameters.
+    pub params: Params,
+    /// Fields passed through to the provider untouched.
+    pub extra: Map<String, Value>,
+}
+
+impl Request {
+    /// A request with one user message.
+    pub fn new(prompt: impl Into<String>) -> Self {
+        Self::chat(vec![Message::new(Role::User, prompt)])
+    }
+
+    /// A request with a whole conversation.
+    pub fn chat(messages: Vec<Message>) -> Self {
+        Self {
+            messages,
+            ..Self::default()
+        }
+    }
+
+    /// Sets the id.
+    pub fn with_id(mut self, id: impl Into<String>) -> Self {
+        self.id = Some(id.into());
+        self
+    }
+
+    /// Sets the model.
+    pub fn with_model(mut self, model: impl Into<String>) -> Self {
+        self.model = Some(model.into());
+        self
+    }
+
+    /// Sets the system instructions.
+    pub fn with_system(mut self, system: impl Into<String>) -> Self {
+        self.system = Some(system.into());
+        self
+    }
+
+    /// Sets the most tokens to answer with.
+    pub fn with_max_tokens(mut self, tokens: u32) -> Self {
+        self.params.max_tokens = Some(tokens);
+        self
+    }
+
+    /// Sets the temperature.
+    pub fn with_temperature(mut self, temperature: f64) -> Self {
+        self.params.temperature = Some(temperature);
+        self
+    }
+
+    /// Sets a field that is passed through untouched.
+    pub fn with_extra(mut self, key: impl Into<String>, value: Value) -> Self {
+        self.extra.insert(key.into(), value);
+        self
+    }
+
+    /// The messages as they are sent: `system` first, unless the conversation brings its own.
+    pub(crate) fn rendered(
+        &self,
+    ) -> impl Iterator<Item = (&str, Text<'_>, Option<&Map<String, Value>>)> {
+        let own = self
+            .messages
+            .first()
+            .is_some_and(|m| matches!(m.role, Role::System | Role::Developer));
+        let system = self.system.as_deref().filter(|_| !own);
+        let system = system.map(|text| (Role::System.as_str(), Text::Plain(text), None));
+        system.into_iter().chain(
+            self.messages
+                .iter()
+                .map(|m| (m.role.as_str(), Text::Value(&m.content), Some(&m.extra))),
+        )
+    }
+
+    /// Bytes of text in it, for estimates.
+    pub(crate) fn text_bytes(&self) -> usize {
+        self.rendered()
+            .map(|(_, content, _)| match content {
+                Text::Plain(text) => text.len(),
+                Text::Value(Value::String(text)) => text.len(),
+                Text::Value(Value::Array(parts)) => parts
+                    .iter()
+                    .filter_map(|part| part.get("text")?.as_str())
+                    .map(str::len)
+                    .sum(),
+                Text::Value(_) => 0,
+            })
+            .sum()
+    }
+
+    /// Input tokens, roughly: one for every 4 bytes of text, and a few for each message.
+    pub(crate) fn estimated_tokens(&self) -> u32 {
+        u32::try_from(self.text_bytes() / 4 + 4 * self.messages.len()).unwrap_or(u32::MAX)
+    }
+}
+
+/// A message's content without copying it.
+#[derive(Clone, Copy)]
+pub(crate) enum Text<'a> {
+    Plain(&'a str),
+    Value(&'a Value),
+}
+
+impl serde::Serialize for Text<'_> {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Self::Plain(text) => serializer.serialize_str(text),
+            Self::Value(value) => value.serialize(serializer),
+        }
+    }
+}

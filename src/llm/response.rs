@@ -1,0 +1,152 @@
+//! Answers: what a provider replied, and how an item ended.
+
+use std::fmt;
+use std::time::Duration;
+
+use serde::ser::SerializeStruct;
+use serde::{Deserialize, Serialize, Serializer};
+
+use crate::base::error::Error;
+use crate::base::hints::RateHints;
+
+/// Tokens used by one call, normalised over all providers.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Usage {
+    /// Tokens read, cached ones included.
+    pub input_tokens: u64,
+    /// Tokens read from the provider's prompt cache.
+    pub cached_input_tokens: u64,
+    /// Tokens written, reasoning included.
+    pub output_tokens: u64,
+    /// Tokens spent on reasoning.
+    pub reasoning_tokens: u64,
+}
+
+/// Why the answer ended where it did.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum FinishReason {
+    /// It was complete.
+    Stop,
+    /// It was cut at the token limit or the end of the context.
+    Length,
+    /// Another reason, in the provider's words.
+    Other(String),
+}
+
+impl FinishReason {
+    /// The stable name, or the provider's word.
+    pub fn as_str(&self) -> &str {
+        match self {
+            Self::Stop => "stop",
+            Self::Length => "length",
+            Self::Other(word) => word,
+        }
+    }
+}
+
+impl fmt::Display for FinishReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// One answer.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Response {
+    /// The text.
+    pub text: String,
+    /// Why it ended.
+    pub finish_reason: FinishReason,
+    /// Tokens used, if the provider said so.
+    pub usage: Option<Usage>,
+    /// The model that answered, in the provider's words.
+    pub model: Option<String>,
+    /// The provider's name.
+    pub provider: String,
+    /// Price of the call in US dollars, where the provider states it.
+    pub cost_usd: Option<f64>,
+    pub(crate) hints: RateHints,
+}
+
+impl Response {
+    /// A complete answer of `provider`, for clients of your own.
+    pub fn new(provider: impl Into<String>, text: impl Into<String>) -> Self {
+        Self {
+            text: text.into(),
+            finish_reason: FinishReason::Stop,
+            usage: None,
+            model: None,
+            provider: provider.into(),
+            cost_usd: None,
+            hints: RateHints::default(),
+        }
+    }
+
+    /// Sets the tokens used.
+    pub fn with_usage(mut self, usage: Usage) -> Self {
+        self.usage = Some(usage);
+        self
+    }
+
+    /// Sets what the reply said about limits; the limiter learns from it.
+    pub fn with_rate_hints(mut self, hints: RateHints) -> Self {
+        self.hints = hints;
+        self
+    }
+
+    /// What the reply said about limits.
+    pub fn rate_hints(&self) -> RateHints {
+        self.hints
+    }
+}
+
+/// How one item ended.
+#[derive(Debug, Clone)]
+pub struct Outcome {
+    /// The request's id.
+    pub id: Option<String>,
+    /// The answer, or why there is none.
+    pub result: Result<Response, Error>,
+    /// Calls made for it; 0 if it was never sent.
+    pub attempts: u32,
+    /// From the start of its first call to its end, waiting for retries included.
+    pub latency: Duration,
+    /// The provider asked last.
+    pub provider: Option<String>,
+    /// The model asked for.
+    pub model: Option<String>,
+    /// The fingerprint of the request, where it was computed.
+    pub request_hash: Option<String>,
+}
+
+impl Outcome {
+    /// True when there is an answer.
+    pub fn is_success(&self) -> bool {
+        self.result.is_ok()
+    }
+}
+
+/// The result line: one JSON object with stable names and order.
+impl Serialize for Outcome {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let answer = self.result.as_ref().ok();
+        let provider = answer.map(|a| a.provider.as_str());
+        let model = answer.and_then(|a| a.model.as_deref());
+        let mut line = serializer.serialize_struct("Outcome", 12)?;
+        line.serialize_field("id", &self.id)?;
+        line.serialize_field("success", &answer.is_some())?;
+        line.serialize_field("text", &answer.map(|a| &a.text))?;
+        line.serialize_field("provider", &provider.or(self.provider.as_deref()))?;
+        line.serialize_field("model", &model.or(self.model.as_deref()))?;
+        line.serialize_field("finish_reason", &answer.map(|a| a.finish_reason.as_str()))?;
+        line.serialize_field("usage", &answer.and_then(|a| a.usage))?;
+        line.serialize_field("attempts", &self.attempts)?;
+        let millis = u64::try_from(self.latency.as_millis()).unwrap_or(u64::MAX);
+        line.serialize_field("latency_ms", &millis)?;
+        line.serialize_field("cost_usd", &answer.and_then(|a| a.cost_usd))?;
+        line.serialize_field("request_hash", &self.request_hash)?;
+        line.serialize_field("error", &self.result.as_ref().err())?;
+        line.end()
+    }
+}

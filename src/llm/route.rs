@@ -1,0 +1,249 @@
+//! A route: the ordered clients a prompt may go to, with their limits and the retry policy.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::base::cancel::Context;
+use crate::base::clock::{Clock, SystemClock, Time};
+use crate::base::error::Error;
+use crate::engine::dispatch::{Dispatcher, ErrorPolicy, Options};
+use crate::engine::limit::{Limiter, Limits, QuotaKey};
+use crate::engine::route::RetryPolicy;
+use crate::engine::run::{Reply, Runner, run_inline};
+use crate::engine::work::{Class, Closed, Cost, Settled, Take, Ticket, Work};
+
+use super::client::LlmClient;
+use super::request::Request;
+use super::response::Response;
+
+struct Step<'a> {
+    client: Box<dyn LlmClient + 'a>,
+    limits: Limits,
+}
+
+/// Ordered clients with limiter and retry policy. A plain client is a route of one step.
+///
+/// A route is shared by all that use it: its limits hold for every run and every single call.
+pub struct Route<'a> {
+    steps: Vec<Step<'a>>,
+    retry: RetryPolicy,
+    limiter: Arc<Limiter>,
+    clock: Arc<dyn Clock>,
+}
+
+impl<'a> Route<'a> {
+    /// A route of one client, with limits learned from its replies.
+    pub fn new(client: impl LlmClient + 'a) -> Self {
+        Self::limited(client, Limits::default())
+    }
+
+    /// A route of one client with limits of its own.
+    pub fn limited(client: impl LlmClient + 'a, limits: Limits) -> Self {
+        Self {
+            steps: vec![Step {
+                client: Box::new(client),
+                limits,
+            }],
+            retry: RetryPolicy::default(),
+            limiter: Arc::new(Limiter::new()),
+            clock: Arc::new(SystemClock),
+        }
+    }
+
+    /// Adds a client that takes over what the earlier ones finally failed.
+    ///
+    /// # Panics
+    /// If the route already has 32 steps.
+    pub fn then(mut self, client: impl LlmClient + 'a, limits: Limits) -> Self {
+        assert!(self.steps.len() < 32, "a route has at most 32 steps");
+        self.steps.push(Step {
+            client: Box::new(client),
+            limits,
+        });
+        self
+    }
+
+    /// Sets the retry policy. Default: 3 retries a step, waiting 1, 2 and 4 s.
+    pub fn retry(mut self, retry: RetryPolicy) -> Self {
+        self.retry = retry;
+        self
+    }
+
+    /// Sets the clock; for tests. Default: the system's.
+    pub fn clock(mut self, clock: Arc<dyn Clock>) -> Self {
+        self.clock = clock;
+        self
+    }
+
+    /// One prompt, with the route's limits, retries and fallback, on the calling thread.
+    ///
+    /// # Errors
+    /// The error of the last call, or that of the context when it ended the wait.
+    pub fn complete(&self, request: &Request, ctx: &Context) -> Result<Response, Error> {
+        let work = Single {
+            ticket: Some(self.ticket(request, request, &mut None)),
+            due: Time::ZERO,
+            result: None,
+        };
+        let options = self.options(ctx, 1, ErrorPolicy::ContinueOnError);
+        let dispatcher = Dispatcher::new(work, self.limiter.clone(), options);
+        let runner = |ticket: &Ticket<&Request>, ctx: &Context| {
+            Reply::of(self.call(ticket.task, ticket.tries.step, ctx))
+        };
+        let end = run_inline(dispatcher, &runner, ctx, &*self.clock);
+        let stopped = || ctx.check().err().unwrap_or_else(Error::cancelled);
+        end.work.result.unwrap_or_else(|| Err(stopped()))
+    }
+
+    pub(crate) fn call(
+        &self,
+        request: &Request,
+        step: u8,
+        ctx: &Context,
+    ) -> Result<Response, Error> {
+        self.client(step).complete(request, ctx)
+    }
+
+    pub(crate) fn client(&self, step: u8) -> &dyn LlmClient {
+        &*self.steps[usize::from(step)].client
+    }
+
+    pub(crate) fn clock_ref(&self) -> &dyn Clock {
+        &*self.clock
+    }
+
+    pub(crate) fn limiter(&self) -> Arc<Limiter> {
+        self.limiter.clone()
+    }
+
+    pub(crate) fn options(
+        &self,
+        ctx: &Context,
+        concurrency: usize,
+        on_error: ErrorPolicy,
+    ) -> Options {
+        let now = self.clock.now();
+        Options {
+            concurrency,
+            retry: self.retry,
+            on_error,
+            deadline: ctx.remaining().map(|left| now.after(left)),
+            seed: now.as_nanos() ^ u64::from(std::process::id()).rotate_left(32),
+        }
+    }
+
+    /// The quotas a request meets. `last` remembers the previous answer: neighbours are alike.
+    pub(crate) fn class(
+        &self,
+        request: &Request,
+        last: &mut Option<(Vec<QuotaKey>, Class)>,
+    ) -> Class {
+        let keys = self.steps.iter().map(|step| step.client.quota(request));
+        if let Some((known, class)) = last {
+            if keys.clone().eq(known.iter().copied()) {
+                return class.clone();
+            }
+        }
+        let keys: Vec<QuotaKey> = keys.collect();
+        let now = self.clock.now();
+        let ids = keys
+            .iter()
+            .zip(&self.steps)
+            .map(|(key, step)| self.limiter.quota(*key, step.limits, now));
+        let class = Class(ids.collect());
+        *last = Some((keys, class.clone()));
+        class
+    }
+
+    pub(crate) fn ticket<T>(
+        &self,
+        task: T,
+        request: &Request,
+        last: &mut Option<(Vec<QuotaKey>, Class)>,
+    ) -> Ticket<T> {
+        Ticket {
+            task,
+            cost: cost(request),
+            class: self.class(request, last),
+            tries: Default::default(),
+        }
+    }
+}
+
+impl<'a, C: LlmClient + 'a> From<C> for Route<'a> {
+    fn from(client: C) -> Self {
+        Self::new(client)
+    }
+}
+
+pub(crate) fn cost(request: &Request) -> Cost {
+    Cost {
+        input: request.estimated_tokens(),
+        output_cap: request.params.max_tokens,
+    }
+}
+
+/// Time since the first call of an item started.
+pub(crate) fn latency(first: Option<Time>, now: Time) -> Duration {
+    first.map_or(Duration::ZERO, |first| now.since(first))
+}
+
+impl Reply<Response> {
+    fn of(result: Result<Response, Error>) -> Self {
+        match result {
+            Ok(response) => Self {
+                used: response.usage.map(|u| (u.input_tokens, u.output_tokens)),
+                hints: response.hints,
+                result: Ok(response),
+                fatal: false,
+            },
+            Err(error) => error.into(),
+        }
+    }
+}
+
+impl<T, D, F: Fn(&Ticket<T>, &Context) -> Reply<D> + Sync> Runner<T, D> for F {
+    fn call(&self, ticket: &Ticket<T>, ctx: &Context) -> Reply<D> {
+        self(ticket, ctx)
+    }
+}
+
+/// The work of a single call.
+struct Single<'r> {
+    ticket: Option<Ticket<&'r Request>>,
+    due: Time,
+    result: Option<Result<Response, Error>>,
+}
+
+impl<'r> Work for Single<'r> {
+    type Task = &'r Request;
+    type Done = Response;
+
+    fn take(&mut self, _: usize, closed: &Closed, now: Time) -> Result<Take<&'r Request>, Error> {
+        let Some(ticket) = self.ticket.take() else {
+            return Ok(Take::Done);
+        };
+        if self.due <= now && !closed.is_closed(ticket.quota(), now) {
+            return Ok(Take::Items(vec![ticket]));
+        }
+        self.ticket = Some(ticket);
+        Ok(Take::Idle {
+            until: (self.due > now).then_some(self.due),
+            source_open: false,
+        })
+    }
+
+    fn settle(&mut self, done: &mut Vec<Settled<&'r Request, Response>>) -> Result<(), Error> {
+        for settled in done.drain(..) {
+            match settled {
+                Settled::Final(_, result) => self.result = Some(result),
+                Settled::Unsent(_, error) => self.result = Some(Err(error)),
+                Settled::Later(ticket, due) => {
+                    self.ticket = Some(ticket);
+                    self.due = due;
+                }
+            }
+        }
+        Ok(())
+    }
+}

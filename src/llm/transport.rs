@@ -1,0 +1,468 @@
+//! Bytes to a provider and back, on ureq.
+//!
+//! One agent per client keeps connections warm. Two things ureq does not tell are found out by
+//! wrapping its transport: whether the whole request had gone out when a call failed, and which
+//! socket to shut down so that a cancelled call returns from the middle of a read.
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::fmt;
+use std::io::Read;
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Weak};
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+use ureq::http;
+use ureq::tls::{RootCerts, TlsConfig};
+use ureq::unversioned::resolver::{DefaultResolver, ResolvedSocketAddrs, Resolver};
+use ureq::unversioned::transport::{
+    Buffers, ConnectionDetails, Connector, DefaultConnector, NextTimeout, ShutdownHandle,
+    Transport as Wire,
+};
+
+use crate::base::cancel::Context;
+use crate::base::error::{Error, ErrorKind, Sent};
+use crate::base::secret::shown_url;
+
+/// Replies larger than this are refused.
+const REPLY_LIMIT: u64 = 64 * 1024 * 1024;
+/// Common servers drop idle connections after 5 s; a request sent into that moment is of unknown
+/// fate, so connections are given up before.
+const IDLE_LIMIT: Duration = Duration::from_secs(4);
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a resolved address is used.
+const ADDRESS_LIFE: Duration = Duration::from_secs(60);
+const BUFFER: usize = 16 * 1024;
+
+/// A request as bytes.
+#[derive(Debug)]
+pub struct HttpRequest<'a> {
+    /// The whole URL.
+    pub url: &'a str,
+    /// Header names and values; values may hold secrets.
+    pub headers: &'a [(&'static str, String)],
+    /// The body to POST; `None` makes it a GET.
+    pub body: Option<&'a [u8]>,
+    /// The longest wait for the reply's first byte, and again for its last.
+    pub timeout: Duration,
+}
+
+/// Header fields of a reply; names are compared without case.
+#[derive(Debug, Clone, Default)]
+pub struct Headers(http::HeaderMap);
+
+impl Headers {
+    /// The first value of that name, if it is text.
+    pub fn get(&self, name: &str) -> Option<&str> {
+        self.0.get(name)?.to_str().ok()
+    }
+}
+
+impl<'a> FromIterator<(&'a str, &'a str)> for Headers {
+    fn from_iter<I: IntoIterator<Item = (&'a str, &'a str)>>(pairs: I) -> Self {
+        let pairs = pairs.into_iter().filter_map(|(name, value)| {
+            let name = http::HeaderName::from_bytes(name.as_bytes()).ok()?;
+            Some((name, http::HeaderValue::from_str(value).ok()?))
+        });
+        Self(pairs.collect())
+    }
+}
+
+/// A complete reply.
+#[derive(Debug, Clone)]
+pub struct HttpReply {
+    /// The status.
+    pub status: u16,
+    /// The header.
+    pub headers: Headers,
+    /// The body.
+    pub body: Vec<u8>,
+}
+
+/// Carries bytes to a provider. Unstable: tests replace it, other uses may break.
+pub trait Transport: Send + Sync {
+    /// One exchange. An error status is a reply like any other.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Transient`] when no complete reply came, with [`Error::sent`] telling whether
+    /// the request may have been carried out; [`ErrorKind::Cancelled`] when the context ended it.
+    fn send(&self, request: &HttpRequest<'_>, ctx: &Context) -> Result<HttpReply, Error>;
+}
+
+/// The transport over real sockets.
+pub struct HttpTransport {
+    agent: ureq::Agent,
+}
+
+impl HttpTransport {
+    /// A transport that keeps up to `connections` idle connections to the server of `base_url`.
+    /// Proxies follow `HTTPS_PROXY`, `HTTP_PROXY`, `ALL_PROXY` and `NO_PROXY`; loopback addresses
+    /// are reached directly. Certificates are checked against the system's store.
+    pub fn new(base_url: &str, connections: usize) -> Self {
+        let tls = TlsConfig::builder()
+            .root_certs(RootCerts::PlatformVerifier)
+            .build();
+        let config = ureq::Agent::config_builder()
+            .http_status_as_error(false)
+            .max_redirects(0)
+            .max_redirects_will_error(false)
+            .proxy(proxy_for(base_url, |name| std::env::var(name).ok()))
+            .tls_config(tls)
+            .user_agent(concat!("batchwright/", env!("CARGO_PKG_VERSION")))
+            .input_buffer_size(BUFFER)
+            .output_buffer_size(BUFFER)
+            .max_idle_connections(connections.max(1))
+            .max_idle_connections_per_host(connections.max(1))
+            .max_idle_age(IDLE_LIMIT)
+            .timeout_connect(Some(CONNECT_TIMEOUT))
+            .build();
+        Self {
+            agent: ureq::Agent::with_parts(config, Tracking::default(), CachingResolver::default()),
+        }
+    }
+}
+
+impl Transport for HttpTransport {
+    fn send(&self, request: &HttpRequest<'_>, ctx: &Context) -> Result<HttpReply, Error> {
+        ctx.check()?;
+        let timeout = ctx
+            .remaining()
+            .map_or(request.timeout, |left| left.min(request.timeout));
+        let call = Arc::new(Call::default());
+        let _abort = ctx.on_abort({
+            let call = call.clone();
+            move || call.abort()
+        });
+        let _current = Current::set(call.clone());
+        self.exchange(request, timeout).map_err(|error| {
+            let sent = if call.awaited.load(Ordering::SeqCst) {
+                Sent::Maybe
+            } else {
+                Sent::No
+            };
+            match ctx.check() {
+                Err(ended) => ended.with_sent(sent),
+                Ok(()) => explain(error, sent, request, timeout),
+            }
+        })
+    }
+}
+
+impl HttpTransport {
+    fn exchange(
+        &self,
+        request: &HttpRequest<'_>,
+        timeout: Duration,
+    ) -> Result<HttpReply, ureq::Error> {
+        macro_rules! ready {
+            ($builder:expr) => {{
+                let mut builder = $builder;
+                for (name, value) in request.headers {
+                    builder = builder.header(*name, value);
+                }
+                builder
+                    .config()
+                    .timeout_send_request(Some(timeout))
+                    .timeout_send_body(Some(timeout))
+                    .timeout_recv_response(Some(timeout))
+                    .timeout_recv_body(Some(timeout))
+                    .build()
+            }};
+        }
+        let reply = match request.body {
+            Some(body) => ready!(self.agent.post(request.url)).send(body)?,
+            None => ready!(self.agent.get(request.url)).call()?,
+        };
+        let (head, body) = reply.into_parts();
+        let expected = body.content_length().unwrap_or(2048).min(REPLY_LIMIT);
+        let mut bytes = Vec::with_capacity(usize::try_from(expected).unwrap_or(0) + 1);
+        let mut reader = body.into_with_config().limit(REPLY_LIMIT).reader();
+        reader.read_to_end(&mut bytes).map_err(|error| {
+            // ureq wraps its own errors to pass them through `Read`.
+            match error.downcast::<ureq::Error>() {
+                Ok(own) => own,
+                Err(io) => ureq::Error::Io(io),
+            }
+        })?;
+        Ok(HttpReply {
+            status: head.status.as_u16(),
+            headers: Headers(head.headers),
+            body: bytes,
+        })
+    }
+}
+
+fn explain(error: ureq::Error, sent: Sent, request: &HttpRequest<'_>, timeout: Duration) -> Error {
+    let host = shown_url(request.url);
+    let transient = |message: String| Error::new(ErrorKind::Transient, message).with_sent(sent);
+    match error {
+        ureq::Error::Timeout(ureq::Timeout::Connect | ureq::Timeout::Resolve) => {
+            transient(format!(
+                "no connection to {host} within {} s",
+                CONNECT_TIMEOUT.as_secs()
+            ))
+        }
+        ureq::Error::Timeout(_) => transient(format!(
+            "no reply from {host} within {} s",
+            timeout.as_secs_f64()
+        ))
+        .with_timed_out(),
+        ureq::Error::BadUri(_) | ureq::Error::Http(_) => {
+            Error::new(ErrorKind::Invalid, format!("not a usable URL: {host}"))
+        }
+        ureq::Error::BodyExceedsLimit(_) => {
+            transient(format!("the reply of {host} is larger than 64 MiB"))
+        }
+        ureq::Error::HostNotFound => transient(format!("host not found: {host}")),
+        other => {
+            let at = match sent {
+                Sent::No => "cannot reach",
+                _ => "connection lost to",
+            };
+            transient(format!("{at} {host}: {other}"))
+        }
+    }
+}
+
+/// The proxy for a URL, by the usual variables: the one of its scheme, else `ALL_PROXY`.
+fn proxy_for(url: &str, env: impl Fn(&str) -> Option<String>) -> Option<ureq::Proxy> {
+    let uri: http::Uri = url.parse().ok()?;
+    let host = uri.host()?.trim_matches(['[', ']']);
+    let loopback = host.eq_ignore_ascii_case("localhost")
+        || host
+            .parse::<std::net::IpAddr>()
+            .is_ok_and(|ip| ip.is_loopback());
+    if loopback {
+        return None;
+    }
+    let names: &[&str] = match uri.scheme_str() {
+        Some("https") => &["HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy"],
+        _ => &["HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"],
+    };
+    let setting = names
+        .iter()
+        .find_map(|name| env(name).filter(|value| !value.trim().is_empty()))?;
+    let Ok(parsed) = ureq::Proxy::new(setting.trim()) else {
+        log::warn!(
+            "ignoring a proxy setting that is no URL: {}",
+            shown_url(&setting)
+        );
+        return None;
+    };
+    let mut builder = ureq::Proxy::builder(parsed.protocol())
+        .host(parsed.host())
+        .port(parsed.port());
+    if let Some(user) = parsed.username() {
+        builder = builder.username(user);
+    }
+    if let Some(password) = parsed.password() {
+        builder = builder.password(password);
+    }
+    let exempt = env("NO_PROXY")
+        .or_else(|| env("no_proxy"))
+        .unwrap_or_default();
+    for entry in exempt.split(',').map(str::trim).filter(|e| !e.is_empty()) {
+        builder = builder.no_proxy(entry);
+        // By custom a bare domain exempts its subdomains too.
+        if !entry.starts_with(['*', '.']) {
+            builder = builder.no_proxy(&format!(".{entry}"));
+        }
+    }
+    builder.build().ok()
+}
+
+/// What is found out about one call while ureq makes it.
+#[derive(Default)]
+struct Call {
+    /// The request had gone out whole: the call had begun to wait for the reply.
+    awaited: AtomicBool,
+    aborted: AtomicBool,
+    sockets: Mutex<Vec<Weak<dyn ShutdownHandle>>>,
+}
+
+impl Call {
+    fn attach(&self, sockets: &[Weak<dyn ShutdownHandle>]) {
+        *self.sockets.lock() = sockets.to_vec();
+        if self.aborted.load(Ordering::SeqCst) {
+            self.abort();
+        }
+    }
+
+    fn abort(&self) {
+        self.aborted.store(true, Ordering::SeqCst);
+        let sockets = self.sockets.lock().clone();
+        for socket in sockets.iter().filter_map(Weak::upgrade) {
+            socket.shutdown();
+        }
+    }
+}
+
+thread_local! {
+    /// ureq makes a call on the thread that asked for it, so its transports find their call here.
+    static CURRENT: RefCell<Option<Arc<Call>>> = const { RefCell::new(None) };
+}
+
+struct Current;
+
+impl Current {
+    fn set(call: Arc<Call>) -> Self {
+        CURRENT.set(Some(call));
+        Self
+    }
+}
+
+impl Drop for Current {
+    fn drop(&mut self) {
+        CURRENT.set(None);
+    }
+}
+
+fn with_current(f: impl FnOnce(&Call)) {
+    CURRENT.with_borrow(|call| call.as_deref().map(f));
+}
+
+/// ureq's own connector, with its transports wrapped.
+#[derive(Debug, Default)]
+struct Tracking(DefaultConnector);
+
+impl Connector<()> for Tracking {
+    type Out = Tracked;
+
+    fn connect(
+        &self,
+        details: &ConnectionDetails<'_>,
+        chained: Option<()>,
+    ) -> Result<Option<Tracked>, ureq::Error> {
+        let sockets = Arc::new(Mutex::new(Vec::new()));
+        let details = ConnectionDetails {
+            uri: details.uri,
+            addrs: details.addrs.clone(),
+            config: details.config,
+            request_level: details.request_level,
+            resolver: details.resolver,
+            now: details.now,
+            timeout: details.timeout,
+            current_time: details.current_time.clone(),
+            run_connector: details.run_connector.clone(),
+            register_shutdown: {
+                let (sockets, register) = (sockets.clone(), details.register_shutdown.clone());
+                Arc::new(move |socket: Weak<dyn ShutdownHandle>| {
+                    sockets.lock().push(socket.clone());
+                    // A handshake may hang too, so the call learns of its socket at once.
+                    with_current(|call| call.attach(&[socket.clone()]));
+                    register(socket)
+                })
+            },
+        };
+        let inner = self.0.connect(&details, chained);
+        // Waiting for a proxy's or a handshake's reply is not waiting for the answer.
+        with_current(|call| call.awaited.store(false, Ordering::SeqCst));
+        let sockets = sockets.lock().clone();
+        Ok(inner?.map(|inner| Tracked { inner, sockets }))
+    }
+}
+
+struct Tracked {
+    inner: Box<dyn Wire>,
+    sockets: Vec<Weak<dyn ShutdownHandle>>,
+}
+
+impl fmt::Debug for Tracked {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.inner.fmt(f)
+    }
+}
+
+impl Wire for Tracked {
+    fn buffers(&mut self) -> &mut dyn Buffers {
+        self.inner.buffers()
+    }
+
+    fn transmit_output(&mut self, amount: usize, timeout: NextTimeout) -> Result<(), ureq::Error> {
+        with_current(|call| call.attach(&self.sockets));
+        self.inner.transmit_output(amount, timeout)
+    }
+
+    fn await_input(&mut self, timeout: NextTimeout) -> Result<bool, ureq::Error> {
+        with_current(|call| call.awaited.store(true, Ordering::SeqCst));
+        self.inner.await_input(timeout)
+    }
+
+    fn is_open(&mut self) -> bool {
+        self.inner.is_open()
+    }
+
+    fn is_tls(&self) -> bool {
+        self.inner.is_tls()
+    }
+}
+
+/// Looks a host up once a minute instead of before every request, and never on a thread of its
+/// own, as ureq does for some time-outs.
+#[derive(Debug, Default)]
+struct CachingResolver {
+    inner: DefaultResolver,
+    known: Mutex<HashMap<http::uri::Authority, (Instant, Vec<SocketAddr>)>>,
+}
+
+impl Resolver for CachingResolver {
+    fn resolve(
+        &self,
+        uri: &http::Uri,
+        config: &ureq::config::Config,
+        _: NextTimeout,
+    ) -> Result<ResolvedSocketAddrs, ureq::Error> {
+        let Some(authority) = uri.authority() else {
+            return Err(ureq::Error::HostNotFound);
+        };
+        let now = Instant::now();
+        let mut found = self.empty();
+        if let Some((until, addresses)) = self.known.lock().get(authority) {
+            if now < *until {
+                addresses.iter().for_each(|a| found.push(*a));
+                return Ok(found);
+            }
+        }
+        let addresses = self.inner.resolve(uri, config, NextTimeout::default())?;
+        let entry = (now + ADDRESS_LIFE, addresses.iter().copied().collect());
+        self.known.lock().insert(authority.clone(), entry);
+        Ok(addresses)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn proxy(url: &str, vars: &[(&str, &str)]) -> Option<String> {
+        let vars: HashMap<&str, &str> = vars.iter().copied().collect();
+        let proxy = proxy_for(url, |name| vars.get(name).map(|v| (*v).to_owned()))?;
+        let uri: http::Uri = url.parse().unwrap();
+        (!proxy.is_no_proxy(&uri)).then(|| format!("{}:{}", proxy.host(), proxy.port()))
+    }
+
+    #[test]
+    fn the_proxy_follows_scheme_and_exemptions() {
+        let vars = [
+            ("HTTPS_PROXY", "http://me:pw@secure:1"),
+            ("http_proxy", "http://plain:2"),
+            ("NO_PROXY", "internal.test, .corp.test"),
+        ];
+        let on = |url| proxy(url, &vars);
+        assert_eq!(on("https://api.test/v1").as_deref(), Some("secure:1"));
+        assert_eq!(on("http://api.test/v1").as_deref(), Some("plain:2"));
+        assert_eq!(on("https://internal.test/v1"), None);
+        assert_eq!(on("https://a.internal.test/v1"), None);
+        assert_eq!(on("https://a.corp.test/v1"), None);
+        assert_eq!(on("http://127.0.0.1:8080/v1"), None);
+        assert_eq!(on("http://localhost:8080/v1"), None);
+    }
+
+    #[test]
+    fn no_variable_means_no_proxy() {
+        assert_eq!(proxy("https://api.test", &[]), None);
+        assert_eq!(proxy("https://api.test", &[("HTTPS_PROXY", "")]), None);
+    }
+}

@@ -1,0 +1,317 @@
+//! How a simulator behaves: every knob with its default, and the promise which prompt meets which
+//! trouble. Values are checked together, by [`Simulator::start`](super::Simulator::start).
+
+use std::fmt;
+use std::io;
+use std::time::Duration;
+
+use super::Trouble;
+use super::script::{Script, prompt_key};
+
+/// Beyond any use, and small enough that adding it to a clock cannot overflow.
+pub(super) const LONGEST: Duration = Duration::from_secs(365 * 86_400);
+
+/// The settings of a [`Simulator`](super::Simulator).
+#[derive(Debug, Clone)]
+pub struct SimConfig {
+    pub(super) port: u16,
+    pub(super) latency: Duration,
+    pub(super) jitter: Duration,
+    pub(super) seed: u64,
+    pub(super) api_key: Option<Key>,
+    pub(super) models: Option<Vec<String>>,
+    pub(super) rpm: Option<u64>,
+    pub(super) tpm: Option<u64>,
+    pub(super) burst: Option<u64>,
+    pub(super) tell_limits: bool,
+    pub(super) retry_after_header: bool,
+    pub(super) retry_after: Option<Duration>,
+    pub(super) output_tokens: u64,
+    pub(super) answer: Option<String>,
+    pub(super) idle_timeout: Duration,
+    pub(super) max_requests_per_connection: Option<u64>,
+    pub(super) stall: Duration,
+    pub(super) loading: Option<Duration>,
+    pub(super) track: bool,
+    pub(super) script: Script,
+}
+
+impl Default for SimConfig {
+    fn default() -> SimConfig {
+        SimConfig {
+            port: 0,
+            latency: Duration::ZERO,
+            jitter: Duration::ZERO,
+            seed: 0,
+            api_key: None,
+            models: None,
+            rpm: None,
+            tpm: None,
+            burst: None,
+            tell_limits: true,
+            retry_after_header: true,
+            retry_after: None,
+            output_tokens: 16,
+            answer: None,
+            idle_timeout: Duration::from_secs(60),
+            max_requests_per_connection: None,
+            stall: Duration::from_secs(20),
+            loading: None,
+            track: true,
+            script: Script::default(),
+        }
+    }
+}
+
+impl SimConfig {
+    /// The port on 127.0.0.1; 0 takes any free one. Default: 0.
+    pub fn port(mut self, port: u16) -> SimConfig {
+        self.port = port;
+        self
+    }
+
+    /// How long every accepted call takes; refusals come at once. Default: none.
+    pub fn latency(mut self, latency: Duration) -> SimConfig {
+        self.latency = latency;
+        self
+    }
+
+    /// Extra latency, uniform from zero up to this. Default: none.
+    pub fn jitter(mut self, jitter: Duration) -> SimConfig {
+        self.jitter = jitter;
+        self
+    }
+
+    /// What decides, with a prompt's text, which trouble it meets; also the jitter. Default: 0.
+    pub fn seed(mut self, seed: u64) -> SimConfig {
+        self.seed = seed;
+        self
+    }
+
+    /// The bearer token to ask for; calls without it, or with another, get status 401. Default: none
+    /// asked for.
+    pub fn api_key(mut self, key: impl Into<String>) -> SimConfig {
+        self.api_key = Some(Key(key.into()));
+        self
+    }
+
+    /// The models that exist; calls for others get status 404. Default: every name is accepted, and
+    /// the list of models shows `sim-1`.
+    pub fn models<S: Into<String>>(mut self, models: impl IntoIterator<Item = S>) -> SimConfig {
+        self.models = Some(models.into_iter().map(Into::into).collect());
+        self
+    }
+
+    /// Requests let in per minute, refilled continuously. Default: unlimited.
+    pub fn rpm(mut self, requests: u64) -> SimConfig {
+        self.rpm = Some(requests);
+        self
+    }
+
+    /// Tokens let in per minute, refilled continuously; a call costs the prompt and completion tokens
+    /// that its normal reply reports. The bucket holds one minute's worth. Default: unlimited.
+    pub fn tpm(mut self, tokens: u64) -> SimConfig {
+        self.tpm = Some(tokens);
+        self
+    }
+
+    /// How many requests the bucket of [`rpm`](SimConfig::rpm) holds, that is, how many are let in at
+    /// once after a pause. Default: one minute's worth.
+    pub fn burst(mut self, requests: u64) -> SimConfig {
+        self.burst = Some(requests);
+        self
+    }
+
+    /// Whether chat replies carry the `x-ratelimit-*` headers, for those limits that are set.
+    /// `remaining` is in whole requests or tokens left in the bucket, `reset` the time until it is
+    /// full, as a Go duration. Default: true.
+    pub fn tell_limits(mut self, tell: bool) -> SimConfig {
+        self.tell_limits = tell;
+        self
+    }
+
+    /// Whether replies with status 429 carry `Retry-After` (seconds, rounded up) and `retry-after-ms`:
+    /// for a limit, the time until the call would be let in. Default: true.
+    pub fn retry_after_header(mut self, send: bool) -> SimConfig {
+        self.retry_after_header = send;
+        self
+    }
+
+    /// What [`Trouble::RateLimit`] and [`Trouble::Error503`] ask the client to wait. Default: 1 s for
+    /// the former, 2 s for the latter.
+    pub fn retry_after(mut self, wait: Duration) -> SimConfig {
+        self.retry_after = Some(wait);
+        self
+    }
+
+    /// The completion tokens of an answer; a request that allows fewer gets that many and finish
+    /// reason `length`. Default: 16.
+    pub fn output_tokens(mut self, tokens: u64) -> SimConfig {
+        self.output_tokens = tokens;
+        self
+    }
+
+    /// The text of every answer. Default: `echo: ` and the first 60 characters of the last user
+    /// message.
+    pub fn answer(mut self, text: impl Into<String>) -> SimConfig {
+        self.answer = Some(text.into());
+        self
+    }
+
+    /// A connection on which nothing arrives for this long is closed. Default: 60 s.
+    pub fn idle_timeout(mut self, timeout: Duration) -> SimConfig {
+        self.idle_timeout = timeout;
+        self
+    }
+
+    /// After this many replies a connection is closed, without announcing it in a header, as
+    /// llama.cpp does. Default: unlimited.
+    pub fn max_requests_per_connection(mut self, requests: u64) -> SimConfig {
+        self.max_requests_per_connection = Some(requests);
+        self
+    }
+
+    /// How long a call that meets [`Trouble::Stall`] hangs before its connection is closed. Default:
+    /// 20 s.
+    pub fn stall(mut self, stall: Duration) -> SimConfig {
+        self.stall = stall;
+        self
+    }
+
+    /// For this long after the start every endpoint but the statistics answers 503 "Loading model".
+    /// Default: ready at once.
+    pub fn loading(mut self, loading: Duration) -> SimConfig {
+        self.loading = Some(loading);
+        self
+    }
+
+    /// Whether to remember each prompt (about 30 bytes). Without it a prompt's trouble never ends, and
+    /// the statistics marked *tracked* stay 0. Default: true.
+    pub fn track(mut self, track: bool) -> SimConfig {
+        self.track = track;
+        self
+    }
+
+    /// The share of prompts, from 0 to 1, that meets this kind of trouble; a later call for the same
+    /// kind replaces it. All shares together must not pass 1. Default: 0.
+    pub fn trouble(mut self, kind: Trouble, share: f64) -> SimConfig {
+        self.script.set_share(kind, share);
+        self
+    }
+
+    /// How many calls of one prompt meet this kind; `None`, or more than 255, for all of them.
+    /// With a share of 1 and `None` every call fails this way. Default: [`Trouble::times`].
+    pub fn trouble_times(mut self, kind: Trouble, times: Option<u32>) -> SimConfig {
+        self.script.set_times(kind, times);
+        self
+    }
+
+    /// Which trouble the prompt meets whose last user message has this text. It depends on nothing but
+    /// the text, the seed and the shares.
+    ///
+    /// ```
+    /// use batchwright::simulate::{SimConfig, Trouble};
+    ///
+    /// let config = SimConfig::default().trouble(Trouble::Quota, 1.0);
+    /// assert_eq!(config.plan("hello"), Some(Trouble::Quota));
+    /// ```
+    pub fn plan(&self, user_text: &str) -> Option<Trouble> {
+        self.plan_key(prompt_key(user_text))
+    }
+
+    pub(super) fn plan_key(&self, key: u64) -> Option<Trouble> {
+        self.script.plan(self.seed, key)
+    }
+
+    pub(super) fn knows_model(&self, model: &str) -> bool {
+        self.models
+            .as_ref()
+            .is_none_or(|models| models.iter().any(|known| known == model))
+    }
+
+    pub(super) fn check(&self) -> io::Result<()> {
+        let whole = [
+            ("rpm", self.rpm),
+            ("tpm", self.tpm),
+            ("burst", self.burst),
+            (
+                "max_requests_per_connection",
+                self.max_requests_per_connection,
+            ),
+        ];
+        for (name, value) in whole {
+            if value == Some(0) {
+                return Err(refuse(format!(
+                    "{name} is 0; leave it out to have no limit"
+                )));
+            }
+        }
+        if self.burst.is_some() && self.rpm.is_none() {
+            return Err(refuse("burst is set without rpm".to_owned()));
+        }
+        let times = [
+            ("latency", self.latency),
+            ("jitter", self.jitter),
+            ("idle_timeout", self.idle_timeout),
+            ("stall", self.stall),
+        ];
+        for (name, time) in times {
+            if time > LONGEST {
+                return Err(refuse(format!("{name} is more than a year")));
+            }
+        }
+        if self.idle_timeout.is_zero() {
+            return Err(refuse("idle_timeout is zero".to_owned()));
+        }
+        self.script.check().map_err(refuse)
+    }
+}
+
+fn refuse(message: String) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidInput, message)
+}
+
+/// A secret; its `Debug` form hides it.
+#[derive(Clone)]
+pub(super) struct Key(pub(super) String);
+
+impl fmt::Debug for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("***")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_default_config_is_accepted() {
+        assert!(SimConfig::default().check().is_ok());
+    }
+
+    #[test]
+    fn bad_values_are_refused_by_name() {
+        let base = SimConfig::default;
+        let cases = [
+            (base().rpm(0), "rpm"),
+            (base().tpm(0), "tpm"),
+            (base().burst(5), "burst"),
+            (base().idle_timeout(Duration::ZERO), "idle_timeout"),
+            (base().latency(Duration::MAX), "latency"),
+            (base().trouble(Trouble::Drop, 1.5), "drop"),
+            (base().max_requests_per_connection(0), "max_requests"),
+        ];
+        for (config, name) in cases {
+            let error = config.check().unwrap_err();
+            assert_eq!(error.kind(), io::ErrorKind::InvalidInput);
+            assert!(error.to_string().contains(name), "{error}");
+        }
+    }
+
+    #[test]
+    fn the_key_is_not_in_the_debug_form() {
+        let text = format!("{:?}", SimConfig::default().api_key("sk-secret"));
+        assert!(!text.contains("sk-secret"), "{text}");
+    }
+}

@@ -1,0 +1,102 @@
+//! What keeps a connection's thread waiting: a latency, or a hold on all answers. Everything here ends
+//! at once when the simulator stops. Latencies wait by parking, each thread on its own: hundreds of
+//! timers on one condition variable would queue up behind its lock.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::Instant;
+
+use parking_lot::{Condvar, Mutex};
+
+#[derive(Debug, Default)]
+pub(super) struct Gate {
+    stopped: AtomicBool,
+    held: AtomicBool,
+    lock: Mutex<()>,
+    opened: Condvar,
+}
+
+impl Gate {
+    /// Waits until `deadline`, or until the stop; whoever stops has to unpark the thread after.
+    pub(super) fn wait_until(&self, deadline: Instant) {
+        while !self.is_stopped() {
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return;
+            }
+            thread::park_timeout(left);
+        }
+    }
+
+    /// Waits while answers are held; tells whether it had to.
+    pub(super) fn pass(&self) -> bool {
+        if !self.is_held() {
+            return false;
+        }
+        let mut guard = self.lock.lock();
+        while self.is_held() && !self.is_stopped() {
+            self.opened.wait(&mut guard);
+        }
+        true
+    }
+
+    pub(super) fn is_held(&self) -> bool {
+        self.held.load(Ordering::Acquire)
+    }
+
+    pub(super) fn hold(&self) {
+        self.held.store(true, Ordering::Release);
+    }
+
+    pub(super) fn release(&self) {
+        let _guard = self.lock.lock();
+        self.held.store(false, Ordering::Release);
+        self.opened.notify_all();
+    }
+
+    pub(super) fn stop(&self) {
+        let _guard = self.lock.lock();
+        self.stopped.store(true, Ordering::Release);
+        self.opened.notify_all();
+    }
+
+    pub(super) fn is_stopped(&self) -> bool {
+        self.stopped.load(Ordering::Acquire)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    #[test]
+    fn an_open_gate_holds_nobody() {
+        assert!(!Gate::default().pass());
+    }
+
+    #[test]
+    fn release_lets_the_waiting_pass() {
+        let gate = Gate::default();
+        gate.hold();
+        thread::scope(|scope| {
+            let waiting = scope.spawn(|| gate.pass());
+            gate.release();
+            waiting.join().unwrap();
+        });
+    }
+
+    #[test]
+    fn stop_ends_a_hold_and_a_long_latency() {
+        let gate = Gate::default();
+        gate.hold();
+        thread::scope(|scope| {
+            let held = scope.spawn(|| gate.pass());
+            let late = scope.spawn(|| gate.wait_until(Instant::now() + Duration::from_secs(3_600)));
+            gate.stop();
+            late.thread().unpark();
+            held.join().unwrap();
+            late.join().unwrap();
+        });
+    }
+}

@@ -1,0 +1,364 @@
+//! Reading requests off a connection: heads by httparse, bodies by Content-Length, into one buffer
+//! that is reused from request to request. What a request means is left to `serve`.
+
+use std::io::{self, Read, Write};
+
+/// The largest body that is read, in bytes.
+pub(super) const BODY_LIMIT: usize = 32 << 20;
+const HEAD_LIMIT: usize = 64 << 10;
+const FIRST_SIZE: usize = 8 << 10;
+/// A buffer that has grown beyond this is given back after the request that needed it.
+const KEPT_SIZE: usize = 256 << 10;
+
+/// One request; the body lies in the reader's buffer.
+#[derive(Debug)]
+pub(super) struct Request<'a> {
+    pub(super) method: Method,
+    pub(super) target: Target,
+    /// Whether the bearer token is the one asked for.
+    pub(super) authorized: bool,
+    /// Whether the client wants the connection closed after the reply.
+    pub(super) close: bool,
+    pub(super) body: &'a [u8],
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Method {
+    Get,
+    Post,
+    Other(String),
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Target {
+    Chat,
+    Models,
+    Health,
+    Stats,
+    Other(String),
+}
+
+/// Why there is no request.
+#[derive(Debug)]
+pub(super) enum Refusal {
+    /// The connection ended or stayed silent too long.
+    Closed,
+    /// The head cannot be understood.
+    BadHead,
+    HeadTooLarge,
+    /// A body without Content-Length.
+    LengthRequired,
+    BodyTooLarge,
+}
+
+impl From<io::Error> for Refusal {
+    fn from(_: io::Error) -> Refusal {
+        Refusal::Closed
+    }
+}
+
+struct Head {
+    size: usize,
+    method: Method,
+    target: Target,
+    authorized: bool,
+    close: bool,
+    expects_continue: bool,
+    length: usize,
+}
+
+/// Reads requests from `stream`, one after the other.
+pub(super) struct Reader<S> {
+    stream: S,
+    key: Option<String>,
+    buffer: Vec<u8>,
+    start: usize,
+    end: usize,
+}
+
+impl<S: Read + Write> Reader<S> {
+    /// Requests are authorized if they carry `key`, or if there is none.
+    pub(super) fn new(stream: S, key: Option<String>) -> Reader<S> {
+        Reader {
+            stream,
+            key,
+            buffer: vec![0; FIRST_SIZE],
+            start: 0,
+            end: 0,
+        }
+    }
+
+    /// Waits for the next request and reads it whole.
+    pub(super) fn next(&mut self) -> Result<Request<'_>, Refusal> {
+        self.tidy();
+        let head = loop {
+            if self.end > self.start {
+                let bytes = &self.buffer[self.start..self.end];
+                if let Some(head) = parse_head(bytes, self.key.as_deref())? {
+                    break head;
+                }
+                if bytes.len() >= HEAD_LIMIT {
+                    return Err(Refusal::HeadTooLarge);
+                }
+            }
+            self.read_some()?;
+        };
+        let body = self.start + head.size;
+        let after = body + head.length;
+        if self.end < after {
+            if head.expects_continue && self.end == body {
+                self.stream.write_all(b"HTTP/1.1 100 Continue\r\n\r\n")?;
+            }
+            if self.buffer.len() < after {
+                self.buffer.resize(after, 0);
+            }
+            while self.end < after {
+                self.read_some()?;
+            }
+        }
+        self.start = after;
+        Ok(Request {
+            method: head.method,
+            target: head.target,
+            authorized: head.authorized,
+            close: head.close,
+            body: &self.buffer[body..after],
+        })
+    }
+
+    fn read_some(&mut self) -> io::Result<()> {
+        if self.end == self.buffer.len() {
+            self.buffer.resize(self.buffer.len() * 2, 0);
+        }
+        loop {
+            match self.stream.read(&mut self.buffer[self.end..]) {
+                Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+                Ok(read) => {
+                    self.end += read;
+                    return Ok(());
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    /// Forgets the previous request, keeping what was sent behind it.
+    fn tidy(&mut self) {
+        self.buffer.copy_within(self.start..self.end, 0);
+        self.end -= self.start;
+        self.start = 0;
+        if self.buffer.len() > KEPT_SIZE && self.end <= FIRST_SIZE {
+            self.buffer.truncate(FIRST_SIZE);
+            self.buffer.shrink_to_fit();
+        }
+    }
+}
+
+fn parse_head(bytes: &[u8], key: Option<&str>) -> Result<Option<Head>, Refusal> {
+    let mut space = [httparse::EMPTY_HEADER; 64];
+    let mut parsed = httparse::Request::new(&mut space);
+    let size = match parsed.parse(bytes) {
+        Ok(httparse::Status::Complete(size)) => size,
+        Ok(httparse::Status::Partial) => return Ok(None),
+        Err(httparse::Error::TooManyHeaders) => return Err(Refusal::HeadTooLarge),
+        Err(_) => return Err(Refusal::BadHead),
+    };
+    let mut head = Head {
+        size,
+        method: method(parsed.method.unwrap_or_default()),
+        target: target(parsed.path.unwrap_or_default()),
+        authorized: key.is_none(),
+        close: parsed.version == Some(0),
+        expects_continue: false,
+        length: 0,
+    };
+    let mut length = None;
+    for header in parsed.headers.iter() {
+        let (name, value) = (header.name, header.value.trim_ascii());
+        if name.eq_ignore_ascii_case("content-length") {
+            let read = std::str::from_utf8(value)
+                .ok()
+                .filter(|text| text.bytes().all(|byte| byte.is_ascii_digit()))
+                .and_then(|text| text.parse::<usize>().ok())
+                .ok_or(Refusal::BadHead)?;
+            if length.is_some_and(|length| length != read) {
+                return Err(Refusal::BadHead);
+            }
+            length = Some(read);
+        } else if name.eq_ignore_ascii_case("transfer-encoding") {
+            return Err(Refusal::LengthRequired);
+        } else if name.eq_ignore_ascii_case("authorization") {
+            head.authorized = key.is_none_or(|key| bearer(value) == Some(key.as_bytes()));
+        } else if name.eq_ignore_ascii_case("connection") {
+            for token in value.split(|byte| *byte == b',') {
+                let token = token.trim_ascii();
+                if token.eq_ignore_ascii_case(b"close") {
+                    head.close = true;
+                } else if token.eq_ignore_ascii_case(b"keep-alive") {
+                    head.close = false;
+                }
+            }
+        } else if name.eq_ignore_ascii_case("expect") {
+            head.expects_continue = value.eq_ignore_ascii_case(b"100-continue");
+        }
+    }
+    head.length = match length {
+        Some(length) if length > BODY_LIMIT => return Err(Refusal::BodyTooLarge),
+        Some(length) => length,
+        None if head.method == Method::Post => return Err(Refusal::LengthRequired),
+        None => 0,
+    };
+    Ok(Some(head))
+}
+
+fn bearer(value: &[u8]) -> Option<&[u8]> {
+    let (scheme, token) = value.split_at_checked(7)?;
+    scheme
+        .eq_ignore_ascii_case(b"bearer ")
+        .then_some(token.trim_ascii())
+}
+
+fn method(name: &str) -> Method {
+    match name {
+        "GET" => Method::Get,
+        "POST" => Method::Post,
+        other => Method::Other(other.to_owned()),
+    }
+}
+
+fn target(path: &str) -> Target {
+    match path.split_once('?').map_or(path, |(path, _)| path) {
+        "/v1/chat/completions" => Target::Chat,
+        "/v1/models" => Target::Models,
+        "/health" | "/v1/health" => Target::Health,
+        "/_sim/stats" => Target::Stats,
+        other => Target::Other(other.to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Hands out its bytes in pieces of a fixed size and remembers what was written.
+    struct Wire<'a> {
+        input: &'a [u8],
+        piece: usize,
+        output: Vec<u8>,
+    }
+
+    impl Read for Wire<'_> {
+        fn read(&mut self, space: &mut [u8]) -> io::Result<usize> {
+            let size = self.piece.min(space.len()).min(self.input.len());
+            let (now, later) = self.input.split_at(size);
+            space[..size].copy_from_slice(now);
+            self.input = later;
+            Ok(size)
+        }
+    }
+
+    impl Write for Wire<'_> {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.output.extend_from_slice(bytes);
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    fn reader<'a>(input: &'a [u8], piece: usize, key: Option<&str>) -> Reader<Wire<'a>> {
+        let wire = Wire {
+            input,
+            piece,
+            output: Vec::new(),
+        };
+        Reader::new(wire, key.map(str::to_owned))
+    }
+
+    const TWO: &[u8] = b"POST /v1/chat/completions?x=1 HTTP/1.1\r\nContent-Length: 5\r\n\r\nhello\
+        GET /health HTTP/1.1\r\nConnection: close\r\n\r\n";
+
+    #[test]
+    fn requests_arrive_whole_however_they_are_cut() {
+        for piece in 1..TWO.len() {
+            let mut reader = reader(TWO, piece, None);
+            let first = reader.next().unwrap();
+            assert_eq!((first.method, first.target), (Method::Post, Target::Chat));
+            assert_eq!((first.body, first.close), (&b"hello"[..], false));
+            let second = reader.next().unwrap();
+            assert_eq!(
+                (second.method, second.target),
+                (Method::Get, Target::Health)
+            );
+            assert!(second.close && second.body.is_empty());
+            assert!(matches!(reader.next(), Err(Refusal::Closed)));
+        }
+    }
+
+    #[test]
+    fn a_large_body_is_read_and_its_buffer_given_back() {
+        let size = 3 << 20;
+        let mut input = format!("POST / HTTP/1.1\r\ncontent-length: {size}\r\n\r\n").into_bytes();
+        input.resize(input.len() + size, b'x');
+        input.extend_from_slice(TWO);
+        let mut reader = reader(&input, 70_000, None);
+        assert_eq!(reader.next().unwrap().body.len(), size);
+        assert_eq!(reader.next().unwrap().body, b"hello");
+        assert!(reader.next().is_ok());
+        assert!(reader.buffer.capacity() <= KEPT_SIZE);
+    }
+
+    #[test]
+    fn broken_heads_are_refused() {
+        let refusal = |head: &str| reader(head.as_bytes(), 1_000, None).next().unwrap_err();
+        let post = "POST /v1/chat/completions HTTP/1.1\r\n";
+        assert!(matches!(refusal("what?\r\n\r\n"), Refusal::BadHead));
+        assert!(matches!(
+            refusal(&format!("{post}\r\n")),
+            Refusal::LengthRequired
+        ));
+        assert!(matches!(
+            refusal(&format!("{post}Transfer-Encoding: chunked\r\n\r\n")),
+            Refusal::LengthRequired
+        ));
+        assert!(matches!(
+            refusal(&format!("{post}Content-Length: +1\r\n\r\n")),
+            Refusal::BadHead
+        ));
+        assert!(matches!(
+            refusal(&format!("{post}Content-Length: 33554433\r\n\r\n")),
+            Refusal::BodyTooLarge
+        ));
+        assert!(matches!(
+            refusal(&format!("{post}X: {}", "x".repeat(HEAD_LIMIT))),
+            Refusal::HeadTooLarge
+        ));
+    }
+
+    #[test]
+    fn only_the_right_bearer_is_authorized() {
+        let cases = [
+            ("Authorization: Bearer k1\r\n", true),
+            ("authorization: bearer k1 \r\n", true),
+            ("Authorization: Bearer k2\r\n", false),
+            ("Authorization: Basic k1\r\n", false),
+            ("", false),
+        ];
+        for (line, wanted) in cases {
+            let head = format!("GET /v1/models HTTP/1.1\r\n{line}\r\n");
+            let mut reader = reader(head.as_bytes(), 1_000, Some("k1"));
+            assert_eq!(reader.next().unwrap().authorized, wanted, "{line}");
+        }
+    }
+
+    #[test]
+    fn a_client_that_asks_first_is_told_to_continue() {
+        let head = b"POST / HTTP/1.1\r\nExpect: 100-continue\r\nContent-Length: 2\r\n\r\nok";
+        let mut reader = reader(head, head.len() - 2, None);
+        assert_eq!(reader.next().unwrap().body, b"ok");
+        assert_eq!(reader.stream.output, b"HTTP/1.1 100 Continue\r\n\r\n");
+    }
+}

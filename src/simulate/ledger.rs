@@ -1,0 +1,350 @@
+//! The counting: what has been seen, what each prompt meets next, and what the limits say to it. One short lock covers it all, so the counts agree with each other at every moment; it is
+//! taken twice a call and never while anything is read or written.
+
+use std::time::{Duration, Instant};
+
+use parking_lot::{Condvar, Mutex};
+
+use super::config::LONGEST;
+use super::limits::{Denial, Limits, Told};
+use super::memory::{Memory, Prompts};
+use super::{SimConfig, SimStats, Trouble};
+
+#[derive(Debug)]
+pub(super) struct Ledger {
+    track: bool,
+    inner: Mutex<Inner>,
+    changed: Condvar,
+}
+
+/// What a call asks for, once its request has been read.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Ask {
+    /// It is answered without regard to its prompt: malformed, wrong key, still loading.
+    Rejected,
+    /// Its model does not exist.
+    UnknownModel { key: u64 },
+    /// It is in order, and its normal reply would report this many tokens.
+    Prompt { key: u64, tokens: u64 },
+}
+
+/// What becomes of a call.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) enum Verdict {
+    /// What the asker expects: an answer for [`Ask::Prompt`], its own error otherwise.
+    Plain,
+    Trouble(Trouble),
+    Limited(Denial),
+}
+
+/// One received call, from its arrival to its [`settle`](Ledger::settle).
+#[derive(Debug)]
+#[must_use]
+pub(super) struct Call {
+    pub(super) verdict: Verdict,
+    /// Counts calls from 1.
+    pub(super) number: u64,
+    /// State of both buckets after this call.
+    pub(super) limits: [Option<Told>; 2],
+    /// The prompt and which of its calls this is, if its fate may yet be unknown to the client.
+    memo: Option<(u64, u8)>,
+}
+
+/// How a call ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Delivery {
+    /// A good answer goes out.
+    Answered,
+    /// The call gets the failure that it was meant to get.
+    Failed,
+    /// The client is no longer there.
+    Gone,
+}
+
+#[derive(Debug)]
+struct Inner {
+    stats: SimStats,
+    met: [u64; Trouble::ALL.len()],
+    limits: Limits,
+    prompts: Prompts,
+    version: u64,
+}
+
+impl Ledger {
+    pub(super) fn new(config: &SimConfig) -> Ledger {
+        Ledger {
+            track: config.track,
+            inner: Mutex::new(Inner {
+                stats: SimStats::default(),
+                met: [0; Trouble::ALL.len()],
+                limits: Limits::new(config.rpm, config.burst, config.tpm),
+                prompts: Prompts::default(),
+                version: 0,
+            }),
+            changed: Condvar::new(),
+        }
+    }
+
+    /// Counts a call that arrived `now` (since the start) and decides what becomes of it.
+    pub(super) fn arrive(&self, now: Duration, ask: Ask, config: &SimConfig) -> Call {
+        let mut inner = self.inner.lock();
+        let call = inner.arrive(now, ask, config, self.track);
+        self.publish(&mut inner);
+        call
+    }
+
+    /// Counts the call's end. This comes before its reply is written: a client that has its answer
+    /// finds it in the statistics, and its next call never overlaps this one.
+    pub(super) fn settle(&self, call: &Call, delivery: Delivery) {
+        let mut inner = self.inner.lock();
+        inner.stats.in_flight -= 1;
+        match delivery {
+            Delivery::Answered => inner.stats.answered += 1,
+            Delivery::Failed => {}
+            Delivery::Gone => inner.abandon(call.memo),
+        }
+        self.publish(&mut inner);
+    }
+
+    /// Takes back a settled `delivery`: writing it failed.
+    pub(super) fn undelivered(&self, call: &Call, delivery: Delivery) {
+        let mut inner = self.inner.lock();
+        inner.stats.answered -= u64::from(delivery == Delivery::Answered);
+        if delivery != Delivery::Gone {
+            inner.abandon(call.memo);
+        }
+        self.publish(&mut inner);
+    }
+
+    pub(super) fn connected(&self) {
+        let mut inner = self.inner.lock();
+        inner.stats.connections += 1;
+        self.publish(&mut inner);
+    }
+
+    pub(super) fn stats(&self) -> SimStats {
+        self.inner.lock().snapshot()
+    }
+
+    /// Waits until the statistics satisfy `ready`; false if they do not in time. `ready` runs outside
+    /// the lock, on a copy.
+    pub(super) fn wait_until(
+        &self,
+        mut ready: impl FnMut(&SimStats) -> bool,
+        timeout: Duration,
+    ) -> bool {
+        let deadline = Instant::now() + timeout.min(LONGEST);
+        loop {
+            let (stats, version) = {
+                let inner = self.inner.lock();
+                (inner.snapshot(), inner.version)
+            };
+            if ready(&stats) {
+                return true;
+            }
+            // Without this, changes that never cease would keep the wait going past its time.
+            if Instant::now() >= deadline {
+                return false;
+            }
+            let mut inner = self.inner.lock();
+            while inner.version == version {
+                let wait = self.changed.wait_until(&mut inner, deadline);
+                if wait.timed_out() && inner.version == version {
+                    return false;
+                }
+            }
+        }
+    }
+
+    fn publish(&self, inner: &mut Inner) {
+        inner.version += 1;
+        self.changed.notify_all();
+    }
+}
+
+impl Inner {
+    fn arrive(&mut self, now: Duration, ask: Ask, config: &SimConfig, track: bool) -> Call {
+        let millis = u64::try_from(now.as_millis()).unwrap_or(u64::MAX);
+        let stats = &mut self.stats;
+        if stats.calls == 0 {
+            stats.first_call_ms = millis;
+        }
+        stats.last_call_ms = stats.last_call_ms.max(millis);
+        stats.calls += 1;
+        stats.in_flight += 1;
+        stats.max_in_flight = stats.max_in_flight.max(stats.in_flight);
+        let number = stats.calls;
+
+        let mut untracked = Memory::default();
+        let (memory, key) = match ask {
+            Ask::Prompt { key, .. } | Ask::UnknownModel { key } if track => {
+                (self.prompts.meet(key), Some(key))
+            }
+            _ => (&mut untracked, None),
+        };
+        memory.calls = memory.calls.wrapping_add(1);
+        stats.maybe_paid_resent += u64::from(std::mem::take(&mut memory.uncertain));
+        let mut memo = key.map(|key| (key, memory.calls));
+
+        let verdict = match ask {
+            Ask::Prompt { key, tokens } => {
+                let trouble = config
+                    .plan_key(key)
+                    .filter(|kind| config.script.continues(*kind, memory.met.into()));
+                let verdict = match trouble {
+                    Some(kind) if kind.is_refusal() => Verdict::Trouble(kind),
+                    _ => match (self.limits.take(now, tokens), trouble) {
+                        (Err(denial), _) => Verdict::Limited(denial),
+                        (Ok(()), Some(kind)) => Verdict::Trouble(kind),
+                        (Ok(()), None) => Verdict::Plain,
+                    },
+                };
+                let (accepted, paid, refused) = match verdict {
+                    Verdict::Plain => (true, true, false),
+                    Verdict::Limited(_) => (false, false, true),
+                    Verdict::Trouble(kind) => {
+                        self.met[kind as usize] += 1;
+                        memory.met = memory.met.saturating_add(1);
+                        if kind.is_uncertain() && memo.take().is_some() {
+                            memory.uncertain = memory.uncertain.saturating_add(1);
+                        }
+                        (!kind.is_refusal(), kind.is_paid(), kind.is_429())
+                    }
+                };
+                stats.accepted += u64::from(accepted);
+                stats.paid += u64::from(paid);
+                stats.refused += u64::from(refused);
+                if accepted || refused {
+                    let second = usize::try_from(now.as_secs()).unwrap_or(0);
+                    if stats.accepted_per_second.len() <= second {
+                        stats.accepted_per_second.resize(second + 1, 0);
+                        stats.refused_per_second.resize(second + 1, 0);
+                    }
+                    stats.accepted_per_second[second] += u64::from(accepted);
+                    stats.refused_per_second[second] += u64::from(refused);
+                }
+                if paid && track {
+                    stats.paid_twice += u64::from(memory.paid);
+                    memory.paid = true;
+                }
+                verdict
+            }
+            Ask::UnknownModel { .. } | Ask::Rejected => Verdict::Plain,
+        };
+        let limits = if config.tell_limits {
+            self.limits.tell(now)
+        } else {
+            [None; 2]
+        };
+        Call {
+            verdict,
+            number,
+            limits,
+            memo,
+        }
+    }
+
+    /// A reply could not be delivered: the client's next call for the prompt, or one that is here
+    /// already, is a repetition of a call that may have been paid.
+    fn abandon(&mut self, memo: Option<(u64, u8)>) {
+        let Some((key, nth)) = memo else { return };
+        if let Some(memory) = self.prompts.get(key) {
+            if memory.calls == nth {
+                memory.uncertain = memory.uncertain.saturating_add(1);
+            } else {
+                self.stats.maybe_paid_resent += 1;
+            }
+        }
+    }
+
+    fn snapshot(&self) -> SimStats {
+        let mut stats = self.stats.clone();
+        stats.prompts = self.prompts.count();
+        for kind in Trouble::ALL {
+            let met = self.met[kind as usize];
+            if met > 0 {
+                stats.by_trouble.insert(kind.name().to_owned(), met);
+            }
+        }
+        stats
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOW: Duration = Duration::ZERO;
+
+    fn prompt(key: u64) -> Ask {
+        Ask::Prompt { key, tokens: 1 }
+    }
+
+    #[test]
+    fn a_second_answer_to_one_prompt_is_paid_twice() {
+        let config = SimConfig::default();
+        let ledger = Ledger::new(&config);
+        for key in [1, 2, 1] {
+            let call = ledger.arrive(NOW, prompt(key), &config);
+            ledger.settle(&call, Delivery::Answered);
+        }
+        let stats = ledger.stats();
+        assert_eq!((stats.prompts, stats.paid, stats.paid_twice), (2, 3, 1));
+        assert_eq!((stats.answered, stats.maybe_paid_resent), (3, 0));
+        assert_eq!((stats.in_flight, stats.max_in_flight), (0, 1));
+    }
+
+    #[test]
+    fn an_uncertain_call_counts_once_when_the_next_arrives() {
+        let config = SimConfig::default().trouble(Trouble::Drop, 1.0);
+        let ledger = Ledger::new(&config);
+        let first = ledger.arrive(NOW, prompt(1), &config);
+        assert_eq!(first.verdict, Verdict::Trouble(Trouble::Drop));
+        ledger.settle(&first, Delivery::Failed);
+        assert_eq!(ledger.stats().maybe_paid_resent, 0);
+        for _ in 0..2 {
+            let next = ledger.arrive(NOW, prompt(1), &config);
+            assert_eq!(next.verdict, Verdict::Plain);
+            ledger.settle(&next, Delivery::Answered);
+            assert_eq!(ledger.stats().maybe_paid_resent, 1);
+        }
+    }
+
+    #[test]
+    fn an_undelivered_reply_counts_whether_the_next_call_comes_before_or_after() {
+        let config = SimConfig::default();
+        let ledger = Ledger::new(&config);
+        let first = ledger.arrive(NOW, prompt(1), &config);
+        let second = ledger.arrive(NOW, prompt(1), &config);
+        ledger.settle(&first, Delivery::Gone);
+        assert_eq!(ledger.stats().maybe_paid_resent, 1);
+        ledger.settle(&second, Delivery::Answered);
+        ledger.undelivered(&second, Delivery::Answered);
+        assert_eq!(ledger.stats().maybe_paid_resent, 1);
+        let third = ledger.arrive(NOW, prompt(1), &config);
+        ledger.settle(&third, Delivery::Answered);
+        let stats = ledger.stats();
+        assert_eq!((stats.maybe_paid_resent, stats.answered), (2, 1));
+    }
+
+    #[test]
+    fn accepted_and_refused_calls_fall_into_their_seconds() {
+        let config = SimConfig::default().rpm(60).burst(1);
+        let ledger = Ledger::new(&config);
+        for millis in [100, 200, 2_500, 2_600] {
+            let call = ledger.arrive(Duration::from_millis(millis), prompt(millis), &config);
+            ledger.settle(&call, Delivery::Failed);
+        }
+        let stats = ledger.stats();
+        assert_eq!(stats.accepted_per_second, [1, 0, 1]);
+        assert_eq!(stats.refused_per_second, [1, 0, 1]);
+        assert_eq!((stats.first_call_ms, stats.last_call_ms), (100, 2_600));
+        assert_eq!((stats.accepted, stats.refused), (2, 2));
+    }
+
+    #[test]
+    fn a_wait_that_is_never_satisfied_ends_in_time() {
+        let ledger = Ledger::new(&SimConfig::default());
+        assert!(!ledger.wait_until(|stats| stats.calls > 0, Duration::from_millis(5)));
+    }
+}

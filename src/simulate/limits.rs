@@ -1,0 +1,281 @@
+//! Requests and tokens per minute: two buckets that refill continuously, and the figures about them
+//! that go into reply headers. Time comes in as an argument, measured from the simulator's start; what
+//! a refusal looks like on the wire is left to `reply`.
+
+use std::fmt;
+use std::time::Duration;
+
+/// Both limits; either may be absent.
+#[derive(Debug)]
+pub(super) struct Limits {
+    requests: Option<Bucket>,
+    tokens: Option<Bucket>,
+}
+
+/// Why a call was refused.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) struct Denial {
+    /// `requests` or `tokens`, the bucket with the longer wait.
+    pub(super) bucket: &'static str,
+    pub(super) per_minute: u64,
+    pub(super) asked: u64,
+    /// Until the call would be let in; `None` if it is larger than the bucket.
+    pub(super) wait: Option<Duration>,
+}
+
+/// What reply headers say about one bucket.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) struct Told {
+    pub(super) limit: u64,
+    pub(super) remaining: u64,
+    pub(super) reset: Duration,
+}
+
+impl Limits {
+    pub(super) fn new(rpm: Option<u64>, burst: Option<u64>, tpm: Option<u64>) -> Limits {
+        Limits {
+            requests: rpm.map(|rpm| Bucket::new(rpm, burst.unwrap_or(rpm))),
+            tokens: tpm.map(|tpm| Bucket::new(tpm, tpm)),
+        }
+    }
+
+    /// Takes one request and `tokens` tokens from the buckets, or nothing at all.
+    pub(super) fn take(&mut self, now: Duration, tokens: u64) -> Result<(), Denial> {
+        let sides = [
+            ("requests", self.requests.as_mut(), 1),
+            ("tokens", self.tokens.as_mut(), tokens),
+        ];
+        let mut worst: Option<Denial> = None;
+        for (name, bucket, asked) in sides {
+            let Some(bucket) = bucket else { continue };
+            bucket.refill(now);
+            if bucket.holds(asked) {
+                continue;
+            }
+            let denial = Denial {
+                bucket: name,
+                per_minute: bucket.per_minute,
+                asked,
+                wait: bucket.wait_for(asked),
+            };
+            let longer = worst.is_none_or(|worst| match (worst.wait, denial.wait) {
+                (Some(old), Some(new)) => new > old,
+                (old, new) => old.is_some() && new.is_none(),
+            });
+            if longer {
+                worst = Some(denial);
+            }
+        }
+        if let Some(denial) = worst {
+            return Err(denial);
+        }
+        if let Some(bucket) = &mut self.requests {
+            bucket.level -= 1.0;
+        }
+        if let Some(bucket) = &mut self.tokens {
+            bucket.level -= tokens as f64;
+        }
+        Ok(())
+    }
+
+    /// The state of the requests bucket and of the tokens bucket.
+    pub(super) fn tell(&mut self, now: Duration) -> [Option<Told>; 2] {
+        [&mut self.requests, &mut self.tokens].map(|bucket| {
+            bucket.as_mut().map(|bucket| {
+                bucket.refill(now);
+                bucket.tell()
+            })
+        })
+    }
+}
+
+#[derive(Debug)]
+struct Bucket {
+    per_minute: u64,
+    capacity: f64,
+    level: f64,
+    refilled: Duration,
+}
+
+/// Far below one request, far above what rounding loses over a long run.
+const ROUNDING: f64 = 1e-6;
+
+impl Bucket {
+    fn new(per_minute: u64, capacity: u64) -> Bucket {
+        Bucket {
+            per_minute,
+            capacity: capacity as f64,
+            level: capacity as f64,
+            refilled: Duration::ZERO,
+        }
+    }
+
+    fn refill(&mut self, now: Duration) {
+        // Callers read the clock before they get the lock, so `now` may be a little behind.
+        let passed = now.saturating_sub(self.refilled);
+        self.refilled = self.refilled.max(now);
+        let gained = passed.as_secs_f64() * self.per_second();
+        self.level = (self.level + gained).min(self.capacity);
+    }
+
+    fn per_second(&self) -> f64 {
+        self.per_minute as f64 / 60.0
+    }
+
+    fn holds(&self, asked: u64) -> bool {
+        self.level + ROUNDING >= asked as f64
+    }
+
+    fn wait_for(&self, asked: u64) -> Option<Duration> {
+        (asked as f64 <= self.capacity).then(|| self.time_to(asked as f64))
+    }
+
+    fn time_to(&self, level: f64) -> Duration {
+        let seconds = (level - self.level).max(0.0) / self.per_second();
+        Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX)
+    }
+
+    fn tell(&self) -> Told {
+        Told {
+            limit: self.per_minute,
+            remaining: (self.level + ROUNDING).max(0.0) as u64,
+            reset: self.time_to(self.capacity),
+        }
+    }
+}
+
+/// A duration in the form that Go prints and OpenAI sends: `120ms`, `1s`, `6m0s`, `1h2m3.5s`.
+///
+/// Rounded up to the millisecond: a client that waits as told must not come early.
+pub(super) struct GoDuration(pub(super) Duration);
+
+/// The whole milliseconds of `duration`, rounded up.
+pub(super) fn millis_up(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos().div_ceil(1_000_000)).unwrap_or(u64::MAX)
+}
+
+impl fmt::Display for GoDuration {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let total = millis_up(self.0);
+        if total > 0 && total < 1_000 {
+            return write!(f, "{total}ms");
+        }
+        let (seconds, millis) = (total / 1_000, total % 1_000);
+        let (hours, minutes) = (seconds / 3_600, seconds / 60 % 60);
+        if hours > 0 {
+            write!(f, "{hours}h")?;
+        }
+        if hours > 0 || minutes > 0 {
+            write!(f, "{minutes}m")?;
+        }
+        write!(f, "{}", seconds % 60)?;
+        if millis > 0 {
+            let digits = format!("{millis:03}");
+            write!(f, ".{}", digits.trim_end_matches('0'))?;
+        }
+        f.write_str("s")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ms(millis: u64) -> Duration {
+        Duration::from_millis(millis)
+    }
+
+    #[test]
+    fn a_full_bucket_lets_its_burst_through_and_then_the_rate() {
+        let mut limits = Limits::new(Some(60), Some(3), None);
+        for _ in 0..3 {
+            assert_eq!(limits.take(ms(0), 0), Ok(()));
+        }
+        let denial = limits.take(ms(400), 0).unwrap_err();
+        assert_eq!(denial.bucket, "requests");
+        assert_eq!(denial.wait.map(millis_up), Some(600));
+        assert_eq!(limits.take(ms(1_000), 0), Ok(()));
+        assert!(limits.take(ms(1_001), 0).is_err());
+    }
+
+    #[test]
+    fn a_refused_call_takes_nothing_from_either_bucket() {
+        let mut limits = Limits::new(Some(60), None, Some(600));
+        assert_eq!(limits.take(ms(0), 595), Ok(()));
+        let denial = limits.take(ms(0), 10).unwrap_err();
+        assert_eq!((denial.bucket, denial.asked), ("tokens", 10));
+        assert_eq!(denial.wait, Some(ms(500)));
+        let [requests, tokens] = limits.tell(ms(0));
+        assert_eq!(requests.map(|told| told.remaining), Some(59));
+        assert_eq!(tokens.map(|told| told.remaining), Some(5));
+    }
+
+    #[test]
+    fn a_call_larger_than_the_bucket_never_fits() {
+        let mut limits = Limits::new(None, None, Some(100));
+        let denial = limits.take(ms(0), 101).unwrap_err();
+        assert_eq!(denial.wait, None);
+    }
+
+    #[test]
+    fn reset_is_the_time_until_the_bucket_is_full() {
+        let mut limits = Limits::new(Some(60), Some(10), None);
+        for _ in 0..4 {
+            assert_eq!(limits.take(ms(0), 0), Ok(()));
+        }
+        let [requests, tokens] = limits.tell(ms(500));
+        let wanted = Told {
+            limit: 60,
+            remaining: 6,
+            reset: ms(3_500),
+        };
+        assert_eq!(requests, Some(wanted));
+        assert_eq!(tokens, None);
+    }
+
+    #[test]
+    fn an_hour_at_the_rate_lets_exactly_the_rate_through() {
+        let mut limits = Limits::new(Some(600), Some(1), None);
+        let accepted = (0..36_000)
+            .filter(|tick| limits.take(ms(tick * 100), 0).is_ok())
+            .count();
+        assert_eq!(accepted, 36_000);
+    }
+
+    #[test]
+    fn a_clock_that_steps_back_gives_nothing() {
+        let mut limits = Limits::new(Some(60), Some(1), None);
+        assert_eq!(limits.take(ms(5_000), 0), Ok(()));
+        assert!(limits.take(ms(4_000), 0).is_err());
+        assert!(limits.take(ms(5_999), 0).is_err());
+        assert_eq!(limits.take(ms(6_000), 0), Ok(()));
+    }
+
+    #[test]
+    fn absurd_limits_do_not_overflow() {
+        let mut limits = Limits::new(Some(1), Some(u64::MAX), Some(u64::MAX));
+        assert!(limits.take(ms(0), u64::MAX / 2).is_ok());
+        let mut slow = Limits::new(Some(1), Some(u64::MAX), None);
+        slow.requests.as_mut().unwrap().level = 0.0;
+        let [told, _] = slow.tell(ms(0));
+        assert_eq!(told.map(|told| told.reset), Some(Duration::MAX));
+    }
+
+    #[test]
+    fn durations_are_written_as_go_writes_them() {
+        let cases = [
+            (Duration::ZERO, "0s"),
+            (Duration::from_micros(11_200), "12ms"),
+            (ms(999), "999ms"),
+            (ms(1_000), "1s"),
+            (ms(8_640), "8.64s"),
+            (ms(360_000), "6m0s"),
+            (ms(179_560), "2m59.56s"),
+            (ms(3_723_000), "1h2m3s"),
+            (ms(3_600_005), "1h0m0.005s"),
+        ];
+        for (duration, text) in cases {
+            assert_eq!(GoDuration(duration).to_string(), text);
+        }
+    }
+}

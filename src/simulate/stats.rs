@@ -1,0 +1,53 @@
+//! What the simulator has seen, as numbers. Only the shape is here; `ledger` does the counting.
+
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+
+/// Exact counts since the simulator's start, taken at one moment.
+///
+/// A *call* is one `POST` to the chat endpoint whose body arrived whole; other endpoints and requests
+/// broken at the HTTP level are not counted. Prompts are told apart by the text of their last user
+/// message. Fields marked *tracked* stay 0 when
+/// [`SimConfig::track`](super::SimConfig::track) is off.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct SimStats {
+    /// Connections accepted.
+    pub connections: u64,
+    /// Calls received.
+    pub calls: u64,
+    /// Calls let in: well-formed and not turned away with 401, 404 or 429, whether by a limit or by
+    /// a trouble; nor while loading.
+    pub accepted: u64,
+    /// Accepted calls for which a real provider would charge: every 200, also a broken, cut, empty or
+    /// filtered one, every drop and every stall. Counted on arrival.
+    pub paid: u64,
+    /// Paid calls for a prompt that had been paid before. Tracked.
+    pub paid_twice: u64,
+    /// Calls whose outcome the client could not know and that were followed by another call for the
+    /// same prompt: drop, stall, truncated, broken_json, empty, and replies that could not be
+    /// delivered because the client had gone. Each counts once, when the next call arrives. Tracked.
+    pub maybe_paid_resent: u64,
+    /// Calls answered 429, by a limit or by a trouble.
+    pub refused: u64,
+    /// Distinct prompts seen. Tracked.
+    pub prompts: u64,
+    /// Good 200 replies written out in full.
+    pub answered: u64,
+    /// Calls received and neither answered nor given up yet.
+    pub in_flight: u64,
+    /// The most calls that were in flight at once.
+    pub max_in_flight: u64,
+    /// When the first call arrived, in milliseconds since the start; 0 before it.
+    pub first_call_ms: u64,
+    /// When the latest call arrived, in milliseconds since the start.
+    pub last_call_ms: u64,
+    /// Calls that met each kind of trouble, by its name; kinds not met are absent.
+    pub by_trouble: BTreeMap<String, u64>,
+    /// Accepted calls in each second since the start, up to the latest that counted; as long as
+    /// `refused_per_second`.
+    pub accepted_per_second: Vec<u64>,
+    /// Calls answered 429 in each second since the start.
+    pub refused_per_second: Vec<u64>,
+}

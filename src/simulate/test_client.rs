@@ -1,0 +1,140 @@
+//! A client for the tests: plain sockets, so that a test sees exactly what a reply and a close look
+//! like.
+
+use std::io::{self, Read, Write};
+use std::net::{Shutdown, TcpStream};
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use super::Simulator;
+
+/// Far longer than anything here takes; only a test that is broken waits this long.
+pub(super) const PATIENCE: Duration = Duration::from_secs(30);
+
+pub(super) struct Client {
+    stream: TcpStream,
+    buffer: Vec<u8>,
+}
+
+#[derive(Debug)]
+pub(super) struct Reply {
+    pub(super) status: u16,
+    head: String,
+    pub(super) body: Vec<u8>,
+}
+
+impl Reply {
+    /// A header's value; names in any case.
+    pub(super) fn header(&self, name: &str) -> Option<&str> {
+        self.head.lines().skip(1).find_map(|line| {
+            let (key, value) = line.split_once(": ")?;
+            key.eq_ignore_ascii_case(name).then_some(value)
+        })
+    }
+
+    pub(super) fn json(&self) -> Value {
+        serde_json::from_slice(&self.body).expect("a JSON body")
+    }
+
+    pub(super) fn code(&self) -> Value {
+        self.json()["error"]["code"].clone()
+    }
+
+    pub(super) fn text(&self) -> String {
+        let value = self.json();
+        let text = value["choices"][0]["message"]["content"].as_str();
+        text.expect("an answer").to_owned()
+    }
+}
+
+pub(super) fn body(text: &str) -> Vec<u8> {
+    json!({"model": "sim-1", "messages": [{"role": "user", "content": text}]})
+        .to_string()
+        .into_bytes()
+}
+
+impl Client {
+    pub(super) fn connect(sim: &Simulator) -> Client {
+        let stream = TcpStream::connect(sim.addr()).expect("a connection");
+        stream.set_read_timeout(Some(PATIENCE)).expect("a timeout");
+        Client {
+            stream,
+            buffer: Vec::new(),
+        }
+    }
+
+    pub(super) fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.stream.write_all(bytes)
+    }
+
+    pub(super) fn send(&mut self, line: &str, headers: &str, body: &[u8]) -> io::Result<()> {
+        let head = format!(
+            "{line} HTTP/1.1\r\nHost: sim\r\nContent-Length: {}\r\n{headers}\r\n",
+            body.len()
+        );
+        self.write(&[head.as_bytes(), body].concat())
+    }
+
+    /// Sends a call for the prompt `text` without waiting for its reply.
+    pub(super) fn ask(&mut self, text: &str) -> io::Result<()> {
+        self.send("POST /v1/chat/completions", "", &body(text))
+    }
+
+    pub(super) fn chat(&mut self, text: &str) -> io::Result<Reply> {
+        self.ask(text)?;
+        self.read()
+    }
+
+    pub(super) fn get(&mut self, path: &str) -> io::Result<Reply> {
+        self.send(&format!("GET {path}"), "", b"")?;
+        self.read()
+    }
+
+    /// Reads one reply; an early end of the connection is [`io::ErrorKind::UnexpectedEof`].
+    pub(super) fn read(&mut self) -> io::Result<Reply> {
+        let head_end = loop {
+            if let Some(at) = self
+                .buffer
+                .windows(4)
+                .position(|bytes| bytes == b"\r\n\r\n")
+            {
+                break at + 4;
+            }
+            self.fill()?;
+        };
+        let head = String::from_utf8(self.buffer[..head_end].to_vec()).expect("a head in ASCII");
+        let mut reply = Reply {
+            status: head[9..12].parse().expect("a status"),
+            head,
+            body: Vec::new(),
+        };
+        let length = reply.header("content-length").expect("a length");
+        let end = head_end + length.parse::<usize>().expect("a length");
+        while self.buffer.len() < end {
+            self.fill()?;
+        }
+        reply.body = self.buffer[head_end..end].to_vec();
+        self.buffer.drain(..end);
+        Ok(reply)
+    }
+
+    /// Whether the other side closes the connection without sending anything more.
+    pub(super) fn is_closed(&mut self) -> bool {
+        self.buffer.is_empty() && matches!(self.stream.read(&mut [0]), Ok(0))
+    }
+
+    pub(super) fn hang_up(self) {
+        let _ = self.stream.shutdown(Shutdown::Both);
+    }
+
+    fn fill(&mut self) -> io::Result<()> {
+        let mut space = [0; 4096];
+        let read = self.stream.read(&mut space)?;
+        if read == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        self.buffer.extend_from_slice(&space[..read]);
+        Ok(())
+    }
+}

@@ -1,0 +1,136 @@
+//! Limits, keys and models over the wire.
+
+use std::io;
+use std::time::Duration;
+
+use super::test_client::{Client, body};
+use super::{SimConfig, Simulator};
+
+#[test]
+fn a_limit_refuses_and_tells_when_to_come_back() -> io::Result<()> {
+    // One request a minute: no second one fits while the test runs.
+    let sim = Simulator::start(SimConfig::default().rpm(1).tpm(1_000))?;
+    let mut client = Client::connect(&sim);
+    let fine = client.chat("12345678")?;
+    assert_eq!(fine.status, 200);
+    assert_eq!(fine.header("x-ratelimit-limit-requests"), Some("1"));
+    assert_eq!(fine.header("x-ratelimit-remaining-requests"), Some("0"));
+    assert_eq!(fine.header("x-ratelimit-reset-requests"), Some("1m0s"));
+    assert_eq!(fine.header("x-ratelimit-limit-tokens"), Some("1000"));
+    assert_eq!(fine.header("x-ratelimit-remaining-tokens"), Some("982"));
+    assert_eq!(fine.header("x-ratelimit-reset-tokens"), Some("1.08s"));
+
+    let refused = client.chat("12345678")?;
+    assert_eq!(refused.status, 429);
+    assert_eq!(refused.code(), "rate_limit_exceeded");
+    assert_eq!(refused.json()["error"]["type"], "requests");
+    assert_eq!(refused.header("x-ratelimit-remaining-requests"), Some("0"));
+    let seconds: u64 = refused.header("retry-after").unwrap().parse().unwrap();
+    let millis: u64 = refused.header("retry-after-ms").unwrap().parse().unwrap();
+    assert!((30..=60).contains(&seconds), "{seconds}");
+    assert_eq!(millis.div_ceil(1_000), seconds);
+
+    let stats = sim.stats();
+    assert_eq!((stats.calls, stats.accepted, stats.refused), (2, 1, 1));
+    assert_eq!(stats.accepted_per_second.iter().sum::<u64>(), 1);
+    assert_eq!(stats.refused_per_second.iter().sum::<u64>(), 1);
+    Ok(())
+}
+
+#[test]
+fn the_token_limit_counts_prompt_and_output() -> io::Result<()> {
+    let sim = Simulator::start(SimConfig::default().tpm(40).output_tokens(10))?;
+    let mut client = Client::connect(&sim);
+    assert_eq!(client.chat(&"x".repeat(80))?.status, 200);
+    let refused = client.chat(&"x".repeat(80))?;
+    assert_eq!(refused.status, 429);
+    assert_eq!(refused.json()["error"]["type"], "tokens");
+    assert!(refused.header("retry-after").is_some());
+    assert_eq!(refused.header("x-ratelimit-limit-requests"), None);
+
+    let too_large = client.chat(&"x".repeat(800))?;
+    assert_eq!(
+        (too_large.status, too_large.header("retry-after")),
+        (429, None)
+    );
+    Ok(())
+}
+
+#[test]
+fn a_burst_is_smaller_or_larger_than_a_minute() -> io::Result<()> {
+    let sim = Simulator::start(SimConfig::default().rpm(1).burst(3))?;
+    let mut client = Client::connect(&sim);
+    let statuses: Vec<_> = (0..4)
+        .map(|_| client.chat("x").map(|reply| reply.status))
+        .collect::<io::Result<_>>()?;
+    assert_eq!(statuses, [200, 200, 200, 429]);
+    Ok(())
+}
+
+#[test]
+fn limits_can_be_kept_silent() -> io::Result<()> {
+    let config = SimConfig::default()
+        .rpm(1)
+        .tell_limits(false)
+        .retry_after_header(false);
+    let sim = Simulator::start(config)?;
+    let mut client = Client::connect(&sim);
+    assert_eq!(client.chat("x")?.status, 200);
+    let refused = client.chat("x")?;
+    assert_eq!(refused.status, 429);
+    for name in [
+        "retry-after",
+        "retry-after-ms",
+        "x-ratelimit-limit-requests",
+    ] {
+        assert_eq!(refused.header(name), None, "{name}");
+    }
+    Ok(())
+}
+
+#[test]
+fn a_refused_call_takes_no_latency() -> io::Result<()> {
+    let config = SimConfig::default().rpm(1).latency(Duration::from_secs(60));
+    let sim = Simulator::start(config)?;
+    Client::connect(&sim).ask("slow")?;
+    assert!(sim.wait_until(|stats| stats.in_flight == 1, Duration::from_secs(10)));
+    assert_eq!(Client::connect(&sim).chat("refused")?.status, 429);
+    Ok(())
+}
+
+#[test]
+fn a_key_is_asked_for_except_for_health_and_statistics() -> io::Result<()> {
+    let sim = Simulator::start(SimConfig::default().api_key("k1"))?;
+    let mut client = Client::connect(&sim);
+    let bare = client.chat("x")?;
+    assert_eq!((bare.status, bare.code()), (401, "invalid_api_key".into()));
+    for (key, status) in [("k2", 401), ("k1", 200)] {
+        let header = format!("Authorization: Bearer {key}\r\n");
+        client.send("POST /v1/chat/completions", &header, &body("x"))?;
+        assert_eq!(client.read()?.status, status);
+        client.send("GET /v1/models", &header, b"")?;
+        assert_eq!(client.read()?.status, status);
+    }
+    assert_eq!(client.get("/health")?.status, 200);
+    assert_eq!(client.get("/_sim/stats")?.json()["calls"], 3);
+    assert_eq!((sim.stats().calls, sim.stats().accepted), (3, 1));
+    Ok(())
+}
+
+#[test]
+fn only_configured_models_exist() -> io::Result<()> {
+    let sim = Simulator::start(SimConfig::default().models(["sim-2", "sim-3"]))?;
+    let mut client = Client::connect(&sim);
+    let unknown = client.chat("x")?;
+    assert_eq!(
+        (unknown.status, unknown.code()),
+        (404, "model_not_found".into())
+    );
+    let known = br#"{"model":"sim-2","messages":[{"role":"user","content":"x"}]}"#;
+    client.send("POST /v1/chat/completions", "", known)?;
+    assert_eq!(client.read()?.json()["model"], "sim-2");
+    let list = client.get("/v1/models")?.json();
+    assert_eq!(list["data"][0]["id"], "sim-2");
+    assert_eq!(list["data"][1]["id"], "sim-3");
+    Ok(())
+}

@@ -1,0 +1,207 @@
+//! The kinds of trouble the simulator can make. This file names them and says what each one means for
+//! money and for certainty; which prompt meets which kind is decided by `config`, how often by
+//! `ledger`, and what travels over the wire by `serve`.
+
+use std::fmt;
+use std::str::FromStr;
+
+/// One way in which a provider can fail a call.
+///
+/// A prompt meets at most one kind. Kinds that end do so for that prompt alone: the next call with the
+/// same prompt is answered normally. In text, on the command line and in
+/// [`SimStats::by_trouble`](super::SimStats::by_trouble), kinds are written in snake case.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[non_exhaustive]
+pub enum Trouble {
+    /// `error_500`: status 500 twice, then fine.
+    Error500,
+    /// `rate_limit`: status 429 with Retry-After 1 s (see
+    /// [`SimConfig::retry_after`](super::SimConfig::retry_after)) once, then fine.
+    RateLimit,
+    /// `drop`: the request is read and the connection closed with no reply, once.
+    Drop,
+    /// `broken_json`: status 200 with a complete body that is not valid JSON, once.
+    BrokenJson,
+    /// `truncated`: status 200 whose Content-Length promises more than is sent before the close, once.
+    Truncated,
+    /// `html_502`: status 502 with an HTML page, as from a proxy in between, once.
+    Html502,
+    /// `bad_request`: status 400 `invalid_request_error`, always.
+    BadRequest,
+    /// `content_filter`: status 200 with finish reason `content_filter` and no text, always.
+    ContentFilter,
+    /// `stall`: no reply for [`SimConfig::stall`](super::SimConfig::stall), then a close, once.
+    Stall,
+    /// `rate_limit_forever`: status 429 with Retry-After 0, always.
+    RateLimitForever,
+    /// `error_503`: status 503 with Retry-After 2 s (see
+    /// [`SimConfig::retry_after`](super::SimConfig::retry_after)) once, then fine.
+    Error503,
+    /// `empty`: status 200 with empty text and finish reason `stop`, once.
+    Empty,
+    /// `quota`: status 429 `insufficient_quota`, always.
+    Quota,
+    /// `unauthorized`: status 401 `invalid_api_key`, always.
+    Unauthorized,
+    /// `unknown_model`: status 404 `model_not_found`, always.
+    UnknownModel,
+}
+
+impl Trouble {
+    /// Every kind, in the order in which shares are laid out.
+    pub const ALL: [Trouble; 15] = [
+        Trouble::Error500,
+        Trouble::RateLimit,
+        Trouble::Drop,
+        Trouble::BrokenJson,
+        Trouble::Truncated,
+        Trouble::Html502,
+        Trouble::BadRequest,
+        Trouble::ContentFilter,
+        Trouble::Stall,
+        Trouble::RateLimitForever,
+        Trouble::Error503,
+        Trouble::Empty,
+        Trouble::Quota,
+        Trouble::Unauthorized,
+        Trouble::UnknownModel,
+    ];
+
+    /// The name in snake case, as [`FromStr`] accepts it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Trouble::Error500 => "error_500",
+            Trouble::RateLimit => "rate_limit",
+            Trouble::Drop => "drop",
+            Trouble::BrokenJson => "broken_json",
+            Trouble::Truncated => "truncated",
+            Trouble::Html502 => "html_502",
+            Trouble::BadRequest => "bad_request",
+            Trouble::ContentFilter => "content_filter",
+            Trouble::Stall => "stall",
+            Trouble::RateLimitForever => "rate_limit_forever",
+            Trouble::Error503 => "error_503",
+            Trouble::Empty => "empty",
+            Trouble::Quota => "quota",
+            Trouble::Unauthorized => "unauthorized",
+            Trouble::UnknownModel => "unknown_model",
+        }
+    }
+
+    /// How many calls of one prompt meet this kind by default; `None` for all of them.
+    pub fn times(self) -> Option<u32> {
+        match self {
+            Trouble::Error500 => Some(2),
+            Trouble::RateLimit
+            | Trouble::Drop
+            | Trouble::BrokenJson
+            | Trouble::Truncated
+            | Trouble::Html502
+            | Trouble::Stall
+            | Trouble::Error503
+            | Trouble::Empty => Some(1),
+            Trouble::BadRequest
+            | Trouble::ContentFilter
+            | Trouble::RateLimitForever
+            | Trouble::Quota
+            | Trouble::Unauthorized
+            | Trouble::UnknownModel => None,
+        }
+    }
+
+    /// Whether a real provider would charge for a call that meets this kind.
+    pub fn is_paid(self) -> bool {
+        self.is_uncertain() || self == Trouble::ContentFilter
+    }
+
+    /// Whether the client is left not knowing if it got, and paid for, an answer.
+    pub fn is_uncertain(self) -> bool {
+        matches!(
+            self,
+            Trouble::Drop
+                | Trouble::Stall
+                | Trouble::Truncated
+                | Trouble::BrokenJson
+                | Trouble::Empty
+        )
+    }
+
+    /// Whether the call is turned away with status 401, 404 or 429: such a call takes no latency and
+    /// nothing from the limits.
+    pub(super) fn is_refusal(self) -> bool {
+        matches!(self, Trouble::Unauthorized | Trouble::UnknownModel) || self.is_429()
+    }
+
+    pub(super) fn is_429(self) -> bool {
+        matches!(
+            self,
+            Trouble::RateLimit | Trouble::RateLimitForever | Trouble::Quota
+        )
+    }
+}
+
+impl fmt::Display for Trouble {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.name())
+    }
+}
+
+impl FromStr for Trouble {
+    type Err = UnknownTrouble;
+
+    fn from_str(text: &str) -> Result<Trouble, UnknownTrouble> {
+        Trouble::ALL
+            .into_iter()
+            .find(|kind| kind.name() == text)
+            .ok_or_else(|| UnknownTrouble(text.to_owned()))
+    }
+}
+
+/// A name that is no [`Trouble`]; its message lists the names that are.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UnknownTrouble(String);
+
+impl fmt::Display for UnknownTrouble {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "unknown trouble \"{}\"; known kinds:", self.0)?;
+        for (place, kind) in Trouble::ALL.into_iter().enumerate() {
+            write!(f, "{}{kind}", if place == 0 { " " } else { ", " })?;
+        }
+        Ok(())
+    }
+}
+
+impl std::error::Error for UnknownTrouble {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_kind_is_read_back_from_its_name() {
+        for kind in Trouble::ALL {
+            assert_eq!(kind.to_string().parse(), Ok(kind));
+        }
+    }
+
+    #[test]
+    fn kinds_sit_in_the_list_at_their_own_number() {
+        for (place, kind) in Trouble::ALL.into_iter().enumerate() {
+            assert_eq!(kind as usize, place);
+        }
+    }
+
+    #[test]
+    fn an_unknown_name_is_refused_with_the_known_ones() {
+        let message = "explode".parse::<Trouble>().unwrap_err().to_string();
+        assert!(message.contains("\"explode\""), "{message}");
+        assert!(message.contains("error_500, rate_limit, drop"), "{message}");
+    }
+
+    #[test]
+    fn no_refusal_is_paid() {
+        for kind in Trouble::ALL {
+            assert!(!(kind.is_refusal() && kind.is_paid()), "{kind}");
+        }
+    }
+}
