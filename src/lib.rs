@@ -2,14 +2,19 @@
 #![forbid(unsafe_code)]
 #![warn(missing_docs)]
 mod base;
+mod bulk;
 mod engine;
 mod llm;
+mod observe;
+#[cfg(feature = "simulate")]
 pub mod simulate;
+pub mod testing;
 pub use base::cancel::{Context, Subscription};
 pub use base::clock::{Clock, SystemClock, Time, Wake};
 pub use base::error::{Error, ErrorKind, Sent};
 pub use base::hints::{RateHints, Window};
 pub use base::secret::{Secret, shown_url};
+pub use bulk::{Bulk, BulkError, Outcomes, execute_bulk_sync};
 pub use engine::dispatch::{Bounds, ErrorPolicy, StopReason};
 pub use engine::limit::{Limits, QuotaKey};
 pub use engine::route::RetryPolicy;
@@ -22,3 +27,5 @@ pub use llm::request::{Message, Params, Request, ResponseFormat, Role};
 pub use llm::response::{FinishReason, Outcome, Response, Usage};
 pub use llm::route::Route;
 pub use llm::transport::{Headers, HttpReply, HttpRequest, HttpTransport, Transport};
+pub use observe::progress::{Phase, Progress, ProgressNotifier};
+pub use observe::tally::Summary;

@@ -13,7 +13,6 @@ use parking_lot::Mutex;
 
 use super::error::{Error, ErrorKind};
 
-const RUNNING: u8 = 0;
 const CANCELLED: u8 = 1;
 const ABORTED: u8 = 2;
 
@@ -97,8 +96,8 @@ pub struct Context {
     node: Arc<Node>,
     deadline: Option<Instant>,
     grace: Duration,
-    // Keeps the tie to the parent for as long as this context lives.
-    _tie: Option<Arc<Subscription>>,
+    // Keeps the ties to the parent for as long as this context lives.
+    _ties: Option<Arc<dyn Send + Sync>>,
 }
 
 impl Default for Context {
@@ -114,7 +113,7 @@ impl Context {
             node: Arc::default(),
             deadline: None,
             grace: Duration::from_secs(30),
-            _tie: None,
+            _ties: None,
         }
     }
 
@@ -206,21 +205,36 @@ impl Context {
         self.node.subscribe(ABORTED, Arc::new(hook))
     }
 
+    /// A context that ends with this one but can be ended alone.
+    pub fn child(&self) -> Self {
+        let node: Arc<Node> = Arc::default();
+        let ties = Arc::new([self.tie(&node, CANCELLED), self.tie(&node, ABORTED)]);
+        Self {
+            node,
+            _ties: Some(ties),
+            ..self.clone()
+        }
+    }
+
+    fn tie(&self, child: &Arc<Node>, level: u8) -> Subscription {
+        let child = Arc::downgrade(child);
+        let raise = move || {
+            if let Some(child) = child.upgrade() {
+                child.raise(level);
+            }
+        };
+        self.node.subscribe(level, Arc::new(raise))
+    }
+
     /// A context for calls: it is cancelled only when this one is aborted, so a call in flight
     /// keeps its grace, and it can be cancelled alone.
     pub(crate) fn for_calls(&self) -> Self {
         let node: Arc<Node> = Arc::default();
-        let child = Arc::downgrade(&node);
-        let tie = self.on_abort(move || {
-            if let Some(child) = child.upgrade() {
-                child.raise(ABORTED);
-            }
-        });
+        let ties = Arc::new([self.tie(&node, ABORTED)]);
         Self {
             node,
-            deadline: self.deadline,
-            grace: self.grace,
-            _tie: Some(Arc::new(tie)),
+            _ties: Some(ties),
+            ..self.clone()
         }
     }
 }

@@ -100,7 +100,7 @@ pub(crate) enum Turn {
 }
 
 /// What kept a run from going faster, in time spent.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize)]
 pub struct Bounds {
     /// All permits were in use.
     pub concurrency: Duration,
@@ -480,7 +480,7 @@ impl<W: Work> Dispatcher<W> {
         }
         let held = |pending: &[_]| pending.iter().filter(|s| holds_permit(s)).count();
         let before = held(&self.pending);
-        let result = self.work.settle(&mut self.pending);
+        let result = self.work.settle(&mut self.pending, now);
         if !self.work.defers_release() {
             self.counters.in_flight -= before - held(&self.pending);
         }

@@ -104,6 +104,7 @@ struct Crank<'a, W: Work> {
         Receiver<Event<W::Task, W::Done>>,
     ),
     clock: &'a dyn Clock,
+    ctx: &'a Context,
     waker: Waker,
     /// What the caller's thread waits for, in nanoseconds; it is woken for anything earlier.
     waits_for: AtomicU64,
@@ -140,6 +141,11 @@ impl<W: Work> Crank<'_, W> {
         let now = self.clock.now();
         while let Ok(event) = self.events.1.try_recv() {
             state.dispatcher.handle(event, now);
+        }
+        // Asked here too: no call may start after a cancel, however late the caller's thread wakes.
+        if self.ctx.is_cancelled() {
+            let stop = Event::Stop(StopReason::Cancelled);
+            state.dispatcher.handle(stop, now);
         }
         let mut turn = state.dispatcher.turn(now, &mut state.start);
         if state.giving_up && state.dispatcher.settle_error().is_some() {
@@ -199,6 +205,7 @@ where
         }),
         events: unbounded(),
         clock: shell.clock,
+        ctx: shell.ctx,
         waker: shell.waker.clone(),
         waits_for: AtomicU64::new(0),
     };
@@ -304,7 +311,6 @@ fn wait_out<W: Work, O>(
         }
         if shell.ctx.is_cancelled() && grace_ends.is_none() {
             grace_ends = Some(now.after(shell.ctx.grace()));
-            let _ = crank.events.0.send(Event::Stop(StopReason::Cancelled));
         }
         let grace_over = shell.ctx.is_aborted() || grace_ends.is_some_and(|at| at <= now);
         if grace_over {

@@ -114,7 +114,7 @@ impl Work for ModelWork {
         })
     }
 
-    fn settle(&mut self, done: &mut Vec<Settled<u32, ()>>) -> Result<(), Error> {
+    fn settle(&mut self, done: &mut Vec<Settled<u32, ()>>, _: Time) -> Result<(), Error> {
         let mut left = Vec::new();
         for settled in done.drain(..) {
             match settled {
@@ -171,7 +171,9 @@ struct Scene {
 impl Scene {
     fn new(seed: u64) -> Self {
         let mut random = Random(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1);
-        (0..4).for_each(|_| drop(random.next()));
+        for _ in 0..4 {
+            random.next();
+        }
         let limiter = Arc::new(Limiter::new());
         let steps = 1 + random.below(3) as usize;
         let mut limits = Limits::default().burst(1 + random.below(12) as u32);

@@ -114,7 +114,11 @@ pub(crate) trait Work {
 
     /// Makes these ends durable. What it has dealt with it removes from `done`; the rest is
     /// offered again after a while. An error says why something is left.
-    fn settle(&mut self, done: &mut Vec<Settled<Self::Task, Self::Done>>) -> Result<(), Error>;
+    fn settle(
+        &mut self,
+        done: &mut Vec<Settled<Self::Task, Self::Done>>,
+        now: Time,
+    ) -> Result<(), Error>;
 
     /// True when a final settle's permit returns later, by an event of its own.
     fn defers_release(&self) -> bool {

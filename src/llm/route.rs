@@ -233,7 +233,11 @@ impl<'r> Work for Single<'r> {
         })
     }
 
-    fn settle(&mut self, done: &mut Vec<Settled<&'r Request, Response>>) -> Result<(), Error> {
+    fn settle(
+        &mut self,
+        done: &mut Vec<Settled<&'r Request, Response>>,
+        _: Time,
+    ) -> Result<(), Error> {
         for settled in done.drain(..) {
             match settled {
                 Settled::Final(_, result) => self.result = Some(result),

@@ -214,14 +214,12 @@ fn decode_success(vendor: &Vendor, body: &[u8]) -> Result<Response, Error> {
         // What was paid for is kept: a new word for the end does not make the text worthless.
         other => FinishReason::Other(other.to_owned()),
     };
-    if text.trim().is_empty() {
-        return Err(match finish_reason {
-            FinishReason::Length => answered(
-                ErrorKind::Invalid,
-                "the token limit was used up before any text came; allow more tokens".to_owned(),
-            ),
-            _ => malformed("the answer is empty", body),
-        });
+    if text.is_empty() && finish_reason == FinishReason::Length {
+        let message = "the token limit was used up before any text came; allow more tokens";
+        return Err(answered(ErrorKind::Invalid, message.to_owned()));
+    }
+    if text.trim().is_empty() && finish_reason != FinishReason::Length {
+        return Err(malformed("the answer is empty", body));
     }
     let mut response = Response::new(vendor.name, text);
     response.finish_reason = finish_reason;

@@ -1,0 +1,87 @@
+//! The engine's work for prompts: a backlog of requests on one side, a sink for outcomes on the
+//! other, and the counts in between.
+
+use crate::base::clock::Time;
+use crate::base::error::Error;
+use crate::engine::work::{Closed, Settled, Take, Ticket, Work};
+use crate::observe::tally::{Measure, Tally};
+
+/// Where items come from and where those that wait are kept.
+pub(crate) trait Backlog {
+    type Task: Send;
+    fn take(&mut self, max: usize, closed: &Closed, now: Time) -> Result<Take<Self::Task>, Error>;
+    fn wait(&mut self, ticket: Ticket<Self::Task>, due: Time);
+}
+
+/// Where outcomes go.
+pub(crate) trait Sink<T> {
+    type Done: Send;
+
+    /// Takes outcomes off the front of `ends` and counts them; an error says why some are left.
+    fn put(
+        &mut self,
+        ends: &mut Vec<Settled<T, Self::Done>>,
+        tally: &mut Tally,
+        now: Time,
+    ) -> Result<(), Error>;
+
+    /// True when a permit returns only after the caller took the outcome.
+    fn defers_release(&self) -> bool {
+        false
+    }
+}
+
+/// A backlog and a sink, as the dispatcher wants to see them.
+pub(crate) struct Job<B, K> {
+    pub backlog: B,
+    pub sink: K,
+    pub tally: Tally,
+}
+
+impl<B: Backlog, K: Sink<B::Task>> Work for Job<B, K> {
+    type Task = B::Task;
+    type Done = K::Done;
+
+    fn take(&mut self, max: usize, closed: &Closed, now: Time) -> Result<Take<B::Task>, Error> {
+        self.backlog.take(max, closed, now)
+    }
+
+    fn settle(
+        &mut self,
+        done: &mut Vec<Settled<B::Task, K::Done>>,
+        now: Time,
+    ) -> Result<(), Error> {
+        let mut i = 0;
+        while i < done.len() {
+            if matches!(done[i], Settled::Later(..)) {
+                if let Settled::Later(ticket, due) = done.remove(i) {
+                    self.backlog.wait(ticket, due);
+                }
+            } else {
+                i += 1;
+            }
+        }
+        if done.is_empty() {
+            return Ok(());
+        }
+        self.sink.put(done, &mut self.tally, now)
+    }
+
+    fn defers_release(&self) -> bool {
+        self.sink.defers_release()
+    }
+}
+
+/// Counts an end in the tally.
+pub(crate) fn count<T, D>(
+    tally: &mut Tally,
+    end: &Settled<T, D>,
+    measure: impl FnOnce(&D) -> Measure,
+) {
+    match end {
+        Settled::Final(_, Ok(done)) => tally.answered(&measure(done)),
+        Settled::Final(_, Err(error)) => tally.failed(error),
+        Settled::Unsent(..) => tally.unsent(),
+        Settled::Later(..) => {}
+    }
+}

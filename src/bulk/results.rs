@@ -1,0 +1,284 @@
+//! The output: a file that is its own checkpoint, or a stream that cannot be resumed.
+//!
+//! Lines are appended whole and never changed. What a killed process leaves behind is at worst one
+//! torn last line, which is cut off; what a full disk leaves is cut off before the write is tried
+//! again. A lock on the file itself keeps two runs apart, across the rename of a compaction too.
+
+use std::fs::{File, OpenOptions, TryLockError};
+use std::io::{self, BufRead, BufReader, BufWriter, Seek, SeekFrom, Write};
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize;
+
+use crate::base::error::{Error, ErrorKind};
+
+/// What a line of an earlier run says about its item.
+#[derive(Debug, Deserialize)]
+pub(crate) struct PreviousLine {
+    pub id: String,
+    pub success: bool,
+    #[serde(default)]
+    pub request_hash: Option<String>,
+    #[serde(default)]
+    pub model: Option<String>,
+}
+
+/// A results file, locked and ready to be appended to.
+pub(crate) struct ResultsFile {
+    path: PathBuf,
+    file: File,
+    len: u64,
+    fsync: bool,
+}
+
+/// How a results file begins; what does not cannot be the torn rest of a line.
+const LINE_START: &[u8] = b"{\"id\":";
+
+impl ResultsFile {
+    /// Opens or creates the file, takes its lock, and hands every finished line to `visit` with
+    /// its place. Nothing is changed unless all lines are results.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Invalid`] with what to do about it.
+    pub(crate) fn open(
+        path: &Path,
+        fsync: bool,
+        visit: &mut dyn FnMut(PreviousLine, u64),
+    ) -> Result<Self, Error> {
+        let file = lock(path)?;
+        let mut results = Self {
+            path: path.to_owned(),
+            file,
+            len: 0,
+            fsync,
+        };
+        let torn = results.read(visit)?;
+        results.mend(torn).map_err(|e| trouble(path, "cannot mend", &e))?;
+        Ok(results)
+    }
+
+    fn read(&mut self, visit: &mut dyn FnMut(PreviousLine, u64)) -> Result<Torn, Error> {
+        let path = &self.path;
+        let refused = |number: u64, why: &str| {
+            Error::new(
+                ErrorKind::Invalid,
+                format!(
+                    "{}:{number}: not a result line ({why}); the file is left untouched, name another output",
+                    path.display()
+                ),
+            )
+        };
+        let mut torn = Torn::Nothing;
+        each_line(&self.file, &mut |line, at, number, whole| {
+            let parsed = serde_json::from_slice::<PreviousLine>(line);
+            match parsed {
+                Ok(previous) => visit(previous, at),
+                Err(_) if !whole && could_be_torn(line) => {
+                    torn = Torn::CutAt(at);
+                    return Ok(());
+                }
+                Err(e) => return Err(refused(number, &e.to_string())),
+            }
+            if !whole {
+                torn = Torn::NoLineEnd;
+            }
+            Ok(())
+        })
+        .map_err(|e| e.unwrap_or_else(|io| trouble(path, "cannot read", &io)))?;
+        Ok(torn)
+    }
+
+    fn mend(&mut self, torn: Torn) -> io::Result<()> {
+        match torn {
+            Torn::Nothing => {}
+            Torn::NoLineEnd => self.file.write_all(b"\n")?,
+            Torn::CutAt(at) => {
+                log::info!("{}: cutting off a torn last line", self.path.display());
+                self.file.set_len(at)?;
+            }
+        }
+        self.len = self.file.seek(SeekFrom::End(0))?;
+        Ok(())
+    }
+
+    /// Appends whole lines. After an error nothing of them is in the file.
+    pub(crate) fn append(&mut self, lines: &[u8]) -> io::Result<()> {
+        let written = self.file.write_all(lines).and_then(|()| match self.fsync {
+            true => self.file.sync_data(),
+            false => Ok(()),
+        });
+        match written {
+            Ok(()) => {
+                self.len += lines.len() as u64;
+                Ok(())
+            }
+            Err(error) => {
+                // A short write leaves a torn line that a later append would bury.
+                self.file.set_len(self.len)?;
+                Err(error)
+            }
+        }
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Rewrites the file with the lines that `keep` places, in its order, and without the others:
+    /// a temporary file, its lock, sync, rename.
+    pub(crate) fn rewrite(&mut self, order: impl Iterator<Item = u64>) -> Result<(), Error> {
+        let path = self.path.clone();
+        self.rewrite_io(order).map_err(|e| {
+            let beside = temporary(&path);
+            let _ = std::fs::remove_file(beside);
+            trouble(&path, "cannot compact", &e)
+        })
+    }
+
+    fn rewrite_io(&mut self, order: impl Iterator<Item = u64>) -> io::Result<()> {
+        let beside = temporary(&self.path);
+        // Left behind by a run that was killed here; our lock says that nobody uses it.
+        let _ = std::fs::remove_file(&beside);
+        let file = OpenOptions::new()
+            .create_new(true)
+            .append(true)
+            .read(true)
+            .open(&beside)?;
+        // Locked before it gets the name, so that there is no moment in which nobody holds it.
+        file.try_lock().map_err(io::Error::from)?;
+        if let Ok(metadata) = self.file.metadata() {
+            file.set_permissions(metadata.permissions())?;
+        }
+        let mut out = BufWriter::with_capacity(1 << 20, &file);
+        let mut source = BufReader::with_capacity(1 << 16, &self.file);
+        let mut line = Vec::new();
+        let mut at = source.seek(SeekFrom::Start(0))?;
+        for offset in order {
+            // Neighbours are usual, so the buffer is kept when the next line lies within it.
+            source.seek_relative(offset as i64 - at as i64)?;
+            line.clear();
+            let read = source.read_until(b'\n', &mut line)?;
+            at = offset + read as u64;
+            out.write_all(&line)?;
+        }
+        out.flush()?;
+        drop(out);
+        file.sync_all()?;
+        // The target of a link is replaced, not the link.
+        let target = std::fs::canonicalize(&self.path)?;
+        std::fs::rename(&beside, &target)?;
+        sync_folder(&target);
+        self.len = file.metadata()?.len();
+        self.file = file;
+        Ok(())
+    }
+}
+
+enum Torn {
+    Nothing,
+    NoLineEnd,
+    CutAt(u64),
+}
+
+/// After a kill the rest of a line is a prefix of one; after a power loss it may be zeros.
+fn could_be_torn(line: &[u8]) -> bool {
+    let start = &line[..line.len().min(LINE_START.len())];
+    LINE_START.starts_with(start) || line.iter().all(|byte| *byte == 0)
+}
+
+/// Calls `visit` with each non-blank line, its place, its number, and whether it had an end.
+type Visit<'a> = dyn FnMut(&[u8], u64, u64, bool) -> Result<(), Error> + 'a;
+
+fn each_line(file: &File, visit: &mut Visit<'_>) -> Result<(), Result<Error, io::Error>> {
+    let mut reader = BufReader::with_capacity(1 << 20, file);
+    reader.seek(SeekFrom::Start(0)).map_err(Err)?;
+    let (mut at, mut number) = (0_u64, 0_u64);
+    let mut line = Vec::new();
+    loop {
+        line.clear();
+        let read = reader.read_until(b'\n', &mut line).map_err(Err)?;
+        if read == 0 {
+            return Ok(());
+        }
+        number += 1;
+        let whole = line.last() == Some(&b'\n');
+        let text = line.trim_ascii();
+        if !text.is_empty() {
+            visit(text, at, number, whole).map_err(Ok)?;
+        }
+        at += read as u64;
+    }
+}
+
+fn lock(path: &Path) -> Result<File, Error> {
+    // A rename between opening and locking would leave us with the lock of a file that is gone.
+    for _ in 0..10 {
+        let file = OpenOptions::new()
+            .read(true)
+            .append(true)
+            .create(true)
+            .open(path)
+            .map_err(|e| trouble(path, "cannot open the output", &e))?;
+        match file.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => {
+                return Err(Error::new(
+                    ErrorKind::Invalid,
+                    format!(
+                        "{}: another run is writing to it; wait for its end or name another output",
+                        path.display()
+                    ),
+                ));
+            }
+            Err(TryLockError::Error(e)) => return Err(trouble(path, "cannot lock", &e)),
+        }
+        if same_file(&file, path) {
+            return Ok(file);
+        }
+    }
+    Err(Error::new(
+        ErrorKind::Invalid,
+        format!("{}: it keeps being replaced by somebody else", path.display()),
+    ))
+}
+
+#[cfg(unix)]
+fn same_file(file: &File, path: &Path) -> bool {
+    use std::os::unix::fs::MetadataExt;
+    match (file.metadata(), std::fs::metadata(path)) {
+        (Ok(ours), Ok(theirs)) => (ours.dev(), ours.ino()) == (theirs.dev(), theirs.ino()),
+        _ => false,
+    }
+}
+
+#[cfg(not(unix))]
+fn same_file(_: &File, _: &Path) -> bool {
+    true
+}
+
+fn temporary(path: &Path) -> PathBuf {
+    let path = std::fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    path.with_file_name(format!(".{name}.compacting"))
+}
+
+/// Makes the rename itself durable, where folders can be synced.
+fn sync_folder(path: &Path) {
+    if let Some(folder) = path.parent() {
+        if let Ok(folder) = File::open(folder) {
+            let _ = folder.sync_all();
+        }
+    }
+}
+
+fn trouble(path: &Path, what: &str, error: &io::Error) -> Error {
+    Error::new(
+        ErrorKind::Invalid,
+        format!("{}: {what}: {error}", path.display()),
+    )
+}
+
+/// True for a file, or for a path where one can be made; a pipe or device cannot be resumed from.
+pub(crate) fn is_regular(path: &Path) -> bool {
+    std::fs::metadata(path).map_or(true, |metadata| metadata.is_file())
+}

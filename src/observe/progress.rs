@@ -1,0 +1,66 @@
+//! Progress as data, and the trait that receives it.
+
+use std::time::Duration;
+
+use serde::Serialize;
+
+/// What a run is doing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum Phase {
+    /// Calls are being made.
+    Running,
+    /// Nothing new is started; calls in flight end.
+    Stopping,
+    /// All is settled.
+    Finished,
+}
+
+/// Where a run stands. Derived from settled outcomes, so the counts always add up:
+/// `total = completed + failed + pending + in_flight` where a total is known.
+#[derive(Debug, Clone, Serialize)]
+#[non_exhaustive]
+pub struct Progress {
+    /// What is being done.
+    pub phase: Phase,
+    /// Share of the items that have their outcome, 0 to 100; `None` without a known total.
+    pub percent: Option<f64>,
+    /// Items in all, where known.
+    pub total: Option<u64>,
+    /// Items with an answer, those of earlier runs included.
+    pub completed: u64,
+    /// Items that finally failed.
+    pub failed: u64,
+    /// Calls being made right now, outcomes not yet settled included.
+    pub in_flight: u64,
+    /// Calls repeated after a failure.
+    pub retries: u64,
+    /// Time since the run began.
+    pub elapsed: Duration,
+    /// Outcomes per second in this run.
+    pub rate: f64,
+    /// Expected time to the end, at this rate.
+    pub eta: Option<Duration>,
+    /// Tokens read by the provider in this run.
+    pub input_tokens: u64,
+    /// Tokens written by the provider in this run.
+    pub output_tokens: u64,
+    /// Price so far in US dollars; `None` as long as the price of an answer is unknown.
+    pub cost_usd: Option<f64>,
+    /// Why nothing moves at the moment, for people.
+    pub trouble: Option<String>,
+}
+
+/// Receives progress about ten times a second, and once at the end. Called on the thread that
+/// started the run; it should return quickly.
+pub trait ProgressNotifier: Send + Sync {
+    /// Takes note.
+    fn on_progress(&self, progress: &Progress);
+}
+
+impl<F: Fn(&Progress) + Send + Sync> ProgressNotifier for F {
+    fn on_progress(&self, progress: &Progress) {
+        self(progress);
+    }
+}

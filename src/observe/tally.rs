@@ -1,0 +1,288 @@
+//! Counts of what a run has settled, and the summary made of them.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use hdrhistogram::Histogram;
+use serde::Serialize;
+
+use crate::base::clock::Time;
+use crate::base::error::Error;
+use crate::engine::dispatch::{Bounds, Counters};
+use crate::llm::response::Usage;
+
+use super::progress::{Phase, Progress};
+
+/// What an answer contributes to the counts.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Measure {
+    pub usage: Option<Usage>,
+    pub cost_usd: Option<f64>,
+    /// The call that brought it.
+    pub took: Duration,
+    pub truncated: bool,
+}
+
+/// Running counts.
+pub(crate) struct Tally {
+    total: Option<u64>,
+    /// Items that had their answer before this run.
+    before: u64,
+    failed_before: u64,
+    completed: u64,
+    failed: u64,
+    unsent: u64,
+    truncated: u64,
+    usage: Usage,
+    cost_usd: f64,
+    unpriced: u64,
+    errors: BTreeMap<&'static str, u64>,
+    calls: Histogram<u32>,
+    started: Time,
+}
+
+impl Tally {
+    pub(crate) fn new(total: Option<u64>, started: Time) -> Self {
+        Self {
+            total,
+            before: 0,
+            failed_before: 0,
+            completed: 0,
+            failed: 0,
+            unsent: 0,
+            truncated: 0,
+            usage: Usage::default(),
+            cost_usd: 0.0,
+            unpriced: 0,
+            errors: BTreeMap::new(),
+            // From 10 microseconds to an hour in two digits: a few kilobytes.
+            calls: Histogram::new_with_bounds(1, 360_000_000, 2).expect("constant bounds"),
+            started,
+        }
+    }
+
+    /// Items that earlier runs have settled.
+    pub(crate) fn count_before(&mut self, completed: u64, failed: u64) {
+        self.before = completed;
+        self.failed_before = failed;
+    }
+
+    pub(crate) fn answered(&mut self, measure: &Measure) {
+        self.completed += 1;
+        self.truncated += u64::from(measure.truncated);
+        let micros = u64::try_from(measure.took.as_micros() / 10).unwrap_or(u64::MAX);
+        self.calls.saturating_record(micros.max(1));
+        if let Some(usage) = measure.usage {
+            self.usage.input_tokens += usage.input_tokens;
+            self.usage.cached_input_tokens += usage.cached_input_tokens;
+            self.usage.output_tokens += usage.output_tokens;
+            self.usage.reasoning_tokens += usage.reasoning_tokens;
+        }
+        match measure.cost_usd {
+            Some(cost) => self.cost_usd += cost,
+            None => self.unpriced += 1,
+        }
+    }
+
+    pub(crate) fn failed(&mut self, error: &Error) {
+        self.failed += 1;
+        *self.errors.entry(error.kind().as_str()).or_default() += 1;
+    }
+
+    pub(crate) fn unsent(&mut self) {
+        self.unsent += 1;
+    }
+
+    fn cost(&self) -> Option<f64> {
+        (self.completed > 0 && self.unpriced == 0).then_some(self.cost_usd)
+    }
+
+    pub(crate) fn progress(
+        &self,
+        counters: &Counters,
+        now: Time,
+        phase: Phase,
+        trouble: Option<String>,
+    ) -> Progress {
+        let elapsed = now.since(self.started);
+        let settled = self.completed + self.failed;
+        let rate = if elapsed.is_zero() {
+            0.0
+        } else {
+            settled as f64 / elapsed.as_secs_f64()
+        };
+        let completed = self.before + self.completed;
+        let failed = self.failed_before + self.failed;
+        let left = self
+            .total
+            .map(|total| total.saturating_sub(completed + failed));
+        Progress {
+            phase,
+            percent: self
+                .total
+                .filter(|total| *total > 0)
+                .map(|total| (completed + failed) as f64 * 100.0 / total as f64),
+            total: self.total,
+            completed,
+            failed,
+            in_flight: counters.in_flight as u64,
+            retries: counters.retries,
+            elapsed,
+            rate,
+            eta: left
+                .filter(|_| rate > 0.0)
+                .map(|left| Duration::from_secs_f64((left as f64 / rate).min(1e9))),
+            input_tokens: self.usage.input_tokens,
+            output_tokens: self.usage.output_tokens,
+            cost_usd: self.cost(),
+            trouble,
+        }
+    }
+
+    pub(crate) fn summary(&self, counters: &Counters, bounds: Bounds, now: Time) -> Summary {
+        let quantile = |q| {
+            (!self.calls.is_empty())
+                .then(|| Duration::from_micros(self.calls.value_at_quantile(q) * 10))
+        };
+        let busy = match (counters.first_start, counters.last_end) {
+            (Some(start), Some(end)) => end.since(start),
+            _ => Duration::ZERO,
+        };
+        let settled = (self.completed + self.failed) as f64;
+        let completed = self.before + self.completed;
+        let failed = self.failed_before + self.failed;
+        let total = self.total.unwrap_or(completed + failed + self.unsent);
+        Summary {
+            total,
+            completed,
+            failed,
+            pending: total.saturating_sub(completed + failed),
+            completed_before: self.before,
+            truncated: self.truncated,
+            calls: counters.calls,
+            retries: counters.retries,
+            rate_limited: counters.rate_limited,
+            possibly_paid_twice: counters.possibly_paid_twice,
+            cut_off: counters.cut_off,
+            usage: self.usage,
+            cost_usd: self.cost(),
+            errors: self.errors.clone(),
+            latency_p50: quantile(0.50),
+            latency_p95: quantile(0.95),
+            latency_p99: quantile(0.99),
+            elapsed: now.since(self.started),
+            busy,
+            rate: if busy.is_zero() {
+                0.0
+            } else {
+                settled / busy.as_secs_f64()
+            },
+            bounds,
+        }
+    }
+}
+
+/// What a run did, in numbers: `total = completed + failed + pending`.
+#[derive(Debug, Clone, Serialize)]
+#[non_exhaustive]
+pub struct Summary {
+    /// Items in all.
+    pub total: u64,
+    /// Items with an answer.
+    pub completed: u64,
+    /// Items that finally failed.
+    pub failed: u64,
+    /// Items without an outcome.
+    pub pending: u64,
+    /// Of the completed ones, those that were finished before this run.
+    pub completed_before: u64,
+    /// Answers cut at the token limit.
+    pub truncated: u64,
+    /// Calls made.
+    pub calls: u64,
+    /// Calls that repeated a failed one.
+    pub retries: u64,
+    /// Calls refused for their pace.
+    pub rate_limited: u64,
+    /// Calls repeated although the one before may have been carried out and paid for.
+    pub possibly_paid_twice: u64,
+    /// Calls in flight that were ended by a stop; they may have been paid for.
+    pub cut_off: u64,
+    /// Tokens used.
+    pub usage: Usage,
+    /// Price in US dollars; `None` when the price of any answer is unknown.
+    pub cost_usd: Option<f64>,
+    /// Failed items of this run by kind.
+    pub errors: BTreeMap<&'static str, u64>,
+    /// Median time of the calls that brought an answer.
+    pub latency_p50: Option<Duration>,
+    /// 95th percentile of the same.
+    pub latency_p95: Option<Duration>,
+    /// 99th percentile of the same.
+    pub latency_p99: Option<Duration>,
+    /// From the start of the run to its end.
+    pub elapsed: Duration,
+    /// From the first call's start to the last one's end.
+    pub busy: Duration,
+    /// Outcomes per second while busy.
+    pub rate: f64,
+    /// What kept it from going faster.
+    pub bounds: Bounds,
+}
+
+impl Summary {
+    /// What limited the run most, for people.
+    pub fn limited_by(&self) -> &'static str {
+        let bounds = &self.bounds;
+        [
+            (bounds.concurrency, "concurrency"),
+            (bounds.rate_limit, "rate limit"),
+            (bounds.backoff, "waiting for retries"),
+            (bounds.source, "input"),
+            (bounds.output, "output"),
+        ]
+        .into_iter()
+        .max_by_key(|(spent, _)| *spent)
+        .filter(|(spent, _)| !spent.is_zero())
+        .map_or("nothing", |(_, name)| name)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::error::ErrorKind;
+
+    #[test]
+    fn the_counts_add_up_and_an_unknown_price_is_no_zero() {
+        let mut tally = Tally::new(Some(10), Time::ZERO);
+        tally.count_before(3, 1);
+        let mut measure = Measure {
+            cost_usd: Some(0.5),
+            took: Duration::from_millis(20),
+            ..Measure::default()
+        };
+        tally.answered(&measure);
+        let now = Time::ZERO.after(Duration::from_secs(1));
+        let cost = |tally: &Tally| {
+            tally
+                .summary(&Counters::default(), Bounds::default(), now)
+                .cost_usd
+        };
+        assert_eq!(cost(&tally), Some(0.5));
+        measure.cost_usd = None;
+        tally.answered(&measure);
+        assert_eq!(cost(&tally), None);
+        tally.failed(&Error::new(ErrorKind::Invalid, "x"));
+        let summary = tally.summary(&Counters::default(), Bounds::default(), now);
+        assert_eq!(summary.completed, 5);
+        assert_eq!(summary.failed, 2);
+        assert_eq!(
+            summary.total,
+            summary.completed + summary.failed + summary.pending
+        );
+        assert_eq!(summary.errors["invalid"], 1);
+        let p50 = summary.latency_p50.unwrap().as_secs_f64();
+        assert!((0.019..0.021).contains(&p50), "{p50}");
+    }
+}

@@ -1,0 +1,172 @@
+//! For tests of programs that use this crate: a client with a script, a clock moved by hand, and
+//! waits for events instead of sleeps.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use parking_lot::{Condvar, Mutex};
+
+use crate::base::cancel::Context;
+use crate::base::clock::{Clock, Time, Wake};
+use crate::base::error::Error;
+use crate::llm::client::LlmClient;
+use crate::llm::request::Request;
+use crate::llm::response::Response;
+
+/// A client that answers from a script and remembers what it was asked.
+///
+/// ```
+/// use batchwright::testing::ScriptedClient;
+/// use batchwright::{Context, Error, ErrorKind, Request, execute_bulk_sync};
+///
+/// let client = ScriptedClient::new();
+/// client.fail("bad", Error::new(ErrorKind::Invalid, "no"));
+/// let requests = [Request::new("good"), Request::new("bad")];
+/// let outcomes = execute_bulk_sync(&Context::new(), &client, &requests, 2)?;
+/// assert_eq!(outcomes[0].result.as_ref().unwrap().text, "echo: good");
+/// assert_eq!(outcomes[1].result.as_ref().unwrap_err().kind(), ErrorKind::Invalid);
+/// # Ok::<(), batchwright::BulkError>(())
+/// ```
+#[derive(Default)]
+pub struct ScriptedClient {
+    state: Mutex<Script>,
+    changed: Condvar,
+}
+
+#[derive(Default)]
+struct Script {
+    replies: HashMap<String, VecDeque<Result<Response, Error>>>,
+    calls: Vec<String>,
+    in_flight: usize,
+    max_in_flight: usize,
+    held: bool,
+}
+
+impl ScriptedClient {
+    /// A client that echoes every prompt, until told otherwise.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// The next answer to this prompt. Scripted replies are used once each, in order.
+    pub fn reply(&self, prompt: &str, text: &str) {
+        self.push(prompt, Ok(Response::new("scripted", text)));
+    }
+
+    /// The next answer to this prompt is a failure.
+    pub fn fail(&self, prompt: &str, error: Error) {
+        self.push(prompt, Err(error));
+    }
+
+    fn push(&self, prompt: &str, result: Result<Response, Error>) {
+        let mut state = self.state.lock();
+        let queue = state.replies.entry(prompt.to_owned()).or_default();
+        queue.push_back(result);
+    }
+
+    /// Calls block from now on until [`release`](Self::release) or their context ends them.
+    pub fn hold(&self) {
+        self.state.lock().held = true;
+    }
+
+    /// Lets held calls go on.
+    pub fn release(&self) {
+        self.state.lock().held = false;
+        self.changed.notify_all();
+    }
+
+    /// The prompts asked so far, in the order in which their calls began.
+    pub fn calls(&self) -> Vec<String> {
+        self.state.lock().calls.clone()
+    }
+
+    /// The most calls that were in flight at once.
+    pub fn max_in_flight(&self) -> usize {
+        self.state.lock().max_in_flight
+    }
+
+    /// Waits until `n` calls have begun; false after ten seconds.
+    pub fn wait_for_calls(&self, n: usize) -> bool {
+        self.wait(|script| script.calls.len() >= n)
+    }
+
+    /// Waits until `n` calls are in flight; false after ten seconds.
+    pub fn wait_for_in_flight(&self, n: usize) -> bool {
+        self.wait(|script| script.in_flight >= n)
+    }
+
+    fn wait(&self, reached: impl Fn(&Script) -> bool) -> bool {
+        let until = Instant::now() + Duration::from_secs(10);
+        let mut state = self.state.lock();
+        while !reached(&state) {
+            if self.changed.wait_until(&mut state, until).timed_out() {
+                return reached(&state);
+            }
+        }
+        true
+    }
+}
+
+impl LlmClient for ScriptedClient {
+    fn complete(&self, request: &Request, ctx: &Context) -> Result<Response, Error> {
+        let prompt = request
+            .messages
+            .last()
+            .map(|m| m.text())
+            .unwrap_or_default();
+        let mut state = self.state.lock();
+        state.calls.push(prompt.clone());
+        state.in_flight += 1;
+        state.max_in_flight = state.max_in_flight.max(state.in_flight);
+        self.changed.notify_all();
+        while state.held && !ctx.is_cancelled() {
+            // The context has no way to reach this lock, so it is looked at now and then.
+            self.changed.wait_for(&mut state, Duration::from_millis(5));
+        }
+        state.in_flight -= 1;
+        ctx.check()?;
+        let scripted = state.replies.get_mut(&prompt).and_then(VecDeque::pop_front);
+        scripted.unwrap_or_else(|| Ok(Response::new("scripted", format!("echo: {prompt}"))))
+    }
+
+    fn provider(&self) -> &str {
+        "scripted"
+    }
+}
+
+/// A clock that stands still until it is moved. Runs on a route with it wait for
+/// [`advance`](Self::advance) instead of for time.
+#[derive(Default)]
+pub struct ManualClock {
+    now: AtomicU64,
+    wakes: Mutex<Vec<Wake>>,
+}
+
+impl ManualClock {
+    /// A clock at the origin.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Moves time on and wakes everybody who waits for it.
+    pub fn advance(&self, by: Duration) {
+        let nanos = u64::try_from(by.as_nanos()).unwrap_or(u64::MAX);
+        self.now.fetch_add(nanos, Ordering::SeqCst);
+        self.wakes.lock().iter().for_each(|wake| wake());
+    }
+}
+
+impl Clock for ManualClock {
+    fn now(&self) -> Time {
+        Time::from_nanos(self.now.load(Ordering::SeqCst))
+    }
+
+    fn real_wait(&self, _until: Time) -> Option<Duration> {
+        None
+    }
+
+    fn on_jump(&self, wake: Wake) {
+        self.wakes.lock().push(wake);
+    }
+}
