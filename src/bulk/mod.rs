@@ -29,8 +29,15 @@ use crate::observe::tally::{Measure, Summary, Tally};
 use job::{Job, Sink, count};
 use list::{Feeder, Item, ListBacklog, Source};
 
+mod backlog;
+pub mod file;
+pub(crate) mod input;
 pub(crate) mod job;
+pub(crate) mod lines;
 pub(crate) mod list;
+pub mod prompts;
+pub(crate) mod results;
+mod stream;
 
 /// How often progress is told.
 pub(crate) const TICK: Duration = Duration::from_millis(100);

@@ -12,13 +12,14 @@ use serde::Deserialize;
 
 use crate::base::error::{Error, ErrorKind};
 
+use super::file::FileRunError;
+
 /// What a line of an earlier run says about its item.
 #[derive(Debug, Deserialize)]
 pub(crate) struct PreviousLine {
     pub id: String,
     pub success: bool,
-    #[serde(default)]
-    pub request_hash: Option<String>,
+    pub request_hash: String,
     #[serde(default)]
     pub model: Option<String>,
 }
@@ -39,25 +40,32 @@ impl ResultsFile {
     /// its place. Nothing is changed unless all lines are results.
     ///
     /// # Errors
-    /// [`ErrorKind::Invalid`] with what to do about it.
+    /// When it cannot be used, with what to do about it.
     pub(crate) fn open(
         path: &Path,
         fsync: bool,
         visit: &mut dyn FnMut(PreviousLine, u64),
-    ) -> Result<Self, Error> {
-        let file = lock(path)?;
+    ) -> Result<Self, FileRunError> {
+        let file = lock(path).map_err(FileRunError::Output)?;
         let mut results = Self {
             path: path.to_owned(),
             file,
             len: 0,
             fsync,
         };
-        let torn = results.read(visit)?;
-        results.mend(torn).map_err(|e| trouble(path, "cannot mend", &e))?;
+        let torn = results.read(visit).map_err(FileRunError::Usage)?;
+        results
+            .mend(torn)
+            .map_err(|e| FileRunError::Output(trouble(path, "cannot mend", &e)))?;
         Ok(results)
     }
 
-    fn read(&mut self, visit: &mut dyn FnMut(PreviousLine, u64)) -> Result<Torn, Error> {
+    /// Hands every line to `visit` with its place.
+    pub(crate) fn scan(&self, visit: &mut dyn FnMut(PreviousLine, u64)) -> Result<(), Error> {
+        self.read(visit).map(drop)
+    }
+
+    fn read(&self, visit: &mut dyn FnMut(PreviousLine, u64)) -> Result<Torn, Error> {
         let path = &self.path;
         let refused = |number: u64, why: &str| {
             Error::new(
@@ -238,7 +246,10 @@ fn lock(path: &Path) -> Result<File, Error> {
     }
     Err(Error::new(
         ErrorKind::Invalid,
-        format!("{}: it keeps being replaced by somebody else", path.display()),
+        format!(
+            "{}: it keeps being replaced by somebody else",
+            path.display()
+        ),
     ))
 }
 

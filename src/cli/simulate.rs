@@ -7,6 +7,8 @@ use std::time::Duration;
 use batchwright::simulate::{SimConfig, SimStats, Simulator, Trouble};
 use clap::Args;
 
+use super::values::{millis, seconds};
+
 /// Run a provider on this machine that speaks OpenAI's protocol, with latency, limits and trouble as
 /// wanted, and that counts what a real one would have charged for
 #[derive(Debug, Args)]
@@ -170,30 +172,6 @@ fn table(stats: &SimStats) -> String {
         .map(|(name, count)| format!("{name:<24}{count:>12}\n"))
         .chain(troubles.map(|(name, count)| format!("  {name:<22}{count:>12}\n")))
         .collect()
-}
-
-fn millis(text: &str) -> Result<Duration, String> {
-    duration(text, "ms")
-}
-
-fn seconds(text: &str) -> Result<Duration, String> {
-    duration(text, "s")
-}
-
-fn duration(text: &str, bare: &str) -> Result<Duration, String> {
-    let bad = || format!("write a time as 50ms, 2s or 1m (a bare number is in {bare})");
-    let (digits, unit) = match text.find(|letter: char| letter.is_ascii_alphabetic()) {
-        Some(at) => text.split_at(at),
-        None => (text, bare),
-    };
-    let scale = match unit {
-        "ms" => 0.001,
-        "s" => 1.0,
-        "m" => 60.0,
-        _ => return Err(bad()),
-    };
-    let count: f64 = digits.trim().parse().map_err(|_| bad())?;
-    Duration::try_from_secs_f64(count * scale).map_err(|_| bad())
 }
 
 fn trouble(text: &str) -> Result<(Trouble, f64), String> {

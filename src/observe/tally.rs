@@ -231,6 +231,14 @@ pub struct Summary {
 }
 
 impl Summary {
+    /// Adds items of a stream that needed no sending.
+    pub(crate) fn add_before(&mut self, completed: u64, failed: u64) {
+        self.total += completed + failed;
+        self.completed += completed;
+        self.completed_before += completed;
+        self.failed += failed;
+    }
+
     /// What limited the run most, for people.
     pub fn limited_by(&self) -> &'static str {
         let bounds = &self.bounds;

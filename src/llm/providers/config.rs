@@ -31,6 +31,7 @@ use super::vendor::{Dialect, Vendor};
 pub struct LlmConfig {
     provider: String,
     model: Option<String>,
+    only_model: bool,
     base_url: Option<String>,
     api_key: Option<Secret>,
     concurrency: Option<usize>,
@@ -44,6 +45,7 @@ impl LlmConfig {
         Self {
             provider: provider.into(),
             model: None,
+            only_model: false,
             base_url: None,
             api_key: None,
             concurrency: None,
@@ -54,6 +56,13 @@ impl LlmConfig {
     /// The model for requests that name none. Default: none; such requests fail.
     pub fn model(mut self, model: impl Into<String>) -> Self {
         self.model = Some(model.into());
+        self
+    }
+
+    /// Whether [`model`](Self::model) is used for every request, whatever it names: a fallback
+    /// provider does not know the first one's models. Default: no.
+    pub fn only_model(mut self, yes: bool) -> Self {
+        self.only_model = yes;
         self
     }
 
@@ -175,6 +184,7 @@ impl LlmConfig {
             key,
             account,
             model: self.model.clone(),
+            only_model: self.only_model && self.model.is_some(),
             timeout: self.request_timeout,
         }))))
     }
@@ -226,6 +236,7 @@ struct Remote {
     key: Option<Secret>,
     account: String,
     model: Option<String>,
+    only_model: bool,
     timeout: Duration,
 }
 
@@ -242,7 +253,7 @@ impl Client {
 
 impl Remote {
     fn complete(&self, request: &Request, ctx: &Context) -> Result<Response, Error> {
-        let body = openai::encode(self.vendor, request, self.model.as_deref())?;
+        let body = openai::encode(self.vendor, request, self.model_of(request))?;
         let mut reply = self.transport.send(
             &HttpRequest {
                 url: &self.url,
@@ -254,6 +265,11 @@ impl Remote {
         )?;
         self.redact(&mut reply.body);
         openai::decode(self.vendor, &reply)
+    }
+
+    fn model_of<'a>(&'a self, request: &'a Request) -> Option<&'a str> {
+        let own = request.model.as_deref().filter(|_| !self.only_model);
+        own.or(self.model.as_deref())
     }
 
     /// Servers have been seen to echo the credential; it goes no further than this.
@@ -280,13 +296,8 @@ impl LlmClient for Client {
     fn quota(&self, request: &Request) -> QuotaKey {
         match &self.0 {
             Inner::Remote(remote) => {
-                let model = request.model.as_deref().or(remote.model.as_deref());
-                QuotaKey::new(&[
-                    remote.vendor.name,
-                    &remote.base_url,
-                    &remote.account,
-                    model.unwrap_or(""),
-                ])
+                let model = remote.model_of(request).unwrap_or("");
+                QuotaKey::new(&[remote.vendor.name, &remote.base_url, &remote.account, model])
             }
             Inner::Extract(_) => QuotaKey::none(),
         }
@@ -301,7 +312,7 @@ impl LlmClient for Client {
 
     fn model_for(&self, request: &Request) -> Option<String> {
         match &self.0 {
-            Inner::Remote(remote) => request.model.clone().or_else(|| remote.model.clone()),
+            Inner::Remote(remote) => remote.model_of(request).map(str::to_owned),
             Inner::Extract(extract) => extract.model_for(request),
         }
     }

@@ -25,9 +25,9 @@ use super::vendor::{CapField, Quirk, Vendor};
 pub(crate) fn encode(
     vendor: &Vendor,
     request: &Request,
-    default_model: Option<&str>,
+    model: Option<&str>,
 ) -> Result<Vec<u8>, Error> {
-    let model = request.model.as_deref().or(default_model).ok_or_else(|| {
+    let model = model.ok_or_else(|| {
         Error::new(
             ErrorKind::Invalid,
             "no model named: set one on the request or for the provider",

@@ -11,7 +11,7 @@ use crate::base::error::Error;
 use crate::base::secret::shown_url;
 use crate::llm::transport::{HttpRequest, HttpTransport, Transport};
 
-use super::config::{LlmConfig, key_from, setting};
+use super::config::{LlmConfig, key_from, known, setting};
 use super::vendor::{Dialect, VENDORS, Vendor};
 
 /// Where local servers usually listen: llama.cpp (new and old port), Ollama, LM Studio, vLLM.
@@ -68,6 +68,28 @@ pub fn survey(model: Option<&str>, every_request_names_one: bool) -> Vec<Provide
     })
 }
 
+/// Looks at one provider, at another address than its own if one is given.
+///
+/// # Errors
+/// When there is no provider of that name, or its client comes in a later release.
+pub fn inspect(
+    provider: &str,
+    base_url: Option<&str>,
+    model: Option<&str>,
+    every_request_names_one: bool,
+) -> Result<ProviderStatus, Error> {
+    let vendor = known(provider)?;
+    Ok(look(
+        vendor,
+        model,
+        every_request_names_one,
+        &|name| match base_url {
+            Some(url) if name == vendor.url_var => Some(url.to_owned()),
+            _ => std::env::var(name).ok(),
+        },
+    ))
+}
+
 pub(crate) fn survey_with(
     model: Option<&str>,
     every_request_names_one: bool,
@@ -75,16 +97,25 @@ pub(crate) fn survey_with(
 ) -> Vec<ProviderStatus> {
     VENDORS
         .iter()
-        .map(|vendor| match vendor.dialect {
-            Dialect::Later => status(vendor, Err("its client comes in a later release".into())),
-            Dialect::Extract => status(
-                vendor,
-                Ok("always: the first 300 characters of the text, no model".into()),
-            ),
-            Dialect::OpenAi if !vendor.needs_key => local(vendor, model, env),
-            Dialect::OpenAi => remote(vendor, model, every_request_names_one, env),
-        })
+        .map(|vendor| look(vendor, model, every_request_names_one, env))
         .collect()
+}
+
+fn look(
+    vendor: &'static Vendor,
+    model: Option<&str>,
+    every_request_names_one: bool,
+    env: &dyn Fn(&str) -> Option<String>,
+) -> ProviderStatus {
+    match vendor.dialect {
+        Dialect::Later => status(vendor, Err("its client comes in a later release".into())),
+        Dialect::Extract => status(
+            vendor,
+            Ok("always: the first 300 characters of the text, no model".into()),
+        ),
+        Dialect::OpenAi if !vendor.needs_key => local(vendor, model, env),
+        Dialect::OpenAi => remote(vendor, model, every_request_names_one, env),
+    }
 }
 
 fn status(vendor: &'static Vendor, verdict: Result<String, String>) -> ProviderStatus {

@@ -1,0 +1,616 @@
+//! A run from prompts to result lines, resumable by its output file.
+
+use std::fmt;
+use std::io::{self, Write};
+use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use crossbeam_channel::{Receiver, bounded};
+
+use crate::base::cancel::Context;
+use crate::base::clock::Time;
+use crate::base::error::{Error, ErrorKind};
+use crate::engine::dispatch::{Dispatcher, ErrorPolicy, StopReason};
+use crate::engine::run::{Finish, Outlet, Reply, Runner, Shell, Waker, run};
+use crate::engine::work::Ticket;
+use crate::llm::request::Request;
+use crate::llm::route::Route;
+use crate::observe::progress::{Phase, ProgressNotifier};
+use crate::observe::tally::{Summary, Tally};
+
+use super::TICK;
+use super::backlog::FileBacklog;
+use super::input::{FileIndex, InputFile, hash_prefix};
+use super::job::{Backlog, Job};
+use super::lines::{FileTask, Identified, Line, LineSink, Named, Target, call_for_line};
+use super::list::{Feeder, Item, ListBacklog};
+use super::prompts::{PromptSource, Prompts};
+use super::results::{ResultsFile, is_regular};
+use super::stream::{self, Previous, StreamItem};
+
+/// Where results go.
+pub struct Output(Place);
+
+enum Place {
+    File(PathBuf),
+    Writer(Box<dyn Write + Send>),
+}
+
+impl Output {
+    /// A file; an existing results file is resumed from. A path that is no regular file (a pipe,
+    /// a device) is written to like any stream.
+    pub fn file(path: impl Into<PathBuf>) -> Self {
+        Self(Place::File(path.into()))
+    }
+
+    /// A stream, such as standard output. It cannot be resumed from.
+    pub fn writer(writer: impl Write + Send + 'static) -> Self {
+        Self(Place::Writer(Box::new(writer)))
+    }
+}
+
+/// Why a run could not begin.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum FileRunError {
+    /// The output cannot be used: not writable, or another run has it.
+    Output(Error),
+    /// The options or the existing output do not fit; nothing was changed.
+    Usage(Error),
+}
+
+impl fmt::Display for FileRunError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Output(error) | Self::Usage(error) => error.fmt(f),
+        }
+    }
+}
+
+impl std::error::Error for FileRunError {}
+
+/// What is to be done, before anything is sent.
+#[derive(Debug, Clone, Default)]
+#[non_exhaustive]
+pub struct Plan {
+    /// Items in the input; `None` for a stream.
+    pub total: Option<u64>,
+    /// Items finished by earlier runs.
+    pub done: u64,
+    /// Items that failed in earlier runs.
+    pub failed_before: u64,
+    /// Items whose request differs from the one that was answered.
+    pub changed: u64,
+    /// Results of items that this input does not have; they are kept.
+    pub foreign: u64,
+    /// Items to send; `None` for a stream.
+    pub to_send: Option<u64>,
+    /// Models that answered the finished items, in their providers' words.
+    pub models_before: Vec<String>,
+    /// Whether the output can be resumed from.
+    pub resumable: bool,
+}
+
+/// What a run did.
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct Report {
+    /// The numbers.
+    pub summary: Summary,
+    /// Why it ended early, if it did.
+    pub stop: Option<StopReason>,
+    /// Result lines that could not be written although all was tried.
+    pub unsaved: Vec<Vec<u8>>,
+    /// The finished output could not be put into order or cleaned of superseded lines.
+    pub compaction: Result<(), Error>,
+}
+
+/// A run from prompts to result lines. Prepared first, so that whatever is wrong shows before
+/// anything is spent.
+pub struct FileRun<'a> {
+    prompts: Prepared,
+    output: OpenOutput,
+    plan: Plan,
+    options: FileRunOptions,
+    concurrency: usize,
+    on_error: ErrorPolicy,
+    ctx: Context,
+    notifier: Option<Arc<dyn ProgressNotifier + 'a>>,
+}
+
+/// How results are kept.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct FileRunOptions {
+    keep_failed: bool,
+    max_items: Option<usize>,
+    ordered: bool,
+    fsync: bool,
+}
+
+impl FileRunOptions {
+    /// The defaults of every setting.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Whether items that failed in earlier runs stay failed. Default: they are tried again.
+    pub fn keep_failed(mut self, yes: bool) -> Self {
+        self.keep_failed = yes;
+        self
+    }
+
+    /// The most items to send in this run. Default: all.
+    pub fn max_items(mut self, most: Option<usize>) -> Self {
+        self.max_items = most;
+        self
+    }
+
+    /// Whether the finished output is put into the order of the input. Default: no.
+    pub fn ordered(mut self, yes: bool) -> Self {
+        self.ordered = yes;
+        self
+    }
+
+    /// Whether every write is synced to the disk. Default: no; a killed process loses nothing,
+    /// a power loss may cost the last seconds.
+    pub fn fsync(mut self, yes: bool) -> Self {
+        self.fsync = yes;
+        self
+    }
+}
+
+enum Prepared {
+    File {
+        input: Arc<InputFile>,
+        index: Arc<FileIndex>,
+        models: Vec<Option<String>>,
+        output_cap: Option<u32>,
+        /// The output holds several lines of one item.
+        repeated: bool,
+    },
+    Stream {
+        prompts: Prompts,
+        previous: Previous,
+    },
+}
+
+enum OpenOutput {
+    File(ResultsFile),
+    Writer(Box<dyn Write + Send>),
+}
+
+impl<'a> FileRun<'a> {
+    /// Opens the output and compares it with the prompts.
+    ///
+    /// # Errors
+    /// When the output cannot be written, belongs to another run, or is no results file.
+    pub fn prepare(
+        prompts: Prompts,
+        output: Output,
+        options: FileRunOptions,
+    ) -> Result<Self, FileRunError> {
+        let mut plan = Plan::default();
+        let (prompts, output) = match prompts.source {
+            PromptSource::File(_) => prepare_file(prompts, output, &options, &mut plan)?,
+            PromptSource::Stream(_) => prepare_stream(prompts, output, &options, &mut plan)?,
+        };
+        Ok(Self {
+            prompts,
+            output,
+            plan,
+            options,
+            concurrency: 5,
+            on_error: ErrorPolicy::default(),
+            ctx: Context::new(),
+            notifier: None,
+        })
+    }
+
+    /// What is to be done.
+    pub fn plan(&self) -> &Plan {
+        &self.plan
+    }
+
+    /// Calls in flight, each on a thread of its own. Default: 5.
+    pub fn concurrency(mut self, calls: usize) -> Self {
+        self.concurrency = calls;
+        self
+    }
+
+    /// What a failed item means for the others. Default: [`ErrorPolicy::ContinueOnError`].
+    pub fn on_error(mut self, policy: ErrorPolicy) -> Self {
+        self.on_error = policy;
+        self
+    }
+
+    /// Cancellation, deadline and grace. Default: a context that nobody cancels.
+    pub fn context(mut self, ctx: &Context) -> Self {
+        self.ctx = ctx.clone();
+        self
+    }
+
+    /// Who is told about progress. Default: nobody.
+    pub fn notifier(mut self, notifier: Arc<dyn ProgressNotifier + 'a>) -> Self {
+        self.notifier = Some(notifier);
+        self
+    }
+
+    /// Sends what is to be sent, through a client or a [`Route`].
+    ///
+    /// # Errors
+    /// Only when the run could not begin; how it ended is in the [`Report`].
+    pub fn run<'r>(self, route: impl Into<Route<'r>>) -> Result<Report, Error> {
+        if self.concurrency == 0 {
+            let why = "the concurrency must be at least 1";
+            return Err(Error::new(ErrorKind::Invalid, why));
+        }
+        let route = route.into();
+        let surroundings = Surroundings {
+            route: &route,
+            concurrency: self.concurrency,
+            on_error: self.on_error,
+            ctx: &self.ctx,
+            notifier: self.notifier.as_deref(),
+        };
+        match self.prompts {
+            Prepared::File {
+                input,
+                index,
+                models,
+                output_cap,
+                repeated,
+            } => {
+                let mut last = None;
+                let classes = models
+                    .into_iter()
+                    .map(|model| {
+                        let request = Request {
+                            model,
+                            ..Request::default()
+                        };
+                        route.class(&request, &mut last)
+                    })
+                    .collect();
+                let options = &self.options;
+                let backlog = FileBacklog::new(
+                    index.clone(),
+                    classes,
+                    options.keep_failed,
+                    options.max_items,
+                    output_cap,
+                );
+                let mut tally = Tally::new(self.plan.total, route.clock_ref().now());
+                let kept = if options.keep_failed {
+                    self.plan.failed_before
+                } else {
+                    0
+                };
+                tally.count_before(self.plan.done, kept);
+                let runner = file_runner(&route, &input, &index);
+                let mut ended =
+                    surroundings.turn(backlog, self.output, tally, &runner, Waker::new())?;
+                drop(runner);
+                if ended.clean() && (repeated || options.ordered || ended.superseded > 0) {
+                    if let Some(file) = &mut ended.file {
+                        ended.report.compaction = compact_file(file, index, options.ordered);
+                    }
+                }
+                Ok(ended.report)
+            }
+            Prepared::Stream { prompts, previous } => {
+                let (waker, woken) = Waker::new();
+                let (feeder, source) = Feeder::new(2 * self.concurrency, waker.clone());
+                let reading = stream::read(
+                    prompts,
+                    previous,
+                    feeder,
+                    self.options.keep_failed,
+                    self.options.max_items,
+                )?;
+                let backlog = ListBacklog::new(&route, source);
+                let tally = Tally::new(None, route.clock_ref().now());
+                let runner = |ticket: &Ticket<Item<StreamItem>>, ctx: &Context| {
+                    let item = &ticket.task.request;
+                    call_for_line(&route, &item.request, &item.named, &ticket.tries, ctx)
+                };
+                let mut ended =
+                    surroundings.turn(backlog, self.output, tally, &runner, (waker, woken))?;
+                let (skipped, failed) = reading.skipped();
+                ended.report.summary.add_before(skipped, failed);
+                if ended.clean()
+                    && (self.options.ordered || ended.superseded > 0 || reading.repeated())
+                {
+                    if let Some(file) = &mut ended.file {
+                        ended.report.compaction = reading.compact(file, self.options.ordered);
+                    }
+                }
+                Ok(ended.report)
+            }
+        }
+    }
+}
+
+fn file_runner<'r>(
+    route: &'r Route<'r>,
+    input: &'r InputFile,
+    index: &'r FileIndex,
+) -> impl Runner<FileTask, Line> + 'r {
+    move |ticket: &Ticket<FileTask>, ctx: &Context| -> Reply<Line> {
+        let item = match input.read(ticket.task.index as usize, index) {
+            Ok(item) => item,
+            Err(changed) => {
+                return Reply {
+                    fatal: true,
+                    ..Error::from(changed).into()
+                };
+            }
+        };
+        let request = item.request;
+        let named = ticket.task.named.get_or_init(|| Named {
+            id: request.id.clone().unwrap_or_default(),
+            request_hash: item.request_hash,
+            model: request.model.clone(),
+        });
+        call_for_line(route, &request, named, &ticket.tries, ctx)
+    }
+}
+
+fn compact_file(file: &mut ResultsFile, index: Arc<FileIndex>, ordered: bool) -> Result<(), Error> {
+    let Some(index) = Arc::into_inner(index) else {
+        return Ok(());
+    };
+    let positions = index.into_positions();
+    let nowhere = u64::MAX;
+    let mut last = vec![nowhere; positions.len()];
+    let mut foreign = std::collections::HashMap::new();
+    file.scan(&mut |line, at| match positions.of(&line.id) {
+        Some(position) => last[position] = at,
+        None => {
+            foreign.insert(line.id, at);
+        }
+    })?;
+    drop(positions);
+    last.retain(|at| *at != nowhere);
+    let mut foreign: Vec<u64> = foreign.into_values().collect();
+    foreign.sort_unstable();
+    last.extend(foreign);
+    if !ordered {
+        last.sort_unstable();
+    }
+    file.rewrite(last.into_iter())
+}
+
+fn open(output: Output, options: &FileRunOptions) -> Result<Opened, FileRunError> {
+    match output.0 {
+        Place::Writer(writer) => no_order(options).map(|()| Opened::Writer(writer)),
+        Place::File(path) if is_regular(&path) => Ok(Opened::File(path)),
+        Place::File(path) => {
+            no_order(options)?;
+            let file = std::fs::OpenOptions::new().write(true).open(&path);
+            file.map(|file| Opened::Writer(Box::new(file) as Box<dyn Write + Send>))
+                .map_err(|e| FileRunError::Output(cannot_open(&path, &e)))
+        }
+    }
+}
+
+enum Opened {
+    File(PathBuf),
+    Writer(Box<dyn Write + Send>),
+}
+
+fn cannot_open(path: &Path, error: &io::Error) -> Error {
+    Error::new(
+        ErrorKind::Invalid,
+        format!("{}: cannot open the output: {error}", path.display()),
+    )
+}
+
+fn no_order(options: &FileRunOptions) -> Result<(), FileRunError> {
+    if options.ordered {
+        let why = "the output is not a regular file, so it cannot be put into order afterwards";
+        return Err(FileRunError::Usage(Error::new(ErrorKind::Invalid, why)));
+    }
+    Ok(())
+}
+
+fn prepare_file(
+    prompts: Prompts,
+    output: Output,
+    options: &FileRunOptions,
+    plan: &mut Plan,
+) -> Result<(Prepared, OpenOutput), FileRunError> {
+    let PromptSource::File(mut checked) = prompts.source else {
+        unreachable!("asked for files only");
+    };
+    let mut matched = 0;
+    let output = match open(output, options)? {
+        Opened::Writer(writer) => OpenOutput::Writer(writer),
+        Opened::File(path) => {
+            plan.resumable = true;
+            let models = &mut plan.models_before;
+            let file = ResultsFile::open(&path, options.fsync, &mut |line, _| {
+                let prefix = hash_prefix(&line.request_hash).unwrap_or(0);
+                let found = checked.items.mark(&line.id, prefix, line.success);
+                if found != super::input::Match::Unknown {
+                    matched += 1;
+                }
+                if found == super::input::Match::Done {
+                    remember(models, line.model);
+                }
+            })?;
+            OpenOutput::File(file)
+        }
+    };
+    let index = checked.items.finish();
+    let tally = index.tally();
+    let total = index.len() as u64;
+    let failed_again = if options.keep_failed { 0 } else { tally.failed };
+    let wanted = tally.new + tally.changed + failed_again;
+    plan.total = Some(total);
+    plan.done = tally.done;
+    plan.failed_before = tally.failed;
+    plan.changed = tally.changed;
+    plan.foreign = tally.unknown_lines;
+    let most = options.max_items.map_or(u64::MAX, |most| most as u64);
+    plan.to_send = Some(wanted.min(most));
+    let prepared = Prepared::File {
+        input: checked.input,
+        index: Arc::new(index),
+        models: checked.models,
+        output_cap: prompts.settings.output_cap(),
+        repeated: matched > tally.done + tally.failed + tally.changed,
+    };
+    Ok((prepared, output))
+}
+
+/// A few models are enough to tell that the default has changed.
+fn remember(models: &mut Vec<String>, model: Option<String>) {
+    if let Some(model) = model.filter(|_| models.len() < 8) {
+        if !models.contains(&model) {
+            models.push(model);
+        }
+    }
+}
+
+fn prepare_stream(
+    prompts: Prompts,
+    output: Output,
+    options: &FileRunOptions,
+    plan: &mut Plan,
+) -> Result<(Prepared, OpenOutput), FileRunError> {
+    let mut previous = Previous::default();
+    let output = match open(output, options)? {
+        Opened::Writer(writer) => OpenOutput::Writer(writer),
+        Opened::File(path) => {
+            plan.resumable = true;
+            OpenOutput::File(ResultsFile::open(&path, options.fsync, &mut |line, _| {
+                previous.add(&line);
+            })?)
+        }
+    };
+    previous.seal();
+    Ok((Prepared::Stream { prompts, previous }, output))
+}
+
+/// What every kind of file run is surrounded by.
+struct Surroundings<'s, 'r> {
+    route: &'r Route<'r>,
+    concurrency: usize,
+    on_error: ErrorPolicy,
+    ctx: &'s Context,
+    notifier: Option<&'s (dyn ProgressNotifier + 's)>,
+}
+
+struct Ended {
+    report: Report,
+    file: Option<ResultsFile>,
+    superseded: u64,
+}
+
+impl Ended {
+    /// It ran through, so what it leaves behind may be tidied up.
+    fn clean(&self) -> bool {
+        self.report.stop.is_none() && self.report.unsaved.is_empty()
+    }
+}
+
+impl<'r> Surroundings<'_, 'r> {
+    fn turn<B, R>(
+        &self,
+        backlog: B,
+        output: OpenOutput,
+        tally: Tally,
+        runner: &R,
+        (waker, woken): (Waker, Receiver<()>),
+    ) -> Result<Ended, Error>
+    where
+        B: Backlog + Send,
+        B::Task: Identified,
+        R: Runner<B::Task, Line>,
+    {
+        let (route, clock) = (self.route, self.route.clock_ref());
+        let (tx, rx) = bounded::<Vec<u8>>(self.concurrency);
+        let mut unsaved = Vec::new();
+        let mut broken = None;
+        let (target, mut writer) = match output {
+            OpenOutput::File(file) => (Target::File(file), None),
+            OpenOutput::Writer(writer) => (Target::Caller(tx), Some(writer)),
+        };
+        let deferring = writer.is_some();
+        let mut write = |line: Vec<u8>| {
+            if line.is_empty() {
+                return ControlFlow::Continue(());
+            }
+            if let (Some(writer), None) = (&mut writer, &broken) {
+                match writer.write_all(&line).and_then(|()| writer.flush()) {
+                    Ok(()) => return ControlFlow::Continue(()),
+                    Err(error) => broken = Some(error),
+                }
+            }
+            unsaved.push(line);
+            ControlFlow::Break(())
+        };
+        let job = Job {
+            backlog,
+            tally,
+            sink: LineSink {
+                route,
+                target,
+                superseded: 0,
+                buffer: Vec::new(),
+            },
+        };
+        let options = route.options(self.ctx, self.concurrency, self.on_error);
+        let dispatcher = Dispatcher::new(job, route.limiter(), options);
+        let shell = Shell {
+            ctx: self.ctx,
+            clock,
+            threads: self.concurrency,
+            waker,
+            woken,
+            tick: TICK,
+        };
+        let outlet = deferring.then_some(Outlet {
+            outcomes: rx,
+            sink: &mut write,
+        });
+        let mut tick = |d: &Dispatcher<Job<B, LineSink<'r>>>, now: Time| {
+            if let Some(notifier) = self.notifier {
+                let phase = match d.stop_reason() {
+                    Some(_) => Phase::Stopping,
+                    None => Phase::Running,
+                };
+                let trouble = d.settle_error().map(|e| e.message().to_owned());
+                let progress = d.work.tally.progress(&d.counters(), now, phase, trouble);
+                notifier.on_progress(&progress);
+            }
+        };
+        let Finish { dispatcher, lost } = run(dispatcher, runner, shell, outlet, &mut tick)?;
+        let now = clock.now();
+        let (counters, bounds) = (dispatcher.counters(), dispatcher.bounds());
+        let mut stop = dispatcher.stop_reason().cloned();
+        let Job { sink, tally, .. } = dispatcher.work;
+        unsaved.extend(sink.lines_of(&lost, now));
+        if let Some(error) = broken.filter(|e| e.kind() != io::ErrorKind::BrokenPipe) {
+            let why = format!("cannot write the results: {error}");
+            stop = Some(StopReason::Fatal(Error::new(ErrorKind::Invalid, why)));
+        }
+        if let Some(notifier) = self.notifier {
+            notifier.on_progress(&tally.progress(&counters, now, Phase::Finished, None));
+        }
+        Ok(Ended {
+            report: Report {
+                summary: tally.summary(&counters, bounds, now),
+                stop,
+                unsaved,
+                compaction: Ok(()),
+            },
+            superseded: sink.superseded,
+            file: match sink.target {
+                Target::File(file) => Some(file),
+                Target::Caller(_) => None,
+            },
+        })
+    }
+}

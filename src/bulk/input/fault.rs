@@ -1,0 +1,247 @@
+//! What is wrong with an input, in words that name the place, what was found there and what was
+//! expected instead.
+
+use std::fmt;
+
+use serde_json::Value;
+
+use crate::base::error::{Error, ErrorKind};
+
+/// The most faults of one file that are shown.
+pub(super) const SHOWN: usize = 20;
+
+/// The longest excerpt of a value in a message, in characters.
+const EXCERPT: usize = 60;
+
+/// What is wrong with one record; the place is added by the caller.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Fault {
+    pub(crate) found: String,
+    pub(crate) expected: String,
+}
+
+impl Fault {
+    pub(super) fn new(found: impl Into<String>, expected: impl Into<String>) -> Self {
+        Self {
+            found: found.into(),
+            expected: expected.into(),
+        }
+    }
+
+    /// A field that holds the wrong thing.
+    pub(super) fn field(name: &str, value: &Value, expected: impl Into<String>) -> Self {
+        Self::new(format!("{} in \"{name}\"", described(value)), expected)
+    }
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "found {}; expected {}", self.found, self.expected)
+    }
+}
+
+/// One error of an input, with its place.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct InputError {
+    file: String,
+    line: Option<u64>,
+    text: String,
+}
+
+impl InputError {
+    /// An error of the file as a whole.
+    pub(super) fn of_file(file: impl fmt::Display, text: impl Into<String>) -> Self {
+        Self {
+            file: file.to_string(),
+            line: None,
+            text: text.into(),
+        }
+    }
+
+    /// An error in the record that begins on `line`.
+    pub(super) fn at(file: impl fmt::Display, line: u64, text: impl fmt::Display) -> Self {
+        Self {
+            file: file.to_string(),
+            line: Some(line),
+            text: text.to_string(),
+        }
+    }
+
+    /// The line, where there is one.
+    pub(crate) fn line(&self) -> Option<u64> {
+        self.line
+    }
+}
+
+impl fmt::Display for InputError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.file)?;
+        if let Some(line) = self.line {
+            write!(f, ":{line}")?;
+        }
+        write!(f, ": {}", self.text)
+    }
+}
+
+impl std::error::Error for InputError {}
+
+impl From<InputError> for Error {
+    fn from(error: InputError) -> Self {
+        Error::new(ErrorKind::Invalid, error.to_string())
+    }
+}
+
+/// Why a file cannot be used.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct InputErrors {
+    errors: Vec<InputError>,
+    hidden: usize,
+    unread: bool,
+    cancelled: bool,
+}
+
+impl InputErrors {
+    /// Keeps the first errors by line and counts the others. `unread` says that the rest of the
+    /// file was not looked at.
+    pub(super) fn new(mut errors: Vec<InputError>, unread: bool) -> Self {
+        errors.sort_by_key(|error| error.line);
+        let hidden = errors.len().saturating_sub(SHOWN);
+        errors.truncate(SHOWN);
+        Self {
+            errors,
+            hidden,
+            unread,
+            cancelled: false,
+        }
+    }
+
+    pub(super) fn cancelled() -> Self {
+        Self {
+            errors: Vec::new(),
+            hidden: 0,
+            unread: true,
+            cancelled: true,
+        }
+    }
+
+    /// The errors that are shown, by line.
+    pub(crate) fn errors(&self) -> &[InputError] {
+        &self.errors
+    }
+
+    /// True when the check was stopped rather than failed.
+    pub(crate) fn is_cancelled(&self) -> bool {
+        self.cancelled
+    }
+}
+
+impl From<InputError> for InputErrors {
+    fn from(error: InputError) -> Self {
+        Self::new(vec![error], false)
+    }
+}
+
+impl fmt::Display for InputErrors {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.cancelled {
+            return f.write_str("stopped while the input was being checked");
+        }
+        for (i, error) in self.errors.iter().enumerate() {
+            if i > 0 {
+                f.write_str("\n")?;
+            }
+            error.fmt(f)?;
+        }
+        match (self.hidden, self.unread) {
+            (0, false) => Ok(()),
+            (0, true) => f.write_str("\nchecking stopped there; there may be more"),
+            (n, false) => write!(f, "\nand {n} more"),
+            (n, true) => write!(f, "\nand at least {n} more; the rest was not checked"),
+        }
+    }
+}
+
+impl std::error::Error for InputErrors {}
+
+impl From<InputErrors> for Error {
+    fn from(errors: InputErrors) -> Self {
+        match errors.cancelled {
+            true => Error::cancelled(),
+            false => Error::new(ErrorKind::Invalid, errors.to_string()),
+        }
+    }
+}
+
+/// The type of a value and how it begins.
+pub(super) fn described(value: &Value) -> String {
+    let kind = match value {
+        Value::Null => return "null".to_owned(),
+        Value::Bool(_) => "a boolean",
+        Value::Number(_) => "a number",
+        Value::String(_) => "a string",
+        Value::Array(_) => "a list",
+        Value::Object(_) => "an object",
+    };
+    format!("{kind} ({})", excerpt(&value.to_string()))
+}
+
+/// The beginning of a text, on one line.
+pub(super) fn excerpt(text: &str) -> String {
+    let mut out: String = text
+        .chars()
+        .take(EXCERPT)
+        .map(|c| if c.is_control() { ' ' } else { c })
+        .collect();
+    if text.chars().nth(EXCERPT).is_some() {
+        out.pop();
+        out.push('…');
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn error(line: u64) -> InputError {
+        InputError::at("p.jsonl", line, Fault::new("a", "b"))
+    }
+
+    #[test]
+    fn errors_are_shown_by_line_and_the_rest_is_counted() {
+        let errors = InputErrors::new((1..=25).rev().map(error).collect(), true);
+        let text = errors.to_string();
+        let lines: Vec<&str> = text.lines().collect();
+        assert_eq!(lines.len(), SHOWN + 1);
+        assert_eq!(lines[0], "p.jsonl:1: found a; expected b");
+        assert_eq!(
+            lines[SHOWN],
+            "and at least 5 more; the rest was not checked"
+        );
+        let two = InputErrors::new(vec![error(2), error(1)], false).to_string();
+        assert_eq!(
+            two,
+            "p.jsonl:1: found a; expected b\np.jsonl:2: found a; expected b"
+        );
+    }
+
+    #[test]
+    fn input_errors_become_invalid_errors_with_the_whole_text() {
+        let errors = InputErrors::from(error(3));
+        let text = errors.to_string();
+        let error = Error::from(errors);
+        assert_eq!(error.kind(), ErrorKind::Invalid);
+        assert_eq!(error.message(), text);
+        assert_eq!(
+            Error::from(InputErrors::cancelled()).kind(),
+            ErrorKind::Cancelled
+        );
+    }
+
+    #[test]
+    fn excerpts_stay_short_and_on_one_line() {
+        let text = excerpt(&format!("ä\n{}", "x".repeat(100)));
+        assert_eq!(text.chars().count(), EXCERPT);
+        assert!(text.starts_with("ä x") && text.ends_with('…'));
+    }
+}

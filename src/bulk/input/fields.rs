@@ -1,0 +1,150 @@
+//! The parameter fields of a chat request under the names of the OpenAI dialect.
+
+use serde_json::{Map, Value};
+
+use super::fault::Fault;
+use super::json::string;
+use crate::llm::request::{Request, ResponseFormat};
+
+/// The fields that [`take`] knows.
+pub(super) const NAMES: [&str; 11] = [
+    "model",
+    "temperature",
+    "top_p",
+    "seed",
+    "stop",
+    "max_tokens",
+    "max_completion_tokens",
+    "response_format",
+    "n",
+    "stream",
+    "stream_options",
+];
+
+/// Moves the known fields into the request and leaves the others. True when they name the shape of
+/// the answer. Null means absent, as it does at the provider.
+pub(super) fn take(fields: &mut Map<String, Value>, request: &mut Request) -> Result<bool, Fault> {
+    request.model = string(fields, "model")?;
+    let params = &mut request.params;
+    params.temperature = typed(fields, "temperature", "a number", Value::as_f64)?;
+    params.top_p = typed(fields, "top_p", "a number", Value::as_f64)?;
+    params.seed = typed(fields, "seed", "an integer", Value::as_i64)?;
+    params.stop = stop(present(fields, "stop"))?;
+    let older = tokens(fields, "max_tokens")?;
+    let newer = tokens(fields, "max_completion_tokens")?;
+    params.max_tokens = match (older, newer) {
+        (Some(a), Some(b)) if a != b => {
+            return Err(Fault::new(
+                format!("\"max_tokens\" {a} beside \"max_completion_tokens\" {b}"),
+                "one of them",
+            ));
+        }
+        (a, b) => a.or(b),
+    };
+    if let Some(n) = present(fields, "n").filter(|n| n.as_u64() != Some(1)) {
+        return Err(Fault::field("n", &n, "1: one answer a request"));
+    }
+    match present(fields, "stream") {
+        None | Some(Value::Bool(false)) => fields.remove("stream_options"),
+        Some(other) => {
+            let expected = "false: answers of a bulk run are not streamed";
+            return Err(Fault::field("stream", &other, expected));
+        }
+    };
+    let format = present(fields, "response_format");
+    let named = format.is_some();
+    params.response_format = format.map(response_format).transpose()?.flatten();
+    Ok(named)
+}
+
+fn present(fields: &mut Map<String, Value>, name: &str) -> Option<Value> {
+    fields.remove(name).filter(|value| !value.is_null())
+}
+
+fn typed<T>(
+    fields: &mut Map<String, Value>,
+    name: &str,
+    expected: &str,
+    read: impl Fn(&Value) -> Option<T>,
+) -> Result<Option<T>, Fault> {
+    match present(fields, name) {
+        None => Ok(None),
+        Some(value) => match read(&value) {
+            Some(read) => Ok(Some(read)),
+            None => Err(Fault::field(name, &value, expected)),
+        },
+    }
+}
+
+fn tokens(fields: &mut Map<String, Value>, name: &str) -> Result<Option<u32>, Fault> {
+    typed(fields, name, "an integer of at least 1", |value| {
+        let n = u32::try_from(value.as_u64()?).ok()?;
+        (n > 0).then_some(n)
+    })
+}
+
+fn stop(value: Option<Value>) -> Result<Vec<String>, Fault> {
+    const EXPECTED: &str = "a string or a list of strings";
+    match value {
+        None => Ok(Vec::new()),
+        Some(Value::String(text)) => Ok(vec![text]),
+        Some(Value::Array(items)) => items
+            .into_iter()
+            .map(|item| match item {
+                Value::String(text) => Ok(text),
+                other => Err(Fault::field("stop", &other, EXPECTED)),
+            })
+            .collect(),
+        Some(other) => Err(Fault::field("stop", &other, EXPECTED)),
+    }
+}
+
+fn response_format(value: Value) -> Result<Option<ResponseFormat>, Fault> {
+    const TYPES: &str = "an object whose \"type\" is text, json_object or json_schema";
+    match value.get("type").and_then(Value::as_str) {
+        Some("text") => Ok(None),
+        Some("json_object") => Ok(Some(ResponseFormat::JsonObject)),
+        Some("json_schema") => json_schema(value.get("json_schema").cloned().unwrap_or_default()),
+        _ => Err(Fault::field("response_format", &value, TYPES)),
+    }
+}
+
+fn json_schema(mut value: Value) -> Result<Option<ResponseFormat>, Fault> {
+    const FIELD: &str = "response_format.json_schema";
+    let wrong = |value: &Value, expected: &str| Err(Fault::field(FIELD, value, expected));
+    let Some(fields) = value.as_object_mut() else {
+        return wrong(&value, "an object with \"name\" and \"schema\"");
+    };
+    let name = match fields.remove("name") {
+        Some(Value::String(name)) if is_schema_name(&name) => name,
+        other => {
+            let expected = "a \"name\" of at most 64 letters, digits, _ and -";
+            return wrong(&other.unwrap_or_default(), expected);
+        }
+    };
+    let mut schema = match fields.remove("schema") {
+        Some(Value::Object(schema)) => schema,
+        other => return wrong(&other.unwrap_or_default(), "an object as \"schema\""),
+    };
+    let strict = typed(fields, "strict", "true or false", Value::as_bool)?.unwrap_or(false);
+    // Not every dialect has a place beside the schema for what it describes; inside it all have.
+    if let Some(text) = string(fields, "description")? {
+        schema.entry("description").or_insert(Value::String(text));
+    }
+    if let Some(other) = fields.keys().next() {
+        return Err(Fault::new(
+            format!("an unknown field \"{other}\" in \"{FIELD}\""),
+            "only name, schema, strict and description",
+        ));
+    }
+    Ok(Some(ResponseFormat::JsonSchema {
+        name,
+        schema: Value::Object(schema),
+        strict,
+    }))
+}
+
+fn is_schema_name(name: &str) -> bool {
+    let allowed = |b: u8| b.is_ascii_alphanumeric() || b == b'_' || b == b'-';
+    (1..=64).contains(&name.len()) && name.bytes().all(allowed)
+}

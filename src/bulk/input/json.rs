@@ -1,0 +1,195 @@
+//! A line of JSON: OpenAI batch lines, short forms with a prompt or messages, and with a template
+//! any object at all. Unknown fields of the short forms are refused, since a misspelt parameter
+//! would otherwise be left out, or sent, in silence.
+
+use std::borrow::Cow;
+
+use serde_json::{Map, Value};
+
+use super::fault::{Fault, described, excerpt};
+use super::fields;
+use super::id;
+use super::messages;
+use super::names::{hint, listed};
+use super::template::Template;
+use crate::llm::request::{Request, Role};
+
+/// What a record says itself.
+pub(super) struct Said {
+    pub(super) request: Request,
+    /// It names the shape of the answer, be it plain text.
+    pub(super) format: bool,
+}
+
+impl Said {
+    pub(super) fn new(request: Request) -> Self {
+        Self {
+            request,
+            format: false,
+        }
+    }
+}
+
+/// The only end point whose batch lines are understood.
+const URL: &str = "/v1/chat/completions";
+
+pub(super) fn line(text: &str, template: Option<&Template>) -> Result<Said, Fault> {
+    let fields = object(text)?;
+    let id = id::of_fields(&fields)?;
+    let mut said = match template {
+        Some(template) => templated(fields, template)?,
+        None if fields.contains_key("body") => batch(fields)?,
+        None => short(fields)?,
+    };
+    said.request.id = id;
+    Ok(said)
+}
+
+fn object(text: &str) -> Result<Map<String, Value>, Fault> {
+    const EXPECTED: &str = "one JSON object per line";
+    match serde_json::from_str(text) {
+        Ok(Value::Object(fields)) => Ok(fields),
+        Ok(other) => Err(Fault::new(described(&other), EXPECTED)),
+        Err(_) if text.trim_start().starts_with('[') => {
+            Err(Fault::new("the start of a JSON list", EXPECTED))
+        }
+        Err(error) => {
+            let message = error.to_string();
+            let message = message.split(" at line ").next().unwrap_or_default();
+            Err(Fault::new(
+                format!("invalid JSON ({message} at column {})", error.column()),
+                EXPECTED,
+            ))
+        }
+    }
+}
+
+fn batch(mut line: Map<String, Value>) -> Result<Said, Fault> {
+    known(&line, &["custom_id", "id", "method", "url", "body"])?;
+    if let Some(method) = line.get("method") {
+        match method.as_str() {
+            Some(name) if name.eq_ignore_ascii_case("POST") => {}
+            _ => return Err(Fault::field("method", method, "\"POST\"")),
+        }
+    }
+    if let Some(url) = line.get("url") {
+        match url.as_str() {
+            Some(name) if name.ends_with(URL) => {}
+            _ => {
+                let expected = format!("\"{URL}\", the only end point that is supported");
+                return Err(Fault::field("url", url, expected));
+            }
+        }
+    }
+    let mut body = match line.remove("body").unwrap_or_default() {
+        Value::Object(body) => body,
+        other => return Err(Fault::field("body", &other, "an object")),
+    };
+    let Some(messages) = body.remove("messages") else {
+        return Err(Fault::new(
+            "no \"messages\" in \"body\"",
+            "a list of messages",
+        ));
+    };
+    let mut said = Said::new(Request::chat(messages::parse(messages)?));
+    said.format = fields::take(&mut body, &mut said.request)?;
+    said.request.extra = body;
+    Ok(said)
+}
+
+fn short(mut line: Map<String, Value>) -> Result<Said, Fault> {
+    const OWN: [&str; 6] = ["id", "custom_id", "prompt", "messages", "system", "extra"];
+    let accepted: Vec<&str> = OWN.into_iter().chain(fields::NAMES).collect();
+    known(&line, &accepted)?;
+    let mut request = match (line.remove("prompt"), line.remove("messages")) {
+        (Some(Value::String(text)), None) => prompt(text)?,
+        (Some(other), None) => return Err(Fault::field("prompt", &other, "a string")),
+        (None, Some(messages)) => Request::chat(messages::parse(messages)?),
+        (Some(_), Some(_)) => {
+            return Err(Fault::new(
+                "both \"prompt\" and \"messages\"",
+                "one of them",
+            ));
+        }
+        (None, None) => {
+            return Err(Fault::new(
+                format!(
+                    "only the fields {}",
+                    listed(line.keys().map(String::as_str))
+                ),
+                "\"prompt\", \"messages\" or an OpenAI batch line with \"body\"",
+            ));
+        }
+    };
+    request.system = string(&mut line, "system")?;
+    let first = request.messages.first().map(|m| &m.role);
+    if request.system.is_some() && matches!(first, Some(Role::System | Role::Developer)) {
+        return Err(Fault::new(
+            "\"system\" beside messages that begin with instructions",
+            "one of them",
+        ));
+    }
+    let extra = match line.remove("extra") {
+        None | Some(Value::Null) => Map::new(),
+        Some(Value::Object(extra)) => extra,
+        Some(other) => return Err(Fault::field("extra", &other, "an object")),
+    };
+    let mut said = Said::new(request);
+    said.format = fields::take(&mut line, &mut said.request)?;
+    said.request.extra = extra;
+    Ok(said)
+}
+
+fn templated(mut line: Map<String, Value>, template: &Template) -> Result<Said, Fault> {
+    for name in template.variables() {
+        match line.get(name) {
+            Some(Value::String(_) | Value::Number(_) | Value::Bool(_)) => {}
+            Some(other) => {
+                let expected = "a string, number or boolean for the template";
+                return Err(Fault::field(name, other, expected));
+            }
+            None => template.check("one of the line's fields", line.keys().map(String::as_str))?,
+        }
+    }
+    let text = template
+        .render(|name| match line.get(name)? {
+            Value::String(text) => Some(Cow::Borrowed(text.as_str())),
+            other => Some(Cow::Owned(other.to_string())),
+        })
+        .map_err(|unknown| Fault::new(unknown.to_string(), "a field of that name"))?;
+    let mut request = prompt(text)?;
+    request.model = string(&mut line, "model")?;
+    request.system = string(&mut line, "system")?;
+    Ok(Said::new(request))
+}
+
+/// A request with one message, which must say something.
+pub(super) fn prompt(text: String) -> Result<Request, Fault> {
+    match text.trim().is_empty() {
+        true => Err(Fault::new("an empty prompt", "some text")),
+        false => Ok(Request::new(text)),
+    }
+}
+
+/// Takes a string; null counts as absent.
+pub(super) fn string(fields: &mut Map<String, Value>, name: &str) -> Result<Option<String>, Fault> {
+    match fields.remove(name) {
+        None | Some(Value::Null) => Ok(None),
+        Some(Value::String(text)) => Ok(Some(text)),
+        Some(other) => Err(Fault::field(name, &other, "a string")),
+    }
+}
+
+fn known(line: &Map<String, Value>, accepted: &[&str]) -> Result<(), Fault> {
+    match line.keys().find(|name| !accepted.contains(&name.as_str())) {
+        None => Ok(()),
+        Some(name) => Err(Fault::new(
+            format!(
+                "an unknown field \"{}\"{}",
+                excerpt(name),
+                hint(name, accepted.iter().copied())
+            ),
+            format!("one of {}", accepted.join(", ")),
+        )),
+    }
+}

@@ -1,0 +1,72 @@
+//! The messages of a conversation, as the OpenAI dialect writes them.
+
+use serde_json::{Map, Value};
+
+use super::fault::Fault;
+use crate::llm::request::{Message, Role};
+
+/// Reads a list of messages; there must be one at least.
+pub(super) fn parse(value: Value) -> Result<Vec<Message>, Fault> {
+    match value {
+        Value::Array(items) if !items.is_empty() => items
+            .into_iter()
+            .enumerate()
+            .map(|(i, item)| message(&format!("messages[{i}]"), item))
+            .collect(),
+        other => Err(Fault::field("messages", &other, "a list of messages")),
+    }
+}
+
+fn message(place: &str, value: Value) -> Result<Message, Fault> {
+    let mut fields = match value {
+        Value::Object(fields) => fields,
+        other => {
+            let expected = "an object with \"role\" and \"content\"";
+            return Err(Fault::field(place, &other, expected));
+        }
+    };
+    let role = fields.remove("role").unwrap_or_default();
+    let Some(role) = role.as_str().and_then(Role::parse) else {
+        return Err(Fault::field(
+            &format!("{place}.role"),
+            &role,
+            "system, developer, user, assistant or tool",
+        ));
+    };
+    let content = fields.remove("content").unwrap_or_default();
+    content_fits(place, &role, &content, &fields)?;
+    Ok(Message {
+        role,
+        content,
+        extra: fields,
+    })
+}
+
+fn content_fits(
+    place: &str,
+    role: &Role,
+    content: &Value,
+    fields: &Map<String, Value>,
+) -> Result<(), Fault> {
+    let place = format!("{place}.content");
+    let calls = fields.get("tool_calls").is_some_and(Value::is_array);
+    match content {
+        Value::String(_) => Ok(()),
+        Value::Null if *role == Role::Assistant && calls => Ok(()),
+        Value::Array(parts) if !parts.is_empty() => {
+            match parts.iter().position(|part| !part.is_object()) {
+                None => Ok(()),
+                Some(i) => Err(Fault::field(
+                    &format!("{place}[{i}]"),
+                    &parts[i],
+                    "an object: a content part",
+                )),
+            }
+        }
+        other => Err(Fault::field(
+            &place,
+            other,
+            "a string or a list of content parts",
+        )),
+    }
+}

@@ -1,0 +1,109 @@
+//! The input side of a file run: what forms a prompt file may have, how a record becomes a
+//! request, and the compact index that lets a million of them be matched with earlier results
+//! and read again one by one. What is sent, and when, is decided elsewhere.
+
+mod check;
+mod duplicates;
+mod entry;
+mod fault;
+mod fields;
+mod file;
+mod id;
+mod index;
+mod json;
+mod messages;
+mod names;
+mod parse;
+mod records;
+mod source;
+mod stream;
+mod table;
+mod template;
+
+#[cfg(test)]
+mod tests;
+
+use std::path::Path;
+
+pub(crate) use check::Hooks;
+pub(crate) use entry::State;
+pub(crate) use fault::{Fault, InputError, InputErrors};
+pub(crate) use file::{InputFile, Item};
+pub(crate) use id::{auto_id, hash_prefix};
+pub(crate) use index::{FileIndex, Match, Matching, Positions, Tally, Totals};
+pub(crate) use parse::parse_record;
+pub(crate) use stream::StreamChecker;
+pub(crate) use table::CsvHeader;
+pub(crate) use template::{Template, UnknownVariable};
+
+/// How prompts are laid out in a file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Form {
+    /// One JSON object a line.
+    Jsonl,
+    /// Comma-separated, with a header row.
+    Csv,
+    /// Tab-separated, with a header row.
+    Tsv,
+    /// One prompt a line.
+    Text,
+}
+
+impl Form {
+    /// The form that the file's extension names.
+    pub(crate) fn of(path: &Path) -> Result<Self, InputError> {
+        const ACCEPTED: &str = ".jsonl, .ndjson, .csv, .tsv or .txt";
+        let error = |text: String| Err(InputError::of_file(path.display(), text));
+        if path.is_dir() {
+            return error("found a directory; directories come in a later release".to_owned());
+        }
+        let extension = path.extension().unwrap_or_default().to_string_lossy();
+        match extension.to_ascii_lowercase().as_str() {
+            "jsonl" | "ndjson" => Ok(Self::Jsonl),
+            "csv" => Ok(Self::Csv),
+            "tsv" => Ok(Self::Tsv),
+            "txt" => Ok(Self::Text),
+            "json" => error(format!(
+                "found a .json file; expected {ACCEPTED}: write one object per line and name it .jsonl"
+            )),
+            "" => error(format!(
+                "found a file without an extension; expected {ACCEPTED}"
+            )),
+            other => error(format!("found a .{other} file; expected {ACCEPTED}")),
+        }
+    }
+
+    /// The form of standard input, told by its first line that is not blank.
+    pub(crate) fn of_stream(start: &[u8]) -> Self {
+        match records::without_bom(start).trim_ascii_start().first() {
+            Some(b'{') => Self::Jsonl,
+            _ => Self::Text,
+        }
+    }
+
+    /// What separates the fields of a table.
+    fn delimiter(self) -> Option<u8> {
+        match self {
+            Self::Csv => Some(b','),
+            Self::Tsv => Some(b'\t'),
+            Self::Jsonl | Self::Text => None,
+        }
+    }
+}
+
+/// What is filled in where a record does not say it itself.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Settings {
+    /// The model.
+    pub(crate) model: Option<String>,
+    /// Instructions; a conversation that begins with its own keeps those.
+    pub(crate) system: Option<String>,
+    /// Makes the prompt from the fields of a record.
+    pub(crate) template: Option<Template>,
+    /// The most tokens to answer with.
+    pub(crate) max_tokens: Option<u32>,
+    /// Randomness.
+    pub(crate) temperature: Option<f64>,
+    /// Answers must be JSON objects.
+    pub(crate) json_mode: bool,
+}

@@ -1,0 +1,87 @@
+//! One record becomes one request: what the record says itself, then the run's defaults.
+
+use std::borrow::Cow;
+
+use super::fault::Fault;
+use super::json::{self, Said, prompt};
+use super::table::CsvHeader;
+use super::{Form, Settings};
+use crate::llm::request::{Request, ResponseFormat};
+
+/// Reads a record, without its line ending. A table's rows need the header.
+pub(crate) fn parse_record(
+    form: Form,
+    header: Option<&CsvHeader>,
+    bytes: &[u8],
+    settings: &Settings,
+) -> Result<Request, Fault> {
+    let text = utf8(bytes)?;
+    let template = settings.template.as_ref();
+    let said = match (form, header) {
+        (Form::Jsonl, _) => json::line(text, template)?,
+        (Form::Text, _) => {
+            let line = text.strip_suffix('\n').unwrap_or(text);
+            let line = line.strip_suffix('\r').unwrap_or(line);
+            let text = match template {
+                None => line.to_owned(),
+                Some(template) => template
+                    .render(|name| (name == "prompt").then_some(Cow::Borrowed(line)))
+                    .map_err(|unknown| Fault::new(unknown.to_string(), "only {{prompt}}"))?,
+            };
+            Said::new(prompt(text)?)
+        }
+        (Form::Csv | Form::Tsv, Some(header)) => Said::new(header.request(text, template)?),
+        (Form::Csv | Form::Tsv, None) => {
+            return Err(Fault::new("a row before the header", "a header row"));
+        }
+    };
+    Ok(settings.fill(said))
+}
+
+pub(super) fn utf8(bytes: &[u8]) -> Result<&str, Fault> {
+    std::str::from_utf8(bytes).map_err(|error| {
+        Fault::new(
+            format!(
+                "invalid UTF-8 at byte {} of the record",
+                error.valid_up_to()
+            ),
+            "UTF-8 text",
+        )
+    })
+}
+
+impl Settings {
+    /// Refuses what cannot fit any record of that form.
+    pub(super) fn check(&self, form: Form) -> Result<(), Fault> {
+        match (&self.template, form) {
+            (Some(template), Form::Text) => {
+                template.check("the line as a whole", ["prompt"].into_iter())
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn fill(&self, said: Said) -> Request {
+        let Said {
+            mut request,
+            format,
+        } = said;
+        let params = &mut request.params;
+        params.max_tokens = params.max_tokens.or(self.max_tokens);
+        params.temperature = params.temperature.or(self.temperature);
+        if self.json_mode && !format {
+            params.response_format = Some(ResponseFormat::JsonObject);
+        }
+        if request.model.is_none() {
+            request.model.clone_from(&self.model);
+        }
+        if request.system.is_none() {
+            request.system.clone_from(&self.system);
+        }
+        request
+    }
+}
+
+#[cfg(test)]
+#[path = "parse_tests.rs"]
+mod tests;

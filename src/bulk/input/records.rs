@@ -1,0 +1,195 @@
+//! Where a record ends: at a line end, or for tables at the line end that is not inside quotes.
+
+use memchr::{memchr, memchr_iter, memchr2};
+
+use super::Form;
+use super::fault::Fault;
+
+/// The longest record.
+pub(super) const LONGEST: usize = 64 << 20;
+
+/// A record in a chunk of bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Record {
+    /// Where it begins in the chunk.
+    pub(super) start: usize,
+    /// Where it ends, its line ending left out.
+    pub(super) end: usize,
+    /// Its first line, counted from 1.
+    pub(super) line: u64,
+}
+
+/// What stands at the beginning of some bytes.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Next {
+    /// A record, and where what follows it begins.
+    Record {
+        start: usize,
+        end: usize,
+        after: usize,
+    },
+    /// Nothing but blank lines up to there, then no whole record.
+    Partial(usize),
+    /// A quote that is still open at the end of the input.
+    Unclosed(usize),
+}
+
+/// The bytes without a byte order mark in front.
+pub(super) fn without_bom(bytes: &[u8]) -> &[u8] {
+    bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes)
+}
+
+pub(super) fn is_blank(line: &[u8]) -> bool {
+    line.trim_ascii().is_empty()
+}
+
+/// Finds the first record. `last` says that no more bytes follow.
+pub(super) fn next_record(form: Form, bytes: &[u8], last: bool) -> Next {
+    match form.delimiter() {
+        Some(delimiter) => next_row(bytes, delimiter, last),
+        None => next_line(bytes, last),
+    }
+}
+
+fn next_line(bytes: &[u8], last: bool) -> Next {
+    let mut start = 0;
+    loop {
+        let (end, after) = match memchr(b'\n', &bytes[start..]) {
+            Some(i) => (start + i, start + i + 1),
+            None if last && start < bytes.len() => (bytes.len(), bytes.len()),
+            None => return Next::Partial(start),
+        };
+        let line = &bytes[start..end];
+        if !is_blank(line) {
+            let end = end - usize::from(line.ends_with(b"\r"));
+            return Next::Record { start, end, after };
+        }
+        start = after;
+    }
+}
+
+fn next_row(bytes: &[u8], delimiter: u8, last: bool) -> Next {
+    let is_end = |b: &u8| matches!(b, b'\n' | b'\r');
+    let Some(start) = bytes.iter().position(|b| !is_end(b)) else {
+        return Next::Partial(bytes.len());
+    };
+    let row = &bytes[start..];
+    let end = match memchr2(b'\n', b'\r', row) {
+        Some(end) if memchr(b'"', &row[..end]).is_none() => Some(end),
+        _ => match quoted_row_end(row, delimiter) {
+            (Some(end), _) => Some(end),
+            (None, open) if last && open => return Next::Unclosed(start),
+            (None, _) => last.then_some(row.len()),
+        },
+    };
+    match end {
+        Some(end) => Next::Record {
+            start,
+            end: start + end,
+            after: (start + end + 1).min(bytes.len()),
+        },
+        None => Next::Partial(start),
+    }
+}
+
+/// The end of a row that holds quotes, or whether its last quote is still open.
+fn quoted_row_end(row: &[u8], delimiter: u8) -> (Option<usize>, bool) {
+    let mut field_start = true;
+    let mut at = 0;
+    while let Some(&byte) = row.get(at) {
+        if byte == b'"' && field_start {
+            loop {
+                match memchr(b'"', &row[at + 1..]) {
+                    None => return (None, true),
+                    Some(i) => at += i + 2,
+                }
+                if row.get(at) != Some(&b'"') {
+                    break;
+                }
+            }
+            field_start = false;
+            continue;
+        }
+        if matches!(byte, b'\n' | b'\r') {
+            return (Some(at), false);
+        }
+        field_start = byte == delimiter;
+        at += 1;
+    }
+    (None, false)
+}
+
+/// Cuts chunks into records and counts lines.
+pub(super) struct Splitter {
+    form: Form,
+    line: u64,
+}
+
+impl Splitter {
+    /// Begins on `line`.
+    pub(super) fn new(form: Form, line: u64) -> Self {
+        Self { form, line }
+    }
+
+    /// The line of what has not been cut yet.
+    pub(super) fn line(&self) -> u64 {
+        self.line
+    }
+
+    /// Puts the whole records of `bytes` into `out` and returns how many bytes they took. A fault
+    /// makes the rest unreadable; it is at [`line`](Self::line).
+    pub(super) fn split(
+        &mut self,
+        bytes: &[u8],
+        last: bool,
+        out: &mut Vec<Record>,
+    ) -> Result<usize, Fault> {
+        let mut at = 0;
+        loop {
+            let (start, end, after) = match next_record(self.form, &bytes[at..], last) {
+                Next::Record { start, end, after } => (at + start, at + end, at + after),
+                Next::Partial(skip) => {
+                    self.pass(&bytes[at..at + skip]);
+                    at += skip;
+                    return match bytes.len() - at > LONGEST {
+                        true => Err(too_long()),
+                        false => Ok(at),
+                    };
+                }
+                Next::Unclosed(start) => {
+                    self.pass(&bytes[at..at + start]);
+                    return Err(Fault::new(
+                        "a quoted field that is still open at the end of the file",
+                        "a closing quote",
+                    ));
+                }
+            };
+            self.pass(&bytes[at..start]);
+            if end - start > LONGEST {
+                return Err(too_long());
+            }
+            out.push(Record {
+                start,
+                end,
+                line: self.line,
+            });
+            self.pass(&bytes[start..after]);
+            at = after;
+        }
+    }
+
+    fn pass(&mut self, bytes: &[u8]) {
+        self.line += memchr_iter(b'\n', bytes).count() as u64;
+    }
+}
+
+fn too_long() -> Fault {
+    Fault::new(
+        "a record of more than 64 MiB",
+        "records of at most 64 MiB (is a quote or a line end missing?)",
+    )
+}
+
+#[cfg(test)]
+#[path = "records_tests.rs"]
+mod tests;

@@ -1,0 +1,148 @@
+//! Positioned reads from one open file, from any thread at once, and whether it has changed since
+//! it was opened. The handle is kept, so a file that is replaced by a rename goes on being read as
+//! it was.
+
+use std::fs::File;
+use std::io;
+use std::path::Path;
+use std::time::SystemTime;
+
+use memchr::memchr_iter;
+
+use super::Form;
+use super::records::{LONGEST, Next, next_record};
+
+/// An open regular file.
+#[derive(Debug)]
+pub(super) struct Source {
+    #[cfg(unix)]
+    file: File,
+    #[cfg(not(unix))]
+    file: parking_lot::Mutex<File>,
+    len: u64,
+    modified: Option<SystemTime>,
+}
+
+impl Source {
+    pub(super) fn open(path: &Path) -> io::Result<Self> {
+        // Looked at before opening, because opening a pipe waits for its writer.
+        if !std::fs::metadata(path)?.is_file() {
+            return Err(io::Error::other(
+                "it is not a regular file; pipe it in and name \"-\" as the input instead",
+            ));
+        }
+        let file = File::open(path)?;
+        let metadata = file.metadata()?;
+        Ok(Self {
+            #[cfg(unix)]
+            file,
+            #[cfg(not(unix))]
+            file: parking_lot::Mutex::new(file),
+            len: metadata.len(),
+            modified: metadata.modified().ok(),
+        })
+    }
+
+    /// Bytes in the file when it was opened.
+    pub(super) fn len(&self) -> u64 {
+        self.len
+    }
+
+    /// How the file differs from what was opened.
+    pub(super) fn change(&self) -> Option<String> {
+        #[cfg(unix)]
+        let metadata = self.file.metadata().ok()?;
+        #[cfg(not(unix))]
+        let metadata = self.file.lock().metadata().ok()?;
+        if metadata.len() != self.len {
+            let now = metadata.len();
+            return Some(format!("it had {} bytes and now has {now}", self.len));
+        }
+        (metadata.modified().ok() != self.modified).then(|| "it was written to".to_owned())
+    }
+
+    #[cfg(unix)]
+    fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+        std::os::unix::fs::FileExt::read_at(&self.file, buffer, offset)
+    }
+
+    #[cfg(not(unix))]
+    fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+        use std::io::{Read, Seek, SeekFrom};
+        let mut file = self.file.lock();
+        file.seek(SeekFrom::Start(offset))?;
+        file.read(buffer)
+    }
+
+    /// Fills the buffer as far as the file reaches; returns how far.
+    pub(super) fn fill(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+        let mut filled = 0;
+        while filled < buffer.len() {
+            match self.read_at(&mut buffer[filled..], offset + filled as u64) {
+                Ok(0) => break,
+                Ok(n) => filled += n,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(filled)
+    }
+
+    /// Exactly the bytes from `offset` to `end`.
+    pub(super) fn bytes(&self, offset: u64, end: u64) -> io::Result<Vec<u8>> {
+        let len = usize::try_from(end.saturating_sub(offset)).unwrap_or(usize::MAX);
+        let mut buffer = vec![0; len.min(LONGEST + 2)];
+        match self.fill(&mut buffer, offset)? == buffer.len() {
+            true => Ok(buffer),
+            false => Err(io::ErrorKind::UnexpectedEof.into()),
+        }
+    }
+
+    /// The first record from `offset` on, whose length is not known: its bytes, and where it begins
+    /// and what follows it.
+    pub(super) fn record(
+        &self,
+        form: Form,
+        offset: u64,
+    ) -> io::Result<Option<(Vec<u8>, u64, u64)>> {
+        let mut len = 16 << 10;
+        loop {
+            let mut buffer = vec![0; len];
+            let filled = self.fill(&mut buffer, offset)?;
+            buffer.truncate(filled);
+            let last = filled < len;
+            match next_record(form, &buffer, last) {
+                Next::Record { start, end, after } => {
+                    buffer.truncate(end);
+                    buffer.drain(..start);
+                    return Ok(Some((buffer, offset + start as u64, offset + after as u64)));
+                }
+                _ if last || len > LONGEST => return Ok(None),
+                _ => len *= 4,
+            }
+        }
+    }
+
+    /// The lines on which the given offsets are, in one pass over the file.
+    pub(super) fn lines_of(&self, offsets: &[u64]) -> io::Result<Vec<u64>> {
+        let mut order: Vec<usize> = (0..offsets.len()).collect();
+        order.sort_by_key(|&i| offsets[i]);
+        let mut lines = vec![0; offsets.len()];
+        let mut buffer = vec![0; 1 << 20];
+        let (mut at, mut line) = (0u64, 1u64);
+        for i in order {
+            while at < offsets[i] {
+                let want = usize::try_from(offsets[i] - at).unwrap_or(usize::MAX);
+                let want = want.min(buffer.len());
+                let n = self.fill(&mut buffer[..want], at)?;
+                if n == 0 {
+                    return Err(io::ErrorKind::UnexpectedEof.into());
+                }
+                line += memchr_iter(b'\n', &buffer[..n]).count() as u64;
+                at += n as u64;
+            }
+            lines[i] = line;
+        }
+        Ok(lines)
+    }
+}

@@ -1,0 +1,127 @@
+//! Standard input is checked line by line, since it cannot be read twice: what is kept of an item
+//! is a 128-bit hash of its id and its line.
+
+use std::collections::HashMap;
+
+use sha2::{Digest, Sha256};
+
+use super::fault::{Fault, InputError};
+use super::file::Item;
+use super::id::{auto_id, prefix};
+use super::parse::parse_record;
+use super::records::{LONGEST, is_blank, without_bom};
+use super::{Form, Settings};
+use crate::llm::hash::{digest, hex};
+
+const NAME: &str = "(standard input)";
+
+/// Maps that grow one at a time: a single one would take half as much again while it grows.
+const SHARDS: usize = 64;
+
+/// Set beside the line of an item without an id of its own.
+const AUTO: u32 = 1 << 31;
+
+type Key = [u32; 4];
+
+/// Checks the lines of standard input, in order.
+#[derive(Debug)]
+pub(crate) struct StreamChecker {
+    form: Form,
+    settings: Settings,
+    seen: Vec<HashMap<Key, u32>>,
+}
+
+impl StreamChecker {
+    /// For JSON lines or text; a table must be a file.
+    pub(crate) fn new(form: Form, settings: Settings) -> Result<Self, InputError> {
+        settings
+            .check(form)
+            .and_then(|()| match form.delimiter() {
+                None => Ok(()),
+                Some(_) => Err(Fault::new(
+                    "a table",
+                    "JSON lines or text; save it as a file",
+                )),
+            })
+            .map_err(|fault| InputError::of_file(NAME, fault.to_string()))?;
+        Ok(Self {
+            form,
+            settings,
+            seen: vec![HashMap::new(); SHARDS],
+        })
+    }
+
+    /// The item on a line, counted from 1; none if the line is blank.
+    pub(crate) fn check(&mut self, line: u64, bytes: &[u8]) -> Result<Option<Item>, InputError> {
+        let bytes = if line == 1 { without_bom(bytes) } else { bytes };
+        if is_blank(bytes) {
+            return Ok(None);
+        }
+        let item = self.item(line, bytes);
+        item.map(Some)
+            .map_err(|fault| InputError::at(NAME, line, fault))
+    }
+
+    fn item(&mut self, line: u64, bytes: &[u8]) -> Result<Item, Fault> {
+        if bytes.len() > LONGEST {
+            return Err(Fault::new("a line of more than 64 MiB", "at most 64 MiB"));
+        }
+        let mut request = parse_record(self.form, None, bytes, &self.settings)?;
+        let digest = digest(&request);
+        let line = u32::try_from(line).unwrap_or(u32::MAX).min(!AUTO);
+        let (id, mark) = match request.id.take() {
+            Some(id) => (id, line),
+            None => (self.next_auto_id(prefix(&digest)), line | AUTO),
+        };
+        let key = key(&id);
+        if let Some(earlier) = self.shard(&key).insert(key, mark) {
+            return Err(Fault::new(
+                format!("the id {id:?}, which line {} has already", earlier & !AUTO),
+                "an id of its own for every item",
+            ));
+        }
+        request.id = Some(id);
+        Ok(Item {
+            request,
+            request_hash: hex(&digest),
+        })
+    }
+
+    /// The ordinals given so far have no gaps, so the next one is found by bisection and needs no
+    /// counter.
+    fn next_auto_id(&mut self, request: u64) -> String {
+        let mut given = |ordinal: u32| {
+            let key = key(&auto_id(request, ordinal));
+            self.shard(&key)
+                .get(&key)
+                .is_some_and(|mark| mark & AUTO != 0)
+        };
+        let mut free = 1;
+        while given(free) {
+            free *= 2;
+        }
+        let mut taken = free / 2;
+        while free - taken > 1 {
+            let middle = taken + (free - taken) / 2;
+            match given(middle) {
+                true => taken = middle,
+                false => free = middle,
+            }
+        }
+        auto_id(request, free)
+    }
+
+    fn shard(&mut self, key: &Key) -> &mut HashMap<Key, u32> {
+        &mut self.seen[key[0] as usize % SHARDS]
+    }
+}
+
+fn key(id: &str) -> Key {
+    let digest = Sha256::digest(id.as_bytes());
+    let word = |i: usize| u32::from_le_bytes([0, 1, 2, 3].map(|j| digest[4 * i + j]));
+    [word(0), word(1), word(2), word(3)]
+}
+
+#[cfg(test)]
+#[path = "stream_tests.rs"]
+mod tests;

@@ -1,0 +1,192 @@
+//! A prompt with places for the fields of a record: `Translate {{text}} into {{language}}.`
+
+use std::borrow::Cow;
+use std::fmt;
+
+use super::fault::Fault;
+use super::names::{hint, listed};
+
+/// A parsed template.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Template {
+    parts: Vec<Part>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Part {
+    Text(String),
+    Variable(String),
+}
+
+/// A variable that a record has no field for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct UnknownVariable {
+    /// The name between the braces.
+    pub(crate) name: String,
+}
+
+impl fmt::Display for UnknownVariable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "the template's {{{{{}}}}} has no value", self.name)
+    }
+}
+
+impl std::error::Error for UnknownVariable {}
+
+impl Template {
+    /// Reads a template; the error names the column, counted in characters from 1.
+    pub(crate) fn parse(text: &str) -> Result<Self, String> {
+        let column = |at: usize| text[..at].chars().count() + 1;
+        let mut parts = Vec::new();
+        let mut at = 0;
+        while let Some(open) = text[at..].find("{{").map(|i| at + i) {
+            if open > at {
+                parts.push(Part::Text(text[at..open].to_owned()));
+            }
+            let inside = &text[open + 2..];
+            let end = inside.find(['{', '}']).unwrap_or(inside.len());
+            if !inside[end..].starts_with("}}") {
+                return Err(format!(
+                    "the template's \"{{{{\" at column {} is not closed by \"}}}}\"",
+                    column(open)
+                ));
+            }
+            let name = inside[..end].trim();
+            if name.is_empty() {
+                return Err(format!(
+                    "the template's \"{{{{\" at column {} names no field",
+                    column(open)
+                ));
+            }
+            parts.push(Part::Variable(name.to_owned()));
+            at = open + 2 + end + 2;
+        }
+        if at < text.len() {
+            parts.push(Part::Text(text[at..].to_owned()));
+        }
+        Ok(Self { parts })
+    }
+
+    /// The variables, as often as they occur.
+    pub(crate) fn variables(&self) -> impl Iterator<Item = &str> {
+        self.parts.iter().filter_map(|part| match part {
+            Part::Variable(name) => Some(name.as_str()),
+            Part::Text(_) => None,
+        })
+    }
+
+    /// The text with every variable replaced; what is put in is not looked at again.
+    pub(crate) fn render<'a>(
+        &self,
+        value: impl Fn(&str) -> Option<Cow<'a, str>>,
+    ) -> Result<String, UnknownVariable> {
+        let mut out = String::new();
+        for part in &self.parts {
+            match part {
+                Part::Text(text) => out.push_str(text),
+                Part::Variable(name) => match value(name) {
+                    Some(value) => out.push_str(&value),
+                    None => return Err(UnknownVariable { name: name.clone() }),
+                },
+            }
+        }
+        Ok(out)
+    }
+
+    /// Refuses variables that are not among `names`; `what` says what the names are.
+    pub(super) fn check<'a>(
+        &self,
+        what: &str,
+        names: impl Iterator<Item = &'a str> + Clone,
+    ) -> Result<(), Fault> {
+        let mut unknown: Vec<String> = Vec::new();
+        for variable in self.variables() {
+            if !names.clone().any(|name| name == variable) {
+                let text = format!("{{{{{variable}}}}}{}", hint(variable, names.clone()));
+                if !unknown.contains(&text) {
+                    unknown.push(text);
+                }
+            }
+        }
+        if unknown.is_empty() {
+            return Ok(());
+        }
+        Err(Fault::new(
+            format!("{} in the template", unknown.join(", ")),
+            format!("{what}: {}", listed(names)),
+        ))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn render(template: &str, value: &str) -> String {
+        Template::parse(template)
+            .unwrap()
+            .render(|_| Some(Cow::Borrowed(value)))
+            .unwrap()
+    }
+
+    #[test]
+    fn variables_are_replaced_once() {
+        assert_eq!(render("a {{x}} b {{ y }}", "{{x}}"), "a {{x}} b {{x}}");
+        assert_eq!(render("{{x}}{{x}}", "1"), "11");
+        assert_eq!(
+            render("no } braces { here }}", "1"),
+            "no } braces { here }}"
+        );
+    }
+
+    #[test]
+    fn names_may_hold_spaces_and_any_letters() {
+        let template = Template::parse("{{ Größe in cm }}, {{a.b-c}}").unwrap();
+        let names: Vec<&str> = template.variables().collect();
+        assert_eq!(names, ["Größe in cm", "a.b-c"]);
+    }
+
+    #[test]
+    fn broken_templates_name_the_column() {
+        for (text, message) in [
+            (
+                "é {{name",
+                "the template's \"{{\" at column 3 is not closed by \"}}\"",
+            ),
+            (
+                "{{a}} {{b} c}}",
+                "the template's \"{{\" at column 7 is not closed by \"}}\"",
+            ),
+            (
+                "{{a {{b}}",
+                "the template's \"{{\" at column 1 is not closed by \"}}\"",
+            ),
+            ("{{ }}", "the template's \"{{\" at column 1 names no field"),
+        ] {
+            assert_eq!(Template::parse(text).unwrap_err(), message);
+        }
+    }
+
+    #[test]
+    fn an_unknown_variable_is_named() {
+        let template = Template::parse("{{a}} {{b}}").unwrap();
+        let error = template
+            .render(|name| (name == "a").then_some(Cow::Borrowed("1")))
+            .unwrap_err();
+        assert_eq!(error.to_string(), "the template's {{b}} has no value");
+    }
+
+    #[test]
+    fn unknown_variables_are_reported_together_with_the_nearest_names() {
+        let template = Template::parse("{{nmae}} {{city}} {{nmae}} {{zip}}").unwrap();
+        let names = ["name", "city"];
+        let fault = template
+            .check("one of the columns", names.iter().copied())
+            .unwrap_err();
+        assert_eq!(
+            fault.to_string(),
+            "found {{nmae}} (did you mean \"name\"?), {{zip}} in the template; \
+             expected one of the columns: \"name\", \"city\""
+        );
+    }
+}

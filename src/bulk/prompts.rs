@@ -1,0 +1,180 @@
+//! The prompts of a run: a file that was checked whole, or a stream that is checked as it comes.
+
+use std::collections::HashMap;
+use std::io::Read;
+use std::path::Path;
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+
+use crate::base::cancel::Context;
+use crate::base::error::{Error, ErrorKind};
+use crate::llm::request::Request;
+
+use super::input::{Form, Hooks, InputFile, Matching, Settings, Template};
+
+/// What is filled in where a prompt does not say it itself. All of it is part of what makes two
+/// requests the same.
+#[derive(Debug, Clone, Default)]
+pub struct PromptSettings(pub(super) Settings);
+
+impl PromptSettings {
+    /// Nothing is filled in.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// The model. Default: none; the client's own is used and is no part of the request.
+    pub fn model(mut self, model: impl Into<String>) -> Self {
+        self.0.model = Some(model.into());
+        self
+    }
+
+    /// Instructions for conversations that bring none. Default: none.
+    pub fn system(mut self, text: impl Into<String>) -> Self {
+        self.0.system = Some(text.into());
+        self
+    }
+
+    /// Makes the prompt from the fields of a row or line, each named as `{{field}}`. Default: a
+    /// row's or line's `prompt` field.
+    ///
+    /// # Errors
+    /// When the braces do not match.
+    pub fn template(mut self, text: &str) -> Result<Self, Error> {
+        let template = Template::parse(text)
+            .map_err(|why| Error::new(ErrorKind::Invalid, format!("template: {why}")))?;
+        self.0.template = Some(template);
+        Ok(self)
+    }
+
+    /// The most tokens to answer with. Default: the provider's.
+    pub fn max_tokens(mut self, tokens: u32) -> Self {
+        self.0.max_tokens = Some(tokens);
+        self
+    }
+
+    /// Randomness. Default: the provider's.
+    pub fn temperature(mut self, temperature: f64) -> Self {
+        self.0.temperature = Some(temperature);
+        self
+    }
+
+    /// Asks for JSON objects. Default: no.
+    pub fn json_mode(mut self, yes: bool) -> Self {
+        self.0.json_mode = yes;
+        self
+    }
+
+    pub(crate) fn output_cap(&self) -> Option<u32> {
+        self.0.max_tokens
+    }
+}
+
+/// Prompts that a [`FileRun`](super::FileRun) can work off.
+pub struct Prompts {
+    pub(super) source: PromptSource,
+    pub(super) settings: PromptSettings,
+}
+
+pub(super) enum PromptSource {
+    File(CheckedFile),
+    Stream(Box<dyn Read + Send>),
+}
+
+pub(super) struct CheckedFile {
+    pub input: Arc<InputFile>,
+    pub items: Matching,
+    /// The models that requests name, by class.
+    pub models: Vec<Option<String>>,
+}
+
+/// A class is kept in 16 bits.
+const MOST_MODELS: usize = u16::MAX as usize;
+
+impl Prompts {
+    /// Opens a `.jsonl`, `.csv`, `.tsv` or `.txt` file and checks all of it. `on_progress` hears
+    /// how many of how many bytes have been checked.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Invalid`] with file, line, what was found and what was expected, for up to 20
+    /// faults at once.
+    pub fn open(
+        path: &Path,
+        settings: &PromptSettings,
+        ctx: &Context,
+        on_progress: &(dyn Fn(u64, u64) + Sync),
+    ) -> Result<Self, Error> {
+        let form = Form::of(path)?;
+        let input = InputFile::open(path, form, settings.0.clone())?;
+        let total = std::fs::metadata(path).map_or(0, |metadata| metadata.len());
+        let known = Mutex::new((HashMap::new(), Vec::new()));
+        let classify = |request: &Request| {
+            let mut known = known.lock();
+            if let Some(class) = known.0.get(&request.model) {
+                return *class;
+            }
+            let class = u16::try_from(known.1.len().min(MOST_MODELS)).unwrap_or(u16::MAX);
+            if usize::from(class) < MOST_MODELS {
+                known.0.insert(request.model.clone(), class);
+                known.1.push(request.model.clone());
+            }
+            class
+        };
+        let items = input.check(Hooks {
+            classify: &classify,
+            cancelled: &|| ctx.is_cancelled(),
+            progress: &|done| on_progress(done, total),
+        })?;
+        let models: Vec<Option<String>> = known.into_inner().1;
+        if models.len() >= MOST_MODELS {
+            return Err(Error::new(
+                ErrorKind::Invalid,
+                format!(
+                    "{}: more than {MOST_MODELS} different models",
+                    path.display()
+                ),
+            ));
+        }
+        Ok(Self {
+            source: PromptSource::File(CheckedFile {
+                input: Arc::new(input),
+                items,
+                models,
+            }),
+            settings: settings.clone(),
+        })
+    }
+
+    /// Reads JSON lines, or one prompt a line, from a stream such as standard input. Each line is
+    /// checked when it comes. The stream is read on a thread of its own, which is left behind if
+    /// it blocks when the run ends.
+    pub fn from_reader(reader: impl Read + Send + 'static, settings: &PromptSettings) -> Self {
+        Self {
+            source: PromptSource::Stream(Box::new(reader)),
+            settings: settings.clone(),
+        }
+    }
+
+    /// How many there are; `None` for a stream.
+    pub fn items(&self) -> Option<u64> {
+        self.file().map(|file| file.items.totals().items)
+    }
+
+    /// How many name no model; `None` for a stream.
+    pub fn without_model(&self) -> Option<u64> {
+        self.file().map(|file| file.items.totals().unnamed)
+    }
+
+    /// Input tokens in all, roughly; `None` for a stream.
+    pub fn estimated_tokens(&self) -> Option<u64> {
+        self.file().map(|file| file.items.totals().tokens)
+    }
+
+    fn file(&self) -> Option<&CheckedFile> {
+        match &self.source {
+            PromptSource::File(file) => Some(file),
+            PromptSource::Stream(_) => None,
+        }
+    }
+}

@@ -1,0 +1,236 @@
+//! Standard input: lines checked as they come, matched with an earlier output by id.
+
+use std::io::{BufRead, BufReader};
+use std::sync::Arc;
+use std::thread;
+
+use parking_lot::Mutex;
+use sha2::{Digest, Sha256};
+
+use crate::base::error::{Error, ErrorKind};
+use crate::llm::request::Request;
+
+use super::input::{Form, StreamChecker, hash_prefix};
+use super::lines::{Identified, Named};
+use super::list::{Feeder, Item};
+use super::prompts::{PromptSource, Prompts};
+use super::results::{PreviousLine, ResultsFile};
+
+/// One line of the stream.
+pub(crate) struct StreamItem {
+    pub request: Request,
+    pub named: Named,
+    supersedes: bool,
+}
+
+impl std::borrow::Borrow<Request> for StreamItem {
+    fn borrow(&self) -> &Request {
+        &self.request
+    }
+}
+
+impl Identified for Item<StreamItem> {
+    fn named(&self) -> Option<&Named> {
+        Some(&self.request.named)
+    }
+    fn supersedes(&self) -> bool {
+        self.request.supersedes
+    }
+}
+
+type Key = u128;
+
+fn key(id: &str) -> Key {
+    let digest = Sha256::digest(id.as_bytes());
+    let mut half = [0; 16];
+    half.copy_from_slice(&digest[..16]);
+    Key::from_be_bytes(half)
+}
+
+/// What an earlier output says, by id; the last line of an id wins.
+#[derive(Default)]
+pub(crate) struct Previous {
+    lines: Vec<(Key, u64, bool)>,
+    repeated: bool,
+}
+
+impl Previous {
+    pub(crate) fn add(&mut self, line: &PreviousLine) {
+        let hash = hash_prefix(&line.request_hash).unwrap_or(0);
+        self.lines.push((key(&line.id), hash, line.success));
+    }
+
+    pub(crate) fn seal(&mut self) {
+        let before = self.lines.len();
+        // Stable, so the last line of an id stays last, and turned round it is the one that
+        // deduplication keeps.
+        self.lines.reverse();
+        self.lines.sort_by_key(|(key, ..)| *key);
+        self.lines.dedup_by_key(|(key, ..)| *key);
+        self.repeated = self.lines.len() < before;
+    }
+
+    fn find(&self, id: &str) -> Option<(u64, bool)> {
+        let key = key(id);
+        let at = self
+            .lines
+            .binary_search_by_key(&key, |(key, ..)| *key)
+            .ok()?;
+        Some((self.lines[at].1, self.lines[at].2))
+    }
+}
+
+/// What the reading thread has seen.
+#[derive(Default)]
+struct Seen {
+    skipped: u64,
+    kept_failed: u64,
+    repeated: bool,
+    /// The ids in the order of the input, for putting results into that order.
+    order: Vec<Key>,
+}
+
+/// A stream that is being read.
+pub(crate) struct Reading(Arc<Mutex<Seen>>);
+
+/// Starts to read the stream on a thread of its own, which nobody joins: it may be blocked in a
+/// read for ever.
+pub(crate) fn read(
+    prompts: Prompts,
+    previous: Previous,
+    feeder: Feeder<StreamItem>,
+    keep_failed: bool,
+    most: Option<usize>,
+) -> Result<Reading, Error> {
+    let PromptSource::Stream(reader) = prompts.source else {
+        unreachable!("asked for streams only");
+    };
+    let seen = Arc::new(Mutex::new(Seen {
+        repeated: previous.repeated,
+        ..Seen::default()
+    }));
+    let mut lines = Lines {
+        reader: BufReader::with_capacity(1 << 16, reader),
+        settings: prompts.settings,
+        checker: None,
+        number: 0,
+        previous,
+        seen: seen.clone(),
+        keep_failed,
+        left: most.unwrap_or(usize::MAX),
+    };
+    thread::Builder::new()
+        .name("batchwright-source".to_owned())
+        .spawn(move || feeder.feed(std::iter::from_fn(|| lines.next().transpose())))
+        .map_err(|e| Error::new(ErrorKind::Invalid, format!("cannot start a thread: {e}")))?;
+    Ok(Reading(seen))
+}
+
+struct Lines<R> {
+    reader: BufReader<R>,
+    settings: super::prompts::PromptSettings,
+    checker: Option<StreamChecker>,
+    number: u64,
+    previous: Previous,
+    seen: Arc<Mutex<Seen>>,
+    keep_failed: bool,
+    left: usize,
+}
+
+impl<R: std::io::Read> Lines<R> {
+    fn next(&mut self) -> Result<Option<StreamItem>, Error> {
+        let mut line = Vec::new();
+        while self.left > 0 {
+            line.clear();
+            let read = self.reader.read_until(b'\n', &mut line);
+            let read = read.map_err(|e| {
+                Error::new(
+                    ErrorKind::Invalid,
+                    format!("cannot read standard input: {e}"),
+                )
+            })?;
+            if read == 0 {
+                return Ok(None);
+            }
+            self.number += 1;
+            if self.checker.is_none() && line.trim_ascii().is_empty() {
+                continue;
+            }
+            let checker = match &mut self.checker {
+                Some(checker) => checker,
+                none => {
+                    let form = Form::of_stream(&line);
+                    none.insert(StreamChecker::new(form, self.settings.0.clone())?)
+                }
+            };
+            let Some(item) = checker.check(self.number, &line)? else {
+                continue;
+            };
+            let id = item.request.id.clone().unwrap_or_default();
+            let before = self.previous.find(&id);
+            let mut seen = self.seen.lock();
+            seen.order.push(key(&id));
+            let same = before.filter(|(hash, _)| Some(*hash) == hash_prefix(&item.request_hash));
+            match same {
+                Some((_, true)) => {
+                    seen.skipped += 1;
+                    continue;
+                }
+                Some((_, false)) if self.keep_failed => {
+                    seen.kept_failed += 1;
+                    continue;
+                }
+                _ => {}
+            }
+            self.left -= 1;
+            return Ok(Some(StreamItem {
+                named: Named {
+                    id,
+                    request_hash: item.request_hash,
+                    model: item.request.model.clone(),
+                },
+                request: item.request,
+                supersedes: before.is_some(),
+            }));
+        }
+        Ok(None)
+    }
+}
+
+impl Reading {
+    /// Items that needed no sending: finished before, and failed before and left so.
+    pub(crate) fn skipped(&self) -> (u64, u64) {
+        let seen = self.0.lock();
+        (seen.skipped, seen.kept_failed)
+    }
+
+    /// True when the earlier output held several lines of one item.
+    pub(crate) fn repeated(&self) -> bool {
+        self.0.lock().repeated
+    }
+
+    /// Rewrites the output without superseded lines, in the order of the stream if asked to.
+    pub(crate) fn compact(&self, file: &mut ResultsFile, ordered: bool) -> Result<(), Error> {
+        let mut lines: Vec<(Key, u64)> = Vec::new();
+        file.scan(&mut |line, at| lines.push((key(&line.id), at)))?;
+        lines.sort_unstable_by(|a, b| (a.0, b.1).cmp(&(b.0, a.1)));
+        lines.dedup_by_key(|(key, _)| *key);
+        if !ordered {
+            lines.sort_unstable_by_key(|(_, at)| *at);
+            return file.rewrite(lines.into_iter().map(|(_, at)| at));
+        }
+        let mut places: Vec<(Key, usize)> = {
+            let seen = self.0.lock();
+            let places = seen.order.iter().enumerate();
+            places.map(|(place, key)| (*key, place)).collect()
+        };
+        places.sort_unstable();
+        let place = |key: &Key| {
+            let at = places.binary_search_by_key(key, |(key, _)| *key);
+            // What the stream does not have comes last, as it stood.
+            at.map_or(usize::MAX, |at| places[at].1)
+        };
+        lines.sort_by_cached_key(|(key, at)| (place(key), *at));
+        file.rewrite(lines.into_iter().map(|(_, at)| at))
+    }
+}

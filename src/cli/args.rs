@@ -1,0 +1,219 @@
+//! What can be typed, and the help that teaches it.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use super::simulate::SimulateArgs;
+use super::values::{at_least_one, per_minute, seconds, temperature, text_or_file};
+
+/// Takes thousands of LLM prompts to completion, loses none, and pays for each once
+#[derive(Debug, Parser)]
+#[command(name = "batchwright", version, arg_required_else_help = true)]
+pub struct Cli {
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    Run(Box<RunArgs>),
+    Providers(ProvidersArgs),
+    Simulate(Box<SimulateArgs>),
+}
+
+/// Run prompts to completion; run the same command again to resume
+///
+/// INPUT is checked whole before anything is sent. Results are written as they come, one JSON line
+/// an item; the output file is the checkpoint: a second run skips what is finished and runs what
+/// failed, changed or was never sent.
+#[derive(Debug, Args)]
+#[command(after_long_help = RUN_HELP)]
+pub struct RunArgs {
+    /// A .jsonl, .csv, .tsv or .txt file, or - for standard input
+    pub input: PathBuf,
+
+    /// File for the results; without it they go to standard output, which cannot be resumed from
+    #[arg(short, long, value_name = "FILE")]
+    pub output: Option<PathBuf>,
+
+    #[command(flatten)]
+    pub provider: ProviderArgs,
+
+    #[command(flatten)]
+    pub prompt: PromptArgs,
+
+    #[command(flatten)]
+    pub pace: PaceArgs,
+
+    /// What a failed item means for the others: `stop-critical` stops for errors that all share
+    /// (a refused key, an empty account, an unknown model)
+    #[arg(long, value_name = "POLICY", value_enum, default_value_t = OnError::StopCritical)]
+    pub on_error: OnError,
+
+    /// Keep the failed items of earlier runs as they are instead of trying them again
+    #[arg(long)]
+    pub keep_failed: bool,
+
+    /// Send at most this many items in this run
+    #[arg(long, value_name = "N", value_parser = at_least_one)]
+    pub max_items: Option<usize>,
+
+    /// Check the input and say what would be done; send nothing
+    #[arg(long)]
+    pub dry_run: bool,
+
+    /// Put the results into the order of the input when all is done
+    #[arg(long)]
+    pub ordered: bool,
+
+    /// Sync every write to the disk, so that finished results survive a power loss too
+    #[arg(long)]
+    pub fsync: bool,
+
+    /// Print the summary as JSON on standard output (with --output)
+    #[arg(long, requires = "output")]
+    pub json: bool,
+
+    #[command(flatten)]
+    pub show: ShowArgs,
+}
+
+const RUN_HELP: &str = "\
+Input lines (.jsonl; the forms may be mixed):
+  {\"id\": \"a-1\", \"prompt\": \"Name a prime.\"}
+  {\"id\": \"a-2\", \"messages\": [{\"role\": \"user\", \"content\": \"Name a prime.\"}]}
+  {\"custom_id\": \"a-3\", \"method\": \"POST\", \"url\": \"/v1/chat/completions\", \"body\": {…}}
+A .txt file holds one prompt a line. A .csv or .tsv file makes one prompt a row:
+  batchwright run mails.csv --template 'Is this spam? {{subject}} {{text}}' -o out.jsonl
+
+Exit codes:
+  0 all succeeded            3 finished, some items failed
+  1 could not run            4 stopped early, can be resumed
+  2 bad usage or input       130, 143 interrupted, what finished is saved";
+
+/// Where prompts go.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Provider")]
+pub struct ProviderArgs {
+    /// Provider; `batchwright providers` lists them [env: BATCHWRIGHT_PROVIDER] [default: the
+    /// first usable one]
+    #[arg(long, value_name = "NAME")]
+    pub provider: Option<String>,
+
+    /// Model for prompts that name none. Part of what makes two requests the same: naming another
+    /// one runs them again. BATCHWRIGHT_MODEL instead sets a default, which reruns nothing
+    #[arg(long, value_name = "NAME")]
+    pub model: Option<String>,
+
+    /// Address of the provider's API
+    #[arg(long, value_name = "URL")]
+    pub base_url: Option<String>,
+
+    /// Providers that take over what the first one finally failed, separated by commas
+    /// [env: BATCHWRIGHT_FALLBACK] [default: none]
+    #[arg(long, value_name = "NAMES", value_delimiter = ',')]
+    pub fallback: Option<Vec<String>>,
+}
+
+/// What is added to each prompt.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Prompts")]
+pub struct PromptArgs {
+    /// System text for prompts without their own; @FILE reads it from a file
+    #[arg(long, value_name = "TEXT", value_parser = text_or_file)]
+    pub system: Option<String>,
+
+    /// Makes the prompt of a row or line: {{column}} stands for its fields; @FILE reads it from a
+    /// file
+    #[arg(long, value_name = "TEXT", value_parser = text_or_file)]
+    pub template: Option<String>,
+
+    /// The most tokens to answer with [default: the provider's]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub max_tokens: Option<u32>,
+
+    /// Randomness, 0 to 2 [default: the provider's]
+    #[arg(long, value_name = "X", value_parser = temperature)]
+    pub temperature: Option<f64>,
+
+    /// Ask for answers that are JSON objects
+    #[arg(long)]
+    pub json_mode: bool,
+}
+
+/// How fast, and how patiently.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Pace")]
+pub struct PaceArgs {
+    /// Calls in flight [env: BATCHWRIGHT_SYNC_CONCURRENCY] [default: the provider's: 1 for a
+    /// local server, else 5]
+    #[arg(short = 'j', long, value_name = "N", value_parser = at_least_one)]
+    pub concurrency: Option<usize>,
+
+    /// Requests per minute [env: RATE_LIMIT_REQUESTS_PER_MINUTE] [default: learned from the
+    /// provider's replies]
+    #[arg(long, value_name = "N", value_parser = per_minute)]
+    pub rpm: Option<f64>,
+
+    /// Tokens per minute [env: RATE_LIMIT_TOKENS_PER_MINUTE] [default: learned]
+    #[arg(long, value_name = "N", value_parser = per_minute)]
+    pub tpm: Option<f64>,
+
+    /// Retries of an item at each provider
+    #[arg(long, value_name = "N", default_value_t = 3)]
+    pub max_retries: u8,
+
+    /// The longest wait for one call [env: AI_REQUEST_TIMEOUT] [default: 600s]
+    #[arg(long, value_name = "TIME", value_parser = seconds)]
+    pub timeout: Option<Duration>,
+
+    /// How long calls in flight may go on after Ctrl-C
+    #[arg(long, value_name = "TIME", default_value = "30s", value_parser = seconds)]
+    pub grace: Duration,
+}
+
+/// What is shown.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Display")]
+pub struct ShowArgs {
+    /// Progress on standard error: `auto` shows a bar on a terminal and a line now and then
+    /// elsewhere
+    #[arg(long, value_name = "WHEN", value_enum, default_value_t = When::Auto)]
+    pub progress: When,
+
+    /// Say nothing but errors
+    #[arg(short, long)]
+    pub quiet: bool,
+
+    /// Say more; twice: much more. Bodies and keys are never logged
+    #[arg(short, long, action = clap::ArgAction::Count)]
+    pub verbose: u8,
+}
+
+/// Show each provider: usable or why not, model, address, default concurrency
+#[derive(Debug, Args)]
+pub struct ProvidersArgs {
+    /// Model to assume for prompts that name none [env: BATCHWRIGHT_MODEL]
+    #[arg(long, value_name = "NAME")]
+    pub model: Option<String>,
+
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum OnError {
+    Continue,
+    Stop,
+    StopCritical,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum When {
+    Auto,
+    Always,
+    Never,
+}

@@ -1,0 +1,207 @@
+//! Everything for people, on standard error: progress, the summary, errors.
+
+use std::io::{IsTerminal, Write};
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
+
+use batchwright::{Phase, Progress, ProgressNotifier};
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+
+use super::args::{ShowArgs, When};
+
+/// Says a line. A closed standard error is nobody's problem.
+pub fn say(line: &str) {
+    let _ = writeln!(std::io::stderr(), "batchwright: {line}");
+}
+
+/// Says what went wrong.
+pub fn error(message: &str) {
+    let _ = writeln!(std::io::stderr(), "batchwright: error: {message}");
+}
+
+/// Starts the log as loud as asked; `RUST_LOG` overrides it.
+pub fn start_log(show: &ShowArgs) {
+    let level = match (show.quiet, show.verbose) {
+        (true, _) => "error",
+        (_, 0) => "warn",
+        (_, 1) => "batchwright=info,warn",
+        _ => "batchwright=debug,info",
+    };
+    let env = env_logger::Env::default().default_filter_or(level);
+    // A second start (in tests) is refused and harmless.
+    let _ = env_logger::Builder::from_env(env)
+        .format_timestamp_millis()
+        .try_init();
+}
+
+/// Progress as a bar or as lines, whichever suits.
+pub enum Display {
+    Bar(Box<ProgressBar>),
+    Lines(Mutex<Lines>),
+    Nothing,
+}
+
+/// When the next line is due.
+pub struct Lines {
+    next: Instant,
+    every: Duration,
+}
+
+impl Display {
+    pub fn new(show: &ShowArgs) -> Self {
+        let terminal = std::io::stderr().is_terminal()
+            && std::env::var_os("TERM").is_none_or(|term| term != "dumb");
+        match show.progress {
+            When::Never => Self::Nothing,
+            _ if show.quiet => Self::Nothing,
+            When::Auto | When::Always if terminal => {
+                let bar =
+                    ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr_with_hz(8));
+                bar.set_style(Self::spinner());
+                Self::Bar(Box::new(bar))
+            }
+            When::Auto => Self::lines(Duration::from_secs(10)),
+            When::Always => Self::lines(Duration::from_secs(1)),
+        }
+    }
+
+    fn lines(every: Duration) -> Self {
+        Self::Lines(Mutex::new(Lines {
+            next: Instant::now() + every,
+            every,
+        }))
+    }
+
+    fn spinner() -> ProgressStyle {
+        ProgressStyle::with_template("{spinner} {msg}")
+            .unwrap_or_else(|_| ProgressStyle::default_spinner())
+    }
+
+    fn bar() -> ProgressStyle {
+        ProgressStyle::with_template("[{bar:24}] {msg}")
+            .unwrap_or_else(|_| ProgressStyle::default_bar())
+            .progress_chars("=> ")
+    }
+
+    /// How far the check of the input has come.
+    pub fn checking(&self, done: u64, total: u64) {
+        if let Self::Bar(bar) = self {
+            bar.set_style(Self::bar());
+            bar.set_length(total.max(1));
+            bar.set_position(done);
+            bar.set_message(format!("checking the input, {} MB", total / 1_000_000));
+        }
+    }
+
+    /// Takes the bar away.
+    pub fn clear(&self) {
+        if let Self::Bar(bar) = self {
+            bar.finish_and_clear();
+        }
+    }
+}
+
+impl ProgressNotifier for Display {
+    fn on_progress(&self, progress: &Progress) {
+        match self {
+            Self::Nothing => {}
+            Self::Bar(bar) => {
+                if progress.phase == Phase::Finished {
+                    bar.finish_and_clear();
+                    return;
+                }
+                match progress.total {
+                    Some(total) => {
+                        bar.set_style(Self::bar());
+                        bar.set_length(total.max(1));
+                        bar.set_position(progress.completed + progress.failed);
+                    }
+                    None => bar.set_style(Self::spinner()),
+                }
+                bar.set_message(line(progress));
+            }
+            Self::Lines(lines) => {
+                let Ok(mut lines) = lines.lock() else { return };
+                let now = Instant::now();
+                if progress.phase != Phase::Finished && now >= lines.next {
+                    lines.next = now + lines.every;
+                    say(&line(progress));
+                }
+            }
+        }
+    }
+}
+
+/// One line of progress.
+fn line(progress: &Progress) -> String {
+    let settled = progress.completed + progress.failed;
+    let mut out = match (progress.total, progress.percent) {
+        (Some(total), Some(percent)) => {
+            format!("{}/{} {percent:.0}%", count(settled), count(total))
+        }
+        _ => format!("{} done", count(settled)),
+    };
+    out.push_str(&format!(" · {:.1}/s", progress.rate));
+    if progress.failed > 0 {
+        out.push_str(&format!(" · {} failed", count(progress.failed)));
+    }
+    out.push_str(&format!(" · {} in flight", progress.in_flight));
+    if progress.retries > 0 {
+        out.push_str(&format!(" · {} retries", count(progress.retries)));
+    }
+    let tokens = progress.input_tokens + progress.output_tokens;
+    if tokens > 0 {
+        out.push_str(&format!(" · {} tokens", count(tokens)));
+    }
+    if let Some(eta) = progress.eta.filter(|_| settled > 0) {
+        out.push_str(&format!(" · {} left", span(eta)));
+    }
+    if progress.phase == Phase::Stopping {
+        out.push_str(" · stopping");
+    }
+    if let Some(trouble) = &progress.trouble {
+        out.push_str(&format!(" · {trouble}"));
+    }
+    out
+}
+
+/// A count with its thousands set apart.
+pub fn count(n: u64) -> String {
+    let digits = n.to_string();
+    let mut out = String::with_capacity(digits.len() + digits.len() / 3);
+    for (i, digit) in digits.chars().enumerate() {
+        if i > 0 && (digits.len() - i) % 3 == 0 {
+            out.push(',');
+        }
+        out.push(digit);
+    }
+    out
+}
+
+/// A time in the unit that suits it.
+pub fn span(time: Duration) -> String {
+    let seconds = time.as_secs_f64();
+    match seconds {
+        s if s < 0.001 => format!("{:.2} ms", s * 1e3),
+        s if s < 1.0 => format!("{:.0} ms", s * 1e3),
+        s if s < 60.0 => format!("{s:.1} s"),
+        s if s < 3600.0 => format!("{}m {:02}s", (s / 60.0) as u64, s as u64 % 60),
+        s => format!("{}h {:02}m", (s / 3600.0) as u64, (s / 60.0) as u64 % 60),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn counts_and_spans_are_readable() {
+        assert_eq!(count(0), "0");
+        assert_eq!(count(999), "999");
+        assert_eq!(count(1_234_567), "1,234,567");
+        assert_eq!(span(Duration::from_millis(412)), "412 ms");
+        assert_eq!(span(Duration::from_micros(120)), "0.12 ms");
+        assert_eq!(span(Duration::from_secs(61)), "1m 01s");
+        assert_eq!(span(Duration::from_secs(7322)), "2h 02m");
+    }
+}

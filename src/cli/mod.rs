@@ -1,0 +1,31 @@
+//! The command line: arguments in, exit code out. Uses the library's public API alone.
+
+pub mod args;
+mod display;
+mod exit;
+mod provider;
+mod providers;
+mod run;
+mod signals;
+mod simulate;
+mod summary;
+mod values;
+
+pub use exit::Exit;
+
+use args::{Cli, Command};
+
+/// Carries out the command.
+pub fn execute(cli: Cli) -> Exit {
+    match cli.command {
+        Command::Run(args) => run::execute(&args),
+        Command::Providers(args) => providers::execute(&args),
+        Command::Simulate(args) => match simulate::run(&args, signals::wait_for_stop) {
+            Ok(()) => Exit::Success,
+            Err(error) => {
+                display::error(&error.to_string());
+                Exit::CouldNotRun
+            }
+        },
+    }
+}

@@ -1,0 +1,188 @@
+//! Which provider a run uses, and saying so.
+
+use std::time::Duration;
+
+use batchwright::{Client, LlmConfig, Plan, ProviderStatus, inspect, survey};
+
+use super::args::RunArgs;
+use super::run::Refusal;
+use super::values::{at_least_one, or_env, seconds};
+
+/// The clients of a run.
+pub struct Chosen {
+    pub client: Client,
+    pub concurrency: usize,
+    pub fallbacks: Vec<Client>,
+    /// The model for requests that name none, if it was not named on the command line.
+    pub default_model: Option<String>,
+}
+
+/// Takes the provider that was named, else the first usable one. `unnamed` counts the requests
+/// that name no model.
+pub fn choose(
+    args: &RunArgs,
+    unnamed: Option<u64>,
+    say: &dyn Fn(String),
+) -> Result<Chosen, Refusal> {
+    let text = |value: &str| Ok(value.to_owned());
+    let env = |flag: &Option<String>, name| or_env(flag.clone(), name, text).unwrap_or_default();
+    let provider = env(&args.provider.provider, "BATCHWRIGHT_PROVIDER");
+    let model = env(&args.provider.model, "BATCHWRIGHT_MODEL");
+    let base_url = args.provider.base_url.clone();
+    let pace = &args.pace;
+    let timeout = or_env(pace.timeout, "AI_REQUEST_TIMEOUT", seconds).map_err(Refusal::usage)?;
+    let calls = or_env(
+        pace.concurrency,
+        "BATCHWRIGHT_SYNC_CONCURRENCY",
+        at_least_one,
+    )
+    .map_err(Refusal::usage)?;
+    let all_named = unnamed == Some(0);
+
+    let status = match (provider, &base_url) {
+        (Some(name), url) => named(&name, url.as_deref(), model.as_deref(), all_named)?,
+        (None, Some(url)) => {
+            say("an address was given and no provider: taking it for an OpenAI-compatible server (--provider local)".to_owned());
+            named("local", Some(url), model.as_deref(), all_named)?
+        }
+        (None, None) => first_usable(model.as_deref(), all_named, say)?,
+    };
+    if status.provider != "extract" && status.model.is_none() && unnamed.is_some_and(|n| n > 0) {
+        return Err(Refusal::usage(format!(
+            "{} requests name no model, and {} has no default: use --model or BATCHWRIGHT_MODEL",
+            unnamed.unwrap_or(0),
+            status.provider
+        )));
+    }
+    if status.provider == "extract" {
+        say("extract is no model: each answer is the first 300 characters of its text".to_owned());
+    }
+    let client = build(status.config(), timeout, calls)?;
+    let concurrency = calls.unwrap_or_else(|| client.default_concurrency());
+    let at = status
+        .base_url
+        .as_deref()
+        .map_or_else(String::new, |url| format!(" at {url}"));
+    let with = status
+        .model
+        .as_deref()
+        .map_or_else(String::new, |model| format!(", model {model}"));
+    say(format!(
+        "provider {}{at}{with}, {concurrency} in flight",
+        status.provider
+    ));
+    Ok(Chosen {
+        client,
+        concurrency,
+        fallbacks: fallbacks(args, timeout, concurrency)?,
+        default_model: status.model.filter(|_| args.provider.model.is_none()),
+    })
+}
+
+fn build(
+    config: LlmConfig,
+    timeout: Option<Duration>,
+    calls: Option<usize>,
+) -> Result<Client, Refusal> {
+    let mut config = config;
+    if let Some(timeout) = timeout {
+        config = config.request_timeout(timeout);
+    }
+    if let Some(calls) = calls {
+        config = config.concurrency(calls);
+    }
+    config
+        .client()
+        .map_err(|error| Refusal::could_not_run(error.message()))
+}
+
+fn named(
+    name: &str,
+    base_url: Option<&str>,
+    model: Option<&str>,
+    all_named: bool,
+) -> Result<ProviderStatus, Refusal> {
+    let status = inspect(name, base_url, model, all_named)
+        .map_err(|error| Refusal::usage(error.message()))?;
+    // A missing model is told apart later, with the number of requests that need one.
+    if !status.usable && status.model.is_none() && !status.reason.contains("no model") {
+        return Err(Refusal::could_not_run(format!("{name}: {}", status.reason)));
+    }
+    if !status.usable && name == "local" {
+        return Err(Refusal::could_not_run(format!("{name}: {}", status.reason)));
+    }
+    Ok(status)
+}
+
+fn first_usable(
+    model: Option<&str>,
+    all_named: bool,
+    say: &dyn Fn(String),
+) -> Result<ProviderStatus, Refusal> {
+    let mut list = survey(model, all_named);
+    let Some(at) = list.iter().position(|status| status.usable) else {
+        return Err(Refusal::could_not_run(
+            "no provider can be used; see batchwright providers",
+        ));
+    };
+    for passed in &list[..at] {
+        say(format!("not {}: {}", passed.provider, passed.reason));
+    }
+    let chosen = list.swap_remove(at);
+    say(format!("taking {}: {}", chosen.provider, chosen.reason));
+    Ok(chosen)
+}
+
+/// The fallback list: `name` or `name:model`. The first provider's models mean nothing to the
+/// others, so each uses its own.
+fn fallbacks(
+    args: &RunArgs,
+    timeout: Option<Duration>,
+    calls: usize,
+) -> Result<Vec<Client>, Refusal> {
+    let list = |text: &str| Ok(text.split(',').map(str::to_owned).collect::<Vec<_>>());
+    let names = or_env(args.provider.fallback.clone(), "BATCHWRIGHT_FALLBACK", list)
+        .map_err(Refusal::usage)?
+        .unwrap_or_default();
+    names
+        .iter()
+        .map(|entry| entry.trim())
+        .filter(|entry| !entry.is_empty())
+        .map(|entry| {
+            let (name, model) = match entry.split_once(':') {
+                Some((name, model)) => (name, Some(model)),
+                None => (entry, None),
+            };
+            let status = inspect(name, None, model, false)
+                .map_err(|error| Refusal::usage(format!("--fallback: {error}")))?;
+            if !status.usable {
+                let hint = match (model, status.reason.contains("no model")) {
+                    (None, true) => format!("; write it as {name}:MODEL"),
+                    _ => String::new(),
+                };
+                return Err(Refusal::usage(format!(
+                    "--fallback {name}: {}{hint}",
+                    status.reason
+                )));
+            }
+            build(status.config().only_model(true), timeout, Some(calls))
+        })
+        .collect()
+}
+
+/// A changed default reruns nothing; whoever expects otherwise is told.
+pub fn note_changed_default(plan: &Plan, default: Option<&str>, say: &dyn Fn(String)) {
+    let Some(default) = default else { return };
+    let same = plan
+        .models_before
+        .iter()
+        .any(|model| model.contains(default));
+    if plan.done > 0 && !plan.models_before.is_empty() && !same {
+        say(format!(
+            "{} finished results came from {} and are kept; the default model is {default} now. \
+             Name it with --model to run them again",
+            plan.done,
+            plan.models_before.join(", ")
+        ));
+    }
+}

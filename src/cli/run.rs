@@ -1,0 +1,256 @@
+//! `batchwright run`: from arguments to a finished, or resumable, results file.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use batchwright::{
+    Context, Error, ErrorKind, ErrorPolicy, Extract, FileRun, FileRunError, FileRunOptions, Limits,
+    Output, PromptSettings, Prompts, Report, RetryPolicy, Route, StopReason,
+};
+
+use super::args::{OnError, RunArgs};
+use super::display::{self, Display, count};
+use super::exit::Exit;
+use super::provider::{self, Chosen};
+use super::signals::Signals;
+use super::summary;
+use super::values::{at_least_one, or_env, per_minute};
+
+/// Why nothing was sent.
+pub struct Refusal {
+    exit: Exit,
+    message: String,
+}
+
+impl Refusal {
+    pub fn usage(message: impl Into<String>) -> Self {
+        Self {
+            exit: Exit::Usage,
+            message: message.into(),
+        }
+    }
+
+    pub fn could_not_run(message: impl Into<String>) -> Self {
+        Self {
+            exit: Exit::CouldNotRun,
+            message: message.into(),
+        }
+    }
+}
+
+pub fn execute(args: &RunArgs) -> Exit {
+    display::start_log(&args.show);
+    run(args).unwrap_or_else(|refusal| {
+        display::error(&refusal.message);
+        refusal.exit
+    })
+}
+
+fn run(args: &RunArgs) -> Result<Exit, Refusal> {
+    let ctx = Context::new().with_grace(args.pace.grace);
+    let signals = Signals::watch(&ctx, args.show.quiet)
+        .map_err(|e| Refusal::could_not_run(format!("cannot watch for signals: {e}")))?;
+    let display = Arc::new(Display::new(&args.show));
+    let say = |line: String| {
+        if !args.show.quiet {
+            display::say(&line);
+        }
+    };
+
+    let settings = prompt_settings(args)?;
+    let limits = limits(args)?;
+    let prompts = open_input(args, &settings, &ctx, &display);
+    display.clear();
+    let prompts = match prompts {
+        Ok(prompts) => prompts,
+        Err(error) if error.kind() == ErrorKind::Cancelled => {
+            return Ok(signals.exit().unwrap_or(Exit::CouldNotRun));
+        }
+        Err(error) => return Err(Refusal::usage(error.message())),
+    };
+    let unnamed = prompts.without_model();
+    let tokens = prompts.estimated_tokens();
+    let options = FileRunOptions::new()
+        .keep_failed(args.keep_failed)
+        .max_items(args.max_items)
+        .ordered(args.ordered)
+        .fsync(args.fsync);
+    let run = FileRun::prepare(prompts, output(args), options).map_err(|error| match error {
+        FileRunError::Usage(error) => Refusal::usage(error.message()),
+        error => Refusal::could_not_run(error.to_string()),
+    })?;
+    let plan = run.plan().clone();
+    if !plan.resumable && args.output.is_some() {
+        say("the output is not a regular file: this run cannot be resumed".to_owned());
+    }
+    if let Some(total) = plan.total {
+        say(summary::plan_line(&plan, total));
+    }
+
+    let nothing_to_do = plan.to_send == Some(0);
+    let (route, concurrency) = if nothing_to_do {
+        (Route::new(Extract), 1)
+    } else {
+        let Chosen {
+            client,
+            concurrency,
+            fallbacks,
+            default_model,
+        } = provider::choose(args, unnamed, &say)?;
+        if unnamed != Some(0) {
+            provider::note_changed_default(&plan, default_model.as_deref(), &say);
+        }
+        let mut route = Route::limited(client, limits);
+        for fallback in fallbacks {
+            route = route.then(fallback, Limits::default());
+        }
+        (route, concurrency)
+    };
+    if args.dry_run {
+        let to_send = plan.to_send.map_or_else(
+            || "every line".to_owned(),
+            |n| format!("{} items", count(n)),
+        );
+        let tokens = tokens.map_or_else(String::new, |n| {
+            format!(", about {} input tokens in the whole input", count(n))
+        });
+        say(format!(
+            "dry run: would send {to_send} with {concurrency} in flight{tokens}; nothing was sent"
+        ));
+        return Ok(Exit::Success);
+    }
+
+    let retry = RetryPolicy::default().max_retries(args.pace.max_retries);
+    let report = run
+        .concurrency(concurrency)
+        .on_error(policy(args.on_error))
+        .context(&ctx)
+        .notifier(display.clone())
+        .run(route.retry(retry));
+    display.clear();
+    let report = report.map_err(|error| Refusal::could_not_run(error.message()))?;
+    let exit = exit(args, &report, &signals);
+    rescue(&report);
+    if let Err(error) = &report.compaction {
+        display::error(&format!("all results are saved, but {error}"));
+    }
+    if args.json {
+        summary::print_json(args, &report, exit);
+    }
+    if !args.show.quiet {
+        summary::print(args, &report, concurrency);
+    } else if let Some(stop) = &report.stop {
+        display::error(&format!("stopped: {stop}"));
+    }
+    Ok(exit)
+}
+
+fn policy(on_error: OnError) -> ErrorPolicy {
+    match on_error {
+        OnError::Continue => ErrorPolicy::ContinueOnError,
+        OnError::Stop => ErrorPolicy::StopOnError,
+        OnError::StopCritical => ErrorPolicy::StopOnCriticalError,
+    }
+}
+
+fn prompt_settings(args: &RunArgs) -> Result<PromptSettings, Refusal> {
+    let prompt = &args.prompt;
+    let mut settings = PromptSettings::new().json_mode(prompt.json_mode);
+    if let Some(model) = &args.provider.model {
+        settings = settings.model(model);
+    }
+    if let Some(system) = &prompt.system {
+        settings = settings.system(system);
+    }
+    if let Some(template) = &prompt.template {
+        settings = settings
+            .template(template)
+            .map_err(|error| Refusal::usage(error.message()))?;
+    }
+    if let Some(tokens) = prompt.max_tokens {
+        settings = settings.max_tokens(tokens);
+    }
+    if let Some(temperature) = prompt.temperature {
+        settings = settings.temperature(temperature);
+    }
+    Ok(settings)
+}
+
+fn limits(args: &RunArgs) -> Result<Limits, Refusal> {
+    let pace = &args.pace;
+    let rpm = or_env(pace.rpm, "RATE_LIMIT_REQUESTS_PER_MINUTE", per_minute);
+    let tpm = or_env(pace.tpm, "RATE_LIMIT_TOKENS_PER_MINUTE", per_minute);
+    let burst = or_env(None, "RATE_LIMIT_BURST_SIZE", at_least_one);
+    let mut limits = Limits::default();
+    if let Some(rpm) = rpm.map_err(Refusal::usage)? {
+        limits = limits.requests_per_minute(rpm);
+    }
+    if let Some(tpm) = tpm.map_err(Refusal::usage)? {
+        limits = limits.tokens_per_minute(tpm);
+    }
+    if let Some(burst) = burst.map_err(Refusal::usage)? {
+        limits = limits.burst(u32::try_from(burst).unwrap_or(u32::MAX));
+    }
+    Ok(limits)
+}
+
+fn open_input(
+    args: &RunArgs,
+    settings: &PromptSettings,
+    ctx: &Context,
+    display: &Display,
+) -> Result<Prompts, Error> {
+    if args.input == Path::new("-") {
+        return Ok(Prompts::from_reader(std::io::stdin(), settings));
+    }
+    Prompts::open(&args.input, settings, ctx, &|done, total| {
+        display.checking(done, total);
+    })
+}
+
+fn output(args: &RunArgs) -> Output {
+    match &args.output {
+        // A dry run leaves no trace.
+        Some(path) if args.dry_run && !path.exists() => Output::writer(std::io::sink()),
+        Some(path) => Output::file(path),
+        None if args.dry_run => Output::writer(std::io::sink()),
+        None => Output::writer(std::io::stdout()),
+    }
+}
+
+fn exit(args: &RunArgs, report: &Report, signals: &Signals) -> Exit {
+    if !report.unsaved.is_empty() && !matches!(report.stop, Some(StopReason::SinkClosed)) {
+        return Exit::CouldNotRun;
+    }
+    match &report.stop {
+        Some(StopReason::Cancelled) => return signals.exit().unwrap_or(Exit::StoppedEarly),
+        // A bad line of standard input is bad input; a file was checked before.
+        Some(StopReason::Fatal(_)) if args.input == Path::new("-") => return Exit::Usage,
+        Some(_) => return Exit::StoppedEarly,
+        None => {}
+    }
+    let summary = &report.summary;
+    if report.compaction.is_err() {
+        Exit::CouldNotRun
+    } else if summary.pending > 0 && args.max_items.is_none() {
+        Exit::StoppedEarly
+    } else if summary.failed > 0 {
+        Exit::SomeFailed
+    } else {
+        Exit::Success
+    }
+}
+
+/// Results that no file would take are shown rather than dropped.
+fn rescue(report: &Report) {
+    if report.unsaved.is_empty() || matches!(report.stop, Some(StopReason::SinkClosed)) {
+        return;
+    }
+    display::error(&format!(
+        "{} results could not be saved; here they are:",
+        report.unsaved.len()
+    ));
+    for line in &report.unsaved {
+        let _ = std::io::Write::write_all(&mut std::io::stderr(), line);
+    }
+}

@@ -1,0 +1,104 @@
+//! Ctrl-C and its kin: the first asks the run to wind down, the second ends it now.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::thread;
+use std::time::Duration;
+
+use batchwright::Context;
+use signal_hook::consts::{SIGINT, SIGTERM};
+
+use super::display;
+use super::exit::Exit;
+
+/// After a second signal, threads that cannot be woken (a connect under way) get this long.
+const LAST_WORDS: Duration = Duration::from_millis(600);
+
+/// The signals seen by a run.
+#[derive(Clone, Default)]
+pub struct Signals {
+    first: Arc<AtomicU8>,
+}
+
+impl Signals {
+    /// Ties the process's signals to the context from now on.
+    pub fn watch(ctx: &Context, quiet: bool) -> std::io::Result<Self> {
+        let signals = Self::default();
+        let (first, ctx) = (signals.first.clone(), ctx.clone());
+        each_signal(move |count, signal| {
+            if count == 1 {
+                first.store(signal, Ordering::SeqCst);
+                ctx.cancel();
+                if !quiet {
+                    display::say(&format!(
+                        "stopping: calls in flight may end within {} s; once more to end now",
+                        ctx.grace().as_secs()
+                    ));
+                }
+            } else if count == 2 {
+                ctx.abort();
+                thread::sleep(LAST_WORDS);
+                std::process::exit(i32::from(Exit::Signal(signal).code()));
+            }
+        })?;
+        Ok(signals)
+    }
+
+    /// The exit that a signal asked for, if one came.
+    pub fn exit(&self) -> Option<Exit> {
+        match self.first.load(Ordering::SeqCst) {
+            0 => None,
+            signal => Some(Exit::Signal(signal)),
+        }
+    }
+}
+
+/// Blocks until the program is asked to stop.
+pub fn wait_for_stop() {
+    let (tx, rx) = crossbeam_channel::bounded(1);
+    let watching = each_signal(move |_, _| {
+        let _ = tx.try_send(());
+    });
+    if watching.is_ok() {
+        let _ = rx.recv();
+    }
+}
+
+#[cfg(unix)]
+fn each_signal(mut seen: impl FnMut(usize, u8) + Send + 'static) -> std::io::Result<()> {
+    use signal_hook::consts::SIGHUP;
+    let mut signals = signal_hook::iterator::Signals::new([SIGINT, SIGTERM, SIGHUP])?;
+    thread::Builder::new()
+        .name("batchwright-signals".to_owned())
+        .spawn(move || {
+            for (i, signal) in signals.forever().enumerate() {
+                seen(i + 1, u8::try_from(signal).unwrap_or(15));
+            }
+        })
+        .map(drop)
+}
+
+/// Where signals cannot be waited for, flags are looked at.
+#[cfg(not(unix))]
+fn each_signal(mut seen: impl FnMut(usize, u8) + Send + 'static) -> std::io::Result<()> {
+    use std::sync::atomic::AtomicUsize;
+    let last = Arc::new(AtomicUsize::new(0));
+    for signal in [SIGINT, SIGTERM] {
+        signal_hook::flag::register_usize(signal, last.clone(), signal as usize)?;
+    }
+    thread::Builder::new()
+        .name("batchwright-signals".to_owned())
+        .spawn(move || {
+            let mut count = 0;
+            loop {
+                match last.swap(0, Ordering::SeqCst) {
+                    0 => thread::sleep(Duration::from_millis(50)),
+                    signal => {
+                        count += 1;
+                        seen(count, signal as u8);
+                    }
+                }
+            }
+        })
+        .map(drop)
+}

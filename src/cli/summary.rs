@@ -1,0 +1,191 @@
+//! What a run says of itself at its beginning and its end.
+
+use std::io::Write;
+
+use batchwright::{Plan, Report, StopReason, Summary};
+
+use super::args::RunArgs;
+use super::display::{self, count, span};
+use super::exit::Exit;
+
+/// What is to be done.
+pub fn plan_line(plan: &Plan, total: u64) -> String {
+    let mut parts = Vec::new();
+    let mut part = |n: u64, what: &str| {
+        if n > 0 {
+            parts.push(format!("{} {what}", count(n)));
+        }
+    };
+    part(plan.done, "finished before");
+    part(plan.failed_before, "failed before");
+    part(plan.changed, "changed");
+    part(plan.foreign, "results of other items kept");
+    part(plan.to_send.unwrap_or(0), "to send");
+    if plan.to_send == Some(0) {
+        parts.push("nothing to send".to_owned());
+    }
+    format!("{} items: {}", count(total), parts.join(", "))
+}
+
+/// The summary for people.
+pub fn print(args: &RunArgs, report: &Report, concurrency: usize) {
+    let summary = &report.summary;
+    if let Some(stop) = &report.stop {
+        display::say(&stop_line(stop));
+    }
+    let mut lines = vec![format!(
+        "{} items: {} completed{}, {} failed, {} pending",
+        count(summary.total),
+        count(summary.completed),
+        match summary.completed_before {
+            0 => String::new(),
+            n => format!(" ({} before)", count(n)),
+        },
+        count(summary.failed),
+        count(summary.pending),
+    )];
+    if summary.calls > 0 {
+        lines.extend(call_lines(summary, concurrency));
+    }
+    if !summary.errors.is_empty() {
+        let kinds: Vec<String> = summary
+            .errors
+            .iter()
+            .map(|(kind, n)| format!("{} {kind}", count(*n)))
+            .collect();
+        lines.push(row("failures", &kinds.join(", ")));
+    }
+    if let Some(path) = &args.output {
+        lines.push(row("results", &path.display().to_string()));
+    }
+    let resumable = args.output.is_some() && (summary.pending > 0 || summary.failed > 0);
+    if resumable && args.input != std::path::Path::new("-") {
+        let why = if summary.pending > 0 {
+            "to go on"
+        } else {
+            "to try the failed ones again"
+        };
+        lines.push(row(why, &command_line()));
+    }
+    display::say(&lines.join("\n"));
+}
+
+fn call_lines(summary: &Summary, concurrency: usize) -> Vec<String> {
+    let mut calls = format!("{}", count(summary.calls));
+    let mut notes = Vec::new();
+    for (n, what) in [
+        (summary.retries, "retries"),
+        (summary.rate_limited, "rate limited"),
+        (summary.possibly_paid_twice, "possibly paid twice"),
+        (summary.cut_off, "cut off in flight"),
+    ] {
+        if n > 0 {
+            notes.push(format!("{} {what}", count(n)));
+        }
+    }
+    if !notes.is_empty() {
+        calls.push_str(&format!(" ({})", notes.join(", ")));
+    }
+    let usage = &summary.usage;
+    let cached = match usage.cached_input_tokens {
+        0 => String::new(),
+        n => format!(" ({} cached)", count(n)),
+    };
+    let mut lines = vec![
+        row("calls", &calls),
+        row(
+            "tokens",
+            &format!(
+                "{} in{cached}, {} out",
+                count(usage.input_tokens),
+                count(usage.output_tokens)
+            ),
+        ),
+    ];
+    lines.push(row(
+        "cost",
+        &summary
+            .cost_usd
+            .map_or_else(|| "unknown".to_owned(), |usd| format!("${usd:.4}")),
+    ));
+    if let (Some(p50), Some(p95), Some(p99)) = (
+        summary.latency_p50,
+        summary.latency_p95,
+        summary.latency_p99,
+    ) {
+        let text = format!("p50 {}, p95 {}, p99 {}", span(p50), span(p95), span(p99));
+        lines.push(row("latency", &text));
+    }
+    let limited = match summary.limited_by() {
+        "concurrency" => format!("concurrency ({concurrency} in flight)"),
+        other => other.to_owned(),
+    };
+    lines.push(row(
+        "rate",
+        &format!(
+            "{:.1} items/s over {}, limited by {limited}",
+            summary.rate,
+            span(summary.busy)
+        ),
+    ));
+    if summary.truncated > 0 {
+        let text = format!(
+            "{} answers were cut at the token limit",
+            count(summary.truncated)
+        );
+        lines.push(row("truncated", &text));
+    }
+    lines
+}
+
+fn row(name: &str, text: &str) -> String {
+    format!("  {name:<10} {text}")
+}
+
+fn stop_line(stop: &StopReason) -> String {
+    match stop {
+        StopReason::Cancelled => "interrupted; what finished is saved".to_owned(),
+        StopReason::SinkClosed => "the reader of the results went away".to_owned(),
+        other => format!("stopped: {other}"),
+    }
+}
+
+/// The summary for programs.
+pub fn print_json(args: &RunArgs, report: &Report, exit: Exit) {
+    let value = serde_json::json!({
+        "summary": report.summary,
+        "limited_by": report.summary.limited_by(),
+        "stopped": report.stop.as_ref().map(ToString::to_string),
+        "output": args.output,
+        "exit_code": exit.code(),
+    });
+    let _ = writeln!(std::io::stdout(), "{value}");
+}
+
+/// This command, ready to be pasted into a shell.
+fn command_line() -> String {
+    let words: Vec<String> = std::env::args().map(|word| quoted(&word)).collect();
+    words.join(" ")
+}
+
+fn quoted(word: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "-_./:=,@%+".contains(c);
+    if !word.is_empty() && word.chars().all(plain) {
+        word.to_owned()
+    } else {
+        format!("'{}'", word.replace('\'', r"'\''"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn words_are_quoted_for_a_shell() {
+        assert_eq!(quoted("a-1/b.jsonl"), "a-1/b.jsonl");
+        assert_eq!(quoted("two words"), "'two words'");
+        assert_eq!(quoted("it's"), r"'it'\''s'");
+        assert_eq!(quoted(""), "''");
+    }
+}
