@@ -182,7 +182,10 @@ impl Error {
 
     /// Keeps the reply that could not be used, cut to 16 KiB.
     pub fn with_raw(mut self, raw: &str) -> Self {
-        let end = raw.floor_char_boundary(RAW_LIMIT);
+        let mut end = raw.len().min(RAW_LIMIT);
+        while !raw.is_char_boundary(end) {
+            end -= 1;
+        }
         self.0.raw = Some(raw[..end].to_owned());
         self
     }

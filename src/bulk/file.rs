@@ -170,7 +170,7 @@ enum Prepared {
         repeated: bool,
     },
     Stream {
-        prompts: Prompts,
+        prompts: Box<Prompts>,
         previous: Previous,
     },
 }
@@ -291,10 +291,11 @@ impl<'a> FileRun<'a> {
                 let mut ended =
                     surroundings.turn(backlog, self.output, tally, &runner, Waker::new())?;
                 drop(runner);
-                if ended.clean() && (repeated || options.ordered || ended.superseded > 0) {
-                    if let Some(file) = &mut ended.file {
-                        ended.report.compaction = compact_file(file, index, options.ordered);
-                    }
+                if ended.clean()
+                    && (repeated || options.ordered || ended.superseded > 0)
+                    && let Some(file) = &mut ended.file
+                {
+                    ended.report.compaction = compact_file(file, index, options.ordered);
                 }
                 Ok(ended.report)
             }
@@ -302,7 +303,7 @@ impl<'a> FileRun<'a> {
                 let (waker, woken) = Waker::new();
                 let (feeder, source) = Feeder::new(2 * self.concurrency, waker.clone());
                 let reading = stream::read(
-                    prompts,
+                    *prompts,
                     previous,
                     feeder,
                     self.options.keep_failed,
@@ -320,10 +321,9 @@ impl<'a> FileRun<'a> {
                 ended.report.summary.add_before(skipped, failed);
                 if ended.clean()
                     && (self.options.ordered || ended.superseded > 0 || reading.repeated())
+                    && let Some(file) = &mut ended.file
                 {
-                    if let Some(file) = &mut ended.file {
-                        ended.report.compaction = reading.compact(file, self.options.ordered);
-                    }
+                    ended.report.compaction = reading.compact(file, self.options.ordered);
                 }
                 Ok(ended.report)
             }
@@ -466,10 +466,10 @@ fn prepare_file(
 
 /// A few models are enough to tell that the default has changed.
 fn remember(models: &mut Vec<String>, model: Option<String>) {
-    if let Some(model) = model.filter(|_| models.len() < 8) {
-        if !models.contains(&model) {
-            models.push(model);
-        }
+    if let Some(model) = model.filter(|_| models.len() < 8)
+        && !models.contains(&model)
+    {
+        models.push(model);
     }
 }
 
@@ -490,6 +490,7 @@ fn prepare_stream(
         }
     };
     previous.seal();
+    let prompts = Box::new(prompts);
     Ok((Prepared::Stream { prompts, previous }, output))
 }
 

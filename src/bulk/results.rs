@@ -275,10 +275,10 @@ fn temporary(path: &Path) -> PathBuf {
 
 /// Makes the rename itself durable, where folders can be synced.
 fn sync_folder(path: &Path) {
-    if let Some(folder) = path.parent() {
-        if let Ok(folder) = File::open(folder) {
-            let _ = folder.sync_all();
-        }
+    if let Some(folder) = path.parent()
+        && let Ok(folder) = File::open(folder)
+    {
+        let _ = folder.sync_all();
     }
 }
 

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+#[cfg(feature = "simulate")]
 use super::simulate::SimulateArgs;
 use super::values::{at_least_one, per_minute, seconds, temperature, text_or_file};
 
@@ -20,6 +21,7 @@ pub struct Cli {
 pub enum Command {
     Run(Box<RunArgs>),
     Providers(ProvidersArgs),
+    #[cfg(feature = "simulate")]
     Simulate(Box<SimulateArgs>),
 }
 

@@ -7,6 +7,7 @@ mod provider;
 mod providers;
 mod run;
 mod signals;
+#[cfg(feature = "simulate")]
 mod simulate;
 mod summary;
 mod values;
@@ -20,6 +21,7 @@ pub fn execute(cli: Cli) -> Exit {
     match cli.command {
         Command::Run(args) => run::execute(&args),
         Command::Providers(args) => providers::execute(&args),
+        #[cfg(feature = "simulate")]
         Command::Simulate(args) => match simulate::run(&args, signals::wait_for_stop) {
             Ok(()) => Exit::Success,
             Err(error) => {

@@ -53,6 +53,7 @@ impl Signals {
     }
 }
 
+#[cfg(feature = "simulate")]
 /// Blocks until the program is asked to stop.
 pub fn wait_for_stop() {
     let (tx, rx) = crossbeam_channel::bounded(1);

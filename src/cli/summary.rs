@@ -71,7 +71,7 @@ pub fn print(args: &RunArgs, report: &Report, concurrency: usize) {
 }
 
 fn call_lines(summary: &Summary, concurrency: usize) -> Vec<String> {
-    let mut calls = format!("{}", count(summary.calls));
+    let mut calls = count(summary.calls).to_string();
     let mut notes = Vec::new();
     for (n, what) in [
         (summary.retries, "retries"),

@@ -86,6 +86,11 @@ pub(crate) enum Event<T, D> {
     Landed(Landed<T, D>),
     /// The caller took this many outcomes of a work that defers their release.
     Released(usize),
+    /// The number of permits changes while the run goes on.
+    #[cfg_attr(
+        not(test),
+        expect(dead_code, reason = "for a worker whose settings change")
+    )]
     SetConcurrency(usize),
     Stop(StopReason),
 }
@@ -407,7 +412,7 @@ impl<W: Work> Dispatcher<W> {
         );
         match (next, next_live) {
             (Next::RetryAt(at), _) => self.later(ticket, at),
-            (Next::NextStep, Some(step)) => {
+            (Next::FallBack, Some(step)) => {
                 while ticket.tries.step < step {
                     ticket.tries.next_step();
                 }

@@ -181,6 +181,7 @@ impl Bucket {
 #[derive(Debug, Default)]
 struct OutputSizes {
     recent: VecDeque<u64>,
+    seen: usize,
     reserve: Option<f64>,
 }
 
@@ -193,10 +194,9 @@ impl OutputSizes {
             self.recent.pop_front();
         }
         self.recent.push_back(tokens);
+        self.seen += 1;
         // Sorting on every reply would be waste: the percentile moves slowly.
-        if self.recent.len() >= Self::ENOUGH && self.recent.len() % 16 == 0
-            || self.recent.len() == Self::KEEP && tokens % 16 == 0
-        {
+        if self.seen.is_multiple_of(Self::ENOUGH) {
             let mut sorted: Vec<u64> = self.recent.iter().copied().collect();
             sorted.sort_unstable();
             self.reserve = Some(sorted[sorted.len() * 95 / 100] as f64);
@@ -359,32 +359,31 @@ impl Quota {
     fn learn(&mut self, hints: &RateHints, now: Time) {
         let in_flight = f64::from(self.in_flight);
         let burst = f64::from(self.given.burst);
-        if self.given.requests_per_minute.is_none() {
-            if let Some(window) = hints.requests {
-                learn_window(&mut self.requests, window, in_flight, now, |limit| {
-                    burst.min(limit.max(1.0))
-                });
-            }
+        if self.given.requests_per_minute.is_none()
+            && let Some(window) = hints.requests
+        {
+            learn_window(&mut self.requests, window, in_flight, now, |limit| {
+                burst.min(limit.max(1.0))
+            });
         }
-        if self.given.tokens_per_minute.is_none() {
-            if let Some(window) = hints.tokens {
-                let in_flight_tokens =
-                    in_flight * self.outputs.reserve.unwrap_or(FIRST_OUTPUT_GUESS);
-                learn_window(
-                    &mut self.tokens,
-                    window,
-                    in_flight_tokens,
-                    now,
-                    token_capacity,
-                );
-            }
+        if self.given.tokens_per_minute.is_none()
+            && let Some(window) = hints.tokens
+        {
+            let in_flight_tokens = in_flight * self.outputs.reserve.unwrap_or(FIRST_OUTPUT_GUESS);
+            learn_window(
+                &mut self.tokens,
+                window,
+                in_flight_tokens,
+                now,
+                token_capacity,
+            );
         }
         // Whatever pace was set, an allowance the server calls empty is waited for.
         for window in [hints.requests, hints.tokens].into_iter().flatten() {
-            if let (Some(0), Some(reset)) = (window.remaining, window.reset) {
-                if !is_minute(&window) {
-                    self.paused_until = self.paused_until.max(now.after(reset));
-                }
+            if let (Some(0), Some(reset)) = (window.remaining, window.reset)
+                && !is_minute(&window)
+            {
+                self.paused_until = self.paused_until.max(now.after(reset));
             }
         }
     }
@@ -502,6 +501,7 @@ impl Limiter {
         }
     }
 
+    #[cfg(test)]
     /// Gives back a reservation whose call was never made.
     pub fn give_back(&self, permit: Permit) {
         if let Some(state) = self.state.lock().get(permit.quota) {

@@ -90,7 +90,7 @@ pub enum Next {
     /// The same step again, not before then.
     RetryAt(Time),
     /// The next step of the route.
-    NextStep,
+    FallBack,
     /// The failure is final.
     GiveUp,
 }
@@ -125,7 +125,7 @@ pub fn decide(
         }
     }
     if more_steps && may_fall_back(policy, error) {
-        Next::NextStep
+        Next::FallBack
     } else {
         Next::GiveUp
     }
@@ -263,7 +263,7 @@ mod tests {
             ErrorKind::Invalid,
         ] {
             let (tries, error) = after(kind, 1);
-            assert_eq!(next(&tries, &error, true), Next::NextStep);
+            assert_eq!(next(&tries, &error, true), Next::FallBack);
             assert_eq!(next(&tries, &error, false), Next::GiveUp);
         }
     }
@@ -274,7 +274,7 @@ mod tests {
         assert_eq!(next(&tries, &error, true), Next::GiveUp);
         let policy = RetryPolicy::default().fall_back_when_blocked(true);
         let end = decide(&policy, true, &tries, &error, NOW, None, 0.0);
-        assert_eq!(end, Next::NextStep);
+        assert_eq!(end, Next::FallBack);
     }
 
     #[test]
@@ -286,7 +286,7 @@ mod tests {
             calls += 1;
             match next(&tries, &error, tries.step < 10) {
                 Next::RetryAt(_) => {}
-                Next::NextStep => tries.next_step(),
+                Next::FallBack => tries.next_step(),
                 Next::GiveUp => break,
             }
             assert!(calls < 100);

@@ -97,12 +97,12 @@ struct State<W: Work> {
     lost: Vec<Settled<W::Task, W::Done>>,
 }
 
+type EventOf<W> = Event<<W as Work>::Task, <W as Work>::Done>;
+
 struct Crank<'a, W: Work> {
     state: Mutex<State<W>>,
-    events: (
-        Sender<Event<W::Task, W::Done>>,
-        Receiver<Event<W::Task, W::Done>>,
-    ),
+    post: Sender<EventOf<W>>,
+    inbox: Receiver<EventOf<W>>,
     clock: &'a dyn Clock,
     ctx: &'a Context,
     waker: Waker,
@@ -111,8 +111,8 @@ struct Crank<'a, W: Work> {
 }
 
 impl<W: Work> Crank<'_, W> {
-    fn post(&self, event: Event<W::Task, W::Done>) {
-        let _ = self.events.0.send(event);
+    fn land(&self, event: EventOf<W>) {
+        let _ = self.post.send(event);
         self.turn();
     }
 
@@ -127,7 +127,7 @@ impl<W: Work> Crank<'_, W> {
             self.turn_locked(&mut state);
             drop(state);
             fence(Ordering::SeqCst);
-            if self.events.1.is_empty() {
+            if self.inbox.is_empty() {
                 return;
             }
         }
@@ -135,11 +135,11 @@ impl<W: Work> Crank<'_, W> {
 
     fn turn_locked(&self, state: &mut State<W>) {
         if state.tasks.is_none() {
-            while self.events.1.try_recv().is_ok() {}
+            while self.inbox.try_recv().is_ok() {}
             return;
         }
         let now = self.clock.now();
-        while let Ok(event) = self.events.1.try_recv() {
+        while let Ok(event) = self.inbox.try_recv() {
             state.dispatcher.handle(event, now);
         }
         // Asked here too: no call may start after a cancel, however late the caller's thread wakes.
@@ -194,6 +194,7 @@ where
     O: Send,
 {
     let (tasks, inbox) = bounded(shell.threads);
+    let (post, events) = unbounded();
     let crank = Crank {
         state: Mutex::new(State {
             dispatcher,
@@ -203,7 +204,8 @@ where
             giving_up: false,
             lost: Vec::new(),
         }),
-        events: unbounded(),
+        post,
+        inbox: events,
         clock: shell.clock,
         ctx: shell.ctx,
         waker: shell.waker.clone(),
@@ -251,7 +253,7 @@ fn work_off<W, R>(
 {
     for flight in inbox {
         let reply = call(runner, &flight.ticket, ctx);
-        crank.post(Event::Landed(landed(flight, reply)));
+        crank.land(Event::Landed(landed(flight, reply)));
     }
 }
 
@@ -303,10 +305,7 @@ fn wait_out<W: Work, O>(
     loop {
         let now = clock.now();
         if deadline.is_some_and(|at| at <= now) && !calls.is_cancelled() {
-            let _ = crank
-                .events
-                .0
-                .send(Event::Stop(StopReason::DeadlineExceeded));
+            let _ = crank.post.send(Event::Stop(StopReason::DeadlineExceeded));
             calls.abort();
         }
         if shell.ctx.is_cancelled() && grace_ends.is_none() {
@@ -354,9 +353,9 @@ fn wait_out<W: Work, O>(
         };
         if let (Some(outcome), Some(outlet)) = (outcome, outlet.as_mut()) {
             if (outlet.sink)(outcome).is_break() {
-                let _ = crank.events.0.send(Event::Stop(StopReason::SinkClosed));
+                let _ = crank.post.send(Event::Stop(StopReason::SinkClosed));
             }
-            let _ = crank.events.0.send(Event::Released(1));
+            let _ = crank.post.send(Event::Released(1));
         }
     }
 }

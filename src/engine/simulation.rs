@@ -63,7 +63,7 @@ impl ModelWork {
             task: item,
             cost: Cost {
                 input: 10 + item % 50,
-                output_cap: (item % 3 == 0).then_some(64),
+                output_cap: item.is_multiple_of(3).then_some(64),
             },
             class: self.class(item),
             tries,
@@ -322,11 +322,11 @@ impl Scene {
     fn arrive(&mut self, id: u64) {
         let (flight, result) = self.flying.remove(&id).expect("flight is in the air");
         if let Err(error) = &result {
-            if error.kind() == ErrorKind::RateLimited {
-                if let Some(wait) = error.retry_after() {
-                    let until = self.paused_until.entry(flight.ticket.quota()).or_default();
-                    *until = (*until).max(self.now.after(wait));
-                }
+            if error.kind() == ErrorKind::RateLimited
+                && let Some(wait) = error.retry_after()
+            {
+                let until = self.paused_until.entry(flight.ticket.quota()).or_default();
+                *until = (*until).max(self.now.after(wait));
             }
             if error.kind().is_critical() && flight.ticket.class.steps() == 1 {
                 self.critical_seen |= self.policy != ErrorPolicy::ContinueOnError;
@@ -446,7 +446,7 @@ impl Scene {
         assert_eq!(counters.in_flight, 0);
         assert!(self.flying.is_empty(), "finished with calls in the air");
         assert!(self.calls_after_critical <= self.permits);
-        let failed = work.items.iter().any(|i| *i == Item::Final { ok: false });
+        let failed = work.items.contains(&Item::Final { ok: false });
         match self.dispatcher.stop_reason() {
             None => {
                 for (i, item) in work.items.iter().enumerate() {

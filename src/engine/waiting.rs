@@ -89,6 +89,7 @@ impl<T> Waiting<T> {
             .min()
     }
 
+    #[cfg(test)]
     pub(crate) fn len(&self) -> usize {
         self.len
     }

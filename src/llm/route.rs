@@ -139,10 +139,10 @@ impl<'a> Route<'a> {
         last: &mut Option<(Vec<QuotaKey>, Class)>,
     ) -> Class {
         let keys = self.steps.iter().map(|step| step.client.quota(request));
-        if let Some((known, class)) = last {
-            if keys.clone().eq(known.iter().copied()) {
-                return class.clone();
-            }
+        if let Some((known, class)) = last
+            && keys.clone().eq(known.iter().copied())
+        {
+            return class.clone();
         }
         let keys: Vec<QuotaKey> = keys.collect();
         let now = self.clock.now();

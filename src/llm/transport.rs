@@ -351,7 +351,7 @@ impl Connector<()> for Tracking {
                 Arc::new(move |socket: Weak<dyn ShutdownHandle>| {
                     sockets.lock().push(socket.clone());
                     // A handshake may hang too, so the call learns of its socket at once.
-                    with_current(|call| call.attach(&[socket.clone()]));
+                    with_current(|call| call.attach(std::slice::from_ref(&socket)));
                     register(socket)
                 })
             },
@@ -419,11 +419,11 @@ impl Resolver for CachingResolver {
         };
         let now = Instant::now();
         let mut found = self.empty();
-        if let Some((until, addresses)) = self.known.lock().get(authority) {
-            if now < *until {
-                addresses.iter().for_each(|a| found.push(*a));
-                return Ok(found);
-            }
+        if let Some((until, addresses)) = self.known.lock().get(authority)
+            && now < *until
+        {
+            addresses.iter().for_each(|a| found.push(*a));
+            return Ok(found);
         }
         let addresses = self.inner.resolve(uri, config, NextTimeout::default())?;
         let entry = (now + ADDRESS_LIFE, addresses.iter().copied().collect());

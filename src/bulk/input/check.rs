@@ -102,7 +102,7 @@ pub(super) fn entries(
             if errors.is_empty() {
                 break;
             }
-            return Err(InputErrors::new(errors, more));
+            return Err(InputErrors::new(errors, !chunk.last));
         }
         std::mem::swap(&mut chunk, &mut next);
     }

@@ -66,11 +66,6 @@ impl InputError {
             text: text.to_string(),
         }
     }
-
-    /// The line, where there is one.
-    pub(crate) fn line(&self) -> Option<u64> {
-        self.line
-    }
 }
 
 impl fmt::Display for InputError {
@@ -124,11 +119,7 @@ impl InputErrors {
         }
     }
 
-    /// The errors that are shown, by line.
-    pub(crate) fn errors(&self) -> &[InputError] {
-        &self.errors
-    }
-
+    #[cfg(test)]
     /// True when the check was stopped rather than failed.
     pub(crate) fn is_cancelled(&self) -> bool {
         self.cancelled

@@ -181,6 +181,7 @@ impl FileIndex {
         self.entries.len()
     }
 
+    #[cfg(test)]
     /// What the check has counted.
     pub(crate) fn totals(&self) -> Totals {
         self.totals
@@ -218,6 +219,7 @@ impl FileIndex {
         self.entries[i].state()
     }
 
+    #[cfg(test)]
     /// True when it need not be sent again.
     pub(crate) fn is_done(&self, i: usize) -> bool {
         self.state(i) == State::Done

@@ -1,1 +1,92 @@
+use super::super::id::id_hash;
+use super::*;
 
+fn own(id: &str, request: u64, offset: u64) -> Entry {
+    Entry::new(id_hash(id), request, offset, 0)
+}
+
+fn auto(request: u64, offset: u64) -> Entry {
+    Entry::new(id_hash(&auto_id(request, 1)), request, offset, 0).automatic()
+}
+
+fn index(entries: Vec<Entry>) -> Matching {
+    Matching::new(entries, id_hash, Totals::default())
+}
+
+#[test]
+fn the_last_line_of_an_id_wins() {
+    let mut index = index((0..4).map(|i| own(&i.to_string(), i, 10 * i)).collect());
+    assert_eq!(index.mark("0", 0, true), Match::Done);
+    assert_eq!(index.mark("0", 0, false), Match::Failed);
+    assert_eq!(index.mark("1", 1, false), Match::Failed);
+    assert_eq!(index.mark("1", 1, true), Match::Done);
+    assert_eq!(index.mark("2", 2, true), Match::Done);
+    assert_eq!(index.mark("2", 9, true), Match::Changed);
+    assert_eq!(index.mark("x", 0, true), Match::Unknown);
+    assert_eq!(index.mark("x", 0, true), Match::Unknown);
+    let index = index.finish();
+    let states: Vec<State> = (0..4).map(|i| index.state(i)).collect();
+    assert_eq!(
+        states,
+        [State::Failed, State::Done, State::Changed, State::New]
+    );
+    assert!(index.is_done(1) && !index.is_done(2));
+    let tally = Tally {
+        new: 1,
+        done: 1,
+        failed: 1,
+        changed: 1,
+        unknown_lines: 2,
+    };
+    assert_eq!(index.tally(), tally);
+}
+
+#[test]
+fn automatic_ids_are_found_by_their_ordinal_in_every_order() {
+    let requests = [5, 6, 5, 5, 7, 6];
+    let entries = requests.iter().zip(0..).map(|(&r, i)| auto(r, 100 * i));
+    let mut index = index(entries.collect());
+    for (request, ordinal, found) in [(5, 3, true), (5, 4, false), (6, 2, true), (8, 1, false)] {
+        let found = if found { Match::Done } else { Match::Unknown };
+        assert_eq!(index.mark(&auto_id(request, ordinal), request, true), found);
+    }
+    let index = index.finish();
+    let ordinals: Vec<_> = (0..6).map(|i| index.ordinal(i).unwrap()).collect();
+    assert_eq!(ordinals, [1, 1, 2, 3, 1, 2]);
+    let done: Vec<_> = (0..6).filter(|&i| index.is_done(i)).collect();
+    assert_eq!(done, [3, 5]);
+    let positions = index.into_positions();
+    assert_eq!(positions.of(&auto_id(5, 3)), Some(3));
+    assert_eq!(positions.of(&auto_id(7, 1)), Some(4));
+    assert_eq!(positions.of(&auto_id(7, 2)), None);
+}
+
+#[test]
+fn a_hundred_thousand_items_take_24_bytes_each_in_every_order() {
+    const ITEMS: u64 = 100_000;
+    let mut entries = Vec::with_capacity(ITEMS as usize);
+    for i in 0..ITEMS {
+        entries.push(match i % 4 {
+            0 => auto(i % 1000, i * 50),
+            _ => own(&format!("item-{i}"), i, i * 50),
+        });
+    }
+    let (bytes, at) = (entries.capacity() * size_of::<Entry>(), entries.as_ptr());
+    assert_eq!(bytes, 24 * ITEMS as usize);
+    let mut index = index(entries);
+    for i in 0..ITEMS {
+        index.mark(&format!("item-{i}"), i, true);
+    }
+    let index = index.finish();
+    assert_eq!(index.tally().done, ITEMS * 3 / 4);
+    assert_eq!(index.tally().unknown_lines, ITEMS / 4);
+    assert!((0..ITEMS as usize).all(|i| index.offset(i) == i as u64 * 50));
+    let positions = index.into_positions();
+    assert!(
+        (1..ITEMS)
+            .step_by(4)
+            .all(|i| positions.of(&format!("item-{i}")) == Some(i as usize))
+    );
+    assert_eq!(positions.0.entries.as_ptr(), at, "sorted in place");
+    assert_eq!(positions.0.entries.capacity() * size_of::<Entry>(), bytes);
+}

@@ -21,20 +21,20 @@ mod table;
 mod template;
 
 #[cfg(test)]
+mod refused_tests;
+#[cfg(test)]
 mod tests;
 
 use std::path::Path;
 
 pub(crate) use check::Hooks;
 pub(crate) use entry::State;
-pub(crate) use fault::{Fault, InputError, InputErrors};
-pub(crate) use file::{InputFile, Item};
-pub(crate) use id::{auto_id, hash_prefix};
-pub(crate) use index::{FileIndex, Match, Matching, Positions, Tally, Totals};
-pub(crate) use parse::parse_record;
+pub(crate) use fault::InputError;
+pub(crate) use file::InputFile;
+pub(crate) use id::hash_prefix;
+pub(crate) use index::{FileIndex, Match, Matching};
 pub(crate) use stream::StreamChecker;
-pub(crate) use table::CsvHeader;
-pub(crate) use template::{Template, UnknownVariable};
+pub(crate) use template::Template;
 
 /// How prompts are laid out in a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -1,1 +1,294 @@
+use serde_json::{Value, json};
 
+use super::*;
+use crate::bulk::input::Template;
+use crate::llm::request::Role;
+
+fn json_line(line: &str) -> Result<Request, Fault> {
+    parse_record(Form::Jsonl, None, line.as_bytes(), &Settings::default())
+}
+
+fn with_template(template: &str) -> Settings {
+    Settings {
+        template: Some(Template::parse(template).unwrap()),
+        ..Settings::default()
+    }
+}
+
+fn fault(line: &str) -> String {
+    json_line(line).unwrap_err().to_string()
+}
+
+#[test]
+fn a_prompt_line_is_one_user_message() {
+    let request = json_line(r#"{"id":"a","prompt":"hi"}"#).unwrap();
+    assert_eq!(request, Request::new("hi").with_id("a"));
+    let request = json_line(r#"{"id":-7,"prompt":"hi","model":"m","system":"s"}"#).unwrap();
+    let expected = Request::new("hi").with_id("-7").with_model("m");
+    assert_eq!(request, expected.with_system("s"));
+    let request = json_line(r#"{"custom_id":18446744073709551615,"prompt":"hi"}"#).unwrap();
+    assert_eq!(request.id.as_deref(), Some("18446744073709551615"));
+    let request = json_line(r#"{"prompt":"hi","extra":{"top_k":5},"n":1}"#).unwrap();
+    assert_eq!(request, Request::new("hi").with_extra("top_k", 5.into()));
+}
+
+#[test]
+fn a_message_line_keeps_parts_calls_and_further_fields() {
+    let request = json_line(
+        r#"{"messages":[{"role":"developer","content":"d"},
+        {"role":"user","content":[{"type":"text","text":"t"}],"name":"n"},
+        {"role":"assistant","content":null,"tool_calls":[{"id":"c"}]},
+        {"role":"tool","content":"r","tool_call_id":"c"}]}"#,
+    )
+    .unwrap();
+    assert_eq!(request.id, None);
+    assert_eq!(request.messages.len(), 4);
+    assert_eq!(request.messages[0].role, Role::Developer);
+    assert_eq!(request.messages[1].text(), "t");
+    assert_eq!(request.messages[1].extra["name"], "n");
+    assert_eq!(request.messages[2].content, Value::Null);
+    assert_eq!(request.messages[3].extra["tool_call_id"], "c");
+}
+
+#[test]
+fn a_batch_line_maps_what_is_known_and_passes_on_the_rest() {
+    let line = json!({"custom_id": "c", "method": "POST", "url": "/v1/chat/completions", "body": {
+        "model": "m", "messages": [{"role": "user", "content": "q"}], "temperature": 1,
+        "top_p": 0.5, "seed": -3, "stop": "x", "max_completion_tokens": 9, "max_tokens": 9,
+        "response_format": {"type": "json_schema", "json_schema":
+            {"name": "a_b", "schema": {"type": "object"}, "strict": true, "description": "d"}},
+        "stream": false, "stream_options": {"a": 1}, "n": 1, "user": null, "top_k": 4,
+        "system": "untouched"}});
+    let request = json_line(&line.to_string()).unwrap();
+    assert_eq!(request.id.as_deref(), Some("c"));
+    assert_eq!(request.model.as_deref(), Some("m"));
+    assert_eq!(request.params.temperature, Some(1.0));
+    assert_eq!(request.params.top_p, Some(0.5));
+    assert_eq!(request.params.seed, Some(-3));
+    assert_eq!(request.params.stop, ["x"]);
+    assert_eq!(request.params.max_tokens, Some(9));
+    let Some(ResponseFormat::JsonSchema {
+        name,
+        schema,
+        strict,
+    }) = request.params.response_format
+    else {
+        panic!("no schema");
+    };
+    assert_eq!((name.as_str(), strict), ("a_b", true));
+    assert_eq!(schema, json!({"type": "object", "description": "d"}));
+    let extra = json!({"user": null, "top_k": 4, "system": "untouched"});
+    assert_eq!(Value::Object(request.extra), extra);
+}
+
+#[test]
+fn a_template_takes_any_object() {
+    let settings = with_template("{{city}} {{n}} {{ok}} {{x}}");
+    let line = r#"{"id":3,"city":"{{n}}","n":1.50,"ok":true,"x":12345678901234567890,"z":null,
+        "model":"m","system":"s","promt":"unused"}"#;
+    let request = parse_record(Form::Jsonl, None, line.as_bytes(), &settings).unwrap();
+    let expected = Request::new("{{n}} 1.5 true 12345678901234567890").with_id("3");
+    assert_eq!(request, expected.with_model("m").with_system("s"));
+    for (line, text) in [
+        (
+            r#"{"citi":"a"}"#,
+            "found {{city}} (did you mean \"citi\"?), {{n}}, {{ok}}, {{x}} in the template; \
+             expected one of the line's fields: \"citi\"",
+        ),
+        (
+            r#"{"city":null}"#,
+            "found null in \"city\"; expected a string, number or boolean for the template",
+        ),
+    ] {
+        let fault = parse_record(Form::Jsonl, None, line.as_bytes(), &settings).unwrap_err();
+        assert_eq!(fault.to_string(), text);
+    }
+    let empty = parse_record(
+        Form::Jsonl,
+        None,
+        br#"{"a":" "}"#,
+        &with_template("{{a}}\n"),
+    );
+    assert_eq!(empty.unwrap_err().found, "an empty prompt");
+}
+
+#[test]
+fn defaults_fill_only_what_a_record_does_not_say() {
+    let settings = Settings {
+        model: Some("default".to_owned()),
+        system: Some("sys".to_owned()),
+        max_tokens: Some(5),
+        temperature: Some(0.5),
+        json_mode: true,
+        ..Settings::default()
+    };
+    let parse = |line: &str| parse_record(Form::Jsonl, None, line.as_bytes(), &settings).unwrap();
+    let filled = parse(r#"{"prompt":"q"}"#);
+    assert_eq!(filled.model.as_deref(), Some("default"));
+    assert_eq!(filled.system.as_deref(), Some("sys"));
+    assert_eq!(filled.params.max_tokens, Some(5));
+    assert_eq!(filled.params.temperature, Some(0.5));
+    assert_eq!(
+        filled.params.response_format,
+        Some(ResponseFormat::JsonObject)
+    );
+    let own = parse(
+        r#"{"prompt":"q","model":"m","system":"s","max_tokens":1,"temperature":0,
+        "response_format":{"type":"text"}}"#,
+    );
+    assert_eq!(own.model.as_deref(), Some("m"));
+    assert_eq!(own.system.as_deref(), Some("s"));
+    assert_eq!(own.params.max_tokens, Some(1));
+    assert_eq!(own.params.temperature, Some(0.0));
+    assert_eq!(own.params.response_format, None);
+}
+
+#[test]
+fn text_lines_are_prompts_and_keep_their_blanks() {
+    let text = |line: &[u8], settings: &Settings| parse_record(Form::Text, None, line, settings);
+    let none = Settings::default();
+    assert_eq!(text(b" hi \r\n", &none).unwrap(), Request::new(" hi "));
+    let template = with_template("<{{prompt}}>");
+    assert_eq!(
+        text(b"a {{b}}", &template).unwrap(),
+        Request::new("<a {{b}}>")
+    );
+    assert_eq!(
+        text(b"ab\xffc", &none).unwrap_err().to_string(),
+        "found invalid UTF-8 at byte 2 of the record; expected UTF-8 text"
+    );
+}
+
+#[test]
+fn every_fault_says_what_was_found_and_what_was_expected() {
+    let accepted = "expected one of id, custom_id, prompt, messages, system, extra, model, \
+        temperature, top_p, seed, stop, max_tokens, max_completion_tokens, response_format, n, \
+        stream, stream_options";
+    let user = r#""messages":[{"role":"user","content":"q"}]"#;
+    let body = |fields: &str| format!(r#"{{"body":{{{user}{fields}}}}}"#);
+    let long = format!(r#"{{"id":"{}","prompt":"q"}}"#, "x".repeat(513));
+    let excerpt = format!("a string (\"{}…)", "x".repeat(58));
+    let cases: Vec<(String, String)> = [
+        ("[1]".into(), "found a list ([1]); expected one JSON object per line".to_owned()),
+        ("[".into(), "found the start of a JSON list; expected one JSON object per line".into()),
+        (r#"{"prompt":"a" x}"#.into(), "found invalid JSON (expected `,` or `}` at column 15); expected one JSON object per line".into()),
+        (r#"{"prompt":"a"} {"prompt":"b"}"#.into(), "found invalid JSON (trailing characters at column 16); expected one JSON object per line".into()),
+        (r#"{"promt":"a"}"#.into(), format!("found an unknown field \"promt\" (did you mean \"prompt\"?); {accepted}")),
+        (r#"{"prompt":"a","temprature":1}"#.into(), format!("found an unknown field \"temprature\" (did you mean \"temperature\"?); {accepted}")),
+        (r#"{"id":"a"}"#.into(), "found only the fields \"id\"; expected \"prompt\", \"messages\" or an OpenAI batch line with \"body\"".into()),
+        (format!(r#"{{"prompt":"a",{user}}}"#), "found both \"prompt\" and \"messages\"; expected one of them".into()),
+        (r#"{"prompt":["a"]}"#.into(), "found a list ([\"a\"]) in \"prompt\"; expected a string".into()),
+        (r#"{"prompt":" \n"}"#.into(), "found an empty prompt; expected some text".into()),
+        (r#"{"id":"","prompt":"a"}"#.into(), "found a string (\"\") in \"id\"; expected an id that is not empty, or none at all".into()),
+        (r#"{"id":1.5,"prompt":"a"}"#.into(), "found a number (1.5) in \"id\"; expected a string or an integer".into()),
+        (r#"{"id":null,"prompt":"a"}"#.into(), "found null in \"id\"; expected a string or an integer".into()),
+        (r#"{"id":"a\nb","prompt":"a"}"#.into(), "found a string (\"a\\nb\") in \"id\"; expected an id without control characters".into()),
+        (long, format!("found {excerpt} in \"id\"; expected at most 512 bytes, not 513")),
+        (r#"{"id":"a","custom_id":"b","prompt":"a"}"#.into(), "found \"id\" \"a\" beside \"custom_id\" \"b\"; expected one of them".into()),
+        (r#"{"prompt":"a","model":7}"#.into(), "found a number (7) in \"model\"; expected a string".into()),
+        (r#"{"prompt":"a","temperature":"hot"}"#.into(), "found a string (\"hot\") in \"temperature\"; expected a number".into()),
+        (r#"{"prompt":"a","max_tokens":0}"#.into(), "found a number (0) in \"max_tokens\"; expected an integer of at least 1".into()),
+        (r#"{"prompt":"a","seed":1.5}"#.into(), "found a number (1.5) in \"seed\"; expected an integer".into()),
+        (r#"{"prompt":"a","stop":[1]}"#.into(), "found a number (1) in \"stop\"; expected a string or a list of strings".into()),
+        (r#"{"prompt":"a","extra":1}"#.into(), "found a number (1) in \"extra\"; expected an object".into()),
+        (r#"{"prompt":"a","n":2}"#.into(), "found a number (2) in \"n\"; expected 1: one answer a request".into()),
+        (r#"{"system":"s","messages":[{"role":"system","content":"t"}]}"#.into(), "found \"system\" beside messages that begin with instructions; expected one of them".into()),
+        (r#"{"messages":[]}"#.into(), "found a list ([]) in \"messages\"; expected a list of messages".into()),
+        (r#"{"messages":["a"]}"#.into(), "found a string (\"a\") in \"messages[0]\"; expected an object with \"role\" and \"content\"".into()),
+        (r#"{"messages":[{"role":"bot","content":"a"}]}"#.into(), "found a string (\"bot\") in \"messages[0].role\"; expected system, developer, user, assistant or tool".into()),
+        (r#"{"messages":[{"role":"user"}]}"#.into(), "found null in \"messages[0].content\"; expected a string or a list of content parts".into()),
+        (r#"{"messages":[{"role":"assistant","content":null}]}"#.into(), "found null in \"messages[0].content\"; expected a string or a list of content parts".into()),
+        (r#"{"messages":[{"role":"user","content":[{},1]}]}"#.into(), "found a number (1) in \"messages[0].content[1]\"; expected an object: a content part".into()),
+        (r#"{"custom":"a","body":{}}"#.into(), "found an unknown field \"custom\"; expected one of custom_id, id, method, url, body".into()),
+        (r#"{"body":[]}"#.into(), "found a list ([]) in \"body\"; expected an object".into()),
+        (r#"{"body":{"input":"a"}}"#.into(), "found no \"messages\" in \"body\"; expected a list of messages".into()),
+        (r#"{"method":"GET","body":{}}"#.into(), "found a string (\"GET\") in \"method\"; expected \"POST\"".into()),
+        (r#"{"url":"/v1/embeddings","body":{}}"#.into(), "found a string (\"/v1/embeddings\") in \"url\"; expected \"/v1/chat/completions\", the only end point that is supported".into()),
+        (body(r#","stream":true"#), "found a boolean (true) in \"stream\"; expected false: answers of a bulk run are not streamed".into()),
+        (body(r#","max_tokens":1,"max_completion_tokens":2"#), "found \"max_tokens\" 1 beside \"max_completion_tokens\" 2; expected one of them".into()),
+        (body(r#","response_format":{"type":"xml"}"#), "found an object ({\"type\":\"xml\"}) in \"response_format\"; expected an object whose \"type\" is text, json_object or json_schema".into()),
+        (body(r#","response_format":{"type":"json_schema"}"#), "found null in \"response_format.json_schema\"; expected an object with \"name\" and \"schema\"".into()),
+        (body(r#","response_format":{"type":"json_schema","json_schema":{"name":"a b","schema":{}}}"#), "found a string (\"a b\") in \"response_format.json_schema\"; expected a \"name\" of at most 64 letters, digits, _ and -".into()),
+        (body(r#","response_format":{"type":"json_schema","json_schema":{"name":"a"}}"#), "found null in \"response_format.json_schema\"; expected an object as \"schema\"".into()),
+    ]
+    .into();
+    for (line, text) in cases {
+        assert_eq!(fault(&line), text, "{line}");
+    }
+}
+
+#[test]
+fn rows_use_their_columns() {
+    let csv = |header: &str, row: &str, template: Option<&str>| {
+        let settings = template.map_or_else(Settings::default, with_template);
+        let header = CsvHeader::parse(Form::Csv, header.as_bytes(), settings.template.as_ref())?;
+        parse_record(Form::Csv, Some(&header), row.as_bytes(), &settings)
+    };
+    assert_eq!(
+        csv("prompt, id ,model", "\"a\nb\",7,m", None).unwrap(),
+        Request::new("a\nb").with_id("7")
+    );
+    assert_eq!(csv("id,prompt", ",a", None).unwrap(), Request::new("a"));
+    assert_eq!(
+        csv(
+            "custom_id,a b",
+            "x,\"{{a b}}, \"\"1\"\"\"",
+            Some("<{{ a b }}>")
+        )
+        .unwrap(),
+        Request::new("<{{a b}}, \"1\">").with_id("x")
+    );
+    for (header, row, template, text) in [
+        (
+            "question,id",
+            "",
+            None,
+            "found the columns \"question\", \"id\"; expected one named \"prompt\", or a template \
+             such as --template 'Summarize: {{question}}'",
+        ),
+        (
+            "question,id",
+            "",
+            Some("{{qestion}} {{x}}"),
+            "found {{qestion}} (did you mean \"question\"?), {{x}} in the template; expected one \
+             of the columns: \"question\", \"id\"",
+        ),
+        (
+            "prompt,prompt",
+            "",
+            None,
+            "found 2 columns named \"prompt\"; expected one column of that name",
+        ),
+        (
+            "prompt,id",
+            "a,b,c",
+            None,
+            "found a row of 3 fields; expected 2, as the header has",
+        ),
+        (
+            "prompt",
+            "\" \"",
+            None,
+            "found an empty prompt; expected some text",
+        ),
+        (
+            "id,prompt",
+            "\"a\nb\",c",
+            None,
+            "found a string (\"a\\nb\") in \"id\"; expected an id without control characters",
+        ),
+    ] {
+        assert_eq!(csv(header, row, template).unwrap_err().to_string(), text);
+    }
+}
+
+#[test]
+fn a_text_template_knows_only_the_prompt() {
+    let settings = with_template("{{promt}}");
+    assert_eq!(
+        settings.check(Form::Text).unwrap_err().to_string(),
+        "found {{promt}} (did you mean \"prompt\"?) in the template; \
+         expected the line as a whole: \"prompt\""
+    );
+    assert!(settings.check(Form::Jsonl).is_ok());
+}

@@ -1,1 +1,139 @@
+use super::super::table::fields;
+use super::super::tests::Random;
+use super::*;
 
+/// The records of `bytes` when they arrive in pieces of at most `piece` bytes.
+fn split(form: Form, bytes: &[u8], piece: usize) -> Result<Vec<(usize, Record)>, Fault> {
+    let mut splitter = Splitter::new(form, 1);
+    let (mut from, mut to) = (0, 0);
+    let mut out = Vec::new();
+    loop {
+        to = (to + piece).min(bytes.len());
+        let mut records = Vec::new();
+        let used = splitter.split(&bytes[from..to], to == bytes.len(), &mut records)?;
+        out.extend(records.into_iter().map(|r| (from, r)));
+        from += used;
+        if to == bytes.len() {
+            return Ok(out);
+        }
+    }
+}
+
+#[test]
+fn random_tables_are_read_like_the_csv_crate_reads_them() {
+    let mut random = Random(7);
+    let mut compared = 0;
+    for round in 0..20_000 {
+        let len = random.below(40);
+        let alphabet = b"ab,,\"\"\"\n\r \t";
+        let bytes: Vec<u8> = (0..len)
+            .map(|_| alphabet[random.below(alphabet.len())])
+            .collect();
+        let Ok(whole) = split(Form::Csv, &bytes, usize::MAX / 2) else {
+            continue;
+        };
+        let mut reader = csv::ReaderBuilder::new()
+            .has_headers(false)
+            .flexible(true)
+            .from_reader(&bytes[..]);
+        let expected: Vec<Vec<String>> = reader
+            .records()
+            .map(|r| r.unwrap().iter().map(str::to_owned).collect())
+            .collect();
+        let text = std::str::from_utf8(&bytes).unwrap();
+        for piece in [usize::MAX / 2, 1, 3] {
+            let cut = split(Form::Csv, &bytes, piece).unwrap();
+            let read: Vec<Vec<String>> = cut
+                .iter()
+                .map(|(from, r)| fields(&text[from + r.start..from + r.end], b','))
+                .map(|row| row.into_iter().map(String::from).collect())
+                .collect();
+            assert_eq!(read, expected, "{text:?} in round {round}");
+            let lines =
+                |cut: &[(usize, Record)]| cut.iter().map(|(_, r)| r.line).collect::<Vec<_>>();
+            assert_eq!(lines(&cut), lines(&whole), "{text:?}");
+        }
+        for (from, record) in &whole {
+            let before = &bytes[..from + record.start];
+            assert_eq!(record.line, 1 + memchr_iter(b'\n', before).count() as u64);
+        }
+        compared += expected.len();
+    }
+    assert!(compared > 20_000, "{compared}");
+}
+
+#[test]
+fn written_tables_come_back_field_by_field() {
+    let mut random = Random(11);
+    let pieces = ["a", "ü", "\"", ",", "\n", "\r\n", "\t", " ", "{{x}}"];
+    let table: Vec<Vec<String>> = (0..500)
+        .map(|_| {
+            let field = |random: &mut Random| {
+                let n = random.below(6) + 1;
+                (0..n).map(|_| pieces[random.below(pieces.len())]).collect()
+            };
+            (0..3).map(|_| field(&mut random)).collect()
+        })
+        .collect();
+    for (form, delimiter) in [(Form::Csv, b','), (Form::Tsv, b'\t')] {
+        let mut writer = csv::WriterBuilder::new()
+            .delimiter(delimiter)
+            .from_writer(Vec::new());
+        table
+            .iter()
+            .for_each(|row| writer.write_record(row).unwrap());
+        let bytes = writer.into_inner().unwrap();
+        let text = std::str::from_utf8(&bytes).unwrap();
+        for piece in [usize::MAX / 2, 7] {
+            let read: Vec<_> = split(form, &bytes, piece)
+                .unwrap()
+                .into_iter()
+                .map(|(from, r)| fields(&text[from + r.start..from + r.end], delimiter))
+                .collect();
+            assert_eq!(read, table);
+        }
+    }
+}
+
+#[test]
+fn lines_are_counted_over_blank_ones() {
+    let bytes = b"\n  \r\na\r\n\nb\n \nc";
+    for piece in 1..=bytes.len() {
+        let found: Vec<(&[u8], u64)> = split(Form::Text, bytes, piece)
+            .unwrap()
+            .into_iter()
+            .map(|(from, r)| (&bytes[from + r.start..from + r.end], r.line))
+            .collect();
+        let expected: [(&[u8], u64); 3] = [(b"a", 3), (b"b", 5), (b"c", 7)];
+        assert_eq!(found, expected, "in pieces of {piece}");
+    }
+}
+
+#[test]
+fn an_open_quote_is_a_fault_on_the_line_of_its_row() {
+    let mut splitter = Splitter::new(Form::Csv, 1);
+    let mut records = Vec::new();
+    let fault = splitter
+        .split(b"a,b\n\n\"c\nd\",\"e\nf", true, &mut records)
+        .unwrap_err();
+    assert_eq!(
+        fault.found,
+        "a quoted field that is still open at the end of the file"
+    );
+    assert_eq!((records.len(), splitter.line()), (1, 3));
+}
+
+#[test]
+fn a_record_beyond_the_limit_is_a_fault() {
+    let bytes = vec![b'x'; LONGEST + 1];
+    for last in [false, true] {
+        let mut splitter = Splitter::new(Form::Text, 4);
+        let fault = splitter.split(&bytes, last, &mut Vec::new()).unwrap_err();
+        assert_eq!(fault.found, "a record of more than 64 MiB");
+        assert_eq!(splitter.line(), 4);
+    }
+    let mut records = Vec::new();
+    let mut splitter = Splitter::new(Form::Text, 1);
+    splitter.split(&bytes[1..], true, &mut records).unwrap();
+    assert_eq!(records.len(), 1);
+}

@@ -1,1 +1,238 @@
+//! Whole files: checked and read again, and what the tests of files share.
 
+use std::fs;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use super::fault::InputErrors;
+use super::file::Item;
+use super::*;
+use crate::llm::hash::request_hash;
+use crate::llm::request::Request;
+
+/// A small generator (SplitMix64), so that runs repeat.
+pub(super) struct Random(pub(super) u64);
+
+impl Random {
+    pub(super) fn below(&mut self, n: usize) -> usize {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        ((z ^ (z >> 31)) % n as u64) as usize
+    }
+}
+
+/// A file that is removed at the end of its test.
+pub(super) struct Scratch(pub(super) PathBuf);
+
+impl Scratch {
+    pub(super) fn new(extension: &str, content: impl AsRef<[u8]>) -> Self {
+        static COUNT: AtomicU64 = AtomicU64::new(0);
+        let n = COUNT.fetch_add(1, Ordering::Relaxed);
+        let name = format!("batchwright-input-{}-{n}.{extension}", std::process::id());
+        let path = std::env::temp_dir().join(name);
+        fs::write(&path, content).unwrap();
+        Self(path)
+    }
+
+    pub(super) fn open(&self, settings: Settings) -> Result<InputFile, InputErrors> {
+        InputFile::open(&self.0, Form::of(&self.0).unwrap(), settings)
+    }
+
+    pub(super) fn check(&self) -> Result<(InputFile, Matching), String> {
+        let input = self.open(Settings::default()).map_err(|e| self.shown(&e))?;
+        let index = input.check(hooks()).map_err(|e| self.shown(&e))?;
+        Ok((input, index))
+    }
+
+    /// The text of an error, with a short name for the file.
+    pub(super) fn shown(&self, errors: &impl ToString) -> String {
+        errors
+            .to_string()
+            .replace(&self.0.display().to_string(), "p")
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        let _ = fs::remove_file(&self.0);
+    }
+}
+
+pub(super) fn hooks() -> Hooks<'static> {
+    Hooks {
+        classify: &|request| request.messages.len() as u16,
+        cancelled: &|| false,
+        progress: &|_| {},
+    }
+}
+
+pub(super) fn items(input: &InputFile, index: &FileIndex) -> Vec<Item> {
+    (0..index.len())
+        .map(|i| input.read(i, index).unwrap())
+        .collect()
+}
+
+#[test]
+fn the_extension_names_the_form() {
+    for (name, form) in [
+        ("a.jsonl", Form::Jsonl),
+        ("a.NDJSON", Form::Jsonl),
+        ("a.Csv", Form::Csv),
+        ("a.tsv", Form::Tsv),
+        ("a.b.txt", Form::Text),
+    ] {
+        assert_eq!(Form::of(Path::new(name)).unwrap(), form);
+    }
+    for (name, text) in [
+        (
+            "a.json",
+            "a.json: found a .json file; expected .jsonl, .ndjson, .csv, .tsv or .txt: write one object per line and name it .jsonl",
+        ),
+        (
+            "a.xlsx",
+            "a.xlsx: found a .xlsx file; expected .jsonl, .ndjson, .csv, .tsv or .txt",
+        ),
+        (
+            "a",
+            "a: found a file without an extension; expected .jsonl, .ndjson, .csv, .tsv or .txt",
+        ),
+        (
+            "/",
+            "/: found a directory; directories come in a later release",
+        ),
+    ] {
+        assert_eq!(Form::of(Path::new(name)).unwrap_err().to_string(), text);
+    }
+    assert_eq!(Form::of_stream(b"\xef\xbb\xbf\n\r\n {\"a\"}"), Form::Jsonl);
+    assert_eq!(Form::of_stream(b"\n[1]"), Form::Text);
+    assert_eq!(Form::of_stream(b""), Form::Text);
+}
+
+#[test]
+fn mixed_lines_are_counted_and_read_again() {
+    let content = [
+        r#"{"custom_id":"a","body":{"model":"m","messages":[{"role":"user","content":"one"}]}}"#,
+        r#"{"prompt":"two"}"#,
+        "",
+        r#"{"id":5,"messages":[{"role":"user","content":"three"},{"role":"user","content":"x"}]}"#,
+        r#"{"prompt":"two"}"#,
+    ]
+    .join("\r\n");
+    let file = Scratch::new("jsonl", format!("\u{feff}{content}"));
+    let (input, index) = file.check().unwrap();
+    let totals = index.totals();
+    assert_eq!((totals.items, totals.unnamed), (4, 3));
+    assert_eq!(totals.bytes, content.len() as u64 + 3);
+    let index = index.finish();
+    assert_eq!((index.offset(0), index.end(3)), (3, totals.bytes));
+    assert_eq!([index.class(0), index.class(2)], [1, 2]);
+    let items = items(&input, &index);
+    let tokens: u64 = items
+        .iter()
+        .map(|i| u64::from(i.request.estimated_tokens()))
+        .sum();
+    assert_eq!(totals.tokens, tokens);
+    let hash = request_hash(&Request::new("two"));
+    let ids: Vec<&str> = items
+        .iter()
+        .map(|i| i.request.id.as_deref().unwrap())
+        .collect();
+    assert_eq!(ids, ["a", &hash[..16], "5", &format!("{}-2", &hash[..16])]);
+    assert_eq!(items[3].request_hash, hash);
+    assert_eq!(Some(index.request_prefix(3)), hash_prefix(&hash));
+}
+
+#[test]
+fn random_files_are_read_again_exactly() {
+    let mut random = Random(3);
+    for round in 0..60 {
+        let mut content = if round % 2 == 0 { "\u{feff}" } else { "" }.to_owned();
+        let mut expected = Vec::new();
+        for i in 0..random.below(300) + 1 {
+            let text = "äb\" \\".repeat(random.below(200) + 1);
+            let line = serde_json::json!({"id": i, "prompt": text}).to_string();
+            expected.push(Request::new(text).with_id(i.to_string()));
+            content += &line;
+            content += ["\n", "\r\n", "\n\n", "\n \r\n"][random.below(4)];
+        }
+        if round % 3 == 0 {
+            content.truncate(content.trim_end().len());
+        }
+        let file = Scratch::new("jsonl", &content);
+        let (input, index) = file.check().unwrap();
+        let index = index.finish();
+        let read: Vec<Request> = items(&input, &index)
+            .into_iter()
+            .map(|i| i.request)
+            .collect();
+        assert_eq!(read, expected);
+    }
+}
+
+#[test]
+fn files_of_many_chunks_are_cut_between_records() {
+    let mut random = Random(5);
+    let mut content = String::from("id,prompt\r\n");
+    let mut expected = Vec::new();
+    for i in 0..400 {
+        let text = "line \"one\",\nline two\r\n".repeat(random.below(2000) + 1);
+        content += &format!("{i},\"{}\"\r\n", text.replace('"', "\"\""));
+        expected.push(Request::new(text).with_id(i.to_string()));
+    }
+    // Longer than a chunk.
+    let text = "y\n".repeat(3 << 20);
+    content += &format!("last,\"{text}\"");
+    expected.push(Request::new(text).with_id("last"));
+    let file = Scratch::new("csv", &content);
+    let seen = AtomicU64::new(0);
+    let input = file.open(Settings::default()).unwrap();
+    let hooks = Hooks {
+        progress: &|bytes| seen.store(bytes, Ordering::Relaxed),
+        ..hooks()
+    };
+    let index = input.check(hooks).unwrap().finish();
+    assert_eq!(seen.into_inner(), content.len() as u64);
+    let read: Vec<Request> = items(&input, &index)
+        .into_iter()
+        .map(|i| i.request)
+        .collect();
+    assert!(read == expected);
+}
+
+/// Run with `--release --ignored --nocapture`; the file is named by the environment.
+#[test]
+#[ignore = "a measurement"]
+fn a_million_prompts_are_checked_in_flat_memory() {
+    let Some(path) = std::env::var_os("BATCHWRIGHT_BIG_INPUT") else {
+        return;
+    };
+    let peak = || {
+        let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+        let line = status
+            .lines()
+            .find(|line| line.starts_with("VmHWM"))
+            .unwrap_or("");
+        line.split_whitespace()
+            .nth(1)
+            .and_then(|kb| kb.parse().ok())
+            .unwrap_or(0_u64)
+    };
+    let before = peak();
+    let start = std::time::Instant::now();
+    let input = InputFile::open(Path::new(&path), Form::Jsonl, Settings::default()).unwrap();
+    let index = input.check(hooks()).unwrap();
+    let (checked, after) = (start.elapsed(), peak());
+    let index = index.finish();
+    let sorted = start.elapsed();
+    let read = (0..index.len())
+        .step_by(10)
+        .filter(|&i| input.read(i, &index).is_ok())
+        .count();
+    println!(
+        "{:?}: checked in {checked:?}, sorted at {sorted:?}, {read} read again at {:?}; peak {before} -> {after} kB",
+        index.totals(),
+        start.elapsed()
+    );
+}

@@ -191,13 +191,13 @@ fn decode_success(vendor: &Vendor, body: &[u8]) -> Result<Response, Error> {
             .with_sent(Sent::Answered)
             .with_raw(&text)
     };
-    if let Some(Value::String(refusal)) = answer.refusal {
-        if !refusal.is_empty() {
-            return Err(answered(
-                ErrorKind::Blocked,
-                format!("the model refused: {refusal}"),
-            ));
-        }
+    if let Some(Value::String(refusal)) = answer.refusal
+        && !refusal.is_empty()
+    {
+        return Err(answered(
+            ErrorKind::Blocked,
+            format!("the model refused: {refusal}"),
+        ));
     }
     let finish_reason = match choice.finish_reason.as_deref().unwrap_or("") {
         "stop" => FinishReason::Stop,
@@ -370,10 +370,10 @@ fn refusal(vendor: &Vendor, reply: &HttpReply) -> Error {
         _ => {}
     }
     let mut message = said.text(vendor, status);
-    if kind == ErrorKind::Auth {
-        if let Some(variable) = vendor.key_vars.first() {
-            message = format!("{message}; check {variable}");
-        }
+    if kind == ErrorKind::Auth
+        && let Some(variable) = vendor.key_vars.first()
+    {
+        message = format!("{message}; check {variable}");
     }
     let error = Error::new(kind, message)
         .with_status(status)

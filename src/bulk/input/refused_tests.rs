@@ -1,0 +1,237 @@
+//! Files that are refused, and ids that must be told apart.
+
+use std::fs;
+
+use super::id::IdHash;
+use super::tests::{Scratch, hooks, items};
+use super::*;
+use crate::llm::hash::request_hash;
+use crate::llm::request::Request;
+
+#[test]
+fn repeated_ids_name_both_lines() {
+    let automatic = &request_hash(&Request::new("q"))[..16];
+    for (content, text) in [
+        (
+            "{\"id\":\"a\",\"prompt\":\"1\"}\n\n{\"id\":7,\"prompt\":\"2\"}\n{\"id\":\"a\",\"prompt\":\"3\"}\n{\"custom_id\":\"7\",\"prompt\":\"4\"}".to_owned(),
+            "p:4: found the id \"a\", which line 1 has already; expected an id of its own for every item\n\
+             p:5: found the id \"7\", which line 3 has already; expected an id of its own for every item".to_owned(),
+        ),
+        (
+            format!("{{\"prompt\":\"q\"}}\n{{\"prompt\":\"x\",\"id\":\"{automatic}\"}}"),
+            format!("p:2: found the id \"{automatic}\", which line 1 has already; expected an id of its own for every item"),
+        ),
+        (
+            format!("{{\"prompt\":\"x\",\"id\":\"{automatic}-2\"}}\n{{\"prompt\":\"q\"}}\n{{\"prompt\":\"q\"}}"),
+            format!("p:3: found the id \"{automatic}-2\", which line 1 has already; expected an id of its own for every item"),
+        ),
+    ] {
+        let file = Scratch::new("jsonl", content);
+        assert_eq!(file.check().unwrap_err(), text);
+    }
+    let fine = format!("{{\"prompt\":\"q\"}}\n{{\"prompt\":\"x\",\"id\":\"{automatic}-2\"}}");
+    assert!(Scratch::new("jsonl", fine).check().is_ok());
+    let many = "{\"id\":\"a\",\"prompt\":\"1\"}\n".repeat(1000);
+    let text = Scratch::new("jsonl", many).check().unwrap_err();
+    assert_eq!(text.lines().count(), 21);
+    assert!(
+        text.starts_with("p:2: ") && text.ends_with("there may be more"),
+        "{text}"
+    );
+}
+
+#[test]
+fn different_ids_of_one_hash_stay_apart() {
+    let weak: IdHash = |id| id.len() as u64 / 4;
+    let mut content = String::new();
+    for i in 0..50 {
+        content += &format!(
+            "{{\"id\":\"i{i}\",\"prompt\":\"{i}\"}}\n{{\"prompt\":\"auto {}\"}}\n",
+            i % 30
+        );
+    }
+    let file = Scratch::new("jsonl", &content);
+    let input = file.open(Settings::default()).unwrap();
+    let mut index = input.check_with(weak, hooks()).unwrap();
+    let plain = input.check(hooks()).unwrap().finish();
+    let expected = items(&input, &plain);
+    for (i, item) in expected.iter().enumerate() {
+        let prefix = hash_prefix(&item.request_hash).unwrap();
+        let found = index.mark(item.request.id.as_deref().unwrap(), prefix, i % 3 == 0);
+        assert_eq!(
+            found,
+            if i % 3 == 0 {
+                Match::Done
+            } else {
+                Match::Failed
+            }
+        );
+    }
+    assert_eq!(index.mark("i50", 0, true), Match::Unknown);
+    let index = index.finish();
+    assert_eq!(items(&input, &index), expected);
+    for i in 0..expected.len() {
+        assert_eq!(index.is_done(i), i % 3 == 0);
+    }
+    let positions = index.into_positions();
+    for (i, item) in expected.iter().enumerate() {
+        assert_eq!(positions.of(item.request.id.as_deref().unwrap()), Some(i));
+    }
+    let file = Scratch::new("jsonl", content + "{\"id\":\"i7\",\"prompt\":\"again\"}");
+    let input = file.open(Settings::default()).unwrap();
+    let error = input.check_with(weak, hooks()).unwrap_err();
+    assert!(
+        file.shown(&error)
+            .starts_with("p:101: found the id \"i7\", which line 15 has")
+    );
+}
+
+#[test]
+fn faults_are_collected_by_line_up_to_twenty() {
+    let content: String = (1..=50)
+        .map(|i| {
+            if i % 2 == 0 {
+                "{\"promt\":1}\n"
+            } else {
+                "{\"prompt\":\"x\"}\n"
+            }
+        })
+        .collect();
+    let text = Scratch::new("jsonl", content).check().unwrap_err();
+    let lines: Vec<&str> = text.lines().collect();
+    assert_eq!(lines.len(), 21);
+    assert!(lines[0].starts_with("p:2: found an unknown field \"promt\""));
+    assert!(lines[19].starts_with("p:40: "));
+    assert_eq!(lines[20], "and 5 more");
+    let row = Scratch::new("csv", "\n\nprompt,id\n\"a\nb\",1\nc\n")
+        .check()
+        .unwrap_err();
+    assert_eq!(
+        row,
+        "p:6: found a row of 1 fields; expected 2, as the header has"
+    );
+    let open = Scratch::new("tsv", "prompt\tid\na\t1\n\"b\t2\n")
+        .check()
+        .unwrap_err();
+    assert_eq!(
+        open,
+        "p:3: found a quoted field that is still open at the end of the file; \
+         expected a closing quote"
+    );
+    let header = Scratch::new("csv", "\nquestion\n").check().unwrap_err();
+    assert!(
+        header.starts_with("p:2: found the columns \"question\"; "),
+        "{header}"
+    );
+}
+
+#[test]
+fn empty_files_are_refused() {
+    for (extension, content, text) in [
+        (
+            "jsonl",
+            "\n \r\n",
+            "p: found no prompts; expected at least one line that is not blank",
+        ),
+        (
+            "txt",
+            "\u{feff}",
+            "p: found no prompts; expected at least one line that is not blank",
+        ),
+        (
+            "csv",
+            "prompt\n",
+            "p: found no prompts; expected at least one row below the header",
+        ),
+        (
+            "csv",
+            "\r\n",
+            "p: found no header; expected a header row with the names of the columns",
+        ),
+    ] {
+        assert_eq!(Scratch::new(extension, content).check().unwrap_err(), text);
+    }
+    #[cfg(unix)]
+    {
+        let device = InputFile::open(Path::new("/dev/null"), Form::Text, Settings::default());
+        assert_eq!(
+            device.unwrap_err().to_string(),
+            "/dev/null: cannot be read: it is not a regular file; \
+             pipe it in and name \"-\" as the input instead"
+        );
+    }
+    let missing = InputFile::open(
+        Path::new("/nonexistent.txt"),
+        Form::Text,
+        Settings::default(),
+    );
+    let text = missing.unwrap_err().to_string();
+    assert!(
+        text.starts_with("/nonexistent.txt: cannot be read: "),
+        "{text}"
+    );
+}
+
+#[test]
+fn a_check_can_be_cancelled() {
+    let file = Scratch::new("txt", "a\n");
+    let input = file.open(Settings::default()).unwrap();
+    let hooks = Hooks {
+        cancelled: &|| true,
+        ..hooks()
+    };
+    assert!(input.check(hooks).unwrap_err().is_cancelled());
+}
+
+#[test]
+fn a_file_that_changed_is_not_read_on() {
+    let content = "{\"id\":\"a\",\"prompt\":\"one\"}\n{\"id\":\"b\",\"prompt\":\"two\"}\n";
+    for changed in [
+        content.replace("two", "six"),
+        content.replace("\"b\"", "\"c\""),
+        content.replace("one", "seventeen"),
+        content[..30].to_owned(),
+    ] {
+        let file = Scratch::new("jsonl", content);
+        let (input, index) = file.check().unwrap();
+        let index = index.finish();
+        fs::write(&file.0, &changed).unwrap();
+        let text = file.shown(&input.read(1, &index).unwrap_err());
+        assert!(
+            text.starts_with("p: changed while the run was going on (item 2 at byte 26"),
+            "{text}"
+        );
+        assert!(
+            text.ends_with("); nothing more is sent; run the command again"),
+            "{text}"
+        );
+    }
+    let file = Scratch::new("jsonl", content);
+    let (input, index) = file.check().unwrap();
+    let index = index.finish();
+    assert_eq!(input.change(), None);
+    fs::write(&file.0, content.repeat(2)).unwrap();
+    assert_eq!(input.change().unwrap(), "it had 52 bytes and now has 104");
+    assert!(input.read(1, &index).is_ok());
+}
+
+#[test]
+fn a_template_is_held_against_the_columns_before_any_row() {
+    let file = Scratch::new("csv", "name,city\nA,B\nC,D\n");
+    let settings = |template: &str| Settings {
+        template: Some(Template::parse(template).unwrap()),
+        ..Settings::default()
+    };
+    let error = file.open(settings("{{nam}}")).unwrap_err();
+    assert_eq!(
+        file.shown(&error),
+        "p:1: found {{nam}} (did you mean \"name\"?) in the template; \
+         expected one of the columns: \"name\", \"city\""
+    );
+    let input = file.open(settings("{{city}}/{{name}}")).unwrap();
+    let index = input.check(hooks()).unwrap().finish();
+    assert_eq!(
+        input.read(1, &index).unwrap().request.messages[0].text(),
+        "D/C"
+    );
+}
