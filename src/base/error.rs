@@ -124,6 +124,7 @@ struct Inner {
     hints: RateHints,
     sent: Sent,
     timed_out: bool,
+    unreachable: bool,
     raw: Option<String>,
 }
 
@@ -141,6 +142,7 @@ impl Error {
             hints: RateHints::default(),
             sent: Sent::No,
             timed_out: false,
+            unreachable: false,
             raw: None,
         }))
     }
@@ -177,6 +179,13 @@ impl Error {
     /// Marks the error as a time-out: after sending, it is tried again only once.
     pub fn with_timed_out(mut self) -> Self {
         self.0.timed_out = true;
+        self
+    }
+
+    /// Marks the error as a server that cannot even be connected to: all its calls share the fate,
+    /// so its whole quota waits.
+    pub fn with_unreachable(mut self) -> Self {
+        self.0.unreachable = true;
         self
     }
 
@@ -229,6 +238,11 @@ impl Error {
     /// True when the request was sent but no reply came in time.
     pub fn timed_out(&self) -> bool {
         self.0.timed_out
+    }
+
+    /// True when no connection to the server came about.
+    pub fn is_unreachable(&self) -> bool {
+        self.0.unreachable
     }
 
     /// The reply that could not be used, at most 16 KiB of it.

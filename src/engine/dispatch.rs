@@ -42,6 +42,9 @@ pub enum StopReason {
     /// No provider of the route can be called any more, or a critical error came under
     /// [`ErrorPolicy::StopOnCriticalError`].
     Critical(Error),
+    /// Under [`ErrorPolicy::StopOnCriticalError`]: several items in a row were given up since no
+    /// connection came about. The address is wrong or the network is gone.
+    Unreachable(Error),
     /// Whoever took the results takes no more.
     SinkClosed,
     /// The source or the output cannot be used any further.
@@ -57,6 +60,7 @@ impl std::fmt::Display for StopReason {
             Self::DeadlineExceeded => f.write_str("the deadline passed"),
             Self::ItemFailed(e) => write!(f, "an item failed: {e}"),
             Self::Critical(e) | Self::Fatal(e) => write!(f, "{e}"),
+            Self::Unreachable(e) => write!(f, "the provider cannot be reached: {e}"),
             Self::SinkClosed => f.write_str("the reader of the results went away"),
             Self::Misuse(why) => f.write_str(why),
         }
@@ -143,6 +147,8 @@ pub(crate) struct Counters {
     pub last_end: Option<Time>,
 }
 
+/// This many items given up without a connection mean that nothing gets through.
+const UNREACHED: u32 = 5;
 /// A settling write that failed is tried again after this long.
 const SETTLE_AGAIN: Duration = Duration::from_secs(1);
 
@@ -165,6 +171,8 @@ pub(crate) struct Dispatcher<W: Work> {
     dead_steps: Vec<Option<Error>>,
     dead_quotas: Vec<(QuotaId, Error)>,
     stop: Option<StopReason>,
+    /// Items given up in a row without one connection having come about.
+    unreached: u32,
     counters: Counters,
     bound: Bound,
     bound_since: Option<Time>,
@@ -184,6 +192,7 @@ impl<W: Work> Dispatcher<W> {
             dead_steps: Vec::new(),
             dead_quotas: Vec::new(),
             stop: None,
+            unreached: 0,
             counters: Counters::default(),
             bound: Bound::Nothing,
             bound_since: None,
@@ -360,11 +369,16 @@ impl<W: Work> Dispatcher<W> {
             }
             // Any complete reply shows that the quota answers, whatever it said.
             Err(e) if e.status().is_some() => Ended::Replied(None),
+            Err(e) if e.is_unreachable() => Ended::Unreachable,
             Err(_) => Ended::Failed,
         };
-        self.limiter.settle(permit, ended, &hints, now);
-        // The end of a call may have made room or given tokens back.
-        self.closed.open(ticket.quota());
+        // The end of a call may have opened its quota, or closed it.
+        let until = self.limiter.settle(permit, ended, &hints, now);
+        self.closed
+            .close(ticket.quota(), until.unwrap_or(Time::ZERO));
+        if !result.as_ref().is_err_and(Error::is_unreachable) {
+            self.unreached = 0;
+        }
         let error = match result {
             Ok(done) => {
                 ticket.tries.calls = ticket.tries.calls.saturating_add(1);
@@ -426,9 +440,19 @@ impl<W: Work> Dispatcher<W> {
                     ErrorPolicy::StopOnCriticalError if error.kind().is_critical() => {
                         self.stop_for(StopReason::Critical(error.clone()));
                     }
+                    ErrorPolicy::StopOnCriticalError => self.note_unreached(&error),
                     _ => {}
                 }
                 self.pending.push(Settled::Final(ticket, Err(error)));
+            }
+        }
+    }
+
+    fn note_unreached(&mut self, error: &Error) {
+        if error.is_unreachable() {
+            self.unreached += 1;
+            if self.unreached >= UNREACHED {
+                self.stop_for(StopReason::Unreachable(error.clone()));
             }
         }
     }

@@ -135,6 +135,8 @@ pub enum Ended {
     Replied(Option<(u64, u64)>),
     /// The provider refused it for its pace, with the wait it asked for.
     RateLimited(Option<Duration>),
+    /// No connection came about: whatever else would be sent there now fares no better.
+    Unreachable,
     /// It failed in another way.
     Failed,
 }
@@ -224,6 +226,8 @@ const FIRST_OUTPUT_GUESS: f64 = 256.0;
 /// When only calls in flight stand in the way, their end is what helps; this is how soon to look
 /// again in case they belong to another run of the same quota.
 const LOOK_AGAIN: Duration = Duration::from_millis(20);
+/// Rounding must not make somebody look again in the same instant.
+const SHORTEST_WAIT: Duration = Duration::from_micros(50);
 /// The window of a recovered quota is dropped once it is wider than any sensible pool.
 const WINDOW_OPEN: f64 = 4096.0;
 
@@ -249,15 +253,10 @@ impl Quota {
         }
     }
 
-    fn try_acquire(
-        &mut self,
-        quota: QuotaId,
-        input: u64,
-        output_cap: Option<u64>,
-        now: Time,
-    ) -> Gate {
+    /// Until when nothing of this quota can start, whatever it costs.
+    fn closed_until(&mut self, now: Time) -> Option<Time> {
         if self.paused_until > now {
-            return Gate::NotUntil(self.paused_until);
+            return Some(self.paused_until);
         }
         let cap = match (self.heard, self.window) {
             (false, _) => f64::from(self.given.burst),
@@ -265,26 +264,37 @@ impl Quota {
             (true, None) => f64::INFINITY,
         };
         if f64::from(self.in_flight) >= cap {
-            return Gate::NotUntil(now.after(LOOK_AGAIN));
+            return Some(now.after(LOOK_AGAIN));
+        }
+        let bucket = self.requests.as_mut()?;
+        bucket.refill(now);
+        let wait = bucket.wait_for(1.0);
+        (wait > Duration::ZERO).then(|| now.after(wait.max(SHORTEST_WAIT)))
+    }
+
+    fn try_acquire(
+        &mut self,
+        quota: QuotaId,
+        input: u64,
+        output_cap: Option<u64>,
+        now: Time,
+    ) -> Gate {
+        if let Some(until) = self.closed_until(now) {
+            return Gate::NotUntil(until);
         }
         let output = self.outputs.reserve.unwrap_or(FIRST_OUTPUT_GUESS);
         let output = output_cap.map_or(output, |cap| output.min(cap as f64));
         let need = input as f64 + output;
-        let mut wait = Duration::ZERO;
-        for (bucket, need) in [(&mut self.requests, 1.0), (&mut self.tokens, need)] {
-            if let Some(bucket) = bucket {
-                bucket.refill(now);
-                wait = wait.max(bucket.wait_for(need));
+        if let Some(bucket) = &mut self.tokens {
+            bucket.refill(now);
+            let wait = bucket.wait_for(need);
+            if wait > Duration::ZERO {
+                return Gate::NotUntil(now.after(wait.max(SHORTEST_WAIT)));
             }
-        }
-        if wait > Duration::ZERO {
-            return Gate::NotUntil(now.after(wait.max(Duration::from_micros(50))));
+            bucket.level -= need;
         }
         if let Some(bucket) = &mut self.requests {
             bucket.level -= 1.0;
-        }
-        if let Some(bucket) = &mut self.tokens {
-            bucket.level -= need;
         }
         self.in_flight += 1;
         Gate::Go(Permit {
@@ -316,7 +326,11 @@ impl Quota {
                 self.widen();
             }
             Ended::RateLimited(wait) => self.refused(permit, wait, now),
-            Ended::Failed => {}
+            Ended::Unreachable if permit.generation == self.generation => {
+                let pause = self.next_pause();
+                self.paused_until = self.paused_until.max(now.after(pause));
+            }
+            Ended::Unreachable | Ended::Failed => {}
         }
         if !hints.is_empty() {
             self.heard = true;
@@ -335,9 +349,7 @@ impl Quota {
         // The provider spoke, so the first-reply brake has done its work.
         self.heard = true;
         let fresh = permit.generation == self.generation;
-        if fresh {
-            self.generation += 1;
-            self.streak += 1;
+        let own_pause = if fresh {
             // With a known rate the bucket sets the pace of the way back.
             if self.requests.is_none() {
                 let half = f64::from(self.in_flight + 1) / 2.0;
@@ -347,13 +359,20 @@ impl Quota {
                 bucket.refill(now);
                 bucket.level = bucket.level.min(0.0);
             }
-        }
-        let pause = match wait {
-            Some(wait) => wait,
-            None if fresh => Duration::from_secs(1 << (self.streak - 1).min(6)),
-            None => return,
+            self.next_pause()
+        } else {
+            Duration::ZERO
         };
+        let pause = wait.unwrap_or(own_pause);
         self.paused_until = self.paused_until.max(now.after(pause));
+    }
+
+    /// Begins a new pause: a second, doubled for each one that follows without a reply between.
+    fn next_pause(&mut self) -> Duration {
+        self.generation += 1;
+        let pause = Duration::from_secs(1 << self.streak.min(6));
+        self.streak += 1;
+        pause
     }
 
     fn learn(&mut self, hints: &RateHints, now: Time) {
@@ -494,11 +513,19 @@ impl Limiter {
         gate
     }
 
-    /// Ends a reservation by what the call really used and what its reply told.
-    pub fn settle(&self, permit: Permit, ended: Ended, hints: &RateHints, now: Time) {
-        if let Some(state) = self.state.lock().get(permit.quota) {
-            state.settle(permit, ended, hints, now);
-        }
+    /// Ends a reservation by what the call really used and what its reply told. Returns until
+    /// when nothing more of the quota can start, if it is closed now.
+    pub fn settle(
+        &self,
+        permit: Permit,
+        ended: Ended,
+        hints: &RateHints,
+        now: Time,
+    ) -> Option<Time> {
+        let mut state = self.state.lock();
+        let quota = state.get(permit.quota)?;
+        quota.settle(permit, ended, hints, now);
+        quota.closed_until(now)
     }
 
     #[cfg(test)]

@@ -276,7 +276,10 @@ impl Scene {
             24..=25 => Err(error(ErrorKind::Invalid).with_status(400)),
             26 => Err(error(ErrorKind::Blocked)),
             27 => Err(error(ErrorKind::Panic)),
-            n if n < 28 + critical => Err(error(match n % 3 {
+            28..=29 => Err(error(ErrorKind::Transient)
+                .with_sent(Sent::No)
+                .with_unreachable()),
+            n if n < 30 + critical => Err(error(match n % 3 {
                 0 => ErrorKind::Auth,
                 1 => ErrorKind::Quota,
                 _ => ErrorKind::UnknownModel,
@@ -417,6 +420,8 @@ impl Scene {
         if stopped || work.full_disk || !free || counters.in_flight != self.flying.len() {
             return;
         }
+        // The limiter rounds its waits up to 50 microseconds.
+        let a_moment_ago = Time::from_nanos(self.now.as_nanos().saturating_sub(100_000));
         for (i, item) in work.items.iter().enumerate() {
             let runnable = match item {
                 Item::Fresh => i < work.source_until,
@@ -428,13 +433,14 @@ impl Scene {
                 let limited = class.0.iter().any(|quota| {
                     *quota != QuotaId::NONE
                         && !matches!(
-                            self.limiter.peek(*quota, 60, None, self.now),
+                            self.limiter.peek(*quota, 60, None, a_moment_ago),
                             super::limit::Gate::Go(_)
                         )
                 });
                 assert!(
                     limited,
-                    "item {i} is runnable, a permit is free, yet it waits"
+                    "item {i} ({item:?}, {:?}) can run at {:?} with {} of {} in flight, yet it waits",
+                    class.0, self.now, counters.in_flight, self.concurrency
                 );
             }
         }
@@ -461,6 +467,10 @@ impl Scene {
                 assert!(self.policy == ErrorPolicy::StopOnError && failed);
             }
             Some(StopReason::Critical(error)) => assert!(error.kind().is_critical()),
+            Some(StopReason::Unreachable(error)) => {
+                assert!(self.policy == ErrorPolicy::StopOnCriticalError);
+                assert!(error.is_unreachable());
+            }
             Some(StopReason::Cancelled) => assert!(self.stopped_by_us),
             Some(other) => panic!("unexpected end: {other}"),
         }

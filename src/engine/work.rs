@@ -79,18 +79,13 @@ pub(crate) struct Closed {
 }
 
 impl Closed {
+    /// Nothing of the quota is taken before `until`; a time in the past opens it.
     pub(crate) fn close(&mut self, quota: QuotaId, until: Time) {
         let at = quota.0 as usize;
         if self.until.len() <= at {
             self.until.resize(at + 1, Time::ZERO);
         }
         self.until[at] = until;
-    }
-
-    pub(crate) fn open(&mut self, quota: QuotaId) {
-        if let Some(until) = self.until.get_mut(quota.0 as usize) {
-            *until = Time::ZERO;
-        }
     }
 
     pub(crate) fn is_closed(&self, quota: QuotaId, now: Time) -> bool {

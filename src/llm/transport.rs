@@ -144,7 +144,10 @@ impl Transport for HttpTransport {
             };
             match ctx.check() {
                 Err(ended) => ended.with_sent(sent),
-                Ok(()) => explain(error, sent, request, timeout),
+                Ok(()) => {
+                    let connected = call.connected.load(Ordering::SeqCst);
+                    explain(error, sent, connected, request, timeout)
+                }
             }
         })
     }
@@ -194,7 +197,13 @@ impl HttpTransport {
     }
 }
 
-fn explain(error: ureq::Error, sent: Sent, request: &HttpRequest<'_>, timeout: Duration) -> Error {
+fn explain(
+    error: ureq::Error,
+    sent: Sent,
+    connected: bool,
+    request: &HttpRequest<'_>,
+    timeout: Duration,
+) -> Error {
     let host = shown_url(request.url);
     let transient = |message: String| Error::new(ErrorKind::Transient, message).with_sent(sent);
     match error {
@@ -203,8 +212,9 @@ fn explain(error: ureq::Error, sent: Sent, request: &HttpRequest<'_>, timeout: D
                 "no connection to {host} within {} s",
                 CONNECT_TIMEOUT.as_secs()
             ))
+            .with_unreachable()
         }
-        ureq::Error::Timeout(_) => transient(format!(
+        ureq::Error::Timeout(_) if connected => transient(format!(
             "no reply from {host} within {} s",
             timeout.as_secs_f64()
         ))
@@ -215,14 +225,13 @@ fn explain(error: ureq::Error, sent: Sent, request: &HttpRequest<'_>, timeout: D
         ureq::Error::BodyExceedsLimit(_) => {
             transient(format!("the reply of {host} is larger than 64 MiB"))
         }
-        ureq::Error::HostNotFound => transient(format!("host not found: {host}")),
-        other => {
-            let at = match sent {
-                Sent::No => "cannot reach",
-                _ => "connection lost to",
-            };
-            transient(format!("{at} {host}: {other}"))
+        ureq::Error::HostNotFound => {
+            transient(format!("host not found: {host}")).with_unreachable()
         }
+        other if !connected => {
+            transient(format!("cannot reach {host}: {other}")).with_unreachable()
+        }
+        other => transient(format!("connection lost to {host}: {other}")),
     }
 }
 
@@ -276,6 +285,8 @@ fn proxy_for(url: &str, env: impl Fn(&str) -> Option<String>) -> Option<ureq::Pr
 /// What is found out about one call while ureq makes it.
 #[derive(Default)]
 struct Call {
+    /// A connection was there to send on.
+    connected: AtomicBool,
     /// The request had gone out whole: the call had begun to wait for the reply.
     awaited: AtomicBool,
     aborted: AtomicBool,
@@ -357,8 +368,11 @@ impl Connector<()> for Tracking {
             },
         };
         let inner = self.0.connect(&details, chained);
-        // Waiting for a proxy's or a handshake's reply is not waiting for the answer.
-        with_current(|call| call.awaited.store(false, Ordering::SeqCst));
+        // Talking to a proxy or shaking hands is not yet sending, nor waiting for the answer.
+        with_current(|call| {
+            call.connected.store(false, Ordering::SeqCst);
+            call.awaited.store(false, Ordering::SeqCst);
+        });
         let sockets = sockets.lock().clone();
         Ok(inner?.map(|inner| Tracked { inner, sockets }))
     }
@@ -381,7 +395,10 @@ impl Wire for Tracked {
     }
 
     fn transmit_output(&mut self, amount: usize, timeout: NextTimeout) -> Result<(), ureq::Error> {
-        with_current(|call| call.attach(&self.sockets));
+        with_current(|call| {
+            call.connected.store(true, Ordering::SeqCst);
+            call.attach(&self.sockets);
+        });
         self.inner.transmit_output(amount, timeout)
     }
 

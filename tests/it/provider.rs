@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 
 use batchwright::simulate::{SimConfig, Simulator, Trouble};
 use batchwright::{
-    Bulk, Client, Context, Error, ErrorKind, LlmClient, LlmConfig, Request, RetryPolicy, Route,
-    Secret, Sent, execute_bulk_sync,
+    Bulk, Client, Context, Error, ErrorKind, ErrorPolicy, LlmClient, LlmConfig, Request,
+    RetryPolicy, Route, Secret, Sent, StopReason, execute_bulk_sync,
 };
 
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -261,6 +261,29 @@ fn a_server_that_echoes_the_key_does_not_get_it_shown() {
     let error = single(&url);
     assert!(error.message().contains("bad key ***"), "{error}");
     assert!(!format!("{error:?}{error}").contains("0123456789"));
+}
+
+#[test]
+fn a_provider_that_cannot_be_reached_stops_the_run() {
+    let nobody = TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap();
+    let retry = RetryPolicy::default()
+        .base_delay(Duration::from_millis(1))
+        .max_retries(1);
+    let route = Route::new(client(&format!("http://{nobody}/v1"))).retry(retry);
+    let error = Bulk::new(route)
+        .concurrency(8)
+        .on_error(ErrorPolicy::StopOnCriticalError)
+        .collect(&requests(500))
+        .unwrap_err();
+    assert!(
+        matches!(error.reason, StopReason::Unreachable(_)),
+        "{error}"
+    );
+    let tried = error.outcomes.iter().filter(|o| o.attempts > 0).count();
+    assert!(tried <= 16, "{tried} items were tried");
 }
 
 #[test]
