@@ -6,7 +6,7 @@ use crate::base::clock::Time;
 use crate::base::error::Error;
 use crate::engine::route::Tries;
 use crate::engine::waiting::Waiting;
-use crate::engine::work::{Class, Closed, Cost, Take, Ticket};
+use crate::engine::work::{Class, Cost, Gates, Take, Ticket};
 
 use super::input::{FileIndex, State};
 use super::job::Backlog;
@@ -46,13 +46,13 @@ impl FileBacklog {
     }
 
     /// The first item of an open class that was never taken.
-    fn fresh(&mut self, closed: &Closed, now: Time) -> Option<usize> {
+    fn fresh(&mut self, gates: &Gates, now: Time) -> Option<usize> {
         if self.allowance == 0 {
             return None;
         }
         let mut best: Option<(usize, usize)> = None;
         for class in 0..self.classes.len() {
-            if closed.is_closed(self.classes[class].quota(0), now) {
+            if gates.holds(&self.classes[class], 0, now) {
                 continue;
             }
             let at = self.advance(class);
@@ -96,6 +96,7 @@ impl FileBacklog {
                 input: u32::try_from(bytes / 4).unwrap_or(u32::MAX),
                 output_cap: self.output_cap,
             },
+            order: index as u64,
             class: self.classes[usize::from(self.index.class(index))].clone(),
             tries,
         }
@@ -111,12 +112,12 @@ impl FileBacklog {
 impl Backlog for FileBacklog {
     type Task = FileTask;
 
-    fn take(&mut self, max: usize, closed: &Closed, now: Time) -> Result<Take<FileTask>, Error> {
+    fn take(&mut self, max: usize, gates: &Gates, now: Time) -> Result<Take<FileTask>, Error> {
         let mut out = Vec::new();
         while out.len() < max {
-            if let Some((index, tries)) = self.waiting.pop(closed, now) {
+            if let Some((index, tries)) = self.waiting.pop(gates, now) {
                 out.push(self.ticket(index as usize, tries));
-            } else if let Some(index) = self.fresh(closed, now) {
+            } else if let Some(index) = self.fresh(gates, now) {
                 out.push(self.ticket(index, Tries::default()));
             } else {
                 break;
@@ -129,14 +130,17 @@ impl Backlog for FileBacklog {
             return Ok(Take::Done);
         }
         Ok(Take::Idle {
-            until: self.waiting.next_due(closed, now),
+            until: self.waiting.next_due(gates, now),
             source_open: false,
         })
     }
 
     fn wait(&mut self, ticket: Ticket<FileTask>, due: Time) {
-        let quota = ticket.quota();
-        self.waiting
-            .push(quota, due, (ticket.task.index, ticket.tries));
+        self.waiting.push(
+            ticket.quota(),
+            due,
+            ticket.order,
+            (ticket.task.index, ticket.tries),
+        );
     }
 }

@@ -12,14 +12,13 @@ use crate::base::cancel::Context;
 use crate::base::clock::Time;
 use crate::base::error::{Error, ErrorKind};
 use crate::engine::dispatch::{Dispatcher, ErrorPolicy, StopReason};
-use crate::engine::run::{Finish, Outlet, Reply, Runner, Shell, Waker, run};
+use crate::engine::run::{Finish, Observer, Outlet, Reply, Runner, Shell, Waker, run};
 use crate::engine::work::Ticket;
 use crate::llm::request::Request;
 use crate::llm::route::Route;
 use crate::observe::progress::{Phase, ProgressNotifier};
 use crate::observe::tally::{Summary, Tally};
 
-use super::TICK;
 use super::backlog::FileBacklog;
 use super::input::{FileIndex, InputFile, hash_prefix};
 use super::job::{Backlog, Job};
@@ -28,6 +27,7 @@ use super::list::{Feeder, Item, ListBacklog};
 use super::prompts::{PromptSource, Prompts};
 use super::results::{ResultsFile, is_regular};
 use super::stream::{self, Previous, StreamItem};
+use super::{TICK, bad_concurrency, progress};
 
 /// Where results go.
 pub struct Output(Place);
@@ -241,8 +241,7 @@ impl<'a> FileRun<'a> {
     /// # Errors
     /// Only when the run could not begin; how it ended is in the [`Report`].
     pub fn run<'r>(self, route: impl Into<Route<'r>>) -> Result<Report, Error> {
-        if self.concurrency == 0 {
-            let why = "the concurrency must be at least 1";
+        if let Some(why) = bad_concurrency(self.concurrency) {
             return Err(Error::new(ErrorKind::Invalid, why));
         }
         let route = route.into();
@@ -301,7 +300,7 @@ impl<'a> FileRun<'a> {
             }
             Prepared::Stream { prompts, previous } => {
                 let (waker, woken) = Waker::new();
-                let (feeder, source) = Feeder::new(2 * self.concurrency, waker.clone());
+                let (feeder, source, _) = Feeder::new(2 * self.concurrency, waker.clone());
                 let reading = stream::read(
                     *prompts,
                     previous,
@@ -576,22 +575,25 @@ impl<'r> Surroundings<'_, 'r> {
             outcomes: rx,
             sink: &mut write,
         });
-        let mut tick = |d: &Dispatcher<Job<B, LineSink<'r>>>, now: Time| {
-            if let Some(notifier) = self.notifier {
-                let phase = match d.stop_reason() {
-                    Some(_) => Phase::Stopping,
-                    None => Phase::Running,
-                };
-                let trouble = d.settle_error().map(|e| e.message().to_owned());
-                let progress = d.work.tally.progress(&d.counters(), now, phase, trouble);
-                notifier.on_progress(&progress);
-            }
+        let look = |d: &Dispatcher<Job<B, LineSink<'r>>>, now: Time| progress(d, now);
+        let mut observer = Observer {
+            look: &look,
+            show: &mut |progress| {
+                if let Some(notifier) = self.notifier {
+                    notifier.on_progress(&progress);
+                }
+            },
         };
-        let Finish { dispatcher, lost } = run(dispatcher, runner, shell, outlet, &mut tick)?;
+        let Finish { dispatcher, lost } = run(dispatcher, runner, shell, outlet, &mut observer)?;
         let now = clock.now();
         let (counters, bounds) = (dispatcher.counters(), dispatcher.bounds());
         let mut stop = dispatcher.stop_reason().cloned();
-        let Job { sink, tally, .. } = dispatcher.work;
+        let Job {
+            mut backlog,
+            sink,
+            mut tally,
+        } = dispatcher.work;
+        tally.leave(backlog.left());
         unsaved.extend(sink.lines_of(&lost, now));
         if let Some(error) = broken.filter(|e| e.kind() != io::ErrorKind::BrokenPipe) {
             let why = format!("cannot write the results: {error}");

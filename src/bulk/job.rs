@@ -3,14 +3,19 @@
 
 use crate::base::clock::Time;
 use crate::base::error::Error;
-use crate::engine::work::{Closed, Settled, Take, Ticket, Work};
+use crate::engine::work::{Gates, Settled, Take, Ticket, Work};
 use crate::observe::tally::{Measure, Tally};
 
 /// Where items come from and where those that wait are kept.
 pub(crate) trait Backlog {
     type Task: Send;
-    fn take(&mut self, max: usize, closed: &Closed, now: Time) -> Result<Take<Self::Task>, Error>;
+    fn take(&mut self, max: usize, gates: &Gates, now: Time) -> Result<Take<Self::Task>, Error>;
     fn wait(&mut self, ticket: Ticket<Self::Task>, due: Time);
+
+    /// Items that are known here and in no total.
+    fn left(&mut self) -> u64 {
+        0
+    }
 }
 
 /// Where outcomes go.
@@ -42,8 +47,8 @@ impl<B: Backlog, K: Sink<B::Task>> Work for Job<B, K> {
     type Task = B::Task;
     type Done = K::Done;
 
-    fn take(&mut self, max: usize, closed: &Closed, now: Time) -> Result<Take<B::Task>, Error> {
-        self.backlog.take(max, closed, now)
+    fn take(&mut self, max: usize, gates: &Gates, now: Time) -> Result<Take<B::Task>, Error> {
+        self.backlog.take(max, gates, now)
     }
 
     fn settle(

@@ -1,6 +1,5 @@
 //! Requests from memory: a slice, or an iterator that a thread of its own reads.
 
-use std::any::Any;
 use std::borrow::Borrow;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -9,12 +8,12 @@ use std::sync::atomic::{AtomicBool, Ordering, fence};
 use crossbeam_channel::{Receiver, Sender, TryRecvError, bounded};
 
 use crate::base::clock::Time;
-use crate::base::error::{Error, ErrorKind};
+use crate::base::error::Error;
 use crate::engine::limit::QuotaKey;
 use crate::engine::route::Tries;
-use crate::engine::run::Waker;
+use crate::engine::run::{Waker, panicked};
 use crate::engine::waiting::Waiting;
-use crate::engine::work::{Class, Closed, Take, Ticket};
+use crate::engine::work::{Class, Gates, Take, Ticket};
 use crate::llm::request::Request;
 use crate::llm::route::{Route, cost};
 
@@ -37,7 +36,6 @@ pub(crate) enum Source<'s, R> {
     Fed {
         items: Receiver<Result<R, Error>>,
         hungry: Arc<AtomicBool>,
-        stopped: Arc<AtomicBool>,
     },
 }
 
@@ -50,8 +48,8 @@ pub(crate) struct Feeder<R> {
 }
 
 impl<R> Feeder<R> {
-    /// A feeder and its source, with room for `ahead` items read ahead.
-    pub(crate) fn new(ahead: usize, waker: Waker) -> (Self, Source<'static, R>) {
+    /// A feeder, its source with room for `ahead` items read ahead, and what is left of it.
+    pub(crate) fn new(ahead: usize, waker: Waker) -> (Self, Source<'static, R>, Tail<R>) {
         let (tx, rx) = bounded(ahead);
         let feeder = Self {
             items: tx,
@@ -59,12 +57,15 @@ impl<R> Feeder<R> {
             stopped: Arc::default(),
             waker,
         };
+        let tail = Tail {
+            items: rx.clone(),
+            stopped: feeder.stopped.clone(),
+        };
         let source = Source::Fed {
             items: rx,
             hungry: feeder.hungry.clone(),
-            stopped: feeder.stopped.clone(),
         };
-        (feeder, source)
+        (feeder, source, tail)
     }
 
     /// Hands items over until they end or nobody wants more. A panic or an error of the iterator
@@ -72,7 +73,7 @@ impl<R> Feeder<R> {
     pub(crate) fn feed(self, mut items: impl Iterator<Item = Result<R, Error>>) {
         while !self.stopped.load(Ordering::SeqCst) {
             let next = catch_unwind(AssertUnwindSafe(|| items.next()))
-                .unwrap_or_else(|panic| Some(Err(panicked(&*panic))));
+                .unwrap_or_else(|panic| Some(Err(panicked("the source of requests", &*panic))));
             let Some(item) = next else { break };
             let last = item.is_err();
             if self.items.send(item).is_err() || last {
@@ -90,15 +91,18 @@ impl<R> Feeder<R> {
     }
 }
 
-fn panicked(panic: &(dyn Any + Send)) -> Error {
-    let what = panic
-        .downcast_ref::<&str>()
-        .copied()
-        .unwrap_or("no message");
-    Error::new(
-        ErrorKind::Panic,
-        format!("the source of requests panicked: {what}"),
-    )
+/// What a source still has to give when its run is over.
+pub(crate) struct Tail<R> {
+    items: Receiver<Result<R, Error>>,
+    stopped: Arc<AtomicBool>,
+}
+
+impl<R> Tail<R> {
+    /// Stops the feeder and takes what it had read. Waits for a `next()` that blocks.
+    pub(crate) fn drain(self) -> Vec<R> {
+        self.stopped.store(true, Ordering::SeqCst);
+        self.items.iter().filter_map(Result::ok).collect()
+    }
 }
 
 /// Requests in memory and those of them that wait.
@@ -110,6 +114,8 @@ pub(crate) struct ListBacklog<'r, R> {
     waiting: Waiting<(Item<R>, Tries, Class)>,
     waiting_bytes: usize,
     last_class: Option<(Vec<QuotaKey>, Class)>,
+    /// Why nothing more comes from the source.
+    broken: Option<Error>,
 }
 
 impl<'r, R: Borrow<Request>> ListBacklog<'r, R> {
@@ -122,124 +128,125 @@ impl<'r, R: Borrow<Request>> ListBacklog<'r, R> {
             waiting: Waiting::default(),
             waiting_bytes: 0,
             last_class: None,
+            broken: None,
         }
     }
 
-    /// What waits, and what was read but never taken. One more request may be in the hand of the
-    /// thread that reads.
+    /// What waits, and what is at hand but was never taken, in the order of the input.
     pub(crate) fn rest(&mut self) -> Vec<(Item<R>, Tries)> {
-        if let Source::Fed { stopped, .. } = &self.source {
-            stopped.store(true, Ordering::SeqCst);
-        }
-        let mut rest: Vec<_> = self
-            .waiting
-            .drain()
-            .map(|(item, tries, _)| (item, tries))
-            .collect();
-        while let Ok(Some(request)) = self.next() {
+        let waiting = self.waiting.drain();
+        let mut rest: Vec<_> = waiting.map(|(item, tries, _)| (item, tries)).collect();
+        rest.sort_by_key(|(item, _)| item.index);
+        while let Some(request) = self.next() {
             let index = self.read;
             self.read += 1;
             rest.push((Item { index, request }, Tries::default()));
         }
-        rest.sort_by_key(|(item, _)| item.index);
         rest
     }
 
-    fn next(&mut self) -> Result<Option<R>, Error> {
-        match &mut self.source {
+    fn next(&mut self) -> Option<R> {
+        let (items, hungry) = match &mut self.source {
             Source::Ready(items) => {
                 let next = items.next();
                 self.ended = next.is_none();
-                Ok(next)
+                return next;
             }
-            Source::Fed { items, hungry, .. } => {
-                for last_look in [false, true] {
-                    match items.try_recv() {
-                        Ok(item) => {
-                            hungry.store(false, Ordering::SeqCst);
-                            return item.map(Some);
-                        }
-                        Err(TryRecvError::Disconnected) => {
-                            self.ended = true;
-                            return Ok(None);
-                        }
-                        Err(TryRecvError::Empty) if last_look => return Ok(None),
-                        Err(TryRecvError::Empty) => {
-                            hungry.store(true, Ordering::SeqCst);
-                            fence(Ordering::SeqCst);
-                        }
-                    }
+            Source::Fed { items, hungry } => (items, hungry),
+        };
+        for last_look in [false, true] {
+            match items.try_recv() {
+                Ok(item) => {
+                    hungry.store(false, Ordering::SeqCst);
+                    // What was read before a fault is still to be sent or handed back.
+                    return item.map_err(|error| self.broken = Some(error)).ok();
                 }
-                Ok(None)
+                Err(TryRecvError::Disconnected) => {
+                    self.ended = true;
+                    return None;
+                }
+                Err(TryRecvError::Empty) if last_look => return None,
+                Err(TryRecvError::Empty) => {
+                    hungry.store(true, Ordering::SeqCst);
+                    fence(Ordering::SeqCst);
+                }
             }
         }
+        None
     }
 
     /// Bytes that a waiting item holds; those of a slice are the caller's anyway.
     fn weight(&self, request: &Request) -> usize {
         match self.source {
             Source::Ready(_) => 0,
-            Source::Fed { .. } => request.text_bytes() + 512,
+            Source::Fed { .. } => request.weight(),
         }
     }
 
-    fn put_away(&mut self, item: Item<R>, tries: Tries, class: Class, due: Time) {
-        self.waiting_bytes += self.weight(item.request.borrow());
-        let quota = class.quota(tries.step);
-        self.waiting.push(quota, due, (item, tries, class));
+    fn ticket(&self, item: Item<R>, tries: Tries, class: Class) -> Ticket<Item<R>> {
+        Ticket {
+            cost: cost(item.request.borrow()),
+            order: item.index as u64,
+            task: item,
+            class,
+            tries,
+        }
     }
 }
 
 impl<R: Borrow<Request> + Send> Backlog for ListBacklog<'_, R> {
     type Task = Item<R>;
 
-    fn take(&mut self, max: usize, closed: &Closed, now: Time) -> Result<Take<Item<R>>, Error> {
+    fn take(&mut self, max: usize, gates: &Gates, now: Time) -> Result<Take<Item<R>>, Error> {
         let mut out = Vec::new();
         while out.len() < max {
-            if let Some((item, tries, class)) = self.waiting.pop(closed, now) {
+            if let Some((item, tries, class)) = self.waiting.pop(gates, now) {
                 self.waiting_bytes -= self.weight(item.request.borrow());
-                out.push(Ticket {
-                    cost: cost(item.request.borrow()),
-                    task: item,
-                    class,
-                    tries,
-                });
+                out.push(self.ticket(item, tries, class));
                 continue;
             }
             if self.ended || self.waiting_bytes >= WAITING_BYTES {
                 break;
             }
-            let Some(request) = self.next()? else { break };
+            let Some(request) = self.next() else { break };
             let class = self.route.class(request.borrow(), &mut self.last_class);
             let item = Item {
                 index: self.read,
                 request,
             };
             self.read += 1;
-            if closed.is_closed(class.quota(0), now) {
-                self.put_away(item, Tries::default(), class, Time::ZERO);
-                continue;
+            if gates.holds(&class, 0, now) {
+                self.waiting_bytes += self.weight(item.request.borrow());
+                let (quota, order) = (class.quota(0), item.index as u64);
+                self.waiting
+                    .pass_over(quota, order, (item, Tries::default(), class));
+            } else {
+                out.push(self.ticket(item, Tries::default(), class));
             }
-            out.push(Ticket {
-                cost: cost(item.request.borrow()),
-                task: item,
-                class,
-                tries: Tries::default(),
-            });
         }
         if !out.is_empty() {
             return Ok(Take::Items(out));
+        }
+        if let Some(error) = self.broken.take() {
+            return Err(error);
         }
         if self.waiting.is_empty() && self.ended {
             return Ok(Take::Done);
         }
         Ok(Take::Idle {
-            until: self.waiting.next_due(closed, now),
+            until: self.waiting.next_due(gates, now),
             source_open: !self.ended && self.waiting_bytes < WAITING_BYTES,
         })
     }
 
     fn wait(&mut self, ticket: Ticket<Item<R>>, due: Time) {
-        self.put_away(ticket.task, ticket.tries, ticket.class, due);
+        self.waiting_bytes += self.weight(ticket.task.request.borrow());
+        let (quota, order) = (ticket.quota(), ticket.order);
+        self.waiting
+            .push(quota, due, order, (ticket.task, ticket.tries, ticket.class));
+    }
+
+    fn left(&mut self) -> u64 {
+        self.rest().len() as u64
     }
 }

@@ -17,16 +17,16 @@ use crate::base::clock::Time;
 use crate::base::error::{Error, ErrorKind};
 use crate::engine::dispatch::{Dispatcher, ErrorPolicy, StopReason};
 use crate::engine::route::Tries;
-use crate::engine::run::{Finish, Outlet, Reply, Shell, Waker, run};
+use crate::engine::run::{Finish, Observer, Outlet, Reply, Shell, Waker, run};
 use crate::engine::work::{Settled, Ticket};
 use crate::llm::client::LlmClient;
 use crate::llm::request::Request;
 use crate::llm::response::{FinishReason, Outcome, Response};
 use crate::llm::route::{Route, latency};
-use crate::observe::progress::{Phase, ProgressNotifier};
+use crate::observe::progress::{Phase, Progress, ProgressNotifier};
 use crate::observe::tally::{Measure, Summary, Tally};
 
-use job::{Job, Sink, count};
+use job::{Backlog, Job, Sink, count};
 use list::{Feeder, Item, ListBacklog, Source};
 
 mod backlog;
@@ -38,6 +38,15 @@ pub(crate) mod list;
 pub mod prompts;
 pub(crate) mod results;
 mod stream;
+
+/// More threads than this are a slip of the finger, not a plan.
+pub(crate) const MOST_THREADS: usize = 10_000;
+
+/// Why a number of calls in flight is not possible.
+pub(crate) fn bad_concurrency(concurrency: usize) -> Option<String> {
+    (!(1..=MOST_THREADS).contains(&concurrency))
+        .then(|| format!("the concurrency must be from 1 to {MOST_THREADS}, not {concurrency}"))
+}
 
 /// How often progress is told.
 pub(crate) const TICK: Duration = Duration::from_millis(100);
@@ -101,6 +110,21 @@ pub(crate) fn call_step(
         },
         Err(error) => error.into(),
     }
+}
+
+/// Where a run stands.
+pub(crate) fn progress<B, K>(dispatcher: &Dispatcher<Job<B, K>>, now: Time) -> Progress
+where
+    B: Backlog,
+    K: Sink<B::Task>,
+{
+    let phase = match dispatcher.stop_reason() {
+        Some(_) => Phase::Stopping,
+        None => Phase::Running,
+    };
+    let trouble = dispatcher.settle_error().map(|e| e.message().to_owned());
+    let tally = &dispatcher.work.tally;
+    tally.progress(&dispatcher.counters(), now, phase, trouble)
 }
 
 fn outcome(
@@ -287,25 +311,34 @@ impl<'a> Bulk<'a> {
         let items = items.into_iter();
         let total = exact(items.size_hint());
         let (waker, woken) = Waker::new();
-        let (feeder, source) = Feeder::new(self.ahead(), waker.clone());
+        let (feeder, source, tail) = Feeder::new(self.ahead(), waker.clone());
         thread::scope(|scope| {
-            let fed = thread::Builder::new()
+            thread::Builder::new()
                 .name("batchwright-source".to_owned())
-                .spawn_scoped(scope, move || feeder.feed(items.map(Ok)));
-            match fed {
-                Ok(_) => self.stream(source, total, (waker, woken), sink),
-                Err(error) => Err(misused(format!("cannot start the source thread: {error}"))),
+                .spawn_scoped(scope, move || feeder.feed(items.map(Ok)))
+                .map_err(|e| misused(format!("cannot start the source thread: {e}")))?;
+            let mut end = self.stream(source, total, (waker, woken), sink);
+            let unread = tail.drain();
+            if let Err(error) = &mut end {
+                let unsent = unread.iter().map(|request| self.unsent(request));
+                error.outcomes.extend(unsent);
             }
+            end
         })
     }
 
     fn ahead(&self) -> usize {
-        (2 * self.concurrency).max(2)
+        self.concurrency.clamp(1, MOST_THREADS) * 2
+    }
+
+    fn unsent(&self, request: &Request) -> Outcome {
+        let now = self.route.clock_ref().now();
+        let cancelled = Err(Error::cancelled());
+        outcome(&self.route, request, &Tries::default(), cancelled, now)
     }
 
     fn misuse(&self) -> Option<StopReason> {
-        (self.concurrency == 0)
-            .then(|| StopReason::Misuse("the concurrency must be at least 1".to_owned()))
+        bad_concurrency(self.concurrency).map(StopReason::Misuse)
     }
 
     fn stream(
@@ -354,8 +387,11 @@ impl<'a> Bulk<'a> {
                 now,
             )
         }));
+        let all_done = end.summary.pending == 0 && left.is_empty() && total.is_some();
         match end.stop {
             None => Ok(end.summary),
+            // Whoever breaks at the very last outcome has all there was.
+            Some(StopReason::SinkClosed) if all_done => Ok(end.summary),
             Some(reason) => Err(BulkError {
                 reason,
                 outcomes: left,
@@ -397,16 +433,16 @@ impl<'a> Bulk<'a> {
             tick: TICK,
         };
         let notifier = self.notifier.as_deref();
-        let mut tick = |d: &Dispatcher<Job<ListBacklog<'r, R>, K>>, now: Time| {
-            if let Some(notifier) = notifier {
-                let phase = match d.stop_reason() {
-                    Some(_) => Phase::Stopping,
-                    None => Phase::Running,
-                };
-                notifier.on_progress(&d.work.tally.progress(&d.counters(), now, phase, None));
-            }
+        let look = |d: &Dispatcher<Job<ListBacklog<'r, R>, K>>, now: Time| progress(d, now);
+        let mut observer = Observer {
+            look: &look,
+            show: &mut |progress| {
+                if let Some(notifier) = notifier {
+                    notifier.on_progress(&progress);
+                }
+            },
         };
-        let Finish { dispatcher, .. } = run(dispatcher, &runner, shell, outlet, &mut tick)
+        let Finish { dispatcher, .. } = run(dispatcher, &runner, shell, outlet, &mut observer)
             .map_err(|error| misused(error.message().to_owned()))?;
         let now = clock.now();
         let counters = dispatcher.counters();
@@ -430,14 +466,14 @@ impl Bulk<'static> {
     /// cancels the run and joins its threads; only a thread blocked in `items.next()` may be left
     /// behind.
     pub fn spawn(mut self, items: impl Iterator<Item = Request> + Send + 'static) -> Outcomes {
-        let (tx, rx) = bounded(self.concurrency.max(1));
+        let (tx, rx) = bounded(self.concurrency.clamp(1, MOST_THREADS));
         // Dropping the iterator must end this run and nothing else of the caller's.
         self.ctx = self.ctx.child();
         let ctx = self.ctx.clone();
         let run = move || {
             let total = exact(items.size_hint());
             let (waker, woken) = Waker::new();
-            let (feeder, source) = Feeder::new(self.ahead(), waker.clone());
+            let (feeder, source, _) = Feeder::new(self.ahead(), waker.clone());
             thread::Builder::new()
                 .name("batchwright-source".to_owned())
                 .spawn(move || feeder.feed(items.map(Ok)))

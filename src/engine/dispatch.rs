@@ -12,9 +12,9 @@ use crate::base::clock::Time;
 use crate::base::error::{Error, ErrorKind};
 use crate::base::hints::RateHints;
 
-use super::limit::{Ended, Gate, Limiter, Permit, QuotaId};
+use super::limit::{Ended, Gate, Limiter, Permit};
 use super::route::{self, Next, RetryPolicy};
-use super::work::{Closed, Settled, Take, Ticket, Work};
+use super::work::{Gates, Settled, Take, Ticket, Work};
 
 /// What a failed item means for the others.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -167,9 +167,7 @@ pub(crate) struct Dispatcher<W: Work> {
     pending: Vec<Settled<W::Task, W::Done>>,
     settle_at: Option<Time>,
     settle_error: Option<Error>,
-    closed: Closed,
-    dead_steps: Vec<Option<Error>>,
-    dead_quotas: Vec<(QuotaId, Error)>,
+    gates: Gates,
     stop: Option<StopReason>,
     /// Items given up in a row without one connection having come about.
     unreached: u32,
@@ -188,9 +186,7 @@ impl<W: Work> Dispatcher<W> {
             pending: Vec::new(),
             settle_at: None,
             settle_error: None,
-            closed: Closed::default(),
-            dead_steps: Vec::new(),
-            dead_quotas: Vec::new(),
+            gates: Gates::default(),
             stop: None,
             unreached: 0,
             counters: Counters::default(),
@@ -228,6 +224,7 @@ impl<W: Work> Dispatcher<W> {
 
     /// Takes note of what happened; [`turn`](Self::turn) draws the conclusions.
     pub(crate) fn handle(&mut self, event: Event<W::Task, W::Done>, now: Time) {
+        self.check_deadline(now);
         match event {
             Event::Landed(landed) => self.land(landed, now),
             Event::Released(n) => {
@@ -240,6 +237,7 @@ impl<W: Work> Dispatcher<W> {
 
     /// Settles what ended and names the flights to start.
     pub(crate) fn turn(&mut self, now: Time, start: &mut Vec<Flight<W::Task>>) -> Turn {
+        self.check_deadline(now);
         self.flush(now);
         let mut wake = None;
         let mut bound = Bound::Nothing;
@@ -257,7 +255,7 @@ impl<W: Work> Dispatcher<W> {
                 bound = Bound::Concurrency;
                 break;
             }
-            match self.work.take(free, &self.closed, now) {
+            match self.work.take(free, &self.gates, now) {
                 Err(error) => self.stop_for(StopReason::Fatal(error)),
                 Ok(Take::Items(items)) => {
                     for ticket in items {
@@ -266,7 +264,7 @@ impl<W: Work> Dispatcher<W> {
                     self.flush(now);
                 }
                 Ok(Take::Idle { until, source_open }) => {
-                    let opening = self.closed.next_opening(now);
+                    let opening = self.gates.next_opening(now);
                     wake = earlier(until, opening);
                     exhausted = wake.is_none() && !source_open;
                     bound = if opening.is_some() {
@@ -292,6 +290,12 @@ impl<W: Work> Dispatcher<W> {
         Turn::Wait(earlier(wake, self.settle_at))
     }
 
+    fn check_deadline(&mut self, now: Time) {
+        if self.options.deadline.is_some_and(|at| at <= now) {
+            self.stop_for(StopReason::DeadlineExceeded);
+        }
+    }
+
     fn account(&mut self, bound: Bound, now: Time) {
         if let Some(since) = self.bound_since {
             let passed = now.since(since);
@@ -309,18 +313,21 @@ impl<W: Work> Dispatcher<W> {
     }
 
     fn admit(&mut self, mut ticket: Ticket<W::Task>, now: Time, start: &mut Vec<Flight<W::Task>>) {
-        while let Some(error) = self.dead(ticket.class.quota(ticket.tries.step), ticket.tries.step)
-        {
-            if usize::from(ticket.tries.step) + 1 >= ticket.class.steps() {
-                let error = Error::new(error.kind(), format!("not sent: {error}"));
+        let step = ticket.tries.step;
+        match self.gates.live_step(&ticket.class, step) {
+            Some(live) => (step..live).for_each(|_| ticket.tries.next_step()),
+            None => {
+                let dead = self.gates.dead(ticket.quota(), step);
+                let kind = dead.map_or(ErrorKind::Cancelled, Error::kind);
+                let why = dead.map_or_else(String::new, ToString::to_string);
+                let error = Error::new(kind, format!("not sent: {why}"));
                 self.counters.in_flight += 1;
                 self.pending.push(Settled::Unsent(ticket, error));
                 return;
             }
-            ticket.tries.next_step();
         }
         let quota = ticket.quota();
-        if self.closed.is_closed(quota, now) {
+        if self.gates.is_closed(quota, now) {
             self.pending.push(Settled::Later(ticket, Time::ZERO));
             return;
         }
@@ -330,7 +337,7 @@ impl<W: Work> Dispatcher<W> {
         );
         match self.limiter.try_acquire(quota, input, cap, now) {
             Gate::NotUntil(at) => {
-                self.closed.close(quota, at);
+                self.gates.close(quota, at);
                 self.pending.push(Settled::Later(ticket, Time::ZERO));
             }
             Gate::Go(permit) => {
@@ -374,7 +381,7 @@ impl<W: Work> Dispatcher<W> {
         };
         // The end of a call may have opened its quota, or closed it.
         let until = self.limiter.settle(permit, ended, &hints, now);
-        self.closed
+        self.gates
             .close(ticket.quota(), until.unwrap_or(Time::ZERO));
         if !result.as_ref().is_err_and(Error::is_unreachable) {
             self.unreached = 0;
@@ -393,6 +400,10 @@ impl<W: Work> Dispatcher<W> {
             return;
         }
         ticket.tries.count(&error);
+        // A call may notice the deadline a moment before this clock does.
+        if error.kind() == ErrorKind::DeadlineExceeded && self.options.deadline.is_some() {
+            self.stop_for(StopReason::DeadlineExceeded);
+        }
         let ended_by_us = matches!(
             error.kind(),
             ErrorKind::Cancelled | ErrorKind::DeadlineExceeded
@@ -412,8 +423,7 @@ impl<W: Work> Dispatcher<W> {
 
     /// Carries out the route's decision about a failure.
     fn follow(&mut self, mut ticket: Ticket<W::Task>, error: Error, now: Time) {
-        let next_live = (ticket.tries.step + 1..ticket.class.steps() as u8)
-            .find(|step| self.dead(ticket.class.quota(*step), *step).is_none());
+        let next_live = self.gates.live_step(&ticket.class, ticket.tries.step + 1);
         let jitter = self.random();
         let next = route::decide(
             &self.options.retry,
@@ -464,31 +474,14 @@ impl<W: Work> Dispatcher<W> {
 
     /// A provider that failed critically is not called again, nor a model it does not know.
     fn bury(&mut self, ticket: &Ticket<W::Task>, error: &Error) {
-        let quota = ticket.quota();
         if error.kind() == ErrorKind::UnknownModel {
-            if quota != QuotaId::NONE && self.dead(quota, ticket.tries.step).is_none() {
-                self.dead_quotas.push((quota, error.clone()));
-            }
-            return;
-        }
-        let step = usize::from(ticket.tries.step);
-        let steps = ticket.class.steps().max(self.dead_steps.len());
-        self.dead_steps.resize(steps, None);
-        self.dead_steps[step].get_or_insert_with(|| error.clone());
-        if self.dead_steps.iter().all(Option::is_some) {
+            self.gates.bury_quota(ticket.quota(), error);
+        } else if self
+            .gates
+            .bury_step(&ticket.class, ticket.tries.step, error)
+        {
             self.stop_for(StopReason::Critical(error.clone()));
         }
-    }
-
-    fn dead(&self, quota: QuotaId, step: u8) -> Option<&Error> {
-        let by_step = self
-            .dead_steps
-            .get(usize::from(step))
-            .and_then(Option::as_ref);
-        by_step.or_else(|| {
-            let found = self.dead_quotas.iter().find(|(dead, _)| *dead == quota);
-            found.map(|(_, error)| error)
-        })
     }
 
     /// The first reason stays: what comes after it is its echo.

@@ -6,6 +6,7 @@
 //! for time, source, cancellation and the end. Calls never block on the lock, and the channel has
 //! room for every permit, so no send blocks under it.
 
+use std::any::Any;
 use std::ops::ControlFlow;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU64, Ordering, fence};
@@ -69,6 +70,12 @@ pub(crate) struct Outlet<'a, O> {
     pub sink: &'a mut dyn FnMut(O) -> ControlFlow<()>,
 }
 
+/// Takes a picture of the run under the lock, and shows it without.
+pub(crate) struct Observer<'a, W: Work, S> {
+    pub look: &'a dyn Fn(&Dispatcher<W>, Time) -> S,
+    pub show: &'a mut dyn FnMut(S),
+}
+
 /// How a run ended.
 pub(crate) struct Finish<W: Work> {
     pub dispatcher: Dispatcher<W>,
@@ -83,7 +90,7 @@ pub(crate) struct Shell<'a> {
     pub threads: usize,
     pub waker: Waker,
     pub woken: Receiver<()>,
-    /// How often `on_tick` is called.
+    /// How often the observer looks.
     pub tick: Duration,
 }
 
@@ -139,13 +146,14 @@ impl<W: Work> Crank<'_, W> {
             return;
         }
         let now = self.clock.now();
-        while let Ok(event) = self.inbox.try_recv() {
-            state.dispatcher.handle(event, now);
-        }
-        // Asked here too: no call may start after a cancel, however late the caller's thread wakes.
+        // Asked first: a call that was ended by us must not land as if it had failed, and none may
+        // start after a cancel, however late the caller's thread wakes.
         if self.ctx.is_cancelled() {
             let stop = Event::Stop(StopReason::Cancelled);
             state.dispatcher.handle(stop, now);
+        }
+        while let Ok(event) = self.inbox.try_recv() {
+            state.dispatcher.handle(event, now);
         }
         let mut turn = state.dispatcher.turn(now, &mut state.start);
         if state.giving_up && state.dispatcher.settle_error().is_some() {
@@ -181,12 +189,12 @@ impl<W: Work> Crank<'_, W> {
 ///
 /// # Errors
 /// When the threads cannot be started; nothing was called then.
-pub(crate) fn run<W, R, O>(
+pub(crate) fn run<W, R, O, S>(
     dispatcher: Dispatcher<W>,
     runner: &R,
     shell: Shell<'_>,
     mut outlet: Option<Outlet<'_, O>>,
-    on_tick: &mut dyn FnMut(&Dispatcher<W>, Time),
+    observer: &mut Observer<'_, W, S>,
 ) -> Result<Finish<W>, Error>
 where
     W: Work + Send,
@@ -232,13 +240,13 @@ where
             }
         }
         drop(inbox);
-        wait_out(&crank, &shell, &calls, outlet.as_mut(), on_tick);
+        let _guard = LetGo(&crank, &calls);
+        wait_out(&crank, &shell, &calls, outlet.as_mut(), observer);
         Ok(())
     })?;
     let State {
         dispatcher, lost, ..
     } = crank.state.into_inner();
-    on_tick(&dispatcher, shell.clock.now());
     Ok(Finish { dispatcher, lost })
 }
 
@@ -251,21 +259,39 @@ fn work_off<W, R>(
     W: Work,
     R: Runner<W::Task, W::Done>,
 {
+    let guard = LetGo(crank, ctx);
     for flight in inbox {
         let reply = call(runner, &flight.ticket, ctx);
         crank.land(Event::Landed(landed(flight, reply)));
     }
+    drop(guard);
+}
+
+/// Foreign code (a sink, a notifier) may panic on a thread that the others wait for; then all of
+/// them are let go, and the scope that joins them passes the panic on.
+struct LetGo<'c, 'a, W: Work>(&'c Crank<'a, W>, &'c Context);
+
+impl<W: Work> Drop for LetGo<'_, '_, W> {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            self.1.abort();
+            self.0.state.lock().tasks = None;
+            self.0.waker.wake();
+        }
+    }
 }
 
 fn call<T, D, R: Runner<T, D>>(runner: &R, ticket: &Ticket<T>, ctx: &Context) -> Reply<D> {
-    catch_unwind(AssertUnwindSafe(|| runner.call(ticket, ctx))).unwrap_or_else(|panic| {
-        let what = panic
-            .downcast_ref::<&str>()
-            .map(|s| (*s).to_owned())
-            .or_else(|| panic.downcast_ref::<String>().cloned())
-            .unwrap_or_else(|| "no message".to_owned());
-        Error::new(ErrorKind::Panic, format!("the client panicked: {what}")).into()
-    })
+    catch_unwind(AssertUnwindSafe(|| runner.call(ticket, ctx)))
+        .unwrap_or_else(|panic| panicked("the client", &*panic).into())
+}
+
+/// The error of foreign code that panicked.
+pub(crate) fn panicked(who: &str, panic: &(dyn Any + Send)) -> Error {
+    let text = panic.downcast_ref::<&str>().copied();
+    let text = text.or_else(|| panic.downcast_ref::<String>().map(String::as_str));
+    let text = text.unwrap_or("no message");
+    Error::new(ErrorKind::Panic, format!("{who} panicked: {text}"))
 }
 
 fn landed<T, D>(flight: Flight<T>, reply: Reply<D>) -> Landed<T, D> {
@@ -279,12 +305,12 @@ fn landed<T, D>(flight: Flight<T>, reply: Reply<D>) -> Landed<T, D> {
 }
 
 /// The caller's thread: time, cancellation, deadline, ticks and the caller's own sink.
-fn wait_out<W: Work, O>(
+fn wait_out<W: Work, O, S>(
     crank: &Crank<'_, W>,
     shell: &Shell<'_>,
     calls: &Context,
     mut outlet: Option<&mut Outlet<'_, O>>,
-    on_tick: &mut dyn FnMut(&Dispatcher<W>, Time),
+    observer: &mut Observer<'_, W, S>,
 ) {
     let clock = shell.clock;
     let waker = shell.waker.clone();
@@ -317,14 +343,15 @@ fn wait_out<W: Work, O>(
         }
         crank.turn();
         // The lock may be held by a worker in the middle of its turn; then it wakes us if need be.
-        let wake_at = {
+        let (wake_at, picture) = {
             let mut state = crank.state.lock();
             if state.tasks.is_none() {
                 return;
             }
+            let mut picture = None;
             if now >= next_tick {
                 next_tick = now.after(shell.tick);
-                on_tick(&state.dispatcher, now);
+                picture = Some((observer.look)(&state.dispatcher, now));
             }
             if calls.is_cancelled() && !state.giving_up {
                 state.giving_up = true;
@@ -340,8 +367,16 @@ fn wait_out<W: Work, O>(
                 .min()
                 .unwrap_or(next_tick);
             crank.waits_for.store(until.as_nanos(), Ordering::SeqCst);
-            until
+            (until, picture)
         };
+        if let Some(picture) = picture {
+            (observer.show)(picture);
+        }
+        // Whoever landed while we held the lock has left it to us.
+        fence(Ordering::SeqCst);
+        if !crank.inbox.is_empty() {
+            crank.turn();
+        }
         let wait = clock
             .real_wait(wake_at)
             .unwrap_or(Duration::from_secs(3600));
@@ -378,6 +413,9 @@ where
     });
     clock.on_jump(Box::new(move || waker.wake()));
     let mut start = Vec::new();
+    if ctx.is_cancelled() {
+        dispatcher.handle(Event::Stop(StopReason::Cancelled), clock.now());
+    }
     loop {
         let turn = dispatcher.turn(clock.now(), &mut start);
         if let Some(flight) = start.pop() {

@@ -16,7 +16,7 @@ use super::dispatch::{Dispatcher, ErrorPolicy, Event, Flight, Landed, Options, S
 use super::limit::{Limiter, Limits, QuotaId, QuotaKey};
 use super::route::{RetryPolicy, Tries};
 use super::waiting::Waiting;
-use super::work::{Class, Closed, Cost, Settled, Take, Ticket, Work};
+use super::work::{Class, Cost, Gates, Settled, Take, Ticket, Work};
 
 struct Random(u64);
 
@@ -61,6 +61,7 @@ impl ModelWork {
     fn ticket(&self, item: u32, tries: Tries) -> Ticket<u32> {
         Ticket {
             task: item,
+            order: item.into(),
             cost: Cost {
                 input: 10 + item % 50,
                 output_cap: item.is_multiple_of(3).then_some(64),
@@ -75,10 +76,10 @@ impl Work for ModelWork {
     type Task = u32;
     type Done = ();
 
-    fn take(&mut self, max: usize, closed: &Closed, now: Time) -> Result<Take<u32>, Error> {
+    fn take(&mut self, max: usize, gates: &Gates, now: Time) -> Result<Take<u32>, Error> {
         let mut out = Vec::new();
         while out.len() < max {
-            let ticket = if let Some((item, tries)) = self.waiting.pop(closed, now) {
+            let ticket = if let Some((item, tries)) = self.waiting.pop(gates, now) {
                 match self.items[item as usize] {
                     Item::Waiting(due) => assert!(due <= now, "item {item} before its time"),
                     other => panic!("item {item} offered while {other:?}"),
@@ -88,10 +89,10 @@ impl Work for ModelWork {
                 let item = self.next as u32;
                 let class = self.class(item);
                 self.next += 1;
-                if closed.is_closed(class.quota(0), now) {
+                if gates.holds(&class, 0, now) {
                     self.items[item as usize] = Item::Waiting(now);
                     self.waiting
-                        .push(class.quota(0), now, (item, Tries::default()));
+                        .pass_over(class.quota(0), item.into(), (item, Tries::default()));
                     continue;
                 }
                 self.ticket(item, Tries::default())
@@ -109,7 +110,7 @@ impl Work for ModelWork {
             return Ok(Take::Done);
         }
         Ok(Take::Idle {
-            until: self.waiting.next_due(closed, now),
+            until: self.waiting.next_due(gates, now),
             source_open,
         })
     }
@@ -121,8 +122,12 @@ impl Work for ModelWork {
                 Settled::Later(ticket, due) => {
                     assert_eq!(self.items[ticket.task as usize], Item::Out);
                     self.items[ticket.task as usize] = Item::Waiting(due);
-                    self.waiting
-                        .push(ticket.quota(), due, (ticket.task, ticket.tries));
+                    self.waiting.push(
+                        ticket.quota(),
+                        due,
+                        ticket.order,
+                        (ticket.task, ticket.tries),
+                    );
                 }
                 settled if self.full_disk => left.push(settled),
                 Settled::Final(ticket, result) => {

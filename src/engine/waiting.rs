@@ -1,15 +1,17 @@
-//! Items that wait for their time, in one queue per quota.
+//! Items that wait, in one queue per quota: those that were taken and wait for their time, and
+//! behind them those that were passed over because their quota was closed.
 //!
 //! A closed quota's queue is skipped as a whole, so a long backlog of one costs the others
-//! nothing.
+//! nothing. An item that was taken and put back keeps its place in the input, so nobody passes it
+//! while it waits for room.
 
 use std::cmp::Reverse;
-use std::collections::BinaryHeap;
+use std::collections::{BinaryHeap, VecDeque};
 
 use crate::base::clock::Time;
 
 use super::limit::QuotaId;
-use super::work::Closed;
+use super::work::Gates;
 
 struct Entry<T> {
     key: Reverse<(Time, u64)>,
@@ -33,10 +35,15 @@ impl<T> Ord for Entry<T> {
     }
 }
 
-/// Waiting items by quota and due time; first in, first out among equals.
+struct Lane<T> {
+    quota: QuotaId,
+    taken: BinaryHeap<Entry<T>>,
+    passed_over: VecDeque<(u64, T)>,
+}
+
+/// Waiting items.
 pub(crate) struct Waiting<T> {
-    lanes: Vec<(QuotaId, BinaryHeap<Entry<T>>)>,
-    pushed: u64,
+    lanes: Vec<Lane<T>>,
     len: usize,
 }
 
@@ -44,48 +51,66 @@ impl<T> Default for Waiting<T> {
     fn default() -> Self {
         Self {
             lanes: Vec::new(),
-            pushed: 0,
             len: 0,
         }
     }
 }
 
 impl<T> Waiting<T> {
-    pub(crate) fn push(&mut self, quota: QuotaId, due: Time, item: T) {
-        self.pushed += 1;
-        self.len += 1;
-        let entry = Entry {
-            key: Reverse((due, self.pushed)),
-            item,
-        };
-        match self.lanes.iter_mut().find(|(lane, _)| *lane == quota) {
-            Some((_, heap)) => heap.push(entry),
-            None => self.lanes.push((quota, BinaryHeap::from([entry]))),
-        }
+    /// An item that was taken waits until `due`.
+    pub(crate) fn push(&mut self, quota: QuotaId, due: Time, order: u64, item: T) {
+        let key = Reverse((due, order));
+        self.lane(quota).taken.push(Entry { key, item });
     }
 
-    /// The earliest due item of an open quota.
-    pub(crate) fn pop(&mut self, closed: &Closed, now: Time) -> Option<T> {
-        let lane = self
-            .lanes
-            .iter_mut()
-            .filter(|(quota, _)| !closed.is_closed(*quota, now))
-            .filter_map(|lane| {
-                let Reverse(key) = lane.1.peek()?.key;
-                (key.0 <= now).then_some((key, lane))
-            })
-            .min_by_key(|(key, _)| *key)
-            .map(|(_, lane)| lane)?;
-        self.len -= 1;
-        lane.1.pop().map(|entry| entry.item)
+    /// An item that was never taken waits for its quota; in the order of the input.
+    pub(crate) fn pass_over(&mut self, quota: QuotaId, order: u64, item: T) {
+        self.lane(quota).passed_over.push_back((order, item));
+    }
+
+    fn lane(&mut self, quota: QuotaId) -> &mut Lane<T> {
+        self.len += 1;
+        let at = self.lanes.iter().position(|lane| lane.quota == quota);
+        let at = at.unwrap_or_else(|| {
+            self.lanes.push(Lane {
+                quota,
+                taken: BinaryHeap::new(),
+                passed_over: VecDeque::new(),
+            });
+            self.lanes.len() - 1
+        });
+        &mut self.lanes[at]
+    }
+
+    /// The next runnable item: of those that were taken before, the one that has been due for
+    /// longest, else the first that was passed over.
+    pub(crate) fn pop(&mut self, gates: &Gates, now: Time) -> Option<T> {
+        let open = |lane: &&mut Lane<T>| !gates.is_closed(lane.quota, now);
+        let due = self.lanes.iter_mut().filter(open).filter_map(|lane| {
+            let Reverse(key) = lane.taken.peek()?.key;
+            (key.0 <= now).then_some((key, lane))
+        });
+        let item = match due.min_by_key(|(key, _)| *key) {
+            Some((_, lane)) => lane.taken.pop().map(|entry| entry.item),
+            None => {
+                let first = self.lanes.iter_mut().filter(open).filter_map(|lane| {
+                    let order = lane.passed_over.front()?.0;
+                    Some((order, lane))
+                });
+                let (_, lane) = first.min_by_key(|(order, _)| *order)?;
+                lane.passed_over.pop_front().map(|(_, item)| item)
+            }
+        };
+        self.len -= usize::from(item.is_some());
+        item
     }
 
     /// When the next item of an open quota falls due.
-    pub(crate) fn next_due(&self, closed: &Closed, now: Time) -> Option<Time> {
+    pub(crate) fn next_due(&self, gates: &Gates, now: Time) -> Option<Time> {
         self.lanes
             .iter()
-            .filter(|(quota, _)| !closed.is_closed(*quota, now))
-            .filter_map(|(_, heap)| heap.peek().map(|entry| entry.key.0.0))
+            .filter(|lane| !gates.is_closed(lane.quota, now))
+            .filter_map(|lane| lane.taken.peek().map(|entry| entry.key.0.0))
             .min()
     }
 
@@ -101,9 +126,10 @@ impl<T> Waiting<T> {
     /// Empties the queue, in no order.
     pub(crate) fn drain(&mut self) -> impl Iterator<Item = T> + '_ {
         self.len = 0;
-        self.lanes
-            .drain(..)
-            .flat_map(|(_, heap)| heap.into_iter().map(|entry| entry.item))
+        self.lanes.drain(..).flat_map(|lane| {
+            let taken = lane.taken.into_iter().map(|entry| entry.item);
+            taken.chain(lane.passed_over.into_iter().map(|(_, item)| item))
+        })
     }
 }
 
@@ -111,33 +137,53 @@ impl<T> Waiting<T> {
 mod tests {
     use super::*;
 
+    const A: QuotaId = QuotaId(1);
+    const B: QuotaId = QuotaId(2);
+
+    fn at(nanos: u64) -> Time {
+        Time::from_nanos(nanos)
+    }
+
     #[test]
     fn a_closed_quota_holds_back_only_its_own() {
-        let (a, b) = (QuotaId(1), QuotaId(2));
         let mut waiting = Waiting::default();
-        let at = Time::from_nanos;
-        waiting.push(a, at(1), "a1");
-        waiting.push(a, at(2), "a2");
-        waiting.push(b, at(3), "b1");
-        let mut closed = Closed::default();
-        closed.close(a, at(100));
-        assert_eq!(waiting.pop(&closed, at(2)), None);
-        assert_eq!(waiting.next_due(&closed, at(2)), Some(at(3)));
-        assert_eq!(waiting.pop(&closed, at(10)), Some("b1"));
-        assert_eq!(waiting.pop(&closed, at(10)), None);
-        assert_eq!(waiting.pop(&closed, at(100)), Some("a1"));
+        waiting.push(A, at(1), 0, "a1");
+        waiting.push(A, at(2), 1, "a2");
+        waiting.push(B, at(3), 2, "b1");
+        let mut gates = Gates::default();
+        gates.close(A, at(100));
+        assert_eq!(waiting.pop(&gates, at(2)), None);
+        assert_eq!(waiting.next_due(&gates, at(2)), Some(at(3)));
+        assert_eq!(waiting.pop(&gates, at(10)), Some("b1"));
+        assert_eq!(waiting.pop(&gates, at(10)), None);
+        assert_eq!(waiting.pop(&gates, at(100)), Some("a1"));
         assert_eq!(waiting.len(), 1);
     }
 
     #[test]
-    fn equals_leave_in_the_order_they_came() {
+    fn a_retry_that_is_due_goes_before_what_was_never_tried() {
         let mut waiting = Waiting::default();
-        for i in 0..20 {
-            waiting.push(QuotaId(0), Time::from_nanos(5), i);
+        waiting.pass_over(A, 8, "fresh");
+        waiting.push(A, at(50), 0, "retry");
+        let gates = Gates::default();
+        assert_eq!(waiting.pop(&gates, at(10)), Some("fresh"));
+        waiting.pass_over(A, 9, "fresher");
+        assert_eq!(waiting.pop(&gates, at(50)), Some("retry"));
+        assert_eq!(waiting.pop(&gates, at(50)), Some("fresher"));
+        assert!(waiting.is_empty());
+    }
+
+    #[test]
+    fn what_is_put_back_keeps_its_place() {
+        let mut waiting = Waiting::default();
+        (0..10).for_each(|i| waiting.push(A, Time::ZERO, i, i));
+        let gates = Gates::default();
+        for _ in 0..5 {
+            let first = waiting.pop(&gates, at(1)).unwrap();
+            let second = waiting.pop(&gates, at(1)).unwrap();
+            assert_eq!((first, second), (0, 1));
+            waiting.push(A, Time::ZERO, first, first);
+            waiting.push(A, Time::ZERO, second, second);
         }
-        let closed = Closed::default();
-        let out: Vec<i32> =
-            std::iter::from_fn(|| waiting.pop(&closed, Time::from_nanos(5))).collect();
-        assert_eq!(out, (0..20).collect::<Vec<_>>());
     }
 }

@@ -37,6 +37,8 @@ pub(crate) struct Cost {
 pub(crate) struct Ticket<T> {
     pub task: T,
     pub cost: Cost,
+    /// Its place in the input: among equals, first come, first served.
+    pub order: u64,
     pub class: Class,
     pub tries: Tries,
 }
@@ -72,13 +74,16 @@ pub(crate) enum Settled<T, D> {
     Unsent(Ticket<T>, Error),
 }
 
-/// The quotas of which nothing may start before some time.
+/// What stands in the way of items: quotas of which nothing may start before some time, and
+/// steps or quotas that are not called again in this run.
 #[derive(Debug, Default)]
-pub(crate) struct Closed {
+pub(crate) struct Gates {
     until: Vec<Time>,
+    dead_steps: Vec<Option<Error>>,
+    dead_quotas: Vec<(QuotaId, Error)>,
 }
 
-impl Closed {
+impl Gates {
     /// Nothing of the quota is taken before `until`; a time in the past opens it.
     pub(crate) fn close(&mut self, quota: QuotaId, until: Time) {
         let at = quota.0 as usize;
@@ -92,9 +97,48 @@ impl Closed {
         self.until.get(quota.0 as usize).is_some_and(|t| *t > now)
     }
 
+    /// Whether an item that has come to `step` has to wait. One that has nobody left to ask does
+    /// not: it is told so.
+    pub(crate) fn holds(&self, class: &Class, step: u8, now: Time) -> bool {
+        self.live_step(class, step)
+            .is_some_and(|step| self.is_closed(class.quota(step), now))
+    }
+
     /// The next time at which a closed quota opens.
     pub(crate) fn next_opening(&self, now: Time) -> Option<Time> {
         self.until.iter().copied().filter(|t| *t > now).min()
+    }
+
+    /// The first step from `from` on that can still be called.
+    pub(crate) fn live_step(&self, class: &Class, from: u8) -> Option<u8> {
+        (from..class.steps() as u8).find(|step| self.dead(class.quota(*step), *step).is_none())
+    }
+
+    /// Why a step is not called any more.
+    pub(crate) fn dead(&self, quota: QuotaId, step: u8) -> Option<&Error> {
+        let by_step = self
+            .dead_steps
+            .get(usize::from(step))
+            .and_then(Option::as_ref);
+        by_step.or_else(|| {
+            let found = self.dead_quotas.iter().find(|(dead, _)| *dead == quota);
+            found.map(|(_, error)| error)
+        })
+    }
+
+    /// Nothing of the quota is called again.
+    pub(crate) fn bury_quota(&mut self, quota: QuotaId, error: &Error) {
+        if quota != QuotaId::NONE && !self.dead_quotas.iter().any(|(dead, _)| *dead == quota) {
+            self.dead_quotas.push((quota, error.clone()));
+        }
+    }
+
+    /// The step is not called again; true when that was the last one alive.
+    pub(crate) fn bury_step(&mut self, class: &Class, step: u8, error: &Error) -> bool {
+        let steps = class.steps().max(self.dead_steps.len());
+        self.dead_steps.resize(steps, None);
+        self.dead_steps[usize::from(step)].get_or_insert_with(|| error.clone());
+        self.dead_steps.iter().all(Option::is_some)
     }
 }
 
@@ -105,7 +149,7 @@ pub(crate) trait Work {
     type Done: Send;
 
     /// Up to `max` due items whose quota is open.
-    fn take(&mut self, max: usize, closed: &Closed, now: Time) -> Result<Take<Self::Task>, Error>;
+    fn take(&mut self, max: usize, gates: &Gates, now: Time) -> Result<Take<Self::Task>, Error>;
 
     /// Makes these ends durable. What it has dealt with it removes from `done`; the rest is
     /// offered again after a while. An error says why something is left.

@@ -219,9 +219,29 @@ impl Request {
             .sum()
     }
 
+    /// Bytes it holds in memory, roughly.
+    pub(crate) fn weight(&self) -> usize {
+        let messages = self.messages.iter();
+        let messages: usize = messages
+            .map(|m| 64 + weight(&m.content) + m.extra.values().map(weight).sum::<usize>())
+            .sum();
+        let extra: usize = self.extra.values().map(weight).sum();
+        let system = self.system.as_ref().map_or(0, String::len);
+        size_of::<Self>() + 128 + messages + extra + system
+    }
+
     /// Input tokens, roughly: one for every 4 bytes of text, and a few for each message.
     pub(crate) fn estimated_tokens(&self) -> u32 {
         u32::try_from(self.text_bytes() / 4 + 4 * self.messages.len()).unwrap_or(u32::MAX)
+    }
+}
+
+fn weight(value: &Value) -> usize {
+    32 + match value {
+        Value::String(text) => text.len(),
+        Value::Array(items) => items.iter().map(weight).sum(),
+        Value::Object(map) => map.iter().map(|(k, v)| 48 + k.len() + weight(v)).sum(),
+        _ => 0,
     }
 }
 

@@ -10,7 +10,7 @@ use crate::engine::dispatch::{Dispatcher, ErrorPolicy, Options};
 use crate::engine::limit::{Limiter, Limits, QuotaKey};
 use crate::engine::route::RetryPolicy;
 use crate::engine::run::{Reply, Runner, run_inline};
-use crate::engine::work::{Class, Closed, Cost, Settled, Take, Ticket, Work};
+use crate::engine::work::{Class, Cost, Gates, Settled, Take, Ticket, Work};
 
 use super::client::LlmClient;
 use super::request::Request;
@@ -164,6 +164,7 @@ impl<'a> Route<'a> {
         Ticket {
             task,
             cost: cost(request),
+            order: 0,
             class: self.class(request, last),
             tries: Default::default(),
         }
@@ -219,11 +220,11 @@ impl<'r> Work for Single<'r> {
     type Task = &'r Request;
     type Done = Response;
 
-    fn take(&mut self, _: usize, closed: &Closed, now: Time) -> Result<Take<&'r Request>, Error> {
+    fn take(&mut self, _: usize, gates: &Gates, now: Time) -> Result<Take<&'r Request>, Error> {
         let Some(ticket) = self.ticket.take() else {
             return Ok(Take::Done);
         };
-        if self.due <= now && !closed.is_closed(ticket.quota(), now) {
+        if self.due <= now && !gates.holds(&ticket.class, ticket.tries.step, now) {
             return Ok(Take::Items(vec![ticket]));
         }
         self.ticket = Some(ticket);

@@ -93,6 +93,11 @@ impl Tally {
         self.unsent += 1;
     }
 
+    /// Items that a stopped run leaves behind.
+    pub(crate) fn leave(&mut self, items: u64) {
+        self.unsent += items;
+    }
+
     fn cost(&self) -> Option<f64> {
         (self.completed > 0 && self.unpriced == 0).then_some(self.cost_usd)
     }
