@@ -1,1 +1,122 @@
-fn main() {}
+//! The parts that every single call pays: a route with and without limits, the fingerprint, and
+//! the way from a request to bytes and from a reply's bytes to an answer.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use batchwright::{
+    Context, Error, Headers, HttpReply, HttpRequest, Limits, LlmClient, LlmConfig, QuotaKey,
+    Request, Response, Route, Secret, Transport, request_hash,
+};
+use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
+
+/// Answers at once, and has a quota: without one there is nothing to limit.
+struct Limited;
+
+impl LlmClient for Limited {
+    fn complete(&self, _: &Request, _: &Context) -> Result<Response, Error> {
+        Ok(Response::new("none", ""))
+    }
+
+    fn quota(&self, _: &Request) -> QuotaKey {
+        QuotaKey::new(&["bench"])
+    }
+}
+
+fn route(c: &mut Criterion) {
+    let mut group = c.benchmark_group("route");
+    let (request, ctx) = (Request::new("x"), Context::new());
+    // So many that no call ever waits: the cost of asking is measured, not the limit.
+    let plenty = Limits::default().requests_per_minute(1e9);
+    for (name, limits) in [("no limits", Limits::default()), ("1e9 rpm", plenty)] {
+        let route = Route::limited(Limited, limits);
+        group.bench_function(name, |b| b.iter(|| route.complete(&request, &ctx)));
+    }
+    group.finish();
+}
+
+fn hash(c: &mut Criterion) {
+    let mut group = c.benchmark_group("request_hash");
+    for size in [1_024, 102_400] {
+        group.throughput(Throughput::Bytes(size as u64));
+        let request = Request::new(text(size));
+        group.bench_with_input(BenchmarkId::from_parameter(size), &request, |b, request| {
+            b.iter(|| request_hash(request));
+        });
+    }
+    group.finish();
+}
+
+/// A transport that has the same reply for everything.
+struct Canned(HttpReply);
+
+impl Transport for Canned {
+    fn send(&self, _: &HttpRequest<'_>, _: &Context) -> Result<HttpReply, Error> {
+        Ok(self.0.clone())
+    }
+}
+
+fn reply(answer: &str) -> HttpReply {
+    let body = serde_json::json!({
+        "id": "chatcmpl-1",
+        "object": "chat.completion",
+        "created": 1,
+        "model": "m",
+        "choices": [{
+            "index": 0,
+            "message": {"role": "assistant", "content": answer, "refusal": null},
+            "finish_reason": "stop",
+            "logprobs": null,
+        }],
+        "usage": {"prompt_tokens": 9, "completion_tokens": 9, "total_tokens": 18},
+    });
+    let headers = [
+        ("content-type", "application/json"),
+        ("x-ratelimit-limit-requests", "10000"),
+        ("x-ratelimit-remaining-requests", "9999"),
+        ("x-ratelimit-reset-requests", "6ms"),
+    ];
+    HttpReply {
+        status: 200,
+        headers: Headers::from_iter(headers),
+        body: body.to_string().into_bytes(),
+    }
+}
+
+fn codec(c: &mut Criterion) {
+    let mut group = c.benchmark_group("encode and decode");
+    for size in [1_024, 102_400] {
+        group.throughput(Throughput::Bytes(2 * size as u64));
+        let text = text(size);
+        let client = LlmConfig::new("openai")
+            .model("m")
+            .base_url("http://127.0.0.1:9/v1")
+            .api_key(Secret::new("sk-0123456789abcdef"))
+            .client_over(Arc::new(Canned(reply(&text))))
+            .expect("the settings are complete");
+        let (request, ctx) = (Request::new(text), Context::new());
+        assert!(client.complete(&request, &ctx).is_ok());
+        group.bench_with_input(BenchmarkId::from_parameter(size), &request, |b, request| {
+            b.iter(|| client.complete(request, &ctx));
+        });
+    }
+    group.finish();
+}
+
+/// Prose with a line break now and then, since escapes are what costs.
+fn text(size: usize) -> String {
+    const LINE: &str = "The quick brown fox jumps over the lazy dog, \"twice\" as they say.\n";
+    let mut text = LINE.repeat(size / LINE.len() + 1);
+    text.truncate(size);
+    text
+}
+
+criterion_group! {
+    name = benches;
+    config = Criterion::default()
+        .sample_size(50)
+        .warm_up_time(Duration::from_secs(1))
+        .measurement_time(Duration::from_secs(3));
+    targets = route, hash, codec
+}
+criterion_main!(benches);
