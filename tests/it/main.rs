@@ -1,5 +1,22 @@
 //! Behaviour through the public API and the real binary.
 
+#![forbid(unsafe_code)]
+
 mod bulk;
 #[cfg(feature = "simulate")]
 mod provider;
+
+#[cfg(all(feature = "cli", feature = "simulate"))]
+mod cli;
+#[cfg(all(feature = "cli", feature = "simulate"))]
+mod cli_input;
+#[cfg(all(feature = "cli", feature = "simulate"))]
+mod cli_output;
+#[cfg(all(feature = "cli", feature = "simulate"))]
+mod cli_resume;
+#[cfg(all(feature = "cli", feature = "simulate"))]
+mod cli_stdin;
+#[cfg(all(feature = "cli", feature = "simulate"))]
+mod cli_stop;
+#[cfg(all(feature = "cli", feature = "simulate"))]
+mod common;
