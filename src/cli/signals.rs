@@ -14,6 +14,9 @@ use super::exit::Exit;
 /// After a second signal, threads that cannot be woken (a connect under way) get this long.
 const LAST_WORDS: Duration = Duration::from_millis(600);
 
+/// The same at the end of the grace period, which nobody waits for at a keyboard.
+const AFTER_GRACE: Duration = Duration::from_secs(2);
+
 /// The signals seen by a run.
 #[derive(Clone, Default)]
 pub struct Signals {
@@ -35,6 +38,7 @@ impl Signals {
                         ctx.grace().as_secs()
                     ));
                 }
+                end_after_grace(&ctx, signal);
             } else if count == 2 {
                 ctx.abort();
                 thread::sleep(LAST_WORDS);
@@ -51,6 +55,21 @@ impl Signals {
             signal => Some(Exit::Signal(signal)),
         }
     }
+}
+
+/// A run that is blocked in writing its results does not see its grace end; this does.
+fn end_after_grace(ctx: &Context, signal: u8) {
+    let ctx = ctx.clone();
+    let watch = move || {
+        thread::sleep(ctx.grace());
+        ctx.abort();
+        thread::sleep(AFTER_GRACE);
+        std::process::exit(i32::from(Exit::Signal(signal).code()));
+    };
+    // Without it a second signal still ends the run.
+    let _ = thread::Builder::new()
+        .name("batchwright-grace".to_owned())
+        .spawn(watch);
 }
 
 #[cfg(feature = "simulate")]

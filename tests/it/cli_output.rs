@@ -108,6 +108,20 @@ fn a_reader_that_does_not_read_stops_dispatch_and_two_signals_end_it() {
     drop(unread);
 }
 
+#[cfg(unix)]
+#[test]
+fn the_grace_ends_also_when_nobody_reads() {
+    let desk = Desk::new();
+    let sim = simulator(SimConfig::default().answer("x".repeat(20_000)));
+    desk.prompts("in.jsonl", 500);
+    let mut running = desk.start(&sim, "in.jsonl -j 4 --grace 1s");
+    let unread = running.child.stdout.take();
+    assert!(sim.wait_until(|s| s.calls >= 7, PATIENCE));
+    running.signal("INT");
+    running.wait().expect(130);
+    drop(unread);
+}
+
 #[test]
 fn an_output_that_cannot_be_written_is_found_before_anything_is_sent() {
     let (desk, sim) = (Desk::new(), good());
