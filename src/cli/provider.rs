@@ -170,6 +170,11 @@ fn fallbacks(
         .collect()
 }
 
+/// The default model that the environment sets.
+pub fn default_model() -> Option<String> {
+    or_env(None, "BATCHWRIGHT_MODEL", |model| Ok(model.to_owned())).unwrap_or_default()
+}
+
 /// A changed default reruns nothing; whoever expects otherwise is told.
 pub fn note_changed_default(plan: &Plan, default: Option<&str>, say: &dyn Fn(String)) {
     let Some(default) = default else { return };

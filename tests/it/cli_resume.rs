@@ -260,7 +260,8 @@ fn a_named_model_is_part_of_the_request_and_a_default_is_not() {
     assert_eq!(sim.stats().calls, 15);
     let before = desk.read("new.jsonl");
     assert_eq!(desk.results("new.jsonl")[0]["model"], "one");
-    with_default("two").expect(0).says("nothing to send");
+    let ended = with_default("two").expect(0).says("nothing to send");
+    ended.says("5 finished results came from one and are kept");
     assert_eq!(desk.read("new.jsonl"), before);
     // With something left to send the changed default is mentioned.
     let input = std::fs::OpenOptions::new()
