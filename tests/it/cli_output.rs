@@ -159,8 +159,7 @@ fn a_pipe_or_device_as_output_cannot_be_resumed_from_and_says_so() {
     let ended = desk.run(&sim, "in.jsonl -o /dev/null --ordered").expect(2);
     ended.says("cannot be put into order");
     assert_eq!(sim.stats().calls, 3);
-    let ended = desk.run(&sim, "in.jsonl -o /dev/full -j 1");
-    assert!(matches!(ended.status.code(), Some(1 | 4)));
+    let ended = desk.run(&sim, "in.jsonl -o /dev/full -j 1").expect(1);
     ended.says("cannot write the results");
 }
 

@@ -9,11 +9,19 @@ mod provider;
 #[cfg(all(feature = "cli", feature = "simulate"))]
 mod cli;
 #[cfg(all(feature = "cli", feature = "simulate"))]
+mod cli_disk;
+#[cfg(all(feature = "cli", feature = "simulate"))]
 mod cli_input;
+#[cfg(all(feature = "cli", feature = "simulate"))]
+mod cli_kill;
+#[cfg(all(feature = "cli", feature = "simulate"))]
+mod cli_net;
 #[cfg(all(feature = "cli", feature = "simulate"))]
 mod cli_output;
 #[cfg(all(feature = "cli", feature = "simulate"))]
 mod cli_resume;
+#[cfg(all(feature = "cli", feature = "simulate"))]
+mod cli_simulate;
 #[cfg(all(feature = "cli", feature = "simulate"))]
 mod cli_stdin;
 #[cfg(all(feature = "cli", feature = "simulate"))]
