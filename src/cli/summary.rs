@@ -2,7 +2,7 @@
 
 use std::io::Write;
 
-use batchwright::{Plan, Report, StopReason, Summary};
+use batchwright::{Plan, Report, StopReason, Summary, shown_url};
 
 use super::args::RunArgs;
 use super::display::{self, count, span};
@@ -162,10 +162,18 @@ pub fn print_json(args: &RunArgs, report: &Report, exit: Exit) {
     let _ = writeln!(std::io::stdout(), "{value}");
 }
 
-/// This command, ready to be pasted into a shell.
+/// This command, ready to be pasted into a shell; only a password in its address is left out.
 fn command_line() -> String {
-    let words: Vec<String> = std::env::args().map(|word| quoted(&word)).collect();
-    words.join(" ")
+    let mut address = false;
+    let words = std::env::args().map(|word| {
+        let shown = match address || word.starts_with("--base-url=") {
+            true => shown_url(&word),
+            false => word.clone(),
+        };
+        address = word == "--base-url";
+        quoted(&shown)
+    });
+    words.collect::<Vec<_>>().join(" ")
 }
 
 fn quoted(word: &str) -> String {
