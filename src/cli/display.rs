@@ -31,6 +31,8 @@ pub fn start_log(show: &ShowArgs) {
     // A second start (in tests) is refused and harmless.
     let _ = env_logger::Builder::from_env(env)
         .format_timestamp_millis()
+        // It prints what goes over the wire, keys and all; RUST_LOG cannot ask for that.
+        .filter_module("ureq_proto::util", log::LevelFilter::Off)
         .try_init();
 }
 

@@ -68,7 +68,7 @@ fn clean(texts: &[(&str, &str)]) {
 #[test]
 fn neither_key_nor_password_is_shown_however_much_is_said() {
     for status in ["400 Bad", "401 Unauthorized", "500 Oops", "200 OK"] {
-        for log in [None, Some("debug")] {
+        for log in [None, Some("trace"), Some("ureq_proto::util=trace")] {
             let (desk, server) = (Desk::new(), Echo::start(status));
             desk.prompts("in.jsonl", 2);
             let url = format!("http://user:{PASSWORD}@{}/v1", server.address);
