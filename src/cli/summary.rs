@@ -156,7 +156,7 @@ pub fn print_json(args: &RunArgs, report: &Report, exit: Exit) {
         "summary": report.summary,
         "limited_by": report.summary.limited_by(),
         "stopped": report.stop.as_ref().map(ToString::to_string),
-        "output": args.output,
+        "output": args.output.as_ref().map(|path| path.to_string_lossy()),
         "exit_code": exit.code(),
     });
     let _ = writeln!(std::io::stdout(), "{value}");
@@ -165,7 +165,9 @@ pub fn print_json(args: &RunArgs, report: &Report, exit: Exit) {
 /// This command, ready to be pasted into a shell; only a password in its address is left out.
 fn command_line() -> String {
     let mut address = false;
-    let words = std::env::args().map(|word| {
+    // A word that is no Unicode comes out a little different; better than not at all.
+    let words = std::env::args_os().map(|word| {
+        let word = word.to_string_lossy().into_owned();
         let shown = match address || word.starts_with("--base-url=") {
             true => shown_url(&word),
             false => word.clone(),

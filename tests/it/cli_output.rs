@@ -3,7 +3,7 @@
 use std::io::{BufRead, BufReader};
 use std::time::Duration;
 
-use batchwright::simulate::SimConfig;
+use batchwright::simulate::{SimConfig, Trouble};
 
 use super::common::{
     Desk, PATIENCE, Running, all_ids, eventually, good, ids_in_order, results, simulator,
@@ -179,4 +179,20 @@ fn a_link_stays_a_link_when_its_target_is_compacted() {
         .wait()
         .expect(0);
     assert_eq!(sim.stats().calls, 5);
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn names_that_are_no_unicode_are_names_too() {
+    use std::os::unix::ffi::OsStrExt;
+    let desk = Desk::new();
+    let sim = simulator(SimConfig::default().trouble(Trouble::BadRequest, 1.0));
+    desk.prompts("in.jsonl", 2);
+    let output = std::ffi::OsStr::from_bytes(b"o\xff.jsonl");
+    for flags in ["--json -q", "--json", "-v"] {
+        let mut command = desk.against(&sim, &format!("in.jsonl {flags} -o"));
+        Running::start(command.arg(output)).wait().expect(3);
+    }
+    let text = std::fs::read_to_string(desk.path("").join(output)).unwrap();
+    assert_eq!(results(&text).len(), 2);
 }
