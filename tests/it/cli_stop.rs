@@ -89,6 +89,25 @@ fn a_signal_ends_waits_for_retries_and_limits() {
     assert_eq!(desk.read("out.jsonl"), "");
 }
 
+#[cfg(unix)]
+#[test]
+fn a_signal_ends_the_check_of_the_input() {
+    let (desk, sim) = (Desk::new(), good());
+    let mut text = String::new();
+    for i in 0..400_000 {
+        text.push_str(&prompt_line(i));
+    }
+    desk.write("in.jsonl", text);
+    let running = desk.start(&sim, "in.jsonl -o out.jsonl");
+    // The handler is in place as soon as the thread that waits for signals is.
+    let threads = format!("/proc/{}/task", running.child.id());
+    eventually(|| std::fs::read_dir(&threads).map_or(true, |list| list.count() > 1));
+    running.signal("INT");
+    running.wait().expect(130);
+    assert_eq!(sim.stats().calls, 0);
+    assert!(!desk.exists("out.jsonl"));
+}
+
 /// Runs 30 items against the OpenAI dialect with a key.
 fn keyed(desk: &Desk, sim: &Simulator, key: &str, flags: &str) -> Ended {
     desk.prompts("in.jsonl", 30);
