@@ -240,10 +240,13 @@ impl<'a> FileRun<'a> {
     ///
     /// # Errors
     /// Only when the run could not begin; how it ended is in the [`Report`].
-    pub fn run<'r>(self, route: impl Into<Route<'r>>) -> Result<Report, Error> {
+    pub fn run<'r>(mut self, route: impl Into<Route<'r>>) -> Result<Report, Error> {
         if self.concurrency == 0 {
             let why = "the concurrency must be at least 1";
             return Err(Error::new(ErrorKind::Invalid, why));
+        }
+        if let OpenOutput::File(file) = &mut self.output {
+            file.mend()?;
         }
         let route = route.into();
         let surroundings = Surroundings {

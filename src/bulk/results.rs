@@ -30,6 +30,7 @@ pub(crate) struct ResultsFile {
     file: File,
     len: u64,
     fsync: bool,
+    torn: Torn,
 }
 
 /// How a results file begins; what does not cannot be the torn rest of a line.
@@ -37,7 +38,7 @@ const LINE_START: &[u8] = b"{\"id\":";
 
 impl ResultsFile {
     /// Opens or creates the file, takes its lock, and hands every finished line to `visit` with
-    /// its place. Nothing is changed unless all lines are results.
+    /// its place. Nothing is changed yet.
     ///
     /// # Errors
     /// When it cannot be used, with what to do about it.
@@ -52,17 +53,16 @@ impl ResultsFile {
             file,
             len: 0,
             fsync,
+            torn: Torn::Nothing,
         };
-        let torn = results.read(visit).map_err(FileRunError::Usage)?;
-        results
-            .mend(torn)
-            .map_err(|e| FileRunError::Output(trouble(path, "cannot mend", &e)))?;
+        results.torn = results.read(visit).map_err(FileRunError::Usage)?;
         Ok(results)
     }
 
-    /// Hands every line to `visit` with its place.
-    pub(crate) fn scan(&self, visit: &mut dyn FnMut(PreviousLine, u64)) -> Result<(), Error> {
-        self.read(visit).map(drop)
+    /// Repairs what a killed run left behind, before the first line is appended.
+    pub(crate) fn mend(&mut self) -> Result<(), Error> {
+        self.mend_io()
+            .map_err(|e| trouble(&self.path, "cannot mend", &e))
     }
 
     fn read(&self, visit: &mut dyn FnMut(PreviousLine, u64)) -> Result<Torn, Error> {
@@ -96,8 +96,8 @@ impl ResultsFile {
         Ok(torn)
     }
 
-    fn mend(&mut self, torn: Torn) -> io::Result<()> {
-        match torn {
+    fn mend_io(&mut self) -> io::Result<()> {
+        match std::mem::replace(&mut self.torn, Torn::Nothing) {
             Torn::Nothing => {}
             Torn::NoLineEnd => self.file.write_all(b"\n")?,
             Torn::CutAt(at) => {

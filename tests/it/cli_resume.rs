@@ -299,7 +299,6 @@ fn what_shapes_an_answer_is_part_of_the_request_and_what_carries_it_is_not() {
 }
 
 #[test]
-#[ignore = "bug: a dry run cuts off a torn last line"]
 fn a_dry_run_changes_nothing() {
     let (desk, sim) = (Desk::new(), good());
     desk.prompts("in.jsonl", 3);
