@@ -65,6 +65,25 @@ impl ResultsFile {
             .map_err(|e| trouble(&self.path, "cannot mend", &e))
     }
 
+    /// Whether the file still has its name: what is removed or replaced takes its results along.
+    pub(crate) fn in_place(&self) -> Result<(), Error> {
+        if same_file(&self.file, &self.path) {
+            return Ok(());
+        }
+        Err(Error::new(
+            ErrorKind::Invalid,
+            format!(
+                "{}: it was removed or replaced while the run was going on; the results went with it",
+                self.path.display()
+            ),
+        ))
+    }
+
+    /// Hands every line to `visit` with its place.
+    pub(crate) fn scan(&self, visit: &mut dyn FnMut(PreviousLine, u64)) -> Result<(), Error> {
+        self.read(visit).map(drop)
+    }
+
     fn read(&self, visit: &mut dyn FnMut(PreviousLine, u64)) -> Result<Torn, Error> {
         let path = &self.path;
         let refused = |number: u64, why: &str| {
@@ -139,7 +158,7 @@ impl ResultsFile {
         self.rewrite_io(order).map_err(|e| {
             let beside = temporary(&path);
             let _ = std::fs::remove_file(beside);
-            trouble(&path, "cannot compact", &e)
+            trouble(&path, "all results are saved, but cannot compact", &e)
         })
     }
 

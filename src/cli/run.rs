@@ -135,7 +135,7 @@ fn run(args: &RunArgs) -> Result<Exit, Refusal> {
     let exit = exit(args, &report, &signals);
     rescue(&report);
     if let Err(error) = &report.compaction {
-        display::error(&format!("all results are saved, but {error}"));
+        display::error(error.message());
     }
     if args.json {
         summary::print_json(args, &report, exit);

@@ -213,17 +213,21 @@ fn names_that_are_no_unicode_are_names_too() {
 
 #[cfg(unix)]
 #[test]
-#[ignore = "bug: an output that is removed meanwhile takes its results with it, and the exit code is 0"]
-fn an_output_that_is_removed_meanwhile_is_noticed() {
-    let (desk, sim) = (Desk::new(), good());
-    desk.prompts("in.jsonl", 10);
-    sim.hold();
-    let running = desk.start(&sim, "in.jsonl -o out.jsonl -j 2");
-    assert!(sim.wait_until(|s| s.in_flight == 2, PATIENCE));
-    std::fs::remove_file(desk.path("out.jsonl")).unwrap();
-    sim.release();
-    let ended = running.wait();
-    assert_ne!(ended.status.code(), Some(0), "{}", ended.stderr);
+fn an_output_that_is_removed_or_replaced_meanwhile_is_noticed() {
+    for flags in ["", "--ordered"] {
+        let (desk, sim) = (Desk::new(), good());
+        desk.prompts("in.jsonl", 10);
+        sim.hold();
+        let running = desk.start(&sim, &format!("in.jsonl -o out.jsonl -j 2 {flags}"));
+        assert!(sim.wait_until(|s| s.in_flight == 2, PATIENCE));
+        std::fs::rename(desk.path("out.jsonl"), desk.path("away.jsonl")).unwrap();
+        desk.write("out.jsonl", "somebody else's\n");
+        sim.release();
+        let ended = running.wait().expect(1);
+        assert!(ended.error().contains("removed or replaced"));
+        assert_eq!(desk.read("out.jsonl"), "somebody else's\n");
+        assert_eq!(desk.ids("away.jsonl"), all_ids(10));
+    }
 }
 
 #[test]
