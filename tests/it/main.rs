@@ -21,6 +21,8 @@ mod cli_output;
 #[cfg(all(feature = "cli", feature = "simulate"))]
 mod cli_resume;
 #[cfg(all(feature = "cli", feature = "simulate"))]
+mod cli_retry;
+#[cfg(all(feature = "cli", feature = "simulate"))]
 mod cli_secrets;
 #[cfg(all(feature = "cli", feature = "simulate"))]
 mod cli_simulate;
