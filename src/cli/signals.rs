@@ -87,7 +87,10 @@ pub fn wait_for_stop() {
 #[cfg(unix)]
 fn each_signal(mut seen: impl FnMut(usize, u8) + Send + 'static) -> std::io::Result<()> {
     use signal_hook::consts::SIGHUP;
-    let mut signals = signal_hook::iterator::Signals::new([SIGINT, SIGTERM, SIGHUP])?;
+    let mut signals = signal_hook::iterator::Signals::new([SIGINT, SIGTERM])?;
+    if !is_ignored(SIGHUP) {
+        signals.add_signal(SIGHUP)?;
+    }
     thread::Builder::new()
         .name("batchwright-signals".to_owned())
         .spawn(move || {
@@ -96,6 +99,15 @@ fn each_signal(mut seen: impl FnMut(usize, u8) + Send + 'static) -> std::io::Res
             }
         })
         .map(drop)
+}
+
+/// Whether the program was started with that signal ignored, as nohup does, and means it.
+#[cfg(unix)]
+fn is_ignored(signal: i32) -> bool {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok())
+        .is_some_and(|mask| mask & (1 << (signal - 1)) != 0)
 }
 
 /// Where signals cannot be waited for, flags are looked at.

@@ -2,6 +2,7 @@
 
 use std::fs::OpenOptions;
 use std::io::{Seek, SeekFrom, Write};
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use batchwright::simulate::{SimConfig, Simulator, Trouble};
@@ -35,6 +36,31 @@ fn the_first_signal_lets_calls_in_flight_finish_and_starts_no_more() {
         assert_eq!(desk.ids("out.jsonl"), all_ids(20));
         assert_eq!(sim.stats().paid_twice, 0);
     }
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_run_under_nohup_survives_a_hangup() {
+    let (desk, sim) = (Desk::new(), good());
+    desk.prompts("in.jsonl", 5);
+    sim.hold();
+    let plain = desk.against(&sim, "in.jsonl -o out.jsonl");
+    let mut command = Command::new("nohup");
+    command
+        .arg(plain.get_program())
+        .args(plain.get_args())
+        .current_dir(desk.path(""))
+        .env_clear()
+        .env("PATH", std::env::var_os("PATH").unwrap_or_default())
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped());
+    let running = Running::start(&mut command);
+    assert!(sim.wait_until(|s| s.in_flight == 1, PATIENCE));
+    running.signal("HUP");
+    sim.release();
+    running.wait().expect(0);
+    assert_eq!(desk.ids("out.jsonl"), all_ids(5));
 }
 
 #[cfg(unix)]
