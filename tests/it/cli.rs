@@ -288,3 +288,22 @@ fn a_dry_run_sends_nothing_and_leaves_no_trace() {
     assert_eq!(desk.read("out.jsonl"), before);
     assert_eq!(sim.stats().calls, 2);
 }
+
+#[test]
+fn a_flag_wins_over_the_environment() {
+    let (desk, sim) = (Desk::new(), good());
+    desk.prompts("in.jsonl", 3);
+    let run = |flags: &str| {
+        let words = format!("run in.jsonl --model m {flags}");
+        let mut command = desk.command(words.split_whitespace());
+        command
+            .env("BATCHWRIGHT_PROVIDER", "extract")
+            .env("BATCHWRIGHT_SYNC_CONCURRENCY", "3")
+            .env("LOCAL_LLM_BASE_URL", sim.base_url());
+        super::common::Running::start(&mut command).wait().expect(0)
+    };
+    run("").says("provider extract").says("3 in flight");
+    let ended = run("--provider local -j 2");
+    ended.says("provider local at").says("2 in flight");
+    assert_eq!(sim.stats().calls, 3);
+}

@@ -129,6 +129,25 @@ fn a_certificate_of_nobody_is_refused_with_a_clear_message() {
     assert_eq!(sim.stats().calls, 0);
 }
 
+#[cfg(unix)]
+#[test]
+fn a_handshake_that_hangs_is_ended_by_signals() {
+    let desk = Desk::new();
+    desk.prompts("in.jsonl", 5);
+    let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("https://{}/v1", silent.local_addr().unwrap());
+    let words = "run in.jsonl -o out.jsonl --provider openai --model m --base-url";
+    let mut command = desk.command(words.split(' ').chain([&*url]));
+    let running = Running::start(command.env("OPENAI_API_KEY", "sk-x"));
+    let accepted = silent.accept().unwrap();
+    running.signal("INT");
+    running.hears("stopping:");
+    running.signal("INT");
+    let ended = running.wait().expect(130);
+    assert!(ended.took < Duration::from_secs(10), "{:?}", ended.took);
+    drop(accepted);
+}
+
 /// A proxy on the loopback interface that takes every host for the simulator.
 struct Proxy {
     address: String,
