@@ -112,6 +112,11 @@ impl ProgressNotifier for Display {
                     bar.finish_and_clear();
                     return;
                 }
+                // The check of the input took it away, and what is finished is not drawn.
+                if bar.is_finished() {
+                    bar.set_message("");
+                    bar.reset();
+                }
                 match progress.total {
                     Some(total) => {
                         bar.set_style(Self::bar());

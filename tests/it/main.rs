@@ -31,4 +31,6 @@ mod cli_stdin;
 #[cfg(all(feature = "cli", feature = "simulate"))]
 mod cli_stop;
 #[cfg(all(feature = "cli", feature = "simulate"))]
+mod cli_terminal;
+#[cfg(all(feature = "cli", feature = "simulate"))]
 mod common;
