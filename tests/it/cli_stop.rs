@@ -115,7 +115,7 @@ fn a_signal_ends_waits_for_retries_and_limits() {
     assert_eq!(desk.read("out.jsonl"), "");
 }
 
-#[cfg(unix)]
+#[cfg(target_os = "linux")]
 #[test]
 fn a_signal_ends_the_check_of_the_input() {
     let (desk, sim) = (Desk::new(), good());
