@@ -10,6 +10,7 @@ use serde::ser::SerializeMap;
 use serde::{Serialize, Serializer};
 
 use super::hints::RateHints;
+use super::secret::Secret;
 
 /// What went wrong, as far as the next decision is concerned.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -197,6 +198,13 @@ impl Error {
         }
         self.0.raw = Some(raw[..end].to_owned());
         self
+    }
+
+    /// Takes a credential out of the message.
+    pub(crate) fn redact(&mut self, secret: &Secret) {
+        if let Some(cleaned) = secret.redact(&self.0.message) {
+            self.0.message = cleaned;
+        }
     }
 
     /// Puts a sentence in front of the message, such as where the input came from.

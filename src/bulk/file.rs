@@ -102,7 +102,8 @@ pub struct Report {
     pub stop: Option<StopReason>,
     /// Result lines that could not be written although all was tried.
     pub unsaved: Vec<Vec<u8>>,
-    /// The finished output could not be put into order or cleaned of superseded lines.
+    /// The finished output could not be put into order or cleaned of superseded lines, or is no
+    /// longer where it was.
     pub compaction: Result<(), Error>,
 }
 
@@ -240,9 +241,12 @@ impl<'a> FileRun<'a> {
     ///
     /// # Errors
     /// Only when the run could not begin; how it ended is in the [`Report`].
-    pub fn run<'r>(self, route: impl Into<Route<'r>>) -> Result<Report, Error> {
+    pub fn run<'r>(mut self, route: impl Into<Route<'r>>) -> Result<Report, Error> {
         if let Some(why) = bad_concurrency(self.concurrency) {
             return Err(Error::new(ErrorKind::Invalid, why));
+        }
+        if let OpenOutput::File(file) = &mut self.output {
+            file.mend()?;
         }
         let route = route.into();
         let surroundings = Surroundings {
@@ -290,12 +294,9 @@ impl<'a> FileRun<'a> {
                 let mut ended =
                     surroundings.turn(backlog, self.output, tally, &runner, Waker::new())?;
                 drop(runner);
-                if ended.clean()
-                    && (repeated || options.ordered || ended.superseded > 0)
-                    && let Some(file) = &mut ended.file
-                {
-                    ended.report.compaction = compact_file(file, index, options.ordered);
-                }
+                let ordered = options.ordered;
+                let untidy = repeated || ordered || ended.superseded > 0;
+                ended.tidy(untidy, |file| compact_file(file, index, ordered));
                 Ok(ended.report)
             }
             Prepared::Stream { prompts, previous } => {
@@ -318,12 +319,9 @@ impl<'a> FileRun<'a> {
                     surroundings.turn(backlog, self.output, tally, &runner, (waker, woken))?;
                 let (skipped, failed) = reading.skipped();
                 ended.report.summary.add_before(skipped, failed);
-                if ended.clean()
-                    && (self.options.ordered || ended.superseded > 0 || reading.repeated())
-                    && let Some(file) = &mut ended.file
-                {
-                    ended.report.compaction = reading.compact(file, self.options.ordered);
-                }
+                let ordered = self.options.ordered;
+                let untidy = ordered || ended.superseded > 0 || reading.repeated();
+                ended.tidy(untidy, |file| reading.compact(file, ordered));
                 Ok(ended.report)
             }
         }
@@ -512,6 +510,17 @@ impl Ended {
     /// It ran through, so what it leaves behind may be tidied up.
     fn clean(&self) -> bool {
         self.report.stop.is_none() && self.report.unsaved.is_empty()
+    }
+
+    /// Compacts an untidy output; but what has lost its name must not be put over another file.
+    fn tidy(&mut self, untidy: bool, compact: impl FnOnce(&mut ResultsFile) -> Result<(), Error>) {
+        let wanted = untidy && self.clean();
+        if let Some(file) = &mut self.file {
+            self.report.compaction = file.in_place().and_then(|()| match wanted {
+                true => compact(file),
+                false => Ok(()),
+            });
+        }
     }
 }
 

@@ -30,6 +30,7 @@ pub(crate) struct ResultsFile {
     file: File,
     len: u64,
     fsync: bool,
+    torn: Torn,
 }
 
 /// How a results file begins; what does not cannot be the torn rest of a line.
@@ -37,7 +38,7 @@ const LINE_START: &[u8] = b"{\"id\":";
 
 impl ResultsFile {
     /// Opens or creates the file, takes its lock, and hands every finished line to `visit` with
-    /// its place. Nothing is changed unless all lines are results.
+    /// its place. Nothing is changed yet.
     ///
     /// # Errors
     /// When it cannot be used, with what to do about it.
@@ -52,12 +53,30 @@ impl ResultsFile {
             file,
             len: 0,
             fsync,
+            torn: Torn::Nothing,
         };
-        let torn = results.read(visit).map_err(FileRunError::Usage)?;
-        results
-            .mend(torn)
-            .map_err(|e| FileRunError::Output(trouble(path, "cannot mend", &e)))?;
+        results.torn = results.read(visit).map_err(FileRunError::Usage)?;
         Ok(results)
+    }
+
+    /// Repairs what a killed run left behind, before the first line is appended.
+    pub(crate) fn mend(&mut self) -> Result<(), Error> {
+        self.mend_io()
+            .map_err(|e| trouble(&self.path, "cannot mend", &e))
+    }
+
+    /// Whether the file still has its name: what is removed or replaced takes its results along.
+    pub(crate) fn in_place(&self) -> Result<(), Error> {
+        if same_file(&self.file, &self.path) {
+            return Ok(());
+        }
+        Err(Error::new(
+            ErrorKind::Invalid,
+            format!(
+                "{}: it was removed or replaced while the run was going on; the results went with it",
+                self.path.display()
+            ),
+        ))
     }
 
     /// Hands every line to `visit` with its place.
@@ -96,8 +115,8 @@ impl ResultsFile {
         Ok(torn)
     }
 
-    fn mend(&mut self, torn: Torn) -> io::Result<()> {
-        match torn {
+    fn mend_io(&mut self) -> io::Result<()> {
+        match std::mem::replace(&mut self.torn, Torn::Nothing) {
             Torn::Nothing => {}
             Torn::NoLineEnd => self.file.write_all(b"\n")?,
             Torn::CutAt(at) => {
@@ -139,7 +158,7 @@ impl ResultsFile {
         self.rewrite_io(order).map_err(|e| {
             let beside = temporary(&path);
             let _ = std::fs::remove_file(beside);
-            trouble(&path, "cannot compact", &e)
+            trouble(&path, "all results are saved, but cannot compact", &e)
         })
     }
 

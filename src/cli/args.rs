@@ -7,7 +7,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 #[cfg(feature = "simulate")]
 use super::simulate::SimulateArgs;
-use super::values::{at_least_one, per_minute, seconds, temperature, text_or_file};
+use super::values::{at_least_one, calls, per_minute, seconds, temperature, text_or_file};
 
 /// Takes thousands of LLM prompts to completion, loses none, and pays for each once
 #[derive(Debug, Parser)]
@@ -151,7 +151,7 @@ pub struct PromptArgs {
 pub struct PaceArgs {
     /// Calls in flight [env: BATCHWRIGHT_SYNC_CONCURRENCY] [default: the provider's: 1 for a
     /// local server, else 5]
-    #[arg(short = 'j', long, value_name = "N", value_parser = at_least_one)]
+    #[arg(short = 'j', long, value_name = "N", value_parser = calls)]
     pub concurrency: Option<usize>,
 
     /// Requests per minute [env: RATE_LIMIT_REQUESTS_PER_MINUTE] [default: learned from the

@@ -31,6 +31,8 @@ pub fn start_log(show: &ShowArgs) {
     // A second start (in tests) is refused and harmless.
     let _ = env_logger::Builder::from_env(env)
         .format_timestamp_millis()
+        // It prints what goes over the wire, keys and all; RUST_LOG cannot ask for that.
+        .filter_module("ureq_proto::util", log::LevelFilter::Off)
         .try_init();
 }
 
@@ -109,6 +111,11 @@ impl ProgressNotifier for Display {
                 if progress.phase == Phase::Finished {
                     bar.finish_and_clear();
                     return;
+                }
+                // The check of the input took it away, and what is finished is not drawn.
+                if bar.is_finished() {
+                    bar.set_message("");
+                    bar.reset();
                 }
                 match progress.total {
                     Some(total) => {

@@ -6,7 +6,7 @@ use batchwright::{Client, LlmConfig, Plan, ProviderStatus, inspect, survey};
 
 use super::args::RunArgs;
 use super::run::Refusal;
-use super::values::{at_least_one, or_env, seconds};
+use super::values::{calls, or_env, seconds};
 
 /// The clients of a run.
 pub struct Chosen {
@@ -31,12 +31,8 @@ pub fn choose(
     let base_url = args.provider.base_url.clone();
     let pace = &args.pace;
     let timeout = or_env(pace.timeout, "AI_REQUEST_TIMEOUT", seconds).map_err(Refusal::usage)?;
-    let calls = or_env(
-        pace.concurrency,
-        "BATCHWRIGHT_SYNC_CONCURRENCY",
-        at_least_one,
-    )
-    .map_err(Refusal::usage)?;
+    let calls =
+        or_env(pace.concurrency, "BATCHWRIGHT_SYNC_CONCURRENCY", calls).map_err(Refusal::usage)?;
     let all_named = unnamed == Some(0);
 
     let status = match (provider, &base_url) {
@@ -168,6 +164,11 @@ fn fallbacks(
             build(status.config().only_model(true), timeout, Some(calls))
         })
         .collect()
+}
+
+/// The default model that the environment sets.
+pub fn default_model() -> Option<String> {
+    or_env(None, "BATCHWRIGHT_MODEL", |model| Ok(model.to_owned())).unwrap_or_default()
 }
 
 /// A changed default reruns nothing; whoever expects otherwise is told.

@@ -89,6 +89,9 @@ fn run(args: &RunArgs) -> Result<Exit, Refusal> {
 
     let nothing_to_do = plan.to_send == Some(0);
     let (route, concurrency) = if nothing_to_do {
+        if unnamed != Some(0) {
+            provider::note_changed_default(&plan, provider::default_model().as_deref(), &say);
+        }
         (Route::new(Extract), 1)
     } else {
         let Chosen {
@@ -132,7 +135,7 @@ fn run(args: &RunArgs) -> Result<Exit, Refusal> {
     let exit = exit(args, &report, &signals);
     rescue(&report);
     if let Err(error) = &report.compaction {
-        display::error(&format!("all results are saved, but {error}"));
+        display::error(error.message());
     }
     if args.json {
         summary::print_json(args, &report, exit);

@@ -14,6 +14,9 @@ use super::exit::Exit;
 /// After a second signal, threads that cannot be woken (a connect under way) get this long.
 const LAST_WORDS: Duration = Duration::from_millis(600);
 
+/// The same at the end of the grace period, which nobody waits for at a keyboard.
+const AFTER_GRACE: Duration = Duration::from_secs(2);
+
 /// The signals seen by a run.
 #[derive(Clone, Default)]
 pub struct Signals {
@@ -35,6 +38,7 @@ impl Signals {
                         ctx.grace().as_secs()
                     ));
                 }
+                end_after_grace(&ctx, signal);
             } else if count == 2 {
                 ctx.abort();
                 thread::sleep(LAST_WORDS);
@@ -53,6 +57,21 @@ impl Signals {
     }
 }
 
+/// A run that is blocked in writing its results does not see its grace end; this does.
+fn end_after_grace(ctx: &Context, signal: u8) {
+    let ctx = ctx.clone();
+    let watch = move || {
+        thread::sleep(ctx.grace());
+        ctx.abort();
+        thread::sleep(AFTER_GRACE);
+        std::process::exit(i32::from(Exit::Signal(signal).code()));
+    };
+    // Without it a second signal still ends the run.
+    let _ = thread::Builder::new()
+        .name("batchwright-grace".to_owned())
+        .spawn(watch);
+}
+
 #[cfg(feature = "simulate")]
 /// Blocks until the program is asked to stop.
 pub fn wait_for_stop() {
@@ -68,7 +87,10 @@ pub fn wait_for_stop() {
 #[cfg(unix)]
 fn each_signal(mut seen: impl FnMut(usize, u8) + Send + 'static) -> std::io::Result<()> {
     use signal_hook::consts::SIGHUP;
-    let mut signals = signal_hook::iterator::Signals::new([SIGINT, SIGTERM, SIGHUP])?;
+    let mut signals = signal_hook::iterator::Signals::new([SIGINT, SIGTERM])?;
+    if !is_ignored(SIGHUP) {
+        signals.add_signal(SIGHUP)?;
+    }
     thread::Builder::new()
         .name("batchwright-signals".to_owned())
         .spawn(move || {
@@ -77,6 +99,15 @@ fn each_signal(mut seen: impl FnMut(usize, u8) + Send + 'static) -> std::io::Res
             }
         })
         .map(drop)
+}
+
+/// Whether the program was started with that signal ignored, as nohup does, and means it.
+#[cfg(unix)]
+fn is_ignored(signal: i32) -> bool {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok())
+        .is_some_and(|mask| mask & (1 << (signal - 1)) != 0)
 }
 
 /// Where signals cannot be waited for, flags are looked at.

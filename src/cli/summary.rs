@@ -2,7 +2,7 @@
 
 use std::io::Write;
 
-use batchwright::{Plan, Report, StopReason, Summary};
+use batchwright::{Plan, Report, StopReason, Summary, shown_url};
 
 use super::args::RunArgs;
 use super::display::{self, count, span};
@@ -156,16 +156,26 @@ pub fn print_json(args: &RunArgs, report: &Report, exit: Exit) {
         "summary": report.summary,
         "limited_by": report.summary.limited_by(),
         "stopped": report.stop.as_ref().map(ToString::to_string),
-        "output": args.output,
+        "output": args.output.as_ref().map(|path| path.to_string_lossy()),
         "exit_code": exit.code(),
     });
     let _ = writeln!(std::io::stdout(), "{value}");
 }
 
-/// This command, ready to be pasted into a shell.
+/// This command, ready to be pasted into a shell; only a password in its address is left out.
 fn command_line() -> String {
-    let words: Vec<String> = std::env::args().map(|word| quoted(&word)).collect();
-    words.join(" ")
+    let mut address = false;
+    // A word that is no Unicode comes out a little different; better than not at all.
+    let words = std::env::args_os().map(|word| {
+        let word = word.to_string_lossy().into_owned();
+        let shown = match address || word.starts_with("--base-url=") {
+            true => shown_url(&word),
+            false => word.clone(),
+        };
+        address = word == "--base-url";
+        quoted(&shown)
+    });
+    words.collect::<Vec<_>>().join(" ")
 }
 
 fn quoted(word: &str) -> String {

@@ -37,6 +37,15 @@ pub(super) fn at_least_one(text: &str) -> Result<usize, String> {
     }
 }
 
+/// Calls in flight. Each has a thread, and beyond this a process may run out of mappings, which
+/// ends it without a word.
+pub(super) fn calls(text: &str) -> Result<usize, String> {
+    match text.trim().parse::<usize>() {
+        Ok(n @ 1..=10_000) => Ok(n),
+        _ => Err("write a whole number from 1 to 10000".to_owned()),
+    }
+}
+
 /// A rate per minute.
 pub(super) fn per_minute(text: &str) -> Result<f64, String> {
     match text.trim().parse::<f64>() {

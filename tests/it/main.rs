@@ -1,5 +1,36 @@
 //! Behaviour through the public API and the real binary.
 
+#![forbid(unsafe_code)]
+
 mod bulk;
 #[cfg(feature = "simulate")]
 mod provider;
+
+#[cfg(all(feature = "cli", feature = "simulate"))]
+mod cli;
+#[cfg(all(feature = "cli", feature = "simulate"))]
+mod cli_disk;
+#[cfg(all(feature = "cli", feature = "simulate"))]
+mod cli_input;
+#[cfg(all(feature = "cli", feature = "simulate"))]
+mod cli_kill;
+#[cfg(all(feature = "cli", feature = "simulate"))]
+mod cli_net;
+#[cfg(all(feature = "cli", feature = "simulate"))]
+mod cli_output;
+#[cfg(all(feature = "cli", feature = "simulate"))]
+mod cli_resume;
+#[cfg(all(feature = "cli", feature = "simulate"))]
+mod cli_retry;
+#[cfg(all(feature = "cli", feature = "simulate"))]
+mod cli_secrets;
+#[cfg(all(feature = "cli", feature = "simulate"))]
+mod cli_simulate;
+#[cfg(all(feature = "cli", feature = "simulate"))]
+mod cli_stdin;
+#[cfg(all(feature = "cli", feature = "simulate"))]
+mod cli_stop;
+#[cfg(all(feature = "cli", feature = "simulate"))]
+mod cli_terminal;
+#[cfg(all(feature = "cli", feature = "simulate"))]
+mod common;

@@ -264,7 +264,18 @@ impl Remote {
             ctx,
         )?;
         self.redact(&mut reply.body);
-        openai::decode(self.vendor, &reply)
+        let mut result = openai::decode(self.vendor, &reply);
+        // An escape such as `\/` hides the credential from a look at the bytes.
+        match (&self.key, &mut result) {
+            (Some(key), Ok(response)) => {
+                if let Some(cleaned) = key.redact(&response.text) {
+                    response.text = cleaned;
+                }
+            }
+            (Some(key), Err(error)) => error.redact(key),
+            (None, _) => {}
+        }
+        result
     }
 
     fn model_of<'a>(&'a self, request: &'a Request) -> Option<&'a str> {

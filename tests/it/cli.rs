@@ -1,0 +1,309 @@
+//! Exit codes, what is said on which stream, and choosing a provider.
+
+use batchwright::simulate::{SimConfig, Trouble};
+use serde_json::Value;
+
+use super::common::{Desk, NOBODY, all_ids, good, results, simulator};
+
+#[test]
+fn all_succeeded_is_0() {
+    let (desk, sim) = (Desk::new(), good());
+    desk.prompts("in.jsonl", 10);
+    let ended = desk.run(&sim, "in.jsonl -o out.jsonl -j 4").expect(0);
+    assert_eq!(ended.stdout, "");
+    assert_eq!(desk.ids("out.jsonl"), all_ids(10));
+    assert_eq!(sim.stats().calls, 10);
+}
+
+#[test]
+fn could_not_run_is_1() {
+    let desk = Desk::new();
+    desk.prompts("in.jsonl", 1);
+    let ended = desk.plain("run in.jsonl -o out.jsonl --provider openai --model m");
+    let ended = ended.expect(1);
+    assert!(ended.error().contains("OPENAI_API_KEY"), "{}", ended.stderr);
+    let ended = desk.plain("run in.jsonl -o out.jsonl --provider local");
+    let ended = ended.expect(1);
+    assert!(ended.error().contains("no server answers at"));
+}
+
+#[test]
+fn bad_usage_is_2() {
+    let desk = Desk::new();
+    desk.prompts("in.jsonl", 1);
+    for (words, said) in [
+        ("", "Usage"),
+        ("run", "<INPUT>"),
+        ("fly", "unrecognized subcommand 'fly'"),
+        (
+            "run in.jsonl --strategy batch",
+            "unexpected argument '--strategy'",
+        ),
+        ("run in.jsonl --budget 5", "unexpected argument '--budget'"),
+        (
+            "run in.jsonl --on-error pray",
+            "[possible values: continue, stop, stop-critical]",
+        ),
+        (
+            "run in.jsonl --progress maybe",
+            "[possible values: auto, always, never]",
+        ),
+        ("run in.jsonl -j 0", "a whole number from 1 to 10000"),
+        ("run in.jsonl -j 100000", "a whole number from 1 to 10000"),
+        ("run in.jsonl --rpm 0", "a number above 0"),
+        ("run in.jsonl --temperature 3", "a number from 0 to 2"),
+        ("run in.jsonl --timeout soon", "write a time as 50ms, 2s"),
+        ("run in.jsonl --max-items 0", "a whole number of at least 1"),
+        (
+            "run in.jsonl --template @none.txt",
+            "cannot read none.txt: No such file",
+        ),
+        ("run in.jsonl --json", "--output <FILE>"),
+    ] {
+        desk.plain(words).expect(2).says(said);
+    }
+    for (words, said) in [
+        (
+            "run in.jsonl --provider opnai",
+            "expected one of: groq, anthropic, openai, gemini",
+        ),
+        (
+            "run in.jsonl --provider anthropic",
+            "comes in a later release",
+        ),
+        ("run in.jsonl --ordered", "not a regular file"),
+        (
+            "run in.jsonl --template {{a -o out.jsonl",
+            "column 1 is not closed",
+        ),
+        (
+            "run in.jsonl --provider extract --fallback groq",
+            "set GROQ_API_KEY",
+        ),
+    ] {
+        let ended = desk.plain(words).expect(2);
+        assert!(ended.error().contains(said), "{}", ended.stderr);
+    }
+}
+
+#[test]
+fn a_bad_variable_is_named_with_what_is_wanted() {
+    let desk = Desk::new();
+    desk.prompts("in.jsonl", 1);
+    for (name, value, wanted) in [
+        ("BATCHWRIGHT_SYNC_CONCURRENCY", "many", "a whole number"),
+        ("RATE_LIMIT_REQUESTS_PER_MINUTE", "-1", "a number above 0"),
+        ("AI_REQUEST_TIMEOUT", "soon", "write a time"),
+    ] {
+        let mut command = desk.command(["run", "in.jsonl", "--provider", "extract"]);
+        let ended = super::common::Running::start(command.env(name, value)).wait();
+        let ended = ended.expect(2).says(wanted);
+        assert!(ended.error().contains(name), "{}", ended.stderr);
+    }
+}
+
+#[test]
+fn some_failed_is_3_and_the_rest_is_kept() {
+    let desk = Desk::new();
+    let sim = simulator(SimConfig::default().trouble(Trouble::BadRequest, 0.3));
+    desk.prompts("in.jsonl", 20);
+    let ended = desk.run(&sim, "in.jsonl -o out.jsonl -j 4").expect(3);
+    let lines = desk.results("out.jsonl");
+    assert_eq!(lines.len(), 20);
+    for line in &lines {
+        let prompt = line["id"].as_str().unwrap().replace("i-", "prompt ");
+        let bad = sim.config().plan(&prompt).is_some();
+        assert_eq!(line["success"], !bad, "{line}");
+        if bad {
+            assert_eq!(line["error"]["kind"], "invalid");
+            assert_eq!(line["error"]["class"], "non_retryable");
+            assert_eq!(line["error"]["status"], 400);
+        }
+    }
+    let ended = ended.says("to try the failed ones again");
+    assert!(ended.stderr.contains("run --provider local"));
+}
+
+#[test]
+fn stopped_early_is_4_and_resumable() {
+    let desk = Desk::new();
+    let sim = simulator(SimConfig::default().trouble(Trouble::BadRequest, 1.0));
+    desk.prompts("in.jsonl", 20);
+    let words = "in.jsonl -o out.jsonl -j 2 --on-error stop";
+    let ended = desk.run(&sim, words).expect(4);
+    assert!(sim.stats().calls <= 4, "{:?}", sim.stats());
+    assert_eq!(
+        desk.results("out.jsonl").len() as u64,
+        sim.stats().calls,
+        "what came back is saved"
+    );
+    ended.says("stopped: an item failed").says("to go on");
+}
+
+#[test]
+fn help_and_version_are_on_standard_output() {
+    let desk = Desk::new();
+    let version = desk.plain("--version").expect(0);
+    assert_eq!(
+        version.stdout.trim(),
+        format!("batchwright {}", env!("CARGO_PKG_VERSION"))
+    );
+    let help = desk.plain("run --help").expect(0);
+    for words in ["Exit codes", "130, 143 interrupted", "--max-items", "csv"] {
+        assert!(help.stdout.contains(words), "no {words}: {}", help.stdout);
+    }
+    let help = desk.plain("--help").expect(0);
+    for command in ["run", "providers", "simulate"] {
+        assert!(help.stdout.contains(command), "{}", help.stdout);
+    }
+}
+
+#[test]
+fn the_providers_are_shown_as_a_table_and_as_json() {
+    let desk = Desk::new();
+    let table = desk.plain("providers").expect(0);
+    assert_eq!(table.stderr, "");
+    for words in ["GROQ_API_KEY", "no server answers at", "* extract", "batch"] {
+        assert!(table.stdout.contains(words), "no {words}: {}", table.stdout);
+    }
+    let sim = simulator(SimConfig::default().models(["tiny", "big"]));
+    let mut command = desk.command(["providers", "--json"]);
+    command
+        .env("LOCAL_LLM_BASE_URL", sim.base_url())
+        .env("OPENAI_API_KEY", "sk-secret-1");
+    let json = super::common::Running::start(&mut command).wait().expect(0);
+    assert!(!json.stdout.contains("sk-secret-1"));
+    let value: Value = serde_json::from_str(&json.stdout).unwrap();
+    let list = value["providers"].as_array().unwrap();
+    let of = |name: &str| list.iter().find(|p| p["provider"] == name).unwrap();
+    assert_eq!(of("local")["usable"], true);
+    assert_eq!(of("local")["model"], "tiny");
+    assert_eq!(of("local")["base_url"], sim.base_url());
+    assert_eq!(of("local")["default_concurrency"], 1);
+    assert_eq!(of("local")["batch_api"], false);
+    assert_eq!(of("openai")["usable"], false);
+    assert!(of("openai")["reason"].as_str().unwrap().contains("model"));
+    assert_eq!(of("openai")["batch_api"], true);
+    assert_eq!(of("extract")["usable"], true);
+}
+
+#[test]
+fn without_a_key_the_extract_is_taken_and_the_others_are_explained() {
+    let desk = Desk::new();
+    desk.write("in.txt", "one\ntwo\n");
+    let ended = desk.plain("run in.txt -o out.jsonl").expect(0);
+    for name in ["groq", "anthropic", "openai", "gemini", "mistral", "xai"] {
+        assert!(ended.stderr.contains(&format!("not {name}: ")), "{name}");
+    }
+    let ended = ended.says("not local: no server answers").says(NOBODY);
+    let ended = ended.says("taking extract").says("first 300 characters");
+    assert!(ended.stderr.contains("2 completed"), "{}", ended.stderr);
+    let lines = desk.results("out.jsonl");
+    assert!(lines.iter().all(|line| line["provider"] == "extract"));
+}
+
+#[test]
+fn a_local_server_that_answers_is_found_with_its_model() {
+    let desk = Desk::new();
+    let sim = simulator(SimConfig::default().models(["tiny"]));
+    desk.prompts("in.jsonl", 2);
+    let mut command = desk.command(["run", "in.jsonl", "-o", "out.jsonl"]);
+    let command = command.env("LOCAL_LLM_BASE_URL", sim.base_url());
+    let ended = super::common::Running::start(command).wait().expect(0);
+    ended.says("taking local").says("model tiny");
+    assert_eq!(sim.stats().calls, 2);
+}
+
+#[test]
+fn prompts_without_a_model_are_counted_before_anything_is_sent() {
+    let (desk, sim) = (Desk::new(), good());
+    desk.prompts("in.jsonl", 3);
+    let url = sim.base_url();
+    let args = [
+        "run",
+        "in.jsonl",
+        "--provider",
+        "openai",
+        "--base-url",
+        &url,
+    ];
+    let mut command = desk.command(args);
+    let command = command.env("OPENAI_API_KEY", "sk-x");
+    let ended = super::common::Running::start(command).wait().expect(2);
+    assert!(ended.error().contains("3 requests name no model"));
+    assert_eq!(sim.stats().calls, 0);
+}
+
+#[test]
+fn progress_is_plain_lines_and_quiet_says_nothing() {
+    let (desk, sim) = (Desk::new(), good());
+    desk.prompts("in.jsonl", 3);
+    let ended = desk.run(&sim, "in.jsonl --progress always").expect(0);
+    assert!(!ended.stderr.contains(['\x1b', '\r']), "{}", ended.stderr);
+    assert!(ended.stderr.ends_with('\n'));
+    assert_eq!(results(&ended.stdout).len(), 3);
+    let ended = desk.run(&sim, "in.jsonl -o out.jsonl --quiet").expect(0);
+    assert_eq!((&*ended.stdout, &*ended.stderr), ("", ""));
+}
+
+#[test]
+fn the_json_summary_adds_up() {
+    let desk = Desk::new();
+    let trouble = SimConfig::default().trouble(Trouble::BadRequest, 0.5);
+    let sim = simulator(trouble);
+    desk.prompts("in.jsonl", 10);
+    let words = "in.jsonl -o out.jsonl --json -q --max-items 6";
+    let first = desk.run(&sim, words);
+    let first: Value = serde_json::from_str(&first.stdout).unwrap();
+    let n = |value: &Value, name: &str| value["summary"][name].as_u64().unwrap();
+    assert_eq!(n(&first, "total"), 10);
+    assert_eq!(n(&first, "pending"), 4);
+    assert_eq!(n(&first, "calls"), 6);
+    assert_eq!(n(&first, "completed") + n(&first, "failed"), 6);
+    let ended = desk.run(&sim, "in.jsonl -o out.jsonl --json --keep-failed");
+    let second: Value = serde_json::from_str(&ended.stdout).unwrap();
+    assert_eq!(second["exit_code"], ended.status.code().unwrap());
+    assert_eq!(n(&second, "completed_before"), n(&first, "completed"));
+    assert_eq!(n(&second, "completed") + n(&second, "failed"), 10);
+    assert_eq!(n(&second, "pending"), 0);
+    assert_eq!(second["stopped"], Value::Null);
+    assert_eq!(second["output"], "out.jsonl");
+    let good = desk.results("out.jsonl");
+    let good = good.iter().filter(|line| line["success"] == true).count();
+    assert_eq!(n(&second, "completed"), good as u64);
+}
+
+#[test]
+fn a_dry_run_sends_nothing_and_leaves_no_trace() {
+    let (desk, sim) = (Desk::new(), good());
+    desk.prompts("in.jsonl", 5);
+    let ended = desk.run(&sim, "in.jsonl -o out.jsonl --dry-run").expect(0);
+    ended.says("would send 5 items");
+    assert!(!desk.exists("out.jsonl"));
+    desk.run(&sim, "in.jsonl -o out.jsonl --max-items 2")
+        .expect(0);
+    let before = desk.read("out.jsonl");
+    let ended = desk.run(&sim, "in.jsonl -o out.jsonl --dry-run").expect(0);
+    ended.says("would send 3 items");
+    assert_eq!(desk.read("out.jsonl"), before);
+    assert_eq!(sim.stats().calls, 2);
+}
+
+#[test]
+fn a_flag_wins_over_the_environment() {
+    let (desk, sim) = (Desk::new(), good());
+    desk.prompts("in.jsonl", 3);
+    let run = |flags: &str| {
+        let words = format!("run in.jsonl --model m {flags}");
+        let mut command = desk.command(words.split_whitespace());
+        command
+            .env("BATCHWRIGHT_PROVIDER", "extract")
+            .env("BATCHWRIGHT_SYNC_CONCURRENCY", "3")
+            .env("LOCAL_LLM_BASE_URL", sim.base_url());
+        super::common::Running::start(&mut command).wait().expect(0)
+    };
+    run("").says("provider extract").says("3 in flight");
+    let ended = run("--provider local -j 2");
+    ended.says("provider local at").says("2 in flight");
+    assert_eq!(sim.stats().calls, 3);
+}

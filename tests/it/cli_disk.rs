@@ -1,0 +1,143 @@
+//! A disk that is full, where the test may mount a small one.
+
+#![cfg(target_os = "linux")]
+
+use std::path::PathBuf;
+use std::process::Command;
+use std::time::Duration;
+
+use super::common::{Desk, Running, all_ids, good, line_count, results};
+
+const ITEMS: usize = 80;
+
+/// A disk of 64 KiB inside a desk; unmounted when dropped.
+struct SmallDisk {
+    desk: Desk,
+    at: PathBuf,
+}
+
+impl SmallDisk {
+    /// None where this user may not mount.
+    fn new() -> Option<Self> {
+        let desk = Desk::new();
+        let at = desk.path("disk");
+        std::fs::create_dir(&at).unwrap();
+        let mount = Command::new("mount")
+            .args(["-t", "tmpfs", "-o", "size=64k", "tmpfs"])
+            .arg(&at)
+            .output();
+        if !mount.is_ok_and(|output| output.status.success()) {
+            println!("skipped: this user cannot mount a small disk");
+            return None;
+        }
+        desk.prompts("in.jsonl", ITEMS);
+        Some(Self { desk, at })
+    }
+
+    /// Leaves room for about twenty result lines.
+    fn fill(&self) {
+        std::fs::write(self.at.join("filler"), vec![b'x'; 52 * 1024]).unwrap();
+    }
+
+    fn make_room(&self) {
+        std::fs::remove_file(self.at.join("filler")).unwrap();
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        let unmounted = Command::new("umount").arg("-l").arg(&self.at).status();
+        if !unmounted.is_ok_and(|status| status.success()) {
+            eprintln!("{} stays mounted", self.at.display());
+        }
+    }
+}
+
+const RUN: &str = "in.jsonl -o disk/out.jsonl -j 3 --progress always";
+
+#[test]
+fn a_full_disk_stops_dispatch_until_there_is_room() {
+    let Some(disk) = SmallDisk::new() else { return };
+    let sim = good();
+    disk.fill();
+    let running = disk.desk.start(&sim, RUN);
+    running.hears("nothing new is sent until it works");
+    let calls = sim.stats().calls;
+    let saved = line_count(&disk.at.join("out.jsonl"));
+    assert!(calls < ITEMS as u64 && calls <= saved as u64 + 3);
+    assert!(!sim.wait_until(|s| s.calls > calls, Duration::from_millis(1500)));
+    results(&disk.desk.read("disk/out.jsonl"));
+    assert!(running.said().contains("No space left"));
+    disk.make_room();
+    running.wait().expect(0);
+    assert_eq!(disk.desk.ids("disk/out.jsonl"), all_ids(ITEMS));
+    assert_eq!(sim.stats().calls, ITEMS as u64);
+}
+
+#[test]
+fn what_a_full_disk_does_not_take_is_shown_when_the_run_is_ended() {
+    for fsync in ["", "--fsync"] {
+        let Some(disk) = SmallDisk::new() else { return };
+        let sim = good();
+        disk.fill();
+        let running = disk.desk.start(&sim, &format!("{RUN} {fsync}"));
+        running.hears("nothing new is sent until it works");
+        running.signal("INT");
+        running.hears("stopping:");
+        running.signal("INT");
+        let ended = running.wait().expect(1);
+        let shown: String = ended
+            .stderr
+            .lines()
+            .filter(|line| line.starts_with("{\"id\":"))
+            .map(|line| format!("{line}\n"))
+            .collect();
+        let (shown, saved) = (results(&shown).len(), disk.desk.results("disk/out.jsonl"));
+        let ended = ended.says(&format!("{shown} results could not be saved"));
+        assert!(shown > 0 && ended.took < Duration::from_secs(10));
+        assert_eq!(sim.stats().calls, (shown + saved.len()) as u64);
+        disk.make_room();
+        disk.desk.run(&sim, RUN).expect(0);
+        assert_eq!(disk.desk.ids("disk/out.jsonl"), all_ids(ITEMS));
+    }
+}
+
+#[test]
+fn a_compaction_without_room_keeps_every_result_and_says_so() {
+    let Some(disk) = SmallDisk::new() else { return };
+    let (desk, sim) = (&disk.desk, good());
+    // More than half of the disk, so that there is no room for a second one.
+    let items = 110;
+    desk.prompts("in.jsonl", items);
+    desk.run(&sim, "in.jsonl -o disk/out.jsonl -q -j 3")
+        .expect(0);
+    let before = desk.read("disk/out.jsonl");
+    let reversed: String = desk
+        .read("in.jsonl")
+        .lines()
+        .rev()
+        .map(|l| format!("{l}\n"))
+        .collect();
+    desk.write("in.jsonl", reversed);
+    let words = "in.jsonl -o disk/out.jsonl --ordered";
+    desk.run(&sim, words)
+        .expect(1)
+        .says("all results are saved, but");
+    assert_eq!(desk.read("disk/out.jsonl"), before);
+    assert_eq!(std::fs::read_dir(&disk.at).unwrap().count(), 1);
+    assert_eq!(sim.stats().calls, items as u64);
+}
+
+#[test]
+fn a_standard_output_that_takes_nothing_is_said_so() {
+    let desk = Desk::new();
+    let sim = good();
+    desk.prompts("in.jsonl", 500);
+    let mut command = desk.against(&sim, "in.jsonl -j 2");
+    let full = std::fs::OpenOptions::new().write(true).open("/dev/full");
+    let running = Running::start(command.stdout(full.unwrap()));
+    let ended = running.wait().expect(1);
+    let ended = ended.says("cannot write the results: No space left");
+    assert!(ended.stderr.contains("{\"id\":\"i-0\""), "{}", ended.stderr);
+    assert!(sim.stats().calls <= 6);
+}

@@ -1,0 +1,100 @@
+//! Death at any moment: what was settled is neither lost nor sent again.
+
+#![cfg(unix)]
+
+use std::time::Duration;
+
+use batchwright::simulate::SimConfig;
+
+use super::common::{Desk, PATIENCE, all_ids, simulator};
+
+/// SplitMix64 (Steele, Lea, Flood 2014).
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, n: u64) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        (z ^ (z >> 31)) % n
+    }
+}
+
+/// Kills a run at moments that the seed decides, again and again, and then lets it end.
+fn killed(seed: u64, items: usize, kills: u64, flags: &str) {
+    const CONCURRENCY: u64 = 4;
+    let mut random = Random(seed);
+    let desk = Desk::new();
+    let few = Duration::from_millis(4);
+    let sim = simulator(SimConfig::default().jitter(few).seed(seed));
+    desk.prompts("in.jsonl", items);
+    let words = format!("in.jsonl -o out.jsonl -j {CONCURRENCY} -q {flags}");
+    let mut done = 0;
+    let mut happened = 0;
+    for _ in 0..kills {
+        let until = sim.stats().calls + random.below(items as u64 / kills);
+        let mut running = desk.start(&sim, &words);
+        let exit = &mut running.child;
+        sim.wait_until(
+            |s| s.calls > until || exit.try_wait().unwrap().is_some(),
+            PATIENCE,
+        );
+        std::thread::sleep(Duration::from_micros(random.below(3000)));
+        running.signal("KILL");
+        happened += u64::from(running.wait().status.code().is_none());
+        let text = desk.read("out.jsonl");
+        let whole = text.matches('\n').count();
+        assert!(whole >= done, "seed {seed}: a settled line is gone");
+        done = whole;
+    }
+    desk.run(&sim, &words).expect(0);
+    assert_eq!(desk.ids("out.jsonl"), all_ids(items), "seed {seed}");
+    let stats = sim.stats();
+    let most = happened * CONCURRENCY;
+    assert!(stats.paid_twice <= most, "seed {seed}: {stats:?}");
+    assert!(happened * 2 > kills, "seed {seed}: {happened} kills");
+    assert_eq!(stats.calls, items as u64 + stats.paid_twice);
+    desk.run(&sim, &words).expect(0);
+    assert_eq!(sim.stats().calls, stats.calls);
+}
+
+#[test]
+fn killed_runs_lose_nothing_and_pay_at_most_what_was_in_flight() {
+    killed(1, 400, 8, "");
+    killed(2, 400, 8, "--ordered");
+    killed(3, 200, 4, "--fsync");
+}
+
+#[test]
+#[ignore = "takes about a minute"]
+fn many_killed_runs_lose_nothing() {
+    for seed in 10..40 {
+        let flags = ["", "--ordered", "--fsync"][seed as usize % 3];
+        killed(seed, 1000, 20, flags);
+    }
+}
+
+/// Kills a run while it puts its finished output into order.
+#[test]
+fn a_run_killed_while_compacting_keeps_every_result() {
+    let desk = Desk::new();
+    let sim = simulator(SimConfig::default());
+    let items = 3000;
+    desk.prompts("in.jsonl", items);
+    desk.run(&sim, "in.jsonl -o out.jsonl -j 4 -q").expect(0);
+    let mut random = Random(7);
+    for _ in 0..10 {
+        let running = desk.start(&sim, "in.jsonl -o out.jsonl -q --ordered");
+        std::thread::sleep(Duration::from_micros(random.below(40_000)));
+        running.signal("KILL");
+        running.wait();
+        assert_eq!(desk.ids("out.jsonl"), all_ids(items));
+    }
+    let words = "in.jsonl -o out.jsonl -q --ordered";
+    desk.run(&sim, words).expect(0);
+    assert_eq!(desk.order("out.jsonl"), super::common::ids_in_order(items));
+    assert_eq!(sim.stats().calls, items as u64);
+    let left = std::fs::read_dir(desk.path("")).unwrap().count();
+    assert_eq!(left, 2, "nothing is left beside the two files");
+}

@@ -1,0 +1,254 @@
+//! Certificates and proxies, as a company's network has them.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use batchwright::simulate::Simulator;
+use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
+use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
+use rustls::{ServerConfig, ServerConnection, StreamOwned};
+
+use super::common::{Desk, Ended, Running, all_ids, good};
+
+/// A server with a certificate of a private authority, in front of a simulator.
+struct Secure {
+    url: String,
+    authority: String,
+}
+
+impl Secure {
+    fn start(sim: &Simulator) -> Self {
+        let key = KeyPair::generate().unwrap();
+        let mut params = CertificateParams::default();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let authority = params.self_signed(&key).unwrap().pem();
+        let issuer = Issuer::new(params, key);
+        let key = KeyPair::generate().unwrap();
+        let names = ["localhost".to_owned(), "127.0.0.1".to_owned()];
+        let certificate = CertificateParams::new(names).unwrap();
+        let certificate = certificate.signed_by(&key, &issuer).unwrap();
+        let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.serialize_der()));
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let config = ServerConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_no_client_auth()
+            .with_single_cert(vec![certificate.der().clone()], key)
+            .unwrap();
+        let (config, sim) = (Arc::new(config), sim.addr());
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        std::thread::spawn(move || {
+            for stream in listener.incoming().flatten() {
+                let config = config.clone();
+                std::thread::spawn(move || {
+                    let secure = ServerConnection::new(config).ok()?;
+                    forward(StreamOwned::new(secure, stream), sim)
+                });
+            }
+        });
+        Self {
+            url: format!("https://127.0.0.1:{port}/v1"),
+            authority,
+        }
+    }
+}
+
+/// A head up to its blank line, and the body of the length that it names.
+fn message(reader: &mut impl BufRead) -> Option<Vec<u8>> {
+    let mut head = String::new();
+    while !head.ends_with("\r\n\r\n") {
+        if reader.read_line(&mut head).ok()? == 0 {
+            return None;
+        }
+    }
+    let lower = head.to_ascii_lowercase();
+    let length = lower.split("content-length: ").nth(1);
+    let length = length.and_then(|rest| rest.split("\r\n").next()?.parse().ok());
+    let mut body = vec![0; length.unwrap_or(0)];
+    reader.read_exact(&mut body).ok()?;
+    Some([head.into_bytes(), body].concat())
+}
+
+/// Carries requests to the simulator and replies back.
+fn forward(client: impl Read + Write, sim: SocketAddr) -> Option<()> {
+    let mut client = BufReader::new(client);
+    let mut server = BufReader::new(TcpStream::connect(sim).ok()?);
+    while let Some(request) = message(&mut client) {
+        server.get_mut().write_all(&request).ok()?;
+        let reply = message(&mut server)?;
+        client.get_mut().write_all(&reply).ok()?;
+        client.get_mut().flush().ok()?;
+    }
+    Some(())
+}
+
+/// Runs five items against a URL, with these variables and no retries.
+fn run(desk: &Desk, url: &str, variables: &[(&str, &str)]) -> Ended {
+    desk.prompts("in.jsonl", 5);
+    let words = "run in.jsonl -o out.jsonl -vv --max-retries 0 --provider openai --model m";
+    let mut command = desk.command(words.split(' ').chain(["--base-url", url]));
+    command.env("OPENAI_API_KEY", "sk-x");
+    command.envs(variables.iter().copied());
+    Running::start(&mut command).wait()
+}
+
+#[test]
+fn a_private_authority_is_trusted_when_the_system_is_told_of_it() {
+    let (desk, sim) = (Desk::new(), good());
+    let server = Secure::start(&sim);
+    desk.write("ca.pem", &server.authority);
+    let file = desk.path("ca.pem").display().to_string();
+    run(&desk, &server.url, &[("SSL_CERT_FILE", &file)]).expect(0);
+    assert_eq!(desk.ids("out.jsonl"), all_ids(5));
+    assert_eq!(sim.stats().calls, 5);
+    let by_name = server.url.replace("127.0.0.1", "localhost");
+    desk.write("out.jsonl", "");
+    run(&desk, &by_name, &[("SSL_CERT_FILE", &file)]).expect(0);
+}
+
+#[test]
+fn a_certificate_of_nobody_is_refused_with_a_clear_message() {
+    let (desk, sim) = (Desk::new(), good());
+    let server = Secure::start(&sim);
+    let ended = run(&desk, &server.url, &[]);
+    assert!(
+        matches!(ended.status.code(), Some(3 | 4)),
+        "{}",
+        ended.stderr
+    );
+    assert!(ended.took < Duration::from_secs(15));
+    let lines = desk.results("out.jsonl");
+    assert!(!lines.is_empty());
+    for line in &lines {
+        let message = line["error"]["message"].as_str().unwrap();
+        assert!(message.contains("certificate"), "{message}");
+    }
+    assert_eq!(sim.stats().calls, 0);
+}
+
+#[cfg(unix)]
+#[test]
+fn a_handshake_that_hangs_is_ended_by_signals() {
+    let desk = Desk::new();
+    desk.prompts("in.jsonl", 5);
+    let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("https://{}/v1", silent.local_addr().unwrap());
+    let words = "run in.jsonl -o out.jsonl --provider openai --model m --base-url";
+    let mut command = desk.command(words.split(' ').chain([&*url]));
+    let running = Running::start(command.env("OPENAI_API_KEY", "sk-x"));
+    let accepted = silent.accept().unwrap();
+    running.signal("INT");
+    running.hears("stopping:");
+    running.signal("INT");
+    let ended = running.wait().expect(130);
+    assert!(ended.took < Duration::from_secs(10), "{:?}", ended.took);
+    drop(accepted);
+}
+
+/// A proxy on the loopback interface that takes every host for the simulator.
+struct Proxy {
+    address: String,
+    heads: Arc<Mutex<Vec<String>>>,
+}
+
+impl Proxy {
+    fn start(sim: &Simulator) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        let heads = Arc::new(Mutex::new(Vec::new()));
+        let (seen, sim) = (heads.clone(), sim.addr());
+        std::thread::spawn(move || {
+            for mut stream in listener.incoming().flatten() {
+                let seen = seen.clone();
+                std::thread::spawn(move || {
+                    let mut reader = BufReader::new(stream.try_clone().ok()?);
+                    let head = String::from_utf8(message(&mut reader)?).ok()?;
+                    let connect = head.starts_with("CONNECT ");
+                    seen.lock().ok()?.push(head);
+                    if !connect {
+                        return None;
+                    }
+                    stream.write_all(b"HTTP/1.1 200 Connected\r\n\r\n").ok()?;
+                    forward(stream, sim)
+                });
+            }
+        });
+        Self { address, heads }
+    }
+
+    fn heads(&self) -> String {
+        self.heads.lock().unwrap().concat()
+    }
+}
+
+#[test]
+fn a_proxy_is_used_with_its_credentials_and_never_shows_them() {
+    let (desk, sim) = (Desk::new(), good());
+    let proxy = Proxy::start(&sim);
+    let url = format!("http://me:pr0xy-word@{}", proxy.address);
+    let variables = [("HTTP_PROXY", &*url), ("RUST_LOG", "trace")];
+    let ended = run(&desk, "http://api.test/v1", &variables).expect(0);
+    assert_eq!(desk.ids("out.jsonl"), all_ids(5));
+    assert_eq!(sim.stats().calls, 5);
+    let heads = proxy.heads();
+    assert!(heads.contains("CONNECT api.test:80"), "{heads}");
+    // "me:pr0xy-word" as basic authentication has it.
+    let basic = "bWU6cHIweHktd29yZA==";
+    assert!(heads.contains(basic), "{heads}");
+    for secret in ["pr0xy-word", basic] {
+        assert!(!ended.stderr.contains(secret), "{}", ended.stderr);
+        assert!(!desk.read("out.jsonl").contains(secret));
+    }
+}
+
+#[test]
+fn a_secure_proxy_variable_is_for_secure_addresses() {
+    let (desk, sim) = (Desk::new(), good());
+    let proxy = Proxy::start(&sim);
+    let url = format!("http://{}", proxy.address);
+    // The proxy answers in clear text, so the handshake fails; but it was asked.
+    let ended = run(&desk, "https://api.test/v1", &[("HTTPS_PROXY", &url)]);
+    assert!(matches!(ended.status.code(), Some(3 | 4)));
+    assert!(proxy.heads().contains("CONNECT api.test:443"));
+}
+
+#[test]
+fn a_dead_proxy_is_named_without_its_password() {
+    let desk = Desk::new();
+    let proxy = "http://me:pr0xy-word@127.0.0.1:9";
+    let ended = run(&desk, "http://api.test/v1", &[("HTTP_PROXY", proxy)]).expect(3);
+    assert!(!ended.stderr.contains("pr0xy-word"));
+    let lines = desk.results("out.jsonl");
+    let message = lines[0]["error"]["message"].as_str().unwrap();
+    assert!(!message.contains("pr0xy-word"), "{message}");
+    assert!(message.contains("api.test"), "{message}");
+}
+
+/// An address that is not loopback in name, but reaches this machine.
+#[cfg(target_os = "linux")]
+#[test]
+fn exempt_hosts_are_reached_directly() {
+    let (desk, sim) = (Desk::new(), good());
+    let proxy = Proxy::start(&sim);
+    let (via, port) = (format!("http://{}", proxy.address), sim.addr().port());
+    let url = format!("http://0.0.0.0:{port}/v1");
+    run(&desk, &url, &[("HTTP_PROXY", &via)]).expect(0);
+    assert!(proxy.heads().contains("CONNECT 0.0.0.0"));
+    let asked = proxy.heads.lock().unwrap().len();
+    desk.write("out.jsonl", "");
+    let exempt = [("HTTP_PROXY", &*via), ("NO_PROXY", "other.test,0.0.0.0")];
+    run(&desk, &url, &exempt).expect(0);
+    desk.write("out.jsonl", "");
+    // The loopback interface needs no exemption.
+    run(
+        &desk,
+        &sim.base_url(),
+        &[("HTTP_PROXY", &via), ("ALL_PROXY", &via)],
+    )
+    .expect(0);
+    assert_eq!(proxy.heads.lock().unwrap().len(), asked);
+    assert_eq!(sim.stats().calls, 15);
+}

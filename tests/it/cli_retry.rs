@@ -1,0 +1,56 @@
+//! Trouble that passes: what is tried again, and what is said of it.
+
+use batchwright::simulate::{SimConfig, SimStats, Trouble};
+use serde_json::Value;
+
+use super::common::{Desk, all_ids, simulator};
+
+/// Twenty items, some with this trouble; the summary, the result lines and the server's counts.
+fn run(settings: SimConfig, flags: &str) -> (Value, Vec<Value>, SimStats) {
+    let (desk, sim) = (Desk::new(), simulator(settings));
+    desk.prompts("in.jsonl", 20);
+    let words = format!("in.jsonl -o out.jsonl -j 8 --json {flags}");
+    let ended = desk.run(&sim, &words).expect(0);
+    assert_eq!(desk.ids("out.jsonl"), all_ids(20));
+    let mut summary: Value = serde_json::from_str(&ended.stdout).unwrap();
+    let stats = sim.stats();
+    assert_eq!(summary["summary"]["calls"], stats.calls);
+    assert_eq!(summary["summary"]["retries"], stats.calls - 20);
+    (summary["summary"].take(), desk.results("out.jsonl"), stats)
+}
+
+#[test]
+fn passing_trouble_costs_no_item_and_doubtful_calls_are_counted() {
+    let settings = SimConfig::default()
+        .trouble(Trouble::Drop, 0.2)
+        .trouble(Trouble::Truncated, 0.2)
+        .trouble(Trouble::Html502, 0.2)
+        .seed(2);
+    let (summary, lines, stats) = run(settings, "");
+    let met = |name: &str| stats.by_trouble[name];
+    let doubtful = met("drop") + met("truncated");
+    assert_eq!(stats.maybe_paid_resent, doubtful);
+    assert_eq!(summary["possibly_paid_twice"], doubtful);
+    let twice = lines.iter().filter(|line| line["attempts"] == 2).count();
+    assert_eq!(twice as u64, doubtful + met("html_502"));
+}
+
+#[test]
+fn a_rate_limit_is_waited_for_as_the_server_asks() {
+    let settings = SimConfig::default()
+        .trouble(Trouble::RateLimit, 0.3)
+        .retry_after(std::time::Duration::from_millis(300));
+    let (summary, _, stats) = run(settings, "");
+    assert_eq!(summary["rate_limited"], stats.refused);
+    assert_eq!(summary["possibly_paid_twice"], 0);
+    assert_eq!(stats.paid_twice, 0);
+}
+
+#[test]
+fn a_reply_that_does_not_come_is_given_up_and_asked_for_again() {
+    let settings = SimConfig::default().trouble(Trouble::Stall, 0.2);
+    let (summary, lines, stats) = run(settings, "--timeout 300ms");
+    assert!(stats.by_trouble["stall"] > 0);
+    assert_eq!(summary["possibly_paid_twice"], stats.by_trouble["stall"]);
+    assert!(lines.iter().any(|line| line["attempts"] == 2));
+}

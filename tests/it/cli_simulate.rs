@@ -1,0 +1,77 @@
+//! The provider that comes with the program, from the outside.
+
+use std::io::{BufRead, BufReader};
+
+use serde_json::Value;
+
+use super::common::{Desk, Ended, Running, all_ids};
+
+/// A simulator as a program of its own, and its address.
+fn start(desk: &Desk, words: &str) -> (Running, String) {
+    let words = format!("simulate --port 0 {words}");
+    let mut running = Running::start(&mut desk.command(words.split_whitespace()));
+    let mut reader = BufReader::new(running.child.stdout.as_mut().unwrap());
+    let mut line = String::new();
+    reader.read_line(&mut line).unwrap();
+    let url = line.trim_end().strip_prefix("ready ").unwrap().to_owned();
+    assert!(url.starts_with("http://127.0.0.1:"), "{url}");
+    (running, url)
+}
+
+fn run(desk: &Desk, url: &str) -> Ended {
+    let words = "run in.jsonl -o out.jsonl -j 2 --provider local --model sim-1 --base-url";
+    Running::start(&mut desk.command(words.split(' ').chain([url]))).wait()
+}
+
+#[cfg(unix)]
+#[test]
+fn it_serves_a_run_and_prints_its_counts_when_told_to_end() {
+    let desk = Desk::new();
+    desk.prompts("in.jsonl", 12);
+    let (simulator, url) = start(&desk, "");
+    simulator.hears("try: batchwright run");
+    run(&desk, &url).expect(0);
+    assert_eq!(desk.ids("out.jsonl"), all_ids(12));
+    simulator.signal("TERM");
+    let ended = simulator.wait().expect(0);
+    let row = |name: &str| {
+        let mut lines = ended.stderr.lines();
+        let row = lines.find_map(|line| line.strip_prefix(name));
+        row.unwrap().trim().parse::<u64>().unwrap()
+    };
+    assert_eq!((row("calls"), row("answered"), row("paid")), (12, 12, 12));
+}
+
+#[cfg(unix)]
+#[test]
+fn its_counts_are_json_when_asked_for() {
+    let desk = Desk::new();
+    desk.prompts("in.jsonl", 4);
+    let (simulator, url) = start(&desk, "--json --trouble bad_request=1 --seed 3");
+    run(&desk, &url).expect(3);
+    simulator.signal("INT");
+    let ended = simulator.wait().expect(0);
+    let stats: Value = serde_json::from_str(&ended.stdout).unwrap();
+    assert_eq!(stats["calls"], 4);
+    assert_eq!(stats["by_trouble"]["bad_request"], 4);
+}
+
+#[test]
+fn what_it_cannot_do_is_said() {
+    let desk = Desk::new();
+    for (words, said) in [
+        (
+            "simulate --port 0 --trouble explode=1",
+            "error_500, rate_limit",
+        ),
+        ("simulate --port 0 --trouble drop=2", "from 0 to 1"),
+        ("simulate --port 0 --latency soon", "50ms, 2s or 1m"),
+        ("simulate --port 0 --burst 5", "--rpm"),
+    ] {
+        desk.plain(words).expect(2).says(said);
+    }
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = taken.local_addr().unwrap().port();
+    let ended = desk.plain(&format!("simulate --port {port}")).expect(1);
+    assert!(ended.error().contains("cannot listen on 127.0.0.1"));
+}

@@ -1,0 +1,267 @@
+//! Runs that end before their work does: signals, errors that all share, a changed input.
+
+use std::fs::OpenOptions;
+use std::io::{Seek, SeekFrom, Write};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use batchwright::simulate::{SimConfig, Simulator, Trouble};
+
+use super::common::{
+    Desk, Ended, PATIENCE, Running, all_ids, eventually, good, ids_in_order, line_count,
+    prompt_line, simulator,
+};
+
+#[cfg(unix)]
+#[test]
+fn the_first_signal_lets_calls_in_flight_finish_and_starts_no_more() {
+    for (name, code) in [("INT", 130), ("TERM", 143), ("HUP", 129)] {
+        let (desk, sim) = (Desk::new(), good());
+        desk.prompts("in.jsonl", 20);
+        sim.hold();
+        let running = desk.start(&sim, "in.jsonl -o out.jsonl -j 3");
+        assert!(sim.wait_until(|s| s.in_flight == 3, PATIENCE));
+        running.signal(name);
+        running.hears("stopping: calls in flight may end within 30 s");
+        sim.release();
+        let ended = running.wait().expect(code).says("what finished is saved");
+        assert_eq!(sim.stats().calls, 3);
+        assert_eq!(desk.results("out.jsonl").len(), 3);
+        let resume = ended.stderr.lines().find(|line| line.contains("to go on"));
+        let resume = resume.unwrap();
+        assert!(resume.contains(env!("CARGO_BIN_EXE_batchwright")));
+        assert!(resume.contains(" in.jsonl -o out.jsonl -j 3"), "{resume}");
+        ended.says("3 completed, 0 failed, 17 pending");
+        desk.run(&sim, "in.jsonl -o out.jsonl -j 3").expect(0);
+        assert_eq!(desk.ids("out.jsonl"), all_ids(20));
+        assert_eq!(sim.stats().paid_twice, 0);
+    }
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_run_under_nohup_survives_a_hangup() {
+    let (desk, sim) = (Desk::new(), good());
+    desk.prompts("in.jsonl", 5);
+    sim.hold();
+    let plain = desk.against(&sim, "in.jsonl -o out.jsonl");
+    let mut command = Command::new("nohup");
+    command
+        .arg(plain.get_program())
+        .args(plain.get_args())
+        .current_dir(desk.path(""))
+        .env_clear()
+        .env("PATH", std::env::var_os("PATH").unwrap_or_default())
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped());
+    let running = Running::start(&mut command);
+    assert!(sim.wait_until(|s| s.in_flight == 1, PATIENCE));
+    running.signal("HUP");
+    sim.release();
+    running.wait().expect(0);
+    assert_eq!(desk.ids("out.jsonl"), all_ids(5));
+}
+
+#[cfg(unix)]
+#[test]
+fn the_second_signal_ends_calls_that_hang() {
+    let (desk, sim) = (Desk::new(), good());
+    desk.prompts("in.jsonl", 20);
+    desk.run(&sim, "in.jsonl -o out.jsonl --max-items 5")
+        .expect(0);
+    let before = desk.read("out.jsonl");
+    sim.hold();
+    let running = desk.start(&sim, "in.jsonl -o out.jsonl -j 3");
+    assert!(sim.wait_until(|s| s.in_flight == 3, PATIENCE));
+    running.signal("INT");
+    running.hears("stopping:");
+    running.signal("INT");
+    let ended = running.wait().expect(130);
+    assert!(ended.took < Duration::from_secs(10), "{:?}", ended.took);
+    ended.says("3 cut off in flight").says("15 pending");
+    assert_eq!(desk.read("out.jsonl"), before);
+    assert_eq!(sim.stats().calls, 8);
+}
+
+#[cfg(unix)]
+#[test]
+fn the_grace_ends_by_itself() {
+    let (desk, sim) = (Desk::new(), good());
+    desk.prompts("in.jsonl", 20);
+    sim.hold();
+    let running = desk.start(&sim, "in.jsonl -o out.jsonl -j 3 --grace 1s");
+    assert!(sim.wait_until(|s| s.in_flight == 3, PATIENCE));
+    running.signal("TERM");
+    let start = Instant::now();
+    running.wait().expect(143).says("3 cut off in flight");
+    assert!(start.elapsed() >= Duration::from_millis(900));
+    assert!(start.elapsed() < Duration::from_secs(15));
+}
+
+#[cfg(unix)]
+#[test]
+fn a_signal_ends_waits_for_retries_and_limits() {
+    let slow = Duration::from_secs(600);
+    let waiting = SimConfig::default()
+        .trouble(Trouble::RateLimit, 1.0)
+        .retry_after(slow);
+    let (desk, sim) = (Desk::new(), simulator(waiting));
+    desk.prompts("in.jsonl", 5);
+    let running = desk.start(&sim, "in.jsonl -o out.jsonl -j 2");
+    assert!(sim.wait_until(|s| s.refused >= 1 && s.in_flight == 0, PATIENCE));
+    running.signal("INT");
+    running.wait().expect(130).says("5 pending");
+    assert_eq!(desk.read("out.jsonl"), "");
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_signal_ends_the_check_of_the_input() {
+    let (desk, sim) = (Desk::new(), good());
+    let mut text = String::new();
+    for i in 0..400_000 {
+        text.push_str(&prompt_line(i));
+    }
+    desk.write("in.jsonl", text);
+    let running = desk.start(&sim, "in.jsonl -o out.jsonl");
+    // The handler is in place as soon as the thread that waits for signals is.
+    let threads = format!("/proc/{}/task", running.child.id());
+    eventually(|| std::fs::read_dir(&threads).map_or(true, |list| list.count() > 1));
+    running.signal("INT");
+    running.wait().expect(130);
+    assert_eq!(sim.stats().calls, 0);
+    assert!(!desk.exists("out.jsonl"));
+}
+
+/// Runs 30 items against the OpenAI dialect with a key.
+fn keyed(desk: &Desk, sim: &Simulator, key: &str, flags: &str) -> Ended {
+    desk.prompts("in.jsonl", 30);
+    let url = sim.base_url();
+    let words = "run in.jsonl -o out.jsonl -j 3 --model m --provider openai --base-url";
+    let words = words.split(' ').chain([&*url]);
+    let mut command = desk.command(words.chain(flags.split_whitespace()));
+    Running::start(command.env("OPENAI_API_KEY", key)).wait()
+}
+
+#[test]
+fn a_refused_key_stops_at_once() {
+    for flags in ["", "--on-error continue", "--on-error stop"] {
+        let desk = Desk::new();
+        let sim = simulator(SimConfig::default().api_key("right"));
+        let ended = keyed(&desk, &sim, "wrong", flags).expect(4);
+        let calls = sim.stats().calls;
+        assert!(calls <= 6, "{calls} calls with {flags:?}");
+        let ended = ended.says("OPENAI_API_KEY").says("to go on");
+        assert!(!ended.stderr.contains("wrong"));
+        assert!(desk.results("out.jsonl").len() as u64 <= calls);
+        keyed(&desk, &sim, "right", "").expect(0);
+        assert_eq!(desk.ids("out.jsonl"), all_ids(30));
+    }
+}
+
+#[test]
+fn an_empty_account_and_an_unknown_model_stop_at_once() {
+    for trouble in [Trouble::Quota, Trouble::UnknownModel] {
+        for flags in ["", "--on-error continue"] {
+            let desk = Desk::new();
+            let sim = simulator(SimConfig::default().trouble(trouble, 1.0));
+            let ended = keyed(&desk, &sim, "k", flags).expect(4);
+            let calls = sim.stats().calls;
+            assert!(calls <= 6, "{calls} calls of {trouble} with {flags:?}");
+            assert!(desk.results("out.jsonl").len() as u64 <= calls);
+            ended.says(" pending");
+        }
+    }
+}
+
+#[test]
+fn what_finished_before_a_critical_error_is_saved() {
+    let desk = Desk::new();
+    let sim = simulator(SimConfig::default().trouble(Trouble::Quota, 0.1).seed(5));
+    let first = (0..30).find(|i| sim.config().plan(&format!("prompt {i}")).is_some());
+    let first = first.unwrap();
+    assert!((2..28).contains(&first), "choose another seed: {first}");
+    let ended = keyed(&desk, &sim, "k", "-q").expect(4);
+    assert_eq!(ended.stderr.lines().count(), 1, "{}", ended.stderr);
+    let lines = desk.results("out.jsonl");
+    let done = lines.iter().filter(|line| line["success"] == true).count();
+    assert!(done >= first - 2, "{done} of {first}");
+    assert_eq!(sim.stats().answered, done as u64);
+}
+
+#[test]
+fn a_fallback_takes_over_from_a_refused_key() {
+    let desk = Desk::new();
+    let sim = simulator(SimConfig::default().api_key("right"));
+    keyed(&desk, &sim, "wrong", "--fallback extract").expect(0);
+    assert!(sim.stats().calls <= 6);
+    assert_eq!(desk.ids("out.jsonl"), all_ids(30));
+    let lines = desk.results("out.jsonl");
+    assert!(lines.iter().all(|line| line["provider"] == "extract"));
+}
+
+#[test]
+fn an_input_that_changes_stops_the_run() {
+    let (desk, sim) = (Desk::new(), good());
+    desk.prompts("in.jsonl", 10);
+    sim.hold();
+    let running = desk.start(&sim, "in.jsonl -o out.jsonl -j 1");
+    assert!(sim.wait_until(|s| s.in_flight == 1, PATIENCE));
+    let text = desk.read("in.jsonl");
+    let mut input = OpenOptions::new()
+        .write(true)
+        .open(desk.path("in.jsonl"))
+        .unwrap();
+    let at = text.find("prompt 5").unwrap() as u64;
+    input.seek(SeekFrom::Start(at)).unwrap();
+    input.write_all(b"PROMPT 5").unwrap();
+    sim.release();
+    let ended = running.wait().expect(4);
+    ended.says("in.jsonl: changed while the run was going on");
+    assert_eq!(desk.order("out.jsonl"), ids_in_order(5));
+    assert_eq!(sim.stats().calls, 5);
+    desk.run(&sim, "in.jsonl -o out.jsonl").expect(0);
+    assert_eq!(desk.ids("out.jsonl"), all_ids(10));
+    assert_eq!(sim.stats().calls, 10);
+}
+
+#[test]
+fn an_input_that_shrinks_stops_the_run_and_one_that_is_replaced_does_not() {
+    let (desk, sim) = (Desk::new(), good());
+    desk.prompts("in.jsonl", 10);
+    sim.hold();
+    let running = desk.start(&sim, "in.jsonl -o out.jsonl -j 1");
+    assert!(sim.wait_until(|s| s.in_flight == 1, PATIENCE));
+    desk.write("in.jsonl", prompt_line(0));
+    sim.release();
+    running.wait().expect(4).says("changed while the run was");
+
+    desk.prompts("in.jsonl", 10);
+    sim.hold();
+    let running = desk.start(&sim, "in.jsonl -o out.jsonl -j 1");
+    assert!(sim.wait_until(|s| s.in_flight == 1, PATIENCE));
+    desk.write("other.jsonl", "nothing of the kind\n");
+    std::fs::rename(desk.path("other.jsonl"), desk.path("in.jsonl")).unwrap();
+    sim.release();
+    running.wait().expect(0);
+    assert_eq!(desk.ids("out.jsonl"), all_ids(10));
+}
+
+#[test]
+fn an_output_that_is_looked_at_meanwhile_holds_whole_lines() {
+    let (desk, sim) = (Desk::new(), good());
+    desk.prompts("in.jsonl", 300);
+    let running = desk.start(&sim, "in.jsonl -o out.jsonl -j 8");
+    let out = desk.path("out.jsonl");
+    assert!(eventually(|| {
+        let whole = line_count(&out);
+        let text = std::fs::read_to_string(&out).unwrap_or_default();
+        let lines: Vec<&str> = text.split_inclusive('\n').collect();
+        for line in lines.iter().take(whole) {
+            assert!(line.starts_with("{\"id\":") && line.ends_with("}\n"));
+        }
+        whole == 300
+    }));
+    running.wait().expect(0);
+}

@@ -1,0 +1,295 @@
+//! A folder to work in, and the real program run in it with an environment of its own.
+
+use std::ffi::OsStr;
+use std::io::{Read, Write};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::{Arc, Mutex};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use batchwright::simulate::{SimConfig, Simulator};
+use serde_json::Value;
+use tempfile::TempDir;
+
+/// Far beyond what anything here takes, also on a busy machine.
+pub const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Port 9 (discard) answers nobody, so that no server of this machine is ever found.
+pub const NOBODY: &str = "http://127.0.0.1:9/v1";
+
+/// A temporary folder in which the program runs.
+pub struct Desk(TempDir);
+
+impl Desk {
+    pub fn new() -> Self {
+        Self(tempfile::tempdir().unwrap())
+    }
+
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.0.path().join(name)
+    }
+
+    pub fn write(&self, name: &str, text: impl AsRef<[u8]>) {
+        std::fs::write(self.path(name), text).unwrap();
+    }
+
+    pub fn read(&self, name: &str) -> String {
+        std::fs::read_to_string(self.path(name)).unwrap()
+    }
+
+    pub fn exists(&self, name: &str) -> bool {
+        self.path(name).exists()
+    }
+
+    /// Writes `{"id":"i-0","prompt":"prompt 0"}` and so on.
+    pub fn prompts(&self, name: &str, n: usize) {
+        self.write(name, prompt_lines(n));
+    }
+
+    /// The results in a file, each a whole line.
+    pub fn results(&self, name: &str) -> Vec<Value> {
+        results(&self.read(name))
+    }
+
+    /// The ids in a results file, sorted; every line is a success.
+    pub fn ids(&self, name: &str) -> Vec<String> {
+        let mut ids = self.order(name);
+        ids.sort();
+        ids
+    }
+
+    /// The ids in a results file as they stand there; every line is a success.
+    pub fn order(&self, name: &str) -> Vec<String> {
+        let results = self.results(name);
+        assert!(results.iter().all(|line| line["success"] == true));
+        results.iter().map(id).collect()
+    }
+
+    /// The program with nothing but what it needs from the environment.
+    pub fn command<S: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = S>) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_batchwright"));
+        command
+            .args(args)
+            .current_dir(self.0.path())
+            .env_clear()
+            .env("PATH", std::env::var_os("PATH").unwrap_or_default())
+            .env("HOME", self.0.path())
+            .env("LOCAL_LLM_BASE_URL", NOBODY)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        command
+    }
+
+    /// `run` with these words (`in.jsonl -o out.jsonl -j 2`), against the simulator.
+    pub fn against(&self, sim: &Simulator, words: &str) -> Command {
+        let url = sim.base_url();
+        let provider = ["--provider", "local", "--base-url", &url];
+        let mut command = self.command(["run"].iter().chain(&provider));
+        if !words.contains("--model") {
+            command.args(["--model", "sim-1"]);
+        }
+        command.args(words.split_whitespace());
+        command
+    }
+
+    /// Runs these words against the simulator to the end.
+    pub fn run(&self, sim: &Simulator, words: &str) -> Ended {
+        Running::start(&mut self.against(sim, words)).wait()
+    }
+
+    /// Runs the program with these words to the end.
+    pub fn plain(&self, words: &str) -> Ended {
+        Running::start(&mut self.command(words.split_whitespace())).wait()
+    }
+
+    /// Starts these words against the simulator.
+    pub fn start(&self, sim: &Simulator, words: &str) -> Running {
+        Running::start(&mut self.against(sim, words))
+    }
+}
+
+pub fn simulator(config: SimConfig) -> Simulator {
+    Simulator::start(config).unwrap()
+}
+
+/// A simulator that answers at once and fails nothing.
+pub fn good() -> Simulator {
+    simulator(SimConfig::default())
+}
+
+pub fn prompt_line(i: usize) -> String {
+    format!("{{\"id\":\"i-{i}\",\"prompt\":\"prompt {i}\"}}\n")
+}
+
+pub fn prompt_lines(n: usize) -> String {
+    (0..n).map(prompt_line).collect()
+}
+
+/// The ids of `n` prompts, in the order in which [`Desk::ids`] gives them.
+pub fn all_ids(n: usize) -> Vec<String> {
+    let mut ids = ids_in_order(n);
+    ids.sort();
+    ids
+}
+
+pub fn ids_in_order(n: usize) -> Vec<String> {
+    (0..n).map(|i| format!("i-{i}")).collect()
+}
+
+pub fn results(text: &str) -> Vec<Value> {
+    assert!(text.is_empty() || text.ends_with('\n'), "torn: {text}");
+    text.lines()
+        .map(|line| serde_json::from_str(line).unwrap_or_else(|e| panic!("{e}: {line}")))
+        .collect()
+}
+
+pub fn id(line: &Value) -> String {
+    line["id"].as_str().unwrap().to_owned()
+}
+
+/// How the program ended.
+pub struct Ended {
+    pub status: ExitStatus,
+    pub stdout: String,
+    pub stderr: String,
+    /// From the wait's beginning.
+    pub took: Duration,
+}
+
+impl Ended {
+    /// Insists on an exit code.
+    #[track_caller]
+    pub fn expect(self, code: i32) -> Self {
+        let found = self.status;
+        assert_eq!(found.code(), Some(code), "{found}: {}", self.stderr);
+        self
+    }
+
+    /// Insists on words in what was said to people.
+    #[track_caller]
+    pub fn says(self, words: &str) -> Self {
+        assert!(self.stderr.contains(words), "no {words:?}: {}", self.stderr);
+        self
+    }
+
+    /// The one line that says what went wrong.
+    #[track_caller]
+    pub fn error(&self) -> &str {
+        let mut lines = self.stderr.lines().filter(|line| line.contains("error:"));
+        let line = lines.next().unwrap_or_else(|| panic!("{}", self.stderr));
+        assert_eq!(lines.next(), None, "more than one: {}", self.stderr);
+        line
+    }
+}
+
+/// The program while it runs; dropping it kills it.
+pub struct Running {
+    pub child: Child,
+    stderr: Arc<Mutex<Vec<u8>>>,
+    reading: Option<JoinHandle<()>>,
+}
+
+impl Running {
+    pub fn start(command: &mut Command) -> Self {
+        let mut child = command.spawn().unwrap();
+        let stderr = Arc::new(Mutex::new(Vec::new()));
+        let (mut pipe, into) = (child.stderr.take().unwrap(), stderr.clone());
+        let reading = thread::spawn(move || {
+            let mut buffer = [0; 4096];
+            while let Ok(n @ 1..) = pipe.read(&mut buffer) {
+                into.lock().unwrap().extend_from_slice(&buffer[..n]);
+            }
+        });
+        Self {
+            child,
+            stderr,
+            reading: Some(reading),
+        }
+    }
+
+    /// What it has said to people so far.
+    pub fn said(&self) -> String {
+        String::from_utf8(self.stderr.lock().unwrap().clone()).unwrap()
+    }
+
+    /// Waits until it has said these words.
+    #[track_caller]
+    pub fn hears(&self, words: &str) {
+        let heard = eventually(|| self.said().contains(words));
+        assert!(heard, "never said {words:?}: {}", self.said());
+    }
+
+    /// Sends a signal by its name, such as `INT`.
+    #[cfg(unix)]
+    pub fn signal(&self, name: &str) {
+        let (flag, pid) = (format!("-{name}"), self.child.id().to_string());
+        let kill = Command::new("kill").args([&flag, &pid]).status().unwrap();
+        assert!(kill.success());
+    }
+
+    /// Writes to its standard input, which stays open.
+    pub fn feed(&mut self, text: &str) {
+        let pipe = self.child.stdin.as_mut().unwrap();
+        pipe.write_all(text.as_bytes()).unwrap();
+        pipe.flush().unwrap();
+    }
+
+    /// Waits for its end.
+    #[track_caller]
+    pub fn wait(mut self) -> Ended {
+        let start = Instant::now();
+        let stdout = self.child.stdout.take().map(|mut pipe| {
+            thread::spawn(move || {
+                let mut text = String::new();
+                pipe.read_to_string(&mut text).map(|_| text)
+            })
+        });
+        let mut status = None;
+        eventually(|| {
+            status = self.child.try_wait().unwrap();
+            status.is_some()
+        });
+        let took = start.elapsed();
+        let Some(status) = status else {
+            panic!("it does not end; it said: {}", self.said());
+        };
+        let stdout = stdout.map_or_else(String::new, |thread| thread.join().unwrap().unwrap());
+        if let Some(reading) = self.reading.take() {
+            reading.join().unwrap();
+        }
+        Ended {
+            status,
+            stdout,
+            stderr: self.said(),
+            took,
+        }
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Looks again and again until it is true; false if it never is.
+pub fn eventually(mut ready: impl FnMut() -> bool) -> bool {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        if ready() {
+            return true;
+        }
+        if Instant::now() >= deadline {
+            return false;
+        }
+        thread::sleep(Duration::from_millis(3));
+    }
+}
+
+/// Whole lines in a file that may not be there yet.
+pub fn line_count(path: &Path) -> usize {
+    std::fs::read(path).map_or(0, |bytes| bytes.iter().filter(|b| **b == b'\n').count())
+}
