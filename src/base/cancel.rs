@@ -145,7 +145,8 @@ impl Context {
         self.node.raise(CANCELLED);
     }
 
-    /// Ends everything now: connections are shut down in the middle of a read.
+    /// Ends everything now: connections are shut down in the middle of a read. Only a look-up of
+    /// a host's name and a connection being made, 10 s at most, are waited for.
     pub fn abort(&self) {
         self.node.raise(ABORTED);
     }

@@ -200,11 +200,18 @@ impl Error {
         self
     }
 
-    /// Takes a credential out of the message.
-    pub(crate) fn redact(&mut self, secret: &Secret) {
+    /// Takes a credential out of all that is text.
+    pub(crate) fn redacted(mut self, secret: &Secret) -> Self {
         if let Some(cleaned) = secret.redact(&self.0.message) {
             self.0.message = cleaned;
         }
+        let Some(raw) = &self.0.raw else { return self };
+        // JSON may write a slash as `\/`.
+        let plain = raw.replace("\\/", "/");
+        if let Some(cleaned) = secret.redact(&plain) {
+            self.0.raw = Some(cleaned);
+        }
+        self
     }
 
     /// Puts a sentence in front of the message, such as where the input came from.

@@ -1,5 +1,6 @@
 //! A run from prompts to result lines, resumable by its output file.
 
+use std::collections::HashMap;
 use std::fmt;
 use std::io::{self, Write};
 use std::ops::ControlFlow;
@@ -123,10 +124,11 @@ pub struct FileRun<'a> {
 /// How results are kept.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct FileRunOptions {
-    keep_failed: bool,
-    max_items: Option<usize>,
-    ordered: bool,
+    pub(super) keep_failed: bool,
+    pub(super) max_items: Option<usize>,
+    pub(super) ordered: bool,
     fsync: bool,
+    dry_run: bool,
 }
 
 impl FileRunOptions {
@@ -150,6 +152,13 @@ impl FileRunOptions {
     /// Whether the finished output is put into the order of the input. Default: no.
     pub fn ordered(mut self, yes: bool) -> Self {
         self.ordered = yes;
+        self
+    }
+
+    /// Whether only the plan is wanted: nothing is created or changed, and the run refuses to
+    /// start. Default: no.
+    pub fn dry_run(mut self, yes: bool) -> Self {
+        self.dry_run = yes;
         self
     }
 
@@ -242,6 +251,10 @@ impl<'a> FileRun<'a> {
     /// # Errors
     /// Only when the run could not begin; how it ended is in the [`Report`].
     pub fn run<'r>(mut self, route: impl Into<Route<'r>>) -> Result<Report, Error> {
+        if self.options.dry_run {
+            let why = "the run was prepared as a dry run";
+            return Err(Error::new(ErrorKind::Invalid, why));
+        }
         if let Some(why) = bad_concurrency(self.concurrency) {
             return Err(Error::new(ErrorKind::Invalid, why));
         }
@@ -302,13 +315,7 @@ impl<'a> FileRun<'a> {
             Prepared::Stream { prompts, previous } => {
                 let (waker, woken) = Waker::new();
                 let (feeder, source, _) = Feeder::new(2 * self.concurrency, waker.clone());
-                let reading = stream::read(
-                    *prompts,
-                    previous,
-                    feeder,
-                    self.options.keep_failed,
-                    self.options.max_items,
-                )?;
+                let reading = stream::read(*prompts, previous, feeder, &self.options)?;
                 let backlog = ListBacklog::new(&route, source);
                 let tally = Tally::new(None, route.clock_ref().now());
                 let runner = |ticket: &Ticket<Item<StreamItem>>, ctx: &Context| {
@@ -360,11 +367,11 @@ fn compact_file(file: &mut ResultsFile, index: Arc<FileIndex>, ordered: bool) ->
     let positions = index.into_positions();
     let nowhere = u64::MAX;
     let mut last = vec![nowhere; positions.len()];
-    let mut foreign = std::collections::HashMap::new();
+    let mut foreign = HashMap::new();
     file.scan(&mut |line, at| match positions.of(&line.id) {
         Some(position) => last[position] = at,
         None => {
-            foreign.insert(line.id, at);
+            foreign.insert(stream::key(&line.id), at);
         }
     })?;
     drop(positions);
@@ -381,6 +388,9 @@ fn compact_file(file: &mut ResultsFile, index: Arc<FileIndex>, ordered: bool) ->
 fn open(output: Output, options: &FileRunOptions) -> Result<Opened, FileRunError> {
     match output.0 {
         Place::Writer(writer) => no_order(options).map(|()| Opened::Writer(writer)),
+        Place::File(path) if options.dry_run && !path.exists() => {
+            Ok(Opened::Writer(Box::new(io::sink())))
+        }
         Place::File(path) if is_regular(&path) => Ok(Opened::File(path)),
         Place::File(path) => {
             no_order(options)?;
@@ -424,6 +434,7 @@ fn prepare_file(
     let output = match open(output, options)? {
         Opened::Writer(writer) => OpenOutput::Writer(writer),
         Opened::File(path) => {
+            refuse_same_file(&path, Path::new(checked.input.name()))?;
             plan.resumable = true;
             let models = &mut plan.models_before;
             let file = ResultsFile::open(&path, options.fsync, &mut |line, _| {
@@ -459,6 +470,16 @@ fn prepare_file(
         repeated: matched > tally.done + tally.failed + tally.changed,
     };
     Ok((prepared, output))
+}
+
+fn refuse_same_file(output: &Path, input: &Path) -> Result<(), FileRunError> {
+    match (output.canonicalize(), input.canonicalize()) {
+        (Ok(output), Ok(input)) if output == input => {
+            let why = format!("{}: it is the input; name another output", output.display());
+            Err(FileRunError::Usage(Error::new(ErrorKind::Invalid, why)))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// A few models are enough to tell that the default has changed.

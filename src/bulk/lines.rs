@@ -72,7 +72,7 @@ pub(crate) fn call_for_line(
         tries.calls = tries.calls.saturating_add(1);
         let measure = measure(&answered);
         let spent = latency(tries.first, route.clock_ref().now());
-        let bytes = render(route, named, &tries, spent, Ok(answered.response))?;
+        let bytes = render(named, None, &tries, spent, Ok(answered.response))?;
         Ok(Line { bytes, measure })
     });
     Reply {
@@ -84,19 +84,18 @@ pub(crate) fn call_for_line(
 }
 
 fn render(
-    route: &Route<'_>,
     named: &Named,
+    provider: Option<String>,
     tries: &Tries,
     latency: Duration,
     result: Result<Response, Error>,
 ) -> Result<Vec<u8>, Error> {
-    let client = route.client(tries.step);
     let outcome = Outcome {
         id: Some(named.id.clone()),
         result,
         attempts: u32::from(tries.calls),
         latency,
-        provider: Some(client.provider().to_owned()),
+        provider,
         model: named.model.clone(),
         request_hash: Some(named.request_hash.clone()),
     };
@@ -144,12 +143,15 @@ impl LineSink<'_> {
         now: Time,
     ) -> Option<Vec<u8>> {
         let mut named = ticket.task.named()?.clone();
-        if named.model.is_none() {
-            let request = Request::default();
-            named.model = self.route.client(ticket.tries.step).model_for(&request);
-        }
+        let request = Request {
+            model: named.model.take(),
+            ..Request::default()
+        };
+        let (provider, model) = self.route.asked(ticket.tries.step, &request);
+        named.model = model;
         let spent = latency(ticket.tries.first, now);
-        render(self.route, &named, &ticket.tries, spent, Err(error.clone())).ok()
+        let failed = Err(error.clone());
+        render(&named, Some(provider), &ticket.tries, spent, failed).ok()
     }
 
     /// The lines of outcomes that could not be written.

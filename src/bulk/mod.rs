@@ -134,13 +134,13 @@ fn outcome(
     result: Result<Answered, Error>,
     now: Time,
 ) -> Outcome {
-    let client = route.client(tries.step);
+    let (provider, model) = route.asked(tries.step, request);
     Outcome {
         id: request.id.clone(),
         attempts: u32::from(tries.calls),
         latency: latency(tries.first, now),
-        provider: Some(client.provider().to_owned()),
-        model: client.model_for(request),
+        provider: Some(provider),
+        model,
         request_hash: None,
         result: result.map(|answered| answered.response),
     }

@@ -5,7 +5,7 @@
 //! again. A lock on the file itself keeps two runs apart, across the rename of a compaction too.
 
 use std::fs::{File, OpenOptions, TryLockError};
-use std::io::{self, BufRead, BufReader, BufWriter, Seek, SeekFrom, Write};
+use std::io::{self, BufRead, BufReader, BufWriter, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
@@ -31,10 +31,14 @@ pub(crate) struct ResultsFile {
     len: u64,
     fsync: bool,
     torn: Torn,
+    /// More than `len` bytes may be in the file, and they are no whole lines.
+    dirty: bool,
 }
 
-/// How a results file begins; what does not cannot be the torn rest of a line.
-const LINE_START: &[u8] = b"{\"id\":";
+/// How a result line begins; what does not cannot be the torn rest of one.
+const LINE_START: &[u8] = b"{\"id\":\"";
+/// A longer line is no result of ours, and is not read into memory to find out.
+const LONGEST_LINE: u64 = 256 * 1024 * 1024;
 
 impl ResultsFile {
     /// Opens or creates the file, takes its lock, and hands every finished line to `visit` with
@@ -54,6 +58,7 @@ impl ResultsFile {
             len: 0,
             fsync,
             torn: Torn::Nothing,
+            dirty: false,
         };
         results.torn = results.read(visit).map_err(FileRunError::Usage)?;
         Ok(results)
@@ -100,7 +105,7 @@ impl ResultsFile {
             let parsed = serde_json::from_slice::<PreviousLine>(line);
             match parsed {
                 Ok(previous) => visit(previous, at),
-                Err(_) if !whole && could_be_torn(line) => {
+                Err(_) if !whole && could_be_torn(line, at) => {
                     torn = Torn::CutAt(at);
                     return Ok(());
                 }
@@ -130,6 +135,10 @@ impl ResultsFile {
 
     /// Appends whole lines. After an error nothing of them is in the file.
     pub(crate) fn append(&mut self, lines: &[u8]) -> io::Result<()> {
+        if self.dirty {
+            self.file.set_len(self.len)?;
+            self.dirty = false;
+        }
         let written = self.file.write_all(lines).and_then(|()| match self.fsync {
             true => self.file.sync_data(),
             false => Ok(()),
@@ -141,7 +150,7 @@ impl ResultsFile {
             }
             Err(error) => {
                 // A short write leaves a torn line that a later append would bury.
-                self.file.set_len(self.len)?;
+                self.dirty = self.file.set_len(self.len).is_err();
                 Err(error)
             }
         }
@@ -207,10 +216,32 @@ enum Torn {
     CutAt(u64),
 }
 
-/// After a kill the rest of a line is a prefix of one; after a power loss it may be zeros.
-fn could_be_torn(line: &[u8]) -> bool {
-    let start = &line[..line.len().min(LINE_START.len())];
-    LINE_START.starts_with(start) || line.iter().all(|byte| *byte == 0)
+/// After a kill the last line is the beginning of a result line; after a power loss, behind
+/// others, it may be zeros. Whatever else stands there is somebody's data.
+fn could_be_torn(line: &[u8], at: u64) -> bool {
+    if at > 0 && line.iter().all(|byte| *byte == 0) {
+        return true;
+    }
+    if serde_json::from_slice::<serde::de::IgnoredAny>(line).is_ok() {
+        return false;
+    }
+    let Some(id) = line.strip_prefix(LINE_START) else {
+        return LINE_START.starts_with(line);
+    };
+    let mut escaped = false;
+    let end = id.iter().position(|byte| {
+        let quote = *byte == b'"' && !escaped;
+        escaped = *byte == b'\\' && !escaped;
+        quote
+    });
+    match end {
+        None => true,
+        Some(end) => {
+            let rest = &id[end + 1..];
+            let next = b",\"success\":";
+            next.starts_with(&rest[..rest.len().min(next.len())])
+        }
+    }
 }
 
 /// Calls `visit` with each non-blank line, its place, its number, and whether it had an end.
@@ -223,7 +254,8 @@ fn each_line(file: &File, visit: &mut Visit<'_>) -> Result<(), Result<Error, io:
     let mut line = Vec::new();
     loop {
         line.clear();
-        let read = reader.read_until(b'\n', &mut line).map_err(Err)?;
+        let mut bounded = (&mut reader).take(LONGEST_LINE);
+        let read = bounded.read_until(b'\n', &mut line).map_err(Err)?;
         if read == 0 {
             return Ok(());
         }

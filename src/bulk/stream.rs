@@ -1,6 +1,6 @@
 //! Standard input: lines checked as they come, matched with an earlier output by id.
 
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Read};
 use std::sync::Arc;
 use std::thread;
 
@@ -10,6 +10,7 @@ use sha2::{Digest, Sha256};
 use crate::base::error::{Error, ErrorKind};
 use crate::llm::request::Request;
 
+use super::file::FileRunOptions;
 use super::input::{Form, StreamChecker, hash_prefix};
 use super::lines::{Identified, Named};
 use super::list::{Feeder, Item};
@@ -38,9 +39,12 @@ impl Identified for Item<StreamItem> {
     }
 }
 
-type Key = u128;
+/// A little more than the checker takes.
+const LONGEST_LINE: u64 = 64 * 1024 * 1024 + 2;
 
-fn key(id: &str) -> Key {
+pub(super) type Key = u128;
+
+pub(super) fn key(id: &str) -> Key {
     let digest = Sha256::digest(id.as_bytes());
     let mut half = [0; 16];
     half.copy_from_slice(&digest[..16]);
@@ -99,8 +103,7 @@ pub(crate) fn read(
     prompts: Prompts,
     previous: Previous,
     feeder: Feeder<StreamItem>,
-    keep_failed: bool,
-    most: Option<usize>,
+    options: &FileRunOptions,
 ) -> Result<Reading, Error> {
     let PromptSource::Stream(reader) = prompts.source else {
         unreachable!("asked for streams only");
@@ -116,8 +119,9 @@ pub(crate) fn read(
         number: 0,
         previous,
         seen: seen.clone(),
-        keep_failed,
-        left: most.unwrap_or(usize::MAX),
+        keep_failed: options.keep_failed,
+        ordered: options.ordered,
+        left: options.max_items.unwrap_or(usize::MAX),
     };
     thread::Builder::new()
         .name("batchwright-source".to_owned())
@@ -134,15 +138,18 @@ struct Lines<R> {
     previous: Previous,
     seen: Arc<Mutex<Seen>>,
     keep_failed: bool,
+    ordered: bool,
     left: usize,
 }
 
-impl<R: std::io::Read> Lines<R> {
+impl<R: Read> Lines<R> {
     fn next(&mut self) -> Result<Option<StreamItem>, Error> {
         let mut line = Vec::new();
         while self.left > 0 {
             line.clear();
-            let read = self.reader.read_until(b'\n', &mut line);
+            // A line that is too long is refused by the checker, not read to its end.
+            let mut bounded = (&mut self.reader).take(LONGEST_LINE);
+            let read = bounded.read_until(b'\n', &mut line);
             let read = read.map_err(|e| {
                 Error::new(
                     ErrorKind::Invalid,
@@ -169,7 +176,9 @@ impl<R: std::io::Read> Lines<R> {
             let id = item.request.id.clone().unwrap_or_default();
             let before = self.previous.find(&id);
             let mut seen = self.seen.lock();
-            seen.order.push(key(&id));
+            if self.ordered {
+                seen.order.push(key(&id));
+            }
             let same = before.filter(|(hash, _)| Some(*hash) == hash_prefix(&item.request_hash));
             match same {
                 Some((_, true)) => {

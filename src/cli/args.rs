@@ -7,7 +7,9 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 #[cfg(feature = "simulate")]
 use super::simulate::SimulateArgs;
-use super::values::{at_least_one, calls, per_minute, seconds, temperature, text_or_file};
+use super::values::{
+    at_least_one, calls, name, per_minute, seconds, some_seconds, temperature, text_or_file,
+};
 
 /// Takes thousands of LLM prompts to completion, loses none, and pays for each once
 #[derive(Debug, Parser)]
@@ -101,16 +103,16 @@ Exit codes:
 pub struct ProviderArgs {
     /// Provider; `batchwright providers` lists them [env: BATCHWRIGHT_PROVIDER] [default: the
     /// first usable one]
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", value_parser = name)]
     pub provider: Option<String>,
 
     /// Model for prompts that name none. Part of what makes two requests the same: naming another
     /// one runs them again. BATCHWRIGHT_MODEL instead sets a default, which reruns nothing
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", value_parser = name)]
     pub model: Option<String>,
 
     /// Address of the provider's API
-    #[arg(long, value_name = "URL")]
+    #[arg(long, value_name = "URL", value_parser = name)]
     pub base_url: Option<String>,
 
     /// Providers that take over what the first one finally failed, separated by commas
@@ -168,7 +170,7 @@ pub struct PaceArgs {
     pub max_retries: u8,
 
     /// The longest wait for one call [env: AI_REQUEST_TIMEOUT] [default: 600s]
-    #[arg(long, value_name = "TIME", value_parser = seconds)]
+    #[arg(long, value_name = "TIME", value_parser = some_seconds)]
     pub timeout: Option<Duration>,
 
     /// How long calls in flight may go on after Ctrl-C
@@ -198,7 +200,7 @@ pub struct ShowArgs {
 #[derive(Debug, Args)]
 pub struct ProvidersArgs {
     /// Model to assume for prompts that name none [env: BATCHWRIGHT_MODEL]
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", value_parser = name)]
     pub model: Option<String>,
 
     /// Print JSON

@@ -75,12 +75,12 @@ impl Display {
     }
 
     fn spinner() -> ProgressStyle {
-        ProgressStyle::with_template("{spinner} {msg}")
+        ProgressStyle::with_template("{spinner} {wide_msg}")
             .unwrap_or_else(|_| ProgressStyle::default_spinner())
     }
 
     fn bar() -> ProgressStyle {
-        ProgressStyle::with_template("[{bar:24}] {msg}")
+        ProgressStyle::with_template("[{bar:24}] {wide_msg}")
             .unwrap_or_else(|_| ProgressStyle::default_bar())
             .progress_chars("=> ")
     }

@@ -6,7 +6,7 @@ use batchwright::{Client, LlmConfig, Plan, ProviderStatus, inspect, survey};
 
 use super::args::RunArgs;
 use super::run::Refusal;
-use super::values::{calls, or_env, seconds};
+use super::values::{calls, or_env, some_seconds};
 
 /// The clients of a run.
 pub struct Chosen {
@@ -30,7 +30,8 @@ pub fn choose(
     let model = env(&args.provider.model, "BATCHWRIGHT_MODEL");
     let base_url = args.provider.base_url.clone();
     let pace = &args.pace;
-    let timeout = or_env(pace.timeout, "AI_REQUEST_TIMEOUT", seconds).map_err(Refusal::usage)?;
+    let timeout =
+        or_env(pace.timeout, "AI_REQUEST_TIMEOUT", some_seconds).map_err(Refusal::usage)?;
     let calls =
         or_env(pace.concurrency, "BATCHWRIGHT_SYNC_CONCURRENCY", calls).map_err(Refusal::usage)?;
     let all_named = unnamed == Some(0);
@@ -177,7 +178,7 @@ pub fn note_changed_default(plan: &Plan, default: Option<&str>, say: &dyn Fn(Str
     let same = plan
         .models_before
         .iter()
-        .any(|model| model.contains(default));
+        .any(|model| answers_to(model, default));
     if plan.done > 0 && !plan.models_before.is_empty() && !same {
         say(format!(
             "{} finished results came from {} and are kept; the default model is {default} now. \
@@ -185,5 +186,33 @@ pub fn note_changed_default(plan: &Plan, default: Option<&str>, say: &dyn Fn(Str
             plan.done,
             plan.models_before.join(", ")
         ));
+    }
+}
+
+/// Providers answer with the name they were asked by, or with a dated version of it.
+fn answers_to(model: &str, name: &str) -> bool {
+    let own = model.rsplit('/').next().unwrap_or(model);
+    let name = name.rsplit('/').next().unwrap_or(name);
+    own.strip_prefix(name).is_some_and(|rest| {
+        let mut rest = rest.chars();
+        match rest.next() {
+            None => true,
+            Some('-' | '@' | ':') => rest.next().is_some_and(|c| c.is_ascii_digit()),
+            Some(_) => false,
+        }
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_dated_version_is_the_same_model_and_another_model_is_not() {
+        assert!(answers_to("gpt-x", "gpt-x"));
+        assert!(answers_to("gpt-x-2026-01-01", "gpt-x"));
+        assert!(answers_to("vendor/gpt-x", "gpt-x"));
+        assert!(!answers_to("gpt-4o", "gpt-4"));
+        assert!(!answers_to("gpt-x-mini", "gpt-x"));
     }
 }

@@ -74,13 +74,14 @@ fn run(args: &RunArgs) -> Result<Exit, Refusal> {
         .keep_failed(args.keep_failed)
         .max_items(args.max_items)
         .ordered(args.ordered)
-        .fsync(args.fsync);
+        .fsync(args.fsync)
+        .dry_run(args.dry_run);
     let run = FileRun::prepare(prompts, output(args), options).map_err(|error| match error {
         FileRunError::Usage(error) => Refusal::usage(error.message()),
         error => Refusal::could_not_run(error.to_string()),
     })?;
     let plan = run.plan().clone();
-    if !plan.resumable && args.output.is_some() {
+    if !plan.resumable && args.output.is_some() && !args.dry_run {
         say("the output is not a regular file: this run cannot be resumed".to_owned());
     }
     if let Some(total) = plan.total {
@@ -213,11 +214,8 @@ fn open_input(
 
 fn output(args: &RunArgs) -> Output {
     match &args.output {
-        // A dry run leaves no trace.
-        Some(path) if args.dry_run && !path.exists() => Output::writer(std::io::sink()),
-        Some(path) => Output::file(path),
-        None if args.dry_run => Output::writer(std::io::sink()),
-        None => Output::writer(std::io::stdout()),
+        Some(path) if path != Path::new("-") => Output::file(path),
+        _ => Output::writer(std::io::stdout()),
     }
 }
 

@@ -118,6 +118,10 @@ fn call_lines(summary: &Summary, concurrency: usize) -> Vec<String> {
     }
     let limited = match summary.limited_by() {
         "concurrency" => format!("concurrency ({concurrency} in flight)"),
+        "rate_limit" => "the rate limit".to_owned(),
+        "backoff" => "waiting for retries".to_owned(),
+        "source" => "the input".to_owned(),
+        "output" => "the output".to_owned(),
         other => other.to_owned(),
     };
     lines.push(row(

@@ -46,6 +46,22 @@ pub(super) fn calls(text: &str) -> Result<usize, String> {
     }
 }
 
+/// A time that is not zero; a bare number is in seconds.
+pub(super) fn some_seconds(text: &str) -> Result<Duration, String> {
+    match seconds(text)? {
+        Duration::ZERO => Err("a time above 0 is needed".to_owned()),
+        time => Ok(time),
+    }
+}
+
+/// A name, which must not be empty.
+pub(super) fn name(text: &str) -> Result<String, String> {
+    match text.trim() {
+        "" => Err("a name is needed; leave the flag out to name none".to_owned()),
+        name => Ok(name.to_owned()),
+    }
+}
+
 /// A rate per minute.
 pub(super) fn per_minute(text: &str) -> Result<f64, String> {
     match text.trim().parse::<f64>() {

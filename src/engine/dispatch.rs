@@ -109,7 +109,7 @@ pub(crate) enum Turn {
 }
 
 /// What kept a run from going faster, in time spent.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Bounds {
     /// All permits were in use.
     pub concurrency: Duration,
@@ -121,6 +121,32 @@ pub struct Bounds {
     pub source: Duration,
     /// The output took nothing.
     pub output: Duration,
+}
+
+impl Bounds {
+    /// The times by their names, in the order of the fields.
+    pub fn named(&self) -> [(&'static str, Duration); 5] {
+        [
+            ("concurrency", self.concurrency),
+            ("rate_limit", self.rate_limit),
+            ("backoff", self.backoff),
+            ("source", self.source),
+            ("output", self.output),
+        ]
+    }
+}
+
+/// Milliseconds by name.
+impl serde::Serialize for Bounds {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let named = self.named();
+        serializer.collect_map(named.iter().map(|(name, time)| {
+            (
+                format!("{name}_ms"),
+                (time.as_secs_f64() * 1e6).round() / 1e3,
+            )
+        }))
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -117,6 +117,8 @@ pub struct Permit {
     quota: QuotaId,
     tokens: f64,
     generation: u32,
+    /// Requests and tokens of the quota that had been reserved when this was.
+    reserved: (f64, f64),
 }
 
 impl Permit {
@@ -125,6 +127,7 @@ impl Permit {
         quota: QuotaId::NONE,
         tokens: 0.0,
         generation: 0,
+        reserved: (0.0, 0.0),
     };
 }
 
@@ -212,6 +215,8 @@ struct Quota {
     tokens: Option<Bucket>,
     outputs: OutputSizes,
     in_flight: u32,
+    /// Requests and tokens reserved so far.
+    reserved: (f64, f64),
     heard: bool,
     paused_until: Time,
     /// Raised by each new pause; a refusal of a call started before it is old news.
@@ -245,6 +250,7 @@ impl Quota {
             tokens,
             outputs: OutputSizes::default(),
             in_flight: 0,
+            reserved: (0.0, 0.0),
             heard: false,
             paused_until: Time::ZERO,
             generation: 0,
@@ -297,10 +303,13 @@ impl Quota {
             bucket.level -= 1.0;
         }
         self.in_flight += 1;
+        self.reserved.0 += 1.0;
+        self.reserved.1 += need;
         Gate::Go(Permit {
             quota,
             tokens: need,
             generation: self.generation,
+            reserved: self.reserved,
         })
     }
 
@@ -334,7 +343,7 @@ impl Quota {
         }
         if !hints.is_empty() {
             self.heard = true;
-            self.learn(hints, now);
+            self.learn(permit, hints, now);
         }
     }
 
@@ -375,27 +384,32 @@ impl Quota {
         pause
     }
 
-    fn learn(&mut self, hints: &RateHints, now: Time) {
+    fn learn(&mut self, permit: Permit, hints: &RateHints, now: Time) {
+        // What the server had left when it let this call in does not count the calls that were
+        // started after it. A first reply may have overtaken earlier calls too.
+        let later = (
+            self.reserved.0 - permit.reserved.0,
+            self.reserved.1 - permit.reserved.1,
+        );
         let in_flight = f64::from(self.in_flight);
         let burst = f64::from(self.given.burst);
-        if self.given.requests_per_minute.is_none()
-            && let Some(window) = hints.requests
-        {
-            learn_window(&mut self.requests, window, in_flight, now, |limit| {
+        if let (None, Some(window)) = (self.given.requests_per_minute, hints.requests) {
+            let unseen = if self.requests.is_some() {
+                later.0
+            } else {
+                in_flight
+            };
+            learn_window(&mut self.requests, window, unseen, now, |limit| {
                 burst.min(limit.max(1.0))
             });
         }
-        if self.given.tokens_per_minute.is_none()
-            && let Some(window) = hints.tokens
-        {
-            let in_flight_tokens = in_flight * self.outputs.reserve.unwrap_or(FIRST_OUTPUT_GUESS);
-            learn_window(
-                &mut self.tokens,
-                window,
-                in_flight_tokens,
-                now,
-                token_capacity,
-            );
+        if let (None, Some(window)) = (self.given.tokens_per_minute, hints.tokens) {
+            let unseen = if self.tokens.is_some() {
+                later.1
+            } else {
+                in_flight * self.outputs.reserve.unwrap_or(FIRST_OUTPUT_GUESS)
+            };
+            learn_window(&mut self.tokens, window, unseen, now, token_capacity);
         }
         // Whatever pace was set, an allowance the server calls empty is waited for.
         for window in [hints.requests, hints.tokens].into_iter().flatten() {
@@ -421,7 +435,7 @@ fn token_capacity(per_minute: f64) -> f64 {
 fn learn_window(
     bucket: &mut Option<Bucket>,
     window: Window,
-    in_flight: f64,
+    unseen: f64,
     now: Time,
     capacity: impl Fn(f64) -> f64,
 ) {
@@ -436,8 +450,7 @@ fn learn_window(
     bucket.per_second = per_minute / 60.0;
     bucket.capacity = capacity(per_minute);
     if let Some(remaining) = window.remaining {
-        // Calls in flight may not be counted in it yet, so they come off.
-        let left = remaining as f64 - in_flight;
+        let left = remaining as f64 - unseen;
         bucket.level = if fresh {
             left.min(bucket.capacity)
         } else {

@@ -1,5 +1,6 @@
 //! A route: the ordered clients a prompt may go to, with their limits and the retry policy.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -104,8 +105,15 @@ impl<'a> Route<'a> {
         self.client(step).complete(request, ctx)
     }
 
-    pub(crate) fn client(&self, step: u8) -> &dyn LlmClient {
+    fn client(&self, step: u8) -> &dyn LlmClient {
         &*self.steps[usize::from(step)].client
+    }
+
+    /// The provider of a step, and the model a request would be sent to there.
+    pub(crate) fn asked(&self, step: u8, request: &Request) -> (String, Option<String>) {
+        let client = self.client(step);
+        let asked = || (client.provider().to_owned(), client.model_for(request));
+        guarded("provider() or model_for()", asked).unwrap_or_default()
     }
 
     pub(crate) fn clock_ref(&self) -> &dyn Clock {
@@ -138,7 +146,10 @@ impl<'a> Route<'a> {
         request: &Request,
         last: &mut Option<(Vec<QuotaKey>, Class)>,
     ) -> Class {
-        let keys = self.steps.iter().map(|step| step.client.quota(request));
+        let keys = self.steps.iter().map(|step| {
+            let quota = || step.client.quota(request);
+            guarded("quota()", quota).unwrap_or(QuotaKey::none())
+        });
         if let Some((known, class)) = last
             && keys.clone().eq(known.iter().copied())
         {
@@ -175,6 +186,13 @@ impl<'a, C: LlmClient + 'a> From<C> for Route<'a> {
     fn from(client: C) -> Self {
         Self::new(client)
     }
+}
+
+/// Asks a client something while the engine's lock is held: a panic must not get away with it.
+fn guarded<T>(what: &str, ask: impl FnOnce() -> T) -> Option<T> {
+    catch_unwind(AssertUnwindSafe(ask))
+        .map_err(|_| log::error!("a client panicked in {what}"))
+        .ok()
 }
 
 pub(crate) fn cost(request: &Request) -> Cost {

@@ -37,7 +37,6 @@ const ADDRESS_LIFE: Duration = Duration::from_secs(60);
 const BUFFER: usize = 16 * 1024;
 
 /// A request as bytes.
-#[derive(Debug)]
 pub struct HttpRequest<'a> {
     /// The whole URL.
     pub url: &'a str,
@@ -45,8 +44,17 @@ pub struct HttpRequest<'a> {
     pub headers: &'a [(&'static str, String)],
     /// The body to POST; `None` makes it a GET.
     pub body: Option<&'a [u8]>,
-    /// The longest wait for the reply's first byte, and again for its last.
+    /// The longest the whole exchange may take, from looking up the host to the last byte.
     pub timeout: Duration,
+}
+
+impl fmt::Debug for HttpRequest<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("HttpRequest")
+            .field("url", &shown_url(self.url))
+            .field("timeout", &self.timeout)
+            .finish_non_exhaustive()
+    }
 }
 
 /// Header fields of a reply; names are compared without case.
@@ -135,8 +143,10 @@ impl Transport for HttpTransport {
             let call = call.clone();
             move || call.abort()
         });
-        let _current = Current::set(call.clone());
-        self.exchange(request, timeout).map_err(|error| {
+        let current = Current::set(call.clone());
+        let result = self.exchange(request, timeout);
+        drop(current);
+        result.map_err(|error| {
             let sent = if call.awaited.load(Ordering::SeqCst) {
                 Sent::Maybe
             } else {
@@ -165,13 +175,7 @@ impl HttpTransport {
                 for (name, value) in request.headers {
                     builder = builder.header(*name, value);
                 }
-                builder
-                    .config()
-                    .timeout_send_request(Some(timeout))
-                    .timeout_send_body(Some(timeout))
-                    .timeout_recv_response(Some(timeout))
-                    .timeout_recv_body(Some(timeout))
-                    .build()
+                builder.config().timeout_per_call(Some(timeout)).build()
             }};
         }
         let reply = match request.body {
@@ -207,24 +211,29 @@ fn explain(
     let host = shown_url(request.url);
     let transient = |message: String| Error::new(ErrorKind::Transient, message).with_sent(sent);
     match error {
-        ureq::Error::Timeout(ureq::Timeout::Connect | ureq::Timeout::Resolve) => {
-            transient(format!(
-                "no connection to {host} within {} s",
-                CONNECT_TIMEOUT.as_secs()
-            ))
-            .with_unreachable()
-        }
-        ureq::Error::Timeout(_) if connected => transient(format!(
+        ureq::Error::Timeout(_) if !connected => transient(format!(
+            "no connection to {host} within {} s",
+            CONNECT_TIMEOUT.min(timeout).as_secs_f64()
+        ))
+        .with_unreachable(),
+        ureq::Error::Timeout(_) => transient(format!(
             "no reply from {host} within {} s",
             timeout.as_secs_f64()
         ))
         .with_timed_out(),
-        ureq::Error::BadUri(_) | ureq::Error::Http(_) => {
+        ureq::Error::BadUri(_) => {
             Error::new(ErrorKind::Invalid, format!("not a usable URL: {host}"))
         }
-        ureq::Error::BodyExceedsLimit(_) => {
-            transient(format!("the reply of {host} is larger than 64 MiB"))
+        // The text may quote a header, and with it the key.
+        ureq::Error::Http(_) => {
+            Error::new(ErrorKind::Invalid, format!("not a valid request to {host}"))
         }
+        // Bought and useless; asking again would buy the same.
+        ureq::Error::BodyExceedsLimit(_) => Error::new(
+            ErrorKind::Invalid,
+            format!("the reply of {host} is larger than 64 MiB"),
+        )
+        .with_sent(sent),
         ureq::Error::HostNotFound => {
             transient(format!("host not found: {host}")).with_unreachable()
         }
@@ -295,18 +304,28 @@ struct Call {
 
 impl Call {
     fn attach(&self, sockets: &[Weak<dyn ShutdownHandle>]) {
-        *self.sockets.lock() = sockets.to_vec();
+        let mut own = self.sockets.lock();
+        *own = sockets.to_vec();
         if self.aborted.load(Ordering::SeqCst) {
-            self.abort();
+            shut_down(&own);
         }
     }
 
+    /// Shuts the sockets down under their lock: once the call has let go of them, the pool may
+    /// have lent them to somebody else.
     fn abort(&self) {
         self.aborted.store(true, Ordering::SeqCst);
-        let sockets = self.sockets.lock().clone();
-        for socket in sockets.iter().filter_map(Weak::upgrade) {
-            socket.shutdown();
-        }
+        shut_down(&self.sockets.lock());
+    }
+
+    fn let_go(&self) {
+        self.sockets.lock().clear();
+    }
+}
+
+fn shut_down(sockets: &[Weak<dyn ShutdownHandle>]) {
+    for socket in sockets.iter().filter_map(Weak::upgrade) {
+        socket.shutdown();
     }
 }
 
@@ -326,7 +345,9 @@ impl Current {
 
 impl Drop for Current {
     fn drop(&mut self) {
-        CURRENT.set(None);
+        if let Some(call) = CURRENT.take() {
+            call.let_go();
+        }
     }
 }
 

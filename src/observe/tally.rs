@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use hdrhistogram::Histogram;
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 
 use crate::base::clock::Time;
 use crate::base::error::Error;
@@ -187,6 +187,21 @@ impl Tally {
     }
 }
 
+/// A time for programs: milliseconds.
+pub(crate) fn millis<S: Serializer>(time: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_f64((time.as_secs_f64() * 1e6).round() / 1e3)
+}
+
+fn optional_millis<S: Serializer>(
+    time: &Option<Duration>,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    match time {
+        Some(time) => millis(time, serializer),
+        None => serializer.serialize_none(),
+    }
+}
+
 /// What a run did, in numbers: `total = completed + failed + pending`.
 #[derive(Debug, Clone, Serialize)]
 #[non_exhaustive]
@@ -220,14 +235,19 @@ pub struct Summary {
     /// Failed items of this run by kind.
     pub errors: BTreeMap<&'static str, u64>,
     /// Median time of the calls that brought an answer.
+    #[serde(rename = "latency_p50_ms", serialize_with = "optional_millis")]
     pub latency_p50: Option<Duration>,
     /// 95th percentile of the same.
+    #[serde(rename = "latency_p95_ms", serialize_with = "optional_millis")]
     pub latency_p95: Option<Duration>,
     /// 99th percentile of the same.
+    #[serde(rename = "latency_p99_ms", serialize_with = "optional_millis")]
     pub latency_p99: Option<Duration>,
     /// From the start of the run to its end.
+    #[serde(rename = "elapsed_ms", serialize_with = "millis")]
     pub elapsed: Duration,
     /// From the first call's start to the last one's end.
+    #[serde(rename = "busy_ms", serialize_with = "millis")]
     pub busy: Duration,
     /// Outcomes per second while busy.
     pub rate: f64,
@@ -244,20 +264,16 @@ impl Summary {
         self.failed += failed;
     }
 
-    /// What limited the run most, for people.
+    /// What limited the run most: the name of one of its [`Bounds`], or `"nothing"`.
     pub fn limited_by(&self) -> &'static str {
-        let bounds = &self.bounds;
-        [
-            (bounds.concurrency, "concurrency"),
-            (bounds.rate_limit, "rate limit"),
-            (bounds.backoff, "waiting for retries"),
-            (bounds.source, "input"),
-            (bounds.output, "output"),
-        ]
-        .into_iter()
-        .max_by_key(|(spent, _)| *spent)
-        .filter(|(spent, _)| !spent.is_zero())
-        .map_or("nothing", |(_, name)| name)
+        let longest = self
+            .bounds
+            .named()
+            .into_iter()
+            .max_by_key(|(_, time)| *time);
+        longest
+            .filter(|(_, time)| !time.is_zero())
+            .map_or("nothing", |(name, _)| name)
     }
 }
 

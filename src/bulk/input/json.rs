@@ -134,6 +134,13 @@ fn short(mut line: Map<String, Value>) -> Result<Said, Fault> {
         Some(Value::Object(extra)) => extra,
         Some(other) => return Err(Fault::field("extra", &other, "an object")),
     };
+    let taken = |name: &&String| *name == "messages" || fields::NAMES.contains(&name.as_str());
+    if let Some(name) = extra.keys().find(taken) {
+        return Err(Fault::new(
+            format!("the field {name:?} inside \"extra\""),
+            "it beside \"extra\", where it is checked",
+        ));
+    }
     let mut said = Said::new(request);
     said.format = fields::take(&mut line, &mut said.request)?;
     said.request.extra = extra;

@@ -43,6 +43,22 @@ pub(crate) fn encode(
     Ok(out)
 }
 
+/// Fields that a request sets by its own parameters; the same name among its extra fields is left
+/// out.
+const OWN_FIELDS: [&str; 11] = [
+    "model",
+    "messages",
+    "max_tokens",
+    "max_completion_tokens",
+    "temperature",
+    "top_p",
+    "stop",
+    "seed",
+    "random_seed",
+    "response_format",
+    "stream",
+];
+
 fn write_body(
     vendor: &Vendor,
     request: &Request,
@@ -94,7 +110,10 @@ fn write_body(
         }
     }
     for (key, value) in &request.extra {
-        map.serialize_entry(key, value)?;
+        // A key that stands twice is read differently from server to server.
+        if !OWN_FIELDS.contains(&key.as_str()) {
+            map.serialize_entry(key, value)?;
+        }
     }
     map.end()
 }
@@ -121,7 +140,7 @@ struct MessageBody<'a> {
 
 #[derive(Deserialize)]
 struct Reply {
-    model: Option<String>,
+    model: Option<Value>,
     choices: Option<Vec<Choice>>,
     usage: Option<Value>,
     error: Option<Value>,
@@ -129,7 +148,7 @@ struct Reply {
 
 #[derive(Deserialize)]
 struct Choice {
-    finish_reason: Option<String>,
+    finish_reason: Option<Value>,
     message: Option<Answer>,
 }
 
@@ -199,7 +218,7 @@ fn decode_success(vendor: &Vendor, body: &[u8]) -> Result<Response, Error> {
             format!("the model refused: {refusal}"),
         ));
     }
-    let finish_reason = match choice.finish_reason.as_deref().unwrap_or("") {
+    let finish_reason = match word(choice.finish_reason.as_ref()).as_str() {
         "stop" => FinishReason::Stop,
         "length" | "model_length" => FinishReason::Length,
         "content_filter" => {
@@ -223,7 +242,7 @@ fn decode_success(vendor: &Vendor, body: &[u8]) -> Result<Response, Error> {
     }
     let mut response = Response::new(vendor.name, text);
     response.finish_reason = finish_reason;
-    response.model = reply.model;
+    response.model = Some(word(reply.model.as_ref())).filter(|model| !model.is_empty());
     response.usage = reply.usage.as_ref().and_then(usage);
     response.cost_usd = reply.usage.as_ref().and_then(stated_cost);
     Ok(response)

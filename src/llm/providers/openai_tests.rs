@@ -318,6 +318,19 @@ fn unset_fields_are_absent() {
 }
 
 #[test]
+fn an_extra_field_cannot_override_a_checked_one() {
+    let request = Request::new("U")
+        .with_max_tokens(5)
+        .with_extra("max_tokens", 9.into())
+        .with_extra("stream", true.into())
+        .with_extra("top_k", 3.into());
+    let bytes = encode(vendor("local"), &request, Some("m")).unwrap();
+    let text = String::from_utf8(bytes).unwrap();
+    assert_eq!(text.matches("max_tokens").count(), 1, "{text}");
+    assert!(!text.contains("stream") && text.contains("top_k"), "{text}");
+}
+
+#[test]
 fn a_request_without_any_model_is_refused_before_it_is_sent() {
     let error = encode(vendor("openai"), &Request::new("U"), None).unwrap_err();
     assert_eq!((error.kind(), error.sent()), (ErrorKind::Invalid, Sent::No));

@@ -42,7 +42,17 @@ pub struct ProviderStatus {
     /// Calls in flight when no number is named.
     pub default_concurrency: usize,
     #[serde(skip)]
-    address: Option<String>,
+    address: Option<Address>,
+}
+
+/// A URL that may hold credentials.
+#[derive(Clone)]
+struct Address(String);
+
+impl std::fmt::Debug for Address {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&shown_url(&self.0))
+    }
 }
 
 impl ProviderStatus {
@@ -53,7 +63,7 @@ impl ProviderStatus {
             config = config.model(model);
         }
         if let Some(address) = &self.address {
-            config = config.base_url(address);
+            config = config.base_url(&address.0);
         }
         config
     }
@@ -150,7 +160,7 @@ fn remote(
     ProviderStatus {
         model: model.map(str::to_owned).filter(|_| key.is_some()),
         base_url: Some(shown_url(&address)),
-        address: Some(address),
+        address: Some(Address(address)),
         ..status(vendor, verdict)
     }
 }
@@ -181,7 +191,7 @@ fn local(
         let chosen = model.map(str::to_owned).or_else(|| models.first().cloned());
         return ProviderStatus {
             base_url: Some(shown_url(address)),
-            address: Some(address.clone()),
+            address: Some(Address(address.clone())),
             model: chosen,
             ..status(
                 vendor,
