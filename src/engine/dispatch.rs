@@ -86,6 +86,7 @@ pub(crate) struct Landed<T, D> {
 }
 
 /// Something that happened.
+#[expect(clippy::large_enum_variant, reason = "nearly every event is a landing")]
 pub(crate) enum Event<T, D> {
     Landed(Landed<T, D>),
     /// The caller took this many outcomes of a work that defers their release.

@@ -219,7 +219,7 @@ fn a_secure_proxy_variable_is_for_secure_addresses() {
 fn a_dead_proxy_is_named_without_its_password() {
     let desk = Desk::new();
     let proxy = "http://me:pr0xy-word@127.0.0.1:9";
-    let ended = run(&desk, "http://api.test/v1", &[("HTTP_PROXY", proxy)]).expect(3);
+    let ended = run(&desk, "http://api.test/v1", &[("HTTP_PROXY", proxy)]).expect(4);
     assert!(!ended.stderr.contains("pr0xy-word"));
     let lines = desk.results("out.jsonl");
     let message = lines[0]["error"]["message"].as_str().unwrap();
