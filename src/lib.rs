@@ -1,6 +1,56 @@
-//! batchwright
+//! Takes thousands of LLM prompts to completion, loses none, and pays for each once.
+//!
+//! Blocking threads, no async runtime. One failure costs one item; retries, rate limits and
+//! fallback are the engine's business; a run can be cancelled down to connections blocked in a
+//! read.
+//!
+//! ```
+//! use batchwright::{Context, Extract, Request, execute_bulk_sync};
+//!
+//! // `LlmConfig::new("openai").model("…").client()?` instead of `Extract` asks a real model.
+//! let requests = ["Name a prime.", "Name a river."].map(Request::new);
+//! for outcome in execute_bulk_sync(&Context::new(), &Extract, &requests, 5)? {
+//!     match outcome.result {
+//!         Ok(answer) => println!("{}", answer.text),
+//!         Err(error) => println!("failed ({}): {error}", error.kind()),
+//!     }
+//! }
+//! # Ok::<(), batchwright::BulkError>(())
+//! ```
+//!
+//! # Ways in
+//!
+//! | to | use |
+//! |---|---|
+//! | run a list of prompts | [`execute_bulk_sync`], or [`Bulk::collect`] with options |
+//! | run any number of prompts in little memory | [`Bulk::for_each`], or [`Bulk::spawn`] for an iterator over outcomes |
+//! | run a file with a resumable output, as the `batchwright` program does | [`Prompts`], [`FileRun`] |
+//! | make one call with limits, retries and fallback | [`Route::complete`] |
+//! | ask a service of your own | implement [`LlmClient`], or wrap a closure with [`client_fn`] |
+//!
+//! # What decides what
+//!
+//! A provider's client classifies each failure as an [`ErrorKind`]; the kind decides whether the
+//! item is tried again, goes to the next provider of its [`Route`], or fails. A rate-limit answer
+//! pauses everything that shares its quota ([`QuotaKey`]); any other `Retry-After` delays that
+//! item alone. A waiting item holds no thread. [`ErrorPolicy`] says what one item's failure means
+//! for the others, a [`Context`] carries cancellation, deadline and grace.
+//!
+//! # Features
+//!
+//! | feature | default | adds |
+//! |---|---|---|
+//! | `cli` | yes | the `batchwright` program; not needed by a library user |
+//! | `simulate` | yes | the `simulate` module: a loopback provider with latency, limits and trouble |
+//!
+//! # Logging
+//!
+//! Through the `log` crate: `warn` for settings that are ignored, `info` for repairs of an output
+//! file. Prompts, answers and credentials are never logged.
+
 #![forbid(unsafe_code)]
 #![warn(missing_docs)]
+
 mod base;
 mod bulk;
 mod engine;
@@ -9,6 +59,7 @@ mod observe;
 #[cfg(feature = "simulate")]
 pub mod simulate;
 pub mod testing;
+
 pub use base::cancel::{Context, Subscription};
 pub use base::clock::{Clock, SystemClock, Time, Wake};
 pub use base::error::{Error, ErrorKind, Sent};

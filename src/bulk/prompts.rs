@@ -71,7 +71,7 @@ impl PromptSettings {
     }
 }
 
-/// Prompts that a [`FileRun`](super::FileRun) can work off.
+/// Prompts that a [`FileRun`](crate::FileRun) can work off.
 pub struct Prompts {
     pub(super) source: PromptSource,
     pub(super) settings: PromptSettings,

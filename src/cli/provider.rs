@@ -39,7 +39,10 @@ pub fn choose(
     let status = match (provider, &base_url) {
         (Some(name), url) => named(&name, url.as_deref(), model.as_deref(), all_named)?,
         (None, Some(url)) => {
-            say("an address was given and no provider: taking it for an OpenAI-compatible server (--provider local)".to_owned());
+            say(
+                "--base-url without --provider: taking an OpenAI-compatible server (local)"
+                    .to_owned(),
+            );
             named("local", Some(url), model.as_deref(), all_named)?
         }
         (None, None) => first_usable(model.as_deref(), all_named, say)?,

@@ -60,12 +60,11 @@ pub fn print(args: &RunArgs, report: &Report, concurrency: usize) {
     }
     let resumable = args.output.is_some() && (summary.pending > 0 || summary.failed > 0);
     if resumable && args.input != std::path::Path::new("-") {
-        let why = if summary.pending > 0 {
-            "to go on"
-        } else {
-            "to try the failed ones again"
+        let why = match summary.pending {
+            0 => "to try the failed ones again",
+            _ => "to go on",
         };
-        lines.push(row(why, &command_line()));
+        lines.push(format!("  {why}:\n    {}", command_line()));
     }
     display::say(&lines.join("\n"));
 }
