@@ -82,3 +82,8 @@ pub use llm::route::Route;
 pub use llm::transport::{Headers, HttpReply, HttpRequest, HttpTransport, Transport};
 pub use observe::progress::{Phase, Progress, ProgressNotifier};
 pub use observe::tally::Summary;
+
+/// The program in the README compiles.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
