@@ -5,13 +5,15 @@
 //! given, or learned from what replies say; where neither names one, none is assumed. A refusal
 //! pauses the whole quota once, however many calls in flight were refused by it.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::HashMap;
 use std::time::Duration;
 
 use parking_lot::Mutex;
 
 use crate::base::clock::Time;
-use crate::base::hints::{RateHints, Window};
+use crate::base::hints::RateHints;
+
+use super::bucket::{Bucket, OutputSizes, is_minute, learn_window, token_capacity};
 
 /// Names a quota: everything that shares one allowance at a provider.
 ///
@@ -142,71 +144,6 @@ pub enum Ended {
     Unreachable,
     /// It failed in another way.
     Failed,
-}
-
-/// A continuously refilled allowance. It may go into debt: a call larger than the whole
-/// allowance is let through alone and paid off afterwards.
-#[derive(Debug, Clone, Copy)]
-struct Bucket {
-    per_second: f64,
-    capacity: f64,
-    level: f64,
-    at: Time,
-}
-
-impl Bucket {
-    fn per_minute(limit: f64, capacity: f64, now: Time) -> Self {
-        Self {
-            per_second: limit / 60.0,
-            capacity,
-            level: capacity,
-            at: now,
-        }
-    }
-
-    fn refill(&mut self, now: Time) {
-        let gained = now.since(self.at).as_secs_f64() * self.per_second;
-        self.level = (self.level + gained).min(self.capacity);
-        self.at = self.at.max(now);
-    }
-
-    /// Time until `need` (or, if that is more than fits, a full bucket) is there.
-    fn wait_for(&self, need: f64) -> Duration {
-        // A hair of tolerance: rounding must not send a caller into a second, empty wait.
-        let missing = need.min(self.capacity) - self.level - 1e-6;
-        if missing <= 0.0 {
-            Duration::ZERO
-        } else {
-            Duration::from_secs_f64((missing / self.per_second).min(1e9))
-        }
-    }
-}
-
-/// Output tokens of recent replies; their 95th percentile is what the next call reserves.
-#[derive(Debug, Default)]
-struct OutputSizes {
-    recent: VecDeque<u64>,
-    seen: usize,
-    reserve: Option<f64>,
-}
-
-impl OutputSizes {
-    const KEEP: usize = 256;
-    const ENOUGH: usize = 16;
-
-    fn learn(&mut self, tokens: u64) {
-        if self.recent.len() == Self::KEEP {
-            self.recent.pop_front();
-        }
-        self.recent.push_back(tokens);
-        self.seen += 1;
-        // Sorting on every reply would be waste: the percentile moves slowly.
-        if self.seen.is_multiple_of(Self::ENOUGH) {
-            let mut sorted: Vec<u64> = self.recent.iter().copied().collect();
-            sorted.sort_unstable();
-            self.reserve = Some(sorted[sorted.len() * 95 / 100] as f64);
-        }
-    }
 }
 
 struct Quota {
@@ -419,43 +356,6 @@ impl Quota {
                 self.paused_until = self.paused_until.max(now.after(reset));
             }
         }
-    }
-}
-
-fn is_minute(window: &Window) -> bool {
-    window.period <= Duration::from_secs(60)
-}
-
-/// Ten seconds' worth: enough not to trip over one long prompt, little enough to stay smooth.
-fn token_capacity(per_minute: f64) -> f64 {
-    (per_minute / 6.0).max(1.0)
-}
-
-/// Takes over a limit per minute. A daily limit is no pace: dividing it by minutes would crawl.
-fn learn_window(
-    bucket: &mut Option<Bucket>,
-    window: Window,
-    unseen: f64,
-    now: Time,
-    capacity: impl Fn(f64) -> f64,
-) {
-    if !is_minute(&window) || window.limit == 0 {
-        return;
-    }
-    let per_minute = window.limit as f64 * 60.0 / window.period.as_secs_f64();
-    let fresh = bucket.is_none();
-    let bucket =
-        bucket.get_or_insert_with(|| Bucket::per_minute(per_minute, capacity(per_minute), now));
-    bucket.refill(now);
-    bucket.per_second = per_minute / 60.0;
-    bucket.capacity = capacity(per_minute);
-    if let Some(remaining) = window.remaining {
-        let left = remaining as f64 - unseen;
-        bucket.level = if fresh {
-            left.min(bucket.capacity)
-        } else {
-            bucket.level.min(left)
-        };
     }
 }
 

@@ -1,6 +1,7 @@
 //! The limiter's arithmetic, on a clock moved by hand, against a server's own bucket.
 
 use super::*;
+use crate::base::hints::Window;
 
 fn at(ms: u64) -> Time {
     Time::from_nanos(ms * 1_000_000)

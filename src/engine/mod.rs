@@ -4,6 +4,7 @@
 //! likely to cost; of an outcome, success or an error kind with hints. [`dispatch`] decides,
 //! [`limit`] and [`route`] are asked in one place each, [`run`] turns the crank with threads.
 
+mod bucket;
 pub(crate) mod dispatch;
 pub mod limit;
 pub mod route;
