@@ -173,6 +173,11 @@ pub struct PaceArgs {
     #[arg(long, value_name = "TIME", value_parser = some_seconds)]
     pub timeout: Option<Duration>,
 
+    /// Folder for what several runs share: limits and pauses of the same provider, key and model
+    /// hold for all of them together [env: BATCHWRIGHT_HOME] [default: the platform's data folder]
+    #[arg(long, value_name = "DIR")]
+    pub data_dir: Option<PathBuf>,
+
     /// How long calls in flight may go on after Ctrl-C
     #[arg(long, value_name = "TIME", default_value = "30s", value_parser = seconds)]
     pub grace: Duration,

@@ -1,6 +1,7 @@
 //! The command line: arguments in, exit code out. Uses the library's public API alone.
 
 pub mod args;
+mod data_dir;
 mod display;
 mod exit;
 mod provider;

@@ -15,6 +15,8 @@ pub struct Chosen {
     pub fallbacks: Vec<Client>,
     /// The model for requests that name none, if it was not named on the command line.
     pub default_model: Option<String>,
+    /// Whether a provider's allowance is worth sharing with other runs; a local server has none.
+    pub shares_limits: bool,
 }
 
 /// Takes the provider that was named, else the first usable one. `unnamed` counts the requests
@@ -72,6 +74,7 @@ pub fn choose(
         status.provider
     ));
     Ok(Chosen {
+        shares_limits: !matches!(status.provider, "local" | "extract"),
         client,
         concurrency,
         fallbacks: fallbacks(args, timeout, concurrency)?,

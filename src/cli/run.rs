@@ -9,6 +9,7 @@ use batchwright::{
 };
 
 use super::args::{OnError, RunArgs};
+use super::data_dir::data_dir;
 use super::display::{self, Display, count};
 use super::exit::Exit;
 use super::provider::{self, Chosen};
@@ -100,11 +101,16 @@ fn run(args: &RunArgs) -> Result<Exit, Refusal> {
             concurrency,
             fallbacks,
             default_model,
+            shares_limits,
         } = provider::choose(args, unnamed, &say)?;
         if unnamed != Some(0) {
             provider::note_changed_default(&plan, default_model.as_deref(), &say);
         }
         let mut route = Route::limited(client, limits);
+        let folder = data_dir(args.pace.data_dir.as_deref());
+        if let Some(folder) = folder.filter(|_| shares_limits && !args.dry_run) {
+            route = route.share_limits(&folder.join("quotas"));
+        }
         for fallback in fallbacks {
             route = route.then(fallback, Limits::default());
         }

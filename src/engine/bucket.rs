@@ -14,6 +14,8 @@ pub(super) struct Bucket {
     pub per_second: f64,
     pub capacity: f64,
     pub level: f64,
+    /// Told by the provider's replies.
+    pub learned: bool,
     at: Time,
 }
 
@@ -23,7 +25,16 @@ impl Bucket {
             per_second: limit / 60.0,
             capacity,
             level: capacity,
+            learned: false,
             at: now,
+        }
+    }
+
+    /// A bucket whose rate another process knows: one at a time until a reply says more.
+    pub(super) fn adopted(per_second: f64, now: Time) -> Self {
+        Self {
+            learned: true,
+            ..Self::per_minute(per_second * 60.0, 1.0, now)
         }
     }
 
@@ -98,6 +109,7 @@ pub(super) fn learn_window(
         bucket.get_or_insert_with(|| Bucket::per_minute(per_minute, capacity(per_minute), now));
     bucket.refill(now);
     bucket.per_second = per_minute / 60.0;
+    bucket.learned = true;
     bucket.capacity = capacity(per_minute);
     if let Some(remaining) = window.remaining {
         let left = remaining as f64 - unseen;

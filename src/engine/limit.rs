@@ -6,6 +6,7 @@
 //! pauses the whole quota once, however many calls in flight were refused by it.
 
 use std::collections::HashMap;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -14,6 +15,7 @@ use crate::base::clock::Time;
 use crate::base::hints::RateHints;
 
 use super::bucket::{Bucket, OutputSizes, is_minute, learn_window, token_capacity};
+use super::shared::{Share, Shared, WallClock, system_wall};
 
 /// Names a quota: everything that shares one allowance at a provider.
 ///
@@ -161,6 +163,8 @@ struct Quota {
     streak: u32,
     /// Calls allowed in flight while a quota without a known rate recovers from a refusal.
     window: Option<f64>,
+    /// The part that other processes see too.
+    share: Option<Share>,
 }
 
 /// Output tokens reserved for a call before anything was learned.
@@ -193,7 +197,31 @@ impl Quota {
             generation: 0,
             streak: 0,
             window: None,
+            share: None,
         }
+    }
+
+    fn common(&mut self) -> Shared<'_> {
+        Shared {
+            requests: &mut self.requests,
+            tokens: &mut self.tokens,
+            paused_until: &mut self.paused_until,
+        }
+    }
+
+    /// Does something to the quota, with the other processes' doings taken in before and its own
+    /// passed on after.
+    fn together<T>(&mut self, news: bool, now: Time, act: impl FnOnce(&mut Self) -> T) -> T {
+        let Some(mut share) = self.share.take() else {
+            return act(self);
+        };
+        let held = share.begin(self.common(), news, now);
+        let out = act(self);
+        if held {
+            share.end(self.common(), now);
+        }
+        self.share = Some(share);
+        out
     }
 
     /// Until when nothing of this quota can start, whatever it costs.
@@ -362,6 +390,7 @@ impl Quota {
 struct State {
     ids: HashMap<QuotaKey, QuotaId>,
     quotas: Vec<Quota>,
+    folder: Option<(PathBuf, WallClock)>,
 }
 
 /// Limits of every quota of a route, shared by all that use the route.
@@ -382,8 +411,20 @@ impl Limiter {
             state: Mutex::new(State {
                 ids: HashMap::new(),
                 quotas: Vec::new(),
+                folder: None,
             }),
         }
+    }
+
+    /// A limiter whose quotas are shared with every process that names the same folder.
+    pub fn shared(folder: &Path) -> Self {
+        Self::shared_with(folder, system_wall)
+    }
+
+    pub(super) fn shared_with(folder: &Path, wall: WallClock) -> Self {
+        let limiter = Self::new();
+        limiter.state.lock().folder = Some((folder.to_owned(), wall));
+        limiter
     }
 
     /// The place of `key`, opened with `limits` when it is new.
@@ -395,7 +436,17 @@ impl Limiter {
         if let Some(id) = state.ids.get(&key) {
             return *id;
         }
-        state.quotas.push(Quota::new(limits, now));
+        let mut quota = Quota::new(limits, now);
+        if let Some((folder, wall)) = &state.folder {
+            match Share::open(folder, key.0, *wall) {
+                Ok(share) => quota.share = Some(share),
+                Err(error) => log::warn!(
+                    "limits are not shared with other processes: {}: {error}",
+                    folder.display()
+                ),
+            }
+        }
+        state.quotas.push(quota);
         let id = QuotaId(u32::try_from(state.quotas.len()).unwrap_or(u32::MAX));
         state.ids.insert(key, id);
         id
@@ -411,7 +462,9 @@ impl Limiter {
         now: Time,
     ) -> Gate {
         match self.state.lock().get(quota) {
-            Some(state) => state.try_acquire(quota, input, output_cap, now),
+            Some(state) => state.together(false, now, |state| {
+                state.try_acquire(quota, input, output_cap, now)
+            }),
             None => Gate::Go(Permit::FREE),
         }
     }
@@ -437,8 +490,13 @@ impl Limiter {
     ) -> Option<Time> {
         let mut state = self.state.lock();
         let quota = state.get(permit.quota)?;
-        quota.settle(permit, ended, hints, now);
-        quota.closed_until(now)
+        // What the others must hear of at once: a pause, and the first news of a rate.
+        let unpaced = quota.requests.is_none() && quota.tokens.is_none();
+        let news = matches!(ended, Ended::RateLimited(_)) || unpaced && !hints.is_empty();
+        quota.together(news, now, |quota| {
+            quota.settle(permit, ended, hints, now);
+            quota.closed_until(now)
+        })
     }
 
     #[cfg(test)]

@@ -9,6 +9,7 @@ pub(crate) mod dispatch;
 pub mod limit;
 pub mod route;
 pub(crate) mod run;
+mod shared;
 pub(crate) mod waiting;
 pub(crate) mod work;
 

@@ -1,6 +1,7 @@
 //! A route: the ordered clients a prompt may go to, with their limits and the retry policy.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -67,6 +68,14 @@ impl<'a> Route<'a> {
     /// Sets the retry policy. Default: 3 retries a step, waiting 1, 2 and 4 s.
     pub fn retry(mut self, retry: RetryPolicy) -> Self {
         self.retry = retry;
+        self
+    }
+
+    /// Shares the route's limits with every process that names the same folder: requests and
+    /// tokens per minute, and pauses, hold for all of them together. One small file a quota.
+    /// Default: shared within the route only.
+    pub fn share_limits(mut self, folder: &Path) -> Self {
+        self.limiter = Arc::new(Limiter::shared(folder));
         self
     }
 

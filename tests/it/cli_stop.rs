@@ -27,8 +27,9 @@ fn the_first_signal_lets_calls_in_flight_finish_and_starts_no_more() {
         let ended = running.wait().expect(code).says("what finished is saved");
         assert_eq!(sim.stats().calls, 3);
         assert_eq!(desk.results("out.jsonl").len(), 3);
-        let resume = ended.stderr.lines().find(|line| line.contains("to go on"));
-        let resume = resume.unwrap();
+        let mut lines = ended.stderr.lines();
+        lines.find(|line| line.contains("to go on")).unwrap();
+        let resume = lines.next().unwrap();
         assert!(resume.contains(env!("CARGO_BIN_EXE_batchwright")));
         assert!(resume.contains(" in.jsonl -o out.jsonl -j 3"), "{resume}");
         ended.says("3 completed, 0 failed, 17 pending");

@@ -25,6 +25,8 @@ mod cli_retry;
 #[cfg(all(feature = "cli", feature = "simulate"))]
 mod cli_secrets;
 #[cfg(all(feature = "cli", feature = "simulate"))]
+mod cli_shared;
+#[cfg(all(feature = "cli", feature = "simulate"))]
 mod cli_simulate;
 #[cfg(all(feature = "cli", feature = "simulate"))]
 mod cli_stdin;

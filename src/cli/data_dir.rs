@@ -1,0 +1,32 @@
+//! Where the tool keeps its own data.
+
+use std::env;
+use std::path::{Path, PathBuf};
+
+/// The folder that was named, else `BATCHWRIGHT_HOME`, else the platform's own place.
+pub fn data_dir(named: Option<&Path>) -> Option<PathBuf> {
+    let variable = |name: &str| {
+        env::var_os(name)
+            .filter(|v| !v.is_empty())
+            .map(PathBuf::from)
+    };
+    named
+        .map(Path::to_owned)
+        .or_else(|| variable("BATCHWRIGHT_HOME"))
+        .or_else(|| platform(&variable).map(|folder| folder.join("batchwright")))
+}
+
+#[cfg(target_os = "macos")]
+fn platform(variable: &dyn Fn(&str) -> Option<PathBuf>) -> Option<PathBuf> {
+    variable("HOME").map(|home| home.join("Library/Application Support"))
+}
+
+#[cfg(windows)]
+fn platform(variable: &dyn Fn(&str) -> Option<PathBuf>) -> Option<PathBuf> {
+    variable("LOCALAPPDATA")
+}
+
+#[cfg(not(any(target_os = "macos", windows)))]
+fn platform(variable: &dyn Fn(&str) -> Option<PathBuf>) -> Option<PathBuf> {
+    variable("XDG_DATA_HOME").or_else(|| variable("HOME").map(|home| home.join(".local/share")))
+}

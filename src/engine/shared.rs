@@ -1,0 +1,296 @@
+//! One quota for several processes: a small file each, under a kernel lock for the moment of a
+//! decision.
+//!
+//! The file holds levels and a pause, not claims: nothing has to be given back when a process
+//! dies. Whoever finds the lock held for longer than a moment (its holder may be suspended), or
+//! the file unusable, decides alone.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::{Duration, SystemTime};
+
+use serde::{Deserialize, Serialize};
+
+use crate::base::clock::Time;
+
+use super::bucket::Bucket;
+
+/// Nanoseconds of the calendar: the one clock that processes share.
+pub(super) type WallClock = fn(Time) -> u64;
+
+pub(super) fn system_wall(_: Time) -> u64 {
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+    since.map_or(0, |t| u64::try_from(t.as_nanos()).unwrap_or(u64::MAX))
+}
+
+/// How often a quota without a known rate is looked up: others may have paused it.
+const LOOK: Duration = Duration::from_millis(100);
+/// A holder needs microseconds; whoever holds it longer is asleep.
+const TRIES: u32 = 40;
+const BETWEEN_TRIES: Duration = Duration::from_micros(50);
+/// A rate that a provider told somebody is believed for this long.
+const STILL_TRUE: Duration = Duration::from_secs(60);
+/// A pause of another process is believed for an hour at most: clocks jump.
+const LONGEST_PAUSE: Duration = Duration::from_secs(3600);
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+struct Level {
+    per_second: f64,
+    level: f64,
+    at: u64,
+    /// Told by the provider, not set by the user of one process.
+    learned: bool,
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+struct Record {
+    requests: Option<Level>,
+    tokens: Option<Level>,
+    paused_until: u64,
+}
+
+/// What of a quota is shared.
+pub(super) struct Shared<'q> {
+    pub requests: &'q mut Option<Bucket>,
+    pub tokens: &'q mut Option<Bucket>,
+    pub paused_until: &'q mut Time,
+}
+
+/// A quota's file.
+pub(super) struct Share {
+    file: File,
+    wall: WallClock,
+    next_look: Time,
+}
+
+impl Share {
+    pub(super) fn open(folder: &Path, name: u64, wall: WallClock) -> io::Result<Self> {
+        std::fs::create_dir_all(folder)?;
+        let path: PathBuf = folder.join(format!("quota-{name:016x}.json"));
+        let file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .open(path)?;
+        Ok(Self {
+            file,
+            wall,
+            next_look: Time::ZERO,
+        })
+    }
+
+    /// Takes over what the others left, if there is reason to look. True when the lock is held
+    /// now and [`end`](Self::end) must follow.
+    pub(super) fn begin(&mut self, quota: Shared<'_>, news: bool, now: Time) -> bool {
+        let paced = quota.requests.is_some() || quota.tokens.is_some();
+        if !paced && !news && now < self.next_look {
+            return false;
+        }
+        self.next_look = now.after(LOOK);
+        if !self.lock() {
+            return false;
+        }
+        match self.read() {
+            Ok(record) => record.apply(quota, now, (self.wall)(now)),
+            Err(error) => log::debug!("a quota file cannot be read: {error}"),
+        }
+        true
+    }
+
+    /// Leaves the quota for the others and lets go of the lock.
+    pub(super) fn end(&mut self, quota: Shared<'_>, now: Time) {
+        let wall = (self.wall)(now);
+        let level = |bucket: &mut Option<Bucket>| {
+            let bucket = bucket.as_mut()?;
+            bucket.refill(now);
+            Some(Level {
+                per_second: bucket.per_second,
+                level: bucket.level,
+                at: wall,
+                learned: bucket.learned,
+            })
+        };
+        let pause = quota.paused_until.since(now);
+        let record = Record {
+            requests: level(quota.requests),
+            tokens: level(quota.tokens),
+            paused_until: match pause {
+                Duration::ZERO => 0,
+                pause => wall.saturating_add(pause.as_nanos() as u64),
+            },
+        };
+        if let Err(error) = self.write(&record) {
+            log::debug!("a quota file cannot be written: {error}");
+        }
+        let _ = self.file.unlock();
+    }
+
+    fn lock(&self) -> bool {
+        for _ in 0..TRIES {
+            match self.file.try_lock() {
+                Ok(()) => return true,
+                Err(std::fs::TryLockError::WouldBlock) => thread::sleep(BETWEEN_TRIES),
+                Err(std::fs::TryLockError::Error(_)) => return false,
+            }
+        }
+        false
+    }
+
+    fn read(&mut self) -> io::Result<Record> {
+        self.file.seek(SeekFrom::Start(0))?;
+        let mut text = String::with_capacity(256);
+        (&mut self.file).take(4096).read_to_string(&mut text)?;
+        // A new file is empty, and a torn one says nothing worth keeping.
+        Ok(serde_json::from_str(&text).unwrap_or_default())
+    }
+
+    fn write(&mut self, record: &Record) -> io::Result<()> {
+        let mut text = serde_json::to_vec(record)?;
+        // Blanks instead of a truncation: one call less, and never an empty file in between.
+        text.resize(text.len().max(256), b' ');
+        self.file.seek(SeekFrom::Start(0))?;
+        self.file.write_all(&text)
+    }
+}
+
+impl Record {
+    fn apply(&self, quota: Shared<'_>, now: Time, wall: u64) {
+        let adopt = |bucket: &mut Option<Bucket>, level: Option<Level>| {
+            let Some(level) = level.filter(|l| l.per_second > 0.0 && l.level.is_finite()) else {
+                return;
+            };
+            let passed = Duration::from_nanos(wall.saturating_sub(level.at));
+            // What another process has just learned is worth knowing from the start.
+            if bucket.is_none() && level.learned && passed < STILL_TRUE {
+                *bucket = Some(Bucket::adopted(level.per_second, now));
+            }
+            let Some(bucket) = bucket else { return };
+            bucket.refill(now);
+            let gained = passed.as_secs_f64() * bucket.per_second;
+            bucket.level = (level.level + gained).min(bucket.capacity);
+        };
+        adopt(quota.requests, self.requests);
+        adopt(quota.tokens, self.tokens);
+        let pause = Duration::from_nanos(self.paused_until.saturating_sub(wall));
+        if !pause.is_zero() {
+            let until = now.after(pause.min(LONGEST_PAUSE));
+            *quota.paused_until = (*quota.paused_until).max(until);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::hints::RateHints;
+    use crate::engine::limit::{Ended, Gate, Limiter, Limits, QuotaId, QuotaKey};
+
+    fn virtual_wall(now: Time) -> u64 {
+        1_000_000_000_000_000_000 + now.as_nanos()
+    }
+
+    fn at(ms: u64) -> Time {
+        Time::from_nanos(ms * 1_000_000)
+    }
+
+    fn process(folder: &Path, limits: Limits) -> (Limiter, QuotaId) {
+        let limiter = Limiter::shared_with(folder, virtual_wall);
+        let quota = limiter.quota(QuotaKey::new(&["p", "key", "m"]), limits, at(0));
+        (limiter, quota)
+    }
+
+    #[test]
+    fn processes_together_stay_within_one_rate() {
+        let folder = tempfile::tempdir().unwrap();
+        let limits = Limits::default().requests_per_minute(600.0).burst(10);
+        let processes: Vec<_> = (0..4).map(|_| process(folder.path(), limits)).collect();
+        let mut started = [0_u32; 4];
+        for ms in 0..60_000 {
+            for (i, (limiter, quota)) in processes.iter().enumerate() {
+                if let Gate::Go(permit) = limiter.try_acquire(*quota, 1, Some(0), at(ms)) {
+                    started[i] += 1;
+                    let ended = Ended::Replied(None);
+                    limiter.settle(permit, ended, &RateHints::default(), at(ms));
+                }
+            }
+            let total: u32 = started.iter().sum();
+            assert!(
+                f64::from(total) <= 10.0 + ms as f64 / 100.0 + 0.01,
+                "{ms} ms"
+            );
+        }
+        let total: u32 = started.iter().sum();
+        assert!(total >= 605, "only {total} of 610 used");
+    }
+
+    #[test]
+    fn a_pause_of_one_process_is_everybodys() {
+        let folder = tempfile::tempdir().unwrap();
+        let (a, in_a) = process(folder.path(), Limits::default());
+        let (b, in_b) = process(folder.path(), Limits::default());
+        let go = |limiter: &Limiter, quota, now| limiter.try_acquire(quota, 1, Some(0), now);
+        let Gate::Go(permit) = go(&a, in_a, at(1)) else {
+            panic!("a is free to go");
+        };
+        assert!(matches!(go(&b, in_b, at(1)), Gate::Go(_)));
+        let refused = Ended::RateLimited(Some(Duration::from_secs(5)));
+        a.settle(permit, refused, &RateHints::default(), at(10));
+        assert_eq!(go(&b, in_b, at(200)), Gate::NotUntil(at(5010)));
+        assert!(matches!(go(&b, in_b, at(5010)), Gate::Go(_)));
+    }
+
+    #[test]
+    fn a_learned_rate_is_passed_on_and_a_given_one_is_not() {
+        let folder = tempfile::tempdir().unwrap();
+        let given = Limits::default().requests_per_minute(60.0).burst(1);
+        let (a, in_a) = process(folder.path(), given);
+        let (b, in_b) = process(folder.path(), Limits::default());
+        let go = |limiter: &Limiter, quota, now| limiter.try_acquire(quota, 1, Some(0), now);
+        assert!(matches!(go(&a, in_a, at(1)), Gate::Go(_)));
+        assert!((0..5).all(|_| matches!(go(&b, in_b, at(1)), Gate::Go(_))));
+
+        let (c, in_c) = process(folder.path(), Limits::default());
+        let Gate::Go(permit) = go(&c, in_c, at(200)) else {
+            panic!("c is free to go");
+        };
+        let told = RateHints {
+            requests: Some(crate::base::hints::Window {
+                limit: 60,
+                period: Duration::from_secs(60),
+                remaining: Some(0),
+                reset: None,
+            }),
+            tokens: None,
+        };
+        c.settle(permit, Ended::Replied(None), &told, at(300));
+        assert!(matches!(go(&c, in_c, at(301)), Gate::NotUntil(_)));
+        let (d, in_d) = process(folder.path(), Limits::default());
+        assert!(matches!(go(&d, in_d, at(302)), Gate::NotUntil(_)));
+    }
+
+    #[test]
+    fn a_file_of_nonsense_and_a_held_lock_stop_nobody() {
+        let folder = tempfile::tempdir().unwrap();
+        let limits = Limits::default().requests_per_minute(600.0).burst(10);
+        let (limiter, quota) = process(folder.path(), limits);
+        let file = std::fs::read_dir(folder.path()).unwrap().next().unwrap();
+        let path = file.unwrap().path();
+        for nonsense in [
+            "",
+            "{",
+            "[1,2]",
+            r#"{"requests":{"per_second":-1,"level":1e999,"at":1}}"#,
+        ] {
+            std::fs::write(&path, nonsense).unwrap();
+            let gate = limiter.try_acquire(quota, 1, Some(0), at(1));
+            assert!(matches!(gate, Gate::Go(_)), "{nonsense}");
+        }
+        let holder = File::open(&path).unwrap();
+        holder.lock().unwrap();
+        let gate = limiter.try_acquire(quota, 1, Some(0), at(2));
+        assert!(matches!(gate, Gate::Go(_)));
+    }
+}

@@ -1,0 +1,45 @@
+//! Several runs at once that use the same quota.
+
+use batchwright::simulate::{SimConfig, Simulator};
+
+use super::common::{Desk, Running, all_ids, prompt_line, simulator};
+
+/// Three runs of 20 items each at thirty requests a second, on a server that takes no more and names
+/// no limit: its refusals.
+fn refused(home: impl Fn(usize) -> String) -> u64 {
+    let sim: Simulator = simulator(
+        SimConfig::default()
+            .rpm(1800)
+            .burst(12)
+            .tell_limits(false)
+            .retry_after(std::time::Duration::ZERO),
+    );
+    let desk = Desk::new();
+    let mut runs = Vec::new();
+    for run in 0..3 {
+        let lines: String = (run * 20..(run + 1) * 20).map(prompt_line).collect();
+        desk.write(&format!("in-{run}.jsonl"), lines);
+        let words = format!("run in-{run}.jsonl -o out-{run}.jsonl -j 8 --rpm 1800 --model m");
+        let mut command = desk.command(words.split_whitespace());
+        command
+            .args(["--provider", "openai", "--base-url", &sim.base_url()])
+            .env("OPENAI_API_KEY", "sk-shared-0123456789")
+            .env("BATCHWRIGHT_HOME", desk.path(&home(run)));
+        runs.push(Running::start(&mut command));
+    }
+    for run in runs {
+        run.wait().expect(0);
+    }
+    let mut ids: Vec<String> = (0..3)
+        .flat_map(|run| desk.ids(&format!("out-{run}.jsonl")))
+        .collect();
+    ids.sort();
+    assert_eq!(ids, all_ids(60));
+    sim.stats().refused
+}
+
+#[test]
+fn runs_of_one_data_folder_share_a_quota() {
+    assert_eq!(refused(|_| "home".to_owned()), 0);
+    assert!(refused(|run| format!("home-{run}")) > 0, "apart they do not");
+}
