@@ -7,3 +7,4 @@ pub mod clock;
 pub mod error;
 pub mod hints;
 pub mod secret;
+pub mod usage;

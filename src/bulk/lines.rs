@@ -17,8 +17,8 @@ use crate::llm::route::{Route, latency};
 use crate::observe::tally::{Measure, Tally};
 
 use super::job::{Sink, count};
+use super::once::{call_step, measure};
 use super::results::ResultsFile;
-use super::{call_step, measure};
 
 /// What a result line says of its item besides the outcome.
 #[derive(Debug, Clone)]

@@ -12,7 +12,7 @@ use serde::Deserialize;
 
 use crate::base::error::{Error, ErrorKind};
 
-use super::file::FileRunError;
+use super::options::FileRunError;
 
 /// What a line of an earlier run says about its item.
 #[derive(Debug, Deserialize)]

@@ -10,10 +10,10 @@ use sha2::{Digest, Sha256};
 use crate::base::error::{Error, ErrorKind};
 use crate::llm::request::Request;
 
-use super::file::FileRunOptions;
 use super::input::{Form, StreamChecker, hash_prefix};
 use super::lines::{Identified, Named};
 use super::list::{Feeder, Item};
+use super::options::FileRunOptions;
 use super::prompts::{PromptSource, Prompts};
 use super::results::{PreviousLine, ResultsFile};
 

@@ -38,3 +38,25 @@ impl From<Exit> for ExitCode {
         Self::from(exit.code())
     }
 }
+
+/// Why nothing was sent.
+pub struct Refusal {
+    pub exit: Exit,
+    pub message: String,
+}
+
+impl Refusal {
+    pub fn usage(message: impl Into<String>) -> Self {
+        Self {
+            exit: Exit::Usage,
+            message: message.into(),
+        }
+    }
+
+    pub fn could_not_run(message: impl Into<String>) -> Self {
+        Self {
+            exit: Exit::CouldNotRun,
+            message: message.into(),
+        }
+    }
+}

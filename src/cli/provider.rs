@@ -5,7 +5,7 @@ use std::time::Duration;
 use batchwright::{Client, LlmConfig, Plan, ProviderStatus, inspect, survey};
 
 use super::args::RunArgs;
-use super::run::Refusal;
+use super::exit::Refusal;
 use super::values::{calls, or_env, some_seconds};
 
 /// The clients of a run.

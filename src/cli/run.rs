@@ -11,33 +11,11 @@ use batchwright::{
 use super::args::{OnError, RunArgs};
 use super::data_dir::data_dir;
 use super::display::{self, Display, count};
-use super::exit::Exit;
+use super::exit::{Exit, Refusal};
 use super::provider::{self, Chosen};
 use super::signals::Signals;
 use super::summary;
 use super::values::{at_least_one, or_env, per_minute};
-
-/// Why nothing was sent.
-pub struct Refusal {
-    exit: Exit,
-    message: String,
-}
-
-impl Refusal {
-    pub fn usage(message: impl Into<String>) -> Self {
-        Self {
-            exit: Exit::Usage,
-            message: message.into(),
-        }
-    }
-
-    pub fn could_not_run(message: impl Into<String>) -> Self {
-        Self {
-            exit: Exit::CouldNotRun,
-            message: message.into(),
-        }
-    }
-}
 
 pub fn execute(args: &RunArgs) -> Exit {
     display::start_log(&args.show);

@@ -4,23 +4,11 @@ use std::fmt;
 use std::time::Duration;
 
 use serde::ser::SerializeStruct;
-use serde::{Deserialize, Serialize, Serializer};
+use serde::{Serialize, Serializer};
 
 use crate::base::error::Error;
 use crate::base::hints::RateHints;
-
-/// Tokens used by one call, normalised over all providers.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Usage {
-    /// Tokens read, cached ones included.
-    pub input_tokens: u64,
-    /// Tokens read from the provider's prompt cache.
-    pub cached_input_tokens: u64,
-    /// Tokens written, reasoning included.
-    pub output_tokens: u64,
-    /// Tokens spent on reasoning.
-    pub reasoning_tokens: u64,
-}
+use crate::base::usage::Usage;
 
 /// Why the answer ended where it did.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -8,8 +8,8 @@ use serde::{Serialize, Serializer};
 
 use crate::base::clock::Time;
 use crate::base::error::Error;
+use crate::base::usage::Usage;
 use crate::engine::dispatch::{Bounds, Counters};
-use crate::llm::response::Usage;
 
 use super::progress::{Phase, Progress};
 

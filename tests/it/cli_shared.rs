@@ -41,5 +41,8 @@ fn refused(home: impl Fn(usize) -> String) -> u64 {
 #[test]
 fn runs_of_one_data_folder_share_a_quota() {
     assert_eq!(refused(|_| "home".to_owned()), 0);
-    assert!(refused(|run| format!("home-{run}")) > 0, "apart they do not");
+    assert!(
+        refused(|run| format!("home-{run}")) > 0,
+        "apart they do not"
+    );
 }

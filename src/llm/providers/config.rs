@@ -7,7 +7,7 @@ use sha2::{Digest, Sha256};
 
 use crate::base::cancel::Context;
 use crate::base::error::{Error, ErrorKind};
-use crate::base::secret::Secret;
+use crate::base::secret::{Secret, shown_url};
 use crate::engine::limit::QuotaKey;
 use crate::llm::client::LlmClient;
 use crate::llm::hash::hex;
@@ -146,7 +146,7 @@ impl LlmConfig {
                 format!(
                     "{}: the base URL must start with http:// or https:// and have no query, found `{}`",
                     vendor.name,
-                    crate::shown_url(&base_url)
+                    shown_url(&base_url)
                 ),
             ));
         }
@@ -189,7 +189,7 @@ impl std::fmt::Debug for LlmConfig {
         f.debug_struct("LlmConfig")
             .field("provider", &self.provider)
             .field("model", &self.model)
-            .field("base_url", &self.base_url.as_deref().map(crate::shown_url))
+            .field("base_url", &self.base_url.as_deref().map(shown_url))
             .field("concurrency", &self.concurrency)
             .field("request_timeout", &self.request_timeout)
             .finish_non_exhaustive()

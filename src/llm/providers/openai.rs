@@ -12,8 +12,9 @@ use serde_json::Value;
 
 use crate::base::error::{Error, ErrorKind, Sent};
 use crate::base::hints::{RateHints, Window};
+use crate::base::usage::Usage;
 use crate::llm::request::{Request, ResponseFormat};
-use crate::llm::response::{FinishReason, Response, Usage};
+use crate::llm::response::{FinishReason, Response};
 use crate::llm::transport::{Headers, HttpReply};
 
 use super::vendor::{CapField, Quirk, Vendor};

@@ -1,0 +1,68 @@
+//! One call of a run, and where the run stands.
+
+use std::time::Duration;
+
+use crate::base::cancel::Context;
+use crate::base::clock::Time;
+use crate::engine::dispatch::Dispatcher;
+use crate::engine::run::Reply;
+use crate::llm::request::Request;
+use crate::llm::response::{FinishReason, Response};
+use crate::llm::route::Route;
+use crate::observe::progress::{Phase, Progress};
+use crate::observe::tally::Measure;
+
+use super::job::{Backlog, Job, Sink};
+
+/// An answer, with what the counts want to know of it.
+pub(crate) struct Answered {
+    pub response: Response,
+    pub took: Duration,
+}
+
+pub(crate) fn measure(done: &Answered) -> Measure {
+    Measure {
+        usage: done.response.usage,
+        cost_usd: done.response.cost_usd,
+        took: done.took,
+        truncated: done.response.finish_reason == FinishReason::Length,
+    }
+}
+
+/// Makes the call of one request at the step it has come to.
+pub(crate) fn call_step(
+    route: &Route<'_>,
+    request: &Request,
+    step: u8,
+    ctx: &Context,
+) -> Reply<Answered> {
+    let clock = route.clock_ref();
+    let start = clock.now();
+    match route.call(request, step, ctx) {
+        Ok(response) => Reply {
+            used: response.usage.map(|u| (u.input_tokens, u.output_tokens)),
+            hints: response.rate_hints(),
+            fatal: false,
+            result: Ok(Answered {
+                response,
+                took: clock.now().since(start),
+            }),
+        },
+        Err(error) => error.into(),
+    }
+}
+
+/// Where a run stands.
+pub(crate) fn progress<B, K>(dispatcher: &Dispatcher<Job<B, K>>, now: Time) -> Progress
+where
+    B: Backlog,
+    K: Sink<B::Task>,
+{
+    let phase = match dispatcher.stop_reason() {
+        Some(_) => Phase::Stopping,
+        None => Phase::Running,
+    };
+    let trouble = dispatcher.settle_error().map(|e| e.message().to_owned());
+    let tally = &dispatcher.work.tally;
+    tally.progress(&dispatcher.counters(), now, phase, trouble)
+}

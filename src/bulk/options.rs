@@ -1,0 +1,136 @@
+//! What a file run is told before it begins, and what it tells after it has ended.
+
+use std::fmt;
+use std::io::Write;
+use std::path::PathBuf;
+
+use crate::base::error::Error;
+use crate::engine::dispatch::StopReason;
+use crate::observe::tally::Summary;
+
+/// Where results go.
+pub struct Output(pub(super) Place);
+
+pub(super) enum Place {
+    File(PathBuf),
+    Writer(Box<dyn Write + Send>),
+}
+
+impl Output {
+    /// A file; an existing results file is resumed from. A path that is no regular file (a pipe,
+    /// a device) is written to like any stream.
+    pub fn file(path: impl Into<PathBuf>) -> Self {
+        Self(Place::File(path.into()))
+    }
+
+    /// A stream, such as standard output. It cannot be resumed from.
+    pub fn writer(writer: impl Write + Send + 'static) -> Self {
+        Self(Place::Writer(Box::new(writer)))
+    }
+}
+
+/// Why a run could not begin.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum FileRunError {
+    /// The output cannot be used: not writable, or another run has it.
+    Output(Error),
+    /// The options or the existing output do not fit; nothing was changed.
+    Usage(Error),
+}
+
+impl fmt::Display for FileRunError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Output(error) | Self::Usage(error) => error.fmt(f),
+        }
+    }
+}
+
+impl std::error::Error for FileRunError {}
+
+/// What is to be done, before anything is sent.
+#[derive(Debug, Clone, Default)]
+#[non_exhaustive]
+pub struct Plan {
+    /// Items in the input; `None` for a stream.
+    pub total: Option<u64>,
+    /// Items finished by earlier runs.
+    pub done: u64,
+    /// Items that failed in earlier runs.
+    pub failed_before: u64,
+    /// Items whose request differs from the one that was answered.
+    pub changed: u64,
+    /// Results of items that this input does not have; they are kept.
+    pub foreign: u64,
+    /// Items to send; `None` for a stream.
+    pub to_send: Option<u64>,
+    /// Models that answered the finished items, in their providers' words.
+    pub models_before: Vec<String>,
+    /// Whether the output can be resumed from.
+    pub resumable: bool,
+}
+
+/// What a run did.
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct Report {
+    /// The numbers.
+    pub summary: Summary,
+    /// Why it ended early, if it did.
+    pub stop: Option<StopReason>,
+    /// Result lines that could not be written although all was tried.
+    pub unsaved: Vec<Vec<u8>>,
+    /// The finished output could not be put into order or cleaned of superseded lines, or is no
+    /// longer where it was.
+    pub compaction: Result<(), Error>,
+}
+
+/// How results are kept.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct FileRunOptions {
+    pub(super) keep_failed: bool,
+    pub(super) max_items: Option<usize>,
+    pub(super) ordered: bool,
+    pub(super) fsync: bool,
+    pub(super) dry_run: bool,
+}
+
+impl FileRunOptions {
+    /// The defaults of every setting.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Whether items that failed in earlier runs stay failed. Default: they are tried again.
+    pub fn keep_failed(mut self, yes: bool) -> Self {
+        self.keep_failed = yes;
+        self
+    }
+
+    /// The most items to send in this run. Default: all.
+    pub fn max_items(mut self, most: Option<usize>) -> Self {
+        self.max_items = most;
+        self
+    }
+
+    /// Whether the finished output is put into the order of the input. Default: no.
+    pub fn ordered(mut self, yes: bool) -> Self {
+        self.ordered = yes;
+        self
+    }
+
+    /// Whether only the plan is wanted: nothing is created or changed, and the run refuses to
+    /// start. Default: no.
+    pub fn dry_run(mut self, yes: bool) -> Self {
+        self.dry_run = yes;
+        self
+    }
+
+    /// Whether every write is synced to the disk. Default: no; a killed process loses nothing,
+    /// a power loss may cost the last seconds.
+    pub fn fsync(mut self, yes: bool) -> Self {
+        self.fsync = yes;
+        self
+    }
+}

@@ -1,0 +1,471 @@
+//! Bulk runs for a program that has its prompts in memory or makes them on the way.
+
+use std::any::Any;
+use std::borrow::Borrow;
+use std::fmt;
+use std::iter::FusedIterator;
+use std::ops::ControlFlow;
+use std::sync::Arc;
+use std::thread;
+
+use crossbeam_channel::{Receiver, bounded};
+
+use crate::base::cancel::Context;
+use crate::base::clock::Time;
+use crate::base::error::{Error, ErrorKind};
+use crate::engine::dispatch::{Dispatcher, ErrorPolicy, StopReason};
+use crate::engine::route::Tries;
+use crate::engine::run::{Finish, Observer, Outlet, Shell, Waker, run};
+use crate::engine::work::Ticket;
+use crate::llm::client::LlmClient;
+use crate::llm::request::Request;
+use crate::llm::response::Outcome;
+use crate::llm::route::Route;
+use crate::observe::progress::{Phase, ProgressNotifier};
+use crate::observe::tally::{Summary, Tally};
+
+use super::job::{Job, Sink};
+use super::list::{Feeder, Item, ListBacklog, Source};
+use super::once::{Answered, call_step, progress};
+use super::sinks::{Channel, Slots, outcome};
+use super::{MOST_THREADS, TICK, bad_concurrency};
+
+/// A run that ended before its work did, with everything it has.
+#[derive(Debug)]
+pub struct BulkError {
+    /// Why it ended.
+    pub reason: StopReason,
+    /// For [`execute_bulk_sync`], one outcome for each request, in order; what was not started is
+    /// [`ErrorKind::Cancelled`]. For streams, the outcomes that the sink did not get.
+    pub outcomes: Vec<Outcome>,
+}
+
+impl fmt::Display for BulkError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let answers = self.outcomes.iter().filter(|o| o.is_success()).count();
+        write!(
+            f,
+            "the run ended early: {} ({answers} answers are kept in the error)",
+            self.reason
+        )
+    }
+}
+
+impl std::error::Error for BulkError {}
+
+/// Runs all requests on `concurrency` blocking threads and returns one outcome for each, in their
+/// order. One failure costs one item: it is an outcome like any other.
+///
+/// The outcomes of the whole call live in memory; for more than about 1,000 requests a call, or
+/// to keep each result as it comes, use [`Bulk`].
+///
+/// ```
+/// use batchwright::{Context, Extract, Request, execute_bulk_sync};
+/// let requests: Vec<Request> = (0..3).map(|i| Request::new(format!("text {i}"))).collect();
+/// let outcomes = execute_bulk_sync(&Context::new(), &Extract, &requests, 2)?;
+/// assert!(outcomes.iter().all(|outcome| outcome.is_success()));
+/// # Ok::<(), batchwright::BulkError>(())
+/// ```
+///
+/// # Errors
+/// When the context is cancelled or its deadline passes, or when `concurrency` is 0. What has
+/// finished is in [`BulkError::outcomes`].
+pub fn execute_bulk_sync<C: LlmClient + ?Sized>(
+    ctx: &Context,
+    client: &C,
+    requests: &[Request],
+    concurrency: usize,
+) -> Result<Vec<Outcome>, BulkError> {
+    Bulk::new(client)
+        .concurrency(concurrency)
+        .context(ctx)
+        .collect(requests)
+}
+
+/// A bulk run: what to send it through, and how.
+pub struct Bulk<'a> {
+    route: Route<'a>,
+    concurrency: usize,
+    on_error: ErrorPolicy,
+    ctx: Context,
+    notifier: Option<Arc<dyn ProgressNotifier + 'a>>,
+}
+
+impl<'a> Bulk<'a> {
+    /// A run through a client or a [`Route`].
+    pub fn new(route: impl Into<Route<'a>>) -> Self {
+        Self {
+            route: route.into(),
+            concurrency: 5,
+            on_error: ErrorPolicy::default(),
+            ctx: Context::new(),
+            notifier: None,
+        }
+    }
+
+    /// Calls in flight, each on a thread of its own. Default: 5.
+    pub fn concurrency(mut self, calls: usize) -> Self {
+        self.concurrency = calls;
+        self
+    }
+
+    /// What a failed item means for the others. Default: [`ErrorPolicy::ContinueOnError`].
+    pub fn on_error(mut self, policy: ErrorPolicy) -> Self {
+        self.on_error = policy;
+        self
+    }
+
+    /// Cancellation, deadline and grace. Default: a context that nobody cancels.
+    pub fn context(mut self, ctx: &Context) -> Self {
+        self.ctx = ctx.clone();
+        self
+    }
+
+    /// Who is told about progress. Default: nobody.
+    pub fn notifier(mut self, notifier: Arc<dyn ProgressNotifier + 'a>) -> Self {
+        self.notifier = Some(notifier);
+        self
+    }
+
+    /// Runs a slice and returns one outcome for each request, in order.
+    ///
+    /// # Errors
+    /// As [`execute_bulk_sync`], and for a stop by the error policy.
+    pub fn collect(self, requests: &[Request]) -> Result<Vec<Outcome>, BulkError> {
+        let misuse = self.misuse();
+        let route = &self.route;
+        let source = Source::Ready(Box::new(requests.iter()));
+        let sink = Slots {
+            route,
+            outcomes: requests.iter().map(|_| None).collect(),
+        };
+        let ended = match misuse {
+            Some(reason) => (sink, Vec::new(), Some(reason)),
+            None => {
+                let (waker, woken) = Waker::new();
+                let total = Some(requests.len() as u64);
+                let end = self.turn::<_, _, ()>(source, sink, total, (waker, woken), None)?;
+                let mut work = end.dispatcher.work;
+                (work.sink, work.backlog.rest(), end.stop)
+            }
+        };
+        let (sink, rest, stop) = ended;
+        let mut outcomes = sink.outcomes;
+        let why_not = |reason: &Option<StopReason>| match reason {
+            Some(StopReason::Critical(e)) => Error::new(e.kind(), format!("not sent: {e}")),
+            Some(StopReason::DeadlineExceeded) => Error::new(
+                ErrorKind::DeadlineExceeded,
+                "not finished before the deadline",
+            ),
+            _ => Error::cancelled(),
+        };
+        let now = route.clock_ref().now();
+        for (item, tries) in rest {
+            let error = why_not(&stop);
+            outcomes[item.index] = Some(outcome(route, item.request, &tries, Err(error), now));
+        }
+        let outcomes = outcomes
+            .into_iter()
+            .zip(requests)
+            .map(|(slot, request)| {
+                slot.unwrap_or_else(|| {
+                    outcome(route, request, &Tries::default(), Err(why_not(&stop)), now)
+                })
+            })
+            .collect();
+        match stop {
+            None => Ok(outcomes),
+            // Nobody is left to ask: each item says so itself, and the policy was to go on.
+            Some(StopReason::Critical(_)) if self.on_error == ErrorPolicy::ContinueOnError => {
+                Ok(outcomes)
+            }
+            Some(reason) => Err(BulkError { reason, outcomes }),
+        }
+    }
+
+    /// Streams: pulls requests as permits come free and hands each outcome to `sink` on this
+    /// thread, in order of completion. Payloads do not accumulate. `items` is read on a thread of
+    /// its own, so a slow source delays nobody; cancelling waits for a `next()` that blocks.
+    /// Breaking ends the run.
+    ///
+    /// # Errors
+    /// When the run ends before the items do. Outcomes that `sink` did not get are in the error.
+    ///
+    /// ```
+    /// use std::ops::ControlFlow;
+    /// use batchwright::{Bulk, Extract, Request};
+    /// let mut seen = 0;
+    /// let summary = Bulk::new(Extract).concurrency(4).for_each(
+    ///     (0..100).map(|i| Request::new(format!("text {i}"))),
+    ///     |outcome| {
+    ///         assert!(outcome.is_success());
+    ///         seen += 1;
+    ///         ControlFlow::Continue(())
+    ///     },
+    /// )?;
+    /// assert_eq!((seen, summary.completed), (100, 100));
+    /// # Ok::<(), batchwright::BulkError>(())
+    /// ```
+    pub fn for_each<I>(
+        self,
+        items: I,
+        sink: impl FnMut(Outcome) -> ControlFlow<()>,
+    ) -> Result<Summary, BulkError>
+    where
+        I: IntoIterator<Item = Request>,
+        I::IntoIter: Send,
+    {
+        let items = items.into_iter();
+        let total = exact(items.size_hint());
+        let (waker, woken) = Waker::new();
+        let (feeder, source, tail) = Feeder::new(self.ahead(), waker.clone());
+        thread::scope(|scope| {
+            thread::Builder::new()
+                .name("batchwright-source".to_owned())
+                .spawn_scoped(scope, move || feeder.feed(items.map(Ok)))
+                .map_err(|e| misused(format!("cannot start the source thread: {e}")))?;
+            let mut end = self.stream(source, total, (waker, woken), sink);
+            let unread = tail.drain();
+            if let Err(error) = &mut end {
+                let unsent = unread.iter().map(|request| self.unsent(request));
+                error.outcomes.extend(unsent);
+            }
+            end
+        })
+    }
+
+    fn ahead(&self) -> usize {
+        self.concurrency.clamp(1, MOST_THREADS) * 2
+    }
+
+    fn unsent(&self, request: &Request) -> Outcome {
+        let now = self.route.clock_ref().now();
+        let cancelled = Err(Error::cancelled());
+        outcome(&self.route, request, &Tries::default(), cancelled, now)
+    }
+
+    fn misuse(&self) -> Option<StopReason> {
+        bad_concurrency(self.concurrency).map(StopReason::Misuse)
+    }
+
+    fn stream(
+        &self,
+        source: Source<'_, Request>,
+        total: Option<u64>,
+        wake: (Waker, Receiver<()>),
+        mut sink: impl FnMut(Outcome) -> ControlFlow<()>,
+    ) -> Result<Summary, BulkError> {
+        if let Some(reason) = self.misuse() {
+            return Err(BulkError {
+                reason,
+                outcomes: Vec::new(),
+            });
+        }
+        let (tx, rx) = bounded(self.concurrency);
+        let mut left = Vec::new();
+        let mut broken = false;
+        let mut take = |(outcome, has_outcome): (Outcome, bool)| {
+            if broken || !has_outcome {
+                left.push(outcome);
+                return ControlFlow::Continue(());
+            }
+            let flow = sink(outcome);
+            broken = flow.is_break();
+            flow
+        };
+        let outlet = Outlet {
+            outcomes: rx,
+            sink: &mut take,
+        };
+        let channel = Channel {
+            route: &self.route,
+            outcomes: tx,
+        };
+        let end = self.turn(source, channel, total, wake, Some(outlet))?;
+        let mut work = end.dispatcher.work;
+        let now = self.route.clock_ref().now();
+        let rest = work.backlog.rest();
+        left.extend(rest.into_iter().map(|(item, tries)| {
+            outcome(
+                &self.route,
+                &item.request,
+                &tries,
+                Err(Error::cancelled()),
+                now,
+            )
+        }));
+        let all_done = end.summary.pending == 0 && left.is_empty() && total.is_some();
+        match end.stop {
+            None => Ok(end.summary),
+            // Whoever breaks at the very last outcome has all there was.
+            Some(StopReason::SinkClosed) if all_done => Ok(end.summary),
+            Some(reason) => Err(BulkError {
+                reason,
+                outcomes: left,
+            }),
+        }
+    }
+
+    fn turn<'r, R, K, O>(
+        &'r self,
+        source: Source<'r, R>,
+        sink: K,
+        total: Option<u64>,
+        (waker, woken): (Waker, Receiver<()>),
+        outlet: Option<Outlet<'_, O>>,
+    ) -> Result<Ended<'r, R, K>, BulkError>
+    where
+        R: Borrow<Request> + Send,
+        K: Sink<Item<R>, Done = Answered> + Send,
+        O: Send,
+    {
+        let route = &self.route;
+        let clock = route.clock_ref();
+        let job = Job {
+            backlog: ListBacklog::new(route, source),
+            sink,
+            tally: Tally::new(total, clock.now()),
+        };
+        let options = route.options(&self.ctx, self.concurrency, self.on_error);
+        let dispatcher = Dispatcher::new(job, route.limiter(), options);
+        let runner = |ticket: &Ticket<Item<R>>, ctx: &Context| {
+            call_step(route, ticket.task.request.borrow(), ticket.tries.step, ctx)
+        };
+        let shell = Shell {
+            ctx: &self.ctx,
+            clock,
+            threads: self.concurrency,
+            waker,
+            woken,
+            tick: TICK,
+        };
+        let notifier = self.notifier.as_deref();
+        let look = |d: &Dispatcher<Job<ListBacklog<'r, R>, K>>, now: Time| progress(d, now);
+        let mut observer = Observer {
+            look: &look,
+            show: &mut |progress| {
+                if let Some(notifier) = notifier {
+                    notifier.on_progress(&progress);
+                }
+            },
+        };
+        let Finish { dispatcher, .. } = run(dispatcher, &runner, shell, outlet, &mut observer)
+            .map_err(|error| misused(error.message().to_owned()))?;
+        let now = clock.now();
+        let counters = dispatcher.counters();
+        if let Some(notifier) = notifier {
+            let tally = &dispatcher.work.tally;
+            notifier.on_progress(&tally.progress(&counters, now, Phase::Finished, None));
+        }
+        Ok(Ended {
+            summary: dispatcher
+                .work
+                .tally
+                .summary(&counters, dispatcher.bounds(), now),
+            stop: dispatcher.stop_reason().cloned(),
+            dispatcher,
+        })
+    }
+}
+
+impl Bulk<'static> {
+    /// Streams in the background: an iterator over outcomes in order of completion. Dropping it
+    /// cancels the run and joins its threads; only a thread blocked in `items.next()` may be left
+    /// behind.
+    pub fn spawn(mut self, items: impl Iterator<Item = Request> + Send + 'static) -> Outcomes {
+        let (tx, rx) = bounded(self.concurrency.clamp(1, MOST_THREADS));
+        // Dropping the iterator must end this run and nothing else of the caller's.
+        self.ctx = self.ctx.child();
+        let ctx = self.ctx.clone();
+        let run = move || {
+            let total = exact(items.size_hint());
+            let (waker, woken) = Waker::new();
+            let (feeder, source, _) = Feeder::new(self.ahead(), waker.clone());
+            thread::Builder::new()
+                .name("batchwright-source".to_owned())
+                .spawn(move || feeder.feed(items.map(Ok)))
+                .map_err(|e| misused(format!("cannot start the source thread: {e}")))?;
+            self.stream(source, total, (waker, woken), move |outcome| {
+                match tx.send(outcome) {
+                    Ok(()) => ControlFlow::Continue(()),
+                    Err(_) => ControlFlow::Break(()),
+                }
+            })
+        };
+        let runner = thread::Builder::new()
+            .name("batchwright-bulk".to_owned())
+            .spawn(run);
+        Outcomes {
+            ctx,
+            outcomes: Some(rx),
+            runner: runner.ok(),
+        }
+    }
+}
+
+/// Outcomes of a run in the background, see [`Bulk::spawn`].
+pub struct Outcomes {
+    ctx: Context,
+    outcomes: Option<Receiver<Outcome>>,
+    runner: Option<thread::JoinHandle<Result<Summary, BulkError>>>,
+}
+
+impl Outcomes {
+    /// Waits for the end; outcomes not yet taken are dropped.
+    ///
+    /// # Errors
+    /// When the run ended early.
+    pub fn finish(mut self) -> Result<Summary, BulkError> {
+        while self.next().is_some() {}
+        self.join()
+            .unwrap_or_else(|| Err(misused("the run's thread could not be started".to_owned())))
+    }
+
+    fn join(&mut self) -> Option<Result<Summary, BulkError>> {
+        let runner = self.runner.take()?;
+        Some(match runner.join() {
+            Ok(end) => end,
+            Err(panic) => std::panic::resume_unwind(panic),
+        })
+    }
+}
+
+impl Iterator for Outcomes {
+    type Item = Outcome;
+
+    fn next(&mut self) -> Option<Outcome> {
+        self.outcomes.as_ref()?.recv().ok()
+    }
+}
+
+impl FusedIterator for Outcomes {}
+
+impl Drop for Outcomes {
+    fn drop(&mut self) {
+        if self.runner.is_some() {
+            self.ctx.abort();
+            self.outcomes = None;
+            if let Some(runner) = self.runner.take() {
+                // A panic of the run was shown when it happened; a destructor must not repeat it.
+                let _: Result<_, Box<dyn Any + Send>> = runner.join();
+            }
+        }
+    }
+}
+
+struct Ended<'r, R: Borrow<Request> + Send, K: Sink<Item<R>>> {
+    dispatcher: Dispatcher<Job<ListBacklog<'r, R>, K>>,
+    summary: Summary,
+    stop: Option<StopReason>,
+}
+
+fn misused(why: String) -> BulkError {
+    BulkError {
+        reason: StopReason::Misuse(why),
+        outcomes: Vec::new(),
+    }
+}
+
+fn exact((low, high): (usize, Option<usize>)) -> Option<u64> {
+    (Some(low) == high).then_some(low as u64)
+}
