@@ -102,13 +102,15 @@ pub trait Transport: Send + Sync {
 /// The transport over real sockets.
 pub struct HttpTransport {
     agent: ureq::Agent,
+    timeout: Duration,
 }
 
 impl HttpTransport {
     /// A transport that keeps up to `connections` idle connections to the server of `base_url`.
+    /// `timeout` is the usual one of its requests; another one costs a little each time.
     /// Proxies follow `HTTPS_PROXY`, `HTTP_PROXY`, `ALL_PROXY` and `NO_PROXY`; loopback addresses
     /// are reached directly. Certificates are checked against the system's store.
-    pub fn new(base_url: &str, connections: usize) -> Self {
+    pub fn new(base_url: &str, connections: usize, timeout: Duration) -> Self {
         let tls = TlsConfig::builder()
             .root_certs(RootCerts::PlatformVerifier)
             .build();
@@ -125,9 +127,11 @@ impl HttpTransport {
             .max_idle_connections_per_host(connections.max(1))
             .max_idle_age(IDLE_LIMIT)
             .timeout_connect(Some(CONNECT_TIMEOUT))
+            .timeout_per_call(Some(timeout))
             .build();
         Self {
             agent: ureq::Agent::with_parts(config, Tracking::default(), CachingResolver::default()),
+            timeout,
         }
     }
 }
@@ -175,7 +179,12 @@ impl HttpTransport {
                 for (name, value) in request.headers {
                     builder = builder.header(*name, value);
                 }
-                builder.config().timeout_per_call(Some(timeout)).build()
+                // A setting of its own makes the request carry a copy of all settings.
+                if timeout == self.timeout {
+                    builder
+                } else {
+                    builder.config().timeout_per_call(Some(timeout)).build()
+                }
             }};
         }
         let reply = match request.body {
@@ -183,8 +192,9 @@ impl HttpTransport {
             None => ready!(self.agent.get(request.url)).call()?,
         };
         let (head, body) = reply.into_parts();
-        let expected = body.content_length().unwrap_or(2048).min(REPLY_LIMIT);
-        let mut bytes = Vec::with_capacity(usize::try_from(expected).unwrap_or(0) + 1);
+        // A server may announce more than it sends, so its word is good for a megabyte only.
+        let expected = body.content_length().unwrap_or(2048).min(1 << 20);
+        let mut bytes = Vec::with_capacity(expected as usize + 1);
         let mut reader = body.into_with_config().limit(REPLY_LIMIT).reader();
         reader.read_to_end(&mut bytes).map_err(|error| {
             // ureq wraps its own errors to pass them through `Read`.

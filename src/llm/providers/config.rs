@@ -151,8 +151,10 @@ impl LlmConfig {
             ));
         }
         let connections = self.concurrency.unwrap_or(vendor.concurrency);
-        let transport =
-            transport.unwrap_or_else(|| Arc::new(HttpTransport::new(&base_url, connections)));
+        let transport = transport.unwrap_or_else(|| {
+            let timeout = self.request_timeout;
+            Arc::new(HttpTransport::new(&base_url, connections, timeout))
+        });
         let mut headers = vec![("content-type", "application/json".to_owned())];
         let mut account = String::new();
         if let Some(key) = &key {

@@ -469,22 +469,31 @@ fn retry_after(vendor: &Vendor, headers: &Headers, now: SystemTime) -> Option<Du
         .max()
 }
 
+/// Header names of a limit, what is left of it, and when it is whole again.
+const REQUEST_HEADERS: [&str; 3] = [
+    "x-ratelimit-limit-requests",
+    "x-ratelimit-remaining-requests",
+    "x-ratelimit-reset-requests",
+];
+const TOKEN_HEADERS: [&str; 3] = [
+    "x-ratelimit-limit-tokens",
+    "x-ratelimit-remaining-tokens",
+    "x-ratelimit-reset-tokens",
+];
+
 fn rate_hints(vendor: &Vendor, headers: &Headers) -> RateHints {
     let number = |name: &str| headers.get(name)?.trim().parse::<f64>().ok();
-    let window = |what: &str, period: u64| {
-        let limit = number(&format!("x-ratelimit-limit-{what}"))?;
+    let window = |[limit, remaining, reset]: [&str; 3], period: u64| {
         Some(Window {
-            limit: limit as u64,
+            limit: number(limit)? as u64,
             period: Duration::from_secs(period),
-            remaining: number(&format!("x-ratelimit-remaining-{what}")).map(|n| n.max(0.0) as u64),
-            reset: headers
-                .get(&format!("x-ratelimit-reset-{what}"))
-                .and_then(go_duration),
+            remaining: number(remaining).map(|n| n.max(0.0) as u64),
+            reset: headers.get(reset).and_then(go_duration),
         })
     };
     RateHints {
-        requests: window("requests", vendor.request_period),
-        tokens: window("tokens", 60),
+        requests: window(REQUEST_HEADERS, vendor.request_period),
+        tokens: window(TOKEN_HEADERS, 60),
     }
 }
 

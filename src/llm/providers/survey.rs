@@ -222,7 +222,7 @@ fn models_at(address: &str, key: Option<String>) -> Result<Vec<String>, Error> {
         .into_iter()
         .map(|key| ("authorization", format!("Bearer {key}")))
         .collect();
-    let reply = HttpTransport::new(address, 1).send(
+    let reply = HttpTransport::new(address, 1, PROBE_TIMEOUT).send(
         &HttpRequest {
             url: &format!("{address}/models"),
             headers: &headers,
