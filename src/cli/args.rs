@@ -53,31 +53,31 @@ pub struct RunArgs {
 
     /// What a failed item means for the others: `stop-critical` stops for errors that all share
     /// (a refused key, an empty account, an unknown model)
-    #[arg(long, value_name = "POLICY", value_enum, default_value_t = OnError::StopCritical)]
+    #[arg(help_heading = "Results", long, value_name = "POLICY", value_enum, default_value_t = OnError::StopCritical)]
     pub on_error: OnError,
 
     /// Keep the failed items of earlier runs as they are instead of trying them again
-    #[arg(long)]
+    #[arg(help_heading = "Results", long)]
     pub keep_failed: bool,
 
     /// Send at most this many items in this run
-    #[arg(long, value_name = "N", value_parser = at_least_one)]
+    #[arg(help_heading = "Results", long, value_name = "N", value_parser = at_least_one)]
     pub max_items: Option<usize>,
 
     /// Check the input and say what would be done; send nothing
-    #[arg(long)]
+    #[arg(help_heading = "Results", long)]
     pub dry_run: bool,
 
     /// Put the results into the order of the input when all is done
-    #[arg(long)]
+    #[arg(help_heading = "Results", long)]
     pub ordered: bool,
 
     /// Sync every write to the disk, so that finished results survive a power loss too
-    #[arg(long)]
+    #[arg(help_heading = "Results", long)]
     pub fsync: bool,
 
     /// Print the summary as JSON on standard output (with --output)
-    #[arg(long, requires = "output")]
+    #[arg(help_heading = "Results", long, requires = "output")]
     pub json: bool,
 
     #[command(flatten)]
@@ -115,8 +115,8 @@ pub struct ProviderArgs {
     #[arg(long, value_name = "URL", value_parser = name)]
     pub base_url: Option<String>,
 
-    /// Providers that take over what the first one finally failed, separated by commas
-    /// [env: BATCHWRIGHT_FALLBACK] [default: none]
+    /// Providers that take over what the first one finally failed, separated by commas, each with
+    /// a model of its own: groq:MODEL,extract [env: BATCHWRIGHT_FALLBACK] [default: none]
     #[arg(long, value_name = "NAMES", value_delimiter = ',')]
     pub fallback: Option<Vec<String>>,
 }
