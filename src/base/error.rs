@@ -183,8 +183,8 @@ impl Error {
         self
     }
 
-    /// Marks the error as a server that cannot even be connected to: all its calls share the fate,
-    /// so its whole quota waits.
+    /// Marks the error as one of the address, not of the request: no connection comes about (then
+    /// the whole quota waits), or nothing is there that takes prompts.
     pub fn with_unreachable(mut self) -> Self {
         self.0.unreachable = true;
         self
@@ -255,7 +255,7 @@ impl Error {
         self.0.timed_out
     }
 
-    /// True when no connection to the server came about.
+    /// True when the address is to blame: no connection, or nothing there that takes prompts.
     pub fn is_unreachable(&self) -> bool {
         self.0.unreachable
     }

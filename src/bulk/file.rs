@@ -20,7 +20,7 @@ use crate::observe::progress::{Phase, ProgressNotifier};
 use crate::observe::tally::Tally;
 
 use super::backlog::FileBacklog;
-use super::input::{FileIndex, InputFile, hash_prefix};
+use super::input::{FileIndex, InputFile};
 use super::job::{Backlog, Job};
 use super::lines::{FileTask, Identified, Line, LineSink, Named, Target, call_for_line};
 use super::list::{Feeder, Item, ListBacklog};
@@ -312,7 +312,7 @@ fn prepare_file(
             plan.resumable = true;
             let models = &mut plan.models_before;
             let file = ResultsFile::open(&path, options.fsync, &mut |line, _| {
-                let prefix = hash_prefix(&line.request_hash).unwrap_or(0);
+                let prefix = line.prefix(options.redo_extracts);
                 let found = checked.items.mark(&line.id, prefix, line.success);
                 if found != super::input::Match::Unknown {
                     matched += 1;
@@ -377,7 +377,7 @@ fn prepare_stream(
         Opened::File(path) => {
             plan.resumable = true;
             OpenOutput::File(ResultsFile::open(&path, options.fsync, &mut |line, _| {
-                previous.add(&line);
+                previous.add(&line, options.redo_extracts);
             })?)
         }
     };

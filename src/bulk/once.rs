@@ -21,11 +21,13 @@ pub(crate) struct Answered {
 }
 
 pub(crate) fn measure(done: &Answered) -> Measure {
+    let extracted = done.response.provider == "extract";
     Measure {
         usage: done.response.usage,
         cost_usd: done.response.cost_usd,
         took: done.took,
-        truncated: done.response.finish_reason == FinishReason::Length,
+        truncated: done.response.finish_reason == FinishReason::Length && !extracted,
+        extracted,
     }
 }
 
@@ -62,7 +64,8 @@ where
         Some(_) => Phase::Stopping,
         None => Phase::Running,
     };
-    let trouble = dispatcher.settle_error().map(|e| e.message().to_owned());
+    let trouble = dispatcher.settle_error().or(dispatcher.last_failure());
+    let trouble = trouble.map(|e| e.message().to_owned());
     let tally = &dispatcher.work.tally;
     tally.progress(&dispatcher.counters(), now, phase, trouble)
 }

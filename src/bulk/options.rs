@@ -94,6 +94,7 @@ pub struct FileRunOptions {
     pub(super) ordered: bool,
     pub(super) fsync: bool,
     pub(super) dry_run: bool,
+    pub(super) redo_extracts: bool,
 }
 
 impl FileRunOptions {
@@ -124,6 +125,13 @@ impl FileRunOptions {
     /// start. Default: no.
     pub fn dry_run(mut self, yes: bool) -> Self {
         self.dry_run = yes;
+        self
+    }
+
+    /// Whether answers of `extract` in the output are replaced: they stand in for a model's.
+    /// Default: they count as finished.
+    pub fn redo_extracts(mut self, yes: bool) -> Self {
+        self.redo_extracts = yes;
         self
     }
 

@@ -12,6 +12,7 @@ use serde::Deserialize;
 
 use crate::base::error::{Error, ErrorKind};
 
+use super::input::hash_prefix;
 use super::options::FileRunError;
 
 /// What a line of an earlier run says about its item.
@@ -22,6 +23,19 @@ pub(crate) struct PreviousLine {
     pub request_hash: String,
     #[serde(default)]
     pub model: Option<String>,
+    #[serde(default)]
+    pub provider: Option<String>,
+}
+
+impl PreviousLine {
+    /// The fingerprint's beginning; one that fits nothing for an answer that is to be replaced.
+    pub(crate) fn prefix(&self, redo_extracts: bool) -> u64 {
+        let prefix = hash_prefix(&self.request_hash).unwrap_or(0);
+        match redo_extracts && self.provider.as_deref() == Some("extract") {
+            true => !prefix,
+            false => prefix,
+        }
+    }
 }
 
 /// A results file, locked and ready to be appended to.

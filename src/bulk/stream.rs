@@ -59,8 +59,8 @@ pub(crate) struct Previous {
 }
 
 impl Previous {
-    pub(crate) fn add(&mut self, line: &PreviousLine) {
-        let hash = hash_prefix(&line.request_hash).unwrap_or(0);
+    pub(crate) fn add(&mut self, line: &PreviousLine, redo_extracts: bool) {
+        let hash = line.prefix(redo_extracts);
         self.lines.push((key(&line.id), hash, line.success));
     }
 

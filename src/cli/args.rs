@@ -52,7 +52,8 @@ pub struct RunArgs {
     pub pace: PaceArgs,
 
     /// What a failed item means for the others: `stop-critical` stops for errors that all share
-    /// (a refused key, an empty account, an unknown model)
+    /// (a refused key, an empty account, an unknown model, a wrong address); whatever the policy, a
+    /// provider that refuses the key is not called again
     #[arg(help_heading = "Results", long, value_name = "POLICY", value_enum, default_value_t = OnError::StopCritical)]
     pub on_error: OnError,
 
@@ -60,7 +61,8 @@ pub struct RunArgs {
     #[arg(help_heading = "Results", long)]
     pub keep_failed: bool,
 
-    /// Send at most this many items in this run
+    /// Send at most this many items in this run; if they succeed the exit code is 0, whatever is
+    /// left
     #[arg(help_heading = "Results", long, value_name = "N", value_parser = at_least_one)]
     pub max_items: Option<usize>,
 

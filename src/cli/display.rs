@@ -167,7 +167,20 @@ fn line(progress: &Progress) -> String {
         out.push_str(" · stopping");
     }
     if let Some(trouble) = &progress.trouble {
-        out.push_str(&format!(" · {trouble}"));
+        out.push_str(&format!(" · {}", shortened(trouble, 160)));
+    }
+    out
+}
+
+/// A text on one line, cut if it is long.
+pub fn shortened(text: &str, most: usize) -> String {
+    let mut out: String = text
+        .chars()
+        .take(most)
+        .map(|c| if c.is_control() { ' ' } else { c })
+        .collect();
+    if text.chars().nth(most).is_some() {
+        out.push('…');
     }
     out
 }

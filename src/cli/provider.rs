@@ -17,6 +17,16 @@ pub struct Chosen {
     pub default_model: Option<String>,
     /// Whether a provider's allowance is worth sharing with other runs; a local server has none.
     pub shares_limits: bool,
+    /// No model at all; by choice, or since nothing else was found.
+    pub extract: Option<Extracting>,
+}
+
+/// Why `extract` answers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Extracting {
+    Named,
+    /// With what was set up halfway, for whoever meant something else.
+    NothingElse(Vec<String>),
 }
 
 /// Takes the provider that was named, else the first usable one. `unnamed` counts the requests
@@ -38,6 +48,7 @@ pub fn choose(
         or_env(pace.concurrency, "BATCHWRIGHT_SYNC_CONCURRENCY", calls).map_err(Refusal::usage)?;
     let all_named = unnamed == Some(0);
 
+    let mut halfway = None;
     let status = match (provider, &base_url) {
         (Some(name), url) => named(&name, url.as_deref(), model.as_deref(), all_named)?,
         (None, Some(url)) => {
@@ -47,7 +58,11 @@ pub fn choose(
             );
             named("local", Some(url), model.as_deref(), all_named)?
         }
-        (None, None) => first_usable(model.as_deref(), all_named, say)?,
+        (None, None) => {
+            let (status, half) = first_usable(model.as_deref(), all_named, say)?;
+            halfway = Some(half);
+            status
+        }
     };
     if status.provider != "extract" && status.model.is_none() && unnamed.is_some_and(|n| n > 0) {
         return Err(Refusal::usage(format!(
@@ -56,9 +71,8 @@ pub fn choose(
             status.provider
         )));
     }
-    if status.provider == "extract" {
-        say("extract is no model: each answer is the first 300 characters of its text".to_owned());
-    }
+    let extract = (status.provider == "extract")
+        .then(|| halfway.map_or(Extracting::Named, Extracting::NothingElse));
     let client = build(status.config(), timeout, calls)?;
     let concurrency = calls.unwrap_or_else(|| client.default_concurrency());
     let at = status
@@ -74,6 +88,7 @@ pub fn choose(
         status.provider
     ));
     Ok(Chosen {
+        extract,
         shares_limits: !matches!(status.provider, "local" | "extract"),
         client,
         concurrency,
@@ -121,19 +136,24 @@ fn first_usable(
     model: Option<&str>,
     all_named: bool,
     say: &dyn Fn(String),
-) -> Result<ProviderStatus, Refusal> {
+) -> Result<(ProviderStatus, Vec<String>), Refusal> {
     let mut list = survey(model, all_named);
     let Some(at) = list.iter().position(|status| status.usable) else {
         return Err(Refusal::could_not_run(
             "no provider can be used; see batchwright providers",
         ));
     };
+    let mut halfway = Vec::new();
     for passed in &list[..at] {
-        say(format!("not {}: {}", passed.provider, passed.reason));
+        let line = format!("not {}: {}", passed.provider, passed.reason);
+        if passed.half_configured() {
+            halfway.push(line.clone());
+        }
+        say(line);
     }
     let chosen = list.swap_remove(at);
     say(format!("taking {}: {}", chosen.provider, chosen.reason));
-    Ok(chosen)
+    Ok((chosen, halfway))
 }
 
 /// The fallback list: `name` or `name:model`. The first provider's models mean nothing to the

@@ -1,5 +1,6 @@
 //! `batchwright run`: from arguments to a finished, or resumable, results file.
 
+use std::cell::RefCell;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -10,12 +11,14 @@ use batchwright::{
 
 use super::args::{OnError, RunArgs};
 use super::data_dir::data_dir;
-use super::display::{self, Display, count};
+use super::display::{self, Display};
 use super::exit::{Exit, Refusal};
-use super::provider::{self, Chosen};
+use super::provider::{self, Chosen, Extracting};
 use super::signals::Signals;
 use super::summary;
 use super::values::{at_least_one, or_env, per_minute};
+
+const NO_MODEL: &str = "extract is no model: each answer is the first 300 characters of its text";
 
 pub fn execute(args: &RunArgs) -> Exit {
     display::start_log(&args.show);
@@ -49,7 +52,18 @@ fn run(args: &RunArgs) -> Result<Exit, Refusal> {
     };
     let unnamed = prompts.without_model();
     let tokens = prompts.estimated_tokens();
+    let notes = RefCell::new(Vec::new());
+    let chosen = provider::choose(args, unnamed, &|note| notes.borrow_mut().push(note));
+    let chosen = match chosen {
+        // Nothing was there before, so all of it would have to be sent.
+        Err(refusal) if !args.output.as_ref().is_some_and(|path| path.exists()) => {
+            return Err(refusal);
+        }
+        chosen => chosen,
+    };
+    let models = chosen.as_ref().is_ok_and(|chosen| chosen.extract.is_none());
     let options = FileRunOptions::new()
+        .redo_extracts(models)
         .keep_failed(args.keep_failed)
         .max_items(args.max_items)
         .ordered(args.ordered)
@@ -80,7 +94,20 @@ fn run(args: &RunArgs) -> Result<Exit, Refusal> {
             fallbacks,
             default_model,
             shares_limits,
-        } = provider::choose(args, unnamed, &say)?;
+            extract,
+        } = chosen?;
+        notes.into_inner().into_iter().for_each(&say);
+        match extract {
+            // Said even to those who asked for quiet: they may have meant something else.
+            Some(Extracting::NothingElse(halfway)) => {
+                if args.show.quiet {
+                    halfway.iter().for_each(|line| display::say(line));
+                }
+                display::say(NO_MODEL);
+            }
+            Some(Extracting::Named) => say(NO_MODEL.to_owned()),
+            None => {}
+        }
         if unnamed != Some(0) {
             provider::note_changed_default(&plan, default_model.as_deref(), &say);
         }
@@ -95,16 +122,14 @@ fn run(args: &RunArgs) -> Result<Exit, Refusal> {
         (route, concurrency)
     };
     if args.dry_run {
-        let to_send = plan.to_send.map_or_else(
-            || "every line".to_owned(),
-            |n| format!("{} items", count(n)),
-        );
-        let tokens = tokens.map_or_else(String::new, |n| {
-            format!(", about {} input tokens in the whole input", count(n))
-        });
-        say(format!(
-            "dry run: would send {to_send} with {concurrency} in flight{tokens}; nothing was sent"
-        ));
+        // The input's tokens, in proportion to what of it would be sent.
+        let tokens = match (tokens, plan.total, plan.to_send) {
+            (Some(tokens), Some(total), Some(n)) if total > 0 => {
+                Some((tokens as u128 * u128::from(n) / u128::from(total)) as u64)
+            }
+            _ => None,
+        };
+        summary::print_dry_run(args, &plan, concurrency, tokens);
         return Ok(Exit::Success);
     }
 
@@ -219,6 +244,9 @@ fn exit(args: &RunArgs, report: &Report, signals: &Signals) -> Exit {
         Exit::CouldNotRun
     } else if summary.pending > 0 && args.max_items.is_none() {
         Exit::StoppedEarly
+    } else if summary.total == 0 {
+        display::error("standard input held no prompts");
+        Exit::Usage
     } else if summary.failed > 0 {
         Exit::SomeFailed
     } else {

@@ -27,6 +27,35 @@ pub fn plan_line(plan: &Plan, total: u64) -> String {
     format!("{} items: {}", count(total), parts.join(", "))
 }
 
+/// What a dry run has found out.
+pub fn print_dry_run(args: &RunArgs, plan: &Plan, concurrency: usize, tokens: Option<u64>) {
+    if args.json {
+        let value = serde_json::json!({
+            "total": plan.total,
+            "finished_before": plan.done,
+            "failed_before": plan.failed_before,
+            "changed": plan.changed,
+            "to_send": plan.to_send,
+            "estimated_input_tokens": tokens,
+            "concurrency": concurrency,
+        });
+        let _ = writeln!(std::io::stdout(), "{value}");
+    }
+    if args.show.quiet {
+        return;
+    }
+    let to_send = plan.to_send.map_or_else(
+        || "every line".to_owned(),
+        |n| format!("{} items", count(n)),
+    );
+    let tokens = tokens.map_or_else(String::new, |n| {
+        format!(", about {} input tokens", count(n))
+    });
+    display::say(&format!(
+        "dry run: would send {to_send}{tokens}, {concurrency} in flight; nothing was sent"
+    ));
+}
+
 /// The summary for people.
 pub fn print(args: &RunArgs, report: &Report, concurrency: usize) {
     let summary = &report.summary;
@@ -48,12 +77,11 @@ pub fn print(args: &RunArgs, report: &Report, concurrency: usize) {
         lines.extend(call_lines(summary, concurrency));
     }
     if !summary.errors.is_empty() {
-        let kinds: Vec<String> = summary
-            .errors
-            .iter()
-            .map(|(kind, n)| format!("{} {kind}", count(*n)))
-            .collect();
-        lines.push(row("failures", &kinds.join(", ")));
+        for (kind, n) in &summary.errors {
+            let said = summary.error_samples.get(kind).map_or("", String::as_str);
+            let text = format!("{} {kind}: {}", count(*n), display::shortened(said, 160));
+            lines.push(row("failures", &text));
+        }
     }
     if let Some(path) = &args.output {
         lines.push(row("results", &path.display().to_string()));
@@ -65,6 +93,14 @@ pub fn print(args: &RunArgs, report: &Report, concurrency: usize) {
             _ => "to go on",
         };
         lines.push(format!("  {why}:\n    {}", command_line()));
+    }
+    if summary.rate_limited > 0 && args.pace.rpm.is_none() && summary.failed > 0 {
+        lines.push(
+            "  the provider refused calls for their pace; --rpm or -j set a slower one".to_owned(),
+        );
+    }
+    if report.stop.is_some() && args.input == std::path::Path::new("-") {
+        lines.push("  standard input was not read to its end: pipe it again to go on".to_owned());
     }
     display::say(&lines.join("\n"));
 }
@@ -117,12 +153,22 @@ fn call_lines(summary: &Summary, concurrency: usize) -> Vec<String> {
     }
     let limited = match summary.limited_by() {
         "concurrency" => format!("concurrency ({concurrency} in flight)"),
-        "rate_limit" => "the rate limit".to_owned(),
+        "rate_limit" => "rate limits and pauses".to_owned(),
         "backoff" => "waiting for retries".to_owned(),
         "source" => "the input".to_owned(),
         "output" => "the output".to_owned(),
         other => other.to_owned(),
     };
+    if summary.extracted > 0 {
+        let text = format!(
+            "{} answers are the beginning of their text, by extract",
+            count(summary.extracted)
+        );
+        lines.push(row("extracts", &text));
+    }
+    if summary.completed == summary.completed_before {
+        return lines;
+    }
     lines.push(row(
         "rate",
         &format!(

@@ -19,7 +19,8 @@ use super::work::{Gates, Settled, Take, Ticket, Work};
 /// What a failed item means for the others.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum ErrorPolicy {
-    /// Go on with the rest. The library's default.
+    /// Go on with the rest. The library's default. A provider that refused the key or has no
+    /// credit left is not called again all the same: what only it could answer stays unsent.
     #[default]
     ContinueOnError,
     /// Stop at the first item that finally failed.
@@ -43,7 +44,7 @@ pub enum StopReason {
     /// [`ErrorPolicy::StopOnCriticalError`].
     Critical(Error),
     /// Under [`ErrorPolicy::StopOnCriticalError`]: several items in a row were given up since no
-    /// connection came about. The address is wrong or the network is gone.
+    /// connection came about, or nothing at the address takes prompts.
     Unreachable(Error),
     /// Whoever took the results takes no more.
     SinkClosed,
@@ -194,6 +195,8 @@ pub(crate) struct Dispatcher<W: Work> {
     pending: Vec<Settled<W::Task, W::Done>>,
     settle_at: Option<Time>,
     settle_error: Option<Error>,
+    /// The latest failure that is tried again, until something succeeds.
+    last_failure: Option<Error>,
     gates: Gates,
     stop: Option<StopReason>,
     /// Items given up in a row without one connection having come about.
@@ -213,6 +216,7 @@ impl<W: Work> Dispatcher<W> {
             pending: Vec::new(),
             settle_at: None,
             settle_error: None,
+            last_failure: None,
             gates: Gates::default(),
             stop: None,
             unreached: 0,
@@ -238,6 +242,11 @@ impl<W: Work> Dispatcher<W> {
     /// Why outcomes cannot be settled at the moment.
     pub(crate) fn settle_error(&self) -> Option<&Error> {
         self.settle_error.as_ref()
+    }
+
+    /// The latest failure that is tried again, unless something has succeeded since.
+    pub(crate) fn last_failure(&self) -> Option<&Error> {
+        self.last_failure.as_ref()
     }
 
     /// Takes over what could not be settled; only for a run that ends regardless.
@@ -415,6 +424,7 @@ impl<W: Work> Dispatcher<W> {
         }
         let error = match result {
             Ok(done) => {
+                self.last_failure = None;
                 ticket.tries.calls = ticket.tries.calls.saturating_add(1);
                 self.pending.push(Settled::Final(ticket, Ok(done)));
                 return;
@@ -462,8 +472,14 @@ impl<W: Work> Dispatcher<W> {
             jitter,
         );
         match (next, next_live) {
-            (Next::RetryAt(at), _) => self.later(ticket, at),
+            (Next::RetryAt(at), _) => {
+                let wait = at.since(now).as_secs_f64();
+                log::info!("{}, again in {wait:.1} s: {error}", error.kind());
+                self.last_failure = Some(error);
+                self.later(ticket, at);
+            }
             (Next::FallBack, Some(step)) => {
+                log::info!("{}, on to the next provider: {error}", error.kind());
                 while ticket.tries.step < step {
                     ticket.tries.next_step();
                 }

@@ -327,7 +327,9 @@ impl Quota {
             // With a known rate the bucket sets the pace of the way back.
             if self.requests.is_none() {
                 let half = f64::from(self.in_flight + 1) / 2.0;
-                self.window = Some(self.window.unwrap_or(half).min(half).max(1.0));
+                // Refused again without an answer in between: one call finds out.
+                let wave = if self.streak == 0 { half } else { 1.0 };
+                self.window = Some(self.window.unwrap_or(wave).min(wave).max(1.0));
             }
             if let Some(bucket) = &mut self.requests {
                 bucket.refill(now);

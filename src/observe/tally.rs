@@ -21,6 +21,8 @@ pub(crate) struct Measure {
     /// The call that brought it.
     pub took: Duration,
     pub truncated: bool,
+    /// Answered by `extract`, which is no model.
+    pub extracted: bool,
 }
 
 /// Running counts.
@@ -33,10 +35,12 @@ pub(crate) struct Tally {
     failed: u64,
     unsent: u64,
     truncated: u64,
+    extracted: u64,
     usage: Usage,
     cost_usd: f64,
     unpriced: u64,
     errors: BTreeMap<&'static str, u64>,
+    samples: BTreeMap<&'static str, String>,
     calls: Histogram<u32>,
     started: Time,
 }
@@ -51,10 +55,12 @@ impl Tally {
             failed: 0,
             unsent: 0,
             truncated: 0,
+            extracted: 0,
             usage: Usage::default(),
             cost_usd: 0.0,
             unpriced: 0,
             errors: BTreeMap::new(),
+            samples: BTreeMap::new(),
             // From 10 microseconds to an hour in two digits: a few kilobytes.
             calls: Histogram::new_with_bounds(1, 360_000_000, 2).expect("constant bounds"),
             started,
@@ -70,6 +76,7 @@ impl Tally {
     pub(crate) fn answered(&mut self, measure: &Measure) {
         self.completed += 1;
         self.truncated += u64::from(measure.truncated);
+        self.extracted += u64::from(measure.extracted);
         let micros = u64::try_from(measure.took.as_micros() / 10).unwrap_or(u64::MAX);
         self.calls.saturating_record(micros.max(1));
         if let Some(usage) = measure.usage {
@@ -80,13 +87,17 @@ impl Tally {
         }
         match measure.cost_usd {
             Some(cost) => self.cost_usd += cost,
-            None => self.unpriced += 1,
+            None => self.unpriced += u64::from(!measure.extracted),
         }
     }
 
     pub(crate) fn failed(&mut self, error: &Error) {
         self.failed += 1;
-        *self.errors.entry(error.kind().as_str()).or_default() += 1;
+        let kind = error.kind().as_str();
+        *self.errors.entry(kind).or_default() += 1;
+        self.samples
+            .entry(kind)
+            .or_insert_with(|| error.message().to_owned());
     }
 
     pub(crate) fn unsent(&mut self) {
@@ -164,6 +175,7 @@ impl Tally {
             pending: total.saturating_sub(completed + failed),
             completed_before: self.before,
             truncated: self.truncated,
+            extracted: self.extracted,
             calls: counters.calls,
             retries: counters.retries,
             rate_limited: counters.rate_limited,
@@ -172,6 +184,7 @@ impl Tally {
             usage: self.usage,
             cost_usd: self.cost(),
             errors: self.errors.clone(),
+            error_samples: self.samples.clone(),
             latency_p50: quantile(0.50),
             latency_p95: quantile(0.95),
             latency_p99: quantile(0.99),
@@ -218,6 +231,8 @@ pub struct Summary {
     pub completed_before: u64,
     /// Answers cut at the token limit.
     pub truncated: u64,
+    /// Answers of `extract`, which stand in for a model's.
+    pub extracted: u64,
     /// Calls made.
     pub calls: u64,
     /// Calls that repeated a failed one.
@@ -234,6 +249,8 @@ pub struct Summary {
     pub cost_usd: Option<f64>,
     /// Failed items of this run by kind.
     pub errors: BTreeMap<&'static str, u64>,
+    /// For each of these kinds, what the first of them said.
+    pub error_samples: BTreeMap<&'static str, String>,
     /// Median time of the calls that brought an answer.
     #[serde(rename = "latency_p50_ms", serialize_with = "optional_millis")]
     pub latency_p50: Option<Duration>,

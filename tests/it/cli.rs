@@ -24,7 +24,7 @@ fn could_not_run_is_1() {
     assert!(ended.error().contains("OPENAI_API_KEY"), "{}", ended.stderr);
     let ended = desk.plain("run in.jsonl -o out.jsonl --provider local");
     let ended = ended.expect(1);
-    assert!(ended.error().contains("no server answers at"));
+    assert!(ended.error().contains("no usable server at"));
 }
 
 #[test]
@@ -163,7 +163,7 @@ fn the_providers_are_shown_as_a_table_and_as_json() {
     let desk = Desk::new();
     let table = desk.plain("providers").expect(0);
     assert_eq!(table.stderr, "");
-    for words in ["GROQ_API_KEY", "no server answers at", "* extract", "batch"] {
+    for words in ["GROQ_API_KEY", "no usable server at", "* extract", "batch"] {
         assert!(table.stdout.contains(words), "no {words}: {}", table.stdout);
     }
     let sim = simulator(SimConfig::default().models(["tiny", "big"]));
@@ -195,7 +195,7 @@ fn without_a_key_the_extract_is_taken_and_the_others_are_explained() {
     for name in ["groq", "anthropic", "openai", "gemini", "mistral", "xai"] {
         assert!(ended.stderr.contains(&format!("not {name}: ")), "{name}");
     }
-    let ended = ended.says("not local: no server answers").says(NOBODY);
+    let ended = ended.says("not local: no usable server").says(NOBODY);
     let ended = ended.says("taking extract").says("first 300 characters");
     assert!(ended.stderr.contains("2 completed"), "{}", ended.stderr);
     let lines = desk.results("out.jsonl");

@@ -37,9 +37,17 @@ impl CsvHeader {
             .map(|name| name.trim().to_owned())
             .collect();
         let column = |name: &str| names.iter().position(|other| other == name);
+        let caseless = |name: &str| {
+            let own = column(name);
+            own.or_else(|| {
+                names
+                    .iter()
+                    .position(|other| other.eq_ignore_ascii_case(name))
+            })
+        };
         let header = Self {
             delimiter,
-            id: column("id").or_else(|| column("custom_id")),
+            id: caseless("id").or_else(|| caseless("custom_id")),
             prompt: column("prompt"),
             names: names.clone(),
         };

@@ -64,6 +64,9 @@ impl Template {
         if at < text.len() {
             parts.push(Part::Text(text[at..].to_owned()));
         }
+        if !parts.iter().any(|part| matches!(part, Part::Variable(_))) {
+            return Err("the template names no field: write one as {{field}}".to_owned());
+        }
         Ok(Self { parts })
     }
 
@@ -134,8 +137,8 @@ mod tests {
         assert_eq!(render("a {{x}} b {{ y }}", "{{x}}"), "a {{x}} b {{x}}");
         assert_eq!(render("{{x}}{{x}}", "1"), "11");
         assert_eq!(
-            render("no } braces { here }}", "1"),
-            "no } braces { here }}"
+            render("no } braces { here }} {{x}}", "1"),
+            "no } braces { here }} 1"
         );
     }
 

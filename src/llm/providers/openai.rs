@@ -337,6 +337,13 @@ impl Said {
         words.iter().any(|word| message.contains(word))
     }
 
+    /// The wait that some messages name: "Please try again in 388ms."
+    fn wait(&self) -> Option<Duration> {
+        let (_, rest) = self.message.split_once("try again in ")?;
+        let word = rest.split_whitespace().next()?;
+        go_duration(word.trim_end_matches(['.', ',', ';', ')']))
+    }
+
     fn text(&self, vendor: &Vendor, status: u16) -> String {
         let code = [&self.code, &self.kind]
             .into_iter()
@@ -398,7 +405,16 @@ fn refusal(vendor: &Vendor, reply: &HttpReply) -> Error {
     let error = Error::new(kind, message)
         .with_status(status)
         .with_sent(Sent::Answered)
-        .with_retry_after(retry_after(vendor, &reply.headers, SystemTime::now()));
+        .with_retry_after(
+            retry_after(vendor, &reply.headers, SystemTime::now()).or_else(|| said.wait()),
+        );
+    // A wrong path fails every item alike, and nothing is bought by it.
+    let misdirected = matches!(status, 300..400 | 404 | 405) && kind == ErrorKind::Invalid;
+    let error = if misdirected {
+        error.with_unreachable()
+    } else {
+        error
+    };
     if unreadable && !reply.body.is_empty() {
         error.with_raw(&String::from_utf8_lossy(&reply.body))
     } else {
@@ -431,7 +447,9 @@ fn classify(vendor: &Vendor, status: u16, said: &Said) -> ErrorKind {
         401 | 403 => ErrorKind::Auth,
         400 if vendor.quirk == Quirk::Xai && said.mentions(&["api key"]) => ErrorKind::Auth,
         400 | 404 if said.code == "model_not_found" => ErrorKind::UnknownModel,
-        404 if said.mentions(&["model"]) => ErrorKind::UnknownModel,
+        404 if said.mentions(&["model"]) && !said.mentions(&["url", "path"]) => {
+            ErrorKind::UnknownModel
+        }
         // Groq: the model failed to write the JSON it was asked for; another try may do.
         400 if said.failed_generation => ErrorKind::Malformed,
         429 => ErrorKind::RateLimited,

@@ -263,6 +263,32 @@ fn waits_are_read_in_every_form() {
 }
 
 #[test]
+fn a_wait_named_in_the_message_is_obeyed() {
+    let wait = |message: &str| {
+        let body = format!(r#"{{"error":{{"message":"{message}"}}}}"#);
+        let error = decode(vendor("openai"), &reply(429, &[], &body)).unwrap_err();
+        error.retry_after()
+    };
+    let text = "Rate limit reached. Please try again in 388ms. Visit the docs.";
+    assert_eq!(wait(text), Some(Duration::from_millis(388)));
+    assert_eq!(
+        wait("Please try again in 1m2s."),
+        Some(Duration::from_secs(62))
+    );
+    assert_eq!(wait("Please try again in a while"), None);
+}
+
+#[test]
+fn a_wrong_path_is_told_from_a_wrong_request() {
+    let failed = |status, body| decode(vendor("openai"), &reply(status, &[], body)).unwrap_err();
+    assert!(failed(404, "<html>").is_unreachable());
+    assert!(failed(404, r#"{"error":{"message":"Invalid URL (POST /v2/x)"}}"#).is_unreachable());
+    assert!(!failed(400, "{}").is_unreachable());
+    let model = failed(404, r#"{"error":{"message":"m","code":"model_not_found"}}"#);
+    assert!(!model.is_unreachable());
+}
+
+#[test]
 fn go_durations_are_read() {
     for (text, seconds) in [
         ("1s", 1.0),

@@ -7,7 +7,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 use crate::base::cancel::Context;
-use crate::base::error::Error;
+use crate::base::error::{Error, ErrorKind};
 use crate::base::secret::shown_url;
 use crate::llm::transport::{HttpRequest, HttpTransport, Transport};
 
@@ -43,6 +43,8 @@ pub struct ProviderStatus {
     pub default_concurrency: usize,
     #[serde(skip)]
     address: Option<Address>,
+    #[serde(skip)]
+    half_configured: bool,
 }
 
 /// A URL that may hold credentials.
@@ -56,6 +58,12 @@ impl std::fmt::Debug for Address {
 }
 
 impl ProviderStatus {
+    /// True when it is not usable although something was set for it: a key without a model, an
+    /// address without a server.
+    pub fn half_configured(&self) -> bool {
+        self.half_configured
+    }
+
     /// Settings for this provider as it was found.
     pub fn config(&self) -> LlmConfig {
         let mut config = LlmConfig::new(self.provider);
@@ -138,6 +146,7 @@ fn status(vendor: &'static Vendor, verdict: Result<String, String>) -> ProviderS
         batch_api: vendor.has_batches,
         default_concurrency: vendor.concurrency,
         address: None,
+        half_configured: false,
     }
 }
 
@@ -148,9 +157,10 @@ fn remote(
     env: &dyn Fn(&str) -> Option<String>,
 ) -> ProviderStatus {
     let key = key_from(vendor, env);
+    let unnamed = model.is_none() && !every_request_names_one;
     let verdict = if key.is_none() {
         Err(format!("no key: set {}", vendor.key_vars.join(" or ")))
-    } else if model.is_none() && !every_request_names_one {
+    } else if unnamed {
         Err("a key is set, but no model is named: --model or BATCHWRIGHT_MODEL".to_owned())
     } else {
         Ok("key set".to_owned())
@@ -161,6 +171,7 @@ fn remote(
         model: model.map(str::to_owned).filter(|_| key.is_some()),
         base_url: Some(shown_url(&address)),
         address: Some(Address(address)),
+        half_configured: key.is_some() && unnamed,
         ..status(vendor, verdict)
     }
 }
@@ -171,6 +182,16 @@ fn local(
     env: &dyn Fn(&str) -> Option<String>,
 ) -> ProviderStatus {
     let given = setting(vendor.url_var, env);
+    // Who names both needs nothing looked up: not every server lists its models.
+    if let (Some(url), Some(model)) = (&given, model) {
+        let address = vendor.normalise(url);
+        return ProviderStatus {
+            base_url: Some(shown_url(&address)),
+            address: Some(Address(address)),
+            model: Some(model.to_owned()),
+            ..status(vendor, Ok("address and model named".to_owned()))
+        };
+    }
     let addresses: Vec<String> = match &given {
         Some(url) => vec![vendor.normalise(url)],
         None => LOCAL_ADDRESSES.iter().map(|&a| a.to_owned()).collect(),
@@ -186,8 +207,16 @@ fn local(
             .collect();
         probes.into_iter().map(|probe| probe.join()).collect()
     });
+    let mut trouble = String::new();
     for (address, answer) in addresses.iter().zip(found) {
-        let Ok(Ok(models)) = answer else { continue };
+        let models = match answer {
+            Ok(Ok(models)) => models,
+            Ok(Err(error)) => {
+                trouble = error.message().to_owned();
+                continue;
+            }
+            Err(_) => continue,
+        };
         let chosen = model.map(str::to_owned).or_else(|| models.first().cloned());
         return ProviderStatus {
             base_url: Some(shown_url(address)),
@@ -199,14 +228,18 @@ fn local(
             )
         };
     }
+    let half_configured = given.is_some();
     let tried = match given {
-        Some(url) => format!("no server answers at {}", shown_url(&url)),
+        Some(url) => format!("no usable server at {}: {trouble}", shown_url(&url)),
         None => format!(
             "no server answers on this machine's usual ports; set {}",
             vendor.url_var
         ),
     };
-    status(vendor, Err(tried))
+    ProviderStatus {
+        half_configured,
+        ..status(vendor, Err(tried))
+    }
 }
 
 fn shown_list(models: &[String]) -> String {
@@ -218,6 +251,10 @@ fn shown_list(models: &[String]) -> String {
 }
 
 fn models_at(address: &str, key: Option<String>) -> Result<Vec<String>, Error> {
+    if !address.starts_with("http://") && !address.starts_with("https://") {
+        let why = "the address must start with http:// or https://";
+        return Err(Error::new(ErrorKind::Invalid, why));
+    }
     let headers: Vec<_> = key
         .into_iter()
         .map(|key| ("authorization", format!("Bearer {key}")))
@@ -236,9 +273,13 @@ fn models_at(address: &str, key: Option<String>) -> Result<Vec<String>, Error> {
 
 fn parse_models(status: u16, body: &[u8]) -> Result<Vec<String>, Error> {
     let no_list = || {
+        let hint = match status {
+            401 | 403 => "; set LOCAL_LLM_API_KEY",
+            _ => "",
+        };
         Error::new(
-            crate::base::error::ErrorKind::Malformed,
-            format!("status {status}, not a list of models"),
+            ErrorKind::Malformed,
+            format!("GET /models answered {status}, which is no list of models{hint}"),
         )
     };
     // A server that is still loading its model is there all the same.

@@ -154,6 +154,8 @@ impl Vendor {
     /// A base URL as this vendor's own SDK takes it.
     pub(crate) fn normalise(&self, url: &str) -> String {
         let url = url.trim().trim_end_matches('/');
+        // The address of the one call is easily taken for the base.
+        let url = url.strip_suffix("/chat/completions").unwrap_or(url);
         if url.ends_with(self.segment) {
             return url.to_owned();
         }
@@ -184,6 +186,7 @@ mod tests {
             ("mistral", "http://h/x", "http://h/x/v1"),
             ("gemini", "http://h", "http://h/v1beta"),
             ("xai", "http://h/api", "http://h/api"),
+            ("openai", "http://h/v1/chat/completions", "http://h/v1"),
         ] {
             assert_eq!(Vendor::named(vendor).unwrap().normalise(given), meant);
         }
