@@ -250,3 +250,7 @@ impl<R: Borrow<Request> + Send> Backlog for ListBacklog<'_, R> {
         self.rest().len() as u64
     }
 }
+
+#[cfg(test)]
+#[path = "list_tests.rs"]
+mod tests;

@@ -570,3 +570,7 @@ fn earlier(a: Option<Time>, b: Option<Time>) -> Option<Time> {
         (one, other) => one.or(other),
     }
 }
+
+#[cfg(test)]
+#[path = "dispatch_tests.rs"]
+mod tests;
