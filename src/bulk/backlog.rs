@@ -144,3 +144,58 @@ impl Backlog for FileBacklog {
         );
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::cancel::Context;
+    use crate::base::error::ErrorKind;
+    use crate::bulk::prompts::{PromptSettings, PromptSource, Prompts};
+    use crate::engine::limit::QuotaId;
+
+    const NOW: Time = Time::from_nanos(1_000);
+
+    /// A backlog of ten items, each with two providers to ask.
+    fn backlog() -> FileBacklog {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("in.txt");
+        std::fs::write(&path, "p\n".repeat(10)).unwrap();
+        let settings = PromptSettings::new();
+        let prompts = Prompts::open(&path, &settings, &Context::new(), &|_, _| {}).unwrap();
+        let PromptSource::File(file) = prompts.source else {
+            unreachable!("a file was opened");
+        };
+        let classes = vec![Class([QuotaId(1), QuotaId(2)].into())];
+        FileBacklog::new(Arc::new(file.items.finish()), classes, false, None, None)
+    }
+
+    fn bury_the_first(gates: &mut Gates) {
+        let class = Class([QuotaId(1), QuotaId(2)].into());
+        gates.bury_step(&class, 0, &Error::new(ErrorKind::Auth, "refused"));
+    }
+
+    #[test]
+    fn behind_a_dead_provider_a_paused_one_leaves_the_file_untouched() {
+        let (mut backlog, mut gates) = (backlog(), Gates::default());
+        bury_the_first(&mut gates);
+        gates.close(QuotaId(2), Time::FAR);
+        for _ in 0..3 {
+            let taken = backlog.take(4, &gates, NOW);
+            assert!(matches!(taken, Ok(Take::Idle { until: None, .. })));
+        }
+        assert_eq!((backlog.next[0], backlog.waiting.len()), (0, 0));
+    }
+
+    #[test]
+    fn when_a_paused_provider_dies_items_go_to_the_next_one_at_once() {
+        let (mut backlog, mut gates) = (backlog(), Gates::default());
+        gates.close(QuotaId(1), Time::FAR);
+        let taken = backlog.take(4, &gates, NOW);
+        assert!(matches!(taken, Ok(Take::Idle { .. })));
+        bury_the_first(&mut gates);
+        let Ok(Take::Items(items)) = backlog.take(4, &gates, NOW) else {
+            panic!("nothing could run");
+        };
+        assert_eq!(items.len(), 4);
+    }
+}

@@ -215,9 +215,9 @@ impl<R: Borrow<Request> + Send> Backlog for ListBacklog<'_, R> {
                 request,
             };
             self.read += 1;
-            if gates.holds(&class, 0, now) {
+            if let Some(quota) = gates.held_by(&class, 0, now) {
                 self.waiting_bytes += self.weight(item.request.borrow());
-                let (quota, order) = (class.quota(0), item.index as u64);
+                let order = item.index as u64;
                 self.waiting
                     .pass_over(quota, order, (item, Tries::default(), class));
             } else {
@@ -250,3 +250,7 @@ impl<R: Borrow<Request> + Send> Backlog for ListBacklog<'_, R> {
         self.rest().len() as u64
     }
 }
+
+#[cfg(test)]
+#[path = "list_tests.rs"]
+mod tests;

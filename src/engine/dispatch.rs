@@ -417,8 +417,10 @@ impl<W: Work> Dispatcher<W> {
         };
         // The end of a call may have opened its quota, or closed it.
         let until = self.limiter.settle(permit, ended, &hints, now);
-        self.gates
-            .close(ticket.quota(), until.unwrap_or(Time::ZERO));
+        if (self.gates.dead(ticket.quota(), ticket.tries.step)).is_none() {
+            self.gates
+                .close(ticket.quota(), until.unwrap_or(Time::ZERO));
+        }
         if !result.as_ref().is_err_and(Error::is_unreachable) {
             self.unreached = 0;
         }
@@ -584,3 +586,7 @@ fn earlier(a: Option<Time>, b: Option<Time>) -> Option<Time> {
         (one, other) => one.or(other),
     }
 }
+
+#[cfg(test)]
+#[path = "dispatch_tests.rs"]
+mod tests;

@@ -506,6 +506,8 @@ impl Limiter {
     pub fn give_back(&self, permit: Permit) {
         if let Some(state) = self.state.lock().get(permit.quota) {
             state.in_flight = state.in_flight.saturating_sub(1);
+            state.reserved.0 -= 1.0;
+            state.reserved.1 -= permit.tokens;
             if let Some(bucket) = &mut state.requests {
                 bucket.level = (bucket.level + 1.0).min(bucket.capacity);
             }

@@ -229,6 +229,63 @@ fn the_output_reservation_learns_from_replies() {
     assert!((490..=510).contains(&fits), "{fits}");
 }
 
+/// The tokens that a call could have right now, to within one.
+fn level(limiter: &Limiter, quota: QuotaId, now: Time) -> u64 {
+    let fits = |n: u64| matches!(limiter.peek(quota, n, Some(0), now), Gate::Go(_));
+    (1..1000).take_while(|n| fits(*n)).last().unwrap_or(0)
+}
+
+/// A call that used exactly what was reserved, with what the server had left when it let it in.
+fn tokens_reply(limiter: &Limiter, permit: Permit, remaining: u64, now: Time) {
+    let hints = RateHints {
+        requests: None,
+        tokens: Some(Window {
+            limit: 6000,
+            period: MINUTE,
+            remaining: Some(remaining),
+            reset: None,
+        }),
+    };
+    let used = Ended::Replied(Some((permit.tokens as u64, 0)));
+    limiter.settle(permit, used, &hints, now);
+}
+
+#[test]
+fn calls_in_flight_are_not_taken_off_a_stated_allowance_twice() {
+    for first_back in [0, 1, 2] {
+        // 6,000 a minute, learned from a first reply: 1,000 at once.
+        let (limiter, quota) = open(Limits::default());
+        let start = |tokens| match limiter.try_acquire(quota, tokens, Some(0), at(0)) {
+            Gate::Go(permit) => permit,
+            other => panic!("{other:?}"),
+        };
+        tokens_reply(&limiter, start(100), 1000, at(0));
+        assert_eq!(level(&limiter, quota, at(0)), 999);
+        // Three long calls; the server counts each when it lets it in.
+        let mut flying = vec![(start(300), 700), (start(200), 500), (start(100), 400)];
+        let (permit, remaining) = flying.remove(first_back);
+        tokens_reply(&limiter, permit, remaining, at(0));
+        assert_eq!(level(&limiter, quota, at(0)), 400, "call {first_back}");
+        for (permit, remaining) in flying {
+            tokens_reply(&limiter, permit, remaining, at(0));
+            assert_eq!(level(&limiter, quota, at(0)), 400);
+        }
+    }
+}
+
+#[test]
+fn requests_in_flight_are_not_taken_off_a_stated_allowance_twice() {
+    let (limiter, quota) = open(Limits::default().burst(10));
+    let first = go(&limiter, quota, at(0)).unwrap();
+    reply(&limiter, first, &hints(600, 10, MINUTE), at(0));
+    let flying: Vec<Permit> = (0..6).filter_map(|_| go(&limiter, quota, at(0))).collect();
+    assert_eq!(flying.len(), 6);
+    // The last one is back first: the server had counted all six.
+    reply(&limiter, flying[5], &hints(600, 4, MINUTE), at(0));
+    let more = (0..20).map_while(|_| go(&limiter, quota, at(0))).count();
+    assert_eq!(more, 4, "ten were left, six of them are in use");
+}
+
 #[test]
 fn no_quota_is_never_limited() {
     let limiter = Limiter::new();

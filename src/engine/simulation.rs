@@ -14,144 +14,23 @@ use crate::base::hints::{RateHints, Window};
 
 use super::dispatch::{Dispatcher, ErrorPolicy, Event, Flight, Landed, Options, StopReason, Turn};
 use super::limit::{Limiter, Limits, QuotaId, QuotaKey};
-use super::route::{RetryPolicy, Tries};
+use super::route::RetryPolicy;
 use super::waiting::Waiting;
-use super::work::{Class, Cost, Gates, Settled, Take, Ticket, Work};
+use super::work::Class;
 
-struct Random(u64);
+#[path = "simulation_model.rs"]
+mod model;
 
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0.wrapping_mul(0x2545_f491_4f6c_dd1d)
-    }
-    fn below(&mut self, n: u64) -> u64 {
-        (self.next() >> 11) % n.max(1)
-    }
-    fn chance(&mut self, percent: u64) -> bool {
-        self.below(100) < percent
-    }
-}
-
-/// What the model work knows of each item; the invariants are checked where it changes.
-#[derive(Clone, Copy, PartialEq, Debug)]
-enum Item {
-    Fresh,
-    Out,
-    Waiting(Time),
-    Final { ok: bool },
-    Unsent,
-}
-
-struct ModelWork {
-    items: Vec<Item>,
-    classes: Vec<Class>,
-    next: usize,
-    waiting: Waiting<(u32, Tries)>,
-    source_until: usize,
-    full_disk: bool,
-}
-
-impl ModelWork {
-    fn class(&self, item: u32) -> Class {
-        self.classes[item as usize % self.classes.len()].clone()
-    }
-    fn ticket(&self, item: u32, tries: Tries) -> Ticket<u32> {
-        Ticket {
-            task: item,
-            order: item.into(),
-            cost: Cost {
-                input: 10 + item % 50,
-                output_cap: item.is_multiple_of(3).then_some(64),
-            },
-            class: self.class(item),
-            tries,
-        }
-    }
-}
-
-impl Work for ModelWork {
-    type Task = u32;
-    type Done = ();
-
-    fn take(&mut self, max: usize, gates: &Gates, now: Time) -> Result<Take<u32>, Error> {
-        let mut out = Vec::new();
-        while out.len() < max {
-            let ticket = if let Some((item, tries)) = self.waiting.pop(gates, now) {
-                match self.items[item as usize] {
-                    Item::Waiting(due) => assert!(due <= now, "item {item} before its time"),
-                    other => panic!("item {item} offered while {other:?}"),
-                }
-                self.ticket(item, tries)
-            } else if self.next < self.source_until {
-                let item = self.next as u32;
-                let class = self.class(item);
-                self.next += 1;
-                if gates.holds(&class, 0, now) {
-                    self.items[item as usize] = Item::Waiting(now);
-                    self.waiting
-                        .pass_over(class.quota(0), item.into(), (item, Tries::default()));
-                    continue;
-                }
-                self.ticket(item, Tries::default())
-            } else {
-                break;
-            };
-            self.items[ticket.task as usize] = Item::Out;
-            out.push(ticket);
-        }
-        if !out.is_empty() {
-            return Ok(Take::Items(out));
-        }
-        let source_open = self.source_until < self.items.len();
-        if self.waiting.is_empty() && !source_open {
-            return Ok(Take::Done);
-        }
-        Ok(Take::Idle {
-            until: self.waiting.next_due(gates, now),
-            source_open,
-        })
-    }
-
-    fn settle(&mut self, done: &mut Vec<Settled<u32, ()>>, _: Time) -> Result<(), Error> {
-        let mut left = Vec::new();
-        for settled in done.drain(..) {
-            match settled {
-                Settled::Later(ticket, due) => {
-                    assert_eq!(self.items[ticket.task as usize], Item::Out);
-                    self.items[ticket.task as usize] = Item::Waiting(due);
-                    self.waiting.push(
-                        ticket.quota(),
-                        due,
-                        ticket.order,
-                        (ticket.task, ticket.tries),
-                    );
-                }
-                settled if self.full_disk => left.push(settled),
-                Settled::Final(ticket, result) => {
-                    let item = &mut self.items[ticket.task as usize];
-                    assert_eq!(*item, Item::Out, "item {} settled twice", ticket.task);
-                    *item = Item::Final { ok: result.is_ok() };
-                }
-                Settled::Unsent(ticket, _) => {
-                    assert_eq!(self.items[ticket.task as usize], Item::Out);
-                    self.items[ticket.task as usize] = Item::Unsent;
-                }
-            }
-        }
-        *done = left;
-        if done.is_empty() {
-            Ok(())
-        } else {
-            Err(Error::new(ErrorKind::Invalid, "no space left"))
-        }
-    }
-}
+use model::{Item, ModelWork, Random};
 
 #[derive(PartialEq, Eq, PartialOrd, Ord)]
 struct Arrival(Reverse<(Time, u64)>);
+
+struct Flying {
+    flight: Flight<u32>,
+    result: Result<(), Error>,
+    fatal: bool,
+}
 
 struct Scene {
     random: Random,
@@ -159,10 +38,12 @@ struct Scene {
     limiter: Arc<Limiter>,
     now: Time,
     arrivals: BinaryHeap<Arrival>,
-    flying: HashMap<u64, (Flight<u32>, Result<(), Error>)>,
+    flying: HashMap<u64, Flying>,
     flights: u64,
     concurrency: usize,
+    /// The concurrency, or more for as long as calls from before it was lowered hold theirs.
     permits: usize,
+    most_permits: usize,
     max_retries: u8,
     policy: ErrorPolicy,
     critical_share: u64,
@@ -170,15 +51,19 @@ struct Scene {
     paused_until: HashMap<QuotaId, Time>,
     calls_after_critical: usize,
     critical_seen: bool,
+    deadline: Option<Time>,
+    /// One in so many looks ends in a stop.
+    stop_share: u64,
     stopped_by_us: bool,
+    fatal_share: u64,
+    fatal_seen: bool,
+    dead_quotas: Vec<QuotaId>,
+    dead_steps: Vec<u8>,
 }
 
 impl Scene {
     fn new(seed: u64) -> Self {
-        let mut random = Random(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1);
-        for _ in 0..4 {
-            random.next();
-        }
+        let mut random = Random::warm(seed);
         let limiter = Arc::new(Limiter::new());
         let steps = 1 + random.below(3) as usize;
         let mut limits = Limits::default().burst(1 + random.below(12) as u32);
@@ -230,13 +115,22 @@ impl Scene {
             next: 0,
             waiting: Waiting::default(),
             source_until: if trickle { 0 } else { items },
+            breaks_at: random
+                .chance(10)
+                .then(|| random.below(items as u64) as usize),
+            broke: false,
             full_disk: false,
+            defers: random.chance(30),
+            unreleased: 0,
         };
+        let deadline = random
+            .chance(15)
+            .then(|| Time::ZERO.after(Duration::from_millis(random.below(20_000))));
         let options = Options {
             concurrency: permits,
             retry: RetryPolicy::default().max_retries(max_retries),
             on_error: policy,
-            deadline: None,
+            deadline,
             seed,
         };
         Self {
@@ -245,6 +139,8 @@ impl Scene {
             } else {
                 0
             },
+            stop_share: if random.chance(15) { 30 } else { 2000 },
+            fatal_share: if random.chance(10) { 2 } else { 0 },
             dispatcher: Dispatcher::new(work, limiter.clone(), options),
             random,
             limiter,
@@ -254,14 +150,23 @@ impl Scene {
             flights: 0,
             concurrency: permits,
             permits,
+            most_permits: permits,
             max_retries,
             policy,
             hints,
             paused_until: HashMap::new(),
             calls_after_critical: 0,
             critical_seen: false,
+            deadline,
             stopped_by_us: false,
+            fatal_seen: false,
+            dead_quotas: Vec::new(),
+            dead_steps: Vec::new(),
         }
+    }
+
+    fn past_deadline(&self) -> bool {
+        self.deadline.is_some_and(|at| at <= self.now)
     }
 
     /// The provider's answer, decided when the call starts and delivered in any order.
@@ -310,25 +215,88 @@ impl Scene {
                 "call into a pause"
             );
         }
-        assert!(!self.stopped_by_us, "a call was started after the stop");
+        assert!(!self.is_dead(quota, tries.step), "a dead quota was called");
         if self.critical_seen {
             self.calls_after_critical += 1;
         }
-        let answer = self.answer();
+        let mut result = self.answer();
+        let fatal = self.random.chance(self.fatal_share);
+        if fatal {
+            result = Err(Error::new(ErrorKind::Invalid, "the task cannot be read"));
+        }
         let takes = match self.random.below(10) {
             0 => 20_000,
             1..=3 => 0,
             _ => self.random.below(900),
         };
         self.flights += 1;
-        let at = self.now.after(Duration::from_millis(takes));
+        let mut at = self.now.after(Duration::from_millis(takes));
+        if let Some(deadline) = self.deadline.filter(|deadline| at >= *deadline)
+            && !fatal
+            && self.random.chance(70)
+        {
+            // A call may notice the deadline a moment before the dispatcher does, or after it.
+            let early = self.random.below(3) * 1000;
+            let late = Duration::from_nanos(self.random.below(3) * 1_000_000);
+            at = Time::from_nanos(deadline.as_nanos().saturating_sub(early)).after(late);
+            at = at.max(self.now);
+            result = Err(self.ended(ErrorKind::DeadlineExceeded));
+        }
         self.arrivals.push(Arrival(Reverse((at, self.flights))));
-        self.flying.insert(self.flights, (flight, answer));
-        assert!(self.flying.len() <= self.permits, "more calls than permits");
+        let flying = Flying {
+            flight,
+            result,
+            fatal,
+        };
+        self.flying.insert(self.flights, flying);
+    }
+
+    /// How a call ends whose context was ended.
+    fn ended(&mut self, kind: ErrorKind) -> Error {
+        let sent = match self.random.chance(50) {
+            true => Sent::Maybe,
+            false => Sent::No,
+        };
+        Error::new(kind, "ended by us").with_sent(sent)
+    }
+
+    /// Cuts off the calls in the air, at this instant or a little later.
+    fn abort(&mut self) {
+        let mut ids: Vec<u64> = self.flying.keys().copied().collect();
+        ids.sort_unstable();
+        for id in ids {
+            let error = self.ended(ErrorKind::Cancelled);
+            let flying = self.flying.get_mut(&id).expect("flight is in the air");
+            (flying.result, flying.fatal) = (Err(error), false);
+            let at = Duration::from_millis(self.random.below(3));
+            let at = self.now.after(at);
+            self.arrivals.push(Arrival(Reverse((at, id))));
+        }
+    }
+
+    fn is_dead(&self, quota: QuotaId, step: u8) -> bool {
+        self.dead_steps.contains(&step) || self.dead_quotas.contains(&quota)
+    }
+
+    fn bury(&mut self, kind: ErrorKind, quota: QuotaId, step: u8) {
+        match kind {
+            ErrorKind::UnknownModel if quota != QuotaId::NONE => self.dead_quotas.push(quota),
+            ErrorKind::UnknownModel => {}
+            _ => self.dead_steps.push(step),
+        }
     }
 
     fn arrive(&mut self, id: u64) {
-        let (flight, result) = self.flying.remove(&id).expect("flight is in the air");
+        // A call that was cut off has already landed when its own answer would have come.
+        let Some(Flying {
+            flight,
+            result,
+            fatal,
+        }) = self.flying.remove(&id)
+        else {
+            return;
+        };
+        self.fatal_seen |= fatal;
         if let Err(error) = &result {
             if error.kind() == ErrorKind::RateLimited
                 && let Some(wait) = error.retry_after()
@@ -339,13 +307,17 @@ impl Scene {
             if error.kind().is_critical() && flight.ticket.class.steps() == 1 {
                 self.critical_seen |= self.policy != ErrorPolicy::ContinueOnError;
             }
+            if error.kind().is_critical() {
+                let (quota, step) = (flight.ticket.quota(), flight.ticket.tries.step);
+                self.bury(error.kind(), quota, step);
+            }
         }
         let landed = Landed {
             flight,
             result,
             used: Some((20, self.random.below(300))),
             hints: self.hints,
-            fatal: false,
+            fatal,
         };
         self.dispatcher.handle(Event::Landed(landed), self.now);
     }
@@ -353,7 +325,7 @@ impl Scene {
     fn disturb(&mut self) {
         let total = self.dispatcher.work.items.len();
         let work = &mut self.dispatcher.work;
-        if work.source_until < total && self.random.chance(40) {
+        if work.source_open() && self.random.chance(40) {
             work.source_until += 1 + self.random.below((total - work.source_until) as u64) as usize;
         }
         work.full_disk = if work.full_disk {
@@ -361,35 +333,57 @@ impl Scene {
         } else {
             self.random.chance(1)
         };
+        let unreleased = work.unreleased as u64;
+        if unreleased > 0 && self.random.chance(60) {
+            let n = 1 + self.random.below(unreleased) as usize;
+            self.dispatcher.work.unreleased -= n;
+            self.dispatcher.handle(Event::Released(n), self.now);
+        }
         if self.random.chance(2) {
             let n = 1 + self.random.below(16) as usize;
             self.concurrency = n;
             self.dispatcher.handle(Event::SetConcurrency(n), self.now);
-            // Calls already in the air keep their permits.
-            self.permits = n.max(self.flying.len());
+            // Calls already in the air and outcomes nobody took keep their permits.
+            self.permits = n.max(self.dispatcher.counters().in_flight);
+            self.most_permits = self.most_permits.max(n);
         }
-        if !self.stopped_by_us && self.random.below(2000) == 0 {
+        if !self.stopped_by_us && self.random.below(self.stop_share) == 0 {
             self.stopped_by_us = true;
-            self.dispatcher
-                .handle(Event::Stop(StopReason::Cancelled), self.now);
+            let reason = match self.dispatcher.work.defers && self.random.chance(50) {
+                true => StopReason::SinkClosed,
+                false => StopReason::Cancelled,
+            };
+            self.dispatcher.handle(Event::Stop(reason), self.now);
+        }
+        if self.stopped_by_us && self.random.chance(10) {
+            self.abort();
         }
     }
 
     fn run(mut self) {
         for _ in 0..200_000 {
+            let over = self.stopped_by_us
+                || self.past_deadline()
+                || self.dispatcher.stop_reason().is_some();
             let mut start = Vec::new();
             let turn = self.dispatcher.turn(self.now, &mut start);
+            assert!(
+                !over || start.is_empty(),
+                "a call was started after the end"
+            );
             for flight in start {
                 self.start(flight);
             }
+            self.check_permits();
             let wake = match turn {
                 Turn::Finished => return self.check_end(),
                 Turn::Wait(wake) => wake,
             };
             let arrival = self.arrivals.peek().map(|Arrival(Reverse((at, _)))| *at);
-            let source_open = self.dispatcher.work.source_until < self.dispatcher.work.items.len();
+            let work = &self.dispatcher.work;
+            let by_itself = work.source_open() || work.unreleased > 0;
             assert!(
-                wake.is_some() || arrival.is_some() || source_open,
+                wake.is_some() || arrival.is_some() || by_itself,
                 "nothing will ever happen again"
             );
             if let Some(wake) = wake {
@@ -400,7 +394,7 @@ impl Scene {
             }
             self.check_no_stall();
             let tick = self.now.after(Duration::from_millis(50));
-            let next = [wake, arrival, source_open.then_some(tick)];
+            let next = [wake, arrival, by_itself.then_some(tick)];
             let next = next.into_iter().flatten().min().unwrap_or(tick);
             self.now = self.now.max(next);
             while let Some(Arrival(Reverse((at, id)))) = self.arrivals.peek() {
@@ -421,34 +415,54 @@ impl Scene {
         let work = &self.dispatcher.work;
         let counters = self.dispatcher.counters();
         let stopped = self.dispatcher.stop_reason().is_some();
+        let held = self.flying.len() + work.unreleased;
         let free = counters.in_flight < self.concurrency;
-        if stopped || work.full_disk || !free || counters.in_flight != self.flying.len() {
+        if stopped || work.full_disk || !free || counters.in_flight != held {
             return;
         }
         // The limiter rounds its waits up to 50 microseconds.
         let a_moment_ago = Time::from_nanos(self.now.as_nanos().saturating_sub(100_000));
+        let readable = work.source_until.min(work.breaks_at.unwrap_or(usize::MAX));
         for (i, item) in work.items.iter().enumerate() {
-            let runnable = match item {
-                Item::Fresh => i < work.source_until,
-                Item::Waiting(due) => *due <= self.now,
-                _ => false,
+            let step = match item {
+                Item::Fresh if i < readable => 0,
+                Item::Waiting { due, step } if *due <= self.now => *step,
+                _ => continue,
             };
-            if runnable {
-                let class = work.class(i as u32);
-                let limited = class.0.iter().any(|quota| {
-                    *quota != QuotaId::NONE
-                        && !matches!(
-                            self.limiter.peek(*quota, 60, None, a_moment_ago),
-                            super::limit::Gate::Go(_)
-                        )
-                });
-                assert!(
-                    limited,
-                    "item {i} ({item:?}, {:?}) can run at {:?} with {} of {} in flight, yet it waits",
-                    class.0, self.now, counters.in_flight, self.concurrency
-                );
-            }
+            let class = work.class(i as u32);
+            // Only who is still called can be in the way.
+            let limited = (step..class.steps() as u8).any(|step| {
+                let quota = class.quota(step);
+                quota != QuotaId::NONE
+                    && !self.is_dead(quota, step)
+                    && !matches!(
+                        self.limiter.peek(quota, 60, None, a_moment_ago),
+                        super::limit::Gate::Go(_)
+                    )
+            });
+            assert!(
+                limited,
+                "item {i} ({item:?}, {:?}) can run at {:?} with {} of {} in flight, yet it waits",
+                class.0, self.now, counters.in_flight, self.concurrency
+            );
         }
+    }
+
+    /// Calls in the air and outcomes that nobody took yet each hold a permit, and no more are held
+    /// than there are.
+    fn check_permits(&mut self) {
+        let in_flight = self.dispatcher.counters().in_flight;
+        assert!(in_flight <= self.permits, "more calls than permits");
+        let work = &self.dispatcher.work;
+        let held = self.flying.len() + work.unreleased;
+        assert!(
+            held <= in_flight,
+            "{held} hold permits, {in_flight} counted"
+        );
+        if self.dispatcher.settle_error().is_none() {
+            assert_eq!(held, in_flight, "a permit was lost");
+        }
+        self.permits = self.concurrency.max(in_flight);
     }
 
     fn check_end(&self) {
@@ -456,10 +470,12 @@ impl Scene {
         let counters = self.dispatcher.counters();
         assert_eq!(counters.in_flight, 0);
         assert!(self.flying.is_empty(), "finished with calls in the air");
-        assert!(self.calls_after_critical <= self.permits);
+        assert!(self.calls_after_critical <= self.most_permits);
+        assert_eq!(work.unreleased, 0, "finished before all was taken");
         let failed = work.items.contains(&Item::Final { ok: false });
         match self.dispatcher.stop_reason() {
             None => {
+                assert!(!self.fatal_seen && !work.broke, "a fault was passed over");
                 for (i, item) in work.items.iter().enumerate() {
                     assert!(
                         matches!(item, Item::Final { .. } | Item::Unsent),
@@ -476,10 +492,25 @@ impl Scene {
                 assert!(self.policy == ErrorPolicy::StopOnCriticalError);
                 assert!(error.is_unreachable());
             }
-            Some(StopReason::Cancelled) => assert!(self.stopped_by_us),
+            Some(StopReason::Cancelled | StopReason::SinkClosed) => assert!(self.stopped_by_us),
+            Some(StopReason::DeadlineExceeded) => {
+                let nearly = self.now.after(Duration::from_micros(3));
+                assert!(self.deadline.is_some_and(|at| at <= nearly));
+            }
+            Some(StopReason::Fatal(_)) => assert!(self.fatal_seen || work.broke),
             Some(other) => panic!("unexpected end: {other}"),
         }
-        assert!(!work.items.contains(&Item::Out), "an item was dropped");
+        // Every item is in one place: it never left the source, or waits, or has its end.
+        let mut waiting = 0;
+        for (i, item) in work.items.iter().enumerate() {
+            match item {
+                Item::Fresh => assert!(i >= work.next, "item {i} was dropped unseen"),
+                Item::Out => panic!("item {i} was dropped"),
+                Item::Waiting { .. } => waiting += 1,
+                Item::Final { .. } | Item::Unsent => {}
+            }
+        }
+        assert_eq!(work.waiting.len(), waiting);
     }
 }
 

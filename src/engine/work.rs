@@ -97,11 +97,16 @@ impl Gates {
         self.until.get(quota.0 as usize).is_some_and(|t| *t > now)
     }
 
-    /// Whether an item that has come to `step` has to wait. One that has nobody left to ask does
-    /// not: it is told so.
+    /// Whether an item that has come to `step` has to wait.
     pub(crate) fn holds(&self, class: &Class, step: u8, now: Time) -> bool {
-        self.live_step(class, step)
-            .is_some_and(|step| self.is_closed(class.quota(step), now))
+        self.held_by(class, step, now).is_some()
+    }
+
+    /// The quota that an item which has come to `step` has to wait for. One that has nobody left
+    /// to ask waits for none: it is told so.
+    pub(crate) fn held_by(&self, class: &Class, step: u8, now: Time) -> Option<QuotaId> {
+        let quota = class.quota(self.live_step(class, step)?);
+        self.is_closed(quota, now).then_some(quota)
     }
 
     /// The next time at which a closed quota opens.
@@ -126,8 +131,15 @@ impl Gates {
         })
     }
 
+    /// What waits behind a closed quota may have another way now. Whatever has none meets the
+    /// limiter, which closes the quota again.
+    fn let_pass(&mut self) {
+        self.until.fill(Time::ZERO);
+    }
+
     /// Nothing of the quota is called again.
     pub(crate) fn bury_quota(&mut self, quota: QuotaId, error: &Error) {
+        self.let_pass();
         if quota != QuotaId::NONE && !self.dead_quotas.iter().any(|(dead, _)| *dead == quota) {
             self.dead_quotas.push((quota, error.clone()));
         }
@@ -135,6 +147,7 @@ impl Gates {
 
     /// The step is not called again; true when that was the last one alive.
     pub(crate) fn bury_step(&mut self, class: &Class, step: u8, error: &Error) -> bool {
+        self.let_pass();
         let steps = class.steps().max(self.dead_steps.len());
         self.dead_steps.resize(steps, None);
         self.dead_steps[usize::from(step)].get_or_insert_with(|| error.clone());

@@ -192,6 +192,9 @@ fn a_file_of_anything_else_is_refused_and_untouched() {
         "{\"id\":7,\"success\":true,\"request_hash\":\"\"}\n".to_owned(),
         "{\"id\":\"a\",\"succ\n{\"id\":\"b\",\"success\":true,\"request_hash\":\"\"}\n".to_owned(),
         "[]".to_owned(),
+        "{\"id\":\"a\",\"prompt\":\"my only copy\"}".to_owned(),
+        "{\"id\":7,\"important\":\"data\"}".to_owned(),
+        "\0\0\0\0".to_owned(),
     ] {
         desk.write("out.jsonl", &content);
         let ended = desk.run(&sim, RUN).expect(2);
@@ -199,7 +202,8 @@ fn a_file_of_anything_else_is_refused_and_untouched() {
         assert_eq!(desk.read("out.jsonl"), content);
     }
     // The input itself, by mistake.
-    desk.run(&sim, "in.jsonl -o in.jsonl").expect(2);
+    let ended = desk.run(&sim, "in.jsonl -o in.jsonl").expect(2);
+    ended.says("it is the input; name another output");
     assert_eq!(desk.read("in.jsonl"), prompt_lines(2));
     assert_eq!(sim.stats().calls, 0);
     desk.write("out.jsonl", "");
@@ -304,6 +308,12 @@ fn a_dry_run_changes_nothing() {
     desk.prompts("in.jsonl", 3);
     let torn = "{\"id\":\"i-0\",\"succ";
     desk.write("out.jsonl", torn);
-    desk.run(&sim, &format!("{RUN} --dry-run")).expect(0);
-    assert_eq!(desk.read("out.jsonl"), torn);
+    for flags in ["--dry-run", "--dry-run --ordered"] {
+        desk.run(&sim, &format!("{RUN} {flags}")).expect(0);
+        assert_eq!(desk.read("out.jsonl"), torn);
+        let new = format!("in.jsonl -o new.jsonl {flags}");
+        desk.run(&sim, &new).expect(0).says("would send 3 items");
+        assert!(!desk.exists("new.jsonl"));
+    }
+    assert_eq!(sim.stats().calls, 0);
 }

@@ -3,8 +3,12 @@
 #![forbid(unsafe_code)]
 
 mod bulk;
+mod hang;
 #[cfg(feature = "simulate")]
 mod provider;
+mod regress_bulk;
+mod regress_client;
+mod regress_file;
 
 #[cfg(all(feature = "cli", feature = "simulate"))]
 mod cli;

@@ -1,0 +1,170 @@
+//! What a list gives, and how much it reads ahead, while quotas are closed and providers dead.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::json;
+
+use super::*;
+use crate::base::cancel::Context;
+use crate::base::error::ErrorKind;
+use crate::engine::limit::{Limits, QuotaKey};
+use crate::llm::client::LlmClient;
+use crate::llm::request::{Message, Role};
+use crate::llm::response::Response;
+
+const NOW: Time = Time::from_nanos(1_000);
+
+struct Named(&'static str);
+
+impl LlmClient for Named {
+    fn complete(&self, _: &Request, _: &Context) -> Result<Response, Error> {
+        unreachable!("nothing is called here")
+    }
+    fn quota(&self, _: &Request) -> QuotaKey {
+        QuotaKey::new(&[self.0])
+    }
+}
+
+fn two_steps() -> Route<'static> {
+    Route::new(Named("first")).then(Named("second"), Limits::default())
+}
+
+fn class(route: &Route<'_>) -> Class {
+    route.class(&Request::new("p"), &mut None)
+}
+
+fn refused() -> Error {
+    Error::new(ErrorKind::Auth, "refused")
+}
+
+/// A backlog whose source has all of these at hand.
+fn fed<'r>(route: &'r Route<'r>, items: Vec<Request>) -> ListBacklog<'r, Request> {
+    let (waker, _) = Waker::new();
+    let (feeder, source, _) = Feeder::new(items.len() + 1, waker);
+    feeder.feed(items.into_iter().map(Ok));
+    ListBacklog::new(route, source)
+}
+
+#[test]
+fn what_waits_is_bounded_by_its_real_size_images_and_extra_fields_included() {
+    let image = || {
+        let mut message = Message::new(Role::User, "");
+        message.content = json!([{"type": "image_url", "image_url": {"url": "A".repeat(1 << 19)}}]);
+        Request::chat(vec![message])
+    };
+    let extra = || Request::new("p").with_extra("schema", json!({"deep": ["A".repeat(1 << 19)]}));
+    let beside = || {
+        let mut message = Message::new(Role::User, "p");
+        let name = json!("A".repeat(1 << 19));
+        message.extra.insert("name".to_owned(), name);
+        Request::chat(vec![message])
+    };
+    let makers: [&dyn Fn() -> Request; 3] = [&image, &extra, &beside];
+    for make in makers {
+        let route = Route::new(Named("first"));
+        let mut backlog = fed(&route, (0..64).map(|_| make()).collect());
+        let mut gates = Gates::default();
+        gates.close(class(&route).quota(0), Time::FAR);
+        for _ in 0..3 {
+            match backlog.take(4, &gates, NOW) {
+                Ok(Take::Idle { source_open, .. }) => assert!(!source_open),
+                _ => panic!("something could run"),
+            }
+            // Half a mebibyte each.
+            assert_eq!(backlog.read, (2 * WAITING_BYTES) >> 20);
+        }
+        // What opens again is handed out, and more is read.
+        gates.close(class(&route).quota(0), Time::ZERO);
+        let mut taken = 0;
+        while let Ok(Take::Items(items)) = backlog.take(4, &gates, NOW) {
+            taken += items.len();
+        }
+        assert_eq!((taken, backlog.read, backlog.waiting_bytes), (64, 64, 0));
+    }
+}
+
+#[test]
+fn behind_a_dead_provider_a_paused_one_holds_items_back() {
+    let route = two_steps();
+    let class = class(&route);
+    let mut gates = Gates::default();
+    gates.bury_step(&class, 0, &refused());
+    gates.close(class.quota(1), Time::FAR);
+    let large = || Request::new("A".repeat(1 << 20));
+    let mut backlog = fed(&route, (0..40).map(|_| large()).collect());
+    for _ in 0..3 {
+        match backlog.take(4, &gates, NOW) {
+            Ok(Take::Idle { until, source_open }) => {
+                assert_eq!((until, source_open), (None, false));
+            }
+            _ => panic!("something could run"),
+        }
+        assert_eq!(backlog.read, WAITING_BYTES >> 20);
+    }
+    gates.close(class.quota(1), Time::ZERO);
+    let Ok(Take::Items(items)) = backlog.take(4, &gates, NOW) else {
+        panic!("nothing could run");
+    };
+    let orders: Vec<u64> = items.iter().map(|ticket| ticket.order).collect();
+    assert_eq!(orders, [0, 1, 2, 3]);
+}
+
+#[test]
+fn when_a_paused_provider_dies_what_waited_for_it_goes_on_at_once() {
+    let route = two_steps();
+    let class = class(&route);
+    let mut gates = Gates::default();
+    gates.close(class.quota(0), Time::FAR);
+    let items: Vec<Request> = (0..10).map(|i| Request::new(format!("p{i}"))).collect();
+    let mut backlog = ListBacklog::new(&route, Source::Ready(Box::new(items.iter())));
+    assert!(matches!(
+        backlog.take(4, &gates, NOW),
+        Ok(Take::Idle { .. })
+    ));
+    gates.bury_step(&class, 0, &refused());
+    let mut taken = Vec::new();
+    while let Ok(Take::Items(items)) = backlog.take(4, &gates, NOW) {
+        taken.extend(items.iter().map(|ticket| ticket.order));
+    }
+    assert_eq!(taken, Vec::from_iter(0..10));
+}
+
+#[test]
+fn what_was_read_before_a_fault_is_given_before_the_fault_is_told() {
+    let route = Route::new(Named("first"));
+    let (waker, _) = Waker::new();
+    let (feeder, source, tail) = Feeder::new(9, waker);
+    let items = [Ok(Request::new("a")), Ok(Request::new("b")), Err(refused())];
+    feeder.feed(items.into_iter());
+    let mut backlog = ListBacklog::new(&route, source);
+    let gates = Gates::default();
+    let Ok(Take::Items(items)) = backlog.take(4, &gates, NOW) else {
+        panic!("the fault came first");
+    };
+    assert_eq!(items.len(), 2);
+    // One of them waits again when the fault is told; it is handed back.
+    let ticket = items.into_iter().next().unwrap();
+    backlog.wait(ticket, NOW.after(Duration::from_secs(9)));
+    assert!(backlog.take(4, &gates, NOW).is_err());
+    assert_eq!(backlog.rest().len(), 1);
+    assert!(tail.drain().is_empty());
+}
+
+#[test]
+fn a_source_that_nobody_reads_any_more_is_handed_back_whole() {
+    let (waker, _) = Waker::new();
+    let (feeder, source, tail) = Feeder::new(2, waker);
+    let pulled = Arc::new(std::sync::atomic::AtomicUsize::new(0));
+    let count = pulled.clone();
+    let items = (0..).map(move |i| {
+        count.fetch_add(1, Ordering::SeqCst);
+        Ok(Request::new(i.to_string()))
+    });
+    drop(source);
+    let left = std::thread::scope(|scope| {
+        scope.spawn(move || feeder.feed(items));
+        tail.drain().len()
+    });
+    assert_eq!(left, pulled.load(Ordering::SeqCst));
+}

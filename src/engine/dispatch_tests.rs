@@ -1,0 +1,141 @@
+//! Who starts when, on a clock moved by hand.
+
+use super::*;
+use crate::engine::limit::{Limits, QuotaKey};
+use crate::engine::route::Tries;
+use crate::engine::waiting::Waiting;
+use crate::engine::work::{Class, Cost};
+
+/// Items of one quota by what they cost.
+struct Costs {
+    tokens: Vec<u32>,
+    next: usize,
+    class: Class,
+    waiting: Waiting<(usize, Tries)>,
+}
+
+impl Costs {
+    fn ticket(&self, task: usize, tries: Tries) -> Ticket<usize> {
+        Ticket {
+            task,
+            cost: Cost {
+                input: self.tokens[task],
+                output_cap: Some(0),
+            },
+            order: task as u64,
+            class: self.class.clone(),
+            tries,
+        }
+    }
+}
+
+impl Work for Costs {
+    type Task = usize;
+    type Done = ();
+
+    fn take(&mut self, max: usize, gates: &Gates, now: Time) -> Result<Take<usize>, Error> {
+        let mut out = Vec::new();
+        while out.len() < max {
+            if let Some((task, tries)) = self.waiting.pop(gates, now) {
+                out.push(self.ticket(task, tries));
+                continue;
+            }
+            let task = self.next;
+            if task == self.tokens.len() {
+                break;
+            }
+            self.next += 1;
+            // As a list does it: the items behind may have another quota.
+            match gates.held_by(&self.class, 0, now) {
+                Some(quota) => {
+                    let item = (task, Tries::default());
+                    self.waiting.pass_over(quota, task as u64, item);
+                }
+                None => out.push(self.ticket(task, Tries::default())),
+            }
+        }
+        if !out.is_empty() {
+            return Ok(Take::Items(out));
+        }
+        if self.waiting.is_empty() && self.next == self.tokens.len() {
+            return Ok(Take::Done);
+        }
+        Ok(Take::Idle {
+            until: self.waiting.next_due(gates, now),
+            source_open: false,
+        })
+    }
+
+    fn settle(&mut self, done: &mut Vec<Settled<usize, ()>>, _: Time) -> Result<(), Error> {
+        for settled in done.drain(..) {
+            if let Settled::Later(ticket, due) = settled {
+                let (quota, order) = (ticket.quota(), ticket.order);
+                let item = (ticket.task, ticket.tries);
+                self.waiting.push(quota, due, order, item);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The order in which items of these costs start. Their calls end one by one: each end may open the
+/// quota for a single other.
+fn starts(tokens: Vec<u32>, limits: Limits, concurrency: usize) -> Vec<usize> {
+    let limiter = Arc::new(Limiter::new());
+    let quota = limiter.quota(QuotaKey::new(&["q"]), limits, Time::ZERO);
+    let work = Costs {
+        tokens,
+        next: 0,
+        class: Class([quota].into()),
+        waiting: Waiting::default(),
+    };
+    let options = Options {
+        concurrency,
+        retry: RetryPolicy::default(),
+        on_error: ErrorPolicy::default(),
+        deadline: None,
+        seed: 1,
+    };
+    let mut dispatcher = Dispatcher::new(work, limiter, options);
+    let (mut now, mut order) = (Time::ZERO, Vec::new());
+    let mut flying: Vec<(Time, Flight<usize>)> = Vec::new();
+    for _ in 0..100_000 {
+        let mut start = Vec::new();
+        let turn = dispatcher.turn(now, &mut start);
+        for flight in start {
+            order.push(flight.ticket.task);
+            let took = Duration::from_millis(40 + (7 * flight.ticket.task as u64) % 31);
+            flying.push((now.after(took), flight));
+        }
+        let Turn::Wait(wake) = turn else {
+            return order;
+        };
+        flying.sort_by_key(|(at, _)| *at);
+        let landing = flying.first().map(|(at, _)| *at);
+        now = earlier(wake, landing).expect("something is going to happen");
+        while flying.first().is_some_and(|(at, _)| *at <= now) {
+            let (_, flight) = flying.remove(0);
+            let landed = Landed {
+                used: Some((flight.ticket.cost.input.into(), 0)),
+                flight,
+                result: Ok(()),
+                hints: RateHints::default(),
+                fatal: false,
+            };
+            dispatcher.handle(Event::Landed(landed), now);
+        }
+    }
+    panic!("it does not end: {order:?}");
+}
+
+#[test]
+fn an_item_that_needs_many_tokens_goes_when_its_turn_comes() {
+    for (large, concurrency) in [(9_500, 4), (9_500, 16), (90_000, 16)] {
+        // 10,000 tokens at once, and as many every ten seconds.
+        let limits = Limits::default().tokens_per_minute(60_000.0).burst(100);
+        let mut tokens = vec![200; 150];
+        tokens[52] = large;
+        let order = starts(tokens, limits, concurrency);
+        assert_eq!(order, Vec::from_iter(0..150), "{large} at {concurrency}");
+    }
+}

@@ -1,0 +1,30 @@
+//! A bound for what may hang, far beyond what anything here takes.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::mpsc::channel;
+use std::thread;
+use std::time::Duration;
+
+/// Runs `f` on a thread of its own and hands back what it returned, or its panic.
+#[track_caller]
+pub fn caught<T: Send + 'static>(f: impl FnOnce() -> T + Send + 'static) -> thread::Result<T> {
+    let (tx, rx) = channel();
+    thread::spawn(move || {
+        let _ = tx.send(catch_unwind(AssertUnwindSafe(f)));
+    });
+    rx.recv_timeout(Duration::from_secs(20))
+        .expect("it has not ended within 20 s")
+}
+
+/// The same for what is not supposed to panic.
+#[track_caller]
+pub fn ends<T: Send + 'static>(f: impl FnOnce() -> T + Send + 'static) -> T {
+    caught(f).unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+}
+
+/// The text of a panic.
+pub fn words(panic: &(dyn std::any::Any + Send)) -> &str {
+    let text = panic.downcast_ref::<&str>().copied();
+    text.or_else(|| panic.downcast_ref::<String>().map(String::as_str))
+        .unwrap_or_default()
+}

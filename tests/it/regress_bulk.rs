@@ -1,0 +1,412 @@
+//! What once went wrong in the library's bulk calls.
+
+use std::ops::ControlFlow;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Condvar, Mutex};
+use std::time::Duration;
+
+use batchwright::testing::{ManualClock, ScriptedClient};
+use batchwright::{
+    Bulk, Context, Error, ErrorKind, Extract, Limits, LlmClient, Outcome, Progress, QuotaKey,
+    Request, Response, Route, StopReason, client_fn, execute_bulk_sync,
+};
+
+use super::hang::{caught, ends, words};
+
+fn requests(n: usize) -> Vec<Request> {
+    (0..n)
+        .map(|i| Request::new(format!("p{i}")).with_id(format!("id-{i}")))
+        .collect()
+}
+
+fn echo() -> impl LlmClient {
+    client_fn(|request: &Request, _: &Context| Ok(Response::new("own", request.messages[0].text())))
+}
+
+fn go_on(_: Outcome) -> ControlFlow<()> {
+    ControlFlow::Continue(())
+}
+
+/// Something to wait for, at most as long as a test may hang.
+#[derive(Default)]
+struct Event(Mutex<usize>, Condvar);
+
+impl Event {
+    fn happen(&self) {
+        *self.0.lock().unwrap() += 1;
+        self.1.notify_all();
+    }
+
+    fn wait_for(&self, times: usize) {
+        let reached = self.1.wait_while(self.0.lock().unwrap(), |n| *n < times);
+        drop(reached.unwrap());
+    }
+}
+
+#[test]
+fn a_panicking_sink_ends_the_run_with_its_panic() {
+    let panic = caught(|| {
+        let sink = |_| -> ControlFlow<()> { panic!("the sink broke") };
+        Bulk::new(Extract)
+            .concurrency(2)
+            .for_each(requests(50), sink)
+    });
+    assert_eq!(words(&*panic.unwrap_err()), "the sink broke");
+}
+
+#[test]
+fn a_panicking_sink_ends_a_run_whose_calls_are_in_the_air() {
+    let panic = caught(|| {
+        let client = client_fn(|request: &Request, ctx: &Context| {
+            if request.messages[0].text() == "p0" {
+                return Ok(Response::new("own", "first"));
+            }
+            until_ended(ctx)
+        });
+        let sink = |_| -> ControlFlow<()> { panic!("the sink broke") };
+        Bulk::new(client)
+            .concurrency(4)
+            .for_each(requests(50), sink)
+    });
+    assert_eq!(words(&*panic.unwrap_err()), "the sink broke");
+}
+
+/// Blocks until the call is ended from outside.
+fn until_ended(ctx: &Context) -> Result<Response, Error> {
+    let ended = Arc::new(Event::default());
+    let event = ended.clone();
+    let _on_cancel = ctx.on_cancel(move || event.happen());
+    ended.wait_for(1);
+    ctx.check()?;
+    Ok(Response::new("own", "late"))
+}
+
+#[test]
+fn a_panicking_notifier_ends_the_run_with_its_panic() {
+    let panic = caught(|| {
+        let notifier = Arc::new(|_: &Progress| panic!("the notifier broke"));
+        let client = client_fn(|_: &Request, ctx: &Context| until_ended(ctx));
+        Bulk::new(client)
+            .concurrency(2)
+            .notifier(notifier)
+            .collect(&requests(10))
+    });
+    assert_eq!(words(&*panic.unwrap_err()), "the notifier broke");
+}
+
+#[test]
+fn a_client_that_always_panics_fails_every_item_and_hangs_nobody() {
+    let outcomes = ends(|| {
+        let client = client_fn(|_: &Request, _: &Context| panic!("boom"));
+        execute_bulk_sync(&Context::new(), &client, &requests(20), 4).unwrap()
+    });
+    assert_eq!(outcomes.len(), 20);
+    for outcome in outcomes {
+        assert_eq!(outcome.result.unwrap_err().kind(), ErrorKind::Panic);
+    }
+}
+
+/// Answers every prompt, but panics when asked one other thing.
+struct Fragile(&'static str);
+
+impl Fragile {
+    fn asked(&self, what: &str) {
+        assert!(self.0 != what, "{what} broke");
+    }
+}
+
+impl LlmClient for Fragile {
+    fn complete(&self, request: &Request, _: &Context) -> Result<Response, Error> {
+        match request.messages[0].text().as_str() {
+            "p5" => Err(Error::new(ErrorKind::Invalid, "no")),
+            text => Ok(Response::new("own", text)),
+        }
+    }
+    fn quota(&self, _: &Request) -> QuotaKey {
+        self.asked("quota");
+        QuotaKey::none()
+    }
+    fn provider(&self) -> &str {
+        self.asked("provider");
+        "fragile"
+    }
+    fn model_for(&self, request: &Request) -> Option<String> {
+        self.asked("model_for");
+        request.model.clone()
+    }
+}
+
+#[test]
+fn a_client_that_panics_beside_its_calls_costs_no_outcome() {
+    for what in ["quota", "provider", "model_for"] {
+        let outcomes = ends(move || {
+            Bulk::new(Fragile(what))
+                .concurrency(2)
+                .collect(&requests(10))
+                .unwrap()
+        });
+        let good: Vec<bool> = outcomes.iter().map(Outcome::is_success).collect();
+        assert_eq!(good.len(), 10, "{what}");
+        assert!((0..10).all(|i| good[i] == (i != 5)), "{what}: {good:?}");
+        let summary = ends(move || {
+            let run = Bulk::new(Fragile(what)).concurrency(2);
+            run.for_each(requests(10), go_on).unwrap()
+        });
+        assert_eq!((summary.completed, summary.failed), (9, 1), "{what}");
+        let summary = ends(move || {
+            let mut outcomes = Bulk::new(Fragile(what)).spawn(requests(10).into_iter());
+            assert_eq!(outcomes.by_ref().count(), 10);
+            outcomes.finish().unwrap()
+        });
+        assert_eq!(summary.completed, 9, "{what}");
+        let answer = ends(move || {
+            let route = Route::new(Fragile(what));
+            route.complete(&Request::new("p"), &Context::new())
+        });
+        assert_eq!(answer.unwrap().text, "p", "{what}");
+    }
+}
+
+#[test]
+fn a_blocked_notifier_does_not_stop_the_workers() {
+    let outcomes = ends(|| {
+        let (told, called) = (Arc::new(Event::default()), Arc::new(Event::default()));
+        let notifier = {
+            let (told, called) = (told.clone(), called.clone());
+            move |_: &Progress| {
+                told.happen();
+                called.wait_for(50);
+            }
+        };
+        // No call ends before the notifier blocks.
+        let client = client_fn(move |_: &Request, _: &Context| {
+            told.wait_for(1);
+            called.happen();
+            Ok(Response::new("own", "x"))
+        });
+        Bulk::new(client)
+            .concurrency(4)
+            .notifier(Arc::new(notifier))
+            .collect(&requests(50))
+            .unwrap()
+    });
+    assert!(outcomes.iter().all(Outcome::is_success));
+}
+
+#[test]
+fn what_was_read_before_a_source_broke_is_all_accounted_for() {
+    for round in 0..100 {
+        let (given, concurrency) = (round % 12, 1 + round % 5);
+        let (seen, answered, error) = ends(move || {
+            let (calls, mut seen) = (Arc::new(AtomicUsize::new(0)), 0);
+            let count = calls.clone();
+            let client = client_fn(move |_: &Request, _: &Context| {
+                count.fetch_add(1, Ordering::SeqCst);
+                Ok(Response::new("own", "x"))
+            });
+            let items = (0..).map(move |i| {
+                assert!(i < given, "the source broke");
+                Request::new(format!("p{i}"))
+            });
+            let run = Bulk::new(client).concurrency(concurrency);
+            let end = run.for_each(items, |outcome| {
+                assert!(outcome.is_success());
+                seen += 1;
+                ControlFlow::Continue(())
+            });
+            (seen, calls.load(Ordering::SeqCst), end.unwrap_err())
+        });
+        assert!(matches!(error.reason, StopReason::Fatal(_)), "{error:?}");
+        assert_eq!(seen, answered, "an answer did not reach the sink");
+        assert_eq!(seen + error.outcomes.len(), given);
+    }
+}
+
+/// Echoes, and counts against one quota.
+struct Counted(ScriptedClient);
+
+impl LlmClient for Counted {
+    fn complete(&self, request: &Request, ctx: &Context) -> Result<Response, Error> {
+        self.0.complete(request, ctx)
+    }
+    fn quota(&self, _: &Request) -> QuotaKey {
+        QuotaKey::new(&["counted"])
+    }
+}
+
+#[test]
+fn an_absurd_concurrency_is_misuse_wherever_it_is_given() {
+    for calls in [0, 10_001, usize::MAX] {
+        let misused = |reason: &StopReason| {
+            assert!(matches!(reason, StopReason::Misuse(_)), "{calls}: {reason}");
+        };
+        let error = ends(move || {
+            execute_bulk_sync(&Context::new(), &Extract, &requests(3), calls).unwrap_err()
+        });
+        misused(&error.reason);
+        assert_eq!(error.outcomes.len(), 3);
+        let error = ends(move || {
+            let run = Bulk::new(Extract).concurrency(calls);
+            run.for_each((0..).map(|i| Request::new(i.to_string())), go_on)
+                .unwrap_err()
+        });
+        misused(&error.reason);
+        let error = ends(move || {
+            let items = (0..).map(|i| Request::new(i.to_string()));
+            let run = Bulk::new(Extract).concurrency(calls).spawn(items);
+            run.finish().unwrap_err()
+        });
+        misused(&error.reason);
+    }
+}
+
+/// Refuses the key: after the first such reply nobody asks it again.
+struct Dead;
+
+impl LlmClient for Dead {
+    fn complete(&self, _: &Request, _: &Context) -> Result<Response, Error> {
+        Err(Error::new(ErrorKind::Auth, "refused").with_status(401))
+    }
+    fn quota(&self, _: &Request) -> QuotaKey {
+        QuotaKey::new(&["dead"])
+    }
+}
+
+/// Asks for a long pause.
+fn slow_down() -> Error {
+    Error::new(ErrorKind::RateLimited, "slow down")
+        .with_status(429)
+        .with_retry_after(Some(Duration::from_secs(3600)))
+}
+
+/// Asks for a pause at the first call, and refuses the key at the second.
+struct PausedThenDead {
+    calls: AtomicUsize,
+    paused: Arc<Event>,
+}
+
+impl LlmClient for PausedThenDead {
+    fn complete(&self, _: &Request, _: &Context) -> Result<Response, Error> {
+        if self.calls.fetch_add(1, Ordering::SeqCst) == 0 {
+            return Err(slow_down());
+        }
+        // The pause has begun, and what was read since waits for its end.
+        self.paused.wait_for(12);
+        Err(Error::new(ErrorKind::Auth, "refused").with_status(401))
+    }
+    fn quota(&self, _: &Request) -> QuotaKey {
+        QuotaKey::new(&["first"])
+    }
+}
+
+#[test]
+fn items_that_waited_for_a_provider_that_died_go_straight_to_the_next_one() {
+    let answered = ends(|| {
+        let pulled = Arc::new(Event::default());
+        let client = PausedThenDead {
+            calls: AtomicUsize::new(0),
+            paused: pulled.clone(),
+        };
+        let route = Route::new(client).then(Extract, Limits::default());
+        let items = (0..12).map(move |i| {
+            pulled.happen();
+            Request::new(format!("p{i}"))
+        });
+        let ctx = Context::new();
+        let mut answered = 0;
+        let run = Bulk::new(route).concurrency(2).context(&ctx);
+        // The refused item itself has its pause of an hour.
+        let _ = run.for_each(items, |outcome| {
+            answered += usize::from(outcome.is_success());
+            if answered == 11 {
+                ctx.abort();
+            }
+            ControlFlow::Continue(())
+        });
+        answered
+    });
+    assert_eq!(answered, 11);
+}
+
+#[test]
+fn a_dead_provider_before_a_paused_one_does_not_lose_or_hang_anything() {
+    let outcomes = ends(|| {
+        let second = Arc::new(Counted(ScriptedClient::new()));
+        second.0.fail("p0", slow_down());
+        let clock = Arc::new(ManualClock::new());
+        let route = Route::new(Dead).then(second.clone(), Limits::default());
+        let route = route.clock(clock.clone());
+        std::thread::scope(|scope| {
+            let run = scope.spawn(|| Bulk::new(route).concurrency(1).collect(&requests(40)));
+            assert!(second.0.wait_for_calls(1));
+            while !run.is_finished() {
+                clock.advance(Duration::from_secs(60));
+                std::thread::yield_now();
+            }
+            run.join().unwrap().unwrap()
+        })
+    });
+    assert!(outcomes.iter().all(Outcome::is_success));
+}
+
+#[test]
+fn after_a_break_every_item_that_was_read_is_somewhere() {
+    for round in 0..60 {
+        let (breaks_at, concurrency) = (1 + round % 30, 1 + round % 7);
+        ends(move || {
+            let pulled = Arc::new(AtomicUsize::new(0));
+            let count = pulled.clone();
+            let items = (0..30).map(move |i| {
+                count.fetch_add(1, Ordering::SeqCst);
+                Request::new(format!("p{i}"))
+            });
+            let mut seen = 0;
+            let run = Bulk::new(echo()).concurrency(concurrency);
+            let end = run.for_each(items, |_| {
+                seen += 1;
+                match seen == breaks_at {
+                    true => ControlFlow::Break(()),
+                    false => ControlFlow::Continue(()),
+                }
+            });
+            let left = end.err().map_or(0, |error| error.outcomes.len());
+            assert_eq!(seen, breaks_at);
+            assert_eq!(seen + left, pulled.load(Ordering::SeqCst));
+        });
+    }
+}
+
+#[test]
+fn a_break_at_the_very_last_outcome_is_no_early_end() {
+    for n in [1, 7] {
+        let mut seen = 0;
+        let run = Bulk::new(echo()).concurrency(3);
+        let summary = run.for_each(requests(n), |_| {
+            seen += 1;
+            match seen == n {
+                true => ControlFlow::Break(()),
+                false => ControlFlow::Continue(()),
+            }
+        });
+        assert_eq!(summary.unwrap().completed, n as u64);
+    }
+}
+
+#[test]
+fn a_single_call_whose_context_has_ended_is_never_made() {
+    let client = ScriptedClient::new();
+    let route = Route::new(&client);
+    let (cancelled, aborted) = (Context::new(), Context::new());
+    cancelled.cancel();
+    aborted.abort();
+    let late = Context::new().with_timeout(Duration::ZERO);
+    for (ctx, kind) in [
+        (cancelled, ErrorKind::Cancelled),
+        (aborted, ErrorKind::Cancelled),
+        (late, ErrorKind::DeadlineExceeded),
+    ] {
+        let error = route.complete(&Request::new("p"), &ctx).unwrap_err();
+        assert_eq!(error.kind(), kind);
+    }
+    assert!(client.calls().is_empty());
+}

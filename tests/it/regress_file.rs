@@ -1,0 +1,396 @@
+//! What once went wrong in runs from a file or a stream to a file.
+
+use std::io::Cursor;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc::channel;
+use std::time::Duration;
+
+use batchwright::{
+    Context, Error, ErrorKind, Extract, FileRun, FileRunError, FileRunOptions, LlmClient, Output,
+    PromptSettings, Prompts, Report, Request, Response, RetryPolicy, Route, Sent, StopReason,
+    client_fn,
+};
+use serde_json::Value;
+use tempfile::TempDir;
+
+use super::hang::ends;
+
+struct Folder(TempDir);
+
+impl Folder {
+    fn new() -> Self {
+        Self(tempfile::tempdir().unwrap())
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.0.path().join(name)
+    }
+
+    fn write(&self, name: &str, content: impl AsRef<[u8]>) {
+        std::fs::write(self.path(name), content).unwrap();
+    }
+
+    fn read(&self, name: &str) -> Vec<u8> {
+        std::fs::read(self.path(name)).unwrap_or_default()
+    }
+
+    fn results(&self, name: &str) -> Vec<Value> {
+        let text = String::from_utf8(self.read(name)).unwrap();
+        let line = |line| serde_json::from_str(line).unwrap();
+        text.lines().map(line).collect()
+    }
+
+    fn prompts(&self, n: usize) {
+        self.write("in.txt", lines(n));
+    }
+
+    fn open(&self) -> Prompts {
+        open(self.path("in.txt")).unwrap()
+    }
+
+    fn prepare(&self, input: &str, output: &str) -> Result<FileRun<'static>, FileRunError> {
+        let prompts = open(self.path(input)).unwrap();
+        let output = Output::file(self.path(output));
+        FileRun::prepare(prompts, output, FileRunOptions::new())
+    }
+}
+
+fn open(path: PathBuf) -> Result<Prompts, Error> {
+    let settings = PromptSettings::new();
+    Prompts::open(&path, &settings, &Context::new(), &|_, _| {})
+}
+
+fn lines(n: usize) -> String {
+    (0..n).map(|i| format!("p{i}\n")).collect()
+}
+
+fn stream(text: &str) -> Prompts {
+    Prompts::from_reader(Cursor::new(text.to_owned()), &PromptSettings::new())
+}
+
+fn run(prompts: Prompts, output: PathBuf, ctx: &Context, client: impl LlmClient) -> Report {
+    let output = Output::file(output);
+    FileRun::prepare(prompts, output, FileRunOptions::new())
+        .unwrap()
+        .concurrency(4)
+        .context(ctx)
+        .run(client)
+        .unwrap()
+}
+
+#[test]
+fn somebodys_unfinished_looking_data_as_output_is_refused_and_untouched() {
+    let folder = Folder::new();
+    folder.prompts(3);
+    for content in [
+        "{\"id\":\"a\",\"prompt\":\"my only copy\"}",
+        "{\"id\":\"a\",\"prompt\":\"my only co",
+        "{\"id\":\"a\"}",
+        "{\"id\":7,\"important\":\"data\"}",
+        "{\"id\":7,\"impor",
+        "\0\0\0\0\0\0\0\0",
+        "[1,2",
+        "\"id\":\"a\",\"succ",
+    ] {
+        folder.write("out.jsonl", content);
+        match folder.prepare("in.txt", "out.jsonl").map(|_| ()) {
+            Err(FileRunError::Usage(error)) => {
+                let message = error.message();
+                assert!(message.contains("left untouched"), "{content}: {message}");
+            }
+            other => panic!("{content}: {other:?}"),
+        }
+        assert_eq!(folder.read("out.jsonl"), content.as_bytes());
+    }
+}
+
+#[test]
+fn a_result_line_torn_at_any_byte_is_cut_and_made_again() {
+    let folder = Folder::new();
+    folder.prompts(2);
+    let ctx = Context::new();
+    run(folder.open(), folder.path("out.jsonl"), &ctx, Extract);
+    let whole = folder.read("out.jsonl");
+    let first = whole.iter().position(|byte| *byte == b'\n').unwrap() + 1;
+    let only: Vec<u8> = whole[first..].to_vec();
+    // Behind another line, and as the only one of the file.
+    for (start, line) in [(&whole[..first], &only), (&[], &only)] {
+        for cut in 1..line.len() - 1 {
+            folder.write("out.jsonl", [start, &line[..cut]].concat());
+            let report = run(folder.open(), folder.path("out.jsonl"), &ctx, Extract);
+            assert!(report.stop.is_none());
+            let results = folder.results("out.jsonl");
+            assert_eq!(results.len(), 2, "cut at {cut}");
+            assert!(folder.read("out.jsonl").starts_with(start));
+        }
+    }
+}
+
+#[test]
+fn zeros_behind_result_lines_are_cut() {
+    let folder = Folder::new();
+    folder.prompts(2);
+    let ctx = Context::new();
+    run(folder.open(), folder.path("out.jsonl"), &ctx, Extract);
+    let whole = folder.read("out.jsonl");
+    folder.write("out.jsonl", [&*whole, &[0; 64]].concat());
+    let report = run(folder.open(), folder.path("out.jsonl"), &ctx, Extract);
+    assert_eq!(report.summary.completed_before, 2);
+    assert_eq!(folder.read("out.jsonl"), whole);
+}
+
+#[test]
+fn the_input_is_no_output_whatever_it_is_called() {
+    let folder = Folder::new();
+    for content in [
+        "{\"id\":\"a\",\"prompt\":\"b\"}\n".to_owned(),
+        "{\"id\":\"a\",\"prompt\":\"b\"}".to_owned(),
+    ] {
+        folder.write("in.jsonl", &content);
+        #[cfg(unix)]
+        {
+            let _ = std::fs::remove_file(folder.path("link.jsonl"));
+            std::os::unix::fs::symlink("in.jsonl", folder.path("link.jsonl")).unwrap();
+        }
+        let folder_name = folder.0.path().file_name().unwrap().to_owned();
+        let round_about = format!("../{}/in.jsonl", folder_name.to_str().unwrap());
+        let names = ["in.jsonl", "./in.jsonl", &round_about];
+        let link: &[&str] = if cfg!(unix) { &["link.jsonl"] } else { &[] };
+        for output in names.iter().chain(link) {
+            match folder.prepare("in.jsonl", output).map(|_| ()) {
+                Err(FileRunError::Usage(error)) => {
+                    assert!(error.message().contains("it is the input"), "{error}");
+                }
+                other => panic!("{output}: {other:?}"),
+            }
+            assert_eq!(folder.read("in.jsonl"), content.as_bytes());
+        }
+    }
+}
+
+/// Blocks until its call is ended from outside, by a stop or by time.
+fn until_ended(ctx: &Context) -> Error {
+    let (ended, end) = channel();
+    let _on_cancel = ctx.on_cancel(move || {
+        let _ = ended.send(());
+    });
+    loop {
+        if let Err(error) = ctx.check() {
+            return error.with_sent(Sent::Maybe);
+        }
+        let _ = match ctx.remaining() {
+            Some(left) => end.recv_timeout(left).ok(),
+            None => end.recv().ok(),
+        };
+    }
+}
+
+#[test]
+fn an_abort_leaves_what_was_in_the_air_pending() {
+    for _ in 0..30 {
+        let (report, text) = ends(|| {
+            let folder = Folder::new();
+            folder.prompts(20);
+            let ctx = Context::new();
+            let started = AtomicUsize::new(0);
+            let client = client_fn(|_: &Request, call: &Context| {
+                if started.fetch_add(1, Ordering::SeqCst) == 3 {
+                    ctx.abort();
+                }
+                Err(until_ended(call))
+            });
+            let report = run(folder.open(), folder.path("out.jsonl"), &ctx, client);
+            (report, folder.read("out.jsonl"))
+        });
+        assert!(matches!(report.stop, Some(StopReason::Cancelled)));
+        assert_eq!(text, b"", "{}", String::from_utf8_lossy(&text));
+        let summary = report.summary;
+        assert_eq!((summary.failed, summary.pending), (0, 20));
+        assert_eq!((summary.calls, summary.cut_off), (4, 4));
+    }
+}
+
+type Way = fn(&Context) -> Result<Response, Error>;
+
+#[test]
+fn a_deadline_leaves_what_was_in_the_air_pending_and_starts_nothing_after_it() {
+    // How a client ends a call whose time is over is its own affair.
+    let ways: [Way; 3] = [
+        |ctx| Err(until_ended(ctx)),
+        |ctx| {
+            until_ended(ctx);
+            Ok(Response::new("own", "late"))
+        },
+        |ctx| {
+            until_ended(ctx);
+            Err(Error::new(ErrorKind::Transient, "cut"))
+        },
+    ];
+    for round in 0..30 {
+        let way = ways[round % 3];
+        let (report, results, started) = ends(move || {
+            let folder = Folder::new();
+            folder.prompts(200);
+            let ctx = Context::new().with_timeout(Duration::from_millis(15));
+            let started = AtomicUsize::new(0);
+            let client = client_fn(|_: &Request, ctx: &Context| {
+                started.fetch_add(1, Ordering::SeqCst);
+                way(ctx)
+            });
+            let report = run(folder.open(), folder.path("out.jsonl"), &ctx, client);
+            let results = folder.results("out.jsonl");
+            (report, results, started.load(Ordering::SeqCst))
+        });
+        assert!(matches!(report.stop, Some(StopReason::DeadlineExceeded)));
+        assert!(
+            started <= 4,
+            "{started} calls: some began after the deadline"
+        );
+        let summary = report.summary;
+        assert_eq!(summary.total, 200);
+        assert_eq!(summary.completed + summary.failed, results.len() as u64);
+        assert_eq!(summary.pending, 200 - results.len() as u64);
+        for line in results {
+            let kind = line["error"]["kind"].as_str().unwrap_or_default();
+            assert!(
+                !["cancelled", "deadline_exceeded"].contains(&kind),
+                "{line}"
+            );
+        }
+    }
+}
+
+#[test]
+fn a_cancelled_stream_counts_what_waits_for_a_retry_as_pending() {
+    let (report, results) = ends(|| {
+        let folder = Folder::new();
+        let ctx = Context::new();
+        let called = AtomicUsize::new(0);
+        let client = client_fn(|request: &Request, _: &Context| {
+            // Two are answered, one is refused for good, seven wait for another try.
+            let text = request.messages[0].text();
+            let end = match text.as_str() {
+                "p1" | "p2" => Ok(Response::new("own", text)),
+                "p3" => Err(Error::new(ErrorKind::Invalid, "no")),
+                _ => Err(Error::new(ErrorKind::Transient, "x").with_sent(Sent::Maybe)),
+            };
+            if called.fetch_add(1, Ordering::SeqCst) == 9 {
+                ctx.cancel();
+            }
+            end
+        });
+        let patient = RetryPolicy::default().base_delay(Duration::from_secs(3600));
+        let patient = patient.max_delay(Duration::from_secs(3600));
+        let output = Output::file(folder.path("out.jsonl"));
+        let report = FileRun::prepare(stream(&lines(10)), output, FileRunOptions::new())
+            .unwrap()
+            .concurrency(3)
+            .context(&ctx)
+            .run(Route::new(client).retry(patient))
+            .unwrap();
+        (report, folder.results("out.jsonl"))
+    });
+    assert!(matches!(report.stop, Some(StopReason::Cancelled)));
+    let summary = report.summary;
+    assert_eq!((summary.calls, summary.total), (10, 10));
+    assert_eq!((summary.completed, summary.failed), (2, 1));
+    assert_eq!((summary.pending, results.len()), (7, 3));
+}
+
+#[test]
+fn lines_before_a_bad_one_of_a_stream_are_all_accounted_for() {
+    for good in 0..12 {
+        let (report, results, calls) = ends(move || {
+            let folder = Folder::new();
+            let text: String = (0..good)
+                .map(|i| format!("{{\"prompt\":\"p{i}\"}}\n"))
+                .chain(["{\"prompt\":7}\n{\"prompt\":\"after\"}\n".to_owned()])
+                .collect();
+            let calls = Arc::new(AtomicUsize::new(0));
+            let count = calls.clone();
+            let client = client_fn(move |_: &Request, _: &Context| {
+                count.fetch_add(1, Ordering::SeqCst);
+                Ok(Response::new("own", "x"))
+            });
+            let output = folder.path("out.jsonl");
+            let report = run(stream(&text), output, &Context::new(), client);
+            let results = folder.results("out.jsonl");
+            (report, results, calls.load(Ordering::SeqCst))
+        });
+        assert!(matches!(report.stop, Some(StopReason::Fatal(_))));
+        let summary = report.summary;
+        assert_eq!(summary.completed, calls as u64);
+        assert_eq!(results.len(), calls);
+        assert_eq!((summary.total, summary.failed), (good, 0));
+        assert_eq!(summary.pending, good - summary.completed);
+    }
+}
+
+#[test]
+fn an_absurd_concurrency_of_a_file_run_is_refused_before_anything_is_touched() {
+    let torn = "{\"id\":\"a\",\"succ";
+    for calls in [0, 10_001, usize::MAX] {
+        let folder = Folder::new();
+        folder.prompts(3);
+        folder.write("out.jsonl", torn);
+        for prompts in [folder.open(), stream(&lines(3))] {
+            let output = Output::file(folder.path("out.jsonl"));
+            let run = FileRun::prepare(prompts, output, FileRunOptions::new()).unwrap();
+            let error = run.concurrency(calls).run(Extract).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Invalid);
+            assert!(error.message().contains("from 1 to 10000"), "{error}");
+            assert_eq!(folder.read("out.jsonl"), torn.as_bytes());
+        }
+    }
+}
+
+#[test]
+fn a_dry_run_makes_and_mends_nothing() {
+    let folder = Folder::new();
+    folder.prompts(3);
+    let prepare = |name: &str| {
+        let options = FileRunOptions::new().dry_run(true).ordered(true);
+        let output = Output::file(folder.path(name));
+        FileRun::prepare(folder.open(), output, options).unwrap()
+    };
+    let dry = prepare("new.jsonl");
+    assert_eq!(dry.plan().to_send, Some(3));
+    let error = dry.run(Extract).unwrap_err();
+    assert!(error.message().contains("dry run"), "{error}");
+    assert!(!folder.path("new.jsonl").exists());
+    let torn = "{\"id\":\"a\",\"succ";
+    folder.write("torn.jsonl", torn);
+    assert_eq!(prepare("torn.jsonl").plan().to_send, Some(3));
+    assert_eq!(folder.read("torn.jsonl"), torn.as_bytes());
+}
+
+#[test]
+fn an_extra_field_that_has_a_place_of_its_own_is_a_fault_of_the_input() {
+    let folder = Folder::new();
+    for (name, value) in [
+        ("model", "\"m\""),
+        ("messages", "[]"),
+        ("max_tokens", "5"),
+        ("max_completion_tokens", "5"),
+        ("temperature", "1"),
+        ("top_p", "1"),
+        ("stop", "\"x\""),
+        ("seed", "1"),
+        ("response_format", "{\"type\":\"text\"}"),
+        ("n", "1"),
+        ("stream", "true"),
+        ("stream_options", "{}"),
+    ] {
+        let line = format!("{{\"prompt\":\"a\",\"extra\":{{\"{name}\":{value}}}}}\n");
+        folder.write("in.jsonl", line);
+        let Err(error) = open(folder.path("in.jsonl")) else {
+            panic!("{name} passed");
+        };
+        let found = format!("\"{name}\" inside \"extra\"");
+        assert!(error.message().contains(&found), "{error}");
+    }
+    folder.write("in.jsonl", "{\"prompt\":\"a\",\"extra\":{\"top_k\":5}}\n");
+    assert!(open(folder.path("in.jsonl")).is_ok());
+}
