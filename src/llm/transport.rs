@@ -301,6 +301,9 @@ fn proxy_for(url: &str, env: impl Fn(&str) -> Option<String>) -> Option<ureq::Pr
     builder.build().ok()
 }
 
+/// The sockets under a connection, to be shut down from another thread.
+type Sockets = Arc<[Weak<dyn ShutdownHandle>]>;
+
 /// What is found out about one call while ureq makes it.
 #[derive(Default)]
 struct Call {
@@ -309,13 +312,13 @@ struct Call {
     /// The request had gone out whole: the call had begun to wait for the reply.
     awaited: AtomicBool,
     aborted: AtomicBool,
-    sockets: Mutex<Vec<Weak<dyn ShutdownHandle>>>,
+    sockets: Mutex<Sockets>,
 }
 
 impl Call {
-    fn attach(&self, sockets: &[Weak<dyn ShutdownHandle>]) {
+    fn attach(&self, sockets: &Sockets) {
         let mut own = self.sockets.lock();
-        *own = sockets.to_vec();
+        own.clone_from(sockets);
         if self.aborted.load(Ordering::SeqCst) {
             shut_down(&own);
         }
@@ -329,7 +332,7 @@ impl Call {
     }
 
     fn let_go(&self) {
-        self.sockets.lock().clear();
+        *self.sockets.lock() = Sockets::default();
     }
 }
 
@@ -393,7 +396,7 @@ impl Connector<()> for Tracking {
                 Arc::new(move |socket: Weak<dyn ShutdownHandle>| {
                     sockets.lock().push(socket.clone());
                     // A handshake may hang too, so the call learns of its socket at once.
-                    with_current(|call| call.attach(std::slice::from_ref(&socket)));
+                    with_current(|call| call.attach(&Arc::from([socket.clone()])));
                     register(socket)
                 })
             },
@@ -404,14 +407,14 @@ impl Connector<()> for Tracking {
             call.connected.store(false, Ordering::SeqCst);
             call.awaited.store(false, Ordering::SeqCst);
         });
-        let sockets = sockets.lock().clone();
+        let sockets = sockets.lock().drain(..).collect();
         Ok(inner?.map(|inner| Tracked { inner, sockets }))
     }
 }
 
 struct Tracked {
     inner: Box<dyn Wire>,
-    sockets: Vec<Weak<dyn ShutdownHandle>>,
+    sockets: Sockets,
 }
 
 impl fmt::Debug for Tracked {

@@ -99,8 +99,11 @@ fn batch(mut line: Map<String, Value>) -> Result<Said, Fault> {
 
 fn short(mut line: Map<String, Value>) -> Result<Said, Fault> {
     const OWN: [&str; 6] = ["id", "custom_id", "prompt", "messages", "system", "extra"];
-    let accepted: Vec<&str> = OWN.into_iter().chain(fields::NAMES).collect();
-    known(&line, &accepted)?;
+    let accepted = |name: &str| OWN.contains(&name) || fields::NAMES.contains(&name);
+    if !line.keys().all(|name| accepted(name)) {
+        let accepted: Vec<&str> = OWN.into_iter().chain(fields::NAMES).collect();
+        known(&line, &accepted)?;
+    }
     let mut request = match (line.remove("prompt"), line.remove("messages")) {
         (Some(Value::String(text)), None) => prompt(text)?,
         (Some(other), None) => return Err(Fault::field("prompt", &other, "a string")),

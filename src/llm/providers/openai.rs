@@ -6,9 +6,10 @@
 
 use std::time::{Duration, SystemTime};
 
-use serde::Deserialize;
 use serde::ser::{SerializeMap, Serializer};
+use serde::{Deserialize, Deserializer};
 use serde_json::Value;
+use serde_json::value::RawValue;
 
 use crate::base::error::{Error, ErrorKind, Sent};
 use crate::base::hints::{RateHints, Window};
@@ -140,10 +141,11 @@ struct MessageBody<'a> {
 }
 
 #[derive(Deserialize)]
-struct Reply {
+struct Reply<'b> {
     model: Option<Value>,
     choices: Option<Vec<Choice>>,
-    usage: Option<Value>,
+    #[serde(borrow)]
+    usage: Option<&'b RawValue>,
     error: Option<Value>,
 }
 
@@ -184,7 +186,7 @@ fn malformed(what: impl std::fmt::Display, body: &[u8]) -> Error {
 }
 
 fn decode_success(vendor: &Vendor, body: &[u8]) -> Result<Response, Error> {
-    let reply: Reply = serde_json::from_slice(body).map_err(|e| malformed(e, body))?;
+    let reply: Reply<'_> = serde_json::from_slice(body).map_err(|e| malformed(e, body))?;
     let Some(choice) = reply.choices.and_then(|choices| choices.into_iter().next()) else {
         // Some gateways answer 200 and put the failure inside.
         return Err(match &reply.error {
@@ -244,8 +246,9 @@ fn decode_success(vendor: &Vendor, body: &[u8]) -> Result<Response, Error> {
     let mut response = Response::new(vendor.name, text);
     response.finish_reason = finish_reason;
     response.model = Some(word(reply.model.as_ref())).filter(|model| !model.is_empty());
-    response.usage = reply.usage.as_ref().and_then(usage);
-    response.cost_usd = reply.usage.as_ref().and_then(stated_cost);
+    let counts = Counts::read(reply.usage);
+    response.usage = counts.usage();
+    response.cost_usd = counts.cost_usd();
     Ok(response)
 }
 
@@ -262,30 +265,69 @@ fn text_of(content: Option<Value>) -> String {
     }
 }
 
-fn usage(value: &Value) -> Option<Usage> {
-    let count = |path: &str| value.pointer(path).and_then(Value::as_u64);
-    let input_tokens = count("/prompt_tokens")?;
-    let completion = count("/completion_tokens").unwrap_or(0);
-    let reasoning_tokens = count("/completion_tokens_details/reasoning_tokens").unwrap_or(0);
-    // xAI leaves reasoning out of the completion but counts it in the total.
-    let apart = count("/total_tokens") == Some(input_tokens + completion + reasoning_tokens);
-    Some(Usage {
-        input_tokens,
-        cached_input_tokens: count("/prompt_tokens_details/cached_tokens")
-            .or_else(|| count("/num_cached_tokens"))
-            .unwrap_or(0),
-        output_tokens: if apart {
-            completion + reasoning_tokens
-        } else {
-            completion
-        },
-        reasoning_tokens,
-    })
+/// Token counts as the dialect has them; what is no number counts as absent.
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Counts {
+    #[serde(deserialize_with = "count")]
+    prompt_tokens: Option<u64>,
+    #[serde(deserialize_with = "count")]
+    completion_tokens: Option<u64>,
+    #[serde(deserialize_with = "count")]
+    total_tokens: Option<u64>,
+    #[serde(deserialize_with = "count")]
+    num_cached_tokens: Option<u64>,
+    #[serde(deserialize_with = "count")]
+    cost_in_usd_ticks: Option<u64>,
+    prompt_tokens_details: Option<Details>,
+    completion_tokens_details: Option<Details>,
 }
 
-/// xAI states the price of a call in ticks of 1e-10 dollars.
-fn stated_cost(usage: &Value) -> Option<f64> {
-    Some(usage.get("cost_in_usd_ticks")?.as_u64()? as f64 * 1e-10)
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Details {
+    #[serde(deserialize_with = "count")]
+    cached_tokens: Option<u64>,
+    #[serde(deserialize_with = "count")]
+    reasoning_tokens: Option<u64>,
+}
+
+fn count<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u64>, D::Error> {
+    Ok(Value::deserialize(deserializer)?.as_u64())
+}
+
+impl Counts {
+    /// Read apart from the answer: a strange usage must not cost it.
+    fn read(raw: Option<&RawValue>) -> Self {
+        raw.and_then(|raw| serde_json::from_str(raw.get()).ok())
+            .unwrap_or_default()
+    }
+
+    fn usage(&self) -> Option<Usage> {
+        let input_tokens = self.prompt_tokens?;
+        let completion = self.completion_tokens.unwrap_or(0);
+        let details = self.completion_tokens_details.as_ref();
+        let reasoning_tokens = details.and_then(|d| d.reasoning_tokens).unwrap_or(0);
+        // xAI leaves reasoning out of the completion but counts it in the total.
+        let apart = self.total_tokens == Some(input_tokens + completion + reasoning_tokens);
+        let details = self.prompt_tokens_details.as_ref();
+        let cached = details.and_then(|d| d.cached_tokens);
+        Some(Usage {
+            input_tokens,
+            cached_input_tokens: cached.or(self.num_cached_tokens).unwrap_or(0),
+            output_tokens: if apart {
+                completion + reasoning_tokens
+            } else {
+                completion
+            },
+            reasoning_tokens,
+        })
+    }
+
+    /// xAI states the price of a call in ticks of 1e-10 dollars.
+    fn cost_usd(&self) -> Option<f64> {
+        Some(self.cost_in_usd_ticks? as f64 * 1e-10)
+    }
 }
 
 /// What an error body says, whichever of the known shapes it has.
