@@ -1,5 +1,6 @@
 //! Outcomes as result lines: rendered by the thread that made the call, appended in groups.
 
+use std::borrow::Cow;
 use std::sync::OnceLock;
 use std::time::Duration;
 
@@ -127,12 +128,14 @@ pub(crate) struct LineSink<'r> {
 }
 
 impl LineSink<'_> {
-    /// The line of an end; `None` for what was not sent.
-    fn line<T: Identified>(&self, end: &Settled<T, Line>, now: Time) -> Option<Vec<u8>> {
+    /// The line of an end; none for what was not sent.
+    fn line<'e, T: Identified>(&self, end: &'e Settled<T, Line>, now: Time) -> Cow<'e, [u8]> {
         match end {
-            Settled::Final(_, Ok(line)) => Some(line.bytes.clone()),
-            Settled::Final(ticket, Err(error)) => self.failure(ticket, error, now),
-            Settled::Unsent(..) | Settled::Later(..) => None,
+            Settled::Final(_, Ok(line)) => Cow::Borrowed(&line.bytes),
+            Settled::Final(ticket, Err(error)) => {
+                Cow::Owned(self.failure(ticket, error, now).unwrap_or_default())
+            }
+            Settled::Unsent(..) | Settled::Later(..) => Cow::Borrowed(&[]),
         }
     }
 
@@ -160,7 +163,8 @@ impl LineSink<'_> {
         lost: &[Settled<T, Line>],
         now: Time,
     ) -> Vec<Vec<u8>> {
-        lost.iter().filter_map(|end| self.line(end, now)).collect()
+        let lines = lost.iter().map(|end| self.line(end, now).into_owned());
+        lines.filter(|line| !line.is_empty()).collect()
     }
 
     fn note<T: Identified>(&mut self, end: &Settled<T, Line>, tally: &mut Tally) {
@@ -180,46 +184,26 @@ impl<T: Identified> Sink<T> for LineSink<'_> {
         tally: &mut Tally,
         now: Time,
     ) -> Result<(), Error> {
+        if let Target::Caller(lines) = &self.target {
+            let lines = lines.clone();
+            for end in ends.drain(..) {
+                self.note(&end, tally);
+                // Every outcome holds a permit, and the channel has room for all of them.
+                let _ = lines.try_send(self.line(&end, now).into_owned());
+            }
+            return Ok(());
+        }
         let mut buffer = std::mem::take(&mut self.buffer);
         buffer.clear();
         for end in ends.iter() {
-            match end {
-                Settled::Final(_, Ok(line)) => buffer.extend_from_slice(&line.bytes),
-                Settled::Final(ticket, Err(error)) => {
-                    buffer.extend(self.failure(ticket, error, now).into_iter().flatten());
-                }
-                Settled::Unsent(..) | Settled::Later(..) => {}
-            }
+            buffer.extend_from_slice(&self.line(end, now));
         }
-        match &mut self.target {
-            Target::File(file) => {
-                let written = file.append(&buffer);
-                self.buffer = buffer;
-                if let Err(error) = written {
-                    let path = match &self.target {
-                        Target::File(file) => file.path().display().to_string(),
-                        Target::Caller(_) => String::new(),
-                    };
-                    return Err(Error::new(
-                        ErrorKind::Transient,
-                        format!("cannot write {path}: {error}; nothing new is sent until it works"),
-                    ));
-                }
-                for end in ends.drain(..) {
-                    self.note(&end, tally);
-                }
-            }
-            Target::Caller(_) => {
-                self.buffer = buffer;
-                for end in ends.drain(..) {
-                    self.note(&end, tally);
-                    let line = self.line(&end, now).unwrap_or_default();
-                    if let Target::Caller(lines) = &self.target {
-                        // Every outcome holds a permit, and the channel has room for all of them.
-                        let _ = lines.try_send(line);
-                    }
-                }
-            }
+        if let Target::File(file) = &mut self.target {
+            file.append(&buffer)?;
+        }
+        self.buffer = buffer;
+        for end in ends.drain(..) {
+            self.note(&end, tally);
         }
         Ok(())
     }

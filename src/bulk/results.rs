@@ -148,7 +148,17 @@ impl ResultsFile {
     }
 
     /// Appends whole lines. After an error nothing of them is in the file.
-    pub(crate) fn append(&mut self, lines: &[u8]) -> io::Result<()> {
+    pub(crate) fn append(&mut self, lines: &[u8]) -> Result<(), Error> {
+        self.append_io(lines).map_err(|error| {
+            let path = self.path.display();
+            Error::new(
+                ErrorKind::Transient,
+                format!("cannot write {path}: {error}; nothing new is sent until it works"),
+            )
+        })
+    }
+
+    fn append_io(&mut self, lines: &[u8]) -> io::Result<()> {
         if self.dirty {
             self.file.set_len(self.len)?;
             self.dirty = false;
@@ -170,11 +180,7 @@ impl ResultsFile {
         }
     }
 
-    pub(crate) fn path(&self) -> &Path {
-        &self.path
-    }
-
-    /// Rewrites the file with the lines that `keep` places, in its order, and without the others:
+    /// Rewrites the file with the lines at these places, in this order, and without the others:
     /// a temporary file, its lock, sync, rename.
     pub(crate) fn rewrite(&mut self, order: impl Iterator<Item = u64>) -> Result<(), Error> {
         let path = self.path.clone();
