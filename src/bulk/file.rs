@@ -317,7 +317,7 @@ fn prepare_file(
                 if found != super::input::Match::Unknown {
                     matched += 1;
                 }
-                if found == super::input::Match::Done {
+                if line.success && found != super::input::Match::Unknown {
                     remember(models, line.model);
                 }
             })?;

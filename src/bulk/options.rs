@@ -65,7 +65,7 @@ pub struct Plan {
     pub foreign: u64,
     /// Items to send; `None` for a stream.
     pub to_send: Option<u64>,
-    /// Models that answered the finished items, in their providers' words.
+    /// Models that answered items of this input in earlier runs, in their providers' words.
     pub models_before: Vec<String>,
     /// Whether the output can be resumed from.
     pub resumable: bool,

@@ -81,6 +81,16 @@ fn run(args: &RunArgs) -> Result<Exit, Refusal> {
         say(summary::plan_line(&plan, total));
     }
 
+    let fallen = chosen
+        .as_ref()
+        .is_ok_and(|chosen| matches!(chosen.extract, Some(Extracting::NothingElse(_))));
+    if fallen && plan.changed > 0 && plan.models_before.iter().any(|model| model != "extract") {
+        return Err(Refusal::could_not_run(format!(
+            "no model can be asked, and extract would replace answers of {}: name a provider",
+            plan.models_before.join(", ")
+        )));
+    }
+
     let nothing_to_do = plan.to_send == Some(0);
     let (route, concurrency) = if nothing_to_do {
         if unnamed != Some(0) {

@@ -15,6 +15,8 @@ mod cli;
 #[cfg(all(feature = "cli", feature = "simulate"))]
 mod cli_disk;
 #[cfg(all(feature = "cli", feature = "simulate"))]
+mod cli_first;
+#[cfg(all(feature = "cli", feature = "simulate"))]
 mod cli_input;
 #[cfg(all(feature = "cli", feature = "simulate"))]
 mod cli_kill;

@@ -1,0 +1,92 @@
+//! What a first-time user runs into: placeholder answers, wrong addresses, half a configuration.
+
+use std::io::{Read, Write};
+use std::net::TcpListener;
+
+use super::common::{Desk, Running, all_ids, good};
+
+#[test]
+fn placeholder_answers_give_way_to_a_models() {
+    let (desk, sim) = (Desk::new(), good());
+    desk.prompts("in.jsonl", 10);
+    desk.plain("run in.jsonl -o out.jsonl --provider extract")
+        .expect(0);
+    desk.plain("run in.jsonl -o out.jsonl --provider extract")
+        .expect(0)
+        .says("nothing to send");
+    desk.run(&sim, "in.jsonl -o out.jsonl").expect(0);
+    assert_eq!(sim.stats().calls, 10);
+    assert_eq!(desk.ids("out.jsonl"), all_ids(10));
+    let lines = desk.results("out.jsonl");
+    assert!(lines.iter().all(|line| line["provider"] == "local"));
+
+    // The other way round nothing paid is thrown away for want of a provider.
+    let before = desk.read("out.jsonl");
+    let mut command = desk.command(["run", "in.jsonl", "-o", "out.jsonl"]);
+    command.env("LOCAL_LLM_BASE_URL", "http://127.0.0.1:9");
+    let ended = Running::start(&mut command).wait().expect(1);
+    ended.says("extract would replace answers of sim-1");
+    assert_eq!(desk.read("out.jsonl"), before);
+}
+
+#[test]
+fn a_wrong_path_stops_early_and_says_why() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}/v1", listener.local_addr().unwrap());
+    std::thread::spawn(move || {
+        for stream in listener.incoming().flatten() {
+            std::thread::spawn(move || {
+                let mut stream = stream;
+                let mut buffer = [0; 4096];
+                while stream.read(&mut buffer).is_ok_and(|n| n > 0) {
+                    let reply = b"HTTP/1.1 404 No\r\ncontent-length: 6\r\n\r\n<html>";
+                    if stream.write_all(reply).is_err() {
+                        return;
+                    }
+                }
+            });
+        }
+    });
+    let desk = Desk::new();
+    desk.prompts("in.jsonl", 300);
+    let mut command = desk.command(["run", "in.jsonl", "-o", "out.jsonl", "-j", "4"]);
+    command
+        .args(["--provider", "openai", "--model", "m", "--base-url", &url])
+        .env("OPENAI_API_KEY", "sk-first-0123456789");
+    let ended = Running::start(&mut command).wait().expect(4);
+    ended.says("no such address; is the base URL right?");
+    let tried = desk.results("out.jsonl").len();
+    assert!(tried <= 12, "{tried} items were sent to a wrong address");
+}
+
+#[test]
+fn a_key_without_a_model_is_mentioned_even_when_quiet_is_asked_for() {
+    let desk = Desk::new();
+    desk.prompts("in.jsonl", 2);
+    let mut command = desk.command(["run", "in.jsonl", "-o", "out.jsonl", "--quiet"]);
+    command
+        .env("OPENAI_API_KEY", "sk-first-0123456789")
+        .env("LOCAL_LLM_BASE_URL", "http://127.0.0.1:9");
+    let ended = Running::start(&mut command).wait().expect(0);
+    ended
+        .says("not openai: a key is set, but no model is named")
+        .says("extract is no model");
+}
+
+#[test]
+fn a_dry_run_tells_its_plan_as_json() {
+    let (desk, sim) = (Desk::new(), good());
+    desk.prompts("in.jsonl", 10);
+    desk.run(&sim, "in.jsonl -o out.jsonl --max-items 4")
+        .expect(0);
+    let ended = desk
+        .run(&sim, "in.jsonl -o out.jsonl --dry-run --json")
+        .expect(0);
+    let plan: serde_json::Value = serde_json::from_str(&ended.stdout).unwrap();
+    assert_eq!(
+        (&plan["to_send"], &plan["finished_before"]),
+        (&6.into(), &4.into())
+    );
+    assert!(plan["estimated_input_tokens"].as_u64().unwrap() > 0);
+    assert_eq!(sim.stats().calls, 4);
+}
