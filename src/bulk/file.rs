@@ -235,9 +235,10 @@ fn file_runner<'r>(
 }
 
 fn compact_file(file: &mut ResultsFile, index: Arc<FileIndex>, ordered: bool) -> Result<(), Error> {
-    let Some(index) = Arc::into_inner(index) else {
-        return Ok(());
-    };
+    // The run is over and its threads are joined, so this is the last reference; if it ever were
+    // not, an output left out of order must not pass for one in order.
+    let index = Arc::into_inner(index)
+        .ok_or_else(|| Error::new(ErrorKind::Invalid, "the input's index is still in use"))?;
     let positions = index.into_positions();
     let nowhere = u64::MAX;
     let mut last = vec![nowhere; positions.len()];

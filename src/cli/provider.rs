@@ -5,6 +5,7 @@ use std::time::Duration;
 use batchwright::{Client, LlmConfig, Plan, ProviderStatus, inspect, survey};
 
 use super::args::RunArgs;
+use super::display;
 use super::exit::Refusal;
 use super::values::{calls, or_env, some_seconds};
 
@@ -18,15 +19,43 @@ pub struct Chosen {
     /// Whether a provider's allowance is worth sharing with other runs; a local server has none.
     pub shares_limits: bool,
     /// No model at all; by choice, or since nothing else was found.
-    pub extract: Option<Extracting>,
+    extract: Option<Extracting>,
 }
 
 /// Why `extract` answers.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Extracting {
+enum Extracting {
     Named,
     /// With what was set up halfway, for whoever meant something else.
     NothingElse(Vec<String>),
+}
+
+const NO_MODEL: &str = "extract is no model: each answer is the first 300 characters of its text";
+
+impl Chosen {
+    /// False when `extract` comes first.
+    pub fn asks_a_model(&self) -> bool {
+        self.extract.is_none()
+    }
+
+    /// True when `extract` answers since no model can be asked.
+    pub fn fell_to_extract(&self) -> bool {
+        matches!(self.extract, Some(Extracting::NothingElse(_)))
+    }
+
+    /// Says that no model answers; who asked for quiet may have meant something else, and hears
+    /// it too.
+    pub fn warn_of_extract(&self, quiet: bool) {
+        match &self.extract {
+            Some(Extracting::NothingElse(halfway)) => {
+                let unheard = halfway.iter().filter(|_| quiet);
+                unheard.for_each(|line| display::say(line));
+                display::say(NO_MODEL);
+            }
+            Some(Extracting::Named) if !quiet => display::say(NO_MODEL),
+            Some(Extracting::Named) | None => {}
+        }
+    }
 }
 
 /// Takes the provider that was named, else the first usable one. `unnamed` counts the requests

@@ -13,12 +13,10 @@ use super::args::{OnError, RunArgs};
 use super::data_dir::data_dir;
 use super::display::{self, Display};
 use super::exit::{Exit, Refusal};
-use super::provider::{self, Chosen, Extracting};
+use super::provider::{self, Chosen};
 use super::signals::Signals;
 use super::summary;
 use super::values::{at_least_one, or_env, per_minute};
-
-const NO_MODEL: &str = "extract is no model: each answer is the first 300 characters of its text";
 
 pub fn execute(args: &RunArgs) -> Exit {
     display::start_log(&args.show);
@@ -61,7 +59,7 @@ fn run(args: &RunArgs) -> Result<Exit, Refusal> {
         }
         chosen => chosen,
     };
-    let models = chosen.as_ref().is_ok_and(|chosen| chosen.extract.is_none());
+    let models = chosen.as_ref().is_ok_and(Chosen::asks_a_model);
     let options = FileRunOptions::new()
         .redo_extracts(models)
         .keep_failed(args.keep_failed)
@@ -81,9 +79,7 @@ fn run(args: &RunArgs) -> Result<Exit, Refusal> {
         say(summary::plan_line(&plan, total));
     }
 
-    let fallen = chosen
-        .as_ref()
-        .is_ok_and(|chosen| matches!(chosen.extract, Some(Extracting::NothingElse(_))));
+    let fallen = chosen.as_ref().is_ok_and(Chosen::fell_to_extract);
     if fallen && plan.changed > 0 && plan.models_before.iter().any(|model| model != "extract") {
         return Err(Refusal::could_not_run(format!(
             "no model can be asked, and extract would replace answers of {}: name a provider",
@@ -98,37 +94,15 @@ fn run(args: &RunArgs) -> Result<Exit, Refusal> {
         }
         (Route::new(Extract), 1)
     } else {
-        let Chosen {
-            client,
-            concurrency,
-            fallbacks,
-            default_model,
-            shares_limits,
-            extract,
-        } = chosen?;
+        let chosen = chosen?;
         notes.into_inner().into_iter().for_each(&say);
-        match extract {
-            // Said even to those who asked for quiet: they may have meant something else.
-            Some(Extracting::NothingElse(halfway)) => {
-                if args.show.quiet {
-                    halfway.iter().for_each(|line| display::say(line));
-                }
-                display::say(NO_MODEL);
-            }
-            Some(Extracting::Named) => say(NO_MODEL.to_owned()),
-            None => {}
-        }
+        chosen.warn_of_extract(args.show.quiet);
         if unnamed != Some(0) {
-            provider::note_changed_default(&plan, default_model.as_deref(), &say);
+            let default = chosen.default_model.as_deref();
+            provider::note_changed_default(&plan, default, &say);
         }
-        let mut route = Route::limited(client, limits);
-        let folder = data_dir(args.pace.data_dir.as_deref());
-        if let Some(folder) = folder.filter(|_| shares_limits && !args.dry_run) {
-            route = route.share_limits(&folder.join("quotas"));
-        }
-        for fallback in fallbacks {
-            route = route.then(fallback, Limits::default());
-        }
+        let concurrency = chosen.concurrency;
+        let route = route(args, chosen, limits);
         (route, concurrency)
     };
     if args.dry_run {
@@ -166,6 +140,18 @@ fn run(args: &RunArgs) -> Result<Exit, Refusal> {
         display::error(&format!("stopped: {stop}"));
     }
     Ok(exit)
+}
+
+fn route(args: &RunArgs, chosen: Chosen, limits: Limits) -> Route<'static> {
+    let mut route = Route::limited(chosen.client, limits);
+    let folder = data_dir(args.pace.data_dir.as_deref());
+    if let Some(folder) = folder.filter(|_| chosen.shares_limits && !args.dry_run) {
+        route = route.share_limits(&folder.join("quotas"));
+    }
+    for fallback in chosen.fallbacks {
+        route = route.then(fallback, Limits::default());
+    }
+    route
 }
 
 fn policy(on_error: OnError) -> ErrorPolicy {

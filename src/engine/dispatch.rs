@@ -380,7 +380,6 @@ impl<W: Work> Dispatcher<W> {
                 let tries = &mut ticket.tries;
                 if tries.in_doubt {
                     tries.in_doubt = false;
-                    tries.unsure = tries.unsure.saturating_add(1);
                     self.counters.possibly_paid_twice += 1;
                 }
                 if tries.calls > 0 {

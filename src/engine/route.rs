@@ -72,8 +72,6 @@ pub struct Tries {
     pub attempt: u8,
     /// Calls made in all.
     pub calls: u16,
-    /// Calls that were repeated although they may have been carried out and paid for.
-    pub unsure: u16,
     /// Malformed replies so far.
     pub malformed: u8,
     /// Time-outs after sending so far.
