@@ -79,7 +79,7 @@ pub use llm::providers::config::{Client, LlmConfig};
 pub use llm::providers::extract::{EXTRACT_CHARS, Extract};
 pub use llm::providers::survey::{ProviderStatus, inspect, survey};
 pub use llm::request::{Message, Params, Request, ResponseFormat, Role};
-pub use llm::response::{FinishReason, Outcome, Response};
+pub use llm::response::{Earlier, FinishReason, Outcome, Response};
 pub use llm::route::Route;
 pub use llm::transport::{Headers, HttpReply, HttpRequest, HttpTransport, Transport};
 pub use observe::progress::{Phase, Progress, ProgressNotifier};

@@ -13,7 +13,7 @@ use crate::engine::route::Tries;
 use crate::engine::run::Reply;
 use crate::engine::work::{Settled, Ticket};
 use crate::llm::request::Request;
-use crate::llm::response::{Outcome, Response};
+use crate::llm::response::{Earlier, Outcome, Response};
 use crate::llm::route::{Route, latency};
 use crate::observe::tally::{Measure, Tally};
 
@@ -73,7 +73,8 @@ pub(crate) fn call_for_line(
         tries.calls = tries.calls.saturating_add(1);
         let measure = measure(&answered);
         let spent = latency(tries.first, route.clock_ref().now());
-        let bytes = render(named, None, &tries, spent, Ok(answered.response))?;
+        let earlier = route.earlier(tries.trail, request);
+        let bytes = render(named, None, earlier, &tries, spent, Ok(answered.response))?;
         Ok(Line { bytes, measure })
     });
     Reply {
@@ -87,6 +88,7 @@ pub(crate) fn call_for_line(
 fn render(
     named: &Named,
     provider: Option<String>,
+    earlier: Vec<Earlier>,
     tries: &Tries,
     latency: Duration,
     result: Result<Response, Error>,
@@ -98,6 +100,7 @@ fn render(
         latency,
         provider,
         model: named.model.clone(),
+        earlier,
         request_hash: Some(named.request_hash.clone()),
     };
     let mut bytes = serde_json::to_vec(&outcome).map_err(|e| {
@@ -152,9 +155,11 @@ impl LineSink<'_> {
         };
         let (provider, model) = self.route.asked(ticket.tries.step, &request);
         named.model = model;
+        let earlier = self.route.earlier(ticket.tries.trail, &request);
         let spent = latency(ticket.tries.first, now);
         let failed = Err(error.clone());
-        render(&named, Some(provider), &ticket.tries, spent, failed).ok()
+        let tries = &ticket.tries;
+        render(&named, Some(provider), earlier, tries, spent, failed).ok()
     }
 
     /// The lines of outcomes that could not be written.

@@ -31,6 +31,7 @@ pub(super) fn outcome(
         latency: latency(tries.first, now),
         provider: Some(provider),
         model,
+        earlier: route.earlier(tries.trail, request),
         request_hash: None,
         result: result.map(|answered| answered.response),
     }

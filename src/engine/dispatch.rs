@@ -14,6 +14,7 @@ use crate::base::hints::RateHints;
 
 use super::limit::{Ended, Gate, Limiter, Permit};
 use super::route::{self, Next, RetryPolicy};
+use super::trail::Trails;
 use super::work::{Gates, Settled, Take, Ticket, Work};
 
 /// What a failed item means for the others.
@@ -183,6 +184,7 @@ const SETTLE_AGAIN: Duration = Duration::from_secs(1);
 pub(crate) struct Options {
     pub concurrency: usize,
     pub retry: RetryPolicy,
+    pub trails: Arc<Trails>,
     pub on_error: ErrorPolicy,
     pub deadline: Option<Time>,
     pub seed: u64,
@@ -351,7 +353,7 @@ impl<W: Work> Dispatcher<W> {
     fn admit(&mut self, mut ticket: Ticket<W::Task>, now: Time, start: &mut Vec<Flight<W::Task>>) {
         let step = ticket.tries.step;
         match self.gates.live_step(&ticket.class, step) {
-            Some(live) => (step..live).for_each(|_| ticket.tries.next_step()),
+            Some(live) => self.pass_by(&mut ticket, live),
             None => {
                 let dead = self.gates.dead(ticket.quota(), step);
                 let kind = dead.map_or(ErrorKind::Cancelled, Error::kind);
@@ -459,6 +461,18 @@ impl<W: Work> Dispatcher<W> {
         self.follow(ticket, error, now);
     }
 
+    /// Moves on to a step past others that are not called any more.
+    fn pass_by(&self, ticket: &mut Ticket<W::Task>, live: u8) {
+        while ticket.tries.step < live {
+            let step = ticket.tries.step;
+            if let Some(error) = self.gates.dead(ticket.quota(), step) {
+                let tries = &mut ticket.tries;
+                tries.trail = self.options.trails.add(tries.trail, step, error);
+            }
+            ticket.tries.next_step();
+        }
+    }
+
     /// Carries out the route's decision about a failure.
     fn follow(&mut self, mut ticket: Ticket<W::Task>, error: Error, now: Time) {
         let next_live = self.gates.live_step(&ticket.class, ticket.tries.step + 1);
@@ -481,9 +495,10 @@ impl<W: Work> Dispatcher<W> {
             }
             (Next::FallBack, Some(step)) => {
                 log::info!("{}, on to the next provider: {error}", error.kind());
-                while ticket.tries.step < step {
-                    ticket.tries.next_step();
-                }
+                let tries = &mut ticket.tries;
+                tries.trail = self.options.trails.add(tries.trail, tries.step, &error);
+                tries.next_step();
+                self.pass_by(&mut ticket, step);
                 self.later(ticket, now);
             }
             _ => {
@@ -518,6 +533,7 @@ impl<W: Work> Dispatcher<W> {
 
     /// A provider that failed critically is not called again, nor a model it does not know.
     fn bury(&mut self, ticket: &Ticket<W::Task>, error: &Error) {
+        let news = self.gates.dead(ticket.quota(), ticket.tries.step).is_none();
         if error.kind() == ErrorKind::UnknownModel {
             self.gates.bury_quota(ticket.quota(), error);
         } else if self
@@ -525,6 +541,13 @@ impl<W: Work> Dispatcher<W> {
             .bury_step(&ticket.class, ticket.tries.step, error)
         {
             self.stop_for(StopReason::Critical(error.clone()));
+        }
+        if news && self.gates.live_step(&ticket.class, 0).is_some() {
+            let whom = match error.kind() {
+                ErrorKind::UnknownModel => "the model",
+                _ => "the provider",
+            };
+            log::warn!("{whom} is not asked again in this run: {error}");
         }
     }
 

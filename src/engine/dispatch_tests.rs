@@ -90,6 +90,7 @@ fn starts(tokens: Vec<u32>, limits: Limits, concurrency: usize) -> Vec<usize> {
         waiting: Waiting::default(),
     };
     let options = Options {
+        trails: Arc::default(),
         concurrency,
         retry: RetryPolicy::default(),
         on_error: ErrorPolicy::default(),

@@ -10,6 +10,7 @@ pub mod limit;
 pub mod route;
 pub(crate) mod run;
 mod shared;
+pub(crate) mod trail;
 pub(crate) mod waiting;
 pub(crate) mod work;
 

@@ -8,6 +8,8 @@ use std::time::Duration;
 use crate::base::clock::Time;
 use crate::base::error::{Error, ErrorKind, Sent};
 
+use super::trail::Trail;
+
 /// How often and how patiently failed calls are tried again.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct RetryPolicy {
@@ -78,6 +80,8 @@ pub struct Tries {
     pub timeouts: u8,
     /// The last call may have been carried out although no usable reply came.
     pub in_doubt: bool,
+    /// Why it left earlier steps.
+    pub trail: Trail,
     /// When its first call started.
     pub first: Option<Time>,
 }

@@ -127,6 +127,7 @@ impl Scene {
             .chance(15)
             .then(|| Time::ZERO.after(Duration::from_millis(random.below(20_000))));
         let options = Options {
+            trails: Arc::default(),
             concurrency: permits,
             retry: RetryPolicy::default().max_retries(max_retries),
             on_error: policy,

@@ -89,6 +89,19 @@ impl Response {
     }
 }
 
+/// A provider that an item has left behind.
+#[derive(Debug, Clone, Serialize)]
+#[non_exhaustive]
+pub struct Earlier {
+    /// Its name.
+    pub provider: String,
+    /// The model asked for there.
+    pub model: Option<String>,
+    /// Why it gave no answer, or was not asked any more. Messages are cut to 300 characters, and
+    /// of more than 4,096 different ones in a run the rest is told by kind and status alone.
+    pub error: Error,
+}
+
 /// How one item ended.
 #[derive(Debug, Clone)]
 pub struct Outcome {
@@ -104,6 +117,9 @@ pub struct Outcome {
     pub provider: Option<String>,
     /// The model asked for.
     pub model: Option<String>,
+    /// The providers of a [`Route`](crate::Route) before that one, in their order, and why they
+    /// gave no answer.
+    pub earlier: Vec<Earlier>,
     /// The fingerprint of the request, where it was computed.
     pub request_hash: Option<String>,
 }
@@ -121,7 +137,7 @@ impl Serialize for Outcome {
         let answer = self.result.as_ref().ok();
         let provider = answer.map(|a| a.provider.as_str());
         let model = answer.and_then(|a| a.model.as_deref());
-        let mut line = serializer.serialize_struct("Outcome", 12)?;
+        let mut line = serializer.serialize_struct("Outcome", 13)?;
         line.serialize_field("id", &self.id)?;
         line.serialize_field("success", &answer.is_some())?;
         line.serialize_field("text", &answer.map(|a| &a.text))?;
@@ -135,6 +151,11 @@ impl Serialize for Outcome {
         line.serialize_field("cost_usd", &answer.and_then(|a| a.cost_usd))?;
         line.serialize_field("request_hash", &self.request_hash)?;
         line.serialize_field("error", &self.result.as_ref().err())?;
+        if self.earlier.is_empty() {
+            line.skip_field("earlier")?;
+        } else {
+            line.serialize_field("earlier", &self.earlier)?;
+        }
         line.end()
     }
 }

@@ -12,11 +12,12 @@ use crate::engine::dispatch::{Dispatcher, ErrorPolicy, Options};
 use crate::engine::limit::{Limiter, Limits, QuotaKey};
 use crate::engine::route::RetryPolicy;
 use crate::engine::run::{Reply, Runner, run_inline};
+use crate::engine::trail::{Trail, Trails};
 use crate::engine::work::{Class, Cost, Gates, Settled, Take, Ticket, Work};
 
 use super::client::LlmClient;
 use super::request::Request;
-use super::response::Response;
+use super::response::{Earlier, Response};
 
 struct Step<'a> {
     client: Box<dyn LlmClient + 'a>,
@@ -30,6 +31,7 @@ pub struct Route<'a> {
     steps: Vec<Step<'a>>,
     retry: RetryPolicy,
     limiter: Arc<Limiter>,
+    trails: Arc<Trails>,
     clock: Arc<dyn Clock>,
 }
 
@@ -48,6 +50,7 @@ impl<'a> Route<'a> {
             }],
             retry: RetryPolicy::default(),
             limiter: Arc::new(Limiter::new()),
+            trails: Arc::default(),
             clock: Arc::new(SystemClock),
         }
     }
@@ -125,6 +128,24 @@ impl<'a> Route<'a> {
         guarded("provider() or model_for()", asked).unwrap_or_default()
     }
 
+    /// What happened to a request at the steps it has left behind.
+    pub(crate) fn earlier(&self, trail: Trail, request: &Request) -> Vec<Earlier> {
+        if trail.is_empty() {
+            return Vec::new();
+        }
+        let steps = self.trails.of(trail).into_iter();
+        steps
+            .map(|(step, error)| {
+                let (provider, model) = self.asked(step, request);
+                Earlier {
+                    provider,
+                    model,
+                    error,
+                }
+            })
+            .collect()
+    }
+
     pub(crate) fn clock_ref(&self) -> &dyn Clock {
         &*self.clock
     }
@@ -143,6 +164,7 @@ impl<'a> Route<'a> {
         Options {
             concurrency,
             retry: self.retry,
+            trails: self.trails.clone(),
             on_error,
             deadline: ctx.remaining().map(|left| now.after(left)),
             seed: now.as_nanos() ^ u64::from(std::process::id()).rotate_left(32),

@@ -195,11 +195,16 @@ fn what_finished_before_a_critical_error_is_saved() {
 fn a_fallback_takes_over_from_a_refused_key() {
     let desk = Desk::new();
     let sim = simulator(SimConfig::default().api_key("right"));
-    keyed(&desk, &sim, "wrong", "--fallback extract").expect(0);
+    let ended = keyed(&desk, &sim, "wrong", "--fallback extract").expect(0);
+    assert_eq!(ended.stderr.matches("not asked again").count(), 1);
     assert!(sim.stats().calls <= 6);
     assert_eq!(desk.ids("out.jsonl"), all_ids(30));
     let lines = desk.results("out.jsonl");
-    assert!(lines.iter().all(|line| line["provider"] == "extract"));
+    for line in lines {
+        assert_eq!(line["provider"], "extract");
+        assert_eq!(line["earlier"][0]["provider"], "openai");
+        assert_eq!(line["earlier"][0]["error"]["kind"], "auth");
+    }
 }
 
 #[test]

@@ -1,0 +1,128 @@
+//! Why items moved on from earlier steps of their route, in four bytes an item.
+//!
+//! Failures repeat: a thousand items leave a dead provider for one reason. Each reason is kept
+//! once, so a million waiting items share a handful of texts.
+
+use std::collections::HashMap;
+
+use parking_lot::Mutex;
+
+use crate::base::error::{Error, ErrorKind};
+
+/// Names what an item left behind; [`Trail::default`] for nothing.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
+pub struct Trail(u32);
+
+impl Trail {
+    /// True for an item that never moved on.
+    pub(crate) fn is_empty(self) -> bool {
+        self == Self::default()
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+struct Reason {
+    before: Trail,
+    step: u8,
+    kind: ErrorKind,
+    status: Option<u16>,
+    message: String,
+}
+
+/// The reasons of a route.
+#[derive(Debug, Default)]
+pub(crate) struct Trails(Mutex<Kept>);
+
+#[derive(Debug, Default)]
+struct Kept {
+    reasons: Vec<Reason>,
+    known: HashMap<Reason, Trail>,
+}
+
+/// Reasons with a text of their own; messages that never repeat must not fill the memory.
+const MOST_TEXTS: usize = 4096;
+/// Reasons in all; what comes after them is not kept.
+const MOST: usize = 4 * MOST_TEXTS;
+/// Longer messages are cut, in characters.
+const LONGEST: usize = 300;
+
+impl Trails {
+    /// The trail of an item that left `step` for this error.
+    pub(crate) fn add(&self, before: Trail, step: u8, error: &Error) -> Trail {
+        let mut reason = Reason {
+            before,
+            step,
+            kind: error.kind(),
+            status: error.status(),
+            message: error.message().chars().take(LONGEST).collect(),
+        };
+        let mut kept = self.0.lock();
+        if let Some(known) = kept.known.get(&reason) {
+            return *known;
+        }
+        if kept.reasons.len() >= MOST_TEXTS {
+            reason.message = format!("{}, as others before", reason.kind);
+            if let Some(known) = kept.known.get(&reason) {
+                return *known;
+            }
+        }
+        if kept.reasons.len() >= MOST {
+            return before;
+        }
+        kept.reasons.push(reason.clone());
+        let trail = Trail(kept.reasons.len() as u32);
+        kept.known.insert(reason, trail);
+        trail
+    }
+
+    /// The steps and their errors, first step first.
+    pub(crate) fn of(&self, trail: Trail) -> Vec<(u8, Error)> {
+        let kept = self.0.lock();
+        let mut steps = Vec::new();
+        let mut at = trail;
+        while let Some(reason) = (at.0 as usize)
+            .checked_sub(1)
+            .and_then(|place| kept.reasons.get(place))
+        {
+            let mut error = Error::new(reason.kind, reason.message.clone());
+            if let Some(status) = reason.status {
+                error = error.with_status(status);
+            }
+            steps.push((reason.step, error));
+            at = reason.before;
+        }
+        steps.reverse();
+        steps
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn equal_reasons_are_kept_once_and_come_back_in_order() {
+        let trails = Trails::default();
+        let busy = Error::new(ErrorKind::RateLimited, "slow down").with_status(429);
+        let refused = Error::new(ErrorKind::Auth, "wrong key");
+        let one = trails.add(Trail::default(), 0, &busy);
+        assert_eq!(trails.add(Trail::default(), 0, &busy), one);
+        let two = trails.add(one, 1, &refused);
+        let steps = trails.of(two);
+        assert_eq!(steps.len(), 2);
+        assert_eq!((steps[0].0, steps[0].1.status()), (0, Some(429)));
+        assert_eq!((steps[1].0, steps[1].1.message()), (1, "wrong key"));
+        assert!(trails.of(Trail::default()).is_empty());
+    }
+
+    #[test]
+    fn messages_that_never_repeat_are_forgotten_in_the_end() {
+        let trails = Trails::default();
+        for n in 0..10 * MOST_TEXTS {
+            let error = Error::new(ErrorKind::Transient, format!("request {n} failed"));
+            let trail = trails.add(Trail::default(), 0, &error);
+            assert_eq!(trails.of(trail)[0].1.kind(), ErrorKind::Transient);
+        }
+        assert_eq!(trails.0.lock().reasons.len(), MOST_TEXTS + 1);
+    }
+}
