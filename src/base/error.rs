@@ -126,6 +126,7 @@ struct Inner {
     sent: Sent,
     timed_out: bool,
     unreachable: bool,
+    category: Option<String>,
     raw: Option<String>,
 }
 
@@ -144,6 +145,7 @@ impl Error {
             sent: Sent::No,
             timed_out: false,
             unreachable: false,
+            category: None,
             raw: None,
         }))
     }
@@ -187,6 +189,12 @@ impl Error {
     /// the whole quota waits), or nothing is there that takes prompts.
     pub fn with_unreachable(mut self) -> Self {
         self.0.unreachable = true;
+        self
+    }
+
+    /// Names what a safety filter or refusal was about, in the provider's word.
+    pub fn with_category(mut self, category: &str) -> Self {
+        self.0.category = Some(category.to_owned());
         self
     }
 
@@ -260,6 +268,11 @@ impl Error {
         self.0.unreachable
     }
 
+    /// What a safety filter or refusal was about, if the provider said so.
+    pub fn category(&self) -> Option<&str> {
+        self.0.category.as_deref()
+    }
+
     /// The reply that could not be used, at most 16 KiB of it.
     pub fn raw(&self) -> Option<&str> {
         self.0.raw.as_deref()
@@ -302,6 +315,9 @@ impl Serialize for Error {
         map.serialize_entry("class", self.kind().class())?;
         map.serialize_entry("status", &self.status())?;
         map.serialize_entry("message", self.message())?;
+        if let Some(category) = self.category() {
+            map.serialize_entry("category", category)?;
+        }
         if let Some(raw) = self.raw() {
             map.serialize_entry("raw", raw)?;
         }

@@ -67,10 +67,6 @@ fn bad_usage_is_2() {
             "run in.jsonl --provider opnai",
             "expected one of: groq, anthropic, openai, gemini",
         ),
-        (
-            "run in.jsonl --provider anthropic",
-            "comes in a later release",
-        ),
         ("run in.jsonl --ordered", "not a regular file"),
         (
             "run in.jsonl --template {{a -o out.jsonl",

@@ -252,3 +252,23 @@ fn exempt_hosts_are_reached_directly() {
     assert_eq!(proxy.heads.lock().unwrap().len(), asked);
     assert_eq!(sim.stats().calls, 15);
 }
+
+#[test]
+fn any_compatible_server_is_a_provider_by_its_address() {
+    let desk = Desk::new();
+    let sim = simulator(SimConfig::default().api_key("sk-custom"));
+    desk.prompts("in.jsonl", 5);
+    let words = "run in.jsonl -o out.jsonl --provider custom --model m";
+    let mut command = desk.command(words.split(' '));
+    let url = sim.base_url();
+    command.args(["--base-url", &url]);
+    Running::start(command.env("CUSTOM_LLM_API_KEY", "sk-custom"))
+        .wait()
+        .expect(0);
+    let lines = desk.results("out.jsonl");
+    assert_eq!(lines.len(), 5);
+    assert!(lines.iter().all(|line| line["provider"] == "custom"));
+    desk.plain("run in.jsonl -o new.jsonl --provider custom --model m")
+        .expect(1)
+        .says("CUSTOM_LLM_BASE_URL");
+}

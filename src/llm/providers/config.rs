@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use sha2::{Digest, Sha256};
 
 use crate::base::cancel::Context;
@@ -15,8 +16,8 @@ use crate::llm::request::Request;
 use crate::llm::response::Response;
 use crate::llm::transport::{HttpRequest, HttpTransport, Transport};
 
+use super::dialect::{decode, encode};
 use super::extract::Extract;
-use super::openai;
 use super::vendor::{Dialect, Vendor};
 
 /// Settings of a provider's client.
@@ -39,8 +40,9 @@ pub struct LlmConfig {
 }
 
 impl LlmConfig {
-    /// Settings for the provider of that name: `openai`, `xai`, `groq`, `mistral`, `local` or
-    /// `extract`.
+    /// Settings for the provider of that name: `openai`, `anthropic`, `gemini`, `xai`, `groq`,
+    /// `mistral`, `local`, `custom` (any OpenAI-compatible server, with a
+    /// [`base_url`](Self::base_url)) or `extract`.
     pub fn new(provider: impl Into<String>) -> Self {
         Self {
             provider: provider.into(),
@@ -117,9 +119,11 @@ impl LlmConfig {
         if vendor.dialect == Dialect::Extract {
             return Ok(Client(Inner::Extract(Extract)));
         }
-        let key = match &self.api_key {
-            Some(key) => Some(key.clone()),
-            None => key_from(vendor, env),
+        let (key_header, key) = match &self.api_key {
+            Some(key) => (vendor.key_header, Some(key.clone())),
+            None => key_from(vendor, env).map_or((vendor.key_header, None), |(header, key)| {
+                (header, Some(key))
+            }),
         };
         if vendor.needs_key && key.is_none() {
             return Err(Error::new(
@@ -139,6 +143,12 @@ impl LlmConfig {
             .clone()
             .or_else(|| setting(vendor.url_var, env));
         let base_url = vendor.normalise(given.as_deref().unwrap_or(vendor.base_url));
+        if base_url.is_empty() {
+            return Err(Error::new(
+                ErrorKind::Invalid,
+                format!("{}: no address: set {}", vendor.name, vendor.url_var),
+            ));
+        }
         let http = base_url.starts_with("http://") || base_url.starts_with("https://");
         if !http || base_url.contains(['?', '#']) {
             return Err(Error::new(
@@ -158,8 +168,15 @@ impl LlmConfig {
         let mut headers = vec![("content-type", "application/json".to_owned())];
         let mut account = String::new();
         if let Some(key) = &key {
-            headers.push(("authorization", format!("Bearer {}", key.expose())));
+            let value = match key_header {
+                "authorization" => format!("Bearer {}", key.expose()),
+                _ => key.expose().to_owned(),
+            };
+            headers.push((key_header, value));
             account = hex(&Sha256::digest(key.expose())[..8]);
+        }
+        if let Some((header, version)) = vendor.dialect.version() {
+            headers.push((header, version.to_owned()));
         }
         if vendor.name == "openai" {
             for (header, variable) in [
@@ -174,13 +191,13 @@ impl LlmConfig {
         Ok(Client(Inner::Remote(Box::new(Remote {
             vendor,
             transport,
-            url: format!("{base_url}/chat/completions"),
             base_url,
             headers,
             key,
             account,
             model: self.model.clone(),
             only_model: self.only_model && self.model.is_some(),
+            left_out: Mutex::default(),
             timeout: self.request_timeout,
         }))))
     }
@@ -199,7 +216,7 @@ impl std::fmt::Debug for LlmConfig {
 }
 
 pub(crate) fn known(provider: &str) -> Result<&'static Vendor, Error> {
-    let vendor = Vendor::named(provider).ok_or_else(|| {
+    Vendor::named(provider).ok_or_else(|| {
         Error::new(
             ErrorKind::Invalid,
             format!(
@@ -207,14 +224,7 @@ pub(crate) fn known(provider: &str) -> Result<&'static Vendor, Error> {
                 Vendor::names()
             ),
         )
-    })?;
-    if vendor.dialect == Dialect::Later {
-        return Err(Error::new(
-            ErrorKind::Invalid,
-            format!("{provider}: its client comes in a later release"),
-        ));
-    }
-    Ok(vendor)
+    })
 }
 
 /// What goes into a header must be visible ASCII; the value itself is not shown.
@@ -235,9 +245,16 @@ pub(crate) fn setting(name: &str, env: &dyn Fn(&str) -> Option<String>) -> Optio
     env(name).filter(|value| !name.is_empty() && !value.trim().is_empty())
 }
 
-pub(crate) fn key_from(vendor: &Vendor, env: &dyn Fn(&str) -> Option<String>) -> Option<Secret> {
-    let value = vendor.key_vars.iter().find_map(|name| setting(name, env))?;
-    Some(Secret::new(value.trim()))
+/// The credential that the environment holds, and the header that takes it.
+pub(crate) fn key_from(
+    vendor: &Vendor,
+    env: &dyn Fn(&str) -> Option<String>,
+) -> Option<(&'static str, Secret)> {
+    let key = vendor.key_vars.iter().find_map(|name| setting(name, env));
+    let key = key.map(|key| (vendor.key_header, key));
+    let token = || Some(("authorization", setting(vendor.token_var, env)?));
+    let (header, value) = key.or_else(token)?;
+    Some((header, Secret::new(value.trim())))
 }
 
 /// A provider's client.
@@ -251,13 +268,14 @@ enum Inner {
 struct Remote {
     vendor: &'static Vendor,
     transport: Arc<dyn Transport>,
-    url: String,
     base_url: String,
     headers: Vec<(&'static str, String)>,
     key: Option<Secret>,
     account: String,
     model: Option<String>,
     only_model: bool,
+    /// Fields that users were told of already.
+    left_out: Mutex<Vec<&'static str>>,
     timeout: Duration,
 }
 
@@ -274,20 +292,36 @@ impl Client {
 
 impl Remote {
     fn complete(&self, request: &Request, ctx: &Context) -> Result<Response, Error> {
-        let body = openai::encode(self.vendor, request, self.model_of(request))?;
+        let call = encode(self.vendor, request, self.model_of(request))?;
+        self.tell_left_out(request);
         let reply = self.transport.send(
             &HttpRequest {
-                url: &self.url,
+                url: &format!("{}{}", self.base_url, call.path),
                 headers: &self.headers,
-                body: Some(&body),
+                body: Some(&call.body),
                 timeout: self.timeout,
             },
             ctx,
         )?;
-        let result = openai::decode(self.vendor, &reply);
+        let result = decode(self.vendor, &reply);
         match &self.key {
             Some(key) => redacted(result, key),
             None => result,
+        }
+    }
+
+    /// Says once that a field has no place in the vendor's requests.
+    fn tell_left_out(&self, request: &Request) {
+        if request.extra.is_empty() {
+            return;
+        }
+        let refused = self.vendor.refuses.iter().copied();
+        for field in refused.filter(|field| request.extra.contains_key(*field)) {
+            let mut told = self.left_out.lock();
+            if !told.contains(&field) {
+                told.push(field);
+                log::warn!("{} takes no `{field}`; it is left out", self.vendor.name);
+            }
         }
     }
 
@@ -357,8 +391,6 @@ impl std::fmt::Debug for Client {
 
 #[cfg(test)]
 mod tests {
-    use parking_lot::Mutex;
-
     use super::*;
     use crate::llm::transport::{Headers, HttpReply};
 

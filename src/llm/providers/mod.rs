@@ -2,8 +2,16 @@
 //!
 //! A wire format is one file; a vendor of an existing format is one row of [`VENDORS`].
 
+mod answer;
+mod anthropic;
 pub mod config;
+mod content;
+mod dialect;
+mod errors;
 pub mod extract;
-pub mod openai;
+mod gemini;
+pub(crate) mod limits;
+mod openai;
+mod rules;
 pub mod survey;
 pub mod vendor;

@@ -89,7 +89,7 @@ pub fn survey(model: Option<&str>, every_request_names_one: bool) -> Vec<Provide
 /// Looks at one provider, at another address than its own if one is given.
 ///
 /// # Errors
-/// When there is no provider of that name, or its client comes in a later release.
+/// When there is no provider of that name.
 pub fn inspect(
     provider: &str,
     base_url: Option<&str>,
@@ -126,13 +126,12 @@ fn look(
     env: &dyn Fn(&str) -> Option<String>,
 ) -> ProviderStatus {
     match vendor.dialect {
-        Dialect::Later => status(vendor, Err("its client comes in a later release".into())),
         Dialect::Extract => status(
             vendor,
             Ok("always: the first 300 characters of the text, no model".into()),
         ),
-        Dialect::OpenAi if !vendor.needs_key => local(vendor, model, env),
-        Dialect::OpenAi => remote(vendor, model, every_request_names_one, env),
+        _ if vendor.probed => local(vendor, model, env),
+        _ => remote(vendor, model, every_request_names_one, env),
     }
 }
 
@@ -156,22 +155,32 @@ fn remote(
     every_request_names_one: bool,
     env: &dyn Fn(&str) -> Option<String>,
 ) -> ProviderStatus {
-    let key = key_from(vendor, env);
+    let key = key_from(vendor, env).is_some();
     let unnamed = model.is_none() && !every_request_names_one;
-    let verdict = if key.is_none() {
-        Err(format!("no key: set {}", vendor.key_vars.join(" or ")))
-    } else if unnamed {
-        Err("a key is set, but no model is named: --model or BATCHWRIGHT_MODEL".to_owned())
-    } else {
-        Ok("key set".to_owned())
-    };
     let given = setting(vendor.url_var, env);
     let address = vendor.normalise(given.as_deref().unwrap_or(vendor.base_url));
+    let reachable = !address.is_empty();
+    let set = if vendor.needs_key || key {
+        "key"
+    } else {
+        "address"
+    };
+    let verdict = if !reachable {
+        Err(format!("no address: use --base-url or {}", vendor.url_var))
+    } else if vendor.needs_key && !key {
+        Err(format!("no key: set {}", vendor.key_vars.join(" or ")))
+    } else if unnamed {
+        let fix = "--model or BATCHWRIGHT_MODEL";
+        Err(format!("a {set} is set, but no model is named: {fix}"))
+    } else {
+        Ok(format!("{set} set"))
+    };
+    let configured = reachable && (key || !vendor.needs_key);
     ProviderStatus {
-        model: model.map(str::to_owned).filter(|_| key.is_some()),
-        base_url: Some(shown_url(&address)),
-        address: Some(Address(address)),
-        half_configured: key.is_some() && unnamed,
+        model: model.map(str::to_owned).filter(|_| configured),
+        base_url: reachable.then(|| shown_url(&address)),
+        address: reachable.then_some(Address(address)),
+        half_configured: configured && unnamed,
         ..status(vendor, verdict)
     }
 }
@@ -196,7 +205,7 @@ fn local(
         Some(url) => vec![vendor.normalise(url)],
         None => LOCAL_ADDRESSES.iter().map(|&a| a.to_owned()).collect(),
     };
-    let key = key_from(vendor, env);
+    let key = key_from(vendor, env).map(|(_, key)| key);
     let found: Vec<_> = thread::scope(|scope| {
         let probes: Vec<_> = addresses
             .iter()

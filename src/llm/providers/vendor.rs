@@ -1,13 +1,24 @@
 //! The table of vendors: addresses, variables, and the ways they differ from their dialect.
 
+use super::anthropic;
+use super::limits::Tells;
+use super::rules::{GROQ, MISTRAL, Rule, XAI};
+
 /// A wire format.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Dialect {
     OpenAi,
-    /// Known, its client comes in a later release.
-    Later,
+    Anthropic,
+    Gemini,
     /// Answered on this machine, without a network.
     Extract,
+}
+
+impl Dialect {
+    /// The header that names the version of the API.
+    pub(crate) fn version(self) -> Option<(&'static str, &'static str)> {
+        (self == Self::Anthropic).then_some(anthropic::VERSION)
+    }
 }
 
 /// The field that caps the answer's length.
@@ -15,16 +26,6 @@ pub(crate) enum Dialect {
 pub(crate) enum CapField {
     MaxTokens,
     MaxCompletionTokens,
-}
-
-/// Which errors a vendor reports in an unusual way.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Quirk {
-    None,
-    /// A wrong key is a 400, an empty account a 403 or 429 told by its text.
-    Xai,
-    /// 498 means the flexible tier is full.
-    Groq,
 }
 
 /// One provider.
@@ -39,14 +40,39 @@ pub(crate) struct Vendor {
     pub key_vars: &'static [&'static str],
     pub url_var: &'static str,
     pub needs_key: bool,
+    /// Servers of this machine, asked what they serve before a run.
+    pub probed: bool,
+    /// The header that takes the key; `authorization` takes it as a bearer token.
+    pub key_header: &'static str,
+    /// A variable with a bearer token instead of a key.
+    pub token_var: &'static str,
     pub cap: CapField,
     pub seed_field: &'static str,
-    /// Seconds over which the limits in its request headers hold.
-    pub request_period: u64,
+    /// Fields of the OpenAI style that it would refuse a request for; they are left out.
+    pub refuses: &'static [&'static str],
+    pub tells: Tells,
+    /// What it reports in another way than its dialect.
+    pub(super) errors: &'static [Rule],
     pub concurrency: usize,
     pub has_batches: bool,
-    pub quirk: Quirk,
 }
+
+/// What a prompt file may say to tune an OpenAI-style server, and no other dialect has.
+const OPENAI_ONLY: &[&str] = &[
+    "frequency_penalty",
+    "logit_bias",
+    "logprobs",
+    "modalities",
+    "parallel_tool_calls",
+    "prediction",
+    "presence_penalty",
+    "prompt_cache_key",
+    "safety_identifier",
+    "store",
+    "top_logprobs",
+    "user",
+    "verbosity",
+];
 
 const OPENAI: Vendor = Vendor {
     name: "openai",
@@ -57,12 +83,16 @@ const OPENAI: Vendor = Vendor {
     key_vars: &["OPENAI_API_KEY"],
     url_var: "OPENAI_BASE_URL",
     needs_key: true,
+    probed: false,
+    key_header: "authorization",
+    token_var: "",
     cap: CapField::MaxCompletionTokens,
     seed_field: "seed",
-    request_period: 60,
+    refuses: &[],
+    tells: Tells::XRateLimit { request_period: 60 },
+    errors: &[],
     concurrency: 5,
     has_batches: true,
-    quirk: Quirk::None,
 };
 
 /// Every provider, in the order in which the first usable one is looked for.
@@ -75,28 +105,46 @@ pub(crate) const VENDORS: &[Vendor] = &[
         key_vars: &["GROQ_API_KEY"],
         url_var: "GROQ_BASE_URL",
         // Its request headers count a day, its token headers a minute.
-        request_period: 86_400,
-        quirk: Quirk::Groq,
+        tells: Tells::XRateLimit {
+            request_period: 86_400,
+        },
+        refuses: &[
+            "logprobs",
+            "top_logprobs",
+            "logit_bias",
+            "metadata",
+            "store",
+            "frequency_penalty",
+            "presence_penalty",
+        ],
+        errors: GROQ,
         ..OPENAI
     },
     Vendor {
         name: "anthropic",
-        dialect: Dialect::Later,
-        base_url: "https://api.anthropic.com",
+        dialect: Dialect::Anthropic,
+        base_url: "https://api.anthropic.com/v1",
         segment_always: true,
         key_vars: &["ANTHROPIC_API_KEY"],
+        key_header: "x-api-key",
+        token_var: "ANTHROPIC_AUTH_TOKEN",
+        refuses: OPENAI_ONLY,
+        tells: Tells::Anthropic,
         url_var: "ANTHROPIC_BASE_URL",
         ..OPENAI
     },
     OPENAI,
     Vendor {
         name: "gemini",
-        dialect: Dialect::Later,
+        dialect: Dialect::Gemini,
         base_url: "https://generativelanguage.googleapis.com/v1beta",
         segment: "/v1beta",
         segment_always: true,
         key_vars: &["GOOGLE_API_KEY", "GEMINI_API_KEY"],
         url_var: "GOOGLE_GEMINI_BASE_URL",
+        key_header: "x-goog-api-key",
+        refuses: OPENAI_ONLY,
+        tells: Tells::Nothing,
         ..OPENAI
     },
     Vendor {
@@ -107,6 +155,15 @@ pub(crate) const VENDORS: &[Vendor] = &[
         url_var: "MISTRAL_BASE_URL",
         cap: CapField::MaxTokens,
         seed_field: "random_seed",
+        refuses: &[
+            "logprobs",
+            "top_logprobs",
+            "logit_bias",
+            "service_tier",
+            "store",
+            "user",
+        ],
+        errors: MISTRAL,
         ..OPENAI
     },
     Vendor {
@@ -114,7 +171,18 @@ pub(crate) const VENDORS: &[Vendor] = &[
         base_url: "https://api.x.ai/v1",
         key_vars: &["XAI_API_KEY"],
         url_var: "XAI_BASE_URL",
-        quirk: Quirk::Xai,
+        errors: XAI,
+        ..OPENAI
+    },
+    Vendor {
+        name: "custom",
+        base_url: "",
+        key_vars: &["CUSTOM_LLM_API_KEY"],
+        url_var: "CUSTOM_LLM_BASE_URL",
+        needs_key: false,
+        // The older name is the one that every server of this style knows.
+        cap: CapField::MaxTokens,
+        has_batches: false,
         ..OPENAI
     },
     Vendor {
@@ -123,6 +191,7 @@ pub(crate) const VENDORS: &[Vendor] = &[
         key_vars: &["LOCAL_LLM_API_KEY"],
         url_var: "LOCAL_LLM_BASE_URL",
         needs_key: false,
+        probed: true,
         // Ollama ignores the newer name without a word.
         cap: CapField::MaxTokens,
         concurrency: 1,
@@ -154,8 +223,15 @@ impl Vendor {
     /// A base URL as this vendor's own SDK takes it.
     pub(crate) fn normalise(&self, url: &str) -> String {
         let url = url.trim().trim_end_matches('/');
+        if url.is_empty() {
+            return String::new();
+        }
         // The address of the one call is easily taken for the base.
-        let url = url.strip_suffix("/chat/completions").unwrap_or(url);
+        let calls = ["/chat/completions", "/messages"];
+        let url = calls
+            .iter()
+            .find_map(|call| url.strip_suffix(call))
+            .unwrap_or(url);
         if url.ends_with(self.segment) {
             return url.to_owned();
         }
@@ -172,6 +248,39 @@ impl Vendor {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::llm::providers::dialect::testing::reply;
+    use crate::llm::providers::dialect::{decode, encode};
+    use crate::llm::request::Request;
+
+    /// A further vendor of the OpenAI style is one row: nothing else has to know of it.
+    #[test]
+    fn a_row_is_all_that_a_vendor_takes() {
+        let row = Vendor {
+            name: "newcomer",
+            base_url: "https://api.example.org/v1",
+            key_vars: &["NEWCOMER_API_KEY"],
+            url_var: "NEWCOMER_BASE_URL",
+            cap: CapField::MaxTokens,
+            seed_field: "sampling_seed",
+            refuses: &["store"],
+            tells: Tells::Nothing,
+            ..OPENAI
+        };
+        let mut request = Request::new("U").with_extra("store", true.into());
+        request.params.seed = Some(7);
+        request.params.max_tokens = Some(9);
+        let call = encode(&row, &request, Some("m")).unwrap();
+        let body: serde_json::Value = serde_json::from_slice(&call.body).unwrap();
+        assert_eq!(call.path, "/chat/completions");
+        assert_eq!(body["sampling_seed"], 7);
+        assert_eq!(body["max_tokens"], 9);
+        assert!(body.get("store").is_none());
+        let body = r#"{"choices":[{"finish_reason":"stop","message":{"content":"x"}}]}"#;
+        let answer = decode(&row, &reply(200, &[], body)).unwrap();
+        assert_eq!(answer.provider, "newcomer");
+        let error = decode(&row, &reply(401, &[], "{}")).unwrap_err();
+        assert!(error.message().contains("NEWCOMER_API_KEY"));
+    }
 
     #[test]
     fn base_urls_mean_what_each_sdk_takes_them_to_mean() {
@@ -186,6 +295,9 @@ mod tests {
             ("mistral", "http://h/x", "http://h/x/v1"),
             ("gemini", "http://h", "http://h/v1beta"),
             ("xai", "http://h/api", "http://h/api"),
+            ("anthropic", "http://h", "http://h/v1"),
+            ("anthropic", "http://h/v1/messages", "http://h/v1"),
+            ("custom", "", ""),
             ("openai", "http://h/v1/chat/completions", "http://h/v1"),
         ] {
             assert_eq!(Vendor::named(vendor).unwrap().normalise(given), meant);

@@ -1,0 +1,141 @@
+//! From what a reply holds to an answer or a failure, the same way for every dialect.
+
+use serde::{Deserialize, Deserializer};
+use serde_json::Value;
+
+use crate::base::error::{Error, ErrorKind, Sent};
+use crate::base::usage::Usage;
+use crate::llm::response::{FinishReason, Response};
+
+use super::vendor::Vendor;
+
+/// What a word for the end of an answer means.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum End {
+    Complete,
+    /// Cut at the token limit or the end of the context.
+    Cut,
+    /// A safety filter, or the model refused.
+    Blocked,
+    /// The model wants a tool called.
+    Tool,
+    /// The model failed while answering.
+    Fault,
+}
+
+/// Words for the end, as a dialect has them. A word that is missing is kept as it is.
+pub(super) type Ends = &'static [(&'static str, End)];
+
+/// A reply's parts, not judged yet.
+#[derive(Debug, Default)]
+pub(super) struct Answer {
+    pub text: String,
+    /// The word for the end; empty if there is none.
+    pub finish: String,
+    /// What the model said when it refused.
+    pub refusal: Option<String>,
+    /// Why it was blocked, in the provider's word.
+    pub category: Option<String>,
+    pub model: Option<String>,
+    pub usage: Option<Usage>,
+    pub cost_usd: Option<f64>,
+}
+
+impl Answer {
+    /// The answer, or the failure that it is although the status was a success.
+    pub(super) fn conclude(
+        self,
+        vendor: &Vendor,
+        ends: Ends,
+        body: &[u8],
+    ) -> Result<Response, Error> {
+        let failed = |kind, message: String| {
+            let error = Error::new(kind, message).with_sent(Sent::Answered);
+            let error = match self.text.is_empty() {
+                true => error,
+                false => error.with_raw(&self.text),
+            };
+            match &self.category {
+                Some(category) => error.with_category(category),
+                None => error,
+            }
+        };
+        if let Some(refusal) = &self.refusal {
+            return Err(failed(
+                ErrorKind::Blocked,
+                format!("the model refused: {refusal}"),
+            ));
+        }
+        let known = ends.iter().find(|(word, _)| *word == self.finish);
+        let finish_reason = match known.map(|(_, end)| end) {
+            Some(End::Complete) => FinishReason::Stop,
+            Some(End::Cut) => FinishReason::Length,
+            Some(End::Blocked) => {
+                let category = self.category.as_deref().unwrap_or(&self.finish);
+                return Err(failed(
+                    ErrorKind::Blocked,
+                    format!("{} blocked the answer: {category}", vendor.name),
+                ));
+            }
+            Some(End::Tool) => {
+                let message = "the model asked for a tool call, which nothing here can make";
+                return Err(failed(ErrorKind::Invalid, message.to_owned()));
+            }
+            Some(End::Fault) => {
+                let what = format!("the model failed while answering ({})", self.finish);
+                return Err(malformed(what, body));
+            }
+            // What was paid for is kept: a new word for the end does not make the text worthless.
+            None => FinishReason::Other(self.finish.clone()),
+        };
+        if self.text.is_empty() && finish_reason == FinishReason::Length {
+            let message = "the token limit was used up before any text came; allow more tokens";
+            return Err(failed(ErrorKind::Invalid, message.to_owned()));
+        }
+        if self.text.trim().is_empty() && finish_reason != FinishReason::Length {
+            let what = match &finish_reason {
+                FinishReason::Other(word) if !word.is_empty() => {
+                    format!("the answer is empty ({word})")
+                }
+                _ => "the answer is empty".to_owned(),
+            };
+            return Err(malformed(what, body));
+        }
+        let mut response = Response::new(vendor.name, self.text);
+        response.finish_reason = finish_reason;
+        response.model = self.model.filter(|model| !model.is_empty());
+        response.usage = self.usage;
+        response.cost_usd = self.cost_usd;
+        Ok(response)
+    }
+}
+
+/// The failure of a success reply that is not what the dialect promises.
+pub(super) fn malformed(what: impl std::fmt::Display, body: &[u8]) -> Error {
+    Error::new(ErrorKind::Malformed, format!("not a usable reply: {what}"))
+        .with_sent(Sent::Maybe)
+        .with_raw(&String::from_utf8_lossy(body))
+}
+
+/// A count of tokens: a number, or one in quotes as protobuf writes 64 bits; anything else counts
+/// as absent.
+pub(super) fn count<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u64>, D::Error> {
+    Ok(match Value::deserialize(deserializer)? {
+        Value::Number(number) => number.as_u64(),
+        Value::String(text) => text.parse().ok(),
+        _ => None,
+    })
+}
+
+/// The text of a content field: a string, or a list of parts of which the text ones count.
+pub(super) fn text_of(content: Option<Value>) -> String {
+    match content {
+        Some(Value::String(text)) => text,
+        Some(Value::Array(parts)) => parts
+            .iter()
+            .filter(|part| part.get("type").and_then(Value::as_str) == Some("text"))
+            .filter_map(|part| part.get("text")?.as_str())
+            .collect(),
+        _ => String::new(),
+    }
+}

@@ -1,0 +1,161 @@
+//! The dialect against replies of every shape that is known.
+
+use super::*;
+use crate::base::error::ErrorKind;
+use crate::llm::providers::dialect::testing::{decoded, encoded};
+use crate::llm::request::{Message, Role};
+use crate::llm::response::FinishReason;
+
+fn reply(stop_reason: &str, content: &str) -> String {
+    format!(
+        r#"{{"id":"msg_1","type":"message","role":"assistant","model":"claude-x-20260101",
+        "content":{content},"stop_reason":"{stop_reason}","stop_sequence":null,
+        "usage":{{"input_tokens":10,"cache_creation_input_tokens":3,"cache_read_input_tokens":4,
+        "output_tokens":5,"output_tokens_details":{{"thinking_tokens":2}},"service_tier":"standard"}}}}"#
+    )
+}
+
+const TEXT: &str = r#"[{"type":"thinking","thinking":"hm"},{"type":"text","text":"a"},{"type":"text","text":"b"}]"#;
+
+#[test]
+fn text_blocks_are_joined_and_usage_counts_the_cache_in() {
+    let answer = decoded("anthropic", &reply("end_turn", TEXT)).unwrap();
+    assert_eq!(answer.text, "ab");
+    assert_eq!(answer.finish_reason, FinishReason::Stop);
+    assert_eq!(answer.model.as_deref(), Some("claude-x-20260101"));
+    let usage = answer.usage.unwrap();
+    assert_eq!((usage.input_tokens, usage.cached_input_tokens), (17, 4));
+    assert_eq!((usage.output_tokens, usage.reasoning_tokens), (5, 2));
+}
+
+#[test]
+fn stop_reasons_lead_to_their_outcomes() {
+    let ended = |reason| decoded("anthropic", &reply(reason, TEXT)).map(|a| a.finish_reason);
+    assert_eq!(ended("stop_sequence").unwrap(), FinishReason::Stop);
+    assert_eq!(ended("max_tokens").unwrap(), FinishReason::Length);
+    assert_eq!(
+        ended("model_context_window_exceeded").unwrap(),
+        FinishReason::Length
+    );
+    assert_eq!(
+        ended("new_word").unwrap(),
+        FinishReason::Other("new_word".into())
+    );
+    assert_eq!(ended("tool_use").unwrap_err().kind(), ErrorKind::Invalid);
+    assert_eq!(ended("pause_turn").unwrap_err().kind(), ErrorKind::Invalid);
+    let empty = decoded("anthropic", &reply("end_turn", "[]")).unwrap_err();
+    assert_eq!(empty.kind(), ErrorKind::Malformed);
+}
+
+#[test]
+fn a_refusal_is_blocked_and_says_what_about() {
+    let body = reply("refusal", TEXT).replace(
+        r#""stop_sequence""#,
+        r#""stop_details":{"type":"refusal","category":"bio","explanation":"no"},"stop_sequence""#,
+    );
+    let error = decoded("anthropic", &body).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Blocked);
+    assert_eq!(error.category(), Some("bio"));
+    assert_eq!(error.message(), "the model refused: no");
+    assert_eq!(error.raw(), Some("ab"));
+    let bare = decoded("anthropic", &reply("refusal", "[]")).unwrap_err();
+    assert_eq!((bare.kind(), bare.category()), (ErrorKind::Blocked, None));
+}
+
+#[test]
+fn a_request_is_said_in_the_dialects_words() {
+    let mut request = Request::chat(vec![
+        Message::new(Role::User, "one"),
+        Message::new(Role::Assistant, "two"),
+        Message::new(Role::User, "three"),
+    ])
+    .with_system("S")
+    .with_max_tokens(9)
+    .with_extra("reasoning_effort", "low".into())
+    .with_extra("frequency_penalty", 1.into())
+    .with_extra("metadata", json!({"user_id": "u"}));
+    request.params.seed = Some(7);
+    request.params.stop = vec!["END".into()];
+    request.params.response_format = Some(ResponseFormat::JsonSchema {
+        name: "row".into(),
+        schema: json!({"type": "object"}),
+        strict: true,
+    });
+    let (path, body) = encoded("anthropic", &request);
+    assert_eq!(path, "/messages");
+    assert_eq!(
+        body,
+        json!({
+            "model": "m", "max_tokens": 9, "system": "S", "stop_sequences": ["END"],
+            "messages": [
+                {"role": "user", "content": "one"},
+                {"role": "assistant", "content": "two"},
+                {"role": "user", "content": "three"},
+            ],
+            "output_config": {
+                "effort": "low",
+                "format": {"type": "json_schema", "schema": {"type": "object"}},
+            },
+            "metadata": {"user_id": "u"},
+        })
+    );
+}
+
+#[test]
+fn what_is_not_set_is_absent_but_for_the_cap() {
+    let (_, body) = encoded("anthropic", &Request::new("U"));
+    let keys: Vec<&String> = body.as_object().unwrap().keys().collect();
+    assert_eq!(keys, ["max_tokens", "messages", "model"]);
+    assert_eq!(body["max_tokens"], DEFAULT_MAX_TOKENS);
+}
+
+#[test]
+fn instructions_inside_the_conversation_are_moved_out_of_it() {
+    let request = Request::chat(vec![
+        Message::new(Role::System, "S1"),
+        Message::new(Role::User, "U"),
+        Message::new(Role::Developer, "S2"),
+    ]);
+    let (_, body) = encoded("anthropic", &request);
+    assert_eq!(body["system"], "S1\n\nS2");
+    assert_eq!(body["messages"].as_array().unwrap().len(), 1);
+    let request = Request::chat(vec![Message::new(Role::Tool, "x")]);
+    let error = message(vendor(), &request, "m").unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Invalid);
+}
+
+fn vendor() -> &'static Vendor {
+    Vendor::named("anthropic").unwrap()
+}
+
+#[test]
+fn json_mode_is_an_instruction() {
+    let mut request = Request::new("U").with_system("S");
+    request.params.response_format = Some(ResponseFormat::JsonObject);
+    let (_, body) = encoded("anthropic", &request);
+    assert_eq!(body["system"], format!("S\n\n{JSON_MODE}"));
+}
+
+#[test]
+fn pictures_are_said_in_the_dialects_words() {
+    let mut request = Request::new("");
+    request.messages[0].content = json!([
+        {"type": "text", "text": "what?"},
+        {"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}},
+        {"type": "image_url", "image_url": "https://example.org/a.png"},
+        {"type": "document", "source": {}},
+    ]);
+    request.messages[0]
+        .extra
+        .insert("name".into(), "ann".into());
+    let (_, body) = encoded("anthropic", &request);
+    assert_eq!(
+        body["messages"][0],
+        json!({"role": "user", "content": [
+            {"type": "text", "text": "what?"},
+            {"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": "AAAA"}},
+            {"type": "image", "source": {"type": "url", "url": "https://example.org/a.png"}},
+            {"type": "document", "source": {}},
+        ]})
+    );
+}

@@ -1,0 +1,127 @@
+//! The wire formats: what a call looks like, and what its reply means.
+//!
+//! Pure functions from a request to bytes and from a reply to an answer. They know nothing of
+//! threads, retries, limits or sockets.
+
+use std::borrow::Cow;
+use std::time::SystemTime;
+
+use crate::base::error::{Error, ErrorKind};
+use crate::llm::request::Request;
+use crate::llm::response::Response;
+use crate::llm::transport::HttpReply;
+
+use super::errors::failure;
+use super::limits::rate_hints;
+use super::vendor::{Dialect, Vendor};
+use super::{anthropic, gemini, openai};
+
+/// A call: where it goes, below the base URL, and what it says.
+pub(super) struct Call {
+    pub path: Cow<'static, str>,
+    pub body: Vec<u8>,
+}
+
+/// The call for one prompt.
+///
+/// # Errors
+/// [`ErrorKind::Invalid`] when no model is named, or the dialect cannot say what the request asks.
+pub(super) fn encode(
+    vendor: &Vendor,
+    request: &Request,
+    model: Option<&str>,
+) -> Result<Call, Error> {
+    let model = model.ok_or_else(|| {
+        invalid("no model named: set one on the request or for the provider".to_owned())
+    })?;
+    let mut body = Vec::with_capacity(256 + request.text_bytes());
+    let path = match vendor.dialect {
+        Dialect::OpenAi => {
+            openai::write(vendor, request, model, &mut body).map_err(unwritable)?;
+            Cow::Borrowed("/chat/completions")
+        }
+        Dialect::Anthropic => {
+            let message = anthropic::message(vendor, request, model)?;
+            serde_json::to_writer(&mut body, &message).map_err(unwritable)?;
+            Cow::Borrowed("/messages")
+        }
+        Dialect::Gemini => {
+            let content = gemini::content(vendor, request)?;
+            serde_json::to_writer(&mut body, &content).map_err(unwritable)?;
+            Cow::Owned(format!("/{}:generateContent", gemini::resource(model)?))
+        }
+        Dialect::Extract => return Err(invalid("extract makes no calls".to_owned())),
+    };
+    Ok(Call { path, body })
+}
+
+/// Turns a complete reply into an answer or a classified error.
+///
+/// # Errors
+/// Whatever the reply says went wrong; [`ErrorKind::Malformed`] when it says nothing sensible.
+pub(super) fn decode(vendor: &Vendor, reply: &HttpReply) -> Result<Response, Error> {
+    let hints = rate_hints(vendor, &reply.headers, SystemTime::now());
+    if !(200..300).contains(&reply.status) {
+        return Err(failure(vendor, reply).with_rate_hints(hints));
+    }
+    let answer = match vendor.dialect {
+        Dialect::Anthropic => anthropic::read(vendor, &reply.body),
+        Dialect::Gemini => gemini::read(vendor, &reply.body),
+        Dialect::OpenAi | Dialect::Extract => openai::read(vendor, &reply.body),
+    };
+    match answer {
+        Ok(response) => Ok(response.with_rate_hints(hints)),
+        Err(error) => Err(error.with_status(reply.status).with_rate_hints(hints)),
+    }
+}
+
+pub(super) fn invalid(message: String) -> Error {
+    Error::new(ErrorKind::Invalid, message)
+}
+
+fn unwritable(error: serde_json::Error) -> Error {
+    invalid(format!("cannot encode the request: {error}"))
+}
+
+/// What the dialects' tests share.
+#[cfg(test)]
+pub(super) mod testing {
+    use serde_json::Value;
+
+    use super::*;
+
+    pub fn vendor(name: &str) -> &'static Vendor {
+        Vendor::named(name).unwrap()
+    }
+
+    pub fn reply(status: u16, headers: &[(&str, &str)], body: &str) -> HttpReply {
+        HttpReply {
+            status,
+            headers: headers.iter().copied().collect(),
+            body: body.as_bytes().to_vec(),
+        }
+    }
+
+    pub fn decoded(name: &str, body: &str) -> Result<Response, Error> {
+        decode(vendor(name), &reply(200, &[], body))
+    }
+
+    pub fn failed_with(name: &str, status: u16, headers: &[(&str, &str)], body: &str) -> Error {
+        decode(vendor(name), &reply(status, headers, body)).unwrap_err()
+    }
+
+    pub fn failed(name: &str, status: u16, body: &str) -> Error {
+        failed_with(name, status, &[], body)
+    }
+
+    pub fn kind(name: &str, status: u16, body: &str) -> ErrorKind {
+        failed(name, status, body).kind()
+    }
+
+    /// The path and the body of a call to model `m`.
+    pub fn encoded(name: &str, request: &Request) -> (String, Value) {
+        let call = encode(vendor(name), request, Some("m")).unwrap();
+        let body = serde_json::from_slice(&call.body).unwrap();
+        (call.path.into_owned(), body)
+    }
+}

@@ -1,0 +1,266 @@
+//! Gemini's `generateContent` dialect.
+//!
+//! What differs from the OpenAI style: the model stands in the address, parameters in
+//! `generationConfig`, the assistant is called `model`, and a blocked prompt is a success reply
+//! without a candidate. JSON is protobuf's: zero values are absent, 64-bit numbers are strings.
+//! Source: Google's `generative_service.proto` and the types of its Python SDK.
+
+use serde::Deserialize;
+use serde_json::value::RawValue;
+use serde_json::{Map, Value, json};
+
+use crate::base::error::{Error, ErrorKind, Sent};
+use crate::base::usage::Usage;
+use crate::llm::request::{Request, ResponseFormat, Text};
+use crate::llm::response::Response;
+
+use super::answer::{Answer, End, Ends, count, malformed};
+use super::content::{self, Part};
+use super::dialect::invalid;
+use super::errors::{failure_inside, word};
+use super::vendor::Vendor;
+
+/// A model's name as the address has it.
+///
+/// # Errors
+/// [`ErrorKind::Invalid`] for a name that would change the address's meaning.
+pub(super) fn resource(model: &str) -> Result<String, Error> {
+    let allowed = |c: char| c.is_ascii_alphanumeric() || "-._/@".contains(c);
+    if model.is_empty() || !model.chars().all(allowed) || model.contains("..") {
+        return Err(invalid(format!("`{model}` is no model's name for gemini")));
+    }
+    Ok(match model.contains('/') {
+        true => model.to_owned(),
+        false => format!("models/{model}"),
+    })
+}
+
+/// The body of a call.
+pub(super) fn content(vendor: &Vendor, request: &Request) -> Result<Value, Error> {
+    let mut system = Vec::new();
+    let mut contents = Vec::new();
+    for (role, text, extra) in request.rendered() {
+        let role = match role {
+            "system" | "developer" => {
+                system.push(json!({"text": content::plain(text)}));
+                continue;
+            }
+            "user" => "user",
+            "assistant" => "model",
+            other => {
+                return Err(invalid(format!(
+                    "gemini takes no message with the role `{other}`"
+                )));
+            }
+        };
+        let mut message = content::without_name(extra);
+        message.insert("role".to_owned(), role.into());
+        message.insert("parts".to_owned(), parts(text)?);
+        contents.push(Value::Object(message));
+    }
+    if contents.is_empty() {
+        return Err(invalid(
+            "gemini needs a message besides the system text".to_owned(),
+        ));
+    }
+    let mut body = json!({"contents": contents});
+    let fields = content::object(&mut body);
+    if !system.is_empty() {
+        fields.insert("systemInstruction".to_owned(), json!({"parts": system}));
+    }
+    let config = generation_config(request);
+    if !config.is_empty() {
+        fields.insert("generationConfig".to_owned(), config.into());
+    }
+    let taken = [
+        "stream",
+        "model",
+        "generationConfig",
+        "reasoning_effort",
+        "metadata",
+        "service_tier",
+    ];
+    content::add_extra(fields, vendor, request, &taken);
+    Ok(body)
+}
+
+fn generation_config(request: &Request) -> Map<String, Value> {
+    let params = &request.params;
+    // What the user wrote in Gemini's own words stays, but for what was set by name.
+    let own = request.extra.get("generationConfig");
+    let mut config = own.and_then(Value::as_object).cloned().unwrap_or_default();
+    let mut set = |name: &str, value: Option<Value>| {
+        if let Some(value) = value {
+            config.insert(name.to_owned(), value);
+        }
+    };
+    set("temperature", params.temperature.map(Value::from));
+    set("topP", params.top_p.map(Value::from));
+    set("maxOutputTokens", params.max_tokens.map(Value::from));
+    set("seed", params.seed.map(Value::from));
+    let stop = (!params.stop.is_empty()).then(|| json!(params.stop));
+    set("stopSequences", stop);
+    let (kind, schema) = match &params.response_format {
+        None => (None, None),
+        Some(ResponseFormat::JsonObject) => (Some("application/json"), None),
+        Some(ResponseFormat::JsonSchema { schema, .. }) => {
+            (Some("application/json"), Some(schema.clone()))
+        }
+    };
+    set("responseMimeType", kind.map(Value::from));
+    set("responseJsonSchema", schema);
+    let effort = request.extra.get("reasoning_effort");
+    set(
+        "thinkingConfig",
+        effort.map(|effort| json!({"thinkingLevel": effort})),
+    );
+    config
+}
+
+fn parts(text: Text<'_>) -> Result<Value, Error> {
+    let parts = match text {
+        Text::Plain(text) => return Ok(json!([{"text": text}])),
+        Text::Value(Value::Array(parts)) => parts,
+        Text::Value(Value::String(text)) => return Ok(json!([{"text": text}])),
+        Text::Value(_) => return Err(invalid("gemini needs a text in every message".to_owned())),
+    };
+    let parts = parts.iter().map(|part| match content::part(part) {
+        Part::Text(text) => Ok(json!({"text": text})),
+        Part::Data { kind, base64 } => {
+            Ok(json!({"inlineData": {"mimeType": kind, "data": base64}}))
+        }
+        Part::Url(url) => Ok(json!({"fileData": {"fileUri": url}})),
+        Part::Other(own) => Ok(own.clone()),
+    });
+    parts.collect()
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Reply<'b> {
+    candidates: Option<Vec<Candidate>>,
+    prompt_feedback: Option<Value>,
+    #[serde(borrow)]
+    usage_metadata: Option<&'b RawValue>,
+    model_version: Option<Value>,
+    error: Option<Value>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Candidate {
+    content: Option<Value>,
+    finish_reason: Option<Value>,
+    safety_ratings: Option<Value>,
+}
+
+const ENDS: Ends = &[
+    ("STOP", End::Complete),
+    ("MAX_TOKENS", End::Cut),
+    ("SAFETY", End::Blocked),
+    ("RECITATION", End::Blocked),
+    ("LANGUAGE", End::Blocked),
+    ("BLOCKLIST", End::Blocked),
+    ("PROHIBITED_CONTENT", End::Blocked),
+    ("SPII", End::Blocked),
+    ("IMAGE_SAFETY", End::Blocked),
+    ("IMAGE_PROHIBITED_CONTENT", End::Blocked),
+    ("IMAGE_RECITATION", End::Blocked),
+    ("IMAGE_OTHER", End::Blocked),
+    ("MALFORMED_FUNCTION_CALL", End::Tool),
+    ("UNEXPECTED_TOOL_CALL", End::Tool),
+    ("TOO_MANY_TOOL_CALLS", End::Tool),
+    ("OTHER", End::Fault),
+    ("MALFORMED_RESPONSE", End::Fault),
+    ("FINISH_REASON_UNSPECIFIED", End::Fault),
+];
+
+/// Reads the body of a success reply.
+///
+/// # Errors
+/// When it holds a failure, or no usable answer.
+pub(super) fn read(vendor: &Vendor, body: &[u8]) -> Result<Response, Error> {
+    let reply: Reply<'_> = serde_json::from_slice(body).map_err(|e| malformed(e, body))?;
+    let Some(candidate) = reply.candidates.and_then(|list| list.into_iter().next()) else {
+        if let Some(error) = &reply.error {
+            return Err(failure_inside(vendor, error, body));
+        }
+        let feedback = reply.prompt_feedback.as_ref();
+        let reason = word(feedback.and_then(|f| f.get("blockReason")));
+        if reason.is_empty() {
+            return Err(malformed("it has no candidates", body));
+        }
+        let detail = word(feedback.and_then(|f| f.get("blockReasonMessage")));
+        let colon = if detail.is_empty() { "" } else { ": " };
+        let message = format!(
+            "{} blocked the prompt: {reason}{colon}{detail}",
+            vendor.name
+        );
+        return Err(Error::new(ErrorKind::Blocked, message)
+            .with_sent(Sent::Answered)
+            .with_category(&reason));
+    };
+    let answer = Answer {
+        text: text_of(candidate.content.as_ref()),
+        finish: word(candidate.finish_reason.as_ref()),
+        refusal: None,
+        category: category(candidate.safety_ratings.as_ref()),
+        model: Some(word(reply.model_version.as_ref())),
+        usage: Counts::read(reply.usage_metadata).and_then(|counts| counts.usage()),
+        cost_usd: None,
+    };
+    answer.conclude(vendor, ENDS, body)
+}
+
+/// The text parts, without the model's thoughts.
+fn text_of(content: Option<&Value>) -> String {
+    let parts = content.and_then(|content| content.get("parts")?.as_array());
+    let spoken = |part: &&Value| part.get("thought").and_then(Value::as_bool) != Some(true);
+    let parts = parts.into_iter().flatten().filter(spoken);
+    parts
+        .filter_map(|part| part.get("text")?.as_str())
+        .collect()
+}
+
+/// The category of the rating that blocked.
+fn category(ratings: Option<&Value>) -> Option<String> {
+    let blocked = |rating: &&Value| rating.get("blocked").and_then(Value::as_bool) == Some(true);
+    let rating = ratings?.as_array()?.iter().find(blocked)?;
+    Some(rating.get("category")?.as_str()?.to_owned())
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+struct Counts {
+    #[serde(deserialize_with = "count")]
+    prompt_token_count: Option<u64>,
+    #[serde(deserialize_with = "count")]
+    cached_content_token_count: Option<u64>,
+    #[serde(deserialize_with = "count")]
+    candidates_token_count: Option<u64>,
+    #[serde(deserialize_with = "count")]
+    thoughts_token_count: Option<u64>,
+}
+
+impl Counts {
+    /// Read apart from the answer: a strange usage must not cost it.
+    fn read(raw: Option<&RawValue>) -> Option<Self> {
+        serde_json::from_str(raw?.get()).ok()
+    }
+
+    fn usage(&self) -> Option<Usage> {
+        let thoughts = self.thoughts_token_count.unwrap_or(0);
+        let spoken = self.candidates_token_count.unwrap_or(0);
+        Some(Usage {
+            input_tokens: self.prompt_token_count?,
+            cached_input_tokens: self.cached_content_token_count.unwrap_or(0),
+            // Thoughts are not among the candidates' tokens here.
+            output_tokens: spoken.saturating_add(thoughts),
+            reasoning_tokens: thoughts,
+        })
+    }
+}
+
+#[cfg(test)]
+#[path = "gemini_tests.rs"]
+mod tests;

@@ -1,0 +1,142 @@
+//! What replies say about limits and waits: three families of headers and four ways to write a
+//! time.
+
+use std::time::{Duration, SystemTime};
+
+use crate::base::hints::{RateHints, Window};
+use crate::llm::transport::Headers;
+
+use super::vendor::Vendor;
+
+/// How a vendor tells its limits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Tells {
+    /// `x-ratelimit-*` headers; the limit of requests holds for that many seconds, that of tokens
+    /// for a minute.
+    XRateLimit { request_period: u64 },
+    /// `anthropic-ratelimit-*` headers, with times of day.
+    Anthropic,
+    /// Not at all: only refusals teach.
+    Nothing,
+}
+
+/// Header names of a limit, what is left of it, and when it is whole again.
+type Names = [&'static str; 3];
+
+const X_REQUESTS: Names = [
+    "x-ratelimit-limit-requests",
+    "x-ratelimit-remaining-requests",
+    "x-ratelimit-reset-requests",
+];
+const X_TOKENS: Names = [
+    "x-ratelimit-limit-tokens",
+    "x-ratelimit-remaining-tokens",
+    "x-ratelimit-reset-tokens",
+];
+const ANTHROPIC_REQUESTS: Names = [
+    "anthropic-ratelimit-requests-limit",
+    "anthropic-ratelimit-requests-remaining",
+    "anthropic-ratelimit-requests-reset",
+];
+/// The tightest of its token limits.
+const ANTHROPIC_TOKENS: Names = [
+    "anthropic-ratelimit-tokens-limit",
+    "anthropic-ratelimit-tokens-remaining",
+    "anthropic-ratelimit-tokens-reset",
+];
+
+const MINUTE: u64 = 60;
+
+pub(super) fn rate_hints(vendor: &Vendor, headers: &Headers, now: SystemTime) -> RateHints {
+    let (requests, tokens, request_period) = match vendor.tells {
+        Tells::XRateLimit { request_period } => (X_REQUESTS, X_TOKENS, request_period),
+        Tells::Anthropic => (ANTHROPIC_REQUESTS, ANTHROPIC_TOKENS, MINUTE),
+        Tells::Nothing => return RateHints::default(),
+    };
+    let number = |name: &str| headers.get(name)?.trim().parse::<f64>().ok();
+    let window = |[limit, remaining, reset]: Names, period: u64| {
+        Some(Window {
+            limit: number(limit)? as u64,
+            period: Duration::from_secs(period),
+            remaining: number(remaining).map(|n| n.max(0.0) as u64),
+            reset: headers
+                .get(reset)
+                .and_then(|text| duration(text).or_else(|| until(text, now))),
+        })
+    };
+    RateHints {
+        requests: window(requests, request_period),
+        tokens: window(tokens, MINUTE),
+    }
+}
+
+/// How long the server asks to wait: `retry-after-ms`, else `retry-after` in seconds or as a
+/// date, else, for an allowance it calls empty, the time until that is full again.
+pub(super) fn retry_after(vendor: &Vendor, headers: &Headers, now: SystemTime) -> Option<Duration> {
+    let seconds = |text: &str, scale: f64| {
+        let value: f64 = text.trim().parse().ok()?;
+        (value.is_finite() && value >= 0.0)
+            .then(|| Duration::from_secs_f64((value * scale).min(1e7)))
+    };
+    if let Some(wait) = headers.get("retry-after-ms").and_then(|t| seconds(t, 1e-3)) {
+        return Some(wait);
+    }
+    if let Some(text) = headers.get("retry-after") {
+        return seconds(text, 1.0).or_else(|| {
+            let date = httpdate::parse_http_date(text.trim()).ok()?;
+            Some(date.duration_since(now).unwrap_or(Duration::ZERO))
+        });
+    }
+    let hints = rate_hints(vendor, headers, now);
+    [hints.requests, hints.tokens]
+        .into_iter()
+        .flatten()
+        .filter(|window| window.remaining == Some(0))
+        .filter_map(|window| window.reset)
+        .max()
+}
+
+/// The time until a moment written as RFC 3339 has it.
+fn until(text: &str, now: SystemTime) -> Option<Duration> {
+    let moment = humantime::parse_rfc3339(text.trim()).ok()?;
+    Some(moment.duration_since(now).unwrap_or(Duration::ZERO))
+}
+
+/// A duration as Go prints it (`1h2m3.5s`, `12ms`), which a protobuf duration (`57.2s`) is too, or
+/// a bare number of seconds.
+pub(super) fn duration(text: &str) -> Option<Duration> {
+    let text = text.trim();
+    let valid = |seconds: f64| {
+        (0.0..1e9)
+            .contains(&seconds)
+            .then(|| Duration::from_secs_f64(seconds))
+    };
+    if let Ok(seconds) = text.parse::<f64>() {
+        return valid(seconds);
+    }
+    let mut total = 0.0;
+    let mut rest = text;
+    while !rest.is_empty() {
+        let digits = rest.find(|c: char| !c.is_ascii_digit() && c != '.')?;
+        let value: f64 = rest[..digits].parse().ok()?;
+        let unit_end = rest[digits..]
+            .find(|c: char| c.is_ascii_digit() || c == '.')
+            .map_or(rest.len(), |at| digits + at);
+        total += value
+            * match &rest[digits..unit_end] {
+                "h" => 3600.0,
+                "m" => 60.0,
+                "s" => 1.0,
+                "ms" => 1e-3,
+                "us" | "µs" => 1e-6,
+                "ns" => 1e-9,
+                _ => return None,
+            };
+        rest = &rest[unit_end..];
+    }
+    (!text.is_empty()).then(|| valid(total)).flatten()
+}
+
+#[cfg(test)]
+#[path = "limits_tests.rs"]
+mod tests;

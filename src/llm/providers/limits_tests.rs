@@ -1,0 +1,109 @@
+//! Headers and times in every form.
+
+use super::*;
+use crate::llm::providers::dialect::decode;
+use crate::llm::providers::dialect::testing::{failed_with, reply, vendor};
+
+const ANSWER: &str = r#"{"choices":[{"finish_reason":"stop","message":{"content":"x"}}]}"#;
+
+#[test]
+fn limits_are_read_from_headers() {
+    let headers = [
+        ("x-ratelimit-limit-requests", "600"),
+        ("x-ratelimit-remaining-requests", "599"),
+        ("x-ratelimit-reset-requests", "100ms"),
+        ("x-ratelimit-limit-tokens", "90000"),
+        ("x-ratelimit-remaining-tokens", "0"),
+        ("x-ratelimit-reset-tokens", "6m0s"),
+    ];
+    let answer = decode(vendor("openai"), &reply(200, &headers, ANSWER)).unwrap();
+    let requests = answer.rate_hints().requests.unwrap();
+    assert_eq!((requests.limit, requests.remaining), (600, Some(599)));
+    assert_eq!(requests.period, Duration::from_secs(60));
+    assert_eq!(requests.reset, Some(Duration::from_millis(100)));
+    let groq = decode(vendor("groq"), &reply(200, &headers, ANSWER)).unwrap();
+    let hints = groq.rate_hints();
+    assert_eq!(hints.requests.unwrap().period, Duration::from_secs(86_400));
+    assert_eq!(hints.tokens.unwrap().period, Duration::from_secs(60));
+    let error = failed_with("openai", 429, &headers, "{}");
+    assert_eq!(error.retry_after(), Some(Duration::from_secs(360)));
+}
+
+#[test]
+fn waits_are_read_in_every_form() {
+    let now = httpdate::parse_http_date("Fri, 20 Nov 2026 08:00:00 GMT").unwrap();
+    let wait = |headers: &[(&str, &str)]| {
+        retry_after(vendor("openai"), &headers.iter().copied().collect(), now)
+    };
+    let seconds = |s| Some(Duration::from_secs_f64(s));
+    assert_eq!(wait(&[("retry-after", "2")]), seconds(2.0));
+    assert_eq!(wait(&[("Retry-After", "1.5")]), seconds(1.5));
+    assert_eq!(
+        wait(&[("retry-after", "7"), ("retry-after-ms", "250")]),
+        seconds(0.25)
+    );
+    let date = "Fri, 20 Nov 2026 08:00:30 GMT";
+    assert_eq!(wait(&[("retry-after", date)]), seconds(30.0));
+    let past = "Fri, 20 Nov 2026 07:00:30 GMT";
+    assert_eq!(wait(&[("retry-after", past)]), seconds(0.0));
+    for bad in ["soon", "-1", "NaN", ""] {
+        assert_eq!(wait(&[("retry-after", bad)]), None, "{bad}");
+    }
+    assert_eq!(wait(&[]), None);
+}
+
+#[test]
+fn durations_are_read() {
+    for (text, seconds) in [
+        ("1s", 1.0),
+        ("6m0s", 360.0),
+        ("12ms", 0.012),
+        ("2m59.56s", 179.56),
+        ("1h2m3s", 3723.0),
+        ("7", 7.0),
+        ("150µs", 0.000_15),
+    ] {
+        let read = duration(text).unwrap().as_secs_f64();
+        assert!((read - seconds).abs() < 1e-9, "{text}: {read}");
+    }
+    for bad in ["", "s", "1x", "1m2", "-3s", "..s", "1e400"] {
+        assert_eq!(duration(bad), None, "{bad}");
+    }
+}
+
+#[test]
+fn times_of_day_are_read_as_waits() {
+    let now = httpdate::parse_http_date("Fri, 20 Nov 2026 08:00:00 GMT").unwrap();
+    let headers = |reset| {
+        [
+            ("anthropic-ratelimit-requests-limit", "50"),
+            ("anthropic-ratelimit-requests-remaining", "0"),
+            ("anthropic-ratelimit-requests-reset", reset),
+            ("anthropic-ratelimit-tokens-limit", "40000"),
+            ("anthropic-ratelimit-tokens-remaining", "39000"),
+        ]
+    };
+    let read = |reset| {
+        let headers = headers(reset).into_iter().collect();
+        let hints = rate_hints(vendor("anthropic"), &headers, now);
+        (hints, retry_after(vendor("anthropic"), &headers, now))
+    };
+    let (hints, wait) = read("2026-11-20T08:00:42Z");
+    let requests = hints.requests.unwrap();
+    assert_eq!((requests.limit, requests.remaining), (50, Some(0)));
+    assert_eq!(requests.reset, Some(Duration::from_secs(42)));
+    assert_eq!(hints.tokens.unwrap().limit, 40_000);
+    assert_eq!(wait, Some(Duration::from_secs(42)));
+    let (past, _) = read("2026-11-20T07:59:59.5Z");
+    assert_eq!(past.requests.unwrap().reset, Some(Duration::ZERO));
+    for bad in ["soon", "", "2026-13-40T99:00:00Z"] {
+        assert_eq!(read(bad).0.requests.unwrap().reset, None, "{bad}");
+    }
+}
+
+#[test]
+fn a_vendor_without_limit_headers_teaches_nothing() {
+    let headers = [("x-ratelimit-limit-requests", "1")].into_iter().collect();
+    let hints = rate_hints(vendor("gemini"), &headers, SystemTime::now());
+    assert!(hints.is_empty());
+}

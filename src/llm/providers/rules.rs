@@ -1,0 +1,193 @@
+//! Which failed reply is which kind of error: one table per dialect, and one for each vendor that
+//! deviates from it. Rows are tried from the top, the vendor's own first; the first that fits decides.
+
+use std::ops::RangeInclusive;
+use std::time::Duration;
+
+use crate::base::error::ErrorKind::{self, *};
+
+use super::errors::Said;
+use super::vendor::{Dialect, Vendor};
+
+/// One row.
+#[derive(Debug)]
+pub(super) struct Rule {
+    status: RangeInclusive<u16>,
+    says: Says,
+    kind: ErrorKind,
+    /// How long to wait when the server names no time.
+    patience: Option<Duration>,
+}
+
+/// What the body must say.
+#[derive(Debug)]
+enum Says {
+    Anything,
+    /// One of these as a code, type, status word, reason or quota.
+    Word(&'static [&'static str]),
+    /// One of these within such a word.
+    WordPart(&'static [&'static str]),
+    /// One of these in its message, whatever the case.
+    Text(&'static [&'static str]),
+    /// A model's name and no address: a 404 of a wrong path may mention both.
+    Model,
+}
+
+impl Rule {
+    const fn new(status: RangeInclusive<u16>, says: Says, kind: ErrorKind) -> Self {
+        Self {
+            status,
+            says,
+            kind,
+            patience: None,
+        }
+    }
+
+    const fn after(mut self, seconds: u64) -> Self {
+        self.patience = Some(Duration::from_secs(seconds));
+        self
+    }
+
+    fn fits(&self, status: u16, said: &Said) -> bool {
+        self.status.contains(&status)
+            && match self.says {
+                Says::Anything => true,
+                Says::Word(words) => said.words.iter().any(|word| words.contains(&&**word)),
+                Says::WordPart(parts) => {
+                    let within = |word: &String| parts.iter().any(|part| word.contains(part));
+                    said.words.iter().any(within)
+                }
+                Says::Text(texts) => said.mentions(texts),
+                Says::Model => said.mentions(&["model"]) && !said.mentions(&["url", "path"]),
+            }
+    }
+}
+
+use Says::{Anything, Model, Text, Word, WordPart};
+
+/// What a status means wherever nothing more special is known.
+const COMMON: &[Rule] = &[
+    Rule::new(402..=402, Anything, Quota),
+    Rule::new(401..=401, Anything, Auth),
+    Rule::new(403..=403, Anything, Auth),
+    Rule::new(404..=404, Model, UnknownModel),
+    Rule::new(429..=429, Anything, RateLimited),
+    Rule::new(408..=409, Anything, Transient),
+    Rule::new(425..=425, Anything, Transient),
+    Rule::new(501..=501, Anything, Invalid),
+    Rule::new(505..=505, Anything, Invalid),
+    Rule::new(500..=599, Anything, Transient),
+    Rule::new(0..=u16::MAX, Anything, Invalid),
+];
+
+/// OpenAI's guides "Error codes" and "Rate limits".
+const OPENAI: &[Rule] = &[
+    Rule::new(
+        400..=429,
+        Word(&[
+            "insufficient_quota",
+            "credit_balance_exhausted",
+            "organization_spend_limit_exceeded",
+            "project_spend_limit_exceeded",
+            "organization_usage_limit_exceeded",
+            "billing_hard_limit_reached",
+        ]),
+        Quota,
+    ),
+    Rule::new(400..=404, Word(&["model_not_found"]), UnknownModel),
+    Rule::new(
+        400..=403,
+        Word(&["content_filter", "content_policy_violation"]),
+        Blocked,
+    ),
+];
+
+/// docs.x.ai "Debugging errors"; the texts as users reported them.
+pub(super) const XAI: &[Rule] = &[
+    Rule::new(
+        400..=429,
+        Text(&[
+            "used all available credits",
+            "all credits",
+            "monthly spending limit",
+        ]),
+        Quota,
+    ),
+    Rule::new(400..=400, Text(&["api key"]), Auth),
+    Rule::new(
+        400..=403,
+        Text(&["usage guidelines", "content policy"]),
+        Blocked,
+    ),
+];
+
+/// console.groq.com "API error codes and responses", "Flex processing".
+pub(super) const GROQ: &[Rule] = &[
+    // The model did not write the JSON it was asked for; another try may do.
+    Rule::new(400..=400, Word(&["failed_generation"]), Malformed),
+    Rule::new(498..=498, Anything, Transient),
+];
+
+pub(super) const MISTRAL: &[Rule] = &[
+    Rule::new(400..=422, Word(&["invalid_model"]), UnknownModel),
+    Rule::new(400..=400, Text(&["invalid model"]), UnknownModel),
+];
+
+/// Anthropic's documentation "Errors" and "Rate limits".
+const ANTHROPIC: &[Rule] = &[
+    Rule::new(
+        400..=429,
+        Word(&[
+            "enforced_spend_limit_reached",
+            "contract_spend_limit_reached",
+            "organization_on_hold",
+            "billing_error",
+        ]),
+        Quota,
+    ),
+    Rule::new(
+        400..=403,
+        Text(&[
+            "credit balance",
+            "spend limit",
+            "usage limits",
+            "organization_on_hold",
+        ]),
+        Quota,
+    ),
+    Rule::new(400..=400, Text(&["blocked by content filtering"]), Blocked),
+    Rule::new(404..=404, Text(&["model:"]), UnknownModel),
+    Rule::new(529..=529, Anything, Transient).after(5),
+];
+
+/// ai.google.dev "API errors" and "Rate limits".
+const GEMINI: &[Rule] = &[
+    Rule::new(
+        400..=400,
+        Word(&["API_KEY_INVALID", "FAILED_PRECONDITION"]),
+        Auth,
+    ),
+    Rule::new(400..=400, Text(&["api key"]), Auth),
+    // It comes back at midnight, Pacific time: nothing that a run waits for.
+    Rule::new(429..=429, WordPart(&["PerDay"]), Quota),
+    Rule::new(404..=404, Text(&["models/"]), UnknownModel),
+    Rule::new(499..=499, Anything, Transient),
+    Rule::new(503..=503, Anything, Transient).after(5),
+];
+
+/// The kind of a failed reply, and the wait that suits it if the server names none.
+pub(super) fn classify(vendor: &Vendor, status: u16, said: &Said) -> (ErrorKind, Option<Duration>) {
+    let dialect = match vendor.dialect {
+        Dialect::OpenAi => OPENAI,
+        Dialect::Anthropic => ANTHROPIC,
+        Dialect::Gemini => GEMINI,
+        Dialect::Extract => &[],
+    };
+    let mut rows = vendor.errors.iter().chain(dialect).chain(COMMON);
+    let row = rows.find(|row| row.fits(status, said));
+    row.map_or((Invalid, None), |row| (row.kind, row.patience))
+}
+
+#[cfg(test)]
+#[path = "rules_tests.rs"]
+mod tests;

@@ -1,0 +1,214 @@
+//! Every error body that a vendor is known for, and the kind it is.
+
+use std::time::Duration;
+
+use crate::base::error::ErrorKind::*;
+use crate::llm::providers::dialect::testing::{failed, failed_with, kind};
+
+fn openai(code: &str) -> String {
+    format!(r#"{{"error":{{"message":"m","type":"t","param":null,"code":"{code}"}}}}"#)
+}
+
+fn xai(text: &str) -> String {
+    format!(r#"{{"code":"c","error":"{text}"}}"#)
+}
+
+fn anthropic(kind: &str, message: &str) -> String {
+    format!(
+        r#"{{"type":"error","error":{{"type":"{kind}","message":"{message}"}},"request_id":"req_1"}}"#
+    )
+}
+
+fn spend(code: &str) -> String {
+    format!(
+        r#"{{"type":"error","error":{{"type":"rate_limit_error","message":"m","details":{{"error_code":"{code}"}}}}}}"#
+    )
+}
+
+fn gemini(code: u16, status: &str, message: &str, details: &str) -> String {
+    format!(
+        r#"{{"error":{{"code":{code},"message":"{message}","status":"{status}","details":[{details}]}}}}"#
+    )
+}
+
+const BAD_KEY: &str =
+    r#"{"@type":"type.googleapis.com/google.rpc.ErrorInfo","reason":"API_KEY_INVALID"}"#;
+const PER_DAY: &str = r#"{"@type":"type.googleapis.com/google.rpc.QuotaFailure","violations":[{"quotaId":"GenerateRequestsPerDayPerProjectPerModel-FreeTier"}]}"#;
+const PER_MINUTE: &str = r#"{"@type":"type.googleapis.com/google.rpc.QuotaFailure","violations":[{"quotaId":"GenerateRequestsPerMinutePerProjectPerModel"}]},
+    {"@type":"type.googleapis.com/google.rpc.RetryInfo","retryDelay":"57.238747106s"}"#;
+
+#[test]
+#[rustfmt::skip]
+fn statuses_and_bodies_are_classified() {
+    let html = || "<html>".to_owned();
+    let rows = [
+        ("openai", 400, openai("context_length_exceeded"), Invalid),
+        ("openai", 400, openai("unsupported_value"), Invalid),
+        ("openai", 400, openai("content_policy_violation"), Blocked),
+        ("openai", 401, openai("invalid_api_key"), Auth),
+        ("openai", 403, openai("unsupported_country_region_territory"), Auth),
+        ("openai", 404, openai("model_not_found"), UnknownModel),
+        ("openai", 404, "<html>not here</html>".into(), Invalid),
+        ("openai", 408, String::new(), Transient),
+        ("openai", 409, String::new(), Transient),
+        ("openai", 413, html(), Invalid),
+        ("openai", 422, String::new(), Invalid),
+        ("openai", 429, openai("rate_limit_exceeded"), RateLimited),
+        ("openai", 429, openai("slow_down"), RateLimited),
+        ("openai", 429, openai("insufficient_quota"), Quota),
+        ("openai", 429, r#"{"error":{"message":"m","type":"insufficient_quota","code":null}}"#.into(), Quota),
+        ("openai", 429, openai("credit_balance_exhausted"), Quota),
+        ("openai", 429, openai("organization_spend_limit_exceeded"), Quota),
+        ("openai", 429, openai("project_spend_limit_exceeded"), Quota),
+        ("openai", 429, openai("organization_usage_limit_exceeded"), Quota),
+        ("openai", 429, "busy".into(), RateLimited),
+        ("openai", 498, String::new(), Invalid),
+        ("openai", 500, openai("server_error"), Transient),
+        ("openai", 502, "<html>Bad Gateway</html>".into(), Transient),
+        ("openai", 503, openai("server_is_overloaded"), Transient),
+        ("openai", 302, String::new(), Invalid),
+
+        ("groq", 400, r#"{"error":{"message":"m","failed_generation":"{"}}"#.into(), Malformed),
+        ("groq", 400, openai("bad"), Invalid),
+        ("groq", 413, openai("request_too_large"), Invalid),
+        ("groq", 422, openai("x"), Invalid),
+        ("groq", 424, openai("x"), Invalid),
+        ("groq", 429, openai("rate_limit_exceeded"), RateLimited),
+        ("groq", 498, openai("capacity_exceeded"), Transient),
+
+        ("xai", 400, xai("Incorrect API key provided: xa***"), Auth),
+        ("xai", 400, xai("bad temperature"), Invalid),
+        ("xai", 401, xai("no header"), Auth),
+        ("xai", 403, xai("Your team has used all available credits"), Quota),
+        ("xai", 403, xai("team is blocked"), Auth),
+        ("xai", 403, xai("Content violates usage guidelines"), Blocked),
+        ("xai", 404, xai("The model x does not exist"), UnknownModel),
+        ("xai", 422, xai("schema"), Invalid),
+        ("xai", 429, xai("Too many requests: tokens per minute 10/5"), RateLimited),
+        ("xai", 429, xai("reached its monthly spending limit"), Quota),
+
+        ("mistral", 400, r#"{"object":"error","message":"Invalid model: x","type":"invalid_model","code":"1500"}"#.into(), UnknownModel),
+        ("mistral", 401, r#"{"message":"Unauthorized"}"#.into(), Auth),
+        ("mistral", 402, r#"{"message":"no credit"}"#.into(), Quota),
+        ("mistral", 422, r#"{"detail":[{"loc":["body","messages"],"msg":"Field required","type":"missing"}]}"#.into(), Invalid),
+        ("mistral", 429, r#"{"message":"Requests rate limit exceeded"}"#.into(), RateLimited),
+        ("mistral", 503, String::new(), Transient),
+
+        ("anthropic", 400, anthropic("invalid_request_error", "temperature: Extra inputs are not permitted"), Invalid),
+        ("anthropic", 400, anthropic("invalid_request_error", "Your credit balance is too low"), Quota),
+        ("anthropic", 400, anthropic("invalid_request_error", "Output blocked by content filtering policy"), Blocked),
+        ("anthropic", 400, anthropic("invalid_request_error", "organization_on_hold"), Quota),
+        ("anthropic", 401, anthropic("authentication_error", "invalid x-api-key"), Auth),
+        ("anthropic", 402, anthropic("billing_error", "m"), Quota),
+        ("anthropic", 403, anthropic("permission_error", "m"), Auth),
+        ("anthropic", 404, anthropic("not_found_error", "model: claude-x"), UnknownModel),
+        ("anthropic", 404, anthropic("not_found_error", "no such path"), Invalid),
+        ("anthropic", 409, anthropic("conflict_error", "m"), Transient),
+        ("anthropic", 413, html(), Invalid),
+        ("anthropic", 429, anthropic("rate_limit_error", "m"), RateLimited),
+        ("anthropic", 429, spend("ramp_limit_exceeded"), RateLimited),
+        ("anthropic", 429, spend("enforced_spend_limit_reached"), Quota),
+        ("anthropic", 429, spend("contract_spend_limit_reached"), Quota),
+        ("anthropic", 500, anthropic("api_error", "m"), Transient),
+        ("anthropic", 503, anthropic("api_error", "cmek_unavailable"), Transient),
+        ("anthropic", 504, anthropic("timeout_error", "m"), Transient),
+        ("anthropic", 529, anthropic("overloaded_error", "m"), Transient),
+
+        ("gemini", 400, gemini(400, "INVALID_ARGUMENT", "m", ""), Invalid),
+        ("gemini", 400, gemini(400, "INVALID_ARGUMENT", "m", BAD_KEY), Auth),
+        ("gemini", 400, gemini(400, "INVALID_ARGUMENT", "API key not valid.", ""), Auth),
+        ("gemini", 400, gemini(400, "FAILED_PRECONDITION", "User location", ""), Auth),
+        ("gemini", 402, gemini(402, "RESOURCE_EXHAUSTED", "m", ""), Quota),
+        ("gemini", 403, gemini(403, "PERMISSION_DENIED", "m", ""), Auth),
+        ("gemini", 404, gemini(404, "NOT_FOUND", "models/x is not found for API version v1beta", ""), UnknownModel),
+        ("gemini", 404, html(), Invalid),
+        ("gemini", 429, gemini(429, "RESOURCE_EXHAUSTED", "m", ""), RateLimited),
+        ("gemini", 429, gemini(429, "RESOURCE_EXHAUSTED", "m", PER_MINUTE), RateLimited),
+        ("gemini", 429, gemini(429, "RESOURCE_EXHAUSTED", "m", PER_DAY), Quota),
+        ("gemini", 429, format!("[{}]", gemini(429, "RESOURCE_EXHAUSTED", "m", PER_DAY)), Quota),
+        ("gemini", 499, gemini(499, "CANCELLED", "m", ""), Transient),
+        ("gemini", 500, gemini(500, "INTERNAL", "m", ""), Transient),
+        ("gemini", 503, gemini(503, "UNAVAILABLE", "m", ""), Transient),
+        ("gemini", 504, gemini(504, "DEADLINE_EXCEEDED", "m", ""), Transient),
+
+        ("local", 404, r#"{"error":{"message":"model 'x' not found, try pulling it first","type":"api_error"}}"#.into(), UnknownModel),
+        ("local", 503, r#"{"error":{"message":"Loading model","type":"unavailable_error","code":503}}"#.into(), Transient),
+        ("local", 400, r#"{"error":{"code":400,"message":"too long","type":"exceed_context_size_error"}}"#.into(), Invalid),
+        ("local", 401, r#"{"error":"Unauthorized"}"#.into(), Auth),
+        ("custom", 429, openai("rate_limit_exceeded"), RateLimited),
+    ];
+    for (name, status, body, expected) in rows {
+        assert_eq!(kind(name, status, &body), expected, "{name} {status} {body}");
+    }
+}
+
+#[test]
+fn messages_say_who_answered_what() {
+    let body =
+        r#"{"detail":[{"loc":["body","messages"],"msg":"Field required","type":"missing"}]}"#;
+    assert_eq!(
+        failed("mistral", 422, body).message(),
+        "mistral answered 422: body.messages: Field required"
+    );
+    let message = |name, body: &str| failed(name, 429, body).message().to_owned();
+    assert_eq!(
+        message("anthropic", &spend("ramp_limit_exceeded")),
+        "anthropic answered 429 (rate_limit_error): m"
+    );
+    assert_eq!(
+        message("gemini", &gemini(429, "RESOURCE_EXHAUSTED", "m", PER_DAY)),
+        "gemini answered 429 (RESOURCE_EXHAUSTED): m"
+    );
+    assert!(
+        failed("openai", 401, "")
+            .message()
+            .contains("OPENAI_API_KEY")
+    );
+}
+
+#[test]
+fn the_server_may_overrule_its_status() {
+    let forced = |status, advice| {
+        let headers = [("x-should-retry", advice)];
+        failed_with("openai", status, &headers, "{}").kind()
+    };
+    assert_eq!(forced(400, "true"), Transient);
+    assert_eq!(forced(500, "false"), Invalid);
+}
+
+#[test]
+fn a_wait_named_in_the_body_is_obeyed() {
+    let wait = |message: &str| {
+        let body = format!(r#"{{"error":{{"message":"{message}"}}}}"#);
+        failed("openai", 429, &body).retry_after()
+    };
+    let text = "Rate limit reached. Please try again in 388ms. Visit the docs.";
+    assert_eq!(wait(text), Some(Duration::from_millis(388)));
+    assert_eq!(
+        wait("Please try again in 1m2s."),
+        Some(Duration::from_secs(62))
+    );
+    assert_eq!(wait("Please try again in a while"), None);
+    let body = gemini(429, "RESOURCE_EXHAUSTED", "m", PER_MINUTE);
+    let asked = failed("gemini", 429, &body).retry_after().unwrap();
+    assert!((asked.as_secs_f64() - 57.238_747_106).abs() < 1e-6);
+}
+
+#[test]
+fn an_overload_waits_longer_unless_the_server_says_how_long() {
+    let five = Some(Duration::from_secs(5));
+    assert_eq!(failed("anthropic", 529, "{}").retry_after(), five);
+    let headers = [("retry-after", "1")];
+    let told = failed_with("anthropic", 529, &headers, "{}").retry_after();
+    assert_eq!(told, Some(Duration::from_secs(1)));
+}
+
+#[test]
+fn a_wrong_path_is_told_from_a_wrong_request() {
+    let failed = |status, body| failed("openai", status, body);
+    assert!(failed(404, "<html>").is_unreachable());
+    assert!(failed(404, r#"{"error":{"message":"Invalid URL (POST /v2/x)"}}"#).is_unreachable());
+    assert!(!failed(400, "{}").is_unreachable());
+    let model = failed(404, r#"{"error":{"message":"m","code":"model_not_found"}}"#);
+    assert!(!model.is_unreachable());
+}
