@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 
 mod bulk;
+mod conformance;
 mod hang;
 #[cfg(feature = "simulate")]
 mod provider;
