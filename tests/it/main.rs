@@ -10,6 +10,7 @@ mod provider;
 mod regress_bulk;
 mod regress_client;
 mod regress_file;
+mod replies;
 
 #[cfg(all(feature = "cli", feature = "simulate"))]
 mod cli;
