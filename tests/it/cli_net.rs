@@ -5,12 +5,12 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use batchwright::simulate::Simulator;
+use batchwright::simulate::{SimConfig, Simulator};
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
 use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 use rustls::{ServerConfig, ServerConnection, StreamOwned};
 
-use super::common::{Desk, Ended, Running, all_ids, good};
+use super::common::{Desk, Ended, Running, all_ids, good, simulator};
 
 /// A server with a certificate of a private authority, in front of a simulator.
 struct Secure {

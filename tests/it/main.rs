@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 
 mod bulk;
+mod conformance;
 mod fallback;
 mod hang;
 #[cfg(feature = "simulate")]
@@ -10,6 +11,7 @@ mod provider;
 mod regress_bulk;
 mod regress_client;
 mod regress_file;
+mod replies;
 
 #[cfg(all(feature = "cli", feature = "simulate"))]
 mod cli;

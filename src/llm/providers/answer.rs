@@ -60,22 +60,19 @@ impl Answer {
                 None => error,
             }
         };
+        let about = self.category.as_deref();
+        let about = about.map_or_else(String::new, |category| format!(" ({category})"));
         if let Some(refusal) = &self.refusal {
-            return Err(failed(
-                ErrorKind::Blocked,
-                format!("the model refused: {refusal}"),
-            ));
+            let message = format!("the model refused{about}: {refusal}");
+            return Err(failed(ErrorKind::Blocked, message));
         }
         let known = ends.iter().find(|(word, _)| *word == self.finish);
         let finish_reason = match known.map(|(_, end)| end) {
             Some(End::Complete) => FinishReason::Stop,
             Some(End::Cut) => FinishReason::Length,
             Some(End::Blocked) => {
-                let category = self.category.as_deref().unwrap_or(&self.finish);
-                return Err(failed(
-                    ErrorKind::Blocked,
-                    format!("{} blocked the answer: {category}", vendor.name),
-                ));
+                let message = format!("{} blocked the answer: {}{about}", vendor.name, self.finish);
+                return Err(failed(ErrorKind::Blocked, message));
             }
             Some(End::Tool) => {
                 let message = "the model asked for a tool call, which nothing here can make";

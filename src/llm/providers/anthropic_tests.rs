@@ -56,7 +56,7 @@ fn a_refusal_is_blocked_and_says_what_about() {
     let error = decoded("anthropic", &body).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Blocked);
     assert_eq!(error.category(), Some("bio"));
-    assert_eq!(error.message(), "the model refused: no");
+    assert_eq!(error.message(), "the model refused (bio): no");
     assert_eq!(error.raw(), Some("ab"));
     let bare = decoded("anthropic", &reply("refusal", "[]")).unwrap_err();
     assert_eq!((bare.kind(), bare.category()), (ErrorKind::Blocked, None));

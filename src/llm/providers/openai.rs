@@ -45,7 +45,7 @@ pub(super) fn write(
     let mut serializer = serde_json::Serializer::new(out);
     let mut map = serializer.serialize_map(None)?;
     map.serialize_entry("model", model)?;
-    map.serialize_entry("messages", &Messages(request))?;
+    map.serialize_entry("messages", &Messages(vendor, request))?;
     let cap = match vendor.cap {
         CapField::MaxTokens => "max_tokens",
         CapField::MaxCompletionTokens => "max_completion_tokens",
@@ -95,15 +95,26 @@ pub(super) fn write(
     map.end()
 }
 
-struct Messages<'a>(&'a Request);
+struct Messages<'a>(&'a Vendor, &'a Request);
 
 impl serde::Serialize for Messages<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_seq(self.0.rendered().map(|(role, content, extra)| MessageBody {
-            role,
-            content,
-            extra,
-        }))
+        let Self(vendor, request) = self;
+        serializer.collect_seq(
+            request
+                .rendered()
+                .map(|(role, content, extra)| MessageBody {
+                    role: match role {
+                        "developer" if !vendor.developer_role => "system",
+                        role => role,
+                    },
+                    content,
+                    extra: extra.map(|fields| Extra {
+                        fields,
+                        names: vendor.speaker_names,
+                    }),
+                }),
+        )
     }
 }
 
@@ -112,7 +123,19 @@ struct MessageBody<'a> {
     role: &'a str,
     content: crate::llm::request::Text<'a>,
     #[serde(flatten)]
-    extra: Option<&'a serde_json::Map<String, Value>>,
+    extra: Option<Extra<'a>>,
+}
+
+struct Extra<'a> {
+    fields: &'a serde_json::Map<String, Value>,
+    names: bool,
+}
+
+impl serde::Serialize for Extra<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let known = |(field, _): &(&String, &Value)| self.names || *field != "name";
+        serializer.collect_map(self.fields.iter().filter(known))
+    }
 }
 
 #[derive(Deserialize)]

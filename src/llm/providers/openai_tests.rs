@@ -123,6 +123,23 @@ fn a_request_is_encoded_with_each_vendors_names() {
 }
 
 #[test]
+fn roles_and_names_are_said_as_each_vendor_takes_them() {
+    let mut request = Request::chat(vec![
+        Turn::new(Role::Developer, "S"),
+        Turn::new(Role::User, "U"),
+    ]);
+    request.messages[1]
+        .extra
+        .insert("name".into(), "ann".into());
+    let turns = |name| encoded(name, &request).1["messages"].clone();
+    assert_eq!(turns("openai")[0]["role"], "developer");
+    assert_eq!(turns("openai")[1]["name"], "ann");
+    assert_eq!(turns("mistral")[0]["role"], "system");
+    assert!(turns("mistral")[1].get("name").is_none());
+    assert_eq!(turns("local")[0]["role"], "system");
+}
+
+#[test]
 fn unset_fields_are_absent() {
     let (_, body) = encoded("openai", &Request::new("U"));
     let keys: Vec<&String> = body.as_object().unwrap().keys().collect();

@@ -48,6 +48,10 @@ pub(crate) struct Vendor {
     pub token_var: &'static str,
     pub cap: CapField,
     pub seed_field: &'static str,
+    /// Whether it takes the role `developer`; it means `system`.
+    pub developer_role: bool,
+    /// Whether messages may name their speakers.
+    pub speaker_names: bool,
     /// Fields of the OpenAI style that it would refuse a request for; they are left out.
     pub refuses: &'static [&'static str],
     pub tells: Tells,
@@ -88,6 +92,8 @@ const OPENAI: Vendor = Vendor {
     token_var: "",
     cap: CapField::MaxCompletionTokens,
     seed_field: "seed",
+    developer_role: true,
+    speaker_names: true,
     refuses: &[],
     tells: Tells::XRateLimit { request_period: 60 },
     errors: &[],
@@ -117,6 +123,7 @@ pub(crate) const VENDORS: &[Vendor] = &[
             "frequency_penalty",
             "presence_penalty",
         ],
+        developer_role: false,
         errors: GROQ,
         ..OPENAI
     },
@@ -155,6 +162,8 @@ pub(crate) const VENDORS: &[Vendor] = &[
         url_var: "MISTRAL_BASE_URL",
         cap: CapField::MaxTokens,
         seed_field: "random_seed",
+        developer_role: false,
+        speaker_names: false,
         refuses: &[
             "logprobs",
             "top_logprobs",
@@ -171,6 +180,7 @@ pub(crate) const VENDORS: &[Vendor] = &[
         base_url: "https://api.x.ai/v1",
         key_vars: &["XAI_API_KEY"],
         url_var: "XAI_BASE_URL",
+        developer_role: false,
         errors: XAI,
         ..OPENAI
     },
@@ -182,6 +192,7 @@ pub(crate) const VENDORS: &[Vendor] = &[
         needs_key: false,
         // The older name is the one that every server of this style knows.
         cap: CapField::MaxTokens,
+        developer_role: false,
         has_batches: false,
         ..OPENAI
     },
@@ -194,6 +205,7 @@ pub(crate) const VENDORS: &[Vendor] = &[
         probed: true,
         // Ollama ignores the newer name without a word.
         cap: CapField::MaxTokens,
+        developer_role: false,
         concurrency: 1,
         has_batches: false,
         ..OPENAI

@@ -1,0 +1,373 @@
+//! What the clients send, against the providers' schemas.
+//!
+//! `BATCHWRIGHT_OPENAPI=DIR` adds the published schemas, see `tests/data/openapi/README.md`.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use batchwright::{
+    Client, Context, Error, Headers, HttpReply, HttpRequest, LlmClient, LlmConfig, Message,
+    Request, ResponseFormat, Role, Secret, Transport,
+};
+use parking_lot::Mutex;
+use serde_json::{Value, json};
+
+pub(crate) fn data(path: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("tests/data")
+        .join(path)
+}
+
+pub(crate) fn read(path: &Path) -> String {
+    std::fs::read_to_string(path).unwrap_or_else(|e| panic!("{}: {e}", path.display()))
+}
+
+/// One schema, and the names that an object may have by it.
+pub(crate) struct Schema {
+    source: String,
+    root: Value,
+    validator: jsonschema::Validator,
+}
+
+impl Schema {
+    fn load(folder: &Path, name: &str) -> Self {
+        let path = folder.join(format!("{name}.json"));
+        let root: Value = serde_json::from_str(&read(&path)).unwrap();
+        Self {
+            source: path.display().to_string(),
+            validator: jsonschema::draft202012::new(&root).unwrap(),
+            root,
+        }
+    }
+
+    /// The schema of this repository and, where it is at hand, the published one.
+    pub(crate) fn all(name: &str) -> Vec<Self> {
+        let published = std::env::var_os("BATCHWRIGHT_OPENAPI").map(PathBuf::from);
+        let folders = std::iter::once(data("openapi")).chain(published);
+        folders.map(|folder| Self::load(&folder, name)).collect()
+    }
+
+    pub(crate) fn faults(&self, body: &Value) -> Vec<String> {
+        let faults = self.validator.iter_errors(body);
+        faults
+            .map(|fault| format!("{}: {fault}", fault.instance_path()))
+            .collect()
+    }
+
+    pub(crate) fn check(&self, body: &Value, what: &str) {
+        let faults = self.faults(body);
+        assert!(
+            faults.is_empty(),
+            "{what}, by {}: {faults:#?}\n{body:#}",
+            self.source
+        );
+    }
+
+    /// Published schemas seldom close an object, so a name nobody knows is looked for apart.
+    fn check_names(&self, body: &Value, what: &str) {
+        let known = self.names();
+        for name in body.as_object().unwrap().keys() {
+            assert!(
+                known.contains(name),
+                "{what}: {} knows no `{name}`",
+                self.source
+            );
+        }
+    }
+
+    fn names(&self) -> BTreeSet<String> {
+        let mut names = BTreeSet::new();
+        self.collect(&self.root, &mut names);
+        names
+    }
+
+    fn collect(&self, schema: &Value, names: &mut BTreeSet<String>) {
+        if let Some(properties) = schema["properties"].as_object() {
+            names.extend(properties.keys().cloned());
+        }
+        for branch in ["allOf", "anyOf", "oneOf"] {
+            for inner in schema[branch].as_array().into_iter().flatten() {
+                self.collect(inner, names);
+            }
+        }
+        if let Some(target) = schema["$ref"].as_str() {
+            let target = self.root.pointer(target.trim_start_matches('#'));
+            self.collect(target.unwrap(), names);
+        }
+    }
+}
+
+/// Keeps the body it is sent and answers what it was told to.
+pub(crate) struct Recorder {
+    sent: Mutex<Option<Value>>,
+    reply: HttpReply,
+}
+
+impl Recorder {
+    pub(crate) fn answering(reply: HttpReply) -> Arc<Self> {
+        let sent = Mutex::default();
+        Arc::new(Self { sent, reply })
+    }
+}
+
+impl Transport for Recorder {
+    fn send(&self, request: &HttpRequest<'_>, _: &Context) -> Result<HttpReply, Error> {
+        *self.sent.lock() = Some(serde_json::from_slice(request.body.unwrap()).unwrap());
+        Ok(self.reply.clone())
+    }
+}
+
+pub(crate) fn client(provider: &str, transport: Arc<dyn Transport>) -> Result<Client, Error> {
+    let config = LlmConfig::new(provider).model("model-x");
+    let config = config.api_key(Secret::new("test-key-of-nobody-0123456789"));
+    config.base_url("http://127.0.0.1:9").client_over(transport)
+}
+
+fn sent(provider: &str, request: &Request) -> Value {
+    let recorder = Recorder::answering(HttpReply {
+        status: 200,
+        headers: Headers::default(),
+        body: Vec::new(),
+    });
+    let client = client(provider, recorder.clone()).unwrap();
+    let _ = client.complete(request, &Context::new());
+    recorder.sent.lock().take().expect("nothing was sent")
+}
+
+/// Requests that use every parameter, alone and together.
+fn requests() -> Vec<(&'static str, Request)> {
+    let object = json!({
+        "type": "object", "additionalProperties": false, "required": ["city"],
+        "properties": {"city": {"type": "string"}},
+    });
+    let with = |set: &dyn Fn(&mut Request)| {
+        let mut request = Request::new("Name a city, as JSON.");
+        set(&mut request);
+        request
+    };
+    let stop = |words: &[&str]| {
+        let words: Vec<String> = words.iter().map(|word| (*word).to_owned()).collect();
+        with(&|r| r.params.stop.clone_from(&words))
+    };
+    let shaped = |strict| {
+        with(&|r| {
+            r.params.response_format = Some(ResponseFormat::JsonSchema {
+                name: "city-1_a".into(),
+                schema: object.clone(),
+                strict,
+            });
+        })
+    };
+    let talk = || {
+        vec![
+            Message::new(Role::User, "Name a city."),
+            Message::new(Role::Assistant, "Oslo."),
+            Message::new(Role::User, "Another."),
+        ]
+    };
+    let mut parts = Message::new(Role::User, "");
+    parts.content = json!([{"type": "text", "text": "Name"}, {"type": "text", "text": "a city."}]);
+    let mut everything = Request::chat(talk())
+        .with_system("Be brief.")
+        .with_max_tokens(800)
+        .with_temperature(0.2);
+    everything.params.top_p = Some(0.9);
+    everything.params.seed = Some(7);
+    everything.params.stop = vec!["END".into()];
+    everything.params.response_format = Some(ResponseFormat::JsonObject);
+    vec![
+        ("plain", Request::new("Name a city.")),
+        (
+            "system",
+            Request::new("Name a city.").with_system("Be brief."),
+        ),
+        ("talk", Request::chat(talk()).with_system("Be brief.")),
+        ("own system", {
+            let mut messages = vec![Message::new(Role::System, "Be brief.")];
+            messages.extend(talk());
+            Request::chat(messages)
+        }),
+        ("parts", Request::chat(vec![parts])),
+        (
+            "own model",
+            Request::new("Name a city.").with_model("model-y"),
+        ),
+        ("max_tokens", with(&|r| r.params.max_tokens = Some(1))),
+        ("temperature", with(&|r| r.params.temperature = Some(0.0))),
+        (
+            "highest temperature of all",
+            with(&|r| r.params.temperature = Some(1.5)),
+        ),
+        ("top_p", with(&|r| r.params.top_p = Some(1.0))),
+        ("one stop", stop(&["END"])),
+        ("four stops", stop(&["END", "\n\n", "###", "。"])),
+        ("seed", with(&|r| r.params.seed = Some(7))),
+        (
+            "json object",
+            with(&|r| r.params.response_format = Some(ResponseFormat::JsonObject)),
+        ),
+        ("strict schema", shaped(true)),
+        ("loose schema", shaped(false)),
+        (
+            "unicode",
+            Request::new("🌍 – „Größe“ \u{0} \u{2028} \" \\ 城市").with_system("日本語"),
+        ),
+        (
+            "overruled extra",
+            Request::new("x").with_extra("stream", json!(true)),
+        ),
+        ("everything", everything),
+    ]
+}
+
+/// What a vendor takes beside the names in the schema, and what it does not take of them.
+struct Differences {
+    provider: &'static str,
+    schema: &'static str,
+    extra: &'static [(&'static str, &'static str)],
+    added: &'static [&'static str],
+    refused: &'static [&'static str],
+}
+
+const DIFFERENCES: [Differences; 4] = [
+    Differences {
+        provider: "openai",
+        schema: "openai/CreateChatCompletionRequest",
+        extra: &[
+            ("reasoning_effort", "low"),
+            ("service_tier", "flex"),
+            ("prompt_cache_key", "k"),
+        ],
+        added: &[],
+        // Reasoning models refuse it.
+        refused: &["max_tokens"],
+    },
+    Differences {
+        provider: "mistral",
+        schema: "mistral/ChatCompletionRequest",
+        extra: &[],
+        added: &[],
+        refused: &[],
+    },
+    Differences {
+        provider: "xai",
+        schema: "openai/CreateChatCompletionRequest",
+        extra: &[("reasoning_effort", "low")],
+        added: &[],
+        refused: &["presence_penalty", "frequency_penalty"],
+    },
+    Differences {
+        provider: "groq",
+        schema: "openai/CreateChatCompletionRequest",
+        extra: &[("reasoning_effort", "low"), ("reasoning_format", "hidden")],
+        added: &["reasoning_format"],
+        refused: &[
+            "max_tokens",
+            "logprobs",
+            "logit_bias",
+            "metadata",
+            "store",
+            "presence_penalty",
+            "frequency_penalty",
+            "n",
+        ],
+    },
+];
+
+#[test]
+fn requests_are_what_the_providers_document() {
+    for vendor in DIFFERENCES {
+        let mut requests = requests();
+        for (name, value) in vendor.extra {
+            requests.push((name, Request::new("x").with_extra(*name, json!(value))));
+        }
+        if vendor.provider == "mistral" {
+            requests.push((
+                "safe_prompt",
+                Request::new("x").with_extra("safe_prompt", json!(true)),
+            ));
+        } else {
+            let developer = vec![
+                Message::new(Role::Developer, "S"),
+                Message::new(Role::User, "U"),
+            ];
+            requests.push(("developer", Request::chat(developer)));
+            let mut named = Message::new(Role::User, "U");
+            named.extra.insert("name".into(), json!("ada"));
+            requests.push(("named", Request::chat(vec![named])));
+        }
+        let schemas = Schema::all(vendor.schema);
+        for (name, request) in requests {
+            let what = format!("{}, {name}", vendor.provider);
+            let mut body = sent(vendor.provider, &request);
+            let fields = body.as_object_mut().unwrap();
+            for refused in vendor.refused {
+                assert!(!fields.contains_key(*refused), "{what}: sends {refused}");
+            }
+            fields.retain(|field, _| !vendor.added.contains(&field.as_str()));
+            for schema in &schemas {
+                schema.check(&body, &what);
+                schema.check_names(&body, &what);
+            }
+        }
+    }
+}
+
+/// A request that no schema minds would prove nothing.
+#[test]
+fn the_request_schemas_refuse_what_the_other_provider_takes() {
+    for (name, body) in [
+        (
+            "openai/CreateChatCompletionRequest",
+            sent("mistral", &seeded()),
+        ),
+        ("mistral/ChatCompletionRequest", sent("openai", &seeded())),
+    ] {
+        for schema in Schema::all(name) {
+            let known = schema.names();
+            assert!(
+                !schema.faults(&body).is_empty()
+                    || body
+                        .as_object()
+                        .unwrap()
+                        .keys()
+                        .any(|field| !known.contains(field)),
+                "{} takes {body}",
+                schema.source
+            );
+        }
+    }
+}
+
+fn seeded() -> Request {
+    let mut request = Request::new("x");
+    request.params.seed = Some(7);
+    request
+}
+
+const SCHEMAS: [&str; 10] = [
+    "openai/CreateChatCompletionRequest",
+    "openai/CreateChatCompletionResponse",
+    "openai/CreateEmbeddingRequest",
+    "openai/CreateEmbeddingResponse",
+    "openai/ErrorResponse",
+    "mistral/ChatCompletionRequest",
+    "mistral/ChatCompletionResponse",
+    "mistral/EmbeddingRequest",
+    "mistral/EmbeddingResponse",
+    "mistral/HTTPValidationError",
+];
+
+#[test]
+fn own_schemas_name_no_field_that_the_published_ones_do_not() {
+    for name in SCHEMAS {
+        let schemas = Schema::all(name);
+        let own = schemas[0].names();
+        assert!(!own.is_empty(), "{name} names nothing");
+        for published in &schemas[1..] {
+            let invented: Vec<_> = own.difference(&published.names()).cloned().collect();
+            assert!(invented.is_empty(), "{name}: {invented:?}");
+        }
+    }
+}

@@ -1,0 +1,244 @@
+//! Recorded replies, one file for each vendor, and the outcome that each must lead to.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use batchwright::{Context, Error, ErrorKind, HttpReply, LlmClient, Request, Response};
+use serde::Deserialize;
+use serde_json::{Map, Value};
+
+use crate::conformance::{Recorder, Schema, client, data, read};
+
+/// One line of `tests/data/replies/VENDOR.jsonl`.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Recording {
+    name: String,
+    status: u16,
+    #[serde(default)]
+    headers: Map<String, Value>,
+    /// The body, or `text` where it is no JSON.
+    body: Option<Value>,
+    text: Option<String>,
+    /// Why the body is not what the provider's own schema promises.
+    off_schema: Option<String>,
+    expect: Expected,
+}
+
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Expected {
+    Answer(Answer),
+    Failure(Failure),
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Answer {
+    text: String,
+    finish: String,
+    /// Input, cached input, output and reasoning tokens.
+    usage: Option<[u64; 4]>,
+    model: Option<String>,
+    cost_usd: Option<f64>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Failure {
+    kind: String,
+    /// What the message must contain.
+    #[serde(default)]
+    says: Vec<String>,
+    retry_after: Option<f64>,
+}
+
+const VENDORS: [&str; 7] = [
+    "openai",
+    "anthropic",
+    "gemini",
+    "xai",
+    "groq",
+    "mistral",
+    "local",
+];
+
+fn recordings(vendor: &str) -> Vec<Recording> {
+    let path = data("replies").join(format!("{vendor}.jsonl"));
+    let text = read(&path);
+    let lines = text.lines().enumerate();
+    let parsed = lines.map(|(at, line)| {
+        serde_json::from_str(line).unwrap_or_else(|e| panic!("{}:{}: {e}", path.display(), at + 1))
+    });
+    parsed.collect()
+}
+
+impl Recording {
+    fn bytes(&self) -> Vec<u8> {
+        match (&self.body, &self.text) {
+            (Some(body), None) => body.to_string().into_bytes(),
+            (None, Some(text)) => text.clone().into_bytes(),
+            _ => panic!("{}: needs either body or text", self.name),
+        }
+    }
+
+    fn reply(&self) -> HttpReply {
+        let headers = self.headers.iter();
+        HttpReply {
+            status: self.status,
+            headers: headers
+                .map(|(name, value)| (&**name, value.as_str().unwrap()))
+                .collect(),
+            body: self.bytes(),
+        }
+    }
+
+    /// How the result differs from what is expected, if it does.
+    fn difference(&self, result: &Result<Response, Error>) -> Option<String> {
+        match (&self.expect, result) {
+            (Expected::Answer(expected), Ok(answer)) => expected.difference(answer),
+            (Expected::Failure(expected), Err(error)) => expected.difference(error, self.status),
+            (Expected::Answer(_), Err(error)) => Some(format!("expected an answer: {error:?}")),
+            (Expected::Failure(f), Ok(a)) => Some(format!("expected {}: {:?}", f.kind, a.text)),
+        }
+    }
+}
+
+impl Answer {
+    fn difference(&self, answer: &Response) -> Option<String> {
+        let usage = answer.usage.map(|u| {
+            [
+                u.input_tokens,
+                u.cached_input_tokens,
+                u.output_tokens,
+                u.reasoning_tokens,
+            ]
+        });
+        let same = self.text == answer.text
+            && self.finish == answer.finish_reason.as_str()
+            && self.usage == usage
+            && self.model == answer.model
+            && match (self.cost_usd, answer.cost_usd) {
+                (Some(expected), Some(stated)) => (expected - stated).abs() < 1e-15,
+                (expected, stated) => expected == stated,
+            };
+        (!same).then(|| format!("{answer:?}"))
+    }
+}
+
+impl Failure {
+    fn difference(&self, error: &Error, status: u16) -> Option<String> {
+        let wait = self.retry_after.map(Duration::from_secs_f64);
+        let same = self.kind == error.kind().as_str()
+            && self
+                .says
+                .iter()
+                .all(|words| error.message().contains(words))
+            && wait == error.retry_after()
+            && error.status() == Some(status);
+        (!same).then(|| format!("expected {}, {:?}: {error:?}", self.kind, self.says))
+    }
+}
+
+#[test]
+fn recorded_replies_lead_to_their_outcomes() {
+    let mut wrong = Vec::new();
+    for vendor in VENDORS {
+        for recording in recordings(vendor) {
+            let client = match client(vendor, Recorder::answering(recording.reply())) {
+                // To be removed with the last vendor that has no client.
+                Err(e) if e.message().contains("later release") => continue,
+                client => client.unwrap(),
+            };
+            let result = client.complete(&Request::new("x"), &Context::new());
+            if let Some(difference) = recording.difference(&result) {
+                wrong.push(format!("{vendor}, {}: {difference}", recording.name));
+            }
+        }
+    }
+    assert!(
+        wrong.is_empty(),
+        "{} of them:\n{}",
+        wrong.len(),
+        wrong.join("\n")
+    );
+}
+
+#[test]
+fn recordings_are_honest() {
+    for (vendor, reply, error) in [
+        (
+            "openai",
+            "openai/CreateChatCompletionResponse",
+            "openai/ErrorResponse",
+        ),
+        (
+            "mistral",
+            "mistral/ChatCompletionResponse",
+            "mistral/HTTPValidationError",
+        ),
+    ] {
+        let (replies, errors) = (Schema::all(reply), Schema::all(error));
+        for recording in recordings(vendor) {
+            let Some(body) = &recording.body else {
+                continue;
+            };
+            let schemas = match recording.status {
+                200 => &replies,
+                // Mistral documents no other error body.
+                status if vendor == "openai" || status == 422 => &errors,
+                _ => continue,
+            };
+            let what = format!("{vendor}, {}", recording.name);
+            if let Some(why) = &recording.off_schema {
+                // The published ones may be too lax to mind.
+                assert!(!schemas[0].faults(body).is_empty(), "{what}: not so, {why}");
+                continue;
+            }
+            for schema in schemas {
+                schema.check(body, &what);
+            }
+        }
+    }
+}
+
+#[test]
+fn every_kind_of_reply_is_recorded_for_every_vendor() {
+    for vendor in VENDORS {
+        let recordings = recordings(vendor);
+        let names: BTreeSet<_> = recordings.iter().map(|r| &r.name).collect();
+        assert_eq!(
+            names.len(),
+            recordings.len(),
+            "{vendor}: a name stands twice"
+        );
+        let kinds: BTreeSet<&str> = recordings
+            .iter()
+            .map(|r| match &r.expect {
+                Expected::Answer(answer) => &*answer.finish,
+                Expected::Failure(failure) => {
+                    let known = ErrorKind::ALL
+                        .iter()
+                        .any(|kind| kind.as_str() == failure.kind);
+                    assert!(known, "{vendor}, {}: no kind {}", r.name, failure.kind);
+                    &failure.kind
+                }
+            })
+            .collect();
+        let mut wanted = vec![
+            "stop",
+            "length",
+            "malformed",
+            "invalid",
+            "transient",
+            "auth",
+        ];
+        wanted.push("unknown_model");
+        if vendor != "local" {
+            wanted.push("rate_limited");
+        }
+        for kind in wanted {
+            assert!(kinds.contains(kind), "{vendor} has no recording for {kind}");
+        }
+    }
+}
