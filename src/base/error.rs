@@ -127,6 +127,7 @@ struct Inner {
     timed_out: bool,
     unreachable: bool,
     category: Option<String>,
+    request_id: Option<String>,
     raw: Option<String>,
 }
 
@@ -146,6 +147,7 @@ impl Error {
             timed_out: false,
             unreachable: false,
             category: None,
+            request_id: None,
             raw: None,
         }))
     }
@@ -198,6 +200,12 @@ impl Error {
         self
     }
 
+    /// Keeps the provider's name for the call, which its support asks for.
+    pub fn with_request_id(mut self, id: Option<&str>) -> Self {
+        self.0.request_id = id.map(str::to_owned);
+        self
+    }
+
     /// Keeps the reply that could not be used, cut to 16 KiB.
     pub fn with_raw(mut self, raw: &str) -> Self {
         let mut end = raw.len().min(RAW_LIMIT);
@@ -212,6 +220,11 @@ impl Error {
     pub(crate) fn redacted(mut self, secret: &Secret) -> Self {
         if let Some(cleaned) = secret.redact(&self.0.message) {
             self.0.message = cleaned;
+        }
+        for text in [&mut self.0.category, &mut self.0.request_id] {
+            if let Some(cleaned) = text.as_deref().and_then(|text| secret.redact(text)) {
+                *text = Some(cleaned);
+            }
         }
         let Some(raw) = &self.0.raw else { return self };
         // JSON may write a slash as `\/`.
@@ -273,6 +286,11 @@ impl Error {
         self.0.category.as_deref()
     }
 
+    /// The provider's name for the call, if it gave one.
+    pub fn request_id(&self) -> Option<&str> {
+        self.0.request_id.as_deref()
+    }
+
     /// The reply that could not be used, at most 16 KiB of it.
     pub fn raw(&self) -> Option<&str> {
         self.0.raw.as_deref()
@@ -317,6 +335,9 @@ impl Serialize for Error {
         map.serialize_entry("message", self.message())?;
         if let Some(category) = self.category() {
             map.serialize_entry("category", category)?;
+        }
+        if let Some(id) = self.request_id() {
+            map.serialize_entry("request_id", id)?;
         }
         if let Some(raw) = self.raw() {
             map.serialize_entry("raw", raw)?;

@@ -62,7 +62,8 @@ pub(super) fn encode(
 pub(super) fn decode(vendor: &Vendor, reply: &HttpReply) -> Result<Response, Error> {
     let hints = rate_hints(vendor, &reply.headers, SystemTime::now());
     if !(200..300).contains(&reply.status) {
-        return Err(failure(vendor, reply).with_rate_hints(hints));
+        let error = failure(vendor, reply).with_request_id(request_id(reply));
+        return Err(error.with_rate_hints(hints));
     }
     let answer = match vendor.dialect {
         Dialect::Anthropic => anthropic::read(vendor, &reply.body),
@@ -71,8 +72,17 @@ pub(super) fn decode(vendor: &Vendor, reply: &HttpReply) -> Result<Response, Err
     };
     match answer {
         Ok(response) => Ok(response.with_rate_hints(hints)),
-        Err(error) => Err(error.with_status(reply.status).with_rate_hints(hints)),
+        Err(error) => Err(error
+            .with_status(reply.status)
+            .with_request_id(request_id(reply))
+            .with_rate_hints(hints)),
     }
+}
+
+/// What the provider calls this exchange.
+fn request_id(reply: &HttpReply) -> Option<&str> {
+    let names = ["x-request-id", "request-id"];
+    names.into_iter().find_map(|name| reply.headers.get(name))
 }
 
 pub(super) fn invalid(message: String) -> Error {

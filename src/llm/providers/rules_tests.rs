@@ -204,6 +204,16 @@ fn an_overload_waits_longer_unless_the_server_says_how_long() {
 }
 
 #[test]
+fn a_failure_keeps_the_providers_name_for_the_call() {
+    for (name, header) in [("openai", "x-request-id"), ("anthropic", "request-id")] {
+        let failed = failed_with(name, 500, &[(header, "req_7")], "{}");
+        assert_eq!(failed.request_id(), Some("req_7"));
+        let empty = failed_with(name, 200, &[(header, "req_8")], "{}");
+        assert_eq!(empty.request_id(), Some("req_8"));
+    }
+}
+
+#[test]
 fn a_wrong_path_is_told_from_a_wrong_request() {
     let failed = |status, body| failed("openai", status, body);
     assert!(failed(404, "<html>").is_unreachable());
