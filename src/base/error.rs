@@ -126,6 +126,7 @@ struct Inner {
     sent: Sent,
     timed_out: bool,
     unreachable: bool,
+    not_ready: bool,
     raw: Option<String>,
 }
 
@@ -144,6 +145,7 @@ impl Error {
             sent: Sent::No,
             timed_out: false,
             unreachable: false,
+            not_ready: false,
             raw: None,
         }))
     }
@@ -187,6 +189,13 @@ impl Error {
     /// the whole quota waits), or nothing is there that takes prompts.
     pub fn with_unreachable(mut self) -> Self {
         self.0.unreachable = true;
+        self
+    }
+
+    /// Marks the error as one of a server that is up but still loads its model: the whole quota
+    /// waits, up to ten minutes, and no item's attempts are used up by it.
+    pub fn with_not_ready(mut self) -> Self {
+        self.0.not_ready = true;
         self
     }
 
@@ -258,6 +267,11 @@ impl Error {
     /// True when the address is to blame: no connection, or nothing there that takes prompts.
     pub fn is_unreachable(&self) -> bool {
         self.0.unreachable
+    }
+
+    /// True when the server is up but still loads its model.
+    pub fn is_not_ready(&self) -> bool {
+        self.0.not_ready
     }
 
     /// The reply that could not be used, at most 16 KiB of it.

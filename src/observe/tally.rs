@@ -9,7 +9,8 @@ use serde::{Serialize, Serializer};
 use crate::base::clock::Time;
 use crate::base::error::Error;
 use crate::base::usage::Usage;
-use crate::engine::dispatch::{Bounds, Counters};
+use crate::engine::bounds::Bounds;
+use crate::engine::dispatch::Counters;
 
 use super::progress::{Phase, Progress};
 
@@ -119,6 +120,7 @@ impl Tally {
         now: Time,
         phase: Phase,
         trouble: Option<String>,
+        loading_since: Option<Time>,
     ) -> Progress {
         let elapsed = now.since(self.started);
         let settled = self.completed + self.failed;
@@ -152,6 +154,7 @@ impl Tally {
             output_tokens: self.usage.output_tokens,
             cost_usd: self.cost(),
             trouble,
+            loading: loading_since.map(|since| now.since(since)),
         }
     }
 
@@ -233,7 +236,8 @@ pub struct Summary {
     pub truncated: u64,
     /// Answers of `extract`, which stand in for a model's.
     pub extracted: u64,
-    /// Calls made.
+    /// Calls made. Those that were refused since the server was still loading its model are not
+    /// among them: they are no attempts and cost nothing.
     pub calls: u64,
     /// Calls that repeated a failed one.
     pub retries: u64,
