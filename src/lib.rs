@@ -78,6 +78,7 @@ pub use llm::client::{LlmClient, client_fn};
 pub use llm::hash::request_hash;
 pub use llm::providers::config::{Client, LlmConfig};
 pub use llm::providers::extract::{EXTRACT_CHARS, Extract};
+pub use llm::providers::local::{LocalServer, ServerState};
 pub use llm::providers::survey::{ProviderStatus, inspect, survey};
 pub use llm::request::{Message, Params, Request, ResponseFormat, Role};
 pub use llm::response::{FinishReason, Outcome, Response};

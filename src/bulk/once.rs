@@ -27,6 +27,7 @@ pub(crate) fn measure(done: &Answered) -> Measure {
         cost_usd: done.response.cost_usd,
         took: done.took,
         truncated: done.response.finish_reason == FinishReason::Length && !extracted,
+        warned: done.response.warning.is_some(),
         extracted,
     }
 }

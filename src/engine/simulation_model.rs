@@ -251,7 +251,10 @@ impl LoadingModel {
         let seconds = self.until.since(Time::ZERO).as_secs() as usize;
         for (quota, refused) in &self.refusals {
             let most = permits + seconds + 1;
-            assert!(*refused <= most, "{refused} refusals of {quota:?} in {seconds} s");
+            assert!(
+                *refused <= most,
+                "{refused} refusals of {quota:?} in {seconds} s"
+            );
         }
     }
 }

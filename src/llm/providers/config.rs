@@ -16,8 +16,13 @@ use crate::llm::response::Response;
 use crate::llm::transport::{HttpRequest, HttpTransport, Transport};
 
 use super::extract::Extract;
+use super::local_reply::{cut_warning, mark_loading};
 use super::openai;
 use super::vendor::{Dialect, Vendor};
+
+/// A server on this machine or next to it either takes a connection at once or is not there. Its
+/// reply may take much longer than others': it queues without a word.
+const LOCAL_CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Settings of a provider's client.
 ///
@@ -150,10 +155,18 @@ impl LlmConfig {
                 ),
             ));
         }
-        let connections = self.concurrency.unwrap_or(vendor.concurrency);
+        let concurrency = self.concurrency.unwrap_or(vendor.concurrency);
         let transport = transport.unwrap_or_else(|| {
             let timeout = self.request_timeout;
-            Arc::new(HttpTransport::new(&base_url, connections, timeout))
+            Arc::new(match vendor.name {
+                "local" => HttpTransport::connecting_within(
+                    LOCAL_CONNECT_TIMEOUT,
+                    &base_url,
+                    concurrency,
+                    timeout,
+                ),
+                _ => HttpTransport::new(&base_url, concurrency, timeout),
+            })
         });
         let mut headers = vec![("content-type", "application/json".to_owned())];
         let mut account = String::new();
@@ -181,6 +194,7 @@ impl LlmConfig {
             account,
             model: self.model.clone(),
             only_model: self.only_model && self.model.is_some(),
+            concurrency,
             timeout: self.request_timeout,
         }))))
     }
@@ -258,15 +272,16 @@ struct Remote {
     account: String,
     model: Option<String>,
     only_model: bool,
+    concurrency: usize,
     timeout: Duration,
 }
 
 impl Client {
-    /// Calls in flight that suit the provider when the user names no number: 1 for a local
-    /// server, else 5.
+    /// Calls in flight that suit the provider: the number in its settings, else 1 for a local
+    /// server and 5 for the others.
     pub fn default_concurrency(&self) -> usize {
         match &self.0 {
-            Inner::Remote(remote) => remote.vendor.concurrency,
+            Inner::Remote(remote) => remote.concurrency,
             Inner::Extract(_) => 5,
         }
     }
@@ -284,11 +299,23 @@ impl Remote {
             },
             ctx,
         )?;
-        let result = openai::decode(self.vendor, &reply);
+        let result = openai::decode(self.vendor, &reply)
+            .map_err(|error| mark_loading(self.vendor.name, error))
+            .map(|response| self.warned(request, response));
         match &self.key {
             Some(key) => redacted(result, key),
             None => result,
         }
+    }
+
+    /// With a warning, if what a local server has read cannot be the whole prompt.
+    fn warned(&self, request: &Request, mut response: Response) -> Response {
+        if let Some(usage) = response.usage
+            && self.vendor.name == "local"
+        {
+            response.warning = cut_warning(request.text_bytes(), usage.input_tokens);
+        }
+        response
     }
 
     fn model_of<'a>(&'a self, request: &'a Request) -> Option<&'a str> {

@@ -4,6 +4,8 @@
 
 pub mod config;
 pub mod extract;
+pub mod local;
+mod local_reply;
 pub mod openai;
 pub mod survey;
 pub mod vendor;

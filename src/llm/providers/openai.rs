@@ -498,6 +498,8 @@ fn classify(vendor: &Vendor, status: u16, said: &Said) -> ErrorKind {
         408 | 409 | 425 => ErrorKind::Transient,
         498 if vendor.quirk == Quirk::Groq => ErrorKind::Transient,
         501 | 505 => ErrorKind::Invalid,
+        // Ollama's queue is full.
+        503 if said.mentions(&["maximum pending requests"]) => ErrorKind::RateLimited,
         500.. => ErrorKind::Transient,
         _ => ErrorKind::Invalid,
     }

@@ -188,6 +188,23 @@ fn statuses_and_bodies_are_classified() {
         ("local", 503, r#"{"error":{"message":"Loading model","type":"unavailable_error","code":503}}"#.into(), Transient),
         ("local", 400, r#"{"error":{"code":400,"message":"too long","type":"exceed_context_size_error"}}"#.into(), Invalid),
         ("local", 401, r#"{"error":"Unauthorized"}"#.into(), Auth),
+        ("local", 401, r#"{"error":{"code":401,"message":"Invalid API Key","type":"authentication_error"}}"#.into(), Auth),
+        ("local", 404, r#"{"error":"model 'x' not found"}"#.into(), UnknownModel),
+        ("local", 404, r#"{"error":{"message":"model 'x' not found","type":"not_found_error","param":null,"code":null}}"#.into(), UnknownModel),
+        ("local", 404, r#"{"error":{"message":"The model `x` does not exist.","type":"NotFoundError","param":"model","code":404}}"#.into(), UnknownModel),
+        ("local", 404, r#"{"object":"error","message":"The model `x` does not exist.","type":"NotFoundError","param":null,"code":404}"#.into(), UnknownModel),
+        ("local", 404, r#"{"error":{"code":404,"message":"File Not Found","type":"not_found_error"}}"#.into(), Invalid),
+        ("local", 400, r#"{"error":{"message":"m","type":"BadRequestError","param":null,"code":400}}"#.into(), Invalid),
+        ("local", 400, r#"{"object":"error","message":"This model's maximum context length is 2048 tokens.","type":"BadRequestError","param":null,"code":400}"#.into(), Invalid),
+        ("local", 422, r#"{"error":{"message":"m","type":"UnprocessableEntityError","param":null,"code":422}}"#.into(), Invalid),
+        ("local", 500, r#"{"error":"llama runner process has terminated"}"#.into(), Transient),
+        ("local", 500, r#"{"error":{"code":500,"message":"m","type":"server_error"}}"#.into(), Transient),
+        ("local", 500, r#"{"error":{"message":"m","type":"InternalServerError","param":null,"code":500}}"#.into(), Transient),
+        ("local", 501, r#"{"error":{"code":501,"message":"This server does not support embeddings.","type":"not_supported_error"}}"#.into(), Invalid),
+        ("local", 501, r#"{"error":{"message":"m","type":"NotImplementedError","param":null,"code":501}}"#.into(), Invalid),
+        ("local", 503, r#"{"error":"server busy, please try again.  maximum pending requests exceeded"}"#.into(), RateLimited),
+        ("local", 503, r#"{"error":{"message":"server busy, please try again.  maximum pending requests exceeded","type":"api_error","param":null,"code":null}}"#.into(), RateLimited),
+        ("local", 503, String::new(), Transient),
     ] {
         assert_eq!(kind(name, status, &body), expected, "{name} {status} {body}");
     }
