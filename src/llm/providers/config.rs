@@ -454,4 +454,56 @@ mod tests {
             }
         }
     }
+
+    /// Answers everything with one reply.
+    struct Always(u16, &'static str);
+
+    impl Transport for Always {
+        fn send(&self, _: &HttpRequest<'_>, _: &Context) -> Result<HttpReply, Error> {
+            Ok(HttpReply {
+                status: self.0,
+                headers: Headers::default(),
+                body: self.1.as_bytes().to_vec(),
+            })
+        }
+    }
+
+    #[test]
+    fn only_local_servers_are_suspected_of_cutting_prompts() {
+        let body = r#"{"choices":[{"finish_reason":"stop","message":{"content":"x"}}],
+            "usage":{"prompt_tokens":4096,"completion_tokens":1}}"#;
+        let answer = |provider: &str| {
+            let config = LlmConfig::new(provider)
+                .api_key(Secret::new("k"))
+                .model("m");
+            let client = config.client_over(Arc::new(Always(200, body))).unwrap();
+            let request = Request::new("word ".repeat(8000));
+            client.complete(&request, &Context::new()).unwrap()
+        };
+        assert!(answer("local").warning.unwrap().contains("4096 tokens"));
+        assert_eq!(answer("openai").warning, None);
+    }
+
+    #[test]
+    fn a_loading_model_is_not_an_ordinary_failure() {
+        let body = r#"{"error":{"code":503,"message":"Loading model","type":"unavailable_error"}}"#;
+        let config = LlmConfig::new("local").model("m");
+        let client = config.client_over(Arc::new(Always(503, body))).unwrap();
+        let refused = client.complete(&Request::new("x"), &Context::new());
+        let error = refused.unwrap_err();
+        assert!(error.is_not_ready() && error.status() == Some(503));
+        assert_eq!(
+            error.message(),
+            "local: the server is still loading its model"
+        );
+    }
+
+    #[test]
+    fn concurrency_is_the_settings_own_or_the_vendors() {
+        let calls = |config: LlmConfig| config.client().unwrap().default_concurrency();
+        assert_eq!(calls(LlmConfig::new("local")), 1);
+        assert_eq!(calls(LlmConfig::new("local").concurrency(4)), 4);
+        let key = Secret::new("k");
+        assert_eq!(calls(LlmConfig::new("openai").api_key(key)), 5);
+    }
 }

@@ -135,6 +135,15 @@ pub(super) fn find(addresses: &[String], key: Option<&Secret>) -> Vec<Result<Loc
         .collect()
 }
 
+/// Puts the server that a run takes first: ready, and serving what is asked for.
+pub(super) fn best_first(servers: &mut [LocalServer], model: Option<&str>) {
+    servers.sort_by_key(|server| {
+        let serves = |model: &str| server.models.iter().any(|own| own == model);
+        let ready = server.state == ServerState::Ready;
+        (!ready, !model.is_none_or(serves))
+    });
+}
+
 /// What a server whose address and model are known tells of its slots and state, if it does so
 /// within a second; not every server has a list of models.
 pub(super) fn slots(address: &str, key: Option<&Secret>) -> Option<LocalServer> {
@@ -221,15 +230,14 @@ impl Replies {
 
     fn state(&self, probe: Probe) -> ServerState {
         match self.of(probe) {
-            Some(Ok(reply)) if reply.status == 503 => {
-                match says_loading(&String::from_utf8_lossy(&reply.body)) {
-                    true => ServerState::Loading,
-                    false => ServerState::Ready,
-                }
-            }
+            Some(Ok(reply)) if is_loading(reply) => ServerState::Loading,
             _ => ServerState::Ready,
         }
     }
+}
+
+fn is_loading(reply: &HttpReply) -> bool {
+    reply.status == 503 && says_loading(&String::from_utf8_lossy(&reply.body))
 }
 
 /// Asks all at once. Nobody waits for a thread that hangs, such as in looking up a host.
@@ -277,8 +285,7 @@ fn get(address: &str, probe: Probe, key: Option<String>) -> Result<HttpReply, Er
 
 /// Names and owners in a list of models.
 fn models(reply: &HttpReply) -> Result<(Vec<String>, Vec<String>), Error> {
-    // Who says so is there, although it cannot serve just now.
-    if reply.status == 503 {
+    if is_loading(reply) {
         return Ok((Vec::new(), Vec::new()));
     }
     let no_list = || {

@@ -129,8 +129,7 @@ fn a_server_that_loads_is_there_and_says_so() {
     assert_eq!((server.models.len(), server.slots), (0, None));
     assert_eq!(server.description(), "llama.cpp is loading its model");
     // Another 503 is no reason to wait.
-    let server = found(vec![(Probe::Models, reply(503, &[], ""))]).unwrap();
-    assert_eq!(server.state, ServerState::Ready);
+    assert!(found(vec![(Probe::Models, reply(503, &[], "out of order"))]).is_err());
 }
 
 #[test]
@@ -176,4 +175,79 @@ fn probes_go_beside_the_base_not_below_it() {
         Probe::ApiVersion.url("http://h/gate"),
         "http://h/gate/api/version"
     );
+}
+
+#[test]
+fn a_run_takes_the_first_server_that_is_ready_and_serves_the_model() {
+    let named = |url: &str, model: &str, state| LocalServer {
+        base_url: url.to_owned(),
+        server: UNKNOWN,
+        models: vec![model.to_owned()],
+        slots: None,
+        state,
+        address: Address(url.to_owned()),
+    };
+    let (ready, loading) = (ServerState::Ready, ServerState::Loading);
+    let taken = |model| {
+        let mut servers = [
+            named("first", "x", loading),
+            named("second", "a", ready),
+            named("third", "b", ready),
+        ];
+        best_first(&mut servers, model);
+        servers[0].base_url.clone()
+    };
+    assert_eq!(taken(None), "second");
+    assert_eq!(taken(Some("b")), "third");
+    assert_eq!(taken(Some("unknown")), "second");
+}
+
+#[test]
+fn all_servers_are_found_at_once() {
+    let listen = |models: &'static str, props: &'static str| {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = format!("http://{}/v1", listener.local_addr().unwrap());
+        thread::spawn(move || {
+            use std::io::{BufRead, BufReader, Write};
+            for mut stream in listener.incoming().flatten() {
+                let mut lines = BufReader::new(stream.try_clone().unwrap()).lines();
+                let first = lines.next().unwrap().unwrap();
+                let body = match first.split(' ').nth(1).unwrap() {
+                    "/v1/models" => models,
+                    "/props" => props,
+                    _ => "{}",
+                };
+                while lines
+                    .next()
+                    .is_some_and(|line| line.is_ok_and(|l| !l.is_empty()))
+                {}
+                let length = body.len();
+                let head = format!("HTTP/1.1 200 OK\r\ncontent-length: {length}\r\n\r\n");
+                let _ = stream.write_all((head + body).as_bytes());
+            }
+        });
+        url
+    };
+    // Nobody answers at the second; the third takes connections and says nothing.
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let addresses = [
+        listen(r#"{"data":[{"id":"a"}]}"#, r#"{"total_slots":2}"#),
+        "http://127.0.0.1:9/v1".to_owned(),
+        format!("http://{}/v1", silent.local_addr().unwrap()),
+        listen(r#"{"data":[{"id":"b","owned_by":"vllm"}]}"#, "{}"),
+    ];
+    let found = find(&addresses, None);
+    assert_eq!(found.len(), 4);
+    let first = found[0].as_ref().unwrap();
+    assert_eq!((first.server, first.slots), ("llama.cpp", Some(2)));
+    assert!(found[1].is_err() && found[2].is_err());
+    let last = found[3].as_ref().unwrap();
+    assert_eq!(
+        (last.server, &last.models[..]),
+        ("vLLM", &["b".to_owned()][..])
+    );
+    assert_eq!(last.base_url, addresses[3]);
+    assert_eq!(slots(&addresses[0], None).unwrap().slots, Some(2));
+    assert!(slots(&addresses[2], None).is_none());
+    assert!(slots(&addresses[3], None).is_none());
 }

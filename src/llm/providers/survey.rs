@@ -224,14 +224,7 @@ fn local(
             Err(error) => trouble = error.message().to_owned(),
         }
     }
-    // The one that a run takes comes first: ready, and serving what is asked for.
-    servers.sort_by_key(|server| {
-        let serves = |model: &str| server.models.iter().any(|own| own == model);
-        (
-            server.state != ServerState::Ready,
-            !model.is_none_or(serves),
-        )
-    });
+    local::best_first(&mut servers, model);
     let Some(first) = servers.first() else {
         let tried = match &given {
             Some(url) => format!("no usable server at {}: {trouble}", shown_url(url)),
