@@ -32,9 +32,10 @@
 //!
 //! A provider's client classifies each failure as an [`ErrorKind`]; the kind decides whether the
 //! item is tried again, goes to the next provider of its [`Route`], or fails. A rate-limit answer
-//! pauses everything that shares its quota ([`QuotaKey`]); any other `Retry-After` delays that
-//! item alone. A waiting item holds no thread. [`ErrorPolicy`] says what one item's failure means
-//! for the others, a [`Context`] carries cancellation, deadline and grace.
+//! pauses everything that shares its quota ([`QuotaKey`]), and so does a server that still loads its
+//! model ([`Error::with_not_ready`]); any other `Retry-After` delays that item alone. A waiting item
+//! holds no thread. [`ErrorPolicy`] says what one item's failure means for the others, a
+//! [`Context`] carries cancellation, deadline and grace.
 //!
 //! # Features
 //!

@@ -128,11 +128,8 @@ fn a_server_is_called_as_often_at_once_as_it_has_slots() {
     let mut command = desk.command(["providers", "--json"]);
     let command = command.env("LOCAL_LLM_BASE_URL", &url);
     let list: Value = serde_json::from_str(&Running::start(command).wait().stdout).unwrap();
-    let local = list["providers"].as_array().unwrap().iter();
-    let local = local
-        .filter(|p| p["provider"] == "local")
-        .next_back()
-        .unwrap();
+    let mut list = list["providers"].as_array().unwrap().iter();
+    let local = list.find(|p| p["provider"] == "local").unwrap();
     let server = json!({
         "base_url": url, "server": "llama.cpp", "models": ["tiny"], "slots": 3, "state": "ready",
     });
