@@ -128,6 +128,7 @@ struct Inner {
     unreachable: bool,
     category: Option<String>,
     request_id: Option<String>,
+    not_ready: bool,
     raw: Option<String>,
 }
 
@@ -148,6 +149,7 @@ impl Error {
             unreachable: false,
             category: None,
             request_id: None,
+            not_ready: false,
             raw: None,
         }))
     }
@@ -203,6 +205,13 @@ impl Error {
     /// Keeps the provider's name for the call, which its support asks for.
     pub fn with_request_id(mut self, id: Option<&str>) -> Self {
         self.0.request_id = id.map(str::to_owned);
+        self
+    }
+
+    /// Marks the error as one of a server that is up but still loads its model: the whole quota
+    /// waits, up to ten minutes, and no item's attempts are used up by it.
+    pub fn with_not_ready(mut self) -> Self {
+        self.0.not_ready = true;
         self
     }
 
@@ -289,6 +298,11 @@ impl Error {
     /// The provider's name for the call, if it gave one.
     pub fn request_id(&self) -> Option<&str> {
         self.0.request_id.as_deref()
+    }
+
+    /// True when the server is up but still loads its model.
+    pub fn is_not_ready(&self) -> bool {
+        self.0.not_ready
     }
 
     /// The reply that could not be used, at most 16 KiB of it.

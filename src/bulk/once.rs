@@ -27,6 +27,7 @@ pub(crate) fn measure(done: &Answered) -> Measure {
         cost_usd: done.response.cost_usd,
         took: done.took,
         truncated: done.response.finish_reason == FinishReason::Length && !extracted,
+        warned: done.response.warning.is_some(),
         extracted,
     }
 }
@@ -54,6 +55,19 @@ pub(crate) fn call_step(
     }
 }
 
+/// Where a run stands at its end.
+pub(crate) fn finished<B, K>(dispatcher: &Dispatcher<Job<B, K>>, now: Time) -> Progress
+where
+    B: Backlog,
+    K: Sink<B::Task>,
+{
+    Progress {
+        phase: Phase::Finished,
+        trouble: None,
+        ..progress(dispatcher, now)
+    }
+}
+
 /// Where a run stands.
 pub(crate) fn progress<B, K>(dispatcher: &Dispatcher<Job<B, K>>, now: Time) -> Progress
 where
@@ -67,5 +81,6 @@ where
     let trouble = dispatcher.settle_error().or(dispatcher.last_failure());
     let trouble = trouble.map(|e| e.message().to_owned());
     let tally = &dispatcher.work.tally;
-    tally.progress(&dispatcher.counters(), now, phase, trouble)
+    let loading = dispatcher.loading_since();
+    tally.progress(&dispatcher.counters(), now, phase, trouble, loading)
 }

@@ -21,12 +21,12 @@ use crate::llm::client::LlmClient;
 use crate::llm::request::Request;
 use crate::llm::response::Outcome;
 use crate::llm::route::Route;
-use crate::observe::progress::{Phase, ProgressNotifier};
+use crate::observe::progress::ProgressNotifier;
 use crate::observe::tally::{Summary, Tally};
 
 use super::job::{Job, Sink};
 use super::list::{Feeder, Item, ListBacklog, Source};
-use super::once::{Answered, call_step, progress};
+use super::once::{Answered, call_step, finished, progress};
 use super::sinks::{Channel, Slots, outcome};
 use super::{MOST_THREADS, TICK, bad_concurrency};
 
@@ -354,8 +354,7 @@ impl<'a> Bulk<'a> {
         let now = clock.now();
         let counters = dispatcher.counters();
         if let Some(notifier) = notifier {
-            let tally = &dispatcher.work.tally;
-            notifier.on_progress(&tally.progress(&counters, now, Phase::Finished, None));
+            notifier.on_progress(&finished(&dispatcher, now));
         }
         Ok(Ended {
             summary: dispatcher

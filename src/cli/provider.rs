@@ -1,8 +1,8 @@
 //! Which provider a run uses, and saying so.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use batchwright::{Client, LlmConfig, Plan, ProviderStatus, inspect, survey};
+use batchwright::{Client, Context, LlmConfig, Plan, ProviderStatus, inspect, survey};
 
 use super::args::RunArgs;
 use super::display;
@@ -59,10 +59,11 @@ impl Chosen {
 }
 
 /// Takes the provider that was named, else the first usable one. `unnamed` counts the requests
-/// that name no model.
+/// that name no model. A server that is loading its model is waited for.
 pub fn choose(
     args: &RunArgs,
     unnamed: Option<u64>,
+    ctx: &Context,
     say: &dyn Fn(String),
 ) -> Result<Chosen, Refusal> {
     let text = |value: &str| Ok(value.to_owned());
@@ -93,6 +94,7 @@ pub fn choose(
             status
         }
     };
+    let status = once_loaded(status, ctx, args.show.quiet)?;
     if status.provider != "extract" && status.model.is_none() && unnamed.is_some_and(|n| n > 0) {
         return Err(Refusal::usage(format!(
             "{} requests name no model, and {} has no default: use --model or BATCHWRIGHT_MODEL",
@@ -124,6 +126,42 @@ pub fn choose(
         fallbacks: fallbacks(args, timeout, concurrency)?,
         default_model: status.model.filter(|_| args.provider.model.is_none()),
     })
+}
+
+/// How long a server may load its model before the run goes on without its word; the calls wait
+/// as long again.
+const PATIENCE: Duration = Duration::from_secs(600);
+
+fn once_loaded(
+    status: ProviderStatus,
+    ctx: &Context,
+    quiet: bool,
+) -> Result<ProviderStatus, Refusal> {
+    if !status.is_loading() {
+        return Ok(status);
+    }
+    let say = |line: String| {
+        if !quiet {
+            display::say(&line);
+        }
+    };
+    let name = status.provider;
+    say(format!(
+        "{name}: the server is still loading its model; waiting"
+    ));
+    let start = Instant::now();
+    let status = status
+        .once_loaded(ctx, PATIENCE)
+        .map_err(|error| Refusal::could_not_run(error.message()))?;
+    if !status.usable {
+        let why = format!("{name}: {}", status.reason);
+        return Err(Refusal::could_not_run(why));
+    }
+    if !status.is_loading() {
+        let took = display::span(start.elapsed());
+        say(format!("{name}: the server is ready after {took}"));
+    }
+    Ok(status)
 }
 
 fn build(

@@ -51,7 +51,10 @@ fn run(args: &RunArgs) -> Result<Exit, Refusal> {
     let unnamed = prompts.without_model();
     let tokens = prompts.estimated_tokens();
     let notes = RefCell::new(Vec::new());
-    let chosen = provider::choose(args, unnamed, &|note| notes.borrow_mut().push(note));
+    let chosen = provider::choose(args, unnamed, &ctx, &|note| notes.borrow_mut().push(note));
+    if ctx.is_cancelled() {
+        return Ok(signals.exit().unwrap_or(Exit::CouldNotRun));
+    }
     let chosen = match chosen {
         // Nothing was there before, so all of it would have to be sent.
         Err(refusal) if !args.output.as_ref().is_some_and(|path| path.exists()) => {

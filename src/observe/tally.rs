@@ -9,7 +9,8 @@ use serde::{Serialize, Serializer};
 use crate::base::clock::Time;
 use crate::base::error::Error;
 use crate::base::usage::Usage;
-use crate::engine::dispatch::{Bounds, Counters};
+use crate::engine::bounds::Bounds;
+use crate::engine::dispatch::Counters;
 
 use super::progress::{Phase, Progress};
 
@@ -21,6 +22,7 @@ pub(crate) struct Measure {
     /// The call that brought it.
     pub took: Duration,
     pub truncated: bool,
+    pub warned: bool,
     /// Answered by `extract`, which is no model.
     pub extracted: bool,
 }
@@ -35,6 +37,7 @@ pub(crate) struct Tally {
     failed: u64,
     unsent: u64,
     truncated: u64,
+    warnings: u64,
     extracted: u64,
     usage: Usage,
     cost_usd: f64,
@@ -55,6 +58,7 @@ impl Tally {
             failed: 0,
             unsent: 0,
             truncated: 0,
+            warnings: 0,
             extracted: 0,
             usage: Usage::default(),
             cost_usd: 0.0,
@@ -76,6 +80,7 @@ impl Tally {
     pub(crate) fn answered(&mut self, measure: &Measure) {
         self.completed += 1;
         self.truncated += u64::from(measure.truncated);
+        self.warnings += u64::from(measure.warned);
         self.extracted += u64::from(measure.extracted);
         let micros = u64::try_from(measure.took.as_micros() / 10).unwrap_or(u64::MAX);
         self.calls.saturating_record(micros.max(1));
@@ -119,6 +124,7 @@ impl Tally {
         now: Time,
         phase: Phase,
         trouble: Option<String>,
+        loading_since: Option<Time>,
     ) -> Progress {
         let elapsed = now.since(self.started);
         let settled = self.completed + self.failed;
@@ -152,6 +158,7 @@ impl Tally {
             output_tokens: self.usage.output_tokens,
             cost_usd: self.cost(),
             trouble,
+            loading: loading_since.map(|since| now.since(since)),
         }
     }
 
@@ -175,6 +182,7 @@ impl Tally {
             pending: total.saturating_sub(completed + failed),
             completed_before: self.before,
             truncated: self.truncated,
+            warnings: self.warnings,
             extracted: self.extracted,
             calls: counters.calls,
             retries: counters.retries,
@@ -231,9 +239,12 @@ pub struct Summary {
     pub completed_before: u64,
     /// Answers cut at the token limit.
     pub truncated: u64,
+    /// Answers with a warning: a local server has probably cut the prompt.
+    pub warnings: u64,
     /// Answers of `extract`, which stand in for a model's.
     pub extracted: u64,
-    /// Calls made.
+    /// Calls made. Those that were refused since the server was still loading its model are not
+    /// among them: they are no attempts and cost nothing.
     pub calls: u64,
     /// Calls that repeated a failed one.
     pub retries: u64,

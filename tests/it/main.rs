@@ -6,6 +6,7 @@ mod bulk;
 mod conformance;
 mod fallback;
 mod hang;
+mod loading;
 #[cfg(feature = "simulate")]
 mod provider;
 mod regress_bulk;
@@ -23,6 +24,8 @@ mod cli_first;
 mod cli_input;
 #[cfg(all(feature = "cli", feature = "simulate"))]
 mod cli_kill;
+#[cfg(all(feature = "cli", feature = "simulate"))]
+mod cli_local;
 #[cfg(all(feature = "cli", feature = "simulate"))]
 mod cli_net;
 #[cfg(all(feature = "cli", feature = "simulate"))]
