@@ -94,11 +94,9 @@ fn run(args: &RunArgs) -> Result<Exit, Refusal> {
         }
         (Route::new(Extract), 1)
     } else {
-        let chosen = chosen?;
-        if !models && asks_for_json(args) {
-            return Err(Refusal::could_not_run(
-                "extract is no model and cannot answer in JSON: name another provider",
-            ));
+        let mut chosen = chosen?;
+        if asks_for_json(args) {
+            chosen = chosen.for_json(&say)?;
         }
         notes.into_inner().into_iter().for_each(&say);
         chosen.warn_of_extract(args.show.quiet);
