@@ -119,7 +119,10 @@ fn the_schema_reaches_the_provider_and_the_answer_is_kept_as_json() {
         (&1.into(), &"stop".into())
     );
     let format = &server.asked()[0]["response_format"];
-    let schema: Value = serde_json::from_str(&desk.read("schema.json")).unwrap();
+    // In the order of the file, which the model's answer follows.
+    let sent = format["json_schema"]["schema"].to_string();
+    assert_eq!(sent, desk.read("schema.json"));
+    let schema: Value = serde_json::from_str(&sent).unwrap();
     let expected = json!({"type": "json_schema", "json_schema":
         {"name": "A_person", "strict": true, "schema": schema}});
     assert_eq!(format, &expected);

@@ -340,7 +340,7 @@ fn unset_fields_are_absent() {
     let bytes = encode(vendor("openai"), &Request::new("U"), Some("m")).unwrap();
     let body: Value = serde_json::from_slice(&bytes).unwrap();
     let keys: Vec<&String> = body.as_object().unwrap().keys().collect();
-    assert_eq!(keys, ["messages", "model"]);
+    assert_eq!(keys, ["model", "messages"]);
 }
 
 #[test]
