@@ -42,6 +42,7 @@
 //! | feature | default | adds |
 //! |---|---|---|
 //! | `cli` | yes | the `batchwright` program; not needed by a library user |
+//! | `schema` | yes | answers are checked against the JSON Schema asked for; without it, only for being JSON |
 //! | `simulate` | yes | the `simulate` module: a loopback provider with latency, limits and trouble |
 //!
 //! # Logging

@@ -67,7 +67,7 @@ pub(crate) fn call_for_line(
     tries: &Tries,
     ctx: &Context,
 ) -> Reply<Line> {
-    let reply = call_step(route, request, tries.step, ctx);
+    let reply = call_step(route, request, tries, ctx);
     let result = reply.result.and_then(|answered| {
         let mut tries = *tries;
         tries.calls = tries.calls.saturating_add(1);

@@ -5,6 +5,7 @@ use std::time::Duration;
 use crate::base::cancel::Context;
 use crate::base::clock::Time;
 use crate::engine::dispatch::Dispatcher;
+use crate::engine::route::Tries;
 use crate::engine::run::Reply;
 use crate::llm::request::Request;
 use crate::llm::response::{FinishReason, Response};
@@ -32,26 +33,22 @@ pub(crate) fn measure(done: &Answered) -> Measure {
     }
 }
 
-/// Makes the call of one request at the step it has come to.
+/// Makes the call of one request that has been through `tries`.
 pub(crate) fn call_step(
     route: &Route<'_>,
     request: &Request,
-    step: u8,
+    tries: &Tries,
     ctx: &Context,
 ) -> Reply<Answered> {
     let clock = route.clock_ref();
     let start = clock.now();
-    match route.call(request, step, ctx) {
-        Ok(response) => Reply {
-            used: response.usage.map(|u| (u.input_tokens, u.output_tokens)),
-            hints: response.rate_hints(),
-            fatal: false,
-            result: Ok(Answered {
-                response,
-                took: clock.now().since(start),
-            }),
-        },
-        Err(error) => error.into(),
+    let reply = route.call(request, tries, ctx);
+    let took = clock.now().since(start);
+    Reply {
+        result: reply.result.map(|response| Answered { response, took }),
+        used: reply.used,
+        hints: reply.hints,
+        fatal: reply.fatal,
     }
 }
 

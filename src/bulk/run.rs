@@ -329,7 +329,7 @@ impl<'a> Bulk<'a> {
         let options = route.options(&self.ctx, self.concurrency, self.on_error);
         let dispatcher = Dispatcher::new(job, route.limiter(), options);
         let runner = |ticket: &Ticket<Item<R>>, ctx: &Context| {
-            call_step(route, ticket.task.request.borrow(), ticket.tries.step, ctx)
+            call_step(route, ticket.task.request.borrow(), &ticket.tries, ctx)
         };
         let shell = Shell {
             ctx: &self.ctx,

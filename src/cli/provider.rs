@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use batchwright::{Client, Context, LlmConfig, Plan, ProviderStatus, inspect, survey};
+use batchwright::{Client, Context, LlmClient, LlmConfig, Plan, ProviderStatus, inspect, survey};
 
 use super::args::RunArgs;
 use super::display;
@@ -41,6 +41,23 @@ impl Chosen {
     /// True when `extract` answers since no model can be asked.
     pub fn fell_to_extract(&self) -> bool {
         matches!(self.extract, Some(Extracting::NothingElse(_)))
+    }
+
+    /// For answers in JSON: `extract` has none to give, and as a fallback it would only put its own
+    /// failure in the place of the model's.
+    pub fn for_json(mut self, say: &dyn Fn(String)) -> Result<Self, Refusal> {
+        if !self.asks_a_model() {
+            return Err(Refusal::could_not_run(
+                "extract is no model and cannot answer in JSON: name another provider",
+            ));
+        }
+        let before = self.fallbacks.len();
+        self.fallbacks
+            .retain(|client| client.provider() != "extract");
+        if self.fallbacks.len() < before {
+            say("extract cannot answer in JSON: left out of the fallbacks".to_owned());
+        }
+        Ok(self)
     }
 
     /// Says that no model answers; who asked for quiet may have meant something else, and hears

@@ -97,7 +97,10 @@ fn run(args: &RunArgs) -> Result<Exit, Refusal> {
         }
         (Route::new(Extract), 1)
     } else {
-        let chosen = chosen?;
+        let mut chosen = chosen?;
+        if asks_for_json(args) {
+            chosen = chosen.for_json(&say)?;
+        }
         notes.into_inner().into_iter().for_each(&say);
         chosen.warn_of_extract(args.show.quiet);
         if unnamed != Some(0) {
@@ -179,6 +182,15 @@ fn prompt_settings(args: &RunArgs) -> Result<PromptSettings, Refusal> {
             .template(template)
             .map_err(|error| Refusal::usage(error.message()))?;
     }
+    #[cfg(feature = "schema")]
+    if let Some(path) = &prompt.json_schema {
+        let bad = |why: String| Refusal::usage(format!("{}: {why}", path.display()));
+        let text = std::fs::read(path).map_err(|e| bad(format!("cannot be read: {e}")))?;
+        let schema = serde_json::from_slice(&text).map_err(|e| bad(format!("no JSON: {e}")))?;
+        settings = settings
+            .json_schema(schema)
+            .map_err(|error| bad(format!("no JSON Schema that can be used: {error}")))?;
+    }
     if let Some(tokens) = prompt.max_tokens {
         settings = settings.max_tokens(tokens);
     }
@@ -186,6 +198,15 @@ fn prompt_settings(args: &RunArgs) -> Result<PromptSettings, Refusal> {
         settings = settings.temperature(temperature);
     }
     Ok(settings)
+}
+
+fn asks_for_json(args: &RunArgs) -> bool {
+    let prompt = &args.prompt;
+    #[cfg(feature = "schema")]
+    if prompt.json_schema.is_some() {
+        return true;
+    }
+    prompt.json_mode
 }
 
 fn limits(args: &RunArgs) -> Result<Limits, Refusal> {

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::base::clock::Time;
-use crate::base::error::{Error, ErrorKind};
+use crate::base::error::{Error, ErrorKind, Sent};
 use crate::base::hints::RateHints;
 
 use super::bounds::{Bound, Bounds, BoundsSoFar};
@@ -352,7 +352,7 @@ impl<W: Work> Dispatcher<W> {
             }
             Err(e) if e.is_not_ready() => Ended::NotReady(e.retry_after()),
             // Any complete reply shows that the quota answers, whatever it said.
-            Err(e) if e.status().is_some() => Ended::Replied(None),
+            Err(e) if e.status().is_some() || e.sent() == Sent::Answered => Ended::Replied(used),
             Err(e) if e.is_unreachable() => Ended::Unreachable,
             Err(_) => Ended::Failed,
         };

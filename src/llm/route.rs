@@ -10,7 +10,7 @@ use crate::base::clock::{Clock, SystemClock, Time};
 use crate::base::error::Error;
 use crate::engine::dispatch::{Dispatcher, ErrorPolicy, Options};
 use crate::engine::limit::{Limiter, Limits, QuotaKey};
-use crate::engine::route::RetryPolicy;
+use crate::engine::route::{RetryPolicy, Tries};
 use crate::engine::run::{Reply, Runner, run_inline};
 use crate::engine::trail::{Trail, Trails};
 use crate::engine::work::{Class, Cost, Gates, Settled, Take, Ticket, Work};
@@ -18,6 +18,7 @@ use crate::engine::work::{Class, Cost, Gates, Settled, Take, Ticket, Work};
 use super::client::LlmClient;
 use super::request::Request;
 use super::response::{Earlier, Response};
+use super::shaped::Shaped;
 
 struct Step<'a> {
     client: Box<dyn LlmClient + 'a>,
@@ -33,6 +34,7 @@ pub struct Route<'a> {
     limiter: Arc<Limiter>,
     trails: Arc<Trails>,
     clock: Arc<dyn Clock>,
+    shaped: Shaped,
 }
 
 impl<'a> Route<'a> {
@@ -52,6 +54,7 @@ impl<'a> Route<'a> {
             limiter: Arc::new(Limiter::new()),
             trails: Arc::default(),
             clock: Arc::new(SystemClock),
+            shaped: Shaped::default(),
         }
     }
 
@@ -100,21 +103,20 @@ impl<'a> Route<'a> {
         };
         let options = self.options(ctx, 1, ErrorPolicy::ContinueOnError);
         let dispatcher = Dispatcher::new(work, self.limiter.clone(), options);
-        let runner = |ticket: &Ticket<&Request>, ctx: &Context| {
-            Reply::of(self.call(ticket.task, ticket.tries.step, ctx))
-        };
+        let runner =
+            |ticket: &Ticket<&Request>, ctx: &Context| self.call(ticket.task, &ticket.tries, ctx);
         let end = run_inline(dispatcher, &runner, ctx, &*self.clock);
         let stopped = || ctx.check().err().unwrap_or_else(Error::cancelled);
         end.work.result.unwrap_or_else(|| Err(stopped()))
     }
 
-    pub(crate) fn call(
-        &self,
-        request: &Request,
-        step: u8,
-        ctx: &Context,
-    ) -> Result<Response, Error> {
-        self.client(step).complete(request, ctx)
+    /// One call. An answer that was to be JSON is held against its shape.
+    pub(crate) fn call(&self, request: &Request, tries: &Tries, ctx: &Context) -> Reply<Response> {
+        let client = self.client(tries.step);
+        match &request.params.response_format {
+            None => client.complete(request, ctx).into(),
+            Some(format) => self.shaped.call(client, request, format, tries, ctx),
+        }
     }
 
     fn client(&self, step: u8) -> &dyn LlmClient {
@@ -238,8 +240,8 @@ pub(crate) fn latency(first: Option<Time>, now: Time) -> Duration {
     first.map_or(Duration::ZERO, |first| now.since(first))
 }
 
-impl Reply<Response> {
-    fn of(result: Result<Response, Error>) -> Self {
+impl From<Result<Response, Error>> for Reply<Response> {
+    fn from(result: Result<Response, Error>) -> Self {
         match result {
             Ok(response) => Self {
                 used: response.usage.map(|u| (u.input_tokens, u.output_tokens)),

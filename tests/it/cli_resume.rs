@@ -288,7 +288,8 @@ fn a_named_model_is_part_of_the_request_and_a_default_is_not() {
 
 #[test]
 fn what_shapes_an_answer_is_part_of_the_request_and_what_carries_it_is_not() {
-    let (desk, sim) = (Desk::new(), good());
+    let desk = Desk::new();
+    let sim = simulator(SimConfig::default().answer("{}"));
     desk.prompts("in.jsonl", 3);
     desk.run(&sim, RUN).expect(0);
     let carried = "-j 1 --rpm 6000 --tpm 1000000 --max-retries 1 --timeout 9s --grace 3s \

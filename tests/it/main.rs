@@ -34,6 +34,8 @@ mod cli_output;
 mod cli_resume;
 #[cfg(all(feature = "cli", feature = "simulate"))]
 mod cli_retry;
+#[cfg(all(feature = "cli", feature = "schema", feature = "simulate"))]
+mod cli_schema;
 #[cfg(all(feature = "cli", feature = "simulate"))]
 mod cli_secrets;
 #[cfg(all(feature = "cli", feature = "simulate"))]

@@ -5,6 +5,7 @@ use serde_json::{Map, Value};
 use super::fault::Fault;
 use super::json::string;
 use crate::llm::request::{Request, ResponseFormat};
+use crate::llm::schema::Schema;
 
 /// The fields that [`take`] knows.
 pub(super) const NAMES: [&str; 11] = [
@@ -137,9 +138,16 @@ fn json_schema(mut value: Value) -> Result<Option<ResponseFormat>, Fault> {
             "only name, schema, strict and description",
         ));
     }
+    let schema = Value::Object(schema);
+    if let Err(why) = Schema::compile(&schema) {
+        return Err(Fault::new(
+            format!("a schema that cannot be used ({why}) in \"{FIELD}\""),
+            "a JSON Schema that refers to nothing outside of it",
+        ));
+    }
     Ok(Some(ResponseFormat::JsonSchema {
         name,
-        schema: Value::Object(schema),
+        schema,
         strict,
     }))
 }
