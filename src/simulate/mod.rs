@@ -61,11 +61,15 @@ mod vendor;
 #[cfg(test)]
 mod test_client;
 #[cfg(test)]
+mod test_dialects;
+#[cfg(test)]
 mod test_limits;
 #[cfg(test)]
 mod test_server;
 #[cfg(test)]
 mod test_troubles;
+#[cfg(test)]
+mod test_wire;
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};

@@ -17,8 +17,8 @@ pub struct SimStats {
     pub connections: u64,
     /// Calls received.
     pub calls: u64,
-    /// Calls let in: well-formed and not turned away with 401, 404 or 429, whether by a limit or by
-    /// a trouble; nor while loading.
+    /// Calls let in: well-formed and not turned away for a key, a model, a limit or an exhausted
+    /// account, whether in fact or by a trouble; nor while loading.
     pub accepted: u64,
     /// Accepted calls for which a real provider would charge: every 200, also a broken, cut, empty or
     /// filtered one, every drop and every stall. Counted on arrival.
@@ -35,7 +35,7 @@ pub struct SimStats {
     /// Requests that no correct client sends: fields, values, headers or paths that the API refuses,
     /// and heads that cannot be read. Wrong keys, unknown models and troubles are not among them.
     pub malformed: u64,
-    /// Calls for embeddings, out of all calls.
+    /// Calls for embeddings, out of all calls, that were in order and for a model that exists.
     pub embedding_calls: u64,
     /// Inputs whose vectors were sent, each time they were.
     pub embedded: u64,

@@ -164,8 +164,8 @@ impl Trouble {
         }
     }
 
-    /// Whether the call is turned away with status 401, 404 or 429: such a call takes no latency and
-    /// nothing from the limits.
+    /// Whether the call is turned away for its key, its model, a limit or an exhausted account: such
+    /// a call takes no latency and nothing from the limits.
     pub(super) fn is_refusal(self) -> bool {
         matches!(self, Trouble::Unauthorized | Trouble::UnknownModel) || self.is_429()
     }
