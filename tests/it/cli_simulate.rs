@@ -65,7 +65,10 @@ fn a_run_sends_nothing_that_the_vendor_refuses() {
     run(&desk, &url).expect(0);
     simulator.signal("TERM");
     let stats: Value = serde_json::from_str(&simulator.wait().expect(0).stdout).unwrap();
-    assert_eq!((&stats["answered"], &stats["malformed"]), (&3.into(), &0.into()));
+    assert_eq!(
+        (&stats["answered"], &stats["malformed"]),
+        (&3.into(), &0.into())
+    );
 }
 
 #[test]
