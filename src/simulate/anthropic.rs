@@ -7,7 +7,7 @@ use super::prompt::{Answer, Fault, Finish, Problem, Prompt};
 use super::shape::Shape;
 use super::tree::{Object, Spelling};
 
-const FIELDS: [&str; 18] = [
+const FIELDS: [&str; 21] = [
     "model",
     "messages",
     "max_tokens",
@@ -26,6 +26,9 @@ const FIELDS: [&str; 18] = [
     "cache_control",
     "speed",
     "store",
+    "mcp_servers",
+    "cache_hint",
+    "previous_thread_event_id",
 ];
 
 /// Gone with version 2026-10-21.
