@@ -4,6 +4,8 @@
 
 mod bulk;
 mod conformance;
+#[cfg(feature = "simulate")]
+mod dialects;
 mod fallback;
 mod hang;
 mod loading;
