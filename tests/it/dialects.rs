@@ -1,6 +1,7 @@
 //! Every provider's client against a provider that is strict about its dialect: the same prompts
 //! unchanged, in good weather and in bad.
 
+use std::ops::ControlFlow;
 use std::time::Duration;
 
 use batchwright::simulate::{SimConfig, SimStats, Simulator, Trouble, Vendor};
@@ -193,4 +194,34 @@ bad_weather! {
     bad_weather_of_mistral: 5;
     bad_weather_of_a_local_server: 6;
     bad_weather_of_any_compatible_server: 7;
+}
+
+/// Six models, of which one lets two calls in and then none for a long time: the other five are
+/// through while its items still wait.
+#[test]
+fn the_pause_of_one_model_holds_back_its_own_items_alone() {
+    let slow = SimConfig::default().model_rpm("m-0", 1).burst(2);
+    let provider = &PROVIDERS[0];
+    let sim = provider.simulator(slow);
+    let requests: Vec<Request> = (0..600)
+        .map(|i| Request::new(format!("prompt {i}")).with_model(format!("m-{}", i % 6)))
+        .collect();
+    let (mut own, mut others) = (0, 0);
+    let route = Route::new(provider.client(&sim, "sk-right"));
+    let _ = Bulk::new(route)
+        .concurrency(8)
+        .for_each(requests, |outcome| {
+            assert!(outcome.is_success());
+            match outcome.model.as_deref() {
+                Some("m-0") => own += 1,
+                _ => others += 1,
+            }
+            match others {
+                500 => ControlFlow::Break(()),
+                _ => ControlFlow::Continue(()),
+            }
+        });
+    assert_eq!((own, others), (2, 500));
+    // What its limit allowed, and no more than were in flight when it first said no.
+    assert!(sim.stats().refused <= 8, "{:?}", sim.stats());
 }
