@@ -3,6 +3,8 @@
 #![forbid(unsafe_code)]
 
 mod bulk;
+#[cfg(feature = "simulate")]
+mod capabilities;
 mod conformance;
 #[cfg(feature = "simulate")]
 mod dialects;
