@@ -14,3 +14,37 @@ pub struct Usage {
     /// Tokens spent on reasoning.
     pub reasoning_tokens: u64,
 }
+
+impl Usage {
+    /// Adds another call's tokens. A client of the user's may state any number, so a sum ends at
+    /// the largest there is.
+    pub(crate) fn add(&mut self, other: Usage) {
+        for (sum, tokens) in [
+            (&mut self.input_tokens, other.input_tokens),
+            (&mut self.cached_input_tokens, other.cached_input_tokens),
+            (&mut self.output_tokens, other.output_tokens),
+            (&mut self.reasoning_tokens, other.reasoning_tokens),
+        ] {
+            *sum = sum.saturating_add(tokens);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_sum_of_absurd_counts_stays_a_number() {
+        let absurd = Usage {
+            input_tokens: u64::MAX,
+            cached_input_tokens: 1,
+            output_tokens: u64::MAX,
+            reasoning_tokens: 2,
+        };
+        let mut sum = absurd;
+        sum.add(absurd);
+        assert_eq!((sum.input_tokens, sum.output_tokens), (u64::MAX, u64::MAX));
+        assert_eq!((sum.cached_input_tokens, sum.reasoning_tokens), (2, 4));
+    }
+}

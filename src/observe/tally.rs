@@ -80,10 +80,7 @@ impl Tally {
         let micros = u64::try_from(measure.took.as_micros() / 10).unwrap_or(u64::MAX);
         self.calls.saturating_record(micros.max(1));
         if let Some(usage) = measure.usage {
-            self.usage.input_tokens += usage.input_tokens;
-            self.usage.cached_input_tokens += usage.cached_input_tokens;
-            self.usage.output_tokens += usage.output_tokens;
-            self.usage.reasoning_tokens += usage.reasoning_tokens;
+            self.usage.add(usage);
         }
         match measure.cost_usd {
             Some(cost) => self.cost_usd += cost,

@@ -4,6 +4,8 @@
 
 mod bulk;
 mod conformance;
+mod decoders;
+mod encoders;
 mod fallback;
 mod hang;
 #[cfg(feature = "simulate")]
