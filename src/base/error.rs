@@ -216,8 +216,10 @@ impl Error {
         let Some(raw) = &self.0.raw else { return self };
         // JSON may write a slash as `\/`.
         let plain = raw.replace("\\/", "/");
-        if let Some(cleaned) = secret.redact(&plain) {
-            self.0.raw = Some(cleaned);
+        let cleaned = secret.redact(&plain);
+        let kept = secret.without_beginning(cleaned.as_deref().unwrap_or(&plain));
+        if cleaned.is_some() || kept.len() < plain.len() {
+            self.0.raw = Some(kept.to_owned());
         }
         self
     }
@@ -339,6 +341,17 @@ mod tests {
         let error = Error::new(ErrorKind::Malformed, "not JSON").with_raw(&"ä".repeat(RAW_LIMIT));
         let raw = error.raw().unwrap();
         assert!(raw.len() <= RAW_LIMIT && raw.ends_with('ä'));
+    }
+
+    #[test]
+    fn a_raw_reply_that_is_cut_within_the_key_shows_none_of_it() {
+        let secret = Secret::new("key-of-nobody-0123456789");
+        for kept in 4..secret.expose().len() {
+            let echo = "x".repeat(RAW_LIMIT - kept) + secret.expose();
+            let error = Error::new(ErrorKind::Malformed, "not JSON").with_raw(&echo);
+            let raw = error.redacted(&secret);
+            assert!(!raw.raw().unwrap().contains("key-"), "{kept}");
+        }
     }
 
     #[test]

@@ -30,6 +30,13 @@ impl Secret {
     pub fn redact(&self, text: &str) -> Option<String> {
         (self.0.len() >= 4 && text.contains(&self.0)).then(|| text.replace(&self.0, "***"))
     }
+
+    /// The text without a beginning of the secret, 4 bytes or more, that it was cut within.
+    pub(crate) fn without_beginning<'t>(&self, text: &'t str) -> &'t str {
+        let ends = (4..self.0.len()).rev();
+        let mut kept = ends.filter_map(|end| text.strip_suffix(self.0.get(..end)?));
+        kept.next().unwrap_or(text)
+    }
 }
 
 impl fmt::Debug for Secret {

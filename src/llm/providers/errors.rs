@@ -131,11 +131,12 @@ const LONGEST_WORD: usize = 16 * 1024;
 
 fn cut(mut text: String) -> String {
     if text.len() > LONGEST_WORD {
-        let mut end = LONGEST_WORD;
-        while !text.is_char_boundary(end) {
-            end -= 1;
-        }
-        text.truncate(end);
+        // Between words: half a key that a server echoes would not be known for one.
+        let blank = text
+            .bytes()
+            .take(LONGEST_WORD)
+            .rposition(|b| b.is_ascii_whitespace());
+        text.truncate(blank.map_or(0, |at| at + 1));
         text.push('…');
     }
     text
