@@ -31,11 +31,17 @@ impl Secret {
         (self.0.len() >= 4 && text.contains(&self.0)).then(|| text.replace(&self.0, "***"))
     }
 
-    /// The text without a beginning of the secret, 4 bytes or more, that it was cut within.
-    pub(crate) fn without_beginning<'t>(&self, text: &'t str) -> &'t str {
+    /// As [`redact`](Self::redact), for a text that may have been cut within the secret: of that,
+    /// 4 bytes are recognised.
+    pub(crate) fn redact_cut(&self, text: &str) -> Option<String> {
+        let cleaned = self.redact(text);
+        let shown = cleaned.as_deref().unwrap_or(text);
         let ends = (4..self.0.len()).rev();
-        let mut kept = ends.filter_map(|end| text.strip_suffix(self.0.get(..end)?));
-        kept.next().unwrap_or(text)
+        let mut kept = ends.filter_map(|end| shown.strip_suffix(self.0.get(..end)?));
+        match kept.next() {
+            Some(kept) => Some(format!("{kept}***")),
+            None => cleaned,
+        }
     }
 }
 
