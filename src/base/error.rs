@@ -243,7 +243,7 @@ impl Error {
         let Some(raw) = &self.0.raw else { return self };
         // JSON may write a slash as `\/`.
         let plain = raw.replace("\\/", "/");
-        if let Some(cleaned) = secret.redact(&plain) {
+        if let Some(cleaned) = secret.redact_cut(&plain) {
             self.0.raw = Some(cleaned);
         }
         self
@@ -392,6 +392,19 @@ mod tests {
         let error = Error::new(ErrorKind::Malformed, "not JSON").with_raw(&"ä".repeat(RAW_LIMIT));
         let raw = error.raw().unwrap();
         assert!(raw.len() <= RAW_LIMIT && raw.ends_with('ä'));
+    }
+
+    #[test]
+    fn a_raw_reply_that_is_cut_within_the_key_shows_none_of_it() {
+        let secret = Secret::new("key-of-nobody-0123456789");
+        for kept in 4..secret.expose().len() {
+            let echo = "x".repeat(RAW_LIMIT - kept) + secret.expose();
+            let error = Error::new(ErrorKind::Malformed, "not JSON").with_raw(&echo);
+            let raw = error.redacted(&secret);
+            assert!(raw.raw().unwrap().ends_with("x***"), "{kept}");
+        }
+        let error = Error::new(ErrorKind::Malformed, "not JSON").with_raw("key-of-nobody");
+        assert_eq!(error.redacted(&secret).raw(), Some("***"));
     }
 
     #[test]

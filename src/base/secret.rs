@@ -30,6 +30,19 @@ impl Secret {
     pub fn redact(&self, text: &str) -> Option<String> {
         (self.0.len() >= 4 && text.contains(&self.0)).then(|| text.replace(&self.0, "***"))
     }
+
+    /// As [`redact`](Self::redact), for a text that may have been cut within the secret: of that,
+    /// 4 bytes are recognised.
+    pub(crate) fn redact_cut(&self, text: &str) -> Option<String> {
+        let cleaned = self.redact(text);
+        let shown = cleaned.as_deref().unwrap_or(text);
+        let ends = (4..self.0.len()).rev();
+        let mut kept = ends.filter_map(|end| shown.strip_suffix(self.0.get(..end)?));
+        match kept.next() {
+            Some(kept) => Some(format!("{kept}***")),
+            None => cleaned,
+        }
+    }
 }
 
 impl fmt::Debug for Secret {

@@ -15,11 +15,35 @@ pub struct Usage {
     pub reasoning_tokens: u64,
 }
 
+/// A client of the user's may state any number, so a sum ends at the largest there is.
 impl std::ops::AddAssign for Usage {
     fn add_assign(&mut self, other: Self) {
-        self.input_tokens += other.input_tokens;
-        self.cached_input_tokens += other.cached_input_tokens;
-        self.output_tokens += other.output_tokens;
-        self.reasoning_tokens += other.reasoning_tokens;
+        for (sum, tokens) in [
+            (&mut self.input_tokens, other.input_tokens),
+            (&mut self.cached_input_tokens, other.cached_input_tokens),
+            (&mut self.output_tokens, other.output_tokens),
+            (&mut self.reasoning_tokens, other.reasoning_tokens),
+        ] {
+            *sum = sum.saturating_add(tokens);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_sum_of_absurd_counts_stays_a_number() {
+        let absurd = Usage {
+            input_tokens: u64::MAX,
+            cached_input_tokens: 1,
+            output_tokens: u64::MAX,
+            reasoning_tokens: 2,
+        };
+        let mut sum = absurd;
+        sum += absurd;
+        assert_eq!((sum.input_tokens, sum.output_tokens), (u64::MAX, u64::MAX));
+        assert_eq!((sum.cached_input_tokens, sum.reasoning_tokens), (2, 4));
     }
 }

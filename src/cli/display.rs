@@ -196,7 +196,7 @@ fn line(progress: &Progress) -> String {
     if progress.retries > 0 {
         out.push_str(&format!(" · {} retries", count(progress.retries)));
     }
-    let tokens = progress.input_tokens + progress.output_tokens;
+    let tokens = progress.input_tokens.saturating_add(progress.output_tokens);
     if tokens > 0 {
         out.push_str(&format!(" · {} tokens", count(tokens)));
     }

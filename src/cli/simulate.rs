@@ -5,7 +5,7 @@ use std::io::{self, Write};
 use std::time::Duration;
 
 use batchwright::simulate::{SimConfig, SimStats, Simulator, Trouble, UnknownVendor, Vendor};
-use clap::Args;
+use clap::{ArgGroup, Args};
 
 use super::values::{millis, seconds};
 
@@ -16,6 +16,7 @@ use super::values::{millis, seconds};
 /// http://HOST/openai/v1 for Groq, http://HOST for Anthropic, http://HOST/v1beta for Gemini. What the
 /// real API would refuse is refused here too.
 #[derive(Debug, Args)]
+#[command(group = ArgGroup::new("limited").args(["rpm", "model_rpm"]).multiple(true))]
 pub struct SimulateArgs {
     /// Port on 127.0.0.1; 0 takes any free one
     #[arg(long, default_value_t = 8080)]
@@ -48,7 +49,7 @@ pub struct SimulateArgs {
     model_rpm: Vec<(String, u64)>,
 
     /// Requests let in at once after a pause [default: one minute's worth]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    #[arg(long, value_name = "N", requires = "limited", value_parser = clap::value_parser!(u64).range(1..))]
     burst: Option<u64>,
 
     /// Send no x-ratelimit headers and no Retry-After with status 429
@@ -299,7 +300,7 @@ mod tests {
         let line = "simulate --port 0 --rpm 60 --burst 2 --trouble bad_request=1 --model a --json";
         let sim = Simulator::start(config(&parse(line).unwrap())).unwrap();
         assert_eq!(sim.config().plan("x"), Some(Trouble::BadRequest));
-        assert!(Simulator::start(config(&parse("simulate --burst 2").unwrap())).is_err());
+        assert!(parse("simulate --burst 2").is_err());
         let own = parse("simulate --port 0 --burst 2 --model-rpm a=b=3").unwrap();
         assert_eq!(own.model_rpm, [("a=b".to_owned(), 3)]);
         assert!(parse("simulate --model-rpm a=0").is_err());

@@ -291,7 +291,7 @@ impl Quota {
             self.outputs.learn(output);
             if let Some(bucket) = &mut self.tokens {
                 bucket.refill(now);
-                let right = permit.tokens - (input + output) as f64;
+                let right = permit.tokens - input.saturating_add(output) as f64;
                 bucket.level = (bucket.level + right).min(bucket.capacity);
             }
         }

@@ -210,6 +210,18 @@ fn a_call_larger_than_the_whole_allowance_goes_alone_and_is_paid_off() {
 }
 
 #[test]
+fn a_client_may_state_any_number_of_tokens() {
+    let (limiter, quota) = open(Limits::default().tokens_per_minute(600.0));
+    let permit = go(&limiter, quota, at(0)).unwrap();
+    let used = Ended::Replied(Some((u64::MAX, u64::MAX)));
+    limiter.settle(permit, used, &RateHints::default(), at(0));
+    let Gate::NotUntil(next) = limiter.try_acquire(quota, 10, Some(0), at(0)) else {
+        panic!("an endless debt was forgotten");
+    };
+    assert!(next > at(0));
+}
+
+#[test]
 fn the_output_reservation_learns_from_replies() {
     let (limiter, quota) = open(Limits::default().tokens_per_minute(60_000.0).burst(1000));
     for i in 0..32 {

@@ -6,8 +6,10 @@ mod bulk;
 #[cfg(feature = "simulate")]
 mod capabilities;
 mod conformance;
+mod decoders;
 #[cfg(feature = "simulate")]
 mod dialects;
+mod encoders;
 mod fallback;
 mod hang;
 mod loading;

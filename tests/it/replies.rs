@@ -12,13 +12,13 @@ use crate::conformance::{Recorder, Schema, client, data, read};
 /// One line of `tests/data/replies/VENDOR.jsonl`.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Recording {
-    name: String,
-    status: u16,
+pub(crate) struct Recording {
+    pub name: String,
+    pub status: u16,
     #[serde(default)]
     headers: Map<String, Value>,
     /// The body, or `text` where it is no JSON.
-    body: Option<Value>,
+    pub body: Option<Value>,
     text: Option<String>,
     /// Why the body is not what the provider's own schema promises.
     off_schema: Option<String>,
@@ -53,7 +53,7 @@ struct Failure {
     retry_after: Option<f64>,
 }
 
-const VENDORS: [&str; 7] = [
+pub(crate) const VENDORS: [&str; 7] = [
     "openai",
     "anthropic",
     "gemini",
@@ -63,7 +63,7 @@ const VENDORS: [&str; 7] = [
     "local",
 ];
 
-fn recordings(vendor: &str) -> Vec<Recording> {
+pub(crate) fn recordings(vendor: &str) -> Vec<Recording> {
     let path = data("replies").join(format!("{vendor}.jsonl"));
     let text = read(&path);
     let lines = text.lines().enumerate();
@@ -74,7 +74,7 @@ fn recordings(vendor: &str) -> Vec<Recording> {
 }
 
 impl Recording {
-    fn bytes(&self) -> Vec<u8> {
+    pub(crate) fn bytes(&self) -> Vec<u8> {
         match (&self.body, &self.text) {
             (Some(body), None) => body.to_string().into_bytes(),
             (None, Some(text)) => text.clone().into_bytes(),
@@ -82,7 +82,7 @@ impl Recording {
         }
     }
 
-    fn reply(&self) -> HttpReply {
+    pub(crate) fn reply(&self) -> HttpReply {
         let headers = self.headers.iter();
         HttpReply {
             status: self.status,
@@ -94,7 +94,7 @@ impl Recording {
     }
 
     /// How the result differs from what is expected, if it does.
-    fn difference(&self, result: &Result<Response, Error>) -> Option<String> {
+    pub(crate) fn difference(&self, result: &Result<Response, Error>) -> Option<String> {
         match (&self.expect, result) {
             (Expected::Answer(expected), Ok(answer)) => expected.difference(answer),
             (Expected::Failure(expected), Err(error)) => expected.difference(error, self.status),

@@ -1,5 +1,7 @@
 //! From what a reply holds to an answer or a failure, the same way for every dialect.
 
+use std::borrow::Cow;
+
 use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 
@@ -111,17 +113,26 @@ impl Answer {
 pub(super) fn malformed(what: impl std::fmt::Display, body: &[u8]) -> Error {
     Error::new(ErrorKind::Malformed, format!("not a usable reply: {what}"))
         .with_sent(Sent::Maybe)
-        .with_raw(&String::from_utf8_lossy(body))
+        .with_raw(&beginning(body))
 }
+
+/// As much of a body as is kept of it, and more: a large one is not copied for its first page.
+pub(super) fn beginning(body: &[u8]) -> Cow<'_, str> {
+    String::from_utf8_lossy(&body[..body.len().min(64 * 1024)])
+}
+
+/// No call has more tokens. What is stated above it is no count, and would leave sums no room.
+const MOST_TOKENS: u64 = u32::MAX as u64;
 
 /// A count of tokens: a number, or one in quotes as protobuf writes 64 bits; anything else counts
 /// as absent.
 pub(super) fn count<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u64>, D::Error> {
-    Ok(match Value::deserialize(deserializer)? {
+    let count = match Value::deserialize(deserializer)? {
         Value::Number(number) => number.as_u64(),
         Value::String(text) => text.parse().ok(),
         _ => None,
-    })
+    };
+    Ok(count.filter(|count| *count <= MOST_TOKENS))
 }
 
 /// The text of a content field: a string, or a list of parts of which the text ones count.

@@ -7,7 +7,7 @@ use serde_json::Value;
 use crate::base::error::{Error, ErrorKind, Sent};
 use crate::llm::transport::HttpReply;
 
-use super::answer::malformed;
+use super::answer::{beginning, malformed};
 use super::limits::{duration, retry_after};
 use super::rules::classify;
 use super::vendor::Vendor;
@@ -41,7 +41,10 @@ impl Said {
         let mut said = Self::from_error(value);
         if let Some(detail) = value.get("detail") {
             said.message = match detail {
-                Value::Array(faults) => faults.iter().map(fault).collect::<Vec<_>>().join("; "),
+                Value::Array(faults) => {
+                    let faults: Vec<_> = faults.iter().map(fault).collect();
+                    cut(faults.join("; "))
+                }
                 other => word(Some(other)),
             };
         }
@@ -50,9 +53,9 @@ impl Said {
 
     /// An error as it stands inside a body: an object, or only its text.
     pub(super) fn from_error(error: &Value) -> Self {
-        if let Value::String(message) = error {
+        if error.is_string() {
             return Self {
-                message: message.clone(),
+                message: word(Some(error)),
                 ..Self::default()
             };
         }
@@ -122,13 +125,30 @@ fn wait_in(message: &str) -> Option<Duration> {
     duration(word.trim_end_matches(['.', ',', ';', ')']))
 }
 
-/// A scalar as text; nothing for null.
+/// What a reply says of itself is kept up to this many bytes: room for a long list of faults, and
+/// no item's result grows to megabytes.
+const LONGEST_WORD: usize = 16 * 1024;
+
+fn cut(mut text: String) -> String {
+    if text.len() > LONGEST_WORD {
+        // Between words: half a key that a server echoes would not be known for one.
+        let blank = text
+            .bytes()
+            .take(LONGEST_WORD)
+            .rposition(|b| b.is_ascii_whitespace());
+        text.truncate(blank.map_or(0, |at| at + 1));
+        text.push('…');
+    }
+    text
+}
+
+/// A scalar as text, cut where it is absurdly long; nothing for null.
 pub(super) fn word(value: Option<&Value>) -> String {
-    match value {
+    cut(match value {
         Some(Value::String(text)) => text.clone(),
         Some(Value::Null) | None => String::new(),
         Some(other) => other.to_string(),
-    }
+    })
 }
 
 /// One entry of a validation error: where, and what.
@@ -183,7 +203,7 @@ pub(super) fn failure(vendor: &Vendor, reply: &HttpReply) -> Error {
         error
     };
     if unreadable && !reply.body.is_empty() {
-        error.with_raw(&String::from_utf8_lossy(&reply.body))
+        error.with_raw(&beginning(&reply.body))
     } else {
         error
     }

@@ -47,16 +47,22 @@ const ANTHROPIC_TOKENS: Names = [
 
 const MINUTE: u64 = 60;
 
+/// Whatever a reply asks for, no wait is longer: about four months.
+const LONGEST_WAIT: Duration = Duration::from_secs(10_000_000);
+
 pub(super) fn rate_hints(vendor: &Vendor, headers: &Headers, now: SystemTime) -> RateHints {
     let (requests, tokens, request_period) = match vendor.tells {
         Tells::XRateLimit { request_period } => (X_REQUESTS, X_TOKENS, request_period),
         Tells::Anthropic => (ANTHROPIC_REQUESTS, ANTHROPIC_TOKENS, MINUTE),
         Tells::Nothing => return RateHints::default(),
     };
-    let number = |name: &str| headers.get(name)?.trim().parse::<f64>().ok();
+    let number = |name: &str| {
+        let number: f64 = headers.get(name)?.trim().parse().ok()?;
+        number.is_finite().then_some(number)
+    };
     let window = |[limit, remaining, reset]: Names, period: u64| {
         Some(Window {
-            limit: number(limit)? as u64,
+            limit: number(limit).filter(|limit| *limit >= 0.0)? as u64,
             period: Duration::from_secs(period),
             remaining: number(remaining).map(|n| n.max(0.0) as u64),
             reset: headers
@@ -73,18 +79,14 @@ pub(super) fn rate_hints(vendor: &Vendor, headers: &Headers, now: SystemTime) ->
 /// How long the server asks to wait: `retry-after-ms`, else `retry-after` in seconds or as a
 /// date, else, for an allowance it calls empty, the time until that is full again.
 pub(super) fn retry_after(vendor: &Vendor, headers: &Headers, now: SystemTime) -> Option<Duration> {
-    let seconds = |text: &str, scale: f64| {
-        let value: f64 = text.trim().parse().ok()?;
-        (value.is_finite() && value >= 0.0)
-            .then(|| Duration::from_secs_f64((value * scale).min(1e7)))
-    };
-    if let Some(wait) = headers.get("retry-after-ms").and_then(|t| seconds(t, 1e-3)) {
+    let number = |text: &str, scale: f64| wait(text.trim().parse::<f64>().ok()? * scale);
+    if let Some(wait) = headers.get("retry-after-ms").and_then(|t| number(t, 1e-3)) {
         return Some(wait);
     }
     if let Some(text) = headers.get("retry-after") {
-        return seconds(text, 1.0).or_else(|| {
+        return number(text, 1.0).or_else(|| {
             let date = httpdate::parse_http_date(text.trim()).ok()?;
-            Some(date.duration_since(now).unwrap_or(Duration::ZERO))
+            Some(time_to(date, now))
         });
     }
     let hints = rate_hints(vendor, headers, now);
@@ -99,20 +101,25 @@ pub(super) fn retry_after(vendor: &Vendor, headers: &Headers, now: SystemTime) -
 /// The time until a moment written as RFC 3339 has it.
 fn until(text: &str, now: SystemTime) -> Option<Duration> {
     let moment = humantime::parse_rfc3339(text.trim()).ok()?;
-    Some(moment.duration_since(now).unwrap_or(Duration::ZERO))
+    Some(time_to(moment, now))
+}
+
+fn time_to(moment: SystemTime, now: SystemTime) -> Duration {
+    let left = moment.duration_since(now).unwrap_or(Duration::ZERO);
+    left.min(LONGEST_WAIT)
+}
+
+fn wait(seconds: f64) -> Option<Duration> {
+    (seconds.is_finite() && seconds >= 0.0)
+        .then(|| Duration::from_secs_f64(seconds.min(LONGEST_WAIT.as_secs_f64())))
 }
 
 /// A duration as Go prints it (`1h2m3.5s`, `12ms`), which a protobuf duration (`57.2s`) is too, or
 /// a bare number of seconds.
 pub(super) fn duration(text: &str) -> Option<Duration> {
     let text = text.trim();
-    let valid = |seconds: f64| {
-        (0.0..1e9)
-            .contains(&seconds)
-            .then(|| Duration::from_secs_f64(seconds))
-    };
     if let Ok(seconds) = text.parse::<f64>() {
-        return valid(seconds);
+        return wait(seconds);
     }
     let mut total = 0.0;
     let mut rest = text;
@@ -134,7 +141,7 @@ pub(super) fn duration(text: &str) -> Option<Duration> {
             };
         rest = &rest[unit_end..];
     }
-    (!text.is_empty()).then(|| valid(total)).flatten()
+    (!text.is_empty()).then(|| wait(total)).flatten()
 }
 
 #[cfg(test)]

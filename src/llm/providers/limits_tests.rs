@@ -72,6 +72,42 @@ fn durations_are_read() {
 }
 
 #[test]
+fn no_wait_is_longer_than_the_longest() {
+    let now = SystemTime::UNIX_EPOCH;
+    assert_eq!(duration("999999999h"), Some(LONGEST_WAIT));
+    for (name, value) in [
+        ("retry-after", "1e300"),
+        ("retry-after", "Fri, 31 Dec 9999 23:59:59 GMT"),
+        ("retry-after-ms", "1e300"),
+    ] {
+        let headers = [(name, value)].into_iter().collect();
+        let wait = retry_after(vendor("openai"), &headers, now);
+        assert_eq!(wait, Some(LONGEST_WAIT), "{name}: {value}");
+    }
+    assert_eq!(until("9999-12-31T23:59:59Z", now), Some(LONGEST_WAIT));
+}
+
+#[test]
+fn what_is_no_amount_teaches_nothing() {
+    let hints = |limit, remaining| {
+        let headers = [
+            ("x-ratelimit-limit-tokens", limit),
+            ("x-ratelimit-remaining-tokens", remaining),
+        ];
+        let headers = headers.into_iter().collect();
+        rate_hints(vendor("openai"), &headers, SystemTime::now())
+    };
+    for bad in ["NaN", "inf", "-1", "1e400", "", "many"] {
+        assert!(hints(bad, "5").is_empty(), "{bad}");
+    }
+    for bad in ["NaN", "inf", "1e400", "", "many"] {
+        assert_eq!(hints("60", bad).tokens.unwrap().remaining, None, "{bad}");
+    }
+    // More calls were let in than it wanted.
+    assert_eq!(hints("60", "-1").tokens.unwrap().remaining, Some(0));
+}
+
+#[test]
 fn times_of_day_are_read_as_waits() {
     let now = httpdate::parse_http_date("Fri, 20 Nov 2026 08:00:00 GMT").unwrap();
     let headers = |reset| {

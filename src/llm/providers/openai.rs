@@ -133,8 +133,12 @@ struct Extra<'a> {
 
 impl serde::Serialize for Extra<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let known = |(field, _): &(&String, &Value)| self.names || *field != "name";
-        serializer.collect_map(self.fields.iter().filter(known))
+        let sent = |(field, _): &(&String, &Value)| match field.as_str() {
+            "role" | "content" => false,
+            "name" => self.names,
+            _ => true,
+        };
+        serializer.collect_map(self.fields.iter().filter(sent))
     }
 }
 
@@ -222,8 +226,7 @@ struct Counts {
     total_tokens: Option<u64>,
     #[serde(deserialize_with = "count")]
     num_cached_tokens: Option<u64>,
-    #[serde(deserialize_with = "count")]
-    cost_in_usd_ticks: Option<u64>,
+    cost_in_usd_ticks: Option<Value>,
     prompt_tokens_details: Option<Details>,
     completion_tokens_details: Option<Details>,
 }
@@ -267,7 +270,7 @@ impl Counts {
 
     /// xAI states the price of a call in ticks of 1e-10 dollars.
     fn cost_usd(&self) -> Option<f64> {
-        Some(self.cost_in_usd_ticks? as f64 * 1e-10)
+        Some(self.cost_in_usd_ticks.as_ref()?.as_u64()? as f64 * 1e-10)
     }
 }
 

@@ -240,3 +240,19 @@ fn a_wrong_path_is_told_from_a_wrong_request() {
     let model = failed(404, r#"{"error":{"message":"m","code":"model_not_found"}}"#);
     assert!(!model.is_unreachable());
 }
+
+#[test]
+fn an_endless_message_is_cut_between_words() {
+    let words = |word: &str| format!(r#"{{"error":{{"message":"{}"}}}}"#, word.repeat(10_000));
+    let error = failed("openai", 400, &words("größe "));
+    let message = error.message();
+    assert!(message.ends_with("größe …") && message.len() < 17 * 1024);
+    assert!(
+        failed("openai", 400, &words("key-"))
+            .message()
+            .ends_with(": …")
+    );
+    // What decides is looked for in what is kept.
+    let late = words("word ").replacen("word", "You used all available credits;", 1);
+    assert_eq!(kind("xai", 403, &late), Quota);
+}

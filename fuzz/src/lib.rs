@@ -1,0 +1,130 @@
+//! What the targets share: a reply made of any bytes, played to a client, and what must hold of
+//! its outcome.
+
+#![forbid(unsafe_code)]
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use batchwright::{
+    Client, Context, Error, ErrorKind, FinishReason, Headers, HttpReply, HttpRequest, LlmClient,
+    LlmConfig, Request, Response, Secret, Sent, Transport,
+};
+
+const LONGEST_WAIT: Duration = Duration::from_secs(10_000_000);
+const RAW_LIMIT: usize = 16 * 1024;
+
+/// Answers each call with the reply that was put there.
+#[derive(Default)]
+struct Replaying(Mutex<Option<HttpReply>>);
+
+impl Transport for Replaying {
+    fn send(&self, _: &HttpRequest<'_>, _: &Context) -> Result<HttpReply, Error> {
+        Ok(self
+            .0
+            .lock()
+            .unwrap()
+            .take()
+            .expect("one reply for each call"))
+    }
+}
+
+struct Line {
+    client: Client,
+    next: Arc<Replaying>,
+}
+
+impl Line {
+    fn to(vendor: &str) -> Self {
+        let next = Arc::new(Replaying::default());
+        let config = LlmConfig::new(vendor)
+            .model("m")
+            .api_key(Secret::new("test-key-of-nobody-0123456789"))
+            .base_url("http://127.0.0.1:9");
+        let client = config.client_over(next.clone()).expect("a client");
+        Self { client, next }
+    }
+
+    fn decode(&self, reply: HttpReply) -> Result<Response, Error> {
+        *self.next.0.lock().unwrap() = Some(reply);
+        self.client.complete(&Request::new("x"), &Context::new())
+    }
+}
+
+/// Plays the reply that `input` spells to a client of each of the vendors.
+///
+/// # Panics
+/// When an outcome is not one that the reply may have.
+pub fn reply(vendors: &[&'static str], input: &[u8]) {
+    thread_local! {
+        static LINES: RefCell<HashMap<&'static str, Line>> = RefCell::default();
+    }
+    let reply = spelled(input);
+    LINES.with_borrow_mut(|lines| {
+        for vendor in vendors {
+            let line = lines.entry(vendor).or_insert_with(|| Line::to(vendor));
+            check(&reply, &line.decode(reply.clone()));
+        }
+    });
+}
+
+/// A line with the status, a line for each header, an empty line, and the body.
+fn spelled(input: &[u8]) -> HttpReply {
+    let mut rest = input;
+    let mut line = || {
+        let end = rest.iter().position(|byte| *byte == b'\n');
+        let line = &rest[..end.unwrap_or(rest.len())];
+        rest = &rest[end.map_or(rest.len(), |end| end + 1)..];
+        str::from_utf8(line).unwrap_or_default()
+    };
+    let status = line().parse().unwrap_or(200);
+    let mut headers = Vec::new();
+    while let Some(header) = line().split_once(": ") {
+        headers.push(header);
+    }
+    HttpReply {
+        status,
+        headers: headers.into_iter().collect::<Headers>(),
+        body: rest.to_vec(),
+    }
+}
+
+fn check(reply: &HttpReply, result: &Result<Response, Error>) {
+    let hints = match result {
+        Ok(answer) => answer.rate_hints(),
+        Err(error) => error.rate_hints(),
+    };
+    for window in [hints.requests, hints.tokens].into_iter().flatten() {
+        assert!(window.reset.is_none_or(|reset| reset <= LONGEST_WAIT));
+    }
+    match result {
+        Ok(answer) => {
+            assert!((200..300).contains(&reply.status), "an answer in a failure");
+            assert!(!answer.text.is_empty(), "an answer without text");
+            let cut = answer.finish_reason == FinishReason::Length;
+            assert!(cut || !answer.text.trim().is_empty(), "a blank answer");
+            assert!(answer.cost_usd.is_none_or(|c| c.is_finite() && c >= 0.0));
+            if let Some(usage) = answer.usage {
+                let tokens = usage.input_tokens.max(usage.output_tokens);
+                assert!(tokens < 1 << 40, "an absurd usage");
+            }
+        }
+        Err(error) => {
+            assert_eq!(error.status(), Some(reply.status));
+            assert_ne!(error.sent(), Sent::No, "a reply to what was never sent");
+            assert!(error.retry_after().is_none_or(|wait| wait <= LONGEST_WAIT));
+            assert!(error.message().len() < 128 * 1024, "an endless message");
+            let raw = error.raw().unwrap_or_default();
+            assert!(raw.len() <= RAW_LIMIT);
+            if error.kind() == ErrorKind::Malformed && error.sent() == Sent::Maybe {
+                assert_eq!(
+                    raw.is_empty(),
+                    reply.body.is_empty(),
+                    "a reply that is lost"
+                );
+            }
+        }
+    }
+}

@@ -1,0 +1,468 @@
+//! Replies that no provider should send: cut, garbled, absurd. No decoder panics, hangs or takes
+//! one for more than it is.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use batchwright::{
+    Client, Context, Error, ErrorKind, FinishReason, Headers, HttpReply, HttpRequest, LlmClient,
+    Request, Response, Sent, Transport,
+};
+use parking_lot::Mutex;
+use serde::de::IgnoredAny;
+use serde_json::{Value, json};
+
+use crate::conformance::client;
+use crate::replies::{VENDORS, recordings};
+
+/// No wait that a reply asks for is longer.
+const LONGEST_WAIT: Duration = Duration::from_secs(10_000_000);
+const RAW_LIMIT: usize = 16 * 1024;
+
+/// A vendor's client, and the reply that its next call gets.
+struct Line {
+    vendor: &'static str,
+    client: Client,
+    next: Arc<Next>,
+}
+
+struct Next(Mutex<Option<HttpReply>>);
+
+impl Transport for Next {
+    fn send(&self, _: &HttpRequest<'_>, _: &Context) -> Result<HttpReply, Error> {
+        Ok(self.0.lock().take().expect("one reply for each call"))
+    }
+}
+
+impl Line {
+    fn to(vendor: &'static str) -> Self {
+        let next = Arc::new(Next(Mutex::new(None)));
+        Self {
+            vendor,
+            client: client(vendor, next.clone()).unwrap(),
+            next,
+        }
+    }
+
+    fn decode(&self, status: u16, headers: Headers, body: &[u8]) -> Result<Response, Error> {
+        let body = body.to_vec();
+        *self.next.0.lock() = Some(HttpReply {
+            status,
+            headers,
+            body,
+        });
+        self.client.complete(&Request::new("x"), &Context::new())
+    }
+
+    /// Decodes and checks what holds for every reply whatever.
+    fn sane(&self, status: u16, headers: Headers, body: &[u8]) -> Result<Response, Error> {
+        let result = self.decode(status, headers, body);
+        if let Some(fault) = fault(status, body, &result) {
+            let body = String::from_utf8_lossy(&body[..body.len().min(2000)]);
+            panic!("{}: {fault}: {result:?} for {status} {body}", self.vendor);
+        }
+        result
+    }
+
+    fn plain(&self, status: u16, body: &[u8]) -> Result<Response, Error> {
+        self.sane(status, Headers::default(), body)
+    }
+}
+
+fn fault(status: u16, body: &[u8], result: &Result<Response, Error>) -> Option<&'static str> {
+    let hints = match result {
+        Ok(answer) => answer.rate_hints(),
+        Err(error) => error.rate_hints(),
+    };
+    let windows = [hints.requests, hints.tokens].into_iter().flatten();
+    if windows.filter_map(|w| w.reset).any(|w| w > LONGEST_WAIT) {
+        return Some("an absurd reset");
+    }
+    let success = (200..300).contains(&status);
+    let found = match result {
+        Ok(answer) => [
+            (!success, "an answer in a failure"),
+            (answer.text.is_empty(), "an answer without text"),
+            (
+                answer.text.trim().is_empty() && answer.finish_reason != FinishReason::Length,
+                "a blank answer that was not cut",
+            ),
+            (
+                // The sums over a million calls must have room.
+                answer
+                    .usage
+                    .is_some_and(|u| u.input_tokens.max(u.output_tokens) > u64::MAX / 1_000_000),
+                "an absurd usage",
+            ),
+            (
+                answer.cost_usd.is_some_and(|c| !c.is_finite() || c < 0.0),
+                "an absurd price",
+            ),
+        ],
+        Err(error) => [
+            (error.status() != Some(status), "another status"),
+            (error.sent() == Sent::No, "a reply to what was never sent"),
+            (
+                error.retry_after().is_some_and(|wait| wait > LONGEST_WAIT),
+                "an absurd wait",
+            ),
+            (
+                error.raw().is_some_and(|raw| raw.len() > RAW_LIMIT),
+                "an unbounded raw reply",
+            ),
+            (
+                error.kind() == ErrorKind::Malformed
+                    && error.sent() == Sent::Maybe
+                    && error.raw().is_none_or(str::is_empty) != body.is_empty(),
+                "a malformed reply that is lost",
+            ),
+        ],
+    };
+    let found = found.into_iter().find(|(wrong, _)| *wrong);
+    found.map(|(_, what)| what)
+}
+
+fn is_json(body: &[u8]) -> bool {
+    serde_json::from_slice::<IgnoredAny>(body).is_ok()
+}
+
+#[test]
+fn a_part_of_a_reply_is_no_answer() {
+    for vendor in VENDORS {
+        let line = Line::to(vendor);
+        for recording in recordings(vendor) {
+            let whole = recording.bytes();
+            for end in 0..whole.len() {
+                let part = &whole[..end];
+                if recording.status != 200 {
+                    line.plain(recording.status, part).unwrap_err();
+                }
+                let error = line.plain(200, part).unwrap_err();
+                if !is_json(part) {
+                    let found = (error.kind(), error.sent());
+                    let what = format!("{vendor}, {}, {end} bytes", recording.name);
+                    assert_eq!(found, (ErrorKind::Malformed, Sent::Maybe), "{what}");
+                }
+            }
+            // What proxies add at the end does no harm.
+            let padded = [&whole[..], b" \r\n\t\n"].concat();
+            let result = line.sane(recording.status, recording.reply().headers, &padded);
+            let difference = recording.difference(&result);
+            assert_eq!(difference, None, "{vendor}, {}", recording.name);
+        }
+    }
+}
+
+/// What stands in for a value, as it is written.
+const ODD: [&str; 24] = [
+    "null",
+    "true",
+    "0",
+    "-1",
+    "1.5",
+    "18446744073709551615",
+    "18446744073709551616",
+    "-9223372036854775808",
+    "1e308",
+    "1e400",
+    "\"\"",
+    "\" \\n\"",
+    "\"x\"",
+    "\"429\"",
+    "\"18446744073709551615\"",
+    "\"1e400s\"",
+    "\"\\ud800\"",
+    "\"\\u0000\\u2028\"",
+    "[]",
+    "[null]",
+    "[[],{},\"x\",1]",
+    "{}",
+    "{\"type\":\"text\",\"text\":7}",
+    "{\"code\":429,\"message\":[\"x\"],\"details\":[null,{\"retryDelay\":\"9e99s\"}]}",
+];
+
+/// A value that is told from all others in a body's text.
+const MARK: &str = "the value to replace";
+
+/// Every way to a value within `value`, itself included.
+fn places(value: &Value, place: &str, out: &mut Vec<String>) {
+    out.push(place.to_owned());
+    match value {
+        Value::Object(fields) => {
+            for (name, inner) in fields {
+                let name = name.replace('~', "~0").replace('/', "~1");
+                places(inner, &format!("{place}/{name}"), out);
+            }
+        }
+        Value::Array(items) => {
+            for (at, inner) in items.iter().enumerate() {
+                places(inner, &format!("{place}/{at}"), out);
+            }
+        }
+        _ => {}
+    }
+}
+
+/// The body with each of its values replaced in turn by each odd one, and by itself in a list.
+fn replaced(body: &Value) -> impl Iterator<Item = (String, String)> + '_ {
+    let mut all = Vec::new();
+    places(body, "", &mut all);
+    all.into_iter().flat_map(move |place| {
+        let mut marked = body.clone();
+        let value = marked.pointer_mut(&place).unwrap();
+        let list = format!("[{value},{value}]");
+        *value = MARK.into();
+        let marked = marked.to_string();
+        let odd = ODD.into_iter().chain([&*list]);
+        let bodies: Vec<_> = odd
+            .map(|odd| marked.replace(&format!("\"{MARK}\""), odd))
+            .collect();
+        bodies.into_iter().map(move |body| (place.clone(), body))
+    })
+}
+
+#[test]
+fn any_value_may_be_another() {
+    for vendor in VENDORS {
+        let line = Line::to(vendor);
+        for recording in recordings(vendor) {
+            let Some(body) = &recording.body else {
+                continue;
+            };
+            for (_, odd) in replaced(body) {
+                let _ = line.plain(recording.status, odd.as_bytes());
+            }
+        }
+    }
+}
+
+/// What was paid for is not lost to a strange count, id or fingerprint.
+#[test]
+fn what_is_beside_the_answer_may_be_anything() {
+    for (vendor, needed) in [
+        ("openai", &["/choices", "/error", "/model"]),
+        ("anthropic", &["/content", "/stop", "/model"]),
+        ("gemini", &["/candidates", "/promptFeedback", "/model"]),
+    ] {
+        let line = Line::to(vendor);
+        let recordings = recordings(vendor);
+        let complete = recordings.iter().find(|r| r.name == "complete").unwrap();
+        let text = line.plain(200, &complete.bytes()).unwrap().text;
+        let mut seen = 0;
+        for (place, odd) in replaced(complete.body.as_ref().unwrap()) {
+            if place.is_empty() || needed.iter().any(|part| place.starts_with(part)) {
+                continue;
+            }
+            seen += 1;
+            let result = line.plain(200, odd.as_bytes());
+            let answer = result.unwrap_or_else(|e| panic!("{vendor}: {e:?} for {odd}"));
+            assert_eq!(answer.text, text, "{vendor}: {odd}");
+        }
+        assert!(seen >= 8 * ODD.len(), "{vendor}: only {seen}");
+    }
+}
+
+/// Numbers that look random and are the same every time.
+struct Dice(u64);
+
+impl Dice {
+    fn below(&mut self, limit: usize) -> usize {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        (self.0 % limit.max(1) as u64) as usize
+    }
+
+    fn range(&mut self, len: usize) -> std::ops::Range<usize> {
+        let start = self.below(len + 1);
+        start..start + self.below(len - start + 1)
+    }
+}
+
+fn garble(bytes: &mut Vec<u8>, dice: &mut Dice) {
+    const PIECES: [&[u8]; 9] = [
+        b"\xff\xfe",
+        b"\xed\xa0\x80",
+        b"\\ud800",
+        b"\\u",
+        b"\0",
+        b"[[[[",
+        b"{\"error\":",
+        b"-1e999",
+        b"\"",
+    ];
+    match dice.below(5) {
+        0 if !bytes.is_empty() => {
+            let at = dice.below(bytes.len());
+            bytes[at] ^= 1 << dice.below(8);
+        }
+        1 => drop(bytes.drain(dice.range(bytes.len()))),
+        2 => {
+            let slice = bytes[dice.range(bytes.len())].to_vec();
+            let at = dice.below(bytes.len() + 1);
+            bytes.splice(at..at, slice);
+        }
+        3 => {
+            let at = dice.below(bytes.len() + 1);
+            bytes.splice(at..at, PIECES[dice.below(PIECES.len())].iter().copied());
+        }
+        _ => {
+            let (from, to) = (dice.below(bytes.len()), dice.below(bytes.len()));
+            if !bytes.is_empty() {
+                bytes.swap(from, to);
+            }
+        }
+    }
+}
+
+#[test]
+fn garbled_replies_are_survived() {
+    let mut dice = Dice(0x2545_f491_4f6c_dd1d);
+    for vendor in VENDORS {
+        let line = Line::to(vendor);
+        for recording in recordings(vendor) {
+            for _ in 0..40 {
+                let mut body = recording.bytes();
+                for _ in 0..=dice.below(4) {
+                    garble(&mut body, &mut dice);
+                }
+                let _ = line.plain(200, &body);
+                let status = [recording.status, 400, 404, 429, 503][dice.below(5)];
+                let _ = line.plain(status, &body);
+            }
+        }
+    }
+}
+
+#[test]
+fn monstrous_replies_are_survived() {
+    let deep = |open: &str, close: &str| open.repeat(10_000) + "0" + &close.repeat(10_000);
+    let long = "Try Again In ÄÖ \u{1F30D} ".repeat(400_000);
+    for (vendor, complete) in [
+        (
+            "openai",
+            json!({"choices": [{"finish_reason": "stop", "message": {"content": MARK}}]}),
+        ),
+        (
+            "anthropic",
+            json!({"content": [{"type": "text", "text": MARK}], "stop_reason": "end_turn"}),
+        ),
+        (
+            "gemini",
+            json!({"candidates": [{"content": {"parts": [{"text": MARK}]}, "finishReason": "STOP"}]}),
+        ),
+    ] {
+        let line = Line::to(vendor);
+        let failure = json!({"error": {"code": MARK, "type": "x", "message": MARK}});
+        let (complete, failure) = (complete.to_string(), failure.to_string());
+        let put = |body: &str, value: &str| body.replace(&format!("\"{MARK}\""), value);
+        let text = format!("\"{long}\"");
+        let answer = line.plain(200, put(&complete, &text).as_bytes()).unwrap();
+        assert_eq!(answer.text, long, "{vendor}");
+        for (status, body) in [
+            (200, long.as_bytes().to_vec()),
+            (400, put(&failure, &text).into_bytes()),
+            (404, put(&failure, &text).into_bytes()),
+            (200, put(&failure, &text).into_bytes()),
+            (500, vec![0xff; long.len()]),
+            (200, vec![0xff; long.len()]),
+        ] {
+            let error = line.plain(status, &body).unwrap_err();
+            // It is kept for every item that fails, and written to the results.
+            assert!(error.message().len() < 64 * 1024, "{vendor}, {status}");
+        }
+        for value in [
+            deep("[", "]"),
+            deep("{\"a\":", "}"),
+            deep("[{\"error\":", "}]"),
+        ] {
+            for status in [200, 400] {
+                for body in [&complete, &failure] {
+                    let body = put(body, &value);
+                    let _ = line.plain(status, body.as_bytes());
+                }
+                let _ = line.plain(status, value.as_bytes());
+            }
+            // Where it does not matter, it does not.
+            let beside = format!("{{\"usage\":{value},\"usageMetadata\":{value},");
+            let body = complete.replacen('{', &beside, 1);
+            let body = put(&body, "\"x\"");
+            line.plain(200, body.as_bytes()).unwrap();
+        }
+    }
+}
+
+#[test]
+fn headers_may_say_anything() {
+    const NAMES: [&str; 9] = [
+        "retry-after",
+        "retry-after-ms",
+        "x-should-retry",
+        "x-ratelimit-limit-requests",
+        "x-ratelimit-remaining-requests",
+        "x-ratelimit-reset-requests",
+        "anthropic-ratelimit-tokens-limit",
+        "anthropic-ratelimit-tokens-remaining",
+        "anthropic-ratelimit-tokens-reset",
+    ];
+    const VALUES: [&str; 30] = [
+        "",
+        " ",
+        "0",
+        "-0",
+        "-1",
+        "-1e400",
+        "NaN",
+        "inf",
+        "1e400",
+        "1e300",
+        "18446744073709551615",
+        "18446744073709551616",
+        "999999999",
+        "99999999999s",
+        "9999999999999999999h",
+        "1e9",
+        "1.5.5s",
+        "1h-1m",
+        "....",
+        "µs",
+        "0x10",
+        "9999-12-31T23:59:59.999999999Z",
+        "2016-12-31T23:59:60Z",
+        "2026-11-20T24:00:00Z",
+        "0000-00-00T00:00:00Z",
+        "1969-12-31T23:59:59Z",
+        "Fri, 31 Dec 9999 23:59:59 GMT",
+        "Sat, 31 Dec 2016 23:59:60 GMT",
+        "Thu, 01 Jan 1970 00:00:00 GMT",
+        "Thu, 00 Foo 0000 99:99:99 GMT",
+    ];
+    let long = "9".repeat(100_000);
+    for vendor in VENDORS {
+        let line = Line::to(vendor);
+        let recordings = recordings(vendor);
+        let complete = recordings.iter().find(|r| r.status == 200).unwrap();
+        let body = complete.bytes();
+        let values = || VALUES.into_iter().chain([&*long]);
+        for value in values() {
+            for name in NAMES {
+                let headers = || [(name, value)].into_iter().collect();
+                line.sane(429, headers(), b"{}").unwrap_err();
+                line.sane(200, headers(), &body).unwrap();
+            }
+            // An allowance that is used up, so that the time to its end is asked for.
+            for other in values() {
+                let headers = || -> Headers {
+                    let names = NAMES.iter().skip(3);
+                    let pairs = names.map(|name| match name.rsplit_once("limit") {
+                        Some((_, rest)) if rest.contains("remaining") => (*name, "0"),
+                        Some((_, rest)) if rest.contains("reset") => (*name, value),
+                        _ => (*name, other),
+                    });
+                    pairs.collect()
+                };
+                line.sane(429, headers(), b"{}").unwrap_err();
+            }
+        }
+    }
+}
