@@ -127,6 +127,7 @@ struct Inner {
     sent: Sent,
     timed_out: bool,
     unreachable: bool,
+    model_only: bool,
     category: Option<String>,
     request_id: Option<String>,
     not_ready: bool,
@@ -149,6 +150,7 @@ impl Error {
             sent: Sent::No,
             timed_out: false,
             unreachable: false,
+            model_only: false,
             category: None,
             request_id: None,
             not_ready: false,
@@ -196,6 +198,13 @@ impl Error {
     /// the whole quota waits), or nothing is there that takes prompts.
     pub fn with_unreachable(mut self) -> Self {
         self.0.unreachable = true;
+        self
+    }
+
+    /// Marks the error as one of the model, such as its allowance for the day, so that other models
+    /// of the same provider are still asked.
+    pub fn with_model_only(mut self) -> Self {
+        self.0.model_only = true;
         self
     }
 
@@ -293,6 +302,11 @@ impl Error {
     /// True when the address is to blame: no connection, or nothing there that takes prompts.
     pub fn is_unreachable(&self) -> bool {
         self.0.unreachable
+    }
+
+    /// True when the failure would be shared by calls to the same model alone.
+    pub fn is_model_only(&self) -> bool {
+        self.0.model_only || self.0.kind == ErrorKind::UnknownModel
     }
 
     /// What a safety filter or refusal was about, if the provider said so.

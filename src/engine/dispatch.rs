@@ -487,7 +487,7 @@ impl<W: Work> Dispatcher<W> {
     /// A provider that failed critically is not called again, nor a model it does not know.
     fn bury(&mut self, ticket: &Ticket<W::Task>, error: &Error) {
         let news = self.gates.dead(ticket.quota(), ticket.tries.step).is_none();
-        if error.kind() == ErrorKind::UnknownModel {
+        if error.is_model_only() {
             self.gates.bury_quota(ticket.quota(), error);
         } else if self
             .gates
@@ -496,9 +496,9 @@ impl<W: Work> Dispatcher<W> {
             self.stop_for(StopReason::Critical(error.clone()));
         }
         if news && self.gates.live_step(&ticket.class, 0).is_some() {
-            let whom = match error.kind() {
-                ErrorKind::UnknownModel => "the model",
-                _ => "the provider",
+            let whom = match error.is_model_only() {
+                true => "the model",
+                false => "the provider",
             };
             log::warn!("{whom} is not asked again in this run: {error}");
         }

@@ -107,8 +107,8 @@ pub struct Earlier {
     pub provider: String,
     /// The model asked for there.
     pub model: Option<String>,
-    /// Why it gave no answer, or was not asked any more. Messages are cut to 300 characters, and
-    /// of more than 4,096 different ones in a run the rest is told by kind and status alone.
+    /// Why it gave no answer, or was not asked any more: kind, status and message, which is cut to
+    /// 300 characters. Of more than 4,096 different messages on a route the rest is left out.
     pub error: Error,
 }
 

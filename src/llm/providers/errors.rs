@@ -176,7 +176,8 @@ pub(super) fn failure(vendor: &Vendor, reply: &HttpReply) -> Error {
         },
         ..Said::default()
     });
-    let (mut kind, patience) = classify(vendor, status, &said);
+    let rule = classify(vendor, status, &said);
+    let mut kind = rule.kind;
     match reply.headers.get("x-should-retry") {
         Some("true") if kind == ErrorKind::Invalid => kind = ErrorKind::Transient,
         Some("false") if kind == ErrorKind::Transient => kind = ErrorKind::Invalid,
@@ -190,11 +191,15 @@ pub(super) fn failure(vendor: &Vendor, reply: &HttpReply) -> Error {
     }
     let wait = retry_after(vendor, &reply.headers, SystemTime::now())
         .or(said.wait)
-        .or(patience);
+        .or(rule.patience);
     let error = Error::new(kind, message)
         .with_status(status)
-        .with_sent(Sent::Answered)
+        .with_sent(sent(status))
         .with_retry_after(wait);
+    let error = match rule.of_model {
+        true => error.with_model_only(),
+        false => error,
+    };
     // A wrong path fails every item alike, and nothing is bought by it.
     let misdirected = matches!(status, 300..400 | 404 | 405) && kind == ErrorKind::Invalid;
     let error = if misdirected {
@@ -209,14 +214,25 @@ pub(super) fn failure(vendor: &Vendor, reply: &HttpReply) -> Error {
     }
 }
 
+/// Whoever ran out of time before the model did may have paid for the answer.
+fn sent(status: u16) -> Sent {
+    match status {
+        408 | 499 | 504 | 524 => Sent::Maybe,
+        _ => Sent::Answered,
+    }
+}
+
 /// The failure inside a reply whose status is a success, as some gateways send it.
 pub(super) fn failure_inside(vendor: &Vendor, error: &Value, body: &[u8]) -> Error {
     let said = Said::from_error(error);
-    let Some(status) = said.status.filter(|status| (400..600).contains(status)) else {
+    let named = said.status.filter(|status| (400..600).contains(status));
+    // Without a status only what has a row of its own is known.
+    let status = named.unwrap_or(400);
+    let rule = classify(vendor, status, &said);
+    if named.is_none() && rule.kind == ErrorKind::Invalid {
         return malformed(said.message, body);
-    };
-    let (kind, patience) = classify(vendor, status, &said);
-    Error::new(kind, said.text(vendor, status))
+    }
+    Error::new(rule.kind, said.text(vendor, status))
         .with_sent(Sent::Answered)
-        .with_retry_after(said.wait.or(patience))
+        .with_retry_after(said.wait.or(rule.patience))
 }

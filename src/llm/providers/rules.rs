@@ -14,9 +14,11 @@ use super::vendor::{Dialect, Vendor};
 pub(super) struct Rule {
     status: RangeInclusive<u16>,
     says: Says,
-    kind: ErrorKind,
+    pub kind: ErrorKind,
     /// How long to wait when the server names no time.
-    patience: Option<Duration>,
+    pub patience: Option<Duration>,
+    /// It concerns the model alone, not the account.
+    pub of_model: bool,
 }
 
 /// What the body must say.
@@ -40,11 +42,17 @@ impl Rule {
             says,
             kind,
             patience: None,
+            of_model: false,
         }
     }
 
     const fn after(mut self, seconds: u64) -> Self {
         self.patience = Some(Duration::from_secs(seconds));
+        self
+    }
+
+    const fn of_model(mut self) -> Self {
+        self.of_model = true;
         self
     }
 
@@ -77,8 +85,10 @@ const COMMON: &[Rule] = &[
     Rule::new(501..=501, Anything, Invalid),
     Rule::new(505..=505, Anything, Invalid),
     Rule::new(500..=599, Anything, Transient),
-    Rule::new(0..=u16::MAX, Anything, Invalid),
 ];
+
+/// What nothing is known of is the request's fault: it is not tried again.
+const LAST: Rule = Rule::new(0..=u16::MAX, Anything, Invalid);
 
 /// OpenAI's guides "Error codes" and "Rate limits".
 const OPENAI: &[Rule] = &[
@@ -93,19 +103,36 @@ const OPENAI: &[Rule] = &[
             "project_spend_limit_exceeded",
             "organization_usage_limit_exceeded",
             "billing_hard_limit_reached",
+            "billing_not_active",
         ]),
         Quota,
     ),
     Rule::new(400..=404, Word(&["model_not_found"]), UnknownModel),
     Rule::new(
         400..=403,
-        Word(&["content_filter", "content_policy_violation"]),
+        Word(&[
+            "content_filter",
+            "content_policy_violation",
+            "invalid_prompt",
+        ]),
+        Blocked,
+    ),
+    // Gateways that look at prompts before they pass them on.
+    Rule::new(
+        400..=403,
+        Text(&["input was flagged", "requires moderation"]),
         Blocked,
     ),
 ];
 
 /// docs.x.ai "Debugging errors"; the texts as users reported them.
 pub(super) const XAI: &[Rule] = &[
+    // It names the id of the key, so it stands before what a wrong key looks like.
+    Rule::new(
+        400..=403,
+        Text(&["usage guidelines", "content policy"]),
+        Blocked,
+    ),
     Rule::new(
         400..=429,
         Text(&[
@@ -115,11 +142,10 @@ pub(super) const XAI: &[Rule] = &[
         ]),
         Quota,
     ),
-    Rule::new(400..=400, Text(&["api key"]), Auth),
     Rule::new(
-        400..=403,
-        Text(&["usage guidelines", "content policy"]),
-        Blocked,
+        400..=400,
+        Text(&["incorrect api key", "invalid api key"]),
+        Auth,
     ),
 ];
 
@@ -130,6 +156,7 @@ pub(super) const GROQ: &[Rule] = &[
         Word(&["spend_limit_reached", "blocked_api_access"]),
         Quota,
     ),
+    Rule::new(400..=404, Word(&["model_decommissioned"]), UnknownModel),
     // The model did not write the JSON it was asked for; another try may do.
     Rule::new(400..=400, Word(&["failed_generation"]), Malformed),
     Rule::new(498..=498, Anything, Transient),
@@ -169,30 +196,37 @@ const ANTHROPIC: &[Rule] = &[
 
 /// ai.google.dev "API errors" and "Rate limits".
 const GEMINI: &[Rule] = &[
+    // A file that one prompt refers to is gone or not ready: the key is in order.
+    Rule::new(400..=403, Text(&["the file "]), Invalid),
     Rule::new(
         400..=400,
         Word(&["API_KEY_INVALID", "FAILED_PRECONDITION"]),
         Auth,
     ),
-    Rule::new(400..=400, Text(&["api key"]), Auth),
+    Rule::new(
+        400..=400,
+        Text(&["api key not valid", "api key expired"]),
+        Auth,
+    ),
     // It comes back at midnight, Pacific time: nothing that a run waits for.
+    Rule::new(429..=429, WordPart(&["PerDayPerProjectPerModel"]), Quota).of_model(),
     Rule::new(429..=429, WordPart(&["PerDay"]), Quota),
     Rule::new(404..=404, Text(&["models/"]), UnknownModel),
     Rule::new(499..=499, Anything, Transient),
     Rule::new(503..=503, Anything, Transient).after(5),
 ];
 
-/// The kind of a failed reply, and the wait that suits it if the server names none.
-pub(super) fn classify(vendor: &Vendor, status: u16, said: &Said) -> (ErrorKind, Option<Duration>) {
+/// The row that fits a failed reply.
+pub(super) fn classify(vendor: &Vendor, status: u16, said: &Said) -> &'static Rule {
     let dialect = match vendor.dialect {
         Dialect::OpenAi => OPENAI,
         Dialect::Anthropic => ANTHROPIC,
         Dialect::Gemini => GEMINI,
         Dialect::Extract => &[],
     };
-    let mut rows = vendor.errors.iter().chain(dialect).chain(COMMON);
-    let row = rows.find(|row| row.fits(status, said));
-    row.map_or((Invalid, None), |row| (row.kind, row.patience))
+    let rows = vendor.errors.iter().chain(dialect).chain(COMMON);
+    let mut fitting = rows.filter(|row| row.fits(status, said));
+    fitting.next().unwrap_or(&LAST)
 }
 
 #[cfg(test)]

@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use crate::base::error::ErrorKind::*;
-use crate::llm::providers::dialect::testing::{failed, failed_with, kind};
+use crate::base::error::Sent;
+use crate::llm::providers::dialect::testing::{decoded, failed, failed_with, kind};
 
 fn openai(code: &str) -> String {
     format!(r#"{{"error":{{"message":"m","type":"t","param":null,"code":"{code}"}}}}"#)
@@ -61,6 +62,9 @@ fn statuses_and_bodies_are_classified() {
         ("openai", 429, openai("organization_spend_limit_exceeded"), Quota),
         ("openai", 429, openai("project_spend_limit_exceeded"), Quota),
         ("openai", 429, openai("organization_usage_limit_exceeded"), Quota),
+        ("openai", 429, openai("billing_not_active"), Quota),
+        ("openai", 400, openai("invalid_prompt"), Blocked),
+        ("custom", 403, r#"{"error":{"code":403,"message":"x requires moderation on y. Your input was flagged"}}"#.into(), Blocked),
         ("openai", 429, "busy".into(), RateLimited),
         ("openai", 498, String::new(), Invalid),
         ("openai", 500, openai("server_error"), Transient),
@@ -70,6 +74,7 @@ fn statuses_and_bodies_are_classified() {
 
         ("groq", 400, r#"{"error":{"message":"m","failed_generation":"{"}}"#.into(), Malformed),
         ("groq", 400, openai("blocked_api_access"), Quota),
+        ("groq", 400, openai("model_decommissioned"), UnknownModel),
         ("groq", 400, openai("bad"), Invalid),
         ("groq", 413, openai("request_too_large"), Invalid),
         ("groq", 422, openai("x"), Invalid),
@@ -82,7 +87,8 @@ fn statuses_and_bodies_are_classified() {
         ("xai", 401, xai("no header"), Auth),
         ("xai", 403, xai("Your team has used all available credits"), Quota),
         ("xai", 403, xai("team is blocked"), Auth),
-        ("xai", 403, xai("Content violates usage guidelines"), Blocked),
+        ("xai", 403, xai("Content violates usage guidelines. Team: t, API key ID: k"), Blocked),
+        ("xai", 400, xai("Content violates usage guidelines. Team: t, API key ID: k"), Blocked),
         ("xai", 404, xai("The model x does not exist"), UnknownModel),
         ("xai", 422, xai("schema"), Invalid),
         ("xai", 429, xai("Too many requests: tokens per minute 10/5"), RateLimited),
@@ -119,6 +125,8 @@ fn statuses_and_bodies_are_classified() {
         ("gemini", 400, gemini(400, "INVALID_ARGUMENT", "m", BAD_KEY), Auth),
         ("gemini", 400, gemini(400, "INVALID_ARGUMENT", "API key not valid.", ""), Auth),
         ("gemini", 400, gemini(400, "FAILED_PRECONDITION", "User location", ""), Auth),
+        ("gemini", 400, gemini(400, "FAILED_PRECONDITION", "The File abc is not in an ACTIVE state", ""), Invalid),
+        ("gemini", 403, gemini(403, "PERMISSION_DENIED", "You do not have permission to access the File abc or it may not exist.", ""), Invalid),
         ("gemini", 402, gemini(402, "RESOURCE_EXHAUSTED", "m", ""), Quota),
         ("gemini", 403, gemini(403, "PERMISSION_DENIED", "m", ""), Auth),
         ("gemini", 404, gemini(404, "NOT_FOUND", "models/x is not found for API version v1beta", ""), UnknownModel),
@@ -210,6 +218,43 @@ fn a_wait_named_in_the_body_is_obeyed() {
     let body = gemini(429, "RESOURCE_EXHAUSTED", "m", PER_MINUTE);
     let asked = failed("gemini", 429, &body).retry_after().unwrap();
     assert!((asked.as_secs_f64() - 57.238_747_106).abs() < 1e-6);
+}
+
+#[test]
+fn a_models_allowance_is_told_from_the_accounts() {
+    let failed = |details| {
+        failed(
+            "gemini",
+            429,
+            &gemini(429, "RESOURCE_EXHAUSTED", "m", details),
+        )
+    };
+    assert!(failed(PER_DAY).is_model_only());
+    let account = PER_DAY.replace("PerModel", "");
+    let error = failed(&account);
+    assert_eq!((error.kind(), error.is_model_only()), (Quota, false));
+}
+
+#[test]
+fn an_error_inside_a_success_is_known_by_its_words_too() {
+    let inside = |error: &str| {
+        decoded("custom", &format!(r#"{{"error":{error}}}"#))
+            .unwrap_err()
+            .kind()
+    };
+    assert_eq!(
+        inside(r#"{"message":"m","code":"insufficient_quota"}"#),
+        Quota
+    );
+    assert_eq!(inside(r#"{"message":"m","code":429}"#), RateLimited);
+    assert_eq!(inside(r#"{"message":"m","code":"whatever"}"#), Malformed);
+    assert_eq!(inside(r#""text""#), Malformed);
+}
+
+#[test]
+fn a_gateway_that_ran_out_of_time_may_have_paid() {
+    assert_eq!(failed("openai", 504, "").sent(), Sent::Maybe);
+    assert_eq!(failed("openai", 500, "").sent(), Sent::Answered);
 }
 
 #[test]
