@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use crate::base::cancel::Context;
 use crate::base::clock::Time;
+use crate::base::usage::Usage;
 use crate::engine::dispatch::Dispatcher;
 use crate::engine::run::Reply;
 use crate::llm::request::Request;
@@ -14,39 +15,62 @@ use crate::observe::tally::Measure;
 
 use super::job::{Backlog, Job, Sink};
 
-/// An answer, with what the counts want to know of it.
+/// The answers to a pack, in its order, and how long the call took.
 pub(crate) struct Answered {
-    pub response: Response,
+    pub responses: Vec<Response>,
     pub took: Duration,
 }
 
 pub(crate) fn measure(done: &Answered) -> Measure {
-    let extracted = done.response.provider == "extract";
-    Measure {
-        usage: done.response.usage,
-        cost_usd: done.response.cost_usd,
+    let mut all = Measure {
+        items: done.responses.len() as u64,
         took: done.took,
-        truncated: done.response.finish_reason == FinishReason::Length && !extracted,
-        extracted,
+        usage: usage(&done.responses),
+        cost_usd: done.responses.iter().map(|r| r.cost_usd).sum(),
+        ..Measure::default()
+    };
+    for response in &done.responses {
+        let extracted = response.provider == "extract";
+        all.extracted |= extracted;
+        all.truncated |= response.finish_reason == FinishReason::Length && !extracted;
+        if let Some(vector) = &response.embedding {
+            all.vectors += 1;
+            all.dimensions = all.dimensions.max(vector.len());
+        }
     }
+    all
 }
 
-/// Makes the call of one request at the step it has come to.
+/// What the answers used together, as far as they say.
+fn usage(responses: &[Response]) -> Option<Usage> {
+    let told = responses.iter().filter_map(|response| response.usage);
+    told.reduce(|a, b| Usage {
+        input_tokens: a.input_tokens.saturating_add(b.input_tokens),
+        cached_input_tokens: a.cached_input_tokens.saturating_add(b.cached_input_tokens),
+        output_tokens: a.output_tokens.saturating_add(b.output_tokens),
+        reasoning_tokens: a.reasoning_tokens.saturating_add(b.reasoning_tokens),
+    })
+}
+
+/// Makes the call of a pack at the step it has come to.
 pub(crate) fn call_step(
     route: &Route<'_>,
-    request: &Request,
+    requests: &[&Request],
     step: u8,
     ctx: &Context,
 ) -> Reply<Answered> {
     let clock = route.clock_ref();
     let start = clock.now();
-    match route.call(request, step, ctx) {
-        Ok(response) => Reply {
-            used: response.usage.map(|u| (u.input_tokens, u.output_tokens)),
-            hints: response.rate_hints(),
+    match route.answers(requests, step, ctx) {
+        Ok(responses) => Reply {
+            used: usage(&responses).map(|u| (u.input_tokens, u.output_tokens)),
+            hints: responses
+                .first()
+                .map(Response::rate_hints)
+                .unwrap_or_default(),
             fatal: false,
             result: Ok(Answered {
-                response,
+                responses,
                 took: clock.now().since(start),
             }),
         },

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use crate::base::cancel::Context;
 use crate::base::clock::{Clock, SystemClock, Time};
-use crate::base::error::Error;
+use crate::base::error::{Error, ErrorKind, Sent};
 use crate::engine::dispatch::{Dispatcher, ErrorPolicy, Options};
 use crate::engine::limit::{Limiter, Limits, QuotaKey};
 use crate::engine::route::RetryPolicy;
@@ -15,8 +15,8 @@ use crate::engine::run::{Reply, Runner, run_inline};
 use crate::engine::trail::{Trail, Trails};
 use crate::engine::work::{Class, Cost, Gates, Settled, Take, Ticket, Work};
 
-use super::client::LlmClient;
-use super::request::Request;
+use super::client::{LlmClient, PackLimits};
+use super::request::{Request, Task};
 use super::response::{Earlier, Response};
 
 struct Step<'a> {
@@ -101,7 +101,8 @@ impl<'a> Route<'a> {
         let options = self.options(ctx, 1, ErrorPolicy::ContinueOnError);
         let dispatcher = Dispatcher::new(work, self.limiter.clone(), options);
         let runner = |ticket: &Ticket<&Request>, ctx: &Context| {
-            Reply::of(self.call(ticket.task, ticket.tries.step, ctx))
+            let answers = self.answers(&[ticket.task], ticket.tries.step, ctx);
+            Reply::of(answers.map(|mut answers| answers.remove(0)))
         };
         let end = run_inline(dispatcher, &runner, ctx, &*self.clock);
         let stopped = || ctx.check().err().unwrap_or_else(Error::cancelled);
@@ -115,6 +116,41 @@ impl<'a> Route<'a> {
         ctx: &Context,
     ) -> Result<Response, Error> {
         self.client(step).complete(request, ctx)
+    }
+
+    /// One call for requests that share it: one answer for each, in their order.
+    pub(crate) fn answers(
+        &self,
+        requests: &[&Request],
+        step: u8,
+        ctx: &Context,
+    ) -> Result<Vec<Response>, Error> {
+        if let [request] = requests
+            && request.task == Task::Complete
+        {
+            return self.call(request, step, ctx).map(|answer| vec![answer]);
+        }
+        let vectors = self.client(step).embed(requests, ctx)?;
+        match vectors.len() == requests.len() {
+            true => Ok(vectors),
+            false => Err(Error::new(
+                ErrorKind::Malformed,
+                format!("{} vectors for {} texts", vectors.len(), requests.len()),
+            )
+            .with_sent(Sent::Maybe)),
+        }
+    }
+
+    /// How much goes into one call, at any step.
+    pub(crate) fn pack_limits(&self, task: Task) -> PackLimits {
+        if task == Task::Complete {
+            return PackLimits::ONE;
+        }
+        let steps = self.steps.iter();
+        let limits = steps.map(|step| {
+            guarded("pack_limits()", || step.client.pack_limits()).unwrap_or(PackLimits::ONE)
+        });
+        limits.fold(WHOLE, PackLimits::and)
     }
 
     fn client(&self, step: u8) -> &dyn LlmClient {
@@ -219,6 +255,11 @@ impl<'a, C: LlmClient + 'a> From<C> for Route<'a> {
     }
 }
 
+const WHOLE: PackLimits = PackLimits {
+    inputs: u16::MAX,
+    tokens: u32::MAX,
+};
+
 /// Asks a client something while the engine's lock is held: a panic must not get away with it.
 fn guarded<T>(what: &str, ask: impl FnOnce() -> T) -> Option<T> {
     catch_unwind(AssertUnwindSafe(ask))
@@ -229,7 +270,10 @@ fn guarded<T>(what: &str, ask: impl FnOnce() -> T) -> Option<T> {
 pub(crate) fn cost(request: &Request) -> Cost {
     Cost {
         input: request.estimated_tokens(),
-        output_cap: request.params.max_tokens,
+        output_cap: match request.task {
+            Task::Complete => request.params.max_tokens,
+            Task::Embed => Some(0),
+        },
     }
 }
 

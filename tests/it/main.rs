@@ -45,3 +45,5 @@ mod cli_stop;
 mod cli_terminal;
 #[cfg(all(feature = "cli", feature = "simulate"))]
 mod common;
+#[cfg(all(feature = "cli", feature = "simulate"))]
+mod embed;
