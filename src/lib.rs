@@ -33,15 +33,17 @@
 //!
 //! A provider's client classifies each failure as an [`ErrorKind`]; the kind decides whether the
 //! item is tried again, goes to the next provider of its [`Route`], or fails. A rate-limit answer
-//! pauses everything that shares its quota ([`QuotaKey`]); any other `Retry-After` delays that
-//! item alone. A waiting item holds no thread. [`ErrorPolicy`] says what one item's failure means
-//! for the others, a [`Context`] carries cancellation, deadline and grace.
+//! pauses everything that shares its quota ([`QuotaKey`]), and so does a server that still loads its
+//! model ([`Error::with_not_ready`]); any other `Retry-After` delays that item alone. A waiting item
+//! holds no thread. [`ErrorPolicy`] says what one item's failure means for the others, a
+//! [`Context`] carries cancellation, deadline and grace.
 //!
 //! # Features
 //!
 //! | feature | default | adds |
 //! |---|---|---|
 //! | `cli` | yes | the `batchwright` program; not needed by a library user |
+//! | `schema` | yes | answers are checked against the JSON Schema asked for; without it, only for being JSON |
 //! | `simulate` | yes | the `simulate` module: a loopback provider with latency, limits and trouble |
 //!
 //! # Logging
@@ -71,13 +73,15 @@ pub use bulk::file::FileRun;
 pub use bulk::options::{FileRunError, FileRunOptions, Output, Plan, Report};
 pub use bulk::prompts::{PromptSettings, Prompts};
 pub use bulk::run::{Bulk, BulkError, Outcomes, execute_bulk_sync};
-pub use engine::dispatch::{Bounds, ErrorPolicy, StopReason};
+pub use engine::bounds::Bounds;
+pub use engine::dispatch::{ErrorPolicy, StopReason};
 pub use engine::limit::{Limits, QuotaKey};
 pub use engine::route::RetryPolicy;
 pub use llm::client::{LlmClient, PackLimits, client_fn};
 pub use llm::hash::request_hash;
 pub use llm::providers::config::{Client, LlmConfig};
 pub use llm::providers::extract::{EXTRACT_CHARS, Extract};
+pub use llm::providers::local::{LocalServer, ServerState};
 pub use llm::providers::survey::{ProviderStatus, inspect, survey};
 pub use llm::request::{Message, Params, Request, ResponseFormat, Role, Task};
 pub use llm::response::{Earlier, FinishReason, Outcome, Response};

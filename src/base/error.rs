@@ -22,7 +22,8 @@ pub enum ErrorKind {
     Transient,
     /// A complete success reply that is not what the dialect promises.
     Malformed,
-    /// The request itself is wrong and stays wrong (400, 413, 422).
+    /// The request itself is wrong and stays wrong (400, 413, 422), or its answer has not the shape
+    /// that was asked for, not even when asked again.
     Invalid,
     /// The credential is missing, refused or lacks a permission.
     Auth,
@@ -128,11 +129,13 @@ struct Inner {
     unreachable: bool,
     category: Option<String>,
     request_id: Option<String>,
+    not_ready: bool,
+    misfit: bool,
     raw: Option<String>,
 }
 
 /// Raw replies kept beside an error are cut to this many bytes.
-const RAW_LIMIT: usize = 16 * 1024;
+pub(crate) const RAW_LIMIT: usize = 16 * 1024;
 
 impl Error {
     /// An error of `kind`; nothing was sent until [`with_sent`](Self::with_sent) says otherwise.
@@ -148,6 +151,8 @@ impl Error {
             unreachable: false,
             category: None,
             request_id: None,
+            not_ready: false,
+            misfit: false,
             raw: None,
         }))
     }
@@ -206,13 +211,22 @@ impl Error {
         self
     }
 
+    /// Marks the error as one of a server that is up but still loads its model: the whole quota
+    /// waits, up to ten minutes, and no item's attempts are used up by it.
+    pub fn with_not_ready(mut self) -> Self {
+        self.0.not_ready = true;
+        self
+    }
+
+    /// Marks the error as one of the answer's shape alone: the same provider is asked once more.
+    pub(crate) fn with_misfit(mut self) -> Self {
+        self.0.misfit = true;
+        self
+    }
+
     /// Keeps the reply that could not be used, cut to 16 KiB.
     pub fn with_raw(mut self, raw: &str) -> Self {
-        let mut end = raw.len().min(RAW_LIMIT);
-        while !raw.is_char_boundary(end) {
-            end -= 1;
-        }
-        self.0.raw = Some(raw[..end].to_owned());
+        self.0.raw = Some(beginning(raw, RAW_LIMIT).to_owned());
         self
     }
 
@@ -291,6 +305,15 @@ impl Error {
         self.0.request_id.as_deref()
     }
 
+    /// True when the server is up but still loads its model.
+    pub fn is_not_ready(&self) -> bool {
+        self.0.not_ready
+    }
+
+    pub(crate) fn is_misfit(&self) -> bool {
+        self.0.misfit
+    }
+
     /// The reply that could not be used, at most 16 KiB of it.
     pub fn raw(&self) -> Option<&str> {
         self.0.raw.as_deref()
@@ -344,6 +367,15 @@ impl Serialize for Error {
         }
         map.end()
     }
+}
+
+/// The beginning of a text, whole characters of at most this many bytes.
+pub(crate) fn beginning(text: &str, bytes: usize) -> &str {
+    let mut end = text.len().min(bytes);
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    &text[..end]
 }
 
 #[cfg(test)]

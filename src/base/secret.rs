@@ -63,3 +63,13 @@ pub fn shown_url(url: &str) -> String {
         format!("{scheme}://{shown}")
     }
 }
+
+/// A URL that may hold credentials.
+#[derive(Clone)]
+pub(crate) struct Address(pub String);
+
+impl fmt::Debug for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&shown_url(&self.0))
+    }
+}

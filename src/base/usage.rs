@@ -14,3 +14,24 @@ pub struct Usage {
     /// Tokens spent on reasoning.
     pub reasoning_tokens: u64,
 }
+
+impl std::ops::AddAssign for Usage {
+    fn add_assign(&mut self, other: Self) {
+        self.input_tokens += other.input_tokens;
+        self.cached_input_tokens += other.cached_input_tokens;
+        self.output_tokens += other.output_tokens;
+        self.reasoning_tokens += other.reasoning_tokens;
+    }
+}
+
+impl Usage {
+    /// What several used together; nothing if none says what it used.
+    pub(crate) fn sum(all: impl Iterator<Item = Self>) -> Option<Self> {
+        all.reduce(|a, b| Self {
+            input_tokens: a.input_tokens.saturating_add(b.input_tokens),
+            cached_input_tokens: a.cached_input_tokens.saturating_add(b.cached_input_tokens),
+            output_tokens: a.output_tokens.saturating_add(b.output_tokens),
+            reasoning_tokens: a.reasoning_tokens.saturating_add(b.reasoning_tokens),
+        })
+    }
+}

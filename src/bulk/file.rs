@@ -16,7 +16,7 @@ use crate::engine::run::{Finish, Observer, Outlet, Reply, Runner, Shell, Waker, 
 use crate::engine::work::Ticket;
 use crate::llm::request::{Request, Task};
 use crate::llm::route::Route;
-use crate::observe::progress::{Phase, ProgressNotifier};
+use crate::observe::progress::ProgressNotifier;
 use crate::observe::tally::Tally;
 
 use super::backlog::FileBacklog;
@@ -26,7 +26,7 @@ use super::lines::{
     FileTask, Identified, LineSink, Lines, Named, Target, call_for_lines, each_line,
 };
 use super::list::{Feeder, Item, ListBacklog};
-use super::once::progress;
+use super::once::{finished, progress};
 use super::options::{FileRunError, FileRunOptions, Output, Place, Plan, Report};
 use super::pack::{Pack, Packed};
 use super::prompts::{PromptSource, Prompts};
@@ -510,6 +510,9 @@ impl<'r> Surroundings<'_, 'r> {
         };
         let Finish { dispatcher, lost } = run(dispatcher, runner, shell, outlet, &mut observer)?;
         let now = clock.now();
+        if let Some(notifier) = self.notifier {
+            notifier.on_progress(&finished(&dispatcher, now));
+        }
         let (counters, bounds) = (dispatcher.counters(), dispatcher.bounds());
         let mut stop = dispatcher.stop_reason().cloned();
         let Job {
@@ -522,9 +525,6 @@ impl<'r> Surroundings<'_, 'r> {
         if let Some(error) = broken.filter(|e| e.kind() != io::ErrorKind::BrokenPipe) {
             let why = format!("cannot write the results: {error}");
             stop = Some(StopReason::Fatal(Error::new(ErrorKind::Invalid, why)));
-        }
-        if let Some(notifier) = self.notifier {
-            notifier.on_progress(&tally.progress(&counters, now, Phase::Finished, None));
         }
         Ok(Ended {
             report: Report {

@@ -69,7 +69,7 @@ pub(crate) fn call_for_lines(
     ctx: &Context,
 ) -> Reply<Lines> {
     let requests: Vec<&Request> = pack.iter().map(|(request, _)| *request).collect();
-    let reply = call_step(route, &requests, tries.step, ctx);
+    let reply = call_step(route, &requests, tries, ctx);
     let result = reply.result.and_then(|answered| {
         let mut tries = *tries;
         tries.calls = tries.calls.saturating_add(1);

@@ -6,6 +6,7 @@ use crate::base::cancel::Context;
 use crate::base::clock::Time;
 use crate::base::usage::Usage;
 use crate::engine::dispatch::Dispatcher;
+use crate::engine::route::Tries;
 use crate::engine::run::Reply;
 use crate::llm::request::Request;
 use crate::llm::response::{FinishReason, Response};
@@ -25,7 +26,7 @@ pub(crate) fn measure(done: &Answered) -> Measure {
     let mut all = Measure {
         items: done.responses.len() as u64,
         took: done.took,
-        usage: usage(&done.responses),
+        usage: Usage::sum(done.responses.iter().filter_map(|r| r.usage)),
         cost_usd: done.responses.iter().map(|r| r.cost_usd).sum(),
         ..Measure::default()
     };
@@ -33,6 +34,7 @@ pub(crate) fn measure(done: &Answered) -> Measure {
         let extracted = response.provider == "extract";
         all.extracted |= extracted;
         all.truncated |= response.finish_reason == FinishReason::Length && !extracted;
+        all.warned |= response.warning.is_some();
         if let Some(vector) = &response.embedding {
             all.vectors += 1;
             all.dimensions = all.dimensions.max(vector.len());
@@ -41,40 +43,30 @@ pub(crate) fn measure(done: &Answered) -> Measure {
     all
 }
 
-/// What the answers used together, as far as they say.
-fn usage(responses: &[Response]) -> Option<Usage> {
-    let told = responses.iter().filter_map(|response| response.usage);
-    told.reduce(|a, b| Usage {
-        input_tokens: a.input_tokens.saturating_add(b.input_tokens),
-        cached_input_tokens: a.cached_input_tokens.saturating_add(b.cached_input_tokens),
-        output_tokens: a.output_tokens.saturating_add(b.output_tokens),
-        reasoning_tokens: a.reasoning_tokens.saturating_add(b.reasoning_tokens),
-    })
-}
-
-/// Makes the call of a pack at the step it has come to.
+/// Makes the call of a pack that has been through `tries`.
 pub(crate) fn call_step(
     route: &Route<'_>,
     requests: &[&Request],
-    step: u8,
+    tries: &Tries,
     ctx: &Context,
 ) -> Reply<Answered> {
     let clock = route.clock_ref();
     let start = clock.now();
-    match route.answers(requests, step, ctx) {
-        Ok(responses) => Reply {
-            used: usage(&responses).map(|u| (u.input_tokens, u.output_tokens)),
-            hints: responses
-                .first()
-                .map(Response::rate_hints)
-                .unwrap_or_default(),
-            fatal: false,
-            result: Ok(Answered {
-                responses,
-                took: clock.now().since(start),
-            }),
-        },
-        Err(error) => error.into(),
+    let reply = route.answers(requests, tries, ctx);
+    let took = clock.now().since(start);
+    reply.map(|responses| Answered { responses, took })
+}
+
+/// Where a run stands at its end.
+pub(crate) fn finished<B, K>(dispatcher: &Dispatcher<Job<B, K>>, now: Time) -> Progress
+where
+    B: Backlog,
+    K: Sink<B::Task>,
+{
+    Progress {
+        phase: Phase::Finished,
+        trouble: None,
+        ..progress(dispatcher, now)
     }
 }
 
@@ -91,5 +83,6 @@ where
     let trouble = dispatcher.settle_error().or(dispatcher.last_failure());
     let trouble = trouble.map(|e| e.message().to_owned());
     let tally = &dispatcher.work.tally;
-    tally.progress(&dispatcher.counters(), now, phase, trouble)
+    let loading = dispatcher.loading_since();
+    tally.progress(&dispatcher.counters(), now, phase, trouble, loading)
 }

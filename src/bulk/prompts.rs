@@ -6,10 +6,11 @@ use std::path::Path;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
+use serde_json::Value;
 
 use crate::base::cancel::Context;
 use crate::base::error::{Error, ErrorKind};
-use crate::llm::request::{Request, Task};
+use crate::llm::request::{Request, ResponseFormat, Task};
 
 use super::input::{Form, Hooks, InputFile, Matching, Settings, Template};
 
@@ -73,10 +74,20 @@ impl PromptSettings {
         self
     }
 
-    /// Asks for JSON objects. Default: no.
+    /// Asks for JSON objects where a prompt says nothing of the answer's shape. Default: no.
     pub fn json_mode(mut self, yes: bool) -> Self {
-        self.0.json_mode = yes;
+        self.0.format = yes.then_some(ResponseFormat::JsonObject);
         self
+    }
+
+    /// Asks for JSON that fits a schema where a prompt says nothing of the answer's shape; takes
+    /// the place of [`json_mode`](Self::json_mode). Default: none.
+    ///
+    /// # Errors
+    /// As [`ResponseFormat::json_schema`].
+    pub fn json_schema(mut self, schema: Value) -> Result<Self, Error> {
+        self.0.format = Some(ResponseFormat::json_schema(schema)?);
+        Ok(self)
     }
 
     pub(crate) fn output_cap(&self) -> Option<u32> {

@@ -21,12 +21,12 @@ use crate::llm::client::{LlmClient, PackLimits};
 use crate::llm::request::{Request, Task};
 use crate::llm::response::Outcome;
 use crate::llm::route::Route;
-use crate::observe::progress::{Phase, ProgressNotifier};
+use crate::observe::progress::ProgressNotifier;
 use crate::observe::tally::{Summary, Tally};
 
 use super::job::{Job, Sink};
 use super::list::{Feeder, Item, ListBacklog, Source};
-use super::once::{Answered, call_step, progress};
+use super::once::{Answered, call_step, finished, progress};
 use super::pack::{Pack, Packed};
 use super::sinks::{Batch, Channel, Slots, outcome};
 use super::{MOST_THREADS, TICK, bad_concurrency};
@@ -362,7 +362,7 @@ impl<'a> Bulk<'a> {
         let runner = |ticket: &Ticket<Pack<Item<R>>>, ctx: &Context| {
             let members = ticket.task.iter();
             let requests: Vec<&Request> = members.map(|m| m.task.request.borrow()).collect();
-            call_step(route, &requests, ticket.tries.step, ctx)
+            call_step(route, &requests, &ticket.tries, ctx)
         };
         let shell = Shell {
             ctx: &self.ctx,
@@ -387,8 +387,7 @@ impl<'a> Bulk<'a> {
         let now = clock.now();
         let counters = dispatcher.counters();
         if let Some(notifier) = notifier {
-            let tally = &dispatcher.work.tally;
-            notifier.on_progress(&tally.progress(&counters, now, Phase::Finished, None));
+            notifier.on_progress(&finished(&dispatcher, now));
         }
         Ok(Ended {
             summary: dispatcher

@@ -36,15 +36,22 @@ pub fn start_log(show: &ShowArgs) {
         .try_init();
 }
 
-/// Progress as a bar or as lines, whichever suits.
-pub enum Display {
+/// Progress as a bar or as lines, whichever suits, and word of a server that makes all wait.
+pub struct Display {
+    shape: Shape,
+    quiet: bool,
+    /// When the server was first found loading, in the run's own time.
+    loading_since: Mutex<Option<Duration>>,
+}
+
+enum Shape {
     Bar(Box<ProgressBar>),
     Lines(Mutex<Lines>),
     Nothing,
 }
 
 /// When the next line is due.
-pub struct Lines {
+struct Lines {
     next: Instant,
     every: Duration,
 }
@@ -53,22 +60,27 @@ impl Display {
     pub fn new(show: &ShowArgs) -> Self {
         let terminal = std::io::stderr().is_terminal()
             && std::env::var_os("TERM").is_none_or(|term| term != "dumb");
-        match show.progress {
-            When::Never => Self::Nothing,
-            _ if show.quiet => Self::Nothing,
+        let shape = match show.progress {
+            When::Never => Shape::Nothing,
+            _ if show.quiet => Shape::Nothing,
             When::Auto | When::Always if terminal => {
                 let bar =
                     ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr_with_hz(8));
                 bar.set_style(Self::spinner());
-                Self::Bar(Box::new(bar))
+                Shape::Bar(Box::new(bar))
             }
             When::Auto => Self::lines(Duration::from_secs(10)),
             When::Always => Self::lines(Duration::from_secs(1)),
+        };
+        Self {
+            shape,
+            quiet: show.quiet,
+            loading_since: Mutex::new(None),
         }
     }
 
-    fn lines(every: Duration) -> Self {
-        Self::Lines(Mutex::new(Lines {
+    fn lines(every: Duration) -> Shape {
+        Shape::Lines(Mutex::new(Lines {
             next: Instant::now() + every,
             every,
         }))
@@ -87,7 +99,7 @@ impl Display {
 
     /// How far the check of the input has come.
     pub fn checking(&self, done: u64, total: u64) {
-        if let Self::Bar(bar) = self {
+        if let Shape::Bar(bar) = &self.shape {
             bar.set_style(Self::bar());
             bar.set_length(total.max(1));
             bar.set_position(done);
@@ -97,17 +109,45 @@ impl Display {
 
     /// Takes the bar away.
     pub fn clear(&self) {
-        if let Self::Bar(bar) = self {
+        if let Shape::Bar(bar) = &self.shape {
             bar.finish_and_clear();
+        }
+    }
+
+    /// Says once that a server is loading its model, and once that it no longer is.
+    fn note_loading(&self, progress: &Progress) {
+        let Ok(mut since) = self.loading_since.lock() else {
+            return;
+        };
+        let line = match (*since, progress.loading) {
+            (None, Some(time)) => {
+                *since = Some(progress.elapsed.saturating_sub(time));
+                let why = progress.trouble.as_deref().unwrap_or(LOADING);
+                format!("{}; waiting", shortened(why, 160))
+            }
+            (Some(start), None) => {
+                *since = None;
+                let took = progress.elapsed.saturating_sub(start);
+                format!("the server is ready after {}", span(took))
+            }
+            _ => return,
+        };
+        match &self.shape {
+            _ if self.quiet => {}
+            Shape::Bar(bar) => bar.suspend(|| say(&line)),
+            _ => say(&line),
         }
     }
 }
 
+const LOADING: &str = "the server is still loading its model";
+
 impl ProgressNotifier for Display {
     fn on_progress(&self, progress: &Progress) {
-        match self {
-            Self::Nothing => {}
-            Self::Bar(bar) => {
+        self.note_loading(progress);
+        match &self.shape {
+            Shape::Nothing => {}
+            Shape::Bar(bar) => {
                 if progress.phase == Phase::Finished {
                     bar.finish_and_clear();
                     return;
@@ -127,7 +167,7 @@ impl ProgressNotifier for Display {
                 }
                 bar.set_message(line(progress));
             }
-            Self::Lines(lines) => {
+            Shape::Lines(lines) => {
                 let Ok(mut lines) = lines.lock() else { return };
                 let now = Instant::now();
                 if progress.phase != Phase::Finished && now >= lines.next {

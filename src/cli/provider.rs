@@ -1,8 +1,8 @@
 //! Which provider a run uses, and saying so.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use batchwright::{Client, LlmConfig, Plan, ProviderStatus, inspect, survey};
+use batchwright::{Client, Context, LlmClient, LlmConfig, Plan, ProviderStatus, inspect, survey};
 
 use super::args::{RunArgs, TaskArg};
 use super::display;
@@ -43,6 +43,23 @@ impl Chosen {
         matches!(self.extract, Some(Extracting::NothingElse(_)))
     }
 
+    /// For answers in JSON: `extract` has none to give, and as a fallback it would only put its own
+    /// failure in the place of the model's.
+    pub fn for_json(mut self, say: &dyn Fn(String)) -> Result<Self, Refusal> {
+        if !self.asks_a_model() {
+            return Err(Refusal::could_not_run(
+                "extract is no model and cannot answer in JSON: name another provider",
+            ));
+        }
+        let before = self.fallbacks.len();
+        self.fallbacks
+            .retain(|client| client.provider() != "extract");
+        if self.fallbacks.len() < before {
+            say("extract cannot answer in JSON: left out of the fallbacks".to_owned());
+        }
+        Ok(self)
+    }
+
     /// Says that no model answers; who asked for quiet may have meant something else, and hears
     /// it too.
     pub fn warn_of_extract(&self, quiet: bool) {
@@ -59,10 +76,11 @@ impl Chosen {
 }
 
 /// Takes the provider that was named, else the first usable one. `unnamed` counts the requests
-/// that name no model.
+/// that name no model. A server that is loading its model is waited for.
 pub fn choose(
     args: &RunArgs,
     unnamed: Option<u64>,
+    ctx: &Context,
     say: &dyn Fn(String),
 ) -> Result<Chosen, Refusal> {
     let text = |value: &str| Ok(value.to_owned());
@@ -100,6 +118,7 @@ pub fn choose(
             status.provider
         )));
     }
+    let status = once_loaded(status, ctx, args.show.quiet)?;
     if status.provider != "extract" && status.model.is_none() && unnamed.is_some_and(|n| n > 0) {
         return Err(Refusal::usage(format!(
             "{} requests name no model, and {} has no default: use --model or BATCHWRIGHT_MODEL",
@@ -135,6 +154,42 @@ pub fn choose(
         },
         default_model: status.model.filter(|_| args.provider.model.is_none()),
     })
+}
+
+/// How long a server may load its model before the run goes on without its word; the calls wait
+/// as long again.
+const PATIENCE: Duration = Duration::from_secs(600);
+
+fn once_loaded(
+    status: ProviderStatus,
+    ctx: &Context,
+    quiet: bool,
+) -> Result<ProviderStatus, Refusal> {
+    if !status.is_loading() {
+        return Ok(status);
+    }
+    let say = |line: String| {
+        if !quiet {
+            display::say(&line);
+        }
+    };
+    let name = status.provider;
+    say(format!(
+        "{name}: the server is still loading its model; waiting"
+    ));
+    let start = Instant::now();
+    let status = status
+        .once_loaded(ctx, PATIENCE)
+        .map_err(|error| Refusal::could_not_run(error.message()))?;
+    if !status.usable {
+        let why = format!("{name}: {}", status.reason);
+        return Err(Refusal::could_not_run(why));
+    }
+    if !status.is_loading() {
+        let took = display::span(start.elapsed());
+        say(format!("{name}: the server is ready after {took}"));
+    }
+    Ok(status)
 }
 
 fn build(

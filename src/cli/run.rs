@@ -51,7 +51,10 @@ fn run(args: &RunArgs) -> Result<Exit, Refusal> {
     let unnamed = prompts.without_model();
     let tokens = prompts.estimated_tokens();
     let notes = RefCell::new(Vec::new());
-    let chosen = provider::choose(args, unnamed, &|note| notes.borrow_mut().push(note));
+    let chosen = provider::choose(args, unnamed, &ctx, &|note| notes.borrow_mut().push(note));
+    if ctx.is_cancelled() {
+        return Ok(signals.exit().unwrap_or(Exit::CouldNotRun));
+    }
     let chosen = match chosen {
         // Nothing was there before, so all of it would have to be sent.
         Err(refusal) if !args.output.as_ref().is_some_and(|path| path.exists()) => {
@@ -94,7 +97,10 @@ fn run(args: &RunArgs) -> Result<Exit, Refusal> {
         }
         (Route::new(Extract), 1)
     } else {
-        let chosen = chosen?;
+        let mut chosen = chosen?;
+        if asks_for_json(args) {
+            chosen = chosen.for_json(&say)?;
+        }
         notes.into_inner().into_iter().for_each(&say);
         chosen.warn_of_extract(args.show.quiet);
         if unnamed != Some(0) {
@@ -189,6 +195,15 @@ fn prompt_settings(args: &RunArgs) -> Result<PromptSettings, Refusal> {
             .template(template)
             .map_err(|error| Refusal::usage(error.message()))?;
     }
+    #[cfg(feature = "schema")]
+    if let Some(path) = &prompt.json_schema {
+        let bad = |why: String| Refusal::usage(format!("{}: {why}", path.display()));
+        let text = std::fs::read(path).map_err(|e| bad(format!("cannot be read: {e}")))?;
+        let schema = serde_json::from_slice(&text).map_err(|e| bad(format!("no JSON: {e}")))?;
+        settings = settings
+            .json_schema(schema)
+            .map_err(|error| bad(format!("no JSON Schema that can be used: {error}")))?;
+    }
     if let Some(tokens) = prompt.max_tokens {
         settings = settings.max_tokens(tokens);
     }
@@ -206,6 +221,8 @@ fn fits_vectors(args: &RunArgs) -> Result<(), Refusal> {
         (prompt.max_tokens.is_some(), "--max-tokens"),
         (prompt.temperature.is_some(), "--temperature"),
         (prompt.json_mode, "--json-mode"),
+        #[cfg(feature = "schema")]
+        (prompt.json_schema.is_some(), "--json-schema"),
     ] {
         if given {
             let why = format!("{flag} is for answers and has no meaning with --task embed");
@@ -218,6 +235,15 @@ fn fits_vectors(args: &RunArgs) -> Result<(), Refusal> {
             "--fallback does not go with --task embed: vectors of two models cannot be compared",
         )),
     }
+}
+
+fn asks_for_json(args: &RunArgs) -> bool {
+    let prompt = &args.prompt;
+    #[cfg(feature = "schema")]
+    if prompt.json_schema.is_some() {
+        return true;
+    }
+    prompt.json_mode
 }
 
 fn limits(args: &RunArgs) -> Result<Limits, Refusal> {

@@ -4,18 +4,27 @@
 use std::io::{self, Write};
 use std::time::Duration;
 
-use batchwright::simulate::{SimConfig, SimStats, Simulator, Trouble};
+use batchwright::simulate::{SimConfig, SimStats, Simulator, Trouble, UnknownVendor, Vendor};
 use clap::Args;
 
 use super::values::{millis, seconds};
 
-/// Run a provider on this machine that speaks OpenAI's protocol, with latency, limits and trouble as
-/// wanted, and that counts what a real one would have charged for
+/// Run a provider on this machine that speaks the protocols of OpenAI, Anthropic and Google, with
+/// latency, limits and trouble as wanted, and that counts what a real one would have charged for
+///
+/// One port serves them all, told apart by the path: http://HOST/v1 for OpenAI and those like it,
+/// http://HOST/openai/v1 for Groq, http://HOST for Anthropic, http://HOST/v1beta for Gemini. What the
+/// real API would refuse is refused here too.
 #[derive(Debug, Args)]
 pub struct SimulateArgs {
     /// Port on 127.0.0.1; 0 takes any free one
     #[arg(long, default_value_t = 8080)]
     port: u16,
+
+    /// Whose dialect to speak below /v1: openai, xai, groq, mistral or local
+    /// [default: take what any of them takes]
+    #[arg(long = "as", value_name = "NAME", value_parser = vendor)]
+    vendor: Option<Vendor>,
 
     /// How long every accepted call takes; a bare number is in milliseconds
     #[arg(long, value_name = "TIME", default_value = "0ms", value_parser = millis)]
@@ -50,7 +59,24 @@ pub struct SimulateArgs {
     #[arg(long, value_name = "N", default_value_t = 16)]
     output_tokens: u64,
 
-    /// Bearer token to ask for [default: none]
+    /// Tokens of reasoning before each answer, told the way each API tells it
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    reasoning_tokens: u64,
+
+    /// Tokens of each prompt, if it has that many, that are told to have come from a cache
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    cached_tokens: u64,
+
+    /// Cut prompts without a word after this many tokens, as Ollama does; with --as local
+    /// [default: unlimited]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    context: Option<u64>,
+
+    /// Slots that GET /props tells, as llama.cpp does [default: no such path]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    slots: Option<u64>,
+
+    /// Key to ask for, in the header that each API has for it [default: none]
     #[arg(long, value_name = "KEY")]
     api_key: Option<String>,
 
@@ -120,10 +146,21 @@ fn config(args: &SimulateArgs) -> SimConfig {
         .tell_limits(!args.no_limit_headers)
         .retry_after_header(!args.no_limit_headers)
         .output_tokens(args.output_tokens)
+        .reasoning_tokens(args.reasoning_tokens)
+        .cached_tokens(args.cached_tokens)
         .stall(args.stall)
         .idle_timeout(args.idle_timeout)
         .seed(args.seed)
         .track(!args.no_track);
+    if let Some(vendor) = args.vendor {
+        config = config.vendor(vendor);
+    }
+    if let Some(context) = args.context {
+        config = config.context(context);
+    }
+    if let Some(slots) = args.slots {
+        config = config.slots(slots);
+    }
     if let Some(rpm) = args.rpm {
         config = config.rpm(rpm);
     }
@@ -160,7 +197,10 @@ fn table(stats: &SimStats) -> String {
         ("calls", stats.calls),
         ("accepted", stats.accepted),
         ("refused (429)", stats.refused),
+        ("malformed", stats.malformed),
         ("answered", stats.answered),
+        ("embedding calls", stats.embedding_calls),
+        ("inputs embedded", stats.embedded),
         ("prompts", stats.prompts),
         ("paid", stats.paid),
         ("paid twice", stats.paid_twice),
@@ -172,6 +212,11 @@ fn table(stats: &SimStats) -> String {
         .map(|(name, count)| format!("{name:<24}{count:>12}\n"))
         .chain(troubles.map(|(name, count)| format!("  {name:<22}{count:>12}\n")))
         .collect()
+}
+
+fn vendor(text: &str) -> Result<Vendor, String> {
+    text.parse()
+        .map_err(|error: UnknownVendor| error.to_string())
 }
 
 fn trouble(text: &str) -> Result<(Trouble, f64), String> {
@@ -238,16 +283,30 @@ mod tests {
         let sim = Simulator::start(config(&parse(line).unwrap())).unwrap();
         assert_eq!(sim.config().plan("x"), Some(Trouble::BadRequest));
         assert!(parse("simulate --burst 2").is_err());
+        let error = parse("simulate --as acme").unwrap_err();
+        assert!(
+            error.contains("openai, xai, groq, mistral, local"),
+            "{error}"
+        );
+        let local = "simulate --port 0 --as local --context 9 --slots 2 --reasoning-tokens 3";
+        assert!(Simulator::start(config(&parse(local).unwrap())).is_ok());
+        let bare = parse("simulate --port 0 --context 9").unwrap();
+        assert!(Simulator::start(config(&bare)).is_err());
     }
 
     #[test]
     fn the_table_shows_counts_and_troubles() {
         let mut stats = SimStats::default();
         stats.paid_twice = 7;
+        stats.malformed = 2;
         stats.by_trouble.insert("drop".to_owned(), 3);
         let text = table(&stats);
         assert!(
             text.contains("paid twice                         7\n"),
+            "{text}"
+        );
+        assert!(
+            text.contains("malformed                          2\n"),
             "{text}"
         );
         assert!(

@@ -188,6 +188,13 @@ fn call_lines(summary: &Summary, concurrency: usize) -> Vec<String> {
         );
         lines.push(row("truncated", &text));
     }
+    if summary.warnings > 0 {
+        let text = format!(
+            "{} prompts were probably cut by the server, whose context is smaller (see \"warning\" in the results)",
+            count(summary.warnings)
+        );
+        lines.push(row("warnings", &text));
+    }
     lines
 }
 

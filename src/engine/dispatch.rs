@@ -9,10 +9,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::base::clock::Time;
-use crate::base::error::{Error, ErrorKind};
+use crate::base::error::{Error, ErrorKind, Sent};
 use crate::base::hints::RateHints;
 
+use super::bounds::{Bound, Bounds, BoundsSoFar};
 use super::limit::{Ended, Gate, Limiter, Permit};
+use super::loading::{LOOK_AGAIN, Loading};
 use super::route::{self, Next, RetryPolicy};
 use super::trail::Trails;
 use super::work::{Gates, Settled, Take, Ticket, Work};
@@ -111,60 +113,10 @@ pub(crate) enum Turn {
     Finished,
 }
 
-/// What kept a run from going faster, in time spent.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Bounds {
-    /// All permits were in use.
-    pub concurrency: Duration,
-    /// A limit or a pause of a quota held items back.
-    pub rate_limit: Duration,
-    /// Only items waiting for a retry were left.
-    pub backoff: Duration,
-    /// The source had nothing ready.
-    pub source: Duration,
-    /// The output took nothing.
-    pub output: Duration,
-}
-
-impl Bounds {
-    /// The times by their names, in the order of the fields.
-    pub fn named(&self) -> [(&'static str, Duration); 5] {
-        [
-            ("concurrency", self.concurrency),
-            ("rate_limit", self.rate_limit),
-            ("backoff", self.backoff),
-            ("source", self.source),
-            ("output", self.output),
-        ]
-    }
-}
-
-/// Milliseconds by name.
-impl serde::Serialize for Bounds {
-    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let named = self.named();
-        serializer.collect_map(named.iter().map(|(name, time)| {
-            (
-                format!("{name}_ms"),
-                (time.as_secs_f64() * 1e6).round() / 1e3,
-            )
-        }))
-    }
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Bound {
-    Nothing,
-    Concurrency,
-    RateLimit,
-    Backoff,
-    Source,
-    Output,
-}
-
 /// Numbers of a run as the dispatcher sees them.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Counters {
+    /// Without those refused since the model was still loading.
     pub calls: u64,
     pub retries: u64,
     pub rate_limited: u64,
@@ -203,10 +155,9 @@ pub(crate) struct Dispatcher<W: Work> {
     stop: Option<StopReason>,
     /// Items given up in a row without one connection having come about.
     unreached: u32,
+    loading: Loading,
     counters: Counters,
-    bound: Bound,
-    bound_since: Option<Time>,
-    bounds: Bounds,
+    bounds: BoundsSoFar,
 }
 
 impl<W: Work> Dispatcher<W> {
@@ -223,9 +174,8 @@ impl<W: Work> Dispatcher<W> {
             stop: None,
             unreached: 0,
             counters: Counters::default(),
-            bound: Bound::Nothing,
-            bound_since: None,
-            bounds: Bounds::default(),
+            loading: Loading::default(),
+            bounds: BoundsSoFar::default(),
         }
     }
 
@@ -234,7 +184,7 @@ impl<W: Work> Dispatcher<W> {
     }
 
     pub(crate) fn bounds(&self) -> Bounds {
-        self.bounds
+        self.bounds.times
     }
 
     pub(crate) fn stop_reason(&self) -> Option<&StopReason> {
@@ -249,6 +199,11 @@ impl<W: Work> Dispatcher<W> {
     /// The latest failure that is tried again, unless something has succeeded since.
     pub(crate) fn last_failure(&self) -> Option<&Error> {
         self.last_failure.as_ref()
+    }
+
+    /// Since when a server has been loading its model, if one is.
+    pub(crate) fn loading_since(&self) -> Option<Time> {
+        self.loading.since()
     }
 
     /// Takes over what could not be settled; only for a run that ends regardless.
@@ -320,7 +275,7 @@ impl<W: Work> Dispatcher<W> {
                 }
             }
         }
-        self.account(bound, now);
+        self.bounds.account(bound, now);
         let over = self.stop.is_some() || exhausted;
         if over && self.counters.in_flight == 0 && self.pending.is_empty() {
             return Turn::Finished;
@@ -332,22 +287,6 @@ impl<W: Work> Dispatcher<W> {
         if self.options.deadline.is_some_and(|at| at <= now) {
             self.stop_for(StopReason::DeadlineExceeded);
         }
-    }
-
-    fn account(&mut self, bound: Bound, now: Time) {
-        if let Some(since) = self.bound_since {
-            let passed = now.since(since);
-            match self.bound {
-                Bound::Nothing => {}
-                Bound::Concurrency => self.bounds.concurrency += passed,
-                Bound::RateLimit => self.bounds.rate_limit += passed,
-                Bound::Backoff => self.bounds.backoff += passed,
-                Bound::Source => self.bounds.source += passed,
-                Bound::Output => self.bounds.output += passed,
-            }
-        }
-        self.bound = bound;
-        self.bound_since = Some(now);
     }
 
     fn admit(&mut self, mut ticket: Ticket<W::Task>, now: Time, start: &mut Vec<Flight<W::Task>>) {
@@ -411,11 +350,13 @@ impl<W: Work> Dispatcher<W> {
                 self.counters.rate_limited += 1;
                 Ended::RateLimited(e.retry_after())
             }
+            Err(e) if e.is_not_ready() => Ended::NotReady(e.retry_after()),
             // Any complete reply shows that the quota answers, whatever it said.
-            Err(e) if e.status().is_some() => Ended::Replied(None),
+            Err(e) if e.status().is_some() || e.sent() == Sent::Answered => Ended::Replied(used),
             Err(e) if e.is_unreachable() => Ended::Unreachable,
             Err(_) => Ended::Failed,
         };
+        let waits = self.loading.note(ticket.quota(), &ended, now);
         // The end of a call may have opened its quota, or closed it.
         let until = self.limiter.settle(permit, ended, &hints, now);
         if (self.gates.dead(ticket.quota(), ticket.tries.step)).is_none() {
@@ -437,6 +378,10 @@ impl<W: Work> Dispatcher<W> {
         if fatal {
             self.stop_for(StopReason::Fatal(error.clone()));
             self.pending.push(Settled::Unsent(ticket, error));
+            return;
+        }
+        if waits {
+            self.refused_unready(ticket, error, until.unwrap_or(now.after(LOOK_AGAIN)));
             return;
         }
         ticket.tries.count(&error);
@@ -471,6 +416,14 @@ impl<W: Work> Dispatcher<W> {
             }
             ticket.tries.next_step();
         }
+    }
+
+    /// Not an attempt: the model saw nothing of it.
+    fn refused_unready(&mut self, ticket: Ticket<W::Task>, error: Error, until: Time) {
+        self.counters.calls -= 1;
+        self.counters.retries -= u64::from(ticket.tries.calls > 0);
+        self.last_failure = Some(error);
+        self.later(ticket, until);
     }
 
     /// Carries out the route's decision about a failure.

@@ -15,6 +15,7 @@ use crate::base::clock::Time;
 use crate::base::hints::RateHints;
 
 use super::bucket::{Bucket, OutputSizes, is_minute, learn_window, token_capacity};
+use super::loading;
 use super::shared::{Share, Shared, WallClock, system_wall};
 
 /// Names a quota: everything that shares one allowance at a provider.
@@ -142,6 +143,8 @@ pub enum Ended {
     Replied(Option<(u64, u64)>),
     /// The provider refused it for its pace, with the wait it asked for.
     RateLimited(Option<Duration>),
+    /// The server is up, but its model is still loading; with the wait it asked for.
+    NotReady(Option<Duration>),
     /// No connection came about: whatever else would be sent there now fares no better.
     Unreachable,
     /// It failed in another way.
@@ -300,6 +303,7 @@ impl Quota {
                 self.widen();
             }
             Ended::RateLimited(wait) => self.refused(permit, wait, now),
+            Ended::NotReady(wait) => self.unready(permit, wait, now),
             Ended::Unreachable if permit.generation == self.generation => {
                 let pause = self.next_pause();
                 self.paused_until = self.paused_until.max(now.after(pause));
@@ -341,6 +345,17 @@ impl Quota {
         };
         let pause = wait.unwrap_or(own_pause);
         self.paused_until = self.paused_until.max(now.after(pause));
+    }
+
+    /// Nothing is known of limits, so nothing is learned; one call finds out when it is ready.
+    fn unready(&mut self, permit: Permit, wait: Option<Duration>, now: Time) {
+        if permit.generation == self.generation {
+            self.generation += 1;
+            self.heard = true;
+            self.window = Some(1.0);
+            let pause = wait.unwrap_or_default().max(loading::LOOK_AGAIN);
+            self.paused_until = self.paused_until.max(now.after(pause));
+        }
     }
 
     /// Begins a new pause: a second, doubled for each one that follows without a reply between.

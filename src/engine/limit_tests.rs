@@ -323,3 +323,27 @@ fn random_traffic_never_overdraws_a_given_rate() {
         }
     }
 }
+
+#[test]
+fn while_a_model_loads_one_call_a_second_asks() {
+    let (limiter, quota) = open(Limits::default().burst(4));
+    let wave: Vec<Permit> = (0..4).filter_map(|_| go(&limiter, quota, at(0))).collect();
+    let unready = |permit, wait, ms| {
+        limiter.settle(permit, Ended::NotReady(wait), &RateHints::default(), at(ms))
+    };
+    for (i, permit) in wave.into_iter().enumerate() {
+        assert_eq!(unready(permit, None, 10 * i as u64), Some(at(1000)));
+    }
+    assert_eq!(go(&limiter, quota, at(999)), None);
+    let asks = go(&limiter, quota, at(1000)).unwrap();
+    assert_eq!(go(&limiter, quota, at(1000)), None, "one is enough");
+    // The pause neither grows nor falls short of what the server asks for.
+    assert_eq!(unready(asks, None, 1005), Some(at(2005)));
+    let asks = go(&limiter, quota, at(2005)).unwrap();
+    let wait = Some(Duration::from_secs(7));
+    assert_eq!(unready(asks, wait, 2010), Some(at(9010)));
+    let answered = go(&limiter, quota, at(9010)).unwrap();
+    reply(&limiter, answered, &RateHints::default(), at(9020));
+    let more = (0..9).filter_map(|_| go(&limiter, quota, at(9020))).count();
+    assert_eq!(more, 2, "the way back is gradual");
+}

@@ -4,9 +4,11 @@
 //! likely to cost; of an outcome, success or an error kind with hints. [`dispatch`] decides,
 //! [`limit`] and [`route`] are asked in one place each, [`run`] turns the crank with threads.
 
+pub mod bounds;
 mod bucket;
 pub(crate) mod dispatch;
 pub mod limit;
+mod loading;
 pub mod route;
 pub(crate) mod run;
 mod shared;

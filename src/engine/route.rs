@@ -82,6 +82,8 @@ pub struct Tries {
     pub divisions: u8,
     /// The most that may share its next call; 0 for any number.
     pub company: u16,
+    /// Answers of the wrong shape at this step.
+    pub misfits: u8,
     /// The last call may have been carried out although no usable reply came.
     pub in_doubt: bool,
     /// Why it left earlier steps.
@@ -150,6 +152,7 @@ fn may_retry(policy: &RetryPolicy, tries: &Tries, error: &Error) -> bool {
             !(error.timed_out() && error.sent() == Sent::Maybe) || tries.timeouts <= 1
         }
         ErrorKind::Malformed => tries.malformed <= 2,
+        ErrorKind::Invalid => error.is_misfit() && tries.misfits <= 1,
         _ => false,
     }
 }
@@ -162,7 +165,7 @@ pub(crate) fn may_divide(error: &Error) -> bool {
         ErrorKind::Transient => error.status().is_some(),
         _ => false,
     };
-    one_of_them && !error.is_unreachable()
+    one_of_them && !error.is_unreachable() && !error.is_not_ready()
 }
 
 fn may_fall_back(policy: &RetryPolicy, error: &Error) -> bool {
@@ -190,7 +193,7 @@ impl Tries {
             ErrorKind::Transient if error.timed_out() && error.sent() == Sent::Maybe => {
                 self.timeouts = self.timeouts.saturating_add(1);
             }
-            _ => {}
+            _ => self.misfits = self.misfits.saturating_add(error.is_misfit().into()),
         }
     }
 
@@ -205,6 +208,7 @@ impl Tries {
     pub(crate) fn next_step(&mut self) {
         self.step += 1;
         self.attempt = 0;
+        self.misfits = 0;
     }
 }
 
@@ -277,6 +281,29 @@ mod tests {
             let again = matches!(next(&tries, &error, false), Next::RetryAt(_));
             assert_eq!(again, retried);
         }
+    }
+
+    #[test]
+    fn an_answer_of_the_wrong_shape_is_asked_for_again_once_at_each_step() {
+        let error = Error::new(ErrorKind::Invalid, "no JSON").with_misfit();
+        let mut tries = Tries::default();
+        for _ in 0..2 {
+            tries.count(&error);
+            assert!(matches!(next(&tries, &error, true), Next::RetryAt(_)));
+            // Trouble in between takes nothing away from it, nor does it add to it.
+            let (_, trouble) = after(ErrorKind::Transient, 0);
+            tries.count(&trouble);
+            assert!(matches!(next(&tries, &trouble, true), Next::RetryAt(_)));
+            tries.count(&error);
+            assert_eq!(next(&tries, &error, true), Next::FallBack);
+            assert_eq!(next(&tries, &error, false), Next::GiveUp);
+            tries.next_step();
+        }
+        let never = RetryPolicy::default().max_retries(0);
+        let mut tries = Tries::default();
+        tries.count(&error);
+        let end = decide(&never, false, &tries, &error, NOW, None, 0.0);
+        assert_eq!(end, Next::GiveUp);
     }
 
     #[test]

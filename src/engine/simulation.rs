@@ -1,5 +1,5 @@
-//! Thousands of seeded schedules against the dispatcher: a virtual clock, a provider that fails,
-//! throttles, stalls and answers in any order, an output that fails for a while.
+//! Thousands of seeded schedules against the dispatcher: a virtual clock, a provider that loads its
+//! model, fails, throttles, stalls and answers in any order, an output that fails for a while.
 //!
 //! `SIMULATION_SEED=n cargo test simulation` replays one schedule, `SIMULATION_SEEDS=n` runs more.
 
@@ -21,7 +21,7 @@ use super::work::Class;
 #[path = "simulation_model.rs"]
 mod model;
 
-use model::{Item, ModelWork, Random};
+use model::{Item, LoadingModel, ModelWork, Random};
 
 #[derive(PartialEq, Eq, PartialOrd, Ord)]
 struct Arrival(Reverse<(Time, u64)>);
@@ -59,6 +59,7 @@ struct Scene {
     fatal_seen: bool,
     dead_quotas: Vec<QuotaId>,
     dead_steps: Vec<u8>,
+    loading: LoadingModel,
 }
 
 impl Scene {
@@ -134,7 +135,9 @@ impl Scene {
             deadline,
             seed,
         };
+        let loading = LoadingModel::new(&mut random);
         Self {
+            loading,
             critical_share: if random.chance(40) {
                 random.below(4)
             } else {
@@ -210,6 +213,7 @@ impl Scene {
             tries.calls + 1
         );
         assert!(tries.attempt <= self.max_retries, "step tried too often");
+        self.loading.check_start(&flight.ticket);
         if let Some(until) = self.paused_until.get(&quota) {
             assert!(
                 quota == QuotaId::NONE || *until <= self.now,
@@ -220,7 +224,10 @@ impl Scene {
         if self.critical_seen {
             self.calls_after_critical += 1;
         }
-        let mut result = self.answer();
+        let mut result = match self.loading.refusal(quota, self.now) {
+            Some(refusal) => Err(refusal),
+            None => self.answer(),
+        };
         let fatal = self.random.chance(self.fatal_share);
         if fatal {
             result = Err(Error::new(ErrorKind::Invalid, "the task cannot be read"));
@@ -304,6 +311,9 @@ impl Scene {
             {
                 let until = self.paused_until.entry(flight.ticket.quota()).or_default();
                 *until = (*until).max(self.now.after(wait));
+            }
+            if error.is_not_ready() {
+                self.loading.refused(&flight.ticket, self.now);
             }
             if error.kind().is_critical() && flight.ticket.class.steps() == 1 {
                 self.critical_seen |= self.policy != ErrorPolicy::ContinueOnError;
@@ -472,6 +482,9 @@ impl Scene {
         assert_eq!(counters.in_flight, 0);
         assert!(self.flying.is_empty(), "finished with calls in the air");
         assert!(self.calls_after_critical <= self.most_permits);
+        let made = self.flights - self.loading.waited;
+        assert_eq!(counters.calls, made, "a wait was counted as a call");
+        self.loading.check_pace(self.most_permits);
         assert_eq!(work.unreleased, 0, "finished before all was taken");
         let failed = work.items.contains(&Item::Final { ok: false });
         match self.dispatcher.stop_reason() {

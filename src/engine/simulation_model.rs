@@ -1,9 +1,14 @@
 //! The random numbers and the work of the simulation: a list of items that knows where each of
-//! them is, and complains when one is somewhere it cannot be.
+//! them is, and complains when one is somewhere it cannot be; and servers that load their model.
+
+use std::collections::HashMap;
+use std::time::Duration;
 
 use crate::base::clock::Time;
-use crate::base::error::{Error, ErrorKind};
+use crate::base::error::{Error, ErrorKind, Sent};
 
+use crate::engine::limit::QuotaId;
+use crate::engine::loading::PATIENCE;
 use crate::engine::route::Tries;
 use crate::engine::waiting::Waiting;
 use crate::engine::work::{Class, Cost, Gates, Settled, Take, Ticket, Work};
@@ -134,7 +139,7 @@ impl Work for ModelWork {
         })
     }
 
-    fn settle(&mut self, done: &mut Vec<Settled<u32, ()>>, _: Time) -> Result<(), Error> {
+    fn settle(&mut self, done: &mut Vec<Settled<u32, ()>>, now: Time) -> Result<(), Error> {
         let mut left = Vec::new();
         for settled in done.drain(..) {
             match settled {
@@ -156,6 +161,8 @@ impl Work for ModelWork {
                         let kind = error.kind();
                         let ours = [ErrorKind::Cancelled, ErrorKind::DeadlineExceeded];
                         assert!(!ours.contains(&kind), "item {} {kind}", ticket.task);
+                        let patience = !error.is_not_ready() || now.since(Time::ZERO) >= PATIENCE;
+                        assert!(patience, "item {} failed while loading", ticket.task);
                     }
                     let item = &mut self.items[ticket.task as usize];
                     assert_eq!(*item, Item::Out, "item {} settled twice", ticket.task);
@@ -180,5 +187,74 @@ impl Work for ModelWork {
 
     fn defers_release(&self) -> bool {
         self.defers
+    }
+}
+
+/// The servers of the first quotas load their model for a while; what they refuse meanwhile must
+/// cost its item nothing.
+pub(super) struct LoadingModel {
+    quotas: u32,
+    until: Time,
+    first: HashMap<QuotaId, Time>,
+    /// What items had been through when they were refused.
+    tries: HashMap<u32, Tries>,
+    refusals: HashMap<QuotaId, usize>,
+    /// Refusals that were waited for.
+    pub waited: u64,
+}
+
+impl LoadingModel {
+    pub(super) fn new(random: &mut Random) -> Self {
+        let takes = match random.below(100) {
+            0..=69 => 0,
+            70..=98 => random.below(60_000),
+            _ => 500_000 + random.below(300_000),
+        };
+        Self {
+            quotas: 1 + random.below(3) as u32,
+            until: Time::ZERO.after(Duration::from_millis(takes)),
+            first: HashMap::new(),
+            tries: HashMap::new(),
+            refusals: HashMap::new(),
+            waited: 0,
+        }
+    }
+
+    pub(super) fn refusal(&self, quota: QuotaId, now: Time) -> Option<Error> {
+        let loads = quota != QuotaId::NONE && quota.0 <= self.quotas && now < self.until;
+        let error = Error::new(ErrorKind::Transient, "loading").with_status(503);
+        loads.then(|| error.with_sent(Sent::Answered).with_not_ready())
+    }
+
+    pub(super) fn refused(&mut self, ticket: &Ticket<u32>, now: Time) {
+        let quota = ticket.quota();
+        let first = *self.first.entry(quota).or_insert(now);
+        if now.since(first) < PATIENCE {
+            self.waited += 1;
+            self.tries.insert(ticket.task, ticket.tries);
+            *self.refusals.entry(quota).or_default() += 1;
+        }
+    }
+
+    /// No attempt was used up by waiting.
+    pub(super) fn check_start(&mut self, ticket: &Ticket<u32>) {
+        if let Some(before) = self.tries.remove(&ticket.task) {
+            let tries = ticket.tries;
+            assert_eq!(tries.calls, before.calls, "item {} was tried", ticket.task);
+            let same = tries.step == before.step;
+            assert!(!same || tries.attempt == before.attempt);
+        }
+    }
+
+    /// After the first calls, one a second asks whether the server is ready.
+    pub(super) fn check_pace(&self, permits: usize) {
+        let seconds = self.until.since(Time::ZERO).as_secs() as usize;
+        for (quota, refused) in &self.refusals {
+            let most = permits + seconds + 1;
+            assert!(
+                *refused <= most,
+                "{refused} refusals of {quota:?} in {seconds} s"
+            );
+        }
     }
 }

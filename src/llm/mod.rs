@@ -6,4 +6,7 @@ pub mod providers;
 pub mod request;
 pub mod response;
 pub mod route;
+pub mod schema;
+pub mod shape;
+pub mod shaped;
 pub mod transport;

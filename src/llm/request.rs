@@ -2,6 +2,10 @@
 
 use serde_json::{Map, Value};
 
+use crate::base::error::{Error, ErrorKind};
+
+use super::schema::{self, Schema};
+
 /// Who speaks in a [`Message`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
@@ -107,6 +111,35 @@ pub enum Task {
     Embed,
 }
 
+impl ResponseFormat {
+    /// JSON that fits a schema. The schema's `title` names it, else it is called `answer`; it is
+    /// strict if every object in it requires all its properties and allows no others.
+    ///
+    /// ```
+    /// use batchwright::{Request, ResponseFormat};
+    /// let schema = serde_json::json!({"type": "object", "required": ["prime"]});
+    /// let format = ResponseFormat::json_schema(schema)?;
+    /// let request = Request::new("Name a prime.").with_response_format(format);
+    /// # Ok::<(), batchwright::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`ErrorKind::Invalid`] when the schema is no object. With the feature `schema` also when it
+    /// is no valid JSON Schema or refers to something outside of it, which is never fetched.
+    pub fn json_schema(schema: Value) -> Result<Self, Error> {
+        let checked = match schema.is_object() {
+            true => Schema::compile(&schema).map(|_| ()),
+            false => Err("a JSON Schema is an object".to_owned()),
+        };
+        checked.map_err(|why| Error::new(ErrorKind::Invalid, why))?;
+        Ok(Self::JsonSchema {
+            name: schema::name(&schema),
+            strict: schema::is_strict(&schema),
+            schema,
+        })
+    }
+}
+
 /// Sampling parameters. What is unset is absent from the request: some models refuse even the
 /// default value of a field they do not take.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -206,6 +239,13 @@ impl Request {
         self
     }
 
+    /// Sets the shape of the answer. An answer of another shape is asked for again once, and fails
+    /// as [`ErrorKind::Invalid`] then.
+    pub fn with_response_format(mut self, format: ResponseFormat) -> Self {
+        self.params.response_format = Some(format);
+        self
+    }
+
     /// Sets a field that is passed through untouched.
     pub fn with_extra(mut self, key: impl Into<String>, value: Value) -> Self {
         self.extra.insert(key.into(), value);
@@ -298,7 +338,11 @@ impl Request {
             .sum();
         let extra: usize = self.extra.values().map(weight).sum();
         let system = self.system.as_ref().map_or(0, String::len);
-        size_of::<Self>() + 128 + messages + extra + system
+        let schema = match &self.params.response_format {
+            Some(ResponseFormat::JsonSchema { schema, .. }) => weight(schema),
+            _ => 0,
+        };
+        size_of::<Self>() + 128 + messages + extra + system + schema
     }
 
     /// Input tokens, roughly: one for every 4 bytes of text, and a few for each message.

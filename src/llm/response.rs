@@ -56,6 +56,9 @@ pub struct Response {
     pub provider: String,
     /// Price of the call in US dollars, where the provider states it.
     pub cost_usd: Option<f64>,
+    /// What is suspicious about the answer, for people: that a local server has probably cut the
+    /// prompt.
+    pub warning: Option<String>,
     pub(crate) hints: RateHints,
 }
 
@@ -70,6 +73,7 @@ impl Response {
             model: None,
             provider: provider.into(),
             cost_usd: None,
+            warning: None,
             hints: RateHints::default(),
         }
     }
@@ -85,6 +89,12 @@ impl Response {
     /// Sets the tokens used.
     pub fn with_usage(mut self, usage: Usage) -> Self {
         self.usage = Some(usage);
+        self
+    }
+
+    /// Sets what is suspicious about the answer.
+    pub fn with_warning(mut self, warning: impl Into<String>) -> Self {
+        self.warning = Some(warning.into());
         self
     }
 
@@ -142,16 +152,21 @@ impl Outcome {
     }
 }
 
-/// The result line: one JSON object with stable names and order.
+/// The result line: one JSON object with stable names and order; `warning` is there only when
+/// there is one.
 impl Serialize for Outcome {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let answer = self.result.as_ref().ok();
         let provider = answer.map(|a| a.provider.as_str());
         let model = answer.and_then(|a| a.model.as_deref());
-        let mut line = serializer.serialize_struct("Outcome", 14)?;
+        let warning = answer.and_then(|a| a.warning.as_deref());
+        let vector = answer.and_then(|a| a.embedding.as_ref());
+        let optional = usize::from(vector.is_some())
+            + usize::from(warning.is_some())
+            + usize::from(!self.earlier.is_empty());
+        let mut line = serializer.serialize_struct("Outcome", 12 + optional)?;
         line.serialize_field("id", &self.id)?;
         line.serialize_field("success", &answer.is_some())?;
-        let vector = answer.and_then(|a| a.embedding.as_ref());
         let text = answer.map(|a| &a.text).filter(|_| vector.is_none());
         line.serialize_field("text", &text)?;
         match vector {
@@ -166,11 +181,12 @@ impl Serialize for Outcome {
         let millis = u64::try_from(self.latency.as_millis()).unwrap_or(u64::MAX);
         line.serialize_field("latency_ms", &millis)?;
         line.serialize_field("cost_usd", &answer.and_then(|a| a.cost_usd))?;
+        if let Some(warning) = warning {
+            line.serialize_field("warning", warning)?;
+        }
         line.serialize_field("request_hash", &self.request_hash)?;
         line.serialize_field("error", &self.result.as_ref().err())?;
-        if self.earlier.is_empty() {
-            line.skip_field("earlier")?;
-        } else {
+        if !self.earlier.is_empty() {
             line.serialize_field("earlier", &self.earlier)?;
         }
         line.end()

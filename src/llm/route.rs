@@ -8,9 +8,10 @@ use std::time::Duration;
 use crate::base::cancel::Context;
 use crate::base::clock::{Clock, SystemClock, Time};
 use crate::base::error::{Error, ErrorKind, Sent};
+use crate::base::usage::Usage;
 use crate::engine::dispatch::{Dispatcher, ErrorPolicy, Options};
 use crate::engine::limit::{Limiter, Limits, QuotaKey};
-use crate::engine::route::RetryPolicy;
+use crate::engine::route::{RetryPolicy, Tries};
 use crate::engine::run::{Reply, Runner, run_inline};
 use crate::engine::trail::{Trail, Trails};
 use crate::engine::work::{Class, Cost, Gates, Settled, Take, Ticket, Work};
@@ -18,6 +19,7 @@ use crate::engine::work::{Class, Cost, Gates, Settled, Take, Ticket, Work};
 use super::client::{LlmClient, PackLimits};
 use super::request::{Request, Task};
 use super::response::{Earlier, Response};
+use super::shaped::Shaped;
 
 struct Step<'a> {
     client: Box<dyn LlmClient + 'a>,
@@ -33,6 +35,7 @@ pub struct Route<'a> {
     limiter: Arc<Limiter>,
     trails: Arc<Trails>,
     clock: Arc<dyn Clock>,
+    shaped: Shaped,
 }
 
 impl<'a> Route<'a> {
@@ -52,6 +55,7 @@ impl<'a> Route<'a> {
             limiter: Arc::new(Limiter::new()),
             trails: Arc::default(),
             clock: Arc::new(SystemClock),
+            shaped: Shaped::default(),
         }
     }
 
@@ -101,43 +105,54 @@ impl<'a> Route<'a> {
         let options = self.options(ctx, 1, ErrorPolicy::ContinueOnError);
         let dispatcher = Dispatcher::new(work, self.limiter.clone(), options);
         let runner = |ticket: &Ticket<&Request>, ctx: &Context| {
-            let answers = self.answers(&[ticket.task], ticket.tries.step, ctx);
-            Reply::of(answers.map(|mut answers| answers.remove(0)))
+            let reply = self.answers(&[ticket.task], &ticket.tries, ctx);
+            reply.map(|mut answers| answers.remove(0))
         };
         let end = run_inline(dispatcher, &runner, ctx, &*self.clock);
         let stopped = || ctx.check().err().unwrap_or_else(Error::cancelled);
         end.work.result.unwrap_or_else(|| Err(stopped()))
     }
 
-    pub(crate) fn call(
-        &self,
-        request: &Request,
-        step: u8,
-        ctx: &Context,
-    ) -> Result<Response, Error> {
-        self.client(step).complete(request, ctx)
+    /// One call. An answer that was to be JSON is held against its shape.
+    pub(crate) fn call(&self, request: &Request, tries: &Tries, ctx: &Context) -> Reply<Response> {
+        let client = self.client(tries.step);
+        match &request.params.response_format {
+            None => client.complete(request, ctx).into(),
+            Some(format) => self.shaped.call(client, request, format, tries, ctx),
+        }
     }
 
     /// One call for requests that share it: one answer for each, in their order.
     pub(crate) fn answers(
         &self,
         requests: &[&Request],
-        step: u8,
+        tries: &Tries,
         ctx: &Context,
-    ) -> Result<Vec<Response>, Error> {
+    ) -> Reply<Vec<Response>> {
         if let [request] = requests
             && request.task == Task::Complete
         {
-            return self.call(request, step, ctx).map(|answer| vec![answer]);
+            return self.call(request, tries, ctx).map(|answer| vec![answer]);
         }
-        let vectors = self.client(step).embed(requests, ctx)?;
-        match vectors.len() == requests.len() {
+        let vectors = match self.client(tries.step).embed(requests, ctx) {
+            Ok(vectors) => vectors,
+            Err(error) => return error.into(),
+        };
+        let used = Usage::sum(vectors.iter().filter_map(|vector| vector.usage));
+        let hints = vectors.first().map(Response::rate_hints);
+        let result = match vectors.len() == requests.len() {
             true => Ok(vectors),
             false => Err(Error::new(
                 ErrorKind::Malformed,
                 format!("{} vectors for {} texts", vectors.len(), requests.len()),
             )
             .with_sent(Sent::Maybe)),
+        };
+        Reply {
+            result,
+            used: used.map(|used| (used.input_tokens, used.output_tokens)),
+            hints: hints.unwrap_or_default(),
+            fatal: false,
         }
     }
 
@@ -282,8 +297,8 @@ pub(crate) fn latency(first: Option<Time>, now: Time) -> Duration {
     first.map_or(Duration::ZERO, |first| now.since(first))
 }
 
-impl Reply<Response> {
-    fn of(result: Result<Response, Error>) -> Self {
+impl From<Result<Response, Error>> for Reply<Response> {
+    fn from(result: Result<Response, Error>) -> Self {
         match result {
             Ok(response) => Self {
                 used: response.usage.map(|u| (u.input_tokens, u.output_tokens)),

@@ -103,6 +103,7 @@ pub trait Transport: Send + Sync {
 pub struct HttpTransport {
     agent: ureq::Agent,
     timeout: Duration,
+    connect_timeout: Duration,
 }
 
 impl HttpTransport {
@@ -111,6 +112,16 @@ impl HttpTransport {
     /// Proxies follow `HTTPS_PROXY`, `HTTP_PROXY`, `ALL_PROXY` and `NO_PROXY`; loopback addresses
     /// are reached directly. Certificates are checked against the system's store.
     pub fn new(base_url: &str, connections: usize, timeout: Duration) -> Self {
+        Self::connecting_within(CONNECT_TIMEOUT, base_url, connections, timeout)
+    }
+
+    /// The same with another limit than 10 s for a connection to come about.
+    pub(crate) fn connecting_within(
+        connect_timeout: Duration,
+        base_url: &str,
+        connections: usize,
+        timeout: Duration,
+    ) -> Self {
         let tls = TlsConfig::builder()
             .root_certs(RootCerts::PlatformVerifier)
             .build();
@@ -126,12 +137,13 @@ impl HttpTransport {
             .max_idle_connections(connections.max(1))
             .max_idle_connections_per_host(connections.max(1))
             .max_idle_age(IDLE_LIMIT)
-            .timeout_connect(Some(CONNECT_TIMEOUT))
+            .timeout_connect(Some(connect_timeout))
             .timeout_per_call(Some(timeout))
             .build();
         Self {
             agent: ureq::Agent::with_parts(config, Tracking::default(), CachingResolver::default()),
             timeout,
+            connect_timeout,
         }
     }
 }
@@ -160,7 +172,11 @@ impl Transport for HttpTransport {
                 Err(ended) => ended.with_sent(sent),
                 Ok(()) => {
                     let connected = call.connected.load(Ordering::SeqCst);
-                    explain(error, sent, connected, request, timeout)
+                    let patience = match connected {
+                        true => timeout,
+                        false => self.connect_timeout.min(timeout),
+                    };
+                    explain(error, sent, connected, request, patience)
                 }
             }
         })
@@ -223,7 +239,7 @@ fn explain(
     match error {
         ureq::Error::Timeout(_) if !connected => transient(format!(
             "no connection to {host} within {} s",
-            CONNECT_TIMEOUT.min(timeout).as_secs_f64()
+            timeout.as_secs_f64()
         ))
         .with_unreachable(),
         ureq::Error::Timeout(_) => transient(format!(
@@ -485,7 +501,35 @@ impl Resolver for CachingResolver {
 
 #[cfg(test)]
 mod tests {
+    use std::io::Write;
+    use std::net::TcpListener;
+
     use super::*;
+
+    #[test]
+    fn a_request_that_is_queued_in_silence_is_not_cut_by_the_limit_for_connecting() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let base = format!("http://{}", listener.local_addr().unwrap());
+        let connect = Duration::from_millis(50);
+        let server = std::thread::spawn(move || {
+            let (mut stream, _) = listener.accept().unwrap();
+            // What is tested is silence, and nothing but time makes it.
+            std::thread::sleep(connect * 10);
+            let reply = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
+            stream.write_all(reply).unwrap();
+        });
+        let long = Duration::from_secs(600);
+        let http = HttpTransport::connecting_within(connect, &base, 1, long);
+        let request = HttpRequest {
+            url: &base,
+            headers: &[],
+            body: Some(b"{}"),
+            timeout: long,
+        };
+        let reply = http.send(&request, &Context::new()).unwrap();
+        assert_eq!(reply.body, b"ok");
+        server.join().unwrap();
+    }
 
     fn proxy(url: &str, vars: &[(&str, &str)]) -> Option<String> {
         let vars: HashMap<&str, &str> = vars.iter().copied().collect();

@@ -50,6 +50,8 @@ pub struct Progress {
     pub cost_usd: Option<f64>,
     /// Why nothing moves at the moment, for people.
     pub trouble: Option<String>,
+    /// For how long a server has been loading its model, while one does; its items wait for it.
+    pub loading: Option<Duration>,
 }
 
 /// Receives progress about ten times a second, and once at the end. Called on the thread that

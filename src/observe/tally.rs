@@ -9,7 +9,8 @@ use serde::{Serialize, Serializer};
 use crate::base::clock::Time;
 use crate::base::error::Error;
 use crate::base::usage::Usage;
-use crate::engine::dispatch::{Bounds, Counters};
+use crate::engine::bounds::Bounds;
+use crate::engine::dispatch::Counters;
 
 use super::progress::{Phase, Progress};
 
@@ -27,6 +28,7 @@ pub(crate) struct Measure {
     /// The call that brought it.
     pub took: Duration,
     pub truncated: bool,
+    pub warned: bool,
     /// Answered by `extract`, which is no model.
     pub extracted: bool,
 }
@@ -41,6 +43,7 @@ pub(crate) struct Tally {
     failed: u64,
     unsent: u64,
     truncated: u64,
+    warnings: u64,
     extracted: u64,
     vectors: u64,
     dimensions: usize,
@@ -63,6 +66,7 @@ impl Tally {
             failed: 0,
             unsent: 0,
             truncated: 0,
+            warnings: 0,
             extracted: 0,
             vectors: 0,
             dimensions: 0,
@@ -86,16 +90,14 @@ impl Tally {
     pub(crate) fn answered(&mut self, measure: &Measure) {
         self.completed += measure.items;
         self.truncated += u64::from(measure.truncated);
+        self.warnings += u64::from(measure.warned);
         self.extracted += u64::from(measure.extracted);
         self.vectors += measure.vectors;
         self.dimensions = self.dimensions.max(measure.dimensions);
         let micros = u64::try_from(measure.took.as_micros() / 10).unwrap_or(u64::MAX);
         self.calls.saturating_record(micros.max(1));
         if let Some(usage) = measure.usage {
-            self.usage.input_tokens += usage.input_tokens;
-            self.usage.cached_input_tokens += usage.cached_input_tokens;
-            self.usage.output_tokens += usage.output_tokens;
-            self.usage.reasoning_tokens += usage.reasoning_tokens;
+            self.usage += usage;
         }
         match measure.cost_usd {
             Some(cost) => self.cost_usd += cost,
@@ -128,6 +130,7 @@ impl Tally {
         now: Time,
         phase: Phase,
         trouble: Option<String>,
+        loading_since: Option<Time>,
     ) -> Progress {
         let elapsed = now.since(self.started);
         let settled = self.completed + self.failed;
@@ -161,6 +164,7 @@ impl Tally {
             output_tokens: self.usage.output_tokens,
             cost_usd: self.cost(),
             trouble,
+            loading: loading_since.map(|since| now.since(since)),
         }
     }
 
@@ -184,6 +188,7 @@ impl Tally {
             pending: total.saturating_sub(completed + failed),
             completed_before: self.before,
             truncated: self.truncated,
+            warnings: self.warnings,
             extracted: self.extracted,
             vectors: self.vectors,
             dimensions: self.dimensions,
@@ -242,13 +247,16 @@ pub struct Summary {
     pub completed_before: u64,
     /// Answers cut at the token limit.
     pub truncated: u64,
+    /// Answers with a warning: a local server has probably cut the prompt.
+    pub warnings: u64,
     /// Answers of `extract`, which stand in for a model's.
     pub extracted: u64,
     /// Vectors that this run brought.
     pub vectors: u64,
     /// Numbers in the longest of them; 0 without any.
     pub dimensions: usize,
-    /// Calls made; one may have brought many vectors.
+    /// Calls made; one may have brought many vectors. Those that were refused since the server was
+    /// still loading its model are not among them: they are no attempts and cost nothing.
     pub calls: u64,
     /// Calls that repeated a failed one.
     pub retries: u64,

@@ -1,16 +1,19 @@
-//! One chat call: what is asked of the ledger, how long the call takes, and what each verdict looks like
-//! on the wire. Runs on the connection's thread, as part of its [`Connection`].
+//! One call: what is asked of the ledger, how long the call takes, and which reply each verdict leads
+//! to. Runs on the connection's thread, as part of its [`Connection`].
 
+use std::borrow::Cow;
 use std::io;
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
-use super::chat::Chat;
-use super::http::Request;
+use super::dialect::{self, Dialect, Work};
+use super::http::{Endpoint, Request};
 use super::ledger::{Ask, Call, Delivery, Verdict};
-use super::reply::{self, Answer, ErrorBody, Head};
+use super::prompt::{Answer, Finish, Problem, Prompt, Tokens};
+use super::reply::Head;
 use super::script::{prompt_key, unit};
 use super::serve::{Connection, Next, Shared};
+use super::trouble::Form;
 use super::{SimConfig, Trouble};
 
 /// How much of a reply goes out before the connection is closed.
@@ -21,43 +24,97 @@ enum Sent {
     Nothing,
 }
 
+/// A call that is in order.
+struct Job<'a> {
+    dialect: Dialect,
+    work: Work<'a>,
+    /// The first prompt's.
+    key: u64,
+    now: Duration,
+}
+
 impl Connection<'_> {
     /// Answers a call that `arrived`, `now` after the start.
-    pub(super) fn chat(&mut self, request: &Request<'_>, arrived: Instant, now: Duration) -> Next {
+    pub(super) fn call(
+        &mut self,
+        endpoint: &Endpoint,
+        request: &Request<'_>,
+        arrived: Instant,
+        now: Duration,
+    ) -> Next {
         let Shared { config, ledger, .. } = self.shared;
+        let dialect = Dialect::of(endpoint, request, config);
         // Looked up before the call is counted: a hold may end before the call comes to wait for it,
         // and the client be gone by then.
         let held = self.shared.gate.is_held();
-        let reject = || ledger.arrive(now, Ask::Rejected, config);
-        if self.shared.is_loading(now) {
-            self.body.extend_from_slice(ErrorBody::LOADING.as_bytes());
-            return self.finish(request, &reject(), Head::status(503), Sent::Whole, held);
-        }
-        if !request.authorized {
-            ErrorBody::invalid_key().write(&mut self.body);
-            return self.finish(request, &reject(), Head::status(401), Sent::Whole, held);
-        }
-        let chat = match Chat::parse(request.body) {
-            Ok(chat) => chat,
-            Err(fault) => {
-                ErrorBody::fault(&fault).write(&mut self.body);
-                return self.finish(request, &reject(), Head::status(400), Sent::Whole, held);
+        let admitted = if self.shared.is_loading(now) {
+            Err(Problem::Loading)
+        } else {
+            dialect.admit(request, config)
+        };
+        let read = admitted
+            .and_then(|()| dialect::read(endpoint, dialect, request).map_err(Problem::Fault));
+        let work = match read {
+            Ok(work) => work,
+            Err(problem) => {
+                let ask = match problem {
+                    Problem::Fault(_) => Ask::Malformed,
+                    _ => Ask::Rejected,
+                };
+                let call = ledger.arrive(now, ask, config);
+                let head = self.problem(dialect, &problem, &call, now);
+                return self.finish(request, &call, head, Sent::Whole, held);
             }
         };
-        let key = prompt_key(&chat.text);
-        if !config.knows_model(&chat.model) {
-            let call = ledger.arrive(now, Ask::UnknownModel { key }, config);
-            reply::model_not_found(&mut self.body, &chat.model);
-            return self.finish(request, &call, Head::status(404), Sent::Whole, held);
+        let key;
+        let (model, keys, tokens, form, inputs) = match &work {
+            Work::Answer(prompt) => {
+                key = [prompt_key(&prompt.text)];
+                let form = match prompt.shape {
+                    Some(_) => Form::Shaped,
+                    None => Form::Text,
+                };
+                let tokens = Tokens::of(prompt, config).total();
+                (&*prompt.model, &key[..], tokens, form, 0)
+            }
+            Work::Vectors(pack) => {
+                let inputs = pack.len() as u64;
+                (
+                    pack.model.as_str(),
+                    &pack.keys[..],
+                    pack.tokens,
+                    Form::Vectors,
+                    inputs,
+                )
+            }
+        };
+        if !config.knows_model(model) {
+            let call = ledger.arrive(now, Ask::UnknownModel { keys }, config);
+            let head = self.problem(dialect, &Problem::NoModel(model), &call, now);
+            return self.finish(request, &call, head, Sent::Whole, held);
         }
-        let output = completion(config, &chat);
-        let tokens = chat.prompt_tokens.saturating_add(output);
-        let call = ledger.arrive(now, Ask::Prompt { key, tokens }, config);
+        let ask = Ask::Prompt {
+            keys,
+            tokens,
+            form,
+            inputs,
+        };
+        let call = ledger.arrive(now, ask, config);
+        let key = keys.first().copied().unwrap_or_default();
+        let job = Job {
+            dialect,
+            work,
+            key,
+            now,
+        };
         match call.verdict {
             Verdict::Limited(denial) => {
-                reply::limited(&mut self.body, &denial, &chat.model);
-                let mut head = Head::status(429);
-                head.retry_after = denial.wait.filter(|_| config.retry_after_header);
+                let problem = Problem::Limited {
+                    denial,
+                    model: job.model(),
+                    wait: denial.wait.filter(|_| config.retry_after_header),
+                };
+                let head = self.problem(dialect, &problem, &call, now);
                 self.finish(request, &call, head, Sent::Whole, held)
             }
             Verdict::Trouble(Trouble::Stall) => {
@@ -66,142 +123,164 @@ impl Connection<'_> {
             }
             Verdict::Trouble(kind) => {
                 let waited = held | (!kind.is_refusal() && self.wait(arrived, &call));
-                let (head, sent) = self.trouble(kind, &call, now, &chat);
+                let (head, sent) = self.trouble(kind, &call, job);
                 self.finish(request, &call, head, sent, waited)
             }
             Verdict::Plain => {
                 let waited = held | self.wait(arrived, &call);
-                let cut = output < config.output_tokens;
-                let finish = if cut { "length" } else { "stop" };
-                self.write_answer(&call, now, &chat, finish, output);
-                self.finish(request, &call, Head::status(200), Sent::Whole, waited)
+                let head = self.good(&call, &job);
+                self.finish(request, &call, head, Sent::Whole, waited)
             }
         }
     }
 
     /// Prepares the reply to a call that meets `kind`.
-    fn trouble(
-        &mut self,
-        kind: Trouble,
-        call: &Call,
-        now: Duration,
-        chat: &Chat<'_>,
-    ) -> (Head, Sent) {
+    fn trouble(&mut self, kind: Trouble, call: &Call, mut job: Job<'_>) -> (Head, Sent) {
         let config = &self.shared.config;
-        let output = completion(config, chat);
-        let mut head = Head::status(200);
-        let error = match kind {
-            Trouble::Drop | Trouble::Stall => return (head, Sent::Nothing),
+        let model = job.model().to_owned();
+        let (vectors, retry_after) = (matches!(job.work, Work::Vectors(_)), config.retry_after);
+        let asked_to_wait = |wait| Some(wait).filter(|_| config.retry_after_header);
+        let problem = match kind {
+            Trouble::Drop | Trouble::Stall => return (Head::default(), Sent::Nothing),
             Trouble::BrokenJson => {
-                self.write_answer(call, now, chat, "stop", output);
+                let head = self.good(call, &job);
                 self.body.truncate(self.body.len() / 2);
                 return (head, Sent::Whole);
             }
-            Trouble::Truncated => {
-                self.write_answer(call, now, chat, "stop", output);
-                return (head, Sent::Cut);
-            }
-            Trouble::ContentFilter => {
-                self.write_answer(call, now, chat, "content_filter", 0);
-                return (head, Sent::Whole);
-            }
-            Trouble::Empty => {
-                self.write_answer(call, now, chat, "stop", 0);
-                return (head, Sent::Whole);
-            }
+            Trouble::Truncated => return (self.good(call, &job), Sent::Cut),
+            Trouble::ContentFilter
+            | Trouble::Refusal
+            | Trouble::Empty
+            | Trouble::InvalidJson
+            | Trouble::Length => return (self.odd(kind, call, &mut job), Sent::Whole),
             Trouble::Html502 => {
-                head.status = 502;
-                head.html = true;
                 self.body.extend_from_slice(
                     b"<html><head><title>502 Bad Gateway</title></head>\
                       <body><h1>502 Bad Gateway</h1></body></html>\n",
                 );
-                return (head, Sent::Whole);
-            }
-            Trouble::UnknownModel => {
-                head.status = 404;
-                reply::model_not_found(&mut self.body, &chat.model);
-                return (head, Sent::Whole);
-            }
-            Trouble::Error500 => {
-                head.status = 500;
-                ErrorBody::new("server_error", None, "The server had an error. Sorry.")
-            }
-            Trouble::Error503 => {
-                head.status = 503;
-                head.retry_after = Some(config.retry_after.unwrap_or(Duration::from_secs(2)));
-                ErrorBody::new(
-                    "service_unavailable_error",
-                    Some("server_is_overloaded"),
-                    "The server is overloaded. Please try again later.",
-                )
-            }
-            Trouble::RateLimit | Trouble::RateLimitForever => {
-                head.status = 429;
-                let wait = match kind {
-                    Trouble::RateLimit => config.retry_after.unwrap_or(Duration::from_secs(1)),
-                    _ => Duration::ZERO,
+                let head = Head {
+                    status: 502,
+                    html: true,
+                    ..self.head(job.dialect, job.now)
                 };
-                head.retry_after = Some(wait).filter(|_| config.retry_after_header);
-                ErrorBody::new(
-                    "requests",
-                    Some("rate_limit_exceeded"),
-                    "Rate limit reached. Please try again later.",
-                )
+                return (head, Sent::Whole);
             }
-            Trouble::Quota => {
-                head.status = 429;
-                ErrorBody::new(
-                    "insufficient_quota",
-                    Some("insufficient_quota"),
-                    "You exceeded your current quota, please check your plan and billing details.",
-                )
-            }
-            Trouble::Unauthorized => {
-                head.status = 401;
-                ErrorBody::invalid_key()
-            }
-            Trouble::BadRequest => {
-                head.status = 400;
-                ErrorBody {
-                    param: Some("messages"),
-                    ..ErrorBody::invalid(None, "The simulator refuses this prompt.")
-                }
-            }
+            Trouble::UnknownModel => Problem::NoModel(&model),
+            Trouble::Error500 => Problem::ServerError,
+            Trouble::Error503 => Problem::Unavailable {
+                wait: retry_after.unwrap_or(Duration::from_secs(2)),
+            },
+            Trouble::Overloaded => Problem::Overloaded,
+            Trouble::RateLimit => Problem::RateLimit {
+                wait: asked_to_wait(retry_after.unwrap_or(Duration::from_secs(1))),
+            },
+            Trouble::RateLimitForever => Problem::RateLimit {
+                wait: asked_to_wait(Duration::ZERO),
+            },
+            Trouble::Quota => Problem::NoCredit,
+            Trouble::Unauthorized => Problem::WrongKey,
+            Trouble::BadRequest => Problem::BadPrompt {
+                at: if vectors { "input" } else { "messages" },
+            },
         };
-        error.write(&mut self.body);
+        let head = self.problem(job.dialect, &problem, call, job.now);
         (head, Sent::Whole)
+    }
+
+    /// Prepares what the call asked for.
+    fn good(&mut self, call: &Call, job: &Job<'_>) -> Head {
+        match &job.work {
+            Work::Vectors(pack) => job.dialect.vectors(&mut self.body, pack),
+            Work::Answer(prompt) => {
+                let config = &self.shared.config;
+                let tokens = Tokens::of(prompt, config);
+                let finish = if tokens.completion() < full(config) {
+                    Finish::Length
+                } else {
+                    Finish::Stop
+                };
+                let text = words(config, prompt, tokens);
+                self.write_answer(call, job, prompt, &text, finish, tokens);
+            }
+        }
+        self.head(job.dialect, job.now)
+    }
+
+    /// Prepares a reply with status 200 that is not what the call asked for.
+    fn odd(&mut self, kind: Trouble, call: &Call, job: &mut Job<'_>) -> Head {
+        if let Work::Vectors(pack) = &mut job.work {
+            pack.clear();
+            job.dialect.vectors(&mut self.body, pack);
+        } else if let Work::Answer(prompt) = &job.work {
+            let config = &self.shared.config;
+            let mut tokens = Tokens::of(prompt, config);
+            if matches!(kind, Trouble::ContentFilter | Trouble::Empty) {
+                tokens = tokens.without_output();
+            }
+            let (finish, text): (_, Cow<'_, str>) = match kind {
+                Trouble::ContentFilter if job.key & 1 == 0 => (Finish::Blocked, "".into()),
+                Trouble::ContentFilter => (Finish::Filtered, "".into()),
+                Trouble::Refusal => (Finish::Refused, "I'm sorry, I can't help with that.".into()),
+                Trouble::Length => {
+                    let whole = words(config, prompt, tokens);
+                    let half = whole.chars().count() / 2;
+                    (Finish::Length, whole.chars().take(half).collect())
+                }
+                Trouble::InvalidJson => {
+                    let shape = prompt.shape.as_ref();
+                    (
+                        Finish::Stop,
+                        shape.map(|shape| shape.misfit()).unwrap_or_default().into(),
+                    )
+                }
+                _ => (Finish::Stop, "".into()),
+            };
+            self.write_answer(call, job, prompt, &text, finish, tokens);
+        }
+        self.head(job.dialect, job.now)
     }
 
     fn write_answer(
         &mut self,
         call: &Call,
-        now: Duration,
-        chat: &Chat<'_>,
-        finish: &'static str,
-        completion_tokens: u64,
+        job: &Job<'_>,
+        prompt: &Prompt<'_>,
+        text: &str,
+        finish: Finish,
+        tokens: Tokens,
     ) {
-        let echo;
-        let text = match &self.shared.config.answer {
-            _ if completion_tokens == 0 => "",
-            Some(canned) => canned,
-            None => {
-                let end = chat.text.char_indices().nth(60);
-                echo = format!(
-                    "echo: {}",
-                    &chat.text[..end.map_or(chat.text.len(), |(at, _)| at)]
-                );
-                &echo
-            }
-        };
         let answer = Answer {
             call: call.number,
-            created: self.shared.epoch + now.as_secs(),
+            created: self.shared.epoch + job.now.as_secs(),
+            model: &prompt.model,
             text,
             finish,
-            completion_tokens,
+            tokens,
         };
-        answer.write(&mut self.body, chat);
+        job.dialect.answer(&mut self.body, &answer);
+    }
+
+    fn problem(
+        &mut self,
+        dialect: Dialect,
+        problem: &Problem<'_>,
+        call: &Call,
+        now: Duration,
+    ) -> Head {
+        let status = dialect.problem(&mut self.body, problem, call.number);
+        Head {
+            status,
+            retry_after: problem.wait(),
+            ..self.head(dialect, now)
+        }
+    }
+
+    fn head(&self, dialect: Dialect, now: Duration) -> Head {
+        Head {
+            dialect,
+            now: self.shared.epoch + now.as_secs(),
+            ..Head::status(200)
+        }
     }
 
     /// Waits out the latency; tells whether there was any.
@@ -273,8 +352,35 @@ impl Connection<'_> {
     }
 }
 
-fn completion(config: &SimConfig, chat: &Chat<'_>) -> u64 {
-    config.output_tokens.min(chat.cap.unwrap_or(u64::MAX))
+impl Job<'_> {
+    fn model(&self) -> &str {
+        match &self.work {
+            Work::Answer(prompt) => &prompt.model,
+            Work::Vectors(pack) => &pack.model,
+        }
+    }
+}
+
+/// The tokens of an answer that no cap cuts short.
+fn full(config: &SimConfig) -> u64 {
+    config.output_tokens.saturating_add(config.reasoning_tokens)
+}
+
+/// The text of an answer; none if there is no token left for it.
+fn words<'a>(config: &'a SimConfig, prompt: &Prompt<'_>, tokens: Tokens) -> Cow<'a, str> {
+    if tokens.output == 0 {
+        return "".into();
+    }
+    if let Some(canned) = &config.answer {
+        return canned.into();
+    }
+    let text = &prompt.text;
+    let end = text.char_indices().nth(60).map_or(text.len(), |(at, _)| at);
+    let echo = format!("echo: {}", &text[..end]);
+    match &prompt.shape {
+        Some(shape) => shape.instance(&echo).to_string().into(),
+        None => echo.into(),
+    }
 }
 
 /// Whether the client has closed its end. Asked only after a wait, for it costs three system calls. A

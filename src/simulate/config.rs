@@ -5,8 +5,8 @@ use std::fmt;
 use std::io;
 use std::time::Duration;
 
-use super::Trouble;
 use super::script::{Script, prompt_key};
+use super::{Trouble, Vendor};
 
 /// Beyond any use, and small enough that adding it to a clock cannot overflow.
 pub(super) const LONGEST: Duration = Duration::from_secs(365 * 86_400);
@@ -15,6 +15,7 @@ pub(super) const LONGEST: Duration = Duration::from_secs(365 * 86_400);
 #[derive(Debug, Clone)]
 pub struct SimConfig {
     pub(super) port: u16,
+    pub(super) vendor: Option<Vendor>,
     pub(super) latency: Duration,
     pub(super) jitter: Duration,
     pub(super) seed: u64,
@@ -27,6 +28,10 @@ pub struct SimConfig {
     pub(super) retry_after_header: bool,
     pub(super) retry_after: Option<Duration>,
     pub(super) output_tokens: u64,
+    pub(super) reasoning_tokens: u64,
+    pub(super) cached_tokens: u64,
+    pub(super) context: Option<u64>,
+    pub(super) slots: Option<u64>,
     pub(super) answer: Option<String>,
     pub(super) idle_timeout: Duration,
     pub(super) max_requests_per_connection: Option<u64>,
@@ -40,6 +45,7 @@ impl Default for SimConfig {
     fn default() -> SimConfig {
         SimConfig {
             port: 0,
+            vendor: None,
             latency: Duration::ZERO,
             jitter: Duration::ZERO,
             seed: 0,
@@ -52,6 +58,10 @@ impl Default for SimConfig {
             retry_after_header: true,
             retry_after: None,
             output_tokens: 16,
+            reasoning_tokens: 0,
+            cached_tokens: 0,
+            context: None,
+            slots: None,
             answer: None,
             idle_timeout: Duration::from_secs(60),
             max_requests_per_connection: None,
@@ -67,6 +77,14 @@ impl SimConfig {
     /// The port on 127.0.0.1; 0 takes any free one. Default: 0.
     pub fn port(mut self, port: u16) -> SimConfig {
         self.port = port;
+        self
+    }
+
+    /// Whose dialect of OpenAI's protocol is spoken below `/v1`. Default: none in particular; fields
+    /// are taken that any vendor knows, and all else is as OpenAI has it. Below `/openai/v1` it is
+    /// always [`Vendor::Groq`].
+    pub fn vendor(mut self, vendor: Vendor) -> SimConfig {
+        self.vendor = Some(vendor);
         self
     }
 
@@ -88,8 +106,9 @@ impl SimConfig {
         self
     }
 
-    /// The bearer token to ask for; calls without it, or with another, get status 401. Default: none
-    /// asked for.
+    /// The key to ask for, in whichever header the API called has for it; calls without it, or with
+    /// another, get status 401, or 400 where the vendor does that. Default: any key is right, and
+    /// only Anthropic and Gemini insist on one. [`Vendor::Local`] never asks.
     pub fn api_key(mut self, key: impl Into<String>) -> SimConfig {
         self.api_key = Some(Key(key.into()));
         self
@@ -122,16 +141,18 @@ impl SimConfig {
         self
     }
 
-    /// Whether chat replies carry the `x-ratelimit-*` headers, for those limits that are set.
+    /// Whether replies to calls carry rate-limit headers, in the form each vendor has, for those
+    /// limits that are set. OpenAI's are `x-ratelimit-*`:
     /// `remaining` is in whole requests or tokens left in the bucket, `reset` the time until it is
-    /// full, as a Go duration. Default: true.
+    /// full, as a Go duration. Gemini, xAI and Mistral send none. Default: true.
     pub fn tell_limits(mut self, tell: bool) -> SimConfig {
         self.tell_limits = tell;
         self
     }
 
     /// Whether replies with status 429 carry `Retry-After` (seconds, rounded up) and `retry-after-ms`:
-    /// for a limit, the time until the call would be let in. Default: true.
+    /// for a limit, the time until the call would be let in. Gemini says it in the body instead, xAI
+    /// and Mistral not at all. Default: true.
     pub fn retry_after_header(mut self, send: bool) -> SimConfig {
         self.retry_after_header = send;
         self
@@ -151,8 +172,38 @@ impl SimConfig {
         self
     }
 
-    /// The text of every answer. Default: `echo: ` and the first 60 characters of the last user
-    /// message.
+    /// How many tokens the model spends on reasoning before it answers, told the way each vendor
+    /// tells it; they count against the request's cap, and a cap that they use up leaves no text.
+    /// Default: 0.
+    pub fn reasoning_tokens(mut self, tokens: u64) -> SimConfig {
+        self.reasoning_tokens = tokens;
+        self
+    }
+
+    /// How many of a prompt's tokens, if it has that many, are told to have come from the vendor's
+    /// cache. Default: 0.
+    pub fn cached_tokens(mut self, tokens: u64) -> SimConfig {
+        self.cached_tokens = tokens;
+        self
+    }
+
+    /// How many tokens of a prompt the model reads; a longer prompt is cut without a word, and the
+    /// usage reports exactly this many, as from Ollama. For [`Vendor::Local`] alone. Default:
+    /// unlimited.
+    pub fn context(mut self, tokens: u64) -> SimConfig {
+        self.context = Some(tokens);
+        self
+    }
+
+    /// The `total_slots` that `GET /props` tells, as from llama.cpp. Default: no such path.
+    pub fn slots(mut self, slots: u64) -> SimConfig {
+        self.slots = Some(slots);
+        self
+    }
+
+    /// The text of every answer, whatever shape was asked for. Default: `echo: ` and the first 60
+    /// characters of the last user message; where JSON was asked for, an instance of its schema with
+    /// that text in the first string that may hold it.
     pub fn answer(mut self, text: impl Into<String>) -> SimConfig {
         self.answer = Some(text.into());
         self
@@ -233,6 +284,8 @@ impl SimConfig {
         let whole = [
             ("rpm", self.rpm),
             ("tpm", self.tpm),
+            ("context", self.context),
+            ("slots", self.slots),
             ("burst", self.burst),
             (
                 "max_requests_per_connection",
@@ -245,6 +298,9 @@ impl SimConfig {
                     "{name} is 0; leave it out to have no limit"
                 )));
             }
+        }
+        if self.context.is_some() && self.vendor != Some(Vendor::Local) {
+            return Err(refuse("context is set without vendor local".to_owned()));
         }
         if self.burst.is_some() && self.rpm.is_none() {
             return Err(refuse("burst is set without rpm".to_owned()));
@@ -297,6 +353,8 @@ mod tests {
             (base().rpm(0), "rpm"),
             (base().tpm(0), "tpm"),
             (base().burst(5), "burst"),
+            (base().context(5), "vendor"),
+            (base().slots(0), "slots"),
             (base().idle_timeout(Duration::ZERO), "idle_timeout"),
             (base().latency(Duration::MAX), "latency"),
             (base().trouble(Trouble::Drop, 1.5), "drop"),

@@ -15,8 +15,12 @@ const KEPT_SIZE: usize = 256 << 10;
 pub(super) struct Request<'a> {
     pub(super) method: Method,
     pub(super) target: Target,
-    /// Whether the bearer token is the one asked for.
-    pub(super) authorized: bool,
+    /// Whether the path is below `/openai`, where Groq has it.
+    pub(super) groq: bool,
+    /// Whether the address carries a key.
+    pub(super) key_in_url: bool,
+    pub(super) credentials: Credentials,
+    pub(super) version: Version,
     /// Whether the client wants the connection closed after the reply.
     pub(super) close: bool,
     pub(super) body: &'a [u8],
@@ -31,11 +35,52 @@ pub(super) enum Method {
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Target {
-    Chat,
+    Call(Endpoint),
     Models,
+    GeminiModels,
     Health,
+    Props,
     Stats,
     Other(String),
+}
+
+/// Where calls go to; with the model, where that is part of the path.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Endpoint {
+    Chat,
+    Messages,
+    Generate(String),
+    Embeddings,
+    BatchEmbed(String),
+}
+
+/// The key in each of the headers that can have one.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Credentials {
+    pub(super) bearer: Shown,
+    pub(super) x_api_key: Shown,
+    pub(super) x_goog_api_key: Shown,
+}
+
+/// What a header has for a key. Where none in particular is asked for, any but an empty one is right.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) enum Shown {
+    #[default]
+    Nothing,
+    Wrong,
+    Right,
+}
+
+/// The header `anthropic-version`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) enum Version {
+    #[default]
+    Absent,
+    /// 2023-06-01.
+    Old,
+    /// 2026-10-21.
+    New,
+    Other,
 }
 
 /// Why there is no request.
@@ -61,7 +106,10 @@ struct Head {
     size: usize,
     method: Method,
     target: Target,
-    authorized: bool,
+    groq: bool,
+    key_in_url: bool,
+    credentials: Credentials,
+    version: Version,
     close: bool,
     expects_continue: bool,
     length: usize,
@@ -77,7 +125,7 @@ pub(super) struct Reader<S> {
 }
 
 impl<S: Read + Write> Reader<S> {
-    /// Requests are authorized if they carry `key`, or if there is none.
+    /// The right key is `key`; without one, any is.
     pub(super) fn new(stream: S, key: Option<String>) -> Reader<S> {
         Reader {
             stream,
@@ -120,7 +168,10 @@ impl<S: Read + Write> Reader<S> {
         Ok(Request {
             method: head.method,
             target: head.target,
-            authorized: head.authorized,
+            groq: head.groq,
+            key_in_url: head.key_in_url,
+            credentials: head.credentials,
+            version: head.version,
             close: head.close,
             body: &self.buffer[body..after],
         })
@@ -164,11 +215,20 @@ fn parse_head(bytes: &[u8], key: Option<&str>) -> Result<Option<Head>, Refusal> 
         Err(httparse::Error::TooManyHeaders) => return Err(Refusal::HeadTooLarge),
         Err(_) => return Err(Refusal::BadHead),
     };
+    let address = parsed.path.unwrap_or_default();
+    let (path, query) = address.split_once('?').unwrap_or((address, ""));
+    let (path, groq) = match path.strip_prefix("/openai") {
+        Some(path) if path.starts_with("/v1/") => (path, true),
+        _ => (path, false),
+    };
     let mut head = Head {
         size,
         method: method(parsed.method.unwrap_or_default()),
-        target: target(parsed.path.unwrap_or_default()),
-        authorized: key.is_none(),
+        target: target(path),
+        groq,
+        key_in_url: query.split('&').any(|pair| pair.starts_with("key=")),
+        credentials: Credentials::default(),
+        version: Version::Absent,
         close: parsed.version == Some(0),
         expects_continue: false,
         length: 0,
@@ -189,7 +249,17 @@ fn parse_head(bytes: &[u8], key: Option<&str>) -> Result<Option<Head>, Refusal> 
         } else if name.eq_ignore_ascii_case("transfer-encoding") {
             return Err(Refusal::LengthRequired);
         } else if name.eq_ignore_ascii_case("authorization") {
-            head.authorized = key.is_none_or(|key| bearer(value) == Some(key.as_bytes()));
+            head.credentials.bearer = shown(bearer(value).unwrap_or_default(), key);
+        } else if name.eq_ignore_ascii_case("x-api-key") {
+            head.credentials.x_api_key = shown(value, key);
+        } else if name.eq_ignore_ascii_case("x-goog-api-key") {
+            head.credentials.x_goog_api_key = shown(value, key);
+        } else if name.eq_ignore_ascii_case("anthropic-version") {
+            head.version = match value {
+                b"2023-06-01" => Version::Old,
+                b"2026-10-21" => Version::New,
+                _ => Version::Other,
+            };
         } else if name.eq_ignore_ascii_case("connection") {
             for token in value.split(|byte| *byte == b',') {
                 let token = token.trim_ascii();
@@ -212,6 +282,14 @@ fn parse_head(bytes: &[u8], key: Option<&str>) -> Result<Option<Head>, Refusal> 
     Ok(Some(head))
 }
 
+fn shown(value: &[u8], key: Option<&str>) -> Shown {
+    match key {
+        Some(key) if value != key.as_bytes() => Shown::Wrong,
+        None if value.is_empty() => Shown::Wrong,
+        _ => Shown::Right,
+    }
+}
+
 fn bearer(value: &[u8]) -> Option<&[u8]> {
     let (scheme, token) = value.split_at_checked(7)?;
     scheme
@@ -228,13 +306,28 @@ fn method(name: &str) -> Method {
 }
 
 fn target(path: &str) -> Target {
-    match path.split_once('?').map_or(path, |(path, _)| path) {
-        "/v1/chat/completions" => Target::Chat,
+    match path {
+        "/v1/chat/completions" => Target::Call(Endpoint::Chat),
+        "/v1/messages" => Target::Call(Endpoint::Messages),
+        "/v1/embeddings" => Target::Call(Endpoint::Embeddings),
         "/v1/models" => Target::Models,
+        "/v1beta/models" => Target::GeminiModels,
         "/health" | "/v1/health" => Target::Health,
+        "/props" => Target::Props,
         "/_sim/stats" => Target::Stats,
-        other => Target::Other(other.to_owned()),
+        other => gemini(other).unwrap_or_else(|| Target::Other(other.to_owned())),
     }
+}
+
+/// `/v1beta/models/NAME:VERB`.
+fn gemini(path: &str) -> Option<Target> {
+    let (model, verb) = path.strip_prefix("/v1beta/models/")?.rsplit_once(':')?;
+    let endpoint = match verb {
+        "generateContent" => Endpoint::Generate(model.to_owned()),
+        "batchEmbedContents" => Endpoint::BatchEmbed(model.to_owned()),
+        _ => return None,
+    };
+    Some(Target::Call(endpoint))
 }
 
 #[cfg(test)]
@@ -286,7 +379,8 @@ mod tests {
         for piece in 1..TWO.len() {
             let mut reader = reader(TWO, piece, None);
             let first = reader.next().unwrap();
-            assert_eq!((first.method, first.target), (Method::Post, Target::Chat));
+            let chat = Target::Call(Endpoint::Chat);
+            assert_eq!((first.method, first.target), (Method::Post, chat));
             assert_eq!((first.body, first.close), (&b"hello"[..], false));
             let second = reader.next().unwrap();
             assert_eq!(
@@ -341,16 +435,17 @@ mod tests {
     #[test]
     fn only_the_right_bearer_is_authorized() {
         let cases = [
-            ("Authorization: Bearer k1\r\n", true),
-            ("authorization: bearer k1 \r\n", true),
-            ("Authorization: Bearer k2\r\n", false),
-            ("Authorization: Basic k1\r\n", false),
-            ("", false),
+            ("Authorization: Bearer k1\r\n", Shown::Right),
+            ("authorization: bearer k1 \r\n", Shown::Right),
+            ("Authorization: Bearer k2\r\n", Shown::Wrong),
+            ("Authorization: Basic k1\r\n", Shown::Wrong),
+            ("", Shown::Nothing),
         ];
         for (line, wanted) in cases {
             let head = format!("GET /v1/models HTTP/1.1\r\n{line}\r\n");
             let mut reader = reader(head.as_bytes(), 1_000, Some("k1"));
-            assert_eq!(reader.next().unwrap().authorized, wanted, "{line}");
+            let request = reader.next().unwrap();
+            assert_eq!(request.credentials.bearer, wanted, "{line}");
         }
     }
 
@@ -360,5 +455,62 @@ mod tests {
         let mut reader = reader(head, head.len() - 2, None);
         assert_eq!(reader.next().unwrap().body, b"ok");
         assert_eq!(reader.stream.output, b"HTTP/1.1 100 Continue\r\n\r\n");
+    }
+
+    #[test]
+    fn paths_lead_to_endpoints() {
+        let generate = Endpoint::Generate("gemini-x".to_owned());
+        let embed = Endpoint::BatchEmbed("e".to_owned());
+        let cases = [
+            (
+                "/openai/v1/chat/completions",
+                Target::Call(Endpoint::Chat),
+                true,
+            ),
+            (
+                "/openai/v1/embeddings",
+                Target::Call(Endpoint::Embeddings),
+                true,
+            ),
+            ("/v1/messages", Target::Call(Endpoint::Messages), false),
+            (
+                "/v1beta/models/gemini-x:generateContent",
+                Target::Call(generate),
+                false,
+            ),
+            (
+                "/v1beta/models/e:batchEmbedContents?alt=json",
+                Target::Call(embed),
+                false,
+            ),
+            (
+                "/v1beta/models/e:sing",
+                Target::Other("/v1beta/models/e:sing".to_owned()),
+                false,
+            ),
+            ("/openai", Target::Other("/openai".to_owned()), false),
+        ];
+        for (path, target, groq) in cases {
+            let head = format!("GET {path} HTTP/1.1\r\n\r\n");
+            let mut reader = reader(head.as_bytes(), 1_000, None);
+            let request = reader.next().unwrap();
+            assert_eq!((request.target, request.groq), (target, groq), "{path}");
+            assert!(!request.key_in_url);
+        }
+    }
+
+    #[test]
+    fn keys_and_versions_are_found_wherever_they_are() {
+        let head = b"GET /v1beta/models?alt=json&key=k1 HTTP/1.1\r\nX-Api-Key: k1\r\n\
+            x-goog-api-key: k2\r\nAnthropic-Version: 2026-10-21\r\n\r\n";
+        let mut reader = reader(head, 1_000, Some("k1"));
+        let request = reader.next().unwrap();
+        let wanted = Credentials {
+            bearer: Shown::Nothing,
+            x_api_key: Shown::Right,
+            x_goog_api_key: Shown::Wrong,
+        };
+        assert_eq!(request.credentials, wanted);
+        assert_eq!((request.version, request.key_in_url), (Version::New, true));
     }
 }

@@ -1,5 +1,6 @@
-//! The counting: what has been seen, what each prompt meets next, and what the limits say to it. One short lock covers it all, so the counts agree with each other at every moment; it is
-//! taken twice a call and never while anything is read or written.
+//! The counting: what has been seen, what each prompt meets next, and what the limits say to it. One
+//! short lock covers it all, so the counts agree with each other at every moment; it is taken twice a
+//! call and never while anything is read or written.
 
 use std::time::{Duration, Instant};
 
@@ -7,7 +8,8 @@ use parking_lot::{Condvar, Mutex};
 
 use super::config::LONGEST;
 use super::limits::{Denial, Limits, Told};
-use super::memory::{Memory, Prompts};
+use super::memory::Prompts;
+use super::trouble::Form;
 use super::{SimConfig, SimStats, Trouble};
 
 #[derive(Debug)]
@@ -19,13 +21,21 @@ pub(super) struct Ledger {
 
 /// What a call asks for, once its request has been read.
 #[derive(Debug, Clone, Copy)]
-pub(super) enum Ask {
-    /// It is answered without regard to its prompt: malformed, wrong key, still loading.
+pub(super) enum Ask<'a> {
+    /// It is answered without regard to its prompt: wrong key, still loading.
     Rejected,
+    /// No correct client sends it.
+    Malformed,
     /// Its model does not exist.
-    UnknownModel { key: u64 },
-    /// It is in order, and its normal reply would report this many tokens.
-    Prompt { key: u64, tokens: u64 },
+    UnknownModel { keys: &'a [u64] },
+    /// It is in order, and its normal reply would report this many tokens. No key comes twice.
+    Prompt {
+        keys: &'a [u64],
+        tokens: u64,
+        form: Form,
+        /// How many vectors it wants to have.
+        inputs: u64,
+    },
 }
 
 /// What becomes of a call.
@@ -46,8 +56,29 @@ pub(super) struct Call {
     pub(super) number: u64,
     /// State of both buckets after this call.
     pub(super) limits: [Option<Told>; 2],
-    /// The prompt and which of its calls this is, if its fate may yet be unknown to the client.
-    memo: Option<(u64, u8)>,
+    /// Of each prompt which of its calls this is, if its fate may yet be unknown to the client.
+    memos: Memos,
+    inputs: u64,
+}
+
+/// A chat call has one prompt, and nothing is allocated for it.
+#[derive(Debug)]
+enum Memos {
+    None,
+    One(Memo),
+    Many(Vec<Memo>),
+}
+
+type Memo = (u64, u8);
+
+impl Memos {
+    fn as_slice(&self) -> &[Memo] {
+        match self {
+            Memos::None => &[],
+            Memos::One(memo) => std::slice::from_ref(memo),
+            Memos::Many(memos) => memos,
+        }
+    }
 }
 
 /// How a call ended.
@@ -86,7 +117,7 @@ impl Ledger {
     }
 
     /// Counts a call that arrived `now` (since the start) and decides what becomes of it.
-    pub(super) fn arrive(&self, now: Duration, ask: Ask, config: &SimConfig) -> Call {
+    pub(super) fn arrive(&self, now: Duration, ask: Ask<'_>, config: &SimConfig) -> Call {
         let mut inner = self.inner.lock();
         let call = inner.arrive(now, ask, config, self.track);
         self.publish(&mut inner);
@@ -99,9 +130,12 @@ impl Ledger {
         let mut inner = self.inner.lock();
         inner.stats.in_flight -= 1;
         match delivery {
-            Delivery::Answered => inner.stats.answered += 1,
+            Delivery::Answered => {
+                inner.stats.answered += 1;
+                inner.stats.embedded += call.inputs;
+            }
             Delivery::Failed => {}
-            Delivery::Gone => inner.abandon(call.memo),
+            Delivery::Gone => inner.abandon(&call.memos),
         }
         self.publish(&mut inner);
     }
@@ -109,10 +143,20 @@ impl Ledger {
     /// Takes back a settled `delivery`: writing it failed.
     pub(super) fn undelivered(&self, call: &Call, delivery: Delivery) {
         let mut inner = self.inner.lock();
-        inner.stats.answered -= u64::from(delivery == Delivery::Answered);
-        if delivery != Delivery::Gone {
-            inner.abandon(call.memo);
+        if delivery == Delivery::Answered {
+            inner.stats.answered -= 1;
+            inner.stats.embedded -= call.inputs;
         }
+        if delivery != Delivery::Gone {
+            inner.abandon(&call.memos);
+        }
+        self.publish(&mut inner);
+    }
+
+    /// Counts a request that is malformed and no call.
+    pub(super) fn malformed(&self) {
+        let mut inner = self.inner.lock();
+        inner.stats.malformed += 1;
         self.publish(&mut inner);
     }
 
@@ -163,7 +207,7 @@ impl Ledger {
 }
 
 impl Inner {
-    fn arrive(&mut self, now: Duration, ask: Ask, config: &SimConfig, track: bool) -> Call {
+    fn arrive(&mut self, now: Duration, ask: Ask<'_>, config: &SimConfig, track: bool) -> Call {
         let millis = u64::try_from(now.as_millis()).unwrap_or(u64::MAX);
         let stats = &mut self.stats;
         if stats.calls == 0 {
@@ -175,61 +219,45 @@ impl Inner {
         stats.max_in_flight = stats.max_in_flight.max(stats.in_flight);
         let number = stats.calls;
 
-        let mut untracked = Memory::default();
-        let (memory, key) = match ask {
-            Ask::Prompt { key, .. } | Ask::UnknownModel { key } if track => {
-                (self.prompts.meet(key), Some(key))
-            }
-            _ => (&mut untracked, None),
-        };
-        memory.calls = memory.calls.wrapping_add(1);
-        stats.maybe_paid_resent += u64::from(std::mem::take(&mut memory.uncertain));
-        let mut memo = key.map(|key| (key, memory.calls));
-
+        let mut wanted = 0;
+        let mut memos = Memos::None;
         let verdict = match ask {
-            Ask::Prompt { key, tokens } => {
-                let trouble = config
-                    .plan_key(key)
-                    .filter(|kind| config.script.continues(*kind, memory.met.into()));
-                let verdict = match trouble {
+            Ask::Rejected => Verdict::Plain,
+            Ask::Malformed => {
+                stats.malformed += 1;
+                Verdict::Plain
+            }
+            Ask::UnknownModel { keys } => {
+                memos = self.meet(keys, track);
+                Verdict::Plain
+            }
+            Ask::Prompt {
+                keys,
+                tokens,
+                form,
+                inputs,
+            } => {
+                wanted = inputs;
+                stats.embedding_calls += u64::from(form == Form::Vectors);
+                memos = self.meet(keys, track);
+                let verdict = match self.trouble(keys, form, config) {
                     Some(kind) if kind.is_refusal() => Verdict::Trouble(kind),
-                    _ => match (self.limits.take(now, tokens), trouble) {
+                    trouble => match (self.limits.take(now, tokens), trouble) {
                         (Err(denial), _) => Verdict::Limited(denial),
                         (Ok(()), Some(kind)) => Verdict::Trouble(kind),
                         (Ok(()), None) => Verdict::Plain,
                     },
                 };
-                let (accepted, paid, refused) = match verdict {
-                    Verdict::Plain => (true, true, false),
-                    Verdict::Limited(_) => (false, false, true),
-                    Verdict::Trouble(kind) => {
-                        self.met[kind as usize] += 1;
-                        memory.met = memory.met.saturating_add(1);
-                        if kind.is_uncertain() && memo.take().is_some() {
-                            memory.uncertain = memory.uncertain.saturating_add(1);
-                        }
-                        (!kind.is_refusal(), kind.is_paid(), kind.is_429())
+                if let Verdict::Trouble(kind) = verdict {
+                    self.met[kind as usize] += 1;
+                    self.meet_trouble(&memos, kind, config);
+                    if kind.is_uncertain() {
+                        memos = Memos::None;
                     }
-                };
-                stats.accepted += u64::from(accepted);
-                stats.paid += u64::from(paid);
-                stats.refused += u64::from(refused);
-                if accepted || refused {
-                    let second = usize::try_from(now.as_secs()).unwrap_or(0);
-                    if stats.accepted_per_second.len() <= second {
-                        stats.accepted_per_second.resize(second + 1, 0);
-                        stats.refused_per_second.resize(second + 1, 0);
-                    }
-                    stats.accepted_per_second[second] += u64::from(accepted);
-                    stats.refused_per_second[second] += u64::from(refused);
                 }
-                if paid && track {
-                    stats.paid_twice += u64::from(memory.paid);
-                    memory.paid = true;
-                }
+                self.count(now, verdict, keys, track);
                 verdict
             }
-            Ask::UnknownModel { .. } | Ask::Rejected => Verdict::Plain,
         };
         let limits = if config.tell_limits {
             self.limits.tell(now)
@@ -240,16 +268,104 @@ impl Inner {
             verdict,
             number,
             limits,
-            memo,
+            memos,
+            inputs: wanted,
+        }
+    }
+
+    /// Remembers a call for each of these prompts.
+    fn meet(&mut self, keys: &[u64], track: bool) -> Memos {
+        if !track {
+            return Memos::None;
+        }
+        let mut meet = |key: &u64| {
+            let memory = self.prompts.meet(*key);
+            memory.calls = memory.calls.wrapping_add(1);
+            self.stats.maybe_paid_resent += u64::from(std::mem::take(&mut memory.uncertain));
+            (*key, memory.calls)
+        };
+        match keys {
+            [key] => Memos::One(meet(key)),
+            keys => Memos::Many(keys.iter().map(meet).collect()),
+        }
+    }
+
+    /// What a call for these prompts meets. An API looks at a call as a whole before it works on any
+    /// input: refusals come first, then an input that it does not take.
+    fn trouble(&mut self, keys: &[u64], form: Form, config: &SimConfig) -> Option<Trouble> {
+        let prompts = &mut self.prompts;
+        let mut pending = keys.iter().filter_map(|key| {
+            let kind = config.plan_key(*key).filter(|kind| kind.applies_to(form))?;
+            let met = prompts.get(*key).map_or(0, |memory| memory.met);
+            config.script.continues(kind, met.into()).then_some(kind)
+        });
+        let first = pending.next()?;
+        let rank = |kind: &Trouble| match kind {
+            kind if kind.is_refusal() => 0,
+            Trouble::BadRequest => 1,
+            _ => 2,
+        };
+        // Of equal ranks the first is taken.
+        Some(pending.fold(first, |best, kind| {
+            if rank(&kind) < rank(&best) {
+                kind
+            } else {
+                best
+            }
+        }))
+    }
+
+    /// Every prompt of the call that was to meet this kind has met it.
+    fn meet_trouble(&mut self, memos: &Memos, kind: Trouble, config: &SimConfig) {
+        for (key, _) in memos.as_slice() {
+            let Some(memory) = self.prompts.get(*key) else {
+                continue;
+            };
+            if config.plan_key(*key) == Some(kind) {
+                memory.met = memory.met.saturating_add(1);
+            }
+            if kind.is_uncertain() {
+                memory.uncertain = memory.uncertain.saturating_add(1);
+            }
+        }
+    }
+
+    fn count(&mut self, now: Duration, verdict: Verdict, keys: &[u64], track: bool) {
+        let (accepted, paid, refused) = match verdict {
+            Verdict::Plain => (true, true, false),
+            Verdict::Limited(_) => (false, false, true),
+            Verdict::Trouble(kind) => (!kind.is_refusal(), kind.is_paid(), kind.is_429()),
+        };
+        let stats = &mut self.stats;
+        stats.accepted += u64::from(accepted);
+        stats.paid += u64::from(paid);
+        stats.refused += u64::from(refused);
+        if accepted || refused {
+            let second = usize::try_from(now.as_secs()).unwrap_or(0);
+            if stats.accepted_per_second.len() <= second {
+                stats.accepted_per_second.resize(second + 1, 0);
+                stats.refused_per_second.resize(second + 1, 0);
+            }
+            stats.accepted_per_second[second] += u64::from(accepted);
+            stats.refused_per_second[second] += u64::from(refused);
+        }
+        if paid && track {
+            for key in keys {
+                let memory = self.prompts.meet(*key);
+                stats.paid_twice += u64::from(memory.paid);
+                memory.paid = true;
+            }
         }
     }
 
     /// A reply could not be delivered: the client's next call for the prompt, or one that is here
     /// already, is a repetition of a call that may have been paid.
-    fn abandon(&mut self, memo: Option<(u64, u8)>) {
-        let Some((key, nth)) = memo else { return };
-        if let Some(memory) = self.prompts.get(key) {
-            if memory.calls == nth {
+    fn abandon(&mut self, memos: &Memos) {
+        for (key, nth) in memos.as_slice() {
+            let Some(memory) = self.prompts.get(*key) else {
+                continue;
+            };
+            if memory.calls == *nth {
                 memory.uncertain = memory.uncertain.saturating_add(1);
             } else {
                 self.stats.maybe_paid_resent += 1;
@@ -276,8 +392,22 @@ mod tests {
 
     const NOW: Duration = Duration::ZERO;
 
-    fn prompt(key: u64) -> Ask {
-        Ask::Prompt { key, tokens: 1 }
+    fn prompt(keys: &[u64]) -> Ask<'_> {
+        Ask::Prompt {
+            keys,
+            tokens: 1,
+            form: Form::Text,
+            inputs: 0,
+        }
+    }
+
+    fn pack(keys: &[u64]) -> Ask<'_> {
+        Ask::Prompt {
+            keys,
+            tokens: 1,
+            form: Form::Vectors,
+            inputs: keys.len() as u64,
+        }
     }
 
     #[test]
@@ -285,7 +415,7 @@ mod tests {
         let config = SimConfig::default();
         let ledger = Ledger::new(&config);
         for key in [1, 2, 1] {
-            let call = ledger.arrive(NOW, prompt(key), &config);
+            let call = ledger.arrive(NOW, prompt(&[key]), &config);
             ledger.settle(&call, Delivery::Answered);
         }
         let stats = ledger.stats();
@@ -298,12 +428,12 @@ mod tests {
     fn an_uncertain_call_counts_once_when_the_next_arrives() {
         let config = SimConfig::default().trouble(Trouble::Drop, 1.0);
         let ledger = Ledger::new(&config);
-        let first = ledger.arrive(NOW, prompt(1), &config);
+        let first = ledger.arrive(NOW, prompt(&[1]), &config);
         assert_eq!(first.verdict, Verdict::Trouble(Trouble::Drop));
         ledger.settle(&first, Delivery::Failed);
         assert_eq!(ledger.stats().maybe_paid_resent, 0);
         for _ in 0..2 {
-            let next = ledger.arrive(NOW, prompt(1), &config);
+            let next = ledger.arrive(NOW, prompt(&[1]), &config);
             assert_eq!(next.verdict, Verdict::Plain);
             ledger.settle(&next, Delivery::Answered);
             assert_eq!(ledger.stats().maybe_paid_resent, 1);
@@ -314,14 +444,14 @@ mod tests {
     fn an_undelivered_reply_counts_whether_the_next_call_comes_before_or_after() {
         let config = SimConfig::default();
         let ledger = Ledger::new(&config);
-        let first = ledger.arrive(NOW, prompt(1), &config);
-        let second = ledger.arrive(NOW, prompt(1), &config);
+        let first = ledger.arrive(NOW, prompt(&[1]), &config);
+        let second = ledger.arrive(NOW, prompt(&[1]), &config);
         ledger.settle(&first, Delivery::Gone);
         assert_eq!(ledger.stats().maybe_paid_resent, 1);
         ledger.settle(&second, Delivery::Answered);
         ledger.undelivered(&second, Delivery::Answered);
         assert_eq!(ledger.stats().maybe_paid_resent, 1);
-        let third = ledger.arrive(NOW, prompt(1), &config);
+        let third = ledger.arrive(NOW, prompt(&[1]), &config);
         ledger.settle(&third, Delivery::Answered);
         let stats = ledger.stats();
         assert_eq!((stats.maybe_paid_resent, stats.answered), (2, 1));
@@ -332,7 +462,7 @@ mod tests {
         let config = SimConfig::default().rpm(60).burst(1);
         let ledger = Ledger::new(&config);
         for millis in [100, 200, 2_500, 2_600] {
-            let call = ledger.arrive(Duration::from_millis(millis), prompt(millis), &config);
+            let call = ledger.arrive(Duration::from_millis(millis), prompt(&[millis]), &config);
             ledger.settle(&call, Delivery::Failed);
         }
         let stats = ledger.stats();
@@ -346,5 +476,73 @@ mod tests {
     fn a_wait_that_is_never_satisfied_ends_in_time() {
         let ledger = Ledger::new(&SimConfig::default());
         assert!(!ledger.wait_until(|stats| stats.calls > 0, Duration::from_millis(5)));
+    }
+
+    #[test]
+    fn a_pack_is_one_call_and_each_of_its_inputs_a_prompt() {
+        let config = SimConfig::default();
+        let ledger = Ledger::new(&config);
+        for keys in [&[1, 2, 3][..], &[3, 4]] {
+            let call = ledger.arrive(NOW, pack(keys), &config);
+            ledger.settle(&call, Delivery::Answered);
+        }
+        let stats = ledger.stats();
+        assert_eq!(
+            (stats.calls, stats.embedding_calls, stats.embedded),
+            (2, 2, 5)
+        );
+        assert_eq!((stats.prompts, stats.paid, stats.paid_twice), (4, 2, 1));
+    }
+
+    #[test]
+    fn all_inputs_of_a_pack_meet_a_trouble_together() {
+        let config = SimConfig::default().trouble(Trouble::Drop, 1.0);
+        let ledger = Ledger::new(&config);
+        let first = ledger.arrive(NOW, pack(&[1, 2, 3]), &config);
+        assert_eq!(first.verdict, Verdict::Trouble(Trouble::Drop));
+        ledger.settle(&first, Delivery::Failed);
+        let second = ledger.arrive(NOW, pack(&[1, 2, 3]), &config);
+        assert_eq!(second.verdict, Verdict::Plain);
+        assert_eq!(ledger.stats().maybe_paid_resent, 3);
+        ledger.settle(&second, Delivery::Gone);
+        assert_eq!(ledger.stats().embedded, 0);
+    }
+
+    #[test]
+    fn one_bad_input_goes_before_the_other_troubles_of_its_pack() {
+        let config = SimConfig::default()
+            .trouble(Trouble::Error500, 0.5)
+            .trouble(Trouble::BadRequest, 0.5);
+        let key = |wanted| {
+            (0..)
+                .find(|key| config.plan_key(*key) == Some(wanted))
+                .unwrap()
+        };
+        let keys = [key(Trouble::Error500), key(Trouble::BadRequest)];
+        let ledger = Ledger::new(&config);
+        for _ in 0..3 {
+            let call = ledger.arrive(NOW, pack(&keys), &config);
+            assert_eq!(call.verdict, Verdict::Trouble(Trouble::BadRequest));
+            ledger.settle(&call, Delivery::Failed);
+        }
+        let alone = ledger.arrive(NOW, pack(&keys[..1]), &config);
+        assert_eq!(alone.verdict, Verdict::Trouble(Trouble::Error500));
+        ledger.settle(&alone, Delivery::Failed);
+    }
+
+    #[test]
+    fn a_wrong_shape_is_met_only_where_a_shape_was_asked_for() {
+        let config = SimConfig::default().trouble(Trouble::InvalidJson, 1.0);
+        let ledger = Ledger::new(&config);
+        let mut ask = prompt(&[1]);
+        let call = ledger.arrive(NOW, ask, &config);
+        assert_eq!(call.verdict, Verdict::Plain);
+        ledger.settle(&call, Delivery::Answered);
+        if let Ask::Prompt { form, .. } = &mut ask {
+            *form = Form::Shaped;
+        }
+        let call = ledger.arrive(NOW, ask, &config);
+        assert_eq!(call.verdict, Verdict::Trouble(Trouble::InvalidJson));
+        ledger.settle(&call, Delivery::Failed);
     }
 }

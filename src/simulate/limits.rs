@@ -1,6 +1,6 @@
 //! Requests and tokens per minute: two buckets that refill continuously, and the figures about them
 //! that go into reply headers. Time comes in as an argument, measured from the simulator's start; what
-//! a refusal looks like on the wire is left to `reply`.
+//! a refusal looks like on the wire is left to the dialects.
 
 use std::fmt;
 use std::time::Duration;
@@ -21,6 +21,28 @@ pub(super) struct Denial {
     pub(super) asked: u64,
     /// Until the call would be let in; `None` if it is larger than the bucket.
     pub(super) wait: Option<Duration>,
+}
+
+impl Denial {
+    pub(super) fn message(&self, model: &str) -> String {
+        let Denial {
+            bucket,
+            per_minute,
+            asked,
+            wait,
+        } = self;
+        match wait {
+            Some(wait) => format!(
+                "Rate limit reached for {model} on {bucket} per min: Limit {per_minute}, Requested \
+                 {asked}. Please try again in {}.",
+                GoDuration(*wait)
+            ),
+            None => format!(
+                "Request too large for {model} on {bucket} per min: Limit {per_minute}, Requested \
+                 {asked}."
+            ),
+        }
+    }
 }
 
 /// What reply headers say about one bucket.

@@ -1,8 +1,23 @@
-//! A provider on the loopback interface that speaks OpenAI's chat protocol, for trying out bulk runs
-//! without paying: it has latency, limits and, on request, every kind of trouble a real provider
-//! makes. It keeps exact [statistics](SimStats) of what a provider would have charged for. Which
-//! prompt meets which [`Trouble`] is decided by a seed and the prompt's text alone, so that a run can
-//! be predicted and repeated.
+//! A provider on the loopback interface that speaks the protocols of OpenAI, Anthropic and Google, for
+//! trying out bulk runs without paying: it has latency, limits and, on request, every kind of trouble
+//! a real provider makes. It keeps exact [statistics](SimStats) of what a provider would have charged
+//! for. Which prompt meets which [`Trouble`] is decided by a seed and the prompt's text alone, so that
+//! a run can be predicted and repeated.
+//!
+//! One port serves all protocols at once; the path tells them apart:
+//!
+//! | API | base URL | calls |
+//! |---|---|---|
+//! | OpenAI and those like it | `http://HOST/v1` | `POST /chat/completions`, `/embeddings` |
+//! | Groq | `http://HOST/openai/v1` | `POST /chat/completions` |
+//! | Anthropic | `http://HOST` | `POST /v1/messages` |
+//! | Gemini | `http://HOST/v1beta` | `POST /models/NAME:generateContent`, `:batchEmbedContents` |
+//!
+//! Of OpenAI's protocol [`SimConfig::vendor`] chooses one vendor's dialect. The simulator refuses what
+//! the API in question refuses: fields it does not know, roles it does not have, a key in the wrong
+//! header, a schema that is not strict enough. [`SimStats::malformed`] counts these, so that a test of
+//! a client can ask for none. Where an answer is to be JSON, it is an instance of the schema;
+//! [`embedding`] tells the vector that belongs to a text.
 //!
 //! ```
 //! use std::time::Duration;
@@ -20,29 +35,41 @@
 //! # }
 //! ```
 
+mod anthropic;
 mod call;
-mod chat;
 mod config;
+mod dialect;
+mod embed;
 mod gate;
+mod gemini;
 mod http;
 mod ledger;
 mod limits;
 mod listen;
 mod memory;
+mod openai;
+mod prompt;
 mod reply;
 mod script;
 mod serve;
+mod shape;
 mod stats;
+mod tree;
 mod trouble;
+mod vendor;
 
 #[cfg(test)]
 mod test_client;
+#[cfg(test)]
+mod test_dialects;
 #[cfg(test)]
 mod test_limits;
 #[cfg(test)]
 mod test_server;
 #[cfg(test)]
 mod test_troubles;
+#[cfg(test)]
+mod test_wire;
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
@@ -50,8 +77,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 pub use config::SimConfig;
+pub use embed::embedding;
 pub use stats::SimStats;
 pub use trouble::{Trouble, UnknownTrouble};
+pub use vendor::{UnknownVendor, Vendor};
 
 use gate::Gate;
 use ledger::Ledger;
@@ -60,8 +89,8 @@ use serve::Shared;
 
 /// A running simulator; dropping it closes all connections and joins all of its threads.
 ///
-/// It answers `POST /v1/chat/completions`, `GET /v1/models`, `GET /health` and, with its
-/// [`SimStats`] as JSON, `GET /_sim/stats`.
+/// Besides the [calls](self) it answers `GET /v1/models`, `GET /health`, `GET /props` (see
+/// [`SimConfig::slots`]) and, with its [`SimStats`] as JSON, `GET /_sim/stats`.
 #[derive(Debug)]
 pub struct Simulator {
     shared: Arc<Shared>,
@@ -96,7 +125,7 @@ impl Simulator {
         self.listener.addr()
     }
 
-    /// What a client takes as the provider's base URL: `http://127.0.0.1:PORT/v1`.
+    /// What a client takes as the base URL of OpenAI or those like it: `http://127.0.0.1:PORT/v1`.
     pub fn base_url(&self) -> String {
         format!("http://{}/v1", self.addr())
     }

@@ -1,25 +1,32 @@
-//! The bytes of replies: heads with their headers, chat answers, error bodies in OpenAI's form. When
-//! to send which is left to `serve`.
+//! The heads of replies, with the headers that each dialect has. What bodies look like is left to the
+//! dialects, when to send which to `call` and `serve`.
 
+use std::fmt;
 use std::io::Write;
 use std::time::Duration;
 
-use super::chat::{Chat, Fault};
-use super::limits::{Denial, GoDuration, Told, millis_up};
+use super::Vendor;
+use super::dialect::Dialect;
+use super::limits::{GoDuration, Told, millis_up};
 
 /// Everything in a reply's head but the length of its body.
 #[derive(Debug, Default)]
 pub(super) struct Head {
     pub(super) status: u16,
+    pub(super) dialect: Dialect,
     pub(super) html: bool,
     pub(super) close: bool,
     pub(super) allow: Option<&'static str>,
     pub(super) retry_after: Option<Duration>,
     /// The requests and the tokens bucket.
     pub(super) limits: [Option<Told>; 2],
-    /// The call's number, for `x-request-id`; 0 if the request is no call.
+    /// The call's number, for the header with the request's id; 0 if the request is no call.
     pub(super) call: u64,
+    /// Seconds since the epoch.
+    pub(super) now: u64,
 }
+
+const NAMES: [&str; 2] = ["requests", "tokens"];
 
 impl Head {
     pub(super) fn status(status: u16) -> Head {
@@ -31,21 +38,6 @@ impl Head {
 
     /// Appends the head and the body.
     pub(super) fn write(&self, out: &mut Vec<u8>, body: &[u8]) {
-        let reason = match self.status {
-            200 => "OK",
-            400 => "Bad Request",
-            401 => "Unauthorized",
-            404 => "Not Found",
-            405 => "Method Not Allowed",
-            411 => "Length Required",
-            413 => "Content Too Large",
-            429 => "Too Many Requests",
-            431 => "Request Header Fields Too Large",
-            500 => "Internal Server Error",
-            502 => "Bad Gateway",
-            503 => "Service Unavailable",
-            _ => "",
-        };
         let kind = if self.html {
             "text/html"
         } else {
@@ -54,36 +46,25 @@ impl Head {
         put(
             out,
             format_args!(
-                "HTTP/1.1 {} {reason}\r\nContent-Type: {kind}\r\nContent-Length: {}\r\n",
+                "HTTP/1.1 {} {}\r\nContent-Type: {kind}\r\nContent-Length: {}\r\n",
                 self.status,
+                reason(self.status),
                 body.len()
             ),
         );
         if self.call > 0 {
-            put(out, format_args!("x-request-id: req_sim_{}\r\n", self.call));
-        }
-        for (name, told) in ["requests", "tokens"].into_iter().zip(&self.limits) {
-            if let Some(told) = told {
-                put(
-                    out,
-                    format_args!(
-                        "x-ratelimit-limit-{name}: {}\r\nx-ratelimit-remaining-{name}: {}\r\n\
-                         x-ratelimit-reset-{name}: {}\r\n",
-                        told.limit,
-                        told.remaining,
-                        GoDuration(told.reset)
-                    ),
-                );
+            match self.dialect {
+                Dialect::OpenAi(_) => {
+                    put(out, format_args!("x-request-id: req_sim_{}\r\n", self.call));
+                }
+                Dialect::Anthropic => {
+                    put(out, format_args!("request-id: req_sim_{}\r\n", self.call));
+                }
+                Dialect::Gemini => {}
             }
         }
-        if let Some(wait) = self.retry_after {
-            let millis = millis_up(wait);
-            let seconds = millis.div_ceil(1_000);
-            put(
-                out,
-                format_args!("Retry-After: {seconds}\r\nretry-after-ms: {millis}\r\n"),
-            );
-        }
+        self.write_limits(out);
+        self.write_wait(out);
         if let Some(methods) = self.allow {
             put(out, format_args!("Allow: {methods}\r\n"));
         }
@@ -93,200 +74,218 @@ impl Head {
         out.extend_from_slice(b"\r\n");
         out.extend_from_slice(body);
     }
-}
 
-/// One answer to a chat call.
-#[derive(Debug)]
-pub(super) struct Answer<'a> {
-    pub(super) call: u64,
-    /// Seconds since the epoch.
-    pub(super) created: u64,
-    pub(super) text: &'a str,
-    pub(super) finish: &'static str,
-    pub(super) completion_tokens: u64,
-}
-
-impl Answer<'_> {
-    pub(super) fn write(&self, out: &mut Vec<u8>, chat: &Chat<'_>) {
-        put(
-            out,
-            format_args!(
-                r#"{{"id":"chatcmpl-sim-{}","object":"chat.completion","created":{},"model":"#,
-                self.call, self.created
-            ),
-        );
-        quote(out, &chat.model);
-        put(
-            out,
-            format_args!(
-                r#","choices":[{{"index":0,"finish_reason":"{}","message":{{"role":"assistant","content":"#,
-                self.finish
-            ),
-        );
-        quote(out, self.text);
-        put(
-            out,
-            format_args!(
-                concat!(
-                    r#","refusal":null}}}}],"usage":{{"prompt_tokens":{},"completion_tokens":{},"#,
-                    r#""total_tokens":{},"prompt_tokens_details":{{"cached_tokens":0}},"#,
-                    r#""completion_tokens_details":{{"reasoning_tokens":0}}}},"#,
-                    r#""system_fingerprint":"fp_sim"}}"#
-                ),
-                chat.prompt_tokens,
-                self.completion_tokens,
-                chat.prompt_tokens.saturating_add(self.completion_tokens)
-            ),
-        );
-    }
-}
-
-/// The inner fields of OpenAI's error body.
-#[derive(Debug)]
-pub(super) struct ErrorBody<'a> {
-    pub(super) message: &'a str,
-    pub(super) kind: &'a str,
-    pub(super) param: Option<&'a str>,
-    pub(super) code: Option<&'a str>,
-}
-
-impl<'a> ErrorBody<'a> {
-    pub(super) const LOADING: &'static str =
-        r#"{"error":{"code":503,"message":"Loading model","type":"unavailable_error"}}"#;
-
-    pub(super) fn new(kind: &'a str, code: Option<&'a str>, message: &'a str) -> ErrorBody<'a> {
-        ErrorBody {
-            message,
-            kind,
-            param: None,
-            code,
-        }
-    }
-
-    pub(super) fn invalid(code: Option<&'a str>, message: &'a str) -> ErrorBody<'a> {
-        ErrorBody::new("invalid_request_error", code, message)
-    }
-
-    /// The key is not repeated in the message, unlike OpenAI's own: it would end up in logs.
-    pub(super) fn invalid_key() -> ErrorBody<'static> {
-        ErrorBody::invalid(
-            Some("invalid_api_key"),
-            "Incorrect API key provided. Send the simulator's key as a bearer token.",
-        )
-    }
-
-    pub(super) fn fault(fault: &'a Fault) -> ErrorBody<'a> {
-        ErrorBody {
-            param: fault.param,
-            ..ErrorBody::invalid(fault.code, &fault.message)
-        }
-    }
-
-    pub(super) fn write(&self, out: &mut Vec<u8>) {
-        out.extend_from_slice(br#"{"error":{"message":"#);
-        quote(out, self.message);
-        out.extend_from_slice(br#","type":"#);
-        quote(out, self.kind);
-        for (name, value) in [("param", self.param), ("code", self.code)] {
-            put(out, format_args!(",\"{name}\":"));
-            match value {
-                Some(value) => quote(out, value),
-                None => out.extend_from_slice(b"null"),
+    fn write_limits(&self, out: &mut Vec<u8>) {
+        let told = || {
+            NAMES
+                .into_iter()
+                .zip(&self.limits)
+                .filter_map(|(name, told)| Some((name, (*told)?)))
+        };
+        match self.dialect {
+            Dialect::OpenAi(Some(Vendor::Xai | Vendor::Mistral)) | Dialect::Gemini => {}
+            Dialect::OpenAi(vendor) => {
+                for (name, mut told) in told() {
+                    if vendor == Some(Vendor::Groq) && name == "requests" {
+                        told = per_day(told, self.call);
+                    }
+                    put(
+                        out,
+                        format_args!(
+                            "x-ratelimit-limit-{name}: {}\r\nx-ratelimit-remaining-{name}: {}\r\n\
+                             x-ratelimit-reset-{name}: {}\r\n",
+                            told.limit,
+                            told.remaining,
+                            GoDuration(told.reset)
+                        ),
+                    );
+                }
+            }
+            Dialect::Anthropic => {
+                for (name, told) in told() {
+                    let reset = millis_up(told.reset).div_ceil(1_000);
+                    put(
+                        out,
+                        format_args!(
+                            "anthropic-ratelimit-{name}-limit: {}\r\n\
+                             anthropic-ratelimit-{name}-remaining: {}\r\n\
+                             anthropic-ratelimit-{name}-reset: {}\r\n",
+                            told.limit,
+                            told.remaining,
+                            Rfc3339(self.now.saturating_add(reset))
+                        ),
+                    );
+                }
             }
         }
-        out.extend_from_slice(b"}}");
+    }
+
+    fn write_wait(&self, out: &mut Vec<u8>) {
+        let Some(wait) = self.retry_after else { return };
+        let millis = millis_up(wait);
+        let seconds = millis.div_ceil(1_000);
+        match self.dialect {
+            Dialect::OpenAi(Some(Vendor::Xai | Vendor::Mistral)) | Dialect::Gemini => return,
+            Dialect::OpenAi(Some(Vendor::Groq)) if self.status != 429 => return,
+            Dialect::OpenAi(Some(Vendor::Groq)) | Dialect::Anthropic => {}
+            Dialect::OpenAi(_) => put(out, format_args!("retry-after-ms: {millis}\r\n")),
+        }
+        put(out, format_args!("Retry-After: {seconds}\r\n"));
     }
 }
 
-pub(super) fn model_not_found(out: &mut Vec<u8>, model: &str) {
-    let message = format!("The model `{model}` does not exist or you do not have access to it.");
-    ErrorBody::invalid(Some("model_not_found"), &message).write(out);
+/// Groq's headers of the same names are about a day; its limit for a minute is told by nothing.
+fn per_day(minute: Told, calls: u64) -> Told {
+    let limit = minute.limit.saturating_mul(24 * 60);
+    let used = calls.min(limit);
+    Told {
+        limit,
+        remaining: limit - used,
+        reset: Duration::from_secs_f64(86_400.0 * used as f64 / limit.max(1) as f64),
+    }
 }
 
-pub(super) fn limited(out: &mut Vec<u8>, denial: &Denial, model: &str) {
-    let Denial {
-        bucket,
-        per_minute,
-        asked,
-        wait,
-    } = denial;
-    let message = match wait {
-        Some(wait) => format!(
-            "Rate limit reached for {model} on {bucket} per min: Limit {per_minute}, Requested \
-             {asked}. Please try again in {}.",
-            GoDuration(*wait)
-        ),
-        None => format!(
-            "Request too large for {model} on {bucket} per min: Limit {per_minute}, Requested \
-             {asked}."
-        ),
-    };
-    ErrorBody::new(bucket, Some("rate_limit_exceeded"), &message).write(out);
+fn reason(status: u16) -> &'static str {
+    match status {
+        200 => "OK",
+        400 => "Bad Request",
+        401 => "Unauthorized",
+        402 => "Payment Required",
+        403 => "Forbidden",
+        404 => "Not Found",
+        405 => "Method Not Allowed",
+        411 => "Length Required",
+        413 => "Content Too Large",
+        422 => "Unprocessable Content",
+        429 => "Too Many Requests",
+        431 => "Request Header Fields Too Large",
+        500 => "Internal Server Error",
+        502 => "Bad Gateway",
+        503 => "Service Unavailable",
+        529 => "Overloaded",
+        _ => "",
+    }
 }
 
-fn put(out: &mut Vec<u8>, text: std::fmt::Arguments<'_>) {
+/// Seconds since the epoch as `2026-11-20T05:00:00Z`.
+pub(super) struct Rfc3339(pub(super) u64);
+
+impl fmt::Display for Rfc3339 {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (days, second) = (self.0 / 86_400, self.0 % 86_400);
+        // Years begin in March here, so that the leap day is their last.
+        let days = days.saturating_add(719_468);
+        let (era, day) = (days / 146_097, days % 146_097);
+        let year = (day - day / 1_460 + day / 36_524 - day / 146_096) / 365;
+        let day = day - (365 * year + year / 4 - year / 100);
+        let month = (5 * day + 2) / 153;
+        let day = day - (153 * month + 2) / 5 + 1;
+        let (month, later) = if month < 10 {
+            (month + 3, 0)
+        } else {
+            (month - 9, 1)
+        };
+        let year = era * 400 + year + later;
+        let (hour, minute, second) = (second / 3_600, second / 60 % 60, second % 60);
+        write!(
+            f,
+            "{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}Z"
+        )
+    }
+}
+
+pub(super) fn put(out: &mut Vec<u8>, text: fmt::Arguments<'_>) {
     // Writing into memory does not fail.
     let _ = out.write_fmt(text);
 }
 
-fn quote(out: &mut Vec<u8>, text: &str) {
+pub(super) fn quote(out: &mut Vec<u8>, text: &str) {
     let _ = serde_json::to_writer(out, text);
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::{Value, json};
 
-    #[test]
-    fn an_answer_is_valid_json_whatever_is_in_its_text() {
-        let body = r#"{"model":"a\"b","messages":[{"role":"user","content":"\u0001é"}]}"#;
-        let chat = Chat::parse(body.as_bytes()).unwrap();
+    fn head(dialect: Dialect) -> String {
         let mut out = Vec::new();
-        let answer = Answer {
-            call: 7,
-            created: 1_790_000_000,
-            text: "line\n\"quoted\"",
-            finish: "stop",
-            completion_tokens: 3,
+        let told = Told {
+            limit: 60,
+            remaining: 7,
+            reset: Duration::from_millis(1_500),
         };
-        answer.write(&mut out, &chat);
-        let value: Value = serde_json::from_slice(&out).unwrap();
-        assert_eq!(value["model"], "a\"b");
-        assert_eq!(
-            value["choices"][0]["message"]["content"],
-            "line\n\"quoted\""
-        );
-        assert_eq!(
-            value["usage"],
-            json!({"prompt_tokens": 1, "completion_tokens": 3, "total_tokens": 4,
-                "prompt_tokens_details": {"cached_tokens": 0},
-                "completion_tokens_details": {"reasoning_tokens": 0}})
-        );
-    }
-
-    #[test]
-    fn an_error_body_has_all_four_fields() {
-        let mut out = Vec::new();
-        ErrorBody::invalid(None, "say \"what\"").write(&mut out);
-        let value: Value = serde_json::from_slice(&out).unwrap();
-        assert_eq!(
-            value,
-            json!({"error": {"message": "say \"what\"", "type": "invalid_request_error",
-                "param": null, "code": null}})
-        );
+        let head = Head {
+            dialect,
+            retry_after: Some(Duration::from_micros(1_200_100)),
+            limits: [Some(told), Some(told)],
+            call: 3,
+            now: 1_795_150_800,
+            ..Head::status(429)
+        };
+        head.write(&mut out, b"{}");
+        String::from_utf8(out).unwrap()
     }
 
     #[test]
     fn a_wait_is_given_in_whole_seconds_rounded_up_and_in_milliseconds() {
-        let mut out = Vec::new();
-        let mut head = Head::status(429);
-        head.retry_after = Some(Duration::from_micros(1_200_100));
-        head.write(&mut out, b"{}");
-        let text = String::from_utf8(out).unwrap();
-        assert!(text.contains("Retry-After: 2\r\nretry-after-ms: 1201\r\n"));
+        let text = head(Dialect::OpenAi(None));
         assert!(
-            text.ends_with("Content-Length: 2\r\nRetry-After: 2\r\nretry-after-ms: 1201\r\n\r\n{}")
+            text.ends_with("\r\nretry-after-ms: 1201\r\nRetry-After: 2\r\n\r\n{}"),
+            "{text}"
         );
+        assert!(text.contains("x-request-id: req_sim_3\r\n"));
+    }
+
+    #[test]
+    fn groqs_requests_are_per_day() {
+        let text = head(Dialect::OpenAi(Some(Vendor::Groq)));
+        for line in [
+            "x-ratelimit-limit-requests: 86400\r\n",
+            "x-ratelimit-remaining-requests: 86397\r\n",
+            "x-ratelimit-reset-requests: 3s\r\n",
+            "x-ratelimit-limit-tokens: 60\r\n",
+            "Retry-After: 2\r\n",
+        ] {
+            assert!(text.contains(line), "{line}{text}");
+        }
+        assert!(!text.contains("retry-after-ms"));
+    }
+
+    #[test]
+    fn anthropics_resets_are_points_in_time() {
+        let text = head(Dialect::Anthropic);
+        for line in [
+            "\r\nrequest-id: req_sim_3\r\n",
+            "anthropic-ratelimit-requests-limit: 60\r\n",
+            "anthropic-ratelimit-tokens-remaining: 7\r\n",
+            "anthropic-ratelimit-tokens-reset: 2026-11-20T05:00:02Z\r\n",
+            "Retry-After: 2\r\n",
+        ] {
+            assert!(text.contains(line), "{line}{text}");
+        }
+        assert!(!text.contains("x-ratelimit"));
+    }
+
+    #[test]
+    fn some_tell_nothing() {
+        for dialect in [Dialect::Gemini, Dialect::OpenAi(Some(Vendor::Xai))] {
+            let text = head(dialect).to_lowercase();
+            assert!(
+                !text.contains("ratelimit") && !text.contains("retry-after"),
+                "{text}"
+            );
+        }
+    }
+
+    #[test]
+    fn times_are_written_as_rfc_3339_has_them() {
+        for (seconds, text) in [
+            (0, "1970-01-01T00:00:00Z"),
+            (951_782_399, "2000-02-28T23:59:59Z"),
+            (951_868_799, "2000-02-29T23:59:59Z"),
+            (1_795_150_800, "2026-11-20T05:00:00Z"),
+        ] {
+            assert_eq!(Rfc3339(seconds).to_string(), text);
+        }
     }
 }

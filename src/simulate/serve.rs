@@ -1,18 +1,22 @@
 //! One connection from its first request to its close: which endpoint answers, and when the connection
-//! ends. Runs on the connection's own thread; chat calls are left to `call`, parsing and formatting to
+//! ends. Runs on the connection's own thread; calls are left to `call`, parsing and formatting to
 //! their modules.
 
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::time::{Duration, Instant};
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::SimConfig;
+use super::Vendor;
+use super::dialect::Dialect;
 use super::gate::Gate;
 use super::http::{BODY_LIMIT, Method, Reader, Refusal, Request, Target};
+use super::http::{Endpoint, Version};
 use super::ledger::Ledger;
-use super::reply::{ErrorBody, Head};
+use super::prompt::Problem;
+use super::reply::{Head, Rfc3339};
 
 /// What all connections share.
 #[derive(Debug)]
@@ -87,17 +91,23 @@ impl Connection<'_> {
     fn answer(&mut self, request: &Request<'_>) -> Next {
         self.body.clear();
         self.out.clear();
+        let openai = Dialect::openai(request, &self.shared.config);
         let (wanted, allow) = match &request.target {
-            Target::Chat => (Method::Post, "POST"),
-            Target::Models | Target::Health | Target::Stats => (Method::Get, "GET"),
-            Target::Other(path) => {
-                let message = format!("Invalid URL ({} {path})", name(&request.method));
-                return self.error(request, 404, &ErrorBody::invalid(None, &message));
+            // Groq has no embeddings.
+            Target::Call(Endpoint::Embeddings) if openai == Dialect::OpenAi(Some(Vendor::Groq)) => {
+                return self.nowhere(request, "/openai/v1/embeddings");
             }
+            Target::Props if self.shared.config.slots.is_none() => {
+                return self.nowhere(request, "/props");
+            }
+            Target::Other(path) => return self.nowhere(request, path),
+            Target::Call(_) => (Method::Post, "POST"),
+            _ => (Method::Get, "GET"),
         };
         if request.method != wanted {
+            self.shared.ledger.malformed();
             let message = format!("Not allowed to {} here.", name(&request.method));
-            ErrorBody::invalid(Some("method_not_supported"), &message).write(&mut self.body);
+            invalid(&mut self.body, Some("method_not_supported"), &message);
             let head = Head {
                 allow: Some(allow),
                 ..Head::status(405)
@@ -106,34 +116,49 @@ impl Connection<'_> {
         }
         let arrived = Instant::now();
         let now = arrived.duration_since(self.shared.started);
-        match request.target {
-            Target::Chat => return self.chat(request, arrived, now),
-            Target::Stats => {
-                let stats = self.shared.ledger.stats();
-                // Writing into memory does not fail, nor do numbers.
-                let _ = serde_json::to_writer(&mut self.body, &stats);
-            }
+        let config = &self.shared.config;
+        let body = match &request.target {
+            Target::Call(endpoint) => return self.call(endpoint, request, arrived, now),
+            Target::Stats => json!(self.shared.ledger.stats()),
             _ if self.shared.is_loading(now) => {
-                self.body.extend_from_slice(ErrorBody::LOADING.as_bytes());
-                return self.reply(request, Head::status(503));
+                return self.error(request, openai, &Problem::Loading);
             }
-            Target::Models if !request.authorized => {
-                return self.error(request, 401, &ErrorBody::invalid_key());
+            Target::Models | Target::GeminiModels => {
+                let dialect = match request.target {
+                    Target::GeminiModels => Dialect::Gemini,
+                    _ if request.version != Version::Absent => Dialect::Anthropic,
+                    _ => openai,
+                };
+                if let Err(problem) = dialect.admit(request, config) {
+                    return self.error(request, dialect, &problem);
+                }
+                models(config, dialect, self.shared.epoch)
             }
-            Target::Models => {
-                let body = models(&self.shared.config, self.shared.epoch);
-                self.body.extend_from_slice(body.as_bytes());
-            }
-            Target::Health | Target::Other(_) => {
-                self.body.extend_from_slice(br#"{"status":"ok"}"#);
-            }
-        }
+            Target::Props => json!({"total_slots": config.slots}),
+            Target::Health | Target::Other(_) => json!({"status": "ok"}),
+        };
+        // Writing into memory does not fail, nor do numbers and strings.
+        let _ = serde_json::to_writer(&mut self.body, &body);
         self.reply(request, Head::status(200))
     }
 
-    fn error(&mut self, request: &Request<'_>, status: u16, error: &ErrorBody<'_>) -> Next {
-        error.write(&mut self.body);
+    fn error(&mut self, request: &Request<'_>, dialect: Dialect, problem: &Problem<'_>) -> Next {
+        if let Problem::Fault(_) = problem {
+            self.shared.ledger.malformed();
+        }
+        let status = dialect.problem(&mut self.body, problem, 0);
         self.reply(request, Head::status(status))
+    }
+
+    /// Answers a request for what is not there. Looking for something is no mistake; sending
+    /// something is.
+    fn nowhere(&mut self, request: &Request<'_>, path: &str) -> Next {
+        if request.method == Method::Post {
+            self.shared.ledger.malformed();
+        }
+        let message = format!("Invalid URL ({} {path})", name(&request.method));
+        invalid(&mut self.body, None, &message);
+        self.reply(request, Head::status(404))
     }
 
     /// Sends what is in `body` in answer to a request that is no call.
@@ -158,7 +183,8 @@ impl Connection<'_> {
         };
         self.body.clear();
         self.out.clear();
-        ErrorBody::invalid(None, message).write(&mut self.body);
+        self.shared.ledger.malformed();
+        invalid(&mut self.body, None, message);
         let head = Head {
             close: true,
             ..Head::status(status)
@@ -200,11 +226,30 @@ fn name(method: &Method) -> &str {
     }
 }
 
-fn models(config: &SimConfig, created: u64) -> String {
-    let entry = |id: &str| json!({"id": id, "object": "model", "created": created, "owned_by": "simulator"});
-    let data: Vec<_> = match &config.models {
-        Some(models) => models.iter().map(|id| entry(id)).collect(),
-        None => vec![entry("sim-1")],
+/// Appends an error body in OpenAI's form, for what belongs to no API in particular.
+fn invalid(out: &mut Vec<u8>, code: Option<&str>, message: &str) {
+    let error = json!({"message": message, "type": "invalid_request_error", "param": null,
+        "code": code});
+    let _ = serde_json::to_writer(out, &json!({"error": error}));
+}
+
+fn models(config: &SimConfig, dialect: Dialect, created: u64) -> Value {
+    let default = ["sim-1".to_owned()];
+    let models = config.models.as_deref().unwrap_or(&default);
+    let entry = |id: &String| match dialect {
+        Dialect::OpenAi(_) => {
+            json!({"id": id, "object": "model", "created": created, "owned_by": "simulator"})
+        }
+        Dialect::Anthropic => json!({"type": "model", "id": id, "display_name": id,
+            "created_at": Rfc3339(created).to_string()}),
+        Dialect::Gemini => json!({"name": format!("models/{id}"), "displayName": id,
+            "supportedGenerationMethods": ["generateContent", "batchEmbedContents"]}),
     };
-    json!({"object": "list", "data": data}).to_string()
+    let list: Vec<_> = models.iter().map(entry).collect();
+    match dialect {
+        Dialect::OpenAi(_) => json!({"object": "list", "data": list}),
+        Dialect::Anthropic => json!({"data": list, "has_more": false,
+            "first_id": models.first(), "last_id": models.last()}),
+        Dialect::Gemini => json!({"models": list}),
+    }
 }

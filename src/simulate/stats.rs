@@ -6,10 +6,10 @@ use serde::Serialize;
 
 /// Exact counts since the simulator's start, taken at one moment.
 ///
-/// A *call* is one `POST` to the chat endpoint whose body arrived whole; other endpoints and requests
-/// broken at the HTTP level are not counted. Prompts are told apart by the text of their last user
-/// message. Fields marked *tracked* stay 0 when
-/// [`SimConfig::track`](super::SimConfig::track) is off.
+/// A *call* is one `POST` to an endpoint for answers or embeddings whose body arrived whole; other
+/// endpoints and requests broken at the HTTP level are not counted. Prompts are told apart by the
+/// text of their last user message; each distinct input of an embedding call counts as a prompt.
+/// Fields marked *tracked* stay 0 when [`SimConfig::track`](super::SimConfig::track) is off.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct SimStats {
@@ -17,8 +17,8 @@ pub struct SimStats {
     pub connections: u64,
     /// Calls received.
     pub calls: u64,
-    /// Calls let in: well-formed and not turned away with 401, 404 or 429, whether by a limit or by
-    /// a trouble; nor while loading.
+    /// Calls let in: well-formed and not turned away for a key, a model, a limit or an exhausted
+    /// account, whether in fact or by a trouble; nor while loading.
     pub accepted: u64,
     /// Accepted calls for which a real provider would charge: every 200, also a broken, cut, empty or
     /// filtered one, every drop and every stall. Counted on arrival.
@@ -29,8 +29,16 @@ pub struct SimStats {
     /// same prompt: drop, stall, truncated, broken_json, empty, and replies that could not be
     /// delivered because the client had gone. Each counts once, when the next call arrives. Tracked.
     pub maybe_paid_resent: u64,
-    /// Calls answered 429, by a limit or by a trouble.
+    /// Calls answered 429, by a limit or by a trouble; also those that meet an exhausted account,
+    /// whatever status the vendor has for that.
     pub refused: u64,
+    /// Requests that no correct client sends: fields, values, headers or paths that the API refuses,
+    /// and heads that cannot be read. Wrong keys, unknown models and troubles are not among them.
+    pub malformed: u64,
+    /// Calls for embeddings, out of all calls, that were in order and for a model that exists.
+    pub embedding_calls: u64,
+    /// Inputs whose vectors were sent, each time they were.
+    pub embedded: u64,
     /// Distinct prompts seen. Tracked.
     pub prompts: u64,
     /// Good 200 replies written out in full.

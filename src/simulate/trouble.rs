@@ -26,9 +26,10 @@ pub enum Trouble {
     Truncated,
     /// `html_502`: status 502 with an HTML page, as from a proxy in between, once.
     Html502,
-    /// `bad_request`: status 400 `invalid_request_error`, always.
+    /// `bad_request`: status 400, always. One such input spoils a whole embedding call.
     BadRequest,
-    /// `content_filter`: status 200 with finish reason `content_filter` and no text, always.
+    /// `content_filter`: status 200 with finish reason `content_filter` and no text, always. Gemini
+    /// blocks half of these prompts without a candidate; Anthropic knows refusals only.
     ContentFilter,
     /// `stall`: no reply for [`SimConfig::stall`](super::SimConfig::stall), then a close, once.
     Stall,
@@ -37,19 +38,31 @@ pub enum Trouble {
     /// `error_503`: status 503 with Retry-After 2 s (see
     /// [`SimConfig::retry_after`](super::SimConfig::retry_after)) once, then fine.
     Error503,
-    /// `empty`: status 200 with empty text and finish reason `stop`, once.
+    /// `empty`: status 200 with empty text and finish reason `stop`, or no vector, once.
     Empty,
-    /// `quota`: status 429 `insufficient_quota`, always.
+    /// `quota`: the account is exhausted, always: status 429 `insufficient_quota` from OpenAI and
+    /// 429 with `enforced_spend_limit_reached` from Anthropic; 402 from Gemini and Mistral, 403 from
+    /// xAI and Groq.
     Quota,
-    /// `unauthorized`: status 401 `invalid_api_key`, always.
+    /// `unauthorized`: status 401 `invalid_api_key`, always; 400 from xAI and Gemini.
     Unauthorized,
-    /// `unknown_model`: status 404 `model_not_found`, always.
+    /// `unknown_model`: status 404 `model_not_found`, always; 400 from Mistral.
     UnknownModel,
+    /// `invalid_json`: where a JSON shape was asked for, status 200 with an answer that does not fit
+    /// it, once; other prompts are answered normally.
+    InvalidJson,
+    /// `refusal`: status 200 with the model's refusal in place of an answer, always.
+    Refusal,
+    /// `overloaded`: status 529 from Anthropic, 498 from Groq, 503 from all others, with no wait
+    /// asked for, once.
+    Overloaded,
+    /// `length`: status 200 with half an answer and the finish reason for a reached cap, always.
+    Length,
 }
 
 impl Trouble {
     /// Every kind, in the order in which shares are laid out.
-    pub const ALL: [Trouble; 15] = [
+    pub const ALL: [Trouble; 19] = [
         Trouble::Error500,
         Trouble::RateLimit,
         Trouble::Drop,
@@ -65,6 +78,10 @@ impl Trouble {
         Trouble::Quota,
         Trouble::Unauthorized,
         Trouble::UnknownModel,
+        Trouble::InvalidJson,
+        Trouble::Refusal,
+        Trouble::Overloaded,
+        Trouble::Length,
     ];
 
     /// The name in snake case, as [`FromStr`] accepts it.
@@ -85,6 +102,10 @@ impl Trouble {
             Trouble::Quota => "quota",
             Trouble::Unauthorized => "unauthorized",
             Trouble::UnknownModel => "unknown_model",
+            Trouble::InvalidJson => "invalid_json",
+            Trouble::Refusal => "refusal",
+            Trouble::Overloaded => "overloaded",
+            Trouble::Length => "length",
         }
     }
 
@@ -99,19 +120,27 @@ impl Trouble {
             | Trouble::Html502
             | Trouble::Stall
             | Trouble::Error503
-            | Trouble::Empty => Some(1),
+            | Trouble::Empty
+            | Trouble::InvalidJson
+            | Trouble::Overloaded => Some(1),
             Trouble::BadRequest
             | Trouble::ContentFilter
             | Trouble::RateLimitForever
             | Trouble::Quota
             | Trouble::Unauthorized
-            | Trouble::UnknownModel => None,
+            | Trouble::UnknownModel
+            | Trouble::Refusal
+            | Trouble::Length => None,
         }
     }
 
     /// Whether a real provider would charge for a call that meets this kind.
     pub fn is_paid(self) -> bool {
-        self.is_uncertain() || self == Trouble::ContentFilter
+        self.is_uncertain()
+            || matches!(
+                self,
+                Trouble::ContentFilter | Trouble::InvalidJson | Trouble::Refusal | Trouble::Length
+            )
     }
 
     /// Whether the client is left not knowing if it got, and paid for, an answer.
@@ -126,8 +155,17 @@ impl Trouble {
         )
     }
 
-    /// Whether the call is turned away with status 401, 404 or 429: such a call takes no latency and
-    /// nothing from the limits.
+    /// Whether a call that asks for `form` can meet this kind.
+    pub(super) fn applies_to(self, form: Form) -> bool {
+        match self {
+            Trouble::InvalidJson => form == Form::Shaped,
+            Trouble::ContentFilter | Trouble::Refusal | Trouble::Length => form != Form::Vectors,
+            _ => true,
+        }
+    }
+
+    /// Whether the call is turned away for its key, its model, a limit or an exhausted account: such
+    /// a call takes no latency and nothing from the limits.
     pub(super) fn is_refusal(self) -> bool {
         matches!(self, Trouble::Unauthorized | Trouble::UnknownModel) || self.is_429()
     }
@@ -138,6 +176,16 @@ impl Trouble {
             Trouble::RateLimit | Trouble::RateLimitForever | Trouble::Quota
         )
     }
+}
+
+/// What a call wants to have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Form {
+    Text,
+    /// Text in a given JSON shape.
+    Shaped,
+    /// Embeddings.
+    Vectors,
 }
 
 impl fmt::Display for Trouble {

@@ -34,7 +34,7 @@ fn a_second_run_on_the_same_output_is_refused_and_the_first_unharmed() {
 #[test]
 fn the_lock_holds_through_a_compaction() {
     let (desk, sim) = (Desk::new(), good());
-    desk.prompts("in.jsonl", 200);
+    desk.prompts("in.jsonl", 1000);
     let words = "in.jsonl -o out.jsonl -j 4 --ordered";
     sim.hold();
     let first = desk.start(&sim, words);
@@ -56,8 +56,8 @@ fn the_lock_holds_through_a_compaction() {
     });
     assert!(done && refused > 0);
     first.wait().expect(0);
-    assert_eq!(desk.order("out.jsonl"), ids_in_order(200));
-    assert_eq!(sim.stats().calls, 200);
+    assert_eq!(desk.order("out.jsonl"), ids_in_order(1000));
+    assert_eq!(sim.stats().calls, 1000);
 }
 
 #[test]

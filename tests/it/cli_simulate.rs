@@ -56,6 +56,21 @@ fn its_counts_are_json_when_asked_for() {
     assert_eq!(stats["by_trouble"]["bad_request"], 4);
 }
 
+#[cfg(unix)]
+#[test]
+fn a_run_sends_nothing_that_the_vendor_refuses() {
+    let desk = Desk::new();
+    desk.prompts("in.jsonl", 3);
+    let (simulator, url) = start(&desk, "--json --as local --slots 2");
+    run(&desk, &url).expect(0);
+    simulator.signal("TERM");
+    let stats: Value = serde_json::from_str(&simulator.wait().expect(0).stdout).unwrap();
+    assert_eq!(
+        (&stats["answered"], &stats["malformed"]),
+        (&3.into(), &0.into())
+    );
+}
+
 #[test]
 fn what_it_cannot_do_is_said() {
     let desk = Desk::new();
@@ -67,6 +82,7 @@ fn what_it_cannot_do_is_said() {
         ("simulate --port 0 --trouble drop=2", "from 0 to 1"),
         ("simulate --port 0 --latency soon", "50ms, 2s or 1m"),
         ("simulate --port 0 --burst 5", "--rpm"),
+        ("simulate --port 0 --as acme", "openai, xai, groq"),
     ] {
         desk.plain(words).expect(2).says(said);
     }

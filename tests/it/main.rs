@@ -6,6 +6,7 @@ mod bulk;
 mod conformance;
 mod fallback;
 mod hang;
+mod loading;
 #[cfg(feature = "simulate")]
 mod provider;
 mod regress_bulk;
@@ -24,6 +25,8 @@ mod cli_input;
 #[cfg(all(feature = "cli", feature = "simulate"))]
 mod cli_kill;
 #[cfg(all(feature = "cli", feature = "simulate"))]
+mod cli_local;
+#[cfg(all(feature = "cli", feature = "simulate"))]
 mod cli_net;
 #[cfg(all(feature = "cli", feature = "simulate"))]
 mod cli_output;
@@ -31,6 +34,8 @@ mod cli_output;
 mod cli_resume;
 #[cfg(all(feature = "cli", feature = "simulate"))]
 mod cli_retry;
+#[cfg(all(feature = "cli", feature = "schema", feature = "simulate"))]
+mod cli_schema;
 #[cfg(all(feature = "cli", feature = "simulate"))]
 mod cli_secrets;
 #[cfg(all(feature = "cli", feature = "simulate"))]

@@ -5,6 +5,7 @@ use serde_json::{Map, Value};
 use super::fault::Fault;
 use super::json::string;
 use crate::llm::request::{Request, ResponseFormat, Task};
+use crate::llm::schema::Schema;
 
 /// The fields that [`take`], or [`take_embedding`], knows.
 pub(super) fn names(task: Task) -> &'static [&'static str] {
@@ -154,9 +155,16 @@ fn json_schema(mut value: Value) -> Result<Option<ResponseFormat>, Fault> {
             "only name, schema, strict and description",
         ));
     }
+    let schema = Value::Object(schema);
+    if let Err(why) = Schema::compile(&schema) {
+        return Err(Fault::new(
+            format!("a schema that cannot be used ({why}) in \"{FIELD}\""),
+            "a JSON Schema that refers to nothing outside of it",
+        ));
+    }
     Ok(Some(ResponseFormat::JsonSchema {
         name,
-        schema: Value::Object(schema),
+        schema,
         strict,
     }))
 }

@@ -38,6 +38,8 @@ pub(crate) use index::{FileIndex, Match, Matching};
 pub(crate) use stream::StreamChecker;
 pub(crate) use template::Template;
 
+use crate::llm::request::ResponseFormat;
+
 /// How prompts are laid out in a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Form {
@@ -110,6 +112,6 @@ pub(crate) struct Settings {
     pub(crate) max_tokens: Option<u32>,
     /// Randomness.
     pub(crate) temperature: Option<f64>,
-    /// Answers must be JSON objects.
-    pub(crate) json_mode: bool,
+    /// The shape of the answer.
+    pub(crate) format: Option<ResponseFormat>,
 }

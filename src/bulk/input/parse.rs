@@ -6,7 +6,7 @@ use super::fault::Fault;
 use super::json::{self, Said, prompt};
 use super::table::CsvHeader;
 use super::{Form, Settings};
-use crate::llm::request::{Request, ResponseFormat, Task};
+use crate::llm::request::{Request, Task};
 
 /// Reads a record, without its line ending. A table's rows need the header.
 pub(crate) fn parse_record(
@@ -77,8 +77,8 @@ impl Settings {
         params.dimensions = params.dimensions.or(self.dimensions);
         params.max_tokens = params.max_tokens.or(self.max_tokens);
         params.temperature = params.temperature.or(self.temperature);
-        if self.json_mode && !format {
-            params.response_format = Some(ResponseFormat::JsonObject);
+        if !format {
+            params.response_format.clone_from(&self.format);
         }
         if request.model.is_none() {
             request.model.clone_from(&self.model);

@@ -2,7 +2,7 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::bulk::input::Template;
-use crate::llm::request::Role;
+use crate::llm::request::{ResponseFormat, Role};
 
 fn json_line(line: &str) -> Result<Request, Fault> {
     parse_record(Form::Jsonl, None, line.as_bytes(), &Settings::default())
@@ -119,7 +119,7 @@ fn defaults_fill_only_what_a_record_does_not_say() {
         system: Some("sys".to_owned()),
         max_tokens: Some(5),
         temperature: Some(0.5),
-        json_mode: true,
+        format: Some(ResponseFormat::JsonObject),
         ..Settings::default()
     };
     let parse = |line: &str| parse_record(Form::Jsonl, None, line.as_bytes(), &settings).unwrap();

@@ -105,7 +105,7 @@ fn a_request_is_said_in_the_dialects_words() {
 fn what_is_not_set_is_absent_but_for_the_cap() {
     let (_, body) = encoded("anthropic", &Request::new("U"));
     let keys: Vec<&String> = body.as_object().unwrap().keys().collect();
-    assert_eq!(keys, ["max_tokens", "messages", "model"]);
+    assert_eq!(keys, ["model", "max_tokens", "messages"]);
     assert_eq!(body["max_tokens"], DEFAULT_MAX_TOKENS);
 }
 

@@ -19,7 +19,12 @@ use crate::llm::transport::{HttpReply, HttpRequest, HttpTransport, Transport};
 use super::dialect::{Call, decode, encode};
 use super::embed;
 use super::extract::Extract;
+use super::local_reply::{cut_warning, mark_loading};
 use super::vendor::{Dialect, Vendor};
+
+/// A server on this machine or next to it either takes a connection at once or is not there. Its
+/// reply may take much longer than others': it queues without a word.
+const LOCAL_CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Settings of a provider's client.
 ///
@@ -161,10 +166,18 @@ impl LlmConfig {
                 ),
             ));
         }
-        let connections = self.concurrency.unwrap_or(vendor.concurrency);
+        let concurrency = self.concurrency.unwrap_or(vendor.concurrency);
         let transport = transport.unwrap_or_else(|| {
             let timeout = self.request_timeout;
-            Arc::new(HttpTransport::new(&base_url, connections, timeout))
+            Arc::new(match vendor.probed {
+                true => HttpTransport::connecting_within(
+                    LOCAL_CONNECT_TIMEOUT,
+                    &base_url,
+                    concurrency,
+                    timeout,
+                ),
+                false => HttpTransport::new(&base_url, concurrency, timeout),
+            })
         });
         let mut headers = vec![("content-type", "application/json".to_owned())];
         let mut account = String::new();
@@ -199,6 +212,7 @@ impl LlmConfig {
             model: self.model.clone(),
             only_model: self.only_model && self.model.is_some(),
             left_out: Mutex::default(),
+            concurrency,
             timeout: self.request_timeout,
         }))))
     }
@@ -277,15 +291,16 @@ struct Remote {
     only_model: bool,
     /// Fields that users were told of already.
     left_out: Mutex<Vec<&'static str>>,
+    concurrency: usize,
     timeout: Duration,
 }
 
 impl Client {
-    /// Calls in flight that suit the provider when the user names no number: 1 for a local
-    /// server, else 5.
+    /// Calls in flight that suit the provider: the number in its settings, else 1 for a local
+    /// server and 5 for the others.
     pub fn default_concurrency(&self) -> usize {
         match &self.0 {
-            Inner::Remote(remote) => remote.vendor.concurrency,
+            Inner::Remote(remote) => remote.concurrency,
             Inner::Extract(_) => 5,
         }
     }
@@ -296,7 +311,9 @@ impl Remote {
         let call = encode(self.vendor, request, self.model_of(request))?;
         self.tell_left_out(request);
         let reply = self.send(&call, ctx)?;
-        let result = decode(self.vendor, &reply);
+        let result = decode(self.vendor, &reply)
+            .map_err(|error| mark_loading(self.vendor.name, error))
+            .map(|response| self.warned(request, response));
         match &self.key {
             Some(key) => redacted(result, key),
             None => result,
@@ -310,7 +327,9 @@ impl Remote {
             .first()
             .inspect(|request| self.tell_left_out(request));
         let reply = self.send(&call, ctx)?;
-        match (embed::decode(self.vendor, &reply, requests), &self.key) {
+        let result = embed::decode(self.vendor, &reply, requests)
+            .map_err(|error| mark_loading(self.vendor.name, error));
+        match (result, &self.key) {
             (Err(error), Some(key)) => Err(error.redacted(key)),
             (result, _) => result,
         }
@@ -339,6 +358,16 @@ impl Remote {
                 log::warn!("{} takes no `{field}`; it is left out", self.vendor.name);
             }
         }
+    }
+
+    /// With a warning, if what a local server has read cannot be the whole prompt.
+    fn warned(&self, request: &Request, mut response: Response) -> Response {
+        if let Some(usage) = response.usage
+            && self.vendor.probed
+        {
+            response.warning = cut_warning(request.text_bytes(), usage.input_tokens);
+        }
+        response
     }
 
     fn model_of<'a>(&'a self, request: &'a Request) -> Option<&'a str> {
@@ -488,5 +517,57 @@ mod tests {
                 assert!(!error.message().contains(value), "{error}");
             }
         }
+    }
+
+    /// Answers everything with one reply.
+    struct Always(u16, &'static str);
+
+    impl Transport for Always {
+        fn send(&self, _: &HttpRequest<'_>, _: &Context) -> Result<HttpReply, Error> {
+            Ok(HttpReply {
+                status: self.0,
+                headers: Headers::default(),
+                body: self.1.as_bytes().to_vec(),
+            })
+        }
+    }
+
+    #[test]
+    fn only_local_servers_are_suspected_of_cutting_prompts() {
+        let body = r#"{"choices":[{"finish_reason":"stop","message":{"content":"x"}}],
+            "usage":{"prompt_tokens":4096,"completion_tokens":1}}"#;
+        let answer = |provider: &str| {
+            let config = LlmConfig::new(provider)
+                .api_key(Secret::new("k"))
+                .model("m");
+            let client = config.client_over(Arc::new(Always(200, body))).unwrap();
+            let request = Request::new("word ".repeat(8000));
+            client.complete(&request, &Context::new()).unwrap()
+        };
+        assert!(answer("local").warning.unwrap().contains("4096 tokens"));
+        assert_eq!(answer("openai").warning, None);
+    }
+
+    #[test]
+    fn a_loading_model_is_not_an_ordinary_failure() {
+        let body = r#"{"error":{"code":503,"message":"Loading model","type":"unavailable_error"}}"#;
+        let config = LlmConfig::new("local").model("m");
+        let client = config.client_over(Arc::new(Always(503, body))).unwrap();
+        let refused = client.complete(&Request::new("x"), &Context::new());
+        let error = refused.unwrap_err();
+        assert!(error.is_not_ready() && error.status() == Some(503));
+        assert_eq!(
+            error.message(),
+            "local: the server is still loading its model"
+        );
+    }
+
+    #[test]
+    fn concurrency_is_the_settings_own_or_the_vendors() {
+        let calls = |config: LlmConfig| config.client().unwrap().default_concurrency();
+        assert_eq!(calls(LlmConfig::new("local")), 1);
+        assert_eq!(calls(LlmConfig::new("local").concurrency(4)), 4);
+        let key = Secret::new("k");
+        assert_eq!(calls(LlmConfig::new("openai").api_key(key)), 5);
     }
 }

@@ -17,6 +17,12 @@ pub struct Extract;
 impl LlmClient for Extract {
     fn complete(&self, request: &Request, ctx: &Context) -> Result<Response, Error> {
         ctx.check()?;
+        if request.params.response_format.is_some() {
+            return Err(Error::new(
+                ErrorKind::Invalid,
+                "an answer in JSON was asked for, and extract is no model that could give it",
+            ));
+        }
         let text = request
             .messages
             .iter()
@@ -55,6 +61,7 @@ impl LlmClient for Extract {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::llm::request::ResponseFormat;
 
     #[test]
     fn the_extract_is_cut_at_a_character_boundary() {
@@ -73,6 +80,14 @@ mod tests {
             .unwrap();
         assert_eq!(answer.text, "short");
         assert_eq!(answer.finish_reason, FinishReason::Stop);
+    }
+
+    #[test]
+    fn an_extract_does_not_pass_for_json() {
+        let mut request = Request::new("{}");
+        request.params.response_format = Some(ResponseFormat::JsonObject);
+        let error = Extract.complete(&request, &Context::new()).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Invalid);
     }
 
     #[test]

@@ -12,6 +12,8 @@ mod errors;
 pub mod extract;
 mod gemini;
 pub(crate) mod limits;
+pub mod local;
+mod local_reply;
 mod openai;
 mod rules;
 pub mod survey;

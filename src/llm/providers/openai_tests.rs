@@ -143,7 +143,7 @@ fn roles_and_names_are_said_as_each_vendor_takes_them() {
 fn unset_fields_are_absent() {
     let (_, body) = encoded("openai", &Request::new("U"));
     let keys: Vec<&String> = body.as_object().unwrap().keys().collect();
-    assert_eq!(keys, ["messages", "model"]);
+    assert_eq!(keys, ["model", "messages"]);
 }
 
 #[test]

@@ -82,6 +82,8 @@ const COMMON: &[Rule] = &[
 
 /// OpenAI's guides "Error codes" and "Rate limits".
 const OPENAI: &[Rule] = &[
+    // Ollama's queue is full.
+    Rule::new(503..=503, Text(&["maximum pending requests"]), RateLimited),
     Rule::new(
         400..=429,
         Word(&[

@@ -1,28 +1,20 @@
 //! Which providers can be used here, and why the others cannot.
 
-use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use crossbeam_channel::bounded;
 use serde::Serialize;
-use serde_json::Value;
 
 use crate::base::cancel::Context;
-use crate::base::error::{Error, ErrorKind};
-use crate::base::secret::shown_url;
-use crate::llm::transport::{HttpRequest, HttpTransport, Transport};
+use crate::base::error::Error;
+use crate::base::secret::{Address, shown_url};
 
 use super::config::{LlmConfig, key_from, known, setting};
+use super::local::{self, LocalServer, ServerState};
 use super::vendor::{Dialect, VENDORS, Vendor};
 
-/// Where local servers usually listen: llama.cpp (new and old port), Ollama, LM Studio, vLLM.
-const LOCAL_ADDRESSES: [&str; 5] = [
-    "http://127.0.0.1:9931/v1",
-    "http://127.0.0.1:8080/v1",
-    "http://127.0.0.1:11434/v1",
-    "http://127.0.0.1:1234/v1",
-    "http://127.0.0.1:8000/v1",
-];
-const PROBE_TIMEOUT: Duration = Duration::from_millis(800);
+/// How often a server that loads its model is looked at.
+const LOOK_AGAIN: Duration = Duration::from_millis(250);
 
 /// One provider, as it can be used here and now.
 #[derive(Debug, Clone, Serialize)]
@@ -43,20 +35,13 @@ pub struct ProviderStatus {
     pub embeddings: bool,
     /// Calls in flight when no number is named.
     pub default_concurrency: usize,
+    /// The local servers that answered; the first is the one that a run takes.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub servers: Vec<LocalServer>,
     #[serde(skip)]
     address: Option<Address>,
     #[serde(skip)]
     half_configured: bool,
-}
-
-/// A URL that may hold credentials.
-#[derive(Clone)]
-struct Address(String);
-
-impl std::fmt::Debug for Address {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(&shown_url(&self.0))
-    }
 }
 
 impl ProviderStatus {
@@ -75,7 +60,37 @@ impl ProviderStatus {
         if let Some(address) = &self.address {
             config = config.base_url(&address.0);
         }
-        config
+        config.concurrency(self.default_concurrency)
+    }
+
+    /// True when the server that a run would take is still loading its model.
+    pub fn is_loading(&self) -> bool {
+        let first = self.servers.first();
+        first.is_some_and(|server| server.state == ServerState::Loading)
+    }
+
+    /// Waits for a server that is loading its model, up to `patience`, and looks again: what it
+    /// serves, and how many calls at once, is known only then.
+    ///
+    /// # Errors
+    /// When the context ends the wait.
+    pub fn once_loaded(mut self, ctx: &Context, patience: Duration) -> Result<Self, Error> {
+        let deadline = Instant::now() + patience;
+        let (wake, woken) = bounded(1);
+        let _on_cancel = ctx.on_cancel(move || {
+            let _ = wake.try_send(());
+        });
+        while self.is_loading() && Instant::now() < deadline {
+            ctx.check()?;
+            let wait = ctx
+                .remaining()
+                .map_or(LOOK_AGAIN, |left| left.min(LOOK_AGAIN));
+            let _ = woken.recv_timeout(wait);
+            ctx.check()?;
+            let address = self.address.as_ref().map(|address| address.0.as_str());
+            self = inspect(self.provider, address, self.model.as_deref(), false)?;
+        }
+        Ok(self)
     }
 }
 
@@ -147,6 +162,7 @@ fn status(vendor: &'static Vendor, verdict: Result<String, String>) -> ProviderS
         batch_api: vendor.has_batches,
         embeddings: vendor.embeds.is_some(),
         default_concurrency: vendor.concurrency,
+        servers: Vec::new(),
         address: None,
         half_configured: false,
     }
@@ -194,119 +210,62 @@ fn local(
     env: &dyn Fn(&str) -> Option<String>,
 ) -> ProviderStatus {
     let given = setting(vendor.url_var, env);
-    // Who names both needs nothing looked up: not every server lists its models.
+    let key = key_from(vendor, env).map(|(_, key)| key);
+    // Who names both needs nothing looked up but the slots.
     if let (Some(url), Some(model)) = (&given, model) {
         let address = vendor.normalise(url);
+        let server = local::slots(&address, key.as_ref());
         return ProviderStatus {
             base_url: Some(shown_url(&address)),
             address: Some(Address(address)),
             model: Some(model.to_owned()),
+            default_concurrency: slots_of(server.as_ref(), vendor),
+            servers: server.into_iter().collect(),
             ..status(vendor, Ok("address and model named".to_owned()))
         };
     }
     let addresses: Vec<String> = match &given {
         Some(url) => vec![vendor.normalise(url)],
-        None => LOCAL_ADDRESSES.iter().map(|&a| a.to_owned()).collect(),
+        None => local::USUAL_ADDRESSES.map(str::to_owned).into(),
     };
-    let key = key_from(vendor, env).map(|(_, key)| key);
-    let found: Vec<_> = thread::scope(|scope| {
-        let probes: Vec<_> = addresses
-            .iter()
-            .map(|address| {
-                let key = key.as_ref().map(|k| k.expose().to_owned());
-                scope.spawn(move || models_at(address, key))
-            })
-            .collect();
-        probes.into_iter().map(|probe| probe.join()).collect()
-    });
     let mut trouble = String::new();
-    for (address, answer) in addresses.iter().zip(found) {
-        let models = match answer {
-            Ok(Ok(models)) => models,
-            Ok(Err(error)) => {
-                trouble = error.message().to_owned();
-                continue;
-            }
-            Err(_) => continue,
+    let mut servers = Vec::new();
+    for answer in local::find(&addresses, key.as_ref()) {
+        match answer {
+            Ok(server) => servers.push(server),
+            Err(error) => trouble = error.message().to_owned(),
+        }
+    }
+    local::best_first(&mut servers, model);
+    let Some(first) = servers.first() else {
+        let tried = match &given {
+            Some(url) => format!("no usable server at {}: {trouble}", shown_url(url)),
+            None => format!(
+                "no server answers on this machine's usual ports; set {}",
+                vendor.url_var
+            ),
         };
-        let chosen = model.map(str::to_owned).or_else(|| models.first().cloned());
         return ProviderStatus {
-            base_url: Some(shown_url(address)),
-            address: Some(Address(address.clone())),
-            model: chosen,
-            ..status(
-                vendor,
-                Ok(format!("a server answers, serving {}", shown_list(&models))),
-            )
+            half_configured: given.is_some(),
+            ..status(vendor, Err(tried))
         };
-    }
-    let half_configured = given.is_some();
-    let tried = match given {
-        Some(url) => format!("no usable server at {}: {trouble}", shown_url(&url)),
-        None => format!(
-            "no server answers on this machine's usual ports; set {}",
-            vendor.url_var
-        ),
     };
-    ProviderStatus {
-        half_configured,
-        ..status(vendor, Err(tried))
-    }
-}
-
-fn shown_list(models: &[String]) -> String {
-    match models {
-        [] => "no model".to_owned(),
-        [one] => one.clone(),
-        [first, rest @ ..] => format!("{first} and {} more", rest.len()),
-    }
-}
-
-fn models_at(address: &str, key: Option<String>) -> Result<Vec<String>, Error> {
-    if !address.starts_with("http://") && !address.starts_with("https://") {
-        let why = "the address must start with http:// or https://";
-        return Err(Error::new(ErrorKind::Invalid, why));
-    }
-    let headers: Vec<_> = key
-        .into_iter()
-        .map(|key| ("authorization", format!("Bearer {key}")))
-        .collect();
-    let reply = HttpTransport::new(address, 1, PROBE_TIMEOUT).send(
-        &HttpRequest {
-            url: &format!("{address}/models"),
-            headers: &headers,
-            body: None,
-            timeout: PROBE_TIMEOUT,
-        },
-        &Context::new().with_timeout(PROBE_TIMEOUT),
-    )?;
-    parse_models(reply.status, &reply.body)
-}
-
-fn parse_models(status: u16, body: &[u8]) -> Result<Vec<String>, Error> {
-    let no_list = || {
-        let hint = match status {
-            401 | 403 => "; set LOCAL_LLM_API_KEY",
-            _ => "",
-        };
-        Error::new(
-            ErrorKind::Malformed,
-            format!("GET /models answered {status}, which is no list of models{hint}"),
-        )
+    let mut found = ProviderStatus {
+        base_url: Some(first.base_url.clone()),
+        address: Some(first.address.clone()),
+        model: model
+            .map(str::to_owned)
+            .or_else(|| first.models.first().cloned()),
+        default_concurrency: slots_of(Some(first), vendor),
+        ..status(vendor, Ok(first.description()))
     };
-    // A server that is still loading its model is there all the same.
-    if status == 503 {
-        return Ok(Vec::new());
-    }
-    let value: Value = serde_json::from_slice(body).map_err(|_| no_list())?;
-    let models = value
-        .get("data")
-        .and_then(Value::as_array)
-        .ok_or_else(no_list)?;
-    Ok(models
-        .iter()
-        .filter_map(|model| Some(model.get("id")?.as_str()?.to_owned()))
-        .collect())
+    found.servers = servers;
+    found
+}
+
+fn slots_of(server: Option<&LocalServer>, vendor: &Vendor) -> usize {
+    let slots = server.and_then(|server| server.slots);
+    slots.unwrap_or(vendor.concurrency)
 }
 
 #[cfg(test)]
@@ -352,14 +311,5 @@ mod tests {
         let keys = [("OPENAI_API_KEY", "sk-x"), ("XAI_API_KEY", "sk-y")];
         assert_eq!(first_usable(&found(&keys, Some("m"))), "openai");
         assert_eq!(first_usable(&found(&keys[1..], Some("m"))), "xai");
-    }
-
-    #[test]
-    fn a_list_of_models_is_read_and_anything_else_is_no_server() {
-        let list = br#"{"object":"list","data":[{"id":"a"},{"id":"b"},{"no":"id"}]}"#;
-        assert_eq!(parse_models(200, list).unwrap(), ["a", "b"]);
-        assert!(parse_models(200, b"<html>").is_err());
-        assert!(parse_models(200, b"{}").is_err());
-        assert!(parse_models(503, b"").unwrap().is_empty());
     }
 }

@@ -1,0 +1,71 @@
+//! Patience with servers that are up but still load their model.
+
+use std::time::Duration;
+
+use crate::base::clock::Time;
+
+use super::limit::{Ended, QuotaId};
+
+/// How soon to ask again.
+pub(super) const LOOK_AGAIN: Duration = Duration::from_secs(1);
+/// A model that takes longer is waited for no further: the refusals count as failures then.
+pub(super) const PATIENCE: Duration = Duration::from_secs(600);
+
+/// The quotas whose server is loading, and since when.
+#[derive(Debug, Default)]
+pub(super) struct Loading(Vec<(QuotaId, Time)>);
+
+impl Loading {
+    /// Takes note of how a call ended. True when its item waits for the server, without having
+    /// been tried.
+    pub(super) fn note(&mut self, quota: QuotaId, ended: &Ended, now: Time) -> bool {
+        let known = self.0.iter().position(|(loading, _)| *loading == quota);
+        match (ended, known) {
+            (Ended::NotReady(_), Some(at)) => now.since(self.0[at].1) < PATIENCE,
+            (Ended::NotReady(_), None) => {
+                self.0.push((quota, now));
+                true
+            }
+            (Ended::Replied(_), Some(at)) => {
+                self.0.swap_remove(at);
+                false
+            }
+            _ => false,
+        }
+    }
+
+    pub(super) fn since(&self) -> Option<Time> {
+        self.0.iter().map(|(_, since)| *since).min()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const REFUSED: Ended = Ended::NotReady(None);
+
+    fn at(seconds: u64) -> Time {
+        Time::ZERO.after(Duration::from_secs(seconds))
+    }
+
+    #[test]
+    fn patience_ends_ten_minutes_after_the_first_refusal_and_begins_anew_after_a_reply() {
+        let (a, b) = (QuotaId(1), QuotaId(2));
+        let mut loading = Loading::default();
+        assert!(loading.note(a, &REFUSED, at(5)));
+        assert!(loading.note(b, &REFUSED, at(100)));
+        assert_eq!(loading.since(), Some(at(5)));
+        assert!(loading.note(a, &REFUSED, at(604)));
+        assert!(!loading.note(a, &REFUSED, at(605)));
+        // No connection, or a lost one, does not say that it is ready.
+        assert!(!loading.note(a, &Ended::Failed, at(606)));
+        assert!(!loading.note(a, &REFUSED, at(607)));
+        assert!(!loading.note(a, &Ended::Replied(None), at(608)));
+        assert_eq!(loading.since(), Some(at(100)));
+        assert!(loading.note(a, &REFUSED, at(609)));
+        loading.note(a, &Ended::Replied(None), at(610));
+        loading.note(b, &Ended::Replied(None), at(610));
+        assert_eq!(loading.since(), None);
+    }
+}

@@ -1,0 +1,314 @@
+//! Local servers: which of the usual ones answer here, what they serve, and how many calls each
+//! works on at once.
+
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::unbounded;
+use serde::Serialize;
+use serde_json::Value;
+
+use crate::base::cancel::Context;
+use crate::base::error::{Error, ErrorKind};
+use crate::base::secret::{Address, Secret, shown_url};
+use crate::llm::transport::{HttpReply, HttpRequest, HttpTransport, Transport};
+
+use super::local_reply::says_loading;
+
+/// Where local servers usually listen: llama.cpp (new and old port), Ollama, LM Studio, vLLM.
+pub(super) const USUAL_ADDRESSES: [&str; 5] = [
+    "http://127.0.0.1:9931/v1",
+    "http://127.0.0.1:8080/v1",
+    "http://127.0.0.1:11434/v1",
+    "http://127.0.0.1:1234/v1",
+    "http://127.0.0.1:8000/v1",
+];
+const PROBE_TIMEOUT: Duration = Duration::from_millis(800);
+/// A server that claims more is not believed.
+const MOST_SLOTS: u64 = 256;
+
+/// Whether a local server takes prompts yet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum ServerState {
+    /// It answers.
+    Ready,
+    /// It is up but still loads its model; a run waits for it.
+    Loading,
+}
+
+/// A local server that was found.
+#[derive(Debug, Clone, Serialize)]
+#[non_exhaustive]
+pub struct LocalServer {
+    /// Where it is reached, without credentials.
+    pub base_url: String,
+    /// `llama.cpp`, `Ollama`, `LM Studio`, `vLLM`, or `OpenAI-compatible` for any other.
+    pub server: &'static str,
+    /// The models it lists, in its order.
+    pub models: Vec<String>,
+    /// Calls it works on at once, if it tells.
+    pub slots: Option<usize>,
+    /// Whether it takes prompts yet.
+    pub state: ServerState,
+    #[serde(skip)]
+    pub(super) address: Address,
+}
+
+impl LocalServer {
+    /// What it is and does, in a few words.
+    pub fn description(&self) -> String {
+        let who = match self.server {
+            UNKNOWN => "an OpenAI-compatible server",
+            name => name,
+        };
+        let does = match (self.state, &self.models[..]) {
+            (ServerState::Loading, _) => "is loading its model".to_owned(),
+            (_, []) => "answers, but lists no model".to_owned(),
+            (_, models) if models.len() <= SHOWN => format!("serves {}", models.join(", ")),
+            (_, models) => format!(
+                "serves {} and {} more",
+                models[..SHOWN].join(", "),
+                models.len() - SHOWN
+            ),
+        };
+        let slots = match self.slots {
+            Some(1) => ", 1 slot".to_owned(),
+            Some(n) => format!(", {n} slots"),
+            None => String::new(),
+        };
+        format!("{who} {does}{slots}")
+    }
+}
+
+/// Names of models to show of a server.
+const SHOWN: usize = 3;
+const UNKNOWN: &str = "OpenAI-compatible";
+
+/// The questions that tell the servers apart; each is answered by few.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Probe {
+    /// What every one of them has.
+    Models,
+    /// llama.cpp.
+    Props,
+    /// Ollama.
+    ApiVersion,
+    /// LM Studio, newer and older.
+    ApiV1Models,
+    ApiV0Models,
+    /// vLLM.
+    Version,
+}
+
+const PROBES: [Probe; 6] = [
+    Probe::Models,
+    Probe::Props,
+    Probe::ApiVersion,
+    Probe::ApiV1Models,
+    Probe::ApiV0Models,
+    Probe::Version,
+];
+
+impl Probe {
+    fn url(self, base: &str) -> String {
+        let root = base.strip_suffix("/v1").unwrap_or(base);
+        match self {
+            Self::Models => format!("{base}/models"),
+            Self::Props => format!("{root}/props"),
+            Self::ApiVersion => format!("{root}/api/version"),
+            Self::ApiV1Models => format!("{root}/api/v1/models"),
+            Self::ApiV0Models => format!("{root}/api/v0/models"),
+            Self::Version => format!("{root}/version"),
+        }
+    }
+}
+
+/// The servers at these addresses, all asked at once and within a second: in the order of the
+/// addresses, and why there is none.
+pub(super) fn find(addresses: &[String], key: Option<&Secret>) -> Vec<Result<LocalServer, Error>> {
+    let found = ask(addresses, &PROBES, key);
+    let pairs = addresses.iter().zip(found);
+    pairs
+        .map(|(address, replies)| server(address, &replies))
+        .collect()
+}
+
+/// Puts the server that a run takes first: ready, and serving what is asked for.
+pub(super) fn best_first(servers: &mut [LocalServer], model: Option<&str>) {
+    servers.sort_by_key(|server| {
+        let serves = |model: &str| server.models.iter().any(|own| own == model);
+        let ready = server.state == ServerState::Ready;
+        (!ready, !model.is_none_or(serves))
+    });
+}
+
+/// What a server whose address and model are known tells of its slots and state, if it does so
+/// within a second; not every server has a list of models.
+pub(super) fn slots(address: &str, key: Option<&Secret>) -> Option<LocalServer> {
+    let replies = ask(&[address.to_owned()], &[Probe::Props], key).pop()?;
+    let slots = replies.slots();
+    let state = replies.state(Probe::Props);
+    let tells = slots.is_some() || state == ServerState::Loading;
+    tells.then(|| LocalServer {
+        base_url: shown_url(address),
+        server: replies.server(&[]),
+        models: Vec::new(),
+        slots,
+        state,
+        address: Address(address.to_owned()),
+    })
+}
+
+fn server(address: &str, replies: &Replies) -> Result<LocalServer, Error> {
+    let late = || Error::new(ErrorKind::Transient, "no reply within a second");
+    let reply = match replies.of(Probe::Models) {
+        Some(Ok(reply)) => reply,
+        Some(Err(error)) => return Err(error.clone()),
+        None => return Err(late()),
+    };
+    let (models, owners) = models(reply)?;
+    Ok(LocalServer {
+        base_url: shown_url(address),
+        server: replies.server(&owners),
+        models,
+        slots: replies.slots(),
+        state: replies.state(Probe::Models),
+        address: Address(address.to_owned()),
+    })
+}
+
+/// What one address answered.
+#[derive(Default)]
+struct Replies(Vec<(Probe, Result<HttpReply, Error>)>);
+
+impl Replies {
+    fn of(&self, probe: Probe) -> Option<&Result<HttpReply, Error>> {
+        let mut found = self.0.iter().filter(|(asked, _)| *asked == probe);
+        found.next().map(|(_, reply)| reply)
+    }
+
+    fn json(&self, probe: Probe) -> Option<Value> {
+        let reply = self.of(probe)?.as_ref().ok()?;
+        let success = (200..300).contains(&reply.status);
+        serde_json::from_slice(&reply.body).ok().filter(|_| success)
+    }
+
+    fn has(&self, probe: Probe, field: &str, is: fn(&Value) -> bool) -> bool {
+        let value = self.json(probe);
+        value.is_some_and(|value| value.get(field).is_some_and(is))
+    }
+
+    /// LM Studio answers 200 with an error to what it does not know, so a field must be there too.
+    fn server(&self, owners: &[String]) -> &'static str {
+        let signs = |reply: &HttpReply| reply.headers.get("server") == Some("llama.cpp");
+        let signed = self.0.iter().flat_map(|(_, reply)| reply).any(signs);
+        let owned = |by: &str| owners.iter().any(|owner| owner == by);
+        let version = |probe| self.has(probe, "version", Value::is_string);
+        let listed = |probe, field| self.has(probe, field, Value::is_array);
+        if signed || owned("llamacpp") || self.slots().is_some() {
+            "llama.cpp"
+        } else if owned("organization_owner")
+            || listed(Probe::ApiV1Models, "models")
+            || listed(Probe::ApiV0Models, "data")
+        {
+            "LM Studio"
+        } else if owned("library") || version(Probe::ApiVersion) {
+            "Ollama"
+        } else if owned("vllm") || version(Probe::Version) {
+            "vLLM"
+        } else {
+            UNKNOWN
+        }
+    }
+
+    fn slots(&self) -> Option<usize> {
+        let slots = self.json(Probe::Props)?.get("total_slots")?.as_u64()?;
+        (1..=MOST_SLOTS).contains(&slots).then_some(slots as usize)
+    }
+
+    fn state(&self, probe: Probe) -> ServerState {
+        match self.of(probe) {
+            Some(Ok(reply)) if is_loading(reply) => ServerState::Loading,
+            _ => ServerState::Ready,
+        }
+    }
+}
+
+fn is_loading(reply: &HttpReply) -> bool {
+    reply.status == 503 && says_loading(&String::from_utf8_lossy(&reply.body))
+}
+
+/// Asks all at once. Nobody waits for a thread that hangs, such as in looking up a host.
+fn ask(addresses: &[String], probes: &[Probe], key: Option<&Secret>) -> Vec<Replies> {
+    let (tx, rx) = unbounded();
+    for (i, address) in addresses.iter().enumerate() {
+        for &probe in probes {
+            let (tx, address) = (tx.clone(), address.clone());
+            let key = key.map(|key| key.expose().to_owned());
+            let get = move || {
+                let _ = tx.send((i, probe, get(&address, probe, key)));
+            };
+            // Without a thread it counts as not answered.
+            let _ = thread::Builder::new().spawn(get);
+        }
+    }
+    drop(tx);
+    let mut found: Vec<Replies> = addresses.iter().map(|_| Replies::default()).collect();
+    let deadline = Instant::now() + PROBE_TIMEOUT + Duration::from_millis(100);
+    while let Ok((i, probe, reply)) = rx.recv_deadline(deadline) {
+        found[i].0.push((probe, reply));
+    }
+    found
+}
+
+fn get(address: &str, probe: Probe, key: Option<String>) -> Result<HttpReply, Error> {
+    if !address.starts_with("http://") && !address.starts_with("https://") {
+        let why = "the address must start with http:// or https://";
+        return Err(Error::new(ErrorKind::Invalid, why));
+    }
+    let headers: Vec<_> = key
+        .into_iter()
+        .map(|key| ("authorization", format!("Bearer {key}")))
+        .collect();
+    HttpTransport::new(address, 1, PROBE_TIMEOUT).send(
+        &HttpRequest {
+            url: &probe.url(address),
+            headers: &headers,
+            body: None,
+            timeout: PROBE_TIMEOUT,
+        },
+        &Context::new().with_timeout(PROBE_TIMEOUT),
+    )
+}
+
+/// Names and owners in a list of models.
+fn models(reply: &HttpReply) -> Result<(Vec<String>, Vec<String>), Error> {
+    if is_loading(reply) {
+        return Ok((Vec::new(), Vec::new()));
+    }
+    let no_list = || {
+        let hint = match reply.status {
+            401 | 403 => "; set LOCAL_LLM_API_KEY",
+            _ => "",
+        };
+        let status = reply.status;
+        Error::new(
+            ErrorKind::Malformed,
+            format!("GET /models answered {status}, which is no list of models{hint}"),
+        )
+    };
+    let value: Value = serde_json::from_slice(&reply.body).map_err(|_| no_list())?;
+    let list = value.get("data").and_then(Value::as_array);
+    let list = list.ok_or_else(no_list)?;
+    let texts = |field: &str| {
+        let texts = list.iter().filter_map(|model| model.get(field)?.as_str());
+        texts.map(str::to_owned).collect()
+    };
+    Ok((texts("id"), texts("owned_by")))
+}
+
+#[cfg(test)]
+#[path = "local_tests.rs"]
+mod tests;

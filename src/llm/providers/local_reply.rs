@@ -1,0 +1,100 @@
+//! What local servers say, or leave unsaid, beside their dialect: that the model is still loading,
+//! and that the prompt was cut.
+
+use crate::base::error::{Error, ErrorKind};
+
+/// Marks the refusal of a server that is up but still loads its model.
+pub(super) fn mark_loading(provider: &str, error: Error) -> Error {
+    let refused = error.status() == Some(503) && error.kind() == ErrorKind::Transient;
+    if refused && (says_loading(error.message()) || error.raw().is_some_and(says_loading)) {
+        Error::new(
+            ErrorKind::Transient,
+            format!("{provider}: the server is still loading its model"),
+        )
+        .with_status(503)
+        .with_sent(error.sent())
+        .with_retry_after(error.retry_after())
+        .with_not_ready()
+    } else {
+        error
+    }
+}
+
+/// llama.cpp says `Loading model`, others that the model is (still, currently) loading.
+pub(super) fn says_loading(text: &str) -> bool {
+    let text = text.to_lowercase();
+    text.contains("loading") && text.contains("model")
+}
+
+/// Prompts smaller than this fit every context.
+const SMALL: u64 = 4096;
+/// No text has more bytes to a token.
+const BYTES_PER_TOKEN: u64 = 10;
+/// Windows that servers are run with; a prompt of exactly that size is no coincidence.
+const WINDOWS: [u64; 8] = [2048, 4096, 8192, 16_384, 32_768, 65_536, 131_072, 262_144];
+
+/// Ollama cuts a prompt that exceeds its context without a word; the count of what it read gives
+/// it away.
+pub(super) fn cut_warning(prompt_bytes: usize, input_tokens: u64) -> Option<String> {
+    let bytes = prompt_bytes as u64;
+    let too_few = input_tokens.saturating_mul(BYTES_PER_TOKEN) < bytes;
+    let whole_window = WINDOWS.contains(&input_tokens) && bytes / 4 > input_tokens;
+    // A count of none is no count.
+    (bytes >= SMALL && input_tokens > 0 && (too_few || whole_window)).then(|| {
+        format!(
+            "the server read {input_tokens} tokens of a prompt of {bytes} bytes: it was probably \
+             cut to the server's context"
+        )
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::error::Sent;
+
+    #[test]
+    fn a_prompt_that_cannot_be_whole_is_told_from_one_that_can() {
+        for (bytes, tokens, cut) in [
+            (4095, 1, false),
+            (4096, 0, false),
+            (4096, 409, true),
+            (4096, 410, false),
+            // German or code has fewer bytes a token than English, and is no reason to warn.
+            (40_000, 16_000, false),
+            (40_000, 10_000, false),
+            (40_000, 4096, true),
+            (40_000, 4095, false),
+            (16_384, 4096, false),
+            (16_388, 4096, true),
+            (2_000_000, 262_144, true),
+        ] {
+            let warning = cut_warning(bytes, tokens);
+            assert_eq!(warning.is_some(), cut, "{bytes} bytes, {tokens} tokens");
+        }
+        let text = cut_warning(40_000, 4096).unwrap();
+        assert!(text.contains("4096 tokens") && text.contains("40000 bytes"));
+    }
+
+    #[test]
+    fn only_a_503_that_speaks_of_loading_is_waited_for() {
+        let refusal = |kind, status, message: &str| {
+            let error = Error::new(kind, message).with_status(status);
+            mark_loading("local", error.with_sent(Sent::Answered))
+        };
+        let transient = ErrorKind::Transient;
+        let loading = "local answered 503 (unavailable_error): Loading model";
+        let marked = refusal(transient, 503, loading);
+        assert!(marked.is_not_ready() && marked.sent() == Sent::Answered);
+        assert_eq!((marked.kind(), marked.status()), (transient, Some(503)));
+        assert!(refusal(transient, 503, "Model x is currently loading").is_not_ready());
+        assert!(!refusal(transient, 500, loading).is_not_ready());
+        assert!(!refusal(transient, 503, "overloaded").is_not_ready());
+        assert!(!refusal(ErrorKind::RateLimited, 503, loading).is_not_ready());
+        let page = Error::new(transient, "local answered 503: a reply that is not JSON");
+        let page = page
+            .with_status(503)
+            .with_raw("The model is loading. Please wait.");
+        assert!(mark_loading("local", page).is_not_ready());
+    }
+}

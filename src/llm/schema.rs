@@ -1,0 +1,427 @@
+//! JSON Schemas: compiled once, shared by all threads, never fetched from anywhere.
+//!
+//! Without the feature `schema` every schema is taken as it is and every value fits.
+
+use serde_json::{Map, Value};
+
+#[cfg(feature = "schema")]
+pub(crate) use compiled::Schema;
+
+/// Name of a schema that has no title. Not that of its file, whose renaming would change the
+/// fingerprint of every request.
+const UNTITLED: &str = "answer";
+
+/// The longest name that providers take.
+const NAME_LEN: usize = 64;
+
+/// The schema's title in letters, digits, `_` and `-`; without one, `answer`.
+pub(crate) fn name(schema: &Value) -> String {
+    let title = schema.get("title").and_then(Value::as_str);
+    let mut name = String::new();
+    for letter in title.unwrap_or_default().trim().chars() {
+        match letter {
+            'a'..='z' | 'A'..='Z' | '0'..='9' | '_' | '-' => name.push(letter),
+            _ if name.ends_with('_') => {}
+            _ => name.push('_'),
+        }
+    }
+    name.truncate(NAME_LEN);
+    match name.trim_matches('_') {
+        "" => UNTITLED.to_owned(),
+        _ => name,
+    }
+}
+
+/// What strict schemas are made of; anything else makes OpenAI refuse the request.
+const STRICT: [&str; 23] = [
+    "$defs",
+    "$id",
+    "$ref",
+    "$schema",
+    "additionalProperties",
+    "anyOf",
+    "const",
+    "definitions",
+    "description",
+    "enum",
+    "exclusiveMaximum",
+    "exclusiveMinimum",
+    "format",
+    "items",
+    "maxItems",
+    "maximum",
+    "minItems",
+    "minimum",
+    "multipleOf",
+    "pattern",
+    "properties",
+    "required",
+    "title",
+];
+
+/// Whether a provider can enforce the schema to the letter: the root is an object, and every
+/// object in it requires all its properties and allows no others.
+pub(crate) fn is_strict(schema: &Value) -> bool {
+    let root = schema.get("type").and_then(Value::as_str) == Some("object");
+    root && schema.get("anyOf").is_none() && strict(schema)
+}
+
+fn strict(schema: &Value) -> bool {
+    let Some(fields) = schema.as_object() else {
+        return false;
+    };
+    let known = |key: &String| key == "type" || STRICT.contains(&key.as_str());
+    let typed = ["type", "anyOf", "$ref"]
+        .iter()
+        .any(|key| fields.contains_key(*key));
+    let group = |key: &str| match fields.get(key) {
+        None => true,
+        Some(Value::Object(group)) => group.values().all(strict),
+        Some(_) => false,
+    };
+    let choices = match fields.get("anyOf") {
+        None => true,
+        Some(Value::Array(choices)) => choices.iter().all(strict),
+        Some(_) => false,
+    };
+    fields.keys().all(known)
+        && typed
+        && (!allows_objects(fields) || closed(fields))
+        && ["properties", "$defs", "definitions"]
+            .into_iter()
+            .all(group)
+        && choices
+        && fields.get("items").is_none_or(strict)
+}
+
+fn allows_objects(fields: &Map<String, Value>) -> bool {
+    fields.contains_key("properties")
+        || match fields.get("type") {
+            Some(Value::String(name)) => name == "object",
+            Some(Value::Array(names)) => names.iter().any(|name| name == "object"),
+            _ => false,
+        }
+}
+
+fn closed(fields: &Map<String, Value>) -> bool {
+    let required = fields.get("required").and_then(Value::as_array);
+    let properties = fields.get("properties").and_then(Value::as_object);
+    fields.get("additionalProperties") == Some(&Value::Bool(false))
+        && properties.is_some_and(|properties| {
+            let named = |name: &String| required.is_some_and(|r| r.iter().any(|r| r == name));
+            properties.keys().all(named)
+        })
+}
+
+#[cfg(feature = "schema")]
+mod compiled {
+    use std::collections::VecDeque;
+    use std::sync::Arc;
+
+    use jsonschema::error::ValidationErrorKind;
+    use jsonschema::{ReferencingError, ValidationError, Validator};
+    use parking_lot::RwLock;
+    use serde_json::Value;
+
+    /// A compiled JSON Schema.
+    #[derive(Clone)]
+    pub(crate) struct Schema(Arc<Validator>);
+
+    /// Compiled schemas of the whole process: input lines repeat theirs, as do all answers.
+    static COMPILED: RwLock<VecDeque<(Value, Schema)>> = RwLock::new(VecDeque::new());
+
+    /// A run has one schema or a few. With more than this they are compiled again and again, which
+    /// is slower and no worse.
+    const KEPT: usize = 64;
+
+    /// Compiling recurses, on threads with a stack of 2 MiB.
+    const DEEPEST: usize = 100;
+
+    /// Misfits named at once.
+    const NAMED: usize = 5;
+
+    impl Schema {
+        /// Compiles a schema, or finds it compiled.
+        ///
+        /// # Errors
+        /// What is wrong with the schema, and where in it.
+        pub(crate) fn compile(schema: &Value) -> Result<Self, String> {
+            if let Some(found) = find(&COMPILED.read(), schema) {
+                return Ok(found);
+            }
+            if is_deeper(schema, DEEPEST) {
+                return Err(format!("it is nested more than {DEEPEST} levels deep"));
+            }
+            let built = jsonschema::options().offline().build(schema);
+            let built = Self(Arc::new(built.map_err(|error| fault(&error))?));
+            let mut compiled = COMPILED.write();
+            if find(&compiled, schema).is_none() {
+                if compiled.len() >= KEPT {
+                    compiled.pop_front();
+                }
+                compiled.push_back((schema.clone(), built.clone()));
+            }
+            Ok(built)
+        }
+
+        /// Where a value does not fit, without a word of what stands there; `None` if it fits.
+        pub(crate) fn misfit(&self, value: &Value) -> Option<String> {
+            if self.0.is_valid(value) {
+                return None;
+            }
+            let errors = self.0.iter_errors(value).take(NAMED);
+            let named = errors.map(|error| {
+                let what = error.masked();
+                match error.instance_path().as_str() {
+                    "" => what.to_string(),
+                    path => format!("at {path}: {what}"),
+                }
+            });
+            Some(named.collect::<Vec<_>>().join("; "))
+        }
+    }
+
+    fn find(compiled: &VecDeque<(Value, Schema)>, schema: &Value) -> Option<Schema> {
+        let mut compiled = compiled.iter();
+        compiled
+            .find(|(known, _)| known == schema)
+            .map(|(_, found)| found.clone())
+    }
+
+    fn is_deeper(value: &Value, levels: usize) -> bool {
+        let deeper = |value: &Value| levels == 0 || is_deeper(value, levels - 1);
+        match value {
+            Value::Array(items) => items.iter().any(deeper),
+            Value::Object(fields) => fields.values().any(deeper),
+            _ => false,
+        }
+    }
+
+    fn fault(error: &ValidationError<'_>) -> String {
+        if let ValidationErrorKind::Referencing(ReferencingError::Unretrievable { uri, .. }) =
+            error.kind()
+        {
+            return format!(
+                "\"{uri}\" lies outside of it, and nothing is fetched: put it under \"$defs\""
+            );
+        }
+        match error.instance_path().as_str() {
+            "" => error.to_string(),
+            path => format!("at {path}: {error}"),
+        }
+    }
+}
+
+/// A schema that nothing is held against.
+#[cfg(not(feature = "schema"))]
+#[derive(Clone)]
+pub(crate) struct Schema;
+
+#[cfg(not(feature = "schema"))]
+impl Schema {
+    pub(crate) fn compile(_: &Value) -> Result<Self, String> {
+        Ok(Self)
+    }
+
+    pub(crate) fn misfit(&self, _: &Value) -> Option<String> {
+        None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn the_title_names_the_schema_in_the_letters_that_providers_take() {
+        for (title, expected) in [
+            ("Invoice", "Invoice"),
+            (" an invoice (v2) ", "an_invoice_v2_"),
+            ("Größe", "Gr_e"),
+            ("请求", "answer"),
+            ("", "answer"),
+        ] {
+            assert_eq!(name(&json!({"title": title})), expected);
+        }
+        assert_eq!(name(&json!({})), "answer");
+        assert_eq!(name(&json!({"title": 5})), "answer");
+        assert_eq!(name(&json!({"title": "x".repeat(99)})).len(), NAME_LEN);
+    }
+
+    fn object(properties: Value, required: Value) -> Value {
+        json!({"type": "object", "properties": properties, "required": required,
+               "additionalProperties": false})
+    }
+
+    #[test]
+    fn a_schema_is_strict_when_every_object_is_closed_and_complete() {
+        let inner = object(json!({"b": {"type": ["string", "null"]}}), json!(["b"]));
+        let strict = [
+            object(json!({}), json!([])),
+            object(
+                json!({"a": {"type": "string", "enum": ["x"]}}),
+                json!(["a"]),
+            ),
+            object(json!({"a": inner}), json!(["a"])),
+            object(
+                json!({"a": {"type": "array", "items": inner}}),
+                json!(["a"]),
+            ),
+            object(
+                json!({"a": {"anyOf": [inner, {"type": "null"}]}}),
+                json!(["a"]),
+            ),
+        ];
+        for schema in strict {
+            assert!(is_strict(&schema), "{schema}");
+        }
+        let open =
+            json!({"type": "object", "properties": {"b": {"type": "string"}}, "required": ["b"]});
+        let loose = [
+            json!({}),
+            json!(true),
+            json!({"type": "array", "items": inner}),
+            open.clone(),
+            object(json!({"a": {"type": "string"}}), json!([])),
+            object(json!({"a": {}}), json!(["a"])),
+            object(
+                json!({"a": {"type": "string", "default": "x"}}),
+                json!(["a"]),
+            ),
+            object(json!({"a": open}), json!(["a"])),
+            object(json!({"a": {"type": "array", "items": open}}), json!(["a"])),
+            object(json!({"a": {"anyOf": [open]}}), json!(["a"])),
+            object(
+                json!({"a": {"allOf": [inner], "type": "object"}}),
+                json!(["a"]),
+            ),
+        ];
+        for schema in loose {
+            assert!(!is_strict(&schema), "{schema}");
+        }
+        let mut schema = object(json!({"a": {"$ref": "#/$defs/o"}}), json!(["a"]));
+        schema["$defs"] = json!({"o": inner});
+        assert!(is_strict(&schema));
+        schema["$defs"] = json!({"o": open});
+        assert!(!is_strict(&schema));
+    }
+}
+
+#[cfg(all(test, feature = "schema"))]
+mod schema_tests {
+    use std::thread;
+
+    use serde_json::json;
+
+    use super::*;
+
+    fn fault(schema: Value) -> String {
+        Schema::compile(&schema).err().unwrap()
+    }
+
+    #[test]
+    fn a_bad_schema_is_refused_with_the_place_of_the_fault() {
+        let found = fault(json!({"properties": {"a": {"type": "strin"}}}));
+        assert!(
+            found.starts_with("at /properties/a/type: \"strin\" is not valid"),
+            "{found}"
+        );
+        let found = fault(json!({"properties": {"a": {"pattern": "("}}}));
+        assert_eq!(found, "at /properties/a/pattern: \"(\" is not a \"regex\"");
+        assert_eq!(
+            fault(json!({"$ref": "#/$defs/x"})),
+            "Pointer '/$defs/x' does not exist"
+        );
+    }
+
+    #[test]
+    fn nothing_outside_of_a_schema_is_fetched() {
+        for uri in [
+            "http://127.0.0.1:9/s.json",
+            "file:///etc/passwd",
+            "other.json",
+        ] {
+            let found = fault(json!({"properties": {"a": {"$ref": uri}}}));
+            let expected = format!(
+                "\"{uri}\" lies outside of it, and nothing is fetched: put it under \"$defs\""
+            );
+            assert_eq!(found, expected);
+        }
+    }
+
+    #[test]
+    fn a_misfit_names_places_and_never_what_stands_there() {
+        let schema = json!({"type": "object", "required": ["b"], "properties": {
+            "a": {"type": "array", "items": {"type": "integer"}}, "c": {"enum": ["x", "y"]}}});
+        let schema = Schema::compile(&schema).unwrap();
+        assert_eq!(schema.misfit(&json!({"a": [1], "b": 0})), None);
+        let found = schema
+            .misfit(&json!({"a": [1, "secret"], "c": "secret"}))
+            .unwrap();
+        assert!(!found.contains("secret"), "{found}");
+        assert!(found.contains("\"b\" is a required property"), "{found}");
+        assert!(
+            found.contains("at /a/1: value is not of type \"integer\""),
+            "{found}"
+        );
+        assert!(
+            found.contains("at /c: value is not one of \"x\" or \"y\""),
+            "{found}"
+        );
+    }
+
+    #[test]
+    fn nesting_ends_before_the_stack_does() {
+        let nested = |levels| {
+            let wrap = |schema, _| json!({"items": schema});
+            (0..levels).fold(json!({"type": "integer"}), wrap)
+        };
+        // Pool threads have the standard 2 MiB.
+        let compiled = thread::spawn(move || Schema::compile(&nested(99)).is_ok());
+        assert!(compiled.join().unwrap());
+        assert_eq!(fault(nested(200)), "it is nested more than 100 levels deep");
+    }
+
+    #[test]
+    fn references_that_run_in_circles_come_to_an_end() {
+        let circle = json!({"a": {"anyOf": [{"$ref": "#/$defs/b"}]}, "b": {"$ref": "#/$defs/a"}});
+        for looping in [
+            json!({"$ref": "#"}),
+            json!({"allOf": [{"$ref": "#"}]}),
+            json!({"$ref": "#/$defs/a", "$defs": circle}),
+        ] {
+            let schema = Schema::compile(&looping).unwrap();
+            schema.misfit(&json!([1]));
+        }
+        let chain = (0..200).map(|n| {
+            let next = json!({"$ref": format!("#/$defs/{}", n + 1)});
+            (n.to_string(), next)
+        });
+        let mut links: Map<String, Value> = chain.collect();
+        links.insert("200".to_owned(), json!({"type": "integer"}));
+        let chain = json!({"$ref": "#/$defs/0", "$defs": links});
+        let compiled = thread::spawn(move || {
+            let schema = Schema::compile(&chain).unwrap();
+            (schema.misfit(&json!(1)), schema.misfit(&json!("1")))
+        });
+        let (fits, misfit) = compiled.join().unwrap();
+        assert!(fits.is_none() && misfit.is_some());
+    }
+
+    #[test]
+    fn many_threads_with_many_schemas_each_get_their_own() {
+        thread::scope(|scope| {
+            for offset in 0..4 {
+                scope.spawn(move || {
+                    for n in (0..200).map(|n| (n + offset * 50) % 200) {
+                        let schema = Schema::compile(&json!({"const": n})).unwrap();
+                        assert_eq!(schema.misfit(&json!(n)), None);
+                        assert!(schema.misfit(&json!(n + 1)).is_some());
+                    }
+                });
+            }
+        });
+    }
+}

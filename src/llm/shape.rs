@@ -1,0 +1,200 @@
+//! Whether the text of an answer is the JSON that was asked for, and what it is without its
+//! wrapping.
+
+use serde_json::Value;
+
+use crate::base::error::beginning;
+
+use super::request::ResponseFormat;
+use super::schema::Schema;
+
+/// The shape an answer must have.
+pub(crate) enum Shape {
+    Object,
+    Schema(Schema),
+}
+
+/// Descriptions of misfits are cut to about this many bytes: a model is told, and people read them.
+const MISFIT_LEN: usize = 500;
+
+impl Shape {
+    /// The shape that a request asks for.
+    ///
+    /// # Errors
+    /// What is wrong with its schema.
+    pub(crate) fn of(format: &ResponseFormat) -> Result<Self, String> {
+        match format {
+            ResponseFormat::JsonObject => Ok(Self::Object),
+            ResponseFormat::JsonSchema { schema, .. } => Schema::compile(schema).map(Self::Schema),
+        }
+    }
+
+    /// The JSON in an answer of this shape: without the space around it, and without the Markdown
+    /// fence that models like to put there.
+    ///
+    /// # Errors
+    /// What does not fit; nothing of the answer is quoted but names of its fields.
+    pub(crate) fn fit<'t>(&self, text: &'t str) -> Result<&'t str, String> {
+        let json = unfenced(text.trim());
+        if json.is_empty() {
+            return Err("it is empty".to_owned());
+        }
+        let value: Value =
+            serde_json::from_str(json).map_err(|error| format!("it is no JSON ({error})"))?;
+        let misfit = match self {
+            Self::Object if value.is_object() => None,
+            Self::Object => Some("it is JSON, but no object".to_owned()),
+            Self::Schema(schema) => schema.misfit(&value),
+        };
+        match misfit {
+            None => Ok(json),
+            Some(misfit) => Err(shortened(misfit)),
+        }
+    }
+
+    /// What an answer has to fit, in words.
+    pub(crate) fn name(&self) -> &'static str {
+        match self {
+            Self::Object => "JSON object",
+            Self::Schema(_) => "schema",
+        }
+    }
+}
+
+/// What a Markdown fence encloses, if one encloses all of the text. No JSON begins like one.
+fn unfenced(text: &str) -> &str {
+    let inside = text
+        .strip_prefix("```")
+        .and_then(|text| text.strip_suffix("```"));
+    inside.map_or(text, |inside| {
+        inside
+            .trim_start_matches(|letter: char| letter.is_ascii_alphanumeric())
+            .trim()
+    })
+}
+
+fn shortened(text: String) -> String {
+    if text.len() <= MISFIT_LEN {
+        return text;
+    }
+    format!("{}…", beginning(&text, MISFIT_LEN))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn what_wraps_an_answer_is_taken_off() {
+        for wrapped in [
+            "{\"a\": 1}",
+            "\n {\"a\": 1}\r\n",
+            "```json\n{\"a\": 1}\n```",
+            "```\n{\"a\": 1}\n```\n",
+            " ```JSON {\"a\": 1}```",
+        ] {
+            assert_eq!(
+                Shape::Object.fit(wrapped).unwrap(),
+                "{\"a\": 1}",
+                "{wrapped}"
+            );
+        }
+    }
+
+    #[test]
+    fn what_is_no_json_object_is_told_apart() {
+        for (text, expected) in [
+            ("", "it is empty"),
+            (" \n", "it is empty"),
+            ("```json\n```", "it is empty"),
+            ("[1]", "it is JSON, but no object"),
+            (
+                "Sure! {}",
+                "it is no JSON (expected value at line 1 column 1)",
+            ),
+            (
+                "{} {}",
+                "it is no JSON (trailing characters at line 1 column 4)",
+            ),
+            (
+                "```json\n{}",
+                "it is no JSON (expected value at line 1 column 1)",
+            ),
+            (
+                "{\"a\": ",
+                "it is no JSON (EOF while parsing a value at line 1 column 5)",
+            ),
+        ] {
+            assert_eq!(Shape::Object.fit(text).unwrap_err(), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn without_an_object_in_the_schema_any_json_may_come() {
+        let format = ResponseFormat::JsonSchema {
+            name: "a".to_owned(),
+            schema: json!({}),
+            strict: false,
+        };
+        let shape = Shape::of(&format).unwrap();
+        assert_eq!(shape.fit(" 5 ").unwrap(), "5");
+        assert!(shape.fit("five").is_err());
+    }
+
+    #[cfg(feature = "schema")]
+    #[test]
+    fn the_description_of_a_misfit_stays_short() {
+        let names: Vec<String> = (0..200).map(|n| format!("ä{n}")).collect();
+        let shape = Shape::Schema(Schema::compile(&json!({"enum": names})).unwrap());
+        let misfit = shape.fit("5").unwrap_err();
+        assert!(misfit.len() <= MISFIT_LEN + '…'.len_utf8(), "{misfit}");
+        let required = Shape::Schema(Schema::compile(&json!({"required": names})).unwrap());
+        let misfit = required.fit("{}").unwrap_err();
+        assert!(
+            misfit.starts_with("\"ä0\" is a required property; \"ä1\""),
+            "{misfit}"
+        );
+    }
+
+    fn any_json() -> impl Strategy<Value = Value> {
+        let leaf = prop_oneof![
+            Just(Value::Null),
+            any::<bool>().prop_map(Value::from),
+            any::<i64>().prop_map(Value::from),
+            any::<f64>().prop_map(Value::from),
+            // Words of JSON Schema among them, so that some schemas are ones.
+            "(a|b|type|string|object|array|[$]ref|#|[^\\x00]{0,3})".prop_map(Value::from),
+        ];
+        let key = "(a|b|type|items|properties|required|anyOf|not|enum|[$]ref|pattern|.{0,2})";
+        leaf.prop_recursive(4, 24, 4, move |inner| {
+            prop_oneof![
+                prop::collection::vec(inner.clone(), 0..4).prop_map(Value::from),
+                prop::collection::btree_map(key, inner, 0..4)
+                    .prop_map(|map| map.into_iter().collect()),
+            ]
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn nothing_makes_the_check_panic(schema in any_json(), value in any_json(), text in ".*") {
+            let format = ResponseFormat::JsonSchema {
+                name: "a".to_owned(),
+                schema,
+                strict: false,
+            };
+            let json = value.to_string();
+            if let Ok(shape) = Shape::of(&format) {
+                for text in [&text, &json, &format!("```{text}```")] {
+                    if let Ok(kept) = shape.fit(text) {
+                        prop_assert!(serde_json::from_str::<Value>(kept).is_ok());
+                    }
+                }
+            }
+            prop_assert_eq!(Shape::Object.fit(&json).is_ok(), value.is_object());
+        }
+    }
+}

@@ -1,0 +1,299 @@
+//! Answers that do not fit: what is asked next, what is paid, what is remembered.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
+
+use super::*;
+use crate::base::clock::Time;
+use crate::llm::client::client_fn;
+use crate::llm::providers::extract::Extract;
+use crate::llm::route::Route;
+
+/// A client that answers from a list and keeps what it was asked.
+struct Listed {
+    answers: Mutex<Vec<Result<Response, Error>>>,
+    asked: Mutex<Vec<Request>>,
+}
+
+impl Listed {
+    fn new(answers: impl IntoIterator<Item = Result<Response, Error>>) -> Self {
+        let mut answers: Vec<_> = answers.into_iter().collect();
+        answers.reverse();
+        Self {
+            answers: Mutex::new(answers),
+            asked: Mutex::default(),
+        }
+    }
+}
+
+impl LlmClient for Listed {
+    fn complete(&self, request: &Request, _: &Context) -> Result<Response, Error> {
+        self.asked.lock().push(request.clone());
+        self.answers.lock().pop().expect("one call too many")
+    }
+}
+
+fn said(text: &str) -> Result<Response, Error> {
+    Ok(Response::new("listed", text))
+}
+
+fn paid(text: &str, tokens: u64, cost_usd: Option<f64>) -> Result<Response, Error> {
+    let usage = Usage {
+        input_tokens: tokens,
+        output_tokens: 2 * tokens,
+        ..Usage::default()
+    };
+    let mut response = Response::new("listed", text).with_usage(usage);
+    response.cost_usd = cost_usd;
+    Ok(response)
+}
+
+fn request() -> Request {
+    Request::new("q").with_response_format(ResponseFormat::JsonObject)
+}
+
+fn first_try() -> Tries {
+    Tries {
+        first: Some(Time::from_nanos(7)),
+        ..Tries::default()
+    }
+}
+
+fn after(errors: &[&Error]) -> Tries {
+    let mut tries = first_try();
+    errors.iter().for_each(|error| tries.count(error));
+    tries
+}
+
+fn call(shaped: &Shaped, client: &Listed, tries: &Tries) -> Reply<Response> {
+    let request = request();
+    let format = request.params.response_format.as_ref().unwrap();
+    shaped.call(client, &request, format, tries, &Context::new())
+}
+
+fn refusal(reply: Reply<Response>) -> Error {
+    reply.result.unwrap_err()
+}
+
+#[test]
+fn the_second_request_shows_the_first_answer_and_what_is_wrong_with_it() {
+    let client = Listed::new([paid("[1]", 10, Some(0.5)), paid("```{}```", 3, Some(0.25))]);
+    let shaped = Shaped::default();
+    let reply = call(&shaped, &client, &first_try());
+    assert_eq!(reply.used, Some((10, 20)));
+    let error = refusal(reply);
+    assert_eq!(
+        (error.kind(), error.sent()),
+        (ErrorKind::Invalid, Sent::Answered)
+    );
+    assert_eq!(error.raw(), Some("[1]"));
+    let expected = "the answer does not fit the JSON object: it is JSON, but no object";
+    assert_eq!(error.message(), expected);
+
+    let reply = call(&shaped, &client, &after(&[&error]));
+    // The limiter was told of the first call before.
+    assert_eq!(reply.used, Some((3, 6)));
+    let response = reply.result.unwrap();
+    assert_eq!(response.text, "{}");
+    let usage = response.usage.unwrap();
+    assert_eq!((usage.input_tokens, usage.output_tokens), (13, 26));
+    assert_eq!(response.cost_usd, Some(0.75));
+
+    let asked = client.asked.lock();
+    assert_eq!(asked[0], request());
+    let [question, answer, wrong] = &asked[1].messages[..] else {
+        panic!("{:?}", asked[1]);
+    };
+    assert_eq!(question, &request().messages[0]);
+    assert_eq!(answer, &Message::new(Role::Assistant, "[1]"));
+    assert_eq!(wrong.role, Role::User);
+    assert!(wrong.text().contains("it is JSON, but no object"));
+    assert_eq!(shaped.0.lock().bytes, 0);
+}
+
+#[test]
+fn a_cost_of_which_a_part_is_unknown_is_unknown() {
+    let client = Listed::new([said("no"), paid("{}", 3, Some(0.25))]);
+    let shaped = Shaped::default();
+    let error = refusal(call(&shaped, &client, &first_try()));
+    let response = call(&shaped, &client, &after(&[&error])).result.unwrap();
+    assert_eq!(response.cost_usd, None);
+    assert_eq!(response.usage.unwrap().input_tokens, 3);
+}
+
+#[test]
+fn an_answer_that_was_cut_is_not_asked_for_again() {
+    let mut cut = Response::new("listed", "{\"a\": \"b");
+    cut.finish_reason = FinishReason::Length;
+    let mut whole = Response::new("listed", "{}");
+    whole.finish_reason = FinishReason::Length;
+    let client = Listed::new([Ok(cut), Ok(whole)]);
+    let shaped = Shaped::default();
+    let error = refusal(call(&shaped, &client, &first_try()));
+    assert!(!error.is_misfit());
+    assert_eq!(error.kind(), ErrorKind::Invalid);
+    assert!(error.message().contains("allow more tokens"), "{error}");
+    assert_eq!(error.raw(), Some("{\"a\": \"b"));
+    assert!(shaped.0.lock().notes.is_empty());
+    // The limit may be reached with the last brace.
+    assert!(call(&shaped, &client, &first_try()).result.is_ok());
+}
+
+#[test]
+fn trouble_in_between_does_not_forget_the_note() {
+    let trouble = Error::new(ErrorKind::Transient, "cut off");
+    let client = Listed::new([said("no"), Err(trouble), said("{}")]);
+    let shaped = Shaped::default();
+    let misfit = refusal(call(&shaped, &client, &first_try()));
+    let trouble = refusal(call(&shaped, &client, &after(&[&misfit])));
+    assert_eq!(trouble.kind(), ErrorKind::Transient);
+    let reply = call(&shaped, &client, &after(&[&misfit, &trouble]));
+    assert!(reply.result.is_ok());
+    let asked = client.asked.lock();
+    assert_eq!(asked[1].messages.len(), 3);
+    assert_eq!(asked[1], asked[2]);
+}
+
+#[test]
+fn an_empty_answer_is_no_part_of_the_conversation() {
+    let client = Listed::new([said(" \n"), said("{}")]);
+    let shaped = Shaped::default();
+    let error = refusal(call(&shaped, &client, &first_try()));
+    assert!(call(&shaped, &client, &after(&[&error])).result.is_ok());
+    assert_eq!(client.asked.lock()[1], request());
+}
+
+#[test]
+fn a_note_belongs_to_its_item_alone() {
+    let client = Listed::new([said("no"), said("{}")]);
+    let shaped = Shaped::default();
+    let error = refusal(call(&shaped, &client, &first_try()));
+    let mut later = after(&[&error]);
+    later.first = Some(Time::from_nanos(8));
+    assert!(call(&shaped, &client, &later).result.is_ok());
+    assert_eq!(client.asked.lock()[1], request());
+    assert_eq!(shaped.0.lock().notes.len(), 1);
+}
+
+#[test]
+fn a_whole_route_asks_once_more_and_then_the_next_provider_anew() {
+    let first = Listed::new([said("one"), said("two")]);
+    let second = Listed::new([said("three"), said("{\"four\": 4}")]);
+    let retry = crate::RetryPolicy::default().base_delay(std::time::Duration::from_millis(1));
+    let route = Route::new(&first)
+        .then(&second, Default::default())
+        .retry(retry);
+    let answer = route.complete(&request(), &Context::new()).unwrap();
+    assert_eq!(answer.text, "{\"four\": 4}");
+    let lengths = |client: &Listed| {
+        let asked = client.asked.lock();
+        asked.iter().map(|r| r.messages.len()).collect::<Vec<_>>()
+    };
+    assert_eq!(lengths(&first), [1, 3]);
+    assert_eq!(lengths(&second), [1, 3]);
+    assert_eq!(second.asked.lock()[1].messages[1].text(), "three");
+}
+
+#[test]
+fn the_second_misfit_is_final_and_without_retries_the_first_is() {
+    let retry = crate::RetryPolicy::default().base_delay(std::time::Duration::from_millis(1));
+    for (retries, calls) in [(3, 2), (1, 2), (0, 1)] {
+        let client = Listed::new([said("one"), said("two")]);
+        let route = Route::new(&client).retry(retry.max_retries(retries));
+        let error = route.complete(&request(), &Context::new()).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Invalid);
+        assert_eq!(error.raw(), Some(["one", "two"][calls - 1]));
+        assert_eq!(client.asked.lock().len(), calls);
+    }
+}
+
+#[test]
+fn an_extract_is_not_asked_twice_for_what_it_cannot_give() {
+    let route = Route::new(Extract);
+    let error = route.complete(&request(), &Context::new()).unwrap_err();
+    assert!(error.message().contains("extract is no model"), "{error}");
+    assert!(!error.is_misfit());
+}
+
+#[cfg(feature = "schema")]
+#[test]
+fn a_schema_that_cannot_be_used_is_never_sent() {
+    let client = Listed::new([]);
+    let format = ResponseFormat::JsonSchema {
+        name: "a".to_owned(),
+        schema: serde_json::json!({"type": "strin"}),
+        strict: false,
+    };
+    let request = Request::new("q").with_response_format(format);
+    let error = Route::new(&client).complete(&request, &Context::new());
+    let error = error.unwrap_err();
+    assert_eq!((error.kind(), error.sent()), (ErrorKind::Invalid, Sent::No));
+    assert!(error.message().contains("at /type"), "{error}");
+}
+
+fn note(bytes: usize) -> Note {
+    Note::of(Response::new("p", "x".repeat(bytes)), String::new())
+}
+
+#[test]
+fn notes_are_bounded_in_number_and_size_and_the_oldest_go_first() {
+    let key = |n: usize| ([0; 32], None, n as u64);
+    let mut notes = Notes::default();
+    (0..MOST_NOTES + 10).for_each(|n| notes.put(key(n), note(1)));
+    assert_eq!(notes.notes.len(), MOST_NOTES);
+    assert!(notes.remove(&key(9)).is_none() && notes.remove(&key(10)).is_some());
+
+    let mut notes = Notes::default();
+    (0..2_000).for_each(|n| notes.put(key(n), note(100 * RAW_LIMIT)));
+    assert_eq!(notes.bytes, MOST_BYTES);
+    assert_eq!(notes.notes.len(), MOST_BYTES / RAW_LIMIT);
+    assert!(notes.remove(&key(1_999)).is_some());
+    (0..2_000).for_each(|n| drop(notes.remove(&key(n))));
+    assert_eq!((notes.notes.len(), notes.bytes), (0, 0));
+}
+
+#[test]
+fn what_equal_items_of_one_instant_have_paid_is_not_lost() {
+    let key = ([0; 32], None, 0);
+    let mut notes = Notes::default();
+    for tokens in [1, 10] {
+        let response = paid("no", tokens, None).unwrap();
+        notes.put(key.clone(), Note::of(response, String::new()));
+    }
+    let sum = notes.remove(&key).unwrap().paid.usage.unwrap();
+    assert_eq!(sum.input_tokens, 11);
+}
+
+#[test]
+fn threads_do_not_mix_up_their_items() {
+    let calls = AtomicUsize::new(0);
+    // Corrects only what it was shown of this very prompt.
+    let client = client_fn(|request: &Request, _: &Context| {
+        calls.fetch_add(1, Ordering::Relaxed);
+        let prompt = request.messages[0].text();
+        let text = match request.messages.get(1).map(Message::text) {
+            None => format!("no {prompt}"),
+            Some(before) if before == format!("no {prompt}") => "{}".to_owned(),
+            Some(before) => format!("mixed up: {before}"),
+        };
+        Ok(Response::new("p", text))
+    });
+    let shaped = Shaped::default();
+    let ctx = Context::new();
+    thread::scope(|scope| {
+        for thread in 0..8 {
+            let (shaped, client, ctx) = (&shaped, &client, &ctx);
+            scope.spawn(move || {
+                for n in 0..50 {
+                    let request = Request::new(format!("{thread}-{n}"));
+                    let format = &ResponseFormat::JsonObject;
+                    let once = shaped.call(client, &request, format, &first_try(), ctx);
+                    let tries = after(&[&once.result.unwrap_err()]);
+                    let again = shaped.call(client, &request, format, &tries, ctx);
+                    assert_eq!(again.result.unwrap().text, "{}");
+                }
+            });
+        }
+    });
+    assert_eq!(calls.load(Ordering::Relaxed), 800);
+}

@@ -1,0 +1,361 @@
+//! Anthropic's Messages API.
+
+use serde_json::{Value, json};
+
+use super::http::{Request, Shown, Version};
+use super::prompt::{Answer, Fault, Finish, Problem, Prompt};
+use super::shape::Shape;
+use super::tree::{Object, Spelling};
+
+const FIELDS: [&str; 21] = [
+    "model",
+    "messages",
+    "max_tokens",
+    "system",
+    "stop_sequences",
+    "output_config",
+    "metadata",
+    "stream",
+    "thinking",
+    "tools",
+    "tool_choice",
+    "service_tier",
+    "container",
+    "context_management",
+    "inference_geo",
+    "cache_control",
+    "speed",
+    "store",
+    "mcp_servers",
+    "cache_hint",
+    "previous_thread_event_id",
+];
+
+/// Gone with version 2026-10-21.
+const SAMPLING: [&str; 3] = ["temperature", "top_p", "top_k"];
+
+/// Refuses a request without its version or without exactly one key.
+pub(super) fn admit(request: &Request<'_>) -> Result<(), Problem<'static>> {
+    let keys = request.credentials;
+    let fault = |message: &str| Err(Problem::Fault(Fault::invalid("", "", message)));
+    match (keys.x_api_key, keys.bearer) {
+        (Shown::Nothing, Shown::Nothing) => return Err(Problem::NoKey),
+        (Shown::Nothing, key) | (key, Shown::Nothing) => {
+            if key == Shown::Wrong {
+                return Err(Problem::WrongKey);
+            }
+        }
+        _ => return fault("Only one of x-api-key and authorization may be sent."),
+    }
+    match request.version {
+        Version::Absent => fault("anthropic-version: header is required"),
+        Version::Other => fault("anthropic-version: this is not a valid version"),
+        Version::Old | Version::New => Ok(()),
+    }
+}
+
+/// Reads a request's body.
+pub(super) fn parse(body: &[u8], version: Version) -> Result<Prompt<'static>, Fault> {
+    let value: Value = serde_json::from_slice(body).map_err(|_| Fault::NotJson)?;
+    let root = Object::new(&value, "", Spelling::Exact)?;
+    match version {
+        Version::New => root.only(&FIELDS)?,
+        _ => root.only(&[&FIELDS[..], &SAMPLING].concat())?,
+    }
+    let model = root.text("model")?.ok_or_else(|| root.missing("model"))?;
+    let cap = root.whole("max_tokens", 1)?;
+    let cap = cap.ok_or_else(|| root.missing("max_tokens"))?;
+    for name in ["temperature", "top_p"] {
+        root.number(name, 0.0..=1.0)?;
+    }
+    if root.flag("stream")? == Some(true) {
+        let message = "stream: the simulator does not stream";
+        return Err(Fault::invalid("stream", "", message));
+    }
+    for stop in root.list("stop_sequences")?.into_iter().flatten() {
+        if !stop.is_string() {
+            let message = "stop_sequences: Input should be a list of strings";
+            return Err(Fault::invalid("stop_sequences", "", message));
+        }
+    }
+    let mut bytes = match root.get("system") {
+        Some(_) => text(&root, "system")?.len(),
+        None => 0,
+    };
+    let messages = root.objects("messages")?;
+    let messages = messages.ok_or_else(|| root.missing("messages"))?;
+    if messages.is_empty() {
+        let message = "messages: at least one message is required";
+        return Err(Fault::invalid("messages", "", message));
+    }
+    let (mut last, mut last_user) = (String::new(), None);
+    for message in &messages {
+        message.only(&["role", "content"])?;
+        let role = message
+            .text("role")?
+            .ok_or_else(|| message.missing("role"))?;
+        let said = text(message, "content")?;
+        bytes += said.len();
+        match role {
+            "user" => last_user = Some(said),
+            "assistant" => last = said,
+            _ => {
+                let at = message.at("role");
+                let message = format!(
+                    "messages: Unexpected role \"{role}\". The Messages API accepts \"user\" and \
+                     \"assistant\"; a system prompt goes into the top-level field \"system\"."
+                );
+                return Err(Fault::invalid(at, "", message));
+            }
+        }
+    }
+    Ok(Prompt {
+        model: model.to_owned().into(),
+        text: last_user.unwrap_or(last).into(),
+        tokens: (bytes as u64).div_ceil(4),
+        cap: Some(cap),
+        shape: shape(&root)?,
+    })
+}
+
+/// The text of a string or of a list of blocks.
+fn text(object: &Object<'_>, name: &str) -> Result<String, Fault> {
+    let empty = |at: String| {
+        let message = format!("{}: text content must be non-empty", dotted(&at));
+        Fault::invalid(at, "", message)
+    };
+    let value = object.get(name).ok_or_else(|| object.missing(name))?;
+    if let Value::String(text) = value {
+        return match text.is_empty() {
+            true => Err(empty(object.at(name))),
+            false => Ok(text.clone()),
+        };
+    }
+    let blocks = object.objects(name)?.unwrap_or_default();
+    if blocks.is_empty() {
+        return Err(empty(object.at(name)));
+    }
+    let mut all = String::new();
+    for block in blocks {
+        let kind = block.text("type")?.ok_or_else(|| block.missing("type"))?;
+        if kind == "text" {
+            block.only(&["type", "text", "cache_control", "citations"])?;
+            let text = block.text("text")?.ok_or_else(|| block.missing("text"))?;
+            if text.is_empty() {
+                return Err(empty(block.at("text")));
+            }
+            all += text;
+        }
+    }
+    Ok(all)
+}
+
+fn shape(root: &Object<'_>) -> Result<Option<Shape>, Fault> {
+    let Some(output) = root.object("output_config")? else {
+        return Ok(None);
+    };
+    output.only(&["format", "effort"])?;
+    if let Some(effort) = output.text("effort")?
+        && !["low", "medium", "high", "xhigh", "max"].contains(&effort)
+    {
+        let message = format!("output_config.effort: unexpected value '{effort}'");
+        return Err(Fault::invalid("output_config.effort", "", message));
+    }
+    let Some(format) = output.object("format")? else {
+        return Ok(None);
+    };
+    format.only(&["type", "schema"])?;
+    let kind = format.text("type")?.ok_or_else(|| format.missing("type"))?;
+    if kind != "json_schema" {
+        let message = "output_config.format.type: Input should be 'json_schema'";
+        return Err(Fault::invalid(format.at("type"), "", message));
+    }
+    let schema = format
+        .get("schema")
+        .ok_or_else(|| format.missing("schema"))?;
+    Object::new(schema, format.at("schema"), Spelling::Exact)?;
+    Ok(Some(Shape::Schema(schema.clone())))
+}
+
+/// Appends an error body and returns its status.
+pub(super) fn problem(out: &mut Vec<u8>, problem: &Problem<'_>, call: u64) -> u16 {
+    let (status, kind) = match problem {
+        Problem::NoKey | Problem::WrongKey => (401, "authentication_error"),
+        Problem::Fault(_) | Problem::BadPrompt { .. } => (400, "invalid_request_error"),
+        Problem::NoModel(_) => (404, "not_found_error"),
+        Problem::Limited { .. } | Problem::RateLimit { .. } | Problem::NoCredit => {
+            (429, "rate_limit_error")
+        }
+        Problem::ServerError => (500, "api_error"),
+        Problem::Loading | Problem::Unavailable { .. } => (503, "api_error"),
+        Problem::Overloaded => (529, "overloaded_error"),
+    };
+    let message = match problem {
+        Problem::NoKey => "x-api-key header is required".to_owned(),
+        Problem::WrongKey => "invalid x-api-key".to_owned(),
+        Problem::NoModel(model) => format!("model: {model}"),
+        Problem::Overloaded => "Overloaded".to_owned(),
+        Problem::Fault(fault) => match fault {
+            Fault::NotJson => "The request body is not valid JSON".to_owned(),
+            Fault::Unknown(at) => format!("{}: Extra inputs are not permitted", dotted(at)),
+            Fault::Missing(at) => format!("{}: Field required", dotted(at)),
+            Fault::Invalid { message, .. } => message.clone(),
+        },
+        problem => problem.message().into_owned(),
+    };
+    let mut error = json!({"type": kind, "message": message});
+    if let Problem::NoCredit = problem {
+        error["details"] = json!({"error_code": "enforced_spend_limit_reached"});
+    }
+    let body = json!({"type": "error", "error": error, "request_id": format!("req_sim_{call}")});
+    // Writing into memory does not fail.
+    let _ = serde_json::to_writer(out, &body);
+    status
+}
+
+/// `messages[0].content` as `messages.0.content`.
+fn dotted(at: &str) -> String {
+    at.replace('[', ".").replace(']', "")
+}
+
+/// Appends a message.
+pub(super) fn answer(out: &mut Vec<u8>, answer: &Answer<'_>) {
+    let tokens = answer.tokens;
+    let mut content = Vec::new();
+    if tokens.reasoning > 0 {
+        content.push(json!({"type": "thinking", "signature": "c2ltdWxhdGVk",
+            "thinking": "The simulator thinks of an answer."}));
+    }
+    let refused = matches!(
+        answer.finish,
+        Finish::Refused | Finish::Filtered | Finish::Blocked
+    );
+    if !answer.text.is_empty() && !refused {
+        content.push(json!({"type": "text", "text": answer.text}));
+    }
+    let stop_reason = match answer.finish {
+        Finish::Stop => "end_turn",
+        Finish::Length => "max_tokens",
+        Finish::Refused | Finish::Filtered | Finish::Blocked => "refusal",
+    };
+    let mut message = json!({
+        "id": format!("msg_sim_{}", answer.call), "type": "message", "role": "assistant",
+        "model": answer.model, "content": content,
+        "stop_reason": stop_reason, "stop_sequence": null,
+        "usage": {
+            "input_tokens": tokens.prompt - tokens.cached,
+            "cache_creation_input_tokens": 0, "cache_read_input_tokens": tokens.cached,
+            "output_tokens": tokens.completion(),
+            "output_tokens_details": {"thinking_tokens": tokens.reasoning},
+            "service_tier": "standard"}});
+    if refused {
+        message["stop_details"] = json!({"type": "refusal", "category": "general_harms",
+            "explanation": answer.text});
+    }
+    let _ = serde_json::to_writer(out, &message);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn fault(body: &Value, version: Version) -> String {
+        let fault = parse(body.to_string().as_bytes(), version).unwrap_err();
+        let mut out = Vec::new();
+        assert_eq!(problem(&mut out, &Problem::Fault(fault), 1), 400);
+        let body: Value = serde_json::from_slice(&out).unwrap();
+        assert_eq!(body["error"]["type"], "invalid_request_error");
+        body["error"]["message"].as_str().unwrap().to_owned()
+    }
+
+    fn with(name: &str, value: Value) -> Value {
+        let mut body = json!({"model": "m", "max_tokens": 5,
+            "messages": [{"role": "user", "content": "hi"}]});
+        body[name] = value;
+        body
+    }
+
+    #[test]
+    fn a_prompt_is_read_from_strings_and_blocks() {
+        let body = json!({"model": "m", "max_tokens": 5, "system": "12345", "messages": [
+            {"role": "user", "content": "x"}, {"role": "assistant", "content": "yes?"},
+            {"role": "user", "content": [{"type": "text", "text": "one "},
+                {"type": "image", "source": {}}, {"type": "text", "text": "two"}]}],
+            "output_config": {"effort": "low",
+                "format": {"type": "json_schema", "schema": {"type": "object"}}}});
+        let prompt = parse(body.to_string().as_bytes(), Version::New).unwrap();
+        assert_eq!((&*prompt.model, &*prompt.text), ("m", "one two"));
+        assert_eq!((prompt.tokens, prompt.cap), (5, Some(5)));
+        assert_eq!(prompt.shape, Some(Shape::Schema(json!({"type": "object"}))));
+    }
+
+    #[test]
+    fn the_new_version_takes_no_sampling_fields() {
+        for name in SAMPLING {
+            let body = with(name, json!(1));
+            assert!(parse(body.to_string().as_bytes(), Version::Old).is_ok());
+            let wanted = format!("{name}: Extra inputs are not permitted");
+            assert_eq!(fault(&body, Version::New), wanted);
+        }
+    }
+
+    #[test]
+    fn mistakes_are_named_with_their_places() {
+        let format = |format: Value| with("output_config", json!({"format": format}));
+        let said = |message: Value| with("messages", json!([message]));
+        let cases = [
+            (
+                with("seed", json!(1)),
+                "seed: Extra inputs are not permitted",
+            ),
+            (
+                with("output_format", json!({})),
+                "output_format: Extra inputs are not permitted",
+            ),
+            (
+                with("max_tokens", json!(null)),
+                "max_tokens: Field required",
+            ),
+            (
+                with("max_tokens", json!(0)),
+                "'max_tokens' must be at least 1.",
+            ),
+            (
+                with("messages", json!([])),
+                "messages: at least one message is required",
+            ),
+            (
+                said(json!({"role": "system", "content": "x"})),
+                "messages: Unexpected role \"system\".",
+            ),
+            (
+                said(json!({"role": "user", "content": "x", "name": "y"})),
+                "messages.0.name: Extra inputs are not permitted",
+            ),
+            (
+                said(json!({"role": "user", "content": ""})),
+                "messages.0.content: text content",
+            ),
+            (
+                format(json!({"type": "json_object"})),
+                "output_config.format.type: Input should",
+            ),
+            (
+                format(json!({"type": "json_schema"})),
+                "output_config.format.schema: Field required",
+            ),
+            (
+                format(json!({"type": "json_schema", "schema": {}, "name": "x"})),
+                "output_config.format.name: Extra inputs are not permitted",
+            ),
+            (
+                with("temperature", json!(1.5)),
+                "'temperature' must be from 0 to 1, found 1.5.",
+            ),
+        ];
+        for (body, wanted) in cases {
+            let message = fault(&body, Version::Old);
+            assert!(message.starts_with(wanted), "{message}");
+        }
+    }
+}

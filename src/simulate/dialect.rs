@@ -1,0 +1,107 @@
+//! Which API a request is made to, and the way from its bytes to what was asked and back. The bytes
+//! themselves are the business of one module per dialect.
+
+use super::embed::{self, Pack};
+use super::http::{Endpoint, Request};
+use super::prompt::{Answer, Fault, Problem, Prompt};
+use super::{SimConfig, Vendor, anthropic, gemini, openai};
+
+/// One of the protocols spoken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Dialect {
+    /// OpenAI's, as one vendor has it or, without a vendor, as any does.
+    OpenAi(Option<Vendor>),
+    Anthropic,
+    Gemini,
+}
+
+impl Default for Dialect {
+    fn default() -> Dialect {
+        Dialect::OpenAi(None)
+    }
+}
+
+/// What a call wants.
+#[derive(Debug)]
+pub(super) enum Work<'a> {
+    Answer(Prompt<'a>),
+    Vectors(Pack),
+}
+
+impl Dialect {
+    /// The dialect that is spoken below `/v1`, or below `/openai/v1`.
+    pub(super) fn openai(request: &Request<'_>, config: &SimConfig) -> Dialect {
+        Dialect::OpenAi(if request.groq {
+            Some(Vendor::Groq)
+        } else {
+            config.vendor
+        })
+    }
+
+    pub(super) fn of(endpoint: &Endpoint, request: &Request<'_>, config: &SimConfig) -> Dialect {
+        match endpoint {
+            Endpoint::Chat | Endpoint::Embeddings => Dialect::openai(request, config),
+            Endpoint::Messages => Dialect::Anthropic,
+            Endpoint::Generate(_) | Endpoint::BatchEmbed(_) => Dialect::Gemini,
+        }
+    }
+
+    /// Refuses a request for its headers or its address, above all for its key.
+    pub(super) fn admit(
+        self,
+        request: &Request<'_>,
+        config: &SimConfig,
+    ) -> Result<(), Problem<'static>> {
+        match self {
+            Dialect::OpenAi(vendor) => openai::admit(request, config, vendor),
+            Dialect::Anthropic => anthropic::admit(request),
+            Dialect::Gemini => gemini::admit(request),
+        }
+    }
+
+    /// Appends an error body and returns its status.
+    pub(super) fn problem(self, out: &mut Vec<u8>, problem: &Problem<'_>, call: u64) -> u16 {
+        match self {
+            Dialect::OpenAi(vendor) => openai::problem(out, problem, vendor),
+            Dialect::Anthropic => anthropic::problem(out, problem, call),
+            Dialect::Gemini => gemini::problem(out, problem),
+        }
+    }
+
+    /// Appends the body of an answer.
+    pub(super) fn answer(self, out: &mut Vec<u8>, answer: &Answer<'_>) {
+        match self {
+            Dialect::OpenAi(vendor) => openai::answer(out, answer, vendor),
+            Dialect::Anthropic => anthropic::answer(out, answer),
+            Dialect::Gemini => gemini::answer(out, answer),
+        }
+    }
+
+    /// Appends the body with a pack's vectors.
+    pub(super) fn vectors(self, out: &mut Vec<u8>, pack: &Pack) {
+        match self {
+            Dialect::Gemini => embed::write_gemini(out, pack),
+            Dialect::OpenAi(_) | Dialect::Anthropic => embed::write_openai(out, pack),
+        }
+    }
+}
+
+/// Reads what a request asks for.
+pub(super) fn read<'a>(
+    endpoint: &'a Endpoint,
+    dialect: Dialect,
+    request: &Request<'a>,
+) -> Result<Work<'a>, Fault> {
+    let vendor = match dialect {
+        Dialect::OpenAi(vendor) => vendor,
+        Dialect::Anthropic | Dialect::Gemini => None,
+    };
+    let body = request.body;
+    match endpoint {
+        Endpoint::Chat => openai::parse(body, vendor).map(Work::Answer),
+        Endpoint::Messages => anthropic::parse(body, request.version).map(Work::Answer),
+        Endpoint::Generate(model) => gemini::parse(body, model).map(Work::Answer),
+        Endpoint::Embeddings => embed::parse_openai(body, vendor).map(Work::Vectors),
+        Endpoint::BatchEmbed(model) => embed::parse_gemini(body, model).map(Work::Vectors),
+    }
+}

@@ -1,0 +1,422 @@
+//! Google's Gemini API: protocol buffers written as JSON, so fields may be spelt in two ways and what
+//! is zero is left out.
+
+use std::time::Duration;
+
+use serde_json::{Map, Value, json};
+
+use super::http::{Request, Shown};
+use super::prompt::{Answer, Fault, Finish, Problem, Prompt};
+use super::shape::Shape;
+use super::tree::{Object, Spelling, snake};
+
+const FIELDS: [&str; 9] = [
+    "contents",
+    "systemInstruction",
+    "generationConfig",
+    "safetySettings",
+    "tools",
+    "toolConfig",
+    "cachedContent",
+    "serviceTier",
+    "model",
+];
+
+const CONFIG: [&str; 20] = [
+    "temperature",
+    "topP",
+    "topK",
+    "maxOutputTokens",
+    "candidateCount",
+    "stopSequences",
+    "seed",
+    "responseMimeType",
+    "responseSchema",
+    "responseJsonSchema",
+    "thinkingConfig",
+    "presencePenalty",
+    "frequencyPenalty",
+    "responseLogprobs",
+    "logprobs",
+    "responseModalities",
+    "mediaResolution",
+    "speechConfig",
+    "imageConfig",
+    "enableEnhancedCivicAnswers",
+];
+
+/// Refuses a request without a key in its own header, or with one in its address. Google would take
+/// the latter; but it would stand in every log on the way.
+pub(super) fn admit(request: &Request<'_>) -> Result<(), Problem<'static>> {
+    let fault = |message: &str| Err(Problem::Fault(Fault::invalid("", "", message)));
+    if request.key_in_url {
+        return fault("The key belongs into the header x-goog-api-key, not into the address.");
+    }
+    match request.credentials.x_goog_api_key {
+        Shown::Right => Ok(()),
+        Shown::Wrong => Err(Problem::WrongKey),
+        Shown::Nothing => Err(Problem::NoKey),
+    }
+}
+
+/// Reads a request's body.
+pub(super) fn parse<'a>(body: &[u8], model: &'a str) -> Result<Prompt<'a>, Fault> {
+    let value: Value = serde_json::from_slice(body).map_err(|_| Fault::NotJson)?;
+    let root = Object::new(&value, "", Spelling::Protobuf)?;
+    root.only(&FIELDS)?;
+    let mut bytes = match root.object("systemInstruction")? {
+        Some(system) => text(&system)?.len(),
+        None => 0,
+    };
+    let contents = root.objects("contents")?.unwrap_or_default();
+    if contents.is_empty() {
+        let message = "* GenerateContentRequest.contents: contents is not specified\n";
+        return Err(Fault::invalid("contents", "", message));
+    }
+    let (mut last, mut last_user) = (String::new(), None);
+    for content in &contents {
+        let said = text(content)?;
+        bytes += said.len();
+        match content.text("role")? {
+            None | Some("user") => last_user = Some(said),
+            Some("model") => last = said,
+            Some(_) => {
+                let message = "Please use a valid role: user, model.";
+                return Err(Fault::invalid(content.at("role"), "", message));
+            }
+        }
+    }
+    let (cap, shape) = match root.object("generationConfig")? {
+        Some(config) => configured(&config)?,
+        None => (None, None),
+    };
+    Ok(Prompt {
+        model: model.into(),
+        text: last_user.unwrap_or(last).into(),
+        tokens: (bytes as u64).div_ceil(4),
+        cap,
+        shape,
+    })
+}
+
+/// The text of a content's parts.
+pub(super) fn text(content: &Object<'_>) -> Result<String, Fault> {
+    content.only(&["role", "parts"])?;
+    let parts = content.objects("parts")?.unwrap_or_default();
+    if parts.is_empty() {
+        let at = content.at("parts");
+        let message = format!("* {at}: must include at least one part\n");
+        return Err(Fault::invalid(at, "", message));
+    }
+    let mut all = String::new();
+    for part in &parts {
+        part.only(&[
+            "text",
+            "inlineData",
+            "fileData",
+            "thought",
+            "thoughtSignature",
+            "functionCall",
+            "functionResponse",
+            "videoMetadata",
+            "mediaResolution",
+        ])?;
+        all += part.text("text")?.unwrap_or_default();
+    }
+    Ok(all)
+}
+
+fn configured(config: &Object<'_>) -> Result<(Option<u64>, Option<Shape>), Fault> {
+    config.only(&CONFIG)?;
+    config.number("temperature", 0.0..=2.0)?;
+    config.number("topP", 0.0..=1.0)?;
+    config.list("stopSequences")?;
+    let cap = config.whole("maxOutputTokens", 1)?;
+    if let Some(thinking) = config.object("thinkingConfig")? {
+        thinking.only(&["thinkingLevel", "thinkingBudget", "includeThoughts"])?;
+    }
+    let mime = config.text("responseMimeType")?;
+    let json = mime == Some("application/json");
+    let schemas = ["responseSchema", "responseJsonSchema"].map(|name| config.get(name));
+    let fault = |at: &str, message: &str| Err(Fault::invalid(config.at(at), "", message));
+    match schemas {
+        [Some(_), Some(_)] => fault(
+            "responseJsonSchema",
+            "only one of response_schema and response_json_schema may be set",
+        ),
+        [None, None] => match mime {
+            None | Some("application/json" | "text/plain") => {
+                Ok((cap, json.then_some(Shape::Object)))
+            }
+            Some(_) => fault(
+                "responseMimeType",
+                "response_mime_type: allowed mimetypes are text/plain and application/json",
+            ),
+        },
+        _ if !json => fault(
+            "responseMimeType",
+            "Function calling with a response mime type other than application/json and a \
+             response schema is unsupported: set response_mime_type to application/json",
+        ),
+        [Some(schema), None] => Ok((cap, Some(Shape::Schema(plain(schema))))),
+        [None, Some(schema)] => {
+            Object::new(schema, config.at("responseJsonSchema"), Spelling::Exact)?;
+            Ok((cap, Some(Shape::Schema(schema.clone()))))
+        }
+    }
+}
+
+/// A schema of OpenAPI's kind, whose types are in capitals, as a JSON Schema.
+fn plain(schema: &Value) -> Value {
+    match schema {
+        Value::Object(map) => {
+            let lower = |(name, value): (&String, &Value)| {
+                let value = match value {
+                    Value::String(kind) if name == "type" => kind.to_ascii_lowercase().into(),
+                    value => plain(value),
+                };
+                (name.clone(), value)
+            };
+            Value::Object(map.iter().map(lower).collect())
+        }
+        Value::Array(list) => list.iter().map(plain).collect(),
+        other => other.clone(),
+    }
+}
+
+/// Appends an error body and returns its status.
+pub(super) fn problem(out: &mut Vec<u8>, problem: &Problem<'_>) -> u16 {
+    let (code, status) = match problem {
+        Problem::NoKey => (403, "PERMISSION_DENIED"),
+        Problem::WrongKey | Problem::Fault(_) | Problem::BadPrompt { .. } => {
+            (400, "INVALID_ARGUMENT")
+        }
+        Problem::NoModel(_) => (404, "NOT_FOUND"),
+        Problem::Limited { .. } | Problem::RateLimit { .. } => (429, "RESOURCE_EXHAUSTED"),
+        Problem::NoCredit => (402, "RESOURCE_EXHAUSTED"),
+        Problem::ServerError => (500, "INTERNAL"),
+        Problem::Loading | Problem::Unavailable { .. } | Problem::Overloaded => {
+            (503, "UNAVAILABLE")
+        }
+    };
+    let message = match problem {
+        Problem::WrongKey => "API key not valid. Please pass a valid API key.".to_owned(),
+        Problem::NoModel(model) => format!(
+            "models/{model} is not found for API version v1beta, or is not supported for \
+             generateContent. Call ListModels to see the list of available models."
+        ),
+        Problem::Fault(fault) => describe(fault),
+        problem => problem.message().into_owned(),
+    };
+    let mut error = json!({"code": code, "message": message, "status": status});
+    let details = details(problem);
+    if !details.is_empty() {
+        error["details"] = details.into();
+    }
+    // Writing into memory does not fail.
+    let _ = serde_json::to_writer(out, &json!({"error": error}));
+    code
+}
+
+fn describe(fault: &Fault) -> String {
+    let unread = "Invalid JSON payload received.";
+    match fault {
+        Fault::NotJson => format!("{unread} Unexpected end of string."),
+        Fault::Unknown(at) => match at.rsplit_once('.') {
+            Some((place, name)) => {
+                let place = snake(place);
+                format!("{unread} Unknown name \"{name}\" at '{place}': Cannot find field.")
+            }
+            None => format!("{unread} Unknown name \"{at}\": Cannot find field."),
+        },
+        Fault::Missing(at) => format!("* {}: must be specified\n", snake(at)),
+        Fault::Invalid { message, .. } => message.clone(),
+    }
+}
+
+fn details(problem: &Problem<'_>) -> Vec<Value> {
+    let kind = |name: &str| format!("type.googleapis.com/google.rpc.{name}");
+    let (bucket, wait) = match problem {
+        Problem::WrongKey => {
+            return vec![
+                json!({"@type": kind("ErrorInfo"), "reason": "API_KEY_INVALID",
+                "domain": "googleapis.com",
+                "metadata": {"service": "generativelanguage.googleapis.com"}}),
+            ];
+        }
+        Problem::Limited { denial, wait, .. } => (denial.bucket, wait),
+        Problem::RateLimit { wait } => ("requests", wait),
+        _ => return Vec::new(),
+    };
+    let id = match bucket {
+        "tokens" => "GenerateContentInputTokensPerModelPerMinute",
+        _ => "GenerateRequestsPerMinutePerProjectPerModel",
+    };
+    let mut details = vec![json!({"@type": kind("QuotaFailure"), "violations": [
+        {"quotaMetric": format!("generativelanguage.googleapis.com/generate_content_{bucket}"),
+            "quotaId": id}]})];
+    if let Some(wait) = wait {
+        details.push(json!({"@type": kind("RetryInfo"), "retryDelay": delay(*wait)}));
+    }
+    details
+}
+
+/// Decimal seconds, as protocol buffers write a duration.
+fn delay(wait: Duration) -> String {
+    let text = format!("{}.{:09}", wait.as_secs(), wait.subsec_nanos());
+    format!("{}s", text.trim_end_matches('0').trim_end_matches('.'))
+}
+
+/// Appends an answer.
+pub(super) fn answer(out: &mut Vec<u8>, answer: &Answer<'_>) {
+    let tokens = answer.tokens;
+    let mut body = Map::new();
+    let held_back = matches!(answer.finish, Finish::Refused | Finish::Filtered);
+    if answer.finish == Finish::Blocked {
+        body.insert(
+            "promptFeedback".into(),
+            json!({"blockReason": "PROHIBITED_CONTENT"}),
+        );
+    } else {
+        let mut parts = Vec::new();
+        if tokens.reasoning > 0 && !held_back {
+            let text = "The simulator thinks of an answer.";
+            parts.push(json!({"text": text, "thought": true}));
+        }
+        if !answer.text.is_empty() && !held_back {
+            parts.push(json!({"text": answer.text}));
+        }
+        let reason = match answer.finish {
+            Finish::Stop => "STOP",
+            Finish::Length => "MAX_TOKENS",
+            Finish::Filtered | Finish::Blocked | Finish::Refused => "SAFETY",
+        };
+        let mut candidate = json!({"finishReason": reason});
+        if !parts.is_empty() {
+            candidate["content"] = json!({"role": "model", "parts": parts});
+        }
+        body.insert("candidates".into(), json!([candidate]));
+    }
+    let counts = [
+        ("promptTokenCount", tokens.prompt),
+        ("cachedContentTokenCount", tokens.cached),
+        ("candidatesTokenCount", tokens.output),
+        ("thoughtsTokenCount", tokens.reasoning),
+        ("totalTokenCount", tokens.total()),
+    ];
+    let told = counts.into_iter().filter(|(_, count)| *count > 0);
+    let usage: Map<_, _> = told
+        .map(|(name, count)| (name.to_owned(), count.into()))
+        .collect();
+    body.insert("usageMetadata".into(), usage.into());
+    body.insert("modelVersion".into(), answer.model.into());
+    body.insert("responseId".into(), format!("sim-{}", answer.call).into());
+    let _ = serde_json::to_writer(out, &body);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn with(name: &str, value: Value) -> Value {
+        let mut body = json!({"contents": [{"role": "user", "parts": [{"text": "hi"}]}]});
+        body[name] = value;
+        body
+    }
+
+    fn config(config: Value) -> Value {
+        with("generationConfig", config)
+    }
+
+    fn read(body: &Value) -> Result<Prompt<'_>, Fault> {
+        parse(body.to_string().as_bytes(), "m")
+    }
+
+    #[test]
+    fn a_prompt_is_read_in_either_spelling() {
+        let schema = json!({"type": "object"});
+        let camel = json!({"systemInstruction": {"parts": [{"text": "12345"}]}, "contents": [
+            {"role": "model", "parts": [{"text": "yes?"}]},
+            {"parts": [{"text": "one "}, {"text": "two"}]}],
+            "generationConfig": {"maxOutputTokens": 5, "topP": 0.5,
+                "responseMimeType": "application/json", "responseJsonSchema": schema}});
+        let snake = json!({"system_instruction": {"parts": [{"text": "12345"}]}, "contents": [
+            {"role": "model", "parts": [{"text": "yes?"}]}, {"parts": [{"text": "one two"}]}],
+            "generation_config": {"max_output_tokens": 5,
+                "response_mime_type": "application/json", "response_schema": {"type": "OBJECT"}}});
+        for body in [camel, snake] {
+            let prompt = read(&body).unwrap();
+            assert_eq!((&*prompt.model, &*prompt.text), ("m", "one two"));
+            assert_eq!((prompt.tokens, prompt.cap), (4, Some(5)));
+            assert_eq!(prompt.shape, Some(Shape::Schema(schema.clone())));
+        }
+    }
+
+    #[test]
+    fn mistakes_are_told_as_google_tells_them() {
+        let json = "application/json";
+        let cases = [
+            (
+                with("x", json!(1)),
+                "Invalid JSON payload received. Unknown name \"x\": Cannot",
+            ),
+            (
+                config(json!({"max_tokens": 1})),
+                "Invalid JSON payload received. Unknown name \"max_tokens\" at \
+                 'generation_config': Cannot",
+            ),
+            (
+                with("contents", json!([])),
+                "* GenerateContentRequest.contents",
+            ),
+            (
+                with(
+                    "contents",
+                    json!([{"role": "assistant", "parts": [{"text": "x"}]}]),
+                ),
+                "Please use a valid role: user, model.",
+            ),
+            (
+                with("contents", json!([{"parts": []}])),
+                "* contents[0].parts: must",
+            ),
+            (
+                config(json!({"responseJsonSchema": {}})),
+                "Function calling with",
+            ),
+            (
+                config(json!({"responseMimeType": json, "responseJsonSchema": {},
+                "responseSchema": {}})),
+                "only one of",
+            ),
+            (
+                config(json!({"responseMimeType": "x"})),
+                "response_mime_type: allowed",
+            ),
+            (
+                config(json!({"maxOutputTokens": 0})),
+                "'generationConfig.maxOutputTokens' must be",
+            ),
+            (
+                config(json!({"temperature": 3})),
+                "'generationConfig.temperature' must be from 0",
+            ),
+        ];
+        for (body, wanted) in cases {
+            let message = describe(&read(&body).unwrap_err());
+            assert!(message.starts_with(wanted), "{message}");
+        }
+    }
+
+    #[test]
+    fn delays_are_decimal_seconds() {
+        for (millis, text) in [
+            (0, "0s"),
+            (1_500, "1.5s"),
+            (10_000, "10s"),
+            (57_238, "57.238s"),
+        ] {
+            assert_eq!(delay(Duration::from_millis(millis)), text);
+        }
+    }
+}

@@ -1,0 +1,229 @@
+//! `response_format`: which forms there are, and what OpenAI demands of a strict schema.
+
+use serde_json::Value;
+use serde_json::value::RawValue;
+
+use crate::simulate::Vendor;
+use crate::simulate::prompt::Fault;
+use crate::simulate::shape::Shape;
+use crate::simulate::tree::{Object, Spelling};
+
+const AT: &str = "response_format";
+
+/// Reads the format that `body` asks for.
+pub(super) fn read(
+    format: &RawValue,
+    body: &[u8],
+    vendor: Option<Vendor>,
+) -> Result<Option<Shape>, Fault> {
+    let Ok(value) = serde_json::from_str::<Value>(format.get()) else {
+        return Err(Fault::NotJson);
+    };
+    let format = Object::new(&value, AT, Spelling::Exact)?;
+    let kind = format.text("type")?.ok_or_else(|| format.missing("type"))?;
+    let known: &[&str] = match kind {
+        // llama.cpp takes a schema here.
+        "json_object" if matches!(vendor, None | Some(Vendor::Local)) => &["type", "schema"],
+        "text" | "json_object" => &["type"],
+        "json_schema" => &["type", "json_schema"],
+        _ => {
+            let message = format!(
+                "Invalid value: '{kind}'. Supported values are: 'text', 'json_object' and \
+                 'json_schema'."
+            );
+            return Err(Fault::invalid(format.at("type"), "invalid_value", message));
+        }
+    };
+    format.only(known)?;
+    match kind {
+        "text" => Ok(None),
+        "json_object" => {
+            if vendor == Some(Vendor::OpenAi) && !says_json(body) {
+                let message = "'messages' must contain the word 'json' in some form, to use \
+                               'response_format' of type 'json_object'.";
+                return Err(Fault::invalid("messages", "invalid_value", message));
+            }
+            let schema = format.get("schema").cloned();
+            Ok(Some(schema.map_or(Shape::Object, Shape::Schema)))
+        }
+        _ => schema(&format, vendor).map(Some),
+    }
+}
+
+fn schema(format: &Object<'_>, vendor: Option<Vendor>) -> Result<Shape, Fault> {
+    let wanted = format.object("json_schema")?;
+    let wanted = wanted.ok_or_else(|| format.missing("json_schema"))?;
+    if vendor != Some(Vendor::Local) {
+        wanted.only(&["name", "description", "schema", "strict"])?;
+    }
+    let name = wanted.text("name")?.ok_or_else(|| wanted.missing("name"))?;
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'-';
+    if name.is_empty() || name.len() > 64 || !name.bytes().all(plain) {
+        let message = "Invalid name: expected 1 to 64 of the characters a-z, A-Z, 0-9, _ and -.";
+        return Err(Fault::invalid(wanted.at("name"), "invalid_value", message));
+    }
+    let schema = wanted
+        .get("schema")
+        .ok_or_else(|| wanted.missing("schema"))?;
+    Object::new(schema, wanted.at("schema"), Spelling::Exact)?;
+    if wanted.flag("strict")? == Some(true) && vendor == Some(Vendor::OpenAi) {
+        let invalid = |problem: String| {
+            let message = format!("Invalid schema for response_format '{name}': {problem}");
+            Fault::invalid(AT, "invalid_json_schema", message)
+        };
+        if schema.get("type").and_then(Value::as_str) != Some("object") {
+            return Err(invalid("the root must be of type 'object'.".to_owned()));
+        }
+        strict(schema).map_err(invalid)?;
+    }
+    Ok(Shape::Schema(schema.clone()))
+}
+
+/// Every object must require all of its properties and allow no others.
+fn strict(schema: &Value) -> Result<(), String> {
+    if let Some(properties) = schema.get("properties").and_then(Value::as_object) {
+        let required = schema.get("required").and_then(Value::as_array);
+        let is_required = |name: &String| {
+            required.is_some_and(|names| names.iter().any(|other| other.as_str() == Some(name)))
+        };
+        if let Some(name) = properties.keys().find(|name| !is_required(name)) {
+            return Err(format!(
+                "'required' must be an array of every key in properties. Missing '{name}'."
+            ));
+        }
+    }
+    let object = schema.get("type").is_some_and(|kind| match kind {
+        Value::Array(kinds) => kinds.iter().any(|kind| kind == "object"),
+        kind => kind == "object",
+    });
+    if object && schema.get("additionalProperties") != Some(&Value::Bool(false)) {
+        return Err("'additionalProperties' must be false in every object.".to_owned());
+    }
+    for name in ["properties", "$defs", "definitions"] {
+        let inner = schema.get(name).and_then(Value::as_object);
+        inner
+            .into_iter()
+            .flat_map(|map| map.values())
+            .try_for_each(strict)?;
+    }
+    let choices = schema.get("anyOf").and_then(Value::as_array);
+    let inner = choices.into_iter().flatten().chain(schema.get("items"));
+    inner.into_iter().try_for_each(strict)
+}
+
+/// Whether the word stands in some message.
+fn says_json(body: &[u8]) -> bool {
+    let value: Value = serde_json::from_slice(body).unwrap_or_default();
+    let messages = value["messages"].as_array();
+    messages.into_iter().flatten().any(|message| {
+        let content = message["content"].to_string();
+        content.to_ascii_lowercase().contains("json")
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn ask(format: &Value, text: &str, vendor: Option<Vendor>) -> Result<Option<Shape>, Fault> {
+        let body = json!({"messages": [{"role": "user", "content": text}]}).to_string();
+        let format = serde_json::value::to_raw_value(format).unwrap();
+        read(&format, body.as_bytes(), vendor)
+    }
+
+    fn named(name: &str, strict: bool, schema: &Value) -> Value {
+        json!({"type": "json_schema",
+            "json_schema": {"name": name, "strict": strict, "schema": schema}})
+    }
+
+    #[test]
+    fn formats_become_shapes() {
+        let schema = json!({"type": "array"});
+        let cases = [
+            (json!({"type": "text"}), None),
+            (json!({"type": "json_object"}), Some(Shape::Object)),
+            (
+                named("row", false, &schema),
+                Some(Shape::Schema(schema.clone())),
+            ),
+            (
+                json!({"type": "json_object", "schema": {"type": "array"}}),
+                Some(Shape::Schema(schema.clone())),
+            ),
+        ];
+        for (format, shape) in cases {
+            assert_eq!(ask(&format, "x", None), Ok(shape), "{format}");
+        }
+    }
+
+    #[test]
+    fn bad_formats_are_refused_where_they_are_bad() {
+        let long = "x".repeat(65);
+        let any = json!({"type": "object"});
+        let cases = [
+            (json!({"type": "xml"}), "response_format.type"),
+            (json!({}), "response_format.type"),
+            (json!({"type": "text", "x": 1}), "response_format.x"),
+            (
+                json!({"type": "json_schema"}),
+                "response_format.json_schema",
+            ),
+            (
+                json!({"type": "json_schema", "json_schema": {"schema": {}}}),
+                "response_format.json_schema.name",
+            ),
+            (named("a b", true, &any), "response_format.json_schema.name"),
+            (named(&long, true, &any), "response_format.json_schema.name"),
+            (
+                named("a", true, &json!(1)),
+                "response_format.json_schema.schema",
+            ),
+        ];
+        for (format, at) in cases {
+            assert_eq!(ask(&format, "x", None).unwrap_err().at(), at, "{format}");
+        }
+    }
+
+    #[test]
+    fn openai_wants_the_word_json() {
+        let format = json!({"type": "json_object"});
+        let fault = ask(&format, "hello", Some(Vendor::OpenAi)).unwrap_err();
+        assert_eq!(fault.at(), "messages");
+        assert!(ask(&format, "as JSON", Some(Vendor::OpenAi)).is_ok());
+        assert!(ask(&format, "hello", Some(Vendor::Groq)).is_ok());
+    }
+
+    #[test]
+    fn openai_wants_strict_schemas_closed_at_every_level() {
+        let closed = |inner: Value| {
+            json!({"type": "object", "properties": {"a": inner}, "required": ["a"],
+                "additionalProperties": false})
+        };
+        let good = [
+            closed(json!({"type": "string"})),
+            closed(json!({"type": "array", "items": closed(json!({"type": "null"}))})),
+        ];
+        let open = json!({"type": "object", "properties": {}});
+        let bad = [
+            json!({"type": "string"}),
+            open.clone(),
+            json!({"type": "object", "properties": {"a": {}}, "additionalProperties": false}),
+            closed(open.clone()),
+            closed(json!({"anyOf": [open, {"type": "null"}]})),
+        ];
+        let openai = Some(Vendor::OpenAi);
+        for schema in good {
+            assert!(
+                ask(&named("s", true, &schema), "x", openai).is_ok(),
+                "{schema}"
+            );
+        }
+        for schema in bad {
+            let fault = ask(&named("s", true, &schema), "x", openai).unwrap_err();
+            assert_eq!(fault.at(), "response_format", "{schema}");
+            assert!(ask(&named("s", false, &schema), "x", openai).is_ok());
+            assert!(ask(&named("s", true, &schema), "x", None).is_ok());
+        }
+    }
+}

@@ -1,0 +1,31 @@
+//! OpenAI's protocol and what other vendors have made of it.
+
+mod fields;
+mod format;
+mod problem;
+mod reply;
+mod request;
+
+pub(super) use problem::write as problem;
+pub(super) use reply::write as answer;
+pub(super) use request::parse;
+
+use super::http::{Request, Shown};
+use super::prompt::Problem;
+use super::{SimConfig, Vendor};
+
+/// Refuses a request without the key asked for.
+pub(super) fn admit(
+    request: &Request<'_>,
+    config: &SimConfig,
+    vendor: Option<Vendor>,
+) -> Result<(), Problem<'static>> {
+    if config.api_key.is_none() || vendor == Some(Vendor::Local) {
+        return Ok(());
+    }
+    match request.credentials.bearer {
+        Shown::Right => Ok(()),
+        Shown::Wrong => Err(Problem::WrongKey),
+        Shown::Nothing => Err(Problem::NoKey),
+    }
+}

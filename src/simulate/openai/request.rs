@@ -1,0 +1,448 @@
+//! What a chat request says: the model, the text that makes the prompt, the cap on output, the shape
+//! asked for. A good body is read in one pass without building a tree; only a bad one is read again,
+//! to say what is wrong with it.
+
+use std::borrow::Cow;
+use std::fmt;
+
+use serde::Deserialize;
+use serde::de::{Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde_json::Value;
+use serde_json::value::RawValue;
+
+use super::fields::Fields;
+use super::format;
+use crate::simulate::Vendor;
+use crate::simulate::prompt::{Fault, Prompt};
+use crate::simulate::tree::{Object, Spelling, in_range};
+
+const ROLES: [&str; 5] = ["developer", "system", "user", "assistant", "tool"];
+
+#[derive(Default)]
+struct Body<'a> {
+    fields: Fields<'a>,
+    model: Option<Cow<'a, str>>,
+    messages: Option<Messages<'a>>,
+    max_completion_tokens: Option<u64>,
+    max_tokens: Option<u64>,
+    temperature: Option<f64>,
+    top_p: Option<f64>,
+    n: Option<u64>,
+    stops: usize,
+    stream: Option<bool>,
+    format: Option<&'a RawValue>,
+}
+
+#[derive(Default)]
+struct Messages<'a> {
+    bytes: u64,
+    last: Cow<'a, str>,
+    last_user: Option<Cow<'a, str>>,
+}
+
+#[derive(Deserialize)]
+struct Message<'a> {
+    #[serde(borrow)]
+    role: Cow<'a, str>,
+    #[serde(borrow)]
+    content: Option<Content<'a>>,
+}
+
+struct Content<'a>(Cow<'a, str>);
+
+#[derive(Deserialize)]
+struct Part<'a> {
+    #[serde(borrow)]
+    text: Option<Content<'a>>,
+}
+
+/// A string that is borrowed where it can be.
+#[derive(Deserialize)]
+struct Word<'a>(#[serde(borrow)] Cow<'a, str>);
+
+/// How many strings `stop` has.
+struct Stops(usize);
+
+/// Reads a request's body as `vendor` does; without one everything is taken that any of them takes.
+pub(in crate::simulate) fn parse(body: &[u8], vendor: Option<Vendor>) -> Result<Prompt<'_>, Fault> {
+    let read = match serde_json::from_slice::<Body<'_>>(body) {
+        Ok(read) => read,
+        Err(error) => return Err(explain(body, &error.to_string())),
+    };
+    if let Some(name) = read.fields.foreign_to(vendor) {
+        return Err(Fault::Unknown(name.to_owned()));
+    }
+    let Some(model) = read.model else {
+        return Err(Fault::Missing("model".to_owned()));
+    };
+    let Some(messages) = read.messages else {
+        return Err(Fault::Missing("messages".to_owned()));
+    };
+    let unsupported =
+        |at: &str, message: &str| Err(Fault::invalid(at, "unsupported_value", message));
+    if read.stream == Some(true) {
+        return unsupported("stream", "Unsupported value: 'stream' must be false.");
+    }
+    if vendor == Some(Vendor::Groq) && read.n.is_some_and(|n| n != 1) {
+        return unsupported("n", "Unsupported value: 'n' must be 1.");
+    }
+    let four = matches!(vendor, Some(Vendor::OpenAi | Vendor::Groq));
+    if four && read.stops > 4 {
+        return unsupported("stop", "Unsupported value: 'stop' takes up to 4 strings.");
+    }
+    let hottest = if vendor == Some(Vendor::Mistral) {
+        1.5
+    } else {
+        2.0
+    };
+    for (at, number, most) in [
+        ("temperature", read.temperature, hottest),
+        ("top_p", read.top_p, 1.0),
+    ] {
+        if let Some(number) = number {
+            in_range(at, number, 0.0..=most)?;
+        }
+    }
+    for (at, cap) in [
+        ("max_completion_tokens", read.max_completion_tokens),
+        ("max_tokens", read.max_tokens),
+    ] {
+        if cap == Some(0) {
+            let message = "Invalid value: the output cap must be at least 1.";
+            return Err(Fault::invalid(at, "integer_below_min_value", message));
+        }
+    }
+    let shape = match read.format {
+        Some(format) => format::read(format, body, vendor)?,
+        None => None,
+    };
+    Ok(Prompt {
+        model,
+        text: messages.last_user.unwrap_or(messages.last),
+        tokens: messages.bytes.div_ceil(4),
+        cap: read
+            .max_completion_tokens
+            .filter(|_| vendor != Some(Vendor::Local))
+            .or(read.max_tokens),
+        shape,
+    })
+}
+
+impl<'de: 'a, 'a> Deserialize<'de> for Body<'a> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Whole;
+        impl<'de> Visitor<'de> for Whole {
+            type Value = Body<'de>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+                let mut body = Body::default();
+                while let Some(Word(name)) = map.next_key()? {
+                    match &*name {
+                        "model" => body.model = Some(map.next_value::<Word<'de>>()?.0),
+                        "messages" => body.messages = Some(map.next_value()?),
+                        "max_completion_tokens" => body.max_completion_tokens = map.next_value()?,
+                        "max_tokens" => body.max_tokens = map.next_value()?,
+                        "temperature" => body.temperature = map.next_value()?,
+                        "top_p" => body.top_p = map.next_value()?,
+                        "n" => body.n = map.next_value()?,
+                        "stream" => body.stream = map.next_value()?,
+                        "seed" | "random_seed" => {
+                            map.next_value::<Option<i64>>()?;
+                        }
+                        "stop" => {
+                            body.stops = map.next_value::<Option<Stops>>()?.map_or(0, |all| all.0);
+                        }
+                        "response_format" => body.format = map.next_value()?,
+                        _ => {
+                            map.next_value::<IgnoredAny>()?;
+                        }
+                    }
+                    if !body.fields.add(name) {
+                        return Err(A::Error::custom("a field comes twice"));
+                    }
+                }
+                Ok(body)
+            }
+        }
+        deserializer.deserialize_map(Whole)
+    }
+}
+
+impl<'de: 'a, 'a> Deserialize<'de> for Messages<'a> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct List;
+        impl<'de> Visitor<'de> for List {
+            type Value = Messages<'de>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an array of messages")
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Self::Value, A::Error> {
+                let mut all = Messages::default();
+                let mut empty = true;
+                while let Some(message) = seq.next_element::<Message<'de>>()? {
+                    empty = false;
+                    let user = message.role == "user";
+                    if !user && !ROLES.contains(&&*message.role) {
+                        return Err(A::Error::custom("unknown role"));
+                    }
+                    // An assistant that only called tools has no text; everyone else must have some.
+                    let text = match message.content {
+                        Some(Content(text)) => text,
+                        None if message.role == "assistant" => Cow::Borrowed(""),
+                        None => return Err(A::Error::custom("missing content")),
+                    };
+                    all.bytes += text.len() as u64;
+                    if user {
+                        all.last_user = Some(text);
+                    } else {
+                        all.last = text;
+                    }
+                }
+                if empty {
+                    return Err(A::Error::custom("no messages"));
+                }
+                Ok(all)
+            }
+        }
+        deserializer.deserialize_seq(List)
+    }
+}
+
+impl<'de: 'a, 'a> Deserialize<'de> for Content<'a> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Text;
+        impl<'de> Visitor<'de> for Text {
+            type Value = Content<'de>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a string or an array of parts")
+            }
+
+            fn visit_borrowed_str<E: Error>(self, text: &'de str) -> Result<Self::Value, E> {
+                Ok(Content(Cow::Borrowed(text)))
+            }
+
+            fn visit_str<E: Error>(self, text: &str) -> Result<Self::Value, E> {
+                Ok(Content(Cow::Owned(text.to_owned())))
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Self::Value, A::Error> {
+                let mut all = Cow::Borrowed("");
+                while let Some(part) = seq.next_element::<Part<'de>>()? {
+                    if let Some(Content(text)) = part.text {
+                        all += text;
+                    }
+                }
+                Ok(Content(all))
+            }
+        }
+        deserializer.deserialize_any(Text)
+    }
+}
+
+impl<'de> Deserialize<'de> for Stops {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Count;
+        impl<'de> Visitor<'de> for Count {
+            type Value = Stops;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a string or an array of strings")
+            }
+
+            fn visit_str<E: Error>(self, _: &str) -> Result<Stops, E> {
+                Ok(Stops(1))
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Stops, A::Error> {
+                let mut count = 0;
+                while seq.next_element::<Word<'de>>()?.is_some() {
+                    count += 1;
+                }
+                Ok(Stops(count))
+            }
+        }
+        deserializer.deserialize_any(Count)
+    }
+}
+
+/// Finds out what is wrong with a body that could not be read.
+fn explain(body: &[u8], error: &str) -> Fault {
+    let Ok(value) = serde_json::from_slice::<Value>(body) else {
+        return Fault::NotJson;
+    };
+    look_for_fault(&value)
+        .err()
+        .unwrap_or_else(|| Fault::invalid("", "invalid_type", format!("Invalid request: {error}.")))
+}
+
+fn look_for_fault(value: &Value) -> Result<(), Fault> {
+    let root = Object::new(value, "", Spelling::Exact)?;
+    root.text("model")?.ok_or_else(|| root.missing("model"))?;
+    let messages = root.objects("messages")?;
+    let messages = messages.ok_or_else(|| root.missing("messages"))?;
+    if messages.is_empty() {
+        let message = "Invalid 'messages': empty array. Expected at least one message.";
+        return Err(Fault::invalid("messages", "empty_array", message));
+    }
+    for message in messages {
+        let role = message.text("role")?.unwrap_or_default();
+        if !ROLES.contains(&role) {
+            let at = message.at("role");
+            let known = ROLES.join("', '");
+            let message = format!("Invalid value for '{at}'. Supported values are: '{known}'.");
+            return Err(Fault::invalid(at, "invalid_value", message));
+        }
+        let good = match message.get("content") {
+            None => role == "assistant",
+            Some(content) => content.is_string() || content.is_array(),
+        };
+        if !good {
+            let at = message.at("content");
+            let message = format!("Invalid value for '{at}': expected a string or an array.");
+            return Err(Fault::invalid(at, "invalid_type", message));
+        }
+    }
+    for name in ["max_completion_tokens", "max_tokens", "n"] {
+        root.whole(name, 0)?;
+    }
+    for name in ["temperature", "top_p"] {
+        root.number(name, f64::MIN..=f64::MAX)?;
+    }
+    for name in ["seed", "random_seed"] {
+        if root.get(name).is_some_and(|seed| !seed.is_i64()) {
+            let message = format!("Invalid type for '{name}': expected an integer.");
+            return Err(Fault::invalid(name, "invalid_type", message));
+        }
+    }
+    root.flag("stream").map(drop)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_last_user_message_makes_the_prompt_and_all_text_its_tokens() {
+        let body = br#"{"model":"m","max_tokens":9,"max_completion_tokens":5,"temperature":0.2,
+            "messages":[{"role":"system","content":"12345"},{"role":"user","content":"one"},
+            {"role":"assistant","content":null,"tool_calls":[]},
+            {"role":"user","content":"say \"hi\""},{"role":"tool","content":"x"}]}"#;
+        let chat = parse(body, None).unwrap();
+        assert_eq!((&*chat.model, &*chat.text), ("m", "say \"hi\""));
+        assert_eq!((chat.tokens, chat.cap), (5, Some(5)));
+    }
+
+    #[test]
+    fn the_text_of_parts_is_joined() {
+        let body = br#"{"model":"m","messages":[{"role":"user","content":[
+            {"type":"text","text":"one "},{"type":"image_url","image_url":{"url":"x"}},
+            {"type":"text","text":"two"}]}]}"#;
+        assert_eq!(parse(body, None).unwrap().text, "one two");
+    }
+
+    #[test]
+    fn plain_text_is_borrowed_from_the_body() {
+        let body = br#"{"model":"m","messages":[{"role":"user","content":"plain"}]}"#;
+        assert!(matches!(
+            parse(body, None).unwrap().text,
+            Cow::Borrowed("plain")
+        ));
+    }
+
+    #[test]
+    fn bad_bodies_are_explained() {
+        let user = r#"[{"role":"user","content":"x"}]"#;
+        let with = |rest: &str| format!(r#"{{"model":"m","messages":{user},{rest}}}"#);
+        let messages = |messages: &str| format!(r#"{{"model":"m","messages":{messages}}}"#);
+        let cases = [
+            ("{".to_owned(), "", "NotJson"),
+            ("[]".to_owned(), "", "invalid_type"),
+            ("{}".to_owned(), "model", "Missing"),
+            (r#"{"model":1}"#.to_owned(), "model", "invalid_type"),
+            (r#"{"model":"m"}"#.to_owned(), "messages", "Missing"),
+            (messages(r#""x""#), "messages", "invalid_type"),
+            (messages("[]"), "messages", "empty_array"),
+            (
+                messages(r#"[{"role":"god","content":"x"}]"#),
+                "messages[0].role",
+                "invalid_value",
+            ),
+            (
+                messages(r#"[{"role":"user","content":null}]"#),
+                "messages[0].content",
+                "invalid_type",
+            ),
+            (with(r#""max_tokens":-1"#), "max_tokens", "invalid_type"),
+            (
+                with(r#""max_tokens":0"#),
+                "max_tokens",
+                "integer_below_min_value",
+            ),
+            (with(r#""seed":0.5"#), "seed", "invalid_type"),
+            (with(r#""stop":5"#), "", "invalid_type"),
+            (with(r#""temperature":2.5"#), "temperature", "invalid_value"),
+            (with(r#""top_p":-1"#), "top_p", "invalid_value"),
+            (with(r#""stream":true"#), "stream", "unsupported_value"),
+            (with(r#""seed":1,"x":1"#), "x", "Unknown"),
+            (with(r#""seed":1,"seed":1"#), "", "invalid_type"),
+        ];
+        for (body, at, code) in cases {
+            let fault = parse(body.as_bytes(), None).unwrap_err();
+            let found = match &fault {
+                Fault::NotJson => "NotJson",
+                Fault::Unknown(_) => "Unknown",
+                Fault::Missing(_) => "Missing",
+                Fault::Invalid { code, .. } => code,
+            };
+            assert_eq!((fault.at(), found), (at, code), "{body}");
+        }
+    }
+
+    #[test]
+    fn vendors_differ_in_what_they_take() {
+        let with = |rest: &str| {
+            format!(r#"{{"model":"m","messages":[{{"role":"user","content":"x"}}],{rest}}}"#)
+        };
+        let cases = [
+            (Vendor::Mistral, r#""temperature":1.6"#, "temperature"),
+            (Vendor::Mistral, r#""seed":1"#, "seed"),
+            (Vendor::Groq, r#""n":2"#, "n"),
+            (Vendor::Groq, r#""random_seed":1"#, "random_seed"),
+            (Vendor::OpenAi, r#""stop":["a","b","c","d","e"]"#, "stop"),
+            (Vendor::OpenAi, r#""top_k":1"#, "top_k"),
+            (Vendor::Xai, r#""messagez":1"#, "messagez"),
+        ];
+        for (vendor, rest, at) in cases {
+            let body = with(rest);
+            let fault = parse(body.as_bytes(), Some(vendor)).unwrap_err();
+            assert_eq!(fault.at(), at, "{vendor} {rest}");
+            assert!(
+                parse(body.as_bytes(), Some(Vendor::Local)).is_ok(),
+                "{rest}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_local_server_does_not_know_the_newer_cap() {
+        let body = br#"{"model":"m","max_completion_tokens":5,
+            "messages":[{"role":"user","content":"x"}]}"#;
+        assert_eq!(parse(body, Some(Vendor::Local)).unwrap().cap, None);
+        assert_eq!(parse(body, Some(Vendor::OpenAi)).unwrap().cap, Some(5));
+    }
+
+    #[test]
+    fn every_prefix_of_a_good_body_is_refused_without_panic() {
+        let body = br#"{"model":"m","messages":[{"role":"user","content":["#;
+        for end in 0..body.len() {
+            assert!(parse(&body[..end], None).is_err());
+        }
+    }
+}

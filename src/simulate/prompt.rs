@@ -1,0 +1,223 @@
+//! What every dialect has in common: a prompt as it was asked, an answer as it is to be given, and
+//! what can be wrong. How either looks on the wire is left to the dialects.
+
+use std::borrow::Cow;
+use std::time::Duration;
+
+use super::SimConfig;
+use super::limits::Denial;
+use super::shape::Shape;
+
+/// What a request for an answer says, as far as the simulator cares.
+#[derive(Debug)]
+pub(super) struct Prompt<'a> {
+    pub(super) model: Cow<'a, str>,
+    /// The text of the last user message, or of the last message if no user speaks.
+    pub(super) text: Cow<'a, str>,
+    /// A token for every four bytes of message text, rounded up.
+    pub(super) tokens: u64,
+    /// The most tokens of output wanted.
+    pub(super) cap: Option<u64>,
+    /// The JSON that the answer is to be, if any.
+    pub(super) shape: Option<Shape>,
+}
+
+/// One answer to a prompt.
+#[derive(Debug)]
+pub(super) struct Answer<'a> {
+    pub(super) call: u64,
+    /// Seconds since the epoch.
+    pub(super) created: u64,
+    pub(super) model: &'a str,
+    pub(super) text: &'a str,
+    pub(super) finish: Finish,
+    pub(super) tokens: Tokens,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Finish {
+    Stop,
+    Length,
+    /// What was going to be said is held back.
+    Filtered,
+    /// The prompt is held back from the model, where an API tells that apart.
+    Blocked,
+    /// The model refuses; the text says so.
+    Refused,
+}
+
+/// The tokens of one answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Tokens {
+    pub(super) prompt: u64,
+    /// How many of the prompt's came from a cache.
+    pub(super) cached: u64,
+    /// Without reasoning.
+    pub(super) output: u64,
+    pub(super) reasoning: u64,
+}
+
+impl Tokens {
+    /// What a full answer to `prompt` costs. Reasoning comes first and counts against the cap.
+    pub(super) fn of(prompt: &Prompt<'_>, config: &SimConfig) -> Tokens {
+        let cap = prompt.cap.unwrap_or(u64::MAX);
+        let reasoning = config.reasoning_tokens.min(cap);
+        let read = prompt.tokens.min(config.context.unwrap_or(u64::MAX));
+        Tokens {
+            prompt: read,
+            cached: config.cached_tokens.min(read),
+            output: config.output_tokens.min(cap - reasoning),
+            reasoning,
+        }
+    }
+
+    pub(super) fn without_output(self) -> Tokens {
+        Tokens {
+            output: 0,
+            reasoning: 0,
+            ..self
+        }
+    }
+
+    /// Output and reasoning.
+    pub(super) fn completion(self) -> u64 {
+        self.output.saturating_add(self.reasoning)
+    }
+
+    pub(super) fn total(self) -> u64 {
+        self.prompt.saturating_add(self.completion())
+    }
+}
+
+/// What is wrong with a request. Places are paths such as `messages[0].content`; the request as a
+/// whole is the empty one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Fault {
+    NotJson,
+    /// A field that the API does not know.
+    Unknown(String),
+    Missing(String),
+    Invalid {
+        at: String,
+        code: &'static str,
+        message: String,
+    },
+}
+
+impl Fault {
+    pub(super) fn invalid(
+        at: impl Into<String>,
+        code: &'static str,
+        message: impl Into<String>,
+    ) -> Fault {
+        Fault::Invalid {
+            at: at.into(),
+            code,
+            message: message.into(),
+        }
+    }
+
+    pub(super) fn at(&self) -> &str {
+        match self {
+            Fault::NotJson => "",
+            Fault::Unknown(at) | Fault::Missing(at) | Fault::Invalid { at, .. } => at,
+        }
+    }
+}
+
+/// Why a call gets an error instead of what it asked for.
+#[derive(Debug)]
+pub(super) enum Problem<'a> {
+    Loading,
+    NoKey,
+    WrongKey,
+    Fault(Fault),
+    NoModel(&'a str),
+    /// One of the simulator's own limits.
+    Limited {
+        denial: Denial,
+        model: &'a str,
+        wait: Option<Duration>,
+    },
+    RateLimit {
+        wait: Option<Duration>,
+    },
+    NoCredit,
+    /// The request is in order, but not to the API's taste.
+    BadPrompt {
+        at: &'static str,
+    },
+    ServerError,
+    Unavailable {
+        wait: Duration,
+    },
+    Overloaded,
+}
+
+impl Problem<'_> {
+    /// How long the client is asked to wait.
+    pub(super) fn wait(&self) -> Option<Duration> {
+        match self {
+            Problem::Limited { wait, .. } | Problem::RateLimit { wait } => *wait,
+            Problem::Unavailable { wait } => Some(*wait),
+            _ => None,
+        }
+    }
+
+    /// What to tell a person, where a dialect has no words of its own.
+    pub(super) fn message(&self) -> Cow<'static, str> {
+        match self {
+            Problem::Loading => "Loading model".into(),
+            Problem::NoKey => "You didn't provide an API key.".into(),
+            // The key is not repeated, unlike by OpenAI: it would end up in logs.
+            Problem::WrongKey => {
+                "Incorrect API key provided. Send the simulator's key as a bearer token.".into()
+            }
+            Problem::Fault(fault) => format!("Invalid request at '{}'.", fault.at()).into(),
+            Problem::NoModel(model) => {
+                format!("The model `{model}` does not exist or you do not have access to it.")
+                    .into()
+            }
+            Problem::Limited {
+                denial,
+                model,
+                wait: _,
+            } => denial.message(model).into(),
+            Problem::RateLimit { .. } => "Rate limit reached. Please try again later.".into(),
+            Problem::NoCredit => {
+                "You exceeded your current quota, please check your plan and billing details."
+                    .into()
+            }
+            Problem::BadPrompt { .. } => "The simulator refuses this prompt.".into(),
+            Problem::ServerError => "The server had an error. Sorry.".into(),
+            Problem::Unavailable { .. } | Problem::Overloaded => {
+                "The server is overloaded. Please try again later.".into()
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn tokens(cap: Option<u64>, config: &SimConfig) -> (u64, u64) {
+        let prompt = Prompt {
+            model: "m".into(),
+            text: "x".into(),
+            tokens: 9,
+            cap,
+            shape: None,
+        };
+        let tokens = Tokens::of(&prompt, config);
+        (tokens.reasoning, tokens.output)
+    }
+
+    #[test]
+    fn reasoning_comes_out_of_the_cap_first() {
+        let config = SimConfig::default().output_tokens(10).reasoning_tokens(5);
+        assert_eq!(tokens(None, &config), (5, 10));
+        assert_eq!(tokens(Some(8), &config), (5, 3));
+        assert_eq!(tokens(Some(3), &config), (3, 0));
+    }
+}

@@ -1,0 +1,489 @@
+//! Each kind of trouble in each dialect: its status and the words by which a client knows it.
+
+use std::io;
+
+use serde_json::{Value, json};
+
+use super::test_client::{Client, Reply};
+use super::{SimConfig, Simulator, Trouble, Vendor};
+
+/// Whom a prompt is sent to.
+#[derive(Debug, Clone, Copy)]
+enum To {
+    Like(Vendor),
+    Anthropic,
+    Gemini,
+}
+
+use To::{Anthropic, Gemini, Like};
+use Vendor::{Groq, Local, Mistral, OpenAi, Xai};
+
+impl To {
+    fn config(self) -> SimConfig {
+        match self {
+            Like(vendor) => SimConfig::default().vendor(vendor),
+            Anthropic | Gemini => SimConfig::default(),
+        }
+    }
+
+    fn ask(self, client: &mut Client, text: &str, shaped: bool) -> io::Result<Reply> {
+        let schema = json!({"type": "object", "required": ["a"],
+            "properties": {"a": {"type": "string"}}});
+        let (path, headers, mut body, name, shape) = match self {
+            Like(_) => (
+                "/v1/chat/completions",
+                "",
+                json!({"model": "m", "messages": [{"role": "user", "content": text}]}),
+                "response_format",
+                json!({"type": "json_schema", "json_schema": {"name": "a", "schema": schema}}),
+            ),
+            Anthropic => (
+                "/v1/messages",
+                "x-api-key: k\r\nanthropic-version: 2026-10-21\r\n",
+                json!({"model": "m", "max_tokens": 99,
+                    "messages": [{"role": "user", "content": text}]}),
+                "output_config",
+                json!({"format": {"type": "json_schema", "schema": schema}}),
+            ),
+            Gemini => (
+                "/v1beta/models/m:generateContent",
+                "x-goog-api-key: k\r\n",
+                json!({"contents": [{"parts": [{"text": text}]}]}),
+                "generationConfig",
+                json!({"responseMimeType": "application/json", "responseJsonSchema": schema}),
+            ),
+        };
+        if shaped {
+            body[name] = shape;
+        }
+        client.send(
+            &format!("POST {path}"),
+            headers,
+            body.to_string().as_bytes(),
+        )?;
+        client.read()
+    }
+
+    /// Where an answer's text is, and its finish reason.
+    fn places(self) -> (&'static str, &'static str) {
+        match self {
+            Like(_) => ("/choices/0/message/content", "/choices/0/finish_reason"),
+            Anthropic => ("/content/0/text", "/stop_reason"),
+            Gemini => (
+                "/candidates/0/content/parts/0/text",
+                "/candidates/0/finishReason",
+            ),
+        }
+    }
+}
+
+const ALL: [To; 7] = [
+    Like(OpenAi),
+    Like(Xai),
+    Like(Groq),
+    Like(Mistral),
+    Like(Local),
+    Anthropic,
+    Gemini,
+];
+
+fn first(kind: Trouble, to: To, shaped: bool) -> io::Result<(Simulator, Reply)> {
+    let sim = Simulator::start(to.config().trouble(kind, 1.0))?;
+    let reply = to.ask(&mut Client::connect(&sim), "hello", shaped)?;
+    Ok((sim, reply))
+}
+
+#[test]
+fn errors_have_each_vendors_status_and_words() -> io::Result<()> {
+    let xai = "/code";
+    let cases = [
+        (
+            Trouble::Quota,
+            Like(OpenAi),
+            429,
+            "/error/code",
+            "insufficient_quota",
+        ),
+        (
+            Trouble::Quota,
+            Like(Xai),
+            403,
+            "/error",
+            "Your team has used all available credits \
+            or reached its monthly spending limit.",
+        ),
+        (
+            Trouble::Quota,
+            Like(Groq),
+            403,
+            "/error/code",
+            "spend_limit_reached",
+        ),
+        (
+            Trouble::Quota,
+            Like(Mistral),
+            402,
+            "/type",
+            "payment_required",
+        ),
+        (
+            Trouble::Quota,
+            Anthropic,
+            429,
+            "/error/details/error_code",
+            "enforced_spend_limit_reached",
+        ),
+        (
+            Trouble::Quota,
+            Gemini,
+            402,
+            "/error/status",
+            "RESOURCE_EXHAUSTED",
+        ),
+        (
+            Trouble::Unauthorized,
+            Like(OpenAi),
+            401,
+            "/error/code",
+            "invalid_api_key",
+        ),
+        (
+            Trouble::Unauthorized,
+            Like(Xai),
+            400,
+            "/error",
+            "Incorrect API key provided.",
+        ),
+        (
+            Trouble::Unauthorized,
+            Like(Mistral),
+            401,
+            "/message",
+            "Unauthorized",
+        ),
+        (
+            Trouble::Unauthorized,
+            Anthropic,
+            401,
+            "/error/type",
+            "authentication_error",
+        ),
+        (
+            Trouble::Unauthorized,
+            Gemini,
+            400,
+            "/error/details/0/reason",
+            "API_KEY_INVALID",
+        ),
+        (
+            Trouble::UnknownModel,
+            Like(OpenAi),
+            404,
+            "/error/code",
+            "model_not_found",
+        ),
+        (
+            Trouble::UnknownModel,
+            Like(Xai),
+            404,
+            "/error",
+            "The model m does not exist or your team has no access to it.",
+        ),
+        (
+            Trouble::UnknownModel,
+            Like(Mistral),
+            400,
+            "/message",
+            "Invalid model: m",
+        ),
+        (Trouble::UnknownModel, Like(Mistral), 400, "/code", "1500"),
+        (
+            Trouble::UnknownModel,
+            Anthropic,
+            404,
+            "/error/message",
+            "model: m",
+        ),
+        (
+            Trouble::UnknownModel,
+            Gemini,
+            404,
+            "/error/status",
+            "NOT_FOUND",
+        ),
+        (
+            Trouble::Overloaded,
+            Like(OpenAi),
+            503,
+            "/error/code",
+            "server_is_overloaded",
+        ),
+        (
+            Trouble::Overloaded,
+            Like(Xai),
+            503,
+            xai,
+            "The service is currently unavailable",
+        ),
+        (
+            Trouble::Overloaded,
+            Like(Groq),
+            498,
+            "/error/code",
+            "capacity_exceeded",
+        ),
+        (Trouble::Overloaded, Like(Mistral), 503, "/object", "error"),
+        (
+            Trouble::Overloaded,
+            Anthropic,
+            529,
+            "/error/type",
+            "overloaded_error",
+        ),
+        (
+            Trouble::Overloaded,
+            Gemini,
+            503,
+            "/error/status",
+            "UNAVAILABLE",
+        ),
+        (
+            Trouble::Error503,
+            Anthropic,
+            503,
+            "/error/type",
+            "api_error",
+        ),
+        (
+            Trouble::Error503,
+            Gemini,
+            503,
+            "/error/status",
+            "UNAVAILABLE",
+        ),
+        (Trouble::Error500, Like(Xai), 500, xai, "Internal error"),
+        (
+            Trouble::Error500,
+            Anthropic,
+            500,
+            "/error/type",
+            "api_error",
+        ),
+        (Trouble::Error500, Gemini, 500, "/error/status", "INTERNAL"),
+        (
+            Trouble::BadRequest,
+            Like(Xai),
+            400,
+            xai,
+            "Client specified an invalid argument",
+        ),
+        (Trouble::BadRequest, Like(Mistral), 400, "/object", "error"),
+        (
+            Trouble::BadRequest,
+            Anthropic,
+            400,
+            "/error/type",
+            "invalid_request_error",
+        ),
+        (
+            Trouble::BadRequest,
+            Gemini,
+            400,
+            "/error/status",
+            "INVALID_ARGUMENT",
+        ),
+        (
+            Trouble::RateLimit,
+            Like(Groq),
+            429,
+            "/error/code",
+            "rate_limit_exceeded",
+        ),
+        (
+            Trouble::RateLimit,
+            Like(Xai),
+            429,
+            xai,
+            "Some resource has been exhausted",
+        ),
+        (Trouble::RateLimit, Like(Mistral), 429, "/code", "1300"),
+        (
+            Trouble::RateLimit,
+            Anthropic,
+            429,
+            "/error/type",
+            "rate_limit_error",
+        ),
+        (
+            Trouble::RateLimit,
+            Gemini,
+            429,
+            "/error/details/1/retryDelay",
+            "1s",
+        ),
+    ];
+    for (kind, to, status, place, words) in cases {
+        let (sim, reply) = first(kind, to, false)?;
+        let value = reply.json();
+        assert_eq!(reply.status, status, "{kind} {to:?}: {value}");
+        let found = value.pointer(place).and_then(Value::as_str);
+        assert_eq!(found, Some(words), "{kind} {to:?}: {value}");
+        assert_eq!(sim.stats().malformed, 0);
+    }
+    let (_sim, reply) = first(Trouble::UnknownModel, Gemini, false)?;
+    let message = reply.json()["error"]["message"].to_string();
+    let wanted = "models/m is not found for API version v1beta, or is not supported for \
+                  generateContent";
+    assert!(message.contains(wanted), "{message}");
+    Ok(())
+}
+
+#[test]
+fn a_wait_is_asked_for_where_the_vendor_does_so() -> io::Result<()> {
+    let second = Some("1");
+    let cases = [
+        (Like(OpenAi), second, second.map(|_| "1000")),
+        (Like(Groq), second, None),
+        (Like(Xai), None, None),
+        (Like(Mistral), None, None),
+        (Anthropic, second, None),
+        (Gemini, None, None),
+    ];
+    for (to, seconds, millis) in cases {
+        let (_sim, reply) = first(Trouble::RateLimit, to, false)?;
+        let told = (reply.header("retry-after"), reply.header("retry-after-ms"));
+        assert_eq!(told, (seconds, millis), "{to:?}");
+        let (_sim, reply) = first(Trouble::Overloaded, to, false)?;
+        assert_eq!(reply.header("retry-after"), None, "{to:?}");
+    }
+    Ok(())
+}
+
+#[test]
+fn what_ends_is_followed_by_an_answer_in_every_dialect() -> io::Result<()> {
+    for to in ALL {
+        for kind in [
+            Trouble::Error500,
+            Trouble::Error503,
+            Trouble::Overloaded,
+            Trouble::RateLimit,
+            Trouble::BrokenJson,
+            Trouble::Html502,
+            Trouble::Empty,
+        ] {
+            let sim = Simulator::start(to.config().trouble(kind, 1.0))?;
+            let mut client = Client::connect(&sim);
+            for _ in 0..kind.times().unwrap() {
+                let reply = to.ask(&mut client, "hello", false)?;
+                let text = serde_json::from_slice::<Value>(&reply.body)
+                    .ok()
+                    .and_then(|value| value.pointer(to.places().0).cloned());
+                assert!(text.is_none() || text == Some("".into()), "{kind} {to:?}");
+            }
+            let reply = to.ask(&mut client, "hello", false)?;
+            let text = reply.json().pointer(to.places().0).cloned();
+            assert_eq!(text, Some("echo: hello".into()), "{kind} {to:?}");
+            assert_eq!((sim.stats().answered, sim.stats().malformed), (1, 0));
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn a_wrong_shape_comes_once_and_only_where_a_shape_was_asked_for() -> io::Result<()> {
+    for to in ALL {
+        let sim = Simulator::start(to.config().trouble(Trouble::InvalidJson, 1.0))?;
+        let mut client = Client::connect(&sim);
+        let (text, finish) = to.places();
+        let mut ask = |shaped| -> io::Result<(Value, Value)> {
+            let reply = to.ask(&mut client, "hello", shaped)?;
+            assert_eq!(reply.status, 200);
+            let value = reply.json();
+            let get = |place| value.pointer(place).cloned().unwrap_or_default();
+            Ok((get(text), get(finish)))
+        };
+        assert_eq!(ask(false)?.0, "echo: hello");
+        let (wrong, stop) = ask(true)?;
+        assert_eq!(wrong, "{}", "{to:?}");
+        let (right, same) = ask(true)?;
+        assert_eq!(
+            (right, stop),
+            (r#"{"a":"echo: hello"}"#.into(), same),
+            "{to:?}"
+        );
+        let stats = sim.stats();
+        assert_eq!(
+            (stats.paid, stats.maybe_paid_resent, stats.answered),
+            (3, 0, 2)
+        );
+    }
+    Ok(())
+}
+
+#[test]
+fn a_refusal_is_no_answer() -> io::Result<()> {
+    for to in ALL {
+        let (sim, reply) = first(Trouble::Refusal, to, false)?;
+        let value = reply.json();
+        assert_eq!(
+            (reply.status, sim.stats().paid, sim.stats().answered),
+            (200, 1, 0)
+        );
+        match to {
+            Like(_) => {
+                assert!(value["choices"][0]["message"]["refusal"].is_string());
+                assert!(value["choices"][0]["message"]["content"].is_null());
+            }
+            Anthropic => {
+                assert_eq!(value["stop_reason"], "refusal");
+                assert_eq!(value["stop_details"]["category"], "general_harms");
+                assert_eq!(value["content"], json!([]));
+            }
+            Gemini => {
+                let candidate = json!({"finishReason": "SAFETY"});
+                assert_eq!(value["candidates"], json!([candidate]));
+            }
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn a_cut_answer_is_half_and_says_so() -> io::Result<()> {
+    for to in ALL {
+        let (_sim, reply) = first(Trouble::Length, to, false)?;
+        let value = reply.json();
+        let (text, finish) = to.places();
+        assert_eq!(value.pointer(text), Some(&"echo:".into()), "{to:?}");
+        let word = match to {
+            Like(_) => "length",
+            Anthropic => "max_tokens",
+            Gemini => "MAX_TOKENS",
+        };
+        assert_eq!(value.pointer(finish), Some(&word.into()));
+    }
+    Ok(())
+}
+
+#[test]
+fn gemini_blocks_some_prompts_and_some_answers() -> io::Result<()> {
+    let sim = Simulator::start(SimConfig::default().trouble(Trouble::ContentFilter, 1.0))?;
+    let mut client = Client::connect(&sim);
+    let (mut prompts, mut answers) = (0, 0);
+    for item in 0..40 {
+        let value = Gemini.ask(&mut client, &item.to_string(), false)?.json();
+        let again = Gemini.ask(&mut client, &item.to_string(), false)?.json();
+        assert_eq!(value.get("candidates"), again.get("candidates"));
+        if value["promptFeedback"]["blockReason"].is_string() {
+            assert_eq!(value.get("candidates"), None);
+            prompts += 1;
+        } else {
+            assert_eq!(value["candidates"], json!([{"finishReason": "SAFETY"}]));
+            answers += 1;
+        }
+    }
+    assert!(prompts > 5 && answers > 5, "{prompts} {answers}");
+    let value = Anthropic.ask(&mut client, "x", false)?.json();
+    assert_eq!(value["stop_reason"], "refusal");
+    Ok(())
+}

@@ -1,0 +1,92 @@
+//! The services that speak OpenAI's protocol, each with its own idea of it. What the differences are
+//! is told by the modules of `openai`.
+
+use std::fmt;
+use std::str::FromStr;
+
+/// A service that speaks OpenAI's protocol: whose refusals, bodies and headers the simulator takes
+/// over on its OpenAI-like paths.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Vendor {
+    /// `openai`.
+    OpenAi,
+    /// `xai`: usage without reasoning, errors as plain strings, a wrong key is status 400.
+    Xai,
+    /// `groq`: request limits per day, `x_groq`, no embeddings.
+    Groq,
+    /// `mistral`: `random_seed`, status 422 with a list of details, content as chunks.
+    Mistral,
+    /// `local`: a server on this machine. It ignores keys, fields it does not know and
+    /// `max_completion_tokens`.
+    Local,
+}
+
+impl Vendor {
+    /// Every vendor.
+    pub const ALL: [Vendor; 5] = [
+        Vendor::OpenAi,
+        Vendor::Xai,
+        Vendor::Groq,
+        Vendor::Mistral,
+        Vendor::Local,
+    ];
+
+    /// The name, as [`FromStr`] accepts it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Vendor::OpenAi => "openai",
+            Vendor::Xai => "xai",
+            Vendor::Groq => "groq",
+            Vendor::Mistral => "mistral",
+            Vendor::Local => "local",
+        }
+    }
+}
+
+impl fmt::Display for Vendor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.name())
+    }
+}
+
+impl FromStr for Vendor {
+    type Err = UnknownVendor;
+
+    fn from_str(text: &str) -> Result<Vendor, UnknownVendor> {
+        Vendor::ALL
+            .into_iter()
+            .find(|vendor| vendor.name() == text)
+            .ok_or_else(|| UnknownVendor(text.to_owned()))
+    }
+}
+
+/// A name that is no [`Vendor`]; its message lists the names that are.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UnknownVendor(String);
+
+impl fmt::Display for UnknownVendor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let known = Vendor::ALL.map(Vendor::name).join(", ");
+        write!(f, "unknown vendor \"{}\"; known ones: {known}", self.0)
+    }
+}
+
+impl std::error::Error for UnknownVendor {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_vendor_is_read_back_from_its_name() {
+        for vendor in Vendor::ALL {
+            assert_eq!(vendor.to_string().parse(), Ok(vendor));
+        }
+        let error = "acme".parse::<Vendor>().unwrap_err().to_string();
+        assert!(
+            error.contains("\"acme\"; known ones: openai, xai"),
+            "{error}"
+        );
+    }
+}

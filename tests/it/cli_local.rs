@@ -1,0 +1,243 @@
+//! The program against local servers: what they tell of themselves, models that load, prompts that
+//! were cut.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use batchwright::simulate::SimConfig;
+use serde_json::{Value, json};
+
+use super::common::{Desk, Running, all_ids, simulator};
+
+/// A reply, or silence.
+type Answer = Option<(u16, Value)>;
+
+/// A server of a few lines: `answer` gets path and number of the request.
+fn serve(answer: impl Fn(&str, usize) -> Answer + Send + Sync + 'static) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}/v1", listener.local_addr().unwrap());
+    let (answer, count) = (Arc::new(answer), Arc::new(AtomicUsize::new(0)));
+    std::thread::spawn(move || {
+        for stream in listener.incoming().flatten() {
+            let (answer, count) = (answer.clone(), count.clone());
+            std::thread::spawn(move || while exchange(&stream, &*answer, &count).is_some() {});
+        }
+    });
+    url
+}
+
+fn exchange(
+    mut stream: &TcpStream,
+    answer: &dyn Fn(&str, usize) -> Answer,
+    count: &AtomicUsize,
+) -> Option<()> {
+    let mut reader = BufReader::new(stream);
+    let mut line = String::new();
+    reader.read_line(&mut line).ok()?;
+    let path = line.split(' ').nth(1)?.to_owned();
+    let mut length = 0;
+    while line != "\r\n" {
+        line.clear();
+        reader.read_line(&mut line).ok().filter(|n| *n > 0)?;
+        let lower = line.to_lowercase();
+        if let Some(value) = lower.strip_prefix("content-length:") {
+            length = value.trim().parse().unwrap();
+        }
+    }
+    reader.read_exact(&mut vec![0; length]).ok()?;
+    let number = match path.ends_with("/chat/completions") {
+        true => count.fetch_add(1, Ordering::SeqCst),
+        false => 0,
+    };
+    let Some((status, body)) = answer(&path, number) else {
+        // Silence, until the other side gives up.
+        let _ = stream.read(&mut [0]);
+        return None;
+    };
+    let body = body.to_string();
+    let head = format!(
+        "HTTP/1.1 {status} X\r\ncontent-length: {}\r\n\r\n",
+        body.len()
+    );
+    stream.write_all((head + &body).as_bytes()).ok()
+}
+
+fn answer_with(input_tokens: u64) -> Answer {
+    let answer = json!({
+        "model": "tiny",
+        "choices": [{"finish_reason": "stop", "message": {"content": "Blue."}}],
+        "usage": {"prompt_tokens": input_tokens, "completion_tokens": 1},
+    });
+    Some((200, answer))
+}
+
+fn still_loading() -> Answer {
+    let error = json!({"code": 503, "message": "Loading model", "type": "unavailable_error"});
+    Some((503, json!({"error": error})))
+}
+
+fn unknown() -> Answer {
+    Some((
+        404,
+        json!({"error": {"message": "File Not Found", "type": "not_found_error"}}),
+    ))
+}
+
+const NAMED: [&str; 4] = ["--provider", "local", "--model", "tiny"];
+
+/// `run in.jsonl -o out.jsonl --json` against the server at `url`.
+fn start(desk: &Desk, url: &str, words: &[&str]) -> Running {
+    let run = [
+        "run",
+        "in.jsonl",
+        "-o",
+        "out.jsonl",
+        "--json",
+        "--base-url",
+        url,
+    ];
+    Running::start(&mut desk.command(run.iter().chain(words)))
+}
+
+#[test]
+fn a_server_is_called_as_often_at_once_as_it_has_slots() {
+    let url = serve(|path, _| match path {
+        "/v1/models" => Some((
+            200,
+            json!({"data": [{"id": "tiny", "owned_by": "llamacpp"}]}),
+        )),
+        "/props" => Some((200, json!({"total_slots": 3}))),
+        "/v1/chat/completions" => answer_with(9),
+        _ => unknown(),
+    });
+    let desk = Desk::new();
+    desk.prompts("in.jsonl", 6);
+    let found = start(&desk, &url, &["--provider", "local"])
+        .wait()
+        .expect(0);
+    found.says("model tiny, 3 in flight");
+    desk.prompts("in.jsonl", 12);
+    let named = start(&desk, &url, &NAMED).wait().expect(0);
+    named.says("model tiny, 3 in flight");
+    desk.prompts("in.jsonl", 18);
+    let ordered = start(&desk, &url, &["-j", "2"]).wait().expect(0);
+    ordered.says("model tiny, 2 in flight");
+    let mut command = desk.command(["providers", "--json"]);
+    let command = command.env("LOCAL_LLM_BASE_URL", &url);
+    let list: Value = serde_json::from_str(&Running::start(command).wait().stdout).unwrap();
+    let mut list = list["providers"].as_array().unwrap().iter();
+    let local = list.find(|p| p["provider"] == "local").unwrap();
+    let server = json!({
+        "base_url": url, "server": "llama.cpp", "models": ["tiny"], "slots": 3, "state": "ready",
+    });
+    assert_eq!(local["servers"], json!([server]));
+    assert_eq!(local["default_concurrency"], 3);
+    let mut command = desk.command(["providers"]);
+    let table = Running::start(command.env("LOCAL_LLM_BASE_URL", &url)).wait();
+    let words = "llama.cpp serves tiny, 3 slots";
+    assert!(table.stdout.contains(words), "{}", table.stdout);
+}
+
+#[test]
+fn a_server_that_tells_nothing_of_itself_is_used_all_the_same() {
+    let url = serve(|path, _| match path {
+        "/v1/chat/completions" => answer_with(9),
+        // Not even a refusal.
+        _ => None,
+    });
+    let desk = Desk::new();
+    desk.prompts("in.jsonl", 3);
+    let ended = start(&desk, &url, &NAMED).wait().expect(0);
+    ended.says("model tiny, 1 in flight");
+    assert_eq!(desk.ids("out.jsonl"), all_ids(3));
+}
+
+#[test]
+fn a_model_that_loads_during_the_run_is_waited_for_and_said_once() {
+    for progress in ["auto", "never"] {
+        let url = serve(|path, number| match (path, number) {
+            ("/v1/chat/completions", 2..=3) => still_loading(),
+            ("/v1/chat/completions", _) => answer_with(9),
+            _ => unknown(),
+        });
+        let desk = Desk::new();
+        desk.prompts("in.jsonl", 6);
+        let words = [&NAMED[..], &["--max-retries", "0", "--progress", progress]].concat();
+        let ended = start(&desk, &url, &words).wait().expect(0);
+        assert_eq!(desk.ids("out.jsonl"), all_ids(6));
+        let attempts = desk.results("out.jsonl");
+        assert!(attempts.iter().all(|line| line["attempts"] == 1));
+        let summary: Value = serde_json::from_str(&ended.stdout).unwrap();
+        assert_eq!(summary["summary"]["calls"], 6);
+        let waiting = "local: the server is still loading its model; waiting\n";
+        assert_eq!(ended.stderr.matches(waiting).count(), 1, "{}", ended.stderr);
+        let ready = "batchwright: the server is ready after ";
+        assert_eq!(ended.stderr.matches(ready).count(), 1, "{}", ended.stderr);
+    }
+}
+
+#[test]
+fn a_server_that_loads_at_the_start_is_waited_for_and_asked_again() {
+    let loading = Duration::from_millis(700);
+    let sim = simulator(SimConfig::default().loading(loading).models(["tiny"]));
+    let desk = Desk::new();
+    desk.prompts("in.jsonl", 3);
+    let ended = start(&desk, &sim.base_url(), &["--provider", "local"])
+        .wait()
+        .expect(0);
+    ended
+        .says("local: the server is still loading its model; waiting")
+        .says("local: the server is ready after")
+        .says("model tiny, 1 in flight");
+    assert_eq!(desk.ids("out.jsonl"), all_ids(3));
+}
+
+#[cfg(unix)]
+#[test]
+fn an_interrupt_ends_both_waits_at_once() {
+    let always = serve(|_, _| still_loading());
+    let later = serve(|path, _| match path {
+        "/v1/chat/completions" => still_loading(),
+        _ => unknown(),
+    });
+    for url in [always, later] {
+        let desk = Desk::new();
+        desk.prompts("in.jsonl", 3);
+        let running = start(&desk, &url, &NAMED);
+        running.hears("still loading its model; waiting");
+        running.signal("INT");
+        let ended = running.wait().expect(130);
+        assert!(!ended.stderr.contains("is ready"), "{}", ended.stderr);
+        assert!(!desk.exists("out.jsonl") || desk.results("out.jsonl").is_empty());
+    }
+}
+
+#[test]
+fn a_prompt_that_a_local_server_cut_is_told_of() {
+    let url = serve(|path, _| match path {
+        "/v1/chat/completions" => answer_with(2048),
+        _ => unknown(),
+    });
+    let desk = Desk::new();
+    let long = json!({"id": "long", "prompt": "word ".repeat(8000)});
+    let short = json!({"id": "short", "prompt": "word ".repeat(1600)});
+    desk.write("in.jsonl", format!("{long}\n{short}\n"));
+    let ended = start(&desk, &url, &NAMED).wait().expect(0);
+    let summary: Value = serde_json::from_str(&ended.stdout).unwrap();
+    assert_eq!(summary["summary"]["warnings"], 1);
+    ended.says("warnings   1 prompts were probably cut by the server");
+    let results = desk.results("out.jsonl");
+    let of = |id: &str| results.iter().find(|line| line["id"] == id).unwrap();
+    assert!(
+        of("long")["warning"]
+            .as_str()
+            .unwrap()
+            .contains("2048 tokens")
+    );
+    assert!(of("short").get("warning").is_none());
+    let text = desk.read("out.jsonl");
+    assert!(text.contains(r#""cost_usd":null,"warning":"#), "{text}");
+}

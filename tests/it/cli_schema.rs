@@ -1,0 +1,339 @@
+//! Answers that must fit a JSON Schema.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::sync::{Arc, Mutex};
+
+use batchwright::simulate::SimConfig;
+use serde_json::{Value, json};
+
+use super::common::{Desk, Ended, Running, all_ids, good, prompt_lines, simulator};
+
+const RUN: &str = "in.jsonl -o out.jsonl -j 4 --json-schema schema.json";
+
+/// A server whose answers are made of the requests' bodies, which it keeps.
+struct Server {
+    url: String,
+    asked: Arc<Mutex<Vec<Value>>>,
+}
+
+impl Server {
+    fn start(answer: impl Fn(&Value) -> Value + Send + 'static) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = format!("http://{}/v1", listener.local_addr().unwrap());
+        let asked = Arc::new(Mutex::new(Vec::new()));
+        let kept = asked.clone();
+        std::thread::spawn(move || {
+            for stream in listener.incoming().flatten() {
+                let Some(body) = body(&stream) else { continue };
+                let reply = answer(&body).to_string();
+                kept.lock().unwrap().push(body);
+                let _ = write!(
+                    &stream,
+                    "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\nconnection: close\r\n\
+                     content-length: {}\r\n\r\n{reply}",
+                    reply.len()
+                );
+            }
+        });
+        Self { url, asked }
+    }
+
+    fn run(&self, desk: &Desk, words: &str) -> Ended {
+        let args = [
+            "run",
+            "--provider",
+            "local",
+            "--model",
+            "m",
+            "--base-url",
+            &self.url,
+        ];
+        let mut command = desk.command(args);
+        Running::start(command.args(words.split_whitespace())).wait()
+    }
+
+    fn asked(&self) -> Vec<Value> {
+        self.asked.lock().unwrap().clone()
+    }
+}
+
+fn body(stream: &TcpStream) -> Option<Value> {
+    let mut reader = BufReader::new(stream);
+    let mut length = 0;
+    loop {
+        let mut line = String::new();
+        if reader.read_line(&mut line).ok()? == 0 {
+            return None;
+        }
+        let line = line.trim_end().to_ascii_lowercase();
+        if let Some(value) = line.strip_prefix("content-length:") {
+            length = value.trim().parse().ok()?;
+        }
+        if line.is_empty() {
+            break;
+        }
+    }
+    let mut body = vec![0; length];
+    reader.read_exact(&mut body).ok()?;
+    serde_json::from_slice(&body).ok()
+}
+
+fn reply(text: &str, finish_reason: &str) -> Value {
+    json!({
+        "model": "m",
+        "choices": [{"finish_reason": finish_reason, "message": {"role": "assistant", "content": text}}],
+        "usage": {"prompt_tokens": 10, "completion_tokens": 5},
+    })
+}
+
+fn messages(body: &Value) -> &Vec<Value> {
+    body["messages"].as_array().unwrap()
+}
+
+fn desk() -> Desk {
+    let desk = Desk::new();
+    desk.prompts("in.jsonl", 1);
+    let schema = json!({
+        "title": "A person",
+        "type": "object",
+        "properties": {"age": {"type": "integer", "description": "in years"}},
+        "required": ["age"],
+        "additionalProperties": false,
+    });
+    desk.write("schema.json", schema.to_string());
+    desk
+}
+
+#[test]
+fn the_schema_reaches_the_provider_and_the_answer_is_kept_as_json() {
+    let desk = desk();
+    let server = Server::start(|_| reply("```json\n{\"age\": 5}\n```", "stop"));
+    server.run(&desk, RUN).expect(0);
+    let [line] = &desk.results("out.jsonl")[..] else {
+        panic!("{}", desk.read("out.jsonl"));
+    };
+    assert_eq!(line["text"], "{\"age\": 5}");
+    assert_eq!(
+        (&line["attempts"], &line["finish_reason"]),
+        (&1.into(), &"stop".into())
+    );
+    let format = &server.asked()[0]["response_format"];
+    // In the order of the file, which the model's answer follows.
+    let sent = format["json_schema"]["schema"].to_string();
+    assert_eq!(sent, desk.read("schema.json"));
+    let schema: Value = serde_json::from_str(&sent).unwrap();
+    let expected = json!({"type": "json_schema", "json_schema":
+        {"name": "A_person", "strict": true, "schema": schema}});
+    assert_eq!(format, &expected);
+}
+
+#[test]
+fn an_invalid_answer_is_asked_again_with_what_is_wrong() {
+    let desk = desk();
+    let wrong = "{\"age\": \"five\"}";
+    let server = Server::start(move |body| match messages(body).len() {
+        1 => reply(wrong, "stop"),
+        _ => reply("{\"age\": 5}", "stop"),
+    });
+    let ended = server.run(&desk, &format!("{RUN} --json")).expect(0);
+    let line = &desk.results("out.jsonl")[0];
+    assert_eq!(
+        (&line["text"], &line["attempts"]),
+        (&"{\"age\": 5}".into(), &2.into())
+    );
+    assert_eq!(line["usage"]["input_tokens"], 20);
+    assert_eq!(line["usage"]["output_tokens"], 10);
+    let summary: Value = serde_json::from_str(&ended.stdout).unwrap();
+    assert_eq!(summary["summary"]["possibly_paid_twice"], 0);
+
+    let asked = server.asked();
+    assert_eq!(asked.len(), 2);
+    let [question, answer, correction] = &messages(&asked[1])[..] else {
+        panic!("{}", asked[1]);
+    };
+    assert_eq!(question, &messages(&asked[0])[0]);
+    assert_eq!(answer, &json!({"role": "assistant", "content": wrong}));
+    assert_eq!(correction["role"], "user");
+    let said = correction["content"].as_str().unwrap();
+    assert!(
+        said.contains("at /age: value is not of type \"integer\""),
+        "{said}"
+    );
+    assert_eq!(asked[1]["response_format"], asked[0]["response_format"]);
+}
+
+#[test]
+fn an_answer_that_stays_invalid_fails_with_its_text() {
+    let desk = desk();
+    let server = Server::start(|body| reply(&format!("no {}", messages(body).len()), "stop"));
+    for (flags, calls, raw) in [("", 2, "no 3"), ("--max-retries 0", 1, "no 1")] {
+        server.asked.lock().unwrap().clear();
+        server.run(&desk, &format!("{RUN} {flags}")).expect(3);
+        let line = &desk.results("out.jsonl")[0];
+        let error = &line["error"];
+        assert_eq!(
+            (&error["kind"], &error["raw"]),
+            (&"invalid".into(), &raw.into())
+        );
+        let message = error["message"].as_str().unwrap();
+        assert!(
+            message.starts_with("the answer does not fit the schema: "),
+            "{message}"
+        );
+        assert_eq!(line["attempts"], calls);
+        assert_eq!(server.asked().len(), calls);
+    }
+}
+
+#[test]
+fn an_answer_that_was_cut_fails_at_once() {
+    let desk = desk();
+    let server = Server::start(|_| reply("{\"age\": ", "length"));
+    server.run(&desk, RUN).expect(3);
+    let error = &desk.results("out.jsonl")[0]["error"];
+    assert_eq!(error["kind"], "invalid");
+    assert_eq!(error["raw"], "{\"age\": ");
+    assert!(
+        error["message"]
+            .as_str()
+            .unwrap()
+            .contains("allow more tokens")
+    );
+    assert_eq!(server.asked().len(), 1);
+}
+
+#[test]
+fn a_bad_schema_file_is_refused_before_anything_is_sent() {
+    let (desk, sim) = (desk(), good());
+    for (text, expected) in [
+        (
+            "{\"type\": \"objekt\"}",
+            "schema.json: no JSON Schema that can be used: at /type: \"objekt\"",
+        ),
+        (
+            "[1]",
+            "schema.json: no JSON Schema that can be used: a JSON Schema is an object",
+        ),
+        (
+            "{\"type\"",
+            "schema.json: no JSON: EOF while parsing an object at line 1 column 7",
+        ),
+        (
+            "{\"$ref\": \"http://127.0.0.1:9/x\"}",
+            "\"http://127.0.0.1:9/x\" lies outside of it",
+        ),
+    ] {
+        desk.write("schema.json", text);
+        let ended = desk.run(&sim, RUN).expect(2);
+        assert!(ended.error().contains(expected), "{}", ended.error());
+    }
+    let ended = desk
+        .run(&sim, "in.jsonl -o out.jsonl --json-schema none.json")
+        .expect(2);
+    assert!(ended.error().contains("none.json: cannot be read: "));
+    desk.run(&sim, &format!("{RUN} --json-mode")).expect(2);
+    assert_eq!(sim.stats().calls, 0);
+    assert!(!desk.exists("out.jsonl"));
+}
+
+#[test]
+fn an_edited_schema_runs_again_and_a_renamed_file_does_not() {
+    let desk = desk();
+    let sim = simulator(SimConfig::default().answer("{\"age\": 5}"));
+    desk.write("in.jsonl", prompt_lines(3));
+    desk.run(&sim, RUN).expect(0);
+    desk.run(&sim, RUN).expect(0).says("nothing to send");
+    std::fs::rename(desk.path("schema.json"), desk.path("person.json")).unwrap();
+    let renamed = RUN.replace("schema.json", "person.json");
+    desk.run(&sim, &renamed).expect(0).says("nothing to send");
+    desk.write(
+        "person.json",
+        desk.read("person.json").replace("years", "months"),
+    );
+    desk.run(&sim, &renamed)
+        .expect(0)
+        .says("3 changed, 3 to send");
+    assert_eq!(desk.ids("out.jsonl"), all_ids(3));
+    assert_eq!(sim.stats().calls, 6);
+}
+
+#[test]
+fn a_line_with_a_format_of_its_own_keeps_it_and_is_held_to_it() {
+    let desk = desk();
+    let own = |format: Value| {
+        let body =
+            json!({"messages": [{"role": "user", "content": "q"}], "response_format": format});
+        json!({"custom_id": format["type"], "method": "POST", "url": "/v1/chat/completions", "body": body})
+    };
+    let schema = json!({"name": "n", "schema": {"type": "integer"}});
+    let lines = [
+        own(json!({"type": "text"})),
+        own(json!({"type": "json_object"})),
+        own(json!({"type": "json_schema", "json_schema": schema})),
+    ];
+    desk.write(
+        "in.jsonl",
+        lines.map(|line| line.to_string() + "\n").concat(),
+    );
+    let server = Server::start(|_| reply("5", "stop"));
+    server.run(&desk, RUN).expect(3);
+    let mut results = desk.results("out.jsonl");
+    results.sort_by_key(|line| line["id"].to_string());
+    let ends = results
+        .iter()
+        .map(|line| (&line["id"], &line["success"], &line["attempts"]));
+    let expected = [
+        ("json_object", false, 2),
+        ("json_schema", true, 1),
+        ("text", true, 1),
+    ]
+    .map(|(id, success, attempts)| (json!(id), json!(success), json!(attempts)));
+    assert!(
+        ends.eq(expected.iter().map(|(a, b, c)| (a, b, c))),
+        "{results:?}"
+    );
+}
+
+#[test]
+fn a_bad_schema_in_a_line_is_named_with_its_place() {
+    let (desk, sim) = (desk(), good());
+    let format =
+        json!({"type": "json_schema", "json_schema": {"name": "n", "schema": {"type": "strin"}}});
+    let line = json!({"prompt": "q", "response_format": format});
+    desk.write("in.jsonl", format!("{}{line}\n", prompt_lines(1)));
+    let ended = desk.run(&sim, "in.jsonl -o out.jsonl").expect(2);
+    let error = ended.error();
+    assert!(
+        error.contains("in.jsonl:2: found a schema that cannot be used (at /type: "),
+        "{error}"
+    );
+    assert_eq!(sim.stats().calls, 0);
+}
+
+#[test]
+fn extract_is_not_asked_for_json_and_its_text_never_passes_for_it() {
+    let (desk, sim) = (desk(), good());
+    for flags in ["--json-mode", "--json-schema schema.json"] {
+        let ended = desk.plain(&format!(
+            "run in.jsonl -o out.jsonl --provider extract {flags}"
+        ));
+        ended
+            .expect(1)
+            .says("extract is no model and cannot answer in JSON");
+    }
+    let ended = desk
+        .run(&sim, &format!("{RUN} --fallback extract"))
+        .expect(3);
+    ended.says("extract cannot answer in JSON: left out of the fallbacks");
+    let error = desk.results("out.jsonl")[0]["error"].take();
+    let message = error["message"].as_str().unwrap();
+    assert!(message.starts_with("the answer does not fit the schema"));
+    // A line may ask for JSON where the run does not.
+    let line = r#"{"prompt":"q","response_format":{"type":"json_object"}}"#;
+    desk.write("in.jsonl", line);
+    let ended = desk.plain("run in.jsonl -o other.jsonl --provider extract");
+    ended
+        .expect(3)
+        .says("extract is no model that could give it");
+}
