@@ -52,3 +52,5 @@ mod cli_terminal;
 mod common;
 #[cfg(all(feature = "cli", feature = "simulate"))]
 mod embed;
+#[cfg(all(feature = "cli", feature = "simulate"))]
+mod embed_dialects;
