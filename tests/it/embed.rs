@@ -207,13 +207,13 @@ fn a_thousand_texts_take_few_calls_and_each_id_has_its_own_vector() {
     assert_eq!(server.calls().len(), calls.len());
 }
 
-fn bad(text: &String) -> bool {
-    ["prompt 7", "prompt 500", "prompt 999"].contains(&text.as_str())
+fn bad(text: &str) -> bool {
+    ["prompt 7", "prompt 500", "prompt 999"].contains(&text)
 }
 
 #[test]
 fn three_bad_texts_among_a_thousand_fail_alone() {
-    let server = Server::start(|texts, _| match texts.iter().any(bad) {
+    let server = Server::start(|texts, _| match texts.iter().any(|text| bad(text)) {
         true => refused("input is too long"),
         false => good(texts),
     });
@@ -244,7 +244,7 @@ fn three_bad_texts_among_a_thousand_fail_alone() {
 
 #[test]
 fn one_bad_text_does_not_stop_a_run_before_it_is_alone() {
-    let server = Server::start(|texts, _| match texts.iter().any(bad) {
+    let server = Server::start(|texts, _| match texts.iter().any(|text| bad(text)) {
         true => refused("no"),
         false => good(texts),
     });
@@ -503,7 +503,7 @@ fn a_server_without_an_embedding_model_is_left_alone_soon() {
 
 #[test]
 fn the_library_embeds_lists_streams_and_single_texts() {
-    let server = Server::start(|texts, _| match texts.iter().any(bad) {
+    let server = Server::start(|texts, _| match texts.iter().any(|text| bad(text)) {
         true => refused("no"),
         false => good(texts),
     });
