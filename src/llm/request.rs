@@ -193,7 +193,7 @@ impl Request {
     }
 
     /// A request for the vector of a text. Requests of this kind that are alike in all but their
-    /// text share calls.
+    /// text share calls; a call is lost, and made again, as a whole when its process is killed.
     pub fn embedding(text: impl Into<String>) -> Self {
         Self {
             task: Task::Embed,
