@@ -68,14 +68,19 @@ pub(crate) fn call_for_lines(
     tries: &Tries,
     ctx: &Context,
 ) -> Reply<Lines> {
-    let requests: Vec<&Request> = pack.iter().map(|(request, _)| *request).collect();
-    let reply = call_step(route, &requests, tries, ctx);
+    let reply = match pack {
+        [(request, _)] => call_step(route, &[*request], tries, ctx),
+        pack => {
+            let requests: Vec<&Request> = pack.iter().map(|(request, _)| *request).collect();
+            call_step(route, &requests, tries, ctx)
+        }
+    };
     let result = reply.result.and_then(|answered| {
         let mut tries = *tries;
         tries.calls = tries.calls.saturating_add(1);
         let measure = measure(&answered);
         let spent = latency(tries.first, route.clock_ref().now());
-        let mut bytes = Vec::new();
+        let mut bytes = Vec::with_capacity(128);
         for (response, (request, named)) in answered.responses.into_iter().zip(pack) {
             let earlier = route.earlier(tries.trail, request);
             render(

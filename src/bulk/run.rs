@@ -292,7 +292,7 @@ impl<'a> Bulk<'a> {
         let mut broken = false;
         let mut take = |(outcomes, own): Batch| {
             let before = broken;
-            for (_, outcome) in outcomes {
+            for outcome in outcomes {
                 if broken || !own {
                     left.push(outcome);
                 } else {
@@ -360,9 +360,15 @@ impl<'a> Bulk<'a> {
         let options = route.options(&self.ctx, self.concurrency, self.on_error);
         let dispatcher = Dispatcher::new(job, route.limiter(), options);
         let runner = |ticket: &Ticket<Pack<Item<R>>>, ctx: &Context| {
-            let members = ticket.task.iter();
-            let requests: Vec<&Request> = members.map(|m| m.task.request.borrow()).collect();
-            call_step(route, &requests, &ticket.tries, ctx)
+            let call = |requests: &[&Request]| call_step(route, requests, &ticket.tries, ctx);
+            match &ticket.task[..] {
+                // Most calls are of this kind, and need no list.
+                [one] => call(&[one.task.request.borrow()]),
+                many => {
+                    let requests = many.iter().map(|member| member.task.request.borrow());
+                    call(&requests.collect::<Vec<_>>())
+                }
+            }
         };
         let shell = Shell {
             ctx: &self.ctx,

@@ -38,14 +38,15 @@ pub(super) fn outcome(
     }
 }
 
-/// The places of a pack's items and their outcomes, counted; and whether these are their own or the
-/// remains of a stopped run.
+/// Counts the end of a pack and hands out the outcomes of its items with their places. False for the
+/// remains of a stopped run, which are no outcomes of their own.
 fn ended<R: Borrow<Request>>(
     route: &Route<'_>,
     end: Settled<Pack<Item<R>>, Answered>,
     tally: &mut Tally,
     now: Time,
-) -> (Vec<(usize, Outcome)>, bool) {
+    mut put: impl FnMut(usize, Outcome),
+) -> bool {
     count(tally, &end, measure);
     let (ticket, result, own) = match end {
         Settled::Final(ticket, result) => (ticket, result, true),
@@ -53,19 +54,19 @@ fn ended<R: Borrow<Request>>(
             let own = error.kind() != ErrorKind::Cancelled;
             (ticket, Err(error), own)
         }
-        Settled::Later(..) => return (Vec::new(), true),
+        Settled::Later(..) => return true,
     };
-    let tries = ticket.tries;
     let mut results = result.map(|answered| answered.responses.into_iter());
-    let outcomes = ticket.task.into_iter().map(|member| {
+    for member in ticket.task {
         let result = match &mut results {
             Ok(responses) => responses.next().ok_or_else(Error::cancelled),
             Err(error) => Err(error.clone()),
         };
         let Item { index, request } = member.task;
-        (index, outcome(route, request.borrow(), &tries, result, now))
-    });
-    (outcomes.collect(), own)
+        let outcome = outcome(route, request.borrow(), &ticket.tries, result, now);
+        put(index, outcome);
+    }
+    own
 }
 
 /// Outcomes by the place of their request.
@@ -84,16 +85,16 @@ impl<R: Borrow<Request>> Sink<Item<R>> for Slots<'_> {
         now: Time,
     ) -> Result<(), Error> {
         for end in ends.drain(..) {
-            for (index, outcome) in ended(self.route, end, tally, now).0 {
+            ended(self.route, end, tally, now, |index, outcome| {
                 self.outcomes[index] = Some(outcome);
-            }
+            });
         }
         Ok(())
     }
 }
 
 /// What one call brought, for the caller's thread, with the flag of [`ended`].
-pub(super) type Batch = (Vec<(usize, Outcome)>, bool);
+pub(super) type Batch = (Vec<Outcome>, bool);
 
 /// Outcomes for the caller's thread.
 pub(super) struct Channel<'r> {
@@ -111,8 +112,11 @@ impl<R: Borrow<Request>> Sink<Item<R>> for Channel<'_> {
         now: Time,
     ) -> Result<(), Error> {
         for end in ends.drain(..) {
+            let mut outcomes = Vec::new();
+            let put = |_, outcome| outcomes.push(outcome);
+            let own = ended(self.route, end, tally, now, put);
             // Every call holds a permit, and the channel has room for all of them.
-            let _ = self.outcomes.try_send(ended(self.route, end, tally, now));
+            let _ = self.outcomes.try_send((outcomes, own));
         }
         Ok(())
     }
