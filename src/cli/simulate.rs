@@ -42,8 +42,13 @@ pub struct SimulateArgs {
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     tpm: Option<u64>,
 
+    /// Requests per minute of one model, which then has a limit of its own, such as gpt-x=60;
+    /// repeatable
+    #[arg(long, value_name = "NAME=N", value_parser = model_rpm)]
+    model_rpm: Vec<(String, u64)>,
+
     /// Requests let in at once after a pause [default: one minute's worth]
-    #[arg(long, value_name = "N", requires = "rpm", value_parser = clap::value_parser!(u64).range(1..))]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     burst: Option<u64>,
 
     /// Send no x-ratelimit headers and no Retry-After with status 429
@@ -164,6 +169,9 @@ fn config(args: &SimulateArgs) -> SimConfig {
     if let Some(rpm) = args.rpm {
         config = config.rpm(rpm);
     }
+    for (model, rpm) in &args.model_rpm {
+        config = config.model_rpm(model, *rpm);
+    }
     if let Some(tpm) = args.tpm {
         config = config.tpm(tpm);
     }
@@ -217,6 +225,15 @@ fn table(stats: &SimStats) -> String {
 fn vendor(text: &str) -> Result<Vendor, String> {
     text.parse()
         .map_err(|error: UnknownVendor| error.to_string())
+}
+
+fn model_rpm(text: &str) -> Result<(String, u64), String> {
+    let bad = "write it as NAME=N with requests per minute of at least 1, such as gpt-x=60";
+    let (model, rpm) = text.rsplit_once('=').ok_or(bad)?;
+    match rpm.parse() {
+        Ok(rpm @ 1..) if !model.is_empty() => Ok((model.to_owned(), rpm)),
+        _ => Err(bad.to_owned()),
+    }
 }
 
 fn trouble(text: &str) -> Result<(Trouble, f64), String> {
@@ -282,7 +299,10 @@ mod tests {
         let line = "simulate --port 0 --rpm 60 --burst 2 --trouble bad_request=1 --model a --json";
         let sim = Simulator::start(config(&parse(line).unwrap())).unwrap();
         assert_eq!(sim.config().plan("x"), Some(Trouble::BadRequest));
-        assert!(parse("simulate --burst 2").is_err());
+        assert!(Simulator::start(config(&parse("simulate --burst 2").unwrap())).is_err());
+        let own = parse("simulate --port 0 --burst 2 --model-rpm a=b=3").unwrap();
+        assert_eq!(own.model_rpm, [("a=b".to_owned(), 3)]);
+        assert!(parse("simulate --model-rpm a=0").is_err());
         let error = parse("simulate --as acme").unwrap_err();
         assert!(
             error.contains("openai, xai, groq, mistral, local"),

@@ -78,10 +78,11 @@ pub(super) fn parse(body: &[u8], version: Version) -> Result<Prompt<'static>, Fa
             return Err(Fault::invalid("stop_sequences", "", message));
         }
     }
-    let mut bytes = match root.get("system") {
-        Some(_) => text(&root, "system")?.len(),
-        None => 0,
+    let system = match root.get("system") {
+        Some(_) => text(&root, "system")?,
+        None => String::new(),
     };
+    let mut bytes = system.len();
     let messages = root.objects("messages")?;
     let messages = messages.ok_or_else(|| root.missing("messages"))?;
     if messages.is_empty() {
@@ -114,7 +115,8 @@ pub(super) fn parse(body: &[u8], version: Version) -> Result<Prompt<'static>, Fa
         text: last_user.unwrap_or(last).into(),
         tokens: (bytes as u64).div_ceil(4),
         cap: Some(cap),
-        shape: shape(&root)?,
+        // There is no field for plain JSON; a model does as it is told.
+        shape: shape(&root)?.or_else(|| system.contains("JSON object").then_some(Shape::Object)),
     })
 }
 
@@ -287,6 +289,13 @@ mod tests {
         assert_eq!((&*prompt.model, &*prompt.text), ("m", "one two"));
         assert_eq!((prompt.tokens, prompt.cap), (5, Some(5)));
         assert_eq!(prompt.shape, Some(Shape::Schema(json!({"type": "object"}))));
+    }
+
+    #[test]
+    fn json_is_answered_where_the_system_text_asks_for_it() {
+        let body = with("system", json!("Answer with one JSON object."));
+        let prompt = parse(body.to_string().as_bytes(), Version::New).unwrap();
+        assert_eq!(prompt.shape, Some(Shape::Object));
     }
 
     #[test]

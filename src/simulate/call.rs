@@ -94,6 +94,7 @@ impl Connection<'_> {
             return self.finish(request, &call, head, Sent::Whole, held);
         }
         let ask = Ask::Prompt {
+            model,
             keys,
             tokens,
             form,

@@ -5,6 +5,7 @@ use std::fmt;
 use std::io;
 use std::time::Duration;
 
+use super::limits::Limits;
 use super::script::{Script, prompt_key};
 use super::{Trouble, Vendor};
 
@@ -24,6 +25,7 @@ pub struct SimConfig {
     pub(super) rpm: Option<u64>,
     pub(super) tpm: Option<u64>,
     pub(super) burst: Option<u64>,
+    pub(super) model_rpm: Vec<(String, u64)>,
     pub(super) tell_limits: bool,
     pub(super) retry_after_header: bool,
     pub(super) retry_after: Option<Duration>,
@@ -54,6 +56,7 @@ impl Default for SimConfig {
             rpm: None,
             tpm: None,
             burst: None,
+            model_rpm: Vec::new(),
             tell_limits: true,
             retry_after_header: true,
             retry_after: None,
@@ -134,8 +137,15 @@ impl SimConfig {
         self
     }
 
-    /// How many requests the bucket of [`rpm`](SimConfig::rpm) holds, that is, how many are let in at
-    /// once after a pause. Default: one minute's worth.
+    /// Requests let in per minute for calls to this model, which then share no limit with others.
+    /// Default: the limits of all.
+    pub fn model_rpm(mut self, model: impl Into<String>, requests: u64) -> SimConfig {
+        self.model_rpm.push((model.into(), requests));
+        self
+    }
+
+    /// How many requests a bucket of [`rpm`](SimConfig::rpm) or [`model_rpm`](SimConfig::model_rpm)
+    /// holds, that is, how many are let in at once after a pause. Default: one minute's worth.
     pub fn burst(mut self, requests: u64) -> SimConfig {
         self.burst = Some(requests);
         self
@@ -280,6 +290,13 @@ impl SimConfig {
             .is_none_or(|models| models.iter().any(|known| known == model))
     }
 
+    pub(super) fn own_limits(&self) -> Vec<(String, Limits)> {
+        let limits = |(model, rpm): &(String, u64)| {
+            (model.clone(), Limits::new(Some(*rpm), self.burst, None))
+        };
+        self.model_rpm.iter().map(limits).collect()
+    }
+
     pub(super) fn check(&self) -> io::Result<()> {
         let whole = [
             ("rpm", self.rpm),
@@ -292,7 +309,9 @@ impl SimConfig {
                 self.max_requests_per_connection,
             ),
         ];
-        for (name, value) in whole {
+        let own = self.model_rpm.iter();
+        let own = own.map(|(_, requests)| ("model_rpm", Some(*requests)));
+        for (name, value) in whole.into_iter().chain(own) {
             if value == Some(0) {
                 return Err(refuse(format!(
                     "{name} is 0; leave it out to have no limit"
@@ -302,7 +321,7 @@ impl SimConfig {
         if self.context.is_some() && self.vendor != Some(Vendor::Local) {
             return Err(refuse("context is set without vendor local".to_owned()));
         }
-        if self.burst.is_some() && self.rpm.is_none() {
+        if self.burst.is_some() && self.rpm.is_none() && self.model_rpm.is_empty() {
             return Err(refuse("burst is set without rpm".to_owned()));
         }
         let times = [

@@ -30,6 +30,7 @@ pub(super) enum Ask<'a> {
     UnknownModel { keys: &'a [u64] },
     /// It is in order, and its normal reply would report this many tokens. No key comes twice.
     Prompt {
+        model: &'a str,
         keys: &'a [u64],
         tokens: u64,
         form: Form,
@@ -97,6 +98,8 @@ struct Inner {
     stats: SimStats,
     met: [u64; Trouble::ALL.len()],
     limits: Limits,
+    /// The limits of models that have some of their own.
+    own_limits: Vec<(String, Limits)>,
     prompts: Prompts,
     version: u64,
 }
@@ -109,6 +112,7 @@ impl Ledger {
                 stats: SimStats::default(),
                 met: [0; Trouble::ALL.len()],
                 limits: Limits::new(config.rpm, config.burst, config.tpm),
+                own_limits: config.own_limits(),
                 prompts: Prompts::default(),
                 version: 0,
             }),
@@ -219,6 +223,10 @@ impl Inner {
         stats.max_in_flight = stats.max_in_flight.max(stats.in_flight);
         let number = stats.calls;
 
+        let model = match ask {
+            Ask::Prompt { model, .. } => model,
+            _ => "",
+        };
         let mut wanted = 0;
         let mut memos = Memos::None;
         let verdict = match ask {
@@ -236,13 +244,14 @@ impl Inner {
                 tokens,
                 form,
                 inputs,
+                ..
             } => {
                 wanted = inputs;
                 stats.embedding_calls += u64::from(form == Form::Vectors);
                 memos = self.meet(keys, track);
                 let verdict = match self.trouble(keys, form, config) {
                     Some(kind) if kind.is_refusal() => Verdict::Trouble(kind),
-                    trouble => match (self.limits.take(now, tokens), trouble) {
+                    trouble => match (self.limits_of(model).take(now, tokens), trouble) {
                         (Err(denial), _) => Verdict::Limited(denial),
                         (Ok(()), Some(kind)) => Verdict::Trouble(kind),
                         (Ok(()), None) => Verdict::Plain,
@@ -260,7 +269,7 @@ impl Inner {
             }
         };
         let limits = if config.tell_limits {
-            self.limits.tell(now)
+            self.limits_of(model).tell(now)
         } else {
             [None; 2]
         };
@@ -270,6 +279,14 @@ impl Inner {
             limits,
             memos,
             inputs: wanted,
+        }
+    }
+
+    fn limits_of(&mut self, model: &str) -> &mut Limits {
+        let mut own = self.own_limits.iter_mut();
+        match own.find(|(name, _)| name == model) {
+            Some((_, limits)) => limits,
+            None => &mut self.limits,
         }
     }
 
@@ -394,6 +411,7 @@ mod tests {
 
     fn prompt(keys: &[u64]) -> Ask<'_> {
         Ask::Prompt {
+            model: "m",
             keys,
             tokens: 1,
             form: Form::Text,
@@ -403,6 +421,7 @@ mod tests {
 
     fn pack(keys: &[u64]) -> Ask<'_> {
         Ask::Prompt {
+            model: "m",
             keys,
             tokens: 1,
             form: Form::Vectors,

@@ -313,7 +313,7 @@ fn a_bad_schema_in_a_line_is_named_with_its_place() {
 
 #[test]
 fn extract_is_not_asked_for_json_and_its_text_never_passes_for_it() {
-    let (desk, sim) = (desk(), good());
+    let (desk, sim) = (desk(), simulator(SimConfig::default().answer("none")));
     for flags in ["--json-mode", "--json-schema schema.json"] {
         let ended = desk.plain(&format!(
             "run in.jsonl -o out.jsonl --provider extract {flags}"

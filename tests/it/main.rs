@@ -3,7 +3,11 @@
 #![forbid(unsafe_code)]
 
 mod bulk;
+#[cfg(feature = "simulate")]
+mod capabilities;
 mod conformance;
+#[cfg(feature = "simulate")]
+mod dialects;
 mod fallback;
 mod hang;
 mod loading;

@@ -125,6 +125,11 @@ pub(super) const XAI: &[Rule] = &[
 
 /// console.groq.com "API error codes and responses", "Flex processing".
 pub(super) const GROQ: &[Rule] = &[
+    Rule::new(
+        400..=403,
+        Word(&["spend_limit_reached", "blocked_api_access"]),
+        Quota,
+    ),
     // The model did not write the JSON it was asked for; another try may do.
     Rule::new(400..=400, Word(&["failed_generation"]), Malformed),
     Rule::new(498..=498, Anything, Transient),

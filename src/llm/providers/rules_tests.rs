@@ -71,6 +71,7 @@ fn statuses_and_bodies_are_classified() {
         ("openai", 302, String::new(), Invalid),
 
         ("groq", 400, r#"{"error":{"message":"m","failed_generation":"{"}}"#.into(), Malformed),
+        ("groq", 400, openai("blocked_api_access"), Quota),
         ("groq", 400, openai("bad"), Invalid),
         ("groq", 413, openai("request_too_large"), Invalid),
         ("groq", 422, openai("x"), Invalid),

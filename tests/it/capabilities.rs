@@ -1,0 +1,159 @@
+//! The README's table of providers, cell by cell from what each client does against a provider that
+//! speaks its dialect.
+
+use std::time::Duration;
+
+use batchwright::simulate::{SimConfig, Trouble};
+use batchwright::{
+    Context, ErrorKind, LlmClient, RateHints, Request, ResponseFormat, Route, inspect,
+};
+use serde_json::json;
+
+use super::dialects::{PROVIDERS, Provider, never_malformed};
+
+const README: &str = include_str!("../../README.md");
+
+fn answered(provider: &Provider, config: SimConfig, request: &Request) -> batchwright::Response {
+    let sim = provider.simulator(config);
+    let route = Route::new(provider.client(&sim, "sk-right"));
+    let answer = route.complete(request, &Context::new());
+    never_malformed(provider.name, &sim.stats());
+    answer.unwrap_or_else(|e| panic!("{}: {e}", provider.name))
+}
+
+fn calls(provider: &Provider) -> String {
+    let answer = answered(provider, SimConfig::default(), &Request::new("hello"));
+    assert_eq!(answer.text, "echo: hello");
+    "yes".to_owned()
+}
+
+fn batches(provider: &Provider) -> String {
+    let status = inspect(provider.name, Some("http://127.0.0.1:9"), Some("m"), true).unwrap();
+    match status.batch_api {
+        true => "to come".to_owned(),
+        false => "has none".to_owned(),
+    }
+}
+
+/// The simulator's answer fits the schema only if it came with the request, in the right place.
+fn structured(provider: &Provider) -> String {
+    let schema = json!({
+        "type": "object",
+        "properties": {"city": {"type": "string"}, "founded": {"type": "integer"}},
+        "required": ["city", "founded"],
+        "additionalProperties": false,
+    });
+    let format = ResponseFormat::json_schema(schema).unwrap();
+    let request = Request::new("Basel, as json").with_response_format(format);
+    let answer = answered(provider, SimConfig::default(), &request);
+    let value: serde_json::Value = serde_json::from_str(&answer.text).unwrap();
+    assert!(value["city"].is_string() && value["founded"].is_i64());
+    let format = ResponseFormat::JsonObject;
+    let request = Request::new("Basel, as json").with_response_format(format);
+    let answer = answered(provider, SimConfig::default(), &request);
+    assert!(answer.text.starts_with('{'), "{}", answer.text);
+    "schema, JSON mode".to_owned()
+}
+
+/// Read and written tokens with those from a cache and those spent on reasoning among them,
+/// wherever the dialect counts them.
+fn usage(provider: &Provider) -> String {
+    let config = SimConfig::default()
+        .cached_tokens(4)
+        .reasoning_tokens(3)
+        .output_tokens(16);
+    let request = Request::new("x".repeat(40));
+    let usage = answered(provider, config, &request).usage.unwrap();
+    assert_eq!(usage.input_tokens, 10, "{}", provider.name);
+    let mut told = vec!["in and out"];
+    if usage.cached_input_tokens > 0 {
+        assert_eq!(usage.cached_input_tokens, 4);
+        told.push("cached");
+    }
+    if usage.reasoning_tokens > 0 {
+        assert_eq!(usage.reasoning_tokens, 3);
+        told.push("reasoning");
+    }
+    assert_eq!(usage.output_tokens, 19, "{}: {usage:?}", provider.name);
+    told.join(", ")
+}
+
+fn limits(provider: &Provider) -> String {
+    let config = SimConfig::default().rpm(600).tpm(90_000);
+    let hints: RateHints = answered(provider, config, &Request::new("x")).rate_hints();
+    let day = Duration::from_secs(86_400);
+    match (hints.requests, hints.tokens) {
+        (Some(requests), Some(tokens)) => {
+            let minutes = requests.period.as_secs() / 60;
+            assert_eq!((requests.limit, tokens.limit), (600 * minutes, 90_000));
+            let each = if requests.period == day {
+                "day"
+            } else {
+                "minute"
+            };
+            format!("requests a {each}, tokens a minute")
+        }
+        (None, None) => "from refusals".to_owned(),
+        _ => panic!("{}: {hints:?}", provider.name),
+    }
+}
+
+fn errors(provider: &Provider) -> String {
+    let known = [
+        (Trouble::RateLimit, ErrorKind::RateLimited),
+        (Trouble::Quota, ErrorKind::Quota),
+        (Trouble::Unauthorized, ErrorKind::Auth),
+        (Trouble::UnknownModel, ErrorKind::UnknownModel),
+        (Trouble::BadRequest, ErrorKind::Invalid),
+        (Trouble::ContentFilter, ErrorKind::Blocked),
+        (Trouble::Refusal, ErrorKind::Blocked),
+        (Trouble::Error500, ErrorKind::Transient),
+        (Trouble::Overloaded, ErrorKind::Transient),
+        (Trouble::Drop, ErrorKind::Transient),
+        (Trouble::BrokenJson, ErrorKind::Malformed),
+        (Trouble::Empty, ErrorKind::Malformed),
+    ];
+    for (trouble, kind) in known {
+        let sim = provider.simulator(SimConfig::default().trouble(trouble, 1.0));
+        let client = provider.client(&sim, "sk-right");
+        let error = client
+            .complete(&Request::new("x"), &Context::new())
+            .unwrap_err();
+        assert_eq!(error.kind(), kind, "{}: {error}", provider.name);
+    }
+    // What is wrong with the key is told before anything is answered; a local server asks for none.
+    let sim = provider.simulator(SimConfig::default());
+    let refused = provider
+        .client(&sim, "sk-wrong")
+        .complete(&Request::new("x"), &Context::new());
+    match refused {
+        Err(error) => assert_eq!(error.kind(), ErrorKind::Auth, "{error}"),
+        Ok(_) => assert_eq!(provider.name, "local"),
+    }
+    "all".to_owned()
+}
+
+#[test]
+fn the_readme_says_of_each_provider_what_it_does() {
+    let mut missing = Vec::new();
+    for provider in &PROVIDERS {
+        let cells = [
+            format!("`{}`", provider.name),
+            calls(provider),
+            batches(provider),
+            structured(provider),
+            usage(provider),
+            limits(provider),
+            errors(provider),
+        ];
+        let row = format!("| {} |", cells.join(" | "));
+        if !README.lines().any(|line| line == row) {
+            missing.push(row);
+        }
+    }
+    assert!(
+        missing.is_empty(),
+        "README.md lacks:\n{}",
+        missing.join("\n")
+    );
+}

@@ -1,0 +1,227 @@
+//! Every provider's client against a provider that is strict about its dialect: the same prompts
+//! unchanged, in good weather and in bad.
+
+use std::ops::ControlFlow;
+use std::time::Duration;
+
+use batchwright::simulate::{SimConfig, SimStats, Simulator, Trouble, Vendor};
+use batchwright::{
+    Bulk, Client, ErrorKind, LlmConfig, Message, Outcome, Request, ResponseFormat, RetryPolicy,
+    Role, Route, Secret,
+};
+use serde_json::json;
+
+/// A provider by its name, whose dialect the simulator takes on, and where that is spoken.
+pub struct Provider {
+    pub name: &'static str,
+    pub vendor: Option<Vendor>,
+    path: &'static str,
+}
+
+pub const PROVIDERS: [Provider; 8] = [
+    Provider::new("openai", Some(Vendor::OpenAi), ""),
+    Provider::new("anthropic", None, ""),
+    Provider::new("gemini", None, ""),
+    Provider::new("xai", Some(Vendor::Xai), ""),
+    Provider::new("groq", Some(Vendor::Groq), "/openai/v1"),
+    Provider::new("mistral", Some(Vendor::Mistral), ""),
+    Provider::new("local", Some(Vendor::Local), ""),
+    Provider::new("custom", None, ""),
+];
+
+impl Provider {
+    const fn new(name: &'static str, vendor: Option<Vendor>, path: &'static str) -> Self {
+        Self { name, vendor, path }
+    }
+
+    pub fn simulator(&self, config: SimConfig) -> Simulator {
+        let config = config.api_key("sk-right");
+        let config = match self.vendor {
+            Some(vendor) => config.vendor(vendor),
+            None => config,
+        };
+        Simulator::start(config).unwrap()
+    }
+
+    pub fn client(&self, sim: &Simulator, key: &str) -> Client {
+        LlmConfig::new(self.name)
+            .base_url(format!("http://{}{}", sim.addr(), self.path))
+            .api_key(Secret::new(key))
+            .model("m-1")
+            .client()
+            .unwrap()
+    }
+
+    pub fn run(&self, sim: &Simulator, requests: &[Request]) -> Vec<Outcome> {
+        let patience = RetryPolicy::default().base_delay(Duration::from_millis(10));
+        let route = Route::new(self.client(sim, "sk-right")).retry(patience);
+        Bulk::new(route).concurrency(32).collect(requests).unwrap()
+    }
+}
+
+/// No refusal that a right request never meets.
+#[track_caller]
+pub fn never_malformed(name: &str, stats: &SimStats) {
+    assert_eq!(stats.malformed, 0, "{name}: {stats:?}");
+}
+
+fn prompts(n: usize) -> Vec<Request> {
+    let prompt = |i| {
+        Request::new(format!("prompt {i}"))
+            .with_id(format!("i-{i}"))
+            .with_system("Be brief; answer in json if asked to.")
+            .with_max_tokens(64)
+    };
+    (0..n).map(prompt).collect()
+}
+
+/// Requests with everything that a prompt file can say.
+fn of_every_kind() -> Vec<Request> {
+    let schema = json!({
+        "type": "object",
+        "properties": {"a": {"type": "string"}, "n": {"type": "integer"}},
+        "required": ["a", "n"],
+        "additionalProperties": false,
+    });
+    let turns = [
+        (Role::Developer, "Be brief."),
+        (Role::User, "one"),
+        (Role::Assistant, "two"),
+        (Role::User, "three"),
+    ];
+    let mut named = Request::chat(turns.map(|(role, text)| Message::new(role, text)).into());
+    let ann = named.messages[1].extra.entry("name".to_owned());
+    ann.or_insert("ann".into());
+    let mut stopped = Request::new("stop").with_max_tokens(9);
+    stopped.params.stop = vec!["END".into()];
+    let mut seeded = Request::new("seed");
+    seeded.params.seed = Some(7);
+    let mut warm = Request::new("warm").with_temperature(0.5);
+    warm.params.top_p = Some(0.9);
+    let mut parts = Request::new("");
+    parts.messages[0].content = json!([{"type": "text", "text": "in parts"}]);
+    let tuned = Request::new("tuned")
+        .with_extra("frequency_penalty", json!(0.1))
+        .with_extra("user", json!("u-1"));
+    let row = ResponseFormat::json_schema(schema).unwrap();
+    vec![
+        Request::new("plain"),
+        Request::new("with a system text").with_system("S"),
+        named,
+        stopped,
+        seeded,
+        warm,
+        parts,
+        tuned,
+        Request::new("an object as json").with_response_format(ResponseFormat::JsonObject),
+        Request::new("a row").with_response_format(row),
+    ]
+}
+
+#[test]
+fn one_prompt_file_runs_against_every_provider() {
+    for provider in &PROVIDERS {
+        let sim = provider.simulator(SimConfig::default());
+        for outcome in provider.run(&sim, &of_every_kind()) {
+            let name = provider.name;
+            let answer = outcome.result.unwrap_or_else(|e| panic!("{name}: {e}"));
+            assert_eq!(answer.provider, name);
+            assert!(!answer.text.is_empty() && answer.usage.is_some());
+        }
+        never_malformed(provider.name, &sim.stats());
+    }
+}
+
+const WEATHER: [(Trouble, f64); 11] = [
+    (Trouble::Error500, 0.03),
+    (Trouble::RateLimit, 0.006),
+    (Trouble::Drop, 0.02),
+    (Trouble::BrokenJson, 0.02),
+    (Trouble::Truncated, 0.02),
+    (Trouble::Html502, 0.02),
+    (Trouble::BadRequest, 0.02),
+    (Trouble::ContentFilter, 0.02),
+    (Trouble::Refusal, 0.02),
+    (Trouble::Overloaded, 0.006),
+    (Trouble::Empty, 0.01),
+];
+
+/// What is left of a prompt that meets this trouble.
+fn expected(trouble: Option<Trouble>) -> Result<(), ErrorKind> {
+    match trouble {
+        Some(Trouble::BadRequest) => Err(ErrorKind::Invalid),
+        Some(Trouble::ContentFilter | Trouble::Refusal) => Err(ErrorKind::Blocked),
+        _ => Ok(()),
+    }
+}
+
+fn bad_weather(provider: &Provider) {
+    let weather = |config: SimConfig, (kind, share)| config.trouble(kind, share);
+    let config = WEATHER.into_iter().fold(SimConfig::default(), weather);
+    let sim = provider.simulator(config);
+    let requests = prompts(500);
+    let outcomes = provider.run(&sim, &requests);
+    let mut met = 0;
+    for (request, outcome) in requests.iter().zip(&outcomes) {
+        assert_eq!(outcome.id, request.id);
+        let text = request.messages[0].text();
+        let trouble = sim.config().plan(&text);
+        met += usize::from(trouble.is_some());
+        match (expected(trouble), &outcome.result) {
+            (Ok(()), Ok(answer)) => assert_eq!(answer.text, format!("echo: {text}")),
+            (Err(kind), Err(error)) => assert_eq!(error.kind(), kind, "{error}"),
+            (_, result) => panic!("{}: {trouble:?} led to {result:?}", provider.name),
+        }
+    }
+    assert!(met > 50, "{met}");
+    never_malformed(provider.name, &sim.stats());
+}
+
+macro_rules! bad_weather {
+    ($($test:ident: $at:expr;)*) => {$(
+        #[test]
+        fn $test() {
+            bad_weather(&PROVIDERS[$at]);
+        }
+    )*};
+}
+bad_weather! {
+    bad_weather_of_openai: 0;
+    bad_weather_of_anthropic: 1;
+    bad_weather_of_gemini: 2;
+    bad_weather_of_xai: 3;
+    bad_weather_of_groq: 4;
+    bad_weather_of_mistral: 5;
+    bad_weather_of_a_local_server: 6;
+    bad_weather_of_any_compatible_server: 7;
+}
+
+/// Six models, of which one lets two calls in and then none for a long time: the other five are
+/// through while its items still wait.
+#[test]
+fn the_pause_of_one_model_holds_back_its_own_items_alone() {
+    let slow = SimConfig::default().model_rpm("m-0", 1).burst(2);
+    let provider = &PROVIDERS[0];
+    let sim = provider.simulator(slow);
+    let requests: Vec<Request> = (0..600)
+        .map(|i| Request::new(format!("prompt {i}")).with_model(format!("m-{}", i % 6)))
+        .collect();
+    let (mut own, mut others) = (0, 0);
+    let route = Route::new(provider.client(&sim, "sk-right"));
+    let _ = Bulk::new(route)
+        .concurrency(8)
+        .for_each(requests, |outcome| {
+            assert!(outcome.is_success());
+            match outcome.model.as_deref() {
+                Some("m-0") => own += 1,
+                _ => others += 1,
+            }
+            match others {
+                500 => ControlFlow::Break(()),
+                _ => ControlFlow::Continue(()),
+            }
+        });
+    assert_eq!((own, others), (2, 500));
+    // What its limit allowed, and no more than were in flight when it first said no.
+    assert!(sim.stats().refused <= 8, "{:?}", sim.stats());
+}
