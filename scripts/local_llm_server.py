@@ -1,9 +1,9 @@
 """llama.cpp's own HTTP server over a small model; started by scripts/local-llm.
 
-    local_llm_server.py PORT SHA256 OWNER
+    local_llm_server.py PORT SHA256 OWNER [embed]
 
 Prints `ready http://127.0.0.1:PORT` once /health answers 200, and serves until SIGTERM, or until the process OWNER
-that started it is gone (0: nobody's). Port 0 takes a free one.
+that started it is gone (0: nobody's). Port 0 takes a free one. With `embed` it makes vectors and no answers.
 """
 
 import hashlib
@@ -65,6 +65,8 @@ def main():
     params.n_parallel, params.n_ctx = 4, 4 * 2048  # the context is shared between the slots
     params.cpuparams.n_threads = params.cpuparams_batch.n_threads = 1
     params.endpoint_metrics = True
+    if sys.argv[4:] == ["embed"]:
+        params.embedding, params.pooling_type = True, xllamacpp.llama_pooling_type.LLAMA_POOLING_TYPE_MEAN
     params.warmup, params.cache_ram_mib = False, 0  # the prompt cache may grow to 8 GiB otherwise
     server = xllamacpp.Server(params)
     while not healthy(server.listening_address):

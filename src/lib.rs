@@ -24,6 +24,7 @@
 //! |---|---|
 //! | run a list of prompts | [`execute_bulk_sync`], or [`Bulk::collect`] with options |
 //! | run any number of prompts in little memory | [`Bulk::for_each`], or [`Bulk::spawn`] for an iterator over outcomes |
+//! | make vectors of texts, many with each call | the same with [`Request::embedding`] |
 //! | run a file with a resumable output, as the `batchwright` program does | [`Prompts`], [`FileRun`] |
 //! | make one call with limits, retries and fallback | [`Route::complete`] |
 //! | ask a service of your own | implement [`LlmClient`], or wrap a closure with [`client_fn`] |
@@ -76,13 +77,13 @@ pub use engine::bounds::Bounds;
 pub use engine::dispatch::{ErrorPolicy, StopReason};
 pub use engine::limit::{Limits, QuotaKey};
 pub use engine::route::RetryPolicy;
-pub use llm::client::{LlmClient, client_fn};
+pub use llm::client::{LlmClient, PackLimits, client_fn};
 pub use llm::hash::request_hash;
 pub use llm::providers::config::{Client, LlmConfig};
 pub use llm::providers::extract::{EXTRACT_CHARS, Extract};
 pub use llm::providers::local::{LocalServer, ServerState};
 pub use llm::providers::survey::{ProviderStatus, inspect, survey};
-pub use llm::request::{Message, Params, Request, ResponseFormat, Role};
+pub use llm::request::{Message, Params, Request, ResponseFormat, Role, Task};
 pub use llm::response::{Earlier, FinishReason, Outcome, Response};
 pub use llm::route::Route;
 pub use llm::transport::{Headers, HttpReply, HttpRequest, HttpTransport, Transport};

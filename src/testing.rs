@@ -10,7 +10,7 @@ use parking_lot::{Condvar, Mutex};
 use crate::base::cancel::Context;
 use crate::base::clock::{Clock, Time, Wake};
 use crate::base::error::Error;
-use crate::llm::client::LlmClient;
+use crate::llm::client::{LlmClient, PackLimits};
 use crate::llm::request::Request;
 use crate::llm::response::Response;
 
@@ -41,6 +41,9 @@ struct Script {
     in_flight: usize,
     max_in_flight: usize,
     held: bool,
+    refused: HashMap<String, Error>,
+    packs: Vec<usize>,
+    pack_limits: Option<PackLimits>,
 }
 
 impl ScriptedClient {
@@ -57,6 +60,22 @@ impl ScriptedClient {
     /// The next answer to this prompt is a failure.
     pub fn fail(&self, prompt: &str, error: Error) {
         self.push(prompt, Err(error));
+    }
+
+    /// Every call for this prompt is a failure, and every call for texts to embed that holds it.
+    pub fn refuse(&self, prompt: &str, error: Error) {
+        let refused = (prompt.to_owned(), error);
+        self.state.lock().refused.extend([refused]);
+    }
+
+    /// How much one call embeds. Default: 16 texts.
+    pub fn embeds(&self, limits: PackLimits) {
+        self.state.lock().pack_limits = Some(limits);
+    }
+
+    /// How many texts each call for vectors held, in the order in which they began.
+    pub fn packs(&self) -> Vec<usize> {
+        self.state.lock().packs.clone()
     }
 
     fn push(&self, prompt: &str, result: Result<Response, Error>) {
@@ -108,15 +127,22 @@ impl ScriptedClient {
     }
 }
 
-impl LlmClient for ScriptedClient {
-    fn complete(&self, request: &Request, ctx: &Context) -> Result<Response, Error> {
-        let prompt = request
-            .messages
-            .last()
-            .map(|m| m.text())
-            .unwrap_or_default();
+/// The vector that a [`ScriptedClient`] makes of a text: of its length and its bytes' sum.
+pub fn scripted_vector(text: &str) -> Vec<f32> {
+    let sum: u32 = text.bytes().map(u32::from).sum();
+    vec![text.len() as f32, sum as f32 / 7.0]
+}
+
+fn prompt(request: &Request) -> String {
+    let last = request.messages.last();
+    last.map(|message| message.text()).unwrap_or_default()
+}
+
+impl ScriptedClient {
+    /// One call for these prompts; the first failure among them is the call's.
+    fn call(&self, prompts: &[String], ctx: &Context) -> Result<Vec<Option<Response>>, Error> {
         let mut state = self.state.lock();
-        state.calls.push(prompt.clone());
+        state.calls.extend_from_slice(prompts);
         state.in_flight += 1;
         state.max_in_flight = state.max_in_flight.max(state.in_flight);
         self.changed.notify_all();
@@ -126,8 +152,41 @@ impl LlmClient for ScriptedClient {
         }
         state.in_flight -= 1;
         ctx.check()?;
-        let scripted = state.replies.get_mut(&prompt).and_then(VecDeque::pop_front);
-        scripted.unwrap_or_else(|| Ok(Response::new("scripted", format!("echo: {prompt}"))))
+        if let Some(error) = prompts.iter().find_map(|prompt| state.refused.get(prompt)) {
+            return Err(error.clone());
+        }
+        let scripted = prompts.iter().map(|prompt| {
+            let queue = state.replies.get_mut(prompt);
+            queue.and_then(VecDeque::pop_front).transpose()
+        });
+        scripted.collect()
+    }
+}
+
+impl LlmClient for ScriptedClient {
+    fn complete(&self, request: &Request, ctx: &Context) -> Result<Response, Error> {
+        let prompt = prompt(request);
+        let echo = Response::new("scripted", format!("echo: {prompt}"));
+        let mut answer = self.call(&[prompt], ctx)?;
+        Ok(answer.remove(0).unwrap_or(echo))
+    }
+
+    fn embed(&self, requests: &[&Request], ctx: &Context) -> Result<Vec<Response>, Error> {
+        self.state.lock().packs.push(requests.len());
+        let texts: Vec<String> = requests.iter().map(|request| prompt(request)).collect();
+        let answers = self.call(&texts, ctx)?.into_iter().zip(&texts);
+        let vector = |text: &str| Response::vector("scripted", scripted_vector(text));
+        Ok(answers
+            .map(|(answer, text)| answer.unwrap_or_else(|| vector(text)))
+            .collect())
+    }
+
+    fn pack_limits(&self) -> PackLimits {
+        let sixteen = PackLimits {
+            inputs: 16,
+            tokens: u32::MAX,
+        };
+        self.state.lock().pack_limits.unwrap_or(sixteen)
     }
 
     fn provider(&self) -> &str {

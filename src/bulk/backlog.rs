@@ -7,6 +7,7 @@ use crate::base::error::Error;
 use crate::engine::route::Tries;
 use crate::engine::waiting::Waiting;
 use crate::engine::work::{Class, Cost, Gates, Take, Ticket};
+use crate::llm::client::PackLimits;
 
 use super::input::{FileIndex, State};
 use super::job::Backlog;
@@ -23,6 +24,7 @@ pub(crate) struct FileBacklog {
     /// Items that may still be taken for the first time.
     allowance: usize,
     output_cap: Option<u32>,
+    limits: PackLimits,
     waiting: Waiting<(u32, Tries)>,
 }
 
@@ -33,6 +35,7 @@ impl FileBacklog {
         keep_failed: bool,
         most: Option<usize>,
         output_cap: Option<u32>,
+        limits: PackLimits,
     ) -> Self {
         Self {
             next: vec![0; classes.len()],
@@ -41,6 +44,7 @@ impl FileBacklog {
             classes,
             keep_failed,
             output_cap,
+            limits,
             waiting: Waiting::default(),
         }
     }
@@ -143,6 +147,15 @@ impl Backlog for FileBacklog {
             (ticket.task.index, ticket.tries),
         );
     }
+
+    fn limits(&self, _: &FileTask) -> PackLimits {
+        self.limits
+    }
+
+    fn alike(&self, a: &FileTask, b: &FileTask) -> bool {
+        let class = |task: &FileTask| self.index.class(task.index as usize);
+        class(a) == class(b)
+    }
 }
 
 #[cfg(test)]
@@ -166,7 +179,14 @@ mod tests {
             unreachable!("a file was opened");
         };
         let classes = vec![Class([QuotaId(1), QuotaId(2)].into())];
-        FileBacklog::new(Arc::new(file.items.finish()), classes, false, None, None)
+        FileBacklog::new(
+            Arc::new(file.items.finish()),
+            classes,
+            false,
+            None,
+            None,
+            PackLimits::ONE,
+        )
     }
 
     fn bury_the_first(gates: &mut Gates) {

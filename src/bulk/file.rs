@@ -14,18 +14,21 @@ use crate::base::error::{Error, ErrorKind};
 use crate::engine::dispatch::{Dispatcher, ErrorPolicy, StopReason};
 use crate::engine::run::{Finish, Observer, Outlet, Reply, Runner, Shell, Waker, run};
 use crate::engine::work::Ticket;
-use crate::llm::request::Request;
+use crate::llm::request::{Request, Task};
 use crate::llm::route::Route;
 use crate::observe::progress::ProgressNotifier;
 use crate::observe::tally::Tally;
 
 use super::backlog::FileBacklog;
-use super::input::{FileIndex, InputFile};
+use super::input::{FileIndex, InputError, InputFile};
 use super::job::{Backlog, Job};
-use super::lines::{FileTask, Identified, Line, LineSink, Named, Target, call_for_line};
+use super::lines::{
+    FileTask, Identified, LineSink, Lines, Named, Target, call_for_lines, each_line,
+};
 use super::list::{Feeder, Item, ListBacklog};
 use super::once::{finished, progress};
 use super::options::{FileRunError, FileRunOptions, Output, Place, Plan, Report};
+use super::pack::{Pack, Packed};
 use super::prompts::{PromptSource, Prompts};
 use super::results::{ResultsFile, is_regular};
 use super::stream::{self, Previous, StreamItem};
@@ -50,6 +53,7 @@ enum Prepared {
         index: Arc<FileIndex>,
         models: Vec<Option<String>>,
         output_cap: Option<u32>,
+        task: Task,
         /// The output holds several lines of one item.
         repeated: bool,
     },
@@ -149,6 +153,7 @@ impl<'a> FileRun<'a> {
                 index,
                 models,
                 output_cap,
+                task,
                 repeated,
             } => {
                 let mut last = None;
@@ -169,6 +174,7 @@ impl<'a> FileRun<'a> {
                     options.keep_failed,
                     options.max_items,
                     output_cap,
+                    route.pack_limits(task),
                 );
                 let mut tally = Tally::new(self.plan.total, route.clock_ref().now());
                 let kept = if options.keep_failed {
@@ -188,13 +194,18 @@ impl<'a> FileRun<'a> {
             }
             Prepared::Stream { prompts, previous } => {
                 let (waker, woken) = Waker::new();
-                let (feeder, source, _) = Feeder::new(2 * self.concurrency, waker.clone());
+                let (feeder, source, _) = Feeder::new(
+                    2 * self.concurrency,
+                    route.pack_limits(prompts.settings.0.task),
+                    waker.clone(),
+                );
                 let reading = stream::read(*prompts, previous, feeder, &self.options)?;
                 let backlog = ListBacklog::new(&route, source);
                 let tally = Tally::new(None, route.clock_ref().now());
-                let runner = |ticket: &Ticket<Item<StreamItem>>, ctx: &Context| {
-                    let item = &ticket.task.request;
-                    call_for_line(&route, &item.request, &item.named, &ticket.tries, ctx)
+                let runner = |ticket: &Ticket<Pack<Item<StreamItem>>>, ctx: &Context| {
+                    let items = ticket.task.iter().map(|member| &member.task.request);
+                    let pack: Vec<_> = items.map(|item| (&item.request, &item.named)).collect();
+                    call_for_lines(&route, &pack, &ticket.tries, ctx)
                 };
                 let mut ended =
                     surroundings.turn(backlog, self.output, tally, &runner, (waker, woken))?;
@@ -213,24 +224,31 @@ fn file_runner<'r>(
     route: &'r Route<'r>,
     input: &'r InputFile,
     index: &'r FileIndex,
-) -> impl Runner<FileTask, Line> + 'r {
-    move |ticket: &Ticket<FileTask>, ctx: &Context| -> Reply<Line> {
-        let item = match input.read(ticket.task.index as usize, index) {
-            Ok(item) => item,
+) -> impl Runner<Pack<FileTask>, Lines> + 'r {
+    move |ticket: &Ticket<Pack<FileTask>>, ctx: &Context| -> Reply<Lines> {
+        let tasks = ticket.task.iter().map(|member| &member.task);
+        let read = |task: &FileTask| {
+            let item = input.read(task.index as usize, index)?;
+            task.named.get_or_init(|| Named {
+                id: item.request.id.clone().unwrap_or_default(),
+                request_hash: item.request_hash,
+                model: item.request.model.clone(),
+            });
+            Ok(item.request)
+        };
+        let requests: Vec<Request> = match tasks.clone().map(read).collect() {
+            Ok(requests) => requests,
             Err(changed) => {
+                let changed: InputError = changed;
                 return Reply {
                     fatal: true,
                     ..Error::from(changed).into()
                 };
             }
         };
-        let request = item.request;
-        let named = ticket.task.named.get_or_init(|| Named {
-            id: request.id.clone().unwrap_or_default(),
-            request_hash: item.request_hash,
-            model: request.model.clone(),
-        });
-        call_for_line(route, &request, named, &ticket.tries, ctx)
+        let named = tasks.filter_map(|task| task.named.get());
+        let pack: Vec<_> = requests.iter().zip(named).collect();
+        call_for_lines(route, &pack, &ticket.tries, ctx)
     }
 }
 
@@ -342,6 +360,7 @@ fn prepare_file(
         index: Arc::new(index),
         models: checked.models,
         output_cap: prompts.settings.output_cap(),
+        task: prompts.settings.0.task,
         repeated: matched > tally.done + tally.failed + tally.changed,
     };
     Ok((prepared, output))
@@ -432,7 +451,7 @@ impl<'r> Surroundings<'_, 'r> {
     where
         B: Backlog + Send,
         B::Task: Identified,
-        R: Runner<B::Task, Line>,
+        R: Runner<Pack<B::Task>, Lines>,
     {
         let (route, clock) = (self.route, self.route.clock_ref());
         let (tx, rx) = bounded::<Vec<u8>>(self.concurrency);
@@ -443,21 +462,21 @@ impl<'r> Surroundings<'_, 'r> {
             OpenOutput::Writer(writer) => (Target::Caller(tx), Some(writer)),
         };
         let deferring = writer.is_some();
-        let mut write = |line: Vec<u8>| {
-            if line.is_empty() {
+        let mut write = |lines: Vec<u8>| {
+            if lines.is_empty() {
                 return ControlFlow::Continue(());
             }
             if let (Some(writer), None) = (&mut writer, &broken) {
-                match writer.write_all(&line).and_then(|()| writer.flush()) {
+                match writer.write_all(&lines).and_then(|()| writer.flush()) {
                     Ok(()) => return ControlFlow::Continue(()),
                     Err(error) => broken = Some(error),
                 }
             }
-            unsaved.push(line);
+            unsaved.extend(each_line(&lines));
             ControlFlow::Break(())
         };
         let job = Job {
-            backlog,
+            backlog: Packed::new(backlog),
             tally,
             sink: LineSink {
                 route,
@@ -501,7 +520,7 @@ impl<'r> Surroundings<'_, 'r> {
             sink,
             mut tally,
         } = dispatcher.work;
-        tally.leave(backlog.left());
+        tally.leave(backlog.items.left());
         unsaved.extend(sink.lines_of(&lost, now));
         if let Some(error) = broken.filter(|e| e.kind() != io::ErrorKind::BrokenPipe) {
             let why = format!("cannot write the results: {error}");

@@ -4,7 +4,10 @@
 use crate::base::clock::Time;
 use crate::base::error::Error;
 use crate::engine::work::{Gates, Settled, Take, Ticket, Work};
+use crate::llm::client::PackLimits;
 use crate::observe::tally::{Measure, Tally};
+
+use super::pack::{Pack, Packed};
 
 /// Where items come from and where those that wait are kept.
 pub(crate) trait Backlog {
@@ -12,20 +15,27 @@ pub(crate) trait Backlog {
     fn take(&mut self, max: usize, gates: &Gates, now: Time) -> Result<Take<Self::Task>, Error>;
     fn wait(&mut self, ticket: Ticket<Self::Task>, due: Time);
 
+    /// How much may share a call with the task.
+    fn limits(&self, task: &Self::Task) -> PackLimits;
+
+    /// Whether these two may share a call, as far as it depends on what they ask for.
+    fn alike(&self, a: &Self::Task, b: &Self::Task) -> bool;
+
     /// Items that are known here and in no total.
     fn left(&mut self) -> u64 {
         0
     }
 }
 
-/// Where outcomes go.
+/// Where outcomes go: one for each member of a pack.
 pub(crate) trait Sink<T> {
+    /// What a call brought to all of its pack.
     type Done: Send;
 
     /// Takes outcomes off the front of `ends` and counts them; an error says why some are left.
     fn put(
         &mut self,
-        ends: &mut Vec<Settled<T, Self::Done>>,
+        ends: &mut Vec<Settled<Pack<T>, Self::Done>>,
         tally: &mut Tally,
         now: Time,
     ) -> Result<(), Error>;
@@ -37,23 +47,23 @@ pub(crate) trait Sink<T> {
 }
 
 /// A backlog and a sink, as the dispatcher wants to see them.
-pub(crate) struct Job<B, K> {
-    pub backlog: B,
+pub(crate) struct Job<B: Backlog, K> {
+    pub backlog: Packed<B>,
     pub sink: K,
     pub tally: Tally,
 }
 
 impl<B: Backlog, K: Sink<B::Task>> Work for Job<B, K> {
-    type Task = B::Task;
+    type Task = Pack<B::Task>;
     type Done = K::Done;
 
-    fn take(&mut self, max: usize, gates: &Gates, now: Time) -> Result<Take<B::Task>, Error> {
+    fn take(&mut self, max: usize, gates: &Gates, now: Time) -> Result<Take<Pack<B::Task>>, Error> {
         self.backlog.take(max, gates, now)
     }
 
     fn settle(
         &mut self,
-        done: &mut Vec<Settled<B::Task, K::Done>>,
+        done: &mut Vec<Settled<Pack<B::Task>, K::Done>>,
         now: Time,
     ) -> Result<(), Error> {
         let mut i = 0;
@@ -72,21 +82,25 @@ impl<B: Backlog, K: Sink<B::Task>> Work for Job<B, K> {
         self.sink.put(done, &mut self.tally, now)
     }
 
+    fn members(&self, task: &Pack<B::Task>) -> usize {
+        task.len()
+    }
+
     fn defers_release(&self) -> bool {
         self.sink.defers_release()
     }
 }
 
-/// Counts an end in the tally.
+/// Counts an end in the tally, each member for itself.
 pub(crate) fn count<T, D>(
     tally: &mut Tally,
-    end: &Settled<T, D>,
+    end: &Settled<Pack<T>, D>,
     measure: impl FnOnce(&D) -> Measure,
 ) {
     match end {
         Settled::Final(_, Ok(done)) => tally.answered(&measure(done)),
-        Settled::Final(_, Err(error)) => tally.failed(error),
-        Settled::Unsent(..) => tally.unsent(),
+        Settled::Final(ticket, Err(error)) => tally.failed(error, ticket.task.len() as u64),
+        Settled::Unsent(ticket, _) => tally.leave(ticket.task.len() as u64),
         Settled::Later(..) => {}
     }
 }

@@ -11,7 +11,7 @@ use crate::base::clock::Time;
 use crate::base::error::{Error, ErrorKind};
 use crate::engine::route::Tries;
 use crate::engine::run::Reply;
-use crate::engine::work::{Settled, Ticket};
+use crate::engine::work::Settled;
 use crate::llm::request::Request;
 use crate::llm::response::{Earlier, Outcome, Response};
 use crate::llm::route::{Route, latency};
@@ -19,6 +19,7 @@ use crate::observe::tally::{Measure, Tally};
 
 use super::job::{Sink, count};
 use super::once::{call_step, measure};
+use super::pack::Pack;
 use super::results::ResultsFile;
 
 /// What a result line says of its item besides the outcome.
@@ -53,29 +54,46 @@ impl Identified for FileTask {
     }
 }
 
-/// A finished line.
-pub(crate) struct Line {
+/// The finished lines of a pack.
+pub(crate) struct Lines {
     pub bytes: Vec<u8>,
     measure: Measure,
 }
 
-/// Makes the call and renders its line, so that nothing of it is left to do under the lock.
-pub(crate) fn call_for_line(
+/// Makes the call of a pack and renders its lines, so that nothing of it is left to do under the
+/// lock.
+pub(crate) fn call_for_lines(
     route: &Route<'_>,
-    request: &Request,
-    named: &Named,
+    pack: &[(&Request, &Named)],
     tries: &Tries,
     ctx: &Context,
-) -> Reply<Line> {
-    let reply = call_step(route, request, tries, ctx);
+) -> Reply<Lines> {
+    let reply = match pack {
+        [(request, _)] => call_step(route, &[*request], tries, ctx),
+        pack => {
+            let requests: Vec<&Request> = pack.iter().map(|(request, _)| *request).collect();
+            call_step(route, &requests, tries, ctx)
+        }
+    };
     let result = reply.result.and_then(|answered| {
         let mut tries = *tries;
         tries.calls = tries.calls.saturating_add(1);
         let measure = measure(&answered);
         let spent = latency(tries.first, route.clock_ref().now());
-        let earlier = route.earlier(tries.trail, request);
-        let bytes = render(named, None, earlier, &tries, spent, Ok(answered.response))?;
-        Ok(Line { bytes, measure })
+        let mut bytes = Vec::with_capacity(128);
+        for (response, (request, named)) in answered.responses.into_iter().zip(pack) {
+            let earlier = route.earlier(tries.trail, request);
+            render(
+                &mut bytes,
+                named,
+                None,
+                earlier,
+                &tries,
+                spent,
+                Ok(response),
+            )?;
+        }
+        Ok(Lines { bytes, measure })
     });
     Reply {
         result,
@@ -86,13 +104,14 @@ pub(crate) fn call_for_line(
 }
 
 fn render(
+    bytes: &mut Vec<u8>,
     named: &Named,
     provider: Option<String>,
     earlier: Vec<Earlier>,
     tries: &Tries,
     latency: Duration,
     result: Result<Response, Error>,
-) -> Result<Vec<u8>, Error> {
+) -> Result<(), Error> {
     let outcome = Outcome {
         id: Some(named.id.clone()),
         result,
@@ -103,14 +122,14 @@ fn render(
         earlier,
         request_hash: Some(named.request_hash.clone()),
     };
-    let mut bytes = serde_json::to_vec(&outcome).map_err(|e| {
+    serde_json::to_writer(&mut *bytes, &outcome).map_err(|e| {
         Error::new(
             ErrorKind::Malformed,
             format!("cannot write the result: {e}"),
         )
     })?;
     bytes.push(b'\n');
-    Ok(bytes)
+    Ok(())
 }
 
 /// Where lines go.
@@ -131,12 +150,20 @@ pub(crate) struct LineSink<'r> {
 }
 
 impl LineSink<'_> {
-    /// The line of an end; none for what was not sent.
-    fn line<'e, T: Identified>(&self, end: &'e Settled<T, Line>, now: Time) -> Cow<'e, [u8]> {
+    /// The lines of an end; none for what was not sent.
+    fn lines<'e, T: Identified>(
+        &self,
+        end: &'e Settled<Pack<T>, Lines>,
+        now: Time,
+    ) -> Cow<'e, [u8]> {
         match end {
-            Settled::Final(_, Ok(line)) => Cow::Borrowed(&line.bytes),
+            Settled::Final(_, Ok(lines)) => Cow::Borrowed(&lines.bytes),
             Settled::Final(ticket, Err(error)) => {
-                Cow::Owned(self.failure(ticket, error, now).unwrap_or_default())
+                let mut bytes = Vec::new();
+                for member in &ticket.task {
+                    self.failure(&mut bytes, &member.task, &ticket.tries, error, now);
+                }
+                Cow::Owned(bytes)
             }
             Settled::Unsent(..) | Settled::Later(..) => Cow::Borrowed(&[]),
         }
@@ -144,48 +171,62 @@ impl LineSink<'_> {
 
     fn failure<T: Identified>(
         &self,
-        ticket: &Ticket<T>,
+        bytes: &mut Vec<u8>,
+        task: &T,
+        tries: &Tries,
         error: &Error,
         now: Time,
-    ) -> Option<Vec<u8>> {
-        let mut named = ticket.task.named()?.clone();
+    ) {
+        let Some(mut named) = task.named().cloned() else {
+            return;
+        };
         let request = Request {
             model: named.model.take(),
             ..Request::default()
         };
-        let (provider, model) = self.route.asked(ticket.tries.step, &request);
+        let (provider, model) = self.route.asked(tries.step, &request);
         named.model = model;
-        let earlier = self.route.earlier(ticket.tries.trail, &request);
-        let spent = latency(ticket.tries.first, now);
+        let earlier = self.route.earlier(tries.trail, &request);
+        let spent = latency(tries.first, now);
         let failed = Err(error.clone());
-        let tries = &ticket.tries;
-        render(&named, Some(provider), earlier, tries, spent, failed).ok()
+        let whole = bytes.len();
+        if render(bytes, &named, Some(provider), earlier, tries, spent, failed).is_err() {
+            bytes.truncate(whole);
+        }
     }
 
     /// The lines of outcomes that could not be written.
     pub(crate) fn lines_of<T: Identified>(
         &self,
-        lost: &[Settled<T, Line>],
+        lost: &[Settled<Pack<T>, Lines>],
         now: Time,
     ) -> Vec<Vec<u8>> {
-        let lines = lost.iter().map(|end| self.line(end, now).into_owned());
-        lines.filter(|line| !line.is_empty()).collect()
+        let ends = lost.iter().map(|end| self.lines(end, now));
+        ends.flat_map(|lines| each_line(&lines)).collect()
     }
 
-    fn note<T: Identified>(&mut self, end: &Settled<T, Line>, tally: &mut Tally) {
-        count(tally, end, |line| line.measure);
+    fn note<T: Identified>(&mut self, end: &Settled<Pack<T>, Lines>, tally: &mut Tally) {
+        count(tally, end, |lines| lines.measure);
         if let Settled::Final(ticket, _) = end {
-            self.superseded += u64::from(ticket.task.supersedes());
+            let members = ticket.task.iter();
+            let superseding = members.filter(|member| member.task.supersedes());
+            self.superseded += superseding.count() as u64;
         }
     }
 }
 
+/// The lines apart, each with its end.
+pub(crate) fn each_line(lines: &[u8]) -> Vec<Vec<u8>> {
+    let lines = lines.split_inclusive(|byte| *byte == b'\n');
+    lines.map(<[u8]>::to_vec).collect()
+}
+
 impl<T: Identified> Sink<T> for LineSink<'_> {
-    type Done = Line;
+    type Done = Lines;
 
     fn put(
         &mut self,
-        ends: &mut Vec<Settled<T, Line>>,
+        ends: &mut Vec<Settled<Pack<T>, Lines>>,
         tally: &mut Tally,
         now: Time,
     ) -> Result<(), Error> {
@@ -193,15 +234,15 @@ impl<T: Identified> Sink<T> for LineSink<'_> {
             let lines = lines.clone();
             for end in ends.drain(..) {
                 self.note(&end, tally);
-                // Every outcome holds a permit, and the channel has room for all of them.
-                let _ = lines.try_send(self.line(&end, now).into_owned());
+                // Every call holds a permit, and the channel has room for all of them.
+                let _ = lines.try_send(self.lines(&end, now).into_owned());
             }
             return Ok(());
         }
         let mut buffer = std::mem::take(&mut self.buffer);
         buffer.clear();
         for end in ends.iter() {
-            buffer.extend_from_slice(&self.line(end, now));
+            buffer.extend_from_slice(&self.lines(end, now));
         }
         if let Target::File(file) = &mut self.target {
             file.append(&buffer)?;

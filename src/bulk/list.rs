@@ -3,7 +3,9 @@
 use std::borrow::Borrow;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering, fence};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering, fence};
+use std::thread;
+use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender, TryRecvError, bounded};
 
@@ -14,7 +16,8 @@ use crate::engine::route::Tries;
 use crate::engine::run::{Waker, panicked};
 use crate::engine::waiting::Waiting;
 use crate::engine::work::{Class, Gates, Take, Ticket};
-use crate::llm::request::Request;
+use crate::llm::client::PackLimits;
+use crate::llm::request::{Request, Task};
 use crate::llm::route::{Route, cost};
 
 use super::job::Backlog;
@@ -33,75 +36,157 @@ pub(crate) enum Source<'s, R> {
     /// At hand: reading never blocks, and what waits costs the caller nothing more.
     Ready(Box<dyn Iterator<Item = R> + Send + 's>),
     /// Read by another thread.
-    Fed {
-        items: Receiver<Result<R, Error>>,
-        hungry: Arc<AtomicBool>,
-    },
+    Fed(Fed<R>),
+}
+
+type Read<R> = Result<R, Error>;
+
+/// The taking end of a fed source.
+pub(crate) struct Fed<R> {
+    one_by_one: Receiver<Read<R>>,
+    in_packs: Receiver<Read<R>>,
+    hungry: Arc<AtomicBool>,
+    ahead: Arc<Ahead>,
+}
+
+/// What taker and feeder know of each other.
+#[derive(Default)]
+struct Ahead {
+    /// Bytes of what waits to go into packs.
+    bytes: AtomicUsize,
+    /// Nobody takes any more.
+    stopped: AtomicBool,
+}
+
+impl<R: Borrow<Request>> Fed<R> {
+    fn try_recv(&self) -> Result<Read<R>, TryRecvError> {
+        // The feeder has let go of the way that it does not use.
+        match self.one_by_one.try_recv() {
+            Err(TryRecvError::Disconnected) => {}
+            received => return received,
+        }
+        let received = self.in_packs.try_recv();
+        if let Ok(Ok(item)) = &received {
+            let bytes = item.borrow().weight();
+            self.ahead.bytes.fetch_sub(bytes, Ordering::SeqCst);
+        }
+        received
+    }
+}
+
+impl<R> Drop for Fed<R> {
+    fn drop(&mut self) {
+        self.ahead.stopped.store(true, Ordering::SeqCst);
+    }
 }
 
 /// The reading end of a fed source.
 pub(crate) struct Feeder<R> {
-    items: Sender<Result<R, Error>>,
+    one_by_one: Sender<Read<R>>,
+    in_packs: Sender<Read<R>>,
     hungry: Arc<AtomicBool>,
-    stopped: Arc<AtomicBool>,
+    ahead: Arc<Ahead>,
     waker: Waker,
 }
 
-impl<R> Feeder<R> {
-    /// A feeder, its source with room for `ahead` items read ahead, and what is left of it.
-    pub(crate) fn new(ahead: usize, waker: Waker) -> (Self, Source<'static, R>, Tail<R>) {
-        let (tx, rx) = bounded(ahead);
+/// Items that may be read ahead to fill packs.
+const MOST_AHEAD: usize = 4096;
+/// Beyond so many bytes of them nothing more is read for a while.
+const BYTES_AHEAD: usize = 16 * 1024 * 1024;
+
+impl<R: Borrow<Request>> Feeder<R> {
+    /// A feeder, its source, and what is left of it. There is room for `ahead` items, or, if the
+    /// first of them shares calls, for as many packs.
+    pub(crate) fn new(
+        ahead: usize,
+        pack: PackLimits,
+        waker: Waker,
+    ) -> (Self, Source<'static, R>, Tail<R>) {
+        let filling = ahead.saturating_mul(pack.inputs.into());
+        let (one_by_one, from_one_by_one) = bounded(ahead);
+        let (in_packs, from_in_packs) = bounded(filling.min(MOST_AHEAD).max(ahead));
         let feeder = Self {
-            items: tx,
+            one_by_one,
+            in_packs,
             hungry: Arc::default(),
-            stopped: Arc::default(),
+            ahead: Arc::default(),
             waker,
         };
         let tail = Tail {
-            items: rx.clone(),
-            stopped: feeder.stopped.clone(),
+            one_by_one: from_one_by_one.clone(),
+            in_packs: from_in_packs.clone(),
+            ahead: feeder.ahead.clone(),
         };
-        let source = Source::Fed {
-            items: rx,
+        let source = Source::Fed(Fed {
+            one_by_one: from_one_by_one,
+            in_packs: from_in_packs,
             hungry: feeder.hungry.clone(),
-        };
+            ahead: feeder.ahead.clone(),
+        });
         (feeder, source, tail)
     }
 
     /// Hands items over until they end or nobody wants more. A panic or an error of the iterator
     /// ends the run, not the process.
-    pub(crate) fn feed(self, mut items: impl Iterator<Item = Result<R, Error>>) {
-        while !self.stopped.load(Ordering::SeqCst) {
+    pub(crate) fn feed(self, mut items: impl Iterator<Item = Read<R>>) {
+        let Self {
+            one_by_one,
+            in_packs,
+            hungry,
+            ahead,
+            waker,
+        } = self;
+        let mut ways = Some((one_by_one, in_packs));
+        let mut way = None;
+        while !ahead.stopped.load(Ordering::SeqCst) {
+            if ahead.bytes.load(Ordering::SeqCst) > BYTES_AHEAD {
+                thread::sleep(Duration::from_millis(1));
+                continue;
+            }
             let next = catch_unwind(AssertUnwindSafe(|| items.next()))
                 .unwrap_or_else(|panic| Some(Err(panicked("the source of requests", &*panic))));
             let Some(item) = next else { break };
             let last = item.is_err();
-            if self.items.send(item).is_err() || last {
+            let request = item.as_ref().ok().map(Borrow::borrow);
+            let shares = request.is_some_and(|request| request.task == Task::Embed);
+            if let Some((one_by_one, in_packs)) = ways.take() {
+                way = Some(match shares {
+                    true => (in_packs, true),
+                    false => (one_by_one, false),
+                });
+            }
+            let Some((out, counted)) = &way else { break };
+            if let Some(request) = request.filter(|_| *counted) {
+                let bytes = request.weight();
+                ahead.bytes.fetch_add(bytes, Ordering::SeqCst);
+            }
+            if out.send(item).is_err() || last {
                 break;
             }
             // Either the taker sees the item, or we see that it found none.
             fence(Ordering::SeqCst);
-            if self.hungry.swap(false, Ordering::SeqCst) {
-                self.waker.wake();
+            if hungry.swap(false, Ordering::SeqCst) {
+                waker.wake();
             }
         }
-        let waker = self.waker.clone();
-        drop(self);
+        drop((ways, way));
         waker.wake();
     }
 }
 
 /// What a source still has to give when its run is over.
 pub(crate) struct Tail<R> {
-    items: Receiver<Result<R, Error>>,
-    stopped: Arc<AtomicBool>,
+    one_by_one: Receiver<Read<R>>,
+    in_packs: Receiver<Read<R>>,
+    ahead: Arc<Ahead>,
 }
 
 impl<R> Tail<R> {
     /// Stops the feeder and takes what it had read. Waits for a `next()` that blocks.
     pub(crate) fn drain(self) -> Vec<R> {
-        self.stopped.store(true, Ordering::SeqCst);
-        self.items.iter().filter_map(Result::ok).collect()
+        self.ahead.stopped.store(true, Ordering::SeqCst);
+        let left = self.one_by_one.iter().chain(self.in_packs.iter());
+        left.filter_map(Result::ok).collect()
     }
 }
 
@@ -146,18 +231,18 @@ impl<'r, R: Borrow<Request>> ListBacklog<'r, R> {
     }
 
     fn next(&mut self) -> Option<R> {
-        let (items, hungry) = match &mut self.source {
+        let fed = match &mut self.source {
             Source::Ready(items) => {
                 let next = items.next();
                 self.ended = next.is_none();
                 return next;
             }
-            Source::Fed { items, hungry } => (items, hungry),
+            Source::Fed(fed) => fed,
         };
         for last_look in [false, true] {
-            match items.try_recv() {
+            match fed.try_recv() {
                 Ok(item) => {
-                    hungry.store(false, Ordering::SeqCst);
+                    fed.hungry.store(false, Ordering::SeqCst);
                     // What was read before a fault is still to be sent or handed back.
                     return item.map_err(|error| self.broken = Some(error)).ok();
                 }
@@ -167,7 +252,7 @@ impl<'r, R: Borrow<Request>> ListBacklog<'r, R> {
                 }
                 Err(TryRecvError::Empty) if last_look => return None,
                 Err(TryRecvError::Empty) => {
-                    hungry.store(true, Ordering::SeqCst);
+                    fed.hungry.store(true, Ordering::SeqCst);
                     fence(Ordering::SeqCst);
                 }
             }
@@ -179,7 +264,7 @@ impl<'r, R: Borrow<Request>> ListBacklog<'r, R> {
     fn weight(&self, request: &Request) -> usize {
         match self.source {
             Source::Ready(_) => 0,
-            Source::Fed { .. } => request.weight(),
+            Source::Fed(_) => request.weight(),
         }
     }
 
@@ -244,6 +329,14 @@ impl<R: Borrow<Request> + Send> Backlog for ListBacklog<'_, R> {
         let (quota, order) = (ticket.quota(), ticket.order);
         self.waiting
             .push(quota, due, order, (ticket.task, ticket.tries, ticket.class));
+    }
+
+    fn limits(&self, item: &Item<R>) -> PackLimits {
+        self.route.pack_limits(item.request.borrow().task)
+    }
+
+    fn alike(&self, a: &Item<R>, b: &Item<R>) -> bool {
+        a.request.borrow().shares_calls_with(b.request.borrow())
     }
 
     fn left(&mut self) -> u64 {

@@ -41,7 +41,7 @@ fn refused() -> Error {
 /// A backlog whose source has all of these at hand.
 fn fed<'r>(route: &'r Route<'r>, items: Vec<Request>) -> ListBacklog<'r, Request> {
     let (waker, _) = Waker::new();
-    let (feeder, source, _) = Feeder::new(items.len() + 1, waker);
+    let (feeder, source, _) = Feeder::new(items.len() + 1, PackLimits::ONE, waker);
     feeder.feed(items.into_iter().map(Ok));
     ListBacklog::new(route, source)
 }
@@ -134,7 +134,7 @@ fn when_a_paused_provider_dies_what_waited_for_it_goes_on_at_once() {
 fn what_was_read_before_a_fault_is_given_before_the_fault_is_told() {
     let route = Route::new(Named("first"));
     let (waker, _) = Waker::new();
-    let (feeder, source, tail) = Feeder::new(9, waker);
+    let (feeder, source, tail) = Feeder::new(9, PackLimits::ONE, waker);
     let items = [Ok(Request::new("a")), Ok(Request::new("b")), Err(refused())];
     feeder.feed(items.into_iter());
     let mut backlog = ListBacklog::new(&route, source);
@@ -154,7 +154,7 @@ fn what_was_read_before_a_fault_is_given_before_the_fault_is_told() {
 #[test]
 fn a_source_that_nobody_reads_any_more_is_handed_back_whole() {
     let (waker, _) = Waker::new();
-    let (feeder, source, tail) = Feeder::new(2, waker);
+    let (feeder, source, tail) = Feeder::new(2, PackLimits::ONE, waker);
     let pulled = Arc::new(std::sync::atomic::AtomicUsize::new(0));
     let count = pulled.clone();
     let items = (0..).map(move |i| {

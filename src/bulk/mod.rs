@@ -11,6 +11,7 @@ mod lines;
 mod list;
 mod once;
 pub mod options;
+mod pack;
 pub mod prompts;
 mod results;
 pub mod run;

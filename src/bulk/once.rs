@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use crate::base::cancel::Context;
 use crate::base::clock::Time;
+use crate::base::usage::Usage;
 use crate::engine::dispatch::Dispatcher;
 use crate::engine::route::Tries;
 use crate::engine::run::Reply;
@@ -15,41 +16,45 @@ use crate::observe::tally::Measure;
 
 use super::job::{Backlog, Job, Sink};
 
-/// An answer, with what the counts want to know of it.
+/// The answers to a pack, in its order, and how long the call took.
 pub(crate) struct Answered {
-    pub response: Response,
+    pub responses: Vec<Response>,
     pub took: Duration,
 }
 
 pub(crate) fn measure(done: &Answered) -> Measure {
-    let extracted = done.response.provider == "extract";
-    Measure {
-        usage: done.response.usage,
-        cost_usd: done.response.cost_usd,
+    let mut all = Measure {
+        items: done.responses.len() as u64,
         took: done.took,
-        truncated: done.response.finish_reason == FinishReason::Length && !extracted,
-        warned: done.response.warning.is_some(),
-        extracted,
+        usage: Usage::sum(done.responses.iter().filter_map(|r| r.usage)),
+        cost_usd: done.responses.iter().map(|r| r.cost_usd).sum(),
+        ..Measure::default()
+    };
+    for response in &done.responses {
+        let extracted = response.provider == "extract";
+        all.extracted |= extracted;
+        all.truncated |= response.finish_reason == FinishReason::Length && !extracted;
+        all.warned |= response.warning.is_some();
+        if let Some(vector) = &response.embedding {
+            all.vectors += 1;
+            all.dimensions = all.dimensions.max(vector.len());
+        }
     }
+    all
 }
 
-/// Makes the call of one request that has been through `tries`.
+/// Makes the call of a pack that has been through `tries`.
 pub(crate) fn call_step(
     route: &Route<'_>,
-    request: &Request,
+    requests: &[&Request],
     tries: &Tries,
     ctx: &Context,
 ) -> Reply<Answered> {
     let clock = route.clock_ref();
     let start = clock.now();
-    let reply = route.call(request, tries, ctx);
+    let reply = route.answers(requests, tries, ctx);
     let took = clock.now().since(start);
-    Reply {
-        result: reply.result.map(|response| Answered { response, took }),
-        used: reply.used,
-        hints: reply.hints,
-        fatal: reply.fatal,
-    }
+    reply.map(|responses| Answered { responses, took })
 }
 
 /// Where a run stands at its end.

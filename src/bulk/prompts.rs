@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use crate::base::cancel::Context;
 use crate::base::error::{Error, ErrorKind};
-use crate::llm::request::{Request, ResponseFormat};
+use crate::llm::request::{Request, ResponseFormat, Task};
 
 use super::input::{Form, Hooks, InputFile, Matching, Settings, Template};
 
@@ -23,6 +23,19 @@ impl PromptSettings {
     /// Nothing is filled in.
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// What is asked for. Default: [`Task::Complete`]. For [`Task::Embed`] each record is one text,
+    /// and no other setting than the model, the template and the dimensions may be made.
+    pub fn task(mut self, task: Task) -> Self {
+        self.0.task = task;
+        self
+    }
+
+    /// Numbers in a vector, with [`Task::Embed`]. Default: the model's own length.
+    pub fn dimensions(mut self, numbers: u32) -> Self {
+        self.0.dimensions = Some(numbers);
+        self
     }
 
     /// The model. Default: none; the client's own is used and is no part of the request.
@@ -78,7 +91,10 @@ impl PromptSettings {
     }
 
     pub(crate) fn output_cap(&self) -> Option<u32> {
-        self.0.max_tokens
+        match self.0.task {
+            Task::Complete => self.0.max_tokens,
+            Task::Embed => Some(0),
+        }
     }
 }
 
@@ -96,8 +112,15 @@ pub(super) enum PromptSource {
 pub(super) struct CheckedFile {
     pub input: Arc<InputFile>,
     pub items: Matching,
-    /// The models that requests name, by class.
+    /// The models that requests name, by class; one for each kind of vectors that share calls.
     pub models: Vec<Option<String>>,
+}
+
+/// What texts that are embedded by one call must have in common beside the model.
+fn shared_fields(request: &Request) -> Option<String> {
+    let shared = (request.params.dimensions, &request.extra);
+    let plain = request.task == Task::Complete || (shared.0.is_none() && shared.1.is_empty());
+    (!plain).then(|| serde_json::json!([shared.0, shared.1]).to_string())
 }
 
 /// A class is kept in 16 bits.
@@ -121,13 +144,14 @@ impl Prompts {
         let total = std::fs::metadata(path).map_or(0, |metadata| metadata.len());
         let known = Mutex::new((HashMap::new(), Vec::new()));
         let classify = |request: &Request| {
+            let kind = (request.model.clone(), shared_fields(request));
             let mut known = known.lock();
-            if let Some(class) = known.0.get(&request.model) {
+            if let Some(class) = known.0.get(&kind) {
                 return *class;
             }
             let class = u16::try_from(known.1.len().min(MOST_MODELS)).unwrap_or(u16::MAX);
             if usize::from(class) < MOST_MODELS {
-                known.0.insert(request.model.clone(), class);
+                known.0.insert(kind, class);
                 known.1.push(request.model.clone());
             }
             class
@@ -142,7 +166,7 @@ impl Prompts {
             return Err(Error::new(
                 ErrorKind::Invalid,
                 format!(
-                    "{}: more than {MOST_MODELS} different models",
+                    "{}: more than {MOST_MODELS} different models, or kinds of vectors",
                     path.display()
                 ),
             ));

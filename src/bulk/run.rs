@@ -17,8 +17,8 @@ use crate::engine::dispatch::{Dispatcher, ErrorPolicy, StopReason};
 use crate::engine::route::Tries;
 use crate::engine::run::{Finish, Observer, Outlet, Shell, Waker, run};
 use crate::engine::work::Ticket;
-use crate::llm::client::LlmClient;
-use crate::llm::request::Request;
+use crate::llm::client::{LlmClient, PackLimits};
+use crate::llm::request::{Request, Task};
 use crate::llm::response::Outcome;
 use crate::llm::route::Route;
 use crate::observe::progress::ProgressNotifier;
@@ -27,7 +27,8 @@ use crate::observe::tally::{Summary, Tally};
 use super::job::{Job, Sink};
 use super::list::{Feeder, Item, ListBacklog, Source};
 use super::once::{Answered, call_step, finished, progress};
-use super::sinks::{Channel, Slots, outcome};
+use super::pack::{Pack, Packed};
+use super::sinks::{Batch, Channel, Slots, outcome};
 use super::{MOST_THREADS, TICK, bad_concurrency};
 
 /// A run that ended before its work did, with everything it has.
@@ -146,7 +147,7 @@ impl<'a> Bulk<'a> {
                 let total = Some(requests.len() as u64);
                 let end = self.turn::<_, _, ()>(source, sink, total, (waker, woken), None)?;
                 let mut work = end.dispatcher.work;
-                (work.sink, work.backlog.rest(), end.stop)
+                (work.sink, work.backlog.items.rest(), end.stop)
             }
         };
         let (sink, rest, stop) = ended;
@@ -206,6 +207,27 @@ impl<'a> Bulk<'a> {
     /// assert_eq!((seen, summary.completed), (100, 100));
     /// # Ok::<(), batchwright::BulkError>(())
     /// ```
+    ///
+    /// Requests for vectors share calls:
+    ///
+    /// ```
+    /// use std::ops::ControlFlow;
+    /// use batchwright::{Bulk, Request};
+    /// # use batchwright::testing::ScriptedClient;
+    /// # let client = ScriptedClient::new();
+    /// // `LlmConfig::new("openai").model("text-embedding-3-small").client()?` is such a client.
+    /// let summary = Bulk::new(&client).for_each(
+    ///     (0..100).map(|i| Request::embedding(format!("text {i}")).with_id(i.to_string())),
+    ///     |outcome| {
+    ///         let vector = outcome.result.unwrap().embedding.unwrap();
+    ///         assert_eq!(vector.len(), 2);
+    ///         ControlFlow::Continue(())
+    ///     },
+    /// )?;
+    /// assert_eq!(summary.vectors, 100);
+    /// assert!(summary.calls < 100);
+    /// # Ok::<(), batchwright::BulkError>(())
+    /// ```
     pub fn for_each<I>(
         self,
         items: I,
@@ -218,7 +240,7 @@ impl<'a> Bulk<'a> {
         let items = items.into_iter();
         let total = exact(items.size_hint());
         let (waker, woken) = Waker::new();
-        let (feeder, source, tail) = Feeder::new(self.ahead(), waker.clone());
+        let (feeder, source, tail) = Feeder::new(self.ahead(), self.pack(), waker.clone());
         thread::scope(|scope| {
             thread::Builder::new()
                 .name("batchwright-source".to_owned())
@@ -232,6 +254,10 @@ impl<'a> Bulk<'a> {
             }
             end
         })
+    }
+
+    fn pack(&self) -> PackLimits {
+        self.route.pack_limits(Task::Embed)
     }
 
     fn ahead(&self) -> usize {
@@ -264,14 +290,19 @@ impl<'a> Bulk<'a> {
         let (tx, rx) = bounded(self.concurrency);
         let mut left = Vec::new();
         let mut broken = false;
-        let mut take = |(outcome, has_outcome): (Outcome, bool)| {
-            if broken || !has_outcome {
-                left.push(outcome);
-                return ControlFlow::Continue(());
+        let mut take = |(outcomes, own): Batch| {
+            let before = broken;
+            for outcome in outcomes {
+                if broken || !own {
+                    left.push(outcome);
+                } else {
+                    broken = sink(outcome).is_break();
+                }
             }
-            let flow = sink(outcome);
-            broken = flow.is_break();
-            flow
+            match broken && !before {
+                true => ControlFlow::Break(()),
+                false => ControlFlow::Continue(()),
+            }
         };
         let outlet = Outlet {
             outcomes: rx,
@@ -284,7 +315,7 @@ impl<'a> Bulk<'a> {
         let end = self.turn(source, channel, total, wake, Some(outlet))?;
         let mut work = end.dispatcher.work;
         let now = self.route.clock_ref().now();
-        let rest = work.backlog.rest();
+        let rest = work.backlog.items.rest();
         left.extend(rest.into_iter().map(|(item, tries)| {
             outcome(
                 &self.route,
@@ -322,14 +353,22 @@ impl<'a> Bulk<'a> {
         let route = &self.route;
         let clock = route.clock_ref();
         let job = Job {
-            backlog: ListBacklog::new(route, source),
+            backlog: Packed::new(ListBacklog::new(route, source)),
             sink,
             tally: Tally::new(total, clock.now()),
         };
         let options = route.options(&self.ctx, self.concurrency, self.on_error);
         let dispatcher = Dispatcher::new(job, route.limiter(), options);
-        let runner = |ticket: &Ticket<Item<R>>, ctx: &Context| {
-            call_step(route, ticket.task.request.borrow(), &ticket.tries, ctx)
+        let runner = |ticket: &Ticket<Pack<Item<R>>>, ctx: &Context| {
+            let call = |requests: &[&Request]| call_step(route, requests, &ticket.tries, ctx);
+            match &ticket.task[..] {
+                // Most calls are of this kind, and need no list.
+                [one] => call(&[one.task.request.borrow()]),
+                many => {
+                    let requests = many.iter().map(|member| member.task.request.borrow());
+                    call(&requests.collect::<Vec<_>>())
+                }
+            }
         };
         let shell = Shell {
             ctx: &self.ctx,
@@ -379,7 +418,7 @@ impl Bulk<'static> {
         let run = move || {
             let total = exact(items.size_hint());
             let (waker, woken) = Waker::new();
-            let (feeder, source, _) = Feeder::new(self.ahead(), waker.clone());
+            let (feeder, source, _) = Feeder::new(self.ahead(), self.pack(), waker.clone());
             thread::Builder::new()
                 .name("batchwright-source".to_owned())
                 .spawn(move || feeder.feed(items.map(Ok)))

@@ -9,19 +9,20 @@ use crate::base::error::{Error, ErrorKind};
 use crate::engine::route::Tries;
 use crate::engine::work::Settled;
 use crate::llm::request::Request;
-use crate::llm::response::Outcome;
+use crate::llm::response::{Outcome, Response};
 use crate::llm::route::{Route, latency};
 use crate::observe::tally::Tally;
 
 use super::job::{Sink, count};
 use super::list::Item;
 use super::once::{Answered, measure};
+use super::pack::Pack;
 
 pub(super) fn outcome(
     route: &Route<'_>,
     request: &Request,
     tries: &Tries,
-    result: Result<Answered, Error>,
+    result: Result<Response, Error>,
     now: Time,
 ) -> Outcome {
     let (provider, model) = route.asked(tries.step, request);
@@ -33,18 +34,19 @@ pub(super) fn outcome(
         model,
         earlier: route.earlier(tries.trail, request),
         request_hash: None,
-        result: result.map(|answered| answered.response),
+        result,
     }
 }
 
-/// The place of an item, its outcome, and whether that is one of its own or the remains of a stopped
-/// run; counted.
+/// Counts the end of a pack and hands out the outcomes of its items with their places. False for the
+/// remains of a stopped run, which are no outcomes of their own.
 fn ended<R: Borrow<Request>>(
     route: &Route<'_>,
-    end: Settled<Item<R>, Answered>,
+    end: Settled<Pack<Item<R>>, Answered>,
     tally: &mut Tally,
     now: Time,
-) -> Option<(usize, Outcome, bool)> {
+    mut put: impl FnMut(usize, Outcome),
+) -> bool {
     count(tally, &end, measure);
     let (ticket, result, own) = match end {
         Settled::Final(ticket, result) => (ticket, result, true),
@@ -52,11 +54,19 @@ fn ended<R: Borrow<Request>>(
             let own = error.kind() != ErrorKind::Cancelled;
             (ticket, Err(error), own)
         }
-        Settled::Later(..) => return None,
+        Settled::Later(..) => return true,
     };
-    let Item { index, request } = ticket.task;
-    let outcome = outcome(route, request.borrow(), &ticket.tries, result, now);
-    Some((index, outcome, own))
+    let mut results = result.map(|answered| answered.responses.into_iter());
+    for member in ticket.task {
+        let result = match &mut results {
+            Ok(responses) => responses.next().ok_or_else(Error::cancelled),
+            Err(error) => Err(error.clone()),
+        };
+        let Item { index, request } = member.task;
+        let outcome = outcome(route, request.borrow(), &ticket.tries, result, now);
+        put(index, outcome);
+    }
+    own
 }
 
 /// Outcomes by the place of their request.
@@ -70,23 +80,26 @@ impl<R: Borrow<Request>> Sink<Item<R>> for Slots<'_> {
 
     fn put(
         &mut self,
-        ends: &mut Vec<Settled<Item<R>, Answered>>,
+        ends: &mut Vec<Settled<Pack<Item<R>>, Answered>>,
         tally: &mut Tally,
         now: Time,
     ) -> Result<(), Error> {
         for end in ends.drain(..) {
-            if let Some((index, outcome, _)) = ended(self.route, end, tally, now) {
+            ended(self.route, end, tally, now, |index, outcome| {
                 self.outcomes[index] = Some(outcome);
-            }
+            });
         }
         Ok(())
     }
 }
 
-/// Outcomes for the caller's thread, each with the flag of [`ended`].
+/// What one call brought, for the caller's thread, with the flag of [`ended`].
+pub(super) type Batch = (Vec<Outcome>, bool);
+
+/// Outcomes for the caller's thread.
 pub(super) struct Channel<'r> {
     pub route: &'r Route<'r>,
-    pub outcomes: Sender<(Outcome, bool)>,
+    pub outcomes: Sender<Batch>,
 }
 
 impl<R: Borrow<Request>> Sink<Item<R>> for Channel<'_> {
@@ -94,15 +107,16 @@ impl<R: Borrow<Request>> Sink<Item<R>> for Channel<'_> {
 
     fn put(
         &mut self,
-        ends: &mut Vec<Settled<Item<R>, Answered>>,
+        ends: &mut Vec<Settled<Pack<Item<R>>, Answered>>,
         tally: &mut Tally,
         now: Time,
     ) -> Result<(), Error> {
         for end in ends.drain(..) {
-            if let Some((_, outcome, own)) = ended(self.route, end, tally, now) {
-                // Every outcome holds a permit, and the channel has room for all of them.
-                let _ = self.outcomes.try_send((outcome, own));
-            }
+            let mut outcomes = Vec::new();
+            let put = |_, outcome| outcomes.push(outcome);
+            let own = ended(self.route, end, tally, now, put);
+            // Every call holds a permit, and the channel has room for all of them.
+            let _ = self.outcomes.try_send((outcomes, own));
         }
         Ok(())
     }

@@ -93,6 +93,8 @@ Input lines (.jsonl; the forms may be mixed):
   {\"custom_id\": \"a-3\", \"method\": \"POST\", \"url\": \"/v1/chat/completions\", \"body\": {…}}
 A .txt file holds one prompt a line. A .csv or .tsv file makes one prompt a row:
   batchwright run mails.csv --template 'Is this spam? {{subject}} {{text}}' -o out.jsonl
+The vector of each text instead of an answer (also from batch lines for /v1/embeddings):
+  batchwright run texts.txt --task embed --model text-embedding-3-small -o vectors.jsonl
 
 Exit codes:
   0 all succeeded            3 finished, some items failed
@@ -127,6 +129,14 @@ pub struct ProviderArgs {
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Prompts")]
 pub struct PromptArgs {
+    /// What is asked for: an answer to each prompt, or its vector; many vectors share a call
+    #[arg(long, value_name = "TASK", value_enum, default_value_t = TaskArg::Complete)]
+    pub task: TaskArg,
+
+    /// Numbers in a vector, with --task embed [default: the model's own]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub dimensions: Option<u32>,
+
     /// System text for prompts without their own; @FILE reads it from a file
     #[arg(long, value_name = "TEXT", value_parser = text_or_file)]
     pub system: Option<String>,
@@ -220,6 +230,12 @@ pub struct ProvidersArgs {
     /// Print JSON
     #[arg(long)]
     pub json: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum TaskArg {
+    Complete,
+    Embed,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]

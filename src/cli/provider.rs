@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use batchwright::{Client, Context, LlmClient, LlmConfig, Plan, ProviderStatus, inspect, survey};
 
-use super::args::RunArgs;
+use super::args::{RunArgs, TaskArg};
 use super::display;
 use super::exit::Refusal;
 use super::values::{calls, or_env, some_seconds};
@@ -94,6 +94,7 @@ pub fn choose(
     let calls =
         or_env(pace.concurrency, "BATCHWRIGHT_SYNC_CONCURRENCY", calls).map_err(Refusal::usage)?;
     let all_named = unnamed == Some(0);
+    let embed = args.prompt.task == TaskArg::Embed;
 
     let mut halfway = None;
     let status = match (provider, &base_url) {
@@ -106,11 +107,17 @@ pub fn choose(
             named("local", Some(url), model.as_deref(), all_named)?
         }
         (None, None) => {
-            let (status, half) = first_usable(model.as_deref(), all_named, say)?;
+            let (status, half) = first_usable(model.as_deref(), all_named, embed, say)?;
             halfway = Some(half);
             status
         }
     };
+    if embed && !status.embeddings {
+        return Err(Refusal::usage(format!(
+            "{} makes no embeddings; batchwright providers --json shows which providers do",
+            status.provider
+        )));
+    }
     let status = once_loaded(status, ctx, args.show.quiet)?;
     if status.provider != "extract" && status.model.is_none() && unnamed.is_some_and(|n| n > 0) {
         return Err(Refusal::usage(format!(
@@ -140,7 +147,11 @@ pub fn choose(
         shares_limits: !matches!(status.provider, "local" | "extract"),
         client,
         concurrency,
-        fallbacks: fallbacks(args, timeout, concurrency)?,
+        fallbacks: match embed {
+            // Vectors of two models cannot be compared.
+            true => Vec::new(),
+            false => fallbacks(args, timeout, concurrency)?,
+        },
         default_model: status.model.filter(|_| args.provider.model.is_none()),
     })
 }
@@ -219,17 +230,24 @@ fn named(
 fn first_usable(
     model: Option<&str>,
     all_named: bool,
+    embed: bool,
     say: &dyn Fn(String),
 ) -> Result<(ProviderStatus, Vec<String>), Refusal> {
     let mut list = survey(model, all_named);
-    let Some(at) = list.iter().position(|status| status.usable) else {
-        return Err(Refusal::could_not_run(
-            "no provider can be used; see batchwright providers",
-        ));
+    let fits = |status: &ProviderStatus| status.embeddings || !embed;
+    let Some(at) = list.iter().position(|status| status.usable && fits(status)) else {
+        return Err(Refusal::could_not_run(match embed {
+            true => "no provider that makes embeddings can be used; see batchwright providers",
+            false => "no provider can be used; see batchwright providers",
+        }));
     };
     let mut halfway = Vec::new();
     for passed in &list[..at] {
-        let line = format!("not {}: {}", passed.provider, passed.reason);
+        let why = match fits(passed) {
+            true => &passed.reason,
+            false => "it makes no embeddings",
+        };
+        let line = format!("not {}: {why}", passed.provider);
         if passed.half_configured() {
             halfway.push(line.clone());
         }

@@ -6,10 +6,10 @@ use std::sync::Arc;
 
 use batchwright::{
     Context, Error, ErrorKind, ErrorPolicy, Extract, FileRun, FileRunError, FileRunOptions, Limits,
-    Output, PromptSettings, Prompts, Report, RetryPolicy, Route, StopReason,
+    Output, PromptSettings, Prompts, Report, RetryPolicy, Route, StopReason, Task,
 };
 
-use super::args::{OnError, RunArgs};
+use super::args::{OnError, RunArgs, TaskArg};
 use super::data_dir::data_dir;
 use super::display::{self, Display};
 use super::exit::{Exit, Refusal};
@@ -171,6 +171,19 @@ fn policy(on_error: OnError) -> ErrorPolicy {
 fn prompt_settings(args: &RunArgs) -> Result<PromptSettings, Refusal> {
     let prompt = &args.prompt;
     let mut settings = PromptSettings::new().json_mode(prompt.json_mode);
+    match prompt.task {
+        TaskArg::Embed => {
+            fits_vectors(args)?;
+            settings = settings.task(Task::Embed);
+        }
+        TaskArg::Complete if prompt.dimensions.is_some() => {
+            return Err(Refusal::usage("--dimensions goes with --task embed"));
+        }
+        TaskArg::Complete => {}
+    }
+    if let Some(dimensions) = prompt.dimensions {
+        settings = settings.dimensions(dimensions);
+    }
     if let Some(model) = &args.provider.model {
         settings = settings.model(model);
     }
@@ -198,6 +211,30 @@ fn prompt_settings(args: &RunArgs) -> Result<PromptSettings, Refusal> {
         settings = settings.temperature(temperature);
     }
     Ok(settings)
+}
+
+/// Refuses what has no meaning for a vector.
+fn fits_vectors(args: &RunArgs) -> Result<(), Refusal> {
+    let prompt = &args.prompt;
+    for (given, flag) in [
+        (prompt.system.is_some(), "--system"),
+        (prompt.max_tokens.is_some(), "--max-tokens"),
+        (prompt.temperature.is_some(), "--temperature"),
+        (prompt.json_mode, "--json-mode"),
+        #[cfg(feature = "schema")]
+        (prompt.json_schema.is_some(), "--json-schema"),
+    ] {
+        if given {
+            let why = format!("{flag} is for answers and has no meaning with --task embed");
+            return Err(Refusal::usage(why));
+        }
+    }
+    match args.provider.fallback {
+        None => Ok(()),
+        Some(_) => Err(Refusal::usage(
+            "--fallback does not go with --task embed: vectors of two models cannot be compared",
+        )),
+    }
 }
 
 fn asks_for_json(args: &RunArgs) -> bool {

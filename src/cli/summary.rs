@@ -166,6 +166,10 @@ fn call_lines(summary: &Summary, concurrency: usize) -> Vec<String> {
         );
         lines.push(row("extracts", &text));
     }
+    if summary.vectors > 0 {
+        let (vectors, numbers) = (count(summary.vectors), summary.dimensions);
+        lines.push(row("vectors", &format!("{vectors} of {numbers} numbers")));
+    }
     if summary.completed == summary.completed_before {
         return lines;
     }

@@ -429,6 +429,7 @@ impl<W: Work> Dispatcher<W> {
     /// Carries out the route's decision about a failure.
     fn follow(&mut self, mut ticket: Ticket<W::Task>, error: Error, now: Time) {
         let next_live = self.gates.live_step(&ticket.class, ticket.tries.step + 1);
+        let members = self.work.members(&ticket.task);
         let jitter = self.random();
         let next = route::decide(
             &self.options.retry,
@@ -445,6 +446,14 @@ impl<W: Work> Dispatcher<W> {
                 log::info!("{}, again in {wait:.1} s: {error}", error.kind());
                 self.last_failure = Some(error);
                 self.later(ticket, at);
+            }
+            _ if members > 1 && route::may_divide(&error) => {
+                log::info!(
+                    "{}, {members} that shared a call go on in parts: {error}",
+                    error.kind()
+                );
+                ticket.tries.divide(members);
+                self.later(ticket, now);
             }
             (Next::FallBack, Some(step)) => {
                 log::info!("{}, on to the next provider: {error}", error.kind());

@@ -78,6 +78,10 @@ pub struct Tries {
     pub malformed: u8,
     /// Time-outs after sending so far.
     pub timeouts: u8,
+    /// Of the failed calls, those after which it went on with fewer others in its call.
+    pub divisions: u8,
+    /// The most that may share its next call; 0 for any number.
+    pub company: u16,
     /// Answers of the wrong shape at this step.
     pub misfits: u8,
     /// The last call may have been carried out although no usable reply came.
@@ -136,7 +140,8 @@ pub fn decide(
 }
 
 fn may_retry(policy: &RetryPolicy, tries: &Tries, error: &Error) -> bool {
-    let retries_so_far = u32::from(tries.calls.saturating_sub(1));
+    let others = u16::from(tries.divisions) + 1;
+    let retries_so_far = u32::from(tries.calls.saturating_sub(others));
     if tries.attempt > policy.max_retries || retries_so_far >= 2 * u32::from(policy.max_retries) {
         return false;
     }
@@ -150,6 +155,17 @@ fn may_retry(policy: &RetryPolicy, tries: &Tries, error: &Error) -> bool {
         ErrorKind::Invalid => error.is_misfit() && tries.misfits <= 1,
         _ => false,
     }
+}
+
+/// True for a failure that one of several in a call may have brought upon all of them. So may a
+/// reply such as 500, which is what some servers say to a text that is too long.
+pub(crate) fn may_divide(error: &Error) -> bool {
+    let one_of_them = match error.kind() {
+        ErrorKind::Malformed | ErrorKind::Invalid | ErrorKind::Blocked => true,
+        ErrorKind::Transient => error.status().is_some(),
+        _ => false,
+    };
+    one_of_them && !error.is_unreachable() && !error.is_not_ready()
 }
 
 fn may_fall_back(policy: &RetryPolicy, error: &Error) -> bool {
@@ -179,6 +195,13 @@ impl Tries {
             }
             _ => self.misfits = self.misfits.saturating_add(error.is_misfit().into()),
         }
+    }
+
+    /// Goes on in smaller calls than the failed one, which held `members`; the retries start anew.
+    pub(crate) fn divide(&mut self, members: usize) {
+        self.divisions = self.divisions.saturating_add(1);
+        self.company = u16::try_from(members.div_ceil(2)).unwrap_or(u16::MAX);
+        (self.attempt, self.malformed, self.timeouts) = (0, 0, 0);
     }
 
     /// Moves on to the next step, where the retries start anew.
@@ -304,6 +327,51 @@ mod tests {
         let policy = RetryPolicy::default().fall_back_when_blocked(true);
         let end = decide(&policy, true, &tries, &error, NOW, None, 0.0);
         assert_eq!(end, Next::FallBack);
+    }
+
+    #[test]
+    fn what_was_divided_still_has_its_retries() {
+        let (mut tries, refused) = after(ErrorKind::Invalid, 0);
+        let mut members = 200;
+        while members > 1 {
+            tries.count(&refused);
+            tries.divide(members);
+            members = tries.company.into();
+        }
+        assert_eq!((tries.divisions, members), (8, 1));
+        let failed = Error::new(ErrorKind::Transient, "x").with_sent(Sent::Answered);
+        for retried in [true, true, true, false] {
+            tries.count(&failed);
+            let again = matches!(next(&tries, &failed, false), Next::RetryAt(_));
+            assert_eq!(again, retried, "{tries:?}");
+        }
+    }
+
+    #[test]
+    fn only_what_one_text_may_have_caused_divides_a_call() {
+        use ErrorKind::*;
+        let error = |kind| Error::new(kind, "x");
+        for kind in [Malformed, Invalid, Blocked] {
+            assert!(may_divide(&error(kind)), "{kind}");
+        }
+        assert!(may_divide(&error(Transient).with_status(500)));
+        for kind in [
+            Transient,
+            RateLimited,
+            Auth,
+            Quota,
+            UnknownModel,
+            Cancelled,
+            Panic,
+        ] {
+            assert!(!may_divide(&error(kind)), "{kind}");
+        }
+        assert!(!may_divide(&error(Invalid).with_unreachable()));
+    }
+
+    #[test]
+    fn a_waiting_item_keeps_little() {
+        assert!(size_of::<Tries>() <= 32);
     }
 
     #[test]

@@ -32,6 +32,17 @@ pub(crate) struct Reply<D> {
     pub fatal: bool,
 }
 
+impl<D> Reply<D> {
+    pub(crate) fn map<E>(self, made: impl FnOnce(D) -> E) -> Reply<E> {
+        Reply {
+            result: self.result.map(made),
+            used: self.used,
+            hints: self.hints,
+            fatal: self.fatal,
+        }
+    }
+}
+
 impl<D> From<Error> for Reply<D> {
     fn from(error: Error) -> Self {
         Self {

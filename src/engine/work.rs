@@ -172,6 +172,13 @@ pub(crate) trait Work {
         now: Time,
     ) -> Result<(), Error>;
 
+    /// How many items a task stands for. Where it is several, and a failure may be the fault of one
+    /// of them, the task comes back to wait and is to be offered again in parts, none of more
+    /// than its tries' `company`.
+    fn members(&self, _task: &Self::Task) -> usize {
+        1
+    }
+
     /// True when a final settle's permit returns later, by an event of its own.
     fn defers_release(&self) -> bool {
         false

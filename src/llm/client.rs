@@ -3,11 +3,36 @@
 use std::sync::Arc;
 
 use crate::base::cancel::Context;
-use crate::base::error::Error;
+use crate::base::error::{Error, ErrorKind};
 use crate::engine::limit::QuotaKey;
 
 use super::request::Request;
 use super::response::Response;
+
+/// How much of what is embedded goes into one call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PackLimits {
+    /// Texts, at least 1.
+    pub inputs: u16,
+    /// Tokens of all texts together, by estimate; a single text may have more.
+    pub tokens: u32,
+}
+
+impl PackLimits {
+    /// A call for each text.
+    pub const ONE: Self = Self {
+        inputs: 1,
+        tokens: u32::MAX,
+    };
+
+    /// What fits into both.
+    pub(crate) fn and(self, other: Self) -> Self {
+        Self {
+            inputs: self.inputs.min(other.inputs).max(1),
+            tokens: self.tokens.min(other.tokens),
+        }
+    }
+}
 
 /// Answers one prompt at a time. Retries, limits and fallback are the engine's business, never a
 /// client's.
@@ -19,6 +44,28 @@ pub trait LlmClient: Send + Sync {
     /// # Errors
     /// Any [`Error`]; its kind decides what happens next.
     fn complete(&self, request: &Request, ctx: &Context) -> Result<Response, Error>;
+
+    /// One try to embed several texts with one call: one answer for each, in their order. All of
+    /// them have [`Task::Embed`](crate::Task::Embed) and are alike in all but their text. If the
+    /// call finally fails in a way that one of them may have caused ([`ErrorKind::Invalid`],
+    /// [`Blocked`](ErrorKind::Blocked), [`Malformed`](ErrorKind::Malformed), or
+    /// [`Transient`](ErrorKind::Transient) with a status), smaller ones follow until it is alone.
+    /// Default: a failure.
+    ///
+    /// # Errors
+    /// Any [`Error`]; its kind decides what happens next.
+    fn embed(&self, _requests: &[&Request], _ctx: &Context) -> Result<Vec<Response>, Error> {
+        Err(Error::new(
+            ErrorKind::Invalid,
+            format!("{} makes no embeddings", self.provider()),
+        ))
+    }
+
+    /// How many texts, and how much of them, one call of [`embed`](Self::embed) takes. Default:
+    /// [`PackLimits::ONE`].
+    fn pack_limits(&self) -> PackLimits {
+        PackLimits::ONE
+    }
 
     /// What the request shares an allowance with. Default: nothing.
     fn quota(&self, _request: &Request) -> QuotaKey {
@@ -41,6 +88,12 @@ macro_rules! forward {
         impl<C: LlmClient + ?Sized> LlmClient for $pointer {
             fn complete(&self, request: &Request, ctx: &Context) -> Result<Response, Error> {
                 (**self).complete(request, ctx)
+            }
+            fn embed(&self, requests: &[&Request], ctx: &Context) -> Result<Vec<Response>, Error> {
+                (**self).embed(requests, ctx)
+            }
+            fn pack_limits(&self) -> PackLimits {
+                (**self).pack_limits()
             }
             fn quota(&self, request: &Request) -> QuotaKey {
                 (**self).quota(request)

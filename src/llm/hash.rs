@@ -7,7 +7,7 @@
 use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
 
-use super::request::{Request, ResponseFormat, Text};
+use super::request::{Request, ResponseFormat, Task, Text};
 
 /// The fingerprint as 64 hexadecimal digits.
 ///
@@ -81,6 +81,10 @@ fn write_request(request: &Request, out: &mut Vec<u8>) {
             out,
         ),
     }
+    // Completions came first; without the field their fingerprints stay what they were.
+    if request.task == Task::Embed {
+        out.extend_from_slice(b",\"task\":\"embed\"");
+    }
     out.push(b'}');
 }
 
@@ -98,6 +102,7 @@ fn params(request: &Request) -> Map<String, Value> {
     put("seed", params.seed.map(Value::from));
     let stop = (!params.stop.is_empty()).then(|| Value::from(params.stop.clone()));
     put("stop", stop);
+    put("dimensions", params.dimensions.map(Value::from));
     map
 }
 
@@ -214,6 +219,14 @@ mod tests {
             base.clone().with_max_tokens(1),
             base.clone().with_extra("top_k", 5.into()),
             Request::new("r"),
+            Request::embedding("q"),
+            Request {
+                params: super::super::request::Params {
+                    dimensions: Some(8),
+                    ..Default::default()
+                },
+                ..Request::embedding("q")
+            },
             Request {
                 params: super::super::request::Params {
                     response_format: Some(ResponseFormat::JsonObject),

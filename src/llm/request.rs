@@ -99,6 +99,18 @@ pub enum ResponseFormat {
     },
 }
 
+/// What is asked of a model.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Task {
+    /// An answer to a conversation.
+    #[default]
+    Complete,
+    /// The vector of a text. Vectors of different models cannot be compared, so a
+    /// [`Route`](crate::Route) of several clients suits it only if all of them serve one model.
+    Embed,
+}
+
 impl ResponseFormat {
     /// JSON that fits a schema. The schema's `title` names it, else it is called `answer`; it is
     /// strict if every object in it requires all its properties and allows no others.
@@ -144,6 +156,9 @@ pub struct Params {
     pub seed: Option<i64>,
     /// The shape of the answer. Default: text.
     pub response_format: Option<ResponseFormat>,
+    /// Numbers in the vector of an embedding, where the model can shorten it. Default: the
+    /// model's own length.
+    pub dimensions: Option<u32>,
 }
 
 /// One prompt.
@@ -157,6 +172,8 @@ pub struct Params {
 pub struct Request {
     /// The caller's name for it; results carry it back.
     pub id: Option<String>,
+    /// What is asked for. Default: an answer.
+    pub task: Task,
     /// The model. Default: the client's.
     pub model: Option<String>,
     /// Instructions put before the messages.
@@ -173,6 +190,15 @@ impl Request {
     /// A request with one user message.
     pub fn new(prompt: impl Into<String>) -> Self {
         Self::chat(vec![Message::new(Role::User, prompt)])
+    }
+
+    /// A request for the vector of a text. Requests of this kind that are alike in all but their
+    /// text share calls; a call is lost, and made again, as a whole when its process is killed.
+    pub fn embedding(text: impl Into<String>) -> Self {
+        Self {
+            task: Task::Embed,
+            ..Self::new(text)
+        }
     }
 
     /// A request with a whole conversation.
@@ -224,6 +250,51 @@ impl Request {
     pub fn with_extra(mut self, key: impl Into<String>, value: Value) -> Self {
         self.extra.insert(key.into(), value);
         self
+    }
+
+    /// The text to embed.
+    ///
+    /// # Errors
+    /// When there is anything beside one text of the user, which a vector would leave out.
+    pub(crate) fn text_to_embed(&self) -> Result<&str, &'static str> {
+        let Params {
+            dimensions: _,
+            temperature: None,
+            max_tokens: None,
+            top_p: None,
+            seed: None,
+            response_format: None,
+            stop,
+        } = &self.params
+        else {
+            return Err("sampling parameters");
+        };
+        if !stop.is_empty() {
+            return Err("sampling parameters");
+        }
+        if self.system.is_some() {
+            return Err("a system text");
+        }
+        match &self.messages[..] {
+            [
+                Message {
+                    role: Role::User,
+                    content: Value::String(text),
+                    extra,
+                },
+            ] if extra.is_empty() => Ok(text),
+            [_] => Err("a message that is not a plain text of the user"),
+            _ => Err("a conversation"),
+        }
+    }
+
+    /// True when both may be embedded by one call.
+    pub(crate) fn shares_calls_with(&self, other: &Self) -> bool {
+        self.task == Task::Embed
+            && other.task == Task::Embed
+            && self.params.dimensions == other.params.dimensions
+            && self.model == other.model
+            && self.extra == other.extra
     }
 
     /// The messages as they are sent: `system` first, unless the conversation brings its own.

@@ -42,11 +42,13 @@ impl fmt::Display for FinishReason {
 /// One answer.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Response {
-    /// The text.
+    /// The text; empty for an embedding.
     pub text: String,
+    /// The vector, for a request with [`Task::Embed`](crate::Task::Embed).
+    pub embedding: Option<Vec<f32>>,
     /// Why it ended.
     pub finish_reason: FinishReason,
-    /// Tokens used, if the provider said so.
+    /// Tokens used, if the provider said so; of a call for many vectors, this one's part.
     pub usage: Option<Usage>,
     /// The model that answered, in the provider's words.
     pub model: Option<String>,
@@ -65,6 +67,7 @@ impl Response {
     pub fn new(provider: impl Into<String>, text: impl Into<String>) -> Self {
         Self {
             text: text.into(),
+            embedding: None,
             finish_reason: FinishReason::Stop,
             usage: None,
             model: None,
@@ -72,6 +75,14 @@ impl Response {
             cost_usd: None,
             warning: None,
             hints: RateHints::default(),
+        }
+    }
+
+    /// A vector of `provider`, for clients of your own.
+    pub fn vector(provider: impl Into<String>, embedding: Vec<f32>) -> Self {
+        Self {
+            embedding: Some(embedding),
+            ..Self::new(provider, "")
         }
     }
 
@@ -149,11 +160,19 @@ impl Serialize for Outcome {
         let provider = answer.map(|a| a.provider.as_str());
         let model = answer.and_then(|a| a.model.as_deref());
         let warning = answer.and_then(|a| a.warning.as_deref());
-        let optional = usize::from(warning.is_some()) + usize::from(!self.earlier.is_empty());
+        let vector = answer.and_then(|a| a.embedding.as_ref());
+        let optional = usize::from(vector.is_some())
+            + usize::from(warning.is_some())
+            + usize::from(!self.earlier.is_empty());
         let mut line = serializer.serialize_struct("Outcome", 12 + optional)?;
         line.serialize_field("id", &self.id)?;
         line.serialize_field("success", &answer.is_some())?;
-        line.serialize_field("text", &answer.map(|a| &a.text))?;
+        let text = answer.map(|a| &a.text).filter(|_| vector.is_none());
+        line.serialize_field("text", &text)?;
+        match vector {
+            Some(vector) => line.serialize_field("embedding", vector)?,
+            None => line.skip_field("embedding")?,
+        }
         line.serialize_field("provider", &provider.or(self.provider.as_deref()))?;
         line.serialize_field("model", &model.or(self.model.as_deref()))?;
         line.serialize_field("finish_reason", &answer.map(|a| a.finish_reason.as_str()))?;

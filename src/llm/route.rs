@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use crate::base::cancel::Context;
 use crate::base::clock::{Clock, SystemClock, Time};
-use crate::base::error::Error;
+use crate::base::error::{Error, ErrorKind, Sent};
+use crate::base::usage::Usage;
 use crate::engine::dispatch::{Dispatcher, ErrorPolicy, Options};
 use crate::engine::limit::{Limiter, Limits, QuotaKey};
 use crate::engine::route::{RetryPolicy, Tries};
@@ -15,8 +16,8 @@ use crate::engine::run::{Reply, Runner, run_inline};
 use crate::engine::trail::{Trail, Trails};
 use crate::engine::work::{Class, Cost, Gates, Settled, Take, Ticket, Work};
 
-use super::client::LlmClient;
-use super::request::Request;
+use super::client::{LlmClient, PackLimits};
+use super::request::{Request, Task};
 use super::response::{Earlier, Response};
 use super::shaped::Shaped;
 
@@ -103,8 +104,10 @@ impl<'a> Route<'a> {
         };
         let options = self.options(ctx, 1, ErrorPolicy::ContinueOnError);
         let dispatcher = Dispatcher::new(work, self.limiter.clone(), options);
-        let runner =
-            |ticket: &Ticket<&Request>, ctx: &Context| self.call(ticket.task, &ticket.tries, ctx);
+        let runner = |ticket: &Ticket<&Request>, ctx: &Context| {
+            let reply = self.answers(&[ticket.task], &ticket.tries, ctx);
+            reply.map(|mut answers| answers.remove(0))
+        };
         let end = run_inline(dispatcher, &runner, ctx, &*self.clock);
         let stopped = || ctx.check().err().unwrap_or_else(Error::cancelled);
         end.work.result.unwrap_or_else(|| Err(stopped()))
@@ -117,6 +120,52 @@ impl<'a> Route<'a> {
             None => client.complete(request, ctx).into(),
             Some(format) => self.shaped.call(client, request, format, tries, ctx),
         }
+    }
+
+    /// One call for requests that share it: one answer for each, in their order.
+    pub(crate) fn answers(
+        &self,
+        requests: &[&Request],
+        tries: &Tries,
+        ctx: &Context,
+    ) -> Reply<Vec<Response>> {
+        if let [request] = requests
+            && request.task == Task::Complete
+        {
+            return self.call(request, tries, ctx).map(|answer| vec![answer]);
+        }
+        let vectors = match self.client(tries.step).embed(requests, ctx) {
+            Ok(vectors) => vectors,
+            Err(error) => return error.into(),
+        };
+        let used = Usage::sum(vectors.iter().filter_map(|vector| vector.usage));
+        let hints = vectors.first().map(Response::rate_hints);
+        let result = match vectors.len() == requests.len() {
+            true => Ok(vectors),
+            false => Err(Error::new(
+                ErrorKind::Malformed,
+                format!("{} vectors for {} texts", vectors.len(), requests.len()),
+            )
+            .with_sent(Sent::Maybe)),
+        };
+        Reply {
+            result,
+            used: used.map(|used| (used.input_tokens, used.output_tokens)),
+            hints: hints.unwrap_or_default(),
+            fatal: false,
+        }
+    }
+
+    /// How much goes into one call, at any step.
+    pub(crate) fn pack_limits(&self, task: Task) -> PackLimits {
+        if task == Task::Complete {
+            return PackLimits::ONE;
+        }
+        let steps = self.steps.iter();
+        let limits = steps.map(|step| {
+            guarded("pack_limits()", || step.client.pack_limits()).unwrap_or(PackLimits::ONE)
+        });
+        limits.fold(WHOLE, PackLimits::and)
     }
 
     fn client(&self, step: u8) -> &dyn LlmClient {
@@ -221,6 +270,11 @@ impl<'a, C: LlmClient + 'a> From<C> for Route<'a> {
     }
 }
 
+const WHOLE: PackLimits = PackLimits {
+    inputs: u16::MAX,
+    tokens: u32::MAX,
+};
+
 /// Asks a client something while the engine's lock is held: a panic must not get away with it.
 fn guarded<T>(what: &str, ask: impl FnOnce() -> T) -> Option<T> {
     catch_unwind(AssertUnwindSafe(ask))
@@ -231,7 +285,10 @@ fn guarded<T>(what: &str, ask: impl FnOnce() -> T) -> Option<T> {
 pub(crate) fn cost(request: &Request) -> Cost {
     Cost {
         input: request.estimated_tokens(),
-        output_cap: request.params.max_tokens,
+        output_cap: match request.task {
+            Task::Complete => request.params.max_tokens,
+            Task::Embed => Some(0),
+        },
     }
 }
 

@@ -14,9 +14,15 @@ use crate::engine::dispatch::Counters;
 
 use super::progress::{Phase, Progress};
 
-/// What an answer contributes to the counts.
+/// What a call's answers contribute to the counts.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Measure {
+    /// Items that it answered.
+    pub items: u64,
+    /// Of these, vectors.
+    pub vectors: u64,
+    /// Numbers in each of the vectors.
+    pub dimensions: usize,
     pub usage: Option<Usage>,
     pub cost_usd: Option<f64>,
     /// The call that brought it.
@@ -39,6 +45,8 @@ pub(crate) struct Tally {
     truncated: u64,
     warnings: u64,
     extracted: u64,
+    vectors: u64,
+    dimensions: usize,
     usage: Usage,
     cost_usd: f64,
     unpriced: u64,
@@ -60,6 +68,8 @@ impl Tally {
             truncated: 0,
             warnings: 0,
             extracted: 0,
+            vectors: 0,
+            dimensions: 0,
             usage: Usage::default(),
             cost_usd: 0.0,
             unpriced: 0,
@@ -78,10 +88,12 @@ impl Tally {
     }
 
     pub(crate) fn answered(&mut self, measure: &Measure) {
-        self.completed += 1;
+        self.completed += measure.items;
         self.truncated += u64::from(measure.truncated);
         self.warnings += u64::from(measure.warned);
         self.extracted += u64::from(measure.extracted);
+        self.vectors += measure.vectors;
+        self.dimensions = self.dimensions.max(measure.dimensions);
         let micros = u64::try_from(measure.took.as_micros() / 10).unwrap_or(u64::MAX);
         self.calls.saturating_record(micros.max(1));
         if let Some(usage) = measure.usage {
@@ -93,20 +105,17 @@ impl Tally {
         }
     }
 
-    pub(crate) fn failed(&mut self, error: &Error) {
-        self.failed += 1;
+    /// Items that failed for one reason.
+    pub(crate) fn failed(&mut self, error: &Error, items: u64) {
+        self.failed += items;
         let kind = error.kind().as_str();
-        *self.errors.entry(kind).or_default() += 1;
+        *self.errors.entry(kind).or_default() += items;
         self.samples
             .entry(kind)
             .or_insert_with(|| error.message().to_owned());
     }
 
-    pub(crate) fn unsent(&mut self) {
-        self.unsent += 1;
-    }
-
-    /// Items that a stopped run leaves behind.
+    /// Items that a run leaves behind.
     pub(crate) fn leave(&mut self, items: u64) {
         self.unsent += items;
     }
@@ -181,6 +190,8 @@ impl Tally {
             truncated: self.truncated,
             warnings: self.warnings,
             extracted: self.extracted,
+            vectors: self.vectors,
+            dimensions: self.dimensions,
             calls: counters.calls,
             retries: counters.retries,
             rate_limited: counters.rate_limited,
@@ -240,14 +251,19 @@ pub struct Summary {
     pub warnings: u64,
     /// Answers of `extract`, which stand in for a model's.
     pub extracted: u64,
-    /// Calls made. Those that were refused since the server was still loading its model are not
-    /// among them: they are no attempts and cost nothing.
+    /// Vectors that this run brought.
+    pub vectors: u64,
+    /// Numbers in the longest of them; 0 without any.
+    pub dimensions: usize,
+    /// Calls made; one may have brought many vectors. Those that were refused since the server was
+    /// still loading its model are not among them: they are no attempts and cost nothing.
     pub calls: u64,
     /// Calls that repeated a failed one.
     pub retries: u64,
     /// Calls refused for their pace.
     pub rate_limited: u64,
-    /// Calls repeated although the one before may have been carried out and paid for.
+    /// Calls repeated although the one before may have been carried out and paid for; each counts
+    /// once, however many vectors it was for.
     pub possibly_paid_twice: u64,
     /// Calls in flight that were ended by a stop; they may have been paid for.
     pub cut_off: u64,
@@ -312,6 +328,7 @@ mod tests {
         let mut tally = Tally::new(Some(10), Time::ZERO);
         tally.count_before(3, 1);
         let mut measure = Measure {
+            items: 1,
             cost_usd: Some(0.5),
             took: Duration::from_millis(20),
             ..Measure::default()
@@ -327,7 +344,7 @@ mod tests {
         measure.cost_usd = None;
         tally.answered(&measure);
         assert_eq!(cost(&tally), None);
-        tally.failed(&Error::new(ErrorKind::Invalid, "x"));
+        tally.failed(&Error::new(ErrorKind::Invalid, "x"), 1);
         let summary = tally.summary(&Counters::default(), Bounds::default(), now);
         assert_eq!(summary.completed, 5);
         assert_eq!(summary.failed, 2);

@@ -56,3 +56,7 @@ mod cli_stop;
 mod cli_terminal;
 #[cfg(all(feature = "cli", feature = "simulate"))]
 mod common;
+#[cfg(all(feature = "cli", feature = "simulate"))]
+mod embed;
+#[cfg(all(feature = "cli", feature = "simulate"))]
+mod embed_dialects;

@@ -4,11 +4,18 @@ use serde_json::{Map, Value};
 
 use super::fault::Fault;
 use super::json::string;
-use crate::llm::request::{Request, ResponseFormat};
+use crate::llm::request::{Request, ResponseFormat, Task};
 use crate::llm::schema::Schema;
 
-/// The fields that [`take`] knows.
-pub(super) const NAMES: [&str; 11] = [
+/// The fields that [`take`], or [`take_embedding`], knows.
+pub(super) fn names(task: Task) -> &'static [&'static str] {
+    match task {
+        Task::Complete => &COMPLETION,
+        Task::Embed => &["model", "dimensions"],
+    }
+}
+
+const COMPLETION: [&str; 11] = [
     "model",
     "temperature",
     "top_p",
@@ -31,8 +38,8 @@ pub(super) fn take(fields: &mut Map<String, Value>, request: &mut Request) -> Re
     params.top_p = typed(fields, "top_p", "a number", Value::as_f64)?;
     params.seed = typed(fields, "seed", "an integer", Value::as_i64)?;
     params.stop = stop(present(fields, "stop"))?;
-    let older = tokens(fields, "max_tokens")?;
-    let newer = tokens(fields, "max_completion_tokens")?;
+    let older = positive(fields, "max_tokens")?;
+    let newer = positive(fields, "max_completion_tokens")?;
     params.max_tokens = match (older, newer) {
         (Some(a), Some(b)) if a != b => {
             return Err(Fault::new(
@@ -58,6 +65,16 @@ pub(super) fn take(fields: &mut Map<String, Value>, request: &mut Request) -> Re
     Ok(named)
 }
 
+/// The same for an embedding.
+pub(super) fn take_embedding(
+    fields: &mut Map<String, Value>,
+    request: &mut Request,
+) -> Result<(), Fault> {
+    request.model = string(fields, "model")?;
+    request.params.dimensions = positive(fields, "dimensions")?;
+    Ok(())
+}
+
 fn present(fields: &mut Map<String, Value>, name: &str) -> Option<Value> {
     fields.remove(name).filter(|value| !value.is_null())
 }
@@ -77,7 +94,7 @@ fn typed<T>(
     }
 }
 
-fn tokens(fields: &mut Map<String, Value>, name: &str) -> Result<Option<u32>, Fault> {
+fn positive(fields: &mut Map<String, Value>, name: &str) -> Result<Option<u32>, Fault> {
     typed(fields, name, "an integer of at least 1", |value| {
         let n = u32::try_from(value.as_u64()?).ok()?;
         (n > 0).then_some(n)

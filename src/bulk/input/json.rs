@@ -12,7 +12,7 @@ use super::id;
 use super::messages;
 use super::names::{hint, listed};
 use super::template::Template;
-use crate::llm::request::{Request, Role};
+use crate::llm::request::{Request, Role, Task};
 
 /// What a record says itself.
 pub(super) struct Said {
@@ -30,16 +30,17 @@ impl Said {
     }
 }
 
-/// The only end point whose batch lines are understood.
-const URL: &str = "/v1/chat/completions";
+/// The end points whose batch lines are understood, each for its task.
+const CHAT: &str = "/v1/chat/completions";
+const EMBEDDINGS: &str = "/v1/embeddings";
 
-pub(super) fn line(text: &str, template: Option<&Template>) -> Result<Said, Fault> {
+pub(super) fn line(text: &str, template: Option<&Template>, task: Task) -> Result<Said, Fault> {
     let fields = object(text)?;
     let id = id::of_fields(&fields)?;
     let mut said = match template {
         Some(template) => templated(fields, template)?,
-        None if fields.contains_key("body") => batch(fields)?,
-        None => short(fields)?,
+        None if fields.contains_key("body") => batch(fields, task)?,
+        None => short(fields, task)?,
     };
     said.request.id = id;
     Ok(said)
@@ -64,7 +65,7 @@ fn object(text: &str) -> Result<Map<String, Value>, Fault> {
     }
 }
 
-fn batch(mut line: Map<String, Value>) -> Result<Said, Fault> {
+fn batch(mut line: Map<String, Value>, task: Task) -> Result<Said, Fault> {
     known(&line, &["custom_id", "id", "method", "url", "body"])?;
     if let Some(method) = line.get("method") {
         match method.as_str() {
@@ -73,18 +74,34 @@ fn batch(mut line: Map<String, Value>) -> Result<Said, Fault> {
         }
     }
     if let Some(url) = line.get("url") {
-        match url.as_str() {
-            Some(name) if name.ends_with(URL) => {}
-            _ => {
-                let expected = format!("\"{URL}\", the only end point that is supported");
-                return Err(Fault::field("url", url, expected));
-            }
+        let name = url.as_str().unwrap_or_default();
+        let expected = match task {
+            Task::Complete if name.ends_with(CHAT) => None,
+            Task::Embed if name.ends_with(EMBEDDINGS) => None,
+            Task::Complete if name.ends_with(EMBEDDINGS) => Some(format!(
+                "\"{CHAT}\"; vectors are asked for with --task embed"
+            )),
+            Task::Complete => Some(format!("\"{CHAT}\", the only end point that is supported")),
+            Task::Embed => Some(format!("\"{EMBEDDINGS}\", since the task is to embed")),
+        };
+        if let Some(expected) = expected {
+            return Err(Fault::field("url", url, expected));
         }
     }
     let mut body = match line.remove("body").unwrap_or_default() {
         Value::Object(body) => body,
         other => return Err(Fault::field("body", &other, "an object")),
     };
+    if task == Task::Embed {
+        let mut said = match body.remove("input") {
+            Some(Value::String(text)) => Said::new(prompt(text)?),
+            Some(other) => return Err(Fault::field("input", &other, "a string: one text a line")),
+            None => return Err(Fault::new("no \"input\" in \"body\"", "a string")),
+        };
+        fields::take_embedding(&mut body, &mut said.request)?;
+        said.request.extra = body;
+        return Ok(said);
+    }
     let Some(messages) = body.remove("messages") else {
         return Err(Fault::new(
             "no \"messages\" in \"body\"",
@@ -97,11 +114,12 @@ fn batch(mut line: Map<String, Value>) -> Result<Said, Fault> {
     Ok(said)
 }
 
-fn short(mut line: Map<String, Value>) -> Result<Said, Fault> {
+fn short(mut line: Map<String, Value>, task: Task) -> Result<Said, Fault> {
     const OWN: [&str; 6] = ["id", "custom_id", "prompt", "messages", "system", "extra"];
-    let accepted = |name: &str| OWN.contains(&name) || fields::NAMES.contains(&name);
+    let names = fields::names(task);
+    let accepted = |name: &str| OWN.contains(&name) || names.contains(&name);
     if !line.keys().all(|name| accepted(name)) {
-        let accepted: Vec<&str> = OWN.into_iter().chain(fields::NAMES).collect();
+        let accepted: Vec<&str> = OWN.iter().chain(names).copied().collect();
         known(&line, &accepted)?;
     }
     let mut request = match (line.remove("prompt"), line.remove("messages")) {
@@ -137,7 +155,7 @@ fn short(mut line: Map<String, Value>) -> Result<Said, Fault> {
         Some(Value::Object(extra)) => extra,
         Some(other) => return Err(Fault::field("extra", &other, "an object")),
     };
-    let taken = |name: &&String| *name == "messages" || fields::NAMES.contains(&name.as_str());
+    let taken = |name: &&String| *name == "messages" || names.contains(&name.as_str());
     if let Some(name) = extra.keys().find(taken) {
         return Err(Fault::new(
             format!("the field {name:?} inside \"extra\""),
@@ -145,7 +163,10 @@ fn short(mut line: Map<String, Value>) -> Result<Said, Fault> {
         ));
     }
     let mut said = Said::new(request);
-    said.format = fields::take(&mut line, &mut said.request)?;
+    match task {
+        Task::Complete => said.format = fields::take(&mut line, &mut said.request)?,
+        Task::Embed => fields::take_embedding(&mut line, &mut said.request)?,
+    }
     said.request.extra = extra;
     Ok(said)
 }

@@ -27,6 +27,8 @@ mod tests;
 
 use std::path::Path;
 
+use crate::llm::request::Task;
+
 pub(crate) use check::Hooks;
 pub(crate) use entry::State;
 pub(crate) use fault::InputError;
@@ -96,6 +98,10 @@ impl Form {
 /// What is filled in where a record does not say it itself.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Settings {
+    /// What is asked for.
+    pub(crate) task: Task,
+    /// Numbers in a vector.
+    pub(crate) dimensions: Option<u32>,
     /// The model.
     pub(crate) model: Option<String>,
     /// Instructions; a conversation that begins with its own keeps those.

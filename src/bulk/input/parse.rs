@@ -6,7 +6,7 @@ use super::fault::Fault;
 use super::json::{self, Said, prompt};
 use super::table::CsvHeader;
 use super::{Form, Settings};
-use crate::llm::request::Request;
+use crate::llm::request::{Request, Task};
 
 /// Reads a record, without its line ending. A table's rows need the header.
 pub(crate) fn parse_record(
@@ -18,7 +18,7 @@ pub(crate) fn parse_record(
     let text = utf8(bytes)?;
     let template = settings.template.as_ref();
     let said = match (form, header) {
-        (Form::Jsonl, _) => json::line(text, template)?,
+        (Form::Jsonl, _) => json::line(text, template, settings.task)?,
         (Form::Text, _) => {
             let line = text.strip_suffix('\n').unwrap_or(text);
             let line = line.strip_suffix('\r').unwrap_or(line);
@@ -35,7 +35,13 @@ pub(crate) fn parse_record(
             return Err(Fault::new("a row before the header", "a header row"));
         }
     };
-    Ok(settings.fill(said))
+    let request = settings.fill(said);
+    if request.task == Task::Embed {
+        request
+            .text_to_embed()
+            .map_err(|found| Fault::new(found, "nothing but the text that is to be embedded"))?;
+    }
+    Ok(request)
 }
 
 pub(super) fn utf8(bytes: &[u8]) -> Result<&str, Fault> {
@@ -66,7 +72,9 @@ impl Settings {
             mut request,
             format,
         } = said;
+        request.task = self.task;
         let params = &mut request.params;
+        params.dimensions = params.dimensions.or(self.dimensions);
         params.max_tokens = params.max_tokens.or(self.max_tokens);
         params.temperature = params.temperature.or(self.temperature);
         if !format {

@@ -10,13 +10,14 @@ use crate::base::cancel::Context;
 use crate::base::error::{Error, ErrorKind};
 use crate::base::secret::{Secret, shown_url};
 use crate::engine::limit::QuotaKey;
-use crate::llm::client::LlmClient;
+use crate::llm::client::{LlmClient, PackLimits};
 use crate::llm::hash::hex;
 use crate::llm::request::Request;
 use crate::llm::response::Response;
-use crate::llm::transport::{HttpRequest, HttpTransport, Transport};
+use crate::llm::transport::{HttpReply, HttpRequest, HttpTransport, Transport};
 
-use super::dialect::{decode, encode};
+use super::dialect::{Call, decode, encode};
+use super::embed;
 use super::extract::Extract;
 use super::local_reply::{cut_warning, mark_loading};
 use super::vendor::{Dialect, Vendor};
@@ -309,15 +310,7 @@ impl Remote {
     fn complete(&self, request: &Request, ctx: &Context) -> Result<Response, Error> {
         let call = encode(self.vendor, request, self.model_of(request))?;
         self.tell_left_out(request);
-        let reply = self.transport.send(
-            &HttpRequest {
-                url: &format!("{}{}", self.base_url, call.path),
-                headers: &self.headers,
-                body: Some(&call.body),
-                timeout: self.timeout,
-            },
-            ctx,
-        )?;
+        let reply = self.send(&call, ctx)?;
         let result = decode(self.vendor, &reply)
             .map_err(|error| mark_loading(self.vendor.name, error))
             .map(|response| self.warned(request, response));
@@ -325,6 +318,31 @@ impl Remote {
             Some(key) => redacted(result, key),
             None => result,
         }
+    }
+
+    fn embed(&self, requests: &[&Request], ctx: &Context) -> Result<Vec<Response>, Error> {
+        let model = requests.first().and_then(|first| self.model_of(first));
+        let call = embed::encode(self.vendor, requests, model)?;
+        requests
+            .first()
+            .inspect(|request| self.tell_left_out(request));
+        let reply = self.send(&call, ctx)?;
+        let result = embed::decode(self.vendor, &reply, requests)
+            .map_err(|error| mark_loading(self.vendor.name, error));
+        match (result, &self.key) {
+            (Err(error), Some(key)) => Err(error.redacted(key)),
+            (result, _) => result,
+        }
+    }
+
+    fn send(&self, call: &Call, ctx: &Context) -> Result<HttpReply, Error> {
+        let request = HttpRequest {
+            url: &format!("{}{}", self.base_url, call.path),
+            headers: &self.headers,
+            body: Some(&call.body),
+            timeout: self.timeout,
+        };
+        self.transport.send(&request, ctx)
     }
 
     /// Says once that a field has no place in the vendor's requests.
@@ -382,6 +400,20 @@ impl LlmClient for Client {
         match &self.0 {
             Inner::Remote(remote) => remote.complete(request, ctx),
             Inner::Extract(extract) => extract.complete(request, ctx),
+        }
+    }
+
+    fn embed(&self, requests: &[&Request], ctx: &Context) -> Result<Vec<Response>, Error> {
+        match &self.0 {
+            Inner::Remote(remote) => remote.embed(requests, ctx),
+            Inner::Extract(extract) => extract.embed(requests, ctx),
+        }
+    }
+
+    fn pack_limits(&self) -> PackLimits {
+        match &self.0 {
+            Inner::Remote(remote) => remote.vendor.embeds.unwrap_or(PackLimits::ONE),
+            Inner::Extract(extract) => extract.pack_limits(),
         }
     }
 

@@ -231,7 +231,7 @@ fn category(ratings: Option<&Value>) -> Option<String> {
 
 #[derive(Default, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
-struct Counts {
+pub(super) struct Counts {
     #[serde(deserialize_with = "count")]
     prompt_token_count: Option<u64>,
     #[serde(deserialize_with = "count")]
@@ -244,11 +244,11 @@ struct Counts {
 
 impl Counts {
     /// Read apart from the answer: a strange usage must not cost it.
-    fn read(raw: Option<&RawValue>) -> Option<Self> {
+    pub(super) fn read(raw: Option<&RawValue>) -> Option<Self> {
         serde_json::from_str(raw?.get()).ok()
     }
 
-    fn usage(&self) -> Option<Usage> {
+    pub(super) fn usage(&self) -> Option<Usage> {
         let thoughts = self.thoughts_token_count.unwrap_or(0);
         let spoken = self.candidates_token_count.unwrap_or(0);
         Some(Usage {

@@ -7,6 +7,7 @@ mod anthropic;
 pub mod config;
 mod content;
 mod dialect;
+mod embed;
 mod errors;
 pub mod extract;
 mod gemini;

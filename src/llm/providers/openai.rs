@@ -217,7 +217,7 @@ pub(super) fn read(vendor: &Vendor, body: &[u8]) -> Result<Response, Error> {
 /// Token counts as the dialect has them; what is no number counts as absent.
 #[derive(Default, Deserialize)]
 #[serde(default)]
-struct Counts {
+pub(super) struct Counts {
     #[serde(deserialize_with = "count")]
     prompt_tokens: Option<u64>,
     #[serde(deserialize_with = "count")]
@@ -242,12 +242,12 @@ struct Details {
 
 impl Counts {
     /// Read apart from the answer: a strange usage must not cost it.
-    fn read(raw: Option<&RawValue>) -> Self {
+    pub(super) fn read(raw: Option<&RawValue>) -> Self {
         raw.and_then(|raw| serde_json::from_str(raw.get()).ok())
             .unwrap_or_default()
     }
 
-    fn usage(&self) -> Option<Usage> {
+    pub(super) fn usage(&self) -> Option<Usage> {
         let input_tokens = self.prompt_tokens?;
         let completion = self.completion_tokens.unwrap_or(0);
         let details = self.completion_tokens_details.as_ref();

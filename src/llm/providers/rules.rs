@@ -167,6 +167,13 @@ pub(super) const MISTRAL: &[Rule] = &[
     Rule::new(400..=400, Text(&["invalid model"]), UnknownModel),
 ];
 
+/// llama.cpp's server blames itself for a text longer than its batch.
+pub(super) const LOCAL: &[Rule] = &[Rule::new(
+    500..=500,
+    Text(&["too large to process"]),
+    Invalid,
+)];
+
 /// Anthropic's documentation "Errors" and "Rate limits".
 const ANTHROPIC: &[Rule] = &[
     Rule::new(

@@ -44,6 +44,8 @@ fn statuses_and_bodies_are_classified() {
     let html = || "<html>".to_owned();
     let rows = [
         ("openai", 400, openai("context_length_exceeded"), Invalid),
+        ("local", 500, r#"{"error":{"code":500,"message":"input (4001 tokens) is too large to process. increase the physical batch size (current batch size: 512)","type":"server_error"}}"#.into(), Invalid),
+        ("local", 500, r#"{"error":{"code":500,"message":"m","type":"server_error"}}"#.into(), Transient),
         ("openai", 400, openai("unsupported_value"), Invalid),
         ("openai", 400, openai("content_policy_violation"), Blocked),
         ("openai", 401, openai("invalid_api_key"), Auth),

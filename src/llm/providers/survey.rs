@@ -31,6 +31,8 @@ pub struct ProviderStatus {
     pub base_url: Option<String>,
     /// Whether it has a Batch API.
     pub batch_api: bool,
+    /// Whether it makes embeddings.
+    pub embeddings: bool,
     /// Calls in flight when no number is named.
     pub default_concurrency: usize,
     /// The local servers that answered; the first is the one that a run takes.
@@ -158,6 +160,7 @@ fn status(vendor: &'static Vendor, verdict: Result<String, String>) -> ProviderS
         model: None,
         base_url: None,
         batch_api: vendor.has_batches,
+        embeddings: vendor.embeds.is_some(),
         default_concurrency: vendor.concurrency,
         servers: Vec::new(),
         address: None,

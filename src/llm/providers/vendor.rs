@@ -1,8 +1,10 @@
 //! The table of vendors: addresses, variables, and the ways they differ from their dialect.
 
+use crate::llm::client::PackLimits;
+
 use super::anthropic;
 use super::limits::Tells;
-use super::rules::{GROQ, MISTRAL, Rule, XAI};
+use super::rules::{GROQ, LOCAL, MISTRAL, Rule, XAI};
 
 /// A wire format.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -59,6 +61,14 @@ pub(crate) struct Vendor {
     pub(super) errors: &'static [Rule],
     pub concurrency: usize,
     pub has_batches: bool,
+    /// How much one call embeds; none where it makes no embeddings. Well below what each takes:
+    /// tokens are estimated, a reply holds all vectors at once, and what is killed in flight is
+    /// paid again.
+    pub embeds: Option<PackLimits>,
+}
+
+const fn pack(inputs: u16, tokens: u32) -> Option<PackLimits> {
+    Some(PackLimits { inputs, tokens })
 }
 
 /// What a prompt file may say to tune an OpenAI-style server, and no other dialect has.
@@ -99,6 +109,8 @@ const OPENAI: Vendor = Vendor {
     errors: &[],
     concurrency: 5,
     has_batches: true,
+    // It takes 2,048 texts and 300,000 tokens.
+    embeds: pack(256, 150_000),
 };
 
 /// Every provider, in the order in which the first usable one is looked for.
@@ -125,6 +137,7 @@ pub(crate) const VENDORS: &[Vendor] = &[
         ],
         developer_role: false,
         errors: GROQ,
+        embeds: None,
         ..OPENAI
     },
     Vendor {
@@ -138,6 +151,7 @@ pub(crate) const VENDORS: &[Vendor] = &[
         refuses: OPENAI_ONLY,
         tells: Tells::Anthropic,
         url_var: "ANTHROPIC_BASE_URL",
+        embeds: None,
         ..OPENAI
     },
     OPENAI,
@@ -150,6 +164,8 @@ pub(crate) const VENDORS: &[Vendor] = &[
         key_vars: &["GOOGLE_API_KEY", "GEMINI_API_KEY"],
         url_var: "GOOGLE_GEMINI_BASE_URL",
         key_header: "x-goog-api-key",
+        // It takes 100 texts.
+        embeds: pack(100, 20_000),
         refuses: OPENAI_ONLY,
         tells: Tells::Nothing,
         ..OPENAI
@@ -173,6 +189,8 @@ pub(crate) const VENDORS: &[Vendor] = &[
             "user",
         ],
         errors: MISTRAL,
+        // It takes 512 texts and 16,384 tokens.
+        embeds: pack(64, 8_000),
         ..OPENAI
     },
     Vendor {
@@ -182,6 +200,7 @@ pub(crate) const VENDORS: &[Vendor] = &[
         url_var: "XAI_BASE_URL",
         developer_role: false,
         errors: XAI,
+        embeds: None,
         ..OPENAI
     },
     Vendor {
@@ -194,6 +213,8 @@ pub(crate) const VENDORS: &[Vendor] = &[
         cap: CapField::MaxTokens,
         developer_role: false,
         has_batches: false,
+        errors: LOCAL,
+        embeds: pack(32, 8_192),
         ..OPENAI
     },
     Vendor {
@@ -208,6 +229,8 @@ pub(crate) const VENDORS: &[Vendor] = &[
         developer_role: false,
         concurrency: 1,
         has_batches: false,
+        errors: LOCAL,
+        embeds: pack(32, 8_192),
         ..OPENAI
     },
     Vendor {
@@ -218,6 +241,7 @@ pub(crate) const VENDORS: &[Vendor] = &[
         url_var: "",
         needs_key: false,
         has_batches: false,
+        embeds: None,
         ..OPENAI
     },
 ];
@@ -232,6 +256,13 @@ impl Vendor {
         names.join(", ")
     }
 
+    /// The providers that make embeddings.
+    pub(crate) fn embedding_names() -> String {
+        let embedding = VENDORS.iter().filter(|vendor| vendor.embeds.is_some());
+        let names: Vec<&str> = embedding.map(|vendor| vendor.name).collect();
+        names.join(", ")
+    }
+
     /// A base URL as this vendor's own SDK takes it.
     pub(crate) fn normalise(&self, url: &str) -> String {
         let url = url.trim().trim_end_matches('/');
@@ -239,7 +270,7 @@ impl Vendor {
             return String::new();
         }
         // The address of the one call is easily taken for the base.
-        let calls = ["/chat/completions", "/messages"];
+        let calls = ["/chat/completions", "/messages", "/embeddings"];
         let url = calls
             .iter()
             .find_map(|call| url.strip_suffix(call))
@@ -311,6 +342,7 @@ mod tests {
             ("anthropic", "http://h/v1/messages", "http://h/v1"),
             ("custom", "", ""),
             ("openai", "http://h/v1/chat/completions", "http://h/v1"),
+            ("local", "http://h/v1/embeddings", "http://h/v1"),
         ] {
             assert_eq!(Vendor::named(vendor).unwrap().normalise(given), meant);
         }

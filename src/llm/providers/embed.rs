@@ -1,0 +1,338 @@
+//! Embeddings: several texts to one body, one reply to a vector for each.
+//!
+//! Decoding is strict: a vector that belongs to another text looks like any other, so whatever
+//! leaves a doubt about the pairing is no answer.
+
+use std::borrow::Cow;
+use std::fmt;
+use std::time::SystemTime;
+
+use serde::de::{self, Deserialize, Deserializer, SeqAccess, Visitor};
+use serde_json::value::RawValue;
+use serde_json::{Map, Value, json};
+
+use crate::base::error::Error;
+use crate::base::usage::Usage;
+use crate::llm::request::Request;
+use crate::llm::response::Response;
+use crate::llm::transport::HttpReply;
+
+use super::answer::malformed;
+use super::content::add_extra;
+use super::dialect::{Call, invalid};
+use super::errors::{failure, failure_inside, word};
+use super::limits::rate_hints;
+use super::vendor::{Dialect, Vendor};
+use super::{gemini, openai};
+
+/// The call for texts that share one.
+///
+/// # Errors
+/// [`ErrorKind::Invalid`](crate::ErrorKind::Invalid) when the vendor makes no embeddings, no model
+/// is named, or a request is more than one text.
+pub(super) fn encode(
+    vendor: &Vendor,
+    requests: &[&Request],
+    model: Option<&str>,
+) -> Result<Call, Error> {
+    if vendor.embeds.is_none() {
+        return Err(invalid(format!(
+            "{} makes no embeddings; these do: {}",
+            vendor.name,
+            Vendor::embedding_names()
+        )));
+    }
+    let (Some(alike), Some(model)) = (requests.first(), model) else {
+        let why = "no model named: set one on the request or for the provider";
+        return Err(invalid(why.to_owned()));
+    };
+    let texts = requests.iter().map(|request| request.text_to_embed());
+    let texts: Vec<&str> = texts
+        .collect::<Result<_, _>>()
+        .map_err(|found| invalid(format!("an embedding takes one text, not {found}")))?;
+    let mut fields = Map::new();
+    let (path, body) = match vendor.dialect {
+        Dialect::Gemini => {
+            let resource = gemini::resource(model)?;
+            let path = Cow::Owned(format!("/{resource}:batchEmbedContents"));
+            fields.insert("model".to_owned(), resource.into());
+            add_shared(&mut fields, vendor, alike, "outputDimensionality");
+            let one = |text: &&str| {
+                let mut fields = fields.clone();
+                fields.insert("content".to_owned(), json!({"parts": [{"text": text}]}));
+                Value::Object(fields)
+            };
+            let requests: Vec<Value> = texts.iter().map(one).collect();
+            (path, json!({ "requests": requests }))
+        }
+        _ => {
+            fields.insert("model".to_owned(), model.into());
+            fields.insert("input".to_owned(), json!(texts));
+            let dimensions = match vendor.name {
+                "mistral" => "output_dimension",
+                _ => "dimensions",
+            };
+            add_shared(&mut fields, vendor, alike, dimensions);
+            (Cow::Borrowed("/embeddings"), Value::Object(fields))
+        }
+    };
+    let body = body.to_string().into_bytes();
+    Ok(Call { path, body })
+}
+
+fn add_shared(fields: &mut Map<String, Value>, vendor: &Vendor, alike: &Request, name: &str) {
+    if let Some(dimensions) = alike.params.dimensions {
+        fields.insert(name.to_owned(), dimensions.into());
+    }
+    add_extra(fields, vendor, alike, &["model", "input", "content"]);
+}
+
+/// Turns a complete reply into an answer for each request, in their order, or a classified error.
+///
+/// # Errors
+/// Whatever the reply says went wrong; [`ErrorKind::Malformed`](crate::ErrorKind::Malformed) when
+/// it is not one vector for each.
+pub(super) fn decode(
+    vendor: &Vendor,
+    reply: &HttpReply,
+    requests: &[&Request],
+) -> Result<Vec<Response>, Error> {
+    let hints = rate_hints(vendor, &reply.headers, SystemTime::now());
+    if !(200..300).contains(&reply.status) {
+        let error = failure(vendor, reply).with_rate_hints(hints);
+        // A server without an embedding model says so to every text alike.
+        return Err(match reply.status {
+            501 => error.with_unreachable(),
+            _ => error,
+        });
+    }
+    let told = match vendor.dialect {
+        Dialect::Gemini => read_gemini(vendor, &reply.body, requests.len()),
+        _ => read_openai(vendor, &reply.body, requests.len()),
+    };
+    let told = told
+        .and_then(|told| told.checked(&reply.body))
+        .map_err(|error| error.with_status(reply.status).with_rate_hints(hints))?;
+    let usages = told.usage.map(|usage| shares(usage, requests));
+    let mut usages = usages.into_iter().flatten();
+    let answers = told.vectors.into_iter().map(|vector| Response {
+        usage: usages.next(),
+        model: told.model.clone(),
+        ..Response::vector(vendor.name, vector).with_rate_hints(hints)
+    });
+    Ok(answers.collect())
+}
+
+/// What a reply says, its vectors in the order of the texts.
+struct Told {
+    vectors: Vec<Vec<f32>>,
+    usage: Option<Usage>,
+    model: Option<String>,
+}
+
+impl Told {
+    fn checked(self, body: &[u8]) -> Result<Self, Error> {
+        let length = self.vectors.first().map_or(0, Vec::len);
+        if self.vectors.iter().any(Vec::is_empty) {
+            return Err(malformed("an empty vector", body));
+        }
+        match self.vectors.iter().find(|vector| vector.len() != length) {
+            None => Ok(self),
+            Some(other) => {
+                let what = format!("vectors of {length} and {} numbers", other.len());
+                Err(malformed(what, body))
+            }
+        }
+    }
+}
+
+#[derive(serde::Deserialize)]
+struct OpenAiReply<'b> {
+    model: Option<Value>,
+    data: Option<Vec<Entry>>,
+    #[serde(borrow)]
+    usage: Option<&'b RawValue>,
+    error: Option<Value>,
+}
+
+#[derive(serde::Deserialize)]
+struct Entry {
+    index: Option<Value>,
+    embedding: Vector,
+}
+
+fn read_openai(vendor: &Vendor, body: &[u8], texts: usize) -> Result<Told, Error> {
+    let reply: OpenAiReply<'_> = serde_json::from_slice(body).map_err(|e| malformed(e, body))?;
+    let Some(data) = reply.data else {
+        return Err(match &reply.error {
+            Some(error) => failure_inside(vendor, error, body),
+            None => malformed("it has no data", body),
+        });
+    };
+    let model = Some(word(reply.model.as_ref()));
+    Ok(Told {
+        vectors: in_order(data, texts).map_err(|what| malformed(what, body))?,
+        usage: openai::Counts::read(reply.usage).usage(),
+        model: model.filter(|model| !model.is_empty()),
+    })
+}
+
+/// Puts vectors into the order of their texts: by their index, or as they stand if none has one.
+fn in_order(data: Vec<Entry>, texts: usize) -> Result<Vec<Vec<f32>>, String> {
+    if data.len() != texts {
+        return Err(format!("{} vectors for {texts} texts", data.len()));
+    }
+    if data.iter().all(|entry| entry.index.is_none()) {
+        return Ok(data.into_iter().map(|entry| entry.embedding.0).collect());
+    }
+    let mut places: Vec<Option<Vec<f32>>> = vec![None; texts];
+    for Entry { index, embedding } in data {
+        let shown = word(index.as_ref());
+        let index = index.as_ref().and_then(Value::as_u64);
+        let place = index.and_then(|index| places.get_mut(usize::try_from(index).ok()?));
+        match place {
+            Some(place @ None) => *place = Some(embedding.0),
+            _ => return Err(format!("a vector with the index {shown:?}")),
+        }
+    }
+    // As many as there are places, and no place taken twice.
+    Ok(places.into_iter().flatten().collect())
+}
+
+#[derive(serde::Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct GeminiReply<'b> {
+    embeddings: Option<Vec<ContentEmbedding>>,
+    #[serde(borrow)]
+    usage_metadata: Option<&'b RawValue>,
+    error: Option<Value>,
+}
+
+#[derive(serde::Deserialize)]
+struct ContentEmbedding {
+    values: Vector,
+}
+
+fn read_gemini(vendor: &Vendor, body: &[u8], texts: usize) -> Result<Told, Error> {
+    let reply: GeminiReply<'_> = serde_json::from_slice(body).map_err(|e| malformed(e, body))?;
+    if let Some(error) = &reply.error {
+        return Err(failure_inside(vendor, error, body));
+    }
+    let embeddings = reply.embeddings.unwrap_or_default();
+    if embeddings.len() != texts {
+        let what = format!("{} vectors for {texts} texts", embeddings.len());
+        return Err(malformed(what, body));
+    }
+    let counts = gemini::Counts::read(reply.usage_metadata);
+    Ok(Told {
+        vectors: embeddings.into_iter().map(|one| one.values.0).collect(),
+        usage: counts.and_then(|counts| counts.usage()),
+        model: None,
+    })
+}
+
+/// A list of numbers, or the same in base64: little-endian, four bytes each.
+struct Vector(Vec<f32>);
+
+impl<'de> Deserialize<'de> for Vector {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Numbers;
+
+        impl<'de> Visitor<'de> for Numbers {
+            type Value = Vec<f32>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a list of numbers")
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut numbers: A) -> Result<Vec<f32>, A::Error> {
+                let mut vector = Vec::new();
+                while let Some(number) = numbers.next_element()? {
+                    vector.push(number);
+                }
+                Ok(vector)
+            }
+
+            fn visit_str<E: de::Error>(self, text: &str) -> Result<Vec<f32>, E> {
+                let bytes = from_base64(text).filter(|bytes| bytes.len() % 4 == 0);
+                let bytes = bytes.ok_or_else(|| E::custom("neither numbers nor base64 of some"))?;
+                let floats = bytes.chunks_exact(4);
+                Ok(floats
+                    .map(|four| f32::from_le_bytes([four[0], four[1], four[2], four[3]]))
+                    .collect())
+            }
+        }
+
+        let vector = deserializer.deserialize_any(Numbers)?;
+        match vector.iter().all(|number| number.is_finite()) {
+            true => Ok(Self(vector)),
+            false => Err(de::Error::custom("a number out of range")),
+        }
+    }
+}
+
+fn from_base64(text: &str) -> Option<Vec<u8>> {
+    let text = text.trim_end_matches('=').as_bytes();
+    let mut out = Vec::with_capacity(text.len() * 3 / 4);
+    let (mut bits, mut held) = (0_u32, 0);
+    for byte in text {
+        let six = match byte {
+            b'A'..=b'Z' => byte - b'A',
+            b'a'..=b'z' => byte - b'a' + 26,
+            b'0'..=b'9' => byte - b'0' + 52,
+            b'+' => 62,
+            b'/' => 63,
+            _ => return None,
+        };
+        bits = bits << 6 | u32::from(six);
+        held += 6;
+        if held >= 8 {
+            held -= 8;
+            out.push((bits >> held) as u8);
+            bits &= (1 << held) - 1;
+        }
+    }
+    Some(out)
+}
+
+/// The usage of a call in parts, by the estimated length of each text; they add up to the whole.
+fn shares(whole: Usage, requests: &[&Request]) -> Vec<Usage> {
+    let weights: Vec<u64> = requests
+        .iter()
+        .map(|request| u64::from(request.estimated_tokens()))
+        .collect();
+    let input = share(whole.input_tokens, &weights);
+    let cached = share(whole.cached_input_tokens, &weights);
+    let parts = input.into_iter().zip(cached);
+    parts
+        .map(|(input_tokens, cached_input_tokens)| Usage {
+            input_tokens,
+            cached_input_tokens,
+            ..Usage::default()
+        })
+        .collect()
+}
+
+/// Largest remainders: each gets its share rounded down, and what is left goes to those that lost
+/// most by it.
+fn share(whole: u64, weights: &[u64]) -> Vec<u64> {
+    let sum: u128 = weights.iter().map(|weight| u128::from(*weight)).sum();
+    let sum = sum.max(1);
+    let exact = |weight: &u64| u128::from(whole) * u128::from(*weight);
+    let mut parts: Vec<u64> = weights.iter().map(|w| (exact(w) / sum) as u64).collect();
+    let left = whole.saturating_sub(parts.iter().sum());
+    let mut order: Vec<usize> = (0..weights.len()).collect();
+    order.sort_by_key(|at| std::cmp::Reverse(exact(&weights[*at]) % sum));
+    for at in order
+        .into_iter()
+        .cycle()
+        .take(usize::try_from(left).unwrap_or(0))
+    {
+        parts[at] += 1;
+    }
+    parts
+}
+
+#[cfg(test)]
+#[path = "embed_tests.rs"]
+mod tests;

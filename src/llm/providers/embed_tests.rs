@@ -1,0 +1,236 @@
+use serde_json::json;
+
+use super::*;
+use crate::base::error::ErrorKind;
+use crate::llm::providers::dialect::testing::{reply, vendor};
+
+fn texts(n: usize) -> Vec<Request> {
+    (0..n)
+        .map(|i| Request::embedding(format!("text {i}")))
+        .collect()
+}
+
+fn decoded(name: &str, n: usize, body: &str) -> Result<Vec<Response>, Error> {
+    let requests = texts(n);
+    let requests: Vec<&Request> = requests.iter().collect();
+    decode(vendor(name), &reply(200, &[], body), &requests)
+}
+
+fn vectors(name: &str, n: usize, body: &str) -> Vec<Vec<f32>> {
+    let answers = decoded(name, n, body).unwrap_or_else(|e| panic!("{e}: {body}"));
+    answers.into_iter().map(|a| a.embedding.unwrap()).collect()
+}
+
+fn encoded(name: &str, requests: &[Request], model: &str) -> (String, Value) {
+    let requests: Vec<&Request> = requests.iter().collect();
+    let call = encode(vendor(name), &requests, Some(model)).unwrap();
+    let body = serde_json::from_slice(&call.body).unwrap();
+    (call.path.into_owned(), body)
+}
+
+#[test]
+fn one_call_holds_all_texts_in_each_dialects_words() {
+    let mut requests = texts(2);
+    for request in &mut requests {
+        request.params.dimensions = Some(8);
+        *request = request.clone().with_extra("input_type", json!("query"));
+    }
+    let (path, body) = encoded("openai", &requests, "m");
+    assert_eq!(path, "/embeddings");
+    let wanted = json!({
+        "model": "m", "input": ["text 0", "text 1"], "dimensions": 8, "input_type": "query",
+    });
+    assert_eq!(body, wanted);
+    let (_, body) = encoded("mistral", &requests, "m");
+    assert_eq!(
+        (&body["output_dimension"], &body["dimensions"]),
+        (&json!(8), &Value::Null)
+    );
+    for model in ["m", "models/m"] {
+        let (path, body) = encoded("gemini", &requests, model);
+        assert_eq!(path, "/models/m:batchEmbedContents");
+        let one = |text: &str| {
+            json!({
+                "model": "models/m", "outputDimensionality": 8, "input_type": "query",
+                "content": {"parts": [{"text": text}]},
+            })
+        };
+        assert_eq!(body, json!({"requests": [one("text 0"), one("text 1")]}));
+    }
+    let (_, plain) = encoded("local", &texts(1), "m");
+    assert_eq!(plain, json!({"model": "m", "input": ["text 0"]}));
+}
+
+#[test]
+fn what_a_vector_would_leave_out_is_refused() {
+    let refused = |name: &str, request: Request, model| {
+        let error = encode(vendor(name), &[&request], model).map(drop);
+        let error = error.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Invalid);
+        error.message().to_owned()
+    };
+    let said = refused(
+        "openai",
+        Request::embedding("t").with_system("s"),
+        Some("m"),
+    );
+    assert!(said.ends_with("not a system text"), "{said}");
+    let mut two = Request::embedding("t");
+    two.messages.extend(Request::new("u").messages);
+    let said = refused("openai", two, Some("m"));
+    assert!(said.ends_with("not a conversation"), "{said}");
+    let said = refused(
+        "openai",
+        Request::embedding("t").with_max_tokens(1),
+        Some("m"),
+    );
+    assert!(said.ends_with("not sampling parameters"), "{said}");
+    assert!(refused("openai", Request::embedding("t"), None).contains("no model named"));
+    for none in ["groq", "xai", "anthropic"] {
+        let said = refused(none, Request::embedding("t"), Some("m"));
+        assert!(
+            said.contains("makes no embeddings; these do: openai"),
+            "{said}"
+        );
+    }
+}
+
+#[test]
+fn the_index_says_whose_a_vector_is() {
+    let body = r#"{"object":"list","model":"m-1","data":[
+        {"object":"embedding","index":2,"embedding":[2.5,-0.1]},
+        {"object":"embedding","index":0,"embedding":[0.0,1]},
+        {"object":"embedding","index":1,"embedding":[1e-7,-3]}],
+        "usage":{"prompt_tokens":9,"total_tokens":9}}"#;
+    let all = vec![vec![0.0, 1.0], vec![1e-7, -3.0], vec![2.5, -0.1]];
+    assert_eq!(vectors("openai", 3, body), all);
+    let answers = decoded("openai", 3, body).unwrap();
+    assert_eq!(answers[0].model.as_deref(), Some("m-1"));
+    let used: Vec<_> = answers
+        .iter()
+        .map(|a| a.usage.unwrap().input_tokens)
+        .collect();
+    assert_eq!(used, [3, 3, 3]);
+
+    let unnamed = r#"{"data":[{"embedding":[1]},{"embedding":[2]}]}"#;
+    assert_eq!(vectors("local", 2, unnamed), [[1.0], [2.0]]);
+    assert_eq!(decoded("local", 2, unnamed).unwrap()[0].usage, None);
+}
+
+#[test]
+fn a_doubtful_pairing_is_no_answer() {
+    let entries = |entries: &str| format!(r#"{{"data":[{entries}]}}"#);
+    for (n, body) in [
+        (2, entries(r#"{"index":0,"embedding":[1]}"#)),
+        (
+            1,
+            entries(r#"{"index":0,"embedding":[1]},{"index":1,"embedding":[1]}"#),
+        ),
+        (
+            2,
+            entries(r#"{"index":0,"embedding":[1]},{"index":0,"embedding":[2]}"#),
+        ),
+        (
+            2,
+            entries(r#"{"index":1,"embedding":[1]},{"index":2,"embedding":[2]}"#),
+        ),
+        (
+            2,
+            entries(r#"{"index":0,"embedding":[1]},{"embedding":[2]}"#),
+        ),
+        (1, entries(r#"{"index":-1,"embedding":[1]}"#)),
+        (1, entries(r#"{"index":"0","embedding":[1]}"#)),
+        (1, entries(r#"{"index":0,"embedding":[]}"#)),
+        (1, entries(r#"{"index":0,"embedding":null}"#)),
+        (1, entries(r#"{"index":0,"embedding":[1,null]}"#)),
+        (1, entries(r#"{"index":0,"embedding":[[1]]}"#)),
+        (1, entries(r#"{"index":0,"embedding":[1e99]}"#)),
+        (1, entries(r#"{"index":0,"embedding":"!"}"#)),
+        (2, entries(r#"{"embedding":[1]},{"embedding":[1,2]}"#)),
+        (1, "{}".to_owned()),
+        (1, r#"{"data":{}}"#.to_owned()),
+        (1, "[".to_owned()),
+    ] {
+        let error = decoded("openai", n, &body).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Malformed, "{body}");
+        assert_eq!(error.raw(), Some(&*body));
+    }
+    for (n, body) in [
+        (2, r#"{"embeddings":[{"values":[1]}]}"#),
+        (1, r#"{"embeddings":[{"values":[]}]}"#),
+        (1, r#"{"embeddings":[{}]}"#),
+        (1, "{}"),
+    ] {
+        let error = decoded("gemini", n, body).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Malformed, "{body}");
+    }
+}
+
+#[test]
+fn gemini_answers_in_the_order_of_the_texts() {
+    let body = r#"{"embeddings":[{"values":[1,2]},{"values":[3,4]}],
+        "usageMetadata":{"promptTokenCount":"5"}}"#;
+    assert_eq!(vectors("gemini", 2, body), [[1.0, 2.0], [3.0, 4.0]]);
+    let answers = decoded("gemini", 2, body).unwrap();
+    let used = answers.iter().map(|a| a.usage.unwrap().input_tokens);
+    assert_eq!(used.sum::<u64>(), 5);
+}
+
+#[test]
+fn base64_is_read_if_it_comes() {
+    // 1.0, -2.5 as little-endian floats.
+    let body = r#"{"data":[{"index":0,"embedding":"AACAPwAAIMA="}]}"#;
+    assert_eq!(vectors("openai", 1, body), [[1.0, -2.5]]);
+    assert_eq!(from_base64("+/8A").unwrap(), [0xfb, 0xff, 0x00]);
+}
+
+#[test]
+fn failures_are_those_of_the_dialect() {
+    let requests = texts(1);
+    let failed = |status, body: &str| {
+        decode(vendor("local"), &reply(status, &[], body), &[&requests[0]]).unwrap_err()
+    };
+    let refused = failed(
+        400,
+        r#"{"error":{"message":"input is too large","code":400}}"#,
+    );
+    assert_eq!(refused.kind(), ErrorKind::Invalid);
+    assert!(!refused.is_unreachable());
+    // llama.cpp without an embedding model: no text is to blame.
+    let none = failed(
+        501,
+        r#"{"error":{"message":"This server does not support embeddings"}}"#,
+    );
+    assert_eq!(none.kind(), ErrorKind::Invalid);
+    assert!(none.is_unreachable());
+    assert_eq!(failed(429, "{}").kind(), ErrorKind::RateLimited);
+    let inside = decoded(
+        "openai",
+        1,
+        r#"{"error":{"code":429,"message":"slow down"}}"#,
+    );
+    assert_eq!(inside.unwrap_err().kind(), ErrorKind::RateLimited);
+}
+
+#[test]
+fn shares_add_up_to_the_whole() {
+    for (whole, weights) in [
+        (100, vec![1, 1, 1]),
+        (0, vec![5, 6]),
+        (7, vec![1000, 1]),
+        (u64::MAX, vec![3, 3, 1]),
+        (1, vec![4; 50]),
+        (12_345, (1..200).collect()),
+    ] {
+        let parts = share(whole, &weights);
+        assert_eq!(
+            parts.iter().map(|p| u128::from(*p)).sum::<u128>(),
+            whole.into()
+        );
+        let sum: u64 = weights.iter().sum();
+        for (part, weight) in parts.iter().zip(&weights) {
+            let exact = u128::from(whole) * u128::from(*weight) / u128::from(sum);
+            assert!((exact..=exact + 1).contains(&u128::from(*part)));
+        }
+    }
+}

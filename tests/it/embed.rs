@@ -1,0 +1,573 @@
+//! `--task embed`: many texts to few calls, and each vector back to its own id.
+
+use std::collections::HashSet;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::ops::ControlFlow;
+use std::process::Stdio;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::thread;
+
+use batchwright::{Bulk, Context, ErrorKind, LlmConfig, Request, Route, execute_bulk_sync};
+use serde_json::{Value, json};
+
+use super::common::{Desk, Ended, Running, eventually, line_count};
+
+/// What a server does with the texts of a call.
+type Manner = dyn Fn(&[String], &Server) -> (u16, Value) + Send + Sync;
+
+/// A server that embeds, and remembers what it was asked.
+struct Server {
+    address: SocketAddr,
+    calls: Mutex<Vec<Vec<String>>>,
+    answered: AtomicUsize,
+}
+
+/// A vector that is different for every text used here.
+fn vector(text: &str) -> Vec<f32> {
+    let hash = text.bytes().fold(17_u32, |hash, byte| {
+        hash.wrapping_mul(31).wrapping_add(u32::from(byte))
+    });
+    vec![(hash >> 16) as f32 / 7.0, (hash & 0xffff) as f32, -0.1]
+}
+
+/// A good reply, its vectors in another order than the texts.
+fn good(texts: &[String]) -> (u16, Value) {
+    let entry =
+        |(index, text): (usize, &String)| json!({"index": index, "embedding": vector(text)});
+    let mut data: Vec<Value> = texts.iter().enumerate().map(entry).collect();
+    data.reverse();
+    let used = 3 * texts.len();
+    let usage = json!({"prompt_tokens": used, "total_tokens": used});
+    (
+        200,
+        json!({"object": "list", "model": "m", "data": data, "usage": usage}),
+    )
+}
+
+fn refused(message: &str) -> (u16, Value) {
+    (
+        400,
+        json!({"error": {"message": message, "type": "invalid_request_error"}}),
+    )
+}
+
+impl Server {
+    fn start(
+        manner: impl Fn(&[String], &Server) -> (u16, Value) + Send + Sync + 'static,
+    ) -> Arc<Self> {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let server = Arc::new(Self {
+            address: listener.local_addr().unwrap(),
+            calls: Mutex::default(),
+            answered: AtomicUsize::new(0),
+        });
+        let (own, manner): (_, Arc<Manner>) = (server.clone(), Arc::new(manner));
+        thread::spawn(move || {
+            for stream in listener.incoming() {
+                let (own, manner) = (own.clone(), manner.clone());
+                thread::spawn(move || own.serve(stream.unwrap(), &*manner));
+            }
+        });
+        server
+    }
+
+    fn serve(&self, stream: TcpStream, manner: &Manner) -> Option<()> {
+        let mut out = stream.try_clone().ok()?;
+        let mut reader = BufReader::new(stream);
+        loop {
+            let (mut line, mut length, mut first) = (String::new(), 0, String::new());
+            loop {
+                line.clear();
+                reader.read_line(&mut line).ok().filter(|n| *n > 0)?;
+                let header = line.trim().to_ascii_lowercase();
+                if first.is_empty() {
+                    first.clone_from(&header);
+                }
+                if let Some(n) = header.strip_prefix("content-length:") {
+                    length = n.trim().parse().ok()?;
+                }
+                if header.is_empty() {
+                    break;
+                }
+            }
+            let mut body = vec![0; length];
+            reader.read_exact(&mut body).ok()?;
+            let (status, reply) = if first.starts_with("post /v1/embeddings ") {
+                let body: Value = serde_json::from_slice(&body).ok()?;
+                let texts: Vec<String> = serde_json::from_value(body["input"].clone()).ok()?;
+                self.calls.lock().unwrap().push(texts.clone());
+                manner(&texts, self)
+            } else if first.starts_with("get /v1/models ") {
+                (200, json!({"data": [{"id": "m"}]}))
+            } else {
+                (404, json!({}))
+            };
+            let reply = reply.to_string();
+            let wait = if status == 429 {
+                "retry-after: 0\r\n"
+            } else {
+                ""
+            };
+            write!(
+                out,
+                "HTTP/1.1 {status} X\r\ncontent-type: application/json\r\n{wait}content-length: {}\r\n\r\n{reply}",
+                reply.len()
+            )
+            .ok()?;
+            self.answered.fetch_add(1, Ordering::SeqCst);
+        }
+    }
+
+    fn url(&self) -> String {
+        format!("http://{}/v1", self.address)
+    }
+
+    fn calls(&self) -> Vec<Vec<String>> {
+        self.calls.lock().unwrap().clone()
+    }
+
+    /// The client of a provider, here.
+    fn client(&self, provider: &str) -> batchwright::Client {
+        LlmConfig::new(provider)
+            .api_key(batchwright::Secret::new("k"))
+            .base_url(self.url())
+            .model("m")
+            .client()
+            .unwrap()
+    }
+}
+
+impl Desk {
+    fn embed(&self, server: &Server, words: &str) -> std::process::Command {
+        let url = server.url();
+        let given = [
+            "run",
+            "--task",
+            "embed",
+            "--provider",
+            "local",
+            "--base-url",
+            &url,
+        ];
+        let mut command = self.command(given);
+        command.args(words.split_whitespace());
+        command
+    }
+
+    fn embedded(&self, server: &Server, words: &str) -> Ended {
+        Running::start(&mut self.embed(server, words)).wait()
+    }
+
+    /// Every id of `n` prompts once, with the vector of its own text.
+    #[track_caller]
+    fn has_vectors(&self, name: &str, n: usize) {
+        let results = self.results(name);
+        let mut seen = HashSet::new();
+        for line in results.iter().filter(|line| line["success"] == true) {
+            let id = line["id"].as_str().unwrap();
+            let text = id.replace("i-", "prompt ");
+            let found: Vec<f32> = serde_json::from_value(line["embedding"].clone()).unwrap();
+            assert_eq!(found, vector(&text), "{id}");
+            assert_eq!(line["text"], Value::Null);
+            assert!(seen.insert(id.to_owned()), "{id} twice");
+        }
+        assert_eq!(seen.len(), n);
+    }
+}
+
+#[test]
+fn a_thousand_texts_take_few_calls_and_each_id_has_its_own_vector() {
+    let (desk, server) = (Desk::new(), Server::start(|texts, _| good(texts)));
+    desk.prompts("in.jsonl", 1000);
+    let ended = desk
+        .embedded(&server, "in.jsonl -o out.jsonl -j 4 --json")
+        .expect(0);
+    desk.has_vectors("out.jsonl", 1000);
+    let calls = server.calls();
+    assert_eq!(calls.len(), 1000_usize.div_ceil(32));
+    let summary: Value = serde_json::from_str(&ended.stdout).unwrap();
+    let summary = &summary["summary"];
+    assert_eq!(summary["calls"], calls.len());
+    assert_eq!(
+        (&summary["vectors"], &summary["dimensions"]),
+        (&json!(1000), &json!(3))
+    );
+    assert_eq!(summary["usage"]["input_tokens"], 3000);
+    let used = desk.results("out.jsonl");
+    let used = used
+        .iter()
+        .map(|line| line["usage"]["input_tokens"].as_u64().unwrap());
+    assert_eq!(used.sum::<u64>(), 3000);
+    ended.says("1,000 of 3 numbers");
+    desk.embedded(&server, "in.jsonl -o out.jsonl")
+        .expect(0)
+        .says("nothing to send");
+    assert_eq!(server.calls().len(), calls.len());
+}
+
+fn bad(text: &str) -> bool {
+    ["prompt 7", "prompt 500", "prompt 999"].contains(&text)
+}
+
+#[test]
+fn three_bad_texts_among_a_thousand_fail_alone() {
+    let server = Server::start(|texts, _| match texts.iter().any(|text| bad(text)) {
+        true => refused("input is too long"),
+        false => good(texts),
+    });
+    let desk = Desk::new();
+    desk.prompts("in.jsonl", 1000);
+    desk.embedded(&server, "in.jsonl -o out.jsonl -j 4")
+        .expect(3)
+        .says("997 completed, 3 failed");
+    desk.has_vectors("out.jsonl", 997);
+    let results = desk.results("out.jsonl");
+    let failed = results.iter().filter(|line| line["success"] == false);
+    let mut ids: Vec<_> = failed.map(|line| line["id"].as_str().unwrap()).collect();
+    ids.sort_unstable();
+    assert_eq!(ids, ["i-500", "i-7", "i-999"]);
+    // A pack of 32 is halved five times on the way to one.
+    let few = 1000_usize.div_ceil(32) + 3 * 2 * 6;
+    assert!(
+        server.calls().len() <= few,
+        "{} calls",
+        server.calls().len()
+    );
+    assert!(
+        results
+            .iter()
+            .all(|line| line["attempts"].as_u64() <= Some(6))
+    );
+}
+
+#[test]
+fn one_bad_text_does_not_stop_a_run_before_it_is_alone() {
+    let server = Server::start(|texts, _| match texts.iter().any(|text| bad(text)) {
+        true => refused("no"),
+        false => good(texts),
+    });
+    let desk = Desk::new();
+    desk.prompts("in.jsonl", 30);
+    desk.embedded(&server, "in.jsonl -o out.jsonl -j 1 --on-error stop")
+        .expect(4);
+    let results = desk.results("out.jsonl");
+    let failed: Vec<_> = results
+        .iter()
+        .filter(|line| line["success"] == false)
+        .collect();
+    assert_eq!(failed.len(), 1, "{failed:?}");
+    assert_eq!(failed[0]["id"], "i-7");
+    // What waited when it stopped is neither failed nor lost.
+    desk.embedded(&server, "in.jsonl -o out.jsonl --keep-failed")
+        .expect(3);
+    desk.has_vectors("out.jsonl", 29);
+}
+
+#[test]
+fn a_reply_with_a_vector_too_few_is_asked_again_and_then_divided() {
+    let server = Server::start(|texts, _| match texts.len() {
+        n @ 5.. => good(&texts[..n - 1]),
+        _ => good(texts),
+    });
+    let desk = Desk::new();
+    desk.prompts("in.jsonl", 12);
+    let client = server.client("local");
+    let requests: Vec<_> = (0..12)
+        .map(|i| Request::embedding(format!("prompt {i}")))
+        .collect();
+    let retry = batchwright::RetryPolicy::default().base_delay(std::time::Duration::ZERO);
+    let outcomes = Bulk::new(Route::new(client).retry(retry))
+        .collect(&requests)
+        .unwrap();
+    for (i, outcome) in outcomes.iter().enumerate() {
+        let answer = outcome.result.as_ref().unwrap();
+        assert_eq!(answer.embedding, Some(vector(&format!("prompt {i}"))));
+    }
+    let sizes: Vec<_> = server.calls().iter().map(Vec::len).collect();
+    assert_eq!(sizes[..3], [12, 12, 12]);
+    assert!(sizes.len() <= 3 + 2 * 3 + 4, "{sizes:?}");
+}
+
+#[test]
+fn a_pause_asked_for_costs_no_item() {
+    let server = Server::start(|texts, server| match server.calls.lock().unwrap().len() {
+        2 => (429, json!({"error": {"message": "slow down"}})),
+        _ => good(texts),
+    });
+    let desk = Desk::new();
+    desk.prompts("in.jsonl", 100);
+    desk.embedded(&server, "in.jsonl -o out.jsonl -j 1")
+        .expect(0)
+        .says("1 rate limited");
+    desk.has_vectors("out.jsonl", 100);
+    // The refused pack is sent again as it was.
+    assert_eq!(server.calls().len(), 5);
+}
+
+#[test]
+fn what_finished_before_a_kill_is_not_sent_again() {
+    let held = Arc::new(AtomicUsize::new(0));
+    let holds = held.clone();
+    let server = Server::start(move |texts, server| {
+        if server.calls.lock().unwrap().len() > 4 && holds.load(Ordering::SeqCst) == 0 {
+            eventually(|| holds.load(Ordering::SeqCst) > 0);
+        }
+        good(texts)
+    });
+    let desk = Desk::new();
+    desk.prompts("in.jsonl", 320);
+    let mut running = Running::start(&mut desk.embed(&server, "in.jsonl -o out.jsonl -j 2"));
+    assert!(eventually(|| line_count(&desk.path("out.jsonl")) >= 96));
+    running.child.kill().unwrap();
+    running.child.wait().unwrap();
+    held.store(1, Ordering::SeqCst);
+    let finished = desk.results("out.jsonl");
+    let finished: HashSet<_> = finished
+        .iter()
+        .map(|line| line["id"].as_str().unwrap().replace("i-", "prompt "))
+        .collect();
+    let before = server.calls().len();
+    desk.embedded(&server, "in.jsonl -o out.jsonl").expect(0);
+    desk.has_vectors("out.jsonl", 320);
+    let again = server.calls()[before..].concat();
+    assert!(again.iter().all(|text| !finished.contains(text)));
+    assert_eq!(again.len(), 320 - finished.len());
+}
+
+#[test]
+fn standard_input_fills_packs_and_a_pipe_gets_whole_lines() {
+    let (desk, server) = (Desk::new(), Server::start(|texts, _| good(texts)));
+    let mut command = desk.embed(&server, "- -j 2");
+    let mut running = Running::start(command.stdin(Stdio::piped()));
+    let lines: String = (0..2000).map(|i| format!("prompt {i}\n")).collect();
+    running.feed(&lines);
+    drop(running.child.stdin.take());
+    let ended = running.wait().expect(0);
+    let results = super::common::results(&ended.stdout);
+    let vectors: HashSet<String> = results
+        .iter()
+        .map(|line| line["embedding"].to_string())
+        .collect();
+    assert_eq!((results.len(), vectors.len()), (2000, 2000));
+    let calls = server.calls();
+    assert!(calls.len() < 200, "{} calls", calls.len());
+    assert!(calls.iter().any(|call| call.len() == 32));
+}
+
+#[test]
+fn no_more_items_are_sent_than_allowed() {
+    let (desk, server) = (Desk::new(), Server::start(|texts, _| good(texts)));
+    desk.prompts("in.jsonl", 100);
+    desk.embedded(&server, "in.jsonl -o out.jsonl --max-items 40")
+        .expect(0);
+    desk.has_vectors("out.jsonl", 40);
+    assert_eq!(server.calls().concat().len(), 40);
+}
+
+#[test]
+fn texts_that_differ_in_what_they_ask_share_no_call() {
+    let (desk, server) = (Desk::new(), Server::start(|texts, _| good(texts)));
+    let line = |i: usize| {
+        let dimensions = 8 * (1 + i % 3);
+        format!("{{\"id\":\"i-{i}\",\"prompt\":\"prompt {i}\",\"dimensions\":{dimensions}}}\n")
+    };
+    desk.write("in.jsonl", (0..60).map(line).collect::<String>());
+    desk.embedded(&server, "in.jsonl -o out.jsonl -j 1")
+        .expect(0);
+    desk.has_vectors("out.jsonl", 60);
+    let calls = server.calls();
+    assert_eq!(calls.len(), 3);
+    let kind = |text: &String| text[7..].parse::<usize>().unwrap() % 3;
+    assert!(
+        calls
+            .iter()
+            .all(|call| call.iter().all(|text| kind(text) == kind(&call[0])))
+    );
+}
+
+#[test]
+fn batch_lines_for_embeddings_are_input_for_that_task_only() {
+    let (desk, server) = (Desk::new(), Server::start(|texts, _| good(texts)));
+    let line = |url: &str, body: &str| {
+        format!("{{\"custom_id\":\"i-1\",\"method\":\"POST\",\"url\":\"{url}\",\"body\":{body}}}\n")
+    };
+    let embed = line(
+        "/v1/embeddings",
+        r#"{"model":"m","input":"prompt 1","encoding_format":"float"}"#,
+    );
+    desk.write("in.jsonl", &embed);
+    desk.embedded(&server, "in.jsonl -o out.jsonl").expect(0);
+    desk.has_vectors("out.jsonl", 1);
+    let chat = r#"{"messages":[{"role":"user","content":"x"}]}"#;
+    desk.write("chat.jsonl", line("/v1/chat/completions", chat));
+    let ended = desk.embedded(&server, "chat.jsonl -o o.jsonl").expect(2);
+    assert!(
+        ended
+            .error()
+            .contains("expected \"/v1/embeddings\", since the task is to embed")
+    );
+    let ended = desk
+        .plain("run in.jsonl -o o.jsonl --provider extract")
+        .expect(2);
+    assert!(
+        ended
+            .error()
+            .contains("vectors are asked for with --task embed")
+    );
+    let list = r#"{"model":"m","input":["a","b"]}"#;
+    desk.write("list.jsonl", line("/v1/embeddings", list));
+    desk.embedded(&server, "list.jsonl -o o.jsonl")
+        .expect(2)
+        .says("one text a line");
+}
+
+#[test]
+fn what_has_no_meaning_for_a_vector_is_refused() {
+    let (desk, server) = (Desk::new(), Server::start(|texts, _| good(texts)));
+    desk.prompts("in.jsonl", 1);
+    for (flags, said) in [
+        ("--temperature 0", "--temperature is for answers"),
+        ("--max-tokens 5", "--max-tokens is for answers"),
+        ("--system x", "--system is for answers"),
+        ("--json-mode", "--json-mode is for answers"),
+        (
+            "--fallback extract",
+            "--fallback does not go with --task embed",
+        ),
+    ] {
+        let words = format!("in.jsonl -o out.jsonl {flags}");
+        let ended = desk.embedded(&server, &words).expect(2);
+        assert!(ended.error().contains(said), "{}", ended.stderr);
+    }
+    let plain = "run in.jsonl -o out.jsonl --provider extract";
+    desk.plain(&format!("{plain} --task embed"))
+        .expect(2)
+        .says("extract makes no embeddings");
+    desk.plain(&format!("{plain} --dimensions 8"))
+        .expect(2)
+        .says("--dimensions goes with");
+    desk.write("sys.jsonl", "{\"prompt\":\"a\",\"system\":\"b\"}\n");
+    let ended = desk.embedded(&server, "sys.jsonl -o out.jsonl").expect(2);
+    assert!(
+        ended
+            .error()
+            .contains("found a system text; expected nothing but the text")
+    );
+    assert!(server.calls().is_empty() && !desk.exists("out.jsonl"));
+}
+
+#[test]
+fn answers_are_no_vectors() {
+    let (desk, server) = (Desk::new(), Server::start(|texts, _| good(texts)));
+    desk.prompts("in.jsonl", 3);
+    desk.plain("run in.jsonl -o out.jsonl --provider extract")
+        .expect(0);
+    desk.embedded(&server, "in.jsonl -o out.jsonl")
+        .expect(0)
+        .says("3 changed");
+    desk.has_vectors("out.jsonl", 3);
+}
+
+#[test]
+fn the_first_provider_that_embeds_is_taken() {
+    let (desk, server) = (Desk::new(), Server::start(|texts, _| good(texts)));
+    desk.prompts("in.jsonl", 3);
+    let mut command = desk.command("run in.jsonl -o out.jsonl --task embed --model m".split(' '));
+    command
+        .env("GROQ_API_KEY", "k")
+        .env("LOCAL_LLM_BASE_URL", server.url());
+    let ended = Running::start(&mut command).wait().expect(0);
+    assert!(
+        ended.stderr.contains("not groq: it makes no embeddings"),
+        "{}",
+        ended.stderr
+    );
+    desk.has_vectors("out.jsonl", 3);
+}
+
+#[test]
+fn a_server_without_an_embedding_model_is_left_alone_soon() {
+    let server = Server::start(|_, _| {
+        let error = json!({"message": "This server does not support embeddings", "code": 501});
+        (501, json!({ "error": error }))
+    });
+    let desk = Desk::new();
+    desk.prompts("in.jsonl", 1000);
+    desk.embedded(&server, "in.jsonl -o out.jsonl -j 1")
+        .expect(4)
+        .says("does not support embeddings");
+    assert!(server.calls().len() <= 5, "{} calls", server.calls().len());
+}
+
+#[test]
+fn the_library_embeds_lists_streams_and_single_texts() {
+    let server = Server::start(|texts, _| match texts.iter().any(|text| bad(text)) {
+        true => refused("no"),
+        false => good(texts),
+    });
+    let requests: Vec<_> = (0..600)
+        .map(|i| Request::embedding(format!("prompt {i}")).with_id(i.to_string()))
+        .collect();
+    let client = server.client("openai");
+    let outcomes = execute_bulk_sync(&Context::new(), &client, &requests, 2).unwrap();
+    for (i, outcome) in outcomes.iter().enumerate() {
+        match &outcome.result {
+            Ok(answer) => assert_eq!(answer.embedding, Some(vector(&format!("prompt {i}")))),
+            Err(error) => {
+                assert!([7, 500].contains(&i), "{i}: {error}");
+                assert_eq!(error.kind(), ErrorKind::Invalid);
+            }
+        }
+    }
+    assert_eq!(server.calls()[0].len(), 256);
+    let before = server.calls().len();
+
+    let mut seen = HashSet::new();
+    let items = (0..3000).map(|i| Request::embedding(format!("text {i}")).with_id(i.to_string()));
+    let summary = Bulk::new(&client)
+        .for_each(items, |outcome| {
+            let id = outcome.id.unwrap();
+            let answer = outcome.result.unwrap();
+            assert_eq!(answer.embedding, Some(vector(&format!("text {id}"))));
+            assert!(seen.insert(id));
+            ControlFlow::Continue(())
+        })
+        .unwrap();
+    assert_eq!(
+        (summary.completed, summary.vectors, seen.len()),
+        (3000, 3000, 3000)
+    );
+    assert_eq!(summary.calls as usize, server.calls().len() - before);
+    assert!(summary.calls < 300, "{} calls", summary.calls);
+
+    let route = Route::new(client);
+    let one = route
+        .complete(&Request::embedding("alone"), &Context::new())
+        .unwrap();
+    assert_eq!(one.embedding, Some(vector("alone")));
+}
+
+#[test]
+fn a_sink_that_breaks_within_a_call_gets_the_rest_in_the_error() {
+    let server = Server::start(|texts, _| good(texts));
+    let mut seen = 0;
+    let items = (0..100).map(|i| Request::embedding(format!("text {i}")));
+    let error = Bulk::new(server.client("local"))
+        .concurrency(1)
+        .for_each(items, |_| {
+            seen += 1;
+            match seen {
+                40 => ControlFlow::Break(()),
+                _ => ControlFlow::Continue(()),
+            }
+        })
+        .unwrap_err();
+    assert_eq!(seen, 40);
+    assert_eq!(error.outcomes.len(), 60);
+    // What was paid for is among them.
+    let paid = server.calls().concat().len();
+    let answers = error.outcomes.iter().filter(|outcome| outcome.is_success());
+    assert_eq!(answers.count(), paid - 40);
+}

@@ -1,0 +1,150 @@
+//! Vectors in every dialect that has them, against the simulator's strict reading of each.
+
+use std::time::Duration;
+
+use batchwright::simulate::{SimConfig, Simulator, Trouble, Vendor, embedding};
+use batchwright::{Bulk, Client, LlmConfig, Outcome, Request, RetryPolicy, Route, Secret};
+use serde_json::json;
+
+use super::common::{Desk, simulator};
+
+fn client(sim: &Simulator, provider: &str) -> Client {
+    let version = match provider {
+        "gemini" => "/v1beta",
+        _ => "/v1",
+    };
+    LlmConfig::new(provider)
+        .api_key(Secret::new("k"))
+        .base_url(format!("http://{}{version}", sim.addr()))
+        .model("m")
+        .client()
+        .unwrap()
+}
+
+fn requests(n: usize, dimensions: Option<u32>) -> Vec<Request> {
+    let request = |i: usize| {
+        let mut request = Request::embedding(format!("text {i}")).with_id(i.to_string());
+        request.params.dimensions = dimensions;
+        request
+    };
+    (0..n).map(request).collect()
+}
+
+fn run(client: Client, requests: &[Request]) -> Vec<Outcome> {
+    let retry = RetryPolicy::default().max_retries(12);
+    let retry = retry.base_delay(Duration::from_millis(1));
+    let run = Bulk::new(Route::new(client).retry(retry)).concurrency(4);
+    run.collect(requests).unwrap()
+}
+
+#[track_caller]
+fn has_own_vectors(outcomes: &[Outcome], dimensions: usize) {
+    for (i, outcome) in outcomes.iter().enumerate() {
+        let answer = outcome
+            .result
+            .as_ref()
+            .unwrap_or_else(|e| panic!("{i}: {e}"));
+        let own = embedding(&format!("text {i}"), dimensions);
+        assert_eq!(answer.embedding.as_ref(), Some(&own), "{i}");
+    }
+}
+
+const SPEAKERS: [(&str, Vendor, usize); 5] = [
+    ("openai", Vendor::OpenAi, 256),
+    ("mistral", Vendor::Mistral, 64),
+    ("gemini", Vendor::OpenAi, 100),
+    ("local", Vendor::Local, 32),
+    ("custom", Vendor::OpenAi, 32),
+];
+
+#[test]
+fn every_dialect_is_spoken_as_its_strict_reader_wants_it() {
+    for (provider, vendor, inputs) in SPEAKERS {
+        for dimensions in [None, Some(16)] {
+            let sim = simulator(SimConfig::default().vendor(vendor));
+            let outcomes = run(client(&sim, provider), &requests(600, dimensions));
+            has_own_vectors(&outcomes, dimensions.map_or(8, |n| n as usize));
+            let stats = sim.stats();
+            assert_eq!((stats.malformed, stats.embedded), (0, 600), "{provider}");
+            assert_eq!(
+                stats.embedding_calls,
+                600_u64.div_ceil(inputs as u64),
+                "{provider}"
+            );
+        }
+    }
+}
+
+#[test]
+fn base64_makes_no_difference() {
+    let sim = simulator(SimConfig::default());
+    let requests = requests(40, Some(5));
+    let requests: Vec<_> = requests
+        .into_iter()
+        .map(|request| request.with_extra("encoding_format", json!("base64")))
+        .collect();
+    has_own_vectors(&run(client(&sim, "openai"), &requests), 5);
+}
+
+#[test]
+fn trouble_on_the_way_costs_no_vector() {
+    for (provider, vendor, _) in SPEAKERS {
+        let config = [
+            Trouble::RateLimit,
+            Trouble::Error500,
+            Trouble::Drop,
+            Trouble::BrokenJson,
+            Trouble::Truncated,
+            Trouble::Empty,
+        ]
+        .into_iter()
+        .fold(SimConfig::default().vendor(vendor), |config, trouble| {
+            config.trouble(trouble, 0.003)
+        });
+        let sim = simulator(config.retry_after(Duration::from_millis(1)));
+        has_own_vectors(&run(client(&sim, provider), &requests(600, None)), 8);
+        let stats = sim.stats();
+        assert!(stats.by_trouble.values().sum::<u64>() > 0, "{provider}");
+    }
+}
+
+#[test]
+fn what_the_provider_always_refuses_fails_alone() {
+    let config = SimConfig::default().trouble(Trouble::BadRequest, 0.005);
+    let hopeless: Vec<usize> = (0..1000)
+        .filter(|i| config.plan(&format!("text {i}")).is_some())
+        .collect();
+    assert!(hopeless.len() > 1);
+    let sim = simulator(config);
+    let outcomes = run(client(&sim, "openai"), &requests(1000, None));
+    let failed = |(i, outcome): (usize, &Outcome)| outcome.result.is_err().then_some(i);
+    let failed: Vec<_> = outcomes.iter().enumerate().filter_map(failed).collect();
+    assert_eq!(failed, hopeless);
+}
+
+#[test]
+fn the_program_embeds_for_each_provider() {
+    let desk = Desk::new();
+    desk.prompts("in.jsonl", 300);
+    for (provider, vendor, _) in SPEAKERS {
+        let sim = simulator(SimConfig::default().vendor(vendor));
+        let url = match provider {
+            "gemini" => format!("http://{}/v1beta", sim.addr()),
+            _ => sim.base_url(),
+        };
+        let words = format!(
+            "run in.jsonl -o {provider}.jsonl --task embed --dimensions 12 --model m --provider {provider} --base-url {url}"
+        );
+        let mut command = desk.command(words.split_whitespace());
+        for key in ["OPENAI_API_KEY", "MISTRAL_API_KEY", "GEMINI_API_KEY"] {
+            command.env(key, "k");
+        }
+        super::common::Running::start(&mut command).wait().expect(0);
+        for line in desk.results(&format!("{provider}.jsonl")) {
+            let text = line["id"].as_str().unwrap().replace("i-", "prompt ");
+            let found: Vec<f32> = serde_json::from_value(line["embedding"].clone()).unwrap();
+            assert_eq!(found, embedding(&text, 12));
+        }
+        assert_eq!(sim.stats().embedded, 300);
+    }
+}
