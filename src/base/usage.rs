@@ -29,6 +29,16 @@ impl std::ops::AddAssign for Usage {
     }
 }
 
+impl Usage {
+    /// What several used together; nothing if none says what it used.
+    pub(crate) fn sum(all: impl Iterator<Item = Self>) -> Option<Self> {
+        all.reduce(|mut sum, usage| {
+            sum += usage;
+            sum
+        })
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -45,17 +55,5 @@ mod tests {
         sum += absurd;
         assert_eq!((sum.input_tokens, sum.output_tokens), (u64::MAX, u64::MAX));
         assert_eq!((sum.cached_input_tokens, sum.reasoning_tokens), (2, 4));
-    }
-}
-
-impl Usage {
-    /// What several used together; nothing if none says what it used.
-    pub(crate) fn sum(all: impl Iterator<Item = Self>) -> Option<Self> {
-        all.reduce(|a, b| Self {
-            input_tokens: a.input_tokens.saturating_add(b.input_tokens),
-            cached_input_tokens: a.cached_input_tokens.saturating_add(b.cached_input_tokens),
-            output_tokens: a.output_tokens.saturating_add(b.output_tokens),
-            reasoning_tokens: a.reasoning_tokens.saturating_add(b.reasoning_tokens),
-        })
     }
 }

@@ -253,6 +253,7 @@ fn params() -> impl Strategy<Value = Params> {
             stop,
             seed,
             response_format,
+            ..Params::default()
         },
     )
 }
