@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use batchwright::simulate::{SimConfig, Trouble};
+use batchwright::simulate::{SimConfig, Trouble, embedding};
 use batchwright::{
     Context, ErrorKind, LlmClient, RateHints, Request, ResponseFormat, Route, inspect,
 };
@@ -53,6 +53,28 @@ fn structured(provider: &Provider) -> String {
     let answer = answered(provider, SimConfig::default(), &request);
     assert!(answer.text.starts_with('{'), "{}", answer.text);
     "schema, JSON mode".to_owned()
+}
+
+/// Three texts, one call, each its own vector; a provider that has none says so before any call.
+fn embeddings(provider: &Provider) -> String {
+    let texts = ["one", "two", "three"].map(Request::embedding);
+    let sim = provider.simulator(SimConfig::default());
+    let client = provider.client(&sim, "sk-right");
+    let answers = client.embed(&texts.each_ref(), &Context::new());
+    let answers = match answers {
+        Ok(answers) => answers,
+        Err(error) => {
+            assert_eq!(error.kind(), ErrorKind::Invalid);
+            assert_eq!(sim.stats().calls, 0);
+            return "has none".to_owned();
+        }
+    };
+    for (text, answer) in ["one", "two", "three"].into_iter().zip(answers) {
+        assert_eq!(answer.embedding, Some(embedding(text, 8)));
+    }
+    assert_eq!(sim.stats().calls, 1);
+    never_malformed(provider.name, &sim.stats());
+    "yes".to_owned()
 }
 
 /// Read and written tokens with those from a cache and those spent on reasoning among them,
@@ -142,6 +164,7 @@ fn the_readme_says_of_each_provider_what_it_does() {
             calls(provider),
             batches(provider),
             structured(provider),
+            embeddings(provider),
             usage(provider),
             limits(provider),
             errors(provider),
