@@ -16,7 +16,8 @@ use crate::llm::response::Response;
 use super::answer::{Answer, End, Ends, count, malformed, text_of};
 use super::content::{self, Part};
 use super::dialect::invalid;
-use super::errors::{failure_inside, word};
+use super::errors::failure_inside;
+use super::said::word;
 use super::vendor::Vendor;
 
 /// The version of the API that is asked for; the newest one refuses sampling fields outright.

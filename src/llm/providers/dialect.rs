@@ -60,7 +60,7 @@ pub(super) fn encode(
 /// # Errors
 /// Whatever the reply says went wrong; [`ErrorKind::Malformed`] when it says nothing sensible.
 pub(super) fn decode(vendor: &Vendor, reply: &HttpReply) -> Result<Response, Error> {
-    let hints = rate_hints(vendor, &reply.headers, SystemTime::now());
+    let hints = rate_hints(vendor.tells, &reply.headers, SystemTime::now());
     if !(200..300).contains(&reply.status) {
         let error = failure(vendor, reply).with_request_id(request_id(reply));
         return Err(error.with_rate_hints(hints));

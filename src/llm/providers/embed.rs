@@ -20,8 +20,9 @@ use crate::llm::transport::HttpReply;
 use super::answer::malformed;
 use super::content::add_extra;
 use super::dialect::{Call, invalid};
-use super::errors::{failure, failure_inside, word};
+use super::errors::{failure, failure_inside};
 use super::limits::rate_hints;
+use super::said::word;
 use super::vendor::{Dialect, Vendor};
 use super::{gemini, openai};
 
@@ -97,7 +98,7 @@ pub(super) fn decode(
     reply: &HttpReply,
     requests: &[&Request],
 ) -> Result<Vec<Response>, Error> {
-    let hints = rate_hints(vendor, &reply.headers, SystemTime::now());
+    let hints = rate_hints(vendor.tells, &reply.headers, SystemTime::now());
     if !(200..300).contains(&reply.status) {
         let error = failure(vendor, reply).with_rate_hints(hints);
         // A server without an embedding model says so to every text alike.

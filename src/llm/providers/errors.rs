@@ -1,6 +1,6 @@
-//! What an error body says, whichever of the known shapes it has, and the failure it makes.
+//! From a reply that is no success to the failure it is.
 
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use serde_json::Value;
 
@@ -8,160 +8,9 @@ use crate::base::error::{Error, ErrorKind, Sent};
 use crate::llm::transport::HttpReply;
 
 use super::answer::{beginning, malformed};
-use super::limits::{duration, retry_after};
-use super::rules::classify;
+use super::limits::retry_after;
+use super::said::Said;
 use super::vendor::Vendor;
-
-/// An error in the provider's words.
-#[derive(Debug, Default)]
-pub(super) struct Said {
-    pub message: String,
-    /// Everything that names the error for programs: code, type, status, reason, quota. The most
-    /// telling first.
-    pub words: Vec<String>,
-    /// The HTTP status, where the body repeats it.
-    status: Option<u16>,
-    /// The wait that the body asks for.
-    wait: Option<Duration>,
-}
-
-impl Said {
-    pub(super) fn from_body(body: &[u8]) -> Option<Self> {
-        let value: Value = serde_json::from_slice(body).ok()?;
-        // Gemini has been seen to wrap its error in a list.
-        let value = match &value {
-            Value::Array(list) => list.first()?,
-            other => other,
-        };
-        if let Some(error) = value.get("error").filter(|e| !e.is_null()) {
-            let mut said = Self::from_error(error);
-            said.note(value.get("code"));
-            return Some(said);
-        }
-        let mut said = Self::from_error(value);
-        if let Some(detail) = value.get("detail") {
-            said.message = match detail {
-                Value::Array(faults) => {
-                    let faults: Vec<_> = faults.iter().map(fault).collect();
-                    cut(faults.join("; "))
-                }
-                other => word(Some(other)),
-            };
-        }
-        (!said.message.is_empty()).then_some(said)
-    }
-
-    /// An error as it stands inside a body: an object, or only its text.
-    pub(super) fn from_error(error: &Value) -> Self {
-        if error.is_string() {
-            return Self {
-                message: word(Some(error)),
-                ..Self::default()
-            };
-        }
-        let mut said = Self {
-            message: word(error.get("message")),
-            ..Self::default()
-        };
-        for field in ["code", "status", "type"] {
-            said.note(error.get(field));
-        }
-        // Groq: the model failed to write the JSON it was asked for.
-        if error.get("failed_generation").is_some() {
-            said.words.push("failed_generation".to_owned());
-        }
-        match error.get("details") {
-            Some(Value::Array(details)) => details.iter().for_each(|d| said.note_detail(d)),
-            Some(details) => said.note(details.get("error_code")),
-            None => {}
-        }
-        if said.wait.is_none() {
-            said.wait = wait_in(&said.message);
-        }
-        said
-    }
-
-    fn note(&mut self, value: Option<&Value>) {
-        let word = word(value);
-        match word.parse() {
-            _ if word.is_empty() => {}
-            Ok(status) => self.status = self.status.or(Some(status)),
-            Err(_) => self.words.push(word),
-        }
-    }
-
-    /// One of Google's typed details.
-    fn note_detail(&mut self, detail: &Value) {
-        self.note(detail.get("reason"));
-        if let Some(wait) = detail.get("retryDelay").and_then(Value::as_str) {
-            self.wait = duration(wait);
-        }
-        let violations = detail.get("violations").and_then(Value::as_array);
-        for violation in violations.into_iter().flatten() {
-            self.note(violation.get("quotaId"));
-        }
-    }
-
-    pub(super) fn mentions(&self, texts: &[&str]) -> bool {
-        let message = self.message.to_lowercase();
-        texts.iter().any(|text| message.contains(text))
-    }
-
-    fn text(&self, vendor: &Vendor, status: u16) -> String {
-        match self.words.first() {
-            Some(code) => format!(
-                "{} answered {status} ({code}): {}",
-                vendor.name, self.message
-            ),
-            None => format!("{} answered {status}: {}", vendor.name, self.message),
-        }
-    }
-}
-
-/// "Please try again in 388ms."
-fn wait_in(message: &str) -> Option<Duration> {
-    let (_, rest) = message.split_once("try again in ")?;
-    let word = rest.split_whitespace().next()?;
-    duration(word.trim_end_matches(['.', ',', ';', ')']))
-}
-
-/// What a reply says of itself is kept up to this many bytes: room for a long list of faults, and
-/// no item's result grows to megabytes.
-const LONGEST_WORD: usize = 16 * 1024;
-
-fn cut(mut text: String) -> String {
-    if text.len() > LONGEST_WORD {
-        // Between words: half a key that a server echoes would not be known for one.
-        let blank = text
-            .bytes()
-            .take(LONGEST_WORD)
-            .rposition(|b| b.is_ascii_whitespace());
-        text.truncate(blank.map_or(0, |at| at + 1));
-        text.push('…');
-    }
-    text
-}
-
-/// A scalar as text, cut where it is absurdly long; nothing for null.
-pub(super) fn word(value: Option<&Value>) -> String {
-    cut(match value {
-        Some(Value::String(text)) => text.clone(),
-        Some(Value::Null) | None => String::new(),
-        Some(other) => other.to_string(),
-    })
-}
-
-/// One entry of a validation error: where, and what.
-fn fault(entry: &Value) -> String {
-    let place: Vec<String> = entry
-        .get("loc")
-        .and_then(Value::as_array)
-        .into_iter()
-        .flatten()
-        .map(|part| word(Some(part)))
-        .collect();
-    format!("{}: {}", place.join("."), word(entry.get("msg")))
-}
 
 /// The failure that a reply with an error status is.
 pub(super) fn failure(vendor: &Vendor, reply: &HttpReply) -> Error {
@@ -176,20 +25,20 @@ pub(super) fn failure(vendor: &Vendor, reply: &HttpReply) -> Error {
         },
         ..Said::default()
     });
-    let rule = classify(vendor, status, &said);
+    let rule = vendor.rule(status, &said);
     let mut kind = rule.kind;
     match reply.headers.get("x-should-retry") {
         Some("true") if kind == ErrorKind::Invalid => kind = ErrorKind::Transient,
         Some("false") if kind == ErrorKind::Transient => kind = ErrorKind::Invalid,
         _ => {}
     }
-    let mut message = said.text(vendor, status);
+    let mut message = said.text(vendor.name, status);
     if kind == ErrorKind::Auth
         && let Some(variable) = vendor.key_vars.first()
     {
         message = format!("{message}; check {variable}");
     }
-    let wait = retry_after(vendor, &reply.headers, SystemTime::now())
+    let wait = retry_after(vendor.tells, &reply.headers, SystemTime::now())
         .or(said.wait)
         .or(rule.patience);
     let error = Error::new(kind, message)
@@ -228,11 +77,11 @@ pub(super) fn failure_inside(vendor: &Vendor, error: &Value, body: &[u8]) -> Err
     let named = said.status.filter(|status| (400..600).contains(status));
     // Without a status only what has a row of its own is known.
     let status = named.unwrap_or(400);
-    let rule = classify(vendor, status, &said);
+    let rule = vendor.rule(status, &said);
     if named.is_none() && rule.kind == ErrorKind::Invalid {
         return malformed(said.message, body);
     }
-    Error::new(rule.kind, said.text(vendor, status))
+    Error::new(rule.kind, said.text(vendor.name, status))
         .with_sent(Sent::Answered)
         .with_retry_after(said.wait.or(rule.patience))
 }

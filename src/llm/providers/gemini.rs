@@ -17,7 +17,8 @@ use crate::llm::response::Response;
 use super::answer::{Answer, End, Ends, count, malformed};
 use super::content::{self, Part};
 use super::dialect::invalid;
-use super::errors::{failure_inside, word};
+use super::errors::failure_inside;
+use super::said::word;
 use super::vendor::Vendor;
 
 /// A model's name as the address has it.

@@ -6,8 +6,6 @@ use std::time::{Duration, SystemTime};
 use crate::base::hints::{RateHints, Window};
 use crate::llm::transport::Headers;
 
-use super::vendor::Vendor;
-
 /// How a vendor tells its limits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Tells {
@@ -50,8 +48,8 @@ const MINUTE: u64 = 60;
 /// Whatever a reply asks for, no wait is longer: about four months.
 const LONGEST_WAIT: Duration = Duration::from_secs(10_000_000);
 
-pub(super) fn rate_hints(vendor: &Vendor, headers: &Headers, now: SystemTime) -> RateHints {
-    let (requests, tokens, request_period) = match vendor.tells {
+pub(super) fn rate_hints(tells: Tells, headers: &Headers, now: SystemTime) -> RateHints {
+    let (requests, tokens, request_period) = match tells {
         Tells::XRateLimit { request_period } => (X_REQUESTS, X_TOKENS, request_period),
         Tells::Anthropic => (ANTHROPIC_REQUESTS, ANTHROPIC_TOKENS, MINUTE),
         Tells::Nothing => return RateHints::default(),
@@ -78,7 +76,7 @@ pub(super) fn rate_hints(vendor: &Vendor, headers: &Headers, now: SystemTime) ->
 
 /// How long the server asks to wait: `retry-after-ms`, else `retry-after` in seconds or as a
 /// date, else, for an allowance it calls empty, the time until that is full again.
-pub(super) fn retry_after(vendor: &Vendor, headers: &Headers, now: SystemTime) -> Option<Duration> {
+pub(super) fn retry_after(tells: Tells, headers: &Headers, now: SystemTime) -> Option<Duration> {
     let number = |text: &str, scale: f64| wait(text.trim().parse::<f64>().ok()? * scale);
     if let Some(wait) = headers.get("retry-after-ms").and_then(|t| number(t, 1e-3)) {
         return Some(wait);
@@ -89,7 +87,7 @@ pub(super) fn retry_after(vendor: &Vendor, headers: &Headers, now: SystemTime) -
             Some(time_to(date, now))
         });
     }
-    let hints = rate_hints(vendor, headers, now);
+    let hints = rate_hints(tells, headers, now);
     [hints.requests, hints.tokens]
         .into_iter()
         .flatten()

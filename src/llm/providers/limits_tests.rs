@@ -33,7 +33,11 @@ fn limits_are_read_from_headers() {
 fn waits_are_read_in_every_form() {
     let now = httpdate::parse_http_date("Fri, 20 Nov 2026 08:00:00 GMT").unwrap();
     let wait = |headers: &[(&str, &str)]| {
-        retry_after(vendor("openai"), &headers.iter().copied().collect(), now)
+        retry_after(
+            vendor("openai").tells,
+            &headers.iter().copied().collect(),
+            now,
+        )
     };
     let seconds = |s| Some(Duration::from_secs_f64(s));
     assert_eq!(wait(&[("retry-after", "2")]), seconds(2.0));
@@ -81,7 +85,7 @@ fn no_wait_is_longer_than_the_longest() {
         ("retry-after-ms", "1e300"),
     ] {
         let headers = [(name, value)].into_iter().collect();
-        let wait = retry_after(vendor("openai"), &headers, now);
+        let wait = retry_after(vendor("openai").tells, &headers, now);
         assert_eq!(wait, Some(LONGEST_WAIT), "{name}: {value}");
     }
     assert_eq!(until("9999-12-31T23:59:59Z", now), Some(LONGEST_WAIT));
@@ -95,7 +99,7 @@ fn what_is_no_amount_teaches_nothing() {
             ("x-ratelimit-remaining-tokens", remaining),
         ];
         let headers = headers.into_iter().collect();
-        rate_hints(vendor("openai"), &headers, SystemTime::now())
+        rate_hints(vendor("openai").tells, &headers, SystemTime::now())
     };
     for bad in ["NaN", "inf", "-1", "1e400", "", "many"] {
         assert!(hints(bad, "5").is_empty(), "{bad}");
@@ -121,8 +125,8 @@ fn times_of_day_are_read_as_waits() {
     };
     let read = |reset| {
         let headers = headers(reset).into_iter().collect();
-        let hints = rate_hints(vendor("anthropic"), &headers, now);
-        (hints, retry_after(vendor("anthropic"), &headers, now))
+        let hints = rate_hints(vendor("anthropic").tells, &headers, now);
+        (hints, retry_after(vendor("anthropic").tells, &headers, now))
     };
     let (hints, wait) = read("2026-11-20T08:00:42Z");
     let requests = hints.requests.unwrap();
@@ -140,6 +144,6 @@ fn times_of_day_are_read_as_waits() {
 #[test]
 fn a_vendor_without_limit_headers_teaches_nothing() {
     let headers = [("x-ratelimit-limit-requests", "1")].into_iter().collect();
-    let hints = rate_hints(vendor("gemini"), &headers, SystemTime::now());
+    let hints = rate_hints(vendor("gemini").tells, &headers, SystemTime::now());
     assert!(hints.is_empty());
 }

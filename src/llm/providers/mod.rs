@@ -16,5 +16,6 @@ pub mod local;
 mod local_reply;
 mod openai;
 mod rules;
+mod said;
 pub mod survey;
 pub mod vendor;

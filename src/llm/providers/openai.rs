@@ -15,7 +15,8 @@ use crate::llm::request::{Request, ResponseFormat};
 use crate::llm::response::Response;
 
 use super::answer::{Answer, End, Ends, count, malformed, text_of};
-use super::errors::{failure_inside, word};
+use super::errors::failure_inside;
+use super::said::word;
 use super::vendor::{CapField, Vendor};
 
 /// Fields that a request sets by its own parameters; the same name among its extra fields is left

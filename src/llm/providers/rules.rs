@@ -6,8 +6,7 @@ use std::time::Duration;
 
 use crate::base::error::ErrorKind::{self, *};
 
-use super::errors::Said;
-use super::vendor::{Dialect, Vendor};
+use super::said::Said;
 
 /// One row.
 #[derive(Debug)]
@@ -91,7 +90,7 @@ const COMMON: &[Rule] = &[
 const LAST: Rule = Rule::new(0..=u16::MAX, Anything, Invalid);
 
 /// OpenAI's guides "Error codes" and "Rate limits".
-const OPENAI: &[Rule] = &[
+pub(super) const OPENAI: &[Rule] = &[
     // Ollama's queue is full.
     Rule::new(503..=503, Text(&["maximum pending requests"]), RateLimited),
     Rule::new(
@@ -175,7 +174,7 @@ pub(super) const LOCAL: &[Rule] = &[Rule::new(
 )];
 
 /// Anthropic's documentation "Errors" and "Rate limits".
-const ANTHROPIC: &[Rule] = &[
+pub(super) const ANTHROPIC: &[Rule] = &[
     Rule::new(
         400..=429,
         Word(&[
@@ -202,7 +201,7 @@ const ANTHROPIC: &[Rule] = &[
 ];
 
 /// ai.google.dev "API errors" and "Rate limits".
-const GEMINI: &[Rule] = &[
+pub(super) const GEMINI: &[Rule] = &[
     // A file that one prompt refers to is gone or not ready: the key is in order.
     Rule::new(400..=403, Text(&["the file "]), Invalid),
     Rule::new(
@@ -223,15 +222,9 @@ const GEMINI: &[Rule] = &[
     Rule::new(503..=503, Anything, Transient).after(5),
 ];
 
-/// The row that fits a failed reply.
-pub(super) fn classify(vendor: &Vendor, status: u16, said: &Said) -> &'static Rule {
-    let dialect = match vendor.dialect {
-        Dialect::OpenAi => OPENAI,
-        Dialect::Anthropic => ANTHROPIC,
-        Dialect::Gemini => GEMINI,
-        Dialect::Extract => &[],
-    };
-    let rows = vendor.errors.iter().chain(dialect).chain(COMMON);
+/// The row that fits a failed reply, of these tables and, behind them, the common one.
+pub(super) fn classify(tables: [&'static [Rule]; 2], status: u16, said: &Said) -> &'static Rule {
+    let rows = tables.into_iter().flatten().chain(COMMON);
     let mut fitting = rows.filter(|row| row.fits(status, said));
     fitting.next().unwrap_or(&LAST)
 }

@@ -4,7 +4,8 @@ use crate::llm::client::PackLimits;
 
 use super::anthropic;
 use super::limits::Tells;
-use super::rules::{GROQ, LOCAL, MISTRAL, Rule, XAI};
+use super::rules::{self, GROQ, LOCAL, MISTRAL, Rule, XAI, classify};
+use super::said::Said;
 
 /// A wire format.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -247,6 +248,17 @@ pub(crate) const VENDORS: &[Vendor] = &[
 ];
 
 impl Vendor {
+    /// What a failed reply means.
+    pub(super) fn rule(&self, status: u16, said: &Said) -> &'static Rule {
+        let dialect = match self.dialect {
+            Dialect::OpenAi => rules::OPENAI,
+            Dialect::Anthropic => rules::ANTHROPIC,
+            Dialect::Gemini => rules::GEMINI,
+            Dialect::Extract => &[],
+        };
+        classify([self.errors, dialect], status, said)
+    }
+
     pub(crate) fn named(name: &str) -> Option<&'static Vendor> {
         VENDORS.iter().find(|vendor| vendor.name == name)
     }
