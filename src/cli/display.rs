@@ -30,7 +30,10 @@ pub fn start_log(show: &ShowArgs) {
     let env = env_logger::Env::default().default_filter_or(level);
     // A second start (in tests) is refused and harmless.
     let _ = env_logger::Builder::from_env(env)
-        .format_timestamp_millis()
+        .format(|out, record| {
+            let level = record.level().as_str().to_lowercase();
+            writeln!(out, "batchwright: {level}: {}", record.args())
+        })
         // It prints what goes over the wire, keys and all; RUST_LOG cannot ask for that.
         .filter_module("ureq_proto::util", log::LevelFilter::Off)
         .try_init();
