@@ -126,17 +126,12 @@ fn call_lines(summary: &Summary, concurrency: usize) -> Vec<String> {
         0 => String::new(),
         n => format!(" ({} cached)", count(n)),
     };
-    let mut lines = vec![
-        row("calls", &calls),
-        row(
-            "tokens",
-            &format!(
-                "{} in{cached}, {} out",
-                count(usage.input_tokens),
-                count(usage.output_tokens)
-            ),
-        ),
-    ];
+    let tokens = match (usage.input_tokens, usage.output_tokens) {
+        // Nobody reads or writes no token at all: the provider did not count.
+        (0, 0) if summary.completed > 0 => "unknown".to_owned(),
+        (read, written) => format!("{} in{cached}, {} out", count(read), count(written)),
+    };
+    let mut lines = vec![row("calls", &calls), row("tokens", &tokens)];
     lines.push(row(
         "cost",
         &summary
