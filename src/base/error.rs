@@ -250,6 +250,12 @@ impl Error {
         self
     }
 
+    /// Replaces the message, and nothing else.
+    pub(crate) fn reworded(mut self, message: String) -> Self {
+        self.0.message = message;
+        self
+    }
+
     /// Puts a sentence in front of the message, such as where the input came from.
     pub fn context(mut self, prefix: impl fmt::Display) -> Self {
         self.0.message = format!("{prefix}: {}", self.0.message);

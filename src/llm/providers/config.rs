@@ -39,6 +39,8 @@ pub struct LlmConfig {
     model: Option<String>,
     only_model: bool,
     base_url: Option<String>,
+    /// The address is one that was looked at unasked.
+    unnamed: bool,
     api_key: Option<Secret>,
     concurrency: Option<usize>,
     request_timeout: Duration,
@@ -54,6 +56,7 @@ impl LlmConfig {
             model: None,
             only_model: false,
             base_url: None,
+            unnamed: false,
             api_key: None,
             concurrency: None,
             request_timeout: Duration::from_secs(600),
@@ -67,7 +70,8 @@ impl LlmConfig {
     }
 
     /// Whether [`model`](Self::model) is used for every request, whatever it names: a fallback
-    /// provider does not know the first one's models. Default: no.
+    /// provider does not know the first one's models. Without a model, every request fails.
+    /// Default: no.
     pub fn only_model(mut self, yes: bool) -> Self {
         self.only_model = yes;
         self
@@ -79,7 +83,16 @@ impl LlmConfig {
         self
     }
 
-    /// The credential. Default: the provider's environment variable.
+    /// For an address that was found, and not named by the user: the key in the environment is not
+    /// sent there.
+    pub(super) fn found_at(mut self, url: &str) -> Self {
+        self.base_url = Some(url.to_owned());
+        self.unnamed = true;
+        self
+    }
+
+    /// The credential. Default: the provider's environment variable; that of `local` is sent only
+    /// to an address that is named, by [`base_url`](Self::base_url) or `LOCAL_LLM_BASE_URL`.
     pub fn api_key(mut self, key: Secret) -> Self {
         self.api_key = Some(key);
         self
@@ -124,29 +137,34 @@ impl LlmConfig {
         if vendor.dialect == Dialect::Extract {
             return Ok(Client(Inner::Extract(Extract)));
         }
-        let (key_header, key) = match &self.api_key {
-            Some(key) => (vendor.key_header, Some(key.clone())),
-            None => key_from(vendor, env).map_or((vendor.key_header, None), |(header, key)| {
-                (header, Some(key))
-            }),
-        };
-        if vendor.needs_key && key.is_none() {
-            return Err(Error::new(
-                ErrorKind::Auth,
-                format!(
-                    "{}: no key: set {}",
-                    vendor.name,
-                    vendor.key_vars.join(" or ")
-                ),
-            ));
-        }
-        if let Some(key) = &key {
-            plain(&format!("{}: the key", vendor.name), key.expose())?;
-        }
         let given = self
             .base_url
             .clone()
             .or_else(|| setting(vendor.url_var, env));
+        let withheld = vendor.probed && (self.unnamed || given.is_none());
+        let credential = match &self.api_key {
+            Some(key) => Some(Credential::given(vendor, key)),
+            None if withheld => None,
+            None => key_from(vendor, env),
+        };
+        if vendor.needs_key && credential.is_none() {
+            let why = format!("{}: {}", vendor.name, no_key(vendor));
+            return Err(Error::new(ErrorKind::Auth, why));
+        }
+        if let Some(credential) = &credential {
+            plain(
+                &format!("{}: the key", vendor.name),
+                credential.key.expose(),
+            )?;
+        }
+        let key_hint = match (&credential, vendor.key_vars) {
+            (Some(credential), _) => format!("check {}", credential.variable),
+            (None, [variable, ..]) if withheld => {
+                let named = vendor.url_var;
+                format!("{variable} is sent only to an address that {named} or --base-url names")
+            }
+            (None, variables) => format!("check {}", variables.join(" or ")),
+        };
         let base_url = vendor.normalise(given.as_deref().unwrap_or(vendor.base_url));
         if base_url.is_empty() {
             return Err(Error::new(
@@ -180,12 +198,12 @@ impl LlmConfig {
         });
         let mut headers = vec![("content-type", "application/json".to_owned())];
         let mut account = String::new();
-        if let Some(key) = &key {
-            let value = match key_header {
+        if let Some(Credential { header, key, .. }) = &credential {
+            let value = match *header {
                 "authorization" => format!("Bearer {}", key.expose()),
                 _ => key.expose().to_owned(),
             };
-            headers.push((key_header, value));
+            headers.push((header, value));
             account = hex(&Sha256::digest(key.expose())[..8]);
         }
         if let Some((header, version)) = vendor.dialect.version() {
@@ -206,10 +224,11 @@ impl LlmConfig {
             transport,
             base_url,
             headers,
-            key,
+            key: credential.map(|credential| credential.key),
+            key_hint,
             account,
             model: self.model.clone(),
-            only_model: self.only_model && self.model.is_some(),
+            only_model: self.only_model,
             left_out: Mutex::default(),
             concurrency,
             timeout: self.request_timeout,
@@ -259,16 +278,50 @@ pub(crate) fn setting(name: &str, env: &dyn Fn(&str) -> Option<String>) -> Optio
     env(name).filter(|value| !name.is_empty() && !value.trim().is_empty())
 }
 
-/// The credential that the environment holds, and the header that takes it.
+/// What tells the provider who pays.
+pub(crate) struct Credential {
+    pub header: &'static str,
+    pub key: Secret,
+    /// The variable that holds it, or would.
+    pub variable: &'static str,
+}
+
+impl Credential {
+    fn given(vendor: &Vendor, key: &Secret) -> Self {
+        Self {
+            header: vendor.key_header,
+            key: key.clone(),
+            variable: vendor.key_vars.first().copied().unwrap_or("the key"),
+        }
+    }
+}
+
+/// The credential that the environment holds: a key, else a token.
 pub(crate) fn key_from(
     vendor: &Vendor,
     env: &dyn Fn(&str) -> Option<String>,
-) -> Option<(&'static str, Secret)> {
-    let key = vendor.key_vars.iter().find_map(|name| setting(name, env));
-    let key = key.map(|key| (vendor.key_header, key));
-    let token = || Some(("authorization", setting(vendor.token_var, env)?));
-    let (header, value) = key.or_else(token)?;
-    Some((header, Secret::new(value.trim())))
+) -> Option<Credential> {
+    let keys = vendor
+        .key_vars
+        .iter()
+        .map(|name| (vendor.key_header, *name));
+    let mut all = keys.chain([("authorization", vendor.token_var)]);
+    all.find_map(|(header, variable)| {
+        let key = Secret::new(setting(variable, env)?.trim());
+        Some(Credential {
+            header,
+            key,
+            variable,
+        })
+    })
+}
+
+/// That there is none, and what to do about it.
+pub(crate) fn no_key(vendor: &Vendor) -> String {
+    let token = [vendor.token_var];
+    let variables = vendor.key_vars.iter().chain(&token);
+    let named: Vec<&str> = variables.copied().filter(|name| !name.is_empty()).collect();
+    format!("no key: set {}", named.join(" or "))
 }
 
 /// A provider's client.
@@ -285,6 +338,8 @@ struct Remote {
     base_url: String,
     headers: Vec<(&'static str, String)>,
     key: Option<Secret>,
+    /// What to look at when the provider refuses the credential.
+    key_hint: String,
     account: String,
     model: Option<String>,
     only_model: bool,
@@ -319,11 +374,22 @@ impl Remote {
             ctx,
         )?;
         let result = decode(self.vendor, &reply)
-            .map_err(|error| mark_loading(self.vendor.name, error))
+            .map_err(|error| self.explained(error))
             .map(|response| self.warned(request, response));
         match &self.key {
             Some(key) => redacted(result, key),
             None => result,
+        }
+    }
+
+    /// With what only the client knows of a failure.
+    fn explained(&self, error: Error) -> Error {
+        match error.kind() {
+            ErrorKind::Auth => {
+                let message = format!("{}; {}", error.message(), self.key_hint);
+                error.reworded(message)
+            }
+            _ => mark_loading(self.vendor, error),
         }
     }
 

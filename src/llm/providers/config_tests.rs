@@ -69,6 +69,94 @@ fn a_variable_that_no_header_takes_is_named_before_anything_is_sent() {
     }
 }
 
+fn unset(_: &str) -> Option<String> {
+    None
+}
+
+#[test]
+fn a_refused_credential_is_named_by_its_own_variable() {
+    let refused = |provider: &str, variable: &'static str| {
+        let env = |name: &str| (name == variable).then(|| "sk-1".to_owned());
+        let config = LlmConfig::new(provider)
+            .model("m")
+            .base_url("http://127.0.0.1:9");
+        let client = config.client_with(&env, Some(Arc::new(Always(401, "{}"))));
+        let answer = client
+            .unwrap()
+            .complete(&Request::new("x"), &Context::new());
+        let error = answer.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Auth);
+        error.message().to_owned()
+    };
+    for (provider, variable) in [
+        ("anthropic", "ANTHROPIC_API_KEY"),
+        ("anthropic", "ANTHROPIC_AUTH_TOKEN"),
+        ("gemini", "GEMINI_API_KEY"),
+        ("openai", "OPENAI_API_KEY"),
+        ("local", "LOCAL_LLM_API_KEY"),
+    ] {
+        let message = refused(provider, variable);
+        assert!(
+            message.ends_with(&format!("; check {variable}")),
+            "{message}"
+        );
+    }
+    assert!(refused("local", "NONE").ends_with("; check LOCAL_LLM_API_KEY"));
+    let none = LlmConfig::new("anthropic").client_with(&unset, None);
+    let said = none.unwrap_err().message().to_owned();
+    assert!(said.ends_with("no key: set ANTHROPIC_API_KEY or ANTHROPIC_AUTH_TOKEN"));
+}
+
+#[test]
+fn the_key_of_local_goes_only_to_an_address_that_was_named() {
+    let key_at = |config: LlmConfig, url: Option<&str>| {
+        let kept = Arc::new(Kept::default());
+        let env = |name: &str| match name {
+            "LOCAL_LLM_API_KEY" => Some("sk-1".to_owned()),
+            "LOCAL_LLM_BASE_URL" => url.map(str::to_owned),
+            _ => None,
+        };
+        let client = config.model("m").client_with(&env, Some(kept.clone()));
+        let _ = client
+            .unwrap()
+            .complete(&Request::new("x"), &Context::new());
+        let headers = kept.0.lock();
+        headers.iter().any(|(name, _)| *name == "authorization")
+    };
+    let (local, url) = (|| LlmConfig::new("local"), "http://127.0.0.1:9/v1");
+    assert!(key_at(local(), Some(url)));
+    assert!(key_at(local().base_url(url), None));
+    assert!(key_at(local().api_key(Secret::new("sk-2")), None));
+    assert!(!key_at(local(), None));
+    assert!(!key_at(local().found_at(url), None));
+    let client = local().model("m").found_at(url);
+    let client = client.client_with(&unset, Some(Arc::new(Always(401, "{}"))));
+    let answer = client
+        .unwrap()
+        .complete(&Request::new("x"), &Context::new());
+    let words = "LOCAL_LLM_API_KEY is sent only to an address that LOCAL_LLM_BASE_URL";
+    let error = answer.unwrap_err();
+    assert!(error.message().contains(words), "{error}");
+}
+
+#[test]
+fn a_client_of_one_model_takes_no_other_not_even_without_its_own() {
+    let body = r#"{"choices":[{"finish_reason":"stop","message":{"content":"x"}}]}"#;
+    let config = LlmConfig::new("local").only_model(true);
+    let mut request = Request::new("x");
+    request.model = Some("another's".to_owned());
+    let ask = |config: &LlmConfig| {
+        let client = config.client_over(Arc::new(Always(200, body))).unwrap();
+        let model = client.model_for(&request);
+        client
+            .complete(&request, &Context::new())
+            .map(|_| model.unwrap())
+    };
+    let error = ask(&config).unwrap_err();
+    assert!(error.message().contains("no model named"), "{error}");
+    assert_eq!(ask(&config.model("own")).unwrap(), "own");
+}
+
 /// Answers everything with one reply.
 struct Always(u16, &'static str);
 

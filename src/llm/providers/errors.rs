@@ -182,16 +182,10 @@ pub(super) fn failure(vendor: &Vendor, reply: &HttpReply) -> Error {
         Some("false") if kind == ErrorKind::Transient => kind = ErrorKind::Invalid,
         _ => {}
     }
-    let mut message = said.text(vendor, status);
-    if kind == ErrorKind::Auth
-        && let Some(variable) = vendor.key_vars.first()
-    {
-        message = format!("{message}; check {variable}");
-    }
     let wait = retry_after(vendor, &reply.headers, SystemTime::now())
         .or(said.wait)
         .or(patience);
-    let error = Error::new(kind, message)
+    let error = Error::new(kind, said.text(vendor, status))
         .with_status(status)
         .with_sent(Sent::Answered)
         .with_retry_after(wait);
