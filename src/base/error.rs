@@ -221,7 +221,8 @@ impl Error {
     }
 
     /// Marks the error as one of a server that is up but still loads its model: the whole quota
-    /// waits, up to ten minutes, and no item's attempts are used up by it.
+    /// waits, up to ten minutes, and no item's attempts are used up by it. After that items fail
+    /// at once, as [unreachable](Self::is_unreachable).
     pub fn with_not_ready(mut self) -> Self {
         self.0.not_ready = true;
         self
@@ -255,6 +256,12 @@ impl Error {
         if let Some(cleaned) = secret.redact_cut(&plain) {
             self.0.raw = Some(cleaned);
         }
+        self
+    }
+
+    /// Replaces the message, and nothing else.
+    pub(crate) fn reworded(mut self, message: String) -> Self {
+        self.0.message = message;
         self
     }
 
@@ -299,7 +306,8 @@ impl Error {
         self.0.timed_out
     }
 
-    /// True when the address is to blame: no connection, or nothing there that takes prompts.
+    /// True when the address is to blame: no connection, nothing there that takes prompts, or
+    /// a model that never loaded.
     pub fn is_unreachable(&self) -> bool {
         self.0.unreachable
     }

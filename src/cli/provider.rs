@@ -2,24 +2,30 @@
 
 use std::time::{Duration, Instant};
 
-use batchwright::{Client, Context, LlmClient, LlmConfig, Plan, ProviderStatus, inspect, survey};
+use batchwright::{Client, Context, Limits, LlmConfig, Plan, ProviderStatus, inspect, survey};
 
 use super::args::{RunArgs, TaskArg};
 use super::display;
 use super::exit::Refusal;
 use super::values::{calls, or_env, some_seconds};
 
-/// The clients of a run.
+/// The providers of a run, some of which may still load their model.
 pub struct Chosen {
-    pub client: Client,
-    pub concurrency: usize,
-    pub fallbacks: Vec<Client>,
-    /// The model for requests that name none, if it was not named on the command line.
-    pub default_model: Option<String>,
-    /// Whether a provider's allowance is worth sharing with other runs; a local server has none.
-    pub shares_limits: bool,
+    first: ProviderStatus,
+    fallbacks: Vec<ProviderStatus>,
+    timeout: Option<Duration>,
+    calls: Option<usize>,
+    /// Requests that name no model, if known.
+    unnamed: Option<u64>,
     /// No model at all; by choice, or since nothing else was found.
     extract: Option<Extracting>,
+}
+
+/// The clients of a run.
+pub struct Clients {
+    pub first: Client,
+    pub concurrency: usize,
+    pub fallbacks: Vec<(Client, Limits)>,
 }
 
 /// Why `extract` answers.
@@ -52,8 +58,7 @@ impl Chosen {
             ));
         }
         let before = self.fallbacks.len();
-        self.fallbacks
-            .retain(|client| client.provider() != "extract");
+        self.fallbacks.retain(|status| status.provider != "extract");
         if self.fallbacks.len() < before {
             say("extract cannot answer in JSON: left out of the fallbacks".to_owned());
         }
@@ -73,14 +78,105 @@ impl Chosen {
             Some(Extracting::Named) | None => {}
         }
     }
+
+    /// True while the first provider's server loads its model.
+    pub fn is_loading(&self) -> bool {
+        self.first.is_loading()
+    }
+
+    /// Whether a provider's allowance is worth sharing with other runs; a local server has none.
+    pub fn shares_limits(&self) -> bool {
+        !matches!(self.first.provider, "local" | "extract")
+    }
+
+    /// The model for requests that name none.
+    pub fn default_model(&self) -> Option<&str> {
+        self.first.model.as_deref()
+    }
+
+    /// Waits for servers that load their model. A fallback whose model was named needs no wait: its
+    /// calls wait, if there are any.
+    pub fn once_loaded(mut self, ctx: &Context, say: &dyn Fn(String)) -> Result<Self, Refusal> {
+        self.first = once_loaded(self.first, ctx, say)?;
+        let statuses = self.fallbacks.into_iter();
+        self.fallbacks = statuses
+            .map(|status| match status.model {
+                Some(_) => Ok(status),
+                None => once_loaded(status, ctx, say),
+            })
+            .collect::<Result<_, _>>()?;
+        Ok(self)
+    }
+
+    /// The clients. What a server that still loads its model will serve is not known yet, and no
+    /// reason to refuse.
+    pub fn clients(&self) -> Result<Clients, Refusal> {
+        let status = &self.first;
+        if let Some(n) = self.unnamed.filter(|n| *n > 0)
+            && lacks_model(status)
+        {
+            return Err(Refusal::usage(format!(
+                "{n} requests name no model, and {} has no default: use --model or BATCHWRIGHT_MODEL",
+                status.provider
+            )));
+        }
+        let first = build(status.config(), self.timeout, self.calls)?;
+        let concurrency = self.calls.unwrap_or_else(|| first.default_concurrency());
+        let fallbacks = self.fallbacks.iter();
+        let fallbacks = fallbacks.map(|status| fallback(status, self.timeout, concurrency));
+        Ok(Clients {
+            fallbacks: fallbacks.collect::<Result<_, _>>()?,
+            first,
+            concurrency,
+        })
+    }
+
+    /// Who is called, where, for which model.
+    pub fn line(&self, clients: &Clients) -> String {
+        let status = &self.first;
+        let part = |before: &str, text: &Option<String>| {
+            let text = text.as_deref();
+            text.map_or_else(String::new, |text| format!("{before}{text}"))
+        };
+        let at = part(" at ", &status.base_url);
+        let with = part(", model ", &status.model);
+        let calls = clients.concurrency;
+        format!("provider {}{at}{with}, {calls} in flight", status.provider)
+    }
+}
+
+/// True for a server that is ready and lists no model, if none was named.
+fn lacks_model(status: &ProviderStatus) -> bool {
+    status.provider != "extract" && status.model.is_none() && !status.is_loading()
+}
+
+/// The client of a fallback: the first provider's models mean nothing to it, nor does the number of
+/// calls that the first one takes at once, where it has slots of its own.
+fn fallback(
+    status: &ProviderStatus,
+    timeout: Option<Duration>,
+    calls: usize,
+) -> Result<(Client, Limits), Refusal> {
+    let name = status.provider;
+    if lacks_model(status) {
+        return Err(Refusal::usage(format!(
+            "--fallback {name}: {}; write it as {name}:MODEL",
+            status.reason
+        )));
+    }
+    let own = (name == "local").then_some(status.default_concurrency);
+    let config = status.config().only_model(true);
+    let client = build(config, timeout, Some(own.unwrap_or(calls)))?;
+    let slots = own.and_then(|slots| u32::try_from(slots).ok());
+    let limits = slots.map_or_else(Limits::default, |n| Limits::default().in_flight(n));
+    Ok((client, limits))
 }
 
 /// Takes the provider that was named, else the first usable one. `unnamed` counts the requests
-/// that name no model. A server that is loading its model is waited for.
+/// that name no model.
 pub fn choose(
     args: &RunArgs,
     unnamed: Option<u64>,
-    ctx: &Context,
     say: &dyn Fn(String),
 ) -> Result<Chosen, Refusal> {
     let text = |value: &str| Ok(value.to_owned());
@@ -118,77 +214,51 @@ pub fn choose(
             status.provider
         )));
     }
-    let status = once_loaded(status, ctx, args.show.quiet)?;
-    if status.provider != "extract" && status.model.is_none() && unnamed.is_some_and(|n| n > 0) {
-        return Err(Refusal::usage(format!(
-            "{} requests name no model, and {} has no default: use --model or BATCHWRIGHT_MODEL",
-            unnamed.unwrap_or(0),
-            status.provider
-        )));
-    }
     let extract = (status.provider == "extract")
         .then(|| halfway.map_or(Extracting::Named, Extracting::NothingElse));
-    let client = build(status.config(), timeout, calls)?;
-    let concurrency = calls.unwrap_or_else(|| client.default_concurrency());
-    let at = status
-        .base_url
-        .as_deref()
-        .map_or_else(String::new, |url| format!(" at {url}"));
-    let with = status
-        .model
-        .as_deref()
-        .map_or_else(String::new, |model| format!(", model {model}"));
-    say(format!(
-        "provider {}{at}{with}, {concurrency} in flight",
-        status.provider
-    ));
-    Ok(Chosen {
-        extract,
-        shares_limits: !matches!(status.provider, "local" | "extract"),
-        client,
-        concurrency,
+    let chosen = Chosen {
+        first: status,
         fallbacks: match embed {
             // Vectors of two models cannot be compared.
             true => Vec::new(),
-            false => fallbacks(args, timeout, concurrency)?,
+            false => fallbacks(args)?,
         },
-        default_model: status.model.filter(|_| args.provider.model.is_none()),
-    })
+        timeout,
+        calls,
+        unnamed,
+        extract,
+    };
+    // What cannot work is refused before anything is touched.
+    chosen.clients()?;
+    Ok(chosen)
 }
-
-/// How long a server may load its model before the run goes on without its word; the calls wait
-/// as long again.
-const PATIENCE: Duration = Duration::from_secs(600);
 
 fn once_loaded(
     status: ProviderStatus,
     ctx: &Context,
-    quiet: bool,
+    say: &dyn Fn(String),
 ) -> Result<ProviderStatus, Refusal> {
     if !status.is_loading() {
         return Ok(status);
     }
-    let say = |line: String| {
-        if !quiet {
-            display::say(&line);
-        }
-    };
     let name = status.provider;
     say(format!(
         "{name}: the server is still loading its model; waiting"
     ));
     let start = Instant::now();
     let status = status
-        .once_loaded(ctx, PATIENCE)
+        .once_loaded(ctx)
         .map_err(|error| Refusal::could_not_run(error.message()))?;
+    let took = display::span(start.elapsed());
+    if status.is_loading() {
+        let why = format!("{name}: the server is still loading its model after {took}");
+        return Err(Refusal::could_not_run(why));
+    }
     if !status.usable {
         let why = format!("{name}: {}", status.reason);
         return Err(Refusal::could_not_run(why));
     }
-    if !status.is_loading() {
-        let took = display::span(start.elapsed());
-        say(format!("{name}: the server is ready after {took}"));
-    }
+    say(format!("{name}: the server is ready after {took}"));
     Ok(status)
 }
 
@@ -218,10 +288,7 @@ fn named(
     let status = inspect(name, base_url, model, all_named)
         .map_err(|error| Refusal::usage(error.message()))?;
     // A missing model is told apart later, with the number of requests that need one.
-    if !status.usable && status.model.is_none() && !status.reason.contains("no model") {
-        return Err(Refusal::could_not_run(format!("{name}: {}", status.reason)));
-    }
-    if !status.usable && name == "local" {
+    if !status.usable && !status.lacks_model() {
         return Err(Refusal::could_not_run(format!("{name}: {}", status.reason)));
     }
     Ok(status)
@@ -258,13 +325,8 @@ fn first_usable(
     Ok((chosen, halfway))
 }
 
-/// The fallback list: `name` or `name:model`. The first provider's models mean nothing to the
-/// others, so each uses its own.
-fn fallbacks(
-    args: &RunArgs,
-    timeout: Option<Duration>,
-    calls: usize,
-) -> Result<Vec<Client>, Refusal> {
+/// The fallback list: `name` or `name:model`.
+fn fallbacks(args: &RunArgs) -> Result<Vec<ProviderStatus>, Refusal> {
     let list = |text: &str| Ok(text.split(',').map(str::to_owned).collect::<Vec<_>>());
     let names = or_env(args.provider.fallback.clone(), "BATCHWRIGHT_FALLBACK", list)
         .map_err(Refusal::usage)?
@@ -280,17 +342,13 @@ fn fallbacks(
             };
             let status = inspect(name, None, model, false)
                 .map_err(|error| Refusal::usage(format!("--fallback: {error}")))?;
-            if !status.usable {
-                let hint = match (model, status.reason.contains("no model")) {
-                    (None, true) => format!("; write it as {name}:MODEL"),
-                    _ => String::new(),
-                };
-                return Err(Refusal::usage(format!(
-                    "--fallback {name}: {}{hint}",
-                    status.reason
-                )));
+            if status.usable || status.lacks_model() {
+                return Ok(status);
             }
-            build(status.config().only_model(true), timeout, Some(calls))
+            Err(Refusal::usage(format!(
+                "--fallback {name}: {}",
+                status.reason
+            )))
         })
         .collect()
 }

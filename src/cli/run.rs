@@ -13,7 +13,7 @@ use super::args::{OnError, RunArgs, TaskArg};
 use super::data_dir::data_dir;
 use super::display::{self, Display};
 use super::exit::{Exit, Refusal};
-use super::provider::{self, Chosen};
+use super::provider::{self, Chosen, Clients};
 use super::signals::Signals;
 use super::summary;
 use super::values::{at_least_one, or_env, per_minute};
@@ -51,7 +51,7 @@ fn run(args: &RunArgs) -> Result<Exit, Refusal> {
     let unnamed = prompts.without_model();
     let tokens = prompts.estimated_tokens();
     let notes = RefCell::new(Vec::new());
-    let chosen = provider::choose(args, unnamed, &ctx, &|note| notes.borrow_mut().push(note));
+    let chosen = provider::choose(args, unnamed, &|note| notes.borrow_mut().push(note));
     if ctx.is_cancelled() {
         return Ok(signals.exit().unwrap_or(Exit::CouldNotRun));
     }
@@ -102,13 +102,25 @@ fn run(args: &RunArgs) -> Result<Exit, Refusal> {
             chosen = chosen.for_json(&say)?;
         }
         notes.into_inner().into_iter().for_each(&say);
-        chosen.warn_of_extract(args.show.quiet);
-        if unnamed != Some(0) {
-            let default = chosen.default_model.as_deref();
-            provider::note_changed_default(&plan, default, &say);
+        match (chosen.is_loading(), args.dry_run) {
+            (true, true) => say("the server is still loading its model".to_owned()),
+            (_, true) => {}
+            (_, false) => {
+                let loaded = chosen.once_loaded(&ctx, &say);
+                if ctx.is_cancelled() {
+                    return Ok(signals.exit().unwrap_or(Exit::CouldNotRun));
+                }
+                chosen = loaded?;
+            }
         }
-        let concurrency = chosen.concurrency;
-        let route = route(args, chosen, limits);
+        let clients = chosen.clients()?;
+        say(chosen.line(&clients));
+        chosen.warn_of_extract(args.show.quiet);
+        if unnamed != Some(0) && args.provider.model.is_none() {
+            provider::note_changed_default(&plan, chosen.default_model(), &say);
+        }
+        let concurrency = clients.concurrency;
+        let route = route(args, clients, limits, chosen.shares_limits());
         (route, concurrency)
     };
     if args.dry_run {
@@ -148,14 +160,14 @@ fn run(args: &RunArgs) -> Result<Exit, Refusal> {
     Ok(exit)
 }
 
-fn route(args: &RunArgs, chosen: Chosen, limits: Limits) -> Route<'static> {
-    let mut route = Route::limited(chosen.client, limits);
+fn route(args: &RunArgs, clients: Clients, limits: Limits, shared: bool) -> Route<'static> {
+    let mut route = Route::limited(clients.first, limits);
     let folder = data_dir(args.pace.data_dir.as_deref());
-    if let Some(folder) = folder.filter(|_| chosen.shares_limits && !args.dry_run) {
+    if let Some(folder) = folder.filter(|_| shared && !args.dry_run) {
         route = route.share_limits(&folder.join("quotas"));
     }
-    for fallback in chosen.fallbacks {
-        route = route.then(fallback, Limits::default());
+    for (fallback, limits) in clients.fallbacks {
+        route = route.then(fallback, limits);
     }
     route
 }

@@ -13,8 +13,8 @@ use crate::base::error::{Error, ErrorKind, Sent};
 use crate::base::hints::RateHints;
 
 use super::bounds::{Bound, Bounds, BoundsSoFar};
-use super::limit::{Ended, Gate, Limiter, Permit};
-use super::loading::{LOOK_AGAIN, Loading};
+use super::limit::{Ended, Gate, LOADING_AGAIN, Limiter, Permit};
+use super::loading::Loading;
 use super::route::{self, Next, RetryPolicy};
 use super::trail::Trails;
 use super::work::{Gates, Settled, Take, Ticket, Work};
@@ -47,7 +47,7 @@ pub enum StopReason {
     /// [`ErrorPolicy::StopOnCriticalError`].
     Critical(Error),
     /// Under [`ErrorPolicy::StopOnCriticalError`]: several items in a row were given up since no
-    /// connection came about, or nothing at the address takes prompts.
+    /// connection came about, nothing at the address takes prompts, or its model never loaded.
     Unreachable(Error),
     /// Whoever took the results takes no more.
     SinkClosed,
@@ -64,6 +64,7 @@ impl std::fmt::Display for StopReason {
             Self::DeadlineExceeded => f.write_str("the deadline passed"),
             Self::ItemFailed(e) => write!(f, "an item failed: {e}"),
             Self::Critical(e) | Self::Fatal(e) => write!(f, "{e}"),
+            Self::Unreachable(e) if e.is_not_ready() => write!(f, "{e} after ten minutes"),
             Self::Unreachable(e) => write!(f, "the provider cannot be reached: {e}"),
             Self::SinkClosed => f.write_str("the reader of the results went away"),
             Self::Misuse(why) => f.write_str(why),
@@ -338,13 +339,13 @@ impl<W: Work> Dispatcher<W> {
     fn land(&mut self, landed: Landed<W::Task, W::Done>, now: Time) {
         let Landed {
             flight: Flight { mut ticket, permit },
-            result,
+            mut result,
             used,
             hints,
             fatal,
         } = landed;
         self.counters.last_end = Some(now);
-        let ended = match &result {
+        let mut ended = match &result {
             Ok(_) => Ended::Replied(used),
             Err(e) if e.kind() == ErrorKind::RateLimited => {
                 self.counters.rate_limited += 1;
@@ -357,6 +358,11 @@ impl<W: Work> Dispatcher<W> {
             Err(_) => Ended::Failed,
         };
         let waits = self.loading.note(ticket.quota(), &ended, now);
+        if !waits && matches!(ended, Ended::NotReady(_)) {
+            // It was waited for long enough: now it fails as fast as it answers.
+            ended = Ended::Replied(None);
+            result = result.map_err(Error::with_unreachable);
+        }
         // The end of a call may have opened its quota, or closed it.
         let until = self.limiter.settle(permit, ended, &hints, now);
         if (self.gates.dead(ticket.quota(), ticket.tries.step)).is_none() {
@@ -381,7 +387,7 @@ impl<W: Work> Dispatcher<W> {
             return;
         }
         if waits {
-            self.refused_unready(ticket, error, until.unwrap_or(now.after(LOOK_AGAIN)));
+            self.refused_unready(ticket, error, until.unwrap_or(now.after(LOADING_AGAIN)));
             return;
         }
         ticket.tries.count(&error);
@@ -504,7 +510,9 @@ impl<W: Work> Dispatcher<W> {
         {
             self.stop_for(StopReason::Critical(error.clone()));
         }
-        if news && self.gates.live_step(&ticket.class, 0).is_some() {
+        // What has no quota cannot be told apart from the rest, and goes on.
+        let buried = self.gates.dead(ticket.quota(), ticket.tries.step).is_some();
+        if news && buried && self.gates.live_step(&ticket.class, 0).is_some() {
             let whom = match error.is_model_only() {
                 true => "the model",
                 false => "the provider",

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::engine::limit::{Limits, QuotaKey};
+use crate::engine::loading::PATIENCE;
 use crate::engine::route::Tries;
 use crate::engine::waiting::Waiting;
 use crate::engine::work::{Class, Cost};
@@ -78,9 +79,13 @@ impl Work for Costs {
     }
 }
 
-/// The order in which items of these costs start. Their calls end one by one: each end may open the
-/// quota for a single other.
-fn starts(tokens: Vec<u32>, limits: Limits, concurrency: usize) -> Vec<usize> {
+/// A dispatcher over items of these costs.
+fn dispatcher(
+    tokens: Vec<u32>,
+    limits: Limits,
+    concurrency: usize,
+    on_error: ErrorPolicy,
+) -> Dispatcher<Costs> {
     let limiter = Arc::new(Limiter::new());
     let quota = limiter.quota(QuotaKey::new(&["q"]), limits, Time::ZERO);
     let work = Costs {
@@ -93,12 +98,21 @@ fn starts(tokens: Vec<u32>, limits: Limits, concurrency: usize) -> Vec<usize> {
         trails: Arc::default(),
         concurrency,
         retry: RetryPolicy::default(),
-        on_error: ErrorPolicy::default(),
+        on_error,
         deadline: None,
         seed: 1,
     };
-    let mut dispatcher = Dispatcher::new(work, limiter, options);
-    let (mut now, mut order) = (Time::ZERO, Vec::new());
+    Dispatcher::new(work, limiter, options)
+}
+
+/// Turns it to its end, each call taking about 50 ms. Returns the items in the order in which they
+/// started, the most that were in flight at once, and the end. Calls end one by one: each end may
+/// open the quota for a single other.
+fn drive(
+    dispatcher: &mut Dispatcher<Costs>,
+    answer: impl Fn() -> Result<(), Error>,
+) -> (Vec<usize>, usize, Time) {
+    let (mut now, mut order, mut most) = (Time::ZERO, Vec::new(), 0);
     let mut flying: Vec<(Time, Flight<usize>)> = Vec::new();
     for _ in 0..100_000 {
         let mut start = Vec::new();
@@ -108,8 +122,9 @@ fn starts(tokens: Vec<u32>, limits: Limits, concurrency: usize) -> Vec<usize> {
             let took = Duration::from_millis(40 + (7 * flight.ticket.task as u64) % 31);
             flying.push((now.after(took), flight));
         }
+        most = most.max(flying.len());
         let Turn::Wait(wake) = turn else {
-            return order;
+            return (order, most, now);
         };
         flying.sort_by_key(|(at, _)| *at);
         let landing = flying.first().map(|(at, _)| *at);
@@ -119,7 +134,7 @@ fn starts(tokens: Vec<u32>, limits: Limits, concurrency: usize) -> Vec<usize> {
             let landed = Landed {
                 used: Some((flight.ticket.cost.input.into(), 0)),
                 flight,
-                result: Ok(()),
+                result: answer(),
                 hints: RateHints::default(),
                 fatal: false,
             };
@@ -136,7 +151,44 @@ fn an_item_that_needs_many_tokens_goes_when_its_turn_comes() {
         let limits = Limits::default().tokens_per_minute(60_000.0).burst(100);
         let mut tokens = vec![200; 150];
         tokens[52] = large;
-        let order = starts(tokens, limits, concurrency);
+        let mut run = dispatcher(tokens, limits, concurrency, ErrorPolicy::default());
+        let (order, _, _) = drive(&mut run, || Ok(()));
         assert_eq!(order, Vec::from_iter(0..150), "{large} at {concurrency}");
     }
+}
+
+#[test]
+fn a_quota_takes_no_more_calls_at_once_than_it_may() {
+    let limits = Limits::default().in_flight(2);
+    let mut run = dispatcher(vec![1; 40], limits, 16, ErrorPolicy::default());
+    let (order, most, end) = drive(&mut run, || Ok(()));
+    assert_eq!((order, most), (Vec::from_iter(0..40), 2));
+    // Nobody waits for longer than until a call has ended.
+    assert!(end < Time::ZERO.after(Duration::from_millis(40 * 70 / 2)));
+}
+
+#[test]
+fn a_model_that_never_loads_ends_the_run_soon_after_the_patience() {
+    let loading = || {
+        let error = Error::new(ErrorKind::Transient, "it loads").with_status(503);
+        Err(error.with_sent(Sent::Answered).with_not_ready())
+    };
+    let never = |on_error| {
+        let mut run = dispatcher(vec![1; 10_000], Limits::default(), 4, on_error);
+        let (_, _, end) = drive(&mut run, loading);
+        assert!(end >= Time::ZERO.after(PATIENCE));
+        let late = end.since(Time::ZERO.after(PATIENCE)).as_secs();
+        (run.counters(), run.stop_reason().cloned(), late)
+    };
+    let (counters, stop, late) = never(ErrorPolicy::StopOnCriticalError);
+    let Some(StopReason::Unreachable(error)) = stop else {
+        panic!("{stop:?}");
+    };
+    assert!(error.is_not_ready() && error.is_unreachable());
+    assert!(counters.calls <= 5 + 4 && late <= 2, "{counters:?} {late}");
+    let (counters, stop, late) = never(ErrorPolicy::ContinueOnError);
+    assert!(stop.is_none());
+    // Each is called once, as fast as the server refuses them.
+    assert_eq!((counters.calls, counters.retries), (10_000, 0));
+    assert!(late < 10_000 / 4 / 10, "{late} s");
 }

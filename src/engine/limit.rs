@@ -15,7 +15,6 @@ use crate::base::clock::Time;
 use crate::base::hints::RateHints;
 
 use super::bucket::{Bucket, OutputSizes, is_minute, learn_window, token_capacity};
-use super::loading;
 use super::shared::{Share, Shared, WallClock, system_wall};
 
 /// Names a quota: everything that shares one allowance at a provider.
@@ -62,6 +61,7 @@ pub struct Limits {
     requests_per_minute: Option<f64>,
     tokens_per_minute: Option<f64>,
     burst: u32,
+    in_flight: Option<u32>,
 }
 
 impl Default for Limits {
@@ -70,6 +70,7 @@ impl Default for Limits {
             requests_per_minute: None,
             tokens_per_minute: None,
             burst: 10,
+            in_flight: None,
         }
     }
 }
@@ -103,6 +104,17 @@ impl Limits {
     pub fn burst(mut self, burst: u32) -> Self {
         assert!(burst > 0, "burst must be at least 1");
         self.burst = burst;
+        self
+    }
+
+    /// Calls in flight at once, however many the run makes: a server of few slots beside one of
+    /// many. Default: as many as the run makes.
+    ///
+    /// # Panics
+    /// If `calls` is 0.
+    pub fn in_flight(mut self, calls: u32) -> Self {
+        assert!(calls > 0, "at least 1 call must be allowed");
+        self.in_flight = Some(calls);
         self
     }
 }
@@ -175,6 +187,8 @@ const FIRST_OUTPUT_GUESS: f64 = 256.0;
 /// When only calls in flight stand in the way, their end is what helps; this is how soon to look
 /// again in case they belong to another run of the same quota.
 const LOOK_AGAIN: Duration = Duration::from_millis(20);
+/// How soon to ask again whether a server has loaded its model.
+pub(super) const LOADING_AGAIN: Duration = Duration::from_secs(1);
 /// Rounding must not make somebody look again in the same instant.
 const SHORTEST_WAIT: Duration = Duration::from_micros(50);
 /// The window of a recovered quota is dropped once it is wider than any sensible pool.
@@ -237,6 +251,7 @@ impl Quota {
             (true, Some(window)) => window.floor().max(1.0),
             (true, None) => f64::INFINITY,
         };
+        let cap = cap.min(self.given.in_flight.map_or(f64::INFINITY, f64::from));
         if f64::from(self.in_flight) >= cap {
             return Some(now.after(LOOK_AGAIN));
         }
@@ -353,7 +368,7 @@ impl Quota {
             self.generation += 1;
             self.heard = true;
             self.window = Some(1.0);
-            let pause = wait.unwrap_or_default().max(loading::LOOK_AGAIN);
+            let pause = wait.unwrap_or_default().max(LOADING_AGAIN);
             self.paused_until = self.paused_until.max(now.after(pause));
         }
     }

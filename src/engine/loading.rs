@@ -6,10 +6,8 @@ use crate::base::clock::Time;
 
 use super::limit::{Ended, QuotaId};
 
-/// How soon to ask again.
-pub(super) const LOOK_AGAIN: Duration = Duration::from_secs(1);
 /// A model that takes longer is waited for no further: the refusals count as failures then.
-pub(super) const PATIENCE: Duration = Duration::from_secs(600);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(600);
 
 /// The quotas whose server is loading, and since when.
 #[derive(Debug, Default)]
@@ -26,7 +24,7 @@ impl Loading {
                 self.0.push((quota, now));
                 true
             }
-            (Ended::Replied(_), Some(at)) => {
+            (Ended::Replied(_) | Ended::RateLimited(_), Some(at)) => {
                 self.0.swap_remove(at);
                 false
             }
@@ -65,7 +63,8 @@ mod tests {
         assert_eq!(loading.since(), Some(at(100)));
         assert!(loading.note(a, &REFUSED, at(609)));
         loading.note(a, &Ended::Replied(None), at(610));
-        loading.note(b, &Ended::Replied(None), at(610));
+        // Who complains of the pace has a model to ask.
+        loading.note(b, &Ended::RateLimited(None), at(610));
         assert_eq!(loading.since(), None);
     }
 }

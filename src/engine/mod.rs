@@ -8,7 +8,7 @@ pub mod bounds;
 mod bucket;
 pub(crate) mod dispatch;
 pub mod limit;
-mod loading;
+pub(crate) mod loading;
 pub mod route;
 pub(crate) mod run;
 mod shared;

@@ -147,6 +147,8 @@ fn may_retry(policy: &RetryPolicy, tries: &Tries, error: &Error) -> bool {
     }
     match error.kind() {
         ErrorKind::RateLimited => true,
+        // It was waited for before it became a failure.
+        ErrorKind::Transient if error.is_not_ready() => false,
         // A second time-out after sending would buy the same slow answer a third time.
         ErrorKind::Transient => {
             !(error.timed_out() && error.sent() == Sent::Maybe) || tries.timeouts <= 1

@@ -163,6 +163,7 @@ impl Work for ModelWork {
                         assert!(!ours.contains(&kind), "item {} {kind}", ticket.task);
                         let patience = !error.is_not_ready() || now.since(Time::ZERO) >= PATIENCE;
                         assert!(patience, "item {} failed while loading", ticket.task);
+                        assert!(!error.is_not_ready() || error.is_unreachable());
                     }
                     let item = &mut self.items[ticket.task as usize];
                     assert_eq!(*item, Item::Out, "item {} settled twice", ticket.task);

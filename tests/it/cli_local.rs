@@ -195,6 +195,66 @@ fn a_server_that_loads_at_the_start_is_waited_for_and_asked_again() {
     assert_eq!(desk.ids("out.jsonl"), all_ids(3));
 }
 
+#[test]
+fn a_fallback_that_loads_gets_its_own_model_and_no_more_calls_than_slots() {
+    let broken = serve(|_, _| Some((400, json!({"error": {"message": "no"}}))));
+    let sim = simulator(
+        SimConfig::default()
+            .loading(Duration::from_millis(500))
+            .models(["tiny"]),
+    );
+    let desk = Desk::new();
+    desk.prompts("in.jsonl", 12);
+    let words = "run in.jsonl -o out.jsonl -j 6 --provider custom --model big --fallback local";
+    let mut command = desk.command(words.split(' '));
+    command
+        .env("CUSTOM_LLM_BASE_URL", broken)
+        .env("LOCAL_LLM_BASE_URL", sim.base_url());
+    let ended = Running::start(&mut command).wait().expect(0);
+    ended.says("local: the server is ready after");
+    let results = desk.results("out.jsonl");
+    assert_eq!(results.len(), 12);
+    for line in results {
+        assert_eq!(
+            (&line["provider"], &line["model"]),
+            (&json!("local"), &json!("tiny"))
+        );
+        assert_eq!(line["earlier"][0]["model"], "big");
+    }
+    assert_eq!(sim.stats().max_in_flight, 1);
+}
+
+#[test]
+fn a_fallback_that_lists_no_model_is_refused() {
+    let url = serve(|path, _| match path {
+        "/v1/models" => Some((200, json!({"data": []}))),
+        _ => unknown(),
+    });
+    let desk = Desk::new();
+    desk.prompts("in.jsonl", 1);
+    let words = "run in.jsonl -o out.jsonl --provider extract --fallback local";
+    let mut command = desk.command(words.split(' '));
+    let ended = Running::start(command.env("LOCAL_LLM_BASE_URL", url)).wait();
+    ended.expect(2).says("write it as local:MODEL");
+    assert!(!desk.exists("out.jsonl"));
+}
+
+#[test]
+fn nothing_is_waited_for_where_nothing_would_be_sent() {
+    let desk = Desk::new();
+    desk.prompts("in.jsonl", 3);
+    let ready = simulator(SimConfig::default());
+    let words =
+        |url: &str, more: &'static [&'static str]| start(&desk, url, &[&NAMED[..], more].concat());
+    let url = serve(|_, _| still_loading());
+    let dry = words(&url, &["--dry-run"]).wait().expect(0);
+    let dry = dry.says("the server is still loading its model");
+    words(&ready.base_url(), &[]).wait().expect(0);
+    let done = words(&url, &[]).wait().expect(0);
+    let all = [dry.stderr, done.stderr].concat();
+    assert!(!all.contains("waiting"), "{all}");
+}
+
 #[cfg(unix)]
 #[test]
 fn an_interrupt_ends_both_waits_at_once() {

@@ -1,8 +1,8 @@
 //! Items that move on to another provider tell who answered and why the earlier ones did not.
 
 use batchwright::{
-    Bulk, Error, ErrorKind, Extract, Limits, LlmClient, Outcome, Request, RetryPolicy, Route, Sent,
-    client_fn,
+    Bulk, Error, ErrorKind, Extract, Limits, LlmClient, Outcome, Request, ResponseFormat,
+    RetryPolicy, Route, Sent, client_fn,
 };
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -77,4 +77,18 @@ fn an_item_that_never_moved_on_has_no_such_field() {
     let outcomes = run(Route::new(Extract), 1, 1);
     let line = serde_json::to_value(&outcomes[0]).unwrap();
     assert!(line.get("earlier").is_none());
+}
+
+#[test]
+fn a_model_that_failed_before_an_extract_that_has_no_json_is_still_told_of() {
+    let calls = AtomicUsize::new(0);
+    let wrong = Error::new(ErrorKind::Invalid, "the model's own failure").with_status(400);
+    let route = Route::new(failing(&wrong, &calls)).then(Extract, Limits::default());
+    let mut request = Request::new("x");
+    request.params.response_format = Some(ResponseFormat::JsonObject);
+    let outcomes = Bulk::new(route).collect(&[request]).unwrap();
+    let line = serde_json::to_value(&outcomes[0]).unwrap();
+    assert_eq!(line["success"], false);
+    let before = &line["earlier"][0]["error"];
+    assert_eq!(before["message"], "the model's own failure");
 }

@@ -5,7 +5,8 @@ use std::time::{Duration, Instant};
 
 use batchwright::testing::{ManualClock, ScriptedClient};
 use batchwright::{
-    Bulk, Clock, Context, Error, ErrorKind, Outcome, Progress, Request, Route, Sent, StopReason,
+    Bulk, Clock, Context, Error, ErrorKind, ErrorPolicy, LlmClient, Outcome, Progress, QuotaKey,
+    Request, Response, Route, Sent, StopReason,
 };
 
 use super::hang::ends;
@@ -63,7 +64,8 @@ fn a_model_that_never_loads_fails_its_item_after_ten_minutes() {
     let (outcomes, passed) = hurried(client, 1);
     let error = outcomes[0].result.as_ref().unwrap_err();
     assert!(error.is_not_ready() && error.status() == Some(503));
-    assert_eq!(outcomes[0].attempts, 4, "then the retries come");
+    assert_eq!(outcomes[0].attempts, 1);
+    assert!(error.is_unreachable());
     assert!(passed >= Duration::from_secs(600), "{passed:?}");
 }
 
@@ -129,4 +131,48 @@ fn progress_tells_for_how_long_a_server_loads() {
             .any(|(_, loading)| *loading == Some(words.clone()))
     );
     assert_eq!(seen.last().map(|(_, loading)| loading), Some(&None));
+}
+
+/// Like a local server: all its calls share one quota.
+struct OneQuota(ScriptedClient);
+
+impl LlmClient for OneQuota {
+    fn complete(&self, request: &Request, ctx: &Context) -> Result<Response, Error> {
+        self.0.complete(request, ctx)
+    }
+    fn quota(&self, _: &Request) -> QuotaKey {
+        QuotaKey::new(&["local"])
+    }
+}
+
+#[test]
+fn a_model_that_never_loads_ends_the_run_after_ten_minutes() {
+    let (error, passed) = ends(|| {
+        let client = ScriptedClient::new();
+        for i in 0..40 {
+            (0..1000).for_each(|_| client.fail(&format!("p{i}"), loading()));
+        }
+        let client = OneQuota(client);
+        let clock = Arc::new(ManualClock::new());
+        let route = Route::new(&client).clock(clock.clone());
+        let run = Bulk::new(route).on_error(ErrorPolicy::StopOnCriticalError);
+        let run = run.concurrency(2);
+        let ended = std::thread::scope(|scope| {
+            let run = scope.spawn(|| run.collect(&requests(40)));
+            while !run.is_finished() {
+                let before = client.0.calls().len();
+                clock.advance(Duration::from_millis(500));
+                let late = Instant::now() + Duration::from_millis(20);
+                while client.0.calls().len() == before && Instant::now() < late {
+                    std::thread::yield_now();
+                }
+            }
+            run.join().unwrap()
+        });
+        (ended.unwrap_err(), clock.now().as_nanos() / 1_000_000_000)
+    });
+    assert!(matches!(error.reason, StopReason::Unreachable(_)));
+    let words = error.to_string();
+    assert!(words.contains("loading after ten minutes"), "{words}");
+    assert!((600..660).contains(&passed), "{passed} s");
 }

@@ -282,14 +282,18 @@ fn slow_down() -> Error {
 /// Asks for a pause at the first call, and refuses the key at the second.
 struct PausedThenDead {
     calls: AtomicUsize,
+    second: Event,
     paused: Arc<Event>,
 }
 
 impl LlmClient for PausedThenDead {
     fn complete(&self, _: &Request, _: &Context) -> Result<Response, Error> {
         if self.calls.fetch_add(1, Ordering::SeqCst) == 0 {
+            // No call begins in the pause.
+            self.second.wait_for(1);
             return Err(slow_down());
         }
+        self.second.happen();
         // The pause has begun, and what was read since waits for its end.
         self.paused.wait_for(12);
         Err(Error::new(ErrorKind::Auth, "refused").with_status(401))
@@ -305,6 +309,7 @@ fn items_that_waited_for_a_provider_that_died_go_straight_to_the_next_one() {
         let pulled = Arc::new(Event::default());
         let client = PausedThenDead {
             calls: AtomicUsize::new(0),
+            second: Event::default(),
             paused: pulled.clone(),
         };
         let route = Route::new(client).then(Extract, Limits::default());

@@ -40,6 +40,8 @@ pub struct LlmConfig {
     model: Option<String>,
     only_model: bool,
     base_url: Option<String>,
+    /// The address is one that was looked at unasked.
+    unnamed: bool,
     api_key: Option<Secret>,
     concurrency: Option<usize>,
     request_timeout: Duration,
@@ -55,6 +57,7 @@ impl LlmConfig {
             model: None,
             only_model: false,
             base_url: None,
+            unnamed: false,
             api_key: None,
             concurrency: None,
             request_timeout: Duration::from_secs(600),
@@ -68,7 +71,8 @@ impl LlmConfig {
     }
 
     /// Whether [`model`](Self::model) is used for every request, whatever it names: a fallback
-    /// provider does not know the first one's models. Default: no.
+    /// provider does not know the first one's models. Without a model, every request fails.
+    /// Default: no.
     pub fn only_model(mut self, yes: bool) -> Self {
         self.only_model = yes;
         self
@@ -80,7 +84,16 @@ impl LlmConfig {
         self
     }
 
-    /// The credential. Default: the provider's environment variable.
+    /// For an address that was found, and not named by the user: the key in the environment is not
+    /// sent there.
+    pub(super) fn found_at(mut self, url: &str) -> Self {
+        self.base_url = Some(url.to_owned());
+        self.unnamed = true;
+        self
+    }
+
+    /// The credential. Default: the provider's environment variable; that of `local` is sent only
+    /// to an address that is named, by [`base_url`](Self::base_url) or `LOCAL_LLM_BASE_URL`.
     pub fn api_key(mut self, key: Secret) -> Self {
         self.api_key = Some(key);
         self
@@ -125,29 +138,34 @@ impl LlmConfig {
         if vendor.dialect == Dialect::Extract {
             return Ok(Client(Inner::Extract(Extract)));
         }
-        let (key_header, key) = match &self.api_key {
-            Some(key) => (vendor.key_header, Some(key.clone())),
-            None => key_from(vendor, env).map_or((vendor.key_header, None), |(header, key)| {
-                (header, Some(key))
-            }),
-        };
-        if vendor.needs_key && key.is_none() {
-            return Err(Error::new(
-                ErrorKind::Auth,
-                format!(
-                    "{}: no key: set {}",
-                    vendor.name,
-                    vendor.key_vars.join(" or ")
-                ),
-            ));
-        }
-        if let Some(key) = &key {
-            plain(&format!("{}: the key", vendor.name), key.expose())?;
-        }
         let given = self
             .base_url
             .clone()
             .or_else(|| setting(vendor.url_var, env));
+        let withheld = vendor.probed && (self.unnamed || given.is_none());
+        let credential = match &self.api_key {
+            Some(key) => Some(Credential::given(vendor, key)),
+            None if withheld => None,
+            None => key_from(vendor, env),
+        };
+        if vendor.needs_key && credential.is_none() {
+            let why = format!("{}: {}", vendor.name, no_key(vendor));
+            return Err(Error::new(ErrorKind::Auth, why));
+        }
+        if let Some(credential) = &credential {
+            plain(
+                &format!("{}: the key", vendor.name),
+                credential.key.expose(),
+            )?;
+        }
+        let key_hint = match (&credential, vendor.key_vars) {
+            (Some(credential), _) => format!("check {}", credential.variable),
+            (None, [variable, ..]) if withheld => {
+                let named = vendor.url_var;
+                format!("{variable} is sent only to an address that {named} or --base-url names")
+            }
+            (None, variables) => format!("check {}", variables.join(" or ")),
+        };
         let base_url = vendor.normalise(given.as_deref().unwrap_or(vendor.base_url));
         if base_url.is_empty() {
             return Err(Error::new(
@@ -181,12 +199,12 @@ impl LlmConfig {
         });
         let mut headers = vec![("content-type", "application/json".to_owned())];
         let mut account = String::new();
-        if let Some(key) = &key {
-            let value = match key_header {
+        if let Some(Credential { header, key, .. }) = &credential {
+            let value = match *header {
                 "authorization" => format!("Bearer {}", key.expose()),
                 _ => key.expose().to_owned(),
             };
-            headers.push((key_header, value));
+            headers.push((header, value));
             account = hex(&Sha256::digest(key.expose())[..8]);
         }
         if let Some((header, version)) = vendor.dialect.version() {
@@ -207,10 +225,11 @@ impl LlmConfig {
             transport,
             base_url,
             headers,
-            key,
+            key: credential.map(|credential| credential.key),
+            key_hint,
             account,
             model: self.model.clone(),
-            only_model: self.only_model && self.model.is_some(),
+            only_model: self.only_model,
             left_out: Mutex::default(),
             concurrency,
             timeout: self.request_timeout,
@@ -260,16 +279,50 @@ pub(crate) fn setting(name: &str, env: &dyn Fn(&str) -> Option<String>) -> Optio
     env(name).filter(|value| !name.is_empty() && !value.trim().is_empty())
 }
 
-/// The credential that the environment holds, and the header that takes it.
+/// What tells the provider who pays.
+pub(crate) struct Credential {
+    pub header: &'static str,
+    pub key: Secret,
+    /// The variable that holds it, or would.
+    pub variable: &'static str,
+}
+
+impl Credential {
+    fn given(vendor: &Vendor, key: &Secret) -> Self {
+        Self {
+            header: vendor.key_header,
+            key: key.clone(),
+            variable: vendor.key_vars.first().copied().unwrap_or("the key"),
+        }
+    }
+}
+
+/// The credential that the environment holds: a key, else a token.
 pub(crate) fn key_from(
     vendor: &Vendor,
     env: &dyn Fn(&str) -> Option<String>,
-) -> Option<(&'static str, Secret)> {
-    let key = vendor.key_vars.iter().find_map(|name| setting(name, env));
-    let key = key.map(|key| (vendor.key_header, key));
-    let token = || Some(("authorization", setting(vendor.token_var, env)?));
-    let (header, value) = key.or_else(token)?;
-    Some((header, Secret::new(value.trim())))
+) -> Option<Credential> {
+    let keys = vendor
+        .key_vars
+        .iter()
+        .map(|name| (vendor.key_header, *name));
+    let mut all = keys.chain([("authorization", vendor.token_var)]);
+    all.find_map(|(header, variable)| {
+        let key = Secret::new(setting(variable, env)?.trim());
+        Some(Credential {
+            header,
+            key,
+            variable,
+        })
+    })
+}
+
+/// That there is none, and what to do about it.
+pub(crate) fn no_key(vendor: &Vendor) -> String {
+    let token = [vendor.token_var];
+    let variables = vendor.key_vars.iter().chain(&token);
+    let named: Vec<&str> = variables.copied().filter(|name| !name.is_empty()).collect();
+    format!("no key: set {}", named.join(" or "))
 }
 
 /// A provider's client.
@@ -286,6 +339,8 @@ struct Remote {
     base_url: String,
     headers: Vec<(&'static str, String)>,
     key: Option<Secret>,
+    /// What to look at when the provider refuses the credential.
+    key_hint: String,
     account: String,
     model: Option<String>,
     only_model: bool,
@@ -312,7 +367,7 @@ impl Remote {
         self.tell_left_out(request);
         let reply = self.send(&call, ctx)?;
         let result = decode(self.vendor, &reply)
-            .map_err(|error| mark_loading(self.vendor.name, error))
+            .map_err(|error| self.explained(error))
             .map(|response| self.warned(request, response));
         match &self.key {
             Some(key) => redacted(result, key),
@@ -327,8 +382,8 @@ impl Remote {
             .first()
             .inspect(|request| self.tell_left_out(request));
         let reply = self.send(&call, ctx)?;
-        let result = embed::decode(self.vendor, &reply, requests)
-            .map_err(|error| mark_loading(self.vendor.name, error));
+        let result =
+            embed::decode(self.vendor, &reply, requests).map_err(|error| self.explained(error));
         match (result, &self.key) {
             (Err(error), Some(key)) => Err(error.redacted(key)),
             (result, _) => result,
@@ -343,6 +398,17 @@ impl Remote {
             timeout: self.timeout,
         };
         self.transport.send(&request, ctx)
+    }
+
+    /// With what only the client knows of a failure.
+    fn explained(&self, error: Error) -> Error {
+        match error.kind() {
+            ErrorKind::Auth => {
+                let message = format!("{}; {}", error.message(), self.key_hint);
+                error.reworded(message)
+            }
+            _ => mark_loading(self.vendor, error),
+        }
     }
 
     /// Says once that a field has no place in the vendor's requests.
@@ -449,125 +515,5 @@ impl std::fmt::Debug for Client {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::llm::transport::{Headers, HttpReply};
-
-    /// Keeps the headers of what it is sent.
-    #[derive(Default)]
-    struct Kept(Mutex<Vec<(&'static str, String)>>);
-
-    impl Transport for Kept {
-        fn send(&self, request: &HttpRequest<'_>, _: &Context) -> Result<HttpReply, Error> {
-            self.0.lock().extend_from_slice(request.headers);
-            Ok(HttpReply {
-                status: 200,
-                headers: Headers::default(),
-                body: Vec::new(),
-            })
-        }
-    }
-
-    fn sent(variables: &[(&str, &str)]) -> Result<Vec<(&'static str, String)>, Error> {
-        let kept = Arc::new(Kept::default());
-        let env = |name: &str| {
-            let found = variables.iter().find(|(own, _)| *own == name);
-            found.map(|(_, value)| (*value).to_owned())
-        };
-        let config = LlmConfig::new("openai").model("m");
-        let client = config.client_with(&env, Some(kept.clone()))?;
-        let _ = client.complete(&Request::new("x"), &Context::new());
-        let headers = kept.0.lock().clone();
-        Ok(headers)
-    }
-
-    #[test]
-    fn variables_that_end_in_a_line_break_are_trimmed() {
-        let headers = sent(&[
-            ("OPENAI_API_KEY", " sk-1\r\n"),
-            ("OPENAI_ORG_ID", "org-2\r"),
-            ("OPENAI_PROJECT_ID", "\tproj-3\n"),
-        ])
-        .unwrap();
-        for wanted in [
-            ("authorization", "Bearer sk-1"),
-            ("openai-organization", "org-2"),
-            ("openai-project", "proj-3"),
-        ] {
-            let found = headers.iter().find(|(name, _)| *name == wanted.0);
-            assert_eq!(found.map(|(_, value)| &**value), Some(wanted.1));
-        }
-        let blank = sent(&[("OPENAI_API_KEY", "sk-1"), ("OPENAI_ORG_ID", " \r")]).unwrap();
-        assert!(blank.iter().all(|(name, _)| *name != "openai-organization"));
-    }
-
-    #[test]
-    fn a_variable_that_no_header_takes_is_named_before_anything_is_sent() {
-        for variable in ["OPENAI_ORG_ID", "OPENAI_PROJECT_ID", "OPENAI_API_KEY"] {
-            for value in ["two-words here", "line\r\nx-evil: 1", "\u{fc}ber", "nul\0"] {
-                let mut variables = vec![(variable, value)];
-                variables.push(("OPENAI_API_KEY", "sk-1"));
-                let error = sent(&variables).unwrap_err();
-                let name = match variable {
-                    "OPENAI_API_KEY" => "the key",
-                    other => other,
-                };
-                assert!(error.message().contains(name), "{error}");
-                assert!(error.message().contains("no header takes"), "{error}");
-                assert!(!error.message().contains(value), "{error}");
-            }
-        }
-    }
-
-    /// Answers everything with one reply.
-    struct Always(u16, &'static str);
-
-    impl Transport for Always {
-        fn send(&self, _: &HttpRequest<'_>, _: &Context) -> Result<HttpReply, Error> {
-            Ok(HttpReply {
-                status: self.0,
-                headers: Headers::default(),
-                body: self.1.as_bytes().to_vec(),
-            })
-        }
-    }
-
-    #[test]
-    fn only_local_servers_are_suspected_of_cutting_prompts() {
-        let body = r#"{"choices":[{"finish_reason":"stop","message":{"content":"x"}}],
-            "usage":{"prompt_tokens":4096,"completion_tokens":1}}"#;
-        let answer = |provider: &str| {
-            let config = LlmConfig::new(provider)
-                .api_key(Secret::new("k"))
-                .model("m");
-            let client = config.client_over(Arc::new(Always(200, body))).unwrap();
-            let request = Request::new("word ".repeat(8000));
-            client.complete(&request, &Context::new()).unwrap()
-        };
-        assert!(answer("local").warning.unwrap().contains("4096 tokens"));
-        assert_eq!(answer("openai").warning, None);
-    }
-
-    #[test]
-    fn a_loading_model_is_not_an_ordinary_failure() {
-        let body = r#"{"error":{"code":503,"message":"Loading model","type":"unavailable_error"}}"#;
-        let config = LlmConfig::new("local").model("m");
-        let client = config.client_over(Arc::new(Always(503, body))).unwrap();
-        let refused = client.complete(&Request::new("x"), &Context::new());
-        let error = refused.unwrap_err();
-        assert!(error.is_not_ready() && error.status() == Some(503));
-        assert_eq!(
-            error.message(),
-            "local: the server is still loading its model"
-        );
-    }
-
-    #[test]
-    fn concurrency_is_the_settings_own_or_the_vendors() {
-        let calls = |config: LlmConfig| config.client().unwrap().default_concurrency();
-        assert_eq!(calls(LlmConfig::new("local")), 1);
-        assert_eq!(calls(LlmConfig::new("local").concurrency(4)), 4);
-        let key = Secret::new("k");
-        assert_eq!(calls(LlmConfig::new("openai").api_key(key)), 5);
-    }
-}
+#[path = "config_tests.rs"]
+mod tests;

@@ -32,16 +32,10 @@ pub(super) fn failure(vendor: &Vendor, reply: &HttpReply) -> Error {
         Some("false") if kind == ErrorKind::Transient => kind = ErrorKind::Invalid,
         _ => {}
     }
-    let mut message = said.text(vendor.name, status);
-    if kind == ErrorKind::Auth
-        && let Some(variable) = vendor.key_vars.first()
-    {
-        message = format!("{message}; check {variable}");
-    }
     let wait = retry_after(vendor.tells, &reply.headers, SystemTime::now())
         .or(said.wait)
         .or(rule.patience);
-    let error = Error::new(kind, message)
+    let error = Error::new(kind, said.text(vendor.name, status))
         .with_status(status)
         .with_sent(sent(status))
         .with_retry_after(wait);

@@ -290,7 +290,7 @@ fn models(reply: &HttpReply) -> Result<(Vec<String>, Vec<String>), Error> {
     }
     let no_list = || {
         let hint = match reply.status {
-            401 | 403 => "; set LOCAL_LLM_API_KEY",
+            401 | 403 => "; check LOCAL_LLM_API_KEY",
             _ => "",
         };
         let status = reply.status;
@@ -298,6 +298,7 @@ fn models(reply: &HttpReply) -> Result<(Vec<String>, Vec<String>), Error> {
             ErrorKind::Malformed,
             format!("GET /models answered {status}, which is no list of models{hint}"),
         )
+        .with_status(status)
     };
     let value: Value = serde_json::from_slice(&reply.body).map_err(|_| no_list())?;
     let list = value.get("data").and_then(Value::as_array);

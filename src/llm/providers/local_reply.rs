@@ -3,27 +3,32 @@
 
 use crate::base::error::{Error, ErrorKind};
 
-/// Marks the refusal of a server that is up but still loads its model.
-pub(super) fn mark_loading(provider: &str, error: Error) -> Error {
+use super::vendor::Vendor;
+
+/// Marks the refusal of a server that is up but still loads its model. Only servers that users
+/// run themselves do that.
+pub(super) fn mark_loading(vendor: &Vendor, error: Error) -> Error {
+    let own = vendor.probed || vendor.name == "custom";
     let refused = error.status() == Some(503) && error.kind() == ErrorKind::Transient;
-    if refused && (says_loading(error.message()) || error.raw().is_some_and(says_loading)) {
-        Error::new(
-            ErrorKind::Transient,
-            format!("{provider}: the server is still loading its model"),
-        )
-        .with_status(503)
-        .with_sent(error.sent())
-        .with_retry_after(error.retry_after())
-        .with_not_ready()
+    let says = || says_loading(error.message()) || error.raw().is_some_and(says_loading);
+    if own && refused && says() {
+        let name = vendor.name;
+        error
+            .reworded(format!("{name}: the server is still loading its model"))
+            .with_not_ready()
     } else {
         error
     }
 }
 
-/// llama.cpp says `Loading model`, others that the model is (still, currently) loading.
+/// llama.cpp says `Loading model`, others that the model is (still, currently) loading. A web page
+/// may hold both words by chance.
 pub(super) fn says_loading(text: &str) -> bool {
-    let text = text.to_lowercase();
-    text.contains("loading") && text.contains("model")
+    let has = |wanted: &str| {
+        let mut words = text.split(|c: char| !c.is_alphanumeric());
+        words.any(|word| word.eq_ignore_ascii_case(wanted))
+    };
+    !text.trim_start().starts_with('<') && has("loading") && has("model")
 }
 
 /// Prompts smaller than this fit every context.
@@ -78,23 +83,32 @@ mod tests {
 
     #[test]
     fn only_a_503_that_speaks_of_loading_is_waited_for() {
+        let vendor = |name| Vendor::named(name).unwrap();
         let refusal = |kind, status, message: &str| {
             let error = Error::new(kind, message).with_status(status);
-            mark_loading("local", error.with_sent(Sent::Answered))
+            let error = error.with_request_id(Some("req-1")).with_raw("the reply");
+            mark_loading(vendor("local"), error.with_sent(Sent::Answered))
         };
         let transient = ErrorKind::Transient;
         let loading = "local answered 503 (unavailable_error): Loading model";
         let marked = refusal(transient, 503, loading);
         assert!(marked.is_not_ready() && marked.sent() == Sent::Answered);
         assert_eq!((marked.kind(), marked.status()), (transient, Some(503)));
+        assert_eq!(marked.raw(), Some("the reply"));
+        assert_eq!(marked.request_id(), Some("req-1"));
         assert!(refusal(transient, 503, "Model x is currently loading").is_not_ready());
         assert!(!refusal(transient, 500, loading).is_not_ready());
         assert!(!refusal(transient, 503, "overloaded").is_not_ready());
+        assert!(!refusal(transient, 503, "downloading a model").is_not_ready());
         assert!(!refusal(ErrorKind::RateLimited, 503, loading).is_not_ready());
-        let page = Error::new(transient, "local answered 503: a reply that is not JSON");
-        let page = page
-            .with_status(503)
-            .with_raw("The model is loading. Please wait.");
-        assert!(mark_loading("local", page).is_not_ready());
+        let page = |name, text| {
+            let page = Error::new(transient, "it answered 503: a reply that is not JSON");
+            mark_loading(vendor(name), page.with_status(503).with_raw(text)).is_not_ready()
+        };
+        let text = "The model is loading. Please wait.";
+        assert!(page("local", text) && page("custom", text));
+        assert!(!page("openai", text) && !page("groq", text));
+        let html = "\n<html><div class=loading></div><script src=model.js></script>";
+        assert!(!page("local", html));
     }
 }

@@ -8,13 +8,14 @@ use serde::Serialize;
 use crate::base::cancel::Context;
 use crate::base::error::Error;
 use crate::base::secret::{Address, shown_url};
+use crate::engine::loading::PATIENCE;
 
-use super::config::{LlmConfig, key_from, known, setting};
+use super::config::{LlmConfig, key_from, known, no_key, setting};
 use super::local::{self, LocalServer, ServerState};
 use super::vendor::{Dialect, VENDORS, Vendor};
 
 /// How often a server that loads its model is looked at.
-const LOOK_AGAIN: Duration = Duration::from_millis(250);
+const LOOK_EVERY: Duration = Duration::from_millis(250);
 
 /// One provider, as it can be used here and now.
 #[derive(Debug, Clone, Serialize)]
@@ -40,8 +41,13 @@ pub struct ProviderStatus {
     pub servers: Vec<LocalServer>,
     #[serde(skip)]
     address: Option<Address>,
+    /// The address was looked at unasked: no key was sent there.
+    #[serde(skip)]
+    unnamed: bool,
     #[serde(skip)]
     half_configured: bool,
+    #[serde(skip)]
+    lacks_model: bool,
 }
 
 impl ProviderStatus {
@@ -51,15 +57,22 @@ impl ProviderStatus {
         self.half_configured
     }
 
+    /// True when it is not usable for want of a model alone.
+    pub fn lacks_model(&self) -> bool {
+        self.lacks_model
+    }
+
     /// Settings for this provider as it was found.
     pub fn config(&self) -> LlmConfig {
         let mut config = LlmConfig::new(self.provider);
         if let Some(model) = &self.model {
             config = config.model(model);
         }
-        if let Some(address) = &self.address {
-            config = config.base_url(&address.0);
-        }
+        config = match &self.address {
+            Some(address) if self.unnamed => config.found_at(&address.0),
+            Some(address) => config.base_url(&address.0),
+            None => config,
+        };
         config.concurrency(self.default_concurrency)
     }
 
@@ -69,13 +82,13 @@ impl ProviderStatus {
         first.is_some_and(|server| server.state == ServerState::Loading)
     }
 
-    /// Waits for a server that is loading its model, up to `patience`, and looks again: what it
+    /// Waits for a server that is loading its model, up to ten minutes, and looks again: what it
     /// serves, and how many calls at once, is known only then.
     ///
     /// # Errors
     /// When the context ends the wait.
-    pub fn once_loaded(mut self, ctx: &Context, patience: Duration) -> Result<Self, Error> {
-        let deadline = Instant::now() + patience;
+    pub fn once_loaded(mut self, ctx: &Context) -> Result<Self, Error> {
+        let deadline = Instant::now() + PATIENCE;
         let (wake, woken) = bounded(1);
         let _on_cancel = ctx.on_cancel(move || {
             let _ = wake.try_send(());
@@ -84,13 +97,30 @@ impl ProviderStatus {
             ctx.check()?;
             let wait = ctx
                 .remaining()
-                .map_or(LOOK_AGAIN, |left| left.min(LOOK_AGAIN));
+                .map_or(LOOK_EVERY, |left| left.min(LOOK_EVERY));
             let _ = woken.recv_timeout(wait);
             ctx.check()?;
-            let address = self.address.as_ref().map(|address| address.0.as_str());
-            self = inspect(self.provider, address, self.model.as_deref(), false)?;
+            self = self.looked_at_again(&|name| std::env::var(name).ok())?;
         }
         Ok(self)
+    }
+
+    fn looked_at_again(&self, env: &dyn Fn(&str) -> Option<String>) -> Result<Self, Error> {
+        let vendor = known(self.provider)?;
+        let again = look(
+            vendor,
+            self.model.as_deref(),
+            false,
+            &|name| match &self.address {
+                Some(address) if name == vendor.url_var => Some(address.0.clone()),
+                _ if self.unnamed && vendor.key_vars.contains(&name) => None,
+                _ => env(name),
+            },
+        );
+        Ok(Self {
+            unnamed: self.unnamed,
+            ..again
+        })
     }
 }
 
@@ -147,7 +177,7 @@ fn look(
             vendor,
             Ok("always: the first 300 characters of the text, no model".into()),
         ),
-        _ if vendor.probed => local(vendor, model, env),
+        _ if vendor.probed => local(vendor, model, &local::USUAL_ADDRESSES, env),
         _ => remote(vendor, model, every_request_names_one, env),
     }
 }
@@ -164,7 +194,9 @@ fn status(vendor: &'static Vendor, verdict: Result<String, String>) -> ProviderS
         default_concurrency: vendor.concurrency,
         servers: Vec::new(),
         address: None,
+        unnamed: false,
         half_configured: false,
+        lacks_model: false,
     }
 }
 
@@ -179,18 +211,17 @@ fn remote(
     let given = setting(vendor.url_var, env);
     let address = vendor.normalise(given.as_deref().unwrap_or(vendor.base_url));
     let reachable = !address.is_empty();
-    let set = if vendor.needs_key || key {
-        "key"
-    } else {
-        "address"
+    let (a, set) = match vendor.needs_key || key {
+        true => ("a", "key"),
+        false => ("an", "address"),
     };
     let verdict = if !reachable {
         Err(format!("no address: use --base-url or {}", vendor.url_var))
     } else if vendor.needs_key && !key {
-        Err(format!("no key: set {}", vendor.key_vars.join(" or ")))
+        Err(no_key(vendor))
     } else if unnamed {
         let fix = "--model or BATCHWRIGHT_MODEL";
-        Err(format!("a {set} is set, but no model is named: {fix}"))
+        Err(format!("{a} {set} is set, but no model is named: {fix}"))
     } else {
         Ok(format!("{set} set"))
     };
@@ -200,6 +231,7 @@ fn remote(
         base_url: reachable.then(|| shown_url(&address)),
         address: reachable.then_some(Address(address)),
         half_configured: configured && unnamed,
+        lacks_model: configured && unnamed,
         ..status(vendor, verdict)
     }
 }
@@ -207,10 +239,13 @@ fn remote(
 fn local(
     vendor: &'static Vendor,
     model: Option<&str>,
+    usual: &[&str],
     env: &dyn Fn(&str) -> Option<String>,
 ) -> ProviderStatus {
     let given = setting(vendor.url_var, env);
-    let key = key_from(vendor, env).map(|(_, key)| key);
+    // Whatever listens on a usual port has no claim to it.
+    let credential = given.as_ref().and_then(|_| key_from(vendor, env));
+    let key = credential.map(|credential| credential.key);
     // Who names both needs nothing looked up but the slots.
     if let (Some(url), Some(model)) = (&given, model) {
         let address = vendor.normalise(url);
@@ -226,27 +261,38 @@ fn local(
     }
     let addresses: Vec<String> = match &given {
         Some(url) => vec![vendor.normalise(url)],
-        None => local::USUAL_ADDRESSES.map(str::to_owned).into(),
+        None => usual.iter().map(|url| (*url).to_owned()).collect(),
     };
     let mut trouble = String::new();
+    let mut wants_key = None;
     let mut servers = Vec::new();
-    for answer in local::find(&addresses, key.as_ref()) {
+    for (address, answer) in addresses.iter().zip(local::find(&addresses, key.as_ref())) {
         match answer {
             Ok(server) => servers.push(server),
-            Err(error) => trouble = error.message().to_owned(),
+            Err(error) => {
+                wants_key = wants_key.or((error.status() == Some(401)).then_some(address));
+                trouble = error.message().to_owned();
+            }
         }
     }
     local::best_first(&mut servers, model);
     let Some(first) = servers.first() else {
-        let tried = match &given {
-            Some(url) => format!("no usable server at {}: {trouble}", shown_url(url)),
-            None => format!(
+        let tried = match (&given, wants_key) {
+            (Some(url), _) => format!("no usable server at {}: {trouble}", shown_url(url)),
+            (None, Some(url)) => format!(
+                "{url} answers 401 and was sent no key; name it with --base-url or {}, and it is \
+                 sent {}",
+                vendor.url_var,
+                vendor.key_vars.join(" or ")
+            ),
+            (None, None) => format!(
                 "no server answers on this machine's usual ports; set {}",
                 vendor.url_var
             ),
         };
         return ProviderStatus {
-            half_configured: given.is_some(),
+            half_configured: given.is_some()
+                || wants_key.is_some_and(|_| key_from(vendor, env).is_some()),
             ..status(vendor, Err(tried))
         };
     };
@@ -257,6 +303,7 @@ fn local(
             .map(str::to_owned)
             .or_else(|| first.models.first().cloned()),
         default_concurrency: slots_of(Some(first), vendor),
+        unnamed: given.is_none(),
         ..status(vendor, Ok(first.description()))
     };
     found.servers = servers;
@@ -269,47 +316,5 @@ fn slots_of(server: Option<&LocalServer>, vendor: &Vendor) -> usize {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn found(vars: &[(&str, &str)], model: Option<&str>) -> Vec<ProviderStatus> {
-        let vars: std::collections::HashMap<_, _> = vars.iter().copied().collect();
-        // Port 9 (discard) answers nobody: the probe stays off whatever runs on this machine.
-        let mut vars = vars;
-        vars.entry("LOCAL_LLM_BASE_URL")
-            .or_insert("http://127.0.0.1:9");
-        survey_with(model, false, &|name| {
-            vars.get(name).map(|v| (*v).to_owned())
-        })
-    }
-
-    fn first_usable(list: &[ProviderStatus]) -> &str {
-        list.iter().find(|s| s.usable).unwrap().provider
-    }
-
-    #[test]
-    fn without_any_key_the_extract_is_what_is_left() {
-        let list = found(&[], None);
-        assert_eq!(first_usable(&list), "extract");
-        assert!(
-            list.iter()
-                .filter(|s| !s.usable)
-                .all(|s| !s.reason.is_empty())
-        );
-    }
-
-    #[test]
-    fn a_stray_key_without_a_model_spends_nothing() {
-        let list = found(&[("OPENAI_API_KEY", "sk-x")], None);
-        assert_eq!(first_usable(&list), "extract");
-        let openai = list.iter().find(|s| s.provider == "openai").unwrap();
-        assert!(openai.reason.contains("no model"), "{}", openai.reason);
-    }
-
-    #[test]
-    fn key_and_model_make_the_first_of_the_list() {
-        let keys = [("OPENAI_API_KEY", "sk-x"), ("XAI_API_KEY", "sk-y")];
-        assert_eq!(first_usable(&found(&keys, Some("m"))), "openai");
-        assert_eq!(first_usable(&found(&keys[1..], Some("m"))), "xai");
-    }
-}
+#[path = "survey_tests.rs"]
+mod tests;

@@ -334,7 +334,7 @@ mod tests {
         let answer = decode(&row, &reply(200, &[], body)).unwrap();
         assert_eq!(answer.provider, "newcomer");
         let error = decode(&row, &reply(401, &[], "{}")).unwrap_err();
-        assert!(error.message().contains("NEWCOMER_API_KEY"));
+        assert!(error.message().contains("newcomer answered 401"));
     }
 
     #[test]

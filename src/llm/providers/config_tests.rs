@@ -1,0 +1,210 @@
+//! What settings and variables make of a client.
+
+use super::*;
+use crate::llm::transport::{Headers, HttpReply};
+
+/// Keeps the headers of what it is sent.
+#[derive(Default)]
+struct Kept(Mutex<Vec<(&'static str, String)>>);
+
+impl Transport for Kept {
+    fn send(&self, request: &HttpRequest<'_>, _: &Context) -> Result<HttpReply, Error> {
+        self.0.lock().extend_from_slice(request.headers);
+        Ok(HttpReply {
+            status: 200,
+            headers: Headers::default(),
+            body: Vec::new(),
+        })
+    }
+}
+
+fn sent(variables: &[(&str, &str)]) -> Result<Vec<(&'static str, String)>, Error> {
+    let kept = Arc::new(Kept::default());
+    let env = |name: &str| {
+        let found = variables.iter().find(|(own, _)| *own == name);
+        found.map(|(_, value)| (*value).to_owned())
+    };
+    let config = LlmConfig::new("openai").model("m");
+    let client = config.client_with(&env, Some(kept.clone()))?;
+    let _ = client.complete(&Request::new("x"), &Context::new());
+    let headers = kept.0.lock().clone();
+    Ok(headers)
+}
+
+#[test]
+fn variables_that_end_in_a_line_break_are_trimmed() {
+    let headers = sent(&[
+        ("OPENAI_API_KEY", " sk-1\r\n"),
+        ("OPENAI_ORG_ID", "org-2\r"),
+        ("OPENAI_PROJECT_ID", "\tproj-3\n"),
+    ])
+    .unwrap();
+    for wanted in [
+        ("authorization", "Bearer sk-1"),
+        ("openai-organization", "org-2"),
+        ("openai-project", "proj-3"),
+    ] {
+        let found = headers.iter().find(|(name, _)| *name == wanted.0);
+        assert_eq!(found.map(|(_, value)| &**value), Some(wanted.1));
+    }
+    let blank = sent(&[("OPENAI_API_KEY", "sk-1"), ("OPENAI_ORG_ID", " \r")]).unwrap();
+    assert!(blank.iter().all(|(name, _)| *name != "openai-organization"));
+}
+
+#[test]
+fn a_variable_that_no_header_takes_is_named_before_anything_is_sent() {
+    for variable in ["OPENAI_ORG_ID", "OPENAI_PROJECT_ID", "OPENAI_API_KEY"] {
+        for value in ["two-words here", "line\r\nx-evil: 1", "\u{fc}ber", "nul\0"] {
+            let mut variables = vec![(variable, value)];
+            variables.push(("OPENAI_API_KEY", "sk-1"));
+            let error = sent(&variables).unwrap_err();
+            let name = match variable {
+                "OPENAI_API_KEY" => "the key",
+                other => other,
+            };
+            assert!(error.message().contains(name), "{error}");
+            assert!(error.message().contains("no header takes"), "{error}");
+            assert!(!error.message().contains(value), "{error}");
+        }
+    }
+}
+
+fn unset(_: &str) -> Option<String> {
+    None
+}
+
+#[test]
+fn a_refused_credential_is_named_by_its_own_variable() {
+    let refused = |provider: &str, variable: &'static str| {
+        let env = |name: &str| (name == variable).then(|| "sk-1".to_owned());
+        let config = LlmConfig::new(provider)
+            .model("m")
+            .base_url("http://127.0.0.1:9");
+        let client = config.client_with(&env, Some(Arc::new(Always(401, "{}"))));
+        let answer = client
+            .unwrap()
+            .complete(&Request::new("x"), &Context::new());
+        let error = answer.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Auth);
+        error.message().to_owned()
+    };
+    for (provider, variable) in [
+        ("anthropic", "ANTHROPIC_API_KEY"),
+        ("anthropic", "ANTHROPIC_AUTH_TOKEN"),
+        ("gemini", "GEMINI_API_KEY"),
+        ("openai", "OPENAI_API_KEY"),
+        ("local", "LOCAL_LLM_API_KEY"),
+    ] {
+        let message = refused(provider, variable);
+        assert!(
+            message.ends_with(&format!("; check {variable}")),
+            "{message}"
+        );
+    }
+    assert!(refused("local", "NONE").ends_with("; check LOCAL_LLM_API_KEY"));
+    let none = LlmConfig::new("anthropic").client_with(&unset, None);
+    let said = none.unwrap_err().message().to_owned();
+    assert!(said.ends_with("no key: set ANTHROPIC_API_KEY or ANTHROPIC_AUTH_TOKEN"));
+}
+
+#[test]
+fn the_key_of_local_goes_only_to_an_address_that_was_named() {
+    let key_at = |config: LlmConfig, url: Option<&str>| {
+        let kept = Arc::new(Kept::default());
+        let env = |name: &str| match name {
+            "LOCAL_LLM_API_KEY" => Some("sk-1".to_owned()),
+            "LOCAL_LLM_BASE_URL" => url.map(str::to_owned),
+            _ => None,
+        };
+        let client = config.model("m").client_with(&env, Some(kept.clone()));
+        let _ = client
+            .unwrap()
+            .complete(&Request::new("x"), &Context::new());
+        let headers = kept.0.lock();
+        headers.iter().any(|(name, _)| *name == "authorization")
+    };
+    let (local, url) = (|| LlmConfig::new("local"), "http://127.0.0.1:9/v1");
+    assert!(key_at(local(), Some(url)));
+    assert!(key_at(local().base_url(url), None));
+    assert!(key_at(local().api_key(Secret::new("sk-2")), None));
+    assert!(!key_at(local(), None));
+    assert!(!key_at(local().found_at(url), None));
+    let client = local().model("m").found_at(url);
+    let client = client.client_with(&unset, Some(Arc::new(Always(401, "{}"))));
+    let answer = client
+        .unwrap()
+        .complete(&Request::new("x"), &Context::new());
+    let words = "LOCAL_LLM_API_KEY is sent only to an address that LOCAL_LLM_BASE_URL";
+    let error = answer.unwrap_err();
+    assert!(error.message().contains(words), "{error}");
+}
+
+#[test]
+fn a_client_of_one_model_takes_no_other_not_even_without_its_own() {
+    let body = r#"{"choices":[{"finish_reason":"stop","message":{"content":"x"}}]}"#;
+    let config = LlmConfig::new("local").only_model(true);
+    let mut request = Request::new("x");
+    request.model = Some("another's".to_owned());
+    let ask = |config: &LlmConfig| {
+        let client = config.client_over(Arc::new(Always(200, body))).unwrap();
+        let model = client.model_for(&request);
+        client
+            .complete(&request, &Context::new())
+            .map(|_| model.unwrap())
+    };
+    let error = ask(&config).unwrap_err();
+    assert!(error.message().contains("no model named"), "{error}");
+    assert_eq!(ask(&config.model("own")).unwrap(), "own");
+}
+
+/// Answers everything with one reply.
+struct Always(u16, &'static str);
+
+impl Transport for Always {
+    fn send(&self, _: &HttpRequest<'_>, _: &Context) -> Result<HttpReply, Error> {
+        Ok(HttpReply {
+            status: self.0,
+            headers: Headers::default(),
+            body: self.1.as_bytes().to_vec(),
+        })
+    }
+}
+
+#[test]
+fn only_local_servers_are_suspected_of_cutting_prompts() {
+    let body = r#"{"choices":[{"finish_reason":"stop","message":{"content":"x"}}],
+        "usage":{"prompt_tokens":4096,"completion_tokens":1}}"#;
+    let answer = |provider: &str| {
+        let config = LlmConfig::new(provider)
+            .api_key(Secret::new("k"))
+            .model("m");
+        let client = config.client_over(Arc::new(Always(200, body))).unwrap();
+        let request = Request::new("word ".repeat(8000));
+        client.complete(&request, &Context::new()).unwrap()
+    };
+    assert!(answer("local").warning.unwrap().contains("4096 tokens"));
+    assert_eq!(answer("openai").warning, None);
+}
+
+#[test]
+fn a_loading_model_is_not_an_ordinary_failure() {
+    let body = r#"{"error":{"code":503,"message":"Loading model","type":"unavailable_error"}}"#;
+    let config = LlmConfig::new("local").model("m");
+    let client = config.client_over(Arc::new(Always(503, body))).unwrap();
+    let refused = client.complete(&Request::new("x"), &Context::new());
+    let error = refused.unwrap_err();
+    assert!(error.is_not_ready() && error.status() == Some(503));
+    assert_eq!(
+        error.message(),
+        "local: the server is still loading its model"
+    );
+}
+
+#[test]
+fn concurrency_is_the_settings_own_or_the_vendors() {
+    let calls = |config: LlmConfig| config.client().unwrap().default_concurrency();
+    assert_eq!(calls(LlmConfig::new("local")), 1);
+    assert_eq!(calls(LlmConfig::new("local").concurrency(4)), 4);
+    let key = Secret::new("k");
+    assert_eq!(calls(LlmConfig::new("openai").api_key(key)), 5);
+}

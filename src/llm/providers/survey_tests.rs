@@ -1,0 +1,143 @@
+//! What is found, and who is told what on the way.
+
+use std::io::{BufRead, BufReader, Write};
+use std::net::TcpListener;
+use std::sync::Arc;
+use std::thread;
+
+use parking_lot::Mutex;
+
+use super::*;
+use crate::llm::client::LlmClient;
+use crate::llm::request::Request;
+
+fn found(vars: &[(&str, &str)], model: Option<&str>) -> Vec<ProviderStatus> {
+    let vars: std::collections::HashMap<_, _> = vars.iter().copied().collect();
+    // Port 9 (discard) answers nobody: the probe stays off whatever runs on this machine.
+    let mut vars = vars;
+    vars.entry("LOCAL_LLM_BASE_URL")
+        .or_insert("http://127.0.0.1:9");
+    survey_with(model, false, &|name| {
+        vars.get(name).map(|v| (*v).to_owned())
+    })
+}
+
+fn first_usable(list: &[ProviderStatus]) -> &str {
+    list.iter().find(|s| s.usable).unwrap().provider
+}
+
+#[test]
+fn without_any_key_the_extract_is_what_is_left() {
+    let list = found(&[], None);
+    assert_eq!(first_usable(&list), "extract");
+    assert!(
+        list.iter()
+            .filter(|s| !s.usable)
+            .all(|s| !s.reason.is_empty())
+    );
+}
+
+#[test]
+fn a_stray_key_without_a_model_spends_nothing() {
+    let list = found(&[("OPENAI_API_KEY", "sk-x")], None);
+    assert_eq!(first_usable(&list), "extract");
+    let openai = list.iter().find(|s| s.provider == "openai").unwrap();
+    assert!(openai.reason.contains("no model"), "{}", openai.reason);
+}
+
+#[test]
+fn key_and_model_make_the_first_of_the_list() {
+    let keys = [("OPENAI_API_KEY", "sk-x"), ("XAI_API_KEY", "sk-y")];
+    assert_eq!(first_usable(&found(&keys, Some("m"))), "openai");
+    assert_eq!(first_usable(&found(&keys[1..], Some("m"))), "xai");
+}
+
+/// A server that keeps the heads of what it is sent, and answers with `status` and `body`.
+fn bystander(status: u16, body: &'static str) -> (String, Arc<Mutex<String>>) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}/v1", listener.local_addr().unwrap());
+    let heads = Arc::new(Mutex::new(String::new()));
+    let kept = heads.clone();
+    thread::spawn(move || {
+        for mut stream in listener.incoming().flatten() {
+            let lines = BufReader::new(stream.try_clone().unwrap()).lines();
+            let lines = lines.map_while(Result::ok);
+            for line in lines.take_while(|line| !line.is_empty()) {
+                *kept.lock() += &format!("{}\n", line.to_lowercase());
+            }
+            let length = body.len();
+            let head = format!("HTTP/1.1 {status} X\r\ncontent-length: {length}\r\n\r\n");
+            let _ = stream.write_all((head + body).as_bytes());
+        }
+    });
+    (url, heads)
+}
+
+const MODELS: &str = r#"{"data":[{"id":"tiny"}]}"#;
+
+/// Looks with a key set and these usual addresses; `named` is what the user names.
+fn looked(usual: &str, named: Option<&str>) -> ProviderStatus {
+    let vendor = known("local").unwrap();
+    local(vendor, None, &[usual], &with_key(named))
+}
+
+fn with_key(named: Option<&str>) -> impl Fn(&str) -> Option<String> {
+    move |name: &str| match name {
+        "LOCAL_LLM_API_KEY" => Some("sk-mine".to_owned()),
+        "LOCAL_LLM_BASE_URL" => named.map(str::to_owned),
+        _ => None,
+    }
+}
+
+#[test]
+fn whoever_listens_on_a_usual_port_is_not_sent_the_key() {
+    let (url, heads) = bystander(200, MODELS);
+    let status = looked(&url, None);
+    assert!(status.usable, "{}", status.reason);
+    let again = status.looked_at_again(&with_key(None)).unwrap();
+    assert_eq!(again.model.as_deref(), Some("tiny"));
+    for found in [status, again] {
+        let client = found.config().client_with(&with_key(None), None).unwrap();
+        let _ = client.complete(&Request::new("x"), &Context::new());
+    }
+    let heads = heads.lock();
+    assert!(heads.contains("get /v1/models") && heads.contains("post /v1/chat"));
+    assert!(!heads.contains("sk-mine") && !heads.contains("authorization"));
+}
+
+#[test]
+fn an_address_that_is_named_is_sent_the_key() {
+    let (url, heads) = bystander(200, MODELS);
+    let status = looked("http://127.0.0.1:9/v1", Some(&url));
+    assert!(heads.lock().contains("authorization: bearer sk-mine"));
+    heads.lock().clear();
+    let env = with_key(None);
+    let client = status.config().client_with(&env, None).unwrap();
+    let _ = client.complete(&Request::new("x"), &Context::new());
+    assert!(heads.lock().contains("authorization: bearer sk-mine"));
+}
+
+#[test]
+fn a_usual_server_that_wants_a_key_is_told_how_to_get_it() {
+    let (url, _) = bystander(401, "{}");
+    let status = looked(&url, None);
+    assert!(!status.usable && status.half_configured());
+    let words = format!("{url} answers 401 and was sent no key; name it with --base-url");
+    assert!(status.reason.contains(&words), "{}", status.reason);
+    let named = looked("http://127.0.0.1:9/v1", Some(&url)).reason;
+    assert!(named.contains("check LOCAL_LLM_API_KEY"), "{named}");
+}
+
+#[test]
+fn what_is_missing_is_named() {
+    let list = found(&[("CUSTOM_LLM_BASE_URL", "http://127.0.0.1:9")], None);
+    let of = |name: &str| list.iter().find(|s| s.provider == name).unwrap();
+    let custom = of("custom");
+    assert!(custom.lacks_model() && custom.half_configured());
+    let words = "an address is set, but no model is named";
+    assert!(custom.reason.starts_with(words), "{}", custom.reason);
+    let anthropic = of("anthropic");
+    assert!(!anthropic.lacks_model());
+    let words = "no key: set ANTHROPIC_API_KEY or ANTHROPIC_AUTH_TOKEN";
+    assert_eq!(anthropic.reason, words);
+}
