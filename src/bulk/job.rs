@@ -86,7 +86,7 @@ pub(crate) fn count<T, D>(
     match end {
         Settled::Final(_, Ok(done)) => tally.answered(&measure(done)),
         Settled::Final(_, Err(error)) => tally.failed(error),
-        Settled::Unsent(..) => tally.unsent(),
+        Settled::Unsent(_, error) => tally.unsent(error),
         Settled::Later(..) => {}
     }
 }

@@ -41,10 +41,14 @@ pub(super) fn outcome(
 /// run; counted.
 fn ended<R: Borrow<Request>>(
     route: &Route<'_>,
-    end: Settled<Item<R>, Answered>,
+    mut end: Settled<Item<R>, Answered>,
     tally: &mut Tally,
     now: Time,
 ) -> Option<(usize, Outcome, bool)> {
+    if let Settled::Unsent(ticket, error) = &mut end {
+        let request = ticket.task.request.borrow();
+        *error = route.dropped(request, &ticket.tries, error.clone());
+    }
     count(tally, &end, measure);
     let (ticket, result, own) = match end {
         Settled::Final(ticket, result) => (ticket, result, true),

@@ -6,7 +6,7 @@ use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 
 use crate::base::error::{Error, ErrorKind, Sent};
-use crate::base::usage::Usage;
+use crate::base::usage::{Paid, Usage};
 use crate::llm::response::{FinishReason, Response};
 
 use super::vendor::Vendor;
@@ -51,8 +51,14 @@ impl Answer {
         ends: Ends,
         body: &[u8],
     ) -> Result<Response, Error> {
+        let paid = Paid {
+            usage: self.usage,
+            cost_usd: self.cost_usd,
+        };
+        let malformed = |what: String| malformed(what, body).with_paid(paid);
         let failed = |kind, message: String| {
             let error = Error::new(kind, message).with_sent(Sent::Answered);
+            let error = error.with_paid(paid);
             let error = match self.text.is_empty() {
                 true => error,
                 false => error.with_raw(&self.text),
@@ -82,7 +88,7 @@ impl Answer {
             }
             Some(End::Fault) => {
                 let what = format!("the model failed while answering ({})", self.finish);
-                return Err(malformed(what, body));
+                return Err(malformed(what));
             }
             // What was paid for is kept: a new word for the end does not make the text worthless.
             None => FinishReason::Other(self.finish.clone()),
@@ -98,7 +104,7 @@ impl Answer {
                 }
                 _ => "the answer is empty".to_owned(),
             };
-            return Err(malformed(what, body));
+            return Err(malformed(what));
         }
         let mut response = Response::new(vendor.name, self.text);
         response.finish_reason = finish_reason;

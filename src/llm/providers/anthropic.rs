@@ -9,7 +9,7 @@ use serde_json::value::RawValue;
 use serde_json::{Map, Value, json};
 
 use crate::base::error::Error;
-use crate::base::usage::Usage;
+use crate::base::usage::{Paid, Usage};
 use crate::llm::request::{Request, ResponseFormat, Text};
 use crate::llm::response::Response;
 
@@ -136,10 +136,14 @@ const ENDS: Ends = &[
 /// When it holds a failure, or no usable answer.
 pub(super) fn read(vendor: &Vendor, body: &[u8]) -> Result<Response, Error> {
     let reply: Reply<'_> = serde_json::from_slice(body).map_err(|e| malformed(e, body))?;
+    let usage = Counts::read(reply.usage).and_then(|counts| counts.usage());
     if !reply.content.as_ref().is_some_and(Value::is_array) {
         return Err(match &reply.error {
             Some(error) => failure_inside(vendor, error, body),
-            None => malformed("it has no content", body),
+            None => malformed("it has no content", body).with_paid(Paid {
+                usage,
+                cost_usd: None,
+            }),
         });
     }
     let detail = |name| {
@@ -152,7 +156,7 @@ pub(super) fn read(vendor: &Vendor, body: &[u8]) -> Result<Response, Error> {
         refusal: detail("explanation"),
         category: detail("category"),
         model: Some(word(reply.model.as_ref())),
-        usage: Counts::read(reply.usage).and_then(|counts| counts.usage()),
+        usage,
         cost_usd: None,
     };
     answer.conclude(vendor, ENDS, body)
