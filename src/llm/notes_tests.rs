@@ -345,9 +345,7 @@ fn what_a_paid_failure_used_is_added_to_the_answer_that_follows() {
     let client = Listed::new([Err(empty), paid("text", 3, Some(0.25))]);
     let retry = crate::RetryPolicy::default().base_delay(std::time::Duration::from_millis(1));
     let route = Route::new(&client).retry(retry);
-    let answer = route
-        .complete(&Request::new("q"), &Context::new())
-        .unwrap();
+    let answer = route.complete(&Request::new("q"), &Context::new()).unwrap();
     assert_eq!(answer.usage.unwrap().input_tokens, 10);
     assert_eq!(answer.cost_usd, Some(0.75));
 }

@@ -153,3 +153,74 @@ pub(super) fn text_of(content: Option<Value>) -> String {
         _ => String::new(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::dialect::testing::decoded;
+
+    #[test]
+    fn every_failure_inside_a_success_reply_keeps_what_it_used() {
+        let openai = |choices: &str| {
+            format!(
+                r#"{{"choices":{choices},"usage":{{"prompt_tokens":7,"completion_tokens":2}}}}"#
+            )
+        };
+        let anthropic = |rest: &str| {
+            format!(r#"{{"type":"message","usage":{{"input_tokens":7,"output_tokens":2}}{rest}}}"#)
+        };
+        let gemini = |rest: &str| {
+            format!(
+                r#"{{"usageMetadata":{{"promptTokenCount":7,"candidatesTokenCount":2}}{rest}}}"#
+            )
+        };
+        let replies = [
+            (
+                "openai",
+                openai(r#"[{"finish_reason":"content_filter","message":{"content":"x"}}]"#),
+            ),
+            (
+                "openai",
+                openai(r#"[{"finish_reason":"stop","message":{"refusal":"no"}}]"#),
+            ),
+            (
+                "openai",
+                openai(r#"[{"finish_reason":"tool_calls","message":{}}]"#),
+            ),
+            (
+                "openai",
+                openai(r#"[{"finish_reason":"length","message":{"content":""}}]"#),
+            ),
+            (
+                "openai",
+                openai(r#"[{"finish_reason":"stop","message":{"content":" "}}]"#),
+            ),
+            ("openai", openai("[]")),
+            (
+                "mistral",
+                openai(r#"[{"finish_reason":"error","message":{"content":"x"}}]"#),
+            ),
+            (
+                "anthropic",
+                anthropic(r#","stop_reason":"refusal","content":[]"#),
+            ),
+            ("anthropic", anthropic("")),
+            (
+                "gemini",
+                gemini(r#","promptFeedback":{"blockReason":"SAFETY"}"#),
+            ),
+            (
+                "gemini",
+                gemini(r#","candidates":[{"finishReason":"SAFETY"}]"#),
+            ),
+            ("gemini", gemini("")),
+        ];
+        for (provider, body) in replies {
+            let usage = decoded(provider, &body).unwrap_err().usage();
+            let tokens = usage.map(|u| (u.input_tokens, u.output_tokens));
+            assert_eq!(tokens, Some((7, 2)), "{provider} {body}");
+        }
+        let priced = r#"{"choices":[{"finish_reason":"content_filter","message":{}}],
+            "usage":{"prompt_tokens":7,"cost_in_usd_ticks":5000000000}}"#;
+        assert_eq!(decoded("xai", priced).unwrap_err().cost_usd(), Some(0.5));
+    }
+}
