@@ -17,6 +17,7 @@ use super::answer::{Answer, End, Ends, count, malformed, text_of};
 use super::content::{self, Part};
 use super::dialect::invalid;
 use super::errors::{failure_inside, word};
+use super::schema_for;
 use super::vendor::Vendor;
 
 /// The version of the API that is asked for; the newest one refuses sampling fields outright.
@@ -28,6 +29,9 @@ pub(super) const DEFAULT_MAX_TOKENS: u32 = 4096;
 
 /// Asks for what other dialects have a field for.
 const JSON_MODE: &str = "Answer with one JSON object and nothing else.";
+
+/// Asks for the shape that the API cannot enforce.
+const SCHEMA_MODE: &str = "Answer with JSON that fits this JSON Schema and nothing else:";
 
 /// The body of a call.
 pub(super) fn message(vendor: &Vendor, request: &Request, model: &str) -> Result<Value, Error> {
@@ -61,8 +65,16 @@ pub(super) fn message(vendor: &Vendor, request: &Request, model: &str) -> Result
         "messages": messages,
     });
     let fields = content::object(&mut body);
-    if params.response_format == Some(ResponseFormat::JsonObject) {
-        system.push(JSON_MODE.to_owned());
+    let mut enforced = None;
+    match &params.response_format {
+        None => {}
+        Some(ResponseFormat::JsonObject) => system.push(JSON_MODE.to_owned()),
+        Some(ResponseFormat::JsonSchema { schema, .. }) => {
+            enforced = schema_for::anthropic(schema);
+            if enforced.is_none() {
+                system.push(format!("{SCHEMA_MODE}\n{schema}"));
+            }
+        }
     }
     if !system.is_empty() {
         fields.insert("system".to_owned(), system.join("\n\n").into());
@@ -77,7 +89,7 @@ pub(super) fn message(vendor: &Vendor, request: &Request, model: &str) -> Result
         fields.insert("stop_sequences".to_owned(), json!(params.stop));
     }
     let mut output = Map::new();
-    if let Some(ResponseFormat::JsonSchema { schema, .. }) = &params.response_format {
+    if let Some(schema) = enforced {
         let format = json!({"type": "json_schema", "schema": schema});
         output.insert("format".to_owned(), format);
     }

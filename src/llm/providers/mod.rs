@@ -15,5 +15,6 @@ pub mod local;
 mod local_reply;
 mod openai;
 mod rules;
+mod schema_for;
 pub mod survey;
 pub mod vendor;
