@@ -11,6 +11,7 @@ use serde::{Serialize, Serializer};
 
 use super::hints::RateHints;
 use super::secret::Secret;
+use super::usage::{Paid, Usage};
 
 /// What went wrong, as far as the next decision is concerned.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -132,6 +133,8 @@ struct Inner {
     request_id: Option<String>,
     not_ready: bool,
     misfit: bool,
+    usage: Option<Usage>,
+    cost_usd: Option<f64>,
     raw: Option<String>,
 }
 
@@ -155,6 +158,8 @@ impl Error {
             request_id: None,
             not_ready: false,
             misfit: false,
+            usage: None,
+            cost_usd: None,
             raw: None,
         }))
     }
@@ -231,6 +236,25 @@ impl Error {
     /// Marks the error as one of the answer's shape alone: the same provider is asked once more.
     pub(crate) fn with_misfit(mut self) -> Self {
         self.0.misfit = true;
+        self
+    }
+
+    /// Sets the tokens that were used although no answer came of them.
+    pub fn with_usage(mut self, usage: Usage) -> Self {
+        self.0.usage = Some(usage);
+        self
+    }
+
+    /// Sets what was paid although no answer came of it, in US dollars.
+    pub fn with_cost(mut self, usd: f64) -> Self {
+        self.0.cost_usd = Some(usd);
+        self
+    }
+
+    /// Sets both as far as they are known.
+    pub(crate) fn with_paid(mut self, paid: Paid) -> Self {
+        self.0.usage = paid.usage;
+        self.0.cost_usd = paid.cost_usd;
         self
     }
 
@@ -334,6 +358,24 @@ impl Error {
 
     pub(crate) fn is_misfit(&self) -> bool {
         self.0.misfit
+    }
+
+    /// Tokens that were used although no answer came of them, as far as the provider said so. Of an
+    /// item's last error, those of all its calls.
+    pub fn usage(&self) -> Option<Usage> {
+        self.0.usage
+    }
+
+    /// What was paid for these tokens in US dollars, where the provider states it for all of them.
+    pub fn cost_usd(&self) -> Option<f64> {
+        self.0.cost_usd
+    }
+
+    pub(crate) fn paid(&self) -> Paid {
+        Paid {
+            usage: self.0.usage,
+            cost_usd: self.0.cost_usd,
+        }
     }
 
     /// The reply that could not be used, at most 16 KiB of it.

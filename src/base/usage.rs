@@ -39,6 +39,44 @@ impl Usage {
     }
 }
 
+/// What one call or all calls of an item used and cost, as far as the provider said so.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub(crate) struct Paid {
+    pub usage: Option<Usage>,
+    pub cost_usd: Option<f64>,
+}
+
+impl Paid {
+    pub(crate) fn is_known(&self) -> bool {
+        self.usage.is_some() || self.cost_usd.is_some()
+    }
+
+    /// Tokens used for input and output.
+    pub(crate) fn tokens(&self) -> Option<(u64, u64)> {
+        self.usage.map(|u| (u.input_tokens, u.output_tokens))
+    }
+}
+
+/// Tokens are summed as far as they are known; a cost of which a part is unknown is unknown.
+impl std::ops::Add for Paid {
+    type Output = Self;
+
+    fn add(self, other: Self) -> Self {
+        let usage = match (self.usage, other.usage) {
+            (Some(mut usage), Some(other)) => {
+                usage += other;
+                Some(usage)
+            }
+            (usage, other) => usage.or(other),
+        };
+        let costs = self.cost_usd.zip(other.cost_usd);
+        Self {
+            usage,
+            cost_usd: costs.map(|(one, other)| one + other),
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

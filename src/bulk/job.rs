@@ -100,7 +100,7 @@ pub(crate) fn count<T, D>(
     match end {
         Settled::Final(_, Ok(done)) => tally.answered(&measure(done)),
         Settled::Final(ticket, Err(error)) => tally.failed(error, ticket.task.len() as u64),
-        Settled::Unsent(ticket, _) => tally.leave(ticket.task.len() as u64),
+        Settled::Unsent(ticket, error) => tally.unsent(error, ticket.task.len() as u64),
         Settled::Later(..) => {}
     }
 }

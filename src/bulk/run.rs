@@ -162,7 +162,7 @@ impl<'a> Bulk<'a> {
         };
         let now = route.clock_ref().now();
         for (item, tries) in rest {
-            let error = why_not(&stop);
+            let error = route.dropped(item.request, &tries, why_not(&stop));
             outcomes[item.index] = Some(outcome(route, item.request, &tries, Err(error), now));
         }
         let outcomes = outcomes
@@ -317,13 +317,9 @@ impl<'a> Bulk<'a> {
         let now = self.route.clock_ref().now();
         let rest = work.backlog.items.rest();
         left.extend(rest.into_iter().map(|(item, tries)| {
-            outcome(
-                &self.route,
-                &item.request,
-                &tries,
-                Err(Error::cancelled()),
-                now,
-            )
+            let request = &item.request;
+            let error = self.route.dropped(request, &tries, Error::cancelled());
+            outcome(&self.route, request, &tries, Err(error), now)
         }));
         let all_done = end.summary.pending == 0 && left.is_empty() && total.is_some();
         match end.stop {

@@ -42,11 +42,17 @@ pub(super) fn outcome(
 /// remains of a stopped run, which are no outcomes of their own.
 fn ended<R: Borrow<Request>>(
     route: &Route<'_>,
-    end: Settled<Pack<Item<R>>, Answered>,
+    mut end: Settled<Pack<Item<R>>, Answered>,
     tally: &mut Tally,
     now: Time,
     mut put: impl FnMut(usize, Outcome),
 ) -> bool {
+    if let Settled::Unsent(ticket, error) = &mut end
+        && let [only] = &*ticket.task
+    {
+        let request = only.task.request.borrow();
+        *error = route.dropped(request, &ticket.tries, error.clone());
+    }
     count(tally, &end, measure);
     let (ticket, result, own) = match end {
         Settled::Final(ticket, result) => (ticket, result, true),

@@ -354,6 +354,7 @@ impl<W: Work> Dispatcher<W> {
             Err(e) if e.is_not_ready() => Ended::NotReady(e.retry_after()),
             // Any complete reply shows that the quota answers, whatever it said.
             Err(e) if e.status().is_some() || e.sent() == Sent::Answered => Ended::Replied(used),
+            Err(_) if used.is_some() => Ended::Replied(used),
             Err(e) if e.is_unreachable() => Ended::Unreachable,
             Err(_) => Ended::Failed,
         };

@@ -27,6 +27,7 @@ use super::work::{Settled, Ticket, Work};
 /// What one call brought.
 pub(crate) struct Reply<D> {
     pub result: Result<D, Error>,
+    /// Tokens used by this call for input and output, if the reply told.
     pub used: Option<(u64, u64)>,
     pub hints: RateHints,
     pub fatal: bool,
@@ -46,9 +47,9 @@ impl<D> Reply<D> {
 impl<D> From<Error> for Reply<D> {
     fn from(error: Error) -> Self {
         Self {
+            used: error.paid().tokens(),
             hints: error.rate_hints(),
             result: Err(error),
-            used: None,
             fatal: false,
         }
     }

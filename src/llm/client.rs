@@ -42,7 +42,8 @@ pub trait LlmClient: Send + Sync {
     /// One try.
     ///
     /// # Errors
-    /// Any [`Error`]; its kind decides what happens next.
+    /// Any [`Error`]; its kind decides what happens next. One that was paid for all the same says so
+    /// with [`Error::with_usage`].
     fn complete(&self, request: &Request, ctx: &Context) -> Result<Response, Error>;
 
     /// One try to embed several texts with one call: one answer for each, in their order. All of

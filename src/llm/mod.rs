@@ -2,6 +2,7 @@
 
 pub mod client;
 pub mod hash;
+pub mod notes;
 pub mod providers;
 pub mod request;
 pub mod response;

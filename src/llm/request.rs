@@ -88,7 +88,18 @@ impl Message {
 pub enum ResponseFormat {
     /// Any valid JSON object.
     JsonObject,
-    /// JSON that fits a schema.
+    /// JSON that fits a schema. Every answer is held against all of it, whatever a provider takes of
+    /// it:
+    /// - OpenAI and those like it get it as it is. With `strict` they refuse much of what a schema
+    ///   can say, and without it they may stray from it.
+    /// - Anthropic gets a copy whose objects are closed and whose bounds and patterns stand in the
+    ///   descriptions. A schema without such a copy (maps with any keys, recursion, `allOf`, more than
+    ///   24 optional properties or 16 unions) is put into the system text instead.
+    /// - Gemini gets it as it is, and knows of it: `$id`, `$defs`, `$ref` (with nothing beside it),
+    ///   `$anchor`, `type`, `format`, `title`, `description`, `enum`, `items`, `prefixItems`,
+    ///   `minItems`, `maxItems`, `minimum`, `maximum`, `anyOf`, `oneOf`, `properties`,
+    ///   `additionalProperties`, `required`; recursion only in optional properties. It may refuse
+    ///   large schemas, those with many `maxItems` among them, without saying why.
     JsonSchema {
         /// A name for the schema, of letters, digits, `_` and `-`, at most 64.
         name: String,
@@ -113,7 +124,8 @@ pub enum Task {
 
 impl ResponseFormat {
     /// JSON that fits a schema. The schema's `title` names it, else it is called `answer`; it is
-    /// strict if every object in it requires all its properties and allows no others.
+    /// strict if every object in it requires all its properties and allows no others, and OpenAI is
+    /// known to take all else that it says.
     ///
     /// ```
     /// use batchwright::{Request, ResponseFormat};

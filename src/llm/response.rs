@@ -8,7 +8,7 @@ use serde::{Serialize, Serializer};
 
 use crate::base::error::Error;
 use crate::base::hints::RateHints;
-use crate::base::usage::Usage;
+use crate::base::usage::{Paid, Usage};
 
 /// Why the answer ended where it did.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -48,7 +48,8 @@ pub struct Response {
     pub embedding: Option<Vec<f32>>,
     /// Why it ended.
     pub finish_reason: FinishReason,
-    /// Tokens used, if the provider said so; of a call for many vectors, this one's part.
+    /// Tokens used, if the provider said so; of a call for many vectors, this one's part. Of an
+    /// item's outcome, those of all its calls; see [`Outcome::usage`].
     pub usage: Option<Usage>,
     /// The model that answered, in the provider's words.
     pub model: Option<String>,
@@ -108,6 +109,18 @@ impl Response {
     pub fn rate_hints(&self) -> RateHints {
         self.hints
     }
+
+    pub(crate) fn paid(&self) -> Paid {
+        Paid {
+            usage: self.usage,
+            cost_usd: self.cost_usd,
+        }
+    }
+
+    pub(crate) fn set_paid(&mut self, paid: Paid) {
+        self.usage = paid.usage;
+        self.cost_usd = paid.cost_usd;
+    }
 }
 
 /// A provider that an item has left behind.
@@ -150,6 +163,26 @@ impl Outcome {
     pub fn is_success(&self) -> bool {
         self.result.is_ok()
     }
+
+    /// Tokens used by all calls of the item whose reply said so, failed ones included: a refusal or
+    /// an answer of the wrong shape is paid for too. Calls of which no whole reply came back are not
+    /// in it. (Of more than 4,096 items that wait at once for another try after such a call, the
+    /// earliest forget what it used.)
+    pub fn usage(&self) -> Option<Usage> {
+        self.paid().usage
+    }
+
+    /// The price of these calls in US dollars; `None` when that of any of them is unknown.
+    pub fn cost_usd(&self) -> Option<f64> {
+        self.paid().cost_usd
+    }
+
+    fn paid(&self) -> Paid {
+        match &self.result {
+            Ok(answer) => answer.paid(),
+            Err(error) => error.paid(),
+        }
+    }
 }
 
 /// The result line: one JSON object with stable names and order; `warning` is there only when
@@ -176,11 +209,11 @@ impl Serialize for Outcome {
         line.serialize_field("provider", &provider.or(self.provider.as_deref()))?;
         line.serialize_field("model", &model.or(self.model.as_deref()))?;
         line.serialize_field("finish_reason", &answer.map(|a| a.finish_reason.as_str()))?;
-        line.serialize_field("usage", &answer.and_then(|a| a.usage))?;
+        line.serialize_field("usage", &self.usage())?;
         line.serialize_field("attempts", &self.attempts)?;
         let millis = u64::try_from(self.latency.as_millis()).unwrap_or(u64::MAX);
         line.serialize_field("latency_ms", &millis)?;
-        line.serialize_field("cost_usd", &answer.and_then(|a| a.cost_usd))?;
+        line.serialize_field("cost_usd", &self.cost_usd())?;
         if let Some(warning) = warning {
             line.serialize_field("warning", warning)?;
         }

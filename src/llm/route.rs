@@ -11,15 +11,15 @@ use crate::base::error::{Error, ErrorKind, Sent};
 use crate::base::usage::Usage;
 use crate::engine::dispatch::{Dispatcher, ErrorPolicy, Options};
 use crate::engine::limit::{Limiter, Limits, QuotaKey};
-use crate::engine::route::{RetryPolicy, Tries};
+use crate::engine::route::{Next, RetryPolicy, Tries, decide};
 use crate::engine::run::{Reply, Runner, run_inline};
 use crate::engine::trail::{Trail, Trails};
 use crate::engine::work::{Class, Cost, Gates, Settled, Take, Ticket, Work};
 
 use super::client::{LlmClient, PackLimits};
+use super::notes::Notes;
 use super::request::{Request, Task};
 use super::response::{Earlier, Response};
-use super::shaped::Shaped;
 
 struct Step<'a> {
     client: Box<dyn LlmClient + 'a>,
@@ -35,7 +35,7 @@ pub struct Route<'a> {
     limiter: Arc<Limiter>,
     trails: Arc<Trails>,
     clock: Arc<dyn Clock>,
-    shaped: Shaped,
+    notes: Notes,
 }
 
 impl<'a> Route<'a> {
@@ -55,7 +55,7 @@ impl<'a> Route<'a> {
             limiter: Arc::new(Limiter::new()),
             trails: Arc::default(),
             clock: Arc::new(SystemClock),
-            shaped: Shaped::default(),
+            notes: Notes::default(),
         }
     }
 
@@ -95,7 +95,8 @@ impl<'a> Route<'a> {
     /// One prompt, with the route's limits, retries and fallback, on the calling thread.
     ///
     /// # Errors
-    /// The error of the last call, or that of the context when it ended the wait.
+    /// The error of the last call, or that of the context when it ended the wait; either with what
+    /// all calls have cost.
     pub fn complete(&self, request: &Request, ctx: &Context) -> Result<Response, Error> {
         let work = Single {
             ticket: Some(self.ticket(request, request, &mut None)),
@@ -109,16 +110,35 @@ impl<'a> Route<'a> {
             reply.map(|mut answers| answers.remove(0))
         };
         let end = run_inline(dispatcher, &runner, ctx, &*self.clock);
-        let stopped = || ctx.check().err().unwrap_or_else(Error::cancelled);
-        end.work.result.unwrap_or_else(|| Err(stopped()))
+        end.work.result.unwrap_or_else(|| {
+            let stopped = ctx.check().err().unwrap_or_else(Error::cancelled);
+            let tries = end.work.ticket.map_or_else(Tries::default, |t| t.tries);
+            Err(self.dropped(request, &tries, stopped))
+        })
     }
 
     /// One call. An answer that was to be JSON is held against its shape.
     pub(crate) fn call(&self, request: &Request, tries: &Tries, ctx: &Context) -> Reply<Response> {
+        let again = |error: &Error| error.is_not_ready() || self.goes_on(tries, error);
         let client = self.client(tries.step);
-        match &request.params.response_format {
-            None => client.complete(request, ctx).into(),
-            Some(format) => self.shaped.call(client, request, format, tries, ctx),
+        self.notes.call(client, request, tries, again, ctx)
+    }
+
+    /// Whether an item whose call ended in `error` is called again, as far as that does not depend
+    /// on others.
+    fn goes_on(&self, tries: &Tries, error: &Error) -> bool {
+        let mut tries = *tries;
+        tries.count(error);
+        let more_steps = usize::from(tries.step) + 1 < self.steps.len();
+        let now = Time::ZERO;
+        decide(&self.retry, more_steps, &tries, error, now, None, 0.0) != Next::GiveUp
+    }
+
+    /// The error of an item that is not called again after all, with what its calls have cost.
+    pub(crate) fn dropped(&self, request: &Request, tries: &Tries, error: Error) -> Error {
+        match error.paid().is_known() {
+            true => error,
+            false => error.with_paid(self.notes.take_paid(request, tries)),
         }
     }
 
@@ -301,7 +321,7 @@ impl From<Result<Response, Error>> for Reply<Response> {
     fn from(result: Result<Response, Error>) -> Self {
         match result {
             Ok(response) => Self {
-                used: response.usage.map(|u| (u.input_tokens, u.output_tokens)),
+                used: response.paid().tokens(),
                 hints: response.hints,
                 result: Ok(response),
                 fatal: false,

@@ -33,13 +33,10 @@ pub(crate) fn name(schema: &Value) -> String {
 }
 
 /// What strict schemas are made of; anything else makes OpenAI refuse the request.
-const STRICT: [&str; 23] = [
+const STRICT: [&str; 20] = [
     "$defs",
-    "$id",
-    "$ref",
     "$schema",
     "additionalProperties",
-    "anyOf",
     "const",
     "definitions",
     "description",
@@ -59,58 +56,89 @@ const STRICT: [&str; 23] = [
     "title",
 ];
 
-/// Whether a provider can enforce the schema to the letter: the root is an object, and every
-/// object in it requires all its properties and allows no others.
+const STRICT_FORMATS: [&str; 9] = [
+    "date",
+    "date-time",
+    "duration",
+    "email",
+    "hostname",
+    "ipv4",
+    "ipv6",
+    "time",
+    "uuid",
+];
+
+/// Whether a provider can enforce the schema to the letter: the root is an object, every object in
+/// it requires all its properties and allows no others, and nothing is in it that OpenAI is not
+/// known to take. A schema that is not strict is still kept to, if less firmly; a refused one
+/// brings no answer at all.
 pub(crate) fn is_strict(schema: &Value) -> bool {
-    let root = schema.get("type").and_then(Value::as_str) == Some("object");
-    root && schema.get("anyOf").is_none() && strict(schema)
+    schema.get("type").and_then(Value::as_str) == Some("object") && strict(schema)
 }
 
 fn strict(schema: &Value) -> bool {
     let Some(fields) = schema.as_object() else {
         return false;
     };
+    let only = |known: &[&str]| fields.keys().all(|key| known.contains(&key.as_str()));
+    if let Some(target) = fields.get("$ref") {
+        let target = target.as_str().unwrap_or_default();
+        let local = ["#/$defs/", "#/definitions/"]
+            .iter()
+            .any(|place| target.starts_with(place));
+        return only(&["$ref"]) && (local || target == "#");
+    }
+    if let Some(choices) = fields.get("anyOf") {
+        let choices = choices.as_array();
+        return only(&["anyOf", "title", "description"])
+            && choices.is_some_and(|choices| choices.iter().all(strict));
+    }
     let known = |key: &String| key == "type" || STRICT.contains(&key.as_str());
-    let typed = ["type", "anyOf", "$ref"]
-        .iter()
-        .any(|key| fields.contains_key(*key));
     let group = |key: &str| match fields.get(key) {
         None => true,
         Some(Value::Object(group)) => group.values().all(strict),
         Some(_) => false,
     };
-    let choices = match fields.get("anyOf") {
-        None => true,
-        Some(Value::Array(choices)) => choices.iter().all(strict),
-        Some(_) => false,
-    };
+    let format = fields.get("format").is_none_or(|format| {
+        let name = format.as_str();
+        name.is_some_and(|name| STRICT_FORMATS.contains(&name))
+    });
+    // No looking around.
+    let pattern = fields.get("pattern").and_then(Value::as_str);
     fields.keys().all(known)
-        && typed
-        && (!allows_objects(fields) || closed(fields))
+        && fields.contains_key("type")
+        && (!allows(fields, "object", "properties") || closed(fields))
+        && (!allows(fields, "array", "items") || fields.get("items").is_some_and(strict))
         && ["properties", "$defs", "definitions"]
             .into_iter()
             .all(group)
-        && choices
-        && fields.get("items").is_none_or(strict)
+        && format
+        && !pattern.is_some_and(|pattern| pattern.contains("(?"))
 }
 
-fn allows_objects(fields: &Map<String, Value>) -> bool {
-    fields.contains_key("properties")
+/// Whether a value may be of this type, or is treated so by a keyword.
+fn allows(fields: &Map<String, Value>, kind: &str, keyword: &str) -> bool {
+    fields.contains_key(keyword)
         || match fields.get("type") {
-            Some(Value::String(name)) => name == "object",
-            Some(Value::Array(names)) => names.iter().any(|name| name == "object"),
+            Some(Value::String(name)) => name == kind,
+            Some(Value::Array(names)) => names.iter().any(|name| name == kind),
             _ => false,
         }
 }
 
+/// Whether an object requires all its properties, and names no others.
 fn closed(fields: &Map<String, Value>) -> bool {
-    let required = fields.get("required").and_then(Value::as_array);
     let properties = fields.get("properties").and_then(Value::as_object);
+    let required = fields.get("required").and_then(Value::as_array);
+    let (Some(properties), Some(required)) = (properties, required) else {
+        return false;
+    };
+    let known = |name: &Value| name.as_str().is_some_and(|n| properties.contains_key(n));
     fields.get("additionalProperties") == Some(&Value::Bool(false))
-        && properties.is_some_and(|properties| {
-            let named = |name: &String| required.is_some_and(|r| r.iter().any(|r| r == name));
-            properties.keys().all(named)
-        })
+        && required.iter().all(known)
+        && properties
+            .keys()
+            .all(|name| required.iter().any(|r| r == name))
 }
 
 #[cfg(feature = "schema")]
@@ -297,6 +325,22 @@ mod tests {
                 json!({"a": {"allOf": [inner], "type": "object"}}),
                 json!(["a"]),
             ),
+            object(
+                json!({"a": {"type": "string", "format": "uri"}}),
+                json!(["a"]),
+            ),
+            object(
+                json!({"a": {"type": "string", "pattern": "a(?=b)"}}),
+                json!(["a"]),
+            ),
+            object(json!({"a": {"type": "array"}}), json!(["a"])),
+            object(json!({"a": {"type": ["array", "null"]}}), json!(["a"])),
+            object(json!({"a": {"type": "string"}}), json!(["a", "b"])),
+            object(
+                json!({"a": {"anyOf": [inner], "type": "object"}}),
+                json!(["a"]),
+            ),
+            object(json!({"a": {"$ref": "#/properties/b"}}), json!(["a"])),
         ];
         for schema in loose {
             assert!(!is_strict(&schema), "{schema}");
@@ -305,6 +349,10 @@ mod tests {
         schema["$defs"] = json!({"o": inner});
         assert!(is_strict(&schema));
         schema["$defs"] = json!({"o": open});
+        assert!(!is_strict(&schema));
+        schema["$defs"] = json!({"o": {"type": "string", "format": "date"}});
+        assert!(is_strict(&schema));
+        schema["properties"]["a"]["description"] = "x".into();
         assert!(!is_strict(&schema));
     }
 }

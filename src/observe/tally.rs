@@ -8,7 +8,7 @@ use serde::{Serialize, Serializer};
 
 use crate::base::clock::Time;
 use crate::base::error::Error;
-use crate::base::usage::Usage;
+use crate::base::usage::{Paid, Usage};
 use crate::engine::bounds::Bounds;
 use crate::engine::dispatch::Counters;
 
@@ -49,6 +49,7 @@ pub(crate) struct Tally {
     dimensions: usize,
     usage: Usage,
     cost_usd: f64,
+    priced: u64,
     unpriced: u64,
     errors: BTreeMap<&'static str, u64>,
     samples: BTreeMap<&'static str, String>,
@@ -72,6 +73,7 @@ impl Tally {
             dimensions: 0,
             usage: Usage::default(),
             cost_usd: 0.0,
+            priced: 0,
             unpriced: 0,
             errors: BTreeMap::new(),
             samples: BTreeMap::new(),
@@ -96,23 +98,46 @@ impl Tally {
         self.dimensions = self.dimensions.max(measure.dimensions);
         let micros = u64::try_from(measure.took.as_micros() / 10).unwrap_or(u64::MAX);
         self.calls.saturating_record(micros.max(1));
-        if let Some(usage) = measure.usage {
-            self.usage += usage;
+        let free = measure.extracted.then_some(0.0);
+        self.pay(Paid {
+            usage: measure.usage,
+            cost_usd: measure.cost_usd.or(free),
+        });
+    }
+
+    fn pay(&mut self, paid: Paid) {
+        self.usage += paid.usage.unwrap_or_default();
+        match paid.cost_usd {
+            Some(cost) => {
+                self.cost_usd += cost;
+                self.priced += 1;
+            }
+            None => self.unpriced += 1,
         }
-        match measure.cost_usd {
-            Some(cost) => self.cost_usd += cost,
-            None => self.unpriced += u64::from(!measure.extracted),
+    }
+
+    /// Most failures cost nothing; those that did say so.
+    fn pay_for_nothing(&mut self, error: &Error) {
+        if error.paid().is_known() || error.is_misfit() {
+            self.pay(error.paid());
         }
     }
 
     /// Items that failed for one reason.
     pub(crate) fn failed(&mut self, error: &Error, items: u64) {
         self.failed += items;
+        self.pay_for_nothing(error);
         let kind = error.kind().as_str();
         *self.errors.entry(kind).or_default() += items;
         self.samples
             .entry(kind)
             .or_insert_with(|| error.message().to_owned());
+    }
+
+    /// Items that a stop left without an outcome.
+    pub(crate) fn unsent(&mut self, error: &Error, items: u64) {
+        self.unsent += items;
+        self.pay_for_nothing(error);
     }
 
     /// Items that a run leaves behind.
@@ -121,7 +146,7 @@ impl Tally {
     }
 
     fn cost(&self) -> Option<f64> {
-        (self.completed > 0 && self.unpriced == 0).then_some(self.cost_usd)
+        (self.priced > 0 && self.unpriced == 0).then_some(self.cost_usd)
     }
 
     pub(crate) fn progress(
@@ -267,9 +292,11 @@ pub struct Summary {
     pub possibly_paid_twice: u64,
     /// Calls in flight that were ended by a stop; they may have been paid for.
     pub cut_off: u64,
-    /// Tokens used.
+    /// Tokens used: the sum of [`Outcome::usage`](crate::Outcome::usage) over all outcomes of this
+    /// run, failed ones included. An item that a stopped run left waiting has no outcome, and what
+    /// its calls used is not in it.
     pub usage: Usage,
-    /// Price in US dollars; `None` when the price of any answer is unknown.
+    /// Price in US dollars; `None` when the price of any of it is unknown.
     pub cost_usd: Option<f64>,
     /// Failed items of this run by kind.
     pub errors: BTreeMap<&'static str, u64>,

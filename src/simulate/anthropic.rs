@@ -2,6 +2,7 @@
 
 use serde_json::{Value, json};
 
+use super::grammar;
 use super::http::{Request, Shown, Version};
 use super::prompt::{Answer, Fault, Finish, Problem, Prompt};
 use super::shape::Shape;
@@ -175,7 +176,12 @@ fn shape(root: &Object<'_>) -> Result<Option<Shape>, Fault> {
     let schema = format
         .get("schema")
         .ok_or_else(|| format.missing("schema"))?;
-    Object::new(schema, format.at("schema"), Spelling::Exact)?;
+    let at = format.at("schema");
+    Object::new(schema, at.as_str(), Spelling::Exact)?;
+    grammar::check(schema).map_err(|problem| {
+        let message = format!("{at}: {problem}");
+        Fault::invalid(at, "", message)
+    })?;
     Ok(Some(Shape::Schema(schema.clone())))
 }
 
@@ -279,16 +285,17 @@ mod tests {
 
     #[test]
     fn a_prompt_is_read_from_strings_and_blocks() {
+        let closed = json!({"type": "object", "additionalProperties": false});
         let body = json!({"model": "m", "max_tokens": 5, "system": "12345", "messages": [
             {"role": "user", "content": "x"}, {"role": "assistant", "content": "yes?"},
             {"role": "user", "content": [{"type": "text", "text": "one "},
                 {"type": "image", "source": {}}, {"type": "text", "text": "two"}]}],
             "output_config": {"effort": "low",
-                "format": {"type": "json_schema", "schema": {"type": "object"}}}});
+                "format": {"type": "json_schema", "schema": closed}}});
         let prompt = parse(body.to_string().as_bytes(), Version::New).unwrap();
         assert_eq!((&*prompt.model, &*prompt.text), ("m", "one two"));
         assert_eq!((prompt.tokens, prompt.cap), (5, Some(5)));
-        assert_eq!(prompt.shape, Some(Shape::Schema(json!({"type": "object"}))));
+        assert_eq!(prompt.shape, Some(Shape::Schema(closed)));
     }
 
     #[test]
@@ -352,6 +359,10 @@ mod tests {
             (
                 format(json!({"type": "json_schema"})),
                 "output_config.format.schema: Field required",
+            ),
+            (
+                format(json!({"type": "json_schema", "schema": {"type": "object"}})),
+                "output_config.format.schema: For 'object' type, 'additionalProperties' must",
             ),
             (
                 format(json!({"type": "json_schema", "schema": {}, "name": "x"})),

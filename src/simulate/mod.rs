@@ -42,6 +42,7 @@ mod dialect;
 mod embed;
 mod gate;
 mod gemini;
+mod grammar;
 mod http;
 mod ledger;
 mod limits;

@@ -28,7 +28,7 @@ impl To {
 
     fn ask(self, client: &mut Client, text: &str, shaped: bool) -> io::Result<Reply> {
         let schema = json!({"type": "object", "required": ["a"],
-            "properties": {"a": {"type": "string"}}});
+            "properties": {"a": {"type": "string"}}, "additionalProperties": false});
         let (path, headers, mut body, name, shape) = match self {
             Like(_) => (
                 "/v1/chat/completions",

@@ -118,6 +118,37 @@ fn of_every_kind() -> Vec<Request> {
     ]
 }
 
+/// Anthropic refuses most of what a schema can say; the simulator does so too.
+#[cfg(feature = "schema")]
+#[test]
+fn schemas_beyond_what_anthropic_takes_are_sent_as_it_takes_them() {
+    let anthropic = PROVIDERS.iter().find(|p| p.name == "anthropic").unwrap();
+    let sim = anthropic.simulator(SimConfig::default());
+    let row = |inner: serde_json::Value| json!({"type": "object", "properties": {"a": inner}});
+    let schemas = [
+        row(json!({"type": "integer", "minimum": 1, "maximum": 5, "multipleOf": 1})),
+        row(json!({"type": ["string", "null"], "minLength": 1, "pattern": "^.", "default": "x"})),
+        row(
+            json!({"type": "array", "minItems": 1, "maxItems": 3, "uniqueItems": true,
+            "items": {"type": "string", "format": "uri-reference"}}),
+        ),
+        row(json!({"oneOf": [row(json!({"const": "x"})), {"type": "null"}]})),
+        json!({"title": "T", "$schema": "https://json-schema.org/draft/2020-12/schema",
+            "type": "object", "properties": {"a": {"$ref": "#/$defs/d", "description": "x"}},
+            "$defs": {"d": row(json!({"type": "number", "exclusiveMinimum": 0}))}}),
+    ];
+    let requests = schemas.map(|schema| {
+        let format = ResponseFormat::json_schema(schema).unwrap();
+        Request::new("hello").with_response_format(format)
+    });
+    for (outcome, request) in anthropic.run(&sim, &requests).into_iter().zip(&requests) {
+        let sent = &request.params.response_format;
+        assert!(outcome.is_success(), "{:?}: {sent:?}", outcome.result);
+        assert_eq!(outcome.attempts, 1, "{sent:?}");
+    }
+    assert_eq!(sim.stats().malformed, 0);
+}
+
 #[test]
 fn one_prompt_file_runs_against_every_provider() {
     for provider in &PROVIDERS {

@@ -2,6 +2,7 @@
 
 #![forbid(unsafe_code)]
 
+mod accounts;
 mod bulk;
 #[cfg(feature = "simulate")]
 mod capabilities;

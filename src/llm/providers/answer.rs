@@ -6,7 +6,7 @@ use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 
 use crate::base::error::{Error, ErrorKind, Sent};
-use crate::base::usage::Usage;
+use crate::base::usage::{Paid, Usage};
 use crate::llm::response::{FinishReason, Response};
 
 use super::vendor::Vendor;
@@ -51,8 +51,14 @@ impl Answer {
         ends: Ends,
         body: &[u8],
     ) -> Result<Response, Error> {
+        let paid = Paid {
+            usage: self.usage,
+            cost_usd: self.cost_usd,
+        };
+        let malformed = |what: String| malformed(what, body).with_paid(paid);
         let failed = |kind, message: String| {
             let error = Error::new(kind, message).with_sent(Sent::Answered);
+            let error = error.with_paid(paid);
             let error = match self.text.is_empty() {
                 true => error,
                 false => error.with_raw(&self.text),
@@ -82,7 +88,7 @@ impl Answer {
             }
             Some(End::Fault) => {
                 let what = format!("the model failed while answering ({})", self.finish);
-                return Err(malformed(what, body));
+                return Err(malformed(what));
             }
             // What was paid for is kept: a new word for the end does not make the text worthless.
             None => FinishReason::Other(self.finish.clone()),
@@ -98,7 +104,7 @@ impl Answer {
                 }
                 _ => "the answer is empty".to_owned(),
             };
-            return Err(malformed(what, body));
+            return Err(malformed(what));
         }
         let mut response = Response::new(vendor.name, self.text);
         response.finish_reason = finish_reason;
@@ -145,5 +151,76 @@ pub(super) fn text_of(content: Option<Value>) -> String {
             .filter_map(|part| part.get("text")?.as_str())
             .collect(),
         _ => String::new(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::dialect::testing::decoded;
+
+    #[test]
+    fn every_failure_inside_a_success_reply_keeps_what_it_used() {
+        let openai = |choices: &str| {
+            format!(
+                r#"{{"choices":{choices},"usage":{{"prompt_tokens":7,"completion_tokens":2}}}}"#
+            )
+        };
+        let anthropic = |rest: &str| {
+            format!(r#"{{"type":"message","usage":{{"input_tokens":7,"output_tokens":2}}{rest}}}"#)
+        };
+        let gemini = |rest: &str| {
+            format!(
+                r#"{{"usageMetadata":{{"promptTokenCount":7,"candidatesTokenCount":2}}{rest}}}"#
+            )
+        };
+        let replies = [
+            (
+                "openai",
+                openai(r#"[{"finish_reason":"content_filter","message":{"content":"x"}}]"#),
+            ),
+            (
+                "openai",
+                openai(r#"[{"finish_reason":"stop","message":{"refusal":"no"}}]"#),
+            ),
+            (
+                "openai",
+                openai(r#"[{"finish_reason":"tool_calls","message":{}}]"#),
+            ),
+            (
+                "openai",
+                openai(r#"[{"finish_reason":"length","message":{"content":""}}]"#),
+            ),
+            (
+                "openai",
+                openai(r#"[{"finish_reason":"stop","message":{"content":" "}}]"#),
+            ),
+            ("openai", openai("[]")),
+            (
+                "mistral",
+                openai(r#"[{"finish_reason":"error","message":{"content":"x"}}]"#),
+            ),
+            (
+                "anthropic",
+                anthropic(r#","stop_reason":"refusal","content":[]"#),
+            ),
+            ("anthropic", anthropic("")),
+            (
+                "gemini",
+                gemini(r#","promptFeedback":{"blockReason":"SAFETY"}"#),
+            ),
+            (
+                "gemini",
+                gemini(r#","candidates":[{"finishReason":"SAFETY"}]"#),
+            ),
+            ("gemini", gemini("")),
+        ];
+        for (provider, body) in replies {
+            let usage = decoded(provider, &body).unwrap_err().usage();
+            let tokens = usage.map(|u| (u.input_tokens, u.output_tokens));
+            assert_eq!(tokens, Some((7, 2)), "{provider} {body}");
+        }
+        let priced = r#"{"choices":[{"finish_reason":"content_filter","message":{}}],
+            "usage":{"prompt_tokens":7,"cost_in_usd_ticks":5000000000}}"#;
+        assert_eq!(decoded("xai", priced).unwrap_err().cost_usd(), Some(0.5));
     }
 }

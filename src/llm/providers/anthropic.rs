@@ -9,7 +9,7 @@ use serde_json::value::RawValue;
 use serde_json::{Map, Value, json};
 
 use crate::base::error::Error;
-use crate::base::usage::Usage;
+use crate::base::usage::{Paid, Usage};
 use crate::llm::request::{Request, ResponseFormat, Text};
 use crate::llm::response::Response;
 
@@ -18,6 +18,7 @@ use super::content::{self, Part};
 use super::dialect::invalid;
 use super::errors::failure_inside;
 use super::said::word;
+use super::schema_for;
 use super::vendor::Vendor;
 
 /// The version of the API that is asked for; the newest one refuses sampling fields outright.
@@ -29,6 +30,9 @@ pub(super) const DEFAULT_MAX_TOKENS: u32 = 4096;
 
 /// Asks for what other dialects have a field for.
 const JSON_MODE: &str = "Answer with one JSON object and nothing else.";
+
+/// Asks for the shape that the API cannot enforce.
+const SCHEMA_MODE: &str = "Answer with JSON that fits this JSON Schema and nothing else:";
 
 /// The body of a call.
 pub(super) fn message(vendor: &Vendor, request: &Request, model: &str) -> Result<Value, Error> {
@@ -62,8 +66,16 @@ pub(super) fn message(vendor: &Vendor, request: &Request, model: &str) -> Result
         "messages": messages,
     });
     let fields = content::object(&mut body);
-    if params.response_format == Some(ResponseFormat::JsonObject) {
-        system.push(JSON_MODE.to_owned());
+    let mut enforced = None;
+    match &params.response_format {
+        None => {}
+        Some(ResponseFormat::JsonObject) => system.push(JSON_MODE.to_owned()),
+        Some(ResponseFormat::JsonSchema { schema, .. }) => {
+            enforced = schema_for::anthropic(schema);
+            if enforced.is_none() {
+                system.push(format!("{SCHEMA_MODE}\n{schema}"));
+            }
+        }
     }
     if !system.is_empty() {
         fields.insert("system".to_owned(), system.join("\n\n").into());
@@ -78,7 +90,7 @@ pub(super) fn message(vendor: &Vendor, request: &Request, model: &str) -> Result
         fields.insert("stop_sequences".to_owned(), json!(params.stop));
     }
     let mut output = Map::new();
-    if let Some(ResponseFormat::JsonSchema { schema, .. }) = &params.response_format {
+    if let Some(schema) = enforced {
         let format = json!({"type": "json_schema", "schema": schema});
         output.insert("format".to_owned(), format);
     }
@@ -137,10 +149,14 @@ const ENDS: Ends = &[
 /// When it holds a failure, or no usable answer.
 pub(super) fn read(vendor: &Vendor, body: &[u8]) -> Result<Response, Error> {
     let reply: Reply<'_> = serde_json::from_slice(body).map_err(|e| malformed(e, body))?;
+    let usage = Counts::read(reply.usage).and_then(|counts| counts.usage());
     if !reply.content.as_ref().is_some_and(Value::is_array) {
         return Err(match &reply.error {
             Some(error) => failure_inside(vendor, error, body),
-            None => malformed("it has no content", body),
+            None => malformed("it has no content", body).with_paid(Paid {
+                usage,
+                cost_usd: None,
+            }),
         });
     }
     let detail = |name| {
@@ -153,7 +169,7 @@ pub(super) fn read(vendor: &Vendor, body: &[u8]) -> Result<Response, Error> {
         refusal: detail("explanation"),
         category: detail("category"),
         model: Some(word(reply.model.as_ref())),
-        usage: Counts::read(reply.usage).and_then(|counts| counts.usage()),
+        usage,
         cost_usd: None,
     };
     answer.conclude(vendor, ENDS, body)

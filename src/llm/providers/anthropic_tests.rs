@@ -78,7 +78,7 @@ fn a_request_is_said_in_the_dialects_words() {
     request.params.stop = vec!["END".into()];
     request.params.response_format = Some(ResponseFormat::JsonSchema {
         name: "row".into(),
-        schema: json!({"type": "object"}),
+        schema: json!({"properties": {"a": {"type": "null"}}}),
         strict: true,
     });
     let (path, body) = encoded("anthropic", &request);
@@ -94,11 +94,26 @@ fn a_request_is_said_in_the_dialects_words() {
             ],
             "output_config": {
                 "effort": "low",
-                "format": {"type": "json_schema", "schema": {"type": "object"}},
+                "format": {"type": "json_schema", "schema": {"type": "object",
+                    "properties": {"a": {"type": "null"}}, "additionalProperties": false}},
             },
             "metadata": {"user_id": "u"},
         })
     );
+}
+
+#[test]
+fn a_schema_that_cannot_be_enforced_is_asked_for_in_words() {
+    let mut request = Request::new("U").with_system("S");
+    request.params.response_format = Some(ResponseFormat::JsonSchema {
+        name: "row".into(),
+        schema: json!({"type": "object"}),
+        strict: false,
+    });
+    let (_, body) = encoded("anthropic", &request);
+    let wanted = format!("S\n\n{SCHEMA_MODE}\n{{\"type\":\"object\"}}");
+    assert_eq!(body["system"], wanted);
+    assert!(body.get("output_config").is_none(), "{body}");
 }
 
 #[test]

@@ -10,7 +10,7 @@ use serde_json::value::RawValue;
 use serde_json::{Map, Value, json};
 
 use crate::base::error::{Error, ErrorKind, Sent};
-use crate::base::usage::Usage;
+use crate::base::usage::{Paid, Usage};
 use crate::llm::request::{Request, ResponseFormat, Text};
 use crate::llm::response::Response;
 
@@ -182,6 +182,11 @@ const ENDS: Ends = &[
 /// When it holds a failure, or no usable answer.
 pub(super) fn read(vendor: &Vendor, body: &[u8]) -> Result<Response, Error> {
     let reply: Reply<'_> = serde_json::from_slice(body).map_err(|e| malformed(e, body))?;
+    let usage = Counts::read(reply.usage_metadata).and_then(|counts| counts.usage());
+    let paid = Paid {
+        usage,
+        cost_usd: None,
+    };
     let Some(candidate) = reply.candidates.and_then(|list| list.into_iter().next()) else {
         if let Some(error) = &reply.error {
             return Err(failure_inside(vendor, error, body));
@@ -189,7 +194,7 @@ pub(super) fn read(vendor: &Vendor, body: &[u8]) -> Result<Response, Error> {
         let feedback = reply.prompt_feedback.as_ref();
         let reason = word(feedback.and_then(|f| f.get("blockReason")));
         if reason.is_empty() {
-            return Err(malformed("it has no candidates", body));
+            return Err(malformed("it has no candidates", body).with_paid(paid));
         }
         let detail = word(feedback.and_then(|f| f.get("blockReasonMessage")));
         let colon = if detail.is_empty() { "" } else { ": " };
@@ -199,7 +204,8 @@ pub(super) fn read(vendor: &Vendor, body: &[u8]) -> Result<Response, Error> {
         );
         return Err(Error::new(ErrorKind::Blocked, message)
             .with_sent(Sent::Answered)
-            .with_category(&reason));
+            .with_category(&reason)
+            .with_paid(paid));
     };
     let answer = Answer {
         text: text_of(candidate.content.as_ref()),
@@ -207,7 +213,7 @@ pub(super) fn read(vendor: &Vendor, body: &[u8]) -> Result<Response, Error> {
         refusal: None,
         category: category(candidate.safety_ratings.as_ref()),
         model: Some(word(reply.model_version.as_ref())),
-        usage: Counts::read(reply.usage_metadata).and_then(|counts| counts.usage()),
+        usage,
         cost_usd: None,
     };
     answer.conclude(vendor, ENDS, body)

@@ -17,5 +17,6 @@ mod local_reply;
 mod openai;
 mod rules;
 mod said;
+mod schema_for;
 pub mod survey;
 pub mod vendor;

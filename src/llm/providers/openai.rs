@@ -10,7 +10,7 @@ use serde_json::Value;
 use serde_json::value::RawValue;
 
 use crate::base::error::Error;
-use crate::base::usage::Usage;
+use crate::base::usage::{Paid, Usage};
 use crate::llm::request::{Request, ResponseFormat};
 use crate::llm::response::Response;
 
@@ -186,7 +186,10 @@ pub(super) fn read(vendor: &Vendor, body: &[u8]) -> Result<Response, Error> {
         let inside = reply.error.as_ref().filter(|error| !error.is_null());
         return Err(match inside {
             Some(error) => failure_inside(vendor, error, body),
-            None => malformed("it has no choices", body),
+            None => malformed("it has no choices", body).with_paid(Paid {
+                usage: Counts::read(reply.usage).usage(),
+                cost_usd: None,
+            }),
         });
     };
     let message = choice.message.unwrap_or(Message {

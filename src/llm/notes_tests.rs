@@ -1,12 +1,16 @@
-//! Answers that do not fit: what is asked next, what is paid, what is remembered.
+//! Paid calls without an answer of use: what is asked next, what is paid, what is remembered.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
 use super::*;
 use crate::base::clock::Time;
+use crate::base::error::{ErrorKind, RAW_LIMIT, Sent};
+use crate::base::usage::Usage;
 use crate::llm::client::client_fn;
 use crate::llm::providers::extract::Extract;
+use crate::llm::request::{Message, ResponseFormat, Role};
+use crate::llm::response::FinishReason;
 use crate::llm::route::Route;
 
 /// A client that answers from a list and keeps what it was asked.
@@ -65,10 +69,8 @@ fn after(errors: &[&Error]) -> Tries {
     tries
 }
 
-fn call(shaped: &Shaped, client: &Listed, tries: &Tries) -> Reply<Response> {
-    let request = request();
-    let format = request.params.response_format.as_ref().unwrap();
-    shaped.call(client, &request, format, tries, &Context::new())
+fn call(notes: &Notes, client: &Listed, tries: &Tries) -> Reply<Response> {
+    notes.call(client, &request(), tries, |_| true, &Context::new())
 }
 
 fn refusal(reply: Reply<Response>) -> Error {
@@ -78,8 +80,8 @@ fn refusal(reply: Reply<Response>) -> Error {
 #[test]
 fn the_second_request_shows_the_first_answer_and_what_is_wrong_with_it() {
     let client = Listed::new([paid("[1]", 10, Some(0.5)), paid("```{}```", 3, Some(0.25))]);
-    let shaped = Shaped::default();
-    let reply = call(&shaped, &client, &first_try());
+    let notes = Notes::default();
+    let reply = call(&notes, &client, &first_try());
     assert_eq!(reply.used, Some((10, 20)));
     let error = refusal(reply);
     assert_eq!(
@@ -90,7 +92,7 @@ fn the_second_request_shows_the_first_answer_and_what_is_wrong_with_it() {
     let expected = "the answer does not fit the JSON object: it is JSON, but no object";
     assert_eq!(error.message(), expected);
 
-    let reply = call(&shaped, &client, &after(&[&error]));
+    let reply = call(&notes, &client, &after(&[&error]));
     // The limiter was told of the first call before.
     assert_eq!(reply.used, Some((3, 6)));
     let response = reply.result.unwrap();
@@ -108,15 +110,15 @@ fn the_second_request_shows_the_first_answer_and_what_is_wrong_with_it() {
     assert_eq!(answer, &Message::new(Role::Assistant, "[1]"));
     assert_eq!(wrong.role, Role::User);
     assert!(wrong.text().contains("it is JSON, but no object"));
-    assert_eq!(shaped.0.lock().bytes, 0);
+    assert_eq!(notes.0.lock().bytes, 0);
 }
 
 #[test]
 fn a_cost_of_which_a_part_is_unknown_is_unknown() {
     let client = Listed::new([said("no"), paid("{}", 3, Some(0.25))]);
-    let shaped = Shaped::default();
-    let error = refusal(call(&shaped, &client, &first_try()));
-    let response = call(&shaped, &client, &after(&[&error])).result.unwrap();
+    let notes = Notes::default();
+    let error = refusal(call(&notes, &client, &first_try()));
+    let response = call(&notes, &client, &after(&[&error])).result.unwrap();
     assert_eq!(response.cost_usd, None);
     assert_eq!(response.usage.unwrap().input_tokens, 3);
 }
@@ -128,26 +130,26 @@ fn an_answer_that_was_cut_is_not_asked_for_again() {
     let mut whole = Response::new("listed", "{}");
     whole.finish_reason = FinishReason::Length;
     let client = Listed::new([Ok(cut), Ok(whole)]);
-    let shaped = Shaped::default();
-    let error = refusal(call(&shaped, &client, &first_try()));
+    let notes = Notes::default();
+    let error = refusal(call(&notes, &client, &first_try()));
     assert!(!error.is_misfit());
     assert_eq!(error.kind(), ErrorKind::Invalid);
     assert!(error.message().contains("allow more tokens"), "{error}");
     assert_eq!(error.raw(), Some("{\"a\": \"b"));
-    assert!(shaped.0.lock().notes.is_empty());
+    assert!(notes.0.lock().notes.is_empty());
     // The limit may be reached with the last brace.
-    assert!(call(&shaped, &client, &first_try()).result.is_ok());
+    assert!(call(&notes, &client, &first_try()).result.is_ok());
 }
 
 #[test]
 fn trouble_in_between_does_not_forget_the_note() {
     let trouble = Error::new(ErrorKind::Transient, "cut off");
     let client = Listed::new([said("no"), Err(trouble), said("{}")]);
-    let shaped = Shaped::default();
-    let misfit = refusal(call(&shaped, &client, &first_try()));
-    let trouble = refusal(call(&shaped, &client, &after(&[&misfit])));
+    let notes = Notes::default();
+    let misfit = refusal(call(&notes, &client, &first_try()));
+    let trouble = refusal(call(&notes, &client, &after(&[&misfit])));
     assert_eq!(trouble.kind(), ErrorKind::Transient);
-    let reply = call(&shaped, &client, &after(&[&misfit, &trouble]));
+    let reply = call(&notes, &client, &after(&[&misfit, &trouble]));
     assert!(reply.result.is_ok());
     let asked = client.asked.lock();
     assert_eq!(asked[1].messages.len(), 3);
@@ -157,22 +159,22 @@ fn trouble_in_between_does_not_forget_the_note() {
 #[test]
 fn an_empty_answer_is_no_part_of_the_conversation() {
     let client = Listed::new([said(" \n"), said("{}")]);
-    let shaped = Shaped::default();
-    let error = refusal(call(&shaped, &client, &first_try()));
-    assert!(call(&shaped, &client, &after(&[&error])).result.is_ok());
+    let notes = Notes::default();
+    let error = refusal(call(&notes, &client, &first_try()));
+    assert!(call(&notes, &client, &after(&[&error])).result.is_ok());
     assert_eq!(client.asked.lock()[1], request());
 }
 
 #[test]
 fn a_note_belongs_to_its_item_alone() {
     let client = Listed::new([said("no"), said("{}")]);
-    let shaped = Shaped::default();
-    let error = refusal(call(&shaped, &client, &first_try()));
+    let notes = Notes::default();
+    let error = refusal(call(&notes, &client, &first_try()));
     let mut later = after(&[&error]);
     later.first = Some(Time::from_nanos(8));
-    assert!(call(&shaped, &client, &later).result.is_ok());
+    assert!(call(&notes, &client, &later).result.is_ok());
     assert_eq!(client.asked.lock()[1], request());
-    assert_eq!(shaped.0.lock().notes.len(), 1);
+    assert_eq!(notes.0.lock().notes.len(), 1);
 }
 
 #[test]
@@ -232,18 +234,23 @@ fn a_schema_that_cannot_be_used_is_never_sent() {
 }
 
 fn note(bytes: usize) -> Note {
-    Note::of(Response::new("p", "x".repeat(bytes)), String::new())
+    let text = "x".repeat(bytes);
+    let correction = Correction::new(&text, String::new());
+    Note {
+        correction: Some(correction),
+        ..Note::default()
+    }
 }
 
 #[test]
 fn notes_are_bounded_in_number_and_size_and_the_oldest_go_first() {
     let key = |n: usize| ([0; 32], None, n as u64);
-    let mut notes = Notes::default();
+    let mut notes = Kept::default();
     (0..MOST_NOTES + 10).for_each(|n| notes.put(key(n), note(1)));
     assert_eq!(notes.notes.len(), MOST_NOTES);
     assert!(notes.remove(&key(9)).is_none() && notes.remove(&key(10)).is_some());
 
-    let mut notes = Notes::default();
+    let mut notes = Kept::default();
     (0..2_000).for_each(|n| notes.put(key(n), note(100 * RAW_LIMIT)));
     assert_eq!(notes.bytes, MOST_BYTES);
     assert_eq!(notes.notes.len(), MOST_BYTES / RAW_LIMIT);
@@ -255,10 +262,14 @@ fn notes_are_bounded_in_number_and_size_and_the_oldest_go_first() {
 #[test]
 fn what_equal_items_of_one_instant_have_paid_is_not_lost() {
     let key = ([0; 32], None, 0);
-    let mut notes = Notes::default();
+    let mut notes = Kept::default();
     for tokens in [1, 10] {
-        let response = paid("no", tokens, None).unwrap();
-        notes.put(key.clone(), Note::of(response, String::new()));
+        let paid = paid("no", tokens, None).unwrap().paid();
+        let note = Note {
+            paid,
+            ..Note::default()
+        };
+        notes.put(key.clone(), note);
     }
     let sum = notes.remove(&key).unwrap().paid.usage.unwrap();
     assert_eq!(sum.input_tokens, 11);
@@ -278,22 +289,63 @@ fn threads_do_not_mix_up_their_items() {
         };
         Ok(Response::new("p", text))
     });
-    let shaped = Shaped::default();
+    let notes = Notes::default();
     let ctx = Context::new();
     thread::scope(|scope| {
         for thread in 0..8 {
-            let (shaped, client, ctx) = (&shaped, &client, &ctx);
+            let (notes, client, ctx) = (&notes, &client, &ctx);
             scope.spawn(move || {
                 for n in 0..50 {
                     let request = Request::new(format!("{thread}-{n}"));
-                    let format = &ResponseFormat::JsonObject;
-                    let once = shaped.call(client, &request, format, &first_try(), ctx);
+                    let request = request.with_response_format(ResponseFormat::JsonObject);
+                    let once = notes.call(client, &request, &first_try(), |_| true, ctx);
                     let tries = after(&[&once.result.unwrap_err()]);
-                    let again = shaped.call(client, &request, format, &tries, ctx);
+                    let again = notes.call(client, &request, &tries, |_| true, ctx);
                     assert_eq!(again.result.unwrap().text, "{}");
                 }
             });
         }
     });
     assert_eq!(calls.load(Ordering::Relaxed), 800);
+}
+
+fn blocked(tokens: u64) -> Result<Response, Error> {
+    let usage = paid("", tokens, None)?.usage.unwrap();
+    Err(Error::new(ErrorKind::Blocked, "no").with_usage(usage))
+}
+
+#[test]
+fn a_failure_carries_what_all_calls_of_its_item_have_paid() {
+    let trouble = || Err(Error::new(ErrorKind::Transient, "cut off"));
+    let client = Listed::new([paid("no", 10, None), trouble(), blocked(3), blocked(1)]);
+    let notes = Notes::default();
+    let misfit = refusal(call(&notes, &client, &first_try()));
+    assert_eq!(misfit.usage().unwrap().input_tokens, 10);
+    let reply = call(&notes, &client, &after(&[&misfit]));
+    assert_eq!(reply.used, None);
+    let trouble = refusal(reply);
+    assert_eq!(trouble.usage().unwrap().input_tokens, 10);
+
+    let tries = after(&[&misfit, &trouble]);
+    let reply = notes.call(&client, &request(), &tries, |_| false, &Context::new());
+    assert_eq!(reply.used, Some((3, 6)));
+    assert_eq!(refusal(reply).usage().unwrap().output_tokens, 26);
+    // Given up, it leaves nothing behind.
+    assert!(notes.0.lock().notes.is_empty());
+    let error = refusal(call(&notes, &client, &tries));
+    assert_eq!(error.usage().unwrap().input_tokens, 1);
+}
+
+#[test]
+fn what_a_paid_failure_used_is_added_to_the_answer_that_follows() {
+    let usage = paid("", 7, None).unwrap().usage.unwrap();
+    let empty = Error::new(ErrorKind::Malformed, "empty")
+        .with_usage(usage)
+        .with_cost(0.5);
+    let client = Listed::new([Err(empty), paid("text", 3, Some(0.25))]);
+    let retry = crate::RetryPolicy::default().base_delay(std::time::Duration::from_millis(1));
+    let route = Route::new(&client).retry(retry);
+    let answer = route.complete(&Request::new("q"), &Context::new()).unwrap();
+    assert_eq!(answer.usage.unwrap().input_tokens, 10);
+    assert_eq!(answer.cost_usd, Some(0.75));
 }

@@ -1,0 +1,174 @@
+//! Calls that were paid for and brought nothing: they stand in the outcome of their item and in the
+//! summary.
+
+use std::ops::ControlFlow;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use batchwright::{
+    Bulk, BulkError, Context, Error, ErrorKind, FinishReason, Limits, Outcome, Request, Response,
+    ResponseFormat, RetryPolicy, Route, StopReason, Summary, Usage, client_fn,
+};
+use serde_json::Value;
+
+type Answer = Result<Response, Error>;
+
+fn used(input_tokens: u64) -> Usage {
+    Usage {
+        input_tokens,
+        output_tokens: 50,
+        ..Usage::default()
+    }
+}
+
+fn misfit() -> Answer {
+    Ok(Response::new("a", "no json").with_usage(used(100)))
+}
+
+fn request() -> Request {
+    Request::new("x").with_response_format(ResponseFormat::JsonObject)
+}
+
+/// A route whose first client gives `answer` to its nth call; the second, if any, always succeeds.
+fn route<'a>(answer: impl Fn(u32) -> Answer + Send + Sync + 'a, fallback: bool) -> Route<'a> {
+    let calls = AtomicU32::new(0);
+    let first =
+        client_fn(move |_: &Request, _: &Context| answer(calls.fetch_add(1, Ordering::SeqCst)));
+    let second =
+        client_fn(|_: &Request, _: &Context| Ok(Response::new("b", "{}").with_usage(used(1))));
+    let route =
+        Route::new(first).retry(RetryPolicy::default().base_delay(Duration::from_millis(1)));
+    if fallback {
+        return route.then(second, Limits::default());
+    }
+    route
+}
+
+/// The outcome of one item, whose usage is that of the summary.
+fn one(answer: impl Fn(u32) -> Answer + Send + Sync, fallback: bool) -> (Outcome, Summary) {
+    let mut outcome = None;
+    let run = Bulk::new(route(answer, fallback)).concurrency(1);
+    let summary = run.for_each([request()], |o| {
+        outcome = Some(o);
+        ControlFlow::Continue(())
+    });
+    let (outcome, summary) = (outcome.unwrap(), summary.unwrap());
+    assert_eq!(outcome.usage().unwrap_or_default(), summary.usage);
+    (outcome, summary)
+}
+
+#[test]
+fn two_misfits_are_paid_for() {
+    let (outcome, summary) = one(|_| misfit(), false);
+    assert!(!outcome.is_success());
+    assert_eq!(summary.usage.input_tokens, 200);
+    assert_eq!(summary.cost_usd, None);
+    let line = serde_json::to_value(&outcome).unwrap();
+    assert_eq!(line["usage"]["output_tokens"], 100);
+    assert_eq!(line["cost_usd"], Value::Null);
+}
+
+#[test]
+fn misfits_before_a_fallback_are_paid_for() {
+    let (outcome, summary) = one(|_| misfit(), true);
+    assert_eq!(outcome.result.unwrap().usage.unwrap().input_tokens, 201);
+    assert_eq!(summary.usage.input_tokens, 201);
+}
+
+#[test]
+fn a_misfit_before_another_failure_is_paid_for() {
+    let blocked = |n| match n {
+        0 => misfit(),
+        _ => Err(Error::new(ErrorKind::Blocked, "b")),
+    };
+    let (outcome, summary) = one(blocked, false);
+    assert_eq!(outcome.result.unwrap_err().kind(), ErrorKind::Blocked);
+    assert_eq!(summary.usage.input_tokens, 100);
+}
+
+#[test]
+fn json_that_was_cut_is_paid_for() {
+    let cut = |_| {
+        let mut response = Response::new("a", "{\"a\": ").with_usage(used(7));
+        response.finish_reason = FinishReason::Length;
+        response.cost_usd = Some(0.5);
+        Ok(response)
+    };
+    let (outcome, summary) = one(cut, false);
+    assert_eq!(outcome.usage().unwrap().input_tokens, 7);
+    assert_eq!(
+        (outcome.cost_usd(), summary.cost_usd),
+        (Some(0.5), Some(0.5))
+    );
+}
+
+#[test]
+fn a_cost_is_summed_over_failure_and_answer_and_a_free_failure_costs_nothing() {
+    let paid = |n| match n {
+        0 => Err(Error::new(ErrorKind::Malformed, "empty").with_cost(0.5)),
+        1 => Err(Error::new(ErrorKind::Transient, "busy")),
+        _ => {
+            let mut response = Response::new("a", "{}");
+            response.cost_usd = Some(0.25);
+            Ok(response)
+        }
+    };
+    let (outcome, summary) = one(paid, false);
+    assert_eq!(
+        (outcome.cost_usd(), summary.cost_usd),
+        (Some(0.75), Some(0.75))
+    );
+}
+
+#[test]
+fn what_a_stopped_item_has_paid_is_in_its_outcome() {
+    let ctx = Context::new();
+    let stop = ctx.clone();
+    let client = client_fn(move |_: &Request, _: &Context| {
+        stop.cancel();
+        misfit()
+    });
+    let ended = Bulk::new(client)
+        .concurrency(1)
+        .context(&ctx)
+        .collect(&[request()]);
+    let Err(BulkError { reason, outcomes }) = ended else {
+        panic!("{ended:?}");
+    };
+    assert!(matches!(reason, StopReason::Cancelled));
+    let error = outcomes[0].result.as_ref().unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Cancelled);
+    assert_eq!(outcomes[0].usage().unwrap().input_tokens, 100);
+}
+
+#[cfg(all(feature = "cli", feature = "simulate"))]
+#[test]
+fn result_lines_and_summary_hold_what_filtered_refused_and_empty_replies_used() {
+    use super::common::{Desk, simulator};
+    use batchwright::simulate::{SimConfig, Trouble};
+
+    let kinds = [Trouble::ContentFilter, Trouble::Refusal, Trouble::Empty];
+    let settings = kinds
+        .into_iter()
+        .fold(SimConfig::default(), |s, kind| s.trouble(kind, 0.25));
+    let (desk, sim) = (Desk::new(), simulator(settings));
+    desk.prompts("in.jsonl", 10);
+    let ended = desk
+        .run(&sim, "in.jsonl -o out.jsonl -j 4 --json")
+        .expect(3);
+    let (stats, lines) = (sim.stats(), desk.results("out.jsonl"));
+    for kind in kinds {
+        assert!(stats.by_trouble.contains_key(&kind.to_string()), "{kind}");
+    }
+    let input = |line: &Value| line["usage"]["input_tokens"].as_u64().unwrap();
+    let plain = lines.iter().find(|line| line["attempts"] == 1).unwrap();
+    for line in &lines {
+        let calls = line["attempts"].as_u64().unwrap();
+        assert_eq!(input(line), calls * input(plain), "{line}");
+    }
+    assert!(lines.iter().any(|line| line["success"] == false));
+    let summary: Value = serde_json::from_str(&ended.stdout).unwrap();
+    let sum: u64 = lines.iter().map(input).sum();
+    assert_eq!(summary["summary"]["usage"]["input_tokens"], sum);
+    assert_eq!(sum, stats.paid * input(plain));
+}
