@@ -9,6 +9,7 @@ mod content;
 mod dialect;
 mod errors;
 pub mod extract;
+mod fields;
 mod gemini;
 pub(crate) mod limits;
 pub mod local;

@@ -1,6 +1,7 @@
 //! The table of vendors: addresses, variables, and the ways they differ from their dialect.
 
 use super::anthropic;
+use super::fields::{self, Fields};
 use super::limits::Tells;
 use super::rules::{GROQ, MISTRAL, Rule, XAI};
 
@@ -50,33 +51,14 @@ pub(crate) struct Vendor {
     pub seed_field: &'static str,
     /// Whether it takes the role `developer`; it means `system`.
     pub developer_role: bool,
-    /// Whether messages may name their speakers.
-    pub speaker_names: bool,
-    /// Fields of the OpenAI style that it would refuse a request for; they are left out.
-    pub refuses: &'static [&'static str],
+    /// What becomes of the fields that prompt files carry.
+    pub(super) fields: Fields,
     pub tells: Tells,
     /// What it reports in another way than its dialect.
     pub(super) errors: &'static [Rule],
     pub concurrency: usize,
     pub has_batches: bool,
 }
-
-/// What a prompt file may say to tune an OpenAI-style server, and no other dialect has.
-const OPENAI_ONLY: &[&str] = &[
-    "frequency_penalty",
-    "logit_bias",
-    "logprobs",
-    "modalities",
-    "parallel_tool_calls",
-    "prediction",
-    "presence_penalty",
-    "prompt_cache_key",
-    "safety_identifier",
-    "store",
-    "top_logprobs",
-    "user",
-    "verbosity",
-];
 
 const OPENAI: Vendor = Vendor {
     name: "openai",
@@ -93,8 +75,7 @@ const OPENAI: Vendor = Vendor {
     cap: CapField::MaxCompletionTokens,
     seed_field: "seed",
     developer_role: true,
-    speaker_names: true,
-    refuses: &[],
+    fields: fields::OPENAI,
     tells: Tells::XRateLimit { request_period: 60 },
     errors: &[],
     concurrency: 5,
@@ -114,15 +95,7 @@ pub(crate) const VENDORS: &[Vendor] = &[
         tells: Tells::XRateLimit {
             request_period: 86_400,
         },
-        refuses: &[
-            "logprobs",
-            "top_logprobs",
-            "logit_bias",
-            "metadata",
-            "store",
-            "frequency_penalty",
-            "presence_penalty",
-        ],
+        fields: fields::GROQ,
         developer_role: false,
         errors: GROQ,
         ..OPENAI
@@ -135,7 +108,7 @@ pub(crate) const VENDORS: &[Vendor] = &[
         key_vars: &["ANTHROPIC_API_KEY"],
         key_header: "x-api-key",
         token_var: "ANTHROPIC_AUTH_TOKEN",
-        refuses: OPENAI_ONLY,
+        fields: fields::ANTHROPIC,
         tells: Tells::Anthropic,
         url_var: "ANTHROPIC_BASE_URL",
         ..OPENAI
@@ -150,7 +123,7 @@ pub(crate) const VENDORS: &[Vendor] = &[
         key_vars: &["GOOGLE_API_KEY", "GEMINI_API_KEY"],
         url_var: "GOOGLE_GEMINI_BASE_URL",
         key_header: "x-goog-api-key",
-        refuses: OPENAI_ONLY,
+        fields: fields::GEMINI,
         tells: Tells::Nothing,
         ..OPENAI
     },
@@ -163,15 +136,7 @@ pub(crate) const VENDORS: &[Vendor] = &[
         cap: CapField::MaxTokens,
         seed_field: "random_seed",
         developer_role: false,
-        speaker_names: false,
-        refuses: &[
-            "logprobs",
-            "top_logprobs",
-            "logit_bias",
-            "service_tier",
-            "store",
-            "user",
-        ],
+        fields: fields::MISTRAL,
         errors: MISTRAL,
         ..OPENAI
     },
@@ -181,6 +146,7 @@ pub(crate) const VENDORS: &[Vendor] = &[
         key_vars: &["XAI_API_KEY"],
         url_var: "XAI_BASE_URL",
         developer_role: false,
+        fields: fields::XAI,
         errors: XAI,
         ..OPENAI
     },
@@ -193,6 +159,7 @@ pub(crate) const VENDORS: &[Vendor] = &[
         // The older name is the one that every server of this style knows.
         cap: CapField::MaxTokens,
         developer_role: false,
+        fields: fields::ALL,
         has_batches: false,
         ..OPENAI
     },
@@ -206,6 +173,7 @@ pub(crate) const VENDORS: &[Vendor] = &[
         // Ollama ignores the newer name without a word.
         cap: CapField::MaxTokens,
         developer_role: false,
+        fields: fields::ALL,
         concurrency: 1,
         has_batches: false,
         ..OPENAI
@@ -274,7 +242,7 @@ mod tests {
             url_var: "NEWCOMER_BASE_URL",
             cap: CapField::MaxTokens,
             seed_field: "sampling_seed",
-            refuses: &["store"],
+            fields: fields::GROQ,
             tells: Tells::Nothing,
             ..OPENAI
         };
