@@ -87,7 +87,6 @@ const OPENAI_ALONE: &[&str] = &[
     "safety_identifier",
     "store",
     "verbosity",
-    "web_search_options",
 ];
 
 const PENALTIES: &[&str] = &["frequency_penalty", "presence_penalty"];
@@ -101,6 +100,7 @@ const OPENAI_STYLE: &[&str] = &[
     "prediction",
     "prompt_cache_key",
     "user",
+    "web_search_options",
 ];
 
 /// What recorded conversations bring along and strict vendors refuse.
@@ -125,6 +125,7 @@ pub(super) const ALL: Fields = Fields {
 
 pub(super) const OPENAI: Fields = Fields {
     lacks: &[SERVERS, TOP_K],
+    turns: Turns::AllBut(&["reasoning", "reasoning_content"]),
     ..ALL
 };
 
@@ -169,7 +170,12 @@ pub(super) const GROQ: Fields = Fields {
         OPENAI_ALONE,
         PENALTIES,
         LOGITS,
-        &["metadata", "prediction", "prompt_cache_key"],
+        &[
+            "metadata",
+            "prediction",
+            "prompt_cache_key",
+            "web_search_options",
+        ],
     ],
     takes: &[
         (
@@ -207,7 +213,13 @@ pub(super) const MISTRAL: Fields = Fields {
         TOP_K,
         OPENAI_ALONE,
         LOGITS,
-        &["function_call", "functions", "service_tier", "user"],
+        &[
+            "function_call",
+            "functions",
+            "service_tier",
+            "user",
+            "web_search_options",
+        ],
     ],
     takes: &[(
         "reasoning_effort",

@@ -154,7 +154,7 @@ fn recorded() -> Request {
 #[test]
 fn turns_of_recorded_conversations_keep_what_the_vendor_has() {
     for (name, messages, kept) in [
-        ("openai", "messages", "content name reasoning_content role"),
+        ("openai", "messages", "content name role"),
         ("xai", "messages", "content name reasoning_content role"),
         ("groq", "messages", "content role"),
         ("mistral", "messages", "content role"),

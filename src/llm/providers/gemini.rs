@@ -163,8 +163,6 @@ struct Candidate {
 const ENDS: Ends = &[
     ("STOP", End::Complete),
     ("MAX_TOKENS", End::Cut),
-    // The rest was to follow in another reply.
-    ("CONTINUATION", End::Cut),
     ("SAFETY", End::Blocked),
     ("RECITATION", End::Blocked),
     ("LANGUAGE", End::Blocked),
