@@ -54,7 +54,8 @@ pub struct Message {
     pub role: Role,
     /// The text, or a list of content parts in the provider's own shape.
     pub content: Value,
-    /// Further fields, such as `name` or `tool_call_id`, passed through untouched.
+    /// Further fields, such as `name` or `tool_call_id`. Those that the provider has no place for
+    /// are left out, which is said once as a warning.
     pub extra: Map<String, Value>,
 }
 
@@ -134,7 +135,8 @@ impl ResponseFormat {
 pub struct Params {
     /// Randomness; range by provider. Default: the provider's.
     pub temperature: Option<f64>,
-    /// The most tokens to answer with, reasoning included. Default: the provider's.
+    /// The most tokens to answer with, reasoning included. Default: the provider's; Anthropic has
+    /// none and is sent 4,096, on top of what `thinking` may use.
     pub max_tokens: Option<u32>,
     /// Nucleus sampling. Default: the provider's.
     pub top_p: Option<f64>,
@@ -165,7 +167,9 @@ pub struct Request {
     pub messages: Vec<Message>,
     /// Sampling parameters.
     pub params: Params,
-    /// Fields passed through to the provider untouched.
+    /// Further fields of OpenAI's chat API, or of the provider's own. What the provider has no place
+    /// for is left out, and `reasoning_effort` said in its words; what is left out is said once as a
+    /// warning. No field here sets what [`Params`] sets, or asks for several answers or a stream.
     pub extra: Map<String, Value>,
 }
 
@@ -220,7 +224,7 @@ impl Request {
         self
     }
 
-    /// Sets a field that is passed through untouched.
+    /// Sets a further field, see [`extra`](Self::extra).
     pub fn with_extra(mut self, key: impl Into<String>, value: Value) -> Self {
         self.extra.insert(key.into(), value);
         self

@@ -23,6 +23,8 @@ pub(super) struct Said {
     status: Option<u16>,
     /// The wait that the body asks for.
     wait: Option<Duration>,
+    /// What the model wrote instead of what it was asked for.
+    written: Option<String>,
 }
 
 impl Said {
@@ -67,8 +69,9 @@ impl Said {
             said.note(error.get(field));
         }
         // Groq: the model failed to write the JSON it was asked for.
-        if error.get("failed_generation").is_some() {
+        if let Some(written) = error.get("failed_generation") {
             said.words.push("failed_generation".to_owned());
+            said.written = Some(word(Some(written))).filter(|text| !text.is_empty());
         }
         match error.get("details") {
             Some(Value::Array(details)) => details.iter().for_each(|d| said.note_detail(d)),
@@ -202,10 +205,10 @@ pub(super) fn failure(vendor: &Vendor, reply: &HttpReply) -> Error {
     } else {
         error
     };
-    if unreadable && !reply.body.is_empty() {
-        error.with_raw(&beginning(&reply.body))
-    } else {
-        error
+    match &said.written {
+        Some(written) => error.with_raw(written),
+        None if unreadable && !reply.body.is_empty() => error.with_raw(&beginning(&reply.body)),
+        None => error,
     }
 }
 

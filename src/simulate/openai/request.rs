@@ -12,11 +12,10 @@ use serde_json::value::RawValue;
 
 use super::fields::{Fields, words};
 use super::format;
+use super::messages::{Messages, ROLES, Word};
 use crate::simulate::Vendor;
 use crate::simulate::prompt::{Fault, Prompt};
 use crate::simulate::tree::{Object, Spelling, in_range};
-
-const ROLES: [&str; 5] = ["developer", "system", "user", "assistant", "tool"];
 
 #[derive(Default)]
 struct Body<'a> {
@@ -35,33 +34,6 @@ struct Body<'a> {
     stream: Option<bool>,
     format: Option<&'a RawValue>,
 }
-
-#[derive(Default)]
-struct Messages<'a> {
-    bytes: u64,
-    last: Cow<'a, str>,
-    last_user: Option<Cow<'a, str>>,
-    /// The fields of those that have more than a role and a text.
-    fields: Vec<(usize, Fields<'a>)>,
-}
-
-struct Message<'a> {
-    role: Cow<'a, str>,
-    content: Option<Content<'a>>,
-    fields: Option<Fields<'a>>,
-}
-
-struct Content<'a>(Cow<'a, str>);
-
-#[derive(Deserialize)]
-struct Part<'a> {
-    #[serde(borrow)]
-    text: Option<Content<'a>>,
-}
-
-/// A string that is borrowed where it can be.
-#[derive(Deserialize)]
-struct Word<'a>(#[serde(borrow)] Cow<'a, str>);
 
 /// How many strings `stop` has.
 struct Stops(usize);
@@ -200,119 +172,6 @@ impl<'de: 'a, 'a> Deserialize<'de> for Body<'a> {
             }
         }
         deserializer.deserialize_map(Whole)
-    }
-}
-
-impl<'de: 'a, 'a> Deserialize<'de> for Messages<'a> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct List;
-        impl<'de> Visitor<'de> for List {
-            type Value = Messages<'de>;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("an array of messages")
-            }
-
-            fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Self::Value, A::Error> {
-                let mut all = Messages::default();
-                let mut count = 0;
-                while let Some(message) = seq.next_element::<Message<'de>>()? {
-                    if let Some(fields) = message.fields {
-                        all.fields.push((count, fields));
-                    }
-                    count += 1;
-                    let user = message.role == "user";
-                    if !user && !ROLES.contains(&&*message.role) {
-                        return Err(A::Error::custom("unknown role"));
-                    }
-                    // An assistant that only called tools has no text; everyone else must have some.
-                    let text = match message.content {
-                        Some(Content(text)) => text,
-                        None if message.role == "assistant" => Cow::Borrowed(""),
-                        None => return Err(A::Error::custom("missing content")),
-                    };
-                    all.bytes += text.len() as u64;
-                    if user {
-                        all.last_user = Some(text);
-                    } else {
-                        all.last = text;
-                    }
-                }
-                if count == 0 {
-                    return Err(A::Error::custom("no messages"));
-                }
-                Ok(all)
-            }
-        }
-        deserializer.deserialize_seq(List)
-    }
-}
-
-impl<'de: 'a, 'a> Deserialize<'de> for Message<'a> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Whole;
-        impl<'de> Visitor<'de> for Whole {
-            type Value = Message<'de>;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a message")
-            }
-
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
-                let (mut role, mut content, mut fields) = (None, None, None);
-                while let Some(Word(name)) = map.next_key()? {
-                    match &*name {
-                        "role" if role.is_none() => role = Some(map.next_value::<Word<'de>>()?.0),
-                        "content" if content.is_none() => content = map.next_value()?,
-                        _ => {
-                            map.next_value::<IgnoredAny>()?;
-                            let fields = fields.get_or_insert_with(Fields::of_message);
-                            if !fields.add(name) {
-                                return Err(A::Error::custom("a field comes twice"));
-                            }
-                        }
-                    }
-                }
-                Ok(Message {
-                    role: role.ok_or_else(|| A::Error::missing_field("role"))?,
-                    content,
-                    fields,
-                })
-            }
-        }
-        deserializer.deserialize_map(Whole)
-    }
-}
-
-impl<'de: 'a, 'a> Deserialize<'de> for Content<'a> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Text;
-        impl<'de> Visitor<'de> for Text {
-            type Value = Content<'de>;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a string or an array of parts")
-            }
-
-            fn visit_borrowed_str<E: Error>(self, text: &'de str) -> Result<Self::Value, E> {
-                Ok(Content(Cow::Borrowed(text)))
-            }
-
-            fn visit_str<E: Error>(self, text: &str) -> Result<Self::Value, E> {
-                Ok(Content(Cow::Owned(text.to_owned())))
-            }
-
-            fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Self::Value, A::Error> {
-                let mut all = Cow::Borrowed("");
-                while let Some(part) = seq.next_element::<Part<'de>>()? {
-                    if let Some(Content(text)) = part.text {
-                        all += text;
-                    }
-                }
-                Ok(Content(all))
-            }
-        }
-        deserializer.deserialize_any(Text)
     }
 }
 
