@@ -133,16 +133,17 @@ impl ResponseFormat {
 /// default value of a field they do not take.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Params {
-    /// Randomness; range by provider. Default: the provider's.
+    /// Randomness; left out, with a warning, beyond the provider's range. Default: the provider's.
     pub temperature: Option<f64>,
     /// The most tokens to answer with, reasoning included. Default: the provider's; Anthropic has
     /// none and is sent 4,096, on top of what `thinking` may use.
     pub max_tokens: Option<u32>,
     /// Nucleus sampling. Default: the provider's.
     pub top_p: Option<f64>,
-    /// Texts that end the answer. Default: none.
+    /// Texts that end the answer; Anthropic takes no blank ones. Default: none.
     pub stop: Vec<String>,
-    /// For repeatable sampling, where the provider has it. Default: none.
+    /// For repeatable sampling; left out, with a warning, where the provider has none or not this
+    /// one. Default: none.
     pub seed: Option<i64>,
     /// The shape of the answer. Default: text.
     pub response_format: Option<ResponseFormat>,

@@ -35,7 +35,7 @@ fn prompt_file() -> Vec<String> {
         {"role": "user", "content": "one", "name": "ann"},
         recorded_turn(),
         {"role": "user", "content": [{"type": "text", "text": "three"}]}]}));
-    bodies.push(json!({"seed": -5_000_000_000_i64}));
+    bodies.push(json!({"seed": -5_000_000_000_i64, "temperature": 1.8}));
     let lines = bodies.into_iter().enumerate();
     lines.map(|(id, body)| line(id, body)).collect()
 }
@@ -70,6 +70,7 @@ fn a_file_in_openais_words_runs_against_every_provider_and_says_what_it_leaves_o
             ("messages[].name", "anthropic gemini groq mistral"),
             ("seed", "anthropic gemini mistral"),
             ("stop", "anthropic"),
+            ("temperature", "anthropic mistral"),
             ("service_tier", "anthropic gemini xai mistral"),
             ("top_k", "openai xai groq mistral"),
             ("reasoning_effort", ""),

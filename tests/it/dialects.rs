@@ -156,7 +156,7 @@ fn of_every_kind() -> Vec<Request> {
     warm.params.top_p = Some(0.9);
     let mut parts = Request::new("");
     parts.messages[0].content = json!([{"type": "text", "text": "in parts"}]);
-    let mut odd = Request::new("odd seed");
+    let mut odd = Request::new("odd values").with_temperature(1.8);
     odd.params.seed = Some(-5_000_000_000);
     odd.params.stop = vec!["\n\n".into()];
     let mut recorded = Request::chat(vec![

@@ -78,7 +78,7 @@ pub(super) fn message(vendor: &Vendor, request: &Request, model: &str) -> Result
     if let Some(system) = system.value() {
         fields.insert("system".to_owned(), system);
     }
-    if let Some(temperature) = params.temperature {
+    if let Some(temperature) = vendor.fields.temperature(request) {
         fields.insert("temperature".to_owned(), temperature.into());
     }
     if let Some(top_p) = params.top_p {

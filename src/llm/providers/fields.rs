@@ -22,6 +22,7 @@ pub(crate) struct Fields {
     /// What a message may have beside its role and content.
     turns: Turns,
     seeds: Option<RangeInclusive<i64>>,
+    temperatures: RangeInclusive<f64>,
     /// Whether blanks and line breaks may end the answer.
     blank_stops: bool,
 }
@@ -120,6 +121,7 @@ pub(super) const ALL: Fields = Fields {
     takes: &[],
     turns: Turns::AllBut(&[]),
     seeds: Some(i64::MIN..=i64::MAX),
+    temperatures: f64::MIN..=f64::MAX,
     blank_stops: true,
 };
 
@@ -235,6 +237,7 @@ pub(super) const MISTRAL: Fields = Fields {
     )],
     turns: Turns::AllBut(RECORDED),
     seeds: Some(0..=i64::MAX),
+    temperatures: 0.0..=1.5,
     ..ALL
 };
 
@@ -266,6 +269,7 @@ pub(super) const ANTHROPIC: Fields = Fields {
     ],
     turns: Turns::Nothing,
     seeds: None,
+    temperatures: 0.0..=1.0,
     blank_stops: false,
 };
 
@@ -408,6 +412,11 @@ impl Fields {
         request.params.seed.filter(|seed| seeds.contains(seed))
     }
 
+    pub(super) fn temperature(&self, request: &Request) -> Option<f64> {
+        let wanted = request.params.temperature;
+        wanted.filter(|wanted| self.temperatures.contains(wanted))
+    }
+
     /// The texts that end the answer.
     pub(super) fn stops<'r>(&self, request: &'r Request) -> Vec<&'r str> {
         let stops = request.params.stop.iter().map(String::as_str);
@@ -435,6 +444,9 @@ impl Fields {
         if params.seed.is_some() && self.seed(request).is_none() {
             let why = self.seeds.as_ref().map_or(Why::Lacking, |_| Why::Value);
             out.push(LeftOut::new("seed", why));
+        }
+        if params.temperature.is_some() && self.temperature(request).is_none() {
+            out.push(LeftOut::new("temperature", Why::Value));
         }
         if params.stop.iter().any(|stop| !self.takes_stop(stop)) {
             out.push(LeftOut::new("stop", Why::Value));

@@ -195,6 +195,23 @@ fn seeds_go_where_they_fit() {
 }
 
 #[test]
+fn a_temperature_beyond_the_vendors_range_is_left_out() {
+    for (degrees, takers) in [
+        (1.0, "openai xai groq mistral anthropic gemini"),
+        (1.2, "openai xai groq mistral gemini"),
+        (1.8, "openai xai groq gemini"),
+    ] {
+        let request = Request::new("U").with_temperature(degrees);
+        for name in HOSTED {
+            let takes = takers.split(' ').any(|taker| taker == name);
+            let body = encoded(name, &request).1.to_string();
+            assert_eq!(body.contains("temperature"), takes, "{body}");
+            assert_eq!(told(name, &request).is_empty(), takes, "{name}");
+        }
+    }
+}
+
+#[test]
 fn a_blank_stop_is_left_out_where_it_is_refused() {
     let mut request = Request::new("U");
     request.params.stop = vec!["\n".into(), "END".into()];

@@ -104,7 +104,8 @@ fn generation_config(
             config.insert(name.to_owned(), value);
         }
     };
-    set("temperature", params.temperature.map(Value::from));
+    let temperature = vendor.fields.temperature(request);
+    set("temperature", temperature.map(Value::from));
     set("topP", params.top_p.map(Value::from));
     set("topK", further.remove("top_k"));
     set("maxOutputTokens", params.max_tokens.map(Value::from));

@@ -38,7 +38,7 @@ pub(super) fn write(
     if let Some(tokens) = params.max_tokens {
         map.serialize_entry(cap, &tokens)?;
     }
-    if let Some(temperature) = params.temperature {
+    if let Some(temperature) = vendor.fields.temperature(request) {
         map.serialize_entry("temperature", &temperature)?;
     }
     if let Some(top_p) = params.top_p {
