@@ -62,7 +62,8 @@ impl PromptSettings {
         Ok(self)
     }
 
-    /// The most tokens to answer with. Default: the provider's.
+    /// The most tokens to answer with. Default: the provider's, see
+    /// [`Params::max_tokens`](crate::Params::max_tokens).
     pub fn max_tokens(mut self, tokens: u32) -> Self {
         self.0.max_tokens = Some(tokens);
         self

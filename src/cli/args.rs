@@ -146,7 +146,8 @@ pub struct PromptArgs {
     #[arg(long, value_name = "TEXT", value_parser = text_or_file)]
     pub template: Option<String>,
 
-    /// The most tokens to answer with [default: the provider's]
+    /// The most tokens to answer with [default: the provider's; 4096 for Anthropic, which must be
+    /// told one]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub max_tokens: Option<u32>,
 

@@ -54,7 +54,8 @@ pub struct Message {
     pub role: Role,
     /// The text, or a list of content parts in the provider's own shape.
     pub content: Value,
-    /// Further fields, such as `name` or `tool_call_id`, passed through untouched.
+    /// Further fields, such as `name` or `tool_call_id`. Those that the provider has no place for
+    /// are left out, which is said once as a warning.
     pub extra: Map<String, Value>,
 }
 
@@ -156,15 +157,17 @@ impl ResponseFormat {
 /// default value of a field they do not take.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Params {
-    /// Randomness; range by provider. Default: the provider's.
+    /// Randomness; left out, with a warning, beyond the provider's range. Default: the provider's.
     pub temperature: Option<f64>,
-    /// The most tokens to answer with, reasoning included. Default: the provider's.
+    /// The most tokens to answer with, reasoning included. Default: the provider's; Anthropic has
+    /// none and is sent 4,096, on top of what `thinking` may use.
     pub max_tokens: Option<u32>,
     /// Nucleus sampling. Default: the provider's.
     pub top_p: Option<f64>,
-    /// Texts that end the answer. Default: none.
+    /// Texts that end the answer; Anthropic takes no blank ones. Default: none.
     pub stop: Vec<String>,
-    /// For repeatable sampling, where the provider has it. Default: none.
+    /// For repeatable sampling; left out, with a warning, where the provider has none or not this
+    /// one. Default: none.
     pub seed: Option<i64>,
     /// The shape of the answer. Default: text.
     pub response_format: Option<ResponseFormat>,
@@ -194,7 +197,9 @@ pub struct Request {
     pub messages: Vec<Message>,
     /// Sampling parameters.
     pub params: Params,
-    /// Fields passed through to the provider untouched.
+    /// Further fields of OpenAI's chat API, or of the provider's own. What the provider has no place
+    /// for is left out, and `reasoning_effort` said in its words; what is left out is said once as a
+    /// warning. No field here sets what [`Params`] sets, or asks for several answers or a stream.
     pub extra: Map<String, Value>,
 }
 
@@ -258,7 +263,7 @@ impl Request {
         self
     }
 
-    /// Sets a field that is passed through untouched.
+    /// Sets a further field, see [`extra`](Self::extra).
     pub fn with_extra(mut self, key: impl Into<String>, value: Value) -> Self {
         self.extra.insert(key.into(), value);
         self

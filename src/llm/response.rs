@@ -18,7 +18,8 @@ pub enum FinishReason {
     Stop,
     /// It was cut at the token limit or the end of the context.
     Length,
-    /// Another reason, in the provider's words.
+    /// Another reason, in the provider's words; empty if it named none, which is null in a result
+    /// line.
     Other(String),
 }
 
@@ -208,7 +209,8 @@ impl Serialize for Outcome {
         }
         line.serialize_field("provider", &provider.or(self.provider.as_deref()))?;
         line.serialize_field("model", &model.or(self.model.as_deref()))?;
-        line.serialize_field("finish_reason", &answer.map(|a| a.finish_reason.as_str()))?;
+        let finish = answer.map(|a| a.finish_reason.as_str());
+        line.serialize_field("finish_reason", &finish.filter(|word| !word.is_empty()))?;
         line.serialize_field("usage", &self.usage())?;
         line.serialize_field("attempts", &self.attempts)?;
         let millis = u64::try_from(self.latency.as_millis()).unwrap_or(u64::MAX);

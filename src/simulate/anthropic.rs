@@ -78,7 +78,12 @@ pub(super) fn parse(body: &[u8], version: Version) -> Result<Prompt<'static>, Fa
             let message = "stop_sequences: Input should be a list of strings";
             return Err(Fault::invalid("stop_sequences", "", message));
         }
+        if stop.as_str().is_some_and(|stop| stop.trim().is_empty()) {
+            let message = "stop_sequences: each stop sequence must contain non-whitespace";
+            return Err(Fault::invalid("stop_sequences", "", message));
+        }
     }
+    settings(&root, cap)?;
     let system = match root.get("system") {
         Some(_) => text(&root, "system")?,
         None => String::new(),
@@ -119,6 +124,38 @@ pub(super) fn parse(body: &[u8], version: Version) -> Result<Prompt<'static>, Fa
         // There is no field for plain JSON; a model does as it is told.
         shape: shape(&root)?.or_else(|| system.contains("JSON object").then_some(Shape::Object)),
     })
+}
+
+/// Refuses what other APIs have under the same names.
+fn settings(root: &Object<'_>, cap: u64) -> Result<(), Fault> {
+    let fault = |at: &str, message: String| Err(Fault::invalid(at, "", message));
+    if let Some(metadata) = root.object("metadata")? {
+        metadata.only(&["user_id"])?;
+        metadata.text("user_id")?;
+    }
+    if let Some(tier) = root.text("service_tier")?
+        && !["auto", "standard_only"].contains(&tier)
+    {
+        let message = "service_tier: Input should be 'auto' or 'standard_only'";
+        return fault("service_tier", message.to_owned());
+    }
+    for tool in root.objects("tools")?.unwrap_or_default() {
+        if tool.get("function").is_some() {
+            return Err(Fault::Unknown(tool.at("function")));
+        }
+    }
+    if let Some(choice) = root.object("tool_choice")? {
+        choice.only(&["type", "name", "disable_parallel_tool_use"])?;
+    }
+    let thinking = root.object("thinking")?;
+    let budget = thinking.map(|thinking| thinking.whole("budget_tokens", 1024));
+    if let Some(budget) = budget.transpose()?.flatten()
+        && budget >= cap
+    {
+        let message = "`max_tokens` must be greater than `thinking.budget_tokens`.".to_owned();
+        return fault("max_tokens", message);
+    }
+    Ok(())
 }
 
 /// The text of a string or of a list of blocks.
@@ -367,6 +404,37 @@ mod tests {
             (
                 format(json!({"type": "json_schema", "schema": {}, "name": "x"})),
                 "output_config.format.name: Extra inputs are not permitted",
+            ),
+            (
+                with("metadata", json!({"run": "r7"})),
+                "metadata.run: Extra inputs are not permitted",
+            ),
+            (
+                with("service_tier", json!("flex")),
+                "service_tier: Input should be",
+            ),
+            (
+                with("stop_sequences", json!(["END", "\n"])),
+                "stop_sequences: each stop sequence must contain",
+            ),
+            (
+                with("system", json!("")),
+                "system: text content must be non-empty",
+            ),
+            (
+                with("output_config", json!({"effort": "minimal"})),
+                "output_config.effort: unexpected value 'minimal'",
+            ),
+            (
+                with("tools", json!([{"type": "function", "function": {}}])),
+                "tools.0.function: Extra inputs are not permitted",
+            ),
+            (
+                with(
+                    "thinking",
+                    json!({"type": "enabled", "budget_tokens": 1024}),
+                ),
+                "`max_tokens` must be greater than",
             ),
             (
                 with("temperature", json!(1.5)),

@@ -45,6 +45,17 @@ const CONFIG: [&str; 20] = [
     "enableEnhancedCivicAnswers",
 ];
 
+const TOOLS: [&str; 8] = [
+    "functionDeclarations",
+    "googleSearch",
+    "googleSearchRetrieval",
+    "googleMaps",
+    "codeExecution",
+    "urlContext",
+    "fileSearch",
+    "computerUse",
+];
+
 /// Refuses a request without a key in its own header, or with one in its address. Google would take
 /// the latter; but it would stand in every log on the way.
 pub(super) fn admit(request: &Request<'_>) -> Result<(), Problem<'static>> {
@@ -64,6 +75,9 @@ pub(super) fn parse<'a>(body: &[u8], model: &'a str) -> Result<Prompt<'a>, Fault
     let value: Value = serde_json::from_slice(body).map_err(|_| Fault::NotJson)?;
     let root = Object::new(&value, "", Spelling::Protobuf)?;
     root.only(&FIELDS)?;
+    for tool in root.objects("tools")?.unwrap_or_default() {
+        tool.only(&TOOLS)?;
+    }
     let mut bytes = match root.object("systemInstruction")? {
         Some(system) => text(&system)?.len(),
         None => 0,
@@ -132,8 +146,10 @@ fn configured(config: &Object<'_>) -> Result<(Option<u64>, Option<Shape>), Fault
     config.number("topP", 0.0..=1.0)?;
     config.list("stopSequences")?;
     let cap = config.whole("maxOutputTokens", 1)?;
+    config.number("topK", 1.0..=f64::from(i32::MAX))?;
+    config.number("seed", f64::from(i32::MIN)..=f64::from(i32::MAX))?;
     if let Some(thinking) = config.object("thinkingConfig")? {
-        thinking.only(&["thinkingLevel", "thinkingBudget", "includeThoughts"])?;
+        thinks(&thinking)?;
     }
     let mime = config.text("responseMimeType")?;
     let json = mime == Some("application/json");
@@ -164,6 +180,27 @@ fn configured(config: &Object<'_>) -> Result<(Option<u64>, Option<Shape>), Fault
             Ok((cap, Some(Shape::Schema(schema.clone()))))
         }
     }
+}
+
+fn thinks(thinking: &Object<'_>) -> Result<(), Fault> {
+    thinking.only(&["thinkingLevel", "thinkingBudget", "includeThoughts"])?;
+    let Some(level) = thinking.text("thinkingLevel")? else {
+        return Ok(());
+    };
+    let at = thinking.at("thinkingLevel");
+    let known = ["minimal", "low", "medium", "high"];
+    if !known.contains(&&*level.to_ascii_lowercase()) {
+        let message = format!(
+            "Invalid value at '{}' (ThinkingLevel), \"{level}\"",
+            snake(&at)
+        );
+        return Err(Fault::invalid(at, "", message));
+    }
+    if thinking.get("thinkingBudget").is_some() {
+        let message = "You can only set one of thinking budget and thinking level.";
+        return Err(Fault::invalid(at, "", message));
+    }
+    Ok(())
 }
 
 /// A schema of OpenAPI's kind, whose types are in capitals, as a JSON Schema.
@@ -396,6 +433,18 @@ mod tests {
             (
                 config(json!({"maxOutputTokens": 0})),
                 "'generationConfig.maxOutputTokens' must be",
+            ),
+            (
+                config(json!({"seed": 5_000_000_000_u64})),
+                "'generationConfig.seed' must be from -2147483648",
+            ),
+            (
+                config(json!({"thinkingConfig": {"thinkingLevel": "none"}})),
+                "Invalid value at 'generation_config.thinking_config.thinking_level'",
+            ),
+            (
+                config(json!({"thinkingConfig": {"thinkingLevel": "low", "thinkingBudget": 0}})),
+                "You can only set one of",
             ),
             (
                 config(json!({"temperature": 3})),

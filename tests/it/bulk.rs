@@ -7,8 +7,9 @@ use std::time::Duration;
 
 use batchwright::testing::{ManualClock, ScriptedClient};
 use batchwright::{
-    Bulk, Context, Error, ErrorKind, ErrorPolicy, Limits, LlmClient, Progress, QuotaKey, Request,
-    Response, RetryPolicy, Route, Sent, StopReason, client_fn, execute_bulk_sync,
+    Bulk, Context, Error, ErrorKind, ErrorPolicy, FinishReason, Limits, LlmClient, Progress,
+    QuotaKey, Request, Response, RetryPolicy, Route, Sent, StopReason, client_fn,
+    execute_bulk_sync,
 };
 
 fn requests(n: usize) -> Vec<Request> {
@@ -446,4 +447,7 @@ fn an_outcome_is_one_stable_json_line() {
         serde_json::to_string(&outcomes[1]).unwrap(),
         r#"{"id":"id-1","success":false,"text":null,"provider":"scripted","model":null,"finish_reason":null,"usage":null,"attempts":1,"latency_ms":5,"cost_usd":null,"request_hash":null,"error":{"kind":"invalid","class":"non_retryable","status":400,"message":"no"}}"#
     );
+    outcomes[0].result.as_mut().unwrap().finish_reason = FinishReason::Other(String::new());
+    let line = serde_json::to_value(&outcomes[0]).unwrap();
+    assert!(line["finish_reason"].is_null(), "{line}");
 }

@@ -9,7 +9,7 @@ use batchwright::{
     Bulk, Client, ErrorKind, LlmConfig, Message, Outcome, Request, ResponseFormat, RetryPolicy,
     Role, Route, Secret,
 };
-use serde_json::json;
+use serde_json::{Value, json};
 
 /// A provider by its name, whose dialect the simulator takes on, and where that is spoken.
 pub struct Provider {
@@ -43,9 +43,13 @@ impl Provider {
         Simulator::start(config).unwrap()
     }
 
+    pub fn url(&self, sim: &Simulator) -> String {
+        format!("http://{}{}", sim.addr(), self.path)
+    }
+
     pub fn client(&self, sim: &Simulator, key: &str) -> Client {
         LlmConfig::new(self.name)
-            .base_url(format!("http://{}{}", sim.addr(), self.path))
+            .base_url(self.url(sim))
             .api_key(Secret::new(key))
             .model("m-1")
             .client()
@@ -75,6 +79,58 @@ fn prompts(n: usize) -> Vec<Request> {
     (0..n).map(prompt).collect()
 }
 
+/// The fields of OpenAI's chat API beside those that are parameters of a request, and those that its
+/// followers are known for.
+pub fn body_fields() -> Vec<(&'static str, Value)> {
+    let efforts = ["none", "minimal", "low", "medium", "high", "xhigh", "max"];
+    let tiers = ["auto", "default", "flex"];
+    let words = |field, words: &[&str]| -> Vec<(&'static str, Value)> {
+        words.iter().map(|word| (field, json!(word))).collect()
+    };
+    let mut fields = vec![
+        ("frequency_penalty", json!(0.1)),
+        ("function_call", json!("none")),
+        ("logit_bias", json!({"50256": -100})),
+        ("logprobs", json!(true)),
+        ("metadata", json!({"run": "r7"})),
+        ("metadata", json!({"user_id": "u-1"})),
+        ("metadata", Value::Null),
+        ("modalities", json!(["text"])),
+        ("parallel_tool_calls", json!(false)),
+        (
+            "prediction",
+            json!({"type": "content", "content": "likely"}),
+        ),
+        ("presence_penalty", json!(0.1)),
+        ("prompt_cache_key", json!("k")),
+        ("prompt_cache_retention", json!("24h")),
+        ("safety_identifier", json!("u-1")),
+        ("store", json!(true)),
+        ("tool_choice", json!("none")),
+        (
+            "tools",
+            json!([{"type": "function", "function": {"name": "f", "parameters": {}}}]),
+        ),
+        ("top_logprobs", json!(2)),
+        ("user", json!("u-1")),
+        ("verbosity", json!("low")),
+        ("web_search_options", json!({})),
+        ("top_k", json!(40)),
+        ("min_p", json!(0.05)),
+        ("repetition_penalty", json!(1.1)),
+    ];
+    fields.extend(words("reasoning_effort", &efforts));
+    fields.extend(words("service_tier", &tiers));
+    fields
+}
+
+/// A turn as OpenAI's API gave it, with the name of a speaker put in.
+pub fn recorded_turn() -> Value {
+    json!({"role": "assistant", "content": "two", "refusal": null, "annotations": [],
+        "tool_calls": [], "audio": null, "function_call": null, "reasoning_content": "hm",
+        "name": "bob"})
+}
+
 /// Requests with everything that a prompt file can say.
 fn of_every_kind() -> Vec<Request> {
     let schema = json!({
@@ -100,11 +156,27 @@ fn of_every_kind() -> Vec<Request> {
     warm.params.top_p = Some(0.9);
     let mut parts = Request::new("");
     parts.messages[0].content = json!([{"type": "text", "text": "in parts"}]);
-    let tuned = Request::new("tuned")
-        .with_extra("frequency_penalty", json!(0.1))
-        .with_extra("user", json!("u-1"));
+    let mut odd = Request::new("odd values").with_temperature(1.8);
+    odd.params.seed = Some(-5_000_000_000);
+    odd.params.stop = vec!["\n\n".into()];
+    let mut recorded = Request::chat(vec![
+        Message::new(Role::User, "one"),
+        Message::new(Role::Assistant, "two"),
+        Message::new(Role::User, "three"),
+    ]);
+    let turn = recorded_turn();
+    let fields = turn.as_object().unwrap().clone().into_iter();
+    let fields = fields.filter(|(name, _)| name != "role" && name != "content");
+    recorded.messages[1].extra = fields.collect();
+    let mut tuned = Request::new("tuned");
+    for (field, value) in body_fields() {
+        tuned = tuned.with_extra(field, value);
+    }
+    let each = body_fields()
+        .into_iter()
+        .map(|(field, value)| Request::new(format!("{field} alone")).with_extra(field, value));
     let row = ResponseFormat::json_schema(schema).unwrap();
-    vec![
+    let mut all = vec![
         Request::new("plain"),
         Request::new("with a system text").with_system("S"),
         named,
@@ -112,10 +184,15 @@ fn of_every_kind() -> Vec<Request> {
         seeded,
         warm,
         parts,
+        odd,
+        recorded,
         tuned,
+        Request::new("an empty system text").with_system(""),
         Request::new("an object as json").with_response_format(ResponseFormat::JsonObject),
         Request::new("a row").with_response_format(row),
-    ]
+    ];
+    all.extend(each);
+    all
 }
 
 /// Anthropic refuses most of what a schema can say; the simulator does so too.

@@ -38,6 +38,8 @@ mod cli_net;
 #[cfg(all(feature = "cli", feature = "simulate"))]
 mod cli_output;
 #[cfg(all(feature = "cli", feature = "simulate"))]
+mod cli_portable;
+#[cfg(all(feature = "cli", feature = "simulate"))]
 mod cli_resume;
 #[cfg(all(feature = "cli", feature = "simulate"))]
 mod cli_retry;

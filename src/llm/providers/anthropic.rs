@@ -17,6 +17,7 @@ use super::answer::{Answer, End, Ends, count, malformed, text_of};
 use super::content::{self, Part};
 use super::dialect::invalid;
 use super::errors::failure_inside;
+use super::openai::count_in;
 use super::said::word;
 use super::schema_for;
 use super::vendor::Vendor;
@@ -24,8 +25,8 @@ use super::vendor::Vendor;
 /// The version of the API that is asked for; the newest one refuses sampling fields outright.
 pub(super) const VERSION: (&str, &str) = ("anthropic-version", "2023-06-01");
 
-/// The cap on the answer when the request names none: every model takes it, and what is cut says
-/// so.
+/// The cap on the answer when the request names none, beside what it is to think: every model takes
+/// it, and what is cut says so.
 pub(super) const DEFAULT_MAX_TOKENS: u32 = 4096;
 
 /// Asks for what other dialects have a field for.
@@ -36,13 +37,15 @@ const SCHEMA_MODE: &str = "Answer with JSON that fits this JSON Schema and nothi
 
 /// The body of a call.
 pub(super) fn message(vendor: &Vendor, request: &Request, model: &str) -> Result<Value, Error> {
-    let mut system = Vec::new();
+    let mut system = System::default();
     let mut messages = Vec::new();
     for (role, text, extra) in request.rendered() {
         match role {
-            "system" | "developer" => system.push(content::plain(text)),
+            "system" | "developer" => system.add(text),
             "user" | "assistant" => {
-                let mut message = content::without_name(extra);
+                let own = extra.into_iter().flat_map(|e| vendor.fields.of_turn(e));
+                let own = own.map(|(field, value)| (field.clone(), value.clone()));
+                let mut message: Map<_, _> = own.collect();
                 message.insert("role".to_owned(), role.into());
                 message.insert("content".to_owned(), blocks(text)?);
                 messages.push(Value::Object(message));
@@ -60,64 +63,128 @@ pub(super) fn message(vendor: &Vendor, request: &Request, model: &str) -> Result
         ));
     }
     let params = &request.params;
+    let further = vendor.fields.further(request);
+    let mut further: Map<_, _> = further
+        .map(|(field, value)| (field.to_owned(), value.into_owned()))
+        .collect();
+    // Thinking counts against the cap, which must leave room for an answer.
+    let thinking = further.get("thinking").and_then(|t| t.get("budget_tokens"));
+    let thinking = thinking.and_then(Value::as_u64).unwrap_or(0);
+    let default = u64::from(DEFAULT_MAX_TOKENS).saturating_add(thinking);
     let mut body = json!({
         "model": model,
-        "max_tokens": params.max_tokens.unwrap_or(DEFAULT_MAX_TOKENS),
+        "max_tokens": params.max_tokens.map_or(default, u64::from),
         "messages": messages,
     });
     let fields = content::object(&mut body);
     let mut enforced = None;
     match &params.response_format {
         None => {}
-        Some(ResponseFormat::JsonObject) => system.push(JSON_MODE.to_owned()),
+        Some(ResponseFormat::JsonObject) => system.add(Text::Plain(JSON_MODE)),
         Some(ResponseFormat::JsonSchema { schema, .. }) => {
             enforced = schema_for::anthropic(schema);
             if enforced.is_none() {
-                system.push(format!("{SCHEMA_MODE}\n{schema}"));
+                system.add(Text::Plain(&format!("{SCHEMA_MODE}\n{schema}")));
             }
         }
     }
-    if !system.is_empty() {
-        fields.insert("system".to_owned(), system.join("\n\n").into());
+    if let Some(system) = system.value() {
+        fields.insert("system".to_owned(), system);
     }
-    if let Some(temperature) = params.temperature {
+    if let Some(temperature) = vendor.fields.temperature(request) {
         fields.insert("temperature".to_owned(), temperature.into());
     }
     if let Some(top_p) = params.top_p {
         fields.insert("top_p".to_owned(), top_p.into());
     }
-    if !params.stop.is_empty() {
-        fields.insert("stop_sequences".to_owned(), json!(params.stop));
+    let stops = vendor.fields.stops(request);
+    if !stops.is_empty() {
+        fields.insert("stop_sequences".to_owned(), json!(stops));
     }
-    let mut output = Map::new();
+    // What the user wrote in Anthropic's own words stays, but for what was set by name.
+    let mut output = match further.remove("output_config") {
+        Some(Value::Object(own)) => own,
+        _ => Map::new(),
+    };
     if let Some(schema) = enforced {
         let format = json!({"type": "json_schema", "schema": schema});
         output.insert("format".to_owned(), format);
     }
-    if let Some(effort) = request.extra.get("reasoning_effort") {
-        output.insert("effort".to_owned(), effort.clone());
+    if let Some(effort) = further.remove("reasoning_effort") {
+        output.insert("effort".to_owned(), effort);
     }
     if !output.is_empty() {
         fields.insert("output_config".to_owned(), output.into());
     }
-    content::add_extra(fields, vendor, request, &["stream", "reasoning_effort"]);
+    for (field, value) in further {
+        fields.entry(field).or_insert(value);
+    }
     Ok(body)
+}
+
+/// The system text: a string, unless a part of it was a list, whose blocks may have marks of their
+/// own such as `cache_control`.
+#[derive(Default)]
+struct System {
+    blocks: Vec<Value>,
+    in_blocks: bool,
+}
+
+impl System {
+    fn add(&mut self, text: Text<'_>) {
+        match text {
+            Text::Plain(text) => self.push(json!({"type": "text", "text": text})),
+            Text::Value(Value::String(text)) => self.push(json!({"type": "text", "text": text})),
+            Text::Value(Value::Array(parts)) => {
+                self.in_blocks = true;
+                parts.iter().for_each(|part| self.push(part.clone()));
+            }
+            Text::Value(_) => {}
+        }
+    }
+
+    /// Empty texts are refused.
+    fn push(&mut self, block: Value) {
+        let text = block.get("text").and_then(Value::as_str);
+        if text.is_none_or(|text| !text.trim().is_empty()) {
+            self.blocks.push(block);
+        }
+    }
+
+    fn value(self) -> Option<Value> {
+        if self.blocks.is_empty() {
+            return None;
+        }
+        if self.in_blocks {
+            return Some(self.blocks.into());
+        }
+        let texts = self
+            .blocks
+            .iter()
+            .filter_map(|block| block["text"].as_str());
+        Some(texts.collect::<Vec<_>>().join("\n\n").into())
+    }
 }
 
 fn blocks(text: Text<'_>) -> Result<Value, Error> {
     let parts = match text {
         Text::Plain(text) => return Ok(text.into()),
+        Text::Value(Value::String(text)) => return Ok(text.as_str().into()),
         Text::Value(Value::Array(parts)) => parts,
-        Text::Value(other) => return Ok(other.clone()),
+        Text::Value(_) => {
+            return Err(invalid(
+                "anthropic needs a text in every message".to_owned(),
+            ));
+        }
     };
     let blocks = parts.iter().map(|part| match content::part(part) {
-        Part::Text(text) => json!({"type": "text", "text": text}),
         Part::Data { kind, base64 } => json!({
             "type": "image",
             "source": {"type": "base64", "media_type": kind, "data": base64},
         }),
         Part::Url(url) => json!({"type": "image", "source": {"type": "url", "url": url}}),
-        Part::Other(own) => own.clone(),
+        // Texts have the same shape here, and may have marks of their own.
+        Part::Text(_) | Part::Other(_) => part.clone(),
     });
     Ok(blocks.collect())
 }
@@ -159,15 +226,17 @@ pub(super) fn read(vendor: &Vendor, body: &[u8]) -> Result<Response, Error> {
             }),
         });
     }
+    let finish = word(reply.stop_reason.as_ref());
+    let details = reply.stop_details.filter(|_| finish == "refusal");
     let detail = |name| {
-        let text = word(reply.stop_details.as_ref().and_then(|d| d.get(name)));
+        let text = word(details.as_ref().and_then(|d| d.get(name)));
         Some(text).filter(|text| !text.is_empty())
     };
     let answer = Answer {
         text: text_of(reply.content),
-        finish: word(reply.stop_reason.as_ref()),
         refusal: detail("explanation"),
         category: detail("category"),
+        finish,
         model: Some(word(reply.model.as_ref())),
         usage,
         cost_usd: None,
@@ -186,14 +255,7 @@ struct Counts {
     cache_read_input_tokens: Option<u64>,
     #[serde(deserialize_with = "count")]
     output_tokens: Option<u64>,
-    output_tokens_details: Option<Details>,
-}
-
-#[derive(Default, Deserialize)]
-#[serde(default)]
-struct Details {
-    #[serde(deserialize_with = "count")]
-    thinking_tokens: Option<u64>,
+    output_tokens_details: Value,
 }
 
 impl Counts {
@@ -204,7 +266,7 @@ impl Counts {
 
     fn usage(&self) -> Option<Usage> {
         let cached = self.cache_read_input_tokens.unwrap_or(0);
-        let details = self.output_tokens_details.as_ref();
+        let thinking = count_in(&self.output_tokens_details, "thinking_tokens");
         Some(Usage {
             // What was read from the cache or written to it is not among the input here.
             input_tokens: self
@@ -213,7 +275,7 @@ impl Counts {
                 .saturating_add(self.cache_creation_input_tokens.unwrap_or(0)),
             cached_input_tokens: cached,
             output_tokens: self.output_tokens.unwrap_or(0),
-            reasoning_tokens: details.and_then(|d| d.thinking_tokens).unwrap_or(0),
+            reasoning_tokens: thinking.unwrap_or(0),
         })
     }
 }

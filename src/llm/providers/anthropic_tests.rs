@@ -174,3 +174,90 @@ fn pictures_are_said_in_the_dialects_words() {
         ]})
     );
 }
+
+#[test]
+fn marks_on_texts_survive() {
+    let text = |text: &str| json!([{"type": "text", "text": text, "cache_control": {"type": "ephemeral"}}]);
+    let said = |role, content| Message {
+        content,
+        ..Message::new(role, "")
+    };
+    let request = Request::chat(vec![
+        said(Role::System, text("S")),
+        said(Role::User, text("U")),
+    ]);
+    let (_, body) = encoded("anthropic", &request);
+    assert_eq!(body["system"], text("S"));
+    assert_eq!(body["messages"][0]["content"], text("U"));
+    let mut request = request;
+    request.params.response_format = Some(ResponseFormat::JsonObject);
+    let (_, body) = encoded("anthropic", &request);
+    assert_eq!(
+        body["system"][1],
+        json!({"type": "text", "text": JSON_MODE})
+    );
+}
+
+#[test]
+fn an_empty_system_text_is_left_out() {
+    for system in [
+        json!(""),
+        json!(" \n"),
+        json!([{"type": "text", "text": ""}]),
+    ] {
+        let mut request = Request::chat(vec![
+            Message::new(Role::System, ""),
+            Message::new(Role::User, "U"),
+        ]);
+        request.messages[0].content = system;
+        let (_, body) = encoded("anthropic", &request);
+        assert!(body.get("system").is_none(), "{body}");
+    }
+}
+
+#[test]
+fn the_default_cap_leaves_room_beside_the_thoughts() {
+    let thinking = json!({"type": "enabled", "budget_tokens": 10_000});
+    let request = Request::new("U").with_extra("thinking", thinking);
+    let (_, body) = encoded("anthropic", &request);
+    assert_eq!(body["max_tokens"], 10_000 + DEFAULT_MAX_TOKENS);
+    let (_, body) = encoded("anthropic", &request.with_max_tokens(12_000));
+    assert_eq!(body["max_tokens"], 12_000);
+}
+
+#[test]
+fn output_settings_in_the_dialects_own_words_stay() {
+    let mut request = Request::new("U").with_extra("output_config", json!({"effort": "max"}));
+    request.params.response_format = Some(ResponseFormat::JsonSchema {
+        name: "row".into(),
+        schema: json!({"type": "object", "properties": {"a": {"type": "string"}}}),
+        strict: false,
+    });
+    let (_, body) = encoded("anthropic", &request);
+    assert_eq!(body["output_config"]["effort"], "max");
+    assert_eq!(body["output_config"]["format"]["type"], "json_schema");
+}
+
+#[test]
+fn a_message_without_a_text_is_refused_before_it_is_sent() {
+    let mut request = Request::chat(vec![Message::new(Role::Assistant, "")]);
+    request.messages[0].content = Value::Null;
+    let error = message(vendor(), &request, "m").unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Invalid);
+}
+
+#[test]
+fn details_of_a_stop_count_for_refusals_alone() {
+    let body = reply("end_turn", TEXT).replace(
+        r#""stop_sequence""#,
+        r#""stop_details":{"type":"note","explanation":"e"},"stop_sequence""#,
+    );
+    assert_eq!(decoded("anthropic", &body).unwrap().text, "ab");
+}
+
+#[test]
+fn strange_details_cost_no_usage() {
+    let body = reply("end_turn", TEXT).replace(r#"{"thinking_tokens":2}"#, "\"n/a\"");
+    let usage = decoded("anthropic", &body).unwrap().usage.unwrap();
+    assert_eq!((usage.input_tokens, usage.reasoning_tokens), (17, 0));
+}

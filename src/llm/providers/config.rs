@@ -1,5 +1,6 @@
 //! From settings to a client: provider, model, key, address, time-out.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -345,7 +346,7 @@ struct Remote {
     model: Option<String>,
     only_model: bool,
     /// Fields that users were told of already.
-    left_out: Mutex<Vec<&'static str>>,
+    left_out: Mutex<HashSet<String>>,
     concurrency: usize,
     timeout: Duration,
 }
@@ -411,17 +412,13 @@ impl Remote {
         }
     }
 
-    /// Says once that a field has no place in the vendor's requests.
+    /// Says once of each field that it does not go out.
     fn tell_left_out(&self, request: &Request) {
-        if request.extra.is_empty() {
-            return;
-        }
-        let refused = self.vendor.refuses.iter().copied();
-        for field in refused.filter(|field| request.extra.contains_key(*field)) {
+        for left_out in self.vendor.fields.left_out(request) {
             let mut told = self.left_out.lock();
-            if !told.contains(&field) {
-                told.push(field);
-                log::warn!("{} takes no `{field}`; it is left out", self.vendor.name);
+            if !told.contains(&left_out.field) {
+                log::warn!("{} {left_out}", self.vendor.name);
+                told.insert(left_out.field);
             }
         }
     }

@@ -3,9 +3,7 @@
 
 use serde_json::{Map, Value};
 
-use crate::llm::request::{Request, Text};
-
-use super::vendor::Vendor;
+use crate::llm::request::Text;
 
 /// A part of a message's content.
 pub(super) enum Part<'p> {
@@ -56,13 +54,6 @@ pub(super) fn plain(text: Text<'_>) -> String {
     }
 }
 
-/// A message's further fields; only the OpenAI style has names for speakers.
-pub(super) fn without_name(extra: Option<&Map<String, Value>>) -> Map<String, Value> {
-    let mut fields = extra.cloned().unwrap_or_default();
-    fields.remove("name");
-    fields
-}
-
 /// The fields of a JSON object that was just made.
 pub(super) fn object(value: &mut Value) -> &mut Map<String, Value> {
     if !value.is_object() {
@@ -71,20 +62,5 @@ pub(super) fn object(value: &mut Value) -> &mut Map<String, Value> {
     match value {
         Value::Object(fields) => fields,
         _ => unreachable!("it was made an object"),
-    }
-}
-
-/// Adds the request's further fields, except those that are set already or `taken` otherwise.
-pub(super) fn add_extra(
-    fields: &mut Map<String, Value>,
-    vendor: &Vendor,
-    request: &Request,
-    taken: &[&str],
-) {
-    for (key, value) in &request.extra {
-        let out = taken.contains(&key.as_str()) || vendor.refuses.contains(&key.as_str());
-        if !out && !fields.contains_key(key) {
-            fields.insert(key.clone(), value.clone());
-        }
     }
 }

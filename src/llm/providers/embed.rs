@@ -18,7 +18,6 @@ use crate::llm::response::Response;
 use crate::llm::transport::HttpReply;
 
 use super::answer::malformed;
-use super::content::add_extra;
 use super::dialect::{Call, invalid};
 use super::errors::{failure, failure_inside};
 use super::limits::rate_hints;
@@ -85,7 +84,12 @@ fn add_shared(fields: &mut Map<String, Value>, vendor: &Vendor, alike: &Request,
     if let Some(dimensions) = alike.params.dimensions {
         fields.insert(name.to_owned(), dimensions.into());
     }
-    add_extra(fields, vendor, alike, &["model", "input", "content"]);
+    for (key, value) in vendor.fields.further(alike) {
+        let set = ["model", "input", "content"].contains(&key);
+        if !set && !fields.contains_key(key) {
+            fields.insert(key.to_owned(), value.into_owned());
+        }
+    }
 }
 
 /// Turns a complete reply into an answer for each request, in their order, or a classified error.

@@ -50,10 +50,10 @@ pub(super) fn failure(vendor: &Vendor, reply: &HttpReply) -> Error {
     } else {
         error
     };
-    if unreadable && !reply.body.is_empty() {
-        error.with_raw(&beginning(&reply.body))
-    } else {
-        error
+    match &said.written {
+        Some(written) => error.with_raw(written),
+        None if unreadable && !reply.body.is_empty() => error.with_raw(&beginning(&reply.body)),
+        None => error,
     }
 }
 

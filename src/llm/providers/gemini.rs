@@ -40,10 +40,13 @@ pub(super) fn resource(model: &str) -> Result<String, Error> {
 pub(super) fn content(vendor: &Vendor, request: &Request) -> Result<Value, Error> {
     let mut system = Vec::new();
     let mut contents = Vec::new();
-    for (role, text, extra) in request.rendered() {
+    for (role, text, _) in request.rendered() {
         let role = match role {
             "system" | "developer" => {
-                system.push(json!({"text": content::plain(text)}));
+                let text = content::plain(text);
+                if !text.trim().is_empty() {
+                    system.push(json!({"text": text}));
+                }
                 continue;
             }
             "user" => "user",
@@ -54,10 +57,7 @@ pub(super) fn content(vendor: &Vendor, request: &Request) -> Result<Value, Error
                 )));
             }
         };
-        let mut message = content::without_name(extra);
-        message.insert("role".to_owned(), role.into());
-        message.insert("parts".to_owned(), parts(text)?);
-        contents.push(Value::Object(message));
+        contents.push(json!({"role": role, "parts": parts(text)?}));
     }
     if contents.is_empty() {
         return Err(invalid(
@@ -69,38 +69,50 @@ pub(super) fn content(vendor: &Vendor, request: &Request) -> Result<Value, Error
     if !system.is_empty() {
         fields.insert("systemInstruction".to_owned(), json!({"parts": system}));
     }
-    let config = generation_config(request);
+    let further = vendor.fields.further(request);
+    let mut further: Map<_, _> = further
+        .map(|(field, value)| (field.to_owned(), value.into_owned()))
+        .collect();
+    let config = generation_config(vendor, request, &mut further);
     if !config.is_empty() {
         fields.insert("generationConfig".to_owned(), config.into());
     }
-    let taken = [
-        "stream",
-        "model",
-        "generationConfig",
-        "reasoning_effort",
-        "metadata",
-        "service_tier",
-    ];
-    content::add_extra(fields, vendor, request, &taken);
+    for (field, value) in further {
+        fields.entry(field).or_insert(value);
+    }
     Ok(body)
 }
 
-fn generation_config(request: &Request) -> Map<String, Value> {
+/// Takes what belongs there out of the further fields.
+fn generation_config(
+    vendor: &Vendor,
+    request: &Request,
+    further: &mut Map<String, Value>,
+) -> Map<String, Value> {
     let params = &request.params;
     // What the user wrote in Gemini's own words stays, but for what was set by name.
-    let own = request.extra.get("generationConfig");
-    let mut config = own.and_then(Value::as_object).cloned().unwrap_or_default();
+    let mut config = match further.remove("generationConfig") {
+        Some(Value::Object(own)) => own,
+        _ => Map::new(),
+    };
+    if let Some(effort) = further.remove("reasoning_effort") {
+        let thinking = config.entry("thinkingConfig");
+        // It takes a level or a budget, not both.
+        thinking.or_insert_with(|| json!({"thinkingLevel": effort}));
+    }
     let mut set = |name: &str, value: Option<Value>| {
         if let Some(value) = value {
             config.insert(name.to_owned(), value);
         }
     };
-    set("temperature", params.temperature.map(Value::from));
+    let temperature = vendor.fields.temperature(request);
+    set("temperature", temperature.map(Value::from));
     set("topP", params.top_p.map(Value::from));
+    set("topK", further.remove("top_k"));
     set("maxOutputTokens", params.max_tokens.map(Value::from));
-    set("seed", params.seed.map(Value::from));
-    let stop = (!params.stop.is_empty()).then(|| json!(params.stop));
-    set("stopSequences", stop);
+    set("seed", vendor.fields.seed(request).map(Value::from));
+    let stops = vendor.fields.stops(request);
+    set("stopSequences", (!stops.is_empty()).then(|| json!(stops)));
     let (kind, schema) = match &params.response_format {
         None => (None, None),
         Some(ResponseFormat::JsonObject) => (Some("application/json"), None),
@@ -110,11 +122,6 @@ fn generation_config(request: &Request) -> Map<String, Value> {
     };
     set("responseMimeType", kind.map(Value::from));
     set("responseJsonSchema", schema);
-    let effort = request.extra.get("reasoning_effort");
-    set(
-        "thinkingConfig",
-        effort.map(|effort| json!({"thinkingLevel": effort})),
-    );
     config
 }
 
@@ -168,11 +175,17 @@ const ENDS: Ends = &[
     ("IMAGE_PROHIBITED_CONTENT", End::Blocked),
     ("IMAGE_RECITATION", End::Blocked),
     ("IMAGE_OTHER", End::Blocked),
+    // Google's policies: of the answer, and of the account.
+    ("ESCALATION", End::Blocked),
+    ("PUP_LIMITED_DISABLED", End::Blocked),
     ("MALFORMED_FUNCTION_CALL", End::Tool),
     ("UNEXPECTED_TOOL_CALL", End::Tool),
     ("TOO_MANY_TOOL_CALLS", End::Tool),
+    // A tool's call in the conversation came without its signature.
+    ("MISSING_THOUGHT_SIGNATURE", End::Tool),
     ("OTHER", End::Fault),
     ("MALFORMED_RESPONSE", End::Fault),
+    ("NO_IMAGE", End::Fault),
     ("FINISH_REASON_UNSPECIFIED", End::Fault),
 ];
 

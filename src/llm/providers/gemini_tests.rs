@@ -50,15 +50,21 @@ fn finish_reasons_lead_to_their_outcomes() {
         "PROHIBITED_CONTENT",
         "SPII",
         "IMAGE_SAFETY",
+        "ESCALATION",
+        "PUP_LIMITED_DISABLED",
     ] {
         let error = ended(blocked).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Blocked, "{blocked}");
         assert!(error.message().contains(blocked));
     }
-    for tool in ["MALFORMED_FUNCTION_CALL", "UNEXPECTED_TOOL_CALL"] {
+    for tool in [
+        "MALFORMED_FUNCTION_CALL",
+        "UNEXPECTED_TOOL_CALL",
+        "MISSING_THOUGHT_SIGNATURE",
+    ] {
         assert_eq!(ended(tool).unwrap_err().kind(), ErrorKind::Invalid);
     }
-    for fault in ["OTHER", "MALFORMED_RESPONSE", "FINISH_REASON_UNSPECIFIED"] {
+    for fault in ["OTHER", "MALFORMED_RESPONSE", "NO_IMAGE"] {
         assert_eq!(ended(fault).unwrap_err().kind(), ErrorKind::Malformed);
     }
 }
@@ -126,6 +132,20 @@ fn a_request_is_said_in_the_dialects_words() {
             "cachedContent": "cachedContents/1",
         })
     );
+}
+
+#[test]
+fn sampling_and_thinking_stand_in_the_configuration() {
+    let request = Request::new("U")
+        .with_extra("top_k", 3.into())
+        .with_extra("reasoning_effort", "none".into());
+    let config = |request: &Request| encoded("gemini", request).1["generationConfig"].clone();
+    let level = json!({"topK": 3, "thinkingConfig": {"thinkingLevel": "minimal"}});
+    assert_eq!(config(&request), level);
+    let own = json!({"thinkingConfig": {"thinkingBudget": 0}});
+    let request = request.with_extra("generationConfig", own);
+    let budget = json!({"topK": 3, "thinkingConfig": {"thinkingBudget": 0}});
+    assert_eq!(config(&request), budget);
 }
 
 #[test]

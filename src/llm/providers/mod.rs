@@ -10,6 +10,7 @@ mod dialect;
 mod embed;
 mod errors;
 pub mod extract;
+mod fields;
 mod gemini;
 pub(crate) mod limits;
 pub mod local;

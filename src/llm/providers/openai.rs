@@ -6,8 +6,8 @@
 
 use serde::Deserialize;
 use serde::ser::{SerializeMap, Serializer};
-use serde_json::Value;
 use serde_json::value::RawValue;
+use serde_json::{Map, Value};
 
 use crate::base::error::Error;
 use crate::base::usage::{Paid, Usage};
@@ -16,24 +16,9 @@ use crate::llm::response::Response;
 
 use super::answer::{Answer, End, Ends, count, malformed, text_of};
 use super::errors::failure_inside;
+use super::fields::Fields;
 use super::said::word;
 use super::vendor::{CapField, Vendor};
-
-/// Fields that a request sets by its own parameters; the same name among its extra fields is left
-/// out.
-const OWN_FIELDS: [&str; 11] = [
-    "model",
-    "messages",
-    "max_tokens",
-    "max_completion_tokens",
-    "temperature",
-    "top_p",
-    "stop",
-    "seed",
-    "random_seed",
-    "response_format",
-    "stream",
-];
 
 /// The body of a chat completion call.
 pub(super) fn write(
@@ -54,16 +39,17 @@ pub(super) fn write(
     if let Some(tokens) = params.max_tokens {
         map.serialize_entry(cap, &tokens)?;
     }
-    if let Some(temperature) = params.temperature {
+    if let Some(temperature) = vendor.fields.temperature(request) {
         map.serialize_entry("temperature", &temperature)?;
     }
     if let Some(top_p) = params.top_p {
         map.serialize_entry("top_p", &top_p)?;
     }
-    if !params.stop.is_empty() {
-        map.serialize_entry("stop", &params.stop)?;
+    let stops = vendor.fields.stops(request);
+    if !stops.is_empty() {
+        map.serialize_entry("stop", &stops)?;
     }
-    if let Some(seed) = params.seed {
+    if let Some(seed) = vendor.fields.seed(request) {
         map.serialize_entry(vendor.seed_field, &seed)?;
     }
     match &params.response_format {
@@ -86,12 +72,8 @@ pub(super) fn write(
             map.serialize_entry("response_format", &format)?;
         }
     }
-    for (key, value) in &request.extra {
-        // A key that stands twice is read differently from server to server.
-        let own = OWN_FIELDS.contains(&key.as_str());
-        if !own && !vendor.refuses.contains(&key.as_str()) {
-            map.serialize_entry(key, value)?;
-        }
+    for (field, value) in vendor.fields.further(request) {
+        map.serialize_entry(field, &value)?;
     }
     map.end()
 }
@@ -111,8 +93,8 @@ impl serde::Serialize for Messages<'_> {
                     },
                     content,
                     extra: extra.map(|fields| Extra {
+                        of: &vendor.fields,
                         fields,
-                        names: vendor.speaker_names,
                     }),
                 }),
         )
@@ -128,18 +110,13 @@ struct MessageBody<'a> {
 }
 
 struct Extra<'a> {
-    fields: &'a serde_json::Map<String, Value>,
-    names: bool,
+    of: &'a Fields,
+    fields: &'a Map<String, Value>,
 }
 
 impl serde::Serialize for Extra<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let sent = |(field, _): &(&String, &Value)| match field.as_str() {
-            "role" | "content" => false,
-            "name" => self.names,
-            _ => true,
-        };
-        serializer.collect_map(self.fields.iter().filter(sent))
+        serializer.collect_map(self.of.of_turn(self.fields))
     }
 }
 
@@ -231,17 +208,13 @@ pub(super) struct Counts {
     #[serde(deserialize_with = "count")]
     num_cached_tokens: Option<u64>,
     cost_in_usd_ticks: Option<Value>,
-    prompt_tokens_details: Option<Details>,
-    completion_tokens_details: Option<Details>,
+    prompt_tokens_details: Value,
+    completion_tokens_details: Value,
 }
 
-#[derive(Default, Deserialize)]
-#[serde(default)]
-struct Details {
-    #[serde(deserialize_with = "count")]
-    cached_tokens: Option<u64>,
-    #[serde(deserialize_with = "count")]
-    reasoning_tokens: Option<u64>,
+/// One of the counts in an object that may be anything.
+pub(super) fn count_in(details: &Value, name: &str) -> Option<u64> {
+    count(details.get(name)?).ok()?
 }
 
 impl Counts {
@@ -254,12 +227,11 @@ impl Counts {
     pub(super) fn usage(&self) -> Option<Usage> {
         let input_tokens = self.prompt_tokens?;
         let completion = self.completion_tokens.unwrap_or(0);
-        let details = self.completion_tokens_details.as_ref();
-        let reasoning_tokens = details.and_then(|d| d.reasoning_tokens).unwrap_or(0);
+        let details = &self.completion_tokens_details;
+        let reasoning_tokens = count_in(details, "reasoning_tokens").unwrap_or(0);
         // xAI leaves reasoning out of the completion but counts it in the total.
         let apart = self.total_tokens == Some(input_tokens + completion + reasoning_tokens);
-        let details = self.prompt_tokens_details.as_ref();
-        let cached = details.and_then(|d| d.cached_tokens);
+        let cached = count_in(&self.prompt_tokens_details, "cached_tokens");
         Some(Usage {
             input_tokens,
             cached_input_tokens: cached.or(self.num_cached_tokens).unwrap_or(0),

@@ -46,6 +46,16 @@ fn a_strange_usage_does_not_cost_the_answer() {
 }
 
 #[test]
+fn strange_details_cost_no_other_count() {
+    let body = r#"{"choices":[{"finish_reason":"stop","message":{"content":"x"}}],
+        "usage":{"prompt_tokens":7,"completion_tokens":1,"completion_tokens_details":"n/a",
+        "prompt_tokens_details":{"cached_tokens":3}}}"#;
+    let usage = decoded("openai", body).unwrap().usage.unwrap();
+    assert_eq!((usage.input_tokens, usage.cached_input_tokens), (7, 3));
+    assert_eq!((usage.output_tokens, usage.reasoning_tokens), (1, 0));
+}
+
+#[test]
 fn content_may_be_a_list_of_chunks() {
     let body = r#"{"choices":[{"finish_reason":"stop","message":{"content":[
         {"type":"thinking","thinking":[{"type":"text","text":"hm"}]},

@@ -298,3 +298,10 @@ fn an_endless_message_is_cut_between_words() {
     let late = words("word ").replacen("word", "You used all available credits;", 1);
     assert_eq!(kind("xai", 403, &late), Quota);
 }
+
+#[test]
+fn what_a_model_wrote_instead_of_json_is_kept() {
+    let body = r#"{"error":{"message":"Failed to generate JSON","type":"invalid_request_error",
+        "code":"json_validate_failed","failed_generation":"{\"a\": "}}"#;
+    assert_eq!(failed("groq", 400, body).raw(), Some("{\"a\": "));
+}

@@ -17,6 +17,8 @@ pub(super) struct Said {
     pub status: Option<u16>,
     /// The wait that the body asks for.
     pub wait: Option<Duration>,
+    /// What the model wrote instead of what it was asked for.
+    pub written: Option<String>,
 }
 
 impl Said {
@@ -61,8 +63,9 @@ impl Said {
             said.note(error.get(field));
         }
         // Groq: the model failed to write the JSON it was asked for.
-        if error.get("failed_generation").is_some() {
+        if let Some(written) = error.get("failed_generation") {
             said.words.push("failed_generation".to_owned());
+            said.written = Some(word(Some(written))).filter(|text| !text.is_empty());
         }
         match error.get("details") {
             Some(Value::Array(details)) => details.iter().for_each(|d| said.note_detail(d)),

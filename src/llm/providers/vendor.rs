@@ -3,6 +3,7 @@
 use crate::llm::client::PackLimits;
 
 use super::anthropic;
+use super::fields::{self, Fields};
 use super::limits::Tells;
 use super::rules::{self, GROQ, LOCAL, MISTRAL, Rule, XAI, classify};
 use super::said::Said;
@@ -53,10 +54,8 @@ pub(crate) struct Vendor {
     pub seed_field: &'static str,
     /// Whether it takes the role `developer`; it means `system`.
     pub developer_role: bool,
-    /// Whether messages may name their speakers.
-    pub speaker_names: bool,
-    /// Fields of the OpenAI style that it would refuse a request for; they are left out.
-    pub refuses: &'static [&'static str],
+    /// What becomes of the fields that prompt files carry.
+    pub(super) fields: Fields,
     pub tells: Tells,
     /// What it reports in another way than its dialect.
     pub(super) errors: &'static [Rule],
@@ -71,23 +70,6 @@ pub(crate) struct Vendor {
 const fn pack(inputs: u16, tokens: u32) -> Option<PackLimits> {
     Some(PackLimits { inputs, tokens })
 }
-
-/// What a prompt file may say to tune an OpenAI-style server, and no other dialect has.
-const OPENAI_ONLY: &[&str] = &[
-    "frequency_penalty",
-    "logit_bias",
-    "logprobs",
-    "modalities",
-    "parallel_tool_calls",
-    "prediction",
-    "presence_penalty",
-    "prompt_cache_key",
-    "safety_identifier",
-    "store",
-    "top_logprobs",
-    "user",
-    "verbosity",
-];
 
 const OPENAI: Vendor = Vendor {
     name: "openai",
@@ -104,8 +86,7 @@ const OPENAI: Vendor = Vendor {
     cap: CapField::MaxCompletionTokens,
     seed_field: "seed",
     developer_role: true,
-    speaker_names: true,
-    refuses: &[],
+    fields: fields::OPENAI,
     tells: Tells::XRateLimit { request_period: 60 },
     errors: &[],
     concurrency: 5,
@@ -127,15 +108,7 @@ pub(crate) const VENDORS: &[Vendor] = &[
         tells: Tells::XRateLimit {
             request_period: 86_400,
         },
-        refuses: &[
-            "logprobs",
-            "top_logprobs",
-            "logit_bias",
-            "metadata",
-            "store",
-            "frequency_penalty",
-            "presence_penalty",
-        ],
+        fields: fields::GROQ,
         developer_role: false,
         errors: GROQ,
         embeds: None,
@@ -149,7 +122,7 @@ pub(crate) const VENDORS: &[Vendor] = &[
         key_vars: &["ANTHROPIC_API_KEY"],
         key_header: "x-api-key",
         token_var: "ANTHROPIC_AUTH_TOKEN",
-        refuses: OPENAI_ONLY,
+        fields: fields::ANTHROPIC,
         tells: Tells::Anthropic,
         url_var: "ANTHROPIC_BASE_URL",
         embeds: None,
@@ -167,7 +140,7 @@ pub(crate) const VENDORS: &[Vendor] = &[
         key_header: "x-goog-api-key",
         // It takes 100 texts.
         embeds: pack(100, 20_000),
-        refuses: OPENAI_ONLY,
+        fields: fields::GEMINI,
         tells: Tells::Nothing,
         ..OPENAI
     },
@@ -180,15 +153,7 @@ pub(crate) const VENDORS: &[Vendor] = &[
         cap: CapField::MaxTokens,
         seed_field: "random_seed",
         developer_role: false,
-        speaker_names: false,
-        refuses: &[
-            "logprobs",
-            "top_logprobs",
-            "logit_bias",
-            "service_tier",
-            "store",
-            "user",
-        ],
+        fields: fields::MISTRAL,
         errors: MISTRAL,
         // It takes 512 texts and 16,384 tokens.
         embeds: pack(64, 8_000),
@@ -200,6 +165,7 @@ pub(crate) const VENDORS: &[Vendor] = &[
         key_vars: &["XAI_API_KEY"],
         url_var: "XAI_BASE_URL",
         developer_role: false,
+        fields: fields::XAI,
         errors: XAI,
         embeds: None,
         ..OPENAI
@@ -213,6 +179,7 @@ pub(crate) const VENDORS: &[Vendor] = &[
         // The older name is the one that every server of this style knows.
         cap: CapField::MaxTokens,
         developer_role: false,
+        fields: fields::ALL,
         has_batches: false,
         errors: LOCAL,
         embeds: pack(32, 8_192),
@@ -228,6 +195,7 @@ pub(crate) const VENDORS: &[Vendor] = &[
         // Ollama ignores the newer name without a word.
         cap: CapField::MaxTokens,
         developer_role: false,
+        fields: fields::ALL,
         concurrency: 1,
         has_batches: false,
         errors: LOCAL,
@@ -317,7 +285,7 @@ mod tests {
             url_var: "NEWCOMER_BASE_URL",
             cap: CapField::MaxTokens,
             seed_field: "sampling_seed",
-            refuses: &["store"],
+            fields: fields::GROQ,
             tells: Tells::Nothing,
             ..OPENAI
         };

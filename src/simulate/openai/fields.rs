@@ -1,5 +1,5 @@
-//! Which vendor knows which field of a chat request. A body's fields are noted as it is read, one bit
-//! each, and compared with what the vendor knows in the end.
+//! Which vendor knows which field of a chat request, and of its messages. The fields are noted as a
+//! body is read, one bit each, and compared with what the vendor knows in the end.
 
 use std::borrow::Cow;
 
@@ -30,17 +30,17 @@ const FIELDS: [(&str, u8); 88] = [
     ("n", HOSTED),
     ("user", OPENAI | XAI | GROQ),
     ("reasoning_effort", HOSTED),
-    ("presence_penalty", OPENAI | XAI | MISTRAL),
-    ("frequency_penalty", OPENAI | XAI | MISTRAL),
+    ("presence_penalty", OPENAI | MISTRAL),
+    ("frequency_penalty", OPENAI | MISTRAL),
     ("logprobs", OPENAI | XAI),
     ("top_logprobs", OPENAI | XAI),
-    ("logit_bias", OPENAI | XAI),
+    ("logit_bias", OPENAI),
     ("tools", HOSTED),
     ("tool_choice", HOSTED),
     ("parallel_tool_calls", HOSTED),
     ("functions", OPENAI | GROQ),
     ("function_call", OPENAI | GROQ),
-    ("service_tier", OPENAI | XAI | GROQ),
+    ("service_tier", OPENAI | GROQ),
     ("metadata", OPENAI | MISTRAL),
     ("store", OPENAI),
     ("verbosity", OPENAI),
@@ -105,18 +105,51 @@ const FIELDS: [(&str, u8); 88] = [
     ("options", LOCAL),
 ];
 
-/// The fields of one body.
-#[derive(Debug, Default)]
+const OF_MESSAGES: [(&str, u8); 12] = [
+    ("role", HOSTED),
+    ("content", HOSTED),
+    ("name", OPENAI | XAI),
+    ("tool_calls", HOSTED),
+    ("tool_call_id", HOSTED),
+    ("refusal", OPENAI),
+    ("annotations", OPENAI),
+    ("audio", OPENAI),
+    ("function_call", OPENAI),
+    ("prefix", MISTRAL),
+    ("reasoning", LOCAL),
+    ("reasoning_content", XAI | LOCAL),
+];
+
+/// The fields of one object.
+#[derive(Debug)]
 pub(super) struct Fields<'a> {
+    table: &'static [(&'static str, u8)],
     seen: u128,
     /// The first one in no vendor's list.
     unknown: Option<Cow<'a, str>>,
 }
 
+impl Default for Fields<'_> {
+    fn default() -> Self {
+        Self {
+            table: &FIELDS,
+            seen: 0,
+            unknown: None,
+        }
+    }
+}
+
 impl<'a> Fields<'a> {
+    pub(super) fn of_message() -> Self {
+        Self {
+            table: &OF_MESSAGES,
+            ..Self::default()
+        }
+    }
+
     /// Notes a field; false if it is known and has been there before.
     pub(super) fn add(&mut self, name: Cow<'a, str>) -> bool {
-        let Some(place) = FIELDS.iter().position(|(known, _)| *known == name) else {
+        let Some(place) = self.table.iter().position(|(known, _)| *known == name) else {
             self.unknown.get_or_insert(name);
             return true;
         };
@@ -137,7 +170,8 @@ impl<'a> Fields<'a> {
             Some(Vendor::Groq) => GROQ,
             Some(Vendor::Mistral) => MISTRAL,
         };
-        let foreign = FIELDS
+        let foreign = self
+            .table
             .iter()
             .enumerate()
             .find(|(place, (_, vendors))| self.seen >> place & 1 == 1 && vendors & vendor == 0);
@@ -146,6 +180,23 @@ impl<'a> Fields<'a> {
             None => self.unknown.as_deref(),
         }
     }
+}
+
+/// The words that a vendor takes in a field; nothing if it takes any.
+pub(super) fn words(field: &str, vendor: Option<Vendor>) -> Option<&'static [&'static str]> {
+    Some(match (field, vendor?) {
+        ("reasoning_effort", Vendor::OpenAi) => {
+            &["none", "minimal", "low", "medium", "high", "xhigh", "max"]
+        }
+        ("reasoning_effort", Vendor::Xai) => &["none", "low", "medium", "high"],
+        ("reasoning_effort", Vendor::Groq) => &["none", "default", "low", "medium", "high"],
+        ("reasoning_effort", Vendor::Mistral) => &["none", "high"],
+        ("service_tier", Vendor::OpenAi) => {
+            &["auto", "default", "flex", "scale", "priority", "fast"]
+        }
+        ("service_tier", Vendor::Groq) => &["auto", "on_demand", "flex", "performance"],
+        _ => return None,
+    })
 }
 
 #[cfg(test)]
@@ -173,6 +224,8 @@ mod tests {
             (Vendor::Mistral, "seed"),
             (Vendor::Mistral, "max_completion_tokens"),
             (Vendor::Xai, "store"),
+            (Vendor::Xai, "logit_bias"),
+            (Vendor::Xai, "frequency_penalty"),
         ];
         for (vendor, name) in cases {
             let refused = foreign(&["model", "messages", name], Some(vendor));
@@ -194,11 +247,11 @@ mod tests {
 
     #[test]
     fn no_field_is_listed_twice() {
-        for (place, (name, _)) in FIELDS.iter().enumerate() {
-            assert!(
-                !FIELDS[..place].iter().any(|(other, _)| other == name),
-                "{name}"
-            );
+        for table in [&FIELDS[..], &OF_MESSAGES] {
+            for (place, (name, _)) in table.iter().enumerate() {
+                let before = &table[..place];
+                assert!(!before.iter().any(|(other, _)| other == name), "{name}");
+            }
         }
     }
 }

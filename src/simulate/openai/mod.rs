@@ -2,6 +2,7 @@
 
 mod fields;
 mod format;
+mod messages;
 mod problem;
 mod reply;
 mod request;

@@ -10,13 +10,12 @@ use serde::de::{Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::Value;
 use serde_json::value::RawValue;
 
-use super::fields::Fields;
+use super::fields::{Fields, words};
 use super::format;
+use super::messages::{Messages, ROLES, Word};
 use crate::simulate::Vendor;
 use crate::simulate::prompt::{Fault, Prompt};
 use crate::simulate::tree::{Object, Spelling, in_range};
-
-const ROLES: [&str; 5] = ["developer", "system", "user", "assistant", "tool"];
 
 #[derive(Default)]
 struct Body<'a> {
@@ -28,37 +27,13 @@ struct Body<'a> {
     temperature: Option<f64>,
     top_p: Option<f64>,
     n: Option<u64>,
+    random_seed: Option<i64>,
+    reasoning_effort: Option<Word<'a>>,
+    service_tier: Option<Word<'a>>,
     stops: usize,
     stream: Option<bool>,
     format: Option<&'a RawValue>,
 }
-
-#[derive(Default)]
-struct Messages<'a> {
-    bytes: u64,
-    last: Cow<'a, str>,
-    last_user: Option<Cow<'a, str>>,
-}
-
-#[derive(Deserialize)]
-struct Message<'a> {
-    #[serde(borrow)]
-    role: Cow<'a, str>,
-    #[serde(borrow)]
-    content: Option<Content<'a>>,
-}
-
-struct Content<'a>(Cow<'a, str>);
-
-#[derive(Deserialize)]
-struct Part<'a> {
-    #[serde(borrow)]
-    text: Option<Content<'a>>,
-}
-
-/// A string that is borrowed where it can be.
-#[derive(Deserialize)]
-struct Word<'a>(#[serde(borrow)] Cow<'a, str>);
 
 /// How many strings `stop` has.
 struct Stops(usize);
@@ -78,6 +53,31 @@ pub(in crate::simulate) fn parse(body: &[u8], vendor: Option<Vendor>) -> Result<
     let Some(messages) = read.messages else {
         return Err(Fault::Missing("messages".to_owned()));
     };
+    for (place, fields) in &messages.fields {
+        if let Some(name) = fields.foreign_to(vendor) {
+            return Err(Fault::Unknown(format!("messages[{place}].{name}")));
+        }
+    }
+    for (at, said) in [
+        ("reasoning_effort", &read.reasoning_effort),
+        ("service_tier", &read.service_tier),
+    ] {
+        if let (Some(Word(said)), Some(known)) = (said, words(at, vendor))
+            && !known.contains(&&**said)
+        {
+            let known = known.join("', '");
+            let message = format!("Invalid value: '{said}'. Supported values are: '{known}'.");
+            return Err(Fault::invalid(at, "invalid_value", message));
+        }
+    }
+    if vendor == Some(Vendor::Mistral) && read.random_seed.is_some_and(|seed| seed < 0) {
+        let message = "Invalid value: 'random_seed' must be at least 0.";
+        return Err(Fault::invalid(
+            "random_seed",
+            "integer_below_min_value",
+            message,
+        ));
+    }
     let unsupported =
         |at: &str, message: &str| Err(Fault::invalid(at, "unsupported_value", message));
     if read.stream == Some(true) {
@@ -150,9 +150,12 @@ impl<'de: 'a, 'a> Deserialize<'de> for Body<'a> {
                         "top_p" => body.top_p = map.next_value()?,
                         "n" => body.n = map.next_value()?,
                         "stream" => body.stream = map.next_value()?,
-                        "seed" | "random_seed" => {
+                        "seed" => {
                             map.next_value::<Option<i64>>()?;
                         }
+                        "random_seed" => body.random_seed = map.next_value()?,
+                        "reasoning_effort" => body.reasoning_effort = map.next_value()?,
+                        "service_tier" => body.service_tier = map.next_value()?,
                         "stop" => {
                             body.stops = map.next_value::<Option<Stops>>()?.map_or(0, |all| all.0);
                         }
@@ -169,80 +172,6 @@ impl<'de: 'a, 'a> Deserialize<'de> for Body<'a> {
             }
         }
         deserializer.deserialize_map(Whole)
-    }
-}
-
-impl<'de: 'a, 'a> Deserialize<'de> for Messages<'a> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct List;
-        impl<'de> Visitor<'de> for List {
-            type Value = Messages<'de>;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("an array of messages")
-            }
-
-            fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Self::Value, A::Error> {
-                let mut all = Messages::default();
-                let mut empty = true;
-                while let Some(message) = seq.next_element::<Message<'de>>()? {
-                    empty = false;
-                    let user = message.role == "user";
-                    if !user && !ROLES.contains(&&*message.role) {
-                        return Err(A::Error::custom("unknown role"));
-                    }
-                    // An assistant that only called tools has no text; everyone else must have some.
-                    let text = match message.content {
-                        Some(Content(text)) => text,
-                        None if message.role == "assistant" => Cow::Borrowed(""),
-                        None => return Err(A::Error::custom("missing content")),
-                    };
-                    all.bytes += text.len() as u64;
-                    if user {
-                        all.last_user = Some(text);
-                    } else {
-                        all.last = text;
-                    }
-                }
-                if empty {
-                    return Err(A::Error::custom("no messages"));
-                }
-                Ok(all)
-            }
-        }
-        deserializer.deserialize_seq(List)
-    }
-}
-
-impl<'de: 'a, 'a> Deserialize<'de> for Content<'a> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Text;
-        impl<'de> Visitor<'de> for Text {
-            type Value = Content<'de>;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a string or an array of parts")
-            }
-
-            fn visit_borrowed_str<E: Error>(self, text: &'de str) -> Result<Self::Value, E> {
-                Ok(Content(Cow::Borrowed(text)))
-            }
-
-            fn visit_str<E: Error>(self, text: &str) -> Result<Self::Value, E> {
-                Ok(Content(Cow::Owned(text.to_owned())))
-            }
-
-            fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Self::Value, A::Error> {
-                let mut all = Cow::Borrowed("");
-                while let Some(part) = seq.next_element::<Part<'de>>()? {
-                    if let Some(Content(text)) = part.text {
-                        all += text;
-                    }
-                }
-                Ok(Content(all))
-            }
-        }
-        deserializer.deserialize_any(Text)
     }
 }
 
@@ -418,6 +347,13 @@ mod tests {
             (Vendor::OpenAi, r#""stop":["a","b","c","d","e"]"#, "stop"),
             (Vendor::OpenAi, r#""top_k":1"#, "top_k"),
             (Vendor::Xai, r#""messagez":1"#, "messagez"),
+            (Vendor::Mistral, r#""random_seed":-1"#, "random_seed"),
+            (
+                Vendor::Mistral,
+                r#""reasoning_effort":"low""#,
+                "reasoning_effort",
+            ),
+            (Vendor::Groq, r#""service_tier":"default""#, "service_tier"),
         ];
         for (vendor, rest, at) in cases {
             let body = with(rest);
@@ -428,6 +364,35 @@ mod tests {
                 "{rest}"
             );
         }
+    }
+
+    #[test]
+    fn vendors_differ_in_what_a_message_may_have() {
+        let cases = [
+            (Vendor::Groq, r#""name":"ann""#, "messages[1].name"),
+            (Vendor::Mistral, r#""name":"ann""#, "messages[1].name"),
+            (Vendor::Xai, r#""refusal":null"#, "messages[1].refusal"),
+            (
+                Vendor::OpenAi,
+                r#""reasoning_content":"x""#,
+                "messages[1].reasoning_content",
+            ),
+            (Vendor::OpenAi, r#""mood":1"#, "messages[1].mood"),
+        ];
+        for (vendor, field, at) in cases {
+            let body = format!(
+                r#"{{"model":"m","messages":[{{"role":"system","content":"x"}},
+                {{"role":"user",{field},"content":"x"}}]}}"#
+            );
+            let fault = parse(body.as_bytes(), Some(vendor)).unwrap_err();
+            assert_eq!(fault.at(), at, "{vendor}");
+            assert!(parse(body.as_bytes(), Some(Vendor::Local)).is_ok());
+        }
+        let named = br#"{"model":"m","messages":[{"role":"user","name":"ann","content":"x"}]}"#;
+        assert!(parse(named, Some(Vendor::OpenAi)).is_ok());
+        let twice = br#"{"model":"m","messages":[{"role":"user","role":"user","content":"x"},
+            {"role":"user","name":"a","name":"b","content":"x"}]}"#;
+        assert!(parse(twice, None).is_err());
     }
 
     #[test]

@@ -1,0 +1,242 @@
+//! What goes out of fields in OpenAI's words, vendor by vendor, and what users are told.
+
+use super::*;
+use crate::llm::providers::dialect::testing::{encoded, vendor};
+use crate::llm::providers::vendor::VENDORS;
+use crate::llm::request::{Message, Role};
+use serde_json::json;
+
+const HOSTED: [&str; 6] = ["openai", "anthropic", "gemini", "xai", "groq", "mistral"];
+
+fn with(field: &str, value: Value) -> Request {
+    Request::new("U").with_extra(field, value)
+}
+
+fn told(name: &str, request: &Request) -> Vec<String> {
+    let out = vendor(name).fields.left_out(request);
+    out.iter().map(LeftOut::to_string).collect()
+}
+
+#[test]
+fn what_goes_out_and_what_is_told_are_the_same_list() {
+    for (field, value, takers) in [
+        ("verbosity", json!("low"), "openai"),
+        ("store", json!(true), "openai"),
+        ("safety_identifier", json!("u"), "openai"),
+        ("prompt_cache_retention", json!("24h"), "openai"),
+        ("modalities", json!(["text"]), "openai"),
+        ("prompt_cache_key", json!("k"), "openai mistral"),
+        ("prediction", json!({}), "openai mistral"),
+        ("metadata", json!({"run": "r7"}), "openai mistral"),
+        (
+            "metadata",
+            json!({"user_id": "u"}),
+            "openai mistral anthropic",
+        ),
+        ("user", json!("u"), "openai xai groq"),
+        ("logit_bias", json!({}), "openai"),
+        ("logprobs", json!(true), "openai xai"),
+        ("frequency_penalty", json!(0.1), "openai mistral"),
+        (
+            "parallel_tool_calls",
+            json!(false),
+            "openai xai groq mistral",
+        ),
+        ("service_tier", json!("flex"), "openai groq"),
+        ("service_tier", json!("auto"), "openai groq anthropic"),
+        ("top_k", json!(3), "anthropic gemini"),
+        ("min_p", json!(0.1), ""),
+        ("reasoning_effort", json!("odd"), "openai"),
+        (
+            "reasoning_effort",
+            json!("high"),
+            "openai xai groq mistral anthropic gemini",
+        ),
+        (
+            "newer_than_this",
+            json!(1),
+            "openai xai groq mistral anthropic gemini",
+        ),
+    ] {
+        let request = with(field, value);
+        for name in HOSTED {
+            let takes = takers.split(' ').any(|taker| taker == name);
+            let goes = vendor(name).fields.further(&request).count() == 1;
+            assert_eq!(goes, takes, "{name} {field}");
+            assert_eq!(told(name, &request).is_empty(), takes, "{name} {field}");
+            let (_, body) = encoded(name, &request);
+            assert!(takes || body.get(field).is_none(), "{body}");
+        }
+        for name in ["local", "custom"] {
+            assert!(encoded(name, &request).1.get(field).is_some(), "{field}");
+        }
+    }
+}
+
+#[test]
+fn no_vendor_has_a_field_twice() {
+    for vendor in VENDORS {
+        let lacks = vendor.fields.lacks.iter().copied().flatten();
+        let takes = vendor.fields.takes.iter().map(|(name, _)| name);
+        let mut names: Vec<&str> = lacks.chain(takes).copied().collect();
+        names.sort_unstable();
+        let twice = names.windows(2).find(|pair| pair[0] == pair[1]);
+        assert_eq!(twice, None, "{}", vendor.name);
+    }
+}
+
+#[test]
+fn effort_is_said_in_each_vendors_words() {
+    const EFFORTS: [&str; 7] = ["none", "minimal", "low", "medium", "high", "xhigh", "max"];
+    for (name, place, known) in [
+        (
+            "anthropic",
+            "/output_config/effort",
+            "low medium high xhigh max",
+        ),
+        (
+            "gemini",
+            "/generationConfig/thinkingConfig/thinkingLevel",
+            "minimal low medium high",
+        ),
+        ("xai", "/reasoning_effort", "none low medium high"),
+        ("groq", "/reasoning_effort", "none default low medium high"),
+        ("mistral", "/reasoning_effort", "none high"),
+    ] {
+        for effort in EFFORTS {
+            let (_, body) = encoded(name, &with("reasoning_effort", json!(effort)));
+            let said = body.pointer(place).and_then(Value::as_str).unwrap();
+            assert!(known.split(' ').any(|word| word == said), "{name} {said}");
+            assert!(!known.split(' ').any(|word| word == effort) || said == effort);
+        }
+    }
+}
+
+#[test]
+fn what_parameters_set_is_never_set_by_a_further_field() {
+    for field in OWN {
+        // Five answers would be paid for, and one be read.
+        let request = with(field, json!(5));
+        for name in HOSTED.iter().chain(&["local", "custom"]) {
+            let (_, body) = encoded(name, &request);
+            assert_ne!(body.get(field), Some(&json!(5)), "{name}");
+            assert_eq!(
+                told(name, &request),
+                [format!("is sent no `{field}` from among the extra fields")]
+            );
+        }
+    }
+}
+
+#[test]
+fn a_null_says_nothing() {
+    for name in HOSTED {
+        let request = with("metadata", Value::Null);
+        assert!(encoded(name, &request).1.get("metadata").is_none());
+        assert!(told(name, &request).is_empty());
+    }
+}
+
+fn recorded() -> Request {
+    let mut turn = Message::new(Role::Assistant, "A");
+    for (field, value) in [
+        ("refusal", Value::Null),
+        ("annotations", json!([])),
+        ("tool_calls", json!([])),
+        ("name", json!("ann")),
+        ("reasoning_content", json!("hm")),
+    ] {
+        turn.extra.insert(field.into(), value);
+    }
+    Request::chat(vec![turn, Message::new(Role::User, "V")])
+}
+
+#[test]
+fn turns_of_recorded_conversations_keep_what_the_vendor_has() {
+    for (name, messages, kept) in [
+        ("openai", "messages", "content name role"),
+        ("xai", "messages", "content name reasoning_content role"),
+        ("groq", "messages", "content role"),
+        ("mistral", "messages", "content role"),
+        ("anthropic", "messages", "content role"),
+        ("gemini", "contents", "parts role"),
+        ("local", "messages", "content name reasoning_content role"),
+    ] {
+        let (_, body) = encoded(name, &recorded());
+        let mut keys: Vec<_> = body[messages][0].as_object().unwrap().keys().collect();
+        keys.sort_unstable();
+        assert_eq!(keys, kept.split(' ').collect::<Vec<_>>(), "{name}");
+    }
+    assert_eq!(
+        told("groq", &recorded()),
+        [
+            "takes no `messages[].name`; it is left out",
+            "takes no `messages[].reasoning_content`; it is left out",
+        ]
+    );
+}
+
+#[test]
+fn seeds_go_where_they_fit() {
+    for (seed, takers) in [
+        (7, "openai xai groq mistral gemini"),
+        (-7, "openai xai groq gemini"),
+        (5_000_000_000, "openai xai groq mistral"),
+    ] {
+        let mut request = Request::new("U");
+        request.params.seed = Some(seed);
+        for name in HOSTED {
+            let takes = takers.split(' ').any(|taker| taker == name);
+            let body = encoded(name, &request).1.to_string();
+            assert_eq!(body.contains("seed"), takes, "{body}");
+            assert_eq!(told(name, &request).is_empty(), takes, "{name}");
+        }
+    }
+}
+
+#[test]
+fn a_temperature_beyond_the_vendors_range_is_left_out() {
+    for (degrees, takers) in [
+        (1.0, "openai xai groq mistral anthropic gemini"),
+        (1.2, "openai xai groq mistral gemini"),
+        (1.8, "openai xai groq gemini"),
+    ] {
+        let request = Request::new("U").with_temperature(degrees);
+        for name in HOSTED {
+            let takes = takers.split(' ').any(|taker| taker == name);
+            let body = encoded(name, &request).1.to_string();
+            assert_eq!(body.contains("temperature"), takes, "{body}");
+            assert_eq!(told(name, &request).is_empty(), takes, "{name}");
+        }
+    }
+}
+
+#[test]
+fn a_blank_stop_is_left_out_where_it_is_refused() {
+    let mut request = Request::new("U");
+    request.params.stop = vec!["\n".into(), "END".into()];
+    let (_, body) = encoded("anthropic", &request);
+    assert_eq!(body["stop_sequences"], json!(["END"]));
+    assert_eq!(
+        told("anthropic", &request),
+        ["takes no such `stop`; it is left out"]
+    );
+    assert_eq!(encoded("groq", &request).1["stop"], json!(["\n", "END"]));
+}
+
+#[test]
+fn tools_go_out_in_the_vendors_own_shape_alone() {
+    let function = json!([{"type": "function", "function": {"name": "f"}}]);
+    for (name, own) in [
+        ("anthropic", json!([{"name": "f", "input_schema": {}}])),
+        ("gemini", json!([{"functionDeclarations": []}])),
+    ] {
+        assert_eq!(encoded(name, &with("tools", own.clone())).1["tools"], own);
+        let request = with("tools", function.clone());
+        assert!(encoded(name, &request).1.get("tools").is_none());
+        assert_eq!(
+            told(name, &request),
+            ["takes no such `tools`; it is left out"]
+        );
+    }
+}

@@ -1,0 +1,89 @@
+//! One prompt file in OpenAI's words, unchanged against every provider that is strict about its own.
+
+use batchwright::simulate::SimConfig;
+use serde_json::{Value, json};
+
+use super::common::{Desk, Ended, Running};
+use super::dialects::{PROVIDERS, Provider, body_fields, never_malformed, recorded_turn};
+
+fn line(id: usize, mut body: Value) -> String {
+    if body.get("messages").is_none() {
+        body["messages"] = json!([{"role": "user", "content": "hello"}]);
+    }
+    let line = json!({"custom_id": format!("i-{id}"), "method": "POST",
+        "url": "/v1/chat/completions", "body": body});
+    format!("{line}\n")
+}
+
+/// Each field in a line of its own, all of them in one, and what they can be beside.
+fn prompt_file() -> Vec<String> {
+    let each = body_fields().into_iter().map(|(field, value)| {
+        let mut body = json!({});
+        body[field] = value;
+        body
+    });
+    let mut bodies: Vec<Value> = each.collect();
+    let mut all = json!({"temperature": 0.5, "top_p": 0.9, "seed": 7, "stop": ["END", "\n"],
+        "max_completion_tokens": 64, "n": 1, "stream": false, "stream_options": null,
+        "response_format": {"type": "text"}});
+    for (field, value) in body_fields() {
+        all[field] = value;
+    }
+    bodies.push(all);
+    bodies.push(json!({"messages": [
+        {"role": "developer", "content": "Be brief."},
+        {"role": "user", "content": "one", "name": "ann"},
+        recorded_turn(),
+        {"role": "user", "content": [{"type": "text", "text": "three"}]}]}));
+    bodies.push(json!({"seed": -5_000_000_000_i64, "temperature": 1.8}));
+    let lines = bodies.into_iter().enumerate();
+    lines.map(|(id, body)| line(id, body)).collect()
+}
+
+fn run(desk: &Desk, provider: &Provider, url: &str) -> Ended {
+    let key = match provider.name {
+        "local" | "custom" => format!("{}_LLM_API_KEY", provider.name),
+        name => format!("{name}_API_KEY"),
+    };
+    let words = format!(
+        "run in.jsonl -o {0}.jsonl --provider {0} --model m-1 --base-url {url}",
+        provider.name
+    );
+    let mut command = desk.command(words.split(' '));
+    Running::start(command.env(key.to_uppercase(), "sk-right")).wait()
+}
+
+#[test]
+fn a_file_in_openais_words_runs_against_every_provider_and_says_what_it_leaves_out() {
+    let desk = Desk::new();
+    let lines = prompt_file();
+    desk.write("in.jsonl", lines.concat());
+    for provider in &PROVIDERS {
+        let name = provider.name;
+        let sim = provider.simulator(SimConfig::default());
+        let ended = run(&desk, provider, &provider.url(&sim)).expect(0);
+        assert_eq!(desk.ids(&format!("{name}.jsonl")).len(), lines.len());
+        never_malformed(name, &sim.stats());
+        for (field, leaving) in [
+            ("verbosity", "anthropic gemini xai groq mistral"),
+            ("metadata", "anthropic gemini xai groq"),
+            ("messages[].name", "anthropic gemini groq mistral"),
+            ("seed", "anthropic gemini mistral"),
+            ("stop", "anthropic"),
+            ("temperature", "anthropic mistral"),
+            ("service_tier", "anthropic gemini xai mistral"),
+            ("top_k", "openai xai groq mistral"),
+            ("reasoning_effort", ""),
+        ] {
+            let words = format!("`{field}`; it is left out");
+            let told = ended.stderr.matches(&words).count();
+            let leaves = leaving.split(' ').any(|leaving| leaving == name);
+            assert_eq!(
+                told,
+                usize::from(leaves),
+                "{name} {field}: {}",
+                ended.stderr
+            );
+        }
+    }
+}
