@@ -9,8 +9,6 @@ use crate::base::error::{Error, ErrorKind, Sent};
 use crate::base::usage::{Paid, Usage};
 use crate::llm::response::{FinishReason, Response};
 
-use super::vendor::Vendor;
-
 /// What a word for the end of an answer means.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum End {
@@ -47,7 +45,7 @@ impl Answer {
     /// The answer, or the failure that it is although the status was a success.
     pub(super) fn conclude(
         self,
-        vendor: &Vendor,
+        provider: &str,
         ends: Ends,
         body: &[u8],
     ) -> Result<Response, Error> {
@@ -79,7 +77,7 @@ impl Answer {
             Some(End::Complete) => FinishReason::Stop,
             Some(End::Cut) => FinishReason::Length,
             Some(End::Blocked) => {
-                let message = format!("{} blocked the answer: {}{about}", vendor.name, self.finish);
+                let message = format!("{} blocked the answer: {}{about}", provider, self.finish);
                 return Err(failed(ErrorKind::Blocked, message));
             }
             Some(End::Tool) => {
@@ -106,7 +104,7 @@ impl Answer {
             };
             return Err(malformed(what));
         }
-        let mut response = Response::new(vendor.name, self.text);
+        let mut response = Response::new(provider, self.text);
         response.finish_reason = finish_reason;
         response.model = self.model.filter(|model| !model.is_empty());
         response.usage = self.usage;
@@ -139,6 +137,11 @@ pub(super) fn count<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option
         _ => None,
     };
     Ok(count.filter(|count| *count <= MOST_TOKENS))
+}
+
+/// One of the counts in an object that may be anything.
+pub(super) fn count_in(details: &Value, name: &str) -> Option<u64> {
+    count(details.get(name)?).ok()?
 }
 
 /// The text of a content field: a string, or a list of parts of which the text ones count.

@@ -13,17 +13,12 @@ use crate::base::usage::{Paid, Usage};
 use crate::llm::request::{Request, ResponseFormat, Text};
 use crate::llm::response::Response;
 
-use super::answer::{Answer, End, Ends, count, malformed, text_of};
-use super::content::{self, Part};
-use super::dialect::invalid;
+use super::answer::{Answer, End, Ends, count, count_in, malformed, text_of};
+use super::content::{self, Part, invalid};
 use super::errors::failure_inside;
-use super::openai::count_in;
 use super::said::word;
 use super::schema_for;
 use super::vendor::Vendor;
-
-/// The version of the API that is asked for; the newest one refuses sampling fields outright.
-pub(super) const VERSION: (&str, &str) = ("anthropic-version", "2023-06-01");
 
 /// The cap on the answer when the request names none, beside what it is to think: every model takes
 /// it, and what is cut says so.
@@ -241,7 +236,7 @@ pub(super) fn read(vendor: &Vendor, body: &[u8]) -> Result<Response, Error> {
         usage,
         cost_usd: None,
     };
-    answer.conclude(vendor, ENDS, body)
+    answer.conclude(vendor.name, ENDS, body)
 }
 
 #[derive(Default, Deserialize)]

@@ -208,7 +208,7 @@ impl LlmConfig {
             headers.push((header, value));
             account = hex(&Sha256::digest(key.expose())[..8]);
         }
-        if let Some((header, version)) = vendor.dialect.version() {
+        if let Some((header, version)) = vendor.version {
             headers.push((header, version.to_owned()));
         }
         if vendor.name == "openai" {

@@ -3,6 +3,7 @@
 
 use serde_json::{Map, Value};
 
+use crate::base::error::{Error, ErrorKind};
 use crate::llm::request::Text;
 
 /// A part of a message's content.
@@ -63,4 +64,9 @@ pub(super) fn object(value: &mut Value) -> &mut Map<String, Value> {
         Value::Object(fields) => fields,
         _ => unreachable!("it was made an object"),
     }
+}
+
+/// The error of what a dialect cannot say; nothing was sent.
+pub(super) fn invalid(message: String) -> Error {
+    Error::new(ErrorKind::Invalid, message)
 }

@@ -6,11 +6,12 @@
 use std::borrow::Cow;
 use std::time::SystemTime;
 
-use crate::base::error::{Error, ErrorKind};
+use crate::base::error::Error;
 use crate::llm::request::Request;
 use crate::llm::response::Response;
 use crate::llm::transport::HttpReply;
 
+use super::content::invalid;
 use super::errors::failure;
 use super::limits::rate_hints;
 use super::vendor::{Dialect, Vendor};
@@ -25,7 +26,7 @@ pub(super) struct Call {
 /// The call for one prompt.
 ///
 /// # Errors
-/// [`ErrorKind::Invalid`] when no model is named, or the dialect cannot say what the request asks.
+/// [`Invalid`](crate::ErrorKind::Invalid) when no model is named, or the dialect cannot say what the request asks.
 pub(super) fn encode(
     vendor: &Vendor,
     request: &Request,
@@ -58,7 +59,7 @@ pub(super) fn encode(
 /// Turns a complete reply into an answer or a classified error.
 ///
 /// # Errors
-/// Whatever the reply says went wrong; [`ErrorKind::Malformed`] when it says nothing sensible.
+/// Whatever the reply says went wrong; [`Malformed`](crate::ErrorKind::Malformed) when it says nothing sensible.
 pub(super) fn decode(vendor: &Vendor, reply: &HttpReply) -> Result<Response, Error> {
     let hints = rate_hints(vendor.tells, &reply.headers, SystemTime::now());
     if !(200..300).contains(&reply.status) {
@@ -85,10 +86,6 @@ fn request_id(reply: &HttpReply) -> Option<&str> {
     names.into_iter().find_map(|name| reply.headers.get(name))
 }
 
-pub(super) fn invalid(message: String) -> Error {
-    Error::new(ErrorKind::Invalid, message)
-}
-
 fn unwritable(error: serde_json::Error) -> Error {
     invalid(format!("cannot encode the request: {error}"))
 }
@@ -99,6 +96,7 @@ pub(super) mod testing {
     use serde_json::Value;
 
     use super::*;
+    use crate::base::error::ErrorKind;
 
     pub fn vendor(name: &str) -> &'static Vendor {
         Vendor::named(name).unwrap()

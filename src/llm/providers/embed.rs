@@ -18,7 +18,8 @@ use crate::llm::response::Response;
 use crate::llm::transport::HttpReply;
 
 use super::answer::malformed;
-use super::dialect::{Call, invalid};
+use super::content::invalid;
+use super::dialect::Call;
 use super::errors::{failure, failure_inside};
 use super::limits::rate_hints;
 use super::said::word;

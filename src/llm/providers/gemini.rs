@@ -15,8 +15,7 @@ use crate::llm::request::{Request, ResponseFormat, Text};
 use crate::llm::response::Response;
 
 use super::answer::{Answer, End, Ends, count, malformed};
-use super::content::{self, Part};
-use super::dialect::invalid;
+use super::content::{self, Part, invalid};
 use super::errors::failure_inside;
 use super::said::word;
 use super::vendor::Vendor;
@@ -229,7 +228,7 @@ pub(super) fn read(vendor: &Vendor, body: &[u8]) -> Result<Response, Error> {
         usage,
         cost_usd: None,
     };
-    answer.conclude(vendor, ENDS, body)
+    answer.conclude(vendor.name, ENDS, body)
 }
 
 /// The text parts, without the model's thoughts.

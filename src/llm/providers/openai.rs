@@ -14,7 +14,7 @@ use crate::base::usage::{Paid, Usage};
 use crate::llm::request::{Request, ResponseFormat};
 use crate::llm::response::Response;
 
-use super::answer::{Answer, End, Ends, count, malformed, text_of};
+use super::answer::{Answer, End, Ends, count, count_in, malformed, text_of};
 use super::errors::failure_inside;
 use super::fields::Fields;
 use super::said::word;
@@ -192,7 +192,7 @@ pub(super) fn read(vendor: &Vendor, body: &[u8]) -> Result<Response, Error> {
         usage: counts.usage(),
         cost_usd: counts.cost_usd(),
     };
-    answer.conclude(vendor, ENDS, body)
+    answer.conclude(vendor.name, ENDS, body)
 }
 
 /// Token counts as the dialect has them; what is no number counts as absent.
@@ -210,11 +210,6 @@ pub(super) struct Counts {
     cost_in_usd_ticks: Option<Value>,
     prompt_tokens_details: Value,
     completion_tokens_details: Value,
-}
-
-/// One of the counts in an object that may be anything.
-pub(super) fn count_in(details: &Value, name: &str) -> Option<u64> {
-    count(details.get(name)?).ok()?
 }
 
 impl Counts {

@@ -2,7 +2,6 @@
 
 use crate::llm::client::PackLimits;
 
-use super::anthropic;
 use super::fields::{self, Fields};
 use super::limits::Tells;
 use super::rules::{self, GROQ, LOCAL, MISTRAL, Rule, XAI, classify};
@@ -16,13 +15,6 @@ pub(crate) enum Dialect {
     Gemini,
     /// Answered on this machine, without a network.
     Extract,
-}
-
-impl Dialect {
-    /// The header that names the version of the API.
-    pub(crate) fn version(self) -> Option<(&'static str, &'static str)> {
-        (self == Self::Anthropic).then_some(anthropic::VERSION)
-    }
 }
 
 /// The field that caps the answer's length.
@@ -48,6 +40,8 @@ pub(crate) struct Vendor {
     pub probed: bool,
     /// The header that takes the key; `authorization` takes it as a bearer token.
     pub key_header: &'static str,
+    /// The header that names the version of the API, and that version.
+    pub version: Option<(&'static str, &'static str)>,
     /// A variable with a bearer token instead of a key.
     pub token_var: &'static str,
     pub cap: CapField,
@@ -82,6 +76,7 @@ const OPENAI: Vendor = Vendor {
     needs_key: true,
     probed: false,
     key_header: "authorization",
+    version: None,
     token_var: "",
     cap: CapField::MaxCompletionTokens,
     seed_field: "seed",
@@ -121,6 +116,8 @@ pub(crate) const VENDORS: &[Vendor] = &[
         segment_always: true,
         key_vars: &["ANTHROPIC_API_KEY"],
         key_header: "x-api-key",
+        // The newest version refuses sampling fields outright.
+        version: Some(("anthropic-version", "2023-06-01")),
         token_var: "ANTHROPIC_AUTH_TOKEN",
         fields: fields::ANTHROPIC,
         tells: Tells::Anthropic,
