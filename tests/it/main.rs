@@ -9,6 +9,7 @@ mod conformance;
 mod decoders;
 #[cfg(feature = "simulate")]
 mod dialects;
+mod embed_replies;
 mod encoders;
 mod fallback;
 mod hang;
