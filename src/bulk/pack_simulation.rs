@@ -113,6 +113,8 @@ struct Scene {
     calls: u64,
     failed: u64,
     paused: HashMap<u8, Time>,
+    /// Before when a server does not want to hear of an item, by step.
+    put_off: HashMap<(u8, usize), Time>,
     stopped: bool,
 }
 
@@ -193,6 +195,7 @@ impl Scene {
             calls: 0,
             failed: 0,
             paused: HashMap::new(),
+            put_off: HashMap::new(),
             stopped: false,
         }
     }
@@ -224,6 +227,10 @@ impl Scene {
         assert!(!self.paused.get(&kind(&pack[0])).is_some_and(|until| {
             tries.step == 0 && *until > self.now && self.dispatcher.stop_reason().is_none()
         }));
+        for member in pack {
+            let until = self.put_off.get(&(tries.step, member.task));
+            assert!(until.is_none_or(|until| *until <= self.now), "too early");
+        }
         self.calls += 1;
         let at = self
             .now
@@ -263,8 +270,17 @@ impl Scene {
             (_, 25) if self.random.chance(20) => Some(error(ErrorKind::Auth).with_status(401)),
             _ => None,
         };
-        let poison = || error(self.kind).with_status(500);
-        trouble.or_else(|| spoiled.then(poison)).map_or(Ok(()), Err)
+        if trouble.is_some() || !spoiled {
+            return trouble.map_or(Ok(()), Err);
+        }
+        let wait = (self.kind == ErrorKind::Transient && self.random.chance(30))
+            .then(|| Duration::from_secs(1 + self.random.below(9)));
+        if let Some(wait) = wait {
+            let (step, until) = (flight.ticket.tries.step, self.now.after(wait));
+            let members = pack.iter().map(|member| ((step, member.task), until));
+            self.put_off.extend(members);
+        }
+        Err(error(self.kind).with_status(500).with_retry_after(wait))
     }
 
     fn land(&mut self, flight: Flight<Pack<usize>>, result: Result<(), Error>) {

@@ -61,3 +61,5 @@ mod common;
 mod embed;
 #[cfg(all(feature = "cli", feature = "simulate"))]
 mod embed_dialects;
+#[cfg(all(feature = "cli", feature = "simulate"))]
+mod embed_runs;

@@ -136,6 +136,10 @@ impl Told {
         if self.vectors.iter().any(Vec::is_empty) {
             return Err(malformed("an empty vector", body));
         }
+        // What an overburdened server puts in the place of a result.
+        if self.vectors.iter().any(|v| v.iter().all(|n| *n == 0.0)) {
+            return Err(malformed("a vector of zeros", body));
+        }
         match self.vectors.iter().find(|vector| vector.len() != length) {
             None => Ok(self),
             Some(other) => {
