@@ -112,6 +112,7 @@ struct Scene {
     kind: ErrorKind,
     calls: u64,
     failed: u64,
+    /// By class.
     paused: HashMap<u8, Time>,
     /// Before when a server does not want to hear of an item, by step.
     put_off: HashMap<(u8, usize), Time>,
@@ -122,7 +123,7 @@ impl Scene {
     fn new(seed: u64) -> Self {
         let mut random = Random(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15));
         let (n, inputs) = (1 + random.below(200), 1 + random.below(64));
-        let (kinds, steps) = (1 + random.below(3), 1 + random.below(2));
+        let (kinds, steps) = (1 + random.below(4), 1 + random.below(2));
         let items = (0..n).map(|_| (1 + random.below(20) as u32, random.below(kinds) as u8));
         let mut sizes = Sizes::new(
             items.collect(),
@@ -151,12 +152,12 @@ impl Scene {
             limits = limits.requests_per_minute(60.0 + random.below(6_000) as f64);
         }
         let limiter = Arc::new(Limiter::new());
-        let class = |kind| {
-            let key = |step: u64| QuotaKey::new(&[&format!("{kind}, {step}")]);
+        let class = |class| {
+            let key = |step: u64| QuotaKey::new(&[&format!("{class}, {step}")]);
             let quotas = (0..steps).map(|step| limiter.quota(key(step), limits, Time::ZERO));
             Class(quotas.collect())
         };
-        sizes.classes = (0..kinds).map(class).collect();
+        sizes.classes = (0..kinds).map(|kind| class(kind % 2)).collect();
         let concurrency = 1 + random.below(6) as usize;
         let max_retries = match weather {
             Weather::Busy => 60,
@@ -224,9 +225,11 @@ impl Scene {
         assert!(tries.calls <= most + u16::from(tries.step));
         let halvings = limits.inputs.next_power_of_two().ilog2() as u8;
         assert!(tries.divisions <= halvings);
-        assert!(!self.paused.get(&kind(&pack[0])).is_some_and(|until| {
-            tries.step == 0 && *until > self.now && self.dispatcher.stop_reason().is_none()
-        }));
+        assert!(
+            !self.paused.get(&(kind(&pack[0]) % 2)).is_some_and(|until| {
+                tries.step == 0 && *until > self.now && self.dispatcher.stop_reason().is_none()
+            })
+        );
         for member in pack {
             let until = self.put_off.get(&(tries.step, member.task));
             assert!(until.is_none_or(|until| *until <= self.now), "too early");
@@ -251,8 +254,8 @@ impl Scene {
                 let wait = Duration::from_secs(1 + self.random.below(9));
                 let until = self.now.after(wait);
                 if step == 0 {
-                    let kind = self.sizes().items[pack[0].task].1;
-                    let paused = self.paused.entry(kind).or_default();
+                    let class = self.sizes().items[pack[0].task].1 % 2;
+                    let paused = self.paused.entry(class).or_default();
                     *paused = until.max(*paused);
                 }
                 let error = error(ErrorKind::RateLimited).with_status(429);
