@@ -179,7 +179,7 @@ impl Scene {
                 defers: random.chance(30),
                 ..Ends::default()
             },
-            tally: Tally::new(Some(n), Time::ZERO),
+            tally: Tally::new(None, Time::ZERO),
         };
         let mut bad = || (0..n).map(|_| random.below(60) == 0).collect();
         Self {
@@ -410,6 +410,7 @@ impl Scene {
         let summary = tally.summary(&counters, Bounds::default(), self.now);
         assert_eq!(summary.completed, with(|end| matches!(end, Some(Ok(())))));
         assert_eq!(summary.failed, with(|end| matches!(end, Some(Err(_)))));
+        assert_eq!(summary.pending, with(Option::is_none));
         if self.weather != Weather::Rough {
             self.check_exact();
         }

@@ -167,6 +167,16 @@ fn only_what_is_alike_shares_a_call() {
 }
 
 #[test]
+fn a_pack_does_not_search_the_whole_input_for_its_own() {
+    let mut items = vec![(1, 1); 3 * MISFITS];
+    items[0].1 = 0;
+    let mut packed = Packed::new(Sizes::new(items, 8, 100));
+    assert_eq!(take(&mut packed, 1), [[0]]);
+    assert_eq!(packed.items.next, 1 + MISFITS);
+    assert_eq!(take(&mut packed, 1), [[1, 2, 3, 4, 5, 6, 7, 8]]);
+}
+
+#[test]
 fn a_completion_is_a_pack_of_one() {
     let mut packed = Packed::new(Sizes::new(vec![(1, 0); 3], 1, u32::MAX));
     assert_eq!(take(&mut packed, 2), [[0], [1]]);
@@ -192,13 +202,16 @@ fn what_failed_together_goes_on_in_halves_apart_from_the_rest() {
 
 #[test]
 fn a_source_that_breaks_in_the_middle_of_a_pack_costs_none_of_it() {
-    struct Breaks(Sizes);
+    struct Breaks(Sizes, Option<Error>);
     impl Backlog for Breaks {
         type Task = usize;
         fn take(&mut self, max: usize, gates: &Gates, now: Time) -> Result<Take<usize>, Error> {
-            match self.0.take(max, gates, now)? {
-                Take::Done => Err(Error::new(ErrorKind::Invalid, "broken")),
-                taken => Ok(taken),
+            match (self.0.take(max, gates, now)?, self.1.take()) {
+                (Take::Done, Some(error)) => Err(error),
+                (taken, error) => {
+                    self.1 = error;
+                    Ok(taken)
+                }
             }
         }
         fn wait(&mut self, ticket: Ticket<usize>, due: Time) {
@@ -211,7 +224,10 @@ fn a_source_that_breaks_in_the_middle_of_a_pack_costs_none_of_it() {
             self.0.alike(a, b)
         }
     }
-    let mut packed = Packed::new(Breaks(Sizes::new(vec![(1, 0); 3], 8, 100)));
+    let mut packed = Packed::new(Breaks(
+        Sizes::new(vec![(1, 0); 3], 8, 100),
+        Some(Error::new(ErrorKind::Invalid, "broken")),
+    ));
     let gates = Gates::default();
     let Ok(Take::Items(packs)) = packed.take(1, &gates, NOW) else {
         panic!("three could be read");

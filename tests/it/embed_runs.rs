@@ -4,7 +4,9 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use batchwright::{Bulk, Context, Error, LlmClient, PackLimits, Request, Response};
+use batchwright::{
+    Bulk, Context, Error, ErrorKind, LlmClient, PackLimits, Request, Response, RetryPolicy, Route,
+};
 use serde_json::{Value, json};
 
 use super::common::{Desk, Running, eventually};
@@ -136,4 +138,23 @@ fn each_vector_with_a_warning_counts() {
         .for_each(items, |_| ControlFlow::Continue(()))
         .unwrap();
     assert_eq!((summary.vectors, summary.warnings), (20, 20));
+}
+
+#[test]
+fn a_client_that_brings_another_number_of_vectors_brings_none() {
+    struct Miscounts(usize);
+    impl LlmClient for Miscounts {
+        fn complete(&self, _: &Request, _: &Context) -> Result<Response, Error> {
+            unreachable!("vectors are asked for")
+        }
+        fn embed(&self, _: &[&Request], _: &Context) -> Result<Vec<Response>, Error> {
+            Ok(vec![Response::vector("miscounts", vec![1.0]); self.0])
+        }
+    }
+    for number in [0, 2] {
+        let route = Route::new(Miscounts(number)).retry(RetryPolicy::default().max_retries(0));
+        let outcomes = Bulk::new(route).collect(&[Request::embedding("text")]);
+        let error = outcomes.unwrap().remove(0).result.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Malformed, "{number}");
+    }
 }
