@@ -10,8 +10,9 @@ use std::time::Duration;
 
 use batchwright::{
     Client, Context, Error, ErrorKind, FinishReason, Headers, HttpReply, HttpRequest, LlmClient,
-    LlmConfig, Request, Response, Secret, Sent, Transport,
+    LlmConfig, RateHints, Request, Response, Secret, Sent, Transport,
 };
+use serde_json::Value;
 
 const LONGEST_WAIT: Duration = Duration::from_secs(10_000_000);
 const RAW_LIMIT: usize = 16 * 1024;
@@ -51,6 +52,12 @@ impl Line {
         *self.next.0.lock().unwrap() = Some(reply);
         self.client.complete(&Request::new("x"), &Context::new())
     }
+
+    fn embed(&self, reply: HttpReply) -> Result<Vec<Response>, Error> {
+        *self.next.0.lock().unwrap() = Some(reply);
+        let texts = ["a", "text", "and a third one"].map(Request::embedding);
+        self.client.embed(&texts.each_ref()[..], &Context::new())
+    }
 }
 
 /// Plays the reply that `input` spells to a client of each of the vendors.
@@ -58,6 +65,28 @@ impl Line {
 /// # Panics
 /// When an outcome is not one that the reply may have.
 pub fn reply(vendors: &[&'static str], input: &[u8]) {
+    play(vendors, input, |line, reply| {
+        match line.decode(reply.clone()) {
+            Ok(answer) => check_answer(reply, &answer),
+            Err(error) => check_error(reply, &error),
+        }
+    });
+}
+
+/// Plays the same as a reply to three texts to embed.
+///
+/// # Panics
+/// When an outcome is not one that the reply may have.
+pub fn vectors(vendors: &[&'static str], input: &[u8]) {
+    play(vendors, input, |line, reply| {
+        match line.embed(reply.clone()) {
+            Ok(answers) => check_vectors(reply, &answers),
+            Err(error) => check_error(reply, &error),
+        }
+    });
+}
+
+fn play(vendors: &[&'static str], input: &[u8], check: impl Fn(&Line, &HttpReply)) {
     thread_local! {
         static LINES: RefCell<HashMap<&'static str, Line>> = RefCell::default();
     }
@@ -65,7 +94,7 @@ pub fn reply(vendors: &[&'static str], input: &[u8]) {
     LINES.with_borrow_mut(|lines| {
         for vendor in vendors {
             let line = lines.entry(vendor).or_insert_with(|| Line::to(vendor));
-            check(&reply, &line.decode(reply.clone()));
+            check(line, &reply);
         }
     });
 }
@@ -91,40 +120,82 @@ fn spelled(input: &[u8]) -> HttpReply {
     }
 }
 
-fn check(reply: &HttpReply, result: &Result<Response, Error>) {
-    let hints = match result {
-        Ok(answer) => answer.rate_hints(),
-        Err(error) => error.rate_hints(),
-    };
+fn check_hints(hints: RateHints) {
     for window in [hints.requests, hints.tokens].into_iter().flatten() {
         assert!(window.reset.is_none_or(|reset| reset <= LONGEST_WAIT));
     }
-    match result {
-        Ok(answer) => {
-            assert!((200..300).contains(&reply.status), "an answer in a failure");
-            assert!(!answer.text.is_empty(), "an answer without text");
-            let cut = answer.finish_reason == FinishReason::Length;
-            assert!(cut || !answer.text.trim().is_empty(), "a blank answer");
-            assert!(answer.cost_usd.is_none_or(|c| c.is_finite() && c >= 0.0));
-            if let Some(usage) = answer.usage {
-                let tokens = usage.input_tokens.max(usage.output_tokens);
-                assert!(tokens < 1 << 40, "an absurd usage");
-            }
-        }
-        Err(error) => {
-            assert_eq!(error.status(), Some(reply.status));
-            assert_ne!(error.sent(), Sent::No, "a reply to what was never sent");
-            assert!(error.retry_after().is_none_or(|wait| wait <= LONGEST_WAIT));
-            assert!(error.message().len() < 128 * 1024, "an endless message");
-            let raw = error.raw().unwrap_or_default();
-            assert!(raw.len() <= RAW_LIMIT);
-            if error.kind() == ErrorKind::Malformed && error.sent() == Sent::Maybe {
-                assert_eq!(
-                    raw.is_empty(),
-                    reply.body.is_empty(),
-                    "a reply that is lost"
-                );
-            }
-        }
+}
+
+fn check_answer(reply: &HttpReply, answer: &Response) {
+    check_hints(answer.rate_hints());
+    assert!((200..300).contains(&reply.status), "an answer in a failure");
+    assert!(!answer.text.is_empty(), "an answer without text");
+    let cut = answer.finish_reason == FinishReason::Length;
+    assert!(cut || !answer.text.trim().is_empty(), "a blank answer");
+    assert!(answer.cost_usd.is_none_or(|c| c.is_finite() && c >= 0.0));
+    if let Some(usage) = answer.usage {
+        let tokens = usage.input_tokens.max(usage.output_tokens);
+        assert!(tokens < 1 << 40, "an absurd usage");
     }
+}
+
+fn check_error(reply: &HttpReply, error: &Error) {
+    check_hints(error.rate_hints());
+    assert_eq!(error.status(), Some(reply.status));
+    assert_ne!(error.sent(), Sent::No, "a reply to what was never sent");
+    assert!(error.retry_after().is_none_or(|wait| wait <= LONGEST_WAIT));
+    assert!(error.message().len() < 128 * 1024, "an endless message");
+    let raw = error.raw().unwrap_or_default();
+    assert!(raw.len() <= RAW_LIMIT);
+    if error.kind() == ErrorKind::Malformed && error.sent() == Sent::Maybe {
+        assert_eq!(
+            raw.is_empty(),
+            reply.body.is_empty(),
+            "a reply that is lost"
+        );
+    }
+}
+
+fn check_vectors(reply: &HttpReply, answers: &[Response]) {
+    assert!((200..300).contains(&reply.status), "vectors in a failure");
+    assert_eq!(answers.len(), 3, "a vector for each text");
+    let vectors = answers
+        .iter()
+        .map(|a| a.embedding.as_deref().expect("a vector"));
+    let vectors: Vec<&[f32]> = vectors.collect();
+    for (answer, vector) in answers.iter().zip(&vectors) {
+        check_hints(answer.rate_hints());
+        assert!(!vector.is_empty() && vector.len() == vectors[0].len());
+        assert!(vector.iter().all(|number| number.is_finite()));
+        assert!(
+            answer
+                .usage
+                .is_none_or(|usage| usage.input_tokens < 1 << 40)
+        );
+    }
+    if let Some(told) = told(&reply.body) {
+        assert_eq!(told, vectors, "a vector of another text");
+    }
+}
+
+/// The numbers of a body, each list at its place, where they are told that plainly.
+fn told(body: &[u8]) -> Option<Vec<Vec<f32>>> {
+    let body: Value = serde_json::from_slice(body).ok()?;
+    let (entries, field) = match body.get("embeddings") {
+        Some(entries) => (entries.as_array()?, "values"),
+        None => (body.get("data")?.as_array()?, "embedding"),
+    };
+    let mut told = vec![None; entries.len()];
+    let named = entries.iter().any(|entry| !entry["index"].is_null());
+    for (at, entry) in entries.iter().enumerate() {
+        let place = match named && field == "embedding" {
+            true => usize::try_from(entry["index"].as_u64()?).ok()?,
+            false => at,
+        };
+        let numbers = entry[field].as_array()?.iter().map(Value::as_f64);
+        let numbers = numbers.map(|number| number.map(|n| n as f32));
+        assert!(told.get(place)?.is_none(), "a place that is taken twice");
+        told[place] = Some(numbers.collect::<Option<Vec<f32>>>()?);
+    }
+    told.into_iter().collect()
 }

@@ -10,8 +10,8 @@ use crate::engine::work::{Class, Cost, Gates, Take, Ticket};
 use crate::llm::client::PackLimits;
 
 use super::input::{FileIndex, State};
-use super::job::Backlog;
 use super::lines::FileTask;
+use super::pack::Backlog;
 
 /// What is still to be sent of a file.
 pub(crate) struct FileBacklog {

@@ -21,13 +21,14 @@ use crate::observe::tally::Tally;
 
 use super::backlog::FileBacklog;
 use super::input::{FileIndex, InputError, InputFile};
-use super::job::{Backlog, Job};
+use super::job::Job;
 use super::lines::{
     FileTask, Identified, LineSink, Lines, Named, Target, call_for_lines, each_line,
 };
 use super::list::{Feeder, Item, ListBacklog};
 use super::once::{finished, progress};
 use super::options::{FileRunError, FileRunOptions, Output, Place, Plan, Report};
+use super::pack::Backlog;
 use super::pack::{Pack, Packed};
 use super::prompts::{PromptSource, Prompts};
 use super::results::{ResultsFile, is_regular};

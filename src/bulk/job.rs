@@ -3,29 +3,10 @@
 
 use crate::base::clock::Time;
 use crate::base::error::Error;
-use crate::engine::work::{Gates, Settled, Take, Ticket, Work};
-use crate::llm::client::PackLimits;
+use crate::engine::work::{Gates, Settled, Take, Work};
 use crate::observe::tally::{Measure, Tally};
 
-use super::pack::{Pack, Packed};
-
-/// Where items come from and where those that wait are kept.
-pub(crate) trait Backlog {
-    type Task: Send;
-    fn take(&mut self, max: usize, gates: &Gates, now: Time) -> Result<Take<Self::Task>, Error>;
-    fn wait(&mut self, ticket: Ticket<Self::Task>, due: Time);
-
-    /// How much may share a call with the task.
-    fn limits(&self, task: &Self::Task) -> PackLimits;
-
-    /// Whether these two may share a call, as far as it depends on what they ask for.
-    fn alike(&self, a: &Self::Task, b: &Self::Task) -> bool;
-
-    /// Items that are known here and in no total.
-    fn left(&mut self) -> u64 {
-        0
-    }
-}
+use super::pack::{Backlog, Pack, Packed};
 
 /// Where outcomes go: one for each member of a pack.
 pub(crate) trait Sink<T> {

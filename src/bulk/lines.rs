@@ -140,6 +140,9 @@ pub(crate) enum Target {
     Caller(Sender<Vec<u8>>),
 }
 
+/// What the buffer keeps between two writes; vectors may have needed much more.
+const KEPT: usize = 1 << 20;
+
 /// The sink of a run that writes lines.
 pub(crate) struct LineSink<'r> {
     pub route: &'r Route<'r>,
@@ -240,13 +243,14 @@ impl<T: Identified> Sink<T> for LineSink<'_> {
             return Ok(());
         }
         let mut buffer = std::mem::take(&mut self.buffer);
-        buffer.clear();
         for end in ends.iter() {
             buffer.extend_from_slice(&self.lines(end, now));
         }
         if let Target::File(file) = &mut self.target {
             file.append(&buffer)?;
         }
+        buffer.clear();
+        buffer.shrink_to(KEPT);
         self.buffer = buffer;
         for end in ends.drain(..) {
             self.note(&end, tally);

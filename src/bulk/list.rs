@@ -20,7 +20,7 @@ use crate::llm::client::PackLimits;
 use crate::llm::request::{Request, Task};
 use crate::llm::route::{Route, cost};
 
-use super::job::Backlog;
+use super::pack::Backlog;
 
 /// Payloads of an unbounded source that may wait in memory; beyond it nothing more is read.
 const WAITING_BYTES: usize = 16 * 1024 * 1024;

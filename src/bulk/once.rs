@@ -12,9 +12,10 @@ use crate::llm::request::Request;
 use crate::llm::response::{FinishReason, Response};
 use crate::llm::route::Route;
 use crate::observe::progress::{Phase, Progress};
-use crate::observe::tally::Measure;
+use crate::observe::tally::{Measure, range};
 
-use super::job::{Backlog, Job, Sink};
+use super::job::{Job, Sink};
+use super::pack::Backlog;
 
 /// The answers to a pack, in its order, and how long the call took.
 pub(crate) struct Answered {
@@ -33,11 +34,13 @@ pub(crate) fn measure(done: &Answered) -> Measure {
     for response in &done.responses {
         let extracted = response.provider == "extract";
         all.extracted |= extracted;
-        all.truncated |= response.finish_reason == FinishReason::Length && !extracted;
-        all.warned |= response.warning.is_some();
+        let truncated = response.finish_reason == FinishReason::Length && !extracted;
+        all.truncated += u64::from(truncated);
+        all.warned += u64::from(response.warning.is_some());
         if let Some(vector) = &response.embedding {
             all.vectors += 1;
-            all.dimensions = all.dimensions.max(vector.len());
+            let numbers = vector.len();
+            all.dimensions = range(all.dimensions, Some((numbers, numbers)));
         }
     }
     all

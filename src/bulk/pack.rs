@@ -8,8 +8,25 @@ use crate::base::clock::Time;
 use crate::base::error::Error;
 use crate::engine::route::Tries;
 use crate::engine::work::{Cost, Gates, Take, Ticket};
+use crate::llm::client::PackLimits;
 
-use super::job::Backlog;
+/// Where items come from and where those that wait are kept.
+pub(crate) trait Backlog {
+    type Task: Send;
+    fn take(&mut self, max: usize, gates: &Gates, now: Time) -> Result<Take<Self::Task>, Error>;
+    fn wait(&mut self, ticket: Ticket<Self::Task>, due: Time);
+
+    /// How much may share a call with the task.
+    fn limits(&self, task: &Self::Task) -> PackLimits;
+
+    /// Whether these two may share a call, as far as it depends on what they ask for.
+    fn alike(&self, a: &Self::Task, b: &Self::Task) -> bool;
+
+    /// Items that are known here and in no total.
+    fn left(&mut self) -> u64 {
+        0
+    }
+}
 
 /// An item in a pack.
 pub(crate) struct Member<T> {

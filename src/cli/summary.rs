@@ -74,7 +74,7 @@ pub fn print(args: &RunArgs, report: &Report, concurrency: usize) {
         count(summary.pending),
     )];
     if summary.calls > 0 {
-        lines.extend(call_lines(summary, concurrency));
+        lines.extend(call_lines(summary, concurrency, args.prompt.dimensions));
     }
     if !summary.errors.is_empty() {
         for (kind, n) in &summary.errors {
@@ -105,7 +105,22 @@ pub fn print(args: &RunArgs, report: &Report, concurrency: usize) {
     display::say(&lines.join("\n"));
 }
 
-fn call_lines(summary: &Summary, concurrency: usize) -> Vec<String> {
+fn vectors(summary: &Summary, asked: Option<u32>) -> String {
+    let (shortest, longest) = (summary.min_dimensions, summary.dimensions);
+    let vectors = count(summary.vectors);
+    if shortest < longest {
+        let what = "they differ in length, so they cannot be compared";
+        return format!("{vectors} of {shortest} to {longest} numbers: {what}");
+    }
+    match asked {
+        Some(asked) if asked as usize != longest => {
+            format!("{vectors} of {longest} numbers, although --dimensions {asked} was asked for")
+        }
+        _ => format!("{vectors} of {longest} numbers"),
+    }
+}
+
+fn call_lines(summary: &Summary, concurrency: usize, asked: Option<u32>) -> Vec<String> {
     let mut calls = count(summary.calls).to_string();
     let mut notes = Vec::new();
     for (n, what) in [
@@ -162,8 +177,7 @@ fn call_lines(summary: &Summary, concurrency: usize) -> Vec<String> {
         lines.push(row("extracts", &text));
     }
     if summary.vectors > 0 {
-        let (vectors, numbers) = (count(summary.vectors), summary.dimensions);
-        lines.push(row("vectors", &format!("{vectors} of {numbers} numbers")));
+        lines.push(row("vectors", &vectors(summary, asked)));
     }
     if summary.completed == summary.completed_before {
         return lines;

@@ -460,7 +460,8 @@ impl<W: Work> Dispatcher<W> {
                     error.kind()
                 );
                 ticket.tries.divide(members);
-                self.later(ticket, now);
+                let at = route::parts_at(&self.options.retry, &error, now);
+                self.later(ticket, at);
             }
             (Next::FallBack, Some(step)) => {
                 log::info!("{}, on to the next provider: {error}", error.kind());

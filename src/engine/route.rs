@@ -170,6 +170,16 @@ pub(crate) fn may_divide(error: &Error) -> bool {
     one_of_them && !error.is_unreachable() && !error.is_not_ready()
 }
 
+/// When the parts of a call that may be divided are sent. A server in trouble is no better for
+/// being asked twice as often.
+pub(crate) fn parts_at(policy: &RetryPolicy, error: &Error, now: Time) -> Time {
+    let own = match error.kind() {
+        ErrorKind::Transient => policy.backoff(1),
+        _ => Duration::ZERO,
+    };
+    now.after(own.max(error.retry_after().unwrap_or_default()))
+}
+
 fn may_fall_back(policy: &RetryPolicy, error: &Error) -> bool {
     match error.kind() {
         ErrorKind::RateLimited
@@ -240,6 +250,18 @@ mod tests {
         }
         let (tries, error) = after(ErrorKind::Transient, 4);
         assert_eq!(next(&tries, &error, false), Next::GiveUp);
+    }
+
+    #[test]
+    fn parts_wait_for_what_the_server_asked() {
+        let at = |error: &Error| parts_at(&RetryPolicy::default(), error, NOW).since(NOW);
+        let error = |kind| Error::new(kind, "x").with_sent(Sent::Answered);
+        assert_eq!(at(&error(ErrorKind::Invalid)), Duration::ZERO);
+        assert_eq!(at(&error(ErrorKind::Transient)), Duration::from_secs(1));
+        let asked = Duration::from_secs(20);
+        for kind in [ErrorKind::Invalid, ErrorKind::Transient] {
+            assert_eq!(at(&error(kind).with_retry_after(Some(asked))), asked);
+        }
     }
 
     #[test]

@@ -21,16 +21,27 @@ pub(crate) struct Measure {
     pub items: u64,
     /// Of these, vectors.
     pub vectors: u64,
-    /// Numbers in each of the vectors.
-    pub dimensions: usize,
+    /// Numbers in the shortest and in the longest of the vectors.
+    pub dimensions: Option<(usize, usize)>,
     pub usage: Option<Usage>,
     pub cost_usd: Option<f64>,
     /// The call that brought it.
     pub took: Duration,
-    pub truncated: bool,
-    pub warned: bool,
+    pub truncated: u64,
+    pub warned: u64,
     /// Answered by `extract`, which is no model.
     pub extracted: bool,
+}
+
+/// The range that spans both.
+pub(crate) fn range(
+    a: Option<(usize, usize)>,
+    b: Option<(usize, usize)>,
+) -> Option<(usize, usize)> {
+    match (a, b) {
+        (Some(a), Some(b)) => Some((a.0.min(b.0), a.1.max(b.1))),
+        (one, other) => one.or(other),
+    }
 }
 
 /// Running counts.
@@ -46,7 +57,7 @@ pub(crate) struct Tally {
     warnings: u64,
     extracted: u64,
     vectors: u64,
-    dimensions: usize,
+    dimensions: Option<(usize, usize)>,
     usage: Usage,
     cost_usd: f64,
     priced: u64,
@@ -70,7 +81,7 @@ impl Tally {
             warnings: 0,
             extracted: 0,
             vectors: 0,
-            dimensions: 0,
+            dimensions: None,
             usage: Usage::default(),
             cost_usd: 0.0,
             priced: 0,
@@ -91,11 +102,11 @@ impl Tally {
 
     pub(crate) fn answered(&mut self, measure: &Measure) {
         self.completed += measure.items;
-        self.truncated += u64::from(measure.truncated);
-        self.warnings += u64::from(measure.warned);
+        self.truncated += measure.truncated;
+        self.warnings += measure.warned;
         self.extracted += u64::from(measure.extracted);
         self.vectors += measure.vectors;
-        self.dimensions = self.dimensions.max(measure.dimensions);
+        self.dimensions = range(self.dimensions, measure.dimensions);
         let micros = u64::try_from(measure.took.as_micros() / 10).unwrap_or(u64::MAX);
         self.calls.saturating_record(micros.max(1));
         let free = measure.extracted.then_some(0.0);
@@ -216,7 +227,8 @@ impl Tally {
             warnings: self.warnings,
             extracted: self.extracted,
             vectors: self.vectors,
-            dimensions: self.dimensions,
+            dimensions: self.dimensions.map_or(0, |(_, longest)| longest),
+            min_dimensions: self.dimensions.map_or(0, |(shortest, _)| shortest),
             calls: counters.calls,
             retries: counters.retries,
             rate_limited: counters.rate_limited,
@@ -280,6 +292,8 @@ pub struct Summary {
     pub vectors: u64,
     /// Numbers in the longest of them; 0 without any.
     pub dimensions: usize,
+    /// Numbers in the shortest of them. Vectors of different lengths cannot be compared.
+    pub min_dimensions: usize,
     /// Calls made; one may have brought many vectors. Those that were refused since the server was
     /// still loading its model are not among them: they are no attempts and cost nothing.
     pub calls: u64,

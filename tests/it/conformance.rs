@@ -109,6 +109,14 @@ impl Recorder {
         let sent = Mutex::default();
         Arc::new(Self { sent, reply })
     }
+
+    fn silent() -> Arc<Self> {
+        Self::answering(HttpReply {
+            status: 200,
+            headers: Headers::default(),
+            body: Vec::new(),
+        })
+    }
 }
 
 impl Transport for Recorder {
@@ -124,15 +132,23 @@ pub(crate) fn client(provider: &str, transport: Arc<dyn Transport>) -> Result<Cl
     config.base_url("http://127.0.0.1:9").client_over(transport)
 }
 
-fn sent(provider: &str, request: &Request) -> Value {
-    let recorder = Recorder::answering(HttpReply {
-        status: 200,
-        headers: Headers::default(),
-        body: Vec::new(),
-    });
-    let client = client(provider, recorder.clone()).unwrap();
-    let _ = client.complete(request, &Context::new());
+fn sent_by(provider: &str, call: impl FnOnce(&Client)) -> Value {
+    let recorder = Recorder::silent();
+    call(&client(provider, recorder.clone()).unwrap());
     recorder.sent.lock().take().expect("nothing was sent")
+}
+
+fn sent(provider: &str, request: &Request) -> Value {
+    sent_by(provider, |client| {
+        let _ = client.complete(request, &Context::new());
+    })
+}
+
+fn sent_to_embed(provider: &str, requests: &[Request]) -> Value {
+    let requests: Vec<&Request> = requests.iter().collect();
+    sent_by(provider, |client| {
+        let _ = client.embed(&requests, &Context::new());
+    })
 }
 
 /// Requests that use every parameter, alone and together.
@@ -314,6 +330,64 @@ fn requests_are_what_the_providers_document() {
     }
 }
 
+const EMBEDDINGS: [(&str, &str); 2] = [
+    ("openai", "openai/CreateEmbeddingRequest"),
+    ("mistral", "mistral/EmbeddingRequest"),
+];
+
+fn texts(n: usize, set: impl Fn(Request) -> Request) -> Vec<Request> {
+    let text = |i| {
+        set(Request::embedding(format!(
+            "Text {i}, „Größe“ 🌍 \u{0} \u{2028}"
+        )))
+    };
+    (0..n).map(text).collect()
+}
+
+fn shortened(mut request: Request) -> Request {
+    request.params.dimensions = Some(256);
+    request
+}
+
+#[test]
+fn texts_to_embed_are_sent_as_the_providers_document() {
+    for (provider, schema) in EMBEDDINGS {
+        let client = client(provider, Recorder::silent()).unwrap();
+        let most = client.pack_limits().inputs;
+        let mut requests = vec![
+            ("one", texts(1, |text| text)),
+            ("a full call", texts(most.into(), |text| text)),
+            ("dimensions", texts(2, shortened)),
+            ("own model", texts(2, |text| text.with_model("model-y"))),
+            (
+                "encoding",
+                texts(2, |text| text.with_extra("encoding_format", json!("float"))),
+            ),
+            (
+                "overruled extra",
+                texts(2, |text| text.with_extra("input", json!([[7]]))),
+            ),
+        ];
+        // Mistral knows no user, and the client leaves it out.
+        let user = |text: Request| text.with_extra("user", json!("u"));
+        requests.push(("user", texts(2, user)));
+        if provider == "mistral" {
+            let typed = |text: Request| text.with_extra("output_dtype", json!("float"));
+            requests.push(("type", texts(2, typed)));
+        }
+        let schemas = Schema::all(schema);
+        for (name, requests) in requests {
+            let what = format!("{provider}, {name}");
+            let body = sent_to_embed(provider, &requests);
+            assert_eq!(body["input"].as_array().unwrap().len(), requests.len());
+            for schema in &schemas {
+                schema.check(&body, &what);
+                schema.check_names(&body, &what);
+            }
+        }
+    }
+}
+
 /// A request that no schema minds would prove nothing.
 #[test]
 fn the_request_schemas_refuse_what_the_other_provider_takes() {
@@ -323,6 +397,14 @@ fn the_request_schemas_refuse_what_the_other_provider_takes() {
             sent("mistral", &seeded()),
         ),
         ("mistral/ChatCompletionRequest", sent("openai", &seeded())),
+        (
+            "openai/CreateEmbeddingRequest",
+            sent_to_embed("mistral", &texts(1, shortened)),
+        ),
+        (
+            "mistral/EmbeddingRequest",
+            sent_to_embed("openai", &texts(1, shortened)),
+        ),
     ] {
         for schema in Schema::all(name) {
             let known = schema.names();

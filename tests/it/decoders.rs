@@ -26,7 +26,15 @@ struct Line {
     next: Arc<Next>,
 }
 
-struct Next(Mutex<Option<HttpReply>>);
+/// A transport with one reply.
+#[derive(Default)]
+pub(crate) struct Next(Mutex<Option<HttpReply>>);
+
+impl Next {
+    pub(crate) fn put(&self, reply: HttpReply) {
+        *self.0.lock() = Some(reply);
+    }
+}
 
 impl Transport for Next {
     fn send(&self, _: &HttpRequest<'_>, _: &Context) -> Result<HttpReply, Error> {
@@ -36,7 +44,7 @@ impl Transport for Next {
 
 impl Line {
     fn to(vendor: &'static str) -> Self {
-        let next = Arc::new(Next(Mutex::new(None)));
+        let next = Arc::new(Next::default());
         Self {
             vendor,
             client: client(vendor, next.clone()).unwrap(),
@@ -46,7 +54,7 @@ impl Line {
 
     fn decode(&self, status: u16, headers: Headers, body: &[u8]) -> Result<Response, Error> {
         let body = body.to_vec();
-        *self.next.0.lock() = Some(HttpReply {
+        self.next.put(HttpReply {
             status,
             headers,
             body,
@@ -122,7 +130,7 @@ fn fault(status: u16, body: &[u8], result: &Result<Response, Error>) -> Option<&
     found.map(|(_, what)| what)
 }
 
-fn is_json(body: &[u8]) -> bool {
+pub(crate) fn is_json(body: &[u8]) -> bool {
     serde_json::from_slice::<IgnoredAny>(body).is_ok()
 }
 
@@ -204,7 +212,7 @@ fn places(value: &Value, place: &str, out: &mut Vec<String>) {
 }
 
 /// The body with each of its values replaced in turn by each odd one, and by itself in a list.
-fn replaced(body: &Value) -> impl Iterator<Item = (String, String)> + '_ {
+pub(crate) fn replaced(body: &Value) -> impl Iterator<Item = (String, String)> + '_ {
     let mut all = Vec::new();
     places(body, "", &mut all);
     all.into_iter().flat_map(move |place| {
@@ -263,10 +271,16 @@ fn what_is_beside_the_answer_may_be_anything() {
 }
 
 /// Numbers that look random and are the same every time.
-struct Dice(u64);
+pub(crate) struct Dice(u64);
+
+impl Default for Dice {
+    fn default() -> Self {
+        Self(0x2545_f491_4f6c_dd1d)
+    }
+}
 
 impl Dice {
-    fn below(&mut self, limit: usize) -> usize {
+    pub(crate) fn below(&mut self, limit: usize) -> usize {
         self.0 ^= self.0 << 13;
         self.0 ^= self.0 >> 7;
         self.0 ^= self.0 << 17;
@@ -279,7 +293,7 @@ impl Dice {
     }
 }
 
-fn garble(bytes: &mut Vec<u8>, dice: &mut Dice) {
+pub(crate) fn garble(bytes: &mut Vec<u8>, dice: &mut Dice) {
     const PIECES: [&[u8]; 9] = [
         b"\xff\xfe",
         b"\xed\xa0\x80",
@@ -317,7 +331,7 @@ fn garble(bytes: &mut Vec<u8>, dice: &mut Dice) {
 
 #[test]
 fn garbled_replies_are_survived() {
-    let mut dice = Dice(0x2545_f491_4f6c_dd1d);
+    let mut dice = Dice::default();
     for vendor in VENDORS {
         let line = Line::to(vendor);
         for recording in recordings(vendor) {

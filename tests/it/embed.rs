@@ -15,17 +15,17 @@ use serde_json::{Value, json};
 use super::common::{Desk, Ended, Running, eventually, line_count};
 
 /// What a server does with the texts of a call.
-type Manner = dyn Fn(&[String], &Server) -> (u16, Value) + Send + Sync;
+pub(crate) type Manner = dyn Fn(&[String], &Server) -> (u16, Value) + Send + Sync;
 
 /// A server that embeds, and remembers what it was asked.
-struct Server {
+pub(crate) struct Server {
     address: SocketAddr,
     calls: Mutex<Vec<Vec<String>>>,
     answered: AtomicUsize,
 }
 
 /// A vector that is different for every text used here.
-fn vector(text: &str) -> Vec<f32> {
+pub(crate) fn vector(text: &str) -> Vec<f32> {
     let hash = text.bytes().fold(17_u32, |hash, byte| {
         hash.wrapping_mul(31).wrapping_add(u32::from(byte))
     });
@@ -33,7 +33,7 @@ fn vector(text: &str) -> Vec<f32> {
 }
 
 /// A good reply, its vectors in another order than the texts.
-fn good(texts: &[String]) -> (u16, Value) {
+pub(crate) fn good(texts: &[String]) -> (u16, Value) {
     let entry =
         |(index, text): (usize, &String)| json!({"index": index, "embedding": vector(text)});
     let mut data: Vec<Value> = texts.iter().enumerate().map(entry).collect();
@@ -46,7 +46,7 @@ fn good(texts: &[String]) -> (u16, Value) {
     )
 }
 
-fn refused(message: &str) -> (u16, Value) {
+pub(crate) fn refused(message: &str) -> (u16, Value) {
     (
         400,
         json!({"error": {"message": message, "type": "invalid_request_error"}}),
@@ -54,7 +54,7 @@ fn refused(message: &str) -> (u16, Value) {
 }
 
 impl Server {
-    fn start(
+    pub(crate) fn start(
         manner: impl Fn(&[String], &Server) -> (u16, Value) + Send + Sync + 'static,
     ) -> Arc<Self> {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -124,12 +124,12 @@ impl Server {
         format!("http://{}/v1", self.address)
     }
 
-    fn calls(&self) -> Vec<Vec<String>> {
+    pub(crate) fn calls(&self) -> Vec<Vec<String>> {
         self.calls.lock().unwrap().clone()
     }
 
     /// The client of a provider, here.
-    fn client(&self, provider: &str) -> batchwright::Client {
+    pub(crate) fn client(&self, provider: &str) -> batchwright::Client {
         LlmConfig::new(provider)
             .api_key(batchwright::Secret::new("k"))
             .base_url(self.url())
@@ -140,7 +140,7 @@ impl Server {
 }
 
 impl Desk {
-    fn embed(&self, server: &Server, words: &str) -> std::process::Command {
+    pub(crate) fn embed(&self, server: &Server, words: &str) -> std::process::Command {
         let url = server.url();
         let given = [
             "run",
@@ -156,13 +156,13 @@ impl Desk {
         command
     }
 
-    fn embedded(&self, server: &Server, words: &str) -> Ended {
+    pub(crate) fn embedded(&self, server: &Server, words: &str) -> Ended {
         Running::start(&mut self.embed(server, words)).wait()
     }
 
     /// Every id of `n` prompts once, with the vector of its own text.
     #[track_caller]
-    fn has_vectors(&self, name: &str, n: usize) {
+    pub(crate) fn has_vectors(&self, name: &str, n: usize) {
         let results = self.results(name);
         let mut seen = HashSet::new();
         for line in results.iter().filter(|line| line["success"] == true) {
@@ -521,7 +521,7 @@ fn the_library_embeds_lists_streams_and_single_texts() {
             }
         }
     }
-    assert_eq!(server.calls()[0].len(), 256);
+    assert_eq!(server.calls()[0].len(), 128);
     let before = server.calls().len();
 
     let mut seen = HashSet::new();

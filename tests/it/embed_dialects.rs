@@ -50,7 +50,7 @@ fn has_own_vectors(outcomes: &[Outcome], dimensions: usize) {
 }
 
 const SPEAKERS: [(&str, Vendor, usize); 5] = [
-    ("openai", Vendor::OpenAi, 256),
+    ("openai", Vendor::OpenAi, 128),
     ("mistral", Vendor::Mistral, 64),
     ("gemini", Vendor::OpenAi, 100),
     ("local", Vendor::Local, 32),

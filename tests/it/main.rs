@@ -10,6 +10,7 @@ mod conformance;
 mod decoders;
 #[cfg(feature = "simulate")]
 mod dialects;
+mod embed_replies;
 mod encoders;
 mod fallback;
 mod hang;
@@ -63,3 +64,5 @@ mod common;
 mod embed;
 #[cfg(all(feature = "cli", feature = "simulate"))]
 mod embed_dialects;
+#[cfg(all(feature = "cli", feature = "simulate"))]
+mod embed_runs;

@@ -142,6 +142,10 @@ impl Told {
         if self.vectors.iter().any(Vec::is_empty) {
             return Err(malformed("an empty vector", body));
         }
+        // What an overburdened server puts in the place of a result.
+        if self.vectors.iter().any(|v| v.iter().all(|n| *n == 0.0)) {
+            return Err(malformed("a vector of zeros", body));
+        }
         match self.vectors.iter().find(|vector| vector.len() != length) {
             None => Ok(self),
             Some(other) => {
@@ -169,12 +173,12 @@ struct Entry {
 
 fn read_openai(vendor: &Vendor, body: &[u8], texts: usize) -> Result<Told, Error> {
     let reply: OpenAiReply<'_> = serde_json::from_slice(body).map_err(|e| malformed(e, body))?;
-    let Some(data) = reply.data else {
-        return Err(match &reply.error {
-            Some(error) => failure_inside(vendor, error, body),
-            None => malformed("it has no data", body),
-        });
-    };
+    let data = reply.data.unwrap_or_default();
+    if data.is_empty()
+        && let Some(error) = &reply.error
+    {
+        return Err(failure_inside(vendor, error, body));
+    }
     let model = Some(word(reply.model.as_ref()));
     Ok(Told {
         vectors: in_order(data, texts).map_err(|what| malformed(what, body))?,

@@ -106,6 +106,8 @@ pub(super) const OPENAI: &[Rule] = &[
         ]),
         Quota,
     ),
+    // More tokens than a minute's allowance: no pause makes it fit.
+    Rule::new(429..=429, Text(&["request too large"]), Invalid),
     Rule::new(400..=404, Word(&["model_not_found"]), UnknownModel),
     Rule::new(
         400..=403,

@@ -58,6 +58,7 @@ fn statuses_and_bodies_are_classified() {
         ("openai", 422, String::new(), Invalid),
         ("openai", 429, openai("rate_limit_exceeded"), RateLimited),
         ("openai", 429, openai("slow_down"), RateLimited),
+        ("openai", 429, r#"{"error":{"message":"Request too large for m on tokens per min (TPM): Limit 40000, Requested 131072. The input or output tokens must be reduced in order to run successfully.","type":"tokens","param":null,"code":"rate_limit_exceeded"}}"#.into(), Invalid),
         ("openai", 429, openai("insufficient_quota"), Quota),
         ("openai", 429, r#"{"error":{"message":"m","type":"insufficient_quota","code":null}}"#.into(), Quota),
         ("openai", 429, openai("credit_balance_exhausted"), Quota),

@@ -87,7 +87,7 @@ const OPENAI: Vendor = Vendor {
     concurrency: 5,
     has_batches: true,
     // It takes 2,048 texts and 300,000 tokens.
-    embeds: pack(256, 150_000),
+    embeds: pack(128, 150_000),
 };
 
 /// Every provider, in the order in which the first usable one is looked for.

@@ -1,0 +1,6 @@
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|input: &[u8]| batchwright_fuzz::vectors(
+    &["openai", "mistral", "local"],
+    input
+));

@@ -1,0 +1,340 @@
+//! Replies with vectors: recorded ones and what each must lead to; cut, garbled and absurd ones, of
+//! which none may panic or give a text another one's vector.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use batchwright::{Client, Context, Error, ErrorKind, HttpReply, LlmClient, Request, Response};
+use serde::Deserialize;
+use serde_json::value::RawValue;
+use serde_json::{Map, Value};
+
+use crate::conformance::{Schema, client, data, read};
+use crate::decoders::{Dice, Next, garble, is_json, replaced};
+
+/// Who speaks the dialect of a file of recordings.
+const DIALECTS: [(&str, &[&str]); 2] = [
+    ("embed_openai", &["openai", "mistral", "custom", "local"]),
+    ("embed_gemini", &["gemini"]),
+];
+
+/// The texts that every recording is a reply to.
+const TEXTS: usize = 3;
+
+/// One line of `tests/data/replies/embed_*.jsonl`.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Recording {
+    name: String,
+    status: u16,
+    #[serde(default)]
+    headers: Map<String, Value>,
+    body: Option<Value>,
+    text: Option<String>,
+    /// Who sends it, if it is not all that speak the dialect.
+    #[serde(default)]
+    vendors: Vec<String>,
+    expect: Expected,
+}
+
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Expected {
+    Vectors(Vectors),
+    Failure(Failure),
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Vectors {
+    vectors: Vec<Vec<f32>>,
+    input_tokens: Option<u64>,
+    model: Option<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Failure {
+    kind: String,
+    says: Vec<String>,
+    retry_after: Option<f64>,
+}
+
+impl Recording {
+    fn bytes(&self) -> Vec<u8> {
+        match (&self.body, &self.text) {
+            (Some(body), None) => body.to_string().into_bytes(),
+            (None, Some(text)) => text.clone().into_bytes(),
+            _ => panic!("{}: needs either body or text", self.name),
+        }
+    }
+
+    fn reply(&self) -> HttpReply {
+        let headers = self.headers.iter();
+        HttpReply {
+            status: self.status,
+            headers: headers
+                .map(|(name, value)| (&**name, value.as_str().unwrap()))
+                .collect(),
+            body: self.bytes(),
+        }
+    }
+
+    fn fits(&self, result: &Result<Vec<Response>, Error>) -> bool {
+        match (&self.expect, result) {
+            (Expected::Vectors(expected), Ok(answers)) => {
+                let used = answers.iter().map(|a| a.usage.map(|u| u.input_tokens));
+                vectors(answers) == expected.vectors
+                    && used.sum::<Option<u64>>() == expected.input_tokens
+                    && answers.iter().all(|a| a.model == expected.model)
+            }
+            (Expected::Failure(expected), Err(error)) => {
+                let wait = expected.retry_after.map(Duration::from_secs_f64);
+                error.kind().as_str() == expected.kind
+                    && expected.says.iter().all(|s| error.message().contains(s))
+                    && error.status() == Some(self.status)
+                    && error.retry_after() == wait
+            }
+            _ => false,
+        }
+    }
+}
+
+fn recordings(file: &str) -> Vec<Recording> {
+    let path = data("replies").join(format!("{file}.jsonl"));
+    let text = read(&path);
+    let lines = text.lines().enumerate();
+    let parsed = lines.map(|(at, line)| {
+        serde_json::from_str(line).unwrap_or_else(|e| panic!("{}:{}: {e}", path.display(), at + 1))
+    });
+    parsed.collect()
+}
+
+fn vectors(answers: &[Response]) -> Vec<Vec<f32>> {
+    let vector = |answer: &Response| answer.embedding.clone().unwrap();
+    answers.iter().map(vector).collect()
+}
+
+/// A vendor's client, and the reply that its next call gets.
+struct Line {
+    vendor: &'static str,
+    client: Client,
+    next: Arc<Next>,
+    texts: Vec<Request>,
+}
+
+impl Line {
+    fn to(vendor: &'static str) -> Self {
+        let next = Arc::new(Next::default());
+        let text = |i| Request::embedding(format!("text {i}"));
+        Self {
+            vendor,
+            client: client(vendor, next.clone()).unwrap(),
+            next,
+            texts: (0..TEXTS).map(text).collect(),
+        }
+    }
+
+    fn embed(&self, reply: HttpReply) -> Result<Vec<Response>, Error> {
+        self.next.put(reply);
+        let texts: Vec<&Request> = self.texts.iter().collect();
+        self.client.embed(&texts, &Context::new())
+    }
+
+    /// Decodes, and holds what it makes of the body against another reading of it.
+    fn sane(&self, status: u16, body: &[u8]) -> Result<Vec<Response>, Error> {
+        let result = self.embed(HttpReply {
+            status,
+            headers: batchwright::Headers::default(),
+            body: body.to_vec(),
+        });
+        let shown = || String::from_utf8_lossy(&body[..body.len().min(2000)]);
+        match &result {
+            Ok(answers) => {
+                let found = vectors(answers);
+                let told = plainly(body);
+                let same = told.as_ref() == Some(&found);
+                assert!(
+                    same,
+                    "{}: {found:?}, not {told:?}, of {}",
+                    self.vendor,
+                    shown()
+                );
+                let length = found[0].len();
+                let whole = |v: &Vec<f32>| v.len() == length && v.iter().all(|n| n.is_finite());
+                assert!(length > 0 && found.iter().all(whole), "{}", shown());
+                let used = answers.iter().filter_map(|a| a.usage);
+                assert!(used.map(|u| u.input_tokens).sum::<u64>() < u64::MAX / 1_000_000);
+            }
+            Err(error) => {
+                assert_eq!(error.status(), Some(status), "{}", shown());
+                let lost = error.raw().is_none_or(str::is_empty) && !body.is_empty();
+                assert!(error.kind() != ErrorKind::Malformed || !lost, "{}", shown());
+            }
+        }
+        result
+    }
+}
+
+/// The vectors of a body, each at its place: read in the plainest way, and none in doubt. What is
+/// beside them may be no JSON that has a value.
+fn plainly(body: &[u8]) -> Option<Vec<Vec<f32>>> {
+    type Fields<'b> = HashMap<String, &'b RawValue>;
+    let body = String::from_utf8_lossy(body);
+    let body: Fields<'_> = serde_json::from_str(&body).ok()?;
+    let (entries, field) = match body.get("embeddings") {
+        Some(entries) => (entries, "values"),
+        None => (body.get("data")?, "embedding"),
+    };
+    let entries: Vec<Fields<'_>> = serde_json::from_str(entries.get()).ok()?;
+    let read = |entry: &Fields<'_>, field| -> Value {
+        let value = entry.get(field).map(|value| value.get());
+        value.map_or(Value::Null, |value| serde_json::from_str(value).unwrap())
+    };
+    let indices: Vec<Value> = entries.iter().map(|entry| read(entry, "index")).collect();
+    let named = indices.iter().any(|index| !index.is_null());
+    let of = |place: usize| {
+        let mut own = (0..entries.len()).filter(|at| match named {
+            true => indices[*at].as_u64() == Some(place as u64),
+            false => *at == place,
+        });
+        let (one, other) = (own.next()?, own.next());
+        match read(&entries[one], field) {
+            _ if other.is_some() => None,
+            Value::String(text) => Some(from_base64(&text)),
+            list => serde_json::from_value(list).ok(),
+        }
+    };
+    if entries.len() != TEXTS {
+        return None;
+    }
+    (0..TEXTS).map(of).collect()
+}
+
+fn from_base64(text: &str) -> Vec<f32> {
+    const DIGITS: &str = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    let digits = text.chars().filter_map(|digit| DIGITS.find(digit));
+    let bits: String = digits.map(|value| format!("{value:06b}")).collect();
+    let byte = |at: usize| u8::from_str_radix(&bits[at..at + 8], 2).unwrap();
+    let bytes: Vec<u8> = (0..bits.len() / 8).map(|at| byte(8 * at)).collect();
+    let floats = bytes.chunks_exact(4);
+    floats
+        .map(|four| f32::from_le_bytes(four.try_into().unwrap()))
+        .collect()
+}
+
+#[test]
+fn recorded_vectors_lead_to_their_outcomes() {
+    let mut wrong = Vec::new();
+    for (file, vendors) in DIALECTS {
+        let recordings = recordings(file);
+        assert!(recordings.len() > 10);
+        for vendor in vendors {
+            for recording in &recordings {
+                let others = !recording.vendors.is_empty();
+                if others && !recording.vendors.iter().any(|name| name == vendor) {
+                    continue;
+                }
+                let result = Line::to(vendor).embed(recording.reply());
+                if !recording.fits(&result) {
+                    wrong.push(format!("{vendor}, {}: {result:?}", recording.name));
+                }
+            }
+        }
+    }
+    assert!(
+        wrong.is_empty(),
+        "{} of them:\n{}",
+        wrong.len(),
+        wrong.join("\n")
+    );
+}
+
+#[test]
+fn recorded_vectors_are_honest() {
+    for (schema, names) in [
+        (
+            "openai/CreateEmbeddingResponse",
+            ["complete", "in another order"],
+        ),
+        (
+            "mistral/EmbeddingResponse",
+            ["Mistral's fields", "Mistral's fields"],
+        ),
+    ] {
+        for recording in recordings("embed_openai") {
+            if names.contains(&&*recording.name) {
+                for schema in Schema::all(schema) {
+                    schema.check(recording.body.as_ref().unwrap(), &recording.name);
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn a_part_of_a_reply_holds_no_vectors() {
+    for (file, vendors) in DIALECTS {
+        for vendor in vendors {
+            let line = Line::to(vendor);
+            for recording in recordings(file) {
+                let whole = recording.bytes();
+                for end in 0..whole.len() {
+                    let error = line.sane(200, &whole[..end]).unwrap_err();
+                    if !is_json(&whole[..end]) {
+                        assert_eq!(error.kind(), ErrorKind::Malformed, "{}", recording.name);
+                    }
+                    line.sane(recording.status.max(400), &whole[..end])
+                        .unwrap_err();
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn any_value_beside_a_vector_may_be_another() {
+    for (file, vendors) in DIALECTS {
+        let mut answers = 0;
+        for vendor in vendors {
+            let line = Line::to(vendor);
+            for recording in recordings(file) {
+                let Some(body) = &recording.body else {
+                    continue;
+                };
+                for (place, odd) in replaced(body) {
+                    let result = line.sane(recording.status, odd.as_bytes());
+                    answers += usize::from(result.is_ok());
+                    // What was paid for is not lost to a strange count or name.
+                    let beside = ["/usage", "/object", "/id"];
+                    if recording.name == "complete" && beside.iter().any(|b| place.starts_with(b)) {
+                        result.unwrap_or_else(|e| panic!("{vendor}: {e:?} for {odd}"));
+                    }
+                }
+            }
+        }
+        assert!(answers > 100, "{file}: only {answers}");
+    }
+}
+
+#[test]
+fn garbled_vectors_go_to_nobody_else() {
+    let mut dice = Dice::default();
+    for (file, vendors) in DIALECTS {
+        for vendor in vendors {
+            let line = Line::to(vendor);
+            for recording in recordings(file) {
+                for _ in 0..200 {
+                    let mut body = recording.bytes();
+                    for _ in 0..=dice.below(4) {
+                        garble(&mut body, &mut dice);
+                    }
+                    let _ = line.sane(200, &body);
+                    let status = [recording.status, 400, 404, 429, 501][dice.below(5)];
+                    let _ = line.sane(status, &body);
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,160 @@
+//! `--task embed` where more than one run, or more than one kind of vector, is involved.
+
+use std::ops::ControlFlow;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use batchwright::{
+    Bulk, Context, Error, ErrorKind, LlmClient, PackLimits, Request, Response, RetryPolicy, Route,
+};
+use serde_json::{Value, json};
+
+use super::common::{Desk, Running, eventually};
+use super::embed::{Server, good, refused};
+
+/// A reply with vectors of so many numbers.
+fn sized(texts: &[String], numbers: usize) -> (u16, Value) {
+    let entry = |index| json!({"index": index, "embedding": vec![0.5; numbers]});
+    let data: Vec<Value> = (0..texts.len()).map(entry).collect();
+    (200, json!({"data": data}))
+}
+
+#[test]
+fn vectors_that_differ_in_length_are_told() {
+    // As if two models answered to the same name.
+    let server = Server::start(|texts, server| sized(texts, 4 + server.calls().len() % 2));
+    let desk = Desk::new();
+    desk.prompts("in.jsonl", 100);
+    let ended = desk
+        .embedded(&server, "in.jsonl -o out.jsonl -j 1 --json")
+        .expect(0)
+        .says("100 of 4 to 5 numbers: they differ in length, so they cannot be compared");
+    let printed: Value = serde_json::from_str(&ended.stdout).unwrap();
+    let summary = &printed["summary"];
+    assert_eq!(
+        (&summary["min_dimensions"], &summary["dimensions"]),
+        (&json!(4), &json!(5))
+    );
+}
+
+#[test]
+fn a_server_that_ignores_the_length_asked_for_is_told() {
+    let (desk, server) = (Desk::new(), Server::start(|texts, _| sized(texts, 4)));
+    desk.prompts("in.jsonl", 10);
+    desk.embedded(&server, "in.jsonl -o out.jsonl --dimensions 2")
+        .expect(0)
+        .says("10 of 4 numbers, although --dimensions 2 was asked for");
+    let same = desk
+        .embedded(&server, "in.jsonl -o same.jsonl --dimensions 4")
+        .expect(0);
+    assert!(!same.stderr.contains("although"), "{}", same.stderr);
+}
+
+#[test]
+fn another_length_or_model_makes_other_vectors() {
+    let (desk, server) = (Desk::new(), Server::start(|texts, _| good(texts)));
+    desk.prompts("in.jsonl", 40);
+    let mut seen = 0;
+    for (flags, what, calls) in [
+        ("--model a", "40 to send", 2),
+        ("--model a", "nothing to send", 0),
+        ("--model a --dimensions 3", "40 changed", 2),
+        ("--model b --dimensions 3", "40 changed", 2),
+        ("--model b --dimensions 3", "nothing to send", 0),
+    ] {
+        let words = format!("in.jsonl -o out.jsonl {flags}");
+        desk.embedded(&server, &words).expect(0).says(what);
+        assert_eq!(server.calls().len() - seen, calls, "{flags}");
+        seen += calls;
+        desk.has_vectors("out.jsonl", 40);
+    }
+}
+
+#[cfg(unix)]
+#[test]
+fn an_interrupt_lets_a_pack_finish_and_starts_no_other() {
+    let open = Arc::new(AtomicBool::new(false));
+    let gate = open.clone();
+    let server = Server::start(move |texts, _| {
+        eventually(|| gate.load(Ordering::SeqCst));
+        good(texts)
+    });
+    let desk = Desk::new();
+    desk.prompts("in.jsonl", 200);
+    let running = Running::start(&mut desk.embed(&server, "in.jsonl -o out.jsonl -j 2"));
+    assert!(eventually(|| server.calls().len() == 2));
+    running.signal("INT");
+    running.hears("stopping: calls in flight may end within 30 s");
+    open.store(true, Ordering::SeqCst);
+    running
+        .wait()
+        .expect(130)
+        .says("64 completed, 0 failed, 136 pending");
+    desk.has_vectors("out.jsonl", 64);
+    desk.embedded(&server, "in.jsonl -o out.jsonl").expect(0);
+    desk.has_vectors("out.jsonl", 200);
+    assert_eq!(server.calls().concat().len(), 200);
+}
+
+#[test]
+fn a_call_beyond_a_minutes_allowance_goes_on_in_parts() {
+    let server = Server::start(|texts, _| match texts.len() {
+        9.. => {
+            let message = "Request too large for m on tokens per min (TPM): Limit 8, Requested 32.";
+            let (_, body) = refused(message);
+            (429, body)
+        }
+        _ => good(texts),
+    });
+    let desk = Desk::new();
+    desk.prompts("in.jsonl", 32);
+    desk.embedded(&server, "in.jsonl -o out.jsonl -j 1")
+        .expect(0);
+    desk.has_vectors("out.jsonl", 32);
+    let sizes: Vec<usize> = server.calls().iter().map(Vec::len).collect();
+    assert_eq!(sizes, [32, 16, 16, 8, 8, 8, 8]);
+}
+
+#[test]
+fn each_vector_with_a_warning_counts() {
+    struct Warns;
+    impl LlmClient for Warns {
+        fn complete(&self, _: &Request, _: &Context) -> Result<Response, Error> {
+            unreachable!("vectors are asked for")
+        }
+        fn embed(&self, requests: &[&Request], _: &Context) -> Result<Vec<Response>, Error> {
+            let vector = |_: &&Request| Response::vector("warns", vec![1.0]).with_warning("cut");
+            Ok(requests.iter().map(vector).collect())
+        }
+        fn pack_limits(&self) -> PackLimits {
+            PackLimits {
+                inputs: 8,
+                tokens: u32::MAX,
+            }
+        }
+    }
+    let items = (0..20).map(|i| Request::embedding(format!("text {i}")));
+    let summary = Bulk::new(Warns)
+        .for_each(items, |_| ControlFlow::Continue(()))
+        .unwrap();
+    assert_eq!((summary.vectors, summary.warnings), (20, 20));
+}
+
+#[test]
+fn a_client_that_brings_another_number_of_vectors_brings_none() {
+    struct Miscounts(usize);
+    impl LlmClient for Miscounts {
+        fn complete(&self, _: &Request, _: &Context) -> Result<Response, Error> {
+            unreachable!("vectors are asked for")
+        }
+        fn embed(&self, _: &[&Request], _: &Context) -> Result<Vec<Response>, Error> {
+            Ok(vec![Response::vector("miscounts", vec![1.0]); self.0])
+        }
+    }
+    for number in [0, 2] {
+        let route = Route::new(Miscounts(number)).retry(RetryPolicy::default().max_retries(0));
+        let outcomes = Bulk::new(route).collect(&[Request::embedding("text")]);
+        let error = outcomes.unwrap().remove(0).result.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Malformed, "{number}");
+    }
+}
