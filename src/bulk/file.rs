@@ -28,8 +28,7 @@ use super::lines::{
 use super::list::{Feeder, Item, ListBacklog};
 use super::once::{finished, progress};
 use super::options::{FileRunError, FileRunOptions, Output, Place, Plan, Report};
-use super::pack::Backlog;
-use super::pack::{Pack, Packed};
+use super::pack::{Backlog, Pack, Packed};
 use super::prompts::{PromptSource, Prompts};
 use super::results::{ResultsFile, is_regular};
 use super::stream::{self, Previous, StreamItem};
