@@ -15,7 +15,7 @@ use crate::llm::client::{LlmClient, PackLimits};
 use crate::llm::hash::hex;
 use crate::llm::request::Request;
 use crate::llm::response::{FinishReason, Response};
-use crate::llm::transport::{HttpReply, HttpRequest, HttpTransport, Transport};
+use crate::llm::transport::{HttpReply, HttpRequest, HttpTransport, Transport, is_callable};
 
 use super::dialect::{Call, decode, encode};
 use super::embed;
@@ -184,6 +184,11 @@ impl LlmConfig {
                     shown_url(&base_url)
                 ),
             ));
+        }
+        if !is_callable(&base_url) {
+            let (name, shown) = (vendor.name, shown_url(&base_url));
+            let why = format!("{name}: the base URL names no host and port to call: `{shown}`");
+            return Err(Error::new(ErrorKind::Invalid, why));
         }
         let concurrency = self.concurrency.unwrap_or(vendor.concurrency);
         let transport = transport.unwrap_or_else(|| {

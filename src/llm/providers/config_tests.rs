@@ -226,6 +226,32 @@ fn a_key_that_is_echoed_in_any_part_of_an_answer_is_not_shown() {
 }
 
 #[test]
+fn an_address_that_no_call_can_reach_is_refused_before_any_item_fails_by_it() {
+    let client = |url: &str| LlmConfig::new("custom").base_url(url).client();
+    for url in [
+        "http:///v1",
+        "http://h:99999/v1",
+        "http://h/a b",
+        "http://me:pw@/v1",
+    ] {
+        let error = client(url).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Invalid);
+        assert!(error.message().contains("no host and port"), "{error}");
+        assert!(!error.message().contains("pw"), "{error}");
+    }
+    for url in [
+        "http://h",
+        "http://h:1/v1",
+        "http://[::1]/v1",
+        "http://[::1]:8080",
+        "https://me:pw@h/v1",
+        "https://me:pw@h:65535/v1",
+    ] {
+        assert!(client(url).is_ok(), "{url}");
+    }
+}
+
+#[test]
 fn a_loading_model_is_not_an_ordinary_failure() {
     let body = r#"{"error":{"code":503,"message":"Loading model","type":"unavailable_error"}}"#;
     let config = LlmConfig::new("local").model("m");
