@@ -11,12 +11,23 @@ use super::args::{ShowArgs, When};
 
 /// Says a line. A closed standard error is nobody's problem.
 pub fn say(line: &str) {
-    let _ = writeln!(std::io::stderr(), "batchwright: {line}");
+    let _ = writeln!(std::io::stderr(), "batchwright: {}", harmless(line));
 }
 
 /// Says what went wrong.
 pub fn error(message: &str) {
-    let _ = writeln!(std::io::stderr(), "batchwright: error: {message}");
+    let _ = writeln!(
+        std::io::stderr(),
+        "batchwright: error: {}",
+        harmless(message)
+    );
+}
+
+/// A text without what commands a terminal: servers choose the names of models and the texts of
+/// errors.
+fn harmless(text: &str) -> String {
+    let shown = |c: char| if c.is_control() && c != '\n' { ' ' } else { c };
+    text.chars().map(shown).collect()
 }
 
 /// Starts the log as loud as asked; `RUST_LOG` overrides it.
@@ -32,7 +43,8 @@ pub fn start_log(show: &ShowArgs) {
     let _ = env_logger::Builder::from_env(env)
         .format(|out, record| {
             let level = record.level().as_str().to_lowercase();
-            writeln!(out, "batchwright: {level}: {}", record.args())
+            let text = record.args().to_string();
+            writeln!(out, "batchwright: {level}: {}", harmless(&text))
         })
         // It prints what goes over the wire, keys and all; RUST_LOG cannot ask for that.
         .filter_module("ureq_proto::util", log::LevelFilter::Off)

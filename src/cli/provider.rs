@@ -325,16 +325,25 @@ fn first_usable(
     Ok((chosen, halfway))
 }
 
+/// A route has 32 steps, and the first is taken.
+const MOST_FALLBACKS: usize = 31;
+
 /// The fallback list: `name` or `name:model`.
 fn fallbacks(args: &RunArgs) -> Result<Vec<ProviderStatus>, Refusal> {
     let list = |text: &str| Ok(text.split(',').map(str::to_owned).collect::<Vec<_>>());
     let names = or_env(args.provider.fallback.clone(), "BATCHWRIGHT_FALLBACK", list)
         .map_err(Refusal::usage)?
         .unwrap_or_default();
-    names
-        .iter()
-        .map(|entry| entry.trim())
-        .filter(|entry| !entry.is_empty())
+    let named = names.iter().map(|entry| entry.trim());
+    let named: Vec<&str> = named.filter(|entry| !entry.is_empty()).collect();
+    if named.len() > MOST_FALLBACKS {
+        let found = named.len();
+        return Err(Refusal::usage(format!(
+            "--fallback: found {found} providers; at most {MOST_FALLBACKS} can follow the first"
+        )));
+    }
+    named
+        .into_iter()
         .map(|entry| {
             let (name, model) = match entry.split_once(':') {
                 Some((name, model)) => (name, Some(model)),

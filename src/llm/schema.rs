@@ -168,6 +168,10 @@ mod compiled {
     /// Misfits named at once.
     const NAMED: usize = 5;
 
+    /// All misfits of a value are found before the first is named, at some hundred bytes each. In
+    /// larger values than this they are not looked for.
+    const SEARCHED: usize = 20_000;
+
     impl Schema {
         /// Compiles a schema, or finds it compiled.
         ///
@@ -197,6 +201,10 @@ mod compiled {
             if self.0.is_valid(value) {
                 return None;
             }
+            let mut room = SEARCHED;
+            if is_larger(value, &mut room) {
+                return Some(format!("somewhere among more than {SEARCHED} values"));
+            }
             let errors = self.0.iter_errors(value).take(NAMED);
             let named = errors.map(|error| {
                 let what = error.masked();
@@ -221,6 +229,19 @@ mod compiled {
         match value {
             Value::Array(items) => items.iter().any(deeper),
             Value::Object(fields) => fields.values().any(deeper),
+            _ => false,
+        }
+    }
+
+    /// Whether a value consists of more than `room` values; stops counting where it does.
+    fn is_larger(value: &Value, room: &mut usize) -> bool {
+        let Some(left) = room.checked_sub(1) else {
+            return true;
+        };
+        *room = left;
+        match value {
+            Value::Array(items) => items.iter().any(|item| is_larger(item, room)),
+            Value::Object(fields) => fields.values().any(|field| is_larger(field, room)),
             _ => false,
         }
     }
@@ -456,6 +477,17 @@ mod schema_tests {
         });
         let (fits, misfit) = compiled.join().unwrap();
         assert!(fits.is_none() && misfit.is_some());
+    }
+
+    /// Three million of them took more than a gigabyte.
+    #[test]
+    fn misfits_are_not_looked_for_in_a_value_that_may_have_very_many() {
+        let schema = Schema::compile(&json!({"items": {"type": "string"}})).unwrap();
+        assert_eq!(schema.misfit(&json!(vec!["x"; 20_001])), None);
+        let found = schema.misfit(&json!(vec![1; 20_000])).unwrap();
+        assert_eq!(found, "somewhere among more than 20000 values");
+        let found = schema.misfit(&json!(vec![1; 19_999])).unwrap();
+        assert!(found.starts_with("at /0: value is not of type"), "{found}");
     }
 
     #[test]

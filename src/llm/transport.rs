@@ -227,6 +227,17 @@ impl HttpTransport {
     }
 }
 
+/// Whether a URL names a host, and a port that there is if it names one.
+pub(crate) fn is_callable(url: &str) -> bool {
+    let Ok(uri) = url.parse::<http::Uri>() else {
+        return false;
+    };
+    let (Some(authority), Some(host)) = (uri.authority(), uri.host()) else {
+        return false;
+    };
+    !host.is_empty() && (authority.as_str().ends_with(host) || uri.port_u16().is_some())
+}
+
 fn explain(
     error: ureq::Error,
     sent: Sent,

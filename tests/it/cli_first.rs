@@ -90,3 +90,18 @@ fn a_dry_run_tells_its_plan_as_json() {
     assert!(plan["estimated_input_tokens"].as_u64().unwrap() > 0);
     assert_eq!(sim.stats().calls, 4);
 }
+
+#[test]
+fn more_fallbacks_than_a_route_has_steps_are_refused_before_anything_is_touched() {
+    let desk = Desk::new();
+    desk.prompts("in.jsonl", 1);
+    let run = |fallbacks: usize| {
+        let names = vec!["extract"; fallbacks].join(",");
+        desk.plain(&format!(
+            "run in.jsonl -o out.jsonl --provider extract --fallback {names}"
+        ))
+    };
+    run(32).expect(2).says("found 32 providers; at most 31");
+    assert!(!desk.exists("out.jsonl"));
+    run(31).expect(0);
+}

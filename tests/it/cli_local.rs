@@ -240,6 +240,26 @@ fn a_fallback_that_lists_no_model_is_refused() {
 }
 
 #[test]
+fn what_a_server_says_does_not_command_the_terminal() {
+    let named = "\u{1b}]0;owned\u{7}\u{1b}[31mm";
+    let url = serve(move |path, _| match path {
+        "/v1/models" => Some((200, json!({"data": [{"id": named}]}))),
+        "/v1/chat/completions" => Some((400, json!({"error": {"message": named}}))),
+        _ => unknown(),
+    });
+    let desk = Desk::new();
+    desk.prompts("in.jsonl", 1);
+    let words = "run in.jsonl -o out.jsonl --provider local -v";
+    let mut command = desk.command(words.split(' '));
+    let ended = Running::start(command.env("LOCAL_LLM_BASE_URL", url)).wait();
+    let ended = ended.expect(3).says("local answered 400:  ]0;owned");
+    assert!(!ended.stderr.contains(['\u{1b}', '\u{7}']));
+    // Data stay what they are.
+    let error = &desk.results("out.jsonl")[0]["error"]["message"];
+    assert!(error.as_str().unwrap().ends_with(named), "{error}");
+}
+
+#[test]
 fn nothing_is_waited_for_where_nothing_would_be_sent() {
     let desk = Desk::new();
     desk.prompts("in.jsonl", 3);

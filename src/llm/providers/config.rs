@@ -14,8 +14,8 @@ use crate::engine::limit::QuotaKey;
 use crate::llm::client::{LlmClient, PackLimits};
 use crate::llm::hash::hex;
 use crate::llm::request::Request;
-use crate::llm::response::Response;
-use crate::llm::transport::{HttpReply, HttpRequest, HttpTransport, Transport};
+use crate::llm::response::{FinishReason, Response};
+use crate::llm::transport::{HttpReply, HttpRequest, HttpTransport, Transport, is_callable};
 
 use super::dialect::{Call, decode, encode};
 use super::embed;
@@ -184,6 +184,11 @@ impl LlmConfig {
                     shown_url(&base_url)
                 ),
             ));
+        }
+        if !is_callable(&base_url) {
+            let (name, shown) = (vendor.name, shown_url(&base_url));
+            let why = format!("{name}: the base URL names no host and port to call: `{shown}`");
+            return Err(Error::new(ErrorKind::Invalid, why));
         }
         let concurrency = self.concurrency.unwrap_or(vendor.concurrency);
         let transport = transport.unwrap_or_else(|| {
@@ -371,7 +376,9 @@ impl Remote {
             .map_err(|error| self.explained(error))
             .map(|response| self.warned(request, response));
         match &self.key {
-            Some(key) => redacted(result, key),
+            Some(key) => result
+                .map(|response| without_key(response, key))
+                .map_err(|error| error.redacted(key)),
             None => result,
         }
     }
@@ -385,10 +392,13 @@ impl Remote {
         let reply = self.send(&call, ctx)?;
         let result =
             embed::decode(self.vendor, &reply, requests).map_err(|error| self.explained(error));
-        match (result, &self.key) {
-            (Err(error), Some(key)) => Err(error.redacted(key)),
-            (result, _) => result,
-        }
+        let Some(key) = &self.key else { return result };
+        result
+            .map(|vectors| {
+                let vectors = vectors.into_iter();
+                vectors.map(|vector| without_key(vector, key)).collect()
+            })
+            .map_err(|error| error.redacted(key))
     }
 
     fn send(&self, call: &Call, ctx: &Context) -> Result<HttpReply, Error> {
@@ -445,17 +455,21 @@ const REAL_KEY: usize = 16;
 
 /// Servers have been seen to echo the credential; it goes no further than this. Done after
 /// decoding, since an escape such as `\/` hides it from a look at the bytes.
-fn redacted(result: Result<Response, Error>, key: &Secret) -> Result<Response, Error> {
-    match result {
-        Ok(mut response) if key.expose().len() >= REAL_KEY => {
-            if let Some(cleaned) = key.redact(&response.text) {
-                response.text = cleaned;
-            }
-            Ok(response)
-        }
-        Ok(response) => Ok(response),
-        Err(error) => Err(error.redacted(key)),
+fn without_key(mut response: Response, key: &Secret) -> Response {
+    if key.expose().len() < REAL_KEY {
+        return response;
     }
+    let end = match &mut response.finish_reason {
+        FinishReason::Other(word) => Some(word),
+        _ => None,
+    };
+    let texts = [Some(&mut response.text), response.model.as_mut(), end];
+    for text in texts.into_iter().flatten() {
+        if let Some(cleaned) = key.redact(text) {
+            *text = cleaned;
+        }
+    }
+    response
 }
 
 impl LlmClient for Client {

@@ -186,6 +186,71 @@ fn only_local_servers_are_suspected_of_cutting_prompts() {
     assert_eq!(answer("openai").warning, None);
 }
 
+/// A server chooses every word of its reply, also those that are no text.
+#[test]
+fn a_key_that_is_echoed_in_any_part_of_an_answer_is_not_shown() {
+    const KEY: &str = "key-of-nobody-0123456789";
+    let client = |provider: &str, body: &'static str| {
+        let key = Secret::new(KEY);
+        let config = LlmConfig::new(provider).api_key(key).model("m");
+        config.client_over(Arc::new(Always(200, body))).unwrap()
+    };
+    let completions = [
+        (
+            "openai",
+            r#"{"model":"m-key-of-nobody-0123456789","choices":[{"finish_reason":
+            "x-key-of-nobody-0123456789","message":{"content":"key-of-nobody-0123456789"}}]}"#,
+        ),
+        (
+            "anthropic",
+            r#"{"type":"message","model":"m-key-of-nobody-0123456789","stop_reason":
+            "x-key-of-nobody-0123456789","content":[{"type":"text","text":"key-of-nobody-0123456789"}]}"#,
+        ),
+        (
+            "gemini",
+            r#"{"modelVersion":"m-key-of-nobody-0123456789","candidates":[{"finishReason":
+            "x-key-of-nobody-0123456789","content":{"parts":[{"text":"key-of-nobody-0123456789"}]}}]}"#,
+        ),
+    ];
+    for (provider, body) in completions {
+        let answer = client(provider, body).complete(&Request::new("x"), &Context::new());
+        let answer = answer.unwrap();
+        assert_eq!(answer.text, "***", "{provider}");
+        assert_eq!(answer.model.as_deref(), Some("m-***"), "{provider}");
+        assert_eq!(answer.finish_reason.as_str(), "x-***", "{provider}");
+    }
+    let body = r#"{"model":"m-key-of-nobody-0123456789","data":[{"index":0,"embedding":[1]}]}"#;
+    let text = Request::embedding("x");
+    let vectors = client("openai", body).embed(&[&text], &Context::new());
+    assert_eq!(vectors.unwrap()[0].model.as_deref(), Some("m-***"));
+}
+
+#[test]
+fn an_address_that_no_call_can_reach_is_refused_before_any_item_fails_by_it() {
+    let client = |url: &str| LlmConfig::new("custom").base_url(url).client();
+    for url in [
+        "http:///v1",
+        "http://h:99999/v1",
+        "http://h/a b",
+        "http://me:pw@/v1",
+    ] {
+        let error = client(url).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Invalid);
+        assert!(error.message().contains("no host and port"), "{error}");
+        assert!(!error.message().contains("pw"), "{error}");
+    }
+    for url in [
+        "http://h",
+        "http://h:1/v1",
+        "http://[::1]/v1",
+        "http://[::1]:8080",
+        "https://me:pw@h/v1",
+        "https://me:pw@h:65535/v1",
+    ] {
+        assert!(client(url).is_ok(), "{url}");
+    }
+}
+
 #[test]
 fn a_loading_model_is_not_an_ordinary_failure() {
     let body = r#"{"error":{"code":503,"message":"Loading model","type":"unavailable_error"}}"#;

@@ -281,7 +281,13 @@ pub(super) const GEMINI: Fields = Fields {
         PENALTIES,
         LOGITS,
         OPENAI_STYLE,
-        &["contents", "metadata", "service_tier", "tool_choice"],
+        &[
+            "contents",
+            "encoding_format",
+            "metadata",
+            "service_tier",
+            "tool_choice",
+        ],
     ],
     takes: &[
         (
