@@ -16,6 +16,7 @@ use super::bounds::{Bound, Bounds, BoundsSoFar};
 use super::limit::{Ended, Gate, LOADING_AGAIN, Limiter, Permit};
 use super::loading::Loading;
 use super::route::{self, Next, RetryPolicy};
+use super::standing::Standing;
 use super::trail::Trails;
 use super::work::{Gates, Settled, Take, Ticket, Work};
 
@@ -153,6 +154,7 @@ pub(crate) struct Dispatcher<W: Work> {
     /// The latest failure that is tried again, until something succeeds.
     last_failure: Option<Error>,
     gates: Gates,
+    standing: Standing,
     stop: Option<StopReason>,
     /// Items given up in a row without one connection having come about.
     unreached: u32,
@@ -172,6 +174,7 @@ impl<W: Work> Dispatcher<W> {
             settle_error: None,
             last_failure: None,
             gates: Gates::default(),
+            standing: Standing::default(),
             stop: None,
             unreached: 0,
             counters: Counters::default(),
@@ -376,6 +379,7 @@ impl<W: Work> Dispatcher<W> {
         let error = match result {
             Ok(done) => {
                 self.last_failure = None;
+                self.standing.answered(ticket.tries.step);
                 ticket.tries.calls = ticket.tries.calls.saturating_add(1);
                 self.pending.push(Settled::Final(ticket, Ok(done)));
                 return;
@@ -407,10 +411,11 @@ impl<W: Work> Dispatcher<W> {
             self.pending.push(Settled::Unsent(ticket, error));
             return;
         }
-        if error.kind().is_critical() {
+        let lost = self.standing.is_lost(ticket.tries.step, &error);
+        if lost {
             self.bury(&ticket, &error);
         }
-        self.follow(ticket, error, now);
+        self.follow(ticket, error, lost, now);
     }
 
     /// Moves on to a step past others that are not called any more.
@@ -434,7 +439,7 @@ impl<W: Work> Dispatcher<W> {
     }
 
     /// Carries out the route's decision about a failure.
-    fn follow(&mut self, mut ticket: Ticket<W::Task>, error: Error, now: Time) {
+    fn follow(&mut self, mut ticket: Ticket<W::Task>, error: Error, lost: bool, now: Time) {
         let next_live = self.gates.live_step(&ticket.class, ticket.tries.step + 1);
         let members = self.work.members(&ticket.task);
         let jitter = self.random();
@@ -476,7 +481,7 @@ impl<W: Work> Dispatcher<W> {
                     ErrorPolicy::StopOnError => {
                         self.stop_for(StopReason::ItemFailed(error.clone()));
                     }
-                    ErrorPolicy::StopOnCriticalError if error.kind().is_critical() => {
+                    ErrorPolicy::StopOnCriticalError if lost => {
                         self.stop_for(StopReason::Critical(error.clone()));
                     }
                     ErrorPolicy::StopOnCriticalError => self.note_unreached(&error),

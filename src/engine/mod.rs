@@ -12,6 +12,7 @@ pub(crate) mod loading;
 pub mod route;
 pub(crate) mod run;
 mod shared;
+mod standing;
 pub(crate) mod trail;
 pub(crate) mod waiting;
 pub(crate) mod work;

@@ -92,3 +92,22 @@ fn a_model_that_failed_before_an_extract_that_has_no_json_is_still_told_of() {
     let before = &line["earlier"][0]["error"];
     assert_eq!(before["message"], "the model's own failure");
 }
+
+#[test]
+fn a_prompt_that_is_forbidden_costs_itself_alone() {
+    let client = client_fn(
+        |request: &Request, _: &_| match &*request.messages[0].text() {
+            "prompt 3" => Err(Error::new(ErrorKind::Auth, "forbidden").with_status(403)),
+            text => Ok(Response::new("one", text)),
+        },
+    );
+    let bulk = Bulk::new(Route::new(client).then(Extract, Limits::default()));
+    let bulk = bulk
+        .concurrency(1)
+        .on_error(ErrorPolicy::StopOnCriticalError);
+    let outcomes = bulk.collect(&prompts(10)).unwrap();
+    for (i, outcome) in outcomes.iter().enumerate() {
+        let provider = &outcome.result.as_ref().unwrap().provider;
+        assert_eq!(provider, if i == 3 { "extract" } else { "one" });
+    }
+}
