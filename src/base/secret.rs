@@ -2,6 +2,9 @@
 
 use std::fmt;
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+
 /// A credential, such as an API key.
 ///
 /// ```
@@ -77,6 +80,19 @@ pub fn shown_url(url: &str) -> String {
     }
 }
 
+/// The password in a URL, and user and password as the header for them has both.
+pub(crate) fn secrets_in(url: &str) -> Vec<Secret> {
+    let rest = url.split_once("://").map_or(url, |(_, rest)| rest);
+    let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
+    let Some((pair, _)) = authority.rsplit_once('@') else {
+        return Vec::new();
+    };
+    let password = pair.split_once(':').map(|(_, password)| password);
+    let both = STANDARD.encode(pair);
+    let secrets = password.into_iter().map(Secret::new);
+    secrets.chain([Secret::new(both)]).collect()
+}
+
 /// A URL that may hold credentials.
 #[derive(Clone)]
 pub(crate) struct Address(pub String);
@@ -84,5 +100,19 @@ pub(crate) struct Address(pub String);
 impl fmt::Debug for Address {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&shown_url(&self.0))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_gives_its_credentials_away_in_two_forms() {
+        let secrets = secrets_in("http://user:pass-word@host:1/v1");
+        let exposed: Vec<&str> = secrets.iter().map(Secret::expose).collect();
+        assert_eq!(exposed, ["pass-word", "dXNlcjpwYXNzLXdvcmQ="]);
+        assert!(secrets_in("http://host/a@b").is_empty());
+        assert!(secrets_in("").is_empty());
     }
 }

@@ -1,8 +1,8 @@
 //! Items that move on to another provider tell who answered and why the earlier ones did not.
 
 use batchwright::{
-    Bulk, Error, ErrorKind, Extract, Limits, LlmClient, Outcome, Request, ResponseFormat,
-    RetryPolicy, Route, Sent, client_fn,
+    Bulk, Error, ErrorKind, ErrorPolicy, Extract, Limits, LlmClient, Outcome, Request, Response,
+    ResponseFormat, RetryPolicy, Route, Sent, client_fn,
 };
 use std::sync::atomic::{AtomicUsize, Ordering};
 

@@ -9,7 +9,7 @@ use sha2::{Digest, Sha256};
 
 use crate::base::cancel::Context;
 use crate::base::error::{Error, ErrorKind};
-use crate::base::secret::{Secret, shown_url};
+use crate::base::secret::{Secret, secrets_in, shown_url};
 use crate::engine::limit::QuotaKey;
 use crate::llm::client::{LlmClient, PackLimits};
 use crate::llm::hash::hex;
@@ -229,9 +229,13 @@ impl LlmConfig {
         Ok(Client(Inner::Remote(Box::new(Remote {
             vendor,
             transport,
+            secrets: credential
+                .map(|credential| credential.key)
+                .into_iter()
+                .chain(secrets_in(&base_url))
+                .collect(),
             base_url,
             headers,
-            key: credential.map(|credential| credential.key),
             key_hint,
             account,
             model: self.model.clone(),
@@ -344,7 +348,8 @@ struct Remote {
     transport: Arc<dyn Transport>,
     base_url: String,
     headers: Vec<(&'static str, String)>,
-    key: Option<Secret>,
+    /// The key, and what the address holds: none of it leaves the client.
+    secrets: Vec<Secret>,
     /// What to look at when the provider refuses the credential.
     key_hint: String,
     account: String,
@@ -375,12 +380,11 @@ impl Remote {
         let result = decode(self.vendor, &reply)
             .map_err(|error| self.explained(error))
             .map(|response| self.warned(request, response));
-        match &self.key {
-            Some(key) => result
-                .map(|response| without_key(response, key))
-                .map_err(|error| error.redacted(key)),
-            None => result,
-        }
+        self.secrets.iter().fold(result, |result, secret| {
+            result
+                .map(|response| without_key(response, secret))
+                .map_err(|error| error.redacted(secret))
+        })
     }
 
     fn embed(&self, requests: &[&Request], ctx: &Context) -> Result<Vec<Response>, Error> {
@@ -392,13 +396,14 @@ impl Remote {
         let reply = self.send(&call, ctx)?;
         let result =
             embed::decode(self.vendor, &reply, requests).map_err(|error| self.explained(error));
-        let Some(key) = &self.key else { return result };
-        result
-            .map(|vectors| {
-                let vectors = vectors.into_iter();
-                vectors.map(|vector| without_key(vector, key)).collect()
-            })
-            .map_err(|error| error.redacted(key))
+        self.secrets.iter().fold(result, |result, secret| {
+            result
+                .map(|vectors| {
+                    let vectors = vectors.into_iter();
+                    vectors.map(|vector| without_key(vector, secret)).collect()
+                })
+                .map_err(|error| error.redacted(secret))
+        })
     }
 
     fn send(&self, call: &Call, ctx: &Context) -> Result<HttpReply, Error> {

@@ -7,6 +7,8 @@ use std::borrow::Cow;
 use std::fmt;
 use std::time::SystemTime;
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD_NO_PAD;
 use serde::de::{self, Deserialize, Deserializer, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 use serde_json::{Map, Value, json};
@@ -264,7 +266,10 @@ impl<'de> Deserialize<'de> for Vector {
             }
 
             fn visit_str<E: de::Error>(self, text: &str) -> Result<Vec<f32>, E> {
-                let bytes = from_base64(text).filter(|bytes| bytes.len() % 4 == 0);
+                let bytes = STANDARD
+                    .decode(text)
+                    .ok()
+                    .filter(|bytes| bytes.len() % 4 == 0);
                 let bytes = bytes.ok_or_else(|| E::custom("neither numbers nor base64 of some"))?;
                 let floats = bytes.chunks_exact(4);
                 Ok(floats
@@ -279,30 +284,6 @@ impl<'de> Deserialize<'de> for Vector {
             false => Err(de::Error::custom("a number out of range")),
         }
     }
-}
-
-fn from_base64(text: &str) -> Option<Vec<u8>> {
-    let text = text.trim_end_matches('=').as_bytes();
-    let mut out = Vec::with_capacity(text.len() * 3 / 4);
-    let (mut bits, mut held) = (0_u32, 0);
-    for byte in text {
-        let six = match byte {
-            b'A'..=b'Z' => byte - b'A',
-            b'a'..=b'z' => byte - b'a' + 26,
-            b'0'..=b'9' => byte - b'0' + 52,
-            b'+' => 62,
-            b'/' => 63,
-            _ => return None,
-        };
-        bits = bits << 6 | u32::from(six);
-        held += 6;
-        if held >= 8 {
-            held -= 8;
-            out.push((bits >> held) as u8);
-            bits &= (1 << held) - 1;
-        }
-    }
-    Some(out)
 }
 
 /// The usage of a call in parts, by the estimated length of each text; they add up to the whole.

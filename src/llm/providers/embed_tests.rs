@@ -190,9 +190,10 @@ fn gemini_answers_in_the_order_of_the_texts() {
 #[test]
 fn base64_is_read_if_it_comes() {
     // 1.0, -2.5 as little-endian floats.
-    let body = r#"{"data":[{"index":0,"embedding":"AACAPwAAIMA="}]}"#;
-    assert_eq!(vectors("openai", 1, body), [[1.0, -2.5]]);
-    assert_eq!(from_base64("+/8A").unwrap(), [0xfb, 0xff, 0x00]);
+    for text in ["AACAPwAAIMA=", "AACAPwAAIMA"] {
+        let body = format!(r#"{{"data":[{{"index":0,"embedding":"{text}"}}]}}"#);
+        assert_eq!(vectors("openai", 1, &body), [[1.0, -2.5]]);
+    }
 }
 
 #[test]
