@@ -266,8 +266,8 @@ impl<'de> Deserialize<'de> for Vector {
             }
 
             fn visit_str<E: de::Error>(self, text: &str) -> Result<Vec<f32>, E> {
-                let bytes = STANDARD
-                    .decode(text)
+                let bytes = STANDARD_NO_PAD
+                    .decode(text.trim_end_matches('='))
                     .ok()
                     .filter(|bytes| bytes.len() % 4 == 0);
                 let bytes = bytes.ok_or_else(|| E::custom("neither numbers nor base64 of some"))?;
