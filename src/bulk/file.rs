@@ -329,12 +329,16 @@ fn prepare_file(
         Opened::File(path) => {
             refuse_same_file(&path, Path::new(checked.input.name()))?;
             plan.resumable = true;
-            let models = &mut plan.models_before;
+            let (models, vectors) = (&mut plan.models_before, &mut plan.vectors_before);
+            let embeds = prompts.settings.0.task == Task::Embed;
             let file = ResultsFile::open(&path, options.fsync, &mut |line, _| {
                 let prefix = line.prefix(options.redo_extracts);
                 let found = checked.items.mark(&line.id, prefix, line.success);
                 if found != super::input::Match::Unknown {
                     matched += 1;
+                }
+                if embeds && found == super::input::Match::Done {
+                    remember(vectors, line.provider.clone().zip(line.model.clone()));
                 }
                 if line.success && found != super::input::Match::Unknown {
                     remember(models, line.model);
@@ -377,7 +381,7 @@ fn refuse_same_file(output: &Path, input: &Path) -> Result<(), FileRunError> {
 }
 
 /// A few models are enough to tell that the default has changed.
-fn remember(models: &mut Vec<String>, model: Option<String>) {
+fn remember<M: PartialEq>(models: &mut Vec<M>, model: Option<M>) {
     if let Some(model) = model.filter(|_| models.len() < 8)
         && !models.contains(&model)
     {

@@ -67,6 +67,9 @@ pub struct Plan {
     pub to_send: Option<u64>,
     /// Models that answered items of this input in earlier runs, in their providers' words.
     pub models_before: Vec<String>,
+    /// For [`Task::Embed`](crate::Task::Embed): who made the finished vectors, each provider with
+    /// the model in its words. Empty for a stream.
+    pub vectors_before: Vec<(String, String)>,
     /// Whether the output can be resumed from.
     pub resumable: bool,
 }
