@@ -357,6 +357,7 @@ fn prepare_file(
     plan.failed_before = tally.failed;
     plan.changed = tally.changed;
     plan.foreign = tally.unknown_lines;
+    plan.without_id = tally.automatic;
     let most = options.max_items.map_or(u64::MAX, |most| most as u64);
     plan.to_send = Some(wanted.min(most));
     let prepared = Prepared::File {

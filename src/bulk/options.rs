@@ -63,6 +63,9 @@ pub struct Plan {
     pub changed: u64,
     /// Results of items that this input does not have; they are kept.
     pub foreign: u64,
+    /// Items without an id of their own. Theirs is made of all that their request says, so that a
+    /// changed setting makes other items of them and the old results are `foreign`.
+    pub without_id: u64,
     /// Items to send; `None` for a stream.
     pub to_send: Option<u64>,
     /// Models that answered items of this input in earlier runs, in their providers' words.
