@@ -132,6 +132,9 @@ fn call_lines(summary: &Summary, concurrency: usize, asked: Option<u32>) -> Vec<
     let mut notes = Vec::new();
     for (n, what) in [
         (summary.retries, "retries"),
+        (summary.moved_on, "moved on"),
+        (summary.divided, "to single out refused texts"),
+        (summary.extracted, "to extract"),
         (summary.rate_limited, "rate limited"),
         (summary.possibly_paid_twice, "possibly paid twice"),
         (summary.cut_off, "cut off in flight"),

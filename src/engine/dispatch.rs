@@ -15,7 +15,7 @@ use crate::base::hints::RateHints;
 use super::bounds::{Bound, Bounds, BoundsSoFar};
 use super::limit::{Ended, Gate, LOADING_AGAIN, Limiter, Permit};
 use super::loading::Loading;
-use super::route::{self, Next, RetryPolicy};
+use super::route::{self, Next, RetryPolicy, Tries};
 use super::trail::Trails;
 use super::work::{Gates, Settled, Take, Ticket, Work};
 
@@ -120,6 +120,8 @@ pub(crate) struct Counters {
     /// Without those refused since the model was still loading.
     pub calls: u64,
     pub retries: u64,
+    pub moved_on: u64,
+    pub divided: u64,
     pub rate_limited: u64,
     pub possibly_paid_twice: u64,
     /// Calls ended by an abort whose fate is unknown.
@@ -127,6 +129,18 @@ pub(crate) struct Counters {
     pub in_flight: usize,
     pub first_start: Option<Time>,
     pub last_end: Option<Time>,
+}
+
+impl Counters {
+    /// Where a call after others counts.
+    fn again(&mut self, tries: &Tries) -> Option<&mut u64> {
+        match tries {
+            Tries { calls: 0, .. } => None,
+            Tries { part: true, .. } => Some(&mut self.divided),
+            Tries { attempt: 0, .. } => Some(&mut self.moved_on),
+            _ => Some(&mut self.retries),
+        }
+    }
 }
 
 /// This many items given up without a connection mean that nothing gets through.
@@ -324,8 +338,8 @@ impl<W: Work> Dispatcher<W> {
                     tries.in_doubt = false;
                     self.counters.possibly_paid_twice += 1;
                 }
-                if tries.calls > 0 {
-                    self.counters.retries += 1;
+                if let Some(count) = self.counters.again(tries) {
+                    *count += 1;
                 }
                 tries.first.get_or_insert(now);
                 self.counters.first_start.get_or_insert(now);
@@ -428,7 +442,9 @@ impl<W: Work> Dispatcher<W> {
     /// Not an attempt: the model saw nothing of it.
     fn refused_unready(&mut self, ticket: Ticket<W::Task>, error: Error, until: Time) {
         self.counters.calls -= 1;
-        self.counters.retries -= u64::from(ticket.tries.calls > 0);
+        if let Some(count) = self.counters.again(&ticket.tries) {
+            *count -= 1;
+        }
         self.last_failure = Some(error);
         self.later(ticket, until);
     }

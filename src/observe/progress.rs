@@ -34,7 +34,7 @@ pub struct Progress {
     pub failed: u64,
     /// Calls being made right now, outcomes not yet settled included.
     pub in_flight: u64,
-    /// Calls repeated after a failure.
+    /// Calls repeated at the same provider after a failure.
     pub retries: u64,
     /// Time since the run began.
     pub elapsed: Duration,

@@ -231,6 +231,8 @@ impl Tally {
             min_dimensions: self.dimensions.map_or(0, |(shortest, _)| shortest),
             calls: counters.calls,
             retries: counters.retries,
+            moved_on: counters.moved_on,
+            divided: counters.divided,
             rate_limited: counters.rate_limited,
             possibly_paid_twice: counters.possibly_paid_twice,
             cut_off: counters.cut_off,
@@ -297,8 +299,12 @@ pub struct Summary {
     /// Calls made; one may have brought many vectors. Those that were refused since the server was
     /// still loading its model are not among them: they are no attempts and cost nothing.
     pub calls: u64,
-    /// Calls that repeated a failed one.
+    /// Calls that repeated a failed one at the same provider.
     pub retries: u64,
+    /// Calls at the next provider after one before it had failed.
+    pub moved_on: u64,
+    /// Calls for a part of what shared a failed one, to single out the text that it failed for.
+    pub divided: u64,
     /// Calls refused for their pace.
     pub rate_limited: u64,
     /// Calls repeated although the one before may have been carried out and paid for; each counts

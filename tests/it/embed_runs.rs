@@ -109,7 +109,8 @@ fn a_call_beyond_a_minutes_allowance_goes_on_in_parts() {
     let desk = Desk::new();
     desk.prompts("in.jsonl", 32);
     desk.embedded(&server, "in.jsonl -o out.jsonl -j 1")
-        .expect(0);
+        .expect(0)
+        .says("calls      7 (6 to single out refused texts)");
     desk.has_vectors("out.jsonl", 32);
     let sizes: Vec<usize> = server.calls().iter().map(Vec::len).collect();
     assert_eq!(sizes, [32, 16, 16, 8, 8, 8, 8]);
