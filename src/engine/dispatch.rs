@@ -119,6 +119,7 @@ pub(crate) enum Turn {
 pub(crate) struct Counters {
     /// Without those refused since the model was still loading.
     pub calls: u64,
+    pub firsts: u64,
     pub retries: u64,
     pub moved_on: u64,
     pub divided: u64,
@@ -132,13 +133,13 @@ pub(crate) struct Counters {
 }
 
 impl Counters {
-    /// Where a call after others counts.
-    fn again(&mut self, tries: &Tries) -> Option<&mut u64> {
+    /// Where a call counts, by what led to it.
+    fn of_kind(&mut self, tries: &Tries) -> &mut u64 {
         match tries {
-            Tries { calls: 0, .. } => None,
-            Tries { part: true, .. } => Some(&mut self.divided),
-            Tries { attempt: 0, .. } => Some(&mut self.moved_on),
-            _ => Some(&mut self.retries),
+            Tries { calls: 0, .. } => &mut self.firsts,
+            Tries { part: true, .. } => &mut self.divided,
+            Tries { attempt: 0, .. } => &mut self.moved_on,
+            _ => &mut self.retries,
         }
     }
 }
@@ -338,9 +339,7 @@ impl<W: Work> Dispatcher<W> {
                     tries.in_doubt = false;
                     self.counters.possibly_paid_twice += 1;
                 }
-                if let Some(count) = self.counters.again(tries) {
-                    *count += 1;
-                }
+                *self.counters.of_kind(tries) += 1;
                 tries.first.get_or_insert(now);
                 self.counters.first_start.get_or_insert(now);
                 self.counters.calls += 1;
@@ -442,9 +441,7 @@ impl<W: Work> Dispatcher<W> {
     /// Not an attempt: the model saw nothing of it.
     fn refused_unready(&mut self, ticket: Ticket<W::Task>, error: Error, until: Time) {
         self.counters.calls -= 1;
-        if let Some(count) = self.counters.again(&ticket.tries) {
-            *count -= 1;
-        }
+        *self.counters.of_kind(&ticket.tries) -= 1;
         self.last_failure = Some(error);
         self.later(ticket, until);
     }
