@@ -183,6 +183,9 @@ impl<'a> FileRun<'a> {
                     0
                 };
                 tally.count_before(self.plan.done, kept);
+                if let Some(items) = self.plan.to_send {
+                    tally.will_send(items);
+                }
                 let runner = file_runner(&route, &input, &index);
                 let mut ended =
                     surroundings.turn(backlog, self.output, tally, &runner, Waker::new())?;
