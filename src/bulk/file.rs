@@ -183,6 +183,9 @@ impl<'a> FileRun<'a> {
                     0
                 };
                 tally.count_before(self.plan.done, kept);
+                if let Some(items) = self.plan.to_send {
+                    tally.will_send(items);
+                }
                 let runner = file_runner(&route, &input, &index);
                 let mut ended =
                     surroundings.turn(backlog, self.output, tally, &runner, Waker::new())?;
@@ -329,12 +332,16 @@ fn prepare_file(
         Opened::File(path) => {
             refuse_same_file(&path, Path::new(checked.input.name()))?;
             plan.resumable = true;
-            let models = &mut plan.models_before;
+            let (models, vectors) = (&mut plan.models_before, &mut plan.vectors_before);
+            let embeds = prompts.settings.0.task == Task::Embed;
             let file = ResultsFile::open(&path, options.fsync, &mut |line, _| {
                 let prefix = line.prefix(options.redo_extracts);
                 let found = checked.items.mark(&line.id, prefix, line.success);
                 if found != super::input::Match::Unknown {
                     matched += 1;
+                }
+                if embeds && found == super::input::Match::Done {
+                    remember(vectors, line.provider.clone().zip(line.model.clone()));
                 }
                 if line.success && found != super::input::Match::Unknown {
                     remember(models, line.model);
@@ -353,6 +360,7 @@ fn prepare_file(
     plan.failed_before = tally.failed;
     plan.changed = tally.changed;
     plan.foreign = tally.unknown_lines;
+    plan.without_id = tally.automatic;
     let most = options.max_items.map_or(u64::MAX, |most| most as u64);
     plan.to_send = Some(wanted.min(most));
     let prepared = Prepared::File {
@@ -377,7 +385,7 @@ fn refuse_same_file(output: &Path, input: &Path) -> Result<(), FileRunError> {
 }
 
 /// A few models are enough to tell that the default has changed.
-fn remember(models: &mut Vec<String>, model: Option<String>) {
+fn remember<M: PartialEq>(models: &mut Vec<M>, model: Option<M>) {
     if let Some(model) = model.filter(|_| models.len() < 8)
         && !models.contains(&model)
     {

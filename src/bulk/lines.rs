@@ -81,7 +81,10 @@ pub(crate) fn call_for_lines(
         let measure = measure(&answered);
         let spent = latency(tries.first, route.clock_ref().now());
         let mut bytes = Vec::with_capacity(128);
-        for (response, (request, named)) in answered.responses.into_iter().zip(pack) {
+        for (mut response, (request, named)) in answered.responses.into_iter().zip(pack) {
+            // Some replies do not say who made them.
+            let asked = || route.asked(tries.step, request).1;
+            response.model = response.model.or_else(asked);
             let earlier = route.earlier(tries.trail, request);
             render(
                 &mut bytes,

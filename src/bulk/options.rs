@@ -63,10 +63,16 @@ pub struct Plan {
     pub changed: u64,
     /// Results of items that this input does not have; they are kept.
     pub foreign: u64,
+    /// Items without an id of their own. Theirs is made of all that their request says, so that a
+    /// changed setting makes other items of them and the old results are `foreign`.
+    pub without_id: u64,
     /// Items to send; `None` for a stream.
     pub to_send: Option<u64>,
     /// Models that answered items of this input in earlier runs, in their providers' words.
     pub models_before: Vec<String>,
+    /// For [`Task::Embed`](crate::Task::Embed): who made the finished vectors, each provider with
+    /// the model in its words. Empty for a stream.
+    pub vectors_before: Vec<(String, String)>,
     /// Whether the output can be resumed from.
     pub resumable: bool,
 }

@@ -5,6 +5,7 @@ use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use batchwright::{Phase, Progress, ProgressNotifier};
+use console::Term;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use super::args::{ShowArgs, When};
@@ -106,6 +107,7 @@ impl Display {
             .unwrap_or_else(|_| ProgressStyle::default_spinner())
     }
 
+    /// Takes [`BAR`] columns beside the message.
     fn bar() -> ProgressStyle {
         ProgressStyle::with_template("[{bar:24}] {wide_msg}")
             .unwrap_or_else(|_| ProgressStyle::default_bar())
@@ -155,6 +157,9 @@ impl Display {
     }
 }
 
+/// Columns of the bar itself.
+const BAR: usize = 27;
+
 const LOADING: &str = "the server is still loading its model";
 
 impl ProgressNotifier for Display {
@@ -180,22 +185,33 @@ impl ProgressNotifier for Display {
                     }
                     None => bar.set_style(Self::spinner()),
                 }
-                bar.set_message(line(progress));
+                let width = usize::from(Term::stderr().size().1);
+                bar.set_message(line(progress, width.saturating_sub(BAR)));
             }
             Shape::Lines(lines) => {
                 let Ok(mut lines) = lines.lock() else { return };
                 let now = Instant::now();
                 if progress.phase != Phase::Finished && now >= lines.next {
                     lines.next = now + lines.every;
-                    say(&line(progress));
+                    say(&line(progress, usize::MAX));
                 }
             }
         }
     }
 }
 
-/// One line of progress.
-fn line(progress: &Progress) -> String {
+/// One line of progress. What is too long is cut at its end, where half a number would pass for a
+/// whole one: the tokens are shown only if all fits into so many columns.
+fn line(progress: &Progress, room: usize) -> String {
+    let tokens = progress.input_tokens.saturating_add(progress.output_tokens);
+    let whole = line_with(progress, tokens);
+    match whole.chars().count() > room {
+        true => line_with(progress, 0),
+        false => whole,
+    }
+}
+
+fn line_with(progress: &Progress, tokens: u64) -> String {
     let settled = progress.completed + progress.failed;
     let mut out = match (progress.total, progress.percent) {
         (Some(total), Some(percent)) => {
@@ -204,6 +220,9 @@ fn line(progress: &Progress) -> String {
         _ => format!("{} done", count(settled)),
     };
     out.push_str(&format!(" · {:.1}/s", progress.rate));
+    if let Some(eta) = progress.eta.filter(|_| settled > 0) {
+        out.push_str(&format!(" · {} left", span(eta)));
+    }
     if progress.failed > 0 {
         out.push_str(&format!(" · {} failed", count(progress.failed)));
     }
@@ -211,12 +230,8 @@ fn line(progress: &Progress) -> String {
     if progress.retries > 0 {
         out.push_str(&format!(" · {} retries", count(progress.retries)));
     }
-    let tokens = progress.input_tokens.saturating_add(progress.output_tokens);
     if tokens > 0 {
         out.push_str(&format!(" · {} tokens", count(tokens)));
-    }
-    if let Some(eta) = progress.eta.filter(|_| settled > 0) {
-        out.push_str(&format!(" · {} left", span(eta)));
     }
     if progress.phase == Phase::Stopping {
         out.push_str(" · stopping");
@@ -267,7 +282,32 @@ pub fn span(time: Duration) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::ops::ControlFlow;
+    use std::sync::Arc;
+
+    use batchwright::{Bulk, Extract, Request};
+
     use super::*;
+
+    #[test]
+    fn where_room_is_short_the_tokens_go_and_the_time_left_stays() {
+        let progress = Arc::new(Mutex::new(None));
+        let seen = progress.clone();
+        let notifier = move |now: &Progress| *seen.lock().unwrap() = Some(now.clone());
+        Bulk::new(Extract)
+            .notifier(Arc::new(notifier))
+            .for_each([Request::new("x")], |_| ControlFlow::Continue(()))
+            .unwrap();
+        let mut progress = progress.lock().unwrap().take().unwrap();
+        (progress.rate, progress.eta) = (2.0, Some(Duration::from_secs(90)));
+        (progress.input_tokens, progress.output_tokens) = (1_000_000, 234_567);
+        let short = "1/1 100% · 2.0/s · 1m 30s left · 0 in flight";
+        let whole = format!("{short} · 1,234,567 tokens");
+        let most = whole.chars().count();
+        for (room, expected) in [(usize::MAX, &*whole), (most, &whole), (most - 1, short)] {
+            assert_eq!(line(&progress, room), expected);
+        }
+    }
 
     #[test]
     fn counts_and_spans_are_readable() {

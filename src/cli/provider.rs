@@ -1,5 +1,6 @@
 //! Which provider a run uses, and saying so.
 
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use batchwright::{Client, Context, Limits, LlmConfig, Plan, ProviderStatus, inspect, survey};
@@ -381,6 +382,30 @@ pub fn note_changed_default(plan: &Plan, default: Option<&str>, say: &dyn Fn(Str
             plan.done,
             plan.models_before.join(", ")
         ));
+    }
+}
+
+impl Chosen {
+    /// Refuses to put vectors beside those of another model. A model that the input or `--model`
+    /// names is part of the request: what another one made is not finished.
+    pub fn fits_vectors(&self, plan: &Plan, output: &Path) -> Result<(), Refusal> {
+        let provider = self.first.provider;
+        let default = self.default_model().filter(|_| self.unnamed == plan.total);
+        let other = plan.vectors_before.iter().find(|(by, model)| {
+            let same = |name| answers_to(model, name) || answers_to(name, model);
+            by != provider || !default.is_none_or(same)
+        });
+        let Some((by, model)) = other else {
+            return Ok(());
+        };
+        let now = self
+            .default_model()
+            .map_or_else(String::new, |name| format!("/{name}"));
+        Err(Refusal::usage(format!(
+            "{} holds vectors by {by}/{model}, and this run's would be by {provider}{now}; vectors of \
+             two models cannot be compared: name a new output, or use the same model",
+            output.display()
+        )))
     }
 }
 

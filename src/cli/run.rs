@@ -113,6 +113,9 @@ fn run(args: &RunArgs) -> Result<Exit, Refusal> {
                 chosen = loaded?;
             }
         }
+        if let Some(output) = &args.output {
+            chosen.fits_vectors(&plan, output)?;
+        }
         let clients = chosen.clients()?;
         say(chosen.line(&clients));
         chosen.warn_of_extract(args.show.quiet);

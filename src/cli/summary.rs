@@ -8,6 +8,9 @@ use super::args::RunArgs;
 use super::display::{self, count, span};
 use super::exit::Exit;
 
+const KEPT_WITHOUT_IDS: &str = "results of other items kept (without ids, a changed setting makes \
+    new items; give ids to replace them, or name a new output)";
+
 /// What is to be done.
 pub fn plan_line(plan: &Plan, total: u64) -> String {
     let mut parts = Vec::new();
@@ -19,7 +22,11 @@ pub fn plan_line(plan: &Plan, total: u64) -> String {
     part(plan.done, "finished before");
     part(plan.failed_before, "failed before");
     part(plan.changed, "changed");
-    part(plan.foreign, "results of other items kept");
+    let kept = match plan.without_id {
+        0 => "results of other items kept",
+        _ => KEPT_WITHOUT_IDS,
+    };
+    part(plan.foreign, kept);
     part(plan.to_send.unwrap_or(0), "to send");
     if plan.to_send == Some(0) {
         parts.push("nothing to send".to_owned());
@@ -125,6 +132,9 @@ fn call_lines(summary: &Summary, concurrency: usize, asked: Option<u32>) -> Vec<
     let mut notes = Vec::new();
     for (n, what) in [
         (summary.retries, "retries"),
+        (summary.moved_on, "moved on"),
+        (summary.divided, "to single out refused texts"),
+        (summary.extracted, "to extract"),
         (summary.rate_limited, "rate limited"),
         (summary.possibly_paid_twice, "possibly paid twice"),
         (summary.cut_off, "cut off in flight"),

@@ -13,6 +13,7 @@ use crate::base::error::{Error, ErrorKind, Sent};
 use crate::base::hints::RateHints;
 
 use super::bounds::{Bound, Bounds, BoundsSoFar};
+use super::counters::Counters;
 use super::limit::{Ended, Gate, LOADING_AGAIN, Limiter, Permit};
 use super::loading::Loading;
 use super::route::{self, Next, RetryPolicy};
@@ -113,21 +114,6 @@ pub(crate) enum Turn {
     Wait(Option<Time>),
     /// All is settled.
     Finished,
-}
-
-/// Numbers of a run as the dispatcher sees them.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(crate) struct Counters {
-    /// Without those refused since the model was still loading.
-    pub calls: u64,
-    pub retries: u64,
-    pub rate_limited: u64,
-    pub possibly_paid_twice: u64,
-    /// Calls ended by an abort whose fate is unknown.
-    pub cut_off: u64,
-    pub in_flight: usize,
-    pub first_start: Option<Time>,
-    pub last_end: Option<Time>,
 }
 
 /// This many items given up without a connection mean that nothing gets through.
@@ -327,9 +313,7 @@ impl<W: Work> Dispatcher<W> {
                     tries.in_doubt = false;
                     self.counters.possibly_paid_twice += 1;
                 }
-                if tries.calls > 0 {
-                    self.counters.retries += 1;
-                }
+                *self.counters.of_kind(tries) += 1;
                 tries.first.get_or_insert(now);
                 self.counters.first_start.get_or_insert(now);
                 self.counters.calls += 1;
@@ -433,7 +417,7 @@ impl<W: Work> Dispatcher<W> {
     /// Not an attempt: the model saw nothing of it.
     fn refused_unready(&mut self, ticket: Ticket<W::Task>, error: Error, until: Time) {
         self.counters.calls -= 1;
-        self.counters.retries -= u64::from(ticket.tries.calls > 0);
+        *self.counters.of_kind(&ticket.tries) -= 1;
         self.last_failure = Some(error);
         self.later(ticket, until);
     }

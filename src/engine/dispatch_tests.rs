@@ -3,7 +3,6 @@
 use super::*;
 use crate::engine::limit::{Limits, QuotaKey};
 use crate::engine::loading::PATIENCE;
-use crate::engine::route::Tries;
 use crate::engine::waiting::Waiting;
 use crate::engine::work::{Class, Cost};
 

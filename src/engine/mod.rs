@@ -6,6 +6,7 @@
 
 pub mod bounds;
 mod bucket;
+pub(crate) mod counters;
 pub(crate) mod dispatch;
 pub mod limit;
 pub(crate) mod loading;

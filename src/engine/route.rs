@@ -80,6 +80,8 @@ pub struct Tries {
     pub timeouts: u8,
     /// Of the failed calls, those after which it went on with fewer others in its call.
     pub divisions: u8,
+    /// It has just been divided: its next call is for a part of the last one's items.
+    pub part: bool,
     /// The most that may share its next call; 0 for any number.
     pub company: u16,
     /// Answers of the wrong shape at this step.
@@ -199,6 +201,7 @@ impl Tries {
     pub(crate) fn count(&mut self, error: &Error) {
         self.calls = self.calls.saturating_add(1);
         self.attempt = self.attempt.saturating_add(1);
+        self.part = false;
         self.in_doubt = error.sent() == Sent::Maybe;
         match error.kind() {
             ErrorKind::Malformed => self.malformed = self.malformed.saturating_add(1),
@@ -212,6 +215,7 @@ impl Tries {
     /// Goes on in smaller calls than the failed one, which held `members`; the retries start anew.
     pub(crate) fn divide(&mut self, members: usize) {
         self.divisions = self.divisions.saturating_add(1);
+        self.part = true;
         self.company = u16::try_from(members.div_ceil(2)).unwrap_or(u16::MAX);
         (self.attempt, self.malformed, self.timeouts) = (0, 0, 0);
     }
@@ -220,6 +224,7 @@ impl Tries {
     pub(crate) fn next_step(&mut self) {
         self.step += 1;
         self.attempt = 0;
+        self.part = false;
         self.misfits = 0;
     }
 }

@@ -26,7 +26,8 @@ pub struct Progress {
     pub phase: Phase,
     /// Share of the items that have their outcome, 0 to 100; `None` without a known total.
     pub percent: Option<f64>,
-    /// Items in all, where known.
+    /// Items in all, where known; without those that
+    /// [`FileRunOptions::max_items`](crate::FileRunOptions::max_items) leaves to later runs.
     pub total: Option<u64>,
     /// Items with an answer, those of earlier runs included.
     pub completed: u64,
@@ -34,7 +35,7 @@ pub struct Progress {
     pub failed: u64,
     /// Calls being made right now, outcomes not yet settled included.
     pub in_flight: u64,
-    /// Calls repeated after a failure.
+    /// Calls repeated at the same provider after a failure.
     pub retries: u64,
     /// Time since the run began.
     pub elapsed: Duration,

@@ -10,7 +10,7 @@ use crate::base::clock::Time;
 use crate::base::error::Error;
 use crate::base::usage::{Paid, Usage};
 use crate::engine::bounds::Bounds;
-use crate::engine::dispatch::Counters;
+use crate::engine::counters::Counters;
 
 use super::progress::{Phase, Progress};
 
@@ -50,6 +50,8 @@ pub(crate) struct Tally {
     /// Items that had their answer before this run.
     before: u64,
     failed_before: u64,
+    /// Items for this run, where not all that are left.
+    to_send: Option<u64>,
     completed: u64,
     failed: u64,
     unsent: u64,
@@ -74,6 +76,7 @@ impl Tally {
             total,
             before: 0,
             failed_before: 0,
+            to_send: None,
             completed: 0,
             failed: 0,
             unsent: 0,
@@ -98,6 +101,11 @@ impl Tally {
     pub(crate) fn count_before(&mut self, completed: u64, failed: u64) {
         self.before = completed;
         self.failed_before = failed;
+    }
+
+    /// How many items this run has to do with; progress reckons with these.
+    pub(crate) fn will_send(&mut self, items: u64) {
+        self.to_send = Some(items);
     }
 
     pub(crate) fn answered(&mut self, measure: &Measure) {
@@ -177,16 +185,15 @@ impl Tally {
         };
         let completed = self.before + self.completed;
         let failed = self.failed_before + self.failed;
-        let left = self
-            .total
-            .map(|total| total.saturating_sub(completed + failed));
+        let goal = self.to_send.map(|n| self.before + self.failed_before + n);
+        let total = goal.or(self.total);
+        let left = total.map(|total| total.saturating_sub(completed + failed));
         Progress {
             phase,
-            percent: self
-                .total
+            percent: total
                 .filter(|total| *total > 0)
                 .map(|total| (completed + failed) as f64 * 100.0 / total as f64),
-            total: self.total,
+            total,
             completed,
             failed,
             in_flight: counters.in_flight as u64,
@@ -231,6 +238,8 @@ impl Tally {
             min_dimensions: self.dimensions.map_or(0, |(shortest, _)| shortest),
             calls: counters.calls,
             retries: counters.retries,
+            moved_on: counters.moved_on,
+            divided: counters.divided,
             rate_limited: counters.rate_limited,
             possibly_paid_twice: counters.possibly_paid_twice,
             cut_off: counters.cut_off,
@@ -297,8 +306,12 @@ pub struct Summary {
     /// Calls made; one may have brought many vectors. Those that were refused since the server was
     /// still loading its model are not among them: they are no attempts and cost nothing.
     pub calls: u64,
-    /// Calls that repeated a failed one.
+    /// Calls that repeated a failed one at the same provider.
     pub retries: u64,
+    /// Calls at the next provider after one before it had failed.
+    pub moved_on: u64,
+    /// Calls for a part of what shared a failed one, to single out the text that it failed for.
+    pub divided: u64,
     /// Calls refused for their pace.
     pub rate_limited: u64,
     /// Calls repeated although the one before may have been carried out and paid for; each counts
@@ -363,6 +376,27 @@ impl Summary {
 mod tests {
     use super::*;
     use crate::base::error::ErrorKind;
+
+    #[test]
+    fn progress_reckons_with_what_this_run_sends() {
+        let mut tally = Tally::new(Some(1000), Time::ZERO);
+        tally.count_before(400, 0);
+        tally.will_send(100);
+        let measure = Measure {
+            items: 50,
+            ..Measure::default()
+        };
+        tally.answered(&measure);
+        let (now, counters) = (
+            Time::ZERO.after(Duration::from_secs(10)),
+            Counters::default(),
+        );
+        let progress = tally.progress(&counters, now, Phase::Running, None, None);
+        assert_eq!((progress.total, progress.percent), (Some(500), Some(90.0)));
+        assert_eq!(progress.eta, Some(Duration::from_secs(10)));
+        let summary = tally.summary(&counters, Bounds::default(), now);
+        assert_eq!((summary.total, summary.pending), (1000, 550));
+    }
 
     #[test]
     fn the_counts_add_up_and_an_unknown_price_is_no_zero() {

@@ -7,9 +7,9 @@ use std::time::Duration;
 
 use batchwright::testing::{ManualClock, ScriptedClient};
 use batchwright::{
-    Bulk, Context, Error, ErrorKind, ErrorPolicy, FinishReason, Limits, LlmClient, Progress,
-    QuotaKey, Request, Response, RetryPolicy, Route, Sent, StopReason, client_fn,
-    execute_bulk_sync,
+    Bulk, Context, Error, ErrorKind, ErrorPolicy, Extract, FileRun, FileRunOptions, FinishReason,
+    Limits, LlmClient, Output, Progress, PromptSettings, Prompts, QuotaKey, Request, Response,
+    RetryPolicy, Route, Sent, StopReason, client_fn, execute_bulk_sync,
 };
 
 fn requests(n: usize) -> Vec<Request> {
@@ -450,4 +450,28 @@ fn an_outcome_is_one_stable_json_line() {
     outcomes[0].result.as_mut().unwrap().finish_reason = FinishReason::Other(String::new());
     let line = serde_json::to_value(&outcomes[0]).unwrap();
     assert!(line["finish_reason"].is_null(), "{line}");
+}
+
+#[test]
+fn progress_of_a_file_in_pieces_ends_with_the_piece() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("in.txt");
+    std::fs::write(&path, "p\n".repeat(10)).unwrap();
+    for total in [4, 8, 10] {
+        let settings = PromptSettings::new();
+        let prompts = Prompts::open(&path, &settings, &Context::new(), &|_, _| {}).unwrap();
+        let output = Output::file(folder.path().join("out.jsonl"));
+        let options = FileRunOptions::new().max_items(Some(4));
+        let last = Arc::new(std::sync::Mutex::new(None));
+        let seen = last.clone();
+        let notifier = move |progress: &Progress| *seen.lock().unwrap() = Some(progress.clone());
+        let run = FileRun::prepare(prompts, output, options).unwrap();
+        let report = run.notifier(Arc::new(notifier)).run(Extract).unwrap();
+        let progress = last.lock().unwrap().clone().unwrap();
+        assert_eq!(
+            (progress.total, progress.percent),
+            (Some(total), Some(100.0))
+        );
+        assert_eq!((progress.completed, report.summary.total), (total, 10));
+    }
 }

@@ -326,3 +326,26 @@ fn a_dry_run_changes_nothing() {
     }
     assert_eq!(sim.stats().calls, 0);
 }
+
+#[test]
+fn results_that_a_changed_setting_leaves_behind_are_told_of_where_items_have_no_ids() {
+    const WHY: &str = "(without ids, a changed setting makes new items; give ids to replace them, \
+                       or name a new output)";
+    let (desk, sim) = (Desk::new(), good());
+    desk.write("in.txt", "a\nb\nc\n");
+    let words = "in.txt -o out.jsonl";
+    let first = desk.run(&sim, words).expect(0);
+    assert!(!first.stderr.contains(WHY), "{}", first.stderr);
+    desk.run(&sim, &format!("{words} --system short"))
+        .expect(0)
+        .says(&format!("3 results of other items kept {WHY}, 3 to send"));
+    // With ids they are replaced, and what is kept belongs to others.
+    desk.prompts("in.jsonl", 2);
+    let other = desk.run(&sim, "in.jsonl -o out.jsonl").expect(0);
+    assert!(!other.stderr.contains(WHY), "{}", other.stderr);
+    assert!(
+        other
+            .stderr
+            .contains("6 results of other items kept, 2 to send")
+    );
+}

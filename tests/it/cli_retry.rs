@@ -54,3 +54,13 @@ fn a_reply_that_does_not_come_is_given_up_and_asked_for_again() {
     assert_eq!(summary["possibly_paid_twice"], stats.by_trouble["stall"]);
     assert!(lines.iter().any(|line| line["attempts"] == 2));
 }
+
+#[test]
+fn calls_are_told_apart_by_why_they_were_made() {
+    let sim = simulator(SimConfig::default().trouble(Trouble::BadRequest, 1.0));
+    let desk = Desk::new();
+    desk.prompts("in.jsonl", 4);
+    desk.run(&sim, "in.jsonl -o out.jsonl --fallback extract")
+        .expect(0)
+        .says("calls      8 (4 moved on, 4 to extract)");
+}

@@ -109,7 +109,8 @@ fn a_call_beyond_a_minutes_allowance_goes_on_in_parts() {
     let desk = Desk::new();
     desk.prompts("in.jsonl", 32);
     desk.embedded(&server, "in.jsonl -o out.jsonl -j 1")
-        .expect(0);
+        .expect(0)
+        .says("calls      7 (6 to single out refused texts)");
     desk.has_vectors("out.jsonl", 32);
     let sizes: Vec<usize> = server.calls().iter().map(Vec::len).collect();
     assert_eq!(sizes, [32, 16, 16, 8, 8, 8, 8]);
@@ -157,4 +158,49 @@ fn a_client_that_brings_another_number_of_vectors_brings_none() {
         let error = outcomes.unwrap().remove(0).result.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Malformed, "{number}");
     }
+}
+
+#[test]
+fn vectors_of_two_models_do_not_come_into_one_file() {
+    let (desk, server) = (Desk::new(), Server::start(|texts, _| sized(texts, 4)));
+    desk.prompts("in.jsonl", 10);
+    let run = |provider: &str, model: &str, words: &str| {
+        let given = ["run", "--task", "embed", "--base-url", &server.url()];
+        let mut command = desk.command(given);
+        command.args(["--provider", provider]);
+        command.args("in.jsonl -o out.jsonl".split(' '));
+        command.args(words.split_whitespace());
+        command.env("BATCHWRIGHT_MODEL", model);
+        command.env("OPENAI_API_KEY", "k");
+        Running::start(&mut command).wait()
+    };
+    run("local", "a", "--max-items 5").expect(0);
+    let before = desk.read("out.jsonl");
+    for (provider, model, words, now) in [
+        ("local", "b", "", "local/b"),
+        ("local", "b", "--dry-run", "local/b"),
+        ("openai", "a", "", "openai/a"),
+    ] {
+        let ended = run(provider, model, words).expect(2);
+        let error = ended.error();
+        let says = format!(
+            "out.jsonl holds vectors by local/a, and this run's would be by {now}; vectors of two \
+             models cannot be compared: name a new output, or use the same model"
+        );
+        assert!(error.contains(&says), "{error}");
+        assert_eq!(
+            (server.calls().len(), desk.read("out.jsonl")),
+            (1, before.clone())
+        );
+    }
+    // The same model goes on, and a model that is named makes all of them anew.
+    run("local", "a", "--max-items 2")
+        .expect(0)
+        .says("2 to send");
+    run("local", "a", "--model b")
+        .expect(0)
+        .says("7 changed, 10 to send");
+    run("local", "a", "").expect(0).says("10 to send");
+    // What is finished stays.
+    run("local", "b", "").expect(0).says("nothing to send");
 }

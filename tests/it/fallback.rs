@@ -111,3 +111,19 @@ fn a_prompt_that_is_forbidden_costs_itself_alone() {
         assert_eq!(provider, if i == 3 { "extract" } else { "one" });
     }
 }
+
+#[test]
+fn what_moved_on_is_no_retry() {
+    let calls = AtomicUsize::new(0);
+    let busy = Error::new(ErrorKind::Transient, "down").with_status(503);
+    let retry = RetryPolicy::default()
+        .max_retries(1)
+        .base_delay(std::time::Duration::ZERO);
+    let route = Route::new(failing(&busy, &calls))
+        .then(Extract, Limits::default())
+        .retry(retry);
+    let next = |_| std::ops::ControlFlow::Continue(());
+    let summary = Bulk::new(route).for_each(prompts(3), next).unwrap();
+    let counts = (summary.retries, summary.moved_on, summary.divided);
+    assert_eq!((summary.calls, counts), (9, (3, 3, 0)));
+}

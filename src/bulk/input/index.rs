@@ -43,6 +43,8 @@ pub(crate) struct Tally {
     pub(crate) changed: u64,
     /// Result lines (not ids) that the input has no item for.
     pub(crate) unknown_lines: u64,
+    /// Items whose id was made for them.
+    pub(crate) automatic: u64,
 }
 
 /// The index by id: what a check leaves behind.
@@ -146,6 +148,7 @@ impl Matching {
                 State::Changed => tally.changed += 1,
             }
             if entry.is_auto() {
+                tally.automatic += 1;
                 let same = group == Some(entry.request);
                 ordinal = if same { ordinal + 1 } else { 1 };
                 group = Some(entry.request);

@@ -37,6 +37,7 @@ fn the_last_line_of_an_id_wins() {
         failed: 1,
         changed: 1,
         unknown_lines: 2,
+        automatic: 0,
     };
     assert_eq!(index.tally(), tally);
 }

@@ -81,7 +81,7 @@ pub(super) fn decode(vendor: &Vendor, reply: &HttpReply) -> Result<Response, Err
 }
 
 /// What the provider calls this exchange.
-fn request_id(reply: &HttpReply) -> Option<&str> {
+pub(super) fn request_id(reply: &HttpReply) -> Option<&str> {
     let names = ["x-request-id", "request-id"];
     names.into_iter().find_map(|name| reply.headers.get(name))
 }

@@ -21,7 +21,7 @@ use crate::llm::transport::HttpReply;
 
 use super::answer::malformed;
 use super::content::invalid;
-use super::dialect::Call;
+use super::dialect::{Call, request_id};
 use super::errors::{failure, failure_inside};
 use super::limits::rate_hints;
 use super::said::word;
@@ -107,7 +107,8 @@ pub(super) fn decode(
 ) -> Result<Vec<Response>, Error> {
     let hints = rate_hints(vendor.tells, &reply.headers, SystemTime::now());
     if !(200..300).contains(&reply.status) {
-        let error = failure(vendor, reply).with_rate_hints(hints);
+        let error = failure(vendor, reply).with_request_id(request_id(reply));
+        let error = error.with_rate_hints(hints);
         // A server without an embedding model says so to every text alike.
         return Err(match reply.status {
             501 => error.with_unreachable(),
@@ -120,7 +121,10 @@ pub(super) fn decode(
     };
     let told = told
         .and_then(|told| told.checked(&reply.body))
-        .map_err(|error| error.with_status(reply.status).with_rate_hints(hints))?;
+        .map_err(|error| {
+            let error = error.with_status(reply.status).with_rate_hints(hints);
+            error.with_request_id(request_id(reply))
+        })?;
     let usages = told.usage.map(|usage| shares(usage, requests));
     let mut usages = usages.into_iter().flatten();
     let answers = told.vectors.into_iter().map(|vector| Response {

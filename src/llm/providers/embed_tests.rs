@@ -246,3 +246,15 @@ fn shares_add_up_to_the_whole() {
         }
     }
 }
+
+#[test]
+fn failures_name_the_exchange() {
+    let text = Request::embedding("text");
+    for (status, body) in [(400, "{}"), (501, "{}"), (200, "{}")] {
+        for header in ["x-request-id", "request-id"] {
+            let reply = reply(status, &[(header, "req-7")], body);
+            let error = decode(vendor("openai"), &reply, &[&text]).unwrap_err();
+            assert_eq!(error.request_id(), Some("req-7"), "{status}");
+        }
+    }
+}
