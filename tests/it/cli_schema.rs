@@ -129,6 +129,23 @@ fn the_schema_reaches_the_provider_and_the_answer_is_kept_as_json() {
 }
 
 #[test]
+fn a_schema_in_the_wrapping_of_an_api_is_taken_out_of_it() {
+    let desk = desk();
+    let schema: Value = serde_json::from_str(&desk.read("schema.json")).unwrap();
+    let inner = json!({"name": "person", "strict": false, "schema": schema});
+    let whole = json!({"type": "json_schema", "json_schema": inner});
+    let server = Server::start(|_| reply("{\"age\": \"five\"}", "stop"));
+    for wrapped in [&inner, &whole] {
+        server.asked.lock().unwrap().clear();
+        desk.write("schema.json", wrapped.to_string());
+        server.run(&desk, RUN).expect(3);
+        assert_eq!(server.asked()[0]["response_format"], whole);
+        assert_eq!(server.asked().len(), 2);
+        std::fs::remove_file(desk.path("out.jsonl")).unwrap();
+    }
+}
+
+#[test]
 fn an_invalid_answer_is_asked_again_with_what_is_wrong() {
     let desk = desk();
     let wrong = "{\"age\": \"five\"}";
@@ -220,6 +237,12 @@ fn a_bad_schema_file_is_refused_before_anything_is_sent() {
             "schema.json: no JSON: EOF while parsing an object at line 1 column 7",
         ),
         (
+            "{\"age\": \"number\"}",
+            "nothing in it restricts an answer; is it an example of one?",
+        ),
+        ("{}", "nothing in it restricts an answer"),
+        ("true", "a JSON Schema is an object"),
+        (
             "{\"$ref\": \"http://127.0.0.1:9/x\"}",
             "\"http://127.0.0.1:9/x\" lies outside of it",
         ),
@@ -306,6 +329,16 @@ fn a_bad_schema_in_a_line_is_named_with_its_place() {
     let error = ended.error();
     assert!(
         error.contains("in.jsonl:2: found a schema that cannot be used (at /type: "),
+        "{error}"
+    );
+    let example =
+        json!({"type": "json_schema", "json_schema": {"name": "n", "schema": {"age": "number"}}});
+    let line = json!({"prompt": "q", "response_format": example});
+    desk.write("in.jsonl", format!("{}{line}\n", prompt_lines(1)));
+    let ended = desk.run(&sim, "in.jsonl -o out.jsonl").expect(2);
+    let error = ended.error();
+    assert!(
+        error.contains("in.jsonl:2: found a schema in which nothing restricts an answer"),
         "{error}"
     );
     assert_eq!(sim.stats().calls, 0);
