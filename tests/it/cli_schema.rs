@@ -261,6 +261,32 @@ fn a_bad_schema_file_is_refused_before_anything_is_sent() {
 }
 
 #[test]
+fn a_schema_that_anthropic_cannot_take_is_told_in_words_and_said_once() {
+    let desk = desk();
+    desk.prompts("in.jsonl", 3);
+    let map = json!({"type": "object", "additionalProperties": {"type": "integer"}});
+    let tree = json!({"type": "object", "properties": {"name": {"type": "string"},
+        "inner": {"type": "array", "items": {"$ref": "#"}}}, "required": ["name", "inner"]});
+    let part = |name: &str| json!({"type": "object", "properties": {name: {"type": "string"}}, "required": [name]});
+    let both = json!({"allOf": [part("a"), part("b")]});
+    for (n, schema) in [map, tree, both].into_iter().enumerate() {
+        let sim = simulator(SimConfig::default().api_key("sk-right"));
+        desk.write("schema.json", schema.to_string());
+        let url = format!("http://{}", sim.addr());
+        let mut command = desk.command(["run", "--provider", "anthropic", "--model", "m"]);
+        command
+            .args(["--base-url", &url])
+            .args(RUN.split_whitespace());
+        let command = command.env("ANTHROPIC_API_KEY", "sk-right");
+        let ended = Running::start(command).wait().expect(0);
+        let said = "anthropic takes no such schema as `answer`";
+        assert_eq!(ended.stderr.matches(said).count(), 1, "{}", ended.stderr);
+        assert_eq!(sim.stats().calls, 3, "{n}");
+        std::fs::remove_file(desk.path("out.jsonl")).unwrap();
+    }
+}
+
+#[test]
 fn an_edited_schema_runs_again_and_a_renamed_file_does_not() {
     let desk = desk();
     let sim = simulator(SimConfig::default().answer("{\"age\": 5}"));
