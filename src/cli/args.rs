@@ -155,8 +155,8 @@ pub struct PromptArgs {
     #[arg(long, value_name = "X", value_parser = temperature)]
     pub temperature: Option<f64>,
 
-    /// Ask for answers that are JSON objects; the prompt has to say so too. Anything else is asked
-    /// for again once and then fails
+    /// Ask for answers that are JSON objects, in the system text too where a prompt does not say so.
+    /// Anything else is asked for again once and then fails
     #[arg(long)]
     pub json_mode: bool,
 

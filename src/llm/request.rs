@@ -88,7 +88,8 @@ impl Message {
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub enum ResponseFormat {
-    /// Any valid JSON object.
+    /// Any valid JSON object. Where no message mentions JSON, a sentence that does is added to the
+    /// system text for OpenAI and those like it, some of which refuse the request otherwise.
     JsonObject,
     /// JSON that fits a schema. Every answer is held against all of it, whatever a provider takes of
     /// it:
