@@ -215,7 +215,7 @@ fn an_answer_that_was_cut_fails_at_once() {
         error["message"]
             .as_str()
             .unwrap()
-            .contains("allow more tokens")
+            .contains("allow more tokens (max_tokens)")
     );
     assert_eq!(server.asked().len(), 1);
 }
