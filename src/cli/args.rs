@@ -160,8 +160,9 @@ pub struct PromptArgs {
     #[arg(long)]
     pub json_mode: bool,
 
-    /// Ask for answers that fit the JSON Schema in FILE. One that does not is asked for again once,
-    /// with what is wrong, and then fails. Lines that bring a `response_format` keep theirs
+    /// Ask for answers that fit a JSON Schema: FILE, @FILE, or the schema itself, which begins with
+    /// `{`. One that does not is asked for again once, with what is wrong, and then fails. Lines
+    /// that bring a `response_format` keep theirs
     #[cfg(feature = "schema")]
     #[arg(long, value_name = "FILE", conflicts_with = "json_mode")]
     pub json_schema: Option<PathBuf>,

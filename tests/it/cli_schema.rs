@@ -287,6 +287,30 @@ fn a_schema_that_anthropic_cannot_take_is_told_in_words_and_said_once() {
 }
 
 #[test]
+fn a_schema_is_named_by_its_file_with_and_without_an_at_sign_or_written_out() {
+    let desk = desk();
+    let schema = desk.read("schema.json");
+    let server = Server::start(|_| reply("{\"age\": 5}", "stop"));
+    let run = |given: &str| {
+        let mut command = desk.command(["run", "--provider", "local", "--model", "m"]);
+        command.args(["--base-url", &server.url, "--json-schema", given]);
+        Running::start(command.args(["in.jsonl", "-o", "out.jsonl"])).wait()
+    };
+    run(&format!("\n {schema}")).expect(0);
+    let sent = &server.asked()[0]["response_format"]["json_schema"]["schema"];
+    assert_eq!(sent.to_string(), schema);
+    // All three are the same request.
+    for given in ["schema.json", "@schema.json"] {
+        run(given).expect(0).says("nothing to send");
+    }
+    let ended = run("@none.json").expect(2);
+    assert!(ended.error().contains("none.json: cannot be read: "));
+    let ended = run("{\"age\": \"number\"}").expect(2);
+    let expected = "--json-schema: no JSON Schema that can be used: nothing in it";
+    assert!(ended.error().contains(expected), "{}", ended.error());
+}
+
+#[test]
 fn an_edited_schema_runs_again_and_a_renamed_file_does_not() {
     let desk = desk();
     let sim = simulator(SimConfig::default().answer("{\"age\": 5}"));
