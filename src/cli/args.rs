@@ -155,13 +155,14 @@ pub struct PromptArgs {
     #[arg(long, value_name = "X", value_parser = temperature)]
     pub temperature: Option<f64>,
 
-    /// Ask for answers that are JSON objects; the prompt has to say so too. Anything else is asked
-    /// for again once and then fails
+    /// Ask for answers that are JSON objects, in the system text too where a prompt does not say so.
+    /// Anything else is asked for again once and then fails
     #[arg(long)]
     pub json_mode: bool,
 
-    /// Ask for answers that fit the JSON Schema in FILE. One that does not is asked for again once,
-    /// with what is wrong, and then fails. Lines that bring a `response_format` keep theirs
+    /// Ask for answers that fit a JSON Schema: FILE, @FILE, or the schema itself, which begins with
+    /// `{`. One that does not is asked for again once, with what is wrong, and then fails. Lines
+    /// that bring a `response_format` keep theirs
     #[cfg(feature = "schema")]
     #[arg(long, value_name = "FILE", conflicts_with = "json_mode")]
     pub json_schema: Option<PathBuf>,

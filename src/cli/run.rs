@@ -211,13 +211,8 @@ fn prompt_settings(args: &RunArgs) -> Result<PromptSettings, Refusal> {
             .map_err(|error| Refusal::usage(error.message()))?;
     }
     #[cfg(feature = "schema")]
-    if let Some(path) = &prompt.json_schema {
-        let bad = |why: String| Refusal::usage(format!("{}: {why}", path.display()));
-        let text = std::fs::read(path).map_err(|e| bad(format!("cannot be read: {e}")))?;
-        let schema = serde_json::from_slice(&text).map_err(|e| bad(format!("no JSON: {e}")))?;
-        settings = settings
-            .json_schema(schema)
-            .map_err(|error| bad(format!("no JSON Schema that can be used: {error}")))?;
+    if let Some(given) = &prompt.json_schema {
+        settings = with_schema(settings, given)?;
     }
     if let Some(tokens) = prompt.max_tokens {
         settings = settings.max_tokens(tokens);
@@ -226,6 +221,25 @@ fn prompt_settings(args: &RunArgs) -> Result<PromptSettings, Refusal> {
         settings = settings.temperature(temperature);
     }
     Ok(settings)
+}
+
+/// Takes the schema that is written out, or that of a file.
+#[cfg(feature = "schema")]
+fn with_schema(settings: PromptSettings, given: &Path) -> Result<PromptSettings, Refusal> {
+    let words = given.to_str().unwrap_or_default();
+    let (name, text) = match words.trim_start().starts_with('{') {
+        true => ("--json-schema".into(), Ok(words.as_bytes().to_vec())),
+        false => {
+            let path = words.strip_prefix('@').map_or(given, Path::new);
+            (path.display().to_string(), std::fs::read(path))
+        }
+    };
+    let bad = |why: String| Refusal::usage(format!("{name}: {why}"));
+    let text = text.map_err(|e| bad(format!("cannot be read: {e}")))?;
+    let schema = serde_json::from_slice(&text).map_err(|e| bad(format!("no JSON: {e}")))?;
+    settings
+        .json_schema(schema)
+        .map_err(|error| bad(format!("no JSON Schema that can be used: {error}")))
 }
 
 /// Refuses what has no meaning for a vector.

@@ -37,7 +37,8 @@ impl RetryPolicy {
         self
     }
 
-    /// The first wait; each further one doubles, with jitter on top. Default: 1 s.
+    /// The first wait; each further one doubles, with jitter on top. An answer of the wrong shape is
+    /// asked for again without one. Default: 1 s.
     pub fn base_delay(mut self, delay: Duration) -> Self {
         self.base_delay = delay;
         self
@@ -122,9 +123,12 @@ pub fn decide(
     jitter: f64,
 ) -> Next {
     if may_retry(policy, tries, error) {
-        let own = policy
-            .backoff(tries.attempt)
-            .mul_f64(1.0 + JITTER * jitter.clamp(0.0, 1.0));
+        let own = match error.is_misfit() {
+            // The server is in no trouble.
+            true => Duration::ZERO,
+            false => policy.backoff(tries.attempt),
+        };
+        let own = own.mul_f64(1.0 + JITTER * jitter.clamp(0.0, 1.0));
         let asked = error.retry_after().map_or(Duration::ZERO, |wait| {
             wait.saturating_add(wait.mul_f64(SERVER_JITTER * jitter.clamp(0.0, 1.0)))
         });
@@ -318,7 +322,7 @@ mod tests {
         let mut tries = Tries::default();
         for _ in 0..2 {
             tries.count(&error);
-            assert!(matches!(next(&tries, &error, true), Next::RetryAt(_)));
+            assert_eq!(next(&tries, &error, true), Next::RetryAt(NOW));
             // Trouble in between takes nothing away from it, nor does it add to it.
             let (_, trouble) = after(ErrorKind::Transient, 0);
             tries.count(&trouble);
@@ -328,6 +332,12 @@ mod tests {
             assert_eq!(next(&tries, &error, false), Next::GiveUp);
             tries.next_step();
         }
+        let asked = Duration::from_secs(20);
+        let mut tries = Tries::default();
+        tries.count(&error);
+        let error = error.with_retry_after(Some(asked));
+        let at = NOW.after(asked);
+        assert_eq!(next(&tries, &error, true), Next::RetryAt(at));
         let never = RetryPolicy::default().max_retries(0);
         let mut tries = Tries::default();
         tries.count(&error);

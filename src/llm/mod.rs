@@ -8,6 +8,7 @@ pub mod request;
 pub mod response;
 pub mod route;
 pub mod schema;
+pub mod schema_given;
 pub mod shape;
 pub mod shaped;
 pub mod transport;

@@ -134,7 +134,10 @@ fn an_answer_that_was_cut_is_not_asked_for_again() {
     let error = refusal(call(&notes, &client, &first_try()));
     assert!(!error.is_misfit());
     assert_eq!(error.kind(), ErrorKind::Invalid);
-    assert!(error.message().contains("allow more tokens"), "{error}");
+    assert!(
+        error.message().contains("allow more tokens (max_tokens)"),
+        "{error}"
+    );
     assert_eq!(error.raw(), Some("{\"a\": \"b"));
     assert!(notes.0.lock().notes.is_empty());
     // The limit may be reached with the last brace.

@@ -5,6 +5,7 @@ use serde_json::{Map, Value};
 use crate::base::error::{Error, ErrorKind};
 
 use super::schema::{self, Schema};
+use super::schema_given;
 
 /// Who speaks in a [`Message`].
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -87,7 +88,8 @@ impl Message {
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub enum ResponseFormat {
-    /// Any valid JSON object.
+    /// Any valid JSON object. Where no message mentions JSON, a sentence that does is added to the
+    /// system text for OpenAI and those like it, some of which refuse the request otherwise.
     JsonObject,
     /// JSON that fits a schema. Every answer is held against all of it, whatever a provider takes of
     /// it:
@@ -126,7 +128,9 @@ pub enum Task {
 impl ResponseFormat {
     /// JSON that fits a schema. The schema's `title` names it, else it is called `answer`; it is
     /// strict if every object in it requires all its properties and allows no others, and OpenAI is
-    /// known to take all else that it says.
+    /// known to take all else that it says. OpenAI's and Anthropic's wrapping of a schema
+    /// (`{"type": "json_schema", "json_schema": {"name": …, "strict": …, "schema": …}}`, or a part of
+    /// it) is taken off; its name and its `strict` are kept.
     ///
     /// ```
     /// use batchwright::{Request, ResponseFormat};
@@ -137,17 +141,17 @@ impl ResponseFormat {
     /// ```
     ///
     /// # Errors
-    /// [`ErrorKind::Invalid`] when the schema is no object. With the feature `schema` also when it
+    /// [`ErrorKind::Invalid`] when the schema is no object, or when nothing in it restricts an
+    /// answer, as in `{}` or an example of an answer. With the feature `schema` also when it
     /// is no valid JSON Schema or refers to something outside of it, which is never fetched.
     pub fn json_schema(schema: Value) -> Result<Self, Error> {
-        let checked = match schema.is_object() {
-            true => Schema::compile(&schema).map(|_| ()),
-            false => Err("a JSON Schema is an object".to_owned()),
-        };
-        checked.map_err(|why| Error::new(ErrorKind::Invalid, why))?;
+        let invalid = |why| Error::new(ErrorKind::Invalid, why);
+        let given = schema_given::read(schema).map_err(invalid)?;
+        let schema = given.schema;
+        Schema::compile(&schema).map_err(invalid)?;
         Ok(Self::JsonSchema {
-            name: schema::name(&schema),
-            strict: schema::is_strict(&schema),
+            name: given.name.unwrap_or_else(|| schema::name(&schema)),
+            strict: given.strict.unwrap_or_else(|| schema::is_strict(&schema)),
             schema,
         })
     }

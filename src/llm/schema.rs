@@ -12,7 +12,7 @@ pub(crate) use compiled::Schema;
 const UNTITLED: &str = "answer";
 
 /// The longest name that providers take.
-const NAME_LEN: usize = 64;
+pub(super) const NAME_LEN: usize = 64;
 
 /// The schema's title in letters, digits, `_` and `-`; without one, `answer`.
 pub(crate) fn name(schema: &Value) -> String {

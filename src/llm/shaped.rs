@@ -62,7 +62,7 @@ pub(crate) fn complete(
 fn refused(shape: &Shape, misfit: String, response: &Response) -> Failed {
     let cut = response.finish_reason == FinishReason::Length;
     let why = if cut {
-        "the answer was cut at the token limit before its JSON was complete; allow more tokens"
+        "the answer was cut at the token limit before its JSON was complete; allow more tokens (max_tokens)"
             .to_owned()
     } else {
         format!("the answer does not fit the {}: {misfit}", shape.name())

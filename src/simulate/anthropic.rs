@@ -121,9 +121,24 @@ pub(super) fn parse(body: &[u8], version: Version) -> Result<Prompt<'static>, Fa
         text: last_user.unwrap_or(last).into(),
         tokens: (bytes as u64).div_ceil(4),
         cap: Some(cap),
-        // There is no field for plain JSON; a model does as it is told.
-        shape: shape(&root)?.or_else(|| system.contains("JSON object").then_some(Shape::Object)),
+        shape: shape(&root)?.or_else(|| told(&system)),
     })
+}
+
+/// The shape that the system text asks for: there is no field for plain JSON, nor for every schema.
+/// A model does as it is told.
+fn told(system: &str) -> Option<Shape> {
+    let schema = system
+        .split_once("fits this JSON Schema")
+        .and_then(|(_, rest)| {
+            let rest = &rest[rest.find('{')?..];
+            serde_json::Deserializer::from_str(rest)
+                .into_iter()
+                .next()?
+                .ok()
+        });
+    let object = || system.contains("JSON object").then_some(Shape::Object);
+    schema.map(Shape::Schema).or_else(object)
 }
 
 /// Refuses what other APIs have under the same names.
@@ -340,6 +355,23 @@ mod tests {
         let body = with("system", json!("Answer with one JSON object."));
         let prompt = parse(body.to_string().as_bytes(), Version::New).unwrap();
         assert_eq!(prompt.shape, Some(Shape::Object));
+    }
+
+    #[test]
+    fn a_schema_in_the_system_text_is_answered_to() {
+        for (system, expected) in [
+            (
+                "Be brief.\n\nAnswer with JSON that fits this JSON Schema and nothing else:\n\
+                 {\"type\": \"array\"}\n\nThanks.",
+                Some(Shape::Schema(json!({"type": "array"}))),
+            ),
+            ("I like each JSON Schema.", None),
+            ("It fits this JSON Schema: {\"type\"", None),
+        ] {
+            let body = with("system", json!(system));
+            let prompt = parse(body.to_string().as_bytes(), Version::New).unwrap();
+            assert_eq!(prompt.shape, expected);
+        }
     }
 
     #[test]

@@ -80,6 +80,9 @@ impl Maker<'_> {
             };
             return choice.map_or(Value::Null, |choice| self.make(choice, depth + 1));
         }
+        if let Some(parts) = parts(schema) {
+            return self.all(schema, parts, depth);
+        }
         match kind(schema) {
             "object" => self.object(schema, depth),
             "array" => {
@@ -101,6 +104,18 @@ impl Maker<'_> {
             "boolean" => json!(true),
             _ => Value::Null,
         }
+    }
+
+    /// What its parts make together, where they are objects; else what the first makes.
+    fn all(&mut self, schema: &Value, parts: &[Value], depth: usize) -> Value {
+        let mut out = self.object(schema, depth);
+        for part in parts {
+            match (&mut out, self.make(part, depth + 1)) {
+                (Value::Object(fields), Value::Object(more)) => fields.extend(more),
+                (_, other) => return other,
+            }
+        }
+        out
     }
 
     fn object(&mut self, schema: &Value, depth: usize) -> Value {
@@ -151,9 +166,13 @@ fn resolve<'a>(root: &'a Value, schema: &Value) -> Option<&'a Value> {
 }
 
 fn choices(schema: &Value) -> Option<&Vec<Value>> {
-    ["anyOf", "oneOf", "allOf"]
+    ["anyOf", "oneOf"]
         .into_iter()
         .find_map(|name| schema.get(name)?.as_array())
+}
+
+fn parts(schema: &Value) -> Option<&Vec<Value>> {
+    schema.get("allOf")?.as_array()
 }
 
 /// The type, the first of a list of them, or what the other words suggest.
@@ -209,6 +228,9 @@ fn fits(root: &Value, schema: &Value, value: &Value, depth: usize) -> bool {
     if let Some(choices) = choices(schema)
         && !choices.iter().any(|choice| inner(choice, value))
     {
+        return false;
+    }
+    if parts(schema).is_some_and(|parts| !parts.iter().all(|part| inner(part, value))) {
         return false;
     }
     let typed = |kind: &str| match kind {

@@ -129,6 +129,23 @@ fn the_schema_reaches_the_provider_and_the_answer_is_kept_as_json() {
 }
 
 #[test]
+fn a_schema_in_the_wrapping_of_an_api_is_taken_out_of_it() {
+    let desk = desk();
+    let schema: Value = serde_json::from_str(&desk.read("schema.json")).unwrap();
+    let inner = json!({"name": "person", "strict": false, "schema": schema});
+    let whole = json!({"type": "json_schema", "json_schema": inner});
+    let server = Server::start(|_| reply("{\"age\": \"five\"}", "stop"));
+    for wrapped in [&inner, &whole] {
+        server.asked.lock().unwrap().clear();
+        desk.write("schema.json", wrapped.to_string());
+        server.run(&desk, RUN).expect(3);
+        assert_eq!(server.asked()[0]["response_format"], whole);
+        assert_eq!(server.asked().len(), 2);
+        std::fs::remove_file(desk.path("out.jsonl")).unwrap();
+    }
+}
+
+#[test]
 fn an_invalid_answer_is_asked_again_with_what_is_wrong() {
     let desk = desk();
     let wrong = "{\"age\": \"five\"}";
@@ -198,7 +215,7 @@ fn an_answer_that_was_cut_fails_at_once() {
         error["message"]
             .as_str()
             .unwrap()
-            .contains("allow more tokens")
+            .contains("allow more tokens (max_tokens)")
     );
     assert_eq!(server.asked().len(), 1);
 }
@@ -220,6 +237,12 @@ fn a_bad_schema_file_is_refused_before_anything_is_sent() {
             "schema.json: no JSON: EOF while parsing an object at line 1 column 7",
         ),
         (
+            "{\"age\": \"number\"}",
+            "nothing in it restricts an answer; is it an example of one?",
+        ),
+        ("{}", "nothing in it restricts an answer"),
+        ("true", "a JSON Schema is an object"),
+        (
             "{\"$ref\": \"http://127.0.0.1:9/x\"}",
             "\"http://127.0.0.1:9/x\" lies outside of it",
         ),
@@ -235,6 +258,56 @@ fn a_bad_schema_file_is_refused_before_anything_is_sent() {
     desk.run(&sim, &format!("{RUN} --json-mode")).expect(2);
     assert_eq!(sim.stats().calls, 0);
     assert!(!desk.exists("out.jsonl"));
+}
+
+#[test]
+fn a_schema_that_anthropic_cannot_take_is_told_in_words_and_said_once() {
+    let desk = desk();
+    desk.prompts("in.jsonl", 3);
+    let map = json!({"type": "object", "additionalProperties": {"type": "integer"}});
+    let tree = json!({"type": "object", "properties": {"name": {"type": "string"},
+        "inner": {"type": "array", "items": {"$ref": "#"}}}, "required": ["name", "inner"]});
+    let part = |name: &str| json!({"type": "object", "properties": {name: {"type": "string"}}, "required": [name]});
+    let both = json!({"allOf": [part("a"), part("b")]});
+    for (n, schema) in [map, tree, both].into_iter().enumerate() {
+        let sim = simulator(SimConfig::default().api_key("sk-right"));
+        desk.write("schema.json", schema.to_string());
+        let url = format!("http://{}", sim.addr());
+        let mut command = desk.command(["run", "--provider", "anthropic", "--model", "m"]);
+        command
+            .args(["--base-url", &url])
+            .args(RUN.split_whitespace());
+        let command = command.env("ANTHROPIC_API_KEY", "sk-right");
+        let ended = Running::start(command).wait().expect(0);
+        let said = "anthropic takes no such schema as `answer`";
+        assert_eq!(ended.stderr.matches(said).count(), 1, "{}", ended.stderr);
+        assert_eq!(sim.stats().calls, 3, "{n}");
+        std::fs::remove_file(desk.path("out.jsonl")).unwrap();
+    }
+}
+
+#[test]
+fn a_schema_is_named_by_its_file_with_and_without_an_at_sign_or_written_out() {
+    let desk = desk();
+    let schema = desk.read("schema.json");
+    let server = Server::start(|_| reply("{\"age\": 5}", "stop"));
+    let run = |given: &str| {
+        let mut command = desk.command(["run", "--provider", "local", "--model", "m"]);
+        command.args(["--base-url", &server.url, "--json-schema", given]);
+        Running::start(command.args(["in.jsonl", "-o", "out.jsonl"])).wait()
+    };
+    run(&format!("\n {schema}")).expect(0);
+    let sent = &server.asked()[0]["response_format"]["json_schema"]["schema"];
+    assert_eq!(sent.to_string(), schema);
+    // All three are the same request.
+    for given in ["schema.json", "@schema.json"] {
+        run(given).expect(0).says("nothing to send");
+    }
+    let ended = run("@none.json").expect(2);
+    assert!(ended.error().contains("none.json: cannot be read: "));
+    let ended = run("{\"age\": \"number\"}").expect(2);
+    let expected = "--json-schema: no JSON Schema that can be used: nothing in it";
+    assert!(ended.error().contains(expected), "{}", ended.error());
 }
 
 #[test]
@@ -306,6 +379,16 @@ fn a_bad_schema_in_a_line_is_named_with_its_place() {
     let error = ended.error();
     assert!(
         error.contains("in.jsonl:2: found a schema that cannot be used (at /type: "),
+        "{error}"
+    );
+    let example =
+        json!({"type": "json_schema", "json_schema": {"name": "n", "schema": {"age": "number"}}});
+    let line = json!({"prompt": "q", "response_format": example});
+    desk.write("in.jsonl", format!("{}{line}\n", prompt_lines(1)));
+    let ended = desk.run(&sim, "in.jsonl -o out.jsonl").expect(2);
+    let error = ended.error();
+    assert!(
+        error.contains("in.jsonl:2: found a schema in which nothing restricts an answer"),
         "{error}"
     );
     assert_eq!(sim.stats().calls, 0);

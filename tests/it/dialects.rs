@@ -189,6 +189,10 @@ fn of_every_kind() -> Vec<Request> {
         tuned,
         Request::new("an empty system text").with_system(""),
         Request::new("an object as json").with_response_format(ResponseFormat::JsonObject),
+        Request::new("an object").with_response_format(ResponseFormat::JsonObject),
+        Request::new("an object, and a system text")
+            .with_system("S")
+            .with_response_format(ResponseFormat::JsonObject),
         Request::new("a row").with_response_format(row),
     ];
     all.extend(each);

@@ -6,6 +6,7 @@ use super::fault::Fault;
 use super::json::string;
 use crate::llm::request::{Request, ResponseFormat, Task};
 use crate::llm::schema::Schema;
+use crate::llm::schema_given::{is_example, is_name};
 
 /// The fields that [`take`], or [`take_embedding`], knows.
 pub(super) fn names(task: Task) -> &'static [&'static str] {
@@ -134,7 +135,7 @@ fn json_schema(mut value: Value) -> Result<Option<ResponseFormat>, Fault> {
         return wrong(&value, "an object with \"name\" and \"schema\"");
     };
     let name = match fields.remove("name") {
-        Some(Value::String(name)) if is_schema_name(&name) => name,
+        Some(Value::String(name)) if is_name(&name) => name,
         other => {
             let expected = "a \"name\" of at most 64 letters, digits, _ and -";
             return wrong(&other.unwrap_or_default(), expected);
@@ -145,6 +146,12 @@ fn json_schema(mut value: Value) -> Result<Option<ResponseFormat>, Fault> {
         other => return wrong(&other.unwrap_or_default(), "an object as \"schema\""),
     };
     let strict = typed(fields, "strict", "true or false", Value::as_bool)?.unwrap_or(false);
+    if is_example(&schema) {
+        return Err(Fault::new(
+            format!("a schema in which nothing restricts an answer in \"{FIELD}\""),
+            "a JSON Schema, not an example of an answer",
+        ));
+    }
     // Not every dialect has a place beside the schema for what it describes; inside it all have.
     if let Some(text) = string(fields, "description")? {
         schema.entry("description").or_insert(Value::String(text));
@@ -167,9 +174,4 @@ fn json_schema(mut value: Value) -> Result<Option<ResponseFormat>, Fault> {
         schema,
         strict,
     }))
-}
-
-fn is_schema_name(name: &str) -> bool {
-    let allowed = |b: u8| b.is_ascii_alphanumeric() || b == b'_' || b == b'-';
-    (1..=64).contains(&name.len()) && name.bytes().all(allowed)
 }

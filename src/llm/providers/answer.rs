@@ -92,7 +92,8 @@ impl Answer {
             None => FinishReason::Other(self.finish.clone()),
         };
         if self.text.is_empty() && finish_reason == FinishReason::Length {
-            let message = "the token limit was used up before any text came; allow more tokens";
+            let message =
+                "the token limit was used up before any text came; allow more tokens (max_tokens)";
             return Err(failed(ErrorKind::Invalid, message.to_owned()));
         }
         if self.text.trim().is_empty() && finish_reason != FinishReason::Length {

@@ -14,7 +14,7 @@ use crate::llm::request::{Request, ResponseFormat, Text};
 use crate::llm::response::Response;
 
 use super::answer::{Answer, End, Ends, count, count_in, malformed, text_of};
-use super::content::{self, Part, invalid};
+use super::content::{self, JSON_MODE, Part, invalid};
 use super::errors::failure_inside;
 use super::said::word;
 use super::schema_for;
@@ -23,9 +23,6 @@ use super::vendor::Vendor;
 /// The cap on the answer when the request names none, beside what it is to think: every model takes
 /// it, and what is cut says so.
 pub(super) const DEFAULT_MAX_TOKENS: u32 = 4096;
-
-/// Asks for what other dialects have a field for.
-const JSON_MODE: &str = "Answer with one JSON object and nothing else.";
 
 /// Asks for the shape that the API cannot enforce.
 const SCHEMA_MODE: &str = "Answer with JSON that fits this JSON Schema and nothing else:";

@@ -6,6 +6,10 @@ use serde_json::{Map, Value};
 use crate::base::error::{Error, ErrorKind};
 use crate::llm::request::Text;
 
+/// Asks in words for JSON: some dialects have no field for it, and some providers refuse theirs
+/// unless a message says so too.
+pub(super) const JSON_MODE: &str = "Answer with one JSON object and nothing else.";
+
 /// A part of a message's content.
 pub(super) enum Part<'p> {
     Text(&'p str),

@@ -10,7 +10,9 @@ use std::ops::RangeInclusive;
 
 use serde_json::{Map, Value};
 
-use crate::llm::request::Request;
+use crate::llm::request::{Request, ResponseFormat};
+
+use super::schema_for;
 
 /// One vendor's list.
 #[derive(Debug)]
@@ -25,6 +27,8 @@ pub(crate) struct Fields {
     temperatures: RangeInclusive<f64>,
     /// Whether blanks and line breaks may end the answer.
     blank_stops: bool,
+    /// Whether a schema has a place. One that has none is put into the system text.
+    schemas: fn(&Value) -> bool,
 }
 
 #[derive(Debug)]
@@ -123,6 +127,7 @@ pub(super) const ALL: Fields = Fields {
     seeds: Some(i64::MIN..=i64::MAX),
     temperatures: f64::MIN..=f64::MAX,
     blank_stops: true,
+    schemas: |_| true,
 };
 
 pub(super) const OPENAI: Fields = Fields {
@@ -271,6 +276,7 @@ pub(super) const ANTHROPIC: Fields = Fields {
     seeds: None,
     temperatures: 0.0..=1.0,
     blank_stops: false,
+    schemas: |schema| schema_for::anthropic(schema).is_some(),
 };
 
 /// Google's `generative_service.proto` and "Gemini thinking".
@@ -343,6 +349,7 @@ enum Why {
     Own,
     Lacking,
     Value,
+    Schema,
 }
 
 impl LeftOut {
@@ -362,6 +369,11 @@ impl fmt::Display for LeftOut {
             Why::Own => write!(f, "is sent no `{field}` from among the extra fields"),
             Why::Lacking => write!(f, "takes no `{field}`; it is left out"),
             Why::Value => write!(f, "takes no such `{field}`; it is left out"),
+            Why::Schema => write!(
+                f,
+                "takes no such {field} (maps with any keys, recursion, allOf or many options); it \
+                 is told in the system text, and answers are checked all the same"
+            ),
         }
     }
 }
@@ -456,6 +468,11 @@ impl Fields {
         }
         if params.stop.iter().any(|stop| !self.takes_stop(stop)) {
             out.push(LeftOut::new("stop", Why::Value));
+        }
+        if let Some(ResponseFormat::JsonSchema { name, schema, .. }) = &params.response_format
+            && !(self.schemas)(schema)
+        {
+            out.push(LeftOut::new(&format!("schema as `{name}`"), Why::Schema));
         }
         out
     }

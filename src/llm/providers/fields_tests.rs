@@ -3,7 +3,7 @@
 use super::*;
 use crate::llm::providers::dialect::testing::{encoded, vendor};
 use crate::llm::providers::vendor::VENDORS;
-use crate::llm::request::{Message, Role};
+use crate::llm::request::{Message, ResponseFormat, Role};
 use serde_json::json;
 
 const HOSTED: [&str; 6] = ["openai", "anthropic", "gemini", "xai", "groq", "mistral"];
@@ -239,4 +239,34 @@ fn tools_go_out_in_the_vendors_own_shape_alone() {
             ["takes no such `tools`; it is left out"]
         );
     }
+}
+
+#[test]
+fn a_schema_that_goes_into_the_system_text_is_told() {
+    let asking = |schema: Value| {
+        let mut request = Request::new("U");
+        request.params.response_format = Some(ResponseFormat::JsonSchema {
+            name: "row".to_owned(),
+            schema,
+            strict: false,
+        });
+        request
+    };
+    let row = asking(json!({"type": "object", "properties": {"a": {"type": "string"}}}));
+    let map = asking(json!({"type": "object", "additionalProperties": {"type": "integer"}}));
+    for name in HOSTED {
+        assert!(told(name, &row).is_empty(), "{name}");
+        assert_eq!(
+            told(name, &map).len(),
+            usize::from(name == "anthropic"),
+            "{name}"
+        );
+    }
+    assert_eq!(
+        told("anthropic", &map),
+        [
+            "takes no such schema as `row` (maps with any keys, recursion, allOf or many options); it \
+          is told in the system text, and answers are checked all the same"
+        ]
+    );
 }

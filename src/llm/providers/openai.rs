@@ -7,14 +7,15 @@
 use serde::Deserialize;
 use serde::ser::{SerializeMap, Serializer};
 use serde_json::value::RawValue;
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
 use crate::base::error::Error;
 use crate::base::usage::{Paid, Usage};
-use crate::llm::request::{Request, ResponseFormat};
+use crate::llm::request::{Request, ResponseFormat, Text};
 use crate::llm::response::Response;
 
 use super::answer::{Answer, End, Ends, count, count_in, malformed, text_of};
+use super::content::{self, JSON_MODE, Part};
 use super::errors::failure_inside;
 use super::fields::Fields;
 use super::said::word;
@@ -55,17 +56,14 @@ pub(super) fn write(
     match &params.response_format {
         None => {}
         Some(ResponseFormat::JsonObject) => {
-            map.serialize_entry(
-                "response_format",
-                &serde_json::json!({"type": "json_object"}),
-            )?;
+            map.serialize_entry("response_format", &json!({"type": "json_object"}))?;
         }
         Some(ResponseFormat::JsonSchema {
             name,
             schema,
             strict,
         }) => {
-            let format = serde_json::json!({
+            let format = json!({
                 "type": "json_schema",
                 "json_schema": {"name": name, "strict": strict, "schema": schema},
             });
@@ -83,28 +81,70 @@ struct Messages<'a>(&'a Vendor, &'a Request);
 impl serde::Serialize for Messages<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let Self(vendor, request) = self;
-        serializer.collect_seq(
-            request
-                .rendered()
-                .map(|(role, content, extra)| MessageBody {
-                    role: match role {
-                        "developer" if !vendor.developer_role => "system",
-                        role => role,
-                    },
-                    content,
-                    extra: extra.map(|fields| Extra {
-                        of: &vendor.fields,
-                        fields,
-                    }),
+        let lead = request.rendered().next();
+        let lead = lead.filter(|(role, ..)| matches!(*role, "system" | "developer"));
+        let told = wants_word(request).then(|| with_word(lead.map(|(_, content, _)| content)));
+        let (role, extra) = lead.map_or(("system", None), |(role, _, extra)| (role, extra));
+        let first = told.as_ref().map(|told| (role, Text::Value(told), extra));
+        let replaced = usize::from(told.is_some() && lead.is_some());
+        let all = first
+            .into_iter()
+            .chain(request.rendered().skip(replaced))
+            .map(|(role, content, extra)| MessageBody {
+                role: match role {
+                    "developer" if !vendor.developer_role => "system",
+                    role => role,
+                },
+                content,
+                extra: extra.map(|fields| Extra {
+                    of: &vendor.fields,
+                    fields,
                 }),
-        )
+            });
+        serializer.collect_seq(all)
+    }
+}
+
+/// Whether JSON is asked for and no message says so. OpenAI and Groq refuse such requests, and
+/// models elsewhere may answer with blanks without end.
+fn wants_word(request: &Request) -> bool {
+    request.params.response_format == Some(ResponseFormat::JsonObject)
+        && !request.rendered().any(|(_, content, _)| match content {
+            Text::Plain(text) => says_json(text),
+            Text::Value(Value::String(text)) => says_json(text),
+            Text::Value(Value::Array(parts)) => parts
+                .iter()
+                .any(|part| matches!(content::part(part), Part::Text(text) if says_json(text))),
+            Text::Value(_) => false,
+        })
+}
+
+fn says_json(text: &str) -> bool {
+    let mut words = text.as_bytes().windows(4);
+    words.any(|word| word.eq_ignore_ascii_case(b"json"))
+}
+
+/// The system text with the word. It stays one message: not every model takes two.
+fn with_word(system: Option<Text<'_>>) -> Value {
+    let text = match system {
+        Some(Text::Value(Value::Array(parts))) => {
+            let word = json!({"type": "text", "text": JSON_MODE});
+            return parts.iter().cloned().chain([word]).collect();
+        }
+        Some(Text::Plain(text)) => text,
+        Some(Text::Value(value)) => value.as_str().unwrap_or_default(),
+        None => "",
+    };
+    match text.trim() {
+        "" => JSON_MODE.into(),
+        _ => format!("{text}\n\n{JSON_MODE}").into(),
     }
 }
 
 #[derive(serde::Serialize)]
 struct MessageBody<'a> {
     role: &'a str,
-    content: crate::llm::request::Text<'a>,
+    content: Text<'a>,
     #[serde(flatten)]
     extra: Option<Extra<'a>>,
 }

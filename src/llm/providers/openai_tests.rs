@@ -6,6 +6,7 @@ use crate::llm::providers::dialect::encode;
 use crate::llm::providers::dialect::testing::{decoded, encoded, vendor};
 use crate::llm::request::{Message as Turn, Role};
 use crate::llm::response::FinishReason;
+use serde_json::json;
 
 const GOOD: &str = r#"{"id":"chatcmpl-1","object":"chat.completion","created":1790000000,
     "model":"gpt-x-2026-01-01","choices":[{"index":0,"finish_reason":"stop",
@@ -119,7 +120,7 @@ fn a_request_is_encoded_with_each_vendors_names() {
     let body = |name| -> Value { encoded(name, &request).1 };
     assert_eq!(
         body("openai"),
-        serde_json::json!({
+        json!({
             "model": "m",
             "messages": [{"role": "system", "content": "S"}, {"role": "user", "content": "U"}],
             "max_completion_tokens": 9, "temperature": 0.2, "seed": 7, "stop": ["END"],
@@ -174,4 +175,45 @@ fn a_request_without_any_model_is_refused_before_it_is_sent() {
         .err()
         .unwrap();
     assert_eq!((error.kind(), error.sent()), (ErrorKind::Invalid, Sent::No));
+}
+
+#[test]
+fn json_mode_is_named_in_the_system_text_where_nobody_does() {
+    let asking = |mut request: Request| {
+        request.params.response_format = Some(ResponseFormat::JsonObject);
+        encoded("openai", &request).1["messages"].take()
+    };
+    let user = json!({"role": "user", "content": "U"});
+    let system = |content: Value| json!({"role": "system", "content": content});
+    assert_eq!(
+        asking(Request::new("U")),
+        json!([system(JSON_MODE.into()), user])
+    );
+    let joined = format!("S\n\n{JSON_MODE}");
+    assert_eq!(
+        asking(Request::new("U").with_system("S")),
+        json!([system(joined.into()), user])
+    );
+    let part = json!({"type": "text", "text": "S"});
+    let mut lead = Turn::new(Role::Developer, "");
+    lead.content = json!([part]);
+    let turns = vec![lead, Turn::new(Role::User, "U")];
+    assert_eq!(
+        asking(Request::chat(turns)),
+        json!([{"role": "developer", "content": [part, {"type": "text", "text": JSON_MODE}]}, user])
+    );
+    let image = json!({"type": "image_url", "image_url": {"url": "data:image/png;base64,json"}});
+    let mut shown = Turn::new(Role::User, "");
+    shown.content = json!([image]);
+    assert_eq!(
+        asking(Request::chat(vec![shown])).as_array().unwrap().len(),
+        2
+    );
+    for said in [
+        Request::new("as Json"),
+        Request::new("U").with_system("In JSON."),
+    ] {
+        let messages = asking(said.clone());
+        assert_eq!(messages, encoded("openai", &said).1["messages"]);
+    }
 }

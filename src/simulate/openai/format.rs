@@ -38,7 +38,7 @@ pub(super) fn read(
     match kind {
         "text" => Ok(None),
         "json_object" => {
-            if vendor == Some(Vendor::OpenAi) && !says_json(body) {
+            if matches!(vendor, Some(Vendor::OpenAi | Vendor::Groq)) && !says_json(body) {
                 let message = "'messages' must contain the word 'json' in some form, to use \
                                'response_format' of type 'json_object'.";
                 return Err(Fault::invalid("messages", "invalid_value", message));
@@ -186,12 +186,13 @@ mod tests {
     }
 
     #[test]
-    fn openai_wants_the_word_json() {
+    fn openai_and_groq_want_the_word_json() {
         let format = json!({"type": "json_object"});
         let fault = ask(&format, "hello", Some(Vendor::OpenAi)).unwrap_err();
         assert_eq!(fault.at(), "messages");
         assert!(ask(&format, "as JSON", Some(Vendor::OpenAi)).is_ok());
-        assert!(ask(&format, "hello", Some(Vendor::Groq)).is_ok());
+        assert!(ask(&format, "hello", Some(Vendor::Groq)).is_err());
+        assert!(ask(&format, "hello", Some(Vendor::Mistral)).is_ok());
     }
 
     #[test]

@@ -1,0 +1,239 @@
+//! What people give as a JSON Schema: a schema, one in the wrapping that APIs want around it, or by
+//! mistake an example of an answer, which as a schema lets everything pass.
+
+use serde_json::{Map, Value};
+
+/// A schema out of its wrapping.
+pub(crate) struct Given {
+    pub name: Option<String>,
+    pub strict: Option<bool>,
+    pub schema: Value,
+}
+
+/// Keywords that say nothing of an answer. What starts with `$` says nothing either, but for
+/// references.
+const NOTES: [&str; 11] = [
+    "contentEncoding",
+    "contentMediaType",
+    "contentSchema",
+    "default",
+    "definitions",
+    "deprecated",
+    "description",
+    "examples",
+    "readOnly",
+    "title",
+    "writeOnly",
+];
+
+/// Keywords that an answer can fail.
+const DEMANDS: [&str; 43] = [
+    "$dynamicRef",
+    "$recursiveRef",
+    "$ref",
+    "additionalItems",
+    "additionalProperties",
+    "allOf",
+    "anyOf",
+    "const",
+    "contains",
+    "dependencies",
+    "dependentRequired",
+    "dependentSchemas",
+    "else",
+    "enum",
+    "exclusiveMaximum",
+    "exclusiveMinimum",
+    "format",
+    "if",
+    "items",
+    "maxContains",
+    "maxItems",
+    "maxLength",
+    "maxProperties",
+    "maximum",
+    "minContains",
+    "minItems",
+    "minLength",
+    "minProperties",
+    "minimum",
+    "multipleOf",
+    "not",
+    "oneOf",
+    "pattern",
+    "patternProperties",
+    "prefixItems",
+    "properties",
+    "propertyNames",
+    "required",
+    "then",
+    "type",
+    "unevaluatedItems",
+    "unevaluatedProperties",
+    "uniqueItems",
+];
+
+const UNRESTRICTED: &str = "nothing in it restricts an answer";
+
+/// The schema in `given`, which may be wrapped as OpenAI's APIs and Anthropic's have it.
+///
+/// # Errors
+/// When it is no object, is wrapped in a wrong way, or restricts nothing.
+pub(crate) fn read(given: Value) -> Result<Given, String> {
+    let Value::Object(fields) = given else {
+        return Err("a JSON Schema is an object".to_owned());
+    };
+    let given = match is_wrapping(&fields) {
+        true => unwrapped(fields)?,
+        false => Given {
+            name: None,
+            strict: None,
+            schema: Value::Object(fields),
+        },
+    };
+    let Some(schema) = given.schema.as_object() else {
+        return Err("a JSON Schema is an object".to_owned());
+    };
+    if is_example(schema) {
+        return Err(format!("{UNRESTRICTED}; is it an example of one?"));
+    }
+    match is_demanding(schema) {
+        true => Ok(given),
+        false => Err(UNRESTRICTED.to_owned()),
+    }
+}
+
+/// Whether it restricts nothing, and has fields that no schema has.
+pub(crate) fn is_example(schema: &Map<String, Value>) -> bool {
+    let of_schemas = |name: &String| name.starts_with('$') || NOTES.contains(&name.as_str());
+    !is_demanding(schema) && !schema.keys().all(of_schemas)
+}
+
+/// Whether the name is one that providers take.
+pub(crate) fn is_name(name: &str) -> bool {
+    let allowed = |b: u8| b.is_ascii_alphanumeric() || b == b'_' || b == b'-';
+    (1..=super::schema::NAME_LEN).contains(&name.len()) && name.bytes().all(allowed)
+}
+
+fn is_demanding(schema: &Map<String, Value>) -> bool {
+    schema.keys().any(|name| DEMANDS.contains(&name.as_str()))
+}
+
+/// No schema has that type, and one that is but a name and a schema restricts nothing.
+fn is_wrapping(fields: &Map<String, Value>) -> bool {
+    let named = || fields.get("schema").is_some_and(Value::is_object) && !is_demanding(fields);
+    fields.get("type").is_some_and(|kind| kind == "json_schema") || named()
+}
+
+fn unwrapped(mut fields: Map<String, Value>) -> Result<Given, String> {
+    fields.remove("type");
+    if let Some(inner) = fields.remove("json_schema") {
+        let Value::Object(inner) = inner else {
+            return Err("its \"json_schema\" is no object".to_owned());
+        };
+        fields = inner;
+    }
+    let name = match fields.remove("name") {
+        None => None,
+        Some(Value::String(name)) if is_name(&name) => Some(name),
+        Some(_) => {
+            return Err("its \"name\" is not of at most 64 letters, digits, _ and -".to_owned());
+        }
+    };
+    let strict = match fields.remove("strict") {
+        None | Some(Value::Null) => None,
+        Some(Value::Bool(strict)) => Some(strict),
+        Some(_) => return Err("its \"strict\" is neither true nor false".to_owned()),
+    };
+    let Some(Value::Object(mut schema)) = fields.remove("schema") else {
+        return Err("it holds no object as \"schema\"".to_owned());
+    };
+    // Not every dialect has a place beside the schema for what it describes; inside it all have.
+    if let Some(Value::String(text)) = fields.remove("description") {
+        schema.entry("description").or_insert(Value::String(text));
+    }
+    match fields.keys().next() {
+        Some(other) => Err(format!(
+            "\"{other}\" beside its \"schema\" is unknown; give the schema alone"
+        )),
+        None => Ok(Given {
+            name,
+            strict,
+            schema: Value::Object(schema),
+        }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn wrapping_comes_off_and_its_name_and_strictness_stay() {
+        let schema = json!({"type": "object", "properties": {"schema": {"type": "string"}}});
+        let inner = json!({"name": "row", "strict": true, "schema": schema});
+        let mut flat = inner.clone();
+        flat["type"] = "json_schema".into();
+        let whole = json!({"type": "json_schema", "json_schema": inner});
+        for given in [inner, flat, whole] {
+            let read = read(given).ok().unwrap();
+            assert_eq!(read.schema, schema);
+            assert_eq!(
+                (read.name.as_deref(), read.strict),
+                (Some("row"), Some(true))
+            );
+        }
+        for given in [
+            schema.clone(),
+            json!({"type": "json_schema", "schema": schema}),
+        ] {
+            let read = read(given).ok().unwrap();
+            assert_eq!(read.schema, schema);
+            assert_eq!((read.name, read.strict), (None, None));
+        }
+        let described = json!({"name": "row", "description": "a row", "schema": schema});
+        let read = read(described).ok().unwrap();
+        assert_eq!(read.schema["description"], "a row");
+    }
+
+    #[test]
+    fn what_restricts_nothing_is_refused() {
+        let example = "nothing in it restricts an answer; is it an example of one?";
+        for (given, expected) in [
+            (json!({}), UNRESTRICTED),
+            (
+                json!({"$schema": "x", "title": "any", "$defs": {}}),
+                UNRESTRICTED,
+            ),
+            (json!({"a": "string", "b": "number"}), example),
+            (json!({"title": "string", "price": 5}), example),
+            (json!({"name": "n", "schema": {"a": "string"}}), example),
+            (json!({"name": "n", "schema": {}}), UNRESTRICTED),
+            (json!(true), "a JSON Schema is an object"),
+            (
+                json!({"type": "json_schema", "json_schema": true}),
+                "its \"json_schema\" is no object",
+            ),
+            (
+                json!({"type": "json_schema", "name": "n"}),
+                "it holds no object as \"schema\"",
+            ),
+            (
+                json!({"name": "a b", "schema": {"type": "object"}}),
+                "its \"name\" is not of at most 64 letters, digits, _ and -",
+            ),
+            (
+                json!({"name": "n", "strict": 1, "schema": {"type": "object"}}),
+                "its \"strict\" is neither true nor false",
+            ),
+            (
+                json!({"name": "n", "title": "t", "schema": {"type": "object"}}),
+                "\"title\" beside its \"schema\" is unknown; give the schema alone",
+            ),
+        ] {
+            assert_eq!(read(given).err().as_deref(), Some(expected));
+        }
+    }
+}
