@@ -216,13 +216,19 @@ pub fn choose(
     }
     let extract = (status.provider == "extract")
         .then(|| halfway.map_or(Extracting::Named, Extracting::NothingElse));
+    let fallbacks = match embed {
+        // Vectors of two models cannot be compared.
+        true => Vec::new(),
+        false => fallbacks(args)?,
+    };
+    if args.provider.fallback_blocked && fallbacks.is_empty() {
+        return Err(Refusal::usage(
+            "--fallback-blocked needs --fallback: there is no provider to ask next",
+        ));
+    }
     let chosen = Chosen {
         first: status,
-        fallbacks: match embed {
-            // Vectors of two models cannot be compared.
-            true => Vec::new(),
-            false => fallbacks(args)?,
-        },
+        fallbacks,
         timeout,
         calls,
         unnamed,

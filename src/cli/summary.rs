@@ -2,7 +2,7 @@
 
 use std::io::Write;
 
-use batchwright::{Plan, Report, StopReason, Summary, shown_url};
+use batchwright::{ErrorKind, Plan, Report, StopReason, Summary, shown_url};
 
 use super::args::RunArgs;
 use super::display::{self, count, span};
@@ -56,8 +56,23 @@ pub fn print_dry_run(args: &RunArgs, plan: &Plan, concurrency: usize, tokens: Op
     ));
 }
 
+/// What the calls of a run were made with.
+pub struct Setup {
+    pub concurrency: usize,
+    pub falls_back: bool,
+}
+
+impl Default for Setup {
+    fn default() -> Self {
+        Self {
+            concurrency: 1,
+            falls_back: false,
+        }
+    }
+}
+
 /// The summary for people.
-pub fn print(args: &RunArgs, report: &Report, concurrency: usize) {
+pub fn print(args: &RunArgs, report: &Report, setup: &Setup) {
     let summary = &report.summary;
     if let Some(stop) = &report.stop {
         display::say(&stop_line(stop));
@@ -74,7 +89,11 @@ pub fn print(args: &RunArgs, report: &Report, concurrency: usize) {
         count(summary.pending),
     )];
     if summary.calls > 0 {
-        lines.extend(call_lines(summary, concurrency, args.prompt.dimensions));
+        lines.extend(call_lines(
+            summary,
+            setup.concurrency,
+            args.prompt.dimensions,
+        ));
     }
     if !summary.errors.is_empty() {
         for (kind, n) in &summary.errors {
@@ -82,6 +101,13 @@ pub fn print(args: &RunArgs, report: &Report, concurrency: usize) {
             let text = format!("{} {kind}: {}", count(*n), display::shortened(said, 160));
             lines.push(row("failures", &text));
         }
+    }
+    if setup.falls_back
+        && !args.provider.fallback_blocked
+        && let Some(n) = summary.errors.get(ErrorKind::Blocked.as_str())
+    {
+        let n = count(*n);
+        lines.push(format!("  {n} blocked: not passed on (--fallback-blocked)"));
     }
     if let Some(path) = &args.output {
         lines.push(row("results", &path.display().to_string()));

@@ -27,6 +27,8 @@ mod cli;
 #[cfg(all(feature = "cli", feature = "simulate"))]
 mod cli_disk;
 #[cfg(all(feature = "cli", feature = "simulate"))]
+mod cli_fallback;
+#[cfg(all(feature = "cli", feature = "simulate"))]
 mod cli_first;
 #[cfg(all(feature = "cli", feature = "simulate"))]
 mod cli_input;

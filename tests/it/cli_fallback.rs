@@ -1,0 +1,50 @@
+//! Fallbacks as the program takes them: what moves on, what is said of it, and what is refused.
+
+use batchwright::simulate::{SimConfig, Simulator, Trouble};
+
+use super::common::{Desk, Ended, Running, good, simulator};
+
+/// Nine prompts for `custom`, model `big`, with these words; `xai` is the other simulator.
+fn nine(desk: &Desk, first: &Simulator, second: &Simulator, words: &str) -> Ended {
+    desk.prompts("in.jsonl", 9);
+    let words = format!("run in.jsonl -o out.jsonl --provider custom --model big {words}");
+    let mut command = desk.command(words.split_whitespace());
+    command
+        .env("CUSTOM_LLM_BASE_URL", first.base_url())
+        .env("XAI_API_KEY", "k")
+        .env("XAI_BASE_URL", second.base_url());
+    Running::start(&mut command).wait()
+}
+
+fn always(trouble: Trouble) -> Simulator {
+    simulator(SimConfig::default().trouble(trouble, 1.0))
+}
+
+#[test]
+fn a_blocked_answer_moves_on_only_if_that_was_asked_for() {
+    for trouble in [Trouble::ContentFilter, Trouble::Refusal] {
+        let (desk, first, second) = (Desk::new(), always(trouble), good());
+        let kept = nine(&desk, &first, &second, "--fallback xai:small").expect(3);
+        kept.says("9 blocked: not passed on (--fallback-blocked)");
+        assert_eq!(second.stats().calls, 0);
+        let words = "--fallback xai:small --fallback-blocked";
+        let moved = nine(&desk, &first, &second, words).expect(0);
+        assert!(!moved.stderr.contains("not passed on"), "{}", moved.stderr);
+        for line in desk.results("out.jsonl") {
+            assert_eq!(line["provider"], "xai");
+            assert_eq!(line["earlier"][0]["error"]["kind"], "blocked");
+        }
+        // Without another provider there is nothing to pass on to.
+        let (desk, alone) = (
+            Desk::new(),
+            nine(&Desk::new(), &first, &second, "").expect(3),
+        );
+        assert!(!alone.stderr.contains("not passed on"), "{}", alone.stderr);
+        let none = nine(&desk, &first, &second, "--fallback-blocked").expect(2);
+        none.says("--fallback-blocked needs --fallback");
+    }
+    let help = Desk::new().plain("run --help").expect(0).stdout;
+    let help = help.split_whitespace().collect::<Vec<_>>().join(" ");
+    let words = "a blocked or refused answer does not move on, unless --fallback-blocked";
+    assert!(help.contains(words), "{help}");
+}
