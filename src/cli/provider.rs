@@ -343,9 +343,10 @@ fn fallbacks(args: &RunArgs) -> Result<Vec<ProviderStatus>, Refusal> {
         .filter(|entry| !entry.is_empty())
         .map(|entry| {
             let (name, model) = match entry.split_once(':') {
-                Some((name, model)) => (name, Some(model)),
+                Some((name, model)) => (name.trim(), Some(model.trim())),
                 None => (entry, None),
             };
+            let model = model.filter(|model| !model.is_empty());
             let status = inspect(name, None, model, false)
                 .map_err(|error| Refusal::usage(format!("--fallback: {error}")))?;
             if status.usable || status.lacks_model() {

@@ -48,3 +48,13 @@ fn a_blocked_answer_moves_on_only_if_that_was_asked_for() {
     let words = "a blocked or refused answer does not move on, unless --fallback-blocked";
     assert!(help.contains(words), "{help}");
 }
+
+#[test]
+fn a_fallback_with_an_empty_model_is_refused_like_one_without() {
+    let (desk, first, second) = (Desk::new(), good(), good());
+    for entry in ["xai", "xai:", "xai: "] {
+        let ended = nine(&desk, &first, &second, &format!("--fallback {entry}")).expect(2);
+        assert!(ended.error().contains("xai:MODEL"), "{}", ended.stderr);
+    }
+    assert!(!desk.exists("out.jsonl"));
+}
