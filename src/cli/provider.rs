@@ -140,8 +140,24 @@ impl Chosen {
         };
         let at = part(" at ", &status.base_url);
         let with = part(", model ", &status.model);
+        let then = self.fallbacks.iter().map(|status| {
+            let model = part("/", &status.model);
+            format!(", then {}{model}", status.provider)
+        });
+        let then: String = then.collect();
         let calls = clients.concurrency;
-        format!("provider {}{at}{with}, {calls} in flight", status.provider)
+        format!(
+            "provider {}{at}{with}{then}, {calls} in flight",
+            status.provider
+        )
+    }
+
+    /// The provider of each step, with the model that it alone is asked for.
+    pub fn steps(&self) -> Vec<(&'static str, Option<String>)> {
+        let first = (self.first.provider, None);
+        let fallbacks = self.fallbacks.iter();
+        let fallbacks = fallbacks.map(|status| (status.provider, status.model.clone()));
+        [first].into_iter().chain(fallbacks).collect()
     }
 }
 

@@ -121,7 +121,7 @@ fn run(args: &RunArgs) -> Result<Exit, Refusal> {
         }
         let setup = Setup {
             concurrency: clients.concurrency,
-            falls_back: !clients.fallbacks.is_empty(),
+            steps: chosen.steps(),
         };
         let route = route(args, clients, limits, chosen.shares_limits());
         (route, setup)

@@ -59,15 +59,41 @@ pub fn print_dry_run(args: &RunArgs, plan: &Plan, concurrency: usize, tokens: Op
 /// What the calls of a run were made with.
 pub struct Setup {
     pub concurrency: usize,
-    pub falls_back: bool,
+    /// The provider of each step, with the model that it alone is asked for.
+    pub steps: Vec<(&'static str, Option<String>)>,
 }
 
 impl Default for Setup {
     fn default() -> Self {
         Self {
             concurrency: 1,
-            falls_back: false,
+            steps: Vec::new(),
         }
+    }
+}
+
+impl Setup {
+    /// Who answered, where that was not the first provider alone. Steps of one provider are counted
+    /// together, whatever their models.
+    fn answered_by(&self, summary: &Summary) -> Option<String> {
+        let (first, _) = self.steps.first()?;
+        if summary.answered_by.keys().all(|name| name == first) {
+            return None;
+        }
+        let mut parts = Vec::new();
+        for (i, (name, model)) in self.steps.iter().enumerate() {
+            let place = self.steps.iter().position(|(other, _)| other == name);
+            let Some(items) = summary.answered_by.get(*name).filter(|_| place == Some(i)) else {
+                continue;
+            };
+            let again = self.steps[i + 1..].iter().any(|(other, _)| other == name);
+            let items = count(*items);
+            parts.push(match model.as_deref().filter(|_| !again) {
+                Some(model) => format!("{name}/{model} {items}"),
+                None => format!("{name} {items}"),
+            });
+        }
+        Some(parts.join(", "))
     }
 }
 
@@ -102,7 +128,10 @@ pub fn print(args: &RunArgs, report: &Report, setup: &Setup) {
             lines.push(row("failures", &text));
         }
     }
-    if setup.falls_back
+    if let Some(text) = setup.answered_by(summary) {
+        lines.push(row("answers by", &text));
+    }
+    if setup.steps.len() > 1
         && !args.provider.fallback_blocked
         && let Some(n) = summary.errors.get(ErrorKind::Blocked.as_str())
     {

@@ -58,3 +58,30 @@ fn a_fallback_with_an_empty_model_is_refused_like_one_without() {
     }
     assert!(!desk.exists("out.jsonl"));
 }
+
+#[test]
+fn the_whole_route_is_named_and_who_answered_is_counted() {
+    let (desk, first, second) = (Desk::new(), always(Trouble::BadRequest), good());
+    let words = "--fallback xai:small,extract -j 4";
+    let url = first.base_url();
+    let route =
+        format!("provider custom at {url}, model big, then xai/small, then extract, 4 in flight");
+    let dry = nine(&desk, &first, &second, &format!("{words} --dry-run")).expect(0);
+    dry.says(&route);
+    let ended = nine(&desk, &first, &second, words).expect(0);
+    ended.says(&route).says("answers by xai/small 9\n");
+
+    let (desk, first) = (Desk::new(), good());
+    let ended = nine(&desk, &first, &second, words).expect(0);
+    assert!(!ended.stderr.contains("answers by"), "{}", ended.stderr);
+
+    let half = SimConfig::default().trouble(Trouble::BadRequest, 0.5);
+    let (desk, first) = (Desk::new(), simulator(half));
+    let ended = nine(&desk, &first, &second, &format!("{words} --json")).expect(0);
+    let value: serde_json::Value = serde_json::from_str(&ended.stdout).unwrap();
+    let by = &value["summary"]["answered_by"];
+    let (own, other) = (first.stats().answered, 9 - first.stats().answered);
+    assert!(own > 0 && other > 0, "choose another seed: {own}");
+    assert_eq!(*by, serde_json::json!({"custom": own, "xai": other}));
+    ended.says(&format!("answers by custom {own}, xai/small {other}\n"));
+}
