@@ -43,6 +43,8 @@ mod cli_output;
 #[cfg(all(feature = "cli", feature = "simulate"))]
 mod cli_portable;
 #[cfg(all(feature = "cli", feature = "simulate"))]
+mod cli_providers;
+#[cfg(all(feature = "cli", feature = "simulate"))]
 mod cli_resume;
 #[cfg(all(feature = "cli", feature = "simulate"))]
 mod cli_retry;

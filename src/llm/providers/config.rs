@@ -139,6 +139,48 @@ impl LlmConfig {
         if vendor.dialect == Dialect::Extract {
             return Ok(Client(Inner::Extract(Extract)));
         }
+        let Access {
+            base_url,
+            headers,
+            key,
+            key_hint,
+            account,
+        } = self.access(vendor, env)?;
+        let concurrency = self.concurrency.unwrap_or(vendor.concurrency);
+        let transport = transport.unwrap_or_else(|| {
+            let timeout = self.request_timeout;
+            Arc::new(match vendor.probed {
+                true => HttpTransport::connecting_within(
+                    LOCAL_CONNECT_TIMEOUT,
+                    &base_url,
+                    concurrency,
+                    timeout,
+                ),
+                false => HttpTransport::new(&base_url, concurrency, timeout),
+            })
+        });
+        Ok(Client(Inner::Remote(Box::new(Remote {
+            vendor,
+            transport,
+            base_url,
+            headers,
+            key,
+            key_hint,
+            account,
+            model: self.model.clone(),
+            only_model: self.only_model,
+            left_out: Mutex::default(),
+            concurrency,
+            timeout: self.request_timeout,
+        }))))
+    }
+
+    /// Where the calls go and what they are sent with, or why there can be none.
+    pub(super) fn access(
+        &self,
+        vendor: &Vendor,
+        env: &dyn Fn(&str) -> Option<String>,
+    ) -> Result<Access, Error> {
         let given = self
             .base_url
             .clone()
@@ -185,19 +227,6 @@ impl LlmConfig {
                 ),
             ));
         }
-        let concurrency = self.concurrency.unwrap_or(vendor.concurrency);
-        let transport = transport.unwrap_or_else(|| {
-            let timeout = self.request_timeout;
-            Arc::new(match vendor.probed {
-                true => HttpTransport::connecting_within(
-                    LOCAL_CONNECT_TIMEOUT,
-                    &base_url,
-                    concurrency,
-                    timeout,
-                ),
-                false => HttpTransport::new(&base_url, concurrency, timeout),
-            })
-        });
         let mut headers = vec![("content-type", "application/json".to_owned())];
         let mut account = String::new();
         if let Some(Credential { header, key, .. }) = &credential {
@@ -221,20 +250,13 @@ impl LlmConfig {
                 }
             }
         }
-        Ok(Client(Inner::Remote(Box::new(Remote {
-            vendor,
-            transport,
+        Ok(Access {
             base_url,
             headers,
             key: credential.map(|credential| credential.key),
             key_hint,
             account,
-            model: self.model.clone(),
-            only_model: self.only_model,
-            left_out: Mutex::default(),
-            concurrency,
-            timeout: self.request_timeout,
-        }))))
+        })
     }
 }
 
@@ -332,6 +354,15 @@ pub struct Client(Inner);
 enum Inner {
     Remote(Box<Remote>),
     Extract(Extract),
+}
+
+/// What a client needs to be let in.
+pub(super) struct Access {
+    base_url: String,
+    headers: Vec<(&'static str, String)>,
+    key: Option<Secret>,
+    key_hint: String,
+    account: String,
 }
 
 struct Remote {
