@@ -176,8 +176,7 @@ fn fallback(
     let name = status.provider;
     if lacks_model(status) {
         return Err(Refusal::usage(format!(
-            "--fallback {name}: {}; write it as {name}:MODEL",
-            status.reason
+            "--fallback {name}: name its model: {name}:MODEL"
         )));
     }
     let own = (name == "local").then_some(status.default_concurrency);
@@ -224,11 +223,9 @@ pub fn choose(
             status
         }
     };
-    if embed && !status.embeddings {
-        return Err(Refusal::usage(format!(
-            "{} makes no embeddings; batchwright providers --json shows which providers do",
-            status.provider
-        )));
+    if embed {
+        let checked = status.check_embeddings();
+        checked.map_err(|error| Refusal::usage(error.message()))?;
     }
     let extract = (status.provider == "extract")
         .then(|| halfway.map_or(Extracting::Named, Extracting::NothingElse));
@@ -368,10 +365,11 @@ fn fallbacks(args: &RunArgs) -> Result<Vec<ProviderStatus>, Refusal> {
             if status.usable || status.lacks_model() {
                 return Ok(status);
             }
-            Err(Refusal::usage(format!(
-                "--fallback {name}: {}",
-                status.reason
-            )))
+            // The client knows no --base-url, which would be the first provider's.
+            Err(Refusal::usage(match status.config().client() {
+                Err(error) => format!("--fallback {}", error.message()),
+                Ok(_) => format!("--fallback {name}: {}", status.reason),
+            }))
         })
         .collect()
 }

@@ -85,3 +85,60 @@ fn the_whole_route_is_named_and_who_answered_is_counted() {
     assert_eq!(*by, serde_json::json!({"custom": own, "xai": other}));
     ended.says(&format!("answers by custom {own}, xai/small {other}\n"));
 }
+
+#[test]
+fn a_fallback_that_cannot_be_used_says_what_to_set() {
+    let desk = Desk::new();
+    desk.prompts("in.jsonl", 1);
+    for (name, said) in [
+        ("xai", "--fallback xai: name its model: xai:MODEL"),
+        ("xai:", "--fallback xai: name its model: xai:MODEL"),
+        (
+            "custom",
+            "--fallback custom: no address: set CUSTOM_LLM_BASE_URL",
+        ),
+        ("groq:m", "--fallback groq: no key: set GROQ_API_KEY"),
+        (
+            "claude",
+            "--fallback: unknown provider `claude`; did you mean anthropic?",
+        ),
+    ] {
+        let words = [
+            "run",
+            "in.jsonl",
+            "--provider",
+            "extract",
+            "--fallback",
+            name,
+        ];
+        let ended = Running::start(desk.command(words).env("XAI_API_KEY", "k")).wait();
+        let ended = ended.expect(2);
+        assert!(ended.error().contains(said), "{}", ended.stderr);
+        assert!(!ended.stderr.contains("--base-url"), "{}", ended.stderr);
+    }
+}
+
+#[test]
+fn a_plain_server_that_is_asked_for_tls_is_told_apart() {
+    let (desk, sim) = (Desk::new(), good());
+    desk.prompts("in.jsonl", 1);
+    let url = sim.base_url().replace("http:", "https:");
+    let words = "run in.jsonl -o out.jsonl --provider custom --model m --max-retries 0";
+    let mut command = desk.command(words.split(' '));
+    let ended = Running::start(command.env("CUSTOM_LLM_BASE_URL", url)).wait();
+    ended
+        .expect(3)
+        .says("completions (does the server speak TLS? else http://…): io");
+}
+
+#[test]
+fn a_provider_that_is_not_asked_again_is_named() {
+    let (desk, first, second) = (Desk::new(), always(Trouble::Quota), good());
+    let ended = nine(&desk, &first, &second, "--fallback xai:small").expect(0);
+    let ended = ended.says("not asked again in this run: custom answered 429");
+    assert!(
+        !ended.stderr.contains("the provider is"),
+        "{}",
+        ended.stderr
+    );
+}

@@ -274,12 +274,12 @@ impl std::fmt::Debug for LlmConfig {
 
 pub(crate) fn known(provider: &str) -> Result<&'static Vendor, Error> {
     Vendor::named(provider).ok_or_else(|| {
+        let meant = Vendor::meant_by(provider);
+        let meant = meant.map_or_else(String::new, |name| format!("did you mean {name}? "));
+        let names = Vendor::names();
         Error::new(
             ErrorKind::Invalid,
-            format!(
-                "unknown provider `{provider}`; expected one of: {}",
-                Vendor::names()
-            ),
+            format!("unknown provider `{provider}`; {meant}expected one of: {names}"),
         )
     })
 }
@@ -436,7 +436,8 @@ impl Remote {
     fn explained(&self, error: Error) -> Error {
         match error.kind() {
             ErrorKind::Auth => {
-                let message = format!("{}; {}", error.message(), self.key_hint);
+                let said = error.message().trim_end_matches('.');
+                let message = format!("{said}; {}", self.key_hint);
                 error.reworded(message)
             }
             _ => mark_loading(self.vendor, error),

@@ -62,6 +62,14 @@ impl ProviderStatus {
         self.lacks_model
     }
 
+    /// Whether it makes embeddings.
+    ///
+    /// # Errors
+    /// When it does not, with the names of those that do.
+    pub fn check_embeddings(&self) -> Result<(), Error> {
+        known(self.provider)?.check_embeddings()
+    }
+
     /// Settings for this provider as it was found.
     pub fn config(&self) -> LlmConfig {
         let mut config = LlmConfig::new(self.provider);
