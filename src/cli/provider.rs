@@ -79,6 +79,28 @@ impl Chosen {
         }
     }
 
+    /// Says which fallbacks add nothing.
+    pub fn warn_of_fallbacks(&self, say: &dyn Fn(String)) {
+        let mut steps = Vec::from([&self.first]);
+        for status in &self.fallbacks {
+            if steps.iter().any(|step| step.provider == "extract") {
+                say("extract answers everything: what stands after it is never asked".to_owned());
+                return;
+            }
+            let same = |step: &&ProviderStatus| {
+                let of = |status: &ProviderStatus| (status.provider, status.model.clone());
+                of(step) == of(status) && step.base_url == status.base_url
+            };
+            if steps.iter().any(same) {
+                let model = status.model.as_deref();
+                let model = model.map_or_else(String::new, |model| format!("/{model}"));
+                let name = status.provider;
+                say(format!("{name}{model} stands in the route twice"));
+            }
+            steps.push(status);
+        }
+    }
+
     /// True while the first provider's server loads its model.
     pub fn is_loading(&self) -> bool {
         self.first.is_loading()

@@ -116,6 +116,7 @@ fn run(args: &RunArgs) -> Result<Exit, Refusal> {
         let clients = chosen.clients()?;
         say(chosen.line(&clients));
         chosen.warn_of_extract(args.show.quiet);
+        chosen.warn_of_fallbacks(&say);
         if unnamed != Some(0) && args.provider.model.is_none() {
             provider::note_changed_default(&plan, chosen.default_model(), &say);
         }

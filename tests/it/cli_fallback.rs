@@ -142,3 +142,36 @@ fn a_provider_that_is_not_asked_again_is_named() {
         ended.stderr
     );
 }
+
+#[test]
+fn a_fallback_that_adds_nothing_is_told_of() {
+    for (fallback, said) in [
+        (
+            "custom:big,extract",
+            Some("custom/big stands in the route twice"),
+        ),
+        (
+            "xai:small,xai:small",
+            Some("xai/small stands in the route twice"),
+        ),
+        ("custom:small,extract", None),
+        (
+            "extract,xai:small",
+            Some("extract answers everything: what stands after it is never asked"),
+        ),
+    ] {
+        let (desk, first, second) = (Desk::new(), good(), good());
+        let ended = nine(&desk, &first, &second, &format!("--fallback {fallback}")).expect(0);
+        let found = ["twice", "never asked"]
+            .iter()
+            .any(|w| ended.stderr.contains(w));
+        assert_eq!(found, said.is_some(), "{fallback}: {}", ended.stderr);
+        if let Some(said) = said {
+            ended.says(said);
+        }
+    }
+    let (desk, first, second) = (Desk::new(), good(), good());
+    let words = "--fallback extract,xai:small --json-mode";
+    let json = nine(&desk, &first, &second, words);
+    assert!(!json.stderr.contains("never asked"), "{}", json.stderr);
+}
