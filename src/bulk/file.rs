@@ -176,7 +176,8 @@ impl<'a> FileRun<'a> {
                     output_cap,
                     route.pack_limits(task),
                 );
-                let mut tally = Tally::new(self.plan.total, route.clock_ref().now());
+                let mut tally =
+                    Tally::new(self.plan.total, route.clock_ref().now()).by(route.providers());
                 let kept = if options.keep_failed {
                     self.plan.failed_before
                 } else {
@@ -204,7 +205,7 @@ impl<'a> FileRun<'a> {
                 );
                 let reading = stream::read(*prompts, previous, feeder, &self.options)?;
                 let backlog = ListBacklog::new(&route, source);
-                let tally = Tally::new(None, route.clock_ref().now());
+                let tally = Tally::new(None, route.clock_ref().now()).by(route.providers());
                 let runner = |ticket: &Ticket<Pack<Item<StreamItem>>>, ctx: &Context| {
                     let items = ticket.task.iter().map(|member| &member.task.request);
                     let pack: Vec<_> = items.map(|item| (&item.request, &item.named)).collect();

@@ -79,7 +79,7 @@ pub(crate) fn count<T, D>(
     measure: impl FnOnce(&D) -> Measure,
 ) {
     match end {
-        Settled::Final(_, Ok(done)) => tally.answered(&measure(done)),
+        Settled::Final(ticket, Ok(done)) => tally.answered(ticket.tries.step, &measure(done)),
         Settled::Final(ticket, Err(error)) => tally.failed(error, ticket.task.len() as u64),
         Settled::Unsent(ticket, error) => tally.unsent(error, ticket.task.len() as u64),
         Settled::Later(..) => {}

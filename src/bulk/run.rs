@@ -351,7 +351,7 @@ impl<'a> Bulk<'a> {
         let job = Job {
             backlog: Packed::new(ListBacklog::new(route, source)),
             sink,
-            tally: Tally::new(total, clock.now()),
+            tally: Tally::new(total, clock.now()).by(route.providers()),
         };
         let options = route.options(&self.ctx, self.concurrency, self.on_error);
         let dispatcher = Dispatcher::new(job, route.limiter(), options);

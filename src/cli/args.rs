@@ -120,9 +120,14 @@ pub struct ProviderArgs {
     pub base_url: Option<String>,
 
     /// Providers that take over what the first one finally failed, separated by commas, each with
-    /// a model of its own: groq:MODEL,extract [env: BATCHWRIGHT_FALLBACK] [default: none]
+    /// a model of its own: groq:MODEL,extract; a blocked or refused answer does not move on, unless
+    /// --fallback-blocked [env: BATCHWRIGHT_FALLBACK] [default: none]
     #[arg(long, value_name = "NAMES", value_delimiter = ',')]
     pub fallback: Option<Vec<String>>,
+
+    /// Ask the next provider of --fallback also where one blocked the prompt or refused to answer
+    #[arg(long)]
+    pub fallback_blocked: bool,
 }
 
 /// What is added to each prompt.

@@ -80,6 +80,28 @@ impl Chosen {
         }
     }
 
+    /// Says which fallbacks add nothing.
+    pub fn warn_of_fallbacks(&self, say: &dyn Fn(String)) {
+        let mut steps = Vec::from([&self.first]);
+        for status in &self.fallbacks {
+            if steps.iter().any(|step| step.provider == "extract") {
+                say("extract answers everything: what stands after it is never asked".to_owned());
+                return;
+            }
+            let same = |step: &&ProviderStatus| {
+                let of = |status: &ProviderStatus| (status.provider, status.model.clone());
+                of(step) == of(status) && step.base_url == status.base_url
+            };
+            if steps.iter().any(same) {
+                let model = status.model.as_deref();
+                let model = model.map_or_else(String::new, |model| format!("/{model}"));
+                let name = status.provider;
+                say(format!("{name}{model} stands in the route twice"));
+            }
+            steps.push(status);
+        }
+    }
+
     /// True while the first provider's server loads its model.
     pub fn is_loading(&self) -> bool {
         self.first.is_loading()
@@ -141,8 +163,24 @@ impl Chosen {
         };
         let at = part(" at ", &status.base_url);
         let with = part(", model ", &status.model);
+        let then = self.fallbacks.iter().map(|status| {
+            let model = part("/", &status.model);
+            format!(", then {}{model}", status.provider)
+        });
+        let then: String = then.collect();
         let calls = clients.concurrency;
-        format!("provider {}{at}{with}, {calls} in flight", status.provider)
+        format!(
+            "provider {}{at}{with}{then}, {calls} in flight",
+            status.provider
+        )
+    }
+
+    /// The provider of each step, with the model that it alone is asked for.
+    pub fn steps(&self) -> Vec<(&'static str, Option<String>)> {
+        let first = (self.first.provider, None);
+        let fallbacks = self.fallbacks.iter();
+        let fallbacks = fallbacks.map(|status| (status.provider, status.model.clone()));
+        [first].into_iter().chain(fallbacks).collect()
     }
 }
 
@@ -161,8 +199,7 @@ fn fallback(
     let name = status.provider;
     if lacks_model(status) {
         return Err(Refusal::usage(format!(
-            "--fallback {name}: {}; write it as {name}:MODEL",
-            status.reason
+            "--fallback {name}: name its model: {name}:MODEL"
         )));
     }
     let own = (name == "local").then_some(status.default_concurrency);
@@ -209,21 +246,25 @@ pub fn choose(
             status
         }
     };
-    if embed && !status.embeddings {
-        return Err(Refusal::usage(format!(
-            "{} makes no embeddings; batchwright providers --json shows which providers do",
-            status.provider
-        )));
+    if embed {
+        let checked = status.check_embeddings();
+        checked.map_err(|error| Refusal::usage(error.message()))?;
     }
     let extract = (status.provider == "extract")
         .then(|| halfway.map_or(Extracting::Named, Extracting::NothingElse));
+    let fallbacks = match embed {
+        // Vectors of two models cannot be compared.
+        true => Vec::new(),
+        false => fallbacks(args)?,
+    };
+    if args.provider.fallback_blocked && fallbacks.is_empty() {
+        return Err(Refusal::usage(
+            "--fallback-blocked needs --fallback: there is no provider to ask next",
+        ));
+    }
     let chosen = Chosen {
         first: status,
-        fallbacks: match embed {
-            // Vectors of two models cannot be compared.
-            true => Vec::new(),
-            false => fallbacks(args)?,
-        },
+        fallbacks,
         timeout,
         calls,
         unnamed,
@@ -347,18 +388,20 @@ fn fallbacks(args: &RunArgs) -> Result<Vec<ProviderStatus>, Refusal> {
         .into_iter()
         .map(|entry| {
             let (name, model) = match entry.split_once(':') {
-                Some((name, model)) => (name, Some(model)),
+                Some((name, model)) => (name.trim(), Some(model.trim())),
                 None => (entry, None),
             };
+            let model = model.filter(|model| !model.is_empty());
             let status = inspect(name, None, model, false)
                 .map_err(|error| Refusal::usage(format!("--fallback: {error}")))?;
             if status.usable || status.lacks_model() {
                 return Ok(status);
             }
-            Err(Refusal::usage(format!(
-                "--fallback {name}: {}",
-                status.reason
-            )))
+            // The client knows no --base-url, which would be the first provider's.
+            Err(Refusal::usage(match status.config().client() {
+                Err(error) => format!("--fallback {}", error.message()),
+                Ok(_) => format!("--fallback {name}: {}", status.reason),
+            }))
         })
         .collect()
 }

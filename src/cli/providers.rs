@@ -2,7 +2,7 @@
 
 use std::io::Write;
 
-use batchwright::{ProviderStatus, survey};
+use batchwright::{ProviderStatus, inspect, survey};
 
 use super::args::ProvidersArgs;
 use super::display;
@@ -17,10 +17,11 @@ pub fn execute(args: &ProvidersArgs) -> Exit {
     );
     let model = model.unwrap_or_default();
     let list = survey(model.as_deref(), false);
+    let star = taken(&list);
     let text = if args.json {
         serde_json::to_string_pretty(&serde_json::json!({ "providers": list })).map(|t| t + "\n")
     } else {
-        Ok(table(&list))
+        Ok(table(&list, star))
     };
     match text {
         Ok(text) => {
@@ -34,9 +35,28 @@ pub fn execute(args: &ProvidersArgs) -> Exit {
     }
 }
 
-fn table(list: &[ProviderStatus]) -> String {
-    let chosen = list.iter().position(|status| status.usable);
-    let mut out = row([" ", "provider", "usable", "model", "batch", "calls", "why"]);
+/// The one that a run would take: what the environment names, else the first usable one.
+fn taken(list: &[ProviderStatus]) -> Option<usize> {
+    let variable = "BATCHWRIGHT_PROVIDER";
+    let named = or_env(None, variable, |name| Ok(name.trim().to_owned())).unwrap_or_default();
+    let Some(named) = named else {
+        return list.iter().position(|status| status.usable);
+    };
+    let Some(place) = list.iter().position(|status| status.provider == named) else {
+        if let Err(error) = inspect(&named, None, None, false) {
+            display::say(&format!("{variable}: {error}"));
+        }
+        return None;
+    };
+    let status = &list[place];
+    if !status.usable {
+        display::say(&format!("{variable}={named}: {}", status.reason));
+    }
+    status.usable.then_some(place)
+}
+
+fn table(list: &[ProviderStatus], star: Option<usize>) -> String {
+    let mut out = row([" ", "provider", "usable", "model", "embed", "calls", "why"]);
     for (i, status) in list.iter().enumerate() {
         let yes = |flag: bool| if flag { "yes" } else { "no" };
         let mut why = status.reason.clone();
@@ -44,11 +64,11 @@ fn table(list: &[ProviderStatus]) -> String {
             why = format!("{why} ({url})");
         }
         out.push_str(&row([
-            if chosen == Some(i) { "*" } else { " " },
+            if star == Some(i) { "*" } else { " " },
             status.provider,
             yes(status.usable),
             status.model.as_deref().unwrap_or("-"),
-            yes(status.batch_api),
+            yes(status.embeddings),
             &status.default_concurrency.to_string(),
             &why,
         ]));
@@ -59,7 +79,7 @@ fn table(list: &[ProviderStatus]) -> String {
                 status.provider,
                 yes(status.usable),
                 other.models.first().map_or("-", String::as_str),
-                yes(status.batch_api),
+                yes(status.embeddings),
                 &other.slots.unwrap_or(1).to_string(),
                 &format!("{what}; --base-url {} takes it", other.base_url),
             ]));
@@ -69,6 +89,6 @@ fn table(list: &[ProviderStatus]) -> String {
     out
 }
 
-fn row([mark, provider, usable, model, batch, calls, why]: [&str; 7]) -> String {
-    format!("{mark} {provider:<10} {usable:<7} {model:<22} {batch:<6} {calls:>5}  {why}\n")
+fn row([mark, provider, usable, model, embed, calls, why]: [&str; 7]) -> String {
+    format!("{mark} {provider:<10} {usable:<7} {model:<22} {embed:<6} {calls:>5}  {why}\n")
 }

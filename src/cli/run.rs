@@ -15,7 +15,7 @@ use super::display::{self, Display};
 use super::exit::{Exit, Refusal};
 use super::provider::{self, Chosen, Clients};
 use super::signals::Signals;
-use super::summary;
+use super::summary::{self, Setup};
 use super::values::{at_least_one, or_env, per_minute};
 
 pub fn execute(args: &RunArgs) -> Exit {
@@ -91,11 +91,11 @@ fn run(args: &RunArgs) -> Result<Exit, Refusal> {
     }
 
     let nothing_to_do = plan.to_send == Some(0);
-    let (route, concurrency) = if nothing_to_do {
+    let (route, setup) = if nothing_to_do {
         if unnamed != Some(0) {
             provider::note_changed_default(&plan, provider::default_model().as_deref(), &say);
         }
-        (Route::new(Extract), 1)
+        (Route::new(Extract), Setup::default())
     } else {
         let mut chosen = chosen?;
         if asks_for_json(args) {
@@ -119,12 +119,16 @@ fn run(args: &RunArgs) -> Result<Exit, Refusal> {
         let clients = chosen.clients()?;
         say(chosen.line(&clients));
         chosen.warn_of_extract(args.show.quiet);
+        chosen.warn_of_fallbacks(&say);
         if unnamed != Some(0) && args.provider.model.is_none() {
             provider::note_changed_default(&plan, chosen.default_model(), &say);
         }
-        let concurrency = clients.concurrency;
+        let setup = Setup {
+            concurrency: clients.concurrency,
+            steps: chosen.steps(),
+        };
         let route = route(args, clients, limits, chosen.shares_limits());
-        (route, concurrency)
+        (route, setup)
     };
     if args.dry_run {
         // The input's tokens, in proportion to what of it would be sent.
@@ -134,13 +138,15 @@ fn run(args: &RunArgs) -> Result<Exit, Refusal> {
             }
             _ => None,
         };
-        summary::print_dry_run(args, &plan, concurrency, tokens);
+        summary::print_dry_run(args, &plan, setup.concurrency, tokens);
         return Ok(Exit::Success);
     }
 
-    let retry = RetryPolicy::default().max_retries(args.pace.max_retries);
+    let retry = RetryPolicy::default()
+        .max_retries(args.pace.max_retries)
+        .fall_back_when_blocked(args.provider.fallback_blocked);
     let report = run
-        .concurrency(concurrency)
+        .concurrency(setup.concurrency)
         .on_error(policy(args.on_error))
         .context(&ctx)
         .notifier(display.clone())
@@ -156,7 +162,7 @@ fn run(args: &RunArgs) -> Result<Exit, Refusal> {
         summary::print_json(args, &report, exit);
     }
     if !args.show.quiet {
-        summary::print(args, &report, concurrency);
+        summary::print(args, &report, &setup);
     } else if let Some(stop) = &report.stop {
         display::error(&format!("stopped: {stop}"));
     }
@@ -258,9 +264,9 @@ fn fits_vectors(args: &RunArgs) -> Result<(), Refusal> {
             return Err(Refusal::usage(why));
         }
     }
-    match args.provider.fallback {
-        None => Ok(()),
-        Some(_) => Err(Refusal::usage(
+    match args.provider.fallback.is_some() || args.provider.fallback_blocked {
+        false => Ok(()),
+        true => Err(Refusal::usage(
             "--fallback does not go with --task embed: vectors of two models cannot be compared",
         )),
     }

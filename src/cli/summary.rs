@@ -2,7 +2,7 @@
 
 use std::io::Write;
 
-use batchwright::{Plan, Report, StopReason, Summary, shown_url};
+use batchwright::{ErrorKind, Plan, Report, StopReason, Summary, shown_url};
 
 use super::args::RunArgs;
 use super::display::{self, count, span};
@@ -63,8 +63,49 @@ pub fn print_dry_run(args: &RunArgs, plan: &Plan, concurrency: usize, tokens: Op
     ));
 }
 
+/// What the calls of a run were made with.
+pub struct Setup {
+    pub concurrency: usize,
+    /// The provider of each step, with the model that it alone is asked for.
+    pub steps: Vec<(&'static str, Option<String>)>,
+}
+
+impl Default for Setup {
+    fn default() -> Self {
+        Self {
+            concurrency: 1,
+            steps: Vec::new(),
+        }
+    }
+}
+
+impl Setup {
+    /// Who answered, where that was not the first provider alone. Steps of one provider are counted
+    /// together, whatever their models.
+    fn answered_by(&self, summary: &Summary) -> Option<String> {
+        let (first, _) = self.steps.first()?;
+        if summary.answered_by.keys().all(|name| name == first) {
+            return None;
+        }
+        let mut parts = Vec::new();
+        for (i, (name, model)) in self.steps.iter().enumerate() {
+            let place = self.steps.iter().position(|(other, _)| other == name);
+            let Some(items) = summary.answered_by.get(*name).filter(|_| place == Some(i)) else {
+                continue;
+            };
+            let again = self.steps[i + 1..].iter().any(|(other, _)| other == name);
+            let items = count(*items);
+            parts.push(match model.as_deref().filter(|_| !again) {
+                Some(model) => format!("{name}/{model} {items}"),
+                None => format!("{name} {items}"),
+            });
+        }
+        Some(parts.join(", "))
+    }
+}
+
 /// The summary for people.
-pub fn print(args: &RunArgs, report: &Report, concurrency: usize) {
+pub fn print(args: &RunArgs, report: &Report, setup: &Setup) {
     let summary = &report.summary;
     if let Some(stop) = &report.stop {
         display::say(&stop_line(stop));
@@ -81,7 +122,11 @@ pub fn print(args: &RunArgs, report: &Report, concurrency: usize) {
         count(summary.pending),
     )];
     if summary.calls > 0 {
-        lines.extend(call_lines(summary, concurrency, args.prompt.dimensions));
+        lines.extend(call_lines(
+            summary,
+            setup.concurrency,
+            args.prompt.dimensions,
+        ));
     }
     if !summary.errors.is_empty() {
         for (kind, n) in &summary.errors {
@@ -89,6 +134,16 @@ pub fn print(args: &RunArgs, report: &Report, concurrency: usize) {
             let text = format!("{} {kind}: {}", count(*n), display::shortened(said, 160));
             lines.push(row("failures", &text));
         }
+    }
+    if let Some(text) = setup.answered_by(summary) {
+        lines.push(row("answers by", &text));
+    }
+    if setup.steps.len() > 1
+        && !args.provider.fallback_blocked
+        && let Some(n) = summary.errors.get(ErrorKind::Blocked.as_str())
+    {
+        let n = count(*n);
+        lines.push(format!("  {n} blocked: not passed on (--fallback-blocked)"));
     }
     if let Some(path) = &args.output {
         lines.push(row("results", &path.display().to_string()));

@@ -504,11 +504,7 @@ impl<W: Work> Dispatcher<W> {
         // What has no quota cannot be told apart from the rest, and goes on.
         let buried = self.gates.dead(ticket.quota(), ticket.tries.step).is_some();
         if news && buried && self.gates.live_step(&ticket.class, 0).is_some() {
-            let whom = match error.is_model_only() {
-                true => "the model",
-                false => "the provider",
-            };
-            log::warn!("{whom} is not asked again in this run: {error}");
+            log::warn!("not asked again in this run: {error}");
         }
     }
 

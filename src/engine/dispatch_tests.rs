@@ -1,9 +1,9 @@
 //! Who starts when, on a clock moved by hand.
 
 use super::*;
-use crate::engine::route::Tries;
 use crate::engine::limit::{Limits, QuotaKey};
 use crate::engine::loading::PATIENCE;
+use crate::engine::route::Tries;
 use crate::engine::waiting::Waiting;
 use crate::engine::work::{Class, Cost};
 

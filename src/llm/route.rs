@@ -199,6 +199,15 @@ impl<'a> Route<'a> {
         guarded("provider() or model_for()", asked).unwrap_or_default()
     }
 
+    /// The provider of each step.
+    pub(crate) fn providers(&self) -> Vec<String> {
+        let steps = self.steps.iter();
+        let name = |step: &Step<'_>| {
+            guarded("provider()", || step.client.provider().to_owned()).unwrap_or_default()
+        };
+        steps.map(name).collect()
+    }
+
     /// What happened to a request at the steps it has left behind.
     pub(crate) fn earlier(&self, trail: Trail, request: &Request) -> Vec<Earlier> {
         if trail.is_empty() {

@@ -275,10 +275,20 @@ fn explain(
             transient(format!("host not found: {host}")).with_unreachable()
         }
         other if !connected => {
-            transient(format!("cannot reach {host}: {other}")).with_unreachable()
+            let why = other.to_string();
+            let hint = match host.starts_with("https:") && no_tls(&why) {
+                true => " (does the server speak TLS? else http://…)",
+                false => "",
+            };
+            transient(format!("cannot reach {host}{hint}: {why}")).with_unreachable()
         }
         other => transient(format!("connection lost to {host}: {other}")),
     }
+}
+
+/// Whether a handshake was answered with something else, such as plain HTTP.
+fn no_tls(why: &str) -> bool {
+    why.contains("InvalidContentType")
 }
 
 /// The proxy for a URL, by the usual variables: the one of its scheme, else `ALL_PROXY`.

@@ -64,6 +64,8 @@ pub(crate) struct Tally {
     cost_usd: f64,
     priced: u64,
     unpriced: u64,
+    /// The provider of each step of the route, and the items that it answered.
+    answered_by: Vec<(String, u64)>,
     errors: BTreeMap<&'static str, u64>,
     samples: BTreeMap<&'static str, String>,
     calls: Histogram<u32>,
@@ -89,12 +91,19 @@ impl Tally {
             cost_usd: 0.0,
             priced: 0,
             unpriced: 0,
+            answered_by: Vec::new(),
             errors: BTreeMap::new(),
             samples: BTreeMap::new(),
             // From 10 microseconds to an hour in two digits: a few kilobytes.
             calls: Histogram::new_with_bounds(1, 360_000_000, 2).expect("constant bounds"),
             started,
         }
+    }
+
+    /// Names the provider of each step, so that answers are counted for each.
+    pub(crate) fn by(mut self, providers: impl IntoIterator<Item = String>) -> Self {
+        self.answered_by = providers.into_iter().map(|name| (name, 0)).collect();
+        self
     }
 
     /// Items that earlier runs have settled.
@@ -108,8 +117,12 @@ impl Tally {
         self.to_send = Some(items);
     }
 
-    pub(crate) fn answered(&mut self, measure: &Measure) {
+    /// Items that a step of the route answered.
+    pub(crate) fn answered(&mut self, step: u8, measure: &Measure) {
         self.completed += measure.items;
+        if let Some((_, items)) = self.answered_by.get_mut(usize::from(step)) {
+            *items += measure.items;
+        }
         self.truncated += measure.truncated;
         self.warnings += measure.warned;
         self.extracted += u64::from(measure.extracted);
@@ -220,6 +233,10 @@ impl Tally {
             (Some(start), Some(end)) => end.since(start),
             _ => Duration::ZERO,
         };
+        let mut answered_by = BTreeMap::new();
+        for (provider, items) in self.answered_by.iter().filter(|(_, items)| *items > 0) {
+            *answered_by.entry(provider.clone()).or_default() += items;
+        }
         let settled = (self.completed + self.failed) as f64;
         let completed = self.before + self.completed;
         let failed = self.failed_before + self.failed;
@@ -245,6 +262,7 @@ impl Tally {
             cut_off: counters.cut_off,
             usage: self.usage,
             cost_usd: self.cost(),
+            answered_by,
             errors: self.errors.clone(),
             error_samples: self.samples.clone(),
             latency_p50: quantile(0.50),
@@ -325,6 +343,8 @@ pub struct Summary {
     pub usage: Usage,
     /// Price in US dollars; `None` when the price of any of it is unknown.
     pub cost_usd: Option<f64>,
+    /// Items that this run completed, by the [`provider`](crate::LlmClient::provider) that answered.
+    pub answered_by: BTreeMap<String, u64>,
     /// Failed items of this run by kind.
     pub errors: BTreeMap<&'static str, u64>,
     /// For each of these kinds, what the first of them said.
@@ -386,7 +406,7 @@ mod tests {
             items: 50,
             ..Measure::default()
         };
-        tally.answered(&measure);
+        tally.answered(0, &measure);
         let (now, counters) = (
             Time::ZERO.after(Duration::from_secs(10)),
             Counters::default(),
@@ -400,7 +420,8 @@ mod tests {
 
     #[test]
     fn the_counts_add_up_and_an_unknown_price_is_no_zero() {
-        let mut tally = Tally::new(Some(10), Time::ZERO);
+        let names = ["a", "b", "c", "b"].map(str::to_owned);
+        let mut tally = Tally::new(Some(10), Time::ZERO).by(names);
         tally.count_before(3, 1);
         let mut measure = Measure {
             items: 1,
@@ -408,7 +429,7 @@ mod tests {
             took: Duration::from_millis(20),
             ..Measure::default()
         };
-        tally.answered(&measure);
+        tally.answered(1, &measure);
         let now = Time::ZERO.after(Duration::from_secs(1));
         let cost = |tally: &Tally| {
             tally
@@ -417,7 +438,7 @@ mod tests {
         };
         assert_eq!(cost(&tally), Some(0.5));
         measure.cost_usd = None;
-        tally.answered(&measure);
+        tally.answered(3, &measure);
         assert_eq!(cost(&tally), None);
         tally.failed(&Error::new(ErrorKind::Invalid, "x"), 1);
         let summary = tally.summary(&Counters::default(), Bounds::default(), now);
@@ -428,6 +449,7 @@ mod tests {
             summary.completed + summary.failed + summary.pending
         );
         assert_eq!(summary.errors["invalid"], 1);
+        assert_eq!(summary.answered_by, [("b".to_owned(), 2)].into());
         let p50 = summary.latency_p50.unwrap().as_secs_f64();
         assert!((0.019..0.021).contains(&p50), "{p50}");
     }

@@ -159,7 +159,7 @@ fn the_providers_are_shown_as_a_table_and_as_json() {
     let desk = Desk::new();
     let table = desk.plain("providers").expect(0);
     assert_eq!(table.stderr, "");
-    for words in ["GROQ_API_KEY", "no usable server at", "* extract", "batch"] {
+    for words in ["GROQ_API_KEY", "no usable server at", "* extract", "embed"] {
         assert!(table.stdout.contains(words), "no {words}: {}", table.stdout);
     }
     let sim = simulator(SimConfig::default().models(["tiny", "big"]));

@@ -235,7 +235,9 @@ fn a_fallback_that_lists_no_model_is_refused() {
     let words = "run in.jsonl -o out.jsonl --provider extract --fallback local";
     let mut command = desk.command(words.split(' '));
     let ended = Running::start(command.env("LOCAL_LLM_BASE_URL", url)).wait();
-    ended.expect(2).says("write it as local:MODEL");
+    ended
+        .expect(2)
+        .says("--fallback local: name its model: local:MODEL");
     assert!(!desk.exists("out.jsonl"));
 }
 

@@ -27,6 +27,8 @@ mod cli;
 #[cfg(all(feature = "cli", feature = "simulate"))]
 mod cli_disk;
 #[cfg(all(feature = "cli", feature = "simulate"))]
+mod cli_fallback;
+#[cfg(all(feature = "cli", feature = "simulate"))]
 mod cli_first;
 #[cfg(all(feature = "cli", feature = "simulate"))]
 mod cli_input;
@@ -40,6 +42,8 @@ mod cli_net;
 mod cli_output;
 #[cfg(all(feature = "cli", feature = "simulate"))]
 mod cli_portable;
+#[cfg(all(feature = "cli", feature = "simulate"))]
+mod cli_providers;
 #[cfg(all(feature = "cli", feature = "simulate"))]
 mod cli_resume;
 #[cfg(all(feature = "cli", feature = "simulate"))]

@@ -139,6 +139,48 @@ impl LlmConfig {
         if vendor.dialect == Dialect::Extract {
             return Ok(Client(Inner::Extract(Extract)));
         }
+        let Access {
+            base_url,
+            headers,
+            secrets,
+            key_hint,
+            account,
+        } = self.access(vendor, env)?;
+        let concurrency = self.concurrency.unwrap_or(vendor.concurrency);
+        let transport = transport.unwrap_or_else(|| {
+            let timeout = self.request_timeout;
+            Arc::new(match vendor.probed {
+                true => HttpTransport::connecting_within(
+                    LOCAL_CONNECT_TIMEOUT,
+                    &base_url,
+                    concurrency,
+                    timeout,
+                ),
+                false => HttpTransport::new(&base_url, concurrency, timeout),
+            })
+        });
+        Ok(Client(Inner::Remote(Box::new(Remote {
+            vendor,
+            transport,
+            base_url,
+            headers,
+            secrets,
+            key_hint,
+            account,
+            model: self.model.clone(),
+            only_model: self.only_model,
+            left_out: Mutex::default(),
+            concurrency,
+            timeout: self.request_timeout,
+        }))))
+    }
+
+    /// Where the calls go and what they are sent with, or why there can be none.
+    pub(super) fn access(
+        &self,
+        vendor: &Vendor,
+        env: &dyn Fn(&str) -> Option<String>,
+    ) -> Result<Access, Error> {
         let given = self
             .base_url
             .clone()
@@ -190,19 +232,6 @@ impl LlmConfig {
             let why = format!("{name}: the base URL names no host and port to call: `{shown}`");
             return Err(Error::new(ErrorKind::Invalid, why));
         }
-        let concurrency = self.concurrency.unwrap_or(vendor.concurrency);
-        let transport = transport.unwrap_or_else(|| {
-            let timeout = self.request_timeout;
-            Arc::new(match vendor.probed {
-                true => HttpTransport::connecting_within(
-                    LOCAL_CONNECT_TIMEOUT,
-                    &base_url,
-                    concurrency,
-                    timeout,
-                ),
-                false => HttpTransport::new(&base_url, concurrency, timeout),
-            })
-        });
         let mut headers = vec![("content-type", "application/json".to_owned())];
         let mut account = String::new();
         if let Some(Credential { header, key, .. }) = &credential {
@@ -226,24 +255,14 @@ impl LlmConfig {
                 }
             }
         }
-        Ok(Client(Inner::Remote(Box::new(Remote {
-            vendor,
-            transport,
-            secrets: credential
-                .map(|credential| credential.key)
-                .into_iter()
-                .chain(secrets_in(&base_url))
-                .collect(),
+        let secrets = credential.map(|credential| credential.key);
+        Ok(Access {
+            secrets: secrets.into_iter().chain(secrets_in(&base_url)).collect(),
             base_url,
             headers,
             key_hint,
             account,
-            model: self.model.clone(),
-            only_model: self.only_model,
-            left_out: Mutex::default(),
-            concurrency,
-            timeout: self.request_timeout,
-        }))))
+        })
     }
 }
 
@@ -261,12 +280,12 @@ impl std::fmt::Debug for LlmConfig {
 
 pub(crate) fn known(provider: &str) -> Result<&'static Vendor, Error> {
     Vendor::named(provider).ok_or_else(|| {
+        let meant = Vendor::meant_by(provider);
+        let meant = meant.map_or_else(String::new, |name| format!("did you mean {name}? "));
+        let names = Vendor::names();
         Error::new(
             ErrorKind::Invalid,
-            format!(
-                "unknown provider `{provider}`; expected one of: {}",
-                Vendor::names()
-            ),
+            format!("unknown provider `{provider}`; {meant}expected one of: {names}"),
         )
     })
 }
@@ -341,6 +360,15 @@ pub struct Client(Inner);
 enum Inner {
     Remote(Box<Remote>),
     Extract(Extract),
+}
+
+/// What a client needs to be let in.
+pub(super) struct Access {
+    base_url: String,
+    headers: Vec<(&'static str, String)>,
+    secrets: Vec<Secret>,
+    key_hint: String,
+    account: String,
 }
 
 struct Remote {
@@ -420,7 +448,8 @@ impl Remote {
     fn explained(&self, error: Error) -> Error {
         match error.kind() {
             ErrorKind::Auth => {
-                let message = format!("{}; {}", error.message(), self.key_hint);
+                let said = error.message().trim_end_matches('.');
+                let message = format!("{said}; {}", self.key_hint);
                 error.reworded(message)
             }
             _ => mark_loading(self.vendor, error),

@@ -273,3 +273,33 @@ fn concurrency_is_the_settings_own_or_the_vendors() {
     let key = Secret::new("k");
     assert_eq!(calls(LlmConfig::new("openai").api_key(key)), 5);
 }
+
+#[test]
+fn a_sentence_of_the_providers_is_joined_without_its_full_stop() {
+    let body = r#"{"error":{"message":"Send a bearer token."}}"#;
+    let config = LlmConfig::new("openai").api_key(Secret::new("k"));
+    let client = config.model("m").client_over(Arc::new(Always(401, body)));
+    let answer = client
+        .unwrap()
+        .complete(&Request::new("x"), &Context::new());
+    let error = answer.unwrap_err();
+    let words = "Send a bearer token; check OPENAI_API_KEY";
+    assert!(error.message().ends_with(words), "{error}");
+}
+
+#[test]
+fn a_name_that_means_a_provider_leads_to_it() {
+    for (said, meant) in [
+        ("google", "gemini"),
+        ("claude", "anthropic"),
+        ("Anthropic", "anthropic"),
+        ("grok", "xai"),
+        ("ollama", "local"),
+    ] {
+        let error = known(said).unwrap_err();
+        let words = format!("unknown provider `{said}`; did you mean {meant}? expected one of: ");
+        assert!(error.message().starts_with(&words), "{error}");
+    }
+    let error = known("nobody").unwrap_err();
+    assert!(!error.message().contains("did you mean"), "{error}");
+}

@@ -38,13 +38,7 @@ pub(super) fn encode(
     requests: &[&Request],
     model: Option<&str>,
 ) -> Result<Call, Error> {
-    if vendor.embeds.is_none() {
-        return Err(invalid(format!(
-            "{} makes no embeddings; these do: {}",
-            vendor.name,
-            Vendor::embedding_names()
-        )));
-    }
+    vendor.check_embeddings()?;
     let (Some(alike), Some(model)) = (requests.first(), model) else {
         let why = "no model named: set one on the request or for the provider";
         return Err(invalid(why.to_owned()));

@@ -338,18 +338,20 @@ fn no_functions(tools: &Value) -> bool {
 }
 
 /// Something that does not go out, for people.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub(super) struct LeftOut {
     pub field: String,
     why: Why,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 enum Why {
     Own,
     Lacking,
     Value,
     Schema,
+    /// It takes a temperature of at most the first number, and this is another.
+    Hot(f64, f64),
 }
 
 impl LeftOut {
@@ -374,6 +376,9 @@ impl fmt::Display for LeftOut {
                 "takes no such {field} (maps with any keys, recursion, allOf or many options); it \
                  is told in the system text, and answers are checked all the same"
             ),
+            Why::Hot(most, found) => {
+                write!(f, "takes a {field} of at most {most}; {found} is left out")
+            }
         }
     }
 }
@@ -463,8 +468,14 @@ impl Fields {
             let why = self.seeds.as_ref().map_or(Why::Lacking, |_| Why::Value);
             out.push(LeftOut::new("seed", why));
         }
-        if params.temperature.is_some() && self.temperature(request).is_none() {
-            out.push(LeftOut::new("temperature", Why::Value));
+        if let Some(wanted) = params.temperature
+            && self.temperature(request).is_none()
+        {
+            let why = match *self.temperatures.end() {
+                most if most < wanted => Why::Hot(most, wanted),
+                _ => Why::Value,
+            };
+            out.push(LeftOut::new("temperature", why));
         }
         if params.stop.iter().any(|stop| !self.takes_stop(stop)) {
             out.push(LeftOut::new("stop", Why::Value));

@@ -270,3 +270,16 @@ fn a_schema_that_goes_into_the_system_text_is_told() {
         ]
     );
 }
+
+#[test]
+fn a_temperature_out_of_range_is_left_out_with_its_bound() {
+    let hot = |degrees| Request::new("U").with_temperature(degrees);
+    assert_eq!(
+        told("anthropic", &hot(1.5)),
+        ["takes a temperature of at most 1; 1.5 is left out"]
+    );
+    assert_eq!(
+        told("mistral", &hot(1.8)),
+        ["takes a temperature of at most 1.5; 1.8 is left out"]
+    );
+}

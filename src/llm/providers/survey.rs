@@ -10,7 +10,7 @@ use crate::base::error::Error;
 use crate::base::secret::{Address, shown_url};
 use crate::engine::loading::PATIENCE;
 
-use super::config::{LlmConfig, key_from, known, no_key, setting};
+use super::config::{LlmConfig, key_from, known, setting};
 use super::local::{self, LocalServer, ServerState};
 use super::vendor::{Dialect, VENDORS, Vendor};
 
@@ -60,6 +60,14 @@ impl ProviderStatus {
     /// True when it is not usable for want of a model alone.
     pub fn lacks_model(&self) -> bool {
         self.lacks_model
+    }
+
+    /// Whether it makes embeddings.
+    ///
+    /// # Errors
+    /// When it does not, with the names of those that do.
+    pub fn check_embeddings(&self) -> Result<(), Error> {
+        known(self.provider)?.check_embeddings()
     }
 
     /// Settings for this provider as it was found.
@@ -200,13 +208,23 @@ fn status(vendor: &'static Vendor, verdict: Result<String, String>) -> ProviderS
     }
 }
 
+/// Why a run would refuse these settings, if it would.
+fn refused(vendor: &Vendor, address: &str, env: &dyn Fn(&str) -> Option<String>) -> Option<String> {
+    let config = LlmConfig::new(vendor.name).base_url(address);
+    let error = config.access(vendor, env).err()?;
+    let own = format!("{}: ", vendor.name);
+    let why = error.message();
+    Some(why.strip_prefix(&own).unwrap_or(why).to_owned())
+}
+
 fn remote(
     vendor: &'static Vendor,
     model: Option<&str>,
     every_request_names_one: bool,
     env: &dyn Fn(&str) -> Option<String>,
 ) -> ProviderStatus {
-    let key = key_from(vendor, env).is_some();
+    let credential = key_from(vendor, env);
+    let key = credential.is_some();
     let unnamed = model.is_none() && !every_request_names_one;
     let given = setting(vendor.url_var, env);
     let address = vendor.normalise(given.as_deref().unwrap_or(vendor.base_url));
@@ -215,22 +233,26 @@ fn remote(
         true => ("a", "key"),
         false => ("an", "address"),
     };
+    let refused = refused(vendor, &address, env);
+    let configured = reachable && (key || !vendor.needs_key);
+    let unnamed = unnamed && refused.is_none();
     let verdict = if !reachable {
         Err(format!("no address: use --base-url or {}", vendor.url_var))
-    } else if vendor.needs_key && !key {
-        Err(no_key(vendor))
+    } else if let Some(why) = refused {
+        Err(why)
     } else if unnamed {
         let fix = "--model or BATCHWRIGHT_MODEL";
         Err(format!("{a} {set} is set, but no model is named: {fix}"))
     } else {
-        Ok(format!("{set} set"))
+        let variable = credential.map_or(set, |credential| credential.variable);
+        Ok(format!("{variable} set"))
     };
-    let configured = reachable && (key || !vendor.needs_key);
+    let stopped = configured && verdict.is_err();
     ProviderStatus {
         model: model.map(str::to_owned).filter(|_| configured),
         base_url: reachable.then(|| shown_url(&address)),
         address: reachable.then_some(Address(address)),
-        half_configured: configured && unnamed,
+        half_configured: stopped,
         lacks_model: configured && unnamed,
         ..status(vendor, verdict)
     }
@@ -249,14 +271,19 @@ fn local(
     // Who names both needs nothing looked up but the slots.
     if let (Some(url), Some(model)) = (&given, model) {
         let address = vendor.normalise(url);
-        let server = local::slots(&address, key.as_ref());
+        let refused = refused(vendor, &address, env);
+        let verdict = refused.map_or_else(|| Ok("address and model named".to_owned()), Err);
+        let server = verdict
+            .is_ok()
+            .then(|| local::slots(&address, key.as_ref()))
+            .flatten();
         return ProviderStatus {
             base_url: Some(shown_url(&address)),
             address: Some(Address(address)),
             model: Some(model.to_owned()),
             default_concurrency: slots_of(server.as_ref(), vendor),
             servers: server.into_iter().collect(),
-            ..status(vendor, Ok("address and model named".to_owned()))
+            ..status(vendor, verdict)
         };
     }
     let addresses: Vec<String> = match &given {

@@ -1,5 +1,6 @@
 //! The table of vendors: addresses, variables, and the ways they differ from their dialect.
 
+use crate::base::error::{Error, ErrorKind};
 use crate::llm::client::PackLimits;
 
 use super::fields::{self, Fields};
@@ -228,16 +229,34 @@ impl Vendor {
         VENDORS.iter().find(|vendor| vendor.name == name)
     }
 
+    /// The provider whose company, model or kind of server has that name.
+    pub(crate) fn meant_by(name: &str) -> Option<&'static str> {
+        let name = name.trim().to_lowercase();
+        Some(match name.as_str() {
+            "google" | "vertex" => "gemini",
+            "claude" => "anthropic",
+            "gpt" | "chatgpt" => "openai",
+            "grok" | "x.ai" => "xai",
+            "llama.cpp" | "lmstudio" | "ollama" | "vllm" => "local",
+            name => Self::named(name)?.name,
+        })
+    }
+
     pub(crate) fn names() -> String {
         let names: Vec<&str> = VENDORS.iter().map(|vendor| vendor.name).collect();
         names.join(", ")
     }
 
-    /// The providers that make embeddings.
-    pub(crate) fn embedding_names() -> String {
+    /// Refuses a vendor that makes no embeddings, with the names of those that do.
+    pub(crate) fn check_embeddings(&self) -> Result<(), Error> {
+        if self.embeds.is_some() {
+            return Ok(());
+        }
         let embedding = VENDORS.iter().filter(|vendor| vendor.embeds.is_some());
         let names: Vec<&str> = embedding.map(|vendor| vendor.name).collect();
-        names.join(", ")
+        let (name, names) = (self.name, names.join(", "));
+        let why = format!("{name} makes no embeddings; these do: {names}");
+        Err(Error::new(ErrorKind::Invalid, why))
     }
 
     /// A base URL as this vendor's own SDK takes it.

@@ -1,0 +1,177 @@
+//! Fallbacks as the program takes them: what moves on, what is said of it, and what is refused.
+
+use batchwright::simulate::{SimConfig, Simulator, Trouble};
+
+use super::common::{Desk, Ended, Running, good, simulator};
+
+/// Nine prompts for `custom`, model `big`, with these words; `xai` is the other simulator.
+fn nine(desk: &Desk, first: &Simulator, second: &Simulator, words: &str) -> Ended {
+    desk.prompts("in.jsonl", 9);
+    let words = format!("run in.jsonl -o out.jsonl --provider custom --model big {words}");
+    let mut command = desk.command(words.split_whitespace());
+    command
+        .env("CUSTOM_LLM_BASE_URL", first.base_url())
+        .env("XAI_API_KEY", "k")
+        .env("XAI_BASE_URL", second.base_url());
+    Running::start(&mut command).wait()
+}
+
+fn always(trouble: Trouble) -> Simulator {
+    simulator(SimConfig::default().trouble(trouble, 1.0))
+}
+
+#[test]
+fn a_blocked_answer_moves_on_only_if_that_was_asked_for() {
+    for trouble in [Trouble::ContentFilter, Trouble::Refusal] {
+        let (desk, first, second) = (Desk::new(), always(trouble), good());
+        let kept = nine(&desk, &first, &second, "--fallback xai:small").expect(3);
+        kept.says("9 blocked: not passed on (--fallback-blocked)");
+        assert_eq!(second.stats().calls, 0);
+        let words = "--fallback xai:small --fallback-blocked";
+        let moved = nine(&desk, &first, &second, words).expect(0);
+        assert!(!moved.stderr.contains("not passed on"), "{}", moved.stderr);
+        for line in desk.results("out.jsonl") {
+            assert_eq!(line["provider"], "xai");
+            assert_eq!(line["earlier"][0]["error"]["kind"], "blocked");
+        }
+        // Without another provider there is nothing to pass on to.
+        let (desk, alone) = (
+            Desk::new(),
+            nine(&Desk::new(), &first, &second, "").expect(3),
+        );
+        assert!(!alone.stderr.contains("not passed on"), "{}", alone.stderr);
+        let none = nine(&desk, &first, &second, "--fallback-blocked").expect(2);
+        none.says("--fallback-blocked needs --fallback");
+    }
+    let help = Desk::new().plain("run --help").expect(0).stdout;
+    let help = help.split_whitespace().collect::<Vec<_>>().join(" ");
+    let words = "a blocked or refused answer does not move on, unless --fallback-blocked";
+    assert!(help.contains(words), "{help}");
+}
+
+#[test]
+fn a_fallback_with_an_empty_model_is_refused_like_one_without() {
+    let (desk, first, second) = (Desk::new(), good(), good());
+    for entry in ["xai", "xai:", "xai: "] {
+        let ended = nine(&desk, &first, &second, &format!("--fallback {entry}")).expect(2);
+        assert!(ended.error().contains("xai:MODEL"), "{}", ended.stderr);
+    }
+    assert!(!desk.exists("out.jsonl"));
+}
+
+#[test]
+fn the_whole_route_is_named_and_who_answered_is_counted() {
+    let (desk, first, second) = (Desk::new(), always(Trouble::BadRequest), good());
+    let words = "--fallback xai:small,extract -j 4";
+    let url = first.base_url();
+    let route =
+        format!("provider custom at {url}, model big, then xai/small, then extract, 4 in flight");
+    let dry = nine(&desk, &first, &second, &format!("{words} --dry-run")).expect(0);
+    dry.says(&route);
+    let ended = nine(&desk, &first, &second, words).expect(0);
+    ended.says(&route).says("answers by xai/small 9\n");
+
+    let (desk, first) = (Desk::new(), good());
+    let ended = nine(&desk, &first, &second, words).expect(0);
+    assert!(!ended.stderr.contains("answers by"), "{}", ended.stderr);
+
+    let half = SimConfig::default().trouble(Trouble::BadRequest, 0.5);
+    let (desk, first) = (Desk::new(), simulator(half));
+    let ended = nine(&desk, &first, &second, &format!("{words} --json")).expect(0);
+    let value: serde_json::Value = serde_json::from_str(&ended.stdout).unwrap();
+    let by = &value["summary"]["answered_by"];
+    let (own, other) = (first.stats().answered, 9 - first.stats().answered);
+    assert!(own > 0 && other > 0, "choose another seed: {own}");
+    assert_eq!(*by, serde_json::json!({"custom": own, "xai": other}));
+    ended.says(&format!("answers by custom {own}, xai/small {other}\n"));
+}
+
+#[test]
+fn a_fallback_that_cannot_be_used_says_what_to_set() {
+    let desk = Desk::new();
+    desk.prompts("in.jsonl", 1);
+    for (name, said) in [
+        ("xai", "--fallback xai: name its model: xai:MODEL"),
+        ("xai:", "--fallback xai: name its model: xai:MODEL"),
+        (
+            "custom",
+            "--fallback custom: no address: set CUSTOM_LLM_BASE_URL",
+        ),
+        ("groq:m", "--fallback groq: no key: set GROQ_API_KEY"),
+        (
+            "claude",
+            "--fallback: unknown provider `claude`; did you mean anthropic?",
+        ),
+    ] {
+        let words = [
+            "run",
+            "in.jsonl",
+            "--provider",
+            "extract",
+            "--fallback",
+            name,
+        ];
+        let ended = Running::start(desk.command(words).env("XAI_API_KEY", "k")).wait();
+        let ended = ended.expect(2);
+        assert!(ended.error().contains(said), "{}", ended.stderr);
+        assert!(!ended.stderr.contains("--base-url"), "{}", ended.stderr);
+    }
+}
+
+#[test]
+fn a_plain_server_that_is_asked_for_tls_is_told_apart() {
+    let (desk, sim) = (Desk::new(), good());
+    desk.prompts("in.jsonl", 1);
+    let url = sim.base_url().replace("http:", "https:");
+    let words = "run in.jsonl -o out.jsonl --provider custom --model m --max-retries 0";
+    let mut command = desk.command(words.split(' '));
+    let ended = Running::start(command.env("CUSTOM_LLM_BASE_URL", url)).wait();
+    ended
+        .expect(3)
+        .says("completions (does the server speak TLS? else http://…): io");
+}
+
+#[test]
+fn a_provider_that_is_not_asked_again_is_named() {
+    let (desk, first, second) = (Desk::new(), always(Trouble::Quota), good());
+    let ended = nine(&desk, &first, &second, "--fallback xai:small").expect(0);
+    let ended = ended.says("not asked again in this run: custom answered 429");
+    assert!(
+        !ended.stderr.contains("the provider is"),
+        "{}",
+        ended.stderr
+    );
+}
+
+#[test]
+fn a_fallback_that_adds_nothing_is_told_of() {
+    for (fallback, said) in [
+        (
+            "custom:big,extract",
+            Some("custom/big stands in the route twice"),
+        ),
+        (
+            "xai:small,xai:small",
+            Some("xai/small stands in the route twice"),
+        ),
+        ("custom:small,extract", None),
+        (
+            "extract,xai:small",
+            Some("extract answers everything: what stands after it is never asked"),
+        ),
+    ] {
+        let (desk, first, second) = (Desk::new(), good(), good());
+        let ended = nine(&desk, &first, &second, &format!("--fallback {fallback}")).expect(0);
+        let found = ["twice", "never asked"]
+            .iter()
+            .any(|w| ended.stderr.contains(w));
+        assert_eq!(found, said.is_some(), "{fallback}: {}", ended.stderr);
+        if let Some(said) = said {
+            ended.says(said);
+        }
+    }
+    let (desk, first, second) = (Desk::new(), good(), good());
+    let words = "--fallback extract,xai:small --json-mode";
+    let json = nine(&desk, &first, &second, words);
+    assert!(!json.stderr.contains("never asked"), "{}", json.stderr);
+}

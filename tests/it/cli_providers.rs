@@ -1,0 +1,92 @@
+//! `batchwright providers`: what it says is what a run would do.
+
+use super::common::{Desk, Ended, Running, good};
+
+fn table(vars: &[(&str, &str)]) -> Ended {
+    let desk = Desk::new();
+    let mut command = desk.command(["providers", "--model", "m"]);
+    Running::start(command.envs(vars.iter().copied()))
+        .wait()
+        .expect(0)
+}
+
+/// The row of a provider.
+fn row<'t>(table: &'t Ended, provider: &str) -> &'t str {
+    let mut rows = table.stdout.lines();
+    rows.find(|row| row[2..].starts_with(provider)).unwrap()
+}
+
+#[test]
+fn the_table_shows_who_makes_embeddings_and_no_batches_that_are_not_used() {
+    let table = table(&[]);
+    let head = table.stdout.lines().next().unwrap();
+    assert!(head.contains("embed") && !head.contains("batch"), "{head}");
+    let at = head.find("embed").unwrap();
+    let embeds = |name: &str| row(&table, name)[at..].starts_with("yes");
+    assert!(embeds("openai") && embeds("mistral") && embeds("local"));
+    assert!(!embeds("groq") && !embeds("anthropic") && !embeds("extract"));
+}
+
+#[test]
+fn what_a_run_would_refuse_is_not_usable() {
+    let desk = Desk::new();
+    desk.prompts("in.jsonl", 1);
+    for (provider, vars) in [
+        (
+            "mistral",
+            &[("MISTRAL_API_KEY", "k"), ("MISTRAL_BASE_URL", "htp:/bad")][..],
+        ),
+        ("custom", &[("CUSTOM_LLM_BASE_URL", "example.org")]),
+        ("openai", &[("OPENAI_API_KEY", "sk-ключ")]),
+        ("local", &[("LOCAL_LLM_BASE_URL", "localhost:8080")]),
+    ] {
+        let table = table(vars);
+        let row = row(&table, provider);
+        let words: Vec<_> = row.split_whitespace().collect();
+        assert_eq!(words[1], "no", "{row}");
+        assert!(!row.contains("ключ"), "{row}");
+        let words = ["run", "in.jsonl", "--model", "m", "--provider", provider];
+        let run = Running::start(desk.command(words).envs(vars.iter().copied())).wait();
+        let run = run.expect(1);
+        let (_, why) = run.error().split_once(&format!("{provider}: ")).unwrap();
+        assert!(row.ends_with(why), "{row}: {why}");
+    }
+}
+
+#[test]
+fn the_variable_that_was_taken_is_named() {
+    let both = [("GEMINI_API_KEY", "a"), ("GOOGLE_API_KEY", "b")];
+    assert!(row(&table(&both), "gemini").contains("GOOGLE_API_KEY set"));
+    assert!(row(&table(&both[..1]), "gemini").contains("GEMINI_API_KEY set"));
+    let token = [("ANTHROPIC_AUTH_TOKEN", "t")];
+    assert!(row(&table(&token), "anthropic").contains("ANTHROPIC_AUTH_TOKEN set"));
+}
+
+#[test]
+fn the_star_stands_where_the_environment_puts_it() {
+    let sim = good();
+    let url = sim.base_url();
+    let mut vars = vec![("XAI_API_KEY", "k"), ("CUSTOM_LLM_BASE_URL", url.as_str())];
+    assert!(row(&table(&vars), "xai").starts_with("* "));
+    vars.push(("BATCHWRIGHT_PROVIDER", "custom"));
+    let named = table(&vars);
+    assert!(row(&named, "custom").starts_with("* ") && row(&named, "xai").starts_with("  "));
+    for (name, said) in [
+        (
+            "groq",
+            "BATCHWRIGHT_PROVIDER=groq: no key: set GROQ_API_KEY",
+        ),
+        ("nobody", "BATCHWRIGHT_PROVIDER: unknown provider `nobody`"),
+    ] {
+        vars.push(("BATCHWRIGHT_PROVIDER", name));
+        let bad = table(&vars);
+        assert!(
+            !bad.stdout
+                .lines()
+                .rev()
+                .skip(1)
+                .any(|row| row.starts_with('*'))
+        );
+        bad.says(said);
+    }
+}
