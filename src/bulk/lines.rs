@@ -80,7 +80,7 @@ pub(crate) fn call_for_lines(
         tries.calls = tries.calls.saturating_add(1);
         let measure = measure(&answered);
         let spent = latency(tries.first, route.clock_ref().now());
-        let mut bytes = Vec::with_capacity(128);
+        let mut bytes = Vec::with_capacity(512);
         for (mut response, (request, named)) in answered.responses.into_iter().zip(pack) {
             // Some replies do not say who made them.
             let asked = || route.asked(tries.step, request).1;

@@ -1,5 +1,6 @@
 //! From settings to a client: provider, model, key, address, time-out.
 
+use std::borrow::Cow;
 use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
@@ -162,6 +163,7 @@ impl LlmConfig {
         Ok(Client(Inner::Remote(Box::new(Remote {
             vendor,
             transport,
+            chat_url: format!("{base_url}/chat/completions"),
             base_url,
             headers,
             secrets,
@@ -375,6 +377,8 @@ struct Remote {
     vendor: &'static Vendor,
     transport: Arc<dyn Transport>,
     base_url: String,
+    /// Where nearly every call goes.
+    chat_url: String,
     headers: Vec<(&'static str, String)>,
     /// The key, and what the address holds: none of it leaves the client.
     secrets: Vec<Secret>,
@@ -435,8 +439,12 @@ impl Remote {
     }
 
     fn send(&self, call: &Call, ctx: &Context) -> Result<HttpReply, Error> {
+        let url = match &call.path {
+            Cow::Borrowed("/chat/completions") => Cow::Borrowed(&*self.chat_url),
+            path => Cow::Owned(format!("{}{path}", self.base_url)),
+        };
         let request = HttpRequest {
-            url: &format!("{}{}", self.base_url, call.path),
+            url: &url,
             headers: &self.headers,
             body: Some(&call.body),
             timeout: self.timeout,

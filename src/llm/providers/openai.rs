@@ -18,7 +18,7 @@ use super::answer::{Answer, End, Ends, count, count_in, malformed, text_of};
 use super::content::{self, JSON_MODE, Part};
 use super::errors::failure_inside;
 use super::fields::Fields;
-use super::said::word;
+use super::said::{own_word, word};
 use super::vendor::{CapField, Vendor};
 
 /// The body of a chat completion call.
@@ -216,7 +216,7 @@ pub(super) fn read(vendor: &Vendor, body: &[u8]) -> Result<Response, Error> {
     });
     let counts = Counts::read(reply.usage);
     let calls = message.tool_calls.as_ref().and_then(Value::as_array);
-    let finish = match word(choice.finish_reason.as_ref()) {
+    let finish = match own_word(choice.finish_reason) {
         // xAI names no end when the model wants a tool.
         none if none.is_empty() && calls.is_some_and(|calls| !calls.is_empty()) => {
             "tool_calls".to_owned()
@@ -228,7 +228,7 @@ pub(super) fn read(vendor: &Vendor, body: &[u8]) -> Result<Response, Error> {
         finish,
         refusal: Some(word(message.refusal.as_ref())).filter(|text| !text.is_empty()),
         category: None,
-        model: Some(word(reply.model.as_ref())),
+        model: Some(own_word(reply.model)),
         usage: counts.usage(),
         cost_usd: counts.cost_usd(),
     };

@@ -137,6 +137,14 @@ fn cut(mut text: String) -> String {
     text
 }
 
+/// As [`word`], of a value that is not needed any more.
+pub(super) fn own_word(value: Option<Value>) -> String {
+    match value {
+        Some(Value::String(text)) => cut(text),
+        other => word(other.as_ref()),
+    }
+}
+
 /// A scalar as text, cut where it is absurdly long; nothing for null.
 pub(super) fn word(value: Option<&Value>) -> String {
     cut(match value {
