@@ -177,8 +177,8 @@ pub struct PromptArgs {
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Pace")]
 pub struct PaceArgs {
-    /// Calls in flight [env: BATCHWRIGHT_SYNC_CONCURRENCY] [default: the provider's: 1 for a
-    /// local server, else 5]
+    /// Calls in flight [env: BATCHWRIGHT_SYNC_CONCURRENCY] [default: the provider's: a
+    /// local server's slots or 1, else 5]
     #[arg(short = 'j', long, value_name = "N", value_parser = calls)]
     pub concurrency: Option<usize>,
 
