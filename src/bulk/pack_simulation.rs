@@ -18,6 +18,7 @@ use crate::engine::dispatch::{
 };
 use crate::engine::limit::{Gate, Limiter, Limits, QuotaKey};
 use crate::engine::route::RetryPolicy;
+use crate::engine::simulation::each_seed;
 use crate::engine::work::{Class, Settled};
 use crate::observe::tally::{Measure, Tally};
 
@@ -440,21 +441,7 @@ impl Scene {
     }
 }
 
-fn seeds() -> Vec<u64> {
-    let number = |name| std::env::var(name).ok().and_then(|v| v.parse().ok());
-    match number("SIMULATION_SEED") {
-        Some(seed) => vec![seed],
-        None => (0..number("SIMULATION_SEEDS").unwrap_or(10_000)).collect(),
-    }
-}
-
 #[test]
 fn exactly_the_bad_items_fail_whatever_shares_their_call() {
-    for seed in seeds() {
-        let outcome = std::panic::catch_unwind(|| Scene::new(seed).run());
-        if let Err(panic) = outcome {
-            eprintln!("replay with SIMULATION_SEED={seed}");
-            std::panic::resume_unwind(panic);
-        }
-    }
+    each_seed(|seed| Scene::new(seed).run());
 }

@@ -31,7 +31,8 @@ pub enum ErrorPolicy {
     /// Stop at the first item that finally failed.
     StopOnError,
     /// Stop when the failure would be shared by all further calls: a refused key, an exhausted
-    /// quota, an unknown model. The default of `batchwright run`.
+    /// quota, an unknown model. A 403 of a provider that has answered is one item's, until five
+    /// come in a row. The default of `batchwright run`.
     StopOnCriticalError,
 }
 

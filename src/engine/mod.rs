@@ -19,4 +19,4 @@ pub(crate) mod waiting;
 pub(crate) mod work;
 
 #[cfg(test)]
-mod simulation;
+pub(crate) mod simulation;

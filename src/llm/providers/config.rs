@@ -247,14 +247,9 @@ impl LlmConfig {
         if let Some((header, version)) = vendor.version {
             headers.push((header, version.to_owned()));
         }
-        if vendor.name == "openai" {
-            for (header, variable) in [
-                ("openai-organization", "OPENAI_ORG_ID"),
-                ("openai-project", "OPENAI_PROJECT_ID"),
-            ] {
-                if let Some(value) = setting(variable, env) {
-                    headers.push((header, plain(variable, value.trim())?.to_owned()));
-                }
+        for (header, variable) in vendor.identity {
+            if let Some(value) = setting(variable, env) {
+                headers.push((header, plain(variable, value.trim())?.to_owned()));
             }
         }
         let secrets = credential.map(|credential| credential.key);

@@ -26,7 +26,8 @@ pub(super) struct Call {
 /// The call for one prompt.
 ///
 /// # Errors
-/// [`Invalid`](crate::ErrorKind::Invalid) when no model is named, or the dialect cannot say what the request asks.
+/// [`Invalid`](crate::ErrorKind::Invalid) when no model is named, or the dialect cannot say what
+/// the request asks.
 pub(super) fn encode(
     vendor: &Vendor,
     request: &Request,
@@ -59,7 +60,8 @@ pub(super) fn encode(
 /// Turns a complete reply into an answer or a classified error.
 ///
 /// # Errors
-/// Whatever the reply says went wrong; [`Malformed`](crate::ErrorKind::Malformed) when it says nothing sensible.
+/// Whatever the reply says went wrong; [`Malformed`](crate::ErrorKind::Malformed) when it says
+/// nothing sensible.
 pub(super) fn decode(vendor: &Vendor, reply: &HttpReply) -> Result<Response, Error> {
     let hints = rate_hints(vendor.tells, &reply.headers, SystemTime::now());
     if !(200..300).contains(&reply.status) {

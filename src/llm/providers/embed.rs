@@ -53,7 +53,7 @@ pub(super) fn encode(
             let resource = gemini::resource(model)?;
             let path = Cow::Owned(format!("/{resource}:batchEmbedContents"));
             fields.insert("model".to_owned(), resource.into());
-            add_shared(&mut fields, vendor, alike, "outputDimensionality");
+            add_shared(&mut fields, vendor, alike);
             let one = |text: &&str| {
                 let mut fields = fields.clone();
                 fields.insert("content".to_owned(), json!({"parts": [{"text": text}]}));
@@ -65,11 +65,7 @@ pub(super) fn encode(
         _ => {
             fields.insert("model".to_owned(), model.into());
             fields.insert("input".to_owned(), json!(texts));
-            let dimensions = match vendor.name {
-                "mistral" => "output_dimension",
-                _ => "dimensions",
-            };
-            add_shared(&mut fields, vendor, alike, dimensions);
+            add_shared(&mut fields, vendor, alike);
             (Cow::Borrowed("/embeddings"), Value::Object(fields))
         }
     };
@@ -77,9 +73,9 @@ pub(super) fn encode(
     Ok(Call { path, body })
 }
 
-fn add_shared(fields: &mut Map<String, Value>, vendor: &Vendor, alike: &Request, name: &str) {
+fn add_shared(fields: &mut Map<String, Value>, vendor: &Vendor, alike: &Request) {
     if let Some(dimensions) = alike.params.dimensions {
-        fields.insert(name.to_owned(), dimensions.into());
+        fields.insert(vendor.dimensions_field.to_owned(), dimensions.into());
     }
     for (key, value) in vendor.fields.further(alike) {
         let set = ["model", "input", "content"].contains(&key);

@@ -8,10 +8,9 @@ use super::vendor::Vendor;
 /// Marks the refusal of a server that is up but still loads its model. Only servers that users
 /// run themselves do that.
 pub(super) fn mark_loading(vendor: &Vendor, error: Error) -> Error {
-    let own = vendor.probed || vendor.name == "custom";
     let refused = error.status() == Some(503) && error.kind() == ErrorKind::Transient;
     let says = || says_loading(error.message()) || error.raw().is_some_and(says_loading);
-    if own && refused && says() {
+    if vendor.may_load && refused && says() {
         let name = vendor.name;
         error
             .reworded(format!("{name}: the server is still loading its model"))

@@ -47,6 +47,12 @@ pub(crate) struct Vendor {
     pub token_var: &'static str,
     pub cap: CapField,
     pub seed_field: &'static str,
+    /// The field for the length of a vector.
+    pub dimensions_field: &'static str,
+    /// Headers that name the account more closely, and the variables that hold them.
+    pub identity: &'static [(&'static str, &'static str)],
+    /// Whether it may still load its model when it is called.
+    pub may_load: bool,
     /// Whether it takes the role `developer`; it means `system`.
     pub developer_role: bool,
     /// What becomes of the fields that prompt files carry.
@@ -81,6 +87,9 @@ const OPENAI: Vendor = Vendor {
     token_var: "",
     cap: CapField::MaxCompletionTokens,
     seed_field: "seed",
+    dimensions_field: "dimensions",
+    identity: &[],
+    may_load: false,
     developer_role: true,
     fields: fields::OPENAI,
     tells: Tells::XRateLimit { request_period: 60 },
@@ -126,7 +135,13 @@ pub(crate) const VENDORS: &[Vendor] = &[
         embeds: None,
         ..OPENAI
     },
-    OPENAI,
+    Vendor {
+        identity: &[
+            ("openai-organization", "OPENAI_ORG_ID"),
+            ("openai-project", "OPENAI_PROJECT_ID"),
+        ],
+        ..OPENAI
+    },
     Vendor {
         name: "gemini",
         dialect: Dialect::Gemini,
@@ -136,6 +151,7 @@ pub(crate) const VENDORS: &[Vendor] = &[
         key_vars: &["GOOGLE_API_KEY", "GEMINI_API_KEY"],
         url_var: "GOOGLE_GEMINI_BASE_URL",
         key_header: "x-goog-api-key",
+        dimensions_field: "outputDimensionality",
         // It takes 100 texts.
         embeds: pack(100, 20_000),
         fields: fields::GEMINI,
@@ -150,6 +166,7 @@ pub(crate) const VENDORS: &[Vendor] = &[
         url_var: "MISTRAL_BASE_URL",
         cap: CapField::MaxTokens,
         seed_field: "random_seed",
+        dimensions_field: "output_dimension",
         developer_role: false,
         fields: fields::MISTRAL,
         errors: MISTRAL,
@@ -174,6 +191,7 @@ pub(crate) const VENDORS: &[Vendor] = &[
         key_vars: &["CUSTOM_LLM_API_KEY"],
         url_var: "CUSTOM_LLM_BASE_URL",
         needs_key: false,
+        may_load: true,
         // The older name is the one that every server of this style knows.
         cap: CapField::MaxTokens,
         developer_role: false,
@@ -190,6 +208,7 @@ pub(crate) const VENDORS: &[Vendor] = &[
         url_var: "LOCAL_LLM_BASE_URL",
         needs_key: false,
         probed: true,
+        may_load: true,
         // Ollama ignores the newer name without a word.
         cap: CapField::MaxTokens,
         developer_role: false,
