@@ -59,12 +59,14 @@ mod bulk;
 mod engine;
 mod llm;
 mod observe;
+#[cfg(feature = "queue")]
+mod queue;
 #[cfg(feature = "simulate")]
 pub mod simulate;
 pub mod testing;
 
 pub use base::cancel::{Context, Subscription};
-pub use base::clock::{Clock, SystemClock, Time, Wake};
+pub use base::clock::{Clock, SystemClock, Time, Wake, Wall};
 pub use base::error::{Error, ErrorKind, Sent};
 pub use base::hints::{RateHints, Window};
 pub use base::secret::{Secret, shown_url};
@@ -89,6 +91,16 @@ pub use llm::route::Route;
 pub use llm::transport::{Headers, HttpReply, HttpRequest, HttpTransport, Transport};
 pub use observe::progress::{Phase, Progress, ProgressNotifier};
 pub use observe::tally::Summary;
+#[cfg(feature = "queue")]
+pub use queue::job::{
+    AttemptError, Counts, Job, JobId, JobResult, JobState, JobStatus, PRIORITIES, Process,
+    ProcessId, Spent,
+};
+#[cfg(feature = "queue")]
+pub use queue::store::{
+    Claimed, Claims, Delivery, End, Ending, Finding, JobStore, Lane, MOST_CRASHES, OnWork, Receipt,
+    SUSPECT_CRASHES, Verdict, Wanted, WorkerId,
+};
 
 /// The program in the README compiles.
 #[cfg(doctest)]

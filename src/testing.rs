@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use parking_lot::{Condvar, Mutex};
 
 use crate::base::cancel::Context;
-use crate::base::clock::{Clock, Time, Wake};
+use crate::base::clock::{Clock, Time, Wake, Wall};
 use crate::base::error::Error;
 use crate::llm::client::{LlmClient, PackLimits};
 use crate::llm::request::Request;
@@ -219,6 +219,11 @@ impl ManualClock {
 impl Clock for ManualClock {
     fn now(&self) -> Time {
         Time::from_nanos(self.now.load(Ordering::SeqCst))
+    }
+
+    /// Time passed since the origin, as if that had been in 2020.
+    fn wall(&self) -> Wall {
+        Wall(1_577_836_800_000).after(self.now().since(Time::ZERO))
     }
 
     fn real_wait(&self, _until: Time) -> Option<Duration> {

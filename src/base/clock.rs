@@ -1,7 +1,9 @@
 //! Time as a value: decisions take a [`Time`], the shell asks a [`Clock`] once per turn.
 
 use std::sync::OnceLock;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use serde::{Deserialize, Serialize};
 
 /// A point in time, counted from an origin that is the same for the whole process.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -37,6 +39,34 @@ impl Time {
     }
 }
 
+/// A point in time that other processes and later runs understand: milliseconds since 1970 (UTC).
+#[derive(
+    Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+)]
+pub struct Wall(pub i64);
+
+impl Wall {
+    /// This point moved by `by`.
+    pub fn after(self, by: Duration) -> Self {
+        Self(
+            self.0
+                .saturating_add(i64::try_from(by.as_millis()).unwrap_or(i64::MAX)),
+        )
+    }
+
+    /// Time passed since `earlier`, zero if that lies ahead.
+    pub fn since(self, earlier: Wall) -> Duration {
+        let millis = self.0.saturating_sub(earlier.0);
+        Duration::from_millis(u64::try_from(millis).unwrap_or(0))
+    }
+}
+
+impl From<SystemTime> for Wall {
+    fn from(time: SystemTime) -> Self {
+        Wall(0).after(time.duration_since(UNIX_EPOCH).unwrap_or_default())
+    }
+}
+
 /// Wakes a waiting engine; called by a clock that was moved by hand.
 pub type Wake = Box<dyn Fn() + Send + Sync>;
 
@@ -44,6 +74,11 @@ pub type Wake = Box<dyn Fn() + Send + Sync>;
 pub trait Clock: Send + Sync {
     /// The current time.
     fn now(&self) -> Time;
+
+    /// The current time of day. Default: the system's.
+    fn wall(&self) -> Wall {
+        SystemTime::now().into()
+    }
 
     /// How long to block, in real time, for `until` to come; `None` blocks until woken.
     fn real_wait(&self, until: Time) -> Option<Duration> {

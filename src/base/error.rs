@@ -7,7 +7,7 @@ use std::fmt;
 use std::time::Duration;
 
 use serde::ser::SerializeMap;
-use serde::{Serialize, Serializer};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::hints::RateHints;
 use super::secret::Secret;
@@ -433,6 +433,41 @@ impl Serialize for Error {
     }
 }
 
+impl ErrorKind {
+    /// The kind of that name.
+    pub fn parse(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|kind| kind.as_str() == name)
+    }
+}
+
+/// Reads back what [`Serialize`] wrote; hints that only matter while a run goes on are not in it.
+impl<'de> Deserialize<'de> for Error {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        #[derive(Deserialize)]
+        struct Written {
+            kind: String,
+            message: String,
+            #[serde(default)]
+            status: Option<u16>,
+            #[serde(default)]
+            category: Option<String>,
+            #[serde(default)]
+            request_id: Option<String>,
+            #[serde(default)]
+            raw: Option<String>,
+        }
+        let written = Written::deserialize(deserializer)?;
+        let kind = ErrorKind::parse(&written.kind)
+            .ok_or_else(|| serde::de::Error::custom("an unknown kind of error"))?;
+        let mut error = Error::new(kind, written.message);
+        error.0.status = written.status;
+        error.0.category = written.category;
+        error.0.request_id = written.request_id;
+        error.0.raw = written.raw;
+        Ok(error)
+    }
+}
+
 /// The beginning of a text, whole characters of at most this many bytes.
 pub(crate) fn beginning(text: &str, bytes: usize) -> &str {
     let mut end = text.len().min(bytes);
@@ -469,6 +504,18 @@ mod tests {
         }
         let error = Error::new(ErrorKind::Malformed, "not JSON").with_raw("key-of-nobody");
         assert_eq!(error.redacted(&secret).raw(), Some("***"));
+    }
+
+    #[test]
+    fn an_error_that_was_written_down_is_read_back() {
+        let error = Error::new(ErrorKind::Blocked, "no")
+            .with_status(400)
+            .with_category("safety")
+            .with_request_id(Some("r-1"))
+            .with_raw("{}");
+        let written = serde_json::to_string(&error).unwrap();
+        let read: Error = serde_json::from_str(&written).unwrap();
+        assert_eq!(serde_json::to_string(&read).unwrap(), written);
     }
 
     #[test]

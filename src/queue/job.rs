@@ -1,0 +1,372 @@
+//! What the queue keeps: jobs, the processes they belong to, and where each stands.
+
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use serde_json::value::RawValue;
+use uuid::Uuid;
+
+use crate::base::clock::Wall;
+use crate::base::error::{Error, ErrorKind};
+
+macro_rules! id {
+    ($(#[$doc:meta])* $name:ident, $what:literal) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub struct $name(pub(crate) Uuid);
+
+        impl $name {
+            /// Its 16 bytes.
+            pub fn bytes(&self) -> [u8; 16] {
+                *self.0.as_bytes()
+            }
+
+            /// The id of these 16 bytes.
+            pub fn from_bytes(bytes: [u8; 16]) -> Self {
+                Self(Uuid::from_bytes(bytes))
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                self.0.fmt(f)
+            }
+        }
+
+        impl fmt::Debug for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                self.0.fmt(f)
+            }
+        }
+
+        impl FromStr for $name {
+            type Err = Error;
+
+            fn from_str(text: &str) -> Result<Self, Error> {
+                let why = concat!("is no ", $what, " id, which looks like 019aa0f4-5b7c-7d1e-8f00-0123456789ab");
+                Uuid::parse_str(text.trim()).map(Self).map_err(|_| Error::new(ErrorKind::Invalid, format!("{text:?} {why}")))
+            }
+        }
+
+        impl Serialize for $name {
+            fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                serializer.collect_str(&self.0)
+            }
+        }
+
+        impl<'de> Deserialize<'de> for $name {
+            fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                let text = String::deserialize(deserializer)?;
+                text.parse().map_err(serde::de::Error::custom)
+            }
+        }
+    };
+}
+
+id! {
+    /// Names a process: the jobs that one caller handed over together. Choose it before enqueueing
+    /// and keep it, so that after a crash you find your jobs again.
+    ProcessId, "process"
+}
+id! {
+    /// Names a job.
+    JobId, "job"
+}
+
+impl ProcessId {
+    /// A new id; later ones sort behind earlier ones.
+    #[expect(clippy::new_without_default, reason = "two defaults would differ")]
+    pub fn new() -> Self {
+        Self(Uuid::now_v7())
+    }
+}
+
+/// A unit of work for the queue: a kind, which names its handler, and a payload in JSON, which only
+/// the handler understands.
+#[derive(Debug, Clone)]
+pub struct Job {
+    pub(crate) kind: String,
+    pub(crate) payload: Box<RawValue>,
+    pub(crate) lane: Option<String>,
+    pub(crate) item_id: Option<String>,
+    pub(crate) request_hash: Option<String>,
+    pub(crate) priority: u8,
+    pub(crate) max_retries: Option<u8>,
+}
+
+/// Priorities that jobs may have; higher ones run first.
+pub const PRIORITIES: std::ops::RangeInclusive<u8> = 1..=10;
+
+impl Job {
+    /// The priority of jobs that name none.
+    pub const DEFAULT_PRIORITY: u8 = 5;
+
+    /// A job of a kind.
+    ///
+    /// # Errors
+    /// When the payload cannot be written as JSON.
+    pub fn new(
+        kind: impl Into<String>,
+        payload: &(impl Serialize + ?Sized),
+    ) -> Result<Self, Error> {
+        let payload = serde_json::value::to_raw_value(payload).map_err(|error| {
+            Error::new(
+                ErrorKind::Invalid,
+                format!("the payload is no JSON: {error}"),
+            )
+        })?;
+        Ok(Self::raw(kind, payload))
+    }
+
+    /// A job of a kind whose payload is JSON already.
+    pub fn raw(kind: impl Into<String>, payload: Box<RawValue>) -> Self {
+        Self {
+            kind: kind.into(),
+            payload,
+            lane: None,
+            item_id: None,
+            request_hash: None,
+            priority: Self::DEFAULT_PRIORITY,
+            max_retries: None,
+        }
+    }
+
+    /// Your own name for it, which comes back with the result. Default: none.
+    pub fn item_id(mut self, id: impl Into<String>) -> Self {
+        self.item_id = Some(id.into());
+        self
+    }
+
+    /// A fingerprint of what is asked, which comes back with the result. Default: none.
+    pub fn request_hash(mut self, hash: impl Into<String>) -> Self {
+        self.request_hash = Some(hash.into());
+        self
+    }
+
+    /// What shares a quota with other jobs of its kind: for prompts, the model they name. Jobs of a
+    /// lane whose quota is exhausted wait without holding up the others. Default: none.
+    pub fn lane(mut self, lane: impl Into<String>) -> Self {
+        self.lane = Some(lane.into());
+        self
+    }
+
+    /// 1 to 10, higher ones first: critical 10, high 7 to 9, normal 4 to 6, low 1 to 3. Default: 5.
+    ///
+    /// # Panics
+    /// If the priority is not one of [`PRIORITIES`].
+    pub fn priority(mut self, priority: u8) -> Self {
+        assert!(
+            PRIORITIES.contains(&priority),
+            "a priority lies between 1 and 10"
+        );
+        self.priority = priority;
+        self
+    }
+
+    /// Retries after failures, at each step of its route. Default: the worker's.
+    pub fn max_retries(mut self, retries: u8) -> Self {
+        self.max_retries = Some(retries);
+        self
+    }
+}
+
+/// Where a job stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum JobStatus {
+    /// It waits: for a worker, for its time, or for its process to be sealed.
+    Pending,
+    /// A worker has it.
+    InProgress,
+    /// It has its result.
+    Completed,
+    /// It finally failed.
+    Failed,
+    /// It was cancelled before it had an outcome.
+    Cancelled,
+}
+
+impl JobStatus {
+    /// True when nothing more happens to the job by itself.
+    pub fn is_final(self) -> bool {
+        matches!(self, Self::Completed | Self::Failed | Self::Cancelled)
+    }
+
+    /// The name used in JSON.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Pending => "pending",
+            Self::InProgress => "in_progress",
+            Self::Completed => "completed",
+            Self::Failed => "failed",
+            Self::Cancelled => "cancelled",
+        }
+    }
+}
+
+/// How many jobs of a process stand where. Always:
+/// `total = pending + in_progress + at_provider + completed + failed + cancelled`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct Counts {
+    /// All that were ever enqueued, those whose results were consumed included.
+    pub total: u64,
+    /// Waiting.
+    pub pending: u64,
+    /// With a worker.
+    pub in_progress: u64,
+    /// In a batch at the provider.
+    pub at_provider: u64,
+    /// With a result.
+    pub completed: u64,
+    /// Finally failed.
+    pub failed: u64,
+    /// Cancelled.
+    pub cancelled: u64,
+    /// Of the last three, those whose results were consumed, which are no longer stored.
+    pub consumed: u64,
+}
+
+impl Counts {
+    /// Jobs with an outcome.
+    pub fn finished(&self) -> u64 {
+        self.completed + self.failed + self.cancelled
+    }
+
+    /// True when every job has its outcome.
+    pub fn is_finished(&self) -> bool {
+        self.finished() == self.total
+    }
+}
+
+/// What the jobs of a process have used of their providers, as far as these said so.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize)]
+#[non_exhaustive]
+pub struct Spent {
+    /// Tokens read.
+    pub input_tokens: u64,
+    /// Tokens written.
+    pub output_tokens: u64,
+    /// Price in US dollars; `None` when that of any outcome is unknown.
+    pub cost_usd: Option<f64>,
+}
+
+/// A process and where its jobs stand.
+#[derive(Debug, Clone, Serialize)]
+#[non_exhaustive]
+pub struct Process {
+    /// Its id.
+    pub process_id: ProcessId,
+    /// False while an iterator is still being enqueued, or when that was interrupted: none of what
+    /// came after the last seal is started then.
+    pub sealed: bool,
+    /// True once it was cancelled.
+    pub cancelled: bool,
+    /// Where its jobs stand.
+    #[serde(flatten)]
+    pub counts: Counts,
+    /// What they have used.
+    #[serde(flatten)]
+    pub spent: Spent,
+    /// When its first job was enqueued.
+    pub created_at: Wall,
+    /// When one of its jobs last changed.
+    pub changed_at: Wall,
+}
+
+/// One job, as [`JobQueue::job`](crate::JobQueue::job) shows it.
+#[derive(Debug, Clone, Serialize)]
+#[non_exhaustive]
+pub struct JobState {
+    /// Its id.
+    pub job_id: JobId,
+    /// The process it belongs to.
+    pub process_id: ProcessId,
+    /// Its kind.
+    pub kind: String,
+    /// The caller's name for it.
+    pub item_id: Option<String>,
+    /// Where it stands.
+    pub status: JobStatus,
+    /// 1 to 10.
+    pub priority: u8,
+    /// The step of the route it has come to.
+    pub step: u8,
+    /// Calls made for it so far.
+    pub attempts: u32,
+    /// How often its worker died while it had the job.
+    pub crashes: u8,
+    /// When it was enqueued.
+    pub created_at: Wall,
+    /// When it may be started, while it waits.
+    pub due_at: Option<Wall>,
+    /// Its result, once it is completed.
+    pub result: Option<Box<RawValue>>,
+    /// Why it has none.
+    pub error: Option<Error>,
+    /// Why earlier attempts failed; the last ten.
+    pub errors: Vec<AttemptError>,
+}
+
+/// Why an attempt failed that was not the last one.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct AttemptError {
+    /// The step of the route.
+    pub step: u8,
+    /// When it ended.
+    pub at: Wall,
+    /// Kind, status and message; the message is cut to 300 characters.
+    pub error: Error,
+}
+
+/// The outcome of a job.
+#[derive(Debug, Clone, Serialize)]
+#[non_exhaustive]
+pub struct JobResult {
+    /// The job.
+    pub job_id: JobId,
+    /// The process it belongs to.
+    pub process_id: ProcessId,
+    /// The caller's name for it.
+    pub item_id: Option<String>,
+    /// The caller's fingerprint of it.
+    pub request_hash: Option<String>,
+    /// Its kind.
+    pub kind: String,
+    /// Completed, failed or cancelled.
+    pub status: JobStatus,
+    /// What its handler made of it; for the built-in kinds the result line, of failures too.
+    pub result: Option<Box<RawValue>>,
+    /// Why it failed.
+    pub error: Option<Error>,
+    /// Calls made for it.
+    pub attempts: u32,
+}
+
+impl JobResult {
+    /// True when the job was completed.
+    pub fn is_success(&self) -> bool {
+        self.status == JobStatus::Completed
+    }
+
+    /// The result as a type of yours.
+    ///
+    /// # Errors
+    /// The job's own error where it has no result; [`ErrorKind::Malformed`] when the result is not of
+    /// that type.
+    pub fn parse<'a, T: Deserialize<'a>>(&'a self) -> Result<T, Error> {
+        if let Some(error) = &self.error {
+            return Err(error.clone());
+        }
+        let text = self.result.as_ref().map_or("null", |result| result.get());
+        serde_json::from_str(text).map_err(|error| {
+            Error::new(
+                ErrorKind::Malformed,
+                format!("the result of job {}: {error}", self.job_id),
+            )
+        })
+    }
+}

@@ -1,0 +1,276 @@
+//! The store of jobs: what a queue asks of a database.
+//!
+//! A store knows states and times, not what a job means. Each method is one transaction or a few
+//! short ones, and what it has returned `Ok` for survives the death of the process.
+
+use std::sync::{Arc, Weak};
+
+use serde_json::value::RawValue;
+
+use crate::base::clock::Wall;
+use crate::base::error::Error;
+
+use super::job::{Job, JobId, JobResult, JobState, Process, ProcessId, Spent};
+
+/// What shares a quota: the kind, the job's [lane](Job::lane), and the step of the route.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Lane {
+    /// The jobs' kind.
+    pub kind: String,
+    /// What the jobs named, such as a model.
+    pub name: Option<String>,
+    /// The step of the route they have come to.
+    pub step: u8,
+}
+
+/// A worker as its store knows it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct WorkerId(pub i64);
+
+/// A claim on a job. Whatever happens to the job raises the number, so an old receipt fences
+/// nothing but itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Receipt {
+    /// The job's place in its store.
+    pub job: i64,
+    /// The number of the claim.
+    pub claim: i64,
+}
+
+/// What a worker asks for.
+pub struct Wanted<'a> {
+    /// The most jobs.
+    pub most: usize,
+    /// The worker runs nothing: only then may it be given a job that was lost by two workers
+    /// already, and it is given that job alone.
+    pub idle: bool,
+    /// Only jobs of these processes; of all when empty.
+    pub processes: &'a [ProcessId],
+    /// The most jobs that could be started of a lane now; 0 when it is closed. Asked once a lane for
+    /// each claim.
+    pub open: &'a mut dyn FnMut(&Arc<Lane>) -> usize,
+}
+
+/// What a worker was given.
+#[derive(Debug, Default)]
+pub struct Claims {
+    /// Jobs, in the order in which they are to be started.
+    pub jobs: Vec<Claimed>,
+    /// When the next job of an open lane comes due; only told when there were fewer than wanted.
+    pub next: Option<Wall>,
+    /// True when more jobs wait than those given out, in any lane, due or not.
+    pub more: bool,
+}
+
+/// A job that a worker was given.
+#[derive(Debug)]
+pub struct Claimed {
+    /// The claim on it.
+    pub receipt: Receipt,
+    /// Its id.
+    pub job_id: JobId,
+    /// The process it belongs to.
+    pub process_id: ProcessId,
+    /// Kind, name and step.
+    pub lane: Arc<Lane>,
+    /// The caller's name for it.
+    pub item_id: Option<String>,
+    /// The caller's fingerprint of it.
+    pub request_hash: Option<String>,
+    /// What its handler is to work on.
+    pub payload: Box<RawValue>,
+    /// 1 to 10.
+    pub priority: u8,
+    /// Its own number of retries.
+    pub max_retries: Option<u8>,
+    /// Claims that ended with their worker's death.
+    pub crashes: u8,
+    /// The last claim ended so: the call may have been made.
+    pub lost: bool,
+    /// When it came due.
+    pub due_at: Wall,
+    /// What the last [`Ending::Retry`] left.
+    pub history: Option<String>,
+}
+
+/// How a trip of a job ended.
+#[derive(Debug, Clone)]
+pub struct End {
+    /// The claim that ends.
+    pub receipt: Receipt,
+    /// Calls made for the job so far.
+    pub calls: u32,
+    /// How.
+    pub ending: Ending,
+}
+
+/// How a trip of a job ended.
+#[derive(Debug, Clone)]
+pub enum Ending {
+    /// It has its result. Accepted while the job has no outcome, whatever its claim: it was paid for.
+    Completed {
+        /// JSON.
+        result: Box<RawValue>,
+        /// What it used; `None` for work that costs nothing.
+        spent: Option<Spent>,
+    },
+    /// It finally failed.
+    Failed {
+        /// Why.
+        error: Error,
+        /// JSON, where a failure has something to hand over.
+        result: Option<Box<RawValue>>,
+        /// What it used.
+        spent: Option<Spent>,
+    },
+    /// It is tried again, not before then.
+    Retry {
+        /// When.
+        due_at: Wall,
+        /// The step of the route it goes on with.
+        step: u8,
+        /// Failed attempts at that step.
+        attempt: u8,
+        /// The next call may repeat one that was carried out.
+        in_doubt: bool,
+        /// Handed out with the next claim. At most 64 KiB are sensible.
+        history: String,
+    },
+    /// It was not tried: back to where it was, or not before then.
+    Snooze {
+        /// When; `None` keeps its place.
+        due_at: Option<Wall>,
+    },
+}
+
+/// Outcomes that were read, to be acknowledged once they are saved.
+#[derive(Debug)]
+pub struct Delivery {
+    /// What to acknowledge.
+    pub receipt: Receipt,
+    /// The outcome.
+    pub result: JobResult,
+}
+
+/// What one look at a store's health found.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+pub struct Finding {
+    /// What was looked at, in a word or two.
+    pub what: String,
+    /// How bad it is.
+    pub verdict: Verdict,
+    /// What was seen, for people.
+    pub seen: String,
+    /// What to do about it.
+    pub advice: Option<String>,
+}
+
+/// How bad a finding is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, serde::Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Verdict {
+    /// As it should be.
+    Good,
+    /// Worth knowing.
+    Note,
+    /// Something is wrong that costs time or room.
+    Warning,
+    /// The queue cannot be trusted or used.
+    Bad,
+}
+
+/// Called, from any thread, when jobs may have become claimable. Must return at once.
+pub type OnWork = dyn Fn() + Send + Sync;
+
+/// A database of jobs. Unstable: tests and other databases need it, and it may be reshaped.
+///
+/// All methods may be called from many threads, and from many processes on one database.
+pub trait JobStore: Send + Sync {
+    /// Adds jobs to a process, which begins to exist with its first ones: all of them in one
+    /// transaction. With `sealed` they can be claimed at once, unless an unsealed part precedes them.
+    /// Without it the process is unsealed from now on, and none of what is added is claimable before
+    /// [`seal`](Self::seal).
+    fn insert(
+        &self,
+        process: ProcessId,
+        jobs: Vec<Job>,
+        sealed: bool,
+        now: Wall,
+    ) -> Result<Vec<JobId>, Error>;
+
+    /// Makes all that was added claimable, which is decided at once and carried out in short
+    /// transactions; what a death of the process leaves to do, [`chore`](Self::chore) goes on with.
+    fn seal(&self, process: ProcessId, now: Wall) -> Result<(), Error>;
+
+    /// A process, if it exists.
+    fn process(&self, process: ProcessId) -> Result<Option<Process>, Error>;
+
+    /// Every process, oldest first.
+    fn processes(&self) -> Result<Vec<Process>, Error>;
+
+    /// A job, if it exists.
+    fn job(&self, job: JobId) -> Result<Option<JobState>, Error>;
+
+    /// Up to `most` outcomes of a process in the order of its jobs, beginning behind `after`, and no
+    /// more than about `bytes` of them; always one if there is any.
+    fn peek(
+        &self,
+        process: ProcessId,
+        after: Option<Receipt>,
+        most: usize,
+        bytes: usize,
+    ) -> Result<Vec<Delivery>, Error>;
+
+    /// Deletes these outcomes, as far as nothing has happened to their jobs since. A sealed process
+    /// whose last outcome goes is gone too. Returns how many were deleted.
+    fn ack(&self, receipts: &[Receipt], now: Wall) -> Result<u64, Error>;
+
+    /// Cancels what waits; what runs is not tried again. Returns how many were cancelled. Decided
+    /// at once and carried out in short transactions, as are the next two.
+    fn cancel(&self, process: ProcessId, now: Wall) -> Result<u64, Error>;
+
+    /// Puts failed and cancelled jobs back with all their retries. Returns how many.
+    fn retry_failed(&self, process: ProcessId, now: Wall) -> Result<u64, Error>;
+
+    /// Deletes a process with all that belongs to it; late ends of its jobs go nowhere. Returns how
+    /// many jobs were deleted.
+    fn delete(&self, process: ProcessId, now: Wall) -> Result<u64, Error>;
+
+    /// Registers a worker: its claims last until it [retires](Self::retire) or its process ends.
+    fn enlist(&self, now: Wall) -> Result<WorkerId, Error>;
+
+    /// Takes a worker off the list. What it still had goes back as if it had never been claimed.
+    fn retire(&self, worker: WorkerId, now: Wall) -> Result<(), Error>;
+
+    /// Gives a worker jobs: highest priority first, oldest first within one. Of each eight jobs that
+    /// a worker is given, one is the oldest due of any priority.
+    fn claim(&self, worker: WorkerId, wanted: Wanted<'_>, now: Wall) -> Result<Claims, Error>;
+
+    /// Records ends, all in one transaction. All but a success need their claim to be the last one.
+    /// Returns the processes that changed, as they are now.
+    fn settle(&self, ends: &[End], now: Wall) -> Result<Vec<Process>, Error>;
+
+    /// Gives back what workers had whose process has died. A job that was lost for the
+    /// [fifth](MOST_CRASHES) time fails as [`ErrorKind::Crashed`](crate::ErrorKind::Crashed) instead.
+    /// Returns how many jobs were affected.
+    fn reclaim(&self, now: Wall) -> Result<u64, Error>;
+
+    /// Does one short piece of maintenance, if there is any: goes on with what somebody left halfway,
+    /// gives room back. True when more is left to do.
+    fn chore(&self, now: Wall) -> Result<bool, Error>;
+
+    /// A number that differs from the last one when anybody else has written in between.
+    fn version(&self) -> Result<u64, Error>;
+
+    /// Has `wake` called whenever jobs become claimable through this store, until it is dropped.
+    fn on_work(&self, wake: Weak<OnWork>);
+
+    /// Looks at the store's health.
+    fn check(&self, now: Wall) -> Result<Vec<Finding>, Error>;
+}
+
+/// A job whose worker died this often fails.
+pub const MOST_CRASHES: u8 = 5;
+
+/// A job that was lost this often runs only while its worker runs nothing else.
+pub const SUSPECT_CRASHES: u8 = 2;
