@@ -10,7 +10,8 @@ use parking_lot::{Condvar, Mutex};
 use crate::base::cancel::Context;
 use crate::base::clock::{Clock, Time, Wake, Wall};
 use crate::base::error::Error;
-use crate::llm::client::{LlmClient, PackLimits};
+use crate::engine::pack::PackLimits;
+use crate::llm::client::LlmClient;
 use crate::llm::request::Request;
 use crate::llm::response::Response;
 

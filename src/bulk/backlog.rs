@@ -4,14 +4,14 @@ use std::sync::{Arc, OnceLock};
 
 use crate::base::clock::Time;
 use crate::base::error::Error;
+use crate::engine::pack::PackLimits;
 use crate::engine::route::Tries;
 use crate::engine::waiting::Waiting;
 use crate::engine::work::{Class, Cost, Gates, Take, Ticket};
-use crate::llm::client::PackLimits;
 
 use super::input::{FileIndex, State};
 use super::lines::FileTask;
-use super::pack::Backlog;
+use crate::engine::pack::Backlog;
 
 /// What is still to be sent of a file.
 pub(crate) struct FileBacklog {
@@ -178,7 +178,7 @@ mod tests {
         let PromptSource::File(file) = prompts.source else {
             unreachable!("a file was opened");
         };
-        let classes = vec![Class([QuotaId(1), QuotaId(2)].into())];
+        let classes = vec![Class::new([QuotaId(1), QuotaId(2)])];
         FileBacklog::new(
             Arc::new(file.items.finish()),
             classes,
@@ -190,8 +190,9 @@ mod tests {
     }
 
     fn bury_the_first(gates: &mut Gates) {
-        let class = Class([QuotaId(1), QuotaId(2)].into());
-        gates.bury_step(&class, 0, &Error::new(ErrorKind::Auth, "refused"));
+        let class = Class::new([QuotaId(1), QuotaId(2)]);
+        let refused = Error::new(ErrorKind::Auth, "refused");
+        gates.bury_step(&class, 0, &refused, Time::FAR);
     }
 
     #[test]

@@ -28,11 +28,11 @@ use super::lines::{
 use super::list::{Feeder, Item, ListBacklog};
 use super::once::{finished, progress};
 use super::options::{FileRunError, FileRunOptions, Output, Place, Plan, Report};
-use super::pack::{Backlog, Pack, Packed};
 use super::prompts::{PromptSource, Prompts};
 use super::results::{ResultsFile, is_regular};
 use super::stream::{self, Previous, StreamItem};
 use super::{TICK, bad_concurrency};
+use crate::engine::pack::{Backlog, Pack, Packed};
 
 /// A run from prompts to result lines. Prepared first, so that whatever is wrong shows before
 /// anything is spent.
@@ -500,6 +500,7 @@ impl<'r> Surroundings<'_, 'r> {
             ctx: self.ctx,
             clock,
             threads: self.concurrency,
+            permits: None,
             waker,
             woken,
             tick: TICK,

@@ -6,7 +6,7 @@ use crate::base::error::Error;
 use crate::engine::work::{Gates, Settled, Take, Work};
 use crate::observe::tally::{Measure, Tally};
 
-use super::pack::{Backlog, Pack, Packed};
+use crate::engine::pack::{Backlog, Pack, Packed};
 
 /// Where outcomes go: one for each member of a pack.
 pub(crate) trait Sink<T> {
@@ -50,7 +50,7 @@ impl<B: Backlog, K: Sink<B::Task>> Work for Job<B, K> {
         let mut i = 0;
         while i < done.len() {
             if matches!(done[i], Settled::Later(..)) {
-                if let Settled::Later(ticket, due) = done.remove(i) {
+                if let Settled::Later(ticket, due, _) = done.remove(i) {
                     self.backlog.wait(ticket, due);
                 }
             } else {

@@ -19,8 +19,8 @@ use crate::observe::tally::{Measure, Tally};
 
 use super::job::{Sink, count};
 use super::once::{call_step, measure};
-use super::pack::Pack;
 use super::results::ResultsFile;
+use crate::engine::pack::Pack;
 
 /// What a result line says of its item besides the outcome.
 #[derive(Debug, Clone)]
@@ -79,7 +79,7 @@ pub(crate) fn call_for_lines(
         let mut tries = *tries;
         tries.calls = tries.calls.saturating_add(1);
         let measure = measure(&answered);
-        let spent = latency(tries.first, route.clock_ref().now());
+        let spent = latency(tries.first.time(), route.clock_ref().now());
         let mut bytes = Vec::with_capacity(512);
         for (mut response, (request, named)) in answered.responses.into_iter().zip(pack) {
             // Some replies do not say who made them.
@@ -193,7 +193,7 @@ impl LineSink<'_> {
         let (provider, model) = self.route.asked(tries.step, &request);
         named.model = model;
         let earlier = self.route.earlier(tries.trail, &request);
-        let spent = latency(tries.first, now);
+        let spent = latency(tries.first.time(), now);
         let failed = Err(error.clone());
         let whole = bytes.len();
         if render(bytes, &named, Some(provider), earlier, tries, spent, failed).is_err() {

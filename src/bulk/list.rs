@@ -12,15 +12,15 @@ use crossbeam_channel::{Receiver, Sender, TryRecvError, bounded};
 use crate::base::clock::Time;
 use crate::base::error::Error;
 use crate::engine::limit::QuotaKey;
+use crate::engine::pack::PackLimits;
 use crate::engine::route::Tries;
 use crate::engine::run::{Waker, panicked};
 use crate::engine::waiting::Waiting;
 use crate::engine::work::{Class, Gates, Take, Ticket};
-use crate::llm::client::PackLimits;
 use crate::llm::request::{Request, Task};
 use crate::llm::route::{Route, cost};
 
-use super::pack::Backlog;
+use crate::engine::pack::Backlog;
 
 /// Payloads of an unbounded source that may wait in memory; beyond it nothing more is read.
 const WAITING_BYTES: usize = 16 * 1024 * 1024;

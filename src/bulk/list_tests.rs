@@ -89,7 +89,7 @@ fn behind_a_dead_provider_a_paused_one_holds_items_back() {
     let route = two_steps();
     let class = class(&route);
     let mut gates = Gates::default();
-    gates.bury_step(&class, 0, &refused());
+    gates.bury_step(&class, 0, &refused(), Time::FAR);
     gates.close(class.quota(1), Time::FAR);
     let large = || Request::new("A".repeat(1 << 20));
     let mut backlog = fed(&route, (0..40).map(|_| large()).collect());
@@ -122,7 +122,7 @@ fn when_a_paused_provider_dies_what_waited_for_it_goes_on_at_once() {
         backlog.take(4, &gates, NOW),
         Ok(Take::Idle { .. })
     ));
-    gates.bury_step(&class, 0, &refused());
+    gates.bury_step(&class, 0, &refused(), Time::FAR);
     let mut taken = Vec::new();
     while let Ok(Take::Items(items)) = backlog.take(4, &gates, NOW) {
         taken.extend(items.iter().map(|ticket| ticket.order));

@@ -11,7 +11,8 @@ mod lines;
 mod list;
 mod once;
 pub mod options;
-mod pack;
+#[cfg(test)]
+mod pack_simulation;
 pub mod prompts;
 mod results;
 pub mod run;

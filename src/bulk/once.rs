@@ -15,7 +15,7 @@ use crate::observe::progress::{Phase, Progress};
 use crate::observe::tally::{Measure, range};
 
 use super::job::{Job, Sink};
-use super::pack::Backlog;
+use crate::engine::pack::Backlog;
 
 /// The answers to a pack, in its order, and how long the call took.
 pub(crate) struct Answered {

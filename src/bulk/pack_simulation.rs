@@ -11,18 +11,19 @@ use crate::base::clock::Time;
 use crate::base::error::{Error, ErrorKind, Sent};
 use crate::base::hints::RateHints;
 use crate::bulk::job::{Job, Sink, count};
-use crate::bulk::pack::{Member, Pack, Packed};
 use crate::engine::bounds::Bounds;
 use crate::engine::dispatch::{
     Dispatcher, ErrorPolicy, Event, Flight, Landed, Options, StopReason, Turn,
 };
+use crate::engine::jitter::Jitter;
 use crate::engine::limit::{Gate, Limiter, Limits, QuotaKey};
+use crate::engine::pack::{Member, Pack, Packed};
 use crate::engine::route::RetryPolicy;
 use crate::engine::simulation::each_seed;
 use crate::engine::work::{Class, Settled};
 use crate::observe::tally::{Measure, Tally};
 
-use super::{Place, Sizes};
+use crate::engine::pack::tests::{Place, Sizes};
 
 /// How each item ended, each once; `None` for what was not sent.
 #[derive(Default)]
@@ -155,8 +156,8 @@ impl Scene {
         let limiter = Arc::new(Limiter::new());
         let class = |class| {
             let key = |step: u64| QuotaKey::new(&[&format!("{class}, {step}")]);
-            let quotas = (0..steps).map(|step| limiter.quota(key(step), limits, Time::ZERO));
-            Class(quotas.collect())
+            let quotas = (0..steps).map(|step| limiter.quota(key(step), limits, 0, Time::ZERO));
+            Class::new(quotas.collect::<Vec<_>>())
         };
         sizes.classes = (0..kinds).map(|kind| class(kind % 2)).collect();
         let concurrency = 1 + random.below(6) as usize;
@@ -172,7 +173,8 @@ impl Scene {
                 .fall_back_when_blocked(true),
             on_error: ErrorPolicy::ContinueOnError,
             deadline: None,
-            seed,
+            jitter: Jitter(seed),
+            durable: false,
         };
         let job = Job {
             backlog: Packed::new(sizes),

@@ -14,10 +14,11 @@ use crate::base::cancel::Context;
 use crate::base::clock::Time;
 use crate::base::error::{Error, ErrorKind};
 use crate::engine::dispatch::{Dispatcher, ErrorPolicy, StopReason};
+use crate::engine::pack::PackLimits;
 use crate::engine::route::Tries;
 use crate::engine::run::{Finish, Observer, Outlet, Shell, Waker, run};
 use crate::engine::work::Ticket;
-use crate::llm::client::{LlmClient, PackLimits};
+use crate::llm::client::LlmClient;
 use crate::llm::request::{Request, Task};
 use crate::llm::response::Outcome;
 use crate::llm::route::Route;
@@ -27,9 +28,9 @@ use crate::observe::tally::{Summary, Tally};
 use super::job::{Job, Sink};
 use super::list::{Feeder, Item, ListBacklog, Source};
 use super::once::{Answered, call_step, finished, progress};
-use super::pack::{Pack, Packed};
 use super::sinks::{Batch, Channel, Slots, outcome};
 use super::{MOST_THREADS, TICK, bad_concurrency};
+use crate::engine::pack::{Pack, Packed};
 
 /// A run that ended before its work did, with everything it has.
 #[derive(Debug)]
@@ -370,6 +371,7 @@ impl<'a> Bulk<'a> {
             ctx: &self.ctx,
             clock,
             threads: self.concurrency,
+            permits: None,
             waker,
             woken,
             tick: TICK,

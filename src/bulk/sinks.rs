@@ -16,7 +16,7 @@ use crate::observe::tally::Tally;
 use super::job::{Sink, count};
 use super::list::Item;
 use super::once::{Answered, measure};
-use super::pack::Pack;
+use crate::engine::pack::Pack;
 
 pub(super) fn outcome(
     route: &Route<'_>,
@@ -29,7 +29,7 @@ pub(super) fn outcome(
     Outcome {
         id: request.id.clone(),
         attempts: u32::from(tries.calls),
-        latency: latency(tries.first, now),
+        latency: latency(tries.first.time(), now),
         provider: Some(provider),
         model,
         earlier: route.earlier(tries.trail, request),

@@ -30,6 +30,14 @@ impl Bucket {
         }
     }
 
+    /// The same bucket with no more in it than that.
+    pub(super) fn at_most(self, level: f64) -> Self {
+        Self {
+            level: self.level.min(level),
+            ..self
+        }
+    }
+
     /// A bucket whose rate another process knows: one at a time until a reply says more.
     pub(super) fn adopted(per_second: f64, now: Time) -> Self {
         Self {

@@ -14,66 +14,14 @@ use crate::base::hints::RateHints;
 
 use super::bounds::{Bound, Bounds, BoundsSoFar};
 use super::counters::Counters;
+use super::jitter::Jitter;
 use super::limit::{Ended, Gate, LOADING_AGAIN, Limiter, Permit};
 use super::loading::Loading;
 use super::route::{self, Next, RetryPolicy};
 use super::standing::Standing;
+pub use super::stop::{ErrorPolicy, StopReason};
 use super::trail::Trails;
 use super::work::{Gates, Settled, Take, Ticket, Work};
-
-/// What a failed item means for the others.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub enum ErrorPolicy {
-    /// Go on with the rest. The library's default. A provider that refused the key or has no
-    /// credit left is not called again all the same: what only it could answer stays unsent.
-    #[default]
-    ContinueOnError,
-    /// Stop at the first item that finally failed.
-    StopOnError,
-    /// Stop when the failure would be shared by all further calls: a refused key, an exhausted
-    /// quota, an unknown model. A 403 of a provider that has answered is one item's, until five
-    /// come in a row. The default of `batchwright run`.
-    StopOnCriticalError,
-}
-
-/// Why a run ended before its work did.
-#[derive(Debug, Clone)]
-#[non_exhaustive]
-pub enum StopReason {
-    /// The context was cancelled.
-    Cancelled,
-    /// The context's deadline passed.
-    DeadlineExceeded,
-    /// An item failed under [`ErrorPolicy::StopOnError`].
-    ItemFailed(Error),
-    /// No provider of the route can be called any more, or a critical error came under
-    /// [`ErrorPolicy::StopOnCriticalError`].
-    Critical(Error),
-    /// Under [`ErrorPolicy::StopOnCriticalError`]: several items in a row were given up since no
-    /// connection came about, nothing at the address takes prompts, or its model never loaded.
-    Unreachable(Error),
-    /// Whoever took the results takes no more.
-    SinkClosed,
-    /// The source or the output cannot be used any further.
-    Fatal(Error),
-    /// The options make no sense together, such as a concurrency of 0.
-    Misuse(String),
-}
-
-impl std::fmt::Display for StopReason {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::Cancelled => f.write_str("cancelled"),
-            Self::DeadlineExceeded => f.write_str("the deadline passed"),
-            Self::ItemFailed(e) => write!(f, "an item failed: {e}"),
-            Self::Critical(e) | Self::Fatal(e) => write!(f, "{e}"),
-            Self::Unreachable(e) if e.is_not_ready() => write!(f, "{e} after ten minutes"),
-            Self::Unreachable(e) => write!(f, "the provider cannot be reached: {e}"),
-            Self::SinkClosed => f.write_str("the reader of the results went away"),
-            Self::Misuse(why) => f.write_str(why),
-        }
-    }
-}
 
 /// A call to make, with what was reserved for it.
 #[derive(Debug)]
@@ -100,10 +48,6 @@ pub(crate) enum Event<T, D> {
     /// The caller took this many outcomes of a work that defers their release.
     Released(usize),
     /// The number of permits changes while the run goes on.
-    #[cfg_attr(
-        not(test),
-        expect(dead_code, reason = "for a worker whose settings change")
-    )]
     SetConcurrency(usize),
     Stop(StopReason),
 }
@@ -119,6 +63,10 @@ pub(crate) enum Turn {
 
 /// This many items given up without a connection mean that nothing gets through.
 const UNREACHED: u32 = 5;
+/// A provider that refused everybody is asked again after this long, where the work can wait.
+const REFUSED_FOR: Duration = Duration::from_secs(60);
+/// The same for one that could not be reached.
+const UNREACHED_FOR: Duration = Duration::from_secs(10);
 /// A settling write that failed is tried again after this long.
 const SETTLE_AGAIN: Duration = Duration::from_secs(1);
 
@@ -128,7 +76,10 @@ pub(crate) struct Options {
     pub trails: Arc<Trails>,
     pub on_error: ErrorPolicy,
     pub deadline: Option<Time>,
-    pub seed: u64,
+    pub jitter: Jitter,
+    /// The work outlives the run: what fails for its provider's sake goes back instead of failing,
+    /// and the provider is asked again after a while.
+    pub durable: bool,
 }
 
 pub(crate) struct Dispatcher<W: Work> {
@@ -192,6 +143,11 @@ impl<W: Work> Dispatcher<W> {
         self.last_failure.as_ref()
     }
 
+    /// Why a provider is not asked at the moment, if one is not.
+    pub(crate) fn obituary(&self) -> Option<&Error> {
+        self.gates.obituary()
+    }
+
     /// Since when a server has been loading its model, if one is.
     pub(crate) fn loading_since(&self) -> Option<Time> {
         self.loading.since()
@@ -223,6 +179,7 @@ impl<W: Work> Dispatcher<W> {
     pub(crate) fn turn(&mut self, now: Time, start: &mut Vec<Flight<W::Task>>) -> Turn {
         self.check_deadline(now);
         self.flush(now);
+        self.gates.revive(now);
         let mut wake = None;
         let mut bound = Bound::Nothing;
         let mut exhausted = false;
@@ -285,7 +242,7 @@ impl<W: Work> Dispatcher<W> {
         match self.gates.live_step(&ticket.class, step) {
             Some(live) => self.pass_by(&mut ticket, live),
             None => {
-                let dead = self.gates.dead(ticket.quota(), step);
+                let dead = self.gates.dead(&ticket.class, step);
                 let kind = dead.map_or(ErrorKind::Cancelled, Error::kind);
                 let why = dead.map_or_else(String::new, ToString::to_string);
                 let error = Error::new(kind, format!("not sent: {why}"));
@@ -296,7 +253,7 @@ impl<W: Work> Dispatcher<W> {
         }
         let quota = ticket.quota();
         if self.gates.is_closed(quota, now) {
-            self.pending.push(Settled::Later(ticket, Time::ZERO));
+            self.pending.push(Settled::Later(ticket, Time::ZERO, None));
             return;
         }
         let (input, cap) = (
@@ -306,7 +263,7 @@ impl<W: Work> Dispatcher<W> {
         match self.limiter.try_acquire(quota, input, cap, now) {
             Gate::NotUntil(at) => {
                 self.gates.close(quota, at);
-                self.pending.push(Settled::Later(ticket, Time::ZERO));
+                self.pending.push(Settled::Later(ticket, Time::ZERO, None));
             }
             Gate::Go(permit) => {
                 let tries = &mut ticket.tries;
@@ -315,11 +272,17 @@ impl<W: Work> Dispatcher<W> {
                     self.counters.possibly_paid_twice += 1;
                 }
                 *self.counters.of_kind(tries) += 1;
-                tries.first.get_or_insert(now);
+                tries.first.begin(now);
                 self.counters.first_start.get_or_insert(now);
                 self.counters.calls += 1;
                 self.counters.in_flight += 1;
                 start.push(Flight { ticket, permit });
+                // What durable work takes in vain has to be written back.
+                if self.options.durable
+                    && let Some(at) = self.limiter.closed_until(quota, now)
+                {
+                    self.gates.close(quota, at);
+                }
             }
         }
     }
@@ -354,7 +317,7 @@ impl<W: Work> Dispatcher<W> {
         }
         // The end of a call may have opened its quota, or closed it.
         let until = self.limiter.settle(permit, ended, &hints, now);
-        if (self.gates.dead(ticket.quota(), ticket.tries.step)).is_none() {
+        if (self.gates.dead(&ticket.class, ticket.tries.step)).is_none() {
             self.gates
                 .close(ticket.quota(), until.unwrap_or(Time::ZERO));
         }
@@ -364,7 +327,7 @@ impl<W: Work> Dispatcher<W> {
         let error = match result {
             Ok(done) => {
                 self.last_failure = None;
-                self.standing.answered(ticket.tries.step);
+                self.standing.answered(ticket.class.at(ticket.tries.step));
                 ticket.tries.calls = ticket.tries.calls.saturating_add(1);
                 self.pending.push(Settled::Final(ticket, Ok(done)));
                 return;
@@ -396,9 +359,13 @@ impl<W: Work> Dispatcher<W> {
             self.pending.push(Settled::Unsent(ticket, error));
             return;
         }
-        let lost = self.standing.is_lost(ticket.tries.step, &error);
+        let lost = self
+            .standing
+            .is_lost(ticket.class.at(ticket.tries.step), &error);
+        // Work that outlives the run comes from many: whoever misspelt a model stops nobody else.
+        let lost = lost && !(self.options.durable && error.kind() == ErrorKind::UnknownModel);
         if lost {
-            self.bury(&ticket, &error);
+            self.bury(&ticket, &error, now);
         }
         self.follow(ticket, error, lost, now);
     }
@@ -407,7 +374,7 @@ impl<W: Work> Dispatcher<W> {
     fn pass_by(&self, ticket: &mut Ticket<W::Task>, live: u8) {
         while ticket.tries.step < live {
             let step = ticket.tries.step;
-            if let Some(error) = self.gates.dead(ticket.quota(), step) {
+            if let Some(error) = self.gates.dead(&ticket.class, step) {
                 let tries = &mut ticket.tries;
                 tries.trail = self.options.trails.add(tries.trail, step, error);
             }
@@ -420,14 +387,14 @@ impl<W: Work> Dispatcher<W> {
         self.counters.calls -= 1;
         *self.counters.of_kind(&ticket.tries) -= 1;
         self.last_failure = Some(error);
-        self.later(ticket, until);
+        self.later(ticket, until, None);
     }
 
     /// Carries out the route's decision about a failure.
     fn follow(&mut self, mut ticket: Ticket<W::Task>, error: Error, lost: bool, now: Time) {
         let next_live = self.gates.live_step(&ticket.class, ticket.tries.step + 1);
         let members = self.work.members(&ticket.task);
-        let jitter = self.random();
+        let jitter = self.options.jitter.next();
         let next = route::decide(
             &self.options.retry,
             next_live.is_some(),
@@ -441,8 +408,8 @@ impl<W: Work> Dispatcher<W> {
             (Next::RetryAt(at), _) => {
                 let wait = at.since(now).as_secs_f64();
                 log::info!("{}, again in {wait:.1} s: {error}", error.kind());
-                self.last_failure = Some(error);
-                self.later(ticket, at);
+                self.last_failure = Some(error.clone());
+                self.later(ticket, at, Some(error));
             }
             _ if members > 1 && route::may_divide(&error) => {
                 log::info!(
@@ -451,7 +418,7 @@ impl<W: Work> Dispatcher<W> {
                 );
                 ticket.tries.divide(members);
                 let at = route::parts_at(&self.options.retry, &error, now);
-                self.later(ticket, at);
+                self.later(ticket, at, Some(error));
             }
             (Next::FallBack, Some(step)) => {
                 log::info!("{}, on to the next provider: {error}", error.kind());
@@ -459,7 +426,7 @@ impl<W: Work> Dispatcher<W> {
                 tries.trail = self.options.trails.add(tries.trail, tries.step, &error);
                 tries.next_step();
                 self.pass_by(&mut ticket, step);
-                self.later(ticket, now);
+                self.later(ticket, now, Some(error));
             }
             _ => {
                 match self.options.on_error {
@@ -472,7 +439,17 @@ impl<W: Work> Dispatcher<W> {
                     ErrorPolicy::StopOnCriticalError => self.note_unreached(&error),
                     _ => {}
                 }
-                self.pending.push(Settled::Final(ticket, Err(error)));
+                let unreachable = error.is_unreachable();
+                if self.options.durable && unreachable && !lost {
+                    let step = ticket.tries.step;
+                    let until = now.after(UNREACHED_FOR);
+                    self.gates.bury_step(&ticket.class, step, &error, until);
+                }
+                self.pending
+                    .push(match self.options.durable && (lost || unreachable) {
+                        true => Settled::Unsent(ticket, error),
+                        false => Settled::Final(ticket, Err(error)),
+                    });
             }
         }
     }
@@ -486,25 +463,30 @@ impl<W: Work> Dispatcher<W> {
         }
     }
 
-    fn later(&mut self, ticket: Ticket<W::Task>, at: Time) {
+    fn later(&mut self, ticket: Ticket<W::Task>, at: Time, why: Option<Error>) {
         self.counters.in_flight -= 1;
-        self.pending.push(Settled::Later(ticket, at));
+        self.pending.push(Settled::Later(ticket, at, why));
     }
 
     /// A provider that failed critically is not called again, nor a model it does not know.
-    fn bury(&mut self, ticket: &Ticket<W::Task>, error: &Error) {
-        let news = self.gates.dead(ticket.quota(), ticket.tries.step).is_none();
+    fn bury(&mut self, ticket: &Ticket<W::Task>, error: &Error, now: Time) {
+        let (class, step) = (&ticket.class, ticket.tries.step);
+        let news = self.gates.dead(class, step).is_none();
+        let until = match self.options.durable {
+            true => now.after(REFUSED_FOR),
+            false => Time::FAR,
+        };
         if error.is_model_only() {
-            self.gates.bury_quota(ticket.quota(), error);
-        } else if self
-            .gates
-            .bury_step(&ticket.class, ticket.tries.step, error)
-        {
+            self.gates.bury_quota(ticket.quota(), error, until);
+        } else if self.gates.bury_step(class, step, error, until) && !self.options.durable {
             self.stop_for(StopReason::Critical(error.clone()));
         }
         // What has no quota cannot be told apart from the rest, and goes on.
-        let buried = self.gates.dead(ticket.quota(), ticket.tries.step).is_some();
-        if news && buried && self.gates.live_step(&ticket.class, 0).is_some() {
+        let buried = self.gates.dead(class, step).is_some();
+        if news && buried && self.options.durable {
+            let wait = REFUSED_FOR.as_secs();
+            log::warn!("not asked again for {wait} s: {error}");
+        } else if news && buried && self.gates.live_step(class, 0).is_some() {
             log::warn!("not asked again in this run: {error}");
         }
     }
@@ -544,15 +526,6 @@ impl<W: Work> Dispatcher<W> {
         if self.pending.is_empty() {
             self.settle_at = None;
         }
-    }
-
-    /// SplitMix64 (Steele, Lea, Flood 2014), as a fraction: jitter needs spread, not secrecy.
-    fn random(&mut self) -> f64 {
-        self.options.seed = self.options.seed.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.options.seed;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        ((z ^ (z >> 31)) >> 11) as f64 / (1u64 << 53) as f64
     }
 }
 

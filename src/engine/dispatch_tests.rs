@@ -1,6 +1,7 @@
 //! Who starts when, on a clock moved by hand.
 
 use super::*;
+use crate::engine::jitter::Jitter;
 use crate::engine::limit::{Limits, QuotaKey};
 use crate::engine::loading::PATIENCE;
 use crate::engine::route::Tries;
@@ -69,7 +70,7 @@ impl Work for Costs {
 
     fn settle(&mut self, done: &mut Vec<Settled<usize, ()>>, _: Time) -> Result<(), Error> {
         for settled in done.drain(..) {
-            if let Settled::Later(ticket, due) = settled {
+            if let Settled::Later(ticket, due, _) = settled {
                 let (quota, order) = (ticket.quota(), ticket.order);
                 let item = (ticket.task, ticket.tries);
                 self.waiting.push(quota, due, order, item);
@@ -87,11 +88,11 @@ fn dispatcher(
     on_error: ErrorPolicy,
 ) -> Dispatcher<Costs> {
     let limiter = Arc::new(Limiter::new());
-    let quota = limiter.quota(QuotaKey::new(&["q"]), limits, Time::ZERO);
+    let quota = limiter.quota(QuotaKey::new(&["q"]), limits, 0, Time::ZERO);
     let work = Costs {
         tokens,
         next: 0,
-        class: Class([quota].into()),
+        class: Class::new([quota]),
         waiting: Waiting::default(),
     };
     let options = Options {
@@ -100,7 +101,8 @@ fn dispatcher(
         retry: RetryPolicy::default(),
         on_error,
         deadline: None,
-        seed: 1,
+        jitter: Jitter(1),
+        durable: false,
     };
     Dispatcher::new(work, limiter, options)
 }

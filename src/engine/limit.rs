@@ -62,6 +62,7 @@ pub struct Limits {
     tokens_per_minute: Option<f64>,
     burst: u32,
     in_flight: Option<u32>,
+    assumed_rpm: Option<f64>,
 }
 
 impl Default for Limits {
@@ -71,6 +72,7 @@ impl Default for Limits {
             tokens_per_minute: None,
             burst: 10,
             in_flight: None,
+            assumed_rpm: None,
         }
     }
 }
@@ -83,6 +85,17 @@ impl Limits {
     pub fn requests_per_minute(mut self, rpm: f64) -> Self {
         assert!(rpm > 0.0 && rpm.is_finite(), "rpm must be positive");
         self.requests_per_minute = Some(rpm);
+        self
+    }
+
+    /// Requests per minute as long as none are given and no reply has told them. Default: none are
+    /// assumed.
+    ///
+    /// # Panics
+    /// If `rpm` is not a positive finite number.
+    pub fn assume_requests_per_minute(mut self, rpm: f64) -> Self {
+        assert!(rpm > 0.0 && rpm.is_finite(), "rpm must be positive");
+        self.assumed_rpm = Some(rpm);
         self
     }
 
@@ -180,6 +193,8 @@ struct Quota {
     window: Option<f64>,
     /// The part that other processes see too.
     share: Option<Share>,
+    /// Of whose making the given limits are.
+    edition: u32,
 }
 
 /// Output tokens reserved for a call before anything was learned.
@@ -198,6 +213,7 @@ impl Quota {
     fn new(given: Limits, now: Time) -> Self {
         let requests = given
             .requests_per_minute
+            .or(given.assumed_rpm)
             .map(|rpm| Bucket::per_minute(rpm, f64::from(given.burst), now));
         let tokens = given
             .tokens_per_minute
@@ -215,7 +231,32 @@ impl Quota {
             streak: 0,
             window: None,
             share: None,
+            edition: 0,
         }
+    }
+
+    /// Takes new limits; what is in flight, and what replies have told, stays.
+    fn limit(&mut self, given: Limits, now: Time) {
+        if given == self.given {
+            return;
+        }
+        let fresh = Self::new(given, now);
+        for (bucket, fresh, was_given) in [
+            (
+                &mut self.requests,
+                fresh.requests,
+                self.given.requests_per_minute,
+            ),
+            (&mut self.tokens, fresh.tokens, self.given.tokens_per_minute),
+        ] {
+            let learned = bucket.is_some_and(|bucket| bucket.learned) && was_given.is_none();
+            *bucket = match (*bucket, fresh) {
+                (Some(old), Some(new)) => Some(new.at_most(old.level)),
+                (Some(old), None) if learned => Some(old),
+                (_, new) => new,
+            };
+        }
+        self.given = given;
     }
 
     fn common(&mut self) -> Shared<'_> {
@@ -459,16 +500,22 @@ impl Limiter {
         limiter
     }
 
-    /// The place of `key`, opened with `limits` when it is new.
-    pub fn quota(&self, key: QuotaKey, limits: Limits, now: Time) -> QuotaId {
+    /// The place of `key`, opened with `limits` when it is new. Limits of a later edition replace
+    /// those of earlier ones.
+    pub fn quota(&self, key: QuotaKey, limits: Limits, edition: u32, now: Time) -> QuotaId {
         if key == QuotaKey::none() {
             return QuotaId::NONE;
         }
         let mut state = self.state.lock();
-        if let Some(id) = state.ids.get(&key) {
-            return *id;
+        if let Some(id) = state.ids.get(&key).copied() {
+            if let Some(quota) = state.get(id).filter(|quota| quota.edition < edition) {
+                quota.edition = edition;
+                quota.limit(limits, now);
+            }
+            return id;
         }
         let mut quota = Quota::new(limits, now);
+        quota.edition = edition;
         if let Some((folder, wall)) = &state.folder {
             match Share::open(folder, key.0, *wall) {
                 Ok(share) => quota.share = Some(share),
@@ -509,6 +556,11 @@ impl Limiter {
             self.give_back(permit);
         }
         gate
+    }
+
+    /// Until when nothing of the quota can start, if it is closed now.
+    pub(crate) fn closed_until(&self, quota: QuotaId, now: Time) -> Option<Time> {
+        self.state.lock().get(quota)?.closed_until(now)
     }
 
     /// Ends a reservation by what the call really used and what its reply told. Returns until

@@ -23,7 +23,7 @@ const MINUTE: Duration = Duration::from_secs(60);
 
 fn open(limits: Limits) -> (Limiter, QuotaId) {
     let limiter = Limiter::new();
-    let quota = limiter.quota(QuotaKey::new(&["p"]), limits, at(0));
+    let quota = limiter.quota(QuotaKey::new(&["p"]), limits, 0, at(0));
     (limiter, quota)
 }
 
@@ -301,7 +301,7 @@ fn requests_in_flight_are_not_taken_off_a_stated_allowance_twice() {
 #[test]
 fn no_quota_is_never_limited() {
     let limiter = Limiter::new();
-    let quota = limiter.quota(QuotaKey::none(), Limits::default().burst(1), at(0));
+    let quota = limiter.quota(QuotaKey::none(), Limits::default().burst(1), 0, at(0));
     assert!((0..1000).all(|_| go(&limiter, quota, at(0)).is_some()));
 }
 

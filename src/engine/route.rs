@@ -3,6 +3,7 @@
 //! A pure function of the route, what the item has been through, and the error. Nothing else in
 //! the crate retries.
 
+use std::num::NonZeroU64;
 use std::time::Duration;
 
 use crate::base::clock::Time;
@@ -92,7 +93,32 @@ pub struct Tries {
     /// Why it left earlier steps.
     pub trail: Trail,
     /// When its first call started.
-    pub first: Option<Time>,
+    pub first: First,
+    /// Retries at each step, where the item has a number of its own.
+    pub max_retries: Option<u8>,
+}
+
+/// When something began, in the room of a number: a waiting item keeps one.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct First(Option<NonZeroU64>);
+
+impl First {
+    /// It begins now, unless it has begun before.
+    pub(crate) fn begin(&mut self, now: Time) {
+        if self.0.is_none() {
+            *self = now.into();
+        }
+    }
+
+    pub(crate) fn time(self) -> Option<Time> {
+        self.0.map(|nanos| Time::from_nanos(nanos.get() - 1))
+    }
+}
+
+impl From<Time> for First {
+    fn from(time: Time) -> Self {
+        Self(NonZeroU64::new(time.as_nanos().saturating_add(1)))
+    }
 }
 
 /// What a failure leads to.
@@ -148,7 +174,8 @@ pub fn decide(
 fn may_retry(policy: &RetryPolicy, tries: &Tries, error: &Error) -> bool {
     let others = u16::from(tries.divisions) + 1;
     let retries_so_far = u32::from(tries.calls.saturating_sub(others));
-    if tries.attempt > policy.max_retries || retries_so_far >= 2 * u32::from(policy.max_retries) {
+    let most = tries.max_retries.unwrap_or(policy.max_retries);
+    if tries.attempt > most || retries_so_far >= 2 * u32::from(most) {
         return false;
     }
     match error.kind() {

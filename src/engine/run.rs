@@ -9,7 +9,7 @@
 use std::any::Any;
 use std::ops::ControlFlow;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicU64, Ordering, fence};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering, fence};
 use std::thread;
 use std::time::Duration;
 
@@ -95,11 +95,21 @@ pub(crate) struct Finish<W: Work> {
     pub lost: Vec<Settled<W::Task, W::Done>>,
 }
 
+/// Permits that may become more or fewer.
+#[derive(Clone, Copy)]
+pub(crate) struct Permits<'a> {
+    pub now: &'a AtomicUsize,
+    /// There are never more.
+    pub most: usize,
+}
+
 /// Surroundings of a run.
 pub(crate) struct Shell<'a> {
     pub ctx: &'a Context,
     pub clock: &'a dyn Clock,
     pub threads: usize,
+    /// A number of permits that changes while the run goes on; whoever changes it pulls the waker.
+    pub permits: Option<Permits<'a>>,
     pub waker: Waker,
     pub woken: Receiver<()>,
     /// How often the observer looks.
@@ -213,7 +223,7 @@ where
     R: Runner<W::Task, W::Done>,
     O: Send,
 {
-    let (tasks, inbox) = bounded(shell.threads);
+    let (tasks, inbox) = bounded(shell.permits.map_or(shell.threads, |permits| permits.most));
     let (post, events) = unbounded();
     let crank = Crank {
         state: Mutex::new(State {
@@ -233,13 +243,16 @@ where
     };
     let calls = shell.ctx.for_calls();
     thread::scope(|scope| -> Result<(), Error> {
-        for i in 0..shell.threads {
+        let start = |i: usize| {
             let (crank, calls, inbox) = (&crank, &calls, inbox.clone());
             let work = move || work_off(crank, runner, &inbox, calls);
-            let spawned = thread::Builder::new()
+            thread::Builder::new()
                 .name(format!("batchwright-{i}"))
-                .spawn_scoped(scope, work);
-            if let Err(error) = spawned {
+                .spawn_scoped(scope, work)
+                .map(drop)
+        };
+        for i in 0..shell.threads {
+            if let Err(error) = start(i) {
                 crank.state.lock().tasks = None;
                 return Err(Error::new(
                     ErrorKind::Invalid,
@@ -251,9 +264,12 @@ where
                 ));
             }
         }
-        drop(inbox);
         let _guard = LetGo(&crank, &calls);
-        wait_out(&crank, &shell, &calls, outlet.as_mut(), observer);
+        let mut pool = Pool {
+            threads: shell.threads,
+            start: &start,
+        };
+        wait_out(&crank, &shell, &calls, &mut pool, outlet.as_mut(), observer);
         Ok(())
     })?;
     let State {
@@ -316,11 +332,33 @@ fn landed<T, D>(flight: Flight<T>, reply: Reply<D>) -> Landed<T, D> {
     }
 }
 
+/// The threads of a run.
+struct Pool<'p> {
+    threads: usize,
+    start: &'p dyn Fn(usize) -> std::io::Result<()>,
+}
+
+impl Pool<'_> {
+    /// Grows to as many threads as there are to be permits. Returns how many permits have one.
+    fn follow(&mut self, permits: Permits<'_>) -> usize {
+        let wanted = permits.now.load(Ordering::SeqCst).clamp(1, permits.most);
+        while self.threads < wanted {
+            if let Err(error) = (self.start)(self.threads) {
+                log::warn!("{} calls at once and no more: {error}", self.threads);
+                break;
+            }
+            self.threads += 1;
+        }
+        wanted.min(self.threads)
+    }
+}
+
 /// The caller's thread: time, cancellation, deadline, ticks and the caller's own sink.
 fn wait_out<W: Work, O, S>(
     crank: &Crank<'_, W>,
     shell: &Shell<'_>,
     calls: &Context,
+    pool: &mut Pool<'_>,
     mut outlet: Option<&mut Outlet<'_, O>>,
     observer: &mut Observer<'_, W, S>,
 ) {
@@ -340,8 +378,14 @@ fn wait_out<W: Work, O, S>(
     let mut grace_ends = None;
     let mut next_tick = clock.now().after(shell.tick);
     let never = crossbeam_channel::never();
+    let mut permits = None;
     loop {
         let now = clock.now();
+        if let Some(wanted) = shell.permits.map(|permits| pool.follow(permits))
+            && permits.replace(wanted) != Some(wanted)
+        {
+            let _ = crank.post.send(Event::SetConcurrency(wanted));
+        }
         if deadline.is_some_and(|at| at <= now) && !calls.is_cancelled() {
             let _ = crank.post.send(Event::Stop(StopReason::DeadlineExceeded));
             calls.abort();

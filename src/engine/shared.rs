@@ -198,7 +198,7 @@ mod tests {
 
     fn process(folder: &Path, limits: Limits) -> (Limiter, QuotaId) {
         let limiter = Limiter::shared_with(folder, virtual_wall);
-        let quota = limiter.quota(QuotaKey::new(&["p", "key", "m"]), limits, at(0));
+        let quota = limiter.quota(QuotaKey::new(&["p", "key", "m"]), limits, 0, at(0));
         (limiter, quota)
     }
 

@@ -17,6 +17,7 @@ use super::limit::{Limiter, Limits, QuotaId, QuotaKey};
 use super::route::RetryPolicy;
 use super::waiting::Waiting;
 use super::work::Class;
+use crate::engine::jitter::Jitter;
 
 #[path = "simulation_model.rs"]
 mod model;
@@ -96,9 +97,9 @@ impl Scene {
                     } else {
                         QuotaKey::new(&[&class.to_string(), &step.to_string()])
                     };
-                    limiter.quota(key, limits, Time::ZERO)
+                    limiter.quota(key, limits, 0, Time::ZERO)
                 });
-                Class(ids.collect())
+                Class::new(ids.collect::<Vec<_>>())
             })
             .collect();
         let items = 1 + random.below(120) as usize;
@@ -133,7 +134,8 @@ impl Scene {
             retry: RetryPolicy::default().max_retries(max_retries),
             on_error: policy,
             deadline,
-            seed,
+            jitter: Jitter(seed),
+            durable: false,
         };
         let loading = LoadingModel::new(&mut random);
         Self {
@@ -454,7 +456,7 @@ impl Scene {
             assert!(
                 limited,
                 "item {i} ({item:?}, {:?}) can run at {:?} with {} of {} in flight, yet it waits",
-                class.0, self.now, counters.in_flight, self.concurrency
+                class, self.now, counters.in_flight, self.concurrency
             );
         }
     }

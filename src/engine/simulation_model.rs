@@ -143,7 +143,7 @@ impl Work for ModelWork {
         let mut left = Vec::new();
         for settled in done.drain(..) {
             match settled {
-                Settled::Later(ticket, due) => {
+                Settled::Later(ticket, due, _) => {
                     let item = &mut self.items[ticket.task as usize];
                     assert_eq!(*item, Item::Out);
                     let step = ticket.tries.step;

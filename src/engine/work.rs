@@ -11,17 +11,43 @@ use super::route::Tries;
 /// The quotas an item meets, one for each step of its route. Items of one class are alike to the
 /// limiter.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Class(pub Arc<[QuotaId]>);
+pub(crate) struct Class {
+    quotas: Arc<[QuotaId]>,
+    /// Which of the routes that share an engine: a step is a step of its route.
+    route: u16,
+}
 
 impl Class {
+    pub(crate) fn new(quotas: impl Into<Arc<[QuotaId]>>) -> Self {
+        Self {
+            quotas: quotas.into(),
+            route: 0,
+        }
+    }
+
+    /// The same quotas on another route.
+    pub(crate) fn on(self, route: u16) -> Self {
+        Self { route, ..self }
+    }
+
     pub(crate) fn steps(&self) -> usize {
-        self.0.len()
+        self.quotas.len()
     }
 
     pub(crate) fn quota(&self, step: u8) -> QuotaId {
-        self.0.get(step as usize).copied().unwrap_or(QuotaId::NONE)
+        let quota = self.quotas.get(usize::from(step));
+        quota.copied().unwrap_or(QuotaId::NONE)
+    }
+
+    /// Names a step among those of all routes.
+    pub(crate) fn at(&self, step: u8) -> StepId {
+        StepId(self.route, step)
     }
 }
+
+/// A step of a route.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) struct StepId(u16, u8);
 
 /// What an item is expected to use of a quota counted in tokens.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -68,9 +94,10 @@ pub(crate) enum Settled<T, D> {
     /// It has its outcome.
     Final(Ticket<T>, Result<D, Error>),
     /// It waits and is offered again, not before then; at [`Time::ZERO`], ahead of all others,
-    /// as soon as its quota is open.
-    Later(Ticket<T>, Time),
-    /// It will not be sent in this run; the error says why.
+    /// as soon as its quota is open. The error is that of the call that just failed, if one did.
+    Later(Ticket<T>, Time, Option<Error>),
+    /// It will not be sent in this run; the error says why. Of work that outlives the run: it goes
+    /// back to where it came from.
     Unsent(Ticket<T>, Error),
 }
 
@@ -79,8 +106,15 @@ pub(crate) enum Settled<T, D> {
 #[derive(Debug, Default)]
 pub(crate) struct Gates {
     until: Vec<Time>,
-    dead_steps: Vec<Option<Error>>,
-    dead_quotas: Vec<(QuotaId, Error)>,
+    dead_steps: Vec<(StepId, Buried)>,
+    dead_quotas: Vec<(QuotaId, Buried)>,
+}
+
+/// Why something is not called, and until when; [`Time::FAR`] for the rest of the run.
+#[derive(Debug)]
+struct Buried {
+    why: Error,
+    until: Time,
 }
 
 impl Gates {
@@ -111,24 +145,41 @@ impl Gates {
 
     /// The next time at which a closed quota opens.
     pub(crate) fn next_opening(&self, now: Time) -> Option<Time> {
-        self.until.iter().copied().filter(|t| *t > now).min()
+        let steps = self.dead_steps.iter().map(|(_, buried)| buried.until);
+        let quotas = self.dead_quotas.iter().map(|(_, buried)| buried.until);
+        let until = self.until.iter().copied().chain(steps).chain(quotas);
+        until.filter(|t| *t > now && *t < Time::FAR).min()
+    }
+
+    /// What was buried until now is called again.
+    pub(crate) fn revive(&mut self, now: Time) {
+        self.dead_steps.retain(|(_, buried)| buried.until > now);
+        self.dead_quotas.retain(|(_, buried)| buried.until > now);
     }
 
     /// The first step from `from` on that can still be called.
     pub(crate) fn live_step(&self, class: &Class, from: u8) -> Option<u8> {
-        (from..class.steps() as u8).find(|step| self.dead(class.quota(*step), *step).is_none())
+        (from..class.steps() as u8).find(|step| self.dead(class, *step).is_none())
     }
 
     /// Why a step is not called any more.
-    pub(crate) fn dead(&self, quota: QuotaId, step: u8) -> Option<&Error> {
-        let by_step = self
-            .dead_steps
-            .get(usize::from(step))
-            .and_then(Option::as_ref);
+    pub(crate) fn dead(&self, class: &Class, step: u8) -> Option<&Error> {
+        if self.dead_steps.is_empty() && self.dead_quotas.is_empty() {
+            return None;
+        }
+        let (at, quota) = (class.at(step), class.quota(step));
+        let by_step = self.dead_steps.iter().find(|(dead, _)| *dead == at);
+        let by_step = by_step.map(|(_, buried)| &buried.why);
         by_step.or_else(|| {
             let found = self.dead_quotas.iter().find(|(dead, _)| *dead == quota);
-            found.map(|(_, error)| error)
+            found.map(|(_, buried)| &buried.why)
         })
+    }
+
+    /// The first reason why something is not called at the moment.
+    pub(crate) fn obituary(&self) -> Option<&Error> {
+        let step = self.dead_steps.first().map(|(_, buried)| &buried.why);
+        step.or_else(|| self.dead_quotas.first().map(|(_, buried)| &buried.why))
     }
 
     /// What waits behind a closed quota may have another way now. Whatever has none meets the
@@ -137,21 +188,32 @@ impl Gates {
         self.until.fill(Time::ZERO);
     }
 
-    /// Nothing of the quota is called again.
-    pub(crate) fn bury_quota(&mut self, quota: QuotaId, error: &Error) {
+    /// Nothing of the quota is called before `until`.
+    pub(crate) fn bury_quota(&mut self, quota: QuotaId, error: &Error, until: Time) {
         self.let_pass();
         if quota != QuotaId::NONE && !self.dead_quotas.iter().any(|(dead, _)| *dead == quota) {
-            self.dead_quotas.push((quota, error.clone()));
+            let why = error.clone();
+            self.dead_quotas.push((quota, Buried { why, until }));
         }
     }
 
-    /// The step is not called again; true when that was the last one alive.
-    pub(crate) fn bury_step(&mut self, class: &Class, step: u8, error: &Error) -> bool {
+    /// The step is not called before `until`; true when that was the last one alive of its route.
+    pub(crate) fn bury_step(
+        &mut self,
+        class: &Class,
+        step: u8,
+        error: &Error,
+        until: Time,
+    ) -> bool {
         self.let_pass();
-        let steps = class.steps().max(self.dead_steps.len());
-        self.dead_steps.resize(steps, None);
-        self.dead_steps[usize::from(step)].get_or_insert_with(|| error.clone());
-        self.dead_steps.iter().all(Option::is_some)
+        let dead =
+            |gates: &Self, step| gates.dead_steps.iter().any(|(at, _)| *at == class.at(step));
+        if !dead(self, step) {
+            let why = error.clone();
+            self.dead_steps
+                .push((class.at(step), Buried { why, until }));
+        }
+        (0..class.steps() as u8).all(|step| dead(self, step))
     }
 }
 

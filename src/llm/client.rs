@@ -5,34 +5,10 @@ use std::sync::Arc;
 use crate::base::cancel::Context;
 use crate::base::error::{Error, ErrorKind};
 use crate::engine::limit::QuotaKey;
+use crate::engine::pack::PackLimits;
 
 use super::request::Request;
 use super::response::Response;
-
-/// How much of what is embedded goes into one call.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct PackLimits {
-    /// Texts, at least 1.
-    pub inputs: u16,
-    /// Tokens of all texts together, by estimate; a single text may have more.
-    pub tokens: u32,
-}
-
-impl PackLimits {
-    /// A call for each text.
-    pub const ONE: Self = Self {
-        inputs: 1,
-        tokens: u32::MAX,
-    };
-
-    /// What fits into both.
-    pub(crate) fn and(self, other: Self) -> Self {
-        Self {
-            inputs: self.inputs.min(other.inputs).max(1),
-            tokens: self.tokens.min(other.tokens),
-        }
-    }
-}
 
 /// Answers one prompt at a time. Retries, limits and fallback are the engine's business, never a
 /// client's.

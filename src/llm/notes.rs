@@ -120,7 +120,7 @@ impl Notes {
 }
 
 fn key(request: &Request, tries: &Tries) -> Key {
-    let first = tries.first.unwrap_or_default();
+    let first = tries.first.time().unwrap_or_default();
     (digest(request), request.id.clone(), first.as_nanos())
 }
 

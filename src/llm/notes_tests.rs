@@ -58,7 +58,7 @@ fn request() -> Request {
 
 fn first_try() -> Tries {
     Tries {
-        first: Some(Time::from_nanos(7)),
+        first: Time::from_nanos(7).into(),
         ..Tries::default()
     }
 }

@@ -10,13 +10,15 @@ use crate::base::clock::{Clock, SystemClock, Time};
 use crate::base::error::{Error, ErrorKind, Sent};
 use crate::base::usage::Usage;
 use crate::engine::dispatch::{Dispatcher, ErrorPolicy, Options};
+use crate::engine::jitter::Jitter;
 use crate::engine::limit::{Limiter, Limits, QuotaKey};
+use crate::engine::pack::PackLimits;
 use crate::engine::route::{Next, RetryPolicy, Tries, decide};
 use crate::engine::run::{Reply, Runner, run_inline};
 use crate::engine::trail::{Trail, Trails};
 use crate::engine::work::{Class, Cost, Gates, Settled, Take, Ticket, Work};
 
-use super::client::{LlmClient, PackLimits};
+use super::client::LlmClient;
 use super::notes::Notes;
 use super::request::{Request, Task};
 use super::response::{Earlier, Response};
@@ -35,7 +37,8 @@ pub struct Route<'a> {
     limiter: Arc<Limiter>,
     trails: Arc<Trails>,
     clock: Arc<dyn Clock>,
-    notes: Notes,
+    notes: Arc<Notes>,
+    edition: u32,
 }
 
 impl<'a> Route<'a> {
@@ -55,7 +58,8 @@ impl<'a> Route<'a> {
             limiter: Arc::new(Limiter::new()),
             trails: Arc::default(),
             clock: Arc::new(SystemClock),
-            notes: Notes::default(),
+            notes: Arc::default(),
+            edition: 0,
         }
     }
 
@@ -83,6 +87,17 @@ impl<'a> Route<'a> {
     /// Default: shared within the route only.
     pub fn share_limits(mut self, folder: &Path) -> Self {
         self.limiter = Arc::new(Limiter::shared(folder));
+        self
+    }
+
+    /// Takes over what `other` has learned of limits, its pauses and calls in flight included. Limits
+    /// that are given here replace those given there.
+    pub fn succeeding(mut self, other: &Route<'_>) -> Self {
+        self.limiter = other.limiter.clone();
+        self.trails = other.trails.clone();
+        self.notes = other.notes.clone();
+        self.clock = other.clock.clone();
+        self.edition = other.edition + 1;
         self
     }
 
@@ -247,7 +262,8 @@ impl<'a> Route<'a> {
             trails: self.trails.clone(),
             on_error,
             deadline: ctx.remaining().map(|left| now.after(left)),
-            seed: now.as_nanos() ^ u64::from(std::process::id()).rotate_left(32),
+            jitter: Jitter(now.as_nanos() ^ u64::from(std::process::id()).rotate_left(32)),
+            durable: false,
         }
     }
 
@@ -271,8 +287,8 @@ impl<'a> Route<'a> {
         let ids = keys
             .iter()
             .zip(&self.steps)
-            .map(|(key, step)| self.limiter.quota(*key, step.limits, now));
-        let class = Class(ids.collect());
+            .map(|(key, step)| self.limiter.quota(*key, step.limits, self.edition, now));
+        let class = Class::new(ids.collect::<Vec<_>>());
         *last = Some((keys, class.clone()));
         class
     }
@@ -380,7 +396,7 @@ impl<'r> Work for Single<'r> {
             match settled {
                 Settled::Final(_, result) => self.result = Some(result),
                 Settled::Unsent(_, error) => self.result = Some(Err(error)),
-                Settled::Later(ticket, due) => {
+                Settled::Later(ticket, due, _) => {
                     self.ticket = Some(ticket);
                     self.due = due;
                 }

@@ -1,7 +1,7 @@
 //! The table of vendors: addresses, variables, and the ways they differ from their dialect.
 
 use crate::base::error::{Error, ErrorKind};
-use crate::llm::client::PackLimits;
+use crate::engine::pack::PackLimits;
 
 use super::fields::{self, Fields};
 use super::limits::Tells;

@@ -1,40 +1,36 @@
-//! Packs by themselves; [`simulation`] has them in whole runs.
+//! Packs by themselves; `bulk::pack_simulation` has them in whole runs.
 
 use super::*;
 use crate::base::error::ErrorKind;
 use crate::engine::limit::QuotaId;
 use crate::engine::waiting::Waiting;
 use crate::engine::work::Class;
-use crate::llm::client::PackLimits;
-
-#[path = "pack_simulation.rs"]
-mod simulation;
 
 const NOW: Time = Time::from_nanos(1_000);
 
 /// Where an item is.
 #[derive(Debug, Clone, Copy, PartialEq)]
-enum Place {
+pub(crate) enum Place {
     Fresh,
     Out,
     Waiting { due: Time, step: u8 },
 }
 
 /// Items of a size and a kind each.
-struct Sizes {
-    items: Vec<(u32, u8)>,
-    places: Vec<Place>,
+pub(crate) struct Sizes {
+    pub items: Vec<(u32, u8)>,
+    pub places: Vec<Place>,
     /// How many of them the source has given so far.
-    readable: usize,
-    classes: Vec<Class>,
-    limits: PackLimits,
-    next: usize,
+    pub readable: usize,
+    pub classes: Vec<Class>,
+    pub limits: PackLimits,
+    pub next: usize,
     waiting: Waiting<(usize, Tries)>,
 }
 
 impl Sizes {
-    fn new(items: Vec<(u32, u8)>, inputs: u16, tokens: u32) -> Self {
-        let classes = (0..=u8::MAX).map(|kind| Class([QuotaId(u32::from(kind) + 1)].into()));
+    pub(crate) fn new(items: Vec<(u32, u8)>, inputs: u16, tokens: u32) -> Self {
+        let classes = (0..=u8::MAX).map(|kind| Class::new([QuotaId(u32::from(kind) + 1)]));
         Self {
             places: vec![Place::Fresh; items.len()],
             readable: items.len(),

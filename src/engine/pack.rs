@@ -6,9 +6,34 @@
 
 use crate::base::clock::Time;
 use crate::base::error::Error;
-use crate::engine::route::Tries;
-use crate::engine::work::{Cost, Gates, Take, Ticket};
-use crate::llm::client::PackLimits;
+
+use super::route::Tries;
+use super::work::{Cost, Gates, Take, Ticket};
+
+/// How much of what is embedded goes into one call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PackLimits {
+    /// Texts, at least 1.
+    pub inputs: u16,
+    /// Tokens of all texts together, by estimate; a single text may have more.
+    pub tokens: u32,
+}
+
+impl PackLimits {
+    /// A call for each text.
+    pub const ONE: Self = Self {
+        inputs: 1,
+        tokens: u32::MAX,
+    };
+
+    /// What fits into both.
+    pub(crate) fn and(self, other: Self) -> Self {
+        Self {
+            inputs: self.inputs.min(other.inputs).max(1),
+            tokens: self.tokens.min(other.tokens),
+        }
+    }
+}
 
 /// Where items come from and where those that wait are kept.
 pub(crate) trait Backlog {
@@ -31,8 +56,8 @@ pub(crate) trait Backlog {
 /// An item in a pack.
 pub(crate) struct Member<T> {
     pub task: T,
-    cost: Cost,
-    order: u64,
+    pub cost: Cost,
+    pub order: u64,
 }
 
 /// What one call is made for; never empty, and all in the same class with the same tries.
@@ -217,4 +242,4 @@ fn sum(a: Cost, b: Cost) -> Cost {
 
 #[cfg(test)]
 #[path = "pack_tests.rs"]
-mod tests;
+pub(crate) mod tests;

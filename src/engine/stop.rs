@@ -1,0 +1,57 @@
+//! Why a run ends before its work does.
+
+use crate::base::error::Error;
+
+/// What a failed item means for the others.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum ErrorPolicy {
+    /// Go on with the rest. The library's default. A provider that refused the key or has no
+    /// credit left is not called again all the same: what only it could answer stays unsent.
+    #[default]
+    ContinueOnError,
+    /// Stop at the first item that finally failed.
+    StopOnError,
+    /// Stop when the failure would be shared by all further calls: a refused key, an exhausted
+    /// quota, an unknown model. A 403 of a provider that has answered is one item's, until five
+    /// come in a row. The default of `batchwright run`.
+    StopOnCriticalError,
+}
+
+/// Why a run ended before its work did.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub enum StopReason {
+    /// The context was cancelled.
+    Cancelled,
+    /// The context's deadline passed.
+    DeadlineExceeded,
+    /// An item failed under [`ErrorPolicy::StopOnError`].
+    ItemFailed(Error),
+    /// No provider of the route can be called any more, or a critical error came under
+    /// [`ErrorPolicy::StopOnCriticalError`].
+    Critical(Error),
+    /// Under [`ErrorPolicy::StopOnCriticalError`]: several items in a row were given up since no
+    /// connection came about, nothing at the address takes prompts, or its model never loaded.
+    Unreachable(Error),
+    /// Whoever took the results takes no more.
+    SinkClosed,
+    /// The source or the output cannot be used any further.
+    Fatal(Error),
+    /// The options make no sense together, such as a concurrency of 0.
+    Misuse(String),
+}
+
+impl std::fmt::Display for StopReason {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Cancelled => f.write_str("cancelled"),
+            Self::DeadlineExceeded => f.write_str("the deadline passed"),
+            Self::ItemFailed(e) => write!(f, "an item failed: {e}"),
+            Self::Critical(e) | Self::Fatal(e) => write!(f, "{e}"),
+            Self::Unreachable(e) if e.is_not_ready() => write!(f, "{e} after ten minutes"),
+            Self::Unreachable(e) => write!(f, "the provider cannot be reached: {e}"),
+            Self::SinkClosed => f.write_str("the reader of the results went away"),
+            Self::Misuse(why) => f.write_str(why),
+        }
+    }
+}
