@@ -174,7 +174,7 @@ fn a_note_belongs_to_its_item_alone() {
     let notes = Notes::default();
     let error = refusal(call(&notes, &client, &first_try()));
     let mut later = after(&[&error]);
-    later.first = Some(Time::from_nanos(8));
+    later.first = Time::from_nanos(8).into();
     assert!(call(&notes, &client, &later).result.is_ok());
     assert_eq!(client.asked.lock()[1], request());
     assert_eq!(notes.0.lock().notes.len(), 1);
