@@ -69,6 +69,7 @@ pub use base::cancel::{Context, Subscription};
 pub use base::clock::{Clock, SystemClock, Time, Wake, Wall};
 pub use base::error::{Error, ErrorKind, Sent};
 pub use base::hints::{RateHints, Window};
+pub use base::id::{JobId, ProcessId};
 pub use base::secret::{Secret, shown_url};
 pub use base::usage::Usage;
 pub use bulk::file::FileRun;
@@ -93,15 +94,28 @@ pub use llm::transport::{Headers, HttpReply, HttpRequest, HttpTransport, Transpo
 pub use observe::progress::{Phase, Progress, ProgressNotifier};
 pub use observe::tally::Summary;
 #[cfg(feature = "queue")]
+pub use queue::handler::{Handler, RunningJob};
+#[cfg(feature = "queue")]
+pub use queue::host::{ConsumeError, JobQueue, Results};
+#[cfg(feature = "queue")]
 pub use queue::job::{
-    AttemptError, Counts, Job, JobId, JobResult, JobState, JobStatus, PRIORITIES, Process,
-    ProcessId, Spent,
+    AttemptError, Counts, Job, JobResult, JobState, JobStatus, PRIORITIES, Process, Spent,
 };
+#[cfg(feature = "queue")]
+pub use queue::prompts::{COMPLETION, EMBEDDING};
+#[cfg(feature = "queue")]
+pub use queue::scale::Scale;
+#[cfg(feature = "queue")]
+pub use queue::store::sqlite::{Durability, SqliteOptions, SqliteStore};
 #[cfg(feature = "queue")]
 pub use queue::store::{
     Claimed, Claims, Delivery, End, Ending, Finding, JobStore, Lane, MOST_CRASHES, OnWork, Receipt,
     SUSPECT_CRASHES, Verdict, Wanted, WorkerId,
 };
+#[cfg(feature = "queue")]
+pub use queue::tracker::Tracker;
+#[cfg(feature = "queue")]
+pub use queue::worker::{RunningWorker, Worker, WorkerReport};
 
 /// The program in the README compiles.
 #[cfg(doctest)]

@@ -41,6 +41,11 @@ pub(crate) trait Backlog {
     fn take(&mut self, max: usize, gates: &Gates, now: Time) -> Result<Take<Self::Task>, Error>;
     fn wait(&mut self, ticket: Ticket<Self::Task>, due: Time);
 
+    /// Another item to share a call that has been begun, which costs no permit.
+    fn more(&mut self, gates: &Gates, now: Time) -> Result<Take<Self::Task>, Error> {
+        self.take(1, gates, now)
+    }
+
     /// How much may share a call with the task.
     fn limits(&self, task: &Self::Task) -> PackLimits;
 
@@ -108,7 +113,7 @@ impl<B: Backlog> Packed<B> {
             packing.add(&self.items, ticket);
         }
         while packing.has_room() {
-            match self.items.take(1, gates, now) {
+            match self.items.more(gates, now) {
                 Ok(Take::Items(more)) => {
                     more.into_iter()
                         .for_each(|ticket| packing.add(&self.items, ticket));

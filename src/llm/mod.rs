@@ -5,6 +5,7 @@ pub mod hash;
 pub mod notes;
 pub mod providers;
 pub mod request;
+mod request_json;
 pub mod response;
 pub mod route;
 pub mod schema;

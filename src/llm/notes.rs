@@ -110,6 +110,21 @@ impl Notes {
         note.map_or_else(Paid::default, |note| note.paid)
     }
 
+    /// Notes what the calls of an item have cost that is not known here, since they were made by
+    /// another process.
+    #[cfg(feature = "queue")]
+    pub(crate) fn remember(&self, request: &Request, tries: &Tries, paid: Paid) {
+        let key = key(request, tries);
+        let mut kept = self.0.lock();
+        if !kept.notes.contains_key(&key) {
+            let note = Note {
+                paid,
+                ..Note::default()
+            };
+            kept.put(key, note);
+        }
+    }
+
     fn take(&self, request: &Request, tries: &Tries) -> Option<Note> {
         if tries.calls == 0 || self.0.lock().notes.is_empty() {
             return None;

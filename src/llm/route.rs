@@ -8,6 +8,8 @@ use std::time::Duration;
 use crate::base::cancel::Context;
 use crate::base::clock::{Clock, SystemClock, Time};
 use crate::base::error::{Error, ErrorKind, Sent};
+#[cfg(feature = "queue")]
+use crate::base::usage::Paid;
 use crate::base::usage::Usage;
 use crate::engine::dispatch::{Dispatcher, ErrorPolicy, Options};
 use crate::engine::jitter::Jitter;
@@ -99,6 +101,19 @@ impl<'a> Route<'a> {
         self.clock = other.clock.clone();
         self.edition = other.edition + 1;
         self
+    }
+
+    /// The same for a route that follows none.
+    #[cfg(feature = "queue")]
+    pub(crate) fn limited_by(mut self, limiter: Arc<Limiter>, trails: Arc<Trails>) -> Self {
+        self.limiter = limiter;
+        self.trails = trails;
+        self
+    }
+
+    #[cfg(feature = "queue")]
+    pub(crate) fn edition(&self) -> u32 {
+        self.edition
     }
 
     /// Sets the clock; for tests. Default: the system's.
@@ -247,6 +262,17 @@ impl<'a> Route<'a> {
 
     pub(crate) fn limiter(&self) -> Arc<Limiter> {
         self.limiter.clone()
+    }
+
+    #[cfg(feature = "queue")]
+    pub(crate) fn trails(&self) -> Arc<Trails> {
+        self.trails.clone()
+    }
+
+    /// What the earlier calls of an item have cost, as far as that is not known here.
+    #[cfg(feature = "queue")]
+    pub(crate) fn remember(&self, request: &Request, tries: &Tries, paid: Paid) {
+        self.notes.remember(request, tries, paid);
     }
 
     pub(crate) fn options(

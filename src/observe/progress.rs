@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use serde::Serialize;
 
+use crate::base::id::ProcessId;
+
 /// What a run is doing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
@@ -17,11 +19,14 @@ pub enum Phase {
     Finished,
 }
 
-/// Where a run stands. Derived from settled outcomes, so the counts always add up:
-/// `total = completed + failed + pending + in_flight` where a total is known.
+/// Where a run, or a process of a queue, stands. Derived from settled outcomes, so the counts always
+/// add up: `total = completed + failed + cancelled + pending + in_flight + at_provider` where a total
+/// is known; what is pending is the rest.
 #[derive(Debug, Clone, Serialize)]
 #[non_exhaustive]
 pub struct Progress {
+    /// Whose progress it is, when it is that of a queue's process.
+    pub process_id: Option<ProcessId>,
     /// What is being done.
     pub phase: Phase,
     /// Share of the items that have their outcome, 0 to 100; `None` without a known total.
@@ -33,6 +38,10 @@ pub struct Progress {
     pub completed: u64,
     /// Items that finally failed.
     pub failed: u64,
+    /// Items of a queue that were cancelled.
+    pub cancelled: u64,
+    /// Items in a batch at the provider.
+    pub at_provider: u64,
     /// Calls being made right now, outcomes not yet settled included.
     pub in_flight: u64,
     /// Calls repeated at the same provider after a failure.
@@ -56,7 +65,7 @@ pub struct Progress {
 }
 
 /// Receives progress about ten times a second, and once at the end. Called on the thread that
-/// started the run; it should return quickly.
+/// started the run, or on the worker's own; it should return quickly.
 pub trait ProgressNotifier: Send + Sync {
     /// Takes note.
     fn on_progress(&self, progress: &Progress);

@@ -202,6 +202,7 @@ impl Tally {
         let total = goal.or(self.total);
         let left = total.map(|total| total.saturating_sub(completed + failed));
         Progress {
+            process_id: None,
             phase,
             percent: total
                 .filter(|total| *total > 0)
@@ -209,6 +210,8 @@ impl Tally {
             total,
             completed,
             failed,
+            cancelled: 0,
+            at_provider: 0,
             in_flight: counters.in_flight as u64,
             retries: counters.retries,
             elapsed,

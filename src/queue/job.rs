@@ -1,86 +1,11 @@
 //! What the queue keeps: jobs, the processes they belong to, and where each stands.
 
-use std::fmt;
-use std::str::FromStr;
-
-use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
-use uuid::Uuid;
 
 use crate::base::clock::Wall;
 use crate::base::error::{Error, ErrorKind};
-
-macro_rules! id {
-    ($(#[$doc:meta])* $name:ident, $what:literal) => {
-        $(#[$doc])*
-        #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-        pub struct $name(pub(crate) Uuid);
-
-        impl $name {
-            /// Its 16 bytes.
-            pub fn bytes(&self) -> [u8; 16] {
-                *self.0.as_bytes()
-            }
-
-            /// The id of these 16 bytes.
-            pub fn from_bytes(bytes: [u8; 16]) -> Self {
-                Self(Uuid::from_bytes(bytes))
-            }
-        }
-
-        impl fmt::Display for $name {
-            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                self.0.fmt(f)
-            }
-        }
-
-        impl fmt::Debug for $name {
-            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                self.0.fmt(f)
-            }
-        }
-
-        impl FromStr for $name {
-            type Err = Error;
-
-            fn from_str(text: &str) -> Result<Self, Error> {
-                let why = concat!("is no ", $what, " id, which looks like 019aa0f4-5b7c-7d1e-8f00-0123456789ab");
-                Uuid::parse_str(text.trim()).map(Self).map_err(|_| Error::new(ErrorKind::Invalid, format!("{text:?} {why}")))
-            }
-        }
-
-        impl Serialize for $name {
-            fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-                serializer.collect_str(&self.0)
-            }
-        }
-
-        impl<'de> Deserialize<'de> for $name {
-            fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-                let text = String::deserialize(deserializer)?;
-                text.parse().map_err(serde::de::Error::custom)
-            }
-        }
-    };
-}
-
-id! {
-    /// Names a process: the jobs that one caller handed over together. Choose it before enqueueing
-    /// and keep it, so that after a crash you find your jobs again.
-    ProcessId, "process"
-}
-id! {
-    /// Names a job.
-    JobId, "job"
-}
-
-impl ProcessId {
-    /// A new id; later ones sort behind earlier ones.
-    #[expect(clippy::new_without_default, reason = "two defaults would differ")]
-    pub fn new() -> Self {
-        Self(Uuid::now_v7())
-    }
-}
+pub(crate) use crate::base::id::{JobId, ProcessId};
 
 /// A unit of work for the queue: a kind, which names its handler, and a payload in JSON, which only
 /// the handler understands.

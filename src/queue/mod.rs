@@ -1,5 +1,16 @@
 //! The durable queue: jobs in a database, workers that carry them out, and hosts that hand them over
 //! and take the results.
 
+mod backlog;
+pub(crate) mod handler;
+mod history;
+pub(crate) mod host;
 pub(crate) mod job;
+mod kinds;
+mod minder;
+pub(crate) mod prompts;
+pub(crate) mod scale;
 pub(crate) mod store;
+pub(crate) mod tracker;
+mod work;
+pub(crate) mod worker;

@@ -17,6 +17,8 @@ mod hang;
 mod loading;
 #[cfg(feature = "simulate")]
 mod provider;
+#[cfg(feature = "queue")]
+mod queue;
 mod regress_bulk;
 mod regress_client;
 mod regress_file;

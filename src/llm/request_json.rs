@@ -1,0 +1,215 @@
+//! A request as JSON, for whoever keeps it for later: what is written is read back as it was, but
+//! for its id and its task, which belong beside it.
+
+use serde::ser::SerializeMap;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use serde_json::{Map, Value, json};
+
+use super::request::{Message, Params, Request, ResponseFormat, Role};
+
+/// The fields in OpenAI's words where it has any; those of its API that [`Params`] does not know are
+/// in `extra`.
+impl Serialize for Request {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut map = serializer.serialize_map(None)?;
+        let mut put = |name: &str, value: Option<Value>| match value {
+            Some(value) => map.serialize_entry(name, &value),
+            None => Ok(()),
+        };
+        let Params {
+            temperature,
+            max_tokens,
+            top_p,
+            stop,
+            seed,
+            response_format,
+            dimensions,
+        } = &self.params;
+        put("model", self.model.clone().map(Value::from))?;
+        put("system", self.system.clone().map(Value::from))?;
+        put(
+            "messages",
+            Some(self.messages.iter().map(message).collect()),
+        )?;
+        put("temperature", temperature.map(Value::from))?;
+        put("max_tokens", max_tokens.map(Value::from))?;
+        put("top_p", top_p.map(Value::from))?;
+        put("stop", (!stop.is_empty()).then(|| stop.clone().into()))?;
+        put("seed", seed.map(Value::from))?;
+        put("response_format", response_format.as_ref().map(format))?;
+        put("dimensions", dimensions.map(Value::from))?;
+        let extra = (!self.extra.is_empty()).then(|| self.extra.clone().into());
+        put("extra", extra)?;
+        map.end()
+    }
+}
+
+fn message(message: &Message) -> Value {
+    let mut fields = Map::new();
+    fields.insert("role".to_owned(), message.role.as_str().into());
+    fields.insert("content".to_owned(), message.content.clone());
+    fields.extend(message.extra.clone());
+    fields.into()
+}
+
+fn format(format: &ResponseFormat) -> Value {
+    match format {
+        ResponseFormat::JsonObject => json!({"type": "json_object"}),
+        ResponseFormat::JsonSchema {
+            name,
+            schema,
+            strict,
+        } => json!({
+            "type": "json_schema",
+            "json_schema": {"name": name, "schema": schema, "strict": strict},
+        }),
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Written {
+    model: Option<String>,
+    system: Option<String>,
+    #[serde(default)]
+    messages: Vec<WrittenMessage>,
+    prompt: Option<String>,
+    temperature: Option<f64>,
+    max_tokens: Option<u32>,
+    top_p: Option<f64>,
+    #[serde(default)]
+    stop: Vec<String>,
+    seed: Option<i64>,
+    response_format: Option<WrittenFormat>,
+    dimensions: Option<u32>,
+    #[serde(default)]
+    extra: Map<String, Value>,
+}
+
+#[derive(Deserialize)]
+struct WrittenMessage {
+    role: String,
+    #[serde(default)]
+    content: Value,
+    #[serde(flatten)]
+    extra: Map<String, Value>,
+}
+
+#[derive(Deserialize)]
+#[serde(tag = "type", rename_all = "snake_case")]
+enum WrittenFormat {
+    JsonObject,
+    JsonSchema { json_schema: WrittenSchema },
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct WrittenSchema {
+    name: String,
+    schema: Value,
+    #[serde(default)]
+    strict: bool,
+}
+
+/// Also reads `{"prompt": "…"}` for a single message of the user. Unknown fields are refused.
+impl<'de> Deserialize<'de> for Request {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        use serde::de::Error;
+
+        let written = Written::deserialize(deserializer)?;
+        let mut messages = Vec::with_capacity(written.messages.len());
+        for message in written.messages {
+            let role = Role::parse(&message.role)
+                .ok_or_else(|| D::Error::custom(format!("an unknown role {:?}", message.role)))?;
+            messages.push(Message {
+                role,
+                content: message.content,
+                extra: message.extra,
+            });
+        }
+        match (written.prompt, messages.is_empty()) {
+            (Some(prompt), true) => messages.push(Message::new(Role::User, prompt)),
+            (None, false) => {}
+            (Some(_), false) => return Err(D::Error::custom("both `prompt` and `messages`")),
+            (None, true) => return Err(D::Error::custom("neither `prompt` nor `messages`")),
+        }
+        let response_format = written.response_format.map(|format| match format {
+            WrittenFormat::JsonObject => ResponseFormat::JsonObject,
+            WrittenFormat::JsonSchema { json_schema } => ResponseFormat::JsonSchema {
+                name: json_schema.name,
+                schema: json_schema.schema,
+                strict: json_schema.strict,
+            },
+        });
+        Ok(Request {
+            model: written.model,
+            system: written.system,
+            messages,
+            params: Params {
+                temperature: written.temperature,
+                max_tokens: written.max_tokens,
+                top_p: written.top_p,
+                stop: written.stop,
+                seed: written.seed,
+                response_format,
+                dimensions: written.dimensions,
+            },
+            extra: written.extra,
+            ..Request::default()
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn full() -> Request {
+        let mut tool = Message::new(Role::Tool, "4");
+        tool.extra.insert("tool_call_id".to_owned(), "c-1".into());
+        let mut parts = Message::new(Role::User, "");
+        parts.content = json!([{"type": "text", "text": "hi"}]);
+        let mut request = Request::chat(vec![parts, Message::new(Role::Assistant, "ha"), tool])
+            .with_model("m")
+            .with_system("be brief")
+            .with_temperature(0.1)
+            .with_max_tokens(7)
+            .with_extra("user", json!({"b": 1, "a": [2]}))
+            .with_response_format(ResponseFormat::JsonSchema {
+                name: "answer".to_owned(),
+                schema: json!({"type": "object", "properties": {"z": {}, "a": {}}}),
+                strict: true,
+            });
+        request.params.top_p = Some(0.3);
+        request.params.stop = vec!["end".to_owned()];
+        request.params.seed = Some(-3);
+        request.params.dimensions = Some(12);
+        request
+    }
+
+    #[test]
+    fn what_was_written_is_read_back() {
+        let object = Request::new("x").with_response_format(ResponseFormat::JsonObject);
+        for request in [Request::new("Name a prime."), full(), object] {
+            let written = serde_json::to_string(&request).unwrap();
+            let read: Request = serde_json::from_str(&written).unwrap();
+            assert_eq!(read, request, "{written}");
+        }
+    }
+
+    #[test]
+    fn a_prompt_will_do_and_nonsense_will_not() {
+        let read: Request = serde_json::from_str(r#"{"prompt": "hi", "model": "m"}"#).unwrap();
+        assert_eq!(read, Request::new("hi").with_model("m"));
+        for bad in [
+            "{}",
+            r#"{"prompt": "hi", "messages": [{"role": "user", "content": "hi"}]}"#,
+            r#"{"prompt": "hi", "temprature": 1}"#,
+            r#"{"messages": [{"role": "usr", "content": "hi"}]}"#,
+            r#"{"prompt": 7}"#,
+            "[]",
+        ] {
+            assert!(serde_json::from_str::<Request>(bad).is_err(), "{bad}");
+        }
+    }
+}

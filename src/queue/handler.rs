@@ -1,0 +1,223 @@
+//! What jobs of a kind mean: prompts, which go through a route, or whatever a host's own code makes
+//! of them.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::thread;
+use std::time::Duration;
+
+use crossbeam_channel::{RecvTimeoutError, bounded};
+use serde::{Deserialize, Serialize};
+use serde_json::value::{RawValue, to_raw_value};
+
+use crate::base::cancel::Context;
+use crate::base::error::{Error, ErrorKind};
+use crate::base::id::{JobId, ProcessId};
+use crate::engine::run::panicked;
+
+use super::store::Claimed;
+
+/// A job in the hands of its handler.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct RunningJob {
+    /// Its id.
+    pub job_id: JobId,
+    /// The process it belongs to.
+    pub process_id: ProcessId,
+    /// Its kind.
+    pub kind: String,
+    /// The caller's name for it.
+    pub item_id: Option<String>,
+    /// What to work on, in JSON.
+    pub payload: Box<RawValue>,
+    /// Calls made for it before this one.
+    pub attempts: u32,
+    /// How often its worker died while it had the job.
+    pub crashes: u8,
+}
+
+impl RunningJob {
+    pub(super) fn new(claimed: &Claimed, attempts: u32) -> Self {
+        Self {
+            job_id: claimed.job_id,
+            process_id: claimed.process_id,
+            kind: claimed.lane.kind.clone(),
+            item_id: claimed.item_id.clone(),
+            payload: claimed.payload.clone(),
+            attempts,
+            crashes: claimed.crashes,
+        }
+    }
+
+    /// The payload as a type of yours.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Invalid`] when it is not of that type, which fails the job for good.
+    pub fn parse<'a, T: Deserialize<'a>>(&'a self) -> Result<T, Error> {
+        serde_json::from_str(self.payload.get()).map_err(|error| {
+            Error::new(
+                ErrorKind::Invalid,
+                format!("the payload of this {} job: {error}", self.kind),
+            )
+        })
+    }
+}
+
+type Handle = dyn Fn(&RunningJob, &Context) -> Result<Box<RawValue>, Error> + Send + Sync;
+
+/// Carries out jobs of a kind, with code of the host's.
+///
+/// The error's kind decides what a failure leads to: [`ErrorKind::Transient`] and
+/// [`ErrorKind::RateLimited`] are tried again, with the wait of [`Error::with_retry_after`] if there is
+/// one; [`ErrorKind::Invalid`] fails the job at once. A panic fails its job and nothing else.
+#[derive(Clone)]
+pub struct Handler {
+    handle: Arc<Handle>,
+    limit: Option<Duration>,
+}
+
+impl Handler {
+    /// A handler that makes a result of each job. It should return soon after its context is
+    /// [cancelled](Context::is_cancelled): a worker that stops waits for it until the grace period ends.
+    pub fn new<R: Serialize>(
+        handle: impl Fn(&RunningJob, &Context) -> Result<R, Error> + Send + Sync + 'static,
+    ) -> Self {
+        let handle = move |job: &RunningJob, ctx: &Context| {
+            let result = handle(job, ctx)?;
+            to_raw_value(&result).map_err(|error| {
+                Error::new(
+                    ErrorKind::Malformed,
+                    format!("the result is no JSON: {error}"),
+                )
+            })
+        };
+        Self {
+            handle: Arc::new(handle),
+            limit: None,
+        }
+    }
+
+    /// The longest time for one job. Each job has a thread of its own then; one that hangs is left
+    /// behind, its context cancelled, and the job fails as [`ErrorKind::Transient`], to be tried again.
+    /// What it still returns later counts, unless the job has an outcome by then. Default: no limit,
+    /// and a handler that hangs keeps its slot for as long as it does.
+    pub fn within(mut self, limit: Duration) -> Self {
+        self.limit = Some(limit);
+        self
+    }
+
+    /// Makes one call; `late` is told of a result that came after the limit.
+    pub(super) fn call(
+        &self,
+        job: &RunningJob,
+        ctx: &Context,
+        late: impl FnOnce(Box<RawValue>) + Send + 'static,
+    ) -> Result<Box<RawValue>, Error> {
+        match self.limit {
+            None => (self.handle)(job, ctx),
+            Some(limit) => self.call_within(limit, job, ctx, late),
+        }
+    }
+
+    fn call_within(
+        &self,
+        limit: Duration,
+        job: &RunningJob,
+        ctx: &Context,
+        late: impl FnOnce(Box<RawValue>) + Send + 'static,
+    ) -> Result<Box<RawValue>, Error> {
+        let (done, end) = bounded(0);
+        let own = ctx.child();
+        let (handle, kind) = (self.handle.clone(), job.kind.clone());
+        let call = {
+            let (job, own) = (job.clone(), own.clone());
+            move || {
+                let result = catch_unwind(AssertUnwindSafe(|| handle(&job, &own)));
+                let result = result.unwrap_or_else(|panic| Err(panicked("the handler", &*panic)));
+                // Nobody waits any more: it took too long.
+                if let Err(unheard) = done.send(result)
+                    && let Ok(result) = unheard.into_inner()
+                {
+                    late(result);
+                }
+            }
+        };
+        thread::Builder::new()
+            .name(format!("batchwright-{kind}"))
+            .spawn(call)
+            .map_err(|error| {
+                Error::new(
+                    ErrorKind::Transient,
+                    format!("cannot start a thread: {error}"),
+                )
+            })?;
+        match end.recv_timeout(limit) {
+            Ok(result) => result,
+            Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => {
+                own.abort();
+                let seconds = limit.as_secs_f64();
+                let why = format!("the handler of {kind} jobs did not end within {seconds} s");
+                Err(Error::new(ErrorKind::Transient, why).with_timed_out())
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn job() -> RunningJob {
+        RunningJob {
+            job_id: JobId::from_bytes([0; 16]),
+            process_id: ProcessId::new(),
+            kind: "test".to_owned(),
+            item_id: None,
+            payload: to_raw_value(&7).unwrap(),
+            attempts: 0,
+            crashes: 0,
+        }
+    }
+
+    #[test]
+    fn a_handler_that_hangs_costs_its_limit_and_what_it_returns_later_is_not_lost() {
+        let (go, wait) = bounded::<()>(0);
+        let handler = Handler::new(move |job: &RunningJob, _: &Context| {
+            let _ = wait.recv();
+            job.parse::<u32>()
+        });
+        let handler = handler.within(Duration::from_millis(5));
+        let (tell, told) = bounded(1);
+        let late = move |result: Box<RawValue>| tell.send(result.get().to_owned()).unwrap();
+        let error = handler.call(&job(), &Context::new(), late).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Transient);
+        assert!(error.timed_out());
+        go.send(()).unwrap();
+        assert_eq!(told.recv().unwrap(), "7");
+    }
+
+    #[test]
+    fn a_handler_on_its_own_thread_is_told_to_stop_and_may_panic() {
+        let panics =
+            Handler::new(|_: &RunningJob, _: &Context| -> Result<(), Error> { panic!("oh no") });
+        let panics = panics.within(Duration::from_secs(10));
+        let error = panics.call(&job(), &Context::new(), |_| {}).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Panic);
+        assert!(error.message().contains("oh no"));
+
+        let waits = Handler::new(|_: &RunningJob, ctx: &Context| -> Result<(), Error> {
+            let (wake, woken) = bounded(1);
+            let _on_cancel = ctx.on_cancel(move || {
+                let _ = wake.try_send(());
+            });
+            let _ = woken.recv();
+            Err(Error::cancelled())
+        });
+        let waits = waits.within(Duration::from_secs(10));
+        let ctx = Context::new();
+        ctx.cancel();
+        let error = waits.call(&job(), &ctx, |_| {}).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Cancelled);
+    }
+}

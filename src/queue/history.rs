@@ -1,0 +1,160 @@
+//! What a job that waits for another try has been through, as its row keeps it.
+
+use serde::{Deserialize, Serialize};
+
+use crate::base::clock::{Time, Wall};
+use crate::base::error::{Error, beginning};
+use crate::base::usage::{Paid, Usage};
+use crate::engine::route::Tries;
+use crate::engine::trail::Trails;
+
+use super::job::AttemptError;
+
+/// Errors of earlier attempts that are kept.
+const MOST_ERRORS: usize = 10;
+/// Longer messages are cut, in bytes.
+const LONGEST: usize = 300;
+
+/// Written by the worker that gives a job back, read by the one that gets it next.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub(crate) struct History {
+    #[serde(default)]
+    tries: Kept,
+    /// Why it left earlier steps.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    left: Vec<(u8, Error)>,
+    /// What the calls so far have cost, as far as it is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    used: Option<Usage>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    cost_usd: Option<f64>,
+    #[serde(default)]
+    pub errors: Vec<AttemptError>,
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+struct Kept {
+    attempt: u8,
+    calls: u16,
+    malformed: u8,
+    timeouts: u8,
+    divisions: u8,
+    part: bool,
+    company: u16,
+    misfits: u8,
+    /// When the first call began.
+    first: Option<Wall>,
+    in_doubt: bool,
+}
+
+impl History {
+    pub(crate) fn parse(text: &str) -> Self {
+        serde_json::from_str(text).unwrap_or_else(|error| {
+            log::warn!("a job's history cannot be read, it starts anew: {error}");
+            Self::default()
+        })
+    }
+
+    pub(crate) fn text(&self) -> String {
+        serde_json::to_string(self).unwrap_or_else(|_| "{}".to_owned())
+    }
+
+    /// What its calls have cost.
+    pub(crate) fn paid(&self) -> Paid {
+        Paid {
+            usage: self.used,
+            cost_usd: self.cost_usd,
+        }
+    }
+
+    pub(crate) fn calls(&self) -> u32 {
+        self.tries.calls.into()
+    }
+
+    pub(crate) fn attempt(&self) -> u8 {
+        self.tries.attempt
+    }
+
+    /// The tries of a job at `step`.
+    pub(crate) fn tries(&self, step: u8, trails: &Trails, now: Time, wall: Wall) -> Tries {
+        let kept = self.tries;
+        let first = kept.first.map(|first| {
+            let ago = wall.since(first);
+            Time::from_nanos(now.since(Time::ZERO.after(ago)).as_nanos() as u64)
+        });
+        Tries {
+            step,
+            attempt: kept.attempt,
+            calls: kept.calls,
+            malformed: kept.malformed,
+            timeouts: kept.timeouts,
+            divisions: kept.divisions,
+            part: kept.part,
+            company: kept.company,
+            misfits: kept.misfits,
+            in_doubt: kept.in_doubt,
+            trail: self
+                .left
+                .iter()
+                .fold(Default::default(), |trail, (step, error)| {
+                    trails.add(trail, *step, error)
+                }),
+            first: first.map(Into::into).unwrap_or_default(),
+            max_retries: None,
+        }
+    }
+
+    /// Takes note of a call that failed at `step` and of what is to follow.
+    pub(crate) fn failed(
+        &mut self,
+        step: u8,
+        error: &Error,
+        tries: &Tries,
+        trails: &Trails,
+        now: Time,
+        wall: Wall,
+    ) {
+        self.left = trails.of(tries.trail);
+        let first = tries.first.time();
+        self.tries = Kept {
+            attempt: tries.attempt,
+            calls: tries.calls,
+            malformed: tries.malformed,
+            timeouts: tries.timeouts,
+            divisions: tries.divisions,
+            part: tries.part,
+            company: tries.company,
+            misfits: tries.misfits,
+            // Of the first one who wrote it down, so that it does not wander from clock to clock.
+            first: self
+                .tries
+                .first
+                .or_else(|| first.map(|first| Wall(wall.0 - now.since(first).as_millis() as i64))),
+            in_doubt: tries.in_doubt,
+        };
+        let paid = error.paid();
+        if paid.is_known() {
+            self.used = paid.usage;
+            self.cost_usd = paid.cost_usd;
+        }
+        if self.errors.len() >= MOST_ERRORS {
+            self.errors.remove(0);
+        }
+        let mut short = Error::new(error.kind(), beginning(error.message(), LONGEST));
+        if let Some(status) = error.status() {
+            short = short.with_status(status);
+        }
+        self.errors.push(AttemptError {
+            step,
+            at: wall,
+            error: short,
+        });
+    }
+
+    /// The next call may repeat one that was carried out.
+    pub(crate) fn in_doubt(mut self) -> Self {
+        self.tries.in_doubt = true;
+        self
+    }
+}

@@ -1,0 +1,363 @@
+//! The host's side of a queue: hand jobs over, look, take results, cancel.
+
+use std::iter::FusedIterator;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crate::base::clock::{Clock, SystemClock};
+use crate::base::error::Error;
+use crate::base::id::{JobId, ProcessId};
+
+use super::job::{Job, JobResult, JobState, Process};
+use super::store::sqlite::{SqliteOptions, SqliteStore};
+use super::store::{Delivery, Finding, JobStore, Receipt};
+
+/// A durable queue of jobs. Clones share it.
+///
+/// Jobs belong to processes: whatever one caller hands over under a [`ProcessId`] of its choice. After
+/// a crash it finds them again by that id, or among the [open](Self::open_processes) ones. What a
+/// method has returned `Ok` for survives the death of the process.
+///
+/// ```
+/// use batchwright::{Job, JobQueue, ProcessId, Request};
+/// # let folder = tempfile::tempdir()?;
+/// # let folder = folder.path();
+/// let queue = JobQueue::open(&folder.join("llm_jobs.db"))?;
+/// let process = ProcessId::new();
+/// let prompts = ["Name a prime.", "Name a river."].map(|p| Job::from(&Request::new(p)));
+/// queue.enqueue(process, prompts)?;
+/// assert_eq!(queue.progress(process)?.unwrap().counts.pending, 2);
+/// // A `Worker`, here or in another process, carries them out; then:
+/// queue.consume(process, |results| {
+///     for result in results {
+///         println!("{:?}: {:?}", result.item_id, result.result);
+///     }
+///     Ok::<(), batchwright::Error>(())
+/// })?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Clone)]
+pub struct JobQueue {
+    pub(super) store: Arc<dyn JobStore>,
+    pub(super) clock: Arc<dyn Clock>,
+}
+
+/// An iterator is written in groups of this many jobs,
+const GROUP: usize = 1000;
+/// or of this many bytes,
+const GROUP_BYTES: usize = 4 << 20;
+/// or of what has come in this time.
+const GROUP_TIME: Duration = Duration::from_secs(1);
+/// Results are read in chunks of this many jobs, or bytes.
+const CHUNK: usize = 500;
+const CHUNK_BYTES: usize = 16 << 20;
+
+/// Why [`JobQueue::consume`] ended early.
+#[derive(Debug)]
+pub enum ConsumeError<E> {
+    /// The caller could not save; what it was given stays in the queue.
+    Save(E),
+    /// The queue could not be read, or what was saved could not be deleted and will come again.
+    Queue(Error),
+}
+
+impl<E: std::fmt::Display> std::fmt::Display for ConsumeError<E> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Save(error) => write!(f, "the results could not be saved: {error}"),
+            Self::Queue(error) => error.fmt(f),
+        }
+    }
+}
+
+impl<E: std::error::Error> std::error::Error for ConsumeError<E> {}
+
+impl JobQueue {
+    /// Opens the queue in this SQLite file, which is made if there is none.
+    ///
+    /// # Errors
+    /// When the file cannot be used: no permission, not a queue, damaged, of a newer version, or on a
+    /// network file system; the message says what to do.
+    pub fn open(path: &Path) -> Result<Self, Error> {
+        Self::open_with(path, SqliteOptions::default())
+    }
+
+    /// The same with other options than the default ones.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open).
+    pub fn open_with(path: &Path, options: SqliteOptions) -> Result<Self, Error> {
+        Ok(Self::on(Arc::new(SqliteStore::open(path, options)?)))
+    }
+
+    /// A queue on a store of another kind.
+    pub fn on(store: Arc<dyn JobStore>) -> Self {
+        Self {
+            store,
+            clock: Arc::new(SystemClock),
+        }
+    }
+
+    /// Sets the clock, also that of workers; for tests. Default: the system's.
+    pub fn clock(mut self, clock: Arc<dyn Clock>) -> Self {
+        self.clock = clock;
+        self
+    }
+
+    /// Adds jobs to a process, which begins to exist with its first ones; all of them in one
+    /// transaction, so that either all are there or none. They can be started at once. For more than
+    /// some ten thousand use [`enqueue_iter`](Self::enqueue_iter): a long transaction holds everybody up.
+    ///
+    /// # Errors
+    /// When they could not be written, or the process was cancelled.
+    pub fn enqueue(
+        &self,
+        process: ProcessId,
+        jobs: impl Into<Vec<Job>>,
+    ) -> Result<Vec<JobId>, Error> {
+        let jobs = jobs.into();
+        self.store.insert(process, jobs, true, self.clock.wall())
+    }
+
+    /// Adds any number of jobs to a process in little memory and without a long transaction. None of
+    /// them is started before all are there. When this is interrupted the process stays unsealed, and
+    /// [`open_processes`](Self::open_processes) says so: [`delete`](Self::delete) it and start again, or
+    /// add what is missing. Returns how many were added.
+    ///
+    /// # Errors
+    /// When they could not be written; those before stay.
+    pub fn enqueue_iter(
+        &self,
+        process: ProcessId,
+        jobs: impl IntoIterator<Item = Job>,
+    ) -> Result<u64, Error> {
+        let failed = self.try_enqueue_iter(process, jobs.into_iter().map(Ok::<_, Error>));
+        failed.map_err(|error| match error {
+            ConsumeError::Save(error) | ConsumeError::Queue(error) => error,
+        })
+    }
+
+    /// The same for jobs whose source may fail, which leaves the process unsealed.
+    ///
+    /// # Errors
+    /// [`ConsumeError::Save`] with the source's error, else that of the queue.
+    pub fn try_enqueue_iter<E>(
+        &self,
+        process: ProcessId,
+        jobs: impl IntoIterator<Item = Result<Job, E>>,
+    ) -> Result<u64, ConsumeError<E>> {
+        let mut group = Vec::new();
+        let (mut bytes, mut count) = (0, 0);
+        let mut began = Instant::now();
+        let mut flush = |group: &mut Vec<Job>| {
+            count += group.len() as u64;
+            let jobs = std::mem::take(group);
+            let now = self.clock.wall();
+            self.store
+                .insert(process, jobs, false, now)
+                .map_err(ConsumeError::Queue)
+        };
+        for job in jobs {
+            let job = job.map_err(ConsumeError::Save)?;
+            if group.is_empty() {
+                began = Instant::now();
+            }
+            bytes += job.payload.get().len();
+            group.push(job);
+            if group.len() >= GROUP || bytes >= GROUP_BYTES || began.elapsed() >= GROUP_TIME {
+                flush(&mut group)?;
+                bytes = 0;
+            }
+        }
+        if !group.is_empty() {
+            flush(&mut group)?;
+        }
+        if count > 0 {
+            self.seal(process).map_err(ConsumeError::Queue)?;
+        }
+        Ok(count)
+    }
+
+    /// Lets the jobs of an unsealed process start.
+    ///
+    /// # Errors
+    /// When that could not be written, or there is no such process.
+    pub fn seal(&self, process: ProcessId) -> Result<(), Error> {
+        self.store.seal(process, self.clock.wall())
+    }
+
+    /// Where a process stands; `None` if there is no such process, or all its results were consumed.
+    ///
+    /// # Errors
+    /// When the queue cannot be read; as for all that follow.
+    pub fn progress(&self, process: ProcessId) -> Result<Option<Process>, Error> {
+        self.store.process(process)
+    }
+
+    /// Every process that has jobs or results in the queue, oldest first: what to look for after a
+    /// restart.
+    ///
+    /// # Errors
+    /// As [`progress`](Self::progress).
+    pub fn open_processes(&self) -> Result<Vec<Process>, Error> {
+        self.store.processes()
+    }
+
+    /// One job; `None` if there is no such job, or its result was consumed.
+    ///
+    /// # Errors
+    /// As [`progress`](Self::progress).
+    pub fn job(&self, job: JobId) -> Result<Option<JobState>, Error> {
+        self.store.job(job)
+    }
+
+    /// The outcomes so far, in the order of the jobs; nothing is deleted. They are read in chunks as
+    /// the iterator goes on.
+    pub fn get_results(&self, process: ProcessId) -> Results<'_> {
+        Results {
+            queue: self,
+            process,
+            chunk: Vec::new().into_iter(),
+            last: None,
+            ended: false,
+        }
+    }
+
+    /// Hands the outcomes so far to `save`, a chunk at a time, and deletes each chunk after `save` has
+    /// returned `Ok`: in that order, so that nothing is lost. When the process dies in between, the
+    /// chunk comes again; so `save` must bear being given the same results twice (an insert that
+    /// replaces does). Whatever has no outcome yet stays. When nothing is left of a process, it is gone.
+    /// Returns how many results were consumed.
+    ///
+    /// # Errors
+    /// When `save` failed, or the queue could not be read or written.
+    pub fn consume<E>(
+        &self,
+        process: ProcessId,
+        mut save: impl FnMut(&[JobResult]) -> Result<(), E>,
+    ) -> Result<u64, ConsumeError<E>> {
+        let (mut consumed, mut last) = (0, None);
+        loop {
+            let chunk = self.peek_after(process, last, CHUNK);
+            let chunk = chunk.map_err(ConsumeError::Queue)?;
+            let Some(end) = chunk.last() else {
+                return Ok(consumed);
+            };
+            last = Some(end.receipt);
+            let (receipts, results): (Vec<_>, Vec<_>) = chunk
+                .into_iter()
+                .map(|delivery| (delivery.receipt, delivery.result))
+                .unzip();
+            save(&results).map_err(ConsumeError::Save)?;
+            consumed += self.ack(&receipts).map_err(ConsumeError::Queue)?;
+        }
+    }
+
+    /// Up to `n` outcomes with what [`ack`](Self::ack) needs to delete them; for callers that save in
+    /// a way of their own.
+    ///
+    /// # Errors
+    /// As [`progress`](Self::progress).
+    pub fn peek(&self, process: ProcessId, n: usize) -> Result<Vec<Delivery>, Error> {
+        self.peek_after(process, None, n)
+    }
+
+    fn peek_after(
+        &self,
+        process: ProcessId,
+        after: Option<Receipt>,
+        n: usize,
+    ) -> Result<Vec<Delivery>, Error> {
+        self.store.peek(process, after, n, CHUNK_BYTES)
+    }
+
+    /// Deletes outcomes that were saved. One whose job has been put back in between stays. Returns
+    /// how many were deleted.
+    ///
+    /// # Errors
+    /// When they could not be deleted; then they come again.
+    pub fn ack(&self, receipts: &[Receipt]) -> Result<u64, Error> {
+        self.store.ack(receipts, self.clock.wall())
+    }
+
+    /// Cancels what waits; what runs ends by itself, is not tried again, and keeps its result: it is
+    /// paid for. Returns how many jobs were cancelled.
+    ///
+    /// # Errors
+    /// When there is no such process or it could not be written.
+    pub fn cancel(&self, process: ProcessId) -> Result<u64, Error> {
+        self.store.cancel(process, self.clock.wall())
+    }
+
+    /// Puts the failed and cancelled jobs of a process back, with all their retries. Returns how many.
+    ///
+    /// # Errors
+    /// As [`cancel`](Self::cancel).
+    pub fn retry_failed(&self, process: ProcessId) -> Result<u64, Error> {
+        self.store.retry_failed(process, self.clock.wall())
+    }
+
+    /// Deletes a process with its jobs and results, whatever their state. Returns how many jobs were
+    /// deleted.
+    ///
+    /// # Errors
+    /// As [`cancel`](Self::cancel).
+    pub fn delete(&self, process: ProcessId) -> Result<u64, Error> {
+        self.store.delete(process, self.clock.wall())
+    }
+
+    /// Looks at the queue's health: integrity, schema, jobs of dead workers, unsealed processes, room.
+    ///
+    /// # Errors
+    /// When not even that is possible.
+    pub fn check(&self) -> Result<Vec<Finding>, Error> {
+        self.store.check(self.clock.wall())
+    }
+}
+
+/// The outcomes of a process; see [`JobQueue::get_results`].
+pub struct Results<'q> {
+    queue: &'q JobQueue,
+    process: ProcessId,
+    chunk: std::vec::IntoIter<Delivery>,
+    last: Option<Receipt>,
+    ended: bool,
+}
+
+impl Iterator for Results<'_> {
+    type Item = Result<JobResult, Error>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.ended {
+            return None;
+        }
+        if self.chunk.len() == 0 {
+            match self.queue.peek_after(self.process, self.last, CHUNK) {
+                Ok(chunk) => self.chunk = chunk.into_iter(),
+                Err(error) => {
+                    self.ended = true;
+                    return Some(Err(error));
+                }
+            }
+        }
+        match self.chunk.next() {
+            Some(delivery) => {
+                self.last = Some(delivery.receipt);
+                Some(Ok(delivery.result))
+            }
+            None => {
+                self.ended = true;
+                None
+            }
+        }
+    }
+}
+
+impl FusedIterator for Results<'_> {}
+
+impl From<Error> for ConsumeError<Error> {
+    fn from(error: Error) -> Self {
+        Self::Queue(error)
+    }
+}

@@ -1,0 +1,148 @@
+//! The kinds of jobs a worker knows, and the lanes it has met.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use parking_lot::RwLock;
+
+use crate::engine::limit::{Limiter, QuotaId};
+use crate::engine::pack::PackLimits;
+use crate::engine::trail::Trails;
+use crate::engine::work::Class;
+use crate::llm::request::{Request, Task};
+use crate::llm::route::Route;
+
+use super::handler::Handler;
+use super::prompts;
+use super::store::Lane;
+
+/// What carries out the jobs of a kind.
+pub(crate) enum Kind {
+    /// Prompts go through a route.
+    Prompts {
+        route: Arc<Route<'static>>,
+        task: Task,
+    },
+    /// Code of the host's.
+    Host(Handler),
+}
+
+impl Kind {
+    pub(crate) fn pack_limits(&self) -> PackLimits {
+        match self {
+            Self::Prompts { route, task } => route.pack_limits(*task),
+            Self::Host(_) => PackLimits::ONE,
+        }
+    }
+}
+
+/// The kinds by name. Routes may be replaced while the worker runs: what is in flight ends on the old
+/// one.
+pub(crate) struct Kinds {
+    known: RwLock<Known>,
+    /// Shared by all routes, one after the other and side by side.
+    pub limiter: Arc<Limiter>,
+    pub trails: Arc<Trails>,
+}
+
+#[derive(Default)]
+struct Known {
+    kinds: HashMap<String, (u16, Arc<Kind>)>,
+    edition: u64,
+}
+
+impl Kinds {
+    /// `first` brings limiter and trails along, which later routes take over.
+    pub(crate) fn new(first: Option<&Route<'static>>) -> Self {
+        Self {
+            known: RwLock::default(),
+            limiter: first.map_or_else(Arc::default, Route::limiter),
+            trails: first.map_or_else(Arc::default, Route::trails),
+        }
+    }
+
+    /// Registers a kind, or replaces it.
+    pub(crate) fn set(&self, name: &str, kind: Kind) {
+        let mut known = self.known.write();
+        known.edition += 1;
+        // A number of its own: what was wrong with the route before is no fault of the new one.
+        let number = (known.edition % u64::from(u16::MAX)) as u16;
+        known
+            .kinds
+            .insert(name.to_owned(), (number, Arc::new(kind)));
+    }
+
+    /// The route of a kind that has one.
+    pub(crate) fn route(&self, name: &str) -> Option<Arc<Route<'static>>> {
+        match &*self.known.read().kinds.get(name)?.1 {
+            Kind::Prompts { route, .. } => Some(route.clone()),
+            Kind::Host(_) => None,
+        }
+    }
+
+    fn edition(&self) -> u64 {
+        self.known.read().edition
+    }
+
+    fn open(&self, lane: &Lane) -> Option<Open> {
+        let (number, kind) = self.known.read().kinds.get(&lane.kind)?.clone();
+        let class = match &*kind {
+            Kind::Host(_) => Class::new([QuotaId::NONE]),
+            Kind::Prompts { route, task } => {
+                let request = Request {
+                    task: *task,
+                    model: lane.name.clone(),
+                    ..Request::default()
+                };
+                route.class(&request, &mut None)
+            }
+        };
+        Some(Open {
+            pack: kind.pack_limits(),
+            class: class.on(number),
+            kind,
+        })
+    }
+}
+
+/// A lane whose kind is known.
+#[derive(Clone)]
+pub(crate) struct Open {
+    pub kind: Arc<Kind>,
+    pub class: Class,
+    pub pack: PackLimits,
+}
+
+/// The lanes as the present kinds see them.
+#[derive(Default)]
+pub(crate) struct Lanes {
+    known: HashMap<Arc<Lane>, Option<Open>>,
+    edition: u64,
+}
+
+/// Lanes that are remembered; prompts may name any number of models over the years.
+const MOST_LANES: usize = 1000;
+
+impl Lanes {
+    /// Forgets everything when kinds have changed.
+    pub(crate) fn refresh(&mut self, kinds: &Kinds) {
+        let edition = kinds.edition();
+        if edition != self.edition || self.known.len() > MOST_LANES {
+            self.known.clear();
+            self.edition = edition;
+        }
+    }
+
+    /// What carries out the lane's jobs; `None` if nobody here does.
+    pub(crate) fn open(&mut self, lane: &Arc<Lane>, kinds: &Kinds) -> Option<&Open> {
+        if !self.known.contains_key(lane) {
+            let open = kinds.open(lane);
+            if open.is_none() {
+                let kind = prompts::shown(&lane.kind);
+                log::warn!("jobs of the kind {kind} wait for a worker that knows it");
+            }
+            self.known.insert(lane.clone(), open);
+        }
+        self.known.get(lane)?.as_ref()
+    }
+}

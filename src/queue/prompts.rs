@@ -1,0 +1,186 @@
+//! Prompts as jobs: what is written into the queue, the call, and the result line that comes out.
+
+use std::sync::Arc;
+
+use serde_json::value::{RawValue, to_raw_value};
+
+use crate::base::cancel::Context;
+use crate::base::clock::Time;
+use crate::base::error::{Error, ErrorKind, beginning};
+use crate::base::usage::Paid;
+use crate::engine::route::{First, Tries};
+use crate::engine::run::Reply;
+use crate::llm::hash::request_hash;
+use crate::llm::request::{Request, Task};
+use crate::llm::response::{Outcome, Response};
+use crate::llm::route::{Route, latency};
+
+use super::job::{Job, Spent};
+use super::work::{Done, JobTask};
+
+/// The kind of jobs that ask for an answer.
+pub const COMPLETION: &str = "completion";
+/// The kind of jobs that ask for the vector of a text.
+pub const EMBEDDING: &str = "embedding";
+
+/// The kind for a task.
+pub(crate) fn kind(task: Task) -> &'static str {
+    match task {
+        Task::Complete => COMPLETION,
+        Task::Embed => EMBEDDING,
+    }
+}
+
+/// A job of the built-in kind that the request's task names, with its id, its
+/// [fingerprint](crate::request_hash) and, as its lane, its model.
+impl From<&Request> for Job {
+    fn from(request: &Request) -> Self {
+        // Strings, numbers and maps with strings as keys: none of it can fail.
+        let payload = to_raw_value(request).unwrap_or_default();
+        let mut job = Job::raw(kind(request.task), payload).request_hash(request_hash(request));
+        job.item_id.clone_from(&request.id);
+        job.lane.clone_from(&request.model);
+        job
+    }
+}
+
+impl From<Request> for Job {
+    fn from(request: Request) -> Self {
+        Job::from(&request)
+    }
+}
+
+/// The request in a job's payload.
+pub(crate) fn request(task: &JobTask, kind: Task) -> Result<Request, Error> {
+    let read = serde_json::from_str::<Request>(task.claimed.payload.get());
+    let mut request = read.map_err(|error| {
+        let name = self::kind(kind);
+        Error::new(
+            ErrorKind::Invalid,
+            format!("the payload of this {name} job is no request: {error}"),
+        )
+    })?;
+    request.task = kind;
+    // What failed calls leave for the next one is found by it, and unlike the item's id it is unique.
+    request.id = Some(task.claimed.job_id.to_string());
+    Ok(request)
+}
+
+/// Makes the call of a pack and renders its lines.
+pub(crate) fn call(
+    route: &Route<'_>,
+    kind: Task,
+    pack: &[&JobTask],
+    tries: &Tries,
+    ctx: &Context,
+) -> Reply<Done> {
+    // A job may come back from its row with another idea of when it began.
+    let noted = Tries {
+        first: First::default(),
+        ..*tries
+    };
+    let requests = pack.iter().map(|task| {
+        let request = task
+            .request
+            .get_or_init(|| request(task, kind).map(Arc::new));
+        request.clone()
+    });
+    let requests: Vec<Arc<Request>> = match requests.collect() {
+        Ok(requests) => requests,
+        Err(error) => return error.into(),
+    };
+    for (request, task) in requests.iter().zip(pack) {
+        let paid = task.history.paid();
+        if paid.is_known() {
+            route.remember(request, &noted, paid);
+        }
+    }
+    let asked: Vec<&Request> = requests.iter().map(|request| &**request).collect();
+    let reply = route.answers(&asked, &noted, ctx);
+    let mut after = *tries;
+    after.calls = after.calls.saturating_add(1);
+    let now = route.clock_ref().now();
+    let lines = reply.result.and_then(|responses| {
+        let lines = responses.into_iter().zip(pack).zip(&requests);
+        lines
+            .map(|((response, task), request)| {
+                let spent = spent(paid(&response));
+                let line = line(route, task, request, &after, now, Ok(response))?;
+                Ok((line, Some(spent)))
+            })
+            .collect()
+    });
+    Reply {
+        result: lines,
+        used: reply.used,
+        hints: reply.hints,
+        fatal: false,
+    }
+}
+
+fn paid(response: &Response) -> Paid {
+    Paid {
+        usage: response.usage,
+        cost_usd: response.cost_usd,
+    }
+}
+
+/// The line of a failure.
+pub(crate) fn failure(
+    route: &Route<'_>,
+    kind: Task,
+    task: &JobTask,
+    tries: &Tries,
+    now: Time,
+    error: &Error,
+) -> Option<Box<RawValue>> {
+    let model = Request {
+        task: kind,
+        model: task.claimed.lane.name.clone(),
+        ..Request::default()
+    };
+    line(route, task, &model, tries, now, Err(error.clone())).ok()
+}
+
+fn line(
+    route: &Route<'_>,
+    task: &JobTask,
+    request: &Request,
+    tries: &Tries,
+    now: Time,
+    result: Result<Response, Error>,
+) -> Result<Box<RawValue>, Error> {
+    let (provider, model) = route.asked(tries.step, request);
+    let earlier = route.earlier(tries.trail, request);
+    let outcome = Outcome {
+        id: Some(task.claimed.name()),
+        result,
+        attempts: tries.calls.into(),
+        latency: latency(tries.first.time(), now),
+        provider: Some(provider),
+        model,
+        earlier,
+        request_hash: task.claimed.request_hash.clone(),
+    };
+    to_raw_value(&outcome).map_err(|error| {
+        Error::new(
+            ErrorKind::Malformed,
+            format!("cannot write the result: {error}"),
+        )
+    })
+}
+
+/// What the accounts of a process take up.
+pub(crate) fn spent(paid: Paid) -> Spent {
+    let usage = paid.usage.unwrap_or_default();
+    Spent {
+        input_tokens: usage.input_tokens,
+        output_tokens: usage.output_tokens,
+        cost_usd: paid.cost_usd,
+    }
+}
+
+/// A name from outside, for people.
+pub(crate) fn shown(name: &str) -> String {
+    format!("{:?}", beginning(name, 60))
+}

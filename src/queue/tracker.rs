@@ -1,0 +1,140 @@
+//! Progress of processes, from what their store says now and said before.
+
+use std::collections::{HashMap, VecDeque};
+use std::time::Duration;
+
+use crate::base::clock::{Time, Wall};
+use crate::base::id::ProcessId;
+use crate::observe::progress::{Phase, Progress};
+
+use super::job::Process;
+
+/// The rate is that of the last half minute.
+const WINDOW: Duration = Duration::from_secs(30);
+/// Looks that are kept for it.
+const LOOKS: usize = 64;
+
+/// Makes [`Progress`] of [`Process`]es that are looked at again and again: rate and expected end come
+/// from what has changed in the last half minute.
+#[derive(Debug, Default)]
+pub struct Tracker {
+    seen: HashMap<ProcessId, VecDeque<(Time, u64)>>,
+}
+
+impl Tracker {
+    /// A tracker that has seen nothing yet.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Where a process stands, seen at these times.
+    pub fn progress(&mut self, process: &Process, now: Time, wall: Wall) -> Progress {
+        let counts = &process.counts;
+        let finished = counts.finished();
+        let looks = self.seen.entry(process.process_id).or_default();
+        while looks.len() > 1 && now.since(looks[0].0) > WINDOW {
+            looks.pop_front();
+        }
+        let spaced = |last: &(Time, u64)| now.since(last.0) >= WINDOW / LOOKS as u32;
+        if looks.back().is_none_or(spaced) {
+            looks.push_back((now, finished));
+        }
+        let (since, before) = looks[0];
+        let window = now.since(since).as_secs_f64();
+        let rate = match window > 0.0 {
+            true => finished.saturating_sub(before) as f64 / window,
+            false => 0.0,
+        };
+        let left = counts.total - finished;
+        let done = left == 0 && process.sealed;
+        if done {
+            self.seen.remove(&process.process_id);
+        }
+        Progress {
+            process_id: Some(process.process_id),
+            phase: match done {
+                true => Phase::Finished,
+                false => Phase::Running,
+            },
+            percent: (counts.total > 0).then(|| finished as f64 * 100.0 / counts.total as f64),
+            total: Some(counts.total),
+            completed: counts.completed,
+            failed: counts.failed,
+            cancelled: counts.cancelled,
+            at_provider: counts.at_provider,
+            in_flight: counts.in_progress,
+            retries: 0,
+            elapsed: match done {
+                true => process.changed_at.since(process.created_at),
+                false => wall.since(process.created_at),
+            },
+            rate,
+            eta: (rate > 0.0 && left > 0)
+                .then(|| Duration::from_secs_f64((left as f64 / rate).min(1e9))),
+            input_tokens: process.spent.input_tokens,
+            output_tokens: process.spent.output_tokens,
+            cost_usd: process.spent.cost_usd,
+            trouble: None,
+            loading: None,
+        }
+    }
+
+    /// Forgets processes that are of no interest any more.
+    pub fn forget(&mut self, process: ProcessId) {
+        self.seen.remove(&process);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::queue::job::{Counts, Spent};
+
+    fn process(total: u64, completed: u64) -> Process {
+        Process {
+            process_id: ProcessId::from_bytes([7; 16]),
+            sealed: true,
+            cancelled: false,
+            counts: Counts {
+                total,
+                completed,
+                pending: total - completed,
+                ..Counts::default()
+            },
+            spent: Spent::default(),
+            created_at: Wall(1000),
+            changed_at: Wall(31_000),
+        }
+    }
+
+    #[test]
+    fn rate_and_expected_end_come_from_the_last_half_minute() {
+        let mut tracker = Tracker::new();
+        let mut last = None;
+        for second in 0..100_u64 {
+            // Ten a second at first, one a second in the end.
+            let done = if second < 50 {
+                second * 10
+            } else {
+                450 + second
+            };
+            let at = Time::ZERO.after(Duration::from_secs(second));
+            last = Some(tracker.progress(&process(1000, done), at, Wall(31_000)));
+        }
+        let last = last.unwrap();
+        assert!((last.rate - 1.0).abs() < 0.05, "{}", last.rate);
+        let eta = last.eta.unwrap().as_secs_f64();
+        assert!((eta - 451.0).abs() < 25.0, "{eta}");
+        assert_eq!(last.elapsed, Duration::from_secs(30));
+        assert_eq!(last.phase, Phase::Running);
+    }
+
+    #[test]
+    fn a_process_with_all_its_outcomes_is_finished() {
+        let mut tracker = Tracker::new();
+        let end = tracker.progress(&process(5, 5), Time::ZERO, Wall(99_000));
+        assert_eq!((end.phase, end.percent), (Phase::Finished, Some(100.0)));
+        assert_eq!(end.elapsed, Duration::from_secs(30));
+        assert!(tracker.seen.is_empty());
+    }
+}

@@ -1,0 +1,282 @@
+//! A job store as the work of the dispatcher.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+use serde_json::value::RawValue;
+
+use crate::base::cancel::Context;
+use crate::base::clock::{Time, Wall};
+use crate::base::error::Error;
+use crate::base::id::ProcessId;
+use crate::engine::pack::{Member, Pack, Packed};
+use crate::engine::run::Reply;
+use crate::engine::work::{Gates, Settled, Take, Ticket, Work};
+
+pub(crate) use super::backlog::JobTask;
+use super::backlog::StoreBacklog;
+use super::handler::RunningJob;
+use super::job::{Process, Spent};
+use super::kinds::Kind;
+use super::prompts;
+use super::store::{End, Ending, JobStore};
+
+/// What a call made of each job of its pack.
+pub(crate) type Done = Vec<(Box<RawValue>, Option<Spent>)>;
+
+type End1 = Settled<Pack<JobTask>, Done>;
+
+/// What a worker has done so far.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Tally {
+    pub completed: u64,
+    pub failed: u64,
+    pub given_back: u64,
+}
+
+pub(crate) struct StoreWork {
+    pub packed: Packed<StoreBacklog>,
+    pub tally: Tally,
+    /// Processes of which something has changed since somebody last looked.
+    pub changed: Mutex<HashMap<ProcessId, Process>>,
+}
+
+impl StoreWork {
+    pub(crate) fn new(backlog: StoreBacklog) -> Self {
+        Self {
+            packed: Packed::new(backlog),
+            tally: Tally::default(),
+            changed: Mutex::default(),
+        }
+    }
+
+    /// Gives back what is in hand: what has waited there for too long, or all of it.
+    pub(crate) fn let_go(&mut self, all: bool, now: Time) -> Result<(), Error> {
+        let tickets = self.packed.items.let_go(all, now);
+        if tickets.is_empty() {
+            return Ok(());
+        }
+        let ends: Vec<End> = tickets.iter().map(|ticket| back(&ticket.task, 0)).collect();
+        let wall = self.packed.items.clock.wall();
+        if let Err(error) = self.packed.items.store.settle(&ends, wall) {
+            for ticket in tickets {
+                crate::engine::pack::Backlog::wait(&mut self.packed.items, ticket, Time::ZERO);
+            }
+            return Err(error);
+        }
+        self.packed.items.settled(tickets.len());
+        Ok(())
+    }
+
+    /// Jobs that only waited for room stay in hand, and cost no write.
+    fn keep(&mut self, done: &mut Vec<End1>) {
+        let mut i = 0;
+        while i < done.len() {
+            if !matches!(done[i], Settled::Later(_, Time::ZERO, None)) {
+                i += 1;
+            } else if let Settled::Later(ticket, due, _) = done.remove(i) {
+                self.packed.items.refused(ticket.quota());
+                self.packed.wait(ticket, due);
+            }
+        }
+    }
+
+    fn ends(&self, settled: &End1, now: Time, wall: Wall, out: &mut Vec<End>) {
+        match settled {
+            Settled::Final(ticket, Ok(done)) => {
+                for (member, (result, spent)) in ticket.task.iter().zip(done) {
+                    let (result, spent) = (result.clone(), *spent);
+                    out.push(end(member, ticket, Ending::Completed { result, spent }));
+                }
+            }
+            Settled::Final(ticket, Err(error)) => {
+                for member in &ticket.task {
+                    let task = &member.task;
+                    let result = match &*task.kind {
+                        Kind::Prompts { route, task: kind } => {
+                            prompts::failure(route, *kind, task, &ticket.tries, now, error)
+                        }
+                        Kind::Host(_) => None,
+                    };
+                    let paid = error.paid();
+                    let ending = Ending::Failed {
+                        error: error.clone(),
+                        result,
+                        spent: paid.is_known().then(|| prompts::spent(paid)),
+                    };
+                    out.push(end(member, ticket, ending));
+                }
+            }
+            Settled::Later(ticket, due, Some(error)) => {
+                for member in &ticket.task {
+                    out.push(self.retry(member, ticket, *due, error, now, wall));
+                }
+            }
+            Settled::Later(ticket, due, None) => {
+                let due_at = Some(wall.after(due.since(now)));
+                for member in &ticket.task {
+                    out.push(end(member, ticket, Ending::Snooze { due_at }));
+                }
+            }
+            Settled::Unsent(ticket, _) => {
+                let doubt = ticket.tries.in_doubt;
+                let members = ticket.task.iter();
+                out.extend(members.map(|member| match doubt {
+                    true => doubtful(&member.task),
+                    false => back(&member.task, ticket.tries.calls.into()),
+                }));
+            }
+        }
+    }
+
+    fn retry(
+        &self,
+        member: &Member<JobTask>,
+        ticket: &Ticket<Pack<JobTask>>,
+        due: Time,
+        error: &Error,
+        now: Time,
+        wall: Wall,
+    ) -> End {
+        let tries = &ticket.tries;
+        let mut history = member.task.history.clone();
+        let step = member.task.claimed.lane.step;
+        let trails = &self.packed.items.kinds.trails;
+        history.failed(step, error, tries, trails, now, wall);
+        let ending = Ending::Retry {
+            due_at: wall.after(due.since(now)),
+            step: tries.step,
+            attempt: tries.attempt,
+            in_doubt: tries.in_doubt,
+            history: history.text(),
+        };
+        end(member, ticket, ending)
+    }
+}
+
+fn end(member: &Member<JobTask>, ticket: &Ticket<Pack<JobTask>>, ending: Ending) -> End {
+    End {
+        receipt: member.task.claimed.receipt,
+        calls: ticket.tries.calls.into(),
+        ending,
+    }
+}
+
+/// A job that was not tried goes back to its place.
+fn back(task: &JobTask, calls: u32) -> End {
+    End {
+        receipt: task.claimed.receipt,
+        calls: calls.max(task.history.calls()),
+        ending: Ending::Snooze { due_at: None },
+    }
+}
+
+/// A job whose call was cut off: it spends no attempt, but the call may have been made.
+fn doubtful(task: &JobTask) -> End {
+    let ending = Ending::Retry {
+        due_at: task.claimed.due_at,
+        step: task.claimed.lane.step,
+        attempt: task.history.attempt(),
+        in_doubt: true,
+        history: task.history.clone().in_doubt().text(),
+    };
+    End {
+        receipt: task.claimed.receipt,
+        calls: task.history.calls(),
+        ending,
+    }
+}
+
+impl Work for StoreWork {
+    type Task = Pack<JobTask>;
+    type Done = Done;
+
+    fn take(&mut self, max: usize, gates: &Gates, now: Time) -> Result<Take<Pack<JobTask>>, Error> {
+        let taken = self.packed.take(max, gates, now)?;
+        if matches!(taken, Take::Idle { .. })
+            && let Err(error) = self.let_go(false, now)
+        {
+            self.packed.items.trouble = Some(error);
+        }
+        Ok(taken)
+    }
+
+    fn settle(&mut self, done: &mut Vec<End1>, now: Time) -> Result<(), Error> {
+        self.keep(done);
+        if done.is_empty() {
+            return Ok(());
+        }
+        let wall = self.packed.items.clock.wall();
+        let mut ends = Vec::with_capacity(done.len());
+        for settled in done.iter() {
+            self.ends(settled, now, wall, &mut ends);
+        }
+        let changed = self.packed.items.store.settle(&ends, wall)?;
+        let mut seen = self.changed.lock();
+        seen.extend(changed.into_iter().map(|state| (state.process_id, state)));
+        drop(seen);
+        for settled in done.drain(..) {
+            let (ticket, count) = match &settled {
+                Settled::Final(ticket, Ok(_)) => (ticket, Some(&mut self.tally.completed)),
+                Settled::Final(ticket, Err(_)) => (ticket, Some(&mut self.tally.failed)),
+                Settled::Unsent(ticket, _) => (ticket, Some(&mut self.tally.given_back)),
+                Settled::Later(ticket, ..) => (ticket, None),
+            };
+            let jobs = ticket.task.len();
+            if let Some(count) = count {
+                *count += jobs as u64;
+            }
+            self.packed.items.settled(jobs);
+        }
+        Ok(())
+    }
+
+    fn members(&self, task: &Pack<JobTask>) -> usize {
+        task.len()
+    }
+}
+
+/// Makes the call of a pack.
+pub(crate) fn call(
+    store: &Arc<dyn JobStore>,
+    ticket: &Ticket<Pack<JobTask>>,
+    ctx: &Context,
+    wall: fn() -> Wall,
+) -> Reply<Done> {
+    let pack = &ticket.task;
+    let first = &pack[0].task;
+    match &*first.kind {
+        Kind::Prompts { route, task } => {
+            let tasks: Vec<&JobTask> = pack.iter().map(|member| &member.task).collect();
+            prompts::call(route, *task, &tasks, &ticket.tries, ctx)
+        }
+        Kind::Host(handler) => {
+            let job = RunningJob::new(&first.claimed, ticket.tries.calls.into());
+            let receipt = first.claimed.receipt;
+            let calls = u32::from(ticket.tries.calls) + 1;
+            let store = store.clone();
+            let late = move |result| {
+                let ending = Ending::Completed {
+                    result,
+                    spent: None,
+                };
+                let end = End {
+                    receipt,
+                    calls,
+                    ending,
+                };
+                if let Err(error) = store.settle(&[end], wall()) {
+                    log::error!("a result that came late is lost: {error}");
+                }
+            };
+            let result = handler.call(&job, ctx, late);
+            Reply {
+                result: result.map(|result| vec![(result, None)]),
+                used: None,
+                hints: Default::default(),
+                fatal: false,
+            }
+        }
+    }
+}
