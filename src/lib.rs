@@ -44,6 +44,7 @@
 //! |---|---|---|
 //! | `cli` | yes | the `batchwright` program; not needed by a library user |
 //! | `schema` | yes | answers are checked against the JSON Schema asked for; without it, only for being JSON |
+//! | `queue` | yes | settings in a file that processes share: `SqliteConfig` |
 //! | `simulate` | yes | the `simulate` module: a loopback provider with latency, limits and trouble |
 //!
 //! # Logging
@@ -56,6 +57,7 @@
 
 mod base;
 mod bulk;
+mod config;
 mod engine;
 mod llm;
 mod observe;
@@ -75,6 +77,12 @@ pub use bulk::file::FileRun;
 pub use bulk::options::{FileRunError, FileRunOptions, Output, Plan, Report};
 pub use bulk::prompts::{PromptSettings, Prompts};
 pub use bulk::run::{Bulk, BulkError, Outcomes, execute_bulk_sync};
+pub use config::key::Key;
+pub use config::settings::{Setting, Settings, Source};
+#[cfg(feature = "queue")]
+pub use config::sqlite::SqliteConfig;
+pub use config::store::{ConfigStore, MemoryConfig};
+pub use config::watch::SettingsWatch;
 pub use engine::bounds::Bounds;
 pub use engine::dispatch::{ErrorPolicy, StopReason};
 pub use engine::limit::{Limits, QuotaKey};

@@ -6,5 +6,6 @@ pub mod cancel;
 pub mod clock;
 pub mod error;
 pub mod hints;
+pub mod names;
 pub mod secret;
 pub mod usage;

@@ -3,12 +3,14 @@
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use batchwright::{Client, Context, Limits, LlmConfig, Plan, ProviderStatus, inspect, survey};
+use batchwright::{
+    Client, Context, Limits, LlmConfig, Plan, ProviderStatus, Settings, inspect, survey,
+};
 
 use super::args::{RunArgs, TaskArg};
 use super::display;
 use super::exit::Refusal;
-use super::values::{calls, or_env, some_seconds};
+use super::settings::refused;
 
 /// The providers of a run, some of which may still load their model.
 pub struct Chosen {
@@ -214,19 +216,15 @@ fn fallback(
 /// that name no model.
 pub fn choose(
     args: &RunArgs,
+    settings: &Settings,
     unnamed: Option<u64>,
     say: &dyn Fn(String),
 ) -> Result<Chosen, Refusal> {
-    let text = |value: &str| Ok(value.to_owned());
-    let env = |flag: &Option<String>, name| or_env(flag.clone(), name, text).unwrap_or_default();
-    let provider = env(&args.provider.provider, "BATCHWRIGHT_PROVIDER");
-    let model = env(&args.provider.model, "BATCHWRIGHT_MODEL");
+    let provider = settings.provider().map_err(refused)?;
+    let model = settings.model().map_err(refused)?;
     let base_url = args.provider.base_url.clone();
-    let pace = &args.pace;
-    let timeout =
-        or_env(pace.timeout, "AI_REQUEST_TIMEOUT", some_seconds).map_err(Refusal::usage)?;
-    let calls =
-        or_env(pace.concurrency, "BATCHWRIGHT_SYNC_CONCURRENCY", calls).map_err(Refusal::usage)?;
+    let timeout = settings.request_timeout().map_err(refused)?;
+    let calls = settings.sync_concurrency().map_err(refused)?;
     let all_named = unnamed == Some(0);
     let embed = args.prompt.task == TaskArg::Embed;
 
@@ -255,7 +253,7 @@ pub fn choose(
     let fallbacks = match embed {
         // Vectors of two models cannot be compared.
         true => Vec::new(),
-        false => fallbacks(args)?,
+        false => fallbacks(settings)?,
     };
     if args.provider.fallback_blocked && fallbacks.is_empty() {
         return Err(Refusal::usage(
@@ -367,29 +365,15 @@ fn first_usable(
     Ok((chosen, halfway))
 }
 
-/// A route has 32 steps, and the first is taken.
-const MOST_FALLBACKS: usize = 31;
-
 /// The fallback list: `name` or `name:model`.
-fn fallbacks(args: &RunArgs) -> Result<Vec<ProviderStatus>, Refusal> {
-    let list = |text: &str| Ok(text.split(',').map(str::to_owned).collect::<Vec<_>>());
-    let names = or_env(args.provider.fallback.clone(), "BATCHWRIGHT_FALLBACK", list)
-        .map_err(Refusal::usage)?
-        .unwrap_or_default();
-    let named = names.iter().map(|entry| entry.trim());
-    let named: Vec<&str> = named.filter(|entry| !entry.is_empty()).collect();
-    if named.len() > MOST_FALLBACKS {
-        let found = named.len();
-        return Err(Refusal::usage(format!(
-            "--fallback: found {found} providers; at most {MOST_FALLBACKS} can follow the first"
-        )));
-    }
-    named
-        .into_iter()
+fn fallbacks(settings: &Settings) -> Result<Vec<ProviderStatus>, Refusal> {
+    let entries = settings.fallback().map_err(refused)?;
+    entries
+        .iter()
         .map(|entry| {
             let (name, model) = match entry.split_once(':') {
                 Some((name, model)) => (name.trim(), Some(model.trim())),
-                None => (entry, None),
+                None => (entry.as_str(), None),
             };
             let model = model.filter(|model| !model.is_empty());
             let status = inspect(name, None, model, false)
@@ -404,11 +388,6 @@ fn fallbacks(args: &RunArgs) -> Result<Vec<ProviderStatus>, Refusal> {
             }))
         })
         .collect()
-}
-
-/// The default model that the environment sets.
-pub fn default_model() -> Option<String> {
-    or_env(None, "BATCHWRIGHT_MODEL", |model| Ok(model.to_owned())).unwrap_or_default()
 }
 
 /// A changed default reruns nothing; whoever expects otherwise is told.
