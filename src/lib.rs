@@ -27,6 +27,7 @@
 //! | make vectors of texts, many with each call | the same with [`Request::embedding`] |
 //! | run a file with a resumable output, as the `batchwright` program does | [`Prompts`], [`FileRun`] |
 //! | make one call with limits, retries and fallback | [`Route::complete`] |
+//! | take settings from flags, environment and a store, and follow its changes | [`Settings`], [`SettingsWatch`] |
 //! | ask a service of your own | implement [`LlmClient`], or wrap a closure with [`client_fn`] |
 //!
 //! # What decides what
