@@ -139,22 +139,22 @@ fn list(settings: &Settings, json: bool) -> Result<String, Refusal> {
         let all: Vec<Value> = all.iter().map(as_json).collect();
         return Ok(line(&json!({ "settings": all, "unknown": unknown })));
     }
-    let mut out = row(["setting", "value", "source", "overrides"]);
+    let mut rows = vec![["setting", "value", "source", "overrides"].map(str::to_owned)];
     for setting in &all {
         let default = setting.key.default_text();
-        let value = setting.value.as_deref().unwrap_or(default);
+        let value = setting.value.clone();
         let overrides = setting.overrides.iter();
         let overrides: Vec<String> = overrides
             .map(|(by, value)| format!("{by}: {value}"))
             .collect();
-        let source = setting.source.to_string();
-        out.push_str(&row([
-            setting.key.name(),
-            value,
-            &source,
-            &overrides.join(", "),
-        ]));
+        rows.push([
+            setting.key.name().to_owned(),
+            value.unwrap_or_else(|| format!("({default})")),
+            setting.source.to_string(),
+            overrides.join(", "),
+        ]);
     }
+    let mut out = table(&rows);
     for problem in all.iter().filter_map(|setting| setting.problem.as_deref()) {
         out.push_str(&format!("! {problem}\n"));
     }
@@ -164,9 +164,14 @@ fn list(settings: &Settings, json: bool) -> Result<String, Refusal> {
     Ok(out)
 }
 
-fn row([key, value, source, overrides]: [&str; 4]) -> String {
-    let row = format!("{key:<28} {value:<36} {source:<30} {overrides}");
-    format!("{}\n", row.trim_end())
+fn table(rows: &[[String; 4]]) -> String {
+    let longest = |column: usize| rows.iter().map(|row| row[column].chars().count()).max();
+    let [a, b, c] = [0, 1, 2].map(|column| longest(column).unwrap_or_default());
+    let line = |[key, value, source, overrides]: &[String; 4]| {
+        let line = format!("{key:<a$}  {value:<b$}  {source:<c$}  {overrides}");
+        format!("{}\n", line.trim_end())
+    };
+    rows.iter().map(line).collect()
 }
 
 fn line(value: &Value) -> String {

@@ -141,7 +141,8 @@ impl Chosen {
             && lacks_model(status)
         {
             return Err(Refusal::usage(format!(
-                "{n} requests name no model, and {} has no default: use --model or BATCHWRIGHT_MODEL",
+                "{n} requests name no model, and {} has no default: use --model, \
+                 BATCHWRIGHT_MODEL or the setting llm.model",
                 status.provider
             )));
         }

@@ -35,11 +35,10 @@ pub(super) fn in_value(text: &str) -> Option<&'static str> {
 }
 
 fn is_shapeless(word: &str) -> bool {
-    let has = |test: fn(&u8) -> bool| word.as_bytes().iter().any(|byte| test(byte));
     word.len() >= SHAPELESS
         && word.bytes().all(|byte| byte.is_ascii_alphanumeric())
-        && has(u8::is_ascii_digit)
-        && has(u8::is_ascii_alphabetic)
+        && word.contains(|c: char| c.is_ascii_digit())
+        && word.contains(|c: char| c.is_ascii_alphabetic())
 }
 
 /// The variable to use instead, if the name is that of a credential.

@@ -70,7 +70,7 @@ static KEYS: &[Key] = &[
         "llm.sync_concurrency",
         &["BATCHWRIGHT_SYNC_CONCURRENCY"],
         Kind::Whole(1, MOST_CALLS),
-        Rule("the provider's: a local server's slots or 1, else 5"),
+        Rule("the provider's: local its slots or 1, others 5"),
         "Calls in flight at a provider",
     ),
     key(

@@ -88,7 +88,7 @@ fn what_the_environment_overrides_is_said() {
     assert_eq!(setting["overrides"][0]["value"], "kept");
     let all = json(&desk, &["list"], &env);
     let all = all["settings"].as_array().unwrap();
-    assert!(all.iter().any(|other| *other == setting) && all.len() >= 18);
+    assert!(all.contains(&setting) && all.len() >= 18);
     assert!(
         all.iter()
             .all(|s| s["doc"].is_string() && s["default"].is_string() && s["accepts"].is_string())
