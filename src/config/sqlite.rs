@@ -32,10 +32,23 @@ CREATE TRIGGER setting_removed AFTER DELETE ON settings
   BEGIN UPDATE version SET number = number + 1; END;
 ";
 
-/// A change takes milliseconds; whoever waits longer than [`TRIES`] of these waits for a program
-/// that sleeps.
+/// A short constant wait is fairer than SQLite's own, which grows.
 const BETWEEN_TRIES: Duration = Duration::from_millis(5);
-const TRIES: i32 = 2000;
+
+/// How long a locked file is waited for. A change takes milliseconds.
+type Patience = fn(i32) -> bool;
+
+/// Ten seconds: whoever holds the file longer sleeps.
+fn patient(tries: i32) -> bool {
+    thread::sleep(BETWEEN_TRIES);
+    tries < 2000
+}
+
+/// A tenth of a second, for what is asked again soon.
+fn brief(tries: i32) -> bool {
+    thread::sleep(BETWEEN_TRIES);
+    tries < 20
+}
 
 /// A [`ConfigStore`] in an SQLite file, `config.db` in the data folder of the `batchwright` program.
 ///
@@ -60,6 +73,7 @@ impl SqliteConfig {
     /// What `ask` finds in the file, or `nothing` where there are no settings yet.
     fn read<T>(
         &self,
+        patience: Patience,
         nothing: T,
         ask: impl FnOnce(&Connection) -> rusqlite::Result<T>,
     ) -> Result<T, Error> {
@@ -67,13 +81,18 @@ impl SqliteConfig {
             Ok(true) => {}
             Ok(false) => return Ok(nothing),
             Err(why) => {
-                return Err(self.error(ErrorKind::Invalid, &format!("cannot be found: {why}")));
+                return Err(self.error(
+                    ErrorKind::Invalid,
+                    &format!(
+                        "cannot be looked for: {why}; use another --data-dir or BATCHWRIGHT_HOME"
+                    ),
+                ));
             }
         }
         let read = || {
             // One that may write repairs what a process left that died while it wrote; where it may
             // not, SQLite opens the file for reading alone.
-            let db = self.open(OpenFlags::SQLITE_OPEN_READ_WRITE)?;
+            let db = self.open(OpenFlags::SQLITE_OPEN_READ_WRITE, patience)?;
             Ok(match State::of(&db)? {
                 State::Empty => Ok(nothing),
                 State::Ours => Ok(ask(&db)?),
@@ -89,8 +108,8 @@ impl SqliteConfig {
     }
 
     fn change(&self, key: &str, value: Option<&str>) -> rusqlite::Result<Result<(), String>> {
-        let mut db =
-            self.open(OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE)?;
+        let may_make = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE;
+        let mut db = self.open(may_make, patient)?;
         let change = db.transaction_with_behavior(TransactionBehavior::Immediate)?;
         match State::of(&change)? {
             State::Ours => {}
@@ -112,13 +131,10 @@ impl SqliteConfig {
         change.commit().map(Ok)
     }
 
-    fn open(&self, flags: OpenFlags) -> rusqlite::Result<Connection> {
+    fn open(&self, flags: OpenFlags, patience: Patience) -> rusqlite::Result<Connection> {
         let flags = flags | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         let mut db = Connection::open_with_flags(&self.path, flags)?;
-        db.busy_handler(Some(|tries| {
-            thread::sleep(BETWEEN_TRIES);
-            tries < TRIES
-        }))?;
+        db.busy_handler(Some(patience))?;
         Ok(db)
     }
 
@@ -131,8 +147,7 @@ impl SqliteConfig {
             ),
             Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => (
                 ErrorKind::Transient,
-                "has been locked by another program for 10 s; try again when that has ended"
-                    .to_owned(),
+                "is locked by another program; try again when that has ended".to_owned(),
             ),
             Some(ErrorCode::DiskFull) => (
                 ErrorKind::Invalid,
@@ -196,7 +211,7 @@ fn now() -> i64 {
 
 impl ConfigStore for SqliteConfig {
     fn all(&self) -> Result<BTreeMap<String, String>, Error> {
-        self.read(BTreeMap::new(), |db| {
+        self.read(patient, BTreeMap::new(), |db| {
             let mut query = db.prepare("SELECT key, value FROM settings")?;
             let rows = query.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?;
             rows.collect()
@@ -224,7 +239,7 @@ impl ConfigStore for SqliteConfig {
         let number = |db: &Connection| {
             db.query_row("SELECT number FROM version", [], |row| row.get::<_, i64>(0))
         };
-        Ok(self.read(0, number)?.unsigned_abs())
+        Ok(self.read(brief, 0, number)?.unsigned_abs())
     }
 }
 

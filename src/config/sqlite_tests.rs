@@ -113,6 +113,27 @@ fn writers_and_readers_at_once_never_find_it_locked() {
 }
 
 #[test]
+fn whoever_looks_again_soon_waits_for_no_sleeper() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = store(&folder);
+    store.set("llm.model", "m").unwrap();
+    let sleeper = Connection::open(store.path()).unwrap();
+    sleeper.execute_batch("BEGIN EXCLUSIVE").unwrap();
+    let error = store.version().unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Transient);
+    assert!(
+        error.message().contains("is locked by another program"),
+        "{error}"
+    );
+    std::thread::scope(|scope| {
+        let waiting = scope.spawn(|| store.get("llm.model"));
+        sleeper.execute_batch("COMMIT").unwrap();
+        assert_eq!(waiting.join().unwrap().unwrap().as_deref(), Some("m"));
+    });
+    assert_ne!(store.version().unwrap(), 0);
+}
+
+#[test]
 fn a_file_that_is_none_of_ours_is_refused_and_left_alone() {
     type Make = fn(&Path);
     let cases: [(&str, Make, &str); 5] = [

@@ -52,7 +52,9 @@ impl SettingsWatch {
     /// what it holds now. Cheap enough for several times a second.
     ///
     /// # Errors
-    /// When the store cannot be read; the settings stay as they were, and the next look tries again.
+    /// When the store cannot be read, or is locked just now
+    /// ([`Transient`](crate::ErrorKind::Transient)); the settings stay as they were, and the next
+    /// look tries again.
     pub fn refresh(&mut self) -> Result<bool, Error> {
         let version = self.store.version()?;
         if version == self.seen {

@@ -325,6 +325,31 @@ fn twenty_processes_set_at_once_and_another_one_sees_it() {
     assert_eq!(watch.settings().worker_count().unwrap(), 21);
 }
 
+/// However far a change had come, the file holds the value before or after it.
+#[test]
+fn a_change_that_is_killed_is_made_or_not() {
+    let desk = Desk::new();
+    let store = SqliteConfig::new(desk.path(FILE));
+    let mut last = 1;
+    store.set("queue.batch_size", "1").unwrap();
+    for n in 2..=60_u64 {
+        let value = n.to_string();
+        let running =
+            Running::start(&mut desk.command(["config", "set", "queue.batch_size", &value]));
+        std::thread::sleep(std::time::Duration::from_micros(n * 73 % 4000));
+        drop(running);
+        let found: u64 = store
+            .get("queue.batch_size")
+            .unwrap()
+            .unwrap()
+            .parse()
+            .unwrap();
+        assert!(found == last || found == n, "{found} after {last} and {n}");
+        last = found;
+    }
+    set(&desk, "queue.batch_size", "61");
+}
+
 #[test]
 fn a_broken_file_stops_a_run_before_it_spends() {
     let desk = Desk::new();
