@@ -3,7 +3,7 @@
 use std::io::Write;
 use std::path::Path;
 
-use batchwright::{ConfigStore, Key, Setting, Settings, Source, SqliteConfig};
+use batchwright::{ConfigStore, Error, Key, Setting, Settings, Source, SqliteConfig};
 use serde_json::{Value, json};
 
 use super::args::{ConfigAction, ConfigArgs};
@@ -58,48 +58,35 @@ fn place(folder: Option<&Path>) -> Result<SqliteConfig, Refusal> {
     })
 }
 
-/// What the key does not take is bad usage, what the file does not take is not.
 fn change(store: &SqliteConfig, key: &str, value: Option<&str>) -> Result<(), Refusal> {
-    if let Some(value) = value {
-        known(key)?.check_stored(value).map_err(refused)?;
-        return store
-            .set(key, value)
-            .map_err(|error| Refusal::could_not_run(error.message()));
-    }
-    let kept = store.get(key);
-    let kept = kept.map_err(|error| Refusal::could_not_run(error.message()))?;
-    if kept.is_none() {
-        known(key)?;
-    }
-    store
-        .unset(key)
-        .map_err(|error| Refusal::could_not_run(error.message()))
+    let value = match value {
+        Some(value) => Some(known(key)?.check_stored(value).map_err(refused)?),
+        // What another version left can be forgotten.
+        None if store.get(key).map_err(broken)?.is_some() => None,
+        None => known(key).map(|_| None)?,
+    };
+    store.write(key, value.as_deref()).map_err(broken)
+}
+
+/// What cannot be read or written is no bad usage.
+fn broken(error: Error) -> Refusal {
+    Refusal::could_not_run(error.message())
 }
 
 /// Says what holds after a change, and what the change is overridden by.
 fn changed(args: &ConfigArgs, store: &SqliteConfig, key: &str) -> Result<String, Refusal> {
     let settings = settings(args.data_dir.as_deref())?;
-    // What another version had left is gone without a trace.
     let Ok(setting) = settings.explain(key) else {
         display::say(&format!("{key} is forgotten"));
         return Ok(String::new());
     };
     let place = store.path().display();
-    let stored = setting
-        .overrides
-        .iter()
-        .find(|(by, _)| *by == Source::Store);
-    let stored = stored.map(|(_, value)| value.as_str());
-    let stored = stored.or(setting
-        .value
-        .as_deref()
-        .filter(|_| setting.source == Source::Store));
-    display::say(&match stored {
+    display::say(&match store.get(key).map_err(broken)? {
         Some(value) => format!("{key}={value} is stored in {place}"),
-        None => format!(
-            "{key} is not stored; its default: {}",
-            setting.key.default_text()
-        ),
+        None => {
+            let default = setting.key.default_text();
+            format!("{key} is not stored; its default: {default}")
+        }
     });
     if let Source::Environment(variable) = setting.source {
         let value = setting.value.as_deref().unwrap_or_default();

@@ -16,6 +16,8 @@ use super::settings::refused;
 pub struct Chosen {
     first: ProviderStatus,
     fallbacks: Vec<ProviderStatus>,
+    /// The flag, variable or setting that names them.
+    fallbacks_by: &'static str,
     timeout: Option<Duration>,
     calls: Option<usize>,
     /// Requests that name no model, if known.
@@ -149,12 +151,29 @@ impl Chosen {
         let first = build(status.config(), self.timeout, self.calls)?;
         let concurrency = self.calls.unwrap_or_else(|| first.default_concurrency());
         let fallbacks = self.fallbacks.iter();
-        let fallbacks = fallbacks.map(|status| fallback(status, self.timeout, concurrency));
+        let fallbacks = fallbacks.map(|status| self.fallback(status, concurrency));
         Ok(Clients {
             fallbacks: fallbacks.collect::<Result<_, _>>()?,
             first,
             concurrency,
         })
+    }
+
+    /// The client of a fallback: the first provider's models mean nothing to it, nor does the number of
+    /// calls that the first one takes at once, where it has slots of its own.
+    fn fallback(&self, status: &ProviderStatus, calls: usize) -> Result<(Client, Limits), Refusal> {
+        let (by, name) = (self.fallbacks_by, status.provider);
+        if lacks_model(status) {
+            return Err(Refusal::usage(format!(
+                "{by} {name}: name its model: {name}:MODEL"
+            )));
+        }
+        let own = (name == "local").then_some(status.default_concurrency);
+        let config = status.config().only_model(true);
+        let client = build(config, self.timeout, Some(own.unwrap_or(calls)))?;
+        let slots = own.and_then(|slots| u32::try_from(slots).ok());
+        let limits = slots.map_or_else(Limits::default, |n| Limits::default().in_flight(n));
+        Ok((client, limits))
     }
 
     /// Who is called, where, for which model.
@@ -190,27 +209,6 @@ impl Chosen {
 /// True for a server that is ready and lists no model, if none was named.
 fn lacks_model(status: &ProviderStatus) -> bool {
     status.provider != "extract" && status.model.is_none() && !status.is_loading()
-}
-
-/// The client of a fallback: the first provider's models mean nothing to it, nor does the number of
-/// calls that the first one takes at once, where it has slots of its own.
-fn fallback(
-    status: &ProviderStatus,
-    timeout: Option<Duration>,
-    calls: usize,
-) -> Result<(Client, Limits), Refusal> {
-    let name = status.provider;
-    if lacks_model(status) {
-        return Err(Refusal::usage(format!(
-            "--fallback {name}: name its model: {name}:MODEL"
-        )));
-    }
-    let own = (name == "local").then_some(status.default_concurrency);
-    let config = status.config().only_model(true);
-    let client = build(config, timeout, Some(own.unwrap_or(calls)))?;
-    let slots = own.and_then(|slots| u32::try_from(slots).ok());
-    let limits = slots.map_or_else(Limits::default, |n| Limits::default().in_flight(n));
-    Ok((client, limits))
 }
 
 /// Takes the provider that was named, else the first usable one. `unnamed` counts the requests
@@ -251,10 +249,11 @@ pub fn choose(
     }
     let extract = (status.provider == "extract")
         .then(|| halfway.map_or(Extracting::Named, Extracting::NothingElse));
+    let fallbacks_by = settings.explain("llm.fallback").map_err(refused)?.set_by();
     let fallbacks = match embed {
         // Vectors of two models cannot be compared.
         true => Vec::new(),
-        false => fallbacks(settings)?,
+        false => fallbacks(settings, fallbacks_by)?,
     };
     if args.provider.fallback_blocked && fallbacks.is_empty() {
         return Err(Refusal::usage(
@@ -264,6 +263,7 @@ pub fn choose(
     let chosen = Chosen {
         first: status,
         fallbacks,
+        fallbacks_by,
         timeout,
         calls,
         unnamed,
@@ -367,7 +367,7 @@ fn first_usable(
 }
 
 /// The fallback list: `name` or `name:model`.
-fn fallbacks(settings: &Settings) -> Result<Vec<ProviderStatus>, Refusal> {
+fn fallbacks(settings: &Settings, by: &str) -> Result<Vec<ProviderStatus>, Refusal> {
     let entries = settings.fallback().map_err(refused)?;
     entries
         .iter()
@@ -378,14 +378,14 @@ fn fallbacks(settings: &Settings) -> Result<Vec<ProviderStatus>, Refusal> {
             };
             let model = model.filter(|model| !model.is_empty());
             let status = inspect(name, None, model, false)
-                .map_err(|error| Refusal::usage(format!("--fallback: {error}")))?;
+                .map_err(|error| Refusal::usage(format!("{by}: {error}")))?;
             if status.usable || status.lacks_model() {
                 return Ok(status);
             }
             // The client knows no --base-url, which would be the first provider's.
             Err(Refusal::usage(match status.config().client() {
-                Err(error) => format!("--fallback {}", error.message()),
-                Ok(_) => format!("--fallback {name}: {}", status.reason),
+                Err(error) => format!("{by} {}", error.message()),
+                Ok(_) => format!("{by} {name}: {}", status.reason),
             }))
         })
         .collect()

@@ -2,7 +2,7 @@
 
 use std::io::Write;
 
-use batchwright::{ProviderStatus, Settings, Source, survey};
+use batchwright::{ProviderStatus, Settings, survey};
 
 use super::args::ProvidersArgs;
 use super::display;
@@ -49,13 +49,8 @@ fn taken(settings: &Settings, list: &[ProviderStatus]) -> Option<usize> {
     let place = list.iter().position(|status| status.provider == named)?;
     let status = &list[place];
     if !status.usable {
-        let set = match settings
-            .explain("llm.provider")
-            .map(|setting| setting.source)
-        {
-            Ok(Source::Environment(variable)) => variable,
-            _ => "llm.provider",
-        };
+        let set = settings.explain("llm.provider");
+        let set = set.map_or("llm.provider", |setting| setting.set_by());
         display::say(&format!("{set}={named}: {}", status.reason));
     }
     status.usable.then_some(place)

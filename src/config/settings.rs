@@ -63,6 +63,16 @@ pub struct Setting {
     pub problem: Option<String>,
 }
 
+impl Setting {
+    /// What to look at to change it: the flag, the variable, or the key itself.
+    pub fn set_by(&self) -> &'static str {
+        match self.source {
+            Source::Flag(name) | Source::Environment(name) => name,
+            Source::Store | Source::Default => self.key.name(),
+        }
+    }
+}
+
 /// Settings as they hold for a program: what was set on its command line, else in its environment,
 /// else in a [`ConfigStore`], else the default.
 ///

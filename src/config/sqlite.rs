@@ -134,7 +134,8 @@ impl SqliteConfig {
     fn open(&self, flags: OpenFlags, patience: Patience) -> rusqlite::Result<Connection> {
         let flags = flags | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         let mut db = Connection::open_with_flags(&self.path, flags)?;
-        db.busy_handler(Some(patience))?;
+        // Takes `&self` in some of the versions that are allowed, `&mut self` in others.
+        Connection::busy_handler(&mut db, Some(patience))?;
         Ok(db)
     }
 

@@ -234,6 +234,13 @@ fn pace_and_fallback_of_a_run_come_from_the_store_too() {
         .says("local at ")
         .says(", then extract, 3 in flight");
     run("-j 2").says(", then extract, 2 in flight");
+    set(&desk, "llm.fallback", "groq:m");
+    let refused = desk.run(&sim, "in.jsonl -o out.jsonl").expect(2);
+    assert!(
+        refused.error().contains("llm.fallback groq: no key"),
+        "{}",
+        refused.stderr
+    );
     set(&desk, "llm.fallback_enabled", "false");
     assert!(!run("").stderr.contains("then extract"));
     run("--fallback extract").says(", then extract, 3 in flight");
