@@ -27,6 +27,7 @@
 //! | make vectors of texts, many with each call | the same with [`Request::embedding`] |
 //! | run a file with a resumable output, as the `batchwright` program does | [`Prompts`], [`FileRun`] |
 //! | make one call with limits, retries and fallback | [`Route::complete`] |
+//! | take settings from flags, environment and a store, and follow its changes | [`Settings`], [`SettingsWatch`] |
 //! | ask a service of your own | implement [`LlmClient`], or wrap a closure with [`client_fn`] |
 //!
 //! # What decides what
@@ -44,6 +45,7 @@
 //! |---|---|---|
 //! | `cli` | yes | the `batchwright` program; not needed by a library user |
 //! | `schema` | yes | answers are checked against the JSON Schema asked for; without it, only for being JSON |
+//! | `queue` | yes | settings in a file that processes share: `SqliteConfig` |
 //! | `simulate` | yes | the `simulate` module: a loopback provider with latency, limits and trouble |
 //!
 //! # Logging
@@ -56,6 +58,7 @@
 
 mod base;
 mod bulk;
+mod config;
 mod engine;
 mod llm;
 mod observe;
@@ -76,6 +79,12 @@ pub use bulk::file::FileRun;
 pub use bulk::options::{FileRunError, FileRunOptions, Output, Plan, Report};
 pub use bulk::prompts::{PromptSettings, Prompts};
 pub use bulk::run::{Bulk, BulkError, Outcomes, execute_bulk_sync};
+pub use config::key::Key;
+pub use config::settings::{Setting, Settings, Source};
+#[cfg(feature = "queue")]
+pub use config::sqlite::SqliteConfig;
+pub use config::store::{ConfigStore, MemoryConfig};
+pub use config::watch::SettingsWatch;
 pub use engine::bounds::Bounds;
 pub use engine::dispatch::{ErrorPolicy, StopReason};
 pub use engine::limit::{Limits, QuotaKey};

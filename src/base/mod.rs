@@ -7,5 +7,6 @@ pub mod clock;
 pub mod error;
 pub mod hints;
 pub mod id;
+pub mod names;
 pub mod secret;
 pub mod usage;

@@ -5,11 +5,10 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use super::settings::words_for;
 #[cfg(feature = "simulate")]
 use super::simulate::SimulateArgs;
-use super::values::{
-    at_least_one, calls, name, per_minute, seconds, some_seconds, temperature, text_or_file,
-};
+use super::values::{at_least_one, name, seconds, temperature, text_or_file};
 
 /// Takes thousands of LLM prompts to completion, loses none, and pays for each once
 #[derive(Debug, Parser)]
@@ -23,6 +22,8 @@ pub struct Cli {
 pub enum Command {
     Run(Box<RunArgs>),
     Providers(ProvidersArgs),
+    #[cfg(feature = "queue")]
+    Config(ConfigArgs),
     #[cfg(feature = "simulate")]
     Simulate(Box<SimulateArgs>),
 }
@@ -105,13 +106,14 @@ Exit codes:
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Provider")]
 pub struct ProviderArgs {
-    /// Provider; `batchwright providers` lists them [env: BATCHWRIGHT_PROVIDER] [default: the
-    /// first usable one]
+    /// Provider; `batchwright providers` lists them [env: BATCHWRIGHT_PROVIDER] [config:
+    /// llm.provider] [default: the first usable one]
     #[arg(long, value_name = "NAME", value_parser = name)]
     pub provider: Option<String>,
 
     /// Model for prompts that name none. Part of what makes two requests the same: naming another
-    /// one runs them again. BATCHWRIGHT_MODEL instead sets a default, which reruns nothing
+    /// one runs them again. BATCHWRIGHT_MODEL and the setting llm.model are a default instead, which
+    /// reruns nothing
     #[arg(long, value_name = "NAME", value_parser = name)]
     pub model: Option<String>,
 
@@ -121,7 +123,7 @@ pub struct ProviderArgs {
 
     /// Providers that take over what the first one finally failed, separated by commas, each with
     /// a model of its own: groq:MODEL,extract; a blocked or refused answer does not move on, unless
-    /// --fallback-blocked [env: BATCHWRIGHT_FALLBACK] [default: none]
+    /// --fallback-blocked [env: BATCHWRIGHT_FALLBACK] [config: llm.fallback] [default: none]
     #[arg(long, value_name = "NAMES", value_delimiter = ',')]
     pub fallback: Option<Vec<String>>,
 
@@ -177,30 +179,32 @@ pub struct PromptArgs {
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Pace")]
 pub struct PaceArgs {
-    /// Calls in flight [env: BATCHWRIGHT_SYNC_CONCURRENCY] [default: the provider's: a
-    /// local server's slots or 1, else 5]
-    #[arg(short = 'j', long, value_name = "N", value_parser = calls)]
-    pub concurrency: Option<usize>,
+    /// Calls in flight [env: BATCHWRIGHT_SYNC_CONCURRENCY] [config: llm.sync_concurrency] [default:
+    /// the provider's: a local server's slots or 1, else 5]
+    #[arg(short = 'j', long, value_name = "N", value_parser = words_for("llm.sync_concurrency"))]
+    pub concurrency: Option<String>,
 
-    /// Requests per minute [env: RATE_LIMIT_REQUESTS_PER_MINUTE] [default: learned from the
-    /// provider's replies]
-    #[arg(long, value_name = "N", value_parser = per_minute)]
-    pub rpm: Option<f64>,
+    /// Requests per minute [env: RATE_LIMIT_REQUESTS_PER_MINUTE] [config: llm.requests_per_minute]
+    /// [default: learned from the provider's replies]
+    #[arg(long, value_name = "N", value_parser = words_for("llm.requests_per_minute"))]
+    pub rpm: Option<String>,
 
-    /// Tokens per minute [env: RATE_LIMIT_TOKENS_PER_MINUTE] [default: learned]
-    #[arg(long, value_name = "N", value_parser = per_minute)]
-    pub tpm: Option<f64>,
+    /// Tokens per minute [env: RATE_LIMIT_TOKENS_PER_MINUTE] [config: llm.tokens_per_minute]
+    /// [default: learned]
+    #[arg(long, value_name = "N", value_parser = words_for("llm.tokens_per_minute"))]
+    pub tpm: Option<String>,
 
     /// Retries of an item at each provider
     #[arg(long, value_name = "N", default_value_t = 3)]
     pub max_retries: u8,
 
-    /// The longest wait for one call [env: AI_REQUEST_TIMEOUT] [default: 600s]
-    #[arg(long, value_name = "TIME", value_parser = some_seconds)]
-    pub timeout: Option<Duration>,
+    /// The longest wait for one call [env: AI_REQUEST_TIMEOUT] [config: llm.request_timeout]
+    /// [default: 600s]
+    #[arg(long, value_name = "TIME", value_parser = words_for("llm.request_timeout"))]
+    pub timeout: Option<String>,
 
-    /// Folder for what several runs share: limits and pauses of the same provider, key and model
-    /// hold for all of them together [env: BATCHWRIGHT_HOME] [default: the platform's data folder]
+    /// Folder for what several runs share: settings (see `batchwright config`), and the limits and
+    /// pauses of the same provider, key and model, which hold for all of them together [env: BATCHWRIGHT_HOME] [default: the platform's data folder]
     #[arg(long, value_name = "DIR")]
     pub data_dir: Option<PathBuf>,
 
@@ -230,13 +234,63 @@ pub struct ShowArgs {
 /// Show each provider: usable or why not, model, address, default concurrency
 #[derive(Debug, Args)]
 pub struct ProvidersArgs {
-    /// Model to assume for prompts that name none [env: BATCHWRIGHT_MODEL]
+    /// Model to assume for prompts that name none [env: BATCHWRIGHT_MODEL] [config: llm.model]
     #[arg(long, value_name = "NAME", value_parser = name)]
     pub model: Option<String>,
 
     /// Print JSON
     #[arg(long)]
     pub json: bool,
+
+    /// Folder whose settings are looked at [env: BATCHWRIGHT_HOME] [default: the platform's data
+    /// folder]
+    #[arg(long, value_name = "DIR")]
+    pub data_dir: Option<PathBuf>,
+}
+
+/// Show and change stored settings: provider, model, limits and more
+///
+/// What is stored holds for every run and worker of this data folder, unless the environment or a
+/// flag says otherwise.
+#[cfg(feature = "queue")]
+#[derive(Debug, Args)]
+#[command(after_long_help = super::config::help(), arg_required_else_help = true)]
+pub struct ConfigArgs {
+    #[command(subcommand)]
+    pub action: ConfigAction,
+
+    /// Print JSON
+    #[arg(long, global = true)]
+    pub json: bool,
+
+    /// Folder of the settings [env: BATCHWRIGHT_HOME] [default: the platform's data folder]
+    #[arg(long, value_name = "DIR", global = true)]
+    pub data_dir: Option<PathBuf>,
+}
+
+#[cfg(feature = "queue")]
+#[derive(Debug, Subcommand)]
+pub enum ConfigAction {
+    /// Show every setting: its value, where that comes from, and what it overrides
+    List,
+    /// Print the value that holds
+    Get {
+        /// Its name, such as llm.model
+        key: String,
+    },
+    /// Store a value
+    Set {
+        /// Its name, such as llm.model; `batchwright config --help` lists them all
+        key: String,
+        /// The value
+        #[arg(allow_hyphen_values = true)]
+        value: String,
+    },
+    /// Forget a stored value
+    Unset {
+        /// Its name, such as llm.model
+        key: String,
+    },
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]

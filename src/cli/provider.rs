@@ -3,17 +3,21 @@
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use batchwright::{Client, Context, Limits, LlmConfig, Plan, ProviderStatus, inspect, survey};
+use batchwright::{
+    Client, Context, Limits, LlmConfig, Plan, ProviderStatus, Settings, inspect, survey,
+};
 
 use super::args::{RunArgs, TaskArg};
 use super::display;
 use super::exit::Refusal;
-use super::values::{calls, or_env, some_seconds};
+use super::settings::refused;
 
 /// The providers of a run, some of which may still load their model.
 pub struct Chosen {
     first: ProviderStatus,
     fallbacks: Vec<ProviderStatus>,
+    /// The flag, variable or setting that names them.
+    fallbacks_by: &'static str,
     timeout: Option<Duration>,
     calls: Option<usize>,
     /// Requests that name no model, if known.
@@ -139,19 +143,37 @@ impl Chosen {
             && lacks_model(status)
         {
             return Err(Refusal::usage(format!(
-                "{n} requests name no model, and {} has no default: use --model or BATCHWRIGHT_MODEL",
+                "{n} requests name no model, and {} has no default: use --model, \
+                 BATCHWRIGHT_MODEL or the setting llm.model",
                 status.provider
             )));
         }
         let first = build(status.config(), self.timeout, self.calls)?;
         let concurrency = self.calls.unwrap_or_else(|| first.default_concurrency());
         let fallbacks = self.fallbacks.iter();
-        let fallbacks = fallbacks.map(|status| fallback(status, self.timeout, concurrency));
+        let fallbacks = fallbacks.map(|status| self.fallback(status, concurrency));
         Ok(Clients {
             fallbacks: fallbacks.collect::<Result<_, _>>()?,
             first,
             concurrency,
         })
+    }
+
+    /// The client of a fallback: the first provider's models mean nothing to it, nor does the number of
+    /// calls that the first one takes at once, where it has slots of its own.
+    fn fallback(&self, status: &ProviderStatus, calls: usize) -> Result<(Client, Limits), Refusal> {
+        let (by, name) = (self.fallbacks_by, status.provider);
+        if lacks_model(status) {
+            return Err(Refusal::usage(format!(
+                "{by} {name}: name its model: {name}:MODEL"
+            )));
+        }
+        let own = (name == "local").then_some(status.default_concurrency);
+        let config = status.config().only_model(true);
+        let client = build(config, self.timeout, Some(own.unwrap_or(calls)))?;
+        let slots = own.and_then(|slots| u32::try_from(slots).ok());
+        let limits = slots.map_or_else(Limits::default, |n| Limits::default().in_flight(n));
+        Ok((client, limits))
     }
 
     /// Who is called, where, for which model.
@@ -189,44 +211,19 @@ fn lacks_model(status: &ProviderStatus) -> bool {
     status.provider != "extract" && status.model.is_none() && !status.is_loading()
 }
 
-/// The client of a fallback: the first provider's models mean nothing to it, nor does the number of
-/// calls that the first one takes at once, where it has slots of its own.
-fn fallback(
-    status: &ProviderStatus,
-    timeout: Option<Duration>,
-    calls: usize,
-) -> Result<(Client, Limits), Refusal> {
-    let name = status.provider;
-    if lacks_model(status) {
-        return Err(Refusal::usage(format!(
-            "--fallback {name}: name its model: {name}:MODEL"
-        )));
-    }
-    let own = (name == "local").then_some(status.default_concurrency);
-    let config = status.config().only_model(true);
-    let client = build(config, timeout, Some(own.unwrap_or(calls)))?;
-    let slots = own.and_then(|slots| u32::try_from(slots).ok());
-    let limits = slots.map_or_else(Limits::default, |n| Limits::default().in_flight(n));
-    Ok((client, limits))
-}
-
 /// Takes the provider that was named, else the first usable one. `unnamed` counts the requests
 /// that name no model.
 pub fn choose(
     args: &RunArgs,
+    settings: &Settings,
     unnamed: Option<u64>,
     say: &dyn Fn(String),
 ) -> Result<Chosen, Refusal> {
-    let text = |value: &str| Ok(value.to_owned());
-    let env = |flag: &Option<String>, name| or_env(flag.clone(), name, text).unwrap_or_default();
-    let provider = env(&args.provider.provider, "BATCHWRIGHT_PROVIDER");
-    let model = env(&args.provider.model, "BATCHWRIGHT_MODEL");
+    let provider = settings.provider().map_err(refused)?;
+    let model = settings.model().map_err(refused)?;
     let base_url = args.provider.base_url.clone();
-    let pace = &args.pace;
-    let timeout =
-        or_env(pace.timeout, "AI_REQUEST_TIMEOUT", some_seconds).map_err(Refusal::usage)?;
-    let calls =
-        or_env(pace.concurrency, "BATCHWRIGHT_SYNC_CONCURRENCY", calls).map_err(Refusal::usage)?;
+    let timeout = settings.request_timeout().map_err(refused)?;
+    let calls = settings.sync_concurrency().map_err(refused)?;
     let all_named = unnamed == Some(0);
     let embed = args.prompt.task == TaskArg::Embed;
 
@@ -252,10 +249,11 @@ pub fn choose(
     }
     let extract = (status.provider == "extract")
         .then(|| halfway.map_or(Extracting::Named, Extracting::NothingElse));
+    let fallbacks_by = settings.explain("llm.fallback").map_err(refused)?.set_by();
     let fallbacks = match embed {
         // Vectors of two models cannot be compared.
         true => Vec::new(),
-        false => fallbacks(args)?,
+        false => fallbacks(settings, fallbacks_by)?,
     };
     if args.provider.fallback_blocked && fallbacks.is_empty() {
         return Err(Refusal::usage(
@@ -265,6 +263,7 @@ pub fn choose(
     let chosen = Chosen {
         first: status,
         fallbacks,
+        fallbacks_by,
         timeout,
         calls,
         unnamed,
@@ -367,48 +366,29 @@ fn first_usable(
     Ok((chosen, halfway))
 }
 
-/// A route has 32 steps, and the first is taken.
-const MOST_FALLBACKS: usize = 31;
-
 /// The fallback list: `name` or `name:model`.
-fn fallbacks(args: &RunArgs) -> Result<Vec<ProviderStatus>, Refusal> {
-    let list = |text: &str| Ok(text.split(',').map(str::to_owned).collect::<Vec<_>>());
-    let names = or_env(args.provider.fallback.clone(), "BATCHWRIGHT_FALLBACK", list)
-        .map_err(Refusal::usage)?
-        .unwrap_or_default();
-    let named = names.iter().map(|entry| entry.trim());
-    let named: Vec<&str> = named.filter(|entry| !entry.is_empty()).collect();
-    if named.len() > MOST_FALLBACKS {
-        let found = named.len();
-        return Err(Refusal::usage(format!(
-            "--fallback: found {found} providers; at most {MOST_FALLBACKS} can follow the first"
-        )));
-    }
-    named
-        .into_iter()
+fn fallbacks(settings: &Settings, by: &str) -> Result<Vec<ProviderStatus>, Refusal> {
+    let entries = settings.fallback().map_err(refused)?;
+    entries
+        .iter()
         .map(|entry| {
             let (name, model) = match entry.split_once(':') {
                 Some((name, model)) => (name.trim(), Some(model.trim())),
-                None => (entry, None),
+                None => (entry.as_str(), None),
             };
             let model = model.filter(|model| !model.is_empty());
             let status = inspect(name, None, model, false)
-                .map_err(|error| Refusal::usage(format!("--fallback: {error}")))?;
+                .map_err(|error| Refusal::usage(format!("{by}: {error}")))?;
             if status.usable || status.lacks_model() {
                 return Ok(status);
             }
             // The client knows no --base-url, which would be the first provider's.
             Err(Refusal::usage(match status.config().client() {
-                Err(error) => format!("--fallback {}", error.message()),
-                Ok(_) => format!("--fallback {name}: {}", status.reason),
+                Err(error) => format!("{by} {}", error.message()),
+                Ok(_) => format!("{by} {name}: {}", status.reason),
             }))
         })
         .collect()
-}
-
-/// The default model that the environment sets.
-pub fn default_model() -> Option<String> {
-    or_env(None, "BATCHWRIGHT_MODEL", |model| Ok(model.to_owned())).unwrap_or_default()
 }
 
 /// A changed default reruns nothing; whoever expects otherwise is told.

@@ -2,22 +2,26 @@
 
 use std::io::Write;
 
-use batchwright::{ProviderStatus, inspect, survey};
+use batchwright::{ProviderStatus, Settings, survey};
 
 use super::args::ProvidersArgs;
 use super::display;
-use super::exit::Exit;
-use super::values::or_env;
+use super::exit::{Exit, Refusal};
+use super::settings::{refused, settings};
 
 pub fn execute(args: &ProvidersArgs) -> Exit {
-    let model = or_env(
-        args.model.clone(),
-        "BATCHWRIGHT_MODEL",
-        |m| Ok(m.to_owned()),
-    );
-    let model = model.unwrap_or_default();
-    let list = survey(model.as_deref(), false);
-    let star = taken(&list);
+    shown(args).unwrap_or_else(|refusal| {
+        display::error(&refusal.message);
+        refusal.exit
+    })
+}
+
+fn shown(args: &ProvidersArgs) -> Result<Exit, Refusal> {
+    let settings = settings(args.data_dir.as_deref())?
+        .flag("llm.model", "--model", args.model.clone())
+        .map_err(refused)?;
+    let list = survey(settings.model().map_err(refused)?.as_deref(), false);
+    let star = taken(&settings, &list);
     let text = if args.json {
         serde_json::to_string_pretty(&serde_json::json!({ "providers": list })).map(|t| t + "\n")
     } else {
@@ -26,31 +30,28 @@ pub fn execute(args: &ProvidersArgs) -> Exit {
     match text {
         Ok(text) => {
             let _ = std::io::stdout().write_all(text.as_bytes());
-            Exit::Success
+            Ok(Exit::Success)
         }
-        Err(error) => {
-            display::error(&error.to_string());
-            Exit::CouldNotRun
-        }
+        Err(error) => Err(Refusal::could_not_run(error.to_string())),
     }
 }
 
-/// The one that a run would take: what the environment names, else the first usable one.
-fn taken(list: &[ProviderStatus]) -> Option<usize> {
-    let variable = "BATCHWRIGHT_PROVIDER";
-    let named = or_env(None, variable, |name| Ok(name.trim().to_owned())).unwrap_or_default();
-    let Some(named) = named else {
-        return list.iter().position(|status| status.usable);
-    };
-    let Some(place) = list.iter().position(|status| status.provider == named) else {
-        if let Err(error) = inspect(&named, None, None, false) {
-            display::say(&format!("{variable}: {error}"));
+/// The one that a run would take: what is set, else the first usable one.
+fn taken(settings: &Settings, list: &[ProviderStatus]) -> Option<usize> {
+    let named = match settings.provider() {
+        Ok(Some(named)) => named,
+        Ok(None) => return list.iter().position(|status| status.usable),
+        Err(error) => {
+            display::say(error.message());
+            return None;
         }
-        return None;
     };
+    let place = list.iter().position(|status| status.provider == named)?;
     let status = &list[place];
     if !status.usable {
-        display::say(&format!("{variable}={named}: {}", status.reason));
+        let set = settings.explain("llm.provider");
+        let set = set.map_or("llm.provider", |setting| setting.set_by());
+        display::say(&format!("{set}={named}: {}", status.reason));
     }
     status.usable.then_some(place)
 }

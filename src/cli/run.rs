@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use batchwright::{
     Context, Error, ErrorKind, ErrorPolicy, Extract, FileRun, FileRunError, FileRunOptions, Limits,
-    Output, PromptSettings, Prompts, Report, RetryPolicy, Route, StopReason, Task,
+    Output, PromptSettings, Prompts, Report, RetryPolicy, Route, Settings, StopReason, Task,
 };
 
 use super::args::{OnError, RunArgs, TaskArg};
@@ -14,9 +14,9 @@ use super::data_dir::data_dir;
 use super::display::{self, Display};
 use super::exit::{Exit, Refusal};
 use super::provider::{self, Chosen, Clients};
+use super::settings::{refused, settings};
 use super::signals::Signals;
 use super::summary::{self, Setup};
-use super::values::{at_least_one, or_env, per_minute};
 
 pub fn execute(args: &RunArgs) -> Exit {
     display::start_log(&args.show);
@@ -37,9 +37,10 @@ fn run(args: &RunArgs) -> Result<Exit, Refusal> {
         }
     };
 
-    let settings = prompt_settings(args)?;
-    let limits = limits(args)?;
-    let prompts = open_input(args, &settings, &ctx, &display);
+    let prompt_settings = prompt_settings(args)?;
+    let settings = with_flags(args)?;
+    let limits = limits(&settings)?;
+    let prompts = open_input(args, &prompt_settings, &ctx, &display);
     display.clear();
     let prompts = match prompts {
         Ok(prompts) => prompts,
@@ -51,7 +52,8 @@ fn run(args: &RunArgs) -> Result<Exit, Refusal> {
     let unnamed = prompts.without_model();
     let tokens = prompts.estimated_tokens();
     let notes = RefCell::new(Vec::new());
-    let chosen = provider::choose(args, unnamed, &|note| notes.borrow_mut().push(note));
+    let note = |note| notes.borrow_mut().push(note);
+    let chosen = provider::choose(args, &settings, unnamed, &note);
     if ctx.is_cancelled() {
         return Ok(signals.exit().unwrap_or(Exit::CouldNotRun));
     }
@@ -93,7 +95,8 @@ fn run(args: &RunArgs) -> Result<Exit, Refusal> {
     let nothing_to_do = plan.to_send == Some(0);
     let (route, setup) = if nothing_to_do {
         if unnamed != Some(0) {
-            provider::note_changed_default(&plan, provider::default_model().as_deref(), &say);
+            let model = settings.model().map_err(refused)?;
+            provider::note_changed_default(&plan, model.as_deref(), &say);
         }
         (Route::new(Extract), Setup::default())
     } else {
@@ -281,20 +284,32 @@ fn asks_for_json(args: &RunArgs) -> bool {
     prompt.json_mode
 }
 
-fn limits(args: &RunArgs) -> Result<Limits, Refusal> {
-    let pace = &args.pace;
-    let rpm = or_env(pace.rpm, "RATE_LIMIT_REQUESTS_PER_MINUTE", per_minute);
-    let tpm = or_env(pace.tpm, "RATE_LIMIT_TOKENS_PER_MINUTE", per_minute);
-    let burst = or_env(None, "RATE_LIMIT_BURST_SIZE", at_least_one);
-    let mut limits = Limits::default();
-    if let Some(rpm) = rpm.map_err(Refusal::usage)? {
+/// The settings of this data folder and environment beneath the flags.
+fn with_flags(args: &RunArgs) -> Result<Settings, Refusal> {
+    let (provider, pace) = (&args.provider, &args.pace);
+    let mut settings = settings(pace.data_dir.as_deref())?;
+    let fallback = provider.fallback.as_ref().map(|names| names.join(","));
+    for (key, flag, words) in [
+        ("llm.provider", "--provider", &provider.provider),
+        ("llm.model", "--model", &provider.model),
+        ("llm.fallback", "--fallback", &fallback),
+        ("llm.sync_concurrency", "--concurrency", &pace.concurrency),
+        ("llm.requests_per_minute", "--rpm", &pace.rpm),
+        ("llm.tokens_per_minute", "--tpm", &pace.tpm),
+        ("llm.request_timeout", "--timeout", &pace.timeout),
+    ] {
+        settings = settings.flag(key, flag, words.clone()).map_err(refused)?;
+    }
+    Ok(settings)
+}
+
+fn limits(settings: &Settings) -> Result<Limits, Refusal> {
+    let mut limits = Limits::default().burst(settings.burst_size().map_err(refused)?);
+    if let Some(rpm) = settings.requests_per_minute().map_err(refused)? {
         limits = limits.requests_per_minute(rpm);
     }
-    if let Some(tpm) = tpm.map_err(Refusal::usage)? {
+    if let Some(tpm) = settings.tokens_per_minute().map_err(refused)? {
         limits = limits.tokens_per_minute(tpm);
-    }
-    if let Some(burst) = burst.map_err(Refusal::usage)? {
-        limits = limits.burst(u32::try_from(burst).unwrap_or(u32::MAX));
     }
     Ok(limits)
 }

@@ -76,7 +76,10 @@ fn the_star_stands_where_the_environment_puts_it() {
             "groq",
             "BATCHWRIGHT_PROVIDER=groq: no key: set GROQ_API_KEY",
         ),
-        ("nobody", "BATCHWRIGHT_PROVIDER: unknown provider `nobody`"),
+        (
+            "nobody",
+            "BATCHWRIGHT_PROVIDER=nobody: unknown provider `nobody`",
+        ),
     ] {
         vars.push(("BATCHWRIGHT_PROVIDER", name));
         let bad = table(&vars);

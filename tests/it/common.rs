@@ -18,6 +18,9 @@ pub const PATIENCE: Duration = Duration::from_secs(30);
 /// Port 9 (discard) answers nobody, so that no server of this machine is ever found.
 pub const NOBODY: &str = "http://127.0.0.1:9/v1";
 
+/// The data folder in a desk: no program that a test starts sees the settings of this user.
+pub const HOME: &str = "home";
+
 /// A temporary folder in which the program runs.
 pub struct Desk(TempDir);
 
@@ -75,6 +78,7 @@ impl Desk {
             .env_clear()
             .env("PATH", std::env::var_os("PATH").unwrap_or_default())
             .env("HOME", self.0.path())
+            .env("BATCHWRIGHT_HOME", self.path(HOME))
             .env("LOCAL_LLM_BASE_URL", NOBODY)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())

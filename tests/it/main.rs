@@ -26,6 +26,8 @@ mod replies;
 
 #[cfg(all(feature = "cli", feature = "simulate"))]
 mod cli;
+#[cfg(all(feature = "cli", feature = "queue", feature = "simulate"))]
+mod cli_config;
 #[cfg(all(feature = "cli", feature = "simulate"))]
 mod cli_disk;
 #[cfg(all(feature = "cli", feature = "simulate"))]

@@ -11,6 +11,7 @@ use sha2::{Digest, Sha256};
 use crate::base::cancel::Context;
 use crate::base::error::{Error, ErrorKind};
 use crate::base::secret::{Secret, secrets_in, shown_url};
+use crate::config::choices::PROVIDERS;
 use crate::engine::limit::QuotaKey;
 use crate::engine::pack::PackLimits;
 use crate::llm::client::LlmClient;
@@ -277,15 +278,8 @@ impl std::fmt::Debug for LlmConfig {
 }
 
 pub(crate) fn known(provider: &str) -> Result<&'static Vendor, Error> {
-    Vendor::named(provider).ok_or_else(|| {
-        let meant = Vendor::meant_by(provider);
-        let meant = meant.map_or_else(String::new, |name| format!("did you mean {name}? "));
-        let names = Vendor::names();
-        Error::new(
-            ErrorKind::Invalid,
-            format!("unknown provider `{provider}`; {meant}expected one of: {names}"),
-        )
-    })
+    Vendor::named(provider)
+        .ok_or_else(|| Error::new(ErrorKind::Invalid, PROVIDERS.unknown(provider)))
 }
 
 /// What goes into a header must be visible ASCII; the value itself is not shown.

@@ -241,7 +241,7 @@ fn remote(
     } else if let Some(why) = refused {
         Err(why)
     } else if unnamed {
-        let fix = "--model or BATCHWRIGHT_MODEL";
+        let fix = "--model, BATCHWRIGHT_MODEL or the setting llm.model";
         Err(format!("{a} {set} is set, but no model is named: {fix}"))
     } else {
         let variable = credential.map_or(set, |credential| credential.variable);

@@ -248,24 +248,6 @@ impl Vendor {
         VENDORS.iter().find(|vendor| vendor.name == name)
     }
 
-    /// The provider whose company, model or kind of server has that name.
-    pub(crate) fn meant_by(name: &str) -> Option<&'static str> {
-        let name = name.trim().to_lowercase();
-        Some(match name.as_str() {
-            "google" | "vertex" => "gemini",
-            "claude" => "anthropic",
-            "gpt" | "chatgpt" => "openai",
-            "grok" | "x.ai" => "xai",
-            "llama.cpp" | "lmstudio" | "ollama" | "vllm" => "local",
-            name => Self::named(name)?.name,
-        })
-    }
-
-    pub(crate) fn names() -> String {
-        let names: Vec<&str> = VENDORS.iter().map(|vendor| vendor.name).collect();
-        names.join(", ")
-    }
-
     /// Refuses a vendor that makes no embeddings, with the names of those that do.
     pub(crate) fn check_embeddings(&self) -> Result<(), Error> {
         if self.embeds.is_some() {
@@ -310,7 +292,13 @@ mod tests {
     use crate::llm::providers::dialect::{decode, encode};
     use crate::llm::request::Request;
 
-    /// A further vendor of the OpenAI style is one row: nothing else has to know of it.
+    #[test]
+    fn the_names_are_those_that_settings_take() {
+        let names: Vec<&str> = VENDORS.iter().map(|vendor| vendor.name).collect();
+        assert_eq!(names, crate::config::choices::PROVIDERS.all);
+    }
+
+    /// A further vendor of the OpenAI style is one row; beside it, settings know its name.
     #[test]
     fn a_row_is_all_that_a_vendor_takes() {
         let row = Vendor {

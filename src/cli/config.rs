@@ -1,0 +1,222 @@
+//! `batchwright config`: what is set, where, and setting it.
+
+use std::io::Write;
+use std::path::Path;
+
+use batchwright::{ConfigStore, Error, Key, Setting, Settings, Source, SqliteConfig};
+use serde_json::{Value, json};
+
+use super::args::{ConfigAction, ConfigArgs};
+use super::display;
+use super::exit::{Exit, Refusal};
+use super::settings::{refused, settings, store};
+
+pub fn execute(args: &ConfigArgs) -> Exit {
+    match carry_out(args) {
+        Ok(text) => {
+            let _ = std::io::stdout().write_all(text.as_bytes());
+            Exit::Success
+        }
+        Err(refusal) => {
+            display::error(&refusal.message);
+            refusal.exit
+        }
+    }
+}
+
+/// What goes to standard output.
+fn carry_out(args: &ConfigArgs) -> Result<String, Refusal> {
+    let folder = args.data_dir.as_deref();
+    match &args.action {
+        ConfigAction::List => list(&settings(folder)?, args.json),
+        ConfigAction::Get { key } => {
+            known(key)?;
+            get(&settings(folder)?, key, args.json)
+        }
+        ConfigAction::Set { key, value } => {
+            let store = place(folder)?;
+            change(&store, key, Some(value))?;
+            changed(args, &store, key)
+        }
+        ConfigAction::Unset { key } => {
+            let store = place(folder)?;
+            change(&store, key, None)?;
+            changed(args, &store, key)
+        }
+    }
+}
+
+fn known(key: &str) -> Result<&'static Key, Refusal> {
+    Key::named(key).map_err(refused)
+}
+
+fn place(folder: Option<&Path>) -> Result<SqliteConfig, Refusal> {
+    store(folder).ok_or_else(|| {
+        Refusal::could_not_run(
+            "there is no folder for settings: use --data-dir or BATCHWRIGHT_HOME",
+        )
+    })
+}
+
+fn change(store: &SqliteConfig, key: &str, value: Option<&str>) -> Result<(), Refusal> {
+    let value = match value {
+        Some(value) => Some(known(key)?.check_stored(value).map_err(refused)?),
+        // What another version left can be forgotten.
+        None if store.get(key).map_err(broken)?.is_some() => None,
+        None => known(key).map(|_| None)?,
+    };
+    store.write(key, value.as_deref()).map_err(broken)
+}
+
+/// What cannot be read or written is no bad usage.
+fn broken(error: Error) -> Refusal {
+    Refusal::could_not_run(error.message())
+}
+
+/// Says what holds after a change, and what the change is overridden by.
+fn changed(args: &ConfigArgs, store: &SqliteConfig, key: &str) -> Result<String, Refusal> {
+    let settings = settings(args.data_dir.as_deref())?;
+    let Ok(setting) = settings.explain(key) else {
+        display::say(&format!("{key} is forgotten"));
+        return Ok(String::new());
+    };
+    let place = store.path().display();
+    display::say(&match store.get(key).map_err(broken)? {
+        Some(value) => format!("{key}={value} is stored in {place}"),
+        None => {
+            let default = setting.key.default_text();
+            format!("{key} is not stored; its default: {default}")
+        }
+    });
+    if let Source::Environment(variable) = setting.source {
+        let value = setting.value.as_deref().unwrap_or_default();
+        display::say(&format!(
+            "but {variable}={value} is set here and overrides it"
+        ));
+    }
+    Ok(match args.json {
+        true => line(&as_json(&setting)),
+        false => String::new(),
+    })
+}
+
+fn get(settings: &Settings, key: &str, json: bool) -> Result<String, Refusal> {
+    let setting = settings.explain(key).map_err(refused)?;
+    if json {
+        return Ok(line(&as_json(&setting)));
+    }
+    if let Some(problem) = &setting.problem {
+        return Err(Refusal::usage(problem));
+    }
+    Ok(match &setting.value {
+        Some(value) => format!("{value}\n"),
+        None => {
+            let default = setting.key.default_text();
+            display::say(&format!("{key} is not set; its default: {default}"));
+            String::new()
+        }
+    })
+}
+
+fn list(settings: &Settings, json: bool) -> Result<String, Refusal> {
+    let all = Key::all().iter().map(|key| settings.explain(key.name()));
+    let all: Vec<Setting> = all.collect::<Result<_, _>>().map_err(refused)?;
+    let unknown: Vec<&str> = settings.unknown().collect();
+    if json {
+        let all: Vec<Value> = all.iter().map(as_json).collect();
+        return Ok(line(&json!({ "settings": all, "unknown": unknown })));
+    }
+    let mut rows = vec![["setting", "value", "source", "overrides"].map(str::to_owned)];
+    for setting in &all {
+        let default = setting.key.default_text();
+        let value = setting.value.clone();
+        let overrides = setting.overrides.iter();
+        let overrides: Vec<String> = overrides
+            .map(|(by, value)| format!("{by}: {value}"))
+            .collect();
+        rows.push([
+            setting.key.name().to_owned(),
+            value.unwrap_or_else(|| format!("({default})")),
+            setting.source.to_string(),
+            overrides.join(", "),
+        ]);
+    }
+    let mut out = table(&rows);
+    for problem in all.iter().filter_map(|setting| setting.problem.as_deref()) {
+        out.push_str(&format!("! {problem}\n"));
+    }
+    for name in unknown {
+        out.push_str(&format!("! {name} is stored and unknown to this version\n"));
+    }
+    Ok(out)
+}
+
+fn table(rows: &[[String; 4]]) -> String {
+    let longest = |column: usize| rows.iter().map(|row| row[column].chars().count()).max();
+    let [a, b, c] = [0, 1, 2].map(|column| longest(column).unwrap_or_default());
+    let line = |[key, value, source, overrides]: &[String; 4]| {
+        let line = format!("{key:<a$}  {value:<b$}  {source:<c$}  {overrides}");
+        format!("{}\n", line.trim_end())
+    };
+    rows.iter().map(line).collect()
+}
+
+fn line(value: &Value) -> String {
+    format!("{value}\n")
+}
+
+fn as_json(setting: &Setting) -> Value {
+    let key = setting.key;
+    let overrides = setting.overrides.iter();
+    let overrides = overrides.map(
+        |(by, value)| json!({ "source": by.as_str(), "set_by": by.to_string(), "value": value }),
+    );
+    json!({
+        "key": key.name(),
+        "value": setting.value,
+        "source": setting.source.as_str(),
+        "set_by": setting.source.to_string(),
+        "overrides": overrides.collect::<Vec<_>>(),
+        "problem": setting.problem,
+        "default": key.default_text(),
+        "accepts": key.accepts(),
+        "variables": key.variables(),
+        "doc": key.doc(),
+    })
+}
+
+/// The settings that there are, for the help.
+pub fn help() -> String {
+    let mut out = String::from(
+        "Examples:
+  batchwright config list                               what holds, and why
+  batchwright config set llm.provider openai            from now on, for every run
+  batchwright config set llm.model gpt-x
+  batchwright config set llm.fallback groq:MODEL,extract
+  batchwright config get llm.model                      the value alone, for scripts
+  batchwright config unset llm.model                    back to the default
+
+A flag overrides the environment, which overrides what is stored here, which overrides the default.
+A change reaches running workers within a second, runs when they start. API keys are never stored:
+they stay in the environment.
+
+Settings:
+",
+    );
+    for key in Key::all() {
+        let variables = key.variables().iter().map(|name| format!(" [env: {name}]"));
+        out.push_str(&format!(
+            "  {}{}\n",
+            key.name(),
+            variables.collect::<String>()
+        ));
+        out.push_str(&format!(
+            "      {}. Takes {}. Default: {}\n",
+            key.doc(),
+            key.accepts(),
+            key.default_text()
+        ));
+    }
+    out.push_str("\nExit codes:\n  0 done    1 the settings cannot be read or written    2 an unknown key or a bad value\n");
+    out
+}

@@ -1,0 +1,402 @@
+//! The table of settings.
+
+use std::fmt;
+
+use crate::base::error::{Error, ErrorKind};
+use crate::base::names::closest;
+
+use super::choices::PROVIDERS;
+use super::credential;
+use super::value::{Kind, Value};
+
+/// One setting that there is.
+pub struct Key {
+    name: &'static str,
+    /// Looked at in this order.
+    variables: &'static [&'static str],
+    kind: Kind,
+    default: Default,
+    doc: &'static str,
+}
+
+/// What holds where nothing is set.
+enum Default {
+    /// A value.
+    Is(&'static str),
+    /// A rule, in words.
+    Rule(&'static str),
+}
+
+use Default::{Is, Rule};
+
+/// A route has 32 steps, and the first is taken.
+const MOST_FALLBACKS: usize = 31;
+/// Each call in flight has a thread, and beyond this a process may run out of mappings, which ends
+/// it without a word.
+const MOST_CALLS: u64 = 10_000;
+
+const fn key(
+    name: &'static str,
+    variables: &'static [&'static str],
+    kind: Kind,
+    default: Default,
+    doc: &'static str,
+) -> Key {
+    Key {
+        name,
+        variables,
+        kind,
+        default,
+        doc,
+    }
+}
+
+static KEYS: &[Key] = &[
+    key(
+        "llm.provider",
+        &["BATCHWRIGHT_PROVIDER"],
+        Kind::Choice(&PROVIDERS),
+        Rule("the first usable one"),
+        "Provider that is asked first",
+    ),
+    key(
+        "llm.model",
+        &["BATCHWRIGHT_MODEL"],
+        Kind::Text,
+        Rule("none; a local server's first"),
+        "Model for prompts that name none; changing it reruns nothing",
+    ),
+    key(
+        "llm.sync_concurrency",
+        &["BATCHWRIGHT_SYNC_CONCURRENCY"],
+        Kind::Whole(1, MOST_CALLS),
+        Rule("the provider's: local its slots or 1, others 5"),
+        "Calls in flight at a provider",
+    ),
+    key(
+        "llm.max_concurrent_requests",
+        &["AI_MAX_CONCURRENT_REQUESTS"],
+        Kind::Whole(1, MOST_CALLS),
+        Is("10"),
+        "Calls in flight of a queue worker, over all its providers",
+    ),
+    key(
+        "llm.fallback",
+        &["BATCHWRIGHT_FALLBACK"],
+        Kind::Route(&PROVIDERS, MOST_FALLBACKS),
+        Rule("none"),
+        "Providers that take over what the first one finally failed",
+    ),
+    key(
+        "llm.fallback_enabled",
+        &["AI_FALLBACK_ENABLED"],
+        Kind::Switch,
+        Is("true"),
+        "Whether llm.fallback is used; --fallback is in any case",
+    ),
+    key(
+        "llm.request_timeout",
+        &["AI_REQUEST_TIMEOUT"],
+        Kind::Time,
+        Rule("600s for prompts"),
+        "The longest wait for one call",
+    ),
+    key(
+        "llm.requests_per_minute",
+        &["RATE_LIMIT_REQUESTS_PER_MINUTE"],
+        Kind::Positive,
+        Rule("learned from the provider's replies"),
+        "Requests per minute at the first provider",
+    ),
+    key(
+        "llm.tokens_per_minute",
+        &["RATE_LIMIT_TOKENS_PER_MINUTE"],
+        Kind::Positive,
+        Rule("learned from the provider's replies"),
+        "Tokens per minute at the first provider",
+    ),
+    key(
+        "llm.burst_size",
+        &["RATE_LIMIT_BURST_SIZE"],
+        Kind::Whole(1, 1_000_000),
+        Is("10"),
+        "Calls that may start at once under a rate limit, and before a provider's first reply",
+    ),
+    key(
+        "queue.worker_count",
+        &["JOB_QUEUE_WORKER_COUNT"],
+        Kind::Whole(1, MOST_CALLS),
+        Is("5"),
+        "Slots of a queue worker at its start; more than queue.max_workers raises that",
+    ),
+    key(
+        "queue.min_workers",
+        &[],
+        Kind::Whole(1, MOST_CALLS),
+        Is("1"),
+        "Slots that a busy machine leaves a queue worker",
+    ),
+    key(
+        "queue.max_workers",
+        &[],
+        Kind::Whole(1, MOST_CALLS),
+        Is("10"),
+        "Slots that a queue worker grows to",
+    ),
+    key(
+        "queue.max_cpu_percent",
+        &[],
+        Kind::Whole(1, 100),
+        Is("70"),
+        "Use of the processors above which a queue worker gives up slots",
+    ),
+    key(
+        "queue.max_memory_percent",
+        &[],
+        Kind::Whole(1, 100),
+        Is("80"),
+        "Use of memory above which a queue worker gives up slots",
+    ),
+    key(
+        "queue.max_retries",
+        &["JOB_QUEUE_MAX_RETRIES"],
+        Kind::Whole(0, 255),
+        Is("3"),
+        "Retries of a job at each provider, where it carries no number of its own",
+    ),
+    key(
+        "queue.batch_size",
+        &["JOB_QUEUE_BATCH_SIZE"],
+        Kind::Whole(1, 10_000),
+        Is("10"),
+        "Jobs claimed with one trip to the store",
+    ),
+    key(
+        "queue.poll_interval",
+        &["JOB_QUEUE_POLL_INTERVAL"],
+        Kind::Time,
+        Is("5s"),
+        "How often an idle queue worker looks for jobs of its own accord",
+    ),
+];
+
+impl Key {
+    /// Every setting, in the order of the documentation.
+    pub fn all() -> &'static [Key] {
+        KEYS
+    }
+
+    /// The setting of that name.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Invalid`] when there is none, with those that were perhaps meant and the list;
+    /// for a credential, with the environment variable that takes it.
+    pub fn named(name: &str) -> Result<&'static Key, Error> {
+        Self::find(name).ok_or_else(|| Error::new(ErrorKind::Invalid, unknown(name)))
+    }
+
+    pub(super) fn find(name: &str) -> Option<&'static Key> {
+        KEYS.iter().find(|key| key.name == name)
+    }
+
+    /// Its name, such as `llm.model`.
+    pub fn name(&self) -> &'static str {
+        self.name
+    }
+
+    /// The environment variables that override what is stored; the first that is set counts.
+    pub fn variables(&self) -> &'static [&'static str] {
+        self.variables
+    }
+
+    /// What it is for, in a line.
+    pub fn doc(&self) -> &'static str {
+        self.doc
+    }
+
+    /// What holds where nothing is set: a value, or a rule in words.
+    pub fn default_text(&self) -> &'static str {
+        match self.default {
+            Is(text) | Rule(text) => text,
+        }
+    }
+
+    /// The default where it is a value.
+    pub(super) fn default_value(&self) -> Option<&'static str> {
+        match self.default {
+            Is(value) => Some(value),
+            Rule(_) => None,
+        }
+    }
+
+    /// What it takes, such as `a whole number from 1 to 100`.
+    pub fn accepts(&self) -> String {
+        self.kind.accepts()
+    }
+
+    /// The value without blanks around it, if it is one that this setting takes.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Invalid`], with what is accepted.
+    pub fn check(&self, value: &str) -> Result<String, Error> {
+        let parsed = self.parse(value);
+        parsed.map_err(|why| Error::new(ErrorKind::Invalid, why))?;
+        Ok(value.trim().to_owned())
+    }
+
+    /// As [`check`](Self::check), for what is to be stored: neither nothing nor what looks like an
+    /// API key.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Invalid`], with what is accepted.
+    pub fn check_stored(&self, value: &str) -> Result<String, Error> {
+        let name = self.name;
+        let bad = |why: String| Error::new(ErrorKind::Invalid, why);
+        if let Some(variable) = credential::in_value(value) {
+            return Err(bad(format!(
+                "{name}: the value looks like an API key, which is never stored: set {variable} in \
+                 the environment"
+            )));
+        }
+        if value.trim().is_empty() {
+            return Err(bad(format!(
+                "{name}: there is no value; to go back to the default, unset it"
+            )));
+        }
+        let checked = self.check(value);
+        checked.map_err(|error| error.context(format!("{name}={}", value.trim())))
+    }
+
+    pub(super) fn parse(&self, value: &str) -> Result<Value, String> {
+        self.kind.parse(value)
+    }
+}
+
+impl fmt::Debug for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Key").field(&self.name).finish()
+    }
+}
+
+impl PartialEq for Key {
+    fn eq(&self, other: &Self) -> bool {
+        self.name == other.name
+    }
+}
+
+impl Eq for Key {}
+
+fn unknown(name: &str) -> String {
+    if let Some(variable) = credential::in_name(name) {
+        return format!("`{name}`: API keys are never stored: set {variable} in the environment");
+    }
+    let shown = credential::shown(name);
+    let near = near(name);
+    let meant = match near.is_empty() {
+        true => String::new(),
+        false => format!("did you mean {}? ", near.join(" or ")),
+    };
+    let all: Vec<&str> = KEYS.iter().map(|key| key.name).collect();
+    format!(
+        "unknown setting `{shown}`; {meant}expected one of: {}",
+        all.join(", ")
+    )
+}
+
+/// The settings that were perhaps meant: by their variable, a slip, or a part of the name.
+fn near(name: &str) -> Vec<&'static str> {
+    let name = name.trim();
+    let by_variable = |key: &&Key| key.variables.iter().any(|v| v.eq_ignore_ascii_case(name));
+    if let Some(key) = KEYS.iter().find(by_variable) {
+        return vec![key.name];
+    }
+    if let Some(name) = closest(name, KEYS.iter().map(|key| key.name)) {
+        return vec![name];
+    }
+    let own = name.rsplit('.').next().unwrap_or_default();
+    let last = |key: &Key| key.name.rsplit('.').next().unwrap_or_default();
+    let slip = closest(own, KEYS.iter().map(last));
+    let part = |key: &&Key| match slip {
+        Some(meant) => last(key) == meant,
+        None => own.len() > 2 && last(key).contains(own),
+    };
+    KEYS.iter()
+        .filter(part)
+        .map(|key| key.name)
+        .take(3)
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::*;
+
+    #[test]
+    fn the_table_is_sound() {
+        let mut names = HashSet::new();
+        for key in Key::all() {
+            assert!(names.insert(key.name), "{} stands twice", key.name);
+            assert_eq!(credential::in_name(key.name), None, "{}", key.name);
+            for variable in key.variables {
+                assert!(names.insert(variable), "{variable} stands twice");
+            }
+            if let Some(value) = key.default_value() {
+                assert_eq!(key.check(value).unwrap(), value, "{}", key.name);
+            }
+            assert!(!key.doc.ends_with('.') && !key.default_text().is_empty());
+        }
+    }
+
+    #[test]
+    fn unknown_names_lead_to_known_ones() {
+        for (name, meant) in [
+            (
+                "llm.modle",
+                "did you mean llm.model? expected one of: llm.provider, llm.model,",
+            ),
+            ("LLM.Model", "did you mean llm.model?"),
+            ("BATCHWRIGHT_MODEL", "did you mean llm.model?"),
+            ("model", "did you mean llm.model?"),
+            ("queue.modle", "did you mean llm.model?"),
+            ("llm.request-timeout", "did you mean llm.request_timeout?"),
+            ("timeout", "did you mean llm.request_timeout?"),
+            (
+                "workers",
+                "did you mean queue.min_workers or queue.max_workers?",
+            ),
+            (
+                "colour",
+                "unknown setting `colour`; expected one of: llm.provider",
+            ),
+            ("groq.api_key", "never stored: set GROQ_API_KEY"),
+        ] {
+            let error = Key::named(name).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Invalid);
+            assert!(error.message().contains(meant), "{error}");
+        }
+    }
+
+    #[test]
+    fn what_is_stored_is_sound_and_no_credential() {
+        let model = Key::named("llm.model").unwrap();
+        assert_eq!(model.check_stored(" gpt-x ").unwrap(), "gpt-x");
+        for (name, value, said) in [
+            ("llm.model", "sk-abcdefghijkl", "set OPENAI_API_KEY"),
+            ("llm.sync_concurrency", "gsk_0123456789", "set GROQ_API_KEY"),
+            ("llm.model", " ", "unset it"),
+            ("llm.fallback", "", "unset it"),
+            (
+                "queue.max_cpu_percent",
+                "101",
+                "queue.max_cpu_percent=101: write a whole number from 1 to 100",
+            ),
+        ] {
+            let error = Key::named(name).unwrap().check_stored(value).unwrap_err();
+            assert!(error.message().contains(said), "{error}");
+            let hidden = !error.message().contains("abcdef") && !error.message().contains("gsk_");
+            assert!(hidden, "{error}");
+        }
+    }
+}

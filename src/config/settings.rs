@@ -1,0 +1,240 @@
+//! What holds: command line over environment over store over default.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use crate::base::error::{Error, ErrorKind};
+
+use super::credential;
+use super::key::Key;
+use super::store::ConfigStore;
+use super::value::Value;
+
+/// Where a value comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Source {
+    /// This flag of the command line.
+    Flag(&'static str),
+    /// This environment variable.
+    Environment(&'static str),
+    /// The [`ConfigStore`].
+    Store,
+    /// Nothing is set.
+    Default,
+}
+
+impl Source {
+    /// Its kind, as JSON has it: `flag`, `environment`, `store` or `default`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Flag(_) => "flag",
+            Self::Environment(_) => "environment",
+            Self::Store => "store",
+            Self::Default => "default",
+        }
+    }
+}
+
+/// The flag, the variable, or the kind.
+impl fmt::Display for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Flag(name) | Self::Environment(name) => name,
+            other => other.as_str(),
+        })
+    }
+}
+
+/// A key's value, and how it came about.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct Setting {
+    /// The key.
+    pub key: &'static Key,
+    /// The value in use, as text; none where a default is a rule rather than a value. What looks
+    /// like a credential is not shown.
+    pub value: Option<String>,
+    /// Where it comes from.
+    pub source: Source,
+    /// What it overrides, the strongest first.
+    pub overrides: Vec<(Source, String)>,
+    /// Why the value cannot be used, if it cannot.
+    pub problem: Option<String>,
+}
+
+impl Setting {
+    /// What to look at to change it: the flag, the variable, or the key itself.
+    pub fn set_by(&self) -> &'static str {
+        match self.source {
+            Source::Flag(name) | Source::Environment(name) => name,
+            Source::Store | Source::Default => self.key.name(),
+        }
+    }
+}
+
+/// Settings as they hold for a program: what was set on its command line, else in its environment,
+/// else in a [`ConfigStore`], else the default.
+///
+/// It reads nothing by itself: flags, environment and store are given to it.
+///
+/// ```
+/// use batchwright::{ConfigStore, MemoryConfig, Settings, Source};
+/// let store = MemoryConfig::new();
+/// store.set("llm.model", "stored-model")?;
+/// let settings = Settings::new()
+///     .environment(|name| std::env::var(name).ok())
+///     .store(&store)?
+///     .flag("llm.model", "--model", Some("m".to_owned()))?;
+/// assert_eq!(settings.model()?.as_deref(), Some("m"));
+/// let setting = settings.explain("llm.model")?;
+/// assert_eq!(setting.source, Source::Flag("--model"));
+/// assert!(setting.overrides.contains(&(Source::Store, "stored-model".to_owned())));
+/// # Ok::<(), batchwright::Error>(())
+/// ```
+#[derive(Clone, Default)]
+pub struct Settings {
+    flags: BTreeMap<&'static str, Given>,
+    environment: BTreeMap<&'static str, Given>,
+    stored: BTreeMap<String, String>,
+}
+
+#[derive(Clone)]
+struct Given {
+    by: Source,
+    value: String,
+}
+
+impl Settings {
+    /// Nothing but defaults.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Takes a value from the command line, if there is one. Values are judged when they are asked
+    /// for.
+    ///
+    /// # Errors
+    /// When there is no such key.
+    pub fn flag(
+        mut self,
+        key: &str,
+        flag: &'static str,
+        value: Option<String>,
+    ) -> Result<Self, Error> {
+        let key = Key::named(key)?;
+        if let Some(value) = value {
+            let by = Source::Flag(flag);
+            self.flags.insert(key.name(), Given { by, value });
+        }
+        Ok(self)
+    }
+
+    /// Takes the values of all keys' variables; an empty one counts as unset.
+    pub fn environment(mut self, variable: impl Fn(&str) -> Option<String>) -> Self {
+        let value = |name: &&'static str| {
+            let value = variable(name).filter(|value| !value.trim().is_empty())?;
+            let by = Source::Environment(name);
+            Some(Given { by, value })
+        };
+        let set = |key: &Key| Some((key.name(), key.variables().iter().find_map(value)?));
+        self.environment = Key::all().iter().filter_map(set).collect();
+        self
+    }
+
+    /// Takes what is stored now. To follow later changes see
+    /// [`SettingsWatch`](super::watch::SettingsWatch).
+    ///
+    /// # Errors
+    /// As [`ConfigStore::all`].
+    pub fn store(mut self, store: &dyn ConfigStore) -> Result<Self, Error> {
+        self.stored = store.all()?;
+        Ok(self)
+    }
+
+    /// A key's value and where it comes from, also where it cannot be used.
+    ///
+    /// # Errors
+    /// When there is no such key.
+    pub fn explain(&self, key: &str) -> Result<Setting, Error> {
+        let key = Key::named(key)?;
+        let mut given = self.given(key);
+        let first = given.next();
+        let problem = first.and_then(|(source, value)| self.read(key, source, value).err());
+        let (source, value) = match first {
+            Some((source, value)) => (source, Some(value)),
+            None => (Source::Default, key.default_value()),
+        };
+        let shown = |value: &str| credential::shown(value.trim()).to_owned();
+        Ok(Setting {
+            key,
+            value: value.map(shown),
+            source,
+            overrides: given.map(|(by, value)| (by, shown(value))).collect(),
+            problem: problem.map(|error| error.message().to_owned()),
+        })
+    }
+
+    /// Stored keys that this version does not know.
+    pub fn unknown(&self) -> impl Iterator<Item = &str> {
+        let stored = self.stored.keys().map(String::as_str);
+        stored.filter(|name| Key::find(name).is_none())
+    }
+
+    /// What is set for a key, the strongest first.
+    fn given(&self, key: &Key) -> impl Iterator<Item = (Source, &str)> {
+        let layers = [&self.flags, &self.environment];
+        let given = layers.map(|layer| layer.get(key.name()));
+        let given = given.into_iter().flatten();
+        let stored = self.stored.get(key.name());
+        given
+            .map(|given| (given.by, given.value.as_str()))
+            .chain(stored.map(|value| (Source::Store, value.as_str())))
+    }
+
+    fn read(&self, key: &Key, source: Source, value: &str) -> Result<Value, Error> {
+        key.parse(value).map_err(|why| {
+            let shown = credential::shown(value.trim());
+            let name = key.name();
+            Error::new(
+                ErrorKind::Invalid,
+                match source {
+                    Source::Environment(variable) => format!("{variable}={shown}: {why}"),
+                    Source::Store => format!(
+                        "stored {name}={shown}: {why}; `batchwright config unset {name}` forgets it"
+                    ),
+                    source => format!("{source}: {why}"),
+                },
+            )
+        })
+    }
+
+    /// Where a key's value comes from.
+    pub(super) fn source(&self, key: &str) -> Source {
+        let given = Key::find(key).and_then(|key| self.given(key).next());
+        given.map_or(Source::Default, |(source, _)| source)
+    }
+
+    /// The meaning of a key's value; none where the default is a rule.
+    pub(super) fn value(&self, key: &str) -> Result<Option<Value>, Error> {
+        let key = Key::named(key)?;
+        let default = || key.default_value().map(|value| (Source::Default, value));
+        let given = self.given(key).next().or_else(default);
+        given
+            .map(|(source, value)| self.read(key, source, value))
+            .transpose()
+    }
+}
+
+/// Names what is set; values may be private.
+impl fmt::Debug for Settings {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let set = |key: &&Key| self.source(key.name()) != Source::Default;
+        let keys = Key::all().iter().filter(set).map(Key::name);
+        f.debug_set().entries(keys).finish()
+    }
+}
+
+#[cfg(test)]
+#[path = "settings_tests.rs"]
+mod tests;

@@ -1,0 +1,232 @@
+//! Precedence, sources, and what is said of bad values.
+
+use std::time::Duration;
+
+use super::super::store::MemoryConfig;
+use super::*;
+
+fn with(
+    flags: &[(&str, &'static str, &str)],
+    env: &[(&str, &str)],
+    stored: &[(&str, &str)],
+) -> Settings {
+    let store = MemoryConfig::new();
+    for (key, value) in stored {
+        store.write(key, Some(value)).unwrap();
+    }
+    let variable = |name: &str| {
+        let found = env.iter().find(|(variable, _)| *variable == name);
+        found.map(|(_, value)| (*value).to_owned())
+    };
+    let settings = Settings::new().environment(variable).store(&store).unwrap();
+    flags.iter().fold(settings, |settings, (key, flag, value)| {
+        settings.flag(key, flag, Some((*value).to_owned())).unwrap()
+    })
+}
+
+#[test]
+fn each_layer_overrides_those_beneath() {
+    let stored = [("llm.model", "stored")];
+    let env = [("BATCHWRIGHT_MODEL", "env")];
+    let flag = [("llm.model", "--model", "flag")];
+    for (settings, model, source, overrides) in [
+        (with(&[], &[], &[]), None, Source::Default, vec![]),
+        (
+            with(&[], &[], &stored),
+            Some("stored"),
+            Source::Store,
+            vec![],
+        ),
+        (
+            with(&[], &env, &stored),
+            Some("env"),
+            Source::Environment("BATCHWRIGHT_MODEL"),
+            vec![(Source::Store, "stored".to_owned())],
+        ),
+        (
+            with(&flag, &env, &stored),
+            Some("flag"),
+            Source::Flag("--model"),
+            vec![
+                (Source::Environment("BATCHWRIGHT_MODEL"), "env".to_owned()),
+                (Source::Store, "stored".to_owned()),
+            ],
+        ),
+        (
+            with(&[], &[("BATCHWRIGHT_MODEL", " ")], &stored),
+            Some("stored"),
+            Source::Store,
+            vec![],
+        ),
+    ] {
+        assert_eq!(settings.model().unwrap().as_deref(), model);
+        let setting = settings.explain("llm.model").unwrap();
+        assert_eq!(setting.value.as_deref(), model);
+        assert_eq!(setting.source, source);
+        assert_eq!(setting.overrides, overrides);
+        assert_eq!(setting.problem, None);
+    }
+}
+
+#[test]
+fn a_bad_value_says_where_it_is_and_hurts_only_whoever_asks() {
+    let settings = with(
+        &[("llm.fallback", "--fallback", "nobody")],
+        &[
+            ("RATE_LIMIT_BURST_SIZE", "0"),
+            ("BATCHWRIGHT_PROVIDER", "nobody"),
+        ],
+        &[("queue.batch_size", "many")],
+    );
+    let said = |result: Result<String, Error>| result.unwrap_err().message().to_owned();
+    let burst = said(settings.burst_size().map(|n| n.to_string()));
+    assert!(
+        burst.starts_with("RATE_LIMIT_BURST_SIZE=0: write a whole number from 1"),
+        "{burst}"
+    );
+    let batch = said(settings.batch_size().map(|n| n.to_string()));
+    let begin = "stored queue.batch_size=many: write a whole number";
+    assert!(
+        batch.starts_with(begin) && batch.contains("config unset queue.batch_size"),
+        "{batch}"
+    );
+    let provider = said(settings.provider().map(|name| format!("{name:?}")));
+    assert!(provider.starts_with("BATCHWRIGHT_PROVIDER=nobody: unknown provider `nobody`"));
+    let fallback = said(settings.fallback().map(|names| names.join(",")));
+    assert!(
+        fallback.starts_with("--fallback: unknown provider `nobody`"),
+        "{fallback}"
+    );
+    let setting = settings.explain("queue.batch_size").unwrap();
+    assert_eq!(setting.problem.as_deref(), Some(batch.as_str()));
+    assert_eq!(settings.worker_count().unwrap(), 5);
+}
+
+#[test]
+fn a_stronger_value_hides_a_bad_one() {
+    let bad = [("queue.batch_size", "many")];
+    let settings = with(&[], &[("JOB_QUEUE_BATCH_SIZE", "7")], &bad);
+    assert_eq!(settings.batch_size().unwrap(), 7);
+}
+
+#[test]
+fn a_fallback_that_is_switched_off_can_still_be_named_by_a_flag() {
+    let stored = [
+        ("llm.fallback", "groq:m,extract"),
+        ("llm.fallback_enabled", "off"),
+    ];
+    let none: [&str; 0] = [];
+    assert_eq!(with(&[], &[], &stored).fallback().unwrap(), none);
+    assert_eq!(
+        with(&[], &[], &stored[..1]).fallback().unwrap(),
+        ["groq:m", "extract"]
+    );
+    let flag = |names| [("llm.fallback", "--fallback", names)];
+    assert_eq!(
+        with(&flag("extract"), &[], &stored).fallback().unwrap(),
+        ["extract"]
+    );
+    assert_eq!(with(&flag(""), &[], &stored[..1]).fallback().unwrap(), none);
+}
+
+#[test]
+fn a_credential_in_the_environment_is_not_shown() {
+    let secret = "sk-0123456789abcdef";
+    let env = [
+        ("BATCHWRIGHT_MODEL", secret),
+        ("JOB_QUEUE_BATCH_SIZE", secret),
+    ];
+    let settings = with(&[], &env, &[("llm.model", secret)]);
+    for key in ["llm.model", "queue.batch_size"] {
+        let setting = settings.explain(key).unwrap();
+        assert_eq!(setting.value.as_deref(), Some("***"));
+        assert!(!format!("{setting:?} {settings:?}").contains(secret));
+    }
+    assert!(
+        !settings
+            .batch_size()
+            .unwrap_err()
+            .message()
+            .contains(secret)
+    );
+}
+
+#[test]
+fn stored_keys_of_another_version_are_told_and_harm_nothing() {
+    let settings = with(&[], &[], &[("llm.of_tomorrow", "x"), ("llm.model", "m")]);
+    assert_eq!(settings.unknown().collect::<Vec<_>>(), ["llm.of_tomorrow"]);
+    assert_eq!(settings.model().unwrap().as_deref(), Some("m"));
+}
+
+#[test]
+fn defaults_are_those_of_the_table() {
+    let none = Settings::new();
+    assert_eq!(none.provider().unwrap(), None);
+    assert_eq!(none.model().unwrap(), None);
+    assert_eq!(none.sync_concurrency().unwrap(), None);
+    assert_eq!(none.max_concurrent_requests().unwrap(), 10);
+    assert!(none.fallback().unwrap().is_empty() && none.fallback_enabled().unwrap());
+    assert_eq!(none.request_timeout().unwrap(), None);
+    assert_eq!(none.requests_per_minute().unwrap(), None);
+    assert_eq!(none.tokens_per_minute().unwrap(), None);
+    assert_eq!(none.burst_size().unwrap(), 10);
+    assert_eq!(none.worker_count().unwrap(), 5);
+    assert_eq!(none.min_workers().unwrap(), 1);
+    assert_eq!(none.max_workers().unwrap(), 10);
+    assert_eq!(none.max_cpu_percent().unwrap(), 70);
+    assert_eq!(none.max_memory_percent().unwrap(), 80);
+    assert_eq!(none.max_retries().unwrap(), 3);
+    assert_eq!(none.batch_size().unwrap(), 10);
+    assert_eq!(none.poll_interval().unwrap(), Duration::from_secs(5));
+}
+
+/// Each getter reads its own key: what is stored comes back.
+#[test]
+fn every_getter_reads_its_key() {
+    let settings = with(
+        &[],
+        &[],
+        &[
+            ("llm.provider", "xai"),
+            ("llm.model", "m"),
+            ("llm.sync_concurrency", "11"),
+            ("llm.max_concurrent_requests", "12"),
+            ("llm.fallback", "extract"),
+            ("llm.request_timeout", "13s"),
+            ("llm.requests_per_minute", "14"),
+            ("llm.tokens_per_minute", "15.5"),
+            ("llm.burst_size", "16"),
+            ("queue.worker_count", "17"),
+            ("queue.min_workers", "18"),
+            ("queue.max_workers", "9"),
+            ("queue.max_cpu_percent", "20"),
+            ("queue.max_memory_percent", "21"),
+            ("queue.max_retries", "22"),
+            ("queue.batch_size", "23"),
+            ("queue.poll_interval", "24s"),
+        ],
+    );
+    assert_eq!(settings.provider().unwrap().as_deref(), Some("xai"));
+    assert_eq!(settings.sync_concurrency().unwrap(), Some(11));
+    assert_eq!(settings.max_concurrent_requests().unwrap(), 12);
+    assert_eq!(settings.fallback().unwrap(), ["extract"]);
+    assert_eq!(
+        settings.request_timeout().unwrap(),
+        Some(Duration::from_secs(13))
+    );
+    assert_eq!(settings.requests_per_minute().unwrap(), Some(14.0));
+    assert_eq!(settings.tokens_per_minute().unwrap(), Some(15.5));
+    assert_eq!(settings.burst_size().unwrap(), 16);
+    assert_eq!(settings.worker_count().unwrap(), 17);
+    assert_eq!(settings.min_workers().unwrap(), 18);
+    assert_eq!(
+        settings.max_workers().unwrap(),
+        17,
+        "a larger count raises it"
+    );
+    assert_eq!(settings.max_cpu_percent().unwrap(), 20);
+    assert_eq!(settings.max_memory_percent().unwrap(), 21);
+    assert_eq!(settings.max_retries().unwrap(), 22);
+    assert_eq!(settings.batch_size().unwrap(), 23);
+    assert_eq!(settings.poll_interval().unwrap(), Duration::from_secs(24));
+}

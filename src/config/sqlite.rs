@@ -1,0 +1,249 @@
+//! Settings in a small SQLite file that all processes of a data folder share.
+//!
+//! Each call opens the file anew: nothing is held between calls, so a file that appears, is replaced
+//! or goes away is seen at once. It has a rollback journal rather than a write-ahead log: then one
+//! file is all there is, and reading needs no right to write beside it.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::{Duration, SystemTime};
+
+use rusqlite::{Connection, ErrorCode, OpenFlags, TransactionBehavior, params};
+
+use crate::base::error::{Error, ErrorKind};
+
+use super::store::ConfigStore;
+
+/// "bwcf": tells the file from other databases.
+const APPLICATION_ID: i32 = 0x6277_6366;
+const SCHEMA_VERSION: i32 = 1;
+
+/// The version counts changes by whoever makes them, a database shell included. It begins with the
+/// time of the file's making, so that a file made anew never repeats one.
+const SCHEMA: &str = "
+CREATE TABLE settings (key TEXT PRIMARY KEY NOT NULL, value TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE version (number INTEGER NOT NULL);
+CREATE TRIGGER setting_added AFTER INSERT ON settings
+  BEGIN UPDATE version SET number = number + 1; END;
+CREATE TRIGGER setting_changed AFTER UPDATE ON settings
+  BEGIN UPDATE version SET number = number + 1; END;
+CREATE TRIGGER setting_removed AFTER DELETE ON settings
+  BEGIN UPDATE version SET number = number + 1; END;
+";
+
+/// A short constant wait is fairer than SQLite's own, which grows.
+const BETWEEN_TRIES: Duration = Duration::from_millis(5);
+
+/// How long a locked file is waited for. A change takes milliseconds.
+type Patience = fn(i32) -> bool;
+
+/// Ten seconds: whoever holds the file longer sleeps.
+fn patient(tries: i32) -> bool {
+    thread::sleep(BETWEEN_TRIES);
+    tries < 2000
+}
+
+/// A tenth of a second, for what is asked again soon.
+fn brief(tries: i32) -> bool {
+    thread::sleep(BETWEEN_TRIES);
+    tries < 20
+}
+
+/// A [`ConfigStore`] in an SQLite file, `config.db` in the data folder of the `batchwright` program.
+///
+/// A missing file holds no settings. The first [`write`](ConfigStore::write) makes it, with its
+/// folder; reading makes nothing and works in a read-only folder. A change survives a power loss.
+#[derive(Debug, Clone)]
+pub struct SqliteConfig {
+    path: PathBuf,
+}
+
+impl SqliteConfig {
+    /// Settings in the file of that path. Nothing is opened yet.
+    pub fn new(path: impl Into<PathBuf>) -> Self {
+        Self { path: path.into() }
+    }
+
+    /// Where the settings are.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// What `ask` finds in the file, or `nothing` where there are no settings yet.
+    fn read<T>(
+        &self,
+        patience: Patience,
+        nothing: T,
+        ask: impl FnOnce(&Connection) -> rusqlite::Result<T>,
+    ) -> Result<T, Error> {
+        match self.path.try_exists() {
+            Ok(true) => {}
+            Ok(false) => return Ok(nothing),
+            Err(why) => {
+                return Err(self.error(
+                    ErrorKind::Invalid,
+                    &format!(
+                        "cannot be looked for: {why}; use another --data-dir or BATCHWRIGHT_HOME"
+                    ),
+                ));
+            }
+        }
+        let read = || {
+            // One that may write repairs what a process left that died while it wrote; where it may
+            // not, SQLite opens the file for reading alone.
+            let db = self.open(OpenFlags::SQLITE_OPEN_READ_WRITE, patience)?;
+            Ok(match State::of(&db)? {
+                State::Empty => Ok(nothing),
+                State::Ours => Ok(ask(&db)?),
+                State::Foreign(why) => Err(why),
+            })
+        };
+        let read: rusqlite::Result<Result<T, String>> = read();
+        match read {
+            Ok(Ok(found)) => Ok(found),
+            Ok(Err(why)) => Err(self.error(ErrorKind::Invalid, &why)),
+            Err(error) => Err(self.trouble(&error, "read")),
+        }
+    }
+
+    fn change(&self, key: &str, value: Option<&str>) -> rusqlite::Result<Result<(), String>> {
+        let may_make = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE;
+        let mut db = self.open(may_make, patient)?;
+        let change = db.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        match State::of(&change)? {
+            State::Ours => {}
+            State::Foreign(why) => return Ok(Err(why)),
+            State::Empty => {
+                change.execute_batch(SCHEMA)?;
+                change.execute("INSERT INTO version VALUES (?1)", [now()])?;
+                change.pragma_update(None, "application_id", APPLICATION_ID)?;
+                change.pragma_update(None, "user_version", SCHEMA_VERSION)?;
+            }
+        }
+        match value {
+            Some(value) => change.execute(
+                "INSERT INTO settings VALUES (?1, ?2) ON CONFLICT DO UPDATE SET value = ?2",
+                params![key, value],
+            )?,
+            None => change.execute("DELETE FROM settings WHERE key = ?1", [key])?,
+        };
+        change.commit().map(Ok)
+    }
+
+    fn open(&self, flags: OpenFlags, patience: Patience) -> rusqlite::Result<Connection> {
+        let flags = flags | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        let mut db = Connection::open_with_flags(&self.path, flags)?;
+        // Takes `&self` in some of the versions that are allowed, `&mut self` in others.
+        Connection::busy_handler(&mut db, Some(patience))?;
+        Ok(db)
+    }
+
+    fn trouble(&self, error: &rusqlite::Error, doing: &str) -> Error {
+        let (kind, why) = match error.sqlite_error_code() {
+            Some(ErrorCode::NotADatabase | ErrorCode::DatabaseCorrupt) => (
+                ErrorKind::Invalid,
+                "is damaged; put a backup in its place, or move it away and set the settings anew"
+                    .to_owned(),
+            ),
+            Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => (
+                ErrorKind::Transient,
+                "is locked by another program; try again when that has ended".to_owned(),
+            ),
+            Some(ErrorCode::DiskFull) => (
+                ErrorKind::Invalid,
+                "was not changed: the disk is full".to_owned(),
+            ),
+            Some(ErrorCode::ReadOnly | ErrorCode::CannotOpen | ErrorCode::PermissionDenied) => (
+                ErrorKind::Invalid,
+                format!(
+                    "cannot be {doing}: {error}; check the permissions of the file and its folder"
+                ),
+            ),
+            _ => (ErrorKind::Invalid, format!("cannot be {doing}: {error}")),
+        };
+        self.error(kind, &why)
+    }
+
+    fn error(&self, kind: ErrorKind, why: &str) -> Error {
+        Error::new(
+            kind,
+            format!("the settings file {} {why}", self.path.display()),
+        )
+    }
+}
+
+/// What a file is.
+enum State {
+    Empty,
+    Ours,
+    /// Not for this version, and why.
+    Foreign(String),
+}
+
+impl State {
+    fn of(db: &Connection) -> rusqlite::Result<Self> {
+        let number = |name| db.pragma_query_value(None, name, |row| row.get::<_, i32>(0));
+        let (application, version) = (number("application_id")?, number("user_version")?);
+        let tables: i64 =
+            db.query_row("SELECT count(*) FROM sqlite_master", [], |row| row.get(0))?;
+        Ok(match (application, version, tables) {
+            (0, 0, 0) => Self::Empty,
+            (APPLICATION_ID, SCHEMA_VERSION, _) => Self::Ours,
+            (APPLICATION_ID, newer, _) if newer > SCHEMA_VERSION => Self::Foreign(format!(
+                "was made by a newer batchwright (its schema is {newer}, this one knows \
+                 {SCHEMA_VERSION}); use that version, or another --data-dir"
+            )),
+            _ => Self::Foreign(
+                "is a database of another program; move it away, or use another --data-dir"
+                    .to_owned(),
+            ),
+        })
+    }
+}
+
+/// Microseconds of the calendar.
+fn now() -> i64 {
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+    since.map_or(0, |time| {
+        i64::try_from(time.as_micros()).unwrap_or(i64::MAX / 2)
+    })
+}
+
+impl ConfigStore for SqliteConfig {
+    fn all(&self) -> Result<BTreeMap<String, String>, Error> {
+        self.read(patient, BTreeMap::new(), |db| {
+            let mut query = db.prepare("SELECT key, value FROM settings")?;
+            let rows = query.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?;
+            rows.collect()
+        })
+    }
+
+    fn write(&self, key: &str, value: Option<&str>) -> Result<(), Error> {
+        if value.is_none() && self.get(key)?.is_none() {
+            return Ok(());
+        }
+        if let Some(folder) = self.path.parent() {
+            std::fs::create_dir_all(folder).map_err(|why| {
+                let why = format!("cannot be written: its folder cannot be made: {why}");
+                self.error(ErrorKind::Invalid, &why)
+            })?;
+        }
+        match self.change(key, value) {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(why)) => Err(self.error(ErrorKind::Invalid, &why)),
+            Err(error) => Err(self.trouble(&error, "written")),
+        }
+    }
+
+    fn version(&self) -> Result<u64, Error> {
+        let number = |db: &Connection| {
+            db.query_row("SELECT number FROM version", [], |row| row.get::<_, i64>(0))
+        };
+        Ok(self.read(brief, 0, number)?.unsigned_abs())
+    }
+}
+
+#[cfg(test)]
+#[path = "sqlite_tests.rs"]
+mod tests;

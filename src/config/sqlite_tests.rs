@@ -1,0 +1,230 @@
+//! The settings file among threads, other processes' connections, and files that are none.
+
+use std::sync::Arc;
+
+use super::super::settings::Settings;
+use super::super::watch::SettingsWatch;
+use super::*;
+
+fn store(folder: &tempfile::TempDir) -> SqliteConfig {
+    SqliteConfig::new(folder.path().join("deep/config.db"))
+}
+
+#[test]
+fn values_are_kept_changed_and_forgotten() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = store(&folder);
+    store.set("llm.model", "m 'quoted' ü").unwrap();
+    store.set("queue.batch_size", "7").unwrap();
+    store.set("queue.batch_size", "8").unwrap();
+    let kept: Vec<_> = SqliteConfig::new(store.path())
+        .all()
+        .unwrap()
+        .into_iter()
+        .collect();
+    let pair = |key: &str, value: &str| (key.to_owned(), value.to_owned());
+    assert_eq!(
+        kept,
+        [
+            pair("llm.model", "m 'quoted' ü"),
+            pair("queue.batch_size", "8")
+        ]
+    );
+    store.unset("llm.model").unwrap();
+    assert_eq!(store.get("llm.model").unwrap(), None);
+    store.unset("llm.model").unwrap();
+}
+
+#[test]
+fn reading_and_forgetting_make_no_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = store(&folder);
+    assert!(store.all().unwrap().is_empty());
+    assert_eq!(store.version().unwrap(), 0);
+    store.unset("llm.model").unwrap();
+    assert!(!store.path().parent().unwrap().exists());
+}
+
+#[test]
+fn the_version_differs_after_any_change_by_anybody() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = store(&folder);
+    let mut seen = vec![store.version().unwrap()];
+    let mut changed = |by: &dyn Fn()| {
+        by();
+        let version = store.version().unwrap();
+        assert!(!seen.contains(&version), "{version} among {seen:?}");
+        seen.push(version);
+        assert_eq!(store.version().unwrap(), version, "asking changes nothing");
+    };
+    changed(&|| store.set("llm.model", "a").unwrap());
+    changed(&|| store.set("llm.model", "b").unwrap());
+    changed(&|| store.unset("llm.model").unwrap());
+    changed(&|| {
+        let shell = Connection::open(store.path()).unwrap();
+        let insert = "INSERT INTO settings VALUES ('llm.model', 'c')";
+        shell.execute(insert, []).unwrap();
+    });
+    changed(&|| {
+        std::fs::remove_file(store.path()).unwrap();
+        store.set("llm.model", "a").unwrap();
+    });
+}
+
+#[test]
+fn a_watch_follows_the_file_from_before_it_exists() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Arc::new(store(&folder));
+    let other = SqliteConfig::new(store.path());
+    let mut watch = SettingsWatch::new(Settings::new(), store).unwrap();
+    assert!(!watch.refresh().unwrap());
+    other.set("queue.worker_count", "8").unwrap();
+    assert!(watch.refresh().unwrap());
+    assert_eq!(watch.settings().worker_count().unwrap(), 8);
+    std::fs::write(other.path(), "garbage, and more of it than a header").unwrap();
+    assert!(watch.refresh().is_err());
+    assert_eq!(watch.settings().worker_count().unwrap(), 8, "as it was");
+    std::fs::remove_file(other.path()).unwrap();
+    assert!(watch.refresh().unwrap());
+    assert_eq!(watch.settings().worker_count().unwrap(), 5);
+}
+
+#[test]
+fn writers_and_readers_at_once_never_find_it_locked() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = store(&folder);
+    std::thread::scope(|scope| {
+        for key in [
+            "queue.worker_count",
+            "queue.min_workers",
+            "queue.max_workers",
+            "queue.batch_size",
+        ] {
+            let store = &store;
+            scope.spawn(move || {
+                for n in 1..=20 {
+                    store.set(key, &n.to_string()).unwrap();
+                    assert_eq!(store.get(key).unwrap(), Some(n.to_string()));
+                }
+            });
+        }
+    });
+    assert!(store.all().unwrap().values().all(|value| value == "20"));
+}
+
+#[test]
+fn whoever_looks_again_soon_waits_for_no_sleeper() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = store(&folder);
+    store.set("llm.model", "m").unwrap();
+    let sleeper = Connection::open(store.path()).unwrap();
+    sleeper.execute_batch("BEGIN EXCLUSIVE").unwrap();
+    let error = store.version().unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Transient);
+    assert!(
+        error.message().contains("is locked by another program"),
+        "{error}"
+    );
+    std::thread::scope(|scope| {
+        let waiting = scope.spawn(|| store.get("llm.model"));
+        sleeper.execute_batch("COMMIT").unwrap();
+        assert_eq!(waiting.join().unwrap().unwrap().as_deref(), Some("m"));
+    });
+    assert_ne!(store.version().unwrap(), 0);
+}
+
+#[test]
+fn a_file_that_is_none_of_ours_is_refused_and_left_alone() {
+    type Make = fn(&Path);
+    let cases: [(&str, Make, &str); 5] = [
+        (
+            "nonsense",
+            |path| std::fs::write(path, "x".repeat(5000)).unwrap(),
+            "is damaged",
+        ),
+        (
+            "foreign",
+            |path| {
+                let db = Connection::open(path).unwrap();
+                db.execute_batch("CREATE TABLE t (x)").unwrap();
+            },
+            "is a database of another program",
+        ),
+        (
+            "newer",
+            |path| {
+                SqliteConfig::new(path).set("llm.model", "m").unwrap();
+                let db = Connection::open(path).unwrap();
+                db.pragma_update(None, "user_version", 2).unwrap();
+            },
+            "was made by a newer batchwright (its schema is 2, this one knows 1)",
+        ),
+        (
+            "torn",
+            |path| {
+                SqliteConfig::new(path).set("llm.model", "m").unwrap();
+                let file = std::fs::OpenOptions::new().write(true).open(path).unwrap();
+                file.set_len(5000).unwrap();
+            },
+            "is damaged",
+        ),
+        (
+            "folder",
+            |path| std::fs::create_dir(path).unwrap(),
+            "cannot be ",
+        ),
+    ];
+    let folder = tempfile::tempdir().unwrap();
+    for (name, make, said) in cases {
+        let path = folder.path().join(name);
+        make(&path);
+        let before = std::fs::read(&path).ok();
+        let store = SqliteConfig::new(&path);
+        for result in [
+            store.all().map(drop),
+            store.version().map(drop),
+            store.set("llm.model", "x"),
+            store.unset("llm.model"),
+        ] {
+            let error = result.expect_err(name);
+            let message = error.message();
+            assert!(message.contains(said), "{name}: {message}");
+            assert!(message.contains(path.to_str().unwrap()), "{message}");
+        }
+        assert_eq!(std::fs::read(&path).ok(), before, "{name}");
+    }
+}
+
+#[test]
+fn an_empty_file_holds_nothing_yet() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("config.db");
+    std::fs::write(&path, "").unwrap();
+    let store = SqliteConfig::new(&path);
+    assert!(store.all().unwrap().is_empty());
+    store.set("llm.model", "m").unwrap();
+    assert_eq!(store.get("llm.model").unwrap().as_deref(), Some("m"));
+}
+
+/// A file of the first schema, as it was released.
+#[test]
+fn the_schema_is_what_readers_of_other_versions_expect() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = store(&folder);
+    store.set("llm.model", "m").unwrap();
+    let db = Connection::open(store.path()).unwrap();
+    let text = |sql: &str| {
+        db.query_row(sql, [], |row| row.get::<_, String>(0))
+            .unwrap()
+    };
+    assert_eq!(
+        text("SELECT value FROM settings WHERE key = 'llm.model'"),
+        "m"
+    );
+    assert_eq!(text("PRAGMA journal_mode"), "delete");
+    assert_eq!(text("PRAGMA integrity_check"), "ok");
+    assert_eq!(
+        text("SELECT CAST(application_id AS TEXT) FROM pragma_application_id"),
+        APPLICATION_ID.to_string()
+    );
+}

@@ -1,0 +1,144 @@
+//! Where settings are kept, as a trait: a host may have a place of its own for them.
+
+use std::collections::BTreeMap;
+
+use parking_lot::Mutex;
+
+use crate::base::error::Error;
+
+use super::key::Key;
+
+/// Keeps settings as texts under their [keys](Key).
+///
+/// All methods may be called from several threads at once, and what one process has written others
+/// read. Credentials are never kept: [`set`](Self::set) refuses them.
+pub trait ConfigStore: Send + Sync {
+    /// Everything that is kept, also under keys that this version does not know.
+    ///
+    /// # Errors
+    /// When the store cannot be read, with what to do about it.
+    fn all(&self) -> Result<BTreeMap<String, String>, Error>;
+
+    /// Keeps a value, or forgets it if there is none. It is kept as it is: callers go through
+    /// [`set`](Self::set) and [`unset`](Self::unset), which check it.
+    ///
+    /// # Errors
+    /// When the store cannot be written; nothing has changed then.
+    fn write(&self, key: &str, value: Option<&str>) -> Result<(), Error>;
+
+    /// A number that differs after any change by anybody, in this process or another. It is asked
+    /// several times a second.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    fn version(&self) -> Result<u64, Error>;
+
+    /// What is kept under a key.
+    ///
+    /// # Errors
+    /// As [`all`](Self::all).
+    fn get(&self, key: &str) -> Result<Option<String>, Error> {
+        Ok(self.all()?.remove(key))
+    }
+
+    /// Keeps a value.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Invalid`](crate::ErrorKind::Invalid) for an unknown key, for a value that the key does not take, with what
+    /// it takes, and for what looks like an API key; else as [`write`](Self::write).
+    fn set(&self, key: &str, value: &str) -> Result<(), Error> {
+        let value = Key::named(key)?.check_stored(value)?;
+        self.write(key, Some(&value))
+    }
+
+    /// Forgets a value; forgetting what is not there is no error.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Invalid`](crate::ErrorKind::Invalid) for an unknown key under which nothing is kept; else as
+    /// [`write`](Self::write).
+    fn unset(&self, key: &str) -> Result<(), Error> {
+        if Key::find(key).is_none() && self.get(key)?.is_none() {
+            Key::named(key)?;
+        }
+        self.write(key, None)
+    }
+}
+
+/// Settings of this process alone, for tests and for hosts that keep them elsewhere.
+///
+/// ```
+/// use batchwright::{ConfigStore, MemoryConfig};
+/// let store = MemoryConfig::new();
+/// store.set("llm.sync_concurrency", "8")?;
+/// assert_eq!(store.get("llm.sync_concurrency")?.as_deref(), Some("8"));
+/// let error = store.set("llm.sync_concurrency", "many").unwrap_err();
+/// assert!(error.message().contains("a whole number from 1 to 10000"));
+/// # Ok::<(), batchwright::Error>(())
+/// ```
+#[derive(Debug, Default)]
+pub struct MemoryConfig(Mutex<Kept>);
+
+#[derive(Debug, Default)]
+struct Kept {
+    values: BTreeMap<String, String>,
+    changes: u64,
+}
+
+impl MemoryConfig {
+    /// An empty store.
+    pub fn new() -> Self {
+        Self::default()
+    }
+}
+
+impl ConfigStore for MemoryConfig {
+    fn all(&self) -> Result<BTreeMap<String, String>, Error> {
+        Ok(self.0.lock().values.clone())
+    }
+
+    fn write(&self, key: &str, value: Option<&str>) -> Result<(), Error> {
+        let mut kept = self.0.lock();
+        match value {
+            Some(value) => kept.values.insert(key.to_owned(), value.to_owned()),
+            None => kept.values.remove(key),
+        };
+        kept.changes += 1;
+        Ok(())
+    }
+
+    fn version(&self) -> Result<u64, Error> {
+        Ok(self.0.lock().changes)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::error::ErrorKind;
+
+    #[test]
+    fn what_a_key_does_not_take_is_not_kept() {
+        let store = MemoryConfig::new();
+        for (key, value) in [
+            ("llm.modle", "m"),
+            ("queue.batch_size", "0"),
+            ("llm.model", "sk-0123456789ab"),
+        ] {
+            let error = store.set(key, value).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Invalid, "{error}");
+        }
+        assert_eq!(store.version().unwrap(), 0);
+        assert!(store.all().unwrap().is_empty());
+    }
+
+    #[test]
+    fn what_another_version_left_can_be_forgotten() {
+        let store = MemoryConfig::new();
+        store.write("llm.of_tomorrow", Some("x")).unwrap();
+        let before = store.version().unwrap();
+        store.unset("llm.of_tomorrow").unwrap();
+        assert_ne!(store.version().unwrap(), before);
+        assert!(store.unset("llm.of_tomorrow").is_err(), "unknown again");
+        store.unset("llm.model").unwrap();
+    }
+}

@@ -1,0 +1,216 @@
+//! The settings by their types, one getter a key.
+//!
+//! `None` stands for a default that is a rule, see [`Key::default_text`](super::key::Key).
+
+use std::time::Duration;
+
+use crate::base::error::Error;
+
+use super::settings::{Settings, Source};
+use super::value::Value;
+
+/// Each fails with [`ErrorKind::Invalid`](crate::ErrorKind::Invalid) when the value in use cannot be
+/// used; the message names where it is set, the value, and what is accepted.
+impl Settings {
+    /// `llm.provider`: the provider that is asked first. Default: the first usable one.
+    ///
+    /// # Errors
+    /// When what is set is no provider.
+    pub fn provider(&self) -> Result<Option<String>, Error> {
+        self.text("llm.provider")
+    }
+
+    /// `llm.model`: the model for requests that name none. Default: none.
+    ///
+    /// # Errors
+    /// When the value is empty.
+    pub fn model(&self) -> Result<Option<String>, Error> {
+        self.text("llm.model")
+    }
+
+    /// `llm.sync_concurrency`: calls in flight at a provider. Default: the provider's.
+    ///
+    /// # Errors
+    /// When the value is not from 1 to 10,000.
+    pub fn sync_concurrency(&self) -> Result<Option<usize>, Error> {
+        Ok(self.whole("llm.sync_concurrency")?.map(size))
+    }
+
+    /// `llm.max_concurrent_requests`: calls in flight of a queue worker, over all its providers.
+    /// Default: 10.
+    ///
+    /// # Errors
+    /// When the value is not from 1 to 10,000.
+    pub fn max_concurrent_requests(&self) -> Result<usize, Error> {
+        self.size("llm.max_concurrent_requests")
+    }
+
+    /// `llm.fallback`: the providers that follow the first, each as `name` or `name:model`; none
+    /// while `llm.fallback_enabled` is false, unless a flag names them. Default: none.
+    ///
+    /// # Errors
+    /// When one is no provider, when there are more than 31, or when the switch is neither true nor
+    /// false.
+    pub fn fallback(&self) -> Result<Vec<String>, Error> {
+        let named_now = matches!(self.source("llm.fallback"), Source::Flag(_));
+        if !named_now && !self.fallback_enabled()? {
+            return Ok(Vec::new());
+        }
+        Ok(match self.value("llm.fallback")? {
+            Some(Value::Names(names)) => names,
+            _ => Vec::new(),
+        })
+    }
+
+    /// `llm.fallback_enabled`: whether `llm.fallback` is used. Default: true.
+    ///
+    /// # Errors
+    /// When the value is neither true nor false.
+    pub fn fallback_enabled(&self) -> Result<bool, Error> {
+        let value = self.value("llm.fallback_enabled")?;
+        Ok(!matches!(value, Some(Value::Switch(false))))
+    }
+
+    /// `llm.request_timeout`: the longest wait for one call. Default: 600 s for prompts.
+    ///
+    /// # Errors
+    /// When the value is no time above 0.
+    pub fn request_timeout(&self) -> Result<Option<Duration>, Error> {
+        self.time("llm.request_timeout")
+    }
+
+    /// `llm.requests_per_minute`. Default: learned from the provider's replies.
+    ///
+    /// # Errors
+    /// When the value is no number above 0.
+    pub fn requests_per_minute(&self) -> Result<Option<f64>, Error> {
+        self.number("llm.requests_per_minute")
+    }
+
+    /// `llm.tokens_per_minute`. Default: learned from the provider's replies.
+    ///
+    /// # Errors
+    /// When the value is no number above 0.
+    pub fn tokens_per_minute(&self) -> Result<Option<f64>, Error> {
+        self.number("llm.tokens_per_minute")
+    }
+
+    /// `llm.burst_size`: calls that may start at once. Default: 10.
+    ///
+    /// # Errors
+    /// When the value is not from 1 to 1,000,000.
+    pub fn burst_size(&self) -> Result<u32, Error> {
+        let size = self.size("llm.burst_size")?;
+        Ok(u32::try_from(size).unwrap_or(u32::MAX))
+    }
+
+    /// `queue.worker_count`: slots of a queue worker at its start. Default: 5.
+    ///
+    /// # Errors
+    /// When the value is not from 1 to 10,000.
+    pub fn worker_count(&self) -> Result<usize, Error> {
+        self.size("queue.worker_count")
+    }
+
+    /// `queue.min_workers`: slots that a busy machine leaves a queue worker. Default: 1.
+    ///
+    /// # Errors
+    /// When the value is not from 1 to 10,000.
+    pub fn min_workers(&self) -> Result<usize, Error> {
+        self.size("queue.min_workers")
+    }
+
+    /// `queue.max_workers`: slots that a queue worker grows to. Default: 10; a larger
+    /// `queue.worker_count` raises it.
+    ///
+    /// # Errors
+    /// When the value is not from 1 to 10,000, or that of `queue.worker_count` cannot be used.
+    pub fn max_workers(&self) -> Result<usize, Error> {
+        Ok(self.size("queue.max_workers")?.max(self.worker_count()?))
+    }
+
+    /// `queue.max_cpu_percent`: use of the processors above which a queue worker gives up slots.
+    /// Default: 70.
+    ///
+    /// # Errors
+    /// When the value is not from 1 to 100.
+    pub fn max_cpu_percent(&self) -> Result<u8, Error> {
+        self.small("queue.max_cpu_percent")
+    }
+
+    /// `queue.max_memory_percent`: use of memory above which a queue worker gives up slots.
+    /// Default: 80.
+    ///
+    /// # Errors
+    /// When the value is not from 1 to 100.
+    pub fn max_memory_percent(&self) -> Result<u8, Error> {
+        self.small("queue.max_memory_percent")
+    }
+
+    /// `queue.max_retries`: retries of a job at each provider, where it carries no number of its
+    /// own. Default: 3.
+    ///
+    /// # Errors
+    /// When the value is not from 0 to 255.
+    pub fn max_retries(&self) -> Result<u8, Error> {
+        self.small("queue.max_retries")
+    }
+
+    /// `queue.batch_size`: jobs claimed with one trip to the store. Default: 10.
+    ///
+    /// # Errors
+    /// When the value is not from 1 to 10,000.
+    pub fn batch_size(&self) -> Result<usize, Error> {
+        self.size("queue.batch_size")
+    }
+
+    /// `queue.poll_interval`: how often an idle queue worker looks for jobs of its own accord.
+    /// Default: 5 s.
+    ///
+    /// # Errors
+    /// When the value is no time above 0.
+    pub fn poll_interval(&self) -> Result<Duration, Error> {
+        Ok(self.time("queue.poll_interval")?.unwrap_or_default())
+    }
+
+    fn text(&self, key: &str) -> Result<Option<String>, Error> {
+        Ok(match self.value(key)? {
+            Some(Value::Text(text)) => Some(text),
+            _ => None,
+        })
+    }
+
+    fn whole(&self, key: &str) -> Result<Option<u64>, Error> {
+        Ok(match self.value(key)? {
+            Some(Value::Whole(number)) => Some(number),
+            _ => None,
+        })
+    }
+
+    fn number(&self, key: &str) -> Result<Option<f64>, Error> {
+        Ok(match self.value(key)? {
+            Some(Value::Number(number)) => Some(number),
+            _ => None,
+        })
+    }
+
+    fn time(&self, key: &str) -> Result<Option<Duration>, Error> {
+        Ok(match self.value(key)? {
+            Some(Value::Time(time)) => Some(time),
+            _ => None,
+        })
+    }
+
+    /// Of a key whose default is a value.
+    fn size(&self, key: &str) -> Result<usize, Error> {
+        Ok(self.whole(key)?.map(size).unwrap_or_default())
+    }
+
+    fn small(&self, key: &str) -> Result<u8, Error> {
+        Ok(u8::try_from(self.size(key)?).unwrap_or(u8::MAX))
+    }
+}
+
+fn size(number: u64) -> usize {
+    usize::try_from(number).unwrap_or(usize::MAX)
+}

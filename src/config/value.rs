@@ -1,0 +1,199 @@
+//! The types of settings: what a text may be, and what it means.
+
+use std::time::Duration;
+
+use super::choices::Choices;
+
+/// What a setting takes.
+pub(super) enum Kind {
+    /// One of a list of names.
+    Choice(&'static Choices),
+    /// Providers, each perhaps with a model, and the most of them.
+    Route(&'static Choices, usize),
+    /// A whole number between two.
+    Whole(u64, u64),
+    /// A number above 0.
+    Positive,
+    /// A time above 0.
+    Time,
+    /// Yes or no.
+    Switch,
+    /// A text that is not empty.
+    Text,
+}
+
+/// A text with its meaning.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) enum Value {
+    Text(String),
+    Names(Vec<String>),
+    Whole(u64),
+    Number(f64),
+    Time(Duration),
+    Switch(bool),
+}
+
+impl Kind {
+    /// What is accepted, to follow "write" or "takes".
+    pub fn accepts(&self) -> String {
+        match self {
+            Self::Choice(among) => format!("one of: {}", among.all.join(", ")),
+            Self::Route(..) => {
+                "providers separated by commas, each perhaps with a model: groq:MODEL,extract"
+                    .into()
+            }
+            Self::Whole(least, most) => format!("a whole number from {least} to {most}"),
+            Self::Positive => "a number above 0".into(),
+            Self::Time => "a time as 50ms, 2s or 1m, above 0 (a bare number is in seconds)".into(),
+            Self::Switch => "true or false".into(),
+            Self::Text => "a text that is not empty".into(),
+        }
+    }
+
+    /// What the text means, or what is accepted instead.
+    pub fn parse(&self, text: &str) -> Result<Value, String> {
+        let text = text.trim();
+        let value = match self {
+            Self::Choice(among) => {
+                among.check(text)?;
+                Some(Value::Text(text.to_owned()))
+            }
+            Self::Route(among, most) => Some(Value::Names(route(text, among, *most)?)),
+            Self::Whole(least, most) => {
+                let number = text.parse().ok().filter(|n| (least..=most).contains(&n));
+                number.map(Value::Whole)
+            }
+            Self::Positive => {
+                let number = text.parse().ok();
+                number
+                    .filter(|n: &f64| *n > 0.0 && n.is_finite())
+                    .map(Value::Number)
+            }
+            Self::Time => time(text).filter(|time| !time.is_zero()).map(Value::Time),
+            Self::Switch => match text.to_lowercase().as_str() {
+                "true" | "yes" | "on" | "1" => Some(Value::Switch(true)),
+                "false" | "no" | "off" | "0" => Some(Value::Switch(false)),
+                _ => None,
+            },
+            Self::Text => (!text.is_empty()).then(|| Value::Text(text.to_owned())),
+        };
+        value.ok_or_else(|| format!("write {}", self.accepts()))
+    }
+}
+
+fn route(text: &str, among: &Choices, most: usize) -> Result<Vec<String>, String> {
+    let entries = text.split(',').map(str::trim);
+    let entries: Vec<String> = entries
+        .filter(|entry| !entry.is_empty())
+        .map(str::to_owned)
+        .collect();
+    if entries.len() > most {
+        let found = entries.len();
+        return Err(format!(
+            "found {found} providers; at most {most} can follow the first"
+        ));
+    }
+    for entry in &entries {
+        let name = entry
+            .split_once(':')
+            .map_or(entry.as_str(), |(name, _)| name);
+        among.check(name.trim())?;
+    }
+    Ok(entries)
+}
+
+fn time(text: &str) -> Option<Duration> {
+    let unit_at = text.find(|c: char| c.is_ascii_alphabetic());
+    let (number, unit) = text.split_at(unit_at.unwrap_or(text.len()));
+    let seconds = match unit {
+        "ms" => 0.001,
+        "s" | "" => 1.0,
+        "m" => 60.0,
+        _ => return None,
+    };
+    let number: f64 = number.trim().parse().ok()?;
+    Duration::try_from_secs_f64(number * seconds).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::choices::PROVIDERS;
+    use super::*;
+
+    #[test]
+    fn texts_get_their_meaning() {
+        let ms = |n| Value::Time(Duration::from_millis(n));
+        let names = |all: &[&str]| Value::Names(all.iter().map(|n| (*n).to_owned()).collect());
+        for (kind, text, value) in [
+            (Kind::Whole(1, 10), " 10 ", Value::Whole(10)),
+            (Kind::Positive, "0.5", Value::Number(0.5)),
+            (Kind::Time, "50ms", ms(50)),
+            (Kind::Time, "1.5 s", ms(1500)),
+            (Kind::Time, "2m", ms(120_000)),
+            (Kind::Time, "30", ms(30_000)),
+            (Kind::Switch, "Yes", Value::Switch(true)),
+            (Kind::Switch, "0", Value::Switch(false)),
+            (Kind::Text, " m ", Value::Text("m".into())),
+            (Kind::Choice(&PROVIDERS), "groq", Value::Text("groq".into())),
+            (
+                Kind::Route(&PROVIDERS, 2),
+                "groq:a:b, extract,",
+                names(&["groq:a:b", "extract"]),
+            ),
+            (Kind::Route(&PROVIDERS, 2), "", names(&[])),
+        ] {
+            assert_eq!(kind.parse(text), Ok(value), "{text}");
+        }
+    }
+
+    #[test]
+    fn what_is_refused_says_what_is_accepted() {
+        for (kind, text, said) in [
+            (Kind::Whole(1, 10), "0", "write a whole number from 1 to 10"),
+            (
+                Kind::Whole(1, 10),
+                "11",
+                "write a whole number from 1 to 10",
+            ),
+            (Kind::Whole(0, 9), "-1", "write a whole number from 0 to 9"),
+            (Kind::Whole(0, 9), "1.5", "write a whole number from 0 to 9"),
+            (Kind::Positive, "0", "write a number above 0"),
+            (Kind::Positive, "inf", "write a number above 0"),
+            (Kind::Positive, "NaN", "write a number above 0"),
+            (Kind::Time, "0s", "write a time as 50ms, 2s or 1m, above 0"),
+            (Kind::Time, "-1s", "write a time"),
+            (Kind::Time, "5 weeks", "write a time"),
+            (Kind::Time, "ms", "write a time"),
+            (Kind::Switch, "maybe", "write true or false"),
+            (Kind::Text, "  ", "write a text that is not empty"),
+            (
+                Kind::Choice(&PROVIDERS),
+                "grok",
+                "unknown provider `grok`; did you mean xai? expected one of: groq, ",
+            ),
+            (
+                Kind::Choice(&PROVIDERS),
+                "opnai",
+                "unknown provider `opnai`; did you mean openai? ",
+            ),
+            (
+                Kind::Choice(&PROVIDERS),
+                "zzz",
+                "`zzz`; expected one of: groq",
+            ),
+            (
+                Kind::Route(&PROVIDERS, 9),
+                "groq,claude:x",
+                "unknown provider `claude`; did you mean anthropic?",
+            ),
+            (
+                Kind::Route(&PROVIDERS, 1),
+                "groq,extract",
+                "found 2 providers; at most 1",
+            ),
+        ] {
+            let why = kind.parse(text).unwrap_err();
+            assert!(why.contains(said), "{text}: {why}");
+        }
+    }
+}

@@ -1,0 +1,482 @@
+//! `batchwright config`, and what `run` and `providers` make of it.
+
+use std::process::Command;
+
+use batchwright::simulate::{SimConfig, Simulator};
+use batchwright::{ConfigStore, Settings, SettingsWatch, SqliteConfig};
+use serde_json::Value;
+
+use super::common::{Desk, Ended, HOME, Running, eventually, good, simulator};
+
+const FILE: &str = "home/config.db";
+
+fn config(desk: &Desk, words: &[&str]) -> Ended {
+    Running::start(&mut desk.command(["config"].iter().chain(words))).wait()
+}
+
+fn set(desk: &Desk, key: &str, value: &str) -> Ended {
+    config(desk, &["set", key, value]).expect(0)
+}
+
+fn json(desk: &Desk, words: &[&str], env: &[(&str, &str)]) -> Value {
+    let words = ["config", "--json"].iter().chain(words);
+    let ended = Running::start(desk.command(words).envs(env.iter().copied())).wait();
+    serde_json::from_str(&ended.expect(0).stdout).unwrap()
+}
+
+/// The row of a setting.
+fn row(list: &Ended, key: &str) -> String {
+    let mut rows = list.stdout.lines();
+    let row = rows.find(|row| row.starts_with(key)).unwrap();
+    row.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+#[test]
+fn a_value_is_stored_shown_and_forgotten() {
+    let desk = Desk::new();
+    let none = config(&desk, &["get", "llm.model"])
+        .expect(0)
+        .says("not set; its default: none");
+    assert_eq!(none.stdout, "");
+    assert!(!desk.exists(HOME), "looking makes nothing");
+    set(&desk, "llm.model", " gpt-x ").says("llm.model=gpt-x is stored in ");
+    assert_eq!(
+        config(&desk, &["get", "llm.model"]).expect(0).stdout,
+        "gpt-x\n"
+    );
+    assert_eq!(
+        config(&desk, &["get", "queue.max_retries"])
+            .expect(0)
+            .stdout,
+        "3\n"
+    );
+    let list = config(&desk, &["list"]).expect(0);
+    assert_eq!(row(&list, "llm.model"), "llm.model gpt-x store");
+    assert_eq!(
+        row(&list, "queue.batch_size"),
+        "queue.batch_size 10 default"
+    );
+    config(&desk, &["unset", "llm.model"])
+        .expect(0)
+        .says("llm.model is not stored");
+    assert_eq!(config(&desk, &["get", "llm.model"]).expect(0).stdout, "");
+    config(&desk, &["unset", "llm.model"]).expect(0);
+}
+
+#[test]
+fn what_the_environment_overrides_is_said() {
+    let desk = Desk::new();
+    let with_env = |words: &[&str]| {
+        let mut command = desk.command(["config"].iter().chain(words));
+        Running::start(command.env("BATCHWRIGHT_MODEL", "from-env"))
+            .wait()
+            .expect(0)
+    };
+    let said = with_env(&["set", "llm.model", "kept"]).says("llm.model=kept is stored");
+    said.says("but BATCHWRIGHT_MODEL=from-env is set here and overrides it");
+    let list = with_env(&["list"]);
+    assert_eq!(
+        row(&list, "llm.model"),
+        "llm.model from-env BATCHWRIGHT_MODEL store: kept"
+    );
+    let env = [("BATCHWRIGHT_MODEL", "from-env")];
+    let setting = json(&desk, &["get", "llm.model"], &env);
+    assert_eq!(setting["value"], "from-env");
+    assert_eq!(setting["source"], "environment");
+    assert_eq!(setting["set_by"], "BATCHWRIGHT_MODEL");
+    assert_eq!(setting["overrides"][0]["source"], "store");
+    assert_eq!(setting["overrides"][0]["value"], "kept");
+    let all = json(&desk, &["list"], &env);
+    let all = all["settings"].as_array().unwrap();
+    assert!(all.contains(&setting) && all.len() >= 18);
+    assert!(
+        all.iter()
+            .all(|s| s["doc"].is_string() && s["default"].is_string() && s["accepts"].is_string())
+    );
+}
+
+#[test]
+fn what_is_no_setting_or_no_value_of_it_is_refused_with_what_is() {
+    let desk = Desk::new();
+    for (words, said) in [
+        (
+            &["get", "llm.modle"][..],
+            "did you mean llm.model? expected one of: llm.provider,",
+        ),
+        (
+            &["set", "BATCHWRIGHT_MODEL", "m"],
+            "did you mean llm.model?",
+        ),
+        (&["unset", "timeout"], "did you mean llm.request_timeout?"),
+        (
+            &["set", "llm.provider", "claude"],
+            "did you mean anthropic? expected one of: groq, ",
+        ),
+        (
+            &["set", "llm.sync_concurrency", "0"],
+            "a whole number from 1 to 10000",
+        ),
+        (
+            &["set", "llm.requests_per_minute", "-5"],
+            "a number above 0",
+        ),
+        (
+            &["set", "llm.request_timeout", "soon"],
+            "write a time as 50ms, 2s or 1m",
+        ),
+        (&["set", "llm.fallback_enabled", "perhaps"], "true or false"),
+        (
+            &["set", "llm.fallback", "groq:m,nobody"],
+            "unknown provider `nobody`",
+        ),
+        (&["set", "llm.model", ""], "unset it"),
+    ] {
+        let refused = config(&desk, words).expect(2);
+        assert!(
+            refused.error().contains(said),
+            "{words:?}: {}",
+            refused.stderr
+        );
+        assert_eq!(refused.stdout, "");
+    }
+    assert!(!desk.exists(HOME), "nothing was stored");
+}
+
+#[test]
+fn credentials_are_refused_and_never_shown() {
+    let desk = Desk::new();
+    let secret = "sk-0123456789abcdef";
+    for (key, variable) in [
+        ("llm.model", "OPENAI_API_KEY"),
+        ("queue.batch_size", "OPENAI_API_KEY"),
+        ("groq.api_key", "GROQ_API_KEY"),
+        ("ANTHROPIC_API_KEY", "ANTHROPIC_API_KEY"),
+    ] {
+        let refused = config(&desk, &["set", key, secret]).expect(2);
+        assert!(
+            refused.error().contains(&format!("set {variable}")),
+            "{}",
+            refused.stderr
+        );
+        assert!(!refused.stderr.contains("0123456789"));
+    }
+    assert!(!desk.exists(FILE));
+}
+
+#[test]
+fn the_help_names_every_setting_with_its_variable() {
+    let help = config(&Desk::new(), &["--help"]).expect(0).stdout;
+    for key in batchwright::Key::all() {
+        let line = help
+            .lines()
+            .find(|line| line.trim_start().starts_with(key.name()));
+        let line = line.unwrap_or_else(|| panic!("no {}: {help}", key.name()));
+        assert!(
+            key.variables()
+                .iter()
+                .all(|variable| line.contains(variable)),
+            "{line}"
+        );
+    }
+}
+
+/// The model that a run asked for.
+fn asked_model(desk: &Desk, sim: &Simulator, words: &[&str], env: &[(&str, &str)]) -> String {
+    let _ = std::fs::remove_file(desk.path("out.jsonl"));
+    let url = sim.base_url();
+    let mut command = desk.command(["run", "in.jsonl", "-o", "out.jsonl", "--base-url", &url]);
+    command.args(words).envs(env.iter().copied());
+    Running::start(&mut command).wait().expect(0);
+    let results = desk.results("out.jsonl");
+    results[0]["model"].as_str().unwrap().to_owned()
+}
+
+#[test]
+fn a_run_takes_the_flag_over_the_environment_over_the_store() {
+    let desk = Desk::new();
+    desk.prompts("in.jsonl", 1);
+    let sim = good();
+    set(&desk, "llm.provider", "local");
+    set(&desk, "llm.model", "stored");
+    let env = [("BATCHWRIGHT_MODEL", "env")];
+    assert_eq!(asked_model(&desk, &sim, &[], &[]), "stored");
+    assert_eq!(asked_model(&desk, &sim, &[], &env), "env");
+    assert_eq!(asked_model(&desk, &sim, &["--model", "flag"], &env), "flag");
+    let other = [
+        "--data-dir",
+        "elsewhere",
+        "--provider",
+        "local",
+        "--model",
+        "m",
+    ];
+    let folder = ["--data-dir", "elsewhere"];
+    config(
+        &desk,
+        &[&folder[..], &["set", "llm.sync_concurrency", "3"]].concat(),
+    )
+    .expect(0);
+    assert_eq!(asked_model(&desk, &sim, &other, &[]), "m");
+}
+
+#[test]
+fn pace_and_fallback_of_a_run_come_from_the_store_too() {
+    let desk = Desk::new();
+    desk.prompts("in.jsonl", 3);
+    set(&desk, "llm.sync_concurrency", "3");
+    set(&desk, "llm.fallback", "extract");
+    let sim = simulator(SimConfig::default());
+    let run = |words: &str| {
+        desk.run(&sim, &format!("in.jsonl -o out.jsonl --dry-run {words}"))
+            .expect(0)
+    };
+    run("")
+        .says("local at ")
+        .says(", then extract, 3 in flight");
+    run("-j 2").says(", then extract, 2 in flight");
+    set(&desk, "llm.fallback", "groq:m");
+    let refused = desk.run(&sim, "in.jsonl -o out.jsonl").expect(2);
+    assert!(
+        refused.error().contains("llm.fallback groq: no key"),
+        "{}",
+        refused.stderr
+    );
+    set(&desk, "llm.fallback_enabled", "false");
+    assert!(!run("").stderr.contains("then extract"));
+    run("--fallback extract").says(", then extract, 3 in flight");
+    set(&desk, "llm.requests_per_minute", "60");
+    set(&desk, "llm.burst_size", "1");
+    let ended = desk.run(&sim, "in.jsonl -o out.jsonl --json").expect(0);
+    let summary: Value = serde_json::from_str(&ended.stdout).unwrap();
+    assert_eq!(summary["limited_by"], "rate_limit", "{summary}");
+}
+
+#[test]
+fn the_star_of_providers_stands_where_the_store_puts_it() {
+    let desk = Desk::new();
+    let table = || {
+        let mut command = desk.command(["providers"]);
+        Running::start(command.env("XAI_API_KEY", "k").env("GROQ_API_KEY", "k"))
+            .wait()
+            .expect(0)
+    };
+    assert!(table().stdout.contains("* extract"), "no model is named");
+    set(&desk, "llm.model", "m");
+    assert!(table().stdout.contains("* groq"));
+    set(&desk, "llm.provider", "xai");
+    assert!(table().stdout.contains("* xai"));
+    set(&desk, "llm.provider", "openai");
+    let none = table().says("llm.provider=openai: no key: set OPENAI_API_KEY");
+    assert!(!none.stdout.contains("* openai"));
+}
+
+#[test]
+fn a_bad_value_in_the_store_names_key_and_value_and_what_is_accepted() {
+    let desk = Desk::new();
+    desk.prompts("in.jsonl", 1);
+    let sim = good();
+    let store = SqliteConfig::new(desk.path(FILE));
+    store.write("llm.sync_concurrency", Some("many")).unwrap();
+    store.write("llm.of_tomorrow", Some("x")).unwrap();
+    let run = desk.run(&sim, "in.jsonl -o out.jsonl").expect(2);
+    let said = "stored llm.sync_concurrency=many: write a whole number from 1 to 10000";
+    assert!(run.error().contains(said), "{}", run.stderr);
+    assert_eq!(sim.stats().calls, 0);
+    let list = config(&desk, &["list"]).expect(0).stdout;
+    assert!(
+        list.contains(&format!("! {said}")) && list.contains("! llm.of_tomorrow is stored"),
+        "{list}"
+    );
+    config(&desk, &["unset", "llm.of_tomorrow"])
+        .expect(0)
+        .says("is forgotten");
+    config(&desk, &["unset", "llm.of_tomorrow"]).expect(2);
+    config(&desk, &["unset", "llm.sync_concurrency"]).expect(0);
+    desk.run(&sim, "in.jsonl -o out.jsonl").expect(0);
+}
+
+#[test]
+fn twenty_processes_set_at_once_and_another_one_sees_it() {
+    let desk = Desk::new();
+    let store = SqliteConfig::new(desk.path(FILE));
+    let mut watch = SettingsWatch::new(Settings::new(), std::sync::Arc::new(store)).unwrap();
+    let keys = [
+        "queue.worker_count",
+        "queue.batch_size",
+        "queue.max_retries",
+        "llm.model",
+    ];
+    let started: Vec<Running> = (1..=20)
+        .map(|n: usize| {
+            let value = n.to_string();
+            Running::start(&mut desk.command(["config", "set", keys[n % keys.len()], &value]))
+        })
+        .collect();
+    assert!(eventually(|| watch.refresh().unwrap()), "never seen");
+    for running in started {
+        running.wait().expect(0);
+    }
+    watch.refresh().unwrap();
+    let settings = watch.settings();
+    // Each key was set by five, and the last of them counts.
+    assert_eq!(settings.max_retries().unwrap() % 4, 2);
+    assert_eq!(settings.batch_size().unwrap() % 4, 1);
+    assert_eq!(settings.worker_count().unwrap() % 4, 0);
+    assert_eq!(
+        settings.model().unwrap().unwrap().parse::<u8>().unwrap() % 4,
+        3
+    );
+    assert!(!watch.refresh().unwrap());
+    set(&desk, "queue.worker_count", "21");
+    assert!(watch.refresh().unwrap());
+    assert_eq!(watch.settings().worker_count().unwrap(), 21);
+}
+
+/// However far a change had come, the file holds the value before or after it.
+#[test]
+fn a_change_that_is_killed_is_made_or_not() {
+    let desk = Desk::new();
+    let store = SqliteConfig::new(desk.path(FILE));
+    let mut last = 1;
+    store.set("queue.batch_size", "1").unwrap();
+    for n in 2..=60_u64 {
+        let value = n.to_string();
+        let running =
+            Running::start(&mut desk.command(["config", "set", "queue.batch_size", &value]));
+        std::thread::sleep(std::time::Duration::from_micros(n * 73 % 4000));
+        drop(running);
+        let found: u64 = store
+            .get("queue.batch_size")
+            .unwrap()
+            .unwrap()
+            .parse()
+            .unwrap();
+        assert!(found == last || found == n, "{found} after {last} and {n}");
+        last = found;
+    }
+    set(&desk, "queue.batch_size", "61");
+}
+
+#[test]
+fn a_broken_file_stops_a_run_before_it_spends() {
+    let desk = Desk::new();
+    desk.prompts("in.jsonl", 1);
+    let sim = good();
+    let refused = |said: &str| {
+        let model = [
+            "run",
+            "in.jsonl",
+            "--provider",
+            "local",
+            "--base-url",
+            &sim.base_url(),
+            "--model",
+            "m",
+        ];
+        for words in [
+            &model[..],
+            &["providers"],
+            &["config", "list"],
+            &["config", "set", "llm.model", "m"],
+        ] {
+            let ended = Running::start(&mut desk.command(words)).wait().expect(1);
+            assert!(ended.error().contains(said), "{words:?}: {}", ended.stderr);
+            assert!(ended.error().contains("config.db"), "{}", ended.stderr);
+        }
+    };
+    set(&desk, "llm.model", "m");
+    let good = std::fs::read(desk.path(FILE)).unwrap();
+    let mut newer = good.clone();
+    newer[60..64].copy_from_slice(&9_u32.to_be_bytes());
+    desk.write(FILE, newer);
+    refused("was made by a newer batchwright (its schema is 9");
+    desk.write(FILE, "nonsense ".repeat(1000));
+    refused("is damaged; put a backup in its place, or move it away");
+    assert_eq!(sim.stats().calls, 0);
+    desk.write(FILE, good);
+    assert_eq!(config(&desk, &["get", "llm.model"]).expect(0).stdout, "m\n");
+}
+
+/// A data folder that this user cannot write to; made writable again when dropped.
+#[cfg(unix)]
+struct ReadOnly<'d> {
+    desk: &'d Desk,
+    mounted: bool,
+}
+
+#[cfg(unix)]
+impl<'d> ReadOnly<'d> {
+    /// None where this user may write anywhere and may not mount.
+    fn new(desk: &'d Desk) -> Option<Self> {
+        let folder = desk.path(HOME);
+        Self::permit(desk, 0o444, 0o555);
+        let mut made = Self {
+            desk,
+            mounted: false,
+        };
+        if std::fs::write(folder.join("probe"), "").is_err() {
+            return Some(made);
+        }
+        // Permissions mean nothing to root.
+        std::fs::remove_file(folder.join("probe")).unwrap();
+        let mount = |options: &[&str]| {
+            let status = Command::new("mount").args(options).arg(&folder).output();
+            status.is_ok_and(|output| output.status.success())
+        };
+        let whole = folder.to_str().unwrap().to_owned();
+        made.mounted = mount(&["--bind", &whole]);
+        if !made.mounted || !mount(&["-o", "remount,ro,bind"]) {
+            println!("skipped: this user can write anywhere");
+            return None;
+        }
+        Some(made)
+    }
+
+    fn permit(desk: &Desk, file: u32, folder: u32) {
+        use std::os::unix::fs::PermissionsExt;
+        for (path, mode) in [(FILE, file), (HOME, folder)] {
+            let mode = std::fs::Permissions::from_mode(mode);
+            std::fs::set_permissions(desk.path(path), mode).unwrap();
+        }
+    }
+}
+
+#[cfg(unix)]
+impl Drop for ReadOnly<'_> {
+    fn drop(&mut self) {
+        if self.mounted {
+            let _ = Command::new("umount")
+                .arg("-l")
+                .arg(self.desk.path(HOME))
+                .status();
+        }
+        Self::permit(self.desk, 0o644, 0o755);
+    }
+}
+
+#[cfg(unix)]
+#[test]
+fn a_read_only_folder_can_be_read_and_says_why_it_cannot_be_written() {
+    let desk = Desk::new();
+    set(&desk, "llm.model", "m");
+    let Some(folder) = ReadOnly::new(&desk) else {
+        return;
+    };
+    assert_eq!(config(&desk, &["get", "llm.model"]).expect(0).stdout, "m\n");
+    config(&desk, &["unset", "llm.provider"]).expect(0);
+    for words in [&["set", "llm.model", "other"][..], &["unset", "llm.model"]] {
+        let refused = config(&desk, words).expect(1);
+        assert!(
+            refused.error().contains("cannot be written"),
+            "{}",
+            refused.stderr
+        );
+        assert!(
+            refused.error().contains("check the permissions"),
+            "{}",
+            refused.stderr
+        );
+    }
+    drop(folder);
+    assert_eq!(config(&desk, &["get", "llm.model"]).expect(0).stdout, "m\n");
+}
