@@ -124,6 +124,15 @@ impl Display {
         }
     }
 
+    /// Says a line above the bar.
+    #[cfg(feature = "queue")]
+    pub fn say(&self, line: &str) {
+        match &self.shape {
+            Shape::Bar(bar) => bar.suspend(|| say(line)),
+            _ => say(line),
+        }
+    }
+
     /// Takes the bar away.
     pub fn clear(&self) {
         if let Shape::Bar(bar) = &self.shape {

@@ -15,6 +15,8 @@ mod signals;
 mod simulate;
 mod summary;
 mod values;
+#[cfg(feature = "queue")]
+mod work;
 
 pub use exit::Exit;
 
@@ -24,6 +26,8 @@ use args::{Cli, Command};
 pub fn execute(cli: Cli) -> Exit {
     match cli.command {
         Command::Run(args) => run::execute(&args),
+        #[cfg(feature = "queue")]
+        Command::Work(args) => work::execute(&args),
         Command::Providers(args) => providers::execute(&args),
         #[cfg(feature = "queue")]
         Command::Config(args) => config::execute(&args),

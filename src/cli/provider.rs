@@ -7,7 +7,7 @@ use batchwright::{
     Client, Context, Limits, LlmConfig, Plan, ProviderStatus, Settings, inspect, survey,
 };
 
-use super::args::{RunArgs, TaskArg};
+use super::args::ProviderArgs;
 use super::display;
 use super::exit::Refusal;
 use super::settings::refused;
@@ -104,6 +104,12 @@ impl Chosen {
             }
             steps.push(status);
         }
+    }
+
+    /// True when the first provider makes vectors.
+    #[cfg(feature = "queue")]
+    pub fn embeds(&self) -> bool {
+        self.first.embeddings
     }
 
     /// True while the first provider's server loads its model.
@@ -211,21 +217,45 @@ fn lacks_model(status: &ProviderStatus) -> bool {
     status.provider != "extract" && status.model.is_none() && !status.is_loading()
 }
 
-/// Takes the provider that was named, else the first usable one. `unnamed` counts the requests
-/// that name no model.
+/// The flags that name providers, above the other settings.
+pub fn with_flags(mut settings: Settings, args: &ProviderArgs) -> Result<Settings, Refusal> {
+    let fallback = args.fallback.as_ref().map(|names| names.join(","));
+    for (key, flag, words) in [
+        ("llm.provider", "--provider", &args.provider),
+        ("llm.model", "--model", &args.model),
+        ("llm.fallback", "--fallback", &fallback),
+    ] {
+        settings = settings.flag(key, flag, words.clone()).map_err(refused)?;
+    }
+    Ok(settings)
+}
+
+/// What is asked of a provider beside the settings.
+pub struct Asked<'a> {
+    pub provider: &'a ProviderArgs,
+    /// Vectors and no answers.
+    pub embed: bool,
+    /// Requests that name no model, if known.
+    pub unnamed: Option<u64>,
+}
+
+/// Takes the provider that was named, else the first usable one.
 pub fn choose(
-    args: &RunArgs,
+    asked: &Asked<'_>,
     settings: &Settings,
-    unnamed: Option<u64>,
     say: &dyn Fn(String),
 ) -> Result<Chosen, Refusal> {
+    let Asked {
+        provider: args,
+        embed,
+        unnamed,
+    } = *asked;
     let provider = settings.provider().map_err(refused)?;
     let model = settings.model().map_err(refused)?;
-    let base_url = args.provider.base_url.clone();
+    let base_url = args.base_url.clone();
     let timeout = settings.request_timeout().map_err(refused)?;
     let calls = settings.sync_concurrency().map_err(refused)?;
     let all_named = unnamed == Some(0);
-    let embed = args.prompt.task == TaskArg::Embed;
 
     let mut halfway = None;
     let status = match (provider, &base_url) {
@@ -255,7 +285,7 @@ pub fn choose(
         true => Vec::new(),
         false => fallbacks(settings, fallbacks_by)?,
     };
-    if args.provider.fallback_blocked && fallbacks.is_empty() {
+    if args.fallback_blocked && fallbacks.is_empty() {
         return Err(Refusal::usage(
             "--fallback-blocked needs --fallback: there is no provider to ask next",
         ));

@@ -13,7 +13,7 @@ use super::args::{OnError, RunArgs, TaskArg};
 use super::data_dir::data_dir;
 use super::display::{self, Display};
 use super::exit::{Exit, Refusal};
-use super::provider::{self, Chosen, Clients};
+use super::provider::{self, Asked, Chosen, Clients};
 use super::settings::{refused, settings};
 use super::signals::Signals;
 use super::summary::{self, Setup};
@@ -53,7 +53,12 @@ fn run(args: &RunArgs) -> Result<Exit, Refusal> {
     let tokens = prompts.estimated_tokens();
     let notes = RefCell::new(Vec::new());
     let note = |note| notes.borrow_mut().push(note);
-    let chosen = provider::choose(args, &settings, unnamed, &note);
+    let asked = Asked {
+        provider: &args.provider,
+        embed: args.prompt.task == TaskArg::Embed,
+        unnamed,
+    };
+    let chosen = provider::choose(&asked, &settings, &note);
     if ctx.is_cancelled() {
         return Ok(signals.exit().unwrap_or(Exit::CouldNotRun));
     }
@@ -286,13 +291,10 @@ fn asks_for_json(args: &RunArgs) -> bool {
 
 /// The settings of this data folder and environment beneath the flags.
 fn with_flags(args: &RunArgs) -> Result<Settings, Refusal> {
-    let (provider, pace) = (&args.provider, &args.pace);
-    let mut settings = settings(pace.data_dir.as_deref())?;
-    let fallback = provider.fallback.as_ref().map(|names| names.join(","));
+    let pace = &args.pace;
+    let settings = settings(pace.data_dir.as_deref())?;
+    let mut settings = provider::with_flags(settings, &args.provider)?;
     for (key, flag, words) in [
-        ("llm.provider", "--provider", &provider.provider),
-        ("llm.model", "--model", &provider.model),
-        ("llm.fallback", "--fallback", &fallback),
         ("llm.sync_concurrency", "--concurrency", &pace.concurrency),
         ("llm.requests_per_minute", "--rpm", &pace.rpm),
         ("llm.tokens_per_minute", "--tpm", &pace.tpm),
@@ -303,7 +305,7 @@ fn with_flags(args: &RunArgs) -> Result<Settings, Refusal> {
     Ok(settings)
 }
 
-fn limits(settings: &Settings) -> Result<Limits, Refusal> {
+pub fn limits(settings: &Settings) -> Result<Limits, Refusal> {
     let mut limits = Limits::default().burst(settings.burst_size().map_err(refused)?);
     if let Some(rpm) = settings.requests_per_minute().map_err(refused)? {
         limits = limits.requests_per_minute(rpm);
