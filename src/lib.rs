@@ -97,6 +97,8 @@ pub use queue::job::{
     ProcessId, Spent,
 };
 #[cfg(feature = "queue")]
+pub use queue::store::sqlite::{Durability, SqliteOptions, SqliteStore};
+#[cfg(feature = "queue")]
 pub use queue::store::{
     Claimed, Claims, Delivery, End, Ending, Finding, JobStore, Lane, MOST_CRASHES, OnWork, Receipt,
     SUSPECT_CRASHES, Verdict, Wanted, WorkerId,

@@ -3,6 +3,12 @@
 //! A store knows states and times, not what a job means. Each method is one transaction or a few
 //! short ones, and what it has returned `Ok` for survives the death of the process.
 
+#[cfg(test)]
+mod conformance;
+#[cfg(test)]
+mod model;
+pub(crate) mod sqlite;
+
 use std::sync::{Arc, Weak};
 
 use serde_json::value::RawValue;
@@ -47,7 +53,7 @@ pub struct Wanted<'a> {
     /// Only jobs of these processes; of all when empty.
     pub processes: &'a [ProcessId],
     /// The most jobs that could be started of a lane now; 0 when it is closed. Asked once a lane for
-    /// each claim.
+    /// each claim, within its transaction: it must not ask the store.
     pub open: &'a mut dyn FnMut(&Arc<Lane>) -> usize,
 }
 
@@ -83,10 +89,16 @@ pub struct Claimed {
     pub priority: u8,
     /// Its own number of retries.
     pub max_retries: Option<u8>,
+    /// Failed attempts at this step, as the last [`Ending::Retry`] told.
+    pub attempt: u8,
+    /// Calls made for it so far, as its last [`End`] told.
+    pub calls: u32,
     /// Claims that ended with their worker's death.
     pub crashes: u8,
-    /// The last claim ended so: the call may have been made.
+    /// A claim ended so since it was last tried to an end: the call may have been made.
     pub lost: bool,
+    /// The next call may repeat one that was carried out, as the last [`Ending::Retry`] told.
+    pub in_doubt: bool,
     /// When it came due.
     pub due_at: Wall,
     /// What the last [`Ending::Retry`] left.
@@ -133,7 +145,9 @@ pub enum Ending {
         attempt: u8,
         /// The next call may repeat one that was carried out.
         in_doubt: bool,
-        /// Handed out with the next claim. At most 64 KiB are sensible.
+        /// JSON, handed out with the next claim. At most 64 KiB are sensible. Why earlier attempts
+        /// failed belongs in its member `errors`, a list of [`AttemptError`](crate::AttemptError):
+        /// [`job`](JobStore::job) shows them.
         history: String,
     },
     /// It was not tried: back to where it was, or not before then.
@@ -189,7 +203,8 @@ pub trait JobStore: Send + Sync {
     /// Adds jobs to a process, which begins to exist with its first ones: all of them in one
     /// transaction. With `sealed` they can be claimed at once, unless an unsealed part precedes them.
     /// Without it the process is unsealed from now on, and none of what is added is claimable before
-    /// [`seal`](Self::seal).
+    /// [`seal`](Self::seal). A process that was cancelled or is being deleted takes no more. No jobs
+    /// change nothing.
     fn insert(
         &self,
         process: ProcessId,
@@ -200,6 +215,7 @@ pub trait JobStore: Send + Sync {
 
     /// Makes all that was added claimable, which is decided at once and carried out in short
     /// transactions; what a death of the process leaves to do, [`chore`](Self::chore) goes on with.
+    /// An error when there is no such process: what was enqueued has been deleted.
     fn seal(&self, process: ProcessId, now: Wall) -> Result<(), Error>;
 
     /// A process, if it exists.
@@ -225,11 +241,13 @@ pub trait JobStore: Send + Sync {
     /// whose last outcome goes is gone too. Returns how many were deleted.
     fn ack(&self, receipts: &[Receipt], now: Wall) -> Result<u64, Error>;
 
-    /// Cancels what waits; what runs is not tried again. Returns how many were cancelled. Decided
-    /// at once and carried out in short transactions, as are the next two.
+    /// Cancels what waits; what runs is not tried again, and nothing can be added. Returns how many
+    /// waited. Decided at once and carried out in short transactions, as are the next two; none of the
+    /// three minds a process that does not exist.
     fn cancel(&self, process: ProcessId, now: Wall) -> Result<u64, Error>;
 
-    /// Puts failed and cancelled jobs back with all their retries. Returns how many.
+    /// Puts failed and cancelled jobs back with all their retries, at the first step of the route and
+    /// without a history. Returns how many.
     fn retry_failed(&self, process: ProcessId, now: Wall) -> Result<u64, Error>;
 
     /// Deletes a process with all that belongs to it; late ends of its jobs go nowhere. Returns how
@@ -262,7 +280,8 @@ pub trait JobStore: Send + Sync {
     /// A number that differs from the last one when anybody else has written in between.
     fn version(&self) -> Result<u64, Error>;
 
-    /// Has `wake` called whenever jobs become claimable through this store, until it is dropped.
+    /// Has `wake` called whenever jobs become claimable through this store, until it is dropped; not
+    /// for what [`settle`](Self::settle) puts back, which its caller knows.
     fn on_work(&self, wake: Weak<OnWork>);
 
     /// Looks at the store's health.

@@ -1,0 +1,404 @@
+//! What concerns all jobs of a process: decided in one short transaction, carried out in many, and
+//! gone on with by anybody if who began it dies. And keeping the file small.
+
+use std::fs;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use rusqlite::{Connection, OptionalExtension, params};
+
+use crate::base::clock::Wall;
+use crate::base::error::{Error, ErrorKind};
+use crate::queue::job::ProcessId;
+
+use super::SqliteStore;
+use super::ledger::Ledger;
+use super::rows::{CANCELLED, FAILED, HELD, MOST_JOBS, PENDING, chore, key};
+use super::settle::at_step;
+use super::writer::{Fault, Sync, be_patient};
+
+/// Free pages that are no reason to shrink the file.
+const FEW_PAGES: i64 = 1_000;
+
+/// Pages given back at a time.
+const SHRINK_BY: i64 = 400;
+
+/// The size from which the write-ahead log is cut back, which needs a moment without readers.
+const LONG_LOG: u64 = 64 << 20;
+
+/// A process as far as decisions about it go.
+struct Standing {
+    no: i64,
+    sealed: bool,
+    chore: i64,
+    pending: i64,
+    stored: i64,
+}
+
+/// What a decision came to.
+enum Decided<T> {
+    /// To be carried out, if there is anything to do.
+    Yes { no: i64, told: T },
+    /// Something else is being done to the process, which goes first.
+    After(i64),
+    /// There is nothing to decide.
+    Moot(T),
+}
+
+impl SqliteStore {
+    pub(super) fn seal_process(&self, id: ProcessId, now: Wall) -> Result<(), Error> {
+        self.decide(id, now, |conn, standing| {
+            let Some(standing) = standing else {
+                let why =
+                    format!("there is no process {id}: nothing was enqueued, or it was deleted");
+                return Err(Error::new(ErrorKind::Invalid, why).into());
+            };
+            let no = standing.no;
+            match standing.chore {
+                chore::RELEASE => {}
+                chore::NONE if standing.sealed => return Ok(Decided::Moot(())),
+                chore::NONE => {
+                    conn.prepare_cached(
+                        "UPDATE processes SET chore = 1, cursor = sealed WHERE no = ?1",
+                    )?
+                    .execute([no])?;
+                }
+                _ => return Ok(Decided::After(no)),
+            }
+            conn.prepare_cached("UPDATE processes SET sealed = total WHERE no = ?1")?
+                .execute([no])?;
+            Ok(Decided::Yes { no, told: () })
+        })?;
+        Ok(())
+    }
+
+    pub(super) fn cancel_process(&self, id: ProcessId, now: Wall) -> Result<u64, Error> {
+        let (cancelled, _) = self.decide(id, now, |conn, standing| {
+            let Some(Standing {
+                no, chore, pending, ..
+            }) = standing
+            else {
+                return Ok(Decided::Moot(0));
+            };
+            if chore != chore::NONE && chore != chore::RELEASE {
+                return Ok(Decided::After(no));
+            }
+            // Nothing can be added any more, so what there is counts as sealed.
+            conn.prepare_cached(
+                "UPDATE processes SET cancelled = 1, sealed = total, chore = iif(pending > 0, 2, 0),
+                   cursor = 0 WHERE no = ?1",
+            )?
+            .execute([no])?;
+            if pending == 0 {
+                return Ok(Decided::Moot(0));
+            }
+            Ok(Decided::Yes { no, told: pending })
+        })?;
+        Ok(super::rows::count(cancelled))
+    }
+
+    pub(super) fn retry_process(&self, id: ProcessId, now: Wall) -> Result<u64, Error> {
+        let ((), changed) = self.decide(id, now, |conn, standing| {
+            let Some(Standing { no, chore, .. }) = standing else {
+                return Ok(Decided::Moot(()));
+            };
+            if chore != chore::NONE {
+                return Ok(Decided::After(no));
+            }
+            conn.prepare_cached(
+                "UPDATE processes SET cancelled = 0, chore = 3, cursor = 0, chore_changed = 0
+                 WHERE no = ?1",
+            )?
+            .execute([no])?;
+            Ok(Decided::Yes { no, told: () })
+        })?;
+        Ok(super::rows::count(changed))
+    }
+
+    pub(super) fn delete_process(&self, id: ProcessId, now: Wall) -> Result<u64, Error> {
+        let (deleted, _) = self.decide(id, now, |conn, standing| {
+            let Some(Standing {
+                no, stored, chore, ..
+            }) = standing
+            else {
+                return Ok(Decided::Moot(0));
+            };
+            if chore != chore::DELETE {
+                conn.prepare_cached("UPDATE processes SET chore = 4, cursor = 0 WHERE no = ?1")?
+                    .execute([no])?;
+            }
+            Ok(Decided::Yes { no, told: stored })
+        })?;
+        Ok(super::rows::count(deleted))
+    }
+
+    /// Decides, and carries out. Returns what the decision told, and how many jobs it changed.
+    fn decide<T>(
+        &self,
+        id: ProcessId,
+        now: Wall,
+        decision: impl Fn(&Connection, Option<Standing>) -> Result<Decided<T>, Fault>,
+    ) -> Result<(T, i64), Error> {
+        loop {
+            let decided = self.write(Sync::AsSet, |conn| {
+                let standing = standing(conn, id)?;
+                decision(conn, standing)
+            })?;
+            match decided {
+                Decided::Moot(told) => return Ok((told, 0)),
+                Decided::After(no) => {
+                    self.carry_out(no, now)?;
+                }
+                Decided::Yes { no, told } => return Ok((told, self.carry_out(no, now)?)),
+            }
+        }
+    }
+
+    /// Does all that is left of what was decided about a process. Returns how many jobs changed.
+    fn carry_out(&self, no: i64, now: Wall) -> Result<i64, Error> {
+        loop {
+            let (more, changed) = self.step(no, now)?;
+            if !more {
+                return Ok(changed);
+            }
+        }
+    }
+
+    /// One short transaction of what was decided about a process. Returns whether more is left, and
+    /// how many jobs have changed so far.
+    fn step(&self, no: i64, now: Wall) -> Result<(bool, i64), Error> {
+        #[cfg(test)]
+        if self.chunks_left.fetch_sub(1, Ordering::Relaxed) <= 0 {
+            return Err(Error::new(ErrorKind::Transient, "abandoned by the test"));
+        }
+        let (more, changed, woken) = self.write(Sync::AsSet, |conn| {
+            let mut read = conn.prepare_cached(
+                "SELECT chore, cursor, sealed, chore_changed FROM processes WHERE no = ?1",
+            )?;
+            let found = read.query_row([no], |row| {
+                Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?))
+            });
+            let Some((doing, cursor, sealed, before)) = found.optional()? else {
+                return Ok((false, 0, false));
+            };
+            let before: i64 = before;
+            if doing == chore::NONE {
+                return Ok((false, before, false));
+            }
+            let end = if doing == chore::RELEASE {
+                sealed
+            } else {
+                MOST_JOBS
+            };
+            let from = key(no, cursor);
+            let mut find = conn.prepare_cached(
+                "SELECT id FROM jobs WHERE id >= ?1 AND id < ?2 ORDER BY id LIMIT 1 OFFSET ?3",
+            )?;
+            let behind = key(no, 0) + end;
+            let next: Option<i64> = find
+                .query_row([from, behind, self.chunk], |row| row.get(0))
+                .optional()?;
+            let to = next.unwrap_or(behind);
+            let mut ledger = Ledger::default();
+            let changed = self.chunk(conn, doing, no, from..to, now, &mut ledger)?;
+            ledger.write(conn, now)?;
+            finish(conn, doing, no, next, changed)?;
+            let woken = changed > 0 && (doing == chore::RELEASE || doing == chore::RETRY);
+            Ok((next.is_some(), before + changed, woken))
+        })?;
+        if woken {
+            self.wake();
+        }
+        Ok((more, changed))
+    }
+
+    /// Does it to these jobs. Returns how many changed.
+    fn chunk(
+        &self,
+        conn: &Connection,
+        doing: i64,
+        no: i64,
+        keys: std::ops::Range<i64>,
+        now: Wall,
+        ledger: &mut Ledger,
+    ) -> Result<i64, Fault> {
+        let range = [keys.start, keys.end];
+        let run = |sql: &str| -> Result<i64, Fault> {
+            let changed = conn.prepare_cached(sql)?.execute(range)?;
+            Ok(i64::try_from(changed).unwrap_or(0))
+        };
+        match doing {
+            chore::RELEASE => {
+                run("UPDATE jobs SET status = 0 WHERE id >= ?1 AND id < ?2 AND status = 1")
+            }
+            chore::CANCEL => {
+                let sql = "UPDATE jobs SET status = 6 WHERE id >= ?1 AND id < ?2 AND status <= 1";
+                let changed = run(sql)?;
+                ledger.moved_many(no, HELD, CANCELLED, changed);
+                Ok(changed)
+            }
+            chore::RETRY => self.retry_chunk(conn, range, now, ledger),
+            _ => {
+                for table in ["payloads", "results", "histories"] {
+                    run(&format!("DELETE FROM {table} WHERE job >= ?1 AND job < ?2"))?;
+                }
+                run("DELETE FROM jobs WHERE id >= ?1 AND id < ?2")
+            }
+        }
+    }
+
+    fn retry_chunk(
+        &self,
+        conn: &Connection,
+        range: [i64; 2],
+        now: Wall,
+        ledger: &mut Ledger,
+    ) -> Result<i64, Fault> {
+        let mut find = conn.prepare_cached(
+            "SELECT id, lane, status, has_history FROM jobs
+             WHERE id >= ?1 AND id < ?2 AND status IN (5, 6)",
+        )?;
+        let found = find.query_map(range, |row| {
+            Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?))
+        })?;
+        let found: Vec<(i64, i64, i64, bool)> = found.collect::<Result<_, _>>()?;
+        let mut retry = conn.prepare_cached(
+            "UPDATE jobs SET status = 0, claim = claim + 1, visible_at = ?2, lane = ?3, crashes = 0,
+               attempt = 0, has_history = 0 WHERE id = ?1",
+        )?;
+        let mut forget = conn.prepare_cached("DELETE FROM results WHERE job = ?1")?;
+        let mut forget_history = conn.prepare_cached("DELETE FROM histories WHERE job = ?1")?;
+        for (id, lane, status, has_history) in &found {
+            let lane = at_step(self, conn, *lane, 0)?;
+            retry.execute(params![id, now.0, lane])?;
+            if *status == FAILED {
+                forget.execute([id])?;
+            }
+            if *has_history {
+                forget_history.execute([id])?;
+            }
+            ledger.moved(*id, *status, PENDING);
+        }
+        Ok(i64::try_from(found.len()).unwrap_or(0))
+    }
+
+    pub(super) fn do_chore(&self, now: Wall) -> Result<bool, Error> {
+        let halfway: Option<i64> = self.read(|conn| {
+            let mut find =
+                conn.prepare_cached("SELECT no FROM processes WHERE chore <> 0 LIMIT 1")?;
+            Ok(find.query_row([], |row| row.get(0)).optional()?)
+        })?;
+        if let Some(no) = halfway {
+            self.step(no, now)?;
+            return Ok(true);
+        }
+        if self.spare_pages()? {
+            self.write(Sync::Lazy, |conn| {
+                // Each row is a page given back.
+                let mut shrink =
+                    conn.prepare(&format!("PRAGMA incremental_vacuum({SHRINK_BY})"))?;
+                let mut rows = shrink.query([])?;
+                while rows.next()?.is_some() {}
+                Ok(())
+            })?;
+            return self.spare_pages();
+        }
+        self.cut_log_back(now)?;
+        self.forget_lanes()?;
+        Ok(false)
+    }
+
+    /// True when so much of the file is free that it is worth shrinking.
+    fn spare_pages(&self) -> Result<bool, Error> {
+        self.read(|conn| {
+            let ask = |sql: &str| -> Result<i64, Fault> {
+                Ok(conn.prepare_cached(sql)?.query_row([], |row| row.get(0))?)
+            };
+            let free = ask("PRAGMA freelist_count")?;
+            Ok(free > FEW_PAGES && free > ask("PRAGMA page_count")? / 4)
+        })
+    }
+
+    /// Cuts the write-ahead log back, at most once a minute; readers that are in the way are not
+    /// waited for.
+    fn cut_log_back(&self, now: Wall) -> Result<(), Error> {
+        let last = Wall(self.cut_back.load(Ordering::Relaxed));
+        let size = fs::metadata(self.beside("-wal")).map_or(0, |meta| meta.len());
+        if size <= LONG_LOG || now.since(last) < Duration::from_secs(60) {
+            return Ok(());
+        }
+        self.cut_back.store(now.0, Ordering::Relaxed);
+        let mut writer = self.writer.lock();
+        let cut = truncate_log(&mut writer.conn);
+        cut.map_err(|fault| fault.explain(&self.path))
+    }
+
+    /// Lanes cost next to nothing, but hosts may invent ever new ones: an empty queue needs none.
+    fn forget_lanes(&self) -> Result<(), Error> {
+        let unused = "(SELECT count(*) FROM lanes) > 100 AND NOT EXISTS (SELECT 1 FROM jobs)";
+        let idle = self.read(|conn| {
+            let mut ask = conn.prepare_cached(&format!("SELECT {unused}"))?;
+            Ok(ask.query_row([], |row| row.get::<_, bool>(0))?)
+        })?;
+        if idle {
+            self.write(Sync::Lazy, |conn| {
+                conn.execute(&format!("DELETE FROM lanes WHERE {unused}"), [])?;
+                Ok(())
+            })?;
+        }
+        Ok(())
+    }
+}
+
+fn truncate_log(conn: &mut Connection) -> Result<(), Fault> {
+    be_patient(conn, false)?;
+    let cut = conn.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()));
+    be_patient(conn, true)?;
+    Ok(cut?)
+}
+
+fn standing(conn: &Connection, id: ProcessId) -> Result<Option<Standing>, Fault> {
+    let mut read = conn.prepare_cached(
+        "SELECT no, sealed = total, chore, pending, total - consumed FROM processes WHERE id = ?1",
+    )?;
+    let found = read.query_row([&id.0.as_bytes()[..]], |row| {
+        Ok(Standing {
+            no: row.get(0)?,
+            sealed: row.get(1)?,
+            chore: row.get(2)?,
+            pending: row.get(3)?,
+            stored: row.get(4)?,
+        })
+    });
+    Ok(found.optional()?)
+}
+
+/// Writes down how far it has come; what is deleted to the last job is gone.
+fn finish(
+    conn: &Connection,
+    doing: i64,
+    no: i64,
+    next: Option<i64>,
+    changed: i64,
+) -> Result<(), Fault> {
+    match next {
+        None if doing == chore::DELETE => {
+            conn.prepare_cached("DELETE FROM processes WHERE no = ?1")?
+                .execute([no])?;
+        }
+        None => {
+            conn.prepare_cached(
+                "UPDATE processes SET chore = 0, cursor = 0, chore_changed = chore_changed + ?2
+                 WHERE no = ?1",
+            )?
+            .execute([no, changed])?;
+        }
+        Some(next) => {
+            conn.prepare_cached(
+                "UPDATE processes SET cursor = ?2, chore_changed = chore_changed + ?3 WHERE no = ?1",
+            )?
+            .execute([no, next - key(no, 0), changed])?;
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,348 @@
+//! Giving jobs to a worker, in one transaction.
+//!
+//! One seek for each lane and priority finds its earliest job, then these lists are merged: highest
+//! priority first, oldest first within one. What lies behind, such as the backlog of a closed lane, is
+//! not read.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+
+use rusqlite::{Connection, OptionalExtension, Row, params};
+use serde_json::value::RawValue;
+
+use crate::base::clock::Wall;
+use crate::base::error::{Error, ErrorKind};
+use crate::queue::job::ProcessId;
+use crate::queue::store::{Claimed, Claims, Lane, Receipt, SUSPECT_CRASHES, Wanted, WorkerId};
+
+use super::SqliteStore;
+use super::ledger::Ledger;
+use super::rows::{
+    CANCELLED, IN_PROGRESS, MOST_JOBS, PENDING, chore, id_of, key, process_no, process_of, small,
+};
+use super::writer::{Fault, Sync};
+
+/// Of this many jobs one is the oldest, whatever its priority.
+const OLDEST_OF: u64 = 8;
+
+/// Jobs of cancelled processes that one claim puts away when it comes across them.
+const MOST_STOPPED: usize = 1_000;
+
+/// The jobs of one lane and priority, as far as they have been read.
+struct Group {
+    lane: usize,
+    no: i64,
+    priority: i64,
+    heads: VecDeque<(i64, i64)>,
+    last: (i64, i64),
+}
+
+struct OpenLane {
+    lane: Arc<Lane>,
+    left: usize,
+}
+
+/// The statements, with the processes wanted written into them.
+struct Sql {
+    group: String,
+    heads: String,
+    any: String,
+}
+
+impl Sql {
+    fn new(conn: &Connection, processes: &[ProcessId]) -> Result<Self, Fault> {
+        let mut only = String::new();
+        if !processes.is_empty() {
+            let mut ranges = Vec::new();
+            for id in processes {
+                if let Some(no) = process_no(conn, *id)? {
+                    ranges.push(format!(
+                        "id BETWEEN {} AND {}",
+                        key(no, 0),
+                        key(no, MOST_JOBS - 1)
+                    ));
+                }
+            }
+            if ranges.is_empty() {
+                ranges.push("0".to_owned());
+            }
+            only = format!(" AND ({})", ranges.join(" OR "));
+        }
+        let from = format!("FROM jobs INDEXED BY jobs_to_claim WHERE status = 0{only}");
+        Ok(Self {
+            group: format!(
+                "SELECT lane, priority, visible_at, id {from} AND (lane, priority) > (?1, ?2)
+                 ORDER BY lane, priority, visible_at, id LIMIT 1"
+            ),
+            heads: format!(
+                "SELECT visible_at, id {from} AND lane = ?1 AND priority = ?2
+                   AND (visible_at, id) > (?3, ?4) ORDER BY visible_at, id LIMIT ?5"
+            ),
+            any: format!(
+                "SELECT EXISTS (SELECT 1 {from}) OR
+                   EXISTS (SELECT 1 FROM processes WHERE chore <> 0 AND chore = 1)"
+            ),
+        })
+    }
+}
+
+struct Picking<'a> {
+    store: &'a SqliteStore,
+    conn: &'a Connection,
+    sql: Sql,
+    worker: WorkerId,
+    now: Wall,
+    groups: Vec<Group>,
+    lanes: Vec<OpenLane>,
+    processes: BTreeMap<i64, (ProcessId, bool)>,
+    ledger: Ledger,
+    stopped: usize,
+    claims: Claims,
+}
+
+/// What became of a candidate.
+enum Picked {
+    Given,
+    /// It was given, or has to wait, and nothing else may be given with it.
+    Alone,
+    PutAway,
+}
+
+impl SqliteStore {
+    pub(super) fn claim_jobs(
+        &self,
+        worker: WorkerId,
+        wanted: Wanted<'_>,
+        now: Wall,
+    ) -> Result<Claims, Error> {
+        let strange = || Error::new(ErrorKind::Invalid, "the worker was not enlisted here");
+        let given = self
+            .workers
+            .lock()
+            .get(&worker.0)
+            .ok_or_else(strange)?
+            .given;
+        let claims = self.write(Sync::Lazy, |conn| {
+            known(conn, worker)?;
+            let mut picking = Picking {
+                store: self,
+                conn,
+                sql: Sql::new(conn, wanted.processes)?,
+                worker,
+                now,
+                groups: Vec::new(),
+                lanes: Vec::new(),
+                processes: BTreeMap::new(),
+                ledger: Ledger::default(),
+                stopped: 0,
+                claims: Claims::default(),
+            };
+            picking.look(wanted.open)?;
+            picking.pick(wanted.most, wanted.idle, given)?;
+            picking.ledger.write(conn, now)?;
+            let mut any = conn.prepare_cached(&picking.sql.any)?;
+            picking.claims.more = any.query_row([], |row| row.get(0))?;
+            Ok(picking.claims)
+        })?;
+        if let Some(enlisted) = self.workers.lock().get_mut(&worker.0) {
+            enlisted.given += claims.jobs.len() as u64;
+        }
+        Ok(claims)
+    }
+}
+
+/// A claim of a worker that is on no list would never be given back.
+fn known(conn: &Connection, worker: WorkerId) -> Result<(), Fault> {
+    let mut find = conn.prepare_cached("SELECT 1 FROM workers WHERE no = ?1")?;
+    if find.exists([worker.0])? {
+        return Ok(());
+    }
+    let why = "the worker is no longer on the list: others took it for dead. Start it again";
+    Err(Error::new(ErrorKind::Invalid, why).into())
+}
+
+impl Picking<'_> {
+    /// Finds the groups, and asks of each lane once how many of it may be given.
+    fn look(&mut self, open: &mut dyn FnMut(&Arc<Lane>) -> usize) -> Result<(), Fault> {
+        let mut next = self.conn.prepare_cached(&self.sql.group)?;
+        let (mut lane, mut priority) = (-1_i64, -1_i64);
+        let mut known = None;
+        loop {
+            let found = next.query_row([lane, priority], |row| {
+                Ok((row.get(0)?, row.get(1)?, (row.get(2)?, row.get(3)?)))
+            });
+            let Some((no, of, head)) = found.optional()? else {
+                return Ok(());
+            };
+            (lane, priority) = (no, of);
+            // Groups come lane by lane.
+            if known != Some(no) {
+                known = Some(no);
+                let lane = self.store.lane(self.conn, no)?;
+                let left = open(&lane);
+                self.lanes.push(OpenLane { lane, left });
+            }
+            let at = self.lanes.len() - 1;
+            if self.lanes[at].left > 0 {
+                self.groups.push(Group {
+                    lane: at,
+                    no,
+                    priority: of,
+                    heads: VecDeque::from([head]),
+                    last: head,
+                });
+            }
+        }
+    }
+
+    fn pick(&mut self, most: usize, idle: bool, given: u64) -> Result<(), Fault> {
+        let mut alone = false;
+        while self.claims.jobs.len() < most && !alone {
+            let turn = given + self.claims.jobs.len() as u64 + 1;
+            let Some(at) = self.best(turn % OLDEST_OF == 0) else {
+                break;
+            };
+            let id = self.groups[at].heads[0].1;
+            match self.give(id, at, idle)? {
+                Picked::Given => self.lanes[self.groups[at].lane].left -= 1,
+                Picked::Alone => alone = true,
+                Picked::PutAway => {
+                    self.stopped += 1;
+                    alone = self.stopped >= MOST_STOPPED;
+                }
+            }
+            self.advance(at, most)?;
+        }
+        if self.claims.jobs.len() < most && !alone {
+            self.claims.next = self.open_heads().map(|(_, head)| Wall(head.0)).min();
+        }
+        Ok(())
+    }
+
+    /// The first job of each group of which another may be given.
+    fn open_heads(&self) -> impl Iterator<Item = (usize, (i64, i64))> {
+        let open = |group: &Group| self.lanes[group.lane].left > 0;
+        let groups = self.groups.iter().enumerate();
+        groups
+            .filter(move |(_, group)| open(group))
+            .filter_map(|(at, group)| Some((at, *group.heads.front()?)))
+    }
+
+    /// The group whose first job is given next.
+    fn best(&self, oldest: bool) -> Option<usize> {
+        let due = self.open_heads().filter(|(_, head)| head.0 <= self.now.0);
+        let rank = |at: usize| if oldest { 0 } else { -self.groups[at].priority };
+        due.min_by_key(|(at, head)| (rank(*at), *head))
+            .map(|(at, _)| at)
+    }
+
+    /// Goes on to the group's next job.
+    fn advance(&mut self, at: usize, most: usize) -> Result<(), Fault> {
+        let left = self.lanes[self.groups[at].lane].left;
+        let group = &mut self.groups[at];
+        group.heads.pop_front();
+        if !group.heads.is_empty() || left == 0 {
+            return Ok(());
+        }
+        // One more, which tells when the next one comes due.
+        let few = (most - self.claims.jobs.len().min(most)).min(left).min(256) + 1;
+        let mut more = self.conn.prepare_cached(&self.sql.heads)?;
+        let range = params![
+            group.no,
+            group.priority,
+            group.last.0,
+            group.last.1,
+            few as i64
+        ];
+        let rows = more.query_map(range, |row| Ok((row.get(0)?, row.get(1)?)))?;
+        for row in rows {
+            group.heads.push_back(row?);
+        }
+        if let Some(last) = group.heads.back() {
+            group.last = *last;
+        }
+        Ok(())
+    }
+
+    fn give(&mut self, id: i64, at: usize, idle: bool) -> Result<Picked, Fault> {
+        let (process_id, stopping) = self.process(process_of(id))?;
+        if stopping {
+            let mut stop = self
+                .conn
+                .prepare_cached("UPDATE jobs SET status = 6 WHERE id = ?1")?;
+            stop.execute([id])?;
+            self.ledger.moved(id, PENDING, CANCELLED);
+            return Ok(Picked::PutAway);
+        }
+        let lane = &self.lanes[self.groups[at].lane].lane;
+        let mut read = self.conn.prepare_cached(
+            "SELECT j.claim, j.created_at, j.priority, j.max_retries, j.crashes, j.lost, j.visible_at,
+                j.attempt, j.calls, j.in_doubt, p.item_id, p.request_hash, p.body,
+                CASE WHEN j.has_history THEN (SELECT body FROM histories WHERE job = j.id) END
+             FROM jobs j JOIN payloads p ON p.job = j.id WHERE j.id = ?1",
+        )?;
+        let job = read.query_row([id], |row| Ok(self.claimed(row, id, process_id, lane)))??;
+        let suspect = job.crashes >= SUSPECT_CRASHES;
+        if suspect && !(idle && self.claims.jobs.is_empty()) {
+            return Ok(Picked::Alone);
+        }
+        let mut take = self.conn.prepare_cached(
+            "UPDATE jobs SET status = 2, worker = ?2, claim = claim + 1 WHERE id = ?1",
+        )?;
+        take.execute([id, self.worker.0])?;
+        self.ledger.moved(id, PENDING, IN_PROGRESS);
+        self.claims.jobs.push(job);
+        Ok(if suspect {
+            Picked::Alone
+        } else {
+            Picked::Given
+        })
+    }
+
+    fn claimed(
+        &self,
+        row: &Row<'_>,
+        id: i64,
+        process_id: ProcessId,
+        lane: &Arc<Lane>,
+    ) -> Result<Claimed, Fault> {
+        let payload = RawValue::from_string(row.get(12)?);
+        Ok(Claimed {
+            receipt: Receipt {
+                job: id,
+                claim: row.get::<_, i64>(0)? + 1,
+            },
+            job_id: self.store.job_id(id, Wall(row.get(1)?)),
+            process_id,
+            lane: lane.clone(),
+            item_id: row.get(10)?,
+            request_hash: row.get(11)?,
+            payload: payload.map_err(|_| Fault::Odd("a payload that is no JSON"))?,
+            priority: small(row.get(2)?),
+            max_retries: row.get::<_, Option<i64>>(3)?.map(small),
+            attempt: small(row.get(7)?),
+            calls: u32::try_from(row.get::<_, i64>(8)?).unwrap_or(u32::MAX),
+            crashes: small(row.get(4)?),
+            lost: row.get(5)?,
+            in_doubt: row.get(9)?,
+            due_at: Wall(row.get(6)?),
+            history: row.get(13)?,
+        })
+    }
+
+    /// A process, and whether its jobs are not to be started any more.
+    fn process(&mut self, no: i64) -> Result<(ProcessId, bool), Fault> {
+        if let Some(known) = self.processes.get(&no) {
+            return Ok(*known);
+        }
+        let mut read = self
+            .conn
+            .prepare_cached("SELECT id, chore FROM processes WHERE no = ?1")?;
+        let (id, doing): (Vec<u8>, i64) =
+            read.query_row([no], |row| Ok((row.get(0)?, row.get(1)?)))?;
+        let stopping = doing == chore::CANCEL || doing == chore::DELETE;
+        let process = (id_of(&id)?, stopping);
+        self.processes.insert(no, process);
+        Ok(process)
+    }
+}

@@ -1,0 +1,142 @@
+//! Inserts of many threads share commits: whoever comes first leads, and carries out what the others
+//! have handed in while it waited for the write lock.
+
+use std::collections::VecDeque;
+use std::mem;
+use std::sync::Arc;
+
+use parking_lot::{Condvar, Mutex};
+
+use crate::base::clock::Wall;
+use crate::base::error::{Error, ErrorKind};
+use crate::queue::job::{Job, JobId, ProcessId};
+
+pub(super) struct Insert {
+    pub process: ProcessId,
+    pub jobs: Vec<Job>,
+    pub sealed: bool,
+    pub now: Wall,
+}
+
+pub(super) type Inserted = Result<Vec<JobId>, Error>;
+
+enum Turn {
+    Wait,
+    Lead,
+    Done(Inserted),
+}
+
+struct Seat {
+    turn: Mutex<Turn>,
+    called: Condvar,
+}
+
+impl Seat {
+    fn call(&self, turn: Turn) {
+        *self.turn.lock() = turn;
+        self.called.notify_one();
+    }
+}
+
+#[derive(Default)]
+struct Line {
+    led: bool,
+    waiting: VecDeque<(Insert, Arc<Seat>)>,
+}
+
+/// The most jobs that are put into one transaction unless a single insert has more.
+const MOST: usize = 1_000;
+
+#[derive(Default)]
+pub(super) struct Combiner(Mutex<Line>);
+
+/// Those whose inserts are being carried out; whom a panic leaves without an answer gets an error.
+struct Group<'a> {
+    line: &'a Mutex<Line>,
+    seats: Vec<Arc<Seat>>,
+    results: Vec<Inserted>,
+}
+
+impl Drop for Group<'_> {
+    fn drop(&mut self) {
+        let mut results = mem::take(&mut self.results).into_iter();
+        for seat in &self.seats {
+            let lost = || {
+                Err(Error::new(
+                    ErrorKind::Panic,
+                    "the insert was abandoned by a panic",
+                ))
+            };
+            seat.call(Turn::Done(results.next().unwrap_or_else(lost)));
+        }
+        let mut line = self.line.lock();
+        match line.waiting.front() {
+            Some((_, next)) => next.call(Turn::Lead),
+            None => line.led = false,
+        }
+    }
+}
+
+impl Combiner {
+    /// Has an insert carried out, together with those of other threads. `all` is called without any
+    /// lock, and at the end answers one by one.
+    pub(super) fn run<L>(
+        &self,
+        insert: Insert,
+        lock: impl FnOnce() -> L,
+        all: impl FnOnce(L, Vec<Insert>) -> Vec<Inserted>,
+    ) -> Inserted {
+        let seat = Arc::new(Seat {
+            turn: Mutex::new(Turn::Wait),
+            called: Condvar::new(),
+        });
+        let leads = {
+            let mut line = self.0.lock();
+            line.waiting.push_back((insert, seat.clone()));
+            !mem::replace(&mut line.led, true)
+        };
+        if !leads {
+            let mut turn = seat.turn.lock();
+            while matches!(*turn, Turn::Wait) {
+                seat.called.wait(&mut turn);
+            }
+            if let Turn::Done(result) = mem::replace(&mut *turn, Turn::Wait) {
+                return result;
+            }
+        }
+        // Others go on handing in until the database is ours.
+        let lock = lock();
+        let (inserts, seats) = self.take();
+        let mut group = Group {
+            line: &self.0,
+            seats,
+            results: Vec::new(),
+        };
+        group.results = all(lock, inserts);
+        drop(group);
+        // The leader's own is the first of its group.
+        match mem::replace(&mut *seat.turn.lock(), Turn::Wait) {
+            Turn::Done(result) => result,
+            _ => Err(Error::new(
+                ErrorKind::Panic,
+                "an insert was not carried out",
+            )),
+        }
+    }
+
+    fn take(&self) -> (Vec<Insert>, Vec<Arc<Seat>>) {
+        let mut line = self.0.lock();
+        let (mut inserts, mut seats, mut jobs) = (Vec::new(), Vec::new(), 0);
+        while let Some((next, _)) = line.waiting.front() {
+            jobs += next.jobs.len();
+            if jobs > MOST && !inserts.is_empty() {
+                break;
+            }
+            if let Some((insert, seat)) = line.waiting.pop_front() {
+                inserts.push(insert);
+                seats.push(seat);
+            }
+        }
+        (inserts, seats)
+    }
+}

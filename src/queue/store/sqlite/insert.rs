@@ -1,0 +1,178 @@
+//! Adding jobs: claimable at once, or held until their process is sealed.
+
+use rusqlite::{Connection, OptionalExtension, params};
+
+use crate::base::clock::Wall;
+use crate::base::error::{Error, ErrorKind};
+use crate::queue::job::{Job, JobId, ProcessId};
+
+use super::SqliteStore;
+use super::combine::{Insert, Inserted};
+use super::ledger::Ledger;
+use super::rows::{HELD, MOST_JOBS, MOST_PROCESSES, PENDING, chore, key, lane_no};
+use super::writer::{Fault, Sync};
+
+/// What of a process decides how jobs are added to it.
+struct Target {
+    no: i64,
+    sealed: i64,
+    total: i64,
+    chore: i64,
+}
+
+impl SqliteStore {
+    pub(super) fn insert_jobs(
+        &self,
+        process: ProcessId,
+        jobs: Vec<Job>,
+        sealed: bool,
+        now: Wall,
+    ) -> Inserted {
+        if jobs.is_empty() {
+            return Ok(Vec::new());
+        }
+        let insert = Insert {
+            process,
+            jobs,
+            sealed,
+            now,
+        };
+        let lock = || self.writer.lock();
+        let ids = self.inserts.run(insert, lock, |writer, inserts| {
+            let done = self.write_locked(writer, Sync::AsSet, |conn| {
+                inserts
+                    .iter()
+                    .map(|insert| self.add(conn, insert))
+                    .collect()
+            });
+            done.unwrap_or_else(|error: Error| inserts.iter().map(|_| Err(error.clone())).collect())
+        })?;
+        if sealed {
+            self.wake();
+        }
+        Ok(ids)
+    }
+
+    /// One insert of several in a transaction. It is refused before it has written anything, so
+    /// others are not concerned; a failure of the database fails them all.
+    fn add(&self, conn: &Connection, insert: &Insert) -> Result<Inserted, Fault> {
+        let target = match target(conn, insert) {
+            Ok(target) => target,
+            Err(Fault::Refused(error)) => return Ok(Err(error)),
+            Err(fault) => return Err(fault),
+        };
+        let all_sealed = insert.sealed && target.sealed == target.total;
+        let status = if all_sealed && target.chore != chore::RELEASE {
+            PENDING
+        } else {
+            HELD
+        };
+        let ids = self.add_rows(conn, &target, insert, status)?;
+        let count = i64::try_from(insert.jobs.len()).unwrap_or(i64::MAX);
+        let mut ledger = Ledger::default();
+        ledger.added(target.no, count);
+        ledger.write(conn, insert.now)?;
+        if all_sealed {
+            conn.prepare_cached("UPDATE processes SET sealed = total WHERE no = ?1")?
+                .execute([target.no])?;
+        }
+        Ok(Ok(ids))
+    }
+
+    fn add_rows(
+        &self,
+        conn: &Connection,
+        target: &Target,
+        insert: &Insert,
+        status: i64,
+    ) -> Result<Vec<JobId>, Fault> {
+        let mut add_job = conn.prepare_cached(
+            "INSERT INTO jobs (id, lane, priority, status, visible_at, created_at, max_retries)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?5, ?6)",
+        )?;
+        let mut add_payload = conn.prepare_cached(
+            "INSERT INTO payloads (job, item_id, request_hash, body) VALUES (?1, ?2, ?3, ?4)",
+        )?;
+        let mut ids = Vec::with_capacity(insert.jobs.len());
+        let mut last: Option<(&Job, i64)> = None;
+        for (job, seq) in insert.jobs.iter().zip(target.total..) {
+            let lane = match last {
+                Some((like, lane)) if like.kind == job.kind && like.lane == job.lane => lane,
+                _ => lane_no(conn, &job.kind, job.lane.as_deref(), 0)?,
+            };
+            last = Some((job, lane));
+            let id = key(target.no, seq);
+            add_job.execute(params![
+                id,
+                lane,
+                job.priority,
+                status,
+                insert.now.0,
+                job.max_retries
+            ])?;
+            add_payload.execute(params![
+                id,
+                job.item_id,
+                job.request_hash,
+                job.payload.get()
+            ])?;
+            ids.push(self.job_id(id, insert.now));
+        }
+        Ok(ids)
+    }
+}
+
+/// The process, which begins to exist here if it did not.
+fn target(conn: &Connection, insert: &Insert) -> Result<Target, Fault> {
+    let id = insert.process;
+    let refuse = |why: &str| {
+        Fault::from(Error::new(
+            ErrorKind::Invalid,
+            format!("process {id} {why}"),
+        ))
+    };
+    let mut find = conn.prepare_cached(
+        "SELECT no, sealed, total, chore, cancelled FROM processes WHERE id = ?1",
+    )?;
+    let found = find
+        .query_row([&id.0.as_bytes()[..]], |row| {
+            let target = Target {
+                no: row.get(0)?,
+                sealed: row.get(1)?,
+                total: row.get(2)?,
+                chore: row.get(3)?,
+            };
+            Ok((target, row.get::<_, bool>(4)?))
+        })
+        .optional()?;
+    let count = i64::try_from(insert.jobs.len()).unwrap_or(i64::MAX);
+    let room = MOST_JOBS - found.as_ref().map_or(0, |(target, _)| target.total);
+    if count > room {
+        return Err(refuse(
+            "would have more than 4,294,967,296 jobs; begin another process",
+        ));
+    }
+    match found {
+        Some((target, _)) if target.chore == chore::DELETE => Err(refuse("is being deleted")),
+        Some((_, true)) => Err(refuse(
+            "was cancelled and takes no more jobs; begin another process",
+        )),
+        Some((target, false)) => Ok(target),
+        None => {
+            conn.prepare_cached(
+                "INSERT INTO processes (id, created_at, changed_at) VALUES (?1, ?2, ?2)",
+            )?
+            .execute(params![&id.0.as_bytes()[..], insert.now.0])?;
+            let no = conn.last_insert_rowid();
+            if no >= MOST_PROCESSES {
+                return Err(Fault::Odd("it has had more than a billion processes"));
+            }
+            Ok(Target {
+                no,
+                sealed: 0,
+                total: 0,
+                chore: chore::NONE,
+            })
+        }
+    }
+}

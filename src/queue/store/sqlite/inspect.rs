@@ -1,0 +1,191 @@
+//! Looking at a store's health: what is wrong, and which command helps.
+
+use std::fs;
+use std::time::Duration;
+
+use rusqlite::Connection;
+
+use crate::base::clock::Wall;
+use crate::base::error::Error;
+use crate::queue::job::ProcessId;
+use crate::queue::store::{Finding, Verdict};
+
+use super::SqliteStore;
+use super::open::SCHEMA_VERSION;
+use super::rows::id_of;
+use super::workers::Pulse;
+use super::writer::Fault;
+
+/// A due time so far ahead is more likely a clock that was wrong than a wait.
+const FAR: Duration = Duration::from_secs(24 * 3600);
+
+fn finding(what: &str, verdict: Verdict, seen: String, advice: Option<&str>) -> Finding {
+    Finding {
+        what: what.to_owned(),
+        verdict,
+        seen,
+        advice: advice.map(str::to_owned),
+    }
+}
+
+impl SqliteStore {
+    pub(super) fn look_at_health(&self, now: Wall) -> Result<Vec<Finding>, Error> {
+        self.file.still_there(&self.path)?;
+        let (mut dead, mut alive) = (Vec::new(), Vec::new());
+        for worker in self.listed()? {
+            match self.pulse(&worker) {
+                Pulse::Alive => alive.push(worker),
+                Pulse::Dead(_) => dead.push(worker),
+            }
+        }
+        let mut findings = self.read(|conn| {
+            // All of one moment.
+            let moment = conn.unchecked_transaction()?;
+            let mut found = vec![integrity(&moment)?, schema(&moment)?];
+            found.extend(counters(&moment)?);
+            found.extend(orphans(&moment)?);
+            found.extend(unsealed(&moment, now)?);
+            found.extend(halfway(&moment)?);
+            found.extend(far_ahead(&moment, now)?);
+            found.push(self.room(&moment)?);
+            Ok(found)
+        })?;
+        for worker in &alive {
+            let seen = format!("process {} on {} works", worker.pid, worker.host);
+            findings.push(finding("worker", Verdict::Good, seen, None));
+        }
+        for worker in &dead {
+            let seen = format!(
+                "process {} on {} has died; its jobs wait",
+                worker.pid, worker.host
+            );
+            let advice = "the next worker gives them back within a second: batchwright work";
+            findings.push(finding("worker", Verdict::Warning, seen, Some(advice)));
+        }
+        if alive.is_empty() && dead.is_empty() {
+            let advice = "jobs that wait are carried out by: batchwright work";
+            findings.push(finding(
+                "worker",
+                Verdict::Note,
+                "none".to_owned(),
+                Some(advice),
+            ));
+        }
+        Ok(findings)
+    }
+
+    fn room(&self, conn: &Connection) -> Result<Finding, Fault> {
+        let ask = |sql: &str| conn.query_row(sql, [], |row| row.get::<_, i64>(0));
+        let (pages, free) = (ask("PRAGMA page_count")?, ask("PRAGMA freelist_count")?);
+        let size = |path| fs::metadata(path).map_or(0, |meta| meta.len());
+        let megabytes = |bytes: u64| bytes as f64 / 1e6;
+        let seen = format!(
+            "{:.1} MB, {} % of it free, and a log of {:.1} MB",
+            megabytes(size(self.path.clone())),
+            free * 100 / pages.max(1),
+            megabytes(size(self.beside("-wal")))
+        );
+        Ok(finding("room", Verdict::Good, seen, None))
+    }
+}
+
+fn integrity(conn: &Connection) -> Result<Finding, Fault> {
+    let mut check = conn.prepare("PRAGMA quick_check(5)")?;
+    let rows = check.query_map([], |row| row.get::<_, String>(0))?;
+    let said = rows.collect::<Result<Vec<_>, _>>()?.join("; ");
+    if said == "ok" {
+        return Ok(finding("integrity", Verdict::Good, said, None));
+    }
+    let advice = "stop all workers, copy the file with its -wal and -shm beside it, then rescue what \
+                  can be read: sqlite3 FILE .recover | sqlite3 rescued.db";
+    Ok(finding("integrity", Verdict::Bad, said, Some(advice)))
+}
+
+fn schema(conn: &Connection) -> Result<Finding, Fault> {
+    let version: i64 = conn.query_row("PRAGMA user_version", [], |row| row.get(0))?;
+    let seen = format!("version {version}");
+    if version == SCHEMA_VERSION {
+        return Ok(finding("schema", Verdict::Good, seen, None));
+    }
+    let advice =
+        "a newer batchwright has brought the file forward: update this one, and restart workers";
+    Ok(finding("schema", Verdict::Bad, seen, Some(advice)))
+}
+
+/// Counts all jobs again. Held ones count as pending.
+const RECOUNT: &str = "WITH counted AS (
+    SELECT id >> 32 AS no, count(*) AS stored, sum(status <= 1) AS pending,
+      sum(status = 2) AS in_progress, sum(status = 3) AS at_provider, sum(status >= 4) AS ended
+    FROM jobs GROUP BY id >> 32
+  )
+  SELECT p.id FROM processes p LEFT JOIN counted c ON c.no = p.no
+  WHERE ifnull(c.stored, 0) <> p.total - p.consumed OR ifnull(c.pending, 0) <> p.pending
+    OR ifnull(c.in_progress, 0) <> p.in_progress OR ifnull(c.at_provider, 0) <> p.at_provider
+    OR ifnull(c.ended, 0) <> p.completed + p.failed + p.cancelled_jobs - p.consumed
+    OR p.total <> p.pending + p.in_progress + p.at_provider + p.completed + p.failed + p.cancelled_jobs
+  UNION ALL SELECT NULL FROM counted WHERE no NOT IN (SELECT no FROM processes)";
+
+fn counters(conn: &Connection) -> Result<Vec<Finding>, Fault> {
+    let mut recount = conn.prepare(RECOUNT)?;
+    let mut rows = recount.query([])?;
+    let mut found = Vec::new();
+    while let Some(row) = rows.next()? {
+        let seen = match row.get::<_, Option<Vec<u8>>>(0)? {
+            Some(id) => format!("those of process {} differ from its jobs", id_of(&id)?),
+            None => "jobs without a process".to_owned(),
+        };
+        let advice = "this is a fault of batchwright: please report it. Results can still be fetched: \
+                      batchwright results ID";
+        found.push(finding("counters", Verdict::Bad, seen, Some(advice)));
+    }
+    if found.is_empty() {
+        let seen = "as many as there are jobs".to_owned();
+        found.push(finding("counters", Verdict::Good, seen, None));
+    }
+    Ok(found)
+}
+
+fn orphans(conn: &Connection) -> Result<Option<Finding>, Fault> {
+    let sql = "SELECT count(*) FROM jobs WHERE worker IS NOT NULL
+               AND worker NOT IN (SELECT no FROM workers)";
+    let jobs: i64 = conn.query_row(sql, [], |row| row.get(0))?;
+    let seen = format!("{jobs} jobs are held by workers that are on no list");
+    let advice = "they would run for ever: batchwright cancel ID, then batchwright retry ID";
+    Ok((jobs > 0).then(|| finding("claims", Verdict::Bad, seen, Some(advice))))
+}
+
+fn unsealed(conn: &Connection, now: Wall) -> Result<Vec<Finding>, Fault> {
+    let mut read = conn.prepare(
+        "SELECT id, total - sealed, changed_at FROM processes WHERE sealed < total AND chore <> 4",
+    )?;
+    let rows = read.query_map([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?;
+    let mut found = Vec::new();
+    for row in rows {
+        let (id, held, changed): (Vec<u8>, i64, i64) = row?;
+        let id: ProcessId = id_of(&id)?;
+        let age =
+            humantime::format_duration(Duration::from_secs(now.since(Wall(changed)).as_secs()));
+        let seen = format!("process {id}: {held} jobs wait to be sealed, the last one for {age}");
+        let advice = format!(
+            "if nobody is enqueueing any more, give it up and enqueue again: batchwright cancel {id}"
+        );
+        found.push(finding("unsealed", Verdict::Note, seen, Some(&advice)));
+    }
+    Ok(found)
+}
+
+fn halfway(conn: &Connection) -> Result<Option<Finding>, Fault> {
+    let sql = "SELECT count(*) FROM processes WHERE chore <> 0";
+    let processes: i64 = conn.query_row(sql, [], |row| row.get(0))?;
+    let seen = format!("{processes} processes are being released, cancelled, retried or deleted");
+    let advice = "any worker goes on with what was left halfway: batchwright work";
+    Ok((processes > 0).then(|| finding("halfway", Verdict::Note, seen, Some(advice))))
+}
+
+fn far_ahead(conn: &Connection, now: Wall) -> Result<Option<Finding>, Fault> {
+    let sql = "SELECT count(*) FROM jobs WHERE status = 0 AND visible_at > ?1";
+    let jobs: i64 = conn.query_row(sql, [now.after(FAR).0], |row| row.get(0))?;
+    let seen = format!("{jobs} jobs come due in more than a day");
+    let advice = "if the clock was wrong: batchwright cancel ID, then batchwright retry ID";
+    Ok((jobs > 0).then(|| finding("due times", Verdict::Warning, seen, Some(advice))))
+}

@@ -1,0 +1,228 @@
+//! The store of jobs in one SQLite file, for any number of threads and processes of one host.
+//!
+//! All writing goes through one connection behind a fair lock ([`writer`]); reading never waits for
+//! it. What takes long is decided in one short transaction and carried out in many ([`chores`]).
+
+mod chores;
+mod claim;
+mod combine;
+mod insert;
+mod inspect;
+mod ledger;
+mod mounts;
+mod open;
+mod results;
+mod rows;
+mod settle;
+mod workers;
+mod writer;
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicI64;
+use std::sync::{Arc, Weak};
+
+use parking_lot::{FairMutex, Mutex};
+use rusqlite::Connection;
+
+use crate::base::clock::Wall;
+use crate::base::error::Error;
+use crate::queue::job::{Job, JobId, JobState, Process, ProcessId};
+
+use super::{Claims, Delivery, End, Finding, JobStore, Lane, OnWork, Receipt, Wanted, WorkerId};
+use combine::Combiner;
+use open::Identity;
+use workers::Enlisted;
+use writer::Writer;
+
+/// What a loss of power may cost. The death of a process costs nothing in either case.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Durability {
+    /// The last transactions, about a second of them; the database stays sound. Jobs whose results
+    /// went with them run, and are paid for, again; jobs enqueued then are gone.
+    #[default]
+    Normal,
+    /// Nothing: what a call has returned `Ok` for is on the disk. Only claims are not waited for,
+    /// since a claim that is lost costs nothing.
+    Full,
+}
+
+/// How a database of jobs is opened.
+#[derive(Debug, Clone)]
+pub struct SqliteOptions {
+    durability: Durability,
+    chunk: i64,
+}
+
+impl Default for SqliteOptions {
+    fn default() -> Self {
+        Self {
+            durability: Durability::Normal,
+            chunk: 1_000,
+        }
+    }
+}
+
+impl SqliteOptions {
+    /// What a loss of power may cost. Default: [`Durability::Normal`].
+    pub fn durability(mut self, durability: Durability) -> Self {
+        self.durability = durability;
+        self
+    }
+
+    /// Jobs of one transaction of what is carried out in many.
+    #[cfg(test)]
+    pub(crate) fn chunk(mut self, jobs: i64) -> Self {
+        self.chunk = jobs;
+        self
+    }
+}
+
+/// The jobs in an SQLite file. Cheap to share, costly to open: one for a process is enough.
+pub struct SqliteStore {
+    path: PathBuf,
+    file: Identity,
+    durability: Durability,
+    salt: u16,
+    writer: FairMutex<Writer>,
+    readers: [Mutex<Connection>; 2],
+    watcher: Mutex<Connection>,
+    inserts: Combiner,
+    lanes: Mutex<HashMap<i64, Arc<Lane>>>,
+    workers: Mutex<HashMap<i64, Enlisted>>,
+    wakes: Mutex<Vec<Weak<OnWork>>>,
+    chunk: i64,
+    /// When the write-ahead log was last cut back.
+    cut_back: AtomicI64,
+    /// Chunks that may still be carried out before the operation is abandoned, as if it had died.
+    #[cfg(test)]
+    pub(crate) chunks_left: AtomicI64,
+}
+
+impl SqliteStore {
+    /// Opens the database at `path`, which is created with its folder if it does not exist.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Invalid`](crate::ErrorKind::Invalid) for a folder that cannot be written, a
+    /// network file system, a file that is something else, is damaged or was written by a newer
+    /// version; the message says what to do.
+    pub fn open(path: &Path, options: SqliteOptions) -> Result<Self, Error> {
+        open::open(path, options)
+    }
+
+    /// The database's absolute path.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Says that jobs have become claimable.
+    fn wake(&self) {
+        let mut alive = Vec::new();
+        self.wakes.lock().retain(|wake| {
+            let wake = wake.upgrade();
+            let keep = wake.is_some();
+            alive.extend(wake);
+            keep
+        });
+        // Outside the lock: who is woken may ask to be woken again.
+        for wake in alive {
+            wake();
+        }
+    }
+}
+
+impl JobStore for SqliteStore {
+    fn insert(
+        &self,
+        process: ProcessId,
+        jobs: Vec<Job>,
+        sealed: bool,
+        now: Wall,
+    ) -> Result<Vec<JobId>, Error> {
+        self.insert_jobs(process, jobs, sealed, now)
+    }
+
+    fn seal(&self, process: ProcessId, now: Wall) -> Result<(), Error> {
+        self.seal_process(process, now)
+    }
+
+    fn process(&self, process: ProcessId) -> Result<Option<Process>, Error> {
+        self.read_process(process)
+    }
+
+    fn processes(&self) -> Result<Vec<Process>, Error> {
+        self.read_processes()
+    }
+
+    fn job(&self, job: JobId) -> Result<Option<JobState>, Error> {
+        self.read_job(job)
+    }
+
+    fn peek(
+        &self,
+        process: ProcessId,
+        after: Option<Receipt>,
+        most: usize,
+        bytes: usize,
+    ) -> Result<Vec<Delivery>, Error> {
+        self.read_outcomes(process, after, most, bytes)
+    }
+
+    fn ack(&self, receipts: &[Receipt], now: Wall) -> Result<u64, Error> {
+        self.delete_outcomes(receipts, now)
+    }
+
+    fn cancel(&self, process: ProcessId, now: Wall) -> Result<u64, Error> {
+        self.cancel_process(process, now)
+    }
+
+    fn retry_failed(&self, process: ProcessId, now: Wall) -> Result<u64, Error> {
+        self.retry_process(process, now)
+    }
+
+    fn delete(&self, process: ProcessId, now: Wall) -> Result<u64, Error> {
+        self.delete_process(process, now)
+    }
+
+    fn enlist(&self, now: Wall) -> Result<WorkerId, Error> {
+        self.enlist_worker(now)
+    }
+
+    fn retire(&self, worker: WorkerId, now: Wall) -> Result<(), Error> {
+        self.retire_worker(worker, now)
+    }
+
+    fn claim(&self, worker: WorkerId, wanted: Wanted<'_>, now: Wall) -> Result<Claims, Error> {
+        self.claim_jobs(worker, wanted, now)
+    }
+
+    fn settle(&self, ends: &[End], now: Wall) -> Result<Vec<Process>, Error> {
+        self.settle_ends(ends, now)
+    }
+
+    fn reclaim(&self, now: Wall) -> Result<u64, Error> {
+        self.reclaim_jobs(now)
+    }
+
+    fn chore(&self, now: Wall) -> Result<bool, Error> {
+        self.do_chore(now)
+    }
+
+    fn version(&self) -> Result<u64, Error> {
+        let conn = self.watcher.lock();
+        let version = conn
+            .prepare_cached("PRAGMA data_version")
+            .and_then(|mut ask| ask.query_row([], |row| row.get::<_, i64>(0)));
+        version
+            .map(rows::count)
+            .map_err(|error| writer::Fault::from(error).explain(&self.path))
+    }
+
+    fn on_work(&self, wake: Weak<OnWork>) {
+        self.wakes.lock().push(wake);
+    }
+
+    fn check(&self, now: Wall) -> Result<Vec<Finding>, Error> {
+        self.look_at_health(now)
+    }
+}

@@ -1,0 +1,254 @@
+//! Opening: which files are taken, which are refused and why, and how an older schema is brought
+//! forward.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicI64;
+use std::time::{Duration, Instant};
+
+use parking_lot::{FairMutex, Mutex};
+use rusqlite::{Connection, OpenFlags, TransactionBehavior};
+
+use crate::base::error::{Error, ErrorKind};
+
+use super::mounts::network_of;
+use super::writer::{Fault, Writer, be_patient};
+use super::{Combiner, SqliteOptions, SqliteStore};
+
+/// Marks a file as ours: "bwjq".
+const APPLICATION_ID: i64 = 0x6277_6a71;
+
+/// The schema's versions, each the step from the one before. Never change one that was released.
+const MIGRATIONS: [&str; 1] = [include_str!("schema/0001.sql")];
+
+/// The version that this code reads and writes.
+pub(super) const SCHEMA_VERSION: i64 = MIGRATIONS.len() as i64;
+
+/// Bytes to which the write-ahead log is cut back once all of it is in the database.
+const WAL_LIMIT: i64 = 16 << 20;
+
+/// Which file it is, whatever happens to its name.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Identity(Option<(u64, u64)>);
+
+impl Identity {
+    fn of(path: &Path) -> std::io::Result<Self> {
+        let meta = fs::metadata(path)?;
+        #[cfg(unix)]
+        let identity = {
+            use std::os::unix::fs::MetadataExt;
+            Some((meta.dev(), meta.ino()))
+        };
+        #[cfg(not(unix))]
+        let identity = meta.is_file().then_some((0, 0));
+        Ok(Self(identity))
+    }
+
+    /// What is written to a file that was removed or replaced would be lost in silence.
+    pub(super) fn still_there(&self, path: &Path) -> Result<(), Error> {
+        let shown = path.display();
+        match Self::of(path) {
+            Ok(found) if found == *self => Ok(()),
+            Ok(_) => Err(invalid(format!(
+                "{shown} was replaced by another file while it was open. Start again to use the new \
+                 one; nothing was written to either"
+            ))),
+            Err(error) => Err(invalid(format!(
+                "{shown} was removed while it was open, or its folder was ({error}). Put it back, or \
+                 start again to begin a new one"
+            ))),
+        }
+    }
+}
+
+fn invalid(why: String) -> Error {
+    Error::new(ErrorKind::Invalid, why)
+}
+
+pub(super) fn open(path: &Path, options: SqliteOptions) -> Result<SqliteStore, Error> {
+    let path = prepared(path)?;
+    let fail = |fault: Fault| fault.explain(&path);
+    let flags = OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let write = flags | OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE;
+    let mut conn = Connection::open_with_flags(&path, write).map_err(|error| fail(error.into()))?;
+    set_up(&mut conn, &path).map_err(fail)?;
+    let salt = conn
+        .query_row("SELECT value FROM meta WHERE key = 'salt'", [], |row| {
+            row.get::<_, i64>(0)
+        })
+        .map_err(|error| fail(error.into()))?;
+    let file = Identity::of(&path)
+        .map_err(|error| invalid(format!("{} cannot be read: {error}", path.display())))?;
+    let reader = || -> Result<Mutex<Connection>, Error> {
+        let open = || -> Result<Connection, rusqlite::Error> {
+            let read = flags | OpenFlags::SQLITE_OPEN_READ_ONLY;
+            let mut conn = Connection::open_with_flags(&path, read)?;
+            common(&mut conn)?;
+            Ok(conn)
+        };
+        open().map(Mutex::new).map_err(|error| fail(error.into()))
+    };
+    Ok(SqliteStore {
+        readers: [reader()?, reader()?],
+        watcher: reader()?,
+        writer: FairMutex::new(Writer::new(conn).map_err(|error| fail(error.into()))?),
+        file,
+        durability: options.durability,
+        salt: u16::try_from(salt & 0xfff).unwrap_or(0),
+        inserts: Combiner::default(),
+        lanes: Mutex::default(),
+        workers: Mutex::default(),
+        wakes: Mutex::default(),
+        chunk: options.chunk,
+        cut_back: AtomicI64::new(0),
+        #[cfg(test)]
+        chunks_left: AtomicI64::new(i64::MAX),
+        path,
+    })
+}
+
+/// The absolute path, in a folder that exists and may hold a database.
+fn prepared(path: &Path) -> Result<PathBuf, Error> {
+    let shown = path.display();
+    let cannot = |what: &str, error: std::io::Error| {
+        invalid(format!(
+            "{what} {shown} cannot be used: {error}. Name a folder that this user may write to"
+        ))
+    };
+    let name = path
+        .file_name()
+        .ok_or_else(|| invalid(format!("{shown} names no file")))?;
+    let folder = match path.parent() {
+        Some(folder) if !folder.as_os_str().is_empty() => folder,
+        _ => Path::new("."),
+    };
+    fs::create_dir_all(folder).map_err(|error| cannot("the folder of", error))?;
+    let folder = fs::canonicalize(folder).map_err(|error| cannot("the folder of", error))?;
+    let mut path = folder.join(name);
+    // Through a link, SQLite would put the log beside the file and a peer beside the link.
+    if let Ok(target) = fs::canonicalize(&path) {
+        path = target;
+    }
+    if path.is_dir() {
+        return Err(invalid(format!(
+            "{shown} is a folder; the path of a database file was expected"
+        )));
+    }
+    // Only Linux tells; elsewhere the documentation has to do.
+    if let Ok(mounts) = fs::read_to_string("/proc/self/mountinfo")
+        && let Some(kind) = network_of(&mounts, &path)
+    {
+        return Err(on_network(&path, kind));
+    }
+    Ok(path)
+}
+
+fn on_network(path: &Path, kind: &str) -> Error {
+    invalid(format!(
+        "{} lies on a network file system ({kind}), on which SQLite's locks do not hold. Name a \
+         folder on a local disk (--data-dir or BATCHWRIGHT_HOME)",
+        path.display()
+    ))
+}
+
+/// What every connection gets.
+fn common(conn: &mut Connection) -> Result<(), rusqlite::Error> {
+    be_patient(conn, true)?;
+    conn.set_prepared_statement_cache_capacity(128);
+    conn.pragma_update(None, "cache_size", -8_192)
+}
+
+fn set_up(conn: &mut Connection, path: &Path) -> Result<(), Fault> {
+    common(conn)?;
+    if conn.is_readonly("main")? {
+        return Err(invalid(format!(
+            "{} can only be read. The file and its folder must be writable for this user",
+            path.display()
+        ))
+        .into());
+    }
+    refuse_strangers(conn, path)?;
+    if number(conn, "user_version")? < SCHEMA_VERSION {
+        // Both are fixed by the first page that is written.
+        conn.pragma_update(None, "page_size", 4_096)?;
+        conn.pragma_update(None, "auto_vacuum", "INCREMENTAL")?;
+    }
+    use_wal(conn, path)?;
+    conn.pragma_update(None, "journal_size_limit", WAL_LIMIT)?;
+    conn.pragma_update(None, "wal_autocheckpoint", 2_000)?;
+    migrate(conn, path)
+}
+
+fn number(conn: &Connection, pragma: &str) -> Result<i64, rusqlite::Error> {
+    conn.pragma_query_value(None, pragma, |row| row.get(0))
+}
+
+/// Refuses files that are not ours, before anything is written to them.
+fn refuse_strangers(conn: &Connection, path: &Path) -> Result<(), Fault> {
+    let shown = path.display();
+    let application = number(conn, "application_id")?;
+    let version = number(conn, "user_version")?;
+    let tables: i64 = conn.query_row("SELECT count(*) FROM sqlite_master", [], |row| row.get(0))?;
+    let fresh = application == 0 && version == 0 && tables == 0;
+    if !fresh && application != APPLICATION_ID {
+        return Err(invalid(format!(
+            "{shown} is a database of another program; it is left alone. Name another data folder"
+        ))
+        .into());
+    }
+    if version > SCHEMA_VERSION {
+        return Err(invalid(format!(
+            "{shown} was written by a newer version of batchwright (schema {version}, this one knows \
+             {SCHEMA_VERSION}). Update batchwright, or name another data folder"
+        ))
+        .into());
+    }
+    Ok(())
+}
+
+/// Two that open a new file at once may find it locked in a way that no busy handler is asked about.
+fn use_wal(conn: &Connection, path: &Path) -> Result<(), Fault> {
+    let start = Instant::now();
+    loop {
+        let mode = conn
+            .pragma_update_and_check(None, "journal_mode", "WAL", |row| row.get::<_, String>(0));
+        match mode {
+            Ok(mode) if mode.eq_ignore_ascii_case("wal") => return Ok(()),
+            Ok(_) => {
+                return Err(invalid(format!(
+                    "{} lies on a file system without shared memory, which the queue needs. Name a \
+                     folder on a local disk",
+                    path.display()
+                ))
+                .into());
+            }
+            Err(error)
+                if error.sqlite_error_code() == Some(rusqlite::ErrorCode::DatabaseBusy)
+                    && start.elapsed() < Duration::from_secs(10) =>
+            {
+                std::thread::sleep(Duration::from_millis(5));
+            }
+            Err(error) => return Err(error.into()),
+        }
+    }
+}
+
+/// Brings the schema forward, all steps in one transaction.
+fn migrate(conn: &mut Connection, path: &Path) -> Result<(), Fault> {
+    if number(conn, "user_version")? == SCHEMA_VERSION {
+        return Ok(());
+    }
+    let transaction = conn.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    // Somebody else may have been quicker, and newer.
+    refuse_strangers(&transaction, path)?;
+    let version = number(&transaction, "user_version")?;
+    for step in MIGRATIONS
+        .iter()
+        .skip(usize::try_from(version).unwrap_or(0))
+    {
+        transaction.execute_batch(step)?;
+    }
+    transaction.pragma_update(None, "application_id", APPLICATION_ID)?;
+    transaction.pragma_update(None, "user_version", SCHEMA_VERSION)?;
+    Ok(transaction.commit()?)
+}

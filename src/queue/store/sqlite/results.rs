@@ -1,0 +1,199 @@
+//! Looking at processes, jobs and outcomes, and deleting outcomes that were saved elsewhere.
+
+use std::sync::Arc;
+
+use rusqlite::{Connection, OptionalExtension, Row, params};
+use serde::Deserialize;
+use serde_json::value::RawValue;
+
+use crate::base::clock::Wall;
+use crate::base::error::Error;
+use crate::queue::job::{AttemptError, JobId, JobResult, JobState, Process, ProcessId};
+use crate::queue::store::{Delivery, Lane, Receipt};
+
+use super::SqliteStore;
+use super::ledger::Ledger;
+use super::rows::{self, MOST_JOBS, PROCESS_COLUMNS, id_of, key, key_of, process_no, shown, small};
+use super::writer::{Fault, Sync};
+
+/// What is read of a job's history here: why earlier attempts failed.
+#[derive(Deserialize, Default)]
+struct History {
+    #[serde(default)]
+    errors: Vec<AttemptError>,
+}
+
+impl SqliteStore {
+    pub(super) fn read_process(&self, id: ProcessId) -> Result<Option<Process>, Error> {
+        self.read(|conn| {
+            let mut read = conn.prepare_cached(&format!(
+                "SELECT {PROCESS_COLUMNS} FROM processes WHERE id = ?1 AND chore <> 4"
+            ))?;
+            Ok(read
+                .query_row([&id.0.as_bytes()[..]], rows::process)
+                .optional()?)
+        })
+    }
+
+    pub(super) fn read_processes(&self) -> Result<Vec<Process>, Error> {
+        self.read(|conn| {
+            let mut read = conn.prepare_cached(&format!(
+                "SELECT {PROCESS_COLUMNS} FROM processes WHERE chore <> 4 ORDER BY no"
+            ))?;
+            let all = read.query_map([], rows::process)?;
+            Ok(all.collect::<Result<_, _>>()?)
+        })
+    }
+
+    pub(super) fn read_job(&self, job: JobId) -> Result<Option<JobState>, Error> {
+        let id = key_of(job);
+        self.read(|conn| {
+            let mut read = conn.prepare_cached(
+                "SELECT j.created_at, p.id, j.lane, j.status, j.priority, j.calls, j.crashes,
+                   j.visible_at, b.item_id, r.error, r.body,
+                   CASE WHEN j.has_history THEN (SELECT body FROM histories WHERE job = j.id) END
+                 FROM jobs j JOIN processes p ON p.no = j.id >> 32
+                   JOIN payloads b ON b.job = j.id LEFT JOIN results r ON r.job = j.id
+                 WHERE j.id = ?1 AND p.chore <> 4",
+            )?;
+            let state = read.query_row([id], |row| Ok(self.state(conn, row, id)));
+            let state = state.optional()?.transpose()?;
+            // The rest of the id has to fit too: it may be one of another database.
+            Ok(state.filter(|state| state.job_id == job))
+        })
+    }
+
+    fn state(&self, conn: &Connection, row: &Row<'_>, id: i64) -> Result<JobState, Fault> {
+        let lane = self.lane(conn, row.get(2)?)?;
+        let written: i64 = row.get(3)?;
+        let status = shown(written);
+        let history: Option<String> = row.get(11)?;
+        let history = history.and_then(|text| serde_json::from_str::<History>(&text).ok());
+        let created_at = Wall(row.get(0)?);
+        Ok(JobState {
+            job_id: self.job_id(id, created_at),
+            process_id: id_of(&row.get::<_, Vec<u8>>(1)?)?,
+            kind: lane.kind.clone(),
+            item_id: row.get(8)?,
+            status,
+            priority: small(row.get(4)?),
+            step: lane.step,
+            attempts: u32::try_from(row.get::<_, i64>(5)?).unwrap_or(u32::MAX),
+            crashes: small(row.get(6)?),
+            created_at,
+            due_at: match written {
+                rows::PENDING | rows::HELD => Some(Wall(row.get(7)?)),
+                _ => None,
+            },
+            result: json(row.get(10)?)?,
+            error: rows::error(written, row.get::<_, Option<String>>(9)?.as_deref()),
+            errors: history.unwrap_or_default().errors,
+        })
+    }
+
+    pub(super) fn read_outcomes(
+        &self,
+        process: ProcessId,
+        after: Option<Receipt>,
+        most: usize,
+        bytes: usize,
+    ) -> Result<Vec<Delivery>, Error> {
+        self.read(|conn| {
+            let Some(no) = process_no(conn, process)? else {
+                return Ok(Vec::new());
+            };
+            let mut read = conn.prepare_cached(PEEK)?;
+            let start = after.map_or(key(no, 0) - 1, |receipt| receipt.job);
+            let limit = i64::try_from(most).unwrap_or(i64::MAX);
+            let mut found = read.query(params![start, key(no, MOST_JOBS - 1), limit])?;
+            let (mut all, mut size) = (Vec::new(), 0);
+            while let Some(row) = found.next()? {
+                let delivery = self.delivery(conn, row, process)?;
+                let result = delivery
+                    .result
+                    .result
+                    .as_ref()
+                    .map_or(0, |text| text.get().len());
+                let error = row
+                    .get_ref(8)?
+                    .as_str_or_null()
+                    .map_or(0, |text| text.map_or(0, str::len));
+                size += result + error;
+                if size > bytes && !all.is_empty() {
+                    break;
+                }
+                all.push(delivery);
+            }
+            Ok(all)
+        })
+    }
+
+    fn delivery(
+        &self,
+        conn: &Connection,
+        row: &Row<'_>,
+        process_id: ProcessId,
+    ) -> Result<Delivery, Fault> {
+        let id = row.get(0)?;
+        let lane: Arc<Lane> = self.lane(conn, row.get(4)?)?;
+        let status: i64 = row.get(2)?;
+        Ok(Delivery {
+            receipt: Receipt {
+                job: id,
+                claim: row.get(1)?,
+            },
+            result: JobResult {
+                job_id: self.job_id(id, Wall(row.get(3)?)),
+                process_id,
+                item_id: row.get(6)?,
+                request_hash: row.get(7)?,
+                kind: lane.kind.clone(),
+                status: shown(status),
+                result: json(row.get(9)?)?,
+                error: rows::error(status, row.get_ref(8)?.as_str_or_null().ok().flatten()),
+                attempts: u32::try_from(row.get::<_, i64>(5)?).unwrap_or(u32::MAX),
+            },
+        })
+    }
+
+    pub(super) fn delete_outcomes(&self, receipts: &[Receipt], now: Wall) -> Result<u64, Error> {
+        if receipts.is_empty() {
+            return Ok(0);
+        }
+        self.write(Sync::AsSet, |conn| {
+            let mut jobs = conn.prepare_cached(
+                "DELETE FROM jobs WHERE id = ?1 AND claim = ?2 AND status >= 4 RETURNING has_history",
+            )?;
+            let mut payloads = conn.prepare_cached("DELETE FROM payloads WHERE job = ?1")?;
+            let mut results = conn.prepare_cached("DELETE FROM results WHERE job = ?1")?;
+            let mut histories = conn.prepare_cached("DELETE FROM histories WHERE job = ?1")?;
+            let mut ledger = Ledger::default();
+            let mut deleted = 0;
+            for receipt in receipts {
+                let gone = jobs.query_row([receipt.job, receipt.claim], |row| row.get(0));
+                let Some(has_history) = gone.optional()? else { continue };
+                payloads.execute([receipt.job])?;
+                results.execute([receipt.job])?;
+                if has_history {
+                    histories.execute([receipt.job])?;
+                }
+                ledger.consumed(receipt.job);
+                deleted += 1;
+            }
+            ledger.write(conn, now)?;
+            ledger.drop_empty(conn)?;
+            Ok(deleted)
+        })
+    }
+}
+
+pub(super) const PEEK: &str = "SELECT j.id, j.claim, j.status, j.created_at, j.lane, j.calls, \
+     p.item_id, p.request_hash, r.error, r.body \
+     FROM jobs j INDEXED BY jobs_with_outcome CROSS JOIN payloads p ON p.job = j.id \
+     LEFT JOIN results r ON r.job = j.id \
+     WHERE j.id > ?1 AND j.id <= ?2 AND j.status >= 4 ORDER BY j.id LIMIT ?3";
+
+fn json(text: Option<String>) -> Result<Option<Box<RawValue>>, Fault> {
+    let json = text.map(RawValue::from_string).transpose();
+    json.map_err(|_| Fault::Odd("a result that is no JSON"))
+}

@@ -1,0 +1,208 @@
+//! How rows are read: states as numbers, keys within ids, lanes, processes.
+
+use std::sync::Arc;
+
+use rusqlite::{Connection, OptionalExtension, Row, params};
+use uuid::Uuid;
+
+use crate::base::clock::Wall;
+use crate::base::error::Error;
+use crate::queue::job::{Counts, JobId, JobStatus, Process, ProcessId, Spent};
+use crate::queue::store::Lane;
+
+use super::SqliteStore;
+use super::writer::Fault;
+
+pub(super) const PENDING: i64 = 0;
+/// Not to be claimed before its process is sealed; shown as pending.
+pub(super) const HELD: i64 = 1;
+pub(super) const IN_PROGRESS: i64 = 2;
+pub(super) const AT_PROVIDER: i64 = 3;
+pub(super) const COMPLETED: i64 = 4;
+pub(super) const FAILED: i64 = 5;
+pub(super) const CANCELLED: i64 = 6;
+
+/// What is being done to all jobs of a process, one short transaction after the other.
+pub(super) mod chore {
+    pub const NONE: i64 = 0;
+    pub const RELEASE: i64 = 1;
+    pub const CANCEL: i64 = 2;
+    pub const RETRY: i64 = 3;
+    pub const DELETE: i64 = 4;
+}
+
+/// Jobs that a process may have had, and processes that a database may have had.
+pub(super) const MOST_JOBS: i64 = 1 << 32;
+pub(super) const MOST_PROCESSES: i64 = 1 << 30;
+
+pub(super) fn shown(status: i64) -> JobStatus {
+    match status {
+        COMPLETED => JobStatus::Completed,
+        FAILED => JobStatus::Failed,
+        CANCELLED => JobStatus::Cancelled,
+        IN_PROGRESS | AT_PROVIDER => JobStatus::InProgress,
+        _ => JobStatus::Pending,
+    }
+}
+
+/// The key of a job: its process and its place in it.
+pub(super) fn key(process: i64, seq: i64) -> i64 {
+    process << 32 | seq
+}
+
+/// The process that a job belongs to.
+pub(super) fn process_of(job: i64) -> i64 {
+    job >> 32
+}
+
+/// A UUID (version 7) that holds when the job was created, the database's salt and the job's key: it
+/// needs neither a column nor an index.
+pub(super) fn job_id(key: i64, created_at: Wall, salt: u16) -> JobId {
+    let head = stamp(created_at) << 16 | 0x7000 | u64::from(salt & 0xfff);
+    JobId(Uuid::from_u64_pair(head, 1 << 63 | key.cast_unsigned()))
+}
+
+/// The key within an id.
+pub(super) fn key_of(id: JobId) -> i64 {
+    (id.0.as_u64_pair().1 & ((1 << 62) - 1)).cast_signed()
+}
+
+fn stamp(at: Wall) -> u64 {
+    u64::try_from(at.0).unwrap_or(0) & ((1 << 48) - 1)
+}
+
+/// Number as SQLite keeps it; absurd ones end at the largest that two of can be added.
+pub(super) fn bounded(number: u64) -> i64 {
+    i64::try_from(number).unwrap_or(i64::MAX).min(i64::MAX / 2)
+}
+
+pub(super) fn count(number: i64) -> u64 {
+    u64::try_from(number).unwrap_or(0)
+}
+
+pub(super) fn small(number: i64) -> u8 {
+    u8::try_from(number).unwrap_or(u8::MAX)
+}
+
+pub(super) fn id_of(bytes: &[u8]) -> Result<ProcessId, Fault> {
+    let uuid =
+        Uuid::from_slice(bytes).map_err(|_| Fault::Odd("a process id of the wrong length"))?;
+    Ok(ProcessId(uuid))
+}
+
+/// The number of a process that is not being deleted.
+pub(super) fn process_no(conn: &Connection, id: ProcessId) -> Result<Option<i64>, Fault> {
+    let mut find = conn.prepare_cached("SELECT no FROM processes WHERE id = ?1 AND chore <> 4")?;
+    Ok(find
+        .query_row([&id.0.as_bytes()[..]], |row| row.get(0))
+        .optional()?)
+}
+
+pub(super) const PROCESS_COLUMNS: &str = "id, sealed, cancelled, total, pending, in_progress, at_provider, \
+     completed, failed, cancelled_jobs, consumed, input_tokens, output_tokens, cost_usd, unpriced, \
+     created_at, changed_at";
+
+pub(super) fn process(row: &Row<'_>) -> rusqlite::Result<Process> {
+    let bytes: Vec<u8> = row.get(0)?;
+    let number = |at: usize| -> rusqlite::Result<u64> { Ok(count(row.get(at)?)) };
+    let total = number(3)?;
+    let unpriced: i64 = row.get(14)?;
+    Ok(Process {
+        process_id: ProcessId(Uuid::from_slice(&bytes).unwrap_or_default()),
+        sealed: number(1)? == total,
+        cancelled: row.get(2)?,
+        counts: Counts {
+            total,
+            pending: number(4)?,
+            in_progress: number(5)?,
+            at_provider: number(6)?,
+            completed: number(7)?,
+            failed: number(8)?,
+            cancelled: number(9)?,
+            consumed: number(10)?,
+        },
+        spent: Spent {
+            input_tokens: number(11)?,
+            output_tokens: number(12)?,
+            cost_usd: if unpriced == 0 {
+                Some(row.get(13)?)
+            } else {
+                None
+            },
+        },
+        created_at: Wall(row.get(15)?),
+        changed_at: Wall(row.get(16)?),
+    })
+}
+
+/// An outcome's error: what was written, and for a cancelled job that it was.
+pub(super) fn error(status: i64, written: Option<&str>) -> Option<Error> {
+    match (status, written) {
+        (CANCELLED, _) => Some(Error::cancelled()),
+        (_, written) => serde_json::from_str(written?).ok(),
+    }
+}
+
+/// The number of a lane, which begins to exist when first asked for.
+pub(super) fn lane_no(
+    conn: &Connection,
+    kind: &str,
+    name: Option<&str>,
+    step: u8,
+) -> Result<i64, Fault> {
+    let mut find = conn.prepare_cached(
+        "SELECT no FROM lanes WHERE kind = ?1 AND ifnull(name, x'') = ifnull(?2, x'') AND step = ?3",
+    )?;
+    let lane = params![kind, name, step];
+    if let Some(no) = find.query_row(lane, |row| row.get(0)).optional()? {
+        return Ok(no);
+    }
+    conn.prepare_cached("INSERT INTO lanes (kind, name, step) VALUES (?1, ?2, ?3)")?
+        .execute(lane)?;
+    Ok(conn.last_insert_rowid())
+}
+
+impl SqliteStore {
+    /// A lane by its number. Numbers are never used twice, so what was read once stays true.
+    pub(super) fn lane(&self, conn: &Connection, no: i64) -> Result<Arc<Lane>, Fault> {
+        if let Some(lane) = self.lanes.lock().get(&no) {
+            return Ok(lane.clone());
+        }
+        let mut find = conn.prepare_cached("SELECT kind, name, step FROM lanes WHERE no = ?1")?;
+        let lane = Arc::new(find.query_row([no], |row| {
+            Ok(Lane {
+                kind: row.get(0)?,
+                name: row.get(1)?,
+                step: small(row.get(2)?),
+            })
+        })?);
+        let mut lanes = self.lanes.lock();
+        if lanes.len() >= 10_000 {
+            lanes.clear();
+        }
+        lanes.insert(no, lane.clone());
+        Ok(lane)
+    }
+
+    pub(super) fn job_id(&self, key: i64, created_at: Wall) -> JobId {
+        job_id(key, created_at, self.salt)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_id_holds_the_key_and_sorts_by_time() {
+        let keys = [0, 1, key(1, 0), key(MOST_PROCESSES - 1, MOST_JOBS - 1)];
+        for key in keys {
+            let id = job_id(key, Wall(1_763_000_000_000), 0xabc);
+            assert_eq!(key_of(id), key);
+            assert_eq!(id.0.get_version_num(), 7);
+            assert_eq!(id.0.get_variant(), uuid::Variant::RFC4122);
+        }
+        assert!(job_id(9, Wall(1), 0) < job_id(1, Wall(2), 0));
+        assert_ne!(job_id(1, Wall(1), 0), job_id(1, Wall(1), 1));
+    }
+}

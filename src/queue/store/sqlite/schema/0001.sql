@@ -1,0 +1,92 @@
+CREATE TABLE meta (
+  key TEXT PRIMARY KEY,
+  value NOT NULL
+) WITHOUT ROWID;
+
+-- Part of every job id, so that an id of another database is not taken for one of ours.
+INSERT INTO meta VALUES ('salt', random() & 4095);
+
+-- A process has a row as long as it has jobs. Its counters change in the transaction that changes
+-- its jobs.
+CREATE TABLE processes (
+  no INTEGER PRIMARY KEY AUTOINCREMENT,
+  id BLOB NOT NULL UNIQUE,
+  sealed INTEGER NOT NULL DEFAULT 0,       -- jobs numbered below may be claimed, or soon
+  cancelled INTEGER NOT NULL DEFAULT 0,
+  chore INTEGER NOT NULL DEFAULT 0,        -- decided, and not carried out for all jobs yet
+  cursor INTEGER NOT NULL DEFAULT 0,       -- jobs numbered below have been through the chore
+  chore_changed INTEGER NOT NULL DEFAULT 0,
+  total INTEGER NOT NULL DEFAULT 0,        -- also the number of the next job
+  pending INTEGER NOT NULL DEFAULT 0,
+  in_progress INTEGER NOT NULL DEFAULT 0,
+  at_provider INTEGER NOT NULL DEFAULT 0,
+  completed INTEGER NOT NULL DEFAULT 0,
+  failed INTEGER NOT NULL DEFAULT 0,
+  cancelled_jobs INTEGER NOT NULL DEFAULT 0,
+  consumed INTEGER NOT NULL DEFAULT 0,
+  input_tokens INTEGER NOT NULL DEFAULT 0,
+  output_tokens INTEGER NOT NULL DEFAULT 0,
+  cost_usd REAL NOT NULL DEFAULT 0,
+  unpriced INTEGER NOT NULL DEFAULT 0,     -- outcomes of unknown price
+  created_at INTEGER NOT NULL,
+  changed_at INTEGER NOT NULL
+);
+CREATE INDEX processes_with_chore ON processes (chore) WHERE chore <> 0;
+
+CREATE TABLE lanes (
+  no INTEGER PRIMARY KEY AUTOINCREMENT,
+  kind TEXT NOT NULL,
+  name TEXT,
+  step INTEGER NOT NULL
+);
+-- NULL would differ from itself; an empty blob differs from every text.
+CREATE UNIQUE INDEX lanes_by_name ON lanes (kind, ifnull(name, x''), step);
+
+CREATE TABLE workers (
+  no INTEGER PRIMARY KEY AUTOINCREMENT,
+  name TEXT NOT NULL UNIQUE,               -- of its lock file
+  pid INTEGER NOT NULL,
+  host TEXT NOT NULL,
+  started_at INTEGER NOT NULL
+);
+
+-- Small rows: what is long is written once, to the tables below. The id is the number of the process
+-- times 2^32 plus that of the job in it, so the jobs of a process are one range of keys.
+CREATE TABLE jobs (
+  id INTEGER PRIMARY KEY,
+  lane INTEGER NOT NULL,
+  priority INTEGER NOT NULL,
+  status INTEGER NOT NULL,  -- 0 pending, 1 held, 2 in progress, 3 at provider, 4 completed, 5 failed, 6 cancelled
+  visible_at INTEGER NOT NULL,
+  created_at INTEGER NOT NULL,
+  claim INTEGER NOT NULL DEFAULT 0,
+  worker INTEGER,
+  crashes INTEGER NOT NULL DEFAULT 0,
+  attempt INTEGER NOT NULL DEFAULT 0,
+  calls INTEGER NOT NULL DEFAULT 0,
+  max_retries INTEGER,
+  lost INTEGER NOT NULL DEFAULT 0,
+  in_doubt INTEGER NOT NULL DEFAULT 0,
+  has_history INTEGER NOT NULL DEFAULT 0
+);
+CREATE INDEX jobs_to_claim ON jobs (lane, priority, visible_at) WHERE status = 0;
+CREATE INDEX jobs_by_worker ON jobs (worker) WHERE worker IS NOT NULL;
+CREATE INDEX jobs_with_outcome ON jobs (id) WHERE status >= 4;
+
+CREATE TABLE payloads (
+  job INTEGER PRIMARY KEY,
+  item_id TEXT,
+  request_hash TEXT,
+  body TEXT NOT NULL
+);
+
+CREATE TABLE results (
+  job INTEGER PRIMARY KEY,
+  error TEXT,
+  body TEXT
+);
+
+CREATE TABLE histories (
+  job INTEGER PRIMARY KEY,
+  body TEXT NOT NULL
+);

@@ -1,0 +1,230 @@
+//! Recording how trips of jobs ended. A success counts while the job has no outcome; everything else
+//! only if its claim is the last one.
+
+use std::collections::BTreeMap;
+
+use rusqlite::{Connection, OptionalExtension, params};
+
+use crate::base::clock::Wall;
+use crate::base::error::Error;
+use crate::queue::job::Process;
+use crate::queue::store::{End, Ending};
+
+use super::SqliteStore;
+use super::ledger::Ledger;
+use super::rows::{CANCELLED, COMPLETED, FAILED, IN_PROGRESS, PENDING, lane_no, process_of};
+use super::writer::{Fault, Sync};
+
+struct Settling<'a> {
+    store: &'a SqliteStore,
+    conn: &'a Connection,
+    ledger: Ledger,
+    cancelled: BTreeMap<i64, bool>,
+}
+
+impl SqliteStore {
+    pub(super) fn settle_ends(&self, ends: &[End], now: Wall) -> Result<Vec<Process>, Error> {
+        if ends.is_empty() {
+            return Ok(Vec::new());
+        }
+        self.write(Sync::AsSet, |conn| {
+            let mut settling = Settling {
+                store: self,
+                conn,
+                ledger: Ledger::default(),
+                cancelled: BTreeMap::new(),
+            };
+            for end in ends {
+                settling.end(end)?;
+            }
+            settling.ledger.write(conn, now)?;
+            settling.ledger.processes(conn)
+        })
+    }
+}
+
+impl Settling<'_> {
+    fn end(&mut self, end: &End) -> Result<(), Fault> {
+        let id = end.receipt.job;
+        match &end.ending {
+            Ending::Completed { result, spent } => {
+                let Some(from) = self.complete(end)? else {
+                    return Ok(());
+                };
+                self.ledger.moved(id, from, COMPLETED);
+                self.save(id, None, Some(result.get()))?;
+                if let Some(spent) = spent {
+                    self.ledger.spent(id, spent);
+                }
+            }
+            Ending::Failed {
+                error,
+                result,
+                spent,
+            } => {
+                let mut fail = self.conn.prepare_cached(
+                    "UPDATE jobs SET status = 5, worker = NULL, calls = ?3, lost = 0, in_doubt = 0
+                     WHERE id = ?1 AND claim = ?2 AND status = 2",
+                )?;
+                if fail.execute(params![id, end.receipt.claim, end.calls])? == 0 {
+                    return Ok(());
+                }
+                self.ledger.moved(id, IN_PROGRESS, FAILED);
+                self.save(id, Some(error), result.as_ref().map(|result| result.get()))?;
+                if let Some(spent) = spent {
+                    self.ledger.spent(id, spent);
+                }
+            }
+            Ending::Retry { .. } | Ending::Snooze { .. } => {
+                if self.cancelled(process_of(id))? {
+                    self.cancel(end)?;
+                } else {
+                    self.put_back(end)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The status that the job had, if it had no outcome.
+    fn complete(&self, end: &End) -> Result<Option<i64>, Fault> {
+        let id = end.receipt.job;
+        let mut complete = self.conn.prepare_cached(
+            "UPDATE jobs SET status = 4, worker = NULL, calls = ?3
+             WHERE id = ?1 AND claim = ?2 AND status = 2",
+        )?;
+        if complete.execute(params![id, end.receipt.claim, end.calls])? == 1 {
+            return Ok(Some(IN_PROGRESS));
+        }
+        // Somebody else has it, or it waits again: it was paid for all the same. The claim rises, so
+        // that what the other one reports goes nowhere.
+        let mut find = self
+            .conn
+            .prepare_cached("SELECT status FROM jobs WHERE id = ?1 AND status < 4")?;
+        let Some(status) = find.query_row([id], |row| row.get(0)).optional()? else {
+            return Ok(None);
+        };
+        let mut overrule = self.conn.prepare_cached(
+            "UPDATE jobs SET status = 4, worker = NULL, calls = max(calls, ?2), claim = claim + 1
+             WHERE id = ?1",
+        )?;
+        overrule.execute(params![id, end.calls])?;
+        Ok(Some(status))
+    }
+
+    fn save(&self, id: i64, error: Option<&Error>, result: Option<&str>) -> Result<(), Fault> {
+        save_outcome(self.conn, id, error, result)
+    }
+
+    /// Back to waiting.
+    fn put_back(&mut self, end: &End) -> Result<(), Fault> {
+        let id = end.receipt.job;
+        let fence = (id, end.receipt.claim, end.calls);
+        let changed = match &end.ending {
+            Ending::Retry {
+                due_at,
+                step,
+                attempt,
+                in_doubt,
+                history,
+            } => {
+                let Some(lane) = self.lane_of(end)? else {
+                    return Ok(());
+                };
+                let lane = at_step(self.store, self.conn, lane, *step)?;
+                let mut retry = self.conn.prepare_cached(
+                    "UPDATE jobs SET status = 0, worker = NULL, calls = ?3, visible_at = ?4, lane = ?5,
+                       attempt = ?6, in_doubt = ?7, lost = 0, has_history = 1
+                     WHERE id = ?1 AND claim = ?2 AND status = 2",
+                )?;
+                let values = params![fence.0, fence.1, fence.2, due_at.0, lane, attempt, in_doubt];
+                let changed = retry.execute(values)?;
+                let mut keep = self.conn.prepare_cached(
+                    "INSERT OR REPLACE INTO histories (job, body) VALUES (?1, ?2)",
+                )?;
+                keep.execute(params![id, history])?;
+                changed
+            }
+            Ending::Snooze { due_at } => {
+                let mut snooze = self.conn.prepare_cached(
+                    "UPDATE jobs SET status = 0, worker = NULL, calls = ?3,
+                       visible_at = ifnull(?4, visible_at)
+                     WHERE id = ?1 AND claim = ?2 AND status = 2",
+                )?;
+                snooze.execute(params![fence.0, fence.1, fence.2, due_at.map(|at| at.0)])?
+            }
+            Ending::Completed { .. } | Ending::Failed { .. } => 0,
+        };
+        if changed == 1 {
+            self.ledger.moved(id, IN_PROGRESS, PENDING);
+        }
+        Ok(())
+    }
+
+    /// The lane of a job that the claim still holds.
+    fn lane_of(&self, end: &End) -> Result<Option<i64>, Fault> {
+        let mut find = self
+            .conn
+            .prepare_cached("SELECT lane FROM jobs WHERE id = ?1 AND claim = ?2 AND status = 2")?;
+        let held = [end.receipt.job, end.receipt.claim];
+        Ok(find.query_row(held, |row| row.get(0)).optional()?)
+    }
+
+    fn cancel(&mut self, end: &End) -> Result<(), Fault> {
+        let id = end.receipt.job;
+        let mut cancel = self.conn.prepare_cached(
+            "UPDATE jobs SET status = 6, worker = NULL, calls = ?3
+             WHERE id = ?1 AND claim = ?2 AND status = 2",
+        )?;
+        if cancel.execute(params![id, end.receipt.claim, end.calls])? == 1 {
+            self.ledger.moved(id, IN_PROGRESS, CANCELLED);
+        }
+        Ok(())
+    }
+
+    fn cancelled(&mut self, process: i64) -> Result<bool, Fault> {
+        if let Some(known) = self.cancelled.get(&process) {
+            return Ok(*known);
+        }
+        let cancelled = is_cancelled(self.conn, process)?;
+        self.cancelled.insert(process, cancelled);
+        Ok(cancelled)
+    }
+}
+
+/// Whether what runs of a process is not tried again.
+pub(super) fn is_cancelled(conn: &Connection, process: i64) -> Result<bool, Fault> {
+    let mut read =
+        conn.prepare_cached("SELECT cancelled OR chore = 4 FROM processes WHERE no = ?1")?;
+    let cancelled = read.query_row([process], |row| row.get(0)).optional()?;
+    Ok(cancelled.unwrap_or(true))
+}
+
+/// The number of the same lane at another step.
+pub(super) fn at_step(
+    store: &SqliteStore,
+    conn: &Connection,
+    no: i64,
+    step: u8,
+) -> Result<i64, Fault> {
+    let lane = store.lane(conn, no)?;
+    if lane.step == step {
+        return Ok(no);
+    }
+    lane_no(conn, &lane.kind, lane.name.as_deref(), step)
+}
+
+/// Writes the result or the error of a job.
+pub(super) fn save_outcome(
+    conn: &Connection,
+    id: i64,
+    error: Option<&Error>,
+    result: Option<&str>,
+) -> Result<(), Fault> {
+    let error = error.map(serde_json::to_string).transpose();
+    let error = error.map_err(|_| Fault::Odd("an error that is no JSON"))?;
+    let mut save = conn
+        .prepare_cached("INSERT OR REPLACE INTO results (job, error, body) VALUES (?1, ?2, ?3)")?;
+    save.execute(params![id, error, result])?;
+    Ok(())
+}

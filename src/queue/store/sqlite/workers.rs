@@ -1,0 +1,252 @@
+//! Workers: each holds the kernel's lock on a file of its own as long as its process lives, so a claim
+//! needs no lease and a suspended process keeps its jobs.
+
+use std::fs::{self, File, TryLockError};
+use std::io;
+use std::path::{Path, PathBuf};
+
+use rusqlite::{Connection, params};
+use uuid::Uuid;
+
+use crate::base::clock::Wall;
+use crate::base::error::{Error, ErrorKind};
+use crate::queue::store::{MOST_CRASHES, WorkerId};
+
+use super::SqliteStore;
+use super::ledger::Ledger;
+use super::rows::{CANCELLED, FAILED, IN_PROGRESS, PENDING, process_of, small};
+use super::settle::{is_cancelled, save_outcome};
+use super::writer::{Fault, Sync};
+
+/// A worker of this store.
+pub(super) struct Enlisted {
+    /// Holds the lock.
+    _file: File,
+    path: PathBuf,
+    /// Jobs it was given.
+    pub(super) given: u64,
+}
+
+/// A worker as its row has it.
+pub(super) struct Listed {
+    pub no: i64,
+    pub name: String,
+    pub pid: i64,
+    pub host: String,
+}
+
+/// What a look at a worker's lock showed.
+pub(super) enum Pulse {
+    Alive,
+    /// It is dead, and as long as this file is held nobody else finds that out.
+    Dead(Option<File>),
+}
+
+impl SqliteStore {
+    /// A file beside the database.
+    pub(super) fn beside(&self, suffix: &str) -> PathBuf {
+        let mut name = self.path.clone().into_os_string();
+        name.push(suffix);
+        name.into()
+    }
+
+    fn lock_path(&self, name: &str) -> PathBuf {
+        self.beside(".workers").join(format!("{name}.lock"))
+    }
+
+    pub(super) fn enlist_worker(&self, now: Wall) -> Result<WorkerId, Error> {
+        let folder = self.beside(".workers");
+        let cannot = |error: io::Error| {
+            let why = format!(
+                "{}: no lock file can be made there ({error}). The folder must be writable for this user",
+                folder.display()
+            );
+            Error::new(ErrorKind::Invalid, why)
+        };
+        fs::create_dir_all(&folder).map_err(cannot)?;
+        self.sweep(&folder)?;
+        let (name, path, file) = locked_file(|name| self.lock_path(name)).map_err(cannot)?;
+        // Locked before the row can be seen: nobody ever finds a living worker unlocked.
+        let no = self.write(Sync::AsSet, |conn| {
+            conn.prepare_cached(
+                "INSERT INTO workers (name, pid, host, started_at) VALUES (?1, ?2, ?3, ?4)",
+            )?
+            .execute(params![name, std::process::id(), host(), now.0])?;
+            Ok(conn.last_insert_rowid())
+        })?;
+        let enlisted = Enlisted {
+            _file: file,
+            path,
+            given: 0,
+        };
+        self.workers.lock().insert(no, enlisted);
+        Ok(WorkerId(no))
+    }
+
+    pub(super) fn retire_worker(&self, worker: WorkerId, now: Wall) -> Result<(), Error> {
+        let given_back = self.write(Sync::AsSet, |conn| {
+            give_back(conn, worker.0, false, now).map(|back| back.unwrap_or(0))
+        })?;
+        if let Some(enlisted) = self.workers.lock().remove(&worker.0) {
+            let _ = fs::remove_file(&enlisted.path);
+        }
+        if given_back > 0 {
+            self.wake();
+        }
+        Ok(())
+    }
+
+    pub(super) fn reclaim_jobs(&self, now: Wall) -> Result<u64, Error> {
+        let mut affected = 0;
+        for worker in self.listed()? {
+            let Pulse::Dead(held) = self.pulse(&worker) else {
+                continue;
+            };
+            let back = self.write(Sync::AsSet, |conn| give_back(conn, worker.no, true, now))?;
+            if held.is_some() {
+                let _ = fs::remove_file(self.lock_path(&worker.name));
+            }
+            if let Some(jobs) = back {
+                log::info!(
+                    "a worker died (process {}): {jobs} jobs of it were given back",
+                    worker.pid
+                );
+                affected += jobs;
+            }
+        }
+        if affected > 0 {
+            self.wake();
+        }
+        Ok(affected)
+    }
+
+    pub(super) fn listed(&self) -> Result<Vec<Listed>, Error> {
+        self.read(|conn| {
+            let mut read =
+                conn.prepare_cached("SELECT no, name, pid, host FROM workers ORDER BY no")?;
+            let all = read.query_map([], |row| {
+                Ok(Listed {
+                    no: row.get(0)?,
+                    name: row.get(1)?,
+                    pid: row.get(2)?,
+                    host: row.get(3)?,
+                })
+            })?;
+            Ok(all.collect::<Result<_, _>>()?)
+        })
+    }
+
+    pub(super) fn pulse(&self, worker: &Listed) -> Pulse {
+        if self.workers.lock().contains_key(&worker.no) {
+            return Pulse::Alive;
+        }
+        match try_lock(&self.lock_path(&worker.name)) {
+            Ok(Some(file)) => Pulse::Dead(Some(file)),
+            // Somebody removed the file, which says nothing about the worker.
+            Err(error) if error.kind() == io::ErrorKind::NotFound && is_gone(worker) => {
+                Pulse::Dead(None)
+            }
+            Ok(None) | Err(_) => Pulse::Alive,
+        }
+    }
+
+    /// Removes lock files that nobody holds and no row names: a process died between the two.
+    fn sweep(&self, folder: &Path) -> Result<(), Error> {
+        let known = self.listed()?;
+        let Ok(files) = fs::read_dir(folder) else {
+            return Ok(());
+        };
+        for path in files.flatten().map(|file| file.path()) {
+            let name = path.file_stem().and_then(|name| name.to_str());
+            let listed = known
+                .iter()
+                .any(|worker| Some(worker.name.as_str()) == name);
+            if listed || path.extension().is_none_or(|extension| extension != "lock") {
+                continue;
+            }
+            // With the lock held, its maker has either died or not got it yet, and takes another.
+            if let Ok(Some(_held)) = try_lock(&path)
+                && !self
+                    .listed()?
+                    .iter()
+                    .any(|worker| Some(worker.name.as_str()) == name)
+            {
+                let _ = fs::remove_file(&path);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A new file under a new name, and its lock.
+fn locked_file(path: impl Fn(&str) -> PathBuf) -> io::Result<(String, PathBuf, File)> {
+    loop {
+        let name = Uuid::now_v7().to_string();
+        let path = path(&name);
+        let file = File::create_new(&path)?;
+        match file.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => continue,
+            Err(TryLockError::Error(error)) => return Err(error),
+        }
+        // A peer that sweeps may have held it for a moment, and removed it.
+        if path.exists() {
+            return Ok((name, path, file));
+        }
+    }
+}
+
+/// The lock of a file that exists, if nobody has it.
+fn try_lock(path: &Path) -> io::Result<Option<File>> {
+    let file = File::options().read(true).write(true).open(path)?;
+    match file.try_lock() {
+        Ok(()) => Ok(Some(file)),
+        Err(TryLockError::WouldBlock) => Ok(None),
+        Err(TryLockError::Error(error)) => Err(error),
+    }
+}
+
+/// True when it is certain that a worker's process does not exist.
+fn is_gone(worker: &Listed) -> bool {
+    let processes = Path::new("/proc");
+    worker.host == host()
+        && processes.join("self").exists()
+        && !processes.join(worker.pid.to_string()).exists()
+}
+
+/// This machine's name; empty where it is not known.
+fn host() -> String {
+    let name = fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    name.trim().to_owned()
+}
+
+/// Gives back what a worker had and takes it off the list. `None` if it was not on it.
+fn give_back(conn: &Connection, worker: i64, lost: bool, now: Wall) -> Result<Option<u64>, Fault> {
+    let mut strike = conn.prepare_cached("DELETE FROM workers WHERE no = ?1")?;
+    if strike.execute([worker])? == 0 {
+        return Ok(None);
+    }
+    let mut find = conn.prepare_cached("SELECT id, crashes FROM jobs WHERE worker = ?1")?;
+    let rows = find.query_map([worker], |row| Ok((row.get(0)?, row.get(1)?)))?;
+    let held: Vec<(i64, i64)> = rows.collect::<Result<_, _>>()?;
+    let mut update = conn.prepare_cached(
+        "UPDATE jobs SET status = ?2, worker = NULL, crashes = ?3, lost = max(lost, ?4) WHERE id = ?1",
+    )?;
+    let mut ledger = Ledger::default();
+    for (id, crashes) in &held {
+        let crashes = crashes + i64::from(lost);
+        let status = if is_cancelled(conn, process_of(*id))? {
+            CANCELLED
+        } else if lost && small(crashes) >= MOST_CRASHES {
+            let why = format!("its worker died while it ran, for the {MOST_CRASHES}th time");
+            save_outcome(conn, *id, Some(&Error::new(ErrorKind::Crashed, why)), None)?;
+            FAILED
+        } else {
+            PENDING
+        };
+        update.execute(params![id, status, crashes, lost])?;
+        ledger.moved(*id, IN_PROGRESS, status);
+    }
+    ledger.write(conn, now)?;
+    Ok(Some(held.len() as u64))
+}

@@ -1,0 +1,241 @@
+//! The one connection that writes: transactions, how long they wait for those of other processes, and
+//! what a failure of the database is called.
+
+use std::cell::Cell;
+use std::fmt::Display;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use parking_lot::FairMutexGuard;
+use rusqlite::{Connection, ErrorCode};
+
+use crate::base::error::{Error, ErrorKind};
+
+use super::{Durability, SqliteStore};
+
+/// What a transaction needs of the disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Sync {
+    /// What the options say.
+    AsSet,
+    /// Nothing: losing it in a power failure costs nothing.
+    Lazy,
+}
+
+pub(super) struct Writer {
+    pub(super) conn: Connection,
+    full: bool,
+}
+
+impl Writer {
+    pub(super) fn new(conn: Connection) -> Result<Self, rusqlite::Error> {
+        conn.pragma_update(None, "synchronous", "NORMAL")?;
+        Ok(Self { conn, full: false })
+    }
+
+    fn set_full(&mut self, full: bool) -> Result<(), rusqlite::Error> {
+        if self.full != full {
+            let level = if full { "FULL" } else { "NORMAL" };
+            self.conn.pragma_update(None, "synchronous", level)?;
+            self.full = full;
+        }
+        Ok(())
+    }
+}
+
+/// Why a transaction did not come about.
+#[derive(Debug)]
+pub(super) enum Fault {
+    Sql(rusqlite::Error),
+    /// What was asked for cannot be done.
+    Refused(Error),
+    /// What is stored cannot be.
+    Odd(&'static str),
+}
+
+impl From<rusqlite::Error> for Fault {
+    fn from(error: rusqlite::Error) -> Self {
+        Self::Sql(error)
+    }
+}
+
+impl From<Error> for Fault {
+    fn from(error: Error) -> Self {
+        Self::Refused(error)
+    }
+}
+
+impl Fault {
+    /// The error for callers. Messages of SQLite name tables and columns, never values.
+    pub(super) fn explain(self, path: &Path) -> Error {
+        match self {
+            Self::Refused(error) => error,
+            Self::Odd(what) => damaged(path, what),
+            Self::Sql(error) => explain(path, &error),
+        }
+    }
+}
+
+fn explain(path: &Path, error: &rusqlite::Error) -> Error {
+    let shown = path.display();
+    let transient = |why: String| Error::new(ErrorKind::Transient, why);
+    let invalid = |why: String| Error::new(ErrorKind::Invalid, why);
+    match error.sqlite_error_code() {
+        Some(ErrorCode::DiskFull) => transient(format!(
+            "the disk is full: {shown} cannot grow. Nothing that was saved is lost; free some room, \
+             it goes on by itself"
+        )),
+        Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => transient(format!(
+            "{shown} has been locked by another program for {} s; it is tried again. Close tools that \
+             have the database open for writing",
+            PATIENCE.as_secs()
+        )),
+        Some(ErrorCode::SystemIoFailure) => transient(format!(
+            "{shown} could not be read or written ({error}). Nothing that was saved is lost; look for \
+             the disk in the system's log"
+        )),
+        Some(ErrorCode::DatabaseCorrupt) => damaged(path, error),
+        Some(ErrorCode::NotADatabase) => invalid(format!(
+            "{shown} is no SQLite database. Move it away, or name another data folder"
+        )),
+        Some(ErrorCode::ReadOnly | ErrorCode::PermissionDenied | ErrorCode::CannotOpen) => {
+            invalid(format!(
+                "{shown} cannot be opened for writing ({error}). The file and its folder must be \
+                 writable for this user; SQLite puts two more files beside it"
+            ))
+        }
+        _ => invalid(format!("{shown}: {error}")),
+    }
+}
+
+fn damaged(path: &Path, what: impl Display) -> Error {
+    let shown = path.display();
+    Error::new(
+        ErrorKind::Invalid,
+        format!(
+            "{shown} is damaged ({what}). Stop all workers, copy the file with its -wal and -shm \
+             beside it, then rescue what can be read: sqlite3 {shown} .recover | sqlite3 rescued.db"
+        ),
+    )
+}
+
+/// How long a transaction waits for those of other processes.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Whether a connection waits for the transactions of other processes, or fails at once.
+pub(super) fn be_patient(conn: &mut Connection, yes: bool) -> Result<(), rusqlite::Error> {
+    conn.busy_handler(yes.then_some(wait_briefly as fn(i32) -> bool))
+}
+
+/// SQLite's own waiting backs off to 100 ms, in which a busy neighbour takes the lock again and again.
+fn wait_briefly(tries: i32) -> bool {
+    thread_local!(static SINCE: Cell<Option<Instant>> = const { Cell::new(None) });
+    let now = Instant::now();
+    let since = match SINCE.get() {
+        Some(since) if tries > 0 => since,
+        _ => now,
+    };
+    SINCE.set(Some(since));
+    let patient = now.duration_since(since) < PATIENCE;
+    if patient {
+        std::thread::sleep(Duration::from_micros(500));
+    }
+    patient
+}
+
+/// Rolls back what was not committed, also when a callback panics.
+struct Open<'a>(Option<&'a Connection>);
+
+impl<'a> Open<'a> {
+    fn begin(conn: &'a Connection) -> Result<Self, rusqlite::Error> {
+        conn.prepare_cached("BEGIN IMMEDIATE")?.execute([])?;
+        Ok(Self(Some(conn)))
+    }
+
+    fn commit(mut self) -> Result<(), rusqlite::Error> {
+        if let Some(conn) = self.0 {
+            conn.prepare_cached("COMMIT")?.execute([])?;
+            self.0 = None;
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Open<'_> {
+    fn drop(&mut self) {
+        if let Some(conn) = self.0
+            && !conn.is_autocommit()
+        {
+            let _ = conn.execute_batch("ROLLBACK");
+        }
+    }
+}
+
+impl SqliteStore {
+    /// Runs one transaction.
+    pub(super) fn write<T>(
+        &self,
+        sync: Sync,
+        work: impl FnOnce(&Connection) -> Result<T, Fault>,
+    ) -> Result<T, Error> {
+        self.write_locked(self.writer.lock(), sync, work)
+    }
+
+    /// Runs one transaction under a lock that was taken before.
+    pub(super) fn write_locked<T>(
+        &self,
+        mut writer: FairMutexGuard<'_, Writer>,
+        sync: Sync,
+        work: impl FnOnce(&Connection) -> Result<T, Fault>,
+    ) -> Result<T, Error> {
+        self.file.still_there(&self.path)?;
+        let full = sync == Sync::AsSet && self.durability == Durability::Full;
+        let run = |writer: &mut Writer| {
+            writer.set_full(full)?;
+            let open = Open::begin(&writer.conn)?;
+            let done = work(&writer.conn)?;
+            open.commit()?;
+            Ok(done)
+        };
+        run(&mut writer).map_err(|fault: Fault| fault.explain(&self.path))
+    }
+
+    /// Runs queries beside whatever is written.
+    pub(super) fn read<T>(
+        &self,
+        work: impl FnOnce(&Connection) -> Result<T, Fault>,
+    ) -> Result<T, Error> {
+        let conn = self.readers.iter().find_map(|reader| reader.try_lock());
+        let conn = conn.unwrap_or_else(|| self.readers[0].lock());
+        work(&conn).map_err(|fault| fault.explain(&self.path))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn failure(code: std::ffi::c_int) -> Error {
+        let error = rusqlite::Error::SqliteFailure(rusqlite::ffi::Error::new(code), None);
+        Fault::from(error).explain(Path::new("/data/llm_jobs.db"))
+    }
+
+    #[test]
+    fn every_failure_of_the_database_says_what_to_do() {
+        use rusqlite::ffi;
+        let cases = [
+            (ffi::SQLITE_FULL, ErrorKind::Transient, "free some room"),
+            (ffi::SQLITE_BUSY, ErrorKind::Transient, "another program"),
+            (ffi::SQLITE_IOERR, ErrorKind::Transient, "the system's log"),
+            (ffi::SQLITE_CORRUPT, ErrorKind::Invalid, ".recover"),
+            (ffi::SQLITE_NOTADB, ErrorKind::Invalid, "no SQLite database"),
+            (ffi::SQLITE_READONLY, ErrorKind::Invalid, "writable"),
+        ];
+        for (code, kind, part) in cases {
+            let error = failure(code);
+            assert_eq!(error.kind(), kind, "{error}");
+            assert!(error.message().contains(part), "{error}");
+            assert!(error.message().contains("/data/llm_jobs.db"), "{error}");
+        }
+    }
+}
