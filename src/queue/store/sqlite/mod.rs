@@ -87,9 +87,10 @@ pub struct SqliteStore {
     file: Identity,
     durability: Durability,
     salt: u16,
-    writer: FairMutex<Writer>,
     readers: [Mutex<Connection>; 2],
     watcher: Mutex<Connection>,
+    /// Closed after those that only read: the last one puts the log away.
+    writer: FairMutex<Writer>,
     inserts: Combiner,
     lanes: Mutex<HashMap<i64, Arc<Lane>>>,
     workers: Mutex<HashMap<i64, Enlisted>>,
