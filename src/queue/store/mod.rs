@@ -3,6 +3,10 @@
 //! A store knows states and times, not what a job means. Each method is one transaction or a few
 //! short ones, and what it has returned `Ok` for survives the death of the process.
 
+#[cfg(test)]
+mod conformance;
+#[cfg(test)]
+mod model;
 pub(crate) mod sqlite;
 
 use std::sync::{Arc, Weak};

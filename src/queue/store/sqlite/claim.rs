@@ -64,7 +64,7 @@ impl Sql {
                 }
             }
             if ranges.is_empty() {
-                ranges.push("0".to_owned());
+                ranges.push("id < 0".to_owned());
             }
             only = format!(" AND ({})", ranges.join(" OR "));
         }

@@ -17,6 +17,9 @@ mod settle;
 mod workers;
 mod writer;
 
+#[cfg(test)]
+mod tests;
+
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicI64;
@@ -84,9 +87,10 @@ pub struct SqliteStore {
     file: Identity,
     durability: Durability,
     salt: u16,
-    writer: FairMutex<Writer>,
     readers: [Mutex<Connection>; 2],
     watcher: Mutex<Connection>,
+    /// Closed after those that only read: the last one puts the log away.
+    writer: FairMutex<Writer>,
     inserts: Combiner,
     lanes: Mutex<HashMap<i64, Arc<Lane>>>,
     workers: Mutex<HashMap<i64, Enlisted>>,

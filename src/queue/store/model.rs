@@ -1,0 +1,649 @@
+//! A store of jobs against a model of it: random operations on both, compared after each.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use serde_json::value::RawValue;
+
+use super::conformance::{Again, Opened};
+use super::*;
+use crate::base::error::ErrorKind;
+use crate::queue::job::{Counts, JobStatus};
+
+#[derive(Clone, Copy, PartialEq, Debug)]
+enum State {
+    Held,
+    Pending,
+    Running(WorkerId),
+    Completed,
+    Failed,
+    Cancelled,
+    Gone,
+}
+
+impl State {
+    fn is_final(self) -> bool {
+        matches!(self, Self::Completed | Self::Failed | Self::Cancelled)
+    }
+}
+
+#[derive(Debug)]
+struct ModelJob {
+    id: JobId,
+    process: ProcessId,
+    /// When its process began, and its place in it.
+    order: (u64, u64),
+    state: State,
+    due: i64,
+    priority: u8,
+    name: &'static str,
+    step: u8,
+    crashes: u8,
+    last: Option<Receipt>,
+    /// How often it was put back by hand.
+    epoch: u32,
+}
+
+#[derive(Default)]
+struct ModelProcess {
+    born: u64,
+    sealed: bool,
+    cancelled: bool,
+    counts: Counts,
+}
+
+struct Model {
+    db: Opened,
+    random: u64,
+    now: i64,
+    born: u64,
+    jobs: Vec<ModelJob>,
+    index: HashMap<JobId, usize>,
+    processes: BTreeMap<ProcessId, ModelProcess>,
+    names: Vec<ProcessId>,
+    /// Of either handle: how many jobs each has been given.
+    workers: [Vec<(WorkerId, u64)>; 2],
+    receipts: Vec<(usize, Receipt)>,
+    deliveries: Vec<(usize, u32, Receipt)>,
+}
+
+const LANES: [&str; 3] = ["x", "y", "z"];
+
+fn json(text: &str) -> Box<RawValue> {
+    RawValue::from_string(text.to_owned()).unwrap()
+}
+
+impl Model {
+    fn new(db: Opened, seed: u64) -> Self {
+        Self {
+            db,
+            random: seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1,
+            now: 1_763_000_000_000,
+            born: 0,
+            jobs: Vec::new(),
+            index: HashMap::new(),
+            processes: BTreeMap::new(),
+            names: (0..4).map(|_| ProcessId::new()).collect(),
+            workers: [Vec::new(), Vec::new()],
+            receipts: Vec::new(),
+            deliveries: Vec::new(),
+        }
+    }
+
+    fn below(&mut self, bound: usize) -> usize {
+        self.random ^= self.random << 13;
+        self.random ^= self.random >> 7;
+        self.random ^= self.random << 17;
+        (self.random >> 11) as usize % bound
+    }
+
+    fn any_process(&mut self) -> ProcessId {
+        let at = self.below(self.names.len());
+        self.names[at]
+    }
+
+    fn store(&self, handle: usize) -> Arc<dyn JobStore> {
+        if handle == 0 {
+            self.db.one.clone().unwrap()
+        } else {
+            self.db.two.clone()
+        }
+    }
+
+    fn wall(&self) -> Wall {
+        Wall(self.now)
+    }
+
+    fn step(&mut self) {
+        self.now += self.below(3) as i64;
+        match self.below(100) {
+            0..15 => self.insert(),
+            15..20 => self.seal(),
+            20..50 => self.claim(),
+            50..78 => self.settle(),
+            78..86 => self.consume(),
+            86..88 => self.cancel(),
+            88..91 => self.retry(),
+            91..92 => self.delete(),
+            92..96 => self.enlist(),
+            96..98 => self.retire(),
+            _ => self.die(),
+        }
+    }
+
+    fn insert(&mut self) {
+        let process = self.any_process();
+        let sealed = self.below(4) > 0;
+        let mut jobs = Vec::new();
+        let mut kept = Vec::new();
+        for _ in 0..self.below(7) {
+            let (priority, name) = (1 + self.below(10) as u8, LANES[self.below(3)]);
+            jobs.push(Job::raw("k", json("1")).priority(priority).lane(name));
+            kept.push((priority, name));
+        }
+        let handle = self.below(2);
+        let ids = self
+            .store(handle)
+            .insert(process, jobs, sealed, self.wall());
+        if kept.is_empty() {
+            assert!(ids.unwrap().is_empty());
+            return;
+        }
+        if self
+            .processes
+            .get(&process)
+            .is_some_and(|known| known.cancelled)
+        {
+            assert_eq!(ids.unwrap_err().kind(), ErrorKind::Invalid);
+            return;
+        }
+        self.born += 1;
+        let born = self.born;
+        let known = self
+            .processes
+            .entry(process)
+            .or_insert_with(|| ModelProcess {
+                born,
+                sealed: true,
+                ..ModelProcess::default()
+            });
+        known.sealed &= sealed;
+        for (id, (priority, name)) in ids.unwrap().into_iter().zip(kept) {
+            self.index.insert(id, self.jobs.len());
+            self.jobs.push(ModelJob {
+                id,
+                process,
+                order: (known.born, known.counts.total),
+                state: if known.sealed {
+                    State::Pending
+                } else {
+                    State::Held
+                },
+                due: self.now,
+                priority,
+                name,
+                step: 0,
+                crashes: 0,
+                last: None,
+                epoch: 0,
+            });
+            known.counts.total += 1;
+        }
+    }
+
+    /// Lets what the first handle does be abandoned halfway sometimes, and has the other one finish.
+    fn halfway<T>(
+        &mut self,
+        work: impl FnOnce(&dyn JobStore, Wall) -> Result<T, Error>,
+    ) -> Option<T> {
+        let chunks = if self.below(2) == 0 {
+            1_000
+        } else {
+            self.below(3) as i64
+        };
+        (self.db.abandon_after)(chunks);
+        let done = work(&*self.store(0), self.wall()).ok();
+        (self.db.abandon_after)(i64::MAX);
+        while self.db.two.chore(self.wall()).unwrap() {}
+        done
+    }
+
+    fn each(&mut self, process: ProcessId, mut change: impl FnMut(&mut ModelJob)) {
+        let of = self.jobs.iter_mut().filter(|job| job.process == process);
+        of.filter(|job| job.state != State::Gone)
+            .for_each(|job| change(job));
+    }
+
+    fn seal(&mut self) {
+        let process = self.any_process();
+        self.halfway(|store, now| store.seal(process, now));
+        self.each(process, |job| {
+            if job.state == State::Held {
+                job.state = State::Pending;
+            }
+        });
+        if let Some(known) = self.processes.get_mut(&process) {
+            known.sealed = true;
+        }
+    }
+
+    fn cancel(&mut self) {
+        let process = self.any_process();
+        let told = self.halfway(|store, now| store.cancel(process, now));
+        let mut waited = 0;
+        self.each(process, |job| {
+            if matches!(job.state, State::Held | State::Pending) {
+                job.state = State::Cancelled;
+                waited += 1;
+            }
+        });
+        assert!(
+            told.is_none_or(|told| told == waited),
+            "{told:?} and not {waited}"
+        );
+        if let Some(known) = self.processes.get_mut(&process) {
+            known.cancelled = true;
+            known.sealed = true;
+        }
+    }
+
+    fn retry(&mut self) {
+        let process = self.any_process();
+        let told = self.halfway(|store, now| store.retry_failed(process, now));
+        let (now, mut back) = (self.now, 0);
+        self.each(process, |job| {
+            if matches!(job.state, State::Failed | State::Cancelled) {
+                (job.state, job.due, job.step, job.crashes) = (State::Pending, now, 0, 0);
+                job.epoch += 1;
+                back += 1;
+            }
+        });
+        assert!(
+            told.is_none_or(|told| told == back),
+            "{told:?} and not {back}"
+        );
+        if let Some(known) = self.processes.get_mut(&process) {
+            known.cancelled = false;
+        }
+    }
+
+    fn delete(&mut self) {
+        let process = self.any_process();
+        let told = self.halfway(|store, now| store.delete(process, now));
+        let mut gone = 0;
+        self.each(process, |job| {
+            job.state = State::Gone;
+            gone += 1;
+        });
+        assert!(
+            told.is_none_or(|told| told == gone),
+            "{told:?} and not {gone}"
+        );
+        self.processes.remove(&process);
+    }
+
+    fn enlist(&mut self) {
+        let handle = self.below(2);
+        if self.workers[handle].len() < 3 {
+            let worker = self.store(handle).enlist(self.wall()).unwrap();
+            self.workers[handle].push((worker, 0));
+        }
+    }
+
+    fn retire(&mut self) {
+        let handle = self.below(2);
+        if let Some((worker, _)) = self.workers[handle].pop() {
+            self.store(handle).retire(worker, self.wall()).unwrap();
+            self.give_back(worker, false);
+        }
+    }
+
+    /// The first handle ends without a word, with all its workers.
+    fn die(&mut self) {
+        self.db.one = None;
+        let mut affected = 0;
+        for (worker, _) in std::mem::take(&mut self.workers[0]) {
+            affected += self.give_back(worker, true);
+        }
+        assert_eq!(self.db.two.reclaim(self.wall()).unwrap(), affected);
+        let again = self.db._keep.downcast_ref::<Again>().unwrap();
+        self.db.one = Some((again.0)());
+    }
+
+    fn give_back(&mut self, worker: WorkerId, lost: bool) -> u64 {
+        let held = self
+            .jobs
+            .iter_mut()
+            .filter(|job| job.state == State::Running(worker));
+        let mut jobs = 0;
+        for job in held {
+            job.crashes += u8::from(lost);
+            job.state = if self.processes[&job.process].cancelled {
+                State::Cancelled
+            } else if lost && job.crashes >= MOST_CRASHES {
+                State::Failed
+            } else {
+                State::Pending
+            };
+            jobs += 1;
+        }
+        jobs
+    }
+
+    fn claim(&mut self) {
+        let handle = self.below(2);
+        if self.workers[handle].is_empty() {
+            return;
+        }
+        let at = self.below(self.workers[handle].len());
+        let (worker, mut given) = self.workers[handle][at];
+        let (most, idle) = (self.below(6), self.below(2) == 0);
+        let only = (self.below(3) == 0).then(|| self.any_process());
+        let sizes = [0, 1, 3, usize::MAX];
+        let mut left: HashMap<(&str, u8), usize> = HashMap::new();
+        for name in LANES {
+            for step in 0..2 {
+                left.insert((name, step), sizes[self.below(4)]);
+            }
+        }
+        let asked = left.clone();
+        let mut open = |lane: &Arc<Lane>| asked[&(lane.name.as_deref().unwrap(), lane.step)];
+        let wanted = Wanted {
+            most,
+            idle,
+            processes: only.as_slice(),
+            open: &mut open,
+        };
+        let claims = self
+            .store(handle)
+            .claim(worker, wanted, self.wall())
+            .unwrap();
+
+        let mut expected = Vec::new();
+        let mut ended = false;
+        let wanted = |job: &ModelJob| {
+            job.state == State::Pending && only.is_none_or(|only| only == job.process)
+        };
+        while expected.len() < most {
+            let oldest = (given + 1) % 8 == 0;
+            let due = self.jobs.iter().enumerate().filter(|(_, job)| {
+                wanted(job) && job.due <= self.now && left[&(job.name, job.step)] > 0
+            });
+            let rank = |job: &ModelJob| if oldest { 0 } else { -i32::from(job.priority) };
+            let next = due.min_by_key(|(_, job)| (rank(job), job.due, job.order));
+            let Some((at, job)) = next else { break };
+            let suspect = job.crashes >= SUSPECT_CRASHES;
+            ended = suspect;
+            if suspect && !(idle && expected.is_empty()) {
+                break;
+            }
+            *left.get_mut(&(job.name, job.step)).unwrap() -= 1;
+            self.jobs[at].state = State::Running(worker);
+            expected.push(at);
+            given += 1;
+            if suspect {
+                break;
+            }
+        }
+        let ids: Vec<usize> = claims
+            .jobs
+            .iter()
+            .map(|job| self.index[&job.job_id])
+            .collect();
+        assert_eq!(ids, expected);
+        assert_eq!(claims.more, self.jobs.iter().any(wanted));
+        let later = self
+            .jobs
+            .iter()
+            .filter(|job| wanted(job) && left[&(job.name, job.step)] > 0);
+        let later = later.map(|job| Wall(job.due)).min();
+        let told = if ended || expected.len() == most {
+            None
+        } else {
+            later
+        };
+        assert_eq!(claims.next, told);
+        for (at, job) in expected.into_iter().zip(&claims.jobs) {
+            let known = &mut self.jobs[at];
+            assert_eq!((job.crashes, job.lane.step), (known.crashes, known.step));
+            assert!(known.last.is_none_or(|last| last.claim < job.receipt.claim));
+            known.last = Some(job.receipt);
+            self.receipts.push((at, job.receipt));
+        }
+        self.workers[handle][at].1 = given;
+    }
+
+    fn settle(&mut self) {
+        let mut ends = Vec::new();
+        let mut changed: Vec<ProcessId> = Vec::new();
+        for _ in 0..self.below(4) {
+            if self.receipts.is_empty() {
+                return;
+            }
+            // Mostly one of the last, and now and then one of long ago.
+            let recent = if self.below(4) == 0 {
+                self.receipts.len()
+            } else {
+                self.receipts.len().min(8)
+            };
+            let back = self.below(recent) + 1;
+            let (at, receipt) = self.receipts[self.receipts.len() - back];
+            let ending = self.ending();
+            if self.apply(at, receipt, &ending) {
+                changed.push(self.jobs[at].process);
+            }
+            ends.push(End {
+                receipt,
+                calls: 1,
+                ending,
+            });
+        }
+        let handle = self.below(2);
+        let told = self.store(handle).settle(&ends, self.wall()).unwrap();
+        let mut told: Vec<ProcessId> = told.iter().map(|process| process.process_id).collect();
+        told.sort();
+        changed.sort();
+        changed.dedup();
+        assert_eq!(told, changed);
+    }
+
+    fn ending(&mut self) -> Ending {
+        let later = Wall(self.now + self.below(20) as i64);
+        match self.below(6) {
+            0 | 1 => Ending::Completed {
+                result: json("[]"),
+                spent: None,
+            },
+            2 => Ending::Failed {
+                error: Error::new(ErrorKind::Invalid, "no"),
+                result: None,
+                spent: None,
+            },
+            3 => Ending::Snooze { due_at: None },
+            4 => Ending::Snooze {
+                due_at: Some(later),
+            },
+            _ => Ending::Retry {
+                due_at: later,
+                step: self.below(2) as u8,
+                attempt: 1,
+                in_doubt: false,
+                history: "{}".to_owned(),
+            },
+        }
+    }
+
+    /// Whether an end counts, and what it does then.
+    fn apply(&mut self, at: usize, receipt: Receipt, ending: &Ending) -> bool {
+        let job = &mut self.jobs[at];
+        let held = matches!(job.state, State::Running(_)) && job.last == Some(receipt);
+        let open = job.state != State::Gone && !job.state.is_final();
+        let cancelled = self
+            .processes
+            .get(&job.process)
+            .is_some_and(|known| known.cancelled);
+        match ending {
+            Ending::Completed { .. } if open => job.state = State::Completed,
+            Ending::Failed { .. } if held => job.state = State::Failed,
+            Ending::Retry { .. } | Ending::Snooze { .. } if held && cancelled => {
+                job.state = State::Cancelled;
+            }
+            Ending::Retry { due_at, step, .. } if held => {
+                (job.state, job.due, job.step) = (State::Pending, due_at.0, *step);
+            }
+            Ending::Snooze { due_at } if held => {
+                job.state = State::Pending;
+                job.due = due_at.map_or(job.due, |at| at.0);
+            }
+            _ => return false,
+        }
+        true
+    }
+
+    fn consume(&mut self) {
+        let process = self.any_process();
+        let most = 1 + self.below(5);
+        let handle = self.below(2);
+        let read = self
+            .store(handle)
+            .peek(process, None, most, usize::MAX)
+            .unwrap();
+        let expected: Vec<JobId> = self
+            .jobs
+            .iter()
+            .filter(|job| job.process == process && job.state.is_final())
+            .map(|job| job.id)
+            .take(most)
+            .collect();
+        let ids: Vec<JobId> = read.iter().map(|delivery| delivery.result.job_id).collect();
+        assert_eq!(ids, expected);
+        for delivery in &read {
+            let at = self.index[&delivery.result.job_id];
+            self.deliveries
+                .push((at, self.jobs[at].epoch, delivery.receipt));
+        }
+        let mut receipts = Vec::new();
+        let mut gone = 0;
+        for _ in 0..self.below(6) {
+            let Some(last) = self.deliveries.len().checked_sub(1) else {
+                break;
+            };
+            let near = self.below(last.min(12) + 1);
+            let (at, epoch, receipt) = self.deliveries[last - near];
+            receipts.push(receipt);
+            let job = &mut self.jobs[at];
+            if job.epoch != epoch || !job.state.is_final() {
+                continue;
+            }
+            let (process, state) = (job.process, std::mem::replace(&mut job.state, State::Gone));
+            gone += 1;
+            let known = self.processes.get_mut(&process).unwrap();
+            known.counts.consumed += 1;
+            match state {
+                State::Completed => known.counts.completed += 1,
+                State::Failed => known.counts.failed += 1,
+                _ => known.counts.cancelled += 1,
+            }
+            if known.sealed && known.counts.consumed == known.counts.total {
+                self.processes.remove(&process);
+            }
+        }
+        assert_eq!(
+            self.store(handle).ack(&receipts, self.wall()).unwrap(),
+            gone
+        );
+    }
+
+    /// Counters, flags, and the status of some jobs.
+    fn compare(&mut self, all: bool) {
+        let seen = self.db.two.processes().unwrap();
+        let mut known: Vec<(&ProcessId, &ModelProcess)> = self.processes.iter().collect();
+        known.sort_by_key(|(_, process)| process.born);
+        assert_eq!(seen.len(), known.len());
+        for (seen, (id, known)) in seen.iter().zip(known) {
+            let mut counts = known.counts;
+            for job in self.jobs.iter().filter(|job| job.process == *id) {
+                match job.state {
+                    State::Held | State::Pending => counts.pending += 1,
+                    State::Running(_) => counts.in_progress += 1,
+                    State::Completed => counts.completed += 1,
+                    State::Failed => counts.failed += 1,
+                    State::Cancelled => counts.cancelled += 1,
+                    State::Gone => {}
+                }
+            }
+            assert_eq!(seen.process_id, *id);
+            assert_eq!(seen.counts, counts);
+            assert_eq!(
+                (seen.sealed, seen.cancelled),
+                (known.sealed, known.cancelled)
+            );
+        }
+        let looks = if all {
+            self.jobs.len()
+        } else {
+            self.jobs.len().min(2)
+        };
+        for look in 0..looks {
+            let at = if all {
+                look
+            } else {
+                self.below(self.jobs.len())
+            };
+            let job = &self.jobs[at];
+            let seen = self
+                .db
+                .two
+                .job(job.id)
+                .unwrap()
+                .map(|seen| (seen.status, seen.crashes));
+            let status = match job.state {
+                State::Held | State::Pending => JobStatus::Pending,
+                State::Running(_) => JobStatus::InProgress,
+                State::Completed => JobStatus::Completed,
+                State::Failed => JobStatus::Failed,
+                State::Cancelled => JobStatus::Cancelled,
+                State::Gone => {
+                    assert_eq!(seen, None);
+                    continue;
+                }
+            };
+            assert_eq!(seen, Some((status, job.crashes)), "{job:?}");
+        }
+        if all {
+            for finding in self.db.two.check(self.wall()).unwrap() {
+                assert!(finding.verdict < Verdict::Bad, "{finding:?}");
+            }
+            self.forget();
+        }
+    }
+
+    /// What is gone tells nothing any more; late receipts of the last ones stay.
+    fn forget(&mut self) {
+        let keep = self.receipts.len().saturating_sub(200);
+        self.receipts.drain(..keep);
+    }
+}
+
+pub(crate) fn behaves_like_its_model(open: &dyn Fn() -> Opened) {
+    let given = std::env::var("BATCHWRIGHT_SEED")
+        .ok()
+        .and_then(|seed| seed.parse().ok());
+    for seed in given.map_or(1..=4_u64, |seed| seed..=seed) {
+        println!("BATCHWRIGHT_SEED={seed}");
+        let mut model = Model::new(open(), seed);
+        for turn in 1..=1_500 {
+            model.step();
+            model.compare(turn % 50 == 0);
+        }
+        let ended = model
+            .jobs
+            .iter()
+            .filter(|job| job.state == State::Gone)
+            .count();
+        assert!(
+            ended > 50,
+            "a run in which {ended} jobs are consumed shows little"
+        );
+    }
+}

@@ -1,0 +1,256 @@
+//! The SQLite store against the conformance suite, and what only SQLite can get wrong.
+
+use std::fs;
+use std::sync::atomic::Ordering;
+
+use tempfile::TempDir;
+
+use crate::base::error::ErrorKind;
+use crate::queue::store::conformance::{Again, Opened, suite};
+
+use super::*;
+
+const T: Wall = Wall(1_763_000_000_000);
+
+pub(crate) fn opened(durability: Durability) -> Opened {
+    let dir = Arc::new(TempDir::new().unwrap());
+    let open = move || {
+        let options = SqliteOptions::default().durability(durability).chunk(2);
+        let store = SqliteStore::open(&dir.path().join("llm_jobs.db"), options);
+        Arc::new(store.unwrap())
+    };
+    let one = open();
+    let abandoned = Arc::new(Mutex::new(Arc::downgrade(&one)));
+    let latest = abandoned.clone();
+    Opened {
+        one: Some(one),
+        two: open(),
+        abandon_after: Box::new(move |chunks| {
+            let store = abandoned.lock().upgrade().unwrap();
+            store.chunks_left.store(chunks, Ordering::Relaxed);
+        }),
+        _keep: Box::new(Again(Box::new(move || {
+            let store = open();
+            *latest.lock() = Arc::downgrade(&store);
+            store
+        }))),
+    }
+}
+
+suite!(normal, || opened(Durability::Normal));
+suite!(full, || opened(Durability::Full));
+
+#[test]
+fn it_behaves_like_its_model() {
+    crate::queue::store::model::behaves_like_its_model(&|| opened(Durability::Normal));
+}
+
+fn path(dir: &TempDir) -> PathBuf {
+    dir.path().join("llm_jobs.db")
+}
+
+fn open(path: &Path) -> Result<SqliteStore, Error> {
+    SqliteStore::open(path, SqliteOptions::default())
+}
+
+fn refused(path: &Path, part: &str) {
+    let error = open(path).err().expect("it is refused");
+    assert_eq!(error.kind(), ErrorKind::Invalid, "{error}");
+    assert!(error.message().contains(part), "{error}");
+}
+
+fn jobs(count: usize) -> Vec<Job> {
+    let payload = serde_json::value::RawValue::from_string("[1]".to_owned()).unwrap();
+    vec![Job::raw("k", payload); count]
+}
+
+#[test]
+fn a_missing_folder_is_made_and_the_file_is_ours() {
+    let dir = TempDir::new().unwrap();
+    let deep = dir.path().join("a/b/llm_jobs.db");
+    drop(open(&deep).unwrap());
+    drop(open(&deep).unwrap());
+    let conn = Connection::open(&deep).unwrap();
+    let ask = |pragma| {
+        conn.pragma_query_value(None, pragma, |row| row.get::<_, i64>(0))
+            .unwrap()
+    };
+    assert_eq!(ask("application_id"), 0x6277_6a71);
+    assert_eq!(ask("auto_vacuum"), 2);
+    assert_eq!(ask("page_size"), 4_096);
+}
+
+#[test]
+fn files_of_others_are_refused_untouched() {
+    let dir = TempDir::new().unwrap();
+    let text = path(&dir);
+    fs::write(&text, "not a database, ".repeat(100)).unwrap();
+    refused(&text, "is no SQLite database");
+    assert!(
+        fs::read_to_string(&text)
+            .unwrap()
+            .starts_with("not a database")
+    );
+
+    let foreign = dir.path().join("foreign.db");
+    Connection::open(&foreign)
+        .unwrap()
+        .execute_batch("CREATE TABLE t (x)")
+        .unwrap();
+    let before = fs::read(&foreign).unwrap();
+    refused(&foreign, "another program");
+    assert_eq!(fs::read(&foreign).unwrap(), before);
+    refused(dir.path(), "is a folder");
+    refused(Path::new("/proc/none/llm_jobs.db"), "Name a folder");
+}
+
+#[test]
+fn a_newer_schema_is_refused() {
+    let dir = TempDir::new().unwrap();
+    drop(open(&path(&dir)).unwrap());
+    let conn = Connection::open(path(&dir)).unwrap();
+    conn.pragma_update(None, "user_version", 99).unwrap();
+    drop(conn);
+    refused(&path(&dir), "newer version");
+}
+
+#[test]
+fn a_damaged_file_says_how_it_is_rescued() {
+    let dir = TempDir::new().unwrap();
+    let store = open(&path(&dir)).unwrap();
+    store
+        .insert(ProcessId::new(), jobs(2_000), true, T)
+        .unwrap();
+    drop(store);
+    let mut bytes = fs::read(path(&dir)).unwrap();
+    bytes[4_096..].fill(0x5a);
+    fs::write(path(&dir), bytes).unwrap();
+    refused(&path(&dir), ".recover");
+}
+
+#[test]
+fn a_database_that_vanished_or_was_replaced_is_noticed() {
+    let dir = TempDir::new().unwrap();
+    let store = open(&path(&dir)).unwrap();
+    let process = ProcessId::new();
+    store.insert(process, jobs(1), true, T).unwrap();
+    fs::rename(path(&dir), dir.path().join("away")).unwrap();
+    let gone = store.insert(process, jobs(1), true, T).unwrap_err();
+    assert!(gone.message().contains("was removed"), "{gone}");
+    fs::write(path(&dir), "").unwrap();
+    let replaced = store.insert(process, jobs(1), true, T).unwrap_err();
+    assert!(replaced.message().contains("replaced"), "{replaced}");
+    fs::rename(dir.path().join("away"), path(&dir)).unwrap();
+    store.insert(process, jobs(1), true, T).unwrap();
+    assert_eq!(store.process(process).unwrap().unwrap().counts.total, 2);
+}
+
+#[test]
+fn many_may_open_a_new_file_at_once() {
+    let dir = TempDir::new().unwrap();
+    std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..8).map(|_| scope.spawn(|| open(&path(&dir)))).collect();
+        for thread in threads {
+            let store = thread.join().unwrap().unwrap();
+            store.insert(ProcessId::new(), jobs(1), true, T).unwrap();
+        }
+    });
+    assert_eq!(open(&path(&dir)).unwrap().processes().unwrap().len(), 8);
+}
+
+#[test]
+fn a_lock_file_that_somebody_removed_kills_no_worker() {
+    let dir = TempDir::new().unwrap();
+    let (one, two) = (open(&path(&dir)).unwrap(), open(&path(&dir)).unwrap());
+    let worker = one.enlist(T).unwrap();
+    fs::remove_dir_all(dir.path().join("llm_jobs.db.workers")).unwrap();
+    assert_eq!(two.reclaim(T).unwrap(), 0);
+    assert_eq!(two.listed().unwrap().len(), 1);
+    one.retire(worker, T).unwrap();
+    assert!(two.listed().unwrap().is_empty());
+}
+
+#[test]
+fn lock_files_do_not_pile_up() {
+    let dir = TempDir::new().unwrap();
+    let folder = dir.path().join("llm_jobs.db.workers");
+    for _ in 0..3 {
+        let store = open(&path(&dir)).unwrap();
+        store.reclaim(T).unwrap();
+        store.enlist(T).unwrap();
+    }
+    fs::write(folder.join("stray.lock"), "").unwrap();
+    let store = open(&path(&dir)).unwrap();
+    store.reclaim(T).unwrap();
+    store.enlist(T).unwrap();
+    assert_eq!(fs::read_dir(&folder).unwrap().count(), 1);
+}
+
+#[test]
+fn room_is_given_back() {
+    let dir = TempDir::new().unwrap();
+    let store = open(&path(&dir)).unwrap();
+    let process = ProcessId::new();
+    let payload = serde_json::value::to_raw_value(&"x".repeat(8_000)).unwrap();
+    store
+        .insert(process, vec![Job::raw("k", payload); 1_000], true, T)
+        .unwrap();
+    store.delete(process, T).unwrap();
+    while store.chore(T).unwrap() {}
+    let pages: i64 = store
+        .read(|conn| Ok(conn.query_row("PRAGMA page_count", [], |row| row.get(0))?))
+        .unwrap();
+    assert!(pages < 1_400, "{pages} pages are left");
+}
+
+#[test]
+fn hot_statements_use_their_indexes() {
+    let dir = TempDir::new().unwrap();
+    let store = open(&path(&dir)).unwrap();
+    let from = "FROM jobs INDEXED BY jobs_to_claim WHERE status = 0";
+    let cases = [
+        (
+            format!(
+                "SELECT lane, priority, visible_at, id {from} AND (lane, priority) > (1, 2)
+                     ORDER BY lane, priority, visible_at, id LIMIT 1"
+            ),
+            "USING COVERING INDEX jobs_to_claim ((lane,priority)>(?,?))",
+        ),
+        (
+            format!(
+                "SELECT visible_at, id {from} AND lane = 1 AND priority = 2
+                     AND (visible_at, id) > (3, 4) ORDER BY visible_at, id LIMIT 5"
+            ),
+            "USING COVERING INDEX jobs_to_claim (lane=? AND priority=? AND visible_at>?)",
+        ),
+        (
+            results::PEEK
+                .replace("?1", "1")
+                .replace("?2", "2")
+                .replace("?3", "3"),
+            "INDEX jobs_with_outcome (id>? AND id<?)",
+        ),
+        (
+            "SELECT id, crashes FROM jobs WHERE worker = 1".to_owned(),
+            "jobs_by_worker (worker=?)",
+        ),
+        (
+            "SELECT no FROM processes WHERE chore <> 0 AND chore = 1".to_owned(),
+            "processes_with_chore",
+        ),
+    ];
+    for (sql, part) in cases {
+        let plan: Vec<String> = store
+            .read(|conn| {
+                let mut explain = conn.prepare(&format!("EXPLAIN QUERY PLAN {sql}"))?;
+                let rows = explain.query_map([], |row| row.get(3))?;
+                Ok(rows.collect::<Result<_, _>>()?)
+            })
+            .unwrap();
+        assert!(plan[0].contains(part), "{plan:?}");
+        assert!(
+            !plan.iter().any(|line| line.contains("TEMP B-TREE")),
+            "{plan:?}"
+        );
+    }
+}
