@@ -71,7 +71,7 @@ impl Sql {
         let from = format!("FROM jobs INDEXED BY jobs_to_claim WHERE status = 0{only}");
         Ok(Self {
             group: format!(
-                "SELECT lane, priority, visible_at, id {from} AND (lane, priority) > (?1, ?2)
+                "SELECT lane, priority, visible_at, id {from} AND (lane, priority) >= (?1, ?2)
                  ORDER BY lane, priority, visible_at, id LIMIT 1"
             ),
             heads: format!(
@@ -165,7 +165,8 @@ impl Picking<'_> {
     /// Finds the groups, and asks of each lane once how many of it may be given.
     fn look(&mut self, open: &mut dyn FnMut(&Arc<Lane>) -> usize) -> Result<(), Fault> {
         let mut next = self.conn.prepare_cached(&self.sql.group)?;
-        let (mut lane, mut priority) = (-1_i64, -1_i64);
+        // Written with `>`, SQLite would step through all of the group before.
+        let (mut lane, mut priority) = (0_i64, 0_i64);
         let mut known = None;
         loop {
             let found = next.query_row([lane, priority], |row| {
@@ -174,7 +175,7 @@ impl Picking<'_> {
             let Some((no, of, head)) = found.optional()? else {
                 return Ok(());
             };
-            (lane, priority) = (no, of);
+            (lane, priority) = (no, of + 1);
             // Groups come lane by lane.
             if known != Some(no) {
                 known = Some(no);
@@ -199,7 +200,7 @@ impl Picking<'_> {
         let mut alone = false;
         while self.claims.jobs.len() < most && !alone {
             let turn = given + self.claims.jobs.len() as u64 + 1;
-            let Some(at) = self.best(turn % OLDEST_OF == 0) else {
+            let Some(at) = self.best(turn.is_multiple_of(OLDEST_OF)) else {
                 break;
             };
             let id = self.groups[at].heads[0].1;
