@@ -208,10 +208,9 @@ impl Model {
         done
     }
 
-    fn each(&mut self, process: ProcessId, mut change: impl FnMut(&mut ModelJob)) {
+    fn each(&mut self, process: ProcessId, change: impl FnMut(&mut ModelJob)) {
         let of = self.jobs.iter_mut().filter(|job| job.process == process);
-        of.filter(|job| job.state != State::Gone)
-            .for_each(|job| change(job));
+        of.filter(|job| job.state != State::Gone).for_each(change);
     }
 
     fn seal(&mut self) {
@@ -365,7 +364,7 @@ impl Model {
             job.state == State::Pending && only.is_none_or(|only| only == job.process)
         };
         while expected.len() < most {
-            let oldest = (given + 1) % 8 == 0;
+            let oldest = (given + 1).is_multiple_of(8);
             let due = self.jobs.iter().enumerate().filter(|(_, job)| {
                 wanted(job) && job.due <= self.now && left[&(job.name, job.step)] > 0
             });

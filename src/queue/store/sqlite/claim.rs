@@ -45,7 +45,6 @@ struct OpenLane {
 /// The statements, with the processes wanted written into them.
 struct Sql {
     group: String,
-    lane: String,
     heads: String,
     any: String,
 }
@@ -71,14 +70,8 @@ impl Sql {
         }
         let from = format!("FROM jobs INDEXED BY jobs_to_claim WHERE status = 0{only}");
         Ok(Self {
-            // Not `(lane, priority) > (?1, ?2)`, which SQLite begins at the first of the equal ones
-            // and so reads the whole backlog.
             group: format!(
-                "SELECT lane, priority, visible_at, id {from} AND lane = ?1 AND priority > ?2
-                 ORDER BY lane, priority, visible_at, id LIMIT 1"
-            ),
-            lane: format!(
-                "SELECT lane, priority, visible_at, id {from} AND lane > ?1
+                "SELECT lane, priority, visible_at, id {from} AND (lane, priority) >= (?1, ?2)
                  ORDER BY lane, priority, visible_at, id LIMIT 1"
             ),
             heads: format!(
@@ -171,23 +164,18 @@ fn known(conn: &Connection, worker: WorkerId) -> Result<(), Fault> {
 impl Picking<'_> {
     /// Finds the groups, and asks of each lane once how many of it may be given.
     fn look(&mut self, open: &mut dyn FnMut(&Arc<Lane>) -> usize) -> Result<(), Fault> {
-        let mut next_group = self.conn.prepare_cached(&self.sql.group)?;
-        let mut next_lane = self.conn.prepare_cached(&self.sql.lane)?;
-        let (mut lane, mut priority) = (-1_i64, -1_i64);
+        let mut next = self.conn.prepare_cached(&self.sql.group)?;
+        // Written with `>`, SQLite would step through all of the group before.
+        let (mut lane, mut priority) = (0_i64, 0_i64);
         let mut known = None;
-        let read = |row: &Row<'_>| Ok((row.get(0)?, row.get(1)?, (row.get(2)?, row.get(3)?)));
         loop {
-            let mut found = None;
-            if known.is_some() {
-                found = next_group.query_row([lane, priority], read).optional()?;
-            }
-            if found.is_none() {
-                found = next_lane.query_row([lane], read).optional()?;
-            }
-            let Some((no, of, head)) = found else {
+            let found = next.query_row([lane, priority], |row| {
+                Ok((row.get(0)?, row.get(1)?, (row.get(2)?, row.get(3)?)))
+            });
+            let Some((no, of, head)) = found.optional()? else {
                 return Ok(());
             };
-            (lane, priority) = (no, of);
+            (lane, priority) = (no, of + 1);
             // Groups come lane by lane.
             if known != Some(no) {
                 known = Some(no);
@@ -212,7 +200,7 @@ impl Picking<'_> {
         let mut alone = false;
         while self.claims.jobs.len() < most && !alone {
             let turn = given + self.claims.jobs.len() as u64 + 1;
-            let Some(at) = self.best(turn % OLDEST_OF == 0) else {
+            let Some(at) = self.best(turn.is_multiple_of(OLDEST_OF)) else {
                 break;
             };
             let id = self.groups[at].heads[0].1;

@@ -211,7 +211,7 @@ fn hot_statements_use_their_indexes() {
     let cases = [
         (
             format!(
-                "SELECT lane, priority, visible_at, id {from} AND (lane, priority) > (1, 2)
+                "SELECT lane, priority, visible_at, id {from} AND (lane, priority) >= (1, 2)
                      ORDER BY lane, priority, visible_at, id LIMIT 1"
             ),
             "USING COVERING INDEX jobs_to_claim ((lane,priority)>(?,?))",
