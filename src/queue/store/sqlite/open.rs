@@ -7,6 +7,7 @@ use std::sync::atomic::AtomicI64;
 use std::time::{Duration, Instant};
 
 use parking_lot::{FairMutex, Mutex};
+use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags, TransactionBehavior};
 
 use crate::base::error::{Error, ErrorKind};
@@ -155,6 +156,8 @@ fn on_network(path: &Path, kind: &str) -> Error {
 fn common(conn: &mut Connection) -> Result<(), rusqlite::Error> {
     be_patient(conn, true)?;
     conn.set_prepared_statement_cache_capacity(128);
+    // Otherwise a statement with a bound LIMIT is compiled anew each time it is run.
+    conn.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
     conn.pragma_update(None, "cache_size", -8_192)
 }
 
