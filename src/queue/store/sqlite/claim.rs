@@ -276,13 +276,25 @@ impl Picking<'_> {
             return Ok(Picked::PutAway);
         }
         let lane = &self.lanes[self.groups[at].lane].lane;
+        // Apart: joined, SQLite plans this anew for each id.
         let mut read = self.conn.prepare_cached(
-            "SELECT j.claim, j.created_at, j.priority, j.max_retries, j.crashes, j.lost, j.visible_at,
-                j.attempt, j.calls, j.in_doubt, p.item_id, p.request_hash, p.body,
-                CASE WHEN j.has_history THEN (SELECT body FROM histories WHERE job = j.id) END
-             FROM jobs j JOIN payloads p ON p.job = j.id WHERE j.id = ?1",
+            "SELECT claim, created_at, priority, max_retries, crashes, lost, visible_at, attempt,
+                calls, in_doubt, has_history FROM jobs WHERE id = ?1",
         )?;
-        let job = read.query_row([id], |row| Ok(self.claimed(row, id, process_id, lane)))??;
+        let mut read_payload = self
+            .conn
+            .prepare_cached("SELECT item_id, request_hash, body FROM payloads WHERE job = ?1")?;
+        let (job, has_history) = read.query_row([id], |row| {
+            let job = |texts: &Row<'_>| Ok(self.claimed(row, texts, id, process_id, lane));
+            Ok((read_payload.query_row([id], job)?, row.get(10)?))
+        })?;
+        let mut job = job?;
+        if has_history {
+            let mut read = self
+                .conn
+                .prepare_cached("SELECT body FROM histories WHERE job = ?1")?;
+            job.history = read.query_row([id], |row| row.get(0)).optional()?;
+        }
         let suspect = job.crashes >= SUSPECT_CRASHES;
         if suspect && !(idle && self.claims.jobs.is_empty()) {
             return Ok(Picked::Alone);
@@ -303,11 +315,12 @@ impl Picking<'_> {
     fn claimed(
         &self,
         row: &Row<'_>,
+        texts: &Row<'_>,
         id: i64,
         process_id: ProcessId,
         lane: &Arc<Lane>,
     ) -> Result<Claimed, Fault> {
-        let payload = RawValue::from_string(row.get(12)?);
+        let payload = RawValue::from_string(texts.get(2)?);
         Ok(Claimed {
             receipt: Receipt {
                 job: id,
@@ -316,8 +329,8 @@ impl Picking<'_> {
             job_id: self.store.job_id(id, Wall(row.get(1)?)),
             process_id,
             lane: lane.clone(),
-            item_id: row.get(10)?,
-            request_hash: row.get(11)?,
+            item_id: texts.get(0)?,
+            request_hash: texts.get(1)?,
             payload: payload.map_err(|_| Fault::Odd("a payload that is no JSON"))?,
             priority: small(row.get(2)?),
             max_retries: row.get::<_, Option<i64>>(3)?.map(small),
@@ -327,7 +340,7 @@ impl Picking<'_> {
             lost: row.get(5)?,
             in_doubt: row.get(9)?,
             due_at: Wall(row.get(6)?),
-            history: row.get(13)?,
+            history: None,
         })
     }
 

@@ -1,0 +1,288 @@
+//! What a worker is given, in which order, and what becomes of it when the worker is gone.
+
+use super::*;
+
+pub(crate) fn the_oldest_of_the_highest_priority_comes_first(open: Open<'_>) {
+    let db = open();
+    let process = ProcessId::new();
+    let wave = |priority: u8, name: &str, now| {
+        let job = job(name).priority(priority).lane(format!("lane of {name}"));
+        db.two.insert(process, vec![job], true, now).unwrap();
+    };
+    wave(5, "a", at(0));
+    wave(7, "c", at(2));
+    wave(7, "b", at(1));
+    wave(1, "d", at(0));
+    let given = db.worker().claim(9, at(10));
+    assert_eq!(named(&given), ["b", "c", "a", "d"]);
+    db.sound();
+}
+
+pub(crate) fn jobs_of_one_moment_come_in_the_order_they_were_handed_over(open: Open<'_>) {
+    let db = open();
+    let names: Vec<String> = (0..40).map(|n| n.to_string()).collect();
+    enqueue(db.store(), names.iter().map(|name| job(name)).collect());
+    let worker = db.worker();
+    let mut given = Vec::new();
+    for most in [1, 7, 32] {
+        given.extend(worker.claim(most, T));
+    }
+    assert_eq!(named(&given), names);
+}
+
+pub(crate) fn one_in_eight_is_the_oldest_of_any_priority(open: Open<'_>) {
+    let db = open();
+    let process = ProcessId::new();
+    db.store()
+        .insert(process, vec![job("low").priority(1)], true, T)
+        .unwrap();
+    let worker = db.worker();
+    let mut given = Vec::new();
+    // An endless stream of higher ones, claimed three by three.
+    for round in 1..5 {
+        let more = (0..8).map(|_| job("high").priority(7)).collect();
+        db.store().insert(process, more, true, at(round)).unwrap();
+        given.extend(worker.claim(3, at(round)));
+    }
+    assert_eq!(
+        named(&given).iter().position(|name| *name == "low"),
+        Some(7)
+    );
+}
+
+pub(crate) fn a_closed_lane_holds_up_no_other(open: Open<'_>) {
+    let db = open();
+    let lanes = ["full", "some", "full", "some", "free", "some", "free"];
+    enqueue(
+        db.store(),
+        lanes.map(|lane| job(lane).lane(lane).priority(5)).to_vec(),
+    );
+    let worker = db.worker();
+    let mut asked = Vec::new();
+    let claims = worker.ask(9, true, T, |lane| {
+        assert_eq!((lane.kind.as_str(), lane.step), ("test", 0));
+        let name = lane.name.clone().unwrap();
+        asked.push(name.clone());
+        ["full", "some", "free"]
+            .iter()
+            .position(|lane| *lane == name)
+            .unwrap()
+            * 2
+    });
+    asked.sort();
+    assert_eq!(asked, ["free", "full", "some"], "each is asked once");
+    assert_eq!(named(&claims.jobs), ["some", "some", "free", "free"]);
+    assert!(claims.more && claims.next.is_none());
+    let rest = worker.ask(9, true, T, |_| 9);
+    assert_eq!(named(&rest.jobs), ["full", "full", "some"]);
+    assert!(!rest.more);
+}
+
+pub(crate) fn a_claim_tells_when_the_next_job_comes_due(open: Open<'_>) {
+    let db = open();
+    let process = enqueue(db.store(), jobs(&["a", "b"]));
+    let worker = db.worker();
+    let all = worker.ask(9, true, T, |_| 9);
+    assert_eq!((all.next, all.more), (None, false));
+    for (job, wait) in all.jobs.iter().zip([20, 10]) {
+        worker.settle(job.receipt, retry(at(wait), 0));
+    }
+    let early = worker.ask(9, true, at(5), |_| 9);
+    assert!(early.jobs.is_empty() && early.more);
+    assert_eq!(early.next, Some(at(10)));
+    assert_eq!(
+        worker.ask(9, true, at(5), |_| 0).next,
+        None,
+        "closed lanes do not count"
+    );
+    let due = worker.ask(9, true, at(10), |_| 9);
+    assert_eq!(named(&due.jobs), ["b"]);
+    assert_eq!(due.next, Some(at(20)));
+    assert_eq!(
+        worker.ask(1, true, at(30), |_| 9).next,
+        None,
+        "as many as wanted"
+    );
+    assert_eq!(db.counts(process).in_progress, 2);
+}
+
+pub(crate) fn a_worker_may_ask_for_some_processes_only(open: Open<'_>) {
+    let db = open();
+    let first = enqueue(db.store(), jobs(&["a", "b"]));
+    let second = enqueue(db.store(), jobs(&["c", "d"]));
+    let worker = db.worker();
+    let claims = worker.ask_for(&[second], 9, true, T, |_| 9);
+    assert_eq!(named(&claims.jobs), ["c", "d"]);
+    assert!(!claims.more, "others do not concern it");
+    let none = worker.ask_for(&[ProcessId::new()], 9, true, T, |_| 9);
+    assert!(none.jobs.is_empty() && !none.more);
+    assert_eq!(
+        named(&worker.ask_for(&[second, first], 1, true, T, |_| 9).jobs),
+        ["a"]
+    );
+}
+
+pub(crate) fn a_job_comes_with_all_that_was_handed_over(open: Open<'_>) {
+    let db = open();
+    let process = ProcessId::new();
+    let full = Job::raw("kind", json("[1, \"ä\"]"))
+        .item_id("i")
+        .request_hash("h")
+        .lane("model")
+        .priority(9)
+        .max_retries(4);
+    let plain = Job::raw("kind", json("null"));
+    let ids = db
+        .store()
+        .insert(process, vec![full, plain], true, at(3))
+        .unwrap();
+    let given = Hand::new(&*db.two).claim(2, at(4));
+    let job = &given[0];
+    assert_eq!((job.job_id, job.process_id), (ids[0], process));
+    assert_eq!(job.payload.get(), "[1, \"ä\"]");
+    assert_eq!(
+        (job.item_id.as_deref(), job.request_hash.as_deref()),
+        (Some("i"), Some("h"))
+    );
+    assert_eq!(
+        (job.priority, job.max_retries, job.due_at),
+        (9, Some(4), at(3))
+    );
+    assert_eq!(
+        (job.crashes, job.lost, job.in_doubt, job.attempt),
+        (0, false, false, 0)
+    );
+    assert_eq!(
+        (given[1].item_id.as_ref(), given[1].max_retries),
+        (None, None)
+    );
+    assert_eq!(given[1].lane.name, None);
+    let seen = db.store().job(ids[0]).unwrap().unwrap();
+    assert_eq!(
+        (seen.kind.as_str(), seen.status),
+        ("kind", JobStatus::InProgress)
+    );
+    assert_eq!((seen.created_at, seen.due_at), (at(3), None));
+    let mut other = ids[0].bytes();
+    other[7] ^= 1;
+    assert!(db.store().job(JobId::from_bytes(other)).unwrap().is_none());
+}
+
+pub(crate) fn what_a_dead_worker_had_is_taken_over(open: Open<'_>) {
+    let mut db = open();
+    let process = enqueue(db.store(), jobs(&["a", "b"]));
+    let dead = db.worker();
+    let first = dead.claim(1, T);
+    assert_eq!(
+        db.two.reclaim(T).unwrap(),
+        0,
+        "it lives, however long it takes"
+    );
+    assert_eq!(db.counts(process).in_progress, 1);
+    // Its process ends without a word.
+    db.one = None;
+    assert_eq!(db.two.reclaim(at(5)).unwrap(), 1);
+    assert_eq!(db.two.reclaim(at(5)).unwrap(), 0);
+    let heir = Hand::new(&*db.two);
+    let again = heir.claim(2, at(5));
+    assert_eq!(named(&again), ["a", "b"], "it keeps its place");
+    assert_eq!((again[0].lost, again[0].crashes), (true, 1));
+    assert_eq!((again[1].lost, again[1].crashes), (false, 0));
+    assert!(again[0].receipt.claim > first[0].receipt.claim);
+    db.sound();
+}
+
+pub(crate) fn what_a_worker_had_that_retires_goes_back_untouched(open: Open<'_>) {
+    let db = open();
+    enqueue(db.store(), jobs(&["a"]));
+    let worker = db.worker();
+    worker.one();
+    db.store().retire(worker.id, T).unwrap();
+    db.store().retire(worker.id, T).unwrap();
+    let again = Hand::new(&*db.two).one();
+    assert_eq!((again.lost, again.crashes), (false, 0));
+    let mut open = |_: &Arc<Lane>| 1;
+    let wanted = Wanted {
+        most: 1,
+        idle: true,
+        processes: &[],
+        open: &mut open,
+    };
+    let refused = db.store().claim(worker.id, wanted, T).unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::Invalid);
+    db.sound();
+}
+
+pub(crate) fn a_job_that_kills_its_workers_fails_at_the_fifth(open: Open<'_>) {
+    let mut db = open();
+    let process = enqueue(db.store(), jobs(&["killer"]));
+    for crash in 1..=MOST_CRASHES {
+        let victim = Hand::new(db.one.as_deref().unwrap());
+        assert_eq!(victim.one().crashes, crash - 1);
+        db.one = None;
+        assert_eq!(db.two.reclaim(T).unwrap(), 1);
+        let next = (open_again(&db))();
+        db.one = Some(next);
+    }
+    let outcome = peek(&*db.two, process).remove(0).result;
+    assert_eq!(outcome.status, JobStatus::Failed);
+    assert_eq!(outcome.error.unwrap().kind(), ErrorKind::Crashed);
+    db.sound();
+    assert_eq!(db.two.retry_failed(process, T).unwrap(), 1);
+    assert_eq!(Hand::new(&*db.two).one().crashes, 0);
+}
+
+pub(crate) fn a_suspect_runs_alone(open: Open<'_>) {
+    let mut db = open();
+    enqueue(
+        db.store(),
+        vec![job("suspect").priority(6), job("a"), job("b")],
+    );
+    for _ in 0..SUSPECT_CRASHES {
+        let victim = Hand::new(db.one.as_deref().unwrap());
+        assert_eq!(named(&[victim.one()]), ["suspect"]);
+        db.one = None;
+        db.two.reclaim(T).unwrap();
+        let next = (open_again(&db))();
+        db.one = Some(next);
+    }
+    enqueue(&*db.two, vec![job("first").priority(7)]);
+    let worker = db.worker();
+    let busy = worker.ask(9, false, T, |_| 9);
+    assert_eq!(
+        named(&busy.jobs),
+        ["first"],
+        "nothing behind it, so that the worker drains"
+    );
+    assert!(busy.more);
+    assert!(worker.ask(9, false, T, |_| 9).jobs.is_empty());
+    let alone = worker.ask(9, true, T, |_| 9);
+    assert_eq!(named(&alone.jobs), ["suspect"]);
+    assert_eq!(named(&worker.claim(9, T)), ["a", "b"]);
+    db.sound();
+}
+
+pub(crate) fn two_handles_never_give_one_job_twice(open: Open<'_>) {
+    let db = open();
+    let process = enqueue(db.store(), (0..300).map(|n| job(&n.to_string())).collect());
+    let one = db.one.clone().unwrap();
+    std::thread::scope(|scope| {
+        for store in [&one, &db.two] {
+            scope.spawn(move || {
+                let worker = Hand::new(&**store);
+                loop {
+                    let given = worker.claim(7, T);
+                    if given.is_empty() {
+                        return;
+                    }
+                    for job in given {
+                        let changed = worker.settle(job.receipt, completed());
+                        assert_eq!(changed.len(), 1, "somebody else had it");
+                    }
+                }
+            });
+        }
+    });
+    assert_eq!(db.counts(process).completed, 300);
+    db.sound();
+}

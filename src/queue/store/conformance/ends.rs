@@ -1,0 +1,206 @@
+//! How trips of jobs end, what a late end may still do, and what becomes of outcomes.
+
+use super::*;
+
+pub(crate) fn a_late_failure_overwrites_nothing(open: Open<'_>) {
+    let db = open();
+    let process = enqueue(db.store(), jobs(&["a"]));
+    let (slow, quick) = (db.worker(), Hand::new(&*db.two));
+    let old = slow.one();
+    slow.settle(old.receipt, PLACE);
+    let new = quick.one();
+    for late in [failed(), PLACE, retry(at(9), 1)] {
+        assert!(slow.settle(old.receipt, late).is_empty());
+        assert_eq!(db.counts(process).in_progress, 1);
+    }
+    let changed = quick.settle(new.receipt, completed());
+    assert_eq!(changed.len(), 1);
+    assert_eq!(changed[0].counts.completed, 1);
+    for late in [failed(), PLACE, completed()] {
+        assert!(quick.settle(new.receipt, late).is_empty());
+    }
+    assert_eq!(statuses(&*db.two, process), [JobStatus::Completed]);
+    db.sound();
+}
+
+pub(crate) fn a_late_success_is_never_thrown_away(open: Open<'_>) {
+    let db = open();
+    let process = enqueue(db.store(), jobs(&["a", "b"]));
+    let (slow, quick) = (db.worker(), Hand::new(&*db.two));
+    let old = slow.claim(2, T);
+    for job in &old {
+        slow.settle(job.receipt, PLACE);
+    }
+    // One runs elsewhere by now, the other one waits.
+    let new = quick.one();
+    for job in &old {
+        assert_eq!(slow.settle(job.receipt, completed()).len(), 1);
+    }
+    assert!(quick.settle(new.receipt, failed()).is_empty());
+    assert!(quick.claim(2, at(9)).is_empty());
+    assert_eq!(statuses(&*db.two, process), [JobStatus::Completed; 2]);
+    assert_eq!(db.counts(process).completed, 2);
+    db.sound();
+}
+
+pub(crate) fn a_success_after_the_end_is_refused(open: Open<'_>) {
+    let db = open();
+    let process = enqueue(db.store(), jobs(&["a"]));
+    let worker = db.worker();
+    let job = worker.one();
+    worker.settle(job.receipt, PLACE);
+    assert_eq!(db.store().cancel(process, T).unwrap(), 1);
+    assert!(worker.settle(job.receipt, completed()).is_empty());
+    assert_eq!(statuses(&*db.two, process), [JobStatus::Cancelled]);
+    let error = peek(&*db.two, process).remove(0).result.error.unwrap();
+    assert_eq!(error.kind(), ErrorKind::Cancelled);
+}
+
+pub(crate) fn a_snoozed_job_keeps_its_place(open: Open<'_>) {
+    let db = open();
+    enqueue(db.store(), jobs(&["a", "b"]));
+    let worker = db.worker();
+    let first = worker.one();
+    worker.settle(first.receipt, PLACE);
+    let again = worker.one();
+    assert_eq!(named(&[again]), ["a"]);
+    let second = worker.one();
+    worker.settle(
+        second.receipt,
+        Ending::Snooze {
+            due_at: Some(at(9)),
+        },
+    );
+    assert!(worker.claim(9, at(8)).is_empty());
+    let later = worker.claim(9, at(9));
+    assert_eq!(named(&later), ["b"]);
+    assert_eq!((later[0].attempt, later[0].due_at), (0, at(9)));
+}
+
+pub(crate) fn a_retry_brings_back_what_it_left(open: Open<'_>) {
+    let db = open();
+    enqueue(db.store(), vec![job("a").lane("model")]);
+    let worker = db.worker();
+    let first = worker.one();
+    assert_eq!((first.history.as_ref(), first.calls), (None, 0));
+    worker.settle(first.receipt, retry(at(5), 1));
+    let waiting = db.two.job(first.job_id).unwrap().unwrap();
+    assert_eq!(
+        (waiting.status, waiting.due_at),
+        (JobStatus::Pending, Some(at(5)))
+    );
+    assert_eq!((waiting.step, waiting.attempts), (1, 1));
+    assert_eq!(waiting.errors[0].error.message(), "reset");
+    let again = worker.claim(1, at(5)).remove(0);
+    assert_eq!((again.attempt, again.calls, again.in_doubt), (2, 1, true));
+    assert_eq!(
+        (again.lane.step, again.lane.name.as_deref()),
+        (1, Some("model"))
+    );
+    assert!(again.history.unwrap().contains("reset"));
+    worker.settle(again.receipt, failed());
+    let ended = db.two.job(first.job_id).unwrap().unwrap();
+    assert_eq!(
+        (ended.errors.len(), ended.error.unwrap().message()),
+        (1, "no")
+    );
+}
+
+pub(crate) fn outcomes_are_read_in_order_and_deleted_when_acknowledged(open: Open<'_>) {
+    let db = open();
+    let process = enqueue(db.store(), jobs(&["a", "b", "c", "d"]));
+    let worker = db.worker();
+    let given = worker.claim(4, T);
+    for job in [&given[2], &given[0], &given[3]] {
+        worker.settle(job.receipt, completed());
+    }
+    let page = db.two.peek(process, None, 2, usize::MAX).unwrap();
+    let item = |delivery: &Delivery| delivery.result.item_id.clone().unwrap();
+    assert_eq!(page.iter().map(item).collect::<Vec<_>>(), ["a", "c"]);
+    let rest = db
+        .two
+        .peek(process, Some(page[1].receipt), 9, usize::MAX)
+        .unwrap();
+    assert_eq!(rest.iter().map(item).collect::<Vec<_>>(), ["d"]);
+    assert_eq!(
+        db.two.peek(process, None, 9, 0).unwrap().len(),
+        1,
+        "one at least"
+    );
+    assert_eq!(
+        db.two.peek(process, None, 9, 11).unwrap().len(),
+        2,
+        "of five bytes each"
+    );
+    let first: Vec<Receipt> = page.iter().map(|delivery| delivery.receipt).collect();
+    assert_eq!(db.two.ack(&first, T).unwrap(), 2);
+    assert_eq!(db.two.ack(&first, T).unwrap(), 0);
+    assert!(db.store().job(given[0].job_id).unwrap().is_none());
+    let counts = db.counts(process);
+    assert_eq!((counts.total, counts.completed, counts.consumed), (4, 3, 2));
+    assert_eq!(
+        db.store().ack(&[given[1].receipt], T).unwrap(),
+        0,
+        "it runs"
+    );
+    worker.settle(given[1].receipt, failed());
+    db.sound();
+    let last: Vec<Receipt> = peek(&*db.two, process).iter().map(|d| d.receipt).collect();
+    assert_eq!(db.two.ack(&last, T).unwrap(), 2);
+    assert!(
+        db.two.process(process).unwrap().is_none(),
+        "nothing is left of it"
+    );
+    db.sound();
+}
+
+pub(crate) fn an_unsealed_process_outlives_its_outcomes(open: Open<'_>) {
+    let db = open();
+    let process = enqueue(db.store(), jobs(&["a"]));
+    let worker = db.worker();
+    worker.settle(worker.one().receipt, completed());
+    db.store().insert(process, jobs(&["b"]), false, T).unwrap();
+    assert_eq!(
+        db.two
+            .ack(&[peek(&*db.two, process)[0].receipt], T)
+            .unwrap(),
+        1
+    );
+    db.store().cancel(process, T).unwrap();
+    assert_eq!(
+        db.two
+            .ack(&[peek(&*db.two, process)[0].receipt], T)
+            .unwrap(),
+        1
+    );
+    assert!(
+        db.two.process(process).unwrap().is_none(),
+        "who cancels adds no more"
+    );
+}
+
+pub(crate) fn what_was_spent_adds_up(open: Open<'_>) {
+    let db = open();
+    enqueue(db.store(), jobs(&["a", "b", "c"]));
+    let worker = db.worker();
+    let spend = |input_tokens, cost_usd| Ending::Completed {
+        result: json("1"),
+        spent: Some(Spent {
+            input_tokens,
+            output_tokens: 2,
+            cost_usd,
+        }),
+    };
+    worker.settle(worker.one().receipt, spend(10, Some(0.25)));
+    let seen = worker.settle(worker.one().receipt, spend(u64::MAX, Some(0.5)));
+    assert_eq!(
+        (seen[0].spent.output_tokens, seen[0].spent.cost_usd),
+        (4, Some(0.75))
+    );
+    let seen = worker.settle(worker.one().receipt, spend(u64::MAX, None));
+    assert!(seen[0].spent.input_tokens > 1 << 60);
+    assert_eq!(
+        seen[0].spent.cost_usd, None,
+        "a price that is not known is not zero"
+    );
+}

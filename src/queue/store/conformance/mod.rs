@@ -1,0 +1,243 @@
+//! What every store of jobs must do, as tests that know nothing of any database: two handles on one
+//! are all they need. [`suite!`] runs them against a store.
+
+mod claims;
+mod ends;
+mod processes;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use serde_json::value::RawValue;
+
+pub(crate) use claims::*;
+pub(crate) use ends::*;
+pub(crate) use processes::*;
+
+use super::*;
+use crate::base::error::ErrorKind;
+use crate::queue::job::{Counts, JobStatus};
+
+/// One database, opened twice.
+pub(crate) struct Opened {
+    pub one: Option<Arc<dyn JobStore>>,
+    pub two: Arc<dyn JobStore>,
+    /// After this many chunks of two jobs the first handle abandons what it carries out.
+    pub abandon_after: Box<dyn Fn(i64)>,
+    /// What the database lies in.
+    pub _keep: Box<dyn std::any::Any>,
+}
+
+type Open<'a> = &'a dyn Fn() -> Opened;
+
+impl Opened {
+    fn store(&self) -> &dyn JobStore {
+        self.one.as_deref().unwrap()
+    }
+
+    /// A worker of the first handle.
+    fn worker(&self) -> Hand<'_> {
+        Hand::new(self.store())
+    }
+
+    fn counts(&self, process: ProcessId) -> Counts {
+        self.two.process(process).unwrap().unwrap().counts
+    }
+
+    /// Every counter is that of the jobs, as a recount sees them.
+    fn sound(&self) {
+        for finding in self.two.check(T).unwrap() {
+            assert!(finding.verdict < Verdict::Bad, "{finding:?}");
+        }
+    }
+}
+
+/// A worker that is given whatever it asks for.
+struct Hand<'a> {
+    store: &'a dyn JobStore,
+    id: WorkerId,
+}
+
+impl<'a> Hand<'a> {
+    fn new(store: &'a dyn JobStore) -> Self {
+        let id = store.enlist(T).unwrap();
+        Self { store, id }
+    }
+
+    fn ask(
+        &self,
+        most: usize,
+        idle: bool,
+        now: Wall,
+        open: impl FnMut(&Arc<Lane>) -> usize,
+    ) -> Claims {
+        self.ask_for(&[], most, idle, now, open)
+    }
+
+    fn ask_for(
+        &self,
+        processes: &[ProcessId],
+        most: usize,
+        idle: bool,
+        now: Wall,
+        mut open: impl FnMut(&Arc<Lane>) -> usize,
+    ) -> Claims {
+        let wanted = Wanted {
+            most,
+            idle,
+            processes,
+            open: &mut open,
+        };
+        self.store.claim(self.id, wanted, now).unwrap()
+    }
+
+    fn claim(&self, most: usize, now: Wall) -> Vec<Claimed> {
+        self.ask(most, true, now, |_| usize::MAX).jobs
+    }
+
+    fn one(&self) -> Claimed {
+        let mut jobs = self.claim(1, T);
+        jobs.pop().expect("a job is due")
+    }
+
+    fn settle(&self, receipt: Receipt, ending: Ending) -> Vec<Process> {
+        let end = End {
+            receipt,
+            calls: 1,
+            ending,
+        };
+        self.store.settle(&[end], T).unwrap()
+    }
+}
+
+const T: Wall = Wall(1_763_000_000_000);
+
+fn at(millis: i64) -> Wall {
+    Wall(T.0 + millis)
+}
+
+fn json(text: &str) -> Box<RawValue> {
+    RawValue::from_string(text.to_owned()).unwrap()
+}
+
+fn job(name: &str) -> Job {
+    Job::raw("test", json("{\"a\": 1}")).item_id(name)
+}
+
+fn jobs(names: &[&str]) -> Vec<Job> {
+    names.iter().map(|name| job(name)).collect()
+}
+
+fn named(jobs: &[Claimed]) -> Vec<&str> {
+    jobs.iter()
+        .map(|job| job.item_id.as_deref().unwrap())
+        .collect()
+}
+
+fn completed() -> Ending {
+    Ending::Completed {
+        result: json("\"yes\""),
+        spent: None,
+    }
+}
+
+fn failed() -> Ending {
+    Ending::Failed {
+        error: Error::new(ErrorKind::Invalid, "no"),
+        result: None,
+        spent: None,
+    }
+}
+
+fn retry(due_at: Wall, step: u8) -> Ending {
+    Ending::Retry {
+        due_at,
+        step,
+        attempt: 2,
+        in_doubt: true,
+        history: "{\"errors\": [{\"step\": 0, \"at\": 7, \"error\": {\"kind\": \"transient\", \
+                  \"message\": \"reset\"}}]}"
+            .to_owned(),
+    }
+}
+
+const PLACE: Ending = Ending::Snooze { due_at: None };
+
+fn enqueue(store: &dyn JobStore, jobs: Vec<Job>) -> ProcessId {
+    let process = ProcessId::new();
+    store.insert(process, jobs, true, T).unwrap();
+    process
+}
+
+fn peek(store: &dyn JobStore, process: ProcessId) -> Vec<Delivery> {
+    store.peek(process, None, usize::MAX, usize::MAX).unwrap()
+}
+
+fn statuses(store: &dyn JobStore, process: ProcessId) -> Vec<JobStatus> {
+    peek(store, process)
+        .iter()
+        .map(|delivery| delivery.result.status)
+        .collect()
+}
+
+/// Another handle on the same database.
+fn open_again(db: &Opened) -> impl Fn() -> Arc<dyn JobStore> {
+    let again = db._keep.downcast_ref::<Again>().unwrap();
+    || (again.0)()
+}
+
+/// How a database is opened once more.
+pub(crate) struct Again(pub Box<dyn Fn() -> Arc<dyn JobStore>>);
+
+/// Runs everything against a store.
+macro_rules! suite {
+    ($store:ident, $open:expr) => {
+        mod $store {
+            use super::*;
+            $crate::queue::store::conformance::suite! { @ $open;
+                the_oldest_of_the_highest_priority_comes_first,
+                jobs_of_one_moment_come_in_the_order_they_were_handed_over,
+                one_in_eight_is_the_oldest_of_any_priority,
+                a_closed_lane_holds_up_no_other,
+                a_claim_tells_when_the_next_job_comes_due,
+                a_worker_may_ask_for_some_processes_only,
+                a_job_comes_with_all_that_was_handed_over,
+                what_a_dead_worker_had_is_taken_over,
+                what_a_worker_had_that_retires_goes_back_untouched,
+                a_late_failure_overwrites_nothing,
+                a_late_success_is_never_thrown_away,
+                a_success_after_the_end_is_refused,
+                nothing_unsealed_is_started,
+                a_seal_is_carried_out_by_whoever_lives,
+                a_snoozed_job_keeps_its_place,
+                a_retry_brings_back_what_it_left,
+                a_job_that_kills_its_workers_fails_at_the_fifth,
+                a_suspect_runs_alone,
+                cancelled_work_is_not_started_and_not_tried_again,
+                a_dead_workers_jobs_of_a_cancelled_process_are_cancelled,
+                a_cancellation_holds_from_its_decision_on,
+                failed_and_cancelled_jobs_can_be_put_back,
+                what_is_retried_is_counted,
+                a_deleted_process_leaves_nothing,
+                outcomes_are_read_in_order_and_deleted_when_acknowledged,
+                an_unsealed_process_outlives_its_outcomes,
+                what_was_spent_adds_up,
+                who_waits_for_work_is_woken,
+                the_version_tells_of_others_writes,
+                a_hundred_threads_enqueue_and_each_gets_its_own,
+                two_handles_never_give_one_job_twice,
+                a_check_finds_what_is_odd,
+            }
+        }
+    };
+    (@ $open:expr; $($name:ident),* $(,)?) => {
+        $(
+            #[test]
+            fn $name() {
+                $crate::queue::store::conformance::$name(&$open);
+            }
+        )*
+    };
+}
+pub(crate) use suite;

@@ -1,0 +1,287 @@
+//! What is done to all jobs of a process, also when who began it dies halfway.
+
+use super::*;
+
+pub(crate) fn nothing_unsealed_is_started(open: Open<'_>) {
+    let db = open();
+    let process = ProcessId::new();
+    let (store, worker) = (db.store(), db.worker());
+    store.insert(process, jobs(&["a"]), true, T).unwrap();
+    store.insert(process, jobs(&["b", "c"]), false, T).unwrap();
+    store.insert(process, jobs(&["d"]), true, T).unwrap();
+    assert_eq!(named(&worker.claim(9, at(1))), ["a"]);
+    let seen = db.two.process(process).unwrap().unwrap();
+    assert!(!seen.sealed);
+    assert_eq!((seen.counts.total, seen.counts.pending), (4, 3));
+    store.seal(process, at(2)).unwrap();
+    store.insert(process, jobs(&["e"]), true, at(3)).unwrap();
+    assert!(db.two.process(process).unwrap().unwrap().sealed);
+    assert_eq!(named(&worker.claim(9, at(3))), ["b", "c", "d", "e"]);
+    store.seal(process, at(4)).unwrap();
+    let nobody = store.seal(ProcessId::new(), T).unwrap_err();
+    assert_eq!(nobody.kind(), ErrorKind::Invalid);
+    db.sound();
+}
+
+pub(crate) fn a_seal_is_carried_out_by_whoever_lives(open: Open<'_>) {
+    for chunks in 0..4 {
+        let db = open();
+        let process = ProcessId::new();
+        db.store()
+            .insert(process, jobs(&["a", "b", "c", "d", "e"]), false, T)
+            .unwrap();
+        (db.abandon_after)(chunks);
+        let whole = chunks * 2 >= 5;
+        assert_eq!(db.store().seal(process, T).is_ok(), whole);
+        assert!(
+            db.two.process(process).unwrap().unwrap().sealed,
+            "it was decided"
+        );
+        // What comes now must not overtake what is still held.
+        db.two.insert(process, jobs(&["f"]), true, at(1)).unwrap();
+        let worker = Hand::new(&*db.two);
+        let early = worker.claim(9, at(1));
+        let mut names = named(&early);
+        while db.two.chore(at(2)).unwrap() {}
+        let late = worker.claim(9, at(3));
+        names.extend(named(&late));
+        assert_eq!(names, ["a", "b", "c", "d", "e", "f"]);
+        assert_eq!(early.len() as i64, if whole { 6 } else { chunks * 2 });
+        db.sound();
+    }
+}
+
+pub(crate) fn cancelled_work_is_not_started_and_not_tried_again(open: Open<'_>) {
+    let db = open();
+    let process = enqueue(
+        db.store(),
+        jobs(&["done", "again", "asleep", "fails", "waits"]),
+    );
+    let worker = db.worker();
+    let given = worker.claim(4, T);
+    assert_eq!(db.two.cancel(process, T).unwrap(), 1);
+    for (job, ending) in given
+        .iter()
+        .zip([completed(), retry(at(1), 0), PLACE, failed()])
+    {
+        worker.settle(job.receipt, ending);
+    }
+    use JobStatus::{Cancelled, Completed, Failed};
+    let ended = [Completed, Cancelled, Cancelled, Failed, Cancelled];
+    assert_eq!(statuses(&*db.two, process), ended);
+    let refused = db
+        .store()
+        .insert(process, jobs(&["more"]), true, T)
+        .unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::Invalid);
+    assert!(db.store().process(process).unwrap().unwrap().cancelled);
+    assert_eq!(db.two.cancel(process, T).unwrap(), 0);
+    assert_eq!(db.two.cancel(ProcessId::new(), T).unwrap(), 0);
+    db.sound();
+}
+
+pub(crate) fn a_dead_workers_jobs_of_a_cancelled_process_are_cancelled(open: Open<'_>) {
+    let mut db = open();
+    let process = enqueue(db.store(), jobs(&["a"]));
+    db.worker().one();
+    db.two.cancel(process, T).unwrap();
+    db.one = None;
+    db.two.reclaim(T).unwrap();
+    assert_eq!(statuses(&*db.two, process), [JobStatus::Cancelled]);
+    db.sound();
+}
+
+pub(crate) fn a_cancellation_holds_from_its_decision_on(open: Open<'_>) {
+    for chunks in 0..3 {
+        let db = open();
+        let process = ProcessId::new();
+        let store = db.store();
+        store.insert(process, jobs(&["a", "b"]), true, T).unwrap();
+        store
+            .insert(process, jobs(&["c", "d", "e"]), false, T)
+            .unwrap();
+        let other = enqueue(store, jobs(&["other"]));
+        (db.abandon_after)(chunks);
+        assert_eq!(store.cancel(process, T).is_ok(), chunks == 3);
+        let worker = Hand::new(&*db.two);
+        assert_eq!(named(&worker.claim(9, at(1))), ["other"]);
+        while db.two.chore(T).unwrap() {}
+        assert_eq!(statuses(&*db.two, process), [JobStatus::Cancelled; 5]);
+        assert_eq!(db.counts(other).in_progress, 1);
+        db.sound();
+    }
+}
+
+pub(crate) fn failed_and_cancelled_jobs_can_be_put_back(open: Open<'_>) {
+    for chunks in 0..3 {
+        let db = open();
+        let process = enqueue(db.store(), jobs(&["ok", "bad", "tried", "waits", "w2"]));
+        let worker = db.worker();
+        let given = worker.claim(3, T);
+        worker.settle(given[0].receipt, completed());
+        worker.settle(given[1].receipt, failed());
+        worker.settle(given[2].receipt, retry(T, 1));
+        let tried = worker.one();
+        assert_eq!(named(std::slice::from_ref(&tried)), ["tried"]);
+        worker.settle(tried.receipt, failed());
+        db.store().cancel(process, T).unwrap();
+        let old = peek(&*db.two, process);
+        (db.abandon_after)(chunks);
+        db.store().retry_failed(process, at(1)).unwrap_err();
+        while db.two.chore(at(1)).unwrap() {}
+        let again = Hand::new(&*db.two).claim(9, at(2));
+        assert_eq!(named(&again), ["bad", "tried", "waits", "w2"]);
+        assert!(
+            again
+                .iter()
+                .all(|job| job.history.is_none() && job.lane.step == 0)
+        );
+        assert_eq!(again[1].attempt, 0);
+        let receipts: Vec<Receipt> = old.iter().map(|delivery| delivery.receipt).collect();
+        assert_eq!(
+            db.two.ack(&receipts, T).unwrap(),
+            1,
+            "only what nothing happened to"
+        );
+        assert!(!db.two.process(process).unwrap().unwrap().cancelled);
+        db.sound();
+    }
+}
+
+pub(crate) fn what_is_retried_is_counted(open: Open<'_>) {
+    let db = open();
+    let process = enqueue(db.store(), jobs(&["a", "b", "c", "d", "e"]));
+    let worker = db.worker();
+    for job in worker.claim(5, T) {
+        worker.settle(job.receipt, failed());
+    }
+    let old = peek(db.store(), process);
+    assert_eq!(db.two.retry_failed(process, T).unwrap(), 5);
+    assert_eq!(db.two.retry_failed(process, T).unwrap(), 0);
+    for job in worker.claim(5, T) {
+        worker.settle(job.receipt, failed());
+    }
+    let receipts: Vec<Receipt> = old.iter().map(|delivery| delivery.receipt).collect();
+    assert_eq!(
+        db.two.ack(&receipts, T).unwrap(),
+        0,
+        "these are other outcomes"
+    );
+    assert_eq!(peek(db.store(), process).len(), 5);
+}
+
+pub(crate) fn a_deleted_process_leaves_nothing(open: Open<'_>) {
+    for chunks in [0, 1, 2, 9] {
+        let db = open();
+        let process = enqueue(db.store(), jobs(&["a", "b", "c", "d", "e"]));
+        let worker = Hand::new(&*db.two);
+        let given = worker.claim(2, T);
+        worker.settle(given[0].receipt, completed());
+        (db.abandon_after)(chunks);
+        let deleted = db.store().delete(process, T);
+        assert_eq!(deleted.is_ok(), chunks == 9);
+        assert!(chunks < 9 || deleted.unwrap() == 5);
+        assert!(db.two.process(process).unwrap().is_none());
+        assert!(db.two.processes().unwrap().is_empty());
+        assert!(db.two.job(given[0].job_id).unwrap().is_none());
+        assert!(peek(&*db.two, process).is_empty());
+        assert!(worker.claim(9, T).is_empty());
+        if chunks < 9 {
+            db.two.insert(process, jobs(&["f"]), true, T).unwrap_err();
+        }
+        assert!(worker.settle(given[1].receipt, completed()).is_empty());
+        while db.two.chore(T).unwrap() {}
+        assert_eq!(db.two.delete(process, T).unwrap(), 0);
+        db.two.insert(process, jobs(&["anew"]), true, T).unwrap();
+        assert_eq!(db.counts(process).total, 1);
+        assert!(worker.settle(given[1].receipt, completed()).is_empty());
+        assert_eq!(named(&worker.claim(9, T)), ["anew"]);
+        db.sound();
+    }
+}
+
+pub(crate) fn who_waits_for_work_is_woken(open: Open<'_>) {
+    let db = open();
+    let woken = Arc::new(AtomicUsize::new(0));
+    let count = woken.clone();
+    let wake: Arc<OnWork> = Arc::new(move || {
+        count.fetch_add(1, Ordering::Relaxed);
+    });
+    db.store().on_work(Arc::downgrade(&wake));
+    let since = || woken.swap(0, Ordering::Relaxed) > 0;
+    let process = ProcessId::new();
+    db.store().insert(process, jobs(&["a"]), false, T).unwrap();
+    assert!(!since(), "nothing can be claimed yet");
+    db.store().seal(process, T).unwrap();
+    assert!(since());
+    db.store().insert(process, jobs(&["b"]), true, T).unwrap();
+    assert!(since());
+    db.store().cancel(process, T).unwrap();
+    assert!(!since());
+    db.store().retry_failed(process, T).unwrap();
+    assert!(since());
+    drop(wake);
+    enqueue(db.store(), jobs(&["c"]));
+    assert!(!since());
+}
+
+pub(crate) fn the_version_tells_of_others_writes(open: Open<'_>) {
+    let db = open();
+    let before = db.store().version().unwrap();
+    assert_eq!(db.store().version().unwrap(), before);
+    enqueue(&*db.two, jobs(&["a"]));
+    assert_ne!(db.store().version().unwrap(), before);
+}
+
+pub(crate) fn a_hundred_threads_enqueue_and_each_gets_its_own(open: Open<'_>) {
+    let db = open();
+    let process = enqueue(db.store(), jobs(&["first"]));
+    let cancelled = enqueue(db.store(), jobs(&["x"]));
+    db.store().cancel(cancelled, T).unwrap();
+    let store = db.one.clone().unwrap();
+    let mut ids: Vec<JobId> = std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..100)
+            .map(|n| {
+                let store = &store;
+                scope.spawn(move || {
+                    // One in ten is refused, which concerns no other.
+                    let target = if n % 10 == 0 { cancelled } else { process };
+                    store.insert(target, jobs(&["one"]), true, T)
+                })
+            })
+            .collect();
+        let done = threads.into_iter().map(|thread| thread.join().unwrap());
+        done.flatten().flatten().collect()
+    });
+    ids.sort();
+    ids.dedup();
+    assert_eq!(ids.len(), 90);
+    assert_eq!(db.counts(process).pending, 91);
+    assert_eq!(db.counts(cancelled).total, 1);
+    db.sound();
+}
+
+pub(crate) fn a_check_finds_what_is_odd(open: Open<'_>) {
+    let mut db = open();
+    let process = ProcessId::new();
+    db.store().insert(process, jobs(&["a"]), false, T).unwrap();
+    enqueue(db.store(), jobs(&["b"]));
+    let worker = db.worker();
+    let job = worker.one();
+    worker.settle(
+        job.receipt,
+        retry(T.after(Duration::from_secs(90 * 3600)), 0),
+    );
+    db.one = None;
+    let found = db.two.check(at(60_000)).unwrap();
+    let of = |what: &str| found.iter().find(|finding| finding.what == what).unwrap();
+    assert!(of("unsealed").seen.contains(&process.to_string()));
+    assert!(of("unsealed").seen.contains("1m"));
+    let advice = of("unsealed").advice.as_ref().unwrap();
+    assert!(advice.contains(&format!("batchwright cancel {process}")));
+    assert_eq!(of("due times").verdict, Verdict::Warning);
+    assert_eq!(of("worker").verdict, Verdict::Warning);
+    for good in ["integrity", "schema", "counters", "room"] {
+        assert_eq!(of(good).verdict, Verdict::Good);
+    }
+}

@@ -1,0 +1,129 @@
+//! What store and model must agree on: outcomes that are read and deleted, counters, states.
+
+use super::*;
+
+impl Model {
+    pub(super) fn consume(&mut self) {
+        let process = self.any_process();
+        let most = 1 + self.below(5);
+        let handle = self.below(2);
+        let read = self
+            .store(handle)
+            .peek(process, None, most, usize::MAX)
+            .unwrap();
+        let expected: Vec<JobId> = self
+            .jobs
+            .iter()
+            .filter(|job| job.process == process && job.state.is_final())
+            .map(|job| job.id)
+            .take(most)
+            .collect();
+        let ids: Vec<JobId> = read.iter().map(|delivery| delivery.result.job_id).collect();
+        assert_eq!(ids, expected);
+        for delivery in &read {
+            let at = self.index[&delivery.result.job_id];
+            self.deliveries
+                .push((at, self.jobs[at].epoch, delivery.receipt));
+        }
+        let mut receipts = Vec::new();
+        let mut gone = 0;
+        for _ in 0..self.below(6) {
+            let Some(last) = self.deliveries.len().checked_sub(1) else {
+                break;
+            };
+            let near = self.below(last.min(12) + 1);
+            let (at, epoch, receipt) = self.deliveries[last - near];
+            receipts.push(receipt);
+            let job = &mut self.jobs[at];
+            if job.epoch != epoch || !job.state.is_final() {
+                continue;
+            }
+            let (process, state) = (job.process, std::mem::replace(&mut job.state, State::Gone));
+            gone += 1;
+            let known = self.processes.get_mut(&process).unwrap();
+            known.counts.consumed += 1;
+            match state {
+                State::Completed => known.counts.completed += 1,
+                State::Failed => known.counts.failed += 1,
+                _ => known.counts.cancelled += 1,
+            }
+            if known.sealed && known.counts.consumed == known.counts.total {
+                self.processes.remove(&process);
+            }
+        }
+        assert_eq!(
+            self.store(handle).ack(&receipts, self.wall()).unwrap(),
+            gone
+        );
+    }
+
+    /// Counters, flags, and the status of some jobs.
+    pub(super) fn compare(&mut self, all: bool) {
+        let seen = self.db.two.processes().unwrap();
+        let mut known: Vec<(&ProcessId, &ModelProcess)> = self.processes.iter().collect();
+        known.sort_by_key(|(_, process)| process.born);
+        assert_eq!(seen.len(), known.len());
+        for (seen, (id, known)) in seen.iter().zip(known) {
+            let mut counts = known.counts;
+            for job in self.jobs.iter().filter(|job| job.process == *id) {
+                match job.state {
+                    State::Held | State::Pending => counts.pending += 1,
+                    State::Running(_) => counts.in_progress += 1,
+                    State::Completed => counts.completed += 1,
+                    State::Failed => counts.failed += 1,
+                    State::Cancelled => counts.cancelled += 1,
+                    State::Gone => {}
+                }
+            }
+            assert_eq!(seen.process_id, *id);
+            assert_eq!(seen.counts, counts);
+            assert_eq!(
+                (seen.sealed, seen.cancelled),
+                (known.sealed, known.cancelled)
+            );
+        }
+        let looks = if all {
+            self.jobs.len()
+        } else {
+            self.jobs.len().min(2)
+        };
+        for look in 0..looks {
+            let at = if all {
+                look
+            } else {
+                self.below(self.jobs.len())
+            };
+            let job = &self.jobs[at];
+            let seen = self
+                .db
+                .two
+                .job(job.id)
+                .unwrap()
+                .map(|seen| (seen.status, seen.crashes));
+            let status = match job.state {
+                State::Held | State::Pending => JobStatus::Pending,
+                State::Running(_) => JobStatus::InProgress,
+                State::Completed => JobStatus::Completed,
+                State::Failed => JobStatus::Failed,
+                State::Cancelled => JobStatus::Cancelled,
+                State::Gone => {
+                    assert_eq!(seen, None);
+                    continue;
+                }
+            };
+            assert_eq!(seen, Some((status, job.crashes)), "{job:?}");
+        }
+        if all {
+            for finding in self.db.two.check(self.wall()).unwrap() {
+                assert!(finding.verdict < Verdict::Bad, "{finding:?}");
+            }
+            self.forget();
+        }
+    }
+
+    /// What is gone tells nothing any more; late receipts of the last ones stay.
+    fn forget(&mut self) {
+        let keep = self.receipts.len().saturating_sub(200);
+        self.receipts.drain(..keep);
+    }
+}
