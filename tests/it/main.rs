@@ -74,3 +74,5 @@ mod embed;
 mod embed_dialects;
 #[cfg(all(feature = "cli", feature = "simulate"))]
 mod embed_runs;
+#[cfg(all(feature = "cli", feature = "queue", feature = "simulate"))]
+mod queue_kill;

@@ -1,0 +1,234 @@
+//! Workers that die, or sleep, at any moment: every job ends once, and is bought again only if it
+//! was in flight when its worker died.
+
+#![cfg(unix)]
+
+use std::collections::HashMap;
+use std::time::{Duration, Instant};
+
+use batchwright::simulate::{SimConfig, Simulator};
+use batchwright::{Job, JobQueue, JobStatus, ProcessId, Request};
+
+use super::common::{Desk, HOME, PATIENCE, Running, eventually, simulator};
+
+/// SplitMix64 (Steele, Lea, Flood 2014).
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, n: u64) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        (z ^ (z >> 31)) % n
+    }
+}
+
+const SLOTS: u64 = 8;
+
+fn queue(desk: &Desk) -> JobQueue {
+    JobQueue::open(&desk.path(HOME).join("llm_jobs.db")).unwrap()
+}
+
+fn enqueue(queue: &JobQueue, jobs: usize) -> ProcessId {
+    let process = ProcessId::new();
+    let job = |i: usize| Job::from(Request::new(format!("prompt {i}")).with_id(format!("i-{i}")));
+    let added = queue.enqueue_iter(process, (0..jobs).map(job));
+    assert_eq!(added.unwrap(), jobs as u64);
+    process
+}
+
+fn work(desk: &Desk, sim: &Simulator, words: &str) -> Running {
+    let url = sim.base_url();
+    let fixed = [
+        "work",
+        "--provider",
+        "local",
+        "--base-url",
+        &url,
+        "--model",
+        "sim-1",
+        "-q",
+    ];
+    let mut command = desk.command(fixed);
+    command
+        .args(["-j", &SLOTS.to_string()])
+        .args(words.split_whitespace());
+    Running::start(&mut command)
+}
+
+/// Every job of the process is completed, each item once.
+fn all_done(queue: &JobQueue, process: ProcessId, jobs: usize) {
+    let counts = queue.progress(process).unwrap().unwrap().counts;
+    assert_eq!(counts.completed, jobs as u64, "{counts:?}");
+    assert_eq!(counts.total, jobs as u64, "{counts:?}");
+    let mut seen = HashMap::new();
+    let consumed = queue.consume(process, |results| {
+        for result in results {
+            assert_eq!(result.status, JobStatus::Completed, "{result:?}");
+            *seen.entry(result.item_id.clone().unwrap()).or_insert(0) += 1;
+        }
+        Ok::<(), batchwright::Error>(())
+    });
+    assert_eq!(consumed.unwrap(), jobs as u64);
+    assert_eq!(seen.len(), jobs);
+    assert!(seen.values().all(|times| *times == 1));
+}
+
+/// Two workers, of which one at a time is killed or put to sleep, at moments that the seed decides.
+fn chaos(seed: u64, jobs: usize, blows: u64) {
+    let mut random = Random(seed);
+    let desk = Desk::new();
+    let few = Duration::from_millis(8);
+    let sim = simulator(SimConfig::default().latency(few).jitter(few).seed(seed));
+    let queue = queue(&desk);
+    let process = enqueue(&queue, jobs);
+    let mut workers = [work(&desk, &sim, ""), work(&desk, &sim, "")];
+    let mut kills = 0;
+    for blow in 0..blows {
+        let until = sim.stats().calls + random.below(2 * jobs as u64 / (3 * blows)) + 1;
+        sim.wait_until(|s| s.calls > until, Duration::from_secs(5));
+        std::thread::sleep(Duration::from_micros(random.below(5000)));
+        let at = random.below(2) as usize;
+        if random.below(4) == 0 {
+            // What a sleeper has stays its own.
+            workers[at].signal("STOP");
+            std::thread::sleep(Duration::from_millis(random.below(1500)));
+            workers[at].signal("CONT");
+        } else {
+            workers[at].signal("KILL");
+            workers[at] = work(&desk, &sim, "");
+            kills += 1;
+        }
+        let counts = queue.progress(process).unwrap().unwrap().counts;
+        let sum = counts.pending + counts.in_progress + counts.finished() + counts.at_provider;
+        assert_eq!(sum, counts.total, "seed {seed}, blow {blow}: {counts:?}");
+        assert_eq!(counts.failed, 0, "seed {seed}, blow {blow}");
+    }
+    let finished = || {
+        queue
+            .progress(process)
+            .unwrap()
+            .unwrap()
+            .counts
+            .is_finished()
+    };
+    let end = Instant::now() + 2 * PATIENCE;
+    while !finished() {
+        assert!(Instant::now() < end, "seed {seed}: it does not end");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    for worker in &workers {
+        worker.signal("TERM");
+    }
+    for worker in workers {
+        worker.wait().expect(0);
+    }
+    all_done(&queue, process, jobs);
+    let stats = sim.stats();
+    let most = kills * SLOTS;
+    assert!(
+        stats.paid_twice <= most,
+        "seed {seed}: {kills} kills, {stats:?}"
+    );
+    assert_eq!(stats.calls, jobs as u64 + stats.paid_twice, "seed {seed}");
+}
+
+#[test]
+fn killed_and_sleeping_workers_finish_every_job_once() {
+    chaos(1, 600, 12);
+}
+
+#[test]
+#[ignore = "takes minutes"]
+fn a_hundred_blows_cost_no_job() {
+    chaos(2, 5000, 100);
+    chaos(3, 5000, 100);
+}
+
+#[test]
+fn a_job_that_kills_its_worker_ends_as_crashed_and_takes_no_neighbour_along() {
+    let desk = Desk::new();
+    let sim = simulator(SimConfig::default());
+    let queue = queue(&desk);
+    let process = enqueue(&queue, 40);
+    let bad = Job::from(Request::new("the end of you").with_id("bad"));
+    let bad = queue.enqueue(process, [bad.priority(9)]).unwrap()[0];
+    // Its worker dies whenever it has this job in flight, with neighbours at first.
+    sim.hold();
+    for crash in 1..=5_u8 {
+        let worker = work(&desk, &sim, "");
+        let has_it = || queue.job(bad).unwrap().unwrap().status == JobStatus::InProgress;
+        assert!(eventually(has_it), "crash {crash}");
+        if crash > 2 {
+            let running = queue.progress(process).unwrap().unwrap().counts.in_progress;
+            assert_eq!(
+                running, 1,
+                "crash {crash}: it may take nobody along any more"
+            );
+        }
+        worker.signal("KILL");
+        worker.wait();
+    }
+    sim.release();
+    work(&desk, &sim, "--until-empty").wait().expect(0);
+    let job = queue.job(bad).unwrap().unwrap();
+    assert_eq!((job.status, job.crashes), (JobStatus::Failed, 5), "{job:?}");
+    assert_eq!(job.error.unwrap().kind(), batchwright::ErrorKind::Crashed);
+    let counts = queue.progress(process).unwrap().unwrap().counts;
+    assert_eq!((counts.completed, counts.failed), (40, 1));
+}
+
+#[test]
+fn jobs_of_a_killed_worker_run_in_the_other_one() {
+    let desk = Desk::new();
+    let sim = simulator(SimConfig::default());
+    let queue = queue(&desk);
+    let process = enqueue(&queue, SLOTS as usize);
+    sim.hold();
+    let first = work(&desk, &sim, "");
+    assert!(sim.wait_until(|s| s.calls == SLOTS, PATIENCE));
+    let second = work(&desk, &sim, "");
+    first.signal("KILL");
+    first.wait();
+    assert!(sim.wait_until(|s| s.calls == 2 * SLOTS, PATIENCE));
+    sim.release();
+    assert!(eventually(|| queue
+        .progress(process)
+        .unwrap()
+        .unwrap()
+        .counts
+        .is_finished()));
+    second.signal("TERM");
+    second.wait().expect(0);
+    all_done(&queue, process, SLOTS as usize);
+}
+
+#[test]
+fn a_sleeping_worker_keeps_its_jobs() {
+    let desk = Desk::new();
+    let sim = simulator(SimConfig::default());
+    let queue = queue(&desk);
+    let process = enqueue(&queue, SLOTS as usize);
+    sim.hold();
+    let sleeper = work(&desk, &sim, "");
+    assert!(sim.wait_until(|s| s.calls == SLOTS, PATIENCE));
+    sleeper.signal("STOP");
+    sim.release();
+    // Another one finds nothing to do, for longer than it takes to notice a dead one.
+    work(&desk, &sim, "--until-empty").wait().expect(0);
+    std::thread::sleep(Duration::from_millis(1500));
+    let counts = queue.progress(process).unwrap().unwrap().counts;
+    assert_eq!(counts.in_progress, SLOTS);
+    sleeper.signal("CONT");
+    assert!(eventually(|| queue
+        .progress(process)
+        .unwrap()
+        .unwrap()
+        .counts
+        .is_finished()));
+    sleeper.signal("TERM");
+    sleeper.wait().expect(0);
+    assert_eq!(sim.stats().calls, SLOTS);
+    all_done(&queue, process, SLOTS as usize);
+}
