@@ -265,7 +265,10 @@ impl Worker {
             waker,
         });
         let store = self.queue.store.clone();
-        let worker = store.enlist(controls.clock.wall())?;
+        let wall = controls.clock.wall();
+        // What a dead predecessor had comes before what is newer.
+        store.reclaim(wall)?;
+        let worker = store.enlist(wall)?;
         let ready = Ready {
             store,
             worker,
