@@ -79,21 +79,23 @@ fn all_done(queue: &JobQueue, process: ProcessId, jobs: usize) {
 fn chaos(seed: u64, jobs: usize, blows: u64) {
     let mut random = Random(seed);
     let desk = Desk::new();
-    let few = Duration::from_millis(8);
+    let few = Duration::from_millis(20);
     let sim = simulator(SimConfig::default().latency(few).jitter(few).seed(seed));
     let queue = queue(&desk);
     let process = enqueue(&queue, jobs);
     let mut workers = [work(&desk, &sim, ""), work(&desk, &sim, "")];
     let mut kills = 0;
     for blow in 0..blows {
-        let until = sim.stats().calls + random.below(2 * jobs as u64 / (3 * blows)) + 1;
-        sim.wait_until(|s| s.calls > until, Duration::from_secs(5));
+        let until = sim.stats().calls + random.below(jobs as u64 / blows) + 1;
+        sim.wait_until(|s| s.calls > until || s.calls >= jobs as u64, PATIENCE);
         std::thread::sleep(Duration::from_micros(random.below(5000)));
         let at = random.below(2) as usize;
         if random.below(4) == 0 {
             // What a sleeper has stays its own.
             workers[at].signal("STOP");
-            std::thread::sleep(Duration::from_millis(random.below(1500)));
+            // Now and then for longer than it takes to notice a dead one.
+            let most = if random.below(8) == 0 { 2000 } else { 100 };
+            std::thread::sleep(Duration::from_millis(random.below(most)));
             workers[at].signal("CONT");
         } else {
             workers[at].signal("KILL");
