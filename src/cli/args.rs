@@ -10,6 +10,14 @@ use super::simulate::SimulateArgs;
 use super::values::{
     at_least_one, calls, name, per_minute, seconds, some_seconds, temperature, text_or_file,
 };
+#[cfg(feature = "queue")]
+use super::{
+    doctor::DoctorArgs,
+    process::{CancelArgs, RetryArgs},
+    results::ResultsArgs,
+    status::StatusArgs,
+    submit::SubmitArgs,
+};
 
 /// Takes thousands of LLM prompts to completion, loses none, and pays for each once
 #[derive(Debug, Parser)]
@@ -22,6 +30,18 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 pub enum Command {
     Run(Box<RunArgs>),
+    #[cfg(feature = "queue")]
+    Submit(Box<SubmitArgs>),
+    #[cfg(feature = "queue")]
+    Status(StatusArgs),
+    #[cfg(feature = "queue")]
+    Results(ResultsArgs),
+    #[cfg(feature = "queue")]
+    Cancel(CancelArgs),
+    #[cfg(feature = "queue")]
+    Retry(RetryArgs),
+    #[cfg(feature = "queue")]
+    Doctor(DoctorArgs),
     Providers(ProvidersArgs),
     #[cfg(feature = "simulate")]
     Simulate(Box<SimulateArgs>),

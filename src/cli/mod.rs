@@ -3,13 +3,27 @@
 pub mod args;
 mod data_dir;
 mod display;
+#[cfg(feature = "queue")]
+mod doctor;
 mod exit;
+#[cfg(feature = "queue")]
+mod process;
+#[cfg(feature = "queue")]
+mod prompts;
 mod provider;
 mod providers;
+#[cfg(feature = "queue")]
+mod queue;
+#[cfg(feature = "queue")]
+mod results;
 mod run;
 mod signals;
 #[cfg(feature = "simulate")]
 mod simulate;
+#[cfg(feature = "queue")]
+mod status;
+#[cfg(feature = "queue")]
+mod submit;
 mod summary;
 mod values;
 
@@ -21,6 +35,18 @@ use args::{Cli, Command};
 pub fn execute(cli: Cli) -> Exit {
     match cli.command {
         Command::Run(args) => run::execute(&args),
+        #[cfg(feature = "queue")]
+        Command::Submit(args) => submit::execute(&args),
+        #[cfg(feature = "queue")]
+        Command::Status(args) => status::execute(&args),
+        #[cfg(feature = "queue")]
+        Command::Results(args) => results::execute(&args),
+        #[cfg(feature = "queue")]
+        Command::Cancel(args) => process::cancel(&args),
+        #[cfg(feature = "queue")]
+        Command::Retry(args) => process::retry(&args),
+        #[cfg(feature = "queue")]
+        Command::Doctor(args) => doctor::execute(&args),
         Command::Providers(args) => providers::execute(&args),
         #[cfg(feature = "simulate")]
         Command::Simulate(args) => match simulate::run(&args, signals::wait_for_stop) {
