@@ -82,8 +82,8 @@ impl DataArgs {
     pub fn process(&self, named: &str) -> Result<(JobQueue, Process), Refusal> {
         let unknown = || {
             Refusal::usage(format!(
-                "there is no process {named} in {}; all its results may have been taken. Those there \
-                 are: {}",
+                "there is no process {named} in {}; all its results may have been taken. To \
+                 see those that are: {}",
                 self.database().unwrap_or_default().display(),
                 self.command("status")
             ))
