@@ -19,7 +19,7 @@ enum Source {
         index: Box<FileIndex>,
         next: usize,
     },
-    Stream(StreamLines<Box<dyn Read + Send>>),
+    Stream(Box<StreamLines<Box<dyn Read + Send>>>),
 }
 
 impl Requests {
@@ -31,7 +31,7 @@ impl Requests {
                 next: 0,
             },
             PromptSource::Stream(reader) => {
-                Source::Stream(StreamLines::new(reader, prompts.settings.0))
+                Source::Stream(Box::new(StreamLines::new(reader, prompts.settings.0)))
             }
         }))
     }

@@ -173,10 +173,16 @@ fn read_aside(
 ) -> Result<impl Iterator<Item = Result<Request, Error>> + use<>, Refusal> {
     let (give, take) = bounded(AHEAD);
     // The end is told, so that a thread that died does not look like it.
-    let mut items = requests.map(Some).chain(iter::once(None));
+    let items = requests.map(Some).chain(iter::once(None));
     thread::Builder::new()
         .name("batchwright-source".to_owned())
-        .spawn(move || items.try_for_each(|item| give.send(item)))
+        .spawn(move || {
+            for item in items {
+                if give.send(item).is_err() {
+                    return;
+                }
+            }
+        })
         .map_err(|e| Refusal::could_not_run(format!("cannot start a thread: {e}")))?;
     let (stop, stopped) = bounded(1);
     let watch = ctx.on_cancel(move || {
