@@ -144,10 +144,12 @@ fn room(folder: &Path) -> Option<Finding> {
     let there = folder.ancestors().find(|folder| folder.exists())?;
     let free = free_bytes(there)?;
     let seen = format!("{:.1} GB free", free as f64 / 1e9);
-    let verdict = match free {
-        ..NO_ROOM => Verdict::Bad,
-        ..LITTLE_ROOM => Verdict::Warning,
-        _ => return Some(finding("disk", Verdict::Good, seen, None)),
+    if free >= LITTLE_ROOM {
+        return Some(finding("disk", Verdict::Good, seen, None));
+    }
+    let verdict = match free < NO_ROOM {
+        true => Verdict::Bad,
+        false => Verdict::Warning,
     };
     let advice =
         "free some room, or take finished results out of the queue: batchwright results ID";

@@ -307,7 +307,7 @@ fn event(row: &Row) -> String {
 /// A table that is drawn over itself.
 #[derive(Default)]
 struct Screen {
-    lines: usize,
+    drawn: Vec<String>,
 }
 
 impl Screen {
@@ -326,9 +326,12 @@ impl Screen {
             lines.truncate(most - 1);
             lines.push(format!("and {} more", count(hidden as u64)));
         }
-        term.clear_last_lines(self.lines)?;
-        self.lines = lines.len();
-        lines.iter().try_for_each(|line| term.write_line(line))
+        if lines != self.drawn {
+            term.clear_last_lines(self.drawn.len())?;
+            lines.iter().try_for_each(|line| term.write_line(line))?;
+            self.drawn = lines;
+        }
+        Ok(())
     }
 }
 
