@@ -1,6 +1,6 @@
-//! The host's commands around the queue, through the real program.
+//! Jobs in and results out through the real program.
 
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader};
 use std::path::PathBuf;
 use std::process::Stdio;
 use std::sync::Arc;
@@ -18,39 +18,39 @@ use super::common::{
     results,
 };
 
-fn database(desk: &Desk) -> PathBuf {
+pub fn database(desk: &Desk) -> PathBuf {
     desk.path("data/llm_jobs.db")
 }
 
-fn queue(desk: &Desk) -> JobQueue {
+pub fn queue(desk: &Desk) -> JobQueue {
     JobQueue::open(&database(desk)).unwrap()
 }
 
 /// The program on the queue of this desk.
-fn on_queue(desk: &Desk, words: &str) -> std::process::Command {
+pub fn on_queue(desk: &Desk, words: &str) -> std::process::Command {
     let mut command = desk.command(words.split_whitespace());
     command.args(["--data-dir", "data"]);
     command
 }
 
-fn plain(desk: &Desk, words: &str) -> Ended {
+pub fn plain(desk: &Desk, words: &str) -> Ended {
     Running::start(&mut on_queue(desk, words)).wait()
 }
 
-fn submit(desk: &Desk, words: &str) -> ProcessId {
+pub fn submit(desk: &Desk, words: &str) -> ProcessId {
     let ended = plain(desk, &format!("submit {words}")).expect(0);
     ended.stdout.strip_suffix('\n').unwrap().parse().unwrap()
 }
 
 /// A queue with a process of so many prompts.
-fn submitted(n: usize) -> (Desk, ProcessId) {
+pub fn submitted(n: usize) -> (Desk, ProcessId) {
     let desk = Desk::new();
     desk.prompts("in.jsonl", n);
     let id = submit(&desk, "in.jsonl");
     (desk, id)
 }
 
-fn worker(desk: &Desk, client: &Arc<ScriptedClient>) -> Worker {
+pub fn worker(desk: &Desk, client: &Arc<ScriptedClient>) -> Worker {
     let route = Route::new(client.clone()).retry(RetryPolicy::default().max_retries(0));
     Worker::new(&queue(desk))
         .scale(Scale::fixed(2))
@@ -59,7 +59,7 @@ fn worker(desk: &Desk, client: &Arc<ScriptedClient>) -> Worker {
 }
 
 /// Carries out all that waits; `prompt 1` fails.
-fn work(desk: &Desk) {
+pub fn work(desk: &Desk) {
     let client = Arc::new(ScriptedClient::new());
     client.refuse(
         "prompt 1",
@@ -74,14 +74,19 @@ fn stored(desk: &Desk, id: ProcessId) -> Vec<String> {
     results.map(|result| result.unwrap().line()).collect()
 }
 
-fn status(desk: &Desk, words: &str) -> Vec<Value> {
+pub fn status(desk: &Desk, words: &str) -> Vec<Value> {
     let ended = plain(desk, &format!("status --json {words}")).expect(0);
     let all: Value = serde_json::from_str(&ended.stdout).unwrap();
     all["processes"].as_array().unwrap().clone()
 }
 
+pub fn submit_one(desk: &Desk) -> ProcessId {
+    desk.prompts("one.jsonl", 1);
+    submit(desk, "one.jsonl")
+}
+
 #[track_caller]
-fn adds_up(process: &Value) {
+pub fn adds_up(process: &Value) {
     let n = |name: &str| process[name].as_u64().unwrap();
     let parts = [
         "pending",
@@ -363,17 +368,22 @@ fn a_file_that_cannot_take_results_costs_none() {
     assert_eq!(stored(&desk, id).len(), 2);
 }
 
-#[test]
-fn a_reader_that_goes_away_costs_no_result() {
+/// Results of which a pipe does not hold a chunk.
+fn with_long_results() -> (Desk, ProcessId) {
     let desk = Desk::new();
     let id = ProcessId::new();
-    // A pipe does not hold the first chunk.
     let long = "x".repeat(2000);
     let prompt = |i: usize| Job::from(Request::new(format!("{i} {long}")));
     queue(&desk)
         .enqueue(id, (0..300).map(prompt).collect::<Vec<_>>())
         .unwrap();
     work(&desk);
+    (desk, id)
+}
+
+#[test]
+fn a_reader_that_goes_away_costs_no_result() {
+    let (desk, id) = with_long_results();
     let mut running = Running::start(&mut on_queue(&desk, &format!("results {id}")));
     let mut stdout = BufReader::new(running.child.stdout.take().unwrap());
     stdout.read_line(&mut String::new()).unwrap();
@@ -382,6 +392,21 @@ fn a_reader_that_goes_away_costs_no_result() {
         .wait()
         .expect(4)
         .says("the reader of the results went away");
+    assert_eq!(stored(&desk, id).len(), 300);
+}
+
+#[cfg(unix)]
+#[test]
+fn two_signals_end_it_while_nobody_reads() {
+    let (desk, id) = with_long_results();
+    let mut running = Running::start(&mut on_queue(&desk, &format!("results {id}")));
+    let mut unread = BufReader::new(running.child.stdout.take().unwrap());
+    unread.read_line(&mut String::new()).unwrap();
+    running.signal("INT");
+    running.hears("stopping");
+    running.signal("INT");
+    running.wait().expect(130);
+    drop(unread);
     assert_eq!(stored(&desk, id).len(), 300);
 }
 
@@ -435,212 +460,4 @@ fn jobs_of_other_kinds_and_those_without_a_line_get_one() {
         (&json!("i-0"), &json!("cancelled"))
     );
     assert_eq!(line["request_hash"].as_str().unwrap().len(), 64);
-}
-
-fn submit_one(desk: &Desk) -> ProcessId {
-    desk.prompts("one.jsonl", 1);
-    submit(desk, "one.jsonl")
-}
-
-#[test]
-fn status_tells_numbers_that_add_up() {
-    let (desk, first) = submitted(4);
-    work(&desk);
-    let second = submit_one(&desk);
-    let third = submit_one(&desk);
-    queue(&desk).cancel(third).unwrap();
-    let all = status(&desk, "");
-    all.iter().for_each(adds_up);
-    let ids: Vec<_> = all
-        .iter()
-        .map(|p| p["process_id"].as_str().unwrap().to_owned())
-        .collect();
-    assert_eq!(ids, [first, second, third].map(|id| id.to_string()));
-    let expected = json!({"process_id": first, "strategy": "sync", "fallback_reason": null,
-        "total": 4, "pending": 0, "in_progress": 0, "at_provider": 0, "completed": 3, "failed": 1,
-        "cancelled": 0, "eta_seconds": null, "batches": []});
-    assert_eq!(all[0], expected);
-    assert_eq!(status(&desk, &first.to_string()), [expected]);
-    let people = plain(&desk, "status").expect(0);
-    let rows: Vec<&str> = people.stdout.lines().collect();
-    assert_eq!(rows.len(), 4);
-    assert!(rows[1].ends_with("100.0 %  finished"), "{}", rows[1]);
-    assert!(rows[2].ends_with("0.0 %"), "{}", rows[2]);
-    assert!(rows[3].ends_with("cancelled, finished"), "{}", rows[3]);
-    people
-        .says("batchwright work")
-        .says("results PROCESS")
-        .says("retry PROCESS");
-}
-
-#[test]
-fn a_process_is_found_by_the_beginning_of_its_id() {
-    let (desk, id) = submitted(1);
-    let id = id.to_string();
-    assert_eq!(status(&desk, &id[..20]).len(), 1);
-    submit_one(&desk);
-    plain(&desk, &format!("status {}", &id[..4]))
-        .expect(2)
-        .says("2 processes begin with");
-    plain(&desk, &format!("status {}", &id[..3]))
-        .expect(2)
-        .says("no process id");
-    plain(&desk, "status ffff-ffff")
-        .expect(2)
-        .says("there is no process");
-    plain(&desk, &format!("retry {}", ProcessId::new()))
-        .expect(2)
-        .says("there is no process");
-}
-
-#[test]
-fn a_watch_ends_when_all_is_finished() {
-    let (desk, id) = submitted(3);
-    let client = Arc::new(ScriptedClient::new());
-    client.hold();
-    let running = worker(&desk, &client).start().unwrap();
-    assert!(client.wait_for_in_flight(2));
-    let mut json = Running::start(&mut on_queue(&desk, &format!("status {id} --watch --json")));
-    let mut lines = BufReader::new(json.child.stdout.take().unwrap()).lines();
-    let people = Running::start(&mut on_queue(&desk, "status --watch"));
-    let first: Value = serde_json::from_str(&lines.next().unwrap().unwrap()).unwrap();
-    assert_eq!(first["processes"][0]["completed"], 0);
-    client.release();
-    running.join().unwrap();
-    let seen: Vec<Value> = lines
-        .map(|line| serde_json::from_str(&line.unwrap()).unwrap())
-        .collect();
-    seen.iter().for_each(|line| adds_up(&line["processes"][0]));
-    assert_eq!(seen.last().unwrap()["processes"][0]["completed"], 3);
-    json.wait().expect(0);
-    let people = people.wait().expect(0);
-    let last = people.stdout.lines().last().unwrap();
-    assert!(last.starts_with(&format!("{id} 3/3 100%")), "{last}");
-    assert!(last.ends_with("finished"), "{last}");
-    people.says("results");
-}
-
-#[test]
-fn cancel_and_retry_say_what_happened() {
-    let (desk, id) = submitted(3);
-    work(&desk);
-    let retried = plain(&desk, &format!("retry {id} --json"))
-        .expect(0)
-        .says("1 jobs put back");
-    let facts: Value = serde_json::from_str(&retried.stdout).unwrap();
-    assert_eq!(facts, json!({"process_id": id, "retried": 1}));
-    let cancelled = plain(&desk, &format!("cancel {id} --json"))
-        .expect(0)
-        .says("1 jobs cancelled");
-    let facts: Value = serde_json::from_str(&cancelled.stdout).unwrap();
-    assert_eq!(
-        facts,
-        json!({"process_id": id, "cancelled": 1, "in_progress": 0})
-    );
-    let [now] = &status(&desk, "")[..] else {
-        panic!()
-    };
-    assert_eq!(
-        (&now["completed"], &now["cancelled"]),
-        (&json!(2), &json!(1))
-    );
-    plain(&desk, &format!("retry {id}"))
-        .expect(0)
-        .says("1 jobs put back");
-    let client = Arc::new(ScriptedClient::new());
-    worker(&desk, &client).run().unwrap();
-    assert_eq!(client.calls(), ["prompt 1"]);
-    plain(&desk, &format!("retry {id}"))
-        .expect(0)
-        .says("nothing to put back");
-    plain(&desk, &format!("cancel {id} --delete"))
-        .expect(0)
-        .says("deleted with 3 jobs");
-    assert!(queue(&desk).open_processes().unwrap().is_empty());
-}
-
-#[test]
-fn looking_makes_no_database() {
-    let desk = Desk::new();
-    assert_eq!(status(&desk, ""), [] as [Value; 0]);
-    plain(&desk, "status --watch")
-        .expect(0)
-        .says("nothing is queued");
-    plain(&desk, &format!("status {}", ProcessId::new()))
-        .expect(2)
-        .says("there is no process");
-    let doctor = plain(&desk, "doctor").expect(0);
-    assert!(
-        doctor.stdout.contains("note     database"),
-        "{}",
-        doctor.stdout
-    );
-    assert!(!desk.exists("data"));
-}
-
-#[test]
-fn the_doctor_finds_a_healthy_queue_healthy() {
-    let (desk, _) = submitted(3);
-    work(&desk);
-    let mut command = on_queue(&desk, "doctor");
-    command.env("GROQ_API_KEY", "gsk-very-secret");
-    let ended = Running::start(&mut command).wait().expect(0);
-    for seen in [
-        "ok       integrity",
-        "ok       clock",
-        "writable",
-        "GROQ_API_KEY (groq)",
-    ] {
-        assert!(ended.stdout.contains(seen), "no {seen}: {}", ended.stdout);
-    }
-    assert!(!ended.stdout.contains("very-secret"));
-    let json = plain(&desk, "doctor --json").expect(0);
-    let facts: Value = serde_json::from_str(&json.stdout).unwrap();
-    assert_eq!(facts["healthy"], true);
-    let findings = facts["findings"].as_array().unwrap();
-    assert!(
-        findings
-            .iter()
-            .any(|f| f["what"] == "schema" && f["verdict"] == "good")
-    );
-    let left: Vec<_> = std::fs::read_dir(desk.path("data")).unwrap().collect();
-    let probe = |file: &std::io::Result<std::fs::DirEntry>| {
-        file.as_ref()
-            .unwrap()
-            .file_name()
-            .to_string_lossy()
-            .contains("doctor")
-    };
-    assert!(!left.iter().any(probe));
-}
-
-#[test]
-fn the_doctor_says_what_to_do_about_a_damaged_file() {
-    let (desk, _) = submitted(500);
-    // Out of the log, which would hide the damage.
-    let checkpoint = "PRAGMA wal_checkpoint(TRUNCATE)";
-    let conn = rusqlite::Connection::open(database(&desk)).unwrap();
-    conn.query_row(checkpoint, [], |_| Ok(())).unwrap();
-    drop(conn);
-    let mut bytes = std::fs::read(database(&desk)).unwrap();
-    let (start, end) = (bytes.len() / 3, bytes.len() * 2 / 3);
-    bytes[start..end].fill(0x5a);
-    std::fs::write(database(&desk), &bytes).unwrap();
-    let ended = plain(&desk, "doctor").expect(1);
-    assert!(ended.stdout.contains("\nbad "), "{}", ended.stdout);
-    assert!(ended.stdout.contains(".recover"), "{}", ended.stdout);
-    let mut file = std::fs::File::create(database(&desk)).unwrap();
-    file.write_all("dear diary".repeat(1000).as_bytes())
-        .unwrap();
-    drop(file);
-    let ended = plain(&desk, "doctor --json").expect(1);
-    let facts: Value = serde_json::from_str(&ended.stdout).unwrap();
-    assert_eq!(facts["healthy"], false);
-    assert!(
-        ended.stdout.contains("no SQLite database"),
-        "{}",
-        ended.stdout
-    );
-    assert!(desk.read("data/llm_jobs.db").starts_with("dear diary"));
-    plain(&desk, "status").expect(1).says("no SQLite database");
 }

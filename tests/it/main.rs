@@ -48,6 +48,8 @@ mod cli_portable;
 mod cli_providers;
 #[cfg(all(feature = "cli", feature = "queue", feature = "simulate"))]
 mod cli_queue;
+#[cfg(all(feature = "cli", feature = "queue", feature = "simulate"))]
+mod cli_queue_state;
 #[cfg(all(feature = "cli", feature = "simulate"))]
 mod cli_resume;
 #[cfg(all(feature = "cli", feature = "simulate"))]
