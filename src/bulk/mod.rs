@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+pub mod appender;
 mod backlog;
 pub mod file;
 mod input;
@@ -14,6 +15,7 @@ pub mod options;
 #[cfg(test)]
 mod pack_simulation;
 pub mod prompts;
+pub mod requests;
 mod results;
 pub mod run;
 mod sinks;

@@ -20,7 +20,9 @@ use super::options::FileRunError;
 pub(crate) struct PreviousLine {
     pub id: String,
     pub success: bool,
-    pub request_hash: String,
+    /// Null for jobs of a host's own kinds. Naming the function makes the field a must.
+    #[serde(deserialize_with = "Option::deserialize")]
+    pub request_hash: Option<String>,
     #[serde(default)]
     pub model: Option<String>,
     #[serde(default)]
@@ -30,7 +32,8 @@ pub(crate) struct PreviousLine {
 impl PreviousLine {
     /// The fingerprint's beginning; one that fits nothing for an answer that is to be replaced.
     pub(crate) fn prefix(&self, redo_extracts: bool) -> u64 {
-        let prefix = hash_prefix(&self.request_hash).unwrap_or(0);
+        let prefix = self.request_hash.as_deref().and_then(hash_prefix);
+        let prefix = prefix.unwrap_or(0);
         match redo_extracts && self.provider.as_deref() == Some("extract") {
             true => !prefix,
             false => prefix,
@@ -103,6 +106,15 @@ impl ResultsFile {
         self.read(visit).map(drop)
     }
 
+    /// Hands every line to `visit` as it stands there.
+    pub(super) fn lines(&self, visit: &mut dyn FnMut(&[u8])) -> Result<(), Error> {
+        let lines = each_line(&self.file, &mut |line, _, _, _| {
+            visit(line);
+            Ok(())
+        });
+        lines.map_err(|e| e.unwrap_or_else(|io| trouble(&self.path, "cannot read", &io)))
+    }
+
     fn read(&self, visit: &mut dyn FnMut(PreviousLine, u64)) -> Result<Torn, Error> {
         let path = &self.path;
         let refused = |number: u64, why: &str| {
@@ -158,7 +170,7 @@ impl ResultsFile {
         })
     }
 
-    fn append_io(&mut self, lines: &[u8]) -> io::Result<()> {
+    pub(super) fn append_io(&mut self, lines: &[u8]) -> io::Result<()> {
         if self.dirty {
             self.file.set_len(self.len)?;
             self.dirty = false;
@@ -345,7 +357,7 @@ fn temporary(path: &Path) -> PathBuf {
 }
 
 /// Makes the rename itself durable, where folders can be synced.
-fn sync_folder(path: &Path) {
+pub(super) fn sync_folder(path: &Path) {
     if let Some(folder) = path.parent()
         && let Ok(folder) = File::open(folder)
     {
@@ -353,7 +365,7 @@ fn sync_folder(path: &Path) {
     }
 }
 
-fn trouble(path: &Path, what: &str, error: &io::Error) -> Error {
+pub(super) fn trouble(path: &Path, what: &str, error: &io::Error) -> Error {
     Error::new(
         ErrorKind::Invalid,
         format!("{}: {what}: {error}", path.display()),

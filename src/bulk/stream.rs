@@ -1,6 +1,6 @@
 //! Standard input: lines checked as they come, matched with an earlier output by id.
 
-use std::io::{BufRead, BufReader, Read};
+use std::io::Read;
 use std::sync::Arc;
 use std::thread;
 
@@ -10,7 +10,7 @@ use sha2::{Digest, Sha256};
 use crate::base::error::{Error, ErrorKind};
 use crate::llm::request::Request;
 
-use super::input::{Form, StreamChecker, hash_prefix};
+use super::input::{StreamLines, hash_prefix};
 use super::lines::{Identified, Named};
 use super::list::{Feeder, Item};
 use super::options::FileRunOptions;
@@ -39,13 +39,14 @@ impl Identified for Item<StreamItem> {
     }
 }
 
-/// A little more than the checker takes.
-const LONGEST_LINE: u64 = 64 * 1024 * 1024 + 2;
-
 pub(super) type Key = u128;
 
 pub(super) fn key(id: &str) -> Key {
-    let digest = Sha256::digest(id.as_bytes());
+    key_of(id.as_bytes())
+}
+
+pub(super) fn key_of(bytes: &[u8]) -> Key {
+    let digest = Sha256::digest(bytes);
     let mut half = [0; 16];
     half.copy_from_slice(&digest[..16]);
     Key::from_be_bytes(half)
@@ -113,10 +114,7 @@ pub(crate) fn read(
         ..Seen::default()
     }));
     let mut lines = Lines {
-        reader: BufReader::with_capacity(1 << 16, reader),
-        settings: prompts.settings,
-        checker: None,
-        number: 0,
+        stream: StreamLines::new(reader, prompts.settings.0),
         previous,
         seen: seen.clone(),
         keep_failed: options.keep_failed,
@@ -131,10 +129,7 @@ pub(crate) fn read(
 }
 
 struct Lines<R> {
-    reader: BufReader<R>,
-    settings: super::prompts::PromptSettings,
-    checker: Option<StreamChecker>,
-    number: u64,
+    stream: StreamLines<R>,
     previous: Previous,
     seen: Arc<Mutex<Seen>>,
     keep_failed: bool,
@@ -144,34 +139,9 @@ struct Lines<R> {
 
 impl<R: Read> Lines<R> {
     fn next(&mut self) -> Result<Option<StreamItem>, Error> {
-        let mut line = Vec::new();
         while self.left > 0 {
-            line.clear();
-            // A line that is too long is refused by the checker, not read to its end.
-            let mut bounded = (&mut self.reader).take(LONGEST_LINE);
-            let read = bounded.read_until(b'\n', &mut line);
-            let read = read.map_err(|e| {
-                Error::new(
-                    ErrorKind::Invalid,
-                    format!("cannot read standard input: {e}"),
-                )
-            })?;
-            if read == 0 {
+            let Some(item) = self.stream.next()? else {
                 return Ok(None);
-            }
-            self.number += 1;
-            if self.checker.is_none() && line.trim_ascii().is_empty() {
-                continue;
-            }
-            let checker = match &mut self.checker {
-                Some(checker) => checker,
-                none => {
-                    let form = Form::of_stream(&line);
-                    none.insert(StreamChecker::new(form, self.settings.0.clone())?)
-                }
-            };
-            let Some(item) = checker.check(self.number, &line)? else {
-                continue;
             };
             let id = item.request.id.clone().unwrap_or_default();
             let before = self.previous.find(&id);

@@ -9,6 +9,15 @@ use super::settings::words_for;
 #[cfg(feature = "simulate")]
 use super::simulate::SimulateArgs;
 use super::values::{at_least_one, name, seconds, temperature, text_or_file};
+#[cfg(feature = "queue")]
+use super::{
+    doctor::DoctorArgs,
+    process::{CancelArgs, RetryArgs},
+    results::ResultsArgs,
+    status::StatusArgs,
+    submit::SubmitArgs,
+    work::WorkArgs,
+};
 
 /// Takes thousands of LLM prompts to completion, loses none, and pays for each once
 #[derive(Debug, Parser)]
@@ -22,7 +31,19 @@ pub struct Cli {
 pub enum Command {
     Run(Box<RunArgs>),
     #[cfg(feature = "queue")]
+    Submit(Box<SubmitArgs>),
+    #[cfg(feature = "queue")]
     Work(Box<WorkArgs>),
+    #[cfg(feature = "queue")]
+    Status(StatusArgs),
+    #[cfg(feature = "queue")]
+    Results(ResultsArgs),
+    #[cfg(feature = "queue")]
+    Cancel(CancelArgs),
+    #[cfg(feature = "queue")]
+    Retry(RetryArgs),
+    #[cfg(feature = "queue")]
+    Doctor(DoctorArgs),
     Providers(ProvidersArgs),
     #[cfg(feature = "queue")]
     Config(ConfigArgs),
@@ -103,92 +124,6 @@ Exit codes:
   0 all succeeded            3 finished, some items failed
   1 could not run            4 stopped early, can be resumed
   2 bad usage or input       130, 143 interrupted, what finished is saved";
-
-/// Run the queue's worker
-///
-/// It carries out the jobs that `batchwright submit` and other programs put on the queue, until it is
-/// stopped: Ctrl-C lets the calls in flight end. Any number of workers share a queue; when one dies the
-/// others take over its jobs at once. A provider that refuses the key or cannot be reached fails no
-/// job: they wait, and it is asked again.
-#[cfg(feature = "queue")]
-#[derive(Debug, Args)]
-#[command(after_long_help = WORK_HELP)]
-pub struct WorkArgs {
-    /// End when nothing is left to do, for cron and scripts; end early, too, when the provider refuses
-    /// everybody or cannot be reached
-    #[arg(long)]
-    pub until_empty: bool,
-
-    /// Take the jobs of these processes alone, separated by commas
-    #[arg(long, value_name = "IDS", value_delimiter = ',')]
-    pub processes: Vec<batchwright::ProcessId>,
-
-    #[command(flatten)]
-    pub provider: ProviderArgs,
-
-    /// Jobs at once, exactly [default: as the machine's load allows from queue.min_workers to
-    /// queue.max_workers, of one provider at most llm.sync_concurrency]
-    #[arg(help_heading = "Pace", short = 'j', long, value_name = "N", value_parser = words_for("llm.sync_concurrency"))]
-    pub concurrency: Option<String>,
-
-    /// Requests per minute [env: RATE_LIMIT_REQUESTS_PER_MINUTE] [config: llm.requests_per_minute]
-    /// [default: learned from the provider's replies, 100 until then]
-    #[arg(help_heading = "Pace", long, value_name = "N", value_parser = words_for("llm.requests_per_minute"))]
-    pub rpm: Option<String>,
-
-    /// Tokens per minute [env: RATE_LIMIT_TOKENS_PER_MINUTE] [config: llm.tokens_per_minute]
-    /// [default: learned]
-    #[arg(help_heading = "Pace", long, value_name = "N", value_parser = words_for("llm.tokens_per_minute"))]
-    pub tpm: Option<String>,
-
-    /// Retries of a job at each provider, unless it brings a number of its own [env:
-    /// JOB_QUEUE_MAX_RETRIES] [config: queue.max_retries] [default: 3]
-    #[arg(help_heading = "Pace", long, value_name = "N", value_parser = words_for("queue.max_retries"))]
-    pub max_retries: Option<String>,
-
-    /// The longest wait for one call [env: AI_REQUEST_TIMEOUT] [config: llm.request_timeout]
-    /// [default: 600s]
-    #[arg(help_heading = "Pace", long, value_name = "TIME", value_parser = words_for("llm.request_timeout"))]
-    pub timeout: Option<String>,
-
-    /// Folder of the queue and the settings [env: BATCHWRIGHT_HOME] [default: the platform's data
-    /// folder]
-    #[arg(help_heading = "Pace", long, value_name = "DIR")]
-    pub data_dir: Option<PathBuf>,
-
-    /// How long calls in flight may go on after Ctrl-C
-    #[arg(help_heading = "Pace", long, value_name = "TIME", default_value = "30s", value_parser = seconds)]
-    pub grace: Duration,
-
-    /// Sync every result to the disk, so that it survives a power loss too
-    #[arg(help_heading = "Pace", long)]
-    pub fsync: bool,
-
-    /// Print what was done as JSON on standard output at the end
-    #[arg(long)]
-    pub json: bool,
-
-    #[command(flatten)]
-    pub show: ShowArgs,
-}
-
-#[cfg(feature = "queue")]
-const WORK_HELP: &str = "\
-In one terminal, or as a service:
-  batchwright work --provider openai --model gpt-5-mini
-In another:
-  id=$(batchwright submit prompts.jsonl)
-  batchwright status $id --watch
-  batchwright results $id -o results.jsonl
-From cron, doing what is there and no more:
-  batchwright work --until-empty --quiet
-
-Settings (`batchwright config list`) that change are followed at once, without a restart.
-
-Exit codes:
-  0 stopped, or nothing left (--until-empty)   3 nothing left, some jobs failed (--until-empty)
-  1 could not run, or could not record         4 ended early; the jobs stay on the queue
-  2 bad usage                                  130, 143 interrupted (--until-empty)";
 
 /// Where prompts go.
 #[derive(Debug, Args)]

@@ -26,7 +26,7 @@ pub fn error(message: &str) {
 
 /// A text without what commands a terminal: servers choose the names of models and the texts of
 /// errors.
-fn harmless(text: &str) -> String {
+pub fn harmless(text: &str) -> String {
     let shown = |c: char| if c.is_control() && c != '\n' { ' ' } else { c };
     text.chars().map(shown).collect()
 }
@@ -211,7 +211,7 @@ impl ProgressNotifier for Display {
 
 /// One line of progress. What is too long is cut at its end, where half a number would pass for a
 /// whole one: the tokens are shown only if all fits into so many columns.
-fn line(progress: &Progress, room: usize) -> String {
+pub fn line(progress: &Progress, room: usize) -> String {
     let tokens = progress.input_tokens.saturating_add(progress.output_tokens);
     let whole = line_with(progress, tokens);
     match whole.chars().count() > room {

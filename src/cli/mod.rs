@@ -5,14 +5,27 @@ pub mod args;
 mod config;
 mod data_dir;
 mod display;
+#[cfg(feature = "queue")]
+mod doctor;
 mod exit;
+#[cfg(feature = "queue")]
+mod process;
+mod prompts;
 mod provider;
 mod providers;
+#[cfg(feature = "queue")]
+mod queue;
+#[cfg(feature = "queue")]
+mod results;
 mod run;
 mod settings;
 mod signals;
 #[cfg(feature = "simulate")]
 mod simulate;
+#[cfg(feature = "queue")]
+mod status;
+#[cfg(feature = "queue")]
+mod submit;
 mod summary;
 mod values;
 #[cfg(feature = "queue")]
@@ -27,7 +40,19 @@ pub fn execute(cli: Cli) -> Exit {
     match cli.command {
         Command::Run(args) => run::execute(&args),
         #[cfg(feature = "queue")]
+        Command::Submit(args) => submit::execute(&args),
+        #[cfg(feature = "queue")]
         Command::Work(args) => work::execute(&args),
+        #[cfg(feature = "queue")]
+        Command::Status(args) => status::execute(&args),
+        #[cfg(feature = "queue")]
+        Command::Results(args) => results::execute(&args),
+        #[cfg(feature = "queue")]
+        Command::Cancel(args) => process::cancel(&args),
+        #[cfg(feature = "queue")]
+        Command::Retry(args) => process::retry(&args),
+        #[cfg(feature = "queue")]
+        Command::Doctor(args) => doctor::execute(&args),
         Command::Providers(args) => providers::execute(&args),
         #[cfg(feature = "queue")]
         Command::Config(args) => config::execute(&args),

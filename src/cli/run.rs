@@ -6,13 +6,14 @@ use std::sync::Arc;
 
 use batchwright::{
     Context, Error, ErrorKind, ErrorPolicy, Extract, FileRun, FileRunError, FileRunOptions, Limits,
-    Output, PromptSettings, Prompts, Report, RetryPolicy, Route, Settings, StopReason, Task,
+    Output, PromptSettings, Prompts, Report, RetryPolicy, Route, Settings, StopReason,
 };
 
 use super::args::{OnError, RunArgs, TaskArg};
 use super::data_dir::data_dir;
 use super::display::{self, Display};
 use super::exit::{Exit, Refusal};
+use super::prompts;
 use super::provider::{self, Asked, Chosen, Clients};
 use super::settings::{refused, settings};
 use super::signals::Signals;
@@ -198,82 +199,10 @@ fn policy(on_error: OnError) -> ErrorPolicy {
 }
 
 fn prompt_settings(args: &RunArgs) -> Result<PromptSettings, Refusal> {
-    let prompt = &args.prompt;
-    let mut settings = PromptSettings::new().json_mode(prompt.json_mode);
-    match prompt.task {
-        TaskArg::Embed => {
-            fits_vectors(args)?;
-            settings = settings.task(Task::Embed);
-        }
-        TaskArg::Complete if prompt.dimensions.is_some() => {
-            return Err(Refusal::usage("--dimensions goes with --task embed"));
-        }
-        TaskArg::Complete => {}
-    }
-    if let Some(dimensions) = prompt.dimensions {
-        settings = settings.dimensions(dimensions);
-    }
-    if let Some(model) = &args.provider.model {
-        settings = settings.model(model);
-    }
-    if let Some(system) = &prompt.system {
-        settings = settings.system(system);
-    }
-    if let Some(template) = &prompt.template {
-        settings = settings
-            .template(template)
-            .map_err(|error| Refusal::usage(error.message()))?;
-    }
-    #[cfg(feature = "schema")]
-    if let Some(given) = &prompt.json_schema {
-        settings = with_schema(settings, given)?;
-    }
-    if let Some(tokens) = prompt.max_tokens {
-        settings = settings.max_tokens(tokens);
-    }
-    if let Some(temperature) = prompt.temperature {
-        settings = settings.temperature(temperature);
-    }
-    Ok(settings)
-}
-
-/// Takes the schema that is written out, or that of a file.
-#[cfg(feature = "schema")]
-fn with_schema(settings: PromptSettings, given: &Path) -> Result<PromptSettings, Refusal> {
-    let words = given.to_str().unwrap_or_default();
-    let (name, text) = match words.trim_start().starts_with('{') {
-        true => ("--json-schema".into(), Ok(words.as_bytes().to_vec())),
-        false => {
-            let path = words.strip_prefix('@').map_or(given, Path::new);
-            (path.display().to_string(), std::fs::read(path))
-        }
-    };
-    let bad = |why: String| Refusal::usage(format!("{name}: {why}"));
-    let text = text.map_err(|e| bad(format!("cannot be read: {e}")))?;
-    let schema = serde_json::from_slice(&text).map_err(|e| bad(format!("no JSON: {e}")))?;
-    settings
-        .json_schema(schema)
-        .map_err(|error| bad(format!("no JSON Schema that can be used: {error}")))
-}
-
-/// Refuses what has no meaning for a vector.
-fn fits_vectors(args: &RunArgs) -> Result<(), Refusal> {
-    let prompt = &args.prompt;
-    for (given, flag) in [
-        (prompt.system.is_some(), "--system"),
-        (prompt.max_tokens.is_some(), "--max-tokens"),
-        (prompt.temperature.is_some(), "--temperature"),
-        (prompt.json_mode, "--json-mode"),
-        #[cfg(feature = "schema")]
-        (prompt.json_schema.is_some(), "--json-schema"),
-    ] {
-        if given {
-            let why = format!("{flag} is for answers and has no meaning with --task embed");
-            return Err(Refusal::usage(why));
-        }
-    }
-    match args.provider.fallback.is_some() || args.provider.fallback_blocked {
-        false => Ok(()),
+    let settings = prompts::settings(&args.prompt, args.provider.model.as_deref())?;
+    let falls_back = args.provider.fallback.is_some() || args.provider.fallback_blocked;
+    match args.prompt.task == TaskArg::Embed && falls_back {
+        false => Ok(settings),
         true => Err(Refusal::usage(
             "--fallback does not go with --task embed: vectors of two models cannot be compared",
         )),

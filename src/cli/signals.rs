@@ -26,17 +26,22 @@ pub struct Signals {
 impl Signals {
     /// Ties the process's signals to the context from now on.
     pub fn watch(ctx: &Context, quiet: bool) -> std::io::Result<Self> {
+        let grace = ctx.grace().as_secs();
+        let line =
+            format!("stopping: calls in flight may end within {grace} s; once more to end now");
+        Self::watch_saying(ctx, (!quiet).then_some(line))
+    }
+
+    /// The same with other words, or none, for the first one.
+    pub fn watch_saying(ctx: &Context, line: Option<String>) -> std::io::Result<Self> {
         let signals = Self::default();
         let (first, ctx) = (signals.first.clone(), ctx.clone());
         each_signal(move |count, signal| {
             if count == 1 {
                 first.store(signal, Ordering::SeqCst);
                 ctx.cancel();
-                if !quiet {
-                    display::say(&format!(
-                        "stopping: calls in flight may end within {} s; once more to end now",
-                        ctx.grace().as_secs()
-                    ));
+                if let Some(line) = &line {
+                    display::say(line);
                 }
                 end_after_grace(&ctx, signal);
             } else if count == 2 {

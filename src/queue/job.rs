@@ -1,11 +1,16 @@
 //! What the queue keeps: jobs, the processes they belong to, and where each stands.
 
+use std::time::Duration;
+
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use crate::base::clock::Wall;
 use crate::base::error::{Error, ErrorKind};
 pub(crate) use crate::base::id::{JobId, ProcessId};
+use crate::llm::response::Outcome;
+
+use super::prompts::{COMPLETION, EMBEDDING};
 
 /// A unit of work for the queue: a kind, which names its handler, and a payload in JSON, which only
 /// the handler understands.
@@ -247,6 +252,18 @@ pub struct AttemptError {
     pub error: Error,
 }
 
+/// The result line of a job whose kind is the host's.
+#[derive(Serialize)]
+struct HostLine<'a> {
+    id: &'a str,
+    success: bool,
+    kind: &'a str,
+    result: Option<&'a RawValue>,
+    attempts: u32,
+    request_hash: Option<&'a str>,
+    error: Option<Error>,
+}
+
 /// The outcome of a job.
 #[derive(Debug, Clone, Serialize)]
 #[non_exhaustive]
@@ -275,6 +292,44 @@ impl JobResult {
     /// True when the job was completed.
     pub fn is_success(&self) -> bool {
         self.status == JobStatus::Completed
+    }
+
+    /// The result line, without its end: for the built-in kinds what [`Outcome`] serializes to. Jobs of
+    /// other kinds have `kind` and `result` in place of what only an answer has.
+    pub fn line(&self) -> String {
+        let built_in = [COMPLETION, EMBEDDING].contains(&self.kind.as_str());
+        let made = self.result.as_ref().map(|result| result.get());
+        // A host may have a handler of its own under that name, whose results are no such lines.
+        if let Some(line) = made.filter(|line| built_in && line.starts_with("{\"id\":\"")) {
+            return line.to_owned();
+        }
+        let id = self.item_id.clone();
+        let id = id.unwrap_or_else(|| self.job_id.to_string());
+        let error = self.error.clone();
+        let line = match (built_in && made.is_none(), error) {
+            (true, Some(error)) => serde_json::to_string(&Outcome {
+                id: Some(id),
+                result: Err(error),
+                attempts: self.attempts,
+                latency: Duration::ZERO,
+                provider: None,
+                model: None,
+                earlier: Vec::new(),
+                request_hash: self.request_hash.clone(),
+            }),
+            (_, error) => serde_json::to_string(&HostLine {
+                id: &id,
+                success: self.is_success(),
+                kind: &self.kind,
+                result: self.result.as_deref(),
+                attempts: self.attempts,
+                request_hash: self.request_hash.as_deref(),
+                error,
+            }),
+        };
+        // Strings, numbers and JSON that was read before: none of it can fail. Within JSON's strings
+        // there are no line ends, and between them they mean nothing.
+        line.unwrap_or_default().replace(['\n', '\r'], " ")
     }
 
     /// The result as a type of yours.

@@ -48,6 +48,10 @@ mod cli_output;
 mod cli_portable;
 #[cfg(all(feature = "cli", feature = "simulate"))]
 mod cli_providers;
+#[cfg(all(feature = "cli", feature = "queue", feature = "simulate"))]
+mod cli_queue;
+#[cfg(all(feature = "cli", feature = "queue", feature = "simulate"))]
+mod cli_queue_state;
 #[cfg(all(feature = "cli", feature = "simulate"))]
 mod cli_resume;
 #[cfg(all(feature = "cli", feature = "simulate"))]

@@ -35,7 +35,7 @@ pub(crate) use fault::InputError;
 pub(crate) use file::InputFile;
 pub(crate) use id::hash_prefix;
 pub(crate) use index::{FileIndex, Match, Matching};
-pub(crate) use stream::StreamChecker;
+pub(crate) use stream::StreamLines;
 pub(crate) use template::Template;
 
 use crate::llm::request::ResponseFormat;

@@ -2,6 +2,7 @@
 //! is a 128-bit hash of its id and its line.
 
 use std::collections::HashMap;
+use std::io::{BufRead, BufReader, Read};
 
 use sha2::{Digest, Sha256};
 
@@ -11,6 +12,7 @@ use super::id::{auto_id, prefix};
 use super::parse::parse_record;
 use super::records::{LONGEST, is_blank, without_bom};
 use super::{Form, Settings};
+use crate::base::error::{Error, ErrorKind};
 use crate::llm::hash::{digest, hex};
 
 const NAME: &str = "(standard input)";
@@ -113,6 +115,62 @@ impl StreamChecker {
 
     fn shard(&mut self, key: &Key) -> &mut HashMap<Key, u32> {
         &mut self.seen[key[0] as usize % SHARDS]
+    }
+}
+
+/// A little more than the checker takes.
+const LONGEST_LINE: u64 = LONGEST as u64 + 2;
+
+/// The items of standard input, read and checked one by one.
+pub(crate) struct StreamLines<R> {
+    reader: BufReader<R>,
+    settings: Settings,
+    checker: Option<StreamChecker>,
+    number: u64,
+}
+
+impl<R: Read> StreamLines<R> {
+    pub(crate) fn new(reader: R, settings: Settings) -> Self {
+        Self {
+            reader: BufReader::with_capacity(1 << 16, reader),
+            settings,
+            checker: None,
+            number: 0,
+        }
+    }
+
+    /// The next item; none at the end. After an error nothing more must be taken.
+    pub(crate) fn next(&mut self) -> Result<Option<Item>, Error> {
+        let mut line = Vec::new();
+        loop {
+            line.clear();
+            // A line that is too long is refused by the checker, not read to its end.
+            let mut bounded = (&mut self.reader).take(LONGEST_LINE);
+            let read = bounded.read_until(b'\n', &mut line);
+            let read = read.map_err(|e| {
+                Error::new(
+                    ErrorKind::Invalid,
+                    format!("cannot read standard input: {e}"),
+                )
+            })?;
+            if read == 0 {
+                return Ok(None);
+            }
+            self.number += 1;
+            if self.checker.is_none() && is_blank(&line) {
+                continue;
+            }
+            let checker = match &mut self.checker {
+                Some(checker) => checker,
+                none => {
+                    let form = Form::of_stream(&line);
+                    none.insert(StreamChecker::new(form, self.settings.clone())?)
+                }
+            };
+            if let Some(item) = checker.check(self.number, &line)? {
+                return Ok(Some(item));
+            }
+        }
     }
 }
 

@@ -163,6 +163,15 @@ pub fn inspect(
     ))
 }
 
+/// Each provider that takes a key, with the environment variable that holds one, if any does. Nobody
+/// is asked whether it is valid.
+pub fn keys_set() -> Vec<(&'static str, Option<&'static str>)> {
+    let env = |name: &str| std::env::var(name).ok();
+    let keyed = VENDORS.iter().filter(|vendor| vendor.needs_key);
+    let found = keyed.map(|vendor| (vendor.name, key_from(vendor, &env).map(|c| c.variable)));
+    found.collect()
+}
+
 pub(crate) fn survey_with(
     model: Option<&str>,
     every_request_names_one: bool,

@@ -1,0 +1,117 @@
+//! Finished lines from elsewhere, added to a results file, each once.
+
+use std::path::{Path, PathBuf};
+
+use crate::base::error::Error;
+
+use super::options::FileRunError;
+use super::results::{ResultsFile, sync_folder, trouble};
+use super::stream::{Key, key_of};
+
+/// A results file to which finished lines are added: those of a queue, which deletes them once they
+/// are safe here. The file is locked as long as this lives.
+///
+/// Who was killed between adding and deleting adds the same lines again; what stands in the file
+/// already, byte for byte, is left out then. That takes 16 bytes of memory a line of the file.
+pub struct ResultsAppender {
+    path: PathBuf,
+    file: ResultsFile,
+    /// Hashes of the lines that were there, sorted.
+    before: Vec<Key>,
+}
+
+impl ResultsAppender {
+    /// Opens the file, which is made if there is none, and mends what a killed run left behind.
+    ///
+    /// # Errors
+    /// [`FileRunError::Usage`] when it holds anything but result lines, and is left untouched;
+    /// [`FileRunError::Output`] when it cannot be written or somebody else writes to it.
+    pub fn open(path: &Path) -> Result<Self, FileRunError> {
+        let mut file = ResultsFile::open(path, true, &mut |_, _| {})?;
+        file.mend().map_err(FileRunError::Output)?;
+        // The lines outlive a power loss only if the name does.
+        sync_folder(path);
+        let mut before = Vec::new();
+        let read = file.lines(&mut |line| before.push(key_of(line)));
+        read.map_err(FileRunError::Output)?;
+        before.sort_unstable();
+        Ok(Self {
+            path: path.to_owned(),
+            file,
+            before,
+        })
+    }
+
+    /// Adds these lines, given without their ends, as far as they are not there yet, and syncs them
+    /// to the disk. Returns how many were added.
+    ///
+    /// # Errors
+    /// When they could not be written, and none of them is there then; or when the file was removed
+    /// or replaced.
+    pub fn append<L: AsRef<str>>(&mut self, lines: &[L]) -> Result<u64, Error> {
+        let (mut bytes, mut added) = (Vec::new(), 0);
+        for line in lines {
+            let line = line.as_ref().as_bytes().trim_ascii();
+            if self.before.binary_search(&key_of(line)).is_err() {
+                added += 1;
+                bytes.extend_from_slice(line);
+                bytes.push(b'\n');
+            }
+        }
+        self.file.in_place()?;
+        if !bytes.is_empty() {
+            let written = self.file.append_io(&bytes);
+            written.map_err(|e| trouble(&self.path, "cannot write the results", &e))?;
+        }
+        Ok(added)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const A: &str = r#"{"id":"a","success":true,"text":"x","request_hash":"01","error":null}"#;
+    const B: &str = r#"{"id":"b","success":true,"kind":"k","result":1,"request_hash":null}"#;
+
+    fn open(path: &Path) -> ResultsAppender {
+        ResultsAppender::open(path).unwrap_or_else(|error| panic!("{error}"))
+    }
+
+    #[test]
+    fn a_line_that_is_there_is_not_added_again_and_a_torn_one_is() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("out.jsonl");
+        assert_eq!(open(&path).append(&[A]).unwrap(), 1);
+        let torn = &B[..30];
+        std::fs::write(&path, format!("{A}\n{torn}")).unwrap();
+        assert_eq!(open(&path).append(&[A, B]).unwrap(), 1);
+        assert_eq!(open(&path).append(&[A, B]).unwrap(), 0);
+        let text = std::fs::read_to_string(&path).unwrap();
+        assert_eq!(text, format!("{A}\n{B}\n"));
+        // Another answer to the same request was paid for too.
+        let other = A.replace('x', "y");
+        assert_eq!(open(&path).append(&[&other]).unwrap(), 1);
+    }
+
+    #[test]
+    fn a_file_of_something_else_is_left_alone() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("notes.txt");
+        std::fs::write(&path, "dear diary\n").unwrap();
+        let refused = ResultsAppender::open(&path).err().unwrap();
+        assert!(matches!(refused, FileRunError::Usage(_)), "{refused}");
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), "dear diary\n");
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn nothing_is_added_to_a_file_that_lost_its_name() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("out.jsonl");
+        let mut file = open(&path);
+        std::fs::remove_file(&path).unwrap();
+        let error = file.append(&[A]).unwrap_err();
+        assert!(error.message().contains("removed"), "{}", error.message());
+    }
+}

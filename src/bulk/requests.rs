@@ -1,0 +1,107 @@
+//! Checked prompts as requests, one after the other, for whoever carries them out elsewhere.
+
+use std::io::Read;
+use std::iter::FusedIterator;
+use std::sync::Arc;
+
+use crate::base::error::Error;
+use crate::llm::request::Request;
+
+use super::input::{FileIndex, InputFile, StreamLines};
+use super::prompts::{PromptSource, Prompts};
+
+/// The requests of [`Prompts`], in their order; see [`Prompts::into_requests`].
+pub struct Requests(Option<Source>);
+
+enum Source {
+    File {
+        input: Arc<InputFile>,
+        index: Box<FileIndex>,
+        next: usize,
+    },
+    Stream(Box<StreamLines<Box<dyn Read + Send>>>),
+}
+
+impl Requests {
+    pub(super) fn of(prompts: Prompts) -> Self {
+        Self(Some(match prompts.source {
+            PromptSource::File(file) => Source::File {
+                input: file.input,
+                index: Box::new(file.items.finish()),
+                next: 0,
+            },
+            PromptSource::Stream(reader) => {
+                Source::Stream(Box::new(StreamLines::new(reader, prompts.settings.0)))
+            }
+        }))
+    }
+}
+
+impl Source {
+    fn next(&mut self) -> Result<Option<Request>, Error> {
+        let item = match self {
+            Self::File { index, next, .. } if *next == index.len() => None,
+            Self::File { input, index, next } => {
+                *next += 1;
+                Some(input.read(*next - 1, index)?)
+            }
+            Self::Stream(lines) => lines.next()?,
+        };
+        Ok(item.map(|item| item.request))
+    }
+}
+
+impl Iterator for Requests {
+    type Item = Result<Request, Error>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let next = self.0.as_mut()?.next().transpose();
+        if !matches!(next, Some(Ok(_))) {
+            self.0 = None;
+        }
+        next
+    }
+}
+
+impl FusedIterator for Requests {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::cancel::Context;
+    use crate::bulk::prompts::PromptSettings;
+
+    fn ids(requests: Requests) -> Vec<String> {
+        requests.map(|r| r.unwrap().id.unwrap()).collect()
+    }
+
+    #[test]
+    fn a_file_and_a_stream_of_it_give_the_same_requests() {
+        let text = "one\n\ntwo\none\n";
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("in.txt");
+        std::fs::write(&path, text).unwrap();
+        let settings = PromptSettings::new().model("m");
+        let file = Prompts::open(&path, &settings, &Context::new(), &|_, _| {}).unwrap();
+        let stream = Prompts::from_reader(text.as_bytes(), &settings);
+        let file = ids(file.into_requests());
+        assert_eq!(file, ids(stream.into_requests()));
+        assert_eq!(file.len(), 3);
+        assert_eq!(file[2], format!("{}-2", file[0]));
+    }
+
+    #[test]
+    fn a_file_that_changes_after_its_check_ends_the_requests_with_an_error() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("in.txt");
+        std::fs::write(&path, "one\ntwo\nthree\n").unwrap();
+        let settings = PromptSettings::new();
+        let file = Prompts::open(&path, &settings, &Context::new(), &|_, _| {}).unwrap();
+        let mut requests = file.into_requests();
+        assert!(requests.next().unwrap().is_ok());
+        std::fs::write(&path, "one\nTWO\nthree\n").unwrap();
+        let error = requests.next().unwrap().unwrap_err();
+        assert!(error.message().contains("item 2"), "{}", error.message());
+        assert!(requests.next().is_none());
+    }
+}

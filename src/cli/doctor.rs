@@ -1,0 +1,217 @@
+//! `batchwright doctor`: what is wrong with the queue and what surrounds it, and what to do.
+
+use std::fs;
+use std::io::Write;
+use std::path::Path;
+use std::time::{Duration, SystemTime};
+
+use batchwright::{Finding, JobQueue, Verdict, keys_set};
+use clap::Args;
+use serde_json::json;
+
+use super::display::{self, harmless, span};
+use super::exit::{Exit, Refusal};
+use super::queue::{DataArgs, SayArgs};
+
+/// Check the queue and what it needs, and say what to do
+#[derive(Debug, Args)]
+#[command(after_long_help = HELP)]
+pub struct DoctorArgs {
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+
+    #[command(flatten)]
+    pub data: DataArgs,
+
+    #[command(flatten)]
+    pub say: SayArgs,
+}
+
+const HELP: &str = "\
+Looked at: the data folder, room on the disk, the clock, the database (integrity, schema, counters, jobs
+of workers that died, unfinished submissions), and which keys are set. Nothing is changed, nothing is
+called over the network, no key is shown.
+
+  batchwright doctor
+  batchwright doctor --json | jq '.findings[] | select(.verdict == \"bad\")'
+
+Exit codes: 0 nothing is worse than a note; 1 something is";
+
+pub fn execute(args: &DoctorArgs) -> Exit {
+    args.say.start_log();
+    match look(args) {
+        Ok(findings) => {
+            let worst = findings.iter().map(|finding| finding.verdict).max();
+            let healthy = worst.is_none_or(|worst| worst <= Verdict::Note);
+            let text = match args.json {
+                true => format!("{}\n", json!({"healthy": healthy, "findings": findings})),
+                false => findings.iter().map(shown).collect(),
+            };
+            let _ = std::io::stdout().write_all(text.as_bytes());
+            match healthy {
+                true => Exit::Success,
+                false => Exit::CouldNotRun,
+            }
+        }
+        Err(refusal) => {
+            display::error(&refusal.message);
+            refusal.exit
+        }
+    }
+}
+
+fn look(args: &DoctorArgs) -> Result<Vec<Finding>, Refusal> {
+    let folder = args.data.folder()?;
+    let database = args.data.database()?;
+    let mut findings = vec![writable(&folder)];
+    findings.extend(room(&folder));
+    findings.push(clock(&database));
+    if database.exists() {
+        let checked = JobQueue::open(&database).and_then(|queue| queue.check());
+        match checked {
+            Ok(more) => {
+                let seen = database.display().to_string();
+                findings.push(finding("database", Verdict::Good, seen, None));
+                findings.extend(more);
+            }
+            Err(error) => {
+                let seen = error.message().to_owned();
+                findings.push(finding("database", Verdict::Bad, seen, None));
+            }
+        }
+    } else {
+        let seen = format!("{} is not there yet", database.display());
+        let advice = "it is made by: batchwright submit INPUT";
+        findings.push(finding("database", Verdict::Note, seen, Some(advice)));
+    }
+    findings.push(keys());
+    Ok(findings)
+}
+
+fn finding(what: &str, verdict: Verdict, seen: String, advice: Option<&str>) -> Finding {
+    Finding {
+        what: what.to_owned(),
+        verdict,
+        seen,
+        advice: advice.map(str::to_owned),
+    }
+}
+
+fn shown(finding: &Finding) -> String {
+    let mark = match finding.verdict {
+        Verdict::Good => "ok",
+        Verdict::Note => "note",
+        Verdict::Warning => "warning",
+        Verdict::Bad => "bad",
+    };
+    let mut text = format!("{mark:<8} {:<12} {}\n", finding.what, finding.seen);
+    if let Some(advice) = &finding.advice {
+        text.push_str(&format!("{:22}-> {advice}\n", ""));
+    }
+    harmless(&text)
+}
+
+/// Tries it, which is surer than to look at permissions.
+fn writable(folder: &Path) -> Finding {
+    const WHAT: &str = "data folder";
+    let shown = folder.display();
+    if !folder.exists() {
+        let seen = format!("{shown} is not there yet");
+        let advice = "it is made when it is first needed";
+        return finding(WHAT, Verdict::Note, seen, Some(advice));
+    }
+    let probe = folder.join(format!(".batchwright-doctor-{}", std::process::id()));
+    let tried = fs::write(&probe, b"?");
+    let _ = fs::remove_file(&probe);
+    match tried {
+        Ok(()) => finding(WHAT, Verdict::Good, format!("{shown}, writable"), None),
+        Err(error) => {
+            let seen = format!("{shown} cannot be written to: {error}");
+            let advice = "give this user the right to, or name another one by --data-dir";
+            finding(WHAT, Verdict::Bad, seen, Some(advice))
+        }
+    }
+}
+
+/// Less room than this is soon used up.
+const LITTLE_ROOM: u64 = 1_000_000_000;
+/// With less than this not even results of an hour may fit.
+const NO_ROOM: u64 = 50_000_000;
+
+fn room(folder: &Path) -> Option<Finding> {
+    let folder = std::path::absolute(folder).ok()?;
+    let there = folder.ancestors().find(|folder| folder.exists())?;
+    let free = free_bytes(there)?;
+    let seen = format!("{:.1} GB free", free as f64 / 1e9);
+    if free >= LITTLE_ROOM {
+        return Some(finding("disk", Verdict::Good, seen, None));
+    }
+    let verdict = match free < NO_ROOM {
+        true => Verdict::Bad,
+        false => Verdict::Warning,
+    };
+    let advice =
+        "free some room, or take finished results out of the queue: batchwright results ID";
+    Some(finding("disk", verdict, seen, Some(advice)))
+}
+
+#[cfg(unix)]
+fn free_bytes(folder: &Path) -> Option<u64> {
+    let room = rustix::fs::statvfs(folder).ok()?;
+    Some(room.f_bavail.saturating_mul(room.f_frsize))
+}
+
+#[cfg(not(unix))]
+fn free_bytes(_: &Path) -> Option<u64> {
+    None
+}
+
+/// The first second of 2026: this program is no older.
+const NOT_BEFORE: Duration = Duration::from_secs(1_767_225_600);
+/// The clocks of two machines, or of a machine and its disk, may differ by this.
+const TOLERANCE: Duration = Duration::from_secs(60);
+
+fn clock(database: &Path) -> Finding {
+    let now = SystemTime::now();
+    let bad = |seen: String| {
+        let advice = "set the clock: retries and waits are kept by it";
+        finding("clock", Verdict::Warning, seen, Some(advice))
+    };
+    if now < SystemTime::UNIX_EPOCH + NOT_BEFORE {
+        return bad("it is before 2026 by this clock".to_owned());
+    }
+    let beside = database.with_extension("db-wal");
+    let written = [database, &beside]
+        .into_iter()
+        .filter_map(|path| fs::metadata(path).ok()?.modified().ok())
+        .max();
+    let ahead = written.and_then(|written| written.duration_since(now).ok());
+    match ahead.filter(|ahead| *ahead > TOLERANCE) {
+        Some(ahead) => bad(format!("the database was written {} from now", span(ahead))),
+        None => finding("clock", Verdict::Good, "plausible".to_owned(), None),
+    }
+}
+
+fn keys() -> Finding {
+    let set = keys_set().into_iter();
+    let set: Vec<String> = set
+        .filter_map(|(provider, variable)| Some(format!("{} ({provider})", variable?)))
+        .collect();
+    if set.is_empty() {
+        let advice =
+            "local servers and extract need none; all that can be used: batchwright providers";
+        return finding(
+            "keys",
+            Verdict::Note,
+            "none is set".to_owned(),
+            Some(advice),
+        );
+    }
+    finding(
+        "keys",
+        Verdict::Good,
+        format!("set: {}", set.join(", ")),
+        None,
+    )
+}

@@ -1,0 +1,137 @@
+//! `batchwright cancel` and `batchwright retry`: what becomes of a process.
+
+use std::io::Write;
+
+use clap::Args;
+use serde_json::{Value, json};
+
+use super::display::{self, count};
+use super::exit::{Exit, Refusal};
+use super::queue::{DataArgs, SayArgs, failed};
+
+/// Cancel what waits of a process; what runs ends by itself and keeps its result
+#[derive(Debug, Args)]
+#[command(after_long_help = CANCEL_HELP)]
+pub struct CancelArgs {
+    /// Id of the process, or the beginning of one
+    pub process: String,
+
+    /// Delete it with all its jobs and results, whatever their state
+    #[arg(long)]
+    pub delete: bool,
+
+    #[command(flatten)]
+    pub common: Common,
+}
+
+const CANCEL_HELP: &str = "\
+What was paid for is kept: results that are there stay until they are taken by `batchwright results`,
+and a call that is in flight ends and is kept. Cancelled jobs can be put back:
+  batchwright cancel 019aa0f4-5b7c-7d1e-8f00-0123456789ab
+  batchwright retry 019aa0f4-5b7c-7d1e-8f00-0123456789ab
+To give up a process with its results:
+  batchwright cancel 019aa0f4-5b7c-7d1e-8f00-0123456789ab --delete";
+
+/// Put the failed and cancelled jobs of a process back, with all their retries
+#[derive(Debug, Args)]
+#[command(after_long_help = RETRY_HELP)]
+pub struct RetryArgs {
+    /// Id of the process, or the beginning of one
+    pub process: String,
+
+    #[command(flatten)]
+    pub common: Common,
+}
+
+const RETRY_HELP: &str = "\
+Failures whose results were taken are no longer in the queue. To look before deciding:
+  batchwright results 019aa0f4-5b7c-7d1e-8f00-0123456789ab --keep
+  batchwright retry 019aa0f4-5b7c-7d1e-8f00-0123456789ab";
+
+/// What both take.
+#[derive(Debug, Args)]
+pub struct Common {
+    #[command(flatten)]
+    pub data: DataArgs,
+
+    /// Print the numbers as JSON on standard output
+    #[arg(long)]
+    pub json: bool,
+
+    #[command(flatten)]
+    pub say: SayArgs,
+}
+
+pub fn cancel(args: &CancelArgs) -> Exit {
+    args.common.carry_out(|| try_cancel(args))
+}
+
+pub fn retry(args: &RetryArgs) -> Exit {
+    args.common.carry_out(|| try_retry(args))
+}
+
+impl Common {
+    fn carry_out(&self, work: impl FnOnce() -> Result<(String, Value), Refusal>) -> Exit {
+        self.say.start_log();
+        match work() {
+            Ok((line, facts)) => {
+                if self.json {
+                    let _ = writeln!(std::io::stdout(), "{facts}");
+                }
+                self.say.say(&line);
+                Exit::Success
+            }
+            Err(refusal) => {
+                display::error(&refusal.message);
+                refusal.exit
+            }
+        }
+    }
+}
+
+fn try_cancel(args: &CancelArgs) -> Result<(String, Value), Refusal> {
+    let data = &args.common.data;
+    let (queue, process) = data.process(&args.process)?;
+    let id = process.process_id;
+    if args.delete {
+        let deleted = queue.delete(id).map_err(failed)?;
+        let line = format!("process {id} is deleted with {} jobs", count(deleted));
+        return Ok((line, json!({"process_id": id, "deleted": deleted})));
+    }
+    let cancelled = queue.cancel(id).map_err(failed)?;
+    let mut line = format!("{} jobs cancelled", count(cancelled));
+    let now = queue.progress(id).map_err(failed)?.unwrap_or(process);
+    let running = now.counts.in_progress + now.counts.at_provider;
+    if running > 0 {
+        let running = count(running);
+        line.push_str(&format!(
+            "; {running} are running: they end by themselves and are not tried again"
+        ));
+    }
+    let results = now.counts.finished() - now.counts.consumed;
+    if results > 0 {
+        line.push_str(&format!(
+            "\n  to take their results: {}\n  to put them back:      {}",
+            data.command(&format!("results {id} -o FILE")),
+            data.command(&format!("retry {id}"))
+        ));
+    }
+    let facts = json!({"process_id": id, "cancelled": cancelled, "in_progress": running});
+    Ok((line, facts))
+}
+
+fn try_retry(args: &RetryArgs) -> Result<(String, Value), Refusal> {
+    let data = &args.common.data;
+    let (queue, process) = data.process(&args.process)?;
+    let id = process.process_id;
+    let retried = queue.retry_failed(id).map_err(failed)?;
+    let line = match retried {
+        0 => "no job has failed or was cancelled: nothing to put back".to_owned(),
+        _ => format!(
+            "{} jobs put back\n  to carry them out: {}",
+            count(retried),
+            data.command("work")
+        ),
+    };
+    Ok((line, json!({"process_id": id, "retried": retried})))
+}

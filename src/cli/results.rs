@@ -1,0 +1,234 @@
+//! `batchwright results`: results out of the queue, each deleted there only once it is safe here.
+
+use std::fs::OpenOptions;
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+use batchwright::{
+    ConsumeError, Context, FileRunError, JobQueue, JobResult, ProcessId, ResultsAppender,
+};
+use clap::Args;
+
+use super::display::{self, count};
+use super::exit::{Exit, Refusal};
+use super::queue::{DataArgs, SayArgs, failed};
+use super::signals::Signals;
+
+/// Write the results of a process, then delete them from the queue
+///
+/// Only what has been written is deleted. Jobs that have no outcome yet stay in the queue: the same
+/// command takes theirs later.
+#[derive(Debug, Args)]
+#[command(after_long_help = HELP)]
+pub struct ResultsArgs {
+    /// Id of the process, or the beginning of one
+    pub process: String,
+
+    /// File to add the results to, each once, also when this is killed and called again; without it
+    /// they go to standard output
+    #[arg(short, long, value_name = "FILE")]
+    pub output: Option<PathBuf>,
+
+    /// Only look: delete nothing from the queue
+    #[arg(long)]
+    pub keep: bool,
+
+    #[command(flatten)]
+    pub data: DataArgs,
+
+    #[command(flatten)]
+    pub say: SayArgs,
+}
+
+const HELP: &str = "\
+One JSON line a job, as `batchwright run` writes them, in the order of the input:
+  batchwright results 019aa0f4-5b7c-7d1e-8f00-0123456789ab -o results.jsonl
+To look at what has failed so far, and leave all as it is:
+  batchwright results 019aa0f4 --keep | jq 'select(.success | not) | .error.message'
+
+Exit codes:
+  0 all of them succeeded     3 some items failed or were cancelled
+  1 could not be taken        4 the reader went away; what it had not got stays in the queue
+  2 bad usage                 130, 143 interrupted; what was not written stays in the queue";
+
+pub fn execute(args: &ResultsArgs) -> Exit {
+    args.say.start_log();
+    results(args).unwrap_or_else(|refusal| {
+        display::error(&refusal.message);
+        refusal.exit
+    })
+}
+
+fn results(args: &ResultsArgs) -> Result<Exit, Refusal> {
+    let ctx = Context::new();
+    let stopping = "stopping once what is being written is written; once more to end now";
+    let line = (!args.say.quiet).then(|| stopping.to_owned());
+    let signals = Signals::watch_saying(&ctx, line)
+        .map_err(|e| Refusal::could_not_run(format!("cannot watch for signals: {e}")))?;
+    let (queue, process) = args.data.process(&args.process)?;
+    let id = process.process_id;
+    let mut saved = Saved {
+        target: target(args.output.as_deref())?,
+        ctx,
+        handed: 0,
+        written: 0,
+        failed: 0,
+    };
+    let ended = match args.keep {
+        true => look(&queue, id, &mut saved),
+        false => queue.consume(id, |results| saved.save(results)).map(drop),
+    };
+    match ended {
+        Ok(()) => {
+            let open = queue.progress(id).map_err(failed)?;
+            let open = open.map_or(0, |now| now.counts.total - now.counts.finished());
+            args.say.say(&told(args, &saved, open));
+            Ok(match saved.failed {
+                0 => Exit::Success,
+                _ => Exit::SomeFailed,
+            })
+        }
+        Err(ConsumeError::Save(Stop::Interrupted)) => {
+            args.say.say(&format!("interrupted; {}", partly(&saved)));
+            Ok(signals.exit().unwrap_or(Exit::CouldNotRun))
+        }
+        Err(ConsumeError::Save(Stop::ReaderGone)) => {
+            let line = format!("the reader of the results went away; {}", partly(&saved));
+            args.say.say(&line);
+            Ok(Exit::StoppedEarly)
+        }
+        Err(ConsumeError::Save(Stop::Failed(why))) => {
+            let message = format!("{why}; {}", partly(&saved));
+            Err(Refusal::could_not_run(message))
+        }
+        Err(ConsumeError::Queue(error)) => {
+            let message = format!("{}; {}", error.message(), partly(&saved));
+            Err(Refusal::could_not_run(message))
+        }
+    }
+}
+
+fn partly(saved: &Saved) -> String {
+    let written = count(saved.handed);
+    format!("{written} results are written, the others stay in the queue")
+}
+
+fn told(args: &ResultsArgs, saved: &Saved, open: u64) -> String {
+    let place = args.output.as_ref().filter(|path| *path != Path::new("-"));
+    let to = place.map_or_else(String::new, |path| format!(" to {}", path.display()));
+    let mut line = match saved.handed {
+        0 => "no results yet".to_owned(),
+        _ => format!("{} results written{to}", count(saved.written)),
+    };
+    let mut add = |n: u64, what: &str| {
+        if n > 0 {
+            line.push_str(&format!(", {} {what}", count(n)));
+        }
+    };
+    add(saved.handed - saved.written, "were there already");
+    add(saved.failed, "of them without success");
+    if args.keep && saved.handed > 0 {
+        line.push_str("; the queue keeps them");
+    }
+    if open > 0 {
+        let open = count(open);
+        line.push_str(&format!(
+            "; {open} jobs are still open, the same command takes them later"
+        ));
+    }
+    line
+}
+
+enum Target {
+    File(Box<ResultsAppender>),
+    Stream(Box<dyn Write>),
+}
+
+fn target(output: Option<&Path>) -> Result<Target, Refusal> {
+    let Some(path) = output.filter(|path| *path != Path::new("-")) else {
+        return Ok(Target::Stream(Box::new(io::stdout().lock())));
+    };
+    if std::fs::metadata(path).is_ok_and(|metadata| !metadata.is_file()) {
+        let file = OpenOptions::new().append(true).open(path);
+        let file = file.map_err(|error| {
+            Refusal::could_not_run(format!(
+                "{}: cannot open the output: {error}",
+                path.display()
+            ))
+        })?;
+        return Ok(Target::Stream(Box::new(file)));
+    }
+    match ResultsAppender::open(path) {
+        Ok(file) => Ok(Target::File(Box::new(file))),
+        Err(FileRunError::Usage(error)) => Err(Refusal::usage(error.message())),
+        Err(error) => Err(Refusal::could_not_run(error.to_string())),
+    }
+}
+
+/// Why no more is taken.
+enum Stop {
+    Interrupted,
+    ReaderGone,
+    Failed(String),
+}
+
+/// Where results go, and how many went there.
+struct Saved {
+    target: Target,
+    ctx: Context,
+    /// Results that are safe, those that were there before included.
+    handed: u64,
+    written: u64,
+    failed: u64,
+}
+
+impl Saved {
+    fn save(&mut self, results: &[JobResult]) -> Result<(), Stop> {
+        if self.ctx.is_cancelled() {
+            return Err(Stop::Interrupted);
+        }
+        let lines: Vec<String> = results.iter().map(JobResult::line).collect();
+        let written = match &mut self.target {
+            Target::File(file) => {
+                let added = file.append(&lines);
+                added.map_err(|error| Stop::Failed(error.message().to_owned()))?
+            }
+            Target::Stream(stream) => {
+                write(stream, &lines)?;
+                lines.len() as u64
+            }
+        };
+        self.written += written;
+        self.handed += results.len() as u64;
+        self.failed += results.iter().filter(|r| !r.is_success()).count() as u64;
+        Ok(())
+    }
+}
+
+fn write(stream: &mut dyn Write, lines: &[String]) -> Result<(), Stop> {
+    let mut all = String::new();
+    for line in lines {
+        all.push_str(line);
+        all.push('\n');
+    }
+    let written = stream.write_all(all.as_bytes());
+    written
+        .and_then(|()| stream.flush())
+        .map_err(|error| match error.kind() {
+            io::ErrorKind::BrokenPipe => Stop::ReaderGone,
+            _ => Stop::Failed(format!("cannot write the results: {error}")),
+        })
+}
+
+/// Results that are written at once.
+const GROUP: usize = 100;
+
+fn look(queue: &JobQueue, id: ProcessId, saved: &mut Saved) -> Result<(), ConsumeError<Stop>> {
+    let mut results = queue.get_results(id).peekable();
+    while results.peek().is_some() {
+        let group: Result<Vec<_>, _> = results.by_ref().take(GROUP).collect();
+        let group = group.map_err(ConsumeError::Queue)?;
+        saved.save(&group).map_err(ConsumeError::Save)?;
+    }
+    Ok(())
+}

@@ -1,0 +1,418 @@
+//! `batchwright status`: where the processes in the queue stand, once or until they are finished.
+
+use std::collections::HashMap;
+use std::io::{self, IsTerminal, Write};
+use std::thread;
+use std::time::Duration;
+
+use batchwright::{Clock, Counts, Process, ProcessId, Progress, SystemClock, Tracker};
+use clap::Args;
+use console::Term;
+use serde_json::{Value, json};
+
+use super::display::{self, count, span};
+use super::exit::{Exit, Refusal};
+use super::queue::{DataArgs, SayArgs, failed};
+
+/// Show what is queued, running, done and failed
+#[derive(Debug, Args)]
+#[command(after_long_help = HELP)]
+pub struct StatusArgs {
+    /// Id of a process, or the beginning of one [default: all that are in the queue]
+    pub process: Option<String>,
+
+    /// Print JSON; with --watch a line a change
+    #[arg(long)]
+    pub json: bool,
+
+    /// Go on until all is finished: redrawn on a terminal, elsewhere a line a change
+    #[arg(short, long)]
+    pub watch: bool,
+
+    #[command(flatten)]
+    pub data: DataArgs,
+
+    #[command(flatten)]
+    pub say: SayArgs,
+}
+
+const HELP: &str = "\
+  batchwright status
+  batchwright status 019aa0f4-5b7c-7d1e-8f00-0123456789ab --watch
+  batchwright status --json | jq '.processes[] | {process_id, pending, failed}'
+In JSON always: total = pending + in_progress + at_provider + completed + failed + cancelled.
+
+A process is shown until all its results have been taken. It is `unsealed` while it is being submitted,
+or when that was interrupted: none of its jobs is started then.";
+
+pub fn execute(args: &StatusArgs) -> Exit {
+    args.say.start_log();
+    let shown = match args.watch {
+        true => watch(args),
+        false => once(args),
+    };
+    match shown {
+        Ok(()) => Exit::Success,
+        Err(Trouble::Refused(refusal)) => {
+            display::error(&refusal.message);
+            refusal.exit
+        }
+        Err(Trouble::Unheard) => Exit::StoppedEarly,
+    }
+}
+
+enum Trouble {
+    Refused(Refusal),
+    /// Standard output is closed.
+    Unheard,
+}
+
+impl From<Refusal> for Trouble {
+    fn from(refusal: Refusal) -> Self {
+        Self::Refused(refusal)
+    }
+}
+
+impl From<io::Error> for Trouble {
+    fn from(_: io::Error) -> Self {
+        Self::Unheard
+    }
+}
+
+/// A process and how fast it goes.
+struct Row {
+    process: Process,
+    progress: Progress,
+}
+
+impl Row {
+    fn id(&self) -> ProcessId {
+        self.process.process_id
+    }
+
+    /// Whether anything is still going to happen to it.
+    fn is_finished(&self) -> bool {
+        self.process.sealed && self.process.counts.is_finished()
+    }
+
+    fn json(&self) -> Value {
+        let counts = &self.process.counts;
+        let eta = self.progress.eta.map(|eta| eta.as_secs_f64().ceil() as u64);
+        json!({
+            "process_id": self.id(),
+            "strategy": "sync",
+            "fallback_reason": null,
+            "total": counts.total,
+            "pending": counts.pending,
+            "in_progress": counts.in_progress,
+            "at_provider": counts.at_provider,
+            "completed": counts.completed,
+            "failed": counts.failed,
+            "cancelled": counts.cancelled,
+            "eta_seconds": eta,
+            "batches": [],
+        })
+    }
+
+    fn percent(&self) -> String {
+        // Rounded down: all is done only at 100.
+        let percent = self.progress.percent.unwrap_or(0.0);
+        format!("{:.1} %", (percent * 10.0).floor() / 10.0)
+    }
+
+    fn remarks(&self) -> String {
+        let mut remarks = Vec::new();
+        if !self.process.sealed {
+            remarks.push("unsealed".to_owned());
+        }
+        if self.process.cancelled {
+            remarks.push("cancelled".to_owned());
+        }
+        match self.process.counts.consumed {
+            0 => {}
+            taken => remarks.push(format!("{} results taken", count(taken))),
+        }
+        if self.is_finished() {
+            remarks.push("finished".to_owned());
+        }
+        remarks.join(", ")
+    }
+}
+
+/// Looks again and again at the same processes.
+struct Looks<'a> {
+    args: &'a StatusArgs,
+    queue: Option<batchwright::JobQueue>,
+    only: Option<ProcessId>,
+    tracker: Tracker,
+}
+
+impl<'a> Looks<'a> {
+    fn begin(args: &'a StatusArgs) -> Result<Self, Refusal> {
+        let (queue, only) = match &args.process {
+            Some(named) => {
+                let (queue, process) = args.data.process(named)?;
+                (Some(queue), Some(process.process_id))
+            }
+            None => (args.data.existing()?, None),
+        };
+        Ok(Self {
+            args,
+            queue,
+            only,
+            tracker: Tracker::new(),
+        })
+    }
+
+    fn look(&mut self) -> Result<Vec<Row>, Refusal> {
+        let Some(queue) = &self.queue else {
+            return Ok(Vec::new());
+        };
+        let processes = match self.only {
+            Some(id) => queue.progress(id).map(|found| found.into_iter().collect()),
+            None => queue.open_processes(),
+        };
+        let processes = processes.map_err(failed)?;
+        let (now, wall) = (SystemClock.now(), SystemClock.wall());
+        let row = |process: Process| Row {
+            progress: self.tracker.progress(&process, now, wall),
+            process,
+        };
+        Ok(processes.into_iter().map(row).collect())
+    }
+
+    /// What to do next, for people.
+    fn advise(&self, rows: &[Row]) {
+        let command = |words: String| self.args.data.command(&words);
+        let say = |line: String| self.args.say.say(&line);
+        if rows.is_empty() {
+            say(match self.only {
+                Some(_) => "all its results have been taken".to_owned(),
+                None => "nothing is queued; to begin: batchwright submit INPUT".to_owned(),
+            });
+            return;
+        }
+        let id = match rows {
+            [only] => only.id().to_string(),
+            _ => "PROCESS".to_owned(),
+        };
+        let any = |which: &dyn Fn(&Row) -> bool| rows.iter().any(which);
+        let waits = any(&|row| row.process.sealed && row.process.counts.pending > 0);
+        if waits && !any(&|row| row.process.counts.in_progress > 0) {
+            say(format!(
+                "to carry out what waits: {}",
+                command("work".to_owned())
+            ));
+        }
+        if any(&|row| row.process.counts.failed > 0) {
+            say(format!(
+                "to try the failed ones again: {}",
+                command(format!("retry {id}"))
+            ));
+        }
+        if any(&Row::is_finished) {
+            say(format!(
+                "to take the results: {}",
+                command(format!("results {id} -o FILE"))
+            ));
+        }
+        if any(&|row| !row.process.sealed) {
+            say(format!(
+                "unsealed: it is being submitted, or that was interrupted; to give it up: {}",
+                command(format!("cancel {id} --delete"))
+            ));
+        }
+    }
+}
+
+fn line_of(rows: &[Row]) -> String {
+    let rows: Vec<Value> = rows.iter().map(Row::json).collect();
+    format!("{}\n", json!({ "processes": rows }))
+}
+
+fn put(text: &str) -> io::Result<()> {
+    let mut stdout = io::stdout().lock();
+    stdout.write_all(text.as_bytes())?;
+    stdout.flush()
+}
+
+fn once(args: &StatusArgs) -> Result<(), Trouble> {
+    let mut looks = Looks::begin(args)?;
+    let rows = looks.look()?;
+    if args.json {
+        return Ok(put(&line_of(&rows))?);
+    }
+    if !rows.is_empty() {
+        put(&table(&rows, false))?;
+    }
+    looks.advise(&rows);
+    Ok(())
+}
+
+/// How often a watched queue is looked at.
+const EVERY: Duration = Duration::from_millis(250);
+
+fn watch(args: &StatusArgs) -> Result<(), Trouble> {
+    let terminal = io::stdout().is_terminal() && !args.json;
+    let mut looks = Looks::begin(args)?;
+    let mut screen = Screen::default();
+    let mut before = HashMap::new();
+    let mut first = true;
+    loop {
+        let rows = looks.look()?;
+        if terminal {
+            screen.draw(&rows)?;
+        } else {
+            let now: HashMap<ProcessId, Seen> = rows.iter().map(seen).collect();
+            if args.json && (first || now != before) {
+                put(&line_of(&rows))?;
+            } else if !args.json {
+                let changed = |row: &&Row| before.get(&row.id()) != now.get(&row.id());
+                for row in rows.iter().filter(changed) {
+                    put(&event(row))?;
+                }
+            }
+            before = now;
+        }
+        first = false;
+        if rows.iter().all(Row::is_finished) {
+            if !args.json {
+                looks.advise(&rows);
+            }
+            return Ok(());
+        }
+        thread::sleep(EVERY);
+    }
+}
+
+/// What a line a change is about.
+type Seen = (Counts, bool, bool);
+
+fn seen(row: &Row) -> (ProcessId, Seen) {
+    let process = &row.process;
+    (
+        row.id(),
+        (process.counts, process.sealed, process.cancelled),
+    )
+}
+
+fn event(row: &Row) -> String {
+    let line = display::line(&row.progress, usize::MAX);
+    match row.remarks() {
+        remarks if remarks.is_empty() => format!("{} {line}\n", row.id()),
+        remarks => format!("{} {line} · {remarks}\n", row.id()),
+    }
+}
+
+/// A table that is drawn over itself.
+#[derive(Default)]
+struct Screen {
+    drawn: Vec<String>,
+}
+
+impl Screen {
+    fn draw(&mut self, rows: &[Row]) -> io::Result<()> {
+        let term = Term::stdout();
+        let (height, width) = term.size();
+        // A line that wraps, or scrolls away, could not be drawn over.
+        let most = usize::from(height).saturating_sub(2).max(2);
+        let table = table(rows, true);
+        let mut lines: Vec<String> = table
+            .lines()
+            .map(|line| display::shortened(line, usize::from(width).saturating_sub(2)))
+            .collect();
+        if lines.len() > most {
+            let hidden = lines.len() - (most - 1);
+            lines.truncate(most - 1);
+            lines.push(format!("and {} more", count(hidden as u64)));
+        }
+        if lines != self.drawn {
+            term.clear_last_lines(self.drawn.len())?;
+            lines.iter().try_for_each(|line| term.write_line(line))?;
+            self.drawn = lines;
+        }
+        Ok(())
+    }
+}
+
+const COLUMNS: [&str; 8] = [
+    "process",
+    "total",
+    "pending",
+    "running",
+    "done",
+    "failed",
+    "cancelled",
+    "finished",
+];
+
+fn table(rows: &[Row], moving: bool) -> String {
+    let mut cells: Vec<Vec<String>> = Vec::with_capacity(rows.len() + 1);
+    let mut head: Vec<String> = COLUMNS.map(str::to_owned).into();
+    if moving {
+        head.extend(["rate", "left"].map(str::to_owned));
+    }
+    head.push(String::new());
+    cells.push(head);
+    for row in rows {
+        let counts = &row.process.counts;
+        let mut line = vec![row.id().to_string()];
+        line.extend(
+            [
+                counts.total,
+                counts.pending,
+                counts.in_progress + counts.at_provider,
+                counts.completed,
+                counts.failed,
+                counts.cancelled,
+            ]
+            .map(count),
+        );
+        line.push(row.percent());
+        if moving {
+            line.push(format!("{:.1}/s", row.progress.rate));
+            line.push(row.progress.eta.map_or_else(|| "-".to_owned(), span));
+        }
+        line.push(row.remarks());
+        cells.push(line);
+    }
+    aligned(&cells)
+}
+
+/// Numbers to the right; the first column, and the last one, to the left.
+fn aligned(rows: &[Vec<String>]) -> String {
+    let columns = rows.first().map_or(0, Vec::len);
+    let width = |i: usize| rows.iter().map(|row| row[i].chars().count()).max();
+    let widths: Vec<usize> = (0..columns).map(|i| width(i).unwrap_or(0)).collect();
+    let mut out = String::new();
+    for row in rows {
+        let mut line = String::new();
+        for (i, (cell, width)) in row.iter().zip(&widths).enumerate() {
+            line.push_str(&match i {
+                0 => format!("{cell:<width$}"),
+                _ if i + 1 == columns => format!("  {cell}"),
+                _ => format!("  {cell:>width$}"),
+            });
+        }
+        out.push_str(line.trim_end());
+        out.push('\n');
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn columns_are_aligned() {
+        let rows = [
+            ["process", "total", ""],
+            ["a", "1,000", "finished"],
+            ["bb", "7", ""],
+        ];
+        let rows = rows.map(|row| row.map(str::to_owned).to_vec());
+        let expected = "process  total\na        1,000  finished\nbb           7\n";
+        assert_eq!(aligned(&rows), expected);
+    }
+}

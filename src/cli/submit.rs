@@ -1,0 +1,260 @@
+//! `batchwright submit`: from prompts to jobs in the queue, all of them or none.
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::{iter, thread};
+
+use batchwright::{
+    ConsumeError, Context, Error, ErrorKind, Job, JobQueue, ProcessId, Prompts, Request, Requests,
+};
+use clap::Args;
+use crossbeam_channel::{bounded, select};
+
+use super::args::{PromptArgs, ShowArgs};
+use super::display::{self, Display, count};
+use super::exit::{Exit, Refusal};
+use super::prompts;
+use super::queue::{DataArgs, failed};
+use super::signals::Signals;
+use super::values::name;
+
+/// Put prompts on the queue; prints the id of the process that they make up
+///
+/// INPUT is checked whole before anything is queued, as `run` does. Nothing is sent: `batchwright
+/// work` does that, now or later, here or in another terminal. All prompts are queued or none.
+#[derive(Debug, Args)]
+#[command(after_long_help = HELP)]
+pub struct SubmitArgs {
+    /// A .jsonl, .csv, .tsv or .txt file, or - for standard input
+    pub input: PathBuf,
+
+    /// Model for prompts that name none [default: that of the worker]
+    #[arg(long, value_name = "NAME", value_parser = name)]
+    pub model: Option<String>,
+
+    #[command(flatten)]
+    pub prompt: PromptArgs,
+
+    /// Which jobs go first, 1 to 10: critical 10, high 7 to 9, normal 4 to 6, low 1 to 3
+    #[arg(help_heading = "Queue", long, value_name = "N", default_value_t = Job::DEFAULT_PRIORITY,
+        value_parser = clap::value_parser!(u8).range(1..=10))]
+    pub priority: u8,
+
+    /// Retries of an item at each provider [default: the worker's]
+    #[arg(help_heading = "Queue", long, value_name = "N")]
+    pub max_retries: Option<u8>,
+
+    /// Id of the process, a UUID of your own that is not in the queue yet: to submit at most once
+    /// [default: a new one]
+    #[arg(help_heading = "Queue", long, value_name = "ID")]
+    pub process: Option<ProcessId>,
+
+    #[command(flatten, next_help_heading = "Queue")]
+    pub data: DataArgs,
+
+    /// Print the id and the number of jobs as JSON
+    #[arg(help_heading = "Display", long)]
+    pub json: bool,
+
+    #[command(flatten)]
+    pub show: ShowArgs,
+}
+
+const HELP: &str = "\
+The id is all that is printed on standard output:
+  id=$(batchwright submit prompts.jsonl --model gpt-5-mini)
+  batchwright work --until-empty
+  batchwright results $id -o results.jsonl
+
+What makes a prompt, in which files, is told by: batchwright run --help
+Urgent ones, ahead of all that waits:
+  batchwright submit urgent.txt --priority 10
+
+Exit codes:
+  0 all is queued             2 bad usage or input, nothing is queued
+  1 could not be queued       130, 143 interrupted, nothing is queued";
+
+pub fn execute(args: &SubmitArgs) -> Exit {
+    display::start_log(&args.show);
+    submit(args).unwrap_or_else(|refusal| {
+        display::error(&refusal.message);
+        refusal.exit
+    })
+}
+
+fn submit(args: &SubmitArgs) -> Result<Exit, Refusal> {
+    let ctx = Context::new();
+    let stopping = "stopping: nothing will be left in the queue; once more to end now";
+    let line = (!args.show.quiet).then(|| stopping.to_owned());
+    let signals = Signals::watch_saying(&ctx, line)
+        .map_err(|e| Refusal::could_not_run(format!("cannot watch for signals: {e}")))?;
+    let settings = prompts::settings(&args.prompt, args.model.as_deref())?;
+    let from_stdin = args.input == Path::new("-");
+    let display = Display::new(&args.show);
+    let prompts = match from_stdin {
+        true => Ok(Prompts::from_reader(std::io::stdin(), &settings)),
+        false => Prompts::open(&args.input, &settings, &ctx, &|done, total| {
+            display.checking(done, total);
+        }),
+    };
+    display.clear();
+    let prompts = match prompts {
+        Ok(prompts) => prompts,
+        Err(error) if error.kind() == ErrorKind::Cancelled => {
+            return Ok(signals.exit().unwrap_or(Exit::CouldNotRun));
+        }
+        Err(error) => return Err(Refusal::usage(error.message())),
+    };
+
+    let queue = args.data.open()?;
+    let process = args.process.unwrap_or_else(ProcessId::new);
+    refuse_known(args, &queue, process)?;
+    let requests: Box<dyn Iterator<Item = Result<Request, Error>>> = match from_stdin {
+        true => Box::new(read_aside(prompts.into_requests(), &ctx)?),
+        false => Box::new(until_cancelled(prompts.into_requests(), &ctx)),
+    };
+    let jobs = requests.map(|request| request.map(|request| job(args, &request)));
+    match queue.try_enqueue_iter(process, jobs) {
+        Ok(0) => Err(Refusal::usage("standard input held no prompts")),
+        Ok(total) => {
+            tell(args, process, total);
+            Ok(Exit::Success)
+        }
+        Err(error) => take_back(args, &queue, process, error, &signals),
+    }
+}
+
+/// A process that is there already would get its prompts twice.
+fn refuse_known(args: &SubmitArgs, queue: &JobQueue, id: ProcessId) -> Result<(), Refusal> {
+    let Some(known) = queue.progress(id).map_err(failed)? else {
+        return Ok(());
+    };
+    let total = count(known.counts.total);
+    let what = match known.sealed {
+        true => format!("the queue has process {id} already, with {total} jobs"),
+        false => format!(
+            "process {id} is being submitted, or that was interrupted: {total} jobs are there. To \
+             begin again: {}",
+            args.data.command(&format!("cancel {id} --delete"))
+        ),
+    };
+    Err(Refusal::usage(format!("{what}; nothing was added")))
+}
+
+fn job(args: &SubmitArgs, request: &Request) -> Job {
+    let job = Job::from(request).priority(args.priority);
+    match args.max_retries {
+        Some(retries) => job.max_retries(retries),
+        None => job,
+    }
+}
+
+fn interrupted() -> Error {
+    Error::new(ErrorKind::Cancelled, "interrupted")
+}
+
+fn until_cancelled(
+    requests: Requests,
+    ctx: &Context,
+) -> impl Iterator<Item = Result<Request, Error>> {
+    requests.map(|request| match ctx.is_cancelled() {
+        true => Err(interrupted()),
+        false => request,
+    })
+}
+
+/// Requests that are read but not queued yet.
+const AHEAD: usize = 16;
+
+/// Reads on another thread, so that a signal is heard while the read blocks.
+fn read_aside(
+    requests: Requests,
+    ctx: &Context,
+) -> Result<impl Iterator<Item = Result<Request, Error>> + use<>, Refusal> {
+    let (give, take) = bounded(AHEAD);
+    // The end is told, so that a thread that died does not look like it.
+    let items = requests.map(Some).chain(iter::once(None));
+    thread::Builder::new()
+        .name("batchwright-source".to_owned())
+        .spawn(move || {
+            for item in items {
+                if give.send(item).is_err() {
+                    return;
+                }
+            }
+        })
+        .map_err(|e| Refusal::could_not_run(format!("cannot start a thread: {e}")))?;
+    let (stop, stopped) = bounded(1);
+    let watch = ctx.on_cancel(move || {
+        let _ = stop.try_send(());
+    });
+    Ok(iter::from_fn(move || {
+        let _ = &watch;
+        select! {
+            recv(stopped) -> _ => Some(Err(interrupted())),
+            recv(take) -> item => item.unwrap_or_else(|_| {
+                let why = "standard input is no longer read";
+                Some(Err(Error::new(ErrorKind::Panic, why)))
+            }),
+        }
+    }))
+}
+
+/// Leaves nothing of a submission that has failed.
+fn take_back(
+    args: &SubmitArgs,
+    queue: &JobQueue,
+    process: ProcessId,
+    error: ConsumeError<Error>,
+    signals: &Signals,
+) -> Result<Exit, Refusal> {
+    let left = match queue.delete(process) {
+        Ok(0) => "nothing was queued".to_owned(),
+        Ok(jobs) => format!(
+            "the {} jobs that were queued so far are deleted again, nothing is left",
+            count(jobs)
+        ),
+        Err(error) => format!(
+            "what was queued so far could not be deleted ({}); none of it will be started. Later: {}",
+            error.message(),
+            args.data.command(&format!("cancel {process} --delete"))
+        ),
+    };
+    match error {
+        ConsumeError::Save(error) if error.kind() == ErrorKind::Cancelled => {
+            if !args.show.quiet {
+                display::say(&format!("interrupted; {left}"));
+            }
+            Ok(signals.exit().unwrap_or(Exit::CouldNotRun))
+        }
+        ConsumeError::Save(error) => Err(Refusal::usage(format!("{}; {left}", error.message()))),
+        ConsumeError::Queue(error) => {
+            let message = format!("{}; {left}", error.message());
+            Err(Refusal::could_not_run(message))
+        }
+    }
+}
+
+fn tell(args: &SubmitArgs, process: ProcessId, total: u64) {
+    let text = match args.json {
+        true => serde_json::json!({"process_id": process, "total": total}).to_string(),
+        false => process.to_string(),
+    };
+    let written = writeln!(std::io::stdout(), "{text}");
+    if let Err(error) = written {
+        display::error(&format!(
+            "process {process} is queued, but nobody was told: {error}"
+        ));
+    }
+    if !args.show.quiet {
+        let command = |words: String| args.data.command(&words);
+        display::say(&format!(
+            "{} jobs are queued\n  to carry them out:   {}\n  to see how it goes:  {}\n  to take the \
+             results: {}",
+            count(total),
+            command("work".to_owned()),
+            command(format!("status {process}")),
+            command(format!("results {process} -o FILE")),
+        ));
+    }
+}

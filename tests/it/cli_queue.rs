@@ -1,0 +1,463 @@
+//! Jobs in and results out through the real program.
+
+use std::io::{BufRead, BufReader};
+use std::path::PathBuf;
+use std::process::Stdio;
+use std::sync::Arc;
+
+use batchwright::testing::ScriptedClient;
+use batchwright::{
+    Context, Error, ErrorKind, Handler, Job, JobQueue, ProcessId, Request, ResultsAppender,
+    RetryPolicy, Route, RunningJob, Scale, Worker,
+};
+use serde_json::value::RawValue;
+use serde_json::{Value, json};
+
+use super::common::{
+    Desk, Ended, Running, all_ids, eventually, good, ids_in_order, prompt_line, prompt_lines,
+    results,
+};
+
+pub fn database(desk: &Desk) -> PathBuf {
+    desk.path("data/llm_jobs.db")
+}
+
+pub fn queue(desk: &Desk) -> JobQueue {
+    JobQueue::open(&database(desk)).unwrap()
+}
+
+/// The program on the queue of this desk.
+pub fn on_queue(desk: &Desk, words: &str) -> std::process::Command {
+    let mut command = desk.command(words.split_whitespace());
+    command.args(["--data-dir", "data"]);
+    command
+}
+
+pub fn plain(desk: &Desk, words: &str) -> Ended {
+    Running::start(&mut on_queue(desk, words)).wait()
+}
+
+pub fn submit(desk: &Desk, words: &str) -> ProcessId {
+    let ended = plain(desk, &format!("submit {words}")).expect(0);
+    ended.stdout.strip_suffix('\n').unwrap().parse().unwrap()
+}
+
+/// A queue with a process of so many prompts.
+pub fn submitted(n: usize) -> (Desk, ProcessId) {
+    let desk = Desk::new();
+    desk.prompts("in.jsonl", n);
+    let id = submit(&desk, "in.jsonl");
+    (desk, id)
+}
+
+pub fn worker(desk: &Desk, client: &Arc<ScriptedClient>) -> Worker {
+    let route = Route::new(client.clone()).retry(RetryPolicy::default().max_retries(0));
+    Worker::new(&queue(desk))
+        .scale(Scale::fixed(2))
+        .until_empty(true)
+        .completions(route)
+}
+
+/// Carries out all that waits; `prompt 1` fails.
+pub fn work(desk: &Desk) {
+    let client = Arc::new(ScriptedClient::new());
+    client.refuse(
+        "prompt 1",
+        Error::new(ErrorKind::Invalid, "no").with_status(400),
+    );
+    worker(desk, &client).run().unwrap();
+}
+
+fn stored(desk: &Desk, id: ProcessId) -> Vec<String> {
+    let queue = queue(desk);
+    let results = queue.get_results(id);
+    results.map(|result| result.unwrap().line()).collect()
+}
+
+pub fn status(desk: &Desk, words: &str) -> Vec<Value> {
+    let ended = plain(desk, &format!("status --json {words}")).expect(0);
+    let all: Value = serde_json::from_str(&ended.stdout).unwrap();
+    all["processes"].as_array().unwrap().clone()
+}
+
+pub fn submit_one(desk: &Desk) -> ProcessId {
+    desk.prompts("one.jsonl", 1);
+    submit(desk, "one.jsonl")
+}
+
+#[track_caller]
+pub fn adds_up(process: &Value) {
+    let n = |name: &str| process[name].as_u64().unwrap();
+    let parts = [
+        "pending",
+        "in_progress",
+        "at_provider",
+        "completed",
+        "failed",
+        "cancelled",
+    ];
+    let sum: u64 = parts.into_iter().map(n).sum();
+    assert_eq!(n("total"), sum, "{process}");
+}
+
+#[test]
+fn submit_prints_the_id_alone_and_says_the_rest() {
+    let desk = Desk::new();
+    desk.prompts("in.jsonl", 3);
+    let ended = plain(&desk, "submit in.jsonl --priority 9 --max-retries 1").expect(0);
+    let ended = ended.says("3 jobs are queued").says("work --data-dir data");
+    let id: ProcessId = ended.stdout.strip_suffix('\n').unwrap().parse().unwrap();
+    let counts = queue(&desk).progress(id).unwrap().unwrap().counts;
+    assert_eq!((counts.total, counts.pending), (3, 3));
+    let quiet = plain(&desk, "submit in.jsonl --quiet --json").expect(0);
+    assert_eq!(quiet.stderr, "");
+    let facts: Value = serde_json::from_str(&quiet.stdout).unwrap();
+    assert_eq!(facts["total"], 3);
+    assert_eq!(queue(&desk).open_processes().unwrap().len(), 2);
+}
+
+#[test]
+fn what_the_queue_answered_need_not_be_run_again() {
+    let (desk, sim) = (Desk::new(), good());
+    desk.write("in.txt", "one\ntwo\none\n");
+    let id = submit(&desk, "in.txt --model sim-1 --system brief --max-tokens 9");
+    let client = Arc::new(ScriptedClient::new());
+    worker(&desk, &client).run().unwrap();
+    plain(&desk, &format!("results {id} -o out.jsonl")).expect(0);
+    let words = "in.txt -o out.jsonl --model sim-1 --system brief --max-tokens 9";
+    desk.run(&sim, words).expect(0).says("3 finished before");
+    assert_eq!(sim.stats().calls, 0);
+}
+
+#[test]
+fn priority_and_retries_reach_the_jobs() {
+    let desk = Desk::new();
+    desk.write("late.txt", "late\n");
+    desk.write("soon.txt", "soon\n");
+    submit(&desk, "late.txt --priority 2");
+    submit(&desk, "soon.txt --priority 10 --max-retries 1");
+    let client = Arc::new(ScriptedClient::new());
+    let busy = || Error::new(ErrorKind::Transient, "busy").with_status(503);
+    client.refuse("soon", busy());
+    let quick = RetryPolicy::default().base_delay(std::time::Duration::from_millis(1));
+    Worker::new(&queue(&desk))
+        .retry(quick)
+        .scale(Scale::fixed(1))
+        .until_empty(true)
+        .completions(Route::new(client.clone()).retry(quick))
+        .run()
+        .unwrap();
+    let calls = client.calls();
+    assert_eq!(calls[0], "soon");
+    assert_eq!(calls.iter().filter(|call| *call == "soon").count(), 2);
+}
+
+#[test]
+fn bad_input_is_told_by_its_lines_and_leaves_nothing() {
+    let desk = Desk::new();
+    desk.write("bad.jsonl", format!("{}{{}}\nnonsense\n", prompt_line(0)));
+    let ended = plain(&desk, "submit bad.jsonl").expect(2);
+    assert_eq!(ended.stdout, "");
+    ended.says("bad.jsonl:2:").says("bad.jsonl:3:");
+    desk.write("empty.txt", "\n");
+    plain(&desk, "submit empty.txt")
+        .expect(2)
+        .says("no prompts");
+    plain(&desk, "submit none.jsonl")
+        .expect(2)
+        .says("none.jsonl");
+    plain(&desk, "submit bad.jsonl --task embed --system x")
+        .expect(2)
+        .says("--system");
+    assert!(!database(&desk).exists());
+}
+
+fn piped(desk: &Desk) -> Running {
+    Running::start(on_queue(desk, "submit -").stdin(Stdio::piped()))
+}
+
+#[test]
+fn standard_input_is_queued_when_it_ends() {
+    let desk = Desk::new();
+    let mut running = piped(&desk);
+    running.feed(&prompt_lines(5));
+    drop(running.child.stdin.take());
+    let ended = running.wait().expect(0);
+    let id: ProcessId = ended.stdout.trim().parse().unwrap();
+    work(&desk);
+    let ids = stored(&desk, id);
+    let ids = ids
+        .iter()
+        .map(|line| serde_json::from_str::<Value>(line).unwrap()["id"].clone());
+    assert_eq!(ids.collect::<Vec<_>>(), ids_in_order(5));
+    let mut running = piped(&desk);
+    drop(running.child.stdin.take());
+    running.wait().expect(2).says("no prompts");
+}
+
+/// More than are written at once.
+const GROUP: usize = 1000;
+
+fn is_half_queued(desk: &Desk) -> bool {
+    let queue = database(desk)
+        .exists()
+        .then(|| JobQueue::open(&database(desk)));
+    let Some(Ok(queue)) = queue else { return false };
+    let all = queue.open_processes().unwrap();
+    all.iter()
+        .any(|process| process.counts.total >= GROUP as u64 && !process.sealed)
+}
+
+#[test]
+fn a_bad_line_of_standard_input_takes_all_of_it_back() {
+    let desk = Desk::new();
+    let mut running = piped(&desk);
+    running.feed(&prompt_lines(GROUP));
+    assert!(eventually(|| is_half_queued(&desk)));
+    running.feed("{\"id\":\"i-7\",\"prompt\":\"again\"}\n");
+    let ended = running.wait().expect(2);
+    assert_eq!(ended.stdout, "");
+    ended
+        .says(":1001:")
+        .says("line 8")
+        .says("1,000 jobs")
+        .says("nothing is left");
+    assert!(queue(&desk).open_processes().unwrap().is_empty());
+}
+
+#[cfg(unix)]
+#[test]
+fn a_signal_takes_back_what_was_queued() {
+    for (name, code) in [("INT", 130), ("TERM", 143)] {
+        let desk = Desk::new();
+        let mut running = piped(&desk);
+        running.feed(&prompt_lines(GROUP));
+        assert!(eventually(|| is_half_queued(&desk)));
+        running.signal(name);
+        let pipe = running.child.stdin.take();
+        let ended = running.wait().expect(code);
+        drop(pipe);
+        assert_eq!(ended.stdout, "");
+        ended
+            .says("interrupted")
+            .says("1,000 jobs")
+            .says("nothing is left");
+        assert!(queue(&desk).open_processes().unwrap().is_empty());
+    }
+}
+
+#[cfg(unix)]
+#[test]
+fn a_submission_that_was_killed_is_shown_and_can_be_given_up() {
+    let desk = Desk::new();
+    let id = ProcessId::new();
+    let words = format!("submit - --process {id}");
+    let mut running = Running::start(on_queue(&desk, &words).stdin(Stdio::piped()));
+    running.feed(&prompt_lines(GROUP));
+    assert!(eventually(|| is_half_queued(&desk)));
+    drop(running);
+    let ended = plain(&desk, "status").expect(0);
+    assert!(ended.stdout.contains("unsealed"), "{}", ended.stdout);
+    ended.says("interrupted");
+    let doctor = plain(&desk, "doctor").expect(0);
+    assert!(
+        doctor.stdout.contains("note     unsealed"),
+        "{}",
+        doctor.stdout
+    );
+    desk.prompts("in.jsonl", 2);
+    let again = format!("submit in.jsonl --process {id}");
+    plain(&desk, &again)
+        .expect(2)
+        .says("cancel")
+        .says("--delete");
+    plain(&desk, &format!("cancel {id} --delete"))
+        .expect(0)
+        .says("1,000 jobs");
+    plain(&desk, &again).expect(0);
+    // A script that is run twice does not buy its prompts twice.
+    plain(&desk, &again).expect(2).says("already");
+    assert_eq!(queue(&desk).progress(id).unwrap().unwrap().counts.total, 2);
+}
+
+#[test]
+fn results_leave_the_queue_once_they_are_written() {
+    let (desk, id) = submitted(4);
+    let early = plain(&desk, &format!("results {id}")).expect(0);
+    assert_eq!(early.stdout, "");
+    early.says("no results yet").says("4 jobs are still open");
+    work(&desk);
+    let lines = stored(&desk, id);
+    let kept = plain(&desk, &format!("results {id} --keep")).expect(3);
+    assert_eq!(kept.stdout.lines().collect::<Vec<_>>(), lines);
+    let kept = kept.says("4 results written, 1 of them without success");
+    kept.says("the queue keeps them");
+    let ended = plain(&desk, &format!("results {id}")).expect(3);
+    assert_eq!(ended.stdout.lines().collect::<Vec<_>>(), lines);
+    let found = results(&ended.stdout);
+    assert_eq!(found[0]["text"], "echo: prompt 0");
+    assert_eq!(found[1]["error"]["kind"], "invalid");
+    assert!(queue(&desk).progress(id).unwrap().is_none());
+    plain(&desk, &format!("results {id}"))
+        .expect(2)
+        .says(&id.to_string());
+}
+
+#[test]
+fn lines_that_were_written_before_a_kill_are_not_written_again() {
+    let (desk, id) = submitted(5);
+    work(&desk);
+    let lines = stored(&desk, id);
+    // Killed in the middle of its third line: nothing is deleted yet.
+    let torn = &lines[2][..lines[2].len() / 2];
+    desk.write("out.jsonl", format!("{}\n{}\n{torn}", lines[0], lines[1]));
+    let words = format!("results {id} -o out.jsonl");
+    let ended = plain(&desk, &words).expect(3);
+    ended
+        .says("3 results written to out.jsonl")
+        .says("2 were there already");
+    let text = desk.read("out.jsonl");
+    assert_eq!(text.lines().collect::<Vec<_>>(), lines);
+    assert!(queue(&desk).progress(id).unwrap().is_none());
+}
+
+#[test]
+fn results_come_as_far_as_there_are_any() {
+    let (desk, id) = submitted(3);
+    let client = Arc::new(ScriptedClient::new());
+    client.hold();
+    let running = worker(&desk, &client).start().unwrap();
+    assert!(client.wait_for_in_flight(2));
+    let [now] = &status(&desk, &id.to_string())[..] else {
+        panic!()
+    };
+    adds_up(now);
+    assert_eq!(
+        (&now["in_progress"], &now["pending"]),
+        (&json!(2), &json!(1))
+    );
+    plain(&desk, &format!("results {id} -o out.jsonl"))
+        .expect(0)
+        .says("3 jobs are still open");
+    client.release();
+    running.join().unwrap();
+    plain(&desk, &format!("results {id} -o out.jsonl"))
+        .expect(0)
+        .says("3 results");
+    assert_eq!(desk.ids("out.jsonl"), all_ids(3));
+}
+
+#[test]
+fn a_file_that_cannot_take_results_costs_none() {
+    let (desk, id) = submitted(2);
+    work(&desk);
+    desk.write("notes.txt", "dear diary\n");
+    plain(&desk, &format!("results {id} -o notes.txt"))
+        .expect(2)
+        .says("left untouched");
+    assert_eq!(desk.read("notes.txt"), "dear diary\n");
+    let path = desk.path("busy.jsonl");
+    let held = ResultsAppender::open(&path).unwrap_or_else(|error| panic!("{error}"));
+    plain(&desk, &format!("results {id} -o busy.jsonl"))
+        .expect(1)
+        .says("another run");
+    drop(held);
+    plain(&desk, &format!("results {id} -o none/out.jsonl"))
+        .expect(1)
+        .says("none/out.jsonl");
+    assert_eq!(stored(&desk, id).len(), 2);
+}
+
+/// Results of which a pipe does not hold a chunk.
+fn with_long_results() -> (Desk, ProcessId) {
+    let desk = Desk::new();
+    let id = ProcessId::new();
+    let long = "x".repeat(2000);
+    let prompt = |i: usize| Job::from(Request::new(format!("{i} {long}")));
+    queue(&desk)
+        .enqueue(id, (0..300).map(prompt).collect::<Vec<_>>())
+        .unwrap();
+    work(&desk);
+    (desk, id)
+}
+
+#[test]
+fn a_reader_that_goes_away_costs_no_result() {
+    let (desk, id) = with_long_results();
+    let mut running = Running::start(&mut on_queue(&desk, &format!("results {id}")));
+    let mut stdout = BufReader::new(running.child.stdout.take().unwrap());
+    stdout.read_line(&mut String::new()).unwrap();
+    drop(stdout);
+    running
+        .wait()
+        .expect(4)
+        .says("the reader of the results went away");
+    assert_eq!(stored(&desk, id).len(), 300);
+}
+
+#[cfg(unix)]
+#[test]
+fn two_signals_end_it_while_nobody_reads() {
+    let (desk, id) = with_long_results();
+    let mut running = Running::start(&mut on_queue(&desk, &format!("results {id}")));
+    let mut unread = BufReader::new(running.child.stdout.take().unwrap());
+    unread.read_line(&mut String::new()).unwrap();
+    running.signal("INT");
+    running.hears("stopping");
+    running.signal("INT");
+    running.wait().expect(130);
+    drop(unread);
+    assert_eq!(stored(&desk, id).len(), 300);
+}
+
+#[test]
+fn jobs_of_other_kinds_and_those_without_a_line_get_one() {
+    let desk = Desk::new();
+    let queue = queue(&desk);
+    let id = ProcessId::new();
+    let job = |n: i32| Job::new("double", &n).unwrap();
+    let jobs = [
+        job(21).item_id("good"),
+        job(-1).item_id("bad").request_hash("ff"),
+        job(2),
+    ];
+    let ids = queue.enqueue(id, jobs).unwrap();
+    let double = Handler::new(|job: &RunningJob, _: &Context| {
+        let n: i32 = job.parse()?;
+        if n < 0 {
+            return Err(Error::new(ErrorKind::Invalid, "negative"));
+        }
+        // On several lines, as a handler may have it from elsewhere.
+        Ok(RawValue::from_string(format!("{{\n \"n\": {}}}", 2 * n)).unwrap())
+    });
+    let worker = Worker::new(&queue)
+        .until_empty(true)
+        .handle("double", double);
+    worker.run().unwrap();
+    let ended = plain(&desk, &format!("results {id} -o out.jsonl")).expect(3);
+    drop(ended);
+    let lines = desk.results("out.jsonl");
+    assert_eq!(lines[0]["id"], "good");
+    assert_eq!(
+        (&lines[0]["kind"], &lines[0]["result"]["n"]),
+        (&json!("double"), &json!(42))
+    );
+    assert_eq!(lines[1]["error"]["message"], "negative");
+    assert_eq!(
+        (&lines[1]["success"], &lines[1]["request_hash"]),
+        (&json!(false), &json!("ff"))
+    );
+    assert_eq!(lines[2]["id"], ids[2].to_string());
+    // The file takes more, although some of its lines have no fingerprint.
+    let id = submit_one(&desk);
+    plain(&desk, &format!("cancel {id}"))
+        .expect(0)
+        .says("1 jobs cancelled");
+    plain(&desk, &format!("results {id} -o out.jsonl")).expect(3);
+    let line = desk.results("out.jsonl").pop().unwrap();
+    assert_eq!(
+        (&line["id"], &line["error"]["kind"]),
+        (&json!("i-0"), &json!("cancelled"))
+    );
+    assert_eq!(line["request_hash"].as_str().unwrap().len(), 64);
+}
