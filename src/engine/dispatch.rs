@@ -144,6 +144,7 @@ impl<W: Work> Dispatcher<W> {
     }
 
     /// Why a provider is not asked at the moment, if one is not.
+    #[cfg(feature = "queue")]
     pub(crate) fn obituary(&self) -> Option<&Error> {
         self.gates.obituary()
     }

@@ -26,6 +26,7 @@ impl Class {
     }
 
     /// The same quotas on another route.
+    #[cfg(feature = "queue")]
     pub(crate) fn on(self, route: u16) -> Self {
         Self { route, ..self }
     }
@@ -95,7 +96,15 @@ pub(crate) enum Settled<T, D> {
     Final(Ticket<T>, Result<D, Error>),
     /// It waits and is offered again, not before then; at [`Time::ZERO`], ahead of all others,
     /// as soon as its quota is open. The error is that of the call that just failed, if one did.
-    Later(Ticket<T>, Time, Option<Error>),
+    Later(
+        Ticket<T>,
+        Time,
+        #[cfg_attr(
+            not(feature = "queue"),
+            expect(dead_code, reason = "kept by a job store")
+        )]
+        Option<Error>,
+    ),
     /// It will not be sent in this run; the error says why. Of work that outlives the run: it goes
     /// back to where it came from.
     Unsent(Ticket<T>, Error),
@@ -177,6 +186,7 @@ impl Gates {
     }
 
     /// The first reason why something is not called at the moment.
+    #[cfg(feature = "queue")]
     pub(crate) fn obituary(&self) -> Option<&Error> {
         let step = self.dead_steps.first().map(|(_, buried)| &buried.why);
         step.or_else(|| self.dead_quotas.first().map(|(_, buried)| &buried.why))
