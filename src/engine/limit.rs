@@ -202,6 +202,8 @@ const FIRST_OUTPUT_GUESS: f64 = 256.0;
 /// When only calls in flight stand in the way, their end is what helps; this is how soon to look
 /// again in case they belong to another run of the same quota.
 const LOOK_AGAIN: Duration = Duration::from_millis(20);
+/// A server that comes back is noticed within this time.
+const LONGEST_UNREACHED: Duration = Duration::from_secs(8);
 /// How soon to ask again whether a server has loaded its model.
 pub(super) const LOADING_AGAIN: Duration = Duration::from_secs(1);
 /// Rounding must not make somebody look again in the same instant.
@@ -361,7 +363,7 @@ impl Quota {
             Ended::RateLimited(wait) => self.refused(permit, wait, now),
             Ended::NotReady(wait) => self.unready(permit, wait, now),
             Ended::Unreachable if permit.generation == self.generation => {
-                let pause = self.next_pause();
+                let pause = self.next_pause().min(LONGEST_UNREACHED);
                 self.paused_until = self.paused_until.max(now.after(pause));
             }
             Ended::Unreachable | Ended::Failed => {}

@@ -55,13 +55,15 @@ impl Scale {
         self
     }
 
-    /// Fewer run while the machine uses more than this of its processors. Default: 70 %.
+    /// Fewer run while the machine uses more than this of its processors and this process has a part
+    /// in it of a tenth or more: where others are to blame, running less would help nobody. On Linux;
+    /// elsewhere nothing is measured. Default: 70 %.
     pub fn cpu_percent(mut self, percent: f64) -> Self {
         self.cpu_percent = percent;
         self
     }
 
-    /// Fewer run while the machine uses more than this of its memory. Default: 80 %.
+    /// The same for the machine's memory. Default: 80 %.
     pub fn memory_percent(mut self, percent: f64) -> Self {
         self.memory_percent = percent;
         self
@@ -77,10 +79,7 @@ impl Scale {
 
     /// How many are to run after a second in which `now` were allowed.
     pub(crate) fn next(&self, now: usize, all_busy: bool, load: Load) -> usize {
-        let over = load.cpu.is_some_and(|percent| percent > self.cpu_percent)
-            || load
-                .memory
-                .is_some_and(|percent| percent > self.memory_percent);
+        let over = load.cpu.exceeds(self.cpu_percent) || load.memory.exceeds(self.memory_percent);
         let wanted = match (over, all_busy) {
             (true, _) => now.saturating_sub(1),
             (false, true) => now + 1,
@@ -90,42 +89,73 @@ impl Scale {
     }
 }
 
-/// What the machine is doing, in percent, as far as it can be told.
+/// How much of something is used, in percent, as far as it can be told.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub(crate) struct Used {
+    by_all: f64,
+    by_us: f64,
+}
+
+/// Below this part, it is not for this process to give way.
+const A_PART: f64 = 10.0;
+
+impl Used {
+    fn exceeds(self, percent: f64) -> bool {
+        self.by_all > percent && self.by_us >= A_PART
+    }
+}
+
+/// What the machine is doing; nothing where that cannot be told.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub(crate) struct Load {
-    pub cpu: Option<f64>,
-    pub memory: Option<f64>,
+    pub cpu: Used,
+    pub memory: Used,
+}
+
+/// Ticks of the processors: those that were busy, those of this process, and all.
+#[derive(Debug, Clone, Copy, PartialEq)]
+struct Ticks {
+    busy: u64,
+    own: u64,
+    all: u64,
 }
 
 /// Measures the machine's load; on Linux alone, elsewhere nothing is known.
 #[derive(Debug, Default)]
 pub(crate) struct Meter {
-    /// Busy and all ticks, as of the last look.
-    ticks: Option<(u64, u64)>,
+    ticks: Option<Ticks>,
 }
 
 impl Meter {
     /// The load since the last look.
     pub(crate) fn look(&mut self) -> Load {
-        let now = fs::read_to_string("/proc/stat")
-            .ok()
-            .and_then(|text| ticks(&text));
+        let read = |name: &str| fs::read_to_string(format!("/proc/{name}")).ok();
+        let now = read("stat").zip(read("self/stat"));
+        let now = now.and_then(|(all, own)| ticks(&all, &own));
         let before = std::mem::replace(&mut self.ticks, now);
-        let memory = fs::read_to_string("/proc/meminfo").ok();
+        let memory = read("meminfo").zip(read("self/status"));
         Load {
-            cpu: before.zip(now).and_then(|(before, now)| {
-                let all = now.1.checked_sub(before.1).filter(|all| *all > 0)?;
-                Some(now.0.saturating_sub(before.0) as f64 * 100.0 / all as f64)
-            }),
-            memory: memory.and_then(|text| memory_percent(&text)),
+            cpu: before.zip(now).and_then(cpu).unwrap_or_default(),
+            memory: memory
+                .and_then(|(all, own)| memory_used(&all, &own))
+                .unwrap_or_default(),
         }
     }
 }
 
-/// Busy and all ticks of the first line of `/proc/stat` (proc_stat(5)): user, nice, system, idle,
-/// iowait, …
-fn ticks(text: &str) -> Option<(u64, u64)> {
-    let line = text.lines().next()?.strip_prefix("cpu ")?;
+fn cpu((before, now): (Ticks, Ticks)) -> Option<Used> {
+    let all = now.all.checked_sub(before.all).filter(|all| *all > 0)?;
+    let percent = |now: u64, before: u64| now.saturating_sub(before) as f64 * 100.0 / all as f64;
+    Some(Used {
+        by_all: percent(now.busy, before.busy),
+        by_us: percent(now.own, before.own),
+    })
+}
+
+/// From `/proc/stat` (proc_stat(5): user, nice, system, idle, iowait, …) and `/proc/self/stat`
+/// (proc_pid_stat(5): behind the name in parentheses, utime and stime are fields 12 and 13).
+fn ticks(all: &str, own: &str) -> Option<Ticks> {
+    let line = all.lines().next()?.strip_prefix("cpu ")?;
     let fields: Vec<u64> = line
         .split_whitespace()
         .take(8)
@@ -133,45 +163,53 @@ fn ticks(text: &str) -> Option<(u64, u64)> {
         .collect();
     let all: u64 = fields.iter().sum();
     let idle = fields.get(3)? + fields.get(4).unwrap_or(&0);
-    Some((all - idle, all))
+    let mut own = own.rsplit_once(')')?.1.split_whitespace().skip(11);
+    let mut next = || own.next()?.parse::<u64>().ok();
+    Some(Ticks {
+        busy: all - idle,
+        own: next()? + next()?,
+        all,
+    })
 }
 
-fn memory_percent(text: &str) -> Option<f64> {
-    let of = |name: &str| {
+fn memory_used(all: &str, own: &str) -> Option<Used> {
+    let of = |text: &str, name: &str| {
         let line = text.lines().find_map(|line| line.strip_prefix(name))?;
         line.split_whitespace().next()?.parse::<f64>().ok()
     };
-    let (total, available) = (of("MemTotal:")?, of("MemAvailable:")?);
-    (total > 0.0).then(|| (total - available) * 100.0 / total)
+    let total = of(all, "MemTotal:").filter(|total| *total > 0.0)?;
+    Some(Used {
+        by_all: (total - of(all, "MemAvailable:")?) * 100.0 / total,
+        by_us: of(own, "VmRSS:")? * 100.0 / total,
+    })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    const CALM: Load = Load {
-        cpu: Some(10.0),
-        memory: Some(10.0),
+    const CALM: Used = Used {
+        by_all: 10.0,
+        by_us: 10.0,
+    };
+    const FULL: Used = Used {
+        by_all: 95.0,
+        by_us: 60.0,
     };
 
     #[test]
     fn slots_grow_while_all_are_busy_and_shrink_while_the_machine_is() {
         let scale = Scale::default().slots(2, 4, 6);
-        assert_eq!(scale.next(4, true, CALM), 5);
-        assert_eq!(scale.next(6, true, CALM), 6);
-        assert_eq!(scale.next(4, false, CALM), 4);
-        let hot = Load {
-            cpu: Some(90.0),
-            ..CALM
-        };
-        assert_eq!(scale.next(4, true, hot), 3);
-        assert_eq!(scale.next(2, true, hot), 2);
-        let full = Load {
-            memory: Some(81.0),
-            ..CALM
-        };
-        assert_eq!(scale.next(4, true, full), 3);
+        let load = |cpu, memory| Load { cpu, memory };
+        assert_eq!(scale.next(4, true, load(CALM, CALM)), 5);
+        assert_eq!(scale.next(6, true, load(CALM, CALM)), 6);
+        assert_eq!(scale.next(4, false, load(CALM, CALM)), 4);
+        assert_eq!(scale.next(4, true, load(FULL, CALM)), 3);
+        assert_eq!(scale.next(2, true, load(FULL, CALM)), 2);
+        assert_eq!(scale.next(4, true, load(CALM, FULL)), 3);
         assert_eq!(scale.next(4, true, Load::default()), 5);
+        let others = Used { by_us: 2.0, ..FULL };
+        assert_eq!(scale.next(4, true, load(others, CALM)), 5);
     }
 
     #[test]
@@ -183,10 +221,26 @@ mod tests {
     #[test]
     fn the_systems_words_are_understood() {
         let stat = "cpu  100 0 50 800 50 0 0 0 0 0\ncpu0 1 2 3\n";
-        assert_eq!(ticks(stat), Some((150, 1000)));
-        assert_eq!(ticks("intr 5"), None);
+        let own = "42 (a (b) c) S 1 2 3 4 5 6 7 8 9 10 30 12 0 0 20";
+        let now = ticks(stat, own).unwrap();
+        let expected = Ticks {
+            busy: 150,
+            own: 42,
+            all: 1000,
+        };
+        assert_eq!(now, expected);
+        assert_eq!(ticks("intr 5", own), None);
+        assert_eq!(ticks(stat, "42 (x) S"), None);
+        let before = Ticks {
+            busy: 50,
+            own: 22,
+            all: 800,
+        };
+        let used = cpu((before, now)).unwrap();
+        assert_eq!((used.by_all, used.by_us), (50.0, 10.0));
         let meminfo = "MemTotal:       1000 kB\nMemFree: 1 kB\nMemAvailable:    250 kB\n";
-        assert_eq!(memory_percent(meminfo), Some(75.0));
-        assert_eq!(memory_percent(""), None);
+        let used = memory_used(meminfo, "Name: x\nVmRSS:\t  120 kB\n").unwrap();
+        assert_eq!((used.by_all, used.by_us), (75.0, 12.0));
+        assert_eq!(memory_used("", ""), None);
     }
 }
