@@ -10,6 +10,8 @@ mod kinds;
 mod minder;
 pub(crate) mod prompts;
 pub(crate) mod scale;
+#[cfg(test)]
+mod simulation;
 pub(crate) mod store;
 pub(crate) mod tracker;
 mod work;
