@@ -5,13 +5,14 @@ use std::io::Write;
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
-use batchwright::{Finding, JobQueue, Verdict, keys_set};
+use batchwright::{Finding, JobQueue, Key, Verdict, keys_set};
 use clap::Args;
 use serde_json::json;
 
 use super::display::{self, harmless, span};
 use super::exit::{Exit, Refusal};
 use super::queue::{DataArgs, SayArgs};
+use super::settings::settings;
 
 /// Check the queue and what it needs, and say what to do
 #[derive(Debug, Args)]
@@ -30,7 +31,7 @@ pub struct DoctorArgs {
 
 const HELP: &str = "\
 Looked at: the data folder, room on the disk, the clock, the database (integrity, schema, counters, jobs
-of workers that died, unfinished submissions), and which keys are set. Nothing is changed, nothing is
+of workers that died, unfinished submissions), the settings, and which keys are set. Nothing is changed, nothing is
 called over the network, no key is shown.
 
   batchwright doctor
@@ -85,6 +86,7 @@ fn look(args: &DoctorArgs) -> Result<Vec<Finding>, Refusal> {
         let advice = "it is made by: batchwright submit INPUT";
         findings.push(finding("database", Verdict::Note, seen, Some(advice)));
     }
+    findings.extend(stored(args));
     findings.push(keys());
     Ok(findings)
 }
@@ -190,6 +192,34 @@ fn clock(database: &Path) -> Finding {
     match ahead.filter(|ahead| *ahead > TOLERANCE) {
         Some(ahead) => bad(format!("the database was written {} from now", span(ahead))),
         None => finding("clock", Verdict::Good, "plausible".to_owned(), None),
+    }
+}
+
+/// Settings that cannot be used stop `run` and `work`.
+fn stored(args: &DoctorArgs) -> Vec<Finding> {
+    const WHAT: &str = "settings";
+    let settings = match settings(args.data.data_dir.as_deref()) {
+        Ok(settings) => settings,
+        Err(refusal) => return vec![finding(WHAT, Verdict::Bad, refusal.message, None)],
+    };
+    let keys = Key::all()
+        .iter()
+        .filter_map(|key| settings.explain(key.name()).ok());
+    let problems = keys.filter_map(|setting| setting.problem);
+    let bad = problems.map(|problem| finding(WHAT, Verdict::Bad, problem, None));
+    let unknown = settings.unknown().map(|name| {
+        let seen = format!("{name} is stored, and this version knows no such key");
+        finding(WHAT, Verdict::Note, seen, None)
+    });
+    let found: Vec<Finding> = bad.chain(unknown).collect();
+    match found.is_empty() {
+        true => vec![finding(
+            WHAT,
+            Verdict::Good,
+            "all can be used".to_owned(),
+            None,
+        )],
+        false => found,
     }
 }
 

@@ -81,7 +81,10 @@ impl Job {
         self
     }
 
-    /// 1 to 10, higher ones first: critical 10, high 7 to 9, normal 4 to 6, low 1 to 3. Default: 5.
+    /// 1 to 10, higher ones first: critical 10, high 7 to 9, normal 4 to 6, low 1 to 3. Of each eight
+    /// jobs that a worker starts one is the oldest due, whatever its priority: a job waits at most for
+    /// eight starts for each job that came due before it, however many higher ones keep coming.
+    /// Default: 5.
     ///
     /// # Panics
     /// If the priority is not one of [`PRIORITIES`].
