@@ -73,31 +73,22 @@ fn look(args: &DoctorArgs) -> Result<Vec<Finding>, Refusal> {
         match checked {
             Ok(more) => {
                 let seen = database.display().to_string();
-                findings.push(finding("database", Verdict::Good, seen, None));
+                findings.push(Finding::new("database", Verdict::Good, seen, None));
                 findings.extend(more);
             }
             Err(error) => {
                 let seen = error.message().to_owned();
-                findings.push(finding("database", Verdict::Bad, seen, None));
+                findings.push(Finding::new("database", Verdict::Bad, seen, None));
             }
         }
     } else {
         let seen = format!("{} is not there yet", database.display());
         let advice = "it is made by: batchwright submit INPUT";
-        findings.push(finding("database", Verdict::Note, seen, Some(advice)));
+        findings.push(Finding::new("database", Verdict::Note, seen, Some(advice)));
     }
     findings.extend(stored(args));
     findings.push(keys());
     Ok(findings)
-}
-
-fn finding(what: &str, verdict: Verdict, seen: String, advice: Option<&str>) -> Finding {
-    Finding {
-        what: what.to_owned(),
-        verdict,
-        seen,
-        advice: advice.map(str::to_owned),
-    }
 }
 
 fn shown(finding: &Finding) -> String {
@@ -121,17 +112,17 @@ fn writable(folder: &Path) -> Finding {
     if !folder.exists() {
         let seen = format!("{shown} is not there yet");
         let advice = "it is made when it is first needed";
-        return finding(WHAT, Verdict::Note, seen, Some(advice));
+        return Finding::new(WHAT, Verdict::Note, seen, Some(advice));
     }
     let probe = folder.join(format!(".batchwright-doctor-{}", std::process::id()));
     let tried = fs::write(&probe, b"?");
     let _ = fs::remove_file(&probe);
     match tried {
-        Ok(()) => finding(WHAT, Verdict::Good, format!("{shown}, writable"), None),
+        Ok(()) => Finding::new(WHAT, Verdict::Good, format!("{shown}, writable"), None),
         Err(error) => {
             let seen = format!("{shown} cannot be written to: {error}");
             let advice = "give this user the right to, or name another one by --data-dir";
-            finding(WHAT, Verdict::Bad, seen, Some(advice))
+            Finding::new(WHAT, Verdict::Bad, seen, Some(advice))
         }
     }
 }
@@ -147,7 +138,7 @@ fn room(folder: &Path) -> Option<Finding> {
     let free = free_bytes(there)?;
     let seen = format!("{:.1} GB free", free as f64 / 1e9);
     if free >= LITTLE_ROOM {
-        return Some(finding("disk", Verdict::Good, seen, None));
+        return Some(Finding::new("disk", Verdict::Good, seen, None));
     }
     let verdict = match free < NO_ROOM {
         true => Verdict::Bad,
@@ -155,7 +146,7 @@ fn room(folder: &Path) -> Option<Finding> {
     };
     let advice =
         "free some room, or take finished results out of the queue: batchwright results ID";
-    Some(finding("disk", verdict, seen, Some(advice)))
+    Some(Finding::new("disk", verdict, seen, Some(advice)))
 }
 
 #[cfg(unix)]
@@ -178,7 +169,7 @@ fn clock(database: &Path) -> Finding {
     let now = SystemTime::now();
     let bad = |seen: String| {
         let advice = "set the clock: retries and waits are kept by it";
-        finding("clock", Verdict::Warning, seen, Some(advice))
+        Finding::new("clock", Verdict::Warning, seen, Some(advice))
     };
     if now < SystemTime::UNIX_EPOCH + NOT_BEFORE {
         return bad("it is before 2026 by this clock".to_owned());
@@ -191,7 +182,7 @@ fn clock(database: &Path) -> Finding {
     let ahead = written.and_then(|written| written.duration_since(now).ok());
     match ahead.filter(|ahead| *ahead > TOLERANCE) {
         Some(ahead) => bad(format!("the database was written {} from now", span(ahead))),
-        None => finding("clock", Verdict::Good, "plausible".to_owned(), None),
+        None => Finding::new("clock", Verdict::Good, "plausible".to_owned(), None),
     }
 }
 
@@ -200,20 +191,20 @@ fn stored(args: &DoctorArgs) -> Vec<Finding> {
     const WHAT: &str = "settings";
     let settings = match settings(args.data.data_dir.as_deref()) {
         Ok(settings) => settings,
-        Err(refusal) => return vec![finding(WHAT, Verdict::Bad, refusal.message, None)],
+        Err(refusal) => return vec![Finding::new(WHAT, Verdict::Bad, refusal.message, None)],
     };
     let keys = Key::all()
         .iter()
         .filter_map(|key| settings.explain(key.name()).ok());
     let problems = keys.filter_map(|setting| setting.problem);
-    let bad = problems.map(|problem| finding(WHAT, Verdict::Bad, problem, None));
+    let bad = problems.map(|problem| Finding::new(WHAT, Verdict::Bad, problem, None));
     let unknown = settings.unknown().map(|name| {
         let seen = format!("{name} is stored, and this version knows no such key");
-        finding(WHAT, Verdict::Note, seen, None)
+        Finding::new(WHAT, Verdict::Note, seen, None)
     });
     let found: Vec<Finding> = bad.chain(unknown).collect();
     match found.is_empty() {
-        true => vec![finding(
+        true => vec![Finding::new(
             WHAT,
             Verdict::Good,
             "all can be used".to_owned(),
@@ -231,14 +222,14 @@ fn keys() -> Finding {
     if set.is_empty() {
         let advice =
             "local servers and extract need none; all that can be used: batchwright providers";
-        return finding(
+        return Finding::new(
             "keys",
             Verdict::Note,
             "none is set".to_owned(),
             Some(advice),
         );
     }
-    finding(
+    Finding::new(
         "keys",
         Verdict::Good,
         format!("set: {}", set.join(", ")),

@@ -10,6 +10,7 @@ pub(crate) mod counters;
 pub(crate) mod dispatch;
 pub(crate) mod jitter;
 pub mod limit;
+mod limits;
 pub(crate) mod loading;
 pub(crate) mod pack;
 pub mod route;

@@ -187,6 +187,18 @@ pub struct Finding {
     pub advice: Option<String>,
 }
 
+impl Finding {
+    /// Something that was seen, with what to do about it.
+    pub fn new(what: &str, verdict: Verdict, seen: String, advice: Option<&str>) -> Self {
+        Self {
+            what: what.to_owned(),
+            verdict,
+            seen,
+            advice: advice.map(str::to_owned),
+        }
+    }
+}
+
 /// How bad a finding is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, serde::Serialize)]
 #[serde(rename_all = "snake_case")]

@@ -19,15 +19,6 @@ use super::writer::Fault;
 /// A due time so far ahead is more likely a clock that was wrong than a wait.
 const FAR: Duration = Duration::from_secs(24 * 3600);
 
-fn finding(what: &str, verdict: Verdict, seen: String, advice: Option<&str>) -> Finding {
-    Finding {
-        what: what.to_owned(),
-        verdict,
-        seen,
-        advice: advice.map(str::to_owned),
-    }
-}
-
 impl SqliteStore {
     pub(super) fn look_at_health(&self, now: Wall) -> Result<Vec<Finding>, Error> {
         self.file.still_there(&self.path)?;
@@ -52,7 +43,7 @@ impl SqliteStore {
         })?;
         for worker in &alive {
             let seen = format!("process {} on {} works", worker.pid, worker.host);
-            findings.push(finding("worker", Verdict::Good, seen, None));
+            findings.push(Finding::new("worker", Verdict::Good, seen, None));
         }
         for worker in &dead {
             let seen = format!(
@@ -60,11 +51,11 @@ impl SqliteStore {
                 worker.pid, worker.host
             );
             let advice = "the next worker gives them back within a second: batchwright work";
-            findings.push(finding("worker", Verdict::Warning, seen, Some(advice)));
+            findings.push(Finding::new("worker", Verdict::Warning, seen, Some(advice)));
         }
         if alive.is_empty() && dead.is_empty() {
             let advice = "jobs that wait are carried out by: batchwright work";
-            findings.push(finding(
+            findings.push(Finding::new(
                 "worker",
                 Verdict::Note,
                 "none".to_owned(),
@@ -85,7 +76,7 @@ impl SqliteStore {
             free * 100 / pages.max(1),
             megabytes(size(self.beside("-wal")))
         );
-        Ok(finding("room", Verdict::Good, seen, None))
+        Ok(Finding::new("room", Verdict::Good, seen, None))
     }
 }
 
@@ -94,22 +85,22 @@ fn integrity(conn: &Connection) -> Result<Finding, Fault> {
     let rows = check.query_map([], |row| row.get::<_, String>(0))?;
     let said = rows.collect::<Result<Vec<_>, _>>()?.join("; ");
     if said == "ok" {
-        return Ok(finding("integrity", Verdict::Good, said, None));
+        return Ok(Finding::new("integrity", Verdict::Good, said, None));
     }
     let advice = "stop all workers, copy the file with its -wal and -shm beside it, then rescue what \
                   can be read: sqlite3 FILE .recover | sqlite3 rescued.db";
-    Ok(finding("integrity", Verdict::Bad, said, Some(advice)))
+    Ok(Finding::new("integrity", Verdict::Bad, said, Some(advice)))
 }
 
 fn schema(conn: &Connection) -> Result<Finding, Fault> {
     let version: i64 = conn.query_row("PRAGMA user_version", [], |row| row.get(0))?;
     let seen = format!("version {version}");
     if version == SCHEMA_VERSION {
-        return Ok(finding("schema", Verdict::Good, seen, None));
+        return Ok(Finding::new("schema", Verdict::Good, seen, None));
     }
     let advice =
         "a newer batchwright has brought the file forward: update this one, and restart workers";
-    Ok(finding("schema", Verdict::Bad, seen, Some(advice)))
+    Ok(Finding::new("schema", Verdict::Bad, seen, Some(advice)))
 }
 
 /// Counts all jobs again. Held ones count as pending.
@@ -136,11 +127,11 @@ fn counters(conn: &Connection) -> Result<Vec<Finding>, Fault> {
         };
         let advice = "this is a fault of batchwright: please report it. Results can still be fetched: \
                       batchwright results ID";
-        found.push(finding("counters", Verdict::Bad, seen, Some(advice)));
+        found.push(Finding::new("counters", Verdict::Bad, seen, Some(advice)));
     }
     if found.is_empty() {
         let seen = "as many as there are jobs".to_owned();
-        found.push(finding("counters", Verdict::Good, seen, None));
+        found.push(Finding::new("counters", Verdict::Good, seen, None));
     }
     Ok(found)
 }
@@ -151,7 +142,7 @@ fn orphans(conn: &Connection) -> Result<Option<Finding>, Fault> {
     let jobs: i64 = conn.query_row(sql, [], |row| row.get(0))?;
     let seen = format!("{jobs} jobs are held by workers that are on no list");
     let advice = "they would run for ever: batchwright cancel ID, then batchwright retry ID";
-    Ok((jobs > 0).then(|| finding("claims", Verdict::Bad, seen, Some(advice))))
+    Ok((jobs > 0).then(|| Finding::new("claims", Verdict::Bad, seen, Some(advice))))
 }
 
 fn unsealed(conn: &Connection, now: Wall) -> Result<Vec<Finding>, Fault> {
@@ -169,7 +160,7 @@ fn unsealed(conn: &Connection, now: Wall) -> Result<Vec<Finding>, Fault> {
         let advice = format!(
             "if nobody is enqueueing any more, give it up and enqueue again: batchwright cancel {id}"
         );
-        found.push(finding("unsealed", Verdict::Note, seen, Some(&advice)));
+        found.push(Finding::new("unsealed", Verdict::Note, seen, Some(&advice)));
     }
     Ok(found)
 }
@@ -179,7 +170,7 @@ fn halfway(conn: &Connection) -> Result<Option<Finding>, Fault> {
     let processes: i64 = conn.query_row(sql, [], |row| row.get(0))?;
     let seen = format!("{processes} processes are being released, cancelled, retried or deleted");
     let advice = "any worker goes on with what was left halfway: batchwright work";
-    Ok((processes > 0).then(|| finding("halfway", Verdict::Note, seen, Some(advice))))
+    Ok((processes > 0).then(|| Finding::new("halfway", Verdict::Note, seen, Some(advice))))
 }
 
 fn far_ahead(conn: &Connection, now: Wall) -> Result<Option<Finding>, Fault> {
@@ -187,5 +178,5 @@ fn far_ahead(conn: &Connection, now: Wall) -> Result<Option<Finding>, Fault> {
     let jobs: i64 = conn.query_row(sql, [now.after(FAR).0], |row| row.get(0))?;
     let seen = format!("{jobs} jobs come due in more than a day");
     let advice = "if the clock was wrong: batchwright cancel ID, then batchwright retry ID";
-    Ok((jobs > 0).then(|| finding("due times", Verdict::Warning, seen, Some(advice))))
+    Ok((jobs > 0).then(|| Finding::new("due times", Verdict::Warning, seen, Some(advice))))
 }
