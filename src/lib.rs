@@ -110,10 +110,9 @@ pub use queue::handler::{Handler, RunningJob};
 pub use queue::host::{ConsumeError, JobQueue, Results};
 #[cfg(feature = "queue")]
 pub use queue::job::{
-    AttemptError, Counts, Job, JobResult, JobState, JobStatus, PRIORITIES, Process, Spent,
+    AttemptError, COMPLETION, Counts, EMBEDDING, Job, JobResult, JobState, JobStatus, PRIORITIES,
+    Process, Spent,
 };
-#[cfg(feature = "queue")]
-pub use queue::prompts::{COMPLETION, EMBEDDING};
 #[cfg(feature = "queue")]
 pub use queue::scale::Scale;
 #[cfg(feature = "queue")]

@@ -46,11 +46,12 @@ impl Time {
 pub struct Wall(pub i64);
 
 impl Wall {
-    /// This point moved by `by`.
+    /// This point moved by `by`, rounded up to a whole millisecond: never too early.
     pub fn after(self, by: Duration) -> Self {
+        let millis = by.as_nanos().div_ceil(1_000_000);
         Self(
             self.0
-                .saturating_add(i64::try_from(by.as_millis()).unwrap_or(i64::MAX)),
+                .saturating_add(i64::try_from(millis).unwrap_or(i64::MAX)),
         )
     }
 
@@ -63,7 +64,8 @@ impl Wall {
 
 impl From<SystemTime> for Wall {
     fn from(time: SystemTime) -> Self {
-        Wall(0).after(time.duration_since(UNIX_EPOCH).unwrap_or_default())
+        let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
+        Wall(i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
     }
 }
 

@@ -50,6 +50,8 @@ pub(crate) enum Event<T, D> {
     /// The number of permits changes while the run goes on.
     SetConcurrency(usize),
     Stop(StopReason),
+    /// There may be something to take that was not there before.
+    Woken,
 }
 
 /// What to do after a turn.
@@ -173,6 +175,7 @@ impl<W: Work> Dispatcher<W> {
             }
             Event::SetConcurrency(n) => self.options.concurrency = n,
             Event::Stop(reason) => self.stop_for(reason),
+            Event::Woken => {}
         }
     }
 
@@ -402,7 +405,8 @@ impl<W: Work> Dispatcher<W> {
             &ticket.tries,
             &error,
             now,
-            self.options.deadline,
+            // What outlives the run may wait longer than the run does.
+            self.options.deadline.filter(|_| !self.options.durable),
             jitter,
         );
         match (next, next_live) {

@@ -129,18 +129,17 @@ impl Quota {
             return;
         }
         let fresh = Self::new(given, now);
-        for (bucket, fresh, was_given) in [
+        for (bucket, fresh, is_given) in [
             (
                 &mut self.requests,
                 fresh.requests,
-                self.given.requests_per_minute,
+                given.requests_per_minute,
             ),
-            (&mut self.tokens, fresh.tokens, self.given.tokens_per_minute),
+            (&mut self.tokens, fresh.tokens, given.tokens_per_minute),
         ] {
-            let learned = bucket.is_some_and(|bucket| bucket.learned) && was_given.is_none();
             *bucket = match (*bucket, fresh) {
+                (Some(old), _) if old.learned && is_given.is_none() => Some(old),
                 (Some(old), Some(new)) => Some(new.at_most(old.level)),
-                (Some(old), None) if learned => Some(old),
                 (_, new) => new,
             };
         }

@@ -359,3 +359,40 @@ fn while_a_model_loads_one_call_a_second_asks() {
     let more = (0..9).filter_map(|_| go(&limiter, quota, at(9020))).count();
     assert_eq!(more, 2, "the way back is gradual");
 }
+
+#[test]
+fn an_assumed_pace_holds_until_a_reply_tells_another_and_new_settings_leave_that_alone() {
+    let limiter = Limiter::new();
+    let assumed = Limits::default().burst(1).assume_requests_per_minute(60.0);
+    let key = QuotaKey::new(&["assumed"]);
+    let quota = limiter.quota(key, assumed, 0, Time::ZERO);
+    let now = Time::from_nanos(1);
+    let Gate::Go(permit) = limiter.try_acquire(quota, 1, Some(0), now) else {
+        panic!("the first may go");
+    };
+    assert!(matches!(
+        limiter.try_acquire(quota, 1, Some(0), now),
+        Gate::NotUntil(_)
+    ));
+    let told = RateHints {
+        requests: Some(Window {
+            limit: 6000,
+            period: Duration::from_secs(60),
+            remaining: Some(6000),
+            reset: None,
+        }),
+        tokens: None,
+    };
+    limiter.settle(permit, Ended::Replied(None), &told, now);
+    let later = now.after(Duration::from_millis(11));
+    let go = |at| matches!(limiter.peek(quota, 1, Some(0), at), Gate::Go(_));
+    assert!(go(later), "6,000 a minute are 100 a second");
+    limiter.quota(key, assumed.burst(2), 1, later);
+    assert!(go(later), "what was told outlives a new setting");
+    limiter.quota(key, assumed.burst(2).requests_per_minute(1.0), 2, later);
+    for _ in 0..2 {
+        let _ = limiter.try_acquire(quota, 1, Some(0), later);
+    }
+    let second = later.after(Duration::from_secs(1));
+    assert!(!go(second), "a given limit replaces what was learned");
+}

@@ -438,7 +438,11 @@ fn wait_out<W: Work, O, S>(
             .unwrap_or(Duration::from_secs(3600));
         let outcomes = outlet.as_ref().map_or(&never, |o| &o.outcomes);
         let outcome = select! {
-            recv(shell.woken) -> _ => None,
+            // Whoever holds the lock may have looked just before there was something to see.
+            recv(shell.woken) -> _ => {
+                let _ = crank.post.send(Event::Woken);
+                None
+            }
             recv(outcomes) -> outcome => outcome.ok(),
             default(wait) => None,
         };

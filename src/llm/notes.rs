@@ -110,19 +110,18 @@ impl Notes {
         note.map_or_else(Paid::default, |note| note.paid)
     }
 
-    /// Notes what the calls of an item have cost that is not known here, since they were made by
-    /// another process.
+    /// Notes what the calls of an item have cost, some of which may have been made by another process.
     #[cfg(feature = "queue")]
     pub(crate) fn remember(&self, request: &Request, tries: &Tries, paid: Paid) {
         let key = key(request, tries);
         let mut kept = self.0.lock();
-        if !kept.notes.contains_key(&key) {
-            let note = Note {
-                paid,
-                ..Note::default()
-            };
-            kept.put(key, note);
-        }
+        let correction = kept.remove(&key).and_then(|known| known.correction);
+        let note = Note {
+            paid,
+            correction,
+            number: 0,
+        };
+        kept.put(key, note);
     }
 
     fn take(&self, request: &Request, tries: &Tries) -> Option<Note> {

@@ -224,7 +224,10 @@ impl<'a> Route<'a> {
 
     /// The provider of a step, and the model a request would be sent to there.
     pub(crate) fn asked(&self, step: u8, request: &Request) -> (String, Option<String>) {
-        let client = self.client(step);
+        // A queue's job may have been at a step that the route no longer has.
+        let Some(Step { client, .. }) = self.steps.get(usize::from(step)) else {
+            return Default::default();
+        };
         let asked = || (client.provider().to_owned(), client.model_for(request));
         guarded("provider() or model_for()", asked).unwrap_or_default()
     }
@@ -269,7 +272,7 @@ impl<'a> Route<'a> {
         self.trails.clone()
     }
 
-    /// What the earlier calls of an item have cost, as far as that is not known here.
+    /// What the earlier calls of an item have cost, those of other processes included.
     #[cfg(feature = "queue")]
     pub(crate) fn remember(&self, request: &Request, tries: &Tries, paid: Paid) {
         self.notes.remember(request, tries, paid);

@@ -3,8 +3,8 @@
 //! A job in hand is claimed but not started: its quota closed between the claim and the call, or it
 //! was claimed to fill a call that takes many. They are few, and go back when they have to wait.
 
-use std::collections::HashMap;
-use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::collections::{HashMap, VecDeque};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -13,23 +13,14 @@ use crate::base::error::{Error, ErrorKind};
 use crate::base::id::ProcessId;
 use crate::engine::limit::QuotaId;
 use crate::engine::pack::{Backlog, PackLimits};
-use crate::engine::waiting::Waiting;
 use crate::engine::work::{Cost, Gates, Take, Ticket};
-use crate::llm::request::{Request, Task};
+use crate::llm::request::Task;
 
 use super::history::History;
 use super::kinds::{Kind, Kinds, Lanes};
 use super::prompts;
 use super::store::{Claimed, JobStore, Lane, SUSPECT_CRASHES, Wanted, WorkerId};
-
-/// A job on its way.
-pub(crate) struct JobTask {
-    pub claimed: Claimed,
-    pub kind: Arc<Kind>,
-    pub history: History,
-    /// The payload of a prompt, once somebody has read it.
-    pub request: OnceLock<Result<Arc<Request>, Error>>,
-}
+use super::task::JobTask;
 
 /// Settings that may change while the worker runs.
 pub(crate) struct Pace {
@@ -54,10 +45,12 @@ pub(crate) struct StoreBacklog {
     pub clock: Arc<dyn Clock>,
     pub pace: Arc<Pace>,
     pub scope: Scope,
+    /// Somebody has told that there may be more to claim.
+    pub news: Arc<AtomicBool>,
     lanes: Lanes,
-    hand: Waiting<Ticket<JobTask>>,
-    /// When something was last put into the hand.
-    in_hand_since: Time,
+    hand: VecDeque<Ticket<JobTask>>,
+    /// Nothing could be claimed, and unless something happens nothing can before then.
+    quiet_until: Option<Time>,
     /// Claimed and not settled, those in hand included.
     running: usize,
     /// The one job that runs is one that may bring its worker down.
@@ -85,6 +78,8 @@ const MOST_CLAIMED: usize = 1000;
 struct Found {
     tickets: Vec<Ticket<JobTask>>,
     due: Option<Time>,
+    /// When the limiter has room again for a lane that was passed over.
+    opens: Option<Time>,
     /// Jobs of a kind that is known here wait, due or not.
     known_wait: bool,
 }
@@ -99,6 +94,7 @@ impl StoreBacklog {
         scope: Scope,
     ) -> Self {
         Self {
+            news: Arc::default(),
             store,
             worker,
             kinds,
@@ -106,8 +102,8 @@ impl StoreBacklog {
             pace,
             scope,
             lanes: Lanes::default(),
-            hand: Waiting::default(),
-            in_hand_since: Time::ZERO,
+            hand: VecDeque::new(),
+            quiet_until: None,
             running: 0,
             alone: false,
             asks: HashMap::new(),
@@ -120,25 +116,39 @@ impl StoreBacklog {
 
     /// Jobs that ended, or went back.
     pub(crate) fn settled(&mut self, jobs: usize) {
+        self.quiet_until = None;
         self.running = self.running.saturating_sub(jobs);
         self.alone &= self.running > 0;
     }
 
     /// A quota had no room for a job that was claimed for it.
     pub(crate) fn refused(&mut self, quota: QuotaId) {
+        self.quiet_until = None;
         self.asks.insert(quota, 1);
     }
 
-    /// What has been in hand for too long, or all of it.
+    /// Of what is in hand, that which has been there for too long or was claimed for a route that has
+    /// been replaced since; or all of it.
     pub(crate) fn let_go(&mut self, all: bool, now: Time) -> Vec<Ticket<JobTask>> {
-        let mut out = Vec::new();
-        if all || now.since(self.in_hand_since) >= HOLD {
-            let open = Gates::default();
-            while let Some(ticket) = self.hand.pop(&open, Time::FAR) {
-                out.push(ticket);
-            }
+        if self.hand.is_empty() {
+            return Vec::new();
         }
-        out
+        let edition = self.kinds.edition();
+        let goes = |ticket: &Ticket<JobTask>| {
+            let since = ticket.task.in_hand.unwrap_or(now);
+            all || now.since(since) >= HOLD || ticket.task.edition != edition
+        };
+        let hand = std::mem::take(&mut self.hand);
+        let (out, hand): (VecDeque<_>, _) = hand.into_iter().partition(goes);
+        self.hand = hand;
+        out.into()
+    }
+
+    /// The first job in hand that can be started.
+    fn from_hand(&mut self, gates: &Gates, now: Time) -> Option<Ticket<JobTask>> {
+        let open = |ticket: &Ticket<JobTask>| !gates.is_closed(ticket.quota(), now);
+        let at = self.hand.iter().position(open)?;
+        self.hand.remove(at)
     }
 
     fn claim(&mut self, most: usize, only: bool, gates: &Gates, now: Time) -> Result<Found, Error> {
@@ -148,11 +158,12 @@ impl StoreBacklog {
             kinds,
             asks,
             filling,
+            hand,
             ..
         } = self;
         let wall = self.clock.wall();
         lanes.refresh(kinds);
-        let mut known_wait = false;
+        let (mut known_wait, mut opens) = (false, None::<Time>);
         let mut open = |lane: &Arc<Lane>| {
             let Some(open) = lanes.open(lane, kinds) else {
                 return 0;
@@ -166,6 +177,14 @@ impl StoreBacklog {
                 return 0;
             }
             let quota = open.class.quota(live);
+            // The limiter knows what no gate does yet; and who waits in hand comes first.
+            if let Some(at) = kinds.limiter.closed_until(quota, now) {
+                opens = Some(opens.map_or(at, |known| known.min(at)));
+                return 0;
+            }
+            if hand.iter().any(|ticket| ticket.quota() == quota) {
+                return 0;
+            }
             asks.get(&quota).copied().unwrap_or(usize::MAX)
         };
         let wanted = Wanted {
@@ -178,6 +197,7 @@ impl StoreBacklog {
         let mut found = Found {
             tickets: Vec::with_capacity(claims.jobs.len()),
             due: claims.next.map(|due| now.after(due.since(wall))),
+            opens,
             known_wait,
         };
         for claimed in claims.jobs {
@@ -228,6 +248,8 @@ impl StoreBacklog {
                 kind: open.kind,
                 history,
                 request: OnceLock::new(),
+                in_hand: None,
+                edition: self.lanes.edition(),
             },
         })
     }
@@ -242,7 +264,7 @@ impl StoreBacklog {
     fn adapt(&mut self, asked: usize, got: usize) {
         if got >= asked && asked >= self.batch {
             self.batch = self.batch.saturating_mul(2);
-        } else if got < self.batch / 4 {
+        } else if got < asked && got < self.batch / 4 {
             self.batch /= 2;
         }
     }
@@ -250,32 +272,59 @@ impl StoreBacklog {
     /// Nothing can be claimed now.
     fn idle(&mut self, found: Option<&Found>, gates: &Gates, now: Time) -> Take<JobTask> {
         let poll = Duration::from_millis(self.pace.poll_millis.load(Ordering::Relaxed));
-        let due = found.and_then(|found| found.due);
-        let hand = self.hand.next_due(gates, now);
-        let release = (!self.hand.is_empty()).then(|| now.after(HOLD));
-        let until = [Some(now.after(poll)), due, hand, release];
+        let hold = (!self.hand.is_empty()).then(|| now.after(HOLD));
+        let until = [
+            Some(now.after(poll)),
+            found.and_then(|found| found.due),
+            found.and_then(|found| found.opens),
+            gates.next_opening(now),
+            hold,
+        ];
+        let until = until.into_iter().flatten().min();
+        self.quiet_until = until.filter(|_| found.is_some() && self.hand.is_empty());
         Take::Idle {
-            until: until.into_iter().flatten().min(),
+            until,
             source_open: true,
         }
     }
 
-    /// True when nothing is left that this worker could ever claim.
-    fn is_empty(&self, found: &Found) -> Result<bool, Error> {
-        if self.running > 0 || found.due.is_some() {
-            return Ok(false);
+    /// What keeps a worker that ends when nothing is left.
+    fn left_to_do(&self, found: &Found) -> Result<Option<Left>, Error> {
+        if self.running > 0 || found.known_wait {
+            return Ok(Some(Left::Jobs));
         }
-        if self.scope.processes.is_empty() {
-            return Ok(!found.known_wait);
-        }
-        for process in &self.scope.processes {
-            let state = self.store.process(*process)?;
-            if state.is_some_and(|state| state.sealed && state.counts.pending > 0) {
-                return Ok(false);
-            }
-        }
-        Ok(true)
+        let chores = self.store.chore(self.clock.wall())?;
+        Ok(chores.then_some(Left::Chores))
     }
+
+    /// Full disk, somebody else's lock: it passes, and until then nothing is lost.
+    fn troubled(
+        &mut self,
+        error: Error,
+        out: Vec<Ticket<JobTask>>,
+        now: Time,
+    ) -> Result<Take<JobTask>, Error> {
+        if error.kind() != ErrorKind::Transient {
+            return Err(error);
+        }
+        self.trouble = Some(error);
+        Ok(match out.is_empty() {
+            true => again_in(CLAIM_AGAIN, now),
+            false => Take::Items(out),
+        })
+    }
+}
+
+fn again_in(wait: Duration, now: Time) -> Take<JobTask> {
+    Take::Idle {
+        until: Some(now.after(wait)),
+        source_open: true,
+    }
+}
+
+enum Left {
+    Jobs,
+    Chores,
 }
 
 fn at_step(step: u8, steps: usize) -> u8 {
@@ -289,7 +338,7 @@ impl Backlog for StoreBacklog {
         self.filling.clear();
         let mut out = Vec::new();
         while out.len() < max
-            && let Some(ticket) = self.hand.pop(gates, now)
+            && let Some(ticket) = self.from_hand(gates, now)
         {
             if ticket.task.kind.pack_limits().inputs > 1 {
                 self.filling.push(ticket.task.claimed.lane.clone());
@@ -302,38 +351,33 @@ impl Backlog for StoreBacklog {
                 false => Take::Items(out),
             });
         }
+        let news = self.news.swap(false, Ordering::SeqCst);
+        if let Some(until) = self.quiet_until.filter(|until| *until > now && !news) {
+            return Ok(Take::Idle {
+                until: Some(until),
+                source_open: true,
+            });
+        }
         let asked = self.batch(max - out.len());
         let found = match self.claim(asked, false, gates, now) {
             Ok(found) => found,
-            // Full disk, somebody else's lock: it passes, and until then nothing is lost.
-            Err(error) if error.kind() == ErrorKind::Transient => {
-                self.trouble = Some(error);
-                return Ok(match out.is_empty() {
-                    true => Take::Idle {
-                        until: Some(now.after(CLAIM_AGAIN)),
-                        source_open: true,
-                    },
-                    false => Take::Items(out),
-                });
-            }
-            Err(error) => return Err(error),
+            Err(error) => return self.troubled(error, out, now),
         };
         self.trouble = None;
         self.adapt(asked, found.tickets.len());
-        if found.tickets.is_empty() && out.is_empty() {
-            if self.scope.until_empty && self.is_empty(&found)? {
-                return Ok(match self.store.chore(self.clock.wall())? {
-                    true => Take::Idle {
-                        until: Some(now.after(CHORES_AGAIN)),
-                        source_open: true,
-                    },
-                    false => Take::Done,
-                });
-            }
-            return Ok(self.idle(Some(&found), gates, now));
+        if !found.tickets.is_empty() || !out.is_empty() {
+            out.extend(found.tickets);
+            return Ok(Take::Items(out));
         }
-        out.extend(found.tickets);
-        Ok(Take::Items(out))
+        if self.scope.until_empty {
+            match self.left_to_do(&found) {
+                Ok(None) => return Ok(Take::Done),
+                Ok(Some(Left::Jobs)) => {}
+                Ok(Some(Left::Chores)) => return Ok(again_in(CHORES_AGAIN, now)),
+                Err(error) => return self.troubled(error, out, now),
+            }
+        }
+        Ok(self.idle(Some(&found), gates, now))
     }
 
     fn more(&mut self, gates: &Gates, now: Time) -> Result<Take<JobTask>, Error> {
@@ -341,7 +385,7 @@ impl Backlog for StoreBacklog {
             until: None,
             source_open: true,
         };
-        if let Some(ticket) = self.hand.pop(gates, now) {
+        if let Some(ticket) = self.from_hand(gates, now) {
             return Ok(Take::Items(vec![ticket]));
         }
         if self.filling.is_empty() || self.alone {
@@ -364,9 +408,11 @@ impl Backlog for StoreBacklog {
         Ok(Take::Items(vec![first]))
     }
 
-    fn wait(&mut self, ticket: Ticket<JobTask>, due: Time) {
-        self.in_hand_since = self.clock.now();
-        self.hand.push(ticket.quota(), due, ticket.order, ticket);
+    /// Waits in hand, which is only for jobs that are due.
+    fn wait(&mut self, mut ticket: Ticket<JobTask>, _: Time) {
+        let now = self.clock.now();
+        ticket.task.in_hand.get_or_insert(now);
+        self.hand.push_back(ticket);
     }
 
     fn limits(&self, task: &JobTask) -> PackLimits {

@@ -7,6 +7,7 @@ use crate::base::error::{Error, beginning};
 use crate::base::usage::{Paid, Usage};
 use crate::engine::route::Tries;
 use crate::engine::trail::Trails;
+use crate::llm::response::Earlier;
 
 use super::job::AttemptError;
 
@@ -20,9 +21,9 @@ const LONGEST: usize = 300;
 pub(crate) struct History {
     #[serde(default)]
     tries: Kept,
-    /// Why it left earlier steps.
+    /// The steps it has left behind.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    left: Vec<(u8, Error)>,
+    left: Vec<Left>,
     /// What the calls so far have cost, as far as it is known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     used: Option<Usage>,
@@ -30,6 +31,15 @@ pub(crate) struct History {
     cost_usd: Option<f64>,
     #[serde(default)]
     pub errors: Vec<AttemptError>,
+}
+
+/// A step that the job has left; who was asked there is kept, since a route may change.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+struct Left {
+    step: u8,
+    provider: String,
+    model: Option<String>,
+    error: Error,
 }
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
@@ -94,28 +104,37 @@ impl History {
             company: kept.company,
             misfits: kept.misfits,
             in_doubt: kept.in_doubt,
-            trail: self
-                .left
-                .iter()
-                .fold(Default::default(), |trail, (step, error)| {
-                    trails.add(trail, *step, error)
-                }),
+            trail: self.left.iter().fold(Default::default(), |trail, left| {
+                trails.add(trail, left.step, &left.error)
+            }),
             first: first.map(Into::into).unwrap_or_default(),
             max_retries: None,
         }
     }
 
-    /// Takes note of a call that failed at `step` and of what is to follow.
+    /// Takes note of a call that failed and of what is to follow. `asked` names who is asked at a step.
     pub(crate) fn failed(
         &mut self,
-        step: u8,
         error: &Error,
         tries: &Tries,
         trails: &Trails,
-        now: Time,
-        wall: Wall,
+        asked: impl Fn(u8) -> (String, Option<String>),
+        (now, wall): (Time, Wall),
     ) {
-        self.left = trails.of(tries.trail);
+        let left = trails.of(tries.trail).into_iter().skip(self.left.len());
+        self.left.extend(left.map(|(step, error)| {
+            let (provider, model) = asked(step);
+            Left {
+                step,
+                provider,
+                model,
+                error,
+            }
+        }));
+        // A call that moved the job on was made at the step it has left.
+        let moved = tries.attempt == 0;
+        let step = self.left.last().filter(|_| moved).map(|left| left.step);
+        let step = step.unwrap_or(tries.step);
         let first = tries.first.time();
         self.tries = Kept {
             attempt: tries.attempt,
@@ -150,6 +169,17 @@ impl History {
             at: wall,
             error: short,
         });
+    }
+
+    /// The steps it has left, by the names they had then. `now` names all of them, those included that
+    /// were left since it was claimed, by the present route.
+    pub(crate) fn earlier(&self, now: Vec<Earlier>) -> Vec<Earlier> {
+        let then = self.left.iter().map(|left| Earlier {
+            provider: left.provider.clone(),
+            model: left.model.clone(),
+            error: left.error.clone(),
+        });
+        then.chain(now.into_iter().skip(self.left.len())).collect()
     }
 
     /// The next call may repeat one that was carried out.

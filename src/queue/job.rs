@@ -10,7 +10,10 @@ use crate::base::error::{Error, ErrorKind};
 pub(crate) use crate::base::id::{JobId, ProcessId};
 use crate::llm::response::Outcome;
 
-use super::prompts::{COMPLETION, EMBEDDING};
+/// The kind of jobs that ask for an answer.
+pub const COMPLETION: &str = "completion";
+/// The kind of jobs that ask for the vector of a text.
+pub const EMBEDDING: &str = "embedding";
 
 /// A unit of work for the queue: a kind, which names its handler, and a payload in JSON, which only
 /// the handler understands.
@@ -196,6 +199,7 @@ pub struct Process {
     /// came after the last seal is started then.
     pub sealed: bool,
     /// True once it was cancelled.
+    #[serde(rename = "is_cancelled")]
     pub cancelled: bool,
     /// Where its jobs stand.
     #[serde(flatten)]

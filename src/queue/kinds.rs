@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use parking_lot::RwLock;
 
+use crate::base::error::beginning;
 use crate::engine::limit::{Limiter, QuotaId};
 use crate::engine::pack::PackLimits;
 use crate::engine::trail::Trails;
@@ -13,7 +14,6 @@ use crate::llm::request::{Request, Task};
 use crate::llm::route::Route;
 
 use super::handler::Handler;
-use super::prompts;
 use super::store::Lane;
 
 /// What carries out the jobs of a kind.
@@ -72,6 +72,13 @@ impl Kinds {
             .insert(name.to_owned(), (number, Arc::new(kind)));
     }
 
+    /// Forgets a kind: its jobs wait for another worker.
+    pub(crate) fn remove(&self, name: &str) {
+        let mut known = self.known.write();
+        known.edition += 1;
+        known.kinds.remove(name);
+    }
+
     /// The route of a kind that has one.
     pub(crate) fn route(&self, name: &str) -> Option<Arc<Route<'static>>> {
         match &*self.known.read().kinds.get(name)?.1 {
@@ -80,7 +87,7 @@ impl Kinds {
         }
     }
 
-    fn edition(&self) -> u64 {
+    pub(crate) fn edition(&self) -> u64 {
         self.known.read().edition
     }
 
@@ -124,6 +131,11 @@ pub(crate) struct Lanes {
 const MOST_LANES: usize = 1000;
 
 impl Lanes {
+    /// The edition of the kinds they were last seen by.
+    pub(crate) fn edition(&self) -> u64 {
+        self.edition
+    }
+
     /// Forgets everything when kinds have changed.
     pub(crate) fn refresh(&mut self, kinds: &Kinds) {
         let edition = kinds.edition();
@@ -138,8 +150,8 @@ impl Lanes {
         if !self.known.contains_key(lane) {
             let open = kinds.open(lane);
             if open.is_none() {
-                let kind = prompts::shown(&lane.kind);
-                log::warn!("jobs of the kind {kind} wait for a worker that knows it");
+                let kind = beginning(&lane.kind, 60);
+                log::warn!("jobs of the kind {kind:?} wait for a worker that knows it");
             }
             self.known.insert(lane.clone(), open);
         }

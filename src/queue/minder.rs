@@ -42,7 +42,6 @@ pub(crate) fn mind(store: &Arc<dyn JobStore>, controls: &Controls, stop: &Receiv
         if let Some(taken) = troubles.note("take over jobs in", store.reclaim(wall))
             && taken > 0
         {
-            log::info!("took over {taken} jobs from a worker that died");
             controls.wake();
         }
         for _ in 0..CHORES {

@@ -7,12 +7,15 @@ mod history;
 pub(crate) mod host;
 pub(crate) mod job;
 mod kinds;
+mod life;
 mod minder;
 pub(crate) mod prompts;
 pub(crate) mod scale;
 #[cfg(test)]
 mod simulation;
 pub(crate) mod store;
+mod task;
+mod teller;
 pub(crate) mod tracker;
 mod work;
 pub(crate) mod worker;

@@ -6,7 +6,7 @@ use serde_json::value::{RawValue, to_raw_value};
 
 use crate::base::cancel::Context;
 use crate::base::clock::Time;
-use crate::base::error::{Error, ErrorKind, beginning};
+use crate::base::error::{Error, ErrorKind};
 use crate::base::usage::Paid;
 use crate::engine::route::{First, Tries};
 use crate::engine::run::Reply;
@@ -15,13 +15,8 @@ use crate::llm::request::{Request, Task};
 use crate::llm::response::{Outcome, Response};
 use crate::llm::route::{Route, latency};
 
-use super::job::{Job, Spent};
-use super::work::{Done, JobTask};
-
-/// The kind of jobs that ask for an answer.
-pub const COMPLETION: &str = "completion";
-/// The kind of jobs that ask for the vector of a text.
-pub const EMBEDDING: &str = "embedding";
+use super::job::{COMPLETION, EMBEDDING, Job, Spent};
+use super::task::{Done, JobTask};
 
 /// The kind for a task.
 pub(crate) fn kind(task: Task) -> &'static str {
@@ -89,11 +84,11 @@ pub(crate) fn call(
         Ok(requests) => requests,
         Err(error) => return error.into(),
     };
-    for (request, task) in requests.iter().zip(pack) {
-        let paid = task.history.paid();
-        if paid.is_known() {
-            route.remember(request, &noted, paid);
-        }
+    if let ([request], [task]) = (&requests[..], pack)
+        && kind == Task::Complete
+        && task.history.paid().is_known()
+    {
+        route.remember(request, &noted, task.history.paid());
     }
     let asked: Vec<&Request> = requests.iter().map(|request| &**request).collect();
     let reply = route.answers(&asked, &noted, ctx);
@@ -104,7 +99,7 @@ pub(crate) fn call(
         let lines = responses.into_iter().zip(pack).zip(&requests);
         lines
             .map(|((response, task), request)| {
-                let spent = spent(paid(&response));
+                let spent = spent(paid(&response), task);
                 let line = line(route, task, request, &after, now, Ok(response))?;
                 Ok((line, Some(spent)))
             })
@@ -125,6 +120,25 @@ fn paid(response: &Response) -> Paid {
     }
 }
 
+/// Who is asked for a job at a step, and for which model.
+pub(crate) fn asked(
+    route: &Route<'_>,
+    kind: Task,
+    task: &JobTask,
+    step: u8,
+) -> (String, Option<String>) {
+    route.asked(step, &named(kind, task))
+}
+
+/// A request with no more than what names its model.
+fn named(kind: Task, task: &JobTask) -> Request {
+    Request {
+        task: kind,
+        model: task.claimed.lane.name.clone(),
+        ..Request::default()
+    }
+}
+
 /// The line of a failure.
 pub(crate) fn failure(
     route: &Route<'_>,
@@ -134,12 +148,15 @@ pub(crate) fn failure(
     now: Time,
     error: &Error,
 ) -> Option<Box<RawValue>> {
-    let model = Request {
-        task: kind,
-        model: task.claimed.lane.name.clone(),
-        ..Request::default()
-    };
-    line(route, task, &model, tries, now, Err(error.clone())).ok()
+    line(
+        route,
+        task,
+        &named(kind, task),
+        tries,
+        now,
+        Err(error.clone()),
+    )
+    .ok()
 }
 
 fn line(
@@ -151,7 +168,7 @@ fn line(
     result: Result<Response, Error>,
 ) -> Result<Box<RawValue>, Error> {
     let (provider, model) = route.asked(tries.step, request);
-    let earlier = route.earlier(tries.trail, request);
+    let earlier = task.history.earlier(route.earlier(tries.trail, request));
     let outcome = Outcome {
         id: Some(task.claimed.name()),
         result,
@@ -170,17 +187,19 @@ fn line(
     })
 }
 
-/// What the accounts of a process take up.
-pub(crate) fn spent(paid: Paid) -> Spent {
-    let usage = paid.usage.unwrap_or_default();
+/// What the accounts of a process take up: of all that a job has used, what they do not have yet.
+pub(crate) fn spent(paid: Paid, task: &JobTask) -> Spent {
+    let booked = task.history.paid();
+    let (usage, before) = (
+        paid.usage.unwrap_or_default(),
+        booked.usage.unwrap_or_default(),
+    );
+    let more = |now: u64, before: u64| now.saturating_sub(before);
     Spent {
-        input_tokens: usage.input_tokens,
-        output_tokens: usage.output_tokens,
-        cost_usd: paid.cost_usd,
+        input_tokens: more(usage.input_tokens, before.input_tokens),
+        output_tokens: more(usage.output_tokens, before.output_tokens),
+        cost_usd: paid
+            .cost_usd
+            .map(|cost| (cost - booked.cost_usd.unwrap_or(0.0)).max(0.0)),
     }
-}
-
-/// A name from outside, for people.
-pub(crate) fn shown(name: &str) -> String {
-    format!("{:?}", beginning(name, 60))
 }

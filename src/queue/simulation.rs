@@ -28,12 +28,12 @@ use crate::llm::response::Response;
 use crate::llm::route::Route;
 use crate::testing::ManualClock;
 
-use super::backlog::{JobTask, Pace, Scope, StoreBacklog};
-use super::job::{Job, JobStatus};
+use super::backlog::{Pace, Scope, StoreBacklog};
+use super::job::{COMPLETION, Job, JobStatus};
 use super::kinds::{Kind, Kinds};
-use super::prompts::COMPLETION;
 use super::store::sqlite::{SqliteOptions, SqliteStore};
 use super::store::{JobStore, MOST_CRASHES};
+use super::task::{Done, JobTask};
 use super::work::StoreWork;
 
 /// Never called: answers come from the schedule.
@@ -254,11 +254,7 @@ impl Scene {
         );
     }
 
-    fn land(
-        &mut self,
-        flight: Flight<Pack<JobTask>>,
-        now: Time,
-    ) -> Landed<Pack<JobTask>, super::work::Done> {
+    fn land(&mut self, flight: Flight<Pack<JobTask>>, now: Time) -> Landed<Pack<JobTask>, Done> {
         let task = &flight.ticket.task[0].task;
         let job = task.claimed.receipt.job;
         let (until, kind) = self.out[usize::from(flight.ticket.tries.step)];

@@ -4,28 +4,24 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
-use serde_json::value::RawValue;
 
 use crate::base::cancel::Context;
-use crate::base::clock::{Time, Wall};
+use crate::base::clock::{Clock, Time, Wall};
 use crate::base::error::Error;
 use crate::base::id::ProcessId;
-use crate::engine::pack::{Member, Pack, Packed};
+use crate::engine::pack::{Backlog, Member, Pack, Packed};
 use crate::engine::run::Reply;
 use crate::engine::work::{Gates, Settled, Take, Ticket, Work};
 
-pub(crate) use super::backlog::JobTask;
 use super::backlog::StoreBacklog;
 use super::handler::RunningJob;
-use super::job::{Process, Spent};
+use super::job::Process;
 use super::kinds::Kind;
 use super::prompts;
 use super::store::{End, Ending, JobStore};
+use super::task::{Done, JobTask};
 
-/// What a call made of each job of its pack.
-pub(crate) type Done = Vec<(Box<RawValue>, Option<Spent>)>;
-
-type End1 = Settled<Pack<JobTask>, Done>;
+type Ended = Settled<Pack<JobTask>, Done>;
 
 /// What a worker has done so far.
 #[derive(Debug, Clone, Copy, Default)]
@@ -61,7 +57,7 @@ impl StoreWork {
         let wall = self.packed.items.clock.wall();
         if let Err(error) = self.packed.items.store.settle(&ends, wall) {
             for ticket in tickets {
-                crate::engine::pack::Backlog::wait(&mut self.packed.items, ticket, Time::ZERO);
+                self.packed.items.wait(ticket, Time::ZERO);
             }
             return Err(error);
         }
@@ -70,7 +66,7 @@ impl StoreWork {
     }
 
     /// Jobs that only waited for room stay in hand, and cost no write.
-    fn keep(&mut self, done: &mut Vec<End1>) {
+    fn keep(&mut self, done: &mut Vec<Ended>) {
         let mut i = 0;
         while i < done.len() {
             if !matches!(done[i], Settled::Later(_, Time::ZERO, None)) {
@@ -82,7 +78,7 @@ impl StoreWork {
         }
     }
 
-    fn ends(&self, settled: &End1, now: Time, wall: Wall, out: &mut Vec<End>) {
+    fn ends(&self, settled: &Ended, now: Time, wall: Wall, out: &mut Vec<End>) {
         match settled {
             Settled::Final(ticket, Ok(done)) => {
                 for (member, (result, spent)) in ticket.task.iter().zip(done) {
@@ -100,10 +96,11 @@ impl StoreWork {
                         Kind::Host(_) => None,
                     };
                     let paid = error.paid();
+                    let spent = paid.is_known().then(|| prompts::spent(paid, task));
                     let ending = Ending::Failed {
                         error: error.clone(),
                         result,
-                        spent: paid.is_known().then(|| prompts::spent(paid)),
+                        spent,
                     };
                     out.push(end(member, ticket, ending));
                 }
@@ -140,15 +137,22 @@ impl StoreWork {
         wall: Wall,
     ) -> End {
         let tries = &ticket.tries;
-        let mut history = member.task.history.clone();
-        let step = member.task.claimed.lane.step;
+        let task = &member.task;
+        let paid = error.paid();
+        let spent = paid.is_known().then(|| prompts::spent(paid, task));
+        let asked = |step| match &*task.kind {
+            Kind::Prompts { route, task: kind } => prompts::asked(route, *kind, task, step),
+            Kind::Host(_) => Default::default(),
+        };
+        let mut history = task.history.clone();
         let trails = &self.packed.items.kinds.trails;
-        history.failed(step, error, tries, trails, now, wall);
+        history.failed(error, tries, trails, asked, (now, wall));
         let ending = Ending::Retry {
             due_at: wall.after(due.since(now)),
             step: tries.step,
             attempt: tries.attempt,
             in_doubt: tries.in_doubt,
+            spent,
             history: history.text(),
         };
         end(member, ticket, ending)
@@ -179,6 +183,7 @@ fn doubtful(task: &JobTask) -> End {
         step: task.claimed.lane.step,
         attempt: task.history.attempt(),
         in_doubt: true,
+        spent: None,
         history: task.history.clone().in_doubt().text(),
     };
     End {
@@ -193,16 +198,13 @@ impl Work for StoreWork {
     type Done = Done;
 
     fn take(&mut self, max: usize, gates: &Gates, now: Time) -> Result<Take<Pack<JobTask>>, Error> {
-        let taken = self.packed.take(max, gates, now)?;
-        if matches!(taken, Take::Idle { .. })
-            && let Err(error) = self.let_go(false, now)
-        {
+        if let Err(error) = self.let_go(false, now) {
             self.packed.items.trouble = Some(error);
         }
-        Ok(taken)
+        self.packed.take(max, gates, now)
     }
 
-    fn settle(&mut self, done: &mut Vec<End1>, now: Time) -> Result<(), Error> {
+    fn settle(&mut self, done: &mut Vec<Ended>, now: Time) -> Result<(), Error> {
         self.keep(done);
         if done.is_empty() {
             return Ok(());
@@ -242,7 +244,7 @@ pub(crate) fn call(
     store: &Arc<dyn JobStore>,
     ticket: &Ticket<Pack<JobTask>>,
     ctx: &Context,
-    wall: fn() -> Wall,
+    clock: &Arc<dyn Clock>,
 ) -> Reply<Done> {
     let pack = &ticket.task;
     let first = &pack[0].task;
@@ -255,7 +257,7 @@ pub(crate) fn call(
             let job = RunningJob::new(&first.claimed, ticket.tries.calls.into());
             let receipt = first.claimed.receipt;
             let calls = u32::from(ticket.tries.calls) + 1;
-            let store = store.clone();
+            let (store, clock) = (store.clone(), clock.clone());
             let late = move |result| {
                 let ending = Ending::Completed {
                     result,
@@ -266,7 +268,7 @@ pub(crate) fn call(
                     calls,
                     ending,
                 };
-                if let Err(error) = store.settle(&[end], wall()) {
+                if let Err(error) = store.settle(&[end], clock.wall()) {
                     log::error!("a result that came late is lost: {error}");
                 }
             };

@@ -5,41 +5,34 @@ use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use crossbeam_channel::bounded;
 use parking_lot::Mutex;
 
 use crate::base::cancel::Context;
-use crate::base::clock::{Clock, Time};
+use crate::base::clock::Clock;
 use crate::base::error::{Error, ErrorKind};
 use crate::base::id::ProcessId;
-use crate::engine::dispatch::{Dispatcher, ErrorPolicy, Options, StopReason};
-use crate::engine::jitter::Jitter;
-use crate::engine::pack::Pack;
+use crate::engine::dispatch::{ErrorPolicy, StopReason};
 use crate::engine::route::RetryPolicy;
-use crate::engine::run::{Finish, Observer, Permits, Shell, Waker, run};
-use crate::engine::work::{Settled, Ticket, Work};
+use crate::engine::run::Waker;
 use crate::llm::request::Task;
 use crate::llm::route::Route;
-use crate::observe::progress::{Phase, ProgressNotifier};
+use crate::observe::progress::ProgressNotifier;
 
-use super::backlog::{JobTask, Pace, Scope, StoreBacklog};
+use super::backlog::{Pace, Scope};
 use super::handler::Handler;
 use super::host::JobQueue;
-use super::job::Process;
+use super::job::{COMPLETION, EMBEDDING};
 use super::kinds::{Kind, Kinds};
-use super::minder;
-use super::prompts::{COMPLETION, EMBEDDING};
+use super::life::Life;
 use super::scale::Scale;
-use super::store::{JobStore, OnWork, WorkerId};
-use super::tracker::Tracker;
-use super::work::{self, Done, StoreWork};
 
 /// Carries out the jobs of a [`JobQueue`].
 ///
 /// Any number of workers, in any number of processes on one machine, share a queue: each job is with
 /// one of them at a time, and when a worker's process dies the others take over what it had, at once.
-/// Never more jobs are claimed than there are free slots. Retries, limits and fallback are those of
-/// the [`Route`], but waiting jobs wait in the queue: a restart goes on where it was.
+/// Never more jobs are claimed than there are free slots. Limits and fallback are those of the
+/// [`Route`], when to try again is the [worker's](Self::retry) business, and waiting jobs wait in the
+/// queue: a restart goes on where it was.
 ///
 /// Unlike in a run, a provider that refuses the key, has no credit left or cannot be reached fails no
 /// job: what it refused goes back, and it is asked again after a while. With
@@ -82,12 +75,7 @@ pub struct Worker {
 }
 
 /// A worker never runs more jobs at once.
-const MOST_SLOTS: usize = 10_000;
-/// How often progress is told.
-const TICK: Duration = Duration::from_millis(100);
-/// How often ends that could not be recorded are tried again when the worker stops.
-const LAST_TRIES: usize = 5;
-const BETWEEN_TRIES: Duration = Duration::from_millis(300);
+pub(crate) const MOST_SLOTS: usize = 10_000;
 
 impl Worker {
     /// A worker that knows no kind of jobs yet.
@@ -128,8 +116,9 @@ impl Worker {
         self
     }
 
-    /// Who is told about progress: first where every process stands, then each change, about ten times
-    /// a second. Default: nobody.
+    /// Who is told about progress: first where every process stands, then each change that this worker
+    /// makes, at most ten times a second, and once a second what others have changed. A process whose
+    /// last result was consumed is told of no more. Default: nobody.
     pub fn notifier(mut self, notifier: Arc<dyn ProgressNotifier>) -> Self {
         self.notifier = Some(notifier);
         self
@@ -142,8 +131,8 @@ impl Worker {
         self
     }
 
-    /// How patiently failures are tried again; the number of retries is
-    /// [another setting](Self::max_retries). Default: as [`RetryPolicy`].
+    /// How patiently failures are tried again, in place of the routes' own policies; the number of
+    /// retries is [another setting](Self::max_retries). Default: as [`RetryPolicy`].
     pub fn retry(mut self, retry: RetryPolicy) -> Self {
         self.retry = retry;
         self
@@ -200,8 +189,8 @@ impl Worker {
     /// # Errors
     /// When it could not begin; how it ended is in the report.
     pub fn run(self) -> Result<WorkerReport, Error> {
-        let (ready, _) = self.ready()?;
-        ready.run()
+        let (life, _) = self.born()?;
+        life.run()
     }
 
     /// Works on a thread of its own.
@@ -210,14 +199,14 @@ impl Worker {
     /// When it could not begin.
     pub fn start(self) -> Result<RunningWorker, Error> {
         let ctx = self.ctx.child();
-        let (ready, controls) = Self {
+        let (life, controls) = Self {
             ctx: ctx.clone(),
             ..self
         }
-        .ready()?;
+        .born()?;
         let thread = thread::Builder::new()
             .name("batchwright-worker".to_owned())
-            .spawn(move || ready.run())
+            .spawn(move || life.run())
             .map_err(|error| {
                 Error::new(
                     ErrorKind::Invalid,
@@ -231,7 +220,7 @@ impl Worker {
         })
     }
 
-    fn ready(self) -> Result<(Ready, Arc<Controls>), Error> {
+    fn born(self) -> Result<(Life, Arc<Controls>), Error> {
         let first = self.completions.as_ref().or(self.embeddings.as_ref());
         let kinds = Kinds::new(first);
         let embeddings = match (self.embeddings, &self.completions) {
@@ -263,25 +252,28 @@ impl Worker {
             kinds: Arc::new(kinds),
             clock: self.queue.clock.clone(),
             waker,
+            news: Arc::default(),
+            written: AtomicBool::new(false),
         });
-        let store = self.queue.store.clone();
-        let wall = controls.clock.wall();
-        // What a dead predecessor had comes before what is newer.
-        store.reclaim(wall)?;
-        let worker = store.enlist(wall)?;
-        let ready = Ready {
-            store,
-            worker,
-            controls: controls.clone(),
-            woken,
+        let plan = Plan {
             notifier: self.notifier,
             ctx: self.ctx,
             retry: self.retry,
             on_error: self.on_error,
             scope: self.scope,
         };
-        Ok((ready, controls))
+        let life = Life::begin(self.queue.store.clone(), controls.clone(), woken, plan)?;
+        Ok((life, controls))
     }
+}
+
+/// What does not change while a worker runs.
+pub(crate) struct Plan {
+    pub notifier: Option<Arc<dyn ProgressNotifier>>,
+    pub ctx: Context,
+    pub retry: RetryPolicy,
+    pub on_error: ErrorPolicy,
+    pub scope: Scope,
 }
 
 /// What may change while a worker runs.
@@ -293,11 +285,18 @@ pub(crate) struct Controls {
     pub pace: Arc<Pace>,
     pub kinds: Arc<Kinds>,
     pub clock: Arc<dyn Clock>,
-    waker: Waker,
+    pub waker: Waker,
+    /// There may be more to claim.
+    pub news: Arc<AtomicBool>,
+    /// Somebody has written to the store since the notifier was last told of every process.
+    pub written: AtomicBool,
 }
 
 impl Controls {
+    /// Has the worker look for jobs now.
     pub(crate) fn wake(&self) {
+        self.written.store(true, Ordering::SeqCst);
+        self.news.store(true, Ordering::SeqCst);
         self.waker.wake();
     }
 
@@ -374,6 +373,12 @@ impl RunningWorker {
             .set_route(EMBEDDING, Task::Embed, route.into());
     }
 
+    /// Leaves jobs of a kind to other workers from now on. What runs may end.
+    pub fn forget(&self, kind: &str) {
+        self.controls.kinds.remove(kind);
+        self.controls.wake();
+    }
+
     /// Changes the retries of jobs that bring no number of their own, from their next claim on.
     pub fn set_max_retries(&self, retries: u8) {
         let pace = &self.controls.pace;
@@ -437,234 +442,4 @@ pub struct WorkerReport {
     pub stop: Option<StopReason>,
     /// Results, in JSON, that could not be recorded however often that was tried.
     pub unsaved: Vec<String>,
-}
-
-/// A worker that is on its store's list.
-struct Ready {
-    store: Arc<dyn JobStore>,
-    worker: WorkerId,
-    controls: Arc<Controls>,
-    woken: crossbeam_channel::Receiver<()>,
-    notifier: Option<Arc<dyn ProgressNotifier>>,
-    ctx: Context,
-    retry: RetryPolicy,
-    on_error: ErrorPolicy,
-    scope: Scope,
-}
-
-/// What is told of a moment.
-struct Picture {
-    changed: Vec<Process>,
-    trouble: Option<String>,
-    loading: Option<Duration>,
-    stopping: bool,
-}
-
-impl Ready {
-    fn run(self) -> Result<WorkerReport, Error> {
-        let Self {
-            store,
-            worker,
-            controls,
-            ..
-        } = &self;
-        let waker = controls.waker.clone();
-        let wake: Arc<OnWork> = Arc::new(move || waker.wake());
-        store.on_work(Arc::downgrade(&wake));
-        let (minding, stop) = bounded::<()>(0);
-        let end = thread::scope(|scope| {
-            let minder = || minder::mind(store, controls, &stop);
-            let spawned = thread::Builder::new()
-                .name("batchwright-minder".to_owned())
-                .spawn_scoped(scope, minder);
-            let _minding = minding;
-            match spawned {
-                Ok(_) => self.turn(),
-                Err(error) => Err(Error::new(
-                    ErrorKind::Invalid,
-                    format!("cannot start a thread: {error}"),
-                )),
-            }
-        });
-        if let Err(error) = store.retire(*worker, controls.clock.wall()) {
-            log::warn!("the worker's jobs go back when its process has ended: {error}");
-        }
-        end
-    }
-
-    fn turn(&self) -> Result<WorkerReport, Error> {
-        let controls = &self.controls;
-        let clock = &*controls.clock;
-        let backlog = StoreBacklog::new(
-            self.store.clone(),
-            self.worker,
-            controls.kinds.clone(),
-            controls.clock.clone(),
-            controls.pace.clone(),
-            Scope {
-                processes: self.scope.processes.clone(),
-                until_empty: self.scope.until_empty,
-            },
-        );
-        let now = clock.now();
-        let options = Options {
-            concurrency: controls.permits.load(Ordering::SeqCst),
-            retry: self.retry,
-            trails: controls.kinds.trails.clone(),
-            on_error: self.on_error,
-            deadline: self.ctx.remaining().map(|left| now.after(left)),
-            jitter: Jitter(now.as_nanos() ^ u64::from(std::process::id()).rotate_left(32)),
-            durable: true,
-        };
-        let limiter = controls.kinds.limiter.clone();
-        let dispatcher = Dispatcher::new(StoreWork::new(backlog), limiter, options);
-        let mut teller = Teller {
-            tracker: Tracker::new(),
-            notifier: self.notifier.clone(),
-            clock: controls.clock.clone(),
-        };
-        teller.tell_all(&*self.store);
-        let look = |dispatcher: &Dispatcher<StoreWork>, now| picture(dispatcher, controls, now);
-        let mut show = |picture| teller.tell(picture);
-        let shell = Shell {
-            ctx: &self.ctx,
-            clock,
-            threads: 1,
-            permits: Some(Permits {
-                now: &controls.permits,
-                most: MOST_SLOTS,
-            }),
-            waker: controls.waker.clone(),
-            woken: self.woken.clone(),
-            tick: TICK,
-        };
-        let store = &self.store;
-        let runner = move |ticket: &Ticket<Pack<JobTask>>, ctx: &Context| {
-            work::call(store, ticket, ctx, || std::time::SystemTime::now().into())
-        };
-        let mut observer = Observer {
-            look: &look,
-            show: &mut show,
-        };
-        let finish = run::<_, _, (), _>(dispatcher, &runner, shell, None, &mut observer)?;
-        let report = self.end(finish, &look, &mut show);
-        Ok(report)
-    }
-
-    /// Records what could not be recorded before, and gives back what is in hand.
-    fn end(
-        &self,
-        finish: Finish<StoreWork>,
-        look: &dyn Fn(&Dispatcher<StoreWork>, Time) -> Picture,
-        show: &mut dyn FnMut(Picture),
-    ) -> WorkerReport {
-        let Finish {
-            mut dispatcher,
-            mut lost,
-        } = finish;
-        let clock = &self.controls.clock;
-        for _ in 0..LAST_TRIES {
-            let now = clock.now();
-            let settled = dispatcher.work.settle(&mut lost, now);
-            match settled.and_then(|()| dispatcher.work.let_go(true, now)) {
-                Ok(()) => break,
-                Err(error) => {
-                    log::warn!("cannot record the last results: {error}");
-                    thread::sleep(BETWEEN_TRIES);
-                }
-            }
-        }
-        show(look(&dispatcher, clock.now()));
-        let counters = dispatcher.counters();
-        let tally = dispatcher.work.tally;
-        WorkerReport {
-            completed: tally.completed,
-            failed: tally.failed,
-            given_back: tally.given_back,
-            calls: counters.calls,
-            retries: counters.retries,
-            rate_limited: counters.rate_limited,
-            possibly_paid_twice: counters.possibly_paid_twice,
-            stop: dispatcher.stop_reason().cloned(),
-            unsaved: lost.iter().flat_map(unsaved).collect(),
-        }
-    }
-}
-
-fn unsaved(settled: &Settled<Pack<JobTask>, Done>) -> Vec<String> {
-    match settled {
-        Settled::Final(_, Ok(done)) => {
-            let results = done.iter().map(|(result, _)| result.get().to_owned());
-            results.collect()
-        }
-        _ => Vec::new(),
-    }
-}
-
-fn picture(dispatcher: &Dispatcher<StoreWork>, controls: &Controls, now: Time) -> Picture {
-    let in_flight = dispatcher.counters().in_flight;
-    let permits = controls.permits.load(Ordering::SeqCst);
-    controls
-        .all_busy
-        .store(in_flight >= permits, Ordering::SeqCst);
-    let work = &dispatcher.work;
-    let trouble = [
-        dispatcher.settle_error(),
-        work.packed.items.trouble.as_ref(),
-        dispatcher.obituary(),
-        dispatcher.last_failure(),
-    ];
-    let trouble = trouble.into_iter().flatten().next();
-    Picture {
-        changed: work
-            .changed
-            .lock()
-            .drain()
-            .map(|(_, state)| state)
-            .collect(),
-        trouble: trouble.map(|error| error.message().to_owned()),
-        loading: dispatcher.loading_since().map(|since| now.since(since)),
-        stopping: dispatcher.stop_reason().is_some(),
-    }
-}
-
-/// Tells a notifier about processes.
-struct Teller {
-    tracker: Tracker,
-    notifier: Option<Arc<dyn ProgressNotifier>>,
-    clock: Arc<dyn Clock>,
-}
-
-impl Teller {
-    fn tell_all(&mut self, store: &dyn JobStore) {
-        if self.notifier.is_none() {
-            return;
-        }
-        let changed = store.processes().unwrap_or_else(|error| {
-            log::warn!("cannot tell where the queue stands: {error}");
-            Vec::new()
-        });
-        self.tell(Picture {
-            changed,
-            trouble: None,
-            loading: None,
-            stopping: false,
-        });
-    }
-
-    fn tell(&mut self, picture: Picture) {
-        let Some(notifier) = &self.notifier else {
-            return;
-        };
-        let (now, wall) = (self.clock.now(), self.clock.wall());
-        for process in &picture.changed {
-            let mut progress = self.tracker.progress(process, now, wall);
-            progress.trouble.clone_from(&picture.trouble);
-            progress.loading = picture.loading;
-            if picture.stopping && progress.phase == Phase::Running {
-                progress.phase = Phase::Stopping;
-            }
-            notifier.on_progress(&progress);
-        }
-    }
 }

@@ -153,6 +153,8 @@ pub enum Ending {
         attempt: u8,
         /// The next call may repeat one that was carried out.
         in_doubt: bool,
+        /// What the failed call used, if it was paid for all the same.
+        spent: Option<Spent>,
         /// JSON, handed out with the next claim. At most 64 KiB are sensible. Why earlier attempts
         /// failed belongs in its member `errors`, a list of [`AttemptError`](crate::AttemptError):
         /// [`job`](JobStore::job) shows them.

@@ -156,6 +156,7 @@ fn retry(due_at: Wall, step: u8) -> Ending {
         step,
         attempt: 2,
         in_doubt: true,
+        spent: None,
         history: "{\"errors\": [{\"step\": 0, \"at\": 7, \"error\": {\"kind\": \"transient\", \
                   \"message\": \"reset\"}}]}"
             .to_owned(),

@@ -469,6 +469,7 @@ impl Model {
                 step: self.below(2) as u8,
                 attempt: 1,
                 in_doubt: false,
+                spent: None,
                 history: "{}".to_owned(),
             },
         }

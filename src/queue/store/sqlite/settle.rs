@@ -126,6 +126,7 @@ impl Settling<'_> {
                 step,
                 attempt,
                 in_doubt,
+                spent: _,
                 history,
             } => {
                 let Some(lane) = self.lane_of(end)? else {
@@ -157,6 +158,7 @@ impl Settling<'_> {
         };
         if changed == 1 {
             self.ledger.moved(id, IN_PROGRESS, PENDING);
+            self.book_retry(end);
         }
         Ok(())
     }
@@ -178,8 +180,19 @@ impl Settling<'_> {
         )?;
         if cancel.execute(params![id, end.receipt.claim, end.calls])? == 1 {
             self.ledger.moved(id, IN_PROGRESS, CANCELLED);
+            self.book_retry(end);
         }
         Ok(())
+    }
+
+    /// A failed call may have been paid for, whatever becomes of its job.
+    fn book_retry(&mut self, end: &End) {
+        if let Ending::Retry {
+            spent: Some(spent), ..
+        } = &end.ending
+        {
+            self.ledger.spent(end.receipt.job, spent);
+        }
     }
 
     fn cancelled(&mut self, process: i64) -> Result<bool, Fault> {

@@ -1,0 +1,233 @@
+//! The life of a worker: on its store's list, at work, and off the list again, whatever happens.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::thread;
+use std::time::Duration;
+
+use crossbeam_channel::{Receiver, bounded};
+
+use crate::base::cancel::Context;
+use crate::base::clock::Time;
+use crate::base::error::{Error, ErrorKind};
+use crate::engine::dispatch::{Dispatcher, Options};
+use crate::engine::jitter::Jitter;
+use crate::engine::pack::Pack;
+use crate::engine::run::{Finish, Observer, Permits, Shell, run};
+use crate::engine::work::{Settled, Ticket, Work};
+
+use super::backlog::{Scope, StoreBacklog};
+use super::minder;
+use super::store::{JobStore, OnWork, WorkerId};
+use super::task::{Done, JobTask};
+use super::teller::{Picture, Teller};
+use super::work::{self, StoreWork};
+use super::worker::{Controls, MOST_SLOTS, Plan, WorkerReport};
+
+/// How often progress is told.
+const TICK: Duration = Duration::from_millis(100);
+/// How often ends that could not be recorded are tried again when the worker stops.
+const LAST_TRIES: usize = 5;
+const BETWEEN_TRIES: Duration = Duration::from_millis(300);
+
+/// A worker that is on its store's list.
+pub(crate) struct Life {
+    seat: Seat,
+    controls: Arc<Controls>,
+    woken: Receiver<()>,
+    plan: Plan,
+}
+
+/// Takes the worker off the list when it goes, also when something panics: what it had would otherwise
+/// be its own for as long as its process lives.
+struct Seat {
+    store: Arc<dyn JobStore>,
+    worker: WorkerId,
+    controls: Arc<Controls>,
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        let wall = self.controls.clock.wall();
+        if let Err(error) = self.store.retire(self.worker, wall) {
+            log::warn!("the worker's jobs go back later: {error}");
+        }
+    }
+}
+
+impl Life {
+    pub(crate) fn begin(
+        store: Arc<dyn JobStore>,
+        controls: Arc<Controls>,
+        woken: Receiver<()>,
+        plan: Plan,
+    ) -> Result<Self, Error> {
+        let wall = controls.clock.wall();
+        // What a dead predecessor had comes before what is newer.
+        store.reclaim(wall)?;
+        let seat = Seat {
+            worker: store.enlist(wall)?,
+            store,
+            controls: controls.clone(),
+        };
+        Ok(Self {
+            seat,
+            controls,
+            woken,
+            plan,
+        })
+    }
+
+    /// Works until there is nothing left to do, or no more is to be done.
+    pub(crate) fn run(self) -> Result<WorkerReport, Error> {
+        let (store, controls) = (&self.seat.store, &self.controls);
+        let wakes = controls.clone();
+        let wake: Arc<OnWork> = Arc::new(move || wakes.wake());
+        store.on_work(Arc::downgrade(&wake));
+        let (minding, stop) = bounded::<()>(0);
+        thread::scope(|scope| {
+            let minder = || minder::mind(store, controls, &stop);
+            let spawned = thread::Builder::new()
+                .name("batchwright-minder".to_owned())
+                .spawn_scoped(scope, minder);
+            let _minding = minding;
+            match spawned {
+                Ok(_) => self.turn(),
+                Err(error) => Err(Error::new(
+                    ErrorKind::Invalid,
+                    format!("cannot start a thread: {error}"),
+                )),
+            }
+        })
+    }
+
+    fn turn(&self) -> Result<WorkerReport, Error> {
+        let (store, controls) = (&self.seat.store, &self.controls);
+        let (clock, plan) = (&*controls.clock, &self.plan);
+        let mut backlog = StoreBacklog::new(
+            store.clone(),
+            self.seat.worker,
+            controls.kinds.clone(),
+            controls.clock.clone(),
+            controls.pace.clone(),
+            Scope {
+                processes: plan.scope.processes.clone(),
+                until_empty: plan.scope.until_empty,
+            },
+        );
+        backlog.news = controls.news.clone();
+        let now = clock.now();
+        let options = Options {
+            concurrency: controls.permits.load(Ordering::SeqCst),
+            retry: plan.retry,
+            trails: controls.kinds.trails.clone(),
+            on_error: plan.on_error,
+            deadline: plan.ctx.remaining().map(|left| now.after(left)),
+            jitter: Jitter(now.as_nanos() ^ u64::from(std::process::id()).rotate_left(32)),
+            durable: true,
+        };
+        let limiter = controls.kinds.limiter.clone();
+        let dispatcher = Dispatcher::new(StoreWork::new(backlog), limiter, options);
+        let notifier = plan.notifier.clone();
+        let mut teller = Teller::new(store.clone(), controls.clone(), notifier);
+        let look = |dispatcher: &Dispatcher<StoreWork>, now| picture(dispatcher, controls, now);
+        let mut show = |picture| teller.tell(picture);
+        let shell = Shell {
+            ctx: &plan.ctx,
+            clock,
+            threads: 1,
+            permits: Some(Permits {
+                now: &controls.permits,
+                most: MOST_SLOTS,
+            }),
+            waker: controls.waker.clone(),
+            woken: self.woken.clone(),
+            tick: TICK,
+        };
+        let runner = |ticket: &Ticket<Pack<JobTask>>, ctx: &Context| {
+            work::call(store, ticket, ctx, &controls.clock)
+        };
+        let mut observer = Observer {
+            look: &look,
+            show: &mut show,
+        };
+        let finish = run::<_, _, (), _>(dispatcher, &runner, shell, None, &mut observer)?;
+        Ok(self.end(finish, &look, &mut show))
+    }
+
+    /// Records what could not be recorded before, and gives back what is in hand.
+    fn end(
+        &self,
+        finish: Finish<StoreWork>,
+        look: &dyn Fn(&Dispatcher<StoreWork>, Time) -> Picture,
+        show: &mut dyn FnMut(Picture),
+    ) -> WorkerReport {
+        let Finish {
+            mut dispatcher,
+            mut lost,
+        } = finish;
+        let clock = &self.controls.clock;
+        for _ in 0..LAST_TRIES {
+            let now = clock.now();
+            let settled = dispatcher.work.settle(&mut lost, now);
+            match settled.and_then(|()| dispatcher.work.let_go(true, now)) {
+                Ok(()) => break,
+                Err(error) => {
+                    log::warn!("cannot record the last results: {error}");
+                    thread::sleep(BETWEEN_TRIES);
+                }
+            }
+        }
+        show(look(&dispatcher, clock.now()));
+        let counters = dispatcher.counters();
+        let tally = dispatcher.work.tally;
+        WorkerReport {
+            completed: tally.completed,
+            failed: tally.failed,
+            given_back: tally.given_back,
+            calls: counters.calls,
+            retries: counters.retries,
+            rate_limited: counters.rate_limited,
+            possibly_paid_twice: counters.possibly_paid_twice,
+            stop: dispatcher.stop_reason().cloned(),
+            unsaved: lost.iter().flat_map(unsaved).collect(),
+        }
+    }
+}
+
+fn unsaved(settled: &Settled<Pack<JobTask>, Done>) -> Vec<String> {
+    match settled {
+        Settled::Final(_, Ok(done)) => {
+            let results = done.iter().map(|(result, _)| result.get().to_owned());
+            results.collect()
+        }
+        _ => Vec::new(),
+    }
+}
+
+fn picture(dispatcher: &Dispatcher<StoreWork>, controls: &Controls, now: Time) -> Picture {
+    let in_flight = dispatcher.counters().in_flight;
+    let permits = controls.permits.load(Ordering::SeqCst);
+    controls
+        .all_busy
+        .store(in_flight >= permits, Ordering::SeqCst);
+    let work = &dispatcher.work;
+    let stuck = dispatcher.settle_error();
+    let stuck = stuck.or(work.packed.items.trouble.as_ref());
+    let trouble = stuck
+        .or(dispatcher.obituary())
+        .or(dispatcher.last_failure());
+    let changed = work
+        .changed
+        .lock()
+        .drain()
+        .map(|(_, state)| state)
+        .collect();
+    Picture {
+        changed,
+        stuck: stuck.map(|error| error.message().to_owned()),
+        trouble: trouble.map(|error| error.message().to_owned()),
+        loading: dispatcher.loading_since().map(|since| now.since(since)),
+        stopping: dispatcher.stop_reason().is_some(),
+    }
+}

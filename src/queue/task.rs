@@ -1,0 +1,30 @@
+//! A job in the hands of a worker.
+
+use std::sync::{Arc, OnceLock};
+
+use serde_json::value::RawValue;
+
+use crate::base::clock::Time;
+use crate::base::error::Error;
+use crate::llm::request::Request;
+
+use super::history::History;
+use super::job::Spent;
+use super::kinds::Kind;
+use super::store::Claimed;
+
+/// A job on its way.
+pub(crate) struct JobTask {
+    pub claimed: Claimed,
+    pub kind: Arc<Kind>,
+    pub history: History,
+    /// The payload of a prompt, once somebody has read it.
+    pub request: OnceLock<Result<Arc<Request>, Error>>,
+    /// Since when it has waited for room, if it has.
+    pub in_hand: Option<Time>,
+    /// The edition of the kinds it was claimed under.
+    pub edition: u64,
+}
+
+/// What a call made of each job of its pack.
+pub(crate) type Done = Vec<(Box<RawValue>, Option<Spent>)>;

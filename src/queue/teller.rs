@@ -1,0 +1,148 @@
+//! Tells a notifier where the processes of a queue stand.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use crate::base::clock::Time;
+use crate::base::id::ProcessId;
+use crate::observe::progress::{Phase, ProgressNotifier};
+
+use super::job::Process;
+use super::store::JobStore;
+use super::tracker::Tracker;
+use super::worker::Controls;
+
+/// How often it is looked what others have changed.
+const LOOK: Duration = Duration::from_secs(1);
+
+/// What is told of a moment.
+pub(crate) struct Picture {
+    /// Processes that this worker has changed.
+    pub changed: Vec<Process>,
+    /// Why the store takes nothing at the moment.
+    pub stuck: Option<String>,
+    /// Why nothing moves at the moment.
+    pub trouble: Option<String>,
+    /// For how long a server has been loading its model.
+    pub loading: Option<Duration>,
+    pub stopping: bool,
+}
+
+pub(crate) struct Teller {
+    store: Arc<dyn JobStore>,
+    controls: Arc<Controls>,
+    notifier: Option<Arc<dyn ProgressNotifier>>,
+    tracker: Tracker,
+    /// Each process as it was last told.
+    told: HashMap<ProcessId, Process>,
+    looked: Option<Time>,
+    /// What was last told to be in the way: the trouble, whether a server loads, whether it stops.
+    in_the_way: (Option<String>, bool, bool),
+    stuck: Option<String>,
+}
+
+impl Teller {
+    pub(crate) fn new(
+        store: Arc<dyn JobStore>,
+        controls: Arc<Controls>,
+        notifier: Option<Arc<dyn ProgressNotifier>>,
+    ) -> Self {
+        let mut teller = Self {
+            store,
+            controls,
+            notifier,
+            tracker: Tracker::new(),
+            told: HashMap::new(),
+            looked: None,
+            in_the_way: (None, false, false),
+            stuck: None,
+        };
+        teller.tell(Picture {
+            changed: Vec::new(),
+            stuck: None,
+            trouble: None,
+            loading: None,
+            stopping: false,
+        });
+        teller
+    }
+
+    pub(crate) fn tell(&mut self, mut picture: Picture) {
+        if let Some(why) = &picture.stuck
+            && self.stuck != picture.stuck
+        {
+            log::warn!("{why}; nothing new is started until it works");
+        }
+        self.stuck = picture.stuck.take();
+        let Some(notifier) = self.notifier.clone() else {
+            return;
+        };
+        self.look(&mut picture);
+        let in_the_way = (
+            picture.trouble.clone(),
+            picture.loading.is_some(),
+            picture.stopping,
+        );
+        if self.in_the_way != in_the_way {
+            self.in_the_way = in_the_way;
+            // While nothing moves nothing changes, and that is news for all who wait.
+            let seen = |id: &ProcessId| picture.changed.iter().any(|new| new.process_id == *id);
+            let others = self.told.iter().filter(|(id, _)| !seen(id));
+            let waiting: Vec<Process> = others
+                .filter(|(_, process)| !process.counts.is_finished())
+                .map(|(_, process)| process.clone())
+                .collect();
+            picture.changed.extend(waiting);
+        }
+        let (now, wall) = (self.controls.clock.now(), self.controls.clock.wall());
+        for process in picture.changed {
+            let mut progress = self.tracker.progress(&process, now, wall);
+            progress.trouble.clone_from(&picture.trouble);
+            progress.loading = picture.loading;
+            if picture.stopping && progress.phase == Phase::Running {
+                progress.phase = Phase::Stopping;
+            }
+            self.told.insert(process.process_id, process);
+            notifier.on_progress(&progress);
+        }
+    }
+
+    /// Adds what others have changed. The first look sees all there is.
+    fn look(&mut self, picture: &mut Picture) {
+        let now = self.controls.clock.now();
+        let due = self.looked.is_none_or(|at| now.since(at) >= LOOK);
+        if !due || !self.controls.written.swap(false, Ordering::SeqCst) && self.looked.is_some() {
+            return;
+        }
+        self.looked = Some(now);
+        let all = match self.store.processes() {
+            Ok(all) => all,
+            Err(error) => {
+                log::warn!("cannot tell where the queue stands: {error}");
+                return;
+            }
+        };
+        let there: HashSet<ProcessId> = all.iter().map(|process| process.process_id).collect();
+        let tracker = &mut self.tracker;
+        self.told.retain(|id, _| {
+            let stays = there.contains(id);
+            if !stays {
+                tracker.forget(*id);
+            }
+            stays
+        });
+        let news = all.into_iter().filter(|process| {
+            let known = self.told.get(&process.process_id);
+            known.is_none_or(|known| {
+                known.counts != process.counts || known.sealed != process.sealed
+            })
+        });
+        let news: HashMap<ProcessId, Process> =
+            news.map(|process| (process.process_id, process)).collect();
+        let older = |process: &Process| news.contains_key(&process.process_id);
+        picture.changed.retain(|process| !older(process));
+        picture.changed.extend(news.into_values());
+    }
+}
