@@ -1,0 +1,389 @@
+//! What once went wrong with workers.
+
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Weak};
+use std::time::{Duration, Instant};
+
+use batchwright::testing::ScriptedClient;
+use batchwright::{
+    Claims, Context, Delivery, End, Error, ErrorKind, Extract, Finding, Handler, Job, JobId,
+    JobQueue, JobState, JobStatus, JobStore, Limits, LlmClient, OnWork, Phase, Process, ProcessId,
+    Progress, QuotaKey, Receipt, Request, Response, RetryPolicy, Route, RunningJob, Scale,
+    SqliteOptions, SqliteStore, StopReason, Wall, Wanted, Worker, WorkerId,
+};
+use parking_lot::Mutex;
+use tempfile::TempDir;
+
+/// A store that counts claims and whose disk may be full.
+struct Watched {
+    inner: SqliteStore,
+    claims: AtomicUsize,
+    full: AtomicBool,
+}
+
+impl JobStore for Watched {
+    fn insert(
+        &self,
+        process: ProcessId,
+        jobs: Vec<Job>,
+        sealed: bool,
+        now: Wall,
+    ) -> Result<Vec<JobId>, Error> {
+        self.inner.insert(process, jobs, sealed, now)
+    }
+    fn seal(&self, process: ProcessId, now: Wall) -> Result<(), Error> {
+        self.inner.seal(process, now)
+    }
+    fn process(&self, process: ProcessId) -> Result<Option<Process>, Error> {
+        self.inner.process(process)
+    }
+    fn processes(&self) -> Result<Vec<Process>, Error> {
+        self.inner.processes()
+    }
+    fn job(&self, job: JobId) -> Result<Option<JobState>, Error> {
+        self.inner.job(job)
+    }
+    fn peek(
+        &self,
+        process: ProcessId,
+        after: Option<Receipt>,
+        most: usize,
+        bytes: usize,
+    ) -> Result<Vec<Delivery>, Error> {
+        self.inner.peek(process, after, most, bytes)
+    }
+    fn ack(&self, receipts: &[Receipt], now: Wall) -> Result<u64, Error> {
+        self.inner.ack(receipts, now)
+    }
+    fn cancel(&self, process: ProcessId, now: Wall) -> Result<u64, Error> {
+        self.inner.cancel(process, now)
+    }
+    fn retry_failed(&self, process: ProcessId, now: Wall) -> Result<u64, Error> {
+        self.inner.retry_failed(process, now)
+    }
+    fn delete(&self, process: ProcessId, now: Wall) -> Result<u64, Error> {
+        self.inner.delete(process, now)
+    }
+    fn enlist(&self, now: Wall) -> Result<WorkerId, Error> {
+        self.inner.enlist(now)
+    }
+    fn retire(&self, worker: WorkerId, now: Wall) -> Result<(), Error> {
+        self.inner.retire(worker, now)
+    }
+    fn claim(&self, worker: WorkerId, wanted: Wanted<'_>, now: Wall) -> Result<Claims, Error> {
+        self.claims.fetch_add(1, Ordering::SeqCst);
+        self.inner.claim(worker, wanted, now)
+    }
+    fn settle(&self, ends: &[End], now: Wall) -> Result<Vec<Process>, Error> {
+        match self.full.load(Ordering::SeqCst) {
+            true => Err(Error::new(ErrorKind::Transient, "the disk is full")),
+            false => self.inner.settle(ends, now),
+        }
+    }
+    fn reclaim(&self, now: Wall) -> Result<u64, Error> {
+        self.inner.reclaim(now)
+    }
+    fn chore(&self, now: Wall) -> Result<bool, Error> {
+        self.inner.chore(now)
+    }
+    fn version(&self) -> Result<u64, Error> {
+        self.inner.version()
+    }
+    fn on_work(&self, wake: Weak<OnWork>) {
+        self.inner.on_work(wake);
+    }
+    fn check(&self, now: Wall) -> Result<Vec<Finding>, Error> {
+        self.inner.check(now)
+    }
+}
+
+fn queue() -> (TempDir, Arc<Watched>, JobQueue) {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("llm_jobs.db");
+    let store = Arc::new(Watched {
+        inner: SqliteStore::open(&path, SqliteOptions::default()).unwrap(),
+        claims: AtomicUsize::new(0),
+        full: AtomicBool::new(false),
+    });
+    let queue = JobQueue::on(store.clone());
+    (folder, store, queue)
+}
+
+fn prompt(text: &str) -> Job {
+    Job::from(Request::new(text).with_id(text))
+}
+
+fn eventually(mut ready: impl FnMut() -> bool) -> bool {
+    let end = Instant::now() + Duration::from_secs(20);
+    while !ready() {
+        if Instant::now() > end {
+            return false;
+        }
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    true
+}
+
+/// A scripted client whose calls share a quota.
+struct Metered(Arc<ScriptedClient>);
+
+impl LlmClient for Metered {
+    fn complete(&self, request: &Request, ctx: &Context) -> Result<Response, Error> {
+        self.0.complete(request, ctx)
+    }
+    fn quota(&self, _: &Request) -> QuotaKey {
+        QuotaKey::new(&["metered"])
+    }
+}
+
+#[test]
+fn a_job_that_has_left_more_steps_than_the_route_has_now_ends_on_the_last_one() {
+    for last_one_fails in [false, true] {
+        let (_folder, _, queue) = queue();
+        let no = || Error::new(ErrorKind::Invalid, "no").with_status(400);
+        let busy = Error::new(ErrorKind::Transient, "busy").with_status(503);
+        let steps = [(); 3].map(|()| Arc::new(ScriptedClient::new()));
+        steps[0].refuse("x", no());
+        steps[1].refuse("x", no());
+        steps[2].refuse("x", busy.with_retry_after(Some(Duration::from_millis(300))));
+        let process = ProcessId::new();
+        let ids = queue.enqueue(process, [prompt("x")]).unwrap();
+        let route = Route::new(steps[0].clone())
+            .then(steps[1].clone(), Limits::default())
+            .then(steps[2].clone(), Limits::default());
+        let running = Worker::new(&queue).completions(route).start().unwrap();
+        assert!(steps[2].wait_for_calls(1));
+        running.stop().unwrap();
+        assert_eq!(queue.job(ids[0]).unwrap().unwrap().step, 2);
+        let only = Arc::new(ScriptedClient::new());
+        if last_one_fails {
+            only.refuse("x", no());
+        }
+        let worker = Worker::new(&queue).completions(Route::new(only.clone()));
+        worker.until_empty(true).run().unwrap();
+        let job = queue.job(ids[0]).unwrap().unwrap();
+        let wanted = match last_one_fails {
+            true => JobStatus::Failed,
+            false => JobStatus::Completed,
+        };
+        assert_eq!((job.status, only.calls().len()), (wanted, 1), "{job:?}");
+        let line: serde_json::Value = serde_json::from_str(job.result.unwrap().get()).unwrap();
+        assert_eq!(line["earlier"].as_array().unwrap().len(), 2);
+        assert_eq!(line["earlier"][0]["provider"], "scripted");
+    }
+}
+
+#[test]
+fn an_idle_worker_leaves_the_store_alone() {
+    let (_folder, store, queue) = queue();
+    let told = Arc::new(AtomicUsize::new(0));
+    let running = Worker::new(&queue)
+        .completions(Route::new(Extract))
+        .poll_interval(Duration::from_secs(3600))
+        .start()
+        .unwrap();
+    assert!(eventually(|| store.claims.load(Ordering::SeqCst) > 0));
+    std::thread::sleep(Duration::from_millis(700));
+    let claims = store.claims.load(Ordering::SeqCst);
+    assert!(
+        claims <= 3,
+        "{claims} claims although nothing was to be had"
+    );
+    // It is awake at once all the same.
+    let process = ProcessId::new();
+    queue.enqueue(process, [prompt("x")]).unwrap();
+    let done = || queue.progress(process).unwrap().unwrap().counts.completed == 1;
+    assert!(eventually(done));
+    drop(told);
+    running.stop().unwrap();
+}
+
+#[test]
+fn jobs_beyond_a_providers_room_stay_in_the_queue() {
+    let (_folder, store, queue) = queue();
+    let client = Arc::new(ScriptedClient::new());
+    client.hold();
+    let process = ProcessId::new();
+    let jobs: Vec<Job> = (0..20).map(|n| prompt(&n.to_string())).collect();
+    queue.enqueue(process, jobs).unwrap();
+    let one = Limits::default().in_flight(1);
+    let running = Worker::new(&queue)
+        .completions(Route::limited(Metered(client.clone()), one))
+        .scale(Scale::fixed(8))
+        .start()
+        .unwrap();
+    assert!(client.wait_for_calls(1));
+    let settled = store.claims.load(Ordering::SeqCst);
+    std::thread::sleep(Duration::from_millis(1300));
+    let counts = queue.progress(process).unwrap().unwrap().counts;
+    assert_eq!(
+        counts.in_progress, 1,
+        "one call has room, and one job is claimed"
+    );
+    let claims = store.claims.load(Ordering::SeqCst) - settled;
+    assert!(claims < 200, "{claims} claims while nothing had room");
+    assert_eq!(queue.cancel(process).unwrap(), 19);
+    client.release();
+    let finished = || {
+        queue
+            .progress(process)
+            .unwrap()
+            .unwrap()
+            .counts
+            .is_finished()
+    };
+    assert!(eventually(finished));
+    running.stop().unwrap();
+    assert_eq!(client.calls().len(), 1, "nothing is sent after a cancel");
+}
+
+#[test]
+fn the_end_of_a_workers_time_fails_no_job() {
+    let (_folder, _, queue) = queue();
+    let client = Arc::new(ScriptedClient::new());
+    let later = Error::new(ErrorKind::RateLimited, "later").with_status(429);
+    client.refuse("x", later.with_retry_after(Some(Duration::from_secs(3600))));
+    let process = ProcessId::new();
+    let ids = queue.enqueue(process, [prompt("x")]).unwrap();
+    let ctx = Context::new().with_timeout(Duration::from_millis(400));
+    let worker = Worker::new(&queue)
+        .completions(Route::new(client))
+        .context(&ctx);
+    let report = worker.run().unwrap();
+    assert!(matches!(report.stop, Some(StopReason::DeadlineExceeded)));
+    let job = queue.job(ids[0]).unwrap().unwrap();
+    assert_eq!((job.status, job.attempts), (JobStatus::Pending, 1));
+}
+
+#[test]
+fn trouble_with_the_store_is_told_and_taken_back() {
+    let (_folder, store, queue) = queue();
+    store.full.store(true, Ordering::SeqCst);
+    let process = ProcessId::new();
+    queue.enqueue(process, [prompt("x")]).unwrap();
+    let told: Arc<Mutex<Vec<Option<String>>>> = Arc::default();
+    let seen = told.clone();
+    let notifier = move |progress: &Progress| seen.lock().push(progress.trouble.clone());
+    let running = Worker::new(&queue)
+        .completions(Route::new(Extract))
+        .notifier(Arc::new(notifier))
+        .start()
+        .unwrap();
+    let full = || {
+        told.lock()
+            .last()
+            .is_some_and(|t| t.as_deref() == Some("the disk is full"))
+    };
+    assert!(eventually(full), "{:?}", told.lock());
+    store.full.store(false, Ordering::SeqCst);
+    assert!(eventually(|| told
+        .lock()
+        .last()
+        .is_some_and(Option::is_none)));
+    let done = || queue.progress(process).unwrap().unwrap().counts.completed == 1;
+    assert!(eventually(done));
+    running.stop().unwrap();
+}
+
+#[test]
+fn a_worker_of_some_processes_ends_when_they_have_nothing_for_it() {
+    let (_folder, _, queue) = queue();
+    let process = ProcessId::new();
+    queue
+        .enqueue(process, [Job::new("unknown", &1).unwrap()])
+        .unwrap();
+    let report = Worker::new(&queue)
+        .completions(Route::new(Extract))
+        .processes([process])
+        .until_empty(true)
+        .run()
+        .unwrap();
+    assert_eq!(report.completed, 0);
+    assert_eq!(queue.progress(process).unwrap().unwrap().counts.pending, 1);
+}
+
+#[test]
+fn a_worker_whose_notifier_panics_keeps_nothing() {
+    let (_folder, _, queue) = queue();
+    let client = Arc::new(ScriptedClient::new());
+    client.hold();
+    let process = ProcessId::new();
+    queue.enqueue(process, [prompt("a"), prompt("b")]).unwrap();
+    let armed = Arc::new(AtomicBool::new(false));
+    let arms = armed.clone();
+    let notifier = move |_: &Progress| assert!(!arms.load(Ordering::SeqCst), "the host's own");
+    let quick = |_: &RunningJob, _: &Context| Ok(());
+    let running = Worker::new(&queue)
+        .completions(Route::new(client.clone()))
+        .handle("quick", Handler::new(quick))
+        .notifier(Arc::new(notifier))
+        .start()
+        .unwrap();
+    assert!(client.wait_for_calls(2));
+    armed.store(true, Ordering::SeqCst);
+    let other = ProcessId::new();
+    queue
+        .enqueue(other, [Job::new("quick", &()).unwrap()])
+        .unwrap();
+    assert!(eventually(|| running.is_finished()));
+    drop(running);
+    let free = Worker::new(&queue)
+        .completions(Route::new(Extract))
+        .until_empty(true);
+    assert_eq!(free.run().unwrap().completed, 2);
+}
+
+#[test]
+fn a_process_that_others_finish_is_told_too() {
+    let (_folder, _, queue) = queue();
+    let seen: Arc<Mutex<Vec<(Phase, u64)>>> = Arc::default();
+    let told = seen.clone();
+    let notifier =
+        move |progress: &Progress| told.lock().push((progress.phase, progress.completed));
+    let watching = Worker::new(&queue)
+        .notifier(Arc::new(notifier))
+        .start()
+        .unwrap();
+    let process = ProcessId::new();
+    queue.enqueue(process, [prompt("x")]).unwrap();
+    let other = Worker::new(&queue)
+        .completions(Route::new(Extract))
+        .until_empty(true);
+    other.run().unwrap();
+    let finished = || seen.lock().last() == Some(&(Phase::Finished, 1));
+    assert!(eventually(finished), "{:?}", seen.lock());
+    watching.stop().unwrap();
+}
+
+#[test]
+fn what_failed_attempts_cost_is_in_the_accounts_however_the_job_ends() {
+    let (_folder, _, queue) = queue();
+    let client = Arc::new(ScriptedClient::new());
+    let paid = batchwright::Usage {
+        input_tokens: 7,
+        output_tokens: 3,
+        ..Default::default()
+    };
+    for _ in 0..2 {
+        let bad = Error::new(ErrorKind::Malformed, "nonsense").with_usage(paid);
+        client.fail("x", bad.with_retry_after(Some(Duration::from_millis(1))));
+    }
+    let process = ProcessId::new();
+    queue.enqueue(process, [prompt("x")]).unwrap();
+    let quick = RetryPolicy::default().base_delay(Duration::from_millis(1));
+    let worker = Worker::new(&queue)
+        .completions(Route::new(client).retry(quick))
+        .retry(quick);
+    worker.until_empty(true).run().unwrap();
+    let state = queue.progress(process).unwrap().unwrap();
+    assert_eq!(state.counts.completed, 1);
+    assert_eq!(
+        (state.spent.input_tokens, state.spent.output_tokens),
+        (14, 6)
+    );
+    let json = serde_json::to_value(&state).unwrap();
+    assert_eq!(
+        (&json["cancelled"], &json["is_cancelled"]),
+        (&0.into(), &false.into())
+    );
+}
