@@ -107,7 +107,7 @@ pub use observe::tally::Summary;
 #[cfg(feature = "queue")]
 pub use queue::handler::{Handler, RunningJob};
 #[cfg(feature = "queue")]
-pub use queue::host::{ConsumeError, JobQueue, Results};
+pub use queue::host::{ConsumeError, EnqueueError, JobQueue, Results};
 #[cfg(feature = "queue")]
 pub use queue::job::{
     AttemptError, COMPLETION, Counts, EMBEDDING, Job, JobResult, JobState, JobStatus, PRIORITIES,

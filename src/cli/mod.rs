@@ -2,12 +2,16 @@
 
 pub mod args;
 #[cfg(feature = "queue")]
+mod board;
+#[cfg(feature = "queue")]
 mod config;
 mod data_dir;
 mod display;
 #[cfg(feature = "queue")]
 mod doctor;
 mod exit;
+#[cfg(feature = "queue")]
+mod pacing;
 #[cfg(feature = "queue")]
 mod process;
 mod prompts;
@@ -17,6 +21,8 @@ mod providers;
 mod queue;
 #[cfg(feature = "queue")]
 mod results;
+#[cfg(feature = "queue")]
+mod routes;
 mod run;
 mod settings;
 mod signals;

@@ -111,6 +111,8 @@ impl Row {
             "cancelled": counts.cancelled,
             "eta_seconds": eta,
             "batches": [],
+            "sealed": self.process.sealed,
+            "consumed": counts.consumed,
         })
     }
 

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::{iter, thread};
 
 use batchwright::{
-    ConsumeError, Context, Error, ErrorKind, Job, JobQueue, ProcessId, Prompts, Request, Requests,
+    Context, EnqueueError, Error, ErrorKind, Job, JobQueue, ProcessId, Prompts, Request, Requests,
 };
 use clap::Args;
 use crossbeam_channel::{bounded, select};
@@ -205,7 +205,7 @@ fn take_back(
     args: &SubmitArgs,
     queue: &JobQueue,
     process: ProcessId,
-    error: ConsumeError<Error>,
+    error: EnqueueError<Error>,
     signals: &Signals,
 ) -> Result<Exit, Refusal> {
     let left = match queue.delete(process) {
@@ -221,14 +221,14 @@ fn take_back(
         ),
     };
     match error {
-        ConsumeError::Save(error) if error.kind() == ErrorKind::Cancelled => {
+        EnqueueError::Source(error) if error.kind() == ErrorKind::Cancelled => {
             if !args.show.quiet {
                 display::say(&format!("interrupted; {left}"));
             }
             Ok(signals.exit().unwrap_or(Exit::CouldNotRun))
         }
-        ConsumeError::Save(error) => Err(Refusal::usage(format!("{}; {left}", error.message()))),
-        ConsumeError::Queue(error) => {
+        EnqueueError::Source(error) => Err(Refusal::usage(format!("{}; {left}", error.message()))),
+        EnqueueError::Queue(error) => {
             let message = format!("{}; {left}", error.message());
             Err(Refusal::could_not_run(message))
         }

@@ -15,6 +15,7 @@ use crate::base::error::{Error, ErrorKind};
 use crate::base::id::{JobId, ProcessId};
 use crate::engine::run::panicked;
 
+use super::job::Job;
 use super::store::Claimed;
 
 /// A job in the hands of its handler.
@@ -38,6 +39,19 @@ pub struct RunningJob {
 }
 
 impl RunningJob {
+    /// A job as a handler would be given it; for tests of handlers.
+    pub fn of(job: &Job) -> Self {
+        Self {
+            job_id: JobId::from_bytes([0; 16]),
+            process_id: ProcessId::from_bytes([0; 16]),
+            kind: job.kind.clone(),
+            item_id: job.item_id.clone(),
+            payload: job.payload.clone(),
+            attempts: 0,
+            crashes: 0,
+        }
+    }
+
     pub(super) fn new(claimed: &Claimed, attempts: u32) -> Self {
         Self {
             job_id: claimed.job_id,
@@ -71,6 +85,10 @@ type Handle = dyn Fn(&RunningJob, &Context) -> Result<Box<RawValue>, Error> + Se
 /// The error's kind decides what a failure leads to: [`ErrorKind::Transient`] and
 /// [`ErrorKind::RateLimited`] are tried again, with the wait of [`Error::with_retry_after`] if there is
 /// one; [`ErrorKind::Invalid`] fails the job at once. A panic fails its job and nothing else.
+/// [`ErrorKind::Auth`], [`ErrorKind::Quota`] and [unreachable](Error::with_unreachable) ones say that
+/// no job of the kind would fare better: it goes back, and the kind rests for a minute (ten seconds
+/// where something could not be reached), or the worker ends, as its
+/// [error policy](crate::Worker::on_error) says.
 #[derive(Clone)]
 pub struct Handler {
     handle: Arc<Handle>,
@@ -169,15 +187,7 @@ mod tests {
     use super::*;
 
     fn job() -> RunningJob {
-        RunningJob {
-            job_id: JobId::from_bytes([0; 16]),
-            process_id: ProcessId::new(),
-            kind: "test".to_owned(),
-            item_id: None,
-            payload: to_raw_value(&7).unwrap(),
-            attempts: 0,
-            crashes: 0,
-        }
+        RunningJob::of(&Job::new("test", &7).unwrap())
     }
 
     #[test]

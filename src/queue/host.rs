@@ -62,6 +62,26 @@ pub enum ConsumeError<E> {
     Queue(Error),
 }
 
+/// Why [`JobQueue::try_enqueue_iter`] ended early. What was added before stays, unsealed.
+#[derive(Debug)]
+pub enum EnqueueError<E> {
+    /// The source of the jobs failed.
+    Source(E),
+    /// The queue could not be written.
+    Queue(Error),
+}
+
+impl<E: std::fmt::Display> std::fmt::Display for EnqueueError<E> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Source(error) => error.fmt(f),
+            Self::Queue(error) => error.fmt(f),
+        }
+    }
+}
+
+impl<E: std::error::Error> std::error::Error for EnqueueError<E> {}
+
 impl<E: std::fmt::Display> std::fmt::Display for ConsumeError<E> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
@@ -106,7 +126,8 @@ impl JobQueue {
     }
 
     /// Adds jobs to a process, which begins to exist with its first ones; all of them in one
-    /// transaction, so that either all are there or none. They can be started at once. For more than
+    /// transaction, so that either all are there or none. They can be started at once, unless an unsealed
+    /// part precedes them. For more than
     /// some ten thousand use [`enqueue_iter`](Self::enqueue_iter): a long transaction holds everybody up.
     ///
     /// # Errors
@@ -132,21 +153,21 @@ impl JobQueue {
         process: ProcessId,
         jobs: impl IntoIterator<Item = Job>,
     ) -> Result<u64, Error> {
-        let failed = self.try_enqueue_iter(process, jobs.into_iter().map(Ok::<_, Error>));
-        failed.map_err(|error| match error {
-            ConsumeError::Save(error) | ConsumeError::Queue(error) => error,
+        let added = self.try_enqueue_iter(process, jobs.into_iter().map(Ok::<_, Error>));
+        added.map_err(|error| match error {
+            EnqueueError::Source(error) | EnqueueError::Queue(error) => error,
         })
     }
 
     /// The same for jobs whose source may fail, which leaves the process unsealed.
     ///
     /// # Errors
-    /// [`ConsumeError::Save`] with the source's error, else that of the queue.
+    /// That of the source, or of the queue.
     pub fn try_enqueue_iter<E>(
         &self,
         process: ProcessId,
         jobs: impl IntoIterator<Item = Result<Job, E>>,
-    ) -> Result<u64, ConsumeError<E>> {
+    ) -> Result<u64, EnqueueError<E>> {
         let mut group = Vec::new();
         let (mut bytes, mut count) = (0, 0);
         let mut began = Instant::now();
@@ -156,10 +177,10 @@ impl JobQueue {
             let now = self.clock.wall();
             self.store
                 .insert(process, jobs, false, now)
-                .map_err(ConsumeError::Queue)
+                .map_err(EnqueueError::Queue)
         };
         for job in jobs {
-            let job = job.map_err(ConsumeError::Save)?;
+            let job = job.map_err(EnqueueError::Source)?;
             if group.is_empty() {
                 began = Instant::now();
             }
@@ -174,7 +195,7 @@ impl JobQueue {
             flush(&mut group)?;
         }
         if count > 0 {
-            self.seal(process).map_err(ConsumeError::Queue)?;
+            self.seal(process).map_err(EnqueueError::Queue)?;
         }
         Ok(count)
     }

@@ -41,8 +41,11 @@ impl Tracker {
         }
         let (since, before) = looks[0];
         let window = now.since(since).as_secs_f64();
+        let age = wall.since(process.created_at).as_secs_f64();
+        // A single look knows no more than the average since the beginning.
         let rate = match window > 0.0 {
             true => finished.saturating_sub(before) as f64 / window,
+            false if age > 0.0 => finished as f64 / age,
             false => 0.0,
         };
         let left = counts.total - finished;

@@ -28,7 +28,7 @@ fn status_tells_numbers_that_add_up() {
     assert_eq!(ids, [first, second, third].map(|id| id.to_string()));
     let expected = json!({"process_id": first, "strategy": "sync", "fallback_reason": null,
         "total": 4, "pending": 0, "in_progress": 0, "at_provider": 0, "completed": 3, "failed": 1,
-        "cancelled": 0, "eta_seconds": null, "batches": []});
+        "cancelled": 0, "eta_seconds": null, "batches": [], "sealed": true, "consumed": 0});
     assert_eq!(all[0], expected);
     assert_eq!(status(&desk, &first.to_string()), [expected]);
     let people = plain(&desk, "status").expect(0);

@@ -218,7 +218,9 @@ pub enum Verdict {
 /// Called, from any thread, when jobs may have become claimable. Must return at once.
 pub type OnWork = dyn Fn() + Send + Sync;
 
-/// A database of jobs. Unstable: tests and other databases need it, and it may be reshaped.
+/// A database of jobs. Unstable: it may be reshaped. Outside of this crate it can be wrapped, to count
+/// or to fail calls in a test; a store from scratch has to be part of the crate, where the suite that
+/// states its contract is.
 ///
 /// All methods may be called from many threads, and from many processes on one database.
 pub trait JobStore: Send + Sync {

@@ -141,7 +141,8 @@ fn orphans(conn: &Connection) -> Result<Option<Finding>, Fault> {
                AND worker NOT IN (SELECT no FROM workers)";
     let jobs: i64 = conn.query_row(sql, [], |row| row.get(0))?;
     let seen = format!("{jobs} jobs are held by workers that are on no list");
-    let advice = "they would run for ever: batchwright cancel ID, then batchwright retry ID";
+    let advice =
+        "nothing gives them back; to get rid of their processes: batchwright cancel ID --delete";
     Ok((jobs > 0).then(|| Finding::new("claims", Verdict::Bad, seen, Some(advice))))
 }
 

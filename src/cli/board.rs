@@ -1,0 +1,99 @@
+//! What a worker shows of the queue.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Mutex;
+use std::time::Duration;
+
+use batchwright::{Error, JobQueue, Phase, ProcessId, Progress, ProgressNotifier};
+
+use super::args::ShowArgs;
+use super::display::{Display, count};
+
+/// Where all processes stand together, for people.
+pub struct Board {
+    display: Display,
+    quiet: bool,
+    seen: Mutex<Seen>,
+}
+
+struct Seen {
+    /// What was finished before this worker began, or was said to be since.
+    finished: HashSet<ProcessId>,
+    open: HashMap<ProcessId, Progress>,
+}
+
+impl Board {
+    pub fn new(show: &ShowArgs, queue: &JobQueue) -> Result<Self, Error> {
+        let there = queue.open_processes()?.into_iter();
+        let finished = there.filter(|process| process.sealed && process.counts.is_finished());
+        Ok(Self {
+            display: Display::new(show),
+            quiet: show.quiet,
+            seen: Mutex::new(Seen {
+                finished: finished.map(|process| process.process_id).collect(),
+                open: HashMap::new(),
+            }),
+        })
+    }
+
+    /// Takes the bar away.
+    pub fn clear(&self) {
+        self.display.clear();
+    }
+}
+
+impl ProgressNotifier for Board {
+    fn on_progress(&self, progress: &Progress) {
+        let (Some(id), Ok(mut seen)) = (progress.process_id, self.seen.lock()) else {
+            return;
+        };
+        if progress.phase == Phase::Finished {
+            seen.open.remove(&id);
+            if seen.finished.insert(id) && !self.quiet {
+                self.display.say(&finished(progress));
+            }
+        } else {
+            seen.finished.remove(&id);
+            seen.open.insert(id, progress.clone());
+        }
+        let mut all = seen.open.values();
+        let Some(mut sum) = all.next().cloned() else {
+            return self.display.clear();
+        };
+        for one in all {
+            sum.total = sum.total.zip(one.total).map(|(a, b)| a + b);
+            sum.completed += one.completed;
+            sum.failed += one.failed;
+            sum.cancelled += one.cancelled;
+            sum.in_flight += one.in_flight;
+            sum.rate += one.rate;
+            sum.input_tokens += one.input_tokens;
+            sum.output_tokens += one.output_tokens;
+            sum.trouble = sum.trouble.take().or(one.trouble.clone());
+        }
+        let done = sum.completed + sum.failed + sum.cancelled;
+        let total = sum.total.unwrap_or(done);
+        let left = total.saturating_sub(done);
+        sum.percent = (total > 0).then(|| done as f64 * 100.0 / total as f64);
+        sum.eta =
+            (sum.rate > 0.0).then(|| Duration::from_secs_f64((left as f64 / sum.rate).min(1e9)));
+        self.display.on_progress(&sum);
+    }
+}
+
+fn finished(progress: &Progress) -> String {
+    let id = progress
+        .process_id
+        .map_or_else(String::new, |id| id.to_string());
+    let mut line = format!("{id} is finished: {} done", count(progress.completed));
+    for (n, what) in [
+        (progress.failed, "failed"),
+        (progress.cancelled, "cancelled"),
+    ] {
+        if n > 0 {
+            line.push_str(&format!(", {} {what}", count(n)));
+        }
+    }
+    line.push_str(&format!("; batchwright results {id}"));
+    line
+}

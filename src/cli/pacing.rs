@@ -1,0 +1,70 @@
+//! How many jobs a worker runs, and how patiently: settings that need no provider.
+
+use std::time::Duration;
+
+use batchwright::{RetryPolicy, RunningWorker, Scale, Settings, Worker};
+
+use super::exit::Refusal;
+use super::settings::refused;
+use super::work::WorkArgs;
+
+pub struct Pacing {
+    scale: Scale,
+    retry: RetryPolicy,
+    max_retries: u8,
+    batch: usize,
+    poll: Duration,
+}
+
+impl Pacing {
+    pub fn new(args: &WorkArgs, settings: &Settings) -> Result<Self, Refusal> {
+        let max_retries = settings.max_retries().map_err(refused)?;
+        Ok(Self {
+            scale: scale(args, settings)?,
+            retry: retry(args, max_retries),
+            max_retries,
+            batch: settings.batch_size().map_err(refused)?,
+            poll: settings.poll_interval().map_err(refused)?,
+        })
+    }
+
+    pub fn give(&self, worker: Worker) -> Worker {
+        worker
+            .retry(self.retry)
+            .max_retries(self.max_retries)
+            .scale(self.scale)
+            .batch_size(self.batch)
+            .poll_interval(self.poll)
+    }
+
+    /// Passes them on to a worker that runs.
+    pub fn apply(&self, worker: &RunningWorker) {
+        worker.set_scale(self.scale);
+        worker.set_max_retries(self.max_retries);
+        worker.set_batch_size(self.batch);
+        worker.set_poll_interval(self.poll);
+    }
+}
+
+pub fn retry(args: &WorkArgs, max_retries: u8) -> RetryPolicy {
+    RetryPolicy::default()
+        .max_retries(max_retries)
+        .fall_back_when_blocked(args.provider.fallback_blocked)
+}
+
+fn scale(args: &WorkArgs, settings: &Settings) -> Result<Scale, Refusal> {
+    if args.concurrency.is_some() {
+        let slots = settings.sync_concurrency().map_err(refused)?;
+        return Ok(Scale::fixed(slots.unwrap_or(1)));
+    }
+    let most = settings.max_concurrent_requests().map_err(refused)?;
+    let slots = |n: usize| n.min(most).max(1);
+    Ok(Scale::default()
+        .slots(
+            slots(settings.min_workers().map_err(refused)?),
+            slots(settings.worker_count().map_err(refused)?),
+            slots(settings.max_workers().map_err(refused)?),
+        )
+        .cpu_percent(settings.max_cpu_percent().map_err(refused)?.into())
+        .memory_percent(settings.max_memory_percent().map_err(refused)?.into()))
+}

@@ -1,0 +1,142 @@
+//! Where a worker's prompts go, and the settings that change it while it runs.
+
+use batchwright::{COMPLETION, Context, EMBEDDING, Limits, Route, RunningWorker, Settings, Worker};
+
+use super::data_dir::data_dir;
+use super::exit::Refusal;
+use super::pacing::retry;
+use super::provider::{self, Asked, Chosen};
+use super::run::limits;
+use super::settings::refused;
+use super::work::WorkArgs;
+
+/// Requests a minute where none are set and a provider tells none.
+const UNTOLD_RPM: f64 = 100.0;
+
+/// The routes that the settings come to.
+pub struct Routes {
+    completions: Option<Route<'static>>,
+    embeddings: Option<Route<'static>>,
+    /// What they were made of: as long as it stays the same, so do they.
+    made_of: String,
+    /// For people.
+    line: String,
+}
+
+impl Routes {
+    pub fn new(
+        args: &WorkArgs,
+        settings: &Settings,
+        ctx: &Context,
+        say: &dyn Fn(String),
+    ) -> Result<Self, Refusal> {
+        let asked = Asked {
+            provider: &args.provider,
+            embed: false,
+            // Jobs that name no model and find no default fail one by one, with a clear word.
+            unnamed: Some(0),
+        };
+        let chosen = provider::choose(&asked, settings, say)?;
+        if chosen.fell_to_extract() {
+            return Err(Refusal::could_not_run(
+                "no model can be asked, see batchwright providers; to have jobs answered with the \
+                 beginning of their own text, name --provider extract",
+            ));
+        }
+        let chosen = chosen.once_loaded(ctx, say)?;
+        let (completions, line) = route(&chosen, settings, args)?;
+        let embeddings = match chosen.embeds() {
+            true => Some(route(&chosen, settings, args)?.0),
+            false => None,
+        };
+        Ok(Self {
+            completions: Some(completions),
+            embeddings,
+            made_of: made_of(settings)?,
+            line,
+        })
+    }
+
+    /// Who is called, where, for which model.
+    pub fn line(&self) -> &str {
+        &self.line
+    }
+
+    pub fn give(&mut self, mut worker: Worker) -> Worker {
+        if let Some(route) = self.completions.take() {
+            worker = worker.completions(route);
+        }
+        if let Some(route) = self.embeddings.take() {
+            worker = worker.embeddings(route);
+        }
+        worker
+    }
+
+    /// Puts others in their place in a worker that runs, if the settings now come to others. True if
+    /// they do.
+    pub fn follow(
+        &mut self,
+        args: &WorkArgs,
+        settings: &Settings,
+        worker: &RunningWorker,
+        ctx: &Context,
+    ) -> Result<bool, Refusal> {
+        if made_of(settings)? == self.made_of {
+            return Ok(false);
+        }
+        *self = Self::new(args, settings, ctx, &|_| {})?;
+        match self.completions.take() {
+            Some(route) => worker.set_completions(route),
+            None => worker.forget(COMPLETION),
+        }
+        match self.embeddings.take() {
+            Some(route) => worker.set_embeddings(route),
+            None => worker.forget(EMBEDDING),
+        }
+        Ok(true)
+    }
+}
+
+fn route(
+    chosen: &Chosen,
+    settings: &Settings,
+    args: &WorkArgs,
+) -> Result<(Route<'static>, String), Refusal> {
+    let clients = chosen.clients()?;
+    let line = chosen.line(&clients);
+    let calls = u32::try_from(clients.concurrency).unwrap_or(u32::MAX);
+    let assumed = |limits: Limits| match chosen.shares_limits() {
+        true => limits.assume_requests_per_minute(UNTOLD_RPM),
+        false => limits,
+    };
+    let first = assumed(limits(settings)?).in_flight(calls);
+    let mut route = Route::limited(clients.first, first);
+    // Shared by whatever provider comes later, too.
+    if let Some(folder) = data_dir(args.data_dir.as_deref()) {
+        route = route.share_limits(&folder.join("quotas"));
+    }
+    for (fallback, limits) in clients.fallbacks {
+        route = route.then(fallback, assumed(limits));
+    }
+    let max_retries = settings.max_retries().map_err(refused)?;
+    Ok((route.retry(retry(args, max_retries)), line))
+}
+
+/// All that a route is made of, in words.
+fn made_of(settings: &Settings) -> Result<String, Refusal> {
+    let keys = [
+        "llm.provider",
+        "llm.model",
+        "llm.fallback",
+        "llm.fallback_enabled",
+        "llm.sync_concurrency",
+        "llm.request_timeout",
+        "llm.requests_per_minute",
+        "llm.tokens_per_minute",
+        "llm.burst_size",
+        "queue.max_retries",
+    ];
+    let words = keys.map(|key| settings.explain(key).map(|setting| setting.value));
+    let words: Result<Vec<_>, _> = words.into_iter().collect();
+    Ok(format!("{:?}", words.map_err(refused)?))
+}
