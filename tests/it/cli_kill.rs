@@ -6,20 +6,7 @@ use std::time::Duration;
 
 use batchwright::simulate::SimConfig;
 
-use super::common::{Desk, PATIENCE, all_ids, simulator};
-
-/// SplitMix64 (Steele, Lea, Flood 2014).
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, n: u64) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        (z ^ (z >> 31)) % n
-    }
-}
+use super::common::{Desk, PATIENCE, Random, all_ids, simulator};
 
 /// Kills a run at moments that the seed decides, again and again, and then lets it end.
 fn killed(seed: u64, items: usize, kills: u64, flags: &str) {

@@ -79,4 +79,6 @@ mod embed_dialects;
 #[cfg(all(feature = "cli", feature = "simulate"))]
 mod embed_runs;
 #[cfg(all(feature = "cli", feature = "queue", feature = "simulate"))]
+mod example_durable;
+#[cfg(all(feature = "cli", feature = "queue", feature = "simulate"))]
 mod queue_kill;

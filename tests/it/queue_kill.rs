@@ -9,20 +9,7 @@ use std::time::{Duration, Instant};
 use batchwright::simulate::{SimConfig, Simulator};
 use batchwright::{Job, JobQueue, JobStatus, ProcessId, Request};
 
-use super::common::{Desk, HOME, PATIENCE, Running, eventually, simulator};
-
-/// SplitMix64 (Steele, Lea, Flood 2014).
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, n: u64) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        (z ^ (z >> 31)) % n
-    }
-}
+use super::common::{Desk, HOME, PATIENCE, Random, Running, eventually, simulator};
 
 const SLOTS: u64 = 8;
 
