@@ -20,7 +20,9 @@ const SLOTS: u64 = 8;
 fn program() -> PathBuf {
     let test = std::env::current_exe().unwrap();
     let folder = test.parent().unwrap().parent().unwrap();
+    // Those of this test, also `default` itself: with others the library would be built once more.
     let features = [
+        (cfg!(feature = "default"), "default"),
         (cfg!(feature = "bundled"), "bundled"),
         (cfg!(feature = "schema"), "schema"),
     ];
