@@ -19,6 +19,8 @@ mod loading;
 mod provider;
 #[cfg(feature = "queue")]
 mod queue;
+#[cfg(feature = "queue")]
+mod queue_fixture;
 mod regress_bulk;
 mod regress_client;
 mod regress_file;
