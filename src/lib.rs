@@ -138,7 +138,7 @@ pub use queue::worker::{RunningWorker, Worker, WorkerReport};
 #[doc = include_str!("../docs/queue.md")]
 pub mod queue_guide {}
 
-/// The program in the README compiles.
-#[cfg(doctest)]
+/// The programs in the README compile.
+#[cfg(all(doctest, feature = "queue"))]
 #[doc = include_str!("../README.md")]
 struct Readme;
