@@ -17,6 +17,8 @@ use batchwright::{
 use rusqlite::Connection;
 use tempfile::TempDir;
 
+const RELEASED: &[i64] = &[1];
+
 fn process(n: u8) -> ProcessId {
     ProcessId::from_bytes([n; 16])
 }
@@ -180,14 +182,14 @@ fn is_found_and_worked_to_the_end(from: &Path) {
 #[test]
 fn databases_of_released_schemas_are_found_and_worked_to_the_end() {
     let data = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data");
-    for version in [1] {
+    for version in RELEASED {
         let path = data.join(format!("llm_jobs_v{version}.db"));
         let (_folder, copy) = restored(&path);
         let db = Connection::open(copy).unwrap();
         let found: i64 = db
             .pragma_query_value(None, "user_version", |row| row.get(0))
             .unwrap();
-        assert_eq!(found, version);
+        assert_eq!(found, *version);
         is_found_and_worked_to_the_end(&path);
     }
 }
