@@ -28,6 +28,11 @@
 //! | run a file with a resumable output, as the `batchwright` program does | [`Prompts`], [`FileRun`] |
 //! | make one call with limits, retries and fallback | [`Route::complete`] |
 //! | take settings from flags, environment and a store, and follow its changes | [`Settings`], [`SettingsWatch`] |
+#![cfg_attr(
+    feature = "queue",
+    doc = "| hand prompts to a queue that survives restarts | [`JobQueue`] and [`Worker`]; the [guide](queue_guide) |
+| carry out work of your own kinds on that queue | [`Handler`] |"
+)]
 //! | ask a service of your own | implement [`LlmClient`], or wrap a closure with [`client_fn`] |
 //!
 //! # What decides what
@@ -45,7 +50,8 @@
 //! |---|---|---|
 //! | `cli` | yes | the `batchwright` program; not needed by a library user |
 //! | `schema` | yes | answers are checked against the JSON Schema asked for; without it, only for being JSON |
-//! | `queue` | yes | settings in a file that processes share: `SqliteConfig` |
+//! | `queue` | yes | the durable queue in an SQLite file, and settings in a file that processes share |
+//! | `bundled` | yes | SQLite compiled in; without it, `queue` links the system's library |
 //! | `simulate` | yes | the `simulate` module: a loopback provider with latency, limits and trouble |
 //!
 //! # Logging
@@ -127,7 +133,11 @@ pub use queue::tracker::Tracker;
 #[cfg(feature = "queue")]
 pub use queue::worker::{RunningWorker, Worker, WorkerReport};
 
-/// The program in the README compiles.
-#[cfg(doctest)]
+#[cfg(feature = "queue")]
+#[doc = include_str!("../docs/queue.md")]
+pub mod queue_guide {}
+
+/// The programs in the README compile.
+#[cfg(all(doctest, feature = "queue"))]
 #[doc = include_str!("../README.md")]
 struct Readme;

@@ -71,7 +71,16 @@ impl Desk {
 
     /// The program with nothing but what it needs from the environment.
     pub fn command<S: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = S>) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_batchwright"));
+        self.other(env!("CARGO_BIN_EXE_batchwright"), args)
+    }
+
+    /// The same for another program.
+    pub fn other<S: AsRef<OsStr>>(
+        &self,
+        program: impl AsRef<OsStr>,
+        args: impl IntoIterator<Item = S>,
+    ) -> Command {
+        let mut command = Command::new(program);
         command
             .args(args)
             .current_dir(self.0.path())

@@ -21,6 +21,8 @@ mod provider;
 mod queue;
 #[cfg(feature = "queue")]
 mod queue_regress;
+#[cfg(feature = "queue")]
+mod queue_fixture;
 mod regress_bulk;
 mod regress_client;
 mod regress_file;
@@ -80,5 +82,7 @@ mod embed;
 mod embed_dialects;
 #[cfg(all(feature = "cli", feature = "simulate"))]
 mod embed_runs;
+#[cfg(all(feature = "cli", feature = "queue", feature = "simulate"))]
+mod example_durable;
 #[cfg(all(feature = "cli", feature = "queue", feature = "simulate"))]
 mod queue_kill;

@@ -41,8 +41,9 @@ use writer::Writer;
 /// What a loss of power may cost. The death of a process costs nothing in either case.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Durability {
-    /// The last transactions, about a second of them; the database stays sound. Jobs whose results
-    /// went with them run, and are paid for, again; jobs enqueued then are gone.
+    /// The last transactions, those that the system had not written to the disk yet: on Linux usually
+    /// half a minute of them. The database stays sound. Jobs whose results went with them run, and are
+    /// paid for, again; jobs enqueued then are gone.
     #[default]
     Normal,
     /// Nothing: what a call has returned `Ok` for is on the disk. Only claims are not waited for,

@@ -1,0 +1,108 @@
+//! The example of an application that embeds the queue, killed at any moment.
+
+#![cfg(unix)]
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::thread;
+use std::time::Duration;
+
+use batchwright::JobQueue;
+use batchwright::simulate::{SimConfig, Simulator};
+use rusqlite::Connection;
+
+use super::common::{Desk, PATIENCE, Random, Running, simulator};
+
+const SLOTS: u64 = 8;
+
+/// The example's program. `cargo test --test it` alone does not build it, and what an earlier build
+/// left behind may be another one; where it is as it should be, this takes no time.
+fn program() -> PathBuf {
+    let test = std::env::current_exe().unwrap();
+    let folder = test.parent().unwrap().parent().unwrap();
+    // Those of this test, also `default` itself: with others the library would be built once more.
+    let features = [
+        (cfg!(feature = "default"), "default"),
+        (cfg!(feature = "bundled"), "bundled"),
+        (cfg!(feature = "schema"), "schema"),
+    ];
+    let features = features.iter().filter(|(on, _)| *on).map(|(_, name)| *name);
+    let features: Vec<&str> = features.chain(["cli", "queue", "simulate"]).collect();
+    let mut cargo = Command::new(env!("CARGO"));
+    // What cargo tells a test of its package would be news to build scripts.
+    for (name, _) in std::env::vars_os() {
+        let name = name.to_string_lossy().into_owned();
+        let ours = ["CARGO_PKG_", "CARGO_MANIFEST_", "CARGO_BIN_"];
+        if ours.iter().any(|prefix| name.starts_with(prefix)) {
+            cargo.env_remove(&name);
+        }
+    }
+    cargo
+        .current_dir(env!("CARGO_MANIFEST_DIR"))
+        .args(["build", "--quiet", "--offline", "--no-default-features"])
+        .args(["--features", &features.join(",")])
+        .args(["--example", "durable_summaries"])
+        .arg("--target-dir")
+        .arg(folder.parent().unwrap());
+    if folder.ends_with("release") {
+        cargo.arg("--release");
+    }
+    assert!(cargo.status().unwrap().success());
+    folder.join("examples/durable_summaries")
+}
+
+fn start(desk: &Desk, sim: &Simulator, program: &Path) -> Running {
+    let mut command = desk.other(program, ["app", "documents.txt"]);
+    command
+        .env("BATCHWRIGHT_PROVIDER", "local")
+        .env("BATCHWRIGHT_MODEL", "sim-1")
+        .env("LOCAL_LLM_BASE_URL", sim.base_url());
+    Running::start(&mut command)
+}
+
+#[test]
+fn each_document_has_its_summary_however_often_the_application_is_killed() {
+    let (documents, kills) = (400, 12);
+    let program = program();
+    let desk = Desk::new();
+    let text = |i: u64| format!("document number {i}.");
+    let lines: Vec<String> = (1..=documents).map(text).collect();
+    desk.write("documents.txt", lines.join("\n"));
+    let few = Duration::from_millis(10);
+    let sim = simulator(SimConfig::default().latency(few).jitter(few).seed(4));
+    let mut random = Random(4);
+    for kill in 0..kills {
+        let running = start(&desk, &sim, &program);
+        // Every third one dies while it reads, hands over or takes what the one before left.
+        if kill % 3 > 0 {
+            let until = sim.stats().calls + random.below(documents / kills);
+            sim.wait_until(|s| s.calls > until || s.calls >= documents, PATIENCE);
+        }
+        thread::sleep(Duration::from_micros(random.below(20_000)));
+        running.signal("KILL");
+        let ended = running.wait();
+        assert_eq!(ended.status.code(), None, "it was over: {}", ended.stderr);
+    }
+    let ended = start(&desk, &sim, &program).wait().expect(0);
+    let said = format!("{documents} documents, {documents} with a summary");
+    assert!(ended.stdout.contains(&said), "{}", ended.stdout);
+
+    let app = Connection::open(desk.path("app/app.db")).unwrap();
+    let mut read = app
+        .prepare("SELECT text, summary, error FROM documents JOIN summaries ON id = document")
+        .unwrap();
+    let mut rows = read.query([]).unwrap();
+    let mut count = 0;
+    while let Some(row) = rows.next().unwrap() {
+        let text: String = row.get(0).unwrap();
+        let summary: String = row.get(1).unwrap();
+        assert!(summary.contains(&text), "{text:?}: {summary:?}");
+        count += 1;
+    }
+    assert_eq!(count, documents);
+    let queue = JobQueue::open(&desk.path("app/llm_jobs.db")).unwrap();
+    assert!(queue.open_processes().unwrap().is_empty());
+    let stats = sim.stats();
+    assert!(stats.paid >= documents, "{stats:?}");
+    assert!(stats.paid_twice <= kills * SLOTS, "{stats:?}");
+}

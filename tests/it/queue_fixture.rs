@@ -1,0 +1,204 @@
+//! A database of each released schema, and one that was made just now: what is in it is found, and
+//! worked to the end.
+//!
+//! With a new schema, keep one of it: `KEEP=$PWD/tests/data/llm_jobs_v2.db cargo test --test it
+//! a_database_of_now`, and add it to the released ones.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use batchwright::testing::{ManualClock, ScriptedClient};
+use batchwright::{
+    Clock, Context, Counts, Error, ErrorKind, Handler, Job, JobQueue, JobResult, JobStatus,
+    JobStore, LlmClient, ProcessId, Request, Route, RunningJob, Scale, SqliteOptions, SqliteStore,
+    SystemClock, Usage, Verdict, Worker, client_fn,
+};
+use rusqlite::Connection;
+use tempfile::TempDir;
+
+const RELEASED: &[i64] = &[1];
+
+fn process(n: u8) -> ProcessId {
+    ProcessId::from_bytes([n; 16])
+}
+
+fn prompt(text: &str) -> Job {
+    Job::from(Request::new(text).with_id(text).with_model("m-1"))
+}
+
+fn worker(queue: &JobQueue, client: &Arc<ScriptedClient>) -> Worker {
+    let client = client.clone();
+    let paid = client_fn(move |request, ctx| {
+        let usage = Usage {
+            input_tokens: 3,
+            output_tokens: 2,
+            ..Usage::default()
+        };
+        Ok(client.complete(request, ctx)?.with_usage(usage))
+    });
+    Worker::new(queue)
+        .scale(Scale::fixed(1))
+        .completions(Route::new(paid))
+}
+
+/// Jobs in every state, as a copy of the database has them while a worker has one of them in hand.
+fn make(copy: &Path) {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("llm_jobs.db");
+    let store = SqliteStore::open(&path, SqliteOptions::default()).unwrap();
+    let store: Arc<dyn JobStore> = Arc::new(store);
+    let queue = JobQueue::on(store.clone());
+    let client = Arc::new(ScriptedClient::new());
+    let busy = Error::new(ErrorKind::Transient, "busy").with_status(503);
+    client.fail(
+        "later",
+        busy.with_retry_after(Some(Duration::from_secs(60))),
+    );
+    client.fail("bad", Error::new(ErrorKind::Invalid, "no").with_status(400));
+    let jobs = ["good", "bad", "later"].map(prompt);
+    queue.enqueue(process(1), jobs).unwrap();
+    let running = worker(&queue, &client).start().unwrap();
+    assert!(client.wait_for_calls(3));
+    running.stop().unwrap();
+
+    let waits = Job::new("double", &21).unwrap().item_id("waits");
+    let jobs = [waits.priority(9).max_retries(7), prompt("held")];
+    queue.enqueue(process(1), jobs).unwrap();
+    let half = ["one", "two"].map(prompt);
+    store
+        .insert(process(2), half.into(), false, SystemClock.wall())
+        .unwrap();
+    queue.enqueue(process(3), [prompt("unwanted")]).unwrap();
+    queue.cancel(process(3)).unwrap();
+
+    client.hold();
+    let running = worker(&queue, &client).start().unwrap();
+    assert!(client.wait_for_in_flight(1));
+    let db = Connection::open(&path).unwrap();
+    db.execute("VACUUM INTO ?1", [copy.to_str().unwrap()])
+        .unwrap();
+    client.release();
+    running.stop().unwrap();
+    // The name of this machine is nobody's business.
+    let copy = Connection::open(copy).unwrap();
+    copy.execute("UPDATE workers SET host = 'elsewhere'", [])
+        .unwrap();
+}
+
+/// Puts a database in place as its backup is restored: with the lock files of its workers.
+fn restored(from: &Path) -> (TempDir, PathBuf) {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("llm_jobs.db");
+    std::fs::copy(from, &path).unwrap();
+    let locks = folder.path().join("llm_jobs.db.workers");
+    std::fs::create_dir(&locks).unwrap();
+    let db = Connection::open(&path).unwrap();
+    let mut workers = db.prepare("SELECT name FROM workers").unwrap();
+    let names = workers
+        .query_map([], |row| row.get::<_, String>(0))
+        .unwrap();
+    for name in names {
+        std::fs::write(locks.join(name.unwrap() + ".lock"), "").unwrap();
+    }
+    (folder, path)
+}
+
+fn counts(queue: &JobQueue, n: u8) -> Counts {
+    queue.progress(process(n)).unwrap().unwrap().counts
+}
+
+fn consumed(queue: &JobQueue, n: u8) -> Vec<JobResult> {
+    let mut all = Vec::new();
+    queue
+        .consume(process(n), |results| {
+            all.extend_from_slice(results);
+            Ok::<(), Error>(())
+        })
+        .unwrap();
+    all
+}
+
+fn texts(results: &[JobResult]) -> Vec<(String, JobStatus, u32, String)> {
+    let text = |result: &JobResult| match result.parse::<serde_json::Value>() {
+        Ok(line) if line.is_object() => line["text"].as_str().unwrap().to_owned(),
+        Ok(other) => other.to_string(),
+        Err(error) => error.kind().to_string(),
+    };
+    let row = |r: &JobResult| (r.item_id.clone().unwrap(), r.status, r.attempts, text(r));
+    results.iter().map(row).collect()
+}
+
+fn row(id: &str, status: JobStatus, attempts: u32, text: &str) -> (String, JobStatus, u32, String) {
+    (id.to_owned(), status, attempts, text.to_owned())
+}
+
+fn is_found_and_worked_to_the_end(from: &Path) {
+    use JobStatus::{Cancelled, Completed, Failed};
+    let (_folder, path) = restored(from);
+    // Long after: what waits for its time is due.
+    let clock = Arc::new(ManualClock::new());
+    clock.advance(Duration::from_secs(100 * 365 * 24 * 3600));
+    let queue = JobQueue::open(&path).unwrap().clock(clock);
+    let open = queue.open_processes().unwrap();
+    let states = open.iter().map(|p| (p.process_id, p.sealed, p.cancelled));
+    let expected = [(1, true, false), (2, false, false), (3, true, true)];
+    assert!(states.eq(expected.map(|(n, sealed, cancelled)| (process(n), sealed, cancelled))));
+    let first = counts(&queue, 1);
+    assert_eq!((first.pending, first.in_progress), (2, 1), "{first:?}");
+    assert_eq!((first.completed, first.failed), (1, 1), "{first:?}");
+    assert_eq!((counts(&queue, 2).pending, counts(&queue, 2).total), (2, 2));
+    assert_eq!(
+        (counts(&queue, 3).cancelled, counts(&queue, 3).total),
+        (1, 1)
+    );
+    let spent = open[0].spent;
+    assert_eq!((spent.input_tokens, spent.output_tokens), (3, 2));
+    let findings = queue.check().unwrap();
+    let bad = findings.iter().find(|f| f.verdict == Verdict::Bad);
+    assert!(bad.is_none(), "{bad:?}");
+
+    queue.seal(process(2)).unwrap();
+    let double = Handler::new(|job: &RunningJob, _: &Context| Ok(2 * job.parse::<i64>()?));
+    let client = Arc::new(ScriptedClient::new());
+    let worker = worker(&queue, &client).handle("double", double);
+    let report = worker.until_empty(true).run().unwrap();
+    assert_eq!((report.completed, report.failed), (5, 0), "{report:?}");
+    let expected = [
+        row("good", Completed, 1, "echo: good"),
+        row("bad", Failed, 1, "invalid"),
+        row("later", Completed, 2, "echo: later"),
+        row("waits", Completed, 1, "42"),
+        row("held", Completed, 1, "echo: held"),
+    ];
+    assert_eq!(texts(&consumed(&queue, 1)), expected);
+    let expected = ["one", "two"].map(|id| row(id, Completed, 1, &format!("echo: {id}")));
+    assert_eq!(texts(&consumed(&queue, 2)), expected);
+    let expected = [row("unwanted", Cancelled, 0, "cancelled")];
+    assert_eq!(texts(&consumed(&queue, 3)), expected);
+    assert!(queue.open_processes().unwrap().is_empty());
+}
+
+#[test]
+fn databases_of_released_schemas_are_found_and_worked_to_the_end() {
+    let data = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data");
+    for version in RELEASED {
+        let path = data.join(format!("llm_jobs_v{version}.db"));
+        let (_folder, copy) = restored(&path);
+        let db = Connection::open(copy).unwrap();
+        let found: i64 = db
+            .pragma_query_value(None, "user_version", |row| row.get(0))
+            .unwrap();
+        assert_eq!(found, *version);
+        is_found_and_worked_to_the_end(&path);
+    }
+}
+
+#[test]
+fn a_database_of_now_is_found_and_worked_to_the_end() {
+    let folder = tempfile::tempdir().unwrap();
+    let keep = std::env::var_os("KEEP").map(PathBuf::from);
+    let path = keep.unwrap_or_else(|| folder.path().join("made.db"));
+    make(&path);
+    is_found_and_worked_to_the_end(&path);
+}
