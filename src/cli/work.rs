@@ -1,6 +1,7 @@
 //! `batchwright work`: a worker of the queue in the foreground.
 
 use std::collections::HashMap;
+use std::io::Write;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -152,7 +153,7 @@ fn work(args: &WorkArgs) -> Result<Exit, Refusal> {
     board.display.clear();
     for result in &report.unsaved {
         display::error("a result could not be recorded; here it is:");
-        eprintln!("{result}");
+        let _ = writeln!(std::io::stderr(), "{result}");
     }
     if args.json {
         print_json(&report);
@@ -501,7 +502,8 @@ fn print_json(report: &WorkerReport) {
         "possibly_paid_twice": report.possibly_paid_twice,
         "stop": stop,
     });
-    println!("{line}");
+    // Its reader may have gone, which is no fault of the jobs.
+    let _ = writeln!(std::io::stdout(), "{line}");
 }
 
 fn exit(args: &WorkArgs, report: &WorkerReport, signals: &Signals) -> Exit {

@@ -89,6 +89,11 @@ struct Found {
     known_wait: bool,
 }
 
+enum Left {
+    Jobs,
+    Chores,
+}
+
 impl StoreBacklog {
     pub(crate) fn new(
         store: Arc<dyn JobStore>,
@@ -260,6 +265,35 @@ impl StoreBacklog {
         }
     }
 
+    /// What keeps a worker that ends when nothing is left.
+    fn left_to_do(&self, found: &Found) -> Result<Option<Left>, Error> {
+        if !self.is_empty(found)? {
+            return Ok(Some(Left::Jobs));
+        }
+        let chores = self.store.chore(self.clock.wall())?;
+        Ok(chores.then_some(Left::Chores))
+    }
+
+    /// Full disk, somebody else's lock: it passes, and until then nothing is lost.
+    fn troubled(
+        &mut self,
+        error: Error,
+        out: Vec<Ticket<JobTask>>,
+        now: Time,
+    ) -> Result<Take<JobTask>, Error> {
+        if error.kind() != ErrorKind::Transient {
+            return Err(error);
+        }
+        self.trouble = Some(error);
+        Ok(match out.is_empty() {
+            true => Take::Idle {
+                until: Some(now.after(CLAIM_AGAIN)),
+                source_open: true,
+            },
+            false => Take::Items(out),
+        })
+    }
+
     /// True when nothing is left that this worker could ever claim.
     fn is_empty(&self, found: &Found) -> Result<bool, Error> {
         if self.running > 0 || found.due.is_some() {
@@ -305,30 +339,23 @@ impl Backlog for StoreBacklog {
         let asked = self.batch(max - out.len());
         let found = match self.claim(asked, false, gates, now) {
             Ok(found) => found,
-            // Full disk, somebody else's lock: it passes, and until then nothing is lost.
-            Err(error) if error.kind() == ErrorKind::Transient => {
-                self.trouble = Some(error);
-                return Ok(match out.is_empty() {
-                    true => Take::Idle {
-                        until: Some(now.after(CLAIM_AGAIN)),
-                        source_open: true,
-                    },
-                    false => Take::Items(out),
-                });
-            }
-            Err(error) => return Err(error),
+            Err(error) => return self.troubled(error, out, now),
         };
         self.trouble = None;
         self.adapt(asked, found.tickets.len());
         if found.tickets.is_empty() && out.is_empty() {
-            if self.scope.until_empty && self.is_empty(&found)? {
-                return Ok(match self.store.chore(self.clock.wall())? {
-                    true => Take::Idle {
-                        until: Some(now.after(CHORES_AGAIN)),
-                        source_open: true,
-                    },
-                    false => Take::Done,
-                });
+            if self.scope.until_empty {
+                match self.left_to_do(&found) {
+                    Ok(None) => return Ok(Take::Done),
+                    Ok(Some(Left::Jobs)) => {}
+                    Ok(Some(Left::Chores)) => {
+                        return Ok(Take::Idle {
+                            until: Some(now.after(CHORES_AGAIN)),
+                            source_open: true,
+                        });
+                    }
+                    Err(error) => return self.troubled(error, out, now),
+                }
             }
             return Ok(self.idle(Some(&found), gates, now));
         }

@@ -455,6 +455,8 @@ struct Ready {
 /// What is told of a moment.
 struct Picture {
     changed: Vec<Process>,
+    /// Why the store takes nothing at the moment.
+    stuck: Option<String>,
     trouble: Option<String>,
     loading: Option<Duration>,
     stopping: bool,
@@ -522,6 +524,9 @@ impl Ready {
             tracker: Tracker::new(),
             notifier: self.notifier.clone(),
             clock: controls.clock.clone(),
+            open: None,
+            trouble: None,
+            stuck: None,
         };
         teller.tell_all(&*self.store);
         let look = |dispatcher: &Dispatcher<StoreWork>, now| picture(dispatcher, controls, now);
@@ -608,13 +613,11 @@ fn picture(dispatcher: &Dispatcher<StoreWork>, controls: &Controls, now: Time) -
         .all_busy
         .store(in_flight >= permits, Ordering::SeqCst);
     let work = &dispatcher.work;
-    let trouble = [
-        dispatcher.settle_error(),
-        work.packed.items.trouble.as_ref(),
-        dispatcher.obituary(),
-        dispatcher.last_failure(),
-    ];
-    let trouble = trouble.into_iter().flatten().next();
+    let stuck = dispatcher.settle_error();
+    let stuck = stuck.or(work.packed.items.trouble.as_ref());
+    let trouble = stuck
+        .or(dispatcher.obituary())
+        .or(dispatcher.last_failure());
     Picture {
         changed: work
             .changed
@@ -622,6 +625,7 @@ fn picture(dispatcher: &Dispatcher<StoreWork>, controls: &Controls, now: Time) -
             .drain()
             .map(|(_, state)| state)
             .collect(),
+        stuck: stuck.map(|error| error.message().to_owned()),
         trouble: trouble.map(|error| error.message().to_owned()),
         loading: dispatcher.loading_since().map(|since| now.since(since)),
         stopping: dispatcher.stop_reason().is_some(),
@@ -633,6 +637,11 @@ struct Teller {
     tracker: Tracker,
     notifier: Option<Arc<dyn ProgressNotifier>>,
     clock: Arc<dyn Clock>,
+    /// A process that is not finished, as far as is known.
+    open: Option<Process>,
+    /// What was last told to be in the way.
+    trouble: Option<String>,
+    stuck: Option<String>,
 }
 
 impl Teller {
@@ -646,16 +655,28 @@ impl Teller {
         });
         self.tell(Picture {
             changed,
+            stuck: None,
             trouble: None,
             loading: None,
             stopping: false,
         });
     }
 
-    fn tell(&mut self, picture: Picture) {
+    fn tell(&mut self, mut picture: Picture) {
+        if let Some(why) = &picture.stuck
+            && self.stuck != picture.stuck
+        {
+            log::warn!("{why}; nothing new is started until it works");
+        }
+        self.stuck = picture.stuck.take();
         let Some(notifier) = &self.notifier else {
             return;
         };
+        // While nothing can be recorded nothing changes, and that is news too.
+        if picture.changed.is_empty() && picture.trouble != self.trouble {
+            picture.changed.extend(self.open.clone());
+        }
+        self.trouble.clone_from(&picture.trouble);
         let (now, wall) = (self.clock.now(), self.clock.wall());
         for process in &picture.changed {
             let mut progress = self.tracker.progress(process, now, wall);
@@ -663,6 +684,13 @@ impl Teller {
             progress.loading = picture.loading;
             if picture.stopping && progress.phase == Phase::Running {
                 progress.phase = Phase::Stopping;
+            }
+            if progress.phase != Phase::Finished {
+                self.open = Some(process.clone());
+            } else if let Some(open) = &self.open
+                && open.process_id == process.process_id
+            {
+                self.open = None;
             }
             notifier.on_progress(&progress);
         }

@@ -19,6 +19,8 @@ mod loading;
 mod provider;
 #[cfg(feature = "queue")]
 mod queue;
+#[cfg(feature = "queue")]
+mod queue_crowd;
 mod regress_bulk;
 mod regress_client;
 mod regress_file;
@@ -79,4 +81,12 @@ mod embed_dialects;
 #[cfg(all(feature = "cli", feature = "simulate"))]
 mod embed_runs;
 #[cfg(all(feature = "cli", feature = "queue", feature = "simulate"))]
+mod queue_disk;
+#[cfg(all(feature = "cli", feature = "queue", feature = "simulate"))]
+mod queue_files;
+#[cfg(all(feature = "cli", feature = "queue", feature = "simulate"))]
+mod queue_halfway;
+#[cfg(all(feature = "cli", feature = "queue", feature = "simulate"))]
 mod queue_kill;
+#[cfg(all(feature = "cli", feature = "queue", feature = "simulate"))]
+mod queue_limits;
