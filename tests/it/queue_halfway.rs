@@ -9,7 +9,7 @@ use std::time::Duration;
 use batchwright::testing::ScriptedClient;
 use batchwright::{Job, ProcessId, Request, Verdict};
 
-use super::cli_queue::{adds_up, on_queue, plain, queue, status, worker};
+use super::cli_queue::{adds_up, database, on_queue, plain, queue, status, worker};
 use super::common::{Desk, Running, results};
 
 fn enqueued(jobs: usize) -> (Desk, ProcessId) {
@@ -75,6 +75,25 @@ fn a_command_that_was_killed_is_finished_by_the_next() {
 #[ignore = "half a minute"]
 fn commands_that_were_killed_are_finished_by_the_next() {
     killed_in_the_middle(100_000, 10);
+}
+
+#[test]
+fn a_deletion_that_was_left_halfway_is_no_fault_of_the_counters() {
+    let (desk, id) = enqueued(100);
+    let conn = rusqlite::Connection::open(database(&desk)).unwrap();
+    conn.execute_batch(
+        "UPDATE processes SET chore = 4, cursor = 50;
+         DELETE FROM payloads WHERE job & 0xffffffff < 50;
+         DELETE FROM jobs WHERE id & 0xffffffff < 50",
+    )
+    .unwrap();
+    drop(conn);
+    let doctor = plain(&desk, "doctor").expect(0).stdout;
+    assert!(doctor.contains("note     halfway"), "{doctor}");
+    idle_worker(&desk);
+    assert!(queue(&desk).progress(id).unwrap().is_none());
+    let all = queue(&desk).check().unwrap();
+    assert!(all.iter().all(|f| f.what != "halfway"), "{all:?}");
 }
 
 #[test]
