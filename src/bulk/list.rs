@@ -144,7 +144,7 @@ impl<R: Borrow<Request>> Feeder<R> {
                 continue;
             }
             let next = catch_unwind(AssertUnwindSafe(|| items.next()))
-                .unwrap_or_else(|panic| Some(Err(panicked("the source of requests", &*panic))));
+                .unwrap_or_else(|panic| Some(Err(panicked("the source of requests", panic))));
             let Some(item) = next else { break };
             let last = item.is_err();
             let request = item.as_ref().ok().map(Borrow::borrow);

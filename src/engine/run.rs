@@ -311,15 +311,20 @@ impl<W: Work> Drop for LetGo<'_, '_, W> {
 
 fn call<T, D, R: Runner<T, D>>(runner: &R, ticket: &Ticket<T>, ctx: &Context) -> Reply<D> {
     catch_unwind(AssertUnwindSafe(|| runner.call(ticket, ctx)))
-        .unwrap_or_else(|panic| panicked("the client", &*panic).into())
+        .unwrap_or_else(|panic| panicked("the client", panic).into())
 }
 
 /// The error of foreign code that panicked.
-pub(crate) fn panicked(who: &str, panic: &(dyn Any + Send)) -> Error {
+pub(crate) fn panicked(who: &str, panic: Box<dyn Any + Send>) -> Error {
     let text = panic.downcast_ref::<&str>().copied();
     let text = text.or_else(|| panic.downcast_ref::<String>().map(String::as_str));
     let text = text.unwrap_or("no message");
-    Error::new(ErrorKind::Panic, format!("{who} panicked: {text}"))
+    let error = Error::new(ErrorKind::Panic, format!("{who} panicked: {text}"));
+    // What was thrown may panic again when it is dropped; what that throws is not dropped at all.
+    if let Err(again) = catch_unwind(AssertUnwindSafe(|| drop(panic))) {
+        std::mem::forget(again);
+    }
+    error
 }
 
 fn landed<T, D>(flight: Flight<T>, reply: Reply<D>) -> Landed<T, D> {

@@ -152,7 +152,7 @@ impl Handler {
             let (job, own) = (job.clone(), own.clone());
             move || {
                 let result = catch_unwind(AssertUnwindSafe(|| handle(&job, &own)));
-                let result = result.unwrap_or_else(|panic| Err(panicked("the handler", &*panic)));
+                let result = result.unwrap_or_else(|panic| Err(panicked("the handler", panic)));
                 // Nobody waits any more: it took too long.
                 if let Err(unheard) = done.send(result)
                     && let Ok(result) = unheard.into_inner()

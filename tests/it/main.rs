@@ -20,9 +20,11 @@ mod provider;
 #[cfg(feature = "queue")]
 mod queue;
 #[cfg(feature = "queue")]
-mod queue_regress;
+mod queue_crowd;
 #[cfg(feature = "queue")]
 mod queue_fixture;
+#[cfg(feature = "queue")]
+mod queue_regress;
 mod regress_bulk;
 mod regress_client;
 mod regress_file;
@@ -85,4 +87,12 @@ mod embed_runs;
 #[cfg(all(feature = "cli", feature = "queue", feature = "simulate"))]
 mod example_durable;
 #[cfg(all(feature = "cli", feature = "queue", feature = "simulate"))]
+mod queue_disk;
+#[cfg(all(feature = "cli", feature = "queue", feature = "simulate"))]
+mod queue_files;
+#[cfg(all(feature = "cli", feature = "queue", feature = "simulate"))]
+mod queue_halfway;
+#[cfg(all(feature = "cli", feature = "queue", feature = "simulate"))]
 mod queue_kill;
+#[cfg(all(feature = "cli", feature = "queue", feature = "simulate"))]
+mod queue_limits;

@@ -25,6 +25,8 @@ pub(super) struct Enlisted {
     path: PathBuf,
     /// Jobs it was given.
     pub(super) given: u64,
+    /// It has ended, which could not be written down.
+    left: bool,
 }
 
 /// A worker as its row has it.
@@ -78,6 +80,7 @@ impl SqliteStore {
             _file: file,
             path,
             given: 0,
+            left: false,
         };
         self.workers.lock().insert(no, enlisted);
         Ok(WorkerId(no))
@@ -85,8 +88,14 @@ impl SqliteStore {
 
     pub(super) fn retire_worker(&self, worker: WorkerId, now: Wall) -> Result<(), Error> {
         let given_back = self.write(Sync::AsSet, |conn| {
-            give_back(conn, worker.0, false, now).map(|back| back.unwrap_or(0))
-        })?;
+            give_back(conn, worker.0, Held::Spare, now).map(|back| back.unwrap_or(0))
+        });
+        if given_back.is_err()
+            && let Some(enlisted) = self.workers.lock().get_mut(&worker.0)
+        {
+            enlisted.left = true;
+        }
+        let given_back = given_back?;
         if let Some(enlisted) = self.workers.lock().remove(&worker.0) {
             let _ = fs::remove_file(&enlisted.path);
         }
@@ -97,12 +106,14 @@ impl SqliteStore {
     }
 
     pub(super) fn reclaim_jobs(&self, now: Wall) -> Result<u64, Error> {
-        let mut affected = 0;
+        let mut affected = self.retire_late(now)?;
         for worker in self.listed()? {
             let Pulse::Dead(held) = self.pulse(&worker) else {
                 continue;
             };
-            let back = self.write(Sync::AsSet, |conn| give_back(conn, worker.no, true, now))?;
+            let back = self.write(Sync::AsSet, |conn| {
+                give_back(conn, worker.no, Held::ByTheDead, now)
+            })?;
             if held.is_some() {
                 let _ = fs::remove_file(self.lock_path(&worker.name));
             }
@@ -116,6 +127,24 @@ impl SqliteStore {
         }
         if affected > 0 {
             self.wake();
+        }
+        Ok(affected)
+    }
+
+    /// Takes those workers of this process off the list that have ended when it could not be written.
+    fn retire_late(&self, now: Wall) -> Result<u64, Error> {
+        let left: Vec<i64> = {
+            let workers = self.workers.lock();
+            let left = workers.iter().filter(|(_, enlisted)| enlisted.left);
+            left.map(|(no, _)| *no).collect()
+        };
+        let mut affected = 0;
+        for no in left {
+            let back = self.write(Sync::AsSet, |conn| give_back(conn, no, Held::Unsaved, now))?;
+            affected += back.unwrap_or(0);
+            if let Some(enlisted) = self.workers.lock().remove(&no) {
+                let _ = fs::remove_file(&enlisted.path);
+            }
         }
         Ok(affected)
     }
@@ -220,8 +249,20 @@ fn host() -> String {
     name.trim().to_owned()
 }
 
+/// What a worker that is struck off the list still had.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Held {
+    /// Jobs that it did not begin.
+    Spare,
+    /// Jobs whose ends it could not record.
+    Unsaved,
+    /// Jobs that may be what it died of.
+    ByTheDead,
+}
+
 /// Gives back what a worker had and takes it off the list. `None` if it was not on it.
-fn give_back(conn: &Connection, worker: i64, lost: bool, now: Wall) -> Result<Option<u64>, Fault> {
+fn give_back(conn: &Connection, worker: i64, held: Held, now: Wall) -> Result<Option<u64>, Fault> {
+    let (died, lost) = (held == Held::ByTheDead, held != Held::Spare);
     let mut strike = conn.prepare_cached("DELETE FROM workers WHERE no = ?1")?;
     if strike.execute([worker])? == 0 {
         return Ok(None);
@@ -234,10 +275,10 @@ fn give_back(conn: &Connection, worker: i64, lost: bool, now: Wall) -> Result<Op
     )?;
     let mut ledger = Ledger::default();
     for (id, crashes) in &held {
-        let crashes = crashes + i64::from(lost);
+        let crashes = crashes + i64::from(died);
         let status = if is_cancelled(conn, process_of(*id))? {
             CANCELLED
-        } else if lost && small(crashes) >= MOST_CRASHES {
+        } else if died && small(crashes) >= MOST_CRASHES {
             let why = format!("its worker died while it ran, for the {MOST_CRASHES}th time");
             save_outcome(conn, *id, Some(&Error::new(ErrorKind::Crashed, why)), None)?;
             FAILED

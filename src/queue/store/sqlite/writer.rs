@@ -80,12 +80,25 @@ fn explain(path: &Path, error: &rusqlite::Error) -> Error {
     let shown = path.display();
     let transient = |why: String| Error::new(ErrorKind::Transient, why);
     let invalid = |why: String| Error::new(ErrorKind::Invalid, why);
-    match error.sqlite_error_code() {
-        Some(ErrorCode::DiskFull) => transient(format!(
+    let full = || {
+        transient(format!(
             "the disk is full: {shown} cannot grow. Nothing that was saved is lost; free some room, \
-             it goes on by itself"
-        )),
-        Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => transient(format!(
+             workers go on by themselves"
+        ))
+    };
+    // What is beside the database may be what does not fit.
+    if let rusqlite::Error::SqliteFailure(failure, _) = error
+        && failure.extended_code == rusqlite::ffi::SQLITE_IOERR_SHMSIZE
+    {
+        return full();
+    }
+    match error.sqlite_error_code() {
+        Some(ErrorCode::DiskFull) => full(),
+        Some(
+            ErrorCode::DatabaseBusy
+            | ErrorCode::DatabaseLocked
+            | ErrorCode::FileLockingProtocolFailed,
+        ) => transient(format!(
             "{shown} has been locked by another program for {} s; it is tried again. Close tools that \
              have the database open for writing",
             PATIENCE.as_secs()
@@ -225,7 +238,17 @@ mod tests {
         use rusqlite::ffi;
         let cases = [
             (ffi::SQLITE_FULL, ErrorKind::Transient, "free some room"),
+            (
+                ffi::SQLITE_IOERR_SHMSIZE,
+                ErrorKind::Transient,
+                "free some room",
+            ),
             (ffi::SQLITE_BUSY, ErrorKind::Transient, "another program"),
+            (
+                ffi::SQLITE_PROTOCOL,
+                ErrorKind::Transient,
+                "another program",
+            ),
             (ffi::SQLITE_IOERR, ErrorKind::Transient, "the system's log"),
             (ffi::SQLITE_CORRUPT, ErrorKind::Invalid, ".recover"),
             (ffi::SQLITE_NOTADB, ErrorKind::Invalid, "no SQLite database"),

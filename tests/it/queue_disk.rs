@@ -1,0 +1,289 @@
+//! A queue on a disk that fills up, where the test may mount a small one.
+
+#![cfg(target_os = "linux")]
+
+use std::fs::File;
+use std::io::Write;
+use std::path::PathBuf;
+use std::process::Command;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use batchwright::{
+    Context, Error, ErrorKind, Handler, Job, JobQueue, ProcessId, Progress, RunningJob, Scale,
+    Verdict, Worker,
+};
+use parking_lot::Mutex;
+
+use super::cli_queue::{adds_up, database, on_queue, plain, queue, status, submit};
+use super::common::{Desk, Running, eventually, simulator};
+
+/// A desk whose data folder is a disk of its own; unmounted when dropped.
+struct SmallDisk {
+    desk: Desk,
+    at: PathBuf,
+}
+
+impl SmallDisk {
+    /// None where this user may not mount.
+    fn new(megabytes: u64) -> Option<Self> {
+        let desk = Desk::new();
+        let at = desk.path("data");
+        std::fs::create_dir(&at).unwrap();
+        let mount = Command::new("mount")
+            .args(["-t", "tmpfs", "-o", &format!("size={megabytes}m"), "tmpfs"])
+            .arg(&at)
+            .output();
+        if !mount.is_ok_and(|output| output.status.success()) {
+            println!("skipped: this user cannot mount a small disk");
+            return None;
+        }
+        Some(Self { desk, at })
+    }
+
+    /// Leaves so much room and no more.
+    fn leave(&self, kilobytes: u64) {
+        let mut filler = File::create(self.at.join("filler")).unwrap();
+        let mut size = 0;
+        while filler.write_all(&[b'x'; 4096]).is_ok() {
+            size += 4096;
+        }
+        filler.set_len(size - kilobytes * 1024).unwrap();
+    }
+
+    fn make_room(&self) {
+        std::fs::remove_file(self.at.join("filler")).unwrap();
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        let unmounted = Command::new("umount").arg("-l").arg(&self.at).status();
+        if !unmounted.is_ok_and(|status| status.success()) {
+            eprintln!("{} stays mounted", self.at.display());
+        }
+    }
+}
+
+const KIND: &str = "long";
+
+fn jobs(n: usize) -> Vec<Job> {
+    let job = |i: usize| Job::new(KIND, &i).unwrap().item_id(format!("i-{i}"));
+    (0..n).map(job).collect()
+}
+
+/// Results that soon fill a disk, and how many were made.
+fn long(calls: &Arc<AtomicUsize>) -> Handler {
+    let calls = calls.clone();
+    Handler::new(move |_: &RunningJob, _: &Context| {
+        calls.fetch_add(1, Ordering::SeqCst);
+        Ok("x".repeat(8_000))
+    })
+}
+
+/// What a worker was last told to be in the way.
+fn listen(worker: Worker) -> (Worker, Arc<Mutex<Option<String>>>) {
+    let trouble = Arc::new(Mutex::new(None));
+    let heard = trouble.clone();
+    let hear = move |progress: &Progress| heard.lock().clone_from(&progress.trouble);
+    (worker.notifier(Arc::new(hear)), trouble)
+}
+
+fn hears_of_full_disk(trouble: &Mutex<Option<String>>) -> bool {
+    let full = |text: &String| text.contains("the disk is full");
+    eventually(|| trouble.lock().as_ref().is_some_and(full))
+}
+
+#[test]
+fn what_does_not_fit_is_not_half_enqueued() {
+    let Some(disk) = SmallDisk::new(2) else {
+        return;
+    };
+    let queue = queue(&disk.desk);
+    let process = ProcessId::new();
+    disk.leave(100);
+    let error = queue.enqueue(process, jobs(5_000)).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Transient, "{error}");
+    assert!(error.message().contains("the disk is full"), "{error}");
+    assert!(queue.progress(process).unwrap().is_none());
+    disk.make_room();
+    assert_eq!(queue.enqueue(process, jobs(2_000)).unwrap().len(), 2_000);
+    let counts = queue.progress(process).unwrap().unwrap().counts;
+    assert_eq!((counts.total, counts.pending), (2_000, 2_000));
+    let findings = queue.check().unwrap();
+    assert!(findings.iter().all(|f| f.verdict < Verdict::Bad));
+}
+
+#[test]
+fn submit_says_that_the_disk_is_full_and_leaves_nothing() {
+    // The file of shared memory does not fit, the log does not, the prompts do not.
+    for room in [24, 60, 200] {
+        let Some(disk) = SmallDisk::new(2) else {
+            return;
+        };
+        let desk = &disk.desk;
+        desk.prompts("in.jsonl", 4_000);
+        disk.leave(room);
+        let ended = plain(desk, "submit in.jsonl").expect(1);
+        assert_eq!(ended.stdout, "");
+        ended.says("the disk is full").says("free some room");
+        disk.make_room();
+        assert!(status(desk, "").is_empty());
+        submit(desk, "in.jsonl");
+        assert_eq!(status(desk, "")[0]["pending"], 4_000);
+    }
+}
+
+#[test]
+fn a_worker_on_a_full_disk_says_so_starts_nothing_new_and_goes_on_when_there_is_room() {
+    let Some(disk) = SmallDisk::new(16) else {
+        return;
+    };
+    let queue = queue(&disk.desk);
+    let process = ProcessId::new();
+    const JOBS: usize = 300;
+    queue.enqueue(process, jobs(JOBS)).unwrap();
+    let calls = Arc::new(AtomicUsize::new(0));
+    let worker = Worker::new(&queue)
+        .scale(Scale::fixed(3))
+        .until_empty(true)
+        .handle(KIND, long(&calls));
+    let (worker, trouble) = listen(worker);
+    disk.leave(400);
+    let running = worker.start().unwrap();
+    assert!(hears_of_full_disk(&trouble));
+    let made = calls.load(Ordering::SeqCst);
+    let saved = queue.progress(process).unwrap().unwrap().counts.completed as usize;
+    assert!(
+        made < JOBS && made <= saved + 3,
+        "{made} made, {saved} saved"
+    );
+    assert!(!running.is_finished());
+    disk.make_room();
+    let report = running.join().unwrap();
+    assert!(report.stop.is_none(), "{:?}", report.stop);
+    assert_eq!(calls.load(Ordering::SeqCst), JOBS);
+    assert_eq!(report.completed, JOBS as u64);
+    assert_eq!(queue.get_results(process).count(), JOBS);
+}
+
+#[test]
+fn the_program_says_why_it_stands_still_and_pays_for_nothing_twice() {
+    let Some(disk) = SmallDisk::new(16) else {
+        return;
+    };
+    let desk = &disk.desk;
+    let sim = simulator(batchwright::simulate::SimConfig::default().answer("x".repeat(8_000)));
+    const JOBS: usize = 200;
+    desk.prompts("in.jsonl", JOBS);
+    submit(desk, "in.jsonl");
+    disk.leave(400);
+    let url = sim.base_url();
+    let words = format!("work --provider local --base-url {url} --model sim-1 -j 3 --until-empty");
+    let running = Running::start(&mut on_queue(desk, &words));
+    running.hears("the disk is full");
+    running.hears("nothing new is started until it works");
+    let calls = sim.stats().calls;
+    let [now] = &status(desk, "")[..] else {
+        panic!()
+    };
+    adds_up(now);
+    let saved = now["completed"].as_u64().unwrap();
+    assert!(
+        calls < JOBS as u64 && calls <= saved + 3,
+        "{calls}, {saved}"
+    );
+    disk.make_room();
+    running.wait().expect(0);
+    assert_eq!(sim.stats().calls, JOBS as u64);
+    assert_eq!(status(desk, "")[0]["completed"], JOBS);
+}
+
+#[test]
+fn a_worker_that_ends_on_a_full_disk_keeps_no_job_from_the_next_one_of_its_process() {
+    let Some(disk) = SmallDisk::new(16) else {
+        return;
+    };
+    let queue = queue(&disk.desk);
+    let process = ProcessId::new();
+    const JOBS: usize = 100;
+    queue.enqueue(process, jobs(JOBS)).unwrap();
+    let calls = Arc::new(AtomicUsize::new(0));
+    let worker = || {
+        Worker::new(&queue)
+            .context(&Context::new().with_grace(Duration::ZERO))
+            .scale(Scale::fixed(2))
+            .until_empty(true)
+            .handle(KIND, long(&calls))
+    };
+    disk.leave(200);
+    let (first, trouble) = listen(worker());
+    let running = first.start().unwrap();
+    assert!(hears_of_full_disk(&trouble));
+    let report = running.stop().unwrap();
+    let unsaved = report.unsaved.len();
+    assert!(unsaved > 0 && unsaved <= 2, "{unsaved}");
+    let counts = queue.progress(process).unwrap().unwrap().counts;
+    assert!(counts.in_progress > 0, "{counts:?}");
+    disk.make_room();
+    worker().run().unwrap();
+    let counts = queue.progress(process).unwrap().unwrap().counts;
+    assert_eq!(counts.completed, JOBS as u64, "{counts:?}");
+    assert_eq!(calls.load(Ordering::SeqCst), JOBS + unsaved);
+    for result in queue.get_results(process) {
+        let id = result.unwrap().job_id;
+        assert_eq!(queue.job(id).unwrap().unwrap().crashes, 0);
+    }
+}
+
+#[test]
+fn what_was_left_halfway_waits_for_room() {
+    let Some(disk) = SmallDisk::new(16) else {
+        return;
+    };
+    let queue = queue(&disk.desk);
+    let process = ProcessId::new();
+    let broken = jobs(4_000).into_iter().map(Ok).chain([Err("the end")]);
+    assert!(queue.try_enqueue_iter(process, broken).is_err());
+    // As if it had died right after it sealed.
+    let conn = rusqlite::Connection::open(database(&disk.desk)).unwrap();
+    conn.execute(
+        "UPDATE processes SET chore = 1, sealed = total, cursor = 0",
+        [],
+    )
+    .unwrap();
+    drop(conn);
+    let worker = Worker::new(&queue).until_empty(true);
+    let (worker, trouble) = listen(worker);
+    disk.leave(64);
+    let running = worker.start().unwrap();
+    assert!(hears_of_full_disk(&trouble));
+    disk.make_room();
+    let report = running.join().unwrap();
+    assert!(report.stop.is_none(), "{:?}", report.stop);
+    let quick = Handler::new(|_: &RunningJob, _: &Context| Ok::<_, Error>(1));
+    Worker::new(&queue)
+        .until_empty(true)
+        .handle(KIND, quick)
+        .run()
+        .unwrap();
+    let counts = queue.progress(process).unwrap().unwrap().counts;
+    assert_eq!(counts.completed, 4_000);
+}
+
+#[test]
+fn the_queue_opens_on_a_disk_that_was_full_before() {
+    let Some(disk) = SmallDisk::new(2) else {
+        return;
+    };
+    disk.leave(0);
+    let path = database(&disk.desk);
+    let error = JobQueue::open(&path).err().unwrap();
+    assert!(error.message().contains("llm_jobs.db"), "{error}");
+    disk.make_room();
+    let queue = JobQueue::open(&path).unwrap();
+    let process = ProcessId::new();
+    queue.enqueue(process, jobs(3)).unwrap();
+    assert_eq!(queue.progress(process).unwrap().unwrap().counts.pending, 3);
+}

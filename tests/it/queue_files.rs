@@ -1,0 +1,231 @@
+//! A queue whose files are moved, removed, replaced or damaged.
+
+#![cfg(unix)]
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use batchwright::simulate::{SimConfig, Simulator};
+use batchwright::testing::ScriptedClient;
+use batchwright::{Context, Handler, Job, JobQueue, ProcessId, RunningJob, StopReason, Worker};
+
+use super::cli_queue::{database, on_queue, plain, queue, status, submitted, work, worker};
+use super::common::{Desk, Running, eventually, good, simulator};
+
+fn working(desk: &Desk, sim: &Simulator, words: &str) -> Running {
+    let url = sim.base_url();
+    let words = format!("work --provider local --base-url {url} --model sim-1 {words}");
+    Running::start(&mut on_queue(desk, &words))
+}
+
+fn slow(latency: Duration) -> Simulator {
+    simulator(SimConfig::default().latency(latency))
+}
+
+#[test]
+fn a_folder_that_was_moved_away_and_back_costs_nothing() {
+    const JOBS: usize = 60;
+    let (desk, id) = submitted(JOBS);
+    let sim = slow(Duration::from_millis(20));
+    let running = working(&desk, &sim, "-j 2 --until-empty");
+    assert!(sim.wait_until(|s| s.calls > 5, Duration::from_secs(20)));
+    std::fs::rename(desk.path("data"), desk.path("away")).unwrap();
+    running.hears("was removed while it was open");
+    running.hears("nothing new is started");
+    let calls = sim.stats().calls;
+    assert!(calls < JOBS as u64);
+    std::fs::rename(desk.path("away"), desk.path("data")).unwrap();
+    running.wait().expect(0);
+    assert_eq!(sim.stats().calls, JOBS as u64);
+    assert_eq!(status(&desk, &id.to_string())[0]["completed"], JOBS);
+}
+
+#[test]
+fn a_database_that_was_removed_or_replaced_ends_an_idle_worker_with_a_reason() {
+    for replaced in [false, true] {
+        let desk = Desk::new();
+        let queue = queue(&desk);
+        let worker = Worker::new(&queue)
+            .poll_interval(Duration::from_millis(10))
+            .completions(batchwright::Route::new(Arc::new(ScriptedClient::new())))
+            .start()
+            .unwrap();
+        if replaced {
+            drop(JobQueue::open(&desk.path("new/llm_jobs.db")).unwrap());
+            std::fs::rename(desk.path("new/llm_jobs.db"), database(&desk)).unwrap();
+        } else {
+            std::fs::remove_file(database(&desk)).unwrap();
+        }
+        let report = worker.join().unwrap();
+        let Some(StopReason::Fatal(error)) = report.stop else {
+            panic!("{:?}", report.stop)
+        };
+        let words = if replaced {
+            "was replaced"
+        } else {
+            "was removed"
+        };
+        assert!(error.message().contains(words), "{error}");
+        let error = queue.enqueue(ProcessId::new(), [Job::new("a", "b").unwrap()]);
+        let error = error.unwrap_err();
+        assert!(error.message().contains(words), "{error}");
+    }
+}
+
+/// SplitMix64 (Steele, Lea, Flood 2014).
+fn random(state: &mut u64) -> u64 {
+    *state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    let mut z = *state;
+    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    z ^ (z >> 31)
+}
+
+/// All that may be asked of a queue; what it answers does not matter, only that it does.
+fn use_it(path: &Path, id: ProcessId) -> Result<(), batchwright::Error> {
+    let queue = JobQueue::open(path)?;
+    let _ = queue.check();
+    let _ = queue.open_processes();
+    let _ = queue.get_results(id).take(2_000).count();
+    let ctx = Context::new().with_timeout(Duration::from_millis(300));
+    let handler = Handler::new(|_: &RunningJob, _: &Context| Ok(1));
+    let worker = Worker::new(&queue)
+        .context(&ctx)
+        .until_empty(true)
+        .handle("count", handler);
+    let _ = worker.run();
+    let _ = queue.enqueue(id, [Job::new("count", &1)?]);
+    let _ = queue.cancel(id);
+    let _ = queue.retry_failed(id);
+    let _ = queue.consume(id, |_| Ok::<_, batchwright::Error>(()));
+    let _ = queue.delete(id);
+    Ok(())
+}
+
+fn damage(rounds: u64) {
+    let desk = Desk::new();
+    let id = ProcessId::new();
+    {
+        let queue = queue(&desk);
+        let job = |i: usize| {
+            let job = Job::new("count", &"x".repeat(i % 3_000)).unwrap();
+            job.item_id(format!("i-{i}"))
+        };
+        queue
+            .enqueue(id, (0..300).map(job).collect::<Vec<_>>())
+            .unwrap();
+        queue.enqueue(ProcessId::new(), [job(1)]).unwrap();
+        queue.cancel(id).unwrap();
+        queue.retry_failed(id).unwrap();
+    }
+    let sound = std::fs::read(database(&desk)).unwrap();
+    let mut refused = 0;
+    for seed in 0..rounds {
+        let mut state = seed;
+        let mut bytes = sound.clone();
+        match seed % 4 {
+            0 => bytes.truncate((random(&mut state) as usize) % sound.len()),
+            1 => {
+                // A page of something else.
+                let page = 1 + (random(&mut state) as usize) % (sound.len() / 4096 - 1);
+                bytes[page * 4096..(page + 1) * 4096].fill(random(&mut state) as u8);
+            }
+            kind => {
+                for _ in 0..if kind == 2 { 4 } else { 200 } {
+                    let at = 100 + (random(&mut state) as usize) % (sound.len() - 100);
+                    bytes[at] ^= 1 << (random(&mut state) % 8);
+                }
+            }
+        }
+        let folder = desk.path(&format!("damaged-{seed}"));
+        std::fs::create_dir(&folder).unwrap();
+        let path = folder.join("llm_jobs.db");
+        std::fs::write(&path, bytes).unwrap();
+        println!("seed {seed}");
+        if let Err(error) = use_it(&path, id) {
+            assert!(error.message().contains("llm_jobs.db"), "{error}");
+            refused += 1;
+        }
+    }
+    assert!(refused < rounds);
+}
+
+#[test]
+fn a_damaged_file_is_an_error_and_never_a_panic() {
+    damage(12);
+}
+
+#[test]
+#[ignore = "a minute"]
+fn many_damaged_files_are_errors_and_never_panics() {
+    damage(400);
+}
+
+#[test]
+fn a_damaged_file_ends_work_with_advice() {
+    let (desk, id) = submitted(500);
+    let sim = good();
+    let conn = rusqlite::Connection::open(database(&desk)).unwrap();
+    conn.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))
+        .unwrap();
+    drop(conn);
+    let mut bytes = std::fs::read(database(&desk)).unwrap();
+    let (start, end) = (bytes.len() / 3, bytes.len() * 2 / 3);
+    bytes[start..end].fill(0x5a);
+    std::fs::write(database(&desk), &bytes).unwrap();
+    let ended = working(&desk, &sim, "--until-empty").wait().expect(1);
+    ended.says("is damaged").says(".recover");
+    for words in [format!("cancel {id}"), format!("cancel {id} --delete")] {
+        plain(&desk, &words).expect(1).says("is damaged");
+    }
+}
+
+#[test]
+fn lock_files_that_are_removed_take_no_job_from_a_worker_that_lives() {
+    const JOBS: usize = 12;
+    let (desk, id) = submitted(JOBS);
+    let sim = slow(Duration::from_millis(700));
+    let first = working(&desk, &sim, "-j 4");
+    assert!(sim.wait_until(|s| s.in_flight == 4, Duration::from_secs(20)));
+    std::fs::remove_dir_all(desk.path("data/llm_jobs.db.workers")).unwrap();
+    let second = working(&desk, &sim, "-j 8 --until-empty");
+    second.wait().expect(0);
+    let finished = || status(&desk, &id.to_string())[0]["completed"] == JOBS;
+    assert!(eventually(finished));
+    assert_eq!(sim.stats().calls, JOBS as u64);
+    first.signal("TERM");
+    first.wait().expect(0);
+}
+
+#[test]
+fn jobs_of_a_worker_that_died_without_its_lock_file_are_taken_over() {
+    let (desk, id) = submitted(2);
+    let sim = slow(Duration::from_millis(300));
+    let first = working(&desk, &sim, "-j 2");
+    assert!(sim.wait_until(|s| s.in_flight == 2, Duration::from_secs(20)));
+    std::fs::remove_dir_all(desk.path("data/llm_jobs.db.workers")).unwrap();
+    drop(first);
+    working(&desk, &sim, "--until-empty").wait().expect(0);
+    assert_eq!(status(&desk, &id.to_string())[0]["completed"], 2);
+}
+
+#[test]
+fn a_log_that_a_killed_worker_left_is_part_of_the_queue() {
+    let (desk, id) = submitted(40);
+    let sim = slow(Duration::from_millis(5));
+    let first = working(&desk, &sim, "-j 1");
+    assert!(sim.wait_until(|s| s.answered > 20, Duration::from_secs(20)));
+    drop(first);
+    assert!(desk.exists("data/llm_jobs.db-wal"));
+    let done = status(&desk, &id.to_string())[0]["completed"]
+        .as_u64()
+        .unwrap();
+    assert!(done >= 20);
+    work(&desk);
+    let client = Arc::new(ScriptedClient::new());
+    worker(&desk, &client).run().unwrap();
+    assert!(client.calls().is_empty());
+    let all: Vec<_> = queue(&desk).get_results(id).map(Result::unwrap).collect();
+    assert_eq!(all.len(), 40);
+}

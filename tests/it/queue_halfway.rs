@@ -1,0 +1,123 @@
+//! Commands that are killed in the middle: the next one, or a worker, finishes what was decided.
+
+#![cfg(unix)]
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use batchwright::testing::ScriptedClient;
+use batchwright::{Job, ProcessId, Request, Verdict};
+
+use super::cli_queue::{adds_up, database, on_queue, plain, queue, status, worker};
+use super::common::{Desk, Running, results};
+
+fn enqueued(jobs: usize) -> (Desk, ProcessId) {
+    let desk = Desk::new();
+    let id = ProcessId::new();
+    let job = |i: usize| Job::from(Request::new(format!("prompt {i}")).with_id(format!("i-{i}")));
+    queue(&desk).enqueue_iter(id, (0..jobs).map(job)).unwrap();
+    (desk, id)
+}
+
+/// Starts a command and kills it after a while.
+fn kill_after(desk: &Desk, words: &str, millis: u64) {
+    let running = Running::start(&mut on_queue(desk, words));
+    std::thread::sleep(Duration::from_millis(millis));
+    drop(running);
+    status(desk, "").iter().for_each(adds_up);
+    for finding in queue(desk).check().unwrap() {
+        assert!(
+            finding.verdict < Verdict::Bad,
+            "{words}, {millis}: {finding:?}"
+        );
+    }
+}
+
+fn idle_worker(desk: &Desk) {
+    let client = Arc::new(ScriptedClient::new());
+    worker(desk, &client).run().unwrap();
+}
+
+fn killed_in_the_middle(jobs: usize, step: usize) {
+    let (desk, id) = enqueued(jobs);
+    let total = jobs as u64;
+    for millis in (10..150).step_by(step) {
+        kill_after(&desk, &format!("cancel {id}"), millis);
+        kill_after(&desk, &format!("retry {id}"), millis);
+    }
+    // Whatever was left is finished first.
+    plain(&desk, &format!("cancel {id}")).expect(0);
+    let counts = queue(&desk).progress(id).unwrap().unwrap().counts;
+    assert_eq!((counts.cancelled, counts.total), (total, total));
+    kill_after(&desk, &format!("retry {id}"), 60);
+    plain(&desk, &format!("retry {id}")).expect(0);
+    let counts = queue(&desk).progress(id).unwrap().unwrap().counts;
+    assert_eq!(counts.pending, total, "{counts:?}");
+    kill_after(&desk, &format!("cancel {id}"), 60);
+    plain(&desk, &format!("cancel {id}")).expect(0);
+    kill_after(&desk, &format!("cancel {id} --delete"), 60);
+    idle_worker(&desk);
+    if queue(&desk).progress(id).unwrap().is_some() {
+        plain(&desk, &format!("cancel {id} --delete")).expect(0);
+    }
+    assert!(queue(&desk).open_processes().unwrap().is_empty());
+    let all = queue(&desk).check().unwrap();
+    assert!(all.iter().all(|f| f.what != "halfway"), "{all:?}");
+}
+
+#[test]
+fn a_command_that_was_killed_is_finished_by_the_next() {
+    killed_in_the_middle(5_000, 70);
+}
+
+#[test]
+#[ignore = "half a minute"]
+fn commands_that_were_killed_are_finished_by_the_next() {
+    killed_in_the_middle(100_000, 10);
+}
+
+#[test]
+fn a_deletion_that_was_left_halfway_is_no_fault_of_the_counters() {
+    let (desk, id) = enqueued(100);
+    let conn = rusqlite::Connection::open(database(&desk)).unwrap();
+    conn.execute_batch(
+        "UPDATE processes SET chore = 4, cursor = 50;
+         DELETE FROM payloads WHERE job & 0xffffffff < 50;
+         DELETE FROM jobs WHERE id & 0xffffffff < 50",
+    )
+    .unwrap();
+    drop(conn);
+    let doctor = plain(&desk, "doctor").expect(0).stdout;
+    assert!(doctor.contains("note     halfway"), "{doctor}");
+    idle_worker(&desk);
+    assert!(queue(&desk).progress(id).unwrap().is_none());
+    let all = queue(&desk).check().unwrap();
+    assert!(all.iter().all(|f| f.what != "halfway"), "{all:?}");
+}
+
+#[test]
+fn results_that_were_killed_are_written_once() {
+    const JOBS: usize = 3_000;
+    let (desk, id) = enqueued(JOBS);
+    queue(&desk).cancel(id).unwrap();
+    let words = format!("results {id} -o out.jsonl");
+    for millis in [5, 15, 25, 40, 60, 80] {
+        let running = Running::start(&mut on_queue(&desk, &words));
+        std::thread::sleep(Duration::from_millis(millis));
+        drop(running);
+        status(&desk, "").iter().for_each(adds_up);
+    }
+    if queue(&desk).progress(id).unwrap().is_some() {
+        plain(&desk, &words).expect(3);
+    }
+    let mut times = HashMap::new();
+    for line in results(&desk.read("out.jsonl")) {
+        *times
+            .entry(line["id"].as_str().unwrap().to_owned())
+            .or_insert(0) += 1;
+    }
+    assert_eq!(times.len(), JOBS);
+    assert!(times.values().all(|n| *n == 1));
+    assert!(queue(&desk).open_processes().unwrap().is_empty());
+}
