@@ -242,7 +242,7 @@ impl StoreBacklog {
     fn adapt(&mut self, asked: usize, got: usize) {
         if got >= asked && asked >= self.batch {
             self.batch = self.batch.saturating_mul(2);
-        } else if got < self.batch / 4 {
+        } else if got < asked && got < self.batch / 4 {
             self.batch /= 2;
         }
     }
