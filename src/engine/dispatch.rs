@@ -71,6 +71,8 @@ const REFUSED_FOR: Duration = Duration::from_secs(60);
 const UNREACHED_FOR: Duration = Duration::from_secs(10);
 /// A settling write that failed is tried again after this long.
 const SETTLE_AGAIN: Duration = Duration::from_secs(1);
+/// What ends within this time of each other is settled together where each settling is a transaction.
+const GATHER: Duration = Duration::from_micros(300);
 
 pub(crate) struct Options {
     pub concurrency: usize,
@@ -182,6 +184,7 @@ impl<W: Work> Dispatcher<W> {
     /// Settles what ended and names the flights to start.
     pub(crate) fn turn(&mut self, now: Time, start: &mut Vec<Flight<W::Task>>) -> Turn {
         self.check_deadline(now);
+        self.gather(now);
         self.flush(now);
         self.gates.revive(now);
         let mut wake = None;
@@ -500,6 +503,18 @@ impl<W: Work> Dispatcher<W> {
     fn stop_for(&mut self, reason: StopReason) {
         if self.stop.is_none() {
             self.stop = Some(reason);
+        }
+    }
+
+    /// Waits a moment for more ends while calls are out that may bring them.
+    fn gather(&mut self, now: Time) {
+        if !self.options.durable || self.settle_error.is_some() || self.pending.is_empty() {
+            return;
+        }
+        if self.pending.len() >= self.counters.in_flight {
+            self.settle_at = None;
+        } else if self.settle_at.is_none() {
+            self.settle_at = Some(now.after(GATHER));
         }
     }
 

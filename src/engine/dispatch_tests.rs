@@ -194,3 +194,52 @@ fn a_model_that_never_loads_ends_the_run_soon_after_the_patience() {
     assert_eq!((counters.calls, counters.retries), (10_000, 0));
     assert!(late < 10_000 / 4 / 10, "{late} s");
 }
+
+/// Turns a worker's dispatcher of three items until all of them are in flight.
+fn three_flying(durable: bool) -> (Dispatcher<Costs>, Vec<Flight<usize>>) {
+    let mut run = dispatcher(vec![1; 9], Limits::default(), 3, ErrorPolicy::default());
+    run.options.durable = durable;
+    let mut flying = Vec::new();
+    run.turn(Time::ZERO, &mut flying);
+    assert_eq!(flying.len(), 3);
+    (run, flying)
+}
+
+fn end(run: &mut Dispatcher<Costs>, flight: Flight<usize>, now: Time) -> (usize, Turn) {
+    let landed = Landed {
+        flight,
+        result: Ok(()),
+        used: None,
+        hints: RateHints::default(),
+        fatal: false,
+    };
+    run.handle(Event::Landed(landed), now);
+    let mut start = Vec::new();
+    let turn = run.turn(now, &mut start);
+    (start.len(), turn)
+}
+
+#[test]
+fn a_workers_ends_wait_a_moment_for_each_other_and_no_longer() {
+    let now = Time::ZERO;
+    let (mut run, mut flying) = three_flying(true);
+    let until = now.after(GATHER);
+    for _ in 0..2 {
+        let ended = end(&mut run, flying.pop().unwrap(), now);
+        assert_eq!(ended, (0, Turn::Wait(Some(until))));
+    }
+    // Nothing is left to wait for.
+    assert_eq!(end(&mut run, flying.pop().unwrap(), now).0, 3);
+
+    let (mut run, mut flying) = three_flying(true);
+    end(&mut run, flying.pop().unwrap(), now);
+    let mut start = Vec::new();
+    run.turn(until, &mut start);
+    assert_eq!(start.len(), 1);
+}
+
+#[test]
+fn what_costs_no_transaction_is_settled_at_once() {
+    let (mut run, mut flying) = three_flying(false);
+    assert_eq!(end(&mut run, flying.pop().unwrap(), Time::ZERO).0, 1);
+}
