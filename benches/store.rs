@@ -106,6 +106,7 @@ impl Bench {
             step: 0,
             attempt: 1,
             in_doubt: false,
+            spent: None,
             history: r#"{"errors":[]}"#.to_owned(),
         };
         loop {
