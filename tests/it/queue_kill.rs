@@ -201,6 +201,10 @@ fn a_sleeping_worker_keeps_its_jobs() {
     let sleeper = work(&desk, &sim, "");
     assert!(sim.wait_until(|s| s.calls == SLOTS, PATIENCE));
     sleeper.signal("STOP");
+    let stat = format!("/proc/{}/stat", sleeper.child.id());
+    assert!(eventually(
+        || std::fs::read_to_string(&stat).is_ok_and(|s| s.contains(") T "))
+    ));
     sim.release();
     // Another one finds nothing to do, for longer than it takes to notice a dead one.
     work(&desk, &sim, "--until-empty").wait().expect(0);

@@ -235,12 +235,12 @@ fn try_lock(path: &Path) -> io::Result<Option<File>> {
     }
 }
 
-/// True when it is certain that a worker's process does not exist.
+/// Whether a worker whose lock file is not there is gone. One of another machine came here with a copy
+/// of its database.
 fn is_gone(worker: &Listed) -> bool {
     let processes = Path::new("/proc");
-    worker.host == host()
-        && processes.join("self").exists()
-        && !processes.join(worker.pid.to_string()).exists()
+    worker.host != host()
+        || processes.join("self").exists() && !processes.join(worker.pid.to_string()).exists()
 }
 
 /// This machine's name; empty where it is not known.
