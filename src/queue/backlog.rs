@@ -145,7 +145,7 @@ impl StoreBacklog {
     }
 
     /// The first job in hand that can be started.
-    fn from_hand(&mut self, gates: &Gates, now: Time) -> Option<Ticket<JobTask>> {
+    fn take_in_hand(&mut self, gates: &Gates, now: Time) -> Option<Ticket<JobTask>> {
         let open = |ticket: &Ticket<JobTask>| !gates.is_closed(ticket.quota(), now);
         let at = self.hand.iter().position(open)?;
         self.hand.remove(at)
@@ -338,7 +338,7 @@ impl Backlog for StoreBacklog {
         self.filling.clear();
         let mut out = Vec::new();
         while out.len() < max
-            && let Some(ticket) = self.from_hand(gates, now)
+            && let Some(ticket) = self.take_in_hand(gates, now)
         {
             if ticket.task.kind.pack_limits().inputs > 1 {
                 self.filling.push(ticket.task.claimed.lane.clone());
@@ -385,7 +385,7 @@ impl Backlog for StoreBacklog {
             until: None,
             source_open: true,
         };
-        if let Some(ticket) = self.from_hand(gates, now) {
+        if let Some(ticket) = self.take_in_hand(gates, now) {
             return Ok(Take::Items(vec![ticket]));
         }
         if self.filling.is_empty() || self.alone {
