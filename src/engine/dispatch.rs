@@ -65,6 +65,11 @@ pub(crate) enum Turn {
 
 /// This many items given up without a connection mean that nothing gets through.
 const UNREACHED: u32 = 5;
+/// Work that can wait spends no attempt on a refusal for its pace, up to so many calls of an item: what
+/// is refused for ever, such as a request larger than the allowance, must not hold up its quota for ever.
+const MOST_REFUSALS: u16 = 24;
+/// Such an item is tried again no earlier, whatever its quota's pause.
+const REFUSED_AGAIN: Duration = Duration::from_secs(1);
 /// A provider that refused everybody is asked again after this long, where the work can wait.
 const REFUSED_FOR: Duration = Duration::from_secs(60);
 /// The same for one that could not be reached.
@@ -351,6 +356,9 @@ impl<W: Work> Dispatcher<W> {
             return;
         }
         ticket.tries.count(&error);
+        if self.only_waits(&ticket, &error) {
+            ticket.tries.attempt = ticket.tries.attempt.saturating_sub(1);
+        }
         // A call may notice the deadline a moment before this clock does.
         if error.kind() == ErrorKind::DeadlineExceeded && self.options.deadline.is_some() {
             self.stop_for(StopReason::DeadlineExceeded);
@@ -436,6 +444,11 @@ impl<W: Work> Dispatcher<W> {
                 self.pass_by(&mut ticket, step);
                 self.later(ticket, now, Some(error));
             }
+            _ if self.only_waits(&ticket, &error) => {
+                let wait = error.retry_after().unwrap_or_default().max(REFUSED_AGAIN);
+                self.last_failure = Some(error.clone());
+                self.later(ticket, now.after(wait), Some(error));
+            }
             _ => {
                 match self.options.on_error {
                     ErrorPolicy::StopOnError => {
@@ -460,6 +473,12 @@ impl<W: Work> Dispatcher<W> {
                     });
             }
         }
+    }
+
+    /// A refusal for its pace is no fault of the item.
+    fn only_waits(&self, ticket: &Ticket<W::Task>, error: &Error) -> bool {
+        let refused = error.kind() == ErrorKind::RateLimited;
+        self.options.durable && refused && ticket.tries.calls < MOST_REFUSALS
     }
 
     fn note_unreached(&mut self, error: &Error) {

@@ -243,3 +243,18 @@ fn what_costs_no_transaction_is_settled_at_once() {
     let (mut run, mut flying) = three_flying(false);
     assert_eq!(end(&mut run, flying.pop().unwrap(), Time::ZERO).0, 1);
 }
+
+#[test]
+fn work_that_can_wait_outlasts_refusals_for_its_pace_but_not_for_ever() {
+    let refused = || Err(Error::new(ErrorKind::RateLimited, "slow down").with_status(429));
+    let limits = Limits::default();
+    let mut run = dispatcher(vec![1], limits, 1, ErrorPolicy::default());
+    run.options.durable = true;
+    run.options.retry = RetryPolicy::default().max_retries(0);
+    let (order, _, _) = drive(&mut run, refused);
+    assert_eq!(order.len(), usize::from(MOST_REFUSALS));
+    let mut run = dispatcher(vec![1], limits, 1, ErrorPolicy::default());
+    run.options.retry = RetryPolicy::default().max_retries(0);
+    let (order, _, _) = drive(&mut run, refused);
+    assert_eq!(order.len(), 1, "a run has its own number of retries");
+}

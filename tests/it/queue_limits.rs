@@ -58,6 +58,24 @@ fn a_quota_that_the_provider_tells_fails_no_job() {
 }
 
 #[test]
+fn a_quota_that_nobody_tells_fails_no_job_either() {
+    const JOBS: usize = 30;
+    let (desk, id) = submitted(JOBS);
+    let quiet = SimConfig::default().rpm(1_200).burst(1).tell_limits(false);
+    let sim = simulator(quiet);
+    working(
+        &desk,
+        &sim,
+        "--model sim-1 -j 8 --max-retries 0 --until-empty",
+    )
+    .wait()
+    .expect(0);
+    let counts = queue(&desk).progress(id).unwrap().unwrap().counts;
+    assert_eq!(counts.completed, JOBS as u64, "{counts:?}");
+    assert!(sim.stats().refused > 0);
+}
+
+#[test]
 fn a_storm_of_refusals_fails_no_job() {
     const JOBS: usize = 60;
     let (desk, id) = submitted(JOBS);
