@@ -35,20 +35,20 @@ pub(crate) fn mind(store: &Arc<dyn JobStore>, controls: &Controls, stop: &Receiv
             version = now;
             controls.wake();
         }
-        if !look.is_multiple_of(DUTIES) {
-            continue;
-        }
         let wall = controls.clock.wall();
-        if let Some(taken) = troubles.note("take over jobs in", store.reclaim(wall))
-            && taken > 0
-        {
-            controls.wake();
-        }
         for _ in 0..CHORES {
             match troubles.note("tidy up", store.chore(wall)) {
                 Some(true) => {}
                 Some(false) | None => break,
             }
+        }
+        if !look.is_multiple_of(DUTIES) {
+            continue;
+        }
+        if let Some(taken) = troubles.note("take over jobs in", store.reclaim(wall))
+            && taken > 0
+        {
+            controls.wake();
         }
         if look.is_multiple_of(2 * DUTIES) {
             scale(controls, &mut meter);

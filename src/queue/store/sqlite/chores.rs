@@ -23,6 +23,8 @@ const FEW_PAGES: i64 = 1_000;
 /// Pages given back at a time.
 const SHRINK_BY: i64 = 400;
 
+/// A log of this size is copied into the database.
+const WORTH_COPYING: u64 = 4 << 20;
 /// The size from which the write-ahead log is cut back, which needs a moment without readers.
 const LONG_LOG: u64 = 64 << 20;
 
@@ -283,6 +285,7 @@ impl SqliteStore {
     }
 
     pub(super) fn do_chore(&self, now: Wall) -> Result<bool, Error> {
+        self.copy_log()?;
         let halfway: Option<i64> = self.read(|conn| {
             let mut find =
                 conn.prepare_cached("SELECT no FROM processes WHERE chore <> 0 LIMIT 1")?;
@@ -319,12 +322,36 @@ impl SqliteStore {
         })
     }
 
+    fn log_size(&self) -> u64 {
+        fs::metadata(self.beside("-wal")).map_or(0, |meta| meta.len())
+    }
+
+    /// Copies the write-ahead log into the database beside whatever is written, so that no transaction
+    /// has to wait for that. The log begins anew once all of it was copied, which does not happen by
+    /// itself beside a busy writer; but what is left by then is short.
+    fn copy_log(&self) -> Result<(), Error> {
+        if self.log_size() < WORTH_COPYING {
+            return Ok(());
+        }
+        let Some(copier) = self.copier.try_lock() else {
+            return Ok(());
+        };
+        let copy = |conn: &Connection| -> Result<(i64, i64), Fault> {
+            let mut copy = conn.prepare_cached("PRAGMA wal_checkpoint(PASSIVE)")?;
+            Ok(copy.query_row([], |row| Ok((row.get(1)?, row.get(2)?)))?)
+        };
+        let copied = copy(&copier).and_then(|(pages, copied)| match copied < pages {
+            true => copy(&self.writer.lock().conn),
+            false => Ok((pages, copied)),
+        });
+        copied.map(drop).map_err(|fault| fault.explain(&self.path))
+    }
+
     /// Cuts the write-ahead log back, at most once a minute; readers that are in the way are not
     /// waited for.
     fn cut_log_back(&self, now: Wall) -> Result<(), Error> {
         let last = Wall(self.cut_back.load(Ordering::Relaxed));
-        let size = fs::metadata(self.beside("-wal")).map_or(0, |meta| meta.len());
-        if size <= LONG_LOG || now.since(last) < Duration::from_secs(60) {
+        if self.log_size() <= LONG_LOG || now.since(last) < Duration::from_secs(60) {
             return Ok(());
         }
         self.cut_back.store(now.0, Ordering::Relaxed);

@@ -90,6 +90,8 @@ pub struct SqliteStore {
     salt: u16,
     readers: [Mutex<Connection>; 2],
     watcher: Mutex<Connection>,
+    /// Copies the log into the database.
+    copier: Mutex<Connection>,
     /// Closed after those that only read: the last one puts the log away.
     writer: FairMutex<Writer>,
     inserts: Combiner,

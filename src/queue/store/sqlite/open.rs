@@ -89,9 +89,20 @@ pub(super) fn open(path: &Path, options: SqliteOptions) -> Result<SqliteStore, E
         };
         open().map(Mutex::new).map_err(|error| fail(error.into()))
     };
+    let copier = || -> Result<Mutex<Connection>, Error> {
+        let open = || -> Result<Connection, rusqlite::Error> {
+            let mut conn = Connection::open_with_flags(&path, write)?;
+            common(&mut conn)?;
+            be_patient(&mut conn, false)?;
+            conn.pragma_update(None, "synchronous", "NORMAL")?;
+            Ok(conn)
+        };
+        open().map(Mutex::new).map_err(|error| fail(error.into()))
+    };
     Ok(SqliteStore {
         readers: [reader()?, reader()?],
         watcher: reader()?,
+        copier: copier()?,
         writer: FairMutex::new(Writer::new(conn).map_err(|error| fail(error.into()))?),
         file,
         durability: options.durability,
@@ -178,7 +189,8 @@ fn set_up(conn: &mut Connection, path: &Path) -> Result<(), Fault> {
     }
     use_wal(conn, path)?;
     conn.pragma_update(None, "journal_size_limit", WAL_LIMIT)?;
-    conn.pragma_update(None, "wal_autocheckpoint", 2_000)?;
+    // Only where no worker does the store's chores: a commit that also copies the log takes long.
+    conn.pragma_update(None, "wal_autocheckpoint", 8_000)?;
     migrate(conn, path)
 }
 
