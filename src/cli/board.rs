@@ -2,7 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Mutex;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use batchwright::{Error, JobQueue, Phase, ProcessId, Progress, ProgressNotifier};
 
@@ -20,7 +20,13 @@ struct Seen {
     /// What was finished before this worker began, or was said to be since.
     finished: HashSet<ProcessId>,
     open: HashMap<ProcessId, Progress>,
+    next_sum: Instant,
 }
+
+/// So many processes are not summed up at each event,
+const MANY: usize = 100;
+/// but after this time.
+const BETWEEN_SUMS: Duration = Duration::from_millis(200);
 
 impl Board {
     pub fn new(show: &ShowArgs, queue: &JobQueue) -> Result<Self, Error> {
@@ -32,6 +38,7 @@ impl Board {
             seen: Mutex::new(Seen {
                 finished: finished.map(|process| process.process_id).collect(),
                 open: HashMap::new(),
+                next_sum: Instant::now(),
             }),
         })
     }
@@ -47,15 +54,27 @@ impl ProgressNotifier for Board {
         let (Some(id), Ok(mut seen)) = (progress.process_id, self.seen.lock()) else {
             return;
         };
-        if progress.phase == Phase::Finished {
-            seen.open.remove(&id);
-            if seen.finished.insert(id) && !self.quiet {
-                self.display.say(&finished(progress));
+        match progress.phase {
+            Phase::Deleted => {
+                seen.open.remove(&id);
             }
-        } else {
-            seen.finished.remove(&id);
-            seen.open.insert(id, progress.clone());
+            Phase::Finished => {
+                seen.open.remove(&id);
+                if seen.finished.insert(id) && !self.quiet {
+                    self.display.say(&finished(progress));
+                }
+            }
+            _ => {
+                seen.finished.remove(&id);
+                seen.open.insert(id, progress.clone());
+            }
         }
+        // A sum over thousands for each of thousands would take its time.
+        let now = Instant::now();
+        if seen.open.len() > MANY && now < seen.next_sum {
+            return;
+        }
+        seen.next_sum = now + BETWEEN_SUMS;
         let mut all = seen.open.values();
         let Some(mut sum) = all.next().cloned() else {
             return self.display.clear();

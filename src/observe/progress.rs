@@ -17,6 +17,8 @@ pub enum Phase {
     Stopping,
     /// All is settled.
     Finished,
+    /// Somebody deleted the process, whatever its jobs had come to.
+    Deleted,
 }
 
 /// Where a run, or a process of a queue, stands. Derived from settled outcomes, so the counts always

@@ -225,6 +225,7 @@ fn picture(dispatcher: &Dispatcher<StoreWork>, controls: &Controls, now: Time) -
         .collect();
     Picture {
         changed,
+        deleted: Vec::new(),
         stuck: stuck.map(|error| error.message().to_owned()),
         trouble: trouble.map(|error| error.message().to_owned()),
         loading: dispatcher.loading_since().map(|since| now.since(since)),

@@ -21,6 +21,8 @@ const LOOK: Duration = Duration::from_secs(1);
 pub(crate) struct Picture {
     /// Processes that this worker has changed.
     pub changed: Vec<Process>,
+    /// Processes that are no longer there.
+    pub deleted: Vec<Process>,
     /// Why the store takes nothing at the moment.
     pub stuck: Option<String>,
     /// Why nothing moves at the moment.
@@ -61,6 +63,7 @@ impl Teller {
         };
         teller.tell(Picture {
             changed: Vec::new(),
+            deleted: Vec::new(),
             stuck: None,
             trouble: None,
             loading: None,
@@ -97,6 +100,15 @@ impl Teller {
             picture.changed.extend(waiting);
         }
         let (now, wall) = (self.controls.clock.now(), self.controls.clock.wall());
+        for process in picture.deleted {
+            let mut progress = self.tracker.progress(&process, now, wall);
+            self.tracker.forget(process.process_id);
+            // That of a finished one has been told, and its results were consumed.
+            if progress.phase != Phase::Finished {
+                progress.phase = Phase::Deleted;
+                notifier.on_progress(&progress);
+            }
+        }
         for process in picture.changed {
             let mut progress = self.tracker.progress(&process, now, wall);
             progress.trouble.clone_from(&picture.trouble);
@@ -125,14 +137,8 @@ impl Teller {
             }
         };
         let there: HashSet<ProcessId> = all.iter().map(|process| process.process_id).collect();
-        let tracker = &mut self.tracker;
-        self.told.retain(|id, _| {
-            let stays = there.contains(id);
-            if !stays {
-                tracker.forget(*id);
-            }
-            stays
-        });
+        let gone = self.told.extract_if(|id, _| !there.contains(id));
+        picture.deleted.extend(gone.map(|(_, process)| process));
         let news = all.into_iter().filter(|process| {
             let known = self.told.get(&process.process_id);
             known.is_none_or(|known| {

@@ -387,3 +387,24 @@ fn what_failed_attempts_cost_is_in_the_accounts_however_the_job_ends() {
         (&0.into(), &false.into())
     );
 }
+
+#[test]
+fn a_process_that_is_deleted_is_told() {
+    let (_folder, _, queue) = queue();
+    let process = ProcessId::new();
+    queue
+        .enqueue(process, [Job::new("unknown", &1).unwrap()])
+        .unwrap();
+    let seen: Arc<Mutex<Vec<Phase>>> = Arc::default();
+    let told = seen.clone();
+    let notifier = move |progress: &Progress| told.lock().push(progress.phase);
+    let watching = Worker::new(&queue)
+        .notifier(Arc::new(notifier))
+        .start()
+        .unwrap();
+    assert!(eventually(|| seen.lock().last() == Some(&Phase::Running)));
+    queue.delete(process).unwrap();
+    let deleted = || seen.lock().last() == Some(&Phase::Deleted);
+    assert!(eventually(deleted), "{:?}", seen.lock());
+    watching.stop().unwrap();
+}
