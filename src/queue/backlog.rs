@@ -203,7 +203,7 @@ impl StoreBacklog {
         for claimed in claims.jobs {
             self.running += 1;
             self.alone |= claimed.crashes >= SUSPECT_CRASHES;
-            if let Some(ticket) = self.ticket(claimed, now) {
+            if let Some(ticket) = self.ticket(claimed) {
                 found.tickets.push(ticket);
             }
         }
@@ -216,14 +216,13 @@ impl StoreBacklog {
         Ok(found)
     }
 
-    fn ticket(&mut self, claimed: Claimed, now: Time) -> Option<Ticket<JobTask>> {
+    fn ticket(&mut self, claimed: Claimed) -> Option<Ticket<JobTask>> {
         let open = self.lanes.open(&claimed.lane, &self.kinds)?.clone();
         let history = claimed.history.as_deref().map(History::parse);
         let history = history.unwrap_or_default();
         // A route may have become shorter since.
         let step = at_step(claimed.lane.step, open.class.steps());
-        let wall = self.clock.wall();
-        let mut tries = history.tries(step, &self.kinds.trails, now, wall);
+        let mut tries = history.tries(step, &self.kinds.trails);
         let default = self.pace.max_retries.load(Ordering::Relaxed);
         tries.max_retries = Some(claimed.max_retries.unwrap_or(default));
         tries.in_doubt |= claimed.lost && matches!(*open.kind, Kind::Prompts { .. });

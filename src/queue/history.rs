@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use crate::base::clock::{Time, Wall};
 use crate::base::error::{Error, beginning};
 use crate::base::usage::{Paid, Usage};
-use crate::engine::route::Tries;
+use crate::engine::route::{First, Tries};
 use crate::engine::trail::Trails;
 use crate::llm::response::Earlier;
 
@@ -86,13 +86,14 @@ impl History {
         self.tries.attempt
     }
 
+    /// When its first call began, if that was before its present claim.
+    pub(crate) fn began(&self) -> Option<Wall> {
+        self.tries.first
+    }
+
     /// The tries of a job at `step`.
-    pub(crate) fn tries(&self, step: u8, trails: &Trails, now: Time, wall: Wall) -> Tries {
+    pub(crate) fn tries(&self, step: u8, trails: &Trails) -> Tries {
         let kept = self.tries;
-        let first = kept.first.map(|first| {
-            let ago = wall.since(first);
-            Time::from_nanos(now.since(Time::ZERO.after(ago)).as_nanos() as u64)
-        });
         Tries {
             step,
             attempt: kept.attempt,
@@ -107,7 +108,8 @@ impl History {
             trail: self.left.iter().fold(Default::default(), |trail, left| {
                 trails.add(trail, left.step, &left.error)
             }),
-            first: first.map(Into::into).unwrap_or_default(),
+            // Kept as a time of day, see `began`.
+            first: First::default(),
             max_retries: None,
         }
     }

@@ -14,9 +14,9 @@ use super::store::JobStore;
 use super::worker::Controls;
 
 /// How often it looks whether anybody has written.
-const LOOK: Duration = Duration::from_millis(100);
+const LOOK: Duration = Duration::from_millis(50);
 /// Every so many looks the slower duties are due: peers are tried twice a second.
-const DUTIES: u32 = 5;
+const DUTIES: u32 = 10;
 /// Pieces of maintenance in a row.
 const CHORES: usize = 4;
 

@@ -173,7 +173,10 @@ fn line(
         id: Some(task.claimed.name()),
         result,
         attempts: tries.calls.into(),
-        latency: latency(tries.first.time(), now),
+        latency: match task.history.began() {
+            Some(began) => route.clock_ref().wall().since(began),
+            None => latency(tries.first.time(), now),
+        },
         provider: Some(provider),
         model,
         earlier,

@@ -223,9 +223,10 @@ fn a_worker_that_ends_on_a_full_disk_keeps_no_job_from_the_next_one_of_its_proce
     assert!(hears_of_full_disk(&trouble));
     let report = running.stop().unwrap();
     let unsaved = report.unsaved.len();
-    assert!(unsaved > 0 && unsaved <= 2, "{unsaved}");
+    // None where copying the log has made some room in the meantime.
+    assert!(unsaved <= 2, "{unsaved}");
     let counts = queue.progress(process).unwrap().unwrap().counts;
-    assert!(counts.in_progress > 0, "{counts:?}");
+    assert!(counts.in_progress >= unsaved as u64, "{counts:?}");
     disk.make_room();
     worker().run().unwrap();
     let counts = queue.progress(process).unwrap().unwrap().counts;

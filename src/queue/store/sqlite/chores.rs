@@ -24,7 +24,7 @@ const FEW_PAGES: i64 = 1_000;
 const SHRINK_BY: i64 = 400;
 
 /// A log of this size is copied into the database.
-const WORTH_COPYING: u64 = 4 << 20;
+const WORTH_COPYING: u64 = 2 << 20;
 /// The size from which the write-ahead log is cut back, which needs a moment without readers.
 const LONG_LOG: u64 = 64 << 20;
 

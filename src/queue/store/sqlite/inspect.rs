@@ -160,7 +160,8 @@ fn unsealed(conn: &Connection, now: Wall) -> Result<Vec<Finding>, Fault> {
             humantime::format_duration(Duration::from_secs(now.since(Wall(changed)).as_secs()));
         let seen = format!("process {id}: {held} jobs wait to be sealed, the last one for {age}");
         let advice = format!(
-            "if nobody is enqueueing any more, give it up and enqueue again: batchwright cancel {id}"
+            "if nobody is enqueueing any more, delete it and enqueue again: batchwright cancel {id} \
+             --delete"
         );
         found.push(Finding::new("unsealed", Verdict::Note, seen, Some(&advice)));
     }

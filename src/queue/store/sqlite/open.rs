@@ -189,8 +189,9 @@ fn set_up(conn: &mut Connection, path: &Path) -> Result<(), Fault> {
     }
     use_wal(conn, path)?;
     conn.pragma_update(None, "journal_size_limit", WAL_LIMIT)?;
-    // Only where no worker does the store's chores: a commit that also copies the log takes long.
-    conn.pragma_update(None, "wal_autocheckpoint", 8_000)?;
+    // A commit that also copies the log takes long, so a worker copies it before: this is for where none
+    // does. A log that grows further may fill the disk that it would have to be copied to.
+    conn.pragma_update(None, "wal_autocheckpoint", 2_000)?;
     migrate(conn, path)
 }
 
