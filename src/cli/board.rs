@@ -43,6 +43,13 @@ impl Board {
         })
     }
 
+    /// Says a line above the bar.
+    pub fn say(&self, line: &str) {
+        if !self.quiet {
+            self.display.say(line);
+        }
+    }
+
     /// Takes the bar away.
     pub fn clear(&self) {
         self.display.clear();
@@ -113,6 +120,9 @@ fn finished(progress: &Progress) -> String {
             line.push_str(&format!(", {} {what}", count(n)));
         }
     }
-    line.push_str(&format!("; batchwright results {id}"));
+    line.push_str(&format!("; batchwright results {id} -o FILE"));
+    if progress.failed > 0 {
+        line.push_str(&format!(", or before that: batchwright retry {id}"));
+    }
     line
 }

@@ -98,6 +98,15 @@ fn try_cancel(args: &CancelArgs) -> Result<(String, Value), Refusal> {
         let line = format!("process {id} is deleted with {} jobs", count(deleted));
         return Ok((line, json!({"process_id": id, "deleted": deleted})));
     }
+    if !process.sealed {
+        // Put back later, the part that is there would pass for all of it.
+        return Err(Refusal::usage(format!(
+            "process {id} was never submitted to its end, or is being submitted just now: none of its \
+             {} jobs runs. To get rid of it: {}",
+            count(process.counts.total),
+            data.command(&format!("cancel {id} --delete"))
+        )));
+    }
     let cancelled = queue.cancel(id).map_err(failed)?;
     let mut line = format!("{} jobs cancelled", count(cancelled));
     let now = queue.progress(id).map_err(failed)?.unwrap_or(process);

@@ -82,13 +82,19 @@ impl DataArgs {
     pub fn process(&self, named: &str) -> Result<(JobQueue, Process), Refusal> {
         let unknown = || {
             Refusal::usage(format!(
-                "there is no process {named} in {}; all its results may have been taken. To \
-                 see those that are: {}",
+                "there is no process {named} in {}; it may have been deleted, or all its results \
+                 taken. To see those there are: {}",
                 self.database().unwrap_or_default().display(),
                 self.command("status")
             ))
         };
-        let queue = self.existing()?.ok_or_else(unknown)?;
+        let queue = self.existing()?.ok_or_else(|| {
+            let path = self.database().unwrap_or_default();
+            let path = path.display();
+            Refusal::usage(format!(
+                "there is no process {named}, nor any queue: no {path}"
+            ))
+        })?;
         let process = match named.parse::<ProcessId>() {
             Ok(id) => queue.progress(id).map_err(failed)?,
             Err(error) => begins(&queue, named, &error)?,
@@ -123,7 +129,12 @@ const BEGINNING: usize = 4;
 fn begins(queue: &JobQueue, text: &str, bad: &Error) -> Result<Option<Process>, Refusal> {
     let text = text.trim().to_ascii_lowercase();
     let digits = text.chars().all(|c| c.is_ascii_hexdigit() || c == '-');
-    if text.len() < BEGINNING || !digits {
+    if text.len() < BEGINNING && digits {
+        return Err(Refusal::usage(format!(
+            "{text:?} may be the beginning of many ids: write at least {BEGINNING} characters of it"
+        )));
+    }
+    if !digits {
         return Err(Refusal::usage(bad.message()));
     }
     let all = queue.open_processes().map_err(failed)?.into_iter();

@@ -14,10 +14,11 @@ use super::exit::{Exit, Refusal};
 use super::queue::{DataArgs, SayArgs, failed};
 use super::signals::Signals;
 
-/// Write the results of a process, then delete them from the queue
+/// Write the results of a process to a file, then delete them from the queue
 ///
 /// Only what has been written is deleted. Jobs that have no outcome yet stay in the queue: the same
-/// command takes theirs later.
+/// command takes theirs later. On a terminal or in a pipe results are only shown: nobody can tell
+/// whether they were read.
 #[derive(Debug, Args)]
 #[command(after_long_help = HELP)]
 pub struct ResultsArgs {
@@ -25,13 +26,17 @@ pub struct ResultsArgs {
     pub process: String,
 
     /// File to add the results to, each once, also when this is killed and called again; without it
-    /// they go to standard output
+    /// they go to standard output, and stay in the queue unless that is a file
     #[arg(short, long, value_name = "FILE")]
     pub output: Option<PathBuf>,
 
     /// Only look: delete nothing from the queue
-    #[arg(long)]
+    #[arg(long, conflicts_with = "take")]
     pub keep: bool,
+
+    /// Delete from the queue also what was written to a pipe or a terminal, read there or not
+    #[arg(long)]
+    pub take: bool,
 
     #[command(flatten)]
     pub data: DataArgs,
@@ -74,7 +79,8 @@ fn results(args: &ResultsArgs) -> Result<Exit, Refusal> {
         written: 0,
         failed: 0,
     };
-    let ended = match args.keep {
+    let keeps = args.keep || !(args.take || names_file(args) || is_file(&io::stdout()));
+    let ended = match keeps {
         true => look(&queue, id, &mut saved),
         false => queue.consume(id, |results| saved.save(results)).map(drop),
     };
@@ -82,7 +88,7 @@ fn results(args: &ResultsArgs) -> Result<Exit, Refusal> {
         Ok(()) => {
             let open = queue.progress(id).map_err(failed)?;
             let open = open.map_or(0, |now| now.counts.total - now.counts.finished());
-            args.say.say(&told(args, &saved, open));
+            args.say.say(&told(args, id, keeps, &saved, open));
             Ok(match saved.failed {
                 0 => Exit::Success,
                 _ => Exit::SomeFailed,
@@ -113,7 +119,25 @@ fn partly(saved: &Saved) -> String {
     format!("{written} results are written, the others stay in the queue")
 }
 
-fn told(args: &ResultsArgs, saved: &Saved, open: u64) -> String {
+/// True for `--output` with anything but standard output.
+fn names_file(args: &ResultsArgs) -> bool {
+    let output = args.output.as_deref();
+    output.is_some_and(|path| path != Path::new("-"))
+}
+
+#[cfg(unix)]
+fn is_file(stream: &impl std::os::fd::AsFd) -> bool {
+    use rustix::fs::{FileType, fstat};
+    let stat = fstat(stream);
+    stat.is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile)
+}
+
+#[cfg(not(unix))]
+fn is_file(_: &io::Stdout) -> bool {
+    false
+}
+
+fn told(args: &ResultsArgs, id: ProcessId, keeps: bool, saved: &Saved, open: u64) -> String {
     let place = args.output.as_ref().filter(|path| *path != Path::new("-"));
     let to = place.map_or_else(String::new, |path| format!(" to {}", path.display()));
     let mut line = match saved.handed {
@@ -127,13 +151,25 @@ fn told(args: &ResultsArgs, saved: &Saved, open: u64) -> String {
     };
     add(saved.handed - saved.written, "were there already");
     add(saved.failed, "of them without success");
-    if args.keep && saved.handed > 0 {
+    let command = |words: &str| args.data.command(&format!("{words} {id}"));
+    if keeps && saved.handed > 0 {
         line.push_str("; the queue keeps them");
+    } else if saved.written < saved.handed {
+        line.push_str("; they have left the queue now");
     }
     if open > 0 {
         let open = count(open);
         line.push_str(&format!(
             "; {open} jobs are still open, the same command takes them later"
+        ));
+    }
+    if keeps && !args.keep && saved.handed > 0 {
+        line.push_str(&format!("\n  to take them: {} -o FILE", command("results")));
+    }
+    if keeps && saved.failed > 0 {
+        line.push_str(&format!(
+            "\n  to try the failed ones again before that: {}",
+            command("retry")
         ));
     }
     line

@@ -1,5 +1,7 @@
 //! Where a worker's prompts go, and the settings that change it while it runs.
 
+use std::cell::RefCell;
+
 use batchwright::{COMPLETION, Context, EMBEDDING, Limits, Route, RunningWorker, Settings, Worker};
 
 use super::data_dir::data_dir;
@@ -36,13 +38,15 @@ impl Routes {
             // Jobs that name no model and find no default fail one by one, with a clear word.
             unnamed: Some(0),
         };
-        let chosen = provider::choose(&asked, settings, say)?;
+        let notes = RefCell::new(Vec::new());
+        let chosen = provider::choose(&asked, settings, &|note| notes.borrow_mut().push(note))?;
         if chosen.fell_to_extract() {
             return Err(Refusal::could_not_run(
-                "no model can be asked, see batchwright providers; to have jobs answered with the \
+                "no provider is usable, see batchwright providers; to have jobs answered with the \
                  beginning of their own text, name --provider extract",
             ));
         }
+        notes.into_inner().into_iter().for_each(say);
         let chosen = chosen.once_loaded(ctx, say)?;
         let (completions, line) = route(&chosen, settings, args)?;
         let embeddings = match chosen.embeds() {

@@ -1,6 +1,6 @@
 //! `batchwright status`: where the processes in the queue stand, once or until they are finished.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::io::{self, IsTerminal, Write};
 use std::thread;
 use std::time::Duration;
@@ -245,7 +245,9 @@ fn once(args: &StatusArgs) -> Result<(), Trouble> {
         return Ok(put(&line_of(&rows))?);
     }
     if !rows.is_empty() {
-        put(&table(&rows, false))?;
+        let terminal = io::stdout().is_terminal();
+        let width = terminal.then(|| usize::from(Term::stdout().size().1));
+        put(&table(&rows, false, width))?;
     }
     looks.advise(&rows);
     Ok(())
@@ -318,10 +320,11 @@ impl Screen {
         let (height, width) = term.size();
         // A line that wraps, or scrolls away, could not be drawn over.
         let most = usize::from(height).saturating_sub(2).max(2);
-        let table = table(rows, true);
+        let width = usize::from(width).saturating_sub(2);
+        let table = table(rows, true, Some(width));
         let mut lines: Vec<String> = table
             .lines()
-            .map(|line| display::shortened(line, usize::from(width).saturating_sub(2)))
+            .map(|line| display::shortened(line, width))
             .collect();
         if lines.len() > most {
             let hidden = lines.len() - (most - 1);
@@ -348,7 +351,27 @@ const COLUMNS: [&str; 8] = [
     "finished",
 ];
 
-fn table(rows: &[Row], moving: bool) -> String {
+/// As much of an id as tells processes apart that were not made in the same millisecond.
+const SHORT_ID: usize = 13;
+
+/// In a terminal that is too narrow the ids are cut, as long as they differ.
+fn table(rows: &[Row], moving: bool, width: Option<usize>) -> String {
+    let whole = table_with(rows, moving, usize::MAX);
+    let widest = whole.lines().map(|line| line.chars().count()).max();
+    let short: HashSet<String> = rows.iter().map(|row| short(row.id(), SHORT_ID)).collect();
+    match width {
+        Some(width) if widest > Some(width) && short.len() == rows.len() => {
+            table_with(rows, moving, SHORT_ID)
+        }
+        _ => whole,
+    }
+}
+
+fn short(id: ProcessId, most: usize) -> String {
+    id.to_string().chars().take(most).collect()
+}
+
+fn table_with(rows: &[Row], moving: bool, id: usize) -> String {
     let mut cells: Vec<Vec<String>> = Vec::with_capacity(rows.len() + 1);
     let mut head: Vec<String> = COLUMNS.map(str::to_owned).into();
     if moving {
@@ -358,7 +381,7 @@ fn table(rows: &[Row], moving: bool) -> String {
     cells.push(head);
     for row in rows {
         let counts = &row.process.counts;
-        let mut line = vec![row.id().to_string()];
+        let mut line = vec![short(row.id(), id)];
         line.extend(
             [
                 counts.total,

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use batchwright::{
-    Context, Durability, Error, ErrorPolicy, JobQueue, ProcessId, RunningWorker, Settings,
+    Context, Durability, Error, ErrorPolicy, JobQueue, Key, ProcessId, RunningWorker, Settings,
     SettingsWatch, SqliteOptions, StopReason, Worker, WorkerReport,
 };
 use clap::Args;
@@ -29,7 +29,7 @@ use super::values::seconds;
 /// It carries out the jobs that `batchwright submit` and other programs put on the queue, until it is
 /// stopped: Ctrl-C lets the calls in flight end. Any number of workers share a queue; when one dies the
 /// others take over its jobs at once. A provider that refuses the key or cannot be reached fails no
-/// job: they wait, and it is asked again.
+/// job: they wait, and it is asked again. (A local server must answer when the worker starts.)
 #[derive(Debug, Args)]
 #[command(after_long_help = WORK_HELP)]
 pub struct WorkArgs {
@@ -72,19 +72,19 @@ pub struct WorkArgs {
 
     /// Folder of the queue and the settings [env: BATCHWRIGHT_HOME] [default: the platform's data
     /// folder]
-    #[arg(help_heading = "Pace", long, value_name = "DIR")]
+    #[arg(help_heading = "Queue", long, value_name = "DIR")]
     pub data_dir: Option<PathBuf>,
 
     /// How long calls in flight may go on after Ctrl-C
-    #[arg(help_heading = "Pace", long, value_name = "TIME", default_value = "30s", value_parser = seconds)]
+    #[arg(help_heading = "Queue", long, value_name = "TIME", default_value = "30s", value_parser = seconds)]
     pub grace: Duration,
 
     /// Sync every result to the disk, so that it survives a power loss too
-    #[arg(help_heading = "Pace", long)]
+    #[arg(help_heading = "Queue", long)]
     pub fsync: bool,
 
     /// Print what was done as JSON on standard output at the end
-    #[arg(long)]
+    #[arg(help_heading = "Queue", long)]
     pub json: bool,
 
     #[command(flatten)]
@@ -157,7 +157,7 @@ fn work(args: &WorkArgs) -> Result<Exit, Refusal> {
         });
     let worker = routes.give(pacing.give(worker));
     let worker = worker.start().map_err(failed)?;
-    let report = follow(args, worker, &mut watch, routes, &ctx, &say)?;
+    let report = follow(args, worker, &mut watch, routes, &ctx, &board)?;
     board.clear();
     for result in &report.unsaved {
         display::error("a result could not be recorded; here it is:");
@@ -168,6 +168,13 @@ fn work(args: &WorkArgs) -> Result<Exit, Refusal> {
     }
     if !args.show.quiet {
         display::say(&summary(&report));
+        let waiting = queue.open_processes().map_or(0, |all| {
+            let sealed = all.iter().filter(|process| process.sealed);
+            sealed.map(|process| process.counts.pending).sum()
+        });
+        if waiting > 0 {
+            display::say(&format!("{} jobs still wait", count(waiting)));
+        }
     } else if let Some(stop) = report.stop.as_ref().filter(|_| !ctx.is_cancelled()) {
         display::error(&format!("stopped: {stop}"));
     }
@@ -181,8 +188,9 @@ fn follow(
     watch: &mut SettingsWatch,
     mut routes: Routes,
     ctx: &Context,
-    say: &dyn Fn(String),
+    board: &Board,
 ) -> Result<WorkerReport, Refusal> {
+    let mut known = values(watch.settings());
     let (wake, woken) = bounded::<()>(1);
     let _on_cancel = ctx.on_cancel(move || {
         let _ = wake.try_send(());
@@ -199,6 +207,11 @@ fn follow(
                 if !pending {
                     continue;
                 }
+                let now = values(watch.settings());
+                for line in changes(&known, &now) {
+                    board.say(&line);
+                }
+                known = now;
                 Pacing::new(args, watch.settings())
                     .map(|pacing| pacing.apply(&worker))
                     .and_then(|()| routes.follow(args, watch.settings(), &worker, ctx))
@@ -209,12 +222,12 @@ fn follow(
             Ok(changed) => {
                 (pending, warned) = (false, None);
                 if changed {
-                    say(format!("settings changed: {}", routes.line()));
+                    board.say(routes.line());
                 }
             }
             // The old settings hold until the new ones make sense.
             Err(refusal) if warned.as_ref() != Some(&refusal.message) => {
-                say(format!("settings stay as they were: {}", refusal.message));
+                board.say(&format!("the old settings hold: {}", refusal.message));
                 warned = Some(refusal.message);
             }
             Err(_) => {}
@@ -225,6 +238,30 @@ fn follow(
         false => worker.join(),
     };
     end.map_err(|error| Refusal::could_not_run(error.message()))
+}
+
+type Values = Vec<(&'static str, Option<String>)>;
+
+/// What every key comes to.
+fn values(settings: &Settings) -> Values {
+    let keys = Key::all().iter().map(Key::name);
+    let value = |name| {
+        settings
+            .explain(name)
+            .ok()
+            .and_then(|setting| setting.value)
+    };
+    keys.map(|name| (name, value(name))).collect()
+}
+
+fn changes(before: &Values, now: &Values) -> Vec<String> {
+    let shown = |value: &Option<String>| value.clone().unwrap_or_else(|| "unset".to_owned());
+    let pairs = before.iter().zip(now).filter(|(before, now)| before != now);
+    pairs
+        .map(|((name, old), (_, new))| {
+            format!("settings changed: {name} {} -> {}", shown(old), shown(new))
+        })
+        .collect()
 }
 
 /// The settings of this data folder and environment beneath the flags, and their later changes.

@@ -90,6 +90,8 @@ const FIRST_OUTPUT_GUESS: f64 = 256.0;
 const LOOK_AGAIN: Duration = Duration::from_millis(20);
 /// A server that comes back is noticed within this time.
 const LONGEST_UNREACHED: Duration = Duration::from_secs(8);
+/// The same where the end of a call is heard of anyway.
+const BUSY_FOR: Duration = Duration::from_millis(500);
 /// How soon to ask again whether a server has loaded its model.
 pub(super) const LOADING_AGAIN: Duration = Duration::from_secs(1);
 /// Rounding must not make somebody look again in the same instant.
@@ -169,18 +171,27 @@ impl Quota {
         out
     }
 
-    /// Until when nothing of this quota can start, whatever it costs.
-    fn closed_until(&mut self, now: Time) -> Option<Time> {
-        if self.paused_until > now {
-            return Some(self.paused_until);
-        }
+    /// Calls that may still be in flight beside those that are.
+    fn free(&self) -> f64 {
         let cap = match (self.heard, self.window) {
             (false, _) => f64::from(self.given.burst),
             (true, Some(window)) => window.floor().max(1.0),
             (true, None) => f64::INFINITY,
         };
         let cap = cap.min(self.given.in_flight.map_or(f64::INFINITY, f64::from));
-        if f64::from(self.in_flight) >= cap {
+        cap - f64::from(self.in_flight)
+    }
+
+    fn is_busy(&self) -> bool {
+        self.free() <= 0.0
+    }
+
+    /// Until when nothing of this quota can start, whatever it costs.
+    fn closed_until(&mut self, now: Time) -> Option<Time> {
+        if self.paused_until > now {
+            return Some(self.paused_until);
+        }
+        if self.is_busy() {
             return Some(now.after(LOOK_AGAIN));
         }
         let bucket = self.requests.as_mut()?;
@@ -445,9 +456,31 @@ impl Limiter {
         gate
     }
 
-    /// Until when nothing of the quota can start, if it is closed now.
+    /// Until when nothing of the quota can start, if it is closed now; for a run that shares its limiter
+    /// with no other, and so hears of each call that ends.
     pub(crate) fn closed_until(&self, quota: QuotaId, now: Time) -> Option<Time> {
-        self.state.lock().get(quota)?.closed_until(now)
+        let mut state = self.state.lock();
+        let quota = state.get(quota)?;
+        let until = quota.closed_until(now)?;
+        Some(match quota.is_busy() {
+            true => until.max(now.after(BUSY_FOR)),
+            false => until,
+        })
+    }
+
+    /// Calls that could start now, as far as that does not depend on their tokens.
+    #[cfg(feature = "queue")]
+    pub(crate) fn room(&self, quota: QuotaId, now: Time) -> usize {
+        let mut state = self.state.lock();
+        let Some(quota) = state.get(quota) else {
+            return usize::MAX;
+        };
+        if quota.closed_until(now).is_some() {
+            return 0;
+        }
+        let requests = quota.requests.map_or(f64::INFINITY, |bucket| bucket.level);
+        // What is open has room for one, however it was rounded.
+        quota.free().min(requests).max(1.0) as usize
     }
 
     /// Ends a reservation by what the call really used and what its reply told. Returns until

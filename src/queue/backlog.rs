@@ -3,15 +3,14 @@
 //! A job in hand is claimed but not started: its quota closed between the claim and the call, or it
 //! was claimed to fill a call that takes many. They are few, and go back when they have to wait.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use crate::base::clock::{Clock, Time};
-use crate::base::error::{Error, ErrorKind};
+use crate::base::error::{Error, ErrorKind, beginning};
 use crate::base::id::ProcessId;
-use crate::engine::limit::QuotaId;
 use crate::engine::pack::{Backlog, PackLimits};
 use crate::engine::work::{Cost, Gates, Take, Ticket};
 use crate::llm::request::Task;
@@ -55,8 +54,6 @@ pub(crate) struct StoreBacklog {
     running: usize,
     /// The one job that runs is one that may bring its worker down.
     alone: bool,
-    /// How many to ask for of a quota that last had room for fewer than were claimed.
-    asks: HashMap<QuotaId, usize>,
     batch: usize,
     order: u64,
     /// Lanes whose calls take many jobs, of the packs that are being filled.
@@ -106,7 +103,6 @@ impl StoreBacklog {
             quiet_until: None,
             running: 0,
             alone: false,
-            asks: HashMap::new(),
             batch: 0,
             order: 0,
             filling: Vec::new(),
@@ -114,17 +110,20 @@ impl StoreBacklog {
         }
     }
 
+    /// What is to be said of jobs that nobody here carries out.
+    pub(crate) fn unknown(&self) -> Option<String> {
+        let kind = self.lanes.unknown.as_deref()?;
+        let kind = beginning(kind, 60);
+        Some(format!(
+            "jobs of the kind {kind:?} wait for a worker that knows it"
+        ))
+    }
+
     /// Jobs that ended, or went back.
     pub(crate) fn settled(&mut self, jobs: usize) {
         self.quiet_until = None;
         self.running = self.running.saturating_sub(jobs);
         self.alone &= self.running > 0;
-    }
-
-    /// A quota had no room for a job that was claimed for it.
-    pub(crate) fn refused(&mut self, quota: QuotaId) {
-        self.quiet_until = None;
-        self.asks.insert(quota, 1);
     }
 
     /// Of what is in hand, that which has been there for too long or was claimed for a route that has
@@ -156,7 +155,6 @@ impl StoreBacklog {
             store,
             lanes,
             kinds,
-            asks,
             filling,
             hand,
             ..
@@ -185,7 +183,10 @@ impl StoreBacklog {
             if hand.iter().any(|ticket| ticket.quota() == quota) {
                 return 0;
             }
-            asks.get(&quota).copied().unwrap_or(usize::MAX)
+            match open.pack.inputs {
+                0 | 1 => kinds.limiter.room(quota, now),
+                inputs => kinds.limiter.room(quota, now).saturating_mul(inputs.into()),
+            }
         };
         let wanted = Wanted {
             most,
@@ -207,12 +208,6 @@ impl StoreBacklog {
                 found.tickets.push(ticket);
             }
         }
-        for ticket in &found.tickets {
-            if let Some(ask) = self.asks.get_mut(&ticket.quota()) {
-                *ask = ask.saturating_mul(2);
-            }
-        }
-        self.asks.retain(|_, ask| *ask < MOST_CLAIMED);
         Ok(found)
     }
 
@@ -280,7 +275,7 @@ impl StoreBacklog {
             hold,
         ];
         let until = until.into_iter().flatten().min();
-        self.quiet_until = until.filter(|_| found.is_some() && self.hand.is_empty());
+        self.quiet_until = until.filter(|_| found.is_some());
         Take::Idle {
             until,
             source_open: true,

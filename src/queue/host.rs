@@ -303,10 +303,10 @@ impl JobQueue {
     }
 
     /// Cancels what waits; what runs ends by itself, is not tried again, and keeps its result: it is
-    /// paid for. Returns how many jobs were cancelled.
+    /// paid for. Returns how many jobs were cancelled; none of a process that does not exist.
     ///
     /// # Errors
-    /// When there is no such process or it could not be written.
+    /// When it could not be written.
     pub fn cancel(&self, process: ProcessId) -> Result<u64, Error> {
         self.store.cancel(process, self.clock.wall())
     }

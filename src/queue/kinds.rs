@@ -125,6 +125,8 @@ pub(crate) struct Open {
 pub(crate) struct Lanes {
     known: HashMap<Arc<Lane>, Option<Open>>,
     edition: u64,
+    /// A kind that nobody here carries out, of which there are jobs.
+    pub unknown: Option<String>,
 }
 
 /// Lanes that are remembered; prompts may name any number of models over the years.
@@ -138,6 +140,7 @@ impl Lanes {
 
     /// Forgets everything when kinds have changed.
     pub(crate) fn refresh(&mut self, kinds: &Kinds) {
+        self.unknown = None;
         let edition = kinds.edition();
         if edition != self.edition || self.known.len() > MOST_LANES {
             self.known.clear();
@@ -155,6 +158,10 @@ impl Lanes {
             }
             self.known.insert(lane.clone(), open);
         }
-        self.known.get(lane)?.as_ref()
+        let open = self.known.get(lane)?.as_ref();
+        if open.is_none() {
+            self.unknown = Some(lane.kind.clone());
+        }
+        open
     }
 }

@@ -227,7 +227,9 @@ fn picture(dispatcher: &Dispatcher<StoreWork>, controls: &Controls, now: Time) -
         changed,
         deleted: Vec::new(),
         stuck: stuck.map(|error| error.message().to_owned()),
-        trouble: trouble.map(|error| error.message().to_owned()),
+        trouble: trouble
+            .map(|error| error.message().to_owned())
+            .or_else(|| work.packed.items.unknown()),
         loading: dispatcher.loading_since().map(|since| now.since(since)),
         stopping: dispatcher.stop_reason().is_some(),
     }

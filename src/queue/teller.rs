@@ -111,8 +111,10 @@ impl Teller {
         }
         for process in picture.changed {
             let mut progress = self.tracker.progress(&process, now, wall);
-            progress.trouble.clone_from(&picture.trouble);
-            progress.loading = picture.loading;
+            if progress.phase != Phase::Finished {
+                progress.trouble.clone_from(&picture.trouble);
+                progress.loading = picture.loading;
+            }
             if picture.stopping && progress.phase == Phase::Running {
                 progress.phase = Phase::Stopping;
             }

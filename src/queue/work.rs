@@ -72,7 +72,6 @@ impl StoreWork {
             if !matches!(done[i], Settled::Later(_, Time::ZERO, None)) {
                 i += 1;
             } else if let Settled::Later(ticket, due, _) = done.remove(i) {
-                self.packed.items.refused(ticket.quota());
                 self.packed.wait(ticket, due);
             }
         }

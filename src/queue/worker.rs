@@ -316,7 +316,9 @@ impl Controls {
     }
 }
 
-/// A worker on a thread of its own. Dropping it stops it, as [`stop`](Self::stop) does.
+/// A worker on a thread of its own. Dropping it stops it, as [`stop`](Self::stop) does, which waits for
+/// calls in flight as long as the grace period allows.
+#[must_use = "dropping it stops the worker"]
 pub struct RunningWorker {
     ctx: Context,
     controls: Arc<Controls>,

@@ -54,7 +54,7 @@ fn a_process_is_found_by_the_beginning_of_its_id() {
         .says("2 processes begin with");
     plain(&desk, &format!("status {}", &id[..3]))
         .expect(2)
-        .says("no process id");
+        .says("at least 4 characters");
     plain(&desk, "status ffff-ffff")
         .expect(2)
         .says("there is no process");
