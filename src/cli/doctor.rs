@@ -30,9 +30,9 @@ pub struct DoctorArgs {
 }
 
 const HELP: &str = "\
-Looked at: the data folder, room on the disk, the clock, the database (integrity, schema, counters, jobs
-of workers that died, unfinished submissions), the settings, and which keys are set. Nothing is changed, nothing is
-called over the network, no key is shown.
+Looked at: the data folder, room on the disk, the clock, the database (integrity, schema, \
+counters, jobs of workers that died, unfinished submissions), the settings, and which keys are \
+set. No job is touched, nothing is called over the network, no key is shown.
 
   batchwright doctor
   batchwright doctor --json | jq '.findings[] | select(.verdict == \"bad\")'

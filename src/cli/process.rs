@@ -25,8 +25,8 @@ pub struct CancelArgs {
 }
 
 const CANCEL_HELP: &str = "\
-What was paid for is kept: results that are there stay until they are taken by `batchwright results`,
-and a call that is in flight ends and is kept. Cancelled jobs can be put back:
+What was paid for is kept: results that are there stay until they are taken by `batchwright \
+results`, and a call that is in flight ends and is kept. Cancelled jobs can be put back:
   batchwright cancel 019aa0f4-5b7c-7d1e-8f00-0123456789ab
   batchwright retry 019aa0f4-5b7c-7d1e-8f00-0123456789ab
 To give up a process with its results:

@@ -52,9 +52,12 @@ To look at what has failed so far, and leave all as it is:
   batchwright results 019aa0f4 --keep | jq 'select(.success | not) | .error.message'
 
 Exit codes:
-  0 all of them succeeded     3 some items failed or were cancelled
-  1 could not be taken        4 the reader went away; what it had not got stays in the queue
-  2 bad usage                 130, 143 interrupted; what was not written stays in the queue";
+  0 all of them succeeded
+  1 could not be taken
+  2 bad usage
+  3 some items failed or were cancelled
+  4 the reader went away; what it had not got stays in the queue
+  130, 143 interrupted; what was not written stays in the queue";
 
 pub fn execute(args: &ResultsArgs) -> Exit {
     args.say.start_log();

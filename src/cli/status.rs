@@ -42,8 +42,8 @@ const HELP: &str = "\
   batchwright status --json | jq '.processes[] | {process_id, pending, failed}'
 In JSON always: total = pending + in_progress + at_provider + completed + failed + cancelled.
 
-A process is shown until all its results have been taken. It is `unsealed` while it is being submitted,
-or when that was interrupted: none of its jobs is started then.";
+A process is shown until all its results have been taken. It is `unsealed` while it is \
+being submitted, or when that was interrupted: none of its jobs is started then.";
 
 pub fn execute(args: &StatusArgs) -> Exit {
     args.say.start_log();

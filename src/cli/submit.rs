@@ -5,7 +5,8 @@ use std::path::{Path, PathBuf};
 use std::{iter, thread};
 
 use batchwright::{
-    Context, EnqueueError, Error, ErrorKind, Job, JobQueue, ProcessId, Prompts, Request, Requests,
+    Context, EnqueueError, Error, ErrorKind, Job, JobQueue, PRIORITIES, ProcessId, Prompts,
+    Request, Requests,
 };
 use clap::Args;
 use crossbeam_channel::{bounded, select};
@@ -35,9 +36,9 @@ pub struct SubmitArgs {
     #[command(flatten)]
     pub prompt: PromptArgs,
 
-    /// Which jobs go first, 1 to 10: critical 10, high 7 to 9, normal 4 to 6, low 1 to 3
+    /// Which jobs go first, 1 to 10: critical (10), high (7 to 9), normal (4 to 6), low (1 to 3)
     #[arg(help_heading = "Queue", long, value_name = "N", default_value_t = Job::DEFAULT_PRIORITY,
-        value_parser = clap::value_parser!(u8).range(1..=10))]
+        value_parser = priority)]
     pub priority: u8,
 
     /// Retries of an item at each provider [default: the worker's]
@@ -58,6 +59,20 @@ pub struct SubmitArgs {
 
     #[command(flatten)]
     pub show: ShowArgs,
+}
+
+/// A number, or a word for one.
+fn priority(text: &str) -> Result<u8, String> {
+    let number = match text.trim() {
+        "critical" => Some(10),
+        "high" => Some(8),
+        "normal" => Some(5),
+        "low" => Some(2),
+        other => other.parse().ok(),
+    };
+    number
+        .filter(|number| PRIORITIES.contains(number))
+        .ok_or_else(|| "write 1 to 10, or critical, high, normal or low".to_owned())
 }
 
 const HELP: &str = "\

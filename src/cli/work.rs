@@ -104,9 +104,12 @@ From cron, doing what is there and no more:
 Settings (`batchwright config list`) that change are followed at once, without a restart.
 
 Exit codes:
-  0 stopped, or nothing left (--until-empty)   3 nothing left, some jobs failed (--until-empty)
-  1 could not run, or could not record         4 ended early; the jobs stay on the queue
-  2 bad usage                                  130, 143 interrupted (--until-empty)";
+  0 stopped, or nothing left (--until-empty)
+  1 could not run, or could not record
+  2 bad usage
+  3 nothing left, some jobs failed (--until-empty)
+  4 ended early; the jobs stay on the queue
+  130, 143 interrupted (--until-empty)";
 
 /// How often changed settings are looked for.
 const LOOK: Duration = Duration::from_millis(300);

@@ -106,6 +106,8 @@ pub(crate) struct Dispatcher<W: Work> {
     /// Items given up in a row without one connection having come about.
     unreached: u32,
     loading: Loading,
+    /// A provider could not be reached, and nothing has been answered since.
+    away: bool,
     counters: Counters,
     bounds: BoundsSoFar,
 }
@@ -124,6 +126,7 @@ impl<W: Work> Dispatcher<W> {
             standing: Standing::default(),
             stop: None,
             unreached: 0,
+            away: false,
             counters: Counters::default(),
             loading: Loading::default(),
             bounds: BoundsSoFar::default(),
@@ -339,6 +342,9 @@ impl<W: Work> Dispatcher<W> {
         let error = match result {
             Ok(done) => {
                 self.last_failure = None;
+                if std::mem::take(&mut self.away) {
+                    log::warn!("the provider answers again");
+                }
                 self.standing.answered(ticket.class.at(ticket.tries.step));
                 ticket.tries.calls = ticket.tries.calls.saturating_add(1);
                 self.pending.push(Settled::Final(ticket, Ok(done)));
@@ -462,6 +468,9 @@ impl<W: Work> Dispatcher<W> {
                 }
                 let unreachable = error.is_unreachable();
                 if self.options.durable && unreachable && !lost {
+                    if !std::mem::replace(&mut self.away, true) {
+                        log::warn!("{error}; its jobs wait, and it is asked again and again");
+                    }
                     let step = ticket.tries.step;
                     let until = now.after(UNREACHED_FOR);
                     self.gates.bury_step(&ticket.class, step, &error, until);

@@ -7,7 +7,7 @@ use serde_json::value::RawValue;
 
 use crate::base::clock::Wall;
 use crate::base::error::{Error, ErrorKind};
-pub(crate) use crate::base::id::{JobId, ProcessId};
+use crate::base::id::{JobId, ProcessId};
 use crate::llm::response::Outcome;
 
 /// The kind of jobs that ask for an answer.

@@ -16,7 +16,8 @@ use serde_json::value::RawValue;
 use crate::base::clock::Wall;
 use crate::base::error::Error;
 
-use super::job::{Job, JobId, JobResult, JobState, Process, ProcessId, Spent};
+use super::job::{Job, JobResult, JobState, Process, Spent};
+use crate::base::id::{JobId, ProcessId};
 
 /// What shares a quota: the kind, the job's [lane](Job::lane), and the step of the route.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]

@@ -9,7 +9,7 @@ use rusqlite::{Connection, OptionalExtension, params};
 
 use crate::base::clock::Wall;
 use crate::base::error::{Error, ErrorKind};
-use crate::queue::job::ProcessId;
+use crate::base::id::ProcessId;
 
 use super::SqliteStore;
 use super::ledger::Ledger;

@@ -12,7 +12,7 @@ use serde_json::value::RawValue;
 
 use crate::base::clock::Wall;
 use crate::base::error::{Error, ErrorKind};
-use crate::queue::job::ProcessId;
+use crate::base::id::ProcessId;
 use crate::queue::store::{Claimed, Claims, Lane, Receipt, SUSPECT_CRASHES, Wanted, WorkerId};
 
 use super::SqliteStore;

@@ -9,7 +9,8 @@ use parking_lot::{Condvar, Mutex};
 
 use crate::base::clock::Wall;
 use crate::base::error::{Error, ErrorKind};
-use crate::queue::job::{Job, JobId, ProcessId};
+use crate::base::id::{JobId, ProcessId};
+use crate::queue::job::Job;
 
 pub(super) struct Insert {
     pub process: ProcessId,

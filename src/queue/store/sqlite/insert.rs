@@ -4,7 +4,8 @@ use rusqlite::{Connection, OptionalExtension, params};
 
 use crate::base::clock::Wall;
 use crate::base::error::{Error, ErrorKind};
-use crate::queue::job::{Job, JobId, ProcessId};
+use crate::base::id::{JobId, ProcessId};
+use crate::queue::job::Job;
 
 use super::SqliteStore;
 use super::combine::{Insert, Inserted};

@@ -7,7 +7,7 @@ use rusqlite::Connection;
 
 use crate::base::clock::Wall;
 use crate::base::error::Error;
-use crate::queue::job::ProcessId;
+use crate::base::id::ProcessId;
 use crate::queue::store::{Finding, Verdict};
 
 use super::SqliteStore;

@@ -30,7 +30,8 @@ use rusqlite::Connection;
 
 use crate::base::clock::Wall;
 use crate::base::error::Error;
-use crate::queue::job::{Job, JobId, JobState, Process, ProcessId};
+use crate::base::id::{JobId, ProcessId};
+use crate::queue::job::{Job, JobState, Process};
 
 use super::{Claims, Delivery, End, Finding, JobStore, Lane, OnWork, Receipt, Wanted, WorkerId};
 use combine::Combiner;

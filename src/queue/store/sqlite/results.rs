@@ -8,7 +8,8 @@ use serde_json::value::RawValue;
 
 use crate::base::clock::Wall;
 use crate::base::error::Error;
-use crate::queue::job::{AttemptError, JobId, JobResult, JobState, Process, ProcessId};
+use crate::base::id::{JobId, ProcessId};
+use crate::queue::job::{AttemptError, JobResult, JobState, Process};
 use crate::queue::store::{Delivery, Lane, Receipt};
 
 use super::SqliteStore;

@@ -7,7 +7,8 @@ use uuid::Uuid;
 
 use crate::base::clock::Wall;
 use crate::base::error::Error;
-use crate::queue::job::{Counts, JobId, JobStatus, Process, ProcessId, Spent};
+use crate::base::id::{JobId, ProcessId};
+use crate::queue::job::{Counts, JobStatus, Process, Spent};
 use crate::queue::store::Lane;
 
 use super::SqliteStore;
