@@ -120,6 +120,8 @@ pub use queue::job::{
     Process, Spent,
 };
 #[cfg(feature = "queue")]
+pub use queue::life::WorkerReport;
+#[cfg(feature = "queue")]
 pub use queue::scale::Scale;
 #[cfg(feature = "queue")]
 pub use queue::store::sqlite::{Durability, SqliteOptions, SqliteStore};
@@ -131,7 +133,7 @@ pub use queue::store::{
 #[cfg(feature = "queue")]
 pub use queue::tracker::Tracker;
 #[cfg(feature = "queue")]
-pub use queue::worker::{RunningWorker, Worker, WorkerReport};
+pub use queue::worker::{RunningWorker, Worker};
 
 #[cfg(feature = "queue")]
 #[doc = include_str!("../docs/queue.md")]

@@ -10,25 +10,49 @@ use crossbeam_channel::{Receiver, bounded};
 use crate::base::cancel::Context;
 use crate::base::clock::Time;
 use crate::base::error::{Error, ErrorKind};
-use crate::engine::dispatch::{Dispatcher, Options};
+use crate::engine::dispatch::{Dispatcher, Options, StopReason};
 use crate::engine::jitter::Jitter;
 use crate::engine::pack::Pack;
 use crate::engine::run::{Finish, Observer, Permits, Shell, run};
 use crate::engine::work::{Settled, Ticket, Work};
 
 use super::backlog::{Scope, StoreBacklog};
+use super::controls::{Controls, MOST_SLOTS, Plan};
 use super::minder;
 use super::store::{JobStore, OnWork, WorkerId};
 use super::task::{Done, JobTask};
 use super::teller::{Picture, Teller};
 use super::work::{self, StoreWork};
-use super::worker::{Controls, MOST_SLOTS, Plan, WorkerReport};
 
 /// How often progress is told.
 const TICK: Duration = Duration::from_millis(100);
 /// How often ends that could not be recorded are tried again when the worker stops.
 const LAST_TRIES: usize = 5;
 const BETWEEN_TRIES: Duration = Duration::from_millis(300);
+
+/// What a worker did.
+#[derive(Debug, Clone, Default)]
+#[non_exhaustive]
+pub struct WorkerReport {
+    /// Jobs it completed.
+    pub completed: u64,
+    /// Jobs that finally failed with it.
+    pub failed: u64,
+    /// Jobs it had begun and gave back.
+    pub given_back: u64,
+    /// Calls it made.
+    pub calls: u64,
+    /// Calls repeated at the same provider after a failure.
+    pub retries: u64,
+    /// Calls that a provider refused for their pace.
+    pub rate_limited: u64,
+    /// Calls made again although the one before may have been carried out.
+    pub possibly_paid_twice: u64,
+    /// Why it ended; `None` when nothing was left to do.
+    pub stop: Option<StopReason>,
+    /// Results, in JSON, that could not be recorded however often that was tried.
+    pub unsaved: Vec<String>,
+}
 
 /// A worker that is on its store's list.
 pub(crate) struct Life {

@@ -9,9 +9,9 @@ use crossbeam_channel::{Receiver, RecvTimeoutError};
 
 use crate::base::error::Error;
 
+use super::controls::Controls;
 use super::scale::Meter;
 use super::store::JobStore;
-use super::worker::Controls;
 
 /// How often it looks whether anybody has written.
 const LOOK: Duration = Duration::from_millis(50);

@@ -2,12 +2,13 @@
 //! and take the results.
 
 mod backlog;
+mod controls;
 pub(crate) mod handler;
 mod history;
 pub(crate) mod host;
 pub(crate) mod job;
 mod kinds;
-mod life;
+pub(crate) mod life;
 mod minder;
 pub(crate) mod prompts;
 pub(crate) mod scale;

@@ -9,10 +9,10 @@ use crate::base::clock::Time;
 use crate::base::id::ProcessId;
 use crate::observe::progress::{Phase, ProgressNotifier};
 
+use super::controls::Controls;
 use super::job::Process;
 use super::store::JobStore;
 use super::tracker::Tracker;
-use super::worker::Controls;
 
 /// How often it is looked what others have changed.
 const LOOK: Duration = Duration::from_secs(1);

@@ -8,10 +8,9 @@ use std::time::Duration;
 use parking_lot::Mutex;
 
 use crate::base::cancel::Context;
-use crate::base::clock::Clock;
 use crate::base::error::{Error, ErrorKind};
 use crate::base::id::ProcessId;
-use crate::engine::dispatch::{ErrorPolicy, StopReason};
+use crate::engine::dispatch::ErrorPolicy;
 use crate::engine::route::RetryPolicy;
 use crate::engine::run::Waker;
 use crate::llm::request::Task;
@@ -19,11 +18,12 @@ use crate::llm::route::Route;
 use crate::observe::progress::ProgressNotifier;
 
 use super::backlog::{Pace, Scope};
+use super::controls::{Controls, MOST_SLOTS, Plan};
 use super::handler::Handler;
 use super::host::JobQueue;
 use super::job::{COMPLETION, EMBEDDING};
 use super::kinds::{Kind, Kinds};
-use super::life::Life;
+use super::life::{Life, WorkerReport};
 use super::scale::Scale;
 
 /// Carries out the jobs of a [`JobQueue`].
@@ -73,9 +73,6 @@ pub struct Worker {
     poll: Duration,
     scope: Scope,
 }
-
-/// A worker never runs more jobs at once.
-pub(crate) const MOST_SLOTS: usize = 10_000;
 
 impl Worker {
     /// A worker that knows no kind of jobs yet.
@@ -267,55 +264,6 @@ impl Worker {
     }
 }
 
-/// What does not change while a worker runs.
-pub(crate) struct Plan {
-    pub notifier: Option<Arc<dyn ProgressNotifier>>,
-    pub ctx: Context,
-    pub retry: RetryPolicy,
-    pub on_error: ErrorPolicy,
-    pub scope: Scope,
-}
-
-/// What may change while a worker runs.
-pub(crate) struct Controls {
-    pub permits: AtomicUsize,
-    pub scale: Mutex<Scale>,
-    /// Every slot had a job when somebody last looked.
-    pub all_busy: AtomicBool,
-    pub pace: Arc<Pace>,
-    pub kinds: Arc<Kinds>,
-    pub clock: Arc<dyn Clock>,
-    pub waker: Waker,
-    /// There may be more to claim.
-    pub news: Arc<AtomicBool>,
-    /// Somebody has written to the store since the notifier was last told of every process.
-    pub written: AtomicBool,
-}
-
-impl Controls {
-    /// Has the worker look for jobs now.
-    pub(crate) fn wake(&self) {
-        self.written.store(true, Ordering::SeqCst);
-        self.news.store(true, Ordering::SeqCst);
-        self.waker.wake();
-    }
-
-    /// Replaces a route; limits and pauses that were learned stay.
-    fn set_route(&self, name: &str, task: Task, route: Route<'static>) {
-        let others = [COMPLETION, EMBEDDING].map(|name| self.kinds.route(name));
-        let newest = others
-            .into_iter()
-            .flatten()
-            .max_by_key(|route| route.edition());
-        let route = Arc::new(match newest {
-            Some(before) => route.succeeding(&before),
-            None => route.limited_by(self.kinds.limiter.clone(), self.kinds.trails.clone()),
-        });
-        self.kinds.set(name, Kind::Prompts { route, task });
-        self.wake();
-    }
-}
-
 /// A worker on a thread of its own. Dropping it stops it, as [`stop`](Self::stop) does, which waits for
 /// calls in flight as long as the grace period allows.
 #[must_use = "dropping it stops the worker"]
@@ -420,28 +368,4 @@ impl Drop for RunningWorker {
             drop(thread.join());
         }
     }
-}
-
-/// What a worker did.
-#[derive(Debug, Clone, Default)]
-#[non_exhaustive]
-pub struct WorkerReport {
-    /// Jobs it completed.
-    pub completed: u64,
-    /// Jobs that finally failed with it.
-    pub failed: u64,
-    /// Jobs it had begun and gave back.
-    pub given_back: u64,
-    /// Calls it made.
-    pub calls: u64,
-    /// Calls repeated at the same provider after a failure.
-    pub retries: u64,
-    /// Calls that a provider refused for their pace.
-    pub rate_limited: u64,
-    /// Calls made again although the one before may have been carried out.
-    pub possibly_paid_twice: u64,
-    /// Why it ended; `None` when nothing was left to do.
-    pub stop: Option<StopReason>,
-    /// Results, in JSON, that could not be recorded however often that was tried.
-    pub unsaved: Vec<String>,
 }

@@ -1,0 +1,72 @@
+//! What holds for a worker while it runs, and what of it may change.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+use parking_lot::Mutex;
+
+use crate::base::cancel::Context;
+use crate::base::clock::Clock;
+use crate::engine::dispatch::ErrorPolicy;
+use crate::engine::route::RetryPolicy;
+use crate::engine::run::Waker;
+use crate::llm::request::Task;
+use crate::llm::route::Route;
+use crate::observe::progress::ProgressNotifier;
+
+use super::backlog::{Pace, Scope};
+use super::job::{COMPLETION, EMBEDDING};
+use super::kinds::{Kind, Kinds};
+use super::scale::Scale;
+
+/// A worker never runs more jobs at once.
+pub(crate) const MOST_SLOTS: usize = 10_000;
+
+/// What does not change while a worker runs.
+pub(crate) struct Plan {
+    pub notifier: Option<Arc<dyn ProgressNotifier>>,
+    pub ctx: Context,
+    pub retry: RetryPolicy,
+    pub on_error: ErrorPolicy,
+    pub scope: Scope,
+}
+
+/// What may change while a worker runs.
+pub(crate) struct Controls {
+    pub permits: AtomicUsize,
+    pub scale: Mutex<Scale>,
+    /// Every slot had a job when somebody last looked.
+    pub all_busy: AtomicBool,
+    pub pace: Arc<Pace>,
+    pub kinds: Arc<Kinds>,
+    pub clock: Arc<dyn Clock>,
+    pub waker: Waker,
+    /// There may be more to claim.
+    pub news: Arc<AtomicBool>,
+    /// Somebody has written to the store since the notifier was last told of every process.
+    pub written: AtomicBool,
+}
+
+impl Controls {
+    /// Has the worker look for jobs now.
+    pub(crate) fn wake(&self) {
+        self.written.store(true, Ordering::SeqCst);
+        self.news.store(true, Ordering::SeqCst);
+        self.waker.wake();
+    }
+
+    /// Replaces a route; limits and pauses that were learned stay.
+    pub(crate) fn set_route(&self, name: &str, task: Task, route: Route<'static>) {
+        let others = [COMPLETION, EMBEDDING].map(|name| self.kinds.route(name));
+        let newest = others
+            .into_iter()
+            .flatten()
+            .max_by_key(|route| route.edition());
+        let route = Arc::new(match newest {
+            Some(before) => route.succeeding(&before),
+            None => route.limited_by(self.kinds.limiter.clone(), self.kinds.trails.clone()),
+        });
+        self.kinds.set(name, Kind::Prompts { route, task });
+        self.wake();
+    }
+}
