@@ -1,4 +1,4 @@
-//! What the dispatcher asks of whatever holds the work: a list, a file, later a job store.
+//! What the dispatcher asks of whatever holds the work: a list, a file, a job store.
 
 use std::sync::Arc;
 

@@ -123,7 +123,8 @@ impl History {
         asked: impl Fn(u8) -> (String, Option<String>),
         (now, wall): (Time, Wall),
     ) {
-        let left = trails.of(tries.trail).into_iter().skip(self.left.len());
+        let known = self.left.len();
+        let left = trails.of(tries.trail).into_iter().skip(known);
         self.left.extend(left.map(|(step, error)| {
             let (provider, model) = asked(step);
             Left {
@@ -133,10 +134,12 @@ impl History {
                 error,
             }
         }));
-        // A call that moved the job on was made at the step it has left.
-        let moved = tries.attempt == 0;
-        let step = self.left.last().filter(|_| moved).map(|left| left.step);
-        let step = step.unwrap_or(tries.step);
+        // A call that moved the job on was made at a step it has left; others were passed by.
+        let of_call = |left: &&Left| {
+            left.error.kind() == error.kind() && error.message().starts_with(left.error.message())
+        };
+        let step = self.left[known..].iter().find(of_call);
+        let step = step.map_or(tries.step, |left| left.step);
         let first = tries.first.time();
         self.tries = Kept {
             attempt: tries.attempt,
@@ -188,5 +191,33 @@ impl History {
     pub(crate) fn in_doubt(mut self) -> Self {
         self.tries.in_doubt = true;
         self
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::error::ErrorKind;
+
+    #[test]
+    fn each_error_is_told_of_the_step_whose_call_failed() {
+        let trails = Trails::default();
+        let refused = Error::new(ErrorKind::Invalid, "not here").with_status(400);
+        let slow = Error::new(ErrorKind::RateLimited, "slow down").with_status(429);
+        let names = |step: u8| (format!("p{step}"), None);
+        let times = (Time::ZERO, Wall(1000));
+        let mut history = History::default();
+        let moved_on = Tries {
+            step: 1,
+            trail: trails.add(Default::default(), 0, &refused),
+            ..Tries::default()
+        };
+        history.failed(&refused, &moved_on, &trails, names, times);
+        // Refused for its pace, which spends no attempt.
+        history.failed(&slow, &moved_on, &trails, names, times);
+        let steps: Vec<u8> = history.errors.iter().map(|error| error.step).collect();
+        assert_eq!(steps, [0, 1]);
+        assert_eq!(history.earlier(Vec::new())[0].provider, "p0");
+        assert_eq!(history.tries(1, &trails).trail, moved_on.trail);
     }
 }

@@ -198,14 +198,27 @@ fn standard_input_is_queued_when_it_ends() {
 /// More than are written at once.
 const GROUP: usize = 1000;
 
-fn is_half_queued(desk: &Desk) -> bool {
-    let queue = database(desk)
-        .exists()
-        .then(|| JobQueue::open(&database(desk)));
-    let Some(Ok(queue)) = queue else { return false };
-    let all = queue.open_processes().unwrap();
-    all.iter()
-        .any(|process| process.counts.total > 0 && !process.sealed)
+/// How many jobs of an unsealed process are there, once there are any.
+fn half_queued(desk: &Desk) -> u64 {
+    let mut there = 0;
+    assert!(eventually(|| {
+        let queue = database(desk)
+            .exists()
+            .then(|| JobQueue::open(&database(desk)));
+        let Some(Ok(queue)) = queue else { return false };
+        let all = queue.open_processes().unwrap();
+        let unsealed = all.iter().filter(|process| !process.sealed);
+        there = unsealed.map(|process| process.counts.total).sum();
+        there > 0
+    }));
+    there
+}
+
+/// The number of jobs that people are told of.
+fn jobs_told(said: &str) -> u64 {
+    let before = said.split(" jobs").next().unwrap();
+    let number = before.rsplit(' ').next().unwrap().replace(',', "");
+    number.parse().unwrap_or_else(|_| panic!("{said}"))
 }
 
 #[test]
@@ -213,10 +226,12 @@ fn a_bad_line_of_standard_input_takes_all_of_it_back() {
     let desk = Desk::new();
     let mut running = piped(&desk);
     running.feed(&prompt_lines(GROUP));
-    assert!(eventually(|| is_half_queued(&desk)));
+    let there = half_queued(&desk);
     running.feed("{\"id\":\"i-7\",\"prompt\":\"again\"}\n");
     let ended = running.wait().expect(2);
     assert_eq!(ended.stdout, "");
+    let told = jobs_told(&ended.stderr);
+    assert!((there..=GROUP as u64).contains(&told), "{told}, {there}");
     ended.says(":1001:").says("line 8").says("nothing is left");
     assert!(queue(&desk).open_processes().unwrap().is_empty());
 }
@@ -228,12 +243,15 @@ fn a_signal_takes_back_what_was_queued() {
         let desk = Desk::new();
         let mut running = piped(&desk);
         running.feed(&prompt_lines(GROUP));
-        assert!(eventually(|| is_half_queued(&desk)));
+        let there = half_queued(&desk);
         running.signal(name);
         let pipe = running.child.stdin.take();
         let ended = running.wait().expect(code);
         drop(pipe);
         assert_eq!(ended.stdout, "");
+        // A busy machine may have written more since.
+        let told = jobs_told(&ended.stderr);
+        assert!((there..=GROUP as u64).contains(&told), "{told}, {there}");
         ended.says("interrupted").says("nothing is left");
         assert!(queue(&desk).open_processes().unwrap().is_empty());
     }
@@ -247,7 +265,7 @@ fn a_submission_that_was_killed_is_shown_and_can_be_given_up() {
     let words = format!("submit - --process {id}");
     let mut running = Running::start(on_queue(&desk, &words).stdin(Stdio::piped()));
     running.feed(&prompt_lines(GROUP));
-    assert!(eventually(|| is_half_queued(&desk)));
+    half_queued(&desk);
     drop(running);
     let ended = plain(&desk, "status").expect(0);
     assert!(ended.stdout.contains("unsealed"), "{}", ended.stdout);
