@@ -408,3 +408,27 @@ fn a_process_that_is_deleted_is_told() {
     assert!(eventually(deleted), "{:?}", seen.lock());
     watching.stop().unwrap();
 }
+
+#[test]
+fn a_worker_that_could_not_be_taken_off_the_list_keeps_nothing_once_that_works_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let (there, away) = (folder.path().join("data"), folder.path().join("away"));
+    let store = SqliteStore::open(&there.join("jobs.db"), SqliteOptions::default()).unwrap();
+    let now = Wall(1_000);
+    let jobs = vec![Job::new("kind", &1).unwrap()];
+    let id = store.insert(ProcessId::new(), jobs, true, now).unwrap()[0];
+    let worker = store.enlist(now).unwrap();
+    let wanted = Wanted {
+        most: 1,
+        idle: true,
+        processes: &[],
+        open: &mut |_| 1,
+    };
+    assert_eq!(store.claim(worker, wanted, now).unwrap().jobs.len(), 1);
+    std::fs::rename(&there, &away).unwrap();
+    assert!(store.retire(worker, now).is_err());
+    std::fs::rename(&away, &there).unwrap();
+    assert_eq!(store.reclaim(now).unwrap(), 1);
+    let job = store.job(id).unwrap().unwrap();
+    assert_eq!((job.status, job.crashes), (JobStatus::Pending, 0));
+}
