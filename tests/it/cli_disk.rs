@@ -2,64 +2,31 @@
 
 #![cfg(target_os = "linux")]
 
-use std::path::PathBuf;
-use std::process::Command;
 use std::time::Duration;
 
-use super::common::{Desk, Running, all_ids, good, line_count, results};
+use super::common::{Desk, Running, SmallDisk, all_ids, good, line_count, results};
 
 const ITEMS: usize = 80;
 
-/// A disk of 64 KiB inside a desk; unmounted when dropped.
-struct SmallDisk {
-    desk: Desk,
-    at: PathBuf,
+/// A disk of 64 KiB, with prompts beside it.
+fn small_disk() -> Option<SmallDisk> {
+    let disk = SmallDisk::new("disk", 64)?;
+    disk.desk.prompts("in.jsonl", ITEMS);
+    Some(disk)
 }
 
-impl SmallDisk {
-    /// None where this user may not mount.
-    fn new() -> Option<Self> {
-        let desk = Desk::new();
-        let at = desk.path("disk");
-        std::fs::create_dir(&at).unwrap();
-        let mount = Command::new("mount")
-            .args(["-t", "tmpfs", "-o", "size=64k", "tmpfs"])
-            .arg(&at)
-            .output();
-        if !mount.is_ok_and(|output| output.status.success()) {
-            println!("skipped: this user cannot mount a small disk");
-            return None;
-        }
-        desk.prompts("in.jsonl", ITEMS);
-        Some(Self { desk, at })
-    }
-
-    /// Leaves room for about twenty result lines.
-    fn fill(&self) {
-        std::fs::write(self.at.join("filler"), vec![b'x'; 52 * 1024]).unwrap();
-    }
-
-    fn make_room(&self) {
-        std::fs::remove_file(self.at.join("filler")).unwrap();
-    }
-}
-
-impl Drop for SmallDisk {
-    fn drop(&mut self) {
-        let unmounted = Command::new("umount").arg("-l").arg(&self.at).status();
-        if !unmounted.is_ok_and(|status| status.success()) {
-            eprintln!("{} stays mounted", self.at.display());
-        }
-    }
+/// Leaves room for about twenty result lines.
+fn fill(disk: &SmallDisk) {
+    std::fs::write(disk.at.join("filler"), vec![b'x'; 52 * 1024]).unwrap();
 }
 
 const RUN: &str = "in.jsonl -o disk/out.jsonl -j 3 --progress always";
 
 #[test]
 fn a_full_disk_stops_dispatch_until_there_is_room() {
-    let Some(disk) = SmallDisk::new() else { return };
+    let Some(disk) = small_disk() else { return };
     let sim = good();
-    disk.fill();
+    fill(&disk);
     let running = disk.desk.start(&sim, RUN);
     running.hears("nothing new is sent until it works");
     let calls = sim.stats().calls;
@@ -77,9 +44,9 @@ fn a_full_disk_stops_dispatch_until_there_is_room() {
 #[test]
 fn what_a_full_disk_does_not_take_is_shown_when_the_run_is_ended() {
     for fsync in ["", "--fsync"] {
-        let Some(disk) = SmallDisk::new() else { return };
+        let Some(disk) = small_disk() else { return };
         let sim = good();
-        disk.fill();
+        fill(&disk);
         let running = disk.desk.start(&sim, &format!("{RUN} {fsync}"));
         running.hears("nothing new is sent until it works");
         running.signal("INT");
@@ -104,7 +71,7 @@ fn what_a_full_disk_does_not_take_is_shown_when_the_run_is_ended() {
 
 #[test]
 fn a_compaction_without_room_keeps_every_result_and_says_so() {
-    let Some(disk) = SmallDisk::new() else { return };
+    let Some(disk) = small_disk() else { return };
     let (desk, sim) = (&disk.desk, good());
     // More than half of the disk, so that there is no room for a second one.
     let items = 110;

@@ -319,3 +319,54 @@ impl Random {
         (z ^ (z >> 31)) % n
     }
 }
+
+/// A folder of a desk that is a small disk of its own; unmounted when dropped.
+#[cfg(target_os = "linux")]
+pub struct SmallDisk {
+    pub desk: Desk,
+    pub at: PathBuf,
+}
+
+#[cfg(target_os = "linux")]
+impl SmallDisk {
+    /// None where this user may not mount.
+    pub fn new(folder: &str, kilobytes: u64) -> Option<Self> {
+        let desk = Desk::new();
+        let at = desk.path(folder);
+        std::fs::create_dir(&at).unwrap();
+        let size = format!("size={kilobytes}k");
+        let mount = Command::new("mount")
+            .args(["-t", "tmpfs", "-o", &size, "tmpfs"])
+            .arg(&at)
+            .output();
+        if !mount.is_ok_and(|output| output.status.success()) {
+            println!("skipped: this user cannot mount a small disk");
+            return None;
+        }
+        Some(Self { desk, at })
+    }
+
+    /// Leaves so much room and no more.
+    pub fn leave(&self, kilobytes: u64) {
+        let mut filler = std::fs::File::create(self.at.join("filler")).unwrap();
+        let mut size = 0;
+        while filler.write_all(&[b'x'; 4096]).is_ok() {
+            size += 4096;
+        }
+        filler.set_len(size - kilobytes * 1024).unwrap();
+    }
+
+    pub fn make_room(&self) {
+        std::fs::remove_file(self.at.join("filler")).unwrap();
+    }
+}
+
+#[cfg(target_os = "linux")]
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        let unmounted = Command::new("umount").arg("-l").arg(&self.at).status();
+        if !unmounted.is_ok_and(|status| status.success()) {
+            eprintln!("{} stays mounted", self.at.display());
+        }
+    }
+}

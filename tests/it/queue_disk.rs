@@ -2,10 +2,6 @@
 
 #![cfg(target_os = "linux")]
 
-use std::fs::File;
-use std::io::Write;
-use std::path::PathBuf;
-use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -17,54 +13,7 @@ use batchwright::{
 use parking_lot::Mutex;
 
 use super::cli_queue::{adds_up, database, on_queue, plain, queue, status, submit};
-use super::common::{Desk, Running, eventually, simulator};
-
-/// A desk whose data folder is a disk of its own; unmounted when dropped.
-struct SmallDisk {
-    desk: Desk,
-    at: PathBuf,
-}
-
-impl SmallDisk {
-    /// None where this user may not mount.
-    fn new(megabytes: u64) -> Option<Self> {
-        let desk = Desk::new();
-        let at = desk.path("data");
-        std::fs::create_dir(&at).unwrap();
-        let mount = Command::new("mount")
-            .args(["-t", "tmpfs", "-o", &format!("size={megabytes}m"), "tmpfs"])
-            .arg(&at)
-            .output();
-        if !mount.is_ok_and(|output| output.status.success()) {
-            println!("skipped: this user cannot mount a small disk");
-            return None;
-        }
-        Some(Self { desk, at })
-    }
-
-    /// Leaves so much room and no more.
-    fn leave(&self, kilobytes: u64) {
-        let mut filler = File::create(self.at.join("filler")).unwrap();
-        let mut size = 0;
-        while filler.write_all(&[b'x'; 4096]).is_ok() {
-            size += 4096;
-        }
-        filler.set_len(size - kilobytes * 1024).unwrap();
-    }
-
-    fn make_room(&self) {
-        std::fs::remove_file(self.at.join("filler")).unwrap();
-    }
-}
-
-impl Drop for SmallDisk {
-    fn drop(&mut self) {
-        let unmounted = Command::new("umount").arg("-l").arg(&self.at).status();
-        if !unmounted.is_ok_and(|status| status.success()) {
-            eprintln!("{} stays mounted", self.at.display());
-        }
-    }
-}
+use super::common::{Running, SmallDisk, eventually, simulator};
 
 const KIND: &str = "long";
 
@@ -97,7 +46,7 @@ fn hears_of_full_disk(trouble: &Mutex<Option<String>>) -> bool {
 
 #[test]
 fn what_does_not_fit_is_not_half_enqueued() {
-    let Some(disk) = SmallDisk::new(2) else {
+    let Some(disk) = SmallDisk::new("data", 2048) else {
         return;
     };
     let queue = queue(&disk.desk);
@@ -119,7 +68,7 @@ fn what_does_not_fit_is_not_half_enqueued() {
 fn submit_says_that_the_disk_is_full_and_leaves_nothing() {
     // The file of shared memory does not fit, the log does not, the prompts do not.
     for room in [24, 60, 200] {
-        let Some(disk) = SmallDisk::new(2) else {
+        let Some(disk) = SmallDisk::new("data", 2048) else {
             return;
         };
         let desk = &disk.desk;
@@ -137,7 +86,7 @@ fn submit_says_that_the_disk_is_full_and_leaves_nothing() {
 
 #[test]
 fn a_worker_on_a_full_disk_says_so_starts_nothing_new_and_goes_on_when_there_is_room() {
-    let Some(disk) = SmallDisk::new(16) else {
+    let Some(disk) = SmallDisk::new("data", 16384) else {
         return;
     };
     let queue = queue(&disk.desk);
@@ -170,7 +119,7 @@ fn a_worker_on_a_full_disk_says_so_starts_nothing_new_and_goes_on_when_there_is_
 
 #[test]
 fn the_program_says_why_it_stands_still_and_pays_for_nothing_twice() {
-    let Some(disk) = SmallDisk::new(16) else {
+    let Some(disk) = SmallDisk::new("data", 16384) else {
         return;
     };
     let desk = &disk.desk;
@@ -202,7 +151,7 @@ fn the_program_says_why_it_stands_still_and_pays_for_nothing_twice() {
 
 #[test]
 fn a_worker_that_ends_on_a_full_disk_keeps_no_job_from_the_next_one_of_its_process() {
-    let Some(disk) = SmallDisk::new(16) else {
+    let Some(disk) = SmallDisk::new("data", 16384) else {
         return;
     };
     let queue = queue(&disk.desk);
@@ -226,7 +175,9 @@ fn a_worker_that_ends_on_a_full_disk_keeps_no_job_from_the_next_one_of_its_proce
     // None where copying the log has made some room in the meantime.
     assert!(unsaved <= 2, "{unsaved}");
     let counts = queue.progress(process).unwrap().unwrap().counts;
-    assert!(counts.in_progress >= unsaved as u64, "{counts:?}");
+    let open = counts.pending + counts.in_progress;
+    assert!(open >= unsaved as u64, "{counts:?}");
+    assert_eq!(open + counts.completed, JOBS as u64, "{counts:?}");
     disk.make_room();
     worker().run().unwrap();
     let counts = queue.progress(process).unwrap().unwrap().counts;
@@ -240,7 +191,7 @@ fn a_worker_that_ends_on_a_full_disk_keeps_no_job_from_the_next_one_of_its_proce
 
 #[test]
 fn what_was_left_halfway_waits_for_room() {
-    let Some(disk) = SmallDisk::new(16) else {
+    let Some(disk) = SmallDisk::new("data", 16384) else {
         return;
     };
     let queue = queue(&disk.desk);
@@ -275,7 +226,7 @@ fn what_was_left_halfway_waits_for_room() {
 
 #[test]
 fn the_queue_opens_on_a_disk_that_was_full_before() {
-    let Some(disk) = SmallDisk::new(2) else {
+    let Some(disk) = SmallDisk::new("data", 2048) else {
         return;
     };
     disk.leave(0);
