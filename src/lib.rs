@@ -98,6 +98,10 @@ pub use engine::dispatch::{ErrorPolicy, StopReason};
 pub use engine::limit::{Limits, QuotaKey};
 pub use engine::pack::PackLimits;
 pub use engine::route::RetryPolicy;
+pub use llm::batch::{
+    BatchAccount, BatchClient, BatchCounts, BatchEnd, BatchInput, BatchIntent, BatchLimits,
+    BatchLine, BatchStage, BatchState, BatchStatus, Found, Refused,
+};
 pub use llm::client::{LlmClient, client_fn};
 pub use llm::hash::request_hash;
 pub use llm::providers::config::{Client, LlmConfig};

@@ -1,5 +1,6 @@
 //! Prompts and answers: types, clients, the transport, and one file per wire format.
 
+pub mod batch;
 pub mod client;
 pub mod hash;
 pub mod notes;
