@@ -131,8 +131,8 @@ pub use queue::scale::Scale;
 pub use queue::store::sqlite::{Durability, SqliteOptions, SqliteStore};
 #[cfg(feature = "queue")]
 pub use queue::store::{
-    Claimed, Claims, Delivery, End, Ending, Finding, JobStore, Lane, MOST_CRASHES, OnWork, Receipt,
-    SUSPECT_CRASHES, Verdict, Wanted, WorkerId,
+    Batch, BatchNo, Claimed, Claims, Delivery, End, Ending, Filled, Finding, Item, JobStore, Lane,
+    MOST_CRASHES, OnWork, Receipt, SUSPECT_CRASHES, Verdict, Waiting, Wanted, WorkerId,
 };
 #[cfg(feature = "queue")]
 pub use queue::tracker::Tracker;

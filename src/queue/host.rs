@@ -11,7 +11,7 @@ use crate::base::id::{JobId, ProcessId};
 
 use super::job::{Job, JobResult, JobState, Process};
 use super::store::sqlite::{SqliteOptions, SqliteStore};
-use super::store::{Delivery, Finding, JobStore, Receipt};
+use super::store::{Batch, Delivery, Finding, Item, JobStore, Receipt};
 
 /// A durable queue of jobs. Clones share it.
 ///
@@ -233,6 +233,29 @@ impl JobQueue {
         self.store.job(job)
     }
 
+    /// Up to `most` jobs that are stored of a process, in the order in which they were enqueued, from
+    /// behind `after`: to compare with what is to be enqueued. Those whose results were consumed are gone.
+    ///
+    /// # Errors
+    /// As [`progress`](Self::progress).
+    pub fn items(
+        &self,
+        process: ProcessId,
+        after: Option<JobId>,
+        most: usize,
+    ) -> Result<Vec<Item>, Error> {
+        self.store.items(process, after, most)
+    }
+
+    /// The batches of a process, oldest first; without one all there are, also those whose process is
+    /// gone.
+    ///
+    /// # Errors
+    /// As [`progress`](Self::progress).
+    pub fn batches(&self, process: Option<ProcessId>) -> Result<Vec<Batch>, Error> {
+        self.store.batches(process)
+    }
+
     /// The outcomes so far, in the order of the jobs; nothing is deleted. They are read in chunks as
     /// the iterator goes on.
     pub fn get_results(&self, process: ProcessId) -> Results<'_> {
@@ -302,13 +325,21 @@ impl JobQueue {
         self.store.ack(receipts, self.clock.wall())
     }
 
-    /// Cancels what waits; what runs ends by itself, is not tried again, and keeps its result: it is
-    /// paid for. Returns how many jobs were cancelled; none of a process that does not exist.
+    /// Cancels what waits; what runs or is at a provider ends by itself, is not tried again, and keeps
+    /// its result: it is paid for. Returns how many jobs were cancelled; none of a process that does not exist.
     ///
     /// # Errors
     /// When it could not be written.
     pub fn cancel(&self, process: ProcessId) -> Result<u64, Error> {
         self.store.cancel(process, self.clock.wall())
+    }
+
+    /// Cancels those of these jobs that wait, and no other. Returns how many.
+    ///
+    /// # Errors
+    /// As [`cancel`](Self::cancel); call it again.
+    pub fn cancel_jobs(&self, jobs: &[JobId]) -> Result<u64, Error> {
+        self.store.cancel_jobs(jobs, self.clock.wall())
     }
 
     /// Puts the failed and cancelled jobs of a process back, with all their retries. Returns how many.

@@ -6,10 +6,11 @@ use std::time::{Duration, Instant};
 
 use batchwright::testing::ScriptedClient;
 use batchwright::{
-    Claims, Context, Delivery, End, Error, ErrorKind, Extract, Finding, Handler, Job, JobId,
-    JobQueue, JobState, JobStatus, JobStore, Limits, LlmClient, OnWork, Phase, Process, ProcessId,
-    Progress, QuotaKey, Receipt, Request, Response, RetryPolicy, Route, RunningJob, Scale,
-    SqliteOptions, SqliteStore, StopReason, Wall, Wanted, Worker, WorkerId,
+    Batch, BatchNo, Claimed, Claims, Context, Delivery, End, Error, ErrorKind, Extract, Filled,
+    Finding, Handler, Item, Job, JobId, JobQueue, JobState, JobStatus, JobStore, Lane, Limits,
+    LlmClient, OnWork, Phase, Process, ProcessId, Progress, QuotaKey, Receipt, Request, Response,
+    RetryPolicy, Route, RunningJob, Scale, SqliteOptions, SqliteStore, StopReason, Waiting, Wall,
+    Wanted, Worker, WorkerId,
 };
 use parking_lot::Mutex;
 use tempfile::TempDir;
@@ -82,6 +83,105 @@ impl JobStore for Watched {
     }
     fn reclaim(&self, now: Wall) -> Result<u64, Error> {
         self.inner.reclaim(now)
+    }
+    fn waiting(
+        &self,
+        kind: &str,
+        processes: &[ProcessId],
+        now: Wall,
+    ) -> Result<Vec<Waiting>, Error> {
+        self.inner.waiting(kind, processes, now)
+    }
+    fn open_batch(
+        &self,
+        worker: WorkerId,
+        process: ProcessId,
+        lane: &Lane,
+        record: &str,
+        now: Wall,
+    ) -> Result<BatchNo, Error> {
+        self.inner.open_batch(worker, process, lane, record, now)
+    }
+    fn fill_batch(
+        &self,
+        worker: WorkerId,
+        batch: BatchNo,
+        after: Option<i64>,
+        most: usize,
+        bytes: u64,
+        now: Wall,
+    ) -> Result<Filled, Error> {
+        self.inner
+            .fill_batch(worker, batch, after, most, bytes, now)
+    }
+    fn batch_jobs(
+        &self,
+        batch: BatchNo,
+        after: Option<i64>,
+        most: usize,
+        bytes: usize,
+    ) -> Result<Vec<Claimed>, Error> {
+        self.inner.batch_jobs(batch, after, most, bytes)
+    }
+    fn batch_jobs_by(&self, batch: BatchNo, numbers: &[u32]) -> Result<Vec<Claimed>, Error> {
+        self.inner.batch_jobs_by(batch, numbers)
+    }
+    fn save_batch(
+        &self,
+        worker: WorkerId,
+        batch: BatchNo,
+        record: &str,
+        now: Wall,
+    ) -> Result<(), Error> {
+        self.inner.save_batch(worker, batch, record, now)
+    }
+    fn batches(&self, process: Option<ProcessId>) -> Result<Vec<Batch>, Error> {
+        self.inner.batches(process)
+    }
+    fn adopt_batches(
+        &self,
+        worker: WorkerId,
+        mine: &mut dyn FnMut(&Batch) -> bool,
+        processes: &[ProcessId],
+        now: Wall,
+    ) -> Result<Vec<Batch>, Error> {
+        self.inner.adopt_batches(worker, mine, processes, now)
+    }
+    fn split_batch(
+        &self,
+        worker: WorkerId,
+        batch: BatchNo,
+        at: i64,
+        new_record: &str,
+        old_record: &str,
+        now: Wall,
+    ) -> Result<BatchNo, Error> {
+        self.inner
+            .split_batch(worker, batch, at, new_record, old_record, now)
+    }
+    fn give_back(
+        &self,
+        worker: WorkerId,
+        batch: BatchNo,
+        after: Option<i64>,
+        due: Option<Wall>,
+        now: Wall,
+    ) -> Result<u64, Error> {
+        self.inner.give_back(worker, batch, after, due, now)
+    }
+    fn close_batch(&self, worker: WorkerId, batch: BatchNo, now: Wall) -> Result<(), Error> {
+        self.inner.close_batch(worker, batch, now)
+    }
+    fn items(
+        &self,
+        process: ProcessId,
+        after: Option<JobId>,
+        most: usize,
+    ) -> Result<Vec<Item>, Error> {
+        self.inner.items(process, after, most)
+    }
+    fn cancel_jobs(&self, jobs: &[JobId], now: Wall) -> Result<u64, Error> {
+        self.inner.cancel_jobs(jobs, now)
     }
     fn chore(&self, now: Wall) -> Result<bool, Error> {
         self.inner.chore(now)

@@ -3,6 +3,7 @@
 //! A store knows states and times, not what a job means. Each method is one transaction or a few
 //! short ones, and what it has returned `Ok` for survives the death of the process.
 
+mod batch;
 #[cfg(test)]
 mod conformance;
 #[cfg(test)]
@@ -18,6 +19,8 @@ use crate::base::error::Error;
 
 use super::job::{Job, JobResult, JobState, Process, Spent};
 use crate::base::id::{JobId, ProcessId};
+
+pub use batch::{Batch, BatchNo, Filled, Item, Waiting};
 
 /// What shares a quota: the kind, the job's [lane](Job::lane), and the step of the route.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -42,6 +45,14 @@ pub struct Receipt {
     pub job: i64,
     /// The number of the claim.
     pub claim: i64,
+}
+
+impl Receipt {
+    /// The job's place in its process: what tells it apart from the others there for as long as it is
+    /// stored.
+    pub fn number(&self) -> u32 {
+        (self.job & i64::from(u32::MAX)) as u32
+    }
 }
 
 /// What a worker asks for.
@@ -266,7 +277,7 @@ pub trait JobStore: Send + Sync {
     /// whose last outcome goes is gone too. Returns how many were deleted.
     fn ack(&self, receipts: &[Receipt], now: Wall) -> Result<u64, Error>;
 
-    /// Cancels what waits; what runs is not tried again, and nothing can be added. Returns how many
+    /// Cancels what waits; what runs or is at a provider is not tried again, and nothing can be added. Returns how many
     /// waited. Decided at once and carried out in short transactions, as are the next two; none of the
     /// three minds a process that does not exist.
     fn cancel(&self, process: ProcessId, now: Wall) -> Result<u64, Error>;
@@ -279,24 +290,139 @@ pub trait JobStore: Send + Sync {
     /// many jobs were deleted.
     fn delete(&self, process: ProcessId, now: Wall) -> Result<u64, Error>;
 
-    /// Registers a worker: its claims last until it [retires](Self::retire) or its process ends.
+    /// Registers a worker: its claims and batches last until it [retires](Self::retire) or its process ends.
     fn enlist(&self, now: Wall) -> Result<WorkerId, Error>;
 
-    /// Takes a worker off the list. What it still had goes back as if it had never been claimed.
+    /// Takes a worker off the list. What it still had goes back as if it had never been claimed; its
+    /// batches, with the jobs in them, are nobody's from now on.
     fn retire(&self, worker: WorkerId, now: Wall) -> Result<(), Error>;
 
     /// Gives a worker jobs: highest priority first, oldest first within one. Of each eight jobs that
     /// a worker is given, one is the oldest due of any priority.
     fn claim(&self, worker: WorkerId, wanted: Wanted<'_>, now: Wall) -> Result<Claims, Error>;
 
-    /// Records ends, all in one transaction. All but a success need their claim to be the last one.
+    /// Records ends of jobs that run or are in a batch, all in one transaction. All but a success need their claim to be the last one.
     /// Returns the processes that changed, as they are now.
     fn settle(&self, ends: &[End], now: Wall) -> Result<Vec<Process>, Error>;
 
-    /// Gives back what workers had whose process has died. A job that was lost for the
+    /// Gives back what workers had whose process has died; their batches, with the jobs in them, are
+    /// nobody's from now on. A job that was lost for the
     /// [fifth](MOST_CRASHES) time fails as [`ErrorKind::Crashed`](crate::ErrorKind::Crashed) instead.
     /// Returns how many jobs were affected.
     fn reclaim(&self, now: Wall) -> Result<u64, Error>;
+
+    /// The jobs of a kind that wait at the first step, by process and lane, in the order of claims: those
+    /// whose first due job has the highest priority first, then the oldest; behind them those of which
+    /// nothing is due, soonest first. Only of these processes; of all when empty. Without those that were
+    /// cancelled, or of which something decided is still being carried out. Reads a key of every job of
+    /// the kind that waits, and no other.
+    fn waiting(
+        &self,
+        kind: &str,
+        processes: &[ProcessId],
+        now: Wall,
+    ) -> Result<Vec<Waiting>, Error>;
+
+    /// Begins a batch that belongs to the worker and holds nothing yet. An error for a worker that is
+    /// on no list, or a process that does not exist.
+    fn open_batch(
+        &self,
+        worker: WorkerId,
+        process: ProcessId,
+        lane: &Lane,
+        record: &str,
+        now: Wall,
+    ) -> Result<BatchNo, Error>;
+
+    /// Puts due jobs of the batch's process and lane into it, by their keys from behind `after`: in one
+    /// transaction, at most so many and no more than so many bytes of payload; always one into an empty
+    /// batch if there is any. So nothing but a place to go on means that it is full. What is cancelled
+    /// is not put into batches. Each claim's number rises. An error, as of all that follow, with
+    /// [`ErrorKind::Invalid`](crate::ErrorKind::Invalid) when the batch is not this worker's (any more).
+    fn fill_batch(
+        &self,
+        worker: WorkerId,
+        batch: BatchNo,
+        after: Option<i64>,
+        most: usize,
+        bytes: u64,
+        now: Wall,
+    ) -> Result<Filled, Error>;
+
+    /// Up to `most` jobs that are in a batch, by their keys from behind `after`, and no more than about
+    /// `bytes` of payload; always one if there is any. Their receipts settle them.
+    fn batch_jobs(
+        &self,
+        batch: BatchNo,
+        after: Option<i64>,
+        most: usize,
+        bytes: usize,
+    ) -> Result<Vec<Claimed>, Error>;
+
+    /// Of the jobs with these [numbers](Receipt::number) those that are in a batch, in the order of the
+    /// numbers.
+    fn batch_jobs_by(&self, batch: BatchNo, numbers: &[u32]) -> Result<Vec<Claimed>, Error>;
+
+    /// Replaces a batch's record.
+    fn save_batch(
+        &self,
+        worker: WorkerId,
+        batch: BatchNo,
+        record: &str,
+        now: Wall,
+    ) -> Result<(), Error>;
+
+    /// The batches of a process, or all of them and also those whose process is gone; oldest first.
+    fn batches(&self, process: Option<ProcessId>) -> Result<Vec<Batch>, Error>;
+
+    /// Gives a worker those batches that nobody has and that are its: of these processes, or of all when
+    /// empty, and then also those whose process is gone. Oldest first.
+    fn adopt_batches(
+        &self,
+        worker: WorkerId,
+        mine: &mut dyn FnMut(&Batch) -> bool,
+        processes: &[ProcessId],
+        now: Wall,
+    ) -> Result<Vec<Batch>, Error>;
+
+    /// Moves the jobs with keys below `at` to a new batch of the same process, lane and worker, and
+    /// replaces the record of the old one. One transaction.
+    fn split_batch(
+        &self,
+        worker: WorkerId,
+        batch: BatchNo,
+        at: i64,
+        new_record: &str,
+        old_record: &str,
+        now: Wall,
+    ) -> Result<BatchNo, Error>;
+
+    /// Puts the jobs of a batch, those with keys above `after`, back to where they were, or not before
+    /// `due`: as if they had not been tried. Those of a cancelled process are cancelled instead. In short
+    /// transactions; after a failure, call it again. Returns how many.
+    fn give_back(
+        &self,
+        worker: WorkerId,
+        batch: BatchNo,
+        after: Option<i64>,
+        due: Option<Wall>,
+        now: Wall,
+    ) -> Result<u64, Error>;
+
+    /// Gives back what is left in a batch, and deletes it.
+    fn close_batch(&self, worker: WorkerId, batch: BatchNo, now: Wall) -> Result<(), Error>;
+
+    /// Up to `most` jobs that are stored of a process, in the order in which they were enqueued, from
+    /// behind `after`.
+    fn items(
+        &self,
+        process: ProcessId,
+        after: Option<JobId>,
+        most: usize,
+    ) -> Result<Vec<Item>, Error>;
+
+    /// Cancels those of these jobs that wait, and no other. In short transactions. Returns how many.
+    fn cancel_jobs(&self, jobs: &[JobId], now: Wall) -> Result<u64, Error>;
 
     /// Does one short piece of maintenance, if there is any: goes on with what somebody left halfway,
     /// gives room back. True when more is left to do.

@@ -157,7 +157,7 @@ impl SqliteStore {
     }
 
     /// Does all that is left of what was decided about a process. Returns how many jobs changed.
-    fn carry_out(&self, no: i64, now: Wall) -> Result<i64, Error> {
+    pub(super) fn carry_out(&self, no: i64, now: Wall) -> Result<i64, Error> {
         loop {
             let (more, changed) = self.step(no, now)?;
             if !more {
@@ -166,13 +166,19 @@ impl SqliteStore {
         }
     }
 
-    /// One short transaction of what was decided about a process. Returns whether more is left, and
-    /// how many jobs have changed so far.
-    fn step(&self, no: i64, now: Wall) -> Result<(bool, i64), Error> {
+    /// Called before each of many short transactions, of which a test may want only some.
+    pub(super) fn next_chunk(&self) -> Result<(), Error> {
         #[cfg(test)]
         if self.chunks_left.fetch_sub(1, Ordering::Relaxed) <= 0 {
             return Err(Error::new(ErrorKind::Transient, "abandoned by the test"));
         }
+        Ok(())
+    }
+
+    /// One short transaction of what was decided about a process. Returns whether more is left, and
+    /// how many jobs have changed so far.
+    fn step(&self, no: i64, now: Wall) -> Result<(bool, i64), Error> {
+        self.next_chunk()?;
         let (more, changed, woken) = self.write(Sync::AsSet, |conn| {
             let mut read = conn.prepare_cached(
                 "SELECT chore, cursor, sealed, chore_changed FROM processes WHERE no = ?1",
@@ -362,7 +368,8 @@ impl SqliteStore {
 
     /// Lanes cost next to nothing, but hosts may invent ever new ones: an empty queue needs none.
     fn forget_lanes(&self) -> Result<(), Error> {
-        let unused = "(SELECT count(*) FROM lanes) > 100 AND NOT EXISTS (SELECT 1 FROM jobs)";
+        let unused = "(SELECT count(*) FROM lanes) > 100 AND NOT EXISTS (SELECT 1 FROM jobs)
+             AND NOT EXISTS (SELECT 1 FROM batches)";
         let idle = self.read(|conn| {
             let mut ask = conn.prepare_cached(&format!("SELECT {unused}"))?;
             Ok(ask.query_row([], |row| row.get::<_, bool>(0))?)

@@ -51,23 +51,7 @@ struct Sql {
 
 impl Sql {
     fn new(conn: &Connection, processes: &[ProcessId]) -> Result<Self, Fault> {
-        let mut only = String::new();
-        if !processes.is_empty() {
-            let mut ranges = Vec::new();
-            for id in processes {
-                if let Some(no) = process_no(conn, *id)? {
-                    ranges.push(format!(
-                        "id BETWEEN {} AND {}",
-                        key(no, 0),
-                        key(no, MOST_JOBS - 1)
-                    ));
-                }
-            }
-            if ranges.is_empty() {
-                ranges.push("id < 0".to_owned());
-            }
-            only = format!(" AND ({})", ranges.join(" OR "));
-        }
+        let only = within(conn, processes)?;
         let from = format!("FROM jobs INDEXED BY jobs_to_claim WHERE status = 0{only}");
         Ok(Self {
             group: format!(
@@ -84,6 +68,27 @@ impl Sql {
             ),
         })
     }
+}
+
+/// The condition that a job is one of these processes'; of any when empty.
+pub(super) fn within(conn: &Connection, processes: &[ProcessId]) -> Result<String, Fault> {
+    if processes.is_empty() {
+        return Ok(String::new());
+    }
+    let mut ranges = Vec::new();
+    for id in processes {
+        if let Some(no) = process_no(conn, *id)? {
+            ranges.push(format!(
+                "id BETWEEN {} AND {}",
+                key(no, 0),
+                key(no, MOST_JOBS - 1)
+            ));
+        }
+    }
+    if ranges.is_empty() {
+        ranges.push("id < 0".to_owned());
+    }
+    Ok(format!(" AND ({})", ranges.join(" OR ")))
 }
 
 struct Picking<'a> {
@@ -151,8 +156,69 @@ impl SqliteStore {
     }
 }
 
-/// A claim of a worker that is on no list would never be given back.
-fn known(conn: &Connection, worker: WorkerId) -> Result<(), Fault> {
+impl SqliteStore {
+    /// A job with all that its handler needs, and the receipt of its last claim.
+    pub(super) fn claimed(
+        &self,
+        conn: &Connection,
+        id: i64,
+        process_id: ProcessId,
+        lane: &Arc<Lane>,
+    ) -> Result<Claimed, Fault> {
+        // Apart: joined, SQLite plans this anew for each id.
+        let mut read = conn.prepare_cached(
+            "SELECT claim, created_at, priority, max_retries, crashes, lost, visible_at, attempt,
+                calls, in_doubt, has_history FROM jobs WHERE id = ?1",
+        )?;
+        let mut read_payload =
+            conn.prepare_cached("SELECT item_id, request_hash, body FROM payloads WHERE job = ?1")?;
+        let (job, has_history) = read.query_row([id], |row| {
+            let job = |texts: &Row<'_>| Ok(self.assemble(row, texts, id, process_id, lane));
+            Ok((read_payload.query_row([id], job)?, row.get(10)?))
+        })?;
+        let mut job = job?;
+        if has_history {
+            let mut read = conn.prepare_cached("SELECT body FROM histories WHERE job = ?1")?;
+            job.history = read.query_row([id], |row| row.get(0)).optional()?;
+        }
+        Ok(job)
+    }
+
+    fn assemble(
+        &self,
+        row: &Row<'_>,
+        texts: &Row<'_>,
+        id: i64,
+        process_id: ProcessId,
+        lane: &Arc<Lane>,
+    ) -> Result<Claimed, Fault> {
+        let payload = RawValue::from_string(texts.get(2)?);
+        Ok(Claimed {
+            receipt: Receipt {
+                job: id,
+                claim: row.get(0)?,
+            },
+            job_id: self.job_id(id, Wall(row.get(1)?)),
+            process_id,
+            lane: lane.clone(),
+            item_id: texts.get(0)?,
+            request_hash: texts.get(1)?,
+            payload: payload.map_err(|_| Fault::Odd("a payload that is no JSON"))?,
+            priority: small(row.get(2)?),
+            max_retries: row.get::<_, Option<i64>>(3)?.map(small),
+            attempt: small(row.get(7)?),
+            calls: u32::try_from(row.get::<_, i64>(8)?).unwrap_or(u32::MAX),
+            crashes: small(row.get(4)?),
+            lost: row.get(5)?,
+            in_doubt: row.get(9)?,
+            due_at: Wall(row.get(6)?),
+            history: None,
+        })
+    }
+}
+
+/// What a worker has that is on no list would never be given back.
+pub(super) fn known(conn: &Connection, worker: WorkerId) -> Result<(), Fault> {
     let mut find = conn.prepare_cached("SELECT 1 FROM workers WHERE no = ?1")?;
     if find.exists([worker.0])? {
         return Ok(());
@@ -276,25 +342,7 @@ impl Picking<'_> {
             return Ok(Picked::PutAway);
         }
         let lane = &self.lanes[self.groups[at].lane].lane;
-        // Apart: joined, SQLite plans this anew for each id.
-        let mut read = self.conn.prepare_cached(
-            "SELECT claim, created_at, priority, max_retries, crashes, lost, visible_at, attempt,
-                calls, in_doubt, has_history FROM jobs WHERE id = ?1",
-        )?;
-        let mut read_payload = self
-            .conn
-            .prepare_cached("SELECT item_id, request_hash, body FROM payloads WHERE job = ?1")?;
-        let (job, has_history) = read.query_row([id], |row| {
-            let job = |texts: &Row<'_>| Ok(self.claimed(row, texts, id, process_id, lane));
-            Ok((read_payload.query_row([id], job)?, row.get(10)?))
-        })?;
-        let mut job = job?;
-        if has_history {
-            let mut read = self
-                .conn
-                .prepare_cached("SELECT body FROM histories WHERE job = ?1")?;
-            job.history = read.query_row([id], |row| row.get(0)).optional()?;
-        }
+        let mut job = self.store.claimed(self.conn, id, process_id, lane)?;
         let suspect = job.crashes >= SUSPECT_CRASHES;
         if suspect && !(idle && self.claims.jobs.is_empty()) {
             return Ok(Picked::Alone);
@@ -303,44 +351,13 @@ impl Picking<'_> {
             "UPDATE jobs SET status = 2, worker = ?2, claim = claim + 1 WHERE id = ?1",
         )?;
         take.execute([id, self.worker.0])?;
+        job.receipt.claim += 1;
         self.ledger.moved(id, PENDING, IN_PROGRESS);
         self.claims.jobs.push(job);
         Ok(if suspect {
             Picked::Alone
         } else {
             Picked::Given
-        })
-    }
-
-    fn claimed(
-        &self,
-        row: &Row<'_>,
-        texts: &Row<'_>,
-        id: i64,
-        process_id: ProcessId,
-        lane: &Arc<Lane>,
-    ) -> Result<Claimed, Fault> {
-        let payload = RawValue::from_string(texts.get(2)?);
-        Ok(Claimed {
-            receipt: Receipt {
-                job: id,
-                claim: row.get::<_, i64>(0)? + 1,
-            },
-            job_id: self.store.job_id(id, Wall(row.get(1)?)),
-            process_id,
-            lane: lane.clone(),
-            item_id: texts.get(0)?,
-            request_hash: texts.get(1)?,
-            payload: payload.map_err(|_| Fault::Odd("a payload that is no JSON"))?,
-            priority: small(row.get(2)?),
-            max_retries: row.get::<_, Option<i64>>(3)?.map(small),
-            attempt: small(row.get(7)?),
-            calls: u32::try_from(row.get::<_, i64>(8)?).unwrap_or(u32::MAX),
-            crashes: small(row.get(4)?),
-            lost: row.get(5)?,
-            in_doubt: row.get(9)?,
-            due_at: Wall(row.get(6)?),
-            history: None,
         })
     }
 

@@ -3,14 +3,17 @@
 //! All writing goes through one connection behind a fair lock ([`writer`]); reading never waits for
 //! it. What takes long is decided in one short transaction and carried out in many ([`chores`]).
 
+mod batches;
 mod chores;
 mod claim;
 mod combine;
 mod insert;
 mod inspect;
+mod items;
 mod ledger;
 mod mounts;
 mod open;
+mod provider;
 mod results;
 mod rows;
 mod settle;
@@ -33,7 +36,10 @@ use crate::base::error::Error;
 use crate::base::id::{JobId, ProcessId};
 use crate::queue::job::{Job, JobState, Process};
 
-use super::{Claims, Delivery, End, Finding, JobStore, Lane, OnWork, Receipt, Wanted, WorkerId};
+use super::{
+    Batch, BatchNo, Claimed, Claims, Delivery, End, Filled, Finding, Item, JobStore, Lane, OnWork,
+    Receipt, Waiting, Wanted, WorkerId,
+};
 use combine::Combiner;
 use open::Identity;
 use workers::Enlisted;
@@ -210,6 +216,117 @@ impl JobStore for SqliteStore {
 
     fn reclaim(&self, now: Wall) -> Result<u64, Error> {
         self.reclaim_jobs(now)
+    }
+
+    fn waiting(
+        &self,
+        kind: &str,
+        processes: &[ProcessId],
+        now: Wall,
+    ) -> Result<Vec<Waiting>, Error> {
+        self.read_waiting(kind, processes, now)
+    }
+
+    fn open_batch(
+        &self,
+        worker: WorkerId,
+        process: ProcessId,
+        lane: &Lane,
+        record: &str,
+        now: Wall,
+    ) -> Result<BatchNo, Error> {
+        self.add_batch(worker, process, lane, record, now)
+    }
+
+    fn fill_batch(
+        &self,
+        worker: WorkerId,
+        batch: BatchNo,
+        after: Option<i64>,
+        most: usize,
+        bytes: u64,
+        now: Wall,
+    ) -> Result<Filled, Error> {
+        self.load_batch(worker, batch, after, (most, bytes), now)
+    }
+
+    fn batch_jobs(
+        &self,
+        batch: BatchNo,
+        after: Option<i64>,
+        most: usize,
+        bytes: usize,
+    ) -> Result<Vec<Claimed>, Error> {
+        self.read_batch_jobs(batch, after, most, bytes)
+    }
+
+    fn batch_jobs_by(&self, batch: BatchNo, numbers: &[u32]) -> Result<Vec<Claimed>, Error> {
+        self.find_batch_jobs(batch, numbers)
+    }
+
+    fn save_batch(
+        &self,
+        worker: WorkerId,
+        batch: BatchNo,
+        record: &str,
+        _now: Wall,
+    ) -> Result<(), Error> {
+        self.write_record(worker, batch, record)
+    }
+
+    fn batches(&self, process: Option<ProcessId>) -> Result<Vec<Batch>, Error> {
+        self.read_batches(process)
+    }
+
+    fn adopt_batches(
+        &self,
+        worker: WorkerId,
+        mine: &mut dyn FnMut(&Batch) -> bool,
+        processes: &[ProcessId],
+        _now: Wall,
+    ) -> Result<Vec<Batch>, Error> {
+        self.take_over(worker, mine, processes)
+    }
+
+    fn split_batch(
+        &self,
+        worker: WorkerId,
+        batch: BatchNo,
+        at: i64,
+        new_record: &str,
+        old_record: &str,
+        now: Wall,
+    ) -> Result<BatchNo, Error> {
+        self.divide_batch(worker, batch, at, (new_record, old_record), now)
+    }
+
+    fn give_back(
+        &self,
+        worker: WorkerId,
+        batch: BatchNo,
+        after: Option<i64>,
+        due: Option<Wall>,
+        now: Wall,
+    ) -> Result<u64, Error> {
+        self.empty_batch(worker, batch, after, due, false, now)
+    }
+
+    fn close_batch(&self, worker: WorkerId, batch: BatchNo, now: Wall) -> Result<(), Error> {
+        self.empty_batch(worker, batch, None, None, true, now)
+            .map(drop)
+    }
+
+    fn items(
+        &self,
+        process: ProcessId,
+        after: Option<JobId>,
+        most: usize,
+    ) -> Result<Vec<Item>, Error> {
+        self.read_items(process, after, most)
+    }
+
+    fn cancel_jobs(&self, jobs: &[JobId], now: Wall) -> Result<u64, Error> {
+        self.cancel_waiting(jobs, now)
     }
 
     fn chore(&self, now: Wall) -> Result<bool, Error> {

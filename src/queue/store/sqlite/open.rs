@@ -20,7 +20,10 @@ use super::{Combiner, SqliteOptions, SqliteStore};
 const APPLICATION_ID: i64 = 0x6277_6a71;
 
 /// The schema's versions, each the step from the one before. Never change one that was released.
-const MIGRATIONS: [&str; 1] = [include_str!("schema/0001.sql")];
+const MIGRATIONS: [&str; 2] = [
+    include_str!("schema/0001.sql"),
+    include_str!("schema/0002.sql"),
+];
 
 /// The version that this code reads and writes.
 pub(super) const SCHEMA_VERSION: i64 = MIGRATIONS.len() as i64;

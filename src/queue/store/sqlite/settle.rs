@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use rusqlite::{Connection, OptionalExtension, params};
+use rusqlite::{Connection, OptionalExtension, ToSql, params};
 
 use crate::base::clock::Wall;
 use crate::base::error::Error;
@@ -12,8 +12,45 @@ use crate::queue::store::{End, Ending};
 
 use super::SqliteStore;
 use super::ledger::Ledger;
-use super::rows::{CANCELLED, COMPLETED, FAILED, IN_PROGRESS, PENDING, lane_no, process_of};
+use super::rows::{
+    AT_PROVIDER, CANCELLED, COMPLETED, FAILED, IN_PROGRESS, PENDING, lane_no, process_of,
+};
 use super::writer::{Fault, Sync};
+
+/// A change to a job whose claim is the last one: to one that runs, else to one that is in a batch. Apart,
+/// since the index of those in batches need not be looked at for the others.
+type Trip = [(i64, &'static str); 2];
+
+macro_rules! trip {
+    ($set:literal) => {
+        [
+            (
+                IN_PROGRESS,
+                concat!(
+                    "UPDATE jobs SET worker = NULL, calls = ?3, ",
+                    $set,
+                    " WHERE id = ?1 AND claim = ?2 AND status = 2"
+                ),
+            ),
+            (
+                AT_PROVIDER,
+                concat!(
+                    "UPDATE jobs SET batch = NULL, calls = ?3, ",
+                    $set,
+                    " WHERE id = ?1 AND claim = ?2 AND status = 3"
+                ),
+            ),
+        ]
+    };
+}
+
+const COMPLETE: Trip = trip!("status = 4");
+const FAIL: Trip = trip!("status = 5, lost = 0, in_doubt = 0");
+const CANCEL: Trip = trip!("status = 6");
+const SNOOZE: Trip = trip!("status = 0, visible_at = ifnull(?4, visible_at)");
+const RETRY: Trip = trip!(
+    "status = 0, visible_at = ?4, lane = ?5, attempt = ?6, in_doubt = ?7, lost = 0, has_history = 1"
+);
 
 struct Settling<'a> {
     store: &'a SqliteStore,
@@ -62,14 +99,10 @@ impl Settling<'_> {
                 result,
                 spent,
             } => {
-                let mut fail = self.conn.prepare_cached(
-                    "UPDATE jobs SET status = 5, worker = NULL, calls = ?3, lost = 0, in_doubt = 0
-                     WHERE id = ?1 AND claim = ?2 AND status = 2",
-                )?;
-                if fail.execute(params![id, end.receipt.claim, end.calls])? == 0 {
+                let Some(from) = self.trip(&FAIL, end, &[])? else {
                     return Ok(());
-                }
-                self.ledger.moved(id, IN_PROGRESS, FAILED);
+                };
+                self.ledger.moved(id, from, FAILED);
                 self.save(id, Some(error), result.as_ref().map(|result| result.get()))?;
                 if let Some(spent) = spent {
                     self.ledger.spent(id, spent);
@@ -89,12 +122,8 @@ impl Settling<'_> {
     /// The status that the job had, if it had no outcome.
     fn complete(&self, end: &End) -> Result<Option<i64>, Fault> {
         let id = end.receipt.job;
-        let mut complete = self.conn.prepare_cached(
-            "UPDATE jobs SET status = 4, worker = NULL, calls = ?3
-             WHERE id = ?1 AND claim = ?2 AND status = 2",
-        )?;
-        if complete.execute(params![id, end.receipt.claim, end.calls])? == 1 {
-            return Ok(Some(IN_PROGRESS));
+        if let Some(from) = self.trip(&COMPLETE, end, &[])? {
+            return Ok(Some(from));
         }
         // Somebody else has it, or it waits again: it was paid for all the same. The claim rises, so
         // that what the other one reports goes nowhere.
@@ -105,8 +134,8 @@ impl Settling<'_> {
             return Ok(None);
         };
         let mut overrule = self.conn.prepare_cached(
-            "UPDATE jobs SET status = 4, worker = NULL, calls = max(calls, ?2), claim = claim + 1
-             WHERE id = ?1",
+            "UPDATE jobs SET status = 4, worker = NULL, batch = NULL, calls = max(calls, ?2),
+               claim = claim + 1 WHERE id = ?1",
         )?;
         overrule.execute(params![id, end.calls])?;
         Ok(Some(status))
@@ -118,9 +147,7 @@ impl Settling<'_> {
 
     /// Back to waiting.
     fn put_back(&mut self, end: &End) -> Result<(), Fault> {
-        let id = end.receipt.job;
-        let fence = (id, end.receipt.claim, end.calls);
-        let changed = match &end.ending {
+        let from = match &end.ending {
             Ending::Retry {
                 due_at,
                 step,
@@ -133,53 +160,50 @@ impl Settling<'_> {
                     return Ok(());
                 };
                 let lane = at_step(self.store, self.conn, lane, *step)?;
-                let mut retry = self.conn.prepare_cached(
-                    "UPDATE jobs SET status = 0, worker = NULL, calls = ?3, visible_at = ?4, lane = ?5,
-                       attempt = ?6, in_doubt = ?7, lost = 0, has_history = 1
-                     WHERE id = ?1 AND claim = ?2 AND status = 2",
-                )?;
-                let values = params![fence.0, fence.1, fence.2, due_at.0, lane, attempt, in_doubt];
-                let changed = retry.execute(values)?;
+                let from = self.trip(&RETRY, end, params![due_at.0, lane, attempt, in_doubt])?;
                 let mut keep = self.conn.prepare_cached(
                     "INSERT OR REPLACE INTO histories (job, body) VALUES (?1, ?2)",
                 )?;
-                keep.execute(params![id, history])?;
-                changed
+                keep.execute(params![end.receipt.job, history])?;
+                from
             }
-            Ending::Snooze { due_at } => {
-                let mut snooze = self.conn.prepare_cached(
-                    "UPDATE jobs SET status = 0, worker = NULL, calls = ?3,
-                       visible_at = ifnull(?4, visible_at)
-                     WHERE id = ?1 AND claim = ?2 AND status = 2",
-                )?;
-                snooze.execute(params![fence.0, fence.1, fence.2, due_at.map(|at| at.0)])?
-            }
-            Ending::Completed { .. } | Ending::Failed { .. } => 0,
+            Ending::Snooze { due_at } => self.trip(&SNOOZE, end, params![due_at.map(|at| at.0)])?,
+            Ending::Completed { .. } | Ending::Failed { .. } => None,
         };
-        if changed == 1 {
-            self.ledger.moved(id, IN_PROGRESS, PENDING);
+        if let Some(from) = from {
+            self.ledger.moved(end.receipt.job, from, PENDING);
             self.book_retry(end);
         }
         Ok(())
     }
 
+    /// Changes the job if the end's claim is the last one. Returns the status that it had.
+    fn trip(&self, trip: &Trip, end: &End, values: &[&dyn ToSql]) -> Result<Option<i64>, Fault> {
+        for (from, sql) in trip {
+            let mut change = self.conn.prepare_cached(sql)?;
+            let fence: [&dyn ToSql; 3] = [&end.receipt.job, &end.receipt.claim, &end.calls];
+            for (at, value) in fence.iter().chain(values).enumerate() {
+                change.raw_bind_parameter(at + 1, value)?;
+            }
+            if change.raw_execute()? == 1 {
+                return Ok(Some(*from));
+            }
+        }
+        Ok(None)
+    }
+
     /// The lane of a job that the claim still holds.
     fn lane_of(&self, end: &End) -> Result<Option<i64>, Fault> {
-        let mut find = self
-            .conn
-            .prepare_cached("SELECT lane FROM jobs WHERE id = ?1 AND claim = ?2 AND status = 2")?;
+        let mut find = self.conn.prepare_cached(
+            "SELECT lane FROM jobs WHERE id = ?1 AND claim = ?2 AND status IN (2, 3)",
+        )?;
         let held = [end.receipt.job, end.receipt.claim];
         Ok(find.query_row(held, |row| row.get(0)).optional()?)
     }
 
     fn cancel(&mut self, end: &End) -> Result<(), Fault> {
-        let id = end.receipt.job;
-        let mut cancel = self.conn.prepare_cached(
-            "UPDATE jobs SET status = 6, worker = NULL, calls = ?3
-             WHERE id = ?1 AND claim = ?2 AND status = 2",
-        )?;
-        if cancel.execute(params![id, end.receipt.claim, end.calls])? == 1 {
-            self.ledger.moved(id, IN_PROGRESS, CANCELLED);
+        if let Some(from) = self.trip(&CANCEL, end, &[])? {
+            self.ledger.moved(end.receipt.job, from, CANCELLED);
             self.book_retry(end);
         }
         Ok(())

@@ -267,6 +267,8 @@ fn give_back(conn: &Connection, worker: i64, held: Held, now: Wall) -> Result<Op
     if strike.execute([worker])? == 0 {
         return Ok(None);
     }
+    conn.prepare_cached("UPDATE batches SET worker = NULL WHERE worker = ?1")?
+        .execute([worker])?;
     let mut find = conn.prepare_cached("SELECT id, crashes FROM jobs WHERE worker = ?1")?;
     let rows = find.query_map([worker], |row| Ok((row.get(0)?, row.get(1)?)))?;
     let held: Vec<(i64, i64)> = rows.collect::<Result<_, _>>()?;

@@ -1,0 +1,190 @@
+//! Batches as rows: whose they are, what their owner wrote down, and how they are divided.
+
+use rusqlite::{Connection, OptionalExtension, Row, params};
+
+use crate::base::clock::Wall;
+use crate::base::error::{Error, ErrorKind};
+use crate::base::id::ProcessId;
+use crate::queue::store::{Batch, BatchNo, Lane, WorkerId};
+
+use super::SqliteStore;
+use super::claim::known;
+use super::rows::{count, id_of, lane_no, process_no};
+use super::writer::{Fault, Sync};
+
+/// A batch without its process is one whose process is gone, or is being deleted.
+const BATCH: &str =
+    "SELECT b.no, p.id, b.lane, b.worker, ifnull(p.cancelled, 1), b.record, b.created_at,
+       iif(p.no IS NULL, 0, (SELECT count(*) FROM jobs WHERE batch = b.no))
+     FROM batches b LEFT JOIN processes p ON p.no = b.process AND p.chore <> 4";
+
+/// What a batch tells its owner.
+pub(super) struct Owned {
+    pub process: i64,
+    pub lane: i64,
+    /// Whether its process was cancelled; `None` when that is gone.
+    pub cancelled: Option<bool>,
+}
+
+/// A batch of this worker.
+pub(super) fn owned(conn: &Connection, worker: WorkerId, batch: BatchNo) -> Result<Owned, Fault> {
+    let mut find = conn.prepare_cached(
+        "SELECT b.process, b.lane, p.cancelled
+         FROM batches b LEFT JOIN processes p ON p.no = b.process AND p.chore <> 4
+         WHERE b.no = ?1 AND b.worker = ?2",
+    )?;
+    let found = find.query_row([batch.0, worker.0], |row| {
+        Ok(Owned {
+            process: row.get(0)?,
+            lane: row.get(1)?,
+            cancelled: row.get(2)?,
+        })
+    });
+    found.optional()?.ok_or_else(|| {
+        let why = format!(
+            "batch {} is not this worker's: it was closed, or others took the worker for dead",
+            batch.0
+        );
+        Error::new(ErrorKind::Invalid, why).into()
+    })
+}
+
+/// Adds a batch that holds nothing yet.
+fn add(
+    conn: &Connection,
+    (process, lane): (i64, i64),
+    worker: WorkerId,
+    record: &str,
+    now: Wall,
+) -> Result<BatchNo, Fault> {
+    conn.prepare_cached(
+        "INSERT INTO batches (process, lane, worker, record, created_at) VALUES (?1, ?2, ?3, ?4, ?5)",
+    )?
+    .execute(params![process, lane, worker.0, record, now.0])?;
+    Ok(BatchNo(conn.last_insert_rowid()))
+}
+
+fn set_record(conn: &Connection, batch: BatchNo, record: &str) -> Result<(), Fault> {
+    conn.prepare_cached("UPDATE batches SET record = ?2 WHERE no = ?1")?
+        .execute(params![batch.0, record])?;
+    Ok(())
+}
+
+impl SqliteStore {
+    pub(super) fn add_batch(
+        &self,
+        worker: WorkerId,
+        process: ProcessId,
+        lane: &Lane,
+        record: &str,
+        now: Wall,
+    ) -> Result<BatchNo, Error> {
+        self.write(Sync::AsSet, |conn| {
+            known(conn, worker)?;
+            let Some(no) = process_no(conn, process)? else {
+                let why = format!("there is no process {process}: a batch needs one");
+                return Err(Error::new(ErrorKind::Invalid, why).into());
+            };
+            let lane = lane_no(conn, &lane.kind, lane.name.as_deref(), lane.step)?;
+            add(conn, (no, lane), worker, record, now)
+        })
+    }
+
+    pub(super) fn write_record(
+        &self,
+        worker: WorkerId,
+        batch: BatchNo,
+        record: &str,
+    ) -> Result<(), Error> {
+        self.write(Sync::AsSet, |conn| {
+            owned(conn, worker, batch)?;
+            set_record(conn, batch, record)
+        })
+    }
+
+    pub(super) fn read_batches(&self, process: Option<ProcessId>) -> Result<Vec<Batch>, Error> {
+        self.read(|conn| {
+            let Some(process) = process else {
+                return self.select(conn, "ORDER BY b.no", &[]);
+            };
+            match process_no(conn, process)? {
+                Some(no) => self.select(conn, "WHERE b.process = ?1 ORDER BY b.no", &[no]),
+                None => Ok(Vec::new()),
+            }
+        })
+    }
+
+    /// Nobody is asked within the transaction, so what is taken may have changed hands since.
+    pub(super) fn take_over(
+        &self,
+        worker: WorkerId,
+        mine: &mut dyn FnMut(&Batch) -> bool,
+        processes: &[ProcessId],
+    ) -> Result<Vec<Batch>, Error> {
+        let free =
+            self.read(|conn| self.select(conn, "WHERE b.worker IS NULL ORDER BY b.no", &[]))?;
+        let wanted = |batch: &Batch| {
+            processes.is_empty() || batch.process_id.is_some_and(|id| processes.contains(&id))
+        };
+        let mut free: Vec<Batch> = free.into_iter().filter(wanted).collect();
+        free.retain(|batch| mine(batch));
+        if free.is_empty() {
+            return Ok(Vec::new());
+        }
+        self.write(Sync::AsSet, |conn| {
+            known(conn, worker)?;
+            let mut take = conn.prepare_cached(
+                "UPDATE batches SET worker = ?2 WHERE no = ?1 AND worker IS NULL",
+            )?;
+            let mut taken = Vec::new();
+            for batch in &free {
+                if take.execute([batch.no.0, worker.0])? == 1 {
+                    taken.extend(self.select(conn, "WHERE b.no = ?1", &[batch.no.0])?);
+                }
+            }
+            Ok(taken)
+        })
+    }
+
+    pub(super) fn divide_batch(
+        &self,
+        worker: WorkerId,
+        batch: BatchNo,
+        at: i64,
+        (new_record, old_record): (&str, &str),
+        now: Wall,
+    ) -> Result<BatchNo, Error> {
+        self.write(Sync::AsSet, |conn| {
+            let old = owned(conn, worker, batch)?;
+            let new = add(conn, (old.process, old.lane), worker, new_record, now)?;
+            conn.prepare_cached("UPDATE jobs SET batch = ?2 WHERE batch = ?1 AND id < ?3")?
+                .execute([batch.0, new.0, at])?;
+            set_record(conn, batch, old_record)?;
+            Ok(new)
+        })
+    }
+
+    fn select(&self, conn: &Connection, which: &str, by: &[i64]) -> Result<Vec<Batch>, Fault> {
+        let mut read = conn.prepare_cached(&format!("{BATCH} {which}"))?;
+        let mut rows = read.query(rusqlite::params_from_iter(by))?;
+        let mut all = Vec::new();
+        while let Some(row) = rows.next()? {
+            all.push(self.batch(conn, row)?);
+        }
+        Ok(all)
+    }
+
+    fn batch(&self, conn: &Connection, row: &Row<'_>) -> Result<Batch, Fault> {
+        let process: Option<Vec<u8>> = row.get(1)?;
+        Ok(Batch {
+            no: BatchNo(row.get(0)?),
+            process_id: process.map(|id| id_of(&id)).transpose()?,
+            lane: self.lane(conn, row.get(2)?)?,
+            worker: row.get::<_, Option<i64>>(3)?.map(WorkerId),
+            is_stopped: row.get(4)?,
+            record: row.get(5)?,
+            created_at: Wall(row.get(6)?),
+            jobs: count(row.get(7)?),
+        })
+    }
+}
