@@ -118,6 +118,8 @@ pub use llm::transport::{
 pub use observe::progress::{Phase, Progress, ProgressNotifier};
 pub use observe::tally::Summary;
 #[cfg(feature = "queue")]
+pub use queue::batch::{BatchClients, BatchInfo, BatchSettings, OnUnknown};
+#[cfg(feature = "queue")]
 pub use queue::handler::{Handler, RunningJob};
 #[cfg(feature = "queue")]
 pub use queue::host::{ConsumeError, EnqueueError, JobQueue, Results};

@@ -232,6 +232,11 @@ impl<'a> Route<'a> {
         guarded("provider() or model_for()", asked).unwrap_or_default()
     }
 
+    /// How many providers it has, one after the other.
+    pub(crate) fn steps(&self) -> usize {
+        self.steps.len()
+    }
+
     /// The provider of each step.
     pub(crate) fn providers(&self) -> Vec<String> {
         let steps = self.steps.iter();

@@ -39,14 +39,26 @@ pub(crate) fn complete(
     before: Option<&Correction>,
     ctx: &Context,
 ) -> Result<Response, Failed> {
-    let shape = Shape::of(format).map_err(|fault| {
-        let why = format!("the request's JSON Schema cannot be used: {fault}");
-        Error::new(ErrorKind::Invalid, why)
-    })?;
-    let mut response = match before {
+    let shape = Shape::of(format).map_err(unusable)?;
+    let response = match before {
         Some(before) => client.complete(&before.corrected(request, &shape), ctx)?,
         None => client.complete(request, ctx)?,
     };
+    held_against(&shape, response)
+}
+
+/// An answer that was not asked for here, held against the shape that it was to have.
+pub(crate) fn fitting(format: &ResponseFormat, response: Response) -> Result<Response, Error> {
+    let shape = Shape::of(format).map_err(unusable)?;
+    held_against(&shape, response).map_err(|failed| failed.error)
+}
+
+fn unusable(fault: String) -> Error {
+    let why = format!("the request's JSON Schema cannot be used: {fault}");
+    Error::new(ErrorKind::Invalid, why)
+}
+
+fn held_against(shape: &Shape, mut response: Response) -> Result<Response, Failed> {
     match shape.fit(&response.text) {
         Ok(json) => {
             if json.len() < response.text.len() {
@@ -54,7 +66,7 @@ pub(crate) fn complete(
             }
             Ok(response)
         }
-        Err(misfit) => Err(refused(&shape, misfit, &response)),
+        Err(misfit) => Err(refused(shape, misfit, &response)),
     }
 }
 

@@ -15,6 +15,7 @@ use crate::engine::pack::{Backlog, PackLimits};
 use crate::engine::work::{Cost, Gates, Take, Ticket};
 use crate::llm::request::Task;
 
+use super::batch::Outlook;
 use super::history::History;
 use super::kinds::{Kind, Kinds, Lanes};
 use super::prompts;
@@ -33,8 +34,10 @@ pub(crate) struct Pace {
 pub(crate) struct Scope {
     /// Of these processes alone; of all when empty.
     pub processes: Vec<ProcessId>,
-    /// It ends when nothing is left to claim.
+    /// It ends when nothing is left to claim,
     pub until_empty: bool,
+    /// or to hand over to a provider; what is there need not have ended.
+    pub until_handed_over: bool,
 }
 
 pub(crate) struct StoreBacklog {
@@ -44,6 +47,8 @@ pub(crate) struct StoreBacklog {
     pub clock: Arc<dyn Clock>,
     pub pace: Arc<Pace>,
     pub scope: Scope,
+    /// What becomes of jobs that go into batches.
+    pub outlook: Arc<Outlook>,
     /// Somebody has told that there may be more to claim.
     pub news: Arc<AtomicBool>,
     lanes: Lanes,
@@ -91,6 +96,7 @@ impl StoreBacklog {
         scope: Scope,
     ) -> Self {
         Self {
+            outlook: Arc::default(),
             news: Arc::default(),
             store,
             worker,
@@ -167,6 +173,9 @@ impl StoreBacklog {
                 return 0;
             };
             known_wait = true;
+            if kinds.is_batched(lane) {
+                return 0;
+            }
             let step = at_step(lane.step, open.class.steps());
             let Some(live) = gates.live_step(&open.class, step) else {
                 return 0;
@@ -329,6 +338,12 @@ impl Backlog for StoreBacklog {
     type Task = JobTask;
 
     fn take(&mut self, max: usize, gates: &Gates, now: Time) -> Result<Take<JobTask>, Error> {
+        if self.outlook.critical.lock().is_some() {
+            return Ok(Take::Done);
+        }
+        // Before the claim: what comes back from a batch is there before the batch is gone.
+        let until_handed_over = self.scope.until_handed_over;
+        let batches = self.outlook.open(until_handed_over);
         self.filling.clear();
         let mut out = Vec::new();
         while out.len() < max
@@ -363,7 +378,10 @@ impl Backlog for StoreBacklog {
             out.extend(found.tickets);
             return Ok(Take::Items(out));
         }
-        if self.scope.until_empty {
+        if self.scope.until_empty || until_handed_over {
+            if batches || self.outlook.open(until_handed_over) {
+                return Ok(self.idle(Some(&found), gates, now));
+            }
             match self.left_to_do(&found) {
                 Ok(None) => return Ok(Take::Done),
                 Ok(Some(Left::Jobs)) => {}

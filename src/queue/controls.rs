@@ -10,11 +10,13 @@ use crate::base::clock::Clock;
 use crate::engine::dispatch::ErrorPolicy;
 use crate::engine::route::RetryPolicy;
 use crate::engine::run::Waker;
+use crate::llm::batch::BatchClient;
 use crate::llm::request::Task;
 use crate::llm::route::Route;
 use crate::observe::progress::ProgressNotifier;
 
 use super::backlog::{Pace, Scope};
+use super::batch::{Outlook, Post};
 use super::job::{COMPLETION, EMBEDDING};
 use super::kinds::{Kind, Kinds};
 use super::scale::Scale;
@@ -43,6 +45,9 @@ pub(crate) struct Controls {
     pub waker: Waker,
     /// There may be more to claim.
     pub news: Arc<AtomicBool>,
+    /// The poller's letter box.
+    pub post: Arc<Post>,
+    pub outlook: Arc<Outlook>,
     /// Somebody has written to the store since the notifier was last told of every process.
     pub written: AtomicBool,
 }
@@ -53,6 +58,20 @@ impl Controls {
         self.written.store(true, Ordering::SeqCst);
         self.news.store(true, Ordering::SeqCst);
         self.waker.wake();
+        self.post.ring();
+    }
+
+    /// Has the worker look for jobs and where its batches stand.
+    pub(crate) fn nudge(&self) {
+        self.news.store(true, Ordering::SeqCst);
+        self.waker.wake();
+    }
+
+    /// Hands new prompts over to a Batch API, or to nobody.
+    pub(crate) fn set_batches(&self, client: Option<Arc<dyn BatchClient>>) {
+        self.kinds.batched.store(client.is_some(), Ordering::SeqCst);
+        *self.post.client.write() = client;
+        self.wake();
     }
 
     /// Replaces a route; limits and pauses that were learned stay.

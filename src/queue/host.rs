@@ -9,9 +9,10 @@ use crate::base::clock::{Clock, SystemClock};
 use crate::base::error::Error;
 use crate::base::id::{JobId, ProcessId};
 
+use super::batch::BatchInfo;
 use super::job::{Job, JobResult, JobState, Process};
 use super::store::sqlite::{SqliteOptions, SqliteStore};
-use super::store::{Batch, Delivery, Finding, Item, JobStore, Receipt};
+use super::store::{Delivery, Finding, Item, JobStore, Receipt};
 
 /// A durable queue of jobs. Clones share it.
 ///
@@ -252,8 +253,13 @@ impl JobQueue {
     ///
     /// # Errors
     /// As [`progress`](Self::progress).
-    pub fn batches(&self, process: Option<ProcessId>) -> Result<Vec<Batch>, Error> {
-        self.store.batches(process)
+    pub fn batches(&self, process: Option<ProcessId>) -> Result<Vec<BatchInfo>, Error> {
+        let now = self.clock.wall();
+        let batches = self.store.batches(process)?;
+        let infos = batches
+            .iter()
+            .filter_map(|batch| BatchInfo::new(batch, now));
+        Ok(infos.collect())
     }
 
     /// The outcomes so far, in the order of the jobs; nothing is deleted. They are read in chunks as

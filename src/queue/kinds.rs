@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use parking_lot::RwLock;
 
@@ -14,6 +15,7 @@ use crate::llm::request::{Request, Task};
 use crate::llm::route::Route;
 
 use super::handler::Handler;
+use super::job::COMPLETION;
 use super::store::Lane;
 
 /// What carries out the jobs of a kind.
@@ -43,6 +45,8 @@ pub(crate) struct Kinds {
     /// Shared by all routes, one after the other and side by side.
     pub limiter: Arc<Limiter>,
     pub trails: Arc<Trails>,
+    /// Prompts at the first step of their route wait for the poller.
+    pub batched: AtomicBool,
 }
 
 #[derive(Default)]
@@ -58,6 +62,7 @@ impl Kinds {
             known: RwLock::default(),
             limiter: first.map_or_else(Arc::default, Route::limiter),
             trails: first.map_or_else(Arc::default, Route::trails),
+            batched: AtomicBool::new(false),
         }
     }
 
@@ -89,6 +94,11 @@ impl Kinds {
 
     pub(crate) fn edition(&self) -> u64 {
         self.known.read().edition
+    }
+
+    /// Whether the jobs of a lane go into batches.
+    pub(crate) fn is_batched(&self, lane: &Lane) -> bool {
+        lane.step == 0 && lane.kind == COMPLETION && self.batched.load(Ordering::SeqCst)
     }
 
     fn open(&self, lane: &Lane) -> Option<Open> {

@@ -1,11 +1,13 @@
 //! The life of a worker: on its store's list, at work, and off the list again, whatever happens.
 
+use std::io;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 use std::time::Duration;
 
 use crossbeam_channel::{Receiver, bounded};
+use parking_lot::Mutex;
 
 use crate::base::cancel::Context;
 use crate::base::clock::Time;
@@ -17,6 +19,7 @@ use crate::engine::run::{Finish, Observer, Permits, Shell, run};
 use crate::engine::work::{Settled, Ticket, Work};
 
 use super::backlog::{Scope, StoreBacklog};
+use super::batch::{Begin, Ends, Office, Poller, Spool};
 use super::controls::{Controls, MOST_SLOTS, Plan};
 use super::minder;
 use super::store::{JobStore, OnWork, WorkerId};
@@ -42,6 +45,12 @@ pub struct WorkerReport {
     pub given_back: u64,
     /// Calls it made.
     pub calls: u64,
+    /// Batches that were created at a provider.
+    pub batches: u64,
+    /// Batches that go on at their provider.
+    pub batches_open: u64,
+    /// Batches of which nobody knows whether they were created, and which wait for a decision.
+    pub batches_held: u64,
     /// Calls repeated at the same provider after a failure.
     pub retries: u64,
     /// Calls that a provider refused for their pace.
@@ -116,13 +125,71 @@ impl Life {
                 .spawn_scoped(scope, minder);
             let _minding = minding;
             match spawned {
-                Ok(_) => self.turn(),
-                Err(error) => Err(Error::new(
-                    ErrorKind::Invalid,
-                    format!("cannot start a thread: {error}"),
-                )),
+                Ok(_) => self.beside_the_poller(),
+                Err(error) => Err(no_thread(&error)),
             }
         })
+    }
+
+    /// Works, while another thread looks after the batches.
+    fn beside_the_poller(&self) -> Result<WorkerReport, Error> {
+        let (controls, plan) = (&self.controls, &self.plan);
+        let clock = controls.clock.clone();
+        let seed = clock.now().as_nanos() ^ u64::from(std::process::id()).rotate_left(16);
+        let office = Arc::new(Office {
+            store: self.seat.store.clone(),
+            worker: self.seat.worker,
+            spool: Spool::new(self.seat.store.folder()),
+            ends: Ends {
+                kinds: controls.kinds.clone(),
+                pace: controls.pace.clone(),
+                clock,
+                retry: plan.retry,
+                jitter: Mutex::new(Jitter(seed)),
+            },
+            outlook: controls.outlook.clone(),
+        });
+        controls.outlook.blind.store(true, Ordering::SeqCst);
+        // Not what notices writing: the poller itself writes.
+        let wake = || controls.nudge();
+        let (polling, stop) = bounded::<()>(0);
+        let report = thread::scope(|scope| {
+            let begin = Begin {
+                office,
+                kinds: &controls.kinds,
+                post: &controls.post,
+                ctx: &plan.ctx,
+                processes: &plan.scope.processes,
+                on_error: plan.on_error,
+                until_empty: plan.scope.until_empty || plan.scope.until_handed_over,
+                wake: &wake,
+            };
+            let poller = Poller::begin(begin, scope)?;
+            let _polling = polling;
+            thread::Builder::new()
+                .name("batchwright-batches".to_owned())
+                .spawn_scoped(scope, move || poller.run(&stop))
+                .map_err(|error| no_thread(&error))?;
+            self.turn()
+        })?;
+        Ok(self.with_batches(report))
+    }
+
+    /// What became of batches is known once their thread has ended.
+    fn with_batches(&self, mut report: WorkerReport) -> WorkerReport {
+        let outlook = &self.controls.outlook;
+        let counted = |count: &AtomicU64| count.load(Ordering::SeqCst);
+        report.completed += counted(&outlook.completed);
+        report.failed += counted(&outlook.failed);
+        report.possibly_paid_twice += counted(&outlook.possibly_paid_twice);
+        report.batches = counted(&outlook.created);
+        report.batches_open = outlook.at_provider();
+        report.batches_held = outlook.held();
+        if report.stop.is_none() {
+            let critical = outlook.critical.lock().clone();
+            report.stop = critical.map(StopReason::Critical);
+        }
+        report
     }
 
     fn turn(&self) -> Result<WorkerReport, Error> {
@@ -137,9 +204,11 @@ impl Life {
             Scope {
                 processes: plan.scope.processes.clone(),
                 until_empty: plan.scope.until_empty,
+                until_handed_over: plan.scope.until_handed_over,
             },
         );
         backlog.news = controls.news.clone();
+        backlog.outlook = controls.outlook.clone();
         let now = clock.now();
         let options = Options {
             concurrency: controls.permits.load(Ordering::SeqCst),
@@ -210,6 +279,9 @@ impl Life {
             failed: tally.failed,
             given_back: tally.given_back,
             calls: counters.calls,
+            batches: 0,
+            batches_open: 0,
+            batches_held: 0,
             retries: counters.retries,
             rate_limited: counters.rate_limited,
             possibly_paid_twice: counters.possibly_paid_twice,
@@ -217,6 +289,11 @@ impl Life {
             unsaved: lost.iter().flat_map(unsaved).collect(),
         }
     }
+}
+
+fn no_thread(error: &io::Error) -> Error {
+    let why = format!("cannot start a thread: {error}");
+    Error::new(ErrorKind::Invalid, why)
 }
 
 fn unsaved(settled: &Settled<Pack<JobTask>, Done>) -> Vec<String> {
@@ -253,6 +330,7 @@ fn picture(dispatcher: &Dispatcher<StoreWork>, controls: &Controls, now: Time) -
         stuck: stuck.map(|error| error.message().to_owned()),
         trouble: trouble
             .map(|error| error.message().to_owned())
+            .or_else(|| controls.outlook.trouble.lock().clone())
             .or_else(|| work.packed.items.unknown()),
         loading: dispatcher.loading_since().map(|since| now.since(since)),
         stopping: dispatcher.stop_reason().is_some(),

@@ -2,6 +2,7 @@
 //! and take the results.
 
 mod backlog;
+pub(crate) mod batch;
 mod controls;
 pub(crate) mod handler;
 mod history;

@@ -1,6 +1,7 @@
 //! Prompts as jobs: what is written into the queue, the call, and the result line that comes out.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde_json::value::{RawValue, to_raw_value};
 
@@ -12,10 +13,12 @@ use crate::engine::route::{First, Tries};
 use crate::engine::run::Reply;
 use crate::llm::hash::request_hash;
 use crate::llm::request::{Request, Task};
-use crate::llm::response::{Outcome, Response};
+use crate::llm::response::{Earlier, Outcome, Response};
 use crate::llm::route::{Route, latency};
 
+use super::history::History;
 use super::job::{COMPLETION, EMBEDDING, Job, Spent};
+use super::store::Claimed;
 use super::task::{Done, JobTask};
 
 /// The kind for a task.
@@ -45,9 +48,9 @@ impl From<Request> for Job {
     }
 }
 
-/// The request in a job's payload.
-pub(crate) fn request(task: &JobTask, kind: Task) -> Result<Request, Error> {
-    let read = serde_json::from_str::<Request>(task.claimed.payload.get());
+/// The request in a payload.
+pub(crate) fn read(payload: &str, kind: Task) -> Result<Request, Error> {
+    let read = serde_json::from_str::<Request>(payload);
     let mut request = read.map_err(|error| {
         let name = self::kind(kind);
         Error::new(
@@ -56,6 +59,12 @@ pub(crate) fn request(task: &JobTask, kind: Task) -> Result<Request, Error> {
         )
     })?;
     request.task = kind;
+    Ok(request)
+}
+
+/// The request in a job's payload.
+pub(crate) fn request(task: &JobTask, kind: Task) -> Result<Request, Error> {
+    let mut request = read(task.claimed.payload.get(), kind)?;
     // What failed calls leave for the next one is found by it, and unlike the item's id it is unique.
     request.id = Some(task.claimed.job_id.to_string());
     Ok(request)
@@ -99,7 +108,7 @@ pub(crate) fn call(
         let lines = responses.into_iter().zip(pack).zip(&requests);
         lines
             .map(|((response, task), request)| {
-                let spent = spent(paid(&response), task);
+                let spent = spent(paid(&response), &task.history);
                 let line = line(route, task, request, &after, now, Ok(response))?;
                 Ok((line, Some(spent)))
             })
@@ -169,18 +178,43 @@ fn line(
 ) -> Result<Box<RawValue>, Error> {
     let (provider, model) = route.asked(tries.step, request);
     let earlier = task.history.earlier(route.earlier(tries.trail, request));
-    let outcome = Outcome {
-        id: Some(task.claimed.name()),
-        result,
-        attempts: tries.calls.into(),
-        latency: match task.history.began() {
-            Some(began) => route.clock_ref().wall().since(began),
-            None => latency(tries.first.time(), now),
+    render(
+        &task.claimed,
+        Said {
+            result,
+            attempts: tries.calls.into(),
+            latency: match task.history.began() {
+                Some(began) => route.clock_ref().wall().since(began),
+                None => latency(tries.first.time(), now),
+            },
+            provider,
+            model,
+            earlier,
         },
-        provider: Some(provider),
-        model,
-        earlier,
-        request_hash: task.claimed.request_hash.clone(),
+    )
+}
+
+/// What a result line says beside the names of its job.
+pub(crate) struct Said {
+    pub result: Result<Response, Error>,
+    pub attempts: u32,
+    pub latency: Duration,
+    pub provider: String,
+    pub model: Option<String>,
+    pub earlier: Vec<Earlier>,
+}
+
+/// The result line of a job.
+pub(crate) fn render(claimed: &Claimed, said: Said) -> Result<Box<RawValue>, Error> {
+    let outcome = Outcome {
+        id: Some(claimed.name()),
+        result: said.result,
+        attempts: said.attempts,
+        latency: said.latency,
+        provider: Some(said.provider),
+        model: said.model,
+        earlier: said.earlier,
+        request_hash: claimed.request_hash.clone(),
     };
     to_raw_value(&outcome).map_err(|error| {
         Error::new(
@@ -191,8 +225,8 @@ fn line(
 }
 
 /// What the accounts of a process take up: of all that a job has used, what they do not have yet.
-pub(crate) fn spent(paid: Paid, task: &JobTask) -> Spent {
-    let booked = task.history.paid();
+pub(crate) fn spent(paid: Paid, history: &History) -> Spent {
+    let booked = history.paid();
     let (usage, before) = (
         paid.usage.unwrap_or_default(),
         booked.usage.unwrap_or_default(),

@@ -95,7 +95,7 @@ impl StoreWork {
                         Kind::Host(_) => None,
                     };
                     let paid = error.paid();
-                    let spent = paid.is_known().then(|| prompts::spent(paid, task));
+                    let spent = paid.is_known().then(|| prompts::spent(paid, &task.history));
                     let ending = Ending::Failed {
                         error: error.clone(),
                         result,
@@ -138,7 +138,7 @@ impl StoreWork {
         let tries = &ticket.tries;
         let task = &member.task;
         let paid = error.paid();
-        let spent = paid.is_known().then(|| prompts::spent(paid, task));
+        let spent = paid.is_known().then(|| prompts::spent(paid, &task.history));
         let asked = |step| match &*task.kind {
             Kind::Prompts { route, task: kind } => prompts::asked(route, *kind, task, step),
             Kind::Host(_) => Default::default(),

@@ -13,11 +13,13 @@ use crate::base::id::ProcessId;
 use crate::engine::dispatch::ErrorPolicy;
 use crate::engine::route::RetryPolicy;
 use crate::engine::run::Waker;
+use crate::llm::batch::{BatchAccount, BatchClient};
 use crate::llm::request::Task;
 use crate::llm::route::Route;
 use crate::observe::progress::ProgressNotifier;
 
 use super::backlog::{Pace, Scope};
+use super::batch::{BatchClients, BatchSettings};
 use super::controls::{Controls, MOST_SLOTS, Plan};
 use super::handler::Handler;
 use super::host::JobQueue;
@@ -62,6 +64,9 @@ pub struct Worker {
     queue: JobQueue,
     completions: Option<Route<'static>>,
     embeddings: Option<Route<'static>>,
+    batches: Option<Arc<dyn BatchClient>>,
+    batch_clients: Option<Arc<BatchClients>>,
+    batch_settings: BatchSettings,
     handlers: Vec<(String, Handler)>,
     notifier: Option<Arc<dyn ProgressNotifier>>,
     ctx: Context,
@@ -81,6 +86,9 @@ impl Worker {
             queue: queue.clone(),
             completions: None,
             embeddings: None,
+            batches: None,
+            batch_clients: None,
+            batch_settings: BatchSettings::default(),
             handlers: Vec::new(),
             notifier: None,
             ctx: Context::new(),
@@ -104,6 +112,32 @@ impl Worker {
     /// worker.
     pub fn embeddings(mut self, route: impl Into<Route<'static>>) -> Self {
         self.embeddings = Some(route.into());
+        self
+    }
+
+    /// Hands jobs that ask for an answer over to a provider's Batch API. What fails there goes on by the
+    /// [route](Self::completions), whose first provider should be the same one, and so do answers that
+    /// the route's policy would have asked for again. Default: every prompt is a call of its own.
+    pub fn batches(mut self, client: impl BatchClient + 'static) -> Self {
+        self.batches = Some(Arc::new(client));
+        self
+    }
+
+    /// Finds the clients of batches that were made with another account than the present one: before
+    /// the provider was changed, or by another worker that has died. Default: they wait for a worker
+    /// that has their account.
+    pub fn batch_clients(
+        mut self,
+        clients: impl Fn(&BatchAccount) -> Option<Arc<dyn BatchClient>> + Send + Sync + 'static,
+    ) -> Self {
+        self.batch_clients = Some(Arc::new(clients));
+        self
+    }
+
+    /// How often batches are looked at, and what is done when one cannot be found. Default: as
+    /// [`BatchSettings`].
+    pub fn batch_settings(mut self, settings: BatchSettings) -> Self {
+        self.batch_settings = settings;
         self
     }
 
@@ -180,6 +214,13 @@ impl Worker {
         self
     }
 
+    /// Ends when nothing is left that it could claim or hand over: batches go on at their provider, and
+    /// any worker collects them later. Default: it waits for them.
+    pub fn until_handed_over(mut self, yes: bool) -> Self {
+        self.scope.until_handed_over = yes;
+        self
+    }
+
     /// Works on the calling thread until its context is cancelled, or until nothing is left with
     /// [`until_empty`](Self::until_empty).
     ///
@@ -250,8 +291,13 @@ impl Worker {
             clock: self.queue.clock.clone(),
             waker,
             news: Arc::default(),
+            post: Arc::default(),
+            outlook: Arc::default(),
             written: AtomicBool::new(false),
         });
+        controls.post.set(self.batch_settings);
+        *controls.post.clients.write() = self.batch_clients;
+        controls.set_batches(self.batches);
         let plan = Plan {
             notifier: self.notifier,
             ctx: self.ctx,
@@ -321,6 +367,16 @@ impl RunningWorker {
     pub fn set_embeddings(&self, route: impl Into<Route<'static>>) {
         self.controls
             .set_route(EMBEDDING, Task::Embed, route.into());
+    }
+
+    /// Hands new prompts over to this Batch API, or to none. What is in a batch stays there.
+    pub fn set_batches(&self, client: Option<Arc<dyn BatchClient>>) {
+        self.controls.set_batches(client);
+    }
+
+    /// Changes how batches are looked after.
+    pub fn set_batch_settings(&self, settings: BatchSettings) {
+        self.controls.post.set(settings);
     }
 
     /// Leaves jobs of a kind to other workers from now on. What runs may end.

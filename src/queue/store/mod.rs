@@ -10,6 +10,7 @@ mod conformance;
 mod model;
 pub(crate) mod sqlite;
 
+use std::path::PathBuf;
 use std::sync::{Arc, Weak};
 
 use serde_json::value::RawValue;
@@ -427,6 +428,10 @@ pub trait JobStore: Send + Sync {
     /// Does one short piece of maintenance, if there is any: goes on with what somebody left halfway,
     /// gives room back. True when more is left to do.
     fn chore(&self, now: Wall) -> Result<bool, Error>;
+
+    /// A folder beside the database for what is too long for it: the input of batches on its way out,
+    /// and their results on the way in.
+    fn folder(&self) -> PathBuf;
 
     /// A number that differs from the last one when anybody else has written in between.
     fn version(&self) -> Result<u64, Error>;

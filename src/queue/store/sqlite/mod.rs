@@ -333,6 +333,10 @@ impl JobStore for SqliteStore {
         self.do_chore(now)
     }
 
+    fn folder(&self) -> PathBuf {
+        self.beside(".batches")
+    }
+
     fn version(&self) -> Result<u64, Error> {
         let conn = self.watcher.lock();
         let version = conn

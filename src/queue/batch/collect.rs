@@ -1,0 +1,307 @@
+//! Fetching what a batch has come to: downloaded to a file first, then stored in pieces, each line by
+//! the key that our request had. What was stored stays when this is cut off; the rest is read again.
+
+use std::collections::{HashMap, HashSet};
+use std::fs::File;
+use std::io::{BufRead, BufReader, Read};
+use std::path::Path;
+use std::sync::Arc;
+
+use crate::base::cancel::Context;
+use crate::base::error::{Error, ErrorKind};
+use crate::llm::batch::{BatchClient, BatchEnd};
+use crate::queue::store::{BatchNo, End, Ending};
+
+use super::ends::Asked;
+use super::pack::check;
+use super::record::{Ended, Record, number};
+use super::transfer::Office;
+
+/// Results that are stored in one transaction.
+const CHUNK: usize = 500;
+const CHUNK_BYTES: usize = 8 << 20;
+/// Longer lines are no results.
+const LONGEST: u64 = 64 << 20;
+/// Results that stay incomplete are fetched this often.
+const MOST_FETCHES: u32 = 3;
+
+/// What was found in the results of a batch.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Collected {
+    /// Lines that belong to a request of this batch, each counted once.
+    pub requests: u64,
+    /// Further lines of requests that had one.
+    pub duplicates: u64,
+    /// Lines of requests that are not of this batch.
+    pub strangers: u64,
+    /// Lines that cannot be read.
+    pub broken: u64,
+    /// Requests without a line.
+    pub missing: u64,
+    /// The results are incomplete, and worth fetching again.
+    pub again: bool,
+    /// These are somebody else's results.
+    pub foreign: bool,
+}
+
+/// Downloads the results, and gives every job its end.
+pub(crate) fn collect(
+    office: &Office,
+    no: BatchNo,
+    record: &Record,
+    ended: &Ended,
+    client: &Arc<dyn BatchClient>,
+    ctx: &Context,
+) -> Result<Collected, Error> {
+    let label = &record.intent.label;
+    let mut gone = None;
+    for (i, file) in ended.results.iter().enumerate() {
+        match download(office, label, i, &ended.id, file, client, ctx) {
+            Err(error) if matches!(error.status(), Some(404 | 410)) => gone = Some(error),
+            other => other?,
+        }
+    }
+    let mut sorting = Sorting {
+        office,
+        no,
+        label,
+        client,
+        asked: Asked::from(record),
+        seen: HashSet::new(),
+        chunk: HashMap::new(),
+        bytes: 0,
+        collected: Collected::default(),
+    };
+    for i in 0..ended.results.len() {
+        let path = office.spool.results(label, i);
+        if path.exists() {
+            sorting.file(&path, ctx)?;
+        }
+    }
+    let mut collected = sorting.finish()?;
+    if collected.requests == 0 && collected.strangers > 0 {
+        office.spool.drop_results(label, ended.results.len());
+        collected.foreign = true;
+        return Ok(collected);
+    }
+    let short = ended
+        .expected
+        .is_some_and(|expected| collected.requests + collected.strangers < expected);
+    if (short || collected.broken > 0) && gone.is_none() && record.fetches + 1 < MOST_FETCHES {
+        office.spool.drop_results(label, ended.results.len());
+        collected.again = true;
+        return Ok(collected);
+    }
+    collected.missing = match gone {
+        Some(gone) => lost(office, no, record, ended, &gone)?,
+        None => unanswered(office, no, record, &ended.why.error(), ctx)?,
+    };
+    Ok(collected)
+}
+
+fn download(
+    office: &Office,
+    label: &str,
+    i: usize,
+    id: &str,
+    file: &str,
+    client: &Arc<dyn BatchClient>,
+    ctx: &Context,
+) -> Result<(), Error> {
+    let path = office.spool.results(label, i);
+    if path.exists() {
+        return Ok(());
+    }
+    check(ctx)?;
+    let mut draft = office.spool.draft(path)?;
+    client.download(id, file, draft.sink(), ctx)?;
+    draft.keep()
+}
+
+/// Results on their way into the store.
+struct Sorting<'a> {
+    office: &'a Office,
+    no: BatchNo,
+    label: &'a str,
+    client: &'a Arc<dyn BatchClient>,
+    asked: Asked,
+    seen: HashSet<u32>,
+    chunk: HashMap<u32, BatchEnd>,
+    bytes: usize,
+    collected: Collected,
+}
+
+impl Sorting<'_> {
+    fn file(&mut self, path: &Path, ctx: &Context) -> Result<(), Error> {
+        let unreadable = |error| {
+            let why = format!("cannot read {}: {error}", path.display());
+            Error::new(ErrorKind::Transient, why)
+        };
+        let mut lines = BufReader::with_capacity(1 << 18, File::open(path).map_err(unreadable)?);
+        let mut line = Vec::new();
+        loop {
+            line.clear();
+            let read = (&mut lines).take(LONGEST).read_until(b'\n', &mut line);
+            if read.map_err(unreadable)? == 0 {
+                return Ok(());
+            }
+            if line.iter().all(u8::is_ascii_whitespace) {
+                continue;
+            }
+            self.line(&line);
+            if self.chunk.len() >= CHUNK || self.bytes >= CHUNK_BYTES {
+                self.store()?;
+                check(ctx)?;
+            }
+        }
+    }
+
+    fn line(&mut self, line: &[u8]) {
+        let read = match self.client.read(line) {
+            Ok(read) => read,
+            Err(error) => {
+                log::debug!("a line of results that cannot be read: {error}");
+                self.collected.broken += 1;
+                return;
+            }
+        };
+        let Some(number) = number(self.label, &read.key) else {
+            self.collected.strangers += 1;
+            return;
+        };
+        if !self.seen.insert(number) {
+            self.collected.duplicates += 1;
+            return;
+        }
+        self.collected.requests += 1;
+        self.bytes += line.len();
+        self.chunk.insert(number, read.end);
+    }
+
+    /// Stores what has been read; what was stored before is no longer in the batch.
+    fn store(&mut self) -> Result<(), Error> {
+        let mut chunk = std::mem::take(&mut self.chunk);
+        self.bytes = 0;
+        if chunk.is_empty() {
+            return Ok(());
+        }
+        let mut numbers: Vec<u32> = chunk.keys().copied().collect();
+        numbers.sort_unstable();
+        let jobs = self.office.store.batch_jobs_by(self.no, &numbers)?;
+        let ends: Vec<End> = jobs
+            .iter()
+            .filter_map(|claimed| {
+                let result = match chunk.remove(&claimed.receipt.number())? {
+                    BatchEnd::Answered(result) => *result,
+                    BatchEnd::NotProcessed(error) => Err(error),
+                };
+                Some(self.office.ends.end(claimed, &self.asked, result))
+            })
+            .collect();
+        self.office.settle(&ends)
+    }
+
+    fn finish(mut self) -> Result<Collected, Error> {
+        self.store()?;
+        Ok(self.collected)
+    }
+}
+
+/// Gives all that is left in a batch the end that `error` leads to. Returns how many there were.
+pub(crate) fn unanswered(
+    office: &Office,
+    no: BatchNo,
+    record: &Record,
+    error: &Error,
+    ctx: &Context,
+) -> Result<u64, Error> {
+    let asked = Asked::from(record);
+    rest(office, no, ctx, |claimed| {
+        office.ends.end(claimed, &asked, Err(error.clone()))
+    })
+}
+
+/// Fails all that is left: it was answered and paid for, and the answers are no longer there. It is
+/// not bought again unasked.
+fn lost(
+    office: &Office,
+    no: BatchNo,
+    record: &Record,
+    ended: &Ended,
+    gone: &Error,
+) -> Result<u64, Error> {
+    let why = format!(
+        "the results of batch {} are gone at {} ({}). They were paid for; to buy them again: \
+         batchwright retry",
+        ended.id,
+        record.account.provider,
+        gone.message()
+    );
+    log::error!("{why}");
+    let error = Error::new(ErrorKind::Invalid, why);
+    let asked = Asked::from(record);
+    rest(office, no, &Context::new(), |claimed| {
+        office.ends.finally(claimed, &asked, error.clone())
+    })
+}
+
+fn rest(
+    office: &Office,
+    no: BatchNo,
+    ctx: &Context,
+    end: impl Fn(&crate::queue::store::Claimed) -> End,
+) -> Result<u64, Error> {
+    let (mut after, mut count) = (None, 0);
+    loop {
+        check(ctx)?;
+        let jobs = office.store.batch_jobs(no, after, CHUNK, CHUNK_BYTES)?;
+        let Some(last) = jobs.last() else {
+            return Ok(count);
+        };
+        after = Some(last.receipt.job);
+        count += jobs.len() as u64;
+        let ends: Vec<End> = jobs.iter().map(&end).collect();
+        office.settle(&ends)?;
+    }
+}
+
+/// Fails, or tries again, the jobs of these lines of a batch's input, counted from 1. The lines were
+/// written in the order of the jobs that are in it.
+pub(crate) fn fail_lines(
+    office: &Office,
+    no: BatchNo,
+    record: &Record,
+    lines: &[(u64, Error)],
+) -> Result<u64, Error> {
+    let asked = Asked::from(record);
+    let (mut after, mut line, mut hit) = (None, 0_u64, 0);
+    let last = lines.iter().map(|(line, _)| *line).max().unwrap_or(0);
+    let mut ends = Vec::new();
+    while line < last {
+        let jobs = office.store.batch_jobs(no, after, CHUNK, CHUNK_BYTES)?;
+        let Some(end) = jobs.last() else {
+            break;
+        };
+        after = Some(end.receipt.job);
+        for claimed in &jobs {
+            line += 1;
+            if let Some((_, error)) = lines.iter().find(|(named, _)| *named == line) {
+                ends.push(office.ends.end(claimed, &asked, Err(error.clone())));
+                hit += 1;
+            }
+        }
+    }
+    office.settle(&ends)?;
+    Ok(hit)
+}
+
+/// Whether jobs finally failed, or have their result, among these ends.
+pub(crate) fn outcomes(ends: &[End]) -> (u64, u64) {
+    let completed = ends
+        .iter()
+        .filter(|end| matches!(end.ending, Ending::Completed { .. }));
+    let failed = ends
+        .iter()
+        .filter(|end| matches!(end.ending, Ending::Failed { .. }));
+    (completed.count() as u64, failed.count() as u64)
+}

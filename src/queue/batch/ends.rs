@@ -1,0 +1,238 @@
+//! From what came of a request in a batch to the end of its job: done, tried again in the next batch,
+//! on to the next provider of the route, or failed.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use parking_lot::Mutex;
+
+use crate::base::clock::{Clock, Wall};
+use crate::base::error::{Error, ErrorKind};
+use crate::engine::jitter::Jitter;
+use crate::engine::route::{Next, RetryPolicy, Tries, decide};
+use crate::llm::request::{Request, Task};
+use crate::llm::response::Response;
+use crate::llm::route::Route;
+use crate::llm::shaped;
+use crate::queue::backlog::Pace;
+use crate::queue::history::History;
+use crate::queue::job::COMPLETION;
+use crate::queue::kinds::Kinds;
+use crate::queue::prompts::{self, Said};
+use crate::queue::store::{Claimed, End, Ending};
+
+use super::record::Record;
+
+/// Makes ends of results.
+pub(crate) struct Ends {
+    pub kinds: Arc<Kinds>,
+    pub pace: Arc<Pace>,
+    pub clock: Arc<dyn Clock>,
+    pub retry: RetryPolicy,
+    pub jitter: Mutex<Jitter>,
+}
+
+/// Who was asked, and since when.
+pub(crate) struct Asked {
+    provider: String,
+    model: Option<String>,
+    since: Wall,
+}
+
+impl From<&Record> for Asked {
+    fn from(record: &Record) -> Self {
+        Self {
+            provider: record.account.provider.clone(),
+            model: record.intent.model.clone(),
+            since: record.created.unwrap_or(record.intent.begun),
+        }
+    }
+}
+
+impl Ends {
+    /// The end of a job whose request was answered, or failed.
+    pub(crate) fn end(
+        &self,
+        claimed: &Claimed,
+        asked: &Asked,
+        result: Result<Response, Error>,
+    ) -> End {
+        let history = claimed.history.as_deref().map(History::parse);
+        let history = history.unwrap_or_default();
+        let result = result.and_then(|response| fitting(claimed, response));
+        let mut tries = history.tries(claimed.lane.step, &self.kinds.trails);
+        let default = self.pace.max_retries.load(Ordering::Relaxed);
+        tries.max_retries = Some(claimed.max_retries.unwrap_or(default));
+        let ending = match result {
+            Ok(mut response) => {
+                tries.calls = tries.calls.saturating_add(1);
+                if history.paid().is_known() {
+                    response.set_paid(history.paid() + response.paid());
+                }
+                self.completed(claimed, &history, asked, &tries, response)
+            }
+            Err(mut error) => {
+                if history.paid().is_known() && error.paid().is_known() {
+                    let paid = history.paid() + error.paid();
+                    error = error.with_paid(paid);
+                }
+                self.failed(claimed, history, asked, &mut tries, error)
+            }
+        };
+        End {
+            receipt: claimed.receipt,
+            calls: tries.calls.into(),
+            ending,
+        }
+    }
+
+    /// The end of a job that is not tried again, whatever the route.
+    pub(crate) fn finally(&self, claimed: &Claimed, asked: &Asked, error: Error) -> End {
+        let history = claimed.history.as_deref().map(History::parse);
+        let history = history.unwrap_or_default();
+        let mut tries = history.tries(claimed.lane.step, &self.kinds.trails);
+        tries.calls = tries.calls.saturating_add(1);
+        let result = self.line(claimed, &history, asked, &tries, Err(error.clone()));
+        End {
+            receipt: claimed.receipt,
+            calls: tries.calls.into(),
+            ending: Ending::Failed {
+                error,
+                result: result.ok(),
+                spent: None,
+            },
+        }
+    }
+
+    fn completed(
+        &self,
+        claimed: &Claimed,
+        history: &History,
+        asked: &Asked,
+        tries: &Tries,
+        response: Response,
+    ) -> Ending {
+        let spent = prompts::spent(response.paid(), history);
+        match self.line(claimed, history, asked, tries, Ok(response)) {
+            Ok(result) => Ending::Completed {
+                result,
+                spent: Some(spent),
+            },
+            Err(error) => Ending::Failed {
+                error,
+                result: None,
+                spent: Some(spent),
+            },
+        }
+    }
+
+    fn failed(
+        &self,
+        claimed: &Claimed,
+        mut history: History,
+        asked: &Asked,
+        tries: &mut Tries,
+        error: Error,
+    ) -> Ending {
+        tries.count(&error);
+        let route = self.kinds.route(COMPLETION);
+        let steps = route.as_ref().map_or(1, |route| route.steps());
+        let more = usize::from(tries.step) + 1 < steps;
+        let (now, wall) = (self.clock.now(), self.clock.wall());
+        let jitter = self.jitter.lock().next();
+        let next = decide(&self.retry, more, tries, &error, now, None, jitter);
+        let spent = error.paid().is_known();
+        let spent = spent.then(|| prompts::spent(error.paid(), &history));
+        let due = match next {
+            Next::RetryAt(at) => wall.after(at.since(now)),
+            Next::FallBack => {
+                tries.trail = self.kinds.trails.add(tries.trail, tries.step, &error);
+                tries.next_step();
+                wall
+            }
+            Next::GiveUp => {
+                let result = self.line(claimed, &history, asked, tries, Err(error.clone()));
+                return Ending::Failed {
+                    error,
+                    result: result.ok(),
+                    spent,
+                };
+            }
+        };
+        let names = |step| self.asked(claimed, route.as_deref(), asked, step);
+        history.failed(&error, tries, &self.kinds.trails, names, (now, wall));
+        Ending::Retry {
+            due_at: due,
+            step: tries.step,
+            attempt: tries.attempt,
+            in_doubt: false,
+            spent,
+            history: history.text(),
+        }
+    }
+
+    /// Who is asked at a step: the batch's own provider at the one it was made at, whatever the route
+    /// has there by now.
+    fn asked(
+        &self,
+        claimed: &Claimed,
+        route: Option<&Route<'_>>,
+        asked: &Asked,
+        step: u8,
+    ) -> (String, Option<String>) {
+        match route {
+            Some(route) if step != claimed.lane.step => {
+                let named = Request {
+                    model: claimed.lane.name.clone(),
+                    ..Request::default()
+                };
+                route.asked(step, &named)
+            }
+            _ => (asked.provider.clone(), asked.model.clone()),
+        }
+    }
+
+    fn line(
+        &self,
+        claimed: &Claimed,
+        history: &History,
+        asked: &Asked,
+        tries: &Tries,
+        result: Result<Response, Error>,
+    ) -> Result<Box<serde_json::value::RawValue>, Error> {
+        let since = history.began().unwrap_or(asked.since);
+        prompts::render(
+            claimed,
+            Said {
+                result,
+                attempts: tries.calls.into(),
+                latency: self.clock.wall().since(since),
+                provider: asked.provider.clone(),
+                model: asked.model.clone(),
+                earlier: history.earlier(Vec::new()),
+            },
+        )
+    }
+}
+
+/// An answer that was to be JSON, held against its shape.
+fn fitting(claimed: &Claimed, response: Response) -> Result<Response, Error> {
+    let request = request(claimed)?;
+    match &request.params.response_format {
+        Some(format) => shaped::fitting(format, response),
+        None => Ok(response),
+    }
+}
+
+/// The request in a job's payload.
+pub(crate) fn request(claimed: &Claimed) -> Result<Request, Error> {
+    prompts::read(claimed.payload.get(), Task::Complete)
+}
+
+/// Why a request that no result names is tried again.
+pub(crate) fn missing() -> Error {
+    Error::new(
+        ErrorKind::Transient,
+        "the batch ended without a result for this request",
+    )
+}

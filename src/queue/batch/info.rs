@@ -1,0 +1,67 @@
+//! Batches, as the queue shows them.
+
+use serde::Serialize;
+
+use crate::base::clock::Wall;
+use crate::base::id::ProcessId;
+use crate::queue::store::Batch;
+
+use super::record::Record;
+
+/// A batch at a provider, or on its way there.
+#[derive(Debug, Clone, Serialize)]
+#[non_exhaustive]
+pub struct BatchInfo {
+    /// The process whose jobs it holds; `None` when that was deleted.
+    pub process_id: Option<ProcessId>,
+    /// The provider.
+    pub provider: String,
+    /// Where it is reached.
+    pub base_url: String,
+    /// The model its requests go to.
+    pub model: Option<String>,
+    /// Its id there, once it is known.
+    pub remote_id: Option<String>,
+    /// Our own name for it, which is written on it where the provider lets us.
+    pub label: String,
+    /// `preparing`, `submitting` and `creating` before it is there; `looking_for` when a reply was
+    /// lost, `held` when that needs a decision; then the provider's own word; `collecting` at the end.
+    pub state: String,
+    /// Requests it holds.
+    pub total: u64,
+    /// Of these, answered, if the provider tells.
+    pub completed: Option<u64>,
+    /// Of these, failed, if the provider tells.
+    pub failed: Option<u64>,
+    /// Seconds since it was created at the provider, or else begun.
+    pub age_seconds: u64,
+    /// Why nothing moves, if nothing does.
+    pub problem: Option<String>,
+    /// Whether a worker looks after it.
+    pub attended: bool,
+}
+
+impl BatchInfo {
+    pub(crate) fn new(batch: &Batch, now: Wall) -> Option<Self> {
+        let record = Record::read(batch)?;
+        let counts = record.counts;
+        Some(Self {
+            process_id: batch.process_id,
+            remote_id: record.id().map(str::to_owned),
+            state: record.word().to_owned(),
+            // While it is being filled nobody has counted yet.
+            total: record.intent.items.max(batch.jobs),
+            completed: counts.map(|counts| counts.completed),
+            failed: counts.map(|counts| counts.failed),
+            age_seconds: now
+                .since(record.created.unwrap_or(record.intent.begun))
+                .as_secs(),
+            problem: record.problem,
+            attended: batch.worker.is_some(),
+            provider: record.account.provider,
+            base_url: record.account.base_url,
+            model: record.intent.model,
+            label: record.intent.label,
+        })
+    }
+}

@@ -1,0 +1,29 @@
+//! The batch strategy: jobs that are handed over to a provider's Batch API, and fetched hours later.
+//!
+//! [`record`] is what is written down of a batch, [`plan`] decides from it what is next, [`poller`] is
+//! the one thread that carries that out; what takes long ([`pack`], uploads, [`collect`]) runs on two
+//! [`transfer`] threads.
+
+mod collect;
+mod ends;
+mod gather;
+mod half;
+mod info;
+mod outlook;
+mod pace;
+mod pack;
+mod plan;
+mod poller;
+mod record;
+mod spool;
+mod steps;
+mod transfer;
+
+pub(crate) use ends::Ends;
+pub use info::BatchInfo;
+pub(crate) use outlook::Outlook;
+pub use pace::{BatchSettings, OnUnknown};
+pub use poller::BatchClients;
+pub(crate) use poller::{Begin, Poller, Post};
+pub(crate) use spool::Spool;
+pub(crate) use transfer::Office;

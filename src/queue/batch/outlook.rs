@@ -1,0 +1,58 @@
+//! What the rest of a worker knows of its batches.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+
+use parking_lot::Mutex;
+
+use crate::base::error::Error;
+
+/// Written by the poller, read by the worker.
+#[derive(Debug, Default)]
+pub(crate) struct Outlook {
+    /// Batches that are not at the provider yet.
+    handing: AtomicUsize,
+    /// Batches that are there, or whose results are being stored.
+    running: AtomicUsize,
+    /// Batches that wait for somebody's decision.
+    held: AtomicUsize,
+    /// Nobody has looked yet what there is.
+    pub blind: AtomicBool,
+    /// Batches that were created.
+    pub created: AtomicU64,
+    /// Jobs whose results were stored.
+    pub completed: AtomicU64,
+    /// Jobs that finally failed.
+    pub failed: AtomicU64,
+    /// Requests that were sent again although the batch before may exist.
+    pub possibly_paid_twice: AtomicU64,
+    /// Why nothing moves.
+    pub trouble: Mutex<Option<String>>,
+    /// A failure that all batches share.
+    pub critical: Mutex<Option<Error>>,
+}
+
+impl Outlook {
+    pub(crate) fn tell(&self, handing: usize, running: usize, held: usize) {
+        self.handing.store(handing, Ordering::SeqCst);
+        self.running.store(running, Ordering::SeqCst);
+        self.held.store(held, Ordering::SeqCst);
+        self.blind.store(false, Ordering::SeqCst);
+    }
+
+    /// Batches that something is still to be done about: until all is stored, or until all are handed
+    /// over.
+    pub(crate) fn open(&self, until_handed_over: bool) -> bool {
+        let handing = self.handing.load(Ordering::SeqCst);
+        let running = self.running.load(Ordering::SeqCst);
+        let blind = self.blind.load(Ordering::SeqCst);
+        blind || handing > 0 || !until_handed_over && running > 0
+    }
+
+    pub(crate) fn at_provider(&self) -> u64 {
+        self.running.load(Ordering::SeqCst) as u64
+    }
+
+    pub(crate) fn held(&self) -> u64 {
+        self.held.load(Ordering::SeqCst) as u64
+    }
+}

@@ -1,0 +1,150 @@
+//! How often a batch is looked at, and what is done about those that cannot be found.
+
+use std::time::Duration;
+
+/// What is done about a batch of which it cannot be found out whether it was created.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OnUnknown {
+    /// Nothing, until somebody decides: it is shown as held, and looked for from time to time.
+    Hold,
+    /// Its requests are sent again in another batch. If it was created after all, they are paid twice.
+    Resubmit,
+}
+
+/// Settings of the batch strategy.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct BatchSettings {
+    pub(crate) poll_interval: Option<Duration>,
+    pub(crate) reconcile_wait: Duration,
+    pub(crate) on_unknown: Option<OnUnknown>,
+}
+
+impl Default for BatchSettings {
+    fn default() -> Self {
+        Self {
+            poll_interval: None,
+            reconcile_wait: Duration::from_secs(300),
+            on_unknown: None,
+        }
+    }
+}
+
+/// A batch is looked at after this long at first,
+const SOONEST: Duration = Duration::from_secs(10);
+/// then at this part of its age,
+const PART: u32 = 10;
+/// and at the latest after this long.
+const LATEST: Duration = Duration::from_secs(300);
+/// Waits are lengthened by up to this share, so that many batches spread.
+const JITTER: f64 = 0.1;
+/// The provider's list is read this often before a batch counts as not created.
+pub(super) const LOOKS: u32 = 4;
+/// How often one that is held is still looked for.
+const HELD: Duration = Duration::from_secs(300);
+
+impl BatchSettings {
+    /// Time between two looks at a batch. Default: from 10 s for a new one to 5 minutes for one that
+    /// has run for an hour, or as its provider asks.
+    pub fn poll_interval(mut self, interval: Option<Duration>) -> Self {
+        self.poll_interval = interval;
+        self
+    }
+
+    /// How long a batch of unknown fate is looked for before it counts as not created; at least four
+    /// times in any case. Default: 300 s.
+    pub fn reconcile_wait(mut self, wait: Duration) -> Self {
+        self.reconcile_wait = wait;
+        self
+    }
+
+    /// What is done about one that was not found by then. Default: [`OnUnknown::Resubmit`] where its
+    /// input file can be deleted first, so that it can no longer start; else [`OnUnknown::Hold`].
+    pub fn on_unknown(mut self, what: Option<OnUnknown>) -> Self {
+        self.on_unknown = what;
+        self
+    }
+
+    /// The wait until a batch of this age is looked at next.
+    pub(super) fn poll(&self, age: Duration, asked: Option<Duration>, jitter: f64) -> Duration {
+        if let Some(exact) = self.poll_interval {
+            return exact;
+        }
+        let own = (age / PART).clamp(SOONEST, LATEST);
+        lengthened(asked.unwrap_or(own).min(LATEST), jitter)
+    }
+
+    /// The wait after this many failures in a row. It never ends: a batch that was paid for is fetched.
+    pub(super) fn again(&self, failures: u32, asked: Option<Duration>, jitter: f64) -> Duration {
+        let least = self.poll_interval.unwrap_or(SOONEST / 2);
+        let own = least.saturating_mul(1 << failures.saturating_sub(1).min(16));
+        let longest = LATEST.min(least.saturating_mul(60));
+        lengthened(own.min(longest).max(asked.unwrap_or_default()), jitter)
+    }
+
+    /// The wait between two looks through the provider's list.
+    pub(super) fn look(&self, held: bool) -> Duration {
+        let between = self.reconcile_wait / (LOOKS - 1);
+        match held {
+            true => between.max(self.poll_interval.unwrap_or(HELD)),
+            false => between,
+        }
+    }
+
+    /// What is done about a batch that was not found.
+    pub(super) fn policy(&self, uploads: bool) -> OnUnknown {
+        self.on_unknown.unwrap_or(match uploads {
+            true => OnUnknown::Resubmit,
+            false => OnUnknown::Hold,
+        })
+    }
+}
+
+fn lengthened(wait: Duration, jitter: f64) -> Duration {
+    wait.mul_f64(1.0 + JITTER * jitter.clamp(0.0, 1.0))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const fn seconds(n: u64) -> Duration {
+        Duration::from_secs(n)
+    }
+
+    #[test]
+    fn the_older_a_batch_the_rarer_the_looks() {
+        let adaptive = BatchSettings::default();
+        for (age, wait) in [(0, 10), (60, 10), (300, 30), (3000, 300), (86_000, 300)] {
+            assert_eq!(adaptive.poll(seconds(age), None, 0.0), seconds(wait));
+        }
+        let longest = adaptive.poll(seconds(3000), None, 1.0);
+        assert_eq!(longest, seconds(330));
+        assert_eq!(
+            adaptive.poll(seconds(0), Some(seconds(45)), 0.0),
+            seconds(45)
+        );
+        let exact = adaptive.poll_interval(Some(seconds(2)));
+        assert_eq!(
+            exact.poll(seconds(9000), Some(seconds(45)), 1.0),
+            seconds(2)
+        );
+    }
+
+    #[test]
+    fn failures_are_waited_out_ever_longer_but_not_for_ever() {
+        let adaptive = BatchSettings::default();
+        for (failures, wait) in [(1, 5), (2, 10), (5, 80), (9, 300), (4_000_000, 300)] {
+            assert_eq!(adaptive.again(failures, None, 0.0), seconds(wait));
+        }
+        let asked = adaptive.again(1, Some(seconds(900)), 0.0);
+        assert_eq!(asked, seconds(900));
+    }
+
+    #[test]
+    fn the_looks_fill_the_time_to_reconcile() {
+        let settings = BatchSettings::default();
+        let all = settings.look(false) * (LOOKS - 1);
+        assert_eq!(all, seconds(300));
+        assert!(LOOKS >= 3);
+    }
+}

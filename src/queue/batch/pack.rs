@@ -1,0 +1,134 @@
+//! Filling a batch: jobs are moved into it, and their lines written and checked.
+
+use std::sync::Arc;
+
+use crate::base::cancel::Context;
+use crate::base::error::{Error, ErrorKind};
+use crate::llm::batch::{BatchClient, BatchLimits};
+use crate::queue::store::{BatchNo, End};
+
+use super::ends::{Asked, request};
+use super::record::{Phase, Record, key};
+use super::transfer::Office;
+
+/// Jobs that are moved, or read, in one go.
+const CHUNK: usize = 500;
+const CHUNK_BYTES: usize = 8 << 20;
+/// Lines are somewhat longer than what the queue keeps of their requests.
+const ROOM_FOR_PAYLOADS: u64 = 8;
+
+/// What was packed.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Packed {
+    pub items: u64,
+    pub bytes: u64,
+}
+
+/// Moves jobs into a batch, unless it has those it is to have, and writes its input.
+pub(crate) fn pack(
+    office: &Office,
+    no: BatchNo,
+    record: &Record,
+    client: &Arc<dyn BatchClient>,
+    limits: BatchLimits,
+    ctx: &Context,
+) -> Result<Packed, Error> {
+    if record.phase == Phase::Filling {
+        fill(office, no, limits, ctx)?;
+    }
+    write(office, no, record, client, limits, ctx)
+}
+
+fn fill(office: &Office, no: BatchNo, limits: BatchLimits, ctx: &Context) -> Result<(), Error> {
+    // What an earlier try has moved already.
+    let own = office.store.batches(None)?;
+    let own = own.iter().find(|batch| batch.no == no);
+    let mut jobs = own.map_or(0, |batch| usize::try_from(batch.jobs).unwrap_or(usize::MAX));
+    let mut bytes = limits.bytes / 10 * ROOM_FOR_PAYLOADS;
+    let mut after = None;
+    while jobs < limits.requests && bytes > 0 {
+        check(ctx)?;
+        let most = (limits.requests - jobs).min(2 * CHUNK);
+        let wall = office.ends.clock.wall();
+        let filled = office
+            .store
+            .fill_batch(office.worker, no, after, most, bytes, wall)?;
+        jobs += usize::try_from(filled.jobs).unwrap_or(usize::MAX);
+        bytes = bytes.saturating_sub(filled.bytes);
+        after = filled.next;
+        if after.is_none() || filled.jobs == 0 {
+            break;
+        }
+    }
+    Ok(())
+}
+
+fn write(
+    office: &Office,
+    no: BatchNo,
+    record: &Record,
+    client: &Arc<dyn BatchClient>,
+    limits: BatchLimits,
+    ctx: &Context,
+) -> Result<Packed, Error> {
+    let label = &record.intent.label;
+    let asked = Asked::from(record);
+    let mut draft = office.spool.draft(office.spool.input(label))?;
+    let mut packed = Packed::default();
+    let mut after = None;
+    loop {
+        check(ctx)?;
+        let jobs = office.store.batch_jobs(no, after, CHUNK, CHUNK_BYTES)?;
+        let Some(last) = jobs.last() else {
+            break;
+        };
+        after = Some(last.receipt.job);
+        let mut refused: Vec<End> = Vec::new();
+        let mut full = None;
+        for claimed in &jobs {
+            let key = key(label, claimed.receipt.number());
+            let line = request(claimed).and_then(|request| client.line(&key, &request));
+            let line = line.and_then(|line| match line.len() as u64 > limits.bytes {
+                true => Err(too_long(line.len(), limits.bytes)),
+                false => Ok(line),
+            });
+            match line {
+                Err(error) => refused.push(office.ends.end(claimed, &asked, Err(error))),
+                Ok(line)
+                    if packed.bytes + line.len() as u64 > limits.bytes
+                        || packed.items >= limits.requests as u64 =>
+                {
+                    full = Some(claimed.receipt.job - 1);
+                    break;
+                }
+                Ok(line) => {
+                    draft.write(&line)?;
+                    packed.bytes += line.len() as u64;
+                    packed.items += 1;
+                }
+            }
+        }
+        office.settle(&refused)?;
+        if let Some(last) = full {
+            let wall = office.ends.clock.wall();
+            office
+                .store
+                .give_back(office.worker, no, Some(last), None, wall)?;
+            break;
+        }
+    }
+    draft.keep()?;
+    Ok(packed)
+}
+
+fn too_long(bytes: usize, most: u64) -> Error {
+    let why = format!("the request takes {bytes} bytes, and a batch at most {most}");
+    Error::new(ErrorKind::Invalid, why)
+}
+
+pub(super) fn check(ctx: &Context) -> Result<(), Error> {
+    match ctx.is_cancelled() {
+        true => Err(Error::cancelled()),
+        false => Ok(()),
+    }
+}

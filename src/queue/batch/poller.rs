@@ -1,0 +1,511 @@
+//! The one thread that decides for all batches of a worker.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::Scope;
+use std::time::Duration;
+
+use crossbeam_channel::{Receiver, Sender, after, bounded, never, select};
+use parking_lot::RwLock;
+
+use crate::base::cancel::Context;
+use crate::base::clock::{Clock, Time};
+use crate::base::error::Error;
+use crate::base::id::ProcessId;
+use crate::engine::dispatch::ErrorPolicy;
+use crate::engine::jitter::Jitter;
+use crate::llm::batch::{BatchAccount, BatchClient};
+use crate::queue::kinds::Kinds;
+use crate::queue::store::{Batch, BatchNo, JobStore, Lane};
+
+use super::gather::Shrunk;
+use super::pace::{BatchSettings, OnUnknown};
+use super::plan::next;
+use super::record::{Phase, Record};
+use super::transfer::{Office, Transfers};
+
+/// The store is looked through at most this often.
+const LOOK: Duration = Duration::from_millis(200);
+/// What could not be written is tried again after this long.
+const AGAIN: Duration = Duration::from_secs(1);
+
+/// Finds the client of an account, if its credential is here.
+pub type BatchClients = dyn Fn(&BatchAccount) -> Option<Arc<dyn BatchClient>> + Send + Sync;
+
+/// How others reach the poller.
+pub(crate) struct Post {
+    /// Who takes new batches; nobody under the `sync` strategy.
+    pub client: RwLock<Option<Arc<dyn BatchClient>>>,
+    /// Who looks after the batches of other accounts.
+    pub clients: RwLock<Option<Arc<BatchClients>>>,
+    pub settings: RwLock<BatchSettings>,
+    /// The store has changed.
+    news: AtomicBool,
+    /// The settings have.
+    changed: AtomicBool,
+    bell: Sender<()>,
+    rung: Receiver<()>,
+}
+
+impl Default for Post {
+    fn default() -> Self {
+        let (bell, rung) = bounded(1);
+        Self {
+            client: RwLock::default(),
+            clients: RwLock::default(),
+            settings: RwLock::default(),
+            news: AtomicBool::new(true),
+            changed: AtomicBool::new(false),
+            bell,
+            rung,
+        }
+    }
+}
+
+impl Post {
+    /// Replaces the settings. What is held may be decided by them.
+    pub(crate) fn set(&self, settings: BatchSettings) {
+        let mut held = self.settings.write();
+        if *held != settings {
+            *held = settings;
+            self.changed.store(true, Ordering::SeqCst);
+        }
+        drop(held);
+        self.ring();
+    }
+
+    /// Has the poller look at the store.
+    pub(crate) fn ring(&self) {
+        self.news.store(true, Ordering::SeqCst);
+        let _ = self.bell.try_send(());
+    }
+}
+
+/// A batch that this worker has.
+pub(super) struct Open {
+    pub batch: Batch,
+    pub record: Record,
+    pub due: Time,
+    /// A transfer thread has it.
+    pub busy: bool,
+    /// What that is to do would create it.
+    pub creating: bool,
+}
+
+pub(crate) struct Poller<'a> {
+    pub(super) office: Arc<Office>,
+    pub(super) kinds: &'a Kinds,
+    pub(super) clock: Arc<dyn Clock>,
+    pub(super) post: &'a Post,
+    pub(super) ctx: &'a Context,
+    pub(super) processes: &'a [ProcessId],
+    pub(super) on_error: ErrorPolicy,
+    pub(super) until_empty: bool,
+    /// Told when something has changed that others wait for.
+    pub(super) wake: &'a (dyn Fn() + Sync),
+    pub(super) transfers: Transfers,
+    pub(super) open: BTreeMap<BatchNo, Open>,
+    pub(super) known: HashMap<BatchAccount, Arc<dyn BatchClient>>,
+    /// When jobs that wait were first seen: more may be on their way.
+    pub(super) seen: HashMap<(ProcessId, Arc<Lane>), Time>,
+    pub(super) shrunk: HashMap<(BatchAccount, Option<String>), Shrunk>,
+    /// Accounts that are left alone until then.
+    pub(super) paused: HashMap<BatchAccount, (Time, u32)>,
+    pub(super) jitter: Jitter,
+    looked: Option<Time>,
+    /// When the store is looked through although nothing was heard of it.
+    pub(super) look_at: Option<Time>,
+    /// Batches of accounts whose credential is not here.
+    strange: Option<String>,
+}
+
+/// What a poller needs to begin.
+pub(crate) struct Begin<'a> {
+    pub office: Arc<Office>,
+    pub kinds: &'a Kinds,
+    pub post: &'a Post,
+    pub ctx: &'a Context,
+    pub processes: &'a [ProcessId],
+    pub on_error: ErrorPolicy,
+    pub until_empty: bool,
+    pub wake: &'a (dyn Fn() + Sync),
+}
+
+impl<'a> Poller<'a> {
+    pub(crate) fn begin<'scope>(
+        begin: Begin<'a>,
+        scope: &'scope Scope<'scope, '_>,
+    ) -> Result<Self, Error> {
+        let Begin {
+            office,
+            kinds,
+            post,
+            ctx,
+            processes,
+            on_error,
+            until_empty,
+            wake,
+        } = begin;
+        let clock = office.ends.clock.clone();
+        let transfers = Transfers::start(scope, &office, ctx)?;
+        let seed = clock.now().as_nanos() ^ u64::from(std::process::id());
+        Ok(Self {
+            kinds,
+            post,
+            ctx,
+            processes,
+            on_error,
+            until_empty,
+            wake,
+            transfers,
+            open: BTreeMap::new(),
+            known: HashMap::new(),
+            seen: HashMap::new(),
+            shrunk: HashMap::new(),
+            paused: HashMap::new(),
+            jitter: Jitter(seed),
+            looked: None,
+            look_at: None,
+            strange: None,
+            clock,
+            office,
+        })
+    }
+
+    /// Works until the context is cancelled, or `stop` is gone.
+    pub(crate) fn run(mut self, stop: &Receiver<()>) {
+        let (bell, ended) = bounded::<()>(1);
+        let _on_cancel = self.ctx.on_cancel(move || {
+            let _ = bell.try_send(());
+        });
+        self.sweep();
+        let (rung, done) = (self.post.rung.clone(), self.transfers.done.clone());
+        loop {
+            while let Ok((no, result)) = done.try_recv() {
+                self.landed(no, result);
+            }
+            if self.ctx.is_cancelled() {
+                break;
+            }
+            if self.post.changed.swap(false, Ordering::SeqCst) {
+                let now = self.clock.now();
+                self.open.values_mut().for_each(|open| open.due = now);
+            }
+            self.look();
+            self.take_steps();
+            self.tell();
+            let wait = match self.next_due() {
+                Some(due) => match self.clock.real_wait(due) {
+                    Some(wait) => after(wait.min(Duration::from_secs(60))),
+                    None => never(),
+                },
+                None => never(),
+            };
+            select! {
+                recv(stop) -> _ => break,
+                recv(ended) -> _ => {}
+                recv(rung) -> _ => {}
+                recv(wait) -> _ => {}
+                recv(done) -> landed => if let Ok((no, result)) = landed {
+                    self.landed(no, result);
+                },
+            }
+        }
+        self.last_words();
+    }
+
+    /// Records what the transfers in flight come to; whoever has this batch next goes on from there.
+    fn last_words(mut self) {
+        let done = self.transfers.done.clone();
+        while self.open.values().any(|open| open.busy) {
+            let Ok((no, result)) = done.recv() else {
+                break;
+            };
+            self.landed(no, result);
+        }
+        self.tell();
+    }
+
+    /// When something is to be done next, as far as that is known.
+    fn next_due(&self) -> Option<Time> {
+        let idle = self.open.values().filter(|open| !open.busy);
+        let waits = |open: &&Open| !matches!(open.record.phase, Phase::Suspect { .. });
+        let due = idle.filter(waits).map(|open| {
+            let pause = self.paused.get(&open.record.account);
+            pause.map_or(open.due, |(until, _)| open.due.max(*until))
+        });
+        let again = self.post.news.load(Ordering::SeqCst);
+        let again = again.then(|| self.looked.map_or(Time::ZERO, |at| at.after(LOOK)));
+        due.chain(self.look_at).chain(again).min()
+    }
+
+    /// Looks through the store, if there may be something new.
+    fn look(&mut self) {
+        let now = self.clock.now();
+        let fresh = self.looked.is_some_and(|at| now.since(at) < LOOK);
+        let due = self.look_at.is_some_and(|at| at <= now);
+        if fresh || !due && !self.post.news.load(Ordering::SeqCst) {
+            return;
+        }
+        self.post.news.store(false, Ordering::SeqCst);
+        self.looked = Some(now);
+        self.look_at = None;
+        let looked = self.adopt().and_then(|()| self.gather(now));
+        if let Err(error) = looked {
+            log::warn!("cannot look for batches: {error}");
+            self.look_at = Some(now.after(AGAIN));
+        }
+    }
+
+    /// Takes over what nobody has, and notices what was cancelled.
+    fn adopt(&mut self) -> Result<(), Error> {
+        let store = self.office.store.clone();
+        let all = store.batches(None)?;
+        let mut strange = None;
+        let mut nobodys = false;
+        for batch in &all {
+            if let Some(open) = self.open.get_mut(&batch.no) {
+                let newly = batch.is_stopped && !open.batch.is_stopped;
+                open.batch = batch.clone();
+                if newly {
+                    open.due = self.clock.now();
+                }
+            }
+            nobodys |= batch.worker.is_none();
+        }
+        if nobodys {
+            let (known, post) = (&mut self.known, self.post);
+            let mut mine = |batch: &Batch| {
+                let Some(record) = Record::read(batch) else {
+                    return false;
+                };
+                let have = client_of(known, post, &record.account).is_some();
+                if !have {
+                    strange = Some(record.account);
+                }
+                have
+            };
+            let wall = self.clock.wall();
+            let taken = store.adopt_batches(self.office.worker, &mut mine, self.processes, wall)?;
+            for batch in taken {
+                self.take_over(batch);
+            }
+            self.orphaned_halves();
+        }
+        self.strange = strange.map(|account| {
+            format!(
+                "batches at {} wait for the key that they were made with ({})",
+                account.provider, account.base_url
+            )
+        });
+        Ok(())
+    }
+
+    fn take_over(&mut self, batch: Batch) {
+        let Some(record) = Record::read(&batch) else {
+            return;
+        };
+        // A clock that was set back in between must not put it off for long.
+        let wait = record.due.since(self.clock.wall());
+        let wait = wait.min(self.post.settings.read().poll(Duration::ZERO, None, 0.0));
+        let due = self.clock.now().after(wait);
+        log::info!(
+            "took over batch {} of {} ({})",
+            record.id().unwrap_or(&record.intent.label),
+            record.account.provider,
+            record.word()
+        );
+        let open = Open {
+            batch,
+            record,
+            due,
+            busy: false,
+            creating: false,
+        };
+        self.open.insert(open.batch.no, open);
+    }
+
+    /// Removes files of batches that are no more.
+    fn sweep(&self) {
+        if let Ok(all) = self.office.store.batches(None) {
+            let labels = all.iter().filter_map(Record::read);
+            let labels: HashSet<String> = labels.map(|record| record.intent.label).collect();
+            self.office.spool.sweep(&labels);
+        }
+    }
+
+    /// The client that looks after a batch.
+    pub(super) fn client(&mut self, account: &BatchAccount) -> Option<Arc<dyn BatchClient>> {
+        client_of(&mut self.known, self.post, account)
+    }
+
+    fn take_steps(&mut self) {
+        let now = self.clock.now();
+        let due = |open: &Open| !open.busy && open.due <= now;
+        let due = self.open.iter().filter(|(_, open)| due(open));
+        let due: Vec<BatchNo> = due.map(|(no, _)| *no).collect();
+        for no in due {
+            if self.ctx.is_cancelled() {
+                return;
+            }
+            self.take_step(no);
+            // What ended meanwhile is not kept waiting by calls for others.
+            while let Ok((no, result)) = self.transfers.done.try_recv() {
+                self.landed(no, result);
+            }
+        }
+    }
+
+    fn take_step(&mut self, no: BatchNo) {
+        let now = self.clock.now();
+        let Some(open) = self.open.get(&no) else {
+            return;
+        };
+        let account = open.record.account.clone();
+        let Some(client) = self.client(&account) else {
+            self.problem(no, "its key is no longer here".to_owned());
+            return self.wait(no, AGAIN * 10);
+        };
+        if let Some((until, _)) = self.paused.get(&account)
+            && *until > now
+        {
+            let until = *until;
+            if let Some(open) = self.open.get_mut(&no) {
+                open.due = until;
+            }
+            return;
+        }
+        let Some(open) = self.open.get(&no) else {
+            return;
+        };
+        let stopped = open.batch.is_stopped;
+        let policy = self.policy(stopped, client.uploads());
+        let step = next(&open.record, stopped, client.uploads(), policy);
+        self.carry_out(no, step, &client);
+    }
+
+    /// What is done about a batch that cannot be found. Whoever cancels it has decided.
+    pub(super) fn policy(&self, stopped: bool, uploads: bool) -> OnUnknown {
+        match stopped {
+            true => OnUnknown::Resubmit,
+            false => self.post.settings.read().policy(uploads),
+        }
+    }
+
+    /// Keeps a batch waiting.
+    pub(super) fn wait(&mut self, no: BatchNo, wait: Duration) {
+        let (now, wall) = (self.clock.now(), self.clock.wall());
+        if let Some(open) = self.open.get_mut(&no) {
+            open.due = now.after(wait);
+            open.record.due = wall.after(wait);
+        }
+    }
+
+    pub(super) fn problem(&mut self, no: BatchNo, why: String) {
+        if let Some(open) = self.open.get_mut(&no)
+            && open.record.problem.as_ref() != Some(&why)
+        {
+            let (record, label) = (&mut open.record, &open.batch.no);
+            log::warn!(
+                "batch {}: {why}",
+                record
+                    .id()
+                    .map_or_else(|| label.0.to_string(), str::to_owned)
+            );
+            record.problem = Some(why);
+        }
+    }
+
+    /// Writes down what is known of a batch. What cannot be written is not acted upon: the step is
+    /// taken later.
+    pub(super) fn save(&mut self, no: BatchNo) -> bool {
+        let Some(open) = self.open.get(&no) else {
+            return false;
+        };
+        let text = open.record.text();
+        let wall = self.clock.wall();
+        let saved = self
+            .office
+            .store
+            .save_batch(self.office.worker, no, &text, wall);
+        match saved {
+            Ok(()) => true,
+            Err(error) => {
+                log::warn!("cannot record where batch {} stands: {error}", no.0);
+                self.wait(no, AGAIN);
+                false
+            }
+        }
+    }
+
+    /// Says where all batches stand.
+    pub(super) fn tell(&self) {
+        let (mut handing, mut running, mut held) = (0, 0, 0);
+        let mut trouble = self.strange.clone();
+        for open in self.open.values() {
+            match &open.record {
+                record if record.is_held() => held += 1,
+                record if record.is_handed_over() => running += 1,
+                _ => handing += 1,
+            }
+            if let Some(problem) = &open.record.problem {
+                trouble = Some(problem.clone());
+            }
+        }
+        let outlook = &self.office.outlook;
+        *outlook.trouble.lock() = trouble;
+        outlook.tell(handing, running, held);
+        if self.until_empty {
+            (self.wake)();
+        }
+    }
+
+    /// Ends what is no more.
+    pub(super) fn close(&mut self, no: BatchNo) {
+        let wall = self.clock.wall();
+        match self.office.store.close_batch(self.office.worker, no, wall) {
+            Ok(()) => {
+                if let Some(open) = self.open.remove(&no) {
+                    self.office.spool.drop_input(&open.record.intent.label);
+                }
+                (self.wake)();
+                self.post.ring();
+            }
+            Err(error) => {
+                log::warn!("cannot close batch {}: {error}", no.0);
+                self.wait(no, AGAIN);
+            }
+        }
+    }
+
+    /// The failure of a call that all batches of its account share.
+    pub(super) fn critical(&self, error: &Error) {
+        if self.on_error == ErrorPolicy::StopOnCriticalError {
+            *self.office.outlook.critical.lock() = Some(error.clone());
+            (self.wake)();
+        }
+    }
+
+    pub(super) fn store(&self) -> &Arc<dyn JobStore> {
+        &self.office.store
+    }
+}
+
+fn client_of(
+    known: &mut HashMap<BatchAccount, Arc<dyn BatchClient>>,
+    post: &Post,
+    account: &BatchAccount,
+) -> Option<Arc<dyn BatchClient>> {
+    if let Some(client) = known.get(account) {
+        return Some(client.clone());
+    }
+    let current = post.client.read().clone();
+    let current = current.filter(|client| client.account() == *account);
+    let client = current.or_else(|| {
+        let clients = post.clients.read().clone();
+        clients.and_then(|clients| clients(account))
+    })?;
+    known.insert(account.clone(), client.clone());
+    Some(client)
+}

@@ -1,0 +1,121 @@
+//! Files beside the database: the input of batches on its way out, and their results on the way in.
+
+use std::collections::HashSet;
+use std::fs::{self, File};
+use std::io::{self, BufWriter, Read, Write};
+use std::path::{Path, PathBuf};
+
+use crate::base::error::{Error, ErrorKind};
+use crate::llm::batch::BatchInput;
+
+/// The folder of these files.
+#[derive(Debug, Clone)]
+pub(crate) struct Spool(PathBuf);
+
+impl Spool {
+    pub(crate) fn new(folder: PathBuf) -> Self {
+        Self(folder)
+    }
+
+    /// The input of a batch.
+    pub(crate) fn input(&self, label: &str) -> PathBuf {
+        self.0.join(format!("{label}.jsonl"))
+    }
+
+    /// The results of a batch, file by file.
+    pub(crate) fn results(&self, label: &str, file: usize) -> PathBuf {
+        self.0.join(format!("{label}.{file}.results"))
+    }
+
+    /// Begins a file, which is there once it is [kept](Draft::keep).
+    pub(crate) fn draft(&self, path: PathBuf) -> Result<Draft, Error> {
+        let begin = || {
+            fs::create_dir_all(&self.0)?;
+            let mut part = path.clone().into_os_string();
+            part.push(".part");
+            let part = PathBuf::from(part);
+            let file = BufWriter::with_capacity(1 << 18, File::create(&part)?);
+            Ok((part, file))
+        };
+        let (part, file) = begin().map_err(|error| unwritable(&path, error))?;
+        Ok(Draft { path, part, file })
+    }
+
+    /// Removes the input of a batch.
+    pub(crate) fn drop_input(&self, label: &str) {
+        let _ = fs::remove_file(self.input(label));
+    }
+
+    /// Removes the results of a batch.
+    pub(crate) fn drop_results(&self, label: &str, files: usize) {
+        for file in 0..files {
+            let _ = fs::remove_file(self.results(label, file));
+        }
+    }
+
+    /// Removes what belongs to none of these batches.
+    pub(crate) fn sweep(&self, labels: &HashSet<String>) {
+        let Ok(files) = fs::read_dir(&self.0) else {
+            return;
+        };
+        for path in files.flatten().map(|file| file.path()) {
+            let name = path.file_name().and_then(|name| name.to_str());
+            let label = name.and_then(|name| name.split('.').next());
+            if label.is_some_and(|label| label.starts_with("bw-") && !labels.contains(label)) {
+                let _ = fs::remove_file(path);
+            }
+        }
+    }
+}
+
+/// A file that is being written.
+pub(crate) struct Draft {
+    path: PathBuf,
+    part: PathBuf,
+    file: BufWriter<File>,
+}
+
+impl Draft {
+    /// Makes it last, under its name.
+    pub(crate) fn keep(self) -> Result<(), Error> {
+        let Self {
+            path,
+            part,
+            mut file,
+        } = self;
+        let mut keep = || {
+            file.flush()?;
+            file.get_ref().sync_all()?;
+            fs::rename(&part, &path)
+        };
+        keep().map_err(|error| unwritable(&path, error))
+    }
+
+    pub(crate) fn write(&mut self, bytes: &[u8]) -> Result<(), Error> {
+        let written = self.file.write_all(bytes);
+        written.map_err(|error| unwritable(&self.path, error))
+    }
+
+    pub(crate) fn sink(&mut self) -> &mut dyn Write {
+        &mut self.file
+    }
+}
+
+/// A full disk passes, like other trouble; nothing is lost until then.
+fn unwritable(path: &Path, error: io::Error) -> Error {
+    let why = format!("cannot write {}: {error}", path.display());
+    Error::new(ErrorKind::Transient, why).with_sent(crate::base::error::Sent::No)
+}
+
+/// The input of a batch, read from its file.
+pub(crate) struct InputFile(pub PathBuf);
+
+impl BatchInput for InputFile {
+    fn open(&mut self) -> Result<Box<dyn Read + Send + '_>, Error> {
+        let file = File::open(&self.0).map_err(|error| {
+            let why = format!("cannot read {}: {error}", self.0.display());
+            Error::new(ErrorKind::Transient, why).with_sent(crate::base::error::Sent::No)
+        })?;
+        Ok(Box::new(file))
+    }
+}

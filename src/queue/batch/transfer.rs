@@ -1,0 +1,198 @@
+//! What takes long: writing, sending and fetching the bodies of batches, on threads of its own, so that
+//! a slow link delays nobody else.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::thread::{self, Scope};
+
+use crossbeam_channel::{Receiver, Sender, unbounded};
+
+use crate::base::cancel::Context;
+use crate::base::error::{Error, ErrorKind};
+use crate::llm::batch::{BatchClient, BatchIntent, BatchLimits, BatchStage};
+use crate::queue::store::{BatchNo, End, JobStore, WorkerId};
+
+use super::collect::{Collected, collect, fail_lines, outcomes, unanswered};
+use super::ends::Ends;
+use super::outlook::Outlook;
+use super::pack::{Packed, pack};
+use super::record::{Ended, Record};
+use super::spool::{InputFile, Spool};
+
+/// Threads for transfers.
+const THREADS: usize = 2;
+
+/// What the threads of the batch strategy share.
+pub(crate) struct Office {
+    pub store: Arc<dyn JobStore>,
+    pub worker: WorkerId,
+    pub spool: Spool,
+    pub ends: Ends,
+    pub outlook: Arc<Outlook>,
+}
+
+impl Office {
+    /// Records ends of jobs.
+    pub(crate) fn settle(&self, ends: &[End]) -> Result<(), Error> {
+        if ends.is_empty() {
+            return Ok(());
+        }
+        self.store.settle(ends, self.ends.clock.wall())?;
+        let (completed, failed) = outcomes(ends);
+        self.outlook
+            .completed
+            .fetch_add(completed, Ordering::SeqCst);
+        self.outlook.failed.fetch_add(failed, Ordering::SeqCst);
+        Ok(())
+    }
+
+    /// The next step of handing a batch over.
+    pub(crate) fn advance(
+        &self,
+        client: &dyn BatchClient,
+        intent: &BatchIntent,
+        stage: &BatchStage,
+        ctx: &Context,
+    ) -> Result<BatchStage, Error> {
+        let mut input = InputFile(self.spool.input(&intent.label));
+        client.advance(intent, stage, &mut input, ctx)
+    }
+}
+
+/// What is to be done.
+pub(crate) enum Task {
+    /// Fill a batch and write its input.
+    Pack(BatchLimits),
+    /// Send its input.
+    Send(BatchStage),
+    /// Fetch and store its results.
+    Collect(Ended),
+    /// End the jobs of these lines of its input.
+    FailLines(Vec<(u64, Error)>),
+    /// End all of its jobs alike.
+    FailAll(Error),
+}
+
+/// What came of it.
+pub(crate) enum Done {
+    Packed(Packed),
+    Sent(BatchStage),
+    Collected(Collected),
+    /// Jobs were given their ends; these many.
+    Failed(u64),
+}
+
+struct Order {
+    no: BatchNo,
+    record: Record,
+    client: Arc<dyn BatchClient>,
+    task: Task,
+}
+
+/// The threads, as the poller sees them.
+pub(crate) struct Transfers {
+    orders: Sender<Order>,
+    pub done: Receiver<(BatchNo, Result<Done, Error>)>,
+}
+
+impl Transfers {
+    pub(crate) fn start<'scope>(
+        scope: &'scope Scope<'scope, '_>,
+        office: &Arc<Office>,
+        ctx: &Context,
+    ) -> Result<Self, Error> {
+        let (orders, taken) = unbounded::<Order>();
+        let (report, done) = unbounded();
+        for n in 1..=THREADS {
+            let (taken, report, office, ctx) =
+                (taken.clone(), report.clone(), office.clone(), ctx.clone());
+            let run = move || {
+                for order in taken {
+                    let no = order.no;
+                    // A client of the host's may panic; its batch waits then, and the others go on.
+                    let work = || carry_out(&office, order, &ctx);
+                    let done = catch_unwind(AssertUnwindSafe(work));
+                    let done = done.unwrap_or_else(|_| {
+                        let why = "the client of the Batch API panicked";
+                        Err(Error::new(ErrorKind::Panic, why))
+                    });
+                    if report.send((no, done)).is_err() {
+                        return;
+                    }
+                }
+            };
+            thread::Builder::new()
+                .name(format!("batchwright-transfer-{n}"))
+                .spawn_scoped(scope, run)
+                .map_err(|error| {
+                    let why = format!("cannot start a thread: {error}");
+                    Error::new(ErrorKind::Invalid, why)
+                })?;
+        }
+        Ok(Self { orders, done })
+    }
+
+    pub(crate) fn order(
+        &self,
+        no: BatchNo,
+        record: &Record,
+        client: &Arc<dyn BatchClient>,
+        task: Task,
+    ) {
+        // The threads end only after this end of the channel is gone.
+        let _ = self.orders.send(Order {
+            no,
+            record: record.clone(),
+            client: client.clone(),
+            task,
+        });
+    }
+}
+
+fn carry_out(office: &Office, order: Order, ctx: &Context) -> Result<Done, Error> {
+    let Order {
+        no,
+        record,
+        client,
+        task,
+    } = order;
+    if ctx.is_cancelled() {
+        return Err(Error::cancelled().with_sent(crate::base::error::Sent::No));
+    }
+    let label = &record.intent.label;
+    match task {
+        Task::Pack(limits) => pack(office, no, &record, &client, limits, ctx).map(Done::Packed),
+        Task::Send(stage) => office
+            .advance(&*client, &record.intent, &stage, ctx)
+            .map(Done::Sent),
+        Task::Collect(ended) => {
+            let collected = collect(office, no, &record, &ended, &client, ctx)?;
+            if !collected.again && !collected.foreign {
+                tidy(office, &record, &*client, ctx);
+                office.spool.drop_results(label, ended.results.len());
+            }
+            Ok(Done::Collected(collected))
+        }
+        Task::FailLines(lines) => {
+            let hit = fail_lines(office, no, &record, &lines)?;
+            tidy(office, &record, &*client, ctx);
+            Ok(Done::Failed(hit))
+        }
+        Task::FailAll(error) => {
+            let hit = unanswered(office, no, &record, &error, ctx)?;
+            tidy(office, &record, &*client, ctx);
+            Ok(Done::Failed(hit))
+        }
+    }
+}
+
+/// Deletes the input file of a batch that is over; providers keep only so much.
+fn tidy(office: &Office, record: &Record, client: &dyn BatchClient, ctx: &Context) {
+    office.spool.drop_input(&record.intent.label);
+    if let Some(file) = record.file()
+        && let Err(error) = client.discard(file, ctx)
+    {
+        log::debug!("the input file {file} stays at the provider: {error}");
+    }
+}
