@@ -186,6 +186,10 @@ impl JobStore for Watched {
     fn chore(&self, now: Wall) -> Result<bool, Error> {
         self.inner.chore(now)
     }
+    fn folder(&self) -> std::path::PathBuf {
+        self.inner.folder()
+    }
+
     fn version(&self) -> Result<u64, Error> {
         self.inner.version()
     }
