@@ -19,9 +19,17 @@ mod store;
 mod xai;
 
 #[cfg(test)]
+mod test_anthropic;
+#[cfg(test)]
+mod test_gemini;
+#[cfg(test)]
 mod test_kit;
 #[cfg(test)]
+mod test_mistral;
+#[cfg(test)]
 mod test_openai;
+#[cfg(test)]
+mod test_xai;
 
 use std::io::Write;
 use std::time::Duration;
