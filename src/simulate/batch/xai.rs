@@ -1,7 +1,6 @@
 //! Batches as xAI has them: a container with a name, filled from a file or request by request, whose
 //! state nothing tells but its counts.
 
-use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -102,10 +101,9 @@ fn add(desk: &Desk<'_>, id: &str, body: Vec<u8>) -> Outcome {
     let mut intake = Intake::default();
     let added: Added<'_> = serde_json::from_slice(&body)
         .map_err(|error| Fault::invalid("batch_requests", "", error.to_string()))?;
+    let reading = desk.reading("");
     for raw in &added.batch_requests {
-        let at = range(&body, raw.get()).start;
-        desk.reading("")
-            .line(&mut intake, raw.get().as_bytes(), at, None);
+        reading.part(&mut intake, &body, raw);
     }
     // Each call is judged as a whole, and at once.
     let intake = desk.accept(intake);
@@ -138,12 +136,6 @@ fn add(desk: &Desk<'_>, id: &str, body: Vec<u8>) -> Outcome {
         inner.add(place, blob, intake.items, now, desk.config());
         Ok(Reply::Json(json!({})))
     })
-}
-
-/// Where a part of `body` lies in it.
-pub(super) fn range(body: &[u8], part: &str) -> Range<usize> {
-    let start = part.as_ptr() as usize - body.as_ptr() as usize;
-    start..start + part.len()
 }
 
 fn id_of(blob: &Blob, at: u32, size: u32) -> String {
