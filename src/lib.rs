@@ -104,6 +104,7 @@ pub use llm::batch::{
 };
 pub use llm::client::{LlmClient, client_fn};
 pub use llm::hash::request_hash;
+pub use llm::providers::batch::BatchApi;
 pub use llm::providers::config::{Client, LlmConfig};
 pub use llm::providers::extract::{EXTRACT_CHARS, Extract};
 pub use llm::providers::local::{LocalServer, ServerState};
@@ -111,7 +112,9 @@ pub use llm::providers::survey::{ProviderStatus, inspect, keys_set, survey};
 pub use llm::request::{Message, Params, Request, ResponseFormat, Role, Task};
 pub use llm::response::{Earlier, FinishReason, Outcome, Response};
 pub use llm::route::Route;
-pub use llm::transport::{Headers, HttpReply, HttpRequest, HttpTransport, Transport};
+pub use llm::transport::{
+    Headers, HttpReply, HttpRequest, HttpTransport, Method, Transfer, Transport,
+};
 pub use observe::progress::{Phase, Progress, ProgressNotifier};
 pub use observe::tally::Summary;
 #[cfg(feature = "queue")]

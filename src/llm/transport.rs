@@ -4,27 +4,30 @@
 //! wrapping its transport: whether the whole request had gone out when a call failed, and which
 //! socket to shut down so that a cancelled call returns from the middle of a read.
 
-use std::cell::RefCell;
 use std::collections::HashMap;
 use std::fmt;
 use std::io::Read;
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Weak};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use ureq::http;
 use ureq::tls::{RootCerts, TlsConfig};
 use ureq::unversioned::resolver::{DefaultResolver, ResolvedSocketAddrs, Resolver};
-use ureq::unversioned::transport::{
-    Buffers, ConnectionDetails, Connector, DefaultConnector, NextTimeout, ShutdownHandle,
-    Transport as Wire,
-};
+use ureq::unversioned::transport::NextTimeout;
 
 use crate::base::cancel::Context;
 use crate::base::error::{Error, ErrorKind, Sent};
 use crate::base::secret::shown_url;
+
+use self::wire::{Call, Current, Tracking};
+
+pub use self::transfer::{Method, Transfer};
+
+mod transfer;
+mod wire;
 
 /// Replies larger than this are refused.
 const REPLY_LIMIT: u64 = 64 * 1024 * 1024;
@@ -97,6 +100,17 @@ pub trait Transport: Send + Sync {
     /// [`ErrorKind::Transient`] when no complete reply came, with [`Error::sent`] telling whether
     /// the request may have been carried out; [`ErrorKind::Cancelled`] when the context ended it.
     fn send(&self, request: &HttpRequest<'_>, ctx: &Context) -> Result<HttpReply, Error>;
+
+    /// One exchange whose bodies may be larger than memory, and that may take as long as bytes move.
+    /// Default: refused.
+    ///
+    /// # Errors
+    /// As [`send`](Self::send); [`ErrorKind::Invalid`] when the body cannot be read here, or the reply
+    /// not be written.
+    fn transfer(&self, transfer: Transfer<'_>, _: &Context) -> Result<HttpReply, Error> {
+        let why = format!("this transport does not stream: {transfer:?}");
+        Err(Error::new(ErrorKind::Invalid, why))
+    }
 }
 
 /// The transport over real sockets.
@@ -154,13 +168,32 @@ impl Transport for HttpTransport {
         let timeout = ctx
             .remaining()
             .map_or(request.timeout, |left| left.min(request.timeout));
+        self.tracked(request.url, &|_| timeout, ctx, || {
+            self.exchange(request, timeout)
+        })
+    }
+
+    fn transfer(&self, transfer: Transfer<'_>, ctx: &Context) -> Result<HttpReply, Error> {
+        self.stream(transfer, ctx)
+    }
+}
+
+impl HttpTransport {
+    /// Makes a call that is aborted with its context, and explains how it failed.
+    fn tracked(
+        &self,
+        url: &str,
+        timeout: &dyn Fn(ureq::Timeout) -> Duration,
+        ctx: &Context,
+        exchange: impl FnOnce() -> Result<HttpReply, ureq::Error>,
+    ) -> Result<HttpReply, Error> {
         let call = Arc::new(Call::default());
         let _abort = ctx.on_abort({
             let call = call.clone();
             move || call.abort()
         });
         let current = Current::set(call.clone());
-        let result = self.exchange(request, timeout);
+        let result = exchange();
         drop(current);
         result.map_err(|error| {
             let sent = if call.awaited.load(Ordering::SeqCst) {
@@ -172,18 +205,17 @@ impl Transport for HttpTransport {
                 Err(ended) => ended.with_sent(sent),
                 Ok(()) => {
                     let connected = call.connected.load(Ordering::SeqCst);
-                    let patience = match connected {
-                        true => timeout,
-                        false => self.connect_timeout.min(timeout),
+                    let patience = match error {
+                        ureq::Error::Timeout(of) if connected => timeout(of),
+                        ureq::Error::Timeout(of) => self.connect_timeout.min(timeout(of)),
+                        _ => Duration::ZERO,
                     };
-                    explain(error, sent, connected, request, patience)
+                    explain(error, sent, connected, url, patience)
                 }
             }
         })
     }
-}
 
-impl HttpTransport {
     fn exchange(
         &self,
         request: &HttpRequest<'_>,
@@ -212,18 +244,20 @@ impl HttpTransport {
         let expected = body.content_length().unwrap_or(2048).min(1 << 20);
         let mut bytes = Vec::with_capacity(expected as usize + 1);
         let mut reader = body.into_with_config().limit(REPLY_LIMIT).reader();
-        reader.read_to_end(&mut bytes).map_err(|error| {
-            // ureq wraps its own errors to pass them through `Read`.
-            match error.downcast::<ureq::Error>() {
-                Ok(own) => own,
-                Err(io) => ureq::Error::Io(io),
-            }
-        })?;
+        reader.read_to_end(&mut bytes).map_err(unwrapped)?;
         Ok(HttpReply {
             status: head.status.as_u16(),
             headers: Headers(head.headers),
             body: bytes,
         })
+    }
+}
+
+/// ureq wraps its own errors to pass them through `Read`.
+fn unwrapped(error: std::io::Error) -> ureq::Error {
+    match error.downcast::<ureq::Error>() {
+        Ok(own) => own,
+        Err(io) => ureq::Error::Io(io),
     }
 }
 
@@ -238,14 +272,8 @@ pub(crate) fn is_callable(url: &str) -> bool {
     !host.is_empty() && (authority.as_str().ends_with(host) || uri.port_u16().is_some())
 }
 
-fn explain(
-    error: ureq::Error,
-    sent: Sent,
-    connected: bool,
-    request: &HttpRequest<'_>,
-    timeout: Duration,
-) -> Error {
-    let host = shown_url(request.url);
+fn explain(error: ureq::Error, sent: Sent, connected: bool, url: &str, timeout: Duration) -> Error {
+    let host = shown_url(url);
     let transient = |message: String| Error::new(ErrorKind::Transient, message).with_sent(sent);
     match error {
         ureq::Error::Timeout(_) if !connected => transient(format!(
@@ -253,6 +281,13 @@ fn explain(
             timeout.as_secs_f64()
         ))
         .with_unreachable(),
+        ureq::Error::Timeout(ureq::Timeout::PerRead | ureq::Timeout::PerWrite) => {
+            transient(format!(
+                "no byte moved to or from {host} for {} s",
+                timeout.as_secs_f64()
+            ))
+            .with_timed_out()
+        }
         ureq::Error::Timeout(_) => transient(format!(
             "no reply from {host} within {} s",
             timeout.as_secs_f64()
@@ -336,155 +371,6 @@ fn proxy_for(url: &str, env: impl Fn(&str) -> Option<String>) -> Option<ureq::Pr
         }
     }
     builder.build().ok()
-}
-
-/// The sockets under a connection, to be shut down from another thread.
-type Sockets = Arc<[Weak<dyn ShutdownHandle>]>;
-
-/// What is found out about one call while ureq makes it.
-#[derive(Default)]
-struct Call {
-    /// A connection was there to send on.
-    connected: AtomicBool,
-    /// The request had gone out whole: the call had begun to wait for the reply.
-    awaited: AtomicBool,
-    aborted: AtomicBool,
-    sockets: Mutex<Sockets>,
-}
-
-impl Call {
-    fn attach(&self, sockets: &Sockets) {
-        let mut own = self.sockets.lock();
-        own.clone_from(sockets);
-        if self.aborted.load(Ordering::SeqCst) {
-            shut_down(&own);
-        }
-    }
-
-    /// Shuts the sockets down under their lock: once the call has let go of them, the pool may
-    /// have lent them to somebody else.
-    fn abort(&self) {
-        self.aborted.store(true, Ordering::SeqCst);
-        shut_down(&self.sockets.lock());
-    }
-
-    fn let_go(&self) {
-        *self.sockets.lock() = Sockets::default();
-    }
-}
-
-fn shut_down(sockets: &[Weak<dyn ShutdownHandle>]) {
-    for socket in sockets.iter().filter_map(Weak::upgrade) {
-        socket.shutdown();
-    }
-}
-
-thread_local! {
-    /// ureq makes a call on the thread that asked for it, so its transports find their call here.
-    static CURRENT: RefCell<Option<Arc<Call>>> = const { RefCell::new(None) };
-}
-
-struct Current;
-
-impl Current {
-    fn set(call: Arc<Call>) -> Self {
-        CURRENT.set(Some(call));
-        Self
-    }
-}
-
-impl Drop for Current {
-    fn drop(&mut self) {
-        if let Some(call) = CURRENT.take() {
-            call.let_go();
-        }
-    }
-}
-
-fn with_current(f: impl FnOnce(&Call)) {
-    CURRENT.with_borrow(|call| call.as_deref().map(f));
-}
-
-/// ureq's own connector, with its transports wrapped.
-#[derive(Debug, Default)]
-struct Tracking(DefaultConnector);
-
-impl Connector<()> for Tracking {
-    type Out = Tracked;
-
-    fn connect(
-        &self,
-        details: &ConnectionDetails<'_>,
-        chained: Option<()>,
-    ) -> Result<Option<Tracked>, ureq::Error> {
-        let sockets = Arc::new(Mutex::new(Vec::new()));
-        let details = ConnectionDetails {
-            uri: details.uri,
-            addrs: details.addrs.clone(),
-            config: details.config,
-            request_level: details.request_level,
-            resolver: details.resolver,
-            now: details.now,
-            timeout: details.timeout,
-            current_time: details.current_time.clone(),
-            run_connector: details.run_connector.clone(),
-            register_shutdown: {
-                let (sockets, register) = (sockets.clone(), details.register_shutdown.clone());
-                Arc::new(move |socket: Weak<dyn ShutdownHandle>| {
-                    sockets.lock().push(socket.clone());
-                    // A handshake may hang too, so the call learns of its socket at once.
-                    with_current(|call| call.attach(&Arc::from([socket.clone()])));
-                    register(socket)
-                })
-            },
-        };
-        let inner = self.0.connect(&details, chained);
-        // Talking to a proxy or shaking hands is not yet sending, nor waiting for the answer.
-        with_current(|call| {
-            call.connected.store(false, Ordering::SeqCst);
-            call.awaited.store(false, Ordering::SeqCst);
-        });
-        let sockets = sockets.lock().drain(..).collect();
-        Ok(inner?.map(|inner| Tracked { inner, sockets }))
-    }
-}
-
-struct Tracked {
-    inner: Box<dyn Wire>,
-    sockets: Sockets,
-}
-
-impl fmt::Debug for Tracked {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.inner.fmt(f)
-    }
-}
-
-impl Wire for Tracked {
-    fn buffers(&mut self) -> &mut dyn Buffers {
-        self.inner.buffers()
-    }
-
-    fn transmit_output(&mut self, amount: usize, timeout: NextTimeout) -> Result<(), ureq::Error> {
-        with_current(|call| {
-            call.connected.store(true, Ordering::SeqCst);
-            call.attach(&self.sockets);
-        });
-        self.inner.transmit_output(amount, timeout)
-    }
-
-    fn await_input(&mut self, timeout: NextTimeout) -> Result<bool, ureq::Error> {
-        with_current(|call| call.awaited.store(true, Ordering::SeqCst));
-        self.inner.await_input(timeout)
-    }
-
-    fn is_open(&mut self) -> bool {
-        self.inner.is_open()
-    }
-
-    fn is_tls(&self) -> bool {
-        self.inner.is_tls()
-    }
 }
 
 /// Looks a host up once a minute instead of before every request, and never on a thread of its

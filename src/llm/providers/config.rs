@@ -20,6 +20,7 @@ use crate::llm::request::Request;
 use crate::llm::response::{FinishReason, Response};
 use crate::llm::transport::{HttpReply, HttpRequest, HttpTransport, Transport, is_callable};
 
+use super::batch::BatchApi;
 use super::dialect::{Call, decode, encode};
 use super::embed;
 use super::extract::Extract;
@@ -142,41 +143,59 @@ impl LlmConfig {
         if vendor.dialect == Dialect::Extract {
             return Ok(Client(Inner::Extract(Extract)));
         }
-        let Access {
-            base_url,
-            headers,
-            secrets,
-            key_hint,
-            account,
-        } = self.access(vendor, env)?;
+        let access = self.access(vendor, env)?;
         let concurrency = self.concurrency.unwrap_or(vendor.concurrency);
         let transport = transport.unwrap_or_else(|| {
             let timeout = self.request_timeout;
             Arc::new(match vendor.probed {
                 true => HttpTransport::connecting_within(
                     LOCAL_CONNECT_TIMEOUT,
-                    &base_url,
+                    &access.base_url,
                     concurrency,
                     timeout,
                 ),
-                false => HttpTransport::new(&base_url, concurrency, timeout),
+                false => HttpTransport::new(&access.base_url, concurrency, timeout),
             })
         });
         Ok(Client(Inner::Remote(Box::new(Remote {
             vendor,
             transport,
-            chat_url: format!("{base_url}/chat/completions"),
-            base_url,
-            headers,
-            secrets,
-            key_hint,
-            account,
-            model: self.model.clone(),
-            only_model: self.only_model,
-            left_out: Mutex::default(),
+            chat_url: format!("{}/chat/completions", access.base_url),
+            access,
+            model: ModelChoice::of(self),
+            left_out: LeftOut::default(),
             concurrency,
             timeout: self.request_timeout,
         }))))
+    }
+
+    /// The provider's Batch API.
+    ///
+    /// # Errors
+    /// As [`client`](Self::client); [`ErrorKind::Invalid`] for a provider without one.
+    pub fn batch_client(&self) -> Result<BatchApi, Error> {
+        self.batch_client_with(&|name| std::env::var(name).ok(), None)
+    }
+
+    /// The Batch API over another transport, which must [stream](Transport::transfer). Unstable, like
+    /// [`Transport`].
+    ///
+    /// # Errors
+    /// As [`batch_client`](Self::batch_client).
+    pub fn batch_client_over(&self, transport: Arc<dyn Transport>) -> Result<BatchApi, Error> {
+        self.batch_client_with(&|name| std::env::var(name).ok(), Some(transport))
+    }
+
+    pub(crate) fn batch_client_with(
+        &self,
+        env: &dyn Fn(&str) -> Option<String>,
+        transport: Option<Arc<dyn Transport>>,
+    ) -> Result<BatchApi, Error> {
+        let vendor = known(&self.provider)?;
+        let batches = vendor.batch_api()?;
+        let access = self.access(vendor, env)?;
+        let model = ModelChoice::of(self);
+        Ok(BatchApi::new(vendor, batches, access, model, transport))
     }
 
     /// Where the calls go and what they are sent with, or why there can be none.
@@ -356,29 +375,83 @@ enum Inner {
 
 /// What a client needs to be let in.
 pub(super) struct Access {
-    base_url: String,
-    headers: Vec<(&'static str, String)>,
-    secrets: Vec<Secret>,
-    key_hint: String,
-    account: String,
+    pub base_url: String,
+    pub headers: Vec<(&'static str, String)>,
+    /// The key, and what the address holds: none of it leaves the client.
+    pub secrets: Vec<Secret>,
+    /// What to look at when the provider refuses the credential.
+    pub key_hint: String,
+    /// Which credential it is.
+    pub account: String,
+}
+
+impl Access {
+    /// With what is known here of a credential that was refused.
+    pub fn explained(&self, error: Error) -> Error {
+        if error.kind() != ErrorKind::Auth {
+            return error;
+        }
+        let said = error.message().trim_end_matches('.');
+        let message = format!("{said}; {}", self.key_hint);
+        error.reworded(message)
+    }
+
+    pub fn redacted(&self, error: Error) -> Error {
+        let secrets = self.secrets.iter();
+        secrets.fold(error, |error, secret| error.redacted(secret))
+    }
+
+    /// An answer that gives nothing away.
+    pub fn without_keys(&self, response: Response) -> Response {
+        self.secrets.iter().fold(response, without_key)
+    }
+}
+
+/// Which model a request goes to.
+pub(super) struct ModelChoice {
+    model: Option<String>,
+    only: bool,
+}
+
+impl ModelChoice {
+    fn of(config: &LlmConfig) -> Self {
+        Self {
+            model: config.model.clone(),
+            only: config.only_model,
+        }
+    }
+
+    pub fn of_request<'a>(&'a self, request: &'a Request) -> Option<&'a str> {
+        let own = request.model.as_deref().filter(|_| !self.only);
+        own.or(self.model.as_deref())
+    }
+}
+
+/// The fields that users were told of: they do not go out.
+#[derive(Default)]
+pub(super) struct LeftOut(Mutex<HashSet<String>>);
+
+impl LeftOut {
+    /// Says once of each field of a request that the vendor does not take it.
+    pub fn tell(&self, vendor: &Vendor, request: &Request) {
+        for left_out in vendor.fields.left_out(request) {
+            let mut told = self.0.lock();
+            if !told.contains(&left_out.field) {
+                log::warn!("{} {left_out}", vendor.name);
+                told.insert(left_out.field);
+            }
+        }
+    }
 }
 
 struct Remote {
     vendor: &'static Vendor,
     transport: Arc<dyn Transport>,
-    base_url: String,
+    access: Access,
     /// Where nearly every call goes.
     chat_url: String,
-    headers: Vec<(&'static str, String)>,
-    /// The key, and what the address holds: none of it leaves the client.
-    secrets: Vec<Secret>,
-    /// What to look at when the provider refuses the credential.
-    key_hint: String,
-    account: String,
-    model: Option<String>,
-    only_model: bool,
-    /// Fields that users were told of already.
-    left_out: Mutex<HashSet<String>>,
+    model: ModelChoice,
+    left_out: LeftOut,
     concurrency: usize,
     timeout: Duration,
 }
@@ -396,46 +469,45 @@ impl Client {
 
 impl Remote {
     fn complete(&self, request: &Request, ctx: &Context) -> Result<Response, Error> {
-        let call = encode(self.vendor, request, self.model_of(request))?;
-        self.tell_left_out(request);
+        let call = encode(self.vendor, request, self.model.of_request(request))?;
+        self.left_out.tell(self.vendor, request);
         let reply = self.send(&call, ctx)?;
         let result = decode(self.vendor, &reply)
             .map_err(|error| self.explained(error))
             .map(|response| self.warned(request, response));
-        self.secrets.iter().fold(result, |result, secret| {
-            result
-                .map(|response| without_key(response, secret))
-                .map_err(|error| error.redacted(secret))
-        })
+        result
+            .map(|response| self.access.without_keys(response))
+            .map_err(|error| self.access.redacted(error))
     }
 
     fn embed(&self, requests: &[&Request], ctx: &Context) -> Result<Vec<Response>, Error> {
-        let model = requests.first().and_then(|first| self.model_of(first));
+        let model = requests
+            .first()
+            .and_then(|first| self.model.of_request(first));
         let call = embed::encode(self.vendor, requests, model)?;
         requests
             .first()
-            .inspect(|request| self.tell_left_out(request));
+            .inspect(|request| self.left_out.tell(self.vendor, request));
         let reply = self.send(&call, ctx)?;
         let result =
             embed::decode(self.vendor, &reply, requests).map_err(|error| self.explained(error));
-        self.secrets.iter().fold(result, |result, secret| {
-            result
-                .map(|vectors| {
-                    let vectors = vectors.into_iter();
-                    vectors.map(|vector| without_key(vector, secret)).collect()
-                })
-                .map_err(|error| error.redacted(secret))
-        })
+        result
+            .map(|vectors| {
+                let vectors = vectors.into_iter();
+                let cleaned = vectors.map(|vector| self.access.without_keys(vector));
+                cleaned.collect()
+            })
+            .map_err(|error| self.access.redacted(error))
     }
 
     fn send(&self, call: &Call, ctx: &Context) -> Result<HttpReply, Error> {
         let url = match &call.path {
             Cow::Borrowed("/chat/completions") => Cow::Borrowed(&*self.chat_url),
-            path => Cow::Owned(format!("{}{path}", self.base_url)),
+            path => Cow::Owned(format!("{}{path}", self.access.base_url)),
         };
         let request = HttpRequest {
             url: &url,
-            headers: &self.headers,
+            headers: &self.access.headers,
             body: Some(&call.body),
             timeout: self.timeout,
         };
@@ -444,25 +516,7 @@ impl Remote {
 
     /// With what only the client knows of a failure.
     fn explained(&self, error: Error) -> Error {
-        match error.kind() {
-            ErrorKind::Auth => {
-                let said = error.message().trim_end_matches('.');
-                let message = format!("{said}; {}", self.key_hint);
-                error.reworded(message)
-            }
-            _ => mark_loading(self.vendor, error),
-        }
-    }
-
-    /// Says once of each field that it does not go out.
-    fn tell_left_out(&self, request: &Request) {
-        for left_out in self.vendor.fields.left_out(request) {
-            let mut told = self.left_out.lock();
-            if !told.contains(&left_out.field) {
-                log::warn!("{} {left_out}", self.vendor.name);
-                told.insert(left_out.field);
-            }
-        }
+        mark_loading(self.vendor, self.access.explained(error))
     }
 
     /// With a warning, if what a local server has read cannot be the whole prompt.
@@ -473,11 +527,6 @@ impl Remote {
             response.warning = cut_warning(request.text_bytes(), usage.input_tokens);
         }
         response
-    }
-
-    fn model_of<'a>(&'a self, request: &'a Request) -> Option<&'a str> {
-        let own = request.model.as_deref().filter(|_| !self.only_model);
-        own.or(self.model.as_deref())
     }
 }
 
@@ -529,8 +578,9 @@ impl LlmClient for Client {
     fn quota(&self, request: &Request) -> QuotaKey {
         match &self.0 {
             Inner::Remote(remote) => {
-                let model = remote.model_of(request).unwrap_or("");
-                QuotaKey::new(&[remote.vendor.name, &remote.base_url, &remote.account, model])
+                let model = remote.model.of_request(request).unwrap_or("");
+                let access = &remote.access;
+                QuotaKey::new(&[remote.vendor.name, &access.base_url, &access.account, model])
             }
             Inner::Extract(_) => QuotaKey::none(),
         }
@@ -545,7 +595,7 @@ impl LlmClient for Client {
 
     fn model_for(&self, request: &Request) -> Option<String> {
         match &self.0 {
-            Inner::Remote(remote) => remote.model_of(request).map(str::to_owned),
+            Inner::Remote(remote) => remote.model.of_request(request).map(str::to_owned),
             Inner::Extract(extract) => extract.model_for(request),
         }
     }

@@ -4,6 +4,7 @@
 
 mod answer;
 mod anthropic;
+pub mod batch;
 pub mod config;
 mod content;
 mod dialect;

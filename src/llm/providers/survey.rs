@@ -206,7 +206,7 @@ fn status(vendor: &'static Vendor, verdict: Result<String, String>) -> ProviderS
         reason: verdict.unwrap_or_else(|why| why),
         model: None,
         base_url: None,
-        batch_api: vendor.has_batches,
+        batch_api: vendor.batches.is_some(),
         embeddings: vendor.embeds.is_some(),
         default_concurrency: vendor.concurrency,
         servers: Vec::new(),

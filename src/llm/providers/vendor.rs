@@ -2,6 +2,7 @@
 
 use crate::base::error::{Error, ErrorKind};
 use crate::engine::pack::PackLimits;
+use crate::llm::batch::BatchLimits;
 
 use super::fields::{self, Fields};
 use super::limits::Tells;
@@ -61,11 +62,39 @@ pub(crate) struct Vendor {
     /// What it reports in another way than its dialect.
     pub(super) errors: &'static [Rule],
     pub concurrency: usize,
-    pub has_batches: bool,
+    /// Its Batch API, where it has one.
+    pub batches: Option<Batches>,
     /// How much one call embeds; none where it makes no embeddings. Well below what each takes:
     /// tokens are estimated, a reply holds all vectors at once, and what is killed in flight is
     /// paid again.
     pub embeds: Option<PackLimits>,
+}
+
+/// A Batch API: how it is spoken to, and what one batch may hold. Somewhat below what each takes:
+/// an upload that is refused for its size has been made for nothing.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Batches {
+    pub wire: BatchWire,
+    pub limits: BatchLimits,
+}
+
+/// A wire format of Batch APIs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum BatchWire {
+    OpenAi,
+    Groq,
+    Xai,
+    Mistral,
+    Anthropic,
+    Gemini,
+}
+
+const fn batches(wire: BatchWire, requests: usize, megabytes: u64) -> Option<Batches> {
+    let bytes = megabytes * 1_000_000;
+    Some(Batches {
+        wire,
+        limits: BatchLimits { requests, bytes },
+    })
 }
 
 const fn pack(inputs: u16, tokens: u32) -> Option<PackLimits> {
@@ -95,7 +124,8 @@ const OPENAI: Vendor = Vendor {
     tells: Tells::XRateLimit { request_period: 60 },
     errors: &[],
     concurrency: 5,
-    has_batches: true,
+    // It takes 200 MB.
+    batches: batches(BatchWire::OpenAi, 50_000, 190),
     // It takes 2,048 texts and 300,000 tokens.
     embeds: pack(128, 150_000),
 };
@@ -116,6 +146,8 @@ pub(crate) const VENDORS: &[Vendor] = &[
         fields: fields::GROQ,
         developer_role: false,
         errors: GROQ,
+        // Its sources say 100 MB or 200.
+        batches: batches(BatchWire::Groq, 50_000, 95),
         embeds: None,
         ..OPENAI
     },
@@ -132,6 +164,7 @@ pub(crate) const VENDORS: &[Vendor] = &[
         fields: fields::ANTHROPIC,
         tells: Tells::Anthropic,
         url_var: "ANTHROPIC_BASE_URL",
+        batches: batches(BatchWire::Anthropic, 100_000, 245),
         embeds: None,
         ..OPENAI
     },
@@ -155,6 +188,7 @@ pub(crate) const VENDORS: &[Vendor] = &[
         // It takes 100 texts.
         embeds: pack(100, 20_000),
         fields: fields::GEMINI,
+        batches: batches(BatchWire::Gemini, 20_000, 1_000),
         tells: Tells::Nothing,
         ..OPENAI
     },
@@ -170,6 +204,7 @@ pub(crate) const VENDORS: &[Vendor] = &[
         developer_role: false,
         fields: fields::MISTRAL,
         errors: MISTRAL,
+        batches: batches(BatchWire::Mistral, 100_000, 500),
         // It takes 512 texts and 16,384 tokens.
         embeds: pack(64, 8_000),
         ..OPENAI
@@ -182,6 +217,7 @@ pub(crate) const VENDORS: &[Vendor] = &[
         developer_role: false,
         fields: fields::XAI,
         errors: XAI,
+        batches: batches(BatchWire::Xai, 50_000, 190),
         embeds: None,
         ..OPENAI
     },
@@ -196,7 +232,7 @@ pub(crate) const VENDORS: &[Vendor] = &[
         cap: CapField::MaxTokens,
         developer_role: false,
         fields: fields::ALL,
-        has_batches: false,
+        batches: None,
         errors: LOCAL,
         embeds: pack(32, 8_192),
         ..OPENAI
@@ -214,7 +250,7 @@ pub(crate) const VENDORS: &[Vendor] = &[
         developer_role: false,
         fields: fields::ALL,
         concurrency: 1,
-        has_batches: false,
+        batches: None,
         errors: LOCAL,
         embeds: pack(32, 8_192),
         ..OPENAI
@@ -226,7 +262,7 @@ pub(crate) const VENDORS: &[Vendor] = &[
         key_vars: &[],
         url_var: "",
         needs_key: false,
-        has_batches: false,
+        batches: None,
         embeds: None,
         ..OPENAI
     },
@@ -258,6 +294,17 @@ impl Vendor {
         let (name, names) = (self.name, names.join(", "));
         let why = format!("{name} makes no embeddings; these do: {names}");
         Err(Error::new(ErrorKind::Invalid, why))
+    }
+
+    /// The vendor's Batch API, or the refusal of one that has none, with the names of those that do.
+    pub(super) fn batch_api(&self) -> Result<Batches, Error> {
+        self.batches.ok_or_else(|| {
+            let having = VENDORS.iter().filter(|vendor| vendor.batches.is_some());
+            let names: Vec<&str> = having.map(|vendor| vendor.name).collect();
+            let (name, names) = (self.name, names.join(", "));
+            let why = format!("{name} has no Batch API; these have one: {names}");
+            Error::new(ErrorKind::Invalid, why)
+        })
     }
 
     /// A base URL as this vendor's own SDK takes it.

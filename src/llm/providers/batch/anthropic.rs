@@ -6,35 +6,172 @@
 //! "Batch processing" and the types of its Python SDK.
 
 use std::collections::HashSet;
-use std::io::{self, Read};
-use std::time::Duration;
+use std::io::{self, Read, Write};
+use std::time::{Duration, SystemTime};
 
 use serde::Deserialize;
-use serde_json::Value;
 use serde_json::value::RawValue;
+use serde_json::{Value, json};
 
 use crate::base::clock::Wall;
 use crate::base::error::{Error, ErrorKind, Sent};
 use crate::llm::batch::{
-    BatchCounts, BatchEnd, BatchIntent, BatchLimits, BatchLine, BatchState, BatchStatus,
+    BatchCounts, BatchEnd, BatchInput, BatchIntent, BatchLine, BatchStage, BatchState, BatchStatus,
+    Found,
 };
-use crate::llm::request::{Request, Task};
+use crate::llm::providers::answer::malformed;
+use crate::llm::providers::anthropic;
+use crate::llm::providers::content::invalid;
+use crate::llm::providers::said::{Said, word};
+use crate::llm::providers::vendor::Vendor;
+use crate::llm::request::Request;
 
-use super::super::answer::{count_in, malformed};
-use super::super::anthropic::{message, read as read_message};
-use super::super::content::invalid;
-use super::super::said::{Said, word};
-use super::super::vendor::Vendor;
+use super::Wire;
+use super::http::{Http, escaped, json as body_of, named, served_at};
+use super::said::{count, text, time};
 
-/// 100,000 requests and 256 MB, whichever megabyte is meant; the body is a little longer than its
-/// lines.
-pub(super) const LIMITS: BatchLimits = BatchLimits {
-    requests: 100_000,
-    bytes: 255_000_000,
-};
+const BATCHES: &str = "/messages/batches";
+/// As many as a page of the list takes.
+const PAGE: usize = 1000;
 
 /// The one file of results.
 const RESULTS: &str = "results";
+
+/// The wire.
+pub(super) struct Anthropic;
+
+impl Wire for Anthropic {
+    fn uploads(&self) -> bool {
+        false
+    }
+
+    fn line(
+        &self,
+        vendor: &Vendor,
+        key: &str,
+        request: &Request,
+        model: &str,
+    ) -> Result<Vec<u8>, Error> {
+        let params = anthropic::message(vendor, request, model)?;
+        let refused = REFUSED.iter().find(|field| params.get(**field).is_some());
+        if let Some(field) = refused {
+            return Err(invalid(format!("anthropic takes no `{field}` in a batch")));
+        }
+        if params["max_tokens"] == 0 {
+            let why = "anthropic takes no `max_tokens` of 0 in a batch";
+            return Err(invalid(why.to_owned()));
+        }
+        let line = json!({"custom_id": key, "params": params});
+        Ok(format!("{line}\n").into_bytes())
+    }
+
+    fn advance(
+        &self,
+        http: &Http<'_>,
+        intent: &BatchIntent,
+        stage: &BatchStage,
+        input: &mut dyn BatchInput,
+    ) -> Result<BatchStage, Error> {
+        if let BatchStage::Created { .. } = stage {
+            return Ok(stage.clone());
+        }
+        let (mut body, length) = body(input.open()?, intent.bytes);
+        let reply = http.upload(BATCHES, &[], &mut body, length)?;
+        Ok(BatchStage::Created {
+            id: named(&reply, &["id"])?,
+            file: None,
+        })
+    }
+
+    /// By what the list says of it; candidates that have ended are looked into.
+    fn find(
+        &self,
+        http: &Http<'_>,
+        intent: &BatchIntent,
+        _: &BatchStage,
+        known: &HashSet<String>,
+    ) -> Result<Found, Error> {
+        let (mut ours, mut open) = (Vec::new(), Vec::new());
+        for (id, batch) in candidates(http, intent, known)? {
+            match first_key(http, &id, &batch)? {
+                Some(key) if key.starts_with(&intent.label) => ours.push(id),
+                Some(_) => {}
+                None => open.push(id),
+            }
+        }
+        // The list has the newest first.
+        ours.reverse();
+        Ok(match (ours.as_slice(), open.as_slice()) {
+            ([], []) => Found::None,
+            ([one], _) | ([], [one]) => Found::One(one.clone()),
+            ([], several) => Found::Undecidable(format!(
+                "anthropic has {} batches of {} requests from that time; which one it is shows \
+                 when they have ended: {}",
+                several.len(),
+                intent.items,
+                several.join(", ")
+            )),
+            _ => Found::Many(ours),
+        })
+    }
+
+    /// There are no files.
+    fn discard(&self, _: &Http<'_>, _: &str) -> Result<(), Error> {
+        Ok(())
+    }
+
+    fn status(&self, http: &Http<'_>, id: &str) -> Result<BatchStatus, Error> {
+        Ok(status_of(&body_of(&http.get(&path(id))?)?))
+    }
+
+    fn download(
+        &self,
+        http: &Http<'_>,
+        id: &str,
+        _: &str,
+        sink: &mut dyn Write,
+    ) -> Result<(), Error> {
+        let batch = body_of(&http.get(&path(id))?)?;
+        let Some(results) = results_of(http, id, &batch) else {
+            let why = "anthropic does not keep the results of this batch any more: 29 days have \
+                       passed since it was created";
+            let gone = Error::new(ErrorKind::Invalid, why).with_status(410);
+            return Err(gone.with_sent(Sent::Answered));
+        };
+        http.download(&results, sink)
+    }
+
+    fn read(&self, vendor: &Vendor, line: &[u8]) -> Result<BatchLine, Error> {
+        let Line { custom_id, result } =
+            serde_json::from_slice(line).map_err(|error| malformed(error, line))?;
+        let kind = word(result.as_ref().and_then(|result| result.kind.as_ref()));
+        let answered = |answer| BatchEnd::Answered(Box::new(answer));
+        let unused =
+            |kind, why| BatchEnd::NotProcessed(Error::new(kind, why).with_sent(Sent::Answered));
+        let end = match (&*kind, &result) {
+            ("succeeded", Some(result)) => answered(anthropic::read(vendor, bytes(result.message))),
+            ("errored", Some(result)) => answered(Err(failure(vendor, bytes(result.error)))),
+            ("canceled", _) => unused(
+                ErrorKind::Cancelled,
+                "the batch was cancelled before this request's turn",
+            ),
+            ("expired", _) => unused(
+                ErrorKind::Transient,
+                "the batch expired before this request's turn",
+            ),
+            _ => answered(Err(malformed(format!("the result `{kind}`"), line))),
+        };
+        Ok(BatchLine {
+            key: custom_id,
+            end,
+        })
+    }
+
+    fn cancel(&self, http: &Http<'_>, id: &str) -> Result<(), Error> {
+        let path = format!("{}/cancel", path(id));
+        http.post(&path, &json!({})).map(drop)
+    }
+}
 
 /// What a message may ask for and a message in a batch may not.
 const REFUSED: [&str; 5] = [
@@ -45,26 +182,8 @@ const REFUSED: [&str; 5] = [
     "cache_hint",
 ];
 
-pub(super) fn line(
-    vendor: &Vendor,
-    key: &str,
-    request: &Request,
-    model: &str,
-) -> Result<Vec<u8>, Error> {
-    if request.task == Task::Embed {
-        return Err(invalid("anthropic makes no embeddings".to_owned()));
-    }
-    let params = message(vendor, request, model)?;
-    if let Some(field) = REFUSED.iter().find(|field| params.get(**field).is_some()) {
-        return Err(invalid(format!("anthropic takes no `{field}` in a batch")));
-    }
-    if params["max_tokens"].as_u64() == Some(0) {
-        return Err(invalid(
-            "anthropic takes no `max_tokens` of 0 in a batch".to_owned(),
-        ));
-    }
-    let line = serde_json::json!({"custom_id": key, "params": params});
-    Ok(format!("{line}\n").into_bytes())
+fn path(id: &str) -> String {
+    format!("{BATCHES}/{}", escaped(id))
 }
 
 const HEAD: &[u8] = br#"{"requests":["#;
@@ -104,7 +223,7 @@ fn status_of(batch: &Value) -> BatchStatus {
         _ => BatchState::Unknown(ended),
     };
     let total = total(batch);
-    let of = |name| count_in(&batch["request_counts"], name).unwrap_or(0);
+    let of = |name| count(&batch["request_counts"][name]).unwrap_or(0);
     let over = state.is_final();
     BatchStatus {
         // All are called processing until the whole batch has ended.
@@ -125,10 +244,17 @@ fn total(batch: &Value) -> Option<u64> {
     let counts = batch.get("request_counts")?.as_object()?;
     let names = ["processing", "succeeded", "errored", "canceled", "expired"];
     let known = counts.keys().any(|name| names.contains(&&**name));
-    let all = names
-        .iter()
-        .filter_map(|name| count_in(&batch["request_counts"], name));
+    let all = names.iter().filter_map(|name| count(counts.get(*name)?));
     known.then(|| all.sum())
+}
+
+/// Where the results of a batch that has ended are, unless they are gone.
+fn results_of(http: &Http<'_>, id: &str, batch: &Value) -> Option<String> {
+    let url = text(batch, "results_url").filter(|_| text(batch, "archived_at").is_none())?;
+    // The credential is for one host.
+    let below = url.strip_prefix(&http.api.access.base_url);
+    let below = below.filter(|path| path.starts_with('/'));
+    Some(below.map_or_else(|| format!("{}/results", path(id)), str::to_owned))
 }
 
 #[derive(Deserialize)]
@@ -146,35 +272,6 @@ struct Ended<'b> {
     message: Option<&'b RawValue>,
     #[serde(borrow)]
     error: Option<&'b RawValue>,
-}
-
-pub(super) fn read(vendor: &Vendor, line: &[u8]) -> Result<BatchLine, Error> {
-    let Line { custom_id, result } =
-        serde_json::from_slice(line).map_err(|error| malformed(error, line))?;
-    let kind = word(result.as_ref().and_then(|result| result.kind.as_ref()));
-    let unused =
-        |kind, what| BatchEnd::NotProcessed(Error::new(kind, what).with_sent(Sent::Answered));
-    let end = match (&*kind, &result) {
-        ("succeeded", Some(result)) => {
-            BatchEnd::Answered(Box::new(read_message(vendor, bytes(result.message))))
-        }
-        ("errored", Some(result)) => {
-            BatchEnd::Answered(Box::new(Err(failure(vendor, bytes(result.error)))))
-        }
-        ("canceled", _) => unused(
-            ErrorKind::Cancelled,
-            "the batch was cancelled before its turn",
-        ),
-        ("expired", _) => unused(ErrorKind::Transient, "the batch expired before its turn"),
-        _ => {
-            let what = format!("an unknown kind of result, `{kind}`");
-            BatchEnd::Answered(Box::new(Err(malformed(what, line))))
-        }
-    };
-    Ok(BatchLine {
-        key: custom_id,
-        end,
-    })
 }
 
 fn bytes(part: Option<&RawValue>) -> &[u8] {
@@ -215,6 +312,84 @@ fn failure(vendor: &Vendor, error: &[u8]) -> Error {
         .with_request_id(whole.get("request_id").and_then(Value::as_str))
 }
 
+/// The batches that may be the one by when they were created and how many requests they have; the
+/// newest first.
+fn candidates(
+    http: &Http<'_>,
+    intent: &BatchIntent,
+    known: &HashSet<String>,
+) -> Result<Vec<(String, Value)>, Error> {
+    let clock = served_at(&http.get(&format!("{BATCHES}?limit=1"))?);
+    let ahead = clock.map_or(0, |there| there.0 - Wall::from(SystemTime::now()).0);
+    let window = Window::of(intent, ahead);
+    let created = |batch: &Value| time(batch.get("created_at")?);
+    let pages = http.pages(format!("{BATCHES}?limit={PAGE}"), |page| {
+        let list = page.get("data")?.as_array()?;
+        let more = page.get("has_more").and_then(Value::as_bool) == Some(true);
+        let earlier = list
+            .last()
+            .and_then(created)
+            .is_some_and(|time| time < window.from);
+        let last = text(page, "last_id").filter(|_| more && !earlier);
+        let next = |last| format!("{BATCHES}?limit={PAGE}&after_id={}", escaped(last));
+        Some((list.clone(), last.map(next)))
+    });
+    let mut found = Vec::new();
+    for page in pages {
+        found.extend(page?.into_iter().filter_map(|batch| {
+            let id = text(&batch, "id")
+                .filter(|id| !known.contains(*id))?
+                .to_owned();
+            let fits = total(&batch) == Some(intent.items)
+                && created(&batch).is_none_or(|time| window.holds(time));
+            fits.then_some((id, batch))
+        }));
+    }
+    Ok(found)
+}
+
+/// The key of a batch's first result, if it has ended and its results are still there.
+fn first_key(http: &Http<'_>, id: &str, batch: &Value) -> Result<Option<String>, Error> {
+    let ended = status_of(batch).state.is_final();
+    let Some(results) = results_of(http, id, batch).filter(|_| ended) else {
+        return Ok(None);
+    };
+    let mut first = FirstLine::default();
+    match http.download(&results, &mut first) {
+        Err(error) if matches!(error.status(), Some(404 | 410)) => return Ok(None),
+        Err(error) if !first.whole => return Err(error),
+        _ if first.line.is_empty() => return Ok(None),
+        _ => {}
+    }
+    let line: Line<'_> =
+        serde_json::from_slice(&first.line).map_err(|error| malformed(error, &first.line))?;
+    Ok(Some(line.custom_id))
+}
+
+/// Takes a line, and then no more.
+#[derive(Default)]
+struct FirstLine {
+    line: Vec<u8>,
+    whole: bool,
+}
+
+impl Write for FirstLine {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if self.whole {
+            return Err(io::Error::other("the first line is enough"));
+        }
+        let end = memchr::memchr(b'\n', bytes);
+        self.whole = end.is_some();
+        let line = &bytes[..end.unwrap_or(bytes.len())];
+        self.line.extend_from_slice(line);
+        Ok(end.map_or(line.len(), |at| at + 1))
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
 /// When a batch of this intent was created, by the provider's clock, if it was.
 struct Window {
     from: Wall,
@@ -225,14 +400,11 @@ impl Window {
     /// `ahead` is how many milliseconds the provider's clock is ahead of this machine's now.
     fn of(intent: &BatchIntent, ahead: i64) -> Self {
         let begun = intent.begun.0;
-        let (early, late) = (
-            begun.min(begun.saturating_add(ahead)),
-            begun.max(begun.saturating_add(ahead)),
-        );
+        let there = begun.saturating_add(ahead);
         let transfer = Duration::from_secs(intent.bytes / SLOWEST);
         Self {
-            from: Wall(early.saturating_sub(BEFORE)),
-            to: Wall(late).after(AFTER + transfer),
+            from: Wall(begun.min(there).saturating_sub(BEFORE)),
+            to: Wall(begun.max(there)).after(AFTER + transfer),
         }
     }
 

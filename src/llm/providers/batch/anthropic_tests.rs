@@ -2,8 +2,8 @@
 
 use serde_json::json;
 
-use super::super::super::dialect::testing::vendor;
 use super::*;
+use crate::llm::providers::dialect::testing::vendor;
 use crate::llm::response::Response;
 
 fn anthropic() -> &'static Vendor {
@@ -11,7 +11,7 @@ fn anthropic() -> &'static Vendor {
 }
 
 fn lined(request: &Request) -> Result<Value, Error> {
-    let line = line(anthropic(), "r7-000001", request, "claude-x")?;
+    let line = Anthropic.line(anthropic(), "r7-000001", request, "claude-x")?;
     assert_eq!(line.iter().filter(|byte| **byte == b'\n').count(), 1);
     assert_eq!(line.last(), Some(&b'\n'));
     Ok(serde_json::from_slice(&line).unwrap())
@@ -38,8 +38,6 @@ fn what_a_batch_would_refuse_is_refused_here() {
     }
     let error = lined(&Request::new("U").with_max_tokens(0)).unwrap_err();
     assert!(error.message().contains("max_tokens"), "{error}");
-    let error = lined(&Request::embedding("U")).unwrap_err();
-    assert_eq!(error.kind(), ErrorKind::Invalid);
     // These never reach a body of this dialect.
     let request = Request::new("U").with_extra("stream", true.into());
     let request = request.with_extra("store", true.into());
@@ -64,7 +62,11 @@ fn the_body_is_a_list_of_the_lines_and_as_long_as_it_says() {
         let mut lines = Vec::new();
         for (at, prompt) in requests[..count].iter().enumerate() {
             let key = format!("k-{at}");
-            lines.extend(line(anthropic(), &key, &Request::new(*prompt), "m").unwrap());
+            lines.extend(
+                Anthropic
+                    .line(anthropic(), &key, &Request::new(*prompt), "m")
+                    .unwrap(),
+            );
         }
         for slow in [false, true] {
             let source: Box<dyn Read> = match slow {
@@ -120,7 +122,7 @@ fn counts_are_told_once_the_batch_has_ended() {
 
 fn end(result: Value) -> BatchEnd {
     let line = json!({"custom_id": "k-1", "result": result}).to_string();
-    let line = read(anthropic(), line.as_bytes()).unwrap();
+    let line = Anthropic.read(anthropic(), line.as_bytes()).unwrap();
     assert_eq!(line.key, "k-1");
     line.end
 }
@@ -206,7 +208,7 @@ fn what_had_no_turn_is_not_processed() {
 #[test]
 fn lines_that_cannot_be_read_are_malformed() {
     for line in ["", "{", "{}", r#"{"result":{"type":"succeeded"}}"#] {
-        let error = read(anthropic(), line.as_bytes()).unwrap_err();
+        let error = Anthropic.read(anthropic(), line.as_bytes()).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Malformed, "{line}");
     }
     for result in [json!({"type": "strange"}), json!({}), Value::Null] {

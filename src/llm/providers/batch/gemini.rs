@@ -5,30 +5,30 @@
 //! stands is said in its metadata and, once it is done, by an error or a response. Source:
 //! ai.google.dev "Batch API" and "Files API", and the types of Google's Python SDK.
 
+use std::collections::HashSet;
+use std::io::Write;
 use std::time::Duration;
 
 use serde::Deserialize;
-use serde_json::Value;
 use serde_json::value::RawValue;
+use serde_json::{Value, json};
 
 use crate::base::error::{Error, ErrorKind, Sent};
 use crate::llm::batch::{
-    BatchCounts, BatchEnd, BatchLimits, BatchLine, BatchState, BatchStatus, Refused,
+    BatchCounts, BatchEnd, BatchInput, BatchIntent, BatchLine, BatchStage, BatchState, BatchStatus,
+    Found, Refused,
 };
-use crate::llm::request::{Request, Task};
+use crate::llm::providers::answer::malformed;
+use crate::llm::providers::content::invalid;
+use crate::llm::providers::gemini;
+use crate::llm::providers::said::{Said, word};
+use crate::llm::providers::vendor::Vendor;
+use crate::llm::request::Request;
+use crate::llm::transport::HttpReply;
 
-use super::super::answer::{count_in, malformed};
-use super::super::content::invalid;
-use super::super::gemini::{content, read as read_content};
-use super::super::said::{Said, word};
-use super::super::vendor::Vendor;
-
-/// A file may have 2 GB, and the number of requests is not limited. But a batch that expires leaves
-/// nothing of what it has done.
-pub(super) const LIMITS: BatchLimits = BatchLimits {
-    requests: 20_000,
-    bytes: 1_000_000_000,
-};
+use super::Wire;
+use super::http::{Http, escaped, json as body_of, named, served_at, unusable};
+use super::said::{count, text, time};
 
 /// How long to wait when a creation is refused for its pace and no time is named.
 const PATIENCE: Duration = Duration::from_secs(15 * 60);
@@ -36,15 +36,260 @@ const PATIENCE: Duration = Duration::from_secs(15 * 60);
 /// The results of a batch that has them in itself.
 const INLINE: &str = "inline";
 
-pub(super) fn line(vendor: &Vendor, key: &str, request: &Request) -> Result<Vec<u8>, Error> {
-    if request.task == Task::Embed {
-        return Err(invalid(
-            "gemini makes no embeddings in a batch of answers".to_owned(),
-        ));
+/// The wire.
+pub(super) struct Gemini;
+
+impl Wire for Gemini {
+    fn line(
+        &self,
+        vendor: &Vendor,
+        key: &str,
+        request: &Request,
+        _: &str,
+    ) -> Result<Vec<u8>, Error> {
+        let request = gemini::content(vendor, request)?;
+        let line = json!({"key": key, "request": request});
+        Ok(format!("{line}\n").into_bytes())
     }
-    let request = content(vendor, request)?;
-    let line = serde_json::json!({"key": key, "request": request});
-    Ok(format!("{line}\n").into_bytes())
+
+    fn advance(
+        &self,
+        http: &Http<'_>,
+        intent: &BatchIntent,
+        stage: &BatchStage,
+        input: &mut dyn BatchInput,
+    ) -> Result<BatchStage, Error> {
+        match stage {
+            BatchStage::Ready => upload(http, intent, input),
+            BatchStage::Uploaded { file, .. } => create(http, intent, file),
+            BatchStage::Created { .. } => Ok(stage.clone()),
+        }
+    }
+
+    fn find(
+        &self,
+        http: &Http<'_>,
+        intent: &BatchIntent,
+        _: &BatchStage,
+        known: &HashSet<String>,
+    ) -> Result<Found, Error> {
+        let pages = http.pages(format!("{BATCHES}?pageSize={PAGE}"), |page| {
+            // A list without entries has no field for them.
+            let list = page.as_object()?.get("operations");
+            let list = list.map_or(Some(Vec::new()), |list| list.as_array().cloned())?;
+            let token = text(page, "nextPageToken");
+            let next = |token| format!("{BATCHES}?pageSize={PAGE}&pageToken={}", escaped(token));
+            Some((list, token.map(next)))
+        });
+        let mut found = Vec::new();
+        for page in pages {
+            found.extend(page?.iter().filter_map(|batch| {
+                let metadata = batch.get("metadata")?;
+                let ours = text(metadata, "displayName") == Some(&intent.label);
+                let id = text(batch, "name").filter(|id| ours && !known.contains(*id))?;
+                Some((metadata.get("createTime").and_then(time), id.to_owned()))
+            }));
+        }
+        found.sort();
+        let mut ids: Vec<String> = found.into_iter().map(|(_, id)| id).collect();
+        Ok(match ids.len() {
+            0 => Found::None,
+            1 => Found::One(ids.remove(0)),
+            _ => Found::Many(ids),
+        })
+    }
+
+    fn discard(&self, http: &Http<'_>, file: &str) -> Result<(), Error> {
+        match http.delete(&path(file)) {
+            Err(error) if is_denied(&error) => Ok(()),
+            deleted => deleted,
+        }
+    }
+
+    fn status(&self, http: &Http<'_>, id: &str) -> Result<BatchStatus, Error> {
+        Ok(status_of(http.api.vendor, &body_of(&http.get(&path(id))?)?))
+    }
+
+    fn download(
+        &self,
+        http: &Http<'_>,
+        id: &str,
+        file: &str,
+        sink: &mut dyn Write,
+    ) -> Result<(), Error> {
+        if file != INLINE {
+            let url = http.root(&format!(
+                "/download/v1beta{}:download?alt=media",
+                path(file)
+            ));
+            return http.download(&url, sink);
+        }
+        let reply = http.get(&path(id))?;
+        let batch = body_of(&reply)?;
+        let list = inlined(&batch).ok_or_else(|| unusable("no results", &reply))?;
+        let written = list
+            .iter()
+            .try_for_each(|result| writeln!(sink, "{result}"));
+        written.map_err(|error| {
+            let why = format!("cannot write the results: {error}");
+            Error::new(ErrorKind::Invalid, why).with_sent(Sent::Maybe)
+        })
+    }
+
+    fn read(&self, vendor: &Vendor, line: &[u8]) -> Result<BatchLine, Error> {
+        let Line {
+            key,
+            metadata,
+            response,
+            error,
+        } = serde_json::from_slice(line).map_err(|error| malformed(error, line))?;
+        let inner = || Some(text(metadata.as_ref()?, "key")?.to_owned());
+        let key = key.or_else(inner);
+        let key = key.ok_or_else(|| malformed("a result without a key", line))?;
+        let answered = |answer| BatchEnd::Answered(Box::new(answer));
+        let end = match (&error, response) {
+            (Some(error), _) if code_of(error) == Some(1) => {
+                BatchEnd::NotProcessed(failure(vendor, error))
+            }
+            (Some(error), _) => answered(Err(failure(vendor, error))),
+            (None, Some(response)) => answered(gemini::read(vendor, response.get().as_bytes())),
+            (None, None) => answered(Err(malformed("neither a response nor an error", line))),
+        };
+        Ok(BatchLine { key, end })
+    }
+
+    fn cancel(&self, http: &Http<'_>, id: &str) -> Result<(), Error> {
+        let path = format!("{}:cancel", path(id));
+        http.post(&path, &json!({})).map(drop)
+    }
+}
+
+const BATCHES: &str = "/batches";
+/// As many as a page of the list takes.
+const PAGE: usize = 100;
+
+/// Where a resource is, such as `batches/x`.
+fn path(resource: &str) -> String {
+    let parts = resource
+        .split('/')
+        .map(|part| format!("/{}", escaped(part)));
+    parts.collect()
+}
+
+/// Uploads the input, unless an earlier try has.
+fn upload(
+    http: &Http<'_>,
+    intent: &BatchIntent,
+    input: &mut dyn BatchInput,
+) -> Result<BatchStage, Error> {
+    if let Some(uploaded) = uploaded(http, intent)? {
+        return Ok(uploaded);
+    }
+    match send(http, intent, input) {
+        // Another try was faster.
+        Err(conflict) if conflict.status() == Some(409) => uploaded(http, intent)?.ok_or(conflict),
+        sent => sent,
+    }
+}
+
+fn file_of(intent: &BatchIntent) -> String {
+    format!("files/{}", intent.label)
+}
+
+/// What an earlier try came to.
+fn uploaded(http: &Http<'_>, intent: &BatchIntent) -> Result<Option<BatchStage>, Error> {
+    match http.get(&path(&file_of(intent))) {
+        Err(error) if error.status() == Some(404) || is_denied(&error) => Ok(None),
+        reply => {
+            let reply = reply?;
+            accepted(http, intent, &reply, &body_of(&reply)?).map(Some)
+        }
+    }
+}
+
+/// The stage that a file makes, if it is the input. What is not is deleted.
+fn accepted(
+    http: &Http<'_>,
+    intent: &BatchIntent,
+    reply: &HttpReply,
+    file: &Value,
+) -> Result<BatchStage, Error> {
+    let name = text(file, "name").ok_or_else(|| unusable("a file without a name", reply))?;
+    let whole = file.get("sizeBytes").and_then(count) == Some(intent.bytes);
+    let transient = |why: &str| Err(Error::new(ErrorKind::Transient, why));
+    match text(file, "state") {
+        Some("ACTIVE") if whole => Ok(BatchStage::Uploaded {
+            file: name.to_owned(),
+            time: file
+                .get("createTime")
+                .and_then(time)
+                .or_else(|| served_at(reply)),
+        }),
+        Some("PROCESSING") if whole => transient("gemini has not taken the input file in yet"),
+        _ => {
+            Gemini.discard(http, name)?;
+            transient("the upload of the input file was cut short; what came of it is deleted")
+        }
+    }
+}
+
+/// Uploads in two exchanges: where to, and the bytes.
+fn send(
+    http: &Http<'_>,
+    intent: &BatchIntent,
+    input: &mut dyn BatchInput,
+) -> Result<BatchStage, Error> {
+    let header = |name, value: &str| (name, value.to_owned());
+    let start = [
+        header("x-goog-upload-protocol", "resumable"),
+        header("x-goog-upload-command", "start"),
+        header(
+            "x-goog-upload-header-content-length",
+            &intent.bytes.to_string(),
+        ),
+        header("x-goog-upload-header-content-type", "application/jsonl"),
+    ];
+    let file = json!({"name": file_of(intent), "displayName": intent.label});
+    let file = json!({"file": file}).to_string();
+    let started = http.upload(
+        &http.root("/upload/v1beta/files"),
+        &start,
+        &mut file.as_bytes(),
+        file.len() as u64,
+    )?;
+    let session = started.headers.get("x-goog-upload-url");
+    let session = session.ok_or_else(|| unusable("no x-goog-upload-url", &started))?;
+    let finish = [
+        header("content-type", "application/jsonl"),
+        header("x-goog-upload-offset", "0"),
+        header("x-goog-upload-command", "upload, finalize"),
+    ];
+    let sent = http.upload(session, &finish, &mut input.open()?, intent.bytes)?;
+    let file = body_of(&sent)?;
+    let file = file.get("file").ok_or_else(|| unusable("no file", &sent))?;
+    accepted(http, intent, &sent, file)
+}
+
+fn create(http: &Http<'_>, intent: &BatchIntent, file: &str) -> Result<BatchStage, Error> {
+    let model = intent.model.as_deref();
+    let model = model.ok_or_else(|| invalid("a batch of gemini needs a model".to_owned()))?;
+    let path = format!("/{}:batchGenerateContent", gemini::resource(model)?);
+    let batch = json!({"displayName": intent.label, "inputConfig": {"fileName": file}});
+    let reply = http.post(&path, &json!({"batch": batch}));
+    let reply = reply.map_err(|error| match (error.status(), error.retry_after()) {
+        // It is about what is queued, which takes its time.
+        (Some(429), None) => error.with_retry_after(Some(PATIENCE)),
+        _ => error,
+    })?;
+    Ok(BatchStage::Created {
+        id: named(&reply, &["name"])?,
+        file: Some(file.to_owned()),
+    })
+}
+
+/// Gemini says of a file that is not there that it may not be there or not be ours.
+fn is_denied(error: &Error) -> bool {
+    error.status() == Some(403) && error.kind() == ErrorKind::Invalid
 }
 
 /// Where a batch stands.
@@ -82,8 +327,8 @@ fn status_of(vendor: &Vendor, batch: &Value) -> BatchStatus {
         _ => BatchState::Unknown(said.clone()),
     };
     let stats = &metadata["batchStats"];
-    let total = count_in(stats, "requestCount");
-    let of = |name| count_in(stats, name).unwrap_or(0);
+    let total = count(&stats["requestCount"]);
+    let of = |name| count(&stats[name]).unwrap_or(0);
     let whole = matches!(state, BatchState::Completed) && !said.ends_with("PARTIALLY_SUCCEEDED");
     BatchStatus {
         counts: total.map(|total| BatchCounts {
@@ -171,7 +416,7 @@ const CODES: [(u16, &str, u16); 16] = [
 ];
 
 fn code_of(error: &Value) -> Option<u64> {
-    count_in(error, "code")
+    count(error.get("code")?)
 }
 
 /// An error that is one of Google's, under its own number or that of HTTP.
@@ -208,29 +453,6 @@ struct Line<'b> {
     #[serde(borrow)]
     response: Option<&'b RawValue>,
     error: Option<Value>,
-}
-
-pub(super) fn read(vendor: &Vendor, line: &[u8]) -> Result<BatchLine, Error> {
-    let parsed: Line<'_> = serde_json::from_slice(line).map_err(|error| malformed(error, line))?;
-    let inner = parsed.metadata.as_ref();
-    let inner = || Some(inner?.get("key")?.as_str()?.to_owned());
-    let Some(key) = parsed.key.or_else(inner) else {
-        return Err(malformed("a result without a key", line));
-    };
-    let end = match (&parsed.error, parsed.response) {
-        (Some(error), _) if code_of(error) == Some(1) => {
-            BatchEnd::NotProcessed(failure(vendor, error))
-        }
-        (Some(error), _) => BatchEnd::Answered(Box::new(Err(failure(vendor, error)))),
-        (None, Some(response)) => {
-            BatchEnd::Answered(Box::new(read_content(vendor, response.get().as_bytes())))
-        }
-        (None, None) => {
-            let what = malformed("neither a response nor an error", line);
-            BatchEnd::Answered(Box::new(Err(what)))
-        }
-    };
-    Ok(BatchLine { key, end })
 }
 
 #[cfg(test)]

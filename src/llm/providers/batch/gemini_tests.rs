@@ -2,8 +2,8 @@
 
 use serde_json::json;
 
-use super::super::super::dialect::testing::vendor;
 use super::*;
+use crate::llm::providers::dialect::testing::vendor;
 use crate::llm::response::Response;
 
 fn gemini() -> &'static Vendor {
@@ -11,7 +11,7 @@ fn gemini() -> &'static Vendor {
 }
 
 fn status(batch: Value) -> BatchStatus {
-    status_of(gemini(), &batch)
+    status_of(vendor("gemini"), &batch)
 }
 
 fn in_state(state: &str) -> Value {
@@ -23,7 +23,7 @@ fn in_state(state: &str) -> Value {
 #[test]
 fn a_line_is_the_key_and_the_body_of_the_call() {
     let request = Request::new("a\nb").with_max_tokens(9);
-    let line = line(gemini(), "r7-000001", &request).unwrap();
+    let line = Gemini.line(gemini(), "r7-000001", &request, "m").unwrap();
     assert_eq!(line.iter().filter(|byte| **byte == b'\n').count(), 1);
     assert_eq!(
         serde_json::from_slice::<Value>(&line).unwrap(),
@@ -31,8 +31,6 @@ fn a_line_is_the_key_and_the_body_of_the_call() {
             "contents": [{"role": "user", "parts": [{"text": "a\nb"}]}],
             "generationConfig": {"maxOutputTokens": 9}}})
     );
-    let error = super::line(gemini(), "k", &Request::embedding("U")).unwrap_err();
-    assert_eq!(error.kind(), ErrorKind::Invalid);
 }
 
 #[test]
@@ -147,7 +145,7 @@ fn a_failure_says_whose_fault_it_is() {
 }
 
 fn end(line: Value) -> BatchEnd {
-    let line = read(gemini(), line.to_string().as_bytes()).unwrap();
+    let line = Gemini.read(gemini(), line.to_string().as_bytes()).unwrap();
     assert_eq!(line.key, "k-1");
     line.end
 }
@@ -211,7 +209,7 @@ fn a_line_that_names_no_request_is_malformed() {
         r#"{"response":{}}"#,
         r#"{"metadata":{"key":3}}"#,
     ] {
-        let error = read(gemini(), line.as_bytes()).unwrap_err();
+        let error = Gemini.read(gemini(), line.as_bytes()).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Malformed, "{line}");
     }
 }

@@ -1,0 +1,230 @@
+//! Calls to a Batch API: the address and credential added, failures classified.
+
+use std::io::{Read, Write};
+use std::time::SystemTime;
+
+use serde_json::Value;
+
+use crate::base::cancel::Context;
+use crate::base::clock::Wall;
+use crate::base::error::{Error, ErrorKind};
+use crate::llm::providers::answer::malformed;
+use crate::llm::providers::dialect::request_id;
+use crate::llm::providers::errors::failure;
+use crate::llm::transport::{HttpReply, Method, Transfer};
+
+use super::{BatchApi, IDLE, REPLY};
+
+/// A list with more pages is taken for one that goes round in circles.
+const MOST_PAGES: usize = 2_000;
+/// A file may be kept elsewhere, and there be sent on.
+const MOST_REDIRECTS: usize = 3;
+
+/// Makes calls for one step. A `path` that begins with a slash is below the base URL; anything else
+/// is a whole URL.
+pub(super) struct Http<'a> {
+    pub api: &'a BatchApi,
+    pub ctx: &'a Context,
+}
+
+/// A page of a list: its entries, and the path of the next one.
+pub(super) type Page = (Vec<Value>, Option<String>);
+
+impl<'a> Http<'a> {
+    pub fn get(&self, path: &str) -> Result<HttpReply, Error> {
+        self.call(Method::Get, path, &[], None, None)
+    }
+
+    pub fn post(&self, path: &str, body: &Value) -> Result<HttpReply, Error> {
+        let body = body.to_string();
+        let length = body.len() as u64;
+        self.call(
+            Method::Post,
+            path,
+            &[],
+            Some((&mut body.as_bytes(), length)),
+            None,
+        )
+    }
+
+    /// Deletes what may be gone already.
+    pub fn delete(&self, path: &str) -> Result<(), Error> {
+        let reply = self.exchange(Method::Delete, path, &[], None, None)?;
+        // A 404 that is no JSON does not come from the API: it says nothing.
+        let gone = matches!(reply.status, 404 | 410) && json(&reply).is_ok();
+        match gone {
+            true => Ok(()),
+            false => self.judged(reply).map(|_| ()),
+        }
+    }
+
+    /// Posts a body of that length; `headers` replace those of the same name.
+    pub fn upload(
+        &self,
+        path: &str,
+        headers: &[(&'static str, String)],
+        body: &mut dyn Read,
+        length: u64,
+    ) -> Result<HttpReply, Error> {
+        self.call(Method::Post, path, headers, Some((body, length)), None)
+    }
+
+    /// Writes what is there to `sink`, following redirects; to another host without the credential.
+    pub fn download(&self, path: &str, sink: &mut dyn Write) -> Result<(), Error> {
+        let mut at = self.url(path);
+        for _ in 0..=MOST_REDIRECTS {
+            let reply = self.exchange(Method::Get, &at, &[], None, Some(&mut *sink))?;
+            let location = match reply.status {
+                301 | 302 | 303 | 307 | 308 => reply.headers.get("location"),
+                _ => None,
+            };
+            at = match location {
+                Some(there) if there.starts_with('/') => format!("{}{there}", origin(&at)),
+                Some(there) if there.starts_with("http") => there.to_owned(),
+                _ => return self.judged(reply).map(|_| ()),
+            };
+        }
+        Err(Error::new(
+            ErrorKind::Invalid,
+            "a file is kept behind too many redirects",
+        ))
+    }
+
+    /// A path from the root of the host, as a URL.
+    #[allow(dead_code)]
+    pub fn root(&self, path: &str) -> String {
+        format!("{}{path}", origin(&self.api.access.base_url))
+    }
+
+    /// The pages of a list, asked for one by one. `split` takes a reply apart; none is a reply that
+    /// is no such list.
+    pub fn pages<'h>(
+        &'h self,
+        first: String,
+        mut split: impl FnMut(&Value) -> Option<Page> + 'h,
+    ) -> impl Iterator<Item = Result<Vec<Value>, Error>> + 'h {
+        let mut next = Some(first);
+        let mut left = MOST_PAGES;
+        std::iter::from_fn(move || {
+            let path = next.take()?;
+            if left == 0 {
+                let why = format!("a list has more than {MOST_PAGES} pages");
+                return Some(Err(Error::new(ErrorKind::Invalid, why)));
+            }
+            left -= 1;
+            let entries = self.get(&path).and_then(|reply| {
+                let value = json(&reply)?;
+                let (entries, then) = split(&value).ok_or_else(|| unusable("no list", &reply))?;
+                if then.as_ref() == Some(&path) {
+                    return Err(unusable("a page that follows itself", &reply));
+                }
+                next = then;
+                Ok(entries)
+            });
+            Some(entries)
+        })
+    }
+
+    fn url(&self, path: &str) -> String {
+        match path.starts_with('/') {
+            true => format!("{}{path}", self.api.access.base_url),
+            false => path.to_owned(),
+        }
+    }
+
+    fn call(
+        &self,
+        method: Method,
+        path: &str,
+        headers: &[(&'static str, String)],
+        body: Option<(&mut dyn Read, u64)>,
+        into: Option<&mut dyn Write>,
+    ) -> Result<HttpReply, Error> {
+        let reply = self.exchange(method, path, headers, body, into)?;
+        self.judged(reply)
+    }
+
+    fn exchange(
+        &self,
+        method: Method,
+        path: &str,
+        headers: &[(&'static str, String)],
+        body: Option<(&mut dyn Read, u64)>,
+        into: Option<&mut dyn Write>,
+    ) -> Result<HttpReply, Error> {
+        let url = self.url(path);
+        let access = &self.api.access;
+        let own = access.headers.iter().filter(|(name, _)| {
+            let replaced = headers.iter().any(|(other, _)| other == name);
+            // The credential is for one host.
+            !replaced && origin(&url) == origin(&access.base_url)
+        });
+        let headers: Vec<_> = own.chain(headers).cloned().collect();
+        let transfer = Transfer {
+            method,
+            url: &url,
+            headers: &headers,
+            body: body.map(|(reader, length)| (reader as _, length)),
+            into: into.map(|sink| sink as _),
+            idle: IDLE,
+            reply: REPLY,
+        };
+        self.api.transport.transfer(transfer, self.ctx)
+    }
+
+    /// The reply, if it is a success.
+    fn judged(&self, reply: HttpReply) -> Result<HttpReply, Error> {
+        match reply.status {
+            200..300 => Ok(reply),
+            _ => Err(failure(self.api.vendor, &reply).with_request_id(request_id(&reply))),
+        }
+    }
+}
+
+/// Scheme, host and port of a URL.
+fn origin(url: &str) -> &str {
+    let host = url.find("://").map_or(0, |at| at + 3);
+    let end = url[host..].find(['/', '?', '#']);
+    end.map_or(url, |end| &url[..host + end])
+}
+
+/// What a success reply says.
+pub(super) fn json(reply: &HttpReply) -> Result<Value, Error> {
+    serde_json::from_slice(&reply.body).map_err(|error| unusable(error, reply))
+}
+
+/// A field that a success reply must have, such as the id of what it made.
+pub(super) fn named(reply: &HttpReply, fields: &[&str]) -> Result<String, Error> {
+    let value = json(reply)?;
+    let texts = fields.iter().filter_map(|field| value.get(field)?.as_str());
+    let mut found = texts.filter(|text| !text.is_empty());
+    let text = found.next().map(str::to_owned);
+    text.ok_or_else(|| unusable(format!("no {}", fields.join(" or ")), reply))
+}
+
+/// The failure of a success reply that does not say what it must. Its status tells that the call may
+/// have had its effect.
+pub(super) fn unusable(what: impl std::fmt::Display, reply: &HttpReply) -> Error {
+    let error = malformed(what, &reply.body).with_status(reply.status);
+    error.with_request_id(request_id(reply))
+}
+
+/// The server's clock.
+pub(super) fn served_at(reply: &HttpReply) -> Option<Wall> {
+    let date = reply.headers.get("date")?;
+    let time: SystemTime = httpdate::parse_http_date(date.trim()).ok()?;
+    Some(Wall::from(time))
+}
+
+/// A text as part of a path or a query.
+pub(super) fn escaped(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for byte in text.bytes() {
+        match byte {
+            b'-' | b'_' | b'.' | b'~' => out.push(char::from(byte)),
+            _ if byte.is_ascii_alphanumeric() => out.push(char::from(byte)),
+            _ => out.push_str(&format!("%{byte:02X}")),
+        }
+    }
+    out
+}

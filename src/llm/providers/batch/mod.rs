@@ -1,0 +1,302 @@
+//! Batch APIs: one frame, and one file per wire format.
+
+mod anthropic;
+mod form;
+mod gemini;
+mod http;
+mod mistral;
+mod openai;
+mod said;
+mod xai;
+
+use std::collections::HashSet;
+use std::fmt;
+use std::io::Write;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::base::cancel::Context;
+use crate::base::error::{Error, ErrorKind};
+use crate::base::secret::shown_url;
+use crate::llm::batch::{
+    BatchAccount, BatchClient, BatchEnd, BatchInput, BatchIntent, BatchLimits, BatchLine,
+    BatchStage, BatchState, BatchStatus, Found, Refused,
+};
+use crate::llm::request::{Request, Task};
+use crate::llm::transport::{HttpTransport, Transport};
+
+use super::config::{Access, LeftOut, ModelChoice};
+use super::content::invalid;
+use super::vendor::{BatchWire, Batches, Vendor};
+
+use self::http::Http;
+
+/// The longest that no byte may move.
+const IDLE: Duration = Duration::from_secs(60);
+/// The longest wait for a reply: whoever took a large file looks through it before answering.
+const REPLY: Duration = Duration::from_secs(300);
+/// Transfers and the poller share the connections.
+const CONNECTIONS: usize = 3;
+
+/// What a wire format does in its own way; see [`BatchClient`] for what each step means. Failures
+/// are cleaned of credentials by the frame.
+trait Wire: Sync {
+    fn uploads(&self) -> bool {
+        true
+    }
+
+    /// The line of a request whose key is in order.
+    fn line(
+        &self,
+        vendor: &Vendor,
+        key: &str,
+        request: &Request,
+        model: &str,
+    ) -> Result<Vec<u8>, Error>;
+
+    fn advance(
+        &self,
+        http: &Http<'_>,
+        intent: &BatchIntent,
+        stage: &BatchStage,
+        input: &mut dyn BatchInput,
+    ) -> Result<BatchStage, Error>;
+
+    fn find(
+        &self,
+        http: &Http<'_>,
+        intent: &BatchIntent,
+        stage: &BatchStage,
+        known: &HashSet<String>,
+    ) -> Result<Found, Error>;
+
+    fn discard(&self, http: &Http<'_>, file: &str) -> Result<(), Error>;
+
+    fn status(&self, http: &Http<'_>, id: &str) -> Result<BatchStatus, Error>;
+
+    fn download(
+        &self,
+        http: &Http<'_>,
+        id: &str,
+        file: &str,
+        sink: &mut dyn Write,
+    ) -> Result<(), Error>;
+
+    fn read(&self, vendor: &Vendor, line: &[u8]) -> Result<BatchLine, Error>;
+
+    /// A refusal with 400 or 409 is one of a batch that has ended: the frame looks.
+    fn cancel(&self, http: &Http<'_>, id: &str) -> Result<(), Error>;
+}
+
+fn wire(of: BatchWire) -> &'static dyn Wire {
+    match of {
+        BatchWire::OpenAi => &openai::OpenAi,
+        BatchWire::Groq => &openai::OpenAi,
+        BatchWire::Xai => &xai::Xai,
+        BatchWire::Mistral => &mistral::Mistral,
+        BatchWire::Anthropic => &anthropic::Anthropic,
+        BatchWire::Gemini => &gemini::Gemini,
+    }
+}
+
+/// A provider's Batch API; [`LlmConfig::batch_client`](crate::LlmConfig::batch_client) makes it.
+pub struct BatchApi {
+    vendor: &'static Vendor,
+    batches: Batches,
+    access: Access,
+    model: ModelChoice,
+    left_out: LeftOut,
+    transport: Arc<dyn Transport>,
+}
+
+impl BatchApi {
+    pub(super) fn new(
+        vendor: &'static Vendor,
+        batches: Batches,
+        access: Access,
+        model: ModelChoice,
+        transport: Option<Arc<dyn Transport>>,
+    ) -> Self {
+        let transport = transport
+            .unwrap_or_else(|| Arc::new(HttpTransport::new(&access.base_url, CONNECTIONS, REPLY)));
+        Self {
+            vendor,
+            batches,
+            access,
+            model,
+            left_out: LeftOut::default(),
+            transport,
+        }
+    }
+
+    fn wire(&self) -> &'static dyn Wire {
+        wire(self.batches.wire)
+    }
+
+    fn http<'a>(&'a self, ctx: &'a Context) -> Http<'a> {
+        Http { api: self, ctx }
+    }
+
+    /// With what is known here of a failure, and without what must not leave.
+    fn told(&self, error: Error) -> Error {
+        self.access.redacted(self.access.explained(error))
+    }
+
+    fn told_state(&self, state: BatchState) -> BatchState {
+        match state {
+            BatchState::Failed(error) => BatchState::Failed(self.told(error)),
+            BatchState::Refused(why) => BatchState::Refused(match why {
+                Refused::Lines(lines) => {
+                    let lines = lines.into_iter();
+                    let told = lines.map(|(line, error)| (line, self.told(error)));
+                    Refused::Lines(told.collect())
+                }
+                Refused::SomeLine(error) => Refused::SomeLine(self.told(error)),
+                Refused::TooMuchQueued(error) => Refused::TooMuchQueued(self.told(error)),
+                Refused::Whole(error) => Refused::Whole(self.told(error)),
+            }),
+            other => other,
+        }
+    }
+}
+
+impl BatchClient for BatchApi {
+    fn account(&self) -> BatchAccount {
+        BatchAccount {
+            provider: self.vendor.name.to_owned(),
+            base_url: shown_url(&self.access.base_url),
+            credential: self.access.account.clone(),
+        }
+    }
+
+    fn limits(&self) -> BatchLimits {
+        self.batches.limits
+    }
+
+    fn model_for(&self, request: &Request) -> Option<String> {
+        self.model.of_request(request).map(str::to_owned)
+    }
+
+    fn line(&self, key: &str, request: &Request) -> Result<Vec<u8>, Error> {
+        check_key(key)?;
+        if request.task == Task::Embed {
+            return Err(invalid("no embeddings are made in batches".to_owned()));
+        }
+        let Some(model) = self.model.of_request(request) else {
+            let why = "no model named: set one on the request or for the provider";
+            return Err(invalid(why.to_owned()));
+        };
+        let line = self.wire().line(self.vendor, key, request, model)?;
+        let most = self.batches.limits.bytes;
+        if line.len() as u64 > most {
+            let length = line.len();
+            let why = format!("the request has {length} bytes, a whole batch at most {most}");
+            return Err(invalid(why));
+        }
+        self.left_out.tell(self.vendor, request);
+        Ok(line)
+    }
+
+    fn uploads(&self) -> bool {
+        self.wire().uploads()
+    }
+
+    fn advance(
+        &self,
+        intent: &BatchIntent,
+        stage: &BatchStage,
+        input: &mut dyn BatchInput,
+        ctx: &Context,
+    ) -> Result<BatchStage, Error> {
+        let http = self.http(ctx);
+        let next = self.wire().advance(&http, intent, stage, input);
+        next.map_err(|error| self.told(error))
+    }
+
+    fn find(
+        &self,
+        intent: &BatchIntent,
+        stage: &BatchStage,
+        known: &HashSet<String>,
+        ctx: &Context,
+    ) -> Result<Found, Error> {
+        let http = self.http(ctx);
+        let found = self.wire().find(&http, intent, stage, known);
+        found.map_err(|error| self.told(error))
+    }
+
+    fn discard(&self, file: &str, ctx: &Context) -> Result<(), Error> {
+        let done = self.wire().discard(&self.http(ctx), file);
+        done.map_err(|error| self.told(error))
+    }
+
+    fn status(&self, id: &str, ctx: &Context) -> Result<BatchStatus, Error> {
+        let status = self.wire().status(&self.http(ctx), id);
+        let mut status = status.map_err(|error| self.told(error))?;
+        status.state = self.told_state(status.state);
+        Ok(status)
+    }
+
+    fn download(
+        &self,
+        id: &str,
+        file: &str,
+        sink: &mut dyn Write,
+        ctx: &Context,
+    ) -> Result<(), Error> {
+        let done = self.wire().download(&self.http(ctx), id, file, sink);
+        done.map_err(|error| self.told(error))
+    }
+
+    fn read(&self, line: &[u8]) -> Result<BatchLine, Error> {
+        let mut read = self.wire().read(self.vendor, line);
+        if let Ok(line) = &mut read {
+            line.end = match std::mem::replace(
+                &mut line.end,
+                BatchEnd::NotProcessed(Error::cancelled()),
+            ) {
+                BatchEnd::Answered(answer) => BatchEnd::Answered(Box::new(
+                    answer
+                        .map(|response| self.access.without_keys(response))
+                        .map_err(|error| self.told(error)),
+                )),
+                BatchEnd::NotProcessed(error) => BatchEnd::NotProcessed(self.told(error)),
+            };
+        }
+        read.map_err(|error| self.told(error))
+    }
+
+    fn cancel(&self, id: &str, ctx: &Context) -> Result<(), Error> {
+        let http = self.http(ctx);
+        let Err(refused) = self.wire().cancel(&http, id) else {
+            return Ok(());
+        };
+        let ended = matches!(refused.status(), Some(400 | 409))
+            && self.wire().status(&http, id).is_ok_and(|status| {
+                status.state.is_final() || matches!(status.state, BatchState::Cancelling)
+            });
+        match ended {
+            true => Ok(()),
+            false => Err(self.told(refused)),
+        }
+    }
+}
+
+impl fmt::Debug for BatchApi {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("BatchApi")
+            .field("provider", &self.vendor.name)
+            .field("base_url", &shown_url(&self.access.base_url))
+            .finish_non_exhaustive()
+    }
+}
+
+/// What every provider takes as the name of a request.
+fn check_key(key: &str) -> Result<(), Error> {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_');
+    if (1..=64).contains(&key.len()) && key.bytes().all(plain) {
+        return Ok(());
+    }
+    let why = format!("a key has 1 to 64 letters, digits, `-` and `_`, unlike `{key}`");
+    Err(Error::new(ErrorKind::Invalid, why))
+}

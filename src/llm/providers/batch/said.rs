@@ -1,0 +1,74 @@
+//! What Batch APIs say in much the same way: times, counts, and what came of one request.
+
+use std::time::SystemTime;
+
+use serde_json::Value;
+
+use crate::base::clock::Wall;
+use crate::base::error::Error;
+use crate::llm::providers::dialect::decode;
+use crate::llm::providers::vendor::Vendor;
+use crate::llm::response::Response;
+use crate::llm::transport::{Headers, HttpReply};
+
+/// What a request of a batch was answered with, as if it had been a call of its own.
+pub(super) fn answer(vendor: &Vendor, status: u16, body: &[u8]) -> Result<Response, Error> {
+    let reply = HttpReply {
+        status,
+        headers: Headers::default(),
+        body: body.to_vec(),
+    };
+    decode(vendor, &reply)
+}
+
+/// A count: a number, or one in quotes.
+pub(super) fn count(value: &Value) -> Option<u64> {
+    match value {
+        Value::Number(number) => number.as_u64(),
+        Value::String(text) => text.trim().parse().ok(),
+        _ => None,
+    }
+}
+
+/// A text that says something.
+pub(super) fn text<'v>(value: &'v Value, field: &str) -> Option<&'v str> {
+    let text = value.get(field)?.as_str()?;
+    (!text.is_empty()).then_some(text)
+}
+
+/// A time: Unix seconds, RFC 3339, or a bare date, which is its beginning (UTC).
+pub(super) fn time(value: &Value) -> Option<Wall> {
+    match value {
+        Value::Number(number) => {
+            let seconds = number.as_f64().filter(|seconds| *seconds > 0.0)?;
+            Some(Wall((seconds * 1e3) as i64))
+        }
+        Value::String(text) => written(text.trim()),
+        _ => None,
+    }
+}
+
+fn written(text: &str) -> Option<Wall> {
+    if let Ok(seconds) = text.parse::<f64>() {
+        return time(&Value::from(seconds));
+    }
+    if text.len() == 10 {
+        return written(&format!("{text}T00:00:00Z"));
+    }
+    // The time of day has the only `+`, and the third `-` if it has one.
+    let zone = text.rfind(['+', '-']).filter(|at| *at > 10);
+    let (local, ahead) = match zone {
+        Some(at) => (&text[..at], offset(&text[at..])?),
+        None => (text.trim_end_matches(['Z', 'z']), 0),
+    };
+    let local: SystemTime = humantime::parse_rfc3339_weak(local).ok()?;
+    Some(Wall(Wall::from(local).0 - ahead))
+}
+
+/// `+05:30` in milliseconds.
+fn offset(zone: &str) -> Option<i64> {
+    let (hours, minutes) = zone[1..].split_once(':')?;
+    let minutes = hours.parse::<i64>().ok()? * 60 + minutes.parse::<i64>().ok()?;
+    let sign = if zone.starts_with('-') { -1 } else { 1 };
+    Some(sign * minutes * 60_000)
+}

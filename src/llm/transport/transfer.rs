@@ -1,0 +1,235 @@
+//! Exchanges whose bodies stream, for as long as bytes move.
+
+use std::fmt;
+use std::io::{self, Read, Write};
+use std::time::Duration;
+
+use ureq::{AsSendBody, Body, SendBody, Timeout, http};
+
+use crate::base::cancel::Context;
+use crate::base::error::{Error, ErrorKind, Sent};
+use crate::base::secret::shown_url;
+
+use super::{Headers, HttpReply, HttpTransport, REPLY_LIMIT, unwrapped};
+
+/// What is kept of a reply that says what went wrong.
+const ERROR_LIMIT: u64 = 1024 * 1024;
+const PIECE: usize = 64 * 1024;
+
+/// How a [`Transfer`] is asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Method {
+    /// GET.
+    Get,
+    /// POST.
+    Post,
+    /// PUT.
+    Put,
+    /// DELETE.
+    Delete,
+}
+
+/// An exchange whose bodies stream.
+pub struct Transfer<'a> {
+    /// The method.
+    pub method: Method,
+    /// The whole URL.
+    pub url: &'a str,
+    /// Header names and values; values may hold secrets.
+    pub headers: &'a [(&'static str, String)],
+    /// Where the body of a POST or PUT is read from, and how many bytes it has: no more and no fewer.
+    pub body: Option<(&'a mut dyn Read, u64)>,
+    /// Where the body of a success reply goes; without it, and for any other status, it is kept in
+    /// [`HttpReply::body`].
+    pub into: Option<&'a mut dyn Write>,
+    /// The longest that no byte may move.
+    pub idle: Duration,
+    /// The longest wait for the reply to begin once the request is out.
+    pub reply: Duration,
+}
+
+impl fmt::Debug for Transfer<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Transfer")
+            .field("method", &self.method)
+            .field("url", &shown_url(self.url))
+            .field("length", &self.body.as_ref().map(|(_, length)| length))
+            .finish_non_exhaustive()
+    }
+}
+
+impl HttpTransport {
+    pub(super) fn stream(&self, transfer: Transfer<'_>, ctx: &Context) -> Result<HttpReply, Error> {
+        ctx.check()?;
+        let (url, idle, reply) = (transfer.url, transfer.idle, transfer.reply);
+        let patience = |of| match of {
+            Timeout::PerRead | Timeout::PerWrite => idle,
+            _ => reply,
+        };
+        let mut fault = None;
+        let result = self.tracked(url, &patience, ctx, || {
+            self.exchange_streaming(transfer, ctx, &mut fault)
+        });
+        match fault {
+            Some(Fault::Source(error)) => {
+                let why = format!("cannot read what is to be sent to {}", shown_url(url));
+                Err(Error::new(ErrorKind::Invalid, format!("{why}: {error}")))
+            }
+            Some(Fault::Sink(error)) => {
+                let why = format!("cannot write what came from {}", shown_url(url));
+                let error = Error::new(ErrorKind::Invalid, format!("{why}: {error}"));
+                Err(error.with_sent(Sent::Maybe))
+            }
+            // A socket that was shut down looks like the end of a reply without a length.
+            None if ctx.is_aborted() => Err(match (ctx.check(), result) {
+                (_, Err(error)) => error,
+                (Err(ended), Ok(_)) => ended.with_sent(Sent::Maybe),
+                (Ok(()), Ok(_)) => Error::cancelled().with_sent(Sent::Maybe),
+            }),
+            None => result,
+        }
+    }
+
+    fn exchange_streaming(
+        &self,
+        transfer: Transfer<'_>,
+        ctx: &Context,
+        fault: &mut Option<Fault>,
+    ) -> Result<HttpReply, ureq::Error> {
+        let method = match transfer.method {
+            Method::Get => http::Method::GET,
+            Method::Post => http::Method::POST,
+            Method::Put => http::Method::PUT,
+            Method::Delete => http::Method::DELETE,
+        };
+        let mut builder = http::Request::builder().method(method).uri(transfer.url);
+        for (name, value) in transfer.headers {
+            builder = builder.header(*name, value);
+        }
+        let mut empty = io::empty();
+        let (reader, left): (&mut dyn Read, u64) = match transfer.body {
+            Some(body) => body,
+            None => (&mut empty, 0),
+        };
+        let mut source = Source {
+            reader,
+            left,
+            fault: None,
+        };
+        let limits = [transfer.idle, transfer.reply];
+        let reply = match transfer.method {
+            Method::Post | Method::Put => {
+                let builder = builder.header(http::header::CONTENT_LENGTH, left);
+                let body = SendBody::from_reader(&mut source);
+                self.run(builder.body(body)?, limits, ctx)
+            }
+            Method::Get | Method::Delete => self.run(builder.body(SendBody::none())?, limits, ctx),
+        };
+        *fault = source.fault.map(Fault::Source);
+        let (head, body) = reply?.into_parts();
+        let mut bytes = Vec::new();
+        match transfer.into {
+            Some(sink) if head.status.is_success() => {
+                *fault = copy(body.into_reader(), sink)?.map(Fault::Sink);
+            }
+            _ => {
+                let limit = match head.status.is_success() {
+                    true => REPLY_LIMIT,
+                    false => ERROR_LIMIT,
+                };
+                let reader = body.into_with_config().limit(limit).reader();
+                let mut reader = reader.take(limit);
+                reader.read_to_end(&mut bytes).map_err(unwrapped)?;
+            }
+        }
+        Ok(HttpReply {
+            status: head.status.as_u16(),
+            headers: Headers(head.headers),
+            body: bytes,
+        })
+    }
+
+    fn run(
+        &self,
+        request: http::Request<impl AsSendBody>,
+        [idle, reply]: [Duration; 2],
+        ctx: &Context,
+    ) -> Result<http::Response<Body>, ureq::Error> {
+        let request = self.agent.configure_request(request);
+        let request = request
+            .timeout_per_call(ctx.remaining())
+            .timeout_per_write(Some(idle))
+            .timeout_per_read(Some(idle))
+            .timeout_recv_response(Some(reply))
+            .build();
+        self.agent.run(request)
+    }
+}
+
+/// What went wrong on this side of the connection.
+enum Fault {
+    Source(io::Error),
+    Sink(io::Error),
+}
+
+/// Writes all of a reply, or says why it cannot be written.
+fn copy(mut reader: impl Read, sink: &mut dyn Write) -> Result<Option<io::Error>, ureq::Error> {
+    let mut piece = vec![0; PIECE];
+    loop {
+        let read = reader.read(&mut piece).map_err(unwrapped)?;
+        if read == 0 {
+            return Ok(None);
+        }
+        if let Err(error) = sink.write_all(&piece[..read]) {
+            return Ok(Some(error));
+        }
+    }
+}
+
+/// Hands out a body of the length that was announced. When it turns out to have another one, its last
+/// byte does not go out.
+struct Source<'a> {
+    reader: &'a mut dyn Read,
+    left: u64,
+    fault: Option<io::Error>,
+}
+
+impl Source<'_> {
+    fn next(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let room = buffer
+            .len()
+            .min(usize::try_from(self.left).unwrap_or(usize::MAX));
+        if room == 0 {
+            return Ok(0);
+        }
+        let read = self.reader.read(&mut buffer[..room])?;
+        self.left -= read as u64;
+        let wrong = |what: &str| io::Error::new(io::ErrorKind::InvalidData, what);
+        if read == 0 {
+            return Err(wrong("it is shorter than it was"));
+        }
+        if self.left == 0 && self.reader.take(1).read_to_end(&mut Vec::new())? > 0 {
+            return Err(wrong("it is longer than it was"));
+        }
+        Ok(read)
+    }
+}
+
+impl Read for Source<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        loop {
+            match self.next(buffer) {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => {
+                    self.fault = Some(error);
+                    return Err(io::Error::other("the body cannot be read"));
+                }
+                read => return read,
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+#[path = "transfer_tests.rs"]
+mod tests;

@@ -1,0 +1,1 @@
+//! Streaming against a raw listener.
