@@ -1,8 +1,11 @@
 //! What Anthropic's batches look like on the wire.
 
-use serde_json::json;
+use std::sync::Arc;
 
 use super::*;
+use crate::base::cancel::Context;
+use crate::llm::batch::{BatchClient, is_unknown};
+use crate::llm::providers::batch::scripted::{KEY, Lines, Scripted, intent};
 use crate::llm::providers::dialect::testing::vendor;
 use crate::llm::response::Response;
 
@@ -215,4 +218,251 @@ fn lines_that_cannot_be_read_are_malformed() {
         let error = answer(result).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Malformed);
     }
+}
+
+const LIST: &str = "http://h/v1/messages/batches?limit=1000";
+const CLOCK: &str = "GET http://h/v1/messages/batches?limit=1";
+const LINES: Lines = Lines(b"{\"a\":1}\n{\"b\":2}\n");
+
+fn find(script: &Arc<Scripted>, known: &[&str]) -> Found {
+    let known = known.iter().map(|id| (*id).to_owned()).collect();
+    let found = script.api("anthropic").find(
+        &intent(2, &LINES),
+        &BatchStage::Ready,
+        &known,
+        &Context::new(),
+    );
+    script.seen();
+    found.unwrap()
+}
+
+/// As the list shows it: two requests, all of them still to be done unless it has ended.
+fn listed(id: &str, created: &str, ended: bool) -> Value {
+    let counts = match ended {
+        false => [2, 0, 0, 0, 0],
+        true => [0, 1, 1, 0, 0],
+    };
+    let mut batch = batch(if ended { "ended" } else { "in_progress" }, counts);
+    batch["id"] = id.into();
+    batch["created_at"] = created.into();
+    if ended {
+        let url = format!("http://h/v1/messages/batches/{id}/results");
+        batch["results_url"] = url.into();
+    }
+    batch
+}
+
+fn page(batches: &[Value]) -> Value {
+    json!({"data": batches, "has_more": false, "last_id": batches.last().map(|b| b["id"].clone())})
+}
+
+fn with_list(batches: &[Value]) -> Arc<Scripted> {
+    let script = Scripted::new();
+    script.on(CLOCK, 200, page(&[]));
+    script.on(&format!("GET {LIST}"), 200, page(batches));
+    script
+}
+
+fn first_line(key: &str) -> String {
+    let line = |key| json!({"custom_id": key, "result": {"type": "expired"}}).to_string();
+    format!("{}\n{}\n", line(key), line("another"))
+}
+
+#[test]
+fn one_call_creates_a_batch_from_its_lines() {
+    let script = Scripted::new();
+    let api = script.api("anthropic");
+    let mut advance = || {
+        let intent = intent(2, &LINES);
+        api.advance(&intent, &BatchStage::Ready, &mut { LINES }, &Context::new())
+    };
+    assert!(!api.uploads());
+    script.on(
+        "POST http://h/v1/messages/batches",
+        200,
+        json!({"id": "msgbatch_7"}),
+    );
+    let created = BatchStage::Created {
+        id: "msgbatch_7".to_owned(),
+        file: None,
+    };
+    assert_eq!(advance().unwrap(), created);
+    let seen = &script.seen()[0];
+    assert_eq!(seen.json(), json!({"requests": [{"a": 1}, {"b": 2}]}));
+    assert_eq!(seen.header("content-type"), Some("application/json"));
+    assert_eq!(seen.header("x-api-key"), Some(KEY));
+    assert_eq!(seen.header("anthropic-version"), Some("2023-06-01"));
+    // What may have been created all the same is not certain.
+    for (status, body, unknown) in [
+        (200, "{}", true),
+        (200, "<html>", true),
+        (529, "{}", true),
+        (409, "{}", true),
+        (400, "{}", false),
+        (413, "<html>", false),
+        (429, "{}", false),
+    ] {
+        script.on("POST http://h/v1/messages/batches", status, body);
+        assert_eq!(is_unknown(&advance().unwrap_err()), unknown, "{status}");
+    }
+}
+
+#[test]
+fn a_batch_is_found_by_when_it_was_and_how_many_requests_it_has() {
+    let (before, after) = ("2026-11-20T04:49:59Z", "2026-11-20T05:20:02Z");
+    let then = "2026-11-20T05:00:30Z";
+    let mut larger = listed("larger", then, false);
+    larger["request_counts"]["processing"] = 3.into();
+    let others = [
+        listed("late", after, false),
+        larger,
+        listed("known", then, false),
+        listed("early", before, false),
+    ];
+    assert_eq!(find(&with_list(&others), &["known"]), Found::None);
+    assert_eq!(find(&with_list(&[]), &[]), Found::None);
+    let mut with_ours = others.to_vec();
+    with_ours.insert(2, listed("ours", "2026-11-20T05:19:59.5Z", false));
+    let found = find(&with_list(&with_ours), &["known"]);
+    assert_eq!(found, Found::One("ours".to_owned()));
+    match find(&with_list(&with_ours), &[]) {
+        Found::Undecidable(why) => {
+            assert!(why.contains("ours") && why.contains("known"), "{why}");
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn the_list_is_read_back_to_before_the_intent_and_no_further() {
+    let script = Scripted::new();
+    script.on(CLOCK, 200, page(&[]));
+    let mut first = page(&[listed("new 1", "2026-11-20T06:00:00Z", false)]);
+    first["has_more"] = true.into();
+    script.on(&format!("GET {LIST}"), 200, first);
+    let mut second = page(&[
+        listed("ours", "2026-11-20T05:00:01Z", false),
+        listed("old", "2026-11-20T04:00:00Z", false),
+    ]);
+    second["has_more"] = true.into();
+    script.on(&format!("GET {LIST}&after_id=new%201"), 200, second);
+    assert_eq!(find(&script, &[]), Found::One("ours".to_owned()));
+}
+
+#[test]
+fn batches_that_have_ended_are_looked_into() {
+    let then = "2026-11-20T05:00:30Z";
+    let ended = |id| listed(id, then, true);
+    let results = |id: &str| format!("GET http://h/v1/messages/batches/{id}/results");
+    // A stranger's is none.
+    let script = with_list(&[ended("a")]);
+    script.on(&results("a"), 200, first_line("their-1"));
+    assert_eq!(find(&script, &[]), Found::None);
+    // Ours is it, whatever else is still open.
+    let script = with_list(&[listed("open", then, false), ended("b"), ended("a")]);
+    script.on(&results("b"), 200, first_line("r7-p3-000001"));
+    script.on(&results("a"), 200, first_line("r7-p4-000001"));
+    assert_eq!(find(&script, &[]), Found::One("b".to_owned()));
+    // Two of ours, the oldest first.
+    let script = with_list(&[ended("b"), ended("a")]);
+    script.on(&results("b"), 200, first_line("r7-p3-000001"));
+    script.on(&results("a"), 200, first_line("r7-p3-000002"));
+    let both = vec!["a".to_owned(), "b".to_owned()];
+    assert_eq!(find(&script, &[]), Found::Many(both));
+    // Results that are gone tell nothing.
+    let mut gone = ended("b");
+    gone["results_url"] = Value::Null;
+    let script = with_list(&[gone, ended("a")]);
+    script.on(&results("a"), 404, "{}");
+    assert!(matches!(find(&script, &[]), Found::Undecidable(_)));
+    // Results that cannot be had now leave it open whether there is one.
+    let script = with_list(&[ended("a")]);
+    script.on(&results("a"), 503, "{}");
+    let found = script.api("anthropic").find(
+        &intent(2, &LINES),
+        &BatchStage::Ready,
+        &HashSet::new(),
+        &Context::new(),
+    );
+    assert_eq!(found.unwrap_err().status(), Some(503));
+}
+
+#[test]
+fn times_are_compared_by_the_clock_of_the_provider() {
+    let three_hours = Duration::from_secs(3 * 3600);
+    let there = httpdate::fmt_http_date(SystemTime::now() + three_hours);
+    let list = page(&[listed("ours", "2026-11-20T08:00:30Z", false)]);
+    let found = |headers: &[(&str, &str)]| {
+        let script = Scripted::new();
+        script.on_with(CLOCK, 200, headers, page(&[]));
+        script.on(&format!("GET {LIST}"), 200, &list);
+        find(&script, &[])
+    };
+    assert_eq!(found(&[("date", &there)]), Found::One("ours".to_owned()));
+    assert_eq!(found(&[]), Found::None);
+}
+
+#[test]
+fn results_come_from_the_address_named_if_that_is_the_same_host() {
+    let download = |batch: Value, from: Option<(&str, u16, &str)>| {
+        let script = Scripted::new();
+        script.on("GET http://h/v1/messages/batches/b", 200, batch);
+        if let Some((from, status, body)) = from {
+            script.on(&format!("GET {from}"), status, body);
+        }
+        let mut sink = Vec::new();
+        let api = script.api("anthropic");
+        let done = api.download("b", "results", &mut sink, &Context::new());
+        script.seen();
+        done.map(|()| String::from_utf8(sink).unwrap())
+    };
+    let with_url = |url: Value| {
+        let mut batch = listed("b", "2026-11-20T05:00:00Z", true);
+        batch["results_url"] = url;
+        batch
+    };
+    let own = "http://h/v1/messages/batches/b/results";
+    let text = "one\ntwo, which is longer\n";
+    for (url, from) in [
+        (own, own),
+        ("http://h/v1/elsewhere?x=1", "http://h/v1/elsewhere?x=1"),
+        ("http://evil/v1/messages/batches/b/results", own),
+        ("http://h/v1.evil/results", own),
+    ] {
+        let done = download(with_url(url.into()), Some((from, 200, text)));
+        assert_eq!(done.unwrap(), text);
+    }
+    for status in [404, 410, 503] {
+        let done = download(with_url(own.into()), Some((own, status, "{}")));
+        assert_eq!(done.unwrap_err().status(), Some(status));
+    }
+    let mut archived = with_url(own.into());
+    archived["archived_at"] = "2026-12-19T05:00:00Z".into();
+    for batch in [archived, with_url(Value::Null)] {
+        let gone = download(batch, None).unwrap_err();
+        assert_eq!(gone.status(), Some(410));
+        assert!(gone.message().contains("29 days"), "{gone}");
+    }
+}
+
+#[test]
+fn where_a_batch_stands_and_its_end_are_asked_for_by_its_id() {
+    let script = Scripted::new();
+    let (api, ctx) = (script.api("anthropic"), Context::new());
+    let status = "GET http://h/v1/messages/batches/b";
+    script.on(status, 200, batch("in_progress", [2, 0, 0, 0, 0]));
+    assert_eq!(api.status("b", &ctx).unwrap().state.as_str(), "in_progress");
+    script.on(status, 404, "{}");
+    assert_eq!(api.status("b", &ctx).unwrap_err().status(), Some(404));
+    let cancel = "POST http://h/v1/messages/batches/b/cancel";
+    script.on(cancel, 200, batch("canceling", [2, 0, 0, 0, 0]));
+    api.cancel("b", &ctx).unwrap();
+    script.on(cancel, 400, "{}");
+    script.on(status, 200, batch("ended", [0, 2, 0, 0, 0]));
+    api.cancel("b", &ctx).unwrap();
+    script.on(cancel, 400, "{}");
+    script.on(status, 200, batch("in_progress", [2, 0, 0, 0, 0]));
+    assert_eq!(api.cancel("b", &ctx).unwrap_err().status(), Some(400));
+    script.seen();
+    api.discard("files/x", &ctx).unwrap();
 }

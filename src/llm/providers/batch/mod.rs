@@ -7,6 +7,8 @@ mod http;
 mod mistral;
 mod openai;
 mod said;
+#[cfg(test)]
+mod scripted;
 mod xai;
 
 use std::collections::HashSet;
