@@ -1,8 +1,12 @@
 //! What Gemini's batches look like on the wire.
 
-use serde_json::json;
+use std::sync::Arc;
 
 use super::*;
+use crate::base::cancel::Context;
+use crate::base::clock::Wall;
+use crate::llm::batch::{BatchClient, is_unknown};
+use crate::llm::providers::batch::scripted::{KEY, Lines, Scripted, intent};
 use crate::llm::providers::dialect::testing::vendor;
 use crate::llm::response::Response;
 
@@ -212,4 +216,277 @@ fn a_line_that_names_no_request_is_malformed() {
         let error = Gemini.read(gemini(), line.as_bytes()).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Malformed, "{line}");
     }
+}
+
+const LINES: Lines = Lines(b"{\"key\":\"r7-p3-1\"}\n");
+const FILE: &str = "http://h/v1beta/files/r7-p3";
+const START: &str = "POST http://h/upload/v1beta/files";
+/// What Gemini says of a file that does not exist.
+const NONE: &str = r#"{"error":{"code":403,"message":"You do not have permission to access the File r7-p3 or it may not exist.","status":"PERMISSION_DENIED"}}"#;
+
+fn advance(script: &Arc<Scripted>, stage: &BatchStage) -> Result<BatchStage, Error> {
+    let intent = intent(1, &LINES);
+    script
+        .api("gemini")
+        .advance(&intent, stage, &mut { LINES }, &Context::new())
+}
+
+fn file(state: &str, size: usize) -> Value {
+    json!({"name": "files/r7-p3", "state": state, "sizeBytes": size.to_string(),
+        "createTime": "2026-11-20T05:00:02.5Z"})
+}
+
+fn whole(state: &str) -> Value {
+    file(state, LINES.0.len())
+}
+
+fn uploaded() -> BatchStage {
+    BatchStage::Uploaded {
+        file: "files/r7-p3".to_owned(),
+        time: Some(Wall(1_795_150_802_500)),
+    }
+}
+
+#[test]
+fn the_input_goes_up_in_two_exchanges() {
+    for session in ["http://h/up?id=1", "https://elsewhere/up?id=1"] {
+        let script = Scripted::new();
+        script.on(&format!("GET {FILE}"), 403, NONE);
+        script.on_with(START, 200, &[("x-goog-upload-url", session)], "");
+        let sent = json!({"file": whole("ACTIVE")});
+        script.on(&format!("POST {session}"), 200, sent);
+        assert_eq!(advance(&script, &BatchStage::Ready).unwrap(), uploaded());
+        let [_, start, bytes] = &script.seen()[..] else {
+            panic!("three calls");
+        };
+        assert_eq!(
+            start.json(),
+            json!({"file": {"name": "files/r7-p3", "displayName": "r7-p3"}})
+        );
+        for (header, value) in [
+            ("x-goog-upload-protocol", "resumable"),
+            ("x-goog-upload-command", "start"),
+            ("x-goog-upload-header-content-length", "18"),
+            ("x-goog-upload-header-content-type", "application/jsonl"),
+            ("x-goog-api-key", KEY),
+        ] {
+            assert_eq!(start.header(header), Some(value));
+        }
+        assert_eq!(
+            bytes.header("x-goog-upload-command"),
+            Some("upload, finalize")
+        );
+        assert_eq!(bytes.header("x-goog-upload-offset"), Some("0"));
+        assert_eq!(bytes.body, LINES.0);
+        // The key stays with its host.
+        let key = bytes.header("x-goog-api-key");
+        assert_eq!(key, session.starts_with("http://h/").then_some(KEY));
+    }
+}
+
+#[test]
+fn what_an_earlier_try_uploaded_is_used_or_deleted() {
+    let (get, delete) = (format!("GET {FILE}"), format!("DELETE {FILE}"));
+    let script = Scripted::new();
+    script.on(&get, 200, whole("ACTIVE"));
+    assert_eq!(advance(&script, &BatchStage::Ready).unwrap(), uploaded());
+    for useless in [file("ACTIVE", 17), file("PROCESSING", 17), whole("FAILED")] {
+        script.on(&get, 200, useless).on(&delete, 200, "{}");
+        let error = advance(&script, &BatchStage::Ready).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Transient);
+        assert!(!is_unknown(&error));
+    }
+    script.on(&get, 200, whole("PROCESSING"));
+    let error = advance(&script, &BatchStage::Ready).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Transient);
+    // Nothing is sent as long as it is not known what is there.
+    script.on(&get, 503, "{}");
+    let error = advance(&script, &BatchStage::Ready).unwrap_err();
+    assert_eq!(error.status(), Some(503));
+    script.seen();
+}
+
+#[test]
+fn a_name_that_is_taken_is_looked_at_again() {
+    let get = format!("GET {FILE}");
+    let script = Scripted::new();
+    script.on(&get, 404, "{}").on(START, 409, "{}");
+    script.on(&get, 200, whole("ACTIVE"));
+    assert_eq!(advance(&script, &BatchStage::Ready).unwrap(), uploaded());
+    script.on(&get, 404, "{}").on(START, 409, "{}");
+    script.on(&get, 404, "{}");
+    let error = advance(&script, &BatchStage::Ready).unwrap_err();
+    assert_eq!(
+        (error.kind(), error.status()),
+        (ErrorKind::Transient, Some(409))
+    );
+    script.seen();
+}
+
+#[test]
+fn an_upload_that_did_not_arrive_whole_is_taken_back() {
+    let script = Scripted::new();
+    let session = &[("x-goog-upload-url", "http://h/up")];
+    let begin = || {
+        script.on(&format!("GET {FILE}"), 404, "{}");
+        script.on_with(START, 200, session, "");
+    };
+    begin();
+    script.on("POST http://h/up", 200, json!({"file": file("ACTIVE", 3)}));
+    script.on(&format!("DELETE {FILE}"), 200, "{}");
+    let error = advance(&script, &BatchStage::Ready).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Transient);
+    begin();
+    script.on("POST http://h/up", 200, "{}");
+    let error = advance(&script, &BatchStage::Ready).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Malformed);
+    script
+        .on(&format!("GET {FILE}"), 404, "{}")
+        .on(START, 200, "");
+    let error = advance(&script, &BatchStage::Ready).unwrap_err();
+    assert!(error.message().contains("x-goog-upload-url"), "{error}");
+    script.seen();
+}
+
+#[test]
+fn a_batch_is_created_from_the_file_under_our_name() {
+    let create = "POST http://h/v1beta/models/m:batchGenerateContent";
+    let script = Scripted::new();
+    script.on(create, 200, json!({"name": "batches/x", "metadata": {}}));
+    let created = BatchStage::Created {
+        id: "batches/x".to_owned(),
+        file: Some("files/r7-p3".to_owned()),
+    };
+    assert_eq!(advance(&script, &uploaded()).unwrap(), created);
+    assert_eq!(
+        script.seen()[0].json(),
+        json!({"batch": {"displayName": "r7-p3", "inputConfig": {"fileName": "files/r7-p3"}}})
+    );
+    let refused = |status, body: Value| {
+        script.on(create, status, body);
+        advance(&script, &uploaded()).unwrap_err()
+    };
+    let full = refused(429, json!({"error": {"code": 429, "message": "quota"}}));
+    assert_eq!(full.retry_after(), Some(Duration::from_secs(900)));
+    let hinted = json!({"error": {"code": 429, "message": "quota", "details": [
+        {"@type": "type.googleapis.com/google.rpc.RetryInfo", "retryDelay": "57s"}]}});
+    let wait = refused(429, hinted).retry_after();
+    assert_eq!(wait, Some(Duration::from_secs(57)));
+    assert!(is_unknown(&refused(200, json!({}))));
+    assert!(is_unknown(&refused(503, json!({}))));
+    assert!(!is_unknown(&refused(404, json!({}))));
+    script.seen();
+}
+
+#[test]
+fn a_batch_is_found_by_our_name() {
+    let list = "GET http://h/v1beta/batches?pageSize=100";
+    let entry = |id: &str, name: &str, created: &str| json!({"name": id, "metadata": {"displayName": name, "createTime": created}});
+    let script = Scripted::new();
+    let find = |known: &[&str]| {
+        let known = known.iter().map(|id| (*id).to_owned()).collect();
+        let (api, intent) = (script.api("gemini"), intent(1, &LINES));
+        let found = api.find(&intent, &uploaded(), &known, &Context::new());
+        script.seen();
+        found
+    };
+    script.on(list, 200, "{}");
+    assert_eq!(find(&[]).unwrap(), Found::None);
+    let first = json!({"nextPageToken": "t 2", "operations": [
+        entry("batches/a", "r7-p30", "2026-11-20T05:00:00Z"),
+        entry("batches/b", "r7-p3", "2026-11-20T05:00:09Z"),
+        {"name": "batches/nameless"}]});
+    let second = json!({"operations": [entry("batches/c", "r7-p3", "2026-11-20T05:00:08.9Z")]});
+    for (known, found) in [
+        (
+            vec![],
+            Found::Many(vec!["batches/c".to_owned(), "batches/b".to_owned()]),
+        ),
+        (vec!["batches/c"], Found::One("batches/b".to_owned())),
+        (vec!["batches/b", "batches/c"], Found::None),
+    ] {
+        script.on(list, 200, &first);
+        script.on(&format!("{list}&pageToken=t%202"), 200, &second);
+        assert_eq!(find(&known).unwrap(), found);
+    }
+    // Half a list says nothing.
+    script.on(list, 200, &first);
+    script.on(&format!("{list}&pageToken=t%202"), 500, "{}");
+    assert_eq!(find(&[]).unwrap_err().status(), Some(500));
+    script.on(list, 200, "[]");
+    assert_eq!(find(&[]).unwrap_err().kind(), ErrorKind::Malformed);
+}
+
+#[test]
+fn results_are_fetched_from_a_file_or_from_the_batch() {
+    let script = Scripted::new();
+    let download = |file: &str| {
+        let mut sink = Vec::new();
+        let api = script.api("gemini");
+        let done = api.download("batches/x", file, &mut sink, &Context::new());
+        script.seen();
+        done.map(|()| String::from_utf8(sink).unwrap())
+    };
+    let url = "GET http://h/download/v1beta/files/batch-x:download?alt=media";
+    script.on(url, 200, "{\"key\":\"a\"}\n");
+    assert_eq!(download("files/batch-x").unwrap(), "{\"key\":\"a\"}\n");
+    script.on(url, 404, "{}");
+    assert_eq!(download("files/batch-x").unwrap_err().status(), Some(404));
+    let (one, two) = (
+        json!({"metadata": {"key": "a"}, "error": {"code": 3, "message": "x\ny"}}),
+        json!({"metadata": {"key": "b"}, "response": {}}),
+    );
+    let batch = "GET http://h/v1beta/batches/x";
+    let list = json!({"inlinedResponses": {"inlinedResponses": [one, two]}});
+    for done in [
+        json!({"done": true, "response": list}),
+        json!({"metadata": {"output": list}}),
+    ] {
+        script.on(batch, 200, done);
+        let text = download("inline").unwrap();
+        let keys = text.lines().map(|line| {
+            let line = script.api("gemini").read(line.as_bytes());
+            line.unwrap().key
+        });
+        assert_eq!(keys.collect::<Vec<_>>(), ["a", "b"]);
+    }
+    script.on(batch, 200, "{}");
+    assert_eq!(download("inline").unwrap_err().kind(), ErrorKind::Malformed);
+}
+
+#[test]
+fn a_file_that_is_gone_is_discarded_and_one_that_may_be_there_is_not() {
+    let script = Scripted::new();
+    let (api, ctx) = (script.api("gemini"), Context::new());
+    let refused = r#"{"error":{"code":403,"message":"Consumer has been suspended."}}"#;
+    for (status, body, gone) in [
+        (200, "{}", true),
+        (404, "{}", true),
+        (403, NONE, true),
+        (403, refused, false),
+        (404, "<html>", false),
+        (500, "{}", false),
+    ] {
+        script.on(&format!("DELETE {FILE}"), status, body);
+        let done = api.discard("files/r7-p3", &ctx);
+        assert_eq!(done.is_ok(), gone, "{status} {body}");
+    }
+    script.seen();
+}
+
+#[test]
+fn where_a_batch_stands_and_its_end_are_asked_for_by_its_name() {
+    let script = Scripted::new();
+    let (api, ctx) = (script.api("gemini"), Context::new());
+    let get = "GET http://h/v1beta/batches/x";
+    script.on(get, 200, in_state("BATCH_STATE_RUNNING"));
+    let status = api.status("batches/x", &ctx).unwrap();
+    assert_eq!(status.state.as_str(), "in_progress");
+    let cancel = "POST http://h/v1beta/batches/x:cancel";
+    script.on(cancel, 200, "{}");
+    api.cancel("batches/x", &ctx).unwrap();
+    script.on(cancel, 400, "{}");
+    script.on(get, 200, in_state("BATCH_STATE_CANCELLED"));
+    api.cancel("batches/x", &ctx).unwrap();
+    script.seen();
 }
