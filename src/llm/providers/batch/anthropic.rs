@@ -27,7 +27,7 @@ use crate::llm::providers::vendor::Vendor;
 use crate::llm::request::Request;
 
 use super::Wire;
-use super::http::{Http, escaped, json as body_of, named, served_at};
+use super::http::{Http, escaped, json as body_of, named, poll_after, served_at, unusable};
 use super::said::{count, text, time};
 
 const BATCHES: &str = "/messages/batches";
@@ -88,9 +88,12 @@ impl Wire for Anthropic {
         &self,
         http: &Http<'_>,
         intent: &BatchIntent,
-        _: &BatchStage,
+        stage: &BatchStage,
         known: &HashSet<String>,
     ) -> Result<Found, Error> {
+        if let BatchStage::Created { id, .. } = stage {
+            return Ok(Found::One(id.clone()));
+        }
         let (mut ours, mut open) = (Vec::new(), Vec::new());
         for (id, batch) in candidates(http, intent, known)? {
             match first_key(http, &id, &batch)? {
@@ -121,7 +124,14 @@ impl Wire for Anthropic {
     }
 
     fn status(&self, http: &Http<'_>, id: &str) -> Result<BatchStatus, Error> {
-        Ok(status_of(&body_of(&http.get(&path(id))?)?))
+        let reply = http.get(&path(id))?;
+        let batch = body_of(&reply)?;
+        text(&batch, "processing_status")
+            .ok_or_else(|| unusable("no processing_status", &reply))?;
+        Ok(BatchStatus {
+            poll_after: poll_after(&reply),
+            ..status_of(&batch)
+        })
     }
 
     fn download(
@@ -133,8 +143,7 @@ impl Wire for Anthropic {
     ) -> Result<(), Error> {
         let batch = body_of(&http.get(&path(id))?)?;
         let Some(results) = results_of(http, id, &batch) else {
-            let why = "anthropic does not keep the results of this batch any more: 29 days have \
-                       passed since it was created";
+            let why = "anthropic keeps the results of this batch no more: it does so for 29 days";
             let gone = Error::new(ErrorKind::Invalid, why).with_status(410);
             return Err(gone.with_sent(Sent::Answered));
         };
@@ -325,14 +334,16 @@ fn candidates(
     let created = |batch: &Value| time(batch.get("created_at")?);
     let pages = http.pages(format!("{BATCHES}?limit={PAGE}"), |page| {
         let list = page.get("data")?.as_array()?;
+        let older = |batch: &Value| created(batch).is_some_and(|time| time < window.from);
+        let past = !list.is_empty() && list.iter().all(older);
         let more = page.get("has_more").and_then(Value::as_bool) == Some(true);
-        let earlier = list
-            .last()
-            .and_then(created)
-            .is_some_and(|time| time < window.from);
-        let last = text(page, "last_id").filter(|_| more && !earlier);
-        let next = |last| format!("{BATCHES}?limit={PAGE}&after_id={}", escaped(last));
-        Some((list.clone(), last.map(next)))
+        if past || !more {
+            return Some((list.clone(), None));
+        }
+        // A list that goes on, and does not say where, is not known to its end.
+        let last = text(page, "last_id").or_else(|| text(list.last()?, "id"))?;
+        let next = format!("{BATCHES}?limit={PAGE}&after_id={}", escaped(last));
+        Some((list.clone(), Some(next)))
     });
     let mut found = Vec::new();
     for page in pages {

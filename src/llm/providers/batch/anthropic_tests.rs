@@ -340,12 +340,13 @@ fn the_list_is_read_back_to_before_the_intent_and_no_further() {
     let mut first = page(&[listed("new 1", "2026-11-20T06:00:00Z", false)]);
     first["has_more"] = true.into();
     script.on(&format!("GET {LIST}"), 200, first);
-    let mut second = page(&[
-        listed("ours", "2026-11-20T05:00:01Z", false),
-        listed("old", "2026-11-20T04:00:00Z", false),
-    ]);
+    let mut second = page(&[listed("ours", "2026-11-20T05:00:01Z", false)]);
     second["has_more"] = true.into();
+    second["last_id"] = Value::Null;
     script.on(&format!("GET {LIST}&after_id=new%201"), 200, second);
+    let mut third = page(&[listed("old", "2026-11-20T04:00:00Z", false)]);
+    third["has_more"] = true.into();
+    script.on(&format!("GET {LIST}&after_id=ours"), 200, third);
     assert_eq!(find(&script, &[]), Found::One("ours".to_owned()));
 }
 
@@ -452,6 +453,9 @@ fn where_a_batch_stands_and_its_end_are_asked_for_by_its_id() {
     let status = "GET http://h/v1/messages/batches/b";
     script.on(status, 200, batch("in_progress", [2, 0, 0, 0, 0]));
     assert_eq!(api.status("b", &ctx).unwrap().state.as_str(), "in_progress");
+    script.on(status, 200, "{}");
+    let error = api.status("b", &ctx).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Malformed);
     script.on(status, 404, "{}");
     assert_eq!(api.status("b", &ctx).unwrap_err().status(), Some(404));
     let cancel = "POST http://h/v1/messages/batches/b/cancel";

@@ -27,7 +27,8 @@ use crate::llm::request::Request;
 use crate::llm::transport::HttpReply;
 
 use super::Wire;
-use super::http::{Http, escaped, json as body_of, named, served_at, unusable};
+use super::files::{Listed, search, since};
+use super::http::{Http, Page, escaped, json as body_of, named, poll_after, served_at, unusable};
 use super::said::{count, text, time};
 
 /// How long to wait when a creation is refused for its pace and no time is named.
@@ -70,33 +71,24 @@ impl Wire for Gemini {
         &self,
         http: &Http<'_>,
         intent: &BatchIntent,
-        _: &BatchStage,
+        stage: &BatchStage,
         known: &HashSet<String>,
     ) -> Result<Found, Error> {
-        let pages = http.pages(format!("{BATCHES}?pageSize={PAGE}"), |page| {
-            // A list without entries has no field for them.
-            let list = page.as_object()?.get("operations");
-            let list = list.map_or(Some(Vec::new()), |list| list.as_array().cloned())?;
-            let token = text(page, "nextPageToken");
-            let next = |token| format!("{BATCHES}?pageSize={PAGE}&pageToken={}", escaped(token));
-            Some((list, token.map(next)))
-        });
-        let mut found = Vec::new();
-        for page in pages {
-            found.extend(page?.iter().filter_map(|batch| {
-                let metadata = batch.get("metadata")?;
-                let ours = text(metadata, "displayName") == Some(&intent.label);
-                let id = text(batch, "name").filter(|id| ours && !known.contains(*id))?;
-                Some((metadata.get("createTime").and_then(time), id.to_owned()))
-            }));
+        match stage {
+            BatchStage::Ready => return Ok(Found::None),
+            BatchStage::Created { id, .. } => return Ok(Found::One(id.clone())),
+            BatchStage::Uploaded { .. } => {}
         }
-        found.sort();
-        let mut ids: Vec<String> = found.into_iter().map(|(_, id)| id).collect();
-        Ok(match ids.len() {
-            0 => Found::None,
-            1 => Found::One(ids.remove(0)),
-            _ => Found::Many(ids),
-        })
+        search(
+            http.pages(LIST.to_owned(), page),
+            since(intent, stage),
+            known,
+            |batch| {
+                let metadata = &batch["metadata"];
+                let ours = text(metadata, "displayName") == Some(&intent.label);
+                Listed::read(metadata, text(batch, "name"), ours, &["createTime"])
+            },
+        )
     }
 
     fn discard(&self, http: &Http<'_>, file: &str) -> Result<(), Error> {
@@ -107,7 +99,11 @@ impl Wire for Gemini {
     }
 
     fn status(&self, http: &Http<'_>, id: &str) -> Result<BatchStatus, Error> {
-        Ok(status_of(http.api.vendor, &body_of(&http.get(&path(id))?)?))
+        let reply = http.get(&path(id))?;
+        Ok(BatchStatus {
+            poll_after: poll_after(&reply),
+            ..status_of(http.api.vendor, &body_of(&reply)?)
+        })
     }
 
     fn download(
@@ -122,7 +118,12 @@ impl Wire for Gemini {
                 "/download/v1beta{}:download?alt=media",
                 path(file)
             ));
-            return http.download(&url, sink);
+            return http
+                .download(&url, sink)
+                .map_err(|error| match is_denied(&error) {
+                    true => error.with_status(410),
+                    false => error,
+                });
         }
         let reply = http.get(&path(id))?;
         let batch = body_of(&reply)?;
@@ -164,9 +165,22 @@ impl Wire for Gemini {
     }
 }
 
-const BATCHES: &str = "/batches";
-/// As many as a page of the list takes.
-const PAGE: usize = 100;
+const LIST: &str = "/batches?pageSize=100";
+
+/// An empty list is left out, but nothing else is in its place.
+fn page(list: &Value) -> Option<Page> {
+    let token = text(list, "nextPageToken");
+    let entries = match list.get("operations") {
+        Some(entries) => entries.as_array()?.clone(),
+        None => {
+            let mut fields = list.as_object()?.keys();
+            let of_a_list = |field: &String| ["nextPageToken", "unreachable"].contains(&&**field);
+            fields.all(of_a_list).then(Vec::new)?
+        }
+    };
+    let then = token.map(|token| format!("{LIST}&pageToken={}", escaped(token)));
+    Some((entries, then))
+}
 
 /// Where a resource is, such as `batches/x`.
 fn path(resource: &str) -> String {

@@ -413,8 +413,11 @@ fn a_batch_is_found_by_our_name() {
     script.on(list, 200, &first);
     script.on(&format!("{list}&pageToken=t%202"), 500, "{}");
     assert_eq!(find(&[]).unwrap_err().status(), Some(500));
-    script.on(list, 200, "[]");
-    assert_eq!(find(&[]).unwrap_err().kind(), ErrorKind::Malformed);
+    for body in ["[]", r#"{"operations":3}"#, r#"{"something":[]}"#] {
+        script.on(list, 200, body);
+        let error = find(&[]).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Malformed, "{body}");
+    }
 }
 
 #[test]
@@ -432,6 +435,8 @@ fn results_are_fetched_from_a_file_or_from_the_batch() {
     assert_eq!(download("files/batch-x").unwrap(), "{\"key\":\"a\"}\n");
     script.on(url, 404, "{}");
     assert_eq!(download("files/batch-x").unwrap_err().status(), Some(404));
+    script.on(url, 403, NONE);
+    assert_eq!(download("files/batch-x").unwrap_err().status(), Some(410));
     let (one, two) = (
         json!({"metadata": {"key": "a"}, "error": {"code": 3, "message": "x\ny"}}),
         json!({"metadata": {"key": "b"}, "response": {}}),
