@@ -272,7 +272,7 @@ fn first_line(key: &str) -> String {
 fn one_call_creates_a_batch_from_its_lines() {
     let script = Scripted::new();
     let api = script.api("anthropic");
-    let mut advance = || {
+    let advance = || {
         let intent = intent(2, &LINES);
         api.advance(&intent, &BatchStage::Ready, &mut { LINES }, &Context::new())
     };
