@@ -5,6 +5,8 @@ mod files;
 mod form;
 mod gemini;
 mod http;
+#[cfg(test)]
+mod kit;
 mod lines;
 mod mistral;
 mod openai;
@@ -305,3 +307,6 @@ fn check_key(key: &str) -> Result<(), Error> {
     let why = format!("a key has 1 to 64 letters, digits, `-` and `_`, unlike `{key}`");
     Err(Error::new(ErrorKind::Invalid, why))
 }
+
+#[cfg(test)]
+mod tests;
