@@ -256,9 +256,7 @@ impl JobQueue {
     pub fn batches(&self, process: Option<ProcessId>) -> Result<Vec<BatchInfo>, Error> {
         let now = self.clock.wall();
         let batches = self.store.batches(process)?;
-        let infos = batches
-            .iter()
-            .filter_map(|batch| BatchInfo::new(batch, now));
+        let infos = batches.iter().map(|batch| BatchInfo::new(batch, now));
         Ok(infos.collect())
     }
 

@@ -191,7 +191,7 @@ fn is_found_and_worked_to_the_end(from: &Path, version: i64) {
     assert_eq!(queue.batches(None).unwrap().len(), usize::from(has_batch));
     if has_batch {
         assert_eq!(counts(&queue, 4).at_provider, 2);
-        assert_eq!(queue.batches(Some(process(4))).unwrap()[0].jobs, 2);
+        assert_eq!(queue.batches(Some(process(4))).unwrap()[0].total, 2);
     }
     let open = queue.open_processes().unwrap();
     let states = open

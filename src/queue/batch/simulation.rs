@@ -147,7 +147,7 @@ impl Scene {
                 let open = store.batches(None).unwrap();
                 let open: Vec<BatchInfo> = open
                     .iter()
-                    .filter_map(|batch| BatchInfo::new(batch, wall))
+                    .map(|batch| BatchInfo::new(batch, wall))
                     .collect();
                 if open.iter().any(held) && round > 3000 {
                     // All that was late has happened by now: somebody looks there, and decides.
