@@ -221,6 +221,7 @@ impl<'a> Poller<'a> {
         }
         self.look();
         self.take_steps();
+        self.orphaned_halves();
         self.tell();
     }
 
@@ -300,7 +301,6 @@ impl<'a> Poller<'a> {
             for batch in taken {
                 self.take_over(batch);
             }
-            self.orphaned_halves();
         }
         self.strange = strange.map(|account| {
             format!(
@@ -392,9 +392,10 @@ impl<'a> Poller<'a> {
         self.carry_out(no, step, &client);
     }
 
-    /// What is done about a batch that cannot be found. Whoever cancels it has decided.
+    /// What is done about a batch that cannot be found. One that was cancelled, and can no longer come
+    /// into being, is given up; else it may still run, and be paid for.
     pub(super) fn policy(&self, stopped: bool, uploads: bool) -> OnUnknown {
-        match stopped {
+        match stopped && uploads {
             true => OnUnknown::Resubmit,
             false => self.post.settings.read().policy(uploads),
         }

@@ -149,7 +149,8 @@ impl Scene {
                     .iter()
                     .map(|batch| BatchInfo::new(batch, wall))
                     .collect();
-                if open.iter().any(held) && round > 3000 {
+                let long = open.iter().all(|open| open.age_seconds > 5_000);
+                if open.iter().any(held) && long {
                     // All that was late has happened by now: somebody looks there, and decides.
                     assert!(!self.world.lock().uploads);
                     let decided = self.settings.on_unknown(Some(OnUnknown::Resubmit));
@@ -157,9 +158,10 @@ impl Scene {
                 }
                 let now = self.clock.now();
                 let due = poller.next_due().unwrap_or(now.after(seconds(1)));
-                let wait = due.since(now).clamp(Duration::from_millis(10), seconds(30));
+                let wait = due
+                    .since(now)
+                    .clamp(Duration::from_millis(10), seconds(100));
                 self.clock.advance(wait);
-                self.post.ring();
             }
         }));
         let twice = &office.outlook.possibly_paid_twice;
@@ -277,7 +279,7 @@ fn schedule(seed: u64) {
             JobStatus::Failed => assert!(fails || bought == 0, "{prompt} was paid for and failed"),
             JobStatus::Cancelled => {
                 assert!(cancelled, "{prompt}");
-                assert_eq!(bought, 0, "{prompt} was bought and thrown away");
+                assert_eq!(bought, 0, "{prompt} thrown away: {:#?}", world.with(prompt));
             }
             other => panic!("{prompt} is {other:?}"),
         }
@@ -307,7 +309,7 @@ fn nothing_is_lost_or_bought_twice_whatever_happens_when() {
                     hook(info);
                 }
             }));
-            let seeds = number(many).map_or(120, |seeds| (seeds / 40).max(120));
+            let seeds = number(many).map_or(40, |seeds| (seeds / 250).max(40));
             for seed in 0..seeds {
                 let run = catch_unwind(|| schedule(seed));
                 run.unwrap_or_else(|cause| {

@@ -441,13 +441,13 @@ impl BatchClient for Client {
                 None if remote.expires.is_some() => BatchState::Expired,
                 None => BatchState::Completed,
             };
-            let complete = matches!(state, BatchState::Completed);
+            let done = remote.expires.map_or(total, |done| done as u64);
             Ok(BatchStatus {
                 results: match remote.over {
                     true => vec!["results".to_owned()],
                     false => Vec::new(),
                 },
-                expected: complete.then_some(total),
+                expected: remote.over.then_some(done),
                 counts: Some(BatchCounts {
                     total,
                     completed: 0,
@@ -487,7 +487,7 @@ impl BatchClient for Client {
                 let other = world.random.below(at as u64 + 1) as usize;
                 lines.swap(at, other);
             }
-            let short = remote.expires.is_none() && world.random.chance(world.trouble);
+            let short = world.random.chance(world.trouble);
             if short {
                 lines.truncate(lines.len() / 2);
             }
