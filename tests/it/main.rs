@@ -5,6 +5,7 @@
 mod accounts;
 #[cfg(feature = "simulate")]
 mod batch_wires;
+mod batch_api;
 mod bulk;
 #[cfg(feature = "simulate")]
 mod capabilities;

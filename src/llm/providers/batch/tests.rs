@@ -297,6 +297,12 @@ fn a_list_that_goes_in_circles_or_is_none_says_nothing_of_a_batch() {
     };
     let error = find(endless.take(9).collect()).unwrap_err();
     assert!(error.message().contains("follows itself"), "{error}");
+    let ever_new = (0..9_999).map(|n| {
+        let entry = json!({"id": format!("b-{n}"), "created_at": 1_795_150_800});
+        says(200, json!({"data": [entry], "has_more": true}))
+    });
+    let error = find(ever_new.collect()).unwrap_err();
+    assert!(error.message().contains("more than 2000 pages"), "{error}");
     for none in [json!({}), json!([]), json!({"data": {}})] {
         let error = find(vec![says(200, none)]).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Malformed);
