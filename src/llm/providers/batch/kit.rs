@@ -36,11 +36,13 @@ impl Asked {
     }
 }
 
+/// A reply, and the call that it is for, if only that one may get it.
+type Reply = (Option<String>, Result<HttpReply, Error>);
+
 /// Answers each call with the next reply, and keeps what was asked.
 #[derive(Default)]
 pub struct Script {
-    /// With the call that each is for, if only that one may get it.
-    replies: Mutex<VecDeque<(Option<String>, Result<HttpReply, Error>)>>,
+    replies: Mutex<VecDeque<Reply>>,
     asked: Mutex<Vec<Asked>>,
 }
 
