@@ -434,6 +434,9 @@ fn results_come_from_the_address_named_if_that_is_the_same_host() {
         let done = download(with_url(own.into()), Some((own, status, "{}")));
         assert_eq!(done.unwrap_err().status(), Some(status));
     }
+    // What is not there yet is not gone.
+    let early = download(listed("b", "2026-11-20T05:00:00Z", false), None).unwrap_err();
+    assert_eq!((early.kind(), early.status()), (ErrorKind::Transient, None));
     let mut archived = with_url(own.into());
     archived["archived_at"] = "2026-12-19T05:00:00Z".into();
     for batch in [archived, with_url(Value::Null)] {
