@@ -4,8 +4,9 @@
 
 mod accounts;
 #[cfg(feature = "simulate")]
-mod batch_wires;
 mod batch_api;
+#[cfg(feature = "simulate")]
+mod batch_wires;
 mod bulk;
 #[cfg(feature = "simulate")]
 mod capabilities;

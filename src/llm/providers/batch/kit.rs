@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::io::Read;
 
 use parking_lot::Mutex;
+use serde_json::Value;
 
 use super::*;
 use crate::base::clock::Wall;
@@ -23,14 +24,68 @@ pub struct Asked {
     pub body: String,
 }
 
+impl Asked {
+    pub fn header(&self, name: &str) -> Option<&str> {
+        let mut headers = self.headers.iter();
+        let (_, value) = headers.find(|(own, _)| *own == name)?;
+        Some(value)
+    }
+
+    pub fn json(&self) -> Value {
+        serde_json::from_str(&self.body).unwrap()
+    }
+}
+
+/// A reply, and the call that it is for, if only that one may get it.
+type Reply = (Option<String>, Result<HttpReply, Error>);
+
 /// Answers each call with the next reply, and keeps what was asked.
 #[derive(Default)]
 pub struct Script {
-    replies: Mutex<VecDeque<Result<HttpReply, Error>>>,
+    replies: Mutex<VecDeque<Reply>>,
     asked: Mutex<Vec<Asked>>,
 }
 
 impl Script {
+    /// The provider that answers from it.
+    pub fn api(self: &Arc<Self>, provider: &str) -> BatchApi {
+        let config = LlmConfig::new(provider).model("m").base_url("http://h");
+        let config = config.api_key(Secret::new(KEY));
+        let api = config.batch_client_with(&|_| None, Some(self.clone()));
+        api.unwrap()
+    }
+
+    /// Answers this call next: method and whole URL.
+    pub fn on(&self, call: &str, status: u16, body: impl ToString) -> &Self {
+        self.on_with(call, status, &[], body)
+    }
+
+    /// The same with these headers in the reply.
+    pub fn on_with(
+        &self,
+        call: &str,
+        status: u16,
+        headers: &[(&str, &str)],
+        body: impl ToString,
+    ) -> &Self {
+        let reply = HttpReply {
+            status,
+            headers: headers.iter().copied().collect(),
+            body: body.to_string().into_bytes(),
+        };
+        let mut replies = self.replies.lock();
+        replies.push_back((Some(call.to_owned()), Ok(reply)));
+        self
+    }
+
+    /// What was asked since the last look. All that is in the script must have been.
+    pub fn played(&self) -> Vec<Asked> {
+        let replies = self.replies.lock();
+        let left: Vec<_> = replies.iter().map(|(call, _)| call).collect();
+        assert!(left.is_empty(), "these calls were not made: {left:?}");
+        std::mem::take(&mut self.asked.lock())
+    }
+
     pub fn asked(&self) -> Vec<Asked> {
         self.asked.lock().clone()
     }
@@ -67,11 +122,18 @@ impl Transport for Script {
             body,
         });
         let next = self.replies.lock().pop_front();
-        let mut reply = next.expect("a call that the script does not have")?;
+        let (call, reply) = next.expect("a call that the script does not have");
+        if let Some(call) = call {
+            assert_eq!(format!("{method} {}", transfer.url), call);
+        }
+        let mut reply = reply?;
         if let Some(sink) = transfer.into
             && (200..300).contains(&reply.status)
         {
-            sink.write_all(&std::mem::take(&mut reply.body)).unwrap();
+            for piece in std::mem::take(&mut reply.body).chunks(5) {
+                sink.write_all(piece)
+                    .map_err(|error| Error::new(ErrorKind::Invalid, error.to_string()))?;
+            }
         }
         Ok(reply)
     }
@@ -96,11 +158,9 @@ pub fn scripted(
     replies: impl IntoIterator<Item = Result<HttpReply, Error>>,
 ) -> (BatchApi, Arc<Script>) {
     let script = Arc::new(Script::default());
+    let replies = replies.into_iter().map(|reply| (None, reply));
     script.replies.lock().extend(replies);
-    let config = LlmConfig::new(provider).model("m").base_url("http://h");
-    let config = config.api_key(Secret::new(KEY));
-    let api = config.batch_client_with(&|_| None, Some(script.clone()));
-    (api.unwrap(), script)
+    (script.api(provider), script)
 }
 
 /// The intent of a batch labelled `run-1`, a little before [`DATE`].

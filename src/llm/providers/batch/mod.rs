@@ -12,8 +12,6 @@ mod mistral;
 mod openai;
 mod refusal;
 mod said;
-#[cfg(test)]
-mod scripted;
 mod xai;
 
 use std::collections::HashSet;
