@@ -82,6 +82,9 @@ impl Memos {
     }
 }
 
+/// What each request met, and how many prompts had been paid before.
+type Bought = (Vec<Option<Trouble>>, u64);
+
 /// How a call ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Delivery {
@@ -157,13 +160,9 @@ impl Ledger {
         self.publish(&mut inner);
     }
 
-    /// Books requests of a batch that have been worked on, told by their prompts. Tells of each which
-    /// trouble it met, and how many had been paid before.
-    pub(super) fn buy(
-        &self,
-        asked: &[(u64, Form)],
-        config: &SimConfig,
-    ) -> (Vec<Option<Trouble>>, u64) {
+    /// Books requests of a batch that have been worked on, by their prompts. Tells of each which
+    /// trouble it met.
+    pub(super) fn buy(&self, asked: &[(u64, Form)], config: &SimConfig) -> Bought {
         let mut inner = self.inner.lock();
         let before = inner.stats.paid_twice;
         let met = asked

@@ -2,7 +2,7 @@
 //! was asked of it: nothing here runs by itself, and no clock is read.
 
 use std::ops::Range;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use serde_json::Value;
@@ -162,6 +162,8 @@ pub(super) struct Batch {
     pub(super) deleted: bool,
     /// Result files that have been deleted.
     pub(super) deleted_files: Vec<String>,
+    /// The bytes of its result files, once somebody has asked.
+    pub(super) sizes: [OnceLock<u64>; 2],
 }
 
 impl Batch {

@@ -101,6 +101,17 @@ impl Results {
         self.order.len()
     }
 
+    /// The bytes of all lines.
+    pub(super) fn size(&self, config: &SimConfig) -> u64 {
+        let mut line = Vec::new();
+        let sizes = (0..self.len()).map(|nth| {
+            line.clear();
+            self.write(&mut line, config, nth);
+            line.len() as u64 + 1
+        });
+        sizes.sum()
+    }
+
     /// Leaves out the last third.
     pub(super) fn shorten(&mut self) {
         self.order.truncate(self.order.len() * 2 / 3);

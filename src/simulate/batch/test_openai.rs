@@ -49,6 +49,10 @@ fn a_batch_runs_from_upload_to_results() {
         json!({"total": 3, "completed": 3, "failed": 0})
     );
     assert_eq!(batch["error_file_id"], Value::Null);
+    let output = batch["output_file_id"].as_str().unwrap();
+    let size = kit.get(&format!("/v1/files/{output}"))["bytes"].as_u64();
+    let content = kit.call(&format!("GET /v1/files/{output}/content"), b"");
+    assert_eq!(size, Some(content.body.len() as u64));
     let lines = results(&mut kit, "/v1", &batch["output_file_id"]);
     let ids = column(&lines, "custom_id");
     assert_ne!(ids, ["i-0", "i-1", "i-2"]);
@@ -77,7 +81,7 @@ fn a_batch_runs_from_upload_to_results() {
     );
     assert_eq!(
         (stats.files_uploaded, stats.files_left, stats.downloads),
-        (1, 0, 1)
+        (1, 0, 2)
     );
 }
 
@@ -501,4 +505,23 @@ fn fifty_thousand_requests_come_back() {
     assert_eq!(ids.len(), 50_000);
     let seen = kit.get("/_sim/batches");
     assert_eq!(seen["batches"][0]["items"], 50_000);
+}
+
+#[test]
+fn an_outage_loses_nothing() {
+    let mut kit = kit(None, quick());
+    let file = kit.upload("/v1", "a.jsonl", &openai_file(&["a"]));
+    let batch = create(&mut kit, "/v1", &file);
+    let addr = kit.sim.addr();
+    kit.sim.stop_listening();
+    assert!(kit.client.is_closed());
+    let refused = std::net::TcpStream::connect(addr).unwrap_err();
+    assert_eq!(refused.kind(), io::ErrorKind::ConnectionRefused);
+    kit.wait_for_end();
+    kit.sim.resume().unwrap();
+    kit.sim.resume().unwrap();
+    assert_eq!(kit.sim.addr(), addr);
+    kit.reconnect();
+    let batch = kit.get(&format!("/v1/batches/{}", batch["id"].as_str().unwrap()));
+    assert_eq!(batch["status"], "completed");
 }
