@@ -81,6 +81,8 @@ mod test_client;
 #[cfg(test)]
 mod test_dialects;
 #[cfg(test)]
+mod test_ledger;
+#[cfg(test)]
 mod test_limits;
 #[cfg(test)]
 mod test_server;
@@ -185,7 +187,8 @@ impl Simulator {
     }
 
     /// Waits until `ready` is true of the counts, looking at them after every change; false if that
-    /// does not happen before `timeout` is over.
+    /// does not happen before `timeout` is over. What batches come to is waited for by
+    /// [`wait_for_batches`](Simulator::wait_for_batches).
     pub fn wait_until(&self, ready: impl FnMut(&SimStats) -> bool, timeout: Duration) -> bool {
         self.shared.ledger.wait_until(ready, timeout)
     }

@@ -81,6 +81,18 @@ pub(super) struct Part {
     pub(super) booked: usize,
 }
 
+impl Part {
+    /// What has become of an item by now: one that was not come to is waiting, even if it is settled
+    /// already what will become of it.
+    pub(super) fn fate(&self, place: usize) -> Fate {
+        match self.items[place].fate {
+            Fate::Missing => Fate::Missing,
+            _ if place >= self.booked => Fate::Waiting,
+            fate => fate,
+        }
+    }
+}
+
 /// What is wrong with a batch as a whole.
 #[derive(Debug, Clone)]
 pub(super) struct Failure {
