@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::test_kit::{Kit, column, endless, kit, openai_file, quick, sorted, text};
 use crate::simulate::test_client::{Client, PATIENCE};
-use crate::simulate::{BatchPoint, SimConfig, Trouble, Vendor};
+use crate::simulate::{BatchPoint, BatchStats, SimConfig, Trouble, Vendor};
 
 fn create(kit: &mut Kit, base: &str, file: &str) -> Value {
     let body = json!({"input_file_id": file, "endpoint": "/v1/chat/completions",
@@ -439,6 +439,64 @@ fn a_pause_takes_the_nth_and_holds_half_a_download() {
     assert!(half.wait(PATIENCE));
     half.release();
     assert_eq!(kit.client.read().unwrap().status, 200);
+}
+
+#[test]
+fn every_point_holds_its_request_before_or_after_the_effect() {
+    use BatchPoint::*;
+    for (point, effect) in [
+        (CreateArrived, false),
+        (CreateDone, true),
+        (CancelArrived, false),
+        (CancelDone, true),
+        (DeleteArrived, false),
+        (DeleteDone, true),
+        (StatusArrived, false),
+    ] {
+        let mut kit = kit(None, endless());
+        let file = kit.upload("/v1", "a.jsonl", &openai_file(&["a"]));
+        let batch = create(&mut kit, "/v1", &file);
+        let batch = format!("/v1/batches/{}", batch["id"].as_str().unwrap());
+        let body = json!({"input_file_id": file, "endpoint": "/v1/chat/completions",
+            "completion_window": "24h"});
+        let (line, body) = match point {
+            CreateArrived | CreateDone => ("POST /v1/batches".to_owned(), body.to_string()),
+            CancelArrived | CancelDone => (format!("POST {batch}/cancel"), String::new()),
+            DeleteArrived | DeleteDone => (format!("DELETE /v1/files/{file}"), String::new()),
+            _ => (format!("GET {batch}"), String::new()),
+        };
+        let seen = |kit: &Kit| {
+            let stats = kit.sim.batch_stats();
+            stats.created - 1 + stats.cancels + stats.files_deleted + stats.statuses
+        };
+        let pause = kit.sim.pause_at(point, 1);
+        let mut other = Client::connect(&kit.sim);
+        other.send(&line, "", body.as_bytes()).unwrap();
+        assert!(pause.wait(PATIENCE), "{point:?}");
+        assert_eq!(seen(&kit), u64::from(effect), "{point:?}");
+        other.hang_up();
+        pause.release();
+        let happens = |stats: &BatchStats| {
+            stats.created - 1 + stats.cancels + stats.files_deleted + stats.statuses == 1
+        };
+        assert!(kit.sim.wait_for_batches(happens, PATIENCE), "{point:?}");
+    }
+}
+
+#[test]
+fn an_upload_is_held_before_and_after_it_is_stored() {
+    for (point, files) in [(BatchPoint::UploadArrived, 0), (BatchPoint::UploadDone, 1)] {
+        let mut kit = kit(None, quick());
+        let pause = kit.sim.pause_at(point, 1);
+        let form = super::test_kit::form("a.jsonl", &openai_file(&["a"]));
+        let kind = "Content-Type: multipart/form-data; boundary=xyz\r\n";
+        let sent = kit.client.send("POST /v1/files", kind, form.as_bytes());
+        assert!(sent.is_ok() && pause.wait(PATIENCE));
+        assert_eq!(kit.sim.batch_stats().files_left, files, "{point:?}");
+        pause.release();
+        assert_eq!(kit.client.read().unwrap().status, 200);
+        assert_eq!(kit.sim.batch_stats().files_left, 1);
+    }
 }
 
 #[test]
