@@ -59,6 +59,8 @@ pub(crate) fn what_waits_is_told_in_the_order_of_claims(open: Open<'_>) {
     (db.abandon_after)(0);
     store.cancel(high, T).unwrap_err();
     assert!(told("test", &[], at(5)).is_empty());
+    let none = store.fill_batch(worker.id, half, None, 9, 9_999, at(5));
+    assert_eq!(none.unwrap(), Filled::default(), "what is decided holds");
 }
 
 pub(crate) fn what_a_process_holds_is_told_job_by_job(open: Open<'_>) {
