@@ -1,20 +1,20 @@
 //! One call: what is asked of the ledger, how long the call takes, and which reply each verdict leads
 //! to. Runs on the connection's thread, as part of its [`Connection`].
 
-use std::borrow::Cow;
 use std::io;
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
+use super::Trouble;
+use super::answer::{self, Place};
 use super::dialect::{self, Dialect, Work};
 use super::http::{Endpoint, Request};
 use super::ledger::{Ask, Call, Delivery, Verdict};
-use super::prompt::{Answer, Finish, Problem, Prompt, Tokens};
+use super::prompt::{Problem, Prompt, Tokens};
 use super::reply::Head;
 use super::script::{prompt_key, unit};
 use super::serve::{Connection, Next, Shared};
 use super::trouble::Form;
-use super::{SimConfig, Trouble};
 
 /// How much of a reply goes out before the connection is closed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -139,8 +139,10 @@ impl Connection<'_> {
     fn trouble(&mut self, kind: Trouble, call: &Call, mut job: Job<'_>) -> (Head, Sent) {
         let config = &self.shared.config;
         let model = job.model().to_owned();
-        let (vectors, retry_after) = (matches!(job.work, Work::Vectors(_)), config.retry_after);
-        let asked_to_wait = |wait| Some(wait).filter(|_| config.retry_after_header);
+        let at = match job.work {
+            Work::Vectors(_) => "input",
+            Work::Answer(_) => "messages",
+        };
         let problem = match kind {
             Trouble::Drop | Trouble::Stall => return (Head::default(), Sent::Nothing),
             Trouble::BrokenJson => {
@@ -149,11 +151,6 @@ impl Connection<'_> {
                 return (head, Sent::Whole);
             }
             Trouble::Truncated => return (self.good(call, &job), Sent::Cut),
-            Trouble::ContentFilter
-            | Trouble::Refusal
-            | Trouble::Empty
-            | Trouble::InvalidJson
-            | Trouble::Length => return (self.odd(kind, call, &mut job), Sent::Whole),
             Trouble::Html502 => {
                 self.body.extend_from_slice(
                     b"<html><head><title>502 Bad Gateway</title></head>\
@@ -166,22 +163,9 @@ impl Connection<'_> {
                 };
                 return (head, Sent::Whole);
             }
-            Trouble::UnknownModel => Problem::NoModel(&model),
-            Trouble::Error500 => Problem::ServerError,
-            Trouble::Error503 => Problem::Unavailable {
-                wait: retry_after.unwrap_or(Duration::from_secs(2)),
-            },
-            Trouble::Overloaded => Problem::Overloaded,
-            Trouble::RateLimit => Problem::RateLimit {
-                wait: asked_to_wait(retry_after.unwrap_or(Duration::from_secs(1))),
-            },
-            Trouble::RateLimitForever => Problem::RateLimit {
-                wait: asked_to_wait(Duration::ZERO),
-            },
-            Trouble::Quota => Problem::NoCredit,
-            Trouble::Unauthorized => Problem::WrongKey,
-            Trouble::BadRequest => Problem::BadPrompt {
-                at: if vectors { "input" } else { "messages" },
+            kind => match answer::problem(kind, config, &model, at) {
+                Some(problem) => problem,
+                None => return (self.odd(kind, call, &mut job), Sent::Whole),
             },
         };
         let head = self.problem(job.dialect, &problem, call, job.now);
@@ -192,17 +176,7 @@ impl Connection<'_> {
     fn good(&mut self, call: &Call, job: &Job<'_>) -> Head {
         match &job.work {
             Work::Vectors(pack) => job.dialect.vectors(&mut self.body, pack),
-            Work::Answer(prompt) => {
-                let config = &self.shared.config;
-                let tokens = Tokens::of(prompt, config);
-                let finish = if tokens.completion() < full(config) {
-                    Finish::Length
-                } else {
-                    Finish::Stop
-                };
-                let text = words(config, prompt, tokens);
-                self.write_answer(call, job, prompt, &text, finish, tokens);
-            }
+            Work::Answer(prompt) => self.write_answer(call, job, prompt, None),
         }
         self.head(job.dialect, job.now)
     }
@@ -213,30 +187,7 @@ impl Connection<'_> {
             pack.clear();
             job.dialect.vectors(&mut self.body, pack);
         } else if let Work::Answer(prompt) = &job.work {
-            let config = &self.shared.config;
-            let mut tokens = Tokens::of(prompt, config);
-            if matches!(kind, Trouble::ContentFilter | Trouble::Empty) {
-                tokens = tokens.without_output();
-            }
-            let (finish, text): (_, Cow<'_, str>) = match kind {
-                Trouble::ContentFilter if job.key & 1 == 0 => (Finish::Blocked, "".into()),
-                Trouble::ContentFilter => (Finish::Filtered, "".into()),
-                Trouble::Refusal => (Finish::Refused, "I'm sorry, I can't help with that.".into()),
-                Trouble::Length => {
-                    let whole = words(config, prompt, tokens);
-                    let half = whole.chars().count() / 2;
-                    (Finish::Length, whole.chars().take(half).collect())
-                }
-                Trouble::InvalidJson => {
-                    let shape = prompt.shape.as_ref();
-                    (
-                        Finish::Stop,
-                        shape.map(|shape| shape.misfit()).unwrap_or_default().into(),
-                    )
-                }
-                _ => (Finish::Stop, "".into()),
-            };
-            self.write_answer(call, job, prompt, &text, finish, tokens);
+            self.write_answer(call, job, prompt, Some(kind));
         }
         self.head(job.dialect, job.now)
     }
@@ -246,19 +197,15 @@ impl Connection<'_> {
         call: &Call,
         job: &Job<'_>,
         prompt: &Prompt<'_>,
-        text: &str,
-        finish: Finish,
-        tokens: Tokens,
+        odd: Option<Trouble>,
     ) {
-        let answer = Answer {
+        let place = Place {
             call: call.number,
             created: self.shared.epoch + job.now.as_secs(),
-            model: &prompt.model,
-            text,
-            finish,
-            tokens,
+            key: job.key,
         };
-        job.dialect.answer(&mut self.body, &answer);
+        let config = &self.shared.config;
+        answer::write(&mut self.body, job.dialect, config, prompt, odd, place);
     }
 
     fn problem(
@@ -359,28 +306,6 @@ impl Job<'_> {
             Work::Answer(prompt) => &prompt.model,
             Work::Vectors(pack) => &pack.model,
         }
-    }
-}
-
-/// The tokens of an answer that no cap cuts short.
-fn full(config: &SimConfig) -> u64 {
-    config.output_tokens.saturating_add(config.reasoning_tokens)
-}
-
-/// The text of an answer; none if there is no token left for it.
-fn words<'a>(config: &'a SimConfig, prompt: &Prompt<'_>, tokens: Tokens) -> Cow<'a, str> {
-    if tokens.output == 0 {
-        return "".into();
-    }
-    if let Some(canned) = &config.answer {
-        return canned.into();
-    }
-    let text = &prompt.text;
-    let end = text.char_indices().nth(60).map_or(text.len(), |(at, _)| at);
-    let echo = format!("echo: {}", &text[..end]);
-    match &prompt.shape {
-        Some(shape) => shape.instance(&echo).to_string().into(),
-        None => echo.into(),
     }
 }
 

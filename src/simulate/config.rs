@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::limits::Limits;
 use super::script::{Script, prompt_key};
-use super::{Trouble, Vendor};
+use super::{BatchConfig, Trouble, Vendor};
 
 /// Beyond any use, and small enough that adding it to a clock cannot overflow.
 pub(super) const LONGEST: Duration = Duration::from_secs(365 * 86_400);
@@ -41,6 +41,7 @@ pub struct SimConfig {
     pub(super) loading: Option<Duration>,
     pub(super) track: bool,
     pub(super) script: Script,
+    pub(super) batches: BatchConfig,
 }
 
 impl Default for SimConfig {
@@ -72,6 +73,7 @@ impl Default for SimConfig {
             loading: None,
             track: true,
             script: Script::default(),
+            batches: BatchConfig::default(),
         }
     }
 }
@@ -267,6 +269,12 @@ impl SimConfig {
         self
     }
 
+    /// What becomes of batches. Default: [`BatchConfig::default`].
+    pub fn batches(mut self, batches: BatchConfig) -> SimConfig {
+        self.batches = batches;
+        self
+    }
+
     /// Which trouble the prompt meets whose last user message has this text. It depends on nothing but
     /// the text, the seed and the shares.
     ///
@@ -338,6 +346,7 @@ impl SimConfig {
         if self.idle_timeout.is_zero() {
             return Err(refuse("idle_timeout is zero".to_owned()));
         }
+        self.batches.check().map_err(refuse)?;
         self.script.check().map_err(refuse)
     }
 }

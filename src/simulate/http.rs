@@ -3,6 +3,8 @@
 
 use std::io::{self, Read, Write};
 
+use super::batch;
+
 /// The largest body that is read, in bytes.
 pub(super) const BODY_LIMIT: usize = 32 << 20;
 const HEAD_LIMIT: usize = 64 << 10;
@@ -24,6 +26,8 @@ pub(super) struct Request<'a> {
     /// Whether the client wants the connection closed after the reply.
     pub(super) close: bool,
     pub(super) body: &'a [u8],
+    /// The body of a request for files or batches instead: it may be large, and is kept.
+    pub(super) upload: Vec<u8>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -41,7 +45,18 @@ pub(super) enum Target {
     Health,
     Props,
     Stats,
+    BatchStats,
+    Batch(Address),
     Other(String),
+}
+
+/// What a request for files or batches says in its head.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Address {
+    pub(super) path: String,
+    pub(super) query: String,
+    /// Names in lower case.
+    pub(super) headers: Vec<(String, String)>,
 }
 
 /// Where calls go to; with the model, where that is part of the path.
@@ -115,6 +130,22 @@ struct Head {
     length: usize,
 }
 
+impl Head {
+    fn request(self, body: &[u8], upload: Vec<u8>) -> Request<'_> {
+        Request {
+            method: self.method,
+            target: self.target,
+            groq: self.groq,
+            key_in_url: self.key_in_url,
+            credentials: self.credentials,
+            version: self.version,
+            close: self.close,
+            body,
+            upload,
+        }
+    }
+}
+
 /// Reads requests from `stream`, one after the other.
 pub(super) struct Reader<S> {
     stream: S,
@@ -152,6 +183,10 @@ impl<S: Read + Write> Reader<S> {
             self.read_some()?;
         };
         let body = self.start + head.size;
+        if let Target::Batch(_) = head.target {
+            let upload = self.read_upload(body, &head)?;
+            return Ok(head.request(&[], upload));
+        }
         let after = body + head.length;
         if self.end < after {
             if head.expects_continue && self.end == body {
@@ -165,16 +200,27 @@ impl<S: Read + Write> Reader<S> {
             }
         }
         self.start = after;
-        Ok(Request {
-            method: head.method,
-            target: head.target,
-            groq: head.groq,
-            key_in_url: head.key_in_url,
-            credentials: head.credentials,
-            version: head.version,
-            close: head.close,
-            body: &self.buffer[body..after],
-        })
+        Ok(head.request(&self.buffer[body..after], Vec::new()))
+    }
+
+    /// Reads a body into memory of its own, once.
+    fn read_upload(&mut self, body: usize, head: &Head) -> io::Result<Vec<u8>> {
+        let here = head.length.min(self.end - body);
+        let mut upload = Vec::new();
+        upload.reserve_exact(head.length);
+        upload.extend_from_slice(&self.buffer[body..body + here]);
+        self.start = body + here;
+        if here < head.length {
+            if head.expects_continue && here == 0 {
+                self.stream.write_all(b"HTTP/1.1 100 Continue\r\n\r\n")?;
+            }
+            let left = (head.length - here) as u64;
+            (&mut self.stream).take(left).read_to_end(&mut upload)?;
+            if upload.len() < head.length {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+        }
+        Ok(upload)
     }
 
     fn read_some(&mut self) -> io::Result<()> {
@@ -224,7 +270,7 @@ fn parse_head(bytes: &[u8], key: Option<&str>) -> Result<Option<Head>, Refusal> 
     let mut head = Head {
         size,
         method: method(parsed.method.unwrap_or_default()),
-        target: target(path),
+        target: target(path, query),
         groq,
         key_in_url: query.split('&').any(|pair| pair.starts_with("key=")),
         credentials: Credentials::default(),
@@ -236,6 +282,10 @@ fn parse_head(bytes: &[u8], key: Option<&str>) -> Result<Option<Head>, Refusal> 
     let mut length = None;
     for header in parsed.headers.iter() {
         let (name, value) = (header.name, header.value.trim_ascii());
+        if let Target::Batch(address) = &mut head.target {
+            let value = String::from_utf8_lossy(value).into_owned();
+            address.headers.push((name.to_ascii_lowercase(), value));
+        }
         if name.eq_ignore_ascii_case("content-length") {
             let read = std::str::from_utf8(value)
                 .ok()
@@ -273,8 +323,12 @@ fn parse_head(bytes: &[u8], key: Option<&str>) -> Result<Option<Head>, Refusal> 
             head.expects_continue = value.eq_ignore_ascii_case(b"100-continue");
         }
     }
+    let limit = match &head.target {
+        Target::Batch(address) => batch::body_limit(&address.path),
+        _ => BODY_LIMIT,
+    };
     head.length = match length {
-        Some(length) if length > BODY_LIMIT => return Err(Refusal::BodyTooLarge),
+        Some(length) if length > limit => return Err(Refusal::BodyTooLarge),
         Some(length) => length,
         None if head.method == Method::Post => return Err(Refusal::LengthRequired),
         None => 0,
@@ -305,7 +359,7 @@ fn method(name: &str) -> Method {
     }
 }
 
-fn target(path: &str) -> Target {
+fn target(path: &str, query: &str) -> Target {
     match path {
         "/v1/chat/completions" => Target::Call(Endpoint::Chat),
         "/v1/messages" => Target::Call(Endpoint::Messages),
@@ -315,6 +369,12 @@ fn target(path: &str) -> Target {
         "/health" | "/v1/health" => Target::Health,
         "/props" => Target::Props,
         "/_sim/stats" => Target::Stats,
+        "/_sim/batches" => Target::BatchStats,
+        path if batch::owns(path) => Target::Batch(Address {
+            path: path.to_owned(),
+            query: query.to_owned(),
+            headers: Vec::new(),
+        }),
         other => gemini(other).unwrap_or_else(|| Target::Other(other.to_owned())),
     }
 }

@@ -157,6 +157,24 @@ impl Ledger {
         self.publish(&mut inner);
     }
 
+    /// Books requests of a batch that have been worked on, told by their prompts. Tells of each which
+    /// trouble it met, and how many had been paid before.
+    pub(super) fn buy(
+        &self,
+        asked: &[(u64, Form)],
+        config: &SimConfig,
+    ) -> (Vec<Option<Trouble>>, u64) {
+        let mut inner = self.inner.lock();
+        let before = inner.stats.paid_twice;
+        let met = asked
+            .iter()
+            .map(|(key, form)| inner.buy(*key, *form, config, self.track))
+            .collect();
+        let again = inner.stats.paid_twice - before;
+        self.publish(&mut inner);
+        (met, again)
+    }
+
     /// Counts a request that is malformed and no call.
     pub(super) fn malformed(&self) {
         let mut inner = self.inner.lock();
@@ -347,6 +365,31 @@ impl Inner {
         }
     }
 
+    fn buy(&mut self, key: u64, form: Form, config: &SimConfig, track: bool) -> Option<Trouble> {
+        let _ = self.meet(&[key], track);
+        let kind = self.trouble(&[key], form, config);
+        let kind = kind.filter(|kind| kind.is_in_batches());
+        if let Some(kind) = kind {
+            self.met[kind as usize] += 1;
+            if let Some(memory) = self.prompts.get(key) {
+                memory.met = memory.met.saturating_add(1);
+            }
+        }
+        if kind.is_none_or(Trouble::is_paid) {
+            self.pay(&[key], track);
+        }
+        kind
+    }
+
+    fn pay(&mut self, keys: &[u64], track: bool) {
+        self.stats.paid += 1;
+        for key in keys.iter().filter(|_| track) {
+            let memory = self.prompts.meet(*key);
+            self.stats.paid_twice += u64::from(memory.paid);
+            memory.paid = true;
+        }
+    }
+
     fn count(&mut self, now: Duration, verdict: Verdict, keys: &[u64], track: bool) {
         let (accepted, paid, refused) = match verdict {
             Verdict::Plain => (true, true, false),
@@ -355,7 +398,6 @@ impl Inner {
         };
         let stats = &mut self.stats;
         stats.accepted += u64::from(accepted);
-        stats.paid += u64::from(paid);
         stats.refused += u64::from(refused);
         if accepted || refused {
             let second = usize::try_from(now.as_secs()).unwrap_or(0);
@@ -366,12 +408,8 @@ impl Inner {
             stats.accepted_per_second[second] += u64::from(accepted);
             stats.refused_per_second[second] += u64::from(refused);
         }
-        if paid && track {
-            for key in keys {
-                let memory = self.prompts.meet(*key);
-                stats.paid_twice += u64::from(memory.paid);
-                memory.paid = true;
-            }
+        if paid {
+            self.pay(keys, track);
         }
     }
 

@@ -67,6 +67,7 @@ impl Drop for Listener {
         // In this order, or calls that are held would be answered at the last moment.
         self.sockets.shut_down();
         self.shared.gate.stop();
+        self.shared.batches.pauses.wake();
         // The standard library cannot interrupt an accept, but a connection ends one of them. It must
         // not take long: with a full queue it would be tried again for minutes.
         while !self.accepting.iter().all(JoinHandle::is_finished) {

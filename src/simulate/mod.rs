@@ -35,7 +35,9 @@
 //! # }
 //! ```
 
+mod answer;
 mod anthropic;
+mod batch;
 mod call;
 mod config;
 mod dialect;
@@ -77,12 +79,14 @@ use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+pub use batch::{BatchConfig, BatchPoint, BatchSeen, BatchStats, Pause};
 pub use config::SimConfig;
 pub use embed::embedding;
 pub use stats::SimStats;
 pub use trouble::{Trouble, UnknownTrouble};
 pub use vendor::{UnknownVendor, Vendor};
 
+use batch::Store;
 use gate::Gate;
 use ledger::Ledger;
 use listen::Listener;
@@ -111,6 +115,7 @@ impl Simulator {
         let shared = Arc::new(Shared {
             ledger: Ledger::new(&config),
             gate: Gate::default(),
+            batches: Store::new(&config.batches),
             started: Instant::now(),
             epoch: SystemTime::now()
                 .duration_since(UNIX_EPOCH)
@@ -138,13 +143,31 @@ impl Simulator {
 
     /// The counts at this moment.
     pub fn stats(&self) -> SimStats {
-        self.shared.ledger.stats()
+        self.shared.stats()
     }
 
     /// Waits until `ready` is true of the counts, looking at them after every change; false if that
     /// does not happen before `timeout` is over.
     pub fn wait_until(&self, ready: impl FnMut(&SimStats) -> bool, timeout: Duration) -> bool {
         self.shared.ledger.wait_until(ready, timeout)
+    }
+
+    /// The counts of files and batches at this moment.
+    pub fn batch_stats(&self) -> BatchStats {
+        self.shared.batches.stats(&self.shared)
+    }
+
+    /// Waits until `ready` is true of the counts of batches; false if that does not happen before
+    /// `timeout` is over.
+    pub fn wait_for_batches(&self, ready: impl Fn(&BatchStats) -> bool, timeout: Duration) -> bool {
+        self.shared.batches.wait(&self.shared, ready, timeout)
+    }
+
+    /// Holds the `nth` request, counted from 1 and from now on, that comes to `point`, until the
+    /// pause is released or dropped, or the simulator stops. It has its effect also if its client has
+    /// gone by then.
+    pub fn pause_at(&self, point: BatchPoint, nth: u64) -> Pause {
+        self.shared.batches.pauses.add(point, nth)
     }
 
     /// Holds back the outcome of every call from now on, also of calls that are being worked on:

@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use super::SimConfig;
 use super::Vendor;
+use super::batch::Store;
 use super::dialect::Dialect;
 use super::gate::Gate;
 use super::http::{BODY_LIMIT, Method, Reader, Refusal, Request, Target};
@@ -17,6 +17,7 @@ use super::http::{Endpoint, Version};
 use super::ledger::Ledger;
 use super::prompt::Problem;
 use super::reply::{Head, Rfc3339};
+use super::{SimConfig, SimStats};
 
 /// What all connections share.
 #[derive(Debug)]
@@ -24,12 +25,24 @@ pub(super) struct Shared {
     pub(super) config: SimConfig,
     pub(super) ledger: Ledger,
     pub(super) gate: Gate,
+    pub(super) batches: Store,
     pub(super) started: Instant,
     /// The start in seconds since the epoch.
     pub(super) epoch: u64,
 }
 
 impl Shared {
+    /// The time since the start.
+    pub(super) fn now(&self) -> Duration {
+        self.started.elapsed()
+    }
+
+    /// The counts, with what batches have worked on by now.
+    pub(super) fn stats(&self) -> SimStats {
+        self.batches.catch_up(self);
+        self.ledger.stats()
+    }
+
     pub(super) fn is_loading(&self, now: Duration) -> bool {
         self.config.loading.is_some_and(|loading| now < loading)
     }
@@ -62,7 +75,7 @@ pub(super) fn connection(shared: &Shared, stream: &TcpStream) {
     let mut served = 0;
     loop {
         let next = match reader.next() {
-            Ok(request) => connection.answer(&request),
+            Ok(request) => connection.answer(request),
             Err(refusal) => {
                 connection.refuse(&refusal);
                 Next::Close
@@ -88,9 +101,13 @@ pub(super) struct Connection<'a> {
 }
 
 impl Connection<'_> {
-    fn answer(&mut self, request: &Request<'_>) -> Next {
+    fn answer(&mut self, request: Request<'_>) -> Next {
         self.body.clear();
         self.out.clear();
+        if let Target::Batch(_) = request.target {
+            return self.batch(request);
+        }
+        let request = &request;
         let openai = Dialect::openai(request, &self.shared.config);
         let (wanted, allow) = match &request.target {
             // Groq has no embeddings.
@@ -119,7 +136,8 @@ impl Connection<'_> {
         let config = &self.shared.config;
         let body = match &request.target {
             Target::Call(endpoint) => return self.call(endpoint, request, arrived, now),
-            Target::Stats => json!(self.shared.ledger.stats()),
+            Target::Stats => json!(self.shared.stats()),
+            Target::BatchStats => json!(self.shared.batches.stats(self.shared)),
             _ if self.shared.is_loading(now) => {
                 return self.error(request, openai, &Problem::Loading);
             }
@@ -135,7 +153,7 @@ impl Connection<'_> {
                 models(config, dialect, self.shared.epoch)
             }
             Target::Props => json!({"total_slots": config.slots}),
-            Target::Health | Target::Other(_) => json!({"status": "ok"}),
+            Target::Health | Target::Batch(_) | Target::Other(_) => json!({"status": "ok"}),
         };
         // Writing into memory does not fail, nor do numbers and strings.
         let _ = serde_json::to_writer(&mut self.body, &body);
@@ -152,7 +170,7 @@ impl Connection<'_> {
 
     /// Answers a request for what is not there. Looking for something is no mistake; sending
     /// something is.
-    fn nowhere(&mut self, request: &Request<'_>, path: &str) -> Next {
+    pub(super) fn nowhere(&mut self, request: &Request<'_>, path: &str) -> Next {
         if request.method == Method::Post {
             self.shared.ledger.malformed();
         }
@@ -179,7 +197,7 @@ impl Connection<'_> {
             Refusal::BadHead => (400, "The request's head cannot be read."),
             Refusal::HeadTooLarge => (431, "The request's head is too large."),
             Refusal::LengthRequired => (411, "A Content-Length header is required."),
-            Refusal::BodyTooLarge => (413, "The request's body is larger than 32 MiB."),
+            Refusal::BodyTooLarge => (413, "The request's body is too large."),
         };
         self.body.clear();
         self.out.clear();
@@ -218,7 +236,7 @@ impl Connection<'_> {
     }
 }
 
-fn name(method: &Method) -> &str {
+pub(super) fn name(method: &Method) -> &str {
     match method {
         Method::Get => "GET",
         Method::Post => "POST",

@@ -109,6 +109,11 @@ impl Client {
             head,
             body: Vec::new(),
         };
+        if reply.header("transfer-encoding") == Some("chunked") {
+            self.buffer.drain(..head_end);
+            reply.body = self.read_chunks()?;
+            return Ok(reply);
+        }
         let length = reply.header("content-length").expect("a length");
         let end = head_end + length.parse::<usize>().expect("a length");
         while self.buffer.len() < end {
@@ -117,6 +122,28 @@ impl Client {
         reply.body = self.buffer[head_end..end].to_vec();
         self.buffer.drain(..end);
         Ok(reply)
+    }
+
+    fn read_chunks(&mut self) -> io::Result<Vec<u8>> {
+        let mut body = Vec::new();
+        loop {
+            let end = loop {
+                if let Some(end) = self.buffer.windows(2).position(|two| two == b"\r\n") {
+                    break end;
+                }
+                self.fill()?;
+            };
+            let size = std::str::from_utf8(&self.buffer[..end]).expect("a size in ASCII");
+            let size = usize::from_str_radix(size, 16).expect("a size");
+            while self.buffer.len() < end + 2 + size + 2 {
+                self.fill()?;
+            }
+            body.extend_from_slice(&self.buffer[end + 2..end + 2 + size]);
+            self.buffer.drain(..end + 2 + size + 2);
+            if size == 0 {
+                return Ok(body);
+            }
+        }
     }
 
     /// Whether the other side closes the connection without sending anything more.

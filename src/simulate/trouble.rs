@@ -155,6 +155,19 @@ impl Trouble {
         )
     }
 
+    /// Whether a request of a batch can meet this kind: the others are about connections or keys.
+    pub(super) fn is_in_batches(self) -> bool {
+        !matches!(
+            self,
+            Trouble::Drop
+                | Trouble::Stall
+                | Trouble::Truncated
+                | Trouble::BrokenJson
+                | Trouble::Html502
+                | Trouble::Unauthorized
+        )
+    }
+
     /// Whether a call that asks for `form` can meet this kind.
     pub(super) fn applies_to(self, form: Form) -> bool {
         match self {

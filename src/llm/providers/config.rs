@@ -1,11 +1,9 @@
 //! From settings to a client: provider, model, key, address, time-out.
 
 use std::borrow::Cow;
-use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use parking_lot::Mutex;
 use sha2::{Digest, Sha256};
 
 use crate::base::cancel::Context;
@@ -17,9 +15,10 @@ use crate::engine::pack::PackLimits;
 use crate::llm::client::LlmClient;
 use crate::llm::hash::hex;
 use crate::llm::request::Request;
-use crate::llm::response::{FinishReason, Response};
+use crate::llm::response::Response;
 use crate::llm::transport::{HttpReply, HttpRequest, HttpTransport, Transport, is_callable};
 
+use super::access::{Access, LeftOut, ModelChoice};
 use super::batch::BatchApi;
 use super::dialect::{Call, decode, encode};
 use super::embed;
@@ -162,7 +161,7 @@ impl LlmConfig {
             transport,
             chat_url: format!("{}/chat/completions", access.base_url),
             access,
-            model: ModelChoice::of(self),
+            model: ModelChoice::new(self.model.clone(), self.only_model),
             left_out: LeftOut::default(),
             concurrency,
             timeout: self.request_timeout,
@@ -194,7 +193,7 @@ impl LlmConfig {
         let vendor = known(&self.provider)?;
         let batches = vendor.batch_api()?;
         let access = self.access(vendor, env)?;
-        let model = ModelChoice::of(self);
+        let model = ModelChoice::new(self.model.clone(), self.only_model);
         Ok(BatchApi::new(vendor, batches, access, model, transport))
     }
 
@@ -373,77 +372,6 @@ enum Inner {
     Extract(Extract),
 }
 
-/// What a client needs to be let in.
-pub(super) struct Access {
-    pub base_url: String,
-    pub headers: Vec<(&'static str, String)>,
-    /// The key, and what the address holds: none of it leaves the client.
-    pub secrets: Vec<Secret>,
-    /// What to look at when the provider refuses the credential.
-    pub key_hint: String,
-    /// Which credential it is.
-    pub account: String,
-}
-
-impl Access {
-    /// With what is known here of a credential that was refused.
-    pub fn explained(&self, error: Error) -> Error {
-        if error.kind() != ErrorKind::Auth {
-            return error;
-        }
-        let said = error.message().trim_end_matches('.');
-        let message = format!("{said}; {}", self.key_hint);
-        error.reworded(message)
-    }
-
-    pub fn redacted(&self, error: Error) -> Error {
-        let secrets = self.secrets.iter();
-        secrets.fold(error, |error, secret| error.redacted(secret))
-    }
-
-    /// An answer that gives nothing away.
-    pub fn without_keys(&self, response: Response) -> Response {
-        self.secrets.iter().fold(response, without_key)
-    }
-}
-
-/// Which model a request goes to.
-pub(super) struct ModelChoice {
-    model: Option<String>,
-    only: bool,
-}
-
-impl ModelChoice {
-    fn of(config: &LlmConfig) -> Self {
-        Self {
-            model: config.model.clone(),
-            only: config.only_model,
-        }
-    }
-
-    pub fn of_request<'a>(&'a self, request: &'a Request) -> Option<&'a str> {
-        let own = request.model.as_deref().filter(|_| !self.only);
-        own.or(self.model.as_deref())
-    }
-}
-
-/// The fields that users were told of: they do not go out.
-#[derive(Default)]
-pub(super) struct LeftOut(Mutex<HashSet<String>>);
-
-impl LeftOut {
-    /// Says once of each field of a request that the vendor does not take it.
-    pub fn tell(&self, vendor: &Vendor, request: &Request) {
-        for left_out in vendor.fields.left_out(request) {
-            let mut told = self.0.lock();
-            if !told.contains(&left_out.field) {
-                log::warn!("{} {left_out}", vendor.name);
-                told.insert(left_out.field);
-            }
-        }
-    }
-}
-
 struct Remote {
     vendor: &'static Vendor,
     transport: Arc<dyn Transport>,
@@ -528,29 +456,6 @@ impl Remote {
         }
         response
     }
-}
-
-/// Keys of real providers are longer. What people write for a local server that wants some key
-/// may be any word, and an answer is not maimed for the sake of a word.
-const REAL_KEY: usize = 16;
-
-/// Servers have been seen to echo the credential; it goes no further than this. Done after
-/// decoding, since an escape such as `\/` hides it from a look at the bytes.
-fn without_key(mut response: Response, key: &Secret) -> Response {
-    if key.expose().len() < REAL_KEY {
-        return response;
-    }
-    let end = match &mut response.finish_reason {
-        FinishReason::Other(word) => Some(word),
-        _ => None,
-    };
-    let texts = [Some(&mut response.text), response.model.as_mut(), end];
-    for text in texts.into_iter().flatten() {
-        if let Some(cleaned) = key.redact(text) {
-            *text = cleaned;
-        }
-    }
-    response
 }
 
 impl LlmClient for Client {

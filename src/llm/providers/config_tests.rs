@@ -1,5 +1,7 @@
 //! What settings and variables make of a client.
 
+use parking_lot::Mutex;
+
 use super::*;
 use crate::llm::transport::{Headers, HttpReply};
 

@@ -2,6 +2,7 @@
 //!
 //! A wire format is one file; a vendor of an existing format is one row of [`VENDORS`].
 
+mod access;
 mod answer;
 mod anthropic;
 pub mod batch;

@@ -1,7 +1,7 @@
 //! Calls to a Batch API: the address and credential added, failures classified.
 
 use std::io::{Read, Write};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use serde_json::Value;
 
@@ -11,6 +11,7 @@ use crate::base::error::{Error, ErrorKind};
 use crate::llm::providers::answer::malformed;
 use crate::llm::providers::dialect::request_id;
 use crate::llm::providers::errors::failure;
+use crate::llm::providers::limits::{Tells, retry_after};
 use crate::llm::transport::{HttpReply, Method, Transfer};
 
 use super::{BatchApi, IDLE, REPLY};
@@ -207,6 +208,11 @@ pub(super) fn named(reply: &HttpReply, fields: &[&str]) -> Result<String, Error>
 pub(super) fn unusable(what: impl std::fmt::Display, reply: &HttpReply) -> Error {
     let error = malformed(what, &reply.body).with_status(reply.status);
     error.with_request_id(request_id(reply))
+}
+
+/// When the server wants to be asked again.
+pub(super) fn poll_after(reply: &HttpReply) -> Option<Duration> {
+    retry_after(Tells::Nothing, &reply.headers, SystemTime::now())
 }
 
 /// The server's clock.

@@ -1,11 +1,14 @@
 //! Batch APIs: one frame, and one file per wire format.
 
 mod anthropic;
+mod files;
 mod form;
 mod gemini;
 mod http;
+mod lines;
 mod mistral;
 mod openai;
+mod refusal;
 mod said;
 mod xai;
 
@@ -25,7 +28,7 @@ use crate::llm::batch::{
 use crate::llm::request::{Request, Task};
 use crate::llm::transport::{HttpTransport, Transport};
 
-use super::config::{Access, LeftOut, ModelChoice};
+use super::access::{Access, LeftOut, ModelChoice};
 use super::content::invalid;
 use super::vendor::{BatchWire, Batches, Vendor};
 
@@ -90,8 +93,8 @@ trait Wire: Sync {
 
 fn wire(of: BatchWire) -> &'static dyn Wire {
     match of {
-        BatchWire::OpenAi => &openai::OpenAi,
-        BatchWire::Groq => &openai::OpenAi,
+        BatchWire::OpenAi => &openai::OPENAI,
+        BatchWire::Groq => &openai::GROQ,
         BatchWire::Xai => &xai::Xai,
         BatchWire::Mistral => &mistral::Mistral,
         BatchWire::Anthropic => &anthropic::Anthropic,

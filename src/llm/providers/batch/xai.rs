@@ -1,66 +1,265 @@
-//! Batches of xai.
+//! Batches of xAI: made from a file of OpenAI's lines, without a word for their state, and with
+//! results that are read by the page.
 
 use std::collections::HashSet;
-use std::io::Write;
+use std::io::{self, Write};
 
-use crate::base::error::Error;
-use crate::llm::batch::{BatchInput, BatchIntent, BatchLine, BatchStage, BatchStatus, Found};
-use crate::llm::providers::content::invalid;
+use serde_json::{Map, Value, json};
+
+use crate::base::clock::Wall;
+use crate::base::error::{Error, ErrorKind};
+use crate::llm::batch::{
+    BatchCounts, BatchEnd, BatchInput, BatchIntent, BatchLine, BatchStage, BatchState, BatchStatus,
+    Found,
+};
+use crate::llm::providers::answer::malformed;
+use crate::llm::providers::said::Said;
 use crate::llm::providers::vendor::Vendor;
 use crate::llm::request::Request;
 
 use super::Wire;
-use super::http::Http;
+use super::files::{Listed, search, since, upload};
+use super::http::{Http, Page, escaped, json, named, poll_after, served_at, unusable};
+use super::said::{answer, count, text, time};
+use super::{lines, refusal};
+
+const ENDPOINT: &str = "/v1/chat/completions";
+/// What the results are called here: there is no file.
+const RESULTS: &str = "results";
+/// A page is held whole, so it is one of few results.
+const RESULTS_A_PAGE: usize = 100;
+
+/// Google's code for it.
+const CANCELLED: u64 = 1;
 
 /// The wire.
 pub(super) struct Xai;
 
-fn not_yet<T>() -> Result<T, Error> {
-    Err(invalid("batches of xai are not made yet".to_owned()))
+/// A list's page whose entries are under that name.
+fn page(list: &Value, entries: &str, path: &str) -> Option<Page> {
+    let token = text(list, "pagination_token");
+    let entries = match list.get(entries) {
+        Some(Value::Array(entries)) => entries.clone(),
+        // Empty lists may be left out, but nothing else of a list is.
+        None if list.as_object().is_some_and(only_a_list) => Vec::new(),
+        _ => return None,
+    };
+    let then = token.map(|token| format!("{path}&pagination_token={}", escaped(token)));
+    Some((entries, then))
+}
+
+fn only_a_list(fields: &Map<String, Value>) -> bool {
+    fields.keys().all(|field| field == "pagination_token")
+}
+
+/// The time until which the results of a batch are kept.
+fn kept_until(batch: &Value) -> Option<Wall> {
+    let mut times = ["expire_time", "expires_at"].iter();
+    times.find_map(|field| time(batch.get(field)?))
 }
 
 impl Wire for Xai {
-    fn line(&self, _: &Vendor, _: &str, _: &Request, _: &str) -> Result<Vec<u8>, Error> {
-        not_yet()
+    fn line(
+        &self,
+        vendor: &Vendor,
+        key: &str,
+        request: &Request,
+        model: &str,
+    ) -> Result<Vec<u8>, Error> {
+        lines::write(vendor, key, request, model, Some(ENDPOINT))
     }
 
     fn advance(
         &self,
-        _: &Http<'_>,
-        _: &BatchIntent,
-        _: &BatchStage,
-        _: &mut dyn BatchInput,
+        http: &Http<'_>,
+        intent: &BatchIntent,
+        stage: &BatchStage,
+        input: &mut dyn BatchInput,
     ) -> Result<BatchStage, Error> {
-        not_yet()
+        match stage {
+            BatchStage::Ready => upload(http, intent, input),
+            BatchStage::Uploaded { file, .. } => {
+                let batch = json!({"name": intent.label, "input_file_id": file});
+                let reply = http.post("/batches", &batch)?;
+                Ok(BatchStage::Created {
+                    id: named(&reply, &["batch_id", "id"])?,
+                    file: Some(file.clone()),
+                })
+            }
+            done @ BatchStage::Created { .. } => Ok(done.clone()),
+        }
     }
 
     fn find(
         &self,
-        _: &Http<'_>,
-        _: &BatchIntent,
-        _: &BatchStage,
-        _: &HashSet<String>,
+        http: &Http<'_>,
+        intent: &BatchIntent,
+        stage: &BatchStage,
+        known: &HashSet<String>,
     ) -> Result<Found, Error> {
-        not_yet()
+        let file = match stage {
+            BatchStage::Ready => return Ok(Found::None),
+            BatchStage::Created { id, .. } => return Ok(Found::One(id.clone())),
+            BatchStage::Uploaded { file, .. } => file,
+        };
+        let path = "/batches?limit=100";
+        let pages = http.pages(path.to_owned(), |list| page(list, "batches", path));
+        search(pages, since(intent, stage), known, |entry| {
+            let ours = text(entry, "input_file_id") == Some(file)
+                || text(entry, "name") == Some(&intent.label);
+            let id = text(entry, "batch_id").or_else(|| text(entry, "id"));
+            Listed::read(entry, id, ours, &["create_time", "created_at"])
+        })
     }
 
-    fn discard(&self, _: &Http<'_>, _: &str) -> Result<(), Error> {
-        not_yet()
+    fn discard(&self, http: &Http<'_>, file: &str) -> Result<(), Error> {
+        http.delete(&format!("/files/{}", escaped(file)))
     }
 
-    fn status(&self, _: &Http<'_>, _: &str) -> Result<BatchStatus, Error> {
-        not_yet()
+    fn status(&self, http: &Http<'_>, id: &str) -> Result<BatchStatus, Error> {
+        let reply = http.get(&format!("/batches/{}", escaped(id)))?;
+        let batch = json(&reply)?;
+        if text(&batch, "batch_id").or(text(&batch, "id")).is_none() {
+            return Err(unusable("no batch", &reply));
+        }
+        // Those that are zero may be absent.
+        let of = |field| {
+            let counter = batch.get("state").and_then(|state| state.get(field));
+            counter.and_then(count).unwrap_or(0)
+        };
+        let [total, pending] = [of("num_requests"), of("num_pending")];
+        let [success, failed] = [of("num_success"), of("num_error")];
+        let finished = success + failed;
+        let over = match (served_at(&reply), kept_until(&batch)) {
+            (Some(now), Some(until)) => now > until,
+            _ => false,
+        };
+        let was_cancelled = batch.get("cancel_time").is_some_and(|time| !time.is_null());
+        let message = batch.get("cancel_by_xai_message").filter(|_| was_cancelled);
+        let message = message.filter(|message| message.as_str().is_none_or(|m| !m.is_empty()));
+        let message = message.filter(|message| !message.is_null());
+        let derived = match message {
+            Some(_) if finished > 0 && pending > 0 => BatchState::Cancelling,
+            Some(_) if finished > 0 => BatchState::Cancelled,
+            Some(message) => refusal::refused(http.api.vendor, Some(message)),
+            None if was_cancelled && pending > 0 && !over => BatchState::Cancelling,
+            None if was_cancelled => BatchState::Cancelled,
+            // Nothing more comes of it after that.
+            None if over && (total == 0 || pending > 0) => BatchState::Expired,
+            None if total == 0 => BatchState::Validating,
+            None if pending > 0 => BatchState::Running,
+            None => BatchState::Completed,
+        };
+        let complete = matches!(derived, BatchState::Completed);
+        Ok(BatchStatus {
+            expected: complete.then(|| total - of("num_cancelled").min(total)),
+            results: (derived.is_final() && finished > 0)
+                .then(|| RESULTS.to_owned())
+                .into_iter()
+                .collect(),
+            state: derived,
+            counts: Some(BatchCounts {
+                total,
+                completed: success,
+                failed,
+            }),
+            poll_after: poll_after(&reply),
+        })
     }
 
-    fn download(&self, _: &Http<'_>, _: &str, _: &str, _: &mut dyn Write) -> Result<(), Error> {
-        not_yet()
+    fn download(
+        &self,
+        http: &Http<'_>,
+        id: &str,
+        _: &str,
+        sink: &mut dyn Write,
+    ) -> Result<(), Error> {
+        let path = format!("/batches/{}/results?limit={RESULTS_A_PAGE}", escaped(id));
+        let pages = http.pages(path.clone(), |list| page(list, "results", &path));
+        for results in pages {
+            for result in results? {
+                write_line(&result, sink).map_err(|error| {
+                    let why = format!("cannot write the results of xai: {error}");
+                    Error::new(ErrorKind::Invalid, why)
+                })?;
+            }
+        }
+        Ok(())
     }
 
-    fn read(&self, _: &Vendor, _: &[u8]) -> Result<BatchLine, Error> {
-        not_yet()
+    fn read(&self, vendor: &Vendor, line: &[u8]) -> Result<BatchLine, Error> {
+        let result: Value = serde_json::from_slice(line).map_err(|e| malformed(e, line))?;
+        let key = text(&result, "batch_request_id").or_else(|| text(&result, "custom_id"));
+        let key = key.ok_or_else(|| malformed("a result without batch_request_id", line))?;
+        let outcome = result.get("batch_result").unwrap_or(&result);
+        let error = outcome.get("error").filter(|error| !error.is_null());
+        let end = match (error, outcome.get("response").and_then(Value::as_object)) {
+            (Some(error), _) => {
+                let mut said = Said::from_error(error);
+                let code = error.get("code");
+                if code.and_then(count) == Some(CANCELLED) {
+                    said.words.push("cancelled".to_owned());
+                }
+                lines::failed(vendor, said, code.and_then(http_status))
+            }
+            (None, Some(response)) => BatchEnd::Answered(Box::new(answered(vendor, response))),
+            (None, None) => {
+                let what = "neither a response nor an error";
+                BatchEnd::Answered(Box::new(Err(malformed(what, line))))
+            }
+        };
+        let key = key.to_owned();
+        Ok(BatchLine { key, end })
     }
 
-    fn cancel(&self, _: &Http<'_>, _: &str) -> Result<(), Error> {
-        not_yet()
+    fn cancel(&self, http: &Http<'_>, id: &str) -> Result<(), Error> {
+        let path = format!("/batches/{}:cancel", escaped(id));
+        http.post(&path, &json!({})).map(|_| ())
     }
+}
+
+fn write_line(result: &Value, sink: &mut dyn Write) -> io::Result<()> {
+    serde_json::to_writer(&mut *sink, result)?;
+    sink.write_all(b"\n")
+}
+
+/// A response as it stands, in OpenAI's frame, or as the one value under its endpoint's name.
+fn answered(
+    vendor: &Vendor,
+    response: &Map<String, Value>,
+) -> Result<crate::llm::response::Response, Error> {
+    let (status, body) = match (response.get("status_code"), response.get("body")) {
+        (Some(status), Some(body)) => (count(status), body.clone()),
+        _ if response.contains_key("choices") => (None, Value::Object(response.clone())),
+        _ => (None, response.values().next().cloned().unwrap_or_default()),
+    };
+    let status = status.and_then(|status| u16::try_from(status).ok());
+    answer(vendor, status.unwrap_or(200), body.to_string().as_bytes())
+}
+
+/// The HTTP status of one of Google's codes, a number or a word; a status stands for itself.
+fn http_status(code: &Value) -> Option<u16> {
+    let word = code.as_str().unwrap_or_default().to_ascii_uppercase();
+    let codes = [
+        (2, "UNKNOWN", 500),
+        (3, "INVALID_ARGUMENT", 400),
+        (4, "DEADLINE_EXCEEDED", 504),
+        (5, "NOT_FOUND", 404),
+        (7, "PERMISSION_DENIED", 403),
+        (8, "RESOURCE_EXHAUSTED", 429),
+        (9, "FAILED_PRECONDITION", 400),
+        (10, "ABORTED", 409),
+        (11, "OUT_OF_RANGE", 400),
+        (12, "UNIMPLEMENTED", 501),
+        (13, "INTERNAL", 500),
+        (14, "UNAVAILABLE", 503),
+        (15, "DATA_LOSS", 500),
+        (16, "UNAUTHENTICATED", 401),
+    ];
+    let number = count(code);
+    let known = codes
+        .iter()
+        .find(|(own, name, _)| Some(*own) == number || *name == word);
+    let status = known.map(|(.., status)| *status);
+    status.or_else(|| u16::try_from(number?).ok())
 }

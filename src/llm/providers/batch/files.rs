@@ -1,0 +1,98 @@
+//! What the providers share that take the input as a file and list their batches by pages.
+
+use std::collections::HashSet;
+use std::time::Duration;
+
+use serde_json::Value;
+
+use crate::base::clock::Wall;
+use crate::base::error::{Error, ErrorKind};
+use crate::llm::batch::{BatchInput, BatchIntent, BatchStage, Found};
+
+use super::form::Form;
+use super::http::{Http, named, served_at};
+use super::said::time;
+
+/// Clocks differ, and some times are told by the day.
+const SKEW: Duration = Duration::from_secs(24 * 3600);
+
+/// Sends the input as a file for a batch.
+pub(super) fn upload(
+    http: &Http<'_>,
+    intent: &BatchIntent,
+    input: &mut dyn BatchInput,
+) -> Result<BatchStage, Error> {
+    let name = format!("{}.jsonl", intent.label);
+    let form = Form::new(&[("purpose", "batch")], &name, intent.bytes);
+    let mut body = form.around(input.open()?);
+    let reply = http.upload("/files", &[form.content_type()], &mut body, form.length())?;
+    Ok(BatchStage::Uploaded {
+        file: named(&reply, &["id"])?,
+        time: served_at(&reply),
+    })
+}
+
+/// What a list tells of a batch.
+pub(super) struct Listed {
+    pub id: Option<String>,
+    /// Whether it has our file or our label.
+    pub ours: bool,
+    pub created: Option<Wall>,
+}
+
+impl Listed {
+    /// From an entry that has these under the names given.
+    pub fn read(entry: &Value, id: Option<&str>, ours: bool, created: &[&str]) -> Self {
+        let mut times = created.iter().filter_map(|field| time(entry.get(field)?));
+        Self {
+            id: id.map(str::to_owned),
+            ours,
+            created: times.next(),
+        }
+    }
+}
+
+/// Nothing of an intent is older than this.
+pub(super) fn since(intent: &BatchIntent, stage: &BatchStage) -> Wall {
+    let begun = match stage {
+        BatchStage::Uploaded {
+            time: Some(time), ..
+        } => *time,
+        _ => intent.begun,
+    };
+    Wall(begun.0.saturating_sub(SKEW.as_millis() as i64))
+}
+
+/// Goes through a list until a whole page is too old; the order within it is not relied on.
+pub(super) fn search(
+    pages: impl Iterator<Item = Result<Vec<Value>, Error>>,
+    since: Wall,
+    known: &HashSet<String>,
+    read: impl Fn(&Value) -> Listed,
+) -> Result<Found, Error> {
+    let mut found: Vec<(Option<Wall>, String)> = Vec::new();
+    for page in pages {
+        let page: Vec<Listed> = page?.iter().map(&read).collect();
+        let old = |listed: &Listed| listed.created.is_some_and(|created| created < since);
+        let last = !page.is_empty() && page.iter().all(old);
+        for listed in page.into_iter().filter(|listed| listed.ours) {
+            let id = listed.id.ok_or_else(|| {
+                let why = "a batch of ours is listed without its id";
+                Error::new(ErrorKind::Malformed, why).with_status(200)
+            })?;
+            if !known.contains(&id) && found.iter().all(|(_, other)| *other != id) {
+                found.push((listed.created, id));
+            }
+        }
+        if last {
+            break;
+        }
+    }
+    found.sort_by_key(|(created, _)| created.unwrap_or(Wall(i64::MAX)));
+    let mut ids: Vec<String> = found.into_iter().map(|(_, id)| id).collect();
+    Ok(match ids.len() {
+        0 => Found::None,
+        1 => Found::One(ids.remove(0)),
+        _ => Found::Many(ids),
+    })
+}

@@ -1,0 +1,119 @@
+//! Lines of input and of results, as OpenAI has them and others took them over.
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use serde_json::value::RawValue;
+
+use crate::base::error::{Error, ErrorKind, Sent};
+use crate::llm::batch::{BatchEnd, BatchLine};
+use crate::llm::providers::answer::malformed;
+use crate::llm::providers::content::invalid;
+use crate::llm::providers::dialect::encode;
+use crate::llm::providers::said::Said;
+use crate::llm::providers::vendor::Vendor;
+use crate::llm::request::Request;
+
+use super::refusal::kind;
+use super::said::{answer, count};
+
+#[derive(Serialize)]
+struct Input<'a> {
+    custom_id: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    method: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    url: Option<&'static str>,
+    body: &'a RawValue,
+}
+
+/// The line of a request, with where it goes if lines say that.
+pub(super) fn write(
+    vendor: &Vendor,
+    key: &str,
+    request: &Request,
+    model: &str,
+    url: Option<&'static str>,
+) -> Result<Vec<u8>, Error> {
+    let unwritable = |error| invalid(format!("cannot encode the request: {error}"));
+    let call = encode(vendor, request, Some(model))?;
+    let line = Input {
+        custom_id: key,
+        method: url.map(|_| "POST"),
+        url,
+        body: serde_json::from_slice(&call.body).map_err(unwritable)?,
+    };
+    let mut line = serde_json::to_vec(&line).map_err(unwritable)?;
+    line.push(b'\n');
+    Ok(line)
+}
+
+#[derive(Deserialize)]
+struct Output<'a> {
+    custom_id: Option<String>,
+    #[serde(borrow)]
+    response: Option<Reply<'a>>,
+    error: Option<Value>,
+}
+
+#[derive(Deserialize)]
+struct Reply<'a> {
+    status_code: Option<Value>,
+    request_id: Option<Value>,
+    #[serde(borrow)]
+    body: Option<&'a RawValue>,
+}
+
+/// A line of results: the request's own failure first, then what it was answered with.
+pub(super) fn read(vendor: &Vendor, line: &[u8]) -> Result<BatchLine, Error> {
+    let output: Output<'_> = serde_json::from_slice(line).map_err(|e| malformed(e, line))?;
+    let key = output.custom_id.filter(|key| !key.is_empty());
+    let key = key.ok_or_else(|| malformed("a result without custom_id", line))?;
+    let end = match (output.error.filter(says_something), output.response) {
+        (Some(error), _) => failed(vendor, Said::from_error(&error), None),
+        (None, Some(reply)) => {
+            let status = reply.status_code.as_ref().and_then(count);
+            let status = status.and_then(|status| u16::try_from(status).ok());
+            let body = reply.body.map_or("null", RawValue::get);
+            let id = reply.request_id.as_ref().and_then(Value::as_str);
+            let answer = answer(vendor, status.unwrap_or(200), body.as_bytes());
+            BatchEnd::Answered(Box::new(answer.map_err(|e| e.with_request_id(id))))
+        }
+        (None, None) => {
+            let what = "neither a response nor an error";
+            BatchEnd::Answered(Box::new(Err(malformed(what, line))))
+        }
+    };
+    Ok(BatchLine { key, end })
+}
+
+fn says_something(error: &Value) -> bool {
+    match error {
+        Value::Null => false,
+        Value::String(text) => !text.is_empty(),
+        Value::Object(fields) => !fields.is_empty(),
+        _ => true,
+    }
+}
+
+/// What came of a request that has an error in the place of an answer.
+pub(super) fn failed(vendor: &Vendor, said: Said, status: Option<u16>) -> BatchEnd {
+    let not_processed = |word: &String| {
+        let word = word.to_ascii_lowercase();
+        word.ends_with("expired") || word.contains("cancelled") || word.contains("canceled")
+    };
+    if said.words.iter().any(not_processed) {
+        let why = format!("{} did not come to it: {}", vendor.name, said.message);
+        return BatchEnd::NotProcessed(Error::new(ErrorKind::Transient, why));
+    }
+    let error = Error::new(kind(vendor, &said, status), told(vendor, &said));
+    BatchEnd::Answered(Box::new(Err(error.with_sent(Sent::Answered))))
+}
+
+/// What was said of a batch or a part of it, for people.
+pub(super) fn told(vendor: &Vendor, said: &Said) -> String {
+    let name = vendor.name;
+    match said.words.first() {
+        Some(word) => format!("{name} said of the batch ({word}): {}", said.message),
+        None => format!("{name} said of the batch: {}", said.message),
+    }
+}

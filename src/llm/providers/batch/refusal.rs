@@ -1,0 +1,131 @@
+//! Why a batch that had been created was refused: for a line, for all of it, or for its time.
+
+use serde_json::Value;
+
+use crate::base::error::{Error, ErrorKind};
+use crate::llm::batch::{BatchState, Refused};
+use crate::llm::providers::said::Said;
+use crate::llm::providers::vendor::Vendor;
+
+use super::lines::told;
+use super::said::count;
+
+/// The failure of a whole batch or of one of its requests, where no status tells.
+pub(super) fn kind(vendor: &Vendor, said: &Said, status: Option<u16>) -> ErrorKind {
+    let named = status.or(said.status);
+    if let Some(status) = named.filter(|status| (400..600).contains(status)) {
+        return vendor.rule(status, said).kind;
+    }
+    let says = |parts: &[&str]| {
+        let mut words = said.words.iter().map(|word| word.to_ascii_lowercase());
+        words.any(|word| parts.iter().any(|part| word.contains(part)))
+    };
+    if says(&["rate_limit"]) {
+        return ErrorKind::RateLimited;
+    }
+    if says(&[
+        "server_error",
+        "internal",
+        "unavailable",
+        "timeout",
+        "overloaded",
+    ]) {
+        return ErrorKind::Transient;
+    }
+    vendor.rule(400, said).kind
+}
+
+/// The state of a batch that was refused with these errors: a list, an object around one, a text, or
+/// nothing.
+pub(super) fn refused(vendor: &Vendor, errors: Option<&Value>) -> BatchState {
+    let complaints: Vec<Complaint> = entries(errors)
+        .iter()
+        .map(|entry| Complaint::read(vendor, entry))
+        .collect();
+    let first = |fits: &dyn Fn(&Complaint) -> bool| {
+        let found = complaints.iter().find(|complaint| fits(complaint));
+        found.map(|complaint| complaint.error.clone())
+    };
+    if let Some(error) = first(&|complaint| complaint.about == About::Queue) {
+        return BatchState::Refused(Refused::TooMuchQueued(error));
+    }
+    if let Some(error) = first(&|complaint| complaint.about == About::All) {
+        return BatchState::Refused(Refused::Whole(error));
+    }
+    if let Some(error) = first(&|complaint| complaint.about == About::Server) {
+        return BatchState::Failed(error);
+    }
+    let lines = complaints.iter().filter_map(|complaint| {
+        let error = complaint.error.clone();
+        complaint.line.map(|line| (line, error))
+    });
+    let mut lines: Vec<(u64, Error)> = lines.collect();
+    lines.sort_by_key(|(line, _)| *line);
+    lines.dedup_by_key(|(line, _)| *line);
+    BatchState::Refused(match lines.is_empty() {
+        false => Refused::Lines(lines),
+        true => Refused::SomeLine(first(&|_| true).unwrap_or_else(|| {
+            let why = format!("{} refused the batch without saying why", vendor.name);
+            Error::new(ErrorKind::Invalid, why)
+        })),
+    })
+}
+
+#[derive(PartialEq, Eq)]
+enum About {
+    Line,
+    Queue,
+    All,
+    Server,
+}
+
+struct Complaint {
+    about: About,
+    error: Error,
+    line: Option<u64>,
+}
+
+impl Complaint {
+    fn read(vendor: &Vendor, entry: &Value) -> Self {
+        let said = Said::from_error(entry);
+        let line = entry.get("line").and_then(count).filter(|line| *line > 0);
+        let kind = kind(vendor, &said, None);
+        let queue = said.words.iter().any(|word| word == "token_limit_exceeded")
+            || said.mentions(&["enqueued token limit"]);
+        let no_model = said.mentions(&["model"])
+            && said.mentions(&["not supported", "unsupported", "not available"]);
+        let file = said.mentions(&["input file", "input_file", "file id"]);
+        let no_file = line.is_none()
+            && file
+            && said.mentions(&["not found", "not exist", "missing", "deleted", "no such"]);
+        let (about, kind) = match kind {
+            _ if queue => (About::Queue, ErrorKind::RateLimited),
+            kind if kind.is_critical() => (About::All, kind),
+            _ if no_model => (About::All, ErrorKind::UnknownModel),
+            // The requests are in order: with a new file they may do.
+            _ if no_file => (About::All, ErrorKind::Transient),
+            ErrorKind::Transient | ErrorKind::RateLimited if line.is_none() => {
+                (About::Server, ErrorKind::Transient)
+            }
+            kind => (About::Line, kind),
+        };
+        Self {
+            about,
+            error: Error::new(kind, told(vendor, &said)),
+            line,
+        }
+    }
+}
+
+fn entries(errors: Option<&Value>) -> Vec<Value> {
+    match errors {
+        None | Some(Value::Null) => Vec::new(),
+        Some(Value::Array(list)) => list.clone(),
+        Some(Value::Object(fields)) => match fields.get("data") {
+            Some(data) => entries(Some(data)),
+            None if fields.is_empty() => Vec::new(),
+            None => vec![Value::Object(fields.clone())],
+        },
+        Some(other) => vec![other.clone()],
+    }
+}

@@ -1,0 +1,255 @@
+//! One batch from its creation to its end. Its state at a moment follows from the moment and from what
+//! was asked of it: nothing here runs by itself, and no clock is read.
+
+use std::ops::Range;
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::Value;
+
+use super::Family;
+use super::config::BatchConfig;
+use crate::simulate::Trouble;
+use crate::simulate::http::Version;
+use crate::simulate::trouble::Form;
+
+/// Bytes that were received, and where the ones of interest lie in them.
+#[derive(Debug, Default)]
+pub(super) struct Blob {
+    pub(super) bytes: Vec<u8>,
+    pub(super) range: Range<usize>,
+}
+
+impl Blob {
+    pub(super) fn whole(bytes: Vec<u8>) -> Blob {
+        let range = 0..bytes.len();
+        Blob { bytes, range }
+    }
+
+    pub(super) fn get(&self) -> &[u8] {
+        &self.bytes[self.range.clone()]
+    }
+}
+
+/// One request of a batch: where it stands in its blob, and what has become of it.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Item {
+    pub(super) at: u32,
+    pub(super) size: u32,
+    /// Its prompt's.
+    pub(super) key: u64,
+    pub(super) form: Form,
+    pub(super) fate: Fate,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Fate {
+    Waiting,
+    /// Nobody works on it, and no result tells of it.
+    Missing,
+    /// It is not in order; its error is found by reading it again.
+    Invalid,
+    /// It was answered, or met this trouble.
+    Done(Option<Trouble>),
+}
+
+impl Fate {
+    /// Whether the result is an error and not an answer, odd as that may be.
+    pub(super) fn is_error(self) -> bool {
+        match self {
+            Fate::Waiting | Fate::Missing | Fate::Done(None) => false,
+            Fate::Invalid => true,
+            Fate::Done(Some(kind)) => !matches!(
+                kind,
+                Trouble::ContentFilter
+                    | Trouble::Refusal
+                    | Trouble::Empty
+                    | Trouble::InvalidJson
+                    | Trouble::Length
+            ),
+        }
+    }
+}
+
+/// Requests that came in together.
+#[derive(Debug, Clone)]
+pub(super) struct Part {
+    pub(super) blob: Arc<Blob>,
+    pub(super) items: Arc<Vec<Item>>,
+    pub(super) start: Duration,
+    /// How many of the items, from the first on, have been finished and paid.
+    pub(super) booked: usize,
+}
+
+/// What is wrong with a batch as a whole.
+#[derive(Debug, Clone)]
+pub(super) struct Failure {
+    pub(super) line: Option<u64>,
+    pub(super) code: &'static str,
+    pub(super) message: String,
+}
+
+/// A batch as it was asked for.
+#[derive(Debug, Clone)]
+pub(super) struct Plan {
+    pub(super) family: Family,
+    /// For Anthropic, whose fields depend on it.
+    pub(super) version: Version,
+    /// The caller's: metadata as it came, or a name.
+    pub(super) label: Value,
+    pub(super) model: String,
+    pub(super) endpoint: String,
+    pub(super) window: Duration,
+    /// The id of the input file.
+    pub(super) input: Option<String>,
+    /// No requests can be added to it.
+    pub(super) sealed: bool,
+    pub(super) requests: Option<(Arc<Blob>, Vec<Item>)>,
+    /// Why validation fails; empty if it does not.
+    pub(super) failures: Vec<Failure>,
+    /// The prompt tokens of each model.
+    pub(super) tokens: Vec<(String, u64)>,
+}
+
+/// What a batch is at, in the words of no API.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Phase {
+    Validating,
+    Failed,
+    Running,
+    Finalizing,
+    Expired,
+    Cancelling,
+    Cancelled,
+    Ended,
+}
+
+impl Phase {
+    pub(super) fn is_over(self) -> bool {
+        !matches!(
+            self,
+            Phase::Validating | Phase::Running | Phase::Finalizing | Phase::Cancelling
+        )
+    }
+
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Phase::Validating => "validating",
+            Phase::Failed => "failed",
+            Phase::Running => "running",
+            Phase::Finalizing => "finalizing",
+            Phase::Expired => "expired",
+            Phase::Cancelling => "cancelling",
+            Phase::Cancelled => "cancelled",
+            Phase::Ended => "ended",
+        }
+    }
+}
+
+#[derive(Debug)]
+pub(super) struct Batch {
+    pub(super) id: String,
+    /// Since the simulator's start, like all times here.
+    pub(super) created: Duration,
+    pub(super) plan: Plan,
+    pub(super) parts: Vec<Part>,
+    /// The share of its items that is finished when it expires, if it does.
+    pub(super) expires: Option<f64>,
+    pub(super) cancelled: Option<Duration>,
+    pub(super) done: u64,
+    pub(super) failed: u64,
+    pub(super) missing: u64,
+    pub(super) deleted: bool,
+    /// Result files that have been deleted.
+    pub(super) deleted_files: Vec<String>,
+}
+
+impl Batch {
+    pub(super) fn total(&self) -> u64 {
+        self.parts.iter().map(|part| part.items.len() as u64).sum()
+    }
+
+    /// How many items are neither finished nor lost.
+    pub(super) fn waiting(&self) -> u64 {
+        self.total() - self.done - self.failed - self.missing
+    }
+
+    pub(super) fn has_failed(&self) -> bool {
+        !self.plan.failures.is_empty()
+    }
+
+    pub(super) fn began(&self, config: &BatchConfig) -> Duration {
+        self.created + config.validation
+    }
+
+    /// When it ends of itself.
+    fn due(&self, config: &BatchConfig) -> Duration {
+        let start = self.parts.last().map_or(self.created, |part| part.start);
+        start + config.duration
+    }
+
+    pub(super) fn phase(&self, now: Duration, config: &BatchConfig) -> Phase {
+        let began = self.began(config);
+        if let Some(at) = self.cancelled {
+            if now < at + config.duration / 10 {
+                Phase::Cancelling
+            } else {
+                Phase::Cancelled
+            }
+        } else if now < began {
+            Phase::Validating
+        } else if self.has_failed() {
+            Phase::Failed
+        } else if !self.plan.sealed {
+            Phase::Running
+        } else if now >= self.due(config) {
+            match self.expires {
+                Some(_) => Phase::Expired,
+                None => Phase::Ended,
+            }
+        } else if self.waiting() == 0 {
+            Phase::Finalizing
+        } else {
+            Phase::Running
+        }
+    }
+
+    /// When it ended, if it has.
+    pub(super) fn ended(&self, now: Duration, config: &BatchConfig) -> Option<Duration> {
+        match self.phase(now, config) {
+            Phase::Failed => Some(self.began(config)),
+            Phase::Cancelled => self.cancelled.map(|at| at + config.duration / 10),
+            Phase::Expired | Phase::Ended => Some(self.due(config)),
+            _ => None,
+        }
+    }
+
+    /// How many items of a part have been finished by `now`, counted from its first.
+    pub(super) fn finished(&self, part: &Part, now: Duration, config: &BatchConfig) -> usize {
+        let now = self.cancelled.map_or(now, |at| at.min(now));
+        let start = part.start + config.validation;
+        if self.has_failed() || now < start {
+            return 0;
+        }
+        let all = part.items.len() as f64;
+        let time = (config.duration - config.validation).as_secs_f64() * 0.9;
+        let progress = if time > 0.0 {
+            ((now - start).as_secs_f64() / time).min(1.0)
+        } else {
+            1.0
+        };
+        let most = match self.expires {
+            Some(_) if self.plan.family == Family::Gemini => 0.0,
+            Some(share) => (all * share).round(),
+            None => all,
+        };
+        (all * progress).floor().min(most) as usize
+    }
+
+    /// Whether there are results of both kinds, answers and errors, after its end.
+    pub(super) fn has_results(&self) -> [bool; 2] {
+        let left_over = self.expires.is_some() && self.cancelled.is_none() && self.waiting() > 0;
+        let any = self.done + self.failed > 0;
+        [self.done > 0, self.failed > 0 || any && left_over]
+    }
+}

@@ -1,0 +1,442 @@
+//! Files and batches of every API that has them. One store knows what there is and what time makes of
+//! it; one module per API says how that looks on the wire, and refuses what the API refuses.
+
+mod anthropic;
+mod config;
+mod files;
+mod form;
+mod gemini;
+mod intake;
+mod life;
+mod mistral;
+mod names;
+mod openai;
+mod pause;
+mod results;
+mod send;
+mod stats;
+mod store;
+mod xai;
+
+#[cfg(test)]
+mod test_kit;
+#[cfg(test)]
+mod test_openai;
+
+use std::io::Write;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+pub use config::BatchConfig;
+pub use pause::{BatchPoint, Pause};
+pub use stats::{BatchSeen, BatchStats};
+pub(super) use store::Store;
+
+use form::Query;
+use intake::{Intake, Reading};
+use life::{Batch, Blob, Item};
+use results::{Results, Which};
+use send::{Reply, Source};
+use store::{Inner, Spoiled};
+
+use super::dialect::Dialect;
+use super::http::{Address, Method, Request, Target, Version};
+use super::prompt::{Fault, Problem};
+use super::serve::{Connection, Next, Shared};
+use super::{SimConfig, Vendor};
+
+/// Bodies of these sizes may come; what the APIs allow is checked when they have.
+pub(super) fn body_limit(path: &str) -> usize {
+    match path {
+        "/v1/files" => 513 << 20,
+        "/v1/messages/batches" => 257 << 20,
+        path if path.starts_with("/upload/") => (2 << 30) + (1 << 20),
+        _ => 32 << 20,
+    }
+}
+
+/// Whether a path is about files or batches, in whatever API.
+pub(super) fn owns(path: &str) -> bool {
+    let below = |start: &str| {
+        let rest = path.strip_prefix(start);
+        rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+    };
+    let places = [
+        "/v1/files",
+        "/v1/batches",
+        "/v1/batch/jobs",
+        "/v1/messages/batches",
+        "/v1beta/files",
+        "/v1beta/batches",
+        "/upload/v1beta/files",
+        "/download/v1beta/files",
+    ];
+    places.into_iter().any(below)
+        || path.starts_with("/v1beta/models/") && path.ends_with(":batchGenerateContent")
+}
+
+/// The APIs that have batches.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Family {
+    OpenAi,
+    Groq,
+    Xai,
+    Mistral,
+    Anthropic,
+    Gemini,
+}
+
+impl Family {
+    fn of(path: &str, groq: bool, vendor: Option<Vendor>) -> Option<Family> {
+        if path.starts_with("/v1/messages/") {
+            return Some(Family::Anthropic);
+        }
+        if !path.starts_with("/v1/") {
+            return Some(Family::Gemini);
+        }
+        match (groq, vendor) {
+            (true, _) | (_, Some(Vendor::Groq)) => Some(Family::Groq),
+            (_, None | Some(Vendor::OpenAi)) => Some(Family::OpenAi),
+            (_, Some(Vendor::Xai)) => Some(Family::Xai),
+            (_, Some(Vendor::Mistral)) => Some(Family::Mistral),
+            (_, Some(Vendor::Local)) => None,
+        }
+    }
+
+    fn dialect(self, config: &SimConfig) -> Dialect {
+        match self {
+            Family::OpenAi => Dialect::OpenAi(config.vendor),
+            Family::Groq => Dialect::OpenAi(Some(Vendor::Groq)),
+            Family::Xai => Dialect::OpenAi(Some(Vendor::Xai)),
+            Family::Mistral => Dialect::OpenAi(Some(Vendor::Mistral)),
+            Family::Anthropic => Dialect::Anthropic,
+            Family::Gemini => Dialect::Gemini,
+        }
+    }
+
+    fn max_requests(self, config: &BatchConfig) -> u64 {
+        config.max_requests.unwrap_or(match self {
+            Family::OpenAi | Family::Groq | Family::Xai => 50_000,
+            Family::Anthropic => 100_000,
+            Family::Mistral => 1_000_000,
+            Family::Gemini => u64::MAX,
+        })
+    }
+
+    fn max_bytes(self, config: &BatchConfig) -> u64 {
+        config.max_bytes.unwrap_or(match self {
+            Family::OpenAi | Family::Groq | Family::Xai => 200_000_000,
+            Family::Anthropic => 256_000_000,
+            Family::Mistral => 512_000_000,
+            Family::Gemini => 2_000_000_000,
+        })
+    }
+}
+
+/// Why a request does not get what it asks for.
+#[derive(Debug)]
+enum Refusal {
+    Problem(Problem<'static>),
+    Told {
+        status: u16,
+        message: String,
+        /// Whether no correct client would have asked.
+        malformed: bool,
+    },
+    /// There is no such call.
+    Nowhere,
+}
+
+impl Refusal {
+    /// Something a correct client does not send.
+    fn bad(status: u16, message: impl Into<String>) -> Refusal {
+        Refusal::Told {
+            status,
+            message: message.into(),
+            malformed: true,
+        }
+    }
+
+    /// Something that can happen to anyone.
+    fn told(status: u16, message: impl Into<String>) -> Refusal {
+        Refusal::Told {
+            status,
+            message: message.into(),
+            malformed: false,
+        }
+    }
+
+    fn missing(what: &str, id: &str) -> Refusal {
+        Refusal::told(404, format!("No such {what}: '{id}'."))
+    }
+}
+
+impl From<Fault> for Refusal {
+    fn from(fault: Fault) -> Refusal {
+        Refusal::Problem(Problem::Fault(fault))
+    }
+}
+
+type Outcome = Result<Reply, Refusal>;
+
+/// One request, and the place where it is served.
+struct Desk<'a> {
+    shared: &'a Shared,
+    family: Family,
+    dialect: Dialect,
+    version: Version,
+    method: &'a str,
+    address: &'a Address,
+}
+
+impl Desk<'_> {
+    fn config(&self) -> &SimConfig {
+        &self.shared.config
+    }
+
+    fn batches(&self) -> &BatchConfig {
+        &self.shared.config.batches
+    }
+
+    fn pass(&self, point: BatchPoint) {
+        let Shared { batches, gate, .. } = self.shared;
+        batches.pauses.pass(point, gate);
+    }
+
+    fn with<R>(&self, work: impl FnOnce(&mut Inner, Duration) -> R) -> R {
+        self.shared.batches.with(self.shared, work)
+    }
+
+    /// Seconds since the epoch.
+    fn unix(&self, time: Duration) -> u64 {
+        self.shared.epoch + time.as_secs()
+    }
+
+    fn query(&self, known: &[&str]) -> Result<Query, Refusal> {
+        Ok(Query::read(&self.address.query, known)?)
+    }
+
+    /// Reads a body of JSON.
+    fn json(&self, body: &[u8]) -> Result<Value, Refusal> {
+        serde_json::from_slice(body).map_err(|_| Fault::NotJson.into())
+    }
+
+    fn reading<'r>(&'r self, model: &'r str) -> Reading<'r> {
+        Reading {
+            family: self.family,
+            dialect: self.dialect,
+            version: self.version,
+            model,
+            config: self.config(),
+        }
+    }
+
+    /// Checks what was read of a batch's requests against what is true of all.
+    fn accept(&self, mut intake: Intake) -> Intake {
+        let most = self.family.max_requests(self.batches());
+        if intake.items.len() as u64 > most {
+            intake.malformed = true;
+            let message = format!("The batch has more than {most} requests.");
+            intake.fail(None, "too_many_requests", message);
+        }
+        if intake.malformed {
+            self.shared.ledger.malformed();
+        }
+        intake
+    }
+
+    /// Creates a batch and tells of it, unless the reply is to be lost.
+    fn create(&self, plan: life::Plan, tell: impl FnOnce(&Batch, Duration) -> Value) -> Outcome {
+        let told = self.with(|inner, now| {
+            let place = inner.create(plan, now, self.config())?;
+            Some(tell(&inner.batches[place], now))
+        });
+        self.pass(BatchPoint::CreateDone);
+        Ok(told.map_or(Reply::Nothing, Reply::Json))
+    }
+
+    /// Tells of one batch.
+    fn status(&self, id: &str, tell: impl FnOnce(&Batch, Duration) -> Value) -> Outcome {
+        self.pass(BatchPoint::StatusArrived);
+        self.with(|inner, now| {
+            inner.counts.statuses += 1;
+            let place = inner.batch(self.family, id);
+            let place = place.ok_or_else(|| Refusal::missing("batch", id))?;
+            Ok(Reply::Json(tell(&inner.batches[place], now)))
+        })
+    }
+
+    /// Cancels a batch that is not over.
+    fn cancel(&self, id: &str, tell: impl FnOnce(&Batch, Duration) -> Value) -> Outcome {
+        self.pass(BatchPoint::CancelArrived);
+        let told = self.with(|inner, now| {
+            inner.counts.cancels += 1;
+            let place = inner.batch(self.family, id);
+            let place = place.ok_or_else(|| Refusal::missing("batch", id))?;
+            let batch = &mut inner.batches[place];
+            let phase = batch.phase(now, self.batches());
+            if phase.is_over() {
+                let message = format!("Cannot cancel a batch with status '{}'.", phase.name());
+                return Err(Refusal::told(400, message));
+            }
+            batch.cancelled.get_or_insert(now);
+            Ok(tell(batch, now))
+        })?;
+        self.pass(BatchPoint::CancelDone);
+        Ok(Reply::Json(told))
+    }
+
+    /// Whether the results of a batch that ended then are still there.
+    fn is_kept(&self, ended: Duration, now: Duration) -> bool {
+        let retention = self.batches().retention;
+        retention.is_none_or(|retention| now < ended + retention)
+    }
+
+    /// The results of a batch as a download.
+    fn results(&self, inner: &mut Inner, place: usize, which: Which) -> Reply {
+        let spoiled = inner.next_download();
+        let batch = &inner.batches[place];
+        let created = self.unix(batch.created);
+        let mut results = Results::new(batch, self.config(), which, created);
+        if spoiled == Spoiled::Short {
+            results.shorten();
+        }
+        Reply::Download(Source::Lines(results), spoiled)
+    }
+}
+
+impl Connection<'_> {
+    /// Answers a request for files or batches.
+    pub(super) fn batch(&mut self, mut request: Request<'_>) -> Next {
+        let Target::Batch(address) = &request.target else {
+            return Next::Close;
+        };
+        let address = address.clone();
+        let shared = self.shared;
+        let Some(family) = Family::of(&address.path, request.groq, shared.config.vendor) else {
+            return self.nowhere(&request, &address.path);
+        };
+        let body = std::mem::take(&mut request.upload);
+        let desk = Desk {
+            shared,
+            family,
+            dialect: family.dialect(&shared.config),
+            version: request.version,
+            method: match &request.method {
+                Method::Get => "GET",
+                Method::Post => "POST",
+                Method::Other(name) => name,
+            },
+            address: &address,
+        };
+        let outcome = if shared.is_loading(shared.now()) {
+            Err(Refusal::Problem(Problem::Loading))
+        } else {
+            let admitted = desk.dialect.admit(&request, &shared.config);
+            admitted
+                .map_err(Refusal::Problem)
+                .and_then(|()| match family {
+                    Family::OpenAi | Family::Groq => openai::serve(&desk, body),
+                    Family::Xai => xai::serve(&desk, body),
+                    Family::Mistral => mistral::serve(&desk, body),
+                    Family::Anthropic => anthropic::serve(&desk, body),
+                    Family::Gemini => gemini::serve(&desk, body),
+                })
+        };
+        let (status, header) = match outcome {
+            Ok(Reply::Json(value)) => {
+                let _ = serde_json::to_writer(&mut self.body, &value);
+                (200, None)
+            }
+            Ok(Reply::Headed(name, text, value)) => {
+                let _ = serde_json::to_writer(&mut self.body, &value);
+                (200, Some((name, text)))
+            }
+            Ok(Reply::Nothing) => return Next::Close,
+            Ok(Reply::Download(source, spoiled)) => {
+                let close = request.close;
+                let sent = send::download(shared, self.stream, family, &source, spoiled, close);
+                return if sent.is_err() || close {
+                    Next::Close
+                } else {
+                    Next::Keep
+                };
+            }
+            Err(Refusal::Nowhere) => return self.nowhere(&request, &address.path),
+            Err(Refusal::Problem(problem)) => {
+                if let Problem::Fault(_) = problem {
+                    shared.ledger.malformed();
+                }
+                (desk.dialect.problem(&mut self.body, &problem, 0), None)
+            }
+            Err(Refusal::Told {
+                status,
+                message,
+                malformed,
+            }) => {
+                if malformed {
+                    shared.ledger.malformed();
+                }
+                let _ = serde_json::to_writer(&mut self.body, &error(family, status, &message));
+                (status, None)
+            }
+        };
+        let close = request.close;
+        let size = Some(self.body.len() as u64);
+        send::head(
+            &mut self.out,
+            status,
+            family,
+            "application/json",
+            size,
+            close,
+        );
+        if let Some((name, text)) = header {
+            let _ = write!(self.out, "{name}: {text}\r\n");
+        }
+        self.out.extend_from_slice(b"\r\n");
+        self.out.extend_from_slice(&self.body);
+        if self.send().is_err() || close {
+            return Next::Close;
+        }
+        Next::Keep
+    }
+}
+
+/// An error body for what only files and batches have.
+fn error(family: Family, status: u16, message: &str) -> Value {
+    match family {
+        Family::OpenAi | Family::Groq => json!({"error": {"message": message,
+            "type": "invalid_request_error", "param": null, "code": null}}),
+        Family::Xai => {
+            let code = match status {
+                404 => "Some requested entity was not found",
+                429 => "Some resource has been exhausted",
+                _ => "Client specified an invalid argument",
+            };
+            json!({"code": code, "error": message})
+        }
+        Family::Mistral => json!({"object": "error", "message": message,
+            "type": "invalid_request_error", "param": null, "code": null}),
+        Family::Anthropic => {
+            let kind = match status {
+                404 => "not_found_error",
+                413 => "request_too_large",
+                429 => "rate_limit_error",
+                _ => "invalid_request_error",
+            };
+            json!({"type": "error", "error": {"type": kind, "message": message},
+                "request_id": "req_sim_batch"})
+        }
+        Family::Gemini => {
+            let name = match status {
+                404 => "NOT_FOUND",
+                409 => "ALREADY_EXISTS",
+                429 => "RESOURCE_EXHAUSTED",
+                _ => "INVALID_ARGUMENT",
+            };
+            json!({"error": {"code": status, "message": message, "status": name}})
+        }
+    }
+}

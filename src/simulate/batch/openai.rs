@@ -1,0 +1,261 @@
+//! Batches as OpenAI has them, and Groq's idea of them.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use super::intake::{CHAT, Intake, hours};
+use super::life::{Batch, Failure, Phase, Plan};
+use super::send::Reply;
+use super::{BatchPoint, Desk, Family, Outcome, Refusal, files, store};
+use crate::simulate::prompt::Fault;
+use crate::simulate::tree::{Object, Spelling};
+
+pub(super) fn serve(desk: &Desk<'_>, body: Vec<u8>) -> Outcome {
+    let path: Vec<_> = desk.address.path.split('/').skip(2).collect();
+    let show = |batch: &Batch, now| show(desk, batch, now);
+    match (desk.method, path.as_slice()) {
+        (_, ["files", rest @ ..]) => files::serve(desk, rest, body),
+        ("POST", ["batches"]) => create(desk, &body),
+        ("GET", ["batches"]) => list(desk),
+        ("GET", ["batches", id]) => {
+            desk.query(&[])?;
+            desk.status(id, show)
+        }
+        ("POST", ["batches", id, "cancel"]) => {
+            desk.query(&[])?;
+            desk.cancel(id, show)
+        }
+        _ => Err(Refusal::Nowhere),
+    }
+}
+
+fn create(desk: &Desk<'_>, body: &[u8]) -> Outcome {
+    desk.with(|inner, _| inner.counts.creates += 1);
+    desk.pass(BatchPoint::CreateArrived);
+    desk.query(&[])?;
+    let value = desk.json(body)?;
+    let root = Object::new(&value, "", Spelling::Exact)?;
+    let mut known = vec!["input_file_id", "endpoint", "completion_window", "metadata"];
+    if desk.family == Family::OpenAi {
+        known.push("output_expires_after");
+    }
+    root.only(&known)?;
+    let text = |name| root.text(name)?.ok_or_else(|| root.missing(name));
+    let input = text("input_file_id")?;
+    let endpoint = text("endpoint")?;
+    if endpoint != CHAT {
+        let message = format!("Invalid endpoint: the simulator runs batches for '{CHAT}' alone.");
+        return Err(Fault::invalid("endpoint", "invalid_value", message).into());
+    }
+    let window = window(desk.family, text("completion_window")?)?;
+    metadata(&root, 64)?;
+    if let Some(expires) = root.object("output_expires_after")? {
+        expires.only(&["anchor", "seconds"])?;
+        expires.whole("seconds", 3_600)?;
+    }
+    let intake = read(desk, input, "");
+    let plan = Plan {
+        family: desk.family,
+        version: desk.version,
+        label: store::label(root.get("metadata")),
+        model: intake.model,
+        endpoint: endpoint.to_owned(),
+        window,
+        input: Some(input.to_owned()),
+        sealed: true,
+        requests: intake.requests,
+        failures: intake.failures,
+        tokens: intake.tokens,
+    };
+    desk.create(plan, |batch, now| show(desk, batch, now))
+}
+
+/// What an input file holds.
+pub(super) struct Input {
+    pub(super) model: String,
+    pub(super) requests: Option<(Arc<super::Blob>, Vec<super::Item>)>,
+    pub(super) failures: Vec<Failure>,
+    pub(super) tokens: Vec<(String, u64)>,
+}
+
+/// Reads an input file; one that is not there is a failure of validation.
+pub(super) fn read(desk: &Desk<'_>, id: &str, model: &str) -> Input {
+    let blob = desk.with(|inner, _| {
+        let file = inner.file(id).filter(|file| file.family == desk.family);
+        file.map(|file| Arc::clone(&file.blob))
+    });
+    let Some(blob) = blob else {
+        let failure = Failure {
+            line: None,
+            code: "invalid_input_file",
+            message: format!("The input file {id} does not exist."),
+        };
+        return Input {
+            model: String::new(),
+            requests: None,
+            failures: vec![failure],
+            tokens: Vec::new(),
+        };
+    };
+    let Intake {
+        items,
+        failures,
+        model,
+        tokens,
+        ..
+    } = desk.accept(desk.reading(model).lines(&blob));
+    Input {
+        model,
+        requests: Some((blob, items)),
+        failures,
+        tokens,
+    }
+}
+
+fn window(family: Family, text: &str) -> Result<Duration, Fault> {
+    let read = match (family, text) {
+        (_, "24h") => Some(24),
+        (Family::Groq, text) => match text.split_at_checked(text.len().saturating_sub(1)) {
+            Some((number, "h")) => number.parse::<u64>().ok(),
+            Some((number, "d")) => number
+                .parse::<u64>()
+                .ok()
+                .and_then(|days| days.checked_mul(24)),
+            _ => None,
+        },
+        _ => None,
+    };
+    match read {
+        Some(length @ 24..=168) => Ok(hours(length)),
+        _ => {
+            let message = format!("Invalid value: '{text}'. Supported value is: '24h'.");
+            Err(Fault::invalid(
+                "completion_window",
+                "invalid_value",
+                message,
+            ))
+        }
+    }
+}
+
+/// Up to 16 pairs of short strings.
+pub(super) fn metadata(root: &Object<'_>, longest: usize) -> Result<(), Fault> {
+    let Some(value) = root.get("metadata") else {
+        return Ok(());
+    };
+    let bad = |message: &str| Fault::invalid("metadata", "invalid_value", message);
+    let pairs = value
+        .as_object()
+        .ok_or_else(|| bad("'metadata' must be an object."))?;
+    if pairs.len() > 16 {
+        return Err(bad("'metadata' must have at most 16 pairs."));
+    }
+    let fits = |(key, value): (&String, &Value)| {
+        let value = value.as_str().map(|text| text.chars().count());
+        (1..=longest).contains(&key.chars().count()) && value.is_some_and(|size| size <= 512)
+    };
+    match pairs.iter().all(fits) {
+        true => Ok(()),
+        false => Err(bad("'metadata' takes short strings only.")),
+    }
+}
+
+fn show(desk: &Desk<'_>, batch: &Batch, now: Duration) -> Value {
+    let config = desk.batches();
+    let phase = batch.phase(now, config);
+    let status = match phase {
+        Phase::Running => "in_progress",
+        Phase::Ended => "completed",
+        phase => phase.name(),
+    };
+    let time = |time: Option<Duration>| time.map(|time| desk.unix(time));
+    let began = batch.began(config);
+    let runs = now >= began && !batch.has_failed();
+    let ended = batch.ended(now, config);
+    let at = |wanted| time(ended.filter(|_| phase == wanted));
+    let counted = if phase == Phase::Validating || phase == Phase::Failed {
+        0
+    } else {
+        batch.total()
+    };
+    let [output, error] = files::ids(desk, batch, now);
+    let errors = match phase {
+        Phase::Failed => errors(desk, batch),
+        _ => Value::Null,
+    };
+    let mut shown = json!({
+        "id": batch.id, "object": "batch", "endpoint": batch.plan.endpoint,
+        "errors": errors, "input_file_id": batch.plan.input,
+        "completion_window": format!("{}h", batch.plan.window.as_secs() / 3_600),
+        "status": status, "output_file_id": output, "error_file_id": error,
+        "created_at": desk.unix(batch.created), "in_progress_at": time(runs.then_some(began)),
+        "expires_at": desk.unix(batch.created + batch.plan.window),
+        "finalizing_at": at(Phase::Ended), "completed_at": at(Phase::Ended),
+        "failed_at": at(Phase::Failed), "expired_at": at(Phase::Expired),
+        "cancelling_at": time(batch.cancelled), "cancelled_at": at(Phase::Cancelled),
+        "request_counts": {"total": counted, "completed": batch.done, "failed": batch.failed},
+        "metadata": batch.plan.label});
+    if desk.family == Family::OpenAi {
+        shown["model"] = batch.plan.model.as_str().into();
+    }
+    shown
+}
+
+/// Groq's are a bare array.
+fn errors(desk: &Desk<'_>, batch: &Batch) -> Value {
+    let failures = batch.plan.failures.iter();
+    let data: Vec<_> = failures
+        .map(|failure| {
+            json!({"code": failure.code, "line": failure.line, "message": failure.message,
+                "param": null})
+        })
+        .collect();
+    match desk.family {
+        Family::Groq => data.into(),
+        _ => json!({"object": "list", "data": data}),
+    }
+}
+
+fn list(desk: &Desk<'_>) -> Outcome {
+    desk.pass(BatchPoint::ListArrived);
+    let groq = desk.family == Family::Groq;
+    let query = desk.query(if groq {
+        &["cursor", "id"]
+    } else {
+        &["after", "limit"]
+    })?;
+    let limit = match groq {
+        true => 20,
+        false => query.whole("limit", 1..=100, 20)?,
+    };
+    desk.with(|inner, now| {
+        inner.counts.lists += 1;
+        let mut batches = inner.listed(desk.family, now, desk.batches());
+        let known: Vec<_> = query.all("id").collect();
+        if known.len() > 200 {
+            return Err(Refusal::bad(400, "At most 200 ids can be asked for."));
+        }
+        if !known.is_empty() {
+            batches.retain(|batch| known.contains(&batch.id.as_str()));
+        }
+        if let Some(after) = query.get("after").or_else(|| query.get("cursor")) {
+            let place = batches.iter().position(|batch| batch.id == after);
+            let place = place.ok_or_else(|| Refusal::missing("batch", after))?;
+            batches.drain(..=place);
+        }
+        let more = batches.len() > limit;
+        batches.truncate(limit);
+        let data: Vec<_> = batches.iter().map(|batch| show(desk, batch, now)).collect();
+        let first = batches.first().map(|batch| batch.id.as_str());
+        let last = batches.last().map(|batch| batch.id.as_str());
+        Ok(Reply::Json(if groq {
+            let next = last.filter(|_| more);
+            json!({"object": "list", "data": data, "paging": {"next_cursor": next}})
+        } else {
+            json!({"object": "list", "data": data, "first_id": first, "last_id": last,
+                "has_more": more})
+        }))
+    })
+}

@@ -1,0 +1,148 @@
+//! Requests held at a chosen point, for tests of clients that are killed there.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use parking_lot::{Condvar, Mutex};
+
+use crate::simulate::config::LONGEST;
+use crate::simulate::gate::Gate;
+
+/// A point on the way of a request for files or batches. *Arrived*: the request has been read whole
+/// and has had no effect. *Done*: it has had its effect, and no reply has been sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum BatchPoint {
+    /// An input file has been received.
+    UploadArrived,
+    /// An input file has been stored.
+    UploadDone,
+    /// A batch is about to be created.
+    CreateArrived,
+    /// A batch has been created.
+    CreateDone,
+    /// One batch is asked for.
+    StatusArrived,
+    /// A page of batches is asked for.
+    ListArrived,
+    /// Half of the bytes of a batch's results have been sent.
+    DownloadHalf,
+    /// A batch is about to be cancelled.
+    CancelArrived,
+    /// A batch has been cancelled.
+    CancelDone,
+    /// A file or a batch is about to be deleted.
+    DeleteArrived,
+    /// A file or a batch has been deleted.
+    DeleteDone,
+}
+
+/// A request that is held, or will be, at a [`BatchPoint`]; made by
+/// [`Simulator::pause_at`](crate::simulate::Simulator::pause_at). Dropping it lets the request go on:
+/// it has its effect then, even if its client has gone.
+#[derive(Debug)]
+#[must_use = "dropping it releases the request"]
+pub struct Pause {
+    held: Arc<Held>,
+    pauses: Arc<Pauses>,
+}
+
+impl Pause {
+    /// Waits until the request is held; false if that does not happen before `timeout` is over.
+    pub fn wait(&self, timeout: Duration) -> bool {
+        let deadline = Instant::now() + timeout.min(LONGEST);
+        let mut state = self.held.state.lock();
+        while !state.reached {
+            let wait = self.held.changed.wait_until(&mut state, deadline);
+            if wait.timed_out() {
+                return state.reached;
+            }
+        }
+        true
+    }
+
+    /// Lets the request go on.
+    pub fn release(self) {}
+}
+
+impl Drop for Pause {
+    fn drop(&mut self) {
+        self.held.state.lock().released = true;
+        self.held.changed.notify_all();
+        let mut list = self.pauses.list.lock();
+        list.retain(|held| !Arc::ptr_eq(held, &self.held));
+    }
+}
+
+#[derive(Debug)]
+struct Held {
+    point: BatchPoint,
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+#[derive(Debug)]
+struct State {
+    /// How many requests are still to come to the point, with the one to hold.
+    left: u64,
+    reached: bool,
+    released: bool,
+}
+
+/// All pauses asked for.
+#[derive(Debug, Default)]
+pub(in crate::simulate) struct Pauses {
+    list: Mutex<Vec<Arc<Held>>>,
+}
+
+impl Pauses {
+    /// Holds the `nth` request from now on, counted from 1, that comes to `point`.
+    pub(in crate::simulate) fn add(self: &Arc<Self>, point: BatchPoint, nth: u64) -> Pause {
+        let held = Arc::new(Held {
+            point,
+            state: Mutex::new(State {
+                left: nth.max(1),
+                reached: false,
+                released: false,
+            }),
+            changed: Condvar::new(),
+        });
+        self.list.lock().push(Arc::clone(&held));
+        Pause {
+            held,
+            pauses: Arc::clone(self),
+        }
+    }
+
+    /// Waits at `point` if this request is to be held there.
+    pub(super) fn pass(&self, point: BatchPoint, gate: &Gate) {
+        let here: Vec<_> = {
+            let list = self.list.lock();
+            let here = list.iter().filter(|held| held.point == point);
+            here.map(Arc::clone).collect()
+        };
+        for held in here {
+            let mut state = held.state.lock();
+            if state.left == 0 {
+                continue;
+            }
+            state.left -= 1;
+            if state.left > 0 {
+                continue;
+            }
+            state.reached = true;
+            held.changed.notify_all();
+            while !state.released && !gate.is_stopped() {
+                held.changed.wait(&mut state);
+            }
+        }
+    }
+
+    /// Wakes all that are held, once the gate has been stopped.
+    pub(in crate::simulate) fn wake(&self) {
+        for held in self.list.lock().iter() {
+            let _state = held.state.lock();
+            held.changed.notify_all();
+        }
+    }
+}

@@ -1,0 +1,306 @@
+//! The results of a batch, made line by line while they are sent: what a call for the same body would
+//! answer, wrapped as each API wraps it.
+
+use std::sync::Arc;
+
+use serde_json::{Value, json};
+
+use super::Family;
+use super::intake::{Reading, split};
+use super::life::{Batch, Blob, Fate, Item};
+use crate::simulate::answer::{self, Place};
+use crate::simulate::dialect::Dialect;
+use crate::simulate::http::Version;
+use crate::simulate::prompt::Problem;
+use crate::simulate::reply::{put, quote};
+use crate::simulate::{SimConfig, Trouble};
+
+/// Which results to show.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Which {
+    Answers,
+    /// Errors, and what was not done before the batch expired.
+    Errors,
+    All,
+}
+
+/// Stands for a line with an id that nobody gave.
+const STRANGER: u32 = u32::MAX;
+
+/// A snapshot of a batch's results; its requests are shared, not copied.
+#[derive(Debug)]
+pub(super) struct Results {
+    family: Family,
+    dialect: Dialect,
+    version: Version,
+    model: String,
+    batch: String,
+    parts: Vec<(Arc<Blob>, Arc<Vec<Item>>)>,
+    /// The places of the requests, in the order in which they are told.
+    order: Vec<u32>,
+    /// What became of those that nobody worked on.
+    left_over: &'static str,
+    /// Seconds since the epoch.
+    created: u64,
+}
+
+impl Results {
+    /// `created` is in seconds since the epoch.
+    pub(super) fn new(batch: &Batch, config: &SimConfig, which: Which, created: u64) -> Results {
+        let family = batch.plan.family;
+        let expired = batch.expires.is_some() && batch.cancelled.is_none();
+        let shown = |fate: Fate| match (which, fate) {
+            (_, Fate::Missing) => false,
+            (Which::Answers, fate) => matches!(fate, Fate::Done(_)) && !fate.is_error(),
+            (Which::Errors, Fate::Waiting) => expired,
+            (Which::Errors, fate) => fate.is_error(),
+            (Which::All, Fate::Waiting) => family == Family::Anthropic,
+            (Which::All, _) => true,
+        };
+        // A request that was not come to is waiting, whatever would have become of it.
+        let fates = batch.parts.iter().flat_map(|part| {
+            let items = part.items.iter().enumerate();
+            items.map(|(place, item)| match item.fate {
+                Fate::Missing => Fate::Missing,
+                _ if place >= part.booked => Fate::Waiting,
+                fate => fate,
+            })
+        });
+        let places = (0..STRANGER).zip(fates);
+        let mut order: Vec<u32> = places
+            .filter(|(_, fate)| shown(*fate))
+            .map(|(place, _)| place)
+            .collect();
+        if config.batches.reorder {
+            order = scatter(&order);
+        }
+        let twice = order.len().min(config.batches.duplicates as usize);
+        order.extend_from_within(..twice);
+        if !order.is_empty() {
+            let strangers = config.batches.strangers as usize;
+            order.resize(order.len() + strangers, STRANGER);
+        }
+        Results {
+            family,
+            dialect: family.dialect(config),
+            version: batch.plan.version,
+            model: batch.plan.model.clone(),
+            batch: batch.id.clone(),
+            parts: batch
+                .parts
+                .iter()
+                .map(|part| (Arc::clone(&part.blob), Arc::clone(&part.items)))
+                .collect(),
+            order,
+            left_over: if expired { "expired" } else { "canceled" },
+            created,
+        }
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.order.len()
+    }
+
+    /// Leaves out the last third.
+    pub(super) fn shorten(&mut self) {
+        self.order.truncate(self.order.len() * 2 / 3);
+    }
+
+    /// Appends one result without a line's end.
+    pub(super) fn write(&self, out: &mut Vec<u8>, config: &SimConfig, line: usize) {
+        let mut place = self.order[line] as usize;
+        if self.order[line] == STRANGER {
+            let id = format!("stranger-{line}");
+            return self.wrap(
+                out,
+                config,
+                place,
+                &id,
+                &Fate::Done(Some(Trouble::BadRequest)),
+                "",
+            );
+        }
+        let number = place;
+        for (blob, items) in &self.parts {
+            let Some(item) = items.get(place) else {
+                place -= items.len();
+                continue;
+            };
+            let at = item.at as usize;
+            let line = &blob.bytes[at..at + item.size as usize];
+            if let Ok((id, body)) = split(self.family, line) {
+                self.wrap(out, config, number, &id, &item.fate, body.get());
+            }
+            return;
+        }
+    }
+
+    fn wrap(
+        &self,
+        out: &mut Vec<u8>,
+        config: &SimConfig,
+        number: usize,
+        id: &str,
+        fate: &Fate,
+        body: &str,
+    ) {
+        if *fate == Fate::Waiting {
+            return self.left_over(out, number, id);
+        }
+        let mut result = Vec::new();
+        let status = self.result(&mut result, config, number, *fate, body);
+        match self.family {
+            Family::OpenAi | Family::Groq | Family::Mistral => {
+                put(
+                    out,
+                    format_args!(r#"{{"id":"batch_req_{number}","custom_id":"#),
+                );
+                quote(out, id);
+                put(out, format_args!(r#","response":{{"status_code":{status}"#));
+                if self.family != Family::Mistral {
+                    put(out, format_args!(r#","request_id":"req_{number}""#));
+                }
+                out.extend_from_slice(br#","body":"#);
+                out.extend_from_slice(&result);
+                out.extend_from_slice(br#"},"error":null}"#);
+            }
+            Family::Anthropic => {
+                out.extend_from_slice(br#"{"custom_id":"#);
+                quote(out, id);
+                let (kind, field) = match status {
+                    200 => ("succeeded", "message"),
+                    _ => ("errored", "error"),
+                };
+                put(
+                    out,
+                    format_args!(r#","result":{{"type":"{kind}","{field}":"#),
+                );
+                out.extend_from_slice(&result);
+                out.extend_from_slice(b"}}");
+            }
+            Family::Gemini => {
+                out.extend_from_slice(br#"{"key":"#);
+                quote(out, id);
+                if status == 200 {
+                    out.extend_from_slice(br#","response":"#);
+                    out.extend_from_slice(&result);
+                } else {
+                    let error = json!({"code": status, "message": message(&result)});
+                    put(out, format_args!(r#","error":{error}"#));
+                }
+                out.push(b'}');
+            }
+            Family::Xai => {
+                out.extend_from_slice(br#"{"batch_request_id":"#);
+                quote(out, id);
+                out.extend_from_slice(br#","batch_result":{"#);
+                if status == 200 {
+                    out.extend_from_slice(br#""response":{"chat_get_completion":"#);
+                    out.extend_from_slice(&result);
+                    out.push(b'}');
+                } else {
+                    let error = json!({"code": rpc(status), "message": message(&result)});
+                    put(out, format_args!(r#""error":{error}"#));
+                }
+                out.extend_from_slice(b"}}");
+            }
+        }
+    }
+
+    fn left_over(&self, out: &mut Vec<u8>, number: usize, id: &str) {
+        let line = match self.family {
+            Family::Anthropic => json!({"custom_id": id, "result": {"type": self.left_over}}),
+            _ => json!({"id": format!("batch_req_{number}"), "custom_id": id, "response": null,
+                "error": {"code": "batch_expired", "message": "This request could not be executed \
+                    before the completion window expired."}}),
+        };
+        put(out, format_args!("{line}"));
+    }
+
+    /// Appends the body that a call would get, and returns its status.
+    fn result(
+        &self,
+        out: &mut Vec<u8>,
+        config: &SimConfig,
+        number: usize,
+        fate: Fate,
+        body: &str,
+    ) -> u16 {
+        let call = number as u64 + 1;
+        let dialect = self.dialect;
+        if let Fate::Done(Some(kind)) = fate
+            && let Some(problem) = answer::problem(kind, config, &self.model, "messages")
+        {
+            return dialect.problem(out, &problem, call);
+        }
+        let reading = Reading {
+            family: self.family,
+            dialect,
+            version: self.version,
+            model: &self.model,
+            config,
+        };
+        let Ok(body) = serde_json::from_str(body) else {
+            return dialect.problem(out, &Problem::ServerError, call);
+        };
+        reading.prompt(body, |prompt| {
+            let prompt = match prompt {
+                Ok(prompt) if config.knows_model(&prompt.model) => prompt,
+                Ok(prompt) => return dialect.problem(out, &Problem::NoModel(&prompt.model), call),
+                Err(fault) => return dialect.problem(out, &Problem::Fault(fault), call),
+            };
+            let odd = match fate {
+                Fate::Done(odd) => odd,
+                _ => None,
+            };
+            let place = Place {
+                call,
+                created: self.created,
+                key: crate::simulate::script::prompt_key(&prompt.text),
+            };
+            answer::write(out, dialect, config, &prompt, odd, place);
+            200
+        })
+    }
+
+    /// The id of the batch.
+    pub(super) fn batch(&self) -> &str {
+        &self.batch
+    }
+}
+
+/// The same places in an order that is another one from two on.
+fn scatter(places: &[u32]) -> Vec<u32> {
+    let count = places.len();
+    let divides = |mut a: usize, mut b: usize| {
+        while b > 0 {
+            (a, b) = (b, a % b);
+        }
+        a > 1
+    };
+    // Steps that share no divisor with the count reach every place once.
+    let golden = (count * 5 / 8).max(1);
+    let step = (golden..).find(|step| !divides(*step, count)).unwrap_or(1);
+    let order = (0..count).map(|nth| places[(count / 2 + nth * step) % count]);
+    order.collect()
+}
+
+/// The text of an error body.
+fn message(body: &[u8]) -> String {
+    let body: Value = serde_json::from_slice(body).unwrap_or_default();
+    let error = &body["error"];
+    let text = error.as_str().or_else(|| error["message"].as_str());
+    text.unwrap_or("The request failed.").to_owned()
+}
+
+/// A status as gRPC numbers it.
+pub(super) fn rpc(status: u16) -> u16 {
+    match status {
+        400 | 422 => 3,
+        402 | 429 => 8,
+        403 => 7,
+        404 => 5,
+        503 => 14,
+        _ => 13,
+    }
+}

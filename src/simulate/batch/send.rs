@@ -1,0 +1,209 @@
+//! Replies about files and batches: small ones whole, downloads piece by piece, at a given speed and
+//! with what is meant to go wrong on the way.
+
+use std::io::{self, Write};
+use std::net::TcpStream;
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+use serde_json::Value;
+
+use super::Family;
+use super::life::Blob;
+use super::pause::BatchPoint;
+use super::results::Results;
+use super::store::Spoiled;
+use crate::simulate::reply::{put, reason};
+use crate::simulate::serve::Shared;
+
+const PIECE: usize = 64 << 10;
+
+/// What a request gets.
+#[derive(Debug)]
+pub(super) enum Reply {
+    Json(Value),
+    /// JSON with a header besides.
+    Headed(&'static str, String, Value),
+    Download(Source, Spoiled),
+    /// The connection is closed without a word.
+    Nothing,
+}
+
+/// What a download consists of.
+#[derive(Debug)]
+pub(super) enum Source {
+    File(Arc<Blob>),
+    /// A page of results that has been made already.
+    Page(Vec<u8>),
+    /// One to a line.
+    Lines(Results),
+}
+
+impl Source {
+    fn size(&self, shared: &Shared) -> u64 {
+        match self {
+            Source::File(blob) => blob.range.len() as u64,
+            Source::Page(bytes) => bytes.len() as u64,
+            Source::Lines(results) => {
+                let mut line = Vec::new();
+                let sizes = (0..results.len()).map(|nth| {
+                    line.clear();
+                    results.write(&mut line, &shared.config, nth);
+                    line.len() as u64 + 1
+                });
+                sizes.sum()
+            }
+        }
+    }
+}
+
+/// Appends the head of a reply; without a size, of a chunked one.
+pub(super) fn head(
+    out: &mut Vec<u8>,
+    status: u16,
+    family: Family,
+    kind: &str,
+    size: Option<u64>,
+    close: bool,
+) {
+    let date = httpdate::fmt_http_date(SystemTime::now());
+    put(
+        out,
+        format_args!(
+            "HTTP/1.1 {status} {}\r\nDate: {date}\r\nContent-Type: {kind}\r\n",
+            reason(status)
+        ),
+    );
+    match family {
+        Family::Gemini => {}
+        Family::Anthropic => out.extend_from_slice(b"request-id: req_sim_batch\r\n"),
+        _ => out.extend_from_slice(b"x-request-id: req_sim_batch\r\n"),
+    }
+    match size {
+        Some(size) => put(out, format_args!("Content-Length: {size}\r\n")),
+        None => out.extend_from_slice(b"Transfer-Encoding: chunked\r\n"),
+    }
+    if close {
+        out.extend_from_slice(b"Connection: close\r\n");
+    }
+}
+
+/// Sends a download, head and all. An error means that the connection is over.
+pub(super) fn download(
+    shared: &Shared,
+    stream: &TcpStream,
+    family: Family,
+    source: &Source,
+    spoiled: Spoiled,
+    close: bool,
+) -> io::Result<()> {
+    let size = source.size(shared);
+    let chunked = family == Family::Anthropic;
+    let kind = match source {
+        Source::Page(_) => "application/json",
+        _ if chunked => "application/x-jsonl",
+        _ => "application/octet-stream",
+    };
+    let mut out = Vec::new();
+    head(
+        &mut out,
+        200,
+        family,
+        kind,
+        (!chunked).then_some(size),
+        close,
+    );
+    out.extend_from_slice(b"\r\n");
+    let mut stream = stream;
+    stream.write_all(&out)?;
+    let is_result = !matches!(source, Source::File(_));
+    let mut pipe = Pipe {
+        shared,
+        stream,
+        chunked,
+        half: is_result.then_some(size / 2),
+        cut: spoiled == Spoiled::Cut,
+        rate: shared.config.batches.download_rate.filter(|_| is_result),
+        sent: 0,
+        began: Instant::now(),
+    };
+    match source {
+        Source::File(blob) => pipe.send(blob.get())?,
+        Source::Page(bytes) => pipe.send(bytes)?,
+        Source::Lines(results) => {
+            let mut piece = Vec::with_capacity(PIECE);
+            for nth in 0..results.len() {
+                results.write(&mut piece, &shared.config, nth);
+                piece.push(b'\n');
+                if piece.len() >= PIECE {
+                    pipe.send(&piece)?;
+                    piece.clear();
+                }
+            }
+            pipe.send(&piece)?;
+        }
+    }
+    if chunked {
+        stream.write_all(b"0\r\n\r\n")?;
+    }
+    Ok(())
+}
+
+struct Pipe<'a> {
+    shared: &'a Shared,
+    stream: &'a TcpStream,
+    chunked: bool,
+    /// Where the middle is, until it has been passed.
+    half: Option<u64>,
+    cut: bool,
+    rate: Option<u64>,
+    sent: u64,
+    began: Instant,
+}
+
+impl Pipe<'_> {
+    fn send(&mut self, mut bytes: &[u8]) -> io::Result<()> {
+        loop {
+            if self.half == Some(self.sent) {
+                self.half = None;
+                let Shared { batches, gate, .. } = self.shared;
+                batches.pauses.pass(BatchPoint::DownloadHalf, gate);
+                if self.cut {
+                    return Err(io::ErrorKind::ConnectionAborted.into());
+                }
+            }
+            if bytes.is_empty() {
+                return Ok(());
+            }
+            let mut most = bytes.len() as u64;
+            if let Some(half) = self.half {
+                most = most.min(half - self.sent);
+            }
+            if let Some(rate) = self.rate {
+                // Ten pieces a second: slow, but never standing still.
+                most = most.min((rate / 10).max(1));
+            }
+            let (now, later) = bytes.split_at(most as usize);
+            self.write(now)?;
+            bytes = later;
+            self.sent += most;
+            if let Some(rate) = self.rate {
+                let due = Duration::from_secs_f64(self.sent as f64 / rate as f64);
+                self.shared.gate.wait_until(self.began + due);
+                if self.shared.gate.is_stopped() {
+                    return Err(io::ErrorKind::ConnectionAborted.into());
+                }
+            }
+        }
+    }
+
+    fn write(&self, bytes: &[u8]) -> io::Result<()> {
+        let mut stream = self.stream;
+        if !self.chunked {
+            return stream.write_all(bytes);
+        }
+        stream.write_all(format!("{:x}\r\n", bytes.len()).as_bytes())?;
+        stream.write_all(bytes)?;
+        stream.write_all(b"\r\n")
+    }
+}

@@ -1,0 +1,412 @@
+//! All files and batches, whatever API they came by. Time passes here when somebody looks: each look
+//! first catches up with what has happened since the last one, so that no thread has to.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use parking_lot::{Condvar, Mutex};
+use serde_json::Value;
+
+use super::config::BatchConfig;
+use super::life::{Batch, Blob, Failure, Fate, Part, Phase, Plan};
+use super::pause::Pauses;
+use super::stats::{BatchSeen, BatchStats};
+use super::{Family, names};
+use crate::simulate::config::LONGEST;
+use crate::simulate::script::{mix, unit};
+use crate::simulate::serve::Shared;
+use crate::simulate::{SimConfig, Trouble};
+
+/// How often somebody who waits looks again while a batch is under way.
+const TICK: Duration = Duration::from_millis(5);
+/// Set apart the draws of those prompts from each other and from those of troubles.
+const FAILS: u64 = 0x6661_696c;
+const LACKS: u64 = 0x6c61_636b;
+
+/// An input file.
+#[derive(Debug)]
+pub(super) struct File {
+    pub(super) id: String,
+    pub(super) family: Family,
+    pub(super) name: String,
+    pub(super) purpose: String,
+    pub(super) created: Duration,
+    /// In seconds after its creation, if the client asked for it.
+    pub(super) expires: Option<u64>,
+    pub(super) blob: Arc<Blob>,
+}
+
+/// A resumable upload that has been started.
+#[derive(Debug)]
+pub(super) struct Session {
+    pub(super) id: String,
+    pub(super) name: String,
+    pub(super) display_name: String,
+    pub(super) size: u64,
+    pub(super) bytes: Vec<u8>,
+}
+
+#[derive(Debug)]
+pub(in crate::simulate) struct Store {
+    inner: Mutex<Inner>,
+    changed: Condvar,
+    pub(in crate::simulate) pauses: Arc<Pauses>,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Inner {
+    pub(super) files: Vec<File>,
+    pub(super) sessions: Vec<Session>,
+    /// The oldest first.
+    pub(super) batches: Vec<Batch>,
+    /// Creates that take effect later.
+    late: Vec<(Duration, Plan)>,
+    pub(super) counts: BatchStats,
+    /// Prompts that have been missing once.
+    lacked: HashSet<u64>,
+    lost: u64,
+    expiring: u64,
+    cuts: u64,
+    shorts: u64,
+    ids: u64,
+    salt: u64,
+}
+
+/// What a download is to suffer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Spoiled {
+    No,
+    Cut,
+    Short,
+}
+
+impl Store {
+    pub(in crate::simulate) fn new(config: &BatchConfig) -> Store {
+        let inner = Inner {
+            lost: config.lost_creates,
+            expiring: config.expire_first.0,
+            cuts: config.cut_downloads,
+            shorts: config.short_downloads,
+            salt: SystemTime::now()
+                .duration_since(UNIX_EPOCH)
+                .map_or(0, |since| since.as_nanos() as u64),
+            ..Inner::default()
+        };
+        Store {
+            inner: Mutex::new(inner),
+            changed: Condvar::new(),
+            pauses: Arc::default(),
+        }
+    }
+
+    /// Runs `work` on the state of this moment, which it may change.
+    pub(super) fn with<R>(
+        &self,
+        shared: &Shared,
+        work: impl FnOnce(&mut Inner, Duration) -> R,
+    ) -> R {
+        let mut inner = self.inner.lock();
+        // Read under the lock, or time could step back between two looks.
+        let now = shared.now();
+        inner.catch_up(shared, now);
+        let result = work(&mut inner, now);
+        self.changed.notify_all();
+        result
+    }
+
+    pub(in crate::simulate) fn catch_up(&self, shared: &Shared) {
+        self.inner.lock().catch_up(shared, shared.now());
+    }
+
+    pub(in crate::simulate) fn stats(&self, shared: &Shared) -> BatchStats {
+        let mut inner = self.inner.lock();
+        let now = shared.now();
+        inner.catch_up(shared, now);
+        inner.stats(now, &shared.config.batches)
+    }
+
+    /// Waits until the counts satisfy `ready`; false if they do not in time.
+    pub(in crate::simulate) fn wait(
+        &self,
+        shared: &Shared,
+        ready: impl Fn(&BatchStats) -> bool,
+        timeout: Duration,
+    ) -> bool {
+        let deadline = Instant::now() + timeout.min(LONGEST);
+        loop {
+            if ready(&self.stats(shared)) {
+                return true;
+            }
+            if Instant::now() >= deadline {
+                return false;
+            }
+            let next = deadline.min(Instant::now() + TICK);
+            let mut inner = self.inner.lock();
+            self.changed.wait_until(&mut inner, next);
+        }
+    }
+}
+
+impl Inner {
+    fn catch_up(&mut self, shared: &Shared, now: Duration) {
+        let (due, later) = std::mem::take(&mut self.late)
+            .into_iter()
+            .partition(|(due, _)| *due <= now);
+        self.late = later;
+        for (due, plan) in due {
+            let gone = plan
+                .input
+                .as_deref()
+                .is_some_and(|id| self.file(id).is_none());
+            if !gone {
+                self.open(plan, due, &shared.config);
+            }
+        }
+        for batch in &mut self.batches {
+            for place in 0..batch.parts.len() {
+                let part = &batch.parts[place];
+                let finished = batch.finished(part, now, &shared.config.batches);
+                if finished > part.booked {
+                    let again = book(batch, place, finished, shared);
+                    self.counts.bought_twice += again;
+                }
+            }
+        }
+    }
+
+    /// Creates a batch, at once or later; none if no reply must tell of it.
+    pub(super) fn create(
+        &mut self,
+        plan: Plan,
+        now: Duration,
+        config: &SimConfig,
+    ) -> Option<usize> {
+        if self.lost == 0 {
+            return Some(self.open(plan, now, config));
+        }
+        self.lost -= 1;
+        match config.batches.late_creates {
+            Duration::ZERO => {
+                self.open(plan, now, config);
+            }
+            delay => self.late.push((now + delay, plan)),
+        }
+        None
+    }
+
+    fn open(&mut self, mut plan: Plan, now: Duration, config: &SimConfig) -> usize {
+        if matches!(plan.family, Family::OpenAi | Family::Groq)
+            && plan.failures.is_empty()
+            && let Some(model) = self.too_many_tokens(&plan, now, &config.batches)
+        {
+            plan.failures.push(Failure {
+                line: None,
+                code: "token_limit_exceeded",
+                message: format!(
+                    "Enqueued token limit reached for {model} in organization org-sim. Please try \
+                     again once some in_progress batches have been completed."
+                ),
+            });
+        }
+        self.counts.created += 1;
+        let id = names::batch(plan.family, self.fresh());
+        let requests = plan.requests.take();
+        let starts = plan.failures.is_empty() && plan.sealed;
+        self.counts.started += u64::from(starts);
+        let expires = (starts && self.expiring > 0).then_some(config.batches.expire_first.1);
+        self.expiring -= u64::from(expires.is_some());
+        self.batches.push(Batch {
+            id,
+            created: now,
+            plan,
+            parts: Vec::new(),
+            expires,
+            cancelled: None,
+            done: 0,
+            failed: 0,
+            missing: 0,
+            deleted: false,
+            deleted_files: Vec::new(),
+        });
+        let place = self.batches.len() - 1;
+        if let Some((blob, items)) = requests {
+            self.add(place, blob, items, now, config);
+        }
+        place
+    }
+
+    /// Adds requests to a batch.
+    pub(super) fn add(
+        &mut self,
+        place: usize,
+        blob: Arc<Blob>,
+        mut items: Vec<super::life::Item>,
+        now: Duration,
+        config: &SimConfig,
+    ) {
+        let batch = &mut self.batches[place];
+        let salted = |item: u64, what| unit(item ^ mix(config.seed ^ what));
+        for item in items.iter_mut().filter(|item| item.fate == Fate::Waiting) {
+            if salted(item.key, FAILS) < config.batches.item_failures {
+                item.fate = Fate::Done(Some(Trouble::BadRequest));
+            } else if !batch.has_failed()
+                && salted(item.key, LACKS) < config.batches.missing
+                && self.lacked.insert(item.key)
+            {
+                item.fate = Fate::Missing;
+            }
+        }
+        if !batch.has_failed() {
+            self.counts.items_accepted += items.len() as u64;
+            self.counts.started += u64::from(!batch.plan.sealed && batch.parts.is_empty());
+        }
+        batch.parts.push(Part {
+            blob,
+            items: Arc::new(items),
+            start: now,
+            booked: 0,
+        });
+    }
+
+    /// A model whose limit of enqueued tokens the plan would pass.
+    pub(super) fn too_many_tokens<'p>(
+        &self,
+        plan: &'p Plan,
+        now: Duration,
+        config: &BatchConfig,
+    ) -> Option<&'p str> {
+        let most = config.enqueued_tokens?;
+        let queued = |model: &str| {
+            let here = self.batches.iter().filter(|batch| {
+                batch.plan.family == plan.family
+                    && !batch.has_failed()
+                    && !batch.phase(now, config).is_over()
+            });
+            let tokens = here.flat_map(|batch| &batch.plan.tokens);
+            let tokens = tokens.filter(|(name, _)| name == model);
+            tokens.map(|(_, tokens)| tokens).sum::<u64>()
+        };
+        let mut asked = plan.tokens.iter();
+        let over = asked.find(|(model, tokens)| queued(model).saturating_add(*tokens) > most);
+        over.map(|(model, _)| model.as_str())
+    }
+
+    /// A number that no id has had.
+    pub(super) fn fresh(&mut self) -> u64 {
+        self.ids += 1;
+        mix(self.salt ^ mix(self.ids))
+    }
+
+    pub(super) fn file(&self, id: &str) -> Option<&File> {
+        self.files.iter().find(|file| file.id == id)
+    }
+
+    /// Whether there was such a file; it is gone now.
+    pub(super) fn delete_file(&mut self, id: &str) -> bool {
+        let Some(place) = self.files.iter().position(|file| file.id == id) else {
+            return false;
+        };
+        self.files.remove(place);
+        self.counts.files_deleted += 1;
+        true
+    }
+
+    pub(super) fn batch(&self, family: Family, id: &str) -> Option<usize> {
+        let mut batches = self.batches.iter();
+        batches.position(|batch| batch.id == id && batch.plan.family == family && !batch.deleted)
+    }
+
+    /// The batches that a list shows, the newest first.
+    pub(super) fn listed(
+        &self,
+        family: Family,
+        now: Duration,
+        config: &BatchConfig,
+    ) -> Vec<&Batch> {
+        let mut batches: Vec<_> = self
+            .batches
+            .iter()
+            .filter(|batch| batch.plan.family == family && !batch.deleted)
+            .filter(|batch| batch.created + config.listing_lag <= now)
+            .collect();
+        // Late ones are created out of turn.
+        batches.sort_by_key(|batch| std::cmp::Reverse(batch.created));
+        batches
+    }
+
+    /// What the next download of results suffers.
+    pub(super) fn next_download(&mut self) -> Spoiled {
+        self.counts.downloads += 1;
+        for (left, spoiled) in [
+            (&mut self.cuts, Spoiled::Cut),
+            (&mut self.shorts, Spoiled::Short),
+        ] {
+            if *left > 0 {
+                *left -= 1;
+                return spoiled;
+            }
+        }
+        Spoiled::No
+    }
+
+    fn stats(&self, now: Duration, config: &BatchConfig) -> BatchStats {
+        let mut stats = self.counts.clone();
+        stats.files_left = self.files.len() as u64;
+        for batch in &self.batches {
+            let phase = batch.phase(now, config);
+            stats.ended += u64::from(phase.is_over());
+            stats.failed += u64::from(phase == Phase::Failed);
+            stats.expired += u64::from(phase == Phase::Expired);
+            stats.cancelled += u64::from(phase == Phase::Cancelled);
+            stats.items_finished += batch.done + batch.failed;
+            stats.batches.push(BatchSeen {
+                id: batch.id.clone(),
+                label: batch.plan.label.clone(),
+                items: batch.total(),
+                finished: batch.done + batch.failed,
+                state: phase.name(),
+                deleted: batch.deleted,
+            });
+        }
+        stats
+    }
+}
+
+/// Finishes the items of a part up to `finished`; tells how many had been paid before.
+fn book(batch: &mut Batch, place: usize, finished: usize, shared: &Shared) -> u64 {
+    let Batch {
+        parts,
+        done,
+        failed,
+        missing,
+        ..
+    } = batch;
+    let part = &mut parts[place];
+    let items = &mut Arc::make_mut(&mut part.items)[part.booked..finished];
+    part.booked = finished;
+    let waiting = |fate| fate == Fate::Waiting;
+    let asked: Vec<_> = items
+        .iter()
+        .filter(|item| waiting(item.fate))
+        .map(|item| (item.key, item.form))
+        .collect();
+    let (met, again) = shared.ledger.buy(&asked, &shared.config);
+    let bought = items.iter_mut().filter(|item| waiting(item.fate));
+    for (item, met) in bought.zip(met) {
+        item.fate = Fate::Done(met);
+    }
+    for item in items {
+        match item.fate {
+            Fate::Missing => *missing += 1,
+            fate if fate.is_error() => *failed += 1,
+            _ => *done += 1,
+        }
+    }
+    again
+}
+
+/// Metadata as it came, or null.
+pub(super) fn label(value: Option<&Value>) -> Value {
+    value.cloned().unwrap_or_default()
+}

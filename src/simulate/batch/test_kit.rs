@@ -1,0 +1,159 @@
+//! What tests of batches have in common: a client that uploads, asks and waits as raw HTTP.
+
+use std::io;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use crate::simulate::test_client::{Client, PATIENCE, Reply};
+use crate::simulate::{BatchConfig, SimConfig, Simulator, Vendor};
+
+/// A simulator and one connection to it.
+pub(super) struct Kit {
+    pub(super) sim: Simulator,
+    pub(super) client: Client,
+    /// Header lines of every request.
+    pub(super) headers: &'static str,
+}
+
+/// Batches that are over in no time.
+pub(super) fn quick() -> BatchConfig {
+    BatchConfig::default().duration(Duration::from_millis(20))
+}
+
+/// Batches that are never over.
+pub(super) fn endless() -> BatchConfig {
+    BatchConfig::default().duration(Duration::from_secs(80_000))
+}
+
+pub(super) fn kit(vendor: Option<Vendor>, batches: BatchConfig) -> Kit {
+    let mut config = SimConfig::default().batches(batches);
+    if let Some(vendor) = vendor {
+        config = config.vendor(vendor);
+    }
+    Kit::new(config)
+}
+
+impl Kit {
+    pub(super) fn new(config: SimConfig) -> Kit {
+        let sim = Simulator::start(config).expect("a simulator");
+        let client = Client::connect(&sim);
+        Kit {
+            sim,
+            client,
+            headers: "",
+        }
+    }
+
+    pub(super) fn with(mut self, headers: &'static str) -> Kit {
+        self.headers = headers;
+        self
+    }
+
+    /// A new connection, after the old one was closed.
+    pub(super) fn reconnect(&mut self) {
+        self.client = Client::connect(&self.sim);
+    }
+
+    pub(super) fn try_call(&mut self, line: &str, body: &[u8]) -> io::Result<Reply> {
+        self.client.send(line, self.headers, body)?;
+        self.client.read()
+    }
+
+    pub(super) fn call(&mut self, line: &str, body: &[u8]) -> Reply {
+        self.try_call(line, body).expect("a reply")
+    }
+
+    /// A call that succeeds.
+    pub(super) fn get(&mut self, path: &str) -> Value {
+        let reply = self.call(&format!("GET {path}"), b"");
+        assert_eq!(reply.status, 200, "{path}: {}", text(&reply));
+        reply.json()
+    }
+
+    pub(super) fn post(&mut self, path: &str, body: &Value) -> Value {
+        let body = body.to_string();
+        let body = if body == "null" { "" } else { &body };
+        let reply = self.call(&format!("POST {path}"), body.as_bytes());
+        assert_eq!(reply.status, 200, "{path}: {}", text(&reply));
+        reply.json()
+    }
+
+    /// The status that a post gets.
+    pub(super) fn refused(&mut self, path: &str, body: &Value) -> u16 {
+        let body = body.to_string();
+        self.call(&format!("POST {path}"), body.as_bytes()).status
+    }
+
+    /// Uploads a file in a form; the id of it.
+    pub(super) fn upload(&mut self, base: &str, name: &str, content: &str) -> String {
+        let reply = self.try_upload(base, name, content);
+        assert_eq!(reply.status, 200, "{}", text(&reply));
+        reply.json()["id"].as_str().expect("an id").to_owned()
+    }
+
+    pub(super) fn try_upload(&mut self, base: &str, name: &str, content: &str) -> Reply {
+        let body = form(name, content);
+        let kind = "Content-Type: multipart/form-data; boundary=xyz\r\n";
+        let headers = format!("{}{kind}", self.headers);
+        let line = format!("POST {base}/files");
+        self.client
+            .send(&line, &headers, body.as_bytes())
+            .expect("an upload");
+        self.client.read().expect("a reply")
+    }
+
+    /// The lines of a download.
+    pub(super) fn lines(&mut self, path: &str) -> Vec<Value> {
+        let reply = self.call(&format!("GET {path}"), b"");
+        assert_eq!(reply.status, 200, "{path}: {}", text(&reply));
+        let text = String::from_utf8(reply.body).expect("text");
+        let read = |line| serde_json::from_str(line).expect("a line of JSON");
+        text.lines().map(read).collect()
+    }
+
+    pub(super) fn wait_for_end(&self) {
+        let over = self
+            .sim
+            .wait_for_batches(|stats| stats.ended == stats.created, PATIENCE);
+        assert!(over, "{:?}", self.sim.batch_stats());
+    }
+
+    pub(super) fn malformed(&self) -> u64 {
+        self.sim.stats().malformed
+    }
+}
+
+fn form(name: &str, content: &str) -> String {
+    format!(
+        "--xyz\r\nContent-Disposition: form-data; name=\"purpose\"\r\n\r\nbatch\r\n--xyz\r\n\
+         Content-Disposition: form-data; name=\"file\"; filename=\"{name}\"\r\n\
+         Content-Type: application/jsonl\r\n\r\n{content}\r\n--xyz--\r\n"
+    )
+}
+
+pub(super) fn text(reply: &Reply) -> String {
+    String::from_utf8_lossy(&reply.body).into_owned()
+}
+
+/// A file of OpenAI's form with these prompts; their ids are `i-0` and so on.
+pub(super) fn openai_file(prompts: &[&str]) -> String {
+    let lines = prompts.iter().enumerate().map(|(nth, prompt)| {
+        let body = json!({"model": "m", "messages": [{"role": "user", "content": prompt}]});
+        let line = json!({"custom_id": format!("i-{nth}"), "method": "POST",
+            "url": "/v1/chat/completions", "body": body});
+        format!("{line}\n")
+    });
+    lines.collect()
+}
+
+/// A value's fields of a name, in their order.
+pub(super) fn column(lines: &[Value], name: &str) -> Vec<String> {
+    let field = |line: &Value| line[name].as_str().expect("a string").to_owned();
+    lines.iter().map(field).collect()
+}
+
+pub(super) fn sorted(mut list: Vec<String>) -> Vec<String> {
+    list.sort();
+    list
+}

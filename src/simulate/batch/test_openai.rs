@@ -1,0 +1,504 @@
+//! OpenAI's files and batches, and Groq's.
+
+use std::io;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use super::test_kit::{Kit, column, endless, kit, openai_file, quick, sorted, text};
+use crate::simulate::test_client::{Client, PATIENCE};
+use crate::simulate::{BatchPoint, SimConfig, Trouble, Vendor};
+
+fn create(kit: &mut Kit, base: &str, file: &str) -> Value {
+    let body = json!({"input_file_id": file, "endpoint": "/v1/chat/completions",
+        "completion_window": "24h", "metadata": {"label": "r1-p1"}});
+    kit.post(&format!("{base}/batches"), &body)
+}
+
+fn run(kit: &mut Kit, base: &str, prompts: &[&str]) -> Value {
+    let file = kit.upload(base, "r1-p1.jsonl", &openai_file(prompts));
+    let batch = create(kit, base, &file);
+    kit.wait_for_end();
+    kit.get(&format!("{base}/batches/{}", batch["id"].as_str().unwrap()))
+}
+
+fn results(kit: &mut Kit, base: &str, id: &Value) -> Vec<Value> {
+    kit.lines(&format!("{base}/files/{}/content", id.as_str().unwrap()))
+}
+
+#[test]
+fn a_batch_runs_from_upload_to_results() {
+    let mut kit = kit(None, quick());
+    let input = openai_file(&["a", "b", "c"]);
+    let file = kit.upload("/v1", "r1.jsonl", &input);
+    assert_eq!(
+        kit.get(&format!("/v1/files/{file}"))["filename"],
+        "r1.jsonl"
+    );
+    let echo = kit.call(&format!("GET /v1/files/{file}/content"), b"");
+    assert_eq!(text(&echo), input);
+    let batch = create(&mut kit, "/v1", &file);
+    assert_eq!(batch["object"], "batch");
+    assert_eq!(batch["metadata"], json!({"label": "r1-p1"}));
+    assert_eq!(batch["input_file_id"], file);
+    kit.wait_for_end();
+    let batch = kit.get(&format!("/v1/batches/{}", batch["id"].as_str().unwrap()));
+    assert_eq!(batch["status"], "completed");
+    assert_eq!(
+        batch["request_counts"],
+        json!({"total": 3, "completed": 3, "failed": 0})
+    );
+    assert_eq!(batch["error_file_id"], Value::Null);
+    let lines = results(&mut kit, "/v1", &batch["output_file_id"]);
+    let ids = column(&lines, "custom_id");
+    assert_ne!(ids, ["i-0", "i-1", "i-2"]);
+    assert_eq!(sorted(ids), ["i-0", "i-1", "i-2"]);
+    let line = lines
+        .iter()
+        .find(|line| line["custom_id"] == "i-1")
+        .unwrap();
+    assert_eq!(line["response"]["status_code"], 200);
+    let message = &line["response"]["body"]["choices"][0]["message"];
+    assert_eq!(message["content"], "echo: b");
+    let reply = kit.call(&format!("DELETE /v1/files/{file}"), b"");
+    assert_eq!(
+        reply.json(),
+        json!({"id": file, "object": "file", "deleted": true})
+    );
+    let stats = kit.sim.stats();
+    assert_eq!(
+        (stats.paid, stats.paid_twice, stats.prompts, stats.malformed),
+        (3, 0, 3, 0)
+    );
+    let stats = kit.sim.batch_stats();
+    assert_eq!(
+        (stats.created, stats.started, stats.items_finished),
+        (1, 1, 3)
+    );
+    assert_eq!(
+        (stats.files_uploaded, stats.files_left, stats.downloads),
+        (1, 0, 1)
+    );
+}
+
+#[test]
+fn calls_and_batches_count_what_is_bought_twice_together() {
+    let mut kit = kit(None, quick());
+    assert_eq!(kit.client.chat("a").unwrap().status, 200);
+    run(&mut kit, "/v1", &["a", "b"]);
+    run(&mut kit, "/v1", &["b"]);
+    let stats = kit.sim.stats();
+    assert_eq!((stats.paid, stats.paid_twice), (4, 2));
+    assert_eq!(kit.sim.batch_stats().bought_twice, 2);
+}
+
+#[test]
+fn troubles_and_failures_land_in_the_error_file() {
+    for (config, status) in [
+        (SimConfig::default().trouble(Trouble::Error500, 1.0), 500),
+        (
+            SimConfig::default().batches(quick().item_failures(1.0)),
+            400,
+        ),
+    ] {
+        let batches = config.batches.clone().duration(Duration::from_millis(20));
+        let mut kit = Kit::new(config.batches(batches));
+        let batch = run(&mut kit, "/v1", &["a", "b"]);
+        assert_eq!(batch["output_file_id"], Value::Null);
+        assert_eq!(batch["request_counts"]["failed"], 2);
+        let lines = results(&mut kit, "/v1", &batch["error_file_id"]);
+        assert_eq!(lines.len(), 2);
+        assert_eq!(lines[0]["response"]["status_code"], status);
+        assert!(lines[0]["response"]["body"]["error"]["message"].is_string());
+        assert_eq!(kit.sim.stats().paid, 0);
+    }
+}
+
+#[test]
+fn lists_are_paged_the_newest_first() {
+    let mut kit = kit(None, endless());
+    let file = kit.upload("/v1", "a.jsonl", &openai_file(&["a"]));
+    let ids: Vec<_> = (0..5)
+        .map(|_| create(&mut kit, "/v1", &file)["id"].clone())
+        .collect();
+    let first = kit.get("/v1/batches?limit=3");
+    assert_eq!(first["has_more"], true);
+    assert_eq!(first["data"][0]["id"], ids[4]);
+    let after = first["last_id"].as_str().unwrap();
+    let second = kit.get(&format!("/v1/batches?limit=3&after={after}"));
+    assert_eq!(second["has_more"], false);
+    assert_eq!(second["data"].as_array().unwrap().len(), 2);
+    assert_eq!(second["last_id"], ids[0]);
+    for bad in ["limit=101", "limit=0", "cursor=x", "status=completed"] {
+        assert_eq!(
+            kit.call(&format!("GET /v1/batches?{bad}"), b"").status,
+            400,
+            "{bad}"
+        );
+    }
+    assert_eq!(kit.malformed(), 4);
+    let files = kit.get("/v1/files?purpose=batch&order=desc&limit=1000");
+    assert_eq!(files["data"][0]["id"], file);
+}
+
+#[test]
+fn what_openai_refuses_is_refused() {
+    let mut kit = kit(None, quick());
+    let good = json!({"input_file_id": "file-x", "endpoint": "/v1/chat/completions",
+        "completion_window": "24h"});
+    let with = |name: &str, value: Value| {
+        let mut body = good.clone();
+        body[name] = value;
+        body
+    };
+    for bad in [
+        with("completion_window", "48h".into()),
+        with("endpoint", "/v1/images".into()),
+        with("extra", 1.into()),
+        with("metadata", json!({"a": 1})),
+        with("input_file_id", Value::Null),
+    ] {
+        assert_eq!(kit.refused("/v1/batches", &bad), 400, "{bad}");
+    }
+    assert_eq!(kit.malformed(), 5);
+    assert_eq!(kit.try_upload("/v1", "a.txt", "x").status, 400);
+    assert_eq!(kit.call("GET /v1/batches/batch_x", b"").status, 404);
+    assert_eq!(kit.call("GET /v1/files/file-x/content", b"").status, 404);
+    // A file that is not there is found out only later.
+    let batch = kit.post("/v1/batches", &good);
+    let batch = kit.get(&format!("/v1/batches/{}", batch["id"].as_str().unwrap()));
+    assert_eq!(batch["status"], "failed");
+    assert_eq!(kit.sim.batch_stats().started, 0);
+}
+
+#[test]
+fn bad_lines_fail_the_whole_batch_and_are_named() {
+    let good = openai_file(&["a", "b"]);
+    let other = good.replacen("\"m\"", "\"n\"", 1);
+    let cases = [
+        (format!("{good}nonsense\n"), 3, "invalid_json_line"),
+        (good.replace("i-1", "i-0"), 2, "duplicate_custom_id"),
+        (good.replacen("messages", "words", 1), 1, "invalid_request"),
+        (good.replace("i-1", "i 1"), 2, "invalid_custom_id"),
+        (other, 2, "mismatched_model"),
+    ];
+    for (content, line, code) in cases {
+        let mut kit = kit(Some(Vendor::OpenAi), quick());
+        let file = kit.upload("/v1", "a.jsonl", &content);
+        let batch = create(&mut kit, "/v1", &file);
+        assert_eq!(batch["status"], "failed");
+        assert_eq!(batch["errors"]["data"][0]["line"], line, "{batch}");
+        assert_eq!(batch["errors"]["data"][0]["code"], code);
+        assert_eq!(kit.malformed(), 1);
+        assert_eq!(kit.sim.stats().paid, 0);
+    }
+}
+
+#[test]
+fn poison_is_named_or_not() {
+    for (base, vendor) in [("/v1", None), ("/openai/v1", None)] {
+        for (name, line) in [(true, json!(2)), (false, Value::Null)] {
+            let mut kit = kit(vendor, quick().poison("bad").name_lines(name));
+            let batch = run(&mut kit, base, &["a", "so bad", "c"]);
+            assert_eq!(batch["status"], "failed");
+            let errors = match base {
+                "/v1" => &batch["errors"]["data"],
+                _ => &batch["errors"],
+            };
+            assert_eq!(errors[0]["line"], line, "{batch}");
+            let stats = kit.sim.batch_stats();
+            assert_eq!(
+                (stats.failed, stats.started, stats.items_finished),
+                (1, 0, 0)
+            );
+            assert_eq!(kit.malformed(), 0);
+        }
+    }
+}
+
+#[test]
+fn validation_takes_its_time() {
+    let config = endless().validation(Duration::from_secs(60_000));
+    let mut kit = kit(None, config);
+    let file = kit.upload("/v1", "a.jsonl", &openai_file(&["a"]));
+    let batch = create(&mut kit, "/v1", &file);
+    assert_eq!(batch["status"], "validating");
+    assert_eq!(batch["request_counts"]["total"], 0);
+}
+
+#[test]
+fn cancelling_keeps_what_is_finished() {
+    let mut kit = kit(None, quick().duration(Duration::from_millis(2_000)));
+    let prompts: Vec<_> = (0..100).map(|nth| nth.to_string()).collect();
+    let prompts: Vec<_> = prompts.iter().map(String::as_str).collect();
+    let file = kit.upload("/v1", "a.jsonl", &openai_file(&prompts));
+    let batch = create(&mut kit, "/v1", &file);
+    let path = format!("/v1/batches/{}", batch["id"].as_str().unwrap());
+    assert!(
+        kit.sim
+            .wait_for_batches(|stats| stats.items_finished >= 3, PATIENCE)
+    );
+    let batch = kit.post(&format!("{path}/cancel"), &Value::Null);
+    assert_eq!(batch["status"], "cancelling");
+    kit.wait_for_end();
+    let batch = kit.get(&path);
+    assert_eq!(batch["status"], "cancelled");
+    let done = batch["request_counts"]["completed"].as_u64().unwrap();
+    assert!((3..100).contains(&done), "{done}");
+    let lines = results(&mut kit, "/v1", &batch["output_file_id"]);
+    assert_eq!(lines.len() as u64, done);
+    assert_eq!(batch["error_file_id"], Value::Null);
+    assert_eq!(kit.sim.stats().paid, done);
+    let again = kit.call(&format!("POST {path}/cancel"), b"");
+    assert_eq!(again.status, 400);
+    assert_eq!(kit.sim.batch_stats().cancelled, 1);
+}
+
+#[test]
+fn an_expired_batch_has_the_share_it_finished() {
+    let mut kit = kit(None, quick().expire_first(2, 0.5));
+    let batch = run(&mut kit, "/v1", &["a", "b", "c", "d"]);
+    assert_eq!(batch["status"], "expired");
+    let lines = results(&mut kit, "/v1", &batch["output_file_id"]);
+    assert_eq!(sorted(column(&lines, "custom_id")), ["i-0", "i-1"]);
+    let lines = results(&mut kit, "/v1", &batch["error_file_id"]);
+    assert_eq!(lines[0]["error"]["code"], "batch_expired");
+    assert_eq!((lines.len(), &lines[0]["response"]), (2, &Value::Null));
+    run(&mut kit, "/v1", &["e"]);
+    let batch = run(&mut kit, "/v1", &["f"]);
+    assert_eq!(batch["status"], "completed");
+    assert_eq!(kit.sim.batch_stats().expired, 2);
+}
+
+#[test]
+fn nothing_finished_leaves_no_files() {
+    let mut kit = kit(None, quick().expire_first(1, 0.0));
+    let batch = run(&mut kit, "/v1", &["a", "b"]);
+    assert_eq!(batch["status"], "expired");
+    let files = (&batch["output_file_id"], &batch["error_file_id"]);
+    assert_eq!(files, (&Value::Null, &Value::Null));
+}
+
+#[test]
+fn a_lost_create_takes_effect() {
+    let mut kit = kit(None, quick().lost_creates(1));
+    let file = kit.upload("/v1", "a.jsonl", &openai_file(&["a"]));
+    let body = json!({"input_file_id": file, "endpoint": "/v1/chat/completions",
+        "completion_window": "24h"});
+    let lost = kit.try_call("POST /v1/batches", body.to_string().as_bytes());
+    assert_eq!(lost.unwrap_err().kind(), io::ErrorKind::UnexpectedEof);
+    kit.reconnect();
+    let list = kit.get("/v1/batches");
+    assert_eq!(list["data"][0]["input_file_id"], file);
+    create(&mut kit, "/v1", &file);
+    assert_eq!(kit.sim.batch_stats().created, 2);
+}
+
+#[test]
+fn a_late_create_needs_its_file() {
+    for delete in [true, false] {
+        let late = Duration::from_millis(300);
+        let mut kit = kit(None, quick().lost_creates(1).late_creates(late));
+        let file = kit.upload("/v1", "a.jsonl", &openai_file(&["a"]));
+        let body = json!({"input_file_id": file, "endpoint": "/v1/chat/completions",
+            "completion_window": "24h"});
+        let lost = kit.try_call("POST /v1/batches", body.to_string().as_bytes());
+        assert!(lost.is_err());
+        assert_eq!(kit.sim.batch_stats().created, 0);
+        kit.reconnect();
+        if delete {
+            kit.call(&format!("DELETE /v1/files/{file}"), b"");
+        }
+        let created = kit
+            .sim
+            .wait_for_batches(|stats| stats.created == 1, 2 * late);
+        assert_eq!(created, !delete);
+    }
+}
+
+#[test]
+fn a_new_batch_is_listed_late() {
+    let mut kit = kit(None, endless().listing_lag(Duration::from_secs(60_000)));
+    let file = kit.upload("/v1", "a.jsonl", &openai_file(&["a"]));
+    let batch = create(&mut kit, "/v1", &file);
+    assert_eq!(kit.get("/v1/batches")["data"], json!([]));
+    kit.get(&format!("/v1/batches/{}", batch["id"].as_str().unwrap()));
+}
+
+#[test]
+fn too_many_tokens_fail_until_others_are_done() {
+    let mut kit = kit(None, quick().duration(PATIENCE).enqueued_tokens(3));
+    let file = kit.upload("/v1", "a.jsonl", &openai_file(&["12345678"]));
+    let first = create(&mut kit, "/v1", &file);
+    let second = create(&mut kit, "/v1", &file);
+    assert_eq!(second["status"], "failed");
+    assert_eq!(second["errors"]["data"][0]["code"], "token_limit_exceeded");
+    kit.post(
+        &format!("/v1/batches/{}/cancel", first["id"].as_str().unwrap()),
+        &Value::Null,
+    );
+    kit.wait_for_end();
+    assert_eq!(create(&mut kit, "/v1", &file)["status"], "in_progress");
+}
+
+#[test]
+fn downloads_break_off_or_end_short() {
+    let mut kit = kit(None, quick().cut_downloads(1).short_downloads(1));
+    let batch = run(&mut kit, "/v1", &["a", "b", "c"]);
+    let path = format!(
+        "/v1/files/{}/content",
+        batch["output_file_id"].as_str().unwrap()
+    );
+    let cut = kit.try_call(&format!("GET {path}"), b"");
+    assert_eq!(cut.unwrap_err().kind(), io::ErrorKind::UnexpectedEof);
+    kit.reconnect();
+    assert_eq!(kit.lines(&path).len(), 2);
+    assert_eq!(kit.lines(&path).len(), 3);
+    assert_eq!(kit.sim.batch_stats().downloads, 3);
+}
+
+#[test]
+fn result_files_can_have_too_much_and_too_little() {
+    let mut kit = kit(None, quick().duplicates(2).strangers(1));
+    let batch = run(&mut kit, "/v1", &["a", "b", "c"]);
+    let lines = results(&mut kit, "/v1", &batch["output_file_id"]);
+    let mut ids = sorted(column(&lines, "custom_id"));
+    assert_eq!(ids.len(), 6);
+    ids.dedup();
+    assert_eq!(ids.len(), 4);
+    let mut kit = self::kit(None, quick().missing(1.0));
+    let batch = run(&mut kit, "/v1", &["a", "b"]);
+    assert_eq!(batch["status"], "completed");
+    assert_eq!(
+        batch["request_counts"],
+        json!({"total": 2, "completed": 0, "failed": 0})
+    );
+    assert_eq!(batch["output_file_id"], Value::Null);
+    let batch = run(&mut kit, "/v1", &["a", "b"]);
+    assert_eq!(batch["request_counts"]["completed"], 2);
+    assert_eq!(kit.sim.stats().paid, 2);
+}
+
+#[test]
+fn results_are_gone_after_their_retention() {
+    let mut kit = kit(None, quick().retention(Duration::ZERO));
+    let batch = run(&mut kit, "/v1", &["a"]);
+    let path = format!(
+        "/v1/files/{}/content",
+        batch["output_file_id"].as_str().unwrap()
+    );
+    assert_eq!(kit.call(&format!("GET {path}"), b"").status, 404);
+}
+
+#[test]
+fn a_slow_download_takes_its_time() {
+    let mut kit = kit(None, quick().download_rate(2_000));
+    let batch = run(&mut kit, "/v1", &["a"]);
+    let began = std::time::Instant::now();
+    let lines = results(&mut kit, "/v1", &batch["output_file_id"]);
+    assert_eq!(lines.len(), 1);
+    assert!(began.elapsed() > Duration::from_millis(100));
+}
+
+#[test]
+fn a_paused_create_happens_even_if_its_client_is_gone() {
+    let mut kit = kit(None, quick());
+    let file = kit.upload("/v1", "a.jsonl", &openai_file(&["a"]));
+    let arrived = kit.sim.pause_at(BatchPoint::CreateArrived, 1);
+    let body = json!({"input_file_id": file, "endpoint": "/v1/chat/completions",
+        "completion_window": "24h"});
+    let body = body.to_string();
+    let mut other = Client::connect(&kit.sim);
+    other.send("POST /v1/batches", "", body.as_bytes()).unwrap();
+    assert!(arrived.wait(PATIENCE));
+    other.hang_up();
+    assert_eq!(kit.sim.batch_stats().created, 0);
+    arrived.release();
+    assert!(
+        kit.sim
+            .wait_for_batches(|stats| stats.created == 1, PATIENCE)
+    );
+}
+
+#[test]
+fn a_pause_takes_the_nth_and_holds_half_a_download() {
+    let mut kit = kit(None, quick());
+    let batch = run(&mut kit, "/v1", &["a", "b"]);
+    let path = format!(
+        "/v1/files/{}/content",
+        batch["output_file_id"].as_str().unwrap()
+    );
+    let half = kit.sim.pause_at(BatchPoint::DownloadHalf, 2);
+    assert_eq!(kit.lines(&path).len(), 2);
+    assert!(!half.wait(Duration::ZERO));
+    kit.client.send(&format!("GET {path}"), "", b"").unwrap();
+    assert!(half.wait(PATIENCE));
+    half.release();
+    assert_eq!(kit.client.read().unwrap().status, 200);
+}
+
+#[test]
+fn stopping_frees_what_is_paused() {
+    let kit = kit(None, quick());
+    let pause = kit.sim.pause_at(BatchPoint::ListArrived, 1);
+    let mut other = Client::connect(&kit.sim);
+    other.send("GET /v1/batches", "", b"").unwrap();
+    assert!(pause.wait(PATIENCE));
+    drop(kit);
+}
+
+#[test]
+fn groq_has_its_own_ids_windows_and_pages() {
+    let mut kit = kit(None, endless());
+    let file = kit.upload("/openai/v1", "a.jsonl", &openai_file(&["a", "b"]));
+    assert!(file.starts_with("file_"), "{file}");
+    for _ in 0..21 {
+        create(&mut kit, "/openai/v1", &file);
+    }
+    let first = kit.get("/openai/v1/batches");
+    let cursor = first["paging"]["next_cursor"].as_str().unwrap();
+    let second = kit.get(&format!("/openai/v1/batches?cursor={cursor}"));
+    assert_eq!(second["data"].as_array().unwrap().len(), 1);
+    assert_eq!(second["paging"]["next_cursor"], Value::Null);
+    let id = second["data"][0]["id"].as_str().unwrap();
+    let known = kit.get(&format!("/openai/v1/batches?id={id}"));
+    assert_eq!(known["data"][0]["id"], id);
+    assert_eq!(kit.call("GET /openai/v1/batches?limit=5", b"").status, 400);
+    let week = json!({"input_file_id": file, "endpoint": "/v1/chat/completions",
+        "completion_window": "7d"});
+    kit.post("/openai/v1/batches", &week);
+    // What is Groq's is not OpenAI's.
+    assert_eq!(kit.get("/v1/batches")["data"], json!([]));
+}
+
+#[test]
+fn limits_are_kept() {
+    let mut kit = kit(None, quick().max_requests(2));
+    let batch = run(&mut kit, "/v1", &["a", "b", "c"]);
+    assert_eq!(batch["errors"]["data"][0]["code"], "too_many_requests");
+    let mut kit = self::kit(None, quick().max_bytes(100));
+    let reply = kit.try_upload("/v1", "a.jsonl", &openai_file(&["a"]));
+    assert_eq!(reply.status, 413);
+}
+
+#[test]
+fn a_key_is_asked_for_and_local_servers_have_no_batches() {
+    let mut kit = Kit::new(SimConfig::default().api_key("k"));
+    assert_eq!(kit.call("GET /v1/batches", b"").status, 401);
+    let mut kit = self::kit(Some(Vendor::Local), quick());
+    assert_eq!(kit.call("GET /v1/batches", b"").status, 404);
+}
+
+#[test]
+fn fifty_thousand_requests_come_back() {
+    let mut kit = kit(None, quick());
+    let prompts: Vec<_> = (0..50_000).map(|nth| format!("prompt {nth}")).collect();
+    let prompts: Vec<_> = prompts.iter().map(String::as_str).collect();
+    let batch = run(&mut kit, "/v1", &prompts);
+    let lines = results(&mut kit, "/v1", &batch["output_file_id"]);
+    let mut ids = sorted(column(&lines, "custom_id"));
+    ids.dedup();
+    assert_eq!(ids.len(), 50_000);
+    let seen = kit.get("/_sim/batches");
+    assert_eq!(seen["batches"][0]["items"], 50_000);
+}
