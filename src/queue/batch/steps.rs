@@ -7,6 +7,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use crate::base::error::{Error, ErrorKind};
+use crate::config::choices::OnUnknown;
 use crate::llm::batch::{
     BatchClient, BatchStage, BatchState, BatchStatus, Found, Refused, is_unknown,
 };
@@ -14,7 +15,7 @@ use crate::queue::store::BatchNo;
 
 use super::collect::Collected;
 use super::ends::missing;
-use super::pace::{LOOKS, OnUnknown};
+use super::pace::LOOKS;
 use super::pack::Packed;
 use super::plan::Step;
 use super::poller::Poller;
