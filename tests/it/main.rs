@@ -3,6 +3,8 @@
 #![forbid(unsafe_code)]
 
 mod accounts;
+#[cfg(feature = "simulate")]
+mod batch_wires;
 mod bulk;
 #[cfg(feature = "simulate")]
 mod capabilities;

@@ -180,6 +180,13 @@ impl Reading<'_> {
         intake
     }
 
+    /// Reads one request that is a part of `body`.
+    pub(super) fn part(&self, intake: &mut Intake, body: &[u8], part: &RawValue) {
+        let part = part.get().as_bytes();
+        let at = part.as_ptr() as usize - body.as_ptr() as usize;
+        self.line(intake, part, at, None);
+    }
+
     /// Reads one request that stands `at` this place of its blob.
     pub(super) fn line(&self, intake: &mut Intake, line: &[u8], at: usize, number: Option<u64>) {
         let (id, body) = match split(self.family, line) {

@@ -19,9 +19,17 @@ mod store;
 mod xai;
 
 #[cfg(test)]
+mod test_anthropic;
+#[cfg(test)]
+mod test_gemini;
+#[cfg(test)]
 mod test_kit;
 #[cfg(test)]
+mod test_mistral;
+#[cfg(test)]
 mod test_openai;
+#[cfg(test)]
+mod test_xai;
 
 use std::io::Write;
 use std::time::Duration;
@@ -246,12 +254,18 @@ impl Desk<'_> {
         intake
     }
 
-    /// Creates a batch and tells of it, unless the reply is to be lost.
+    /// Creates a batch and tells of it, unless the reply is to be lost or its queue is full.
     fn create(&self, plan: life::Plan, tell: impl FnOnce(&Batch, Duration) -> Value) -> Outcome {
         let told = self.with(|inner, now| {
-            let place = inner.create(plan, now, self.config())?;
-            Some(tell(&inner.batches[place], now))
-        });
+            if matches!(self.family, Family::Anthropic | Family::Gemini)
+                && let Some(model) = inner.too_many_tokens(&plan, now, self.batches())
+            {
+                let message = format!("Too many tokens of batches are enqueued for {model}.");
+                return Err(Refusal::told(429, message));
+            }
+            let place = inner.create(plan, now, self.config());
+            Ok(place.map(|place| tell(&inner.batches[place], now)))
+        })?;
         self.pass(BatchPoint::CreateDone);
         Ok(told.map_or(Reply::Nothing, Reply::Json))
     }
@@ -349,9 +363,11 @@ impl Connection<'_> {
                 let _ = serde_json::to_writer(&mut self.body, &value);
                 (200, None)
             }
-            Ok(Reply::Headed(name, text, value)) => {
-                let _ = serde_json::to_writer(&mut self.body, &value);
-                (200, Some((name, text)))
+            Ok(Reply::Headed(header, value)) => {
+                if let Some(value) = value {
+                    let _ = serde_json::to_writer(&mut self.body, &value);
+                }
+                (200, Some(header))
             }
             Ok(Reply::Nothing) => return Next::Close,
             Ok(Reply::Download(source, spoiled)) => {

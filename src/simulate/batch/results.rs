@@ -34,7 +34,6 @@ pub(super) struct Results {
     dialect: Dialect,
     version: Version,
     model: String,
-    batch: String,
     parts: Vec<(Arc<Blob>, Arc<Vec<Item>>)>,
     /// The places of the requests, in the order in which they are told.
     order: Vec<u32>,
@@ -48,6 +47,7 @@ impl Results {
     /// `created` is in seconds since the epoch.
     pub(super) fn new(batch: &Batch, config: &SimConfig, which: Which, created: u64) -> Results {
         let family = batch.plan.family;
+        let over = batch.waiting() == 0 || batch.cancelled.is_some();
         let expired = batch.expires.is_some() && batch.cancelled.is_none();
         let shown = |fate: Fate| match (which, fate) {
             (_, Fate::Missing) => false,
@@ -71,7 +71,8 @@ impl Results {
             .filter(|(_, fate)| shown(*fate))
             .map(|(place, _)| place)
             .collect();
-        if config.batches.reorder {
+        // While xAI's batch runs, its pages must only grow at their end.
+        if config.batches.reorder && (family != Family::Xai || over) {
             order = scatter(&order);
         }
         let twice = order.len().min(config.batches.duplicates as usize);
@@ -85,7 +86,6 @@ impl Results {
             dialect: family.dialect(config),
             version: batch.plan.version,
             model: batch.plan.model.clone(),
-            batch: batch.id.clone(),
             parts: batch
                 .parts
                 .iter()
@@ -261,11 +261,6 @@ impl Results {
             answer::write(out, dialect, config, &prompt, odd, place);
             200
         })
-    }
-
-    /// The id of the batch.
-    pub(super) fn batch(&self) -> &str {
-        &self.batch
     }
 }
 

@@ -22,8 +22,8 @@ const PIECE: usize = 64 << 10;
 #[derive(Debug)]
 pub(super) enum Reply {
     Json(Value),
-    /// JSON with a header besides.
-    Headed(&'static str, String, Value),
+    /// A header, and JSON if there is any.
+    Headed((&'static str, String), Option<Value>),
     Download(Source, Spoiled),
     /// The connection is closed without a word.
     Nothing,

@@ -1,66 +1,436 @@
-//! Batches of anthropic.
+//! Anthropic's Message Batches.
+//!
+//! Nothing travels ahead: the requests are the body of the call that creates the batch, which takes
+//! no name. So a batch that may have been created is known again by when it was and how many requests
+//! it has, and, once it has ended, by the keys in its results. Source: Anthropic's documentation
+//! "Batch processing" and the types of its Python SDK.
 
 use std::collections::HashSet;
-use std::io::Write;
+use std::io::{self, Read, Write};
+use std::time::{Duration, SystemTime};
 
-use crate::base::error::Error;
-use crate::llm::batch::{BatchInput, BatchIntent, BatchLine, BatchStage, BatchStatus, Found};
+use serde::Deserialize;
+use serde_json::value::RawValue;
+use serde_json::{Value, json};
+
+use crate::base::clock::Wall;
+use crate::base::error::{Error, ErrorKind, Sent};
+use crate::llm::batch::{
+    BatchCounts, BatchEnd, BatchInput, BatchIntent, BatchLine, BatchStage, BatchState, BatchStatus,
+    Found,
+};
+use crate::llm::providers::answer::malformed;
+use crate::llm::providers::anthropic;
 use crate::llm::providers::content::invalid;
+use crate::llm::providers::said::{Said, word};
 use crate::llm::providers::vendor::Vendor;
 use crate::llm::request::Request;
 
 use super::Wire;
-use super::http::Http;
+use super::http::{Http, escaped, json as body_of, named, poll_after, served_at, unusable};
+use super::said::{count, text, time};
+
+const BATCHES: &str = "/messages/batches";
+/// As many as a page of the list takes.
+const PAGE: usize = 1000;
+
+/// The one file of results.
+const RESULTS: &str = "results";
 
 /// The wire.
 pub(super) struct Anthropic;
 
-fn not_yet<T>() -> Result<T, Error> {
-    Err(invalid("batches of anthropic are not made yet".to_owned()))
-}
-
 impl Wire for Anthropic {
-    fn line(&self, _: &Vendor, _: &str, _: &Request, _: &str) -> Result<Vec<u8>, Error> {
-        not_yet()
+    fn uploads(&self) -> bool {
+        false
+    }
+
+    fn line(
+        &self,
+        vendor: &Vendor,
+        key: &str,
+        request: &Request,
+        model: &str,
+    ) -> Result<Vec<u8>, Error> {
+        let params = anthropic::message(vendor, request, model)?;
+        let refused = REFUSED.iter().find(|field| params.get(**field).is_some());
+        if let Some(field) = refused {
+            return Err(invalid(format!("anthropic takes no `{field}` in a batch")));
+        }
+        if params["max_tokens"] == 0 {
+            let why = "anthropic takes no `max_tokens` of 0 in a batch";
+            return Err(invalid(why.to_owned()));
+        }
+        let line = json!({"custom_id": key, "params": params});
+        Ok(format!("{line}\n").into_bytes())
     }
 
     fn advance(
         &self,
-        _: &Http<'_>,
-        _: &BatchIntent,
-        _: &BatchStage,
-        _: &mut dyn BatchInput,
+        http: &Http<'_>,
+        intent: &BatchIntent,
+        stage: &BatchStage,
+        input: &mut dyn BatchInput,
     ) -> Result<BatchStage, Error> {
-        not_yet()
+        if let BatchStage::Created { .. } = stage {
+            return Ok(stage.clone());
+        }
+        let (mut body, length) = body(input.open()?, intent.bytes);
+        let reply = http.upload(BATCHES, &[], &mut body, length)?;
+        Ok(BatchStage::Created {
+            id: named(&reply, &["id"])?,
+            file: None,
+        })
     }
 
+    /// By what the list says of it; candidates that have ended are looked into.
     fn find(
         &self,
-        _: &Http<'_>,
-        _: &BatchIntent,
-        _: &BatchStage,
-        _: &HashSet<String>,
+        http: &Http<'_>,
+        intent: &BatchIntent,
+        stage: &BatchStage,
+        known: &HashSet<String>,
     ) -> Result<Found, Error> {
-        not_yet()
+        if let BatchStage::Created { id, .. } = stage {
+            return Ok(Found::One(id.clone()));
+        }
+        let (mut ours, mut open) = (Vec::new(), Vec::new());
+        for (id, batch) in candidates(http, intent, known)? {
+            match first_key(http, &id, &batch)? {
+                Some(key) if key.starts_with(&intent.label) => ours.push(id),
+                Some(_) => {}
+                None => open.push(id),
+            }
+        }
+        // The list has the newest first.
+        ours.reverse();
+        Ok(match (ours.as_slice(), open.as_slice()) {
+            ([], []) => Found::None,
+            ([one], _) | ([], [one]) => Found::One(one.clone()),
+            ([], several) => Found::Undecidable(format!(
+                "anthropic has {} batches of {} requests from that time; which one it is shows \
+                 when they have ended: {}",
+                several.len(),
+                intent.items,
+                several.join(", ")
+            )),
+            _ => Found::Many(ours),
+        })
     }
 
+    /// There are no files.
     fn discard(&self, _: &Http<'_>, _: &str) -> Result<(), Error> {
-        not_yet()
+        Ok(())
     }
 
-    fn status(&self, _: &Http<'_>, _: &str) -> Result<BatchStatus, Error> {
-        not_yet()
+    fn status(&self, http: &Http<'_>, id: &str) -> Result<BatchStatus, Error> {
+        let reply = http.get(&path(id))?;
+        let batch = body_of(&reply)?;
+        text(&batch, "processing_status")
+            .ok_or_else(|| unusable("no processing_status", &reply))?;
+        Ok(BatchStatus {
+            poll_after: poll_after(&reply),
+            ..status_of(&batch)
+        })
     }
 
-    fn download(&self, _: &Http<'_>, _: &str, _: &str, _: &mut dyn Write) -> Result<(), Error> {
-        not_yet()
+    fn download(
+        &self,
+        http: &Http<'_>,
+        id: &str,
+        _: &str,
+        sink: &mut dyn Write,
+    ) -> Result<(), Error> {
+        let batch = body_of(&http.get(&path(id))?)?;
+        let Some(results) = results_of(http, id, &batch) else {
+            let why = "anthropic keeps the results of this batch no more: it does so for 29 days";
+            let gone = Error::new(ErrorKind::Invalid, why).with_status(410);
+            return Err(gone.with_sent(Sent::Answered));
+        };
+        http.download(&results, sink)
     }
 
-    fn read(&self, _: &Vendor, _: &[u8]) -> Result<BatchLine, Error> {
-        not_yet()
+    fn read(&self, vendor: &Vendor, line: &[u8]) -> Result<BatchLine, Error> {
+        let Line { custom_id, result } =
+            serde_json::from_slice(line).map_err(|error| malformed(error, line))?;
+        let kind = word(result.as_ref().and_then(|result| result.kind.as_ref()));
+        let answered = |answer| BatchEnd::Answered(Box::new(answer));
+        let unused =
+            |kind, why| BatchEnd::NotProcessed(Error::new(kind, why).with_sent(Sent::Answered));
+        let end = match (&*kind, &result) {
+            ("succeeded", Some(result)) => answered(anthropic::read(vendor, bytes(result.message))),
+            ("errored", Some(result)) => answered(Err(failure(vendor, bytes(result.error)))),
+            ("canceled", _) => unused(
+                ErrorKind::Cancelled,
+                "the batch was cancelled before this request's turn",
+            ),
+            ("expired", _) => unused(
+                ErrorKind::Transient,
+                "the batch expired before this request's turn",
+            ),
+            _ => answered(Err(malformed(format!("the result `{kind}`"), line))),
+        };
+        Ok(BatchLine {
+            key: custom_id,
+            end,
+        })
     }
 
-    fn cancel(&self, _: &Http<'_>, _: &str) -> Result<(), Error> {
-        not_yet()
+    fn cancel(&self, http: &Http<'_>, id: &str) -> Result<(), Error> {
+        let path = format!("{}/cancel", path(id));
+        http.post(&path, &json!({})).map(drop)
     }
 }
+
+/// What a message may ask for and a message in a batch may not.
+const REFUSED: [&str; 5] = [
+    "stream",
+    "speed",
+    "store",
+    "previous_thread_event_id",
+    "cache_hint",
+];
+
+fn path(id: &str) -> String {
+    format!("{BATCHES}/{}", escaped(id))
+}
+
+const HEAD: &[u8] = br#"{"requests":["#;
+const TAIL: &[u8] = b"]}";
+
+/// The body that creates a batch from `bytes` of lines, and its length.
+fn body<'r>(lines: impl Read + 'r, bytes: u64) -> (impl Read + 'r, u64) {
+    // The last line's end gives way to that of the list.
+    let bytes = bytes.saturating_sub(1);
+    let body = HEAD.chain(Commas(lines.take(bytes))).chain(TAIL);
+    (body, bytes + (HEAD.len() + TAIL.len()) as u64)
+}
+
+/// Lines as the elements of a list. A line has no line break inside: JSON escapes it.
+struct Commas<R>(R);
+
+impl<R: Read> Read for Commas<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let count = self.0.read(buffer)?;
+        for byte in &mut buffer[..count] {
+            if *byte == b'\n' {
+                *byte = b',';
+            }
+        }
+        Ok(count)
+    }
+}
+
+/// Where a batch stands.
+fn status_of(batch: &Value) -> BatchStatus {
+    let ended = word(batch.get("processing_status"));
+    let state = match &*ended {
+        "in_progress" => BatchState::Running,
+        "canceling" => BatchState::Cancelling,
+        // That requests were cancelled or have expired is said of each.
+        "ended" => BatchState::Completed,
+        _ => BatchState::Unknown(ended),
+    };
+    let total = total(batch);
+    let of = |name| count(&batch["request_counts"][name]).unwrap_or(0);
+    let over = state.is_final();
+    BatchStatus {
+        // All are called processing until the whole batch has ended.
+        counts: total.filter(|_| over).map(|total| BatchCounts {
+            total,
+            completed: of("succeeded"),
+            failed: of("errored"),
+        }),
+        results: over.then(|| RESULTS.to_owned()).into_iter().collect(),
+        expected: total.filter(|_| over),
+        poll_after: None,
+        state,
+    }
+}
+
+/// How many requests it has; known from the start.
+fn total(batch: &Value) -> Option<u64> {
+    let counts = batch.get("request_counts")?.as_object()?;
+    let names = ["processing", "succeeded", "errored", "canceled", "expired"];
+    let known = counts.keys().any(|name| names.contains(&&**name));
+    let all = names.iter().filter_map(|name| count(counts.get(*name)?));
+    known.then(|| all.sum())
+}
+
+/// Where the results of a batch that has ended are, unless they are gone.
+fn results_of(http: &Http<'_>, id: &str, batch: &Value) -> Option<String> {
+    let url = text(batch, "results_url").filter(|_| text(batch, "archived_at").is_none())?;
+    // The credential is for one host.
+    let below = url.strip_prefix(&http.api.access.base_url);
+    let below = below.filter(|path| path.starts_with('/'));
+    Some(below.map_or_else(|| format!("{}/results", path(id)), str::to_owned))
+}
+
+#[derive(Deserialize)]
+struct Line<'b> {
+    custom_id: String,
+    #[serde(borrow)]
+    result: Option<Ended<'b>>,
+}
+
+#[derive(Deserialize)]
+struct Ended<'b> {
+    #[serde(rename = "type")]
+    kind: Option<Value>,
+    #[serde(borrow)]
+    message: Option<&'b RawValue>,
+    #[serde(borrow)]
+    error: Option<&'b RawValue>,
+}
+
+fn bytes(part: Option<&RawValue>) -> &[u8] {
+    part.map_or("", RawValue::get).as_bytes()
+}
+
+/// The statuses that these errors have when they answer a call.
+const STATUSES: [(&str, u16); 11] = [
+    ("invalid_request_error", 400),
+    ("authentication_error", 401),
+    ("billing_error", 402),
+    ("permission_error", 403),
+    ("not_found_error", 404),
+    ("conflict_error", 409),
+    ("request_too_large", 413),
+    ("rate_limit_error", 429),
+    ("api_error", 500),
+    ("timeout_error", 504),
+    ("overloaded_error", 529),
+];
+
+/// The failure of one request.
+fn failure(vendor: &Vendor, error: &[u8]) -> Error {
+    let Some(said) = Said::from_body(error) else {
+        return malformed("an error that says nothing", error);
+    };
+    let known = STATUSES
+        .iter()
+        .find(|(kind, _)| said.words.iter().any(|word| word == kind));
+    // What is no fault of the request is worth another try.
+    let status = known.map_or(500, |(_, status)| *status);
+    let rule = vendor.rule(status, &said);
+    let whole: Value = serde_json::from_slice(error).unwrap_or_default();
+    Error::new(rule.kind, said.text(vendor.name, status))
+        .with_status(status)
+        .with_sent(Sent::Answered)
+        .with_retry_after(said.wait.or(rule.patience))
+        .with_request_id(whole.get("request_id").and_then(Value::as_str))
+}
+
+/// The batches that may be the one by when they were created and how many requests they have; the
+/// newest first.
+fn candidates(
+    http: &Http<'_>,
+    intent: &BatchIntent,
+    known: &HashSet<String>,
+) -> Result<Vec<(String, Value)>, Error> {
+    let clock = served_at(&http.get(&format!("{BATCHES}?limit=1"))?);
+    let ahead = clock.map_or(0, |there| there.0 - Wall::from(SystemTime::now()).0);
+    let window = Window::of(intent, ahead);
+    let created = |batch: &Value| time(batch.get("created_at")?);
+    let pages = http.pages(format!("{BATCHES}?limit={PAGE}"), |page| {
+        let list = page.get("data")?.as_array()?;
+        let older = |batch: &Value| created(batch).is_some_and(|time| time < window.from);
+        let past = !list.is_empty() && list.iter().all(older);
+        let more = page.get("has_more").and_then(Value::as_bool) == Some(true);
+        if past || !more {
+            return Some((list.clone(), None));
+        }
+        // A list that goes on, and does not say where, is not known to its end.
+        let last = text(page, "last_id").or_else(|| text(list.last()?, "id"))?;
+        let next = format!("{BATCHES}?limit={PAGE}&after_id={}", escaped(last));
+        Some((list.clone(), Some(next)))
+    });
+    let mut found = Vec::new();
+    for page in pages {
+        found.extend(page?.into_iter().filter_map(|batch| {
+            let id = text(&batch, "id")
+                .filter(|id| !known.contains(*id))?
+                .to_owned();
+            let fits = total(&batch) == Some(intent.items)
+                && created(&batch).is_none_or(|time| window.holds(time));
+            fits.then_some((id, batch))
+        }));
+    }
+    Ok(found)
+}
+
+/// The key of a batch's first result, if it has ended and its results are still there.
+fn first_key(http: &Http<'_>, id: &str, batch: &Value) -> Result<Option<String>, Error> {
+    let ended = status_of(batch).state.is_final();
+    let Some(results) = results_of(http, id, batch).filter(|_| ended) else {
+        return Ok(None);
+    };
+    let mut first = FirstLine::default();
+    match http.download(&results, &mut first) {
+        Err(error) if matches!(error.status(), Some(404 | 410)) => return Ok(None),
+        Err(error) if !first.whole => return Err(error),
+        _ if first.line.is_empty() => return Ok(None),
+        _ => {}
+    }
+    let line: Line<'_> =
+        serde_json::from_slice(&first.line).map_err(|error| malformed(error, &first.line))?;
+    Ok(Some(line.custom_id))
+}
+
+/// Takes a line, and then no more.
+#[derive(Default)]
+struct FirstLine {
+    line: Vec<u8>,
+    whole: bool,
+}
+
+impl Write for FirstLine {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if self.whole {
+            return Err(io::Error::other("the first line is enough"));
+        }
+        let end = memchr::memchr(b'\n', bytes);
+        self.whole = end.is_some();
+        let line = &bytes[..end.unwrap_or(bytes.len())];
+        self.line.extend_from_slice(line);
+        Ok(end.map_or(line.len(), |at| at + 1))
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// When a batch of this intent was created, by the provider's clock, if it was.
+struct Window {
+    from: Wall,
+    to: Wall,
+}
+
+impl Window {
+    /// `ahead` is how many milliseconds the provider's clock is ahead of this machine's now.
+    fn of(intent: &BatchIntent, ahead: i64) -> Self {
+        let begun = intent.begun.0;
+        let there = begun.saturating_add(ahead);
+        let transfer = Duration::from_secs(intent.bytes / SLOWEST);
+        Self {
+            from: Wall(begun.min(there).saturating_sub(BEFORE)),
+            to: Wall(begun.max(there)).after(AFTER + transfer),
+        }
+    }
+
+    fn holds(&self, time: Wall) -> bool {
+        (self.from..=self.to).contains(&time)
+    }
+}
+
+/// Milliseconds by which clocks may be apart beside what is known.
+const BEFORE: i64 = 10 * 60 * 1000;
+/// From the intent to the end of the exchange.
+const AFTER: Duration = Duration::from_secs(20 * 60);
+/// Bytes a second of a link that is slow, and still one.
+const SLOWEST: u64 = 50_000;
+
+#[cfg(test)]
+#[path = "anthropic_tests.rs"]
+mod tests;

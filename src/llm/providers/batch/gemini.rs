@@ -1,66 +1,474 @@
-//! Batches of gemini.
+//! Gemini's batches.
+//!
+//! The input's file has a name that is chosen beforehand, so what an upload came to can be asked for,
+//! and the batch shows our name in the list. A batch is Google's "long-running operation": where it
+//! stands is said in its metadata and, once it is done, by an error or a response. Source:
+//! ai.google.dev "Batch API" and "Files API", and the types of Google's Python SDK.
 
 use std::collections::HashSet;
 use std::io::Write;
+use std::time::Duration;
 
-use crate::base::error::Error;
-use crate::llm::batch::{BatchInput, BatchIntent, BatchLine, BatchStage, BatchStatus, Found};
+use serde::Deserialize;
+use serde_json::value::RawValue;
+use serde_json::{Value, json};
+
+use crate::base::error::{Error, ErrorKind, Sent};
+use crate::llm::batch::{
+    BatchCounts, BatchEnd, BatchInput, BatchIntent, BatchLine, BatchStage, BatchState, BatchStatus,
+    Found, Refused,
+};
+use crate::llm::providers::answer::malformed;
 use crate::llm::providers::content::invalid;
+use crate::llm::providers::gemini;
+use crate::llm::providers::said::{Said, word};
 use crate::llm::providers::vendor::Vendor;
 use crate::llm::request::Request;
+use crate::llm::transport::HttpReply;
 
 use super::Wire;
-use super::http::Http;
+use super::files::{Listed, search, since};
+use super::http::{Http, Page, escaped, json as body_of, named, poll_after, served_at, unusable};
+use super::said::{count, text, time};
+
+/// How long to wait when a creation is refused for its pace and no time is named.
+const PATIENCE: Duration = Duration::from_secs(15 * 60);
+
+/// The results of a batch that has them in itself.
+const INLINE: &str = "inline";
 
 /// The wire.
 pub(super) struct Gemini;
 
-fn not_yet<T>() -> Result<T, Error> {
-    Err(invalid("batches of gemini are not made yet".to_owned()))
-}
-
 impl Wire for Gemini {
-    fn line(&self, _: &Vendor, _: &str, _: &Request, _: &str) -> Result<Vec<u8>, Error> {
-        not_yet()
+    fn line(
+        &self,
+        vendor: &Vendor,
+        key: &str,
+        request: &Request,
+        _: &str,
+    ) -> Result<Vec<u8>, Error> {
+        let request = gemini::content(vendor, request)?;
+        let line = json!({"key": key, "request": request});
+        Ok(format!("{line}\n").into_bytes())
     }
 
     fn advance(
         &self,
-        _: &Http<'_>,
-        _: &BatchIntent,
-        _: &BatchStage,
-        _: &mut dyn BatchInput,
+        http: &Http<'_>,
+        intent: &BatchIntent,
+        stage: &BatchStage,
+        input: &mut dyn BatchInput,
     ) -> Result<BatchStage, Error> {
-        not_yet()
+        match stage {
+            BatchStage::Ready => upload(http, intent, input),
+            BatchStage::Uploaded { file, .. } => create(http, intent, file),
+            BatchStage::Created { .. } => Ok(stage.clone()),
+        }
     }
 
     fn find(
         &self,
-        _: &Http<'_>,
-        _: &BatchIntent,
-        _: &BatchStage,
-        _: &HashSet<String>,
+        http: &Http<'_>,
+        intent: &BatchIntent,
+        stage: &BatchStage,
+        known: &HashSet<String>,
     ) -> Result<Found, Error> {
-        not_yet()
+        match stage {
+            BatchStage::Ready => return Ok(Found::None),
+            BatchStage::Created { id, .. } => return Ok(Found::One(id.clone())),
+            BatchStage::Uploaded { .. } => {}
+        }
+        search(
+            http.pages(LIST.to_owned(), page),
+            since(intent, stage),
+            known,
+            |batch| {
+                let metadata = &batch["metadata"];
+                let ours = text(metadata, "displayName") == Some(&intent.label);
+                Listed::read(metadata, text(batch, "name"), ours, &["createTime"])
+            },
+        )
     }
 
-    fn discard(&self, _: &Http<'_>, _: &str) -> Result<(), Error> {
-        not_yet()
+    fn discard(&self, http: &Http<'_>, file: &str) -> Result<(), Error> {
+        match http.delete(&path(file)) {
+            Err(error) if is_denied(&error) => Ok(()),
+            deleted => deleted,
+        }
     }
 
-    fn status(&self, _: &Http<'_>, _: &str) -> Result<BatchStatus, Error> {
-        not_yet()
+    fn status(&self, http: &Http<'_>, id: &str) -> Result<BatchStatus, Error> {
+        let reply = http.get(&path(id))?;
+        Ok(BatchStatus {
+            poll_after: poll_after(&reply),
+            ..status_of(http.api.vendor, &body_of(&reply)?)
+        })
     }
 
-    fn download(&self, _: &Http<'_>, _: &str, _: &str, _: &mut dyn Write) -> Result<(), Error> {
-        not_yet()
+    fn download(
+        &self,
+        http: &Http<'_>,
+        id: &str,
+        file: &str,
+        sink: &mut dyn Write,
+    ) -> Result<(), Error> {
+        if file != INLINE {
+            let url = http.root(&format!(
+                "/download/v1beta{}:download?alt=media",
+                path(file)
+            ));
+            return http
+                .download(&url, sink)
+                .map_err(|error| match is_denied(&error) {
+                    true => error.with_status(410),
+                    false => error,
+                });
+        }
+        let reply = http.get(&path(id))?;
+        let batch = body_of(&reply)?;
+        let list = inlined(&batch).ok_or_else(|| unusable("no results", &reply))?;
+        let written = list
+            .iter()
+            .try_for_each(|result| writeln!(sink, "{result}"));
+        written.map_err(|error| {
+            let why = format!("cannot write the results: {error}");
+            Error::new(ErrorKind::Invalid, why).with_sent(Sent::Maybe)
+        })
     }
 
-    fn read(&self, _: &Vendor, _: &[u8]) -> Result<BatchLine, Error> {
-        not_yet()
+    fn read(&self, vendor: &Vendor, line: &[u8]) -> Result<BatchLine, Error> {
+        let Line {
+            key,
+            metadata,
+            response,
+            error,
+        } = serde_json::from_slice(line).map_err(|error| malformed(error, line))?;
+        let inner = || Some(text(metadata.as_ref()?, "key")?.to_owned());
+        let key = key.or_else(inner);
+        let key = key.ok_or_else(|| malformed("a result without a key", line))?;
+        let answered = |answer| BatchEnd::Answered(Box::new(answer));
+        let end = match (&error, response) {
+            (Some(error), _) if code_of(error) == Some(1) => {
+                BatchEnd::NotProcessed(failure(vendor, error))
+            }
+            (Some(error), _) => answered(Err(failure(vendor, error))),
+            (None, Some(response)) => answered(gemini::read(vendor, response.get().as_bytes())),
+            (None, None) => answered(Err(malformed("neither a response nor an error", line))),
+        };
+        Ok(BatchLine { key, end })
     }
 
-    fn cancel(&self, _: &Http<'_>, _: &str) -> Result<(), Error> {
-        not_yet()
+    fn cancel(&self, http: &Http<'_>, id: &str) -> Result<(), Error> {
+        let path = format!("{}:cancel", path(id));
+        http.post(&path, &json!({})).map(drop)
     }
 }
+
+const LIST: &str = "/batches?pageSize=100";
+
+/// An empty list is left out, but nothing else is in its place.
+fn page(list: &Value) -> Option<Page> {
+    let token = text(list, "nextPageToken");
+    let entries = match list.get("operations") {
+        Some(entries) => entries.as_array()?.clone(),
+        None => {
+            let mut fields = list.as_object()?.keys();
+            let of_a_list = |field: &String| ["nextPageToken", "unreachable"].contains(&&**field);
+            fields.all(of_a_list).then(Vec::new)?
+        }
+    };
+    let then = token.map(|token| format!("{LIST}&pageToken={}", escaped(token)));
+    Some((entries, then))
+}
+
+/// Where a resource is, such as `batches/x`.
+fn path(resource: &str) -> String {
+    let parts = resource
+        .split('/')
+        .map(|part| format!("/{}", escaped(part)));
+    parts.collect()
+}
+
+/// Uploads the input, unless an earlier try has.
+fn upload(
+    http: &Http<'_>,
+    intent: &BatchIntent,
+    input: &mut dyn BatchInput,
+) -> Result<BatchStage, Error> {
+    if let Some(uploaded) = uploaded(http, intent)? {
+        return Ok(uploaded);
+    }
+    match send(http, intent, input) {
+        // Another try was faster.
+        Err(conflict) if conflict.status() == Some(409) => uploaded(http, intent)?.ok_or(conflict),
+        sent => sent,
+    }
+}
+
+fn file_of(intent: &BatchIntent) -> String {
+    format!("files/{}", intent.label)
+}
+
+/// What an earlier try came to.
+fn uploaded(http: &Http<'_>, intent: &BatchIntent) -> Result<Option<BatchStage>, Error> {
+    match http.get(&path(&file_of(intent))) {
+        Err(error) if error.status() == Some(404) || is_denied(&error) => Ok(None),
+        reply => {
+            let reply = reply?;
+            accepted(http, intent, &reply, &body_of(&reply)?).map(Some)
+        }
+    }
+}
+
+/// The stage that a file makes, if it is the input. What is not is deleted.
+fn accepted(
+    http: &Http<'_>,
+    intent: &BatchIntent,
+    reply: &HttpReply,
+    file: &Value,
+) -> Result<BatchStage, Error> {
+    let name = text(file, "name").ok_or_else(|| unusable("a file without a name", reply))?;
+    let whole = file.get("sizeBytes").and_then(count) == Some(intent.bytes);
+    let transient = |why: &str| Err(Error::new(ErrorKind::Transient, why));
+    match text(file, "state") {
+        Some("ACTIVE") if whole => Ok(BatchStage::Uploaded {
+            file: name.to_owned(),
+            time: file
+                .get("createTime")
+                .and_then(time)
+                .or_else(|| served_at(reply)),
+        }),
+        Some("PROCESSING") if whole => transient("gemini has not taken the input file in yet"),
+        _ => {
+            Gemini.discard(http, name)?;
+            transient("the upload of the input file was cut short; what came of it is deleted")
+        }
+    }
+}
+
+/// Uploads in two exchanges: where to, and the bytes.
+fn send(
+    http: &Http<'_>,
+    intent: &BatchIntent,
+    input: &mut dyn BatchInput,
+) -> Result<BatchStage, Error> {
+    let header = |name, value: &str| (name, value.to_owned());
+    let start = [
+        header("x-goog-upload-protocol", "resumable"),
+        header("x-goog-upload-command", "start"),
+        header(
+            "x-goog-upload-header-content-length",
+            &intent.bytes.to_string(),
+        ),
+        header("x-goog-upload-header-content-type", "application/jsonl"),
+    ];
+    let file = json!({"name": file_of(intent), "displayName": intent.label});
+    let file = json!({"file": file}).to_string();
+    let started = http.upload(
+        &http.root("/upload/v1beta/files"),
+        &start,
+        &mut file.as_bytes(),
+        file.len() as u64,
+    )?;
+    let session = started.headers.get("x-goog-upload-url");
+    let session = session.ok_or_else(|| unusable("no x-goog-upload-url", &started))?;
+    let finish = [
+        header("content-type", "application/jsonl"),
+        header("x-goog-upload-offset", "0"),
+        header("x-goog-upload-command", "upload, finalize"),
+    ];
+    let sent = http.upload(session, &finish, &mut input.open()?, intent.bytes)?;
+    let file = body_of(&sent)?;
+    let file = file.get("file").ok_or_else(|| unusable("no file", &sent))?;
+    accepted(http, intent, &sent, file)
+}
+
+fn create(http: &Http<'_>, intent: &BatchIntent, file: &str) -> Result<BatchStage, Error> {
+    let model = intent.model.as_deref();
+    let model = model.ok_or_else(|| invalid("a batch of gemini needs a model".to_owned()))?;
+    let path = format!("/{}:batchGenerateContent", gemini::resource(model)?);
+    let batch = json!({"displayName": intent.label, "inputConfig": {"fileName": file}});
+    let reply = http.post(&path, &json!({"batch": batch}));
+    let reply = reply.map_err(|error| match (error.status(), error.retry_after()) {
+        // It is about what is queued, which takes its time.
+        (Some(429), None) => error.with_retry_after(Some(PATIENCE)),
+        _ => error,
+    })?;
+    Ok(BatchStage::Created {
+        id: named(&reply, &["name"])?,
+        file: Some(file.to_owned()),
+    })
+}
+
+/// Gemini says of a file that is not there that it may not be there or not be ours.
+fn is_denied(error: &Error) -> bool {
+    error.status() == Some(403) && error.kind() == ErrorKind::Invalid
+}
+
+/// Where a batch stands.
+fn status_of(vendor: &Vendor, batch: &Value) -> BatchStatus {
+    let metadata = &batch["metadata"];
+    let said = word(metadata.get("state").or_else(|| batch.get("state")));
+    let state = ["BATCH_STATE_", "JOB_STATE_"]
+        .iter()
+        .find_map(|prefix| said.strip_prefix(prefix))
+        .unwrap_or(&said);
+    let done = batch.get("done").and_then(Value::as_bool) == Some(true);
+    let error = batch.get("error").filter(|error| error.is_object());
+    let results: Vec<String> = results_in(batch).into_iter().collect();
+    let state = match state {
+        "CANCELLED" => BatchState::Cancelled,
+        "EXPIRED" => BatchState::Expired,
+        "FAILED" => failed(vendor, error),
+        // It is done before it says where its results are.
+        "SUCCEEDED" | "PARTIALLY_SUCCEEDED" if !done && results.is_empty() => BatchState::Running,
+        _ if done => match error {
+            Some(error) if code_of(error) == Some(1) => BatchState::Cancelled,
+            Some(error) => failed(vendor, Some(error)),
+            None if results.is_empty() => BatchState::Failed(
+                Error::new(
+                    ErrorKind::Malformed,
+                    "gemini says that the batch is done, and not where its results are",
+                )
+                .with_sent(Sent::Answered),
+            ),
+            None => BatchState::Completed,
+        },
+        "SUCCEEDED" | "PARTIALLY_SUCCEEDED" => BatchState::Completed,
+        "PENDING" | "QUEUED" | "RUNNING" | "PAUSED" | "UPDATING" => BatchState::Running,
+        "CANCELLING" => BatchState::Cancelling,
+        _ => BatchState::Unknown(said.clone()),
+    };
+    let stats = &metadata["batchStats"];
+    let total = count(&stats["requestCount"]);
+    let of = |name| count(&stats[name]).unwrap_or(0);
+    let whole = matches!(state, BatchState::Completed) && !said.ends_with("PARTIALLY_SUCCEEDED");
+    BatchStatus {
+        counts: total.map(|total| BatchCounts {
+            total,
+            completed: of("successfulRequestCount"),
+            failed: of("failedRequestCount"),
+        }),
+        results: match state.is_final() {
+            true => results,
+            false => Vec::new(),
+        },
+        expected: total.filter(|_| whole),
+        poll_after: None,
+        state,
+    }
+}
+
+/// Where a batch's results are: in a file, or in the batch itself.
+fn results_in(batch: &Value) -> Option<String> {
+    let mut places = [batch.get("response"), batch["metadata"].get("output")]
+        .into_iter()
+        .flatten();
+    places.find_map(|place| {
+        let file = place.get("responsesFile").and_then(Value::as_str);
+        let inline = || place.get("inlinedResponses").map(|_| INLINE);
+        file.or_else(inline).map(str::to_owned)
+    })
+}
+
+/// The results that a batch has in itself.
+fn inlined(batch: &Value) -> Option<&Vec<Value>> {
+    let mut places = [batch.get("response"), batch["metadata"].get("output")]
+        .into_iter()
+        .flatten();
+    places.find_map(|place| {
+        let list = place.get("inlinedResponses")?;
+        list.get("inlinedResponses").unwrap_or(list).as_array()
+    })
+}
+
+/// Why a batch failed as a whole.
+fn failed(vendor: &Vendor, error: Option<&Value>) -> BatchState {
+    let Some(error) = error else {
+        let error = Error::new(
+            ErrorKind::Transient,
+            "gemini gave no reason for the failure",
+        );
+        return BatchState::Failed(error.with_sent(Sent::Answered));
+    };
+    let said = Said::from_error(error);
+    let failure = failure(vendor, error);
+    match (code_of(error), failure.kind()) {
+        (Some(8), _) if said.mentions(&["quota", "enqueued"]) => {
+            BatchState::Refused(Refused::TooMuchQueued(failure))
+        }
+        (_, ErrorKind::UnknownModel) => BatchState::Refused(Refused::Whole(failure)),
+        (_, ErrorKind::Auth | ErrorKind::Quota) => BatchState::Failed(failure),
+        (Some(3), _) => BatchState::Refused(Refused::SomeLine(failure)),
+        _ => {
+            let message = failure.message().to_owned();
+            let error = Error::new(ErrorKind::Transient, message);
+            BatchState::Failed(error.with_sent(Sent::Answered))
+        }
+    }
+}
+
+/// Google's numbers for errors: what they are called, and the statuses they have over HTTP.
+const CODES: [(u16, &str, u16); 16] = [
+    (1, "CANCELLED", 499),
+    (2, "UNKNOWN", 500),
+    (3, "INVALID_ARGUMENT", 400),
+    (4, "DEADLINE_EXCEEDED", 504),
+    (5, "NOT_FOUND", 404),
+    (6, "ALREADY_EXISTS", 409),
+    (7, "PERMISSION_DENIED", 403),
+    (8, "RESOURCE_EXHAUSTED", 429),
+    (9, "FAILED_PRECONDITION", 400),
+    (10, "ABORTED", 409),
+    (11, "OUT_OF_RANGE", 400),
+    (12, "UNIMPLEMENTED", 501),
+    (13, "INTERNAL", 500),
+    (14, "UNAVAILABLE", 503),
+    (15, "DATA_LOSS", 500),
+    (16, "UNAUTHENTICATED", 401),
+];
+
+fn code_of(error: &Value) -> Option<u64> {
+    count(error.get("code")?)
+}
+
+/// An error that is one of Google's, under its own number or that of HTTP.
+fn failure(vendor: &Vendor, error: &Value) -> Error {
+    let mut said = Said::from_error(error);
+    let code = code_of(error);
+    let known = CODES.iter().find(|(own, ..)| code == Some(u64::from(*own)));
+    let status = match (known, code) {
+        (Some((_, name, status)), _) => {
+            if !said.words.iter().any(|word| word == name) {
+                said.words.insert(0, (*name).to_owned());
+            }
+            *status
+        }
+        (None, Some(code @ 400..600)) => code as u16,
+        // What is not known to be the request's fault is worth another try.
+        (None, _) => 500,
+    };
+    let rule = vendor.rule(status, &said);
+    let error = Error::new(rule.kind, said.text(vendor.name, status))
+        .with_status(status)
+        .with_sent(Sent::Answered)
+        .with_retry_after(said.wait.or(rule.patience));
+    match rule.of_model {
+        true => error.with_model_only(),
+        false => error,
+    }
+}
+
+#[derive(Deserialize)]
+struct Line<'b> {
+    key: Option<String>,
+    metadata: Option<Value>,
+    #[serde(borrow)]
+    response: Option<&'b RawValue>,
+    error: Option<Value>,
+}
+
+#[cfg(test)]
+#[path = "gemini_tests.rs"]
+mod tests;

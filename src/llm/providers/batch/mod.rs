@@ -10,6 +10,8 @@ mod mistral;
 mod openai;
 mod refusal;
 mod said;
+#[cfg(test)]
+mod scripted;
 mod xai;
 
 use std::collections::HashSet;

@@ -1,0 +1,472 @@
+//! What Anthropic's batches look like on the wire.
+
+use std::sync::Arc;
+
+use super::*;
+use crate::base::cancel::Context;
+use crate::llm::batch::{BatchClient, is_unknown};
+use crate::llm::providers::batch::scripted::{KEY, Lines, Scripted, intent};
+use crate::llm::providers::dialect::testing::vendor;
+use crate::llm::response::Response;
+
+fn anthropic() -> &'static Vendor {
+    vendor("anthropic")
+}
+
+fn lined(request: &Request) -> Result<Value, Error> {
+    let line = Anthropic.line(anthropic(), "r7-000001", request, "claude-x")?;
+    assert_eq!(line.iter().filter(|byte| **byte == b'\n').count(), 1);
+    assert_eq!(line.last(), Some(&b'\n'));
+    Ok(serde_json::from_slice(&line).unwrap())
+}
+
+#[test]
+fn a_line_is_the_key_and_the_body_of_the_call() {
+    let request = Request::new("a\nb").with_system("S").with_max_tokens(9);
+    assert_eq!(
+        lined(&request).unwrap(),
+        json!({"custom_id": "r7-000001", "params": {
+            "model": "claude-x", "max_tokens": 9, "system": "S",
+            "messages": [{"role": "user", "content": "a\nb"}]}})
+    );
+}
+
+#[test]
+fn what_a_batch_would_refuse_is_refused_here() {
+    for field in ["speed", "previous_thread_event_id", "cache_hint"] {
+        let request = Request::new("U").with_extra(field, "x".into());
+        let error = lined(&request).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Invalid);
+        assert!(error.message().contains(field), "{error}");
+    }
+    let error = lined(&Request::new("U").with_max_tokens(0)).unwrap_err();
+    assert!(error.message().contains("max_tokens"), "{error}");
+    // These never reach a body of this dialect.
+    let request = Request::new("U").with_extra("stream", true.into());
+    let request = request.with_extra("store", true.into());
+    let params = &lined(&request).unwrap()["params"];
+    assert!(params.get("stream").is_none() && params.get("store").is_none());
+}
+
+/// Gives one byte at a time.
+struct Slow<'b>(&'b [u8]);
+
+impl Read for Slow<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let count = buffer.len().min(1);
+        self.0.read(&mut buffer[..count])
+    }
+}
+
+#[test]
+fn the_body_is_a_list_of_the_lines_and_as_long_as_it_says() {
+    let requests = ["one", "two\n\"2\"", "drei \u{1F980}"];
+    for count in 1..=requests.len() {
+        let mut lines = Vec::new();
+        for (at, prompt) in requests[..count].iter().enumerate() {
+            let key = format!("k-{at}");
+            lines.extend(
+                Anthropic
+                    .line(anthropic(), &key, &Request::new(*prompt), "m")
+                    .unwrap(),
+            );
+        }
+        for slow in [false, true] {
+            let source: Box<dyn Read> = match slow {
+                true => Box::new(Slow(&lines)),
+                false => Box::new(&lines[..]),
+            };
+            let (mut body, length) = body(source, lines.len() as u64);
+            let mut bytes = Vec::new();
+            body.read_to_end(&mut bytes).unwrap();
+            assert_eq!(bytes.len() as u64, length);
+            let value: Value = serde_json::from_slice(&bytes).unwrap();
+            let list = value["requests"].as_array().unwrap();
+            assert_eq!(list.len(), count);
+            for (at, element) in list.iter().enumerate() {
+                assert_eq!(element["custom_id"], format!("k-{at}"));
+                assert_eq!(element["params"]["messages"][0]["content"], requests[at]);
+            }
+        }
+    }
+}
+
+fn batch(status: &str, counts: [u64; 5]) -> Value {
+    let [processing, succeeded, errored, canceled, expired] = counts;
+    json!({"id": "msgbatch_1", "type": "message_batch", "processing_status": status,
+        "request_counts": {"processing": processing, "succeeded": succeeded, "errored": errored,
+            "canceled": canceled, "expired": expired},
+        "created_at": "2026-11-20T05:00:00Z", "results_url": null})
+}
+
+#[test]
+fn counts_are_told_once_the_batch_has_ended() {
+    let status = status_of(&batch("in_progress", [3, 0, 0, 0, 0]));
+    assert!(matches!(status.state, BatchState::Running));
+    assert_eq!((status.counts, status.expected), (None, None));
+    assert!(status.results.is_empty());
+    let status = status_of(&batch("canceling", [3, 0, 0, 0, 0]));
+    assert!(matches!(status.state, BatchState::Cancelling));
+    let status = status_of(&batch("ended", [0, 4, 3, 2, 1]));
+    assert!(matches!(status.state, BatchState::Completed));
+    let counts = BatchCounts {
+        total: 10,
+        completed: 4,
+        failed: 3,
+    };
+    assert_eq!(status.counts, Some(counts));
+    assert_eq!(status.expected, Some(10));
+    assert_eq!(status.results, ["results"]);
+    let status = status_of(&batch("pondering", [1, 0, 0, 0, 0]));
+    assert!(matches!(&status.state, BatchState::Unknown(word) if word == "pondering"));
+    let status = status_of(&json!({"processing_status": "ended"}));
+    assert_eq!((status.counts, status.expected), (None, None));
+}
+
+fn end(result: Value) -> BatchEnd {
+    let line = json!({"custom_id": "k-1", "result": result}).to_string();
+    let line = Anthropic.read(anthropic(), line.as_bytes()).unwrap();
+    assert_eq!(line.key, "k-1");
+    line.end
+}
+
+fn answer(result: Value) -> Result<Response, Error> {
+    match end(result) {
+        BatchEnd::Answered(answer) => *answer,
+        BatchEnd::NotProcessed(error) => panic!("not processed: {error}"),
+    }
+}
+
+#[test]
+fn a_message_that_succeeded_is_read_like_any_other() {
+    let message = |reason: &str, text: &str| {
+        json!({"type": "succeeded", "message": {"id": "msg_1", "model": "claude-x-1",
+            "content": [{"type": "text", "text": text}], "stop_reason": reason,
+            "usage": {"input_tokens": 7, "output_tokens": 2}}})
+    };
+    let response = answer(message("end_turn", "T")).unwrap();
+    assert_eq!(response.text, "T");
+    assert_eq!(response.usage.unwrap().input_tokens, 7);
+    let refused = answer(message("refusal", "")).unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::Blocked);
+    assert_eq!(refused.usage().unwrap().output_tokens, 2);
+    let empty = answer(json!({"type": "succeeded"})).unwrap_err();
+    assert_eq!(empty.kind(), ErrorKind::Malformed);
+}
+
+#[test]
+fn a_request_that_failed_says_whether_to_try_again() {
+    let errored = |kind: &str, message: &str| {
+        answer(
+            json!({"type": "errored", "error": {"type": "error", "request_id": "req_2",
+            "error": {"type": kind, "message": message}}}),
+        )
+        .unwrap_err()
+    };
+    for (kind, message, expected) in [
+        (
+            "invalid_request_error",
+            "messages: too long",
+            ErrorKind::Invalid,
+        ),
+        (
+            "invalid_request_error",
+            "your credit balance is too low",
+            ErrorKind::Quota,
+        ),
+        (
+            "not_found_error",
+            "model: claude-y",
+            ErrorKind::UnknownModel,
+        ),
+        ("permission_error", "no", ErrorKind::Auth),
+        ("rate_limit_error", "slow", ErrorKind::RateLimited),
+        ("api_error", "oops", ErrorKind::Transient),
+        ("overloaded_error", "busy", ErrorKind::Transient),
+        ("timeout_error", "late", ErrorKind::Transient),
+        ("a_newer_error", "?", ErrorKind::Transient),
+    ] {
+        let error = errored(kind, message);
+        assert_eq!(error.kind(), expected, "{kind}");
+        assert!(error.message().contains(message), "{error}");
+        assert_eq!(error.request_id(), Some("req_2"));
+    }
+    let error = answer(json!({"type": "errored"})).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Malformed);
+}
+
+#[test]
+fn what_had_no_turn_is_not_processed() {
+    for (word, kind) in [
+        ("canceled", ErrorKind::Cancelled),
+        ("expired", ErrorKind::Transient),
+    ] {
+        match end(json!({"type": word})) {
+            BatchEnd::NotProcessed(error) => assert_eq!(error.kind(), kind),
+            BatchEnd::Answered(_) => panic!("{word}"),
+        }
+    }
+}
+
+#[test]
+fn lines_that_cannot_be_read_are_malformed() {
+    for line in ["", "{", "{}", r#"{"result":{"type":"succeeded"}}"#] {
+        let error = Anthropic.read(anthropic(), line.as_bytes()).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Malformed, "{line}");
+    }
+    for result in [json!({"type": "strange"}), json!({}), Value::Null] {
+        let error = answer(result).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Malformed);
+    }
+}
+
+const LIST: &str = "http://h/v1/messages/batches?limit=1000";
+const CLOCK: &str = "GET http://h/v1/messages/batches?limit=1";
+const LINES: Lines = Lines(b"{\"a\":1}\n{\"b\":2}\n");
+
+fn find(script: &Arc<Scripted>, known: &[&str]) -> Found {
+    let known = known.iter().map(|id| (*id).to_owned()).collect();
+    let found = script.api("anthropic").find(
+        &intent(2, &LINES),
+        &BatchStage::Ready,
+        &known,
+        &Context::new(),
+    );
+    script.seen();
+    found.unwrap()
+}
+
+/// As the list shows it: two requests, all of them still to be done unless it has ended.
+fn listed(id: &str, created: &str, ended: bool) -> Value {
+    let counts = match ended {
+        false => [2, 0, 0, 0, 0],
+        true => [0, 1, 1, 0, 0],
+    };
+    let mut batch = batch(if ended { "ended" } else { "in_progress" }, counts);
+    batch["id"] = id.into();
+    batch["created_at"] = created.into();
+    if ended {
+        let url = format!("http://h/v1/messages/batches/{id}/results");
+        batch["results_url"] = url.into();
+    }
+    batch
+}
+
+fn page(batches: &[Value]) -> Value {
+    json!({"data": batches, "has_more": false, "last_id": batches.last().map(|b| b["id"].clone())})
+}
+
+fn with_list(batches: &[Value]) -> Arc<Scripted> {
+    let script = Scripted::new();
+    script.on(CLOCK, 200, page(&[]));
+    script.on(&format!("GET {LIST}"), 200, page(batches));
+    script
+}
+
+fn first_line(key: &str) -> String {
+    let line = |key| json!({"custom_id": key, "result": {"type": "expired"}}).to_string();
+    format!("{}\n{}\n", line(key), line("another"))
+}
+
+#[test]
+fn one_call_creates_a_batch_from_its_lines() {
+    let script = Scripted::new();
+    let api = script.api("anthropic");
+    let mut advance = || {
+        let intent = intent(2, &LINES);
+        api.advance(&intent, &BatchStage::Ready, &mut { LINES }, &Context::new())
+    };
+    assert!(!api.uploads());
+    script.on(
+        "POST http://h/v1/messages/batches",
+        200,
+        json!({"id": "msgbatch_7"}),
+    );
+    let created = BatchStage::Created {
+        id: "msgbatch_7".to_owned(),
+        file: None,
+    };
+    assert_eq!(advance().unwrap(), created);
+    let seen = &script.seen()[0];
+    assert_eq!(seen.json(), json!({"requests": [{"a": 1}, {"b": 2}]}));
+    assert_eq!(seen.header("content-type"), Some("application/json"));
+    assert_eq!(seen.header("x-api-key"), Some(KEY));
+    assert_eq!(seen.header("anthropic-version"), Some("2023-06-01"));
+    // What may have been created all the same is not certain.
+    for (status, body, unknown) in [
+        (200, "{}", true),
+        (200, "<html>", true),
+        (529, "{}", true),
+        (409, "{}", true),
+        (400, "{}", false),
+        (413, "<html>", false),
+        (429, "{}", false),
+    ] {
+        script.on("POST http://h/v1/messages/batches", status, body);
+        assert_eq!(is_unknown(&advance().unwrap_err()), unknown, "{status}");
+    }
+}
+
+#[test]
+fn a_batch_is_found_by_when_it_was_and_how_many_requests_it_has() {
+    let (before, after) = ("2026-11-20T04:49:59Z", "2026-11-20T05:20:02Z");
+    let then = "2026-11-20T05:00:30Z";
+    let mut larger = listed("larger", then, false);
+    larger["request_counts"]["processing"] = 3.into();
+    let others = [
+        listed("late", after, false),
+        larger,
+        listed("known", then, false),
+        listed("early", before, false),
+    ];
+    assert_eq!(find(&with_list(&others), &["known"]), Found::None);
+    assert_eq!(find(&with_list(&[]), &[]), Found::None);
+    let mut with_ours = others.to_vec();
+    with_ours.insert(2, listed("ours", "2026-11-20T05:19:59.5Z", false));
+    let found = find(&with_list(&with_ours), &["known"]);
+    assert_eq!(found, Found::One("ours".to_owned()));
+    match find(&with_list(&with_ours), &[]) {
+        Found::Undecidable(why) => {
+            assert!(why.contains("ours") && why.contains("known"), "{why}");
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn the_list_is_read_back_to_before_the_intent_and_no_further() {
+    let script = Scripted::new();
+    script.on(CLOCK, 200, page(&[]));
+    let mut first = page(&[listed("new 1", "2026-11-20T06:00:00Z", false)]);
+    first["has_more"] = true.into();
+    script.on(&format!("GET {LIST}"), 200, first);
+    let mut second = page(&[listed("ours", "2026-11-20T05:00:01Z", false)]);
+    second["has_more"] = true.into();
+    second["last_id"] = Value::Null;
+    script.on(&format!("GET {LIST}&after_id=new%201"), 200, second);
+    let mut third = page(&[listed("old", "2026-11-20T04:00:00Z", false)]);
+    third["has_more"] = true.into();
+    script.on(&format!("GET {LIST}&after_id=ours"), 200, third);
+    assert_eq!(find(&script, &[]), Found::One("ours".to_owned()));
+}
+
+#[test]
+fn batches_that_have_ended_are_looked_into() {
+    let then = "2026-11-20T05:00:30Z";
+    let ended = |id| listed(id, then, true);
+    let results = |id: &str| format!("GET http://h/v1/messages/batches/{id}/results");
+    // A stranger's is none.
+    let script = with_list(&[ended("a")]);
+    script.on(&results("a"), 200, first_line("their-1"));
+    assert_eq!(find(&script, &[]), Found::None);
+    // Ours is it, whatever else is still open.
+    let script = with_list(&[listed("open", then, false), ended("b"), ended("a")]);
+    script.on(&results("b"), 200, first_line("r7-p3-000001"));
+    script.on(&results("a"), 200, first_line("r7-p4-000001"));
+    assert_eq!(find(&script, &[]), Found::One("b".to_owned()));
+    // Two of ours, the oldest first.
+    let script = with_list(&[ended("b"), ended("a")]);
+    script.on(&results("b"), 200, first_line("r7-p3-000001"));
+    script.on(&results("a"), 200, first_line("r7-p3-000002"));
+    let both = vec!["a".to_owned(), "b".to_owned()];
+    assert_eq!(find(&script, &[]), Found::Many(both));
+    // Results that are gone tell nothing.
+    let mut gone = ended("b");
+    gone["results_url"] = Value::Null;
+    let script = with_list(&[gone, ended("a")]);
+    script.on(&results("a"), 404, "{}");
+    assert!(matches!(find(&script, &[]), Found::Undecidable(_)));
+    // Results that cannot be had now leave it open whether there is one.
+    let script = with_list(&[ended("a")]);
+    script.on(&results("a"), 503, "{}");
+    let found = script.api("anthropic").find(
+        &intent(2, &LINES),
+        &BatchStage::Ready,
+        &HashSet::new(),
+        &Context::new(),
+    );
+    assert_eq!(found.unwrap_err().status(), Some(503));
+}
+
+#[test]
+fn times_are_compared_by_the_clock_of_the_provider() {
+    let three_hours = Duration::from_secs(3 * 3600);
+    let there = httpdate::fmt_http_date(SystemTime::now() + three_hours);
+    let list = page(&[listed("ours", "2026-11-20T08:00:30Z", false)]);
+    let found = |headers: &[(&str, &str)]| {
+        let script = Scripted::new();
+        script.on_with(CLOCK, 200, headers, page(&[]));
+        script.on(&format!("GET {LIST}"), 200, &list);
+        find(&script, &[])
+    };
+    assert_eq!(found(&[("date", &there)]), Found::One("ours".to_owned()));
+    assert_eq!(found(&[]), Found::None);
+}
+
+#[test]
+fn results_come_from_the_address_named_if_that_is_the_same_host() {
+    let download = |batch: Value, from: Option<(&str, u16, &str)>| {
+        let script = Scripted::new();
+        script.on("GET http://h/v1/messages/batches/b", 200, batch);
+        if let Some((from, status, body)) = from {
+            script.on(&format!("GET {from}"), status, body);
+        }
+        let mut sink = Vec::new();
+        let api = script.api("anthropic");
+        let done = api.download("b", "results", &mut sink, &Context::new());
+        script.seen();
+        done.map(|()| String::from_utf8(sink).unwrap())
+    };
+    let with_url = |url: Value| {
+        let mut batch = listed("b", "2026-11-20T05:00:00Z", true);
+        batch["results_url"] = url;
+        batch
+    };
+    let own = "http://h/v1/messages/batches/b/results";
+    let text = "one\ntwo, which is longer\n";
+    for (url, from) in [
+        (own, own),
+        ("http://h/v1/elsewhere?x=1", "http://h/v1/elsewhere?x=1"),
+        ("http://evil/v1/messages/batches/b/results", own),
+        ("http://h/v1.evil/results", own),
+    ] {
+        let done = download(with_url(url.into()), Some((from, 200, text)));
+        assert_eq!(done.unwrap(), text);
+    }
+    for status in [404, 410, 503] {
+        let done = download(with_url(own.into()), Some((own, status, "{}")));
+        assert_eq!(done.unwrap_err().status(), Some(status));
+    }
+    let mut archived = with_url(own.into());
+    archived["archived_at"] = "2026-12-19T05:00:00Z".into();
+    for batch in [archived, with_url(Value::Null)] {
+        let gone = download(batch, None).unwrap_err();
+        assert_eq!(gone.status(), Some(410));
+        assert!(gone.message().contains("29 days"), "{gone}");
+    }
+}
+
+#[test]
+fn where_a_batch_stands_and_its_end_are_asked_for_by_its_id() {
+    let script = Scripted::new();
+    let (api, ctx) = (script.api("anthropic"), Context::new());
+    let status = "GET http://h/v1/messages/batches/b";
+    script.on(status, 200, batch("in_progress", [2, 0, 0, 0, 0]));
+    assert_eq!(api.status("b", &ctx).unwrap().state.as_str(), "in_progress");
+    script.on(status, 200, "{}");
+    let error = api.status("b", &ctx).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Malformed);
+    script.on(status, 404, "{}");
+    assert_eq!(api.status("b", &ctx).unwrap_err().status(), Some(404));
+    let cancel = "POST http://h/v1/messages/batches/b/cancel";
+    script.on(cancel, 200, batch("canceling", [2, 0, 0, 0, 0]));
+    api.cancel("b", &ctx).unwrap();
+    script.on(cancel, 400, "{}");
+    script.on(status, 200, batch("ended", [0, 2, 0, 0, 0]));
+    api.cancel("b", &ctx).unwrap();
+    script.on(cancel, 400, "{}");
+    script.on(status, 200, batch("in_progress", [2, 0, 0, 0, 0]));
+    assert_eq!(api.cancel("b", &ctx).unwrap_err().status(), Some(400));
+    script.seen();
+    api.discard("files/x", &ctx).unwrap();
+}

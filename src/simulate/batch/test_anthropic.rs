@@ -1,0 +1,213 @@
+//! Anthropic's message batches.
+
+use std::io;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use super::BatchConfig;
+use super::test_kit::{Kit, column, endless, kit, quick, sorted};
+use crate::simulate::test_client::PATIENCE;
+
+const PATH: &str = "/v1/messages/batches";
+
+fn anthropic(batches: BatchConfig) -> Kit {
+    kit(None, batches).with("x-api-key: k\r\nanthropic-version: 2023-06-01\r\n")
+}
+
+fn request(id: &str, prompt: &str) -> Value {
+    json!({"custom_id": id, "params": {"model": "claude-x", "max_tokens": 50,
+        "messages": [{"role": "user", "content": prompt}]}})
+}
+
+fn requests(prompts: &[&str]) -> Value {
+    let prompts = prompts.iter().enumerate();
+    let list: Vec<_> = prompts
+        .map(|(nth, text)| request(&format!("i-{nth}"), text))
+        .collect();
+    json!({"requests": list})
+}
+
+fn create(kit: &mut Kit, prompts: &[&str]) -> String {
+    let batch = kit.post(PATH, &requests(prompts));
+    batch["id"].as_str().unwrap().to_owned()
+}
+
+fn results(kit: &mut Kit, id: &str) -> Vec<Value> {
+    kit.lines(&format!("{PATH}/{id}/results"))
+}
+
+fn types(lines: &[Value]) -> Vec<String> {
+    let kind = |line: &Value| line["result"]["type"].as_str().unwrap().to_owned();
+    sorted(lines.iter().map(kind).collect())
+}
+
+#[test]
+fn a_batch_counts_only_at_its_end() {
+    let mut kit = anthropic(quick().duration(Duration::from_millis(500)));
+    let batch = kit.post(PATH, &requests(&["a", "b"]));
+    let counts = json!({"processing": 2, "succeeded": 0, "errored": 0, "canceled": 0,
+        "expired": 0});
+    assert_eq!(batch["request_counts"], counts);
+    assert_eq!(batch["processing_status"], "in_progress");
+    assert_eq!(batch["results_url"], Value::Null);
+    assert!(
+        kit.sim
+            .wait_for_batches(|stats| stats.items_finished == 1, PATIENCE)
+    );
+    let id = batch["id"].as_str().unwrap();
+    assert_eq!(kit.get(&format!("{PATH}/{id}"))["request_counts"], counts);
+    kit.wait_for_end();
+    let batch = kit.get(&format!("{PATH}/{id}"));
+    assert_eq!(batch["processing_status"], "ended");
+    assert_eq!(batch["request_counts"]["succeeded"], 2);
+    let url = batch["results_url"].as_str().unwrap();
+    assert_eq!(url, format!("http://sim{PATH}/{id}/results"));
+    let lines = results(&mut kit, id);
+    assert_eq!(sorted(column(&lines, "custom_id")), ["i-0", "i-1"]);
+    assert_eq!(lines[0]["result"]["message"]["stop_reason"], "end_turn");
+    assert_eq!((kit.malformed(), kit.sim.stats().paid), (0, 2));
+    let gone = kit.call(&format!("DELETE {PATH}/{id}"), b"").json();
+    assert_eq!(gone, json!({"id": id, "type": "message_batch_deleted"}));
+    assert_eq!(kit.call(&format!("GET {PATH}/{id}"), b"").status, 404);
+}
+
+#[test]
+fn a_bad_request_fails_alone_and_late() {
+    let mut kit = anthropic(quick().poison("bad"));
+    let mut body = requests(&["a", "bad", "c"]);
+    body["requests"][2]["params"]["stream"] = false.into();
+    let batch = kit.post(PATH, &body);
+    kit.wait_for_end();
+    let lines = results(&mut kit, batch["id"].as_str().unwrap());
+    assert_eq!(types(&lines), ["errored", "errored", "succeeded"]);
+    let errored = lines
+        .iter()
+        .find(|line| line["custom_id"] == "i-1")
+        .unwrap();
+    assert_eq!(
+        errored["result"]["error"]["error"]["type"],
+        "invalid_request_error"
+    );
+    let stats = kit.sim.stats();
+    assert_eq!((stats.paid, stats.malformed), (1, 1));
+}
+
+#[test]
+fn what_anthropic_refuses_is_refused() {
+    let mut kit = anthropic(quick().max_requests(2));
+    let twice = json!({"requests": [request("a", "x"), request("a", "y")]});
+    let spaced = json!({"requests": [request("a b", "x")]});
+    let extra = json!({"requests": [request("a", "x")], "metadata": {}});
+    for bad in [
+        twice,
+        spaced,
+        extra,
+        json!({"requests": []}),
+        requests(&["a", "b", "c"]),
+    ] {
+        assert_eq!(kit.refused(PATH, &bad), 400, "{bad}");
+    }
+    assert_eq!(kit.malformed(), 5);
+    kit.headers = "x-api-key: k\r\n";
+    assert_eq!(kit.refused(PATH, &requests(&["a"])), 400);
+    let mut kit = anthropic(quick().max_bytes(100));
+    assert_eq!(kit.refused(PATH, &requests(&["a"])), 413);
+    let mut kit = anthropic(endless());
+    let id = create(&mut kit, &["a"]);
+    assert_eq!(
+        kit.call(&format!("GET {PATH}/{id}/results"), b"").status,
+        404
+    );
+    assert_eq!(kit.call(&format!("DELETE {PATH}/{id}"), b"").status, 400);
+}
+
+#[test]
+fn lists_are_paged_by_id() {
+    let mut kit = anthropic(endless());
+    let ids: Vec<_> = (0..4).map(|_| create(&mut kit, &["a"])).collect();
+    let first = kit.get(&format!("{PATH}?limit=3"));
+    assert_eq!(
+        (&first["has_more"], &first["first_id"]),
+        (&true.into(), &json!(ids[3]))
+    );
+    let last = first["last_id"].as_str().unwrap();
+    let second = kit.get(&format!("{PATH}?limit=3&after_id={last}"));
+    assert_eq!(
+        (&second["has_more"], &second["first_id"]),
+        (&false.into(), &json!(ids[0]))
+    );
+    let before = kit.get(&format!("{PATH}?before_id={}", ids[2]));
+    assert_eq!(before["data"].as_array().unwrap().len(), 1);
+    assert_eq!(kit.call(&format!("GET {PATH}?after=x"), b"").status, 400);
+}
+
+#[test]
+fn cancelled_and_expired_requests_are_told() {
+    let mut kit = anthropic(quick().duration(Duration::from_millis(1_000)));
+    let id = create(&mut kit, &["a"; 20]);
+    assert!(
+        kit.sim
+            .wait_for_batches(|stats| stats.items_finished > 0, PATIENCE)
+    );
+    let batch = kit.post(&format!("{PATH}/{id}/cancel"), &Value::Null);
+    assert_eq!(batch["processing_status"], "canceling");
+    kit.wait_for_end();
+    let batch = kit.get(&format!("{PATH}/{id}"));
+    let count = |name: &str| batch["request_counts"][name].as_u64().unwrap();
+    assert_eq!(count("succeeded") + count("canceled"), 20);
+    let lines = results(&mut kit, &id);
+    let cancelled = types(&lines)
+        .iter()
+        .filter(|kind| *kind == "canceled")
+        .count();
+    assert_eq!((lines.len(), cancelled as u64), (20, count("canceled")));
+
+    let mut kit = anthropic(quick().expire_first(1, 0.5));
+    let id = create(&mut kit, &["a", "b"]);
+    kit.wait_for_end();
+    assert_eq!(types(&results(&mut kit, &id)), ["expired", "succeeded"]);
+}
+
+#[test]
+fn a_late_create_takes_effect_with_nothing_to_hold_it() {
+    let late = Duration::from_millis(50);
+    let mut kit = anthropic(quick().lost_creates(1).late_creates(late));
+    let body = requests(&["a"]).to_string();
+    let lost = kit.try_call(&format!("POST {PATH}"), body.as_bytes());
+    assert_eq!(lost.unwrap_err().kind(), io::ErrorKind::UnexpectedEof);
+    assert!(
+        kit.sim
+            .wait_for_batches(|stats| stats.created == 1, PATIENCE)
+    );
+}
+
+#[test]
+fn a_full_queue_is_told_at_once() {
+    let mut kit = anthropic(endless().enqueued_tokens(3));
+    create(&mut kit, &["12345678"]);
+    assert_eq!(kit.refused(PATH, &requests(&["12345678"])), 429);
+    assert_eq!((kit.malformed(), kit.sim.batch_stats().created), (0, 1));
+}
+
+#[test]
+fn streamed_results_break_off_or_end_short_or_are_gone() {
+    let mut kit = anthropic(quick().cut_downloads(1).short_downloads(1));
+    let id = create(&mut kit, &["a", "b", "c"]);
+    kit.wait_for_end();
+    assert!(
+        kit.try_call(&format!("GET {PATH}/{id}/results"), b"")
+            .is_err()
+    );
+    kit.reconnect();
+    assert_eq!(results(&mut kit, &id).len(), 2);
+    assert_eq!(results(&mut kit, &id).len(), 3);
+    let mut kit = anthropic(quick().retention(Duration::ZERO));
+    let id = create(&mut kit, &["a"]);
+    kit.wait_for_end();
+    assert_eq!(kit.get(&format!("{PATH}/{id}"))["results_url"], Value::Null);
+    assert_eq!(
+        kit.call(&format!("GET {PATH}/{id}/results"), b"").status,
+        404
+    );
+}

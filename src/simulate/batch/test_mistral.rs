@@ -1,0 +1,147 @@
+//! Mistral's batch jobs.
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use super::BatchConfig;
+use super::test_kit::{Kit, column, endless, kit, quick, sorted};
+use crate::simulate::Vendor;
+use crate::simulate::test_client::PATIENCE;
+
+fn lines(prompts: &[&str]) -> String {
+    let lines = prompts.iter().enumerate().map(|(nth, prompt)| {
+        let body = json!({"messages": [{"role": "user", "content": prompt}]});
+        let line = json!({"custom_id": format!("i-{nth}"), "body": body});
+        format!("{line}\n")
+    });
+    lines.collect()
+}
+
+fn mistral(batches: BatchConfig) -> Kit {
+    kit(Some(Vendor::Mistral), batches)
+}
+
+fn job(file: &str) -> Value {
+    json!({"endpoint": "/v1/chat/completions", "model": "m", "input_files": [file],
+        "metadata": {"label": "r1"}, "timeout_hours": 24})
+}
+
+fn create(kit: &mut Kit, content: &str) -> Value {
+    let file = kit.upload("/v1", "a.jsonl", content);
+    kit.post("/v1/batch/jobs", &job(&file))
+}
+
+fn get(kit: &mut Kit, job: &Value) -> Value {
+    kit.get(&format!("/v1/batch/jobs/{}", job["id"].as_str().unwrap()))
+}
+
+#[test]
+fn a_job_runs_from_upload_to_results() {
+    let mut kit = mistral(quick().item_failures(0.5));
+    let prompts: Vec<_> = (0..20).map(|nth| nth.to_string()).collect();
+    let prompts: Vec<_> = prompts.iter().map(String::as_str).collect();
+    let job = create(&mut kit, &lines(&prompts));
+    assert_eq!(job["id"].as_str().unwrap().len(), 36);
+    kit.wait_for_end();
+    let job = get(&mut kit, &job);
+    assert_eq!(job["status"], "SUCCESS");
+    assert_eq!(
+        (&job["total_requests"], &job["completed_requests"]),
+        (&20.into(), &20.into())
+    );
+    let output = job["output_file"].as_str().unwrap();
+    let output = kit.lines(&format!("/v1/files/{output}/content"));
+    let error = job["error_file"].as_str().unwrap();
+    let error = kit.lines(&format!("/v1/files/{error}/content"));
+    assert_eq!(job["succeeded_requests"], output.len());
+    assert_eq!(job["failed_requests"], error.len());
+    let answer = &output[0]["response"]["body"];
+    assert_eq!(answer["model"], "m");
+    assert!(answer["choices"][0]["message"]["content"].is_string());
+    assert_eq!(error[0]["response"]["status_code"], 400);
+    let ids = [column(&output, "custom_id"), column(&error, "custom_id")].concat();
+    let mut ids = sorted(ids);
+    ids.dedup();
+    assert_eq!(ids.len(), 20);
+    assert_eq!(kit.malformed(), 0);
+}
+
+#[test]
+fn jobs_are_listed_by_page_and_filter() {
+    let mut kit = mistral(endless());
+    let jobs: Vec<_> = (0..3).map(|_| create(&mut kit, &lines(&["a"]))).collect();
+    let first = kit.get("/v1/batch/jobs?page=0&page_size=2&created_after=2020-01-01T00:00:00Z");
+    assert_eq!(
+        (&first["total"], &first["data"][0]["id"]),
+        (&3.into(), &jobs[2]["id"])
+    );
+    let second = kit.get("/v1/batch/jobs?page=1&page_size=2&order_by=-created");
+    assert_eq!(second["data"][0]["id"], jobs[0]["id"]);
+    let none = kit.get("/v1/batch/jobs?status=SUCCESS&status=FAILED");
+    assert_eq!(none["total"], 0);
+    let later = kit.get("/v1/batch/jobs?created_after=2999-01-01T00%3A00%3A00Z");
+    assert_eq!(later["data"], json!([]));
+    assert_eq!(kit.call("GET /v1/batch/jobs?after=x", b"").status, 422);
+}
+
+#[test]
+fn failures_are_counted_and_not_named() {
+    let mut kit = mistral(quick().poison("bad"));
+    let job = create(&mut kit, &lines(&["a", "bad", "bad too"]));
+    kit.wait_for_end();
+    let job = get(&mut kit, &job);
+    assert_eq!(job["status"], "FAILED");
+    let errors = json!([{"message": "The simulator refuses this prompt.", "count": 2}]);
+    assert_eq!(job["errors"], errors);
+    assert_eq!(kit.sim.stats().paid, 0);
+}
+
+#[test]
+fn jobs_are_cancelled_and_time_out() {
+    let mut kit = mistral(quick().duration(Duration::from_millis(2_000)));
+    let prompts = ["a"; 50];
+    let job = create(&mut kit, &lines(&prompts));
+    assert!(
+        kit.sim
+            .wait_for_batches(|stats| stats.items_finished > 0, PATIENCE)
+    );
+    let path = format!("/v1/batch/jobs/{}/cancel", job["id"].as_str().unwrap());
+    assert_eq!(
+        kit.post(&path, &Value::Null)["status"],
+        "CANCELLATION_REQUESTED"
+    );
+    kit.wait_for_end();
+    let job = get(&mut kit, &job);
+    assert_eq!(job["status"], "CANCELLED");
+    assert!(job["output_file"].is_string());
+
+    let mut kit = mistral(quick().expire_first(1, 0.5));
+    let job = create(&mut kit, &lines(&["a", "b"]));
+    kit.wait_for_end();
+    let job = get(&mut kit, &job);
+    assert_eq!(job["status"], "TIMEOUT_EXCEEDED");
+    assert_eq!(job["succeeded_requests"], 1);
+}
+
+#[test]
+fn what_mistral_refuses_is_refused() {
+    let mut kit = mistral(quick());
+    let file = kit.upload("/v1", "a.jsonl", &lines(&["a"]));
+    for (name, value) in [
+        ("timeout_hours", json!(168)),
+        ("completion_window", json!("24h")),
+        ("metadata", json!({"x".repeat(33): "a"})),
+        ("model", Value::Null),
+    ] {
+        let mut body = job(&file);
+        body[name] = value;
+        assert_eq!(kit.refused("/v1/batch/jobs", &body), 422, "{name}");
+    }
+    assert_eq!(kit.malformed(), 4);
+    assert_eq!(kit.refused("/v1/batch/jobs", &job("nowhere")), 404);
+    // OpenAI's lines are not Mistral's.
+    let openai = super::test_kit::openai_file(&["a"]);
+    let job = create(&mut kit, &openai);
+    assert_eq!(job["status"], "FAILED");
+}

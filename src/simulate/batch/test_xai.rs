@@ -1,0 +1,161 @@
+//! xAI's containers.
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use super::BatchConfig;
+use super::test_kit::{Kit, column, endless, kit, openai_file, quick, sorted};
+use crate::simulate::Vendor;
+use crate::simulate::test_client::PATIENCE;
+
+fn xai(batches: BatchConfig) -> Kit {
+    kit(Some(Vendor::Xai), batches)
+}
+
+fn create(kit: &mut Kit, prompts: &[&str]) -> String {
+    let file = kit.upload("/v1", "a.jsonl", &openai_file(prompts));
+    let body = json!({"name": "r1", "input_file_id": file});
+    id(&kit.post("/v1/batches", &body))
+}
+
+fn id(batch: &Value) -> String {
+    batch["batch_id"].as_str().unwrap().to_owned()
+}
+
+fn requests(ids: &[&str]) -> Value {
+    let request = |id: &&str| {
+        let body = json!({"model": "m", "messages": [{"role": "user", "content": id}]});
+        json!({"batch_request_id": id, "batch_request": {"chat_get_completion": body}})
+    };
+    json!({"batch_requests": ids.iter().map(request).collect::<Vec<_>>()})
+}
+
+#[test]
+fn a_batch_from_a_file_tells_its_state_by_counts_alone() {
+    let mut kit = xai(quick());
+    let batch = create(&mut kit, &["a", "b", "c"]);
+    kit.wait_for_end();
+    let seen = kit.get(&format!("/v1/batches/{batch}"));
+    assert_eq!(seen["state"], json!({"num_requests": 3, "num_success": 3}));
+    assert_eq!(
+        (&seen["name"], &seen["cancel_time"]),
+        (&"r1".into(), &Value::Null)
+    );
+    assert_eq!((&seen["id"], &seen["status"]), (&Value::Null, &Value::Null));
+    assert_eq!(seen["create_time"].as_str().unwrap().len(), 10);
+    let first = kit.get(&format!("/v1/batches/{batch}/results?limit=2"));
+    let token = first["pagination_token"].as_str().unwrap();
+    let second = kit.get(&format!(
+        "/v1/batches/{batch}/results?limit=2&pagination_token={token}"
+    ));
+    assert_eq!(second["pagination_token"], Value::Null);
+    let list = |page: &Value| page["results"].as_array().unwrap().clone();
+    let results = [list(&first), list(&second)].concat();
+    let ids = column(&results, "batch_request_id");
+    assert_eq!(sorted(ids), ["i-0", "i-1", "i-2"]);
+    let response = &results[0]["batch_result"]["response"]["chat_get_completion"];
+    assert!(response["choices"][0]["message"]["content"].is_string());
+    assert_eq!(kit.malformed(), 0);
+}
+
+#[test]
+fn a_container_takes_requests_until_it_is_cancelled() {
+    let mut kit = xai(quick());
+    let batch = id(&kit.post("/v1/batches", &json!({"name": "r2"})));
+    assert_eq!(kit.get(&format!("/v1/batches/{batch}"))["state"], json!({}));
+    let add = format!("/v1/batches/{batch}/requests");
+    for ids in [&["a", "b"][..], &["c"]] {
+        assert_eq!(kit.post(&add, &requests(ids)), json!({}));
+    }
+    assert_eq!(kit.refused(&add, &requests(&["d", "c"])), 400);
+    assert!(
+        kit.sim
+            .wait_for_batches(|stats| stats.items_finished == 3, PATIENCE)
+    );
+    let rows = kit.get(&format!("{add}?limit=2"));
+    assert_eq!(rows["batch_request_metadata"][1]["batch_request_id"], "b");
+    assert_eq!(rows["batch_request_metadata"][1]["state"], "succeeded");
+    assert!(rows["pagination_token"].is_string());
+    let results = kit.get(&format!("/v1/batches/{batch}/results"));
+    assert_eq!(results["results"].as_array().unwrap().len(), 3);
+    let cancelled = kit.post(&format!("/v1/batches/{batch}:cancel"), &Value::Null);
+    assert!(cancelled["cancel_time"].is_string());
+    assert_eq!(cancelled["cancel_by_xai_message"], Value::Null);
+    assert_eq!(kit.refused(&add, &requests(&["e"])), 400);
+    assert_eq!(kit.sim.batch_stats().started, 1);
+}
+
+#[test]
+fn one_bad_line_cancels_the_batch() {
+    let mut kit = xai(quick().poison("bad"));
+    let batch = create(&mut kit, &["a", "bad"]);
+    kit.wait_for_end();
+    let seen = kit.get(&format!("/v1/batches/{batch}"));
+    assert!(seen["cancel_time"].is_string());
+    assert_eq!(
+        seen["cancel_by_xai_message"],
+        "The simulator refuses this prompt."
+    );
+    assert_eq!(seen["state"], json!({}));
+    assert_eq!(kit.sim.stats().paid, 0);
+}
+
+#[test]
+fn errors_have_numbers_as_grpc_has_them() {
+    let mut kit = xai(quick().item_failures(1.0));
+    let batch = create(&mut kit, &["a"]);
+    kit.wait_for_end();
+    let results = kit.get(&format!("/v1/batches/{batch}/results"));
+    assert_eq!(results["results"][0]["batch_result"]["error"]["code"], 3);
+    let seen = kit.get(&format!("/v1/batches/{batch}"));
+    assert_eq!(seen["state"]["num_error"], 1);
+}
+
+#[test]
+fn what_is_not_finished_counts_as_cancelled() {
+    let mut kit = xai(quick().expire_first(1, 0.5));
+    let batch = create(&mut kit, &["a", "b"]);
+    kit.wait_for_end();
+    let seen = kit.get(&format!("/v1/batches/{batch}"));
+    assert_eq!(
+        seen["state"],
+        json!({"num_requests": 2, "num_success": 1, "num_cancelled": 1})
+    );
+    let mut kit = xai(endless());
+    let batch = create(&mut kit, &["a", "b"]);
+    let seen = kit.get(&format!("/v1/batches/{batch}"));
+    assert_eq!(seen["state"], json!({"num_requests": 2, "num_pending": 2}));
+}
+
+#[test]
+fn lists_give_tokens() {
+    let mut kit = xai(endless());
+    let ids: Vec<_> = (0..3).map(|_| create(&mut kit, &["a"])).collect();
+    let first = kit.get("/v1/batches?limit=2");
+    let token = first["pagination_token"].as_str().unwrap();
+    let second = kit.get(&format!("/v1/batches?limit=2&pagination_token={token}"));
+    assert_eq!(id(&second["batches"][0]), ids[0]);
+    assert_eq!(second["pagination_token"], Value::Null);
+    assert_eq!(kit.call("GET /v1/batches?after=x", b"").status, 400);
+    assert_eq!(
+        kit.refused("/v1/batches", &json!({"name": "x", "metadata": {}})),
+        400
+    );
+    assert_eq!(
+        kit.refused("/v1/batches", &json!({"name": "x", "input_file_id": "no"})),
+        404
+    );
+    assert_eq!(kit.malformed(), 2);
+}
+
+#[test]
+fn results_break_off_and_can_be_asked_for_again() {
+    let mut kit = xai(quick().duration(Duration::from_millis(5)).cut_downloads(1));
+    let batch = create(&mut kit, &["a", "b"]);
+    kit.wait_for_end();
+    let path = format!("/v1/batches/{batch}/results");
+    assert!(kit.try_call(&format!("GET {path}"), b"").is_err());
+    kit.reconnect();
+    assert_eq!(kit.get(&path)["results"].as_array().unwrap().len(), 2);
+}
