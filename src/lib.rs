@@ -117,7 +117,7 @@ pub use llm::route::Route;
 pub use llm::transport::{
     Headers, HttpReply, HttpRequest, HttpTransport, Method, Transfer, Transport,
 };
-pub use manager::{Effective, LlmManager};
+pub use manager::{Effective, LlmManager, clients_by_account};
 pub use observe::progress::{Phase, Progress, ProgressNotifier};
 pub use observe::tally::Summary;
 #[cfg(feature = "queue")]

@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::base::cancel::Context;
 use crate::base::error::{Error, ErrorKind};
@@ -14,7 +15,7 @@ use crate::engine::limit::Limits;
 use crate::engine::route::RetryPolicy;
 use crate::llm::batch::{BatchAccount, BatchClient};
 use crate::llm::providers::batch::BatchApi;
-use crate::llm::providers::config::{Client, LlmConfig};
+use crate::llm::providers::config::{Client, LlmConfig, known};
 use crate::llm::providers::survey::{ProviderStatus, inspect, survey};
 use crate::llm::request::Request;
 use crate::llm::response::Outcome;
@@ -34,6 +35,22 @@ pub struct Effective {
     pub asked: Strategy,
     /// Why something else is done than what was asked for, for people; the setting stays as it is.
     pub fallback_reason: Option<String>,
+}
+
+impl Effective {
+    /// What a strategy comes to with the provider of that name.
+    pub fn new(asked: Strategy, provider: &str) -> Self {
+        let possible = known(provider).is_ok_and(|vendor| vendor.batches.is_some());
+        let falls_back = asked == Strategy::Batch && !possible;
+        Self {
+            asked,
+            strategy: match falls_back {
+                true => Strategy::Sync,
+                false => asked,
+            },
+            fallback_reason: falls_back.then(|| format!("{provider} has no Batch API: runs sync")),
+        }
+    }
 }
 
 /// What [`Settings`] come to: a provider, its clients, and the strategy for bulk work.
@@ -179,16 +196,7 @@ impl LlmManager {
 
     /// What `llm.bulk_strategy` comes to with this provider.
     pub fn effective_strategy(&self) -> Effective {
-        let possible = self.provider.batch_api;
-        Effective {
-            asked: self.asked,
-            strategy: match possible {
-                true => self.asked,
-                false => Strategy::Sync,
-            },
-            fallback_reason: (self.asked == Strategy::Batch && !possible)
-                .then(|| format!("{} has no Batch API: runs sync", self.provider.provider)),
-        }
+        Effective::new(self.asked, self.provider.provider)
     }
 
     /// The first provider and those of `llm.fallback`, with the limits that are set.
@@ -267,28 +275,17 @@ impl LlmManager {
         Err(misuse(Error::new(ErrorKind::Invalid, why)))
     }
 
-    /// Finds the client of an account that batches were made with: its provider at the address that the
-    /// environment or this manager's provider has now, with the key that is there now, if both are those
-    /// of the account. No key is sent to an address just because a batch was made there.
+    /// Finds the clients of batches, see [`clients_by_account`]: of this manager's provider, and of all
+    /// others as the environment has them.
+    ///
+    /// # Errors
+    /// When `batch.transfer_idle_timeout` cannot be used.
     pub fn clients_by_account(
         &self,
-    ) -> impl Fn(&BatchAccount) -> Option<Arc<dyn BatchClient>> + Send + Sync + 'static {
-        let own = self.provider.clone();
-        let idle = self.settings.transfer_idle_timeout().ok();
-        move |account| {
-            let here = (own.provider == account.provider).then(|| own.config());
-            let usual = Some(LlmConfig::new(&account.provider));
-            let configs = [here, usual].into_iter().flatten();
-            let mut clients = configs.filter_map(|config| {
-                let config = match idle {
-                    Some(idle) => config.transfer_idle_timeout(idle),
-                    None => config,
-                };
-                config.batch_client().ok()
-            });
-            let client = clients.find(|client| client.account() == *account)?;
-            Some(Arc::new(client))
-        }
+    ) -> Result<impl Fn(&BatchAccount) -> Option<Arc<dyn BatchClient>> + Send + Sync + use<>, Error>
+    {
+        let idle = self.settings.transfer_idle_timeout()?;
+        Ok(clients_by_account(Some(self.provider.config()), idle))
     }
 
     fn config(&self) -> Result<LlmConfig, Error> {
@@ -306,6 +303,24 @@ impl LlmManager {
             Some(timeout) => config.request_timeout(timeout),
             None => config,
         })
+    }
+}
+
+/// Finds the client of an account that batches were made with: that of `own`, or of the account's provider
+/// at the address and with the key that the environment has now, if these are the account's. No key is
+/// sent to an address just because a batch was made there. `idle` as in
+/// [`LlmConfig::transfer_idle_timeout`].
+pub fn clients_by_account(
+    own: Option<LlmConfig>,
+    idle: Duration,
+) -> impl Fn(&BatchAccount) -> Option<Arc<dyn BatchClient>> + Send + Sync + use<> {
+    move |account| {
+        let configs = [own.clone(), Some(LlmConfig::new(&account.provider))];
+        let mut clients = configs.into_iter().flatten().filter_map(|config| {
+            let client = config.transfer_idle_timeout(idle).batch_client();
+            client.ok().filter(|client| client.account() == *account)
+        });
+        Some(Arc::new(clients.next()?))
     }
 }
 

@@ -11,6 +11,8 @@ mod display;
 mod doctor;
 mod exit;
 #[cfg(feature = "queue")]
+mod left;
+#[cfg(feature = "queue")]
 mod pacing;
 #[cfg(feature = "queue")]
 mod process;

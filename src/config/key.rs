@@ -396,7 +396,10 @@ mod tests {
             ("model", "did you mean llm.model?"),
             ("queue.modle", "did you mean llm.model?"),
             ("llm.request-timeout", "did you mean llm.request_timeout?"),
-            ("timeout", "did you mean llm.request_timeout?"),
+            (
+                "timeout",
+                "did you mean llm.request_timeout or batch.transfer_idle_timeout?",
+            ),
             (
                 "workers",
                 "did you mean queue.min_workers or queue.max_workers?",

@@ -74,7 +74,7 @@ impl LlmManager {
             .context(&self.ctx)
             .max_retries(self.settings.max_retries()?)
             .batch_settings(self.settings.batch_settings()?)
-            .batch_clients(self.clients_by_account())
+            .batch_clients(self.clients_by_account()?)
             .on_error(ErrorPolicy::StopOnCriticalError);
         if self.provider.embeddings {
             worker = worker.embeddings(self.route()?);

@@ -4,6 +4,7 @@ use serde::Serialize;
 
 use crate::base::clock::Wall;
 use crate::base::id::ProcessId;
+use crate::observe::progress::Progress;
 use crate::queue::store::Batch;
 
 use super::record::Record;
@@ -63,5 +64,19 @@ impl BatchInfo {
             model: record.intent.model,
             label: record.intent.label,
         })
+    }
+}
+
+impl Progress {
+    /// With what the providers tell of the batches of its process.
+    pub fn with_batches<'b>(mut self, batches: impl IntoIterator<Item = &'b BatchInfo>) -> Self {
+        let own = batches
+            .into_iter()
+            .filter(|batch| batch.process_id == self.process_id);
+        let told = own.filter_map(|batch| Some(batch.completed? + batch.failed.unwrap_or(0)));
+        let done = told.reduce(|sum, n| sum + n);
+        // While results are being stored they are no longer there.
+        self.at_provider_done = done.map(|done| done.min(self.at_provider));
+        self
     }
 }
