@@ -7,6 +7,7 @@ use std::time::Duration;
 use crate::base::cancel::Context;
 use crate::base::error::{Error, ErrorKind};
 use crate::base::id::ProcessId;
+use crate::base::secret::Secret;
 use crate::bulk::run::{Bulk, BulkError};
 use crate::config::choices::Strategy;
 use crate::config::settings::Settings;
@@ -38,17 +39,25 @@ pub struct Effective {
 }
 
 impl Effective {
+    /// What a strategy comes to with a provider that has a Batch API.
+    pub fn possible(asked: Strategy) -> Self {
+        Self {
+            strategy: asked,
+            asked,
+            fallback_reason: None,
+        }
+    }
+
     /// What a strategy comes to with the provider of that name.
     pub fn new(asked: Strategy, provider: &str) -> Self {
         let possible = known(provider).is_ok_and(|vendor| vendor.batches.is_some());
-        let falls_back = asked == Strategy::Batch && !possible;
-        Self {
-            asked,
-            strategy: match falls_back {
-                true => Strategy::Sync,
-                false => asked,
+        match asked {
+            Strategy::Batch if !possible => Self {
+                strategy: Strategy::Sync,
+                asked,
+                fallback_reason: Some(format!("{provider} has no Batch API: runs sync")),
             },
-            fallback_reason: falls_back.then(|| format!("{provider} has no Batch API: runs sync")),
+            _ => Self::possible(asked),
         }
     }
 }
@@ -93,6 +102,7 @@ pub struct LlmManager {
     settings: Settings,
     provider: ProviderStatus,
     asked: Strategy,
+    api_key: Option<Secret>,
     data_dir: Option<PathBuf>,
     ctx: Context,
     notifier: Option<Arc<dyn ProgressNotifier>>,
@@ -133,10 +143,17 @@ impl LlmManager {
             asked: settings.bulk_strategy()?,
             settings,
             provider,
+            api_key: None,
             data_dir: None,
             ctx: Context::new(),
             notifier: None,
         })
+    }
+
+    /// The provider's credential. Default: its environment variable.
+    pub fn api_key(mut self, key: Secret) -> Self {
+        self.api_key = Some(key);
+        self
     }
 
     /// The folder whose `llm_jobs.db` holds what is in batches, and whose `quotas` are shared with other
@@ -285,11 +302,18 @@ impl LlmManager {
     ) -> Result<impl Fn(&BatchAccount) -> Option<Arc<dyn BatchClient>> + Send + Sync + use<>, Error>
     {
         let idle = self.settings.transfer_idle_timeout()?;
-        Ok(clients_by_account(Some(self.provider.config()), idle))
+        Ok(clients_by_account(Some(self.own()), idle))
+    }
+
+    fn own(&self) -> LlmConfig {
+        match &self.api_key {
+            Some(key) => self.provider.config().api_key(key.clone()),
+            None => self.provider.config(),
+        }
     }
 
     fn config(&self) -> Result<LlmConfig, Error> {
-        let config = self.timed(self.provider.config())?;
+        let config = self.timed(self.own())?;
         Ok(match self.settings.sync_concurrency()? {
             Some(calls) => config.concurrency(calls),
             None => config,

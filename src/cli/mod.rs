@@ -2,6 +2,8 @@
 
 pub mod args;
 #[cfg(feature = "queue")]
+mod batches;
+#[cfg(feature = "queue")]
 mod board;
 #[cfg(feature = "queue")]
 mod config;

@@ -258,7 +258,7 @@ impl JobQueue {
     }
 
     /// The batches of a process, oldest first; without one all there are, also those whose process is
-    /// gone.
+    /// gone. What a worker had that has died is nobody's from now on, as any worker would see to.
     ///
     /// # Errors
     /// As [`progress`](Self::progress).

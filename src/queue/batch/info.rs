@@ -4,6 +4,7 @@ use serde::Serialize;
 
 use crate::base::clock::Wall;
 use crate::base::id::ProcessId;
+use crate::llm::batch::BatchAccount;
 use crate::observe::progress::Progress;
 use crate::queue::store::Batch;
 
@@ -19,6 +20,9 @@ pub struct BatchInfo {
     pub provider: String,
     /// Where it is reached.
     pub base_url: String,
+    /// A fingerprint of the credential it was made with; empty without one.
+    #[serde(skip)]
+    pub credential: String,
     /// The model its requests go to.
     pub model: Option<String>,
     /// Its id there, once it is known.
@@ -43,6 +47,15 @@ pub struct BatchInfo {
 }
 
 impl BatchInfo {
+    /// The account it was made with.
+    pub fn account(&self) -> BatchAccount {
+        BatchAccount {
+            provider: self.provider.clone(),
+            base_url: self.base_url.clone(),
+            credential: self.credential.clone(),
+        }
+    }
+
     pub(crate) fn new(batch: &Batch, now: Wall) -> Option<Self> {
         let record = Record::read(batch)?;
         let counts = record.counts;
@@ -61,6 +74,7 @@ impl BatchInfo {
             attended: batch.worker.is_some(),
             provider: record.account.provider,
             base_url: record.account.base_url,
+            credential: record.account.credential,
             model: record.intent.model,
             label: record.intent.label,
         })
