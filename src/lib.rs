@@ -67,6 +67,7 @@ mod bulk;
 mod config;
 mod engine;
 mod llm;
+mod manager;
 mod observe;
 #[cfg(feature = "queue")]
 mod queue;
@@ -87,6 +88,7 @@ pub use bulk::options::{FileRunError, FileRunOptions, Output, Plan, Report};
 pub use bulk::prompts::{PromptSettings, Prompts};
 pub use bulk::requests::Requests;
 pub use bulk::run::{Bulk, BulkError, Outcomes, execute_bulk_sync};
+pub use config::choices::{OnUnknown, Strategy};
 pub use config::key::Key;
 pub use config::settings::{Setting, Settings, Source};
 #[cfg(feature = "queue")]
@@ -115,10 +117,11 @@ pub use llm::route::Route;
 pub use llm::transport::{
     Headers, HttpReply, HttpRequest, HttpTransport, Method, Transfer, Transport,
 };
+pub use manager::{Effective, LlmManager, clients_by_account};
 pub use observe::progress::{Phase, Progress, ProgressNotifier};
 pub use observe::tally::Summary;
 #[cfg(feature = "queue")]
-pub use queue::batch::{BatchClients, BatchInfo, BatchSettings, OnUnknown};
+pub use queue::batch::{BatchClients, BatchInfo, BatchSettings};
 #[cfg(feature = "queue")]
 pub use queue::handler::{Handler, RunningJob};
 #[cfg(feature = "queue")]

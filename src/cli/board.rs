@@ -92,6 +92,11 @@ impl ProgressNotifier for Board {
             sum.failed += one.failed;
             sum.cancelled += one.cancelled;
             sum.in_flight += one.in_flight;
+            sum.at_provider += one.at_provider;
+            sum.at_provider_done = match (sum.at_provider_done, one.at_provider_done) {
+                (Some(a), Some(b)) => Some(a + b),
+                (a, b) => a.or(b),
+            };
             sum.rate += one.rate;
             sum.input_tokens += one.input_tokens;
             sum.output_tokens += one.output_tokens;

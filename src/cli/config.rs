@@ -3,7 +3,7 @@
 use std::io::Write;
 use std::path::Path;
 
-use batchwright::{ConfigStore, Error, Key, Setting, Settings, Source, SqliteConfig};
+use batchwright::{ConfigStore, Error, Key, Setting, Settings, Source, SqliteConfig, Strategy};
 use serde_json::{Value, json};
 
 use super::args::{ConfigAction, ConfigArgs};
@@ -142,6 +142,15 @@ fn list(settings: &Settings, json: bool) -> Result<String, Refusal> {
         ]);
     }
     let mut out = table(&rows);
+    if settings
+        .bulk_strategy()
+        .is_ok_and(|strategy| strategy == Strategy::Batch)
+    {
+        out.push_str(
+            "! llm.sync_concurrency is not used for prompts that go to the provider in batches \
+             (llm.bulk_strategy=batch)\n",
+        );
+    }
     for problem in all.iter().filter_map(|setting| setting.problem.as_deref()) {
         out.push_str(&format!("! {problem}\n"));
     }

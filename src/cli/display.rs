@@ -235,7 +235,20 @@ fn line_with(progress: &Progress, tokens: u64) -> String {
     if progress.failed > 0 {
         out.push_str(&format!(" · {} failed", count(progress.failed)));
     }
-    out.push_str(&format!(" · {} in flight", progress.in_flight));
+    match (progress.at_provider, progress.at_provider_done) {
+        (0, _) => {}
+        (n, Some(done)) => {
+            out.push_str(&format!(" · {} in batches: {} done", count(n), count(done)));
+        }
+        // Where the provider tells nothing, time is all there is.
+        (n, None) => {
+            let waited = span(progress.elapsed);
+            out.push_str(&format!(" · {} in batches, {waited} so far", count(n)));
+        }
+    }
+    if progress.in_flight > 0 || progress.at_provider == 0 {
+        out.push_str(&format!(" · {} in flight", progress.in_flight));
+    }
     if progress.retries > 0 {
         out.push_str(&format!(" · {} retries", count(progress.retries)));
     }

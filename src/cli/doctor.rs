@@ -5,11 +5,11 @@ use std::io::Write;
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
-use batchwright::{Finding, JobQueue, Key, Verdict, keys_set};
+use batchwright::{BatchInfo, Finding, JobQueue, Key, Verdict, clients_by_account, keys_set};
 use clap::Args;
 use serde_json::json;
 
-use super::display::{self, harmless, span};
+use super::display::{self, count, harmless, span};
 use super::exit::{Exit, Refusal};
 use super::queue::{DataArgs, SayArgs};
 use super::settings::settings;
@@ -31,8 +31,9 @@ pub struct DoctorArgs {
 
 const HELP: &str = "\
 Looked at: the data folder, room on the disk, the clock, the database (integrity, schema, \
-counters, jobs of workers that died, unfinished submissions), the settings, and which keys are \
-set. No job is touched, nothing is called over the network, no key is shown.
+counters, jobs of workers that died, unfinished submissions), batches that nobody attends or that \
+wait for you, the settings, and which keys are set. Nothing is called over the network, no key is \
+shown.
 
   batchwright doctor
   batchwright doctor --json | jq '.findings[] | select(.verdict == \"bad\")'
@@ -69,12 +70,14 @@ fn look(args: &DoctorArgs) -> Result<Vec<Finding>, Refusal> {
     findings.extend(room(&folder));
     findings.push(clock(&database));
     if database.exists() {
-        let checked = JobQueue::open(&database).and_then(|queue| queue.check());
+        let checked =
+            JobQueue::open(&database).and_then(|queue| Ok((queue.check()?, queue.batches(None)?)));
         match checked {
-            Ok(more) => {
+            Ok((more, batches)) => {
                 let seen = database.display().to_string();
                 findings.push(Finding::new("database", Verdict::Good, seen, None));
                 findings.extend(more);
+                findings.extend(batches.iter().filter_map(|batch| judged(batch, args)));
             }
             Err(error) => {
                 let seen = error.message().to_owned();
@@ -89,6 +92,41 @@ fn look(args: &DoctorArgs) -> Result<Vec<Finding>, Refusal> {
     findings.extend(stored(args));
     findings.push(keys());
     Ok(findings)
+}
+
+/// A batch that does not come to its end by itself.
+fn judged(batch: &BatchInfo, args: &DoctorArgs) -> Option<Finding> {
+    const WHAT: &str = "batch";
+    let name = batch.remote_id.as_deref().unwrap_or(&batch.label);
+    let (provider, total) = (&batch.provider, count(batch.total));
+    let batch_is = |what: &str| format!("{name} at {provider}, {total} requests: {what}");
+    if batch.state == "held" {
+        let why = batch
+            .problem
+            .as_deref()
+            .unwrap_or("it may or may not exist");
+        let seen = batch_is(&format!("held; {why}"));
+        let advice = "to send it again: batchwright config set batch.on_unknown resubmit; to give it \
+                      up: batchwright cancel PROCESS";
+        return Some(Finding::new(WHAT, Verdict::Warning, seen, Some(advice)));
+    }
+    if batch.attended {
+        return None;
+    }
+    let clients = clients_by_account(None, Duration::from_secs(60));
+    if clients(&batch.account()).is_none() {
+        let url = &batch.base_url;
+        let seen = batch_is(&format!(
+            "the key it was made with is not here, or not for {url}"
+        ));
+        let advice = "set that key, and the provider's base URL if it was another one than usual, and \
+                      run: batchwright work";
+        return Some(Finding::new(WHAT, Verdict::Warning, seen, Some(advice)));
+    }
+    let advice = args.data.command("work");
+    let advice = format!("it is collected by: {advice}");
+    let seen = batch_is("nobody attends it");
+    Some(Finding::new(WHAT, Verdict::Note, seen, Some(&advice)))
 }
 
 fn shown(finding: &Finding) -> String {

@@ -2,6 +2,8 @@
 
 pub mod args;
 #[cfg(feature = "queue")]
+mod batches;
+#[cfg(feature = "queue")]
 mod board;
 #[cfg(feature = "queue")]
 mod config;
@@ -10,6 +12,8 @@ mod display;
 #[cfg(feature = "queue")]
 mod doctor;
 mod exit;
+#[cfg(feature = "queue")]
+mod left;
 #[cfg(feature = "queue")]
 mod pacing;
 #[cfg(feature = "queue")]

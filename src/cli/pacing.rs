@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use batchwright::{RetryPolicy, RunningWorker, Scale, Settings, Worker};
+use batchwright::{BatchSettings, RetryPolicy, RunningWorker, Scale, Settings, Worker};
 
 use super::exit::Refusal;
 use super::settings::refused;
@@ -14,6 +14,7 @@ pub struct Pacing {
     max_retries: u8,
     batch: usize,
     poll: Duration,
+    batches: BatchSettings,
 }
 
 impl Pacing {
@@ -25,6 +26,7 @@ impl Pacing {
             max_retries,
             batch: settings.batch_size().map_err(refused)?,
             poll: settings.poll_interval().map_err(refused)?,
+            batches: settings.batch_settings().map_err(refused)?,
         })
     }
 
@@ -35,6 +37,7 @@ impl Pacing {
             .scale(self.scale)
             .batch_size(self.batch)
             .poll_interval(self.poll)
+            .batch_settings(self.batches)
     }
 
     /// Passes them on to a worker that runs.
@@ -43,6 +46,7 @@ impl Pacing {
         worker.set_max_retries(self.max_retries);
         worker.set_batch_size(self.batch);
         worker.set_poll_interval(self.poll);
+        worker.set_batch_settings(self.batches);
     }
 }
 

@@ -1,13 +1,16 @@
 //! `batchwright cancel` and `batchwright retry`: what becomes of a process.
 
 use std::io::Write;
+use std::time::Duration;
 
 use clap::Args;
 use serde_json::{Value, json};
 
+use super::batches;
 use super::display::{self, count};
 use super::exit::{Exit, Refusal};
 use super::queue::{DataArgs, SayArgs, failed};
+use super::values::seconds;
 
 /// Cancel what waits of a process; what runs ends by itself and keeps its result
 #[derive(Debug, Args)]
@@ -20,6 +23,10 @@ pub struct CancelArgs {
     #[arg(long)]
     pub delete: bool,
 
+    /// How long to wait for its batches to end at the provider
+    #[arg(long, value_name = "TIME", default_value = "60s", value_parser = seconds)]
+    pub wait: Duration,
+
     #[command(flatten)]
     pub common: Common,
 }
@@ -29,6 +36,8 @@ What was paid for is kept: results that are there stay until they are taken by `
 results`, and a call that is in flight ends and is kept. Cancelled jobs can be put back:
   batchwright cancel 019aa0f4-5b7c-7d1e-8f00-0123456789ab
   batchwright retry 019aa0f4-5b7c-7d1e-8f00-0123456789ab
+Its batches are cancelled at the provider, by the worker that attends them or else by this command, \
+which needs their key for that; what they had finished is kept.
 To give up a process with its results:
   batchwright cancel 019aa0f4-5b7c-7d1e-8f00-0123456789ab --delete";
 
@@ -94,9 +103,14 @@ fn try_cancel(args: &CancelArgs) -> Result<(String, Value), Refusal> {
     let (queue, process) = data.process(&args.process)?;
     let id = process.process_id;
     if args.delete {
+        // Whoever has its batches cancels them; without the process nobody would take what they did.
+        queue.cancel(id).map_err(failed)?;
+        let batches = batches::cancel(args, &queue, id)?;
         let deleted = queue.delete(id).map_err(failed)?;
         let line = format!("process {id} is deleted with {} jobs", count(deleted));
-        return Ok((line, json!({"process_id": id, "deleted": deleted})));
+        let left = batches.left.len();
+        let facts = json!({"process_id": id, "deleted": deleted, "batches": left});
+        return Ok((line + &batches.told(data, true), facts));
     }
     if !process.sealed {
         // Put back later, the part that is there would pass for all of it.
@@ -108,15 +122,22 @@ fn try_cancel(args: &CancelArgs) -> Result<(String, Value), Refusal> {
         )));
     }
     let cancelled = queue.cancel(id).map_err(failed)?;
-    let mut line = format!("{} jobs cancelled", count(cancelled));
+    let batches = batches::cancel(args, &queue, id)?;
     let now = queue.progress(id).map_err(failed)?.unwrap_or(process);
-    let running = now.counts.in_progress + now.counts.at_provider;
+    let cancelled = match batches.any {
+        // With those that came back from their batches.
+        true => now.counts.cancelled,
+        false => cancelled,
+    };
+    let mut line = format!("{} jobs cancelled", count(cancelled));
+    let running = now.counts.in_progress;
     if running > 0 {
         let running = count(running);
         line.push_str(&format!(
             "; {running} are running: they end by themselves and are not tried again"
         ));
     }
+    line.push_str(&batches.told(data, false));
     let results = now.counts.finished() - now.counts.consumed;
     if results > 0 {
         line.push_str(&format!(
@@ -125,7 +146,13 @@ fn try_cancel(args: &CancelArgs) -> Result<(String, Value), Refusal> {
             data.command(&format!("retry {id}"))
         ));
     }
-    let facts = json!({"process_id": id, "cancelled": cancelled, "in_progress": running});
+    let facts = json!({
+        "process_id": id,
+        "cancelled": cancelled,
+        "in_progress": running,
+        "at_provider": now.counts.at_provider,
+        "batches": batches.left.len(),
+    });
     Ok((line, facts))
 }
 

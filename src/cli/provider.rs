@@ -3,6 +3,8 @@
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+#[cfg(feature = "queue")]
+use batchwright::LlmManager;
 use batchwright::{
     Client, Context, Limits, LlmConfig, Plan, ProviderStatus, Settings, inspect, survey,
 };
@@ -104,6 +106,12 @@ impl Chosen {
             }
             steps.push(status);
         }
+    }
+
+    /// What carries bulk work out with the first provider.
+    #[cfg(feature = "queue")]
+    pub fn manager(&self, settings: &Settings) -> Result<LlmManager, Refusal> {
+        LlmManager::of(settings.clone(), self.first.clone()).map_err(refused)
     }
 
     /// True when the first provider makes vectors.

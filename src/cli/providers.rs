@@ -57,7 +57,9 @@ fn taken(settings: &Settings, list: &[ProviderStatus]) -> Option<usize> {
 }
 
 fn table(list: &[ProviderStatus], star: Option<usize>) -> String {
-    let mut out = row([" ", "provider", "usable", "model", "embed", "calls", "why"]);
+    let mut out = row([
+        " ", "provider", "usable", "model", "embed", "batch", "calls", "why",
+    ]);
     for (i, status) in list.iter().enumerate() {
         let yes = |flag: bool| if flag { "yes" } else { "no" };
         let mut why = status.reason.clone();
@@ -70,6 +72,7 @@ fn table(list: &[ProviderStatus], star: Option<usize>) -> String {
             yes(status.usable),
             status.model.as_deref().unwrap_or("-"),
             yes(status.embeddings),
+            yes(status.batch_api),
             &status.default_concurrency.to_string(),
             &why,
         ]));
@@ -81,6 +84,7 @@ fn table(list: &[ProviderStatus], star: Option<usize>) -> String {
                 yes(status.usable),
                 other.models.first().map_or("-", String::as_str),
                 yes(status.embeddings),
+                yes(status.batch_api),
                 &other.slots.unwrap_or(1).to_string(),
                 &format!("{what}; --base-url {} takes it", other.base_url),
             ]));
@@ -90,6 +94,8 @@ fn table(list: &[ProviderStatus], star: Option<usize>) -> String {
     out
 }
 
-fn row([mark, provider, usable, model, embed, calls, why]: [&str; 7]) -> String {
-    format!("{mark} {provider:<10} {usable:<7} {model:<22} {embed:<6} {calls:>5}  {why}\n")
+fn row([mark, provider, usable, model, embed, batch, calls, why]: [&str; 8]) -> String {
+    format!(
+        "{mark} {provider:<10} {usable:<7} {model:<22} {embed:<6} {batch:<6} {calls:>5}  {why}\n"
+    )
 }

@@ -1,8 +1,12 @@
 //! Where a worker's prompts go, and the settings that change it while it runs.
 
 use std::cell::RefCell;
+use std::sync::Arc;
 
-use batchwright::{COMPLETION, Context, EMBEDDING, Limits, Route, RunningWorker, Settings, Worker};
+use batchwright::{
+    BatchApi, BatchClient, COMPLETION, Context, EMBEDDING, Limits, LlmManager, Route,
+    RunningWorker, Settings, Strategy, Worker,
+};
 
 use super::data_dir::data_dir;
 use super::exit::Refusal;
@@ -23,6 +27,9 @@ pub struct Routes {
     made_of: String,
     /// For people.
     line: String,
+    /// Who takes prompts by the thousand, under the batch strategy.
+    batches: Option<BatchApi>,
+    manager: LlmManager,
 }
 
 impl Routes {
@@ -53,7 +60,23 @@ impl Routes {
             true => Some(route(&chosen, settings, args)?.0),
             false => None,
         };
+        let manager = chosen.manager(settings)?;
+        let effective = manager.effective_strategy();
+        let line = match (&effective.fallback_reason, effective.strategy) {
+            (Some(reason), _) => format!("{line}\n  strategy: {reason}"),
+            (None, Strategy::Sync) => line,
+            (None, Strategy::Batch) => {
+                let name = manager.provider().provider;
+                format!("{line}\n  strategy batch: prompts go to {name} in batches")
+            }
+        };
+        if let Some(reason) = &effective.fallback_reason {
+            log::warn!("llm.bulk_strategy=batch: {reason}");
+        }
+        let broken = |error: batchwright::Error| Refusal::could_not_run(error.message());
         Ok(Self {
+            batches: manager.batches().map_err(broken)?,
+            manager,
             completions: Some(completions),
             embeddings,
             made_of: made_of(settings)?,
@@ -66,14 +89,23 @@ impl Routes {
         &self.line
     }
 
-    pub fn give(&mut self, mut worker: Worker) -> Worker {
+    /// True when prompts are handed over in batches.
+    pub fn in_batches(&self) -> bool {
+        self.manager.effective_strategy().strategy == Strategy::Batch
+    }
+
+    pub fn give(&mut self, mut worker: Worker) -> Result<Worker, Refusal> {
         if let Some(route) = self.completions.take() {
             worker = worker.completions(route);
         }
         if let Some(route) = self.embeddings.take() {
             worker = worker.embeddings(route);
         }
-        worker
+        if let Some(client) = self.batches.take() {
+            worker = worker.batches(client);
+        }
+        let clients = self.manager.clients_by_account().map_err(refused)?;
+        Ok(worker.batch_clients(clients))
     }
 
     /// Puts others in their place in a worker that runs, if the settings now come to others. True if
@@ -97,6 +129,9 @@ impl Routes {
             Some(route) => worker.set_embeddings(route),
             None => worker.forget(EMBEDDING),
         }
+        worker.set_batch_clients(self.manager.clients_by_account().map_err(refused)?);
+        let batches = self.batches.take();
+        worker.set_batches(batches.map(|client| Arc::new(client) as Arc<dyn BatchClient>));
         Ok(true)
     }
 }
@@ -131,6 +166,8 @@ fn made_of(settings: &Settings) -> Result<String, Refusal> {
     let keys = [
         "llm.provider",
         "llm.model",
+        "llm.bulk_strategy",
+        "batch.transfer_idle_timeout",
         "llm.fallback",
         "llm.fallback_enabled",
         "llm.sync_concurrency",

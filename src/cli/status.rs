@@ -5,7 +5,10 @@ use std::io::{self, IsTerminal, Write};
 use std::thread;
 use std::time::Duration;
 
-use batchwright::{Clock, Counts, Process, ProcessId, Progress, SystemClock, Tracker};
+use batchwright::{
+    BatchInfo, Clock, Counts, Effective, Process, ProcessId, Progress, Settings, Strategy,
+    SystemClock, Tracker,
+};
 use clap::Args;
 use console::Term;
 use serde_json::{Value, json};
@@ -13,6 +16,7 @@ use serde_json::{Value, json};
 use super::display::{self, count, span};
 use super::exit::{Exit, Refusal};
 use super::queue::{DataArgs, SayArgs, failed};
+use super::settings::settings;
 
 /// Show what is queued, running, done and failed
 #[derive(Debug, Args)]
@@ -83,6 +87,8 @@ impl From<io::Error> for Trouble {
 struct Row {
     process: Process,
     progress: Progress,
+    batches: Vec<BatchInfo>,
+    effective: Effective,
 }
 
 impl Row {
@@ -100,8 +106,8 @@ impl Row {
         let eta = self.progress.eta.map(|eta| eta.as_secs_f64().ceil() as u64);
         json!({
             "process_id": self.id(),
-            "strategy": "sync",
-            "fallback_reason": null,
+            "strategy": self.effective.strategy,
+            "fallback_reason": self.effective.fallback_reason,
             "total": counts.total,
             "pending": counts.pending,
             "in_progress": counts.in_progress,
@@ -110,7 +116,7 @@ impl Row {
             "failed": counts.failed,
             "cancelled": counts.cancelled,
             "eta_seconds": eta,
-            "batches": [],
+            "batches": self.batches.iter().map(batch_json).collect::<Vec<_>>(),
             "sealed": self.process.sealed,
             "consumed": counts.consumed,
         })
@@ -141,12 +147,66 @@ impl Row {
     }
 }
 
+fn batch_json(batch: &BatchInfo) -> Value {
+    json!({
+        "provider": batch.provider,
+        "remote_id": batch.remote_id,
+        "state": batch.state,
+        "total": batch.total,
+        "completed": batch.completed,
+        "failed": batch.failed,
+        "age_seconds": batch.age_seconds,
+        "label": batch.label,
+        "model": batch.model,
+        "problem": batch.problem,
+        "attended": batch.attended,
+    })
+}
+
+/// A batch on a line of its own.
+fn batch_line(batch: &BatchInfo) -> String {
+    let mut line = batch_state(batch);
+    let age = Duration::from_secs(batch.age_seconds);
+    line.push_str(&format!(", {} old", span(age)));
+    if let Some(problem) = &batch.problem {
+        line.push_str(&format!("; {problem}"));
+    }
+    display::harmless(&line)
+}
+
+/// What of it is news when it changes.
+fn batch_state(batch: &BatchInfo) -> String {
+    let name = batch.remote_id.as_deref().unwrap_or(&batch.label);
+    let mut line = format!("batch {name} at {}: {}", batch.provider, batch.state);
+    let total = count(batch.total);
+    line.push_str(&match batch.completed {
+        Some(done) => format!(", {} of {total} done", count(done)),
+        None => format!(", {total} requests"),
+    });
+    if let Some(failed) = batch.failed.filter(|n| *n > 0) {
+        line.push_str(&format!(", {} failed", count(failed)));
+    }
+    if !batch.attended {
+        line.push_str(", unattended");
+    }
+    line
+}
+
+/// By what a process is carried out: by its batches where it has some, else by the present settings.
+fn effective(process: &Process, batches: &[BatchInfo], settings: &Settings) -> Effective {
+    if !batches.is_empty() || process.counts.at_provider > 0 {
+        return Effective::possible(Strategy::Batch);
+    }
+    super::submit::effective(settings)
+}
+
 /// Looks again and again at the same processes.
 struct Looks<'a> {
     args: &'a StatusArgs,
     queue: Option<batchwright::JobQueue>,
     only: Option<ProcessId>,
     tracker: Tracker,
+    settings: Settings,
 }
 
 impl<'a> Looks<'a> {
@@ -163,6 +223,7 @@ impl<'a> Looks<'a> {
             queue,
             only,
             tracker: Tracker::new(),
+            settings: settings(args.data.data_dir.as_deref())?,
         })
     }
 
@@ -175,10 +236,20 @@ impl<'a> Looks<'a> {
             None => queue.open_processes(),
         };
         let processes = processes.map_err(failed)?;
+        let batches = queue.batches(self.only).map_err(failed)?;
         let (now, wall) = (SystemClock.now(), SystemClock.wall());
-        let row = |process: Process| Row {
-            progress: self.tracker.progress(&process, now, wall),
-            process,
+        let row = |process: Process| {
+            let own = batches
+                .iter()
+                .filter(|batch| batch.process_id == Some(process.process_id));
+            let batches: Vec<BatchInfo> = own.cloned().collect();
+            let progress = self.tracker.progress(&process, now, wall);
+            Row {
+                effective: effective(&process, &batches, &self.settings),
+                progress: progress.with_batches(&batches),
+                process,
+                batches,
+            }
         };
         Ok(processes.into_iter().map(row).collect())
     }
@@ -205,6 +276,26 @@ impl<'a> Looks<'a> {
                 "to carry out what waits: {}",
                 command("work".to_owned())
             ));
+        }
+        let batch = |which: &dyn Fn(&BatchInfo) -> bool| any(&|row| row.batches.iter().any(which));
+        if batch(&|batch| !batch.attended) {
+            say(format!(
+                "nobody attends batches; to collect them: {}",
+                command("work".to_owned())
+            ));
+        }
+        if batch(&|batch| batch.state == "held") {
+            say(format!(
+                "held batches wait for you; to send them again: {}; to give them up: {}",
+                command("config set batch.on_unknown resubmit".to_owned()),
+                command(format!("cancel {id}"))
+            ));
+        }
+        if let Some(reason) = rows
+            .iter()
+            .find_map(|row| row.effective.fallback_reason.as_ref())
+        {
+            say(format!("strategy: {reason}"));
         }
         if any(&|row| row.process.counts.failed > 0) {
             say(format!(
@@ -248,6 +339,7 @@ fn once(args: &StatusArgs) -> Result<(), Trouble> {
         let terminal = io::stdout().is_terminal();
         let width = terminal.then(|| usize::from(Term::stdout().size().1));
         put(&table(&rows, false, width))?;
+        put(&batch_lines(&rows))?;
     }
     looks.advise(&rows);
     Ok(())
@@ -290,22 +382,35 @@ fn watch(args: &StatusArgs) -> Result<(), Trouble> {
 }
 
 /// What a line a change is about.
-type Seen = (Counts, bool, bool);
+type Seen = (Counts, bool, bool, Vec<String>);
+
+fn batch_lines(rows: &[Row]) -> String {
+    let batches = rows.iter().flat_map(|row| &row.batches);
+    batches
+        .map(|batch| format!("  {}\n", batch_line(batch)))
+        .collect()
+}
 
 fn seen(row: &Row) -> (ProcessId, Seen) {
     let process = &row.process;
     (
         row.id(),
-        (process.counts, process.sealed, process.cancelled),
+        (
+            process.counts,
+            process.sealed,
+            process.cancelled,
+            row.batches.iter().map(batch_state).collect(),
+        ),
     )
 }
 
 fn event(row: &Row) -> String {
     let line = display::line(&row.progress, usize::MAX);
-    match row.remarks() {
+    let first = match row.remarks() {
         remarks if remarks.is_empty() => format!("{} {line}\n", row.id()),
         remarks => format!("{} {line} · {remarks}\n", row.id()),
-    }
+    };
+    first + &batch_lines(std::slice::from_ref(row))
 }
 
 /// A table that is drawn over itself.
@@ -321,7 +426,7 @@ impl Screen {
         // A line that wraps, or scrolls away, could not be drawn over.
         let most = usize::from(height).saturating_sub(2).max(2);
         let width = usize::from(width).saturating_sub(2);
-        let table = table(rows, true, Some(width));
+        let table = table(rows, true, Some(width)) + &batch_lines(rows);
         let mut lines: Vec<String> = table
             .lines()
             .map(|line| display::shortened(line, width))

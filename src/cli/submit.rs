@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 use std::{iter, thread};
 
 use batchwright::{
-    Context, EnqueueError, Error, ErrorKind, Job, JobQueue, PRIORITIES, ProcessId, Prompts,
-    Request, Requests,
+    Context, Effective, EnqueueError, Error, ErrorKind, Job, JobQueue, PRIORITIES, ProcessId,
+    Prompts, Request, Requests, Settings,
 };
 use clap::Args;
 use crossbeam_channel::{bounded, select};
@@ -16,6 +16,7 @@ use super::display::{self, Display, count};
 use super::exit::{Exit, Refusal};
 use super::prompts;
 use super::queue::{DataArgs, failed};
+use super::settings::settings;
 use super::signals::Signals;
 use super::values::name;
 
@@ -250,6 +251,17 @@ fn take_back(
     }
 }
 
+/// The strategy that the settings come to, as far as they name the provider: whether one answers is the
+/// worker's business.
+pub fn effective(settings: &Settings) -> Effective {
+    // A setting that cannot be used stops the worker, which says so.
+    let asked = settings.bulk_strategy().unwrap_or_default();
+    match settings.provider() {
+        Ok(Some(provider)) => Effective::new(asked, &provider),
+        _ => Effective::possible(asked),
+    }
+}
+
 fn tell(args: &SubmitArgs, process: ProcessId, total: u64) {
     let text = match args.json {
         true => serde_json::json!({"process_id": process, "total": total}).to_string(),
@@ -263,8 +275,16 @@ fn tell(args: &SubmitArgs, process: ProcessId, total: u64) {
     }
     if !args.show.quiet {
         let command = |words: String| args.data.command(&words);
+        let by = settings(args.data.data_dir.as_deref()).map(|settings| effective(&settings));
+        let by = by.map_or_else(
+            |_| String::new(),
+            |by| match (by.fallback_reason, by.strategy) {
+                (Some(reason), _) => format!("; {reason}"),
+                (None, strategy) => format!("; strategy: {strategy}"),
+            },
+        );
         display::say(&format!(
-            "{} jobs are queued\n  to carry them out:   {}\n  to see how it goes:  {}\n  to take the \
+            "{} jobs are queued{by}\n  to carry them out:   {}\n  to see how it goes:  {}\n  to take the \
              results: {}",
             count(total),
             command("work".to_owned()),

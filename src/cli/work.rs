@@ -17,6 +17,7 @@ use super::board::Board;
 use super::data_dir::data_dir;
 use super::display::{self, count};
 use super::exit::{Exit, Refusal};
+use super::left::{EmbeddingsNote, Left};
 use super::pacing::Pacing;
 use super::provider;
 use super::routes::Routes;
@@ -38,12 +39,23 @@ pub struct WorkArgs {
     #[arg(long)]
     pub until_empty: bool,
 
+    /// End once all prompts are handed over to the provider, without waiting for their batches; what
+    /// is no batch is carried out. For cron: in the evening this, in the morning --until-empty
+    #[arg(long, conflicts_with = "until_empty")]
+    pub until_submitted: bool,
+
     /// Take the jobs of these processes alone, separated by commas
     #[arg(long, value_name = "IDS", value_delimiter = ',')]
     pub processes: Vec<ProcessId>,
 
     #[command(flatten)]
     pub provider: ProviderArgs,
+
+    /// How prompts are carried out: `sync`, each a call of its own, or `batch`, handed over to the
+    /// provider's Batch API, at half the price within a day; a provider without one runs `sync` [env:
+    /// BATCHWRIGHT_BULK_STRATEGY] [config: llm.bulk_strategy] [default: sync]
+    #[arg(long, value_name = "NAME", value_parser = words_for("llm.bulk_strategy"))]
+    pub strategy: Option<String>,
 
     /// Jobs at once, exactly [default: as the machine's load allows from queue.min_workers to
     /// queue.max_workers, of one provider at most llm.sync_concurrency]
@@ -100,16 +112,26 @@ In another:
   batchwright results $id -o results.jsonl
 From cron, doing what is there and no more:
   batchwright work --until-empty --quiet
+At half the price: handed over in the evening, collected in the morning:
+  batchwright work --strategy batch --until-submitted
+  batchwright work --strategy batch --until-empty
 
 Settings (`batchwright config list`) that change are followed at once, without a restart.
 
 Exit codes:
-  0 stopped, or nothing left (--until-empty)
+  0 stopped, or nothing left (--until-empty, --until-submitted)
   1 could not run, or could not record
   2 bad usage
   3 nothing left, some jobs failed (--until-empty)
-  4 ended early; the jobs stay on the queue
+  4 ended early, or a batch is held until you decide; the jobs stay on the queue
   130, 143 interrupted (--until-empty)";
+
+impl WorkArgs {
+    /// True when it ends by itself.
+    fn ends(&self) -> bool {
+        self.until_empty || self.until_submitted
+    }
+}
 
 /// How often changed settings are looked for.
 const LOOK: Duration = Duration::from_millis(300);
@@ -147,6 +169,8 @@ fn work(args: &WorkArgs) -> Result<Exit, Refusal> {
     let queue = JobQueue::open_with(&folder.join("llm_jobs.db"), options)
         .map_err(|error| Refusal::could_not_run(error.message()))?;
     say(routes.line().to_owned());
+    let mut note = EmbeddingsNote::default();
+    note.look(&routes, &queue, &say);
     let failed = |error: Error| Refusal::could_not_run(error.message());
     let board = Arc::new(Board::new(&args.show, &queue).map_err(failed)?);
     let worker = Worker::new(&queue)
@@ -154,14 +178,28 @@ fn work(args: &WorkArgs) -> Result<Exit, Refusal> {
         .notifier(board.clone())
         .processes(args.processes.clone())
         .until_empty(args.until_empty)
-        .on_error(match args.until_empty {
+        .until_handed_over(args.until_submitted)
+        .on_error(match args.ends() {
             true => ErrorPolicy::StopOnCriticalError,
             false => ErrorPolicy::ContinueOnError,
         });
-    let worker = routes.give(pacing.give(worker));
+    let worker = routes.give(pacing.give(worker))?;
     let worker = worker.start().map_err(failed)?;
-    let report = follow(args, worker, &mut watch, routes, &ctx, &board)?;
+    let mut on_change = |routes: &Routes| {
+        board.say(routes.line());
+        note.look(routes, &queue, &|line| board.say(&line));
+    };
+    let report = follow(
+        args,
+        worker,
+        &mut watch,
+        routes,
+        &ctx,
+        &board,
+        &mut on_change,
+    )?;
     board.clear();
+    let left = Left::of(args, &queue).map_err(failed)?;
     for result in &report.unsaved {
         display::error("a result could not be recorded; here it is:");
         let _ = writeln!(std::io::stderr(), "{result}");
@@ -178,10 +216,11 @@ fn work(args: &WorkArgs) -> Result<Exit, Refusal> {
         if waiting > 0 {
             display::say(&format!("{} jobs still wait", count(waiting)));
         }
+        left.lines().iter().for_each(|line| display::say(line));
     } else if let Some(stop) = report.stop.as_ref().filter(|_| !ctx.is_cancelled()) {
         display::error(&format!("stopped: {stop}"));
     }
-    Ok(exit(args, &report, &signals))
+    Ok(exit(args, &report, &signals, &left))
 }
 
 /// Waits for the worker's end, and passes on what is set meanwhile.
@@ -192,6 +231,7 @@ fn follow(
     mut routes: Routes,
     ctx: &Context,
     board: &Board,
+    on_change: &mut dyn FnMut(&Routes),
 ) -> Result<WorkerReport, Refusal> {
     let mut known = values(watch.settings());
     let (wake, woken) = bounded::<()>(1);
@@ -225,7 +265,7 @@ fn follow(
             Ok(changed) => {
                 (pending, warned) = (false, None);
                 if changed {
-                    board.say(routes.line());
+                    on_change(&routes);
                 }
             }
             // The old settings hold until the new ones make sense.
@@ -272,6 +312,7 @@ fn settings(args: &WorkArgs) -> Result<SettingsWatch, Refusal> {
     let settings = Settings::new().environment(|name| std::env::var(name).ok());
     let mut settings = provider::with_flags(settings, &args.provider)?;
     for (key, flag, words) in [
+        ("llm.bulk_strategy", "--strategy", &args.strategy),
         ("llm.sync_concurrency", "--concurrency", &args.concurrency),
         ("llm.requests_per_minute", "--rpm", &args.rpm),
         ("llm.tokens_per_minute", "--tpm", &args.tpm),
@@ -290,6 +331,7 @@ fn settings(args: &WorkArgs) -> Result<SettingsWatch, Refusal> {
 fn summary(report: &WorkerReport) -> String {
     let mut line = format!("{} done", count(report.completed));
     for (n, what) in [
+        (report.batches, "batches created"),
         (report.failed, "failed"),
         (report.given_back, "given back"),
         (report.retries, "retries"),
@@ -313,6 +355,9 @@ fn print_json(report: &WorkerReport) {
         "failed": report.failed,
         "given_back": report.given_back,
         "calls": report.calls,
+        "batches": report.batches,
+        "batches_open": report.batches_open,
+        "batches_held": report.batches_held,
         "retries": report.retries,
         "rate_limited": report.rate_limited,
         "possibly_paid_twice": report.possibly_paid_twice,
@@ -322,14 +367,17 @@ fn print_json(report: &WorkerReport) {
     let _ = writeln!(std::io::stdout(), "{line}");
 }
 
-fn exit(args: &WorkArgs, report: &WorkerReport, signals: &Signals) -> Exit {
+fn exit(args: &WorkArgs, report: &WorkerReport, signals: &Signals, left: &Left) -> Exit {
     match &report.stop {
         _ if !report.unsaved.is_empty() => Exit::CouldNotRun,
         // For a worker that waits for more, being stopped is the end it is made for.
-        Some(StopReason::Cancelled) if !args.until_empty => Exit::Success,
+        Some(StopReason::Cancelled) if !args.ends() => Exit::Success,
         Some(StopReason::Cancelled) => signals.exit().unwrap_or(Exit::StoppedEarly),
         Some(StopReason::Fatal(_)) => Exit::CouldNotRun,
         Some(_) => Exit::StoppedEarly,
+        // The queue is not empty, and waiting longer would not have made it so.
+        None if args.until_empty && left.is_stuck() => Exit::StoppedEarly,
+        None if args.until_submitted && report.batches_held > 0 => Exit::StoppedEarly,
         None if report.failed > 0 => Exit::SomeFailed,
         None => Exit::Success,
     }

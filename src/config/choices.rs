@@ -1,5 +1,9 @@
 //! Closed lists of names, and what is said of a name that is not in one.
 
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
 use crate::base::names::closest;
 
 /// A closed list of names.
@@ -36,6 +40,72 @@ pub(crate) static PROVIDERS: Choices = Choices {
             _ => return None,
         })
     },
+};
+
+/// How bulk work is carried out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Strategy {
+    /// Each prompt is a call of its own, answered at once.
+    #[default]
+    Sync,
+    /// Prompts are handed over to the provider's Batch API: cheaper, answered within a day.
+    Batch,
+}
+
+impl Strategy {
+    /// Its name in settings and JSON.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Sync => "sync",
+            Self::Batch => "batch",
+        }
+    }
+
+    pub(super) fn parse(name: &str) -> Option<Self> {
+        [Self::Sync, Self::Batch]
+            .into_iter()
+            .find(|one| one.as_str() == name)
+    }
+}
+
+impl fmt::Display for Strategy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// What is done about a batch of which it cannot be found out whether it was created.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OnUnknown {
+    /// Nothing, until somebody decides: it is shown as held, and looked for from time to time.
+    Hold,
+    /// Its requests are sent again in another batch. If it was created after all, they are paid twice.
+    Resubmit,
+}
+
+impl OnUnknown {
+    pub(super) fn parse(name: &str) -> Option<Self> {
+        match name {
+            "hold" => Some(Self::Hold),
+            "resubmit" => Some(Self::Resubmit),
+            _ => None,
+        }
+    }
+}
+
+/// The names of [`Strategy`].
+pub(super) static STRATEGIES: Choices = Choices {
+    what: "strategy",
+    all: &["sync", "batch"],
+    also: |_| None,
+};
+
+/// The names of [`OnUnknown`].
+pub(super) static ON_UNKNOWN: Choices = Choices {
+    what: "choice",
+    all: &["hold", "resubmit"],
+    also: |_| None,
 };
 
 impl Choices {

@@ -5,7 +5,7 @@ use std::fmt;
 use crate::base::error::{Error, ErrorKind};
 use crate::base::names::closest;
 
-use super::choices::PROVIDERS;
+use super::choices::{ON_UNKNOWN, PROVIDERS, STRATEGIES};
 use super::credential;
 use super::value::{Kind, Value};
 
@@ -65,6 +65,13 @@ static KEYS: &[Key] = &[
         Kind::Text,
         Rule("none; a local server's first"),
         "Model for prompts that name none; changing it reruns nothing",
+    ),
+    key(
+        "llm.bulk_strategy",
+        &["BATCHWRIGHT_BULK_STRATEGY"],
+        Kind::Choice(&STRATEGIES),
+        Is("sync"),
+        "Whether queued prompts are calls of their own, or go to the provider's Batch API",
     ),
     key(
         "llm.sync_concurrency",
@@ -177,6 +184,34 @@ static KEYS: &[Key] = &[
         Kind::Time,
         Is("5s"),
         "How often an idle queue worker looks for jobs of its own accord",
+    ),
+    key(
+        "batch.poll_interval",
+        &["BATCHWRIGHT_BATCH_POLL_INTERVAL"],
+        Kind::Time,
+        Rule("10s for a new batch to 5m for an old one"),
+        "How often a batch is asked where it stands",
+    ),
+    key(
+        "batch.reconcile_wait",
+        &["BATCHWRIGHT_BATCH_RECONCILE_WAIT"],
+        Kind::Time,
+        Is("300s"),
+        "How long a batch is looked for whose creation was not answered",
+    ),
+    key(
+        "batch.on_unknown",
+        &["BATCHWRIGHT_BATCH_ON_UNKNOWN"],
+        Kind::Choice(&ON_UNKNOWN),
+        Rule("resubmit where the input can be deleted first, else hold"),
+        "What is done about a batch that was not found then",
+    ),
+    key(
+        "batch.transfer_idle_timeout",
+        &[],
+        Kind::Time,
+        Is("60s"),
+        "How long an upload or download may stand still; how long it takes is no matter",
     ),
 ];
 
@@ -361,7 +396,10 @@ mod tests {
             ("model", "did you mean llm.model?"),
             ("queue.modle", "did you mean llm.model?"),
             ("llm.request-timeout", "did you mean llm.request_timeout?"),
-            ("timeout", "did you mean llm.request_timeout?"),
+            (
+                "timeout",
+                "did you mean llm.request_timeout or batch.transfer_idle_timeout?",
+            ),
             (
                 "workers",
                 "did you mean queue.min_workers or queue.max_workers?",

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::super::choices::{OnUnknown, Strategy};
 use super::super::store::MemoryConfig;
 use super::*;
 
@@ -178,6 +179,17 @@ fn defaults_are_those_of_the_table() {
     assert_eq!(none.max_retries().unwrap(), 3);
     assert_eq!(none.batch_size().unwrap(), 10);
     assert_eq!(none.poll_interval().unwrap(), Duration::from_secs(5));
+    assert_eq!(none.bulk_strategy().unwrap(), Strategy::Sync);
+    assert_eq!(none.batch_poll_interval().unwrap(), None);
+    assert_eq!(
+        none.batch_reconcile_wait().unwrap(),
+        Duration::from_secs(300)
+    );
+    assert_eq!(none.batch_on_unknown().unwrap(), None);
+    assert_eq!(
+        none.transfer_idle_timeout().unwrap(),
+        Duration::from_secs(60)
+    );
 }
 
 /// Each getter reads its own key: what is stored comes back.
@@ -204,6 +216,11 @@ fn every_getter_reads_its_key() {
             ("queue.max_retries", "22"),
             ("queue.batch_size", "23"),
             ("queue.poll_interval", "24s"),
+            ("llm.bulk_strategy", "batch"),
+            ("batch.poll_interval", "25s"),
+            ("batch.reconcile_wait", "26s"),
+            ("batch.on_unknown", "hold"),
+            ("batch.transfer_idle_timeout", "27s"),
         ],
     );
     assert_eq!(settings.provider().unwrap().as_deref(), Some("xai"));
@@ -229,4 +246,10 @@ fn every_getter_reads_its_key() {
     assert_eq!(settings.max_retries().unwrap(), 22);
     assert_eq!(settings.batch_size().unwrap(), 23);
     assert_eq!(settings.poll_interval().unwrap(), Duration::from_secs(24));
+    assert_eq!(settings.bulk_strategy().unwrap(), Strategy::Batch);
+    let seconds = |n| Duration::from_secs(n);
+    assert_eq!(settings.batch_poll_interval().unwrap(), Some(seconds(25)));
+    assert_eq!(settings.batch_reconcile_wait().unwrap(), seconds(26));
+    assert_eq!(settings.batch_on_unknown().unwrap(), Some(OnUnknown::Hold));
+    assert_eq!(settings.transfer_idle_timeout().unwrap(), seconds(27));
 }

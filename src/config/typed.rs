@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use crate::base::error::Error;
 
+use super::choices::{OnUnknown, Strategy};
 use super::settings::{Settings, Source};
 use super::value::Value;
 
@@ -26,6 +27,18 @@ impl Settings {
     /// When the value is empty.
     pub fn model(&self) -> Result<Option<String>, Error> {
         self.text("llm.model")
+    }
+
+    /// `llm.bulk_strategy`: how bulk work is carried out. Default: [`Strategy::Sync`].
+    ///
+    /// # Errors
+    /// When the value is neither `sync` nor `batch`.
+    pub fn bulk_strategy(&self) -> Result<Strategy, Error> {
+        let name = self.text("llm.bulk_strategy")?;
+        Ok(name
+            .as_deref()
+            .and_then(Strategy::parse)
+            .unwrap_or_default())
     }
 
     /// `llm.sync_concurrency`: calls in flight at a provider. Default: the provider's.
@@ -171,6 +184,44 @@ impl Settings {
     /// When the value is no time above 0.
     pub fn poll_interval(&self) -> Result<Duration, Error> {
         Ok(self.time("queue.poll_interval")?.unwrap_or_default())
+    }
+
+    /// `batch.poll_interval`: how often a batch is asked where it stands. Default: every 10 s at first,
+    /// every 5 minutes in the end.
+    ///
+    /// # Errors
+    /// When the value is no time above 0.
+    pub fn batch_poll_interval(&self) -> Result<Option<Duration>, Error> {
+        self.time("batch.poll_interval")
+    }
+
+    /// `batch.reconcile_wait`: how long a batch is looked for whose creation was not answered.
+    /// Default: 300 s.
+    ///
+    /// # Errors
+    /// When the value is no time above 0.
+    pub fn batch_reconcile_wait(&self) -> Result<Duration, Error> {
+        Ok(self.time("batch.reconcile_wait")?.unwrap_or_default())
+    }
+
+    /// `batch.on_unknown`: what is done about a batch that was not found by then. Default:
+    /// [`OnUnknown::Resubmit`] where its input can be deleted first, else [`OnUnknown::Hold`].
+    ///
+    /// # Errors
+    /// When the value is neither `hold` nor `resubmit`.
+    pub fn batch_on_unknown(&self) -> Result<Option<OnUnknown>, Error> {
+        let name = self.text("batch.on_unknown")?;
+        Ok(name.as_deref().and_then(OnUnknown::parse))
+    }
+
+    /// `batch.transfer_idle_timeout`: how long an upload or download may stand still. Default: 60 s.
+    ///
+    /// # Errors
+    /// When the value is no time above 0.
+    pub fn transfer_idle_timeout(&self) -> Result<Duration, Error> {
+        Ok(self
+            .time("batch.transfer_idle_timeout")?
+            .unwrap_or_default())
     }
 
     fn text(&self, key: &str) -> Result<Option<String>, Error> {

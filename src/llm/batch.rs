@@ -112,6 +112,7 @@ pub trait BatchClient: Send + Sync {
 
 /// True when a step that failed this way may have been carried out: it must not be repeated before
 /// somebody has looked.
+#[cfg(any(test, feature = "queue"))]
 pub(crate) fn is_unknown(error: &Error) -> bool {
     use crate::base::error::Sent;
     match error.status() {

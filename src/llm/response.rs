@@ -4,7 +4,7 @@ use std::fmt;
 use std::time::Duration;
 
 use serde::ser::SerializeStruct;
-use serde::{Serialize, Serializer};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::base::error::Error;
 use crate::base::hints::RateHints;
@@ -125,7 +125,7 @@ impl Response {
 }
 
 /// A provider that an item has left behind.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Earlier {
     /// Its name.
@@ -225,5 +225,116 @@ impl Serialize for Outcome {
             line.serialize_field("earlier", &self.earlier)?;
         }
         line.end()
+    }
+}
+
+/// Reads a result line back.
+impl<'de> Deserialize<'de> for Outcome {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        #[derive(Deserialize)]
+        struct Line {
+            id: Option<String>,
+            #[serde(default)]
+            text: Option<String>,
+            #[serde(default)]
+            embedding: Option<Vec<f32>>,
+            #[serde(default)]
+            provider: Option<String>,
+            #[serde(default)]
+            model: Option<String>,
+            #[serde(default)]
+            finish_reason: Option<String>,
+            #[serde(default)]
+            usage: Option<Usage>,
+            attempts: u32,
+            latency_ms: u64,
+            #[serde(default)]
+            cost_usd: Option<f64>,
+            #[serde(default)]
+            warning: Option<String>,
+            #[serde(default)]
+            request_hash: Option<String>,
+            #[serde(default)]
+            error: Option<Error>,
+            #[serde(default)]
+            earlier: Vec<Earlier>,
+        }
+        let line = Line::deserialize(deserializer)?;
+        let provider = line.provider.clone();
+        let result = match line.error {
+            Some(error) => Err(error.with_paid(Paid {
+                usage: line.usage,
+                cost_usd: line.cost_usd,
+            })),
+            None => Ok(Response {
+                text: line.text.unwrap_or_default(),
+                embedding: line.embedding,
+                finish_reason: match line.finish_reason.as_deref() {
+                    Some("stop") => FinishReason::Stop,
+                    Some("length") => FinishReason::Length,
+                    other => FinishReason::Other(other.unwrap_or_default().to_owned()),
+                },
+                usage: line.usage,
+                model: line.model.clone(),
+                provider: line.provider.unwrap_or_default(),
+                cost_usd: line.cost_usd,
+                warning: line.warning,
+                hints: RateHints::default(),
+            }),
+        };
+        Ok(Self {
+            id: line.id,
+            result,
+            attempts: line.attempts,
+            latency: Duration::from_millis(line.latency_ms),
+            provider,
+            model: line.model,
+            earlier: line.earlier,
+            request_hash: line.request_hash,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::error::ErrorKind;
+
+    #[test]
+    fn a_result_line_is_read_as_it_was_written() {
+        let usage = Usage {
+            input_tokens: 3,
+            output_tokens: 2,
+            ..Usage::default()
+        };
+        let mut answer = Response::new("openai", "7").with_usage(usage);
+        answer.warning = Some("cut".to_owned());
+        let failed = Error::new(ErrorKind::Blocked, "no").with_status(400);
+        let vector = Response::vector("openai", vec![0.5, -1.0]);
+        let other = Response {
+            finish_reason: FinishReason::Other("tool".to_owned()),
+            ..Response::new("x", "")
+        };
+        let results = [Ok(answer), Ok(vector), Ok(other), Err(failed.clone())];
+        for result in results {
+            let outcome = Outcome {
+                id: Some("a".to_owned()),
+                result,
+                attempts: 2,
+                latency: Duration::from_millis(17),
+                provider: Some("openai".to_owned()),
+                model: Some("m".to_owned()),
+                earlier: vec![Earlier {
+                    provider: "groq".to_owned(),
+                    model: None,
+                    error: failed.clone(),
+                }],
+                request_hash: Some("h".to_owned()),
+            };
+            let line = serde_json::to_string(&outcome).unwrap();
+            let read: Outcome = serde_json::from_str(&line).unwrap();
+            assert_eq!(serde_json::to_string(&read).unwrap(), line);
+            assert_eq!(read.is_success(), outcome.is_success());
+        }
     }
 }

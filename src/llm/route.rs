@@ -233,6 +233,7 @@ impl<'a> Route<'a> {
     }
 
     /// How many providers it has, one after the other.
+    #[cfg(feature = "queue")]
     pub(crate) fn steps(&self) -> usize {
         self.steps.len()
     }

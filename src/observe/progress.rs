@@ -44,6 +44,9 @@ pub struct Progress {
     pub cancelled: u64,
     /// Items in a batch at the provider.
     pub at_provider: u64,
+    /// Of these, answered or failed there, as far as the provider tells; their outcomes come when their
+    /// batch has ended. `None` when it tells nothing.
+    pub at_provider_done: Option<u64>,
     /// Calls being made right now, outcomes not yet settled included.
     pub in_flight: u64,
     /// Calls repeated at the same provider after a failure.

@@ -212,6 +212,7 @@ impl Tally {
             failed,
             cancelled: 0,
             at_provider: 0,
+            at_provider_done: None,
             in_flight: counters.in_flight as u64,
             retries: counters.retries,
             elapsed,

@@ -248,14 +248,27 @@ impl JobQueue {
         self.store.items(process, after, most)
     }
 
+    /// How many jobs of a kind wait to be started for the first time, and are due.
+    ///
+    /// # Errors
+    /// As [`progress`](Self::progress).
+    pub fn waiting(&self, kind: &str) -> Result<u64, Error> {
+        let waiting = self.store.waiting(kind, &[], self.clock.wall())?;
+        Ok(waiting.iter().map(|group| group.due).sum())
+    }
+
     /// The batches of a process, oldest first; without one all there are, also those whose process is
-    /// gone.
+    /// gone. What a worker had that has died is nobody's from now on, as any worker would see to.
     ///
     /// # Errors
     /// As [`progress`](Self::progress).
     pub fn batches(&self, process: Option<ProcessId>) -> Result<Vec<BatchInfo>, Error> {
         let now = self.clock.wall();
-        let batches = self.store.batches(process)?;
+        let mut batches = self.store.batches(process)?;
+        // What a dead worker had is attended by nobody, and no living one may be there to say so.
+        if batches.iter().any(|batch| batch.worker.is_some()) && self.store.reclaim(now)? > 0 {
+            batches = self.store.batches(process)?;
+        }
         let infos = batches.iter().map(|batch| BatchInfo::new(batch, now));
         Ok(infos.collect())
     }

@@ -9,6 +9,7 @@ use crate::base::clock::Time;
 use crate::base::id::ProcessId;
 use crate::observe::progress::{Phase, ProgressNotifier};
 
+use super::batch::BatchInfo;
 use super::controls::Controls;
 use super::job::Process;
 use super::store::JobStore;
@@ -40,6 +41,9 @@ pub(crate) struct Teller {
     /// Each process as it was last told.
     told: HashMap<ProcessId, Process>,
     looked: Option<Time>,
+    /// The batches there were, and when that was looked at.
+    batches: Vec<BatchInfo>,
+    batches_looked: Option<Time>,
     /// What was last told to be in the way: the trouble, whether a server loads, whether it stops.
     in_the_way: (Option<String>, bool, bool),
     stuck: Option<String>,
@@ -58,6 +62,8 @@ impl Teller {
             tracker: Tracker::new(),
             told: HashMap::new(),
             looked: None,
+            batches: Vec::new(),
+            batches_looked: None,
             in_the_way: (None, false, false),
             stuck: None,
         };
@@ -83,6 +89,7 @@ impl Teller {
             return;
         };
         self.look(&mut picture);
+        self.look_at_batches(&mut picture);
         let in_the_way = (
             picture.trouble.clone(),
             picture.loading.is_some(),
@@ -110,7 +117,8 @@ impl Teller {
             }
         }
         for process in picture.changed {
-            let mut progress = self.tracker.progress(&process, now, wall);
+            let progress = self.tracker.progress(&process, now, wall);
+            let mut progress = progress.with_batches(&self.batches);
             if progress.phase != Phase::Finished {
                 progress.trouble.clone_from(&picture.trouble);
                 progress.loading = picture.loading;
@@ -121,6 +129,38 @@ impl Teller {
             self.told.insert(process.process_id, process);
             notifier.on_progress(&progress);
         }
+    }
+
+    /// Adds the processes of whose batches a provider now tells something else.
+    fn look_at_batches(&mut self, picture: &mut Picture) {
+        let (now, wall) = (self.controls.clock.now(), self.controls.clock.wall());
+        let all = self.told.values().chain(&picture.changed);
+        let any = all.map(|process| process.counts.at_provider).max() > Some(0);
+        let due = self.batches_looked.is_none_or(|at| now.since(at) >= LOOK);
+        if !any || !due {
+            return;
+        }
+        self.batches_looked = Some(now);
+        let batches = match self.store.batches(None) {
+            Ok(batches) => batches,
+            Err(error) => {
+                log::warn!("cannot tell where the batches stand: {error}");
+                return;
+            }
+        };
+        let batches = batches.iter();
+        let batches: Vec<_> = batches.map(|batch| BatchInfo::new(batch, wall)).collect();
+        let before = std::mem::replace(&mut self.batches, batches);
+        let done = |batches: &[BatchInfo], id| -> u64 {
+            let own = batches.iter().filter(|batch| batch.process_id == Some(id));
+            own.filter_map(|batch| Some(batch.completed? + batch.failed.unwrap_or(0)))
+                .sum()
+        };
+        let seen = |id: &ProcessId| picture.changed.iter().any(|new| new.process_id == *id);
+        let others = self.told.iter().filter(|(id, _)| !seen(id));
+        let news = others.filter(|(id, _)| done(&before, **id) != done(&self.batches, **id));
+        let news: Vec<Process> = news.map(|(_, process)| process.clone()).collect();
+        picture.changed.extend(news);
     }
 
     /// Adds what others have changed. The first look sees all there is.

@@ -65,6 +65,7 @@ impl Tracker {
             failed: counts.failed,
             cancelled: counts.cancelled,
             at_provider: counts.at_provider,
+            at_provider_done: None,
             in_flight: counts.in_progress,
             retries: 0,
             elapsed: match done {

@@ -374,6 +374,15 @@ impl RunningWorker {
         self.controls.set_batches(client);
     }
 
+    /// Changes who finds the clients of batches that were made with other accounts.
+    pub fn set_batch_clients(
+        &self,
+        clients: impl Fn(&BatchAccount) -> Option<Arc<dyn BatchClient>> + Send + Sync + 'static,
+    ) {
+        *self.controls.post.clients.write() = Some(Arc::new(clients));
+        self.controls.post.ring();
+    }
+
     /// Changes how batches are looked after.
     pub fn set_batch_settings(&self, settings: BatchSettings) {
         self.controls.post.set(settings);

@@ -37,6 +37,8 @@ mod replies;
 #[cfg(all(feature = "cli", feature = "simulate"))]
 mod cli;
 #[cfg(all(feature = "cli", feature = "queue", feature = "simulate"))]
+mod cli_batch;
+#[cfg(all(feature = "cli", feature = "queue", feature = "simulate"))]
 mod cli_config;
 #[cfg(all(feature = "cli", feature = "simulate"))]
 mod cli_disk;

@@ -49,6 +49,7 @@ pub struct LlmConfig {
     api_key: Option<Secret>,
     concurrency: Option<usize>,
     request_timeout: Duration,
+    transfer_idle: Duration,
 }
 
 impl LlmConfig {
@@ -65,6 +66,7 @@ impl LlmConfig {
             api_key: None,
             concurrency: None,
             request_timeout: Duration::from_secs(600),
+            transfer_idle: Duration::from_secs(60),
         }
     }
 
@@ -113,6 +115,13 @@ impl LlmConfig {
     /// until it is whole.
     pub fn request_timeout(mut self, timeout: Duration) -> Self {
         self.request_timeout = timeout;
+        self
+    }
+
+    /// The longest that no byte of a batch's input or results may move. Default: 60 s. How long a
+    /// transfer takes in all is no matter.
+    pub fn transfer_idle_timeout(mut self, timeout: Duration) -> Self {
+        self.transfer_idle = timeout;
         self
     }
 
@@ -194,7 +203,8 @@ impl LlmConfig {
         let batches = vendor.batch_api()?;
         let access = self.access(vendor, env)?;
         let model = ModelChoice::new(self.model.clone(), self.only_model);
-        Ok(BatchApi::new(vendor, batches, access, model, transport))
+        let api = BatchApi::new(vendor, batches, access, model, transport);
+        Ok(api.idle_timeout(self.transfer_idle))
     }
 
     /// Where the calls go and what they are sent with, or why there can be none.

@@ -4,6 +4,8 @@ use serde::Serialize;
 
 use crate::base::clock::Wall;
 use crate::base::id::ProcessId;
+use crate::llm::batch::BatchAccount;
+use crate::observe::progress::Progress;
 use crate::queue::store::Batch;
 
 use super::record::Record;
@@ -18,6 +20,9 @@ pub struct BatchInfo {
     pub provider: String,
     /// Where it is reached.
     pub base_url: String,
+    /// A fingerprint of the credential it was made with; empty without one.
+    #[serde(skip)]
+    pub credential: String,
     /// The model its requests go to.
     pub model: Option<String>,
     /// Its id there, once it is known.
@@ -42,6 +47,15 @@ pub struct BatchInfo {
 }
 
 impl BatchInfo {
+    /// The account it was made with.
+    pub fn account(&self) -> BatchAccount {
+        BatchAccount {
+            provider: self.provider.clone(),
+            base_url: self.base_url.clone(),
+            credential: self.credential.clone(),
+        }
+    }
+
     pub(crate) fn new(batch: &Batch, now: Wall) -> Self {
         let Some(record) = Record::read(batch) else {
             return Self::unreadable(batch, now);
@@ -62,6 +76,7 @@ impl BatchInfo {
             attended: batch.worker.is_some(),
             provider: record.account.provider,
             base_url: record.account.base_url,
+            credential: record.account.credential,
             model: record.intent.model,
             label: record.intent.label,
         }
@@ -73,6 +88,7 @@ impl BatchInfo {
             process_id: batch.process_id,
             provider: String::new(),
             base_url: String::new(),
+            credential: String::new(),
             model: None,
             remote_id: None,
             label: String::new(),
@@ -84,5 +100,19 @@ impl BatchInfo {
             problem: Some("another version of batchwright has written it down".to_owned()),
             attended: batch.worker.is_some(),
         }
+    }
+}
+
+impl Progress {
+    /// With what the providers tell of the batches of its process.
+    pub fn with_batches<'b>(mut self, batches: impl IntoIterator<Item = &'b BatchInfo>) -> Self {
+        let own = batches
+            .into_iter()
+            .filter(|batch| batch.process_id == self.process_id);
+        let told = own.filter_map(|batch| Some(batch.completed? + batch.failed.unwrap_or(0)));
+        let done = told.reduce(|sum, n| sum + n);
+        // While results are being stored they are no longer there.
+        self.at_provider_done = done.map(|done| done.min(self.at_provider));
+        self
     }
 }

@@ -26,7 +26,7 @@ mod world;
 pub(crate) use ends::Ends;
 pub use info::BatchInfo;
 pub(crate) use outlook::Outlook;
-pub use pace::{BatchSettings, OnUnknown};
+pub use pace::BatchSettings;
 pub use poller::BatchClients;
 pub(crate) use poller::{Begin, Poller, Post};
 pub(crate) use spool::Spool;

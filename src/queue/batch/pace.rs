@@ -2,14 +2,9 @@
 
 use std::time::Duration;
 
-/// What is done about a batch of which it cannot be found out whether it was created.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum OnUnknown {
-    /// Nothing, until somebody decides: it is shown as held, and looked for from time to time.
-    Hold,
-    /// Its requests are sent again in another batch. If it was created after all, they are paid twice.
-    Resubmit,
-}
+use crate::base::error::Error;
+use crate::config::choices::OnUnknown;
+use crate::config::settings::Settings;
 
 /// Settings of the batch strategy.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -41,6 +36,21 @@ const JITTER: f64 = 0.1;
 pub(super) const LOOKS: u32 = 4;
 /// How often one that is held is still looked for.
 const HELD: Duration = Duration::from_secs(300);
+
+impl Settings {
+    /// The settings of the batch strategy: what `batch.poll_interval`, `batch.reconcile_wait` and
+    /// `batch.on_unknown` say.
+    ///
+    /// # Errors
+    /// When one of them cannot be used.
+    pub fn batch_settings(&self) -> Result<BatchSettings, Error> {
+        Ok(BatchSettings {
+            poll_interval: self.batch_poll_interval()?,
+            reconcile_wait: self.batch_reconcile_wait()?,
+            on_unknown: self.batch_on_unknown()?,
+        })
+    }
+}
 
 impl BatchSettings {
     /// Time between two looks at a batch. Default: from 10 s for a new one to 5 minutes for one that

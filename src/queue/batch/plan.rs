@@ -1,8 +1,9 @@
 //! What is to be done with a batch next: decided from what is written down of it, and nothing else.
 
+use crate::config::choices::OnUnknown;
 use crate::llm::batch::BatchStage;
 
-use super::pace::{LOOKS, OnUnknown};
+use super::pace::LOOKS;
 use super::record::{Phase, Record};
 
 /// What is to be done with a batch next.

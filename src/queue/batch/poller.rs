@@ -12,6 +12,7 @@ use crate::base::cancel::Context;
 use crate::base::clock::{Clock, Time};
 use crate::base::error::Error;
 use crate::base::id::ProcessId;
+use crate::config::choices::OnUnknown;
 use crate::engine::dispatch::ErrorPolicy;
 use crate::engine::jitter::Jitter;
 use crate::llm::batch::{BatchAccount, BatchClient};
@@ -19,7 +20,7 @@ use crate::queue::kinds::Kinds;
 use crate::queue::store::{Batch, BatchNo, JobStore, Lane};
 
 use super::gather::Shrunk;
-use super::pace::{BatchSettings, OnUnknown};
+use super::pace::BatchSettings;
 use super::plan::next;
 use super::record::{Phase, Record};
 use super::transfer::{Office, Transfers};

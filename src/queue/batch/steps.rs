@@ -7,6 +7,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use crate::base::error::{Error, ErrorKind};
+use crate::config::choices::OnUnknown;
 use crate::llm::batch::{
     BatchClient, BatchStage, BatchState, BatchStatus, Found, Refused, is_unknown,
 };
@@ -14,7 +15,7 @@ use crate::queue::store::BatchNo;
 
 use super::collect::Collected;
 use super::ends::missing;
-use super::pace::{LOOKS, OnUnknown};
+use super::pace::LOOKS;
 use super::pack::Packed;
 use super::plan::Step;
 use super::poller::Poller;
@@ -93,6 +94,7 @@ impl Poller<'_> {
 
     /// Takes a step that a transfer thread takes.
     fn send(&mut self, no: BatchNo, client: &Arc<dyn BatchClient>, creating: bool) {
+        let wall = self.clock.wall();
         let Some(record) = self.record(no) else {
             return;
         };
@@ -100,6 +102,9 @@ impl Poller<'_> {
             return;
         };
         record.tried = true;
+        if creating {
+            record.intent.begun = wall;
+        }
         if self.save(no) {
             self.hand_out(no, client, Task::Send(stage));
             if let Some(open) = self.open.get_mut(&no) {
@@ -111,6 +116,7 @@ impl Poller<'_> {
     }
 
     fn create(&mut self, no: BatchNo, client: &Arc<dyn BatchClient>) {
+        let wall = self.clock.wall();
         let Some(record) = self.record(no) else {
             return;
         };
@@ -118,6 +124,8 @@ impl Poller<'_> {
             return;
         };
         record.tried = true;
+        // Where nothing but its time tells a batch from others, it is looked for around this one.
+        record.intent.begun = wall;
         let intent = record.intent.clone();
         if !self.save(no) {
             if let Some(record) = self.record(no) {

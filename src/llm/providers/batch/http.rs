@@ -14,7 +14,7 @@ use crate::llm::providers::errors::failure;
 use crate::llm::providers::limits::{Tells, retry_after};
 use crate::llm::transport::{HttpReply, Method, Transfer};
 
-use super::{BatchApi, IDLE, REPLY};
+use super::{BatchApi, REPLY};
 
 /// A list with more pages is taken for one that goes round in circles.
 const MOST_PAGES: usize = 2_000;
@@ -167,7 +167,7 @@ impl<'a> Http<'a> {
             headers: &headers,
             body: body.map(|(reader, length)| (reader as _, length)),
             into: into.map(|sink| sink as _),
-            idle: IDLE,
+            idle: self.api.idle,
             reply: REPLY,
         };
         self.api.transport.transfer(transfer, self.ctx)

@@ -36,8 +36,6 @@ use super::vendor::{BatchWire, Batches, Vendor};
 
 use self::http::Http;
 
-/// The longest that no byte may move.
-const IDLE: Duration = Duration::from_secs(60);
 /// The longest wait for a reply: whoever took a large file looks through it before answering.
 const REPLY: Duration = Duration::from_secs(300);
 /// Transfers and the poller share the connections.
@@ -112,6 +110,8 @@ pub struct BatchApi {
     model: ModelChoice,
     left_out: LeftOut,
     transport: Arc<dyn Transport>,
+    /// The longest that no byte may move.
+    idle: Duration,
 }
 
 impl BatchApi {
@@ -131,7 +131,13 @@ impl BatchApi {
             model,
             left_out: LeftOut::default(),
             transport,
+            idle: Duration::from_secs(60),
         }
+    }
+
+    pub(super) fn idle_timeout(mut self, idle: Duration) -> Self {
+        self.idle = idle;
+        self
     }
 
     fn wire(&self) -> &'static dyn Wire {

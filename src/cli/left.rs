@@ -1,0 +1,101 @@
+//! What a worker says of batches beside its own report: those that go on without it, and what is not
+//! handed over in any.
+
+use std::collections::BTreeMap;
+
+use batchwright::{BatchInfo, EMBEDDING, Error, JobQueue};
+
+use super::display::count;
+use super::routes::Routes;
+use super::work::WorkArgs;
+
+/// The batches that nobody attends once a worker has ended.
+pub struct Left {
+    batches: Vec<BatchInfo>,
+    /// How to call the program on this queue.
+    data_dir: String,
+}
+
+impl Left {
+    pub fn of(args: &WorkArgs, queue: &JobQueue) -> Result<Self, Error> {
+        let mine = |batch: &BatchInfo| match batch.process_id {
+            _ if args.processes.is_empty() => true,
+            Some(id) => args.processes.contains(&id),
+            None => false,
+        };
+        let mut batches = queue.batches(None)?;
+        batches.retain(|batch| !batch.attended && mine(batch));
+        let data_dir = args.data_dir.as_deref().map_or_else(String::new, |folder| {
+            let folder = super::summary::quoted(&folder.to_string_lossy());
+            format!(" --data-dir {folder}")
+        });
+        Ok(Self { batches, data_dir })
+    }
+
+    /// True when there are batches that a worker which waits for all could not bring to their end.
+    pub fn is_stuck(&self) -> bool {
+        !self.batches.is_empty()
+    }
+
+    /// How many go on where, how to come back, and what the held ones need.
+    pub fn lines(&self) -> Vec<String> {
+        let (held, going): (Vec<_>, Vec<_>) =
+            self.batches.iter().partition(|batch| batch.state == "held");
+        let mut at: BTreeMap<&str, (u64, u64)> = BTreeMap::new();
+        for batch in &going {
+            let sum = at.entry(&batch.provider).or_default();
+            (sum.0, sum.1) = (sum.0 + 1, sum.1 + batch.total);
+        }
+        let mut ids: Vec<_> = going.iter().filter_map(|batch| batch.process_id).collect();
+        ids.dedup();
+        let id = match &ids[..] {
+            [only] => only.to_string(),
+            _ => "PROCESS".to_owned(),
+        };
+        let dir = &self.data_dir;
+        let mut lines: Vec<String> = at
+            .into_iter()
+            .map(|(provider, (batches, requests))| {
+                let s = if batches == 1 { "" } else { "es" };
+                let on = if batches == 1 { "goes" } else { "go" };
+                format!(
+                    "{} batch{s} ({} requests) {on} on at {provider}; `batchwright work{dir}` \
+                     collects them, `batchwright cancel {id}{dir}` cancels them",
+                    count(batches),
+                    count(requests)
+                )
+            })
+            .collect();
+        lines.extend(held.iter().map(|batch| {
+            let why = batch
+                .problem
+                .as_deref()
+                .unwrap_or("it may or may not exist");
+            format!("held: {} requests: {why}", count(batch.total))
+        }));
+        lines
+    }
+}
+
+/// Says once that vectors are not made in batches.
+#[derive(Default)]
+pub struct EmbeddingsNote {
+    said: bool,
+}
+
+impl EmbeddingsNote {
+    pub fn look(&mut self, routes: &Routes, queue: &JobQueue, say: &dyn Fn(String)) {
+        if self.said || !routes.in_batches() {
+            return;
+        }
+        // A queue that cannot be read is told of by the worker.
+        let waiting = queue.waiting(EMBEDDING).unwrap_or(0);
+        if waiting > 0 {
+            self.said = true;
+            let waiting = count(waiting);
+            say(format!(
+                "{waiting} embeddings wait: they are not made in batches, but by calls of their own"
+            ));
+        }
+    }
+}

@@ -1,0 +1,356 @@
+//! From settings to bulk work: which provider, which strategy, and carrying it out.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::base::cancel::Context;
+use crate::base::error::{Error, ErrorKind};
+use crate::base::id::ProcessId;
+use crate::base::secret::Secret;
+use crate::bulk::run::{Bulk, BulkError};
+use crate::config::choices::Strategy;
+use crate::config::settings::Settings;
+use crate::engine::dispatch::StopReason;
+use crate::engine::limit::Limits;
+use crate::engine::route::RetryPolicy;
+use crate::llm::batch::{BatchAccount, BatchClient};
+use crate::llm::providers::batch::BatchApi;
+use crate::llm::providers::config::{Client, LlmConfig, known};
+use crate::llm::providers::survey::{ProviderStatus, inspect, survey};
+use crate::llm::request::Request;
+use crate::llm::response::Outcome;
+use crate::llm::route::Route;
+use crate::observe::progress::ProgressNotifier;
+
+#[cfg(feature = "queue")]
+mod durable;
+
+/// The strategy that bulk work is carried out by, and why.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Effective {
+    /// What is done.
+    pub strategy: Strategy,
+    /// What `llm.bulk_strategy` asks for.
+    pub asked: Strategy,
+    /// Why something else is done than what was asked for, for people; the setting stays as it is.
+    pub fallback_reason: Option<String>,
+}
+
+impl Effective {
+    /// What a strategy comes to with a provider that has a Batch API.
+    pub fn possible(asked: Strategy) -> Self {
+        Self {
+            strategy: asked,
+            asked,
+            fallback_reason: None,
+        }
+    }
+
+    /// What a strategy comes to with the provider of that name.
+    pub fn new(asked: Strategy, provider: &str) -> Self {
+        let possible = known(provider).is_ok_and(|vendor| vendor.batches.is_some());
+        match asked {
+            Strategy::Batch if !possible => Self {
+                strategy: Strategy::Sync,
+                asked,
+                fallback_reason: Some(format!("{provider} has no Batch API: runs sync")),
+            },
+            _ => Self::possible(asked),
+        }
+    }
+}
+
+/// What [`Settings`] come to: a provider, its clients, and the strategy for bulk work.
+///
+/// ```no_run
+/// use std::path::Path;
+/// use batchwright::{LlmManager, ProcessId, Request, Settings};
+///
+/// let settings = Settings::new()
+///     .environment(|name| std::env::var(name).ok())
+///     .flag("llm.provider", "provider", Some("openai".to_owned()))?
+///     .flag("llm.model", "model", Some("gpt-x".to_owned()))?
+///     .flag("llm.bulk_strategy", "strategy", Some("batch".to_owned()))?;
+/// let manager = LlmManager::new(settings)?.data_dir(Path::new("/var/lib/prompts"));
+/// // Kept by the program: after a crash the same id attaches to what is under way.
+/// let process = ProcessId::new();
+/// let prompts = ["Name a prime.", "Name a river."].map(Request::new);
+/// for outcome in manager.run_bulk(process, &prompts)? {
+///     println!("{:?}", outcome.result.map(|answer| answer.text));
+/// }
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
+/// A provider without a Batch API runs `sync`, and says so:
+///
+/// ```
+/// use batchwright::{LlmManager, ProcessId, Request, Settings, Strategy};
+/// let settings = Settings::new()
+///     .flag("llm.provider", "provider", Some("extract".to_owned()))?
+///     .flag("llm.bulk_strategy", "strategy", Some("batch".to_owned()))?;
+/// let manager = LlmManager::new(settings)?;
+/// let effective = manager.effective_strategy();
+/// assert_eq!((effective.asked, effective.strategy), (Strategy::Batch, Strategy::Sync));
+/// assert_eq!(effective.fallback_reason.unwrap(), "extract has no Batch API: runs sync");
+/// let outcomes = manager.run_bulk(ProcessId::new(), &[Request::new("Some text.")])?;
+/// assert_eq!(outcomes[0].result.as_ref().unwrap().text, "Some text.");
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub struct LlmManager {
+    settings: Settings,
+    provider: ProviderStatus,
+    asked: Strategy,
+    api_key: Option<Secret>,
+    data_dir: Option<PathBuf>,
+    ctx: Context,
+    notifier: Option<Arc<dyn ProgressNotifier>>,
+}
+
+impl LlmManager {
+    /// With the provider of `llm.provider`, else the first usable one; `extract`, which is no model, only
+    /// if it is named.
+    ///
+    /// # Errors
+    /// When that one cannot be used, or none can; when a setting cannot be used.
+    pub fn new(settings: Settings) -> Result<Self, Error> {
+        let model = settings.model()?;
+        let provider = match settings.provider()? {
+            Some(name) => inspect(&name, None, model.as_deref(), false)?,
+            None => {
+                let all = survey(model.as_deref(), false).into_iter();
+                let mut usable = all.filter(|one| one.usable && one.provider != "extract");
+                usable.next().ok_or_else(|| {
+                    let why = "no provider can be used: name one by llm.provider, and set its key";
+                    Error::new(ErrorKind::Invalid, why)
+                })?
+            }
+        };
+        if !provider.usable && !provider.lacks_model() {
+            let why = format!("{}: {}", provider.provider, provider.reason);
+            return Err(Error::new(ErrorKind::Invalid, why));
+        }
+        Self::of(settings, provider)
+    }
+
+    /// With a provider that was chosen already.
+    ///
+    /// # Errors
+    /// When `llm.bulk_strategy` cannot be used.
+    pub fn of(settings: Settings, provider: ProviderStatus) -> Result<Self, Error> {
+        Ok(Self {
+            asked: settings.bulk_strategy()?,
+            settings,
+            provider,
+            api_key: None,
+            data_dir: None,
+            ctx: Context::new(),
+            notifier: None,
+        })
+    }
+
+    /// The provider's credential. Default: its environment variable.
+    pub fn api_key(mut self, key: Secret) -> Self {
+        self.api_key = Some(key);
+        self
+    }
+
+    /// The folder whose `llm_jobs.db` holds what is in batches, and whose `quotas` are shared with other
+    /// programs. Default: none, so that [`run_bulk`](Self::run_bulk) refuses the batch strategy.
+    pub fn data_dir(mut self, folder: &Path) -> Self {
+        self.data_dir = Some(folder.to_owned());
+        self
+    }
+
+    /// Cancellation, deadline and grace of [`run_bulk`](Self::run_bulk). Default: a context that nobody
+    /// cancels.
+    pub fn context(mut self, ctx: &Context) -> Self {
+        self.ctx = ctx.clone();
+        self
+    }
+
+    /// Who is told how [`run_bulk`](Self::run_bulk) goes. Default: nobody.
+    pub fn notifier(mut self, notifier: Arc<dyn ProgressNotifier>) -> Self {
+        self.notifier = Some(notifier);
+        self
+    }
+
+    /// The provider that is asked first.
+    pub fn provider(&self) -> &ProviderStatus {
+        &self.provider
+    }
+
+    /// The client of that provider.
+    ///
+    /// # Errors
+    /// As [`LlmConfig::client`], and when a setting cannot be used.
+    pub fn client(&self) -> Result<Client, Error> {
+        self.config()?.client()
+    }
+
+    /// Its Batch API, whatever the strategy; `None` for a provider without one.
+    ///
+    /// # Errors
+    /// As [`LlmConfig::batch_client`], and when a setting cannot be used.
+    pub fn batch_client(&self) -> Result<Option<BatchApi>, Error> {
+        match self.provider.batch_api {
+            true => self.config()?.batch_client().map(Some),
+            false => Ok(None),
+        }
+    }
+
+    /// Its Batch API, if the [strategy](Self::effective_strategy) is to use it.
+    ///
+    /// # Errors
+    /// As [`batch_client`](Self::batch_client).
+    pub fn batches(&self) -> Result<Option<BatchApi>, Error> {
+        match self.effective_strategy().strategy {
+            Strategy::Batch => self.batch_client(),
+            Strategy::Sync => Ok(None),
+        }
+    }
+
+    /// What `llm.bulk_strategy` comes to with this provider.
+    pub fn effective_strategy(&self) -> Effective {
+        Effective::new(self.asked, self.provider.provider)
+    }
+
+    /// The first provider and those of `llm.fallback`, with the limits that are set.
+    ///
+    /// # Errors
+    /// When a setting or one of the providers cannot be used.
+    pub fn route(&self) -> Result<Route<'static>, Error> {
+        let settings = &self.settings;
+        let mut first = Limits::default().burst(settings.burst_size()?);
+        if let Some(rpm) = settings.requests_per_minute()? {
+            first = first.requests_per_minute(rpm);
+        }
+        if let Some(tpm) = settings.tokens_per_minute()? {
+            first = first.tokens_per_minute(tpm);
+        }
+        let mut route = Route::limited(self.client()?, first);
+        if let Some(folder) = self.data_dir.as_ref().filter(|_| self.provider.batch_api) {
+            route = route.share_limits(&folder.join("quotas"));
+        }
+        for entry in settings.fallback()? {
+            let (name, model) = match entry.split_once(':') {
+                Some((name, model)) => (name.trim(), Some(model.trim())),
+                None => (entry.as_str(), None),
+            };
+            let status = inspect(name, None, model, false)?;
+            let config = status.config().only_model(true);
+            route = route.then(self.timed(config)?.client()?, Limits::default());
+        }
+        let retries = settings.max_retries()?;
+        Ok(route.retry(RetryPolicy::default().max_retries(retries)))
+    }
+
+    /// Carries requests out by the [strategy](Self::effective_strategy) and returns one outcome for each,
+    /// in their order.
+    ///
+    /// `sync` asks the [route](Self::route) and keeps everything in memory. `batch` puts the requests on the queue in
+    /// the [data folder](Self::data_dir), hands them over, and waits for the end, which may take a day.
+    /// They survive this program there: called again with the same process id and requests it attaches
+    /// to what is under way. The same happens after a cancellation; to give them up instead,
+    /// [`JobQueue::cancel`](crate::JobQueue::cancel) the process. Their results are deleted from the
+    /// queue when they are returned.
+    ///
+    /// # Errors
+    /// When the context ended it, or it could not begin or go on; what has finished is in
+    /// [`BulkError::outcomes`].
+    pub fn run_bulk(
+        &self,
+        process: ProcessId,
+        requests: &[Request],
+    ) -> Result<Vec<Outcome>, BulkError> {
+        let effective = self.effective_strategy();
+        if let Some(reason) = &effective.fallback_reason {
+            log::warn!("{reason}");
+        }
+        match effective.strategy {
+            Strategy::Sync => self.run_sync(requests),
+            Strategy::Batch => self.run_batch(process, requests),
+        }
+    }
+
+    fn run_sync(&self, requests: &[Request]) -> Result<Vec<Outcome>, BulkError> {
+        let route = self.route().map_err(misuse)?;
+        let calls = self.settings.sync_concurrency().map_err(misuse)?;
+        let mut bulk = Bulk::new(route)
+            .concurrency(calls.unwrap_or(self.provider.default_concurrency))
+            .context(&self.ctx);
+        if let Some(notifier) = &self.notifier {
+            bulk = bulk.notifier(notifier.clone());
+        }
+        bulk.collect(requests)
+    }
+
+    #[cfg(not(feature = "queue"))]
+    fn run_batch(&self, _: ProcessId, _: &[Request]) -> Result<Vec<Outcome>, BulkError> {
+        let why = "the batch strategy keeps its work in the queue: it needs the feature `queue`";
+        Err(misuse(Error::new(ErrorKind::Invalid, why)))
+    }
+
+    /// Finds the clients of batches, see [`clients_by_account`]: of this manager's provider, and of all
+    /// others as the environment has them.
+    ///
+    /// # Errors
+    /// When `batch.transfer_idle_timeout` cannot be used.
+    pub fn clients_by_account(
+        &self,
+    ) -> Result<impl Fn(&BatchAccount) -> Option<Arc<dyn BatchClient>> + Send + Sync + use<>, Error>
+    {
+        let idle = self.settings.transfer_idle_timeout()?;
+        Ok(clients_by_account(Some(self.own()), idle))
+    }
+
+    fn own(&self) -> LlmConfig {
+        match &self.api_key {
+            Some(key) => self.provider.config().api_key(key.clone()),
+            None => self.provider.config(),
+        }
+    }
+
+    fn config(&self) -> Result<LlmConfig, Error> {
+        let config = self.timed(self.own())?;
+        Ok(match self.settings.sync_concurrency()? {
+            Some(calls) => config.concurrency(calls),
+            None => config,
+        })
+    }
+
+    fn timed(&self, config: LlmConfig) -> Result<LlmConfig, Error> {
+        let idle = self.settings.transfer_idle_timeout()?;
+        let config = config.transfer_idle_timeout(idle);
+        Ok(match self.settings.request_timeout()? {
+            Some(timeout) => config.request_timeout(timeout),
+            None => config,
+        })
+    }
+}
+
+/// Finds the client of an account that batches were made with: that of `own`, or of the account's provider
+/// at the address and with the key that the environment has now, if these are the account's. No key is
+/// sent to an address just because a batch was made there. `idle` as in
+/// [`LlmConfig::transfer_idle_timeout`].
+pub fn clients_by_account(
+    own: Option<LlmConfig>,
+    idle: Duration,
+) -> impl Fn(&BatchAccount) -> Option<Arc<dyn BatchClient>> + Send + Sync + use<> {
+    move |account| {
+        let configs = [own.clone(), Some(LlmConfig::new(&account.provider))];
+        let mut clients = configs.into_iter().flatten().filter_map(|config| {
+            let client = config.transfer_idle_timeout(idle).batch_client();
+            client.ok().filter(|client| client.account() == *account)
+        });
+        Some(Arc::new(clients.next()?))
+    }
+}
+
+fn misuse(error: Error) -> BulkError {
+    BulkError {
+        reason: StopReason::Fatal(error),
+        outcomes: Vec::new(),
+    }
+}

@@ -1,0 +1,192 @@
+//! The batch strategy for a program that waits: through a queue that outlives it.
+
+use std::collections::{HashMap, VecDeque};
+use std::time::Duration;
+
+use crate::base::error::{Error, ErrorKind};
+use crate::base::id::{JobId, ProcessId};
+use crate::bulk::run::BulkError;
+use crate::engine::dispatch::{ErrorPolicy, StopReason};
+use crate::llm::request::Request;
+use crate::llm::response::Outcome;
+use crate::queue::host::JobQueue;
+use crate::queue::job::Job;
+use crate::queue::worker::Worker;
+
+use super::{LlmManager, misuse};
+
+/// Items that are read at a time.
+const CHUNK: usize = 1000;
+
+impl LlmManager {
+    pub(super) fn run_batch(
+        &self,
+        process: ProcessId,
+        requests: &[Request],
+    ) -> Result<Vec<Outcome>, BulkError> {
+        let queue = self.queue().map_err(misuse)?;
+        let jobs = enlist(&queue, process, requests).map_err(misuse)?;
+        let report = self
+            .worker(&queue)
+            .and_then(|worker| worker.processes([process]).until_empty(true).run());
+        let (stop, began) = match report {
+            Ok(report) => (report.stop, true),
+            Err(error) => (Some(StopReason::Fatal(error)), false),
+        };
+        let (outcomes, missing) = match outcomes(&queue, process, requests, &jobs) {
+            Ok(found) => found,
+            Err(error) => return Err(misuse(error)),
+        };
+        let stop = stop.filter(|_| missing > 0 || !began);
+        let stop = stop.or_else(|| (missing > 0).then(|| StopReason::Fatal(unfinished(missing))));
+        match stop {
+            Some(reason) => Err(BulkError { reason, outcomes }),
+            None => {
+                // All of it is in the caller's hands.
+                if let Err(error) = queue.delete(process) {
+                    log::warn!("the results of {process} stay in the queue: {error}");
+                }
+                Ok(outcomes)
+            }
+        }
+    }
+
+    fn queue(&self) -> Result<JobQueue, Error> {
+        let folder = self.data_dir.as_ref().ok_or_else(|| {
+            let why = "the batch strategy keeps its work in a folder: name one with `data_dir`";
+            Error::new(ErrorKind::Invalid, why)
+        })?;
+        std::fs::create_dir_all(folder).map_err(|error| {
+            let why = format!("cannot make the folder {}: {error}", folder.display());
+            Error::new(ErrorKind::Invalid, why)
+        })?;
+        JobQueue::open(&folder.join("llm_jobs.db"))
+    }
+
+    /// A worker of this queue that carries the [strategy](Self::effective_strategy) out, with this
+    /// manager's route, context and notifier.
+    ///
+    /// # Errors
+    /// When a setting or a provider cannot be used.
+    pub fn worker(&self, queue: &JobQueue) -> Result<Worker, Error> {
+        let mut worker = Worker::new(queue)
+            .completions(self.route()?)
+            .context(&self.ctx)
+            .max_retries(self.settings.max_retries()?)
+            .batch_settings(self.settings.batch_settings()?)
+            .batch_clients(self.clients_by_account()?)
+            .on_error(ErrorPolicy::StopOnCriticalError);
+        if self.provider.embeddings {
+            worker = worker.embeddings(self.route()?);
+        }
+        if let Some(client) = self.batches()? {
+            worker = worker.batches(client);
+        }
+        if let Some(notifier) = &self.notifier {
+            worker = worker.notifier(notifier.clone());
+        }
+        Ok(worker)
+    }
+}
+
+/// Adds what the process does not have yet, and finds the jobs of the rest: as often as a request stands
+/// in the list, so often it is a job.
+fn enlist(queue: &JobQueue, process: ProcessId, requests: &[Request]) -> Result<Vec<JobId>, Error> {
+    let (mut jobs, mut missing) = matched(queue, process, requests)?;
+    if !missing.is_empty() {
+        let new = missing.iter().map(|at| Job::from(&requests[*at]));
+        queue.enqueue_iter(process, new)?;
+        (jobs, missing) = matched(queue, process, requests)?;
+    } else if queue.progress(process)?.is_some_and(|found| !found.sealed) {
+        queue.seal(process)?;
+    }
+    match missing.is_empty() {
+        true => Ok(jobs.into_iter().flatten().collect()),
+        false => Err(Error::new(
+            ErrorKind::Invalid,
+            format!("somebody else takes the results of process {process}"),
+        )),
+    }
+}
+
+/// The job of each request, and the requests that have none.
+fn matched(
+    queue: &JobQueue,
+    process: ProcessId,
+    requests: &[Request],
+) -> Result<(Vec<Option<JobId>>, Vec<usize>), Error> {
+    type Name = (Option<String>, Option<String>);
+    let mut known: HashMap<Name, VecDeque<JobId>> = HashMap::new();
+    let mut after = None;
+    loop {
+        let items = queue.items(process, after, CHUNK)?;
+        let Some(last) = items.last() else {
+            break;
+        };
+        after = Some(last.job_id);
+        for item in items {
+            let name = (item.item_id, item.request_hash);
+            known.entry(name).or_default().push_back(item.job_id);
+        }
+    }
+    let mut missing = Vec::new();
+    let jobs = requests.iter().enumerate().map(|(at, request)| {
+        let job = Job::from(request);
+        let name = (job.item_id, job.request_hash);
+        let found = known.get_mut(&name).and_then(VecDeque::pop_front);
+        if found.is_none() {
+            missing.push(at);
+        }
+        found
+    });
+    let jobs = jobs.collect();
+    Ok((jobs, missing))
+}
+
+/// The outcomes in the order of the requests, and how many are still missing.
+fn outcomes(
+    queue: &JobQueue,
+    process: ProcessId,
+    requests: &[Request],
+    jobs: &[JobId],
+) -> Result<(Vec<Outcome>, usize), Error> {
+    let places: HashMap<JobId, usize> = jobs.iter().enumerate().map(|(at, id)| (*id, at)).collect();
+    let mut slots: Vec<Option<Outcome>> = requests.iter().map(|_| None).collect();
+    for result in queue.get_results(process) {
+        let result = result?;
+        if let Some(at) = places.get(&result.job_id) {
+            let read = serde_json::from_str::<Outcome>(&result.line());
+            let mut outcome = read.map_err(|error| {
+                let why = format!(
+                    "the result of job {} cannot be read: {error}",
+                    result.job_id
+                );
+                Error::new(ErrorKind::Malformed, why)
+            })?;
+            // A job without a name of its own is called by its id.
+            outcome.id.clone_from(&requests[*at].id);
+            slots[*at] = Some(outcome);
+        }
+    }
+    let missing = slots.iter().filter(|slot| slot.is_none()).count();
+    let outcomes = slots.into_iter().zip(requests).map(|(slot, request)| {
+        slot.unwrap_or_else(|| Outcome {
+            id: request.id.clone(),
+            result: Err(Error::cancelled()),
+            attempts: 0,
+            latency: Duration::ZERO,
+            provider: None,
+            model: request.model.clone(),
+            earlier: Vec::new(),
+            request_hash: None,
+        })
+    });
+    Ok((outcomes.collect(), missing))
+}
+
+fn unfinished(missing: usize) -> Error {
+    let why = format!(
+        "{missing} requests have no outcome yet: a batch is held (`batchwright status` says what to do), or another worker has them"
+    );
+    Error::new(ErrorKind::Transient, why)
+}

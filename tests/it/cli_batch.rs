@@ -1,0 +1,387 @@
+//! The batch strategy through the real program: handed over, shown, collected, cancelled.
+
+use std::process::Command;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use batchwright::simulate::{BatchConfig, SimConfig, Simulator};
+use batchwright::{
+    JobQueue, LlmManager, ProcessId, Progress, Request, Secret, Settings, Strategy, inspect,
+};
+use serde_json::{Value, json};
+
+use super::cli_queue::{adds_up, database, queue};
+use super::common::{Desk, Ended, PATIENCE, Running, all_ids, eventually, simulator};
+
+/// A provider whose batches take so long.
+fn taking(duration: Duration) -> Simulator {
+    with(BatchConfig::default().duration(duration))
+}
+
+fn with(batches: BatchConfig) -> Simulator {
+    simulator(SimConfig::default().batches(batches))
+}
+
+/// Long enough to see a batch under way; a cancelled one ends after a tenth of it.
+const LONG: Duration = Duration::from_secs(20);
+const SHORT: Duration = Duration::from_millis(100);
+
+/// The program on the queue of this desk, with a provider that has a Batch API.
+fn command(desk: &Desk, sim: &Simulator, words: &str) -> Command {
+    let mut command = desk.command(words.split_whitespace());
+    command
+        .args(["--data-dir", "data"])
+        .env("BATCHWRIGHT_PROVIDER", "openai")
+        .env("BATCHWRIGHT_MODEL", "m")
+        .env("OPENAI_API_KEY", "k")
+        .env("OPENAI_BASE_URL", sim.base_url())
+        .env("BATCHWRIGHT_BATCH_POLL_INTERVAL", "50ms");
+    command
+}
+
+fn run(desk: &Desk, sim: &Simulator, words: &str) -> Ended {
+    Running::start(&mut command(desk, sim, words)).wait()
+}
+
+fn submit(desk: &Desk, sim: &Simulator, n: usize) -> ProcessId {
+    desk.prompts("in.jsonl", n);
+    let ended = run(desk, sim, "submit in.jsonl").expect(0);
+    ended.stdout.trim().parse().unwrap()
+}
+
+fn status(desk: &Desk, sim: &Simulator, id: ProcessId) -> Value {
+    let ended = run(desk, sim, &format!("status --json {id}")).expect(0);
+    let all: Value = serde_json::from_str(&ended.stdout).unwrap();
+    let process = all["processes"][0].clone();
+    adds_up(&process);
+    process
+}
+
+#[test]
+fn prompts_go_out_as_one_batch_and_come_back_as_result_lines() {
+    let (desk, sim) = (Desk::new(), taking(SHORT));
+    desk.prompts("in.jsonl", 7);
+    let mut submit = command(&desk, &sim, "submit in.jsonl");
+    submit.env("BATCHWRIGHT_BULK_STRATEGY", "batch");
+    let submitted = Running::start(&mut submit).wait().expect(0);
+    let id = submitted.stdout.trim().to_owned();
+    submitted.says("7 jobs are queued; strategy: batch");
+    let worked = run(&desk, &sim, "work --strategy batch --until-empty --json").expect(0);
+    let worked = worked.says("strategy batch: prompts go to openai in batches");
+    let report: Value = serde_json::from_str(&worked.stdout).unwrap();
+    assert_eq!(report["completed"], 7, "{report}");
+    assert_eq!(report["batches"], 1, "{report}");
+    assert_eq!(report["batches_open"], 0, "{report}");
+    assert_eq!(report["calls"], 0, "{report}");
+    assert_eq!(sim.stats().requests, 0, "no prompt was a call of its own");
+    assert_eq!(sim.batch_stats().items_accepted, 7);
+    run(&desk, &sim, &format!("results {id} -o out.jsonl")).expect(0);
+    assert_eq!(desk.ids("out.jsonl"), all_ids(7));
+    for line in desk.results("out.jsonl") {
+        assert_eq!(line["provider"], "openai");
+        assert_eq!(line["attempts"], 1);
+    }
+}
+
+#[test]
+fn a_provider_without_a_batch_api_runs_sync_and_everybody_says_so() {
+    let (desk, sim) = (Desk::new(), taking(SHORT));
+    let id = submit(&desk, &sim, 3);
+    let with_extract = |words: &str| {
+        let mut command = command(&desk, &sim, words);
+        command
+            .env("BATCHWRIGHT_PROVIDER", "extract")
+            .env("BATCHWRIGHT_BULK_STRATEGY", "batch");
+        Running::start(&mut command).wait()
+    };
+    let why = "extract has no Batch API: runs sync";
+    let shown = with_extract("status --json").expect(0);
+    let shown: Value = serde_json::from_str(&shown.stdout).unwrap();
+    assert_eq!(shown["processes"][0]["strategy"], "sync");
+    assert_eq!(shown["processes"][0]["fallback_reason"], why);
+    with_extract("status").expect(0).says(why);
+    let worked = with_extract("work --until-empty").expect(0);
+    let warned = format!("warn: llm.bulk_strategy=batch: {why}");
+    worked.says(&format!("strategy: {why}")).says(&warned);
+    let set = with_extract("config get llm.bulk_strategy").expect(0);
+    assert_eq!(set.stdout, "batch\n", "the setting stays");
+    with_extract("config list").expect(0);
+    run(&desk, &sim, &format!("results {id} -o out.jsonl")).expect(0);
+    assert_eq!(desk.ids("out.jsonl"), all_ids(3));
+    assert_eq!(sim.batch_stats().created, 0);
+}
+
+#[test]
+fn a_batch_is_handed_over_at_night_and_collected_in_the_morning() {
+    let (desk, sim) = (Desk::new(), taking(Duration::from_millis(400)));
+    let id = submit(&desk, &sim, 5);
+    let night = run(
+        &desk,
+        &sim,
+        "work --strategy batch --until-submitted --json",
+    )
+    .expect(0);
+    let said = format!(
+        "1 batch (5 requests) goes on at openai; `batchwright work --data-dir data` collects them, \
+         `batchwright cancel {id} --data-dir data` cancels them"
+    );
+    let night = night.says(&said);
+    let report: Value = serde_json::from_str(&night.stdout).unwrap();
+    assert_eq!(
+        (&report["batches"], &report["completed"]),
+        (&json!(1), &json!(0))
+    );
+    assert_eq!(report["batches_open"], 1);
+
+    let process = status(&desk, &sim, id);
+    assert_eq!(process["at_provider"], 5);
+    assert_eq!(process["strategy"], "batch");
+    let batch = &process["batches"][0];
+    let remote = sim.batch_stats().batches[0].id.clone();
+    assert_eq!(batch["remote_id"], remote);
+    assert_eq!(
+        (&batch["provider"], &batch["total"]),
+        (&json!("openai"), &json!(5))
+    );
+    assert_eq!(
+        (&batch["attended"], &batch["model"]),
+        (&json!(false), &json!("m"))
+    );
+    let shown = run(&desk, &sim, "status").expect(0);
+    let named = format!("batch {remote} at openai: ");
+    assert!(shown.stdout.contains(&named), "{}", shown.stdout);
+    assert!(shown.stdout.contains(", unattended"), "{}", shown.stdout);
+    shown.says("nobody attends batches; to collect them: batchwright work --data-dir data");
+    let healthy = run(&desk, &sim, "doctor").expect(0).stdout;
+    assert!(healthy.contains(&format!(
+        "{remote} at openai, 5 requests: nobody attends it"
+    )));
+    let mut keyless = command(&desk, &sim, "doctor");
+    keyless.env_remove("OPENAI_API_KEY");
+    let ill = Running::start(&mut keyless).wait().expect(1).stdout;
+    assert!(
+        ill.contains("the key it was made with is not here"),
+        "{ill}"
+    );
+    let partial = run(&desk, &sim, &format!("results {id} -o out.jsonl")).expect(0);
+    partial.says("5 jobs are still open");
+
+    // The strategy of the morning is no matter: what is in a batch is collected.
+    run(&desk, &sim, "work --until-empty")
+        .expect(0)
+        .says("5 done");
+    run(&desk, &sim, &format!("results {id} -o out.jsonl")).expect(0);
+    assert_eq!(desk.ids("out.jsonl"), all_ids(5));
+    assert_eq!(sim.batch_stats().created, 1);
+    assert_eq!(sim.stats().requests, 0);
+}
+
+#[test]
+fn batches_whose_key_is_not_here_are_not_taken_for_done() {
+    let (desk, sim) = (Desk::new(), taking(SHORT));
+    submit(&desk, &sim, 2);
+    run(&desk, &sim, "work --strategy batch --until-submitted").expect(0);
+    let mut stranger = command(&desk, &sim, "work --strategy batch --until-empty");
+    stranger.env("OPENAI_API_KEY", "another");
+    let ended = Running::start(&mut stranger).wait().expect(4);
+    ended.says("goes on at openai");
+    assert_eq!(sim.batch_stats().downloads, 0);
+    run(&desk, &sim, "work --until-empty")
+        .expect(0)
+        .says("2 done");
+}
+
+#[test]
+fn a_running_worker_follows_the_strategy_and_old_batches_end_where_they_are() {
+    let (desk, sim) = (Desk::new(), taking(LONG));
+    let worker = Running::start(&mut command(&desk, &sim, "work"));
+    worker.hears("provider openai");
+    run(&desk, &sim, "config set llm.bulk_strategy batch").expect(0);
+    worker.hears("settings changed: llm.bulk_strategy sync -> batch");
+    worker.hears("prompts go to openai in batches");
+    let old = submit(&desk, &sim, 4);
+    let there = || status(&desk, &sim, old)["at_provider"] == 4;
+    assert!(sim.wait_for_batches(|stats| stats.created == 1, PATIENCE));
+    assert!(eventually(there));
+    run(&desk, &sim, "config set llm.bulk_strategy sync").expect(0);
+    worker.hears("settings changed: llm.bulk_strategy batch -> sync");
+    let new = submit(&desk, &sim, 3);
+    assert!(eventually(|| status(&desk, &sim, new)["completed"] == 3));
+    assert_eq!(sim.stats().requests, 3);
+    let left = status(&desk, &sim, old);
+    assert_eq!(
+        (&left["at_provider"], &left["strategy"]),
+        (&json!(4), &json!("batch"))
+    );
+    assert_eq!(left["batches"][0]["attended"], true);
+
+    // The worker that has the batch is the one to cancel it.
+    let cancelled = run(&desk, &sim, &format!("cancel {old}")).expect(0);
+    cancelled.says("1 batches are with a worker that runs: it cancels them at the provider");
+    assert!(sim.wait_for_batches(|stats| stats.cancelled == 1, PATIENCE));
+    let over = || {
+        let process = status(&desk, &sim, old);
+        process["at_provider"] == 0 && process["batches"] == json!([])
+    };
+    assert!(eventually(over));
+    let process = status(&desk, &sim, old);
+    let ended = |name: &str| process[name].as_u64().unwrap();
+    assert_eq!(ended("cancelled") + ended("completed"), 4, "{process}");
+    assert_eq!(ended("pending"), 0);
+}
+
+#[test]
+fn cancel_ends_batches_that_nobody_attends_and_keeps_what_they_finished() {
+    let (desk, sim) = (Desk::new(), taking(Duration::from_secs(4)));
+    let id = submit(&desk, &sim, 20);
+    run(&desk, &sim, "work --strategy batch --until-submitted").expect(0);
+    let some = |stats: &batchwright::simulate::BatchStats| stats.batches[0].finished > 0;
+    assert!(sim.wait_for_batches(some, PATIENCE));
+    run(&desk, &sim, &format!("cancel {id} --wait 30s")).expect(0);
+    let stats = sim.batch_stats();
+    assert_eq!((stats.cancels, stats.cancelled), (1, 1));
+    let process = status(&desk, &sim, id);
+    assert_eq!(process["batches"], json!([]));
+    assert_eq!(process["completed"], stats.items_finished);
+    assert_eq!(process["cancelled"], 20 - stats.items_finished);
+
+    // Back on the queue, the rest is bought for the first time.
+    run(&desk, &sim, &format!("retry {id}")).expect(0);
+    run(&desk, &sim, "work --strategy sync --until-empty").expect(0);
+    run(&desk, &sim, &format!("results {id} -o out.jsonl")).expect(0);
+    assert_eq!(desk.ids("out.jsonl"), all_ids(20));
+    assert_eq!(sim.stats().requests, 20 - stats.items_finished);
+}
+
+#[test]
+fn cancel_that_may_not_wait_says_what_remains() {
+    let (desk, sim) = (Desk::new(), taking(LONG));
+    let id = submit(&desk, &sim, 2);
+    run(&desk, &sim, "work --strategy batch --until-submitted").expect(0);
+    let words = format!("cancel {id} --wait 400ms");
+    let ended = run(&desk, &sim, &words).expect(0);
+    ended.says("any worker with its key collects what it has finished");
+    // The cancel has gone out all the same.
+    assert_eq!(sim.batch_stats().cancels, 1);
+    run(&desk, &sim, "work --until-empty").expect(0);
+    assert_eq!(status(&desk, &sim, id)["cancelled"], 2);
+}
+
+#[test]
+fn deleting_a_process_cancels_its_batches() {
+    let (desk, sim) = (Desk::new(), taking(Duration::from_secs(2)));
+    let id = submit(&desk, &sim, 3);
+    run(&desk, &sim, "work --strategy batch --until-submitted").expect(0);
+    run(&desk, &sim, &format!("cancel {id} --delete")).expect(0);
+    assert_eq!(sim.batch_stats().cancelled, 1);
+    assert!(queue(&desk).open_processes().unwrap().is_empty());
+    assert!(queue(&desk).batches(None).unwrap().is_empty());
+}
+
+#[test]
+fn what_failed_in_a_batch_can_be_retried_by_either_strategy() {
+    let sim = with(BatchConfig::default().duration(SHORT).item_failures(1.0));
+    let desk = Desk::new();
+    let id = submit(&desk, &sim, 3);
+    run(&desk, &sim, "work --strategy batch --until-empty").expect(3);
+    assert_eq!(status(&desk, &sim, id)["failed"], 3);
+    run(&desk, &sim, &format!("retry {id}")).expect(0);
+    run(&desk, &sim, "work --strategy sync --until-empty").expect(0);
+    assert_eq!(status(&desk, &sim, id)["completed"], 3);
+}
+
+#[test]
+fn a_batch_of_unknown_fate_is_held_and_the_queue_is_not_called_empty() {
+    let lost = BatchConfig::default()
+        .duration(SHORT)
+        .lost_creates(1)
+        .late_creates(Duration::from_secs(3600));
+    let (desk, sim) = (Desk::new(), with(lost));
+    let id = submit(&desk, &sim, 2);
+    let anthropic = |words: &str| {
+        let mut command = command(&desk, &sim, words);
+        command
+            .env("BATCHWRIGHT_PROVIDER", "anthropic")
+            .env("ANTHROPIC_API_KEY", "k")
+            .env("ANTHROPIC_BASE_URL", format!("http://{}", sim.addr()))
+            .env("BATCHWRIGHT_BATCH_RECONCILE_WAIT", "100ms");
+        Running::start(&mut command).wait()
+    };
+    let resubmit = "batchwright config set batch.on_unknown resubmit";
+    let ended = anthropic("work --strategy batch --until-empty --json").expect(4);
+    let ended = ended.says(&format!("To send it again all the same: {resubmit}"));
+    let report: Value = serde_json::from_str(&ended.stdout).unwrap();
+    assert_eq!(report["batches_held"], 1, "{report}");
+    let process = status(&desk, &sim, id);
+    assert_eq!(process["batches"][0]["state"], "held");
+    anthropic("status")
+        .expect(0)
+        .says("held batches wait for you");
+    let ill = anthropic("doctor").expect(1);
+    assert!(ill.stdout.contains("2 requests: held; "), "{}", ill.stdout);
+    anthropic("config set batch.on_unknown resubmit").expect(0);
+    anthropic("work --strategy batch --until-empty").expect(0);
+    assert_eq!(status(&desk, &sim, id)["completed"], 2);
+}
+
+#[test]
+fn a_library_user_gets_the_outcomes_in_order_and_comes_back_after_a_stop() {
+    let (desk, sim) = (Desk::new(), taking(Duration::from_secs(1)));
+    let folder = database(&desk).parent().unwrap().to_owned();
+    let manager = |ctx: &batchwright::Context| {
+        let settings = Settings::new()
+            .flag("llm.bulk_strategy", "strategy", Some("batch".to_owned()))
+            .unwrap()
+            .flag("batch.poll_interval", "poll", Some("50ms".to_owned()))
+            .unwrap();
+        let provider = inspect("openai", Some(&sim.base_url()), None, true).unwrap();
+        LlmManager::of(settings, provider)
+            .unwrap()
+            .api_key(Secret::new("k"))
+            .data_dir(&folder)
+            .context(ctx)
+    };
+    let process = ProcessId::new();
+    let requests: Vec<Request> = (0..6)
+        .map(|at| Request {
+            model: Some("m".to_owned()),
+            // Twice the same is two requests.
+            ..Request::new(format!("prompt {}", at / 2))
+        })
+        .collect();
+
+    let ctx = batchwright::Context::new();
+    let seen = Arc::new(Mutex::new(Vec::new()));
+    let (stop, notes) = (ctx.clone(), seen.clone());
+    let stopped = manager(&ctx).notifier(Arc::new(move |progress: &Progress| {
+        notes.lock().unwrap().push(progress.at_provider);
+        if progress.at_provider == 6 {
+            stop.cancel();
+        }
+    }));
+    assert_eq!(stopped.effective_strategy().strategy, Strategy::Batch);
+    let error = stopped.run_bulk(process, &requests).unwrap_err();
+    assert_eq!(error.outcomes.len(), 6);
+    assert!(error.outcomes.iter().all(|outcome| !outcome.is_success()));
+    assert!(seen.lock().unwrap().contains(&6));
+
+    let outcomes = manager(&batchwright::Context::new())
+        .run_bulk(process, &requests)
+        .unwrap();
+    assert_eq!(
+        sim.batch_stats().items_accepted,
+        6,
+        "nothing was bought twice"
+    );
+    let texts: Vec<String> = outcomes
+        .into_iter()
+        .map(|outcome| outcome.result.unwrap().text)
+        .collect();
+    assert_eq!(texts.len(), 6);
+    for pair in texts.chunks(2) {
+        assert_eq!(pair[0], pair[1]);
+    }
+    assert_ne!(texts[0], texts[2]);
+    let queue = JobQueue::open(&database(&desk)).unwrap();
+    assert!(queue.open_processes().unwrap().is_empty());
+}
