@@ -73,7 +73,7 @@ fn prompts_go_out_as_one_batch_and_come_back_as_result_lines() {
     assert_eq!(report["batches"], 1, "{report}");
     assert_eq!(report["batches_open"], 0, "{report}");
     assert_eq!(report["calls"], 0, "{report}");
-    assert_eq!(sim.stats().requests, 0, "no prompt was a call of its own");
+    assert_eq!(sim.stats().calls, 0, "no prompt was a call of its own");
     assert_eq!(sim.batch_stats().items_accepted, 7);
     run(&desk, &sim, &format!("results {id} -o out.jsonl")).expect(0);
     assert_eq!(desk.ids("out.jsonl"), all_ids(7));
@@ -173,7 +173,7 @@ fn a_batch_is_handed_over_at_night_and_collected_in_the_morning() {
     run(&desk, &sim, &format!("results {id} -o out.jsonl")).expect(0);
     assert_eq!(desk.ids("out.jsonl"), all_ids(5));
     assert_eq!(sim.batch_stats().created, 1);
-    assert_eq!(sim.stats().requests, 0);
+    assert_eq!(sim.stats().calls, 0);
 }
 
 #[test]
@@ -207,7 +207,7 @@ fn a_running_worker_follows_the_strategy_and_old_batches_end_where_they_are() {
     worker.hears("settings changed: llm.bulk_strategy batch -> sync");
     let new = submit(&desk, &sim, 3);
     assert!(eventually(|| status(&desk, &sim, new)["completed"] == 3));
-    assert_eq!(sim.stats().requests, 3);
+    assert_eq!(sim.stats().calls, 3);
     let left = status(&desk, &sim, old);
     assert_eq!(
         (&left["at_provider"], &left["strategy"]),
@@ -250,7 +250,7 @@ fn cancel_ends_batches_that_nobody_attends_and_keeps_what_they_finished() {
     run(&desk, &sim, "work --strategy sync --until-empty").expect(0);
     run(&desk, &sim, &format!("results {id} -o out.jsonl")).expect(0);
     assert_eq!(desk.ids("out.jsonl"), all_ids(20));
-    assert_eq!(sim.stats().requests, 20 - stats.items_finished);
+    assert_eq!(sim.stats().calls, 20 - stats.items_finished);
 }
 
 #[test]
