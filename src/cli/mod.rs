@@ -32,6 +32,8 @@ mod settings;
 mod signals;
 #[cfg(feature = "simulate")]
 mod simulate;
+#[cfg(feature = "simulate")]
+mod simulate_batches;
 #[cfg(feature = "queue")]
 mod status;
 #[cfg(feature = "queue")]

@@ -7,14 +7,15 @@ use std::time::Duration;
 use batchwright::simulate::{SimConfig, SimStats, Simulator, Trouble, UnknownVendor, Vendor};
 use clap::{ArgGroup, Args};
 
+use super::simulate_batches::{self, BatchArgs};
 use super::values::{millis, seconds};
 
 /// Run a provider on this machine that speaks the protocols of OpenAI, Anthropic and Google, with
 /// latency, limits and trouble as wanted, and that counts what a real one would have charged for
 ///
 /// One port serves them all, told apart by the path: http://HOST/v1 for OpenAI and those like it,
-/// http://HOST/openai/v1 for Groq, http://HOST for Anthropic, http://HOST/v1beta for Gemini. What the
-/// real API would refuse is refused here too.
+/// http://HOST/openai/v1 for Groq, http://HOST for Anthropic, http://HOST/v1beta for Gemini; files and
+/// batches with them. What the real API would refuse is refused here too.
 #[derive(Debug, Args)]
 #[command(group = ArgGroup::new("limited").args(["rpm", "model_rpm"]).multiple(true))]
 pub struct SimulateArgs {
@@ -122,6 +123,9 @@ pub struct SimulateArgs {
     /// Print the counts as JSON on stdout instead of as a table on stderr
     #[arg(long)]
     json: bool,
+
+    #[command(flatten)]
+    batches: BatchArgs,
 }
 
 /// Runs a simulator until `wait_for_stop` returns, then prints its counts.
@@ -135,12 +139,15 @@ pub fn run(args: &SimulateArgs, wait_for_stop: impl FnOnce()) -> io::Result<()> 
          --model {model}"
     );
     wait_for_stop();
-    let stats = sim.stats();
+    let (stats, batches) = (sim.stats(), sim.batch_stats());
     drop(sim);
     if args.json {
-        writeln!(io::stdout(), "{}", serde_json::to_string_pretty(&stats)?)
+        let mut all = serde_json::to_value(&stats)?;
+        all["batches"] = serde_json::to_value(&batches)?;
+        writeln!(io::stdout(), "{}", serde_json::to_string_pretty(&all)?)
     } else {
-        write!(io::stderr(), "{}", table(&stats))
+        let tables = table(&stats) + &simulate_batches::table(&batches);
+        write!(io::stderr(), "{tables}")
     }
 }
 
@@ -157,7 +164,8 @@ fn config(args: &SimulateArgs) -> SimConfig {
         .stall(args.stall)
         .idle_timeout(args.idle_timeout)
         .seed(args.seed)
-        .track(!args.no_track);
+        .track(!args.no_track)
+        .batches(args.batches.config());
     if let Some(vendor) = args.vendor {
         config = config.vendor(vendor);
     }

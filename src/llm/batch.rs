@@ -210,8 +210,7 @@ pub struct BatchStatus {
     pub counts: Option<BatchCounts>,
     /// What to [download](BatchClient::download) once it has ended; possibly nothing.
     pub results: Vec<String>,
-    /// How many requests the results must hold together, if the provider tells: fewer are a download
-    /// cut short.
+    /// How many requests the results hold at least, if the provider tells: fewer are a download cut short.
     pub expected: Option<u64>,
     /// When the provider wants to be asked again.
     pub poll_after: Option<Duration>,

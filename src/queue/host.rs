@@ -269,9 +269,7 @@ impl JobQueue {
         if batches.iter().any(|batch| batch.worker.is_some()) && self.store.reclaim(now)? > 0 {
             batches = self.store.batches(process)?;
         }
-        let infos = batches
-            .iter()
-            .filter_map(|batch| BatchInfo::new(batch, now));
+        let infos = batches.iter().map(|batch| BatchInfo::new(batch, now));
         Ok(infos.collect())
     }
 

@@ -19,7 +19,7 @@ use crate::engine::run::{Finish, Observer, Permits, Shell, run};
 use crate::engine::work::{Settled, Ticket, Work};
 
 use super::backlog::{Scope, StoreBacklog};
-use super::batch::{Begin, Ends, Office, Poller, Spool};
+use super::batch::{Begin, Ends, Office, Poller, Spool, Transfers};
 use super::controls::{Controls, MOST_SLOTS, Plan};
 use super::minder;
 use super::store::{JobStore, OnWork, WorkerId};
@@ -155,6 +155,7 @@ impl Life {
         let (polling, stop) = bounded::<()>(0);
         let report = thread::scope(|scope| {
             let begin = Begin {
+                transfers: Transfers::start(scope, &office, &plan.ctx)?,
                 office,
                 kinds: &controls.kinds,
                 post: &controls.post,
@@ -163,8 +164,9 @@ impl Life {
                 on_error: plan.on_error,
                 until_empty: plan.scope.until_empty || plan.scope.until_handed_over,
                 wake: &wake,
+                seed,
             };
-            let poller = Poller::begin(begin, scope)?;
+            let poller = Poller::new(begin);
             let _polling = polling;
             thread::Builder::new()
                 .name("batchwright-batches".to_owned())

@@ -60,6 +60,11 @@ impl Gate {
         self.opened.notify_all();
     }
 
+    /// Takes back a stop, once all that it ended has ended.
+    pub(super) fn restart(&self) {
+        self.stopped.store(false, Ordering::Release);
+    }
+
     pub(super) fn is_stopped(&self) -> bool {
         self.stopped.load(Ordering::Acquire)
     }

@@ -82,6 +82,9 @@ impl Memos {
     }
 }
 
+/// What each request met, and how many prompts had been paid before.
+type Bought = (Vec<Option<Trouble>>, u64);
+
 /// How a call ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Delivery {
@@ -157,13 +160,9 @@ impl Ledger {
         self.publish(&mut inner);
     }
 
-    /// Books requests of a batch that have been worked on, told by their prompts. Tells of each which
-    /// trouble it met, and how many had been paid before.
-    pub(super) fn buy(
-        &self,
-        asked: &[(u64, Form)],
-        config: &SimConfig,
-    ) -> (Vec<Option<Trouble>>, u64) {
+    /// Books requests of a batch that have been worked on, by their prompts. Tells of each which
+    /// trouble it met.
+    pub(super) fn buy(&self, asked: &[(u64, Form)], config: &SimConfig) -> Bought {
         let mut inner = self.inner.lock();
         let before = inner.stats.paid_twice;
         let met = asked
@@ -438,168 +437,5 @@ impl Inner {
             }
         }
         stats
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    const NOW: Duration = Duration::ZERO;
-
-    fn prompt(keys: &[u64]) -> Ask<'_> {
-        Ask::Prompt {
-            model: "m",
-            keys,
-            tokens: 1,
-            form: Form::Text,
-            inputs: 0,
-        }
-    }
-
-    fn pack(keys: &[u64]) -> Ask<'_> {
-        Ask::Prompt {
-            model: "m",
-            keys,
-            tokens: 1,
-            form: Form::Vectors,
-            inputs: keys.len() as u64,
-        }
-    }
-
-    #[test]
-    fn a_second_answer_to_one_prompt_is_paid_twice() {
-        let config = SimConfig::default();
-        let ledger = Ledger::new(&config);
-        for key in [1, 2, 1] {
-            let call = ledger.arrive(NOW, prompt(&[key]), &config);
-            ledger.settle(&call, Delivery::Answered);
-        }
-        let stats = ledger.stats();
-        assert_eq!((stats.prompts, stats.paid, stats.paid_twice), (2, 3, 1));
-        assert_eq!((stats.answered, stats.maybe_paid_resent), (3, 0));
-        assert_eq!((stats.in_flight, stats.max_in_flight), (0, 1));
-    }
-
-    #[test]
-    fn an_uncertain_call_counts_once_when_the_next_arrives() {
-        let config = SimConfig::default().trouble(Trouble::Drop, 1.0);
-        let ledger = Ledger::new(&config);
-        let first = ledger.arrive(NOW, prompt(&[1]), &config);
-        assert_eq!(first.verdict, Verdict::Trouble(Trouble::Drop));
-        ledger.settle(&first, Delivery::Failed);
-        assert_eq!(ledger.stats().maybe_paid_resent, 0);
-        for _ in 0..2 {
-            let next = ledger.arrive(NOW, prompt(&[1]), &config);
-            assert_eq!(next.verdict, Verdict::Plain);
-            ledger.settle(&next, Delivery::Answered);
-            assert_eq!(ledger.stats().maybe_paid_resent, 1);
-        }
-    }
-
-    #[test]
-    fn an_undelivered_reply_counts_whether_the_next_call_comes_before_or_after() {
-        let config = SimConfig::default();
-        let ledger = Ledger::new(&config);
-        let first = ledger.arrive(NOW, prompt(&[1]), &config);
-        let second = ledger.arrive(NOW, prompt(&[1]), &config);
-        ledger.settle(&first, Delivery::Gone);
-        assert_eq!(ledger.stats().maybe_paid_resent, 1);
-        ledger.settle(&second, Delivery::Answered);
-        ledger.undelivered(&second, Delivery::Answered);
-        assert_eq!(ledger.stats().maybe_paid_resent, 1);
-        let third = ledger.arrive(NOW, prompt(&[1]), &config);
-        ledger.settle(&third, Delivery::Answered);
-        let stats = ledger.stats();
-        assert_eq!((stats.maybe_paid_resent, stats.answered), (2, 1));
-    }
-
-    #[test]
-    fn accepted_and_refused_calls_fall_into_their_seconds() {
-        let config = SimConfig::default().rpm(60).burst(1);
-        let ledger = Ledger::new(&config);
-        for millis in [100, 200, 2_500, 2_600] {
-            let call = ledger.arrive(Duration::from_millis(millis), prompt(&[millis]), &config);
-            ledger.settle(&call, Delivery::Failed);
-        }
-        let stats = ledger.stats();
-        assert_eq!(stats.accepted_per_second, [1, 0, 1]);
-        assert_eq!(stats.refused_per_second, [1, 0, 1]);
-        assert_eq!((stats.first_call_ms, stats.last_call_ms), (100, 2_600));
-        assert_eq!((stats.accepted, stats.refused), (2, 2));
-    }
-
-    #[test]
-    fn a_wait_that_is_never_satisfied_ends_in_time() {
-        let ledger = Ledger::new(&SimConfig::default());
-        assert!(!ledger.wait_until(|stats| stats.calls > 0, Duration::from_millis(5)));
-    }
-
-    #[test]
-    fn a_pack_is_one_call_and_each_of_its_inputs_a_prompt() {
-        let config = SimConfig::default();
-        let ledger = Ledger::new(&config);
-        for keys in [&[1, 2, 3][..], &[3, 4]] {
-            let call = ledger.arrive(NOW, pack(keys), &config);
-            ledger.settle(&call, Delivery::Answered);
-        }
-        let stats = ledger.stats();
-        assert_eq!(
-            (stats.calls, stats.embedding_calls, stats.embedded),
-            (2, 2, 5)
-        );
-        assert_eq!((stats.prompts, stats.paid, stats.paid_twice), (4, 2, 1));
-    }
-
-    #[test]
-    fn all_inputs_of_a_pack_meet_a_trouble_together() {
-        let config = SimConfig::default().trouble(Trouble::Drop, 1.0);
-        let ledger = Ledger::new(&config);
-        let first = ledger.arrive(NOW, pack(&[1, 2, 3]), &config);
-        assert_eq!(first.verdict, Verdict::Trouble(Trouble::Drop));
-        ledger.settle(&first, Delivery::Failed);
-        let second = ledger.arrive(NOW, pack(&[1, 2, 3]), &config);
-        assert_eq!(second.verdict, Verdict::Plain);
-        assert_eq!(ledger.stats().maybe_paid_resent, 3);
-        ledger.settle(&second, Delivery::Gone);
-        assert_eq!(ledger.stats().embedded, 0);
-    }
-
-    #[test]
-    fn one_bad_input_goes_before_the_other_troubles_of_its_pack() {
-        let config = SimConfig::default()
-            .trouble(Trouble::Error500, 0.5)
-            .trouble(Trouble::BadRequest, 0.5);
-        let key = |wanted| {
-            (0..)
-                .find(|key| config.plan_key(*key) == Some(wanted))
-                .unwrap()
-        };
-        let keys = [key(Trouble::Error500), key(Trouble::BadRequest)];
-        let ledger = Ledger::new(&config);
-        for _ in 0..3 {
-            let call = ledger.arrive(NOW, pack(&keys), &config);
-            assert_eq!(call.verdict, Verdict::Trouble(Trouble::BadRequest));
-            ledger.settle(&call, Delivery::Failed);
-        }
-        let alone = ledger.arrive(NOW, pack(&keys[..1]), &config);
-        assert_eq!(alone.verdict, Verdict::Trouble(Trouble::Error500));
-        ledger.settle(&alone, Delivery::Failed);
-    }
-
-    #[test]
-    fn a_wrong_shape_is_met_only_where_a_shape_was_asked_for() {
-        let config = SimConfig::default().trouble(Trouble::InvalidJson, 1.0);
-        let ledger = Ledger::new(&config);
-        let mut ask = prompt(&[1]);
-        let call = ledger.arrive(NOW, ask, &config);
-        assert_eq!(call.verdict, Verdict::Plain);
-        ledger.settle(&call, Delivery::Answered);
-        if let Ask::Prompt { form, .. } = &mut ask {
-            *form = Form::Shaped;
-        }
-        let call = ledger.arrive(NOW, ask, &config);
-        assert_eq!(call.verdict, Verdict::Trouble(Trouble::InvalidJson));
-        ledger.settle(&call, Delivery::Failed);
     }
 }

@@ -13,6 +13,21 @@
 //! | Anthropic | `http://HOST` | `POST /v1/messages` |
 //! | Gemini | `http://HOST/v1beta` | `POST /models/NAME:generateContent`, `:batchEmbedContents` |
 //!
+//! Below the same addresses are the files and batches of those that have them; [`BatchConfig`] says
+//! what becomes of them. Each request of a batch is answered as a call would be, and pays for its
+//! prompt in the same [statistics](SimStats); [`BatchStats`] has what is known of batches alone.
+//!
+//! | API | calls for files | calls for batches |
+//! |---|---|---|
+//! | OpenAI, Groq | `POST`, `GET /files`; `GET`, `DELETE /files/ID`; `GET /files/ID/content` | `POST`, `GET /batches`; `GET /batches/ID`; `POST /batches/ID/cancel` |
+//! | xAI | as OpenAI | `POST`, `GET /batches`; `GET /batches/ID`; `POST`, `GET /batches/ID/requests`; `GET /batches/ID/results`; `POST /batches/ID:cancel` |
+//! | Mistral | as OpenAI, pages by number | `POST`, `GET /batch/jobs`; `GET /batch/jobs/ID`; `POST /batch/jobs/ID/cancel` |
+//! | Anthropic | none | `POST`, `GET /v1/messages/batches`; `GET`, `DELETE ../ID`; `POST ../ID/cancel`; `GET ../ID/results` |
+//! | Gemini | `POST /upload/v1beta/files`, twice; `GET /files`; `GET`, `DELETE /files/ID`; `GET /download/v1beta/files/ID:download?alt=media` | `POST /models/NAME:batchGenerateContent`; `GET /batches`; `GET`, `DELETE /batches/ID`; `POST /batches/ID:cancel` |
+//!
+//! Batches are for chat alone, and take their requests from a file wherever the API has files; to
+//! xAI's they can also be added one call at a time.
+//!
 //! Of OpenAI's protocol [`SimConfig::vendor`] chooses one vendor's dialect. The simulator refuses what
 //! the API in question refuses: fields it does not know, roles it does not have, a key in the wrong
 //! header, a schema that is not strict enough. [`SimStats::malformed`] counts these, so that a test of
@@ -66,6 +81,8 @@ mod test_client;
 #[cfg(test)]
 mod test_dialects;
 #[cfg(test)]
+mod test_ledger;
+#[cfg(test)]
 mod test_limits;
 #[cfg(test)]
 mod test_server;
@@ -78,6 +95,8 @@ use std::io;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use parking_lot::Mutex;
 
 pub use batch::{BatchConfig, BatchPoint, BatchSeen, BatchStats, Pause};
 pub use config::SimConfig;
@@ -95,11 +114,13 @@ use serve::Shared;
 /// A running simulator; dropping it closes all connections and joins all of its threads.
 ///
 /// Besides the [calls](self) it answers `GET /v1/models`, `GET /health`, `GET /props` (see
-/// [`SimConfig::slots`]) and, with its [`SimStats`] as JSON, `GET /_sim/stats`.
+/// [`SimConfig::slots`]) and, with its [`SimStats`] as JSON, `GET /_sim/stats`; with its
+/// [`BatchStats`], `GET /_sim/batches`.
 #[derive(Debug)]
 pub struct Simulator {
     shared: Arc<Shared>,
-    listener: Listener,
+    addr: SocketAddr,
+    listener: Mutex<Option<Listener>>,
 }
 
 impl Simulator {
@@ -108,10 +129,7 @@ impl Simulator {
     pub fn start(config: SimConfig) -> io::Result<Simulator> {
         config.check()?;
         let port = config.port;
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).map_err(|error| {
-            let message = format!("cannot listen on 127.0.0.1:{port}: {error}");
-            io::Error::new(error.kind(), message)
-        })?;
+        let listener = bind(port)?;
         let shared = Arc::new(Shared {
             ledger: Ledger::new(&config),
             gate: Gate::default(),
@@ -123,12 +141,34 @@ impl Simulator {
             config,
         });
         let listener = Listener::start(listener, Arc::clone(&shared))?;
-        Ok(Simulator { shared, listener })
+        Ok(Simulator {
+            shared,
+            addr: listener.addr(),
+            listener: Mutex::new(Some(listener)),
+        })
+    }
+
+    /// Closes all connections and refuses new ones, as a provider that is down; requests held by a
+    /// [`Pause`] go on first. What the simulator knows stays, and batches go on.
+    pub fn stop_listening(&self) {
+        drop(self.listener.lock().take());
+    }
+
+    /// Listens again on the same port after [`stop_listening`](Simulator::stop_listening). Fails if
+    /// somebody else has taken it.
+    pub fn resume(&self) -> io::Result<()> {
+        let mut listener = self.listener.lock();
+        if listener.is_none() {
+            let bound = bind(self.addr.port())?;
+            self.shared.gate.restart();
+            *listener = Some(Listener::start(bound, Arc::clone(&self.shared))?);
+        }
+        Ok(())
     }
 
     /// The address it listens on, with the real port.
     pub fn addr(&self) -> SocketAddr {
-        self.listener.addr()
+        self.addr
     }
 
     /// What a client takes as the base URL of OpenAI or those like it: `http://127.0.0.1:PORT/v1`.
@@ -147,7 +187,8 @@ impl Simulator {
     }
 
     /// Waits until `ready` is true of the counts, looking at them after every change; false if that
-    /// does not happen before `timeout` is over.
+    /// does not happen before `timeout` is over. What batches come to is waited for by
+    /// [`wait_for_batches`](Simulator::wait_for_batches).
     pub fn wait_until(&self, ready: impl FnMut(&SimStats) -> bool, timeout: Duration) -> bool {
         self.shared.ledger.wait_until(ready, timeout)
     }
@@ -181,4 +222,11 @@ impl Simulator {
     pub fn release(&self) {
         self.shared.gate.release();
     }
+}
+
+fn bind(port: u16) -> io::Result<TcpListener> {
+    TcpListener::bind((Ipv4Addr::LOCALHOST, port)).map_err(|error| {
+        let message = format!("cannot listen on 127.0.0.1:{port}: {error}");
+        io::Error::new(error.kind(), message)
+    })
 }

@@ -4,6 +4,8 @@
 
 mod accounts;
 #[cfg(feature = "simulate")]
+mod batch_api;
+#[cfg(feature = "simulate")]
 mod batch_wires;
 mod bulk;
 #[cfg(feature = "simulate")]

@@ -1,7 +1,7 @@
 //! A database of each released schema, and one that was made just now: what is in it is found, and
 //! worked to the end.
 //!
-//! With a new schema, keep one of it: `KEEP=$PWD/tests/data/llm_jobs_v2.db cargo test --test it
+//! With a new schema, keep one of it: `KEEP=$PWD/tests/data/llm_jobs_v3.db cargo test --test it
 //! a_database_of_now`, and add it to the released ones.
 
 use std::path::{Path, PathBuf};
@@ -10,14 +10,15 @@ use std::time::Duration;
 
 use batchwright::testing::{ManualClock, ScriptedClient};
 use batchwright::{
-    Clock, Context, Counts, Error, ErrorKind, Handler, Job, JobQueue, JobResult, JobStatus,
-    JobStore, LlmClient, ProcessId, Request, Route, RunningJob, Scale, SqliteOptions, SqliteStore,
-    SystemClock, Usage, Verdict, Worker, client_fn,
+    Clock, Context, Counts, End, Ending, Error, ErrorKind, Handler, Job, JobQueue, JobResult,
+    JobStatus, JobStore, Lane, LlmClient, ProcessId, Request, Route, RunningJob, Scale,
+    SqliteOptions, SqliteStore, SystemClock, Usage, Verdict, Worker, client_fn,
 };
 use rusqlite::Connection;
+use serde_json::value::RawValue;
 use tempfile::TempDir;
 
-const RELEASED: &[i64] = &[1];
+const RELEASED: &[i64] = &[1, 2];
 
 fn process(n: u8) -> ProcessId {
     ProcessId::from_bytes([n; 16])
@@ -25,6 +26,15 @@ fn process(n: u8) -> ProcessId {
 
 fn prompt(text: &str) -> Job {
     Job::from(Request::new(text).with_id(text).with_model("m-1"))
+}
+
+/// The lane of those prompts.
+fn lane() -> Lane {
+    Lane {
+        kind: "completion".to_owned(),
+        name: Some("m-1".to_owned()),
+        step: 0,
+    }
 }
 
 fn worker(queue: &JobQueue, client: &Arc<ScriptedClient>) -> Worker {
@@ -71,6 +81,17 @@ fn make(copy: &Path) {
         .unwrap();
     queue.enqueue(process(3), [prompt("unwanted")]).unwrap();
     queue.cancel(process(3)).unwrap();
+
+    let out = ["out", "back"].map(prompt);
+    queue.enqueue(process(4), out).unwrap();
+    let poller = store.enlist(SystemClock.wall()).unwrap();
+    let batch = store
+        .open_batch(poller, process(4), &lane(), "sent", SystemClock.wall())
+        .unwrap();
+    let filled = store
+        .fill_batch(poller, batch, None, 9, 1 << 20, SystemClock.wall())
+        .unwrap();
+    assert_eq!(filled.jobs, 2);
 
     client.hold();
     let running = worker(&queue, &client).start().unwrap();
@@ -133,15 +154,50 @@ fn row(id: &str, status: JobStatus, attempts: u32, text: &str) -> (String, JobSt
     (id.to_owned(), status, attempts, text.to_owned())
 }
 
-fn is_found_and_worked_to_the_end(from: &Path) {
+/// Takes the batch over: one of its jobs has its result, the other one goes back.
+fn a_batch_is_taken_over(path: &Path) {
+    let store = SqliteStore::open(path, SqliteOptions::default()).unwrap();
+    let now = SystemClock.wall();
+    store.reclaim(now).unwrap();
+    let worker = store.enlist(now).unwrap();
+    let adopted = store.adopt_batches(worker, &mut |_| true, &[process(4)], now);
+    let [batch] = adopted.unwrap().try_into().unwrap();
+    assert_eq!((batch.record.as_str(), batch.jobs), ("sent", 2));
+    assert_eq!(*batch.lane, lane());
+    let jobs = store.batch_jobs_by(batch.no, &[0]).unwrap();
+    assert_eq!(jobs[0].item_id.as_deref(), Some("out"));
+    let result = RawValue::from_string("\"bought\"".to_owned()).unwrap();
+    let end = End {
+        receipt: jobs[0].receipt,
+        calls: 1,
+        ending: Ending::Completed {
+            result,
+            spent: None,
+        },
+    };
+    store.settle(&[end], now).unwrap();
+    store.close_batch(worker, batch.no, now).unwrap();
+    store.retire(worker, now).unwrap();
+}
+
+fn is_found_and_worked_to_the_end(from: &Path, version: i64) {
     use JobStatus::{Cancelled, Completed, Failed};
     let (_folder, path) = restored(from);
     // Long after: what waits for its time is due.
     let clock = Arc::new(ManualClock::new());
     clock.advance(Duration::from_secs(100 * 365 * 24 * 3600));
     let queue = JobQueue::open(&path).unwrap().clock(clock);
+    let has_batch = version > 1;
+    assert_eq!(queue.batches(None).unwrap().len(), usize::from(has_batch));
+    if has_batch {
+        assert_eq!(counts(&queue, 4).at_provider, 2);
+        assert_eq!(queue.batches(Some(process(4))).unwrap()[0].total, 2);
+    }
     let open = queue.open_processes().unwrap();
-    let states = open.iter().map(|p| (p.process_id, p.sealed, p.cancelled));
+    let states = open
+        .iter()
+        .take(3)
+        .map(|p| (p.process_id, p.sealed, p.cancelled));
     let expected = [(1, true, false), (2, false, false), (3, true, true)];
     assert!(states.eq(expected.map(|(n, sealed, cancelled)| (process(n), sealed, cancelled))));
     let first = counts(&queue, 1);
@@ -159,11 +215,19 @@ fn is_found_and_worked_to_the_end(from: &Path) {
     assert!(bad.is_none(), "{bad:?}");
 
     queue.seal(process(2)).unwrap();
+    if has_batch {
+        a_batch_is_taken_over(&path);
+    }
     let double = Handler::new(|job: &RunningJob, _: &Context| Ok(2 * job.parse::<i64>()?));
     let client = Arc::new(ScriptedClient::new());
     let worker = worker(&queue, &client).handle("double", double);
     let report = worker.until_empty(true).run().unwrap();
-    assert_eq!((report.completed, report.failed), (5, 0), "{report:?}");
+    let expected = 5 + u64::from(has_batch);
+    assert_eq!(
+        (report.completed, report.failed),
+        (expected, 0),
+        "{report:?}"
+    );
     let expected = [
         row("good", Completed, 1, "echo: good"),
         row("bad", Failed, 1, "invalid"),
@@ -176,7 +240,15 @@ fn is_found_and_worked_to_the_end(from: &Path) {
     assert_eq!(texts(&consumed(&queue, 2)), expected);
     let expected = [row("unwanted", Cancelled, 0, "cancelled")];
     assert_eq!(texts(&consumed(&queue, 3)), expected);
+    if has_batch {
+        let expected = [
+            row("out", Completed, 1, "\"bought\""),
+            row("back", Completed, 1, "echo: back"),
+        ];
+        assert_eq!(texts(&consumed(&queue, 4)), expected);
+    }
     assert!(queue.open_processes().unwrap().is_empty());
+    assert!(queue.batches(None).unwrap().is_empty());
 }
 
 #[test]
@@ -190,7 +262,7 @@ fn databases_of_released_schemas_are_found_and_worked_to_the_end() {
             .pragma_query_value(None, "user_version", |row| row.get(0))
             .unwrap();
         assert_eq!(found, *version);
-        is_found_and_worked_to_the_end(&path);
+        is_found_and_worked_to_the_end(&path, *version);
     }
 }
 
@@ -200,5 +272,5 @@ fn a_database_of_now_is_found_and_worked_to_the_end() {
     let keep = std::env::var_os("KEEP").map(PathBuf::from);
     let path = keep.unwrap_or_else(|| folder.path().join("made.db"));
     make(&path);
-    is_found_and_worked_to_the_end(&path);
+    is_found_and_worked_to_the_end(&path, i64::MAX);
 }

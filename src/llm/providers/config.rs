@@ -272,15 +272,21 @@ impl LlmConfig {
                 _ => key.expose().to_owned(),
             };
             headers.push((header, value));
-            account = hex(&Sha256::digest(key.expose())[..8]);
+            account.push_str(key.expose());
         }
         if let Some((header, version)) = vendor.version {
             headers.push((header, version.to_owned()));
         }
         for (header, variable) in vendor.identity {
             if let Some(value) = setting(variable, env) {
-                headers.push((header, plain(variable, value.trim())?.to_owned()));
+                let value = plain(variable, value.trim())?.to_owned();
+                // One key may reach several projects, each with batches and limits of its own.
+                account.push_str(&format!("\n{header}: {value}"));
+                headers.push((header, value));
             }
+        }
+        if !account.is_empty() {
+            account = hex(&Sha256::digest(&account)[..8]);
         }
         let secrets = credential.map(|credential| credential.key);
         Ok(Access {

@@ -80,12 +80,11 @@ impl HttpTransport {
                 let error = Error::new(ErrorKind::Invalid, format!("{why}: {error}"));
                 Err(error.with_sent(Sent::Maybe))
             }
-            // A socket that was shut down looks like the end of a reply without a length.
-            None if ctx.is_aborted() => Err(match (ctx.check(), result) {
-                (_, Err(error)) => error,
-                (Err(ended), Ok(_)) => ended.with_sent(Sent::Maybe),
-                (Ok(()), Ok(_)) => Error::cancelled().with_sent(Sent::Maybe),
-            }),
+            // A socket that was shut down looks like the end of such a reply.
+            None if ctx.is_aborted() && result.as_ref().is_ok_and(ends_with_connection) => {
+                let ended = ctx.check().err().unwrap_or_else(Error::cancelled);
+                Err(ended.with_sent(Sent::Maybe))
+            }
             None => result,
         }
     }
@@ -164,6 +163,12 @@ impl HttpTransport {
             .build();
         self.agent.run(request)
     }
+}
+
+/// Whether nothing else in a reply tells where it ends.
+fn ends_with_connection(reply: &HttpReply) -> bool {
+    let tells = |name| reply.headers.get(name).is_some();
+    !tells("content-length") && !tells("transfer-encoding")
 }
 
 /// What went wrong on this side of the connection.

@@ -65,7 +65,7 @@ impl Poller<'_> {
         };
         let mut rest = open.record.clone();
         rest.phase = Phase::Packed;
-        rest.tried = false;
+        (rest.tried, rest.failures) = (false, 0);
         rest.intent.items -= half.intent.items;
         self.part(no, at, half, rest);
     }

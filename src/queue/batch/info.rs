@@ -56,10 +56,12 @@ impl BatchInfo {
         }
     }
 
-    pub(crate) fn new(batch: &Batch, now: Wall) -> Option<Self> {
-        let record = Record::read(batch)?;
+    pub(crate) fn new(batch: &Batch, now: Wall) -> Self {
+        let Some(record) = Record::read(batch) else {
+            return Self::unreadable(batch, now);
+        };
         let counts = record.counts;
-        Some(Self {
+        Self {
             process_id: batch.process_id,
             remote_id: record.id().map(str::to_owned),
             state: record.word().to_owned(),
@@ -77,7 +79,27 @@ impl BatchInfo {
             credential: record.account.credential,
             model: record.intent.model,
             label: record.intent.label,
-        })
+        }
+    }
+
+    /// One that another version has written down.
+    fn unreadable(batch: &Batch, now: Wall) -> Self {
+        Self {
+            process_id: batch.process_id,
+            provider: String::new(),
+            base_url: String::new(),
+            credential: String::new(),
+            model: None,
+            remote_id: None,
+            label: String::new(),
+            state: "unreadable".to_owned(),
+            total: batch.jobs,
+            completed: None,
+            failed: None,
+            age_seconds: now.since(batch.created_at).as_secs(),
+            problem: Some("another version of batchwright has written it down".to_owned()),
+            attended: batch.worker.is_some(),
+        }
     }
 }
 

@@ -15,9 +15,13 @@ mod pack;
 mod plan;
 mod poller;
 mod record;
+#[cfg(test)]
+mod simulation;
 mod spool;
 mod steps;
 mod transfer;
+#[cfg(test)]
+mod world;
 
 pub(crate) use ends::Ends;
 pub use info::BatchInfo;
@@ -26,4 +30,4 @@ pub use pace::BatchSettings;
 pub use poller::BatchClients;
 pub(crate) use poller::{Begin, Poller, Post};
 pub(crate) use spool::Spool;
-pub(crate) use transfer::Office;
+pub(crate) use transfer::{Office, Transfers};

@@ -67,6 +67,7 @@ pub(crate) fn next(record: &Record, stopped: bool, uploads: bool, policy: OnUnkn
         Phase::Running { .. } if stopped && !record.cancelled => Step::Cancel,
         Phase::Running { .. } => Step::Poll,
         Phase::Ended(_) => Step::Collect,
+        Phase::Suspect { .. } if stopped => Step::GiveUp,
         Phase::Suspect { .. } => Step::Wait,
     }
 }

@@ -3,7 +3,6 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread::Scope;
 use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender, after, bounded, never, select};
@@ -124,6 +123,7 @@ pub(crate) struct Poller<'a> {
 /// What a poller needs to begin.
 pub(crate) struct Begin<'a> {
     pub office: Arc<Office>,
+    pub transfers: Transfers,
     pub kinds: &'a Kinds,
     pub post: &'a Post,
     pub ctx: &'a Context,
@@ -131,15 +131,15 @@ pub(crate) struct Begin<'a> {
     pub on_error: ErrorPolicy,
     pub until_empty: bool,
     pub wake: &'a (dyn Fn() + Sync),
+    /// Of the jitter.
+    pub seed: u64,
 }
 
 impl<'a> Poller<'a> {
-    pub(crate) fn begin<'scope>(
-        begin: Begin<'a>,
-        scope: &'scope Scope<'scope, '_>,
-    ) -> Result<Self, Error> {
+    pub(crate) fn new(begin: Begin<'a>) -> Self {
         let Begin {
             office,
+            transfers,
             kinds,
             post,
             ctx,
@@ -147,11 +147,10 @@ impl<'a> Poller<'a> {
             on_error,
             until_empty,
             wake,
+            seed,
         } = begin;
         let clock = office.ends.clock.clone();
-        let transfers = Transfers::start(scope, &office, ctx)?;
-        let seed = clock.now().as_nanos() ^ u64::from(std::process::id());
-        Ok(Self {
+        Self {
             kinds,
             post,
             ctx,
@@ -171,7 +170,7 @@ impl<'a> Poller<'a> {
             strange: None,
             clock,
             office,
-        })
+        }
     }
 
     /// Works until the context is cancelled, or `stop` is gone.
@@ -183,19 +182,11 @@ impl<'a> Poller<'a> {
         self.sweep();
         let (rung, done) = (self.post.rung.clone(), self.transfers.done.clone());
         loop {
-            while let Ok((no, result)) = done.try_recv() {
-                self.landed(no, result);
-            }
+            self.settle_in();
             if self.ctx.is_cancelled() {
                 break;
             }
-            if self.post.changed.swap(false, Ordering::SeqCst) {
-                let now = self.clock.now();
-                self.open.values_mut().for_each(|open| open.due = now);
-            }
-            self.look();
-            self.take_steps();
-            self.tell();
+            self.turn();
             let wait = match self.next_due() {
                 Some(due) => match self.clock.real_wait(due) {
                     Some(wait) => after(wait.min(Duration::from_secs(60))),
@@ -216,6 +207,25 @@ impl<'a> Poller<'a> {
         self.last_words();
     }
 
+    /// Takes note of what transfers have come to.
+    pub(super) fn settle_in(&mut self) {
+        while let Ok((no, result)) = self.transfers.done.try_recv() {
+            self.landed(no, result);
+        }
+    }
+
+    /// Does all that is due.
+    pub(crate) fn turn(&mut self) {
+        if self.post.changed.swap(false, Ordering::SeqCst) {
+            let now = self.clock.now();
+            self.open.values_mut().for_each(|open| open.due = now);
+        }
+        self.look();
+        self.take_steps();
+        self.orphaned_halves();
+        self.tell();
+    }
+
     /// Records what the transfers in flight come to; whoever has this batch next goes on from there.
     fn last_words(mut self) {
         let done = self.transfers.done.clone();
@@ -229,7 +239,7 @@ impl<'a> Poller<'a> {
     }
 
     /// When something is to be done next, as far as that is known.
-    fn next_due(&self) -> Option<Time> {
+    pub(crate) fn next_due(&self) -> Option<Time> {
         let idle = self.open.values().filter(|open| !open.busy);
         let waits = |open: &&Open| !matches!(open.record.phase, Phase::Suspect { .. });
         let due = idle.filter(waits).map(|open| {
@@ -292,7 +302,6 @@ impl<'a> Poller<'a> {
             for batch in taken {
                 self.take_over(batch);
             }
-            self.orphaned_halves();
         }
         self.strange = strange.map(|account| {
             format!(
@@ -352,9 +361,7 @@ impl<'a> Poller<'a> {
             }
             self.take_step(no);
             // What ended meanwhile is not kept waiting by calls for others.
-            while let Ok((no, result)) = self.transfers.done.try_recv() {
-                self.landed(no, result);
-            }
+            self.settle_in();
         }
     }
 
@@ -386,9 +393,10 @@ impl<'a> Poller<'a> {
         self.carry_out(no, step, &client);
     }
 
-    /// What is done about a batch that cannot be found. Whoever cancels it has decided.
+    /// What is done about a batch that cannot be found. One that was cancelled, and can no longer come
+    /// into being, is given up; else it may still run, and be paid for.
     pub(super) fn policy(&self, stopped: bool, uploads: bool) -> OnUnknown {
-        match stopped {
+        match stopped && uploads {
             true => OnUnknown::Resubmit,
             false => self.post.settings.read().policy(uploads),
         }

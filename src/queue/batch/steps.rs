@@ -198,12 +198,13 @@ impl Poller<'_> {
         };
         record.failures += 1;
         let failures = record.failures;
+        let too_much = creating && self.is_too_much(no, failures);
         match error.kind() {
             // It is too large, or the provider has too much of ours: halves may pass.
             _ if error.status() == Some(413) => self.halve(no, &error),
-            ErrorKind::RateLimited if creating && failures >= 3 => {
+            ErrorKind::RateLimited if too_much => {
                 self.shrink(no);
-                self.again(no, &error);
+                self.halve(no, &error);
             }
             ErrorKind::RateLimited | ErrorKind::Transient | ErrorKind::Malformed => {
                 self.again(no, &error);
@@ -214,11 +215,25 @@ impl Poller<'_> {
             }
             // The input file is gone, which another upload mends.
             ErrorKind::Invalid if error.status() == Some(404) && creating && failures < 3 => {
-                record.phase = Phase::Packed;
+                if let Some(record) = self.record(no) {
+                    record.phase = Phase::Packed;
+                }
                 self.again(no, &error);
             }
             _ => self.end_all(no, error),
         }
+    }
+
+    /// Whether a refusal for the pace may be one for the size: it comes again and again, although
+    /// nothing of ours is queued there.
+    fn is_too_much(&self, no: BatchNo, failures: u32) -> bool {
+        let Some(own) = self.open.get(&no) else {
+            return false;
+        };
+        let mut others = self.open.values().filter(|other| {
+            other.record.account == own.record.account && other.record.id().is_some()
+        });
+        own.record.intent.items > 1 && failures.is_multiple_of(4) && others.next().is_none()
     }
 
     /// Waits, and tries the same step again.

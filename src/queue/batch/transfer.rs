@@ -90,10 +90,20 @@ struct Order {
     task: Task,
 }
 
+/// What the transfer of a batch came to.
+type Landed = (BatchNo, Result<Done, Error>);
+
 /// The threads, as the poller sees them.
 pub(crate) struct Transfers {
-    orders: Sender<Order>,
-    pub done: Receiver<(BatchNo, Result<Done, Error>)>,
+    orders: Orders,
+    pub done: Receiver<Landed>,
+}
+
+enum Orders {
+    Threads(Sender<Order>),
+    /// Carried out at once, by whoever gives the order.
+    #[cfg(test)]
+    Inline(Arc<Office>, Context, Sender<Landed>),
 }
 
 impl Transfers {
@@ -130,7 +140,19 @@ impl Transfers {
                     Error::new(ErrorKind::Invalid, why)
                 })?;
         }
-        Ok(Self { orders, done })
+        Ok(Self {
+            orders: Orders::Threads(orders),
+            done,
+        })
+    }
+
+    #[cfg(test)]
+    pub(crate) fn inline(office: &Arc<Office>, ctx: &Context) -> Self {
+        let (report, done) = unbounded();
+        Self {
+            orders: Orders::Inline(office.clone(), ctx.clone(), report),
+            done,
+        }
     }
 
     pub(crate) fn order(
@@ -140,13 +162,22 @@ impl Transfers {
         client: &Arc<dyn BatchClient>,
         task: Task,
     ) {
-        // The threads end only after this end of the channel is gone.
-        let _ = self.orders.send(Order {
+        let order = Order {
             no,
             record: record.clone(),
             client: client.clone(),
             task,
-        });
+        };
+        match &self.orders {
+            // The threads end only after this end of the channel is gone.
+            Orders::Threads(orders) => {
+                let _ = orders.send(order);
+            }
+            #[cfg(test)]
+            Orders::Inline(office, ctx, report) => {
+                let _ = report.send((no, carry_out(office, order, ctx)));
+            }
+        }
     }
 }
 

@@ -377,7 +377,8 @@ pub trait JobStore: Send + Sync {
     fn batches(&self, process: Option<ProcessId>) -> Result<Vec<Batch>, Error>;
 
     /// Gives a worker those batches that nobody has and that are its: of these processes, or of all when
-    /// empty, and then also those whose process is gone. Oldest first.
+    /// empty, and then also those whose process is gone. Oldest first. Nobody is asked within a
+    /// transaction; what another one has taken meanwhile is left out.
     fn adopt_batches(
         &self,
         worker: WorkerId,

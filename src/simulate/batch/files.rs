@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::form::{self, Query};
 use super::life::{Batch, Blob};
-use super::results::Which;
+use super::results::{Results, Which};
 use super::send::{Reply, Source};
 use super::store::{File, Inner, Spoiled};
 use super::{BatchPoint, Desk, Family, Outcome, Refusal, names};
@@ -176,8 +176,12 @@ fn show_all(desk: &Desk<'_>, inner: &Inner, now: Duration) -> Vec<Value> {
     let files = inner.files.iter().filter(|file| file.family == desk.family);
     let mut shown: Vec<_> = files.map(|file| (file.created, show(desk, file))).collect();
     for batch in &inner.batches {
-        for (id, _, kind, ended) in of_batch(desk, batch, now) {
-            let shape = json!({"id": id, "object": "file", "bytes": 0, "status": "processed",
+        for (id, which, kind, ended) in of_batch(desk, batch, now) {
+            let size = batch.sizes[usize::from(which == Which::Errors)].get_or_init(|| {
+                let created = desk.unix(batch.created);
+                Results::new(batch, desk.config(), which, created).size(desk.config())
+            });
+            let shape = json!({"id": id, "object": "file", "bytes": size, "status": "processed",
                 "created_at": desk.unix(ended), "purpose": "batch_output",
                 "filename": format!("{}_{kind}.jsonl", batch.id)});
             shown.push((ended, shape));

@@ -2,7 +2,7 @@
 //! was asked of it: nothing here runs by itself, and no clock is read.
 
 use std::ops::Range;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use serde_json::Value;
@@ -79,6 +79,18 @@ pub(super) struct Part {
     pub(super) start: Duration,
     /// How many of the items, from the first on, have been finished and paid.
     pub(super) booked: usize,
+}
+
+impl Part {
+    /// What has become of an item by now: one that was not come to is waiting, even if it is settled
+    /// already what will become of it.
+    pub(super) fn fate(&self, place: usize) -> Fate {
+        match self.items[place].fate {
+            Fate::Missing => Fate::Missing,
+            _ if place >= self.booked => Fate::Waiting,
+            fate => fate,
+        }
+    }
 }
 
 /// What is wrong with a batch as a whole.
@@ -162,6 +174,8 @@ pub(super) struct Batch {
     pub(super) deleted: bool,
     /// Result files that have been deleted.
     pub(super) deleted_files: Vec<String>,
+    /// The bytes of its result files, once somebody has asked.
+    pub(super) sizes: [OnceLock<u64>; 2],
 }
 
 impl Batch {

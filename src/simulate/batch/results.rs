@@ -1,13 +1,11 @@
 //! The results of a batch, made line by line while they are sent: what a call for the same body would
 //! answer, wrapped as each API wraps it.
 
-use std::sync::Arc;
-
 use serde_json::{Value, json};
 
 use super::Family;
 use super::intake::{Reading, split};
-use super::life::{Batch, Blob, Fate, Item};
+use super::life::{Batch, Fate, Part};
 use crate::simulate::answer::{self, Place};
 use crate::simulate::dialect::Dialect;
 use crate::simulate::http::Version;
@@ -34,7 +32,7 @@ pub(super) struct Results {
     dialect: Dialect,
     version: Version,
     model: String,
-    parts: Vec<(Arc<Blob>, Arc<Vec<Item>>)>,
+    parts: Vec<Part>,
     /// The places of the requests, in the order in which they are told.
     order: Vec<u32>,
     /// What became of those that nobody worked on.
@@ -57,15 +55,8 @@ impl Results {
             (Which::All, Fate::Waiting) => family == Family::Anthropic,
             (Which::All, _) => true,
         };
-        // A request that was not come to is waiting, whatever would have become of it.
-        let fates = batch.parts.iter().flat_map(|part| {
-            let items = part.items.iter().enumerate();
-            items.map(|(place, item)| match item.fate {
-                Fate::Missing => Fate::Missing,
-                _ if place >= part.booked => Fate::Waiting,
-                fate => fate,
-            })
-        });
+        let parts = batch.parts.iter();
+        let fates = parts.flat_map(|part| (0..part.items.len()).map(|place| part.fate(place)));
         let places = (0..STRANGER).zip(fates);
         let mut order: Vec<u32> = places
             .filter(|(_, fate)| shown(*fate))
@@ -86,11 +77,7 @@ impl Results {
             dialect: family.dialect(config),
             version: batch.plan.version,
             model: batch.plan.model.clone(),
-            parts: batch
-                .parts
-                .iter()
-                .map(|part| (Arc::clone(&part.blob), Arc::clone(&part.items)))
-                .collect(),
+            parts: batch.parts.clone(),
             order,
             left_over: if expired { "expired" } else { "canceled" },
             created,
@@ -99,6 +86,17 @@ impl Results {
 
     pub(super) fn len(&self) -> usize {
         self.order.len()
+    }
+
+    /// The bytes of all lines.
+    pub(super) fn size(&self, config: &SimConfig) -> u64 {
+        let mut line = Vec::new();
+        let sizes = (0..self.len()).map(|nth| {
+            line.clear();
+            self.write(&mut line, config, nth);
+            line.len() as u64 + 1
+        });
+        sizes.sum()
     }
 
     /// Leaves out the last third.
@@ -121,15 +119,15 @@ impl Results {
             );
         }
         let number = place;
-        for (blob, items) in &self.parts {
-            let Some(item) = items.get(place) else {
-                place -= items.len();
+        for part in &self.parts {
+            let Some(item) = part.items.get(place) else {
+                place -= part.items.len();
                 continue;
             };
             let at = item.at as usize;
-            let line = &blob.bytes[at..at + item.size as usize];
+            let line = &part.blob.bytes[at..at + item.size as usize];
             if let Ok((id, body)) = split(self.family, line) {
-                self.wrap(out, config, number, &id, &item.fate, body.get());
+                self.wrap(out, config, number, &id, &part.fate(place), body.get());
             }
             return;
         }

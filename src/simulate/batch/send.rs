@@ -44,15 +44,7 @@ impl Source {
         match self {
             Source::File(blob) => blob.range.len() as u64,
             Source::Page(bytes) => bytes.len() as u64,
-            Source::Lines(results) => {
-                let mut line = Vec::new();
-                let sizes = (0..results.len()).map(|nth| {
-                    line.clear();
-                    results.write(&mut line, &shared.config, nth);
-                    line.len() as u64 + 1
-                });
-                sizes.sum()
-            }
+            Source::Lines(results) => results.size(&shared.config),
         }
     }
 }

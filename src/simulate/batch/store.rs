@@ -228,6 +228,7 @@ impl Inner {
             missing: 0,
             deleted: false,
             deleted_files: Vec::new(),
+            sizes: Default::default(),
         });
         let place = self.batches.len() - 1;
         if let Some((blob, items)) = requests {

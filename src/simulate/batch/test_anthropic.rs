@@ -167,6 +167,11 @@ fn cancelled_and_expired_requests_are_told() {
     let id = create(&mut kit, &["a", "b"]);
     kit.wait_for_end();
     assert_eq!(types(&results(&mut kit, &id)), ["expired", "succeeded"]);
+
+    let mut kit = anthropic(quick().expire_first(1, 0.5).item_failures(1.0));
+    let id = create(&mut kit, &["a", "b"]);
+    kit.wait_for_end();
+    assert_eq!(types(&results(&mut kit, &id)), ["errored", "expired"]);
 }
 
 #[test]

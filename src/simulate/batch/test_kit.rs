@@ -124,7 +124,7 @@ impl Kit {
     }
 }
 
-fn form(name: &str, content: &str) -> String {
+pub(super) fn form(name: &str, content: &str) -> String {
     format!(
         "--xyz\r\nContent-Disposition: form-data; name=\"purpose\"\r\n\r\nbatch\r\n--xyz\r\n\
          Content-Disposition: form-data; name=\"file\"; filename=\"{name}\"\r\n\

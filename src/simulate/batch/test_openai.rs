@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::test_kit::{Kit, column, endless, kit, openai_file, quick, sorted, text};
 use crate::simulate::test_client::{Client, PATIENCE};
-use crate::simulate::{BatchPoint, SimConfig, Trouble, Vendor};
+use crate::simulate::{BatchPoint, BatchStats, SimConfig, Trouble, Vendor};
 
 fn create(kit: &mut Kit, base: &str, file: &str) -> Value {
     let body = json!({"input_file_id": file, "endpoint": "/v1/chat/completions",
@@ -49,6 +49,10 @@ fn a_batch_runs_from_upload_to_results() {
         json!({"total": 3, "completed": 3, "failed": 0})
     );
     assert_eq!(batch["error_file_id"], Value::Null);
+    let output = batch["output_file_id"].as_str().unwrap();
+    let size = kit.get(&format!("/v1/files/{output}"))["bytes"].as_u64();
+    let content = kit.call(&format!("GET /v1/files/{output}/content"), b"");
+    assert_eq!(size, Some(content.body.len() as u64));
     let lines = results(&mut kit, "/v1", &batch["output_file_id"]);
     let ids = column(&lines, "custom_id");
     assert_ne!(ids, ["i-0", "i-1", "i-2"]);
@@ -77,7 +81,7 @@ fn a_batch_runs_from_upload_to_results() {
     );
     assert_eq!(
         (stats.files_uploaded, stats.files_left, stats.downloads),
-        (1, 0, 1)
+        (1, 0, 2)
     );
 }
 
@@ -438,6 +442,64 @@ fn a_pause_takes_the_nth_and_holds_half_a_download() {
 }
 
 #[test]
+fn every_point_holds_its_request_before_or_after_the_effect() {
+    use BatchPoint::*;
+    for (point, effect) in [
+        (CreateArrived, false),
+        (CreateDone, true),
+        (CancelArrived, false),
+        (CancelDone, true),
+        (DeleteArrived, false),
+        (DeleteDone, true),
+        (StatusArrived, false),
+    ] {
+        let mut kit = kit(None, endless());
+        let file = kit.upload("/v1", "a.jsonl", &openai_file(&["a"]));
+        let batch = create(&mut kit, "/v1", &file);
+        let batch = format!("/v1/batches/{}", batch["id"].as_str().unwrap());
+        let body = json!({"input_file_id": file, "endpoint": "/v1/chat/completions",
+            "completion_window": "24h"});
+        let (line, body) = match point {
+            CreateArrived | CreateDone => ("POST /v1/batches".to_owned(), body.to_string()),
+            CancelArrived | CancelDone => (format!("POST {batch}/cancel"), String::new()),
+            DeleteArrived | DeleteDone => (format!("DELETE /v1/files/{file}"), String::new()),
+            _ => (format!("GET {batch}"), String::new()),
+        };
+        let seen = |kit: &Kit| {
+            let stats = kit.sim.batch_stats();
+            stats.created - 1 + stats.cancels + stats.files_deleted + stats.statuses
+        };
+        let pause = kit.sim.pause_at(point, 1);
+        let mut other = Client::connect(&kit.sim);
+        other.send(&line, "", body.as_bytes()).unwrap();
+        assert!(pause.wait(PATIENCE), "{point:?}");
+        assert_eq!(seen(&kit), u64::from(effect), "{point:?}");
+        other.hang_up();
+        pause.release();
+        let happens = |stats: &BatchStats| {
+            stats.created - 1 + stats.cancels + stats.files_deleted + stats.statuses == 1
+        };
+        assert!(kit.sim.wait_for_batches(happens, PATIENCE), "{point:?}");
+    }
+}
+
+#[test]
+fn an_upload_is_held_before_and_after_it_is_stored() {
+    for (point, files) in [(BatchPoint::UploadArrived, 0), (BatchPoint::UploadDone, 1)] {
+        let mut kit = kit(None, quick());
+        let pause = kit.sim.pause_at(point, 1);
+        let form = super::test_kit::form("a.jsonl", &openai_file(&["a"]));
+        let kind = "Content-Type: multipart/form-data; boundary=xyz\r\n";
+        let sent = kit.client.send("POST /v1/files", kind, form.as_bytes());
+        assert!(sent.is_ok() && pause.wait(PATIENCE));
+        assert_eq!(kit.sim.batch_stats().files_left, files, "{point:?}");
+        pause.release();
+        assert_eq!(kit.client.read().unwrap().status, 200);
+        assert_eq!(kit.sim.batch_stats().files_left, 1);
+    }
+}
+
+#[test]
 fn stopping_frees_what_is_paused() {
     let kit = kit(None, quick());
     let pause = kit.sim.pause_at(BatchPoint::ListArrived, 1);
@@ -501,4 +563,23 @@ fn fifty_thousand_requests_come_back() {
     assert_eq!(ids.len(), 50_000);
     let seen = kit.get("/_sim/batches");
     assert_eq!(seen["batches"][0]["items"], 50_000);
+}
+
+#[test]
+fn an_outage_loses_nothing() {
+    let mut kit = kit(None, quick());
+    let file = kit.upload("/v1", "a.jsonl", &openai_file(&["a"]));
+    let batch = create(&mut kit, "/v1", &file);
+    let addr = kit.sim.addr();
+    kit.sim.stop_listening();
+    assert!(kit.client.is_closed());
+    let refused = std::net::TcpStream::connect(addr).unwrap_err();
+    assert_eq!(refused.kind(), io::ErrorKind::ConnectionRefused);
+    kit.wait_for_end();
+    kit.sim.resume().unwrap();
+    kit.sim.resume().unwrap();
+    assert_eq!(kit.sim.addr(), addr);
+    kit.reconnect();
+    let batch = kit.get(&format!("/v1/batches/{}", batch["id"].as_str().unwrap()));
+    assert_eq!(batch["status"], "completed");
 }

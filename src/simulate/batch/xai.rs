@@ -240,10 +240,9 @@ fn requests(desk: &Desk<'_>, id: &str) -> Outcome {
         let rows = batch.parts.iter().flat_map(|part| {
             let items = part.items.iter().enumerate();
             items.map(move |(place, item)| {
-                let state = match item.fate {
-                    _ if place >= part.booked && stopped => "cancelled",
-                    _ if place >= part.booked => "pending",
-                    Fate::Missing => "pending",
+                let state = match part.fate(place) {
+                    Fate::Waiting if stopped => "cancelled",
+                    Fate::Waiting | Fate::Missing => "pending",
                     fate if fate.is_error() => "failed",
                     _ => "succeeded",
                 };

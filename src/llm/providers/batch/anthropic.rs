@@ -142,6 +142,10 @@ impl Wire for Anthropic {
         sink: &mut dyn Write,
     ) -> Result<(), Error> {
         let batch = body_of(&http.get(&path(id))?)?;
+        if !status_of(&batch).state.is_final() {
+            let why = "anthropic shows the batch as not ended yet";
+            return Err(Error::new(ErrorKind::Transient, why).with_sent(Sent::Answered));
+        }
         let Some(results) = results_of(http, id, &batch) else {
             let why = "anthropic keeps the results of this batch no more: it does so for 29 days";
             let gone = Error::new(ErrorKind::Invalid, why).with_status(410);

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::*;
 use crate::base::cancel::Context;
 use crate::llm::batch::{BatchClient, is_unknown};
-use crate::llm::providers::batch::scripted::{KEY, Lines, Scripted, intent};
+use crate::llm::providers::batch::kit::{KEY, Lines, Script, intent};
 use crate::llm::providers::dialect::testing::vendor;
 use crate::llm::response::Response;
 
@@ -222,17 +222,14 @@ fn lines_that_cannot_be_read_are_malformed() {
 
 const LIST: &str = "http://h/v1/messages/batches?limit=1000";
 const CLOCK: &str = "GET http://h/v1/messages/batches?limit=1";
-const LINES: Lines = Lines(b"{\"a\":1}\n{\"b\":2}\n");
 
-fn find(script: &Arc<Scripted>, known: &[&str]) -> Found {
+fn find(script: &Arc<Script>, known: &[&str]) -> Found {
     let known = known.iter().map(|id| (*id).to_owned()).collect();
-    let found = script.api("anthropic").find(
-        &intent(2, &LINES),
-        &BatchStage::Ready,
-        &known,
-        &Context::new(),
-    );
-    script.seen();
+    let found =
+        script
+            .api("anthropic")
+            .find(&intent(), &BatchStage::Ready, &known, &Context::new());
+    script.played();
     found.unwrap()
 }
 
@@ -256,8 +253,8 @@ fn page(batches: &[Value]) -> Value {
     json!({"data": batches, "has_more": false, "last_id": batches.last().map(|b| b["id"].clone())})
 }
 
-fn with_list(batches: &[Value]) -> Arc<Scripted> {
-    let script = Scripted::new();
+fn with_list(batches: &[Value]) -> Arc<Script> {
+    let script = Arc::<Script>::default();
     script.on(CLOCK, 200, page(&[]));
     script.on(&format!("GET {LIST}"), 200, page(batches));
     script
@@ -270,11 +267,11 @@ fn first_line(key: &str) -> String {
 
 #[test]
 fn one_call_creates_a_batch_from_its_lines() {
-    let script = Scripted::new();
+    let script = Arc::<Script>::default();
     let api = script.api("anthropic");
-    let mut advance = || {
-        let intent = intent(2, &LINES);
-        api.advance(&intent, &BatchStage::Ready, &mut { LINES }, &Context::new())
+    let advance = || {
+        let intent = intent();
+        api.advance(&intent, &BatchStage::Ready, &mut Lines, &Context::new())
     };
     assert!(!api.uploads());
     script.on(
@@ -287,7 +284,7 @@ fn one_call_creates_a_batch_from_its_lines() {
         file: None,
     };
     assert_eq!(advance().unwrap(), created);
-    let seen = &script.seen()[0];
+    let seen = &script.played()[0];
     assert_eq!(seen.json(), json!({"requests": [{"a": 1}, {"b": 2}]}));
     assert_eq!(seen.header("content-type"), Some("application/json"));
     assert_eq!(seen.header("x-api-key"), Some(KEY));
@@ -309,7 +306,7 @@ fn one_call_creates_a_batch_from_its_lines() {
 
 #[test]
 fn a_batch_is_found_by_when_it_was_and_how_many_requests_it_has() {
-    let (before, after) = ("2026-11-20T04:49:59Z", "2026-11-20T05:20:02Z");
+    let (before, after) = ("2026-11-20T04:49:58Z", "2026-11-20T05:20:02Z");
     let then = "2026-11-20T05:00:30Z";
     let mut larger = listed("larger", then, false);
     larger["request_counts"]["processing"] = 3.into();
@@ -322,7 +319,7 @@ fn a_batch_is_found_by_when_it_was_and_how_many_requests_it_has() {
     assert_eq!(find(&with_list(&others), &["known"]), Found::None);
     assert_eq!(find(&with_list(&[]), &[]), Found::None);
     let mut with_ours = others.to_vec();
-    with_ours.insert(2, listed("ours", "2026-11-20T05:19:59.5Z", false));
+    with_ours.insert(2, listed("ours", "2026-11-20T05:19:58.5Z", false));
     let found = find(&with_list(&with_ours), &["known"]);
     assert_eq!(found, Found::One("ours".to_owned()));
     match find(&with_list(&with_ours), &[]) {
@@ -335,7 +332,7 @@ fn a_batch_is_found_by_when_it_was_and_how_many_requests_it_has() {
 
 #[test]
 fn the_list_is_read_back_to_before_the_intent_and_no_further() {
-    let script = Scripted::new();
+    let script = Arc::<Script>::default();
     script.on(CLOCK, 200, page(&[]));
     let mut first = page(&[listed("new 1", "2026-11-20T06:00:00Z", false)]);
     first["has_more"] = true.into();
@@ -361,13 +358,13 @@ fn batches_that_have_ended_are_looked_into() {
     assert_eq!(find(&script, &[]), Found::None);
     // Ours is it, whatever else is still open.
     let script = with_list(&[listed("open", then, false), ended("b"), ended("a")]);
-    script.on(&results("b"), 200, first_line("r7-p3-000001"));
+    script.on(&results("b"), 200, first_line("run-1-000001"));
     script.on(&results("a"), 200, first_line("r7-p4-000001"));
     assert_eq!(find(&script, &[]), Found::One("b".to_owned()));
     // Two of ours, the oldest first.
     let script = with_list(&[ended("b"), ended("a")]);
-    script.on(&results("b"), 200, first_line("r7-p3-000001"));
-    script.on(&results("a"), 200, first_line("r7-p3-000002"));
+    script.on(&results("b"), 200, first_line("run-1-000001"));
+    script.on(&results("a"), 200, first_line("run-1-000002"));
     let both = vec!["a".to_owned(), "b".to_owned()];
     assert_eq!(find(&script, &[]), Found::Many(both));
     // Results that are gone tell nothing.
@@ -380,7 +377,7 @@ fn batches_that_have_ended_are_looked_into() {
     let script = with_list(&[ended("a")]);
     script.on(&results("a"), 503, "{}");
     let found = script.api("anthropic").find(
-        &intent(2, &LINES),
+        &intent(),
         &BatchStage::Ready,
         &HashSet::new(),
         &Context::new(),
@@ -394,7 +391,7 @@ fn times_are_compared_by_the_clock_of_the_provider() {
     let there = httpdate::fmt_http_date(SystemTime::now() + three_hours);
     let list = page(&[listed("ours", "2026-11-20T08:00:30Z", false)]);
     let found = |headers: &[(&str, &str)]| {
-        let script = Scripted::new();
+        let script = Arc::<Script>::default();
         script.on_with(CLOCK, 200, headers, page(&[]));
         script.on(&format!("GET {LIST}"), 200, &list);
         find(&script, &[])
@@ -406,7 +403,7 @@ fn times_are_compared_by_the_clock_of_the_provider() {
 #[test]
 fn results_come_from_the_address_named_if_that_is_the_same_host() {
     let download = |batch: Value, from: Option<(&str, u16, &str)>| {
-        let script = Scripted::new();
+        let script = Arc::<Script>::default();
         script.on("GET http://h/v1/messages/batches/b", 200, batch);
         if let Some((from, status, body)) = from {
             script.on(&format!("GET {from}"), status, body);
@@ -414,7 +411,7 @@ fn results_come_from_the_address_named_if_that_is_the_same_host() {
         let mut sink = Vec::new();
         let api = script.api("anthropic");
         let done = api.download("b", "results", &mut sink, &Context::new());
-        script.seen();
+        script.played();
         done.map(|()| String::from_utf8(sink).unwrap())
     };
     let with_url = |url: Value| {
@@ -437,6 +434,9 @@ fn results_come_from_the_address_named_if_that_is_the_same_host() {
         let done = download(with_url(own.into()), Some((own, status, "{}")));
         assert_eq!(done.unwrap_err().status(), Some(status));
     }
+    // What is not there yet is not gone.
+    let early = download(listed("b", "2026-11-20T05:00:00Z", false), None).unwrap_err();
+    assert_eq!((early.kind(), early.status()), (ErrorKind::Transient, None));
     let mut archived = with_url(own.into());
     archived["archived_at"] = "2026-12-19T05:00:00Z".into();
     for batch in [archived, with_url(Value::Null)] {
@@ -448,7 +448,7 @@ fn results_come_from_the_address_named_if_that_is_the_same_host() {
 
 #[test]
 fn where_a_batch_stands_and_its_end_are_asked_for_by_its_id() {
-    let script = Scripted::new();
+    let script = Arc::<Script>::default();
     let (api, ctx) = (script.api("anthropic"), Context::new());
     let status = "GET http://h/v1/messages/batches/b";
     script.on(status, 200, batch("in_progress", [2, 0, 0, 0, 0]));
@@ -467,6 +467,6 @@ fn where_a_batch_stands_and_its_end_are_asked_for_by_its_id() {
     script.on(cancel, 400, "{}");
     script.on(status, 200, batch("in_progress", [2, 0, 0, 0, 0]));
     assert_eq!(api.cancel("b", &ctx).unwrap_err().status(), Some(400));
-    script.seen();
+    script.played();
     api.discard("files/x", &ctx).unwrap();
 }

@@ -6,7 +6,7 @@ use super::*;
 use crate::base::cancel::Context;
 use crate::base::clock::Wall;
 use crate::llm::batch::{BatchClient, is_unknown};
-use crate::llm::providers::batch::scripted::{KEY, Lines, Scripted, intent};
+use crate::llm::providers::batch::kit::{INPUT, KEY, Lines, Script, intent};
 use crate::llm::providers::dialect::testing::vendor;
 use crate::llm::response::Response;
 
@@ -218,31 +218,30 @@ fn a_line_that_names_no_request_is_malformed() {
     }
 }
 
-const LINES: Lines = Lines(b"{\"key\":\"r7-p3-1\"}\n");
-const FILE: &str = "http://h/v1beta/files/r7-p3";
+const FILE: &str = "http://h/v1beta/files/run-1";
 const START: &str = "POST http://h/upload/v1beta/files";
 /// What Gemini says of a file that does not exist.
-const NONE: &str = r#"{"error":{"code":403,"message":"You do not have permission to access the File r7-p3 or it may not exist.","status":"PERMISSION_DENIED"}}"#;
+const NONE: &str = r#"{"error":{"code":403,"message":"You do not have permission to access the File run-1 or it may not exist.","status":"PERMISSION_DENIED"}}"#;
 
-fn advance(script: &Arc<Scripted>, stage: &BatchStage) -> Result<BatchStage, Error> {
-    let intent = intent(1, &LINES);
+fn advance(script: &Arc<Script>, stage: &BatchStage) -> Result<BatchStage, Error> {
+    let intent = intent();
     script
         .api("gemini")
-        .advance(&intent, stage, &mut { LINES }, &Context::new())
+        .advance(&intent, stage, &mut Lines, &Context::new())
 }
 
 fn file(state: &str, size: usize) -> Value {
-    json!({"name": "files/r7-p3", "state": state, "sizeBytes": size.to_string(),
+    json!({"name": "files/run-1", "state": state, "sizeBytes": size.to_string(),
         "createTime": "2026-11-20T05:00:02.5Z"})
 }
 
 fn whole(state: &str) -> Value {
-    file(state, LINES.0.len())
+    file(state, INPUT.len())
 }
 
 fn uploaded() -> BatchStage {
     BatchStage::Uploaded {
-        file: "files/r7-p3".to_owned(),
+        file: "files/run-1".to_owned(),
         time: Some(Wall(1_795_150_802_500)),
     }
 }
@@ -250,23 +249,23 @@ fn uploaded() -> BatchStage {
 #[test]
 fn the_input_goes_up_in_two_exchanges() {
     for session in ["http://h/up?id=1", "https://elsewhere/up?id=1"] {
-        let script = Scripted::new();
+        let script = Arc::<Script>::default();
         script.on(&format!("GET {FILE}"), 403, NONE);
         script.on_with(START, 200, &[("x-goog-upload-url", session)], "");
         let sent = json!({"file": whole("ACTIVE")});
         script.on(&format!("POST {session}"), 200, sent);
         assert_eq!(advance(&script, &BatchStage::Ready).unwrap(), uploaded());
-        let [_, start, bytes] = &script.seen()[..] else {
+        let [_, start, bytes] = &script.played()[..] else {
             panic!("three calls");
         };
         assert_eq!(
             start.json(),
-            json!({"file": {"name": "files/r7-p3", "displayName": "r7-p3"}})
+            json!({"file": {"name": "files/run-1", "displayName": "run-1"}})
         );
         for (header, value) in [
             ("x-goog-upload-protocol", "resumable"),
             ("x-goog-upload-command", "start"),
-            ("x-goog-upload-header-content-length", "18"),
+            ("x-goog-upload-header-content-length", "16"),
             ("x-goog-upload-header-content-type", "application/jsonl"),
             ("x-goog-api-key", KEY),
         ] {
@@ -277,7 +276,7 @@ fn the_input_goes_up_in_two_exchanges() {
             Some("upload, finalize")
         );
         assert_eq!(bytes.header("x-goog-upload-offset"), Some("0"));
-        assert_eq!(bytes.body, LINES.0);
+        assert_eq!(bytes.body, INPUT);
         // The key stays with its host.
         let key = bytes.header("x-goog-api-key");
         assert_eq!(key, session.starts_with("http://h/").then_some(KEY));
@@ -287,10 +286,10 @@ fn the_input_goes_up_in_two_exchanges() {
 #[test]
 fn what_an_earlier_try_uploaded_is_used_or_deleted() {
     let (get, delete) = (format!("GET {FILE}"), format!("DELETE {FILE}"));
-    let script = Scripted::new();
+    let script = Arc::<Script>::default();
     script.on(&get, 200, whole("ACTIVE"));
     assert_eq!(advance(&script, &BatchStage::Ready).unwrap(), uploaded());
-    for useless in [file("ACTIVE", 17), file("PROCESSING", 17), whole("FAILED")] {
+    for useless in [file("ACTIVE", 15), file("PROCESSING", 15), whole("FAILED")] {
         script.on(&get, 200, useless).on(&delete, 200, "{}");
         let error = advance(&script, &BatchStage::Ready).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Transient);
@@ -303,13 +302,13 @@ fn what_an_earlier_try_uploaded_is_used_or_deleted() {
     script.on(&get, 503, "{}");
     let error = advance(&script, &BatchStage::Ready).unwrap_err();
     assert_eq!(error.status(), Some(503));
-    script.seen();
+    script.played();
 }
 
 #[test]
 fn a_name_that_is_taken_is_looked_at_again() {
     let get = format!("GET {FILE}");
-    let script = Scripted::new();
+    let script = Arc::<Script>::default();
     script.on(&get, 404, "{}").on(START, 409, "{}");
     script.on(&get, 200, whole("ACTIVE"));
     assert_eq!(advance(&script, &BatchStage::Ready).unwrap(), uploaded());
@@ -320,12 +319,12 @@ fn a_name_that_is_taken_is_looked_at_again() {
         (error.kind(), error.status()),
         (ErrorKind::Transient, Some(409))
     );
-    script.seen();
+    script.played();
 }
 
 #[test]
 fn an_upload_that_did_not_arrive_whole_is_taken_back() {
-    let script = Scripted::new();
+    let script = Arc::<Script>::default();
     let session = &[("x-goog-upload-url", "http://h/up")];
     let begin = || {
         script.on(&format!("GET {FILE}"), 404, "{}");
@@ -345,22 +344,22 @@ fn an_upload_that_did_not_arrive_whole_is_taken_back() {
         .on(START, 200, "");
     let error = advance(&script, &BatchStage::Ready).unwrap_err();
     assert!(error.message().contains("x-goog-upload-url"), "{error}");
-    script.seen();
+    script.played();
 }
 
 #[test]
 fn a_batch_is_created_from_the_file_under_our_name() {
     let create = "POST http://h/v1beta/models/m:batchGenerateContent";
-    let script = Scripted::new();
+    let script = Arc::<Script>::default();
     script.on(create, 200, json!({"name": "batches/x", "metadata": {}}));
     let created = BatchStage::Created {
         id: "batches/x".to_owned(),
-        file: Some("files/r7-p3".to_owned()),
+        file: Some("files/run-1".to_owned()),
     };
     assert_eq!(advance(&script, &uploaded()).unwrap(), created);
     assert_eq!(
-        script.seen()[0].json(),
-        json!({"batch": {"displayName": "r7-p3", "inputConfig": {"fileName": "files/r7-p3"}}})
+        script.played()[0].json(),
+        json!({"batch": {"displayName": "run-1", "inputConfig": {"fileName": "files/run-1"}}})
     );
     let refused = |status, body: Value| {
         script.on(create, status, body);
@@ -375,28 +374,28 @@ fn a_batch_is_created_from_the_file_under_our_name() {
     assert!(is_unknown(&refused(200, json!({}))));
     assert!(is_unknown(&refused(503, json!({}))));
     assert!(!is_unknown(&refused(404, json!({}))));
-    script.seen();
+    script.played();
 }
 
 #[test]
 fn a_batch_is_found_by_our_name() {
     let list = "GET http://h/v1beta/batches?pageSize=100";
     let entry = |id: &str, name: &str, created: &str| json!({"name": id, "metadata": {"displayName": name, "createTime": created}});
-    let script = Scripted::new();
+    let script = Arc::<Script>::default();
     let find = |known: &[&str]| {
         let known = known.iter().map(|id| (*id).to_owned()).collect();
-        let (api, intent) = (script.api("gemini"), intent(1, &LINES));
+        let (api, intent) = (script.api("gemini"), intent());
         let found = api.find(&intent, &uploaded(), &known, &Context::new());
-        script.seen();
+        script.played();
         found
     };
     script.on(list, 200, "{}");
     assert_eq!(find(&[]).unwrap(), Found::None);
     let first = json!({"nextPageToken": "t 2", "operations": [
-        entry("batches/a", "r7-p30", "2026-11-20T05:00:00Z"),
-        entry("batches/b", "r7-p3", "2026-11-20T05:00:09Z"),
+        entry("batches/a", "run-10", "2026-11-20T05:00:00Z"),
+        entry("batches/b", "run-1", "2026-11-20T05:00:09Z"),
         {"name": "batches/nameless"}]});
-    let second = json!({"operations": [entry("batches/c", "r7-p3", "2026-11-20T05:00:08.9Z")]});
+    let second = json!({"operations": [entry("batches/c", "run-1", "2026-11-20T05:00:08.9Z")]});
     for (known, found) in [
         (
             vec![],
@@ -422,12 +421,12 @@ fn a_batch_is_found_by_our_name() {
 
 #[test]
 fn results_are_fetched_from_a_file_or_from_the_batch() {
-    let script = Scripted::new();
+    let script = Arc::<Script>::default();
     let download = |file: &str| {
         let mut sink = Vec::new();
         let api = script.api("gemini");
         let done = api.download("batches/x", file, &mut sink, &Context::new());
-        script.seen();
+        script.played();
         done.map(|()| String::from_utf8(sink).unwrap())
     };
     let url = "GET http://h/download/v1beta/files/batch-x:download?alt=media";
@@ -461,7 +460,7 @@ fn results_are_fetched_from_a_file_or_from_the_batch() {
 
 #[test]
 fn a_file_that_is_gone_is_discarded_and_one_that_may_be_there_is_not() {
-    let script = Scripted::new();
+    let script = Arc::<Script>::default();
     let (api, ctx) = (script.api("gemini"), Context::new());
     let refused = r#"{"error":{"code":403,"message":"Consumer has been suspended."}}"#;
     for (status, body, gone) in [
@@ -473,15 +472,15 @@ fn a_file_that_is_gone_is_discarded_and_one_that_may_be_there_is_not() {
         (500, "{}", false),
     ] {
         script.on(&format!("DELETE {FILE}"), status, body);
-        let done = api.discard("files/r7-p3", &ctx);
+        let done = api.discard("files/run-1", &ctx);
         assert_eq!(done.is_ok(), gone, "{status} {body}");
     }
-    script.seen();
+    script.played();
 }
 
 #[test]
 fn where_a_batch_stands_and_its_end_are_asked_for_by_its_name() {
-    let script = Scripted::new();
+    let script = Arc::<Script>::default();
     let (api, ctx) = (script.api("gemini"), Context::new());
     let get = "GET http://h/v1beta/batches/x";
     script.on(get, 200, in_state("BATCH_STATE_RUNNING"));
@@ -493,5 +492,5 @@ fn where_a_batch_stands_and_its_end_are_asked_for_by_its_name() {
     script.on(cancel, 400, "{}");
     script.on(get, 200, in_state("BATCH_STATE_CANCELLED"));
     api.cancel("batches/x", &ctx).unwrap();
-    script.seen();
+    script.played();
 }

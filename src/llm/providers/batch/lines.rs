@@ -113,7 +113,7 @@ pub(super) fn failed(vendor: &Vendor, said: Said, status: Option<u16>) -> BatchE
 pub(super) fn told(vendor: &Vendor, said: &Said) -> String {
     let name = vendor.name;
     match said.words.first() {
-        Some(word) => format!("{name} said of the batch ({word}): {}", said.message),
-        None => format!("{name} said of the batch: {}", said.message),
+        Some(word) => format!("{name} said ({word}): {}", said.message),
+        None => format!("{name} said: {}", said.message),
     }
 }

@@ -166,3 +166,7 @@ impl Wire for Mistral {
         http.post(&path, &json!({})).map(|_| ())
     }
 }
+
+#[cfg(test)]
+#[path = "mistral_tests.rs"]
+mod tests;

@@ -5,13 +5,13 @@ mod files;
 mod form;
 mod gemini;
 mod http;
+#[cfg(test)]
+mod kit;
 mod lines;
 mod mistral;
 mod openai;
 mod refusal;
 mod said;
-#[cfg(test)]
-mod scripted;
 mod xai;
 
 use std::collections::HashSet;
@@ -311,3 +311,6 @@ fn check_key(key: &str) -> Result<(), Error> {
     let why = format!("a key has 1 to 64 letters, digits, `-` and `_`, unlike `{key}`");
     Err(Error::new(ErrorKind::Invalid, why))
 }
+
+#[cfg(test)]
+mod tests;

@@ -169,3 +169,7 @@ impl Wire for OpenAi {
         http.post(&path, &json!({})).map(|_| ())
     }
 }
+
+#[cfg(test)]
+#[path = "openai_tests.rs"]
+mod tests;

@@ -263,3 +263,7 @@ fn http_status(code: &Value) -> Option<u16> {
     let status = known.map(|(.., status)| *status);
     status.or_else(|| u16::try_from(number?).ok())
 }
+
+#[cfg(test)]
+#[path = "xai_tests.rs"]
+mod tests;

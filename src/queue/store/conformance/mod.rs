@@ -1,8 +1,10 @@
 //! What every store of jobs must do, as tests that know nothing of any database: two handles on one
 //! are all they need. [`suite!`] runs them against a store.
 
+mod batches;
 mod claims;
 mod ends;
+mod items;
 mod processes;
 
 use std::sync::Arc;
@@ -11,8 +13,10 @@ use std::time::Duration;
 
 use serde_json::value::RawValue;
 
+pub(crate) use batches::*;
 pub(crate) use claims::*;
 pub(crate) use ends::*;
+pub(crate) use items::*;
 pub(crate) use processes::*;
 
 use super::*;
@@ -229,6 +233,20 @@ macro_rules! suite {
                 a_hundred_threads_enqueue_and_each_gets_its_own,
                 two_handles_never_give_one_job_twice,
                 a_check_finds_what_is_odd,
+                what_waits_is_told_in_the_order_of_claims,
+                a_batch_takes_what_is_due_up_to_its_size,
+                jobs_of_a_batch_come_with_all_that_was_handed_over,
+                a_batch_outlives_its_owner,
+                only_its_owner_changes_a_batch,
+                jobs_in_a_batch_end_as_others_do,
+                what_is_at_a_provider_outlives_a_cancellation,
+                a_batch_outlives_its_process,
+                a_batch_is_split,
+                what_is_given_back_keeps_its_place,
+                a_closed_batch_gives_back_what_is_left,
+                two_never_get_one_job,
+                what_a_process_holds_is_told_job_by_job,
+                single_jobs_are_cancelled_while_they_wait,
             }
         }
     };

@@ -69,6 +69,7 @@ impl Model {
                 match job.state {
                     State::Held | State::Pending => counts.pending += 1,
                     State::Running(_) => counts.in_progress += 1,
+                    State::AtProvider(_) => counts.at_provider += 1,
                     State::Completed => counts.completed += 1,
                     State::Failed => counts.failed += 1,
                     State::Cancelled => counts.cancelled += 1,
@@ -82,6 +83,7 @@ impl Model {
                 (known.sealed, known.cancelled)
             );
         }
+        self.compare_batches();
         let looks = if all {
             self.jobs.len()
         } else {
@@ -100,16 +102,9 @@ impl Model {
                 .job(job.id)
                 .unwrap()
                 .map(|seen| (seen.status, seen.crashes));
-            let status = match job.state {
-                State::Held | State::Pending => JobStatus::Pending,
-                State::Running(_) => JobStatus::InProgress,
-                State::Completed => JobStatus::Completed,
-                State::Failed => JobStatus::Failed,
-                State::Cancelled => JobStatus::Cancelled,
-                State::Gone => {
-                    assert_eq!(seen, None);
-                    continue;
-                }
+            let Some(status) = job.state.shown() else {
+                assert_eq!(seen, None);
+                continue;
             };
             assert_eq!(seen, Some((status, job.crashes)), "{job:?}");
         }

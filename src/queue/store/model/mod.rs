@@ -1,5 +1,6 @@
 //! A store of jobs against a model of it: random operations on both, compared after each.
 
+mod batches;
 mod compare;
 
 use std::collections::{BTreeMap, HashMap};
@@ -11,12 +12,14 @@ use super::conformance::{Again, Opened};
 use super::*;
 use crate::base::error::ErrorKind;
 use crate::queue::job::{Counts, JobStatus};
+use batches::ModelBatch;
 
 #[derive(Clone, Copy, PartialEq, Debug)]
 enum State {
     Held,
     Pending,
     Running(WorkerId),
+    AtProvider(BatchNo),
     Completed,
     Failed,
     Cancelled,
@@ -26,6 +29,18 @@ enum State {
 impl State {
     fn is_final(self) -> bool {
         matches!(self, Self::Completed | Self::Failed | Self::Cancelled)
+    }
+
+    /// As callers see it, while it is stored.
+    fn shown(self) -> Option<JobStatus> {
+        Some(match self {
+            Self::Held | Self::Pending => JobStatus::Pending,
+            Self::Running(_) | Self::AtProvider(_) => JobStatus::InProgress,
+            Self::Completed => JobStatus::Completed,
+            Self::Failed => JobStatus::Failed,
+            Self::Cancelled => JobStatus::Cancelled,
+            Self::Gone => return None,
+        })
     }
 }
 
@@ -67,6 +82,7 @@ struct Model {
     workers: [Vec<(WorkerId, u64)>; 2],
     receipts: Vec<(usize, Receipt)>,
     deliveries: Vec<(usize, u32, Receipt)>,
+    batches: Vec<ModelBatch>,
 }
 
 const LANES: [&str; 3] = ["x", "y", "z"];
@@ -89,6 +105,7 @@ impl Model {
             workers: [Vec::new(), Vec::new()],
             receipts: Vec::new(),
             deliveries: Vec::new(),
+            batches: Vec::new(),
         }
     }
 
@@ -119,17 +136,18 @@ impl Model {
     fn step(&mut self) {
         self.now += self.below(3) as i64;
         match self.below(100) {
-            0..15 => self.insert(),
-            15..20 => self.seal(),
-            20..50 => self.claim(),
-            50..78 => self.settle(),
-            78..86 => self.consume(),
-            86..88 => self.cancel(),
-            88..91 => self.retry(),
-            91..92 => self.delete(),
-            92..96 => self.enlist(),
-            96..98 => self.retire(),
-            _ => self.die(),
+            0..14 => self.insert(),
+            14..18 => self.seal(),
+            18..40 => self.claim(),
+            40..63 => self.settle(),
+            63..71 => self.consume(),
+            71..73 => self.cancel(),
+            73..76 => self.retry(),
+            76..77 => self.delete(),
+            77..81 => self.enlist(),
+            81..83 => self.retire(),
+            83..85 => self.die(),
+            _ => self.batch_step(),
         }
     }
 
@@ -312,6 +330,9 @@ impl Model {
     }
 
     fn give_back(&mut self, worker: WorkerId, lost: bool) -> u64 {
+        let owned = |batch: &&mut ModelBatch| batch.worker == Some(worker);
+        let owned = self.batches.iter_mut().filter(owned);
+        owned.for_each(|batch| batch.worker = None);
         let held = self
             .jobs
             .iter_mut()
@@ -478,7 +499,8 @@ impl Model {
     /// Whether an end counts, and what it does then.
     fn apply(&mut self, at: usize, receipt: Receipt, ending: &Ending) -> bool {
         let job = &mut self.jobs[at];
-        let held = matches!(job.state, State::Running(_)) && job.last == Some(receipt);
+        let held = matches!(job.state, State::Running(_) | State::AtProvider(_))
+            && job.last == Some(receipt);
         let open = job.state != State::Gone && !job.state.is_final();
         let cancelled = self
             .processes

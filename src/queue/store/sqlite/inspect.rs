@@ -35,6 +35,7 @@ impl SqliteStore {
             let mut found = vec![integrity(&moment)?, schema(&moment)?];
             found.extend(counters(&moment)?);
             found.extend(orphans(&moment)?);
+            found.extend(batches(&moment)?);
             found.extend(unsealed(&moment, now)?);
             found.extend(halfway(&moment)?);
             found.extend(far_ahead(&moment, now)?);
@@ -145,6 +146,43 @@ fn orphans(conn: &Connection) -> Result<Option<Finding>, Fault> {
     let advice =
         "nothing gives them back; to get rid of their processes: batchwright cancel ID --delete";
     Ok((jobs > 0).then(|| Finding::new("claims", Verdict::Bad, seen, Some(advice))))
+}
+
+/// Batches that would never be asked about again, and jobs that no batch brings back.
+fn batches(conn: &Connection) -> Result<Vec<Finding>, Fault> {
+    let ask = |sql: &str| conn.query_row(sql, [], |row| row.get::<_, i64>(0));
+    let strange = ask("SELECT count(*) FROM batches
+         WHERE worker IS NOT NULL AND worker NOT IN (SELECT no FROM workers)")?;
+    let astray = ask("SELECT count(*) FROM jobs
+         WHERE iif(batch IS NULL, status = 3, status <> 3 OR batch NOT IN (SELECT no FROM batches))
+           AND id >> 32 NOT IN (SELECT no FROM processes WHERE chore = 4)")?;
+    let free = ask("SELECT count(*) FROM batches WHERE worker IS NULL")?;
+    let mut found = Vec::new();
+    let mut find = |count: i64, verdict, what: &str, advice| {
+        if count > 0 {
+            let seen = format!("{count} {what}");
+            found.push(Finding::new("batches", verdict, seen, Some(advice)));
+        }
+    };
+    find(
+        strange,
+        Verdict::Bad,
+        "belong to workers that are on no list",
+        "nothing goes on with them; this is a fault of batchwright: please report it",
+    );
+    find(
+        astray,
+        Verdict::Bad,
+        "jobs are at a provider in a batch that does not exist",
+        "nothing gives them back; to get rid of their processes: batchwright cancel ID --delete",
+    );
+    find(
+        free,
+        Verdict::Note,
+        "belong to nobody at present",
+        "the next worker goes on with them: batchwright work",
+    );
+    Ok(found)
 }
 
 fn unsealed(conn: &Connection, now: Wall) -> Result<Vec<Finding>, Fault> {

@@ -1,0 +1,373 @@
+//! What holds for every wire.
+
+use serde_json::{Value, json};
+
+use super::http::json as body_of;
+use super::kit::{DATE, KEY, Lines, NoInput, intent, says, scripted};
+use super::said::time;
+use super::*;
+use crate::base::clock::Wall;
+use crate::llm::batch::is_unknown;
+use crate::llm::providers::config::LlmConfig;
+use crate::llm::providers::vendor::VENDORS;
+use crate::llm::transport::HttpReply;
+
+const FILED: [&str; 4] = ["openai", "groq", "mistral", "xai"];
+
+fn uploaded() -> BatchStage {
+    BatchStage::Uploaded {
+        file: "file-1".to_owned(),
+        time: Some(DATE),
+    }
+}
+
+#[test]
+fn providers_without_batches_are_refused_with_the_names_of_those_that_have_them() {
+    for vendor in VENDORS.iter().filter(|vendor| vendor.batches.is_none()) {
+        let config = LlmConfig::new(vendor.name).base_url("http://h");
+        let error = config.batch_client_with(&|_| None, None).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Invalid);
+        let names = "groq, anthropic, openai, gemini, mistral, xai";
+        assert!(error.message().ends_with(names), "{error}");
+    }
+}
+
+#[test]
+fn an_account_is_told_from_others_and_gives_no_secret_away() {
+    let account = |key: &str, base: &str, project: Option<&str>| {
+        let env = |name: &str| {
+            project
+                .filter(|_| name == "OPENAI_PROJECT_ID")
+                .map(str::to_owned)
+        };
+        let config = LlmConfig::new("openai").base_url(base);
+        let config = config.api_key(crate::base::secret::Secret::new(key));
+        config.batch_client_with(&env, None).unwrap().account()
+    };
+    let own = account(KEY, "http://me:pass-word@h/v1", None);
+    assert_eq!(own.base_url, "http://***@h/v1");
+    assert!(!own.credential.is_empty() && !own.credential.contains("sk-"));
+    assert_eq!(own, account(KEY, "http://me:pass-word@h/v1/", None));
+    assert_ne!(own, account("sk-another", "http://me:pass-word@h/v1", None));
+    assert_ne!(
+        own,
+        account(KEY, "http://me:pass-word@h/v1", Some("proj-1"))
+    );
+    assert_ne!(own, account(KEY, "http://other/v1", None));
+}
+
+#[test]
+fn a_line_is_refused_that_would_fail_the_batch() {
+    for provider in FILED {
+        let (api, _) = scripted(provider, []);
+        for key in ["", "a b", "ü", "a\"b", &"x".repeat(65)] {
+            let error = api.line(key, &Request::new("U")).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Invalid, "{key}");
+        }
+        api.line(&"x".repeat(64), &Request::new("U")).unwrap();
+        let embedding = api.line("k", &Request::embedding("U")).unwrap_err();
+        assert!(embedding.message().contains("embeddings"), "{embedding}");
+        let mut api = api;
+        api.batches.limits.bytes = 40;
+        let long = api.line("k", &Request::new("U")).unwrap_err();
+        assert!(long.message().contains("at most 40"), "{long}");
+    }
+    let config = LlmConfig::new("openai").api_key(crate::base::secret::Secret::new(KEY));
+    let api = config.batch_client_with(&|_| None, None).unwrap();
+    let error = api.line("k", &Request::new("U")).unwrap_err();
+    assert!(error.message().contains("no model"), "{error}");
+}
+
+#[test]
+fn lines_have_what_each_provider_takes() {
+    let request = Request::new("one\ntwo").with_max_tokens(5);
+    let line = |provider| -> Value {
+        let (api, _) = scripted(provider, []);
+        let line = api.line("run-1-000001", &request).unwrap();
+        let (end, line) = line.split_last().unwrap();
+        assert_eq!(*end, b'\n');
+        assert!(!line.contains(&b'\n'));
+        serde_json::from_slice(line).unwrap()
+    };
+    let messages = json!([{"role": "user", "content": "one\ntwo"}]);
+    let body = json!({"model": "m", "messages": messages, "max_completion_tokens": 5});
+    for provider in ["openai", "groq", "xai"] {
+        let url = "/v1/chat/completions";
+        let whole =
+            json!({"custom_id": "run-1-000001", "method": "POST", "url": url, "body": body});
+        assert_eq!(line(provider), whole);
+    }
+    let body = json!({"model": "m", "messages": messages, "max_tokens": 5});
+    assert_eq!(
+        line("mistral"),
+        json!({"custom_id": "run-1-000001", "body": body})
+    );
+}
+
+#[test]
+fn the_input_goes_up_as_one_file_of_a_form() {
+    for provider in FILED {
+        let (api, script) = scripted(provider, [says(200, json!({"id": "file-1"}))]);
+        assert!(api.uploads());
+        let stage = api.advance(&intent(), &BatchStage::Ready, &mut Lines, &Context::new());
+        assert_eq!(stage.unwrap(), uploaded());
+        let asked = script.asked().remove(0);
+        assert_eq!(asked.what, "POST /files");
+        let kinds: Vec<_> = asked
+            .headers
+            .iter()
+            .filter(|(n, _)| *n == "content-type")
+            .collect();
+        let [(_, kind)] = kinds[..] else {
+            panic!("{kinds:?}")
+        };
+        let boundary = kind.strip_prefix("multipart/form-data; boundary=").unwrap();
+        let part =
+            |rest: &str| format!("--{boundary}\r\nContent-Disposition: form-data; {rest}\r\n");
+        let whole = [
+            &part("name=\"purpose\"\r\n\r\nbatch"),
+            &part(
+                "name=\"file\"; filename=\"run-1.jsonl\"\r\nContent-Type: application/jsonl\r\n\r\n\
+                 {\"a\":1}\n{\"b\":2}\n",
+            ),
+            &format!("--{boundary}--\r\n"),
+        ];
+        assert_eq!(asked.body, whole.map(|part| part.as_str()).concat());
+        let auth = asked
+            .headers
+            .iter()
+            .find(|(name, _)| *name == "authorization");
+        assert_eq!(auth.unwrap().1, format!("Bearer {KEY}"));
+    }
+}
+
+#[test]
+fn a_creation_without_a_refusal_is_of_unknown_outcome() {
+    let none = Error::new(ErrorKind::Transient, "gone").with_sent(crate::base::error::Sent::Maybe);
+    let replies: [(_, bool); 10] = [
+        (Err(none), true),
+        (says(200, "<html>"), true),
+        (says(200, "{}"), true),
+        (says(200, json!({"id": ""})), true),
+        (says(409, "{}"), true),
+        (says(408, "{}"), true),
+        (says(502, "<html>"), true),
+        (says(400, json!({"error": {"message": "no"}})), false),
+        (says(401, "{}"), false),
+        (says(429, "{}"), false),
+    ];
+    for (reply, unknown) in replies {
+        for provider in FILED {
+            let (api, _) = scripted(provider, [reply.clone()]);
+            let error = api
+                .advance(&intent(), &uploaded(), &mut NoInput, &Context::new())
+                .unwrap_err();
+            assert_eq!(is_unknown(&error), unknown, "{provider} {error}");
+        }
+    }
+}
+
+#[test]
+fn a_refused_key_is_named_by_its_variable_and_not_shown() {
+    let echo = json!({"error": {"message": format!("no such key: {KEY}")}});
+    let (api, _) = scripted("openai", [says(401, echo)]);
+    let error = api.status("b-1", &Context::new()).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Auth);
+    assert!(
+        error.message().ends_with("***; check OPENAI_API_KEY"),
+        "{error}"
+    );
+
+    let errors = json!({"data": [{"message": format!("see {KEY}"), "line": 1}]});
+    let (api, _) = scripted(
+        "openai",
+        [says(200, json!({"status": "failed", "errors": errors}))],
+    );
+    let status = api.status("b-1", &Context::new()).unwrap();
+    assert!(!format!("{status:?}").contains(KEY));
+}
+
+#[test]
+fn what_is_read_gives_no_key_away() {
+    let text = format!("your key is {KEY}");
+    let body = json!({"choices": [{"finish_reason": "stop", "message": {"content": text}}]});
+    let response = json!({"status_code": 200, "body": body});
+    let line = kit::line("openai", json!({"custom_id": "k", "response": response}));
+    let BatchEnd::Answered(answer) = line.end else {
+        panic!("{line:?}")
+    };
+    assert_eq!(answer.unwrap().text, "your key is ***");
+}
+
+#[test]
+fn a_file_that_is_gone_is_deleted_and_a_wrong_address_deletes_nothing() {
+    for provider in FILED {
+        let gone = json!({"error": {"message": "No such File object: file-1"}});
+        let replies = [
+            says(200, "{}"),
+            says(404, gone),
+            says(404, "<html>"),
+            says(500, "{}"),
+        ];
+        let (api, script) = scripted(provider, replies);
+        let ctx = Context::new();
+        api.discard("file-1", &ctx).unwrap();
+        api.discard("file-1", &ctx).unwrap();
+        assert_eq!(api.discard("file-1", &ctx).unwrap_err().status(), Some(404));
+        assert_eq!(api.discard("a/b", &ctx).unwrap_err().status(), Some(500));
+        assert_eq!(script.calls()[0], "DELETE /files/file-1");
+        assert_eq!(script.calls()[3], "DELETE /files/a%2Fb");
+    }
+}
+
+#[test]
+fn cancelling_what_has_ended_is_no_error() {
+    let ended = json!({"error": {"message": "Cannot cancel a completed batch."}});
+    let status = |word: &str| says(200, json!({"id": "b-1", "status": word}));
+    let cancel = |replies: Vec<Result<HttpReply, Error>>| {
+        let (api, script) = scripted("openai", replies);
+        (api.cancel("b-1", &Context::new()), script.calls())
+    };
+    let (done, calls) = cancel(vec![says(200, "{}")]);
+    done.unwrap();
+    assert_eq!(calls, ["POST /batches/b-1/cancel"]);
+    for word in ["completed", "cancelling", "failed"] {
+        cancel(vec![says(409, &ended), status(word)]).0.unwrap();
+        cancel(vec![says(400, &ended), status(word)]).0.unwrap();
+    }
+    let running = cancel(vec![says(409, &ended), status("in_progress")]).0;
+    assert_eq!(running.unwrap_err().status(), Some(409));
+    assert_eq!(
+        cancel(vec![says(404, "{}")]).0.unwrap_err().status(),
+        Some(404)
+    );
+}
+
+#[test]
+fn a_download_follows_redirects_and_keeps_the_key_to_its_host() {
+    let moved = |to: &str| {
+        Ok(HttpReply {
+            status: 302,
+            headers: [("location", to)].into_iter().collect(),
+            body: Vec::new(),
+        })
+    };
+    let replies = [
+        moved("/v1/there"),
+        moved("https://store.test/f"),
+        says(200, "line\n"),
+    ];
+    let (api, script) = scripted("openai", replies);
+    let mut sink = Vec::new();
+    api.download("b-1", "file-9", &mut sink, &Context::new())
+        .unwrap();
+    assert_eq!(sink, b"line\n");
+    let asked = script.asked();
+    let calls: Vec<_> = asked.iter().map(|asked| &*asked.what).collect();
+    assert_eq!(
+        calls,
+        [
+            "GET /files/file-9/content",
+            "GET /there",
+            "GET https://store.test/f"
+        ]
+    );
+    let with_key = asked
+        .iter()
+        .map(|asked| asked.headers.iter().any(|(_, v)| v.contains(KEY)));
+    assert_eq!(with_key.collect::<Vec<_>>(), [true, true, false]);
+
+    let (api, _) = scripted(
+        "openai",
+        std::iter::repeat_with(|| moved("/v1/there")).take(9),
+    );
+    let round = api.download("b-1", "file-9", &mut sink, &Context::new());
+    assert!(round.unwrap_err().message().contains("redirects"));
+}
+
+#[test]
+fn a_list_that_goes_in_circles_or_is_none_says_nothing_of_a_batch() {
+    let entry = json!({"id": "b-9", "created_at": 1_795_150_800});
+    let page = json!({"data": [entry], "has_more": true, "last_id": "b-9"});
+    let endless = std::iter::repeat_with(|| says(200, &page));
+    let ctx = Context::new();
+    let find = |replies: Vec<Result<HttpReply, Error>>| {
+        let (api, _) = scripted("openai", replies);
+        api.find(&intent(), &uploaded(), &HashSet::new(), &ctx)
+    };
+    let error = find(endless.take(9).collect()).unwrap_err();
+    assert!(error.message().contains("follows itself"), "{error}");
+    let ever_new = (0..9_999).map(|n| {
+        let entry = json!({"id": format!("b-{n}"), "created_at": 1_795_150_800});
+        says(200, json!({"data": [entry], "has_more": true}))
+    });
+    let error = find(ever_new.collect()).unwrap_err();
+    assert!(error.message().contains("more than 2000 pages"), "{error}");
+    for none in [json!({}), json!([]), json!({"data": {}})] {
+        let error = find(vec![says(200, none)]).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Malformed);
+    }
+    assert!(find(vec![says(500, "{}")]).is_err());
+}
+
+#[test]
+fn what_is_made_in_one_step_is_asked_for_in_one() {
+    for provider in FILED {
+        let (api, script) = scripted(provider, []);
+        let ctx = Context::new();
+        let none = HashSet::new();
+        let ready = api
+            .find(&intent(), &BatchStage::Ready, &none, &ctx)
+            .unwrap();
+        assert_eq!(ready, Found::None);
+        let made = BatchStage::Created {
+            id: "b-1".to_owned(),
+            file: None,
+        };
+        let found = api.find(&intent(), &made, &none, &ctx).unwrap();
+        assert_eq!(found, Found::One("b-1".to_owned()));
+        let next = api.advance(&intent(), &made, &mut NoInput, &ctx).unwrap();
+        assert_eq!(next, made);
+        assert!(script.calls().is_empty());
+    }
+}
+
+#[test]
+fn times_are_read_in_every_shape() {
+    let at = |value: Value| time(&value);
+    for same in [
+        json!(1_795_150_800),
+        json!(1_795_150_800.0),
+        json!("1795150800"),
+        json!("2026-11-20T05:00:00Z"),
+        json!("2026-11-20T05:00:00.000000Z"),
+        json!("2026-11-20T05:00:00"),
+        json!("2026-11-20 05:00:00"),
+        json!("2026-11-20T07:30:00+02:30"),
+        json!("2026-11-20T04:00:00.5-01:00"),
+    ] {
+        let read = at(same.clone()).unwrap();
+        assert!(read.0 - DATE.0 <= 500 && read >= DATE, "{same}: {read:?}");
+    }
+    assert_eq!(at(json!("2026-11-20")), Some(Wall(DATE.0 - 5 * 3_600_000)));
+    for none in [
+        json!(null),
+        json!(""),
+        json!(0),
+        json!(-5),
+        json!("soon"),
+        json!({}),
+        json!("é-11-20abc"),
+    ] {
+        assert_eq!(at(none.clone()), None, "{none}");
+    }
+}
+
+#[test]
+fn a_success_that_is_no_json_keeps_its_status() {
+    let error = body_of(&says(202, "<html>").unwrap()).unwrap_err();
+    assert_eq!(
+        (error.kind(), error.status()),
+        (ErrorKind::Malformed, Some(202))
+    );
+}

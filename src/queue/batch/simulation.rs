@@ -1,0 +1,322 @@
+//! Seeded schedules of the real poller over the real store and a provider in memory: creations whose
+//! reply is lost, that take effect late or are listed late, refusals, expiry, truncated results, and
+//! deaths at any moment. Nothing is bought twice, and every job has exactly one outcome.
+//!
+//! `SIMULATION_SEED=n cargo test batch::simulation` replays one schedule.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, AtomicU64};
+use std::time::Duration;
+
+use parking_lot::Mutex;
+
+use crate::base::cancel::Context;
+use crate::base::clock::{Clock, Time};
+use crate::base::id::ProcessId;
+use crate::engine::dispatch::ErrorPolicy;
+use crate::engine::jitter::Jitter;
+use crate::engine::route::RetryPolicy;
+use crate::llm::batch::BatchLimits;
+use crate::llm::providers::extract::Extract;
+use crate::llm::request::{Request, Task};
+use crate::llm::route::Route;
+use crate::queue::backlog::Pace;
+use crate::queue::job::{COMPLETION, Job, JobStatus, Process};
+use crate::queue::kinds::{Kind, Kinds};
+use crate::queue::store::JobStore;
+use crate::queue::store::sqlite::{SqliteOptions, SqliteStore};
+use crate::testing::ManualClock;
+
+use super::ends::Ends;
+use super::info::BatchInfo;
+use super::outlook::Outlook;
+use super::pace::{BatchSettings, OnUnknown};
+use super::poller::{Begin, Poller, Post};
+use super::spool::Spool;
+use super::transfer::{Office, Transfers};
+use super::world::{Client, Died, Random, World, seconds};
+
+const RECONCILE: Duration = Duration::from_secs(300);
+
+struct Scene {
+    random: Random,
+    path: PathBuf,
+    clock: Arc<ManualClock>,
+    world: Arc<Mutex<World>>,
+    settings: BatchSettings,
+    post: Post,
+    kinds: Arc<Kinds>,
+    ctx: Context,
+    deaths: u64,
+    twice: u64,
+}
+
+impl Scene {
+    fn new(seed: u64, folder: &Path) -> Self {
+        let clock = Arc::new(ManualClock::new());
+        let route = Route::new(Extract).clock(clock.clone());
+        let kinds = Kinds::new(Some(&route));
+        let kind = Kind::Prompts {
+            route: Arc::new(route),
+            task: Task::Complete,
+        };
+        kinds.set(COMPLETION, kind);
+        let world = World::new(seed ^ 0x5eed, clock.clone());
+        let scene = Self {
+            random: Random(Jitter(seed)),
+            path: folder.join("jobs.db"),
+            world: Arc::new(Mutex::new(world)),
+            clock,
+            settings: BatchSettings::default().reconcile_wait(RECONCILE),
+            post: Post::default(),
+            kinds: Arc::new(kinds),
+            ctx: Context::new(),
+            deaths: 0,
+            twice: 0,
+        };
+        *scene.post.client.write() = Some(Arc::new(Client(scene.world.clone())));
+        scene
+    }
+
+    fn store(&self) -> Arc<SqliteStore> {
+        Arc::new(SqliteStore::open(&self.path, SqliteOptions::default()).unwrap())
+    }
+
+    /// One life of a worker's poller, until all is done or it dies.
+    fn live(&mut self, process: ProcessId, cancel_at: Option<Time>) -> bool {
+        let store = self.store();
+        let wall = self.clock.wall();
+        store.reclaim(wall).unwrap();
+        let worker = store.enlist(wall).unwrap();
+        let office = Arc::new(Office {
+            store: store.clone(),
+            worker,
+            spool: Spool::new(store.folder()),
+            ends: Ends {
+                kinds: self.kinds.clone(),
+                pace: Arc::new(Pace {
+                    max_retries: AtomicU8::new(10),
+                    batch: AtomicU64::new(4),
+                    poll_millis: AtomicU64::new(1000),
+                }),
+                clock: self.clock.clone(),
+                retry: RetryPolicy::default(),
+                jitter: Mutex::new(Jitter(self.random.below(1 << 40))),
+            },
+            outlook: Arc::new(Outlook::default()),
+        });
+        self.post.set(self.settings);
+        self.post.ring();
+        let seed = self.random.below(1 << 40);
+        let ended = catch_unwind(AssertUnwindSafe(|| {
+            let mut poller = Poller::new(Begin {
+                transfers: Transfers::inline(&office, &self.ctx),
+                office: office.clone(),
+                kinds: &self.kinds,
+                post: &self.post,
+                ctx: &self.ctx,
+                processes: &[],
+                on_error: ErrorPolicy::ContinueOnError,
+                until_empty: false,
+                wake: &|| {},
+                seed,
+            });
+            for round in 0.. {
+                let state = store.process(process).unwrap();
+                assert!(
+                    round < 50_000,
+                    "it does not end: {state:?} {:?} {:?}",
+                    store.batches(None).unwrap(),
+                    self.world.lock().batches
+                );
+                poller.settle_in();
+                poller.turn();
+                poller.settle_in();
+                if cancel_at.is_some_and(|at| at <= self.clock.now()) {
+                    store.cancel(process, self.clock.wall()).unwrap();
+                    while store.chore(self.clock.wall()).unwrap() {}
+                    self.post.ring();
+                }
+                if is_done(&state) && store.batches(None).unwrap().is_empty() {
+                    return;
+                }
+                let held = |open: &BatchInfo| open.state == "held";
+                let wall = self.clock.wall();
+                let open = store.batches(None).unwrap();
+                let open: Vec<BatchInfo> = open
+                    .iter()
+                    .map(|batch| BatchInfo::new(batch, wall))
+                    .collect();
+                let long = open.iter().all(|open| open.age_seconds > 5_000);
+                if open.iter().any(held) && long {
+                    // All that was late has happened by now: somebody looks there, and decides.
+                    assert!(!self.world.lock().uploads);
+                    let decided = self.settings.on_unknown(Some(OnUnknown::Resubmit));
+                    self.post.set(decided);
+                }
+                let now = self.clock.now();
+                let due = poller.next_due().unwrap_or(now.after(seconds(1)));
+                let wait = due
+                    .since(now)
+                    .clamp(Duration::from_millis(10), seconds(100));
+                self.clock.advance(wait);
+            }
+        }));
+        let twice = &office.outlook.possibly_paid_twice;
+        self.twice += twice.load(std::sync::atomic::Ordering::SeqCst);
+        match ended {
+            Ok(()) => true,
+            Err(cause) if cause.is::<Died>() => false,
+            Err(cause) => std::panic::resume_unwind(cause),
+        }
+    }
+
+    fn run(&mut self, prompts: Vec<String>, cancel_at: Option<Time>) -> Vec<(String, JobStatus)> {
+        let process = ProcessId::new();
+        let store = self.store();
+        let jobs = prompts
+            .iter()
+            .map(|prompt| Job::from(Request::new(prompt.as_str()).with_id(prompt)));
+        let jobs: Vec<Job> = jobs.collect();
+        store
+            .insert(process, jobs, true, self.clock.wall())
+            .unwrap();
+        let mut lives = 0;
+        loop {
+            lives += 1;
+            self.world.lock().dies_in = match self.deaths > 0 {
+                true => Some(self.random.below(120)),
+                false => None,
+            };
+            self.deaths = self.deaths.saturating_sub(1);
+            if self.live(process, cancel_at) {
+                break;
+            }
+            let nap = self.random.below(400);
+            self.clock.advance(seconds(nap));
+            assert!(lives < 100);
+        }
+        let results = store.peek(process, None, 10_000, usize::MAX).unwrap();
+        assert_eq!(results.len(), prompts.len());
+        results
+            .into_iter()
+            .map(|delivery| {
+                let result = delivery.result;
+                let id = result.item_id.clone().unwrap();
+                if result.status == JobStatus::Completed {
+                    let line: serde_json::Value = serde_json::from_str(&result.line()).unwrap();
+                    assert_eq!(line["text"], format!("echo: {id}"), "{line}");
+                    assert_eq!(line["provider"], "world");
+                }
+                (id, result.status)
+            })
+            .collect()
+    }
+}
+
+fn is_done(state: &Option<Process>) -> bool {
+    state.as_ref().is_none_or(|state| {
+        let c = &state.counts;
+        let sum = c.pending + c.in_progress + c.at_provider + c.completed + c.failed + c.cancelled;
+        assert_eq!(sum, c.total);
+        c.is_finished()
+    })
+}
+
+fn schedule(seed: u64) {
+    let folder = tempfile::tempdir().unwrap();
+    let mut scene = Scene::new(seed, folder.path());
+    let random = &mut scene.random;
+    let n = 1 + random.below(120);
+    let cancelled = random.chance(15);
+    let mut prompts: Vec<String> = (0..n).map(|n| format!("p{n}")).collect();
+    for prompt in &mut prompts {
+        match random.below(60) {
+            0 => prompt.push_str(" bad"),
+            1 => prompt.push_str(" flaky"),
+            2 if seed % 3 == 0 => prompt.push_str(" poison"),
+            3 => prompt.push_str(" unspeakable"),
+            _ => {}
+        }
+    }
+    scene.deaths = random.below(6);
+    {
+        let mut world = scene.world.lock();
+        world.uploads = seed % 4 != 3;
+        world.names_lines = random.chance(50);
+        world.trouble = [0, 3, 10][random.below(3) as usize];
+        world.late = seconds([0, 20, 2000][random.below(3) as usize]);
+        world.lag = seconds(random.below(200));
+        world.expiring = [0, 30][random.below(2) as usize];
+        world.limits = BatchLimits {
+            requests: 1 + random.below(60) as usize,
+            bytes: 100 + random.below(2000),
+        };
+        world.most_queued = random.chance(20).then(|| 20 + random.below(50) as usize);
+    }
+    let cancel_at = cancelled.then(|| scene.clock.now().after(seconds(random.below(500))));
+    let outcomes = scene.run(prompts, cancel_at);
+    let world = scene.world.clone();
+    let mut world = world.lock();
+    for (prompt, status) in &outcomes {
+        let bought = world.bought.get(prompt).copied().unwrap_or(0);
+        let fails = ["bad", "poison", "unspeakable"]
+            .iter()
+            .any(|word| prompt.contains(word));
+        let poisoned = prompt.contains("poison");
+        assert!(
+            bought <= 1,
+            "{prompt} was bought {bought} times: {:#?}",
+            world.with(prompt)
+        );
+        match status {
+            JobStatus::Completed => {
+                assert_eq!(bought, 1, "{prompt}");
+                assert!(!fails || poisoned && !world.uploads, "{prompt}");
+            }
+            JobStatus::Failed => assert!(fails || bought == 0, "{prompt} was paid for and failed"),
+            JobStatus::Cancelled => {
+                assert!(cancelled, "{prompt}");
+                assert_eq!(bought, 0, "{prompt} thrown away: {:#?}", world.with(prompt));
+            }
+            other => panic!("{prompt} is {other:?}"),
+        }
+        if !cancelled && !fails {
+            // Ten retries: nothing fails for trouble that passes, but for expiry again and again.
+            assert!(
+                *status == JobStatus::Completed || world.expiring > 0,
+                "{prompt} {status:?}"
+            );
+        }
+    }
+    assert_eq!(world.alive(), 0, "a batch runs that nobody waits for");
+    assert!(scene.twice == 0 || !world.uploads);
+}
+
+#[test]
+fn nothing_is_lost_or_bought_twice_whatever_happens_when() {
+    let one = std::env::var("SIMULATION_SEED").ok();
+    let many = std::env::var("SIMULATION_SEEDS").ok();
+    let number = |text: Option<String>| text.and_then(|text| text.parse::<u64>().ok());
+    match number(one) {
+        Some(seed) => schedule(seed),
+        None => {
+            let hook = std::panic::take_hook();
+            std::panic::set_hook(Box::new(move |info| {
+                if !info.payload().is::<Died>() {
+                    hook(info);
+                }
+            }));
+            let seeds = number(many).map_or(40, |seeds| (seeds / 250).max(40));
+            for seed in 0..seeds {
+                let run = catch_unwind(|| schedule(seed));
+                run.unwrap_or_else(|cause| {
+                    eprintln!("SIMULATION_SEED={seed}");
+                    std::panic::resume_unwind(cause);
+                });
+            }
+        }
+    }
+}

@@ -1,0 +1,480 @@
+//! Batches: what goes into one, whose it is, how it is divided, and what comes back.
+
+use super::*;
+
+/// The lane of jobs that name none.
+pub(super) fn lane() -> Lane {
+    Lane {
+        kind: "test".to_owned(),
+        name: None,
+        step: 0,
+    }
+}
+
+impl Hand<'_> {
+    pub(super) fn begin(&self, process: ProcessId) -> BatchNo {
+        let opened = self.store.open_batch(self.id, process, &lane(), "{}", T);
+        opened.unwrap()
+    }
+
+    pub(super) fn fill(&self, batch: BatchNo, now: Wall) -> Filled {
+        let filled = self
+            .store
+            .fill_batch(self.id, batch, None, usize::MAX, u64::MAX, now);
+        filled.unwrap()
+    }
+
+    /// A batch with all jobs of a process that are due.
+    fn batch(&self, process: ProcessId) -> BatchNo {
+        let batch = self.begin(process);
+        self.fill(batch, T);
+        batch
+    }
+
+    fn adopt(&self) -> Vec<Batch> {
+        let adopted = self.store.adopt_batches(self.id, &mut |_| true, &[], at(1));
+        adopted.unwrap()
+    }
+
+    fn give_back(&self, batch: BatchNo, after: Option<i64>, due: Option<Wall>) -> u64 {
+        let back = self.store.give_back(self.id, batch, after, due, T);
+        back.unwrap()
+    }
+}
+
+fn inside(store: &dyn JobStore, batch: BatchNo) -> Vec<Claimed> {
+    store
+        .batch_jobs(batch, None, usize::MAX, usize::MAX)
+        .unwrap()
+}
+
+fn batch(store: &dyn JobStore, no: BatchNo) -> Batch {
+    let mut all = store.batches(None).unwrap();
+    all.retain(|batch| batch.no == no);
+    all.remove(0)
+}
+
+fn is_refused<T: std::fmt::Debug>(done: Result<T, Error>) {
+    assert_eq!(done.unwrap_err().kind(), ErrorKind::Invalid);
+}
+
+pub(crate) fn a_batch_takes_what_is_due_up_to_its_size(open: Open<'_>) {
+    let db = open();
+    let sized = |name: &str, bytes: usize| {
+        let text = format!("\"{}\"", "é".repeat((bytes - 2) / 2));
+        Job::raw("test", json(&text)).item_id(name)
+    };
+    let all = vec![
+        sized("big", 200),
+        sized("a", 10),
+        job("of another lane").lane("x"),
+        sized("b", 20),
+        sized("c", 30),
+    ];
+    let process = enqueue(db.store(), all);
+    enqueue(db.store(), jobs(&["of another process"]));
+    db.two
+        .insert(process, jobs(&["late"]), true, at(9))
+        .unwrap();
+    let worker = db.worker();
+    let no = worker.begin(process);
+    let put = |after, most, bytes| {
+        let filled = db
+            .two
+            .fill_batch(worker.id, no, after, most, bytes, at(5))
+            .unwrap();
+        let jobs = inside(&*db.two, no);
+        let names: Vec<String> = named(&jobs).iter().map(|&name| name.to_owned()).collect();
+        (filled, names.join(" "))
+    };
+    let (first, names) = put(None, 9, 100);
+    assert_eq!((first.jobs, first.bytes), (1, 200), "one in any case");
+    assert_eq!(names, "big");
+    let (full, _) = put(first.next, 9, 9);
+    assert_eq!((full.jobs, full.bytes), (0, 0), "but only one");
+    let (second, names) = put(full.next, 9, 59);
+    assert_eq!((second.jobs, second.bytes), (2, 30));
+    assert_eq!(names, "big a b");
+    let (none, _) = put(second.next, 0, 99);
+    assert!(none.jobs == 0 && none.next.is_some());
+    let (last, names) = put(none.next, 1, 99);
+    assert_eq!((last.jobs, last.next), (1, None));
+    assert_eq!(names, "big a b c");
+    let counts = db.counts(process);
+    assert_eq!((counts.at_provider, counts.pending), (4, 2));
+    assert_eq!(counts.total, 6);
+    let seen = batch(&*db.two, no);
+    assert_eq!((seen.jobs, seen.process_id), (4, Some(process)));
+    assert_eq!((seen.worker, seen.created_at), (Some(worker.id), T));
+    assert_eq!(*seen.lane, lane());
+    db.sound();
+}
+
+pub(crate) fn jobs_of_a_batch_come_with_all_that_was_handed_over(open: Open<'_>) {
+    let db = open();
+    let process = enqueue(
+        db.store(),
+        vec![
+            job("a").request_hash("hash").priority(7).max_retries(2),
+            job("b"),
+            job("c"),
+        ],
+    );
+    let worker = db.worker();
+    let tried = worker.one();
+    worker.settle(tried.receipt, retry(T, 0));
+    let no = worker.batch(process);
+    let all = inside(&*db.two, no);
+    assert_eq!(named(&all), ["a", "b", "c"]);
+    let first = &all[0];
+    assert_eq!((first.job_id, first.process_id), (tried.job_id, process));
+    assert_eq!(first.request_hash.as_deref(), Some("hash"));
+    assert_eq!((first.priority, first.max_retries), (7, Some(2)));
+    assert_eq!((first.attempt, first.calls, first.in_doubt), (2, 1, true));
+    assert!(first.history.as_ref().unwrap().contains("reset"));
+    assert_eq!(first.payload.get(), "{\"a\": 1}");
+    assert_eq!((first.due_at, &*first.lane), (T, &lane()));
+    assert!(first.receipt.claim > tried.receipt.claim);
+    let numbers: Vec<u32> = all.iter().map(|job| job.receipt.number()).collect();
+    assert_eq!(numbers, [0, 1, 2]);
+    let behind = |after, most, bytes| {
+        let jobs = db.two.batch_jobs(no, after, most, bytes).unwrap();
+        jobs.len()
+    };
+    let size = first.payload.get().len();
+    assert_eq!(behind(None, 9, 0), 1, "one at least");
+    assert_eq!(behind(None, 9, 2 * size), 2);
+    assert_eq!(behind(Some(first.receipt.job), 9, 9 * size), 2);
+    assert_eq!(behind(None, 2, 9 * size), 2);
+    worker.settle(all[1].receipt, completed());
+    let found = db.two.batch_jobs_by(no, &[2, 77, 1, 0]).unwrap();
+    assert_eq!(named(&found), ["c", "a"], "those that are still in it");
+    assert!(db.two.batch_jobs_by(BatchNo(99), &[0]).unwrap().is_empty());
+    let shown = db.two.job(first.job_id).unwrap().unwrap();
+    assert_eq!((shown.status, shown.due_at), (JobStatus::InProgress, None));
+}
+
+pub(crate) fn a_batch_outlives_its_owner(open: Open<'_>) {
+    for dies in [true, false] {
+        let mut db = open();
+        let process = enqueue(db.store(), jobs(&["a", "b", "c"]));
+        let owner = db.worker();
+        let (owned, empty) = (owner.batch(process), owner.begin(process));
+        let saved = db.two.save_batch(owner.id, owned, "sent", T);
+        saved.unwrap();
+        let old = inside(&*db.two, owned);
+        let heir = Hand::new(&*db.two);
+        assert!(heir.adopt().is_empty(), "its owner lives");
+        let id = owner.id;
+        if dies {
+            db.one = None;
+            assert_eq!(db.two.reclaim(T).unwrap(), 0, "no job ran");
+        } else {
+            db.store().retire(id, T).unwrap();
+        }
+        let free = batch(&*db.two, owned);
+        assert_eq!((free.worker, free.jobs), (None, 3));
+        assert_eq!(db.counts(process).at_provider, 3);
+        let noted = db.two.check(T).unwrap();
+        let noted = noted.iter().find(|finding| finding.what == "batches");
+        assert_eq!(noted.unwrap().verdict, Verdict::Note);
+        is_refused(db.two.save_batch(id, owned, "late", T));
+        is_refused(db.two.adopt_batches(id, &mut |_| true, &[], T));
+        is_refused(db.two.open_batch(id, process, &lane(), "", T));
+        let slow = Hand::new(&*db.two);
+        let mut slower = |batch: &Batch| {
+            let mut one = |other: &Batch| other.no == batch.no && batch.no == empty;
+            let quick = db.two.adopt_batches(heir.id, &mut one, &[], T).unwrap();
+            !quick.is_empty()
+        };
+        let late = db.two.adopt_batches(slow.id, &mut slower, &[], T);
+        assert!(late.unwrap().is_empty(), "another one was quicker");
+        let mut asked = Vec::new();
+        let mut mine = |batch: &Batch| {
+            asked.push(batch.no);
+            batch.record == "sent"
+        };
+        let adopt = db.two.adopt_batches(heir.id, &mut mine, &[process], T);
+        let adopted = adopt.unwrap();
+        assert_eq!(asked, [owned], "those that nobody has");
+        assert_eq!((adopted.len(), adopted[0].worker), (1, Some(heir.id)));
+        let others = [ProcessId::new()];
+        let none = db.two.adopt_batches(heir.id, &mut |_| true, &others, T);
+        assert!(none.unwrap().is_empty());
+        db.two.retire(heir.id, T).unwrap();
+        let both: Vec<BatchNo> = slow.adopt().iter().map(|batch| batch.no).collect();
+        assert_eq!(both, [owned, empty], "oldest first");
+        let jobs = inside(&*db.two, owned);
+        assert!(jobs.iter().all(|job| job.crashes == 0 && !job.lost));
+        assert_eq!(heir.settle(old[0].receipt, completed()).len(), 1);
+        assert_eq!(db.counts(process).completed, 1);
+        db.sound();
+    }
+}
+
+pub(crate) fn only_its_owner_changes_a_batch(open: Open<'_>) {
+    let db = open();
+    let process = enqueue(db.store(), jobs(&["a", "b"]));
+    let (owner, other) = (db.worker(), Hand::new(&*db.two));
+    let no = owner.begin(process);
+    let store = &*db.two;
+    is_refused(store.fill_batch(other.id, no, None, 9, 99, T));
+    owner.fill(no, T);
+    is_refused(store.save_batch(other.id, no, "no", T));
+    is_refused(store.split_batch(other.id, no, i64::MAX, "no", "no", T));
+    is_refused(store.give_back(other.id, no, None, None, T));
+    is_refused(store.close_batch(other.id, no, T));
+    is_refused(store.save_batch(owner.id, BatchNo(no.0 + 1), "no", T));
+    let nobody = store.open_batch(owner.id, ProcessId::new(), &lane(), "", T);
+    is_refused(nobody);
+    let seen = store.batches(Some(process)).unwrap();
+    assert_eq!((seen.len(), seen[0].jobs), (1, 2));
+    assert_eq!((seen[0].worker, &*seen[0].record), (Some(owner.id), "{}"));
+    store.save_batch(owner.id, no, "yes", T).unwrap();
+    assert_eq!(batch(store, no).record, "yes");
+    assert!(store.batches(Some(ProcessId::new())).unwrap().is_empty());
+}
+
+pub(crate) fn jobs_in_a_batch_end_as_others_do(open: Open<'_>) {
+    let db = open();
+    let names = ["done", "bad", "again", "asleep", "late", "stays"];
+    let process = enqueue(db.store(), jobs(&names));
+    let worker = db.worker();
+    let early = worker.claim(9, T);
+    for job in &early {
+        worker.settle(job.receipt, PLACE);
+    }
+    let no = worker.batch(process);
+    let given = inside(&*db.two, no);
+    // What is left of an earlier claim may not, except for what was paid for.
+    for late in [failed(), PLACE, retry(at(1), 1)] {
+        assert!(worker.settle(early[0].receipt, late).is_empty());
+    }
+    assert_eq!(worker.settle(early[4].receipt, completed()).len(), 1);
+    let later = Ending::Snooze {
+        due_at: Some(at(7)),
+    };
+    for (job, ending) in given
+        .iter()
+        .zip([completed(), failed(), retry(at(5), 1), later, failed()])
+    {
+        worker.settle(job.receipt, ending);
+    }
+    let counts = db.counts(process);
+    assert_eq!((counts.completed, counts.failed), (2, 1));
+    assert_eq!((counts.pending, counts.at_provider), (2, 1));
+    assert_eq!(counts.in_progress, 0);
+    assert_eq!(named(&inside(&*db.two, no)), ["stays"]);
+    assert_eq!(batch(&*db.two, no).jobs, 1);
+    let again = worker.claim(9, at(9));
+    assert_eq!(named(&again), ["again", "asleep"]);
+    assert_eq!((again[0].attempt, again[0].lane.step), (2, 1));
+    assert_eq!((again[1].attempt, again[1].due_at), (0, at(7)));
+    for ending in [failed(), PLACE, completed()] {
+        assert!(worker.settle(given[0].receipt, ending).is_empty());
+    }
+    assert!(worker.settle(given[2].receipt, failed()).is_empty());
+    db.sound();
+}
+
+pub(crate) fn what_is_at_a_provider_outlives_a_cancellation(open: Open<'_>) {
+    let db = open();
+    let names = ["done", "bad", "again", "asleep", "back", "in it"];
+    let process = enqueue(db.store(), jobs(&names));
+    let worker = db.worker();
+    let no = worker.batch(process);
+    db.store().insert(process, jobs(&["w"]), true, T).unwrap();
+    assert_eq!(db.two.cancel(process, T).unwrap(), 1, "the one that waits");
+    assert_eq!(db.counts(process).at_provider, 6);
+    let seen = batch(&*db.two, no);
+    assert!(seen.is_stopped && seen.process_id == Some(process));
+    assert_eq!(worker.fill(no, at(9)), Filled::default());
+    let given = inside(&*db.two, no);
+    let endings = [completed(), failed(), retry(at(1), 0), PLACE];
+    for (job, ending) in given.iter().zip(endings) {
+        worker.settle(job.receipt, ending);
+    }
+    let after = Some(given[4].receipt.job);
+    assert_eq!(worker.give_back(no, after, None), 1);
+    assert_eq!(worker.give_back(no, None, Some(at(3))), 1);
+    use JobStatus::{Cancelled, Completed, Failed};
+    let ended = [
+        Completed, Failed, Cancelled, Cancelled, Cancelled, Cancelled, Cancelled,
+    ];
+    assert_eq!(statuses(&*db.two, process), ended);
+    db.sound();
+    assert_eq!(db.two.retry_failed(process, at(4)).unwrap(), 6);
+    assert!(!batch(&*db.two, no).is_stopped);
+    assert_eq!(worker.fill(no, at(4)).jobs, 6);
+    assert!(worker.settle(given[3].receipt, failed()).is_empty());
+    // A process whose jobs are out does not end with its outcomes.
+    let done = peek(&*db.two, process).remove(0);
+    assert_eq!(db.two.ack(&[done.receipt], T).unwrap(), 1);
+    assert_eq!(db.counts(process).at_provider, 6);
+    db.sound();
+}
+
+pub(crate) fn a_batch_outlives_its_process(open: Open<'_>) {
+    for chunks in [0, 1, 9] {
+        let mut db = open();
+        let process = enqueue(db.store(), jobs(&["a", "b", "c"]));
+        let owner = db.worker();
+        let no = owner.batch(process);
+        let job = inside(&*db.two, no).remove(0);
+        (db.abandon_after)(chunks);
+        assert_eq!(db.store().delete(process, T).is_ok(), chunks == 9);
+        (db.abandon_after)(i64::MAX);
+        let seen = batch(&*db.two, no);
+        assert_eq!((seen.process_id, seen.jobs), (None, 0));
+        assert!(seen.is_stopped);
+        assert_eq!(*seen.lane, lane());
+        assert!(inside(&*db.two, no).is_empty());
+        assert!(db.two.batch_jobs_by(no, &[0, 1, 2]).unwrap().is_empty());
+        assert!(owner.settle(job.receipt, completed()).is_empty());
+        assert_eq!(owner.give_back(no, None, None), 0);
+        assert_eq!(owner.fill(no, T), Filled::default());
+        db.sound();
+        db.one = None;
+        db.two.reclaim(T).unwrap();
+        let heir = Hand::new(&*db.two);
+        let mut ask = |_: &Batch| true;
+        let only = db.two.adopt_batches(heir.id, &mut ask, &[process], T);
+        assert!(only.unwrap().is_empty());
+        assert_eq!(heir.adopt().len(), 1);
+        db.two.close_batch(heir.id, no, T).unwrap();
+        while db.two.chore(T).unwrap() {}
+        assert!(db.two.batches(None).unwrap().is_empty());
+        assert!(db.two.processes().unwrap().is_empty());
+        db.sound();
+    }
+}
+
+pub(crate) fn a_batch_is_split(open: Open<'_>) {
+    let db = open();
+    let process = enqueue(db.store(), jobs(&["a", "b", "c", "d"]));
+    let worker = db.worker();
+    let old = worker.batch(process);
+    let before = inside(&*db.two, old);
+    let at = before[1].receipt.job;
+    let new = db
+        .two
+        .split_batch(worker.id, old, at, "first", "rest", T)
+        .unwrap();
+    assert!(new > old);
+    let (first, rest) = (batch(&*db.two, new), batch(&*db.two, old));
+    assert_eq!((first.record.as_str(), first.jobs), ("first", 1));
+    assert_eq!((rest.record.as_str(), rest.jobs), ("rest", 3));
+    assert_eq!((first.process_id, first.lane), (rest.process_id, rest.lane));
+    assert_eq!(first.worker, Some(worker.id));
+    assert_eq!(named(&inside(&*db.two, new)), ["a"]);
+    assert_eq!(db.counts(process).at_provider, 4);
+    assert_eq!(worker.settle(before[0].receipt, completed()).len(), 1);
+    db.two.close_batch(worker.id, old, T).unwrap();
+    assert_eq!(named(&worker.claim(9, T)), ["b", "c", "d"]);
+    db.sound();
+}
+
+pub(crate) fn what_is_given_back_keeps_its_place(open: Open<'_>) {
+    let db = open();
+    let woken = Arc::new(AtomicUsize::new(0));
+    let count = woken.clone();
+    let wake: Arc<OnWork> = Arc::new(move || {
+        count.fetch_add(1, Ordering::Relaxed);
+    });
+    let process = enqueue(db.store(), jobs(&["a", "b", "c", "d", "e", "f", "g"]));
+    db.store()
+        .insert(process, jobs(&["later"]), true, at(1))
+        .unwrap();
+    let worker = db.worker();
+    let no = worker.batch(process);
+    let all = inside(&*db.two, no);
+    db.store().on_work(Arc::downgrade(&wake));
+    // Abandoned after a chunk of two, and gone on with.
+    let after = Some(all[1].receipt.job);
+    (db.abandon_after)(1);
+    let abandoned = db.store().give_back(worker.id, no, after, None, T);
+    abandoned.unwrap_err();
+    (db.abandon_after)(i64::MAX);
+    assert_eq!(batch(&*db.two, no).jobs, 5);
+    assert!(woken.swap(0, Ordering::Relaxed) > 0);
+    assert_eq!(worker.give_back(no, after, None), 3);
+    assert_eq!(worker.give_back(no, None, Some(at(9))), 2);
+    assert_eq!(worker.give_back(no, None, None), 0);
+    assert!(woken.load(Ordering::Relaxed) > 0);
+    let again = worker.claim(99, at(8));
+    assert_eq!(named(&again), ["c", "d", "e", "f", "g", "later"]);
+    let untried = |job: &Claimed| job.attempt == 0 && job.calls == 0 && job.crashes == 0;
+    assert!(again.iter().all(untried));
+    for job in &all[2..] {
+        assert!(worker.settle(job.receipt, failed()).is_empty());
+    }
+    assert_eq!(named(&worker.claim(9, at(9))), ["a", "b"]);
+    assert_eq!(batch(&*db.two, no).jobs, 0);
+    db.sound();
+}
+
+pub(crate) fn a_closed_batch_gives_back_what_is_left(open: Open<'_>) {
+    for chunks in 0..4 {
+        let db = open();
+        let process = enqueue(db.store(), jobs(&["a", "b", "c", "d", "e"]));
+        let worker = db.worker();
+        let no = worker.batch(process);
+        let done = inside(&*db.two, no).remove(1);
+        worker.settle(done.receipt, completed());
+        (db.abandon_after)(chunks);
+        let closed = db.store().close_batch(worker.id, no, T);
+        (db.abandon_after)(i64::MAX);
+        assert_eq!(closed.is_ok(), chunks * 2 >= 4);
+        if closed.is_err() {
+            assert_eq!(batch(&*db.two, no).jobs, 4 - 2 * chunks as u64);
+            db.sound();
+            db.two.close_batch(worker.id, no, T).unwrap();
+        }
+        assert!(db.two.batches(None).unwrap().is_empty());
+        is_refused(db.two.close_batch(worker.id, no, T));
+        assert_eq!(named(&worker.claim(9, T)), ["a", "c", "d", "e"]);
+        let next = worker.begin(process);
+        assert!(next > no, "a number is given once");
+        db.sound();
+    }
+}
+
+pub(crate) fn two_never_get_one_job(open: Open<'_>) {
+    let db = open();
+    let all: Vec<String> = (0..300).map(|n| n.to_string()).collect();
+    let process = enqueue(db.store(), all.iter().map(|name| job(name)).collect());
+    let hands = [db.worker(), Hand::new(&*db.two), Hand::new(&*db.two)];
+    let fill = |hand: &Hand<'_>| {
+        let (no, mut after, mut jobs) = (hand.begin(process), None, 0);
+        loop {
+            let filled = hand.store.fill_batch(hand.id, no, after, 7, 9_999, T);
+            let filled = filled.unwrap();
+            jobs += filled.jobs as usize;
+            after = filled.next;
+            if after.is_none() {
+                return jobs;
+            }
+        }
+    };
+    let claim = |hand: &Hand<'_>| {
+        let claims = std::iter::from_fn(|| {
+            let jobs = hand.claim(5, T).len();
+            (jobs > 0).then_some(jobs)
+        });
+        claims.sum()
+    };
+    let [one, two, three] = &hands;
+    let taken: Vec<usize> = std::thread::scope(|scope| {
+        let threads = [
+            scope.spawn(|| fill(one)),
+            scope.spawn(|| fill(two)),
+            scope.spawn(|| claim(three)),
+        ];
+        threads.map(|thread| thread.join().unwrap()).to_vec()
+    });
+    assert_eq!(taken.iter().sum::<usize>(), 300);
+    let counts = db.counts(process);
+    assert_eq!(counts.at_provider as usize, taken[0] + taken[1]);
+    assert_eq!(counts.in_progress as usize, taken[2]);
+    db.sound();
+}

@@ -1,0 +1,449 @@
+//! Random operations on batches, and what store and model must agree on about them.
+
+use std::cmp::Reverse;
+
+use super::*;
+
+pub(super) struct ModelBatch {
+    no: BatchNo,
+    process: ProcessId,
+    /// When its process began: another may get the same id later.
+    born: u64,
+    name: &'static str,
+    step: u8,
+    pub(super) worker: Option<WorkerId>,
+    record: String,
+    /// Where filling it goes on.
+    next: Option<i64>,
+}
+
+impl Model {
+    pub(super) fn batch_step(&mut self) {
+        match self.below(20) {
+            0..3 => self.open_batch(),
+            3..9 => self.fill(),
+            9..11 => self.save(),
+            11..13 => self.adopt(),
+            13..14 => self.split(),
+            14..16 => self.put_back(),
+            16..17 => self.close(),
+            17..18 => self.cancel_some(),
+            18..19 => self.look_at_waiting(),
+            _ => self.look_at_items(),
+        }
+    }
+
+    fn any_worker(&mut self) -> Option<WorkerId> {
+        let all: Vec<WorkerId> = self.workers.iter().flatten().map(|(no, _)| *no).collect();
+        (!all.is_empty()).then(|| all[self.below(all.len())])
+    }
+
+    /// A batch, and mostly its owner.
+    fn any_batch(&mut self) -> Option<(usize, WorkerId)> {
+        if self.batches.is_empty() {
+            return None;
+        }
+        let at = self.below(self.batches.len());
+        let stranger = self.any_worker()?;
+        let owner = self.batches[at].worker;
+        let worker = match owner {
+            Some(owner) if self.below(5) > 0 => owner,
+            _ => stranger,
+        };
+        Some((at, worker))
+    }
+
+    fn any_store(&mut self) -> Arc<dyn JobStore> {
+        let handle = self.below(2);
+        self.store(handle)
+    }
+
+    /// Whether the worker may; otherwise nothing has happened.
+    fn may<T: std::fmt::Debug>(
+        &self,
+        at: usize,
+        worker: WorkerId,
+        done: Result<T, Error>,
+    ) -> Option<T> {
+        if self.batches[at].worker == Some(worker) {
+            return Some(done.unwrap());
+        }
+        assert_eq!(done.unwrap_err().kind(), ErrorKind::Invalid);
+        None
+    }
+
+    fn process_of(&self, batch: &ModelBatch) -> Option<&ModelProcess> {
+        let known = self.processes.get(&batch.process)?;
+        (known.born == batch.born).then_some(known)
+    }
+
+    fn inside(&self, no: BatchNo) -> Vec<usize> {
+        let jobs = self.jobs.iter().enumerate();
+        let inside = jobs.filter(|(_, job)| job.state == State::AtProvider(no));
+        inside.map(|(at, _)| at).collect()
+    }
+
+    fn key_of(&self, at: usize) -> i64 {
+        self.jobs[at].last.unwrap().job
+    }
+
+    fn open_batch(&mut self) {
+        let Some(worker) = self.any_worker() else {
+            return;
+        };
+        let (process, store) = (self.any_process(), self.any_store());
+        let (name, step) = (LANES[self.below(3)], self.below(8) as u8 / 7);
+        let lane = Lane {
+            kind: "k".to_owned(),
+            name: Some(name.to_owned()),
+            step,
+        };
+        let opened = store.open_batch(worker, process, &lane, "new", self.wall());
+        let Some(known) = self.processes.get(&process) else {
+            assert_eq!(opened.unwrap_err().kind(), ErrorKind::Invalid);
+            return;
+        };
+        self.batches.push(ModelBatch {
+            no: opened.unwrap(),
+            process,
+            born: known.born,
+            name,
+            step,
+            worker: Some(worker),
+            record: "new".to_owned(),
+            next: None,
+        });
+    }
+
+    fn fill(&mut self) {
+        let Some((at, worker)) = self.any_batch() else {
+            return;
+        };
+        let sizes = [0, 1, 3, u64::MAX];
+        let (most, bytes, store) = (self.below(5), sizes[self.below(4)], self.any_store());
+        let ModelBatch { no, next, .. } = self.batches[at];
+        let after = if self.below(2) == 0 { next } else { None };
+        let filled = store.fill_batch(worker, no, after, most, bytes, self.wall());
+        let Some(filled) = self.may(at, worker, filled) else {
+            return;
+        };
+        let batch = &self.batches[at];
+        let open = self.process_of(batch).is_some_and(|known| !known.cancelled);
+        let start = after.map_or(0, |key| (key + 1) as u64 & u64::from(u32::MAX));
+        let fits = |job: &ModelJob| {
+            open && job.process == batch.process
+                && job.state == State::Pending
+                && (job.name, job.step) == (batch.name, batch.step)
+                && job.due <= self.now
+                && job.order.1 >= start
+        };
+        let due: Vec<usize> = (0..self.jobs.len())
+            .filter(|at| fits(&self.jobs[*at]))
+            .collect();
+        // Each has a payload of one byte, and an empty batch takes one in any case.
+        let room = bytes.max(u64::from(self.inside(no).is_empty()));
+        let taken = due
+            .len()
+            .min(most)
+            .min(usize::try_from(room).unwrap_or(usize::MAX));
+        assert_eq!((filled.jobs, filled.bytes), (taken as u64, taken as u64));
+        assert_eq!(filled.next.is_some(), due.len() > taken);
+        self.batches[at].next = filled.next;
+        for at in &due[..taken] {
+            self.jobs[*at].state = State::AtProvider(no);
+        }
+        self.receive(no, &due[..taken]);
+    }
+
+    /// Compares what is in a batch; of the new ones the claims have risen.
+    fn receive(&mut self, no: BatchNo, new: &[usize]) {
+        let store = self.any_store();
+        let seen = store.batch_jobs(no, None, usize::MAX, usize::MAX).unwrap();
+        let ids: Vec<usize> = seen.iter().map(|job| self.index[&job.job_id]).collect();
+        assert_eq!(ids, self.inside(no));
+        for (at, job) in ids.into_iter().zip(&seen) {
+            let known = &mut self.jobs[at];
+            assert_eq!(u64::from(job.receipt.number()), known.order.1);
+            if new.contains(&at) {
+                assert!(known.last.is_none_or(|last| last.claim < job.receipt.claim));
+                known.last = Some(job.receipt);
+                self.receipts.push((at, job.receipt));
+            }
+            assert_eq!(known.last, Some(job.receipt));
+        }
+        if let Some(last) = seen.last() {
+            let half = &seen[seen.len() / 2];
+            let numbers = [last.receipt.number(), half.receipt.number(), u32::MAX];
+            let found = store.batch_jobs_by(no, &numbers).unwrap();
+            let found: Vec<Receipt> = found.iter().map(|job| job.receipt).collect();
+            assert_eq!(found, [last.receipt, half.receipt]);
+            let key = Some(half.receipt.job);
+            let behind = store.batch_jobs(no, key, 2, 1).unwrap();
+            let expected = seen.get(seen.len() / 2 + 1).map(|job| job.receipt);
+            let behind = behind.iter().map(|job| job.receipt);
+            assert!(behind.eq(expected));
+        }
+    }
+
+    fn save(&mut self) {
+        let Some((at, worker)) = self.any_batch() else {
+            return;
+        };
+        let (no, record) = (self.batches[at].no, self.below(1_000).to_string());
+        let saved = self
+            .any_store()
+            .save_batch(worker, no, &record, self.wall());
+        if self.may(at, worker, saved).is_some() {
+            self.batches[at].record = record;
+        }
+    }
+
+    fn adopt(&mut self) {
+        let Some(worker) = self.any_worker() else {
+            return;
+        };
+        let odd = self.below(2) as i64;
+        let only = (self.below(3) == 0).then(|| self.any_process());
+        let mut mine = |batch: &Batch| batch.no.0 % 2 == odd;
+        let now = self.wall();
+        let adopted = self
+            .any_store()
+            .adopt_batches(worker, &mut mine, only.as_slice(), now);
+        let mut expected = Vec::new();
+        for at in 0..self.batches.len() {
+            let batch = &self.batches[at];
+            let of = self.process_of(batch).map(|_| batch.process);
+            let wanted = batch.no.0 % 2 == odd && (only.is_none() || of == only);
+            if batch.worker.is_none() && wanted {
+                self.batches[at].worker = Some(worker);
+                expected.push(self.seen(&self.batches[at]));
+            }
+        }
+        let adopted: Vec<_> = adopted.unwrap().iter().map(told).collect();
+        assert_eq!(adopted, expected);
+    }
+
+    fn split(&mut self) {
+        let Some((at, worker)) = self.any_batch() else {
+            return;
+        };
+        let no = self.batches[at].no;
+        let inside = self.inside(no);
+        let half = inside.len() / 2;
+        let key = inside.get(half).map_or(0, |at| self.key_of(*at));
+        let (store, now) = (self.any_store(), self.wall());
+        let split = store.split_batch(worker, no, key, "first half", "second half", now);
+        let Some(new) = self.may(at, worker, split) else {
+            return;
+        };
+        for at in &inside[..half] {
+            self.jobs[*at].state = State::AtProvider(new);
+        }
+        let old = &mut self.batches[at];
+        old.record = "second half".to_owned();
+        let half = ModelBatch {
+            no: new,
+            record: "first half".to_owned(),
+            next: None,
+            ..*old
+        };
+        self.batches.push(half);
+        self.receive(new, &[]);
+        self.receive(no, &[]);
+    }
+
+    /// Does it with the first handle, which may give up halfway, and once more.
+    fn twice<T>(&mut self, mut work: impl FnMut(&dyn JobStore, Wall) -> T) -> (T, T) {
+        let chunks = self.below(4) as i64;
+        (self.db.abandon_after)(chunks);
+        let once = work(&*self.store(0), self.wall());
+        (self.db.abandon_after)(i64::MAX);
+        (once, work(&*self.store(0), self.wall()))
+    }
+
+    fn put_back(&mut self) {
+        let Some((at, worker)) = self.any_batch() else {
+            return;
+        };
+        let no = self.batches[at].no;
+        let mut back = self.inside(no);
+        let after = (self.below(2) == 0 && !back.is_empty()).then(|| back.remove(0));
+        let after = after.map(|at| self.key_of(at));
+        let due = (self.below(2) == 0).then_some(Wall(self.now + 5));
+        let (_, told) = self.twice(|store, now| store.give_back(worker, no, after, due, now));
+        if let Some(told) = self.may(at, worker, told) {
+            assert!(told <= back.len() as u64);
+            self.unload(at, &back, due);
+        }
+    }
+
+    fn unload(&mut self, batch: usize, back: &[usize], due: Option<Wall>) {
+        let known = self.process_of(&self.batches[batch]);
+        let stopped = known.is_none_or(|known| known.cancelled);
+        for at in back {
+            let job = &mut self.jobs[*at];
+            job.state = if stopped {
+                State::Cancelled
+            } else {
+                State::Pending
+            };
+            job.due = due.map_or(job.due, |due| due.0);
+        }
+    }
+
+    fn close(&mut self) {
+        let Some((at, worker)) = self.any_batch() else {
+            return;
+        };
+        let no = self.batches[at].no;
+        let (once, again) = self.twice(|store, now| store.close_batch(worker, no, now));
+        // What is closed is nobody's.
+        let closed = if once.is_ok() {
+            assert_eq!(again.unwrap_err().kind(), ErrorKind::Invalid);
+            once
+        } else {
+            again
+        };
+        if self.may(at, worker, closed).is_some() {
+            self.unload(at, &self.inside(no), None);
+            self.batches.remove(at);
+        }
+    }
+
+    fn cancel_some(&mut self) {
+        if self.jobs.is_empty() {
+            return;
+        }
+        let mut ids = Vec::new();
+        let mut expected = 0;
+        for _ in 0..self.below(9) {
+            let near = self.below(self.jobs.len().min(60));
+            let at = self.jobs.len() - 1 - near;
+            let job = &mut self.jobs[at];
+            ids.push(job.id);
+            if matches!(job.state, State::Held | State::Pending) {
+                job.state = State::Cancelled;
+                expected += 1;
+            }
+        }
+        let told = self.any_store().cancel_jobs(&ids, self.wall()).unwrap();
+        assert_eq!(told, expected);
+    }
+
+    fn look_at_waiting(&mut self) {
+        let only = (self.below(3) == 0).then(|| self.any_process());
+        let now = self.wall();
+        let seen = self.any_store().waiting("k", only.as_slice(), now).unwrap();
+        let seen: Vec<_> = seen
+            .iter()
+            .map(|of| {
+                (
+                    of.process_id,
+                    of.lane.name.clone().unwrap(),
+                    of.due,
+                    of.next,
+                )
+            })
+            .collect();
+        let mut groups: BTreeMap<(ProcessId, &str), Vec<&ModelJob>> = BTreeMap::new();
+        for job in self.jobs.iter().filter(|job| job.state == State::Pending) {
+            let cancelled = self.processes[&job.process].cancelled;
+            let wanted = only.is_none_or(|only| only == job.process);
+            if job.step == 0 && wanted && !cancelled {
+                groups.entry((job.process, job.name)).or_default().push(job);
+            }
+        }
+        let mut expected = Vec::new();
+        for ((process, name), jobs) in groups {
+            let (due, later): (Vec<&ModelJob>, Vec<&ModelJob>) =
+                jobs.into_iter().partition(|job| job.due <= self.now);
+            let first = due
+                .iter()
+                .map(|job| (Reverse(job.priority), job.due, job.order))
+                .min();
+            let soonest = later.iter().map(|job| (job.due, job.order)).min();
+            let next = soonest.map(|(due, _)| Wall(due));
+            let told = (process, name.to_owned(), due.len() as u64, next);
+            expected.push(((first.is_none(), first, soonest), told));
+        }
+        expected.sort();
+        let expected: Vec<_> = expected.into_iter().map(|(_, told)| told).collect();
+        assert_eq!(seen, expected);
+    }
+
+    fn look_at_items(&mut self) {
+        let process = self.any_process();
+        let stored: Vec<&ModelJob> = self
+            .jobs
+            .iter()
+            .filter(|job| job.process == process && job.state != State::Gone)
+            .collect();
+        let expected: Vec<_> = stored
+            .iter()
+            .map(|job| (job.id, job.state.shown().unwrap(), job.at_provider()))
+            .collect();
+        let mut seen: Vec<(JobId, JobStatus, bool)> = Vec::new();
+        loop {
+            let last = seen.last().map(|(job, ..)| *job);
+            let page = self.db.two.items(process, last, 7).unwrap();
+            if page.is_empty() {
+                break;
+            }
+            seen.extend(
+                page.iter()
+                    .map(|item| (item.job_id, item.status, item.at_provider)),
+            );
+        }
+        assert_eq!(seen, expected);
+    }
+
+    /// What is to be seen of a batch.
+    fn seen(&self, batch: &ModelBatch) -> Told {
+        let known = self.process_of(batch);
+        (
+            batch.no,
+            known.map(|_| batch.process),
+            (batch.name.to_owned(), batch.step),
+            batch.worker,
+            known.is_none_or(|known| known.cancelled),
+            self.inside(batch.no).len() as u64,
+            batch.record.clone(),
+        )
+    }
+
+    pub(super) fn compare_batches(&self) {
+        let seen = self.db.two.batches(None).unwrap();
+        let seen: Vec<Told> = seen.iter().map(told).collect();
+        let expected: Vec<Told> = self.batches.iter().map(|batch| self.seen(batch)).collect();
+        assert_eq!(seen, expected);
+    }
+}
+
+impl ModelJob {
+    fn at_provider(&self) -> bool {
+        matches!(self.state, State::AtProvider(_))
+    }
+}
+
+type Told = (
+    BatchNo,
+    Option<ProcessId>,
+    (String, u8),
+    Option<WorkerId>,
+    bool,
+    u64,
+    String,
+);
+
+fn told(batch: &Batch) -> Told {
+    let name = batch.lane.name.clone().unwrap();
+    (
+        batch.no,
+        batch.process_id,
+        (name, batch.lane.step),
+        batch.worker,
+        batch.is_stopped,
+        batch.jobs,
+        batch.record.clone(),
+    )
+}

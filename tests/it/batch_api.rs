@@ -1,0 +1,334 @@
+//! Batches through the public API, step by step, at each simulated provider.
+
+use std::collections::HashSet;
+use std::io::Read;
+use std::time::Duration;
+
+use batchwright::simulate::{BatchConfig, SimConfig, Simulator, Vendor};
+use batchwright::{
+    BatchApi, BatchClient, BatchEnd, BatchInput, BatchIntent, BatchLine, BatchStage, BatchState,
+    BatchStatus, Context, Error, ErrorKind, Found, LlmConfig, Refused, Request, Secret, Sent, Wall,
+};
+
+use crate::common::{PATIENCE, simulator};
+
+/// Those that take a file of lines.
+const FILED: [(&str, Vendor); 4] = [
+    ("openai", Vendor::OpenAi),
+    ("groq", Vendor::Groq),
+    ("mistral", Vendor::Mistral),
+    ("xai", Vendor::Xai),
+];
+
+struct Lines(Vec<u8>);
+
+impl BatchInput for Lines {
+    fn open(&mut self) -> Result<Box<dyn Read + Send + '_>, Error> {
+        Ok(Box::new(&self.0[..]))
+    }
+}
+
+/// A provider, and a batch for it that is on its way.
+struct Trip {
+    sim: Simulator,
+    api: BatchApi,
+    intent: BatchIntent,
+    input: Lines,
+    stage: BatchStage,
+    ctx: Context,
+}
+
+impl Trip {
+    fn start(provider: &str, vendor: Vendor, batches: BatchConfig, prompts: &[&str]) -> Self {
+        let batches = batches.duration(Duration::from_millis(20));
+        let sim = simulator(SimConfig::default().vendor(vendor).batches(batches));
+        let config = LlmConfig::new(provider).model("sim-1");
+        let config = config.base_url(format!("http://{}", sim.addr()));
+        let api = config
+            .api_key(Secret::new("sk-simulated-key"))
+            .batch_client()
+            .unwrap();
+        let lines = prompts.iter().enumerate().map(|(n, prompt)| {
+            let request = Request::new(*prompt).with_max_tokens(50);
+            api.line(&key(n), &request).unwrap()
+        });
+        let input = Lines(lines.collect::<Vec<_>>().concat());
+        let intent = BatchIntent {
+            label: "run-1".to_owned(),
+            model: Some("sim-1".to_owned()),
+            items: prompts.len() as u64,
+            bytes: input.0.len() as u64,
+            begun: Wall::from(std::time::SystemTime::now()),
+        };
+        Self {
+            sim,
+            api,
+            intent,
+            input,
+            stage: BatchStage::Ready,
+            ctx: Context::new(),
+        }
+    }
+
+    fn step(&mut self) -> Result<(), Error> {
+        let Self {
+            api,
+            intent,
+            input,
+            stage,
+            ctx,
+            ..
+        } = self;
+        *stage = api.advance(intent, stage, input, ctx)?;
+        Ok(())
+    }
+
+    fn find(&self) -> Found {
+        let none = HashSet::new();
+        self.api
+            .find(&self.intent, &self.stage, &none, &self.ctx)
+            .unwrap()
+    }
+
+    /// Uploads and creates.
+    fn submit(&mut self) -> String {
+        self.step().unwrap();
+        assert!(matches!(
+            self.stage,
+            BatchStage::Uploaded { time: Some(_), .. }
+        ));
+        self.step().unwrap();
+        match &self.stage {
+            BatchStage::Created { id, .. } => id.clone(),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn ended(&self, id: &str) -> BatchStatus {
+        assert!(self.sim.wait_for_batches(|seen| seen.ended == 1, PATIENCE));
+        let status = self.api.status(id, &self.ctx).unwrap();
+        assert!(status.state.is_final(), "{status:?}");
+        status
+    }
+
+    fn refusal(&self, id: &str) -> Refused {
+        match self.ended(id).state {
+            BatchState::Refused(why) => why,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// All lines of all results, by key.
+    fn results(&self, id: &str, status: &BatchStatus) -> Vec<BatchLine> {
+        let mut all = Vec::new();
+        for file in &status.results {
+            self.api.download(id, file, &mut all, &self.ctx).unwrap();
+        }
+        let lines = all.split_inclusive(|byte| *byte == b'\n');
+        let mut lines: Vec<_> = lines.map(|line| self.api.read(line).unwrap()).collect();
+        lines.sort_by(|one, other| one.key.cmp(&other.key));
+        lines
+    }
+}
+
+fn key(n: usize) -> String {
+    format!("run-1-{n:06}")
+}
+
+fn keys(lines: &[BatchLine]) -> Vec<String> {
+    lines.iter().map(|line| line.key.clone()).collect()
+}
+
+fn is_answer(line: &BatchLine) -> bool {
+    matches!(&line.end, BatchEnd::Answered(answer) if answer.is_ok())
+}
+
+#[test]
+fn a_batch_goes_from_lines_to_answers() {
+    for (provider, vendor) in FILED {
+        let config = BatchConfig::default().item_failures(0.3);
+        let prompts: Vec<String> = (0..20).map(|n| format!("prompt „{n}“\n")).collect();
+        let prompts: Vec<&str> = prompts.iter().map(|prompt| &**prompt).collect();
+        let mut trip = Trip::start(provider, vendor, config, &prompts);
+        trip.step().unwrap();
+        let uploaded = trip.stage.clone();
+        assert_eq!(trip.find(), Found::None);
+        trip.step().unwrap();
+        let BatchStage::Created { id, file } = trip.stage.clone() else {
+            panic!("{:?}", trip.stage)
+        };
+        trip.stage = uploaded;
+        assert_eq!(trip.find(), Found::One(id.clone()), "{provider}");
+        let known = HashSet::from([id.clone()]);
+        let others = trip.api.find(&trip.intent, &trip.stage, &known, &trip.ctx);
+        assert_eq!(others.unwrap(), Found::None);
+
+        let status = trip.ended(&id);
+        assert!(matches!(status.state, BatchState::Completed), "{status:?}");
+        let counts = status.counts.unwrap();
+        assert_eq!(
+            (counts.total, status.expected),
+            (20, Some(20)),
+            "{provider}"
+        );
+        let lines = trip.results(&id, &status);
+        assert_eq!(keys(&lines), (0..20).map(key).collect::<Vec<_>>());
+        let answered = lines.iter().filter(|line| is_answer(line)).count() as u64;
+        assert_eq!((counts.completed, counts.failed), (answered, 20 - answered));
+        assert!(answered < 20, "the simulator failed none");
+        for line in lines {
+            match line.end {
+                BatchEnd::Answered(answer) => match *answer {
+                    Ok(answer) => assert!(answer.usage.unwrap().input_tokens > 0),
+                    Err(error) => assert_eq!(error.kind(), ErrorKind::Invalid, "{provider}"),
+                },
+                BatchEnd::NotProcessed(error) => panic!("{error}"),
+            }
+        }
+        trip.api.discard(&file.unwrap(), &trip.ctx).unwrap();
+        let seen = trip.sim.batch_stats();
+        assert_eq!(
+            (seen.created, seen.files_left, seen.bought_twice),
+            (1, 0, 0)
+        );
+        assert_eq!(trip.sim.stats().malformed, 0, "{provider}");
+    }
+}
+
+#[test]
+fn a_creation_whose_reply_was_lost_is_found() {
+    for (provider, vendor) in FILED {
+        let mut trip = Trip::start(
+            provider,
+            vendor,
+            BatchConfig::default().lost_creates(1),
+            &["a"],
+        );
+        trip.step().unwrap();
+        let lost = trip.step().unwrap_err();
+        assert_eq!(
+            (lost.status(), lost.sent()),
+            (None, Sent::Maybe),
+            "{provider} {lost}"
+        );
+        let Found::One(id) = trip.find() else {
+            panic!("{provider}")
+        };
+        let status = trip.ended(&id);
+        assert_eq!(keys(&trip.results(&id, &status)), [key(0)]);
+        assert_eq!(trip.sim.batch_stats().created, 1);
+    }
+}
+
+#[test]
+fn a_poisoned_line_is_named_by_those_who_can() {
+    for (provider, vendor) in FILED {
+        let config = BatchConfig::default().poison("arsenic");
+        let mut trip = Trip::start(provider, vendor, config, &["a", "b", "arsenic", "c"]);
+        let id = trip.submit();
+        match (trip.refusal(&id), vendor) {
+            (Refused::Lines(lines), Vendor::OpenAi | Vendor::Groq) => {
+                let numbers: Vec<u64> = lines.iter().map(|(line, _)| *line).collect();
+                assert_eq!(numbers, [3]);
+                assert_eq!(lines[0].1.kind(), ErrorKind::Invalid);
+            }
+            (Refused::SomeLine(error), Vendor::Mistral | Vendor::Xai) => {
+                assert_eq!(error.kind(), ErrorKind::Invalid);
+            }
+            (why, _) => panic!("{provider} {why:?}"),
+        }
+        let unnamed = BatchConfig::default().poison("arsenic").name_lines(false);
+        let mut trip = Trip::start(provider, vendor, unnamed, &["arsenic", "b"]);
+        let id = trip.submit();
+        let why = trip.refusal(&id);
+        assert!(matches!(why, Refused::SomeLine(_)), "{provider} {why:?}");
+    }
+}
+
+#[test]
+fn a_full_queue_is_told_from_a_bad_request() {
+    for (provider, vendor) in &FILED[..2] {
+        let config = BatchConfig::default().enqueued_tokens(1);
+        let mut trip = Trip::start(provider, *vendor, config, &["several words of a prompt"]);
+        let id = trip.submit();
+        let why = trip.refusal(&id);
+        assert!(
+            matches!(why, Refused::TooMuchQueued(_)),
+            "{provider} {why:?}"
+        );
+    }
+}
+
+#[test]
+fn a_batch_whose_file_was_deleted_before_buys_nothing() {
+    for (provider, vendor) in FILED {
+        let mut trip = Trip::start(provider, vendor, BatchConfig::default(), &["a"]);
+        trip.step().unwrap();
+        let BatchStage::Uploaded { file, .. } = &trip.stage else {
+            panic!()
+        };
+        trip.api.discard(file, &trip.ctx).unwrap();
+        match trip.step() {
+            Err(refused) => assert!(matches!(refused.status(), Some(400..500)), "{refused}"),
+            Ok(()) => {
+                let BatchStage::Created { id, .. } = trip.stage.clone() else {
+                    panic!()
+                };
+                let why = trip.refusal(&id);
+                assert!(matches!(why, Refused::Whole(_)), "{provider} {why:?}");
+            }
+        }
+        assert_eq!(trip.sim.batch_stats().started, 0, "{provider}");
+    }
+}
+
+#[test]
+fn an_expired_batch_keeps_what_it_had_finished() {
+    for (provider, vendor) in FILED {
+        let config = BatchConfig::default().expire_first(1, 0.5);
+        let mut trip = Trip::start(provider, vendor, config, &["a", "b", "c", "d"]);
+        let id = trip.submit();
+        let status = trip.ended(&id);
+        assert!(!matches!(status.state, BatchState::Completed) || status.expected.is_none());
+        let lines = trip.results(&id, &status);
+        assert_eq!(
+            lines.iter().filter(|line| is_answer(line)).count(),
+            2,
+            "{provider}"
+        );
+        let rest = lines.iter().filter(|line| !is_answer(line));
+        let untouched = |line: &BatchLine| matches!(line.end, BatchEnd::NotProcessed(_));
+        assert!(rest.into_iter().all(untouched), "{provider}");
+    }
+}
+
+#[test]
+fn a_download_that_breaks_off_is_an_error_and_works_again() {
+    for (provider, vendor) in FILED {
+        let config = BatchConfig::default().cut_downloads(1);
+        let mut trip = Trip::start(provider, vendor, config, &["a", "b", "c"]);
+        let id = trip.submit();
+        let status = trip.ended(&id);
+        let mut sink = Vec::new();
+        let cut = trip
+            .api
+            .download(&id, &status.results[0], &mut sink, &trip.ctx);
+        assert_eq!(cut.unwrap_err().kind(), ErrorKind::Transient, "{provider}");
+        assert_eq!(trip.results(&id, &status).len(), 3);
+    }
+}
+
+#[test]
+fn cancelling_may_come_too_late() {
+    for (provider, vendor) in FILED {
+        let mut trip = Trip::start(provider, vendor, BatchConfig::default(), &["a", "b"]);
+        let id = trip.submit();
+        trip.api.cancel(&id, &trip.ctx).unwrap();
+        trip.ended(&id);
+        trip.api.cancel(&id, &trip.ctx).unwrap();
+        let unknown = trip.api.cancel("batch_none", &trip.ctx).unwrap_err();
+        assert_eq!(unknown.status(), Some(404), "{provider}");
+        let unknown = trip.api.status("batch_none", &trip.ctx).unwrap_err();
+        assert_eq!(unknown.status(), Some(404), "{provider}");
+    }
+}
