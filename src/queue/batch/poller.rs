@@ -267,6 +267,8 @@ impl<'a> Poller<'a> {
             log::warn!("cannot look for batches: {error}");
             self.look_at = Some(now.after(AGAIN));
         }
+        // Before jobs are moved into a new batch: whoever finds none waiting any more must know of it.
+        self.tell();
     }
 
     /// Takes over what nobody has, and notices what was cancelled.
