@@ -24,8 +24,8 @@ use crate::base::cancel::Context;
 use crate::base::error::{Error, ErrorKind};
 use crate::base::secret::shown_url;
 use crate::llm::batch::{
-    BatchAccount, BatchClient, BatchEnd, BatchInput, BatchIntent, BatchLimits, BatchLine,
-    BatchStage, BatchState, BatchStatus, Found, Refused,
+    BatchAccount, BatchClient, BatchCounts, BatchEnd, BatchInput, BatchIntent, BatchLimits,
+    BatchLine, BatchStage, BatchState, BatchStatus, Found, Refused,
 };
 use crate::llm::request::{Request, Task};
 use crate::llm::transport::{HttpTransport, Transport};
@@ -300,6 +300,18 @@ impl fmt::Debug for BatchApi {
             .field("base_url", &shown_url(&self.access.base_url))
             .finish_non_exhaustive()
     }
+}
+
+/// How many requests the results hold at least: all of a batch that was completed, and of one that was
+/// cut short those that were answered by then.
+fn expected(state: &BatchState, counts: Option<BatchCounts>) -> Option<u64> {
+    let counts = counts?;
+    let least = match state {
+        BatchState::Completed => counts.total,
+        BatchState::Expired | BatchState::Cancelled => counts.completed,
+        _ => return None,
+    };
+    Some(least).filter(|least| *least > 0)
 }
 
 /// What every provider takes as the name of a request.
