@@ -305,6 +305,7 @@ fn a_batch_of_unknown_fate_is_held_and_the_queue_is_not_called_empty() {
             .env("BATCHWRIGHT_PROVIDER", "anthropic")
             .env("ANTHROPIC_API_KEY", "k")
             .env("ANTHROPIC_BASE_URL", format!("http://{}", sim.addr()))
+            .env("BATCHWRIGHT_BATCH_POLL_INTERVAL", "1s")
             .env("BATCHWRIGHT_BATCH_RECONCILE_WAIT", "100ms");
         Running::start(&mut command).wait()
     };
