@@ -39,8 +39,11 @@ impl Left {
 
     /// How many go on where, how to come back, and what the held ones need.
     pub fn lines(&self) -> Vec<String> {
-        let (held, going): (Vec<_>, Vec<_>) =
-            self.batches.iter().partition(|batch| batch.state == "held");
+        let is_held = |batch: &&BatchInfo| batch.state == "held";
+        let (held, others): (Vec<_>, Vec<_>) = self.batches.iter().partition(is_held);
+        let (going, halfway): (Vec<_>, Vec<_>) = others
+            .into_iter()
+            .partition(|batch| batch.remote_id.is_some());
         let mut at: BTreeMap<&str, (u64, u64)> = BTreeMap::new();
         for batch in &going {
             let sum = at.entry(&batch.provider).or_default();
@@ -66,6 +69,13 @@ impl Left {
                 )
             })
             .collect();
+        lines.extend(halfway.iter().map(|batch| {
+            let (provider, total) = (&batch.provider, count(batch.total));
+            format!(
+                "a batch of {total} requests is not handed over to {provider} yet; `batchwright \
+                 work{dir}` goes on with it"
+            )
+        }));
         lines.extend(held.iter().map(|batch| {
             let why = batch
                 .problem
