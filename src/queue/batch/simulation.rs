@@ -15,6 +15,7 @@ use parking_lot::Mutex;
 use crate::base::cancel::Context;
 use crate::base::clock::{Clock, Time};
 use crate::base::id::ProcessId;
+use crate::config::choices::OnUnknown;
 use crate::engine::dispatch::ErrorPolicy;
 use crate::engine::jitter::Jitter;
 use crate::engine::route::RetryPolicy;
@@ -32,11 +33,12 @@ use crate::testing::ManualClock;
 use super::ends::Ends;
 use super::info::BatchInfo;
 use super::outlook::Outlook;
-use super::pace::{BatchSettings, OnUnknown};
+use super::pace::BatchSettings;
 use super::poller::{Begin, Poller, Post};
 use super::spool::Spool;
 use super::transfer::{Office, Transfers};
 use super::world::{Client, Died, Random, World, seconds};
+use crate::config::choices::OnUnknown;
 
 const RECONCILE: Duration = Duration::from_secs(300);
 
