@@ -87,7 +87,9 @@ pub(crate) fn collect(
     let short = ended
         .expected
         .is_some_and(|expected| collected.requests + collected.strangers < expected);
-    if (short || collected.broken > 0) && gone.is_none() && record.fetches + 1 < MOST_FETCHES {
+    // A proxy may say 404, too, and whoever finishes a batch may name its files too early.
+    let odd = short || collected.broken > 0 || gone.is_some();
+    if odd && record.fetches + 1 < MOST_FETCHES {
         office.spool.drop_results(label, ended.results.len());
         collected.again = true;
         return Ok(collected);

@@ -10,7 +10,7 @@ use parking_lot::RwLock;
 
 use crate::base::cancel::Context;
 use crate::base::clock::{Clock, Time};
-use crate::base::error::Error;
+use crate::base::error::{Error, ErrorKind};
 use crate::base::id::ProcessId;
 use crate::config::choices::OnUnknown;
 use crate::engine::dispatch::ErrorPolicy;
@@ -346,10 +346,12 @@ impl<'a> Poller<'a> {
 
     /// Removes files of batches that are no more.
     fn sweep(&self) {
+        // In this order: a batch is written down before its first file is.
+        let files = self.office.spool.files();
         if let Ok(all) = self.office.store.batches(None) {
             let labels = all.iter().filter_map(Record::read);
             let labels: HashSet<String> = labels.map(|record| record.intent.label).collect();
-            self.office.spool.sweep(&labels);
+            self.office.spool.sweep(files, &labels);
         }
     }
 
@@ -448,6 +450,12 @@ impl<'a> Poller<'a> {
             .save_batch(self.office.worker, no, &text, wall);
         match saved {
             Ok(()) => true,
+            // It is somebody else's now: this worker was taken for dead.
+            Err(error) if error.kind() == ErrorKind::Invalid => {
+                log::warn!("batch {} is no longer this worker's: {error}", no.0);
+                self.open.remove(&no);
+                false
+            }
             Err(error) => {
                 log::warn!("cannot record where batch {} stands: {error}", no.0);
                 self.wait(no, AGAIN);

@@ -42,6 +42,9 @@ pub(crate) struct Record {
     /// Failures of the present step in a row.
     #[serde(default)]
     pub failures: u32,
+    /// Times its input file was found to be gone.
+    #[serde(default)]
+    pub uploads: u32,
     /// Times its results were fetched and found to be cut short.
     #[serde(default)]
     pub fetches: u32,
@@ -167,6 +170,7 @@ impl Record {
             spare: Vec::new(),
             problem: None,
             failures: 0,
+            uploads: 0,
             fetches: 0,
             due: now,
         }

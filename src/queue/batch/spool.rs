@@ -53,12 +53,15 @@ impl Spool {
         }
     }
 
-    /// Removes what belongs to none of these batches.
-    pub(crate) fn sweep(&self, labels: &HashSet<String>) {
-        let Ok(files) = fs::read_dir(&self.0) else {
-            return;
-        };
-        for path in files.flatten().map(|file| file.path()) {
+    /// All files.
+    pub(crate) fn files(&self) -> Vec<PathBuf> {
+        let files = fs::read_dir(&self.0).into_iter().flatten().flatten();
+        files.map(|file| file.path()).collect()
+    }
+
+    /// Removes of these files what belongs to none of these batches.
+    pub(crate) fn sweep(&self, files: Vec<PathBuf>, labels: &HashSet<String>) {
+        for path in files {
             let name = path.file_name().and_then(|name| name.to_str());
             let label = name.and_then(|name| name.split('.').next());
             if label.is_some_and(|label| label.starts_with("bw-") && !labels.contains(label)) {

@@ -22,6 +22,9 @@ use super::poller::Poller;
 use super::record::{Doubt, Ended, Phase, Record, Why};
 use super::transfer::{Done, Task};
 
+/// An input file that is gone again and again is uploaded this often.
+const MOST_UPLOADS: u32 = 3;
+
 impl Poller<'_> {
     pub(super) fn carry_out(&mut self, no: BatchNo, step: Step, client: &Arc<dyn BatchClient>) {
         match step {
@@ -95,6 +98,9 @@ impl Poller<'_> {
     /// Takes a step that a transfer thread takes.
     fn send(&mut self, no: BatchNo, client: &Arc<dyn BatchClient>, creating: bool) {
         let wall = self.clock.wall();
+        if self.input_is_gone(no) {
+            return;
+        }
         let Some(record) = self.record(no) else {
             return;
         };
@@ -113,6 +119,19 @@ impl Poller<'_> {
         } else if let Some(record) = self.record(no) {
             record.tried = false;
         }
+    }
+
+    /// Writes the input anew when somebody has removed its file.
+    fn input_is_gone(&mut self, no: BatchNo) -> bool {
+        let Some(open) = self.open.get_mut(&no) else {
+            return true;
+        };
+        if self.office.spool.input(&open.record.intent.label).exists() {
+            return false;
+        }
+        open.record.phase = Phase::Packed;
+        self.wait(no, Duration::ZERO);
+        true
     }
 
     fn create(&mut self, no: BatchNo, client: &Arc<dyn BatchClient>) {
@@ -204,13 +223,20 @@ impl Poller<'_> {
             return;
         };
         record.failures += 1;
-        let failures = record.failures;
+        let (failures, uploads) = (record.failures, record.uploads);
+        let items = record.intent.items;
+        let sent = matches!(&record.phase, Phase::Handing { stage } if *stage == BatchStage::Ready);
+        let cut_off = sent && error.status().is_none() && !error.is_unreachable();
         let too_much = creating && self.is_too_much(no, failures);
         match error.kind() {
             // It is too large, or the provider has too much of ours: halves may pass.
             _ if error.status() == Some(413) => self.halve(no, &error),
             ErrorKind::RateLimited if too_much => {
                 self.shrink(no);
+                self.halve(no, &error);
+            }
+            // Who has enough of a body may hang up instead of saying so.
+            ErrorKind::Transient if failures.is_multiple_of(6) && cut_off && items > 1 => {
                 self.halve(no, &error);
             }
             ErrorKind::RateLimited | ErrorKind::Transient | ErrorKind::Malformed => {
@@ -221,10 +247,18 @@ impl Poller<'_> {
                 self.again(no, &error);
             }
             // The input file is gone, which another upload mends.
-            ErrorKind::Invalid if error.status() == Some(404) && creating && failures < 3 => {
+            ErrorKind::Invalid
+                if creating && error.status() == Some(404) && uploads < MOST_UPLOADS =>
+            {
                 if let Some(record) = self.record(no) {
                     record.phase = Phase::Packed;
+                    record.uploads += 1;
                 }
+                self.again(no, &error);
+            }
+            // Nothing at this address takes batches: no fault of the jobs.
+            ErrorKind::Invalid if error.is_unreachable() => {
+                self.critical(&error);
                 self.again(no, &error);
             }
             _ => self.end_all(no, error),
@@ -245,7 +279,7 @@ impl Poller<'_> {
 
     /// Waits, and tries the same step again.
     pub(super) fn again(&mut self, no: BatchNo, error: &Error) {
-        if error.kind() == ErrorKind::Cancelled {
+        if error.kind() == ErrorKind::Cancelled && self.ctx.is_cancelled() {
             return;
         }
         let jitter = self.jitter.next();
@@ -262,7 +296,7 @@ impl Poller<'_> {
             error.kind(),
             ErrorKind::Auth | ErrorKind::Quota | ErrorKind::RateLimited
         );
-        if shared || error.is_unreachable() {
+        if shared || error.is_unreachable() && error.status().is_none() {
             // Who cannot be reached for one batch cannot be for the others.
             let now = self.clock.now();
             let (until, times) = self.paused.get(&account).copied().unwrap_or_default();
@@ -503,11 +537,11 @@ impl Poller<'_> {
                     // With the account that it was made with: somebody has deleted it, or the key sees
                     // another project now. It is not bought again unasked.
                     Some(404) => {
-                        let error = error.reworded(format!(
+                        let why = format!(
                             "{provider} does not know batch {id} any more. Does the key belong to \
                              another project now? To give the batch up: batchwright cancel"
-                        ));
-                        self.gone(no, error);
+                        );
+                        self.gone(no, Error::new(ErrorKind::Transient, why));
                     }
                     _ => {
                         if matches!(error.kind(), ErrorKind::Auth | ErrorKind::Quota) {
@@ -636,6 +670,7 @@ impl Poller<'_> {
             Ok(Done::Packed(packed)) => self.packed(no, packed),
             Ok(Done::Sent(stage)) => self.sent(no, Ok(stage), creating),
             Ok(Done::Collected(collected)) => self.collected(no, &collected),
+            Ok(Done::NoSuchLine(error)) => self.bisect(no, &error),
             Ok(Done::Failed(jobs)) => {
                 log::info!("{jobs} jobs of batch {} ended with it", no.0);
                 self.close(no);

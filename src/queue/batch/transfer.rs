@@ -81,6 +81,8 @@ pub(crate) enum Done {
     Collected(Collected),
     /// Jobs were given their ends; these many.
     Failed(u64),
+    /// The lines that it was refused for are none of its.
+    NoSuchLine(Error),
 }
 
 struct Order {
@@ -207,6 +209,9 @@ fn carry_out(office: &Office, order: Order, ctx: &Context) -> Result<Done, Error
         }
         Task::FailLines(lines) => {
             let hit = fail_lines(office, no, &record, &lines)?;
+            if let (0, Some((_, error))) = (hit, lines.into_iter().next()) {
+                return Ok(Done::NoSuchLine(error));
+            }
             tidy(office, &record, &*client, ctx);
             Ok(Done::Failed(hit))
         }
