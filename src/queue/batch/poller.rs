@@ -221,6 +221,8 @@ impl<'a> Poller<'a> {
             self.open.values_mut().for_each(|open| open.due = now);
         }
         self.look();
+        // Before anybody takes jobs out of the queue for a batch: it would look empty.
+        self.tell();
         self.take_steps();
         self.orphaned_halves();
         self.tell();
