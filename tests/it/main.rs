@@ -34,6 +34,10 @@ mod regress_client;
 mod regress_file;
 mod replies;
 
+#[cfg(all(feature = "cli", feature = "queue", feature = "simulate"))]
+mod batch_crash;
+#[cfg(all(feature = "cli", feature = "queue", feature = "simulate"))]
+mod batch_site;
 #[cfg(all(feature = "cli", feature = "simulate"))]
 mod cli;
 #[cfg(all(feature = "cli", feature = "queue", feature = "simulate"))]

@@ -61,7 +61,7 @@ impl BatchSettings {
     }
 
     /// How long a batch of unknown fate is looked for before it counts as not created; at least four
-    /// times in any case. Default: 300 s.
+    /// times in any case, and once more as long after its input file was deleted. Default: 300 s.
     pub fn reconcile_wait(mut self, wait: Duration) -> Self {
         self.reconcile_wait = wait;
         self

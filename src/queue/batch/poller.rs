@@ -218,9 +218,13 @@ impl<'a> Poller<'a> {
     pub(crate) fn turn(&mut self) {
         if self.post.changed.swap(false, Ordering::SeqCst) {
             let now = self.clock.now();
-            self.open.values_mut().for_each(|open| open.due = now);
+            let decided = |open: &&mut Open| open.record.doubt.is_none_or(|doubt| doubt.held);
+            let open = self.open.values_mut().filter(decided);
+            open.for_each(|open| open.due = now);
         }
         self.look();
+        // Before anybody takes jobs out of the queue for a batch: it would look empty.
+        self.tell();
         self.take_steps();
         self.orphaned_halves();
         self.tell();
@@ -318,9 +322,14 @@ impl<'a> Poller<'a> {
         let Some(mut record) = Record::read(&batch) else {
             return;
         };
-        // A clock that was set back in between must not put it off for long.
-        let wait = record.due.since(self.clock.wall());
-        let wait = wait.min(self.post.settings.read().poll(Duration::ZERO, None, 0.0));
+        // A clock that was set back in between must not put it off for long; but a list that lags gets
+        // its time, however often whoever reads it dies.
+        let settings = *self.post.settings.read();
+        let longest = match record.doubt {
+            Some(doubt) if !doubt.held => settings.reconcile_wait,
+            _ => settings.poll(Duration::ZERO, None, 0.0),
+        };
+        let wait = record.due.since(self.clock.wall()).min(longest);
         let due = self.clock.now().after(wait);
         // What is done about those that are held may have been decided meanwhile: one more look, now.
         let held = record.is_held();

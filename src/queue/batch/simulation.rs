@@ -108,6 +108,7 @@ impl Scene {
             },
             outlook: Arc::new(Outlook::default()),
         });
+        self.world.lock().outlook = office.outlook.clone();
         self.post.set(self.settings);
         self.post.ring();
         let seed = self.random.below(1 << 40);

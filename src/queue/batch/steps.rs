@@ -404,7 +404,6 @@ impl Poller<'_> {
             );
         }
         let wait = match self.record(no).and_then(|record| record.doubt) {
-            // The last look follows the deletion of the file at once.
             Some(doubt) if doubt.fenced => Duration::ZERO,
             Some(doubt) if doubt.looks >= LOOKS && !held => Duration::ZERO,
             _ => settings.look(held),
@@ -421,6 +420,7 @@ impl Poller<'_> {
         else {
             return self.give_up(no);
         };
+        let reconcile_wait = self.post.settings.read().reconcile_wait;
         match client.discard(&file, self.ctx) {
             Ok(()) => {
                 let Some(record) = self.record(no) else {
@@ -432,7 +432,8 @@ impl Poller<'_> {
                     // Nothing was created yet: the deletion is all there was to do.
                     None => return self.give_up(no),
                 }
-                self.wait(no, Duration::ZERO);
+                // It may have come into being just before, and a list that lags shows it later.
+                self.wait(no, reconcile_wait);
                 self.save(no);
             }
             Err(error) => {

@@ -20,6 +20,8 @@ use crate::llm::request::Request;
 use crate::llm::response::Response;
 use crate::testing::ManualClock;
 
+use super::outlook::Outlook;
+
 /// What a caller that dies panics with.
 pub(super) struct Died;
 
@@ -63,6 +65,8 @@ pub(super) struct World {
     pub creates: u64,
     /// The call at which whoever makes it dies.
     pub dies_in: Option<u64>,
+    /// What the rest of the worker knows.
+    pub outlook: Arc<Outlook>,
     next: u64,
 }
 
@@ -106,6 +110,7 @@ impl World {
             flaky: HashSet::new(),
             creates: 0,
             dies_in: None,
+            outlook: Arc::default(),
             next: 0,
         }
     }
@@ -334,6 +339,8 @@ impl BatchClient for Client {
 
     fn line(&self, key: &str, request: &Request) -> Result<Vec<u8>, Error> {
         self.moment();
+        let known = self.0.lock().outlook.open(true);
+        assert!(known, "jobs left the queue before anybody knew of their batch");
         let prompt = request.messages[0].text();
         match prompt.contains("unspeakable") {
             true => Err(Error::new(ErrorKind::Invalid, "cannot be said")),

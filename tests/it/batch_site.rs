@@ -1,0 +1,240 @@
+//! A queue full of prompts, workers that hand them over in batches, and a provider that counts what it
+//! is paid for: what all tests of batches that go wrong have in common.
+
+use std::collections::HashSet;
+use std::process::Command;
+use std::thread;
+
+use batchwright::simulate::{BatchConfig, BatchPoint, SimConfig, Simulator, Vendor};
+use batchwright::{Counts, Job, JobQueue, ProcessId, Request};
+use serde_json::Value;
+
+use super::common::{Desk, Ended, HOME, PATIENCE, Running, simulator};
+
+/// One provider with a Batch API.
+#[derive(Debug)]
+pub struct Dialect {
+    pub name: &'static str,
+    vendor: Option<Vendor>,
+    key: &'static str,
+    /// Where its API is, below the simulator's address.
+    path: &'static str,
+    /// Whether the input is a file, that can be deleted before anything is sent again.
+    pub files: bool,
+}
+
+const fn dialect(
+    name: &'static str,
+    vendor: Option<Vendor>,
+    key: &'static str,
+    path: &'static str,
+) -> Dialect {
+    Dialect {
+        name,
+        vendor,
+        key,
+        path,
+        files: true,
+    }
+}
+
+pub static OPENAI: Dialect = dialect("openai", None, "OPENAI_API_KEY", "/v1");
+pub static GROQ: Dialect = dialect("groq", None, "GROQ_API_KEY", "/openai/v1");
+pub static MISTRAL: Dialect = dialect("mistral", Some(Vendor::Mistral), "MISTRAL_API_KEY", "/v1");
+pub static XAI: Dialect = dialect("xai", Some(Vendor::Xai), "XAI_API_KEY", "/v1");
+pub static GEMINI: Dialect = dialect("gemini", None, "GOOGLE_API_KEY", "/v1beta");
+pub static ANTHROPIC: Dialect = Dialect {
+    files: false,
+    ..dialect("anthropic", None, "ANTHROPIC_API_KEY", "")
+};
+
+pub static ALL: [&Dialect; 6] = [&OPENAI, &GROQ, &MISTRAL, &XAI, &ANTHROPIC, &GEMINI];
+
+/// Runs `test` for each of these at once, for they mostly wait; says which one failed.
+pub fn each<T: Sync + std::fmt::Debug>(all: &[T], test: impl Fn(&T) + Sync) {
+    thread::scope(|scope| {
+        let all: Vec<_> = all
+            .iter()
+            .map(|one| (one, scope.spawn(|| test(one))))
+            .collect();
+        let failed: Vec<_> = all
+            .into_iter()
+            .filter_map(|(one, thread)| thread.join().is_err().then_some(one))
+            .collect();
+        assert!(failed.is_empty(), "failed: {failed:?}");
+    });
+}
+
+/// The settings that decide how long things take.
+#[derive(Debug, Clone, Copy)]
+pub struct Pace {
+    pub poll: &'static str,
+    pub reconcile: &'static str,
+    pub retries: &'static str,
+}
+
+pub const PACE: Pace = Pace {
+    poll: "50ms",
+    reconcile: "1s",
+    retries: "20",
+};
+
+/// Prompts on a queue, and the provider they are for.
+pub struct Site {
+    pub desk: Desk,
+    pub sim: Simulator,
+    pub at: &'static Dialect,
+    pub queue: JobQueue,
+    pub process: ProcessId,
+    pub items: usize,
+    pub pace: Pace,
+}
+
+impl Site {
+    pub fn new(at: &'static Dialect, batches: BatchConfig, items: usize) -> Self {
+        Self::with(at, SimConfig::default().batches(batches), items, prompt)
+    }
+
+    pub fn with(
+        at: &'static Dialect,
+        config: SimConfig,
+        items: usize,
+        prompt: impl Fn(usize) -> String,
+    ) -> Self {
+        let config = match at.vendor {
+            Some(vendor) => config.vendor(vendor),
+            None => config,
+        };
+        let (desk, sim) = (Desk::new(), simulator(config));
+        let queue = JobQueue::open(&desk.path(HOME).join("llm_jobs.db")).unwrap();
+        let process = ProcessId::new();
+        let site = Self {
+            desk,
+            sim,
+            at,
+            queue,
+            process,
+            items: 0,
+            pace: PACE,
+        };
+        site.add(0, items, prompt)
+    }
+
+    /// Puts further prompts on the queue, numbered from `from`.
+    fn add(mut self, from: usize, items: usize, prompt: impl Fn(usize) -> String) -> Self {
+        let job = |i: usize| Job::from(Request::new(prompt(i)).with_id(format!("i-{i}")));
+        let jobs = (from..from + items).map(job);
+        self.queue.enqueue_iter(self.process, jobs).unwrap();
+        self.items += items;
+        self
+    }
+
+    /// The program with these words.
+    pub fn command(&self, words: &str) -> Command {
+        let mut command = self.desk.command(words.split_whitespace());
+        let url = format!("http://{}{}", self.sim.addr(), self.at.path);
+        command
+            .args(["--provider", self.at.name, "--base-url", &url])
+            .args(["--model", "sim-1", "--max-retries", self.pace.retries])
+            .env(self.at.key, "k")
+            .env("BATCHWRIGHT_BULK_STRATEGY", "batch")
+            .env("BATCHWRIGHT_BATCH_POLL_INTERVAL", self.pace.poll)
+            .env("BATCHWRIGHT_BATCH_RECONCILE_WAIT", self.pace.reconcile);
+        command
+    }
+
+    /// A worker that ends when nothing is left.
+    pub fn start(&self) -> Running {
+        Running::start(&mut self.command("work --until-empty -v"))
+    }
+
+    /// Has a worker come to this point and kills it there. Nothing has come of its request yet when
+    /// `then` is called.
+    #[track_caller]
+    pub fn kill_at(&self, point: BatchPoint, then: impl FnOnce()) {
+        let pause = self.sim.pause_at(point, 1);
+        let worker = self.start();
+        let reached = pause.wait(PATIENCE);
+        assert!(reached, "{} never {point:?}: {}", self.at.name, worker.said());
+        drop(worker);
+        then();
+    }
+
+    pub fn counts(&self) -> Counts {
+        self.queue.progress(self.process).unwrap().unwrap().counts
+    }
+
+    /// Works until nothing is left. A batch that is held is said to be, and looked for again.
+    #[track_caller]
+    pub fn finish(&self, code: i32) -> Ended {
+        for _ in 0..20 {
+            let ended = self.start().wait();
+            match ended.status.code() {
+                Some(4) if !self.at.files => {
+                    ended.says("it is held, so that nothing is paid twice");
+                }
+                _ => return ended.expect(code),
+            }
+        }
+        panic!("{}: it stays held", self.at.name);
+    }
+
+    /// All that must be true once all is done, however it was got there.
+    #[track_caller]
+    pub fn bought_once(&self) {
+        let ids = self.answers();
+        assert_eq!(ids.len(), self.items, "{}", self.at.name);
+        self.paid_once();
+        let stats = self.sim.batch_stats();
+        let finished = stats.items_finished;
+        assert_eq!(finished, self.items as u64, "{} {stats:?}", self.at.name);
+    }
+
+    /// Nothing was paid twice, and nobody complained of a request.
+    #[track_caller]
+    pub fn paid_once(&self) {
+        let (stats, calls) = (self.sim.batch_stats(), self.sim.stats());
+        let name = self.at.name;
+        assert_eq!(stats.bought_twice, 0, "{name} {stats:?}");
+        assert_eq!((calls.malformed, calls.calls), (0, 0), "{name} {calls:?}");
+        assert_eq!(calls.paid_twice, 0, "{name} {calls:?}");
+        assert!(self.queue.batches(None).unwrap().is_empty(), "{name}");
+    }
+
+    /// So many batches were paid for, and no file is left.
+    #[track_caller]
+    pub fn took(&self, batches: u64) {
+        let stats = self.sim.batch_stats();
+        assert_eq!(stats.started, batches, "{} {stats:?}", self.at.name);
+        assert_eq!(stats.files_left, 0, "{} {stats:?}", self.at.name);
+    }
+
+    /// The numbers of the prompts with an answer; each is its own, and there is one outcome for each
+    /// prompt.
+    #[track_caller]
+    pub fn answers(&self) -> HashSet<usize> {
+        let mut seen = HashSet::new();
+        let mut answered = HashSet::new();
+        for result in self.queue.get_results(self.process) {
+            let result = result.unwrap();
+            let id = result.item_id.as_deref().unwrap();
+            let number: usize = id.strip_prefix("i-").unwrap().parse().unwrap();
+            assert!(seen.insert(number), "{id} twice");
+            if !result.is_success() {
+                continue;
+            }
+            let line: Value = serde_json::from_str(&result.line()).unwrap();
+            let text = line["text"].as_str().unwrap();
+            let rest = text.strip_prefix(&format!("echo: {}", prompt(number)));
+            let rest = rest.unwrap_or_else(|| panic!("{id}: {text}"));
+            assert!(!rest.starts_with(|c: char| c.is_ascii_digit()), "{text}");
+            answered.insert(number);
+        }
+        assert_eq!(seen.len(), self.items, "{}", self.at.name);
+        answered
+    }
+}
+
+pub fn prompt(i: usize) -> String {
+    format!("prompt {i}")
+}
