@@ -94,6 +94,7 @@ impl Poller<'_> {
 
     /// Takes a step that a transfer thread takes.
     fn send(&mut self, no: BatchNo, client: &Arc<dyn BatchClient>, creating: bool) {
+        let wall = self.clock.wall();
         let Some(record) = self.record(no) else {
             return;
         };
@@ -101,6 +102,9 @@ impl Poller<'_> {
             return;
         };
         record.tried = true;
+        if creating {
+            record.intent.begun = wall;
+        }
         if self.save(no) {
             self.hand_out(no, client, Task::Send(stage));
             if let Some(open) = self.open.get_mut(&no) {
@@ -112,6 +116,7 @@ impl Poller<'_> {
     }
 
     fn create(&mut self, no: BatchNo, client: &Arc<dyn BatchClient>) {
+        let wall = self.clock.wall();
         let Some(record) = self.record(no) else {
             return;
         };
@@ -119,6 +124,8 @@ impl Poller<'_> {
             return;
         };
         record.tried = true;
+        // Where nothing but its time tells a batch from others, it is looked for around this one.
+        record.intent.begun = wall;
         let intent = record.intent.clone();
         if !self.save(no) {
             if let Some(record) = self.record(no) {
@@ -686,6 +693,13 @@ impl Poller<'_> {
         if collected.again {
             record.fetches += 1;
             record.failures += 1;
+            // Its files may have been named too early: where it stands is asked anew.
+            if let Phase::Ended(ended) = &record.phase {
+                record.phase = Phase::Running {
+                    id: ended.id.clone(),
+                    file: ended.file.clone(),
+                };
+            }
             let why = "its results were cut short; they are fetched again";
             return self.again(no, &Error::new(ErrorKind::Transient, why));
         }
