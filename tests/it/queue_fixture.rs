@@ -86,7 +86,7 @@ fn make(copy: &Path) {
     queue.enqueue(process(4), out).unwrap();
     let poller = store.enlist(SystemClock.wall()).unwrap();
     let batch = store
-        .open_batch(poller, process(4), &lane(), "sent", SystemClock.wall())
+        .open_batch(poller, process(4), &lane(), RECORD, SystemClock.wall())
         .unwrap();
     let filled = store
         .fill_batch(poller, batch, None, 9, 1 << 20, SystemClock.wall())
@@ -154,6 +154,9 @@ fn row(id: &str, status: JobStatus, attempts: u32, text: &str) -> (String, JobSt
     (id.to_owned(), status, attempts, text.to_owned())
 }
 
+/// What a poller has written down of a batch that runs.
+const RECORD: &str = r#"{"account":{"provider":"openai","base_url":"http://127.0.0.1:9/v1","credential":"0123456789abcdef"},"intent":{"label":"bw-01a1fa29115575b08024622055c1e91f","model":"m","items":2,"bytes":312,"begun":1795197000000},"phase":{"is":"running","id":"batch_1","file":"file-1"},"tried":false,"state":"in_progress","counts":{"total":2,"completed":1,"failed":0},"created":1795197001000,"cancelled":false,"failures":0,"uploads":0,"fetches":0,"due":1795197011000}"#;
+
 /// Takes the batch over: one of its jobs has its result, the other one goes back.
 fn a_batch_is_taken_over(path: &Path) {
     let store = SqliteStore::open(path, SqliteOptions::default()).unwrap();
@@ -162,7 +165,7 @@ fn a_batch_is_taken_over(path: &Path) {
     let worker = store.enlist(now).unwrap();
     let adopted = store.adopt_batches(worker, &mut |_| true, &[process(4)], now);
     let [batch] = adopted.unwrap().try_into().unwrap();
-    assert_eq!((batch.record.as_str(), batch.jobs), ("sent", 2));
+    assert_eq!((batch.record.as_str(), batch.jobs), (RECORD, 2));
     assert_eq!(*batch.lane, lane());
     let jobs = store.batch_jobs_by(batch.no, &[0]).unwrap();
     assert_eq!(jobs[0].item_id.as_deref(), Some("out"));
@@ -191,7 +194,13 @@ fn is_found_and_worked_to_the_end(from: &Path, version: i64) {
     assert_eq!(queue.batches(None).unwrap().len(), usize::from(has_batch));
     if has_batch {
         assert_eq!(counts(&queue, 4).at_provider, 2);
-        assert_eq!(queue.batches(Some(process(4))).unwrap()[0].total, 2);
+        let [batch] = queue.batches(Some(process(4))).unwrap().try_into().unwrap();
+        assert_eq!((batch.total, batch.completed), (2, Some(1)));
+        assert_eq!(batch.remote_id.as_deref(), Some("batch_1"));
+        assert_eq!(
+            (batch.provider.as_str(), batch.state.as_str()),
+            ("openai", "in_progress")
+        );
     }
     let open = queue.open_processes().unwrap();
     let states = open

@@ -223,8 +223,6 @@ impl<'a> Poller<'a> {
             open.for_each(|open| open.due = now);
         }
         self.look();
-        // Before anybody takes jobs out of the queue for a batch: it would look empty.
-        self.tell();
         self.take_steps();
         self.orphaned_halves();
         self.tell();

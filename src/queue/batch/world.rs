@@ -340,7 +340,10 @@ impl BatchClient for Client {
     fn line(&self, key: &str, request: &Request) -> Result<Vec<u8>, Error> {
         self.moment();
         let known = self.0.lock().outlook.open(true);
-        assert!(known, "jobs left the queue before anybody knew of their batch");
+        assert!(
+            known,
+            "jobs left the queue before anybody knew of their batch"
+        );
         let prompt = request.messages[0].text();
         match prompt.contains("unspeakable") {
             true => Err(Error::new(ErrorKind::Invalid, "cannot be said")),
