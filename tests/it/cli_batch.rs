@@ -130,6 +130,21 @@ fn vectors_are_made_by_calls_of_their_own_beside_the_batches() {
     );
 }
 
+#[cfg(unix)]
+#[test]
+fn an_interrupted_worker_leaves_its_batches_and_says_how_to_come_back() {
+    let (desk, sim) = (Desk::new(), taking(LONG));
+    let id = submit(&desk, &sim, 3);
+    let worker = Running::start(&mut command(&desk, &sim, "work --strategy batch"));
+    assert!(eventually(|| {
+        status(&desk, &sim, id)["batches"][0]["remote_id"].is_string()
+    }));
+    worker.signal("INT");
+    let ended = worker.wait().expect(0);
+    ended.says("1 batch (3 requests) goes on at openai; `batchwright work --data-dir data`");
+    assert_eq!(sim.batch_stats().cancels, 0);
+}
+
 #[test]
 fn a_worker_shows_what_the_provider_tells_of_its_batches() {
     let (desk, sim) = (Desk::new(), taking(Duration::from_secs(4)));
