@@ -79,19 +79,19 @@ pub(crate) fn collect(
         }
     }
     let mut collected = sorting.finish()?;
-    if collected.requests == 0 && collected.strangers > 0 {
-        office.spool.drop_results(label, ended.results.len());
-        collected.foreign = true;
-        return Ok(collected);
-    }
     let short = ended
         .expected
-        .is_some_and(|expected| collected.requests + collected.strangers < expected);
+        .is_some_and(|expected| collected.requests < expected);
     // A proxy may say 404, too, and whoever finishes a batch may name its files too early.
     let odd = short || collected.broken > 0 || gone.is_some();
     if odd && record.fetches + 1 < MOST_FETCHES {
         office.spool.drop_results(label, ended.results.len());
         collected.again = true;
+        return Ok(collected);
+    }
+    if collected.requests == 0 && collected.strangers > 0 {
+        office.spool.drop_results(label, ended.results.len());
+        collected.foreign = true;
         return Ok(collected);
     }
     collected.missing = match gone {

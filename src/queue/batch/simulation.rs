@@ -303,7 +303,11 @@ fn nothing_is_lost_or_bought_twice_whatever_happens_when() {
     let many = std::env::var("SIMULATION_SEEDS").ok();
     let number = |text: Option<String>| text.and_then(|text| text.parse::<u64>().ok());
     match number(one) {
-        Some(seed) => schedule(seed),
+        Some(seed) => {
+            #[cfg(feature = "cli")]
+            let _ = env_logger::try_init();
+            schedule(seed);
+        }
         None => {
             let hook = std::panic::take_hook();
             std::panic::set_hook(Box::new(move |info| {
