@@ -22,8 +22,8 @@ const CHUNK: usize = 500;
 const CHUNK_BYTES: usize = 8 << 20;
 /// Longer lines are no results.
 const LONGEST: u64 = 64 << 20;
-/// Results that stay incomplete are fetched this often.
-const MOST_FETCHES: u32 = 3;
+/// Results that stay incomplete are fetched this often: what is missing then is asked for again.
+const MOST_FETCHES: u32 = 5;
 
 /// What was found in the results of a batch.
 #[derive(Debug, Clone, Default)]
