@@ -111,7 +111,10 @@ fn a_creation_that_arrives_behind_the_fence_buys_nothing() {
             drop(worker);
             // And killed once more at the fence itself.
             site.kill_at(point, || {});
-            assert!(site.sim.wait_for_batches(|s| s.files_deleted == 1, PATIENCE));
+            assert!(
+                site.sim
+                    .wait_for_batches(|s| s.files_deleted == 1, PATIENCE)
+            );
             create.release();
             site.finish(0);
             site.bought_once();
@@ -242,9 +245,8 @@ fn workers_that_die_while_they_look_do_not_shorten_the_search() {
         for _ in 0..5 {
             let lists = site.sim.batch_stats().lists;
             let worker = site.start();
-            let looked = |s: &batchwright::simulate::BatchStats| {
-                s.lists > lists || s.files_deleted > 0
-            };
+            let looked =
+                |s: &batchwright::simulate::BatchStats| s.lists > lists || s.files_deleted > 0;
             site.sim.wait_for_batches(looked, millis(400));
             drop(worker);
         }
@@ -297,7 +299,11 @@ fn a_provider_that_is_down_loses_nothing() {
         std::thread::sleep(millis(300));
         site.sim.resume().unwrap();
         let ended = worker.wait();
-        assert!([0, 4].contains(&ended.status.code().unwrap()), "{}", ended.stderr);
+        assert!(
+            [0, 4].contains(&ended.status.code().unwrap()),
+            "{}",
+            ended.stderr
+        );
         site.finish(0);
         site.bought_once();
         site.took(1);

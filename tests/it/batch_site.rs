@@ -155,7 +155,12 @@ impl Site {
         let pause = self.sim.pause_at(point, 1);
         let worker = self.start();
         let reached = pause.wait(PATIENCE);
-        assert!(reached, "{} never {point:?}: {}", self.at.name, worker.said());
+        assert!(
+            reached,
+            "{} never {point:?}: {}",
+            self.at.name,
+            worker.said()
+        );
         drop(worker);
         then();
     }
