@@ -79,17 +79,20 @@ pub(crate) fn collect(
         }
     }
     let mut collected = sorting.finish()?;
-    if collected.requests == 0 && collected.strangers > 0 {
-        office.spool.drop_results(label, ended.results.len());
-        collected.foreign = true;
-        return Ok(collected);
-    }
+    // Nothing but its size told that it is ours, and none of it is.
+    let foreign = !client.uploads() && collected.requests == 0 && collected.strangers > 0;
     let short = ended
         .expected
-        .is_some_and(|expected| collected.requests + collected.strangers < expected);
-    if (short || collected.broken > 0) && gone.is_none() && record.fetches + 1 < MOST_FETCHES {
+        .is_some_and(|expected| collected.requests < expected);
+    let doubtful = short || foreign || collected.broken > 0;
+    if doubtful && gone.is_none() && record.fetches + 1 < MOST_FETCHES {
         office.spool.drop_results(label, ended.results.len());
         collected.again = true;
+        return Ok(collected);
+    }
+    if foreign {
+        office.spool.drop_results(label, ended.results.len());
+        collected.foreign = true;
         return Ok(collected);
     }
     collected.missing = match gone {
