@@ -129,12 +129,16 @@ impl Site {
         self
     }
 
+    /// The base URL of the API.
+    pub fn url(&self) -> String {
+        format!("http://{}{}", self.sim.addr(), self.at.path)
+    }
+
     /// The program with these words.
     pub fn command(&self, words: &str) -> Command {
         let mut command = self.desk.command(words.split_whitespace());
-        let url = format!("http://{}{}", self.sim.addr(), self.at.path);
         command
-            .args(["--provider", self.at.name, "--base-url", &url])
+            .args(["--provider", self.at.name, "--base-url", &self.url()])
             .args(["--model", "sim-1", "--max-retries", self.pace.retries])
             .env(self.at.key, "k")
             .env("BATCHWRIGHT_BULK_STRATEGY", "batch")

@@ -35,7 +35,11 @@ mod regress_file;
 mod replies;
 
 #[cfg(all(feature = "cli", feature = "queue", feature = "simulate"))]
+mod batch_chaos;
+#[cfg(all(feature = "cli", feature = "queue", feature = "simulate"))]
 mod batch_crash;
+#[cfg(all(feature = "cli", feature = "queue", feature = "simulate"))]
+mod batch_endings;
 #[cfg(all(feature = "cli", feature = "queue", feature = "simulate"))]
 mod batch_site;
 #[cfg(all(feature = "cli", feature = "simulate"))]

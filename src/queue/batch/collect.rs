@@ -79,17 +79,19 @@ pub(crate) fn collect(
         }
     }
     let mut collected = sorting.finish()?;
+    // Nothing but its size told that it is ours, and none of it is.
+    let foreign = !client.uploads() && collected.requests == 0 && collected.strangers > 0;
     let short = ended
         .expected
         .is_some_and(|expected| collected.requests < expected);
     // A proxy may say 404, too, and whoever finishes a batch may name its files too early.
-    let odd = short || collected.broken > 0 || gone.is_some();
+    let odd = short || foreign || collected.broken > 0 || gone.is_some();
     if odd && record.fetches + 1 < MOST_FETCHES {
         office.spool.drop_results(label, ended.results.len());
         collected.again = true;
         return Ok(collected);
     }
-    if collected.requests == 0 && collected.strangers > 0 {
+    if foreign {
         office.spool.drop_results(label, ended.results.len());
         collected.foreign = true;
         return Ok(collected);

@@ -57,6 +57,7 @@ impl Poller<'_> {
         if open.record.intent.items <= 1 {
             return self.end_all(no, error.clone());
         }
+        let file = self.file_of(no);
         let Some((half, at)) = self.divide(no) else {
             return;
         };
@@ -68,6 +69,10 @@ impl Poller<'_> {
         (rest.tried, rest.failures) = (false, 0);
         rest.intent.items -= half.intent.items;
         self.part(no, at, half, rest);
+        // As long as it is not written down that there are two, the whole is sent again.
+        if self.file_of(no).is_none() {
+            self.drop_file(file);
+        }
     }
 
     /// The record of a first half, and the key of the first job of the second one.

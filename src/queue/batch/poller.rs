@@ -320,12 +320,17 @@ impl<'a> Poller<'a> {
         let Some(mut record) = Record::read(&batch) else {
             return;
         };
+        if let Some(doubt) = record.doubt.as_mut().filter(|doubt| doubt.held) {
+            // It is looked for once more before it is called held, and that is said again.
+            doubt.held = false;
+            (record.problem, record.due) = (None, self.clock.wall());
+        }
         // A clock that was set back in between must not put it off for long; but a list that lags gets
         // its time, however often whoever reads it dies.
         let settings = *self.post.settings.read();
         let longest = match record.doubt {
-            Some(doubt) if !doubt.held => settings.reconcile_wait,
-            _ => settings.poll(Duration::ZERO, None, 0.0),
+            Some(_) => settings.reconcile_wait,
+            None => settings.poll(Duration::ZERO, None, 0.0),
         };
         let wait = record.due.since(self.clock.wall()).min(longest);
         let due = self.clock.now().after(wait);

@@ -9,7 +9,7 @@ use std::time::Duration;
 use crate::base::error::{Error, ErrorKind};
 use crate::config::choices::OnUnknown;
 use crate::llm::batch::{
-    BatchClient, BatchStage, BatchState, BatchStatus, Found, Refused, is_unknown,
+    BatchAccount, BatchClient, BatchStage, BatchState, BatchStatus, Found, Refused, is_unknown,
 };
 use crate::queue::store::BatchNo;
 
@@ -629,6 +629,22 @@ impl Poller<'_> {
         self.save(no);
     }
 
+    /// The input file of a batch at its provider.
+    pub(super) fn file_of(&self, no: BatchNo) -> Option<(BatchAccount, String)> {
+        let record = &self.open.get(&no)?.record;
+        Some((record.account.clone(), record.file()?.to_owned()))
+    }
+
+    /// Deletes the input file of a batch that was refused: its jobs travel in other ones.
+    pub(super) fn drop_file(&mut self, file: Option<(BatchAccount, String)>) {
+        if let Some((account, file)) = file
+            && let Some(client) = self.client(&account)
+            && let Err(error) = client.discard(&file, self.ctx)
+        {
+            log::debug!("the input file {file} stays at the provider: {error}");
+        }
+    }
+
     /// A batch was refused after its creation.
     fn turned_down(&mut self, no: BatchNo, refused: Refused) {
         match refused {
@@ -640,11 +656,18 @@ impl Poller<'_> {
                 }
             }
             Refused::Lines(_) => {
+                self.drop_file(self.file_of(no));
                 let why = "the batch was refused for some of its lines, which are not named";
                 self.bisect(no, &Error::new(ErrorKind::Invalid, why));
             }
-            Refused::SomeLine(error) => self.bisect(no, &error),
-            Refused::TooMuchQueued(error) => self.too_much(no, &error),
+            Refused::SomeLine(error) => {
+                self.drop_file(self.file_of(no));
+                self.bisect(no, &error);
+            }
+            Refused::TooMuchQueued(error) => {
+                self.drop_file(self.file_of(no));
+                self.too_much(no, &error);
+            }
             Refused::Whole(error) => {
                 self.half_refused(no);
                 self.end_all(no, error);
@@ -722,6 +745,7 @@ impl Poller<'_> {
             };
             (record.tried, record.doubt) = (true, Some(Doubt::default()));
             (record.state, record.counts, record.created) = (None, None, None);
+            (record.fetches, record.failures) = (0, 0);
             self.wait(no, Duration::ZERO);
             self.save(no);
             return;

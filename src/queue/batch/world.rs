@@ -40,6 +40,8 @@ pub(super) struct Remote {
     refused: Option<&'static str>,
     /// Which of its requests failed.
     failed: HashSet<String>,
+    /// Times its results came cut short.
+    shorts: u32,
 }
 
 pub(super) struct World {
@@ -301,6 +303,7 @@ impl World {
             over: false,
             refused: None,
             failed: HashSet::new(),
+            shorts: 0,
         };
         match late {
             true => self.coming.push(remote),
@@ -497,8 +500,13 @@ impl BatchClient for Client {
                 let other = world.random.below(at as u64 + 1) as usize;
                 lines.swap(at, other);
             }
-            let short = world.random.chance(world.trouble);
+            let trouble = world.trouble;
+            // What stays missing is missing, and bought again.
+            let short = remote.shorts < 2 && world.random.chance(trouble);
             if short {
+                let same = |other: &&mut Remote| other.id == remote.id;
+                let known = world.batches.iter_mut().find(same);
+                known.unwrap().shorts += 1;
                 lines.truncate(lines.len() / 2);
             }
             for line in lines {

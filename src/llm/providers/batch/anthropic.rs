@@ -159,19 +159,16 @@ impl Wire for Anthropic {
             serde_json::from_slice(line).map_err(|error| malformed(error, line))?;
         let kind = word(result.as_ref().and_then(|result| result.kind.as_ref()));
         let answered = |answer| BatchEnd::Answered(Box::new(answer));
-        let unused =
-            |kind, why| BatchEnd::NotProcessed(Error::new(kind, why).with_sent(Sent::Answered));
+        // Whoever cancelled it: what is still wanted is asked for again.
+        let unused = |why| {
+            let error = Error::new(ErrorKind::Transient, why);
+            BatchEnd::NotProcessed(error.with_sent(Sent::Answered))
+        };
         let end = match (&*kind, &result) {
             ("succeeded", Some(result)) => answered(anthropic::read(vendor, bytes(result.message))),
             ("errored", Some(result)) => answered(Err(failure(vendor, bytes(result.error)))),
-            ("canceled", _) => unused(
-                ErrorKind::Cancelled,
-                "the batch was cancelled before this request's turn",
-            ),
-            ("expired", _) => unused(
-                ErrorKind::Transient,
-                "the batch expired before this request's turn",
-            ),
+            ("canceled", _) => unused("the batch was cancelled before this request's turn"),
+            ("expired", _) => unused("the batch expired before this request's turn"),
             _ => answered(Err(malformed(format!("the result `{kind}`"), line))),
         };
         Ok(BatchLine {

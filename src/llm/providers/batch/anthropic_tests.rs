@@ -198,7 +198,7 @@ fn a_request_that_failed_says_whether_to_try_again() {
 #[test]
 fn what_had_no_turn_is_not_processed() {
     for (word, kind) in [
-        ("canceled", ErrorKind::Cancelled),
+        ("canceled", ErrorKind::Transient),
         ("expired", ErrorKind::Transient),
     ] {
         match end(json!({"type": word})) {

@@ -1,0 +1,214 @@
+//! All the ways in which a batch can end, at every provider: what was answered is kept, what was not is
+//! bought in the next batch, and nothing twice.
+
+#![cfg(unix)]
+
+use std::time::Duration;
+
+use batchwright::simulate::{BatchConfig, BatchStats, SimConfig};
+use batchwright::{BatchClient, Context, LlmConfig, Secret};
+use serde_json::Value;
+
+use super::batch_site::{
+    ALL, ANTHROPIC, Dialect, GEMINI, GROQ, MISTRAL, OPENAI, Site, XAI, each, prompt,
+};
+use super::common::{PATIENCE, Running};
+
+const ITEMS: usize = 24;
+
+fn quick() -> BatchConfig {
+    BatchConfig::default().duration(Duration::from_millis(100))
+}
+
+fn poisoned(at: &'static Dialect, batches: BatchConfig, items: usize, poison: &[usize]) -> Site {
+    let batches = batches.poison("arsenic");
+    Site::with(at, SimConfig::default().batches(batches), items, |i| {
+        let taste = if poison.contains(&i) { " arsenic" } else { "" };
+        prompt(i) + taste
+    })
+}
+
+#[test]
+fn failures_of_single_requests_are_theirs_alone() {
+    each(&ALL, |at| {
+        let site = Site::new(at, quick().item_failures(0.3), ITEMS);
+        site.finish(3);
+        let answered = site.answers().len() as u64;
+        assert!(answered > 0 && answered < ITEMS as u64, "{}", at.name);
+        assert_eq!(site.counts().failed, ITEMS as u64 - answered);
+        site.paid_once();
+        site.took(1);
+    });
+}
+
+#[test]
+fn what_no_result_tells_of_is_in_the_next_batch() {
+    each(&ALL, |at| {
+        let site = Site::new(at, quick().missing(0.3), ITEMS);
+        site.finish(0);
+        site.bought_once();
+        assert!(site.sim.batch_stats().started > 1, "{}", at.name);
+        assert_eq!(site.sim.batch_stats().files_left, 0);
+    });
+}
+
+/// The items of the second batch, of two.
+fn second(site: &Site) -> u64 {
+    site.bought_once();
+    site.took(2);
+    site.sim.batch_stats().batches[1].items
+}
+
+#[test]
+fn the_next_batch_finishes_what_an_expired_one_did_not() {
+    each(&ALL, |at| {
+        let half = Site::new(at, quick().expire_first(1, 0.5), ITEMS);
+        half.finish(0);
+        let share = if at.name == GEMINI.name { 1 } else { 2 };
+        assert_eq!(second(&half), (ITEMS / share) as u64, "{}", at.name);
+        let none = Site::new(at, quick().expire_first(1, 0.0), ITEMS);
+        none.finish(0);
+        assert_eq!(second(&none), ITEMS as u64, "{}", at.name);
+    });
+}
+
+#[test]
+fn a_batch_that_somebody_else_cancelled_is_finished_by_the_next_one() {
+    // At Gemini what a cancelled batch had finished may be paid for and is lost.
+    each(&[&OPENAI, &GROQ, &MISTRAL, &XAI, &ANTHROPIC], |at| {
+        let slow = BatchConfig::default().duration(Duration::from_secs(3));
+        let site = Site::new(at, slow, ITEMS);
+        let worker = site.start();
+        let some = |s: &BatchStats| s.statuses > 0 && s.items_finished > 0;
+        assert!(site.sim.wait_for_batches(some, PATIENCE));
+        let somebody = LlmConfig::new(at.name).model("sim-1").base_url(site.url());
+        let somebody = somebody.api_key(Secret::new("k")).batch_client().unwrap();
+        let id = &site.sim.batch_stats().batches[0].id;
+        somebody.cancel(id, &Context::new()).unwrap();
+        worker.wait().expect(0);
+        let rest = second(&site);
+        let stats = site.sim.batch_stats();
+        assert_eq!(rest, ITEMS as u64 - stats.batches[0].finished, "{stats:?}");
+        assert!(rest > 0 && rest < ITEMS as u64, "{}", at.name);
+    });
+}
+
+#[test]
+fn a_line_that_is_named_fails_alone() {
+    each(&[&OPENAI, &GROQ], |at| {
+        let site = poisoned(at, quick(), 300, &[117]);
+        one_fails(&site, 1);
+    });
+}
+
+#[test]
+fn a_line_that_nobody_names_is_found() {
+    each(&[&OPENAI, &GROQ, &MISTRAL, &XAI, &GEMINI], |at| {
+        let site = poisoned(at, quick().name_lines(false), 300, &[117]);
+        one_fails(&site, 16);
+    });
+    let site = poisoned(&ANTHROPIC, quick(), 300, &[117]);
+    one_fails(&site, 0);
+}
+
+/// One prompt fails, the others are answered, and it takes so many submissions more than one.
+#[track_caller]
+pub fn one_fails(site: &Site, most: u64) {
+    let ended = site.finish(3);
+    let name = site.at.name;
+    assert_eq!(site.answers().len(), site.items - 1, "{}", ended.stderr);
+    assert_eq!(site.counts().failed, 1, "{name}");
+    site.paid_once();
+    let stats = site.sim.batch_stats();
+    assert!(stats.creates - 1 <= most, "{name} {}", stats.creates);
+    assert_eq!(stats.files_left, 0, "{name}");
+    println!("{name}: {} further submissions", stats.creates - 1);
+}
+
+#[test]
+fn several_bad_lines_are_found_too() {
+    each(&[&OPENAI, &MISTRAL], |at| {
+        let poison = [0, 1, 99];
+        let site = poisoned(at, quick(), 100, &poison);
+        site.finish(3);
+        let answered = site.answers();
+        assert_eq!(answered.len(), 97, "{}", at.name);
+        assert!(poison.iter().all(|bad| !answered.contains(bad)));
+        site.paid_once();
+        assert_eq!(site.sim.batch_stats().files_left, 0);
+    });
+}
+
+#[test]
+fn a_full_queue_at_the_provider_costs_no_attempt() {
+    // Gemini's refusal asks for minutes of patience; xAI and Mistral have no such limit.
+    each(&[&OPENAI, &GROQ, &ANTHROPIC], |at| {
+        let site = Site::new(at, quick().enqueued_tokens(60), ITEMS);
+        site.finish(0);
+        site.bought_once();
+        let stats = site.sim.batch_stats();
+        assert!(
+            stats.started > 1 && stats.creates > stats.started,
+            "{stats:?}"
+        );
+        assert_eq!(stats.files_left, 0, "{}", at.name);
+        for result in site.queue.get_results(site.process) {
+            let line: Value = serde_json::from_str(&result.unwrap().line()).unwrap();
+            assert_eq!(line["attempts"], 1, "{} {line}", at.name);
+        }
+    });
+}
+
+#[test]
+fn odd_results_are_noticed_and_buy_nothing() {
+    let all = [
+        quick().duplicates(7).strangers(7),
+        quick().cut_downloads(2),
+        quick().short_downloads(1),
+        quick().cut_downloads(1).short_downloads(1),
+        // As many lines as there should be, but not the ones.
+        quick().short_downloads(1).strangers(12),
+    ];
+    for (n, batches) in all.iter().enumerate() {
+        each(&ALL, |at| {
+            let site = Site::new(at, batches.clone(), ITEMS);
+            let ended = site.finish(0);
+            site.bought_once();
+            site.took(1);
+            if n == 0 {
+                let stderr = &ended.stderr;
+                assert!(stderr.contains("7 repeated lines"), "{} {stderr}", at.name);
+                assert!(stderr.contains("7 lines of unknown requests"), "{stderr}");
+            }
+        });
+    }
+}
+
+#[test]
+fn results_that_are_gone_are_not_bought_again_unasked() {
+    each(&ALL, |at| {
+        let gone = quick().retention(Duration::from_millis(1));
+        let site = Site::new(at, gone, ITEMS);
+        let ended = site.finish(3);
+        let id = &site.sim.batch_stats().batches[0].id;
+        let ended = ended.says(&format!(
+            "the results of batch {id} are gone at {}",
+            at.name
+        ));
+        ended.says("They were paid for; to buy them again: batchwright retry");
+        assert_eq!(site.answers().len(), 0);
+        assert_eq!(site.counts().failed, ITEMS as u64);
+        site.paid_once();
+        site.took(1);
+        // Nor by another worker that comes along.
+        site.start().wait().expect(0);
+        site.took(1);
+        let retry = site.desk.plain(&format!("retry {}", site.process));
+        retry.expect(0);
+        let mut sync = site.command("work --until-empty");
+        sync.env("BATCHWRIGHT_BULK_STRATEGY", "sync");
+        Running::start(&mut sync).wait().expect(0);
+        assert_eq!(site.answers().len(), ITEMS, "{}", at.name);
+        assert_eq!(site.sim.stats().calls, ITEMS as u64);
+    });
+}
