@@ -38,6 +38,7 @@ use super::poller::{Begin, Poller, Post};
 use super::spool::Spool;
 use super::transfer::{Office, Transfers};
 use super::world::{Client, Died, Random, World, seconds};
+use crate::config::choices::OnUnknown;
 
 const RECONCILE: Duration = Duration::from_secs(300);
 
