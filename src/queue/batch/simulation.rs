@@ -38,7 +38,6 @@ use super::poller::{Begin, Poller, Post};
 use super::spool::Spool;
 use super::transfer::{Office, Transfers};
 use super::world::{Client, Died, Random, World, seconds};
-use crate::config::choices::OnUnknown;
 
 const RECONCILE: Duration = Duration::from_secs(300);
 
@@ -238,7 +237,7 @@ fn schedule(seed: u64) {
         match random.below(60) {
             0 => prompt.push_str(" bad"),
             1 => prompt.push_str(" flaky"),
-            2 if seed % 3 == 0 => prompt.push_str(" poison"),
+            2 if seed.is_multiple_of(3) => prompt.push_str(" poison"),
             3 => prompt.push_str(" unspeakable"),
             _ => {}
         }

@@ -1,6 +1,7 @@
 //! Batch APIs: one frame, and one file per wire format.
 
 mod anthropic;
+mod check;
 mod files;
 mod form;
 mod gemini;
@@ -193,6 +194,7 @@ impl BatchClient for BatchApi {
         if request.task == Task::Embed {
             return Err(invalid("no embeddings are made in batches".to_owned()));
         }
+        check::check(self.vendor, request)?;
         let Some(model) = self.model.of_request(request) else {
             let why = "no model named: set one on the request or for the provider";
             return Err(invalid(why.to_owned()));
