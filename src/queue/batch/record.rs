@@ -45,6 +45,9 @@ pub(crate) struct Record {
     /// Times its results were fetched and found to be cut short.
     #[serde(default)]
     pub fetches: u32,
+    /// Times its input was sent, and not found by its creation.
+    #[serde(default)]
+    pub lost_inputs: u32,
     /// When it is looked at next.
     #[serde(default)]
     pub due: Wall,
@@ -168,6 +171,7 @@ impl Record {
             problem: None,
             failures: 0,
             fetches: 0,
+            lost_inputs: 0,
             due: now,
         }
     }

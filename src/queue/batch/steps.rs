@@ -22,6 +22,9 @@ use super::poller::Poller;
 use super::record::{Doubt, Ended, Phase, Record, Why};
 use super::transfer::{Done, Task};
 
+/// An input that the provider does not find when it is to make a batch of it is sent again this often.
+const MOST_LOST: u32 = 2;
+
 impl Poller<'_> {
     pub(super) fn carry_out(&mut self, no: BatchNo, step: Step, client: &Arc<dyn BatchClient>) {
         match step {
@@ -204,7 +207,7 @@ impl Poller<'_> {
             return;
         };
         record.failures += 1;
-        let failures = record.failures;
+        let (failures, lost) = (record.failures, record.lost_inputs);
         let too_much = creating && self.is_too_much(no, failures);
         match error.kind() {
             // It is too large, or the provider has too much of ours: halves may pass.
@@ -220,10 +223,11 @@ impl Poller<'_> {
                 self.critical(&error);
                 self.again(no, &error);
             }
-            // The input file is gone, which another upload mends.
-            ErrorKind::Invalid if error.status() == Some(404) && creating && failures < 3 => {
+            // The input file is gone, which another upload mends, or there is nothing that takes batches.
+            ErrorKind::Invalid if error.status() == Some(404) && creating && lost < MOST_LOST => {
                 if let Some(record) = self.record(no) {
                     record.phase = Phase::Packed;
+                    record.lost_inputs += 1;
                 }
                 self.again(no, &error);
             }
