@@ -31,6 +31,7 @@
 #![cfg_attr(
     feature = "queue",
     doc = "| hand prompts to a queue that survives restarts | [`JobQueue`] and [`Worker`]; the [guide](queue_guide) |
+| pay half, and have the answers by tomorrow | [`Worker::batches`], [`LlmManager::run_bulk`]; the [guide](batch_guide) |
 | carry out work of your own kinds on that queue | [`Handler`] |"
 )]
 //! | ask a service of your own | implement [`LlmClient`], or wrap a closure with [`client_fn`] |
@@ -150,6 +151,10 @@ pub use queue::worker::{RunningWorker, Worker};
 #[cfg(feature = "queue")]
 #[doc = include_str!("../docs/queue.md")]
 pub mod queue_guide {}
+
+#[cfg(feature = "queue")]
+#[doc = include_str!("../docs/batch.md")]
+pub mod batch_guide {}
 
 /// The programs in the README compile.
 #[cfg(all(doctest, feature = "queue"))]

@@ -31,8 +31,11 @@ pub fn json(batch: &BatchInfo) -> Value {
 /// A batch on a line of its own.
 pub fn line(batch: &BatchInfo) -> String {
     let mut line = state(batch);
-    let age = Duration::from_secs(batch.age_seconds);
-    line.push_str(&format!(", {} old", span(age)));
+    // Whole seconds are all that is known of it.
+    line.push_str(&match batch.age_seconds {
+        seconds @ 0..60 => format!(", {seconds} s old"),
+        seconds => format!(", {} old", span(Duration::from_secs(seconds))),
+    });
     if let Some(problem) = &batch.problem {
         line.push_str(&format!("; {problem}"));
     }

@@ -334,7 +334,13 @@ fn settings(args: &WorkArgs) -> Result<SettingsWatch, Refusal> {
 fn summary(report: &WorkerReport) -> String {
     let mut line = format!("{} done", count(report.completed));
     for (n, what) in [
-        (report.batches, "batches created"),
+        (
+            report.batches,
+            match report.batches {
+                1 => "batch created",
+                _ => "batches created",
+            },
+        ),
         (report.failed, "failed"),
         (report.given_back, "given back"),
         (report.retries, "retries"),

@@ -323,6 +323,54 @@ fn cancel_ends_batches_that_nobody_attends_and_keeps_what_they_finished() {
 }
 
 #[test]
+fn what_a_cancelled_batch_did_not_come_to_is_cancelled_and_not_failed() {
+    for provider in ["anthropic", "gemini"] {
+        let (desk, sim) = (Desk::new(), taking(Duration::from_secs(4)));
+        let id = submit(&desk, &sim, 8);
+        let at = |words: &str| {
+            let name = provider.to_uppercase();
+            let address = match provider {
+                "gemini" => "GOOGLE_GEMINI_BASE_URL".to_owned(),
+                _ => format!("{name}_BASE_URL"),
+            };
+            let mut command = command(&desk, &sim, words);
+            command
+                .env("BATCHWRIGHT_PROVIDER", provider)
+                .env(format!("{name}_API_KEY"), "k")
+                .env(address, format!("http://{}", sim.addr()));
+            Running::start(&mut command).wait().expect(0)
+        };
+        at("work --strategy batch --until-submitted");
+        at(&format!("cancel {id} --wait 30s"));
+        let process = status(&desk, &sim, id);
+        let of = |name: &str| process[name].as_u64().unwrap();
+        assert_eq!(process["batches"], json!([]), "{provider}: {process}");
+        assert_eq!(of("failed"), 0, "{provider}: {process}");
+        assert!(of("cancelled") > 0, "{provider}: {process}");
+        assert_eq!(
+            of("cancelled") + of("completed"),
+            8,
+            "{provider}: {process}"
+        );
+    }
+}
+
+/// Mistral's client, and a server that takes its files and knows nothing of its batches.
+#[test]
+fn a_server_without_batches_is_not_sent_the_input_for_ever() {
+    let (desk, sim) = (Desk::new(), taking(SHORT));
+    let id = submit(&desk, &sim, 3);
+    let mut work = command(&desk, &sim, "work --strategy batch --until-empty");
+    work.env("BATCHWRIGHT_PROVIDER", "mistral")
+        .env("MISTRAL_API_KEY", "k")
+        .env("MISTRAL_BASE_URL", format!("http://{}", sim.addr()));
+    Running::start(&mut work).wait().expect(3);
+    let stats = sim.batch_stats();
+    assert_eq!((stats.files_uploaded, stats.created), (3, 0));
+    assert_eq!(status(&desk, &sim, id)["failed"], 3);
+}
+
+#[test]
 fn cancel_that_may_not_wait_says_what_remains() {
     let (desk, sim) = (Desk::new(), taking(LONG));
     let id = submit(&desk, &sim, 2);

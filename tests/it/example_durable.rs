@@ -15,9 +15,9 @@ use super::common::{Desk, PATIENCE, Random, Running, simulator};
 
 const SLOTS: u64 = 8;
 
-/// The example's program. `cargo test --test it` alone does not build it, and what an earlier build
+/// An example's program. `cargo test --test it` alone does not build it, and what an earlier build
 /// left behind may be another one; where it is as it should be, this takes no time.
-fn program() -> PathBuf {
+pub fn program(example: &str) -> PathBuf {
     let test = std::env::current_exe().unwrap();
     let folder = test.parent().unwrap().parent().unwrap();
     // Those of this test, also `default` itself: with others the library would be built once more.
@@ -41,14 +41,14 @@ fn program() -> PathBuf {
         .current_dir(env!("CARGO_MANIFEST_DIR"))
         .args(["build", "--quiet", "--offline", "--no-default-features"])
         .args(["--features", &features.join(",")])
-        .args(["--example", "durable_summaries"])
+        .args(["--example", example])
         .arg("--target-dir")
         .arg(folder.parent().unwrap());
     if folder.ends_with("release") {
         cargo.arg("--release");
     }
     assert!(cargo.status().unwrap().success());
-    folder.join("examples/durable_summaries")
+    folder.join("examples").join(example)
 }
 
 fn start(desk: &Desk, sim: &Simulator, program: &Path) -> Running {
@@ -63,7 +63,7 @@ fn start(desk: &Desk, sim: &Simulator, program: &Path) -> Running {
 #[test]
 fn each_document_has_its_summary_however_often_the_application_is_killed() {
     let (documents, kills) = (400, 12);
-    let program = program();
+    let program = program("durable_summaries");
     let desk = Desk::new();
     let text = |i: u64| format!("document number {i}.");
     let lines: Vec<String> = (1..=documents).map(text).collect();

@@ -101,6 +101,8 @@ mod embed_runs;
 #[cfg(all(feature = "cli", feature = "queue", feature = "simulate"))]
 mod example_durable;
 #[cfg(all(feature = "cli", feature = "queue", feature = "simulate"))]
+mod example_overnight;
+#[cfg(all(feature = "cli", feature = "queue", feature = "simulate"))]
 mod queue_disk;
 #[cfg(all(feature = "cli", feature = "queue", feature = "simulate"))]
 mod queue_files;

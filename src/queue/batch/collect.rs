@@ -197,7 +197,10 @@ impl Sorting<'_> {
             .filter_map(|claimed| {
                 let result = match chunk.remove(&claimed.receipt.number())? {
                     BatchEnd::Answered(result) => *result,
-                    BatchEnd::NotProcessed(error) => Err(error),
+                    // Whatever kept the provider from it, the request is not at fault.
+                    BatchEnd::NotProcessed(error) => {
+                        Err(Error::new(ErrorKind::Transient, error.message()))
+                    }
                 };
                 Some(self.office.ends.end(claimed, &self.asked, result))
             })
