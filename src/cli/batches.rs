@@ -1,12 +1,62 @@
-//! Cancelling the batches of a process at their provider.
+//! Batches on the command line: how they are shown, and cancelling them at their provider.
+
+use std::time::Duration;
 
 use batchwright::{BatchInfo, Context, JobQueue, ProcessId, Worker, clients_by_account};
+
+use serde_json::{Value, json};
 
 use super::display::{self, count, span};
 use super::exit::Refusal;
 use super::process::CancelArgs;
 use super::queue::{DataArgs, failed};
 use super::settings::{refused, settings};
+
+/// A batch as `status --json` has it.
+pub fn json(batch: &BatchInfo) -> Value {
+    json!({
+        "provider": batch.provider,
+        "remote_id": batch.remote_id,
+        "state": batch.state,
+        "total": batch.total,
+        "completed": batch.completed,
+        "failed": batch.failed,
+        "age_seconds": batch.age_seconds,
+        "label": batch.label,
+        "model": batch.model,
+        "problem": batch.problem,
+        "attended": batch.attended,
+    })
+}
+
+/// A batch on a line of its own.
+pub fn line(batch: &BatchInfo) -> String {
+    let mut line = state(batch);
+    let age = Duration::from_secs(batch.age_seconds);
+    line.push_str(&format!(", {} old", span(age)));
+    if let Some(problem) = &batch.problem {
+        line.push_str(&format!("; {problem}"));
+    }
+    display::harmless(&line)
+}
+
+/// What of it is news when it changes.
+pub fn state(batch: &BatchInfo) -> String {
+    let name = batch.remote_id.as_deref().unwrap_or(&batch.label);
+    let mut line = format!("batch {name} at {}: {}", batch.provider, batch.state);
+    let total = count(batch.total);
+    line.push_str(&match batch.completed {
+        Some(done) => format!(", {} of {total} done", count(done)),
+        None => format!(", {total} requests"),
+    });
+    if let Some(failed) = batch.failed.filter(|n| *n > 0) {
+        line.push_str(&format!(", {} failed", count(failed)));
+    }
+    if !batch.attended {
+        line.push_str(", unattended");
+    }
+    line
+}
 
 /// What has become of the batches of a process that was cancelled.
 pub struct Cancelled {

@@ -77,7 +77,7 @@ fn look(args: &DoctorArgs) -> Result<Vec<Finding>, Refusal> {
                 let seen = database.display().to_string();
                 findings.push(Finding::new("database", Verdict::Good, seen, None));
                 findings.extend(more);
-                findings.extend(batches.iter().filter_map(|batch| judged(batch, args)));
+                findings.extend(batches.iter().filter_map(judged));
             }
             Err(error) => {
                 let seen = error.message().to_owned();
@@ -95,7 +95,7 @@ fn look(args: &DoctorArgs) -> Result<Vec<Finding>, Refusal> {
 }
 
 /// A batch that does not come to its end by itself.
-fn judged(batch: &BatchInfo, args: &DoctorArgs) -> Option<Finding> {
+fn judged(batch: &BatchInfo) -> Option<Finding> {
     const WHAT: &str = "batch";
     let name = batch.remote_id.as_deref().unwrap_or(&batch.label);
     let (provider, total) = (&batch.provider, count(batch.total));
@@ -110,7 +110,7 @@ fn judged(batch: &BatchInfo, args: &DoctorArgs) -> Option<Finding> {
                       up: batchwright cancel PROCESS";
         return Some(Finding::new(WHAT, Verdict::Warning, seen, Some(advice)));
     }
-    if batch.attended {
+    if batch.attended || batch.provider.is_empty() {
         return None;
     }
     let clients = clients_by_account(None, Duration::from_secs(60));
@@ -123,10 +123,7 @@ fn judged(batch: &BatchInfo, args: &DoctorArgs) -> Option<Finding> {
                       run: batchwright work";
         return Some(Finding::new(WHAT, Verdict::Warning, seen, Some(advice)));
     }
-    let advice = args.data.command("work");
-    let advice = format!("it is collected by: {advice}");
-    let seen = batch_is("nobody attends it");
-    Some(Finding::new(WHAT, Verdict::Note, seen, Some(&advice)))
+    None
 }
 
 fn shown(finding: &Finding) -> String {

@@ -37,10 +37,14 @@ impl Left {
         !self.batches.is_empty()
     }
 
-    /// How many go on where, how to come back, and what the held ones need.
-    pub fn lines(&self) -> Vec<String> {
-        let (held, going): (Vec<_>, Vec<_>) =
-            self.batches.iter().partition(|batch| batch.state == "held");
+    /// How many go on where, how to come back, and what the held ones need. A worker that has `waited` for
+    /// all would have collected those that it has the key of.
+    pub fn lines(&self, waited: bool) -> Vec<String> {
+        let is_held = |batch: &&BatchInfo| batch.state == "held";
+        let (held, others): (Vec<_>, Vec<_>) = self.batches.iter().partition(is_held);
+        let (going, halfway): (Vec<_>, Vec<_>) = others
+            .into_iter()
+            .partition(|batch| batch.remote_id.is_some());
         let mut at: BTreeMap<&str, (u64, u64)> = BTreeMap::new();
         for batch in &going {
             let sum = at.entry(&batch.provider).or_default();
@@ -56,6 +60,14 @@ impl Left {
         let mut lines: Vec<String> = at
             .into_iter()
             .map(|(provider, (batches, requests))| {
+                if waited {
+                    let (batches, requests) = (count(batches), count(requests));
+                    return format!(
+                        "batches at {provider} that this key and address did not make: {batches}, \
+                         with {requests} requests; `batchwright work{dir}` with those that did \
+                         collects them"
+                    );
+                }
                 let s = if batches == 1 { "" } else { "es" };
                 let on = if batches == 1 { "goes" } else { "go" };
                 format!(
@@ -66,6 +78,13 @@ impl Left {
                 )
             })
             .collect();
+        lines.extend(halfway.iter().map(|batch| {
+            let (provider, total) = (&batch.provider, count(batch.total));
+            format!(
+                "a batch of {total} requests is not handed over to {provider} yet; `batchwright \
+                 work{dir}` goes on with it"
+            )
+        }));
         lines.extend(held.iter().map(|batch| {
             let why = batch
                 .problem

@@ -13,6 +13,7 @@ use clap::Args;
 use console::Term;
 use serde_json::{Value, json};
 
+use super::batches;
 use super::display::{self, count, span};
 use super::exit::{Exit, Refusal};
 use super::queue::{DataArgs, SayArgs, failed};
@@ -116,7 +117,7 @@ impl Row {
             "failed": counts.failed,
             "cancelled": counts.cancelled,
             "eta_seconds": eta,
-            "batches": self.batches.iter().map(batch_json).collect::<Vec<_>>(),
+            "batches": self.batches.iter().map(batches::json).collect::<Vec<_>>(),
             "sealed": self.process.sealed,
             "consumed": counts.consumed,
         })
@@ -145,51 +146,6 @@ impl Row {
         }
         remarks.join(", ")
     }
-}
-
-fn batch_json(batch: &BatchInfo) -> Value {
-    json!({
-        "provider": batch.provider,
-        "remote_id": batch.remote_id,
-        "state": batch.state,
-        "total": batch.total,
-        "completed": batch.completed,
-        "failed": batch.failed,
-        "age_seconds": batch.age_seconds,
-        "label": batch.label,
-        "model": batch.model,
-        "problem": batch.problem,
-        "attended": batch.attended,
-    })
-}
-
-/// A batch on a line of its own.
-fn batch_line(batch: &BatchInfo) -> String {
-    let mut line = batch_state(batch);
-    let age = Duration::from_secs(batch.age_seconds);
-    line.push_str(&format!(", {} old", span(age)));
-    if let Some(problem) = &batch.problem {
-        line.push_str(&format!("; {problem}"));
-    }
-    display::harmless(&line)
-}
-
-/// What of it is news when it changes.
-fn batch_state(batch: &BatchInfo) -> String {
-    let name = batch.remote_id.as_deref().unwrap_or(&batch.label);
-    let mut line = format!("batch {name} at {}: {}", batch.provider, batch.state);
-    let total = count(batch.total);
-    line.push_str(&match batch.completed {
-        Some(done) => format!(", {} of {total} done", count(done)),
-        None => format!(", {total} requests"),
-    });
-    if let Some(failed) = batch.failed.filter(|n| *n > 0) {
-        line.push_str(&format!(", {} failed", count(failed)));
-    }
-    if !batch.attended {
-        line.push_str(", unattended");
-    }
-    line
 }
 
 /// By what a process is carried out: by its batches where it has some, else by the present settings.
@@ -387,7 +343,7 @@ type Seen = (Counts, bool, bool, Vec<String>);
 fn batch_lines(rows: &[Row]) -> String {
     let batches = rows.iter().flat_map(|row| &row.batches);
     batches
-        .map(|batch| format!("  {}\n", batch_line(batch)))
+        .map(|batch| format!("  {}\n", batches::line(batch)))
         .collect()
 }
 
@@ -399,7 +355,7 @@ fn seen(row: &Row) -> (ProcessId, Seen) {
             process.counts,
             process.sealed,
             process.cancelled,
-            row.batches.iter().map(batch_state).collect(),
+            row.batches.iter().map(batches::state).collect(),
         ),
     )
 }

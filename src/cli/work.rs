@@ -216,7 +216,10 @@ fn work(args: &WorkArgs) -> Result<Exit, Refusal> {
         if waiting > 0 {
             display::say(&format!("{} jobs still wait", count(waiting)));
         }
-        left.lines().iter().for_each(|line| display::say(line));
+        let waited = args.until_empty && report.stop.is_none();
+        left.lines(waited)
+            .iter()
+            .for_each(|line| display::say(line));
     } else if let Some(stop) = report.stop.as_ref().filter(|_| !ctx.is_cancelled()) {
         display::error(&format!("stopped: {stop}"));
     }

@@ -258,18 +258,22 @@ impl JobQueue {
     }
 
     /// The batches of a process, oldest first; without one all there are, also those whose process is
-    /// gone. What a worker had that has died is nobody's from now on, as any worker would see to.
+    /// gone.
     ///
     /// # Errors
     /// As [`progress`](Self::progress).
     pub fn batches(&self, process: Option<ProcessId>) -> Result<Vec<BatchInfo>, Error> {
         let now = self.clock.wall();
-        let mut batches = self.store.batches(process)?;
-        // What a dead worker had is attended by nobody, and no living one may be there to say so.
-        if batches.iter().any(|batch| batch.worker.is_some()) && self.store.reclaim(now)? > 0 {
-            batches = self.store.batches(process)?;
-        }
-        let infos = batches.iter().map(|batch| BatchInfo::new(batch, now));
+        let batches = self.store.batches(process)?;
+        // No living worker may be there to give back what a dead one had.
+        let dead = match batches.iter().any(|batch| batch.worker.is_some()) {
+            true => self.store.dead()?,
+            false => Vec::new(),
+        };
+        let infos = batches.iter().map(|batch| BatchInfo {
+            attended: batch.worker.is_some_and(|worker| !dead.contains(&worker)),
+            ..BatchInfo::new(batch, now)
+        });
         Ok(infos.collect())
     }
 

@@ -148,8 +148,8 @@ impl Teller {
                 return;
             }
         };
-        let batches = batches.iter();
-        let batches: Vec<_> = batches.map(|batch| BatchInfo::new(batch, wall)).collect();
+        let batches = batches.iter().map(|batch| BatchInfo::new(batch, wall));
+        let batches = batches.collect();
         let before = std::mem::replace(&mut self.batches, batches);
         let done = |batches: &[BatchInfo], id| -> u64 {
             let own = batches.iter().filter(|batch| batch.process_id == Some(id));

@@ -153,9 +153,10 @@ fn a_batch_is_handed_over_at_night_and_collected_in_the_morning() {
     assert!(shown.stdout.contains(", unattended"), "{}", shown.stdout);
     shown.says("nobody attends batches; to collect them: batchwright work --data-dir data");
     let healthy = run(&desk, &sim, "doctor").expect(0).stdout;
-    assert!(healthy.contains(&format!(
-        "{remote} at openai, 5 requests: nobody attends it"
-    )));
+    assert!(
+        healthy.contains("1 belong to nobody at present"),
+        "{healthy}"
+    );
     let mut keyless = command(&desk, &sim, "doctor");
     keyless.env_remove("OPENAI_API_KEY");
     let ill = Running::start(&mut keyless).wait().expect(1).stdout;
@@ -177,6 +178,26 @@ fn a_batch_is_handed_over_at_night_and_collected_in_the_morning() {
 }
 
 #[test]
+fn what_a_killed_worker_had_is_shown_as_unattended_and_collected_by_the_next() {
+    let (desk, sim) = (Desk::new(), taking(Duration::from_secs(2)));
+    let id = submit(&desk, &sim, 3);
+    let mut worker = Running::start(&mut command(&desk, &sim, "work --strategy batch"));
+    let there = || {
+        let process = status(&desk, &sim, id);
+        process["batches"][0]["remote_id"].is_string()
+    };
+    assert!(eventually(there));
+    let attended = || status(&desk, &sim, id)["batches"][0]["attended"].clone();
+    assert_eq!(attended(), true);
+    worker.child.kill().unwrap();
+    worker.child.wait().unwrap();
+    assert_eq!(attended(), false);
+    run(&desk, &sim, "work --until-empty").expect(0);
+    assert_eq!(status(&desk, &sim, id)["completed"], 3);
+    assert_eq!(sim.batch_stats().created, 1);
+}
+
+#[test]
 fn batches_whose_key_is_not_here_are_not_taken_for_done() {
     let (desk, sim) = (Desk::new(), taking(SHORT));
     submit(&desk, &sim, 2);
@@ -184,7 +205,7 @@ fn batches_whose_key_is_not_here_are_not_taken_for_done() {
     let mut stranger = command(&desk, &sim, "work --strategy batch --until-empty");
     stranger.env("OPENAI_API_KEY", "another");
     let ended = Running::start(&mut stranger).wait().expect(4);
-    ended.says("goes on at openai");
+    ended.says("batches at openai that this key and address did not make: 1, with 2 requests");
     assert_eq!(sim.batch_stats().downloads, 0);
     run(&desk, &sim, "work --until-empty")
         .expect(0)
@@ -304,6 +325,7 @@ fn a_batch_of_unknown_fate_is_held_and_the_queue_is_not_called_empty() {
             .env("BATCHWRIGHT_PROVIDER", "anthropic")
             .env("ANTHROPIC_API_KEY", "k")
             .env("ANTHROPIC_BASE_URL", format!("http://{}", sim.addr()))
+            .env("BATCHWRIGHT_BATCH_POLL_INTERVAL", "1s")
             .env("BATCHWRIGHT_BATCH_RECONCILE_WAIT", "100ms");
         Running::start(&mut command).wait()
     };

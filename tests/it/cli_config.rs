@@ -107,7 +107,10 @@ fn what_is_no_setting_or_no_value_of_it_is_refused_with_what_is() {
             &["set", "BATCHWRIGHT_MODEL", "m"],
             "did you mean llm.model?",
         ),
-        (&["unset", "timeout"], "did you mean llm.request_timeout?"),
+        (
+            &["unset", "timeout"],
+            "did you mean llm.request_timeout or batch.transfer_idle_timeout?",
+        ),
         (
             &["set", "llm.provider", "claude"],
             "did you mean anthropic? expected one of: groq, ",

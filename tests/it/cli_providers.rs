@@ -17,14 +17,20 @@ fn row<'t>(table: &'t Ended, provider: &str) -> &'t str {
 }
 
 #[test]
-fn the_table_shows_who_makes_embeddings_and_no_batches_that_are_not_used() {
+fn the_table_shows_who_makes_embeddings_and_who_takes_batches() {
     let table = table(&[]);
     let head = table.stdout.lines().next().unwrap();
-    assert!(head.contains("embed") && !head.contains("batch"), "{head}");
+    assert!(head.contains("embed") && head.contains("batch"), "{head}");
     let at = head.find("embed").unwrap();
     let embeds = |name: &str| row(&table, name)[at..].starts_with("yes");
     assert!(embeds("openai") && embeds("mistral") && embeds("local"));
     assert!(!embeds("groq") && !embeds("anthropic") && !embeds("extract"));
+    let at = head.find("batch").unwrap();
+    let batches = |name: &str| row(&table, name)[at..].starts_with("yes");
+    for name in ["openai", "anthropic", "gemini", "mistral", "groq", "xai"] {
+        assert!(batches(name), "{name}");
+    }
+    assert!(!batches("local") && !batches("custom") && !batches("extract"));
 }
 
 #[test]

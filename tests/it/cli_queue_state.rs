@@ -105,7 +105,9 @@ fn cancel_and_retry_say_what_happened() {
     let facts: Value = serde_json::from_str(&cancelled.stdout).unwrap();
     assert_eq!(
         facts,
-        json!({"process_id": id, "cancelled": 1, "in_progress": 0})
+        json!({
+            "process_id": id, "cancelled": 1, "in_progress": 0, "at_provider": 0, "batches": 0,
+        })
     );
     let [now] = &status(&desk, "")[..] else {
         panic!()

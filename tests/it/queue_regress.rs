@@ -23,6 +23,10 @@ struct Watched {
 }
 
 impl JobStore for Watched {
+    fn dead(&self) -> Result<Vec<batchwright::WorkerId>, Error> {
+        self.inner.dead()
+    }
+
     fn insert(
         &self,
         process: ProcessId,

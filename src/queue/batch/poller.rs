@@ -267,6 +267,8 @@ impl<'a> Poller<'a> {
             log::warn!("cannot look for batches: {error}");
             self.look_at = Some(now.after(AGAIN));
         }
+        // Before jobs are moved into a new batch: whoever finds none waiting any more must know of it.
+        self.tell();
     }
 
     /// Takes over what nobody has, and notices what was cancelled.
@@ -313,13 +315,19 @@ impl<'a> Poller<'a> {
     }
 
     fn take_over(&mut self, batch: Batch) {
-        let Some(record) = Record::read(&batch) else {
+        let Some(mut record) = Record::read(&batch) else {
             return;
         };
         // A clock that was set back in between must not put it off for long.
         let wait = record.due.since(self.clock.wall());
         let wait = wait.min(self.post.settings.read().poll(Duration::ZERO, None, 0.0));
         let due = self.clock.now().after(wait);
+        // What is done about those that are held may have been decided meanwhile: one more look, now.
+        let held = record.is_held();
+        if let Some(doubt) = &mut record.doubt {
+            doubt.held = false;
+        }
+        let due = if held { self.clock.now() } else { due };
         log::info!(
             "took over batch {} of {} ({})",
             record.id().unwrap_or(&record.intent.label),

@@ -312,6 +312,10 @@ pub trait JobStore: Send + Sync {
     /// Returns how many jobs were affected.
     fn reclaim(&self, now: Wall) -> Result<u64, Error>;
 
+    /// The workers on the list whose process has died. What they had is theirs until it is
+    /// [given back](Self::reclaim).
+    fn dead(&self) -> Result<Vec<WorkerId>, Error>;
+
     /// The jobs of a kind that wait at the first step, by process and lane, in the order of claims: those
     /// whose first due job has the highest priority first, then the oldest; behind them those of which
     /// nothing is due, soonest first. Only of these processes; of all when empty. Without those that were

@@ -218,6 +218,10 @@ impl JobStore for SqliteStore {
         self.reclaim_jobs(now)
     }
 
+    fn dead(&self) -> Result<Vec<WorkerId>, Error> {
+        self.dead_workers()
+    }
+
     fn waiting(
         &self,
         kind: &str,

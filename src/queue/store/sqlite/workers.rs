@@ -149,6 +149,12 @@ impl SqliteStore {
         Ok(affected)
     }
 
+    pub(super) fn dead_workers(&self) -> Result<Vec<WorkerId>, Error> {
+        let listed = self.listed()?.into_iter();
+        let dead = listed.filter(|worker| matches!(self.pulse(worker), Pulse::Dead(_)));
+        Ok(dead.map(|worker| WorkerId(worker.no)).collect())
+    }
+
     pub(super) fn listed(&self) -> Result<Vec<Listed>, Error> {
         self.read(|conn| {
             let mut read =
