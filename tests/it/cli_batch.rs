@@ -364,10 +364,11 @@ fn a_server_without_batches_is_not_sent_the_input_for_ever() {
     work.env("BATCHWRIGHT_PROVIDER", "mistral")
         .env("MISTRAL_API_KEY", "k")
         .env("MISTRAL_BASE_URL", format!("http://{}", sim.addr()));
-    Running::start(&mut work).wait().expect(3);
+    Running::start(&mut work).wait().expect(4);
     let stats = sim.batch_stats();
     assert_eq!((stats.files_uploaded, stats.created), (3, 0));
-    assert_eq!(status(&desk, &sim, id)["failed"], 3);
+    // It is no fault of theirs: they wait for another address.
+    assert_eq!(status(&desk, &sim, id)["failed"], 0);
 }
 
 #[test]

@@ -22,8 +22,8 @@ use super::poller::Poller;
 use super::record::{Doubt, Ended, Phase, Record, Why};
 use super::transfer::{Done, Task};
 
-/// An input file that is gone again and again is uploaded this often.
-const MOST_UPLOADS: u32 = 3;
+/// An input file that its creation does not find is uploaded again this often.
+const MOST_UPLOADS: u32 = 2;
 
 impl Poller<'_> {
     pub(super) fn carry_out(&mut self, no: BatchNo, step: Step, client: &Arc<dyn BatchClient>) {
