@@ -144,16 +144,7 @@ fn the_lines_are_those_of_sync_but_for_their_time() {
         let lines = desk.results(name).into_iter();
         lines.map(without_latency).collect()
     };
-    let cost = |mut line: Value| {
-        line.as_object_mut().unwrap().remove("cost_usd");
-        line
-    };
-    let (batch, sync) = (lines("batch.jsonl"), lines("sync.jsonl"));
-    let (batch, sync): (Vec<_>, Vec<_>) = (
-        batch.into_iter().map(cost).collect(),
-        sync.into_iter().map(cost).collect(),
-    );
-    assert_eq!(batch, sync);
+    assert_eq!(lines("batch.jsonl"), lines("sync.jsonl"));
     assert_eq!(desk.order("batch.jsonl")[..7], ids_in_order(7));
     clean(&desk);
 
@@ -288,6 +279,52 @@ fn an_answer_to_an_old_question_never_takes_the_place_of_the_new_one() {
         desk.results("once-out.jsonl")[0]["request_hash"]
     );
     clean(&desk);
+}
+
+#[test]
+fn what_comes_back_from_an_expired_batch_is_bought_again_only_if_it_is_asked_for() {
+    let expiring = BatchConfig::default().duration(SHORT).expire_first(1, 0.0);
+    let (desk, sim) = (Desk::new(), with(expiring));
+    desk.prompts("in.jsonl", 10);
+    run(&desk, &sim, &format!("{WORDS} --no-wait")).expect(0);
+    accepted(&sim, 10);
+    desk.write(
+        "in.jsonl",
+        prompt_lines(8).replace("\"prompt 3\"", "\"edited\""),
+    );
+    run(&desk, &sim, WORDS).expect(0);
+    assert_eq!(desk.ids("out.jsonl"), all_ids(8));
+    // The edited one, and the seven that were asked for still.
+    assert_eq!(sim.batch_stats().items_accepted, 10 + 8);
+    clean(&desk);
+}
+
+#[test]
+fn progress_tells_what_is_at_the_provider() {
+    let (desk, sim) = (Desk::new(), taking(LONG));
+    desk.prompts("in.jsonl", 3);
+    let running = start(&desk, &sim, &format!("{WORDS} --progress always"));
+    running.hears("0/3 0%");
+    running.hears("3 in batches: 0 done");
+    running.wait().expect(0);
+}
+
+#[test]
+fn what_fails_in_a_batch_goes_to_the_fallback() {
+    let sim = with(BatchConfig::default().duration(SHORT).item_failures(1.0));
+    let desk = Desk::new();
+    desk.prompts("in.jsonl", 3);
+    let words = format!("{WORDS} --max-retries 0 --fallback extract --json");
+    let ended = run(&desk, &sim, &words).expect(0);
+    let told = summary(&ended);
+    assert_eq!(told["summary"]["answered_by"], json!({"extract": 3}));
+    assert_eq!(told["summary"]["extracted"], 3);
+    assert_eq!(desk.ids("out.jsonl"), all_ids(3));
+    assert_eq!(
+        desk.results("out.jsonl")[0]["earlier"][0]["provider"],
+        "openai"
+    );
+    ended.says("answers by extract 3");
 }
 
 #[test]
