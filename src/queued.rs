@@ -11,7 +11,7 @@ use crossbeam_channel::{RecvTimeoutError, Sender, bounded, select};
 
 use crate::base::cancel::Context;
 use crate::base::error::{Error, ErrorKind};
-use crate::base::id::ProcessId;
+use crate::base::id::{JobId, ProcessId};
 use crate::bulk::file::FileRun;
 use crate::bulk::ledger::{Ledger, Line, Unsaved};
 use crate::bulk::options::{FileRunError, FileRunOptions, Output, Plan, Report};
@@ -95,6 +95,8 @@ impl QueuedRun {
             let why = "a stream cannot be compared with a queue: spool it";
             return Err(FileRunError::Usage(Error::new(ErrorKind::Invalid, why)));
         }
+        // What is saved is deleted from the queue: after a power loss it must not be in neither.
+        let options = options.fsync(true);
         let run = FileRun::prepare_comparing(prompts, output, options, &mut |index| {
             attach::compare(queue, process, index, false).map(drop)
         })?;
@@ -153,9 +155,14 @@ impl QueuedRun {
             until_handed_over: self.until_handed_over,
             submitted: 0,
             attached: 0,
+            unwanted: Vec::new(),
             sum: WorkerReport::default(),
         };
         let mut stop = turn.carry_out(&mut worker).err();
+        // Nobody could come back to what never began.
+        if !turn.ledger.plan().resumable && turn.submitted == 0 && stop.is_some() {
+            turn.queue.delete(turn.process)?;
+        }
         let left = turn.queue.progress(turn.process)?;
         // What stopped it came too late to stop anything.
         if left.is_none() && matches!(stop, Some(StopReason::Cancelled)) && turn.ledger.is_settled()
@@ -221,6 +228,8 @@ struct Turn {
     until_handed_over: bool,
     submitted: u64,
     attached: u64,
+    /// Jobs that were under way at the beginning although the input does not ask for them.
+    unwanted: Vec<JobId>,
     sum: WorkerReport,
 }
 
@@ -240,7 +249,8 @@ impl Turn {
         }
         let index = self.ledger.by_id();
         let attached = attach::compare(&self.queue, self.process, index, true);
-        self.attached = attached.map_err(StopReason::Fatal)?;
+        let attached = attached.map_err(StopReason::Fatal)?;
+        (self.attached, self.unwanted) = (attached.items, attached.unwanted);
         self.submit()?;
         self.work(hire)
     }
@@ -378,7 +388,7 @@ impl Turn {
                 recv(woken) -> _ => {}
                 default(LOOK) => {}
             }
-            match self.collect(true) {
+            match self.let_go().and_then(|()| self.collect(true)) {
                 Ok(()) => trouble = None,
                 Err(Trouble::Passing(error)) => tell(&mut trouble, &error),
                 Err(Trouble::Lasting(reason)) => {
@@ -396,6 +406,18 @@ impl Turn {
             Some(stop) => Err(stop),
             None => Ok(report.stop),
         }
+    }
+
+    /// Cancels what has come back to the queue, from an expired batch say, and is not asked for.
+    fn let_go(&self) -> Result<(), Trouble> {
+        if self.unwanted.is_empty() {
+            return Ok(());
+        }
+        let counts = self.queue.progress(self.process)?.map(|now| now.counts);
+        if counts.is_some_and(|counts| counts.pending > 0) {
+            self.queue.cancel_jobs(&self.unwanted)?;
+        }
+        Ok(())
     }
 
     /// Saves all that has come back, however long a full disk makes it wait.

@@ -95,7 +95,7 @@ mod tests {
     #[test]
     fn a_name_always_has_the_same_id() {
         let id = ProcessId::named(b"/tmp/out.jsonl").to_string();
-        assert_eq!(id, "ID");
+        assert_eq!(id, "e49df9e8-721b-59b8-8829-83b6eb9b47c4");
         assert_ne!(ProcessId::named(b"/tmp/out2.jsonl").to_string(), id);
     }
 }

@@ -55,10 +55,15 @@ impl Place {
             return Ok(None);
         }
         let process = match output {
-            // A folder that is not there is told of by whoever opens the output.
             Some(path) => match QueuedRun::process_of(path) {
                 Ok(process) => process,
-                Err(_) => return Ok(None),
+                // Whoever opens the output says so.
+                Err(_) if !batch => return Ok(None),
+                Err(error) => {
+                    let path = path.display();
+                    let why = format!("{path}: cannot open the output: {error}");
+                    return Err(Refusal::could_not_run(why));
+                }
             },
             None => ProcessId::new(),
         };

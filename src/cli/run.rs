@@ -311,6 +311,7 @@ fn with_flags(args: &RunArgs) -> Result<Settings, Refusal> {
     let settings = settings(pace.data_dir.as_deref())?;
     let mut settings = provider::with_flags(settings, &args.provider)?;
     for (key, flag, words) in [
+        ("llm.bulk_strategy", "--strategy", &args.strategy),
         ("llm.sync_concurrency", "--concurrency", &pace.concurrency),
         ("llm.requests_per_minute", "--rpm", &pace.rpm),
         ("llm.tokens_per_minute", "--tpm", &pace.tpm),

@@ -1,7 +1,7 @@
 //! What a process has on the queue, compared with what an input asks.
 
 use crate::base::error::Error;
-use crate::base::id::ProcessId;
+use crate::base::id::{JobId, ProcessId};
 use crate::bulk::input::{Fit, Matching, State, hash_prefix};
 use crate::queue::host::JobQueue;
 use crate::queue::job::JobStatus;
@@ -10,36 +10,46 @@ use crate::queue::store::Item;
 /// Jobs that are read at a time.
 const CHUNK: usize = 1000;
 
-/// Holds every item of the input that the process has a job for, and returns how many these are. With
-/// `cancel` jobs that wait although the input does not ask for them (any more) are cancelled; what is at
-/// a provider is paid for, and stays.
+/// What a process has for an input.
+#[derive(Default)]
+pub(super) struct Attached {
+    /// Items that it has a job for.
+    pub items: u64,
+    /// Jobs under way that the input does not ask for (any more). They are paid for; but should they come
+    /// back to the queue, they are not to be bought again.
+    pub unwanted: Vec<JobId>,
+}
+
+/// Holds every item of the input that the process has a job for. With `cancel` jobs that wait although
+/// the input does not ask for them (any more) are cancelled.
 pub(super) fn compare(
     queue: &JobQueue,
     process: ProcessId,
     index: &mut Matching,
     cancel: bool,
-) -> Result<u64, Error> {
+) -> Result<Attached, Error> {
     index.release_all();
-    let (mut held, mut after) = (0, None);
+    let (mut attached, mut after) = (Attached::default(), None);
     loop {
         let items = queue.items(process, after, CHUNK)?;
         let Some(last) = items.last() else {
-            return Ok(held);
+            return Ok(attached);
         };
         after = Some(last.job_id);
-        let mut unwanted = Vec::new();
+        let mut waiting = Vec::new();
         for item in items {
             match item.item_id.as_deref().filter(|_| attaches(index, &item)) {
                 Some(id) => {
                     index.hold(id);
-                    held += 1;
+                    attached.items += 1;
                 }
-                None if item.status == JobStatus::Pending => unwanted.push(item.job_id),
+                None if item.status == JobStatus::Pending => waiting.push(item.job_id),
+                None if !item.status.is_final() => attached.unwanted.push(item.job_id),
                 None => {}
             }
         }
-        if cancel && !unwanted.is_empty() {
-            queue.cancel_jobs(&unwanted)?;
+        if cancel && !waiting.is_empty() {
+            queue.cancel_jobs(&waiting)?;
         }
     }
 }
