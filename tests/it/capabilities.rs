@@ -3,9 +3,10 @@
 
 use std::time::Duration;
 
-use batchwright::simulate::{SimConfig, Trouble, embedding};
+use batchwright::simulate::{BatchConfig, SimConfig, Trouble, embedding};
 use batchwright::{
-    Context, ErrorKind, LlmClient, RateHints, Request, ResponseFormat, Route, inspect,
+    BatchClient, BatchSettings, Context, ErrorKind, Job, JobQueue, LlmClient, LlmConfig, ProcessId,
+    RateHints, Request, ResponseFormat, Route, Secret, Worker,
 };
 use serde_json::json;
 
@@ -27,12 +28,38 @@ fn calls(provider: &Provider) -> String {
     "yes".to_owned()
 }
 
+/// Two prompts handed over in one batch and collected, and how many one may hold.
 fn batches(provider: &Provider) -> String {
-    let status = inspect(provider.name, Some("http://127.0.0.1:9"), Some("m"), true).unwrap();
-    match status.batch_api {
-        true => "to come".to_owned(),
-        false => "has none".to_owned(),
-    }
+    let soon = BatchConfig::default().duration(Duration::from_millis(20));
+    let sim = provider.simulator(SimConfig::default().batches(soon));
+    let config = LlmConfig::new(provider.name)
+        .base_url(provider.url(&sim))
+        .api_key(Secret::new("sk-right"))
+        .model("m-1");
+    let client = match config.batch_client() {
+        Ok(client) => client,
+        Err(error) => {
+            assert_eq!(error.kind(), ErrorKind::Invalid);
+            return "has none".to_owned();
+        }
+    };
+    let requests = client.limits().requests;
+    let folder = tempfile::tempdir().unwrap();
+    let queue = JobQueue::open(&folder.path().join("llm_jobs.db")).unwrap();
+    let prompts = ["one", "two"].map(|text| Job::from(Request::new(text)));
+    queue.enqueue(ProcessId::new(), prompts).unwrap();
+    let often = BatchSettings::default().poll_interval(Some(Duration::from_millis(20)));
+    let report = Worker::new(&queue)
+        .completions(provider.client(&sim, "sk-right"))
+        .batches(client)
+        .batch_settings(often)
+        .until_empty(true)
+        .run()
+        .unwrap();
+    assert_eq!((report.completed, report.batches), (2, 1), "{report:?}");
+    assert_eq!((sim.stats().calls, sim.stats().paid), (0, 2));
+    never_malformed(provider.name, &sim.stats());
+    format!("{},000 a batch", requests / 1000)
 }
 
 /// The simulator's answer fits the schema only if it came with the request, in the right place.

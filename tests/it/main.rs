@@ -8,7 +8,7 @@ mod batch_api;
 #[cfg(feature = "simulate")]
 mod batch_wires;
 mod bulk;
-#[cfg(feature = "simulate")]
+#[cfg(all(feature = "queue", feature = "simulate"))]
 mod capabilities;
 mod conformance;
 mod decoders;
