@@ -4,9 +4,10 @@
 use std::collections::HashSet;
 use std::process::Command;
 use std::thread;
+use std::time::Duration;
 
-use batchwright::simulate::{BatchConfig, BatchPoint, SimConfig, Simulator, Vendor};
-use batchwright::{Counts, Job, JobQueue, ProcessId, Request};
+use batchwright::simulate::{BatchConfig, BatchPoint, BatchStats, SimConfig, Simulator, Vendor};
+use batchwright::{Counts, Error, Job, JobQueue, ProcessId, Request};
 use serde_json::Value;
 
 use super::common::{Desk, Ended, HOME, PATIENCE, Running, simulator};
@@ -173,17 +174,29 @@ impl Site {
         self.queue.progress(self.process).unwrap().unwrap().counts
     }
 
-    /// Works until nothing is left. A batch that is held is said to be, and looked for again.
+    /// Works until nothing is left. A batch that is held is said to be, and looked for again; what is
+    /// still not there when all that was late has come never left, and is sent again.
     #[track_caller]
     pub fn finish(&self, code: i32) -> Ended {
-        for _ in 0..20 {
-            let ended = self.start().wait();
-            match ended.status.code() {
-                Some(4) if !self.at.files => {
-                    ended.says("it is held, so that nothing is paid twice");
-                }
-                _ => return ended.expect(code),
+        for held in 0..6 {
+            let mut command = self.command("work --until-empty -v");
+            if held > 1 {
+                command.env("BATCHWRIGHT_BATCH_ON_UNKNOWN", "resubmit");
             }
+            let ended = Running::start(&mut command).wait();
+            if ended.status.code() == Some(4) && !self.at.files {
+                ended.says("it is held, so that nothing is paid twice");
+                let come = |stats: &BatchStats| stats.created == stats.creates;
+                self.sim.wait_for_batches(come, Duration::from_secs(6));
+                thread::sleep(Duration::from_secs(1));
+                continue;
+            }
+            let counts = self.counts();
+            let all = counts.finished() == counts.total;
+            let open = self.queue.batches(None).unwrap();
+            let said = &ended.stderr;
+            assert!(all, "{}: {counts:?} {open:?} {said}", self.at.name);
+            return ended.expect(code);
         }
         panic!("{}: it stays held", self.at.name);
     }
@@ -191,12 +204,18 @@ impl Site {
     /// All that must be true once all is done, however it was got there.
     #[track_caller]
     pub fn bought_once(&self) {
-        let ids = self.answers();
-        assert_eq!(ids.len(), self.items, "{}", self.at.name);
+        let answered = self.answers().len();
+        assert_eq!(answered, self.items, "{} {:?}", self.at.name, self.why());
         self.paid_once();
         let stats = self.sim.batch_stats();
         let finished = stats.items_finished;
         assert_eq!(finished, self.items as u64, "{} {stats:?}", self.at.name);
+    }
+
+    /// Why a job failed, if one did.
+    fn why(&self) -> Option<Error> {
+        let mut results = self.queue.get_results(self.process);
+        results.find_map(|result| result.unwrap().error)
     }
 
     /// Nothing was paid twice, and nobody complained of a request.

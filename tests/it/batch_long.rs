@@ -1,0 +1,135 @@
+//! Large batches: what is sent, what it costs in memory, and who waits for whom. Continuous integration
+//! runs these as optimized builds.
+
+#![cfg(unix)]
+
+use std::thread;
+use std::time::Duration;
+
+use batchwright::simulate::{BatchConfig, BatchPoint, SimConfig};
+use batchwright::{Job, ProcessId, Request};
+
+use super::batch_endings::{one_failed, poisoned};
+use super::batch_site::{ANTHROPIC, GEMINI, GROQ, MISTRAL, OPENAI, Site, XAI, prompt};
+use super::common::{PATIENCE, Running, eventually};
+
+fn quick() -> BatchConfig {
+    BatchConfig::default().duration(Duration::from_millis(500))
+}
+
+/// Works to the end, however long that takes. Returns the exit code, and the most memory that the
+/// worker ever had, in kB.
+fn work(site: &Site) -> (Option<i32>, u64) {
+    let mut worker = site.start();
+    let mut most = 0;
+    loop {
+        most = most.max(memory(&worker).unwrap_or(0));
+        if let Some(status) = worker.child.try_wait().unwrap() {
+            return (status.code(), most);
+        }
+        thread::sleep(Duration::from_millis(20));
+    }
+}
+
+fn memory(worker: &Running) -> Option<u64> {
+    let status = format!("/proc/{}/status", worker.child.id());
+    let status = std::fs::read_to_string(status).ok()?;
+    let line = status.lines().find(|line| line.starts_with("VmHWM:"))?;
+    line.split_whitespace().nth(1)?.parse().ok()
+}
+
+/// Adds a process of small prompts.
+fn further(site: &Site, items: usize) -> ProcessId {
+    let process = ProcessId::new();
+    let job = |i: usize| Job::from(Request::new(format!("further {i}")));
+    site.queue
+        .enqueue_iter(process, (0..items).map(job))
+        .unwrap();
+    process
+}
+
+fn done(site: &Site, process: ProcessId) -> u64 {
+    let process = site.queue.progress(process).unwrap();
+    process.unwrap().counts.completed
+}
+
+/// A small batch begins, ends and is stored while the results of another one are on their way.
+fn overtakes(site: &Site) {
+    let small = further(site, 50);
+    assert!(eventually(|| done(site, small) == 50));
+    assert_eq!(done(site, site.process), 0, "the large one was not slow");
+    assert_eq!(site.sim.batch_stats().downloads, 2);
+}
+
+#[test]
+fn a_slow_download_keeps_no_other_batch_waiting() {
+    let site = Site::new(&OPENAI, quick(), 500);
+    let slow = site.sim.pause_at(BatchPoint::DownloadHalf, 1);
+    let worker = site.start();
+    assert!(slow.wait(PATIENCE), "{}", worker.said());
+    overtakes(&site);
+    slow.release();
+    worker.wait().expect(0);
+    site.answers();
+    site.paid_once();
+    site.took(2);
+}
+
+#[test]
+#[ignore = "takes a minute"]
+fn long_batch_slow_download_of_300_megabytes() {
+    let config = quick().download_rate(20_000_000);
+    let text = "seven. ".repeat(850);
+    let config = SimConfig::default().batches(config).answer(text);
+    let site = Site::with(&OPENAI, config, 50_000, prompt);
+    let mut worker = site.start();
+    let downloads = || site.sim.batch_stats().downloads == 1;
+    assert!((0..4).any(|_| eventually(downloads)), "{}", worker.said());
+    overtakes(&site);
+    let mut most = 0;
+    while worker.child.try_wait().unwrap().is_none() {
+        most = most.max(memory(&worker).unwrap_or(0));
+        thread::sleep(Duration::from_millis(50));
+    }
+    println!("300 MB of results: {most} kB of memory at most");
+    assert!(most < 250_000, "{most} kB");
+    assert_eq!(done(&site, site.process), 50_000);
+    site.paid_once();
+    site.took(2);
+}
+
+#[test]
+#[ignore = "takes minutes"]
+fn long_batch_120_000_requests() {
+    let run = |items, batches| {
+        let site = Site::new(&OPENAI, quick(), items);
+        let (code, memory) = work(&site);
+        assert_eq!(code, Some(0));
+        site.bought_once();
+        site.took(batches);
+        println!("{items} requests: {memory} kB of memory at most");
+        memory
+    };
+    let few = run(12_000, 1);
+    let many = run(120_000, 3);
+    if cfg!(target_os = "linux") {
+        assert!(many < few + 32_000, "{few} kB and {many} kB");
+    }
+}
+
+#[test]
+#[ignore = "takes minutes"]
+fn long_batch_one_poison_line_among_20_000() {
+    for at in [&OPENAI, &GROQ, &MISTRAL, &XAI, &GEMINI, &ANTHROPIC] {
+        for named in [true, false] {
+            let site = poisoned(at, quick().name_lines(named), 20_000, &[13_131]);
+            let names = named && [OPENAI.name, GROQ.name].contains(&at.name);
+            let most = match names {
+                true => 1,
+                false => 28,
+            };
+            assert_eq!(work(&site).0, Some(3));
+            one_failed(&site, most);
+        }
+    }
+}
