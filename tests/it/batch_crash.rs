@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use batchwright::simulate::{BatchConfig, BatchPoint};
+use batchwright::simulate::{BatchConfig, BatchPoint, BatchStats};
 use rusqlite::{Connection, TransactionBehavior};
 
 use super::batch_site::{ALL, ANTHROPIC, Dialect, GEMINI, Site, XAI, each};
@@ -149,7 +149,7 @@ fn a_creation_that_nothing_can_stop_is_held_until_it_is_found() {
 #[test]
 fn killed_with_half_of_the_results_stored() {
     each(&ALL, |at| {
-        let site = Site::new(at, quick(), 3000);
+        let site = Site::new(at, quick(), 2000);
         let worker = site.start();
         let mut lock = Connection::open(site.desk.path(HOME).join("llm_jobs.db")).unwrap();
         lock.busy_timeout(PATIENCE).unwrap();
@@ -164,7 +164,7 @@ fn killed_with_half_of_the_results_stored() {
             }
             stored > 0
         });
-        assert!(some && stored < 3000, "{} {stored}", at.name);
+        assert!(some && stored < 2000, "{} {stored}", at.name);
         worker.wait();
         assert_eq!(site.counts().completed, stored);
         site.finish(0);
@@ -322,4 +322,36 @@ fn killed_between_pages_of_results() {
     site.finish(0);
     site.bought_once();
     site.took(1);
+}
+
+/// Cancelled for good, whenever the worker dies: what was finished by then is kept.
+#[test]
+fn killed_while_it_cancels() {
+    for point in [BatchPoint::CancelArrived, BatchPoint::CancelDone] {
+        each(&ALL, |at| {
+            let slow = BatchConfig::default().duration(millis(4000));
+            let site = Site::new(at, slow, ITEMS);
+            let cancel = site.sim.pause_at(point, 1);
+            let worker = site.start();
+            let some = |s: &BatchStats| s.statuses > 0 && s.items_finished > 0;
+            assert!(site.sim.wait_for_batches(some, PATIENCE), "{}", at.name);
+            site.queue.cancel(site.process).unwrap();
+            assert!(cancel.wait(PATIENCE), "{}: {}", at.name, worker.said());
+            drop(worker);
+            cancel.release();
+            site.finish(0);
+            let (counts, stats) = (site.counts(), site.sim.batch_stats());
+            assert_eq!(stats.cancelled, 1, "{} {stats:?}", at.name);
+            let rest = ITEMS as u64 - stats.items_finished;
+            if at.name == GEMINI.name {
+                // It gives no results of what was cancelled.
+                assert_eq!(counts.cancelled, ITEMS as u64);
+            } else {
+                assert_eq!(counts.cancelled, rest, "{} {stats:?}", at.name);
+                assert_eq!(counts.completed, stats.items_finished, "{}", at.name);
+            }
+            site.paid_once();
+            site.took(1);
+        });
+    }
 }
