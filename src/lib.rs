@@ -72,6 +72,8 @@ mod manager;
 mod observe;
 #[cfg(feature = "queue")]
 mod queue;
+#[cfg(feature = "queue")]
+mod queued;
 #[cfg(feature = "simulate")]
 pub mod simulate;
 pub mod testing;
@@ -147,6 +149,9 @@ pub use queue::store::{
 pub use queue::tracker::Tracker;
 #[cfg(feature = "queue")]
 pub use queue::worker::{RunningWorker, Worker};
+
+#[cfg(feature = "queue")]
+pub use queued::{QueuedReport, QueuedRun};
 
 #[cfg(feature = "queue")]
 #[doc = include_str!("../docs/queue.md")]

@@ -78,4 +78,24 @@ impl ProcessId {
     pub fn new() -> Self {
         Self(Uuid::now_v7())
     }
+
+    /// The id that always belongs to this name: a UUID of version 5.
+    pub fn named(name: &[u8]) -> Self {
+        Self(Uuid::new_v5(&NAMES, name))
+    }
+}
+
+/// The namespace of [`ProcessId::named`]; another one would lose processes that wait.
+const NAMES: Uuid = Uuid::from_u128(0x6f2b_8c1e_47d5_4a90_b3f6_1d8e_92c7_5a04);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_always_has_the_same_id() {
+        let id = ProcessId::named(b"/tmp/out.jsonl").to_string();
+        assert_eq!(id, "e49df9e8-721b-59b8-8829-83b6eb9b47c4");
+        assert_ne!(ProcessId::named(b"/tmp/out2.jsonl").to_string(), id);
+    }
 }

@@ -1,6 +1,5 @@
 //! A run from prompts to result lines, resumable by its output file.
 
-use std::collections::HashMap;
 use std::io::{self, Write};
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
@@ -20,7 +19,8 @@ use crate::observe::progress::ProgressNotifier;
 use crate::observe::tally::Tally;
 
 use super::backlog::FileBacklog;
-use super::input::{FileIndex, InputError, InputFile};
+use super::compact::compact;
+use super::input::{FileIndex, InputError, InputFile, Matching, State};
 use super::job::Job;
 use super::lines::{
     FileTask, Identified, LineSink, Lines, Named, Target, call_for_lines, each_line,
@@ -63,7 +63,18 @@ enum Prepared {
     },
 }
 
-enum OpenOutput {
+/// A prepared run of a file, taken apart.
+pub(super) struct Parts {
+    pub input: Arc<InputFile>,
+    pub index: FileIndex,
+    /// The output holds several lines of one item.
+    pub repeated: bool,
+    pub output: OpenOutput,
+    pub plan: Plan,
+    pub options: FileRunOptions,
+}
+
+pub(super) enum OpenOutput {
     File(ResultsFile),
     Writer(Box<dyn Write + Send>),
 }
@@ -78,9 +89,19 @@ impl<'a> FileRun<'a> {
         output: Output,
         options: FileRunOptions,
     ) -> Result<Self, FileRunError> {
+        Self::prepare_comparing(prompts, output, options, &mut |_| Ok(()))
+    }
+
+    /// The same, with a look at what somebody else has in hand, once the output is locked.
+    pub(crate) fn prepare_comparing(
+        prompts: Prompts,
+        output: Output,
+        options: FileRunOptions,
+        compare: &mut dyn FnMut(&mut Matching) -> Result<(), Error>,
+    ) -> Result<Self, FileRunError> {
         let mut plan = Plan::default();
         let (prompts, output) = match prompts.source {
-            PromptSource::File(_) => prepare_file(prompts, output, &options, &mut plan)?,
+            PromptSource::File(_) => prepare_file(prompts, output, &options, &mut plan, compare)?,
             PromptSource::Stream(_) => prepare_stream(prompts, output, &options, &mut plan)?,
         };
         Ok(Self {
@@ -98,6 +119,27 @@ impl<'a> FileRun<'a> {
     /// What is to be done.
     pub fn plan(&self) -> &Plan {
         &self.plan
+    }
+
+    /// What it takes to have the items carried out elsewhere; nothing for a stream.
+    pub(super) fn into_parts(self) -> Option<Parts> {
+        let Prepared::File {
+            input,
+            index,
+            repeated,
+            ..
+        } = self.prompts
+        else {
+            return None;
+        };
+        Some(Parts {
+            input,
+            index: Arc::into_inner(index)?,
+            repeated,
+            output: self.output,
+            plan: self.plan,
+            options: self.options,
+        })
     }
 
     /// Calls in flight, each on a thread of its own. Default: 5.
@@ -193,7 +235,14 @@ impl<'a> FileRun<'a> {
                 drop(runner);
                 let ordered = options.ordered;
                 let untidy = repeated || ordered || ended.superseded > 0;
-                ended.tidy(untidy, |file| compact_file(file, index, ordered));
+                ended.tidy(untidy, |file| {
+                    // The run is over and its threads are joined, so this is the last reference; if
+                    // it ever were not, an output left out of order must not pass for one in order.
+                    let in_use =
+                        || Error::new(ErrorKind::Invalid, "the input's index is still in use");
+                    let index = Arc::into_inner(index).ok_or_else(in_use)?;
+                    compact(file, index, ordered)
+                });
                 Ok(ended.report)
             }
             Prepared::Stream { prompts, previous } => {
@@ -256,32 +305,6 @@ fn file_runner<'r>(
     }
 }
 
-fn compact_file(file: &mut ResultsFile, index: Arc<FileIndex>, ordered: bool) -> Result<(), Error> {
-    // The run is over and its threads are joined, so this is the last reference; if it ever were
-    // not, an output left out of order must not pass for one in order.
-    let index = Arc::into_inner(index)
-        .ok_or_else(|| Error::new(ErrorKind::Invalid, "the input's index is still in use"))?;
-    let positions = index.into_positions();
-    let nowhere = u64::MAX;
-    let mut last = vec![nowhere; positions.len()];
-    let mut foreign = HashMap::new();
-    file.scan(&mut |line, at| match positions.of(&line.id) {
-        Some(position) => last[position] = at,
-        None => {
-            foreign.insert(stream::key(&line.id), at);
-        }
-    })?;
-    drop(positions);
-    last.retain(|at| *at != nowhere);
-    let mut foreign: Vec<u64> = foreign.into_values().collect();
-    foreign.sort_unstable();
-    last.extend(foreign);
-    if !ordered {
-        last.sort_unstable();
-    }
-    file.rewrite(last.into_iter())
-}
-
 fn open(output: Output, options: &FileRunOptions) -> Result<Opened, FileRunError> {
     match output.0 {
         Place::Writer(writer) => no_order(options).map(|()| Opened::Writer(writer)),
@@ -323,6 +346,7 @@ fn prepare_file(
     output: Output,
     options: &FileRunOptions,
     plan: &mut Plan,
+    compare: &mut dyn FnMut(&mut Matching) -> Result<(), Error>,
 ) -> Result<(Prepared, OpenOutput), FileRunError> {
     let PromptSource::File(mut checked) = prompts.source else {
         unreachable!("asked for files only");
@@ -351,11 +375,14 @@ fn prepare_file(
             OpenOutput::File(file)
         }
     };
+    compare(&mut checked.items).map_err(FileRunError::Output)?;
     let index = checked.items.finish();
     let tally = index.tally();
     let total = index.len() as u64;
-    let failed_again = if options.keep_failed { 0 } else { tally.failed };
-    let wanted = tally.new + tally.changed + failed_again;
+    let items = 0..index.len();
+    plan.under_way = items.clone().filter(|i| index.is_taken(*i)).count() as u64;
+    let wanted = items.filter(|i| is_wanted(&index, *i, options.keep_failed));
+    let wanted = wanted.count() as u64;
     plan.total = Some(total);
     plan.done = tally.done;
     plan.failed_before = tally.failed;
@@ -373,6 +400,16 @@ fn prepare_file(
         repeated: matched > tally.done + tally.failed + tally.changed,
     };
     Ok((prepared, output))
+}
+
+/// True for an item that is to be sent and that nobody has in hand.
+pub(super) fn is_wanted(index: &FileIndex, i: usize, keep_failed: bool) -> bool {
+    let open = match index.state(i) {
+        State::Done => false,
+        State::Failed => !keep_failed,
+        State::New | State::Changed => true,
+    };
+    open && !index.is_taken(i)
 }
 
 fn refuse_same_file(output: &Path, input: &Path) -> Result<(), FileRunError> {

@@ -5,11 +5,15 @@ use std::time::Duration;
 
 pub mod appender;
 mod backlog;
+mod compact;
 pub mod file;
-mod input;
+pub(crate) mod input;
 mod job;
+#[cfg(feature = "queue")]
+pub(crate) mod ledger;
 mod lines;
 mod list;
+mod measure;
 mod once;
 pub mod options;
 #[cfg(test)]
@@ -19,6 +23,7 @@ pub mod requests;
 mod results;
 pub mod run;
 mod sinks;
+mod spool;
 mod stream;
 
 /// More threads than this are a slip of the finger, not a plan.

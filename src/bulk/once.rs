@@ -4,15 +4,14 @@ use std::time::Duration;
 
 use crate::base::cancel::Context;
 use crate::base::clock::Time;
-use crate::base::usage::Usage;
 use crate::engine::dispatch::Dispatcher;
 use crate::engine::route::Tries;
 use crate::engine::run::Reply;
 use crate::llm::request::Request;
-use crate::llm::response::{FinishReason, Response};
+use crate::llm::response::Response;
 use crate::llm::route::Route;
 use crate::observe::progress::{Phase, Progress};
-use crate::observe::tally::{Measure, range};
+use crate::observe::tally::Measure;
 
 use super::job::{Job, Sink};
 use crate::engine::pack::Backlog;
@@ -24,26 +23,10 @@ pub(crate) struct Answered {
 }
 
 pub(crate) fn measure(done: &Answered) -> Measure {
-    let mut all = Measure {
-        items: done.responses.len() as u64,
+    Measure {
         took: done.took,
-        usage: Usage::sum(done.responses.iter().filter_map(|r| r.usage)),
-        cost_usd: done.responses.iter().map(|r| r.cost_usd).sum(),
-        ..Measure::default()
-    };
-    for response in &done.responses {
-        let extracted = response.provider == "extract";
-        all.extracted |= extracted;
-        let truncated = response.finish_reason == FinishReason::Length && !extracted;
-        all.truncated += u64::from(truncated);
-        all.warned += u64::from(response.warning.is_some());
-        if let Some(vector) = &response.embedding {
-            all.vectors += 1;
-            let numbers = vector.len();
-            all.dimensions = range(all.dimensions, Some((numbers, numbers)));
-        }
+        ..Measure::of(&done.responses)
     }
-    all
 }
 
 /// Makes the call of a pack that has been through `tries`.

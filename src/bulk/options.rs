@@ -66,6 +66,8 @@ pub struct Plan {
     /// Items without an id of their own. Theirs is made of all that their request says, so that a
     /// changed setting makes other items of them and the old results are `foreign`.
     pub without_id: u64,
+    /// Items that a queue has in hand already, from an earlier run.
+    pub under_way: u64,
     /// Items to send; `None` for a stream.
     pub to_send: Option<u64>,
     /// Models that answered items of this input in earlier runs, in their providers' words.

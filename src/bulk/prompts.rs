@@ -141,8 +141,20 @@ impl Prompts {
         ctx: &Context,
         on_progress: &(dyn Fn(u64, u64) + Sync),
     ) -> Result<Self, Error> {
-        let form = Form::of(path)?;
-        let input = InputFile::open(path, form, settings.0.clone())?;
+        let name = path.display().to_string();
+        Self::check(path, &name, Form::of(path)?, settings, ctx, on_progress)
+    }
+
+    /// The same for a file of that form which people know by another name.
+    pub(super) fn check(
+        path: &Path,
+        name: &str,
+        form: Form,
+        settings: &PromptSettings,
+        ctx: &Context,
+        on_progress: &(dyn Fn(u64, u64) + Sync),
+    ) -> Result<Self, Error> {
+        let input = InputFile::open_as(path, name, form, settings.0.clone())?;
         let total = std::fs::metadata(path).map_or(0, |metadata| metadata.len());
         let known = Mutex::new((HashMap::new(), Vec::new()));
         let classify = |request: &Request| {
@@ -167,10 +179,7 @@ impl Prompts {
         if models.len() >= MOST_MODELS {
             return Err(Error::new(
                 ErrorKind::Invalid,
-                format!(
-                    "{}: more than {MOST_MODELS} different models, or kinds of vectors",
-                    path.display()
-                ),
+                format!("{name}: more than {MOST_MODELS} different models, or kinds of vectors"),
             ));
         }
         Ok(Self {

@@ -69,6 +69,12 @@ pub struct RunArgs {
     #[command(flatten)]
     pub provider: ProviderArgs,
 
+    /// How prompts are carried out: `sync`, each a call of its own, or `batch`, handed over to the
+    /// provider's Batch API, at half the price within a day; a provider without one runs `sync` [env:
+    /// BATCHWRIGHT_BULK_STRATEGY] [config: llm.bulk_strategy] [default: sync]
+    #[arg(help_heading = "Provider", long, value_name = "NAME", value_parser = words_for("llm.bulk_strategy"))]
+    pub strategy: Option<String>,
+
     #[command(flatten)]
     pub prompt: PromptArgs,
 
@@ -84,6 +90,11 @@ pub struct RunArgs {
     /// Keep the failed items of earlier runs as they are instead of trying them again
     #[arg(help_heading = "Results", long)]
     pub keep_failed: bool,
+
+    /// With `--strategy batch`: end as soon as all is handed over; the same command collects the results
+    /// later
+    #[arg(help_heading = "Results", long)]
+    pub no_wait: bool,
 
     /// Send at most this many items in this run; if they succeed the exit code is 0, whatever is
     /// left
@@ -119,6 +130,13 @@ A .txt file holds one prompt a line. A .csv or .tsv file makes one prompt a row:
   batchwright run mails.csv --template 'Is this spam? {{subject}} {{text}}' -o out.jsonl
 The vector of each text instead of an answer (also from batch lines for /v1/embeddings):
   batchwright run texts.txt --task embed --model text-embedding-3-small -o vectors.jsonl
+
+At half the price, within a day:
+  batchwright run prompts.jsonl -o out.jsonl --strategy batch
+It waits, and may be stopped or killed: what is handed over goes on at the provider. The same command
+attaches to it again, from any folder and also when INPUT was edited: only what is new or changed is
+submitted. With --no-wait it ends once all is handed over. The prompts wait in the queue of the data
+folder meanwhile; `batchwright status` shows them, `batchwright cancel ID` gives them up.
 
 Exit codes:
   0 all succeeded            3 finished, some items failed

@@ -23,6 +23,8 @@ mod provider;
 mod providers;
 #[cfg(feature = "queue")]
 mod queue;
+#[cfg_attr(not(feature = "queue"), path = "no_queue.rs")]
+mod queued;
 #[cfg(feature = "queue")]
 mod results;
 #[cfg(feature = "queue")]
@@ -36,6 +38,7 @@ mod simulate;
 mod simulate_batches;
 #[cfg(feature = "queue")]
 mod status;
+mod strategy;
 #[cfg(feature = "queue")]
 mod submit;
 mod summary;

@@ -6,7 +6,8 @@ use std::time::{Duration, Instant};
 #[cfg(feature = "queue")]
 use batchwright::LlmManager;
 use batchwright::{
-    Client, Context, Limits, LlmConfig, Plan, ProviderStatus, Settings, inspect, survey,
+    Client, Context, Effective, Limits, LlmConfig, Plan, ProviderStatus, Settings, Strategy,
+    inspect, survey,
 };
 
 use super::args::ProviderArgs;
@@ -46,6 +47,17 @@ enum Extracting {
 const NO_MODEL: &str = "extract is no model: each answer is the first 300 characters of its text";
 
 impl Chosen {
+    /// The name of the first provider.
+    #[cfg(feature = "queue")]
+    pub fn name(&self) -> &'static str {
+        self.first.provider
+    }
+
+    /// What a strategy comes to with the first provider.
+    pub fn effective(&self, asked: Strategy) -> Effective {
+        Effective::new(asked, self.first.provider)
+    }
+
     /// False when `extract` comes first.
     pub fn asks_a_model(&self) -> bool {
         self.extract.is_none()

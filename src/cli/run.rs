@@ -6,7 +6,8 @@ use std::sync::Arc;
 
 use batchwright::{
     Context, Error, ErrorKind, ErrorPolicy, Extract, FileRun, FileRunError, FileRunOptions, Limits,
-    Output, PromptSettings, Prompts, Report, RetryPolicy, Route, Settings, StopReason,
+    Output, Plan, PromptSettings, Prompts, Report, RetryPolicy, Route, Settings, StopReason,
+    Strategy,
 };
 
 use super::args::{OnError, RunArgs, TaskArg};
@@ -15,8 +16,10 @@ use super::display::{self, Display};
 use super::exit::{Exit, Refusal};
 use super::prompts;
 use super::provider::{self, Asked, Chosen, Clients};
+use super::queued::{Crew, Place, Queued};
 use super::settings::{refused, settings};
 use super::signals::Signals;
+use super::strategy::Way;
 use super::summary::{self, Setup};
 
 pub fn execute(args: &RunArgs) -> Exit {
@@ -28,8 +31,9 @@ pub fn execute(args: &RunArgs) -> Exit {
 }
 
 fn run(args: &RunArgs) -> Result<Exit, Refusal> {
+    let settings = with_flags(args)?;
     let ctx = Context::new().with_grace(args.pace.grace);
-    let signals = Signals::watch(&ctx, args.show.quiet)
+    let signals = Signals::watch_saying(&ctx, stopping(args, &settings))
         .map_err(|e| Refusal::could_not_run(format!("cannot watch for signals: {e}")))?;
     let display = Arc::new(Display::new(&args.show));
     let say = |line: String| {
@@ -39,11 +43,10 @@ fn run(args: &RunArgs) -> Result<Exit, Refusal> {
     };
 
     let prompt_settings = prompt_settings(args)?;
-    let settings = with_flags(args)?;
     let limits = limits(&settings)?;
     let prompts = open_input(args, &prompt_settings, &ctx, &display);
     display.clear();
-    let prompts = match prompts {
+    let mut prompts = match prompts {
         Ok(prompts) => prompts,
         Err(error) if error.kind() == ErrorKind::Cancelled => {
             return Ok(signals.exit().unwrap_or(Exit::CouldNotRun));
@@ -51,7 +54,6 @@ fn run(args: &RunArgs) -> Result<Exit, Refusal> {
         Err(error) => return Err(Refusal::usage(error.message())),
     };
     let unnamed = prompts.without_model();
-    let tokens = prompts.estimated_tokens();
     let notes = RefCell::new(Vec::new());
     let note = |note| notes.borrow_mut().push(note);
     let asked = Asked {
@@ -78,7 +80,20 @@ fn run(args: &RunArgs) -> Result<Exit, Refusal> {
         .ordered(args.ordered)
         .fsync(args.fsync)
         .dry_run(args.dry_run);
-    let run = FileRun::prepare(prompts, output(args), options).map_err(|error| match error {
+    let way = Way::find(args, &settings, chosen.as_ref().ok())?;
+    let place = Place::find(args, &way)?;
+    if let Some(place) = place.as_ref().filter(|_| prompts.items().is_none()) {
+        let Some(spooled) = place.spool(&prompt_settings, &ctx)? else {
+            return Ok(signals.exit().unwrap_or(Exit::CouldNotRun));
+        };
+        prompts = spooled;
+    }
+    let tokens = prompts.estimated_tokens();
+    let run = match &place {
+        Some(place) => Run::queued(place, prompts, output(args), options),
+        None => Run::here(prompts, output(args), options),
+    };
+    let run = run.map_err(|error| match error {
         FileRunError::Usage(error) => Refusal::usage(error.message()),
         error => Refusal::could_not_run(error.to_string()),
     })?;
@@ -98,13 +113,18 @@ fn run(args: &RunArgs) -> Result<Exit, Refusal> {
         )));
     }
 
-    let nothing_to_do = plan.to_send == Some(0);
-    let (route, setup) = if nothing_to_do {
+    let held = place.as_ref().map_or(Ok(false), Place::holds_something)?;
+    let nothing_to_do = plan.to_send == Some(0) && !held;
+    let (ready, setup) = if nothing_to_do {
         if unnamed != Some(0) {
             let model = settings.model().map_err(refused)?;
             provider::note_changed_default(&plan, model.as_deref(), &say);
         }
-        (Route::new(Extract), Setup::default())
+        let setup = Setup {
+            way,
+            ..Setup::default()
+        };
+        (None, setup)
     } else {
         let mut chosen = chosen?;
         if asks_for_json(args) {
@@ -127,6 +147,9 @@ fn run(args: &RunArgs) -> Result<Exit, Refusal> {
         }
         let clients = chosen.clients()?;
         say(chosen.line(&clients));
+        way.lines(place.as_ref(), &chosen)
+            .into_iter()
+            .for_each(&say);
         chosen.warn_of_extract(args.show.quiet);
         chosen.warn_of_fallbacks(&say);
         if unnamed != Some(0) && args.provider.model.is_none() {
@@ -135,9 +158,9 @@ fn run(args: &RunArgs) -> Result<Exit, Refusal> {
         let setup = Setup {
             concurrency: clients.concurrency,
             steps: chosen.steps(),
+            way,
         };
-        let route = route(args, clients, limits, chosen.shares_limits());
-        (route, setup)
+        (Some((chosen, clients)), setup)
     };
     if args.dry_run {
         // The input's tokens, in proportion to what of it would be sent.
@@ -147,13 +170,31 @@ fn run(args: &RunArgs) -> Result<Exit, Refusal> {
             }
             _ => None,
         };
-        summary::print_dry_run(args, &plan, setup.concurrency, tokens);
+        summary::print_dry_run(args, &plan, &setup, tokens);
         return Ok(Exit::Success);
     }
 
     let retry = RetryPolicy::default()
         .max_retries(args.pace.max_retries)
         .fall_back_when_blocked(args.provider.fallback_blocked);
+    let run = match run {
+        Run::Here(run) => *run,
+        Run::Queued(run) => {
+            let crew = Crew {
+                args,
+                settings: &settings,
+                chosen: ready.as_ref().map(|(chosen, _)| chosen),
+                limits,
+                retry,
+                setup: &setup,
+            };
+            return crew.run(run, &ctx, &display, &signals);
+        }
+    };
+    let route = match ready {
+        Some((chosen, clients)) => route(args, clients, limits, chosen.shares_limits()),
+        None => Route::new(Extract),
+    };
     let report = run
         .concurrency(setup.concurrency)
         .on_error(policy(args.on_error))
@@ -168,17 +209,63 @@ fn run(args: &RunArgs) -> Result<Exit, Refusal> {
         display::error(error.message());
     }
     if args.json {
-        summary::print_json(args, &report, exit);
+        summary::print_json(args, &report, &setup, exit, None);
     }
     if !args.show.quiet {
-        summary::print(args, &report, &setup);
+        summary::print(args, &report, &setup, None);
     } else if let Some(stop) = &report.stop {
         display::error(&format!("stopped: {stop}"));
     }
     Ok(exit)
 }
 
-fn route(args: &RunArgs, clients: Clients, limits: Limits, shared: bool) -> Route<'static> {
+/// A run that is prepared, and makes its calls here or goes through the queue.
+enum Run<'p> {
+    Here(Box<FileRun<'static>>),
+    Queued(Queued<'p>),
+}
+
+impl<'p> Run<'p> {
+    fn here(
+        prompts: Prompts,
+        output: Output,
+        options: FileRunOptions,
+    ) -> Result<Self, FileRunError> {
+        let run = FileRun::prepare(prompts, output, options)?;
+        Ok(Self::Here(Box::new(run)))
+    }
+
+    fn queued(
+        place: &'p Place,
+        prompts: Prompts,
+        output: Output,
+        options: FileRunOptions,
+    ) -> Result<Self, FileRunError> {
+        place.prepare(prompts, output, options).map(Self::Queued)
+    }
+
+    fn plan(&self) -> &Plan {
+        match self {
+            Self::Here(run) => run.plan(),
+            Self::Queued(run) => run.plan(),
+        }
+    }
+}
+
+/// What the first signal brings, in words.
+fn stopping(args: &RunArgs, settings: &Settings) -> Option<String> {
+    let grace = args.pace.grace.as_secs();
+    let batches = match settings.bulk_strategy() {
+        Ok(Strategy::Batch) => "batches go on at their provider, ",
+        _ => "",
+    };
+    let line = format!(
+        "stopping: {batches}calls in flight may end within {grace} s; once more to end now"
+    );
+    (!args.show.quiet).then_some(line)
+}
+
+pub fn route(args: &RunArgs, clients: Clients, limits: Limits, shared: bool) -> Route<'static> {
     let mut route = Route::limited(clients.first, limits);
     let folder = data_dir(args.pace.data_dir.as_deref());
     if let Some(folder) = folder.filter(|_| shared && !args.dry_run) {
@@ -224,6 +311,7 @@ fn with_flags(args: &RunArgs) -> Result<Settings, Refusal> {
     let settings = settings(pace.data_dir.as_deref())?;
     let mut settings = provider::with_flags(settings, &args.provider)?;
     for (key, flag, words) in [
+        ("llm.bulk_strategy", "--strategy", &args.strategy),
         ("llm.sync_concurrency", "--concurrency", &pace.concurrency),
         ("llm.requests_per_minute", "--rpm", &pace.rpm),
         ("llm.tokens_per_minute", "--tpm", &pace.tpm),
@@ -293,7 +381,7 @@ fn exit(args: &RunArgs, report: &Report, signals: &Signals) -> Exit {
 }
 
 /// Results that no file would take are shown rather than dropped.
-fn rescue(report: &Report) {
+pub fn rescue(report: &Report) {
     if report.unsaved.is_empty() || matches!(report.stop, Some(StopReason::SinkClosed)) {
         return;
     }

@@ -2,11 +2,12 @@
 
 use std::io::Write;
 
-use batchwright::{ErrorKind, Plan, Report, StopReason, Summary, shown_url};
+use batchwright::{ErrorKind, Plan, Report, StopReason, Strategy, Summary, shown_url};
 
 use super::args::RunArgs;
 use super::display::{self, count, span};
 use super::exit::Exit;
+use super::strategy::Way;
 
 const KEPT_WITHOUT_IDS: &str = "results of other items kept (without ids, a changed setting makes \
     new items; give ids to replace them, or name a new output)";
@@ -27,6 +28,7 @@ pub fn plan_line(plan: &Plan, total: u64) -> String {
         _ => KEPT_WITHOUT_IDS,
     };
     part(plan.foreign, kept);
+    part(plan.under_way, "under way");
     part(plan.to_send.unwrap_or(0), "to send");
     if plan.to_send == Some(0) {
         parts.push("nothing to send".to_owned());
@@ -35,16 +37,20 @@ pub fn plan_line(plan: &Plan, total: u64) -> String {
 }
 
 /// What a dry run has found out.
-pub fn print_dry_run(args: &RunArgs, plan: &Plan, concurrency: usize, tokens: Option<u64>) {
+pub fn print_dry_run(args: &RunArgs, plan: &Plan, setup: &Setup, tokens: Option<u64>) {
+    let concurrency = setup.concurrency;
     if args.json {
         let value = serde_json::json!({
             "total": plan.total,
             "finished_before": plan.done,
             "failed_before": plan.failed_before,
             "changed": plan.changed,
+            "under_way": plan.under_way,
             "to_send": plan.to_send,
             "estimated_input_tokens": tokens,
             "concurrency": concurrency,
+            "strategy": setup.way.strategy,
+            "fallback_reason": setup.way.fallback_reason,
         });
         let _ = writeln!(std::io::stdout(), "{value}");
     }
@@ -58,8 +64,12 @@ pub fn print_dry_run(args: &RunArgs, plan: &Plan, concurrency: usize, tokens: Op
     let tokens = tokens.map_or_else(String::new, |n| {
         format!(", about {} input tokens", count(n))
     });
+    let how = match setup.way.strategy {
+        Strategy::Sync => format!("{concurrency} in flight"),
+        Strategy::Batch => "in batches".to_owned(),
+    };
     display::say(&format!(
-        "dry run: would send {to_send}{tokens}, {concurrency} in flight; nothing was sent"
+        "dry run: would send {to_send}{tokens}, {how}; nothing was sent"
     ));
 }
 
@@ -68,6 +78,16 @@ pub struct Setup {
     pub concurrency: usize,
     /// The provider of each step, with the model that it alone is asked for.
     pub steps: Vec<(&'static str, Option<String>)>,
+    pub way: Way,
+}
+
+/// What a run through the queue tells besides.
+pub struct More {
+    /// What became of batches.
+    pub batches: String,
+    /// What is left, and what to do with it.
+    pub left: Vec<String>,
+    pub json: Vec<(&'static str, serde_json::Value)>,
 }
 
 impl Default for Setup {
@@ -75,6 +95,7 @@ impl Default for Setup {
         Self {
             concurrency: 1,
             steps: Vec::new(),
+            way: Way::default(),
         }
     }
 }
@@ -105,7 +126,7 @@ impl Setup {
 }
 
 /// The summary for people.
-pub fn print(args: &RunArgs, report: &Report, setup: &Setup) {
+pub fn print(args: &RunArgs, report: &Report, setup: &Setup, more: Option<&More>) {
     let summary = &report.summary;
     if let Some(stop) = &report.stop {
         display::say(&stop_line(stop));
@@ -121,8 +142,18 @@ pub fn print(args: &RunArgs, report: &Report, setup: &Setup) {
         count(summary.failed),
         count(summary.pending),
     )];
+    if let Some(reason) = &setup.way.fallback_reason {
+        lines.push(row("strategy", reason));
+    }
+    if let Some(more) = more {
+        lines.push(row("strategy", setup.way.strategy.as_str()));
+        lines.push(row("batches", &more.batches));
+    }
     if summary.calls > 0 {
-        lines.extend(call_lines(
+        lines.push(row("calls", &calls(summary)));
+    }
+    if summary.calls > 0 || summary.completed > summary.completed_before {
+        lines.extend(usage_lines(
             summary,
             setup.concurrency,
             args.prompt.dimensions,
@@ -161,7 +192,13 @@ pub fn print(args: &RunArgs, report: &Report, setup: &Setup) {
             "  the provider refused calls for their pace; --rpm or -j set a slower one".to_owned(),
         );
     }
-    if report.stop.is_some() && args.input == std::path::Path::new("-") {
+    lines.extend(
+        more.iter()
+            .flat_map(|more| &more.left)
+            .map(|line| format!("  {line}")),
+    );
+    let unread = report.stop.is_some() && more.is_none();
+    if unread && args.input == std::path::Path::new("-") {
         lines.push("  standard input was not read to its end: pipe it again to go on".to_owned());
     }
     display::say(&lines.join("\n"));
@@ -182,7 +219,7 @@ fn vectors(summary: &Summary, asked: Option<u32>) -> String {
     }
 }
 
-fn call_lines(summary: &Summary, concurrency: usize, asked: Option<u32>) -> Vec<String> {
+fn calls(summary: &Summary) -> String {
     let mut calls = count(summary.calls).to_string();
     let mut notes = Vec::new();
     for (n, what) in [
@@ -201,6 +238,10 @@ fn call_lines(summary: &Summary, concurrency: usize, asked: Option<u32>) -> Vec<
     if !notes.is_empty() {
         calls.push_str(&format!(" ({})", notes.join(", ")));
     }
+    calls
+}
+
+fn usage_lines(summary: &Summary, concurrency: usize, asked: Option<u32>) -> Vec<String> {
     let usage = &summary.usage;
     let cached = match usage.cached_input_tokens {
         0 => String::new(),
@@ -211,7 +252,7 @@ fn call_lines(summary: &Summary, concurrency: usize, asked: Option<u32>) -> Vec<
         (0, 0) if summary.completed > 0 => "unknown".to_owned(),
         (read, written) => format!("{} in{cached}, {} out", count(read), count(written)),
     };
-    let mut lines = vec![row("calls", &calls), row("tokens", &tokens)];
+    let mut lines = vec![row("tokens", &tokens)];
     lines.push(row(
         "cost",
         &summary
@@ -227,12 +268,14 @@ fn call_lines(summary: &Summary, concurrency: usize, asked: Option<u32>) -> Vec<
         lines.push(row("latency", &text));
     }
     let limited = match summary.limited_by() {
-        "concurrency" => format!("concurrency ({concurrency} in flight)"),
-        "rate_limit" => "rate limits and pauses".to_owned(),
-        "backoff" => "waiting for retries".to_owned(),
-        "source" => "the input".to_owned(),
-        "output" => "the output".to_owned(),
-        other => other.to_owned(),
+        // What limits a provider's batches it does not tell.
+        _ if summary.latency_p50.is_none() => String::new(),
+        "concurrency" => format!(", limited by concurrency ({concurrency} in flight)"),
+        "rate_limit" => ", limited by rate limits and pauses".to_owned(),
+        "backoff" => ", limited by waiting for retries".to_owned(),
+        "source" => ", limited by the input".to_owned(),
+        "output" => ", limited by the output".to_owned(),
+        other => format!(", limited by {other}"),
     };
     if summary.extracted > 0 {
         let text = format!(
@@ -250,7 +293,7 @@ fn call_lines(summary: &Summary, concurrency: usize, asked: Option<u32>) -> Vec<
     lines.push(row(
         "rate",
         &format!(
-            "{:.1} items/s over {}, limited by {limited}",
+            "{:.1} items/s over {}{limited}",
             summary.rate,
             span(summary.busy)
         ),
@@ -285,14 +328,19 @@ fn stop_line(stop: &StopReason) -> String {
 }
 
 /// The summary for programs.
-pub fn print_json(args: &RunArgs, report: &Report, exit: Exit) {
-    let value = serde_json::json!({
+pub fn print_json(args: &RunArgs, report: &Report, setup: &Setup, exit: Exit, more: Option<&More>) {
+    let mut value = serde_json::json!({
         "summary": report.summary,
         "limited_by": report.summary.limited_by(),
         "stopped": report.stop.as_ref().map(ToString::to_string),
         "output": args.output.as_ref().map(|path| path.to_string_lossy()),
         "exit_code": exit.code(),
+        "strategy": setup.way.strategy,
+        "fallback_reason": setup.way.fallback_reason,
     });
+    for (name, more) in more.iter().flat_map(|more| &more.json) {
+        value[name] = more.clone();
+    }
     let _ = writeln!(std::io::stdout(), "{value}");
 }
 

@@ -106,6 +106,27 @@ impl Tally {
         self
     }
 
+    /// The step of the provider of that name, which is added behind the others if it is new.
+    #[cfg(feature = "queue")]
+    pub(crate) fn step_of(&mut self, provider: &str) -> u8 {
+        let known = self
+            .answered_by
+            .iter()
+            .position(|(name, _)| name == provider);
+        let at = known.unwrap_or_else(|| {
+            self.answered_by.push((provider.to_owned(), 0));
+            self.answered_by.len() - 1
+        });
+        u8::try_from(at).unwrap_or(u8::MAX)
+    }
+
+    /// Items without an outcome, where the total is known.
+    #[cfg(feature = "queue")]
+    pub(crate) fn pending(&self) -> u64 {
+        let settled = self.before + self.completed + self.failed_before + self.failed;
+        self.total.map_or(0, |total| total.saturating_sub(settled))
+    }
+
     /// Items that earlier runs have settled.
     pub(crate) fn count_before(&mut self, completed: u64, failed: u64) {
         self.before = completed;

@@ -68,6 +68,8 @@ mod cli_queue_state;
 mod cli_resume;
 #[cfg(all(feature = "cli", feature = "simulate"))]
 mod cli_retry;
+#[cfg(all(feature = "cli", feature = "queue", feature = "simulate", unix))]
+mod cli_run_batch;
 #[cfg(all(feature = "cli", feature = "schema", feature = "simulate"))]
 mod cli_schema;
 #[cfg(all(feature = "cli", feature = "simulate"))]

@@ -6,6 +6,8 @@ const OFFSET_SHIFT: u32 = CLASS_SHIFT + 16;
 const STATE: u64 = 0b11;
 const AUTO: u64 = 1 << 2;
 const LIKE_AUTO: u64 = 1 << 3;
+const HELD: u64 = 1 << 4;
+const SETTLED: u64 = 1 << 5;
 
 /// Larger files cannot be indexed: 4 TiB.
 pub(super) const LARGEST_FILE: u64 = 1 << (u64::BITS - OFFSET_SHIFT);
@@ -90,6 +92,24 @@ impl Entry {
         self.packed = self.packed & !STATE | state as u64;
     }
 
+    /// Somebody else has it in hand, and its result will come.
+    pub(super) fn is_held(&self) -> bool {
+        self.packed & HELD != 0
+    }
+
+    pub(super) fn set_held(&mut self, held: bool) {
+        self.packed = self.packed & !HELD | if held { HELD } else { 0 };
+    }
+
+    /// Its result came in this run.
+    pub(super) fn is_settled(&self) -> bool {
+        self.packed & SETTLED != 0
+    }
+
+    pub(super) fn settle(&mut self) {
+        self.packed = self.packed & !HELD | SETTLED;
+    }
+
     /// Sorts by id; items without one come after the others and are grouped by request, each group
     /// in input order.
     pub(super) fn id_key(&self) -> (u64, bool, u64, u64) {
@@ -125,6 +145,11 @@ mod tests {
         assert!(entry.is_auto() && !entry.is_like_auto());
         assert_eq!((entry.offset(), entry.class()), (78, 5));
         assert_eq!(entry.state(), State::Changed);
+        entry.set_held(true);
+        assert!(entry.is_held() && !entry.is_settled());
+        entry.settle();
+        assert!(!entry.is_held() && entry.is_settled());
+        assert_eq!((entry.offset(), entry.class()), (78, 5));
         assert!(Entry::new(1, 2, 3, 4).like_automatic().is_like_auto());
     }
 }

@@ -39,8 +39,19 @@ pub(crate) struct InputFile {
 
 impl InputFile {
     /// Opens the file and reads a table's header.
+    #[cfg(test)]
     pub(crate) fn open(path: &Path, form: Form, settings: Settings) -> Result<Self, InputErrors> {
-        let name = path.display().to_string();
+        Self::open_as(path, &path.display().to_string(), form, settings)
+    }
+
+    /// Opens a file that people know by that name, and reads a table's header.
+    pub(crate) fn open_as(
+        path: &Path,
+        name: &str,
+        form: Form,
+        settings: Settings,
+    ) -> Result<Self, InputErrors> {
+        let name = name.to_owned();
         let source = Source::open(path).map_err(|error| unreadable(&name, &error))?;
         if source.len() >= LARGEST_FILE {
             let text = "the file is too large; expected less than 4 TiB";

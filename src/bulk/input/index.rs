@@ -34,6 +34,24 @@ pub(crate) enum Match {
     Unknown,
 }
 
+/// How a job that is carried out elsewhere fits the input.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Fit {
+    /// It asks what the input asks.
+    Same {
+        /// How the output stands towards it.
+        state: State,
+        /// Another job that asks the same is known.
+        held: bool,
+        /// Its result came in this run.
+        settled: bool,
+    },
+    /// It asks what the input asked before.
+    Other,
+    /// The input has no such id (any more).
+    Unknown,
+}
+
 /// How the items stand after matching.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Tally {
@@ -130,6 +148,46 @@ impl Matching {
         };
         entry.set_state(state);
         found
+    }
+
+    /// How a job that somebody holds fits the input.
+    pub(crate) fn fit(&self, id: &str, request_hash_prefix: u64) -> Fit {
+        let Some(entry) = self.find(id).map(|at| &self.entries[at]) else {
+            return Fit::Unknown;
+        };
+        match entry.request == request_hash_prefix {
+            true => Fit::Same {
+                state: entry.state(),
+                held: entry.is_held(),
+                settled: entry.is_settled(),
+            },
+            false => Fit::Other,
+        }
+    }
+
+    /// Takes note that somebody has the item in hand.
+    pub(crate) fn hold(&mut self, id: &str) {
+        if let Some(at) = self.find(id) {
+            self.entries[at].set_held(true);
+        }
+    }
+
+    /// Forgets who holds what.
+    pub(crate) fn release_all(&mut self) {
+        self.entries.iter_mut().for_each(|e| e.set_held(false));
+    }
+
+    /// Takes note of a result that came in this run. Returns the state before.
+    pub(crate) fn settle(&mut self, id: &str, success: bool) -> Option<State> {
+        let at = self.find(id)?;
+        let entry = &mut self.entries[at];
+        let before = entry.state();
+        entry.set_state(match success {
+            true => State::Done,
+            false => State::Failed,
+        });
+        entry.settle();
+        Some(before)
     }
 
     /// Ends the matching: from here on items are in input order.
@@ -240,6 +298,30 @@ impl FileIndex {
     pub(super) fn has_own_id(&self, i: usize, id: &str) -> bool {
         let entry = &self.entries[i];
         !entry.is_auto() && entry.id == (self.hash)(id)
+    }
+
+    /// True when somebody has it in hand, or its result came in this run.
+    pub(crate) fn is_taken(&self, i: usize) -> bool {
+        self.entries[i].is_held() || self.entries[i].is_settled()
+    }
+
+    /// Takes note that somebody has it in hand.
+    pub(crate) fn hold(&mut self, i: usize) {
+        self.entries[i].set_held(true);
+    }
+
+    /// Sorts by id again; nothing is lost.
+    pub(crate) fn into_matching(mut self) -> Matching {
+        let hash = self.hash;
+        self.entries.par_iter_mut().for_each(|entry| {
+            if entry.is_auto() {
+                entry.id = hash(&auto_id(entry.request, 1));
+            }
+        });
+        let mut by_id = Matching::new(self.entries, hash, self.totals);
+        by_id.set_collisions(self.collisions);
+        by_id.unknown_lines = self.tally.unknown_lines;
+        by_id
     }
 
     /// Sorts by id for a last time. The offsets give way to positions, so this needs no memory but

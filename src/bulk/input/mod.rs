@@ -34,7 +34,7 @@ pub(crate) use entry::State;
 pub(crate) use fault::InputError;
 pub(crate) use file::InputFile;
 pub(crate) use id::hash_prefix;
-pub(crate) use index::{FileIndex, Match, Matching};
+pub(crate) use index::{FileIndex, Fit, Match, Matching};
 pub(crate) use stream::StreamLines;
 pub(crate) use template::Template;
 

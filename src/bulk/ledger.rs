@@ -1,0 +1,294 @@
+//! A file run whose items somebody else carries out: what is to be handed over, and what comes back.
+
+use std::io::{self, Write};
+use std::sync::Arc;
+
+use crate::base::clock::{Clock, SystemClock, Time};
+use crate::base::error::Error;
+use crate::engine::bounds::Bounds;
+use crate::engine::counters::Counters;
+use crate::engine::dispatch::StopReason;
+use crate::llm::request::Request;
+use crate::llm::response::Outcome;
+use crate::observe::tally::{Measure, Tally};
+
+use super::compact::compact;
+use super::file::{FileRun, OpenOutput, Parts, is_wanted};
+use super::input::{FileIndex, Fit, InputFile, Matching, State, hash_prefix};
+use super::options::{FileRunOptions, Plan, Report};
+use super::results::ResultsFile;
+
+/// A result line that came back, without its end.
+pub(crate) struct Line {
+    pub id: String,
+    pub request_hash: Option<String>,
+    pub success: bool,
+    pub text: String,
+}
+
+/// Why lines were not saved; none of them is.
+#[derive(Debug)]
+pub(crate) enum Unsaved {
+    /// A full disk, say: worth another try.
+    Now(Error),
+    /// They cannot be.
+    Ever(Error),
+    /// Whoever read the output takes no more.
+    ReaderGone,
+}
+
+/// An output with its input, while others make the calls.
+pub(crate) struct Ledger {
+    input: Arc<InputFile>,
+    items: Items,
+    output: OpenOutput,
+    plan: Plan,
+    options: FileRunOptions,
+    /// The output holds several lines of one item.
+    repeated: bool,
+    tally: Tally,
+    started: Time,
+    /// Results of items that the input does not have.
+    foreign: u64,
+}
+
+/// The index in the order that is needed.
+enum Items {
+    ById(Matching),
+    InOrder(FileIndex),
+    /// While it is being sorted.
+    Nowhere,
+}
+
+impl Ledger {
+    /// Takes a prepared run over and mends what a killed one left behind; `None` for one that reads a
+    /// stream.
+    pub(crate) fn open(run: FileRun<'_>) -> Result<Option<Self>, Error> {
+        let Some(parts) = run.into_parts() else {
+            return Ok(None);
+        };
+        let Parts {
+            input,
+            index,
+            repeated,
+            mut output,
+            plan,
+            options,
+        } = parts;
+        if let OpenOutput::File(file) = &mut output {
+            file.mend()?;
+        }
+        let started = SystemClock.now();
+        let mut tally = Tally::new(plan.total, started);
+        let kept = match options.keep_failed {
+            true => plan.failed_before,
+            false => 0,
+        };
+        tally.count_before(plan.done, kept);
+        Ok(Some(Self {
+            input,
+            items: Items::InOrder(index),
+            output,
+            plan,
+            options,
+            repeated,
+            tally,
+            started,
+            foreign: 0,
+        }))
+    }
+
+    /// The index by id.
+    pub(crate) fn by_id(&mut self) -> &mut Matching {
+        let items = std::mem::replace(&mut self.items, Items::Nowhere);
+        self.items = match items {
+            Items::InOrder(index) => Items::ById(index.into_matching()),
+            other => other,
+        };
+        match &mut self.items {
+            Items::ById(index) => index,
+            _ => unreachable!("it was just sorted"),
+        }
+    }
+
+    fn in_order(&mut self) -> &mut FileIndex {
+        let items = std::mem::replace(&mut self.items, Items::Nowhere);
+        self.items = match items {
+            Items::ById(index) => Items::InOrder(index.finish()),
+            other => other,
+        };
+        match &mut self.items {
+            Items::InOrder(index) => index,
+            _ => unreachable!("it was just sorted"),
+        }
+    }
+
+    /// The requests that nobody has in hand, in the order of the input. Each counts as handed over once
+    /// it was taken from here. An error, the last item, when the file is no longer what was checked.
+    pub(crate) fn to_send(&mut self) -> impl Iterator<Item = Result<Request, Error>> + '_ {
+        let input = self.input.clone();
+        let keep_failed = self.options.keep_failed;
+        let most = self.options.max_items.unwrap_or(usize::MAX);
+        let index = self.in_order();
+        let mut next = 0;
+        let requests = std::iter::from_fn(move || {
+            while next < index.len() {
+                let i = next;
+                next += 1;
+                if is_wanted(index, i, keep_failed) {
+                    let item = input.read(i, index);
+                    index.hold(i);
+                    return Some(item.map(|item| item.request).map_err(Error::from));
+                }
+            }
+            None
+        });
+        requests.take(most)
+    }
+
+    /// Saves what has come back, synced to the disk, as far as it answers what the input asks now or an
+    /// item that the input no longer has: an old answer never takes the place of a newer one.
+    pub(crate) fn save(&mut self, lines: Vec<Line>) -> Result<(), Unsaved> {
+        let index = self.by_id();
+        let lines: Vec<Line> = lines
+            .into_iter()
+            .filter(|line| is_news(index, line))
+            .collect();
+        let mut bytes = Vec::new();
+        for line in &lines {
+            bytes.extend_from_slice(line.text.as_bytes());
+            bytes.push(b'\n');
+        }
+        if !bytes.is_empty() {
+            write(&mut self.output, &bytes)?;
+        }
+        lines.iter().for_each(|line| self.note(line));
+        Ok(())
+    }
+
+    fn note(&mut self, line: &Line) {
+        let settled = match self.by_id().fit(&line.id, prefix(line)) {
+            Fit::Same { settled, .. } => settled,
+            Fit::Other | Fit::Unknown => {
+                self.foreign += 1;
+                self.repeated = true;
+                return;
+            }
+        };
+        let before = self.by_id().settle(&line.id, line.success);
+        self.repeated |= before.is_some_and(|before| before != State::New);
+        if settled {
+            return;
+        }
+        let Ok(outcome) = serde_json::from_str::<Outcome>(&line.text) else {
+            log::warn!("the result of {:?} is no result line", line.id);
+            return;
+        };
+        match &outcome.result {
+            Ok(answer) => {
+                let mut measure = Measure::of([answer]);
+                measure.took = outcome.latency;
+                let step = self.tally.step_of(&answer.provider);
+                self.tally.answered(step, &measure);
+            }
+            Err(error) => self.tally.failed(error, 1),
+        }
+    }
+
+    /// Results that were saved although the input has no such item.
+    pub(crate) fn foreign(&self) -> u64 {
+        self.foreign
+    }
+
+    /// True when every item has its outcome.
+    pub(crate) fn is_settled(&self) -> bool {
+        self.tally.pending() == 0
+    }
+
+    /// Ends the run: tidies the output up unless it was stopped, and tells the numbers.
+    pub(crate) fn finish(self, stop: Option<StopReason>, counters: Counters) -> Report {
+        let now = SystemClock.now();
+        let counters = Counters {
+            first_start: Some(self.started),
+            last_end: Some(now),
+            ..counters
+        };
+        let mut summary = self.tally.summary(&counters, Bounds::default(), now);
+        // How long a batch took is no time of a call.
+        (
+            summary.latency_p50,
+            summary.latency_p95,
+            summary.latency_p99,
+        ) = (None, None, None);
+        let ordered = self.options.ordered;
+        let untidy = (self.repeated || ordered) && stop.is_none();
+        let compaction = match self.output {
+            OpenOutput::File(mut file) => file.in_place().and_then(|()| match untidy {
+                true => compact(&mut file, into_order(self.items), ordered),
+                false => Ok(()),
+            }),
+            OpenOutput::Writer(_) => Ok(()),
+        };
+        Report {
+            summary,
+            stop,
+            unsaved: Vec::new(),
+            compaction,
+        }
+    }
+
+    /// What was to be done.
+    pub(crate) fn plan(&self) -> &Plan {
+        &self.plan
+    }
+}
+
+fn into_order(items: Items) -> FileIndex {
+    match items {
+        Items::ById(index) => index.finish(),
+        Items::InOrder(index) => index,
+        Items::Nowhere => unreachable!("it is only there while it is sorted"),
+    }
+}
+
+/// The beginning of the fingerprint; of one that fits nothing if there is none.
+fn prefix(line: &Line) -> u64 {
+    let hash = line.request_hash.as_deref();
+    hash.and_then(hash_prefix).unwrap_or(0)
+}
+
+/// Whether the line says what the output does not say yet. The failure that it has was written by a
+/// run that was killed before it could say so to the queue.
+fn is_news(index: &Matching, line: &Line) -> bool {
+    match index.fit(&line.id, prefix(line)) {
+        Fit::Unknown => true,
+        Fit::Other => false,
+        Fit::Same { state, held, .. } => match state {
+            State::Done => false,
+            State::Failed => line.success || held,
+            State::New | State::Changed => true,
+        },
+    }
+}
+
+fn write(output: &mut OpenOutput, bytes: &[u8]) -> Result<(), Unsaved> {
+    match output {
+        OpenOutput::File(file) => append(file, bytes),
+        OpenOutput::Writer(writer) => {
+            let written = writer.write_all(bytes).and_then(|()| writer.flush());
+            written.map_err(|error| match error.kind() {
+                io::ErrorKind::BrokenPipe => Unsaved::ReaderGone,
+                _ => {
+                    let why = format!("cannot write the results: {error}");
+                    Unsaved::Ever(Error::new(crate::base::error::ErrorKind::Invalid, why))
+                }
+            })
+        }
+    }
+}
+
+fn append(file: &mut ResultsFile, bytes: &[u8]) -> Result<(), Unsaved> {
+    // What is written to a file that has lost its name would be gone, and deleted from the queue.
+    file.in_place().map_err(Unsaved::Ever)?;
+    file.append(bytes).map_err(Unsaved::Now)
+}

@@ -1,0 +1,123 @@
+//! A stream that is kept on the disk, so that it can be checked whole and read twice.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, BufWriter, Read, Write};
+use std::path::Path;
+
+use crate::base::cancel::Context;
+use crate::base::error::{Error, ErrorKind};
+
+use super::input::Form;
+use super::prompts::{PromptSettings, Prompts};
+
+/// What is read at a time.
+const PIECE: usize = 1 << 16;
+const PREFIX: &str = "stdin-";
+
+impl Prompts {
+    /// Reads JSON lines, or one prompt a line, from a stream to its end, and checks all of it as
+    /// [`open`](Self::open) does. Meanwhile it is kept in a file of this folder, which lasts until the
+    /// program ends. A read that blocks is not interrupted; `ctx` is looked at between two.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open), and when the stream cannot be read or the file not be written.
+    pub fn spool(
+        mut reader: impl Read,
+        folder: &Path,
+        settings: &PromptSettings,
+        ctx: &Context,
+    ) -> Result<Self, Error> {
+        let failed = |what: &str, error: io::Error| {
+            let why = format!("{what}: {error}");
+            Error::new(ErrorKind::Invalid, why)
+        };
+        let unwritable = |error| failed(&format!("cannot write to {}", folder.display()), error);
+        fs::create_dir_all(folder).map_err(unwritable)?;
+        sweep(folder);
+        let path = folder.join(format!("{PREFIX}{}", uuid::Uuid::now_v7()));
+        let options = OpenOptions::new().write(true).create_new(true).clone();
+        let file = options.open(&path).map_err(unwritable)?;
+        let _gone = Gone(&path);
+        // Whoever sweeps leaves alone what somebody has locked.
+        let _ = file.try_lock();
+        let mut file = BufWriter::new(file);
+        let mut start = Vec::new();
+        let mut piece = vec![0; PIECE];
+        loop {
+            ctx.check()?;
+            let n = match reader.read(&mut piece) {
+                Ok(0) => break,
+                Ok(n) => n,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                Err(error) => return Err(failed("cannot read standard input", error)),
+            };
+            file.write_all(&piece[..n]).map_err(unwritable)?;
+            if start.trim_ascii_start().is_empty() {
+                start = piece[..n].to_vec();
+            }
+        }
+        let file = file.into_inner().map_err(|e| unwritable(e.into_error()))?;
+        let form = Form::of_stream(&start);
+        let prompts = Self::check(&path, "(standard input)", form, settings, ctx, &|_, _| {});
+        drop(file);
+        prompts
+    }
+}
+
+/// Takes the name away; what is open stays readable.
+struct Gone<'p>(&'p Path);
+
+impl Drop for Gone<'_> {
+    fn drop(&mut self) {
+        let _ = fs::remove_file(self.0);
+    }
+}
+
+/// Deletes what killed programs left behind.
+fn sweep(folder: &Path) {
+    let Ok(entries) = fs::read_dir(folder) else {
+        return;
+    };
+    for entry in entries.flatten() {
+        let name = entry.file_name();
+        if !name.to_string_lossy().starts_with(PREFIX) {
+            continue;
+        }
+        let free = File::open(entry.path()).is_ok_and(|file| file.try_lock().is_ok());
+        if free {
+            let _ = fs::remove_file(entry.path());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn spooled(text: &str, folder: &Path) -> Result<Prompts, Error> {
+        Prompts::spool(
+            text.as_bytes(),
+            folder,
+            &PromptSettings::new(),
+            &Context::new(),
+        )
+    }
+
+    #[test]
+    fn a_stream_is_checked_whole_and_leaves_no_file() {
+        let folder = tempfile::tempdir().unwrap();
+        fs::write(folder.path().join("stdin-old"), "left behind").unwrap();
+        let prompts = spooled(
+            "\n \n{\"prompt\": \"a\"}\n{\"prompt\": \"b\"}\n",
+            folder.path(),
+        );
+        assert_eq!(prompts.unwrap().items(), Some(2));
+        let bad = spooled("{\"prompt\": \"a\"}\n{\n", folder.path())
+            .err()
+            .unwrap();
+        assert!(bad.message().starts_with("(standard input):2: "), "{bad}");
+        let text = spooled("\u{feff}one\ntwo\nthree", folder.path()).unwrap();
+        assert_eq!(text.into_requests().count(), 3);
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
+    }
+}

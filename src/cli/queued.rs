@@ -1,0 +1,370 @@
+//! `batchwright run` through the queue: the batch strategy, and what is left of it under another one.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use batchwright::{
+    Context, Durability, Error, ErrorKind, ErrorPolicy, FileRunError, FileRunOptions, JobQueue,
+    Limits, Output, Plan, ProcessId, PromptSettings, Prompts, QueuedReport, QueuedRun, RetryPolicy,
+    Scale, Settings, SqliteOptions, StopReason, Strategy, Worker,
+};
+use crossbeam_channel::{bounded, select};
+
+use super::args::{RunArgs, TaskArg};
+use super::data_dir::data_dir;
+use super::display::{self, Display, count};
+use super::exit::{Exit, Refusal};
+use super::provider::Chosen;
+use super::queue::failed;
+use super::run::{rescue, route};
+use super::settings::refused;
+use super::signals::Signals;
+use super::strategy::Way;
+use super::summary::{self, More, Setup, quoted};
+
+/// Where the items of a run wait.
+pub struct Place {
+    pub queue: JobQueue,
+    pub process: ProcessId,
+    folder: PathBuf,
+    /// The process belongs to an output that can be attached to again.
+    lasts: bool,
+}
+
+impl Place {
+    /// The place of a run that goes through the queue: by its strategy, or since an earlier one did and
+    /// has something there.
+    pub fn find(args: &RunArgs, way: &Way) -> Result<Option<Self>, Refusal> {
+        let batch = way.strategy == Strategy::Batch;
+        let output = args.output.as_deref().filter(|path| is_regular(path));
+        let folder = data_dir(args.pace.data_dir.as_deref());
+        let Some(folder) = folder else {
+            let why = "there is no place for the queue: name one with --data-dir";
+            return if batch {
+                Err(Refusal::could_not_run(why))
+            } else {
+                Ok(None)
+            };
+        };
+        let database = folder.join("llm_jobs.db");
+        let wanted = match batch {
+            true => !args.dry_run || database.exists(),
+            false => database.exists() && output.is_some() && args.prompt.task != TaskArg::Embed,
+        };
+        if !wanted {
+            return Ok(None);
+        }
+        let process = match output {
+            Some(path) => match QueuedRun::process_of(path) {
+                Ok(process) => process,
+                // Whoever opens the output says so.
+                Err(_) if !batch => return Ok(None),
+                Err(error) => {
+                    let path = path.display();
+                    let why = format!("{path}: cannot open the output: {error}");
+                    return Err(Refusal::could_not_run(why));
+                }
+            },
+            None => ProcessId::new(),
+        };
+        let options = SqliteOptions::default().durability(match args.fsync {
+            true => Durability::Full,
+            false => Durability::Normal,
+        });
+        let opened = JobQueue::open_with(&database, options);
+        let place = |queue| Self {
+            queue,
+            process,
+            folder,
+            lasts: output.is_some(),
+        };
+        if batch {
+            return opened.map(|queue| Some(place(queue))).map_err(failed);
+        }
+        let there = opened.and_then(|queue| Ok((queue.progress(process)?.is_some(), queue)));
+        match there {
+            Ok((true, queue)) => way.stops_at_nothing(args).map(|()| Some(place(queue))),
+            Ok((false, _)) => Ok(None),
+            Err(error) => {
+                log::warn!("whether the queue has items of this output is unknown: {error}");
+                Ok(None)
+            }
+        }
+    }
+
+    /// Compares the input with the output and with what is on the queue.
+    pub fn prepare(
+        &self,
+        prompts: Prompts,
+        output: Output,
+        options: FileRunOptions,
+    ) -> Result<Queued<'_>, FileRunError> {
+        let run = QueuedRun::prepare(prompts, output, options, &self.queue, self.process)?;
+        Ok(Queued { place: self, run })
+    }
+
+    /// Takes all of standard input in; `None` when that was interrupted.
+    pub fn spool(
+        &self,
+        settings: &PromptSettings,
+        ctx: &Context,
+    ) -> Result<Option<Prompts>, Refusal> {
+        let (done, read) = bounded(1);
+        let (folder, settings, reading) = (self.folder.clone(), settings.clone(), ctx.clone());
+        // On another thread, so that a signal is heard while the read blocks.
+        std::thread::Builder::new()
+            .name("batchwright-source".to_owned())
+            .spawn(move || {
+                let prompts = Prompts::spool(std::io::stdin(), &folder, &settings, &reading);
+                let _ = done.send(prompts);
+            })
+            .map_err(|e| Refusal::could_not_run(format!("cannot start a thread: {e}")))?;
+        let (stop, stopped) = bounded(1);
+        let _watch = ctx.on_cancel(move || {
+            let _ = stop.try_send(());
+        });
+        let prompts = select! {
+            recv(stopped) -> _ => return Ok(None),
+            recv(read) -> prompts => prompts,
+        };
+        let panicked = || Error::new(ErrorKind::Panic, "standard input is no longer read");
+        match prompts.unwrap_or_else(|_| Err(panicked())) {
+            Ok(prompts) if prompts.items() == Some(0) => {
+                Err(Refusal::usage("standard input held no prompts"))
+            }
+            Ok(prompts) => Ok(Some(prompts)),
+            Err(error) if error.kind() == ErrorKind::Cancelled => Ok(None),
+            Err(error) => Err(Refusal::usage(error.message())),
+        }
+    }
+
+    /// True when the queue has something of this output.
+    pub fn holds_something(&self) -> Result<bool, Refusal> {
+        Ok(self.queue.progress(self.process).map_err(failed)?.is_some())
+    }
+
+    /// What is said before it begins.
+    pub fn line(&self, chosen: &Chosen, strategy: Strategy) -> String {
+        let id = self.process;
+        match strategy {
+            Strategy::Batch => {
+                let name = chosen.name();
+                format!("strategy batch: prompts go to {name} in batches, as process {id}")
+            }
+            Strategy::Sync => format!(
+                "process {id} of an earlier run goes on, which the queue has; what is new runs sync"
+            ),
+        }
+    }
+
+    /// Lines on what is left, and how to come back or give up.
+    fn left(&self, args: &RunArgs, ended: &QueuedReport) -> Vec<String> {
+        let mut lines = Vec::new();
+        let Some(process) = &ended.left else {
+            return lines;
+        };
+        for batch in &ended.batches {
+            let requests = count(batch.total);
+            let name = batch.remote_id.as_deref().unwrap_or(&batch.label);
+            let at = &batch.provider;
+            lines.push(match (&batch.problem, batch.state.as_str()) {
+                (Some(why), "held") => format!("held: {requests} requests: {why}"),
+                (Some(why), state) => {
+                    format!("batch {name} ({requests} requests) at {at}: {state}; {why}")
+                }
+                (None, _) if batch.remote_id.is_some() => {
+                    format!("batch {name} ({requests} requests) goes on at {at}")
+                }
+                (None, state) => format!("batch {name} ({requests} requests) for {at}: {state}"),
+            });
+        }
+        let waiting = process.counts.pending;
+        if waiting > 0 {
+            lines.push(format!("{} items wait in the queue", count(waiting)));
+        }
+        let dir = args
+            .pace
+            .data_dir
+            .as_deref()
+            .map_or_else(String::new, |folder| {
+                format!(" --data-dir {}", quoted(&folder.to_string_lossy()))
+            });
+        let id = self.process;
+        if self.lasts {
+            lines.push("the same command comes back to it, from any folder".to_owned());
+        } else {
+            lines.push(format!(
+                "to collect:  batchwright work --processes {id} --until-empty{dir} && batchwright \
+                 results {id}{dir} -o FILE"
+            ));
+        }
+        lines.push(format!("to give it up:  batchwright cancel {id}{dir}"));
+        lines
+    }
+
+    /// What is said when results go where they cannot be attached to.
+    fn note(&self, args: &RunArgs) -> Option<String> {
+        let dir = args
+            .pace
+            .data_dir
+            .as_deref()
+            .map_or_else(String::new, |folder| {
+                format!(" --data-dir {}", quoted(&folder.to_string_lossy()))
+            });
+        let id = self.process;
+        (!self.lasts).then(|| {
+            format!(
+                "the output cannot be attached to again: if this ends early, process {id} has the \
+                 rest; batchwright results {id}{dir} -o FILE"
+            )
+        })
+    }
+}
+
+fn is_regular(path: &Path) -> bool {
+    let plain = std::fs::metadata(path).map_or(true, |metadata| metadata.is_file());
+    path != Path::new("-") && plain
+}
+
+/// A run that is compared with what is on the queue.
+pub struct Queued<'p> {
+    place: &'p Place,
+    run: QueuedRun,
+}
+
+impl Queued<'_> {
+    pub fn plan(&self) -> &Plan {
+        self.run.plan()
+    }
+}
+
+/// What it takes to carry a run out through the queue.
+pub struct Crew<'a> {
+    pub args: &'a RunArgs,
+    pub settings: &'a Settings,
+    /// Nobody when nothing is to be done.
+    pub chosen: Option<&'a Chosen>,
+    pub limits: Limits,
+    pub retry: RetryPolicy,
+    pub setup: &'a Setup,
+}
+
+impl Crew<'_> {
+    pub fn run(
+        &self,
+        queued: Queued<'_>,
+        ctx: &Context,
+        display: &Arc<Display>,
+        signals: &Signals,
+    ) -> Result<Exit, Refusal> {
+        let Queued { place, run } = queued;
+        let args = self.args;
+        let note = place.note(args).filter(|_| !args.show.quiet);
+        note.iter().for_each(|line| display::say(line));
+        let run = run
+            .context(ctx)
+            .notifier(display.clone())
+            .until_handed_over(args.no_wait);
+        let hire = || {
+            self.worker(place)
+                .map_err(|refusal| Error::new(ErrorKind::Invalid, refusal.message))
+        };
+        let ended = run.run(hire);
+        display.clear();
+        let ended = ended.map_err(failed)?;
+        let report = &ended.report;
+        let exit = exit(args, &ended, signals);
+        rescue(report);
+        if let Err(error) = &report.compaction {
+            display::error(error.message());
+        }
+        let more = More {
+            batches: told(&ended),
+            left: place.left(args, &ended),
+            json: json(place, &ended),
+        };
+        if args.json {
+            summary::print_json(args, report, self.setup, exit, Some(&more));
+        }
+        if !args.show.quiet {
+            summary::print(args, report, self.setup, Some(&more));
+        } else if let Some(stop) = &report.stop {
+            display::error(&format!("stopped: {stop}"));
+        }
+        Ok(exit)
+    }
+
+    fn worker(&self, place: &Place) -> Result<Worker, Refusal> {
+        let args = self.args;
+        let chosen = self.chosen.ok_or_else(|| {
+            Refusal::could_not_run("there is something to do now that was not there before: again")
+        })?;
+        let clients = chosen.clients()?;
+        let calls = clients.concurrency;
+        let manager = chosen.manager(self.settings)?;
+        let route = route(args, clients, self.limits, chosen.shares_limits());
+        let mut worker = Worker::new(&place.queue)
+            .completions(route.retry(self.retry))
+            .retry(self.retry)
+            .max_retries(args.pace.max_retries)
+            .scale(Scale::fixed(calls))
+            .batch_settings(self.settings.batch_settings().map_err(refused)?)
+            .batch_clients(manager.clients_by_account().map_err(refused)?)
+            .on_error(ErrorPolicy::StopOnCriticalError);
+        if let Some(client) = manager.batches().map_err(refused)? {
+            worker = worker.batches(client);
+        }
+        Ok(worker)
+    }
+}
+
+/// How the program ends.
+fn exit(args: &RunArgs, ended: &QueuedReport, signals: &Signals) -> Exit {
+    let report = &ended.report;
+    let summary = &report.summary;
+    match &report.stop {
+        _ if !report.unsaved.is_empty() => Exit::CouldNotRun,
+        Some(StopReason::Cancelled) => signals.exit().unwrap_or(Exit::StoppedEarly),
+        Some(_) => Exit::StoppedEarly,
+        None if report.compaction.is_err() => Exit::CouldNotRun,
+        // The queue has what is left, which is what was asked for; but what is held needs a decision.
+        None if args.no_wait && ended.left.is_some() => {
+            match ended.batches.iter().any(|batch| batch.state == "held") {
+                true => Exit::StoppedEarly,
+                false => Exit::Success,
+            }
+        }
+        None if summary.pending > 0 && args.max_items.is_none() => Exit::StoppedEarly,
+        None if summary.failed > 0 => Exit::SomeFailed,
+        None => Exit::Success,
+    }
+}
+
+/// What the queue adds to the JSON of a run.
+fn json(place: &Place, ended: &QueuedReport) -> Vec<(&'static str, serde_json::Value)> {
+    vec![
+        ("process_id", serde_json::json!(place.process)),
+        ("submitted", ended.submitted.into()),
+        ("attached", ended.attached.into()),
+        ("batches_created", ended.created.into()),
+        ("batches", serde_json::json!(ended.batches)),
+    ]
+}
+
+/// The same for people.
+fn told(ended: &QueuedReport) -> String {
+    let mut text = format!("{} created", count(ended.created));
+    for (n, what) in [
+        (ended.submitted, "items submitted"),
+        (ended.attached, "items attached to"),
+        (
+            ended.foreign,
+            "results of items that the input no longer has",
+        ),
+    ] {
+        if n > 0 {
+            text.push_str(&format!(", {} {what}", count(n)));
+        }
+    }
+    text
+}

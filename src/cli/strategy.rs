@@ -1,0 +1,74 @@
+//! How a run is carried out, and why.
+
+use batchwright::{Settings, Strategy};
+
+use super::args::{OnError, RunArgs, TaskArg};
+use super::exit::Refusal;
+use super::provider::Chosen;
+use super::queued::Place;
+use super::settings::refused;
+
+/// What the strategy that is set comes to.
+#[derive(Debug, Clone, Default)]
+pub struct Way {
+    pub strategy: Strategy,
+    /// Why it is another one than what was asked for.
+    pub fallback_reason: Option<String>,
+}
+
+impl Way {
+    /// For the provider that was chosen, if there is one.
+    pub fn find(
+        args: &RunArgs,
+        settings: &Settings,
+        chosen: Option<&Chosen>,
+    ) -> Result<Self, Refusal> {
+        let asked = settings.bulk_strategy().map_err(refused)?;
+        let way = match (asked, chosen) {
+            (Strategy::Batch, _) if args.prompt.task == TaskArg::Embed => Self {
+                strategy: Strategy::Sync,
+                fallback_reason: Some("vectors are not made in batches: runs sync".to_owned()),
+            },
+            (_, Some(chosen)) => {
+                let effective = chosen.effective(asked);
+                Self {
+                    strategy: effective.strategy,
+                    fallback_reason: effective.fallback_reason,
+                }
+            }
+            // Nobody is there to be asked.
+            (_, None) => Self::default(),
+        };
+        if args.no_wait && asked == Strategy::Sync {
+            return Err(Refusal::usage("--no-wait goes with --strategy batch"));
+        }
+        if way.strategy == Strategy::Batch {
+            if cfg!(not(feature = "queue")) {
+                let why = "--strategy batch keeps its work in the queue, which this program was \
+                           built without";
+                return Err(Refusal::usage(why));
+            }
+            way.stops_at_nothing(args)?;
+        }
+        Ok(way)
+    }
+
+    /// What is said of it, where it is not the plain one.
+    pub fn lines(&self, place: Option<&Place>, chosen: &Chosen) -> Vec<String> {
+        let why = self.fallback_reason.iter();
+        let why = why.map(|reason| format!("strategy: {reason}"));
+        let place = place.map(|place| place.line(chosen, self.strategy));
+        why.chain(place).collect()
+    }
+
+    /// Refuses a policy that has no meaning for items that were handed over together.
+    pub fn stops_at_nothing(&self, args: &RunArgs) -> Result<(), Refusal> {
+        match args.on_error {
+            OnError::Stop => Err(Refusal::usage(
+                "--on-error stop does not go with batches, whose items are handed over together: use \
+                 stop-critical, or --strategy sync",
+            )),
+            OnError::Continue | OnError::StopCritical => Ok(()),
+        }
+    }
+}

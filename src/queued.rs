@@ -1,0 +1,553 @@
+//! A run from prompts to result lines through a queue, which outlives the program.
+
+use std::ffi::OsString;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::thread;
+use std::time::Duration;
+
+use crossbeam_channel::{RecvTimeoutError, Sender, bounded, select};
+
+use crate::base::cancel::Context;
+use crate::base::error::{Error, ErrorKind};
+use crate::base::id::{JobId, ProcessId};
+use crate::bulk::file::FileRun;
+use crate::bulk::ledger::{Ledger, Line, Unsaved};
+use crate::bulk::options::{FileRunError, FileRunOptions, Output, Plan, Report};
+use crate::bulk::prompts::Prompts;
+use crate::engine::counters::Counters;
+use crate::engine::dispatch::StopReason;
+use crate::observe::progress::{Phase, Progress, ProgressNotifier};
+use crate::queue::batch::BatchInfo;
+use crate::queue::host::{EnqueueError, JobQueue};
+use crate::queue::job::{Job, JobStatus, Process};
+use crate::queue::life::WorkerReport;
+use crate::queue::store::Delivery;
+use crate::queue::worker::Worker;
+
+mod attach;
+
+/// A run from a file of prompts to result lines, whose items wait in a [`JobQueue`], such as those that
+/// are handed over to a provider in batches. The same run attaches to them again after it was stopped or
+/// killed, by id and fingerprint: what is under way is not sent again, however long ago that was.
+///
+/// As with [`FileRun`], the output is the checkpoint. Results leave the queue once they are in it.
+pub struct QueuedRun {
+    run: FileRun<'static>,
+    queue: JobQueue,
+    process: ProcessId,
+    ctx: Context,
+    notifier: Option<Arc<dyn ProgressNotifier>>,
+    until_handed_over: bool,
+}
+
+/// What a [`QueuedRun`] did.
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct QueuedReport {
+    /// The numbers, and how it ended.
+    pub report: Report,
+    /// Items that were put on the queue.
+    pub submitted: u64,
+    /// Items that were there already, from earlier runs.
+    pub attached: u64,
+    /// Results of items that the input no longer has; they were paid for, and are kept.
+    pub foreign: u64,
+    /// Batches that were created at a provider.
+    pub created: u64,
+    /// Batches that are left: at their provider, or held.
+    pub batches: Vec<BatchInfo>,
+    /// Where the process stands; `None` when nothing of it is left.
+    pub left: Option<Process>,
+}
+
+/// Results that are saved at once.
+const CHUNK: usize = 500;
+/// How often it is looked for results that another worker has brought, and for what it left.
+const LOOK: Duration = Duration::from_secs(1);
+
+impl QueuedRun {
+    /// The id of the process that belongs to an output file, by whatever name: links and relative paths
+    /// are resolved. The file itself need not be there yet.
+    ///
+    /// # Errors
+    /// When its folder is not there.
+    pub fn process_of(output: &Path) -> io::Result<ProcessId> {
+        let path = resolved(output, 0)?;
+        Ok(ProcessId::named(path.as_os_str().as_encoded_bytes()))
+    }
+
+    /// Opens the output and compares it, and what the process has on the queue, with the prompts, which
+    /// must not be a stream: see [`Prompts::spool`]. Nothing is changed yet.
+    ///
+    /// # Errors
+    /// When the output cannot be written, belongs to another run, or is no results file; when the queue
+    /// cannot be read.
+    pub fn prepare(
+        prompts: Prompts,
+        output: Output,
+        options: FileRunOptions,
+        queue: &JobQueue,
+        process: ProcessId,
+    ) -> Result<Self, FileRunError> {
+        if prompts.items().is_none() {
+            let why = "a stream cannot be compared with a queue: spool it";
+            return Err(FileRunError::Usage(Error::new(ErrorKind::Invalid, why)));
+        }
+        // What is saved is deleted from the queue: after a power loss it must not be in neither.
+        let options = options.fsync(true);
+        let run = FileRun::prepare_comparing(prompts, output, options, &mut |index| {
+            attach::compare(queue, process, index, false).map(drop)
+        })?;
+        Ok(Self {
+            run,
+            queue: queue.clone(),
+            process,
+            ctx: Context::new(),
+            notifier: None,
+            until_handed_over: false,
+        })
+    }
+
+    /// What is to be done.
+    pub fn plan(&self) -> &Plan {
+        self.run.plan()
+    }
+
+    /// Cancellation and grace. What is at a provider then stays there. Default: a context that nobody
+    /// cancels.
+    pub fn context(mut self, ctx: &Context) -> Self {
+        self.ctx = ctx.clone();
+        self
+    }
+
+    /// Who is told about progress. Default: nobody.
+    pub fn notifier(mut self, notifier: Arc<dyn ProgressNotifier>) -> Self {
+        self.notifier = Some(notifier);
+        self
+    }
+
+    /// Ends when all is handed over; the same run collects the results later. Default: it waits for them.
+    pub fn until_handed_over(mut self, yes: bool) -> Self {
+        self.until_handed_over = yes;
+        self
+    }
+
+    /// Puts what is new on the queue and has it carried out by workers of this making, which are told
+    /// which process is theirs, and when to end. Others may take part.
+    ///
+    /// # Errors
+    /// Only when the run could not begin; how it ended is in the report.
+    pub fn run(
+        self,
+        mut worker: impl FnMut() -> Result<Worker, Error>,
+    ) -> Result<QueuedReport, Error> {
+        let ledger = Ledger::open(self.run)?;
+        let ledger =
+            ledger.ok_or_else(|| Error::new(ErrorKind::Invalid, "the input is a stream"))?;
+        let mut turn = Turn {
+            ledger,
+            queue: self.queue,
+            process: self.process,
+            ctx: self.ctx,
+            notifier: self.notifier,
+            until_handed_over: self.until_handed_over,
+            submitted: 0,
+            attached: 0,
+            unwanted: Vec::new(),
+            sum: WorkerReport::default(),
+        };
+        let mut stop = turn.carry_out(&mut worker).err();
+        // Nobody could come back to what never began.
+        if !turn.ledger.plan().resumable && turn.submitted == 0 && stop.is_some() {
+            turn.queue.delete(turn.process)?;
+        }
+        let left = turn.queue.progress(turn.process)?;
+        // What stopped it came too late to stop anything.
+        if left.is_none() && matches!(stop, Some(StopReason::Cancelled)) && turn.ledger.is_settled()
+        {
+            stop = None;
+        }
+        let batches = turn.queue.batches(Some(turn.process))?;
+        let sum = turn.sum;
+        let counters = Counters {
+            calls: sum.calls,
+            retries: sum.retries,
+            rate_limited: sum.rate_limited,
+            possibly_paid_twice: sum.possibly_paid_twice,
+            ..Counters::default()
+        };
+        let foreign = turn.ledger.foreign();
+        let mut report = turn.ledger.finish(stop, counters);
+        let unsaved = sum.unsaved.into_iter();
+        report.unsaved = unsaved.map(|line| (line + "\n").into_bytes()).collect();
+        Ok(QueuedReport {
+            report,
+            submitted: turn.submitted,
+            attached: turn.attached,
+            foreign,
+            created: sum.batches,
+            batches,
+            left,
+        })
+    }
+}
+
+/// Links that lead to one another end somewhere.
+const MOST_LINKS: u32 = 40;
+
+/// The path that a file has, or will have when it is made.
+fn resolved(path: &Path, links: u32) -> io::Result<PathBuf> {
+    let parent = path
+        .parent()
+        .filter(|parent| !parent.as_os_str().is_empty());
+    let parent = parent.unwrap_or(Path::new("."));
+    match path.canonicalize() {
+        Ok(path) => return Ok(path),
+        Err(error) if error.kind() != io::ErrorKind::NotFound || links > MOST_LINKS => {
+            return Err(error);
+        }
+        Err(_) => {}
+    }
+    // A link to what is not there yet.
+    if let Ok(target) = path.read_link() {
+        return resolved(&parent.join(target), links + 1);
+    }
+    let name: OsString = path.file_name().unwrap_or_default().to_owned();
+    Ok(parent.canonicalize()?.join(name))
+}
+
+/// A run under way.
+struct Turn {
+    ledger: Ledger,
+    queue: JobQueue,
+    process: ProcessId,
+    ctx: Context,
+    notifier: Option<Arc<dyn ProgressNotifier>>,
+    until_handed_over: bool,
+    submitted: u64,
+    attached: u64,
+    /// Jobs that were under way at the beginning although the input does not ask for them.
+    unwanted: Vec<JobId>,
+    sum: WorkerReport,
+}
+
+/// Makes the workers of a run.
+type Hire<'h> = dyn FnMut() -> Result<Worker, Error> + 'h;
+
+impl Turn {
+    fn carry_out(&mut self, hire: &mut Hire<'_>) -> Result<(), StopReason> {
+        // First what has ended: it may be all, and a process that was cancelled takes no more.
+        self.collect_all()?;
+        let before = self
+            .queue
+            .progress(self.process)
+            .map_err(StopReason::Fatal)?;
+        if before.is_some_and(|process| process.cancelled) {
+            self.work(hire)?;
+        }
+        let index = self.ledger.by_id();
+        let attached = attach::compare(&self.queue, self.process, index, true);
+        let attached = attached.map_err(StopReason::Fatal)?;
+        (self.attached, self.unwanted) = (attached.items, attached.unwanted);
+        self.submit()?;
+        self.work(hire)
+    }
+
+    /// Puts what nobody has in hand on the queue. None of it starts before all is there.
+    fn submit(&mut self) -> Result<(), StopReason> {
+        let ctx = &self.ctx;
+        let jobs = self
+            .ledger
+            .to_send()
+            .map(|request| match ctx.is_cancelled() {
+                true => Err(Error::cancelled()),
+                false => request.map(|request| Job::from(&request)),
+            });
+        let submitted = self.queue.try_enqueue_iter(self.process, jobs);
+        self.submitted = submitted.map_err(|error| match error {
+            EnqueueError::Source(error) if error.kind() == ErrorKind::Cancelled => {
+                StopReason::Cancelled
+            }
+            EnqueueError::Source(error) | EnqueueError::Queue(error) => StopReason::Fatal(error),
+        })?;
+        // An earlier run was killed when all that is to be done was on the queue.
+        let found = self.queue.progress(self.process);
+        match found.map_err(StopReason::Fatal)? {
+            Some(process) if !process.sealed => {
+                self.queue.seal(self.process).map_err(StopReason::Fatal)
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Works and collects until nothing is left of the process, or nothing but what cannot be helped.
+    fn work(&mut self, hire: &mut Hire<'_>) -> Result<(), StopReason> {
+        let mut stuck = None;
+        if self
+            .queue
+            .progress(self.process)
+            .map_err(StopReason::Fatal)?
+            .is_none()
+        {
+            return Ok(());
+        }
+        loop {
+            let stop = self.employ(hire)?;
+            self.collect_all()?;
+            let found = self.queue.progress(self.process);
+            let Some(process) = found.map_err(StopReason::Fatal)? else {
+                return Ok(());
+            };
+            if let Some(stop) = stop {
+                return Err(stop);
+            }
+            if self.until_handed_over {
+                return Ok(());
+            }
+            let now = self.stuck(&process).map_err(StopReason::Fatal)?;
+            // Whoever attended a batch may just have died: then the next worker has it.
+            if now.is_some() && now == stuck {
+                return Err(StopReason::Fatal(Error::new(
+                    ErrorKind::Transient,
+                    "the rest is in batches that cannot be collected now",
+                )));
+            }
+            stuck = now;
+            self.pause()?;
+        }
+    }
+
+    /// The batches that nobody attends, if nothing else is left.
+    fn stuck(&self, process: &Process) -> Result<Option<Vec<String>>, Error> {
+        let counts = &process.counts;
+        if counts.pending > 0 || counts.in_progress > 0 {
+            return Ok(None);
+        }
+        let batches = self.queue.batches(Some(self.process))?;
+        let others = batches.iter().any(|batch| batch.attended);
+        let labels = batches.into_iter().map(|batch| batch.label);
+        Ok((!others).then(|| labels.collect()))
+    }
+
+    /// Others have the rest in hand.
+    fn pause(&self) -> Result<(), StopReason> {
+        let (wake, woken) = bounded::<()>(1);
+        let _watch = self.ctx.on_cancel(move || {
+            let _ = wake.try_send(());
+        });
+        match woken.recv_timeout(LOOK) {
+            Err(RecvTimeoutError::Timeout) if !self.ctx.is_cancelled() => Ok(()),
+            _ => Err(StopReason::Cancelled),
+        }
+    }
+
+    /// Runs a worker to its end, and saves meanwhile what comes back. Returns why it stopped.
+    fn employ(&mut self, hire: &mut Hire<'_>) -> Result<Option<StopReason>, StopReason> {
+        let ctx = self.ctx.child();
+        let (wake, woken) = bounded(1);
+        let found = self.queue.progress(self.process);
+        let failed = found
+            .map_err(StopReason::Fatal)?
+            .map_or(0, |now| now.counts.failed);
+        let plan = self.ledger.plan();
+        let goal = plan
+            .total
+            .unwrap_or(0)
+            .min(plan.done + self.attached + self.submitted);
+        let watch = Watch {
+            process: self.process,
+            goal,
+            failed,
+            notifier: self.notifier.clone(),
+            wake,
+        };
+        let worker = hire().map_err(StopReason::Fatal)?;
+        let worker = worker
+            .processes([self.process])
+            .until_empty(!self.until_handed_over)
+            .until_handed_over(self.until_handed_over)
+            .context(&ctx)
+            .notifier(Arc::new(watch));
+        let (done, ended) = bounded(1);
+        let worker = thread::Builder::new()
+            .name("batchwright-worker".to_owned())
+            .spawn(move || {
+                let _ = done.send(worker.run());
+            });
+        let worker = worker.map_err(|error| {
+            let why = format!("cannot start a thread: {error}");
+            StopReason::Fatal(Error::new(ErrorKind::Invalid, why))
+        })?;
+        let mut stop = None;
+        let mut trouble = None;
+        let report = loop {
+            select! {
+                recv(ended) -> report => break report,
+                recv(woken) -> _ => {}
+                default(LOOK) => {}
+            }
+            match self.let_go().and_then(|()| self.collect(true)) {
+                Ok(()) => trouble = None,
+                Err(Trouble::Passing(error)) => tell(&mut trouble, &error),
+                Err(Trouble::Lasting(reason)) => {
+                    stop = stop.or(Some(reason));
+                    ctx.cancel();
+                }
+            }
+        };
+        let _ = worker.join();
+        let panicked = || Error::new(ErrorKind::Panic, "the worker panicked");
+        let report = report.unwrap_or_else(|_| Err(panicked()));
+        let report = report.map_err(StopReason::Fatal)?;
+        add(&mut self.sum, &report);
+        match stop {
+            Some(stop) => Err(stop),
+            None => Ok(report.stop),
+        }
+    }
+
+    /// Cancels what has come back to the queue, from an expired batch say, and is not asked for.
+    fn let_go(&self) -> Result<(), Trouble> {
+        if self.unwanted.is_empty() {
+            return Ok(());
+        }
+        let counts = self.queue.progress(self.process)?.map(|now| now.counts);
+        if counts.is_some_and(|counts| counts.pending > 0) {
+            self.queue.cancel_jobs(&self.unwanted)?;
+        }
+        Ok(())
+    }
+
+    /// Saves all that has come back, however long a full disk makes it wait.
+    fn collect_all(&mut self) -> Result<(), StopReason> {
+        let mut trouble = None;
+        loop {
+            match self.collect(false) {
+                Ok(()) => return Ok(()),
+                Err(Trouble::Lasting(reason)) => return Err(reason),
+                Err(Trouble::Passing(error)) => tell(&mut trouble, &error),
+            }
+            self.pause()?;
+        }
+    }
+
+    /// Saves what has come back and then deletes it from the queue. While a worker runs the last result
+    /// stays: without it the process would be gone, and its batches be nobody's.
+    fn collect(&mut self, keep_last: bool) -> Result<(), Trouble> {
+        loop {
+            let mut chunk = self.queue.peek(self.process, CHUNK)?;
+            if keep_last {
+                let counts = self.queue.progress(self.process)?.map(|now| now.counts);
+                let left = counts.map_or(0, |counts| counts.total - counts.consumed);
+                if chunk.len() as u64 >= left {
+                    chunk.pop();
+                }
+            }
+            if chunk.is_empty() {
+                return Ok(());
+            }
+            let lines = chunk.iter().filter_map(line).collect();
+            self.ledger.save(lines)?;
+            let receipts: Vec<_> = chunk.iter().map(|delivery| delivery.receipt).collect();
+            self.queue.ack(&receipts)?;
+        }
+    }
+}
+
+/// The result line of a job; none of a cancelled one, which was never sent.
+fn line(delivery: &Delivery) -> Option<Line> {
+    let result = &delivery.result;
+    (result.status != JobStatus::Cancelled).then(|| Line {
+        id: result.item_id.clone().unwrap_or_default(),
+        request_hash: result.request_hash.clone(),
+        success: result.is_success(),
+        text: result.line(),
+    })
+}
+
+/// Why nothing could be collected.
+enum Trouble {
+    Passing(Error),
+    Lasting(StopReason),
+}
+
+impl From<Error> for Trouble {
+    fn from(error: Error) -> Self {
+        match error.kind() {
+            ErrorKind::Transient => Self::Passing(error),
+            _ => Self::Lasting(StopReason::Fatal(error)),
+        }
+    }
+}
+
+impl From<Unsaved> for Trouble {
+    fn from(unsaved: Unsaved) -> Self {
+        match unsaved {
+            Unsaved::Now(error) => Self::Passing(error),
+            Unsaved::Ever(error) => Self::Lasting(StopReason::Fatal(error)),
+            Unsaved::ReaderGone => Self::Lasting(StopReason::SinkClosed),
+        }
+    }
+}
+
+/// Tells of each trouble once.
+fn tell(known: &mut Option<String>, error: &Error) {
+    let text = error.to_string();
+    if known.as_ref() != Some(&text) {
+        log::warn!("results wait in the queue: {text}");
+        *known = Some(text);
+    }
+}
+
+fn add(sum: &mut WorkerReport, report: &WorkerReport) {
+    sum.calls += report.calls;
+    sum.batches += report.batches;
+    sum.retries += report.retries;
+    sum.rate_limited += report.rate_limited;
+    sum.possibly_paid_twice += report.possibly_paid_twice;
+    sum.unsaved.extend_from_slice(&report.unsaved);
+}
+
+/// Passes on where the run stands, made of where its process stands.
+struct Watch {
+    process: ProcessId,
+    /// Items that will have their outcome at the end.
+    goal: u64,
+    /// Failures of the process in earlier runs.
+    failed: u64,
+    notifier: Option<Arc<dyn ProgressNotifier>>,
+    wake: Sender<()>,
+}
+
+impl ProgressNotifier for Watch {
+    fn on_progress(&self, progress: &Progress) {
+        if progress.process_id != Some(self.process) {
+            return;
+        }
+        let _ = self.wake.try_send(());
+        let Some(notifier) = &self.notifier else {
+            return;
+        };
+        let ended = progress.completed + progress.failed + progress.cancelled;
+        let left = progress
+            .total
+            .map_or(0, |total| total.saturating_sub(ended));
+        let settled = self.goal.saturating_sub(left);
+        let failed = progress.failed.saturating_sub(self.failed).min(settled);
+        notifier.on_progress(&Progress {
+            // The run has not ended before its output is whole.
+            phase: match progress.phase {
+                Phase::Finished | Phase::Deleted => Phase::Running,
+                phase => phase,
+            },
+            total: Some(self.goal),
+            percent: (self.goal > 0).then(|| settled as f64 * 100.0 / self.goal as f64),
+            completed: settled - failed,
+            failed,
+            cancelled: 0,
+            ..progress.clone()
+        });
+    }
+}

@@ -1,0 +1,77 @@
+//! What a process has on the queue, compared with what an input asks.
+
+use crate::base::error::Error;
+use crate::base::id::{JobId, ProcessId};
+use crate::bulk::input::{Fit, Matching, State, hash_prefix};
+use crate::queue::host::JobQueue;
+use crate::queue::job::JobStatus;
+use crate::queue::store::Item;
+
+/// Jobs that are read at a time.
+const CHUNK: usize = 1000;
+
+/// What a process has for an input.
+#[derive(Default)]
+pub(super) struct Attached {
+    /// Items that it has a job for.
+    pub items: u64,
+    /// Jobs under way that the input does not ask for (any more). They are paid for; but should they come
+    /// back to the queue, they are not to be bought again.
+    pub unwanted: Vec<JobId>,
+}
+
+/// Holds every item of the input that the process has a job for. With `cancel` jobs that wait although
+/// the input does not ask for them (any more) are cancelled.
+pub(super) fn compare(
+    queue: &JobQueue,
+    process: ProcessId,
+    index: &mut Matching,
+    cancel: bool,
+) -> Result<Attached, Error> {
+    index.release_all();
+    let (mut attached, mut after) = (Attached::default(), None);
+    loop {
+        let items = queue.items(process, after, CHUNK)?;
+        let Some(last) = items.last() else {
+            return Ok(attached);
+        };
+        after = Some(last.job_id);
+        let mut waiting = Vec::new();
+        for item in items {
+            match item.item_id.as_deref().filter(|_| attaches(index, &item)) {
+                Some(id) => {
+                    index.hold(id);
+                    attached.items += 1;
+                }
+                None if item.status == JobStatus::Pending => waiting.push(item.job_id),
+                None if !item.status.is_final() => attached.unwanted.push(item.job_id),
+                None => {}
+            }
+        }
+        if cancel && !waiting.is_empty() {
+            queue.cancel_jobs(&waiting)?;
+        }
+    }
+}
+
+/// Whether the result of the job is one that the output waits for.
+fn attaches(index: &Matching, item: &Item) -> bool {
+    let hash = item.request_hash.as_deref().and_then(hash_prefix);
+    let Some((id, hash)) = item.item_id.as_deref().zip(hash) else {
+        return false;
+    };
+    let Fit::Same {
+        state,
+        held: false,
+        settled: false,
+    } = index.fit(id, hash)
+    else {
+        return false;
+    };
+    match (state, item.status) {
+        (State::Done, _) | (_, JobStatus::Cancelled) => false,
+        // Its line is there: a run was killed before it could delete the job.
+        (State::Failed, JobStatus::Failed) => false,
+        _ => true,
+    }
+}
