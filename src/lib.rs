@@ -51,7 +51,7 @@
 //! |---|---|---|
 //! | `cli` | yes | the `batchwright` program; not needed by a library user |
 //! | `schema` | yes | answers are checked against the JSON Schema asked for; without it, only for being JSON |
-//! | `queue` | yes | the durable queue in an SQLite file, and settings in a file that processes share |
+//! | `queue` | yes | the durable queue in an SQLite file, batches, and settings in a file that processes share |
 //! | `bundled` | yes | SQLite compiled in; without it, `queue` links the system's library |
 //! | `simulate` | yes | the `simulate` module: a loopback provider with latency, limits and trouble |
 //!
