@@ -3,7 +3,6 @@
 use std::time::Duration;
 
 use batchwright::{BatchInfo, Context, JobQueue, ProcessId, Worker, clients_by_account};
-
 use serde_json::{Value, json};
 
 use super::display::{self, count, span};

@@ -105,10 +105,58 @@ fn a_provider_without_a_batch_api_runs_sync_and_everybody_says_so() {
     worked.says(&format!("strategy: {why}")).says(&warned);
     let set = with_extract("config get llm.bulk_strategy").expect(0);
     assert_eq!(set.stdout, "batch\n", "the setting stays");
-    with_extract("config list").expect(0);
     run(&desk, &sim, &format!("results {id} -o out.jsonl")).expect(0);
     assert_eq!(desk.ids("out.jsonl"), all_ids(3));
     assert_eq!(sim.batch_stats().created, 0);
+}
+
+#[test]
+fn vectors_are_made_by_calls_of_their_own_beside_the_batches() {
+    let (desk, sim) = (Desk::new(), taking(SHORT));
+    let prompts = submit(&desk, &sim, 2);
+    let vectors = run(&desk, &sim, "submit in.jsonl --task embed").expect(0);
+    let vectors: ProcessId = vectors.stdout.trim().parse().unwrap();
+    let worked = run(&desk, &sim, "work --strategy batch --until-empty").expect(0);
+    worked.says("2 embeddings wait: they are not made in batches");
+    assert_eq!(status(&desk, &sim, vectors)["completed"], 2);
+    assert_eq!(status(&desk, &sim, prompts)["completed"], 2);
+    assert_eq!(sim.batch_stats().items_accepted, 2);
+    assert_eq!(sim.stats().embedded, 2);
+    run(&desk, &sim, "config set llm.bulk_strategy batch").expect(0);
+    let list = run(&desk, &sim, "config list").expect(0).stdout;
+    assert!(
+        list.contains("! llm.sync_concurrency is not used"),
+        "{list}"
+    );
+}
+
+#[cfg(unix)]
+#[test]
+fn an_interrupted_worker_leaves_its_batches_and_says_how_to_come_back() {
+    let (desk, sim) = (Desk::new(), taking(LONG));
+    let id = submit(&desk, &sim, 3);
+    let worker = Running::start(&mut command(&desk, &sim, "work --strategy batch"));
+    assert!(eventually(|| {
+        status(&desk, &sim, id)["batches"][0]["remote_id"].is_string()
+    }));
+    worker.signal("INT");
+    let ended = worker.wait().expect(0);
+    ended.says("1 batch (3 requests) goes on at openai; `batchwright work --data-dir data`");
+    assert_eq!(sim.batch_stats().cancels, 0);
+}
+
+#[test]
+fn a_worker_shows_what_the_provider_tells_of_its_batches() {
+    let (desk, sim) = (Desk::new(), taking(Duration::from_secs(4)));
+    submit(&desk, &sim, 40);
+    let words = "work --strategy batch --until-empty --progress always";
+    let ended = run(&desk, &sim, words).expect(0);
+    let told = |line: &str| {
+        let done = line.split("40 in batches: ").nth(1);
+        let done = done.and_then(|rest| rest.split(' ').next()?.parse::<u32>().ok());
+        done.is_some_and(|done| done > 0)
+    };
+    assert!(ended.stderr.lines().any(told), "{}", ended.stderr);
 }
 
 #[test]

@@ -237,7 +237,7 @@ fn schedule(seed: u64) {
         match random.below(60) {
             0 => prompt.push_str(" bad"),
             1 => prompt.push_str(" flaky"),
-            2 if seed % 3 == 0 => prompt.push_str(" poison"),
+            2 if seed.is_multiple_of(3) => prompt.push_str(" poison"),
             3 => prompt.push_str(" unspeakable"),
             _ => {}
         }

@@ -693,6 +693,13 @@ impl Poller<'_> {
         if collected.again {
             record.fetches += 1;
             record.failures += 1;
+            // Its files may have been named too early: where it stands is asked anew.
+            if let Phase::Ended(ended) = &record.phase {
+                record.phase = Phase::Running {
+                    id: ended.id.clone(),
+                    file: ended.file.clone(),
+                };
+            }
             let why = "its results were cut short; they are fetched again";
             return self.again(no, &Error::new(ErrorKind::Transient, why));
         }

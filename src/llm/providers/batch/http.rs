@@ -21,6 +21,10 @@ const MOST_PAGES: usize = 2_000;
 /// A file may be kept elsewhere, and there be sent on.
 const MOST_REDIRECTS: usize = 3;
 
+/// Who asks with a small body and for little waits no longer for the reply: other batches wait with it.
+const SHORT_REPLY: Duration = Duration::from_secs(60);
+const SHORT_BODY: u64 = 64 << 10;
+
 /// Makes calls for one step. A `path` that begins with a slash is below the base URL; anything else
 /// is a whole URL.
 pub(super) struct Http<'a> {
@@ -92,7 +96,6 @@ impl<'a> Http<'a> {
     }
 
     /// A path from the root of the host, as a URL.
-    #[allow(dead_code)]
     pub fn root(&self, path: &str) -> String {
         format!("{}{path}", origin(&self.api.access.base_url))
     }
@@ -161,6 +164,10 @@ impl<'a> Http<'a> {
             !replaced && origin(&url) == origin(&access.base_url)
         });
         let headers: Vec<_> = own.chain(headers).cloned().collect();
+        let long = into.is_some()
+            || body
+                .as_ref()
+                .is_some_and(|(_, length)| *length > SHORT_BODY);
         let transfer = Transfer {
             method,
             url: &url,
@@ -168,7 +175,7 @@ impl<'a> Http<'a> {
             body: body.map(|(reader, length)| (reader as _, length)),
             into: into.map(|sink| sink as _),
             idle: self.api.idle,
-            reply: REPLY,
+            reply: if long { REPLY } else { SHORT_REPLY },
         };
         self.api.transport.transfer(transfer, self.ctx)
     }

@@ -15,6 +15,7 @@ use crate::llm::providers::vendor::Vendor;
 use crate::llm::request::Request;
 
 use super::Wire;
+use super::expected;
 use super::files::{Listed, search, since, upload};
 use super::http::{Http, Page, escaped, json, named, poll_after, unusable};
 use super::said::{count, text};
@@ -137,9 +138,9 @@ impl Wire for Mistral {
             completed: of("succeeded_requests").unwrap_or(0),
             failed: of("failed_requests").unwrap_or(0),
         });
-        let total = counts.map(|counts| counts.total);
+        let told = counts.filter(|_| word != "FAILED");
         Ok(BatchStatus {
-            expected: total.filter(|total| word == "SUCCESS" && *total > 0),
+            expected: expected(&state, told),
             state,
             counts,
             results,

@@ -1,6 +1,7 @@
 //! Batch APIs: one frame, and one file per wire format.
 
 mod anthropic;
+mod check;
 mod files;
 mod form;
 mod gemini;
@@ -24,8 +25,8 @@ use crate::base::cancel::Context;
 use crate::base::error::{Error, ErrorKind};
 use crate::base::secret::shown_url;
 use crate::llm::batch::{
-    BatchAccount, BatchClient, BatchEnd, BatchInput, BatchIntent, BatchLimits, BatchLine,
-    BatchStage, BatchState, BatchStatus, Found, Refused,
+    BatchAccount, BatchClient, BatchCounts, BatchEnd, BatchInput, BatchIntent, BatchLimits,
+    BatchLine, BatchStage, BatchState, BatchStatus, Found, Refused,
 };
 use crate::llm::request::{Request, Task};
 use crate::llm::transport::{HttpTransport, Transport};
@@ -193,6 +194,7 @@ impl BatchClient for BatchApi {
         if request.task == Task::Embed {
             return Err(invalid("no embeddings are made in batches".to_owned()));
         }
+        check::check(self.vendor, request)?;
         let Some(model) = self.model.of_request(request) else {
             let why = "no model named: set one on the request or for the provider";
             return Err(invalid(why.to_owned()));
@@ -300,6 +302,18 @@ impl fmt::Debug for BatchApi {
             .field("base_url", &shown_url(&self.access.base_url))
             .finish_non_exhaustive()
     }
+}
+
+/// How many requests the results hold at least: all of a batch that was completed, and of one that was
+/// cut short those that were answered by then.
+fn expected(state: &BatchState, counts: Option<BatchCounts>) -> Option<u64> {
+    let counts = counts?;
+    let least = match state {
+        BatchState::Completed => counts.total,
+        BatchState::Expired | BatchState::Cancelled => counts.completed,
+        _ => return None,
+    };
+    Some(least).filter(|least| *least > 0)
 }
 
 /// What every provider takes as the name of a request.

@@ -13,6 +13,7 @@ use crate::llm::providers::vendor::Vendor;
 use crate::llm::request::Request;
 
 use super::Wire;
+use super::expected;
 use super::files::{Listed, search, since, upload};
 use super::http::{Http, Page, escaped, json, named, poll_after, unusable};
 use super::said::{count, text};
@@ -138,11 +139,8 @@ impl Wire for OpenAi {
         });
         let files = ["output_file_id", "error_file_id"];
         let results = files.iter().filter_map(|file| text(&batch, file));
-        let complete = matches!(state, BatchState::Completed);
         Ok(BatchStatus {
-            expected: counts
-                .map(|counts| counts.total)
-                .filter(|total| complete && *total > 0),
+            expected: expected(&state, counts),
             results: results.map(str::to_owned).collect(),
             state,
             counts,

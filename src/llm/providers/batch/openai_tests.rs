@@ -149,7 +149,7 @@ fn every_status_word_has_its_state() {
 }
 
 #[test]
-fn either_result_file_may_be_missing_and_only_a_completed_batch_promises_a_number() {
+fn either_result_file_may_be_missing_and_what_was_answered_must_be_in_one() {
     let counts = json!({"total": 3, "completed": 2, "failed": 1});
     let told = |word: &str, output: Value, error: Value| {
         let body = json!({"id": "b-1", "status": word, "output_file_id": output,
@@ -164,12 +164,12 @@ fn either_result_file_may_be_missing_and_only_a_completed_batch_promises_a_numbe
     let output = told("expired", "file-o".into(), Value::Null);
     assert_eq!(
         (output.results, output.expected),
-        (vec!["file-o".to_owned()], None)
+        (vec!["file-o".to_owned()], Some(2))
     );
     let error = told("cancelled", "".into(), "file-e".into());
     assert_eq!(
         (error.results, error.expected),
-        (vec!["file-e".to_owned()], None)
+        (vec!["file-e".to_owned()], Some(2))
     );
     let empty = json!({"status": "completed", "request_counts": {"total": 0}});
     assert_eq!(status("openai", empty).expected, None);

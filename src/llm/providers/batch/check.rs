@@ -1,0 +1,56 @@
+//! What no provider takes, told before anything is sent: one line that fails the validation of a file
+//! fails the whole batch.
+
+use crate::base::error::Error;
+use crate::llm::providers::content::invalid;
+use crate::llm::providers::vendor::Vendor;
+use crate::llm::request::Request;
+
+/// Refuses a request that would be refused together with all others of its batch.
+pub(super) fn check(vendor: &Vendor, request: &Request) -> Result<(), Error> {
+    let wrong = |what: String| Err(invalid(what));
+    if request.messages.is_empty() {
+        return wrong("it has no messages".to_owned());
+    }
+    let params = &request.params;
+    for (name, value, most) in [
+        ("temperature", vendor.fields.temperature(request), 2.0),
+        ("top_p", params.top_p, 1.0),
+    ] {
+        if let Some(value) = value
+            && !(0.0..=most).contains(&value)
+        {
+            return wrong(format!("{name} lies between 0 and {most}, not at {value}"));
+        }
+    }
+    if params.max_tokens == Some(0) {
+        return wrong("max_tokens is at least 1".to_owned());
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_would_fail_the_whole_batch_is_refused_alone() {
+        let good = Request::new("U").with_temperature(2.0).with_max_tokens(1);
+        let check = |request: &Request| check(Vendor::named("openai").unwrap(), request);
+        check(&good).unwrap();
+        let mut silent = good.clone();
+        silent.messages.clear();
+        let mut wide = good.clone();
+        wide.params.top_p = Some(1.1);
+        for (bad, what) in [
+            (silent, "messages"),
+            (wide, "top_p"),
+            (good.clone().with_temperature(-0.1), "temperature"),
+            (good.clone().with_temperature(2.5), "temperature"),
+            (good.with_max_tokens(0), "max_tokens"),
+        ] {
+            let error = check(&bad).unwrap_err();
+            assert!(error.message().contains(what), "{error}");
+        }
+    }
+}
