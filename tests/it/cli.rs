@@ -36,8 +36,8 @@ fn bad_usage_is_2() {
         ("run", "<INPUT>"),
         ("fly", "unrecognized subcommand 'fly'"),
         (
-            "run in.jsonl --strategy batch",
-            "unexpected argument '--strategy'",
+            "run in.jsonl --strategy slow",
+            "sync",
         ),
         ("run in.jsonl --budget 5", "unexpected argument '--budget'"),
         (
