@@ -79,14 +79,14 @@ pub(crate) fn collect(
         }
     }
     let mut collected = sorting.finish()?;
-    if collected.requests == 0 && collected.strangers > 0 {
+    if !client.uploads() && collected.requests == 0 && collected.strangers > 0 {
         office.spool.drop_results(label, ended.results.len());
         collected.foreign = true;
         return Ok(collected);
     }
     let short = ended
         .expected
-        .is_some_and(|expected| collected.requests + collected.strangers < expected);
+        .is_some_and(|expected| collected.requests < expected);
     if (short || collected.broken > 0) && gone.is_none() && record.fetches + 1 < MOST_FETCHES {
         office.spool.drop_results(label, ended.results.len());
         collected.again = true;
