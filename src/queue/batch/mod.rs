@@ -8,6 +8,8 @@ mod collect;
 mod ends;
 mod gather;
 mod half;
+#[cfg(test)]
+mod hostile;
 mod info;
 mod outlook;
 mod pace;

@@ -146,6 +146,19 @@ mod tests {
     }
 
     #[test]
+    fn what_was_held_for_long_is_looked_for_once_more_after_its_file_is_gone() {
+        let mut record = record(uploaded(), true);
+        // Held by choice, and looked for ever since; now it is to be sent again.
+        let doubt = Doubt {
+            looks: LOOKS + 3,
+            fenced: true,
+            held: true,
+        };
+        record.doubt = Some(doubt);
+        assert_eq!(next(&record, false, true, Resubmit), Step::Look);
+    }
+
+    #[test]
     fn what_cannot_be_fenced_is_held_unless_told_otherwise() {
         let mut record = record(ready(), true);
         for looks in 0..100 {

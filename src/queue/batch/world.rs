@@ -206,6 +206,14 @@ impl World {
         holding
     }
 
+    /// Whatever exists is listed from now on.
+    pub fn list_all(&mut self) {
+        let now = self.clock.now();
+        for batch in &mut self.batches {
+            batch.listed_from = batch.listed_from.min(now);
+        }
+    }
+
     /// Batches that are still being worked on, or will be.
     pub fn alive(&mut self) -> usize {
         self.catch_up();

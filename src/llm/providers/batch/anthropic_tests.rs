@@ -470,3 +470,28 @@ fn where_a_batch_stands_and_its_end_are_asked_for_by_its_id() {
     script.played();
     api.discard("files/x", &ctx).unwrap();
 }
+
+#[test]
+fn absurd_counts_are_no_panic() {
+    status_of(&batch("ended", [0, u64::MAX, u64::MAX, 1, 1]));
+}
+
+#[test]
+fn a_line_without_an_end_is_not_kept() {
+    let mut first = FirstLine::default();
+    let piece = vec![b'x'; 1 << 20];
+    for _ in 0..200 {
+        if first.write_all(&piece).is_err() {
+            return;
+        }
+    }
+    panic!("{} bytes of one line are held", first.line.len());
+}
+
+#[test]
+fn a_submitter_that_slept_on_its_way_finds_its_batch() {
+    // Committed, then suspended for an hour, then sent; the reply was lost.
+    let intent = intent();
+    let created = Wall(intent.begun.0 + 3_600_000);
+    assert!(Window::of(&intent, 0).holds(created));
+}

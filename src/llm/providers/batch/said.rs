@@ -72,3 +72,14 @@ fn offset(zone: &str) -> Option<i64> {
     let sign = if zone.starts_with('-') { -1 } else { 1 };
     Some(sign * minutes * 60_000)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn absurd_zones_are_no_times() {
+        let text = "2026-11-20T05:00:00+999999999999999999:00";
+        assert_eq!(time(&Value::from(text)), None);
+    }
+}

@@ -233,3 +233,21 @@ fn a_batch_is_cancelled_with_a_colon() {
     api.cancel("b-1", &Context::new()).unwrap();
     assert_eq!(script.calls(), ["POST /batches/b-1:cancel"]);
 }
+
+#[test]
+fn a_day_that_has_begun_is_not_over() {
+    // DATE is at five in the morning; REST tells times by the day.
+    let batch = json!({"batch_id": "b-1", "create_time": "2026-11-19", "expire_time": "2026-11-20",
+        "state": {"num_requests": 3, "num_pending": 2, "num_success": 1}});
+    let state = status("xai", batch).state;
+    assert!(matches!(state, BatchState::Running), "{state:?}");
+}
+
+#[test]
+fn absurd_counts_are_no_panic() {
+    let most = u64::MAX;
+    let batch = json!({"batch_id": "b-1",
+        "state": {"num_requests": most, "num_pending": most, "num_success": most, "num_error": most}});
+    let state = status("xai", batch).state;
+    assert!(matches!(state, BatchState::Running), "{state:?}");
+}
