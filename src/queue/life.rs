@@ -146,6 +146,7 @@ impl Life {
                 clock,
                 retry: plan.retry,
                 jitter: Mutex::new(Jitter(seed)),
+                refused: Mutex::default(),
             },
             outlook: controls.outlook.clone(),
         });

@@ -22,8 +22,8 @@ const CHUNK: usize = 500;
 const CHUNK_BYTES: usize = 8 << 20;
 /// Longer lines are no results.
 const LONGEST: u64 = 64 << 20;
-/// Results that stay incomplete are fetched this often: what is missing then is asked for again.
-const MOST_FETCHES: u32 = 5;
+/// Results that stay incomplete are fetched this often, over half an hour and more.
+const MOST_FETCHES: u32 = 12;
 
 /// What was found in the results of a batch.
 #[derive(Debug, Clone, Default)]
@@ -80,7 +80,7 @@ pub(crate) fn collect(
     }
     let mut collected = sorting.finish()?;
     // Nothing but its size told that it is ours, and none of it is.
-    let foreign = !client.uploads() && collected.requests == 0 && collected.strangers > 0;
+    let foreign = record.provisional && collected.requests == 0 && collected.strangers > 0;
     let short = ended
         .expected
         .is_some_and(|expected| collected.requests < expected);
@@ -96,8 +96,17 @@ pub(crate) fn collect(
         collected.foreign = true;
         return Ok(collected);
     }
-    collected.missing = match gone {
-        Some(gone) => lost(office, no, record, ended, &gone)?,
+    // What the provider says it has answered was paid for, and is not bought again unasked.
+    let lost_for = match &gone {
+        Some(gone) => Some(format!("they are gone ({})", gone.message())),
+        None if short || collected.broken > 0 => {
+            let found = collected.requests;
+            Some(format!("of these, {found} can be read"))
+        }
+        None => None,
+    };
+    collected.missing = match lost_for {
+        Some(why) => lost(office, no, record, ended, &why)?,
         None => unanswered(office, no, record, &ended.why.error(), ctx)?,
     };
     Ok(collected)
@@ -228,21 +237,18 @@ pub(crate) fn unanswered(
     })
 }
 
-/// Fails all that is left: it was answered and paid for, and the answers are no longer there. It is
-/// not bought again unasked.
+/// Fails all that is left: it may have been answered, and the answers are not there.
 fn lost(
     office: &Office,
     no: BatchNo,
     record: &Record,
     ended: &Ended,
-    gone: &Error,
+    why: &str,
 ) -> Result<u64, Error> {
     let why = format!(
-        "the results of batch {} are gone at {} ({}). They were paid for; to buy them again: \
-         batchwright retry",
-        ended.id,
-        record.account.provider,
-        gone.message()
+        "the results of batch {} at {} are not to be had: {why}. They were paid for; to buy them \
+         again: batchwright retry",
+        ended.id, record.account.provider
     );
     log::error!("{why}");
     let error = Error::new(ErrorKind::Invalid, why);

@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use parking_lot::Mutex;
 
@@ -30,7 +31,12 @@ pub(crate) struct Ends {
     pub clock: Arc<dyn Clock>,
     pub retry: RetryPolicy,
     pub jitter: Mutex<Jitter>,
+    /// A refusal that is no fault of the job that met it, and meets all others.
+    pub refused: Mutex<Option<Error>>,
 }
+
+/// A job that met such a refusal goes into another batch, not before this time.
+const REFUSED_AGAIN: Duration = Duration::from_secs(300);
 
 /// Who was asked, and since when.
 pub(crate) struct Asked {
@@ -149,6 +155,12 @@ impl Ends {
                 tries.trail = self.kinds.trails.add(tries.trail, tries.step, &error);
                 tries.next_step();
                 wall
+            }
+            Next::GiveUp if matches!(error.kind(), ErrorKind::Auth | ErrorKind::Quota) => {
+                *self.refused.lock() = Some(error);
+                return Ending::Snooze {
+                    due_at: Some(wall.after(REFUSED_AGAIN)),
+                };
             }
             Next::GiveUp => {
                 let result = self.line(claimed, &history, asked, tries, Err(error.clone()));

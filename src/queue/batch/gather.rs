@@ -4,11 +4,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::base::clock::Time;
-use crate::base::error::{Error, ErrorKind};
+use crate::base::error::Error;
+use crate::base::id::ProcessId;
 use crate::llm::batch::{BatchAccount, BatchClient, BatchLimits};
 use crate::llm::request::Request;
 use crate::queue::job::COMPLETION;
-use crate::queue::store::{Batch, BatchNo, WorkerId};
+use crate::queue::store::{Batch, BatchNo, Lane, Waiting, WorkerId};
 
 use super::poller::{Open, Poller};
 use super::record::{Phase, Record, new_label};
@@ -24,7 +25,7 @@ const SHRUNK_FOR: Duration = Duration::from_secs(3600);
 pub(super) struct Shrunk {
     requests: usize,
     /// None is begun before then, unless one of the same account ends.
-    pause: Time,
+    pub pause: Time,
     until: Time,
     times: u32,
 }
@@ -70,11 +71,13 @@ impl Poller<'_> {
             let linger = if full { since } else { since.after(LINGER) };
             let from = paused.map_or(linger, |pause| linger.max(pause));
             let handed = self.open.values().filter(|open| {
-                !open.record.is_handed_over() && !matches!(open.record.phase, Phase::Suspect { .. })
+                open.record.account == account
+                    && !open.record.is_handed_over()
+                    && !matches!(open.record.phase, Phase::Suspect { .. })
             });
             if from > now {
                 later(from);
-            } else if handed.count() >= MOST_HANDED || self.is_searched(&group) {
+            } else if handed.count() >= MOST_HANDED || self.is_taken_care_of(&group) {
                 // Whoever ends rings.
             } else {
                 let batch = self.start(&group, &model)?;
@@ -94,20 +97,17 @@ impl Poller<'_> {
         Ok(())
     }
 
-    /// Whether a bad line is being searched for among jobs of this group: it may be in what came back.
-    fn is_searched(&self, group: &crate::queue::store::Waiting) -> bool {
+    /// Whether the jobs of this group are on their way into a batch, or a bad line is being searched for
+    /// among them: it may be in what came back.
+    fn is_taken_care_of(&self, group: &Waiting) -> bool {
         self.open.values().any(|open| {
-            matches!(open.record.phase, Phase::Suspect { .. })
+            matches!(open.record.phase, Phase::Filling | Phase::Suspect { .. })
                 && open.batch.process_id == Some(group.process_id)
                 && open.batch.lane == group.lane
         })
     }
 
-    fn start(
-        &mut self,
-        group: &crate::queue::store::Waiting,
-        model: &Model,
-    ) -> Result<Open, Error> {
+    fn start(&mut self, group: &Waiting, model: &Model) -> Result<Open, Error> {
         let wall = self.clock.wall();
         let record = Record::new(model.0.clone(), new_label(), model.1.clone(), wall);
         let text = record.text();
@@ -115,7 +115,8 @@ impl Poller<'_> {
         let no = self
             .store()
             .open_batch(worker, group.process_id, &group.lane, &text, wall)?;
-        Ok(self.opened(no, record, group.process_id, group.lane.clone(), worker))
+        let process = Some(group.process_id);
+        Ok(self.opened(no, record, process, group.lane.clone(), worker))
     }
 
     /// A batch of this worker that has just been written down.
@@ -123,17 +124,17 @@ impl Poller<'_> {
         &self,
         no: BatchNo,
         record: Record,
-        process: crate::base::id::ProcessId,
-        lane: Arc<crate::queue::store::Lane>,
+        process: Option<ProcessId>,
+        lane: Arc<Lane>,
         worker: WorkerId,
     ) -> Open {
         Open {
             batch: Batch {
                 no,
-                process_id: Some(process),
+                is_stopped: process.is_none(),
+                process_id: process,
                 lane,
                 worker: Some(worker),
-                is_stopped: false,
                 jobs: 0,
                 record: String::new(),
                 created_at: self.clock.wall(),
@@ -195,20 +196,8 @@ impl Poller<'_> {
 
     /// Too much is queued at the provider: its jobs wait for a smaller batch, and no attempt is spent.
     pub(super) fn too_much(&mut self, no: BatchNo, error: &Error) {
+        log::info!("batch {} was refused: {error}", no.0);
         self.half_refused(no);
-        let Some(open) = self.open.get(&no) else {
-            return;
-        };
-        let alone = open.record.intent.items <= 1;
-        let others = self.open.values().any(|other| {
-            other.batch.no != no
-                && other.record.account == open.record.account
-                && other.record.id().is_some()
-        });
-        if alone && !others {
-            let error = Error::new(ErrorKind::Transient, error.message());
-            return self.end_all(no, error);
-        }
         self.shrink(no);
         self.close(no);
     }

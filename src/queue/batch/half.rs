@@ -11,6 +11,9 @@ use crate::queue::store::BatchNo;
 use super::poller::{Open, Poller};
 use super::record::{Phase, Record, Why, new_label};
 
+/// So many bad lines in a row, without a batch that was accepted, are no bad lines.
+const MOST_CULPRITS: u32 = 3;
+
 impl Poller<'_> {
     /// A batch was refused for a line of it that nobody names.
     pub(super) fn bisect(&mut self, no: BatchNo, error: &Error) {
@@ -19,7 +22,14 @@ impl Poller<'_> {
         let Some(open) = self.open.get(&no) else {
             return;
         };
+        let place = (open.batch.process_id, open.batch.lane.clone());
+        let culprits = self.culprits.get(&place).copied().unwrap_or(0);
         if open.record.intent.items <= 1 {
+            self.culprits.insert(place, culprits + 1);
+            return self.end_all(no, error.clone());
+        }
+        if culprits >= MOST_CULPRITS {
+            // It is not for a line.
             return self.end_all(no, error.clone());
         }
         log::warn!(
@@ -134,10 +144,8 @@ impl Poller<'_> {
                 open.record = rest;
                 open.due = self.clock.now();
                 let (process, lane) = (open.batch.process_id, open.batch.lane.clone());
-                if let Some(process) = process {
-                    let half = self.opened(new, half, process, lane, worker);
-                    self.open.insert(new, half);
-                }
+                let half = self.opened(new, half, process, lane, worker);
+                self.open.insert(new, half);
             }
             Err(error) => self.again(no, &error),
         }
@@ -152,6 +160,10 @@ impl Poller<'_> {
 
     /// This batch was accepted: if it is the first half of another one, the bad line is in the second.
     pub(super) fn half_accepted(&mut self, no: BatchNo) {
+        if let Some(open) = self.open.get(&no) {
+            let place = (open.batch.process_id, open.batch.lane.clone());
+            self.culprits.remove(&place);
+        }
         if let Some(model) = self.open.get(&no).map(|open| {
             (
                 open.record.account.clone(),

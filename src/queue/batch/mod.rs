@@ -8,6 +8,7 @@ mod collect;
 mod ends;
 mod gather;
 mod half;
+mod handing;
 #[cfg(test)]
 mod hostile;
 mod info;
@@ -17,11 +18,13 @@ mod pack;
 mod plan;
 mod poller;
 mod record;
+mod search;
 #[cfg(test)]
 mod simulation;
 mod spool;
 mod steps;
 mod transfer;
+mod watch;
 #[cfg(test)]
 mod world;
 

@@ -36,7 +36,6 @@ impl Outlook {
         self.handing.store(handing, Ordering::SeqCst);
         self.running.store(running, Ordering::SeqCst);
         self.held.store(held, Ordering::SeqCst);
-        self.blind.store(false, Ordering::SeqCst);
     }
 
     /// Batches that something is still to be done about: until all is stored, or until all are handed

@@ -30,6 +30,9 @@ const SOONEST: Duration = Duration::from_secs(10);
 const PART: u32 = 10;
 /// and at the latest after this long.
 const LATEST: Duration = Duration::from_secs(300);
+/// A provider that wants to be left alone for longer is asked again after this long all the same: results
+/// do not stay for ever.
+const MOST_ASKED: Duration = Duration::from_secs(3600);
 /// Waits are lengthened by up to this share, so that many batches spread.
 const JITTER: f64 = 0.1;
 /// The provider's list is read this often before a batch counts as not created.
@@ -87,8 +90,12 @@ impl BatchSettings {
     pub(super) fn again(&self, failures: u32, asked: Option<Duration>, jitter: f64) -> Duration {
         let least = self.poll_interval.unwrap_or(SOONEST / 2);
         let own = least.saturating_mul(1 << failures.saturating_sub(1).min(16));
-        let longest = LATEST.min(least.saturating_mul(60));
-        lengthened(own.min(longest).max(asked.unwrap_or_default()), jitter)
+        let longest = match self.poll_interval {
+            Some(exact) => LATEST.min(exact.saturating_mul(20)),
+            None => LATEST,
+        };
+        let asked = asked.unwrap_or_default().min(MOST_ASKED);
+        lengthened(own.min(longest).max(asked), jitter)
     }
 
     /// The wait between two looks through the provider's list.

@@ -42,7 +42,7 @@ pub(crate) fn next(record: &Record, stopped: bool, uploads: bool, policy: OnUnkn
             _ if doubt.looks < LOOKS => Step::Look,
             (OnUnknown::Hold, _) => Step::Look,
             (OnUnknown::Resubmit, true) if !doubt.fenced => Step::Fence,
-            (OnUnknown::Resubmit, true) if doubt.looks == LOOKS => Step::Look,
+            (OnUnknown::Resubmit, true) if !doubt.confirmed => Step::Look,
             (OnUnknown::Resubmit, _) => Step::GiveUp,
         };
     }
@@ -57,7 +57,6 @@ pub(crate) fn next(record: &Record, stopped: bool, uploads: bool, policy: OnUnkn
             match creates {
                 // It may exist: whoever was about to create it did not say what came of it.
                 true if record.tried => Step::Look,
-                _ if stopped && stage_has_file(stage) => Step::Fence,
                 _ if stopped => Step::GiveUp,
                 true => Step::Create,
                 false => Step::Upload,
@@ -70,10 +69,6 @@ pub(crate) fn next(record: &Record, stopped: bool, uploads: bool, policy: OnUnkn
         Phase::Suspect { .. } if stopped => Step::GiveUp,
         Phase::Suspect { .. } => Step::Wait,
     }
-}
-
-fn stage_has_file(stage: &BatchStage) -> bool {
-    matches!(stage, BatchStage::Uploaded { .. })
 }
 
 #[cfg(test)]
@@ -132,7 +127,10 @@ mod tests {
             steps.push(step);
             let doubt = record.doubt.as_mut().unwrap();
             match step {
-                Step::Look => doubt.looks += 1,
+                Step::Look => {
+                    doubt.looks += 1;
+                    doubt.confirmed = doubt.fenced;
+                }
                 Step::Fence => doubt.fenced = true,
                 _ => break,
             }
@@ -153,6 +151,7 @@ mod tests {
             looks: LOOKS + 3,
             fenced: true,
             held: true,
+            ..Doubt::default()
         };
         record.doubt = Some(doubt);
         assert_eq!(next(&record, false, true, Resubmit), Step::Look);
@@ -182,7 +181,7 @@ mod tests {
             (Phase::Filling, Step::GiveUp),
             (Phase::Packed, Step::GiveUp),
             (ready(), Step::GiveUp),
-            (uploaded(), Step::Fence),
+            (uploaded(), Step::GiveUp),
             (running(), Step::Cancel),
         ] {
             assert_eq!(next(&record(phase, false)), step);

@@ -1,6 +1,7 @@
 //! The one thread that decides for all batches of a worker.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -15,7 +16,7 @@ use crate::base::id::ProcessId;
 use crate::config::choices::OnUnknown;
 use crate::engine::dispatch::ErrorPolicy;
 use crate::engine::jitter::Jitter;
-use crate::llm::batch::{BatchAccount, BatchClient};
+use crate::llm::batch::{BatchAccount, BatchClient, BatchStage};
 use crate::queue::kinds::Kinds;
 use crate::queue::store::{Batch, BatchNo, JobStore, Lane};
 
@@ -110,6 +111,8 @@ pub(crate) struct Poller<'a> {
     /// When jobs that wait were first seen: more may be on their way.
     pub(super) seen: HashMap<(ProcessId, Arc<Lane>), Time>,
     pub(super) shrunk: HashMap<(BatchAccount, Option<String>), Shrunk>,
+    /// Lines found to be bad one after the other, while no batch of theirs was accepted.
+    pub(super) culprits: HashMap<(Option<ProcessId>, Arc<Lane>), u32>,
     /// Accounts that are left alone until then.
     pub(super) paused: HashMap<BatchAccount, (Time, u32)>,
     pub(super) jitter: Jitter,
@@ -163,6 +166,7 @@ impl<'a> Poller<'a> {
             known: HashMap::new(),
             seen: HashMap::new(),
             shrunk: HashMap::new(),
+            culprits: HashMap::new(),
             paused: HashMap::new(),
             jitter: Jitter(seed),
             looked: None,
@@ -264,7 +268,12 @@ impl<'a> Poller<'a> {
         self.post.news.store(false, Ordering::SeqCst);
         self.looked = Some(now);
         self.look_at = None;
-        let looked = self.adopt().and_then(|()| self.gather(now));
+        let adopted = self.adopt();
+        if adopted.is_ok() {
+            self.tell();
+            self.office.outlook.blind.store(false, Ordering::SeqCst);
+        }
+        let looked = adopted.and_then(|()| self.gather(now));
         if let Err(error) = looked {
             log::warn!("cannot look for batches: {error}");
             self.look_at = Some(now.after(AGAIN));
@@ -381,7 +390,16 @@ impl<'a> Poller<'a> {
             if self.ctx.is_cancelled() {
                 return;
             }
-            self.take_step(no);
+            // A client of the host's may panic; its batch waits then, and the others go on.
+            let step = AssertUnwindSafe(|| self.take_step(no));
+            if let Err(_cause) = catch_unwind(step) {
+                #[cfg(test)]
+                if _cause.is::<super::world::Died>() {
+                    std::panic::resume_unwind(_cause);
+                }
+                self.problem(no, "the client of the Batch API panicked".to_owned());
+                self.wait(no, AGAIN * 10);
+            }
             // What ended meanwhile is not kept waiting by calls for others.
             self.settle_in();
         }
@@ -410,6 +428,13 @@ impl<'a> Poller<'a> {
             return;
         };
         let stopped = open.batch.is_stopped;
+        if self.is_elsewhere_now(no) {
+            self.close(no);
+            return;
+        }
+        let Some(open) = self.open.get(&no) else {
+            return;
+        };
         let policy = self.policy(stopped, client.uploads());
         let step = next(&open.record, stopped, client.uploads(), policy);
         self.carry_out(no, step, &client);
@@ -479,7 +504,15 @@ impl<'a> Poller<'a> {
     /// Says where all batches stand.
     pub(super) fn tell(&self) {
         let (mut handing, mut running, mut held) = (0, 0, 0);
-        let mut trouble = self.strange.clone();
+        let now = self.clock.now();
+        let crowded = self.shrunk.iter().find(|(_, shrunk)| shrunk.pause > now);
+        let crowded = crowded.map(|((account, _), _)| {
+            format!(
+                "too much is queued at {}; smaller batches follow",
+                account.provider
+            )
+        });
+        let mut trouble = self.strange.clone().or(crowded);
         for open in self.open.values() {
             match &open.record {
                 record if record.is_held() => held += 1,
@@ -498,8 +531,26 @@ impl<'a> Poller<'a> {
         }
     }
 
-    /// Ends what is no more.
-    pub(super) fn close(&mut self, no: BatchNo) {
+    /// Whether nothing of a batch was sent, and new ones go to another account, or to none: so do its
+    /// jobs.
+    fn is_elsewhere_now(&self, no: BatchNo) -> bool {
+        let Some(open) = self.open.get(&no) else {
+            return false;
+        };
+        let ready = Phase::Handing {
+            stage: BatchStage::Ready,
+        };
+        let unsent = match &open.record.phase {
+            Phase::Filling | Phase::Packed => true,
+            phase => *phase == ready && !open.record.tried,
+        };
+        let current = self.post.client.read();
+        let current = current.as_ref().map(|client| client.account());
+        unsent && current.as_ref() != Some(&open.record.account)
+    }
+
+    /// Ends what is no more. Tells whether that was possible.
+    pub(super) fn close(&mut self, no: BatchNo) -> bool {
         let wall = self.clock.wall();
         match self.office.store.close_batch(self.office.worker, no, wall) {
             Ok(()) => {
@@ -508,10 +559,18 @@ impl<'a> Poller<'a> {
                 }
                 (self.wake)();
                 self.post.ring();
+                true
+            }
+            // It is somebody else's now: this worker was taken for dead.
+            Err(error) if error.kind() == ErrorKind::Invalid => {
+                log::warn!("batch {} is no longer this worker's: {error}", no.0);
+                self.open.remove(&no);
+                false
             }
             Err(error) => {
                 log::warn!("cannot close batch {}: {error}", no.0);
                 self.wait(no, AGAIN);
+                false
             }
         }
     }

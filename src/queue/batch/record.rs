@@ -30,6 +30,9 @@ pub(crate) struct Record {
     /// Its end has been asked for.
     #[serde(default)]
     pub cancelled: bool,
+    /// It was taken for ours by its size and time alone.
+    #[serde(default)]
+    pub provisional: bool,
     /// Batches that were taken for this one, and are not.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub not_ours: Vec<String>,
@@ -138,6 +141,12 @@ pub(crate) struct Doubt {
     pub looks: u32,
     /// Its input file has been deleted: a creation under way comes to nothing.
     pub fenced: bool,
+    /// The list was read once more after that.
+    #[serde(default)]
+    pub confirmed: bool,
+    /// Times the deletion was refused.
+    #[serde(default)]
+    pub refusals: u32,
     /// Nothing can be done by itself.
     pub held: bool,
 }
@@ -166,6 +175,7 @@ impl Record {
             counts: None,
             created: None,
             cancelled: false,
+            provisional: false,
             not_ours: Vec::new(),
             spare: Vec::new(),
             problem: None,

@@ -105,6 +105,7 @@ impl Scene {
                 clock: self.clock.clone(),
                 retry: RetryPolicy::default(),
                 jitter: Mutex::new(Jitter(self.random.below(1 << 40))),
+                refused: Mutex::default(),
             },
             outlook: Arc::new(Outlook::default()),
         });

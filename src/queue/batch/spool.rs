@@ -30,7 +30,7 @@ impl Spool {
     /// Begins a file, which is there once it is [kept](Draft::keep).
     pub(crate) fn draft(&self, path: PathBuf) -> Result<Draft, Error> {
         let begin = || {
-            fs::create_dir_all(&self.0)?;
+            make_private(&self.0)?;
             let mut part = path.clone().into_os_string();
             part.push(".part");
             let part = PathBuf::from(part);
@@ -71,27 +71,38 @@ impl Spool {
     }
 }
 
-/// A file that is being written.
+/// The folder; what is in it is for this user's eyes.
+fn make_private(folder: &Path) -> io::Result<()> {
+    let mut make = fs::DirBuilder::new();
+    make.recursive(true);
+    #[cfg(unix)]
+    std::os::unix::fs::DirBuilderExt::mode(&mut make, 0o700);
+    make.create(folder)
+}
+
+/// A file that is being written. Dropped before it is [kept](Self::keep), it is gone: on a full disk its
+/// room is needed.
 pub(crate) struct Draft {
     path: PathBuf,
     part: PathBuf,
     file: BufWriter<File>,
 }
 
+impl Drop for Draft {
+    fn drop(&mut self) {
+        let _ = fs::remove_file(&self.part);
+    }
+}
+
 impl Draft {
     /// Makes it last, under its name.
-    pub(crate) fn keep(self) -> Result<(), Error> {
-        let Self {
-            path,
-            part,
-            mut file,
-        } = self;
+    pub(crate) fn keep(mut self) -> Result<(), Error> {
         let mut keep = || {
-            file.flush()?;
-            file.get_ref().sync_all()?;
-            fs::rename(&part, &path)
+            self.file.flush()?;
+            self.file.get_ref().sync_all()?;
+            fs::rename(&self.part, &self.path)
         };
-        keep().map_err(|error| unwritable(&path, error))
+        keep().map_err(|error| unwritable(&self.path, error))
     }
 
     pub(crate) fn write(&mut self, bytes: &[u8]) -> Result<(), Error> {

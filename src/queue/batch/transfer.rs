@@ -1,6 +1,7 @@
 //! What takes long: writing, sending and fetching the bodies of batches, on threads of its own, so that
 //! a slow link delays nobody else.
 
+use std::collections::HashSet;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -9,8 +10,8 @@ use std::thread::{self, Scope};
 use crossbeam_channel::{Receiver, Sender, unbounded};
 
 use crate::base::cancel::Context;
-use crate::base::error::{Error, ErrorKind};
-use crate::llm::batch::{BatchClient, BatchIntent, BatchLimits, BatchStage};
+use crate::base::error::{Error, ErrorKind, Sent};
+use crate::llm::batch::{BatchClient, BatchIntent, BatchLimits, BatchStage, Found};
 use crate::queue::store::{BatchNo, End, JobStore, WorkerId};
 
 use super::collect::{Collected, collect, fail_lines, outcomes, unanswered};
@@ -66,6 +67,8 @@ pub(crate) enum Task {
     Pack(BatchLimits),
     /// Send its input.
     Send(BatchStage),
+    /// Look for it in the provider's list, where it is none of these.
+    Find(BatchStage, HashSet<String>),
     /// Fetch and store its results.
     Collect(Ended),
     /// End the jobs of these lines of its input.
@@ -78,6 +81,7 @@ pub(crate) enum Task {
 pub(crate) enum Done {
     Packed(Packed),
     Sent(BatchStage),
+    Looked(Found),
     Collected(Collected),
     /// Jobs were given their ends; these many.
     Failed(u64),
@@ -127,7 +131,8 @@ impl Transfers {
                     let done = catch_unwind(AssertUnwindSafe(work));
                     let done = done.unwrap_or_else(|_| {
                         let why = "the client of the Batch API panicked";
-                        Err(Error::new(ErrorKind::Panic, why))
+                        // Nobody knows how far it had come.
+                        Err(Error::new(ErrorKind::Panic, why).with_sent(Sent::Maybe))
                     });
                     if report.send((no, done)).is_err() {
                         return;
@@ -191,7 +196,7 @@ fn carry_out(office: &Office, order: Order, ctx: &Context) -> Result<Done, Error
         task,
     } = order;
     if ctx.is_cancelled() {
-        return Err(Error::cancelled().with_sent(crate::base::error::Sent::No));
+        return Err(Error::cancelled().with_sent(Sent::No));
     }
     let label = &record.intent.label;
     match task {
@@ -199,6 +204,9 @@ fn carry_out(office: &Office, order: Order, ctx: &Context) -> Result<Done, Error
         Task::Send(stage) => office
             .advance(&*client, &record.intent, &stage, ctx)
             .map(Done::Sent),
+        Task::Find(stage, known) => client
+            .find(&record.intent, &stage, &known, ctx)
+            .map(Done::Looked),
         Task::Collect(ended) => {
             let collected = collect(office, no, &record, &ended, &client, ctx)?;
             if !collected.again && !collected.foreign {
@@ -208,6 +216,12 @@ fn carry_out(office: &Office, order: Order, ctx: &Context) -> Result<Done, Error
             Ok(Done::Collected(collected))
         }
         Task::FailLines(lines) => {
+            // Of a batch whose line has its end already the lines are no longer those that were sent.
+            let whole = office.store.batches(None)?;
+            let whole = whole.iter().find(|batch| batch.no == no);
+            if whole.is_none_or(|batch| batch.jobs != record.intent.items) {
+                return Ok(Done::Failed(0));
+            }
             let hit = fail_lines(office, no, &record, &lines)?;
             if let (0, Some((_, error))) = (hit, lines.into_iter().next()) {
                 return Ok(Done::NoSuchLine(error));
