@@ -260,7 +260,7 @@ impl Turn {
         let ctx = &self.ctx;
         let jobs = self
             .ledger
-            .to_send()
+            .unsent()
             .map(|request| match ctx.is_cancelled() {
                 true => Err(Error::cancelled()),
                 false => request.map(|request| Job::from(&request)),

@@ -63,6 +63,7 @@ enum Prepared {
     },
 }
 
+#[cfg(feature = "queue")]
 /// A prepared run of a file, taken apart.
 pub(super) struct Parts {
     pub input: Arc<InputFile>,
@@ -121,6 +122,7 @@ impl<'a> FileRun<'a> {
         &self.plan
     }
 
+    #[cfg(feature = "queue")]
     /// What it takes to have the items carried out elsewhere; nothing for a stream.
     pub(super) fn into_parts(self) -> Option<Parts> {
         let Prepared::File {

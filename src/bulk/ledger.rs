@@ -125,7 +125,7 @@ impl Ledger {
 
     /// The requests that nobody has in hand, in the order of the input. Each counts as handed over once
     /// it was taken from here. An error, the last item, when the file is no longer what was checked.
-    pub(crate) fn to_send(&mut self) -> impl Iterator<Item = Result<Request, Error>> + '_ {
+    pub(crate) fn unsent(&mut self) -> impl Iterator<Item = Result<Request, Error>> + '_ {
         let input = self.input.clone();
         let keep_failed = self.options.keep_failed;
         let most = self.options.max_items.unwrap_or(usize::MAX);

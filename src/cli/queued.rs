@@ -100,7 +100,10 @@ impl Place {
         options: FileRunOptions,
     ) -> Result<Queued<'_>, FileRunError> {
         let run = QueuedRun::prepare(prompts, output, options, &self.queue, self.process)?;
-        Ok(Queued { place: self, run })
+        Ok(Queued {
+            place: self,
+            run: Box::new(run),
+        })
     }
 
     /// Takes all of standard input in; `None` when that was interrupted.
@@ -229,7 +232,7 @@ fn is_regular(path: &Path) -> bool {
 /// A run that is compared with what is on the queue.
 pub struct Queued<'p> {
     place: &'p Place,
-    run: QueuedRun,
+    run: Box<QueuedRun>,
 }
 
 impl Queued<'_> {

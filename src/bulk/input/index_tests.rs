@@ -91,32 +91,3 @@ fn a_hundred_thousand_items_take_24_bytes_each_in_every_order() {
     assert_eq!(positions.0.entries.as_ptr(), at, "sorted in place");
     assert_eq!(positions.0.entries.capacity() * size_of::<Entry>(), bytes);
 }
-
-#[test]
-fn back_in_the_order_of_ids_everything_is_found_as_before() {
-    let mut entries: Vec<Entry> = (0..4).map(|i| own(&format!("o{i}"), i, 10 * i)).collect();
-    entries.extend([5, 6, 5].iter().zip(4..).map(|(&r, i)| auto(r, 10 * i)));
-    let mut index = index(entries);
-    index.mark("o1", 1, true);
-    index.hold("o2");
-    let second = auto_id(5, 2);
-    index.hold(&second);
-    let mut index = index.finish().into_matching();
-    let same = |state, held, settled| Fit::Same {
-        state,
-        held,
-        settled,
-    };
-    assert_eq!(index.fit("o1", 1), same(State::Done, false, false));
-    assert_eq!(index.fit("o2", 2), same(State::New, true, false));
-    assert_eq!(index.fit("o2", 9), Fit::Other);
-    assert_eq!(index.fit("o9", 9), Fit::Unknown);
-    assert_eq!(index.fit(&second, 5), same(State::New, true, false));
-    assert_eq!(index.fit(&auto_id(5, 3), 5), Fit::Unknown);
-    assert_eq!(index.settle("o2", false), Some(State::New));
-    assert_eq!(index.fit("o2", 2), same(State::Failed, false, true));
-    index.release_all();
-    let index = index.finish();
-    let taken: Vec<usize> = (0..7).filter(|i| index.is_taken(*i)).collect();
-    assert_eq!(taken, [2]);
-}

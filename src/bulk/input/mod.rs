@@ -8,6 +8,8 @@ mod entry;
 mod fault;
 mod fields;
 mod file;
+#[cfg(feature = "queue")]
+mod held;
 mod id;
 mod index;
 mod json;
@@ -33,8 +35,10 @@ pub(crate) use check::Hooks;
 pub(crate) use entry::State;
 pub(crate) use fault::InputError;
 pub(crate) use file::InputFile;
+#[cfg(feature = "queue")]
+pub(crate) use held::Fit;
 pub(crate) use id::hash_prefix;
-pub(crate) use index::{FileIndex, Fit, Match, Matching};
+pub(crate) use index::{FileIndex, Match, Matching};
 pub(crate) use stream::StreamLines;
 pub(crate) use template::Template;
 

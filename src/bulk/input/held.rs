@@ -1,0 +1,143 @@
+//! What of an input others have in hand: marked in its index, by id, while the calls are theirs.
+
+use rayon::prelude::*;
+
+use super::entry::State;
+use super::id::auto_id;
+use super::index::{FileIndex, Matching};
+
+/// How a job that is carried out elsewhere fits the input.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Fit {
+    /// It asks what the input asks.
+    Same {
+        /// How the output stands towards it.
+        state: State,
+        /// Another job that asks the same is known.
+        held: bool,
+        /// Its result came in this run.
+        settled: bool,
+    },
+    /// It asks what the input asked before.
+    Other,
+    /// The input has no such id (any more).
+    Unknown,
+}
+
+impl Matching {
+    /// How a job that somebody holds fits the input.
+    pub(crate) fn fit(&self, id: &str, request_hash_prefix: u64) -> Fit {
+        let Some(entry) = self.find(id).map(|at| &self.entries[at]) else {
+            return Fit::Unknown;
+        };
+        match entry.request == request_hash_prefix {
+            true => Fit::Same {
+                state: entry.state(),
+                held: entry.is_held(),
+                settled: entry.is_settled(),
+            },
+            false => Fit::Other,
+        }
+    }
+
+    /// Takes note that somebody has the item in hand.
+    pub(crate) fn hold(&mut self, id: &str) {
+        if let Some(at) = self.find(id) {
+            self.entries[at].set_held(true);
+        }
+    }
+
+    /// Forgets who holds what.
+    pub(crate) fn release_all(&mut self) {
+        self.entries.iter_mut().for_each(|e| e.set_held(false));
+    }
+
+    /// Takes note of a result that came in this run. Returns the state before.
+    pub(crate) fn settle(&mut self, id: &str, success: bool) -> Option<State> {
+        let at = self.find(id)?;
+        let entry = &mut self.entries[at];
+        let before = entry.state();
+        entry.set_state(match success {
+            true => State::Done,
+            false => State::Failed,
+        });
+        entry.settle();
+        Some(before)
+    }
+}
+
+impl FileIndex {
+    /// Takes note that somebody has it in hand.
+    pub(crate) fn hold(&mut self, i: usize) {
+        self.entries[i].set_held(true);
+    }
+
+    /// Sorts by id again; nothing is lost.
+    pub(crate) fn into_matching(mut self) -> Matching {
+        let hash = self.hash;
+        self.entries.par_iter_mut().for_each(|entry| {
+            if entry.is_auto() {
+                entry.id = hash(&auto_id(entry.request, 1));
+            }
+        });
+        let mut by_id = Matching::new(self.entries, hash, self.totals);
+        by_id.set_collisions(self.collisions);
+        by_id.unknown_lines = self.tally.unknown_lines;
+        by_id
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::entry::Entry;
+    use super::super::id::id_hash;
+    use super::super::index::Totals;
+    use super::*;
+
+    fn own(id: &str, request: u64, offset: u64) -> Entry {
+        Entry::new(id_hash(id), request, offset, 0)
+    }
+
+    fn auto(request: u64, offset: u64) -> Entry {
+        Entry::new(id_hash(&auto_id(request, 1)), request, offset, 0).automatic()
+    }
+
+    #[test]
+    fn back_in_the_order_of_ids_everything_is_found_as_before() {
+        let mut entries: Vec<Entry> = (0..4).map(|i| own(&format!("o{i}"), i, 10 * i)).collect();
+        entries.extend([5, 6, 5].iter().zip(4..).map(|(&r, i)| auto(r, 10 * i)));
+        let mut index = Matching::new(entries, id_hash, Totals::default());
+        index.mark("o1", 1, true);
+        index.hold("o2");
+        let second = auto_id(5, 2);
+        index.hold(&second);
+        let mut index = index.finish().into_matching();
+        let same = |state, held, settled| Fit::Same {
+            state,
+            held,
+            settled,
+        };
+        assert_eq!(index.fit("o1", 1), same(State::Done, false, false));
+        assert_eq!(index.fit("o2", 2), same(State::New, true, false));
+        assert_eq!(index.fit("o2", 9), Fit::Other);
+        assert_eq!(index.fit("o9", 9), Fit::Unknown);
+        assert_eq!(index.fit(&second, 5), same(State::New, true, false));
+        assert_eq!(index.fit(&auto_id(5, 3), 5), Fit::Unknown);
+        assert_eq!(index.settle("o2", false), Some(State::New));
+        assert_eq!(index.fit("o2", 2), same(State::Failed, false, true));
+        index.release_all();
+        let index = index.finish();
+        let taken: Vec<usize> = (0..7).filter(|i| index.is_taken(*i)).collect();
+        assert_eq!(taken, [2]);
+    }
+
+    #[test]
+    fn marks_of_an_entry_leave_its_other_parts_alone() {
+        let mut entry = Entry::new(1, 2, 77, 5).automatic();
+        entry.set_held(true);
+        assert!(entry.is_held() && !entry.is_settled() && entry.is_auto());
+        entry.settle();
+        assert!(!entry.is_held() && entry.is_settled());
+        assert_eq!((entry.offset(), entry.class()), (77, 5));
+    }
+}
