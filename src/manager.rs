@@ -252,9 +252,8 @@ impl LlmManager {
     /// `sync` asks the [route](Self::route) and keeps everything in memory. `batch` puts the requests on the queue in
     /// the [data folder](Self::data_dir), hands them over, and waits for the end, which may take a day.
     /// They survive this program there: called again with the same process id and requests it attaches
-    /// to what is under way. The same happens after a cancellation; to give them up instead,
-    /// [`JobQueue::cancel`](crate::JobQueue::cancel) the process. Their results are deleted from the
-    /// queue when they are returned.
+    /// to what is under way. The same happens after a cancellation; to give them up instead, cancel the
+    /// process in its queue. Their results are deleted from the queue when they are returned.
     ///
     /// # Errors
     /// When the context ended it, or it could not begin or go on; what has finished is in
