@@ -1,6 +1,8 @@
 //! A queue full of prompts, workers that hand them over in batches, and a provider that counts what it
 //! is paid for: what all tests of batches that go wrong have in common.
 
+#![cfg(unix)]
+
 use std::collections::HashSet;
 use std::process::Command;
 use std::thread;
