@@ -97,11 +97,12 @@ pub(crate) fn collect(
         return Ok(collected);
     }
     // What the provider says it has answered was paid for, and is not bought again unasked.
+    let provider = &record.account.provider;
     let lost_for = match &gone {
-        Some(gone) => Some(format!("they are gone ({})", gone.message())),
+        Some(gone) => Some(format!("are gone at {provider} ({})", gone.message())),
         None if short || collected.broken > 0 => {
             let found = collected.requests;
-            Some(format!("of these, {found} can be read"))
+            Some(format!("are incomplete at {provider}: {found} can be read"))
         }
         None => None,
     };
@@ -246,9 +247,8 @@ fn lost(
     why: &str,
 ) -> Result<u64, Error> {
     let why = format!(
-        "the results of batch {} at {} are not to be had: {why}. They were paid for; to buy them \
-         again: batchwright retry",
-        ended.id, record.account.provider
+        "the results of batch {} {why}. They were paid for; to buy them again: batchwright retry",
+        ended.id
     );
     log::error!("{why}");
     let error = Error::new(ErrorKind::Invalid, why);
