@@ -120,16 +120,19 @@ fn long_batch_120_000_requests() {
 #[test]
 #[ignore = "takes minutes"]
 fn long_batch_one_poison_line_among_20_000() {
-    for at in [&OPENAI, &GROQ, &MISTRAL, &XAI, &GEMINI, &ANTHROPIC] {
-        for named in [true, false] {
-            let site = poisoned(at, quick().name_lines(named), 20_000, &[13_131]);
-            let names = named && [OPENAI.name, GROQ.name].contains(&at.name);
-            let most = match names {
-                true => 1,
-                false => 28,
-            };
-            assert_eq!(work(&site).0, Some(3));
-            one_failed(&site, most);
-        }
+    // Where the provider can name the line, and where it cannot or does not.
+    for (at, named) in [
+        (&OPENAI, true),
+        (&GROQ, true),
+        (&OPENAI, false),
+        (&GROQ, false),
+        (&MISTRAL, false),
+        (&XAI, false),
+        (&GEMINI, false),
+        (&ANTHROPIC, false),
+    ] {
+        let site = poisoned(at, quick().name_lines(named), 20_000, &[13_131]);
+        assert_eq!(work(&site).0, Some(3));
+        one_failed(&site, if named { 1 } else { 28 });
     }
 }
