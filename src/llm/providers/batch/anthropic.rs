@@ -28,7 +28,7 @@ use crate::llm::request::Request;
 
 use super::Wire;
 use super::http::{Http, escaped, json as body_of, named, poll_after, served_at, unusable};
-use super::said::{count, text, time};
+use super::said::{count, not_processed, text, time};
 
 const BATCHES: &str = "/messages/batches";
 /// As many as a page of the list takes.
@@ -159,16 +159,11 @@ impl Wire for Anthropic {
             serde_json::from_slice(line).map_err(|error| malformed(error, line))?;
         let kind = word(result.as_ref().and_then(|result| result.kind.as_ref()));
         let answered = |answer| BatchEnd::Answered(Box::new(answer));
-        // Whoever cancelled it: what is still wanted is asked for again.
-        let unused = |why| {
-            let error = Error::new(ErrorKind::Transient, why);
-            BatchEnd::NotProcessed(error.with_sent(Sent::Answered))
-        };
         let end = match (&*kind, &result) {
             ("succeeded", Some(result)) => answered(anthropic::read(vendor, bytes(result.message))),
             ("errored", Some(result)) => answered(Err(failure(vendor, bytes(result.error)))),
-            ("canceled", _) => unused("the batch was cancelled before this request's turn"),
-            ("expired", _) => unused("the batch expired before this request's turn"),
+            ("canceled", _) => not_processed("the batch was cancelled before this request's turn"),
+            ("expired", _) => not_processed("the batch expired before this request's turn"),
             _ => answered(Err(malformed(format!("the result `{kind}`"), line))),
         };
         Ok(BatchLine {
@@ -232,7 +227,7 @@ fn status_of(batch: &Value) -> BatchStatus {
         "ended" => BatchState::Completed,
         _ => BatchState::Unknown(ended),
     };
-    let total = total(batch);
+    let total = sum(batch, &COUNTED);
     let of = |name| count(&batch["request_counts"][name]).unwrap_or(0);
     let over = state.is_final();
     BatchStatus {
@@ -243,19 +238,24 @@ fn status_of(batch: &Value) -> BatchStatus {
             failed: of("errored"),
         }),
         results: over.then(|| RESULTS.to_owned()).into_iter().collect(),
-        expected: total.filter(|_| over),
+        // Each of them has a line, whatever came of it.
+        expected: sum(batch, &ENDED).filter(|ended| over && *ended > 0),
         poll_after: None,
         state,
     }
 }
 
-/// How many requests it has; known from the start.
-fn total(batch: &Value) -> Option<u64> {
+/// What its requests are counted as; their sum is known from the start.
+const COUNTED: [&str; 5] = ["processing", "succeeded", "errored", "canceled", "expired"];
+/// The same without those that have not ended.
+const ENDED: [&str; 4] = ["succeeded", "errored", "canceled", "expired"];
+
+/// How many of its requests are counted as one of these.
+fn sum(batch: &Value, names: &[&str]) -> Option<u64> {
     let counts = batch.get("request_counts")?.as_object()?;
-    let names = ["processing", "succeeded", "errored", "canceled", "expired"];
     let known = counts.keys().any(|name| names.contains(&&**name));
     let all = names.iter().filter_map(|name| count(counts.get(*name)?));
-    known.then(|| all.sum())
+    known.then(|| all.fold(0, u64::saturating_add))
 }
 
 /// Where the results of a batch that has ended are, unless they are gone.
@@ -352,7 +352,7 @@ fn candidates(
             let id = text(&batch, "id")
                 .filter(|id| !known.contains(*id))?
                 .to_owned();
-            let fits = total(&batch) == Some(intent.items)
+            let fits = sum(&batch, &COUNTED) == Some(intent.items)
                 && created(&batch).is_none_or(|time| window.holds(time));
             fits.then_some((id, batch))
         }));

@@ -27,9 +27,10 @@ use crate::llm::request::Request;
 use crate::llm::transport::HttpReply;
 
 use super::Wire;
+use super::expected;
 use super::files::{Listed, search, since};
 use super::http::{Http, Page, escaped, json as body_of, named, poll_after, served_at, unusable};
-use super::said::{count, text, time};
+use super::said::{count, not_processed, text, time};
 
 /// How long to wait when a creation is refused for its pace and no time is named.
 const PATIENCE: Duration = Duration::from_secs(15 * 60);
@@ -150,7 +151,7 @@ impl Wire for Gemini {
         let answered = |answer| BatchEnd::Answered(Box::new(answer));
         let end = match (&error, response) {
             (Some(error), _) if code_of(error) == Some(1) => {
-                BatchEnd::NotProcessed(failure(vendor, error))
+                not_processed(failure(vendor, error).message())
             }
             (Some(error), _) => answered(Err(failure(vendor, error))),
             (None, Some(response)) => answered(gemini::read(vendor, response.get().as_bytes())),
@@ -343,18 +344,19 @@ fn status_of(vendor: &Vendor, batch: &Value) -> BatchStatus {
     let stats = &metadata["batchStats"];
     let total = count(&stats["requestCount"]);
     let of = |name| count(&stats[name]).unwrap_or(0);
-    let whole = matches!(state, BatchState::Completed) && !said.ends_with("PARTIALLY_SUCCEEDED");
+    let counts = total.map(|total| BatchCounts {
+        total,
+        completed: of("successfulRequestCount"),
+        failed: of("failedRequestCount"),
+    });
     BatchStatus {
-        counts: total.map(|total| BatchCounts {
-            total,
-            completed: of("successfulRequestCount"),
-            failed: of("failedRequestCount"),
-        }),
+        // One that was cut short may keep nothing of what it had finished.
+        expected: expected(&state, counts).filter(|_| !results.is_empty()),
+        counts,
         results: match state.is_final() {
             true => results,
             false => Vec::new(),
         },
-        expected: total.filter(|_| whole),
         poll_after: None,
         state,
     }

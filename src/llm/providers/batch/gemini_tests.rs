@@ -88,7 +88,8 @@ fn results_are_found_wherever_they_are() {
             let status = status(batch);
             assert_eq!(status.state.as_str(), "completed");
             assert_eq!(status.results, [name]);
-            assert_eq!(status.expected, Some(3));
+            // The third was never worked on.
+            assert_eq!(status.expected, Some(2));
         }
     }
     let mut partly = in_state("JOB_STATE_PARTIALLY_SUCCEEDED");
@@ -96,7 +97,7 @@ fn results_are_found_wherever_they_are() {
     let partly = status(partly);
     assert_eq!(
         (partly.state.as_str(), partly.expected),
-        ("completed", None)
+        ("completed", Some(2))
     );
     let mut nowhere = in_state("BATCH_STATE_SUCCEEDED");
     nowhere["done"] = true.into();
@@ -199,7 +200,10 @@ fn errors_have_the_numbers_of_google_or_of_http() {
         assert!(error.message().contains("because"), "{error}");
     }
     match end(json!({"key": "k-1", "error": {"code": 1, "message": "stopped"}})) {
-        BatchEnd::NotProcessed(error) => assert!(error.message().contains("stopped")),
+        BatchEnd::NotProcessed(error) => {
+            assert!(error.message().contains("stopped"));
+            assert_eq!(error.kind(), ErrorKind::Transient);
+        }
         BatchEnd::Answered(_) => panic!("it was cancelled"),
     }
 }

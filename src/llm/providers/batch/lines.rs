@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use serde_json::value::RawValue;
 
-use crate::base::error::{Error, ErrorKind, Sent};
+use crate::base::error::{Error, Sent};
 use crate::llm::batch::{BatchEnd, BatchLine};
 use crate::llm::providers::answer::malformed;
 use crate::llm::providers::content::invalid;
@@ -14,7 +14,7 @@ use crate::llm::providers::vendor::Vendor;
 use crate::llm::request::Request;
 
 use super::refusal::kind;
-use super::said::{answer, count};
+use super::said::{answer, count, not_processed};
 
 #[derive(Serialize)]
 struct Input<'a> {
@@ -97,13 +97,13 @@ fn says_something(error: &Value) -> bool {
 
 /// What came of a request that has an error in the place of an answer.
 pub(super) fn failed(vendor: &Vendor, said: Said, status: Option<u16>) -> BatchEnd {
-    let not_processed = |word: &String| {
+    let had_no_turn = |word: &String| {
         let word = word.to_ascii_lowercase();
         word.ends_with("expired") || word.contains("cancelled") || word.contains("canceled")
     };
-    if said.words.iter().any(not_processed) {
+    if said.words.iter().any(had_no_turn) {
         let why = format!("{} did not come to it: {}", vendor.name, said.message);
-        return BatchEnd::NotProcessed(Error::new(ErrorKind::Transient, why));
+        return not_processed(why);
     }
     let error = Error::new(kind(vendor, &said, status), told(vendor, &said));
     BatchEnd::Answered(Box::new(Err(error.with_sent(Sent::Answered))))

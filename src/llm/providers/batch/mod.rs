@@ -304,12 +304,12 @@ impl fmt::Debug for BatchApi {
     }
 }
 
-/// How many requests the results hold at least: all of a batch that was completed, and of one that was
-/// cut short those that were answered by then.
+/// How many requests the results hold at least: of a batch that was completed those that were worked
+/// on, and of one that was cut short those that were answered by then.
 fn expected(state: &BatchState, counts: Option<BatchCounts>) -> Option<u64> {
     let counts = counts?;
     let least = match state {
-        BatchState::Completed => counts.total,
+        BatchState::Completed => counts.completed.saturating_add(counts.failed),
         BatchState::Expired | BatchState::Cancelled => counts.completed,
         _ => return None,
     };

@@ -1,11 +1,12 @@
 //! What Batch APIs say in much the same way: times, counts, and what came of one request.
 
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use serde_json::Value;
 
 use crate::base::clock::Wall;
-use crate::base::error::Error;
+use crate::base::error::{Error, ErrorKind, Sent};
+use crate::llm::batch::BatchEnd;
 use crate::llm::providers::dialect::decode;
 use crate::llm::providers::vendor::Vendor;
 use crate::llm::response::Response;
@@ -19,6 +20,12 @@ pub(super) fn answer(vendor: &Vendor, status: u16, body: &[u8]) -> Result<Respon
         body: body.to_vec(),
     };
     decode(vendor, &reply)
+}
+
+/// What came of a request that had no turn: whatever ended its batch, another try may do.
+pub(super) fn not_processed(why: impl Into<String>) -> BatchEnd {
+    let error = Error::new(ErrorKind::Transient, why);
+    BatchEnd::NotProcessed(error.with_sent(Sent::Answered))
 }
 
 /// A count: a number, or one in quotes.
@@ -48,11 +55,27 @@ pub(super) fn time(value: &Value) -> Option<Wall> {
     }
 }
 
+/// A time at which something ends. By the day it is the end of that day, and a day later to be sure.
+pub(super) fn end(value: &Value) -> Option<Wall> {
+    let told = time(value)?;
+    let by_the_day = value.as_str().is_some_and(|text| is_a_day(text.trim()));
+    Some(match by_the_day {
+        true => told.after(2 * DAY),
+        false => told,
+    })
+}
+
+const DAY: Duration = Duration::from_secs(24 * 3600);
+
+fn is_a_day(text: &str) -> bool {
+    text.len() == 10 && text.parse::<f64>().is_err()
+}
+
 fn written(text: &str) -> Option<Wall> {
     if let Ok(seconds) = text.parse::<f64>() {
         return time(&Value::from(seconds));
     }
-    if text.len() == 10 {
+    if is_a_day(text) {
         return written(&format!("{text}T00:00:00Z"));
     }
     // The time of day has the only `+`, and the third `-` if it has one.
@@ -62,13 +85,14 @@ fn written(text: &str) -> Option<Wall> {
         None => (text.trim_end_matches(['Z', 'z']), 0),
     };
     let local: SystemTime = humantime::parse_rfc3339_weak(local).ok()?;
-    Some(Wall(Wall::from(local).0 - ahead))
+    Some(Wall(Wall::from(local).0.saturating_sub(ahead)))
 }
 
 /// `+05:30` in milliseconds.
 fn offset(zone: &str) -> Option<i64> {
     let (hours, minutes) = zone[1..].split_once(':')?;
-    let minutes = hours.parse::<i64>().ok()? * 60 + minutes.parse::<i64>().ok()?;
+    let number = |text: &str| text.parse::<u8>().ok().map(i64::from);
+    let minutes = number(hours)? * 60 + number(minutes)?;
     let sign = if zone.starts_with('-') { -1 } else { 1 };
     Some(sign * minutes * 60_000)
 }
@@ -81,5 +105,13 @@ mod tests {
     fn absurd_zones_are_no_times() {
         let text = "2026-11-20T05:00:00+999999999999999999:00";
         assert_eq!(time(&Value::from(text)), None);
+    }
+
+    #[test]
+    fn an_end_by_the_day_comes_after_that_day() {
+        let at = |text: &str| end(&Value::from(text)).unwrap();
+        assert_eq!(at("2026-11-20"), at("2026-11-22T00:00:00Z"));
+        assert_eq!(at("2026-11-20T05:00:00Z"), at("1795150800"));
+        assert_eq!(end(&Value::from("for ever!!")), None);
     }
 }

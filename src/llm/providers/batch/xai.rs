@@ -18,9 +18,10 @@ use crate::llm::providers::vendor::Vendor;
 use crate::llm::request::Request;
 
 use super::Wire;
+use super::expected;
 use super::files::{Listed, search, since, upload};
 use super::http::{Http, Page, escaped, json, named, poll_after, served_at, unusable};
-use super::said::{answer, count, text, time};
+use super::said::{answer, count, end, text};
 use super::{lines, refusal};
 
 const ENDPOINT: &str = "/v1/chat/completions";
@@ -55,7 +56,7 @@ fn only_a_list(fields: &Map<String, Value>) -> bool {
 /// The time until which the results of a batch are kept.
 fn kept_until(batch: &Value) -> Option<Wall> {
     let mut times = ["expire_time", "expires_at"].iter();
-    times.find_map(|field| time(batch.get(field)?))
+    times.find_map(|field| end(batch.get(field)?))
 }
 
 impl Wire for Xai {
@@ -129,7 +130,7 @@ impl Wire for Xai {
         };
         let [total, pending] = [of("num_requests"), of("num_pending")];
         let [success, failed] = [of("num_success"), of("num_error")];
-        let finished = success + failed;
+        let finished = success.saturating_add(failed);
         let over = match (served_at(&reply), kept_until(&batch)) {
             (Some(now), Some(until)) => now > until,
             _ => false,
@@ -139,30 +140,30 @@ impl Wire for Xai {
         let message = message.filter(|message| message.as_str().is_none_or(|m| !m.is_empty()));
         let message = message.filter(|message| !message.is_null());
         let derived = match message {
-            Some(_) if finished > 0 && pending > 0 => BatchState::Cancelling,
+            Some(_) if finished > 0 && pending > 0 && !over => BatchState::Cancelling,
             Some(_) if finished > 0 => BatchState::Cancelled,
             Some(message) => refusal::refused(http.api.vendor, Some(message)),
             None if was_cancelled && pending > 0 && !over => BatchState::Cancelling,
             None if was_cancelled => BatchState::Cancelled,
-            // Nothing more comes of it after that.
+            // That is no limit to the work; but what is done afterwards, nobody keeps.
             None if over && (total == 0 || pending > 0) => BatchState::Expired,
             None if total == 0 => BatchState::Validating,
             None if pending > 0 => BatchState::Running,
             None => BatchState::Completed,
         };
-        let complete = matches!(derived, BatchState::Completed);
+        let counts = Some(BatchCounts {
+            total,
+            completed: success,
+            failed,
+        });
         Ok(BatchStatus {
-            expected: complete.then(|| total - of("num_cancelled").min(total)),
+            expected: expected(&derived, counts),
             results: (derived.is_final() && finished > 0)
                 .then(|| RESULTS.to_owned())
                 .into_iter()
                 .collect(),
             state: derived,
-            counts: Some(BatchCounts {
-                total,
-                completed: success,
-                failed,
-            }),
+            counts,
             poll_after: poll_after(&reply),
         })
     }
