@@ -4,6 +4,8 @@
 //! the one thread that carries that out; what takes long ([`pack`], uploads, [`collect`]) runs on two
 //! [`transfer`] threads.
 
+#[cfg(test)]
+mod bench;
 mod collect;
 mod ends;
 mod gather;

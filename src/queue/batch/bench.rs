@@ -1,0 +1,294 @@
+//! What tests of the poller work on: a store, a world whose client can be made to answer otherwise, and
+//! the time.
+
+use std::collections::HashSet;
+use std::io::Write;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::time::Duration;
+
+use parking_lot::Mutex;
+
+use crate::base::cancel::Context;
+use crate::base::clock::Clock;
+use crate::base::error::Error;
+use crate::base::id::ProcessId;
+use crate::engine::dispatch::ErrorPolicy;
+use crate::engine::jitter::Jitter;
+use crate::engine::route::RetryPolicy;
+use crate::llm::batch::{
+    BatchAccount, BatchClient, BatchInput, BatchIntent, BatchLimits, BatchLine, BatchStage,
+    BatchStatus, Found,
+};
+use crate::llm::providers::extract::Extract;
+use crate::llm::request::{Request, Task};
+use crate::llm::route::Route;
+use crate::queue::backlog::Pace;
+use crate::queue::job::{COMPLETION, Counts, Job};
+use crate::queue::kinds::{Kind, Kinds};
+use crate::queue::store::sqlite::{SqliteOptions, SqliteStore};
+use crate::queue::store::{JobStore, WorkerId};
+use crate::testing::ManualClock;
+
+use super::ends::Ends;
+use super::outlook::Outlook;
+use super::pace::BatchSettings;
+use super::poller::{Begin, Poller, Post};
+use super::spool::Spool;
+use super::transfer::{Office, Transfers};
+use super::world::{Client, World, seconds};
+
+/// Answers a call in place of the world, if it has an answer.
+pub(super) type Twist<A, T> = Mutex<Box<dyn FnMut(&A) -> Option<Result<T, Error>> + Send>>;
+
+fn straight<A, T>() -> Twist<A, T> {
+    Mutex::new(Box::new(|_| None))
+}
+
+/// A world whose calls can be answered otherwise.
+pub(super) struct Twisted {
+    pub(super) world: Client,
+    pub(super) provider: &'static str,
+    pub(super) advance: Twist<BatchStage, BatchStage>,
+    pub(super) status: Twist<String, BatchStatus>,
+    pub(super) discard: Twist<String, ()>,
+    pub(super) download: Twist<String, String>,
+    pub(super) read: Twist<Vec<u8>, BatchLine>,
+    pub(super) cancel: Twist<String, ()>,
+}
+
+impl Twisted {
+    pub(super) fn of(world: &Arc<Mutex<World>>) -> Self {
+        Self {
+            world: Client(world.clone()),
+            provider: "world",
+            advance: straight(),
+            status: straight(),
+            discard: straight(),
+            download: straight(),
+            read: straight(),
+            cancel: straight(),
+        }
+    }
+}
+
+macro_rules! twisted {
+    ($self:ident.$call:ident($arg:expr), $else:expr) => {{
+        let answer = ($self.$call.lock())(&$arg);
+        match answer {
+            Some(answer) => answer,
+            None => $else,
+        }
+    }};
+}
+
+impl BatchClient for Twisted {
+    fn account(&self) -> BatchAccount {
+        BatchAccount {
+            provider: self.provider.to_owned(),
+            ..self.world.account()
+        }
+    }
+    fn limits(&self) -> BatchLimits {
+        self.world.limits()
+    }
+    fn model_for(&self, request: &Request) -> Option<String> {
+        self.world.model_for(request)
+    }
+    fn line(&self, key: &str, request: &Request) -> Result<Vec<u8>, Error> {
+        self.world.line(key, request)
+    }
+    fn uploads(&self) -> bool {
+        self.world.uploads()
+    }
+    fn advance(
+        &self,
+        intent: &BatchIntent,
+        stage: &BatchStage,
+        input: &mut dyn BatchInput,
+        ctx: &Context,
+    ) -> Result<BatchStage, Error> {
+        // As the real ones do, before anything is sent.
+        if *stage == BatchStage::Ready {
+            drop(input.open()?);
+        }
+        twisted!(
+            self.advance(*stage),
+            self.world.advance(intent, stage, input, ctx)
+        )
+    }
+    fn find(
+        &self,
+        intent: &BatchIntent,
+        stage: &BatchStage,
+        known: &HashSet<String>,
+        ctx: &Context,
+    ) -> Result<Found, Error> {
+        // What was never uploaded is in no list of a provider that takes files.
+        if self.uploads() && *stage == BatchStage::Ready {
+            return Ok(Found::None);
+        }
+        self.world.find(intent, stage, known, ctx)
+    }
+    fn discard(&self, file: &str, ctx: &Context) -> Result<(), Error> {
+        twisted!(self.discard(file.to_owned()), self.world.discard(file, ctx))
+    }
+    fn status(&self, id: &str, ctx: &Context) -> Result<BatchStatus, Error> {
+        twisted!(self.status(id.to_owned()), self.world.status(id, ctx))
+    }
+    fn download(
+        &self,
+        id: &str,
+        file: &str,
+        sink: &mut dyn Write,
+        ctx: &Context,
+    ) -> Result<(), Error> {
+        match (self.download.lock())(&id.to_owned()) {
+            Some(Ok(text)) => {
+                sink.write_all(text.as_bytes()).unwrap();
+                Ok(())
+            }
+            Some(Err(error)) => Err(error),
+            None => self.world.download(id, file, sink, ctx),
+        }
+    }
+    fn read(&self, line: &[u8]) -> Result<BatchLine, Error> {
+        twisted!(self.read(line.to_vec()), self.world.read(line))
+    }
+    fn cancel(&self, id: &str, ctx: &Context) -> Result<(), Error> {
+        twisted!(self.cancel(id.to_owned()), self.world.cancel(id, ctx))
+    }
+}
+
+/// A store, a world, and the time.
+pub(super) struct Bench {
+    pub(super) folder: tempfile::TempDir,
+    pub(super) clock: Arc<ManualClock>,
+    pub(super) world: Arc<Mutex<World>>,
+    pub(super) store: Arc<SqliteStore>,
+    pub(super) kinds: Arc<Kinds>,
+    pub(super) post: Post,
+    pub(super) ctx: Context,
+    pub(super) outlook: Arc<Outlook>,
+}
+
+impl Bench {
+    pub(super) fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let clock = Arc::new(ManualClock::new());
+        let route = Route::new(Extract).clock(clock.clone());
+        let kinds = Kinds::new(Some(&route));
+        let kind = Kind::Prompts {
+            route: Arc::new(route),
+            task: Task::Complete,
+        };
+        kinds.set(COMPLETION, kind);
+        let path = folder.path().join("jobs.db");
+        let bench = Self {
+            world: Arc::new(Mutex::new(World::new(7, clock.clone()))),
+            store: Arc::new(SqliteStore::open(&path, SqliteOptions::default()).unwrap()),
+            folder,
+            clock,
+            kinds: Arc::new(kinds),
+            post: Post::default(),
+            ctx: Context::new(),
+            outlook: Arc::default(),
+        };
+        bench.post.set(BatchSettings::default());
+        bench.outlook.blind.store(true, Ordering::SeqCst);
+        bench.world.lock().outlook = bench.outlook.clone();
+        bench
+    }
+
+    pub(super) fn client(&self) -> Arc<Twisted> {
+        let client = Arc::new(Twisted::of(&self.world));
+        *self.post.client.write() = Some(client.clone());
+        client
+    }
+
+    pub(super) fn enqueue(&self, prompts: &[&str]) -> ProcessId {
+        let process = ProcessId::new();
+        let jobs = prompts
+            .iter()
+            .map(|p| Job::from(Request::new(*p).with_id(*p)));
+        let wall = self.clock.wall();
+        self.store
+            .insert(process, jobs.collect(), true, wall)
+            .unwrap();
+        process
+    }
+
+    pub(super) fn worker(&self) -> WorkerId {
+        self.store.enlist(self.clock.wall()).unwrap()
+    }
+
+    pub(super) fn poller<'a>(&'a self, worker: WorkerId, processes: &'a [ProcessId]) -> Poller<'a> {
+        let office = Arc::new(Office {
+            store: self.store.clone(),
+            worker,
+            spool: Spool::new(self.store.folder()),
+            ends: Ends {
+                kinds: self.kinds.clone(),
+                pace: Arc::new(Pace {
+                    max_retries: AtomicU8::new(3),
+                    batch: AtomicU64::new(4),
+                    poll_millis: AtomicU64::new(1000),
+                }),
+                clock: self.clock.clone(),
+                retry: RetryPolicy::default(),
+                jitter: Mutex::new(Jitter(1)),
+                refused: Mutex::default(),
+            },
+            outlook: self.outlook.clone(),
+        });
+        self.post.ring();
+        Poller::new(Begin {
+            transfers: Transfers::inline(&office, &self.ctx),
+            office,
+            kinds: &self.kinds,
+            post: &self.post,
+            ctx: &self.ctx,
+            processes,
+            on_error: ErrorPolicy::ContinueOnError,
+            until_empty: false,
+            wake: &|| {},
+            seed: 5,
+        })
+    }
+
+    /// One turn, and the time until the next one.
+    pub(super) fn turn(&self, poller: &mut Poller<'_>) {
+        poller.settle_in();
+        poller.turn();
+        poller.settle_in();
+        let now = self.clock.now();
+        let due = poller.next_due().unwrap_or(now.after(seconds(1)));
+        let wait = due.since(now).clamp(Duration::from_millis(10), seconds(60));
+        self.clock.advance(wait);
+    }
+
+    /// Turns until this holds, for two days at most.
+    pub(super) fn until(&self, poller: &mut Poller<'_>, mut holds: impl FnMut() -> bool) -> bool {
+        let end = self.clock.now().after(seconds(2 * 86_400));
+        while self.clock.now() < end {
+            if holds() {
+                return true;
+            }
+            self.turn(poller);
+        }
+        holds()
+    }
+
+    pub(super) fn counts(&self, process: ProcessId) -> Counts {
+        self.store.process(process).unwrap().unwrap().counts
+    }
+
+    pub(super) fn is_over(&self, process: ProcessId) -> bool {
+        self.counts(process).is_finished() && self.store.batches(None).unwrap().is_empty()
+    }
+
+    /// How often a prompt was paid for.
+    pub(super) fn bought(&self, prompt: &str) -> u32 {
+        self.world.lock().bought.get(prompt).copied().unwrap_or(0)
+    }
+}
