@@ -19,6 +19,7 @@ mod pace;
 mod pack;
 mod plan;
 mod poller;
+mod post;
 mod record;
 mod search;
 #[cfg(test)]
@@ -34,7 +35,8 @@ pub(crate) use ends::Ends;
 pub use info::BatchInfo;
 pub(crate) use outlook::Outlook;
 pub use pace::BatchSettings;
-pub use poller::BatchClients;
-pub(crate) use poller::{Begin, Poller, Post};
+pub(crate) use poller::{Begin, Poller};
+pub use post::BatchClients;
+pub(crate) use post::Post;
 pub(crate) use spool::Spool;
 pub(crate) use transfer::{Office, Transfers};

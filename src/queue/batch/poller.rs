@@ -3,11 +3,10 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use crossbeam_channel::{Receiver, Sender, after, bounded, never, select};
-use parking_lot::RwLock;
+use crossbeam_channel::{Receiver, after, bounded, never, select};
 
 use crate::base::cancel::Context;
 use crate::base::clock::{Clock, Time};
@@ -21,8 +20,8 @@ use crate::queue::kinds::Kinds;
 use crate::queue::store::{Batch, BatchNo, JobStore, Lane};
 
 use super::gather::Shrunk;
-use super::pace::BatchSettings;
 use super::plan::next;
+use super::post::{Post, client_of};
 use super::record::{Phase, Record};
 use super::transfer::{Office, Transfers};
 
@@ -30,58 +29,6 @@ use super::transfer::{Office, Transfers};
 const LOOK: Duration = Duration::from_millis(200);
 /// What could not be written is tried again after this long.
 const AGAIN: Duration = Duration::from_secs(1);
-
-/// Finds the client of an account, if its credential is here.
-pub type BatchClients = dyn Fn(&BatchAccount) -> Option<Arc<dyn BatchClient>> + Send + Sync;
-
-/// How others reach the poller.
-pub(crate) struct Post {
-    /// Who takes new batches; nobody under the `sync` strategy.
-    pub client: RwLock<Option<Arc<dyn BatchClient>>>,
-    /// Who looks after the batches of other accounts.
-    pub clients: RwLock<Option<Arc<BatchClients>>>,
-    pub settings: RwLock<BatchSettings>,
-    /// The store has changed.
-    news: AtomicBool,
-    /// The settings have.
-    changed: AtomicBool,
-    bell: Sender<()>,
-    rung: Receiver<()>,
-}
-
-impl Default for Post {
-    fn default() -> Self {
-        let (bell, rung) = bounded(1);
-        Self {
-            client: RwLock::default(),
-            clients: RwLock::default(),
-            settings: RwLock::default(),
-            news: AtomicBool::new(true),
-            changed: AtomicBool::new(false),
-            bell,
-            rung,
-        }
-    }
-}
-
-impl Post {
-    /// Replaces the settings. What is held may be decided by them.
-    pub(crate) fn set(&self, settings: BatchSettings) {
-        let mut held = self.settings.write();
-        if *held != settings {
-            *held = settings;
-            self.changed.store(true, Ordering::SeqCst);
-        }
-        drop(held);
-        self.ring();
-    }
-
-    /// Has the poller look at the store.
-    pub(crate) fn ring(&self) {
-        self.news.store(true, Ordering::SeqCst);
-        let _ = self.bell.try_send(());
-    }
-}
 
 /// A batch that this worker has.
 pub(super) struct Open {
@@ -586,22 +533,4 @@ impl<'a> Poller<'a> {
     pub(super) fn store(&self) -> &Arc<dyn JobStore> {
         &self.office.store
     }
-}
-
-fn client_of(
-    known: &mut HashMap<BatchAccount, Arc<dyn BatchClient>>,
-    post: &Post,
-    account: &BatchAccount,
-) -> Option<Arc<dyn BatchClient>> {
-    if let Some(client) = known.get(account) {
-        return Some(client.clone());
-    }
-    let current = post.client.read().clone();
-    let current = current.filter(|client| client.account() == *account);
-    let client = current.or_else(|| {
-        let clients = post.clients.read().clone();
-        clients.and_then(|clients| clients(account))
-    })?;
-    known.insert(account.clone(), client.clone());
-    Some(client)
 }

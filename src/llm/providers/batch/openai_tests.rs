@@ -409,3 +409,17 @@ fn results_go_to_the_sink_and_are_gone_when_the_provider_says_so() {
     assert_eq!((error.status(), &*sink), (Some(404), &b"one\ntwo\n"[..]));
     assert_eq!(script.calls(), ["GET /files/file-o/content"; 2]);
 }
+
+#[test]
+fn a_batch_that_is_larger_than_the_provider_takes_now_is_made_smaller() {
+    for message in [
+        "The batch input file has too many requests: 50000, the maximum is 25000.",
+        "The input file is too large: its size must be at most 100 MB",
+    ] {
+        let errors = json!({"data": [{"code": "invalid_batch", "message": message, "line": null}]});
+        let refused = refused("openai", errors);
+        assert!(matches!(refused, Refused::TooMuchQueued(_)), "{refused:?}");
+    }
+    let line = json!({"data": [{"code": "x", "message": "too many lines of bytes", "line": 3}]});
+    assert!(matches!(refused("openai", line), Refused::Lines(_)));
+}

@@ -92,6 +92,10 @@ impl Complaint {
         let kind = kind(vendor, &said, None);
         let queue = said.words.iter().any(|word| word == "token_limit_exceeded")
             || said.mentions(&["enqueued token limit"]);
+        // Smaller than we think: halves may pass.
+        let size = line.is_none()
+            && said.mentions(&["too large", "too many", "maximum", "at most"])
+            && said.mentions(&["requests", "lines", "size", "bytes"]);
         let no_model = said.mentions(&["model"])
             && said.mentions(&["not supported", "unsupported", "not available"]);
         let file = said.mentions(&["input file", "input_file", "file id"]);
@@ -99,7 +103,7 @@ impl Complaint {
             && file
             && said.mentions(&["not found", "not exist", "missing", "deleted", "no such"]);
         let (about, kind) = match kind {
-            _ if queue => (About::Queue, ErrorKind::RateLimited),
+            _ if queue || size => (About::Queue, ErrorKind::RateLimited),
             kind if kind.is_critical() => (About::All, kind),
             _ if no_model => (About::All, ErrorKind::UnknownModel),
             // The requests are in order: with a new file they may do.
