@@ -16,8 +16,7 @@ use serde_json::{Value, json};
 use crate::base::clock::Wall;
 use crate::base::error::{Error, ErrorKind, Sent};
 use crate::llm::batch::{
-    BatchCounts, BatchEnd, BatchInput, BatchIntent, BatchLine, BatchStage, BatchState, BatchStatus,
-    Found,
+    BatchCounts, BatchEnd, BatchInput, BatchIntent, BatchLine, BatchState, BatchStatus, Found,
 };
 use crate::llm::providers::answer::malformed;
 use crate::llm::providers::anthropic;
@@ -65,22 +64,16 @@ impl Wire for Anthropic {
         Ok(format!("{line}\n").into_bytes())
     }
 
-    fn advance(
+    fn create(
         &self,
         http: &Http<'_>,
         intent: &BatchIntent,
-        stage: &BatchStage,
+        _: &str,
         input: &mut dyn BatchInput,
-    ) -> Result<BatchStage, Error> {
-        if let BatchStage::Created { .. } = stage {
-            return Ok(stage.clone());
-        }
+    ) -> Result<String, Error> {
         let (mut body, length) = body(input.open()?, intent.bytes);
         let reply = http.upload(BATCHES, &[], &mut body, length)?;
-        Ok(BatchStage::Created {
-            id: named(&reply, &["id"])?,
-            file: None,
-        })
+        named(&reply, &["id"])
     }
 
     /// By what the list says of it; candidates that have ended are looked into.
@@ -88,12 +81,10 @@ impl Wire for Anthropic {
         &self,
         http: &Http<'_>,
         intent: &BatchIntent,
-        stage: &BatchStage,
+        _: &str,
+        _: Wall,
         known: &HashSet<String>,
     ) -> Result<Found, Error> {
-        if let BatchStage::Created { id, .. } = stage {
-            return Ok(Found::One(id.clone()));
-        }
         let (mut ours, mut open) = (Vec::new(), Vec::new());
         for (id, batch) in candidates(http, intent, known)? {
             match is_ours(http, intent, &id, &batch)? {
@@ -172,9 +163,8 @@ impl Wire for Anthropic {
         })
     }
 
-    fn cancel(&self, http: &Http<'_>, id: &str) -> Result<(), Error> {
-        let path = format!("{}/cancel", path(id));
-        http.post(&path, &json!({})).map(drop)
+    fn cancel(&self, id: &str) -> String {
+        format!("{}/cancel", path(id))
     }
 }
 
