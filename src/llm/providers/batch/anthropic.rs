@@ -7,7 +7,7 @@
 
 use std::collections::HashSet;
 use std::io::{self, Read, Write};
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use serde::Deserialize;
 use serde_json::value::RawValue;
@@ -16,8 +16,7 @@ use serde_json::{Value, json};
 use crate::base::clock::Wall;
 use crate::base::error::{Error, ErrorKind, Sent};
 use crate::llm::batch::{
-    BatchCounts, BatchEnd, BatchInput, BatchIntent, BatchLine, BatchStage, BatchState, BatchStatus,
-    Found,
+    BatchCounts, BatchEnd, BatchInput, BatchIntent, BatchLine, BatchState, BatchStatus, Found,
 };
 use crate::llm::providers::answer::malformed;
 use crate::llm::providers::anthropic;
@@ -65,22 +64,16 @@ impl Wire for Anthropic {
         Ok(format!("{line}\n").into_bytes())
     }
 
-    fn advance(
+    fn create(
         &self,
         http: &Http<'_>,
         intent: &BatchIntent,
-        stage: &BatchStage,
+        _: &str,
         input: &mut dyn BatchInput,
-    ) -> Result<BatchStage, Error> {
-        if let BatchStage::Created { .. } = stage {
-            return Ok(stage.clone());
-        }
+    ) -> Result<String, Error> {
         let (mut body, length) = body(input.open()?, intent.bytes);
         let reply = http.upload(BATCHES, &[], &mut body, length)?;
-        Ok(BatchStage::Created {
-            id: named(&reply, &["id"])?,
-            file: None,
-        })
+        named(&reply, &["id"])
     }
 
     /// By what the list says of it; candidates that have ended are looked into.
@@ -88,17 +81,15 @@ impl Wire for Anthropic {
         &self,
         http: &Http<'_>,
         intent: &BatchIntent,
-        stage: &BatchStage,
+        _: &str,
+        _: Wall,
         known: &HashSet<String>,
     ) -> Result<Found, Error> {
-        if let BatchStage::Created { id, .. } = stage {
-            return Ok(Found::One(id.clone()));
-        }
         let (mut ours, mut open) = (Vec::new(), Vec::new());
         for (id, batch) in candidates(http, intent, known)? {
-            match first_key(http, &id, &batch)? {
-                Some(key) if key.starts_with(&intent.label) => ours.push(id),
-                Some(_) => {}
+            match is_ours(http, intent, &id, &batch)? {
+                Some(true) => ours.push(id),
+                Some(false) => {}
                 None => open.push(id),
             }
         }
@@ -172,9 +163,8 @@ impl Wire for Anthropic {
         })
     }
 
-    fn cancel(&self, http: &Http<'_>, id: &str) -> Result<(), Error> {
-        let path = format!("{}/cancel", path(id));
-        http.post(&path, &json!({})).map(drop)
+    fn cancel(&self, id: &str) -> String {
+        format!("{}/cancel", path(id))
     }
 }
 
@@ -331,11 +321,11 @@ fn candidates(
 ) -> Result<Vec<(String, Value)>, Error> {
     let clock = served_at(&http.get(&format!("{BATCHES}?limit=1"))?);
     let ahead = clock.map_or(0, |there| there.0 - Wall::from(SystemTime::now()).0);
-    let window = Window::of(intent, ahead);
+    let since = since(intent, ahead);
     let created = |batch: &Value| time(batch.get("created_at")?);
     let pages = http.pages(format!("{BATCHES}?limit={PAGE}"), |page| {
         let list = page.get("data")?.as_array()?;
-        let older = |batch: &Value| created(batch).is_some_and(|time| time < window.from);
+        let older = |batch: &Value| created(batch).is_some_and(|time| time < since);
         let past = !list.is_empty() && list.iter().all(older);
         let more = page.get("has_more").and_then(Value::as_bool) == Some(true);
         if past || !more {
@@ -353,15 +343,21 @@ fn candidates(
                 .filter(|id| !known.contains(*id))?
                 .to_owned();
             let fits = sum(&batch, &COUNTED) == Some(intent.items)
-                && created(&batch).is_none_or(|time| window.holds(time));
+                && created(&batch).is_none_or(|time| time >= since);
             fits.then_some((id, batch))
         }));
     }
     Ok(found)
 }
 
-/// The key of a batch's first result, if it has ended and its results are still there.
-fn first_key(http: &Http<'_>, id: &str, batch: &Value) -> Result<Option<String>, Error> {
+/// Whether the first result of a batch has a key of ours, if it has ended and its results are still
+/// there.
+fn is_ours(
+    http: &Http<'_>,
+    intent: &BatchIntent,
+    id: &str,
+    batch: &Value,
+) -> Result<Option<bool>, Error> {
     let ended = status_of(batch).state.is_final();
     let Some(results) = results_of(http, id, batch).filter(|_| ended) else {
         return Ok(None);
@@ -369,32 +365,40 @@ fn first_key(http: &Http<'_>, id: &str, batch: &Value) -> Result<Option<String>,
     let mut first = FirstLine::default();
     match http.download(&results, &mut first) {
         Err(error) if matches!(error.status(), Some(404 | 410)) => return Ok(None),
-        Err(error) if !first.whole => return Err(error),
-        _ if first.line.is_empty() => return Ok(None),
+        Err(error) if !first.full => return Err(error),
+        _ if first.line.is_empty() || first.line.len() >= FirstLine::MOST => return Ok(None),
         _ => {}
     }
-    let line: Line<'_> =
-        serde_json::from_slice(&first.line).map_err(|error| malformed(error, &first.line))?;
-    Ok(Some(line.custom_id))
+    // We would have got a line of ours in the shape that we know.
+    let line = serde_json::from_slice::<Line<'_>>(&first.line);
+    Ok(Some(line.is_ok_and(|line| {
+        line.custom_id.starts_with(&intent.label)
+    })))
 }
 
-/// Takes a line, and then no more.
+/// Takes a line, or as much of it as is worth holding, and then no more: the write that fills it fails,
+/// so that nothing more is waited for.
 #[derive(Default)]
 struct FirstLine {
     line: Vec<u8>,
-    whole: bool,
+    full: bool,
+}
+
+impl FirstLine {
+    const MOST: usize = 1 << 20;
 }
 
 impl Write for FirstLine {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        if self.whole {
-            return Err(io::Error::other("the first line is enough"));
-        }
         let end = memchr::memchr(b'\n', bytes);
-        self.whole = end.is_some();
         let line = &bytes[..end.unwrap_or(bytes.len())];
-        self.line.extend_from_slice(line);
-        Ok(end.map_or(line.len(), |at| at + 1))
+        let room = Self::MOST - self.line.len();
+        self.line.extend_from_slice(&line[..line.len().min(room)]);
+        self.full |= end.is_some() || line.len() >= room;
+        match self.full {
+            true => Err(io::Error::other("the first line is enough")),
+            false => Ok(bytes.len()),
+        }
     }
 
     fn flush(&mut self) -> io::Result<()> {
@@ -402,35 +406,19 @@ impl Write for FirstLine {
     }
 }
 
-/// When a batch of this intent was created, by the provider's clock, if it was.
-struct Window {
-    from: Wall,
-    to: Wall,
+/// Nothing of this intent was created earlier, by the provider's clock, which is `ahead` of this
+/// machine's by so many milliseconds now. It may be created at any time after: who submits it may be
+/// suspended between the intent and the call.
+fn since(intent: &BatchIntent, ahead: i64) -> Wall {
+    let begun = intent.begun.0;
+    let there = begun.saturating_add(ahead);
+    // A clock that is far off now may have been so the other way then.
+    let skew = SKEW.max(ahead.saturating_abs());
+    Wall(begun.min(there).saturating_sub(skew))
 }
 
-impl Window {
-    /// `ahead` is how many milliseconds the provider's clock is ahead of this machine's now.
-    fn of(intent: &BatchIntent, ahead: i64) -> Self {
-        let begun = intent.begun.0;
-        let there = begun.saturating_add(ahead);
-        let transfer = Duration::from_secs(intent.bytes / SLOWEST);
-        Self {
-            from: Wall(begun.min(there).saturating_sub(BEFORE)),
-            to: Wall(begun.max(there)).after(AFTER + transfer),
-        }
-    }
-
-    fn holds(&self, time: Wall) -> bool {
-        (self.from..=self.to).contains(&time)
-    }
-}
-
-/// Milliseconds by which clocks may be apart beside what is known.
-const BEFORE: i64 = 10 * 60 * 1000;
-/// From the intent to the end of the exchange.
-const AFTER: Duration = Duration::from_secs(20 * 60);
-/// Bytes a second of a link that is slow, and still one.
-const SLOWEST: u64 = 50_000;
+/// Milliseconds by which clocks that are right may be apart.
+const SKEW: i64 = 10 * 60 * 1000;
 
 #[cfg(test)]
 #[path = "anthropic_tests.rs"]

@@ -1,10 +1,11 @@
 //! What Anthropic's batches look like on the wire.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::*;
 use crate::base::cancel::Context;
-use crate::llm::batch::{BatchClient, is_unknown};
+use crate::llm::batch::{BatchClient, BatchStage, is_unknown};
 use crate::llm::providers::batch::kit::{KEY, Lines, Script, intent};
 use crate::llm::providers::dialect::testing::vendor;
 use crate::llm::response::Response;
@@ -311,12 +312,11 @@ fn one_call_creates_a_batch_from_its_lines() {
 
 #[test]
 fn a_batch_is_found_by_when_it_was_and_how_many_requests_it_has() {
-    let (before, after) = ("2026-11-20T04:49:58Z", "2026-11-20T05:20:02Z");
+    let before = "2026-11-20T04:49:58Z";
     let then = "2026-11-20T05:00:30Z";
     let mut larger = listed("larger", then, false);
     larger["request_counts"]["processing"] = 3.into();
     let others = [
-        listed("late", after, false),
         larger,
         listed("known", then, false),
         listed("early", before, false),
@@ -324,7 +324,7 @@ fn a_batch_is_found_by_when_it_was_and_how_many_requests_it_has() {
     assert_eq!(find(&with_list(&others), &["known"]), Found::None);
     assert_eq!(find(&with_list(&[]), &[]), Found::None);
     let mut with_ours = others.to_vec();
-    with_ours.insert(2, listed("ours", "2026-11-20T05:19:58.5Z", false));
+    with_ours.insert(2, listed("ours", "2026-11-20T04:50:00.5Z", false));
     let found = find(&with_list(&with_ours), &["known"]);
     assert_eq!(found, Found::One("ours".to_owned()));
     match find(&with_list(&with_ours), &[]) {
@@ -349,7 +349,7 @@ fn the_list_is_read_back_to_before_the_intent_and_no_further() {
     let mut third = page(&[listed("old", "2026-11-20T04:00:00Z", false)]);
     third["has_more"] = true.into();
     script.on(&format!("GET {LIST}&after_id=ours"), 200, third);
-    assert_eq!(find(&script, &[]), Found::One("ours".to_owned()));
+    assert_eq!(find(&script, &["new 1"]), Found::One("ours".to_owned()));
 }
 
 #[test]
@@ -378,6 +378,17 @@ fn batches_that_have_ended_are_looked_into() {
     let script = with_list(&[gone, ended("a")]);
     script.on(&results("a"), 404, "{}");
     assert!(matches!(find(&script, &[]), Found::Undecidable(_)));
+    // Nor does a line that is too long to hold.
+    let script = with_list(&[ended("a")]);
+    let long = format!("{}\n", "x".repeat(FirstLine::MOST));
+    script.on(&results("a"), 200, long);
+    assert_eq!(find(&script, &[]), Found::One("a".to_owned()));
+    // One that cannot be read is not ours, today and ever after.
+    for strange in ["<html>\n", "{}\n", "{\"custom_id\":7}"] {
+        let script = with_list(&[ended("a")]);
+        script.on(&results("a"), 200, strange);
+        assert_eq!(find(&script, &[]), Found::None, "{strange}");
+    }
     // Results that cannot be had now leave it open whether there is one.
     let script = with_list(&[ended("a")]);
     script.on(&results("a"), 503, "{}");
@@ -393,16 +404,19 @@ fn batches_that_have_ended_are_looked_into() {
 #[test]
 fn times_are_compared_by_the_clock_of_the_provider() {
     let three_hours = Duration::from_secs(3 * 3600);
-    let there = httpdate::fmt_http_date(SystemTime::now() + three_hours);
-    let list = page(&[listed("ours", "2026-11-20T08:00:30Z", false)]);
+    let behind = httpdate::fmt_http_date(SystemTime::now() - three_hours);
+    let ahead = httpdate::fmt_http_date(SystemTime::now() + three_hours);
+    let list = page(&[listed("ours", "2026-11-20T02:00:30Z", false)]);
     let found = |headers: &[(&str, &str)]| {
         let script = Arc::<Script>::default();
         script.on_with(CLOCK, 200, headers, page(&[]));
         script.on(&format!("GET {LIST}"), 200, &list);
         find(&script, &[])
     };
-    assert_eq!(found(&[("date", &there)]), Found::One("ours".to_owned()));
+    assert_eq!(found(&[("date", &behind)]), Found::One("ours".to_owned()));
     assert_eq!(found(&[]), Found::None);
+    // A clock that is wrong by hours may have been set since.
+    assert_eq!(found(&[("date", &ahead)]), Found::One("ours".to_owned()));
 }
 
 #[test]
@@ -484,9 +498,11 @@ fn absurd_counts_are_no_panic() {
 #[test]
 fn a_line_without_an_end_is_not_kept() {
     let mut first = FirstLine::default();
+    assert!(first.write_all(b"no end").is_ok());
     let piece = vec![b'x'; 1 << 20];
     for _ in 0..200 {
         if first.write_all(&piece).is_err() {
+            assert_eq!(first.line.len(), FirstLine::MOST);
             return;
         }
     }
@@ -494,9 +510,19 @@ fn a_line_without_an_end_is_not_kept() {
 }
 
 #[test]
+fn nothing_is_read_after_the_first_line() {
+    let mut first = FirstLine::default();
+    assert!(first.write_all(b"one").is_ok());
+    assert!(first.write_all(b" line\nan").is_err());
+    assert_eq!(first.line, b"one line");
+}
+
+#[test]
 fn a_submitter_that_slept_on_its_way_finds_its_batch() {
     // Committed, then suspended for an hour, then sent; the reply was lost.
-    let intent = intent();
-    let created = Wall(intent.begun.0 + 3_600_000);
-    assert!(Window::of(&intent, 0).holds(created));
+    let late = listed("ours", "2026-11-20T06:00:00Z", false);
+    assert_eq!(
+        find(&with_list(&[late]), &[]),
+        Found::One("ours".to_owned())
+    );
 }

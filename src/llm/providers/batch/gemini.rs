@@ -13,6 +13,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
+use crate::base::clock::Wall;
 use crate::base::error::{Error, ErrorKind, Sent};
 use crate::llm::batch::{
     BatchCounts, BatchEnd, BatchInput, BatchIntent, BatchLine, BatchStage, BatchState, BatchStatus,
@@ -28,7 +29,7 @@ use crate::llm::transport::HttpReply;
 
 use super::Wire;
 use super::expected;
-use super::files::{Listed, search, since};
+use super::files::{Listed, search};
 use super::http::{Http, Page, escaped, json as body_of, named, poll_after, served_at, unusable};
 use super::said::{count, not_processed, text, time};
 
@@ -54,42 +55,38 @@ impl Wire for Gemini {
         Ok(format!("{line}\n").into_bytes())
     }
 
-    fn advance(
+    fn upload(
         &self,
         http: &Http<'_>,
         intent: &BatchIntent,
-        stage: &BatchStage,
         input: &mut dyn BatchInput,
     ) -> Result<BatchStage, Error> {
-        match stage {
-            BatchStage::Ready => upload(http, intent, input),
-            BatchStage::Uploaded { file, .. } => create(http, intent, file),
-            BatchStage::Created { .. } => Ok(stage.clone()),
-        }
+        upload(http, intent, input)
+    }
+
+    fn create(
+        &self,
+        http: &Http<'_>,
+        intent: &BatchIntent,
+        file: &str,
+        _: &mut dyn BatchInput,
+    ) -> Result<String, Error> {
+        create(http, intent, file)
     }
 
     fn find(
         &self,
         http: &Http<'_>,
         intent: &BatchIntent,
-        stage: &BatchStage,
+        _: &str,
+        since: Wall,
         known: &HashSet<String>,
     ) -> Result<Found, Error> {
-        match stage {
-            BatchStage::Ready => return Ok(Found::None),
-            BatchStage::Created { id, .. } => return Ok(Found::One(id.clone())),
-            BatchStage::Uploaded { .. } => {}
-        }
-        search(
-            http.pages(LIST.to_owned(), page),
-            since(intent, stage),
-            known,
-            |batch| {
-                let metadata = &batch["metadata"];
-                let ours = text(metadata, "displayName") == Some(&intent.label);
-                Listed::read(metadata, text(batch, "name"), ours, &["createTime"])
-            },
-        )
+        search(http.pages(LIST.to_owned(), page), since, known, |batch| {
+            let metadata = &batch["metadata"];
+            let ours = text(metadata, "displayName") == Some(&intent.label);
+            Listed::read(metadata, text(batch, "name"), ours, &["createTime"])
+        })
     }
 
     fn discard(&self, http: &Http<'_>, file: &str) -> Result<(), Error> {
@@ -160,9 +157,8 @@ impl Wire for Gemini {
         Ok(BatchLine { key, end })
     }
 
-    fn cancel(&self, http: &Http<'_>, id: &str) -> Result<(), Error> {
-        let path = format!("{}:cancel", path(id));
-        http.post(&path, &json!({})).map(drop)
+    fn cancel(&self, id: &str) -> String {
+        format!("{}:cancel", path(id))
     }
 }
 
@@ -285,7 +281,7 @@ fn send(
     accepted(http, intent, &sent, file)
 }
 
-fn create(http: &Http<'_>, intent: &BatchIntent, file: &str) -> Result<BatchStage, Error> {
+fn create(http: &Http<'_>, intent: &BatchIntent, file: &str) -> Result<String, Error> {
     let model = intent.model.as_deref();
     let model = model.ok_or_else(|| invalid("a batch of gemini needs a model".to_owned()))?;
     let path = format!("/{}:batchGenerateContent", gemini::resource(model)?);
@@ -296,10 +292,7 @@ fn create(http: &Http<'_>, intent: &BatchIntent, file: &str) -> Result<BatchStag
         (Some(429), None) => error.with_retry_after(Some(PATIENCE)),
         _ => error,
     })?;
-    Ok(BatchStage::Created {
-        id: named(&reply, &["name"])?,
-        file: Some(file.to_owned()),
-    })
+    named(&reply, &["name"])
 }
 
 /// Gemini says of a file that is not there that it may not be there or not be ours.

@@ -4,7 +4,6 @@ use std::sync::Arc;
 
 use super::*;
 use crate::base::cancel::Context;
-use crate::base::clock::Wall;
 use crate::llm::batch::{BatchClient, is_unknown};
 use crate::llm::providers::batch::kit::{INPUT, KEY, Lines, Script, intent};
 use crate::llm::providers::dialect::testing::vendor;

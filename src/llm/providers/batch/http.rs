@@ -36,28 +36,29 @@ pub(super) struct Http<'a> {
 pub(super) type Page = (Vec<Value>, Option<String>);
 
 impl<'a> Http<'a> {
+    /// Asks for what is known to be there.
     pub fn get(&self, path: &str) -> Result<HttpReply, Error> {
-        self.call(Method::Get, path, &[], None, None)
+        let reply = self.exchange(Method::Get, path, &[], None, None)?;
+        self.there(&self.url(path), reply)
+    }
+
+    /// Asks what is known to be there to do something.
+    pub fn ask(&self, path: &str) -> Result<(), Error> {
+        let nothing = Some((&mut "{}".as_bytes() as &mut dyn Read, 2));
+        let reply = self.exchange(Method::Post, path, &[], nothing, None)?;
+        self.there(&self.url(path), reply).map(drop)
     }
 
     pub fn post(&self, path: &str, body: &Value) -> Result<HttpReply, Error> {
         let body = body.to_string();
         let length = body.len() as u64;
-        self.call(
-            Method::Post,
-            path,
-            &[],
-            Some((&mut body.as_bytes(), length)),
-            None,
-        )
+        self.upload(path, &[], &mut body.as_bytes(), length)
     }
 
     /// Deletes what may be gone already.
     pub fn delete(&self, path: &str) -> Result<(), Error> {
         let reply = self.exchange(Method::Delete, path, &[], None, None)?;
-        // A 404 that is no JSON does not come from the API: it says nothing.
-        let gone = matches!(reply.status, 404 | 410) && json(&reply).is_ok();
-        match gone {
+        match is_gone(&reply) && self.is_own(&self.url(path), &reply) {
             true => Ok(()),
             false => self.judged(reply).map(|_| ()),
         }
@@ -71,7 +72,8 @@ impl<'a> Http<'a> {
         body: &mut dyn Read,
         length: u64,
     ) -> Result<HttpReply, Error> {
-        self.call(Method::Post, path, headers, Some((body, length)), None)
+        let reply = self.exchange(Method::Post, path, headers, Some((body, length)), None)?;
+        self.judged(reply)
     }
 
     /// Writes what is there to `sink`, following redirects; to another host without the credential.
@@ -86,7 +88,7 @@ impl<'a> Http<'a> {
             at = match location {
                 Some(there) if there.starts_with('/') => format!("{}{there}", origin(&at)),
                 Some(there) if there.starts_with("http") => there.to_owned(),
-                _ => return self.judged(reply).map(|_| ()),
+                _ => return self.there(&at, reply).map(drop),
             };
         }
         Err(Error::new(
@@ -136,18 +138,6 @@ impl<'a> Http<'a> {
         }
     }
 
-    fn call(
-        &self,
-        method: Method,
-        path: &str,
-        headers: &[(&'static str, String)],
-        body: Option<(&mut dyn Read, u64)>,
-        into: Option<&mut dyn Write>,
-    ) -> Result<HttpReply, Error> {
-        let reply = self.exchange(method, path, headers, body, into)?;
-        self.judged(reply)
-    }
-
     fn exchange(
         &self,
         method: Method,
@@ -161,7 +151,7 @@ impl<'a> Http<'a> {
         let own = access.headers.iter().filter(|(name, _)| {
             let replaced = headers.iter().any(|(other, _)| other == name);
             // The credential is for one host.
-            !replaced && origin(&url) == origin(&access.base_url)
+            !replaced && self.is_at_home(&url)
         });
         let headers: Vec<_> = own.chain(headers).cloned().collect();
         let long = into.is_some()
@@ -180,6 +170,30 @@ impl<'a> Http<'a> {
         self.api.transport.transfer(transfer, self.ctx)
     }
 
+    /// The reply from `url`, if it is a success. That something is gone is taken from nobody but the
+    /// API: from anybody else it is an error without a status.
+    fn there(&self, url: &str, reply: HttpReply) -> Result<HttpReply, Error> {
+        let hearsay = is_gone(&reply) && !self.is_own(url, &reply);
+        self.judged(reply).map_err(|error| match hearsay {
+            true => {
+                let why = format!("not from the API itself: {}", error.message());
+                let id = error.request_id();
+                let told = Error::new(ErrorKind::Transient, why).with_sent(error.sent());
+                told.with_request_id(id)
+            }
+            false => error,
+        })
+    }
+
+    /// Whether a reply from `url` is the API's own, not that of an edge or of where files are kept.
+    fn is_own(&self, url: &str, reply: &HttpReply) -> bool {
+        self.is_at_home(url) && json(reply).is_ok()
+    }
+
+    fn is_at_home(&self, url: &str) -> bool {
+        origin(url) == origin(&self.api.access.base_url)
+    }
+
     /// The reply, if it is a success.
     fn judged(&self, reply: HttpReply) -> Result<HttpReply, Error> {
         match reply.status {
@@ -187,6 +201,10 @@ impl<'a> Http<'a> {
             _ => Err(failure(self.api.vendor, &reply).with_request_id(request_id(&reply))),
         }
     }
+}
+
+fn is_gone(reply: &HttpReply) -> bool {
+    matches!(reply.status, 404 | 410)
 }
 
 /// Scheme, host and port of a URL.

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use crate::base::clock::Wall;
 use crate::base::error::Error;
 use crate::llm::batch::{
-    BatchCounts, BatchInput, BatchIntent, BatchLine, BatchStage, BatchState, BatchStatus, Found,
+    BatchCounts, BatchInput, BatchIntent, BatchLine, BatchState, BatchStatus, Found,
 };
 use crate::llm::providers::content::invalid;
 use crate::llm::providers::vendor::Vendor;
@@ -16,7 +16,7 @@ use crate::llm::request::Request;
 
 use super::Wire;
 use super::expected;
-use super::files::{Listed, search, since, upload};
+use super::files::{Listed, search};
 use super::http::{Http, Page, escaped, json, named, poll_after, unusable};
 use super::said::{count, text};
 use super::{lines, refusal};
@@ -45,48 +45,34 @@ impl Wire for Mistral {
         lines::write(vendor, key, request, model, None)
     }
 
-    fn advance(
+    fn create(
         &self,
         http: &Http<'_>,
         intent: &BatchIntent,
-        stage: &BatchStage,
-        input: &mut dyn BatchInput,
-    ) -> Result<BatchStage, Error> {
-        match stage {
-            BatchStage::Ready => upload(http, intent, input),
-            BatchStage::Uploaded { file, .. } => {
-                let model = intent.model.as_deref();
-                let model = model.ok_or_else(|| invalid("a batch of no model".to_owned()))?;
-                let job = json!({
-                    "endpoint": "/v1/chat/completions",
-                    "model": model,
-                    "input_files": [file],
-                    "metadata": {"label": intent.label},
-                    "timeout_hours": 24,
-                });
-                let reply = http.post("/batch/jobs", &job)?;
-                Ok(BatchStage::Created {
-                    id: named(&reply, &["id"])?,
-                    file: Some(file.clone()),
-                })
-            }
-            done @ BatchStage::Created { .. } => Ok(done.clone()),
-        }
+        file: &str,
+        _: &mut dyn BatchInput,
+    ) -> Result<String, Error> {
+        let model = intent.model.as_deref();
+        let model = model.ok_or_else(|| invalid("a batch of no model".to_owned()))?;
+        let job = json!({
+            "endpoint": "/v1/chat/completions",
+            "model": model,
+            "input_files": [file],
+            "metadata": {"label": intent.label},
+            "timeout_hours": 24,
+        });
+        let reply = http.post("/batch/jobs", &job)?;
+        named(&reply, &["id"])
     }
 
     fn find(
         &self,
         http: &Http<'_>,
         intent: &BatchIntent,
-        stage: &BatchStage,
+        file: &str,
+        since: Wall,
         known: &HashSet<String>,
     ) -> Result<Found, Error> {
-        let file = match stage {
-            BatchStage::Ready => return Ok(Found::None),
-            BatchStage::Created { id, .. } => return Ok(Found::One(id.clone())),
-            BatchStage::Uploaded { file, .. } => file,
-        };
-        let since = since(intent, stage);
         let (mut page, mut seen) = (0, 0);
         let pages = http.pages(page_at(since, 0), |list| -> Option<Page> {
             let entries = list.get("data").and_then(Value::as_array).cloned();
@@ -108,10 +94,6 @@ impl Wire for Mistral {
             let ours = files.is_some_and(has_file) || label == Some(&intent.label);
             Listed::read(entry, text(entry, "id"), ours, &["created_at"])
         })
-    }
-
-    fn discard(&self, http: &Http<'_>, file: &str) -> Result<(), Error> {
-        http.delete(&format!("/files/{}", escaped(file)))
     }
 
     fn status(&self, http: &Http<'_>, id: &str) -> Result<BatchStatus, Error> {
@@ -162,9 +144,8 @@ impl Wire for Mistral {
         lines::read(vendor, line)
     }
 
-    fn cancel(&self, http: &Http<'_>, id: &str) -> Result<(), Error> {
-        let path = format!("/batch/jobs/{}/cancel", escaped(id));
-        http.post(&path, &json!({})).map(|_| ())
+    fn cancel(&self, id: &str) -> String {
+        format!("/batch/jobs/{}/cancel", escaped(id))
     }
 }
 

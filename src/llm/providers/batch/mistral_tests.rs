@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use super::*;
 use crate::base::cancel::Context;
 use crate::base::error::ErrorKind;
-use crate::llm::batch::{BatchClient, Refused};
+use crate::llm::batch::{BatchClient, BatchStage, Refused};
 use crate::llm::providers::batch::kit::{DATE, NoInput, intent, says, scripted, status};
 
 fn uploaded() -> BatchStage {

@@ -22,6 +22,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::base::cancel::Context;
+use crate::base::clock::Wall;
 use crate::base::error::{Error, ErrorKind};
 use crate::base::secret::shown_url;
 use crate::llm::batch::{
@@ -58,23 +59,38 @@ trait Wire: Sync {
         model: &str,
     ) -> Result<Vec<u8>, Error>;
 
-    fn advance(
+    /// Sends the input as a file of its own, if it [does so](Self::uploads).
+    fn upload(
         &self,
         http: &Http<'_>,
         intent: &BatchIntent,
-        stage: &BatchStage,
         input: &mut dyn BatchInput,
-    ) -> Result<BatchStage, Error>;
+    ) -> Result<BatchStage, Error> {
+        files::upload(http, intent, input)
+    }
 
+    /// Creates a batch, and tells its id. The input is in `file`, or goes with it.
+    fn create(
+        &self,
+        http: &Http<'_>,
+        intent: &BatchIntent,
+        file: &str,
+        input: &mut dyn BatchInput,
+    ) -> Result<String, Error>;
+
+    /// Looks for what may have been created from `file`, not earlier than `since`.
     fn find(
         &self,
         http: &Http<'_>,
         intent: &BatchIntent,
-        stage: &BatchStage,
+        file: &str,
+        since: Wall,
         known: &HashSet<String>,
     ) -> Result<Found, Error>;
 
-    fn discard(&self, http: &Http<'_>, file: &str) -> Result<(), Error>;
+    fn discard(&self, http: &Http<'_>, file: &str) -> Result<(), Error> {
+        http.delete(&format!("/files/{}", http::escaped(file)))
+    }
 
     fn status(&self, http: &Http<'_>, id: &str) -> Result<BatchStatus, Error>;
 
@@ -88,8 +104,8 @@ trait Wire: Sync {
 
     fn read(&self, vendor: &Vendor, line: &[u8]) -> Result<BatchLine, Error>;
 
-    /// A refusal with 400 or 409 is one of a batch that has ended: the frame looks.
-    fn cancel(&self, http: &Http<'_>, id: &str) -> Result<(), Error>;
+    /// Where the end of a batch is asked for.
+    fn cancel(&self, id: &str) -> String;
 }
 
 fn wire(of: BatchWire) -> &'static dyn Wire {
@@ -221,9 +237,19 @@ impl BatchClient for BatchApi {
         input: &mut dyn BatchInput,
         ctx: &Context,
     ) -> Result<BatchStage, Error> {
-        let http = self.http(ctx);
-        let next = self.wire().advance(&http, intent, stage, input);
-        next.map_err(|error| self.told(error))
+        let (http, wire) = (self.http(ctx), self.wire());
+        let file = match stage {
+            BatchStage::Created { .. } => return Ok(stage.clone()),
+            BatchStage::Ready if wire.uploads() => {
+                let uploaded = wire.upload(&http, intent, input);
+                return uploaded.map_err(|error| self.told(error));
+            }
+            BatchStage::Ready => None,
+            BatchStage::Uploaded { file, .. } => Some(file.clone()),
+        };
+        let id = wire.create(&http, intent, file.as_deref().unwrap_or_default(), input);
+        let id = id.map_err(|error| self.told(error))?;
+        Ok(BatchStage::Created { id, file })
     }
 
     fn find(
@@ -233,8 +259,14 @@ impl BatchClient for BatchApi {
         known: &HashSet<String>,
         ctx: &Context,
     ) -> Result<Found, Error> {
-        let http = self.http(ctx);
-        let found = self.wire().find(&http, intent, stage, known);
+        let (http, wire) = (self.http(ctx), self.wire());
+        let file = match stage {
+            BatchStage::Created { id, .. } => return Ok(Found::One(id.clone())),
+            BatchStage::Ready if wire.uploads() => return Ok(Found::None),
+            BatchStage::Ready => "",
+            BatchStage::Uploaded { file, .. } => file,
+        };
+        let found = wire.find(&http, intent, file, files::since(intent, stage), known);
         found.map_err(|error| self.told(error))
     }
 
@@ -281,9 +313,10 @@ impl BatchClient for BatchApi {
 
     fn cancel(&self, id: &str, ctx: &Context) -> Result<(), Error> {
         let http = self.http(ctx);
-        let Err(refused) = self.wire().cancel(&http, id) else {
+        let Err(refused) = http.ask(&self.wire().cancel(id)) else {
             return Ok(());
         };
+        // It may be refused because the batch has ended.
         let ended = matches!(refused.status(), Some(400 | 409))
             && self.wire().status(&http, id).is_ok_and(|status| {
                 status.state.is_final() || matches!(status.state, BatchState::Cancelling)

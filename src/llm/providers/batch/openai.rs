@@ -5,16 +5,17 @@ use std::io::Write;
 
 use serde_json::{Value, json};
 
+use crate::base::clock::Wall;
 use crate::base::error::Error;
 use crate::llm::batch::{
-    BatchCounts, BatchInput, BatchIntent, BatchLine, BatchStage, BatchState, BatchStatus, Found,
+    BatchCounts, BatchInput, BatchIntent, BatchLine, BatchState, BatchStatus, Found,
 };
 use crate::llm::providers::vendor::Vendor;
 use crate::llm::request::Request;
 
 use super::Wire;
 use super::expected;
-use super::files::{Listed, search, since, upload};
+use super::files::{Listed, search};
 use super::http::{Http, Page, escaped, json, named, poll_after, unusable};
 use super::said::{count, text};
 use super::{lines, refusal};
@@ -61,55 +62,38 @@ impl Wire for OpenAi {
         lines::write(vendor, key, request, model, Some(ENDPOINT))
     }
 
-    fn advance(
+    fn create(
         &self,
         http: &Http<'_>,
         intent: &BatchIntent,
-        stage: &BatchStage,
-        input: &mut dyn BatchInput,
-    ) -> Result<BatchStage, Error> {
-        match stage {
-            BatchStage::Ready => upload(http, intent, input),
-            BatchStage::Uploaded { file, .. } => {
-                let job = json!({
-                    "input_file_id": file,
-                    "endpoint": ENDPOINT,
-                    "completion_window": "24h",
-                    "metadata": {"label": intent.label},
-                });
-                let reply = http.post("/batches", &job)?;
-                Ok(BatchStage::Created {
-                    id: named(&reply, &["id"])?,
-                    file: Some(file.clone()),
-                })
-            }
-            done @ BatchStage::Created { .. } => Ok(done.clone()),
-        }
+        file: &str,
+        _: &mut dyn BatchInput,
+    ) -> Result<String, Error> {
+        let job = json!({
+            "input_file_id": file,
+            "endpoint": ENDPOINT,
+            "completion_window": "24h",
+            "metadata": {"label": intent.label},
+        });
+        let reply = http.post("/batches", &job)?;
+        named(&reply, &["id"])
     }
 
     fn find(
         &self,
         http: &Http<'_>,
         intent: &BatchIntent,
-        stage: &BatchStage,
+        file: &str,
+        since: Wall,
         known: &HashSet<String>,
     ) -> Result<Found, Error> {
-        let file = match stage {
-            BatchStage::Ready => return Ok(Found::None),
-            BatchStage::Created { id, .. } => return Ok(Found::One(id.clone())),
-            BatchStage::Uploaded { file, .. } => file,
-        };
         let first = self.list.trim_end_matches(['&', '?']).to_owned();
         let pages = http.pages(first, |list| self.page(list));
-        search(pages, since(intent, stage), known, |entry| {
+        search(pages, since, known, |entry| {
             let label = entry.get("metadata").and_then(|m| text(m, "label"));
             let ours = text(entry, "input_file_id") == Some(file) || label == Some(&intent.label);
             Listed::read(entry, text(entry, "id"), ours, &["created_at"])
         })
-    }
-
-    fn discard(&self, http: &Http<'_>, file: &str) -> Result<(), Error> {
-        http.delete(&format!("/files/{}", escaped(file)))
     }
 
     fn status(&self, http: &Http<'_>, id: &str) -> Result<BatchStatus, Error> {
@@ -162,9 +146,8 @@ impl Wire for OpenAi {
         lines::read(vendor, line)
     }
 
-    fn cancel(&self, http: &Http<'_>, id: &str) -> Result<(), Error> {
-        let path = format!("/batches/{}/cancel", escaped(id));
-        http.post(&path, &json!({})).map(|_| ())
+    fn cancel(&self, id: &str) -> String {
+        format!("/batches/{}/cancel", escaped(id))
     }
 }
 

@@ -4,9 +4,9 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::base::cancel::Context;
-use crate::base::clock::Wall;
 use crate::base::error::ErrorKind;
-use crate::llm::batch::{BatchClient, BatchEnd, Refused};
+use crate::llm::batch::{BatchClient, BatchEnd, BatchStage, Refused};
+use crate::llm::providers::batch::files::since;
 use crate::llm::providers::batch::kit::{
     DATE, NoInput, failure, intent, line, says, scripted, status,
 };

@@ -286,6 +286,37 @@ fn a_download_follows_redirects_and_keeps_the_key_to_its_host() {
 }
 
 #[test]
+fn that_something_is_gone_is_taken_from_the_api_alone() {
+    let ctx = Context::new();
+    let html = "<html>Not Found</html>";
+    for (status, body, known) in [(404, "{}", true), (410, "{}", true), (404, html, false)] {
+        let known = known.then_some(status);
+        let api = || scripted("openai", [says(status, body)]).0;
+        let error = api().download("b-1", "file-9", &mut Vec::new(), &ctx);
+        let error = error.unwrap_err();
+        assert_eq!(error.status(), known, "{error}");
+        if known.is_none() {
+            assert_eq!(error.kind(), ErrorKind::Transient);
+            assert!(error.message().contains("not from the API"), "{error}");
+        }
+        let of_batch = api().status("b-1", &ctx).unwrap_err();
+        assert_eq!(of_batch.status(), known);
+        let of_end = api().cancel("b-1", &ctx).unwrap_err();
+        assert_eq!(of_end.status(), known);
+    }
+    // Where a file is kept may have lost it for now; the API knows whether it is gone.
+    let moved = HttpReply {
+        status: 302,
+        headers: [("location", "https://store.test/f")].into_iter().collect(),
+        body: Vec::new(),
+    };
+    let (api, _) = scripted("openai", [Ok(moved), says(404, "{}")]);
+    let error = api.download("b-1", "file-9", &mut Vec::new(), &ctx);
+    let error = error.unwrap_err();
+    assert_eq!((error.kind(), error.status()), (ErrorKind::Transient, None));
+}
+
+#[test]
 fn a_list_that_goes_in_circles_or_is_none_says_nothing_of_a_batch() {
     let entry = json!({"id": "b-9", "created_at": 1_795_150_800});
     let page = json!({"data": [entry], "has_more": true, "last_id": "b-9"});

@@ -9,8 +9,7 @@ use serde_json::{Map, Value, json};
 use crate::base::clock::Wall;
 use crate::base::error::{Error, ErrorKind};
 use crate::llm::batch::{
-    BatchCounts, BatchEnd, BatchInput, BatchIntent, BatchLine, BatchStage, BatchState, BatchStatus,
-    Found,
+    BatchCounts, BatchEnd, BatchInput, BatchIntent, BatchLine, BatchState, BatchStatus, Found,
 };
 use crate::llm::providers::answer::malformed;
 use crate::llm::providers::said::Said;
@@ -19,7 +18,7 @@ use crate::llm::request::Request;
 
 use super::Wire;
 use super::expected;
-use super::files::{Listed, search, since, upload};
+use super::files::{Listed, search};
 use super::http::{Http, Page, escaped, json, named, poll_after, served_at, unusable};
 use super::said::{answer, count, end, text};
 use super::{lines, refusal};
@@ -70,51 +69,34 @@ impl Wire for Xai {
         lines::write(vendor, key, request, model, Some(ENDPOINT))
     }
 
-    fn advance(
+    fn create(
         &self,
         http: &Http<'_>,
         intent: &BatchIntent,
-        stage: &BatchStage,
-        input: &mut dyn BatchInput,
-    ) -> Result<BatchStage, Error> {
-        match stage {
-            BatchStage::Ready => upload(http, intent, input),
-            BatchStage::Uploaded { file, .. } => {
-                let batch = json!({"name": intent.label, "input_file_id": file});
-                let reply = http.post("/batches", &batch)?;
-                Ok(BatchStage::Created {
-                    id: named(&reply, &["batch_id", "id"])?,
-                    file: Some(file.clone()),
-                })
-            }
-            done @ BatchStage::Created { .. } => Ok(done.clone()),
-        }
+        file: &str,
+        _: &mut dyn BatchInput,
+    ) -> Result<String, Error> {
+        let batch = json!({"name": intent.label, "input_file_id": file});
+        let reply = http.post("/batches", &batch)?;
+        named(&reply, &["batch_id", "id"])
     }
 
     fn find(
         &self,
         http: &Http<'_>,
         intent: &BatchIntent,
-        stage: &BatchStage,
+        file: &str,
+        since: Wall,
         known: &HashSet<String>,
     ) -> Result<Found, Error> {
-        let file = match stage {
-            BatchStage::Ready => return Ok(Found::None),
-            BatchStage::Created { id, .. } => return Ok(Found::One(id.clone())),
-            BatchStage::Uploaded { file, .. } => file,
-        };
         let path = "/batches?limit=100";
         let pages = http.pages(path.to_owned(), |list| page(list, "batches", path));
-        search(pages, since(intent, stage), known, |entry| {
+        search(pages, since, known, |entry| {
             let ours = text(entry, "input_file_id") == Some(file)
                 || text(entry, "name") == Some(&intent.label);
             let id = text(entry, "batch_id").or_else(|| text(entry, "id"));
             Listed::read(entry, id, ours, &["create_time", "created_at"])
         })
-    }
-
-    fn discard(&self, http: &Http<'_>, file: &str) -> Result<(), Error> {
-        http.delete(&format!("/files/{}", escaped(file)))
     }
 
     fn status(&self, http: &Http<'_>, id: &str) -> Result<BatchStatus, Error> {
@@ -213,9 +195,8 @@ impl Wire for Xai {
         Ok(BatchLine { key, end })
     }
 
-    fn cancel(&self, http: &Http<'_>, id: &str) -> Result<(), Error> {
-        let path = format!("/batches/{}:cancel", escaped(id));
-        http.post(&path, &json!({})).map(|_| ())
+    fn cancel(&self, id: &str) -> String {
+        format!("/batches/{}:cancel", escaped(id))
     }
 }
 

@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::base::cancel::Context;
-use crate::llm::batch::{BatchClient, Refused};
+use crate::llm::batch::{BatchClient, BatchStage, Refused};
 use crate::llm::providers::batch::kit::{
     DATE, NoInput, failure, intent, line, says, scripted, status,
 };
