@@ -159,6 +159,8 @@ impl Scene {
                     assert!(!self.world.lock().uploads);
                     let decided = self.settings.on_unknown(Some(OnUnknown::Resubmit));
                     self.post.set(decided);
+                } else {
+                    self.post.set(self.settings);
                 }
                 let now = self.clock.now();
                 let due = poller.next_due().unwrap_or(now.after(seconds(1)));
