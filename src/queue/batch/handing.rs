@@ -16,7 +16,7 @@ use super::transfer::Task;
 /// An input file that its creation does not find is uploaded again this often.
 const MOST_UPLOADS: u32 = 2;
 /// Where batches are created one after the other, one is tried again after this long.
-const NEXT: Duration = Duration::from_millis(200);
+const NEXT: Duration = Duration::from_secs(1);
 
 impl Poller<'_> {
     /// Creates a batch that can be told from others by little more than its time: one after the other.

@@ -48,11 +48,12 @@ impl Post {
     /// Replaces the settings. What is held may be decided by them.
     pub(crate) fn set(&self, settings: BatchSettings) {
         let mut held = self.settings.write();
-        if *held != settings {
-            *held = settings;
-            self.changed.store(true, Ordering::SeqCst);
+        if *held == settings {
+            return;
         }
+        *held = settings;
         drop(held);
+        self.changed.store(true, Ordering::SeqCst);
         self.ring();
     }
 
