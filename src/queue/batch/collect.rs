@@ -79,8 +79,8 @@ pub(crate) fn collect(
         }
     }
     let mut collected = sorting.finish()?;
-    // Nothing but its size told that it is ours, and none of it is.
-    let foreign = record.provisional && collected.requests == 0 && collected.strangers > 0;
+    // Nothing but its size and time told that it is ours, and its results do not.
+    let foreign = record.provisional && collected.requests == 0;
     let short = ended
         .expected
         .is_some_and(|expected| collected.requests < expected);
