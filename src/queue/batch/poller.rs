@@ -434,18 +434,21 @@ impl<'a> Poller<'a> {
             .save_batch(self.office.worker, no, &text, wall);
         match saved {
             Ok(()) => true,
-            // It is somebody else's now: this worker was taken for dead.
-            Err(error) if error.kind() == ErrorKind::Invalid => {
-                log::warn!("batch {} is no longer this worker's: {error}", no.0);
-                self.open.remove(&no);
-                false
-            }
-            Err(error) => {
-                log::warn!("cannot record where batch {} stands: {error}", no.0);
-                self.wait(no, AGAIN);
-                false
-            }
+            Err(error) => self.unwritten(no, &error),
         }
+    }
+
+    /// What was decided about a batch could not be written down.
+    fn unwritten(&mut self, no: BatchNo, error: &Error) -> bool {
+        if error.kind() == ErrorKind::Invalid {
+            // It is somebody else's now: this worker was taken for dead.
+            log::warn!("batch {} is no longer this worker's: {error}", no.0);
+            self.open.remove(&no);
+        } else {
+            log::warn!("cannot record where batch {} stands: {error}", no.0);
+            self.wait(no, AGAIN);
+        }
+        false
     }
 
     /// Says where all batches stand.
@@ -508,17 +511,7 @@ impl<'a> Poller<'a> {
                 self.post.ring();
                 true
             }
-            // It is somebody else's now: this worker was taken for dead.
-            Err(error) if error.kind() == ErrorKind::Invalid => {
-                log::warn!("batch {} is no longer this worker's: {error}", no.0);
-                self.open.remove(&no);
-                false
-            }
-            Err(error) => {
-                log::warn!("cannot close batch {}: {error}", no.0);
-                self.wait(no, AGAIN);
-                false
-            }
+            Err(error) => self.unwritten(no, &error),
         }
     }
 
