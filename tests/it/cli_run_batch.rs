@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use batchwright::simulate::{BatchConfig, BatchPoint, BatchStats, SimConfig, Simulator};
+use batchwright::simulate::{BatchConfig, BatchStats, SimConfig, Simulator};
 use batchwright::{JobQueue, ProcessId, QueuedRun};
 use serde_json::{Value, json};
 
@@ -13,20 +13,20 @@ use super::common::{
     prompt_lines, simulator,
 };
 
-fn taking(duration: Duration) -> Simulator {
+pub fn taking(duration: Duration) -> Simulator {
     with(BatchConfig::default().duration(duration))
 }
 
-fn with(batches: BatchConfig) -> Simulator {
+pub fn with(batches: BatchConfig) -> Simulator {
     simulator(SimConfig::default().batches(batches))
 }
 
-const SHORT: Duration = Duration::from_millis(100);
+pub const SHORT: Duration = Duration::from_millis(100);
 /// Long enough to be found under way.
-const LONG: Duration = Duration::from_secs(3);
+pub const LONG: Duration = Duration::from_secs(3);
 
 /// `run` with these words against a provider that has a Batch API, or another one.
-fn command(desk: &Desk, sim: &Simulator, words: &str) -> Command {
+pub fn command(desk: &Desk, sim: &Simulator, words: &str) -> Command {
     let mut command = desk.command(["run"].into_iter().chain(words.split_whitespace()));
     command
         .env("BATCHWRIGHT_PROVIDER", "openai")
@@ -38,34 +38,34 @@ fn command(desk: &Desk, sim: &Simulator, words: &str) -> Command {
 }
 
 /// The same with the batch strategy.
-fn batch(desk: &Desk, sim: &Simulator, words: &str) -> Command {
+pub fn batch(desk: &Desk, sim: &Simulator, words: &str) -> Command {
     command(desk, sim, &format!("--strategy batch {words}"))
 }
 
-fn start(desk: &Desk, sim: &Simulator, words: &str) -> Running {
+pub fn start(desk: &Desk, sim: &Simulator, words: &str) -> Running {
     Running::start(&mut batch(desk, sim, words))
 }
 
-fn run(desk: &Desk, sim: &Simulator, words: &str) -> Ended {
+pub fn run(desk: &Desk, sim: &Simulator, words: &str) -> Ended {
     start(desk, sim, words).wait()
 }
 
-const WORDS: &str = "in.jsonl -o out.jsonl";
+pub const WORDS: &str = "in.jsonl -o out.jsonl";
 
-fn queue(desk: &Desk) -> JobQueue {
+pub fn queue(desk: &Desk) -> JobQueue {
     JobQueue::open(&desk.path(HOME).join("llm_jobs.db")).unwrap()
 }
 
 /// Nothing is left behind.
 #[track_caller]
-fn clean(desk: &Desk) {
+pub fn clean(desk: &Desk) {
     assert!(queue(desk).open_processes().unwrap().is_empty());
     assert!(queue(desk).batches(None).unwrap().is_empty());
 }
 
 /// Waits until so many requests are at the provider for good.
 #[track_caller]
-fn accepted(sim: &Simulator, items: u64) {
+pub fn accepted(sim: &Simulator, items: u64) {
     let there = |stats: &BatchStats| stats.items_accepted == items;
     assert!(
         sim.wait_for_batches(there, PATIENCE),
@@ -76,7 +76,7 @@ fn accepted(sim: &Simulator, items: u64) {
 
 /// Waits until the queue knows that so many are at the provider.
 #[track_caller]
-fn handed_over(desk: &Desk, items: u64) {
+pub fn handed_over(desk: &Desk, items: u64) {
     let queue = queue(desk);
     let there = || {
         let batches = queue.batches(None).unwrap();
@@ -86,24 +86,24 @@ fn handed_over(desk: &Desk, items: u64) {
     assert!(eventually(there), "{:?}", queue.batches(None).unwrap());
 }
 
-fn kill(mut running: Running) {
+pub fn kill(mut running: Running) {
     running.child.kill().unwrap();
     running.child.wait().unwrap();
 }
 
-fn without_latency(mut line: Value) -> Value {
+pub fn without_latency(mut line: Value) -> Value {
     line.as_object_mut().unwrap().remove("latency_ms");
     line
 }
 
-fn by_id(lines: Vec<Value>) -> HashMap<String, Value> {
+pub fn by_id(lines: Vec<Value>) -> HashMap<String, Value> {
     let named = lines.into_iter().map(without_latency);
     named
         .map(|line| (line["id"].as_str().unwrap().to_owned(), line))
         .collect()
 }
 
-fn summary(ended: &Ended) -> Value {
+pub fn summary(ended: &Ended) -> Value {
     serde_json::from_str(&ended.stdout).unwrap()
 }
 
@@ -347,100 +347,6 @@ fn what_waits_and_is_no_longer_asked_for_is_never_sent() {
     run(&desk, &sim, WORDS).expect(0);
     assert_eq!(sim.batch_stats().items_accepted, 3);
     assert_eq!(desk.ids("out.jsonl"), all_ids(3));
-    clean(&desk);
-}
-
-#[test]
-fn killed_while_it_puts_prompts_on_the_queue_it_adopts_them() {
-    const N: usize = 6000;
-    let (desk, sim) = (Desk::new(), taking(SHORT));
-    desk.prompts("in.jsonl", N);
-    let id = QueuedRun::process_of(&desk.path("out.jsonl")).unwrap();
-    queue(&desk);
-    let running = start(&desk, &sim, WORDS);
-    let queue = queue(&desk);
-    let halfway = || queue.progress(id).unwrap().is_some_and(|now| !now.sealed);
-    assert!(eventually(halfway));
-    kill(running);
-    let there = queue.progress(id).unwrap().unwrap();
-    assert!(!there.sealed && there.counts.total >= 1000, "{there:?}");
-    desk.write(
-        "in.jsonl",
-        prompt_lines(N).replace("\"prompt 7\"", "\"edited\""),
-    );
-    let ended = run(&desk, &sim, "in.jsonl -o out.jsonl --json").expect(0);
-    let told = summary(&ended);
-    assert_eq!(told["attached"], there.counts.total - 1);
-    assert_eq!(told["submitted"], N as u64 - there.counts.total + 1);
-    assert_eq!(sim.batch_stats().items_accepted, N as u64);
-    assert_eq!(desk.ids("out.jsonl"), all_ids(N));
-    clean(&desk);
-}
-
-/// Kills a run while the provider holds a request at that point, and runs it again.
-fn killed_at(point: BatchPoint) {
-    let (desk, sim) = (Desk::new(), taking(SHORT));
-    desk.prompts("in.jsonl", 20);
-    let pause = sim.pause_at(point, 1);
-    let mut command = batch(&desk, &sim, WORDS);
-    command.env("BATCHWRIGHT_BATCH_RECONCILE_WAIT", "300ms");
-    let running = Running::start(&mut command);
-    assert!(pause.wait(PATIENCE), "{point:?} never came");
-    kill(running);
-    pause.release();
-    let ended = Running::start(&mut command).wait();
-    assert_eq!(ended.status.code(), Some(0), "{point:?}: {}", ended.stderr);
-    let stats = sim.batch_stats();
-    assert_eq!(
-        (stats.started, stats.items_accepted),
-        (1, 20),
-        "{point:?}: {stats:?}"
-    );
-    assert_eq!(desk.ids("out.jsonl"), all_ids(20), "{point:?}");
-    clean(&desk);
-}
-
-#[test]
-fn killed_while_it_hands_over_it_buys_once() {
-    killed_at(BatchPoint::UploadDone);
-    killed_at(BatchPoint::CreateArrived);
-    killed_at(BatchPoint::CreateDone);
-}
-
-#[test]
-fn killed_while_it_waits_or_downloads_it_collects_the_rest() {
-    killed_at(BatchPoint::StatusArrived);
-    killed_at(BatchPoint::DownloadHalf);
-}
-
-#[test]
-fn killed_before_the_queue_heard_of_it_a_saved_result_is_not_saved_again() {
-    let (desk, sim) = (Desk::new(), taking(SHORT));
-    desk.prompts("in.jsonl", 3);
-    run(&desk, &sim, &format!("{WORDS} --no-wait")).expect(0);
-    let id = QueuedRun::process_of(&desk.path("out.jsonl")).unwrap();
-    let mut worker = desk.command(["work", "--until-empty"]);
-    worker
-        .env("OPENAI_API_KEY", "k")
-        .env("OPENAI_BASE_URL", sim.base_url());
-    worker
-        .env("BATCHWRIGHT_PROVIDER", "openai")
-        .env("BATCHWRIGHT_BATCH_POLL_INTERVAL", "100ms");
-    Running::start(&mut worker).wait().expect(0);
-    // The file has them, and the queue has not heard of it.
-    desk.plain(&format!("results {id} --keep -o out.jsonl"))
-        .expect(0);
-    let saved = desk.read("out.jsonl");
-    assert_eq!(
-        queue(&desk).progress(id).unwrap().unwrap().counts.completed,
-        3
-    );
-    let ended = run(&desk, &sim, &format!("{WORDS} --json")).expect(0);
-    let told = summary(&ended);
-    assert_eq!(told["summary"]["completed_before"], 3);
-    assert_eq!(told["summary"]["completed"], 3);
-    assert_eq!(told["submitted"], 0);
-    assert_eq!(desk.read("out.jsonl"), saved);
     clean(&desk);
 }
 

@@ -80,6 +80,8 @@ mod cli_resume;
 mod cli_retry;
 #[cfg(all(feature = "cli", feature = "queue", feature = "simulate", unix))]
 mod cli_run_batch;
+#[cfg(all(feature = "cli", feature = "queue", feature = "simulate", unix))]
+mod cli_run_killed;
 #[cfg(all(feature = "cli", feature = "schema", feature = "simulate"))]
 mod cli_schema;
 #[cfg(all(feature = "cli", feature = "simulate"))]

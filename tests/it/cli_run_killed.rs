@@ -1,0 +1,101 @@
+//! Runs in batches that are killed: whoever comes next goes on, and nothing is bought twice.
+
+use batchwright::QueuedRun;
+use batchwright::simulate::BatchPoint;
+
+use super::cli_run_batch::*;
+use super::common::*;
+
+#[test]
+fn killed_while_it_puts_prompts_on_the_queue_it_adopts_them() {
+    const N: usize = 6000;
+    let (desk, sim) = (Desk::new(), taking(SHORT));
+    desk.prompts("in.jsonl", N);
+    let id = QueuedRun::process_of(&desk.path("out.jsonl")).unwrap();
+    queue(&desk);
+    let running = start(&desk, &sim, WORDS);
+    let queue = queue(&desk);
+    let halfway = || queue.progress(id).unwrap().is_some_and(|now| !now.sealed);
+    assert!(eventually(halfway));
+    kill(running);
+    let there = queue.progress(id).unwrap().unwrap();
+    assert!(!there.sealed && there.counts.total >= 1000, "{there:?}");
+    desk.write(
+        "in.jsonl",
+        prompt_lines(N).replace("\"prompt 7\"", "\"edited\""),
+    );
+    let ended = run(&desk, &sim, "in.jsonl -o out.jsonl --json").expect(0);
+    let told = summary(&ended);
+    assert_eq!(told["attached"], there.counts.total - 1);
+    assert_eq!(told["submitted"], N as u64 - there.counts.total + 1);
+    assert_eq!(sim.batch_stats().items_accepted, N as u64);
+    assert_eq!(desk.ids("out.jsonl"), all_ids(N));
+    clean(&desk);
+}
+
+/// Kills a run while the provider holds a request at that point, and runs it again.
+fn killed_at(point: BatchPoint) {
+    let (desk, sim) = (Desk::new(), taking(SHORT));
+    desk.prompts("in.jsonl", 20);
+    let pause = sim.pause_at(point, 1);
+    let mut command = batch(&desk, &sim, WORDS);
+    command.env("BATCHWRIGHT_BATCH_RECONCILE_WAIT", "300ms");
+    let running = Running::start(&mut command);
+    assert!(pause.wait(PATIENCE), "{point:?} never came");
+    kill(running);
+    pause.release();
+    let ended = Running::start(&mut command).wait();
+    assert_eq!(ended.status.code(), Some(0), "{point:?}: {}", ended.stderr);
+    let stats = sim.batch_stats();
+    assert_eq!(
+        (stats.started, stats.items_accepted),
+        (1, 20),
+        "{point:?}: {stats:?}"
+    );
+    assert_eq!(desk.ids("out.jsonl"), all_ids(20), "{point:?}");
+    clean(&desk);
+}
+
+#[test]
+fn killed_while_it_hands_over_it_buys_once() {
+    killed_at(BatchPoint::UploadDone);
+    killed_at(BatchPoint::CreateArrived);
+    killed_at(BatchPoint::CreateDone);
+}
+
+#[test]
+fn killed_while_it_waits_or_downloads_it_collects_the_rest() {
+    killed_at(BatchPoint::StatusArrived);
+    killed_at(BatchPoint::DownloadHalf);
+}
+
+#[test]
+fn killed_before_the_queue_heard_of_it_a_saved_result_is_not_saved_again() {
+    let (desk, sim) = (Desk::new(), taking(SHORT));
+    desk.prompts("in.jsonl", 3);
+    run(&desk, &sim, &format!("{WORDS} --no-wait")).expect(0);
+    let id = QueuedRun::process_of(&desk.path("out.jsonl")).unwrap();
+    let mut worker = desk.command(["work", "--until-empty"]);
+    worker
+        .env("OPENAI_API_KEY", "k")
+        .env("OPENAI_BASE_URL", sim.base_url());
+    worker
+        .env("BATCHWRIGHT_PROVIDER", "openai")
+        .env("BATCHWRIGHT_BATCH_POLL_INTERVAL", "100ms");
+    Running::start(&mut worker).wait().expect(0);
+    // The file has them, and the queue has not heard of it.
+    desk.plain(&format!("results {id} --keep -o out.jsonl"))
+        .expect(0);
+    let saved = desk.read("out.jsonl");
+    assert_eq!(
+        queue(&desk).progress(id).unwrap().unwrap().counts.completed,
+        3
+    );
+    let ended = run(&desk, &sim, &format!("{WORDS} --json")).expect(0);
+    let told = summary(&ended);
+    assert_eq!(told["summary"]["completed_before"], 3);
+    assert_eq!(told["summary"]["completed"], 3);
+    assert_eq!(told["submitted"], 0);
+    assert_eq!(desk.read("out.jsonl"), saved);
+    clean(&desk);
+}
