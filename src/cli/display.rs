@@ -228,8 +228,12 @@ fn line_with(progress: &Progress, tokens: u64) -> String {
         }
         _ => format!("{} done", count(settled)),
     };
-    out.push_str(&format!(" · {:.1}/s", progress.rate));
-    if let Some(eta) = progress.eta.filter(|_| settled > 0) {
+    // A batch comes all at once: its pace so far says nothing.
+    let paced = progress.at_provider == 0;
+    if paced {
+        out.push_str(&format!(" · {:.1}/s", progress.rate));
+    }
+    if let Some(eta) = progress.eta.filter(|_| paced && settled > 0) {
         out.push_str(&format!(" · {} left", span(eta)));
     }
     if progress.failed > 0 {

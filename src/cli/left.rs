@@ -71,8 +71,8 @@ impl Left {
                 let s = if batches == 1 { "" } else { "es" };
                 let on = if batches == 1 { "goes" } else { "go" };
                 format!(
-                    "{} batch{s} ({} requests) {on} on at {provider}; `batchwright work{dir}` \
-                     collects them, `batchwright cancel {id}{dir}` cancels them",
+                    "{} batch{s} ({} requests) {on} on at {provider}; `batchwright work \
+                     --strategy batch{dir}` collects them, `batchwright cancel {id}{dir}` cancels them",
                     count(batches),
                     count(requests)
                 )
@@ -82,7 +82,7 @@ impl Left {
             let (provider, total) = (&batch.provider, count(batch.total));
             format!(
                 "a batch of {total} requests is not handed over to {provider} yet; `batchwright \
-                 work{dir}` goes on with it"
+                 work --strategy batch{dir}` goes on with it"
             )
         }));
         lines.extend(held.iter().map(|batch| {
@@ -100,11 +100,15 @@ impl Left {
 #[derive(Default)]
 pub struct EmbeddingsNote {
     said: bool,
+    said_of_price: bool,
 }
 
 impl EmbeddingsNote {
     pub fn look(&mut self, routes: &Routes, queue: &JobQueue, say: &dyn Fn(String)) {
-        if self.said || !routes.in_batches() {
+        if !routes.in_batches() {
+            return self.price(queue, say);
+        }
+        if self.said {
             return;
         }
         // A queue that cannot be read is told of by the worker.
@@ -115,6 +119,19 @@ impl EmbeddingsNote {
             say(format!(
                 "{waiting} embeddings wait: they are not made in batches, but by calls of their own"
             ));
+        }
+    }
+
+    /// Whoever handed prompts over at half the price may not want to pay the whole one for the rest.
+    fn price(&mut self, queue: &JobQueue, say: &dyn Fn(String)) {
+        let open = queue.batches(None).map_or(0, |batches| batches.len());
+        if open > 0 && !self.said_of_price {
+            self.said_of_price = true;
+            say(
+                "strategy sync: batches are collected, and what comes back from them unanswered is \
+                 asked for by calls, at the full price; to keep to batches: --strategy batch"
+                    .to_owned(),
+            );
         }
     }
 }

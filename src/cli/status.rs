@@ -237,7 +237,7 @@ impl<'a> Looks<'a> {
         if batch(&|batch| !batch.attended) {
             say(format!(
                 "nobody attends batches; to collect them: {}",
-                command("work".to_owned())
+                command("work --strategy batch".to_owned())
             ));
         }
         if batch(&|batch| batch.state == "held") {

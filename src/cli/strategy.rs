@@ -29,6 +29,12 @@ impl Way {
                 strategy: Strategy::Sync,
                 fallback_reason: Some("vectors are not made in batches: runs sync".to_owned()),
             },
+            (Strategy::Batch, Some(chosen)) if chosen.fell_to_extract() => {
+                return Err(Refusal::could_not_run(
+                    "no provider is usable, so there is nobody to hand batches to: batchwright \
+                     providers tells what is missing; --strategy sync runs without",
+                ));
+            }
             (_, Some(chosen)) => {
                 let effective = chosen.effective(asked);
                 Self {

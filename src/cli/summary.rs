@@ -179,7 +179,8 @@ pub fn print(args: &RunArgs, report: &Report, setup: &Setup, more: Option<&More>
     if let Some(path) = &args.output {
         lines.push(row("results", &path.display().to_string()));
     }
-    let resumable = args.output.is_some() && (summary.pending > 0 || summary.failed > 0);
+    let again = summary.failed > 0 && !args.keep_failed;
+    let resumable = args.output.is_some() && (summary.pending > 0 || again);
     if resumable && args.input != std::path::Path::new("-") {
         let why = match summary.pending {
             0 => "to try the failed ones again",
@@ -348,7 +349,9 @@ pub fn print_json(args: &RunArgs, report: &Report, setup: &Setup, exit: Exit, mo
 fn command_line() -> String {
     let mut address = false;
     // A word that is no Unicode comes out a little different; better than not at all.
-    let words = std::env::args_os().map(|word| {
+    // What is collected later is waited for.
+    let words = std::env::args_os().filter(|word| word != "--no-wait");
+    let words = words.map(|word| {
         let word = word.to_string_lossy().into_owned();
         let shown = match address || word.starts_with("--base-url=") {
             true => shown_url(&word),

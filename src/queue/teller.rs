@@ -158,7 +158,10 @@ impl Teller {
         };
         let seen = |id: &ProcessId| picture.changed.iter().any(|new| new.process_id == *id);
         let others = self.told.iter().filter(|(id, _)| !seen(id));
-        let news = others.filter(|(id, _)| done(&before, **id) != done(&self.batches, **id));
+        // Time passes, too, which is all that some providers let one see.
+        let news = others.filter(|(id, process)| {
+            process.counts.at_provider > 0 || done(&before, **id) != done(&self.batches, **id)
+        });
         let news: Vec<Process> = news.map(|(_, process)| process.clone()).collect();
         picture.changed.extend(news);
     }

@@ -15,7 +15,7 @@ use crate::base::id::ProcessId;
 use crate::config::choices::OnUnknown;
 use crate::engine::dispatch::ErrorPolicy;
 use crate::engine::jitter::Jitter;
-use crate::llm::batch::{BatchAccount, BatchClient, BatchStage};
+use crate::llm::batch::{BatchAccount, BatchClient};
 use crate::queue::kinds::Kinds;
 use crate::queue::store::{Batch, BatchNo, JobStore, Lane};
 
@@ -251,7 +251,8 @@ impl<'a> Poller<'a> {
                 let Some(record) = Record::read(batch) else {
                     return false;
                 };
-                let have = client_of(known, post, &record.account).is_some();
+                let unsent = record.is_unsent() && post.client.read().is_some();
+                let have = unsent || client_of(known, post, &record.account).is_some();
                 if !have {
                     strange = Some(record.account);
                 }
@@ -358,6 +359,10 @@ impl<'a> Poller<'a> {
             return;
         };
         let account = open.record.account.clone();
+        if self.is_elsewhere_now(no) {
+            self.close(no);
+            return;
+        }
         let Some(client) = self.client(&account) else {
             self.problem(no, "its key is no longer here".to_owned());
             return self.wait(no, AGAIN * 10);
@@ -375,13 +380,6 @@ impl<'a> Poller<'a> {
             return;
         };
         let stopped = open.batch.is_stopped;
-        if self.is_elsewhere_now(no) {
-            self.close(no);
-            return;
-        }
-        let Some(open) = self.open.get(&no) else {
-            return;
-        };
         let policy = self.policy(stopped, client.uploads());
         let step = next(&open.record, stopped, client.uploads(), policy);
         self.carry_out(no, step, &client);
@@ -487,16 +485,9 @@ impl<'a> Poller<'a> {
         let Some(open) = self.open.get(&no) else {
             return false;
         };
-        let ready = Phase::Handing {
-            stage: BatchStage::Ready,
-        };
-        let unsent = match &open.record.phase {
-            Phase::Filling | Phase::Packed => true,
-            phase => *phase == ready && !open.record.tried,
-        };
         let current = self.post.client.read();
         let current = current.as_ref().map(|client| client.account());
-        unsent && current.as_ref() != Some(&open.record.account)
+        open.record.is_unsent() && current.as_ref() != Some(&open.record.account)
     }
 
     /// Ends what is no more. Tells whether that was possible.

@@ -219,6 +219,16 @@ impl Record {
         }
     }
 
+    /// True as long as nothing of it was sent, or all that was sent was refused: it belongs to no
+    /// account.
+    pub(crate) fn is_unsent(&self) -> bool {
+        match &self.phase {
+            Phase::Filling | Phase::Packed => true,
+            Phase::Handing { stage } => *stage == BatchStage::Ready && !self.tried,
+            _ => false,
+        }
+    }
+
     /// True while it waits for somebody's decision.
     pub(crate) fn is_held(&self) -> bool {
         self.doubt.is_some_and(|doubt| doubt.held)

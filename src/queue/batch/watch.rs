@@ -166,6 +166,11 @@ impl Poller<'_> {
             BatchState::Refused(refused) => return self.turned_down(no, refused.clone()),
             BatchState::Completed => missing(),
             BatchState::Expired => {
+                let (id, counts) = (self.id_of(no).unwrap_or_default(), status.counts);
+                let (done, all) = counts.map_or((0, 0), |counts| (counts.completed, counts.total));
+                log::warn!(
+                    "batch {id} expired with {done} of {all} answered; the rest goes into another one"
+                );
                 not_reached("the batch expired before this request was worked on")
             }
             BatchState::Cancelled => {
@@ -243,15 +248,18 @@ impl Poller<'_> {
     }
 
     pub(super) fn collected(&mut self, no: BatchNo, collected: &Collected) {
+        let stopped = self.open.get(&no).is_some_and(|open| open.batch.is_stopped);
         let Some(record) = self.record(no) else {
             return;
         };
         let id = record.id().unwrap_or_default().to_owned();
+        // Of a batch that was cancelled that is no news.
+        let missing = if stopped { 0 } else { collected.missing };
         for (n, what) in [
             (collected.duplicates, "repeated lines"),
             (collected.strangers, "lines of unknown requests"),
             (collected.broken, "lines that cannot be read"),
-            (collected.missing, "requests without a result"),
+            (missing, "requests without a result"),
         ] {
             if n > 0 {
                 log::warn!("batch {id}: {n} {what}");
