@@ -5,6 +5,8 @@
 mod accounts;
 #[cfg(feature = "simulate")]
 mod batch_api;
+#[cfg(all(feature = "queue", feature = "simulate"))]
+mod batch_attack;
 #[cfg(feature = "simulate")]
 mod batch_wires;
 mod bulk;

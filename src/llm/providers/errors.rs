@@ -21,6 +21,7 @@ pub(super) fn failure(vendor: &Vendor, reply: &HttpReply) -> Error {
         message: match status {
             300..400 => "a redirect; is the base URL right?".to_owned(),
             404 | 405 => "no such address; is the base URL right?".to_owned(),
+            407 => "a proxy on the way wants a login".to_owned(),
             _ => "a reply that is not JSON".to_owned(),
         },
         ..Said::default()
@@ -43,8 +44,8 @@ pub(super) fn failure(vendor: &Vendor, reply: &HttpReply) -> Error {
         true => error.with_model_only(),
         false => error,
     };
-    // A wrong path fails every item alike, and nothing is bought by it.
-    let misdirected = matches!(status, 300..400 | 404 | 405) && kind == ErrorKind::Invalid;
+    // A wrong path, or a proxy in the way, fails every item alike, and nothing is bought by it.
+    let misdirected = matches!(status, 300..400 | 404 | 405 | 407) && kind == ErrorKind::Invalid;
     let error = if misdirected {
         error.with_unreachable()
     } else {

@@ -279,6 +279,7 @@ fn a_wrong_path_is_told_from_a_wrong_request() {
     let failed = |status, body| failed("openai", status, body);
     assert!(failed(404, "<html>").is_unreachable());
     assert!(failed(404, r#"{"error":{"message":"Invalid URL (POST /v2/x)"}}"#).is_unreachable());
+    assert!(failed(407, "<html>").is_unreachable());
     assert!(!failed(400, "{}").is_unreachable());
     let model = failed(404, r#"{"error":{"message":"m","code":"model_not_found"}}"#);
     assert!(!model.is_unreachable());

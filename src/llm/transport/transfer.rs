@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::io::{self, Read, Write};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use ureq::{AsSendBody, Body, SendBody, Timeout, http};
 
@@ -44,7 +44,8 @@ pub struct Transfer<'a> {
     pub into: Option<&'a mut dyn Write>,
     /// The longest that no byte may move.
     pub idle: Duration,
-    /// The longest wait for the reply to begin once the request is out.
+    /// The longest wait for the reply to begin once the request is out, and then for the end of one that
+    /// is kept.
     pub reply: Duration,
 }
 
@@ -137,7 +138,11 @@ impl HttpTransport {
                     false => ERROR_LIMIT,
                 };
                 let reader = body.into_with_config().limit(limit).reader();
-                let mut reader = reader.take(limit);
+                let mut reader = Prompt {
+                    reader: reader.take(limit),
+                    begun: Instant::now(),
+                    longest: transfer.reply,
+                };
                 reader.read_to_end(&mut bytes).map_err(unwrapped)?;
             }
         }
@@ -162,6 +167,22 @@ impl HttpTransport {
             .timeout_recv_response(Some(reply))
             .build();
         self.agent.run(request)
+    }
+}
+
+/// A reply that is kept. Whoever waits for it has other things to do: it may not come drop by drop.
+struct Prompt<R> {
+    reader: R,
+    begun: Instant,
+    longest: Duration,
+}
+
+impl<R: Read> Read for Prompt<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        match self.begun.elapsed() < self.longest {
+            true => self.reader.read(buffer),
+            false => Err(io::Error::other(ureq::Error::Timeout(Timeout::RecvBody))),
+        }
     }
 }
 

@@ -326,3 +326,29 @@ fn a_transport_may_refuse_to_stream() {
     assert_eq!(error.kind(), ErrorKind::Invalid);
     assert!(error.message().contains("does not stream") && !error.message().contains("sk-1"));
 }
+
+#[test]
+fn a_reply_that_is_kept_does_not_come_drop_by_drop_for_ever() {
+    for status in ["200 OK", "500 No"] {
+        let (base, served) = server(move |mut stream| {
+            request(&stream);
+            let head = format!("HTTP/1.1 {status}\r\ncontent-length: 5000\r\n\r\n");
+            stream.write_all(head.as_bytes()).unwrap();
+            // Ends when nobody listens any more.
+            while stream.write_all(b" ").is_ok() {
+                thread::sleep(Duration::from_millis(2));
+            }
+        });
+        let mut file = Vec::new();
+        let asked = Transfer {
+            // What an error says is kept, whatever was asked for.
+            into: (status == "500 No").then_some(&mut file as &mut dyn Write),
+            reply: SHORT,
+            ..transfer(Method::Get, &base)
+        };
+        let error = http(&base).transfer(asked, &Context::new()).unwrap_err();
+        assert!(error.message().starts_with("no reply from"), "{error}");
+        assert_eq!(error.sent(), Sent::Maybe);
+        served.join().unwrap();
+    }
+}

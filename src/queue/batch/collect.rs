@@ -4,7 +4,7 @@
 use std::collections::{HashMap, HashSet};
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::base::cancel::Context;
@@ -54,11 +54,11 @@ pub(crate) fn collect(
     ctx: &Context,
 ) -> Result<Collected, Error> {
     let label = &record.intent.label;
-    let mut gone = None;
+    let (mut gone, mut here) = (None, Vec::new());
     for (i, file) in ended.results.iter().enumerate() {
         match download(office, label, i, &ended.id, file, client, ctx) {
             Err(error) if matches!(error.status(), Some(404 | 410)) => gone = Some(error),
-            other => other?,
+            path => here.push(path?),
         }
     }
     let mut sorting = Sorting {
@@ -72,11 +72,9 @@ pub(crate) fn collect(
         bytes: 0,
         collected: Collected::default(),
     };
-    for i in 0..ended.results.len() {
-        let path = office.spool.results(label, i);
-        if path.exists() {
-            sorting.file(&path, ctx)?;
-        }
+    // One that was removed since is fetched again: what is in it was paid for.
+    for path in here {
+        sorting.file(&path, ctx)?;
     }
     let mut collected = sorting.finish()?;
     // Nothing but its size and time told that it is ours, and its results do not.
@@ -121,15 +119,16 @@ fn download(
     file: &str,
     client: &Arc<dyn BatchClient>,
     ctx: &Context,
-) -> Result<(), Error> {
+) -> Result<PathBuf, Error> {
     let path = office.spool.results(label, i);
     if path.exists() {
-        return Ok(());
+        return Ok(path);
     }
     check(ctx)?;
-    let mut draft = office.spool.draft(path)?;
+    let mut draft = office.spool.draft(path.clone())?;
     client.download(id, file, draft.sink(), ctx)?;
-    draft.keep()
+    draft.keep()?;
+    Ok(path)
 }
 
 /// Results on their way into the store.

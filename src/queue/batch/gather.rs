@@ -51,6 +51,13 @@ impl Poller<'_> {
         let mut later = |at: Time| look_at = Some(look_at.map_or(at, |known| known.min(at)));
         let mut seen = std::mem::take(&mut self.seen);
         let mut still = std::collections::HashMap::new();
+        // Counted once: there may be a group for each of many processes.
+        let being_handed = |open: &&Open| {
+            open.record.account == account
+                && !open.record.is_handed_over()
+                && !matches!(open.record.phase, Phase::Suspect { .. })
+        };
+        let mut handed = self.open.values().filter(being_handed).count();
         for group in waiting {
             if let Some(next) = group.next {
                 later(now.after(next.since(wall)));
@@ -70,14 +77,9 @@ impl Poller<'_> {
             let paused = self.shrunk.get(&model).map(|shrunk| shrunk.pause);
             let linger = if full { since } else { since.after(LINGER) };
             let from = paused.map_or(linger, |pause| linger.max(pause));
-            let handed = self.open.values().filter(|open| {
-                open.record.account == account
-                    && !open.record.is_handed_over()
-                    && !matches!(open.record.phase, Phase::Suspect { .. })
-            });
             if from > now {
                 later(from);
-            } else if handed.count() >= MOST_HANDED || self.is_taken_care_of(&group) {
+            } else if handed >= MOST_HANDED || self.is_taken_care_of(&group) {
                 // Whoever ends rings.
             } else {
                 let batch = self.start(&group, &model)?;
@@ -88,6 +90,7 @@ impl Poller<'_> {
                     later(now);
                 }
                 self.open.insert(batch.batch.no, batch);
+                handed += 1;
                 continue;
             }
             still.insert(place, since);
