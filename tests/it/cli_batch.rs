@@ -141,7 +141,7 @@ fn an_interrupted_worker_leaves_its_batches_and_says_how_to_come_back() {
     }));
     worker.signal("INT");
     let ended = worker.wait().expect(0);
-    ended.says("1 batch (3 requests) goes on at openai; `batchwright work --data-dir data`");
+    ended.says("1 batch (3 requests) goes on at openai; `batchwright work --strategy batch --data-dir data`");
     assert_eq!(sim.batch_stats().cancels, 0);
 }
 
@@ -170,7 +170,7 @@ fn a_batch_is_handed_over_at_night_and_collected_in_the_morning() {
     )
     .expect(0);
     let said = format!(
-        "1 batch (5 requests) goes on at openai; `batchwright work --data-dir data` collects them, \
+        "1 batch (5 requests) goes on at openai; `batchwright work --strategy batch --data-dir data` collects them, \
          `batchwright cancel {id} --data-dir data` cancels them"
     );
     let night = night.says(&said);
@@ -199,7 +199,7 @@ fn a_batch_is_handed_over_at_night_and_collected_in_the_morning() {
     let named = format!("batch {remote} at openai: ");
     assert!(shown.stdout.contains(&named), "{}", shown.stdout);
     assert!(shown.stdout.contains(", unattended"), "{}", shown.stdout);
-    shown.says("nobody attends batches; to collect them: batchwright work --data-dir data");
+    shown.says("nobody attends batches; to collect them: batchwright work --strategy batch --data-dir data");
     let healthy = run(&desk, &sim, "doctor").expect(0).stdout;
     assert!(
         healthy.contains("1 belong to nobody at present"),
@@ -353,6 +353,23 @@ fn what_a_cancelled_batch_did_not_come_to_is_cancelled_and_not_failed() {
             "{provider}: {process}"
         );
     }
+}
+
+#[test]
+fn what_a_wrong_key_could_not_send_is_sent_with_the_right_one() {
+    let desk = Desk::new();
+    let config = SimConfig::default().api_key("right");
+    let sim = simulator(config.batches(BatchConfig::default().duration(SHORT)));
+    let id = submit(&desk, &sim, 3);
+    let work = |key: &str| {
+        let mut work = command(&desk, &sim, "work --strategy batch --until-empty");
+        Running::start(work.env("OPENAI_API_KEY", key)).wait()
+    };
+    let refused = work("wrong").expect(4);
+    assert!(refused.stderr.contains("401"), "{}", refused.stderr);
+    work("right").expect(0);
+    assert_eq!(status(&desk, &sim, id)["completed"], 3);
+    assert_eq!(sim.batch_stats().created, 1);
 }
 
 /// Mistral's client, and a server that takes its files and knows nothing of its batches.

@@ -455,6 +455,16 @@ fn a_provider_without_a_batch_api_runs_sync_and_says_why() {
 }
 
 #[test]
+fn nobody_to_hand_batches_to_is_an_error_and_no_answer_of_extract() {
+    let desk = Desk::new();
+    desk.prompts("in.jsonl", 3);
+    let words = "run in.jsonl -o out.jsonl --strategy batch --data-dir data";
+    let ended = Running::start(&mut desk.command(words.split(' '))).wait();
+    ended.expect(1);
+    assert!(!desk.path("out.jsonl").exists());
+}
+
+#[test]
 fn vectors_are_made_by_calls_also_under_batch() {
     let (desk, sim) = (Desk::new(), taking(SHORT));
     desk.write("in.txt", "one\ntwo\n");
