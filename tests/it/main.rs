@@ -3,7 +3,7 @@
 #![forbid(unsafe_code)]
 
 mod accounts;
-#[cfg(feature = "simulate")]
+#[cfg(all(feature = "cli", feature = "simulate"))]
 mod batch_api;
 #[cfg(all(feature = "queue", feature = "simulate"))]
 mod batch_attack;
