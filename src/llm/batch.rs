@@ -210,8 +210,8 @@ pub struct BatchStatus {
     pub counts: Option<BatchCounts>,
     /// What to [download](BatchClient::download) once it has ended; possibly nothing.
     pub results: Vec<String>,
-    /// How many requests the results hold at least, if the provider tells: fewer are a download cut
-    /// short, whose rest was paid for. What is in neither count was never worked on.
+    /// How many requests that were worked on the results hold at least, if the provider tells: fewer are
+    /// a download cut short, whose rest was paid for. Lines of requests that had no turn do not count.
     pub expected: Option<u64>,
     /// When the provider wants to be asked again.
     pub poll_after: Option<Duration>,

@@ -30,6 +30,8 @@ const MOST_FETCHES: u32 = 12;
 pub(crate) struct Collected {
     /// Lines that belong to a request of this batch, each counted once.
     pub requests: u64,
+    /// Of these, those that were worked on.
+    pub answered: u64,
     /// Further lines of requests that had one.
     pub duplicates: u64,
     /// Lines of requests that are not of this batch.
@@ -81,7 +83,7 @@ pub(crate) fn collect(
     let foreign = record.provisional && collected.requests == 0;
     let short = ended
         .expected
-        .is_some_and(|expected| collected.requests < expected);
+        .is_some_and(|expected| collected.answered < expected);
     // A proxy may say 404, too, and whoever finishes a batch may name its files too early.
     let odd = short || foreign || collected.broken > 0 || gone.is_some();
     if odd && record.fetches + 1 < MOST_FETCHES {
@@ -99,7 +101,7 @@ pub(crate) fn collect(
     let lost_for = match &gone {
         Some(gone) => Some(format!("are gone at {provider} ({})", gone.message())),
         None if short || collected.broken > 0 => {
-            let found = collected.requests;
+            let found = collected.answered;
             Some(format!("are incomplete at {provider}: {found} can be read"))
         }
         None => None,
@@ -187,6 +189,7 @@ impl Sorting<'_> {
             return;
         }
         self.collected.requests += 1;
+        self.collected.answered += u64::from(matches!(read.end, BatchEnd::Answered(_)));
         self.bytes += line.len();
         self.chunk.insert(number, read.end);
     }

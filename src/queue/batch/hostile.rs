@@ -73,6 +73,52 @@ fn what_a_short_download_lacks_is_not_bought_again() {
 }
 
 #[test]
+fn lines_of_requests_that_had_no_turn_hide_no_truncation() {
+    let bench = Bench::new();
+    let client = bench.client();
+    let process = bench.enqueue(&["a", "b"]);
+    // `a` was answered before the batch expired. Its line is cut off the first download, `b`'s is not.
+    *client.status.lock() = Box::new(|_| {
+        Some(Ok(BatchStatus {
+            state: BatchState::Expired,
+            counts: None,
+            results: vec!["results".to_owned()],
+            expected: Some(1),
+            poll_after: None,
+        }))
+    });
+    let world = bench.world.clone();
+    let mut first = true;
+    *client.download.lock() = Box::new(move |id| {
+        let world = world.lock();
+        let remote = world.batches.iter().find(|remote| remote.id == *id)?;
+        let line = |at: usize, mark: char| {
+            let (key, prompt) = remote.items.get(at)?;
+            Some(format!("{key} {mark}{prompt}\n"))
+        };
+        let answered = line(0, '+').filter(|_| !std::mem::take(&mut first));
+        let late = line(1, '~').unwrap_or_default();
+        Some(Ok(answered.unwrap_or_default() + &late))
+    });
+    *client.read.lock() = Box::new(|line| {
+        let text = String::from_utf8(line.clone()).unwrap();
+        let (key, prompt) = text.split_once(' ')?;
+        prompt.starts_with('~').then(|| {
+            let error = Error::new(ErrorKind::Transient, "it had no turn");
+            Ok(BatchLine {
+                key: key.to_owned(),
+                end: BatchEnd::NotProcessed(error),
+            })
+        })
+    });
+    let mut poller = bench.poller(bench.worker(), &[]);
+    assert!(bench.until(&mut poller, || bench.is_over(process)));
+    assert_eq!(bench.counts(process).completed, 2);
+    let world = bench.world.lock();
+    assert_eq!(world.with("a").len(), 1, "it was sent twice");
+}
+
+#[test]
 fn one_404_for_fresh_results_loses_nothing() {
     let bench = Bench::new();
     let client = bench.client();

@@ -30,7 +30,7 @@ pub(super) struct Remote {
     pub id: String,
     label: String,
     file: Option<String>,
-    items: Vec<(String, String)>,
+    pub items: Vec<(String, String)>,
     exists_from: Time,
     listed_from: Time,
     ends: Time,

@@ -228,8 +228,7 @@ fn status_of(batch: &Value) -> BatchStatus {
             failed: of("errored"),
         }),
         results: over.then(|| RESULTS.to_owned()).into_iter().collect(),
-        // Each of them has a line, whatever came of it.
-        expected: sum(batch, &ENDED).filter(|ended| over && *ended > 0),
+        expected: sum(batch, &WORKED_ON).filter(|done| over && *done > 0),
         poll_after: None,
         state,
     }
@@ -237,8 +236,8 @@ fn status_of(batch: &Value) -> BatchStatus {
 
 /// What its requests are counted as; their sum is known from the start.
 const COUNTED: [&str; 5] = ["processing", "succeeded", "errored", "canceled", "expired"];
-/// The same without those that have not ended.
-const ENDED: [&str; 4] = ["succeeded", "errored", "canceled", "expired"];
+/// The same without those that had no turn.
+const WORKED_ON: [&str; 2] = ["succeeded", "errored"];
 
 /// How many of its requests are counted as one of these.
 fn sum(batch: &Value, names: &[&str]) -> Option<u64> {
