@@ -4,7 +4,8 @@ use std::fmt;
 use std::str::FromStr;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
-use uuid::Uuid;
+use sha2::{Digest, Sha256};
+use uuid::{Builder, Uuid};
 
 use super::error::{Error, ErrorKind};
 
@@ -79,9 +80,16 @@ impl ProcessId {
         Self(Uuid::now_v7())
     }
 
-    /// The id that always belongs to this name: a UUID of version 5.
+    /// The id that always belongs to this name: a UUID of version 8, made of a SHA-256 as RFC 9562 has
+    /// it in appendix B.2.
     pub fn named(name: &[u8]) -> Self {
-        Self(Uuid::new_v5(&NAMES, name))
+        let digest = Sha256::new()
+            .chain_update(NAMES)
+            .chain_update(name)
+            .finalize();
+        let mut bytes = [0; 16];
+        bytes.copy_from_slice(&digest[..16]);
+        Self(Builder::from_custom_bytes(bytes).into_uuid())
     }
 }
 
@@ -95,7 +103,7 @@ mod tests {
     #[test]
     fn a_name_always_has_the_same_id() {
         let id = ProcessId::named(b"/tmp/out.jsonl").to_string();
-        assert_eq!(id, "e49df9e8-721b-59b8-8829-83b6eb9b47c4");
+        assert_eq!(id, "053bf46d-82ff-8ed0-ad5d-b2b1db55b8ea");
         assert_ne!(ProcessId::named(b"/tmp/out2.jsonl").to_string(), id);
     }
 }
