@@ -5,8 +5,8 @@ use std::path::Path;
 use std::time::{Duration, SystemTime};
 
 use batchwright::{
-    Claimed, End, Ending, Job, JobStore, ProcessId, SqliteOptions, SqliteStore, Wall, Wanted,
-    WorkerId,
+    ClaimOutcome, Claimed, Job, JobStore, ProcessId, Settlement, SqliteOptions, SqliteStore, Wall,
+    Wanted, WorkerId,
 };
 use criterion::measurement::WallTime;
 use criterion::{
@@ -67,19 +67,19 @@ impl Bench {
         claims.expect("the worker is on the list").jobs
     }
 
-    fn settle(&self, claimed: &[Claimed], ending: &Ending) {
-        let end = |job: &Claimed| End {
+    fn settle(&self, claimed: &[Claimed], outcome: &ClaimOutcome) {
+        let end = |job: &Claimed| Settlement {
             receipt: job.receipt,
             calls: 1,
-            ending: ending.clone(),
+            outcome: outcome.clone(),
         };
         let ends: Vec<_> = claimed.iter().map(end).collect();
         let changed = self.store.settle(&ends, now()).expect("there is room");
         assert!(!changed.is_empty());
     }
 
-    fn completed(&self) -> Ending {
-        Ending::Completed {
+    fn completed(&self) -> ClaimOutcome {
+        ClaimOutcome::Completed {
             result: self.nothing.clone(),
             spent: None,
         }
@@ -101,7 +101,7 @@ impl Bench {
             self.insert(process, jobs(AT_ONCE));
             filled += AT_ONCE;
         }
-        let later = Ending::Retry {
+        let later = ClaimOutcome::Retry {
             due_at: Wall::from(SystemTime::now() + Duration::from_secs(3_600)),
             step: 0,
             attempt: 1,
@@ -175,7 +175,7 @@ fn one_more(c: &mut Criterion) {
         let add = |jobs| bench.insert(process, jobs);
         b.iter_batched(one, add, BatchSize::SmallInput);
     });
-    let back = Ending::Snooze { due_at: None };
+    let back = ClaimOutcome::Snooze { due_at: None };
     group.bench_function("claim ten and give them back", |b| {
         b.iter(|| {
             let claimed = bench.claim(10);

@@ -159,7 +159,7 @@ fn collect(app: &mut Connection, queue: &JobQueue) -> Result<bool> {
         let ours = "SELECT EXISTS (SELECT 1 FROM documents WHERE process = ?1)";
         if app.query_row(ours, [id.to_string()], |row| row.get(0))? {
             queue.consume(id, |results| save(app, results))?;
-            left |= queue.progress(id)?.is_some();
+            left |= queue.process(id)?.is_some();
         }
     }
     Ok(left)

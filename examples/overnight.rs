@@ -49,7 +49,7 @@ fn night(file: &str) -> Result<()> {
         Some(process) => process,
         None => named()?,
     };
-    match queue.progress(process)? {
+    match queue.process(process)? {
         Some(there) => println!("going on with {} prompts of before", there.counts.total),
         None => {
             let text = fs::read_to_string(file)?;
@@ -82,7 +82,7 @@ fn morning() -> Result<()> {
     let report = manager()?.worker(&queue)?.until_empty(true).run()?;
     let taken = queue.consume(process, save)?;
     println!("{taken} answers are in {ANSWERS}");
-    if queue.progress(process)?.is_none() {
+    if queue.process(process)?.is_none() {
         fs::remove_file(PROCESS)?;
         return Ok(());
     }

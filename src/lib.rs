@@ -104,8 +104,8 @@ pub use engine::limit::{Limits, QuotaKey};
 pub use engine::pack::PackLimits;
 pub use engine::route::RetryPolicy;
 pub use llm::batch::{
-    BatchAccount, BatchClient, BatchCounts, BatchEnd, BatchInput, BatchIntent, BatchLimits,
-    BatchLine, BatchStage, BatchState, BatchStatus, Found, Refused,
+    BatchAccount, BatchClient, BatchCounts, BatchInput, BatchIntent, BatchLimits, BatchLine,
+    BatchLineResult, BatchStage, BatchState, BatchStatus, Found, Refused,
 };
 pub use llm::client::{LlmClient, client_fn};
 pub use llm::hash::request_hash;
@@ -132,7 +132,7 @@ pub use queue::host::{ConsumeError, EnqueueError, JobQueue, Results};
 #[cfg(feature = "queue")]
 pub use queue::job::{
     AttemptError, COMPLETION, Counts, EMBEDDING, Job, JobResult, JobState, JobStatus, PRIORITIES,
-    Process, Spent,
+    ProcessState, Spent,
 };
 #[cfg(feature = "queue")]
 pub use queue::life::WorkerReport;
@@ -142,8 +142,8 @@ pub use queue::scale::Scale;
 pub use queue::store::sqlite::{Durability, SqliteOptions, SqliteStore};
 #[cfg(feature = "queue")]
 pub use queue::store::{
-    Batch, BatchNo, Claimed, Claims, Delivery, End, Ending, Filled, Finding, Item, JobStore, Lane,
-    MOST_CRASHES, OnWork, Receipt, SUSPECT_CRASHES, Verdict, Waiting, Wanted, WorkerId,
+    Batch, BatchNo, ClaimOutcome, Claimed, Claims, Delivery, Filled, Finding, Item, JobStore, Lane,
+    MOST_CRASHES, OnWork, Receipt, SUSPECT_CRASHES, Settlement, Verdict, Waiting, Wanted, WorkerId,
 };
 #[cfg(feature = "queue")]
 pub use queue::tracker::Tracker;

@@ -21,7 +21,7 @@ use crate::engine::dispatch::StopReason;
 use crate::observe::progress::{Phase, Progress, ProgressNotifier};
 use crate::queue::batch::BatchInfo;
 use crate::queue::host::{EnqueueError, JobQueue};
-use crate::queue::job::{Job, JobStatus, Process};
+use crate::queue::job::{Job, JobStatus, ProcessState};
 use crate::queue::life::WorkerReport;
 use crate::queue::store::Delivery;
 use crate::queue::worker::Worker;
@@ -59,7 +59,7 @@ pub struct QueuedReport {
     /// Batches that are left: at their provider, or held.
     pub batches: Vec<BatchInfo>,
     /// Where the process stands; `None` when nothing of it is left.
-    pub left: Option<Process>,
+    pub left: Option<ProcessState>,
 }
 
 /// Results that are saved at once.
@@ -163,7 +163,7 @@ impl QueuedRun {
         if !turn.ledger.plan().resumable && turn.submitted == 0 && stop.is_some() {
             turn.queue.delete(turn.process)?;
         }
-        let left = turn.queue.progress(turn.process)?;
+        let left = turn.queue.process(turn.process)?;
         // What stopped it came too late to stop anything.
         if left.is_none() && matches!(stop, Some(StopReason::Cancelled)) && turn.ledger.is_settled()
         {
@@ -242,7 +242,7 @@ impl Turn {
         self.collect_all()?;
         let before = self
             .queue
-            .progress(self.process)
+            .process(self.process)
             .map_err(StopReason::Fatal)?;
         if before.is_some_and(|process| process.cancelled) {
             self.work(hire)?;
@@ -273,7 +273,7 @@ impl Turn {
             EnqueueError::Source(error) | EnqueueError::Queue(error) => StopReason::Fatal(error),
         })?;
         // An earlier run was killed when all that is to be done was on the queue.
-        let found = self.queue.progress(self.process);
+        let found = self.queue.process(self.process);
         match found.map_err(StopReason::Fatal)? {
             Some(process) if !process.sealed => {
                 self.queue.seal(self.process).map_err(StopReason::Fatal)
@@ -287,7 +287,7 @@ impl Turn {
         let mut stuck = None;
         if self
             .queue
-            .progress(self.process)
+            .process(self.process)
             .map_err(StopReason::Fatal)?
             .is_none()
         {
@@ -296,7 +296,7 @@ impl Turn {
         loop {
             let stop = self.employ(hire)?;
             self.collect_all()?;
-            let found = self.queue.progress(self.process);
+            let found = self.queue.process(self.process);
             let Some(process) = found.map_err(StopReason::Fatal)? else {
                 return Ok(());
             };
@@ -320,7 +320,7 @@ impl Turn {
     }
 
     /// The batches that nobody attends, if nothing else is left.
-    fn stuck(&self, process: &Process) -> Result<Option<Vec<String>>, Error> {
+    fn stuck(&self, process: &ProcessState) -> Result<Option<Vec<String>>, Error> {
         let counts = &process.counts;
         if counts.pending > 0 || counts.in_progress > 0 {
             return Ok(None);
@@ -347,7 +347,7 @@ impl Turn {
     fn employ(&mut self, hire: &mut Hire<'_>) -> Result<Option<StopReason>, StopReason> {
         let ctx = self.ctx.child();
         let (wake, woken) = bounded(1);
-        let found = self.queue.progress(self.process);
+        let found = self.queue.process(self.process);
         let failed = found
             .map_err(StopReason::Fatal)?
             .map_or(0, |now| now.counts.failed);
@@ -413,7 +413,7 @@ impl Turn {
         if self.unwanted.is_empty() {
             return Ok(());
         }
-        let counts = self.queue.progress(self.process)?.map(|now| now.counts);
+        let counts = self.queue.process(self.process)?.map(|now| now.counts);
         if counts.is_some_and(|counts| counts.pending > 0) {
             self.queue.cancel_jobs(&self.unwanted)?;
         }
@@ -439,7 +439,7 @@ impl Turn {
         loop {
             let mut chunk = self.queue.peek(self.process, CHUNK)?;
             if keep_last {
-                let counts = self.queue.progress(self.process)?.map(|now| now.counts);
+                let counts = self.queue.process(self.process)?.map(|now| now.counts);
                 let left = counts.map_or(0, |counts| counts.total - counts.consumed);
                 if chunk.len() as u64 >= left {
                     chunk.pop();

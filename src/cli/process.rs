@@ -123,7 +123,7 @@ fn try_cancel(args: &CancelArgs) -> Result<(String, Value), Refusal> {
     }
     let cancelled = queue.cancel(id).map_err(failed)?;
     let batches = batches::cancel(args, &queue, id)?;
-    let now = queue.progress(id).map_err(failed)?.unwrap_or(process);
+    let now = queue.process(id).map_err(failed)?.unwrap_or(process);
     let cancelled = match batches.any {
         // With those that came back from their batches.
         true => now.counts.cancelled,

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use batchwright::{Error, JobQueue, Process, ProcessId};
+use batchwright::{Error, JobQueue, ProcessId, ProcessState};
 use clap::Args;
 
 use super::args::{ShowArgs, When};
@@ -79,7 +79,7 @@ impl DataArgs {
     }
 
     /// Opens the queue and finds the process that is meant: by its id, or by the beginning of one.
-    pub fn process(&self, named: &str) -> Result<(JobQueue, Process), Refusal> {
+    pub fn process(&self, named: &str) -> Result<(JobQueue, ProcessState), Refusal> {
         let unknown = || {
             Refusal::usage(format!(
                 "there is no process {named} in {}; it may have been deleted, or all its results \
@@ -96,7 +96,7 @@ impl DataArgs {
             ))
         })?;
         let process = match named.parse::<ProcessId>() {
-            Ok(id) => queue.progress(id).map_err(failed)?,
+            Ok(id) => queue.process(id).map_err(failed)?,
             Err(error) => begins(&queue, named, &error)?,
         };
         Ok((queue, process.ok_or_else(unknown)?))
@@ -126,7 +126,7 @@ pub fn failed(error: Error) -> Refusal {
 /// The least of an id that stands for the whole.
 const BEGINNING: usize = 4;
 
-fn begins(queue: &JobQueue, text: &str, bad: &Error) -> Result<Option<Process>, Refusal> {
+fn begins(queue: &JobQueue, text: &str, bad: &Error) -> Result<Option<ProcessState>, Refusal> {
     let text = text.trim().to_ascii_lowercase();
     let digits = text.chars().all(|c| c.is_ascii_hexdigit() || c == '-');
     if text.len() < BEGINNING && digits {

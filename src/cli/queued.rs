@@ -81,7 +81,7 @@ impl Place {
         if batch {
             return opened.map(|queue| Some(place(queue))).map_err(failed);
         }
-        let there = opened.and_then(|queue| Ok((queue.progress(process)?.is_some(), queue)));
+        let there = opened.and_then(|queue| Ok((queue.process(process)?.is_some(), queue)));
         match there {
             Ok((true, queue)) => way.stops_at_nothing(args).map(|()| Some(place(queue))),
             Ok((false, _)) => Ok(None),
@@ -143,7 +143,7 @@ impl Place {
 
     /// True when the queue has something of this output.
     pub fn holds_something(&self) -> Result<bool, Refusal> {
-        Ok(self.queue.progress(self.process).map_err(failed)?.is_some())
+        Ok(self.queue.process(self.process).map_err(failed)?.is_some())
     }
 
     /// What is said before it begins.

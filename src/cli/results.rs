@@ -89,7 +89,7 @@ fn results(args: &ResultsArgs) -> Result<Exit, Refusal> {
     };
     match ended {
         Ok(()) => {
-            let open = queue.progress(id).map_err(failed)?;
+            let open = queue.process(id).map_err(failed)?;
             let open = open.map_or(0, |now| now.counts.total - now.counts.finished());
             args.say.say(&told(args, id, keeps, &saved, open));
             Ok(match saved.failed {

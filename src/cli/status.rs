@@ -6,7 +6,7 @@ use std::thread;
 use std::time::Duration;
 
 use batchwright::{
-    BatchInfo, Clock, Counts, Effective, Process, ProcessId, Progress, Settings, Strategy,
+    BatchInfo, Clock, Counts, Effective, ProcessId, ProcessState, Progress, Settings, Strategy,
     SystemClock, Tracker,
 };
 use clap::Args;
@@ -86,7 +86,7 @@ impl From<io::Error> for Trouble {
 
 /// A process and how fast it goes.
 struct Row {
-    process: Process,
+    process: ProcessState,
     progress: Progress,
     batches: Vec<BatchInfo>,
     effective: Effective,
@@ -149,7 +149,7 @@ impl Row {
 }
 
 /// By what a process is carried out: by its batches where it has some, else by the present settings.
-fn effective(process: &Process, batches: &[BatchInfo], settings: &Settings) -> Effective {
+fn effective(process: &ProcessState, batches: &[BatchInfo], settings: &Settings) -> Effective {
     if !batches.is_empty() || process.counts.at_provider > 0 {
         return Effective::possible(Strategy::Batch);
     }
@@ -188,13 +188,13 @@ impl<'a> Looks<'a> {
             return Ok(Vec::new());
         };
         let processes = match self.only {
-            Some(id) => queue.progress(id).map(|found| found.into_iter().collect()),
+            Some(id) => queue.process(id).map(|found| found.into_iter().collect()),
             None => queue.open_processes(),
         };
         let processes = processes.map_err(failed)?;
         let batches = queue.batches(self.only).map_err(failed)?;
         let (now, wall) = (SystemClock.now(), SystemClock.wall());
-        let row = |process: Process| {
+        let row = |process: ProcessState| {
             let own = batches
                 .iter()
                 .filter(|batch| batch.process_id == Some(process.process_id));

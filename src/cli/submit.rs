@@ -142,7 +142,7 @@ fn submit(args: &SubmitArgs) -> Result<Exit, Refusal> {
 
 /// A process that is there already would get its prompts twice.
 fn refuse_known(args: &SubmitArgs, queue: &JobQueue, id: ProcessId) -> Result<(), Refusal> {
-    let Some(known) = queue.progress(id).map_err(failed)? else {
+    let Some(known) = queue.process(id).map_err(failed)? else {
         return Ok(());
     };
     let total = count(known.counts.total);

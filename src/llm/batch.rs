@@ -295,12 +295,12 @@ pub struct BatchLine {
     /// The key that the request was given.
     pub key: String,
     /// What came of it.
-    pub end: BatchEnd,
+    pub result: BatchLineResult,
 }
 
 /// What came of a request in a batch.
 #[derive(Debug, Clone)]
-pub enum BatchEnd {
+pub enum BatchLineResult {
     /// An answer, or why there is none.
     Answered(Box<Result<Response, Error>>),
     /// It was not worked on: the batch expired or was cancelled before. Nothing was charged.

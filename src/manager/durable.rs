@@ -97,7 +97,7 @@ fn enlist(queue: &JobQueue, process: ProcessId, requests: &[Request]) -> Result<
         let new = missing.iter().map(|at| Job::from(&requests[*at]));
         queue.enqueue_iter(process, new)?;
         (jobs, missing) = matched(queue, process, requests)?;
-    } else if queue.progress(process)?.is_some_and(|found| !found.sealed) {
+    } else if queue.process(process)?.is_some_and(|found| !found.sealed) {
         queue.seal(process)?;
     }
     match missing.is_empty() {

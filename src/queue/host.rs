@@ -10,7 +10,7 @@ use crate::base::error::Error;
 use crate::base::id::{JobId, ProcessId};
 
 use super::batch::BatchInfo;
-use super::job::{Job, JobResult, JobState, Process};
+use super::job::{Job, JobResult, JobState, ProcessState};
 use super::store::sqlite::{SqliteOptions, SqliteStore};
 use super::store::{Delivery, Finding, Item, JobStore, Receipt};
 
@@ -28,7 +28,7 @@ use super::store::{Delivery, Finding, Item, JobStore, Receipt};
 /// let process = ProcessId::new();
 /// let prompts = ["Name a prime.", "Name a river."].map(|p| Job::from(&Request::new(p)));
 /// queue.enqueue(process, prompts)?;
-/// assert_eq!(queue.progress(process)?.unwrap().counts.pending, 2);
+/// assert_eq!(queue.process(process)?.unwrap().counts.pending, 2);
 /// // A `Worker`, here or in another process, carries them out; then:
 /// queue.consume(process, |results| {
 ///     for result in results {
@@ -213,7 +213,7 @@ impl JobQueue {
     ///
     /// # Errors
     /// When the queue cannot be read; as for all that follow.
-    pub fn progress(&self, process: ProcessId) -> Result<Option<Process>, Error> {
+    pub fn process(&self, process: ProcessId) -> Result<Option<ProcessState>, Error> {
         self.store.process(process)
     }
 
@@ -221,15 +221,15 @@ impl JobQueue {
     /// restart.
     ///
     /// # Errors
-    /// As [`progress`](Self::progress).
-    pub fn open_processes(&self) -> Result<Vec<Process>, Error> {
+    /// As [`process`](Self::process).
+    pub fn open_processes(&self) -> Result<Vec<ProcessState>, Error> {
         self.store.processes()
     }
 
     /// One job; `None` if there is no such job, or its result was consumed.
     ///
     /// # Errors
-    /// As [`progress`](Self::progress).
+    /// As [`process`](Self::process).
     pub fn job(&self, job: JobId) -> Result<Option<JobState>, Error> {
         self.store.job(job)
     }
@@ -238,7 +238,7 @@ impl JobQueue {
     /// behind `after`: to compare with what is to be enqueued. Those whose results were consumed are gone.
     ///
     /// # Errors
-    /// As [`progress`](Self::progress).
+    /// As [`process`](Self::process).
     pub fn items(
         &self,
         process: ProcessId,
@@ -251,7 +251,7 @@ impl JobQueue {
     /// How many jobs of a kind wait to be started for the first time, and are due.
     ///
     /// # Errors
-    /// As [`progress`](Self::progress).
+    /// As [`process`](Self::process).
     pub fn waiting(&self, kind: &str) -> Result<u64, Error> {
         let waiting = self.store.waiting(kind, &[], self.clock.wall())?;
         Ok(waiting.iter().map(|group| group.due).sum())
@@ -261,7 +261,7 @@ impl JobQueue {
     /// gone.
     ///
     /// # Errors
-    /// As [`progress`](Self::progress).
+    /// As [`process`](Self::process).
     pub fn batches(&self, process: Option<ProcessId>) -> Result<Vec<BatchInfo>, Error> {
         let now = self.clock.wall();
         let batches = self.store.batches(process)?;
@@ -323,7 +323,7 @@ impl JobQueue {
     /// a way of their own.
     ///
     /// # Errors
-    /// As [`progress`](Self::progress).
+    /// As [`process`](Self::process).
     pub fn peek(&self, process: ProcessId, n: usize) -> Result<Vec<Delivery>, Error> {
         self.peek_after(process, None, n)
     }

@@ -189,10 +189,11 @@ pub struct Spent {
     pub cost_usd: Option<f64>,
 }
 
-/// A process and where its jobs stand.
+/// A process of the queue and where its jobs stand: the jobs that one caller enqueued under a
+/// [`ProcessId`]. It is no process of the operating system, and outlives the one that enqueued it.
 #[derive(Debug, Clone, Serialize)]
 #[non_exhaustive]
-pub struct Process {
+pub struct ProcessState {
     /// Its id.
     pub process_id: ProcessId,
     /// False while an iterator is still being enqueued, or when that was interrupted: none of what

@@ -210,7 +210,7 @@ impl Scene {
         self.check(process, &ids);
     }
 
-    fn state(&self, process: ProcessId) -> super::job::Process {
+    fn state(&self, process: ProcessId) -> super::job::ProcessState {
         self.lives[0].store.process(process).unwrap().unwrap()
     }
 

@@ -11,7 +11,7 @@ use crate::observe::progress::{Phase, ProgressNotifier};
 
 use super::batch::BatchInfo;
 use super::controls::Controls;
-use super::job::Process;
+use super::job::ProcessState;
 use super::store::JobStore;
 use super::tracker::Tracker;
 
@@ -21,9 +21,9 @@ const LOOK: Duration = Duration::from_secs(1);
 /// What is told of a moment.
 pub(crate) struct Picture {
     /// Processes that this worker has changed.
-    pub changed: Vec<Process>,
+    pub changed: Vec<ProcessState>,
     /// Processes that are no longer there.
-    pub deleted: Vec<Process>,
+    pub deleted: Vec<ProcessState>,
     /// Why the store takes nothing at the moment.
     pub stuck: Option<String>,
     /// Why nothing moves at the moment.
@@ -39,7 +39,7 @@ pub(crate) struct Teller {
     notifier: Option<Arc<dyn ProgressNotifier>>,
     tracker: Tracker,
     /// Each process as it was last told.
-    told: HashMap<ProcessId, Process>,
+    told: HashMap<ProcessId, ProcessState>,
     looked: Option<Time>,
     /// The batches there were, and when that was looked at.
     batches: Vec<BatchInfo>,
@@ -100,7 +100,7 @@ impl Teller {
             // While nothing moves nothing changes, and that is news for all who wait.
             let seen = |id: &ProcessId| picture.changed.iter().any(|new| new.process_id == *id);
             let others = self.told.iter().filter(|(id, _)| !seen(id));
-            let waiting: Vec<Process> = others
+            let waiting: Vec<ProcessState> = others
                 .filter(|(_, process)| !process.counts.is_finished())
                 .map(|(_, process)| process.clone())
                 .collect();
@@ -162,7 +162,7 @@ impl Teller {
         let news = others.filter(|(id, process)| {
             process.counts.at_provider > 0 || done(&before, **id) != done(&self.batches, **id)
         });
-        let news: Vec<Process> = news.map(|(_, process)| process.clone()).collect();
+        let news: Vec<ProcessState> = news.map(|(_, process)| process.clone()).collect();
         picture.changed.extend(news);
     }
 
@@ -190,9 +190,9 @@ impl Teller {
                 known.counts != process.counts || known.sealed != process.sealed
             })
         });
-        let news: HashMap<ProcessId, Process> =
+        let news: HashMap<ProcessId, ProcessState> =
             news.map(|process| (process.process_id, process)).collect();
-        let older = |process: &Process| news.contains_key(&process.process_id);
+        let older = |process: &ProcessState| news.contains_key(&process.process_id);
         picture.changed.retain(|process| !older(process));
         picture.changed.extend(news.into_values());
     }

@@ -7,14 +7,14 @@ use crate::base::clock::{Time, Wall};
 use crate::base::id::ProcessId;
 use crate::observe::progress::{Phase, Progress};
 
-use super::job::Process;
+use super::job::ProcessState;
 
 /// The rate is that of the last half minute.
 const WINDOW: Duration = Duration::from_secs(30);
 /// Looks that are kept for it.
 const LOOKS: usize = 64;
 
-/// Makes [`Progress`] of [`Process`]es that are looked at again and again: rate and expected end come
+/// Makes [`Progress`] of [`ProcessState`]s that are looked at again and again: rate and expected end come
 /// from what has changed in the last half minute.
 #[derive(Debug, Default)]
 pub struct Tracker {
@@ -28,7 +28,7 @@ impl Tracker {
     }
 
     /// Where a process stands, seen at these times.
-    pub fn progress(&mut self, process: &Process, now: Time, wall: Wall) -> Progress {
+    pub fn progress(&mut self, process: &ProcessState, now: Time, wall: Wall) -> Progress {
         let counts = &process.counts;
         let finished = counts.finished();
         let looks = self.seen.entry(process.process_id).or_default();
@@ -94,8 +94,8 @@ mod tests {
     use super::*;
     use crate::queue::job::{Counts, Spent};
 
-    fn process(total: u64, completed: u64) -> Process {
-        Process {
+    fn process(total: u64, completed: u64) -> ProcessState {
+        ProcessState {
             process_id: ProcessId::from_bytes([7; 16]),
             sealed: true,
             cancelled: false,

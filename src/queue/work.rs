@@ -15,10 +15,10 @@ use crate::engine::work::{Gates, Settled, Take, Ticket, Work};
 
 use super::backlog::StoreBacklog;
 use super::handler::RunningJob;
-use super::job::Process;
+use super::job::ProcessState;
 use super::kinds::Kind;
 use super::prompts;
-use super::store::{End, Ending, JobStore};
+use super::store::{ClaimOutcome, JobStore, Settlement};
 use super::task::{Done, JobTask};
 
 type Ended = Settled<Pack<JobTask>, Done>;
@@ -35,7 +35,7 @@ pub(crate) struct StoreWork {
     pub packed: Packed<StoreBacklog>,
     pub tally: Tally,
     /// Processes of which something has changed since somebody last looked.
-    pub changed: Mutex<HashMap<ProcessId, Process>>,
+    pub changed: Mutex<HashMap<ProcessId, ProcessState>>,
 }
 
 impl StoreWork {
@@ -53,7 +53,7 @@ impl StoreWork {
         if tickets.is_empty() {
             return Ok(());
         }
-        let ends: Vec<End> = tickets.iter().map(|ticket| back(&ticket.task, 0)).collect();
+        let ends: Vec<Settlement> = tickets.iter().map(|ticket| back(&ticket.task, 0)).collect();
         let wall = self.packed.items.clock.wall();
         if let Err(error) = self.packed.items.store.settle(&ends, wall) {
             for ticket in tickets {
@@ -77,12 +77,16 @@ impl StoreWork {
         }
     }
 
-    fn ends(&self, settled: &Ended, now: Time, wall: Wall, out: &mut Vec<End>) {
+    fn ends(&self, settled: &Ended, now: Time, wall: Wall, out: &mut Vec<Settlement>) {
         match settled {
             Settled::Final(ticket, Ok(done)) => {
                 for (member, (result, spent)) in ticket.task.iter().zip(done) {
                     let (result, spent) = (result.clone(), *spent);
-                    out.push(end(member, ticket, Ending::Completed { result, spent }));
+                    out.push(end(
+                        member,
+                        ticket,
+                        ClaimOutcome::Completed { result, spent },
+                    ));
                 }
             }
             Settled::Final(ticket, Err(error)) => {
@@ -96,12 +100,12 @@ impl StoreWork {
                     };
                     let paid = error.paid();
                     let spent = paid.is_known().then(|| prompts::spent(paid, &task.history));
-                    let ending = Ending::Failed {
+                    let outcome = ClaimOutcome::Failed {
                         error: error.clone(),
                         result,
                         spent,
                     };
-                    out.push(end(member, ticket, ending));
+                    out.push(end(member, ticket, outcome));
                 }
             }
             Settled::Later(ticket, due, Some(error)) => {
@@ -112,7 +116,7 @@ impl StoreWork {
             Settled::Later(ticket, due, None) => {
                 let due_at = Some(wall.after(due.since(now)));
                 for member in &ticket.task {
-                    out.push(end(member, ticket, Ending::Snooze { due_at }));
+                    out.push(end(member, ticket, ClaimOutcome::Snooze { due_at }));
                 }
             }
             Settled::Unsent(ticket, _) => {
@@ -134,7 +138,7 @@ impl StoreWork {
         error: &Error,
         now: Time,
         wall: Wall,
-    ) -> End {
+    ) -> Settlement {
         let tries = &ticket.tries;
         let task = &member.task;
         let paid = error.paid();
@@ -146,7 +150,7 @@ impl StoreWork {
         let mut history = task.history.clone();
         let trails = &self.packed.items.kinds.trails;
         history.failed(error, tries, trails, asked, (now, wall));
-        let ending = Ending::Retry {
+        let outcome = ClaimOutcome::Retry {
             due_at: wall.after(due.since(now)),
             step: tries.step,
             attempt: tries.attempt,
@@ -154,30 +158,34 @@ impl StoreWork {
             spent,
             history: history.text(),
         };
-        end(member, ticket, ending)
+        end(member, ticket, outcome)
     }
 }
 
-fn end(member: &Member<JobTask>, ticket: &Ticket<Pack<JobTask>>, ending: Ending) -> End {
-    End {
+fn end(
+    member: &Member<JobTask>,
+    ticket: &Ticket<Pack<JobTask>>,
+    outcome: ClaimOutcome,
+) -> Settlement {
+    Settlement {
         receipt: member.task.claimed.receipt,
         calls: ticket.tries.calls.into(),
-        ending,
+        outcome,
     }
 }
 
 /// A job that was not tried goes back to its place.
-fn back(task: &JobTask, calls: u32) -> End {
-    End {
+fn back(task: &JobTask, calls: u32) -> Settlement {
+    Settlement {
         receipt: task.claimed.receipt,
         calls: calls.max(task.history.calls()),
-        ending: Ending::Snooze { due_at: None },
+        outcome: ClaimOutcome::Snooze { due_at: None },
     }
 }
 
 /// A job whose call was cut off: it spends no attempt, but the call may have been made.
-fn doubtful(task: &JobTask) -> End {
-    let ending = Ending::Retry {
+fn doubtful(task: &JobTask) -> Settlement {
+    let outcome = ClaimOutcome::Retry {
         due_at: task.claimed.due_at,
         step: task.claimed.lane.step,
         attempt: task.history.attempt(),
@@ -185,10 +193,10 @@ fn doubtful(task: &JobTask) -> End {
         spent: None,
         history: task.history.clone().in_doubt().text(),
     };
-    End {
+    Settlement {
         receipt: task.claimed.receipt,
         calls: task.history.calls(),
-        ending,
+        outcome,
     }
 }
 
@@ -258,14 +266,14 @@ pub(crate) fn call(
             let calls = u32::from(ticket.tries.calls) + 1;
             let (store, clock) = (store.clone(), clock.clone());
             let late = move |result| {
-                let ending = Ending::Completed {
+                let outcome = ClaimOutcome::Completed {
                     result,
                     spent: None,
                 };
-                let end = End {
+                let end = Settlement {
                     receipt,
                     calls,
-                    ending,
+                    outcome,
                 };
                 if let Err(error) = store.settle(&[end], clock.wall()) {
                     log::error!("a result that came late is lost: {error}");

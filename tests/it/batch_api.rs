@@ -6,8 +6,9 @@ use std::time::Duration;
 
 use batchwright::simulate::{BatchConfig, SimConfig, Simulator, Vendor};
 use batchwright::{
-    BatchApi, BatchClient, BatchEnd, BatchInput, BatchIntent, BatchLine, BatchStage, BatchState,
-    BatchStatus, Context, Error, ErrorKind, Found, LlmConfig, Refused, Request, Secret, Sent, Wall,
+    BatchApi, BatchClient, BatchInput, BatchIntent, BatchLine, BatchLineResult, BatchStage,
+    BatchState, BatchStatus, Context, Error, ErrorKind, Found, LlmConfig, Refused, Request, Secret,
+    Sent, Wall,
 };
 
 use crate::common::{PATIENCE, simulator};
@@ -140,7 +141,7 @@ fn keys(lines: &[BatchLine]) -> Vec<String> {
 }
 
 fn is_answer(line: &BatchLine) -> bool {
-    matches!(&line.end, BatchEnd::Answered(answer) if answer.is_ok())
+    matches!(&line.result, BatchLineResult::Answered(answer) if answer.is_ok())
 }
 
 #[test]
@@ -177,12 +178,12 @@ fn a_batch_goes_from_lines_to_answers() {
         assert_eq!((counts.completed, counts.failed), (answered, 20 - answered));
         assert!(answered < 20, "the simulator failed none");
         for line in lines {
-            match line.end {
-                BatchEnd::Answered(answer) => match *answer {
+            match line.result {
+                BatchLineResult::Answered(answer) => match *answer {
                     Ok(answer) => assert!(answer.usage.unwrap().input_tokens > 0),
                     Err(error) => assert_eq!(error.kind(), ErrorKind::Invalid, "{provider}"),
                 },
-                BatchEnd::NotProcessed(error) => panic!("{error}"),
+                BatchLineResult::NotProcessed(error) => panic!("{error}"),
             }
         }
         trip.api.discard(&file.unwrap(), &trip.ctx).unwrap();
@@ -297,7 +298,7 @@ fn an_expired_batch_keeps_what_it_had_finished() {
             "{provider}"
         );
         let rest = lines.iter().filter(|line| !is_answer(line));
-        let untouched = |line: &BatchLine| matches!(line.end, BatchEnd::NotProcessed(_));
+        let untouched = |line: &BatchLine| matches!(line.result, BatchLineResult::NotProcessed(_));
         assert!(rest.into_iter().all(untouched), "{provider}");
     }
 }

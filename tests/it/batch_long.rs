@@ -49,7 +49,7 @@ fn further(site: &Site, items: usize) -> ProcessId {
 }
 
 fn done(site: &Site, process: ProcessId) -> u64 {
-    let process = site.queue.progress(process).unwrap();
+    let process = site.queue.process(process).unwrap();
     process.unwrap().counts.completed
 }
 

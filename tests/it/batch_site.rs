@@ -173,7 +173,7 @@ impl Site {
     }
 
     pub fn counts(&self) -> Counts {
-        self.queue.progress(self.process).unwrap().unwrap().counts
+        self.queue.process(self.process).unwrap().unwrap().counts
     }
 
     /// Works until nothing is left. A batch that is held is said to be, and looked for again; what is

@@ -6,8 +6,8 @@ use std::time::{Duration, SystemTime};
 
 use batchwright::simulate::{BatchConfig, SimConfig, Simulator};
 use batchwright::{
-    BatchApi, BatchClient, BatchEnd, BatchInput, BatchIntent, BatchLine, BatchStage, BatchState,
-    Context, Error, ErrorKind, Found, LlmConfig, Refused, Request, Secret, Sent,
+    BatchApi, BatchClient, BatchInput, BatchIntent, BatchLine, BatchLineResult, BatchStage,
+    BatchState, Context, Error, ErrorKind, Found, LlmConfig, Refused, Request, Secret, Sent,
 };
 
 /// Far beyond what anything here takes, also on a busy machine.
@@ -94,7 +94,7 @@ impl Desk {
     }
 
     /// What came of each request, by its key.
-    fn collect(&self, id: &str) -> Result<BTreeMap<String, BatchEnd>, Error> {
+    fn collect(&self, id: &str) -> Result<BTreeMap<String, BatchLineResult>, Error> {
         let status = self.api.status(id, &self.ctx)?;
         let mut ends = BTreeMap::new();
         for file in &status.results {
@@ -104,7 +104,7 @@ impl Desk {
                 .split(|byte| *byte == b'\n')
                 .filter(|line| !line.is_empty())
             {
-                let BatchLine { key, end } = self.api.read(line)?;
+                let BatchLine { key, result: end } = self.api.read(line)?;
                 assert!(ends.insert(key, end).is_none());
             }
         }
@@ -142,13 +142,13 @@ fn every_request_of_a_batch_is_answered_under_its_key() {
         for (at, (key, end)) in ends.iter().enumerate() {
             assert_eq!(*key, format!("r7-p3-{at:06}"));
             match end {
-                BatchEnd::Answered(answer) => {
+                BatchLineResult::Answered(answer) => {
                     let answer = (**answer).as_ref().unwrap();
                     assert_eq!(answer.text, format!("echo: prompt {at}"));
                     assert_eq!(answer.provider, provider);
                     assert!(answer.usage.is_some());
                 }
-                BatchEnd::NotProcessed(error) => panic!("{error}"),
+                BatchLineResult::NotProcessed(error) => panic!("{error}"),
             }
         }
         let stats = desk.sim.batch_stats();
@@ -209,7 +209,8 @@ fn a_cancelled_batch_ends() {
             "anthropic" => {
                 assert!(matches!(state, BatchState::Completed), "{state:?}");
                 assert_eq!(ends.len(), 3);
-                let unused = |end: &BatchEnd| matches!(end, BatchEnd::NotProcessed(_));
+                let unused =
+                    |end: &BatchLineResult| matches!(end, BatchLineResult::NotProcessed(_));
                 assert!(ends.values().all(unused), "{ends:?}");
             }
             _ => assert!(matches!(state, BatchState::Cancelled), "{state:?}"),
@@ -224,15 +225,15 @@ fn requests_that_fail_are_told_from_those_that_were_answered() {
         let id = desk.create();
         desk.wait_for_end();
         let ends = desk.collect(&id).unwrap();
-        let failed = |end: &&BatchEnd| match end {
-            BatchEnd::Answered(answer) => match &**answer {
+        let failed = |end: &&BatchLineResult| match end {
+            BatchLineResult::Answered(answer) => match &**answer {
                 Ok(_) => false,
                 Err(error) => {
                     assert_eq!(error.kind(), ErrorKind::Invalid, "{error}");
                     true
                 }
             },
-            BatchEnd::NotProcessed(error) => panic!("{error}"),
+            BatchLineResult::NotProcessed(error) => panic!("{error}"),
         };
         let failed = ends.values().filter(failed).count();
         assert!((1..40).contains(&failed));

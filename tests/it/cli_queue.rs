@@ -107,7 +107,7 @@ fn submit_prints_the_id_alone_and_says_the_rest() {
     let ended = plain(&desk, "submit in.jsonl --priority 9 --max-retries 1").expect(0);
     let ended = ended.says("3 jobs are queued").says("work --data-dir data");
     let id: ProcessId = ended.stdout.strip_suffix('\n').unwrap().parse().unwrap();
-    let counts = queue(&desk).progress(id).unwrap().unwrap().counts;
+    let counts = queue(&desk).process(id).unwrap().unwrap().counts;
     assert_eq!((counts.total, counts.pending), (3, 3));
     let quiet = plain(&desk, "submit in.jsonl --quiet --json").expect(0);
     assert_eq!(quiet.stderr, "");
@@ -288,7 +288,7 @@ fn a_submission_that_was_killed_is_shown_and_can_be_given_up() {
     plain(&desk, &again).expect(0);
     // A script that is run twice does not buy its prompts twice.
     plain(&desk, &again).expect(2).says("already");
-    assert_eq!(queue(&desk).progress(id).unwrap().unwrap().counts.total, 2);
+    assert_eq!(queue(&desk).process(id).unwrap().unwrap().counts.total, 2);
 }
 
 #[test]
@@ -313,7 +313,7 @@ fn results_leave_the_queue_once_they_are_written() {
     let found = results(&ended.stdout);
     assert_eq!(found[0]["text"], "echo: prompt 0");
     assert_eq!(found[1]["error"]["kind"], "invalid");
-    assert!(queue(&desk).progress(id).unwrap().is_none());
+    assert!(queue(&desk).process(id).unwrap().is_none());
     plain(&desk, &format!("results {id}"))
         .expect(2)
         .says(&id.to_string());
@@ -334,7 +334,7 @@ fn lines_that_were_written_before_a_kill_are_not_written_again() {
         .says("2 were there already");
     let text = desk.read("out.jsonl");
     assert_eq!(text.lines().collect::<Vec<_>>(), lines);
-    assert!(queue(&desk).progress(id).unwrap().is_none());
+    assert!(queue(&desk).process(id).unwrap().is_none());
 }
 
 #[test]
@@ -407,7 +407,7 @@ fn results_that_were_written_to_a_file_have_left_the_queue() {
     Running::start(command.stdout(file)).wait().expect(3);
     let text = desk.read("out.jsonl");
     assert_eq!(text.lines().collect::<Vec<_>>(), lines);
-    assert!(queue(&desk).progress(id).unwrap().is_none());
+    assert!(queue(&desk).process(id).unwrap().is_none());
 }
 
 #[test]

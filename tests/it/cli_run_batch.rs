@@ -339,7 +339,7 @@ fn what_waits_and_is_no_longer_asked_for_is_never_sent() {
     let running = Running::start(&mut refused);
     let id = QueuedRun::process_of(&desk.path("out.jsonl")).unwrap();
     assert!(eventually(|| queue(&desk)
-        .progress(id)
+        .process(id)
         .unwrap()
         .is_some_and(|now| now.sealed)));
     kill(running);

@@ -15,10 +15,10 @@ fn killed_while_it_puts_prompts_on_the_queue_it_adopts_them() {
     queue(&desk);
     let running = start(&desk, &sim, WORDS);
     let queue = queue(&desk);
-    let halfway = || queue.progress(id).unwrap().is_some_and(|now| !now.sealed);
+    let halfway = || queue.process(id).unwrap().is_some_and(|now| !now.sealed);
     assert!(eventually(halfway));
     kill(running);
-    let there = queue.progress(id).unwrap().unwrap();
+    let there = queue.process(id).unwrap().unwrap();
     assert!(!there.sealed && there.counts.total >= 1000, "{there:?}");
     desk.write(
         "in.jsonl",
@@ -88,7 +88,7 @@ fn killed_before_the_queue_heard_of_it_a_saved_result_is_not_saved_again() {
         .expect(0);
     let saved = desk.read("out.jsonl");
     assert_eq!(
-        queue(&desk).progress(id).unwrap().unwrap().counts.completed,
+        queue(&desk).process(id).unwrap().unwrap().counts.completed,
         3
     );
     let ended = run(&desk, &sim, &format!("{WORDS} --json")).expect(0);

@@ -77,7 +77,7 @@ fn prompts_go_in_and_result_lines_come_out() {
     let report = worker(&queue).completions(route(&client)).run().unwrap();
     assert_eq!((report.completed, report.failed, report.calls), (2, 1, 3));
     assert!(report.stop.is_none());
-    let counts = queue.progress(process).unwrap().unwrap().counts;
+    let counts = queue.process(process).unwrap().unwrap().counts;
     assert_eq!((counts.total, counts.completed, counts.failed), (3, 2, 1));
     let lines = lines(&queue, process);
     assert_eq!(lines[0]["id"], "a");
@@ -91,7 +91,7 @@ fn prompts_go_in_and_result_lines_come_out() {
         Ok::<(), Error>(())
     });
     assert_eq!((consumed.unwrap(), saved), (3, 3));
-    assert!(queue.progress(process).unwrap().is_none());
+    assert!(queue.process(process).unwrap().is_none());
     assert!(queue.open_processes().unwrap().is_empty());
 }
 
@@ -104,7 +104,7 @@ fn a_result_that_could_not_be_saved_stays() {
     worker(&queue).completions(route(&client)).run().unwrap();
     assert!(queue.consume(process, |_| Err("disk full")).is_err());
     assert_eq!(queue.get_results(process).count(), 2);
-    assert_eq!(queue.progress(process).unwrap().unwrap().counts.consumed, 0);
+    assert_eq!(queue.process(process).unwrap().unwrap().counts.consumed, 0);
 }
 
 #[test]
@@ -355,7 +355,7 @@ fn a_provider_that_refuses_the_key_fails_no_job() {
         (report.failed, report.given_back, client.calls().len()),
         (0, 1, 1)
     );
-    let counts = queue.progress(process).unwrap().unwrap().counts;
+    let counts = queue.process(process).unwrap().unwrap().counts;
     assert_eq!(counts.pending, 4);
 }
 
@@ -412,7 +412,7 @@ fn slots_become_more_and_fewer_while_the_worker_runs() {
     running.set_scale(Scale::fixed(12));
     assert!(client.wait_for_calls(12));
     assert_eq!(client.max_in_flight(), 12);
-    let claimed = queue.progress(process).unwrap().unwrap().counts.in_progress;
+    let claimed = queue.process(process).unwrap().unwrap().counts.in_progress;
     assert_eq!(claimed, 12, "never more than there are slots");
     client.release();
     assert!(client.wait_for_calls(30));
@@ -438,7 +438,7 @@ fn a_worker_that_stops_lets_calls_end_and_gives_back_the_rest() {
     client.release();
     let report = running.stop().unwrap();
     assert_eq!(report.completed, 2);
-    let counts = queue.progress(process).unwrap().unwrap().counts;
+    let counts = queue.process(process).unwrap().unwrap().counts;
     assert_eq!(
         (counts.completed, counts.pending, counts.in_progress),
         (2, 1, 0)
@@ -511,7 +511,7 @@ fn an_iterator_is_started_only_when_all_of_it_is_there() {
             // Two groups are written and nothing of them can be claimed.
             let report = worker(&queue).completions(route(&client)).run().unwrap();
             assert_eq!(report.completed, 0);
-            assert!(!queue.progress(process).unwrap().unwrap().sealed);
+            assert!(!queue.process(process).unwrap().unwrap().sealed);
         }
         Job::from(Request::new(n.to_string()))
     });
@@ -550,7 +550,7 @@ fn what_was_cancelled_stays_undone_and_what_failed_can_be_put_back() {
     assert_eq!(client.calls().len(), before);
     assert!(queue.enqueue(other, prompts(&["e"])).is_err());
     assert_eq!(queue.delete(other).unwrap(), 2);
-    assert!(queue.progress(other).unwrap().is_none());
+    assert!(queue.process(other).unwrap().is_none());
 }
 
 #[test]

@@ -53,7 +53,7 @@ fn a_hundred_threads_enqueue_beside_a_busy_worker() {
             scope.spawn(move || {
                 let process = ProcessId::new();
                 let ids = queue.enqueue(process, [job(n)]).unwrap();
-                adds_up(&queue.progress(busy).unwrap().unwrap().counts);
+                adds_up(&queue.process(busy).unwrap().unwrap().counts);
                 assert!(queue.job(ids[0]).unwrap().is_some());
                 process
             })
@@ -73,7 +73,7 @@ fn a_hundred_threads_enqueue_beside_a_busy_worker() {
     assert_eq!(calls.load(Ordering::SeqCst), 2_100);
     assert_eq!(ids.iter().collect::<HashSet<_>>().len(), 100);
     for id in ids {
-        assert_eq!(queue.progress(id).unwrap().unwrap().counts.completed, 1);
+        assert_eq!(queue.process(id).unwrap().unwrap().counts.completed, 1);
     }
 }
 
@@ -94,7 +94,7 @@ fn two_workers_of_one_process_share_its_jobs_and_one_may_be_dropped() {
     drop(first);
     let finished = || {
         queue
-            .progress(process)
+            .process(process)
             .unwrap()
             .unwrap()
             .counts
@@ -106,7 +106,7 @@ fn two_workers_of_one_process_share_its_jobs_and_one_may_be_dropped() {
     let report = second.stop().unwrap();
     assert!(report.stop.is_some());
     assert_eq!(calls.load(Ordering::SeqCst), 1_000);
-    let counts = queue.progress(process).unwrap().unwrap().counts;
+    let counts = queue.process(process).unwrap().unwrap().counts;
     assert_eq!(counts.completed, 1_000);
 }
 
@@ -259,7 +259,7 @@ fn large_payloads_and_results_pass_through() {
     assert_eq!(consumed.unwrap(), 2);
     // Never more in memory than has to be.
     assert_eq!(chunks, [1, 1]);
-    assert!(queue.progress(process).unwrap().is_none());
+    assert!(queue.process(process).unwrap().is_none());
 }
 
 #[test]
@@ -339,14 +339,14 @@ fn a_clock_that_is_set_loses_nothing() {
         .handle("count", counted(&calls))
         .start()
         .unwrap();
-    while queue.progress(process).unwrap().unwrap().counts.completed < 1 {
+    while queue.process(process).unwrap().unwrap().counts.completed < 1 {
         std::thread::sleep(Duration::from_millis(5));
     }
-    assert_eq!(queue.progress(process).unwrap().unwrap().counts.pending, 1);
+    assert_eq!(queue.process(process).unwrap().unwrap().counts.pending, 1);
     // What the doctor advises.
     assert_eq!(queue.cancel(process).unwrap(), 1);
     assert_eq!(queue.retry_failed(process).unwrap(), 1);
-    while queue.progress(process).unwrap().unwrap().counts.completed < 2 {
+    while queue.process(process).unwrap().unwrap().counts.completed < 2 {
         std::thread::sleep(Duration::from_millis(5));
     }
     worker.stop().unwrap();
@@ -376,14 +376,14 @@ fn a_job_that_waits_for_its_time_runs_when_the_clock_is_set_forward() {
         .start()
         .unwrap();
     let waits = || {
-        let counts = queue.progress(process).unwrap().unwrap().counts;
+        let counts = queue.process(process).unwrap().unwrap().counts;
         failed.load(Ordering::SeqCst) && counts.pending == 1
     };
     while !waits() {
         std::thread::sleep(Duration::from_millis(5));
     }
     clock.set(Duration::from_secs(200), false);
-    while queue.progress(process).unwrap().unwrap().counts.completed < 1 {
+    while queue.process(process).unwrap().unwrap().counts.completed < 1 {
         std::thread::sleep(Duration::from_millis(5));
     }
     worker.stop().unwrap();

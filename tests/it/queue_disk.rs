@@ -55,10 +55,10 @@ fn what_does_not_fit_is_not_half_enqueued() {
     let error = queue.enqueue(process, jobs(5_000)).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Transient, "{error}");
     assert!(error.message().contains("the disk is full"), "{error}");
-    assert!(queue.progress(process).unwrap().is_none());
+    assert!(queue.process(process).unwrap().is_none());
     disk.make_room();
     assert_eq!(queue.enqueue(process, jobs(2_000)).unwrap().len(), 2_000);
-    let counts = queue.progress(process).unwrap().unwrap().counts;
+    let counts = queue.process(process).unwrap().unwrap().counts;
     assert_eq!((counts.total, counts.pending), (2_000, 2_000));
     let findings = queue.check().unwrap();
     assert!(findings.iter().all(|f| f.verdict < Verdict::Bad));
@@ -103,7 +103,7 @@ fn a_worker_on_a_full_disk_says_so_starts_nothing_new_and_goes_on_when_there_is_
     let running = worker.start().unwrap();
     assert!(hears_of_full_disk(&trouble));
     let made = calls.load(Ordering::SeqCst);
-    let saved = queue.progress(process).unwrap().unwrap().counts.completed as usize;
+    let saved = queue.process(process).unwrap().unwrap().counts.completed as usize;
     assert!(
         made < JOBS && made <= saved + 3,
         "{made} made, {saved} saved"
@@ -174,13 +174,13 @@ fn a_worker_that_ends_on_a_full_disk_keeps_no_job_from_the_next_one_of_its_proce
     let unsaved = report.unsaved.len();
     // None where copying the log has made some room in the meantime.
     assert!(unsaved <= 2, "{unsaved}");
-    let counts = queue.progress(process).unwrap().unwrap().counts;
+    let counts = queue.process(process).unwrap().unwrap().counts;
     let open = counts.pending + counts.in_progress;
     assert!(open >= unsaved as u64, "{counts:?}");
     assert_eq!(open + counts.completed, JOBS as u64, "{counts:?}");
     disk.make_room();
     worker().run().unwrap();
-    let counts = queue.progress(process).unwrap().unwrap().counts;
+    let counts = queue.process(process).unwrap().unwrap().counts;
     assert_eq!(counts.completed, JOBS as u64, "{counts:?}");
     assert_eq!(calls.load(Ordering::SeqCst), JOBS + unsaved);
     for result in queue.get_results(process) {
@@ -220,7 +220,7 @@ fn what_was_left_halfway_waits_for_room() {
         .handle(KIND, quick)
         .run()
         .unwrap();
-    let counts = queue.progress(process).unwrap().unwrap().counts;
+    let counts = queue.process(process).unwrap().unwrap().counts;
     assert_eq!(counts.completed, 4_000);
 }
 
@@ -237,5 +237,5 @@ fn the_queue_opens_on_a_disk_that_was_full_before() {
     let queue = JobQueue::open(&path).unwrap();
     let process = ProcessId::new();
     queue.enqueue(process, jobs(3)).unwrap();
-    assert_eq!(queue.progress(process).unwrap().unwrap().counts.pending, 3);
+    assert_eq!(queue.process(process).unwrap().unwrap().counts.pending, 3);
 }

@@ -10,8 +10,8 @@ use std::time::Duration;
 
 use batchwright::testing::{ManualClock, ScriptedClient};
 use batchwright::{
-    Clock, Context, Counts, End, Ending, Error, ErrorKind, Handler, Job, JobQueue, JobResult,
-    JobStatus, JobStore, Lane, LlmClient, ProcessId, Request, Route, RunningJob, Scale,
+    ClaimOutcome, Clock, Context, Counts, Error, ErrorKind, Handler, Job, JobQueue, JobResult,
+    JobStatus, JobStore, Lane, LlmClient, ProcessId, Request, Route, RunningJob, Scale, Settlement,
     SqliteOptions, SqliteStore, SystemClock, Usage, Verdict, Worker, client_fn,
 };
 use rusqlite::Connection;
@@ -126,7 +126,7 @@ fn restored(from: &Path) -> (TempDir, PathBuf) {
 }
 
 fn counts(queue: &JobQueue, n: u8) -> Counts {
-    queue.progress(process(n)).unwrap().unwrap().counts
+    queue.process(process(n)).unwrap().unwrap().counts
 }
 
 fn consumed(queue: &JobQueue, n: u8) -> Vec<JobResult> {
@@ -170,10 +170,10 @@ fn a_batch_is_taken_over(path: &Path) {
     let jobs = store.batch_jobs_by(batch.no, &[0]).unwrap();
     assert_eq!(jobs[0].item_id.as_deref(), Some("out"));
     let result = RawValue::from_string("\"bought\"".to_owned()).unwrap();
-    let end = End {
+    let end = Settlement {
         receipt: jobs[0].receipt,
         calls: 1,
-        ending: Ending::Completed {
+        outcome: ClaimOutcome::Completed {
             result,
             spent: None,
         },

@@ -48,17 +48,17 @@ fn killed_in_the_middle(jobs: usize, step: usize) {
     }
     // Whatever was left is finished first.
     plain(&desk, &format!("cancel {id}")).expect(0);
-    let counts = queue(&desk).progress(id).unwrap().unwrap().counts;
+    let counts = queue(&desk).process(id).unwrap().unwrap().counts;
     assert_eq!((counts.cancelled, counts.total), (total, total));
     kill_after(&desk, &format!("retry {id}"), 60);
     plain(&desk, &format!("retry {id}")).expect(0);
-    let counts = queue(&desk).progress(id).unwrap().unwrap().counts;
+    let counts = queue(&desk).process(id).unwrap().unwrap().counts;
     assert_eq!(counts.pending, total, "{counts:?}");
     kill_after(&desk, &format!("cancel {id}"), 60);
     plain(&desk, &format!("cancel {id}")).expect(0);
     kill_after(&desk, &format!("cancel {id} --delete"), 60);
     idle_worker(&desk);
-    if queue(&desk).progress(id).unwrap().is_some() {
+    if queue(&desk).process(id).unwrap().is_some() {
         plain(&desk, &format!("cancel {id} --delete")).expect(0);
     }
     assert!(queue(&desk).open_processes().unwrap().is_empty());
@@ -91,7 +91,7 @@ fn a_deletion_that_was_left_halfway_is_no_fault_of_the_counters() {
     let doctor = plain(&desk, "doctor").expect(0).stdout;
     assert!(doctor.contains("note     halfway"), "{doctor}");
     idle_worker(&desk);
-    assert!(queue(&desk).progress(id).unwrap().is_none());
+    assert!(queue(&desk).process(id).unwrap().is_none());
     let all = queue(&desk).check().unwrap();
     assert!(all.iter().all(|f| f.what != "halfway"), "{all:?}");
 }
@@ -108,7 +108,7 @@ fn results_that_were_killed_are_written_once() {
         drop(running);
         status(&desk, "").iter().for_each(adds_up);
     }
-    if queue(&desk).progress(id).unwrap().is_some() {
+    if queue(&desk).process(id).unwrap().is_some() {
         plain(&desk, &words).expect(3);
     }
     let mut times = HashMap::new();

@@ -46,7 +46,7 @@ fn work(desk: &Desk, sim: &Simulator, words: &str) -> Running {
 
 /// Every job of the process is completed, each item once.
 fn all_done(queue: &JobQueue, process: ProcessId, jobs: usize) {
-    let counts = queue.progress(process).unwrap().unwrap().counts;
+    let counts = queue.process(process).unwrap().unwrap().counts;
     assert_eq!(counts.completed, jobs as u64, "{counts:?}");
     assert_eq!(counts.total, jobs as u64, "{counts:?}");
     let mut seen = HashMap::new();
@@ -89,14 +89,14 @@ fn chaos(seed: u64, jobs: usize, blows: u64) {
             workers[at] = work(&desk, &sim, "");
             kills += 1;
         }
-        let counts = queue.progress(process).unwrap().unwrap().counts;
+        let counts = queue.process(process).unwrap().unwrap().counts;
         let sum = counts.pending + counts.in_progress + counts.finished() + counts.at_provider;
         assert_eq!(sum, counts.total, "seed {seed}, blow {blow}: {counts:?}");
         assert_eq!(counts.failed, 0, "seed {seed}, blow {blow}");
     }
     let finished = || {
         queue
-            .progress(process)
+            .process(process)
             .unwrap()
             .unwrap()
             .counts
@@ -148,7 +148,7 @@ fn a_job_that_kills_its_worker_ends_as_crashed_and_takes_no_neighbour_along() {
         };
         assert!(eventually(has_it), "crash {crash}");
         if crash > 2 {
-            let running = queue.progress(process).unwrap().unwrap().counts.in_progress;
+            let running = queue.process(process).unwrap().unwrap().counts.in_progress;
             assert_eq!(
                 running, 1,
                 "crash {crash}: it may take nobody along any more"
@@ -162,7 +162,7 @@ fn a_job_that_kills_its_worker_ends_as_crashed_and_takes_no_neighbour_along() {
     let job = queue.job(bad).unwrap().unwrap();
     assert_eq!((job.status, job.crashes), (JobStatus::Failed, 5), "{job:?}");
     assert_eq!(job.error.unwrap().kind(), batchwright::ErrorKind::Crashed);
-    let counts = queue.progress(process).unwrap().unwrap().counts;
+    let counts = queue.process(process).unwrap().unwrap().counts;
     assert_eq!((counts.completed, counts.failed), (40, 1));
 }
 
@@ -181,7 +181,7 @@ fn jobs_of_a_killed_worker_run_in_the_other_one() {
     assert!(sim.wait_until(|s| s.calls == 2 * SLOTS, PATIENCE));
     sim.release();
     assert!(eventually(|| queue
-        .progress(process)
+        .process(process)
         .unwrap()
         .unwrap()
         .counts
@@ -209,11 +209,11 @@ fn a_sleeping_worker_keeps_its_jobs() {
     // Another one finds nothing to do, for longer than it takes to notice a dead one.
     work(&desk, &sim, "--until-empty").wait().expect(0);
     std::thread::sleep(Duration::from_millis(1500));
-    let counts = queue.progress(process).unwrap().unwrap().counts;
+    let counts = queue.process(process).unwrap().unwrap().counts;
     assert_eq!(counts.in_progress, SLOTS);
     sleeper.signal("CONT");
     assert!(eventually(|| queue
-        .progress(process)
+        .process(process)
         .unwrap()
         .unwrap()
         .counts

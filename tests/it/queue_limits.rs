@@ -53,7 +53,7 @@ fn a_quota_that_the_provider_tells_fails_no_job() {
     working(&desk, &sim, "--model sim-1 -j 8 --until-empty")
         .wait()
         .expect(0);
-    let counts = queue(&desk).progress(id).unwrap().unwrap().counts;
+    let counts = queue(&desk).process(id).unwrap().unwrap().counts;
     assert_eq!(counts.completed, JOBS as u64, "{counts:?}");
 }
 
@@ -70,7 +70,7 @@ fn a_quota_that_nobody_tells_fails_no_job_either() {
     )
     .wait()
     .expect(0);
-    let counts = queue(&desk).progress(id).unwrap().unwrap().counts;
+    let counts = queue(&desk).process(id).unwrap().unwrap().counts;
     assert_eq!(counts.completed, JOBS as u64, "{counts:?}");
     assert!(sim.stats().refused > 0);
 }
@@ -86,7 +86,7 @@ fn a_storm_of_refusals_fails_no_job() {
     working(&desk, &sim, "--model sim-1 -j 8 --until-empty")
         .wait()
         .expect(0);
-    let counts = queue(&desk).progress(id).unwrap().unwrap().counts;
+    let counts = queue(&desk).process(id).unwrap().unwrap().counts;
     assert_eq!(counts.completed, JOBS as u64, "{counts:?}");
     let (sum, _) = claims(&desk);
     let refused = sim.stats().calls as i64 - JOBS as i64;
@@ -109,7 +109,7 @@ fn a_model_that_is_out_of_quota_does_not_hold_up_another() {
     queue.enqueue(id, fast.collect::<Vec<_>>()).unwrap();
     let sim = simulator(SimConfig::default().model_rpm("slow", 30).burst(2));
     let running = working(&desk, &sim, "-j 4");
-    let counts = |id| queue.progress(id).unwrap().unwrap().counts;
+    let counts = |id| queue.process(id).unwrap().unwrap().counts;
     assert!(eventually(|| counts(id).is_finished()));
     assert_eq!(counts(id).completed, 300);
     let behind = counts(slow_id);
@@ -134,7 +134,7 @@ fn a_provider_that_is_down_or_refuses_the_key_fails_no_job() {
         .wait()
         .expect(4);
     ended.says("stopped");
-    let counts = queue(&desk).progress(id).unwrap().unwrap().counts;
+    let counts = queue(&desk).process(id).unwrap().unwrap().counts;
     assert_eq!((counts.pending, counts.failed), (20, 0), "{counts:?}");
     let sim = simulator(SimConfig::default().api_key("right"));
     let words = format!(
@@ -144,7 +144,7 @@ fn a_provider_that_is_down_or_refuses_the_key_fails_no_job() {
     let mut command = on_queue(&desk, &words);
     command.env("OPENAI_API_KEY", "wrong");
     Running::start(&mut command).wait().expect(4);
-    let counts = queue(&desk).progress(id).unwrap().unwrap().counts;
+    let counts = queue(&desk).process(id).unwrap().unwrap().counts;
     assert_eq!((counts.pending, counts.failed), (20, 0), "{counts:?}");
     let mut command = on_queue(&desk, &words);
     command.env("OPENAI_API_KEY", "right");
@@ -210,7 +210,7 @@ fn a_second_signal_ends_work_at_once_and_jobs_go_back() {
         running.hears("stopping");
         running.signal(name);
         running.wait().expect(code);
-        let counts = queue(&desk).progress(id).unwrap().unwrap().counts;
+        let counts = queue(&desk).process(id).unwrap().unwrap().counts;
         assert_eq!((counts.pending, counts.in_progress), (6, 0), "{counts:?}");
         for finding in queue(&desk).check().unwrap() {
             assert!(finding.verdict <= batchwright::Verdict::Note, "{finding:?}");

@@ -6,11 +6,11 @@ use std::time::{Duration, Instant};
 
 use batchwright::testing::ScriptedClient;
 use batchwright::{
-    Batch, BatchNo, Claimed, Claims, Context, Delivery, End, Error, ErrorKind, Extract, Filled,
-    Finding, Handler, Item, Job, JobId, JobQueue, JobState, JobStatus, JobStore, Lane, Limits,
-    LlmClient, OnWork, Phase, Process, ProcessId, Progress, QuotaKey, Receipt, Request, Response,
-    RetryPolicy, Route, RunningJob, Scale, SqliteOptions, SqliteStore, StopReason, Waiting, Wall,
-    Wanted, Worker, WorkerId,
+    Batch, BatchNo, Claimed, Claims, Context, Delivery, Error, ErrorKind, Extract, Filled, Finding,
+    Handler, Item, Job, JobId, JobQueue, JobState, JobStatus, JobStore, Lane, Limits, LlmClient,
+    OnWork, Phase, ProcessId, ProcessState, Progress, QuotaKey, Receipt, Request, Response,
+    RetryPolicy, Route, RunningJob, Scale, Settlement, SqliteOptions, SqliteStore, StopReason,
+    Waiting, Wall, Wanted, Worker, WorkerId,
 };
 use parking_lot::Mutex;
 use tempfile::TempDir;
@@ -39,10 +39,10 @@ impl JobStore for Watched {
     fn seal(&self, process: ProcessId, now: Wall) -> Result<(), Error> {
         self.inner.seal(process, now)
     }
-    fn process(&self, process: ProcessId) -> Result<Option<Process>, Error> {
+    fn process(&self, process: ProcessId) -> Result<Option<ProcessState>, Error> {
         self.inner.process(process)
     }
-    fn processes(&self) -> Result<Vec<Process>, Error> {
+    fn processes(&self) -> Result<Vec<ProcessState>, Error> {
         self.inner.processes()
     }
     fn job(&self, job: JobId) -> Result<Option<JobState>, Error> {
@@ -79,7 +79,7 @@ impl JobStore for Watched {
         self.claims.fetch_add(1, Ordering::SeqCst);
         self.inner.claim(worker, wanted, now)
     }
-    fn settle(&self, ends: &[End], now: Wall) -> Result<Vec<Process>, Error> {
+    fn settle(&self, ends: &[Settlement], now: Wall) -> Result<Vec<ProcessState>, Error> {
         match self.full.load(Ordering::SeqCst) {
             true => Err(Error::new(ErrorKind::Transient, "the disk is full")),
             false => self.inner.settle(ends, now),
@@ -300,7 +300,7 @@ fn an_idle_worker_leaves_the_store_alone() {
     // It is awake at once all the same.
     let process = ProcessId::new();
     queue.enqueue(process, [prompt("x")]).unwrap();
-    let done = || queue.progress(process).unwrap().unwrap().counts.completed == 1;
+    let done = || queue.process(process).unwrap().unwrap().counts.completed == 1;
     assert!(eventually(done));
     drop(told);
     running.stop().unwrap();
@@ -323,7 +323,7 @@ fn jobs_beyond_a_providers_room_stay_in_the_queue() {
     assert!(client.wait_for_calls(1));
     let settled = store.claims.load(Ordering::SeqCst);
     std::thread::sleep(Duration::from_millis(1300));
-    let counts = queue.progress(process).unwrap().unwrap().counts;
+    let counts = queue.process(process).unwrap().unwrap().counts;
     assert_eq!(
         counts.in_progress, 1,
         "one call has room, and one job is claimed"
@@ -334,7 +334,7 @@ fn jobs_beyond_a_providers_room_stay_in_the_queue() {
     client.release();
     let finished = || {
         queue
-            .progress(process)
+            .process(process)
             .unwrap()
             .unwrap()
             .counts
@@ -388,7 +388,7 @@ fn trouble_with_the_store_is_told_and_taken_back() {
         .lock()
         .last()
         .is_some_and(Option::is_none)));
-    let done = || queue.progress(process).unwrap().unwrap().counts.completed == 1;
+    let done = || queue.process(process).unwrap().unwrap().counts.completed == 1;
     assert!(eventually(done));
     running.stop().unwrap();
 }
@@ -407,7 +407,7 @@ fn a_worker_of_some_processes_ends_when_they_have_nothing_for_it() {
         .run()
         .unwrap();
     assert_eq!(report.completed, 0);
-    assert_eq!(queue.progress(process).unwrap().unwrap().counts.pending, 1);
+    assert_eq!(queue.process(process).unwrap().unwrap().counts.pending, 1);
 }
 
 #[test]
@@ -483,7 +483,7 @@ fn what_failed_attempts_cost_is_in_the_accounts_however_the_job_ends() {
         .completions(Route::new(client).retry(quick))
         .retry(quick);
     worker.until_empty(true).run().unwrap();
-    let state = queue.progress(process).unwrap().unwrap();
+    let state = queue.process(process).unwrap().unwrap();
     assert_eq!(state.counts.completed, 1);
     assert_eq!(
         (state.spent.input_tokens, state.spent.output_tokens),

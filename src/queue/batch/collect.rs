@@ -9,8 +9,8 @@ use std::sync::Arc;
 
 use crate::base::cancel::Context;
 use crate::base::error::{Error, ErrorKind};
-use crate::llm::batch::{BatchClient, BatchEnd};
-use crate::queue::store::{BatchNo, End, Ending};
+use crate::llm::batch::{BatchClient, BatchLineResult};
+use crate::queue::store::{BatchNo, ClaimOutcome, Settlement};
 
 use super::ends::Asked;
 use super::pack::check;
@@ -141,7 +141,7 @@ struct Sorting<'a> {
     client: &'a Arc<dyn BatchClient>,
     asked: Asked,
     seen: HashSet<u32>,
-    chunk: HashMap<u32, BatchEnd>,
+    chunk: HashMap<u32, BatchLineResult>,
     bytes: usize,
     collected: Collected,
 }
@@ -189,9 +189,9 @@ impl Sorting<'_> {
             return;
         }
         self.collected.requests += 1;
-        self.collected.answered += u64::from(matches!(read.end, BatchEnd::Answered(_)));
+        self.collected.answered += u64::from(matches!(read.result, BatchLineResult::Answered(_)));
         self.bytes += line.len();
-        self.chunk.insert(number, read.end);
+        self.chunk.insert(number, read.result);
     }
 
     /// Stores what has been read; what was stored before is no longer in the batch.
@@ -204,13 +204,13 @@ impl Sorting<'_> {
         let mut numbers: Vec<u32> = chunk.keys().copied().collect();
         numbers.sort_unstable();
         let jobs = self.office.store.batch_jobs_by(self.no, &numbers)?;
-        let ends: Vec<End> = jobs
+        let ends: Vec<Settlement> = jobs
             .iter()
             .filter_map(|claimed| {
                 let result = match chunk.remove(&claimed.receipt.number())? {
-                    BatchEnd::Answered(result) => *result,
+                    BatchLineResult::Answered(result) => *result,
                     // Whatever kept the provider from it, the request is not at fault.
-                    BatchEnd::NotProcessed(error) => {
+                    BatchLineResult::NotProcessed(error) => {
                         Err(Error::new(ErrorKind::Transient, error.message()))
                     }
                 };
@@ -264,7 +264,7 @@ fn rest(
     office: &Office,
     no: BatchNo,
     ctx: &Context,
-    end: impl Fn(&crate::queue::store::Claimed) -> End,
+    end: impl Fn(&crate::queue::store::Claimed) -> Settlement,
 ) -> Result<u64, Error> {
     let (mut after, mut count) = (None, 0);
     loop {
@@ -275,7 +275,7 @@ fn rest(
         };
         after = Some(last.receipt.job);
         count += jobs.len() as u64;
-        let ends: Vec<End> = jobs.iter().map(&end).collect();
+        let ends: Vec<Settlement> = jobs.iter().map(&end).collect();
         office.settle(&ends)?;
     }
 }
@@ -311,12 +311,12 @@ pub(crate) fn fail_lines(
 }
 
 /// Whether jobs finally failed, or have their result, among these ends.
-pub(crate) fn outcomes(ends: &[End]) -> (u64, u64) {
+pub(crate) fn outcomes(ends: &[Settlement]) -> (u64, u64) {
     let completed = ends
         .iter()
-        .filter(|end| matches!(end.ending, Ending::Completed { .. }));
+        .filter(|end| matches!(end.outcome, ClaimOutcome::Completed { .. }));
     let failed = ends
         .iter()
-        .filter(|end| matches!(end.ending, Ending::Failed { .. }));
+        .filter(|end| matches!(end.outcome, ClaimOutcome::Failed { .. }));
     (completed.count() as u64, failed.count() as u64)
 }

@@ -20,7 +20,7 @@ use crate::queue::history::History;
 use crate::queue::job::COMPLETION;
 use crate::queue::kinds::Kinds;
 use crate::queue::prompts::{self, Said};
-use crate::queue::store::{Claimed, End, Ending};
+use crate::queue::store::{ClaimOutcome, Claimed, Settlement};
 
 use super::record::Record;
 
@@ -62,14 +62,14 @@ impl Ends {
         claimed: &Claimed,
         asked: &Asked,
         result: Result<Response, Error>,
-    ) -> End {
+    ) -> Settlement {
         let history = claimed.history.as_deref().map(History::parse);
         let history = history.unwrap_or_default();
         let result = result.and_then(|response| fitting(claimed, response));
         let mut tries = history.tries(claimed.lane.step, &self.kinds.trails);
         let default = self.pace.max_retries.load(Ordering::Relaxed);
         tries.max_retries = Some(claimed.max_retries.unwrap_or(default));
-        let ending = match result {
+        let outcome = match result {
             Ok(mut response) => {
                 tries.calls = tries.calls.saturating_add(1);
                 if history.paid().is_known() {
@@ -85,24 +85,24 @@ impl Ends {
                 self.failed(claimed, history, asked, &mut tries, error)
             }
         };
-        End {
+        Settlement {
             receipt: claimed.receipt,
             calls: tries.calls.into(),
-            ending,
+            outcome,
         }
     }
 
     /// The end of a job that is not tried again, whatever the route.
-    pub(crate) fn finally(&self, claimed: &Claimed, asked: &Asked, error: Error) -> End {
+    pub(crate) fn finally(&self, claimed: &Claimed, asked: &Asked, error: Error) -> Settlement {
         let history = claimed.history.as_deref().map(History::parse);
         let history = history.unwrap_or_default();
         let mut tries = history.tries(claimed.lane.step, &self.kinds.trails);
         tries.calls = tries.calls.saturating_add(1);
         let result = self.line(claimed, &history, asked, &tries, Err(error.clone()));
-        End {
+        Settlement {
             receipt: claimed.receipt,
             calls: tries.calls.into(),
-            ending: Ending::Failed {
+            outcome: ClaimOutcome::Failed {
                 error,
                 result: result.ok(),
                 spent: None,
@@ -117,14 +117,14 @@ impl Ends {
         asked: &Asked,
         tries: &Tries,
         response: Response,
-    ) -> Ending {
+    ) -> ClaimOutcome {
         let spent = prompts::spent(response.paid(), history);
         match self.line(claimed, history, asked, tries, Ok(response)) {
-            Ok(result) => Ending::Completed {
+            Ok(result) => ClaimOutcome::Completed {
                 result,
                 spent: Some(spent),
             },
-            Err(error) => Ending::Failed {
+            Err(error) => ClaimOutcome::Failed {
                 error,
                 result: None,
                 spent: Some(spent),
@@ -139,7 +139,7 @@ impl Ends {
         asked: &Asked,
         tries: &mut Tries,
         error: Error,
-    ) -> Ending {
+    ) -> ClaimOutcome {
         tries.count(&error);
         let route = self.kinds.route(COMPLETION);
         let steps = route.as_ref().map_or(1, |route| route.steps());
@@ -158,13 +158,13 @@ impl Ends {
             }
             Next::GiveUp if matches!(error.kind(), ErrorKind::Auth | ErrorKind::Quota) => {
                 *self.refused.lock() = Some(error);
-                return Ending::Snooze {
+                return ClaimOutcome::Snooze {
                     due_at: Some(wall.after(REFUSED_AGAIN)),
                 };
             }
             Next::GiveUp => {
                 let result = self.line(claimed, &history, asked, tries, Err(error.clone()));
-                return Ending::Failed {
+                return ClaimOutcome::Failed {
                     error,
                     result: result.ok(),
                     spent,
@@ -173,7 +173,7 @@ impl Ends {
         };
         let names = |step| self.asked(claimed, route.as_deref(), asked, step);
         history.failed(&error, tries, &self.kinds.trails, names, (now, wall));
-        Ending::Retry {
+        ClaimOutcome::Retry {
             due_at: due,
             step: tries.step,
             attempt: tries.attempt,

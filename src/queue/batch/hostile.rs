@@ -10,8 +10,8 @@ use crate::base::cancel::Context;
 use crate::base::clock::Clock;
 use crate::base::error::{Error, ErrorKind, Sent};
 use crate::llm::batch::{
-    BatchClient, BatchEnd, BatchInput, BatchIntent, BatchLine, BatchStage, BatchState, BatchStatus,
-    Refused,
+    BatchClient, BatchInput, BatchIntent, BatchLine, BatchLineResult, BatchStage, BatchState,
+    BatchStatus, Refused,
 };
 use crate::queue::store::JobStore;
 
@@ -107,7 +107,7 @@ fn lines_of_requests_that_had_no_turn_hide_no_truncation() {
             let error = Error::new(ErrorKind::Transient, "it had no turn");
             Ok(BatchLine {
                 key: key.to_owned(),
-                end: BatchEnd::NotProcessed(error),
+                result: BatchLineResult::NotProcessed(error),
             })
         })
     });
@@ -396,7 +396,7 @@ fn requests_that_had_no_turn_because_somebody_cancelled_the_batch_go_back() {
             let error = Error::new(ErrorKind::Cancelled, why).with_sent(Sent::Answered);
             Ok(BatchLine {
                 key: text.split(' ').next().unwrap().to_owned(),
-                end: BatchEnd::NotProcessed(error),
+                result: BatchLineResult::NotProcessed(error),
             })
         })
     });

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use crate::base::cancel::Context;
 use crate::base::error::{Error, ErrorKind};
 use crate::llm::batch::{BatchClient, BatchLimits};
-use crate::queue::store::{BatchNo, End};
+use crate::queue::store::{BatchNo, Settlement};
 
 use super::ends::{Asked, request};
 use super::record::{Phase, Record, key};
@@ -83,7 +83,7 @@ fn write(
             break;
         };
         after = Some(last.receipt.job);
-        let mut refused: Vec<End> = Vec::new();
+        let mut refused: Vec<Settlement> = Vec::new();
         let mut full = None;
         for claimed in &jobs {
             let key = key(label, claimed.receipt.number());

@@ -24,7 +24,7 @@ use crate::llm::providers::extract::Extract;
 use crate::llm::request::{Request, Task};
 use crate::llm::route::Route;
 use crate::queue::backlog::Pace;
-use crate::queue::job::{COMPLETION, Job, JobStatus, Process};
+use crate::queue::job::{COMPLETION, Job, JobStatus, ProcessState};
 use crate::queue::kinds::{Kind, Kinds};
 use crate::queue::store::JobStore;
 use crate::queue::store::sqlite::{SqliteOptions, SqliteStore};
@@ -222,7 +222,7 @@ impl Scene {
     }
 }
 
-fn is_done(state: &Option<Process>) -> bool {
+fn is_done(state: &Option<ProcessState>) -> bool {
     state.as_ref().is_none_or(|state| {
         let c = &state.counts;
         let sum = c.pending + c.in_progress + c.at_provider + c.completed + c.failed + c.cancelled;

@@ -12,7 +12,7 @@ use crossbeam_channel::{Receiver, Sender, unbounded};
 use crate::base::cancel::Context;
 use crate::base::error::{Error, ErrorKind, Sent};
 use crate::llm::batch::{BatchClient, BatchIntent, BatchLimits, BatchStage, Found};
-use crate::queue::store::{BatchNo, End, JobStore, WorkerId};
+use crate::queue::store::{BatchNo, JobStore, Settlement, WorkerId};
 
 use super::collect::{Collected, collect, fail_lines, outcomes, unanswered};
 use super::ends::Ends;
@@ -35,7 +35,7 @@ pub(crate) struct Office {
 
 impl Office {
     /// Records ends of jobs.
-    pub(crate) fn settle(&self, ends: &[End]) -> Result<(), Error> {
+    pub(crate) fn settle(&self, ends: &[Settlement]) -> Result<(), Error> {
         if ends.is_empty() {
             return Ok(());
         }

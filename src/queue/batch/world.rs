@@ -13,8 +13,8 @@ use crate::base::clock::{Clock, Time};
 use crate::base::error::{Error, ErrorKind, Sent};
 use crate::engine::jitter::Jitter;
 use crate::llm::batch::{
-    BatchAccount, BatchClient, BatchCounts, BatchEnd, BatchInput, BatchIntent, BatchLimits,
-    BatchLine, BatchStage, BatchState, BatchStatus, Found, Refused,
+    BatchAccount, BatchClient, BatchCounts, BatchInput, BatchIntent, BatchLimits, BatchLine,
+    BatchLineResult, BatchStage, BatchState, BatchStatus, Found, Refused,
 };
 use crate::llm::request::Request;
 use crate::llm::response::Response;
@@ -536,7 +536,7 @@ impl BatchClient for Client {
         };
         Ok(BatchLine {
             key: key.to_owned(),
-            end: BatchEnd::Answered(Box::new(result)),
+            result: BatchLineResult::Answered(Box::new(result)),
         })
     }
 

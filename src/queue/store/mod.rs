@@ -18,7 +18,7 @@ use serde_json::value::RawValue;
 use crate::base::clock::Wall;
 use crate::base::error::Error;
 
-use super::job::{Job, JobResult, JobState, Process, Spent};
+use super::job::{Job, JobResult, JobState, ProcessState, Spent};
 use crate::base::id::{JobId, ProcessId};
 
 pub use batch::{Batch, BatchNo, Filled, Item, Waiting};
@@ -102,19 +102,19 @@ pub struct Claimed {
     pub priority: u8,
     /// Its own number of retries.
     pub max_retries: Option<u8>,
-    /// Failed attempts at this step, as the last [`Ending::Retry`] told.
+    /// Failed attempts at this step, as the last [`ClaimOutcome::Retry`] told.
     pub attempt: u8,
-    /// Calls made for it so far, as its last [`End`] told.
+    /// Calls made for it so far, as its last [`Settlement`] told.
     pub calls: u32,
     /// Claims that ended with their worker's death.
     pub crashes: u8,
     /// A claim ended so since it was last tried to an end: the call may have been made.
     pub lost: bool,
-    /// The next call may repeat one that was carried out, as the last [`Ending::Retry`] told.
+    /// The next call may repeat one that was carried out, as the last [`ClaimOutcome::Retry`] told.
     pub in_doubt: bool,
     /// When it came due.
     pub due_at: Wall,
-    /// What the last [`Ending::Retry`] left.
+    /// What the last [`ClaimOutcome::Retry`] left.
     pub history: Option<String>,
 }
 
@@ -126,20 +126,20 @@ impl Claimed {
     }
 }
 
-/// How a trip of a job ended.
+/// A worker is done with a job it was given: which claim ends, and what came of it.
 #[derive(Debug, Clone)]
-pub struct End {
+pub struct Settlement {
     /// The claim that ends.
     pub receipt: Receipt,
     /// Calls made for the job so far.
     pub calls: u32,
-    /// How.
-    pub ending: Ending,
+    /// What came of it.
+    pub outcome: ClaimOutcome,
 }
 
-/// How a trip of a job ended.
+/// What came of a claim on a job; not every one is the end of the job.
 #[derive(Debug, Clone)]
-pub enum Ending {
+pub enum ClaimOutcome {
     /// It has its result. Accepted while the job has no outcome, whatever its claim: it was paid for.
     Completed {
         /// JSON.
@@ -256,10 +256,10 @@ pub trait JobStore: Send + Sync {
     fn seal(&self, process: ProcessId, now: Wall) -> Result<(), Error>;
 
     /// A process, if it exists.
-    fn process(&self, process: ProcessId) -> Result<Option<Process>, Error>;
+    fn process(&self, process: ProcessId) -> Result<Option<ProcessState>, Error>;
 
     /// Every process, oldest first.
-    fn processes(&self) -> Result<Vec<Process>, Error>;
+    fn processes(&self) -> Result<Vec<ProcessState>, Error>;
 
     /// A job, if it exists.
     fn job(&self, job: JobId) -> Result<Option<JobState>, Error>;
@@ -304,7 +304,7 @@ pub trait JobStore: Send + Sync {
 
     /// Records ends of jobs that run or are in a batch, all in one transaction. All but a success need their claim to be the last one.
     /// Returns the processes that changed, as they are now.
-    fn settle(&self, ends: &[End], now: Wall) -> Result<Vec<Process>, Error>;
+    fn settle(&self, ends: &[Settlement], now: Wall) -> Result<Vec<ProcessState>, Error>;
 
     /// Gives back what workers had whose process has died; their batches, with the jobs in them, are
     /// nobody's from now on. A job that was lost for the

@@ -16,7 +16,8 @@ use serde_json::{Value, json};
 use crate::base::clock::Wall;
 use crate::base::error::{Error, ErrorKind, Sent};
 use crate::llm::batch::{
-    BatchCounts, BatchEnd, BatchInput, BatchIntent, BatchLine, BatchState, BatchStatus, Found,
+    BatchCounts, BatchInput, BatchIntent, BatchLine, BatchLineResult, BatchState, BatchStatus,
+    Found,
 };
 use crate::llm::providers::answer::malformed;
 use crate::llm::providers::anthropic;
@@ -149,7 +150,7 @@ impl Wire for Anthropic {
         let Line { custom_id, result } =
             serde_json::from_slice(line).map_err(|error| malformed(error, line))?;
         let kind = word(result.as_ref().and_then(|result| result.kind.as_ref()));
-        let answered = |answer| BatchEnd::Answered(Box::new(answer));
+        let answered = |answer| BatchLineResult::Answered(Box::new(answer));
         let end = match (&*kind, &result) {
             ("succeeded", Some(result)) => answered(anthropic::read(vendor, bytes(result.message))),
             ("errored", Some(result)) => answered(Err(failure(vendor, bytes(result.error)))),
@@ -159,7 +160,7 @@ impl Wire for Anthropic {
         };
         Ok(BatchLine {
             key: custom_id,
-            end,
+            result: end,
         })
     }
 

@@ -129,17 +129,17 @@ fn counts_are_told_once_the_batch_has_ended() {
     assert_eq!((status.counts, status.expected), (None, None));
 }
 
-fn end(result: Value) -> BatchEnd {
+fn end(result: Value) -> BatchLineResult {
     let line = json!({"custom_id": "k-1", "result": result}).to_string();
     let line = Anthropic.read(anthropic(), line.as_bytes()).unwrap();
     assert_eq!(line.key, "k-1");
-    line.end
+    line.result
 }
 
 fn answer(result: Value) -> Result<Response, Error> {
     match end(result) {
-        BatchEnd::Answered(answer) => *answer,
-        BatchEnd::NotProcessed(error) => panic!("not processed: {error}"),
+        BatchLineResult::Answered(answer) => *answer,
+        BatchLineResult::NotProcessed(error) => panic!("not processed: {error}"),
     }
 }
 
@@ -208,8 +208,8 @@ fn what_had_no_turn_is_not_processed() {
         ("expired", ErrorKind::Transient),
     ] {
         match end(json!({"type": word})) {
-            BatchEnd::NotProcessed(error) => assert_eq!(error.kind(), kind),
-            BatchEnd::Answered(_) => panic!("{word}"),
+            BatchLineResult::NotProcessed(error) => assert_eq!(error.kind(), kind),
+            BatchLineResult::Answered(_) => panic!("{word}"),
         }
     }
 }

@@ -16,8 +16,8 @@ use serde_json::{Value, json};
 use crate::base::clock::Wall;
 use crate::base::error::{Error, ErrorKind, Sent};
 use crate::llm::batch::{
-    BatchCounts, BatchEnd, BatchInput, BatchIntent, BatchLine, BatchStage, BatchState, BatchStatus,
-    Found, Refused,
+    BatchCounts, BatchInput, BatchIntent, BatchLine, BatchLineResult, BatchStage, BatchState,
+    BatchStatus, Found, Refused,
 };
 use crate::llm::providers::answer::malformed;
 use crate::llm::providers::content::invalid;
@@ -145,7 +145,7 @@ impl Wire for Gemini {
         let inner = || Some(text(metadata.as_ref()?, "key")?.to_owned());
         let key = key.or_else(inner);
         let key = key.ok_or_else(|| malformed("a result without a key", line))?;
-        let answered = |answer| BatchEnd::Answered(Box::new(answer));
+        let answered = |answer| BatchLineResult::Answered(Box::new(answer));
         let end = match (&error, response) {
             (Some(error), _) if code_of(error) == Some(1) => {
                 not_processed(failure(vendor, error).message())
@@ -154,7 +154,7 @@ impl Wire for Gemini {
             (None, Some(response)) => answered(gemini::read(vendor, response.get().as_bytes())),
             (None, None) => answered(Err(malformed("neither a response nor an error", line))),
         };
-        Ok(BatchLine { key, end })
+        Ok(BatchLine { key, result: end })
     }
 
     fn cancel(&self, id: &str) -> String {

@@ -148,16 +148,16 @@ fn a_failure_says_whose_fault_it_is() {
     assert_eq!(status(cancelled).state.as_str(), "cancelled");
 }
 
-fn end(line: Value) -> BatchEnd {
+fn end(line: Value) -> BatchLineResult {
     let line = Gemini.read(gemini(), line.to_string().as_bytes()).unwrap();
     assert_eq!(line.key, "k-1");
-    line.end
+    line.result
 }
 
 fn answer(line: Value) -> Result<Response, Error> {
     match end(line) {
-        BatchEnd::Answered(answer) => *answer,
-        BatchEnd::NotProcessed(error) => panic!("not processed: {error}"),
+        BatchLineResult::Answered(answer) => *answer,
+        BatchLineResult::NotProcessed(error) => panic!("not processed: {error}"),
     }
 }
 
@@ -199,11 +199,11 @@ fn errors_have_the_numbers_of_google_or_of_http() {
         assert!(error.message().contains("because"), "{error}");
     }
     match end(json!({"key": "k-1", "error": {"code": 1, "message": "stopped"}})) {
-        BatchEnd::NotProcessed(error) => {
+        BatchLineResult::NotProcessed(error) => {
             assert!(error.message().contains("stopped"));
             assert_eq!(error.kind(), ErrorKind::Transient);
         }
-        BatchEnd::Answered(_) => panic!("it was cancelled"),
+        BatchLineResult::Answered(_) => panic!("it was cancelled"),
     }
 }
 

@@ -208,8 +208,8 @@ pub fn line(provider: &str, line: impl ToString) -> BatchLine {
 
 /// The failure in a line of results.
 pub fn failure(provider: &str, text: impl ToString) -> Error {
-    match line(provider, text).end {
-        BatchEnd::Answered(answer) => answer.unwrap_err(),
-        BatchEnd::NotProcessed(error) => panic!("not processed: {error}"),
+    match line(provider, text).result {
+        BatchLineResult::Answered(answer) => answer.unwrap_err(),
+        BatchLineResult::NotProcessed(error) => panic!("not processed: {error}"),
     }
 }

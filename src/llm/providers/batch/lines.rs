@@ -5,7 +5,7 @@ use serde_json::Value;
 use serde_json::value::RawValue;
 
 use crate::base::error::{Error, Sent};
-use crate::llm::batch::{BatchEnd, BatchLine};
+use crate::llm::batch::{BatchLine, BatchLineResult};
 use crate::llm::providers::answer::malformed;
 use crate::llm::providers::content::invalid;
 use crate::llm::providers::dialect::encode;
@@ -76,14 +76,14 @@ pub(super) fn read(vendor: &Vendor, line: &[u8]) -> Result<BatchLine, Error> {
             let body = reply.body.map_or("null", RawValue::get);
             let id = reply.request_id.as_ref().and_then(Value::as_str);
             let answer = answer(vendor, status.unwrap_or(200), body.as_bytes());
-            BatchEnd::Answered(Box::new(answer.map_err(|e| e.with_request_id(id))))
+            BatchLineResult::Answered(Box::new(answer.map_err(|e| e.with_request_id(id))))
         }
         (None, None) => {
             let what = "neither a response nor an error";
-            BatchEnd::Answered(Box::new(Err(malformed(what, line))))
+            BatchLineResult::Answered(Box::new(Err(malformed(what, line))))
         }
     };
-    Ok(BatchLine { key, end })
+    Ok(BatchLine { key, result: end })
 }
 
 fn says_something(error: &Value) -> bool {
@@ -96,7 +96,7 @@ fn says_something(error: &Value) -> bool {
 }
 
 /// What came of a request that has an error in the place of an answer.
-pub(super) fn failed(vendor: &Vendor, said: Said, status: Option<u16>) -> BatchEnd {
+pub(super) fn failed(vendor: &Vendor, said: Said, status: Option<u16>) -> BatchLineResult {
     let had_no_turn = |word: &String| {
         let word = word.to_ascii_lowercase();
         word.ends_with("expired") || word.contains("cancelled") || word.contains("canceled")
@@ -106,7 +106,7 @@ pub(super) fn failed(vendor: &Vendor, said: Said, status: Option<u16>) -> BatchE
         return not_processed(why);
     }
     let error = Error::new(kind(vendor, &said, status), told(vendor, &said));
-    BatchEnd::Answered(Box::new(Err(error.with_sent(Sent::Answered))))
+    BatchLineResult::Answered(Box::new(Err(error.with_sent(Sent::Answered))))
 }
 
 /// What was said of a batch or a part of it, for people.

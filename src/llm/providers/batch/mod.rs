@@ -26,8 +26,8 @@ use crate::base::clock::Wall;
 use crate::base::error::{Error, ErrorKind};
 use crate::base::secret::shown_url;
 use crate::llm::batch::{
-    BatchAccount, BatchClient, BatchCounts, BatchEnd, BatchInput, BatchIntent, BatchLimits,
-    BatchLine, BatchStage, BatchState, BatchStatus, Found, Refused,
+    BatchAccount, BatchClient, BatchCounts, BatchInput, BatchIntent, BatchLimits, BatchLine,
+    BatchLineResult, BatchStage, BatchState, BatchStatus, Found, Refused,
 };
 use crate::llm::request::{Request, Task};
 use crate::llm::transport::{HttpTransport, Transport};
@@ -296,16 +296,18 @@ impl BatchClient for BatchApi {
     fn read(&self, line: &[u8]) -> Result<BatchLine, Error> {
         let mut read = self.wire().read(self.vendor, line);
         if let Ok(line) = &mut read {
-            line.end = match std::mem::replace(
-                &mut line.end,
-                BatchEnd::NotProcessed(Error::cancelled()),
+            line.result = match std::mem::replace(
+                &mut line.result,
+                BatchLineResult::NotProcessed(Error::cancelled()),
             ) {
-                BatchEnd::Answered(answer) => BatchEnd::Answered(Box::new(
+                BatchLineResult::Answered(answer) => BatchLineResult::Answered(Box::new(
                     answer
                         .map(|response| self.access.without_keys(response))
                         .map_err(|error| self.told(error)),
                 )),
-                BatchEnd::NotProcessed(error) => BatchEnd::NotProcessed(self.told(error)),
+                BatchLineResult::NotProcessed(error) => {
+                    BatchLineResult::NotProcessed(self.told(error))
+                }
             };
         }
         read.map_err(|error| self.told(error))

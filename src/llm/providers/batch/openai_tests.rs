@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use super::*;
 use crate::base::cancel::Context;
 use crate::base::error::ErrorKind;
-use crate::llm::batch::{BatchClient, BatchEnd, BatchStage, Refused};
+use crate::llm::batch::{BatchClient, BatchLineResult, BatchStage, Refused};
 use crate::llm::providers::batch::files::since;
 use crate::llm::providers::batch::kit::{
     DATE, NoInput, failure, intent, line, says, scripted, status,
@@ -294,7 +294,7 @@ fn an_answer_is_read_with_its_key() {
             json!({"id": "r", "custom_id": "k", "response": response, "error": null}),
         );
         assert_eq!(read.key, "k");
-        let BatchEnd::Answered(answer) = read.end else {
+        let BatchLineResult::Answered(answer) = read.result else {
             panic!()
         };
         let answer = answer.unwrap();
@@ -345,7 +345,7 @@ fn an_error_stands_before_a_response_and_may_mean_that_nothing_was_done() {
         let said = json!({"code": code, "message": "This request could not be executed."});
         let read = line("openai", error(said, Value::Null));
         assert!(
-            matches!(&read.end, BatchEnd::NotProcessed(e) if e.kind() == ErrorKind::Transient),
+            matches!(&read.result, BatchLineResult::NotProcessed(e) if e.kind() == ErrorKind::Transient),
             "{code}"
         );
     }
@@ -375,7 +375,7 @@ fn an_error_stands_before_a_response_and_may_mean_that_nothing_was_done() {
         let body = json!({"choices": [{"finish_reason": "stop", "message": {"content": "x"}}]});
         let response = json!({"status_code": 200, "body": body});
         let read = line("mistral", error(nothing, response));
-        assert!(matches!(read.end, BatchEnd::Answered(answer) if answer.is_ok()));
+        assert!(matches!(read.result, BatchLineResult::Answered(answer) if answer.is_ok()));
     }
 }
 

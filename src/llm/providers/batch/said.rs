@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use crate::base::clock::Wall;
 use crate::base::error::{Error, ErrorKind, Sent};
-use crate::llm::batch::BatchEnd;
+use crate::llm::batch::BatchLineResult;
 use crate::llm::providers::dialect::decode;
 use crate::llm::providers::vendor::Vendor;
 use crate::llm::response::Response;
@@ -23,9 +23,9 @@ pub(super) fn answer(vendor: &Vendor, status: u16, body: &[u8]) -> Result<Respon
 }
 
 /// What came of a request that had no turn: whatever ended its batch, another try may do.
-pub(super) fn not_processed(why: impl Into<String>) -> BatchEnd {
+pub(super) fn not_processed(why: impl Into<String>) -> BatchLineResult {
     let error = Error::new(ErrorKind::Transient, why);
-    BatchEnd::NotProcessed(error.with_sent(Sent::Answered))
+    BatchLineResult::NotProcessed(error.with_sent(Sent::Answered))
 }
 
 /// A count: a number, or one in quotes.

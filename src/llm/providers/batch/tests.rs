@@ -193,7 +193,7 @@ fn what_is_read_gives_no_key_away() {
     let body = json!({"choices": [{"finish_reason": "stop", "message": {"content": text}}]});
     let response = json!({"status_code": 200, "body": body});
     let line = kit::line("openai", json!({"custom_id": "k", "response": response}));
-    let BatchEnd::Answered(answer) = line.end else {
+    let BatchLineResult::Answered(answer) = line.result else {
         panic!("{line:?}")
     };
     assert_eq!(answer.unwrap().text, "your key is ***");

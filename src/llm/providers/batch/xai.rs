@@ -9,7 +9,8 @@ use serde_json::{Map, Value, json};
 use crate::base::clock::Wall;
 use crate::base::error::{Error, ErrorKind};
 use crate::llm::batch::{
-    BatchCounts, BatchEnd, BatchInput, BatchIntent, BatchLine, BatchState, BatchStatus, Found,
+    BatchCounts, BatchInput, BatchIntent, BatchLine, BatchLineResult, BatchState, BatchStatus,
+    Found,
 };
 use crate::llm::providers::answer::malformed;
 use crate::llm::providers::said::Said;
@@ -185,14 +186,16 @@ impl Wire for Xai {
                 }
                 lines::failed(vendor, said, code.and_then(http_status))
             }
-            (None, Some(response)) => BatchEnd::Answered(Box::new(answered(vendor, response))),
+            (None, Some(response)) => {
+                BatchLineResult::Answered(Box::new(answered(vendor, response)))
+            }
             (None, None) => {
                 let what = "neither a response nor an error";
-                BatchEnd::Answered(Box::new(Err(malformed(what, line))))
+                BatchLineResult::Answered(Box::new(Err(malformed(what, line))))
             }
         };
         let key = key.to_owned();
-        Ok(BatchLine { key, end })
+        Ok(BatchLine { key, result: end })
     }
 
     fn cancel(&self, id: &str) -> String {

@@ -190,7 +190,7 @@ fn a_response_is_read_under_whatever_name_it_has() {
         ] {
             let read = line("xai", &frame);
             assert_eq!(read.key, "k");
-            let answered = matches!(&read.end, BatchEnd::Answered(a) if (**a).as_ref().is_ok_and(|a| a.text == "x"));
+            let answered = matches!(&read.result, BatchLineResult::Answered(a) if (**a).as_ref().is_ok_and(|a| a.text == "x"));
             assert!(answered, "{frame}");
         }
     }
@@ -222,7 +222,7 @@ fn errors_are_numbers_or_words() {
     for code in [json!(1), json!("CANCELLED")] {
         let read = line("xai", result(json!({"code": code, "message": "m"})));
         assert!(
-            matches!(&read.end, BatchEnd::NotProcessed(e) if e.kind() == ErrorKind::Transient),
+            matches!(&read.result, BatchLineResult::NotProcessed(e) if e.kind() == ErrorKind::Transient),
             "{code}"
         );
     }

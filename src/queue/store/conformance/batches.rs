@@ -251,14 +251,15 @@ pub(crate) fn jobs_in_a_batch_end_as_others_do(open: Open<'_>) {
         assert!(worker.settle(early[0].receipt, late).is_empty());
     }
     assert_eq!(worker.settle(early[4].receipt, completed()).len(), 1);
-    let later = Ending::Snooze {
+    let later = ClaimOutcome::Snooze {
         due_at: Some(at(7)),
     };
-    for (job, ending) in given
-        .iter()
-        .zip([completed(), failed(), retry(at(5), 1), later, failed()])
+    for (job, outcome) in
+        given
+            .iter()
+            .zip([completed(), failed(), retry(at(5), 1), later, failed()])
     {
-        worker.settle(job.receipt, ending);
+        worker.settle(job.receipt, outcome);
     }
     let counts = db.counts(process);
     assert_eq!((counts.completed, counts.failed), (2, 1));
@@ -270,8 +271,8 @@ pub(crate) fn jobs_in_a_batch_end_as_others_do(open: Open<'_>) {
     assert_eq!(named(&again), ["again", "asleep"]);
     assert_eq!((again[0].attempt, again[0].lane.step), (2, 1));
     assert_eq!((again[1].attempt, again[1].due_at), (0, at(7)));
-    for ending in [failed(), PLACE, completed()] {
-        assert!(worker.settle(given[0].receipt, ending).is_empty());
+    for outcome in [failed(), PLACE, completed()] {
+        assert!(worker.settle(given[0].receipt, outcome).is_empty());
     }
     assert!(worker.settle(given[2].receipt, failed()).is_empty());
     db.sound();
@@ -291,8 +292,8 @@ pub(crate) fn what_is_at_a_provider_outlives_a_cancellation(open: Open<'_>) {
     assert_eq!(worker.fill(no, at(9)), Filled::default());
     let given = inside(&*db.two, no);
     let endings = [completed(), failed(), retry(at(1), 0), PLACE];
-    for (job, ending) in given.iter().zip(endings) {
-        worker.settle(job.receipt, ending);
+    for (job, outcome) in given.iter().zip(endings) {
+        worker.settle(job.receipt, outcome);
     }
     let after = Some(given[4].receipt.job);
     assert_eq!(worker.give_back(no, after, None), 1);

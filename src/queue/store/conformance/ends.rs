@@ -67,7 +67,7 @@ pub(crate) fn a_snoozed_job_keeps_its_place(open: Open<'_>) {
     let second = worker.one();
     worker.settle(
         second.receipt,
-        Ending::Snooze {
+        ClaimOutcome::Snooze {
             due_at: Some(at(9)),
         },
     );
@@ -183,7 +183,7 @@ pub(crate) fn what_was_spent_adds_up(open: Open<'_>) {
     let db = open();
     enqueue(db.store(), jobs(&["a", "b", "c"]));
     let worker = db.worker();
-    let spend = |input_tokens, cost_usd| Ending::Completed {
+    let spend = |input_tokens, cost_usd| ClaimOutcome::Completed {
         result: json("1"),
         spent: Some(Spent {
             input_tokens,

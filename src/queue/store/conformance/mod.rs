@@ -105,11 +105,11 @@ impl<'a> Hand<'a> {
         jobs.pop().expect("a job is due")
     }
 
-    fn settle(&self, receipt: Receipt, ending: Ending) -> Vec<Process> {
-        let end = End {
+    fn settle(&self, receipt: Receipt, outcome: ClaimOutcome) -> Vec<ProcessState> {
+        let end = Settlement {
             receipt,
             calls: 1,
-            ending,
+            outcome,
         };
         self.store.settle(&[end], T).unwrap()
     }
@@ -139,23 +139,23 @@ fn named(jobs: &[Claimed]) -> Vec<&str> {
         .collect()
 }
 
-fn completed() -> Ending {
-    Ending::Completed {
+fn completed() -> ClaimOutcome {
+    ClaimOutcome::Completed {
         result: json("\"yes\""),
         spent: None,
     }
 }
 
-fn failed() -> Ending {
-    Ending::Failed {
+fn failed() -> ClaimOutcome {
+    ClaimOutcome::Failed {
         error: Error::new(ErrorKind::Invalid, "no"),
         result: None,
         spent: None,
     }
 }
 
-fn retry(due_at: Wall, step: u8) -> Ending {
-    Ending::Retry {
+fn retry(due_at: Wall, step: u8) -> ClaimOutcome {
+    ClaimOutcome::Retry {
         due_at,
         step,
         attempt: 2,
@@ -167,7 +167,7 @@ fn retry(due_at: Wall, step: u8) -> Ending {
     }
 }
 
-const PLACE: Ending = Ending::Snooze { due_at: None };
+const PLACE: ClaimOutcome = ClaimOutcome::Snooze { due_at: None };
 
 fn enqueue(store: &dyn JobStore, jobs: Vec<Job>) -> ProcessId {
     let process = ProcessId::new();

@@ -60,11 +60,11 @@ pub(crate) fn cancelled_work_is_not_started_and_not_tried_again(open: Open<'_>) 
     let worker = db.worker();
     let given = worker.claim(4, T);
     assert_eq!(db.two.cancel(process, T).unwrap(), 1);
-    for (job, ending) in given
+    for (job, outcome) in given
         .iter()
         .zip([completed(), retry(at(1), 0), PLACE, failed()])
     {
-        worker.settle(job.receipt, ending);
+        worker.settle(job.receipt, outcome);
     }
     use JobStatus::{Cancelled, Completed, Failed};
     let ended = [Completed, Cancelled, Cancelled, Failed, Cancelled];

@@ -450,14 +450,14 @@ impl Model {
             };
             let back = self.below(recent) + 1;
             let (at, receipt) = self.receipts[self.receipts.len() - back];
-            let ending = self.ending();
-            if self.apply(at, receipt, &ending) {
+            let outcome = self.outcome();
+            if self.apply(at, receipt, &outcome) {
                 changed.push(self.jobs[at].process);
             }
-            ends.push(End {
+            ends.push(Settlement {
                 receipt,
                 calls: 1,
-                ending,
+                outcome,
             });
         }
         let handle = self.below(2);
@@ -469,23 +469,23 @@ impl Model {
         assert_eq!(told, changed);
     }
 
-    fn ending(&mut self) -> Ending {
+    fn outcome(&mut self) -> ClaimOutcome {
         let later = Wall(self.now + self.below(20) as i64);
         match self.below(6) {
-            0 | 1 => Ending::Completed {
+            0 | 1 => ClaimOutcome::Completed {
                 result: json("[]"),
                 spent: None,
             },
-            2 => Ending::Failed {
+            2 => ClaimOutcome::Failed {
                 error: Error::new(ErrorKind::Invalid, "no"),
                 result: None,
                 spent: None,
             },
-            3 => Ending::Snooze { due_at: None },
-            4 => Ending::Snooze {
+            3 => ClaimOutcome::Snooze { due_at: None },
+            4 => ClaimOutcome::Snooze {
                 due_at: Some(later),
             },
-            _ => Ending::Retry {
+            _ => ClaimOutcome::Retry {
                 due_at: later,
                 step: self.below(2) as u8,
                 attempt: 1,
@@ -497,7 +497,7 @@ impl Model {
     }
 
     /// Whether an end counts, and what it does then.
-    fn apply(&mut self, at: usize, receipt: Receipt, ending: &Ending) -> bool {
+    fn apply(&mut self, at: usize, receipt: Receipt, outcome: &ClaimOutcome) -> bool {
         let job = &mut self.jobs[at];
         let held = matches!(job.state, State::Running(_) | State::AtProvider(_))
             && job.last == Some(receipt);
@@ -506,16 +506,16 @@ impl Model {
             .processes
             .get(&job.process)
             .is_some_and(|known| known.cancelled);
-        match ending {
-            Ending::Completed { .. } if open => job.state = State::Completed,
-            Ending::Failed { .. } if held => job.state = State::Failed,
-            Ending::Retry { .. } | Ending::Snooze { .. } if held && cancelled => {
+        match outcome {
+            ClaimOutcome::Completed { .. } if open => job.state = State::Completed,
+            ClaimOutcome::Failed { .. } if held => job.state = State::Failed,
+            ClaimOutcome::Retry { .. } | ClaimOutcome::Snooze { .. } if held && cancelled => {
                 job.state = State::Cancelled;
             }
-            Ending::Retry { due_at, step, .. } if held => {
+            ClaimOutcome::Retry { due_at, step, .. } if held => {
                 (job.state, job.due, job.step) = (State::Pending, due_at.0, *step);
             }
-            Ending::Snooze { due_at } if held => {
+            ClaimOutcome::Snooze { due_at } if held => {
                 job.state = State::Pending;
                 job.due = due_at.map_or(job.due, |at| at.0);
             }

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use rusqlite::{Connection, OptionalExtension, params};
 
 use crate::base::clock::Wall;
-use crate::queue::job::{Process, Spent};
+use crate::queue::job::{ProcessState, Spent};
 
 use super::rows::{self, PROCESS_COLUMNS, bounded, process_of};
 use super::writer::Fault;
@@ -102,7 +102,7 @@ impl Ledger {
     }
 
     /// The processes that changed, as they are now, without those that are being deleted.
-    pub(super) fn processes(&self, conn: &Connection) -> Result<Vec<Process>, Fault> {
+    pub(super) fn processes(&self, conn: &Connection) -> Result<Vec<ProcessState>, Fault> {
         let mut read = conn.prepare_cached(&format!(
             "SELECT {PROCESS_COLUMNS} FROM processes WHERE no = ?1 AND chore <> 4"
         ))?;

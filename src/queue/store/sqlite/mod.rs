@@ -34,11 +34,11 @@ use rusqlite::Connection;
 use crate::base::clock::Wall;
 use crate::base::error::Error;
 use crate::base::id::{JobId, ProcessId};
-use crate::queue::job::{Job, JobState, Process};
+use crate::queue::job::{Job, JobState, ProcessState};
 
 use super::{
-    Batch, BatchNo, Claimed, Claims, Delivery, End, Filled, Finding, Item, JobStore, Lane, OnWork,
-    Receipt, Waiting, Wanted, WorkerId,
+    Batch, BatchNo, Claimed, Claims, Delivery, Filled, Finding, Item, JobStore, Lane, OnWork,
+    Receipt, Settlement, Waiting, Wanted, WorkerId,
 };
 use combine::Combiner;
 use open::Identity;
@@ -160,11 +160,11 @@ impl JobStore for SqliteStore {
         self.seal_process(process, now)
     }
 
-    fn process(&self, process: ProcessId) -> Result<Option<Process>, Error> {
+    fn process(&self, process: ProcessId) -> Result<Option<ProcessState>, Error> {
         self.read_process(process)
     }
 
-    fn processes(&self) -> Result<Vec<Process>, Error> {
+    fn processes(&self) -> Result<Vec<ProcessState>, Error> {
         self.read_processes()
     }
 
@@ -210,7 +210,7 @@ impl JobStore for SqliteStore {
         self.claim_jobs(worker, wanted, now)
     }
 
-    fn settle(&self, ends: &[End], now: Wall) -> Result<Vec<Process>, Error> {
+    fn settle(&self, ends: &[Settlement], now: Wall) -> Result<Vec<ProcessState>, Error> {
         self.settle_ends(ends, now)
     }
 

@@ -9,7 +9,7 @@ use serde_json::value::RawValue;
 use crate::base::clock::Wall;
 use crate::base::error::Error;
 use crate::base::id::{JobId, ProcessId};
-use crate::queue::job::{AttemptError, JobResult, JobState, Process};
+use crate::queue::job::{AttemptError, JobResult, JobState, ProcessState};
 use crate::queue::store::{Delivery, Lane, Receipt};
 
 use super::SqliteStore;
@@ -25,7 +25,7 @@ struct History {
 }
 
 impl SqliteStore {
-    pub(super) fn read_process(&self, id: ProcessId) -> Result<Option<Process>, Error> {
+    pub(super) fn read_process(&self, id: ProcessId) -> Result<Option<ProcessState>, Error> {
         self.read(|conn| {
             let mut read = conn.prepare_cached(&format!(
                 "SELECT {PROCESS_COLUMNS} FROM processes WHERE id = ?1 AND chore <> 4"
@@ -36,7 +36,7 @@ impl SqliteStore {
         })
     }
 
-    pub(super) fn read_processes(&self) -> Result<Vec<Process>, Error> {
+    pub(super) fn read_processes(&self) -> Result<Vec<ProcessState>, Error> {
         self.read(|conn| {
             let mut read = conn.prepare_cached(&format!(
                 "SELECT {PROCESS_COLUMNS} FROM processes WHERE chore <> 4 ORDER BY no"

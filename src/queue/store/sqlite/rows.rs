@@ -8,7 +8,7 @@ use uuid::Uuid;
 use crate::base::clock::Wall;
 use crate::base::error::Error;
 use crate::base::id::{JobId, ProcessId};
-use crate::queue::job::{Counts, JobStatus, Process, Spent};
+use crate::queue::job::{Counts, JobStatus, ProcessState, Spent};
 use crate::queue::store::Lane;
 
 use super::SqliteStore;
@@ -103,12 +103,12 @@ pub(super) const PROCESS_COLUMNS: &str = "id, sealed, cancelled, total, pending,
      completed, failed, cancelled_jobs, consumed, input_tokens, output_tokens, cost_usd, unpriced, \
      created_at, changed_at";
 
-pub(super) fn process(row: &Row<'_>) -> rusqlite::Result<Process> {
+pub(super) fn process(row: &Row<'_>) -> rusqlite::Result<ProcessState> {
     let bytes: Vec<u8> = row.get(0)?;
     let number = |at: usize| -> rusqlite::Result<u64> { Ok(count(row.get(at)?)) };
     let total = number(3)?;
     let unpriced: i64 = row.get(14)?;
-    Ok(Process {
+    Ok(ProcessState {
         process_id: ProcessId(Uuid::from_slice(&bytes).unwrap_or_default()),
         sealed: number(1)? == total,
         cancelled: row.get(2)?,

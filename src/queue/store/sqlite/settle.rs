@@ -7,8 +7,8 @@ use rusqlite::{Connection, OptionalExtension, ToSql, params};
 
 use crate::base::clock::Wall;
 use crate::base::error::Error;
-use crate::queue::job::Process;
-use crate::queue::store::{End, Ending};
+use crate::queue::job::ProcessState;
+use crate::queue::store::{ClaimOutcome, Settlement};
 
 use super::SqliteStore;
 use super::ledger::Ledger;
@@ -60,7 +60,11 @@ struct Settling<'a> {
 }
 
 impl SqliteStore {
-    pub(super) fn settle_ends(&self, ends: &[End], now: Wall) -> Result<Vec<Process>, Error> {
+    pub(super) fn settle_ends(
+        &self,
+        ends: &[Settlement],
+        now: Wall,
+    ) -> Result<Vec<ProcessState>, Error> {
         if ends.is_empty() {
             return Ok(Vec::new());
         }
@@ -81,10 +85,10 @@ impl SqliteStore {
 }
 
 impl Settling<'_> {
-    fn end(&mut self, end: &End) -> Result<(), Fault> {
+    fn end(&mut self, end: &Settlement) -> Result<(), Fault> {
         let id = end.receipt.job;
-        match &end.ending {
-            Ending::Completed { result, spent } => {
+        match &end.outcome {
+            ClaimOutcome::Completed { result, spent } => {
                 let Some(from) = self.complete(end)? else {
                     return Ok(());
                 };
@@ -94,7 +98,7 @@ impl Settling<'_> {
                     self.ledger.spent(id, spent);
                 }
             }
-            Ending::Failed {
+            ClaimOutcome::Failed {
                 error,
                 result,
                 spent,
@@ -108,7 +112,7 @@ impl Settling<'_> {
                     self.ledger.spent(id, spent);
                 }
             }
-            Ending::Retry { .. } | Ending::Snooze { .. } => {
+            ClaimOutcome::Retry { .. } | ClaimOutcome::Snooze { .. } => {
                 if self.cancelled(process_of(id))? {
                     self.cancel(end)?;
                 } else {
@@ -120,7 +124,7 @@ impl Settling<'_> {
     }
 
     /// The status that the job had, if it had no outcome.
-    fn complete(&self, end: &End) -> Result<Option<i64>, Fault> {
+    fn complete(&self, end: &Settlement) -> Result<Option<i64>, Fault> {
         let id = end.receipt.job;
         if let Some(from) = self.trip(&COMPLETE, end, &[])? {
             return Ok(Some(from));
@@ -146,9 +150,9 @@ impl Settling<'_> {
     }
 
     /// Back to waiting.
-    fn put_back(&mut self, end: &End) -> Result<(), Fault> {
-        let from = match &end.ending {
-            Ending::Retry {
+    fn put_back(&mut self, end: &Settlement) -> Result<(), Fault> {
+        let from = match &end.outcome {
+            ClaimOutcome::Retry {
                 due_at,
                 step,
                 attempt,
@@ -167,8 +171,10 @@ impl Settling<'_> {
                 keep.execute(params![end.receipt.job, history])?;
                 from
             }
-            Ending::Snooze { due_at } => self.trip(&SNOOZE, end, params![due_at.map(|at| at.0)])?,
-            Ending::Completed { .. } | Ending::Failed { .. } => None,
+            ClaimOutcome::Snooze { due_at } => {
+                self.trip(&SNOOZE, end, params![due_at.map(|at| at.0)])?
+            }
+            ClaimOutcome::Completed { .. } | ClaimOutcome::Failed { .. } => None,
         };
         if let Some(from) = from {
             self.ledger.moved(end.receipt.job, from, PENDING);
@@ -178,7 +184,12 @@ impl Settling<'_> {
     }
 
     /// Changes the job if the end's claim is the last one. Returns the status that it had.
-    fn trip(&self, trip: &Trip, end: &End, values: &[&dyn ToSql]) -> Result<Option<i64>, Fault> {
+    fn trip(
+        &self,
+        trip: &Trip,
+        end: &Settlement,
+        values: &[&dyn ToSql],
+    ) -> Result<Option<i64>, Fault> {
         for (from, sql) in trip {
             let mut change = self.conn.prepare_cached(sql)?;
             let fence: [&dyn ToSql; 3] = [&end.receipt.job, &end.receipt.claim, &end.calls];
@@ -193,7 +204,7 @@ impl Settling<'_> {
     }
 
     /// The lane of a job that the claim still holds.
-    fn lane_of(&self, end: &End) -> Result<Option<i64>, Fault> {
+    fn lane_of(&self, end: &Settlement) -> Result<Option<i64>, Fault> {
         let mut find = self.conn.prepare_cached(
             "SELECT lane FROM jobs WHERE id = ?1 AND claim = ?2 AND status IN (2, 3)",
         )?;
@@ -201,7 +212,7 @@ impl Settling<'_> {
         Ok(find.query_row(held, |row| row.get(0)).optional()?)
     }
 
-    fn cancel(&mut self, end: &End) -> Result<(), Fault> {
+    fn cancel(&mut self, end: &Settlement) -> Result<(), Fault> {
         if let Some(from) = self.trip(&CANCEL, end, &[])? {
             self.ledger.moved(end.receipt.job, from, CANCELLED);
             self.book_retry(end);
@@ -210,10 +221,10 @@ impl Settling<'_> {
     }
 
     /// A failed call may have been paid for, whatever becomes of its job.
-    fn book_retry(&mut self, end: &End) {
-        if let Ending::Retry {
+    fn book_retry(&mut self, end: &Settlement) {
+        if let ClaimOutcome::Retry {
             spent: Some(spent), ..
-        } = &end.ending
+        } = &end.outcome
         {
             self.ledger.spent(end.receipt.job, spent);
         }
