@@ -133,6 +133,7 @@ struct Inner {
     request_id: Option<String>,
     not_ready: bool,
     misfit: bool,
+    unclassified: bool,
     usage: Option<Usage>,
     cost_usd: Option<f64>,
     raw: Option<String>,
@@ -158,6 +159,7 @@ impl Error {
             request_id: None,
             not_ready: false,
             misfit: false,
+            unclassified: false,
             usage: None,
             cost_usd: None,
             raw: None,
@@ -236,6 +238,13 @@ impl Error {
     /// Marks the error as one of the answer's shape alone: the same provider is asked once more.
     pub(crate) fn with_misfit(mut self) -> Self {
         self.0.misfit = true;
+        self
+    }
+
+    /// Marks the error as one whose [kind](Self::kind) is the default for an error status that
+    /// nothing more is known of.
+    pub fn with_unclassified(mut self) -> Self {
+        self.0.unclassified = true;
         self
     }
 
@@ -354,6 +363,13 @@ impl Error {
     /// True when the server is up but still loads its model.
     pub fn is_not_ready(&self) -> bool {
         self.0.not_ready
+    }
+
+    /// True when its [kind](Self::kind), [`Invalid`](ErrorKind::Invalid), is the default for an
+    /// error status that nothing more is known of: it may be the fault of the one request, or of
+    /// something that all requests to this provider share.
+    pub fn is_unclassified(&self) -> bool {
+        self.0.unclassified
     }
 
     pub(crate) fn is_misfit(&self) -> bool {

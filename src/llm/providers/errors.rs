@@ -44,6 +44,10 @@ pub(super) fn failure(vendor: &Vendor, reply: &HttpReply) -> Error {
         true => error.with_model_only(),
         false => error,
     };
+    let error = match rule.default && kind == ErrorKind::Invalid {
+        true => error.with_unclassified(),
+        false => error,
+    };
     // A wrong path, or a proxy in the way, fails every item alike, and nothing is bought by it.
     let misdirected = matches!(status, 300..400 | 404 | 405 | 407) && kind == ErrorKind::Invalid;
     let error = if misdirected {
@@ -73,10 +77,14 @@ pub(super) fn failure_inside(vendor: &Vendor, error: &Value, body: &[u8]) -> Err
     // Without a status only what has a row of its own is known.
     let status = named.unwrap_or(400);
     let rule = vendor.rule(status, &said);
-    if named.is_none() && rule.kind == ErrorKind::Invalid {
+    if named.is_none() && rule.default {
         return malformed(said.message, body);
     }
-    Error::new(rule.kind, said.text(vendor.name, status))
+    let error = Error::new(rule.kind, said.text(vendor.name, status))
         .with_sent(Sent::Answered)
-        .with_retry_after(said.wait.or(rule.patience))
+        .with_retry_after(said.wait.or(rule.patience));
+    match rule.default {
+        true => error.with_unclassified(),
+        false => error,
+    }
 }

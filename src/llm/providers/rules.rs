@@ -18,6 +18,8 @@ pub(super) struct Rule {
     pub patience: Option<Duration>,
     /// It concerns the model alone, not the account.
     pub of_model: bool,
+    /// It fits for want of anything that is known of the reply.
+    pub default: bool,
 }
 
 /// What the body must say.
@@ -42,6 +44,7 @@ impl Rule {
             kind,
             patience: None,
             of_model: false,
+            default: false,
         }
     }
 
@@ -80,6 +83,8 @@ const COMMON: &[Rule] = &[
     Rule::new(404..=404, Model, UnknownModel),
     Rule::new(429..=429, Anything, RateLimited),
     Rule::new(408..=409, Anything, Transient),
+    // Too much for one request: the next may well pass.
+    Rule::new(413..=413, Anything, Invalid),
     Rule::new(425..=425, Anything, Transient),
     Rule::new(501..=501, Anything, Invalid),
     Rule::new(505..=505, Anything, Invalid),
@@ -87,7 +92,10 @@ const COMMON: &[Rule] = &[
 ];
 
 /// What nothing is known of is the request's fault: it is not tried again.
-const LAST: Rule = Rule::new(0..=u16::MAX, Anything, Invalid);
+const LAST: Rule = Rule {
+    default: true,
+    ..Rule::new(0..=u16::MAX, Anything, Invalid)
+};
 
 /// OpenAI's guides "Error codes" and "Rate limits".
 pub(super) const OPENAI: &[Rule] = &[
@@ -108,6 +116,12 @@ pub(super) const OPENAI: &[Rule] = &[
     ),
     // More tokens than a minute's allowance: no pause makes it fit.
     Rule::new(429..=429, Text(&["request too large"]), Invalid),
+    // A prompt that is too long for the model: the next may well pass.
+    Rule::new(
+        400..=422,
+        Word(&["context_length_exceeded", "exceed_context_size_error"]),
+        Invalid,
+    ),
     Rule::new(400..=404, Word(&["model_not_found"]), UnknownModel),
     Rule::new(
         400..=403,

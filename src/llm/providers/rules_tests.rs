@@ -172,6 +172,32 @@ fn statuses_and_bodies_are_classified() {
 }
 
 #[test]
+fn what_no_row_knows_says_so() {
+    let failed = |status, body: &str| failed("openai", status, body);
+    for (status, body) in [
+        (400, "{}".to_owned()),
+        (422, openai("new")),
+        (404, "{}".into()),
+    ] {
+        assert!(failed(status, &body).is_unclassified(), "{status} {body}");
+    }
+    for (status, body) in [
+        (400, openai("context_length_exceeded")),
+        (400, openai("content_filter")),
+        (413, "<html>".to_owned()),
+        (401, "{}".to_owned()),
+        (500, "{}".to_owned()),
+    ] {
+        assert!(!failed(status, &body).is_unclassified(), "{status} {body}");
+    }
+    let retried = failed_with("openai", 400, &[("x-should-retry", "true")], "{}");
+    assert!(!retried.is_unclassified());
+    let inside = |error: &str| decoded("custom", &format!(r#"{{"error":{error}}}"#)).unwrap_err();
+    assert!(inside(r#"{"message":"m","code":400}"#).is_unclassified());
+    assert!(!inside(r#"{"message":"m","code":"context_length_exceeded"}"#).is_unclassified());
+}
+
+#[test]
 fn messages_say_who_answered_what() {
     let body =
         r#"{"detail":[{"loc":["body","messages"],"msg":"Field required","type":"missing"}]}"#;
