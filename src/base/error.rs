@@ -134,12 +134,15 @@ struct Inner {
     not_ready: bool,
     misfit: bool,
     unclassified: bool,
+    unusable_reply: bool,
     usage: Option<Usage>,
     cost_usd: Option<f64>,
     raw: Option<String>,
+    reply_file: Option<String>,
 }
 
-/// Raw replies kept beside an error are cut to this many bytes.
+/// Raw replies kept beside an error are cut to this many bytes, unless they are kept whole. A whole
+/// one beyond it goes into a file of its own where results are written to one.
 pub(crate) const RAW_LIMIT: usize = 16 * 1024;
 
 impl Error {
@@ -160,9 +163,11 @@ impl Error {
             not_ready: false,
             misfit: false,
             unclassified: false,
+            unusable_reply: false,
             usage: None,
             cost_usd: None,
             raw: None,
+            reply_file: None,
         }))
     }
 
@@ -273,6 +278,23 @@ impl Error {
         self
     }
 
+    /// Marks the error as that of a complete success reply that was paid for and cannot be read as an
+    /// answer, and keeps the reply whole. It ends its item: asked again, here or at a fallback, it
+    /// would be bought again.
+    pub fn with_unusable_reply(mut self, reply: impl Into<String>) -> Self {
+        self.0.unusable_reply = true;
+        self.0.raw = Some(reply.into());
+        self
+    }
+
+    /// Says that the reply is in a file, and no longer in the error.
+    #[cfg(test)]
+    pub(crate) fn with_reply_in(mut self, file: String) -> Self {
+        self.0.raw = None;
+        self.0.reply_file = Some(file);
+        self
+    }
+
     /// Takes a credential out of all that is text.
     pub(crate) fn redacted(mut self, secret: &Secret) -> Self {
         if let Some(cleaned) = secret.redact(&self.0.message) {
@@ -372,6 +394,14 @@ impl Error {
         self.0.unclassified
     }
 
+    /// The coarse class: that of its kind, unless asking again would buy a reply twice.
+    fn class(&self) -> &'static str {
+        match self.0.unusable_reply {
+            true => "non_retryable",
+            false => self.0.kind.class(),
+        }
+    }
+
     pub(crate) fn is_misfit(&self) -> bool {
         self.0.misfit
     }
@@ -394,7 +424,21 @@ impl Error {
         }
     }
 
-    /// The reply that could not be used, at most 16 KiB of it.
+    /// True for a complete success reply that was paid for and cannot be read as an answer: tool calls
+    /// without a text, say, or a web page. [`raw`](Self::raw) or [`reply_file`](Self::reply_file) has
+    /// all of it. Such an item is neither tried again nor passed on to a fallback by itself.
+    pub fn is_unusable_reply(&self) -> bool {
+        self.0.unusable_reply
+    }
+
+    /// Where the reply is that could not be used, if it was too large for a result line: a path
+    /// relative to the folder of the results.
+    pub fn reply_file(&self) -> Option<&str> {
+        self.0.reply_file.as_deref()
+    }
+
+    /// The reply that could not be used: at most 16 KiB of it, or all of it if it was
+    /// [complete](Self::is_unusable_reply).
     pub fn raw(&self) -> Option<&str> {
         self.0.raw.as_deref()
     }
@@ -433,7 +477,7 @@ impl Serialize for Error {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let mut map = serializer.serialize_map(None)?;
         map.serialize_entry("kind", self.kind().as_str())?;
-        map.serialize_entry("class", self.kind().class())?;
+        map.serialize_entry("class", self.class())?;
         map.serialize_entry("status", &self.status())?;
         map.serialize_entry("message", self.message())?;
         if let Some(category) = self.category() {
@@ -444,6 +488,12 @@ impl Serialize for Error {
         }
         if let Some(raw) = self.raw() {
             map.serialize_entry("raw", raw)?;
+        }
+        if let Some(file) = self.reply_file() {
+            map.serialize_entry("reply_file", file)?;
+        }
+        if self.is_unusable_reply() {
+            map.serialize_entry("unusable_reply", &true)?;
         }
         map.end()
     }
@@ -471,6 +521,10 @@ impl<'de> Deserialize<'de> for Error {
             request_id: Option<String>,
             #[serde(default)]
             raw: Option<String>,
+            #[serde(default)]
+            reply_file: Option<String>,
+            #[serde(default)]
+            unusable_reply: bool,
         }
         let written = Written::deserialize(deserializer)?;
         let kind = ErrorKind::parse(&written.kind)
@@ -480,6 +534,8 @@ impl<'de> Deserialize<'de> for Error {
         error.0.category = written.category;
         error.0.request_id = written.request_id;
         error.0.raw = written.raw;
+        error.0.reply_file = written.reply_file;
+        error.0.unusable_reply = written.unusable_reply;
         Ok(error)
     }
 }
@@ -529,9 +585,24 @@ mod tests {
             .with_category("safety")
             .with_request_id(Some("r-1"))
             .with_raw("{}");
-        let written = serde_json::to_string(&error).unwrap();
-        let read: Error = serde_json::from_str(&written).unwrap();
-        assert_eq!(serde_json::to_string(&read).unwrap(), written);
+        let unusable = Error::new(ErrorKind::Malformed, "no").with_unusable_reply("{}");
+        let filed = unusable.clone().with_reply_in("r.replies/1".to_owned());
+        for error in [error, unusable, filed] {
+            let written = serde_json::to_string(&error).unwrap();
+            let read: Error = serde_json::from_str(&written).unwrap();
+            assert_eq!(serde_json::to_string(&read).unwrap(), written);
+            assert_eq!(read.is_unusable_reply(), error.is_unusable_reply());
+        }
+    }
+
+    #[test]
+    fn a_reply_that_was_paid_for_is_kept_whole_and_not_called_retryable() {
+        let whole = "x".repeat(RAW_LIMIT + 1);
+        let error = Error::new(ErrorKind::Malformed, "no").with_unusable_reply(&*whole);
+        assert_eq!(error.raw(), Some(&*whole));
+        let line = serde_json::to_value(&error).unwrap();
+        assert_eq!(line["class"], "non_retryable");
+        assert_eq!(line["unusable_reply"], true);
     }
 
     #[test]

@@ -172,6 +172,9 @@ pub fn decide(
 }
 
 fn may_retry(policy: &RetryPolicy, tries: &Tries, error: &Error) -> bool {
+    if error.is_unusable_reply() {
+        return false;
+    }
     let others = u16::from(tries.divisions) + 1;
     let retries_so_far = u32::from(tries.calls.saturating_sub(others));
     let most = tries.max_retries.unwrap_or(policy.max_retries);
@@ -200,7 +203,7 @@ pub(crate) fn may_divide(error: &Error) -> bool {
         ErrorKind::Transient => error.status().is_some(),
         _ => false,
     };
-    one_of_them && !error.is_unreachable() && !error.is_not_ready()
+    one_of_them && !error.is_unreachable() && !error.is_not_ready() && !error.is_unusable_reply()
 }
 
 /// When the parts of a call that may be divided are sent. A server in trouble is no better for
@@ -214,6 +217,10 @@ pub(crate) fn parts_at(policy: &RetryPolicy, error: &Error, now: Time) -> Time {
 }
 
 fn may_fall_back(policy: &RetryPolicy, error: &Error) -> bool {
+    // The next provider would be paid for what this one was paid for.
+    if error.is_unusable_reply() {
+        return false;
+    }
     match error.kind() {
         ErrorKind::RateLimited
         | ErrorKind::Transient
@@ -340,6 +347,16 @@ mod tests {
             let (tries, error) = after(ErrorKind::Malformed, calls);
             let again = matches!(next(&tries, &error, false), Next::RetryAt(_));
             assert_eq!(again, retried);
+        }
+    }
+
+    #[test]
+    fn a_complete_reply_that_cannot_be_used_is_bought_once() {
+        for kind in [ErrorKind::Malformed, ErrorKind::Invalid] {
+            let (tries, error) = after(kind, 1);
+            let error = error.with_unusable_reply("<html>");
+            assert_eq!(next(&tries, &error, true), Next::GiveUp);
+            assert!(!may_divide(&error));
         }
     }
 
