@@ -65,6 +65,11 @@ impl fmt::Debug for HttpRequest<'_> {
 pub struct Headers(http::HeaderMap);
 
 impl Headers {
+    /// Whether any name begins so.
+    pub(crate) fn names_any(&self, prefix: &str) -> bool {
+        self.0.keys().any(|name| name.as_str().starts_with(prefix))
+    }
+
     /// The first value of that name, if it is text.
     pub fn get(&self, name: &str) -> Option<&str> {
         self.0.get(name)?.to_str().ok()

@@ -155,6 +155,30 @@ fn recorded_replies_lead_to_their_outcomes() {
     none_of(&wrong);
 }
 
+#[test]
+fn errors_of_gateways_and_servers_are_known_by_whichever_name_they_are_reached() {
+    let recordings = recordings("gateways");
+    let names: BTreeSet<_> = recordings.iter().map(|r| &r.name).collect();
+    assert_eq!(names.len(), recordings.len(), "a name stands twice");
+    let mut wrong = Vec::new();
+    for vendor in ["custom", "local", "openai"] {
+        for recording in &recordings {
+            let client = client(vendor, Recorder::answering(recording.reply())).unwrap();
+            let result = client.complete(&Request::new("x"), &Context::new());
+            let mut difference = recording.difference(&result);
+            // Only a wrong path is known by nothing but its status.
+            let unknown = result.is_err_and(|error| error.is_unclassified());
+            if unknown != recording.name.ends_with("wrong path") {
+                difference = Some(format!("unclassified: {unknown}"));
+            }
+            if let Some(difference) = difference {
+                wrong.push(format!("{vendor}, {}: {difference}", recording.name));
+            }
+        }
+    }
+    none_of(&wrong);
+}
+
 /// Fails with all that is wrong at once.
 pub(crate) fn none_of(wrong: &[String]) {
     let (many, list) = (wrong.len(), wrong.join("\n"));

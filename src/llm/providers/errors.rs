@@ -49,7 +49,7 @@ pub(super) fn failure(vendor: &Vendor, reply: &HttpReply) -> Error {
         false => error,
     };
     // A wrong path, or a proxy in the way, fails every item alike, and nothing is bought by it.
-    let misdirected = matches!(status, 300..400 | 404 | 405 | 407) && kind == ErrorKind::Invalid;
+    let misdirected = matches!(status, 300..400 | 404 | 405 | 407) && error.is_unclassified();
     let error = if misdirected {
         error.with_unreachable()
     } else {

@@ -1,5 +1,5 @@
-//! What replies say about limits and waits: three families of headers and four ways to write a
-//! time.
+//! What replies say about limits and waits: three families of headers, those of a gateway on the
+//! way, and four ways to write a time.
 
 use std::time::{Duration, SystemTime};
 
@@ -43,6 +43,23 @@ const ANTHROPIC_TOKENS: Names = [
     "anthropic-ratelimit-tokens-reset",
 ];
 
+/// LiteLLM's limits, each for whom it holds: `x-ratelimit-api_key-limit-requests`,
+/// `x-ratelimit-team-remaining-tokens`. They hold for its window, a minute unless its operator
+/// chose another, and it names no reset.
+const GATEWAY_SCOPES: [&str; 9] = [
+    "api_key",
+    "model_per_key",
+    "user",
+    "end_user",
+    "team",
+    "team_member",
+    "model_per_team",
+    "organization",
+    "project",
+];
+/// What LiteLLM puts before the headers of whoever it has passed a call on to.
+const PASSED_ON: &str = "llm_provider-";
+
 const MINUTE: u64 = 60;
 
 /// Whatever a reply asks for, no wait is longer: about four months.
@@ -52,26 +69,89 @@ pub(super) fn rate_hints(tells: Tells, headers: &Headers, now: SystemTime) -> Ra
     let (requests, tokens, request_period) = match tells {
         Tells::XRateLimit { request_period } => (X_REQUESTS, X_TOKENS, request_period),
         Tells::Anthropic => (ANTHROPIC_REQUESTS, ANTHROPIC_TOKENS, MINUTE),
-        Tells::Nothing => return RateHints::default(),
-    };
-    let number = |name: &str| {
-        let number: f64 = headers.get(name)?.trim().parse().ok()?;
-        number.is_finite().then_some(number)
+        Tells::Nothing => return gateway_hints(headers),
     };
     let window = |[limit, remaining, reset]: Names, period: u64| {
+        let told = |name| own_or_passed_on(headers, name);
         Some(Window {
-            limit: number(limit).filter(|limit| *limit >= 0.0)? as u64,
+            limit: limit_in(told(limit)?)?,
             period: Duration::from_secs(period),
-            remaining: number(remaining).map(|n| n.max(0.0) as u64),
-            reset: headers
-                .get(reset)
-                .and_then(|text| duration(text).or_else(|| until(text, now))),
+            remaining: told(remaining).and_then(left_in),
+            reset: told(reset).and_then(|text| duration(text).or_else(|| until(text, now))),
         })
     };
+    let gateway = gateway_hints(headers);
     RateHints {
-        requests: window(requests, request_period),
-        tokens: window(tokens, MINUTE),
+        requests: tighter(window(requests, request_period), gateway.requests),
+        tokens: tighter(window(tokens, MINUTE), gateway.tokens),
     }
+}
+
+fn own_or_passed_on<'h>(headers: &'h Headers, name: &str) -> Option<&'h str> {
+    let passed_on = || headers.get(&format!("{PASSED_ON}{name}"));
+    headers.get(name).or_else(passed_on)
+}
+
+fn number(text: &str) -> Option<f64> {
+    let number: f64 = text.trim().parse().ok()?;
+    number.is_finite().then_some(number)
+}
+
+fn limit_in(text: &str) -> Option<u64> {
+    Some(number(text).filter(|limit| *limit >= 0.0)? as u64)
+}
+
+/// What is left; less than nothing is nothing.
+fn left_in(text: &str) -> Option<u64> {
+    Some(number(text)?.max(0.0) as u64)
+}
+
+/// The limits of a gateway on the way.
+fn gateway_hints(headers: &Headers) -> RateHints {
+    let of = |unit: &str| {
+        let windows = GATEWAY_SCOPES.iter().filter_map(|scope| {
+            let told = |what: &str| headers.get(&format!("x-ratelimit-{scope}-{what}-{unit}"));
+            Some(Window {
+                limit: limit_in(told("limit")?)?,
+                period: Duration::from_secs(MINUTE),
+                remaining: told("remaining").and_then(left_in),
+                reset: None,
+            })
+        });
+        windows.map(Some).fold(None, tighter)
+    };
+    match headers.names_any("x-ratelimit-") {
+        true => RateHints {
+            requests: of("requests"),
+            tokens: of("tokens"),
+        },
+        false => RateHints::default(),
+    }
+}
+
+/// What two limits that hold at the same time come to: the lower rate, and no more left than either
+/// has. Of limits for different times the lower rate counts alone.
+fn tighter(one: Option<Window>, other: Option<Window>) -> Option<Window> {
+    let (Some(a), Some(b)) = (one, other) else {
+        return one.or(other);
+    };
+    let rate = |window: &Window| window.limit as f64 / window.period.as_secs_f64();
+    let (low, high) = match rate(&b) < rate(&a) {
+        true => (b, a),
+        false => (a, b),
+    };
+    let fewer_left = high.period == low.period
+        && high
+            .remaining
+            .is_some_and(|left| low.remaining.is_none_or(|own| left < own));
+    Some(match fewer_left {
+        true => Window {
+            remaining: high.remaining,
+            reset: high.reset.or(low.reset),
+            ..low
+        },
+        false => low,
+    })
 }
 
 /// How long the server asks to wait: `retry-after-ms`, else `retry-after` in seconds or as a
@@ -80,6 +160,11 @@ pub(super) fn retry_after(tells: Tells, headers: &Headers, now: SystemTime) -> O
     let number = |text: &str, scale: f64| wait(text.trim().parse::<f64>().ok()? * scale);
     if let Some(wait) = headers.get("retry-after-ms").and_then(|t| number(t, 1e-3)) {
         return Some(wait);
+    }
+    // LiteLLM names the whole minute of its windows here too, but a place is free as soon as one of
+    // the calls in flight ends.
+    if headers.get("rate_limit_type") == Some("max_parallel_requests") {
+        return None;
     }
     if let Some(text) = headers.get("retry-after") {
         return number(text, 1.0).or_else(|| {

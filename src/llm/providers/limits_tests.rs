@@ -30,6 +30,61 @@ fn limits_are_read_from_headers() {
 }
 
 #[test]
+fn the_limits_of_a_gateway_are_read_too_and_the_tightest_counts() {
+    let hints = |provider: &str, headers: &[(&str, &str)]| {
+        let hints = failed_with(provider, 500, headers, "{}").rate_hints();
+        let read = |window: Option<Window>| window.map(|w| (w.limit, w.remaining));
+        (read(hints.requests), read(hints.tokens))
+    };
+    let key = [
+        ("x-ratelimit-api_key-limit-requests", "60"),
+        ("x-ratelimit-api_key-remaining-requests", "7"),
+        ("x-ratelimit-api_key-limit-tokens", "20000"),
+        ("x-ratelimit-api_key-remaining-tokens", "-3"),
+        ("x-ratelimit-api_key-limit-max_parallel_requests", "2"),
+    ];
+    let read = (Some((60, Some(7))), Some((20_000, Some(0))));
+    for provider in ["custom", "openai", "anthropic", "gemini"] {
+        assert_eq!(hints(provider, &key), read, "{provider}");
+    }
+    // What the gateway says of the one behind it, of itself, and of one model of this key.
+    let all = [
+        ("llm_provider-x-ratelimit-limit-requests", "5000"),
+        ("llm_provider-x-ratelimit-remaining-requests", "3"),
+        ("llm_provider-x-ratelimit-limit-tokens", "100"),
+        ("x-ratelimit-api_key-limit-requests", "60"),
+        ("x-ratelimit-api_key-remaining-requests", "50"),
+        ("x-ratelimit-model_per_key-limit-requests", "30"),
+        ("x-ratelimit-model_per_key-remaining-requests", "29"),
+    ];
+    let tightest = (Some((30, Some(3))), Some((100, None)));
+    assert_eq!(hints("openai", &all), tightest);
+    // Groq counts a day: the numbers left of a day and of a minute are not compared.
+    let day = [
+        ("x-ratelimit-limit-requests", "14400"),
+        ("x-ratelimit-remaining-requests", "1"),
+        ("x-ratelimit-api_key-limit-requests", "100"),
+        ("x-ratelimit-api_key-remaining-requests", "99"),
+    ];
+    assert_eq!(hints("groq", &day).0, Some((14_400, Some(1))));
+    assert_eq!(hints("groq", &day[2..]).0, Some((100, Some(99))));
+    assert_eq!(
+        hints("openai", &[("x-ratelimit-limit-requests", "-1")]).0,
+        None
+    );
+}
+
+#[test]
+fn a_place_among_parallel_calls_is_not_waited_for_a_whole_minute() {
+    let refused = |kind| {
+        let headers = [("retry-after", "60"), ("rate_limit_type", kind)];
+        failed_with("custom", 429, &headers, "{}").retry_after()
+    };
+    assert_eq!(refused("max_parallel_requests"), None);
+    assert_eq!(refused("requests"), Some(Duration::from_secs(60)));
+}
+
+#[test]
 fn waits_are_read_in_every_form() {
     let now = httpdate::parse_http_date("Fri, 20 Nov 2026 08:00:00 GMT").unwrap();
     let wait = |headers: &[(&str, &str)]| {

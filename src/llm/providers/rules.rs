@@ -189,6 +189,83 @@ pub(super) const LOCAL: &[Rule] = &[Rule::new(
     Invalid,
 )];
 
+/// Gateways and servers that speak the dialects of others, under whichever provider's name they are
+/// reached: LiteLLM (its proxy's and router's exceptions), OpenRouter ("Errors and Debugging", and
+/// the texts as users reported them), Together ("Error codes"), Azure OpenAI (its codes), and the
+/// servers Ollama, vLLM and LM Studio (their sources or their users' reports).
+pub(super) const GATEWAYS: &[Rule] = &[
+    Rule::new(400..=429, Word(&["budget_exceeded"]), Quota),
+    Rule::new(
+        400..=429,
+        Text(&[
+            "budget has been exceeded",
+            "exceededbudget:",
+            "exceeded budget for",
+            "crossed budget",
+            "max budget limit reached",
+            // OpenRouter: a limit that its owner set for the key, and the day's free calls.
+            "key limit exceeded (",
+            "free-models-per-day",
+        ]),
+        Quota,
+    ),
+    // The key is in order; this model is not for it.
+    Rule::new(400..=403, WordPart(&["_model_access_denied"]), Auth).of_model(),
+    // LiteLLM gives the errors of those behind it its own names.
+    Rule::new(
+        400..=422,
+        Text(&["contentpolicyviolationerror", "content management policy"]),
+        Blocked,
+    ),
+    // Longer than the model takes, each in its own words.
+    Rule::new(
+        400..=422,
+        Text(&[
+            "contextwindowexceedederror",
+            "maximum context length",
+            "loaded with context length of only",
+            "input token count + max_tokens",
+            "tokens + `max_new_tokens`",
+        ]),
+        Invalid,
+    ),
+    Rule::new(
+        400..=404,
+        Word(&[
+            "model_not_available",
+            "dedicated_endpoint_not_running",
+            "DeploymentNotFound",
+            "OperationNotSupported",
+        ]),
+        UnknownModel,
+    ),
+    Rule::new(
+        400..=404,
+        Text(&[
+            "invalid model name passed in model=",
+            "no healthy deployments for this model",
+            "is not a valid model id",
+            "no endpoints found for",
+            "no endpoints found matching your data policy",
+            "no endpoints available matching your guardrail",
+            "does not support chat",
+            "does not support generate",
+            "does not support embeddings",
+            "failed to load model",
+            "no models loaded",
+        ]),
+        UnknownModel,
+    ),
+    // What one request asks for, such as tools, none behind OpenRouter has.
+    Rule::new(404..=404, Text(&["no endpoints found that"]), Invalid),
+    // LM Studio loads it again for the next call.
+    Rule::new(
+        400..=404,
+        Text(&["model unloaded", "model is unloaded", "model has crashed"]),
+        Transient,
+    ),
+];
+
 /// Anthropic's documentation "Errors" and "Rate limits".
 pub(super) const ANTHROPIC: &[Rule] = &[
     Rule::new(
@@ -239,7 +316,7 @@ pub(super) const GEMINI: &[Rule] = &[
 ];
 
 /// The row that fits a failed reply, of these tables and, behind them, the common one.
-pub(super) fn classify(tables: [&'static [Rule]; 2], status: u16, said: &Said) -> &'static Rule {
+pub(super) fn classify(tables: [&'static [Rule]; 3], status: u16, said: &Said) -> &'static Rule {
     let rows = tables.into_iter().flatten().chain(COMMON);
     let mut fitting = rows.filter(|row| row.fits(status, said));
     fitting.next().unwrap_or(&LAST)

@@ -113,9 +113,10 @@ impl Said {
     }
 }
 
-/// "Please try again in 388ms."
+/// "Please try again in 388ms.", "Please retry after 6 seconds."
 fn wait_in(message: &str) -> Option<Duration> {
-    let (_, rest) = message.split_once("try again in ")?;
+    let said = |words| Some(message.split_once(words)?.1);
+    let rest = said("ry again in ").or_else(|| said("etry after "))?;
     let word = rest.split_whitespace().next()?;
     duration(word.trim_end_matches(['.', ',', ';', ')']))
 }

@@ -277,7 +277,7 @@ impl Vendor {
             Dialect::Gemini => rules::GEMINI,
             Dialect::Extract => &[],
         };
-        classify([self.errors, dialect], status, said)
+        classify([self.errors, dialect, rules::GATEWAYS], status, said)
     }
 
     pub(crate) fn named(name: &str) -> Option<&'static Vendor> {
