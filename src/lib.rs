@@ -130,6 +130,8 @@ pub use queue::handler::{Handler, RunningJob};
 #[cfg(feature = "queue")]
 pub use queue::host::{ConsumeError, EnqueueError, JobQueue, Results};
 #[cfg(feature = "queue")]
+pub use queue::info::ProcessInfo;
+#[cfg(feature = "queue")]
 pub use queue::job::{
     AttemptError, COMPLETION, Counts, EMBEDDING, Job, JobResult, JobState, JobStatus, PRIORITIES,
     ProcessState, Spent,

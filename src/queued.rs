@@ -21,6 +21,7 @@ use crate::engine::dispatch::StopReason;
 use crate::observe::progress::{Phase, Progress, ProgressNotifier};
 use crate::queue::batch::BatchInfo;
 use crate::queue::host::{EnqueueError, JobQueue};
+use crate::queue::info::ProcessInfo;
 use crate::queue::job::{Job, JobStatus, ProcessState};
 use crate::queue::life::WorkerReport;
 use crate::queue::store::Delivery;
@@ -40,6 +41,7 @@ pub struct QueuedRun {
     ctx: Context,
     notifier: Option<Arc<dyn ProgressNotifier>>,
     until_handed_over: bool,
+    info: Option<ProcessInfo>,
 }
 
 /// What a [`QueuedRun`] did.
@@ -107,6 +109,7 @@ impl QueuedRun {
             ctx: Context::new(),
             notifier: None,
             until_handed_over: false,
+            info: None,
         })
     }
 
@@ -128,6 +131,12 @@ impl QueuedRun {
         self
     }
 
+    /// What is told of its process, for as long as that lasts. Default: what was told before.
+    pub fn described(mut self, info: ProcessInfo) -> Self {
+        self.info = Some(info);
+        self
+    }
+
     /// Ends when all is handed over; the same run collects the results later. Default: it waits for them.
     pub fn until_handed_over(mut self, yes: bool) -> Self {
         self.until_handed_over = yes;
@@ -146,9 +155,16 @@ impl QueuedRun {
         let ledger = Ledger::open(self.run)?;
         let ledger =
             ledger.ok_or_else(|| Error::new(ErrorKind::Invalid, "the input is a stream"))?;
+        let queue = match self.info {
+            Some(info) => {
+                self.queue.describe(self.process, &info)?;
+                self.queue.described(info)
+            }
+            None => self.queue,
+        };
         let mut turn = Turn {
             ledger,
-            queue: self.queue,
+            queue,
             process: self.process,
             ctx: self.ctx,
             notifier: self.notifier,

@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use batchwright::{
     Context, Durability, Error, ErrorKind, ErrorPolicy, FileRunError, FileRunOptions, JobQueue,
-    Limits, Output, Plan, ProcessId, PromptSettings, Prompts, QueuedReport, QueuedRun, RetryPolicy,
-    Scale, Settings, SqliteOptions, StopReason, Strategy, Worker,
+    Limits, Output, Plan, ProcessId, ProcessInfo, PromptSettings, Prompts, QueuedReport, QueuedRun,
+    RetryPolicy, Scale, Settings, SqliteOptions, StopReason, Strategy, Worker,
 };
 use crossbeam_channel::{bounded, select};
 
@@ -20,6 +20,7 @@ use super::run::{rescue, route};
 use super::settings::refused;
 use super::signals::Signals;
 use super::strategy::Way;
+use super::submit::{input_name, whole};
 use super::summary::{self, More, Setup, quoted};
 
 /// Where the items of a run wait.
@@ -160,6 +161,19 @@ impl Place {
         }
     }
 
+    /// What is told of the process.
+    fn info(&self, args: &RunArgs) -> ProcessInfo {
+        let mut info = ProcessInfo::new().name(input_name(&args.input));
+        if args.input != Path::new("-") {
+            info = info.input(whole(&args.input));
+        }
+        let output = args.output.as_deref().filter(|_| self.lasts);
+        match output {
+            Some(output) => info.output(whole(output)).command(summary::from_anywhere()),
+            None => info,
+        }
+    }
+
     /// Lines on what is left, and how to come back or give up.
     fn left(&self, args: &RunArgs, ended: &QueuedReport) -> Vec<String> {
         let mut lines = Vec::new();
@@ -267,7 +281,8 @@ impl Crew<'_> {
         let run = run
             .context(ctx)
             .notifier(display.clone())
-            .until_handed_over(args.no_wait);
+            .until_handed_over(args.no_wait)
+            .described(place.info(args));
         let hire = || {
             self.worker(place)
                 .map_err(|refusal| Error::new(ErrorKind::Invalid, refusal.message))

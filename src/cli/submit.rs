@@ -6,7 +6,7 @@ use std::{iter, thread};
 
 use batchwright::{
     Context, Effective, EnqueueError, Error, ErrorKind, Job, JobQueue, PRIORITIES, ProcessId,
-    Prompts, Request, Requests, Settings,
+    ProcessInfo, Prompts, Request, Requests, Settings,
 };
 use clap::Args;
 use crossbeam_channel::{bounded, select};
@@ -45,6 +45,10 @@ pub struct SubmitArgs {
     /// Retries of an item at each provider [default: the worker's]
     #[arg(help_heading = "Queue", long, value_name = "N")]
     pub max_retries: Option<u8>,
+
+    /// Name of the process that people know it by [default: the input's file name]
+    #[arg(help_heading = "Queue", long, value_name = "NAME", value_parser = name)]
+    pub name: Option<String>,
 
     /// Id of the process, a UUID of your own that is not in the queue yet: to submit at most once
     /// [default: a new one]
@@ -130,7 +134,7 @@ fn submit(args: &SubmitArgs) -> Result<Exit, Refusal> {
         false => Box::new(until_cancelled(prompts.into_requests(), &ctx)),
     };
     let jobs = requests.map(|request| request.map(|request| job(args, &request)));
-    match queue.try_enqueue_iter(process, jobs) {
+    match queue.described(info(args)).try_enqueue_iter(process, jobs) {
         Ok(0) => Err(Refusal::usage("standard input held no prompts")),
         Ok(total) => {
             tell(args, process, total);
@@ -155,6 +159,33 @@ fn refuse_known(args: &SubmitArgs, queue: &JobQueue, id: ProcessId) -> Result<()
         ),
     };
     Err(Refusal::usage(format!("{what}; nothing was added")))
+}
+
+/// What is told of the process.
+fn info(args: &SubmitArgs) -> ProcessInfo {
+    let info = ProcessInfo::new().name(match &args.name {
+        Some(name) => name.clone(),
+        None => input_name(&args.input),
+    });
+    match args.input == Path::new("-") {
+        true => info,
+        false => info.input(whole(&args.input)),
+    }
+}
+
+/// What people call an input that nobody has named.
+pub fn input_name(input: &Path) -> String {
+    match input.file_name() {
+        Some(name) if input != Path::new("-") => name.to_string_lossy().into_owned(),
+        _ => "standard input".to_owned(),
+    }
+}
+
+/// A path that holds in every folder, for people.
+pub fn whole(path: &Path) -> String {
+    let whole = path.canonicalize().or_else(|_| std::path::absolute(path));
+    let whole = whole.unwrap_or_else(|_| path.to_owned());
+    whole.to_string_lossy().into_owned()
 }
 
 fn job(args: &SubmitArgs, request: &Request) -> Job {

@@ -363,6 +363,16 @@ fn command_line() -> String {
     words.collect::<Vec<_>>().join(" ")
 }
 
+/// The same for a shell in any folder.
+#[cfg(feature = "queue")]
+pub fn from_anywhere() -> String {
+    let command = command_line();
+    match std::env::current_dir() {
+        Ok(folder) => format!("cd {} && {command}", quoted(&folder.to_string_lossy())),
+        Err(_) => command,
+    }
+}
+
 /// A word as a shell takes it.
 pub fn quoted(word: &str) -> String {
     let plain = |c: char| c.is_ascii_alphanumeric() || "-_./:=,@%+".contains(c);

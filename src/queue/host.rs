@@ -10,6 +10,7 @@ use crate::base::error::Error;
 use crate::base::id::{JobId, ProcessId};
 
 use super::batch::BatchInfo;
+use super::info::ProcessInfo;
 use super::job::{Job, JobResult, JobState, ProcessState};
 use super::store::sqlite::{SqliteOptions, SqliteStore};
 use super::store::{Delivery, Finding, Item, JobStore, Receipt};
@@ -42,6 +43,8 @@ use super::store::{Delivery, Finding, Item, JobStore, Receipt};
 pub struct JobQueue {
     pub(super) store: Arc<dyn JobStore>,
     pub(super) clock: Arc<dyn Clock>,
+    /// What is told of processes that jobs are added to.
+    info: Option<Arc<ProcessInfo>>,
 }
 
 /// An iterator is written in groups of this many jobs,
@@ -117,6 +120,7 @@ impl JobQueue {
         Self {
             store,
             clock: Arc::new(SystemClock),
+            info: None,
         }
     }
 
@@ -124,6 +128,48 @@ impl JobQueue {
     pub fn clock(mut self, clock: Arc<dyn Clock>) -> Self {
         self.clock = clock;
         self
+    }
+
+    /// The same queue for whoever tells something of the processes that they add jobs to: a name that
+    /// people know, or where the results belong. It is written together with the jobs, and replaces what
+    /// was told of the process before.
+    ///
+    /// ```
+    /// use batchwright::{Job, JobQueue, ProcessId, ProcessInfo, Request};
+    /// # let folder = tempfile::tempdir()?;
+    /// # let queue = JobQueue::open(&folder.path().join("llm_jobs.db"))?;
+    /// let process = ProcessId::new();
+    /// let info = ProcessInfo::new().name("reviews of May");
+    /// queue.described(info).enqueue(process, [Job::from(&Request::new("Name a prime."))])?;
+    /// let known = queue.process(process)?.unwrap();
+    /// assert_eq!(known.info.name.as_deref(), Some("reviews of May"));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn described(&self, info: ProcessInfo) -> Self {
+        Self {
+            info: Some(Arc::new(info)),
+            ..self.clone()
+        }
+    }
+
+    /// Replaces what is told of a process that is there. False when it is not.
+    ///
+    /// # Errors
+    /// When it could not be written.
+    pub fn describe(&self, process: ProcessId, info: &ProcessInfo) -> Result<bool, Error> {
+        self.store.describe(process, info, self.clock.wall())
+    }
+
+    fn insert(
+        &self,
+        process: ProcessId,
+        jobs: Vec<Job>,
+        sealed: bool,
+    ) -> Result<Vec<JobId>, Error> {
+        let info = self.info.as_deref();
+        let now = self.clock.wall();
+        self.store
+            .insert_described(process, info, jobs, sealed, now)
     }
 
     /// Adds jobs to a process, which begins to exist with its first ones; all of them in one
@@ -138,8 +184,7 @@ impl JobQueue {
         process: ProcessId,
         jobs: impl Into<Vec<Job>>,
     ) -> Result<Vec<JobId>, Error> {
-        let jobs = jobs.into();
-        self.store.insert(process, jobs, true, self.clock.wall())
+        self.insert(process, jobs.into(), true)
     }
 
     /// Adds any number of jobs to a process in little memory and without a long transaction. None of
@@ -175,9 +220,7 @@ impl JobQueue {
         let mut flush = |group: &mut Vec<Job>| {
             count += group.len() as u64;
             let jobs = std::mem::take(group);
-            let now = self.clock.wall();
-            self.store
-                .insert(process, jobs, false, now)
+            self.insert(process, jobs, false)
                 .map_err(EnqueueError::Queue)
         };
         for job in jobs {

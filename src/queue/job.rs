@@ -10,6 +10,8 @@ use crate::base::error::{Error, ErrorKind};
 use crate::base::id::{JobId, ProcessId};
 use crate::llm::response::Outcome;
 
+use super::info::ProcessInfo;
+
 /// The kind of jobs that ask for an answer.
 pub const COMPLETION: &str = "completion";
 /// The kind of jobs that ask for the vector of a text.
@@ -212,6 +214,9 @@ pub struct ProcessState {
     pub created_at: Wall,
     /// When one of its jobs last changed.
     pub changed_at: Wall,
+    /// What its host tells of it.
+    #[serde(flatten)]
+    pub info: ProcessInfo,
 }
 
 /// One job, as [`JobQueue::job`](crate::JobQueue::job) shows it.

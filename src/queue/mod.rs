@@ -7,6 +7,7 @@ mod controls;
 pub(crate) mod handler;
 mod history;
 pub(crate) mod host;
+pub(crate) mod info;
 pub(crate) mod job;
 mod kinds;
 pub(crate) mod life;

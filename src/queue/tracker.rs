@@ -92,6 +92,7 @@ impl Tracker {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::queue::info::ProcessInfo;
     use crate::queue::job::{Counts, Spent};
 
     fn process(total: u64, completed: u64) -> ProcessState {
@@ -108,6 +109,7 @@ mod tests {
             spent: Spent::default(),
             created_at: Wall(1000),
             changed_at: Wall(31_000),
+            info: ProcessInfo::default(),
         }
     }
 

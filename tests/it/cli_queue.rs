@@ -68,6 +68,27 @@ pub fn work(desk: &Desk) {
     worker(desk, &client).run().unwrap();
 }
 
+#[test]
+fn a_submission_has_a_name_that_people_know() {
+    let desk = Desk::new();
+    desk.prompts("in.jsonl", 1);
+    let told = |id| queue(&desk).process(id).unwrap().unwrap().info;
+    let input = desk.path("in.jsonl").canonicalize().unwrap();
+    let unnamed = told(submit(&desk, "in.jsonl"));
+    assert_eq!(unnamed.name.as_deref(), Some("in.jsonl"));
+    assert_eq!(unnamed.input.as_deref(), input.to_str());
+    assert_eq!((unnamed.output, unnamed.command), (None, None));
+    let named = told(submit(&desk, "in.jsonl --name reviews"));
+    assert_eq!(named.name.as_deref(), Some("reviews"));
+    let mut piped = Running::start(on_queue(&desk, "submit -").stdin(Stdio::piped()));
+    piped.feed(&prompt_lines(1));
+    drop(piped.child.stdin.take());
+    let id = piped.wait().expect(0).stdout;
+    let piped = told(id.trim().parse().unwrap());
+    assert_eq!(piped.name.as_deref(), Some("standard input"));
+    assert_eq!(piped.input, None);
+}
+
 fn stored(desk: &Desk, id: ProcessId) -> Vec<String> {
     let queue = queue(desk);
     let results = queue.get_results(id);

@@ -27,7 +27,12 @@ pub const LONG: Duration = Duration::from_secs(3);
 
 /// `run` with these words against a provider that has a Batch API, or another one.
 pub fn command(desk: &Desk, sim: &Simulator, words: &str) -> Command {
-    let mut command = desk.command(["run"].into_iter().chain(words.split_whitespace()));
+    let words = ["run"].into_iter().chain(words.split_whitespace());
+    with_provider(desk.command(words), sim)
+}
+
+/// A program that finds this provider in its environment.
+pub fn with_provider(mut command: Command, sim: &Simulator) -> Command {
     command
         .env("BATCHWRIGHT_PROVIDER", "openai")
         .env("BATCHWRIGHT_MODEL", "m")
@@ -186,6 +191,35 @@ fn what_is_interrupted_goes_on_and_the_same_command_attaches_from_another_folder
     assert_eq!(desk.ids("out.jsonl"), all_ids(5));
     assert_eq!(sim.batch_stats().items_accepted, 5);
     clean(&desk);
+}
+
+#[test]
+fn a_process_says_which_run_it_belongs_to() {
+    let (desk, sim) = (Desk::new(), taking(LONG));
+    desk.prompts("in put.jsonl", 1);
+    let mut command = batch(&desk, &sim, "--no-wait -o out.jsonl");
+    Running::start(command.arg("in put.jsonl")).wait().expect(0);
+    let [process] = queue(&desk).open_processes().unwrap().try_into().unwrap();
+    let info = process.info;
+    assert_eq!(info.name.as_deref(), Some("in put.jsonl"));
+    let whole = |name| desk.path(name).canonicalize().unwrap();
+    assert_eq!(info.input.as_deref(), whole("in put.jsonl").to_str());
+    assert_eq!(info.output.as_deref(), whole("out.jsonl").to_str());
+
+    let again = info.command.unwrap();
+    let mut shell = with_provider(desk.other("sh", ["-c", &again]), &sim);
+    let ended = Running::start(shell.current_dir("/")).wait().expect(0);
+    ended.says("1 under way");
+    assert_eq!(desk.ids("out.jsonl"), all_ids(1));
+    assert_eq!(sim.batch_stats().items_accepted, 1);
+    clean(&desk);
+
+    desk.prompts("in.jsonl", 1);
+    let secret = sim.base_url().replace("http://", "http://me:secret@");
+    let words = format!("{WORDS}2 --no-wait --base-url {secret}");
+    run(&desk, &sim, &words).expect(0);
+    let [process] = queue(&desk).open_processes().unwrap().try_into().unwrap();
+    assert!(!process.info.command.unwrap().contains("secret"));
 }
 
 #[test]

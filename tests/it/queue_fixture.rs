@@ -1,7 +1,7 @@
 //! A database of each released schema, and one that was made just now: what is in it is found, and
 //! worked to the end.
 //!
-//! With a new schema, keep one of it: `KEEP=$PWD/tests/data/llm_jobs_v3.db cargo test --test it
+//! With a new schema, keep one of it: `KEEP=$PWD/tests/data/llm_jobs_v4.db cargo test --test it
 //! a_database_of_now`, and add it to the released ones.
 
 use std::path::{Path, PathBuf};
@@ -11,14 +11,14 @@ use std::time::Duration;
 use batchwright::testing::{ManualClock, ScriptedClient};
 use batchwright::{
     ClaimOutcome, Clock, Context, Counts, Error, ErrorKind, Handler, Job, JobQueue, JobResult,
-    JobStatus, JobStore, Lane, LlmClient, ProcessId, Request, Route, RunningJob, Scale, Settlement,
-    SqliteOptions, SqliteStore, SystemClock, Usage, Verdict, Worker, client_fn,
+    JobStatus, JobStore, Lane, LlmClient, ProcessId, ProcessInfo, Request, Route, RunningJob,
+    Scale, Settlement, SqliteOptions, SqliteStore, SystemClock, Usage, Verdict, Worker, client_fn,
 };
 use rusqlite::Connection;
 use serde_json::value::RawValue;
 use tempfile::TempDir;
 
-const RELEASED: &[i64] = &[1, 2];
+const RELEASED: &[i64] = &[1, 2, 3];
 
 fn process(n: u8) -> ProcessId {
     ProcessId::from_bytes([n; 16])
@@ -26,6 +26,13 @@ fn process(n: u8) -> ProcessId {
 
 fn prompt(text: &str) -> Job {
     Job::from(Request::new(text).with_id(text).with_model("m-1"))
+}
+
+/// What is told of the process whose jobs are in a batch.
+fn info() -> ProcessInfo {
+    let info = ProcessInfo::new().name("reviews").input("/in.jsonl");
+    let info = info.output("/out.jsonl").output_file("1:2");
+    info.command("batchwright run in.jsonl -o out.jsonl")
 }
 
 /// The lane of those prompts.
@@ -83,7 +90,8 @@ fn make(copy: &Path) {
     queue.cancel(process(3)).unwrap();
 
     let out = ["out", "back"].map(prompt);
-    queue.enqueue(process(4), out).unwrap();
+    let described = queue.described(info());
+    described.enqueue(process(4), out).unwrap();
     let poller = store.enlist(SystemClock.wall()).unwrap();
     let batch = store
         .open_batch(poller, process(4), &lane(), RECORD, SystemClock.wall())
@@ -203,6 +211,11 @@ fn is_found_and_worked_to_the_end(from: &Path, version: i64) {
         );
     }
     let open = queue.open_processes().unwrap();
+    for known in &open {
+        let described = version > 2 && known.process_id == process(4);
+        let expected = described.then(info).unwrap_or_default();
+        assert_eq!(known.info, expected);
+    }
     let states = open
         .iter()
         .take(3)

@@ -8,9 +8,9 @@ use batchwright::testing::ScriptedClient;
 use batchwright::{
     Batch, BatchNo, Claimed, Claims, Context, Delivery, Error, ErrorKind, Extract, Filled, Finding,
     Handler, Item, Job, JobId, JobQueue, JobState, JobStatus, JobStore, Lane, Limits, LlmClient,
-    OnWork, Phase, ProcessId, ProcessState, Progress, QuotaKey, Receipt, Request, Response,
-    RetryPolicy, Route, RunningJob, Scale, Settlement, SqliteOptions, SqliteStore, StopReason,
-    Waiting, Wall, Wanted, Worker, WorkerId,
+    OnWork, Phase, ProcessId, ProcessInfo, ProcessState, Progress, QuotaKey, Receipt, Request,
+    Response, RetryPolicy, Route, RunningJob, Scale, Settlement, SqliteOptions, SqliteStore,
+    StopReason, Waiting, Wall, Wanted, Worker, WorkerId,
 };
 use parking_lot::Mutex;
 use tempfile::TempDir;
@@ -27,14 +27,19 @@ impl JobStore for Watched {
         self.inner.dead()
     }
 
-    fn insert(
+    fn insert_described(
         &self,
         process: ProcessId,
+        info: Option<&ProcessInfo>,
         jobs: Vec<Job>,
         sealed: bool,
         now: Wall,
     ) -> Result<Vec<JobId>, Error> {
-        self.inner.insert(process, jobs, sealed, now)
+        self.inner
+            .insert_described(process, info, jobs, sealed, now)
+    }
+    fn describe(&self, process: ProcessId, info: &ProcessInfo, now: Wall) -> Result<bool, Error> {
+        self.inner.describe(process, info, now)
     }
     fn seal(&self, process: ProcessId, now: Wall) -> Result<(), Error> {
         self.inner.seal(process, now)

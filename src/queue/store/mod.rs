@@ -18,6 +18,7 @@ use serde_json::value::RawValue;
 use crate::base::clock::Wall;
 use crate::base::error::Error;
 
+use super::info::ProcessInfo;
 use super::job::{Job, JobResult, JobState, ProcessState, Spent};
 use crate::base::id::{JobId, ProcessId};
 
@@ -241,14 +242,29 @@ pub trait JobStore: Send + Sync {
     /// transaction. With `sealed` they can be claimed at once, unless an unsealed part precedes them.
     /// Without it the process is unsealed from now on, and none of what is added is claimable before
     /// [`seal`](Self::seal). A process that was cancelled or is being deleted takes no more. No jobs
-    /// change nothing.
+    /// change nothing. What is told of the process replaces what was told before; `None` leaves that.
+    fn insert_described(
+        &self,
+        process: ProcessId,
+        info: Option<&ProcessInfo>,
+        jobs: Vec<Job>,
+        sealed: bool,
+        now: Wall,
+    ) -> Result<Vec<JobId>, Error>;
+
+    /// The same, with nothing told of the process.
     fn insert(
         &self,
         process: ProcessId,
         jobs: Vec<Job>,
         sealed: bool,
         now: Wall,
-    ) -> Result<Vec<JobId>, Error>;
+    ) -> Result<Vec<JobId>, Error> {
+        self.insert_described(process, None, jobs, sealed, now)
+    }
+
+    /// Replaces what is told of a process. False when there is none.
+    fn describe(&self, process: ProcessId, info: &ProcessInfo, now: Wall) -> Result<bool, Error>;
 
     /// Makes all that was added claimable, which is decided at once and carried out in short
     /// transactions; what a death of the process leaves to do, [`chore`](Self::chore) goes on with.

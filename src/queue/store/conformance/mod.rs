@@ -225,6 +225,7 @@ macro_rules! suite {
                 failed_and_cancelled_jobs_can_be_put_back,
                 what_is_retried_is_counted,
                 a_deleted_process_leaves_nothing,
+                what_is_told_of_a_process_stays_with_it,
                 outcomes_are_read_in_order_and_deleted_when_acknowledged,
                 an_unsealed_process_outlives_its_outcomes,
                 what_was_spent_adds_up,

@@ -78,6 +78,7 @@ impl Model {
             }
             assert_eq!(seen.process_id, *id);
             assert_eq!(seen.counts, counts);
+            assert_eq!(seen.info, known.info);
             assert_eq!(
                 (seen.sealed, seen.cancelled),
                 (known.sealed, known.cancelled)

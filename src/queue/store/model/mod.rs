@@ -67,6 +67,7 @@ struct ModelProcess {
     sealed: bool,
     cancelled: bool,
     counts: Counts,
+    info: ProcessInfo,
 }
 
 struct Model {
@@ -144,7 +145,8 @@ impl Model {
             71..73 => self.cancel(),
             73..76 => self.retry(),
             76..77 => self.delete(),
-            77..81 => self.enlist(),
+            77..80 => self.enlist(),
+            80..81 => self.describe(),
             81..83 => self.retire(),
             83..85 => self.die(),
             _ => self.batch_step(),
@@ -162,9 +164,10 @@ impl Model {
             kept.push((priority, name));
         }
         let handle = self.below(2);
-        let ids = self
-            .store(handle)
-            .insert(process, jobs, sealed, self.wall());
+        let info = (self.below(4) == 0).then(|| self.any_info());
+        let ids =
+            self.store(handle)
+                .insert_described(process, info.as_ref(), jobs, sealed, self.wall());
         if kept.is_empty() {
             assert!(ids.unwrap().is_empty());
             return;
@@ -188,6 +191,9 @@ impl Model {
                 ..ModelProcess::default()
             });
         known.sealed &= sealed;
+        if let Some(info) = info {
+            known.info = info;
+        }
         for (id, (priority, name)) in ids.unwrap().into_iter().zip(kept) {
             self.index.insert(id, self.jobs.len());
             self.jobs.push(ModelJob {
@@ -208,6 +214,24 @@ impl Model {
                 epoch: 0,
             });
             known.counts.total += 1;
+        }
+    }
+
+    fn any_info(&mut self) -> ProcessInfo {
+        let info = ProcessInfo::new().name(format!("the {}th", self.below(1_000)));
+        match self.below(2) {
+            0 => info.output("/o"),
+            _ => info,
+        }
+    }
+
+    fn describe(&mut self) {
+        let (process, info, handle) = (self.any_process(), self.any_info(), self.below(2));
+        let told = self.store(handle).describe(process, &info, self.wall());
+        let known = self.processes.get_mut(&process);
+        assert_eq!(told.unwrap(), known.is_some());
+        if let Some(known) = known {
+            known.info = info;
         }
     }
 

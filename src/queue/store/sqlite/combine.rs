@@ -14,6 +14,8 @@ use crate::queue::job::Job;
 
 pub(super) struct Insert {
     pub process: ProcessId,
+    /// What is told of the process, as it is written.
+    pub info: Option<String>,
     pub jobs: Vec<Job>,
     pub sealed: bool,
     pub now: Wall,

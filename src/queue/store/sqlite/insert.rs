@@ -5,6 +5,7 @@ use rusqlite::{Connection, OptionalExtension, params};
 use crate::base::clock::Wall;
 use crate::base::error::{Error, ErrorKind};
 use crate::base::id::{JobId, ProcessId};
+use crate::queue::info::ProcessInfo;
 use crate::queue::job::Job;
 
 use super::SqliteStore;
@@ -25,6 +26,7 @@ impl SqliteStore {
     pub(super) fn insert_jobs(
         &self,
         process: ProcessId,
+        info: Option<&ProcessInfo>,
         jobs: Vec<Job>,
         sealed: bool,
         now: Wall,
@@ -34,6 +36,7 @@ impl SqliteStore {
         }
         let insert = Insert {
             process,
+            info: info.map(written),
             jobs,
             sealed,
             now,
@@ -77,7 +80,25 @@ impl SqliteStore {
             conn.prepare_cached("UPDATE processes SET sealed = total WHERE no = ?1")?
                 .execute([target.no])?;
         }
+        if let Some(info) = &insert.info {
+            conn.prepare_cached("UPDATE processes SET info = ?2 WHERE no = ?1")?
+                .execute(params![target.no, info])?;
+        }
         Ok(Ok(ids))
+    }
+
+    pub(super) fn describe_process(
+        &self,
+        id: ProcessId,
+        info: &ProcessInfo,
+    ) -> Result<bool, Error> {
+        let info = written(info);
+        self.write(Sync::AsSet, |conn| {
+            let changed = conn
+                .prepare_cached("UPDATE processes SET info = ?2 WHERE id = ?1 AND chore <> 4")?
+                .execute(params![&id.0.as_bytes()[..], info])?;
+            Ok(changed > 0)
+        })
     }
 
     fn add_rows(
@@ -121,6 +142,11 @@ impl SqliteStore {
         }
         Ok(ids)
     }
+}
+
+/// Texts alone: that cannot fail.
+fn written(info: &ProcessInfo) -> String {
+    serde_json::to_string(info).unwrap_or_default()
 }
 
 /// The process, which begins to exist here if it did not.

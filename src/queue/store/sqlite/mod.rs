@@ -34,6 +34,7 @@ use rusqlite::Connection;
 use crate::base::clock::Wall;
 use crate::base::error::Error;
 use crate::base::id::{JobId, ProcessId};
+use crate::queue::info::ProcessInfo;
 use crate::queue::job::{Job, JobState, ProcessState};
 
 use super::{
@@ -146,14 +147,19 @@ impl SqliteStore {
 }
 
 impl JobStore for SqliteStore {
-    fn insert(
+    fn insert_described(
         &self,
         process: ProcessId,
+        info: Option<&ProcessInfo>,
         jobs: Vec<Job>,
         sealed: bool,
         now: Wall,
     ) -> Result<Vec<JobId>, Error> {
-        self.insert_jobs(process, jobs, sealed, now)
+        self.insert_jobs(process, info, jobs, sealed, now)
+    }
+
+    fn describe(&self, process: ProcessId, info: &ProcessInfo, _now: Wall) -> Result<bool, Error> {
+        self.describe_process(process, info)
     }
 
     fn seal(&self, process: ProcessId, now: Wall) -> Result<(), Error> {

@@ -20,9 +20,10 @@ use super::{Combiner, SqliteOptions, SqliteStore};
 const APPLICATION_ID: i64 = 0x6277_6a71;
 
 /// The schema's versions, each the step from the one before. Never change one that was released.
-const MIGRATIONS: [&str; 2] = [
+const MIGRATIONS: [&str; 3] = [
     include_str!("schema/0001.sql"),
     include_str!("schema/0002.sql"),
+    include_str!("schema/0003.sql"),
 ];
 
 /// The version that this code reads and writes.

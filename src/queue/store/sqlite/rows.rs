@@ -101,13 +101,14 @@ pub(super) fn process_no(conn: &Connection, id: ProcessId) -> Result<Option<i64>
 
 pub(super) const PROCESS_COLUMNS: &str = "id, sealed, cancelled, total, pending, in_progress, at_provider, \
      completed, failed, cancelled_jobs, consumed, input_tokens, output_tokens, cost_usd, unpriced, \
-     created_at, changed_at";
+     created_at, changed_at, info";
 
 pub(super) fn process(row: &Row<'_>) -> rusqlite::Result<ProcessState> {
     let bytes: Vec<u8> = row.get(0)?;
     let number = |at: usize| -> rusqlite::Result<u64> { Ok(count(row.get(at)?)) };
     let total = number(3)?;
     let unpriced: i64 = row.get(14)?;
+    let info: Option<String> = row.get(17)?;
     Ok(ProcessState {
         process_id: ProcessId(Uuid::from_slice(&bytes).unwrap_or_default()),
         sealed: number(1)? == total,
@@ -133,6 +134,10 @@ pub(super) fn process(row: &Row<'_>) -> rusqlite::Result<ProcessState> {
         },
         created_at: Wall(row.get(15)?),
         changed_at: Wall(row.get(16)?),
+        // What cannot be read is not worth losing sight of the process for.
+        info: info
+            .and_then(|text| serde_json::from_str(&text).ok())
+            .unwrap_or_default(),
     })
 }
 

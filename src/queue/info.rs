@@ -1,0 +1,59 @@
+//! What people are told of a process.
+
+use serde::{Deserialize, Serialize};
+
+/// What people are told of a process: its name, where its jobs came from, and where its results belong.
+/// The queue keeps it and does nothing with it. Whoever enqueues gives it with
+/// [`JobQueue::described`](crate::JobQueue::described).
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+#[non_exhaustive]
+pub struct ProcessInfo {
+    /// The name that people know it by.
+    pub name: Option<String>,
+    /// Where its jobs came from, such as the path of a file.
+    pub input: Option<String>,
+    /// The file that its results belong to, as an absolute path; `None` where they may go anywhere.
+    pub output: Option<String>,
+    /// Which file that is, whatever its name: what the host knows it by.
+    pub output_file: Option<String>,
+    /// The command that comes back to it, as a shell takes it.
+    pub command: Option<String>,
+}
+
+impl ProcessInfo {
+    /// Nothing is told.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// The name that people know it by. Default: none.
+    pub fn name(mut self, name: impl Into<String>) -> Self {
+        self.name = Some(name.into());
+        self
+    }
+
+    /// Where its jobs came from. Default: not told.
+    pub fn input(mut self, input: impl Into<String>) -> Self {
+        self.input = Some(input.into());
+        self
+    }
+
+    /// The file that its results belong to, and no other place. Default: anywhere.
+    pub fn output(mut self, output: impl Into<String>) -> Self {
+        self.output = Some(output.into());
+        self
+    }
+
+    /// Which file that is, whatever its name. Default: not known.
+    pub fn output_file(mut self, file: impl Into<String>) -> Self {
+        self.output_file = Some(file.into());
+        self
+    }
+
+    /// The command that comes back to it. Default: none.
+    pub fn command(mut self, command: impl Into<String>) -> Self {
+        self.command = Some(command.into());
+        self
+    }
+}
