@@ -163,7 +163,11 @@ pub mod queue_guide {}
 #[doc = include_str!("../docs/batch.md")]
 pub mod batch_guide {}
 
-/// The programs in the README compile.
+/// The programs in the README and in the book compile.
 #[cfg(all(doctest, feature = "queue"))]
-#[doc = include_str!("../README.md")]
-struct Readme;
+mod pages {
+    #[doc = include_str!("../README.md")]
+    struct Readme;
+    #[doc = include_str!("../docs/library.md")]
+    struct Library;
+}

@@ -25,6 +25,8 @@ mod providers;
 mod queue;
 #[cfg_attr(not(feature = "queue"), path = "no_queue.rs")]
 mod queued;
+#[cfg(all(test, feature = "queue", feature = "schema", feature = "simulate"))]
+mod reference;
 #[cfg(feature = "queue")]
 mod results;
 #[cfg(feature = "queue")]

@@ -1,4 +1,4 @@
-//! The README's table of providers, cell by cell from what each client does against a provider that
+//! The book's table of providers, cell by cell from what each client does against a provider that
 //! speaks its dialect.
 
 use std::time::Duration;
@@ -12,7 +12,7 @@ use serde_json::json;
 
 use super::dialects::{PROVIDERS, Provider, never_malformed};
 
-const README: &str = include_str!("../../README.md");
+const PAGE: &str = include_str!("../../docs/providers.md");
 
 fn answered(provider: &Provider, config: SimConfig, request: &Request) -> batchwright::Response {
     let sim = provider.simulator(config);
@@ -197,13 +197,13 @@ fn the_readme_says_of_each_provider_what_it_does() {
             errors(provider),
         ];
         let row = format!("| {} |", cells.join(" | "));
-        if !README.lines().any(|line| line == row) {
+        if !PAGE.lines().any(|line| line == row) {
             missing.push(row);
         }
     }
     assert!(
         missing.is_empty(),
-        "README.md lacks:\n{}",
+        "docs/providers.md lacks:\n{}",
         missing.join("\n")
     );
 }

@@ -100,6 +100,14 @@ mod cli_stop;
 mod cli_terminal;
 #[cfg(all(feature = "cli", feature = "simulate"))]
 mod common;
+#[cfg(all(
+    feature = "cli",
+    feature = "queue",
+    feature = "schema",
+    feature = "simulate",
+    unix
+))]
+mod docs;
 #[cfg(all(feature = "cli", feature = "simulate"))]
 mod embed;
 #[cfg(all(feature = "cli", feature = "simulate"))]

@@ -1,0 +1,52 @@
+//! The pages for users, held against the program: transcripts are replayed, links followed.
+//!
+//! `UPDATE_DOCS=1 cargo test --test it docs` writes what the program prints into the pages.
+
+mod links;
+mod normal;
+mod transcript;
+
+use std::path::{Path, PathBuf};
+
+/// `README.md`, `CHANGELOG.md` and every page of the book.
+fn pages() -> Vec<PathBuf> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut pages = vec![root.join("README.md"), root.join("CHANGELOG.md")];
+    let book = std::fs::read_dir(root.join("docs")).unwrap();
+    let book = book.map(|entry| entry.unwrap().path());
+    pages.extend(book.filter(|path| path.extension().is_some_and(|end| end == "md")));
+    pages.sort();
+    pages
+}
+
+fn replayed(page: &Path) -> Vec<String> {
+    let text = std::fs::read_to_string(page).unwrap();
+    let name = page.file_name().unwrap().to_string_lossy().into_owned();
+    let (written, differences) =
+        transcript::replay(&text).unwrap_or_else(|why| panic!("{name}: {why}"));
+    if std::env::var_os("UPDATE_DOCS").is_some() && !differences.is_empty() {
+        std::fs::write(page, written).unwrap();
+        return Vec::new();
+    }
+    let tell = |difference: String| format!("{name} {difference}");
+    differences.into_iter().map(tell).collect()
+}
+
+#[test]
+fn every_transcript_is_what_the_program_prints() {
+    // Pages wait for their simulators rather than for the processor.
+    let pages = pages();
+    let stale: Vec<String> = std::thread::scope(|scope| {
+        let threads: Vec<_> = pages
+            .iter()
+            .map(|page| scope.spawn(move || replayed(page)))
+            .collect();
+        let ended = threads.into_iter().map(|thread| thread.join().unwrap());
+        ended.flatten().collect()
+    });
+    assert!(
+        stale.is_empty(),
+        "UPDATE_DOCS=1 rewrites:\n{}",
+        stale.join("\n")
+    );
+}

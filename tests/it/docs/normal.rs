@@ -1,0 +1,140 @@
+//! A line of output without what differs from run to run: times, rates, ids, alignment.
+
+/// A number before one of these says how long or how fast, not how many.
+const UNITS: [(&str, &str); 14] = [
+    (" items/s", "<rate>"),
+    (" jobs/s", "<rate>"),
+    ("/s", "<rate>"),
+    (" ms", "<time>"),
+    (" min", "<time>"),
+    (" s", "<time>"),
+    (" h", "<time>"),
+    ("ms", "<time>"),
+    ("s", "<time>"),
+    ("m", "<time>"),
+    (" GB", "<size>"),
+    (" MB", "<size>"),
+    (" MiB", "<size>"),
+    (" KiB", "<size>"),
+];
+
+/// Fields of JSON whose values differ.
+const FIELDS: [&str; 3] = ["\"latency_ms\":", "\"elapsed_seconds\":", "\"request_id\":"];
+
+/// The line as it is compared; empty for one that is not, such as a progress line.
+pub fn normal(line: &str) -> String {
+    let line = line.split_whitespace().collect::<Vec<_>>().join(" ");
+    if is_progress(&line) {
+        return String::new();
+    }
+    let mut out = String::new();
+    let mut rest = line.as_str();
+    while let Some(first) = rest.chars().next() {
+        let inside_word = out.ends_with(|c: char| c.is_alphanumeric());
+        if let Some(field) = FIELDS.iter().find(|field| rest.starts_with(**field)) {
+            out.push_str(field);
+            rest = &rest[field.len()..];
+            rest = rest.trim_start_matches(|c: char| !matches!(c, ',' | '}'));
+            continue;
+        }
+        let id = id_length(rest);
+        if !inside_word && id > 0 {
+            out.push_str("<id>");
+            rest = &rest[id..];
+        } else if !inside_word && first.is_ascii_digit() {
+            let (text, after) = number(rest);
+            let unit = UNITS.iter().find(|(unit, _)| {
+                let ends = |rest: &str| !rest.starts_with(|c: char| c.is_alphanumeric());
+                after.strip_prefix(unit).is_some_and(ends)
+            });
+            match unit {
+                Some((unit, name)) => {
+                    out.push_str(name);
+                    rest = &after[unit.len()..];
+                }
+                None => {
+                    out.push_str(text);
+                    rest = after;
+                }
+            }
+        } else {
+            out.push(first);
+            rest = &rest[first.len_utf8()..];
+        }
+    }
+    out
+}
+
+/// How many bytes at the beginning are an id or a hash: eight hexadecimal digits and more, at least one
+/// of them a decimal one, with the hyphens of a UUID among them.
+fn id_length(text: &str) -> usize {
+    let hex = |c: char| matches!(c, '0'..='9' | 'a'..='f' | '-');
+    let end = text.find(|c| !hex(c)).unwrap_or(text.len());
+    let id = text[..end].trim_end_matches('-');
+    let longer = text[id.len()..].starts_with(|c: char| c.is_alphanumeric());
+    let digits = id.chars().filter(char::is_ascii_digit).count();
+    let letters = id.chars().filter(char::is_ascii_alphabetic).count();
+    if id.len() >= 8 && digits > 0 && letters > 0 && !longer {
+        id.len()
+    } else {
+        0
+    }
+}
+
+fn number(text: &str) -> (&str, &str) {
+    let end = text.find(|c: char| !c.is_ascii_digit() && !matches!(c, '.' | ','));
+    let found = &text[..end.unwrap_or(text.len())];
+    let found = found.trim_end_matches(['.', ',']);
+    text.split_at(found.len())
+}
+
+/// `batchwright: 19/24 79% · 1.9/s …` comes as often as time allows.
+fn is_progress(line: &str) -> bool {
+    let Some(rest) = line.strip_prefix("batchwright: ") else {
+        return false;
+    };
+    let (done, rest) = number(rest);
+    let Some(rest) = rest.strip_prefix('/').filter(|_| !done.is_empty()) else {
+        return false;
+    };
+    let (of, rest) = number(rest);
+    !of.is_empty() && (rest.starts_with(' ') && rest.contains("% ·"))
+}
+
+#[test]
+fn what_differs_from_run_to_run_is_masked() {
+    let cases = [
+        (
+            "  rate       2.1 items/s over 11.7 s, limited",
+            "rate <rate> over <time>, limited",
+        ),
+        ("batchwright: 19/24 79% · 1.9/s · 2.6 s left", ""),
+        (
+            "batchwright: 240 items: 24 to send",
+            "batchwright: 240 items: 24 to send",
+        ),
+        (
+            "process 9cc6b150-6b19-5fa0-83b1-aeb7396e0675 x",
+            "process <id> x",
+        ),
+        (
+            "batch batch_d433982a16df37c1 (240 requests)",
+            "batch batch_<id> (240 requests)",
+        ),
+        (
+            "{\"id\":\"a\",\"latency_ms\":12,\"x\":1}",
+            "{\"id\":\"a\",\"latency_ms\":,\"x\":1}",
+        ),
+        ("p50 1.9 s, p95 2.5 s", "p50 <time>, p95 <time>"),
+        (
+            "3,626 in (945 cached), 96 out",
+            "3,626 in (945 cached), 96 out",
+        ),
+        ("bad.jsonl:2: found", "bad.jsonl:2: found"),
+        ("facade decade", "facade decade"),
+        ("20240101 5 samples", "20240101 5 samples"),
+    ];
+    for (line, wanted) in cases {
+        assert_eq!(normal(line), wanted, "{line}");
+    }
+}
