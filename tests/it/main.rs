@@ -19,6 +19,8 @@ mod dialects;
 mod embed_replies;
 mod encoders;
 mod fallback;
+#[cfg(feature = "simulate")]
+mod gateway;
 mod hang;
 mod loading;
 #[cfg(feature = "simulate")]

@@ -270,12 +270,13 @@ fn send(
     )?;
     let session = started.headers.get("x-goog-upload-url");
     let session = session.ok_or_else(|| unusable("no x-goog-upload-url", &started))?;
+    let session = http.named_place(session)?;
     let finish = [
         header("content-type", "application/jsonl"),
         header("x-goog-upload-offset", "0"),
         header("x-goog-upload-command", "upload, finalize"),
     ];
-    let sent = http.upload(session, &finish, &mut input.open()?, intent.bytes)?;
+    let sent = http.upload(&session, &finish, &mut input.open()?, intent.bytes)?;
     let file = body_of(&sent)?;
     let file = file.get("file").ok_or_else(|| unusable("no file", &sent))?;
     accepted(http, intent, &sent, file)

@@ -251,12 +251,13 @@ fn uploaded() -> BatchStage {
 
 #[test]
 fn the_input_goes_up_in_two_exchanges() {
-    for session in ["http://h/up?id=1", "https://elsewhere/up?id=1"] {
+    let own = "https://generativelanguage.googleapis.com/up?id=1";
+    for session in ["http://h/up?id=1", own] {
         let script = Arc::<Script>::default();
         script.on(&format!("GET {FILE}"), 403, NONE);
         script.on_with(START, 200, &[("x-goog-upload-url", session)], "");
         let sent = json!({"file": whole("ACTIVE")});
-        script.on(&format!("POST {session}"), 200, sent);
+        script.on("POST http://h/up?id=1", 200, sent);
         assert_eq!(advance(&script, &BatchStage::Ready).unwrap(), uploaded());
         let [_, start, bytes] = &script.played()[..] else {
             panic!("three calls");
@@ -280,9 +281,25 @@ fn the_input_goes_up_in_two_exchanges() {
         );
         assert_eq!(bytes.header("x-goog-upload-offset"), Some("0"));
         assert_eq!(bytes.body, INPUT);
-        // The key stays with its host.
-        let key = bytes.header("x-goog-api-key");
-        assert_eq!(key, session.starts_with("http://h/").then_some(KEY));
+        assert_eq!(bytes.header("x-goog-api-key"), Some(KEY));
+    }
+}
+
+#[test]
+fn prompts_and_key_go_to_no_host_but_the_one_that_is_configured() {
+    for session in [
+        "https://elsewhere/up?id=1",
+        "http://h.evil/up",
+        "//elsewhere/up",
+        "up",
+    ] {
+        let script = Arc::<Script>::default();
+        script.on(&format!("GET {FILE}"), 403, NONE);
+        script.on_with(START, 200, &[("x-goog-upload-url", session)], "");
+        let error = advance(&script, &BatchStage::Ready).unwrap_err();
+        assert!(error.is_unreachable(), "{error:?}");
+        assert!(error.message().contains("not configured"), "{error}");
+        assert_eq!(script.played().len(), 2);
     }
 }
 

@@ -8,6 +8,7 @@ use serde_json::Value;
 use crate::base::cancel::Context;
 use crate::base::clock::Wall;
 use crate::base::error::{Error, ErrorKind};
+use crate::base::secret::shown_url;
 use crate::llm::providers::answer::malformed;
 use crate::llm::providers::dialect::request_id;
 use crate::llm::providers::errors::failure;
@@ -76,7 +77,8 @@ impl<'a> Http<'a> {
         self.judged(reply)
     }
 
-    /// Writes what is there to `sink`, following redirects; to another host without the credential.
+    /// Writes what is there to `sink`, following redirects: to the provider's own host by way of the
+    /// base URL, to another without the credential.
     pub fn download(&self, path: &str, sink: &mut dyn Write) -> Result<(), Error> {
         let mut at = self.url(path);
         for _ in 0..=MOST_REDIRECTS {
@@ -86,8 +88,14 @@ impl<'a> Http<'a> {
                 _ => None,
             };
             at = match location {
-                Some(there) if there.starts_with('/') => format!("{}{there}", origin(&at)),
-                Some(there) if there.starts_with("http") => there.to_owned(),
+                Some(there) if there.starts_with('/') => {
+                    let there = format!("{}{there}", origin(&at));
+                    self.by_way_of_base(&there).unwrap_or(there)
+                }
+                Some(there) if there.starts_with("http") => {
+                    let by_way = self.by_way_of_base(there);
+                    by_way.unwrap_or_else(|| there.to_owned())
+                }
                 _ => return self.there(&at, reply).map(drop),
             };
         }
@@ -97,9 +105,50 @@ impl<'a> Http<'a> {
         ))
     }
 
-    /// A path from the root of the host, as a URL.
+    /// A path beside the API's version, as a URL: below whatever else the base URL has as its path.
     pub fn root(&self, path: &str) -> String {
-        format!("{}{path}", origin(&self.api.access.base_url))
+        format!("{}{path}", self.above_version())
+    }
+
+    /// Where to post to that a reply names.
+    ///
+    /// # Errors
+    /// When it is neither at the base URL's host nor at the provider's own: nothing is sent there.
+    pub fn named_place(&self, url: &str) -> Result<String, Error> {
+        self.by_way_of_base(url).ok_or_else(|| {
+            let (vendor, named) = (self.api.vendor.name, shown_url(origin(url)));
+            let base = shown_url(&self.api.access.base_url);
+            let why = format!(
+                "{vendor} at {base} names {named} as the place to send to; nothing is sent to a \
+                 host that is not configured"
+            );
+            Error::new(ErrorKind::Invalid, why).with_unreachable()
+        })
+    }
+
+    fn above_version(&self) -> &str {
+        let base = &self.api.access.base_url;
+        let above = base.strip_suffix(self.api.vendor.segment);
+        above.unwrap_or(base)
+    }
+
+    /// A URL at the base URL's host or at the provider's own, as one below the base URL: what is in
+    /// between, and holds the credential, may not be gone past.
+    fn by_way_of_base(&self, url: &str) -> Option<String> {
+        let above = self.above_version();
+        let (home, prefix) = above.split_at(origin(above).len());
+        let (from, path) = url.split_at(origin(url).len());
+        let known = [home, origin(self.api.vendor.base_url)].map(authority);
+        if !known.contains(&authority(from)) {
+            return None;
+        }
+        let below = path
+            .strip_prefix(prefix)
+            .is_some_and(|rest| rest.is_empty() || rest.starts_with(['/', '?']));
+        Some(match below {
+            true => format!("{home}{path}"),
+            false => format!("{home}{prefix}{path}"),
+        })
     }
 
     /// The pages of a list, asked for one by one. `split` takes a reply apart; none is a reply that
@@ -212,6 +261,11 @@ fn origin(url: &str) -> &str {
     let host = url.find("://").map_or(0, |at| at + 3);
     let end = url[host..].find(['/', '?', '#']);
     end.map_or(url, |end| &url[..host + end])
+}
+
+/// An origin without its scheme.
+fn authority(origin: &str) -> &str {
+    origin.split_once("://").map_or(origin, |(_, rest)| rest)
 }
 
 /// What a success reply says.
