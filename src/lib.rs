@@ -64,6 +64,8 @@
 #![warn(missing_docs)]
 
 mod base;
+#[cfg(test)]
+mod brief_tests;
 mod bulk;
 mod config;
 mod engine;
@@ -120,6 +122,7 @@ pub use llm::route::Route;
 pub use llm::transport::{
     Headers, HttpReply, HttpRequest, HttpTransport, Method, Transfer, Transport,
 };
+pub use llm::user_data::UserData;
 pub use manager::{Effective, LlmManager, clients_by_account};
 pub use observe::progress::{Phase, Progress, ProgressNotifier};
 pub use observe::tally::Summary;

@@ -29,16 +29,36 @@ use crate::llm::response::Response;
 /// assert_eq!(outcomes[1].result.as_ref().unwrap_err().kind(), ErrorKind::Invalid);
 /// # Ok::<(), batchwright::BulkError>(())
 /// ```
+///
+/// Where calls come in any order, a closure chooses the answers instead:
+///
+/// ```
+/// use batchwright::testing::ScriptedClient;
+/// use batchwright::{Context, Error, ErrorKind, Request, Response, execute_bulk_sync};
+///
+/// let client = ScriptedClient::answering(|request, call| match (request.id.as_deref(), call) {
+///     (Some("flaky"), 1) => Err(Error::new(ErrorKind::Transient, "try again")),
+///     _ => Ok(Response::new("scripted", "fine")),
+/// });
+/// let requests = ["flaky", "steady"].map(|id| Request::new("Hello").with_id(id));
+/// execute_bulk_sync(&Context::new(), &client, &requests, 2)?;
+/// assert_eq!((client.calls_of("flaky"), client.calls_of("steady")), (2, 1));
+/// # Ok::<(), batchwright::BulkError>(())
+/// ```
 #[derive(Default)]
 pub struct ScriptedClient {
     state: Mutex<Script>,
     changed: Condvar,
+    choose: Option<Box<Choose>>,
 }
+
+type Choose = dyn Fn(&Request, usize) -> Result<Response, Error> + Send + Sync;
 
 #[derive(Default)]
 struct Script {
     replies: HashMap<String, VecDeque<Result<Response, Error>>>,
     calls: Vec<String>,
+    calls_of: HashMap<String, usize>,
     in_flight: usize,
     max_in_flight: usize,
     held: bool,
@@ -51,6 +71,19 @@ impl ScriptedClient {
     /// A client that echoes every prompt, until told otherwise.
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// A client whose answers the closure makes, from the request and the number of its call: 1 for
+    /// the first that is made for it. A request is recognised by its id, one without by its prompt.
+    /// What is scripted with [`reply`](Self::reply), [`fail`](Self::fail) and
+    /// [`refuse`](Self::refuse) comes first. The closure may block and may ask the client.
+    pub fn answering(
+        choose: impl Fn(&Request, usize) -> Result<Response, Error> + Send + Sync + 'static,
+    ) -> Self {
+        Self {
+            choose: Some(Box::new(choose)),
+            ..Self::default()
+        }
     }
 
     /// The next answer to this prompt. Scripted replies are used once each, in order.
@@ -101,6 +134,13 @@ impl ScriptedClient {
         self.state.lock().calls.clone()
     }
 
+    /// How many calls were made for the request of this id, or, of requests without one, for this
+    /// prompt.
+    pub fn calls_of(&self, request: &str) -> usize {
+        let state = self.state.lock();
+        state.calls_of.get(request).copied().unwrap_or(0)
+    }
+
     /// The most calls that were in flight at once.
     pub fn max_in_flight(&self) -> usize {
         self.state.lock().max_in_flight
@@ -140,10 +180,24 @@ fn prompt(request: &Request) -> String {
 }
 
 impl ScriptedClient {
-    /// One call for these prompts; the first failure among them is the call's.
-    fn call(&self, prompts: &[String], ctx: &Context) -> Result<Vec<Option<Response>>, Error> {
+    /// One call for these requests; the first failure among them is the call's.
+    fn call(
+        &self,
+        requests: &[&Request],
+        prompts: &[String],
+        ctx: &Context,
+    ) -> Result<Vec<Option<Response>>, Error> {
         let mut state = self.state.lock();
         state.calls.extend_from_slice(prompts);
+        let named = requests.iter().zip(prompts);
+        let numbers: Vec<usize> = named
+            .map(|(request, prompt)| {
+                let name = request.id.as_ref().unwrap_or(prompt).clone();
+                let calls = state.calls_of.entry(name).or_default();
+                *calls += 1;
+                *calls
+            })
+            .collect();
         state.in_flight += 1;
         state.max_in_flight = state.max_in_flight.max(state.in_flight);
         self.changed.notify_all();
@@ -160,7 +214,16 @@ impl ScriptedClient {
             let queue = state.replies.get_mut(prompt);
             queue.and_then(VecDeque::pop_front).transpose()
         });
-        scripted.collect()
+        let mut answers = scripted.collect::<Result<Vec<Option<Response>>, Error>>()?;
+        drop(state);
+        if let Some(choose) = &self.choose {
+            for ((answer, request), number) in answers.iter_mut().zip(requests).zip(numbers) {
+                if answer.is_none() {
+                    *answer = Some(choose(request, number)?);
+                }
+            }
+        }
+        Ok(answers)
     }
 }
 
@@ -168,14 +231,14 @@ impl LlmClient for ScriptedClient {
     fn complete(&self, request: &Request, ctx: &Context) -> Result<Response, Error> {
         let prompt = prompt(request);
         let echo = Response::new("scripted", format!("echo: {prompt}"));
-        let mut answer = self.call(&[prompt], ctx)?;
+        let mut answer = self.call(&[request], &[prompt], ctx)?;
         Ok(answer.remove(0).unwrap_or(echo))
     }
 
     fn embed(&self, requests: &[&Request], ctx: &Context) -> Result<Vec<Response>, Error> {
         self.state.lock().packs.push(requests.len());
         let texts: Vec<String> = requests.iter().map(|request| prompt(request)).collect();
-        let answers = self.call(&texts, ctx)?.into_iter().zip(&texts);
+        let answers = self.call(requests, &texts, ctx)?.into_iter().zip(&texts);
         let vector = |text: &str| Response::vector("scripted", scripted_vector(text));
         Ok(answers
             .map(|(answer, text)| answer.unwrap_or_else(|| vector(text)))

@@ -9,6 +9,7 @@ use std::time::Duration;
 use serde::ser::SerializeMap;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+use super::brief::{Bytes, FieldIf, Message};
 use super::hints::RateHints;
 use super::secret::Secret;
 use super::usage::{Paid, Usage};
@@ -456,18 +457,17 @@ impl fmt::Display for Error {
     }
 }
 
+/// Without the reply itself, and with no more than the beginning of a long message.
 impl fmt::Debug for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut out = f.debug_struct("Error");
         out.field("kind", &self.0.kind)
-            .field("message", &self.0.message);
-        if let Some(status) = self.0.status {
-            out.field("status", &status);
-        }
-        if let Some(wait) = self.0.retry_after {
-            out.field("retry_after", &wait);
-        }
-        out.field("sent", &self.0.sent).finish()
+            .field("message", &Message(&self.0.message))
+            .field_if("status", self.0.status)
+            .field_if("retry_after", self.0.retry_after)
+            .field_if("raw", self.raw().map(|raw| Bytes(raw.len())))
+            .field("sent", &self.0.sent)
+            .finish()
     }
 }
 

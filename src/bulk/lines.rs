@@ -116,6 +116,8 @@ fn render(
     result: Result<Response, Error>,
 ) -> Result<(), Error> {
     let outcome = Outcome {
+        index: None,
+        user_data: Default::default(),
         id: Some(named.id.clone()),
         result,
         attempts: u32::from(tries.calls),

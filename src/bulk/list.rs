@@ -54,6 +54,8 @@ pub(crate) struct Fed<R> {
 struct Ahead {
     /// Bytes of what waits to go into packs.
     bytes: AtomicUsize,
+    /// Items that were taken.
+    taken: AtomicUsize,
     /// Nobody takes any more.
     stopped: AtomicBool,
 }
@@ -61,14 +63,19 @@ struct Ahead {
 impl<R: Borrow<Request>> Fed<R> {
     fn try_recv(&self) -> Result<Read<R>, TryRecvError> {
         // The feeder has let go of the way that it does not use.
-        match self.one_by_one.try_recv() {
-            Err(TryRecvError::Disconnected) => {}
-            received => return received,
-        }
-        let received = self.in_packs.try_recv();
-        if let Ok(Ok(item)) = &received {
-            let bytes = item.borrow().weight();
-            self.ahead.bytes.fetch_sub(bytes, Ordering::SeqCst);
+        let received = match self.one_by_one.try_recv() {
+            Err(TryRecvError::Disconnected) => {
+                let received = self.in_packs.try_recv();
+                if let Ok(Ok(item)) = &received {
+                    let bytes = item.borrow().weight();
+                    self.ahead.bytes.fetch_sub(bytes, Ordering::SeqCst);
+                }
+                received
+            }
+            received => received,
+        };
+        if let Ok(Ok(_)) = &received {
+            self.ahead.taken.fetch_add(1, Ordering::Relaxed);
         }
         received
     }
@@ -182,11 +189,13 @@ pub(crate) struct Tail<R> {
 }
 
 impl<R> Tail<R> {
-    /// Stops the feeder and takes what it had read. Waits for a `next()` that blocks.
-    pub(crate) fn drain(self) -> Vec<R> {
+    /// Stops the feeder and takes what it had read, with the place of the first in the input. Waits
+    /// for a `next()` that blocks.
+    pub(crate) fn drain(self) -> (usize, Vec<R>) {
         self.ahead.stopped.store(true, Ordering::SeqCst);
         let left = self.one_by_one.iter().chain(self.in_packs.iter());
-        left.filter_map(Result::ok).collect()
+        let left = left.filter_map(Result::ok).collect();
+        (self.ahead.taken.load(Ordering::Relaxed), left)
     }
 }
 

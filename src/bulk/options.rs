@@ -4,6 +4,7 @@ use std::fmt;
 use std::io::Write;
 use std::path::PathBuf;
 
+use crate::base::brief::Many;
 use crate::base::error::Error;
 use crate::engine::dispatch::StopReason;
 use crate::observe::tally::Summary;
@@ -79,8 +80,7 @@ pub struct Plan {
     pub resumable: bool,
 }
 
-/// What a run did.
-#[derive(Debug)]
+/// What a run did. Its `Debug` shows nothing of the lines.
 #[non_exhaustive]
 pub struct Report {
     /// The numbers.
@@ -92,6 +92,17 @@ pub struct Report {
     /// The finished output could not be put into order or cleaned of superseded lines, or is no
     /// longer where it was.
     pub compaction: Result<(), Error>,
+}
+
+impl fmt::Debug for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Report")
+            .field("summary", &self.summary)
+            .field("stop", &self.stop)
+            .field("unsaved", &Many(self.unsaved.len()))
+            .field("compaction", &self.compaction)
+            .finish()
+    }
 }
 
 /// How results are kept.

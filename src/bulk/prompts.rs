@@ -1,6 +1,7 @@
 //! The prompts of a run: a file that was checked whole, or a stream that is checked as it comes.
 
 use std::collections::HashMap;
+use std::fmt;
 use std::io::Read;
 use std::path::Path;
 use std::sync::Arc;
@@ -8,6 +9,7 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 use serde_json::Value;
 
+use crate::base::brief::{Bytes, FieldIf, Name};
 use crate::base::cancel::Context;
 use crate::base::error::{Error, ErrorKind};
 use crate::llm::request::{Request, ResponseFormat, Task};
@@ -16,9 +18,26 @@ use super::input::{Form, Hooks, InputFile, Matching, Settings, Template};
 use super::requests::Requests;
 
 /// What is filled in where a prompt does not say it itself. All of it is part of what makes two
-/// requests the same.
-#[derive(Debug, Clone, Default)]
+/// requests the same. Its `Debug` shows none of the texts.
+#[derive(Clone, Default)]
 pub struct PromptSettings(pub(super) Settings);
+
+impl fmt::Debug for PromptSettings {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let set = &self.0;
+        let system = set.system.as_ref().map(|text| Bytes(text.len()));
+        f.debug_struct("PromptSettings")
+            .field("task", &set.task)
+            .field_if("dimensions", set.dimensions)
+            .field_if("model", set.model.as_deref().map(Name))
+            .field_if("system", system)
+            .field("template", &set.template.is_some())
+            .field_if("max_tokens", set.max_tokens)
+            .field_if("temperature", set.temperature)
+            .field_if("response_format", set.format.as_ref())
+            .finish()
+    }
+}
 
 impl PromptSettings {
     /// Nothing is filled in.

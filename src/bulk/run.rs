@@ -10,6 +10,7 @@ use std::thread;
 
 use crossbeam_channel::{Receiver, bounded};
 
+use crate::base::brief::Many;
 use crate::base::cancel::Context;
 use crate::base::clock::Time;
 use crate::base::error::{Error, ErrorKind};
@@ -32,14 +33,25 @@ use super::sinks::{Batch, Channel, Slots, outcome};
 use super::{MOST_THREADS, TICK, bad_concurrency};
 use crate::engine::pack::{Pack, Packed};
 
-/// A run that ended before its work did, with everything it has.
-#[derive(Debug)]
+/// A run that ended before its work did, with everything it has. Its `Debug`, which `main` prints
+/// for a `?`, counts the outcomes and shows none.
 pub struct BulkError {
     /// Why it ended.
     pub reason: StopReason,
     /// For [`execute_bulk_sync`], one outcome for each request, in order; what was not started is
     /// [`ErrorKind::Cancelled`]. For streams, the outcomes that the sink did not get.
     pub outcomes: Vec<Outcome>,
+}
+
+impl fmt::Debug for BulkError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let answers = self.outcomes.iter().filter(|o| o.is_success()).count();
+        f.debug_struct("BulkError")
+            .field("reason", &self.reason)
+            .field("outcomes", &Many(self.outcomes.len()))
+            .field("answers", &Many(answers))
+            .finish()
+    }
 }
 
 impl fmt::Display for BulkError {
@@ -164,14 +176,15 @@ impl<'a> Bulk<'a> {
         let now = route.clock_ref().now();
         for (item, tries) in rest {
             let error = route.dropped(item.request, &tries, why_not(&stop));
-            outcomes[item.index] = Some(outcome(route, item.request, &tries, Err(error), now));
+            let asked = (item.index, item.request);
+            outcomes[item.index] = Some(outcome(route, asked, &tries, Err(error), now));
         }
         let outcomes = outcomes
             .into_iter()
-            .zip(requests)
-            .map(|(slot, request)| {
+            .zip(requests.iter().enumerate())
+            .map(|(slot, asked)| {
                 slot.unwrap_or_else(|| {
-                    outcome(route, request, &Tries::default(), Err(why_not(&stop)), now)
+                    outcome(route, asked, &Tries::default(), Err(why_not(&stop)), now)
                 })
             })
             .collect();
@@ -248,9 +261,10 @@ impl<'a> Bulk<'a> {
                 .spawn_scoped(scope, move || feeder.feed(items.map(Ok)))
                 .map_err(|e| misused(format!("cannot start the source thread: {e}")))?;
             let mut end = self.stream(source, total, (waker, woken), sink);
-            let unread = tail.drain();
+            let (first, unread) = tail.drain();
             if let Err(error) = &mut end {
-                let unsent = unread.iter().map(|request| self.unsent(request));
+                let unsent = unread.iter().enumerate();
+                let unsent = unsent.map(|(at, request)| self.unsent((first + at, request)));
                 error.outcomes.extend(unsent);
             }
             end
@@ -265,10 +279,10 @@ impl<'a> Bulk<'a> {
         self.concurrency.clamp(1, MOST_THREADS) * 2
     }
 
-    fn unsent(&self, request: &Request) -> Outcome {
+    fn unsent(&self, asked: (usize, &Request)) -> Outcome {
         let now = self.route.clock_ref().now();
         let cancelled = Err(Error::cancelled());
-        outcome(&self.route, request, &Tries::default(), cancelled, now)
+        outcome(&self.route, asked, &Tries::default(), cancelled, now)
     }
 
     fn misuse(&self) -> Option<StopReason> {
@@ -320,7 +334,7 @@ impl<'a> Bulk<'a> {
         left.extend(rest.into_iter().map(|(item, tries)| {
             let request = &item.request;
             let error = self.route.dropped(request, &tries, Error::cancelled());
-            outcome(&self.route, request, &tries, Err(error), now)
+            outcome(&self.route, (item.index, request), &tries, Err(error), now)
         }));
         let all_done = end.summary.pending == 0 && left.is_empty() && total.is_some();
         match end.stop {

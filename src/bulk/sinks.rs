@@ -20,13 +20,15 @@ use crate::engine::pack::Pack;
 
 pub(super) fn outcome(
     route: &Route<'_>,
-    request: &Request,
+    (index, request): (usize, &Request),
     tries: &Tries,
     result: Result<Response, Error>,
     now: Time,
 ) -> Outcome {
     let (provider, model) = route.asked(tries.step, request);
     Outcome {
+        index: Some(index),
+        user_data: request.user_data.clone(),
         id: request.id.clone(),
         attempts: u32::from(tries.calls),
         latency: latency(tries.first.time(), now),
@@ -69,8 +71,8 @@ fn ended<R: Borrow<Request>>(
             Err(error) => Err(error.clone()),
         };
         let Item { index, request } = member.task;
-        let outcome = outcome(route, request.borrow(), &ticket.tries, result, now);
-        put(index, outcome);
+        let asked = (index, request.borrow());
+        put(index, outcome(route, asked, &ticket.tries, result, now));
     }
     own
 }

@@ -5,12 +5,14 @@
 //! lost, leaves nothing that cannot be found again. See [`BatchClient::find`].
 
 use std::collections::HashSet;
+use std::fmt;
 use std::io::{Read, Write};
 use std::sync::Arc;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::base::brief::FieldIf;
 use crate::base::cancel::Context;
 use crate::base::clock::Wall;
 use crate::base::error::Error;
@@ -277,7 +279,7 @@ impl BatchState {
 }
 
 /// Why a batch was refused after it had been created.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub enum Refused {
     /// For these lines of its input, counted from 1.
     Lines(Vec<(u64, Error)>),
@@ -287,6 +289,25 @@ pub enum Refused {
     TooMuchQueued(Error),
     /// For something that holds for all of its requests, such as the model.
     Whole(Error),
+}
+
+/// Of thousands of lines the first is shown.
+impl fmt::Debug for Refused {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (name, error) = match self {
+            Self::Lines(lines) => {
+                return f
+                    .debug_struct("Lines")
+                    .field("number", &lines.len())
+                    .field_if("first", lines.first())
+                    .finish();
+            }
+            Self::SomeLine(error) => ("SomeLine", error),
+            Self::TooMuchQueued(error) => ("TooMuchQueued", error),
+            Self::Whole(error) => ("Whole", error),
+        };
+        f.debug_tuple(name).field(error).finish()
+    }
 }
 
 /// A line of results.

@@ -1,11 +1,16 @@
 //! One prompt, in the terms that all providers share.
 
+use std::any::Any;
+use std::fmt;
+
 use serde_json::{Map, Value};
 
+use crate::base::brief::{Bytes, FieldIf, Many, Name};
 use crate::base::error::{Error, ErrorKind};
 
 use super::schema::{self, Schema};
 use super::schema_given;
+use super::user_data::UserData;
 
 /// Who speaks in a [`Message`].
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -48,8 +53,8 @@ impl Role {
     }
 }
 
-/// One turn of a conversation.
-#[derive(Debug, Clone, PartialEq)]
+/// One turn of a conversation. Its `Debug` says how long it is, not what it says.
+#[derive(Clone, PartialEq)]
 pub struct Message {
     /// Who speaks.
     pub role: Role,
@@ -85,7 +90,7 @@ impl Message {
 }
 
 /// What shape the answer must have.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Clone, PartialEq)]
 #[non_exhaustive]
 pub enum ResponseFormat {
     /// Any valid JSON object. Where no message mentions JSON, a sentence that does is added to the
@@ -159,7 +164,7 @@ impl ResponseFormat {
 
 /// Sampling parameters. What is unset is absent from the request: some models refuse even the
 /// default value of a field they do not take.
-#[derive(Debug, Clone, Default, PartialEq)]
+#[derive(Clone, Default, PartialEq)]
 pub struct Params {
     /// Randomness; left out, with a warning, beyond the provider's range. Default: the provider's.
     pub temperature: Option<f64>,
@@ -180,14 +185,14 @@ pub struct Params {
     pub dimensions: Option<u32>,
 }
 
-/// One prompt.
+/// One prompt. Its `Debug` is short and shows none of its texts, so that it may be logged.
 ///
 /// ```
 /// use batchwright::Request;
 /// let request = Request::new("Name a prime.").with_id("q-1").with_max_tokens(8);
 /// assert_eq!(request.id.as_deref(), Some("q-1"));
 /// ```
-#[derive(Debug, Clone, Default, PartialEq)]
+#[derive(Clone, Default, PartialEq)]
 pub struct Request {
     /// The caller's name for it; results carry it back.
     pub id: Option<String>,
@@ -205,6 +210,8 @@ pub struct Request {
     /// for is left out, and `reasoning_effort` said in its words; what is left out is said once as a
     /// warning. No field here sets what [`Params`] sets, or asks for several answers or a stream.
     pub extra: Map<String, Value>,
+    /// A value of the caller's own, which the [`Outcome`](crate::Outcome) carries back. Default: none.
+    pub user_data: UserData,
 }
 
 impl Request {
@@ -270,6 +277,23 @@ impl Request {
     /// Sets a further field, see [`extra`](Self::extra).
     pub fn with_extra(mut self, key: impl Into<String>, value: Value) -> Self {
         self.extra.insert(key.into(), value);
+        self
+    }
+
+    /// Attaches a value of your own, which comes back with the outcome; see [`UserData`].
+    ///
+    /// ```
+    /// use batchwright::{Context, Extract, Request, execute_bulk_sync};
+    /// struct Row {
+    ///     line: u32,
+    /// }
+    /// let request = Request::new("Name a prime.").with_user_data(Row { line: 7 });
+    /// let outcomes = execute_bulk_sync(&Context::new(), &Extract, &[request], 1)?;
+    /// assert_eq!(outcomes[0].user_data::<Row>().unwrap().line, 7);
+    /// # Ok::<(), batchwright::BulkError>(())
+    /// ```
+    pub fn with_user_data(mut self, value: impl Any + Send + Sync) -> Self {
+        self.user_data = UserData::new(value);
         self
     }
 
@@ -340,13 +364,7 @@ impl Request {
         self.rendered()
             .map(|(_, content, _)| match content {
                 Text::Plain(text) => text.len(),
-                Text::Value(Value::String(text)) => text.len(),
-                Text::Value(Value::Array(parts)) => parts
-                    .iter()
-                    .filter_map(|part| part.get("text")?.as_str())
-                    .map(str::len)
-                    .sum(),
-                Text::Value(_) => 0,
+                Text::Value(content) => text_bytes(content),
             })
             .sum()
     }
@@ -369,6 +387,77 @@ impl Request {
     /// Input tokens, roughly: one for every 4 bytes of text, and a few for each message.
     pub(crate) fn estimated_tokens(&self) -> u32 {
         u32::try_from(self.text_bytes() / 4 + 4 * self.messages.len()).unwrap_or(u32::MAX)
+    }
+}
+
+impl fmt::Debug for Message {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Message")
+            .field("role", &self.role)
+            .field("content", &Bytes(text_bytes(&self.content)))
+            .field_if("extra", some_of(self.extra.len()))
+            .finish()
+    }
+}
+
+impl fmt::Debug for ResponseFormat {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::JsonObject => f.write_str("JsonObject"),
+            Self::JsonSchema { name, strict, .. } => f
+                .debug_struct("JsonSchema")
+                .field("name", &Name(name))
+                .field("strict", strict)
+                .finish_non_exhaustive(),
+        }
+    }
+}
+
+impl fmt::Debug for Params {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Params")
+            .field_if("temperature", self.temperature)
+            .field_if("max_tokens", self.max_tokens)
+            .field_if("top_p", self.top_p)
+            .field_if("stop", some_of(self.stop.len()))
+            .field_if("seed", self.seed)
+            .field_if("response_format", self.response_format.as_ref())
+            .field_if("dimensions", self.dimensions)
+            .finish()
+    }
+}
+
+impl fmt::Debug for Request {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let system = self.system.as_ref().map(|text| Bytes(text.len()));
+        let data = (!self.user_data.is_none()).then_some(&self.user_data);
+        f.debug_struct("Request")
+            .field_if("id", self.id.as_deref().map(Name))
+            .field("task", &self.task)
+            .field_if("model", self.model.as_deref().map(Name))
+            .field_if("system", system)
+            .field("messages", &Many(self.messages.len()))
+            .field("text", &Bytes(self.text_bytes()))
+            .field("params", &self.params)
+            .field_if("extra", some_of(self.extra.len()))
+            .field_if("user_data", data)
+            .finish()
+    }
+}
+
+fn some_of(number: usize) -> Option<Many> {
+    (number > 0).then_some(Many(number))
+}
+
+fn text_bytes(content: &Value) -> usize {
+    match content {
+        Value::String(text) => text.len(),
+        Value::Array(parts) => parts
+            .iter()
+            .filter_map(|part| part.get("text")?.as_str())
+            .map(str::len)
+            .sum(),
+        _ => 0,
     }
 }
 

@@ -1,17 +1,23 @@
 //! Answers: what a provider replied, and how an item ended.
 
+use std::any::Any;
 use std::fmt;
 use std::time::Duration;
 
+use serde::de::{DeserializeOwned, IgnoredAny};
 use serde::ser::SerializeStruct;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use crate::base::error::Error;
+use crate::base::brief::{Bytes, FieldIf, Many, Message, Name};
+use crate::base::error::{Error, ErrorKind, Sent};
 use crate::base::hints::RateHints;
 use crate::base::usage::{Paid, Usage};
 
+use super::shape;
+use super::user_data::UserData;
+
 /// Why the answer ended where it did.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum FinishReason {
     /// It was complete.
@@ -40,8 +46,8 @@ impl fmt::Display for FinishReason {
     }
 }
 
-/// One answer.
-#[derive(Debug, Clone, PartialEq)]
+/// One answer. Its `Debug` says how long it is, not what it says.
+#[derive(Clone, PartialEq)]
 pub struct Response {
     /// The text; empty for an embedding.
     pub text: String,
@@ -111,6 +117,44 @@ impl Response {
         self.hints
     }
 
+    /// The answer as a type of yours, read from its JSON; the Markdown fence that models like to put
+    /// around it is taken off. It is best asked for with [`ResponseFormat`](crate::ResponseFormat).
+    ///
+    /// ```
+    /// use batchwright::{ErrorKind, Response};
+    /// let answer = Response::new("openai", "```json\n{\"primes\": [2, 3]}\n```");
+    /// #[derive(serde::Deserialize)]
+    /// struct Primes {
+    ///     primes: Vec<u64>,
+    /// }
+    /// assert_eq!(answer.parse::<Primes>()?.primes, [2, 3]);
+    /// let error = answer.parse::<Vec<u64>>().unwrap_err();
+    /// assert_eq!(error.kind(), ErrorKind::Invalid);
+    /// # Ok::<(), batchwright::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`ErrorKind::Malformed`] when it is no JSON, [`ErrorKind::Invalid`] when it is JSON of another
+    /// shape. The message says where and quotes nothing of the answer.
+    pub fn parse<T: DeserializeOwned>(&self) -> Result<T, Error> {
+        let json = shape::unfenced(self.text.trim());
+        let misfit = |(kind, what): (ErrorKind, String)| {
+            let cut = match self.finish_reason {
+                FinishReason::Length => "; it was cut at the token limit (max_tokens)",
+                _ => "",
+            };
+            Error::new(kind, format!("the answer {what}{cut}")).with_sent(Sent::Answered)
+        };
+        if json.is_empty() {
+            return Err(misfit((ErrorKind::Malformed, "is empty".to_owned())));
+        }
+        serde_json::from_str(json).map_err(|error| {
+            // What is no JSON at all may look like JSON of another shape up to there.
+            let broken = serde_json::from_str::<IgnoredAny>(json).err();
+            misfit(unreadable(&broken.unwrap_or(error)))
+        })
+    }
+
     pub(crate) fn paid(&self) -> Paid {
         Paid {
             usage: self.usage,
@@ -121,6 +165,78 @@ impl Response {
     pub(crate) fn set_paid(&mut self, paid: Paid) {
         self.usage = paid.usage;
         self.cost_usd = paid.cost_usd;
+    }
+}
+
+/// What is wrong with a text that should have been JSON of a type, in words that quote nothing of it.
+fn unreadable(error: &serde_json::Error) -> (ErrorKind, String) {
+    let place = format!("at line {} column {}", error.line(), error.column());
+    if !error.is_data() {
+        return (ErrorKind::Malformed, format!("is no JSON ({place})"));
+    }
+    let said = error.to_string();
+    let of_the_type = ["invalid type: ", "invalid value: ", "invalid length: "];
+    // Behind the last "expected" stand words of the type, before it those of the answer.
+    let what = match said.strip_prefix("missing field `") {
+        Some(rest) => rest
+            .split('`')
+            .next()
+            .map(|name| format!("`{name}` is missing")),
+        None if of_the_type.iter().any(|start| said.starts_with(start)) => said
+            .strip_suffix(&format!(" {place}"))
+            .and_then(|said| said.rsplit_once(", expected "))
+            .map(|(_, wanted)| format!("{wanted} was expected")),
+        None => None,
+    };
+    let what = what.map(|what| format!(": {what}")).unwrap_or_default();
+    let why = format!("is JSON of another shape than wanted{what} ({place})");
+    (ErrorKind::Invalid, why)
+}
+
+impl fmt::Debug for FinishReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Stop => f.write_str("Stop"),
+            Self::Length => f.write_str("Length"),
+            Self::Other(word) => f.debug_tuple("Other").field(&Name(word)).finish(),
+        }
+    }
+}
+
+impl fmt::Debug for Response {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Response")
+            .field("text", &Bytes(self.text.len()))
+            .field_if(
+                "embedding",
+                self.embedding.as_ref().map(|all| Many(all.len())),
+            )
+            .field("finish_reason", &self.finish_reason)
+            .field_if("usage", self.usage)
+            .field_if("model", self.model.as_deref().map(Name))
+            .field("provider", &Name(&self.provider))
+            .field_if("cost_usd", self.cost_usd)
+            .field_if("warning", self.warning.as_deref().map(Message))
+            .finish()
+    }
+}
+
+impl fmt::Debug for Outcome {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let data = (!self.user_data.is_none()).then_some(&self.user_data);
+        let earlier = (!self.earlier.is_empty()).then_some(Many(self.earlier.len()));
+        f.debug_struct("Outcome")
+            .field_if("index", self.index)
+            .field_if("id", self.id.as_deref().map(Name))
+            .field("result", &self.result)
+            .field("attempts", &self.attempts)
+            .field("latency", &self.latency)
+            .field_if("provider", self.provider.as_deref().map(Name))
+            .field_if("model", self.model.as_deref().map(Name))
+            .field_if("earlier", earlier)
+            .field_if("request_hash", self.request_hash.as_deref().map(Name))
+            .field_if("user_data", data)
+            .finish()
     }
 }
 
@@ -137,9 +253,12 @@ pub struct Earlier {
     pub error: Error,
 }
 
-/// How one item ended.
-#[derive(Debug, Clone)]
+/// How one item ended. Its `Debug` shows nothing of the answer.
+#[derive(Clone)]
 pub struct Outcome {
+    /// The request's place in the list or iterator it came from, counted from 0, in whatever order
+    /// outcomes arrive. `None` for a result line that was read.
+    pub index: Option<usize>,
     /// The request's id.
     pub id: Option<String>,
     /// The answer, or why there is none.
@@ -157,9 +276,16 @@ pub struct Outcome {
     pub earlier: Vec<Earlier>,
     /// The fingerprint of the request, where it was computed.
     pub request_hash: Option<String>,
+    /// What was [attached](crate::Request::with_user_data) to the request.
+    pub user_data: UserData,
 }
 
 impl Outcome {
+    /// What was [attached](crate::Request::with_user_data) to the request, if it is of this type.
+    pub fn user_data<T: Any>(&self) -> Option<&T> {
+        self.user_data.get()
+    }
+
     /// True when there is an answer.
     pub fn is_success(&self) -> bool {
         self.result.is_ok()
@@ -283,6 +409,8 @@ impl<'de> Deserialize<'de> for Outcome {
             }),
         };
         Ok(Self {
+            index: None,
+            user_data: UserData::default(),
             id: line.id,
             result,
             attempts: line.attempts,
@@ -318,6 +446,8 @@ mod tests {
         let results = [Ok(answer), Ok(vector), Ok(other), Err(failed.clone())];
         for result in results {
             let outcome = Outcome {
+                index: None,
+                user_data: UserData::default(),
                 id: Some("a".to_owned()),
                 result,
                 attempts: 2,

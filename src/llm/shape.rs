@@ -62,7 +62,7 @@ impl Shape {
 }
 
 /// What a Markdown fence encloses, if one encloses all of the text. No JSON begins like one.
-fn unfenced(text: &str) -> &str {
+pub(super) fn unfenced(text: &str) -> &str {
     let inside = text
         .strip_prefix("```")
         .and_then(|text| text.strip_suffix("```"));

@@ -18,6 +18,7 @@ use ureq::tls::{RootCerts, TlsConfig};
 use ureq::unversioned::resolver::{DefaultResolver, ResolvedSocketAddrs, Resolver};
 use ureq::unversioned::transport::NextTimeout;
 
+use crate::base::brief::{Bytes, Many};
 use crate::base::cancel::Context;
 use crate::base::error::{Error, ErrorKind, Sent};
 use crate::base::secret::shown_url;
@@ -61,8 +62,24 @@ impl fmt::Debug for HttpRequest<'_> {
 }
 
 /// Header fields of a reply; names are compared without case.
-#[derive(Debug, Clone, Default)]
+#[derive(Clone, Default)]
 pub struct Headers(http::HeaderMap);
+
+impl fmt::Debug for Headers {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Headers").field(&Many(self.0.len())).finish()
+    }
+}
+
+impl fmt::Debug for HttpReply {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("HttpReply")
+            .field("status", &self.status)
+            .field("headers", &self.headers)
+            .field("body", &Bytes(self.body.len()))
+            .finish()
+    }
+}
 
 impl Headers {
     /// Whether any name begins so.
@@ -86,8 +103,8 @@ impl<'a> FromIterator<(&'a str, &'a str)> for Headers {
     }
 }
 
-/// A complete reply.
-#[derive(Debug, Clone)]
+/// A complete reply. Its `Debug` says how long it is, not what it says.
+#[derive(Clone)]
 pub struct HttpReply {
     /// The status.
     pub status: u16,

@@ -169,8 +169,13 @@ fn outcomes(
         }
     }
     let missing = slots.iter().filter(|slot| slot.is_none()).count();
-    let outcomes = slots.into_iter().zip(requests).map(|(slot, request)| {
-        slot.unwrap_or_else(|| Outcome {
+    let outcomes = slots.into_iter().zip(requests).enumerate();
+    let outcomes = outcomes.map(|(index, (slot, request))| Outcome {
+        index: Some(index),
+        user_data: request.user_data.clone(),
+        ..slot.unwrap_or_else(|| Outcome {
+            index: None,
+            user_data: Default::default(),
             id: request.id.clone(),
             result: Err(Error::cancelled()),
             attempts: 0,

@@ -1,6 +1,7 @@
 //! What jobs of a kind mean: prompts, which go through a route, or whatever a host's own code makes
 //! of them.
 
+use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::thread;
@@ -10,6 +11,7 @@ use crossbeam_channel::{RecvTimeoutError, bounded};
 use serde::{Deserialize, Serialize};
 use serde_json::value::{RawValue, to_raw_value};
 
+use crate::base::brief::{Bytes, FieldIf, Name};
 use crate::base::cancel::Context;
 use crate::base::error::{Error, ErrorKind};
 use crate::base::id::{JobId, ProcessId};
@@ -18,8 +20,8 @@ use crate::engine::run::panicked;
 use super::job::Job;
 use super::store::Claimed;
 
-/// A job in the hands of its handler.
-#[derive(Debug, Clone)]
+/// A job in the hands of its handler. Its `Debug` shows nothing of the payload.
+#[derive(Clone)]
 #[non_exhaustive]
 pub struct RunningJob {
     /// Its id.
@@ -36,6 +38,20 @@ pub struct RunningJob {
     pub attempts: u32,
     /// How often its worker died while it had the job.
     pub crashes: u8,
+}
+
+impl fmt::Debug for RunningJob {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RunningJob")
+            .field("job_id", &self.job_id)
+            .field("process_id", &self.process_id)
+            .field("kind", &Name(&self.kind))
+            .field_if("item_id", self.item_id.as_deref().map(Name))
+            .field("payload", &Bytes(self.payload.get().len()))
+            .field("attempts", &self.attempts)
+            .field("crashes", &self.crashes)
+            .finish()
+    }
 }
 
 impl RunningJob {

@@ -1,10 +1,12 @@
 //! What the queue keeps: jobs, the processes they belong to, and where each stands.
 
+use std::fmt;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
+use crate::base::brief::{Bytes, FieldIf, Many, Name};
 use crate::base::clock::Wall;
 use crate::base::error::{Error, ErrorKind};
 use crate::base::id::{JobId, ProcessId};
@@ -18,8 +20,8 @@ pub const COMPLETION: &str = "completion";
 pub const EMBEDDING: &str = "embedding";
 
 /// A unit of work for the queue: a kind, which names its handler, and a payload in JSON, which only
-/// the handler understands.
-#[derive(Debug, Clone)]
+/// the handler understands. Its `Debug` shows nothing of the payload.
+#[derive(Clone)]
 pub struct Job {
     pub(crate) kind: String,
     pub(crate) payload: Box<RawValue>,
@@ -219,8 +221,8 @@ pub struct ProcessState {
     pub info: ProcessInfo,
 }
 
-/// One job, as [`JobQueue::job`](crate::JobQueue::job) shows it.
-#[derive(Debug, Clone, Serialize)]
+/// One job, as [`JobQueue::job`](crate::JobQueue::job) shows it. Its `Debug` shows nothing of the result.
+#[derive(Clone, Serialize)]
 #[non_exhaustive]
 pub struct JobState {
     /// Its id.
@@ -277,8 +279,8 @@ struct HostLine<'a> {
     error: Option<Error>,
 }
 
-/// The outcome of a job.
-#[derive(Debug, Clone, Serialize)]
+/// The outcome of a job. Its `Debug` says how long the result is, not what it says.
+#[derive(Clone, Serialize)]
 #[non_exhaustive]
 pub struct JobResult {
     /// The job.
@@ -301,6 +303,55 @@ pub struct JobResult {
     pub attempts: u32,
 }
 
+impl fmt::Debug for Job {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Job")
+            .field("kind", &Name(&self.kind))
+            .field_if("item_id", self.item_id.as_deref().map(Name))
+            .field_if("lane", self.lane.as_deref().map(Name))
+            .field("payload", &Bytes(self.payload.get().len()))
+            .field("priority", &self.priority)
+            .field_if("max_retries", self.max_retries)
+            .finish()
+    }
+}
+
+impl fmt::Debug for JobState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let result = self.result.as_ref();
+        f.debug_struct("JobState")
+            .field("job_id", &self.job_id)
+            .field("process_id", &self.process_id)
+            .field("kind", &Name(&self.kind))
+            .field_if("item_id", self.item_id.as_deref().map(Name))
+            .field("status", &self.status)
+            .field("step", &self.step)
+            .field("attempts", &self.attempts)
+            .field("crashes", &self.crashes)
+            .field_if("due_at", self.due_at)
+            .field_if("result", result.map(|result| Bytes(result.get().len())))
+            .field_if("error", self.error.as_ref())
+            .field("errors", &Many(self.errors.len()))
+            .finish()
+    }
+}
+
+impl fmt::Debug for JobResult {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let result = self.result.as_ref();
+        f.debug_struct("JobResult")
+            .field("job_id", &self.job_id)
+            .field("process_id", &self.process_id)
+            .field_if("item_id", self.item_id.as_deref().map(Name))
+            .field("kind", &Name(&self.kind))
+            .field("status", &self.status)
+            .field_if("result", result.map(|result| Bytes(result.get().len())))
+            .field_if("error", self.error.as_ref())
+            .field("attempts", &self.attempts)
+            .finish()
+    }
+}
+
 impl JobResult {
     /// True when the job was completed.
     pub fn is_success(&self) -> bool {
@@ -321,6 +372,8 @@ impl JobResult {
         let error = self.error.clone();
         let line = match (built_in && made.is_none(), error) {
             (true, Some(error)) => serde_json::to_string(&Outcome {
+                index: None,
+                user_data: Default::default(),
                 id: Some(id),
                 result: Err(error),
                 attempts: self.attempts,

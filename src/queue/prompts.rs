@@ -207,6 +207,8 @@ pub(crate) struct Said {
 /// The result line of a job.
 pub(crate) fn render(claimed: &Claimed, said: Said) -> Result<Box<RawValue>, Error> {
     let outcome = Outcome {
+        index: None,
+        user_data: Default::default(),
         id: Some(claimed.name()),
         result: said.result,
         attempts: said.attempts,

@@ -22,6 +22,7 @@ mod fallback;
 #[cfg(feature = "simulate")]
 mod gateway;
 mod hang;
+mod library;
 mod loading;
 #[cfg(feature = "simulate")]
 mod provider;

@@ -1,7 +1,9 @@
 //! What a store knows of batches: jobs that are at a provider together.
 
+use std::fmt;
 use std::sync::Arc;
 
+use crate::base::brief::Bytes;
 use crate::base::clock::Wall;
 use crate::base::id::{JobId, ProcessId};
 use crate::queue::job::JobStatus;
@@ -14,7 +16,7 @@ pub struct BatchNo(pub i64);
 
 /// Jobs of one process and lane that are at a provider together. It belongs to a worker, or to nobody
 /// when that one has gone.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct Batch {
     /// Its number.
     pub no: BatchNo,
@@ -32,6 +34,21 @@ pub struct Batch {
     pub record: String,
     /// When it was opened.
     pub created_at: Wall,
+}
+
+impl fmt::Debug for Batch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Batch")
+            .field("no", &self.no)
+            .field("process_id", &self.process_id)
+            .field("lane", &self.lane)
+            .field("worker", &self.worker)
+            .field("is_stopped", &self.is_stopped)
+            .field("jobs", &self.jobs)
+            .field("record", &Bytes(self.record.len()))
+            .field("created_at", &self.created_at)
+            .finish()
+    }
 }
 
 /// Jobs of one process and lane that wait at the first step of their route.

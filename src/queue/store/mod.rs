@@ -10,11 +10,13 @@ mod conformance;
 mod model;
 pub(crate) mod sqlite;
 
+use std::fmt;
 use std::path::PathBuf;
 use std::sync::{Arc, Weak};
 
 use serde_json::value::RawValue;
 
+use crate::base::brief::{Bytes, FieldIf, Many, Name};
 use crate::base::clock::Wall;
 use crate::base::error::Error;
 
@@ -72,7 +74,7 @@ pub struct Wanted<'a> {
 }
 
 /// What a worker was given.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub struct Claims {
     /// Jobs, in the order in which they are to be started.
     pub jobs: Vec<Claimed>,
@@ -82,8 +84,7 @@ pub struct Claims {
     pub more: bool,
 }
 
-/// A job that a worker was given.
-#[derive(Debug)]
+/// A job that a worker was given. Its `Debug` shows nothing of the payload.
 pub struct Claimed {
     /// The claim on it.
     pub receipt: Receipt,
@@ -119,6 +120,76 @@ pub struct Claimed {
     pub history: Option<String>,
 }
 
+impl fmt::Debug for Claims {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Claims")
+            .field("jobs", &Many(self.jobs.len()))
+            .field("next", &self.next)
+            .field("more", &self.more)
+            .finish()
+    }
+}
+
+impl fmt::Debug for Claimed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let history = self.history.as_ref();
+        f.debug_struct("Claimed")
+            .field("receipt", &self.receipt)
+            .field("job_id", &self.job_id)
+            .field("process_id", &self.process_id)
+            .field("lane", &self.lane)
+            .field_if("item_id", self.item_id.as_deref().map(Name))
+            .field("payload", &Bytes(self.payload.get().len()))
+            .field("attempt", &self.attempt)
+            .field("calls", &self.calls)
+            .field("crashes", &self.crashes)
+            .field("lost", &self.lost)
+            .field("in_doubt", &self.in_doubt)
+            .field_if("history", history.map(|history| Bytes(history.len())))
+            .finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for ClaimOutcome {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let length = |result: &RawValue| Bytes(result.get().len());
+        match self {
+            Self::Completed { result, spent } => f
+                .debug_struct("Completed")
+                .field("result", &length(result))
+                .field("spent", spent)
+                .finish(),
+            Self::Failed {
+                error,
+                result,
+                spent,
+            } => f
+                .debug_struct("Failed")
+                .field("error", error)
+                .field_if("result", result.as_deref().map(length))
+                .field("spent", spent)
+                .finish(),
+            Self::Retry {
+                due_at,
+                step,
+                attempt,
+                in_doubt,
+                spent,
+                history,
+            } => f
+                .debug_struct("Retry")
+                .field("due_at", due_at)
+                .field("step", step)
+                .field("attempt", attempt)
+                .field("in_doubt", in_doubt)
+                .field("spent", spent)
+                .field("history", &Bytes(history.len()))
+                .finish(),
+            Self::Snooze { due_at } => f.debug_struct("Snooze").field("due_at", due_at).finish(),
+        }
+    }
+}
+
 impl Claimed {
     /// The caller's name for the job, else its id.
     pub fn name(&self) -> String {
@@ -138,8 +209,8 @@ pub struct Settlement {
     pub outcome: ClaimOutcome,
 }
 
-/// What came of a claim on a job; not every one is the end of the job.
-#[derive(Debug, Clone)]
+/// What came of a claim on a job; not every one is the end of the job. Its `Debug` shows no result.
+#[derive(Clone)]
 pub enum ClaimOutcome {
     /// It has its result. Accepted while the job has no outcome, whatever its claim: it was paid for.
     Completed {

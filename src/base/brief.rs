@@ -1,0 +1,73 @@
+//! What `Debug` shows in place of prompts, answers and payloads, which must not end up in a log:
+//! how much there is, never what it says. Names and ids are shown, the beginning of long ones.
+
+use std::fmt;
+
+use super::error::beginning;
+
+/// Stands for a text of so many bytes.
+pub(crate) struct Bytes(pub usize);
+
+impl fmt::Debug for Bytes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "<{} bytes>", self.0)
+    }
+}
+
+/// Stands for so many of something.
+pub(crate) struct Many(pub usize);
+
+impl fmt::Debug for Many {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "<{}>", self.0)
+    }
+}
+
+/// A name: of a longer one than this many bytes only the beginning.
+pub(crate) struct Name<'a>(pub &'a str);
+
+const NAME_BYTES: usize = 80;
+
+impl fmt::Debug for Name<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        Cut(self.0, NAME_BYTES).fmt(f)
+    }
+}
+
+/// A message for people, of which the beginning suffices.
+pub(crate) struct Message<'a>(pub &'a str);
+
+const MESSAGE_BYTES: usize = 500;
+
+impl fmt::Debug for Message<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        Cut(self.0, MESSAGE_BYTES).fmt(f)
+    }
+}
+
+struct Cut<'a>(&'a str, usize);
+
+impl fmt::Debug for Cut<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let shown = beginning(self.0, self.1);
+        fmt::Debug::fmt(shown, f)?;
+        match shown.len() < self.0.len() {
+            true => write!(f, "… ({} bytes)", self.0.len()),
+            false => Ok(()),
+        }
+    }
+}
+
+/// A field that is left out when there is nothing in it.
+pub(crate) trait FieldIf {
+    fn field_if<T: fmt::Debug>(&mut self, name: &str, value: Option<T>) -> &mut Self;
+}
+
+impl FieldIf for fmt::DebugStruct<'_, '_> {
+    fn field_if<T: fmt::Debug>(&mut self, name: &str, value: Option<T>) -> &mut Self {
+        match value {
+            Some(value) => self.field(name, &value),
+            None => self,
+        }
+    }
+}

@@ -1,0 +1,310 @@
+//! What a program that embeds the library hands in with a request and finds in its outcome.
+
+use std::ops::ControlFlow;
+use std::sync::Arc;
+
+use batchwright::testing::ScriptedClient;
+use batchwright::{
+    Bulk, Context, Error, ErrorKind, FinishReason, Outcome, Request, Response, UserData,
+    execute_bulk_sync, request_hash,
+};
+use serde::Deserialize;
+
+/// A row of the caller's, which cannot even be cloned.
+struct Row(usize);
+
+fn request(n: usize) -> Request {
+    Request::new(format!("p{n}")).with_user_data(Row(n))
+}
+
+#[track_caller]
+fn belongs(outcome: &Outcome, n: usize) {
+    assert_eq!(outcome.index, Some(n));
+    assert_eq!(outcome.user_data::<Row>().unwrap().0, n);
+    assert!(outcome.user_data::<String>().is_none());
+    if let Ok(answer) = &outcome.result {
+        assert_eq!(answer.text, format!("echo: p{n}"));
+    }
+}
+
+#[test]
+fn a_list_gives_each_outcome_its_place_and_what_came_with_the_request() {
+    let client = ScriptedClient::new();
+    client.fail("p3", Error::new(ErrorKind::Invalid, "no"));
+    let requests: Vec<Request> = (0..20).map(request).collect();
+    let outcomes = execute_bulk_sync(&Context::new(), &client, &requests, 4).unwrap();
+    for (n, outcome) in outcomes.iter().enumerate() {
+        belongs(outcome, n);
+    }
+    assert!(outcomes[3].result.is_err());
+}
+
+#[test]
+fn outcomes_that_stream_in_any_order_say_where_they_belong() {
+    let client = Arc::new(ScriptedClient::new());
+    // The first one fails once, and so comes behind others.
+    client.fail("p0", Error::new(ErrorKind::Transient, "again"));
+    let mut seen = Vec::new();
+    let sink = |outcome: Outcome| {
+        belongs(&outcome, outcome.index.unwrap());
+        seen.push(outcome.index.unwrap());
+        ControlFlow::Continue(())
+    };
+    let run = Bulk::new(&*client).concurrency(3);
+    run.for_each((0..50).map(request), sink).unwrap();
+    assert_ne!(seen[0], 0);
+    seen.sort_unstable();
+    assert!(seen.iter().copied().eq(0..50));
+
+    let outcomes = Bulk::new(client).concurrency(3).spawn((0..50).map(request));
+    let mut seen: Vec<usize> = outcomes
+        .map(|outcome| {
+            belongs(&outcome, outcome.index.unwrap());
+            outcome.index.unwrap()
+        })
+        .collect();
+    seen.sort_unstable();
+    assert!(seen.iter().copied().eq(0..50));
+}
+
+#[test]
+fn vectors_of_one_call_find_their_way_back() {
+    let client = ScriptedClient::new();
+    let texts = (0..40).map(|n| Request::embedding(format!("p{n}")).with_user_data(Row(n)));
+    let mut seen = 0;
+    let sink = |outcome: Outcome| {
+        let n = outcome.user_data::<Row>().unwrap().0;
+        assert_eq!(outcome.index, Some(n));
+        seen += 1;
+        ControlFlow::Continue(())
+    };
+    Bulk::new(&client).for_each(texts, sink).unwrap();
+    assert_eq!(seen, 40);
+}
+
+#[test]
+fn what_a_broken_stream_hands_back_has_its_place_too() {
+    let client = ScriptedClient::new();
+    let mut seen = Vec::new();
+    let sink = |outcome: Outcome| {
+        seen.push(outcome.index.unwrap());
+        ControlFlow::Break(())
+    };
+    let error = Bulk::new(&client)
+        .concurrency(2)
+        .for_each((0..1_000).map(request), sink)
+        .unwrap_err();
+    for outcome in &error.outcomes {
+        belongs(outcome, outcome.user_data::<Row>().unwrap().0);
+    }
+    seen.extend(error.outcomes.iter().map(|outcome| outcome.index.unwrap()));
+    seen.sort_unstable();
+    // Whatever was read is there once, and beyond it nothing was read.
+    assert!(seen.len() < 1_000 && seen.iter().copied().eq(0..seen.len()));
+}
+
+#[test]
+fn a_run_that_never_began_hands_everything_back() {
+    let requests: Vec<Request> = (0..3).map(request).collect();
+    let client = ScriptedClient::new();
+    let ctx = Context::new();
+    ctx.cancel();
+    let error = execute_bulk_sync(&ctx, &client, &requests, 2).unwrap_err();
+    for (n, outcome) in error.outcomes.iter().enumerate() {
+        belongs(outcome, n);
+    }
+    assert_eq!((error.outcomes.len(), client.calls().len()), (3, 0));
+}
+
+#[test]
+fn user_data_is_no_part_of_a_request() {
+    let plain = Request::new("p").with_id("a");
+    let with = plain.clone().with_user_data("the patient's name");
+    assert_eq!(plain, with);
+    assert_eq!(request_hash(&plain), request_hash(&with));
+    assert_eq!(
+        serde_json::to_string(&plain).unwrap(),
+        serde_json::to_string(&with).unwrap()
+    );
+    let requests = [with];
+    let outcomes = execute_bulk_sync(&Context::new(), &ScriptedClient::new(), &requests, 1);
+    let line = serde_json::to_string(&outcomes.unwrap()[0]).unwrap();
+    assert!(
+        !line.contains("patient") && !line.contains("index"),
+        "{line}"
+    );
+}
+
+#[test]
+fn user_data_is_shared_and_never_copied() {
+    let row = Arc::new(Row(7));
+    let mut request = Request::new("p");
+    request.user_data = UserData::from(row.clone());
+    let requests = vec![request; 3];
+    let outcomes = execute_bulk_sync(&Context::new(), &ScriptedClient::new(), &requests, 1);
+    let outcomes = outcomes.unwrap();
+    let back: Arc<Row> = outcomes[2].user_data.shared().unwrap();
+    assert!(Arc::ptr_eq(&row, &back));
+    drop((requests, outcomes, back));
+    assert_eq!(Arc::strong_count(&row), 1);
+}
+
+#[derive(Debug, Deserialize, PartialEq)]
+#[serde(deny_unknown_fields)]
+struct Person {
+    name: String,
+    age: u8,
+}
+
+#[derive(Debug, Deserialize)]
+enum Colour {
+    Red,
+}
+
+#[test]
+fn an_answer_is_read_as_a_type() {
+    let person = Person {
+        name: "Ada".to_owned(),
+        age: 36,
+    };
+    for text in [
+        r#"{"name": "Ada", "age": 36}"#,
+        "\n```json\n{\"name\": \"Ada\", \"age\": 36}\n```\n",
+    ] {
+        assert_eq!(Response::new("x", text).parse::<Person>().unwrap(), person);
+    }
+}
+
+#[test]
+fn what_cannot_be_read_is_told_without_a_word_of_the_answer() {
+    let deep = "[".repeat(100_000);
+    let wanted = [
+        ("", ErrorKind::Malformed, "the answer is empty"),
+        ("```json\n```", ErrorKind::Malformed, "the answer is empty"),
+        (
+            "Mallory, he said",
+            ErrorKind::Malformed,
+            "the answer is no JSON (at line 1 column 1)",
+        ),
+        (
+            &deep,
+            ErrorKind::Malformed,
+            "the answer is no JSON (at line 1 column ",
+        ),
+        (
+            r#"{"name": "Mallory", "age": "Mallory, expected Mallory"}"#,
+            ErrorKind::Invalid,
+            "the answer is JSON of another shape than wanted: u8 was expected (at line 1 column ",
+        ),
+        (
+            r#"{"name": "Mallory"}"#,
+            ErrorKind::Invalid,
+            "the answer is JSON of another shape than wanted: `age` is missing (at line 1 column ",
+        ),
+        (
+            r#"{"name": "x", "age": 1, "Mallory, expected Mallory": 1}"#,
+            ErrorKind::Invalid,
+            "the answer is JSON of another shape than wanted (at line 1 column ",
+        ),
+        (
+            r#"{"name": "x", "age": 123456}"#,
+            ErrorKind::Invalid,
+            "the answer is JSON of another shape than wanted: u8 was expected (at line 1 column ",
+        ),
+    ];
+    for (text, kind, why) in wanted {
+        let error = Response::new("x", text).parse::<Person>().unwrap_err();
+        assert_eq!(error.kind(), kind, "{error}");
+        assert!(error.message().starts_with(why), "{error}");
+        assert!(
+            !format!("{error} {error:?}").contains("Mallory"),
+            "{error:?}"
+        );
+    }
+    let error = Response::new("x", r#""Mallory""#).parse::<Colour>();
+    let error = error.map(|Colour::Red| ()).unwrap_err();
+    assert!(
+        error.message().len() < 100 && !error.message().contains("Mallory"),
+        "{error}"
+    );
+
+    let mut cut = Response::new("x", r#"{"name": "Mal"#);
+    cut.finish_reason = FinishReason::Length;
+    let error = cut.parse::<Person>().unwrap_err();
+    assert!(
+        error
+            .message()
+            .ends_with("it was cut at the token limit (max_tokens)"),
+        "{error}"
+    );
+}
+
+#[test]
+fn answers_chosen_by_a_closure_do_not_depend_on_the_order_of_calls() {
+    let client = ScriptedClient::answering(|request, call| {
+        let text = request.messages[0].text();
+        match (&*text, call) {
+            ("flaky", 1) => Err(Error::new(ErrorKind::Transient, "again")),
+            ("bad", _) => Err(Error::new(ErrorKind::Invalid, "no")),
+            (text, call) => Ok(Response::new("mine", format!("{text}, call {call}"))),
+        }
+    });
+    client.reply("scripted", "first");
+    let prompts = ["flaky", "bad", "plain", "scripted"].map(Request::new);
+    for concurrency in [1, 4] {
+        let outcomes = execute_bulk_sync(&Context::new(), &client, &prompts, concurrency).unwrap();
+        let texts: Vec<_> = outcomes
+            .iter()
+            .map(|outcome| outcome.result.as_ref().map(|answer| &*answer.text).ok())
+            .collect();
+        match concurrency {
+            1 => assert_eq!(
+                texts,
+                [
+                    Some("flaky, call 2"),
+                    None,
+                    Some("plain, call 1"),
+                    Some("first")
+                ]
+            ),
+            _ => assert_eq!(
+                texts,
+                [
+                    Some("flaky, call 3"),
+                    None,
+                    Some("plain, call 2"),
+                    Some("scripted, call 2")
+                ]
+            ),
+        }
+    }
+    assert_eq!(client.calls_of("flaky"), 3);
+    assert_eq!(client.calls_of("bad"), 2);
+    assert_eq!(client.calls_of("never asked"), 0);
+    let same = [
+        Request::new("same").with_id("a"),
+        Request::new("same").with_id("b"),
+    ];
+    execute_bulk_sync(&Context::new(), &client, &same, 2).unwrap();
+    assert_eq!((client.calls_of("a"), client.calls_of("b")), (1, 1));
+}
+
+#[test]
+fn a_closure_may_ask_its_client_and_make_vectors() {
+    let client = Arc::new_cyclic(|own: &std::sync::Weak<ScriptedClient>| {
+        let own = own.clone();
+        ScriptedClient::answering(move |request, _| {
+            let asked = own.upgrade().unwrap().calls().len();
+            match request.messages[0].text().as_str() {
+                "p7" => Err(Error::new(ErrorKind::Invalid, "no")),
+                _ => Ok(Response::vector("mine", vec![asked as f32])),
+            }
+        })
+    });
+    let texts: Vec<Request> = (0..8)
+        .map(|n| Request::embedding(format!("p{n}")))
+        .collect();
+    let outcomes = execute_bulk_sync(&Context::new(), &client, &texts, 2).unwrap();
+    let failed: Vec<usize> = (0..8).filter(|n| !outcomes[*n].is_success()).collect();
+    assert_eq!(failed, [7]);
+}
