@@ -3,6 +3,8 @@
 pub mod batch;
 pub mod client;
 pub mod hash;
+#[cfg(feature = "schema")]
+mod metered;
 pub mod notes;
 pub mod providers;
 pub mod request;
@@ -10,7 +12,10 @@ mod request_json;
 pub mod response;
 pub mod route;
 pub mod schema;
+#[cfg(feature = "schema")]
+mod schema_compiled;
 pub mod schema_given;
 pub mod shape;
 pub mod shaped;
 pub mod transport;
+pub mod user_data;

@@ -1,0 +1,125 @@
+//! A compiled JSON Schema, and what in a value does not fit it.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, OnceLock};
+
+use jsonschema::error::ValidationErrorKind;
+use jsonschema::{ReferencingError, ValidationError, Validator};
+use parking_lot::RwLock;
+use serde_json::Value;
+
+use super::metered::{Metered, metered};
+
+/// A compiled JSON Schema.
+#[derive(Clone)]
+pub(crate) struct Schema(Arc<Compiled>);
+
+struct Compiled {
+    schema: Value,
+    validator: Validator,
+    /// The same, for naming what does not fit; made when something does not.
+    explaining: OnceLock<Option<Validator<Metered>>>,
+}
+
+/// Compiled schemas of the whole process: input lines repeat theirs, as do all answers.
+static COMPILED: RwLock<VecDeque<Schema>> = RwLock::new(VecDeque::new());
+
+/// A run has one schema or a few. With more than this they are compiled again and again, which
+/// is slower and no worse.
+const KEPT: usize = 64;
+
+/// Compiling recurses, on threads with a stack of 2 MiB.
+const DEEPEST: usize = 100;
+
+/// Misfits named at once.
+const NAMED: usize = 5;
+
+/// Looks at the parts of a value until its misfits must have been found. All of them are collected
+/// before the first is named, at some hundred bytes each; and where alternatives contain each other
+/// there are twice as many with each level of the value.
+const LOOKS: u32 = 100_000;
+
+impl Schema {
+    /// Compiles a schema, or finds it compiled.
+    ///
+    /// # Errors
+    /// What is wrong with the schema, and where in it.
+    pub(crate) fn compile(schema: &Value) -> Result<Self, String> {
+        if let Some(found) = find(&COMPILED.read(), schema) {
+            return Ok(found);
+        }
+        if is_deeper(schema, DEEPEST) {
+            return Err(format!("it is nested more than {DEEPEST} levels deep"));
+        }
+        let validator = jsonschema::options().offline().build(schema);
+        let built = Self(Arc::new(Compiled {
+            schema: schema.clone(),
+            validator: validator.map_err(|error| fault(&error))?,
+            explaining: OnceLock::new(),
+        }));
+        let mut compiled = COMPILED.write();
+        if find(&compiled, schema).is_none() {
+            if compiled.len() >= KEPT {
+                compiled.pop_front();
+            }
+            compiled.push_back(built.clone());
+        }
+        Ok(built)
+    }
+
+    /// Where a value does not fit, without a word of what stands there; `None` if it fits. That alone
+    /// is decided by looking at everything; naming places takes no more than so much work and memory.
+    pub(crate) fn misfit(&self, value: &Value) -> Option<String> {
+        if self.0.validator.is_valid(value) {
+            return None;
+        }
+        let unnamed = || Some("somewhere in it, in too many ways to say where".to_owned());
+        let build = || {
+            let options = jsonschema::options_for::<Metered>().offline();
+            options.build(&self.0.schema).ok()
+        };
+        let Some(explaining) = self.0.explaining.get_or_init(build) else {
+            return unnamed();
+        };
+        let named = metered(LOOKS, || {
+            let errors = explaining.iter_errors(value).take(NAMED);
+            let named = errors.map(|error| {
+                let what = error.masked();
+                match error.instance_path().as_str() {
+                    "" => what.to_string(),
+                    path => format!("at {path}: {what}"),
+                }
+            });
+            named.collect::<Vec<_>>().join("; ")
+        });
+        named.or_else(unnamed)
+    }
+}
+
+fn find(compiled: &VecDeque<Schema>, schema: &Value) -> Option<Schema> {
+    let mut compiled = compiled.iter();
+    compiled.find(|known| known.0.schema == *schema).cloned()
+}
+
+fn is_deeper(value: &Value, levels: usize) -> bool {
+    let deeper = |value: &Value| levels == 0 || is_deeper(value, levels - 1);
+    match value {
+        Value::Array(items) => items.iter().any(deeper),
+        Value::Object(fields) => fields.values().any(deeper),
+        _ => false,
+    }
+}
+
+fn fault(error: &ValidationError<'_>) -> String {
+    if let ValidationErrorKind::Referencing(ReferencingError::Unretrievable { uri, .. }) =
+        error.kind()
+    {
+        return format!(
+            "\"{uri}\" lies outside of it, and nothing is fetched: put it under \"$defs\""
+        );
+    }
+    match error.instance_path().as_str() {
+        "" => error.to_string(),
+        path => format!("at {path}: {error}"),
+    }
+}
