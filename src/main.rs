@@ -6,8 +6,9 @@ mod cli;
 
 use std::process::ExitCode;
 
-use clap::Parser;
-
 fn main() -> ExitCode {
-    cli::execute(cli::args::Cli::parse()).into()
+    match cli::parse(std::env::args_os()) {
+        Ok(cli) => cli::execute(cli).into(),
+        Err(exit) => exit.into(),
+    }
 }

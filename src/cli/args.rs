@@ -57,18 +57,22 @@ pub enum Command {
 /// an item; the output file is the checkpoint: a second run skips what is finished and runs what
 /// failed, changed or was never sent.
 #[derive(Debug, Args)]
-#[command(after_long_help = RUN_HELP)]
+#[command(after_help = MORE, after_long_help = RUN_HELP)]
 pub struct RunArgs {
     /// A .jsonl, .csv, .tsv or .txt file, or - for standard input
     pub input: PathBuf,
 
-    /// File for the results; without it they go to standard output, which cannot be resumed from
+    /// File for the results; run the same again to resume
+    ///
+    /// Without it they go to standard output, which cannot be resumed from.
     #[arg(short, long, value_name = "FILE")]
     pub output: Option<PathBuf>,
 
     #[command(flatten)]
     pub provider: ProviderArgs,
 
+    /// sync, or batch: half the price, within a day
+    ///
     /// How prompts are carried out: `sync`, each a call of its own, or `batch`, handed over to the
     /// provider's Batch API, at half the price within a day; a provider without one runs `sync` [env:
     /// BATCHWRIGHT_BULK_STRATEGY] [config: llm.bulk_strategy] [default: sync]
@@ -81,45 +85,58 @@ pub struct RunArgs {
     #[command(flatten)]
     pub pace: PaceArgs,
 
+    /// Send nothing; say what would be done
+    ///
+    /// The input is checked as before a real run.
+    #[arg(help_heading = "Results", long)]
+    pub dry_run: bool,
+
+    /// Send at most this many items in this run
+    ///
+    /// If they succeed the exit code is 0, whatever is left.
+    #[arg(help_heading = "Results", long, value_name = "N", value_parser = at_least_one)]
+    pub max_items: Option<usize>,
+
+    /// continue, stop, or stop-critical (the default)
+    ///
     /// What a failed item means for the others: `stop-critical` stops for errors that all share
     /// (a refused key, an empty account, an unknown model, a wrong address); whatever the policy, a
-    /// provider that refuses the key is not called again
-    #[arg(help_heading = "Results", long, value_name = "POLICY", value_enum, default_value_t = OnError::StopCritical)]
+    /// provider that refuses the key is not called again.
+    #[arg(help_heading = "Results", long, value_name = "POLICY", value_enum,
+        default_value_t = OnError::StopCritical, hide_default_value = true,
+        hide_possible_values = true)]
     pub on_error: OnError,
 
+    /// Print the summary, or the error, as JSON (with -o)
+    ///
+    /// The summary goes to standard output as one JSON object; so does an error that prevents the
+    /// run: {"error": {"kind": …, "message": …}, "exit_code": N}.
+    #[arg(help_heading = "Results", long, requires = "output")]
+    pub json: bool,
+
     /// Keep the failed items of earlier runs as they are instead of trying them again
-    #[arg(help_heading = "Results", long)]
+    #[arg(help_heading = "Results", long, hide_short_help = true)]
     pub keep_failed: bool,
 
     /// With `--strategy batch`: end as soon as all is handed over; the same command collects the results
     /// later
-    #[arg(help_heading = "Results", long)]
+    #[arg(help_heading = "Results", long, hide_short_help = true)]
     pub no_wait: bool,
 
-    /// Send at most this many items in this run; if they succeed the exit code is 0, whatever is
-    /// left
-    #[arg(help_heading = "Results", long, value_name = "N", value_parser = at_least_one)]
-    pub max_items: Option<usize>,
-
-    /// Check the input and say what would be done; send nothing
-    #[arg(help_heading = "Results", long)]
-    pub dry_run: bool,
-
     /// Put the results into the order of the input when all is done
-    #[arg(help_heading = "Results", long)]
+    #[arg(help_heading = "Results", long, hide_short_help = true)]
     pub ordered: bool,
 
     /// Sync every write to the disk, so that finished results survive a power loss too
-    #[arg(help_heading = "Results", long)]
+    #[arg(help_heading = "Results", long, hide_short_help = true)]
     pub fsync: bool,
-
-    /// Print the summary as JSON on standard output (with --output)
-    #[arg(help_heading = "Results", long, requires = "output")]
-    pub json: bool,
 
     #[command(flatten)]
     pub show: ShowArgs,
 }
+
+/// What ends the short help.
+pub const MORE: &str = "Rare flags, examples and exit codes are shown by --help.";
 
 const RUN_HELP: &str = "\
 Input lines (.jsonl; the forms may be mixed):
@@ -147,14 +164,16 @@ Exit codes:
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Provider")]
 pub struct ProviderArgs {
-    /// Provider; `batchwright providers` lists them [env: BATCHWRIGHT_PROVIDER] [config:
-    /// llm.provider] [default: the first usable one]
+    /// Who is asked; `batchwright providers` lists them
+    ///
+    /// [env: BATCHWRIGHT_PROVIDER] [config: llm.provider] [default: the first usable one]
     #[arg(long, value_name = "NAME", value_parser = name)]
     pub provider: Option<String>,
 
-    /// Model for prompts that name none. Part of what makes two requests the same: naming another
-    /// one runs them again. BATCHWRIGHT_MODEL and the setting llm.model are a default instead, which
-    /// reruns nothing
+    /// Model for prompts that name none
+    ///
+    /// Part of what makes two requests the same: naming another one runs them again.
+    /// BATCHWRIGHT_MODEL and the setting llm.model are a default instead, which reruns nothing.
     #[arg(long, value_name = "NAME", value_parser = name)]
     pub model: Option<String>,
 
@@ -162,6 +181,8 @@ pub struct ProviderArgs {
     #[arg(long, value_name = "URL", value_parser = name)]
     pub base_url: Option<String>,
 
+    /// Who takes over what failed, as groq:MODEL,extract
+    ///
     /// Providers that take over what the first one finally failed, separated by commas, each with
     /// a model of its own: groq:MODEL,extract; a blocked or refused answer does not move on, unless
     /// --fallback-blocked [env: BATCHWRIGHT_FALLBACK] [config: llm.fallback] [default: none]
@@ -169,7 +190,7 @@ pub struct ProviderArgs {
     pub fallback: Option<Vec<String>>,
 
     /// Ask the next provider of --fallback also where one blocked the prompt or refused to answer
-    #[arg(long)]
+    #[arg(long, hide_short_help = true)]
     pub fallback_blocked: bool,
 }
 
@@ -177,80 +198,99 @@ pub struct ProviderArgs {
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Prompts")]
 pub struct PromptArgs {
-    /// What is asked for: an answer to each prompt, or its vector; many vectors share a call
-    #[arg(long, value_name = "TASK", value_enum, default_value_t = TaskArg::Complete)]
-    pub task: TaskArg,
-
-    /// Numbers in a vector, with --task embed [default: the model's own]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
-    pub dimensions: Option<u32>,
-
-    /// System text for prompts without their own; @FILE reads it from a file
-    #[arg(long, value_name = "TEXT", value_parser = text_or_file)]
-    pub system: Option<String>,
-
-    /// Makes the prompt of a row or line: {{column}} stands for its fields; @FILE reads it from a
-    /// file
+    /// Makes a prompt of a row: 'Is this spam? {{text}}'
+    ///
+    /// {{column}} stands for a field of the row or line; @FILE reads the template from a file.
     #[arg(long, value_name = "TEXT", value_parser = text_or_file)]
     pub template: Option<String>,
 
-    /// The most tokens to answer with [default: the provider's; 4096 for Anthropic, which must be
-    /// told one]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
-    pub max_tokens: Option<u32>,
+    /// System text for prompts without their own
+    ///
+    /// @FILE reads it from a file.
+    #[arg(long, value_name = "TEXT", value_parser = text_or_file)]
+    pub system: Option<String>,
 
-    /// Randomness, 0 to 2 [default: the provider's]
-    #[arg(long, value_name = "X", value_parser = temperature)]
-    pub temperature: Option<f64>,
-
-    /// Ask for answers that are JSON objects, in the system text too where a prompt does not say so.
-    /// Anything else is asked for again once and then fails
-    #[arg(long)]
-    pub json_mode: bool,
-
-    /// Ask for answers that fit a JSON Schema: FILE, @FILE, or the schema itself, which begins with
-    /// `{`. One that does not is asked for again once, with what is wrong, and then fails. Lines
-    /// that bring a `response_format` keep theirs
+    /// Ask for answers that fit a JSON Schema
+    ///
+    /// FILE, @FILE, or the schema itself, which begins with `{`. An answer that does not fit is
+    /// asked for again once, with what is wrong, and then fails. Lines that bring a
+    /// `response_format` keep theirs.
     #[cfg(feature = "schema")]
     #[arg(long, value_name = "FILE", conflicts_with = "json_mode")]
     pub json_schema: Option<PathBuf>,
+
+    /// The most tokens to answer with
+    ///
+    /// [default: the provider's; 4096 for Anthropic, which must be told one]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub max_tokens: Option<u32>,
+
+    /// complete (the default), or embed for vectors
+    ///
+    /// What is asked for: `complete`, an answer to each prompt, or `embed`, its vector; many vectors
+    /// share a call.
+    #[arg(long, value_name = "TASK", value_enum, default_value_t = TaskArg::Complete,
+        hide_default_value = true, hide_possible_values = true)]
+    pub task: TaskArg,
+
+    /// Ask for answers that are JSON objects, in the system text too where a prompt does not say so.
+    /// Anything else is asked for again once and then fails
+    #[arg(long, hide_short_help = true)]
+    pub json_mode: bool,
+
+    /// Randomness, 0 to 2 [default: the provider's]
+    #[arg(long, value_name = "X", value_parser = temperature, hide_short_help = true)]
+    pub temperature: Option<f64>,
+
+    /// Numbers in a vector, with --task embed [default: the model's own]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..),
+        hide_short_help = true)]
+    pub dimensions: Option<u32>,
 }
 
 /// How fast, and how patiently.
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Pace")]
 pub struct PaceArgs {
-    /// Calls in flight [env: BATCHWRIGHT_SYNC_CONCURRENCY] [config: llm.sync_concurrency] [default:
+    /// Calls in flight
+    ///
+    /// [env: BATCHWRIGHT_SYNC_CONCURRENCY] [config: llm.sync_concurrency] [default:
     /// the provider's: a local server's slots or 1, else 5]
     #[arg(short = 'j', long, value_name = "N", value_parser = words_for("llm.sync_concurrency"))]
     pub concurrency: Option<String>,
 
-    /// Requests per minute [env: RATE_LIMIT_REQUESTS_PER_MINUTE] [config: llm.requests_per_minute]
+    /// Requests per minute
+    ///
+    /// [env: RATE_LIMIT_REQUESTS_PER_MINUTE] [config: llm.requests_per_minute]
     /// [default: learned from the provider's replies]
     #[arg(long, value_name = "N", value_parser = words_for("llm.requests_per_minute"))]
     pub rpm: Option<String>,
 
     /// Tokens per minute [env: RATE_LIMIT_TOKENS_PER_MINUTE] [config: llm.tokens_per_minute]
     /// [default: learned]
-    #[arg(long, value_name = "N", value_parser = words_for("llm.tokens_per_minute"))]
+    #[arg(long, value_name = "N", value_parser = words_for("llm.tokens_per_minute"),
+        hide_short_help = true)]
     pub tpm: Option<String>,
 
     /// Retries of an item at each provider
-    #[arg(long, value_name = "N", default_value_t = 3)]
+    #[arg(long, value_name = "N", default_value_t = 3, hide_short_help = true)]
     pub max_retries: u8,
 
     /// The longest wait for one call [env: AI_REQUEST_TIMEOUT] [config: llm.request_timeout]
     /// [default: 600s]
-    #[arg(long, value_name = "TIME", value_parser = words_for("llm.request_timeout"))]
+    #[arg(long, value_name = "TIME", value_parser = words_for("llm.request_timeout"),
+        hide_short_help = true)]
     pub timeout: Option<String>,
 
     /// Folder for what several runs share: settings (see `batchwright config`), and the limits and
-    /// pauses of the same provider, key and model, which hold for all of them together [env: BATCHWRIGHT_HOME] [default: the platform's data folder]
-    #[arg(long, value_name = "DIR")]
+    /// pauses of the same provider, key and model, which hold for all of them together [env:
+    /// BATCHWRIGHT_HOME] [default: the platform's data folder]
+    #[arg(long, value_name = "DIR", hide_short_help = true)]
     pub data_dir: Option<PathBuf>,
 
     /// How long calls in flight may go on after Ctrl-C
-    #[arg(long, value_name = "TIME", default_value = "30s", value_parser = seconds)]
+    #[arg(long, value_name = "TIME", default_value = "30s", value_parser = seconds,
+        hide_short_help = true)]
     pub grace: Duration,
 }
 
@@ -258,24 +298,29 @@ pub struct PaceArgs {
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Display")]
 pub struct ShowArgs {
-    /// Progress on standard error: `auto` shows a bar on a terminal and a line now and then
-    /// elsewhere
-    #[arg(long, value_name = "WHEN", value_enum, default_value_t = When::Auto)]
-    pub progress: When,
-
     /// Say nothing but errors
     #[arg(short, long)]
     pub quiet: bool,
 
-    /// Say more; twice: much more. Bodies and keys are never logged
+    /// Say more; -vv says much more
+    ///
+    /// Bodies and keys are never logged.
     #[arg(short, long, action = clap::ArgAction::Count)]
     pub verbose: u8,
+
+    /// Progress on standard error: `auto` shows a bar on a terminal and a line now and then
+    /// elsewhere
+    #[arg(long, value_name = "WHEN", value_enum, default_value_t = When::Auto,
+        hide_short_help = true)]
+    pub progress: When,
 }
 
-/// Show each provider: usable or why not, model, address, default concurrency
+/// Show each provider: usable or why not, model, address, calls
 #[derive(Debug, Args)]
 pub struct ProvidersArgs {
-    /// Model to assume for prompts that name none [env: BATCHWRIGHT_MODEL] [config: llm.model]
+    /// Model to assume for prompts that name none
+    ///
+    /// [env: BATCHWRIGHT_MODEL] [config: llm.model]
     #[arg(long, value_name = "NAME", value_parser = name)]
     pub model: Option<String>,
 
@@ -283,8 +328,9 @@ pub struct ProvidersArgs {
     #[arg(long)]
     pub json: bool,
 
-    /// Folder whose settings are looked at [env: BATCHWRIGHT_HOME] [default: the platform's data
-    /// folder]
+    /// Folder whose settings are looked at
+    ///
+    /// [env: BATCHWRIGHT_HOME] [default: the platform's data folder]
     #[arg(long, value_name = "DIR")]
     pub data_dir: Option<PathBuf>,
 }
@@ -295,7 +341,7 @@ pub struct ProvidersArgs {
 /// flag says otherwise.
 #[cfg(feature = "queue")]
 #[derive(Debug, Args)]
-#[command(after_long_help = super::config::help(), arg_required_else_help = true)]
+#[command(after_help = MORE, after_long_help = super::config::help(), arg_required_else_help = true)]
 pub struct ConfigArgs {
     #[command(subcommand)]
     pub action: ConfigAction,
@@ -304,7 +350,9 @@ pub struct ConfigArgs {
     #[arg(long, global = true)]
     pub json: bool,
 
-    /// Folder of the settings [env: BATCHWRIGHT_HOME] [default: the platform's data folder]
+    /// Folder of the settings
+    ///
+    /// [env: BATCHWRIGHT_HOME] [default: the platform's data folder]
     #[arg(long, value_name = "DIR", global = true)]
     pub data_dir: Option<PathBuf>,
 }
@@ -312,7 +360,9 @@ pub struct ConfigArgs {
 #[cfg(feature = "queue")]
 #[derive(Debug, Subcommand)]
 pub enum ConfigAction {
-    /// Show every setting: its value, where that comes from, and what it overrides
+    /// Show every setting: its value, and where that comes from
+    ///
+    /// And what it overrides.
     List,
     /// Print the value that holds
     Get {

@@ -10,6 +10,7 @@ use super::args::{ConfigAction, ConfigArgs};
 use super::display;
 use super::exit::{Exit, Refusal};
 use super::settings::{refused, settings, store};
+use super::table::{Table, width};
 
 pub fn execute(args: &ConfigArgs) -> Exit {
     match carry_out(args) {
@@ -17,10 +18,7 @@ pub fn execute(args: &ConfigArgs) -> Exit {
             let _ = std::io::stdout().write_all(text.as_bytes());
             Exit::Success
         }
-        Err(refusal) => {
-            display::error(&refusal.message);
-            refusal.exit
-        }
+        Err(refusal) => refusal.end(args.json, false),
     }
 }
 
@@ -126,22 +124,29 @@ fn list(settings: &Settings, json: bool) -> Result<String, Refusal> {
         let all: Vec<Value> = all.iter().map(as_json).collect();
         return Ok(line(&json!({ "settings": all, "unknown": unknown })));
     }
-    let mut rows = vec![["setting", "value", "source", "overrides"].map(str::to_owned)];
+    let mut table = Table::default().room_for_notes("default".len());
+    let sources = all.iter().map(|setting| setting.source.to_string());
+    let longest = sources.map(|source| source.len()).max().unwrap_or_default();
+    let note = |source: &str, overrides: &str| format!("{source:<longest$}  {overrides}");
+    let some = all.iter().any(|setting| !setting.overrides.is_empty());
+    let head = note("source", if some { "overrides" } else { "" });
+    table.row(["setting", "value"], head.trim_end());
     for setting in &all {
-        let default = setting.key.default_text();
-        let value = setting.value.clone();
+        let default = || format!("({})", setting.key.default_text());
+        let value = setting.value.clone().unwrap_or_else(default);
         let overrides = setting.overrides.iter();
         let overrides: Vec<String> = overrides
             .map(|(by, value)| format!("{by}: {value}"))
             .collect();
-        rows.push([
-            setting.key.name().to_owned(),
-            value.unwrap_or_else(|| format!("({default})")),
-            setting.source.to_string(),
-            overrides.join(", "),
-        ]);
+        let (key, source) = (setting.key.name(), setting.source.to_string());
+        let note = note(&source, &overrides.join(", "));
+        table.row([key, &value], note.trim_end());
     }
-    let mut out = table(&rows);
+    let width = width();
+    let mut out = table.lines(width);
+    if table.is_cut(width) {
+        out.push_str("… is whole in `batchwright config get SETTING`, and with --json\n");
+    }
     if settings
         .bulk_strategy()
         .is_ok_and(|strategy| strategy == Strategy::Batch)
@@ -158,16 +163,6 @@ fn list(settings: &Settings, json: bool) -> Result<String, Refusal> {
         out.push_str(&format!("! {name} is stored and unknown to this version\n"));
     }
     Ok(out)
-}
-
-fn table(rows: &[[String; 4]]) -> String {
-    let longest = |column: usize| rows.iter().map(|row| row[column].chars().count()).max();
-    let [a, b, c] = [0, 1, 2].map(|column| longest(column).unwrap_or_default());
-    let line = |[key, value, source, overrides]: &[String; 4]| {
-        let line = format!("{key:<a$}  {value:<b$}  {source:<c$}  {overrides}");
-        format!("{}\n", line.trim_end())
-    };
-    rows.iter().map(line).collect()
 }
 
 fn line(value: &Value) -> String {

@@ -9,7 +9,7 @@ use batchwright::{BatchInfo, Finding, JobQueue, Key, Verdict, clients_by_account
 use clap::Args;
 use serde_json::json;
 
-use super::display::{self, count, harmless, span};
+use super::display::{count, harmless, span};
 use super::exit::{Exit, Refusal};
 use super::queue::{DataArgs, SayArgs};
 use super::settings::settings;
@@ -56,10 +56,7 @@ pub fn execute(args: &DoctorArgs) -> Exit {
                 false => Exit::CouldNotRun,
             }
         }
-        Err(refusal) => {
-            display::error(&refusal.message);
-            refusal.exit
-        }
+        Err(refusal) => refusal.end(args.json, args.say.quiet),
     }
 }
 

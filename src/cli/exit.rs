@@ -1,6 +1,11 @@
 //! Exit codes, which scripts rely on.
 
+use std::io::Write;
 use std::process::ExitCode;
+
+use serde_json::json;
+
+use super::display;
 
 /// How the program ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,10 +44,43 @@ impl From<Exit> for ExitCode {
     }
 }
 
+/// What an error is about, for scripts; more general than the kinds of errors of a call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum About {
+    /// Flags and settings.
+    Usage,
+    /// The prompts cannot be read, or not all are good.
+    Input,
+    /// The results cannot be written, or those that are there do not fit.
+    Output,
+    /// The provider cannot be used: no key, no model, no server.
+    Provider,
+    /// The queue, or the process that is meant.
+    Queue,
+    /// Anything else.
+    CouldNotRun,
+}
+
+impl About {
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Usage => "usage",
+            Self::Input => "input",
+            Self::Output => "output",
+            Self::Provider => "provider",
+            Self::Queue => "queue",
+            Self::CouldNotRun => "could_not_run",
+        }
+    }
+}
+
 /// Why nothing was sent.
 pub struct Refusal {
     pub exit: Exit,
     pub message: String,
+    pub about: About,
+    /// What to do about it, where the message does not say so.
+    pub hint: Option<String>,
 }
 
 impl Refusal {
@@ -50,6 +88,8 @@ impl Refusal {
         Self {
             exit: Exit::Usage,
             message: message.into(),
+            about: About::Usage,
+            hint: None,
         }
     }
 
@@ -57,6 +97,43 @@ impl Refusal {
         Self {
             exit: Exit::CouldNotRun,
             message: message.into(),
+            about: About::CouldNotRun,
+            hint: None,
         }
+    }
+
+    pub fn about(mut self, about: About) -> Self {
+        self.about = about;
+        self
+    }
+
+    pub fn hint(mut self, hint: impl Into<String>) -> Self {
+        self.hint = Some(hint.into());
+        self
+    }
+
+    /// Ends the command: says why on standard error, and with `--json` on standard output too, where
+    /// what was asked for would have come.
+    pub fn end(self, json: bool, quiet: bool) -> Exit {
+        if json {
+            self.print_json();
+        }
+        if !json || !quiet {
+            let hint = self
+                .hint
+                .map_or_else(String::new, |hint| format!("; {hint}"));
+            display::error(&format!("{}{hint}", self.message));
+        }
+        self.exit
+    }
+
+    /// Prints the error for scripts.
+    pub fn print_json(&self) {
+        let mut error = json!({"kind": self.about.as_str(), "message": self.message});
+        if let Some(hint) = &self.hint {
+            error["hint"] = hint.as_str().into();
+        }
+        let line = json!({"error": error, "exit_code": self.exit.code()});
+        let _ = writeln!(std::io::stdout(), "{line}");
     }
 }

@@ -44,11 +44,14 @@ mod strategy;
 #[cfg(feature = "queue")]
 mod submit;
 mod summary;
+mod table;
+mod tips;
 mod values;
 #[cfg(feature = "queue")]
 mod work;
 
 pub use exit::Exit;
+pub use tips::parse;
 
 use args::{Cli, Command};
 
@@ -76,10 +79,7 @@ pub fn execute(cli: Cli) -> Exit {
         #[cfg(feature = "simulate")]
         Command::Simulate(args) => match simulate::run(&args, signals::wait_for_stop) {
             Ok(()) => Exit::Success,
-            Err(error) => {
-                display::error(&error.to_string());
-                Exit::CouldNotRun
-            }
+            Err(error) => exit::Refusal::could_not_run(error.to_string()).end(args.json, false),
         },
     }
 }

@@ -7,23 +7,29 @@ use clap::Args;
 use serde_json::{Value, json};
 
 use super::batches;
-use super::display::{self, count};
+use super::display::count;
 use super::exit::{Exit, Refusal};
 use super::queue::{DataArgs, SayArgs, failed};
 use super::values::seconds;
 
-/// Cancel what waits of a process; what runs ends by itself and keeps its result
+/// Cancel what waits of a process; what runs keeps its result
+///
+/// What runs ends by itself.
 #[derive(Debug, Args)]
 #[command(after_long_help = CANCEL_HELP)]
 pub struct CancelArgs {
     /// Id of the process, or the beginning of one
     pub process: String,
 
-    /// Delete it with all its jobs and results, whatever their state
+    /// Delete it with all its jobs and results
+    ///
+    /// Whatever their state.
     #[arg(long)]
     pub delete: bool,
 
-    /// How long to wait for its batches to end at the provider
+    /// How long to wait for its batches to end
+    ///
+    /// They are cancelled at the provider.
     #[arg(long, value_name = "TIME", default_value = "60s", value_parser = seconds)]
     pub wait: Duration,
 
@@ -41,7 +47,9 @@ which needs their key for that; what they had finished is kept.
 To give up a process with its results:
   batchwright cancel 019aa0f4-5b7c-7d1e-8f00-0123456789ab --delete";
 
-/// Put the failed and cancelled jobs of a process back, with all their retries
+/// Put the failed and cancelled jobs of a process back
+///
+/// They get all their retries again.
 #[derive(Debug, Args)]
 #[command(after_long_help = RETRY_HELP)]
 pub struct RetryArgs {
@@ -63,7 +71,7 @@ pub struct Common {
     #[command(flatten)]
     pub data: DataArgs,
 
-    /// Print the numbers as JSON on standard output
+    /// Print the numbers, or the error, as JSON
     #[arg(long)]
     pub json: bool,
 
@@ -90,10 +98,7 @@ impl Common {
                 self.say.say(&line);
                 Exit::Success
             }
-            Err(refusal) => {
-                display::error(&refusal.message);
-                refusal.exit
-            }
+            Err(refusal) => refusal.end(self.json, self.say.quiet),
         }
     }
 }

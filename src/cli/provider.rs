@@ -12,7 +12,7 @@ use batchwright::{
 
 use super::args::ProviderArgs;
 use super::display;
-use super::exit::Refusal;
+use super::exit::{About, Refusal};
 use super::settings::refused;
 
 /// The providers of a run, some of which may still load their model.
@@ -45,6 +45,9 @@ enum Extracting {
 }
 
 const NO_MODEL: &str = "extract is no model: each answer is the first 300 characters of its text";
+const TO_ASK_A_MODEL: &str = "To ask a model: set a provider's key, such as OPENAI_API_KEY, and name \
+                              --model; or start a local server (llama.cpp, Ollama, LM Studio); or \
+                              name one by --base-url. What each lacks: batchwright providers";
 
 impl Chosen {
     /// The name of the first provider.
@@ -91,7 +94,7 @@ impl Chosen {
             Some(Extracting::NothingElse(halfway)) => {
                 let unheard = halfway.iter().filter(|_| quiet);
                 unheard.for_each(|line| display::say(line));
-                display::say(NO_MODEL);
+                display::say(&format!("{NO_MODEL}. {TO_ASK_A_MODEL}"));
             }
             Some(Extracting::Named) if !quiet => display::say(NO_MODEL),
             Some(Extracting::Named) | None => {}
@@ -172,7 +175,8 @@ impl Chosen {
                 "{n} requests name no model, and {} has no default: use --model, \
                  BATCHWRIGHT_MODEL or the setting llm.model",
                 status.provider
-            )));
+            ))
+            .about(About::Provider));
         }
         let first = build(status.config(), self.timeout, self.calls)?;
         let concurrency = self.calls.unwrap_or_else(|| first.default_concurrency());
@@ -343,11 +347,11 @@ fn once_loaded(
     let took = display::span(start.elapsed());
     if status.is_loading() {
         let why = format!("{name}: the server is still loading its model after {took}");
-        return Err(Refusal::could_not_run(why));
+        return Err(Refusal::could_not_run(why).about(About::Provider));
     }
     if !status.usable {
         let why = format!("{name}: {}", status.reason);
-        return Err(Refusal::could_not_run(why));
+        return Err(Refusal::could_not_run(why).about(About::Provider));
     }
     say(format!("{name}: the server is ready after {took}"));
     Ok(status)
@@ -367,7 +371,7 @@ fn build(
     }
     config
         .client()
-        .map_err(|error| Refusal::could_not_run(error.message()))
+        .map_err(|error| Refusal::could_not_run(error.message()).about(About::Provider))
 }
 
 fn named(
@@ -380,7 +384,8 @@ fn named(
         .map_err(|error| Refusal::usage(error.message()))?;
     // A missing model is told apart later, with the number of requests that need one.
     if !status.usable && !status.lacks_model() {
-        return Err(Refusal::could_not_run(format!("{name}: {}", status.reason)));
+        let why = format!("{name}: {}", status.reason);
+        return Err(Refusal::could_not_run(why).about(About::Provider));
     }
     Ok(status)
 }
@@ -394,26 +399,50 @@ fn first_usable(
     let mut list = survey(model, all_named);
     let fits = |status: &ProviderStatus| status.embeddings || !embed;
     let Some(at) = list.iter().position(|status| status.usable && fits(status)) else {
-        return Err(Refusal::could_not_run(match embed {
-            true => "no provider that makes embeddings can be used; see batchwright providers",
-            false => "no provider can be used; see batchwright providers",
-        }));
+        let what = if embed { " that makes embeddings" } else { "" };
+        let why = format!("no provider{what} can be used: {}", lacks(&list, embed));
+        return Err(Refusal::could_not_run(why)
+            .about(About::Provider)
+            .hint(TO_ASK_A_MODEL));
     };
     let mut halfway = Vec::new();
-    for passed in &list[..at] {
+    for passed in list[..at].iter().filter(|passed| passed.half_configured()) {
         let why = match fits(passed) {
             true => &passed.reason,
             false => "it makes no embeddings",
         };
         let line = format!("not {}: {why}", passed.provider);
-        if passed.half_configured() {
-            halfway.push(line.clone());
-        }
+        halfway.push(line.clone());
         say(line);
     }
+    let lacks = lacks(&list[..at], embed);
     let chosen = list.swap_remove(at);
-    say(format!("taking {}: {}", chosen.provider, chosen.reason));
+    let taking = format!("taking {}: {}", chosen.provider, chosen.reason);
+    say(match lacks.is_empty() {
+        true => taking,
+        false => format!("{lacks} (see batchwright providers); {taking}"),
+    });
     Ok((chosen, halfway))
+}
+
+/// What providers for which nothing was set lack, all in one.
+fn lacks(passed: &[ProviderStatus], embed: bool) -> String {
+    let names = |what: &str, which: &dyn Fn(&ProviderStatus) -> bool| {
+        let untouched = passed.iter().filter(|status| !status.half_configured());
+        let names: Vec<_> = untouched.filter(|status| which(status)).collect();
+        let names: Vec<&str> = names.iter().map(|status| status.provider).collect();
+        (!names.is_empty()).then(|| format!("{what} {}", names.join(", ")))
+    };
+    let fits = |status: &ProviderStatus| status.embeddings || !embed;
+    let server = |status: &ProviderStatus| status.provider == "local" && !status.half_configured();
+    let parts = [
+        names("no key for", &|status| fits(status) && status.lacks_key()),
+        names("no embeddings from", &|status| {
+            !fits(status) && status.provider != "extract"
+        }),
+        (passed.iter().any(server)).then(|| "no server answers on this machine".to_owned()),
+    ];
+    parts.into_iter().flatten().collect::<Vec<_>>().join(", ")
 }
 
 /// The fallback list: `name` or `name:model`.
@@ -433,10 +462,11 @@ fn fallbacks(settings: &Settings, by: &str) -> Result<Vec<ProviderStatus>, Refus
                 return Ok(status);
             }
             // The client knows no --base-url, which would be the first provider's.
-            Err(Refusal::usage(match status.config().client() {
+            let why = match status.config().client() {
                 Err(error) => format!("{by} {}", error.message()),
                 Ok(_) => format!("{by} {name}: {}", status.reason),
-            }))
+            };
+            Err(Refusal::usage(why).about(About::Provider))
         })
         .collect()
 }
@@ -478,7 +508,8 @@ impl Chosen {
             "{} holds vectors by {by}/{model}, and this run's would be by {provider}{now}; vectors of \
              two models cannot be compared: name a new output, or use the same model",
             output.display()
-        )))
+        ))
+        .about(About::Output))
     }
 }
 

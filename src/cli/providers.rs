@@ -8,12 +8,10 @@ use super::args::ProvidersArgs;
 use super::display;
 use super::exit::{Exit, Refusal};
 use super::settings::{refused, settings};
+use super::table::{Table, width};
 
 pub fn execute(args: &ProvidersArgs) -> Exit {
-    shown(args).unwrap_or_else(|refusal| {
-        display::error(&refusal.message);
-        refusal.exit
-    })
+    shown(args).unwrap_or_else(|refusal| refusal.end(args.json, false))
 }
 
 fn shown(args: &ProvidersArgs) -> Result<Exit, Refusal> {
@@ -57,45 +55,34 @@ fn taken(settings: &Settings, list: &[ProviderStatus]) -> Option<usize> {
 }
 
 fn table(list: &[ProviderStatus], star: Option<usize>) -> String {
-    let mut out = row([
-        " ", "provider", "usable", "model", "embed", "batch", "calls", "why",
-    ]);
+    let mut table = Table::default();
+    table.row(
+        ["  provider", "usable", "model", "embed", "batch", "calls"],
+        "why",
+    );
     for (i, status) in list.iter().enumerate() {
         let yes = |flag: bool| if flag { "yes" } else { "no" };
+        let mut row = |mark, model, calls: usize, why: &str| {
+            let (usable, embeds) = (yes(status.usable), yes(status.embeddings));
+            let (batch, calls) = (yes(status.batch_api), format!("{calls:>5}"));
+            let name = format!("{mark} {}", status.provider);
+            table.row([&name, usable, model, embeds, batch, &calls], why);
+        };
         let mut why = status.reason.clone();
         if let Some(url) = status.base_url.as_deref().filter(|_| status.usable) {
             why = format!("{why} ({url})");
         }
-        out.push_str(&row([
-            if star == Some(i) { "*" } else { " " },
-            status.provider,
-            yes(status.usable),
-            status.model.as_deref().unwrap_or("-"),
-            yes(status.embeddings),
-            yes(status.batch_api),
-            &status.default_concurrency.to_string(),
-            &why,
-        ]));
+        let mark = if star == Some(i) { "*" } else { " " };
+        let model = status.model.as_deref().unwrap_or("-");
+        row(mark, model, status.default_concurrency, &why);
         for other in status.servers.iter().skip(1) {
             let what = other.description();
-            out.push_str(&row([
-                " ",
-                status.provider,
-                yes(status.usable),
-                other.models.first().map_or("-", String::as_str),
-                yes(status.embeddings),
-                yes(status.batch_api),
-                &other.slots.unwrap_or(1).to_string(),
-                &format!("{what}; --base-url {} takes it", other.base_url),
-            ]));
+            let model = other.models.first().map_or("-", String::as_str);
+            let why = format!("{what}; --base-url {} takes it", other.base_url);
+            row(" ", model, other.slots.unwrap_or(1), &why);
         }
     }
+    let mut out = table.lines(width());
     out.push_str("* the one that `batchwright run` takes unless told otherwise\n");
     out
-}
-
-fn row([mark, provider, usable, model, embed, batch, calls, why]: [&str; 8]) -> String {
-    format!(
-        "{mark} {provider:<10} {usable:<7} {model:<22} {embed:<6} {batch:<6} {calls:>5}  {why}\n"
-    )
 }

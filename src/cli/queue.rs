@@ -8,13 +8,15 @@ use clap::Args;
 use super::args::{ShowArgs, When};
 use super::data_dir::data_dir;
 use super::display;
-use super::exit::Refusal;
+use super::exit::{About, Refusal};
 use super::summary::quoted;
 
 /// Where the queue is.
 #[derive(Debug, Args)]
 pub struct DataArgs {
-    /// Folder of the queue, the file `llm_jobs.db` [env: BATCHWRIGHT_HOME] [default: the platform's
+    /// Folder of the queue
+    ///
+    /// The queue is the file `llm_jobs.db` in it [env: BATCHWRIGHT_HOME] [default: the platform's
     /// data folder]
     #[arg(long, value_name = "DIR")]
     pub data_dir: Option<PathBuf>,
@@ -27,7 +29,9 @@ pub struct SayArgs {
     #[arg(short, long)]
     pub quiet: bool,
 
-    /// Say more; twice: much more. Bodies and keys are never logged
+    /// Say more; -vv says much more
+    ///
+    /// Bodies and keys are never logged.
     #[arg(short, long, action = clap::ArgAction::Count)]
     pub verbose: u8,
 }
@@ -87,6 +91,7 @@ impl DataArgs {
                 self.database().unwrap_or_default().display(),
                 self.command("status")
             ))
+            .about(About::Queue)
         };
         let queue = self.existing()?.ok_or_else(|| {
             let path = self.database().unwrap_or_default();
@@ -94,6 +99,7 @@ impl DataArgs {
             Refusal::usage(format!(
                 "there is no process {named}, nor any queue: no {path}"
             ))
+            .about(About::Queue)
         })?;
         let process = match named.parse::<ProcessId>() {
             Ok(id) => queue.process(id).map_err(failed)?,
@@ -120,7 +126,7 @@ fn open(path: &Path) -> Result<JobQueue, Refusal> {
 
 /// What the queue could not do.
 pub fn failed(error: Error) -> Refusal {
-    Refusal::could_not_run(error.message())
+    Refusal::could_not_run(error.message()).about(About::Queue)
 }
 
 /// The least of an id that stands for the whole.

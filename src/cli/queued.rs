@@ -13,7 +13,7 @@ use crossbeam_channel::{bounded, select};
 use super::args::{RunArgs, TaskArg};
 use super::data_dir::data_dir;
 use super::display::{self, Display, count};
-use super::exit::{Exit, Refusal};
+use super::exit::{About, Exit, Refusal};
 use super::provider::Chosen;
 use super::queue::failed;
 use super::run::{rescue, route};
@@ -63,7 +63,7 @@ impl Place {
                 Err(error) => {
                     let path = path.display();
                     let why = format!("{path}: cannot open the output: {error}");
-                    return Err(Refusal::could_not_run(why));
+                    return Err(Refusal::could_not_run(why).about(About::Output));
                 }
             },
             None => ProcessId::new(),
@@ -134,11 +134,11 @@ impl Place {
         let panicked = || Error::new(ErrorKind::Panic, "standard input is no longer read");
         match prompts.unwrap_or_else(|_| Err(panicked())) {
             Ok(prompts) if prompts.items() == Some(0) => {
-                Err(Refusal::usage("standard input held no prompts"))
+                Err(Refusal::usage("standard input held no prompts").about(About::Input))
             }
             Ok(prompts) => Ok(Some(prompts)),
             Err(error) if error.kind() == ErrorKind::Cancelled => Ok(None),
-            Err(error) => Err(Refusal::usage(error.message())),
+            Err(error) => Err(Refusal::usage(error.message()).about(About::Input)),
         }
     }
 

@@ -17,6 +17,19 @@ fn cell(text: &str) -> String {
     line.replace('|', "\\|").replace('<', "&lt;")
 }
 
+/// Paragraphs of help as sentences of one cell: they end without a full stop.
+fn sentences(help: &str) -> String {
+    let paragraphs = help
+        .trim()
+        .split("\n\n")
+        .map(|text| text.trim_end_matches('.'));
+    let paragraphs = paragraphs.filter(|text| !text.is_empty());
+    paragraphs
+        .collect::<Vec<_>>()
+        .join(". ")
+        .replace(". [", " [")
+}
+
 /// `-o, --output FILE`, or the name of a positional argument.
 fn spelling(arg: &Arg) -> String {
     let mut out = Vec::new();
@@ -39,7 +52,7 @@ fn spelling(arg: &Arg) -> String {
 
 fn meaning(arg: &Arg) -> String {
     let help = arg.get_long_help().or(arg.get_help());
-    let mut out = help.map_or_else(String::new, ToString::to_string);
+    let mut out = help.map_or_else(String::new, |help| sentences(&help.to_string()));
     let values: Vec<String> = arg
         .get_possible_values()
         .iter()
@@ -48,7 +61,7 @@ fn meaning(arg: &Arg) -> String {
         .collect();
     let switch = matches!(arg.get_action(), ArgAction::SetTrue | ArgAction::Count);
     if !switch && !values.is_empty() {
-        let _ = write!(out, " One of {}.", values.join(", "));
+        let _ = write!(out, ". One of {}", values.join(", "));
     }
     let defaults: Vec<_> = arg.get_default_values().iter().collect();
     if !switch && !defaults.is_empty() {

@@ -9,24 +9,27 @@ use batchwright::{
 };
 use clap::Args;
 
-use super::display::{self, count};
+use super::args::MORE;
+use super::display::count;
 use super::exit::{Exit, Refusal};
 use super::queue::{DataArgs, SayArgs, failed};
 use super::signals::Signals;
 
-/// Write the results of a process to a file, then delete them from the queue
+/// Move the results of a process from the queue to a file
 ///
 /// Only what has been written is deleted. Jobs that have no outcome yet stay in the queue: the same
 /// command takes theirs later. On a terminal or in a pipe results are only shown: nobody can tell
 /// whether they were read.
 #[derive(Debug, Args)]
-#[command(after_long_help = HELP)]
+#[command(after_help = MORE, after_long_help = HELP)]
 pub struct ResultsArgs {
     /// Id of the process, or the beginning of one
     pub process: String,
 
-    /// File to add the results to, each once, also when this is killed and called again; without it
-    /// they go to standard output, and stay in the queue unless that is a file
+    /// File to add the results to, each once
+    ///
+    /// Each once also when this is killed and called again; without it they go to standard output,
+    /// and stay in the queue unless that is a file.
     #[arg(short, long, value_name = "FILE")]
     pub output: Option<PathBuf>,
 
@@ -34,7 +37,9 @@ pub struct ResultsArgs {
     #[arg(long, conflicts_with = "take")]
     pub keep: bool,
 
-    /// Delete from the queue also what was written to a pipe or a terminal, read there or not
+    /// Delete also what went to a pipe or a terminal
+    ///
+    /// It is deleted from the queue, whether it was read there or not.
     #[arg(long)]
     pub take: bool,
 
@@ -61,10 +66,7 @@ Exit codes:
 
 pub fn execute(args: &ResultsArgs) -> Exit {
     args.say.start_log();
-    results(args).unwrap_or_else(|refusal| {
-        display::error(&refusal.message);
-        refusal.exit
-    })
+    results(args).unwrap_or_else(|refusal| refusal.end(false, args.say.quiet))
 }
 
 fn results(args: &ResultsArgs) -> Result<Exit, Refusal> {

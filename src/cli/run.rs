@@ -13,7 +13,7 @@ use batchwright::{
 use super::args::{OnError, RunArgs, TaskArg};
 use super::data_dir::data_dir;
 use super::display::{self, Display};
-use super::exit::{Exit, Refusal};
+use super::exit::{About, Exit, Refusal};
 use super::prompts;
 use super::provider::{self, Asked, Chosen, Clients};
 use super::queued::{Crew, Place, Queued};
@@ -24,10 +24,7 @@ use super::summary::{self, Setup};
 
 pub fn execute(args: &RunArgs) -> Exit {
     display::start_log(&args.show);
-    run(args).unwrap_or_else(|refusal| {
-        display::error(&refusal.message);
-        refusal.exit
-    })
+    run(args).unwrap_or_else(|refusal| refusal.end(args.json, args.show.quiet))
 }
 
 fn run(args: &RunArgs) -> Result<Exit, Refusal> {
@@ -51,7 +48,7 @@ fn run(args: &RunArgs) -> Result<Exit, Refusal> {
         Err(error) if error.kind() == ErrorKind::Cancelled => {
             return Ok(signals.exit().unwrap_or(Exit::CouldNotRun));
         }
-        Err(error) => return Err(Refusal::usage(error.message())),
+        Err(error) => return Err(Refusal::usage(error.message()).about(About::Input)),
     };
     let unnamed = prompts.without_model();
     let notes = RefCell::new(Vec::new());
@@ -94,8 +91,8 @@ fn run(args: &RunArgs) -> Result<Exit, Refusal> {
         None => Run::here(prompts, output(args), options),
     };
     let run = run.map_err(|error| match error {
-        FileRunError::Usage(error) => Refusal::usage(error.message()),
-        error => Refusal::could_not_run(error.to_string()),
+        FileRunError::Usage(error) => Refusal::usage(error.message()).about(About::Output),
+        error => Refusal::could_not_run(error.to_string()).about(About::Output),
     })?;
     let plan = run.plan().clone();
     if !plan.resumable && args.output.is_some() && !args.dry_run {

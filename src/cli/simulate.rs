@@ -7,33 +7,39 @@ use std::time::Duration;
 use batchwright::simulate::{SimConfig, SimStats, Simulator, Trouble, UnknownVendor, Vendor};
 use clap::{ArgGroup, Args};
 
+use super::args::MORE;
 use super::simulate_batches::{self, BatchArgs};
 use super::values::{millis, seconds};
 
-/// Run a provider on this machine that speaks the protocols of OpenAI, Anthropic and Google, with
-/// latency, limits and trouble as wanted, and that counts what a real one would have charged for
+/// Run a simulated provider on this machine, with trouble as wanted
+///
+/// It speaks the protocols of OpenAI, Anthropic and Google, with latency, limits and trouble as
+/// wanted, and counts what a real one would have charged for.
 ///
 /// One port serves them all, told apart by the path: http://HOST/v1 for OpenAI and those like it,
 /// http://HOST/openai/v1 for Groq, http://HOST for Anthropic, http://HOST/v1beta for Gemini; files and
 /// batches with them. What the real API would refuse is refused here too.
 #[derive(Debug, Args)]
-#[command(group = ArgGroup::new("limited").args(["rpm", "model_rpm"]).multiple(true))]
+#[command(after_help = MORE, group = ArgGroup::new("limited").args(["rpm", "model_rpm"]).multiple(true))]
 pub struct SimulateArgs {
-    /// Port on 127.0.0.1; 0 takes any free one
+    /// Port on 127.0.0.1; 0 takes any
     #[arg(long, default_value_t = 8080)]
     port: u16,
 
-    /// Whose dialect to speak below /v1: openai, xai, groq, mistral or local
-    /// [default: take what any of them takes]
+    /// Whose dialect to speak below /v1
+    ///
+    /// openai, xai, groq, mistral or local [default: take what any of them takes]
     #[arg(long = "as", value_name = "NAME", value_parser = vendor)]
     vendor: Option<Vendor>,
 
-    /// How long every accepted call takes; a bare number is in milliseconds
+    /// Time that every call takes
+    ///
+    /// A bare number is in milliseconds.
     #[arg(long, value_name = "TIME", default_value = "0ms", value_parser = millis)]
     latency: Duration,
 
     /// Extra latency, uniform from zero up to this; a bare number is in milliseconds
-    #[arg(long, value_name = "TIME", default_value = "0ms", value_parser = millis)]
+    #[arg(long, value_name = "TIME", default_value = "0ms", value_parser = millis, hide_short_help = true)]
     jitter: Duration,
 
     /// Requests let in per minute [default: unlimited]
@@ -46,19 +52,20 @@ pub struct SimulateArgs {
 
     /// Requests per minute of one model, which then has a limit of its own, such as gpt-x=60;
     /// repeatable
-    #[arg(long, value_name = "NAME=N", value_parser = model_rpm)]
+    #[arg(long, value_name = "NAME=N", value_parser = model_rpm, hide_short_help = true)]
     model_rpm: Vec<(String, u64)>,
 
     /// Requests let in at once after a pause [default: one minute's worth]
-    #[arg(long, value_name = "N", requires = "limited", value_parser = clap::value_parser!(u64).range(1..))]
+    #[arg(long, value_name = "N", requires = "limited", value_parser = clap::value_parser!(u64).range(1..), hide_short_help = true)]
     burst: Option<u64>,
 
     /// Send no x-ratelimit headers and no Retry-After with status 429
-    #[arg(long)]
+    #[arg(long, hide_short_help = true)]
     no_limit_headers: bool,
 
-    /// Share of prompts that meet a kind of trouble, such as error_500=0.05; repeatable.
-    /// An unknown kind lists the known ones
+    /// Share of prompts in trouble, as error_500=0.05
+    ///
+    /// Repeatable; an unknown kind lists the known ones.
     #[arg(long, value_name = "KIND=RATE", value_parser = trouble)]
     trouble: Vec<(Trouble, f64)>,
 
@@ -67,62 +74,68 @@ pub struct SimulateArgs {
     output_tokens: u64,
 
     /// Tokens of reasoning before each answer, told the way each API tells it
-    #[arg(long, value_name = "N", default_value_t = 0)]
+    #[arg(long, value_name = "N", default_value_t = 0, hide_short_help = true)]
     reasoning_tokens: u64,
 
     /// Tokens of each prompt, if it has that many, that are told to have come from a cache
-    #[arg(long, value_name = "N", default_value_t = 0)]
+    #[arg(long, value_name = "N", default_value_t = 0, hide_short_help = true)]
     cached_tokens: u64,
 
     /// Cut prompts without a word after this many tokens, as Ollama does; with --as local
     /// [default: unlimited]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..), hide_short_help = true)]
     context: Option<u64>,
 
     /// Slots that GET /props tells, as llama.cpp does [default: no such path]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..), hide_short_help = true)]
     slots: Option<u64>,
 
-    /// Key to ask for, in the header that each API has for it [default: none]
+    /// Key to ask for [default: none]
+    ///
+    /// In the header that each API has for it.
     #[arg(long, value_name = "KEY")]
     api_key: Option<String>,
 
-    /// Model that exists; repeatable [default: every name is accepted]
+    /// Model that exists, repeatable [default: all]
     #[arg(long, value_name = "NAME")]
     model: Vec<String>,
 
     /// How long a stalled call hangs; a bare number is in seconds
-    #[arg(long, value_name = "TIME", default_value = "20s", value_parser = seconds)]
+    #[arg(long, value_name = "TIME", default_value = "20s", value_parser = seconds, hide_short_help = true)]
     stall: Duration,
 
     /// What rate_limit and error_503 ask the client to wait; a bare number is in seconds
     /// [default: 1s and 2s]
-    #[arg(long, value_name = "TIME", value_parser = seconds)]
+    #[arg(long, value_name = "TIME", value_parser = seconds, hide_short_help = true)]
     retry_after: Option<Duration>,
 
     /// Close connections on which nothing arrives for this long; a bare number is in seconds
-    #[arg(long, value_name = "TIME", default_value = "60s", value_parser = seconds)]
+    #[arg(long, value_name = "TIME", default_value = "60s", value_parser = seconds, hide_short_help = true)]
     idle_timeout: Duration,
 
     /// Close a connection, unannounced, after this many replies [default: unlimited]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..), hide_short_help = true)]
     max_requests_per_connection: Option<u64>,
 
     /// Answer 503 "Loading model" for this long; a bare number is in seconds [default: none]
-    #[arg(long, value_name = "TIME", value_parser = seconds)]
+    #[arg(long, value_name = "TIME", value_parser = seconds, hide_short_help = true)]
     loading: Option<Duration>,
 
-    /// What decides, with a prompt's text, which trouble it meets
+    /// Which prompts meet trouble
+    ///
+    /// It decides that with the text of the prompt.
     #[arg(long, value_name = "N", default_value_t = 0)]
     seed: u64,
 
     /// Do not remember prompts: trouble never ends, and nothing is known of repetitions
-    #[arg(long)]
+    #[arg(long, hide_short_help = true)]
     no_track: bool,
 
-    /// Print the counts as JSON on stdout instead of as a table on stderr
+    /// Print the counts, or the error, as JSON
+    ///
+    /// On standard output, instead of as a table on standard error.
     #[arg(long)]
-    json: bool,
+    pub(super) json: bool,
 
     #[command(flatten)]
     batches: BatchArgs,

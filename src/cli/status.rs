@@ -23,14 +23,16 @@ use super::settings::settings;
 #[derive(Debug, Args)]
 #[command(after_long_help = HELP)]
 pub struct StatusArgs {
-    /// Id of a process, or the beginning of one [default: all that are in the queue]
+    /// Id of a process, or the beginning of one [default: all of them]
     pub process: Option<String>,
 
-    /// Print JSON; with --watch a line a change
+    /// Print JSON, also an error; with --watch a line a change
     #[arg(long)]
     pub json: bool,
 
-    /// Go on until all is finished: redrawn on a terminal, elsewhere a line a change
+    /// Go on until all is finished
+    ///
+    /// Redrawn on a terminal, elsewhere a line a change.
     #[arg(short, long)]
     pub watch: bool,
 
@@ -58,10 +60,7 @@ pub fn execute(args: &StatusArgs) -> Exit {
     };
     match shown {
         Ok(()) => Exit::Success,
-        Err(Trouble::Refused(refusal)) => {
-            display::error(&refusal.message);
-            refusal.exit
-        }
+        Err(Trouble::Refused(refusal)) => refusal.end(args.json, args.say.quiet),
         Err(Trouble::Unheard) => Exit::StoppedEarly,
     }
 }

@@ -11,54 +11,65 @@ use batchwright::{
 use clap::Args;
 use crossbeam_channel::{bounded, select};
 
-use super::args::{PromptArgs, ShowArgs};
+use super::args::{MORE, PromptArgs, ShowArgs};
 use super::display::{self, Display, count};
-use super::exit::{Exit, Refusal};
+use super::exit::{About, Exit, Refusal};
 use super::prompts;
 use super::queue::{DataArgs, failed};
 use super::settings::settings;
 use super::signals::Signals;
 use super::values::name;
 
-/// Put prompts on the queue; prints the id of the process that they make up
+/// Put prompts on the queue; prints the id of their process
 ///
 /// INPUT is checked whole before anything is queued, as `run` does. Nothing is sent: `batchwright
 /// work` does that, now or later, here or in another terminal. All prompts are queued or none.
 #[derive(Debug, Args)]
-#[command(after_long_help = HELP)]
+#[command(after_help = MORE, after_long_help = HELP)]
 pub struct SubmitArgs {
     /// A .jsonl, .csv, .tsv or .txt file, or - for standard input
     pub input: PathBuf,
 
-    /// Model for prompts that name none [default: that of the worker]
+    /// Model for prompts that name none
+    ///
+    /// [default: that of the worker]
     #[arg(long, value_name = "NAME", value_parser = name)]
     pub model: Option<String>,
 
     #[command(flatten)]
     pub prompt: PromptArgs,
 
-    /// Which jobs go first, 1 to 10: critical (10), high (7 to 9), normal (4 to 6), low (1 to 3)
+    /// Which jobs go first, 1 to 10
+    ///
+    /// Also by name: critical (10), high (7 to 9), normal (4 to 6), low (1 to 3)
     #[arg(help_heading = "Queue", long, value_name = "N", default_value_t = Job::DEFAULT_PRIORITY,
         value_parser = priority)]
     pub priority: u8,
 
     /// Retries of an item at each provider [default: the worker's]
-    #[arg(help_heading = "Queue", long, value_name = "N")]
+    #[arg(help_heading = "Queue", long, value_name = "N", hide_short_help = true)]
     pub max_retries: Option<u8>,
 
-    /// Name of the process that people know it by [default: the input's file name]
+    /// Name that people know it by [default: the input's]
+    ///
+    /// The process is shown by it, in `batchwright status` for one.
     #[arg(help_heading = "Queue", long, value_name = "NAME", value_parser = name)]
     pub name: Option<String>,
 
     /// Id of the process, a UUID of your own that is not in the queue yet: to submit at most once
     /// [default: a new one]
-    #[arg(help_heading = "Queue", long, value_name = "ID")]
+    #[arg(
+        help_heading = "Queue",
+        long,
+        value_name = "ID",
+        hide_short_help = true
+    )]
     pub process: Option<ProcessId>,
 
     #[command(flatten, next_help_heading = "Queue")]
     pub data: DataArgs,
 
-    /// Print the id and the number of jobs as JSON
+    /// Print the id and the number of jobs, or the error, as JSON
     #[arg(help_heading = "Display", long)]
     pub json: bool,
 
@@ -96,10 +107,7 @@ Exit codes:
 
 pub fn execute(args: &SubmitArgs) -> Exit {
     display::start_log(&args.show);
-    submit(args).unwrap_or_else(|refusal| {
-        display::error(&refusal.message);
-        refusal.exit
-    })
+    submit(args).unwrap_or_else(|refusal| refusal.end(args.json, args.show.quiet))
 }
 
 fn submit(args: &SubmitArgs) -> Result<Exit, Refusal> {
@@ -123,7 +131,7 @@ fn submit(args: &SubmitArgs) -> Result<Exit, Refusal> {
         Err(error) if error.kind() == ErrorKind::Cancelled => {
             return Ok(signals.exit().unwrap_or(Exit::CouldNotRun));
         }
-        Err(error) => return Err(Refusal::usage(error.message())),
+        Err(error) => return Err(Refusal::usage(error.message()).about(About::Input)),
     };
 
     let queue = args.data.open()?;
@@ -135,7 +143,7 @@ fn submit(args: &SubmitArgs) -> Result<Exit, Refusal> {
     };
     let jobs = requests.map(|request| request.map(|request| job(args, &request)));
     match queue.described(info(args)).try_enqueue_iter(process, jobs) {
-        Ok(0) => Err(Refusal::usage("standard input held no prompts")),
+        Ok(0) => Err(Refusal::usage("standard input held no prompts").about(About::Input)),
         Ok(total) => {
             tell(args, process, total);
             Ok(Exit::Success)
@@ -158,7 +166,7 @@ fn refuse_known(args: &SubmitArgs, queue: &JobQueue, id: ProcessId) -> Result<()
             args.data.command(&format!("cancel {id} --delete"))
         ),
     };
-    Err(Refusal::usage(format!("{what}; nothing was added")))
+    Err(Refusal::usage(format!("{what}; nothing was added")).about(About::Queue))
 }
 
 /// What is told of the process.
@@ -274,10 +282,13 @@ fn take_back(
             }
             Ok(signals.exit().unwrap_or(Exit::CouldNotRun))
         }
-        EnqueueError::Source(error) => Err(Refusal::usage(format!("{}; {left}", error.message()))),
+        EnqueueError::Source(error) => {
+            let message = format!("{}; {left}", error.message());
+            Err(Refusal::usage(message).about(About::Input))
+        }
         EnqueueError::Queue(error) => {
             let message = format!("{}; {left}", error.message());
-            Err(Refusal::could_not_run(message))
+            Err(Refusal::could_not_run(message).about(About::Queue))
         }
     }
 }

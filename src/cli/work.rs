@@ -12,7 +12,7 @@ use batchwright::{
 use clap::Args;
 use crossbeam_channel::{RecvTimeoutError, bounded};
 
-use super::args::{ProviderArgs, ShowArgs};
+use super::args::{MORE, ProviderArgs, ShowArgs};
 use super::board::Board;
 use super::data_dir::data_dir;
 use super::display::{self, count};
@@ -32,70 +32,86 @@ use super::values::seconds;
 /// others take over its jobs at once. A provider that refuses the key or cannot be reached fails no
 /// job: they wait, and it is asked again. (A local server must answer when the worker starts.)
 #[derive(Debug, Args)]
-#[command(after_long_help = WORK_HELP)]
+#[command(after_help = MORE, after_long_help = WORK_HELP)]
 pub struct WorkArgs {
-    /// End when nothing is left to do, for cron and scripts; end early, too, when the provider refuses
-    /// everybody or cannot be reached
+    /// End when nothing is left to do, for cron and scripts
+    ///
+    /// End early, too, when the provider refuses everybody or cannot be reached.
     #[arg(long)]
     pub until_empty: bool,
 
-    /// End once all prompts are handed over to the provider, without waiting for their batches; what
-    /// is no batch is carried out. For cron: in the evening this, in the morning --until-empty
+    /// End once all batches are handed over
+    ///
+    /// All prompts are handed over to the provider, without waiting for their batches; what is no
+    /// batch is carried out. For cron: in the evening this, in the morning --until-empty.
     #[arg(long, conflicts_with = "until_empty")]
     pub until_submitted: bool,
 
-    /// Take the jobs of these processes alone, separated by commas
+    /// Only these processes, separated by commas
     #[arg(long, value_name = "IDS", value_delimiter = ',')]
     pub processes: Vec<ProcessId>,
 
     #[command(flatten)]
     pub provider: ProviderArgs,
 
+    /// sync, or batch: half the price, within a day
+    ///
     /// How prompts are carried out: `sync`, each a call of its own, or `batch`, handed over to the
     /// provider's Batch API, at half the price within a day; a provider without one runs `sync` [env:
     /// BATCHWRIGHT_BULK_STRATEGY] [config: llm.bulk_strategy] [default: sync]
     #[arg(long, value_name = "NAME", value_parser = words_for("llm.bulk_strategy"))]
     pub strategy: Option<String>,
 
-    /// Jobs at once, exactly [default: as the machine's load allows from queue.min_workers to
+    /// Jobs at once, exactly
+    ///
+    /// [default: as the machine's load allows from queue.min_workers to
     /// queue.max_workers, of one provider at most llm.sync_concurrency]
     #[arg(help_heading = "Pace", short = 'j', long, value_name = "N", value_parser = words_for("llm.sync_concurrency"))]
     pub concurrency: Option<String>,
 
-    /// Requests per minute [env: RATE_LIMIT_REQUESTS_PER_MINUTE] [config: llm.requests_per_minute]
+    /// Requests per minute
+    ///
+    /// [env: RATE_LIMIT_REQUESTS_PER_MINUTE] [config: llm.requests_per_minute]
     /// [default: learned from the provider's replies, 100 until then]
     #[arg(help_heading = "Pace", long, value_name = "N", value_parser = words_for("llm.requests_per_minute"))]
     pub rpm: Option<String>,
 
     /// Tokens per minute [env: RATE_LIMIT_TOKENS_PER_MINUTE] [config: llm.tokens_per_minute]
     /// [default: learned]
-    #[arg(help_heading = "Pace", long, value_name = "N", value_parser = words_for("llm.tokens_per_minute"))]
+    #[arg(help_heading = "Pace", long, value_name = "N", value_parser = words_for("llm.tokens_per_minute"),
+        hide_short_help = true)]
     pub tpm: Option<String>,
 
     /// Retries of a job at each provider, unless it brings a number of its own [env:
     /// JOB_QUEUE_MAX_RETRIES] [config: queue.max_retries] [default: 3]
-    #[arg(help_heading = "Pace", long, value_name = "N", value_parser = words_for("queue.max_retries"))]
+    #[arg(help_heading = "Pace", long, value_name = "N", value_parser = words_for("queue.max_retries"),
+        hide_short_help = true)]
     pub max_retries: Option<String>,
 
     /// The longest wait for one call [env: AI_REQUEST_TIMEOUT] [config: llm.request_timeout]
     /// [default: 600s]
-    #[arg(help_heading = "Pace", long, value_name = "TIME", value_parser = words_for("llm.request_timeout"))]
+    #[arg(help_heading = "Pace", long, value_name = "TIME", value_parser = words_for("llm.request_timeout"),
+        hide_short_help = true)]
     pub timeout: Option<String>,
 
-    /// Folder of the queue and the settings [env: BATCHWRIGHT_HOME] [default: the platform's data
-    /// folder]
+    /// Folder of the queue and the settings
+    ///
+    /// [env: BATCHWRIGHT_HOME] [default: the platform's data folder]
     #[arg(help_heading = "Queue", long, value_name = "DIR")]
     pub data_dir: Option<PathBuf>,
 
     /// How long calls in flight may go on after Ctrl-C
-    #[arg(help_heading = "Queue", long, value_name = "TIME", default_value = "30s", value_parser = seconds)]
+    #[arg(help_heading = "Queue", long, value_name = "TIME", default_value = "30s", value_parser = seconds,
+        hide_short_help = true)]
     pub grace: Duration,
 
     /// Sync every result to the disk, so that it survives a power loss too
-    #[arg(help_heading = "Queue", long)]
+    #[arg(help_heading = "Queue", long, hide_short_help = true)]
     pub fsync: bool,
 
-    /// Print what was done as JSON on standard output at the end
+    /// Print what was done, or the error, as JSON
+    ///
+    /// One JSON object on standard output, at the end.
     #[arg(help_heading = "Queue", long)]
     pub json: bool,
 
@@ -138,10 +154,7 @@ const LOOK: Duration = Duration::from_millis(300);
 
 pub fn execute(args: &WorkArgs) -> Exit {
     display::start_log(&args.show);
-    work(args).unwrap_or_else(|refusal| {
-        display::error(&refusal.message);
-        refusal.exit
-    })
+    work(args).unwrap_or_else(|refusal| refusal.end(args.json, args.show.quiet))
 }
 
 fn work(args: &WorkArgs) -> Result<Exit, Refusal> {

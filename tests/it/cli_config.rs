@@ -483,3 +483,33 @@ fn a_read_only_folder_can_be_read_and_says_why_it_cannot_be_written() {
     drop(folder);
     assert_eq!(config(&desk, &["get", "llm.model"]).expect(0).stdout, "m\n");
 }
+
+#[test]
+fn the_list_fits_the_terminal_and_is_whole_in_a_pipe() {
+    let desk = Desk::new();
+    let shown = |env: &[(&str, &str)]| {
+        let mut command = desk.command(["config", "list"]);
+        command.env("RATE_LIMIT_REQUESTS_PER_MINUTE", "60");
+        Running::start(command.envs(env.iter().copied()))
+            .wait()
+            .expect(0)
+            .stdout
+    };
+    let default = batchwright::Key::named("batch.on_unknown")
+        .unwrap()
+        .default_text();
+    assert!(shown(&[]).contains(default));
+    let narrow = shown(&[("COLUMNS", "80")]);
+    assert!(
+        narrow.lines().all(|line| line.chars().count() <= 80),
+        "{narrow}"
+    );
+    assert!(
+        narrow.contains("RATE_LIMIT_REQUESTS_PER_MINUTE") && narrow.contains('…'),
+        "{narrow}"
+    );
+    assert!(
+        narrow.contains("`batchwright config get SETTING`"),
+        "{narrow}"
+    );
+}

@@ -99,3 +99,76 @@ fn the_star_stands_where_the_environment_puts_it() {
         bad.says(said);
     }
 }
+
+#[test]
+fn the_table_fits_the_terminal_and_is_whole_in_a_pipe() {
+    let long = "meta-llama/llama-4-scout-17b-16e-instruct-with-a-long-name";
+    let shown = |columns: &[(&str, &str)], json: bool| {
+        let desk = Desk::new();
+        let mut command = desk.command(["providers", "--model", long]);
+        command
+            .args(json.then_some("--json"))
+            .env("GROQ_API_KEY", "k");
+        let command = command.envs(columns.iter().copied());
+        Running::start(command).wait().expect(0).stdout
+    };
+    let piped = shown(&[], false);
+    assert!(piped.contains(long), "{piped}");
+    for columns in [80, 100, 60] {
+        let narrow = shown(&[("COLUMNS", &columns.to_string())], false);
+        let longest = narrow.lines().map(|line| line.chars().count()).max();
+        assert!(longest <= Some(columns), "{columns}: {narrow}");
+        assert_eq!(narrow.contains('…'), columns < 100, "{narrow}");
+        // What to do is never cut.
+        let words = |text: &str| text.split_whitespace().collect::<Vec<_>>().join(" ");
+        let fix = "no key: set ANTHROPIC_API_KEY or ANTHROPIC_AUTH_TOKEN";
+        assert!(words(&narrow).contains(fix), "{narrow}");
+    }
+    assert_eq!(shown(&[("COLUMNS", "80")], true), shown(&[], true));
+}
+
+/// What a run says that has no provider named, where these are set.
+fn found(vars: &[(&str, &str)]) -> Ended {
+    let desk = Desk::new();
+    desk.prompts("in.jsonl", 1);
+    let mut command = desk.command(["run", "in.jsonl", "-o", "out.jsonl"]);
+    Running::start(command.envs(vars.iter().copied())).wait()
+}
+
+#[test]
+fn the_providers_without_a_key_take_one_line() {
+    let sim = good();
+    let ended = found(&[("LOCAL_LLM_BASE_URL", &sim.base_url())]).expect(0);
+    let lines = ended.stderr.lines();
+    let lines: Vec<_> = lines.filter(|line| line.contains("no key")).collect();
+    assert_eq!(lines.len(), 1, "{}", ended.stderr);
+    let said = "no key for groq, anthropic, openai, gemini, mistral, xai (see batchwright \
+                providers); taking local: ";
+    assert!(lines[0].contains(said), "{}", lines[0]);
+    assert!(!ended.stderr.contains("not groq"), "{}", ended.stderr);
+    // What was set up halfway keeps its line.
+    let url = sim.base_url();
+    let half = found(&[("OPENAI_API_KEY", "sk-1"), ("LOCAL_LLM_BASE_URL", &url)]).expect(0);
+    half.says("not openai: a key is set, but no model is named")
+        .says("no key for groq, anthropic, gemini, mistral, xai (see");
+}
+
+#[test]
+fn where_nobody_can_be_asked_the_run_says_what_to_do() {
+    let ended = found(&[]).expect(0);
+    ended
+        .says("taking extract")
+        .says("To ask a model: set a provider's key, such as OPENAI_API_KEY")
+        .says("start a local server");
+    let desk = Desk::new();
+    desk.prompts("in.jsonl", 1);
+    let none = desk
+        .plain("run in.jsonl -o out.jsonl --task embed")
+        .expect(1);
+    assert!(
+        none.error().contains("no key for openai, gemini, mistral"),
+        "{}",
+        none.stderr
+    );
+    none.says("To ask a model: set a provider's key");
+}

@@ -480,7 +480,9 @@ fn the_first_provider_that_embeds_is_taken() {
         .env("LOCAL_LLM_BASE_URL", server.url());
     let ended = Running::start(&mut command).wait().expect(0);
     assert!(
-        ended.stderr.contains("not groq: it makes no embeddings"),
+        ended
+            .stderr
+            .contains("no embeddings from groq, anthropic, xai"),
         "{}",
         ended.stderr
     );

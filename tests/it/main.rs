@@ -58,9 +58,13 @@ mod cli_config;
 #[cfg(all(feature = "cli", feature = "simulate"))]
 mod cli_disk;
 #[cfg(all(feature = "cli", feature = "simulate"))]
+mod cli_errors;
+#[cfg(all(feature = "cli", feature = "simulate"))]
 mod cli_fallback;
 #[cfg(all(feature = "cli", feature = "simulate"))]
 mod cli_first;
+#[cfg(all(feature = "cli", feature = "simulate"))]
+mod cli_help;
 #[cfg(all(feature = "cli", feature = "simulate"))]
 mod cli_input;
 #[cfg(all(feature = "cli", feature = "simulate"))]

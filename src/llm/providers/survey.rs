@@ -10,7 +10,7 @@ use crate::base::error::Error;
 use crate::base::secret::{Address, shown_url};
 use crate::engine::loading::PATIENCE;
 
-use super::config::{LlmConfig, key_from, known, setting};
+use super::config::{LlmConfig, key_from, known, no_key, setting};
 use super::local::{self, LocalServer, ServerState};
 use super::vendor::{Dialect, VENDORS, Vendor};
 
@@ -48,6 +48,8 @@ pub struct ProviderStatus {
     half_configured: bool,
     #[serde(skip)]
     lacks_model: bool,
+    #[serde(skip)]
+    lacks_key: bool,
 }
 
 impl ProviderStatus {
@@ -60,6 +62,11 @@ impl ProviderStatus {
     /// True when it is not usable for want of a model alone.
     pub fn lacks_model(&self) -> bool {
         self.lacks_model
+    }
+
+    /// True when it is not usable for want of a key alone.
+    pub fn lacks_key(&self) -> bool {
+        self.lacks_key
     }
 
     /// Whether it makes embeddings.
@@ -214,6 +221,7 @@ fn status(vendor: &'static Vendor, verdict: Result<String, String>) -> ProviderS
         unnamed: false,
         half_configured: false,
         lacks_model: false,
+        lacks_key: false,
     }
 }
 
@@ -243,6 +251,7 @@ fn remote(
         false => ("an", "address"),
     };
     let refused = refused(vendor, &address, env);
+    let lacks_key = refused.as_ref() == Some(&no_key(vendor));
     let configured = reachable && (key || !vendor.needs_key);
     let unnamed = unnamed && refused.is_none();
     let verdict = if !reachable {
@@ -263,6 +272,7 @@ fn remote(
         address: reachable.then_some(Address(address)),
         half_configured: stopped,
         lacks_model: configured && unnamed,
+        lacks_key,
         ..status(vendor, verdict)
     }
 }

@@ -1,0 +1,160 @@
+//! Tables that fit the terminal: what is cut there is whole in a pipe.
+
+use console::Term;
+
+use super::display::harmless;
+
+/// The columns that there are: what `COLUMNS` says, else the terminal's. None where standard output
+/// is no terminal: a pipe or a file takes lines of any length, and programs read them.
+pub fn width() -> Option<usize> {
+    let said = std::env::var("COLUMNS").ok();
+    let said = said.and_then(|columns| columns.parse().ok());
+    let terminal = || Term::stdout().size_checked();
+    said.filter(|columns| *columns > 0)
+        .or_else(|| terminal().map(|(_, columns)| usize::from(columns)))
+}
+
+/// The least that is left of a cell.
+const LEAST: usize = 8;
+const GAP: usize = 2;
+/// How far a note is indented that has a line of its own.
+const INDENT: usize = 6;
+
+/// Rows of cells, the first being the head, and a note after each.
+#[derive(Default)]
+pub struct Table {
+    rows: Vec<(Vec<String>, String)>,
+    beside: usize,
+}
+
+impl Table {
+    /// Keeps room beside the cells for notes of so many characters.
+    pub fn room_for_notes(mut self, characters: usize) -> Self {
+        self.beside = characters + GAP;
+        self
+    }
+
+    pub fn row<const N: usize>(&mut self, cells: [&str; N], note: &str) {
+        let cells = cells.iter().map(|cell| harmless(cell)).collect();
+        self.rows.push((cells, harmless(note)));
+    }
+
+    /// The lines, none longer than `width` as far as words allow it: the longest cells are shortened,
+    /// but for the first of a row, and a note that does not fit beside its row is put below.
+    pub fn lines(&self, width: Option<usize>) -> String {
+        let room = width.unwrap_or(usize::MAX);
+        let widths = self.widths(room);
+        let beside = widths.iter().map(|width| width + GAP).sum::<usize>();
+        let mut out = String::new();
+        for (i, (cells, note)) in self.rows.iter().enumerate() {
+            let mut line = String::new();
+            for (cell, &width) in cells.iter().zip(&widths) {
+                let cell = cut(cell, width);
+                line.push_str(&format!("{cell:<0$}", width + GAP));
+            }
+            let below = beside + note.chars().count() > room;
+            if !below {
+                line.push_str(note);
+            }
+            out.push_str(line.trim_end());
+            out.push('\n');
+            // Below the head it would explain nothing.
+            if below && i > 0 {
+                for line in wrapped(note, room.saturating_sub(INDENT)) {
+                    out.push_str(&format!("{:INDENT$}{line}\n", ""));
+                }
+            }
+        }
+        out
+    }
+
+    /// True when a cell is shortened.
+    pub fn is_cut(&self, width: Option<usize>) -> bool {
+        self.widths(width.unwrap_or(usize::MAX)) != self.widths(usize::MAX)
+    }
+
+    fn widths(&self, room: usize) -> Vec<usize> {
+        let columns = self.rows.first().map_or(0, |(cells, _)| cells.len());
+        let longest = |column: usize| {
+            let cells = self.rows.iter().filter_map(|(cells, _)| cells.get(column));
+            cells.map(|cell| cell.chars().count()).max().unwrap_or(0)
+        };
+        let mut widths: Vec<usize> = (0..columns).map(longest).collect();
+        let gaps = GAP * columns.saturating_sub(1) + self.beside;
+        while widths.iter().sum::<usize>() + gaps > room {
+            match widths.iter_mut().skip(1).max() {
+                Some(widest) if *widest > LEAST => *widest -= 1,
+                _ => break,
+            }
+        }
+        widths
+    }
+}
+
+fn cut(cell: &str, width: usize) -> String {
+    match cell.chars().count() > width {
+        true => cell
+            .chars()
+            .take(width.saturating_sub(1))
+            .chain(['…'])
+            .collect(),
+        false => cell.to_owned(),
+    }
+}
+
+/// A text in lines that are broken between words.
+fn wrapped(text: &str, width: usize) -> Vec<String> {
+    let mut lines: Vec<String> = Vec::new();
+    for word in text.split_whitespace() {
+        match lines.last_mut() {
+            Some(line) if line.chars().count() + 1 + word.chars().count() <= width => {
+                line.push(' ');
+                line.push_str(word);
+            }
+            _ => lines.push(word.to_owned()),
+        }
+    }
+    lines
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn table() -> Table {
+        let mut table = Table::default();
+        table.row(["name", "model"], "why");
+        table.row(["one", "a-model-with-a-long-name"], "ready");
+        table.row(["two", "m"], "not ready for a reason that is long to tell");
+        table
+    }
+
+    #[test]
+    fn without_a_width_all_is_whole_and_a_row_is_a_line() {
+        let text = table().lines(None);
+        assert_eq!(text.lines().count(), 3);
+        assert!(
+            text.contains("one   a-model-with-a-long-name  ready\n"),
+            "{text}"
+        );
+        assert!(!table().is_cut(None));
+    }
+
+    #[test]
+    fn a_long_note_goes_below_and_a_long_cell_is_shortened() {
+        let text = table().lines(Some(40));
+        assert_eq!(
+            text,
+            "name  model                     why\n\
+             one   a-model-with-a-long-name  ready\n\
+             two   m\n      not ready for a reason that is\n      long to tell\n"
+        );
+        assert!(!table().is_cut(Some(40)) && table().is_cut(Some(20)));
+        let narrow = table().lines(Some(20));
+        assert!(narrow.contains("one   a-model-with…\n"), "{narrow}");
+        assert!(
+            narrow.lines().all(|line| line.chars().count() <= 20),
+            "{narrow}"
+        );
+    }
+}

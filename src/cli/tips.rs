@@ -1,0 +1,432 @@
+//! Reading the command line, with tips for the words that people bring from other programs.
+
+use std::ffi::OsString;
+
+use clap::builder::StyledStr;
+use clap::error::{ContextKind, ContextValue, ErrorKind};
+use clap::{Command, CommandFactory, Error, Parser};
+
+use super::args::Cli;
+use super::exit::{Exit, Refusal};
+
+/// Reads the command line. Otherwise it says what is wrong with it, or shows the help that was asked
+/// for, and tells the exit code.
+pub fn parse(words: impl IntoIterator<Item = OsString>) -> Result<Cli, Exit> {
+    let words: Vec<OsString> = words.into_iter().collect();
+    Cli::try_parse_from(&words).map_err(|mut error| {
+        if !error.use_stderr() {
+            let _ = error.print();
+            return Exit::Success;
+        }
+        let words = words.iter().skip(1).map(|word| word.to_string_lossy());
+        let words: Vec<String> = words.map(String::from).collect();
+        add_tip(&mut error, &words);
+        let flags: Vec<&str> = words.iter().map(String::as_str).collect();
+        let flags = flags.split(|word| *word == "--").next().unwrap_or_default();
+        let json = flags.contains(&"--json");
+        if json {
+            refusal(&error).print_json();
+        }
+        if !json || !(flags.contains(&"--quiet") || flags.contains(&"-q")) {
+            let _ = error.print();
+        }
+        Exit::Usage
+    })
+}
+
+/// The error for scripts: without the usage.
+fn refusal(error: &Error) -> Refusal {
+    let text = error.render().to_string();
+    let mut parts = text.trim().split("\n\n");
+    let joined = |part: &str| part.split_whitespace().collect::<Vec<_>>().join(" ");
+    let message = parts.next().map(joined).unwrap_or_default();
+    let message = message.strip_prefix("error: ").unwrap_or(&message);
+    let refusal = Refusal::usage(message);
+    let tips = parts.filter_map(|part| part.trim_start().strip_prefix("tip: "));
+    match tips.map(|tip| joined(&tip.replace("\n  tip:", ";"))).next() {
+        Some(tip) => refusal.hint(tip),
+        None => refusal,
+    }
+}
+
+fn add_tip(error: &mut Error, words: &[String]) {
+    let text = |error: &Error, kind| match error.get(kind) {
+        Some(ContextValue::String(text)) => Some(text.clone()),
+        _ => None,
+    };
+    let (tip, similar) = match error.kind() {
+        ErrorKind::UnknownArgument => {
+            let flag = text(error, ContextKind::InvalidArg);
+            let tip = flag.and_then(|flag| tip_for_flag(&flag, words));
+            (tip, ContextKind::SuggestedArg)
+        }
+        ErrorKind::InvalidSubcommand => {
+            let name = text(error, ContextKind::InvalidSubcommand);
+            let tip = name.and_then(|name| tip_for_command(&name));
+            (tip, ContextKind::SuggestedSubcommand)
+        }
+        _ => return,
+    };
+    if let Some(tip) = tip {
+        error.remove(similar);
+        let tip = ContextValue::StyledStrs(vec![StyledStr::from(tip)]);
+        error.insert(ContextKind::Suggested, tip);
+    } else if let Some(ContextValue::StyledStrs(tips)) = error.remove(ContextKind::Suggested) {
+        // That a flag which does not exist may be passed as a file's name helps nobody.
+        let helpful = |tip: &StyledStr| !tip.to_string().starts_with("to pass ");
+        let tips: Vec<_> = tips.into_iter().filter(helpful).collect();
+        if !tips.is_empty() {
+            error.insert(ContextKind::Suggested, ContextValue::StyledStrs(tips));
+        }
+    }
+}
+
+/// What people call a flag, the flag that a command must have for it to be meant, and what to say
+/// where the flag itself does not say it all.
+type FlagTip = (&'static [&'static str], &'static str, Option<&'static str>);
+
+const FLAGS: &[FlagTip] = &[
+    (
+        &[
+            "limit",
+            "max",
+            "max-rows",
+            "max-requests",
+            "max-prompts",
+            "num-items",
+            "items",
+            "head",
+            "first",
+            "sample",
+            "n",
+        ],
+        "max-items",
+        None,
+    ),
+    (
+        &[
+            "workers",
+            "num-workers",
+            "max-workers",
+            "threads",
+            "parallel",
+            "max-parallel",
+            "parallelism",
+            "concurrent",
+            "max-concurrency",
+            "max-concurrent",
+            "jobs",
+        ],
+        "concurrency",
+        Some("calls in flight are set by '-j N' ('--concurrency N')"),
+    ),
+    (
+        &[
+            "out",
+            "outfile",
+            "out-file",
+            "output-file",
+            "output-path",
+            "save",
+            "dest",
+        ],
+        "output",
+        Some("the file for the results is named by '-o FILE' ('--output FILE')"),
+    ),
+    (
+        &[
+            "schema",
+            "response-format",
+            "response-schema",
+            "output-schema",
+            "structured",
+        ],
+        "json-schema",
+        None,
+    ),
+    (
+        &[
+            "key",
+            "api-key",
+            "apikey",
+            "token",
+            "auth",
+            "openai-api-key",
+            "anthropic-api-key",
+        ],
+        "provider",
+        Some(
+            "keys are read from the environment alone, such as OPENAI_API_KEY: what stands on a \
+             command line is seen by every user of the machine",
+        ),
+    ),
+    (
+        &["retries", "retry", "max-retry", "attempts", "max-attempts"],
+        "max-retries",
+        None,
+    ),
+    (
+        &["resume", "continue", "restart", "checkpoint"],
+        "output",
+        Some("no flag is needed to resume: run the same command again"),
+    ),
+    (
+        &["overwrite", "force", "clobber", "replace"],
+        "output",
+        Some(
+            "nothing is overwritten: what is finished in the output stays, and the rest is added. \
+             To begin again, name another file by '-o'",
+        ),
+    ),
+    (
+        &["prompt", "prompts", "text", "message", "question", "query"],
+        "template",
+        Some(
+            "prompts come from a file or standard input: printf '%s\\n' 'Name a prime.' | \
+             batchwright run -",
+        ),
+    ),
+    (
+        &[
+            "input",
+            "in",
+            "infile",
+            "input-file",
+            "file",
+            "prompts-file",
+            "data",
+        ],
+        "template",
+        Some("the input is named without a flag: batchwright run INPUT -o OUTPUT"),
+    ),
+    (
+        &["system-prompt", "system-message", "instructions"],
+        "system",
+        None,
+    ),
+    (&["prompt-template"], "template", None),
+    (
+        &[
+            "url",
+            "api-url",
+            "api-base",
+            "api-base-url",
+            "endpoint",
+            "host",
+            "server",
+        ],
+        "base-url",
+        None,
+    ),
+    (&["model-name", "engine", "deployment"], "model", None),
+    (&["vendor", "service", "backend"], "provider", None),
+    (
+        &["rate", "rate-limit", "requests-per-minute", "rps", "qps"],
+        "rpm",
+        Some("requests per minute are set by '--rpm N'"),
+    ),
+    (&["tokens-per-minute"], "tpm", None),
+    (
+        &[
+            "max-output-tokens",
+            "max-completion-tokens",
+            "max-new-tokens",
+            "num-predict",
+        ],
+        "max-tokens",
+        None,
+    ),
+    (&["temp"], "temperature", None),
+    (
+        &["batch", "batch-api", "batches", "batch-size"],
+        "strategy",
+        Some(
+            "'--strategy batch' submits to the Batch API, in batches as large as the provider takes",
+        ),
+    ),
+    (
+        &["embed", "embeddings", "embedding", "vectors"],
+        "task",
+        Some("vectors are asked for by '--task embed'"),
+    ),
+    (
+        &["dry", "check", "preview", "plan", "estimate"],
+        "dry-run",
+        None,
+    ),
+    (
+        &["no-progress"],
+        "progress",
+        Some("the bar is turned off by '--progress never'"),
+    ),
+    (&["silent"], "quiet", None),
+    (
+        &["debug", "log-level", "trace"],
+        "verbose",
+        Some("'-v' says more, '-vv' much more"),
+    ),
+    (&["request-timeout", "timeout-seconds"], "timeout", None),
+    (
+        &["once", "drain", "exit-when-empty", "until-done"],
+        "until-empty",
+        None,
+    ),
+    (&["follow", "live"], "watch", None),
+    (
+        &["home", "dir", "folder", "data-folder", "db", "database"],
+        "data-dir",
+        None,
+    ),
+];
+
+/// What people call a command, and what to type.
+const COMMANDS: &[(&[&str], &str)] = &[
+    (
+        &["batch", "batches"],
+        "batches are a strategy: batchwright run INPUT -o OUTPUT --strategy batch",
+    ),
+    (
+        &["embed", "embeddings", "embedding"],
+        "vectors are a task: batchwright run INPUT -o OUTPUT --task embed",
+    ),
+    (
+        &[
+            "prompt", "ask", "chat", "complete", "generate", "process", "execute",
+        ],
+        "prompts are carried out by: batchwright run INPUT -o OUTPUT",
+    ),
+    (
+        &["resume", "continue", "restart"],
+        "to resume, give the same `batchwright run` command again",
+    ),
+    (
+        &["start", "worker", "workers", "daemon", "consume"],
+        "the queue's worker is: batchwright work",
+    ),
+    (
+        &["serve", "server"],
+        "there is no server to start: batchwright work carries out what is on the queue, and \
+         batchwright simulate serves a simulated provider",
+    ),
+    (
+        &[
+            "jobs", "job", "list", "ls", "ps", "show", "progress", "queue",
+        ],
+        "what is on the queue is shown by: batchwright status",
+    ),
+    (
+        &["enqueue", "add", "push", "send", "create"],
+        "prompts are put on the queue by: batchwright submit INPUT",
+    ),
+    (
+        &["get", "fetch", "collect", "download", "export", "output"],
+        "results are taken from the queue by: batchwright results PROCESS -o FILE",
+    ),
+    (
+        &["stop", "kill", "abort", "delete", "remove", "rm"],
+        "a process is given up by: batchwright cancel PROCESS",
+    ),
+    (
+        &["set", "settings", "configure", "setup", "init"],
+        "settings are stored by: batchwright config set SETTING VALUE",
+    ),
+    (
+        &["models", "vendors"],
+        "who can be asked is shown by: batchwright providers",
+    ),
+    (
+        &["check", "health", "diagnose"],
+        "the queue is checked by: batchwright doctor",
+    ),
+    (
+        &["mock", "fake", "sim"],
+        "a simulated provider is: batchwright simulate",
+    ),
+];
+
+/// `--Max_Tokens=5` as flags are written here: `max-tokens`.
+fn plain(typed: &str) -> String {
+    let name = typed.trim_start_matches('-');
+    let name = name.split('=').next().unwrap_or_default();
+    name.to_lowercase().replace('_', "-")
+}
+
+fn tip_for_flag(typed: &str, words: &[String]) -> Option<String> {
+    let mut top = Cli::command();
+    top.build();
+    let command = named(&top, words);
+    let name = plain(typed);
+    if has(command, &name) {
+        return Some(format!("it is written '--{name}'"));
+    }
+    let mut fitting = FLAGS
+        .iter()
+        .filter(|(names, flag, _)| names.contains(&name.as_str()) && has(command, flag));
+    let (_, flag, words) = fitting.next()?;
+    Some(match words {
+        Some(words) => (*words).to_owned(),
+        None => format!("it is called '--{flag}' here"),
+    })
+}
+
+fn tip_for_command(typed: &str) -> Option<String> {
+    let name = plain(typed);
+    let mut tips = COMMANDS.iter();
+    let (_, words) = tips.find(|(names, _)| names.contains(&name.as_str()))?;
+    Some((*words).to_owned())
+}
+
+/// The command that the words name.
+fn named<'c>(top: &'c Command, words: &[String]) -> &'c Command {
+    words.iter().fold(top, |command, word| {
+        command.find_subcommand(word).unwrap_or(command)
+    })
+}
+
+fn has(command: &Command, flag: &str) -> bool {
+    let mut flags = command.get_arguments().filter_map(|flag| flag.get_long());
+    flags.any(|long| long == flag)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_tip_names_what_there_is() {
+        let mut top = Cli::command();
+        top.build();
+        let commands = || top.get_subcommands();
+        for (names, flag, _) in FLAGS {
+            let used = commands().any(|command| has(command, flag));
+            assert!(
+                used || cfg!(not(feature = "queue")),
+                "no command has --{flag}"
+            );
+            let run = commands()
+                .find(|command| command.get_name() == "run")
+                .unwrap();
+            for name in *names {
+                assert!(!has(run, name), "--{name} is a flag itself");
+                let only = FLAGS.iter().filter(|(names, ..)| names.contains(name));
+                assert_eq!(only.count(), 1, "--{name} has two tips");
+            }
+        }
+        for (names, words) in COMMANDS {
+            for name in *names {
+                assert!(
+                    commands().all(|command| command.get_name() != *name),
+                    "{name}"
+                );
+            }
+            let mut meant = words
+                .split_once("batchwright ")
+                .unwrap()
+                .1
+                .split_whitespace();
+            let meant = meant.next().unwrap().trim_matches('`');
+            let known = commands().any(|command| command.get_name() == meant);
+            assert!(known || cfg!(not(feature = "queue")), "{meant}");
+        }
+    }
+}

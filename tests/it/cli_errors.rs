@@ -1,0 +1,161 @@
+//! Errors before a run begins: as JSON for scripts, with a tip for who mistyped.
+
+use serde_json::Value;
+
+use super::common::{Desk, Ended, Running, good};
+
+/// The one JSON object on standard output.
+#[track_caller]
+fn told(ended: &Ended, kind: &str) -> Value {
+    let mut lines = ended.stdout.lines();
+    let line = lines
+        .next()
+        .unwrap_or_else(|| panic!("nothing: {}", ended.stderr));
+    assert_eq!(lines.next(), None, "{}", ended.stdout);
+    let value: Value = serde_json::from_str(line).unwrap();
+    assert_eq!(value["error"]["kind"], kind, "{value}");
+    assert_eq!(value["exit_code"], ended.status.code().unwrap(), "{value}");
+    assert!(!value["error"]["message"].as_str().unwrap().is_empty());
+    value
+}
+
+#[test]
+fn what_prevents_a_run_is_told_as_json_to_who_asks_for_json() {
+    let (desk, sim) = (Desk::new(), good());
+    desk.prompts("in.jsonl", 2);
+    desk.write("bad.jsonl", "{\"id\": 1,\n");
+    desk.write("other.txt", "no results\n");
+    let run = |words: &str| desk.run(&sim, &format!("{words} --json"));
+    for (words, kind, code) in [
+        ("bad.jsonl -o out.jsonl", "input", 2),
+        ("none.jsonl -o out.jsonl", "input", 2),
+        ("in.jsonl -o out.jsonl --no-wait", "usage", 2),
+        ("in.jsonl -o out.jsonl --rpm many", "usage", 2),
+        ("in.jsonl -o out.jsonl --limit 5", "usage", 2),
+        ("in.jsonl -o other.txt", "output", 2),
+        ("in.jsonl -o none/out.jsonl", "output", 1),
+    ] {
+        let ended = run(words).expect(code);
+        let value = told(&ended, kind);
+        // People read the same on standard error, unless told to be quiet.
+        let message = value["error"]["message"].as_str().unwrap();
+        let begins: String = message.chars().take(30).collect();
+        let said = ended
+            .stderr
+            .split_whitespace()
+            .collect::<Vec<_>>()
+            .join(" ");
+        assert!(said.contains(&begins), "{begins}: {}", ended.stderr);
+        let quiet = run(&format!("{words} --quiet")).expect(code);
+        assert_eq!(quiet.stderr, "", "{words}");
+        assert_eq!(told(&quiet, kind), value);
+        // Without --json standard output stays empty.
+        assert_eq!(desk.run(&sim, words).expect(code).stdout, "");
+    }
+    let no_key = desk.plain("run in.jsonl -o out.jsonl --provider groq --model m --json");
+    let value = told(&no_key.expect(1), "provider");
+    assert!(
+        value["error"]["message"]
+            .as_str()
+            .unwrap()
+            .contains("GROQ_API_KEY")
+    );
+    let none = desk
+        .plain("run in.jsonl -o out.jsonl --task embed --json")
+        .expect(1);
+    let hint = told(&none, "provider")["error"]["hint"].clone();
+    assert!(hint.as_str().unwrap().contains("OPENAI_API_KEY"), "{hint}");
+    assert_eq!(sim.stats().calls, 0);
+    assert!(!desk.exists("out.jsonl"));
+}
+
+#[test]
+fn an_output_that_another_run_has_is_told_as_json() {
+    let (desk, sim) = (Desk::new(), good());
+    desk.prompts("in.jsonl", 2);
+    sim.hold();
+    let first = desk.start(&sim, "in.jsonl -o out.jsonl");
+    assert!(sim.wait_until(|s| s.in_flight > 0, super::common::PATIENCE));
+    let second = desk.run(&sim, "in.jsonl -o out.jsonl --json").expect(1);
+    told(&second, "output");
+    sim.release();
+    first.wait().expect(0);
+}
+
+#[test]
+fn other_commands_tell_their_errors_as_json_too() {
+    let desk = Desk::new();
+    for (words, kind, code) in [
+        ("providers --json --surely", "usage", 2),
+        ("simulate --json --port many", "usage", 2),
+    ] {
+        told(&desk.plain(words).expect(code), kind);
+    }
+    #[cfg(feature = "queue")]
+    for (words, kind, code) in [
+        ("submit none.jsonl --json", "input", 2),
+        ("status 0123456789 --json", "queue", 2),
+        ("cancel 0123456789 --json", "queue", 2),
+        ("retry 0123456789 --json", "queue", 2),
+        ("config get llm.nothing --json", "usage", 2),
+        (
+            "work --until-empty --json --provider groq --model m",
+            "provider",
+            1,
+        ),
+    ] {
+        told(&desk.plain(words).expect(code), kind);
+    }
+}
+
+#[test]
+fn a_flag_of_other_programs_is_answered_with_the_one_that_is_meant() {
+    let desk = Desk::new();
+    for (words, tip) in [
+        ("run in.jsonl --limit 5", "'--max-items'"),
+        ("run in.jsonl --limit=5", "'--max-items'"),
+        ("run in.jsonl --workers 4", "'-j N'"),
+        ("run in.jsonl --threads 4", "'-j N'"),
+        ("run in.jsonl --parallel 4", "'-j N'"),
+        ("run in.jsonl --concurrent 4", "'-j N'"),
+        ("run in.jsonl --out x", "'-o FILE'"),
+        ("run in.jsonl --outfile x", "'-o FILE'"),
+        ("run in.jsonl --schema x", "'--json-schema'"),
+        ("run in.jsonl --key sk-1", "OPENAI_API_KEY"),
+        ("run in.jsonl --api-key sk-1", "OPENAI_API_KEY"),
+        ("run in.jsonl --retries 4", "'--max-retries'"),
+        ("run in.jsonl --resume", "run the same command again"),
+        ("run in.jsonl --overwrite", "nothing is overwritten"),
+        ("run in.jsonl --max_tokens 4", "'--max-tokens'"),
+        ("run in.jsonl --json_schema=x", "'--json-schema'"),
+        ("run --prompt hello", "batchwright run -"),
+        ("run --input in.jsonl", "batchwright run INPUT"),
+        ("batch in.jsonl", "--strategy batch"),
+        ("resume", "again"),
+        ("serve", "batchwright simulate"),
+        ("start", "batchwright work"),
+        ("jobs", "batchwright status"),
+        ("list", "batchwright status"),
+    ] {
+        let ended = desk.plain(words).expect(2);
+        let tips = ended.stderr.lines().filter(|line| line.contains("tip:"));
+        let tips: Vec<&str> = tips.collect();
+        assert_eq!(tips.len(), 1, "{words}: {}", ended.stderr);
+        assert!(tips[0].contains(tip), "{words}: {}", ended.stderr);
+    }
+    // A command that has no such flag gives no such tip.
+    let ended = desk.plain("providers --limit 5").expect(2);
+    assert!(!ended.stderr.contains("max-items"), "{}", ended.stderr);
+    // What is only mistyped is put right, and what is neither is not explained away.
+    let ended = desk.plain("run in.jsonl --max-item 5").expect(2);
+    ended.says("'--max-items'");
+    let ended = desk.plain("run in.jsonl --zzz").expect(2);
+    assert!(!ended.stderr.contains("tip:"), "{}", ended.stderr);
+    // A key that stood on the command line is not repeated.
+    let key = desk
+        .plain("run in.jsonl --api-key=sk-secret-9 --json")
+        .expect(2);
+    assert!(!(key.stderr + &key.stdout).contains("sk-secret-9"));
+    let mut bare = desk.command(Vec::<&str>::new());
+    Running::start(&mut bare).wait().expect(2).says("Usage");
+}

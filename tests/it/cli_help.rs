@@ -1,0 +1,82 @@
+//! What `-h` and `--help` show: short help that fits a small terminal, long help that has it all.
+
+use super::common::{Desk, Running};
+
+/// Twice 24 lines, less the prompt's own.
+const TWO_SCREENS: usize = 46;
+
+fn commands() -> Vec<&'static str> {
+    let queue = [
+        "submit",
+        "work",
+        "status",
+        "results",
+        "cancel",
+        "retry",
+        "doctor",
+        "config",
+        "config list",
+    ];
+    let queue = queue.iter().filter(|_| cfg!(feature = "queue")).copied();
+    ["", "run", "providers", "simulate"]
+        .into_iter()
+        .chain(queue)
+        .collect()
+}
+
+fn help(command: &str, flag: &str) -> String {
+    let desk = Desk::new();
+    let mut command = desk.command(command.split_whitespace().chain([flag]));
+    let ended = Running::start(command.env("COLUMNS", "80"))
+        .wait()
+        .expect(0);
+    ended.stdout
+}
+
+/// The flags that a help text lists.
+fn flags(help: &str) -> Vec<&str> {
+    let lines = help.lines().map(str::trim_start);
+    let lines = lines.filter(|line| line.starts_with('-'));
+    let words = lines.flat_map(|line| line.split([' ', ',', '.']).take(3));
+    words.filter(|word| word.starts_with("--")).collect()
+}
+
+#[test]
+fn short_help_fits_two_screens_and_a_line_a_flag() {
+    for command in commands() {
+        let text = help(command, "-h");
+        let lines = text.lines().count();
+        assert!(
+            lines <= TWO_SCREENS,
+            "`{command} -h` takes {lines} lines: set hide_short_help on what is rare\n{text}"
+        );
+        for line in text.lines() {
+            assert!(line.chars().count() <= 80, "`{command} -h`: {line:?}");
+            // What goes on is indented further than any flag or argument.
+            let indent = line.len() - line.trim_start().len();
+            assert!(
+                indent <= 6,
+                "`{command} -h` goes on in {line:?}: begin the flag's documentation with a short \
+                 paragraph of its own\n{text}"
+            );
+        }
+    }
+}
+
+#[test]
+fn long_help_has_every_flag_of_the_short_one_and_more() {
+    for command in ["run", "simulate"] {
+        let (short, long) = (help(command, "-h"), help(command, "--help"));
+        let (few, all) = (flags(&short), flags(&long));
+        let missing: Vec<_> = few.iter().filter(|flag| !all.contains(flag)).collect();
+        assert!(missing.is_empty(), "{missing:?}");
+        assert!(all.len() > few.len() + 5, "{few:?} {all:?}");
+        let end = short.lines().last().unwrap();
+        assert!(end.contains("--help"), "{end}");
+    }
+    let long = help("run", "--help");
+    for flag in ["--grace", "--ordered", "--fallback-blocked", "--progress"] {
+        assert!(flags(&long).contains(&flag), "{flag}");
+        assert!(!flags(&help("run", "-h")).contains(&flag), "{flag}");
+    }
+}
