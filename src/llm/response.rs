@@ -106,6 +106,15 @@ impl Response {
         self
     }
 
+    /// Adds to what is suspicious about the answer.
+    pub(crate) fn warned(mut self, more: Option<String>) -> Self {
+        self.warning = match (self.warning, more) {
+            (Some(before), Some(more)) => Some(format!("{before}; {more}")),
+            (before, more) => before.or(more),
+        };
+        self
+    }
+
     /// Sets what the reply said about limits; the limiter learns from it.
     pub fn with_rate_hints(mut self, hints: RateHints) -> Self {
         self.hints = hints;

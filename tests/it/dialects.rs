@@ -263,6 +263,8 @@ fn expected(trouble: Option<Trouble>) -> Result<(), ErrorKind> {
     match trouble {
         Some(Trouble::BadRequest) => Err(ErrorKind::Invalid),
         Some(Trouble::ContentFilter | Trouble::Refusal) => Err(ErrorKind::Blocked),
+        // Paid for, and not asked for again.
+        Some(Trouble::Empty) => Err(ErrorKind::Malformed),
         _ => Ok(()),
     }
 }
@@ -281,7 +283,12 @@ fn bad_weather(provider: &Provider) {
         met += usize::from(trouble.is_some());
         match (expected(trouble), &outcome.result) {
             (Ok(()), Ok(answer)) => assert_eq!(answer.text, format!("echo: {text}")),
-            (Err(kind), Err(error)) => assert_eq!(error.kind(), kind, "{error}"),
+            (Err(kind), Err(error)) => {
+                assert_eq!(error.kind(), kind, "{error}");
+                let bought_in_vain = trouble == Some(Trouble::Empty);
+                assert_eq!(error.is_unusable_reply(), bought_in_vain, "{error}");
+                assert_eq!(outcome.attempts, 1, "{}: {trouble:?}", provider.name);
+            }
             (_, result) => panic!("{}: {trouble:?} led to {result:?}", provider.name),
         }
     }

@@ -182,7 +182,9 @@ impl Line {
 /// beside them may be no JSON that has a value.
 fn plainly(body: &[u8]) -> Option<Vec<Vec<f32>>> {
     type Fields<'b> = HashMap<String, &'b RawValue>;
-    let body = String::from_utf8_lossy(body);
+    // A letter that is none, in a name, makes it another name.
+    let body = String::from_utf8_lossy(body).replace("\\ud800", "\\ufffd");
+    let body = body.replace(|letter: char| letter.is_ascii_control(), " ");
     let body: Fields<'_> = serde_json::from_str(&body).ok()?;
     let (entries, field) = match body.get("embeddings") {
         Some(entries) => (entries, "values"),

@@ -112,13 +112,15 @@ fn trouble_costs_what_it_must_and_no_more() {
         match sim.config().plan(&prompt) {
             Some(Trouble::BadRequest) => assert_eq!(*kind, ErrorKind::Invalid),
             Some(Trouble::ContentFilter) => assert_eq!(*kind, ErrorKind::Blocked),
+            // Paid for, and not asked for again.
+            Some(Trouble::Empty) => assert_eq!(*kind, ErrorKind::Malformed),
             other => panic!("{prompt} failed as {kind} although its trouble was {other:?}"),
         }
     }
     let hopeless = |i: &usize| {
         matches!(
             sim.config().plan(&format!("prompt {i}")),
-            Some(Trouble::BadRequest | Trouble::ContentFilter)
+            Some(Trouble::BadRequest | Trouble::ContentFilter | Trouble::Empty)
         )
     };
     assert_eq!(failed.len(), (0..400).filter(hopeless).count());

@@ -41,6 +41,8 @@ struct Answer {
     usage: Option<[u64; 4]>,
     model: Option<String>,
     cost_usd: Option<f64>,
+    /// What the warning contains; no warning if there is none here.
+    warning: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -51,6 +53,9 @@ struct Failure {
     #[serde(default)]
     says: Vec<String>,
     retry_after: Option<f64>,
+    /// It was complete and paid for: kept whole and not asked for again.
+    #[serde(default)]
+    unusable: bool,
 }
 
 pub(crate) const VENDORS: [&str; 7] = [
@@ -82,6 +87,12 @@ impl Recording {
         }
     }
 
+    /// Whether it is a stream of events.
+    pub(crate) fn is_stream(&self) -> bool {
+        let text = self.text.as_deref().unwrap_or_default();
+        text.lines().any(|line| line.starts_with("data:"))
+    }
+
     pub(crate) fn reply(&self) -> HttpReply {
         let headers = self.headers.iter();
         HttpReply {
@@ -97,7 +108,14 @@ impl Recording {
     pub(crate) fn difference(&self, result: &Result<Response, Error>) -> Option<String> {
         match (&self.expect, result) {
             (Expected::Answer(expected), Ok(answer)) => expected.difference(answer),
-            (Expected::Failure(expected), Err(error)) => expected.difference(error, self.status),
+            (Expected::Failure(expected), Err(error)) => {
+                let whole = self.bytes();
+                let whole = String::from_utf8_lossy(whole.trim_ascii_end());
+                let kept = error.raw().map(str::trim_ascii_end) == Some(&*whole);
+                let lost = error.is_unusable_reply() && !kept;
+                let lost = lost.then(|| format!("not kept whole: {:?}", error.raw()));
+                expected.difference(error, self.status).or(lost)
+            }
             (Expected::Answer(_), Err(error)) => Some(format!("expected an answer: {error:?}")),
             (Expected::Failure(f), Ok(a)) => Some(format!("expected {}: {:?}", f.kind, a.text)),
         }
@@ -118,6 +136,10 @@ impl Answer {
             && self.finish == answer.finish_reason.as_str()
             && self.usage == usage
             && self.model == answer.model
+            && match (&self.warning, &answer.warning) {
+                (Some(expected), Some(warning)) => warning.contains(expected),
+                (expected, warning) => expected.is_none() && warning.is_none(),
+            }
             && match (self.cost_usd, answer.cost_usd) {
                 (Some(expected), Some(stated)) => (expected - stated).abs() < 1e-15,
                 (expected, stated) => expected == stated,
@@ -135,6 +157,7 @@ impl Failure {
                 .iter()
                 .all(|words| error.message().contains(words))
             && wait == error.retry_after()
+            && self.unusable == error.is_unusable_reply()
             && error.status() == Some(status);
         (!same).then(|| format!("expected {}, {:?}: {error:?}", self.kind, self.says))
     }

@@ -2,12 +2,16 @@
 
 use std::borrow::Cow;
 
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer};
 use serde_json::Value;
+use serde_json::value::RawValue;
 
 use crate::base::error::{Error, ErrorKind, Sent};
 use crate::base::usage::{Paid, Usage};
 use crate::llm::response::{FinishReason, Response};
+
+use super::holds::Holds;
 
 /// What a word for the end of an answer means.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,6 +43,7 @@ pub(super) struct Answer {
     pub model: Option<String>,
     pub usage: Option<Usage>,
     pub cost_usd: Option<f64>,
+    pub holds: Holds,
 }
 
 impl Answer {
@@ -53,7 +58,7 @@ impl Answer {
             usage: self.usage,
             cost_usd: self.cost_usd,
         };
-        let malformed = |what: String| malformed(what, body).with_paid(paid);
+        let unusable = |kind, what: String| unusable(kind, what, body).with_paid(paid);
         let failed = |kind, message: String| {
             let error = Error::new(kind, message).with_sent(Sent::Answered);
             let error = error.with_paid(paid);
@@ -81,12 +86,20 @@ impl Answer {
                 return Err(failed(ErrorKind::Blocked, message));
             }
             Some(End::Tool) => {
-                let message = "the model asked for a tool call, which nothing here can make";
-                return Err(failed(ErrorKind::Invalid, message.to_owned()));
+                let called = match self.holds.has_calls() {
+                    true => format!("the reply holds {}", self.holds.called()),
+                    false => format!("the model wanted to call a tool ({})", self.finish),
+                };
+                let beside = match self.text.trim().is_empty() {
+                    true => "and no text",
+                    false => "beside its text",
+                };
+                let what = format!("{called} {beside}; {NO_TOOLS}");
+                return Err(unusable(ErrorKind::Invalid, what));
             }
             Some(End::Fault) => {
                 let what = format!("the model failed while answering ({})", self.finish);
-                return Err(malformed(what));
+                return Err(malformed(what, body).with_paid(paid));
             }
             // What was paid for is kept: a new word for the end does not make the text worthless.
             None => FinishReason::Other(self.finish.clone()),
@@ -94,18 +107,30 @@ impl Answer {
         if self.text.is_empty() && finish_reason == FinishReason::Length {
             let message =
                 "the token limit was used up before any text came; allow more tokens (max_tokens)";
-            return Err(failed(ErrorKind::Invalid, message.to_owned()));
+            return Err(unusable(ErrorKind::Invalid, message.to_owned()));
         }
         if self.text.trim().is_empty() && finish_reason != FinishReason::Length {
-            let what = match &finish_reason {
-                FinishReason::Other(word) if !word.is_empty() => {
-                    format!("the answer is empty ({word})")
-                }
-                _ => "the answer is empty".to_owned(),
+            let why = match &finish_reason {
+                FinishReason::Other(word) if !word.is_empty() => format!(" ({word})"),
+                _ => String::new(),
             };
-            return Err(malformed(what));
+            if self.holds.has_calls() {
+                let what = format!("the reply holds {} and no text{why}", self.holds.told());
+                return Err(unusable(ErrorKind::Invalid, format!("{what}; {NO_TOOLS}")));
+            }
+            let what = match self.holds.told() {
+                held if held.is_empty() => format!("the answer is empty{why}"),
+                held => format!("the reply holds {held} and no text{why}"),
+            };
+            let what = format!("not a usable reply: {what}");
+            return Err(unusable(ErrorKind::Malformed, what));
         }
         let mut response = Response::new(provider, self.text);
+        if self.holds.has_calls() {
+            let called = self.holds.called();
+            let warning = format!("the reply also holds {called}, which is left out: {NO_TOOLS}");
+            response.warning = Some(warning);
+        }
         response.finish_reason = finish_reason;
         response.model = self.model.filter(|model| !model.is_empty());
         response.usage = self.usage;
@@ -114,7 +139,37 @@ impl Answer {
     }
 }
 
-/// The failure of a success reply that is not what the dialect promises.
+const NO_TOOLS: &str = "nothing here carries out tools yet";
+
+/// The failure of a complete success reply that was paid for and is no answer. It is kept whole.
+fn unusable(kind: ErrorKind, message: String, body: &[u8]) -> Error {
+    let sent = match kind {
+        ErrorKind::Malformed => Sent::Maybe,
+        _ => Sent::Answered,
+    };
+    let error = Error::new(kind, message).with_sent(sent);
+    error.with_unusable_reply(String::from_utf8_lossy(body))
+}
+
+/// The same for what the dialect does not promise.
+pub(super) fn unlike(what: impl std::fmt::Display, body: &[u8]) -> Error {
+    let message = format!("not a usable reply: {what}");
+    unusable(ErrorKind::Malformed, message, body)
+}
+
+/// The failure of a success reply that is not the JSON that the dialect promises: complete and of no
+/// use, or cut off before its end.
+pub(super) fn unreadable(error: &serde_json::Error, body: &[u8]) -> Error {
+    if error.is_eof() {
+        return malformed(error, body);
+    }
+    match body.trim_ascii_start().first() {
+        Some(b'<') => unlike("it is a web page, not JSON; is the base URL right?", body),
+        _ => unlike(error, body),
+    }
+}
+
+/// The failure of a success reply that is not complete, or that says itself that something failed.
 pub(super) fn malformed(what: impl std::fmt::Display, body: &[u8]) -> Error {
     Error::new(ErrorKind::Malformed, format!("not a usable reply: {what}"))
         .with_sent(Sent::Maybe)
@@ -129,15 +184,28 @@ pub(super) fn beginning(body: &[u8]) -> Cow<'_, str> {
 /// No call has more tokens. What is stated above it is no count, and would leave sums no room.
 const MOST_TOKENS: u64 = u32::MAX as u64;
 
+/// The counts of a usage, read apart from the answer: a strange one must not cost it.
+pub(super) fn counts<T: DeserializeOwned>(raw: Option<&RawValue>) -> Option<T> {
+    // By way of a value, of which a name may stand twice.
+    let value: Value = serde_json::from_str(raw?.get()).ok()?;
+    T::deserialize(value).ok()
+}
+
 /// A count of tokens: a number, or one in quotes as protobuf writes 64 bits; anything else counts
 /// as absent.
 pub(super) fn count<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u64>, D::Error> {
     let count = match Value::deserialize(deserializer)? {
-        Value::Number(number) => number.as_u64(),
+        Value::Number(number) => number.as_u64().or_else(|| whole(number.as_f64()?)),
         Value::String(text) => text.parse().ok(),
         _ => None,
     };
     Ok(count.filter(|count| *count <= MOST_TOKENS))
+}
+
+/// Some write whole numbers as `12.0`.
+fn whole(number: f64) -> Option<u64> {
+    let fits = number.fract() == 0.0 && (0.0..=MOST_TOKENS as f64).contains(&number);
+    fits.then_some(number as u64)
 }
 
 /// One of the counts in an object that may be anything.

@@ -13,9 +13,10 @@ use crate::base::usage::{Paid, Usage};
 use crate::llm::request::{Request, ResponseFormat, Text};
 use crate::llm::response::Response;
 
-use super::answer::{Answer, End, Ends, count, count_in, malformed, text_of};
+use super::answer::{Answer, End, Ends, count, count_in, counts, text_of, unlike};
 use super::content::{self, JSON_MODE, Part, invalid};
 use super::errors::failure_inside;
+use super::holds::Holds;
 use super::said::word;
 use super::schema_for;
 use super::vendor::Vendor;
@@ -205,18 +206,18 @@ const ENDS: Ends = &[
 /// Reads the body of a success reply.
 ///
 /// # Errors
-/// When it holds a failure, or no usable answer.
-pub(super) fn read(vendor: &Vendor, body: &[u8]) -> Result<Response, Error> {
-    let reply: Reply<'_> = serde_json::from_slice(body).map_err(|e| malformed(e, body))?;
-    let usage = Counts::read(reply.usage).and_then(|counts| counts.usage());
+/// When it is not the dialect's JSON; inside, when it holds a failure, or no usable answer.
+pub(super) fn read(vendor: &Vendor, body: &[u8]) -> serde_json::Result<Result<Response, Error>> {
+    let reply: Reply<'_> = serde_json::from_slice(body)?;
+    let usage = counts(reply.usage).and_then(|counts: Counts| counts.usage());
     if !reply.content.as_ref().is_some_and(Value::is_array) {
-        return Err(match &reply.error {
+        return Ok(Err(match &reply.error {
             Some(error) => failure_inside(vendor, error, body),
-            None => malformed("it has no content", body).with_paid(Paid {
+            None => unlike("it has no content", body).with_paid(Paid {
                 usage,
                 cost_usd: None,
             }),
-        });
+        }));
     }
     let finish = word(reply.stop_reason.as_ref());
     let details = reply.stop_details.filter(|_| finish == "refusal");
@@ -224,6 +225,8 @@ pub(super) fn read(vendor: &Vendor, body: &[u8]) -> Result<Response, Error> {
         let text = word(details.as_ref().and_then(|d| d.get(name)));
         Some(text).filter(|text| !text.is_empty())
     };
+    let mut holds = Holds::default();
+    holds.blocks(reply.content.as_ref());
     let answer = Answer {
         text: text_of(reply.content),
         refusal: detail("explanation"),
@@ -232,8 +235,9 @@ pub(super) fn read(vendor: &Vendor, body: &[u8]) -> Result<Response, Error> {
         model: Some(word(reply.model.as_ref())),
         usage,
         cost_usd: None,
+        holds,
     };
-    answer.conclude(vendor.name, ENDS, body)
+    Ok(answer.conclude(vendor.name, ENDS, body))
 }
 
 #[derive(Default, Deserialize)]
@@ -251,11 +255,6 @@ struct Counts {
 }
 
 impl Counts {
-    /// Read apart from the answer: a strange usage must not cost it.
-    fn read(raw: Option<&RawValue>) -> Option<Self> {
-        serde_json::from_str(raw?.get()).ok()
-    }
-
     fn usage(&self) -> Option<Usage> {
         let cached = self.cache_read_input_tokens.unwrap_or(0);
         let thinking = count_in(&self.output_tokens_details, "thinking_tokens");

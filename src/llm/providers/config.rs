@@ -464,13 +464,10 @@ impl Remote {
     }
 
     /// With a warning, if what a local server has read cannot be the whole prompt.
-    fn warned(&self, request: &Request, mut response: Response) -> Response {
-        if let Some(usage) = response.usage
-            && self.vendor.probed
-        {
-            response.warning = cut_warning(request.text_bytes(), usage.input_tokens);
-        }
-        response
+    fn warned(&self, request: &Request, response: Response) -> Response {
+        let usage = response.usage.filter(|_| self.vendor.probed);
+        let cut = usage.and_then(|usage| cut_warning(request.text_bytes(), usage.input_tokens));
+        response.warned(cut)
     }
 }
 

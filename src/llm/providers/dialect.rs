@@ -11,11 +11,13 @@ use crate::llm::request::Request;
 use crate::llm::response::Response;
 use crate::llm::transport::HttpReply;
 
+use super::answer::{malformed, unreadable};
 use super::content::invalid;
 use super::errors::failure;
+use super::events::{self, Streamed};
 use super::limits::rate_hints;
 use super::vendor::{Dialect, Vendor};
-use super::{anthropic, gemini, openai};
+use super::{anthropic, gemini, lenient, openai};
 
 /// A call: where it goes, below the base URL, and what it says.
 pub(super) struct Call {
@@ -68,17 +70,45 @@ pub(super) fn decode(vendor: &Vendor, reply: &HttpReply) -> Result<Response, Err
         let error = failure(vendor, reply).with_request_id(request_id(reply));
         return Err(error.with_rate_hints(hints));
     }
-    let answer = match vendor.dialect {
-        Dialect::Anthropic => anthropic::read(vendor, &reply.body),
-        Dialect::Gemini => gemini::read(vendor, &reply.body),
-        Dialect::OpenAi | Dialect::Extract => openai::read(vendor, &reply.body),
-    };
-    match answer {
+    match read(vendor, &reply.body) {
         Ok(response) => Ok(response.with_rate_hints(hints)),
         Err(error) => Err(error
             .with_status(reply.status)
             .with_request_id(request_id(reply))
             .with_rate_hints(hints)),
+    }
+}
+
+/// Reads the body of a success reply: strictly, and where that fails, mended or put together from a
+/// stream. What was paid for is not lost to a detail.
+///
+/// # Errors
+/// When it holds a failure, or no usable answer.
+pub(super) fn read(vendor: &Vendor, body: &[u8]) -> Result<Response, Error> {
+    let strictly = |body: &[u8]| match vendor.dialect {
+        Dialect::Anthropic => anthropic::read(vendor, body),
+        Dialect::Gemini => gemini::read(vendor, body),
+        Dialect::OpenAi | Dialect::Extract => openai::read(vendor, body),
+    };
+    // Whatever was made of the body to read it, it is kept as it came.
+    let as_it_came = |error: Error| match error.is_unusable_reply() {
+        true => error.with_unusable_reply(String::from_utf8_lossy(body)),
+        false => error,
+    };
+    let error = match lenient::read(body, strictly) {
+        Ok((answer, warning)) => {
+            let answer = answer.map(|response| response.warned(warning));
+            return answer.map_err(as_it_came);
+        }
+        Err(error) => error,
+    };
+    match events::streamed(vendor.dialect, body) {
+        Some(Streamed::Whole(whole)) => match strictly(whole.to_string().as_bytes()) {
+            Ok(answer) => answer.map_err(as_it_came),
+            Err(error) => Err(unreadable(&error, body)),
+        },
+        Some(Streamed::CutOff) => Err(malformed("the stream ends before the answer does", body)),
+        None => Err(unreadable(&error, body)),
     }
 }
 

@@ -19,14 +19,14 @@ use crate::llm::request::Request;
 use crate::llm::response::Response;
 use crate::llm::transport::HttpReply;
 
-use super::answer::malformed;
+use super::answer::{malformed, unreadable};
 use super::content::invalid;
 use super::dialect::{Call, request_id};
 use super::errors::{failure, failure_inside};
 use super::limits::rate_hints;
 use super::said::word;
 use super::vendor::{Dialect, Vendor};
-use super::{gemini, openai};
+use super::{gemini, lenient, openai};
 
 /// The call for texts that share one.
 ///
@@ -105,9 +105,17 @@ pub(super) fn decode(
             _ => error,
         });
     }
-    let told = match vendor.dialect {
-        Dialect::Gemini => read_gemini(vendor, &reply.body, requests.len()),
-        _ => read_openai(vendor, &reply.body, requests.len()),
+    let read = lenient::read(&reply.body, |body| {
+        Ok(match vendor.dialect {
+            Dialect::Gemini => {
+                read_gemini(vendor, serde_json::from_slice(body)?, body, requests.len())
+            }
+            _ => read_openai(vendor, serde_json::from_slice(body)?, body, requests.len()),
+        })
+    });
+    let (told, warning) = match read {
+        Ok(read) => read,
+        Err(error) => (Err(unread(&error, &reply.body)), None),
     };
     let told = told
         .and_then(|told| told.checked(&reply.body))
@@ -120,9 +128,19 @@ pub(super) fn decode(
     let answers = told.vectors.into_iter().map(|vector| Response {
         usage: usages.next(),
         model: told.model.clone(),
+        warning: warning.clone(),
         ..Response::vector(vendor.name, vector).with_rate_hints(hints)
     });
     Ok(answers.collect())
+}
+
+/// A reply that is not the JSON of vectors. What is none at all, such as a web page, was brought upon
+/// the call by no text of it, and is not asked for again; else fewer texts at once may do.
+fn unread(error: &serde_json::Error, body: &[u8]) -> Error {
+    match body.trim_ascii_start().first() {
+        Some(b'{' | b'[') => malformed(error, body),
+        _ => unreadable(error, body),
+    }
 }
 
 /// What a reply says, its vectors in the order of the texts.
@@ -167,8 +185,12 @@ struct Entry {
     embedding: Vector,
 }
 
-fn read_openai(vendor: &Vendor, body: &[u8], texts: usize) -> Result<Told, Error> {
-    let reply: OpenAiReply<'_> = serde_json::from_slice(body).map_err(|e| malformed(e, body))?;
+fn read_openai(
+    vendor: &Vendor,
+    reply: OpenAiReply<'_>,
+    body: &[u8],
+    texts: usize,
+) -> Result<Told, Error> {
     let data = reply.data.unwrap_or_default();
     if data.is_empty()
         && let Some(error) = &reply.error
@@ -219,8 +241,12 @@ struct ContentEmbedding {
     values: Vector,
 }
 
-fn read_gemini(vendor: &Vendor, body: &[u8], texts: usize) -> Result<Told, Error> {
-    let reply: GeminiReply<'_> = serde_json::from_slice(body).map_err(|e| malformed(e, body))?;
+fn read_gemini(
+    vendor: &Vendor,
+    reply: GeminiReply<'_>,
+    body: &[u8],
+    texts: usize,
+) -> Result<Told, Error> {
     if let Some(error) = &reply.error {
         return Err(failure_inside(vendor, error, body));
     }

@@ -14,9 +14,10 @@ use crate::base::usage::{Paid, Usage};
 use crate::llm::request::{Request, ResponseFormat, Text};
 use crate::llm::response::Response;
 
-use super::answer::{Answer, End, Ends, count, malformed};
+use super::answer::{Answer, End, Ends, count, counts, unlike};
 use super::content::{self, Part, invalid};
 use super::errors::failure_inside;
+use super::holds::Holds;
 use super::said::word;
 use super::vendor::Vendor;
 
@@ -191,44 +192,74 @@ const ENDS: Ends = &[
 /// Reads the body of a success reply.
 ///
 /// # Errors
-/// When it holds a failure, or no usable answer.
-pub(super) fn read(vendor: &Vendor, body: &[u8]) -> Result<Response, Error> {
-    let reply: Reply<'_> = serde_json::from_slice(body).map_err(|e| malformed(e, body))?;
-    let usage = Counts::read(reply.usage_metadata).and_then(|counts| counts.usage());
-    let paid = Paid {
-        usage,
-        cost_usd: None,
-    };
-    let Some(candidate) = reply.candidates.and_then(|list| list.into_iter().next()) else {
-        if let Some(error) = &reply.error {
-            return Err(failure_inside(vendor, error, body));
+/// When it is not the dialect's JSON; inside, when it holds a failure, or no usable answer.
+pub(super) fn read(vendor: &Vendor, body: &[u8]) -> serde_json::Result<Result<Response, Error>> {
+    let reply: Reply<'_> = serde_json::from_slice(body)?;
+    Ok(reply.judged(vendor, body))
+}
+
+impl Reply<'_> {
+    /// The answer, or why there is none.
+    fn judged(self, vendor: &Vendor, body: &[u8]) -> Result<Response, Error> {
+        let usage = Counts::read(self.usage_metadata).and_then(|counts| counts.usage());
+        let paid = Paid {
+            usage,
+            cost_usd: None,
+        };
+        let Some(candidate) = self.candidates.and_then(|list| list.into_iter().next()) else {
+            if let Some(error) = &self.error {
+                return Err(failure_inside(vendor, error, body));
+            }
+            return Err(match blocked(vendor, self.prompt_feedback.as_ref()) {
+                Some(blocked) => blocked.with_paid(paid),
+                None => unlike("it has no candidates", body).with_paid(paid),
+            });
+        };
+        let answer = Answer {
+            text: text_of(candidate.content.as_ref()),
+            finish: word(candidate.finish_reason.as_ref()),
+            refusal: None,
+            category: category(candidate.safety_ratings.as_ref()),
+            model: Some(word(self.model_version.as_ref())),
+            usage,
+            cost_usd: None,
+            holds: holds(candidate.content.as_ref()),
+        };
+        answer.conclude(vendor.name, ENDS, body)
+    }
+}
+
+/// The failure of a prompt that was blocked.
+fn blocked(vendor: &Vendor, feedback: Option<&Value>) -> Option<Error> {
+    let reason = word(feedback?.get("blockReason"));
+    if reason.is_empty() {
+        return None;
+    }
+    let detail = word(feedback?.get("blockReasonMessage"));
+    let colon = if detail.is_empty() { "" } else { ": " };
+    let name = vendor.name;
+    let message = format!("{name} blocked the prompt: {reason}{colon}{detail}");
+    let error = Error::new(ErrorKind::Blocked, message).with_sent(Sent::Answered);
+    Some(error.with_category(&reason))
+}
+
+/// What the parts hold beside text.
+fn holds(content: Option<&Value>) -> Holds {
+    let mut holds = Holds::default();
+    let parts = content.and_then(|content| content.get("parts")?.as_array());
+    for part in parts.into_iter().flatten() {
+        let thought = part.get("thought").and_then(Value::as_bool) == Some(true);
+        if let Some(call) = part.get("functionCall") {
+            holds.call(call.get("name"));
+        } else if let Some(data) = part.get("inlineData") {
+            holds.media(&word(data.get("mimeType")));
+        } else if part.get("executableCode").is_some() {
+            holds.part("code that was carried out");
+        } else if thought {
+            holds.part("thoughts");
         }
-        let feedback = reply.prompt_feedback.as_ref();
-        let reason = word(feedback.and_then(|f| f.get("blockReason")));
-        if reason.is_empty() {
-            return Err(malformed("it has no candidates", body).with_paid(paid));
-        }
-        let detail = word(feedback.and_then(|f| f.get("blockReasonMessage")));
-        let colon = if detail.is_empty() { "" } else { ": " };
-        let message = format!(
-            "{} blocked the prompt: {reason}{colon}{detail}",
-            vendor.name
-        );
-        return Err(Error::new(ErrorKind::Blocked, message)
-            .with_sent(Sent::Answered)
-            .with_category(&reason)
-            .with_paid(paid));
-    };
-    let answer = Answer {
-        text: text_of(candidate.content.as_ref()),
-        finish: word(candidate.finish_reason.as_ref()),
-        refusal: None,
-        category: category(candidate.safety_ratings.as_ref()),
-        model: Some(word(reply.model_version.as_ref())),
-        usage,
-        cost_usd: None,
-    };
-    answer.conclude(vendor.name, ENDS, body)
+    }
+    holds
 }
 
 /// The text parts, without the model's thoughts.
@@ -262,9 +293,8 @@ pub(super) struct Counts {
 }
 
 impl Counts {
-    /// Read apart from the answer: a strange usage must not cost it.
     pub(super) fn read(raw: Option<&RawValue>) -> Option<Self> {
-        serde_json::from_str(raw?.get()).ok()
+        counts(raw)
     }
 
     pub(super) fn usage(&self) -> Option<Usage> {

@@ -14,10 +14,11 @@ use crate::base::usage::{Paid, Usage};
 use crate::llm::request::{Request, ResponseFormat, Text};
 use crate::llm::response::Response;
 
-use super::answer::{Answer, End, Ends, count, count_in, malformed, text_of};
+use super::answer::{Answer, End, Ends, count, count_in, counts, text_of, unlike};
 use super::content::{self, JSON_MODE, Part};
 use super::errors::failure_inside;
 use super::fields::Fields;
+use super::holds::Holds;
 use super::said::{own_word, word};
 use super::vendor::{CapField, Vendor};
 
@@ -175,11 +176,48 @@ struct Choice {
     message: Option<Message>,
 }
 
-#[derive(Deserialize)]
+#[derive(Default, Deserialize)]
 struct Message {
     content: Option<Value>,
     refusal: Option<Value>,
     tool_calls: Option<Value>,
+    /// The older form of one call.
+    function_call: Option<Value>,
+    audio: Option<Value>,
+    images: Option<Value>,
+    reasoning: Option<Value>,
+    reasoning_content: Option<Value>,
+}
+
+impl Message {
+    /// What it holds beside the text.
+    fn holds(&self) -> Holds {
+        let mut holds = Holds::default();
+        let calls = self.tool_calls.as_ref().and_then(Value::as_array);
+        for call in calls.into_iter().flatten() {
+            // Custom tools have a place of their own.
+            let tool = call.get("function").or_else(|| call.get("custom"));
+            holds.call(tool.unwrap_or(call).get("name"));
+        }
+        let older = self.function_call.as_ref();
+        if let Some(call) = older.filter(|call| call.is_object()) {
+            holds.call(call.get("name"));
+        }
+        holds.blocks(self.content.as_ref());
+        if self.audio.as_ref().is_some_and(Value::is_object) {
+            holds.part("audio");
+        }
+        let some = |list: &Value| list.as_array().is_some_and(|list| !list.is_empty());
+        if self.images.as_ref().is_some_and(some) {
+            holds.part("an image");
+        }
+        let thoughts = [&self.reasoning, &self.reasoning_content];
+        let said = |text: &Value| text.as_str().is_some_and(|text| !text.is_empty());
+        if thoughts.into_iter().flatten().any(said) {
+            holds.part("thoughts");
+        }
+        holds
+    }
 }
 
 const ENDS: Ends = &[
@@ -195,32 +233,26 @@ const ENDS: Ends = &[
 /// Reads the body of a success reply.
 ///
 /// # Errors
-/// When it holds a failure, or no usable answer.
-pub(super) fn read(vendor: &Vendor, body: &[u8]) -> Result<Response, Error> {
-    let reply: Reply<'_> = serde_json::from_slice(body).map_err(|e| malformed(e, body))?;
+/// When it is not the dialect's JSON; inside, when it holds a failure, or no usable answer.
+pub(super) fn read(vendor: &Vendor, body: &[u8]) -> serde_json::Result<Result<Response, Error>> {
+    let reply: Reply<'_> = serde_json::from_slice(body)?;
     let Some(choice) = reply.choices.and_then(|choices| choices.into_iter().next()) else {
         // Some gateways answer 200 and put the failure inside.
         let inside = reply.error.as_ref().filter(|error| !error.is_null());
-        return Err(match inside {
+        return Ok(Err(match inside {
             Some(error) => failure_inside(vendor, error, body),
-            None => malformed("it has no choices", body).with_paid(Paid {
+            None => unlike("it has no choices", body).with_paid(Paid {
                 usage: Counts::read(reply.usage).usage(),
                 cost_usd: None,
             }),
-        });
+        }));
     };
-    let message = choice.message.unwrap_or(Message {
-        content: None,
-        refusal: None,
-        tool_calls: None,
-    });
+    let message = choice.message.unwrap_or_default();
     let counts = Counts::read(reply.usage);
-    let calls = message.tool_calls.as_ref().and_then(Value::as_array);
+    let holds = message.holds();
     let finish = match own_word(choice.finish_reason) {
         // xAI names no end when the model wants a tool.
-        none if none.is_empty() && calls.is_some_and(|calls| !calls.is_empty()) => {
-            "tool_calls".to_owned()
-        }
+        none if none.is_empty() && holds.has_calls() => "tool_calls".to_owned(),
         word => word,
     };
     let answer = Answer {
@@ -231,8 +263,9 @@ pub(super) fn read(vendor: &Vendor, body: &[u8]) -> Result<Response, Error> {
         model: Some(own_word(reply.model)),
         usage: counts.usage(),
         cost_usd: counts.cost_usd(),
+        holds,
     };
-    answer.conclude(vendor.name, ENDS, body)
+    Ok(answer.conclude(vendor.name, ENDS, body))
 }
 
 /// Token counts as the dialect has them; what is no number counts as absent.
@@ -253,10 +286,8 @@ pub(super) struct Counts {
 }
 
 impl Counts {
-    /// Read apart from the answer: a strange usage must not cost it.
     pub(super) fn read(raw: Option<&RawValue>) -> Self {
-        raw.and_then(|raw| serde_json::from_str(raw.get()).ok())
-            .unwrap_or_default()
+        counts(raw).unwrap_or_default()
     }
 
     pub(super) fn usage(&self) -> Option<Usage> {

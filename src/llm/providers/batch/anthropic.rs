@@ -19,16 +19,17 @@ use crate::llm::batch::{
     BatchCounts, BatchInput, BatchIntent, BatchLine, BatchLineResult, BatchState, BatchStatus,
     Found,
 };
-use crate::llm::providers::answer::malformed;
+use crate::llm::providers::answer::{malformed, unlike};
 use crate::llm::providers::anthropic;
 use crate::llm::providers::content::invalid;
+use crate::llm::providers::dialect::read;
 use crate::llm::providers::said::{Said, word};
 use crate::llm::providers::vendor::Vendor;
 use crate::llm::request::Request;
 
 use super::Wire;
 use super::http::{Http, escaped, json as body_of, named, poll_after, served_at, unusable};
-use super::said::{count, not_processed, text, time};
+use super::said::{count, leniently, not_processed, text, time};
 
 const BATCHES: &str = "/messages/batches";
 /// As many as a page of the list takes.
@@ -147,25 +148,35 @@ impl Wire for Anthropic {
     }
 
     fn read(&self, vendor: &Vendor, line: &[u8]) -> Result<BatchLine, Error> {
-        let Line { custom_id, result } =
-            serde_json::from_slice(line).map_err(|error| malformed(error, line))?;
-        let kind = word(result.as_ref().and_then(|result| result.kind.as_ref()));
-        let answered = |answer| BatchLineResult::Answered(Box::new(answer));
-        let end = match (&*kind, &result) {
-            ("succeeded", Some(result)) => answered(anthropic::read(vendor, bytes(result.message))),
-            ("errored", Some(result)) => answered(Err(failure(vendor, bytes(result.error)))),
-            ("canceled", _) => not_processed("the batch was cancelled before this request's turn"),
-            ("expired", _) => not_processed("the batch expired before this request's turn"),
-            _ => answered(Err(malformed(format!("the result `{kind}`"), line))),
-        };
-        Ok(BatchLine {
-            key: custom_id,
-            result: end,
+        leniently(line, |line| {
+            Ok(Ok(judged(vendor, serde_json::from_slice(line)?, line)))
         })
     }
 
     fn cancel(&self, id: &str) -> String {
         format!("{}/cancel", path(id))
+    }
+}
+
+fn judged(vendor: &Vendor, Line { custom_id, result }: Line<'_>, line: &[u8]) -> BatchLine {
+    let kind = word(result.as_ref().and_then(|result| result.kind.as_ref()));
+    let answered = |answer| BatchLineResult::Answered(Box::new(answer));
+    let end = match (&*kind, &result) {
+        (
+            "succeeded",
+            Some(Ended {
+                message: Some(message),
+                ..
+            }),
+        ) => answered(read(vendor, message.get().as_bytes())),
+        ("errored", Some(result)) => answered(Err(failure(vendor, bytes(result.error)))),
+        ("canceled", _) => not_processed("the batch was cancelled before this request's turn"),
+        ("expired", _) => not_processed("the batch expired before this request's turn"),
+        _ => answered(Err(unlike(format!("the result `{kind}`"), line))),
+    };
+    BatchLine {
+        key: custom_id,
+        result: end,
     }
 }
 

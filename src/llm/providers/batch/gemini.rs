@@ -19,8 +19,9 @@ use crate::llm::batch::{
     BatchCounts, BatchInput, BatchIntent, BatchLine, BatchLineResult, BatchStage, BatchState,
     BatchStatus, Found, Refused,
 };
-use crate::llm::providers::answer::malformed;
+use crate::llm::providers::answer::{malformed, unlike};
 use crate::llm::providers::content::invalid;
+use crate::llm::providers::dialect::read;
 use crate::llm::providers::gemini;
 use crate::llm::providers::said::{Said, word};
 use crate::llm::providers::vendor::Vendor;
@@ -31,7 +32,7 @@ use super::Wire;
 use super::expected;
 use super::files::{Listed, search};
 use super::http::{Http, Page, escaped, json as body_of, named, poll_after, served_at, unusable};
-use super::said::{count, not_processed, text, time};
+use super::said::{count, leniently, not_processed, text, time};
 
 /// How long to wait when a creation is refused for its pace and no time is named.
 const PATIENCE: Duration = Duration::from_secs(15 * 60);
@@ -136,30 +137,30 @@ impl Wire for Gemini {
     }
 
     fn read(&self, vendor: &Vendor, line: &[u8]) -> Result<BatchLine, Error> {
-        let Line {
-            key,
-            metadata,
-            response,
-            error,
-        } = serde_json::from_slice(line).map_err(|error| malformed(error, line))?;
-        let inner = || Some(text(metadata.as_ref()?, "key")?.to_owned());
-        let key = key.or_else(inner);
-        let key = key.ok_or_else(|| malformed("a result without a key", line))?;
-        let answered = |answer| BatchLineResult::Answered(Box::new(answer));
-        let end = match (&error, response) {
-            (Some(error), _) if code_of(error) == Some(1) => {
-                not_processed(failure(vendor, error).message())
-            }
-            (Some(error), _) => answered(Err(failure(vendor, error))),
-            (None, Some(response)) => answered(gemini::read(vendor, response.get().as_bytes())),
-            (None, None) => answered(Err(malformed("neither a response nor an error", line))),
-        };
-        Ok(BatchLine { key, result: end })
+        leniently(line, |line| {
+            Ok(judged(vendor, serde_json::from_slice(line)?, line))
+        })
     }
 
     fn cancel(&self, id: &str) -> String {
         format!("{}:cancel", path(id))
     }
+}
+
+fn judged(vendor: &Vendor, result: Line<'_>, line: &[u8]) -> Result<BatchLine, Error> {
+    let inner = || Some(text(result.metadata.as_ref()?, "key")?.to_owned());
+    let key = result.key.clone().or_else(inner);
+    let key = key.ok_or_else(|| malformed("a result without a key", line))?;
+    let answered = |answer| BatchLineResult::Answered(Box::new(answer));
+    let end = match (&result.error, result.response) {
+        (Some(error), _) if code_of(error) == Some(1) => {
+            not_processed(failure(vendor, error).message())
+        }
+        (Some(error), _) => answered(Err(failure(vendor, error))),
+        (None, Some(response)) => answered(read(vendor, response.get().as_bytes())),
+        (None, None) => answered(Err(unlike("neither a response nor an error", line))),
+    };
+    Ok(BatchLine { key, result: end })
 }
 
 const LIST: &str = "/batches?pageSize=100";

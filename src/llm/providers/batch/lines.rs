@@ -6,7 +6,7 @@ use serde_json::value::RawValue;
 
 use crate::base::error::{Error, Sent};
 use crate::llm::batch::{BatchLine, BatchLineResult};
-use crate::llm::providers::answer::malformed;
+use crate::llm::providers::answer::{malformed, unlike};
 use crate::llm::providers::content::invalid;
 use crate::llm::providers::dialect::encode;
 use crate::llm::providers::said::Said;
@@ -14,7 +14,7 @@ use crate::llm::providers::vendor::Vendor;
 use crate::llm::request::Request;
 
 use super::refusal::kind;
-use super::said::{answer, count, not_processed};
+use super::said::{answer, count, leniently, not_processed};
 
 #[derive(Serialize)]
 struct Input<'a> {
@@ -65,7 +65,12 @@ struct Reply<'a> {
 
 /// A line of results: the request's own failure first, then what it was answered with.
 pub(super) fn read(vendor: &Vendor, line: &[u8]) -> Result<BatchLine, Error> {
-    let output: Output<'_> = serde_json::from_slice(line).map_err(|e| malformed(e, line))?;
+    leniently(line, |line| {
+        Ok(judged(vendor, serde_json::from_slice(line)?, line))
+    })
+}
+
+fn judged(vendor: &Vendor, output: Output<'_>, line: &[u8]) -> Result<BatchLine, Error> {
     let key = output.custom_id.filter(|key| !key.is_empty());
     let key = key.ok_or_else(|| malformed("a result without custom_id", line))?;
     let end = match (output.error.filter(says_something), output.response) {
@@ -80,7 +85,7 @@ pub(super) fn read(vendor: &Vendor, line: &[u8]) -> Result<BatchLine, Error> {
         }
         (None, None) => {
             let what = "neither a response nor an error";
-            BatchLineResult::Answered(Box::new(Err(malformed(what, line))))
+            BatchLineResult::Answered(Box::new(Err(unlike(what, line))))
         }
     };
     Ok(BatchLine { key, result: end })

@@ -6,8 +6,10 @@ use serde_json::Value;
 
 use crate::base::clock::Wall;
 use crate::base::error::{Error, ErrorKind, Sent};
-use crate::llm::batch::BatchLineResult;
+use crate::llm::batch::{BatchLine, BatchLineResult};
+use crate::llm::providers::answer::malformed;
 use crate::llm::providers::dialect::decode;
+use crate::llm::providers::lenient;
 use crate::llm::providers::vendor::Vendor;
 use crate::llm::response::Response;
 use crate::llm::transport::{Headers, HttpReply};
@@ -20,6 +22,21 @@ pub(super) fn answer(vendor: &Vendor, status: u16, body: &[u8]) -> Result<Respon
         body: body.to_vec(),
     };
     decode(vendor, &reply)
+}
+
+/// Reads a line of results: strictly, and where that fails, mended. The answer in it is told apart.
+pub(super) fn leniently(
+    line: &[u8],
+    read: impl Fn(&[u8]) -> serde_json::Result<Result<BatchLine, Error>>,
+) -> Result<BatchLine, Error> {
+    let (read, warning) = lenient::read(line, read).map_err(|error| malformed(error, line))?;
+    let mut read = read?;
+    if let BatchLineResult::Answered(result) = &mut read.result
+        && let Ok(response) = &mut **result
+    {
+        *response = response.clone().warned(warning);
+    }
+    Ok(read)
 }
 
 /// What came of a request that had no turn: whatever ended its batch, another try may do.

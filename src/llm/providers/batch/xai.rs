@@ -12,7 +12,7 @@ use crate::llm::batch::{
     BatchCounts, BatchInput, BatchIntent, BatchLine, BatchLineResult, BatchState, BatchStatus,
     Found,
 };
-use crate::llm::providers::answer::malformed;
+use crate::llm::providers::answer::{malformed, unlike};
 use crate::llm::providers::said::Said;
 use crate::llm::providers::vendor::Vendor;
 use crate::llm::request::Request;
@@ -21,7 +21,7 @@ use super::Wire;
 use super::expected;
 use super::files::{Listed, search};
 use super::http::{Http, Page, escaped, json, named, poll_after, served_at, unusable};
-use super::said::{answer, count, end, text};
+use super::said::{answer, count, end, leniently, text};
 use super::{lines, refusal};
 
 const ENDPOINT: &str = "/v1/chat/completions";
@@ -172,35 +172,39 @@ impl Wire for Xai {
     }
 
     fn read(&self, vendor: &Vendor, line: &[u8]) -> Result<BatchLine, Error> {
-        let result: Value = serde_json::from_slice(line).map_err(|e| malformed(e, line))?;
-        let key = text(&result, "batch_request_id").or_else(|| text(&result, "custom_id"));
-        let key = key.ok_or_else(|| malformed("a result without batch_request_id", line))?;
-        let outcome = result.get("batch_result").unwrap_or(&result);
-        let error = outcome.get("error").filter(|error| !error.is_null());
-        let end = match (error, outcome.get("response").and_then(Value::as_object)) {
-            (Some(error), _) => {
-                let mut said = Said::from_error(error);
-                let code = error.get("code");
-                if code.and_then(count) == Some(CANCELLED) {
-                    said.words.push("cancelled".to_owned());
-                }
-                lines::failed(vendor, said, code.and_then(http_status))
-            }
-            (None, Some(response)) => {
-                BatchLineResult::Answered(Box::new(answered(vendor, response)))
-            }
-            (None, None) => {
-                let what = "neither a response nor an error";
-                BatchLineResult::Answered(Box::new(Err(malformed(what, line))))
-            }
-        };
-        let key = key.to_owned();
-        Ok(BatchLine { key, result: end })
+        leniently(line, |line| {
+            let result: Value = serde_json::from_slice(line)?;
+            Ok(judged(vendor, &result, line))
+        })
     }
 
     fn cancel(&self, id: &str) -> String {
         format!("/batches/{}:cancel", escaped(id))
     }
+}
+
+fn judged(vendor: &Vendor, result: &Value, line: &[u8]) -> Result<BatchLine, Error> {
+    let key = text(result, "batch_request_id").or_else(|| text(result, "custom_id"));
+    let key = key.ok_or_else(|| malformed("a result without batch_request_id", line))?;
+    let outcome = result.get("batch_result").unwrap_or(result);
+    let error = outcome.get("error").filter(|error| !error.is_null());
+    let end = match (error, outcome.get("response").and_then(Value::as_object)) {
+        (Some(error), _) => {
+            let mut said = Said::from_error(error);
+            let code = error.get("code");
+            if code.and_then(count) == Some(CANCELLED) {
+                said.words.push("cancelled".to_owned());
+            }
+            lines::failed(vendor, said, code.and_then(http_status))
+        }
+        (None, Some(response)) => BatchLineResult::Answered(Box::new(answered(vendor, response))),
+        (None, None) => {
+            let what = "neither a response nor an error";
+            BatchLineResult::Answered(Box::new(Err(unlike(what, line))))
+        }
+    };
+    let key = key.to_owned();
+    Ok(BatchLine { key, result: end })
 }
 
 fn write_line(result: &Value, sink: &mut dyn Write) -> io::Result<()> {
