@@ -145,6 +145,8 @@ struct Inner {
 /// Raw replies kept beside an error are cut to this many bytes, unless they are kept whole. A whole
 /// one beyond it goes into a file of its own where results are written to one.
 pub(crate) const RAW_LIMIT: usize = 16 * 1024;
+/// What is kept beside the name of such a file.
+const RAW_HEAD: usize = 1024;
 
 impl Error {
     /// An error of `kind`; nothing was sent until [`with_sent`](Self::with_sent) says otherwise.
@@ -288,10 +290,11 @@ impl Error {
         self
     }
 
-    /// Says that the reply is in a file, and no longer in the error.
-    #[cfg(test)]
+    /// Says that the reply is in a file, of which the error keeps the beginning.
     pub(crate) fn with_reply_in(mut self, file: String) -> Self {
-        self.0.raw = None;
+        if let Some(raw) = &mut self.0.raw {
+            *raw = beginning(raw, RAW_HEAD).to_owned();
+        }
         self.0.reply_file = Some(file);
         self
     }
@@ -438,8 +441,9 @@ impl Error {
         self.0.reply_file.as_deref()
     }
 
-    /// The reply that could not be used: at most 16 KiB of it, or all of it if it was
-    /// [complete](Self::is_unusable_reply).
+    /// The reply that could not be used: at most 16 KiB of it; all of it if it was
+    /// [complete](Self::is_unusable_reply), or its beginning if [`reply_file`](Self::reply_file) has
+    /// all.
     pub fn raw(&self) -> Option<&str> {
         self.0.raw.as_deref()
     }

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use crate::base::error::Error;
 
 use super::options::FileRunError;
+use super::replies::Replies;
 use super::results::{ResultsFile, sync_folder, trouble};
 use super::stream::{Key, key_of};
 
@@ -16,6 +17,7 @@ use super::stream::{Key, key_of};
 pub struct ResultsAppender {
     path: PathBuf,
     file: ResultsFile,
+    replies: Replies,
     /// Hashes of the lines that were there, sorted.
     before: Vec<Key>,
 }
@@ -37,6 +39,7 @@ impl ResultsAppender {
         before.sort_unstable();
         Ok(Self {
             path: path.to_owned(),
+            replies: file.replies(),
             file,
             before,
         })
@@ -51,7 +54,8 @@ impl ResultsAppender {
     pub fn append<L: AsRef<str>>(&mut self, lines: &[L]) -> Result<u64, Error> {
         let (mut bytes, mut added) = (Vec::new(), 0);
         for line in lines {
-            let line = line.as_ref().as_bytes().trim_ascii();
+            let line = self.replies.put_line(line.as_ref().trim_ascii());
+            let line = line.as_bytes();
             if self.before.binary_search(&key_of(line)).is_err() {
                 added += 1;
                 bytes.extend_from_slice(line);

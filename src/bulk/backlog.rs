@@ -11,6 +11,7 @@ use crate::engine::work::{Class, Cost, Gates, Take, Ticket};
 
 use super::input::{FileIndex, State};
 use super::lines::FileTask;
+use super::options::FileRunOptions;
 use crate::engine::pack::Backlog;
 
 /// What is still to be sent of a file.
@@ -20,7 +21,7 @@ pub(crate) struct FileBacklog {
     /// For each class, the first item that may not have been taken yet: a closed quota's items
     /// are stepped over without being touched.
     next: Vec<usize>,
-    keep_failed: bool,
+    options: FileRunOptions,
     /// Items that may still be taken for the first time.
     allowance: usize,
     output_cap: Option<u32>,
@@ -32,17 +33,16 @@ impl FileBacklog {
     pub(crate) fn new(
         index: Arc<FileIndex>,
         classes: Vec<Class>,
-        keep_failed: bool,
-        most: Option<usize>,
+        options: FileRunOptions,
         output_cap: Option<u32>,
         limits: PackLimits,
     ) -> Self {
         Self {
             next: vec![0; classes.len()],
-            allowance: most.unwrap_or(usize::MAX),
+            allowance: options.max_items.unwrap_or(usize::MAX),
             index,
             classes,
-            keep_failed,
+            options,
             output_cap,
             limits,
             waiting: Waiting::default(),
@@ -80,12 +80,7 @@ impl FileBacklog {
     }
 
     fn wanted(&self, at: usize, class: usize) -> bool {
-        usize::from(self.index.class(at)) == class
-            && match self.index.state(at) {
-                State::Done => false,
-                State::Failed => !self.keep_failed,
-                State::New | State::Changed => true,
-            }
+        usize::from(self.index.class(at)) == class && self.options.want(self.index.state(at))
     }
 
     fn ticket(&self, index: usize, tries: Tries) -> Ticket<FileTask> {
@@ -182,8 +177,7 @@ mod tests {
         FileBacklog::new(
             Arc::new(file.items.finish()),
             classes,
-            false,
-            None,
+            FileRunOptions::default(),
             None,
             PackLimits::ONE,
         )

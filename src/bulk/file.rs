@@ -20,7 +20,7 @@ use crate::observe::tally::Tally;
 
 use super::backlog::FileBacklog;
 use super::compact::compact;
-use super::input::{FileIndex, InputError, InputFile, Matching, State};
+use super::input::{FileIndex, InputError, InputFile, Matching};
 use super::job::Job;
 use super::lines::{
     FileTask, Identified, LineSink, Lines, Named, Target, call_for_lines, each_line,
@@ -29,6 +29,7 @@ use super::list::{Feeder, Item, ListBacklog};
 use super::once::{finished, progress};
 use super::options::{FileRunError, FileRunOptions, Output, Place, Plan, Report};
 use super::prompts::{PromptSource, Prompts};
+use super::replies::Replies;
 use super::results::{ResultsFile, is_regular};
 use super::stream::{self, Previous, StreamItem};
 use super::{TICK, bad_concurrency};
@@ -183,6 +184,11 @@ impl<'a> FileRun<'a> {
         if let OpenOutput::File(file) = &mut self.output {
             file.mend()?;
         }
+        let replies = match &self.output {
+            OpenOutput::File(file) => Some(file.replies()),
+            OpenOutput::Writer(_) => None,
+        };
+        let replies = replies.as_ref();
         let route = route.into();
         let surroundings = Surroundings {
             route: &route,
@@ -215,23 +221,17 @@ impl<'a> FileRun<'a> {
                 let backlog = FileBacklog::new(
                     index.clone(),
                     classes,
-                    options.keep_failed,
-                    options.max_items,
+                    *options,
                     output_cap,
                     route.pack_limits(task),
                 );
                 let mut tally =
                     Tally::new(self.plan.total, route.clock_ref().now()).by(route.providers());
-                let kept = if options.keep_failed {
-                    self.plan.failed_before
-                } else {
-                    0
-                };
-                tally.count_before(self.plan.done, kept);
+                self.plan.count_before(options, &mut tally);
                 if let Some(items) = self.plan.to_send {
                     tally.will_send(items);
                 }
-                let runner = file_runner(&route, &input, &index);
+                let runner = file_runner(&route, &input, &index, replies);
                 let mut ended =
                     surroundings.turn(backlog, self.output, tally, &runner, Waker::new())?;
                 drop(runner);
@@ -260,12 +260,15 @@ impl<'a> FileRun<'a> {
                 let runner = |ticket: &Ticket<Pack<Item<StreamItem>>>, ctx: &Context| {
                     let items = ticket.task.iter().map(|member| &member.task.request);
                     let pack: Vec<_> = items.map(|item| (&item.request, &item.named)).collect();
-                    call_for_lines(&route, &pack, &ticket.tries, ctx)
+                    call_for_lines(&route, &pack, &ticket.tries, replies, ctx)
                 };
                 let mut ended =
                     surroundings.turn(backlog, self.output, tally, &runner, (waker, woken))?;
                 let (skipped, failed) = reading.skipped();
-                ended.report.summary.add_before(skipped, failed);
+                ended
+                    .report
+                    .summary
+                    .add_before(skipped, failed, reading.unusable());
                 let ordered = self.options.ordered;
                 let untidy = ordered || ended.superseded > 0 || reading.repeated();
                 ended.tidy(untidy, |file| reading.compact(file, ordered));
@@ -279,6 +282,7 @@ fn file_runner<'r>(
     route: &'r Route<'r>,
     input: &'r InputFile,
     index: &'r FileIndex,
+    replies: Option<&'r Replies>,
 ) -> impl Runner<Pack<FileTask>, Lines> + 'r {
     move |ticket: &Ticket<Pack<FileTask>>, ctx: &Context| -> Reply<Lines> {
         let tasks = ticket.task.iter().map(|member| &member.task);
@@ -303,7 +307,7 @@ fn file_runner<'r>(
         };
         let named = tasks.filter_map(|task| task.named.get());
         let pack: Vec<_> = requests.iter().zip(named).collect();
-        call_for_lines(route, &pack, &ticket.tries, ctx)
+        call_for_lines(route, &pack, &ticket.tries, replies, ctx)
     }
 }
 
@@ -363,7 +367,7 @@ fn prepare_file(
             let embeds = prompts.settings.0.task == Task::Embed;
             let file = ResultsFile::open(&path, options.fsync, &mut |line, _| {
                 let prefix = line.prefix(options.redo_extracts);
-                let found = checked.items.mark(&line.id, prefix, line.success);
+                let found = checked.items.mark(&line.id, prefix, line.ended());
                 if found != super::input::Match::Unknown {
                     matched += 1;
                 }
@@ -383,11 +387,12 @@ fn prepare_file(
     let total = index.len() as u64;
     let items = 0..index.len();
     plan.under_way = items.clone().filter(|i| index.is_taken(*i)).count() as u64;
-    let wanted = items.filter(|i| is_wanted(&index, *i, options.keep_failed));
+    let wanted = items.filter(|i| is_wanted(&index, *i, options));
     let wanted = wanted.count() as u64;
     plan.total = Some(total);
     plan.done = tally.done;
     plan.failed_before = tally.failed;
+    plan.unusable_before = tally.unusable;
     plan.changed = tally.changed;
     plan.foreign = tally.unknown_lines;
     plan.without_id = tally.automatic;
@@ -399,19 +404,14 @@ fn prepare_file(
         models: checked.models,
         output_cap: prompts.settings.output_cap(),
         task: prompts.settings.0.task,
-        repeated: matched > tally.done + tally.failed + tally.changed,
+        repeated: matched > tally.done + tally.failed + tally.unusable + tally.changed,
     };
     Ok((prepared, output))
 }
 
 /// True for an item that is to be sent and that nobody has in hand.
-pub(super) fn is_wanted(index: &FileIndex, i: usize, keep_failed: bool) -> bool {
-    let open = match index.state(i) {
-        State::Done => false,
-        State::Failed => !keep_failed,
-        State::New | State::Changed => true,
-    };
-    open && !index.is_taken(i)
+pub(super) fn is_wanted(index: &FileIndex, i: usize, options: &FileRunOptions) -> bool {
+    options.want(index.state(i)) && !index.is_taken(i)
 }
 
 fn refuse_same_file(output: &Path, input: &Path) -> Result<(), FileRunError> {

@@ -80,11 +80,7 @@ impl Ledger {
         }
         let started = SystemClock.now();
         let mut tally = Tally::new(plan.total, started);
-        let kept = match options.keep_failed {
-            true => plan.failed_before,
-            false => 0,
-        };
-        tally.count_before(plan.done, kept);
+        plan.count_before(&options, &mut tally);
         Ok(Some(Self {
             input,
             items: Items::InOrder(index),
@@ -127,15 +123,15 @@ impl Ledger {
     /// it was taken from here. An error, the last item, when the file is no longer what was checked.
     pub(crate) fn unsent(&mut self) -> impl Iterator<Item = Result<Request, Error>> + '_ {
         let input = self.input.clone();
-        let keep_failed = self.options.keep_failed;
-        let most = self.options.max_items.unwrap_or(usize::MAX);
+        let options = self.options;
+        let most = options.max_items.unwrap_or(usize::MAX);
         let index = self.in_order();
         let mut next = 0;
         let requests = std::iter::from_fn(move || {
             while next < index.len() {
                 let i = next;
                 next += 1;
-                if is_wanted(index, i, keep_failed) {
+                if is_wanted(index, i, &options) {
                     let item = input.read(i, index);
                     index.hold(i);
                     return Some(item.map(|item| item.request).map_err(Error::from));
@@ -154,9 +150,17 @@ impl Ledger {
             .into_iter()
             .filter(|line| is_news(index, line))
             .collect();
+        let replies = match &self.output {
+            OpenOutput::File(file) => Some(file.replies()),
+            OpenOutput::Writer(_) => None,
+        };
         let mut bytes = Vec::new();
         for line in &lines {
-            bytes.extend_from_slice(line.text.as_bytes());
+            let text = match &replies {
+                Some(replies) => replies.put_line(&line.text),
+                None => line.text.as_str().into(),
+            };
+            bytes.extend_from_slice(text.as_bytes());
             bytes.push(b'\n');
         }
         if !bytes.is_empty() {
@@ -265,7 +269,7 @@ fn is_news(index: &Matching, line: &Line) -> bool {
         Fit::Other => false,
         Fit::Same { state, held, .. } => match state {
             State::Done => false,
-            State::Failed => line.success || held,
+            State::Failed | State::Unusable => line.success || held,
             State::New | State::Changed => true,
         },
     }

@@ -19,6 +19,7 @@ use crate::observe::tally::{Measure, Tally};
 
 use super::job::{Sink, count};
 use super::once::{call_step, measure};
+use super::replies::Replies;
 use super::results::ResultsFile;
 use crate::engine::pack::Pack;
 
@@ -66,6 +67,7 @@ pub(crate) fn call_for_lines(
     route: &Route<'_>,
     pack: &[(&Request, &Named)],
     tries: &Tries,
+    replies: Option<&Replies>,
     ctx: &Context,
 ) -> Reply<Lines> {
     let reply = match pack {
@@ -97,6 +99,11 @@ pub(crate) fn call_for_lines(
             )?;
         }
         Ok(Lines { bytes, measure })
+    });
+    // It is the item's last: such a reply is not asked for again.
+    let result = result.map_err(|error| match replies {
+        Some(replies) => replies.put(error),
+        None => error,
     });
     Reply {
         result,

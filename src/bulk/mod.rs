@@ -19,6 +19,7 @@ pub mod options;
 #[cfg(test)]
 mod pack_simulation;
 pub mod prompts;
+mod replies;
 pub mod requests;
 mod results;
 pub mod run;

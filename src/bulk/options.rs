@@ -7,7 +7,9 @@ use std::path::PathBuf;
 use crate::base::brief::Many;
 use crate::base::error::Error;
 use crate::engine::dispatch::StopReason;
-use crate::observe::tally::Summary;
+use crate::observe::tally::{Summary, Tally};
+
+use super::input::State;
 
 /// Where results go.
 pub struct Output(pub(super) Place);
@@ -40,6 +42,17 @@ pub enum FileRunError {
     Usage(Error),
 }
 
+impl Plan {
+    /// Counts what this run leaves as earlier ones have settled it.
+    pub(super) fn count_before(&self, options: &FileRunOptions, tally: &mut Tally) {
+        let left = |state, items| if options.want(state) { 0 } else { items };
+        let unusable = left(State::Unusable, self.unusable_before);
+        let failed = left(State::Failed, self.failed_before) + unusable;
+        tally.count_before(self.done, failed);
+        tally.count_unusable_before(unusable);
+    }
+}
+
 impl fmt::Display for FileRunError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -58,8 +71,11 @@ pub struct Plan {
     pub total: Option<u64>,
     /// Items finished by earlier runs.
     pub done: u64,
-    /// Items that failed in earlier runs.
+    /// Items that failed in earlier runs, but for those of `unusable_before`.
     pub failed_before: u64,
+    /// Items that earlier runs got a reply for that was paid for and cannot be used. They are sent
+    /// again only if [asked for](FileRunOptions::ask_again).
+    pub unusable_before: u64,
     /// Items whose request differs from the one that was answered.
     pub changed: u64,
     /// Results of items that this input does not have; they are kept.
@@ -109,6 +125,7 @@ impl fmt::Debug for Report {
 #[derive(Debug, Clone, Copy, Default)]
 pub struct FileRunOptions {
     pub(super) keep_failed: bool,
+    pub(super) ask_again: bool,
     pub(super) max_items: Option<usize>,
     pub(super) ordered: bool,
     pub(super) fsync: bool,
@@ -126,6 +143,23 @@ impl FileRunOptions {
     pub fn keep_failed(mut self, yes: bool) -> Self {
         self.keep_failed = yes;
         self
+    }
+
+    /// Whether items are sent again whose earlier reply was paid for and cannot be used, see
+    /// [`Error::is_unusable_reply`]; each is paid for again. Default: no.
+    pub fn ask_again(mut self, yes: bool) -> Self {
+        self.ask_again = yes;
+        self
+    }
+
+    /// Whether an item is to be sent that stands so towards earlier runs.
+    pub(super) fn want(&self, state: State) -> bool {
+        match state {
+            State::Done => false,
+            State::Failed => !self.keep_failed,
+            State::Unusable => self.ask_again,
+            State::New | State::Changed => true,
+        }
     }
 
     /// The most items to send in this run. Default: all.

@@ -9,11 +9,13 @@ use std::io::{self, BufRead, BufReader, BufWriter, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
+use serde_json::Value;
 
 use crate::base::error::{Error, ErrorKind};
 
 use super::input::hash_prefix;
 use super::options::FileRunError;
+use super::replies::Replies;
 
 /// What a line of an earlier run says about its item.
 #[derive(Debug, Deserialize)]
@@ -27,9 +29,29 @@ pub(crate) struct PreviousLine {
     pub model: Option<String>,
     #[serde(default)]
     pub provider: Option<String>,
+    #[serde(default)]
+    error: Option<Value>,
+}
+
+/// How an item of an earlier run ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Ended {
+    Success,
+    Failure,
+    /// With a reply that was paid for and cannot be used.
+    Unusable,
 }
 
 impl PreviousLine {
+    pub(crate) fn ended(&self) -> Ended {
+        let unusable = |error: &Value| error.get("unusable_reply") == Some(&Value::Bool(true));
+        match self.error.as_ref().is_some_and(unusable) {
+            _ if self.success => Ended::Success,
+            true => Ended::Unusable,
+            false => Ended::Failure,
+        }
+    }
+
     /// The fingerprint's beginning; one that fits nothing for an answer that is to be replaced.
     pub(crate) fn prefix(&self, redo_extracts: bool) -> u64 {
         let prefix = self.request_hash.as_deref().and_then(hash_prefix);
@@ -85,6 +107,11 @@ impl ResultsFile {
     pub(crate) fn mend(&mut self) -> Result<(), Error> {
         self.mend_io()
             .map_err(|e| trouble(&self.path, "cannot mend", &e))
+    }
+
+    /// Where replies go that are too large for a line of it.
+    pub(crate) fn replies(&self) -> Replies {
+        Replies::beside(&self.path)
     }
 
     /// Whether the file still has its name: what is removed or replaced takes its results along.

@@ -15,7 +15,7 @@ use super::lines::{Identified, Named};
 use super::list::{Feeder, Item};
 use super::options::FileRunOptions;
 use super::prompts::{PromptSource, Prompts};
-use super::results::{PreviousLine, ResultsFile};
+use super::results::{Ended, PreviousLine, ResultsFile};
 
 /// One line of the stream.
 pub(crate) struct StreamItem {
@@ -55,14 +55,14 @@ pub(super) fn key_of(bytes: &[u8]) -> Key {
 /// What an earlier output says, by id; the last line of an id wins.
 #[derive(Default)]
 pub(crate) struct Previous {
-    lines: Vec<(Key, u64, bool)>,
+    lines: Vec<(Key, u64, Ended)>,
     repeated: bool,
 }
 
 impl Previous {
     pub(crate) fn add(&mut self, line: &PreviousLine, redo_extracts: bool) {
         let hash = line.prefix(redo_extracts);
-        self.lines.push((key(&line.id), hash, line.success));
+        self.lines.push((key(&line.id), hash, line.ended()));
     }
 
     pub(crate) fn seal(&mut self) {
@@ -75,7 +75,7 @@ impl Previous {
         self.repeated = self.lines.len() < before;
     }
 
-    fn find(&self, id: &str) -> Option<(u64, bool)> {
+    fn find(&self, id: &str) -> Option<(u64, Ended)> {
         let key = key(id);
         let at = self
             .lines
@@ -90,6 +90,8 @@ impl Previous {
 struct Seen {
     skipped: u64,
     kept_failed: u64,
+    /// Of these, with a reply that was paid for and cannot be used.
+    unusable: u64,
     repeated: bool,
     /// The ids in the order of the input, for putting results into that order.
     order: Vec<Key>,
@@ -117,8 +119,7 @@ pub(crate) fn read(
         stream: StreamLines::new(reader, prompts.settings.0),
         previous,
         seen: seen.clone(),
-        keep_failed: options.keep_failed,
-        ordered: options.ordered,
+        options: *options,
         left: options.max_items.unwrap_or(usize::MAX),
     };
     thread::Builder::new()
@@ -132,8 +133,7 @@ struct Lines<R> {
     stream: StreamLines<R>,
     previous: Previous,
     seen: Arc<Mutex<Seen>>,
-    keep_failed: bool,
-    ordered: bool,
+    options: FileRunOptions,
     left: usize,
 }
 
@@ -146,17 +146,22 @@ impl<R: Read> Lines<R> {
             let id = item.request.id.clone().unwrap_or_default();
             let before = self.previous.find(&id);
             let mut seen = self.seen.lock();
-            if self.ordered {
+            if self.options.ordered {
                 seen.order.push(key(&id));
             }
             let same = before.filter(|(hash, _)| Some(*hash) == hash_prefix(&item.request_hash));
             match same {
-                Some((_, true)) => {
+                Some((_, Ended::Success)) => {
                     seen.skipped += 1;
                     continue;
                 }
-                Some((_, false)) if self.keep_failed => {
+                Some((_, Ended::Failure)) if self.options.keep_failed => {
                     seen.kept_failed += 1;
+                    continue;
+                }
+                Some((_, Ended::Unusable)) if !self.options.ask_again => {
+                    seen.kept_failed += 1;
+                    seen.unusable += 1;
                     continue;
                 }
                 _ => {}
@@ -181,6 +186,11 @@ impl Reading {
     pub(crate) fn skipped(&self) -> (u64, u64) {
         let seen = self.0.lock();
         (seen.skipped, seen.kept_failed)
+    }
+
+    /// Of those that failed before and were left so, the ones that have a reply that was paid for.
+    pub(crate) fn unusable(&self) -> u64 {
+        self.0.lock().unusable
     }
 
     /// True when the earlier output held several lines of one item.

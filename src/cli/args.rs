@@ -118,6 +118,11 @@ pub struct RunArgs {
     #[arg(help_heading = "Results", long, hide_short_help = true)]
     pub keep_failed: bool,
 
+    /// Send items again that earlier runs got a reply for that was paid for and cannot be used, such as
+    /// a tool call without a text; each is paid for again
+    #[arg(help_heading = "Results", long)]
+    pub ask_again: bool,
+
     /// With `--strategy batch`: end as soon as all is handed over; the same command collects the results
     /// later
     #[arg(help_heading = "Results", long, hide_short_help = true)]

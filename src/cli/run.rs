@@ -73,6 +73,7 @@ fn run(args: &RunArgs) -> Result<Exit, Refusal> {
     let options = FileRunOptions::new()
         .redo_extracts(models)
         .keep_failed(args.keep_failed)
+        .ask_again(args.ask_again)
         .max_items(args.max_items)
         .ordered(args.ordered)
         .fsync(args.fsync)
@@ -100,6 +101,9 @@ fn run(args: &RunArgs) -> Result<Exit, Refusal> {
     }
     if let Some(total) = plan.total {
         say(summary::plan_line(&plan, total));
+        summary::unusable_line(args, &plan)
+            .into_iter()
+            .for_each(&say);
     }
 
     let fallen = chosen.as_ref().is_ok_and(Chosen::fell_to_extract);

@@ -22,6 +22,7 @@ pub fn plan_line(plan: &Plan, total: u64) -> String {
     };
     part(plan.done, "finished before");
     part(plan.failed_before, "failed before");
+    part(plan.unusable_before, "with unusable replies");
     part(plan.changed, "changed");
     let kept = match plan.without_id {
         0 => "results of other items kept",
@@ -36,6 +37,20 @@ pub fn plan_line(plan: &Plan, total: u64) -> String {
     format!("{} items: {}", count(total), parts.join(", "))
 }
 
+/// What becomes of items whose reply was paid for and cannot be used.
+pub fn unusable_line(args: &RunArgs, plan: &Plan) -> Option<String> {
+    let n = count(plan.unusable_before);
+    (plan.unusable_before > 0).then(|| match args.ask_again {
+        true => format!(
+            "{n} items have replies that were paid for and cannot be read; they are sent, and paid \
+             for, again"
+        ),
+        false => format!(
+            "{n} items have replies that were paid for and cannot be read; --ask-again sends them again"
+        ),
+    })
+}
+
 /// What a dry run has found out.
 pub fn print_dry_run(args: &RunArgs, plan: &Plan, setup: &Setup, tokens: Option<u64>) {
     let concurrency = setup.concurrency;
@@ -44,6 +59,7 @@ pub fn print_dry_run(args: &RunArgs, plan: &Plan, setup: &Setup, tokens: Option<
             "total": plan.total,
             "finished_before": plan.done,
             "failed_before": plan.failed_before,
+            "unusable_before": plan.unusable_before,
             "changed": plan.changed,
             "under_way": plan.under_way,
             "to_send": plan.to_send,
@@ -179,7 +195,15 @@ pub fn print(args: &RunArgs, report: &Report, setup: &Setup, more: Option<&More>
     if let Some(path) = &args.output {
         lines.push(row("results", &path.display().to_string()));
     }
-    let again = summary.failed > 0 && !args.keep_failed;
+    if summary.unusable_replies > 0 {
+        let n = count(summary.unusable_replies);
+        let text = format!(
+            "{n} replies were paid for and cannot be read (in \"error\" of the results); only \
+             --ask-again sends their items again"
+        );
+        lines.push(row("unusable", &text));
+    }
+    let again = summary.failed > summary.unusable_replies && !args.keep_failed;
     let resumable = args.output.is_some() && (summary.pending > 0 || again);
     if resumable && args.input != std::path::Path::new("-") {
         let why = match summary.pending {
@@ -308,7 +332,7 @@ fn usage_lines(summary: &Summary, concurrency: usize, asked: Option<u32>) -> Vec
     }
     if summary.warnings > 0 {
         let text = format!(
-            "{} prompts were probably cut by the server, whose context is smaller (see \"warning\" in the results)",
+            "{} answers have a warning: the server has probably cut the prompt, or the reply was mended (see \"warning\" in the results)",
             count(summary.warnings)
         );
         lines.push(row("warnings", &text));
@@ -349,8 +373,9 @@ pub fn print_json(args: &RunArgs, report: &Report, setup: &Setup, exit: Exit, mo
 fn command_line() -> String {
     let mut address = false;
     // A word that is no Unicode comes out a little different; better than not at all.
-    // What is collected later is waited for.
-    let words = std::env::args_os().filter(|word| word != "--no-wait");
+    // What is collected later is waited for, and what was paid for twice is not bought once more.
+    let once = |word: &std::ffi::OsString| word != "--no-wait" && word != "--ask-again";
+    let words = std::env::args_os().filter(once);
     let words = words.map(|word| {
         let word = word.to_string_lossy().into_owned();
         let shown = match address || word.starts_with("--base-url=") {

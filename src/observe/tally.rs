@@ -50,6 +50,7 @@ pub(crate) struct Tally {
     /// Items that had their answer before this run.
     before: u64,
     failed_before: u64,
+    unusable: u64,
     /// Items for this run, where not all that are left.
     to_send: Option<u64>,
     completed: u64,
@@ -78,6 +79,7 @@ impl Tally {
             total,
             before: 0,
             failed_before: 0,
+            unusable: 0,
             to_send: None,
             completed: 0,
             failed: 0,
@@ -133,6 +135,11 @@ impl Tally {
         self.failed_before = failed;
     }
 
+    /// Of the failed ones among these, those with a reply that was paid for and cannot be used.
+    pub(crate) fn count_unusable_before(&mut self, items: u64) {
+        self.unusable = items;
+    }
+
     /// How many items this run has to do with; progress reckons with these.
     pub(crate) fn will_send(&mut self, items: u64) {
         self.to_send = Some(items);
@@ -179,6 +186,9 @@ impl Tally {
     /// Items that failed for one reason.
     pub(crate) fn failed(&mut self, error: &Error, items: u64) {
         self.failed += items;
+        if error.is_unusable_reply() {
+            self.unusable += items;
+        }
         self.pay_for_nothing(error);
         let kind = error.kind().as_str();
         *self.errors.entry(kind).or_default() += items;
@@ -272,6 +282,7 @@ impl Tally {
             failed,
             pending: total.saturating_sub(completed + failed),
             completed_before: self.before,
+            unusable_replies: self.unusable,
             truncated: self.truncated,
             warnings: self.warnings,
             extracted: self.extracted,
@@ -334,9 +345,12 @@ pub struct Summary {
     pub pending: u64,
     /// Of the completed ones, those that were finished before this run.
     pub completed_before: u64,
+    /// Of the failed ones, those that have a reply that was paid for and cannot be used, those of
+    /// earlier runs included. They are not sent again by themselves.
+    pub unusable_replies: u64,
     /// Answers cut at the token limit.
     pub truncated: u64,
-    /// Answers with a warning: a local server has probably cut the prompt.
+    /// Answers with a warning: a local server has probably cut the prompt, or a reply was mended.
     pub warnings: u64,
     /// Answers of `extract`, which stand in for a model's.
     pub extracted: u64,
@@ -397,11 +411,12 @@ pub struct Summary {
 
 impl Summary {
     /// Adds items of a stream that needed no sending.
-    pub(crate) fn add_before(&mut self, completed: u64, failed: u64) {
+    pub(crate) fn add_before(&mut self, completed: u64, failed: u64, unusable: u64) {
         self.total += completed + failed;
         self.completed += completed;
         self.completed_before += completed;
         self.failed += failed;
+        self.unusable_replies += unusable;
     }
 
     /// What limited the run most: the name of one of its [`Bounds`], or `"nothing"`.

@@ -71,7 +71,7 @@ fn attaches(index: &Matching, item: &Item) -> bool {
     match (state, item.status) {
         (State::Done, _) | (_, JobStatus::Cancelled) => false,
         // Its line is there: a run was killed before it could delete the job.
-        (State::Failed, JobStatus::Failed) => false,
+        (State::Failed | State::Unusable, JobStatus::Failed) => false,
         _ => true,
     }
 }

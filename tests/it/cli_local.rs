@@ -310,7 +310,7 @@ fn a_prompt_that_a_local_server_cut_is_told_of() {
     let ended = start(&desk, &url, &NAMED).wait().expect(0);
     let summary: Value = serde_json::from_str(&ended.stdout).unwrap();
     assert_eq!(summary["summary"]["warnings"], 1);
-    ended.says("warnings   1 prompts were probably cut by the server");
+    ended.says("warnings   1 answers have a warning: the server has probably cut the prompt");
     let results = desk.results("out.jsonl");
     let of = |id: &str| results.iter().find(|line| line["id"] == id).unwrap();
     assert!(

@@ -105,6 +105,8 @@ mod cli_stdin;
 mod cli_stop;
 #[cfg(all(feature = "cli", feature = "simulate"))]
 mod cli_terminal;
+#[cfg(all(feature = "cli", feature = "queue", feature = "simulate", unix))]
+mod cli_unusable;
 #[cfg(all(feature = "cli", feature = "simulate"))]
 mod common;
 #[cfg(all(

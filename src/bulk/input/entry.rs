@@ -1,15 +1,15 @@
 //! What is kept of one item: 24 bytes, of which one word packs where it is, its class and its
 //! flags. The flags travel with the entry when it is sorted, which a list beside it would not.
 
-const CLASS_SHIFT: u32 = 6;
+const CLASS_SHIFT: u32 = 7;
 const OFFSET_SHIFT: u32 = CLASS_SHIFT + 16;
-const STATE: u64 = 0b11;
-const AUTO: u64 = 1 << 2;
-const LIKE_AUTO: u64 = 1 << 3;
-const HELD: u64 = 1 << 4;
-const SETTLED: u64 = 1 << 5;
+const STATE: u64 = 0b111;
+const AUTO: u64 = 1 << 3;
+const LIKE_AUTO: u64 = 1 << 4;
+const HELD: u64 = 1 << 5;
+const SETTLED: u64 = 1 << 6;
 
-/// Larger files cannot be indexed: 4 TiB.
+/// Larger files cannot be indexed: 2 TiB.
 pub(super) const LARGEST_FILE: u64 = 1 << (u64::BITS - OFFSET_SHIFT);
 
 /// How an item stands towards earlier results.
@@ -23,6 +23,9 @@ pub(crate) enum State {
     Failed,
     /// Has a result of another request.
     Changed,
+    /// Failed before with a reply that was paid for and cannot be used, and the request is still the
+    /// same.
+    Unusable,
 }
 
 /// An item of a file.
@@ -84,7 +87,8 @@ impl Entry {
             0 => State::New,
             1 => State::Done,
             2 => State::Failed,
-            _ => State::Changed,
+            3 => State::Changed,
+            _ => State::Unusable,
         }
     }
 
@@ -135,7 +139,13 @@ mod tests {
         let mut entry = Entry::new(1, 2, LARGEST_FILE - 1, u16::MAX);
         assert!(!entry.is_auto() && !entry.is_like_auto());
         assert_eq!(entry.state(), State::New);
-        for state in [State::Changed, State::Failed, State::Done, State::New] {
+        for state in [
+            State::Changed,
+            State::Unusable,
+            State::Failed,
+            State::Done,
+            State::New,
+        ] {
             entry.set_state(state);
             assert_eq!(entry.state(), state);
         }

@@ -54,7 +54,7 @@ impl InputFile {
         let name = name.to_owned();
         let source = Source::open(path).map_err(|error| unreadable(&name, &error))?;
         if source.len() >= LARGEST_FILE {
-            let text = "the file is too large; expected less than 4 TiB";
+            let text = "the file is too large; expected less than 2 TiB";
             return Err(InputError::of_file(name, text).into());
         }
         if let Err(fault) = settings.check(form) {

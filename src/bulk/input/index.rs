@@ -8,6 +8,7 @@ use rayon::prelude::*;
 
 use super::entry::{Entry, State};
 use super::id::{IdHash, auto_id, parse_auto};
+use crate::bulk::results::Ended;
 
 /// What the check of a file has counted.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -30,6 +31,8 @@ pub(crate) enum Match {
     Changed,
     /// A failure of the same request.
     Failed,
+    /// The same with a reply that was paid for and cannot be used.
+    Unusable,
     /// The input has no such id.
     Unknown,
 }
@@ -40,6 +43,7 @@ pub(crate) struct Tally {
     pub(crate) new: u64,
     pub(crate) done: u64,
     pub(crate) failed: u64,
+    pub(crate) unusable: u64,
     pub(crate) changed: u64,
     /// Result lines (not ids) that the input has no item for.
     pub(crate) unknown_lines: u64,
@@ -117,16 +121,17 @@ impl Matching {
     }
 
     /// Takes note of an earlier result line; a later line of the same id overrides it.
-    pub(crate) fn mark(&mut self, id: &str, request_hash_prefix: u64, success: bool) -> Match {
+    pub(crate) fn mark(&mut self, id: &str, request_hash_prefix: u64, ended: Ended) -> Match {
         let Some(at) = self.find(id) else {
             self.unknown_lines += 1;
             return Match::Unknown;
         };
         let entry = &mut self.entries[at];
-        let (state, found) = match (entry.request == request_hash_prefix, success) {
-            (false, _) => (State::Changed, Match::Changed),
-            (true, true) => (State::Done, Match::Done),
-            (true, false) => (State::Failed, Match::Failed),
+        let (state, found) = match ended {
+            _ if entry.request != request_hash_prefix => (State::Changed, Match::Changed),
+            Ended::Success => (State::Done, Match::Done),
+            Ended::Failure => (State::Failed, Match::Failed),
+            Ended::Unusable => (State::Unusable, Match::Unusable),
         };
         entry.set_state(state);
         found
@@ -145,6 +150,7 @@ impl Matching {
                 State::New => tally.new += 1,
                 State::Done => tally.done += 1,
                 State::Failed => tally.failed += 1,
+                State::Unusable => tally.unusable += 1,
                 State::Changed => tally.changed += 1,
             }
             if entry.is_auto() {

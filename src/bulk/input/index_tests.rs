@@ -1,5 +1,6 @@
 use super::super::id::id_hash;
 use super::*;
+use crate::bulk::results::Ended;
 
 fn own(id: &str, request: u64, offset: u64) -> Entry {
     Entry::new(id_hash(id), request, offset, 0)
@@ -16,14 +17,14 @@ fn index(entries: Vec<Entry>) -> Matching {
 #[test]
 fn the_last_line_of_an_id_wins() {
     let mut index = index((0..4).map(|i| own(&i.to_string(), i, 10 * i)).collect());
-    assert_eq!(index.mark("0", 0, true), Match::Done);
-    assert_eq!(index.mark("0", 0, false), Match::Failed);
-    assert_eq!(index.mark("1", 1, false), Match::Failed);
-    assert_eq!(index.mark("1", 1, true), Match::Done);
-    assert_eq!(index.mark("2", 2, true), Match::Done);
-    assert_eq!(index.mark("2", 9, true), Match::Changed);
-    assert_eq!(index.mark("x", 0, true), Match::Unknown);
-    assert_eq!(index.mark("x", 0, true), Match::Unknown);
+    assert_eq!(index.mark("0", 0, Ended::Success), Match::Done);
+    assert_eq!(index.mark("0", 0, Ended::Failure), Match::Failed);
+    assert_eq!(index.mark("1", 1, Ended::Failure), Match::Failed);
+    assert_eq!(index.mark("1", 1, Ended::Success), Match::Done);
+    assert_eq!(index.mark("2", 2, Ended::Success), Match::Done);
+    assert_eq!(index.mark("2", 9, Ended::Success), Match::Changed);
+    assert_eq!(index.mark("x", 0, Ended::Success), Match::Unknown);
+    assert_eq!(index.mark("x", 0, Ended::Success), Match::Unknown);
     let index = index.finish();
     let states: Vec<State> = (0..4).map(|i| index.state(i)).collect();
     assert_eq!(
@@ -35,6 +36,7 @@ fn the_last_line_of_an_id_wins() {
         new: 1,
         done: 1,
         failed: 1,
+        unusable: 0,
         changed: 1,
         unknown_lines: 2,
         automatic: 0,
@@ -49,7 +51,10 @@ fn automatic_ids_are_found_by_their_ordinal_in_every_order() {
     let mut index = index(entries.collect());
     for (request, ordinal, found) in [(5, 3, true), (5, 4, false), (6, 2, true), (8, 1, false)] {
         let found = if found { Match::Done } else { Match::Unknown };
-        assert_eq!(index.mark(&auto_id(request, ordinal), request, true), found);
+        assert_eq!(
+            index.mark(&auto_id(request, ordinal), request, Ended::Success),
+            found
+        );
     }
     let index = index.finish();
     let ordinals: Vec<_> = (0..6).map(|i| index.ordinal(i).unwrap()).collect();
@@ -76,7 +81,7 @@ fn a_hundred_thousand_items_take_24_bytes_each_in_every_order() {
     assert_eq!(bytes, 24 * ITEMS as usize);
     let mut index = index(entries);
     for i in 0..ITEMS {
-        index.mark(&format!("item-{i}"), i, true);
+        index.mark(&format!("item-{i}"), i, Ended::Success);
     }
     let index = index.finish();
     assert_eq!(index.tally().done, ITEMS * 3 / 4);

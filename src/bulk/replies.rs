@@ -1,0 +1,162 @@
+//! Replies that were paid for and cannot be used, as far as they are too large for a result line: each
+//! in a file of a folder beside the output.
+
+use std::borrow::Cow;
+use std::fs;
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+use sha2::{Digest, Sha256};
+
+use crate::base::error::{Error, RAW_LIMIT};
+use crate::llm::hash::hex;
+use crate::llm::response::Outcome;
+
+/// The folder of an output.
+pub(crate) struct Replies {
+    folder: PathBuf,
+}
+
+impl Replies {
+    /// The folder beside the output of that path. It is made with the first file in it.
+    pub(crate) fn beside(output: &Path) -> Self {
+        let mut name = output.file_name().unwrap_or_default().to_owned();
+        name.push(".replies");
+        Self {
+            folder: output.with_file_name(name),
+        }
+    }
+
+    /// The error with its reply in a file, if that is too large for a line. What cannot be written
+    /// there stays in the line: it was paid for.
+    pub(crate) fn put(&self, error: Error) -> Error {
+        let large = |reply: &&str| error.is_unusable_reply() && reply.len() > RAW_LIMIT;
+        let Some(reply) = error.raw().filter(large) else {
+            return error;
+        };
+        match self.write(reply) {
+            Ok(file) => error.with_reply_in(file),
+            Err(trouble) => {
+                let folder = self.folder.display();
+                log::warn!(
+                    "{folder}: cannot write a reply, which stays in its result line: {trouble}"
+                );
+                error
+            }
+        }
+    }
+
+    /// A result line that was made elsewhere, with its reply in a file if it has a large one.
+    pub(crate) fn put_line<'l>(&self, line: &'l str) -> Cow<'l, str> {
+        if line.len() <= RAW_LIMIT || !line.contains("\"unusable_reply\":true") {
+            return Cow::Borrowed(line);
+        }
+        let Ok(mut outcome) = serde_json::from_str::<Outcome>(line) else {
+            return Cow::Borrowed(line);
+        };
+        outcome.result = outcome.result.map_err(|error| self.put(error));
+        match serde_json::to_string(&outcome) {
+            Ok(line) => Cow::Owned(line),
+            Err(_) => Cow::Borrowed(line),
+        }
+    }
+
+    /// Writes a reply under the name of what it says: items with the same one share the file, and none
+    /// overwrites another's. Returns its path, as seen from the folder of the output.
+    fn write(&self, reply: &str) -> io::Result<String> {
+        let name = hex(&Sha256::digest(reply.as_bytes())[..16]);
+        let file = self.folder.join(format!("{name}.txt"));
+        if !fs::metadata(&file).is_ok_and(|found| found.len() == reply.len() as u64) {
+            fs::create_dir_all(&self.folder)?;
+            // What a killed run leaves behind must not pass for the whole.
+            let mut part = tempfile(&self.folder, &name)?;
+            part.1.write_all(reply.as_bytes())?;
+            part.1.sync_data()?;
+            fs::rename(&part.0, &file)?;
+        }
+        let folder = self.folder.file_name().unwrap_or_default();
+        Ok(format!("{}/{name}.txt", folder.to_string_lossy()))
+    }
+}
+
+/// A new file beside the one of that name; threads with the same reply have one each.
+fn tempfile(folder: &Path, name: &str) -> io::Result<(PathBuf, fs::File)> {
+    let thread = std::thread::current().id();
+    let path = folder.join(format!(".{name}.{}.{thread:?}.part", std::process::id()));
+    let file = fs::File::create(&path)?;
+    Ok((path, file))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::error::ErrorKind;
+
+    fn unusable(reply: &str) -> Error {
+        Error::new(ErrorKind::Malformed, "no").with_unusable_reply(reply)
+    }
+
+    #[test]
+    fn a_large_reply_is_whole_in_a_file_and_a_small_one_in_its_line() {
+        let folder = tempfile::tempdir().unwrap();
+        let replies = Replies::beside(&folder.path().join("out.jsonl"));
+        let small = replies.put(unusable(&"x".repeat(RAW_LIMIT)));
+        assert_eq!(
+            (small.raw().unwrap().len(), small.reply_file()),
+            (RAW_LIMIT, None)
+        );
+        assert!(!replies.folder.exists());
+        let reply = "ä".repeat(RAW_LIMIT);
+        for _ in 0..2 {
+            let large = replies.put(unusable(&reply));
+            let file = folder.path().join(large.reply_file().unwrap());
+            assert_eq!(fs::read_to_string(file).unwrap(), reply);
+            assert!(large.is_unusable_reply());
+            assert!(reply.starts_with(large.raw().unwrap()));
+        }
+        assert_eq!(fs::read_dir(&replies.folder).unwrap().count(), 1);
+        let other = Error::new(ErrorKind::Malformed, "no").with_raw(&reply);
+        assert_eq!(replies.put(other).reply_file(), None);
+    }
+
+    #[test]
+    fn a_line_from_elsewhere_keeps_all_but_its_large_reply() {
+        let folder = tempfile::tempdir().unwrap();
+        let replies = Replies::beside(&folder.path().join("out.jsonl"));
+        let line = |reply: &str, marked: bool| {
+            let line = serde_json::json!({
+                "id": "a", "success": false, "text": null, "provider": "p", "model": "m",
+                "finish_reason": null, "usage": null, "attempts": 1, "latency_ms": 5,
+                "cost_usd": null, "request_hash": "01", "error": unusable(reply),
+            });
+            match marked {
+                true => line.to_string(),
+                false => line.to_string().replace(",\"unusable_reply\":true", ""),
+            }
+        };
+        let large = "x".repeat(RAW_LIMIT + 1);
+        for whole in [
+            line("x", true),
+            line(&large, false),
+            format!("{{\"a\":\"{large}\"}}"),
+        ] {
+            assert_eq!(replies.put_line(&whole), whole);
+        }
+        let short = replies.put_line(&line(&large, true)).into_owned();
+        let short: Outcome = serde_json::from_str(&short).unwrap();
+        let error = short.result.unwrap_err();
+        let file = folder.path().join(error.reply_file().unwrap());
+        assert_eq!(fs::read_to_string(file).unwrap(), large);
+        assert_eq!((short.id.as_deref(), short.attempts), (Some("a"), 1));
+    }
+
+    #[test]
+    fn what_cannot_be_written_stays_in_its_line() {
+        let folder = tempfile::tempdir().unwrap();
+        let output = folder.path().join("out.jsonl");
+        fs::write(folder.path().join("out.jsonl.replies"), "a file").unwrap();
+        let reply = "x".repeat(RAW_LIMIT + 1);
+        let kept = Replies::beside(&output).put(unusable(&reply));
+        assert_eq!(kept.raw(), Some(&*reply));
+    }
+}

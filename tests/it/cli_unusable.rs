@@ -1,0 +1,255 @@
+//! Replies that were paid for and are no answers: bought once, kept, and asked for again only when
+//! somebody says so.
+
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::process::Stdio;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+
+use batchwright::simulate::{BatchConfig, SimConfig, Trouble};
+use serde_json::{Value, json};
+
+use super::cli_run_batch;
+use super::common::{Desk, Ended, Running, all_ids, prompt_lines, simulator};
+
+/// A server that answers each call with what it is told to, and counts them.
+struct Server {
+    url: String,
+    calls: Arc<AtomicUsize>,
+    reply: Arc<Mutex<String>>,
+}
+
+impl Server {
+    fn new(reply: impl Into<String>) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = format!("http://{}/v1", listener.local_addr().unwrap());
+        let calls = Arc::new(AtomicUsize::new(0));
+        let reply = Arc::new(Mutex::new(reply.into()));
+        let (counted, told) = (calls.clone(), reply.clone());
+        std::thread::spawn(move || {
+            for stream in listener.incoming().flatten() {
+                if !was_asked(&stream) {
+                    continue;
+                }
+                counted.fetch_add(1, Ordering::SeqCst);
+                let reply = told.lock().unwrap().clone();
+                let _ = write!(
+                    &stream,
+                    "HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: {}\r\n\r\n{reply}",
+                    reply.len()
+                );
+            }
+        });
+        Self { url, calls, reply }
+    }
+
+    fn answers(&self, reply: impl Into<String>) {
+        *self.reply.lock().unwrap() = reply.into();
+    }
+
+    fn calls(&self) -> usize {
+        self.calls.load(Ordering::SeqCst)
+    }
+
+    fn command(&self, desk: &Desk, words: &str) -> std::process::Command {
+        let words = format!("run --provider custom --model m {words}");
+        let mut command = desk.command(words.split_whitespace());
+        command.env("CUSTOM_LLM_BASE_URL", &self.url);
+        command
+    }
+
+    fn run(&self, desk: &Desk, words: &str) -> Ended {
+        Running::start(&mut self.command(desk, words)).wait()
+    }
+}
+
+/// Reads a request to its end; false for one without a body.
+fn was_asked(mut stream: &TcpStream) -> bool {
+    let (mut seen, mut buffer) = (Vec::new(), [0; 4096]);
+    while let Ok(n @ 1..) = stream.read(&mut buffer) {
+        seen.extend_from_slice(&buffer[..n]);
+        let text = String::from_utf8_lossy(&seen);
+        let Some((head, body)) = text.split_once("\r\n\r\n") else {
+            continue;
+        };
+        let head = head.to_ascii_lowercase();
+        let length = head
+            .lines()
+            .find_map(|line| line.strip_prefix("content-length: "));
+        let length: usize = length.map_or(0, |length| length.parse().unwrap());
+        if body.len() >= length {
+            return length > 0;
+        }
+    }
+    false
+}
+
+fn reply(message: Value) -> String {
+    json!({
+        "model": "m-1",
+        "choices": [{"index": 0, "finish_reason": "stop", "message": message}],
+        "usage": {"prompt_tokens": 10, "completion_tokens": 5},
+    })
+    .to_string()
+}
+
+fn tool_call() -> String {
+    let call = json!({"id": "c", "type": "function",
+        "function": {"name": "get_weather", "arguments": "{\"city\":\"Oslo\"}"}});
+    reply(json!({"role": "assistant", "content": null, "tool_calls": [call]}))
+}
+
+const WORDS: &str = "in.jsonl -o out.jsonl -j 2";
+const PLAN: &str =
+    "4 items have replies that were paid for and cannot be read; --ask-again sends them again";
+
+#[test]
+fn tool_calls_are_bought_once_and_kept_until_somebody_asks_again() {
+    let (desk, first, fallback) = (Desk::new(), Server::new(tool_call()), Server::new("{}"));
+    desk.prompts("in.jsonl", 4);
+    let words = format!("{WORDS} --fallback local:small");
+    let run = |words: &str| {
+        let mut command = first.command(&desk, words);
+        command.env("LOCAL_LLM_BASE_URL", &fallback.url);
+        Running::start(&mut command).wait()
+    };
+    let ended = run(&words).expect(3);
+    ended.says("4 replies were paid for and cannot be read");
+    assert_eq!((first.calls(), fallback.calls()), (4, 0));
+    for line in desk.results("out.jsonl") {
+        let error = &line["error"];
+        let why = "the reply holds a tool call to get_weather and no text; nothing here carries out \
+            tools yet";
+        assert_eq!(
+            (&error["kind"], &error["message"]),
+            (&json!("invalid"), &json!(why))
+        );
+        assert_eq!(error["class"], "non_retryable");
+        assert_eq!(error["unusable_reply"], true);
+        assert_eq!(error["raw"], tool_call());
+        assert_eq!(
+            (&line["attempts"], &line["usage"]["output_tokens"]),
+            (&json!(1), &json!(5))
+        );
+    }
+    // Neither the next run nor a changed server buys them again by itself.
+    first.answers(reply(json!({"content": "Oslo"})));
+    let again = run(&words).expect(3).says(PLAN);
+    assert!(
+        !again.stderr.contains("to try the failed ones again"),
+        "{}",
+        again.stderr
+    );
+    assert_eq!((first.calls(), fallback.calls()), (4, 0));
+    run(&format!("{words} --ask-again --dry-run"))
+        .expect(0)
+        .says("would send 4 items");
+    run(&format!("{words} --ask-again --max-items 1")).expect(0);
+    assert_eq!(first.calls(), 5);
+    run(&format!("{words} --ask-again")).expect(0);
+    assert_eq!((first.calls(), fallback.calls()), (8, 0));
+    assert_eq!(desk.ids("out.jsonl"), all_ids(4));
+}
+
+#[test]
+fn items_that_failed_otherwise_run_again_as_ever() {
+    let (desk, server) = (Desk::new(), Server::new(tool_call()));
+    desk.prompts("in.jsonl", 1);
+    server.run(&desk, WORDS).expect(3);
+    desk.prompts("in.jsonl", 2);
+    server.answers(r#"{"error":{"code":400,"message":"no"}}"#);
+    server
+        .run(&desk, &format!("{WORDS} --max-retries 0"))
+        .expect(3);
+    server.answers(reply(json!({"content": "Oslo"})));
+    let calls = server.calls();
+    server
+        .run(&desk, &format!("{WORDS} --keep-failed"))
+        .expect(3);
+    assert_eq!(server.calls(), calls);
+    server.run(&desk, WORDS).expect(3);
+    assert_eq!(server.calls(), calls + 1);
+    server
+        .run(&desk, &format!("{WORDS} --keep-failed --ask-again"))
+        .expect(0);
+    assert_eq!(server.calls(), calls + 2);
+}
+
+#[test]
+fn a_changed_prompt_is_another_question() {
+    let (desk, server) = (Desk::new(), Server::new(tool_call()));
+    desk.prompts("in.jsonl", 2);
+    server.run(&desk, WORDS).expect(3);
+    server.answers(reply(json!({"content": "Oslo"})));
+    server
+        .run(&desk, &format!("{WORDS} --temperature 0.5"))
+        .expect(0);
+    assert_eq!(server.calls(), 4);
+}
+
+#[test]
+fn a_large_reply_is_kept_whole_beside_the_output_and_on_standard_output_in_its_line() {
+    let page = format!("<!doctype html><p>{}</p>", "ä".repeat(40_000));
+    let (desk, server) = (Desk::new(), Server::new(page.as_str()));
+    desk.prompts("in.jsonl", 2);
+    server.run(&desk, WORDS).expect(3);
+    for line in desk.results("out.jsonl") {
+        let file = line["error"]["reply_file"].as_str().unwrap();
+        assert!(file.starts_with("out.jsonl.replies/"), "{file}");
+        assert_eq!(desk.read(file), page);
+        let head = line["error"]["raw"].as_str().unwrap();
+        assert!(head.len() <= 1024 && page.starts_with(head));
+    }
+    server.run(&desk, WORDS).expect(3);
+    let shown = server.run(&desk, "in.jsonl -j 2").expect(3).stdout;
+    for line in super::common::results(&shown) {
+        assert_eq!(line["error"]["raw"], page);
+        assert_eq!(line["error"]["reply_file"], Value::Null);
+    }
+    assert_eq!(server.calls(), 4);
+}
+
+#[test]
+fn standard_input_leaves_them_too() {
+    let (desk, server) = (Desk::new(), Server::new(tool_call()));
+    let run = |words: &str| {
+        let mut command = server.command(&desk, &format!("- -o out.jsonl {words}"));
+        let mut running = Running::start(command.stdin(Stdio::piped()));
+        running.feed(&prompt_lines(3));
+        drop(running.child.stdin.take());
+        running.wait()
+    };
+    run("").expect(3);
+    run("")
+        .expect(3)
+        .says("3 replies were paid for and cannot be read");
+    assert_eq!(server.calls(), 3);
+    server.answers(reply(json!({"content": "Oslo"})));
+    run("--ask-again").expect(0);
+    assert_eq!((server.calls(), desk.ids("out.jsonl")), (6, all_ids(3)));
+}
+
+#[test]
+fn a_batch_is_not_bought_again_for_empty_answers() {
+    let batches = BatchConfig::default().duration(cli_run_batch::SHORT);
+    let settings = SimConfig::default().trouble(Trouble::Empty, 0.3);
+    let (desk, sim) = (Desk::new(), simulator(settings.batches(batches)));
+    desk.prompts("in.jsonl", 20);
+    let run =
+        |words: &str| cli_run_batch::run(&desk, &sim, &format!("in.jsonl -o out.jsonl {words}"));
+    run("").expect(3);
+    let failed = desk.results("out.jsonl");
+    let failed = failed
+        .iter()
+        .filter(|line| line["error"]["unusable_reply"] == true)
+        .count();
+    assert!((1..20).contains(&failed), "{failed}");
+    let accepted = || sim.batch_stats().items_accepted;
+    assert_eq!(accepted(), 20);
+    run("").expect(3).says("--ask-again sends them again");
+    assert_eq!(accepted(), 20);
+    run("--ask-again").expect(0);
+    assert_eq!(accepted(), 20 + failed as u64);
+    assert_eq!(desk.ids("out.jsonl"), all_ids(20));
+}
