@@ -127,7 +127,7 @@ pub use manager::{Effective, LlmManager, clients_by_account};
 pub use observe::progress::{Phase, Progress, ProgressNotifier};
 pub use observe::tally::Summary;
 #[cfg(feature = "queue")]
-pub use queue::batch::{BatchClients, BatchInfo, BatchSettings};
+pub use queue::batch::{BatchClients, BatchInfo, BatchSettings, UncollectedResults};
 #[cfg(feature = "queue")]
 pub use queue::handler::{Handler, RunningJob};
 #[cfg(feature = "queue")]

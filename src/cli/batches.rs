@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use batchwright::{BatchInfo, Context, JobQueue, ProcessId, Worker, clients_by_account};
+use batchwright::{
+    BatchInfo, Clock, Context, JobQueue, ProcessId, SystemClock, Worker, clients_by_account,
+};
 use serde_json::{Value, json};
 
 use super::display::{self, count, span};
@@ -25,6 +27,7 @@ pub fn json(batch: &BatchInfo) -> Value {
         "model": batch.model,
         "problem": batch.problem,
         "attended": batch.attended,
+        "uncollected": batch.uncollected,
     })
 }
 
@@ -39,7 +42,43 @@ pub fn line(batch: &BatchInfo) -> String {
     if let Some(problem) = &batch.problem {
         line.push_str(&format!("; {problem}"));
     }
+    if let Some(waiting) = waiting(batch) {
+        line.push_str(&format!("; {waiting}"));
+    }
     display::harmless(&line)
+}
+
+/// Since when results that were paid for are missing, how long they are kept, and when they are asked
+/// for again.
+pub fn waiting(batch: &BatchInfo) -> Option<String> {
+    let what = batch.uncollected.as_ref()?;
+    let (now, provider) = (SystemClock.wall(), &batch.provider);
+    let mut line = format!(
+        "{} results that were paid for are missing for {}",
+        count(what.requests),
+        span(now.since(what.since))
+    );
+    line.push_str(&match what.kept_until.map(|until| until.since(now)) {
+        None => format!("; {provider} names no end to how long it keeps them"),
+        Some(Duration::ZERO) => format!("; {provider} may have removed them by now"),
+        Some(left) => format!("; {provider} keeps them for about {} more", span(left)),
+    });
+    if batch.attended {
+        let next = span(what.next_at.since(now));
+        line.push_str(&format!("; they are asked for again in {next}"));
+    }
+    Some(line)
+}
+
+/// Where results are missing: how to ask for them now, and how to do without. `id` is that of the process.
+pub fn advice(id: &str, command: impl Fn(&str) -> String) -> String {
+    format!(
+        "to ask for missing results now: {} (a worker that runs already asks when it is restarted); to \
+         do without what was paid for: {}, after which {} buys it again",
+        command("work --strategy batch --until-empty"),
+        command(&format!("cancel {id}")),
+        command(&format!("retry {id}"))
+    )
 }
 
 /// What of it is news when it changes.
@@ -64,6 +103,8 @@ pub fn state(batch: &BatchInfo) -> String {
 pub struct Cancelled {
     /// It had some.
     pub any: bool,
+    /// Those that are over now although their results were paid for and not given out.
+    pub given_up: Vec<BatchInfo>,
     /// Those that are still there.
     pub left: Vec<BatchInfo>,
 }
@@ -94,9 +135,14 @@ pub fn cancel(args: &CancelArgs, queue: &JobQueue, id: ProcessId) -> Result<Canc
             ));
         }
     }
+    let (any, left) = (!before.is_empty(), look()?);
+    let is_over = |batch: &BatchInfo| left.iter().all(|other| other.label != batch.label);
+    let mut given_up = before;
+    given_up.retain(|batch| batch.uncollected.is_some() && is_over(batch));
     Ok(Cancelled {
-        any: !before.is_empty(),
-        left: look()?,
+        any,
+        given_up,
+        left,
     })
 }
 
@@ -106,6 +152,15 @@ impl Cancelled {
         let (attended, alone): (Vec<_>, Vec<_>) =
             self.left.iter().partition(|batch| batch.attended);
         let mut out = String::new();
+        for batch in &self.given_up {
+            let name = batch.remote_id.as_deref().unwrap_or(&batch.label);
+            let why = batch.problem.as_deref().unwrap_or("they were not there");
+            out.push_str(&format!(
+                "\n  batch {name} at {}: the results that were still missing are given up, although \
+                 they were paid for: {why}",
+                batch.provider
+            ));
+        }
         if !attended.is_empty() {
             out.push_str(&format!(
                 "\n  {} batches are with a worker that runs: it cancels them at the provider",
@@ -115,7 +170,10 @@ impl Cancelled {
         for batch in alone {
             let name = batch.remote_id.as_deref().unwrap_or(&batch.label);
             let why = batch.problem.as_deref();
-            let why = why.map_or_else(String::new, |why| format!(" ({why})"));
+            let mut why = why.map_or_else(String::new, |why| format!(" ({why})"));
+            if let Some(waiting) = waiting(batch) {
+                why.push_str(&format!("; {waiting}"));
+            }
             let collects = match deleted {
                 true => "any worker with its key ends it",
                 false => "any worker with its key collects what it has finished",

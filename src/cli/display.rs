@@ -302,7 +302,12 @@ pub fn span(time: Duration) -> String {
         s if s < 1.0 => format!("{:.0} ms", s * 1e3),
         s if s < 60.0 => format!("{s:.1} s"),
         s if s < 3600.0 => format!("{}m {:02}s", (s / 60.0) as u64, s as u64 % 60),
-        s => format!("{}h {:02}m", (s / 3600.0) as u64, (s / 60.0) as u64 % 60),
+        s if s < 172_800.0 => format!("{}h {:02}m", (s / 3600.0) as u64, (s / 60.0) as u64 % 60),
+        s => format!(
+            "{}d {:02}h",
+            (s / 86_400.0) as u64,
+            (s / 3600.0) as u64 % 24
+        ),
     }
 }
 
@@ -344,5 +349,7 @@ mod tests {
         assert_eq!(span(Duration::from_micros(120)), "0.12 ms");
         assert_eq!(span(Duration::from_secs(61)), "1m 01s");
         assert_eq!(span(Duration::from_secs(7322)), "2h 02m");
+        assert_eq!(span(Duration::from_secs(172_799)), "47h 59m");
+        assert_eq!(span(Duration::from_secs(29 * 86_400 - 1)), "28d 23h");
     }
 }

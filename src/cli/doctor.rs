@@ -9,6 +9,7 @@ use batchwright::{BatchInfo, Finding, JobQueue, Key, Verdict, clients_by_account
 use clap::Args;
 use serde_json::json;
 
+use super::batches;
 use super::display::{count, harmless, span};
 use super::exit::{Exit, Refusal};
 use super::queue::{DataArgs, SayArgs};
@@ -74,7 +75,7 @@ fn look(args: &DoctorArgs) -> Result<Vec<Finding>, Refusal> {
                 let seen = database.display().to_string();
                 findings.push(Finding::new("database", Verdict::Good, seen, None));
                 findings.extend(more);
-                findings.extend(batches.iter().filter_map(judged));
+                findings.extend(batches.iter().filter_map(|batch| judged(batch, &args.data)));
             }
             Err(error) => {
                 let seen = error.message().to_owned();
@@ -92,7 +93,7 @@ fn look(args: &DoctorArgs) -> Result<Vec<Finding>, Refusal> {
 }
 
 /// A batch that does not come to its end by itself.
-fn judged(batch: &BatchInfo) -> Option<Finding> {
+fn judged(batch: &BatchInfo, data: &DataArgs) -> Option<Finding> {
     const WHAT: &str = "batch";
     let name = batch.remote_id.as_deref().unwrap_or(&batch.label);
     let (provider, total) = (&batch.provider, count(batch.total));
@@ -106,6 +107,17 @@ fn judged(batch: &BatchInfo) -> Option<Finding> {
         let advice = "to send it again: batchwright config set batch.on_unknown resubmit; to give it \
                       up: batchwright cancel PROCESS";
         return Some(Finding::new(WHAT, Verdict::Warning, seen, Some(advice)));
+    }
+    if let Some(waiting) = batches::waiting(batch) {
+        let why = batch
+            .problem
+            .as_deref()
+            .unwrap_or("its results are not there");
+        let seen = batch_is(&format!("{why}; {waiting}"));
+        let id = batch.process_id.map(|id| id.to_string());
+        let id = id.as_deref().unwrap_or("PROCESS");
+        let advice = batches::advice(id, |words| data.command(words));
+        return Some(Finding::new(WHAT, Verdict::Warning, seen, Some(&advice)));
     }
     if batch.attended || batch.provider.is_empty() {
         return None;

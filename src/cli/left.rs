@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 
 use batchwright::{BatchInfo, EMBEDDING, Error, JobQueue};
 
+use super::batches;
 use super::display::count;
 use super::routes::Routes;
 use super::work::WorkArgs;
@@ -42,6 +43,9 @@ impl Left {
     pub fn lines(&self, waited: bool) -> Vec<String> {
         let is_held = |batch: &&BatchInfo| batch.state == "held";
         let (held, others): (Vec<_>, Vec<_>) = self.batches.iter().partition(is_held);
+        let (missing, others): (Vec<_>, Vec<_>) = others
+            .into_iter()
+            .partition(|batch| batch.uncollected.is_some());
         let (going, halfway): (Vec<_>, Vec<_>) = others
             .into_iter()
             .partition(|batch| batch.remote_id.is_some());
@@ -85,6 +89,17 @@ impl Left {
                  work --strategy batch{dir}` goes on with it"
             )
         }));
+        lines.extend(missing.iter().map(|batch| batches::line(batch)));
+        if let Some(first) = missing.first() {
+            let other = missing
+                .iter()
+                .any(|batch| batch.process_id != first.process_id);
+            let id = first.process_id.filter(|_| !other);
+            let id = id.map_or_else(|| "PROCESS".to_owned(), |id| id.to_string());
+            lines.push(batches::advice(&id, |words| {
+                format!("`batchwright {words}{dir}`")
+            }));
+        }
         lines.extend(held.iter().map(|batch| {
             let why = batch
                 .problem

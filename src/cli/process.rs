@@ -43,7 +43,9 @@ results`, and a call that is in flight ends and is kept. Cancelled jobs can be p
   batchwright cancel 019aa0f4-5b7c-7d1e-8f00-0123456789ab
   batchwright retry 019aa0f4-5b7c-7d1e-8f00-0123456789ab
 Its batches are cancelled at the provider, by the worker that attends them or else by this command, \
-which needs their key for that; what they had finished is kept.
+which needs their key for that; what they had finished is kept. Of \
+a batch whose results are known to be missing (`batchwright status`) they are asked for once more, and \
+then given up, although they were paid for.
 To give up a process with its results:
   batchwright cancel 019aa0f4-5b7c-7d1e-8f00-0123456789ab --delete";
 
@@ -61,7 +63,7 @@ pub struct RetryArgs {
 }
 
 const RETRY_HELP: &str = "\
-Failures whose results were taken are no longer in the queue. To look before deciding:
+What is put back is sent again, and paid for as any other. Failures whose results were taken are no longer in the queue. To look before deciding:
   batchwright results 019aa0f4-5b7c-7d1e-8f00-0123456789ab --keep
   batchwright retry 019aa0f4-5b7c-7d1e-8f00-0123456789ab";
 
@@ -166,13 +168,21 @@ fn try_retry(args: &RetryArgs) -> Result<(String, Value), Refusal> {
     let (queue, process) = data.process(&args.process)?;
     let id = process.process_id;
     let retried = queue.retry_failed(id).map_err(failed)?;
-    let line = match retried {
+    let mut line = match retried {
         0 => "no job has failed or was cancelled: nothing to put back".to_owned(),
         _ => format!(
-            "{} jobs put back\n  to carry them out: {}",
+            "{} jobs put back: each is sent again, and paid for as a new one\n  to carry them out: {}",
             count(retried),
             data.command("work")
         ),
     };
+    for batch in queue.batches(Some(id)).map_err(failed)? {
+        if let Some(waiting) = batches::waiting(&batch) {
+            let (provider, give_up) = (&batch.provider, data.command(&format!("cancel {id}")));
+            line.push_str(&format!(
+                "\n  not put back is what is at {provider}: {waiting}; to give it up first: {give_up}"
+            ));
+        }
+    }
     Ok((line, json!({"process_id": id, "retried": retried})))
 }

@@ -11,6 +11,7 @@ use batchwright::{
 use crossbeam_channel::{bounded, select};
 
 use super::args::{RunArgs, TaskArg};
+use super::batches;
 use super::data_dir::data_dir;
 use super::display::{self, Display, count};
 use super::exit::{About, Exit, Refusal};
@@ -184,6 +185,10 @@ impl Place {
             let requests = count(batch.total);
             let name = batch.remote_id.as_deref().unwrap_or(&batch.label);
             let at = &batch.provider;
+            if batch.uncollected.is_some() {
+                lines.push(batches::line(batch));
+                continue;
+            }
             lines.push(match (&batch.problem, batch.state.as_str()) {
                 (Some(why), "held") => format!("held: {requests} requests: {why}"),
                 (Some(why), state) => {

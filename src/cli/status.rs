@@ -239,6 +239,9 @@ impl<'a> Looks<'a> {
                 command("work --strategy batch".to_owned())
             ));
         }
+        if batch(&|batch| batch.uncollected.is_some()) {
+            say(batches::advice(&id, |words| command(words.to_owned())));
+        }
         if batch(&|batch| batch.state == "held") {
             say(format!(
                 "held batches wait for you; to send them again: {}; to give them up: {}",

@@ -139,7 +139,8 @@ Exit codes:
   1 could not run, or could not record
   2 bad usage
   3 nothing left, some jobs failed (--until-empty)
-  4 ended early, or a batch is held until you decide; the jobs stay on the queue
+  4 ended early; or a batch is held until you decide, or does not give out results that were paid \
+for: the jobs stay on the queue, and the next worker asks at once
   130, 143 interrupted (--until-empty)";
 
 impl WorkArgs {
@@ -380,6 +381,7 @@ fn print_json(report: &WorkerReport) {
         "batches": report.batches,
         "batches_open": report.batches_open,
         "batches_held": report.batches_held,
+        "batches_uncollected": report.batches_uncollected,
         "retries": report.retries,
         "rate_limited": report.rate_limited,
         "possibly_paid_twice": report.possibly_paid_twice,

@@ -200,6 +200,13 @@ static KEYS: &[Key] = &[
         "How long a batch is looked for whose creation was not answered",
     ),
     key(
+        "batch.results_wait",
+        &["BATCHWRIGHT_BATCH_RESULTS_WAIT"],
+        Kind::Time,
+        Is("600s"),
+        "How long --until-empty and run wait for results that an ended batch does not give out",
+    ),
+    key(
         "batch.on_unknown",
         &["BATCHWRIGHT_BATCH_ON_UNKNOWN"],
         Kind::Choice(&ON_UNKNOWN),

@@ -185,6 +185,7 @@ fn defaults_are_those_of_the_table() {
         none.batch_reconcile_wait().unwrap(),
         Duration::from_secs(300)
     );
+    assert_eq!(none.batch_results_wait().unwrap(), Duration::from_secs(600));
     assert_eq!(none.batch_on_unknown().unwrap(), None);
     assert_eq!(
         none.transfer_idle_timeout().unwrap(),
@@ -219,6 +220,7 @@ fn every_getter_reads_its_key() {
             ("llm.bulk_strategy", "batch"),
             ("batch.poll_interval", "25s"),
             ("batch.reconcile_wait", "26s"),
+            ("batch.results_wait", "28s"),
             ("batch.on_unknown", "hold"),
             ("batch.transfer_idle_timeout", "27s"),
         ],
@@ -250,6 +252,7 @@ fn every_getter_reads_its_key() {
     let seconds = |n| Duration::from_secs(n);
     assert_eq!(settings.batch_poll_interval().unwrap(), Some(seconds(25)));
     assert_eq!(settings.batch_reconcile_wait().unwrap(), seconds(26));
+    assert_eq!(settings.batch_results_wait().unwrap(), seconds(28));
     assert_eq!(settings.batch_on_unknown().unwrap(), Some(OnUnknown::Hold));
     assert_eq!(settings.transfer_idle_timeout().unwrap(), seconds(27));
 }

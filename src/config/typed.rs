@@ -204,6 +204,15 @@ impl Settings {
         Ok(self.time("batch.reconcile_wait")?.unwrap_or_default())
     }
 
+    /// `batch.results_wait`: how long whoever ends when all is done waits for results that a batch which
+    /// has ended does not give out. Default: 600 s.
+    ///
+    /// # Errors
+    /// When the value is no time above 0.
+    pub fn batch_results_wait(&self) -> Result<Duration, Error> {
+        Ok(self.time("batch.results_wait")?.unwrap_or_default())
+    }
+
     /// `batch.on_unknown`: what is done about a batch that was not found by then. Default:
     /// [`OnUnknown::Resubmit`] where its input can be deleted first, else [`OnUnknown::Hold`].
     ///

@@ -191,7 +191,7 @@ fn outcomes(
 
 fn unfinished(missing: usize) -> Error {
     let why = format!(
-        "{missing} requests have no outcome yet: a batch is held (`batchwright status` says what to do), or another worker has them"
+        "{missing} requests have no outcome yet: a batch is held, or does not give its results out (`batchwright status` says what to do), or another worker has them"
     );
     Error::new(ErrorKind::Transient, why)
 }

@@ -51,6 +51,9 @@ pub struct WorkerReport {
     pub batches_open: u64,
     /// Batches of which nobody knows whether they were created, and which wait for a decision.
     pub batches_held: u64,
+    /// Batches that have ended and do not give out results that were paid for; they stay at their
+    /// provider, and the next worker asks for them at once.
+    pub batches_uncollected: u64,
     /// Calls repeated at the same provider after a failure.
     pub retries: u64,
     /// Calls that a provider refused for their pace.
@@ -188,6 +191,7 @@ impl Life {
         report.batches = counted(&outlook.created);
         report.batches_open = outlook.at_provider();
         report.batches_held = outlook.held();
+        report.batches_uncollected = outlook.put_off();
         if report.stop.is_none() {
             let critical = outlook.critical.lock().clone();
             report.stop = critical.map(StopReason::Critical);
@@ -285,6 +289,7 @@ impl Life {
             batches: 0,
             batches_open: 0,
             batches_held: 0,
+            batches_uncollected: 0,
             retries: counters.retries,
             rate_limited: counters.rate_limited,
             possibly_paid_twice: counters.possibly_paid_twice,

@@ -12,7 +12,7 @@ use serde_json::Value;
 use super::batch_site::{
     ALL, ANTHROPIC, Dialect, GEMINI, GROQ, MISTRAL, OPENAI, Site, XAI, each, prompt,
 };
-use super::common::{PATIENCE, Running};
+use super::common::PATIENCE;
 
 const ITEMS: usize = 24;
 
@@ -195,33 +195,4 @@ fn odd_results_are_noticed_and_buy_nothing() {
             }
         });
     }
-}
-
-#[test]
-fn results_that_are_gone_are_not_bought_again_unasked() {
-    each(&ALL, |at| {
-        let gone = quick().retention(Duration::from_millis(1));
-        let site = Site::new(at, gone, ITEMS);
-        let ended = site.finish(3);
-        let id = &site.sim.batch_stats().batches[0].id;
-        let ended = ended.says(&format!(
-            "the results of batch {id} are gone at {}",
-            at.name
-        ));
-        ended.says("They were paid for; to buy them again: batchwright retry");
-        assert_eq!(site.answers().len(), 0);
-        assert_eq!(site.counts().failed, ITEMS as u64);
-        site.paid_once();
-        site.took(1);
-        // Nor by another worker that comes along.
-        site.start().wait().expect(0);
-        site.took(1);
-        let retry = site.desk.plain(&format!("retry {}", site.process));
-        retry.expect(0);
-        let mut sync = site.command("work --until-empty");
-        sync.env("BATCHWRIGHT_BULK_STRATEGY", "sync");
-        Running::start(&mut sync).wait().expect(0);
-        assert_eq!(site.answers().len(), ITEMS, "{}", at.name);
-        assert_eq!(site.sim.stats().calls, ITEMS as u64);
-    });
 }

@@ -48,6 +48,8 @@ mod batch_endings;
 #[cfg(all(feature = "cli", feature = "queue", feature = "simulate"))]
 mod batch_long;
 #[cfg(all(feature = "cli", feature = "queue", feature = "simulate"))]
+mod batch_results;
+#[cfg(all(feature = "cli", feature = "queue", feature = "simulate"))]
 mod batch_site;
 #[cfg(all(feature = "cli", feature = "simulate"))]
 mod cli;

@@ -1,5 +1,8 @@
 //! The table of vendors: addresses, variables, and the ways they differ from their dialect.
 
+use std::time::Duration;
+
+use crate::base::clock::Wall;
 use crate::base::error::{Error, ErrorKind};
 use crate::engine::pack::PackLimits;
 use crate::llm::batch::BatchLimits;
@@ -76,6 +79,42 @@ pub(crate) struct Vendor {
 pub(crate) struct Batches {
     pub wire: BatchWire,
     pub limits: BatchLimits,
+    pub retention: Retention,
+}
+
+/// How long a provider says it keeps the results of a batch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Retention {
+    /// So many days from the batch's creation.
+    FromCreation(u32),
+    /// So many days from its end.
+    FromEnd(u32),
+    /// It names no end.
+    Unlimited,
+}
+
+const DAY: Duration = Duration::from_secs(86_400);
+
+impl Retention {
+    /// Where nobody says anything, or says it for each batch: as short as the shortest there is.
+    const UNKNOWN: Self = Self::FromEnd(2);
+
+    /// That of a provider, by its name.
+    pub fn of(provider: &str) -> Self {
+        let batches = Vendor::named(provider).and_then(|vendor| vendor.batches);
+        batches.map_or(Self::UNKNOWN, |batches| batches.retention)
+    }
+
+    /// Until when the results are kept of a batch that was created and seen to have ended then; `None`
+    /// where no end is named.
+    pub fn until(self, created: Wall, ended: Wall) -> Option<Wall> {
+        match self {
+            Self::FromCreation(days) => Some(created.after(DAY * days)),
+            // It may have ended long before it was seen, but hardly later than it was to be worked on.
+            Self::FromEnd(days) => Some(ended.min(created.after(DAY * 2)).after(DAY * days)),
+            Self::Unlimited => None,
+        }
+    }
 }
 
 /// A wire format of Batch APIs.
@@ -89,11 +128,17 @@ pub(crate) enum BatchWire {
     Gemini,
 }
 
-const fn batches(wire: BatchWire, requests: usize, megabytes: u64) -> Option<Batches> {
+const fn batches(
+    wire: BatchWire,
+    requests: usize,
+    megabytes: u64,
+    retention: Retention,
+) -> Option<Batches> {
     let bytes = megabytes * 1_000_000;
     Some(Batches {
         wire,
         limits: BatchLimits { requests, bytes },
+        retention,
     })
 }
 
@@ -125,7 +170,7 @@ const OPENAI: Vendor = Vendor {
     errors: &[],
     concurrency: 5,
     // It takes 200 MB.
-    batches: batches(BatchWire::OpenAi, 50_000, 190),
+    batches: batches(BatchWire::OpenAi, 50_000, 190, Retention::FromEnd(30)),
     // It takes 2,048 texts and 300,000 tokens.
     embeds: pack(128, 150_000),
 };
@@ -147,7 +192,7 @@ pub(crate) const VENDORS: &[Vendor] = &[
         developer_role: false,
         errors: GROQ,
         // Its sources say 100 MB or 200.
-        batches: batches(BatchWire::Groq, 50_000, 95),
+        batches: batches(BatchWire::Groq, 50_000, 95, Retention::FromEnd(30)),
         embeds: None,
         ..OPENAI
     },
@@ -164,7 +209,12 @@ pub(crate) const VENDORS: &[Vendor] = &[
         fields: fields::ANTHROPIC,
         tells: Tells::Anthropic,
         url_var: "ANTHROPIC_BASE_URL",
-        batches: batches(BatchWire::Anthropic, 100_000, 245),
+        batches: batches(
+            BatchWire::Anthropic,
+            100_000,
+            245,
+            Retention::FromCreation(29),
+        ),
         embeds: None,
         ..OPENAI
     },
@@ -188,7 +238,7 @@ pub(crate) const VENDORS: &[Vendor] = &[
         // It takes 100 texts.
         embeds: pack(100, 20_000),
         fields: fields::GEMINI,
-        batches: batches(BatchWire::Gemini, 20_000, 1_000),
+        batches: batches(BatchWire::Gemini, 20_000, 1_000, Retention::FromEnd(2)),
         tells: Tells::Nothing,
         ..OPENAI
     },
@@ -204,7 +254,7 @@ pub(crate) const VENDORS: &[Vendor] = &[
         developer_role: false,
         fields: fields::MISTRAL,
         errors: MISTRAL,
-        batches: batches(BatchWire::Mistral, 100_000, 500),
+        batches: batches(BatchWire::Mistral, 100_000, 500, Retention::Unlimited),
         // It takes 512 texts and 16,384 tokens.
         embeds: pack(64, 8_000),
         ..OPENAI
@@ -217,7 +267,7 @@ pub(crate) const VENDORS: &[Vendor] = &[
         developer_role: false,
         fields: fields::XAI,
         errors: XAI,
-        batches: batches(BatchWire::Xai, 50_000, 190),
+        batches: batches(BatchWire::Xai, 50_000, 190, Retention::UNKNOWN),
         embeds: None,
         ..OPENAI
     },

@@ -6,9 +6,10 @@ use std::fs::File;
 use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::base::cancel::Context;
-use crate::base::error::{Error, ErrorKind};
+use crate::base::error::{Error, ErrorKind, Sent};
 use crate::llm::batch::{BatchClient, BatchLineResult};
 use crate::queue::store::{BatchNo, ClaimOutcome, Settlement};
 
@@ -22,8 +23,8 @@ const CHUNK: usize = 500;
 const CHUNK_BYTES: usize = 8 << 20;
 /// Longer lines are no results.
 const LONGEST: u64 = 64 << 20;
-/// Results that stay incomplete are fetched this often, over half an hour and more.
-const MOST_FETCHES: u32 = 12;
+/// That the results of a batch are those of somebody else is believed when it has shown this often.
+const FOREIGN_FETCHES: u32 = 3;
 
 /// What was found in the results of a batch.
 #[derive(Debug, Clone, Default)]
@@ -40,13 +41,16 @@ pub(crate) struct Collected {
     pub broken: u64,
     /// Requests without a line.
     pub missing: u64,
-    /// The results are incomplete, and worth fetching again.
-    pub again: bool,
+    /// Why results that were paid for are not among them, for people: they are to be fetched again.
+    pub withheld: Option<String>,
+    /// When the provider wants to be asked again then, if it says so.
+    pub asked: Option<Duration>,
     /// These are somebody else's results.
     pub foreign: bool,
 }
 
-/// Downloads the results, and gives every job its end.
+/// Downloads the results, and gives every job its end. What can be read of results that are not all
+/// there is stored.
 pub(crate) fn collect(
     office: &Office,
     no: BatchNo,
@@ -56,12 +60,11 @@ pub(crate) fn collect(
     ctx: &Context,
 ) -> Result<Collected, Error> {
     let label = &record.intent.label;
-    let (mut gone, mut here) = (None, Vec::new());
+    let (mut refused, mut here) = (None, Vec::new());
     for (i, file) in ended.results.iter().enumerate() {
-        match download(office, label, i, &ended.id, file, client, ctx) {
-            Err(error) if matches!(error.status(), Some(404 | 410)) => gone = Some(error),
-            path => here.push(path?),
-        }
+        let fetched = download(office, label, i, &ended.id, file, client, ctx)?;
+        here.push((fetched.path, fetched.refused.is_none()));
+        refused = refused.or(fetched.refused);
     }
     let mut sorting = Sorting {
         office,
@@ -75,42 +78,76 @@ pub(crate) fn collect(
         collected: Collected::default(),
     };
     // One that was removed since is fetched again: what is in it was paid for.
-    for path in here {
-        sorting.file(&path, ctx)?;
+    for (path, is_whole) in here {
+        sorting.file(&path, is_whole, ctx)?;
     }
     let mut collected = sorting.finish()?;
-    // Nothing but its size and time told that it is ours, and its results do not.
     let foreign = record.provisional && collected.requests == 0;
-    let short = ended
-        .expected
-        .is_some_and(|expected| collected.answered < expected);
-    // A proxy may say 404, too, and whoever finishes a batch may name its files too early.
-    let odd = short || foreign || collected.broken > 0 || gone.is_some();
-    if odd && record.fetches + 1 < MOST_FETCHES {
-        office.spool.drop_results(label, ended.results.len());
-        collected.again = true;
-        return Ok(collected);
-    }
-    if foreign {
+    let theirs = foreign && collected.strangers > 0 && refused.is_none();
+    if theirs && record.fetches + 1 >= FOREIGN_FETCHES {
         office.spool.drop_results(label, ended.results.len());
         collected.foreign = true;
         return Ok(collected);
     }
-    // What the provider says it has answered was paid for, and is not bought again unasked.
-    let provider = &record.account.provider;
-    let lost_for = match &gone {
-        Some(gone) => Some(format!("are gone at {provider} ({})", gone.message())),
-        None if short || collected.broken > 0 => {
-            let found = collected.answered;
-            Some(format!("are incomplete at {provider}: {found} can be read"))
-        }
-        None => None,
+    // What the provider says it has answered was paid for, and is not bought again unasked. A proxy may
+    // say 404, too, and whoever finishes a batch may name its files too early.
+    let withheld = withheld(record, ended, &collected, refused.as_ref());
+    let nobody_waits = || {
+        let left = office.store.batch_jobs(no, None, 1, 1)?;
+        Ok::<_, Error>(left.is_empty())
     };
-    collected.missing = match lost_for {
-        Some(why) => lost(office, no, record, ended, &why)?,
-        None => unanswered(office, no, record, &ended.why.error(), ctx)?,
-    };
+    if withheld.is_some() && !nobody_waits()? {
+        office.spool.drop_results(label, ended.results.len());
+        collected.asked = refused.and_then(|error| error.retry_after());
+        collected.withheld = withheld;
+        return Ok(collected);
+    }
+    collected.missing = unanswered(office, no, record, &ended.why.error(), ctx)?;
     Ok(collected)
+}
+
+/// Why these cannot be all the results that were paid for, if they cannot.
+fn withheld(
+    record: &Record,
+    ended: &Ended,
+    found: &Collected,
+    refused: Option<&Error>,
+) -> Option<String> {
+    let provider = &record.account.provider;
+    let (requests, answered) = (record.intent.items, found.answered);
+    if let Some(error) = refused {
+        let why = error.message();
+        return Some(format!(
+            "{provider} does not give all of its results out: {why}"
+        ));
+    }
+    if found.broken > 0 {
+        let (lines, read) = (found.broken, found.requests);
+        return Some(format!(
+            "{lines} lines of its results at {provider} cannot be read; {read} of {requests} requests \
+             have one that can"
+        ));
+    }
+    if let Some(expected) = ended.expected.filter(|expected| answered < *expected) {
+        return Some(format!(
+            "its results at {provider} are incomplete: {answered} of {expected} can be read"
+        ));
+    }
+    // Nothing but its size and time told that it is ours, and its results do not.
+    if record.provisional && found.requests == 0 {
+        return Some(format!(
+            "its results at {provider} have none of our requests"
+        ));
+    }
+    let empty = ended.completed && !ended.results.is_empty() && found.requests == 0;
+    (empty && ended.expected.is_none()).then(|| format!("its results at {provider} are empty"))
+}
+
+/// A file of results, or as much of it as came.
+struct Fetched {
+    path: PathBuf,
+    /// Why there is no more of it.
+    refused: Option<Error>,
 }
 
 fn download(
@@ -121,16 +158,30 @@ fn download(
     file: &str,
     client: &Arc<dyn BatchClient>,
     ctx: &Context,
-) -> Result<PathBuf, Error> {
+) -> Result<Fetched, Error> {
     let path = office.spool.results(label, i);
-    if path.exists() {
-        return Ok(path);
+    let mut refused = None;
+    if !path.exists() {
+        check(ctx)?;
+        let mut draft = office.spool.draft(path.clone())?;
+        match client.download(id, file, draft.sink(), ctx) {
+            Err(error) if !is_refusal(&error) => return Err(error),
+            result => refused = result.err(),
+        }
+        draft.keep()?;
     }
-    check(ctx)?;
-    let mut draft = office.spool.draft(path.clone())?;
-    client.download(id, file, draft.sink(), ctx)?;
-    draft.keep()?;
-    Ok(path)
+    Ok(Fetched { path, refused })
+}
+
+/// Whether a download failed for the results' own sake: not for trouble on this machine, on the way, or
+/// with the account, which all batches there share.
+fn is_refusal(error: &Error) -> bool {
+    let shared = matches!(
+        error.kind(),
+        ErrorKind::Auth | ErrorKind::Quota | ErrorKind::Cancelled
+    );
+    let reached = error.status().is_some() || error.sent() != Sent::No && !error.is_unreachable();
+    !shared && reached
 }
 
 /// Results on their way into the store.
@@ -147,7 +198,7 @@ struct Sorting<'a> {
 }
 
 impl Sorting<'_> {
-    fn file(&mut self, path: &Path, ctx: &Context) -> Result<(), Error> {
+    fn file(&mut self, path: &Path, is_whole: bool, ctx: &Context) -> Result<(), Error> {
         let unreadable = |error| {
             let why = format!("cannot read {}: {error}", path.display());
             Error::new(ErrorKind::Transient, why)
@@ -160,7 +211,8 @@ impl Sorting<'_> {
             if read.map_err(unreadable)? == 0 {
                 return Ok(());
             }
-            if line.iter().all(u8::is_ascii_whitespace) {
+            let is_cut = !is_whole && line.last() != Some(&b'\n');
+            if is_cut || line.iter().all(u8::is_ascii_whitespace) {
                 continue;
             }
             self.line(&line);
@@ -235,37 +287,6 @@ pub(crate) fn unanswered(
     ctx: &Context,
 ) -> Result<u64, Error> {
     let asked = Asked::from(record);
-    rest(office, no, ctx, |claimed| {
-        office.ends.end(claimed, &asked, Err(error.clone()))
-    })
-}
-
-/// Fails all that is left: it may have been answered, and the answers are not there.
-fn lost(
-    office: &Office,
-    no: BatchNo,
-    record: &Record,
-    ended: &Ended,
-    why: &str,
-) -> Result<u64, Error> {
-    let why = format!(
-        "the results of batch {} {why}. They were paid for; to buy them again: batchwright retry",
-        ended.id
-    );
-    log::error!("{why}");
-    let error = Error::new(ErrorKind::Invalid, why);
-    let asked = Asked::from(record);
-    rest(office, no, &Context::new(), |claimed| {
-        office.ends.finally(claimed, &asked, error.clone())
-    })
-}
-
-fn rest(
-    office: &Office,
-    no: BatchNo,
-    ctx: &Context,
-    end: impl Fn(&crate::queue::store::Claimed) -> Settlement,
-) -> Result<u64, Error> {
     let (mut after, mut count) = (None, 0);
     loop {
         check(ctx)?;
@@ -275,7 +296,8 @@ fn rest(
         };
         after = Some(last.receipt.job);
         count += jobs.len() as u64;
-        let ends: Vec<Settlement> = jobs.iter().map(&end).collect();
+        let end = |claimed| office.ends.end(claimed, &asked, Err(error.clone()));
+        let ends: Vec<Settlement> = jobs.iter().map(end).collect();
         office.settle(&ends)?;
     }
 }

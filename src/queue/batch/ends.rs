@@ -50,7 +50,7 @@ impl From<&Record> for Asked {
         Self {
             provider: record.account.provider.clone(),
             model: record.intent.model.clone(),
-            since: record.created.unwrap_or(record.intent.begun),
+            since: record.created(),
         }
     }
 }
@@ -89,24 +89,6 @@ impl Ends {
             receipt: claimed.receipt,
             calls: tries.calls.into(),
             outcome,
-        }
-    }
-
-    /// The end of a job that is not tried again, whatever the route.
-    pub(crate) fn finally(&self, claimed: &Claimed, asked: &Asked, error: Error) -> Settlement {
-        let history = claimed.history.as_deref().map(History::parse);
-        let history = history.unwrap_or_default();
-        let mut tries = history.tries(claimed.lane.step, &self.kinds.trails);
-        tries.calls = tries.calls.saturating_add(1);
-        let result = self.line(claimed, &history, asked, &tries, Err(error.clone()));
-        Settlement {
-            receipt: claimed.receipt,
-            calls: tries.calls.into(),
-            outcome: ClaimOutcome::Failed {
-                error,
-                result: result.ok(),
-                spent: None,
-            },
         }
     }
 

@@ -146,6 +146,7 @@ impl Poller<'_> {
             due: self.clock.now(),
             busy: false,
             creating: false,
+            asked: false,
         }
     }
 

@@ -444,7 +444,7 @@ fn who_could_not_look_does_not_say_that_nothing_is_there() {
     bench.store.retire(worker, bench.clock.wall()).unwrap();
     // Another life, whose first look at the store fails.
     bench.outlook.blind.store(true, Ordering::SeqCst);
-    bench.outlook.tell(0, 0, 0);
+    bench.outlook.tell(0, 0, 0, 0);
     bench.outlook.blind.store(true, Ordering::SeqCst);
     let conn = rusqlite::Connection::open(bench.folder.path().join("jobs.db")).unwrap();
     conn.execute("ALTER TABLE batches RENAME TO away", [])

@@ -30,7 +30,8 @@ pub struct BatchInfo {
     /// Our own name for it, which is written on it where the provider lets us.
     pub label: String,
     /// `preparing`, `submitting` and `creating` before it is there; `looking_for` when a reply was
-    /// lost, `held` when that needs a decision; then the provider's own word; `collecting` at the end.
+    /// lost, `held` when that needs a decision; then the provider's own word; `collecting` at the end,
+    /// `uncollected` when its results are not given out.
     pub state: String,
     /// Requests it holds.
     pub total: u64,
@@ -44,6 +45,26 @@ pub struct BatchInfo {
     pub problem: Option<String>,
     /// Whether a worker looks after it.
     pub attended: bool,
+    /// What is known of results that it does not give out, though it has ended or is not known there any
+    /// more.
+    pub uncollected: Option<UncollectedResults>,
+}
+
+/// Results that were paid for and that a provider has not given out yet. They are asked for again for as
+/// long as it takes; cancelling their process gives them up.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct UncollectedResults {
+    /// How many requests of the batch wait for theirs.
+    pub requests: u64,
+    /// When that was found first.
+    pub since: Wall,
+    /// How often they were asked for in vain.
+    pub fetches: u32,
+    /// When the worker that attends the batch asks next; any other one does as soon as it starts.
+    pub next_at: Wall,
+    /// Until when the provider says it keeps them; `None` where it names no end.
+    pub kept_until: Option<Wall>,
 }
 
 impl BatchInfo {
@@ -61,6 +82,13 @@ impl BatchInfo {
             return Self::unreadable(batch, now);
         };
         let counts = record.counts;
+        let uncollected = record.uncollected.as_ref().map(|what| UncollectedResults {
+            requests: batch.jobs,
+            since: what.since,
+            fetches: record.fetches,
+            next_at: record.due,
+            kept_until: record.kept_until(what),
+        });
         Self {
             process_id: batch.process_id,
             remote_id: record.id().map(str::to_owned),
@@ -69,10 +97,9 @@ impl BatchInfo {
             total: record.intent.items.max(batch.jobs),
             completed: counts.map(|counts| counts.completed),
             failed: counts.map(|counts| counts.failed),
-            age_seconds: now
-                .since(record.created.unwrap_or(record.intent.begun))
-                .as_secs(),
-            problem: record.problem,
+            age_seconds: now.since(record.created()).as_secs(),
+            problem: record.trouble().map(str::to_owned),
+            uncollected,
             attended: batch.worker.is_some(),
             provider: record.account.provider,
             base_url: record.account.base_url,
@@ -99,6 +126,7 @@ impl BatchInfo {
             age_seconds: now.since(batch.created_at).as_secs(),
             problem: Some("another version of batchwright has written it down".to_owned()),
             attended: batch.worker.is_some(),
+            uncollected: None,
         }
     }
 }

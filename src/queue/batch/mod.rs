@@ -14,6 +14,8 @@ mod handing;
 #[cfg(test)]
 mod hostile;
 mod info;
+#[cfg(test)]
+mod late_results;
 mod outlook;
 mod pace;
 mod pack;
@@ -27,12 +29,13 @@ mod simulation;
 mod spool;
 mod steps;
 mod transfer;
+mod uncollected;
 mod watch;
 #[cfg(test)]
 mod world;
 
 pub(crate) use ends::Ends;
-pub use info::BatchInfo;
+pub use info::{BatchInfo, UncollectedResults};
 pub(crate) use outlook::Outlook;
 pub use pace::BatchSettings;
 pub(crate) use poller::{Begin, Poller};

@@ -15,6 +15,8 @@ pub(crate) struct Outlook {
     running: AtomicUsize,
     /// Batches that wait for somebody's decision.
     held: AtomicUsize,
+    /// Batches whose results are not waited for: their provider has not given them out.
+    put_off: AtomicUsize,
     /// Nobody has looked yet what there is.
     pub blind: AtomicBool,
     /// Batches that were created.
@@ -32,10 +34,11 @@ pub(crate) struct Outlook {
 }
 
 impl Outlook {
-    pub(crate) fn tell(&self, handing: usize, running: usize, held: usize) {
+    pub(crate) fn tell(&self, handing: usize, running: usize, held: usize, put_off: usize) {
         self.handing.store(handing, Ordering::SeqCst);
         self.running.store(running, Ordering::SeqCst);
         self.held.store(held, Ordering::SeqCst);
+        self.put_off.store(put_off, Ordering::SeqCst);
     }
 
     /// Batches that something is still to be done about: until all is stored, or until all are handed
@@ -53,5 +56,9 @@ impl Outlook {
 
     pub(crate) fn held(&self) -> u64 {
         self.held.load(Ordering::SeqCst) as u64
+    }
+
+    pub(crate) fn put_off(&self) -> u64 {
+        self.put_off.load(Ordering::SeqCst) as u64
     }
 }

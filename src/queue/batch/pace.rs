@@ -11,6 +11,7 @@ use crate::config::settings::Settings;
 pub struct BatchSettings {
     pub(crate) poll_interval: Option<Duration>,
     pub(crate) reconcile_wait: Duration,
+    pub(crate) results_wait: Duration,
     pub(crate) on_unknown: Option<OnUnknown>,
 }
 
@@ -19,6 +20,7 @@ impl Default for BatchSettings {
         Self {
             poll_interval: None,
             reconcile_wait: Duration::from_secs(300),
+            results_wait: Duration::from_secs(600),
             on_unknown: None,
         }
     }
@@ -33,6 +35,12 @@ const LATEST: Duration = Duration::from_secs(300);
 /// A provider that wants to be left alone for longer is asked again after this long all the same: results
 /// do not stay for ever.
 const MOST_ASKED: Duration = Duration::from_secs(3600);
+/// Results that are not there are asked for once more after this long at first,
+const RESULTS_SOONEST: Duration = Duration::from_secs(5);
+/// after this long at most for as long as they are kept there,
+const RESULTS_LATEST: Duration = Duration::from_secs(3600);
+/// and this often from then on.
+const RESULTS_EXPIRED: Duration = Duration::from_secs(86_400);
 /// Waits are lengthened by up to this share, so that many batches spread.
 const JITTER: f64 = 0.1;
 /// The provider's list is read this often before a batch counts as not created.
@@ -41,8 +49,8 @@ pub(super) const LOOKS: u32 = 4;
 const HELD: Duration = Duration::from_secs(300);
 
 impl Settings {
-    /// The settings of the batch strategy: what `batch.poll_interval`, `batch.reconcile_wait` and
-    /// `batch.on_unknown` say.
+    /// The settings of the batch strategy: what `batch.poll_interval`, `batch.reconcile_wait`,
+    /// `batch.results_wait` and `batch.on_unknown` say.
     ///
     /// # Errors
     /// When one of them cannot be used.
@@ -50,6 +58,7 @@ impl Settings {
         Ok(BatchSettings {
             poll_interval: self.batch_poll_interval()?,
             reconcile_wait: self.batch_reconcile_wait()?,
+            results_wait: self.batch_results_wait()?,
             on_unknown: self.batch_on_unknown()?,
         })
     }
@@ -67,6 +76,14 @@ impl BatchSettings {
     /// times in any case, and once more as long after its input file was deleted. Default: 300 s.
     pub fn reconcile_wait(mut self, wait: Duration) -> Self {
         self.reconcile_wait = wait;
+        self
+    }
+
+    /// How long a worker that ends when all is done waits for results that a batch which has ended does
+    /// not give out: when the next try would be later than this after the first one, it ends without
+    /// them. They stay where they are, and the next worker asks for them at once. Default: 600 s.
+    pub fn results_wait(mut self, wait: Duration) -> Self {
+        self.results_wait = wait;
         self
     }
 
@@ -96,6 +113,26 @@ impl BatchSettings {
         };
         let asked = asked.unwrap_or_default().min(MOST_ASKED);
         lengthened(own.min(longest).max(asked), jitter)
+    }
+
+    /// The wait before results are fetched again that were not there, or not all, so many times; `kept`
+    /// as long as the provider need not have removed them. Each is twice the one before, however often
+    /// batches are looked at.
+    pub(super) fn fetch_again(
+        &self,
+        fetches: u32,
+        kept: bool,
+        asked: Option<Duration>,
+        jitter: f64,
+    ) -> Duration {
+        if !kept {
+            return RESULTS_EXPIRED;
+        }
+        let first = self.poll_interval.unwrap_or(RESULTS_SOONEST);
+        let first = first.clamp(Duration::from_millis(10), RESULTS_SOONEST);
+        let own = first.saturating_mul(1 << fetches.saturating_sub(1).min(20));
+        let asked = asked.unwrap_or_default();
+        lengthened(own.max(asked).min(RESULTS_LATEST), jitter)
     }
 
     /// The wait between two looks through the provider's list.
@@ -155,6 +192,26 @@ mod tests {
         }
         let asked = adaptive.again(1, Some(seconds(900)), 0.0);
         assert_eq!(asked, seconds(900));
+    }
+
+    #[test]
+    fn results_are_asked_for_ever_more_rarely_whatever_the_interval() {
+        let default = BatchSettings::default();
+        for (settings, first) in [
+            (default, 5),
+            (default.poll_interval(Some(seconds(1))), 1),
+            (default.poll_interval(Some(seconds(900))), 5),
+        ] {
+            let wait = |fetches| settings.fetch_again(fetches, true, None, 0.0);
+            assert_eq!((wait(1), wait(4)), (seconds(first), seconds(8 * first)));
+            assert_eq!(
+                (wait(13), wait(4_000_000)),
+                (RESULTS_LATEST, RESULTS_LATEST)
+            );
+            assert_eq!(settings.fetch_again(1, false, None, 0.0), RESULTS_EXPIRED);
+            let asked = Some(seconds(600));
+            assert_eq!(settings.fetch_again(1, true, asked, 0.0), seconds(600));
+        }
     }
 
     #[test]

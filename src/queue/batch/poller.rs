@@ -39,6 +39,8 @@ pub(super) struct Open {
     pub busy: bool,
     /// What that is to do would create it.
     pub creating: bool,
+    /// Its results were asked for in vain since this worker has it.
+    pub asked: bool,
 }
 
 pub(crate) struct Poller<'a> {
@@ -291,8 +293,9 @@ impl<'a> Poller<'a> {
         };
         let wait = record.due.since(self.clock.wall()).min(longest);
         let due = self.clock.now().after(wait);
-        // What is done about those that are held may have been decided meanwhile: one more look, now.
-        let held = record.is_held();
+        // What is done about those that are held may have been decided meanwhile, and whoever starts a
+        // worker may know that results are there now: one more look, at once.
+        let held = record.is_held() || record.uncollected.is_some();
         if let Some(doubt) = &mut record.doubt {
             doubt.held = false;
         }
@@ -309,6 +312,7 @@ impl<'a> Poller<'a> {
             due,
             busy: false,
             creating: false,
+            asked: false,
         };
         self.open.insert(open.batch.no, open);
     }
@@ -451,7 +455,8 @@ impl<'a> Poller<'a> {
 
     /// Says where all batches stand.
     pub(super) fn tell(&self) {
-        let (mut handing, mut running, mut held) = (0, 0, 0);
+        let (mut handing, mut running, mut held, mut put_off) = (0, 0, 0, 0);
+        let patience = self.post.settings.read().results_wait;
         let now = self.clock.now();
         let crowded = self.shrunk.iter().find(|(_, shrunk)| shrunk.pause > now);
         let crowded = crowded.map(|((account, _), _)| {
@@ -464,16 +469,17 @@ impl<'a> Poller<'a> {
         for open in self.open.values() {
             match &open.record {
                 record if record.is_held() => held += 1,
+                _ if open.is_put_off(patience) => put_off += 1,
                 record if record.is_handed_over() => running += 1,
                 _ => handing += 1,
             }
-            if let Some(problem) = &open.record.problem {
-                trouble = Some(problem.clone());
+            if let Some(problem) = open.record.trouble() {
+                trouble = Some(problem.to_owned());
             }
         }
         let outlook = &self.office.outlook;
         *outlook.trouble.lock() = trouble;
-        outlook.tell(handing, running, held);
+        outlook.tell(handing, running, held, put_off);
         if self.until_empty {
             (self.wake)();
         }

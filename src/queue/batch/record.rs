@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use crate::base::clock::Wall;
 use crate::base::error::{Error, ErrorKind};
 use crate::llm::batch::{BatchAccount, BatchCounts, BatchIntent, BatchStage};
+use crate::llm::providers::vendor::Retention;
 use crate::queue::store::Batch;
 
 /// A batch as its row keeps it.
@@ -48,9 +49,12 @@ pub(crate) struct Record {
     /// Times its input file was found to be gone.
     #[serde(default)]
     pub uploads: u32,
-    /// Times its results were fetched and found to be cut short.
+    /// Times its results were asked for in vain, or not all of them came.
     #[serde(default)]
     pub fetches: u32,
+    /// It has ended and does not give its results out, or not all of them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub uncollected: Option<Uncollected>,
     /// When it is looked at next.
     #[serde(default)]
     pub due: Wall,
@@ -86,6 +90,21 @@ pub(crate) struct Ended {
     pub expected: Option<u64>,
     /// Why requests have no result, if any have none.
     pub why: Why,
+    /// The provider says that it has answered all that it could.
+    #[serde(default)]
+    pub completed: bool,
+}
+
+/// That a batch which has ended does not give out results that were paid for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Uncollected {
+    /// When that was found first.
+    pub since: Wall,
+    /// What came of the last try, for people.
+    pub why: String,
+    /// Its process had been cancelled before: that was no decision to do without these results.
+    #[serde(default)]
+    pub stopped: bool,
 }
 
 /// An error that outlives its process.
@@ -182,6 +201,7 @@ impl Record {
             failures: 0,
             uploads: 0,
             fetches: 0,
+            uncollected: None,
             due: now,
         }
     }
@@ -239,6 +259,23 @@ impl Record {
         self.id().is_some() || self.is_held()
     }
 
+    /// When it came into being.
+    pub(crate) fn created(&self) -> Wall {
+        self.created.unwrap_or(self.intent.begun)
+    }
+
+    /// Until when its provider says it keeps the results that it has not given out yet; `None` where it
+    /// names no end.
+    pub(crate) fn kept_until(&self, uncollected: &Uncollected) -> Option<Wall> {
+        Retention::of(&self.account.provider).until(self.created(), uncollected.since)
+    }
+
+    /// Why nothing moves.
+    pub(crate) fn trouble(&self) -> Option<&str> {
+        let uncollected = self.uncollected.as_ref().map(|what| &*what.why);
+        self.problem.as_deref().or(uncollected)
+    }
+
     /// The word for people and JSON.
     pub(crate) fn word(&self) -> &str {
         match (&self.phase, &self.doubt) {
@@ -249,6 +286,9 @@ impl Record {
                 BatchStage::Ready => "submitting",
                 _ => "creating",
             },
+            (Phase::Running { .. } | Phase::Ended(_), _) if self.uncollected.is_some() => {
+                "uncollected"
+            }
             (Phase::Running { .. }, _) => self.state.as_deref().unwrap_or("submitted"),
             (Phase::Ended(_), _) => "collecting",
             (Phase::Suspect { .. }, _) => "bisecting",
@@ -342,6 +382,7 @@ mod tests {
                 results: vec!["file-2".to_owned()],
                 expected: Some(3),
                 why: Why::from(&error),
+                completed: true,
             }),
             Phase::Suspect {
                 half: "bw-2".to_owned(),
@@ -352,6 +393,37 @@ mod tests {
             let read: Record = serde_json::from_str(&record.text()).unwrap();
             assert_eq!(read.phase, record.phase);
             assert_eq!(read.text(), record.text());
+        }
+    }
+
+    #[test]
+    fn a_record_of_an_earlier_version_is_read() {
+        let text = r#"{"account":{"provider":"anthropic","base_url":"http://h","credential":"ab"},
+            "intent":{"label":"bw-1","model":"m","items":2,"bytes":3,"begun":5},
+            "phase":{"is":"ended","id":"batch_1","file":null,"results":["r"],"expected":2,
+            "why":{"kind":"transient","message":"x","status":null}},"tried":false,"fetches":4,"due":9}"#;
+        let record: Record = serde_json::from_str(text).unwrap();
+        assert_eq!((record.fetches, &record.uncollected), (4, &None));
+        assert_eq!(record.word(), "collecting");
+        let days = |n: i64| n * 86_400_000;
+        let since = |since| Uncollected {
+            since: Wall(since),
+            why: String::new(),
+            stopped: false,
+        };
+        let kept = |record: &Record, at| record.kept_until(&since(at)).map(|until| until.0);
+        assert_eq!(kept(&record, days(1)), Some(days(29) + 5));
+        let mut record = record;
+        for (provider, ended, until) in [
+            ("openai", days(1), Some(days(31))),
+            // Seen late, it may have ended long before.
+            ("groq", days(9), Some(days(32) + 5)),
+            ("gemini", days(1), Some(days(3))),
+            ("mistral", days(1), None),
+            ("somebody's own", days(1), Some(days(3))),
+        ] {
+            record.account.provider = provider.to_owned();
+            assert_eq!(kept(&record, ended), until, "{provider}");
         }
     }
 }

@@ -209,7 +209,7 @@ fn carry_out(office: &Office, order: Order, ctx: &Context) -> Result<Done, Error
             .map(Done::Looked),
         Task::Collect(ended) => {
             let collected = collect(office, no, &record, &ended, &client, ctx)?;
-            if !collected.again && !collected.foreign {
+            if collected.withheld.is_none() && !collected.foreign {
                 tidy(office, &record, &*client, ctx);
                 office.spool.drop_results(label, ended.results.len());
             }

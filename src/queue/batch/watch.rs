@@ -111,7 +111,7 @@ impl Poller<'_> {
         };
         let record = &open.record;
         // What was created a moment ago may not be seen everywhere yet.
-        let age = wall.since(record.created.unwrap_or(record.intent.begun));
+        let age = wall.since(record.created());
         if open.batch.is_stopped && age > reconcile_wait && record.failures >= MOST_CANCELS {
             self.close(no);
             return;
@@ -121,7 +121,7 @@ impl Poller<'_> {
              batch up: batchwright cancel",
             record.account.provider
         );
-        self.again(no, &Error::new(ErrorKind::Transient, why));
+        self.put_off(no, why, None);
     }
 
     /// The provider says where a batch stands.
@@ -137,7 +137,7 @@ impl Poller<'_> {
         record.state = Some(word);
         record.counts = status.counts.or(record.counts);
         record.went_well();
-        let age = wall.since(record.created.unwrap_or(record.intent.begun));
+        let age = wall.since(record.created());
         self.paused.remove(&account);
         if !matches!(
             status.state,
@@ -145,6 +145,7 @@ impl Poller<'_> {
         ) {
             self.half_accepted(no);
         }
+        let completed = matches!(status.state, BatchState::Completed);
         let why = match &status.state {
             BatchState::Validating
             | BatchState::Running
@@ -156,8 +157,10 @@ impl Poller<'_> {
                         format!("its state is {word:?}, which is not known here"),
                     );
                 }
+                // Whatever said that it has ended, or is not there, was wrong.
+                let known = self.record(no).and_then(|record| record.uncollected.take());
                 self.wait(no, settings.poll(age, status.poll_after, jitter));
-                if changed {
+                if changed || known.is_some() {
                     self.save(no);
                     (self.wake)();
                 }
@@ -188,6 +191,7 @@ impl Poller<'_> {
                 results: status.results,
                 expected: status.expected,
                 why: Why::from(&why),
+                completed,
             });
         }
         self.wait(no, Duration::ZERO);
@@ -274,22 +278,13 @@ impl Poller<'_> {
             (record.tried, record.doubt) = (true, Some(Doubt::default()));
             (record.state, record.counts, record.created) = (None, None, None);
             (record.fetches, record.failures, record.provisional) = (0, 0, false);
+            record.uncollected = None;
             self.wait(no, Duration::ZERO);
             self.save(no);
             return;
         }
-        if collected.again {
-            record.fetches += 1;
-            record.failures += 1;
-            // Its files may have been named too early: where it stands is asked anew.
-            if let Phase::Ended(ended) = &record.phase {
-                record.phase = Phase::Running {
-                    id: ended.id.clone(),
-                    file: ended.file.clone(),
-                };
-            }
-            let why = "its results were cut short; they are fetched again";
-            return self.again(no, &Error::new(ErrorKind::Transient, why));
+        if let Some(why) = &collected.withheld {
+            return self.not_given_out(no, why.clone(), collected.asked);
         }
         log::info!("batch {id} is stored: {} results", collected.requests);
         self.close(no);

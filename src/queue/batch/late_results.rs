@@ -1,0 +1,261 @@
+//! Results that a batch which has ended does not give out, or not all of them: asked for ever more
+//! rarely, held, and never failed or bought again.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use crate::base::clock::{Clock, Time};
+use crate::base::error::{Error, ErrorKind, Sent};
+use crate::base::id::ProcessId;
+use crate::queue::store::JobStore;
+
+use super::bench::{Bench, Twisted};
+use super::info::BatchInfo;
+use super::pace::BatchSettings;
+use super::poller::Poller;
+use super::world::seconds;
+
+const HOUR: Duration = Duration::from_secs(3600);
+const DAY: Duration = Duration::from_secs(86_400);
+
+fn not_found() -> Error {
+    Error::new(ErrorKind::Invalid, "no such file")
+        .with_status(404)
+        .with_sent(Sent::Answered)
+}
+
+/// What a results endpoint says in place of results.
+type Answer = fn() -> Option<Result<String, Error>>;
+
+/// A provider whose results endpoint answers so until then; every download is counted.
+fn endpoint(bench: &Bench, until: Time, answer: Answer) -> (Arc<Twisted>, Arc<AtomicU64>) {
+    let client = bench.client();
+    let asked = Arc::new(AtomicU64::new(0));
+    let (clock, count) = (bench.clock.clone(), asked.clone());
+    *client.download.lock() = Box::new(move |_| {
+        count.fetch_add(1, Ordering::SeqCst);
+        answer().filter(|_| clock.now() < until)
+    });
+    *client.read.lock() = Box::new(|line| {
+        let unreadable = line.starts_with(b"<") || line.starts_with(b"{");
+        unreadable.then(|| Err(Error::new(ErrorKind::Malformed, "no line of results")))
+    });
+    // As people set it who want to see their results soon.
+    bench
+        .post
+        .set(BatchSettings::default().poll_interval(Some(seconds(1))));
+    (client, asked)
+}
+
+fn missing() -> Option<Result<String, Error>> {
+    Some(Err(not_found()))
+}
+
+/// Lets time pass from one thing that is due to the next.
+fn pass(bench: &Bench, poller: &mut Poller<'_>, time: Duration) {
+    let end = bench.clock.now().after(time);
+    while bench.clock.now() < end {
+        poller.settle_in();
+        poller.turn();
+        poller.settle_in();
+        let now = bench.clock.now();
+        let due = poller.next_due().unwrap_or(now.after(HOUR)).min(end);
+        let wait = due.since(now).max(Duration::from_millis(10));
+        bench.clock.advance(wait);
+    }
+}
+
+fn the_batch(bench: &Bench) -> BatchInfo {
+    let batches = bench.store.batches(None).unwrap();
+    let [batch] = &batches[..] else {
+        panic!("{batches:?}")
+    };
+    BatchInfo::new(batch, bench.clock.wall())
+}
+
+fn nothing_was_bought_again(bench: &Bench, process: ProcessId) {
+    assert_eq!(bench.counts(process).failed, 0);
+    assert_eq!(bench.world.lock().creates, 1);
+    assert_eq!((bench.bought("a"), bench.bought("b")), (1, 1));
+}
+
+#[test]
+fn results_that_are_there_later_are_stored_however_they_were_refused_before() {
+    let answers: [Answer; 6] = [
+        missing,
+        || Some(Ok(String::new())),
+        || Some(Ok("<html>please wait</html>\n".to_owned())),
+        || Some(Ok("{\"error\":{\"message\":\"busy\"}}\n".to_owned())),
+        || {
+            let error = Error::new(ErrorKind::Transient, "bad gateway").with_status(502);
+            Some(Err(error.with_sent(Sent::Answered)))
+        },
+        || {
+            let why = "not from the API itself: <html>";
+            Some(Err(
+                Error::new(ErrorKind::Transient, why).with_sent(Sent::Answered)
+            ))
+        },
+    ];
+    for (n, answer) in answers.into_iter().enumerate() {
+        for late in [HOUR, 20 * DAY] {
+            let bench = Bench::new();
+            let until = bench.clock.now().after(late);
+            let (_client, asked) = endpoint(&bench, until, answer);
+            let process = bench.enqueue(&["a", "b"]);
+            let mut poller = bench.poller(bench.worker(), &[]);
+            pass(&bench, &mut poller, late + 2 * HOUR);
+            let counts = bench.counts(process);
+            assert_eq!(counts.completed, 2, "{n} {late:?}: {counts:?}");
+            assert!(bench.is_over(process));
+            nothing_was_bought_again(&bench, process);
+            // Some dozen times at first, and then once an hour.
+            let most = 16 + late.as_secs() / HOUR.as_secs();
+            let asked = asked.load(Ordering::SeqCst);
+            assert!(asked <= most, "{n} {late:?}: asked {asked} times");
+        }
+    }
+}
+
+#[test]
+fn what_never_comes_is_held_and_what_can_be_read_is_stored_at_once() {
+    let bench = Bench::new();
+    let (client, asked) = endpoint(&bench, Time::ZERO, || None);
+    let (world, count) = (bench.world.clone(), asked.clone());
+    *client.download.lock() = Box::new(move |id| {
+        count.fetch_add(1, Ordering::SeqCst);
+        let world = world.lock();
+        let remote = world.batches.iter().find(|remote| remote.id == *id)?;
+        let (key, prompt) = &remote.items[0];
+        Some(Ok(format!("{key} +{prompt}\n")))
+    });
+    let process = bench.enqueue(&["a", "b"]);
+    let mut poller = bench.poller(bench.worker(), &[]);
+    assert!(bench.until(&mut poller, || bench.counts(process).completed == 1));
+    pass(&bench, &mut poller, 40 * DAY);
+    let counts = bench.counts(process);
+    assert_eq!((counts.completed, counts.at_provider), (1, 1), "{counts:?}");
+    nothing_was_bought_again(&bench, process);
+    let before = asked.swap(0, Ordering::SeqCst);
+    assert!(before < 40 * 24 + 20, "asked {before} times");
+    // Results that the provider need not keep any more are asked for once a day.
+    pass(&bench, &mut poller, 10 * DAY);
+    assert!((5..=11).contains(&asked.load(Ordering::SeqCst)));
+}
+
+#[test]
+fn a_line_that_cannot_be_read_keeps_no_batch_whose_requests_all_have_their_end() {
+    let bench = Bench::new();
+    let (client, _) = endpoint(&bench, Time::ZERO, || None);
+    let world = bench.world.clone();
+    *client.download.lock() = Box::new(move |id| {
+        let world = world.lock();
+        let remote = world.batches.iter().find(|remote| remote.id == *id)?;
+        let lines = remote.items.iter();
+        let lines: String = lines.map(|(key, p)| format!("{key} +{p}\n")).collect();
+        Some(Ok(lines + "<!-- served by edge 7 -->\n"))
+    });
+    let process = bench.enqueue(&["a", "b"]);
+    let mut poller = bench.poller(bench.worker(), &[]);
+    pass(&bench, &mut poller, HOUR);
+    assert!(bench.is_over(process), "{:?}", the_batch(&bench));
+    assert_eq!(bench.counts(process).completed, 2);
+}
+
+#[test]
+fn who_ends_when_all_is_done_waits_some_minutes_and_another_worker_asks_at_once() {
+    let bench = Bench::new();
+    let (client, asked) = endpoint(&bench, Time::FAR, missing);
+    let process = bench.enqueue(&["a", "b"]);
+    let worker = bench.worker();
+    let mut poller = bench.poller(worker, &[]);
+    assert!(bench.until(&mut poller, || asked.load(Ordering::SeqCst) > 0));
+    let begun = bench.clock.now();
+    assert!(bench.outlook.open(false), "it is asked again in a moment");
+    assert!(bench.until(&mut poller, || !bench.outlook.open(false)));
+    let waited = bench.clock.now().since(begun);
+    assert!(seconds(120) < waited && waited < seconds(720), "{waited:?}");
+    assert_eq!(
+        (bench.outlook.put_off(), bench.outlook.at_provider()),
+        (1, 0)
+    );
+    let shown = the_batch(&bench);
+    assert_eq!(shown.state, "uncollected");
+    let problem = shown.problem.unwrap();
+    assert!(problem.contains("no such file"), "{problem}");
+    assert_eq!(shown.uncollected.unwrap().requests, 2);
+    drop(poller);
+    bench.store.retire(worker, bench.clock.wall()).unwrap();
+    // Hours later, and hours before it would be asked again by itself.
+    bench.clock.advance(2 * HOUR);
+    asked.store(0, Ordering::SeqCst);
+    let worker = bench.worker();
+    let mut poller = bench.poller(worker, &[]);
+    poller.turn();
+    assert!(bench.outlook.open(false), "it ends before it has asked");
+    pass(&bench, &mut poller, seconds(1));
+    assert_eq!(asked.load(Ordering::SeqCst), 1);
+    assert!(!bench.outlook.open(false), "it waits though it has asked");
+    drop(poller);
+    bench.store.retire(worker, bench.clock.wall()).unwrap();
+    *client.download.lock() = Box::new(|_| None);
+    let mut poller = bench.poller(bench.worker(), &[]);
+    pass(&bench, &mut poller, seconds(1));
+    assert!(bench.is_over(process));
+    nothing_was_bought_again(&bench, process);
+}
+
+#[test]
+fn cancelling_what_is_withheld_gives_it_up_and_cancelling_what_runs_does_not() {
+    let bench = Bench::new();
+    let (client, asked) = endpoint(&bench, Time::FAR, missing);
+    let process = bench.enqueue(&["a", "b"]);
+    let mut poller = bench.poller(bench.worker(), &[]);
+    assert!(bench.until(&mut poller, || asked.load(Ordering::SeqCst) > 3));
+    bench.store.cancel(process, bench.clock.wall()).unwrap();
+    bench.post.ring();
+    pass(&bench, &mut poller, seconds(5));
+    assert!(bench.is_over(process), "{:?}", the_batch(&bench));
+    let counts = bench.counts(process);
+    assert_eq!((counts.cancelled, counts.failed), (2, 0), "{counts:?}");
+    drop(poller);
+
+    // This one is cancelled at its beginning; what it has answered by then comes weeks later.
+    let process = bench.enqueue(&["c", "d", "e", "f"]);
+    let mut poller = bench.poller(bench.worker(), &[]);
+    let created = || bench.world.lock().creates == 2;
+    assert!(bench.until(&mut poller, created));
+    asked.store(0, Ordering::SeqCst);
+    bench.store.cancel(process, bench.clock.wall()).unwrap();
+    bench.post.ring();
+    pass(&bench, &mut poller, 20 * DAY);
+    assert!(asked.load(Ordering::SeqCst) > 20);
+    assert_eq!(bench.counts(process).at_provider, 4);
+    *client.download.lock() = Box::new(|_| None);
+    pass(&bench, &mut poller, 2 * DAY);
+    let counts = bench.counts(process);
+    assert_eq!((counts.completed, counts.cancelled), (1, 3), "{counts:?}");
+}
+
+#[test]
+fn a_batch_whose_results_are_withheld_may_be_unknown_for_a_day() {
+    let bench = Bench::new();
+    let until = bench.clock.now().after(HOUR);
+    let (client, _) = endpoint(&bench, until, missing);
+    let process = bench.enqueue(&["a", "b"]);
+    let (clock, end) = (bench.clock.clone(), until.after(DAY));
+    let asked = Arc::new(AtomicU64::new(0));
+    let count = asked.clone();
+    *client.status.lock() = Box::new(move |_| {
+        let now = clock.now();
+        let lost = until < now && now < end;
+        count.fetch_add(u64::from(lost), Ordering::SeqCst);
+        lost.then(|| Err(not_found()))
+    });
+    let mut poller = bench.poller(bench.worker(), &[]);
+    pass(&bench, &mut poller, DAY + 4 * HOUR);
+    assert!(bench.is_over(process), "{:?}", the_batch(&bench));
+    nothing_was_bought_again(&bench, process);
+    assert!(asked.load(Ordering::SeqCst) < 40);
+}

@@ -1,0 +1,129 @@
+//! Results that a batch which has ended does not give out, through the real program: they wait at the
+//! provider, everybody says so, and they are given up only when somebody says that.
+
+#![cfg(unix)]
+
+use std::time::Duration;
+
+use batchwright::simulate::BatchConfig;
+use serde_json::Value;
+
+use super::batch_site::{ALL, Site, each};
+use super::cli_run_batch::{SHORT, WORDS, batch, clean, queue, with};
+use super::common::{Desk, Running, all_ids};
+
+const ITEMS: usize = 24;
+
+/// Whoever ends when all is done does not wait for what is missing.
+const IMPATIENT: (&str, &str) = ("BATCHWRIGHT_BATCH_RESULTS_WAIT", "150ms");
+
+#[test]
+fn results_that_are_gone_are_held_until_somebody_gives_them_up() {
+    each(&ALL, |at| {
+        let batches = BatchConfig::default().duration(SHORT);
+        let gone = batches.retention(Duration::from_millis(1));
+        let site = Site::new(at, gone, ITEMS);
+        let work = || {
+            let mut command = site.command("work --until-empty --json");
+            command.env(IMPATIENT.0, IMPATIENT.1);
+            Running::start(&mut command).wait().expect(4)
+        };
+        for _ in 0..2 {
+            let ended = work();
+            let report: Value = serde_json::from_str(&ended.stdout).unwrap();
+            assert_eq!(report["batches_uncollected"], 1, "{report}");
+            assert_eq!(
+                (&report["failed"], &report["calls"]),
+                (&0.into(), &0.into())
+            );
+            let ended = ended.says("24 results that were paid for are missing for");
+            let ended = ended.says("to ask for missing results now: `batchwright work");
+            ended.says(&format!("batchwright cancel {}", site.process));
+            let counts = site.counts();
+            assert_eq!(counts.at_provider, ITEMS as u64, "{} {counts:?}", at.name);
+        }
+        let status = site.desk.plain("status").expect(0);
+        assert!(
+            status.stdout.contains(": uncollected, "),
+            "{}",
+            status.stdout
+        );
+        status.says("which batchwright retry");
+        let json = site.desk.plain("status --json").expect(0).stdout;
+        let json: Value = serde_json::from_str(&json).unwrap();
+        let batch = &json["processes"][0]["batches"][0];
+        assert_eq!(batch["uncollected"]["requests"], 24, "{batch}");
+        let doctor = site.desk.plain("doctor").expect(1);
+        let seen = "24 results that were paid for are missing for";
+        assert!(doctor.stdout.contains(seen), "{}", doctor.stdout);
+        // Nothing is put back by the way.
+        let retry = site
+            .desk
+            .plain(&format!("retry {}", site.process))
+            .expect(0);
+        retry
+            .says("not put back is what is at")
+            .says("to give it up first");
+        assert_eq!(site.counts().at_provider, ITEMS as u64);
+
+        site.queue.cancel(site.process).unwrap();
+        let mut worker = site.command("work --until-empty");
+        let ended = Running::start(&mut worker).wait().expect(0);
+        ended.says("are given up, though they were paid for");
+        assert_eq!(site.counts().cancelled, ITEMS as u64, "{}", at.name);
+        site.paid_once();
+        site.took(1);
+        let retry = site
+            .desk
+            .plain(&format!("retry {}", site.process))
+            .expect(0);
+        retry.says("24 jobs put back: each is sent again, and paid for");
+        let mut sync = site.command("work --until-empty");
+        sync.env("BATCHWRIGHT_BULK_STRATEGY", "sync");
+        Running::start(&mut sync).wait().expect(0);
+        assert_eq!(site.answers().len(), ITEMS, "{}", at.name);
+        assert_eq!(site.sim.stats().calls, ITEMS as u64);
+    });
+}
+
+#[test]
+fn a_run_stores_what_it_gets_and_the_same_command_comes_back_for_the_rest() {
+    let batches = BatchConfig::default().duration(SHORT);
+    let (desk, sim) = (Desk::new(), with(batches.short_downloads(2)));
+    desk.prompts("in.jsonl", 30);
+    let run = |wait: &str| {
+        let mut command = batch(&desk, &sim, WORDS);
+        command.env(IMPATIENT.0, wait);
+        Running::start(&mut command).wait()
+    };
+    let ended = run("1ms").expect(4);
+    let ended = ended.says("are incomplete: 20 of 30 can be read");
+    let ended = ended.says("10 results that were paid for are missing for");
+    ended.says("the same command comes back to it");
+    assert_eq!(desk.ids("out.jsonl").len(), 20);
+    run("20s").expect(0);
+    assert_eq!(desk.ids("out.jsonl"), all_ids(30));
+    let stats = sim.batch_stats();
+    assert_eq!((stats.created, stats.bought_twice), (1, 0), "{stats:?}");
+    clean(&desk);
+}
+
+#[test]
+fn cancel_asks_once_more_and_says_what_it_gives_up() {
+    let batches = BatchConfig::default().duration(SHORT);
+    let (desk, sim) = (Desk::new(), with(batches.short_downloads(1000)));
+    desk.prompts("in.jsonl", 30);
+    let mut run = batch(&desk, &sim, WORDS);
+    run.env(IMPATIENT.0, "1ms");
+    Running::start(&mut run).wait().expect(4);
+    let id = queue(&desk).open_processes().unwrap()[0].process_id;
+    let mut cancel = desk.command(["cancel", &id.to_string()]);
+    cancel
+        .env("OPENAI_API_KEY", "k")
+        .env("OPENAI_BASE_URL", sim.base_url());
+    let cancelled = Running::start(&mut cancel).wait().expect(0);
+    let cancelled = cancelled.says("10 jobs cancelled");
+    cancelled.says("still missing are given up, although they were paid for");
+    assert!(queue(&desk).batches(None).unwrap().is_empty());
+    assert_eq!(sim.batch_stats().files_left, 0);
+}
