@@ -1,6 +1,5 @@
 //! `batchwright config`: what is set, where, and setting it.
 
-use std::io::Write;
 use std::path::Path;
 
 use batchwright::{ConfigStore, Error, Key, Setting, Settings, Source, SqliteConfig, Strategy};
@@ -10,14 +9,12 @@ use super::args::{ConfigAction, ConfigArgs};
 use super::display;
 use super::exit::{Exit, Refusal};
 use super::settings::{refused, settings, store};
+use super::stdout;
 use super::table::{Table, width};
 
 pub fn execute(args: &ConfigArgs) -> Exit {
     match carry_out(args) {
-        Ok(text) => {
-            let _ = std::io::stdout().write_all(text.as_bytes());
-            Exit::Success
-        }
+        Ok(text) => stdout::print(&text, Exit::Success),
         Err(refusal) => refusal.end(args.json, false),
     }
 }

@@ -1,7 +1,6 @@
 //! `batchwright doctor`: what is wrong with the queue and what surrounds it, and what to do.
 
 use std::fs;
-use std::io::Write;
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
@@ -14,6 +13,7 @@ use super::display::{count, harmless, span};
 use super::exit::{Exit, Refusal};
 use super::queue::{DataArgs, SayArgs};
 use super::settings::settings;
+use super::stdout;
 
 /// Check the queue and what it needs, and say what to do
 #[derive(Debug, Args)]
@@ -51,11 +51,11 @@ pub fn execute(args: &DoctorArgs) -> Exit {
                 true => format!("{}\n", json!({"healthy": healthy, "findings": findings})),
                 false => findings.iter().map(shown).collect(),
             };
-            let _ = std::io::stdout().write_all(text.as_bytes());
-            match healthy {
+            let exit = match healthy {
                 true => Exit::Success,
                 false => Exit::CouldNotRun,
-            }
+            };
+            stdout::print(&text, exit)
         }
         Err(refusal) => refusal.end(args.json, args.say.quiet),
     }

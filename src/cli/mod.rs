@@ -40,6 +40,7 @@ mod simulate;
 mod simulate_batches;
 #[cfg(feature = "queue")]
 mod status;
+mod stdout;
 mod strategy;
 #[cfg(feature = "queue")]
 mod submit;
@@ -57,6 +58,7 @@ use args::{Cli, Command};
 
 /// Carries out the command.
 pub fn execute(cli: Cli) -> Exit {
+    signals::outlive_size_limits();
     match cli.command {
         Command::Run(args) => run::execute(&args),
         #[cfg(feature = "queue")]

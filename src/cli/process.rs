@@ -1,6 +1,5 @@
 //! `batchwright cancel` and `batchwright retry`: what becomes of a process.
 
-use std::io::Write;
 use std::time::Duration;
 
 use clap::Args;
@@ -10,6 +9,7 @@ use super::batches;
 use super::display::count;
 use super::exit::{Exit, Refusal};
 use super::queue::{DataArgs, SayArgs, failed};
+use super::stdout;
 use super::values::seconds;
 
 /// Cancel what waits of a process; what runs keeps its result
@@ -94,11 +94,11 @@ impl Common {
         self.say.start_log();
         match work() {
             Ok((line, facts)) => {
-                if self.json {
-                    let _ = writeln!(std::io::stdout(), "{facts}");
-                }
                 self.say.say(&line);
-                Exit::Success
+                match self.json {
+                    true => stdout::print(&format!("{facts}\n"), Exit::Success),
+                    false => Exit::Success,
+                }
             }
             Err(refusal) => refusal.end(self.json, self.say.quiet),
         }

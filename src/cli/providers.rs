@@ -1,13 +1,12 @@
 //! `batchwright providers`: what could be used here, and what is missing for the rest.
 
-use std::io::Write;
-
 use batchwright::{ProviderStatus, Settings, survey};
 
 use super::args::ProvidersArgs;
 use super::display;
 use super::exit::{Exit, Refusal};
 use super::settings::{refused, settings};
+use super::stdout;
 use super::table::{Table, width};
 
 pub fn execute(args: &ProvidersArgs) -> Exit {
@@ -26,10 +25,7 @@ fn shown(args: &ProvidersArgs) -> Result<Exit, Refusal> {
         Ok(table(&list, star))
     };
     match text {
-        Ok(text) => {
-            let _ = std::io::stdout().write_all(text.as_bytes());
-            Ok(Exit::Success)
-        }
+        Ok(text) => Ok(stdout::print(&text, Exit::Success)),
         Err(error) => Err(Refusal::could_not_run(error.to_string())),
     }
 }

@@ -296,7 +296,7 @@ impl Crew<'_> {
         display.clear();
         let ended = ended.map_err(failed)?;
         let report = &ended.report;
-        let exit = exit(args, &ended, signals);
+        let mut exit = exit(args, &ended, signals);
         rescue(report);
         if let Err(error) = &report.compaction {
             display::error(error.message());
@@ -307,7 +307,7 @@ impl Crew<'_> {
             json: json(place, &ended),
         };
         if args.json {
-            summary::print_json(args, report, self.setup, exit, Some(&more));
+            exit = summary::print_json(args, report, self.setup, exit, Some(&more));
         }
         if !args.show.quiet {
             summary::print(args, report, self.setup, Some(&more));

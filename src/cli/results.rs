@@ -14,6 +14,7 @@ use super::display::count;
 use super::exit::{Exit, Refusal};
 use super::queue::{DataArgs, SayArgs, failed};
 use super::signals::Signals;
+use super::stdout;
 
 /// Move the results of a process from the queue to a file
 ///
@@ -84,7 +85,12 @@ fn results(args: &ResultsArgs) -> Result<Exit, Refusal> {
         written: 0,
         failed: 0,
     };
-    let keeps = args.keep || !(args.take || names_file(args) || is_file(&io::stdout()));
+    let keeps = args.keep || !(args.take || saves(args));
+    if args.take && !saves(args) && is_stdout(args) && stdout::is_closed() {
+        return Err(Refusal::could_not_run(
+            "standard output is closed, so the results would be lost: name a file by --output",
+        ));
+    }
     let ended = match keeps {
         true => look(&queue, id, &mut saved),
         false => queue.consume(id, |results| saved.save(results)).map(drop),
@@ -124,10 +130,18 @@ fn partly(saved: &Saved) -> String {
     format!("{written} results are written, the others stay in the queue")
 }
 
-/// True for `--output` with anything but standard output.
-fn names_file(args: &ResultsArgs) -> bool {
+fn is_stdout(args: &ResultsArgs) -> bool {
     let output = args.output.as_deref();
-    output.is_some_and(|path| path != Path::new("-"))
+    output.is_none_or(|path| path == Path::new("-"))
+}
+
+/// True when what is written stays: in a file, by whatever name. Of a pipe or a terminal nobody knows
+/// whether it was read.
+fn saves(args: &ResultsArgs) -> bool {
+    match args.output.as_deref().filter(|_| !is_stdout(args)) {
+        Some(path) => std::fs::metadata(path).map_or(true, |metadata| metadata.is_file()),
+        None => is_file(&io::stdout()),
+    }
 }
 
 #[cfg(unix)]

@@ -19,6 +19,7 @@ use super::provider::{self, Asked, Chosen, Clients};
 use super::queued::{Crew, Place, Queued};
 use super::settings::{refused, settings};
 use super::signals::Signals;
+use super::stdout;
 use super::strategy::Way;
 use super::summary::{self, Setup};
 
@@ -39,6 +40,9 @@ fn run(args: &RunArgs) -> Result<Exit, Refusal> {
         }
     };
 
+    if goes_to_stdout(args) && !args.dry_run && stdout::is_closed() {
+        return Err(Refusal::could_not_run(stdout::CLOSED));
+    }
     let prompt_settings = prompt_settings(args)?;
     let limits = limits(&settings)?;
     let prompts = open_input(args, &prompt_settings, &ctx, &display);
@@ -171,8 +175,7 @@ fn run(args: &RunArgs) -> Result<Exit, Refusal> {
             }
             _ => None,
         };
-        summary::print_dry_run(args, &plan, &setup, tokens);
-        return Ok(Exit::Success);
+        return Ok(summary::print_dry_run(args, &plan, &setup, tokens));
     }
 
     let retry = RetryPolicy::default()
@@ -204,13 +207,13 @@ fn run(args: &RunArgs) -> Result<Exit, Refusal> {
         .run(route.retry(retry));
     display.clear();
     let report = report.map_err(|error| Refusal::could_not_run(error.message()))?;
-    let exit = exit(args, &report, &signals);
+    let mut exit = exit(args, &report, &signals);
     rescue(&report);
     if let Err(error) = &report.compaction {
         display::error(error.message());
     }
     if args.json {
-        summary::print_json(args, &report, &setup, exit, None);
+        exit = summary::print_json(args, &report, &setup, exit, None);
     }
     if !args.show.quiet {
         summary::print(args, &report, &setup, None);
@@ -350,9 +353,14 @@ fn open_input(
 
 fn output(args: &RunArgs) -> Output {
     match &args.output {
-        Some(path) if path != Path::new("-") => Output::file(path),
+        Some(path) if !goes_to_stdout(args) => Output::file(path),
         _ => Output::writer(std::io::stdout()),
     }
+}
+
+fn goes_to_stdout(args: &RunArgs) -> bool {
+    let output = args.output.as_deref();
+    output.is_none_or(|path| path == Path::new("-"))
 }
 
 fn exit(args: &RunArgs, report: &Report, signals: &Signals) -> Exit {

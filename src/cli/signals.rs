@@ -78,6 +78,15 @@ fn end_after_grace(ctx: &Context, signal: u8) {
         .spawn(watch);
 }
 
+/// A file that may not grow any further (`ulimit -f`) is an error like a full disk, not the end of the
+/// program: with a handler, whatever it does, the write fails instead.
+pub fn outlive_size_limits() {
+    #[cfg(unix)]
+    if let Err(error) = signal_hook::flag::register(signal_hook::consts::SIGXFSZ, Arc::default()) {
+        log::warn!("a limit on the size of files would end the program: {error}");
+    }
+}
+
 #[cfg(feature = "simulate")]
 /// Blocks until the program is asked to stop.
 pub fn wait_for_stop() {

@@ -1,6 +1,5 @@
 //! `batchwright submit`: from prompts to jobs in the queue, all of them or none.
 
-use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::{iter, thread};
 
@@ -18,6 +17,7 @@ use super::prompts;
 use super::queue::{DataArgs, failed};
 use super::settings::settings;
 use super::signals::Signals;
+use super::stdout;
 use super::values::name;
 
 /// Put prompts on the queue; prints the id of their process
@@ -144,10 +144,7 @@ fn submit(args: &SubmitArgs) -> Result<Exit, Refusal> {
     let jobs = requests.map(|request| request.map(|request| job(args, &request)));
     match queue.described(info(args)).try_enqueue_iter(process, jobs) {
         Ok(0) => Err(Refusal::usage("standard input held no prompts").about(About::Input)),
-        Ok(total) => {
-            tell(args, process, total);
-            Ok(Exit::Success)
-        }
+        Ok(total) => Ok(tell(args, process, total)),
         Err(error) => take_back(args, &queue, process, error, &signals),
     }
 }
@@ -304,15 +301,15 @@ pub fn effective(settings: &Settings) -> Effective {
     }
 }
 
-fn tell(args: &SubmitArgs, process: ProcessId, total: u64) {
+fn tell(args: &SubmitArgs, process: ProcessId, total: u64) -> Exit {
     let text = match args.json {
         true => serde_json::json!({"process_id": process, "total": total}).to_string(),
         false => process.to_string(),
     };
-    let written = writeln!(std::io::stdout(), "{text}");
-    if let Err(error) = written {
+    let told = stdout::write(&format!("{text}\n"));
+    if let Err(error) = &told {
         display::error(&format!(
-            "process {process} is queued, but nobody was told: {error}"
+            "process {process} is queued, but nobody was told: cannot write to standard output: {error}"
         ));
     }
     if !args.show.quiet {
@@ -333,5 +330,9 @@ fn tell(args: &SubmitArgs, process: ProcessId, total: u64) {
             command(format!("status {process}")),
             command(format!("results {process} -o FILE")),
         ));
+    }
+    match told {
+        Ok(()) => Exit::Success,
+        Err(_) => Exit::CouldNotRun,
     }
 }

@@ -1,12 +1,11 @@
 //! What a run says of itself at its beginning and its end.
 
-use std::io::Write;
-
 use batchwright::{ErrorKind, Plan, Report, StopReason, Strategy, Summary, shown_url};
 
 use super::args::RunArgs;
 use super::display::{self, count, span};
 use super::exit::Exit;
+use super::stdout;
 use super::strategy::Way;
 
 const KEPT_WITHOUT_IDS: &str = "results of other items kept (without ids, a changed setting makes \
@@ -34,7 +33,13 @@ pub fn plan_line(plan: &Plan, total: u64) -> String {
     if plan.to_send == Some(0) {
         parts.push("nothing to send".to_owned());
     }
-    format!("{} items: {}", count(total), parts.join(", "))
+    let mut line = format!("{} items: {}", count(total), parts.join(", "));
+    match plan.superseded {
+        0 => {}
+        1 => line.push_str("; 1 earlier answer is superseded"),
+        n => line.push_str(&format!("; {} earlier answers are superseded", count(n))),
+    }
+    line
 }
 
 /// What becomes of items whose reply was paid for and cannot be used.
@@ -52,7 +57,8 @@ pub fn unusable_line(args: &RunArgs, plan: &Plan) -> Option<String> {
 }
 
 /// What a dry run has found out.
-pub fn print_dry_run(args: &RunArgs, plan: &Plan, setup: &Setup, tokens: Option<u64>) {
+pub fn print_dry_run(args: &RunArgs, plan: &Plan, setup: &Setup, tokens: Option<u64>) -> Exit {
+    let mut exit = Exit::Success;
     let concurrency = setup.concurrency;
     if args.json {
         let value = serde_json::json!({
@@ -61,6 +67,7 @@ pub fn print_dry_run(args: &RunArgs, plan: &Plan, setup: &Setup, tokens: Option<
             "failed_before": plan.failed_before,
             "unusable_before": plan.unusable_before,
             "changed": plan.changed,
+            "superseded": plan.superseded,
             "under_way": plan.under_way,
             "to_send": plan.to_send,
             "estimated_input_tokens": tokens,
@@ -68,10 +75,10 @@ pub fn print_dry_run(args: &RunArgs, plan: &Plan, setup: &Setup, tokens: Option<
             "strategy": setup.way.strategy,
             "fallback_reason": setup.way.fallback_reason,
         });
-        let _ = writeln!(std::io::stdout(), "{value}");
+        exit = stdout::print(&format!("{value}\n"), exit);
     }
     if args.show.quiet {
-        return;
+        return exit;
     }
     let to_send = plan.to_send.map_or_else(
         || "every line".to_owned(),
@@ -87,6 +94,7 @@ pub fn print_dry_run(args: &RunArgs, plan: &Plan, setup: &Setup, tokens: Option<
     display::say(&format!(
         "dry run: would send {to_send}{tokens}, {how}; nothing was sent"
     ));
+    exit
 }
 
 /// What the calls of a run were made with.
@@ -352,8 +360,14 @@ fn stop_line(stop: &StopReason) -> String {
     }
 }
 
-/// The summary for programs.
-pub fn print_json(args: &RunArgs, report: &Report, setup: &Setup, exit: Exit, more: Option<&More>) {
+/// The summary for programs. Returns how the run ends: otherwise than it was to if nobody could be told.
+pub fn print_json(
+    args: &RunArgs,
+    report: &Report,
+    setup: &Setup,
+    exit: Exit,
+    more: Option<&More>,
+) -> Exit {
     let mut value = serde_json::json!({
         "summary": report.summary,
         "limited_by": report.summary.limited_by(),
@@ -366,7 +380,7 @@ pub fn print_json(args: &RunArgs, report: &Report, setup: &Setup, exit: Exit, mo
     for (name, more) in more.iter().flat_map(|more| &more.json) {
         value[name] = more.clone();
     }
-    let _ = writeln!(std::io::stdout(), "{value}");
+    stdout::print(&format!("{value}\n"), exit)
 }
 
 /// This command, ready to be pasted into a shell; only a password in its address is left out.

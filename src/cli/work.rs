@@ -23,6 +23,7 @@ use super::provider;
 use super::routes::Routes;
 use super::settings::{refused, store, words_for};
 use super::signals::Signals;
+use super::stdout;
 use super::values::seconds;
 
 /// Run the queue's worker
@@ -218,8 +219,9 @@ fn work(args: &WorkArgs) -> Result<Exit, Refusal> {
         display::error("a result could not be recorded; here it is:");
         let _ = writeln!(std::io::stderr(), "{result}");
     }
+    let mut exit = exit(args, &report, &signals, &left);
     if args.json {
-        print_json(&report);
+        exit = print_json(&report, exit);
     }
     if !args.show.quiet {
         display::say(&summary(&report));
@@ -237,7 +239,7 @@ fn work(args: &WorkArgs) -> Result<Exit, Refusal> {
     } else if let Some(stop) = report.stop.as_ref().filter(|_| !ctx.is_cancelled()) {
         display::error(&format!("stopped: {stop}"));
     }
-    Ok(exit(args, &report, &signals, &left))
+    Ok(exit)
 }
 
 /// Waits for the worker's end, and passes on what is set meanwhile.
@@ -371,7 +373,7 @@ fn summary(report: &WorkerReport) -> String {
     }
 }
 
-fn print_json(report: &WorkerReport) {
+fn print_json(report: &WorkerReport, exit: Exit) -> Exit {
     let stop = report.stop.as_ref().map(ToString::to_string);
     let line = serde_json::json!({
         "completed": report.completed,
@@ -387,8 +389,7 @@ fn print_json(report: &WorkerReport) {
         "possibly_paid_twice": report.possibly_paid_twice,
         "stop": stop,
     });
-    // Its reader may have gone, which is no fault of the jobs.
-    let _ = writeln!(std::io::stdout(), "{line}");
+    stdout::print(&format!("{line}\n"), exit)
 }
 
 fn exit(args: &WorkArgs, report: &WorkerReport, signals: &Signals, left: &Left) -> Exit {

@@ -418,6 +418,26 @@ fn with_long_results() -> (Desk, ProcessId) {
     (desk, id)
 }
 
+#[cfg(unix)]
+#[test]
+fn results_for_a_pipe_by_its_name_are_shown_and_stay() {
+    let (desk, id) = with_long_results();
+    let words = format!("results {id} -o /dev/stdout");
+    let mut running = Running::start(&mut on_queue(&desk, &words));
+    let mut line = String::new();
+    let mut stdout = BufReader::new(running.child.stdout.take().unwrap());
+    stdout.read_line(&mut line).unwrap();
+    drop(stdout);
+    running.wait();
+    let ended = plain(&desk, &words).expect(0);
+    let found = results(&ended.stdout);
+    assert!(ended.stdout.starts_with(&line));
+    ended.says("the queue keeps them");
+    let taken = plain(&desk, &format!("{words} --take")).expect(0);
+    assert_eq!(results(&taken.stdout).len(), found.len());
+    plain(&desk, &words).expect(2);
+}
+
 #[test]
 fn results_that_were_written_to_a_file_have_left_the_queue() {
     let (desk, id) = submitted(2);

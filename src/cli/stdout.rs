@@ -1,0 +1,49 @@
+//! What programs read: facts on standard output, which may be full, closed, or read by nobody.
+
+use std::io::{self, Write};
+
+use super::display;
+use super::exit::Exit;
+
+/// Writes to standard output and ends as it was to end; but a script must not take facts for told that
+/// could not be written. A reader that went away has what it wanted.
+pub fn print(text: &str, exit: Exit) -> Exit {
+    match write(text) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+            display::error(&format!("cannot write to standard output: {error}"));
+            Exit::CouldNotRun
+        }
+        _ => exit,
+    }
+}
+
+/// Writes to standard output, all of it and at once.
+pub fn write(text: &str) -> io::Result<()> {
+    let mut stdout = io::stdout().lock();
+    stdout.write_all(text.as_bytes())?;
+    stdout.flush()
+}
+
+/// True when standard output was closed (`>&-`): Rust puts `/dev/null` there before `main`, open for
+/// reading too, which a shell's `>/dev/null` is not.
+#[cfg(unix)]
+pub fn is_closed() -> bool {
+    use rustix::fs::{FileType, OFlags, fcntl_getfl, fstat, stat};
+    let stdout = io::stdout();
+    let (Ok(ours), Ok(null)) = (fstat(&stdout), stat("/dev/null")) else {
+        return true;
+    };
+    let is_null = FileType::from_raw_mode(ours.st_mode) == FileType::CharacterDevice
+        && ours.st_rdev == null.st_rdev;
+    is_null && fcntl_getfl(&stdout).is_ok_and(|flags| flags & OFlags::ACCMODE == OFlags::RDWR)
+}
+
+/// Not told elsewhere.
+#[cfg(not(unix))]
+pub fn is_closed() -> bool {
+    false
+}
+
+/// What is said where results would go nowhere.
+pub const CLOSED: &str = "standard output is closed, so the results would be paid for and lost; name a \
+    file by --output (or /dev/null, if they are not wanted)";
