@@ -62,7 +62,7 @@ impl ResultsAppender {
                 bytes.push(b'\n');
             }
         }
-        self.file.in_place()?;
+        self.file.undisturbed()?;
         if !bytes.is_empty() {
             let written = self.file.append_io(&bytes);
             written.map_err(|e| trouble(&self.path, "cannot write the results", &e))?;

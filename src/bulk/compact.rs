@@ -8,30 +8,36 @@ use super::input::FileIndex;
 use super::results::ResultsFile;
 use super::stream;
 
-/// Rewrites the output without superseded lines, in the order of the input if asked to. Items that the
-/// input does not have keep their last line.
+/// A place is kept twice over; the bit that is free tells whether its line is marked as superseded.
+const NOWHERE: u64 = u64::MAX;
+
+/// Rewrites the output with one line an item, in the order of the input if asked to: the last one, or
+/// the last that is not marked as superseded if there is such a one.
 pub(super) fn compact(
     file: &mut ResultsFile,
     index: FileIndex,
     ordered: bool,
 ) -> Result<(), Error> {
     let positions = index.into_positions();
-    let nowhere = u64::MAX;
-    let mut last = vec![nowhere; positions.len()];
+    let mut last = vec![NOWHERE; positions.len()];
     let mut foreign = HashMap::new();
-    file.scan(&mut |line, at| match positions.of(&line.id) {
-        Some(position) => last[position] = at,
-        None => {
-            foreign.insert(stream::key(&line.id), at);
+    file.scan(&mut |line, at| {
+        let best = match positions.of(&line.id) {
+            Some(position) => &mut last[position],
+            None => foreign.entry(stream::key(&line.id)).or_insert(NOWHERE),
+        };
+        let is_marked = u64::from(line.superseded);
+        if is_marked <= *best & 1 {
+            *best = at << 1 | is_marked;
         }
     })?;
     drop(positions);
-    last.retain(|at| *at != nowhere);
+    last.retain(|at| *at != NOWHERE);
     let mut foreign: Vec<u64> = foreign.into_values().collect();
     foreign.sort_unstable();
     last.extend(foreign);
     if !ordered {
         last.sort_unstable();
     }
-    file.rewrite(last.into_iter())
+    file.rewrite(last.into_iter().map(|best| best >> 1))
 }

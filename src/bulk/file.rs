@@ -10,7 +10,7 @@ use crossbeam_channel::{Receiver, bounded};
 use crate::base::cancel::Context;
 use crate::base::clock::Time;
 use crate::base::error::{Error, ErrorKind};
-use crate::engine::dispatch::{Dispatcher, ErrorPolicy, StopReason};
+use crate::engine::dispatch::{Dispatcher, ErrorPolicy, Event, StopReason};
 use crate::engine::run::{Finish, Observer, Outlet, Reply, Runner, Shell, Waker, run};
 use crate::engine::work::Ticket;
 use crate::llm::request::{Request, Task};
@@ -30,7 +30,7 @@ use super::once::{finished, progress};
 use super::options::{FileRunError, FileRunOptions, Output, Place, Plan, Report};
 use super::prompts::{PromptSource, Prompts};
 use super::replies::Replies;
-use super::results::{ResultsFile, is_regular};
+use super::results::{Marks, ResultsFile, is_regular};
 use super::stream::{self, Previous, StreamItem};
 use super::{TICK, bad_concurrency};
 use crate::engine::pack::{Backlog, Pack, Packed};
@@ -57,6 +57,7 @@ enum Prepared {
         task: Task,
         /// The output holds several lines of one item.
         repeated: bool,
+        marks: Marks,
     },
     Stream {
         prompts: Box<Prompts>,
@@ -71,6 +72,7 @@ pub(super) struct Parts {
     pub index: FileIndex,
     /// The output holds several lines of one item.
     pub repeated: bool,
+    pub marks: Marks,
     pub output: OpenOutput,
     pub plan: Plan,
     pub options: FileRunOptions,
@@ -79,6 +81,24 @@ pub(super) struct Parts {
 pub(super) enum OpenOutput {
     File(ResultsFile),
     Writer(Box<dyn Write + Send>),
+}
+
+impl OpenOutput {
+    /// Marks what the input has changed since.
+    pub(super) fn mark(&mut self, marks: &Marks) -> Result<(), Error> {
+        match self {
+            Self::File(file) => file.mark(marks),
+            Self::Writer(_) => Ok(()),
+        }
+    }
+
+    /// Bytes in the file.
+    fn len(&self) -> u64 {
+        match self {
+            Self::File(file) => file.len(),
+            Self::Writer(_) => 0,
+        }
+    }
 }
 
 impl<'a> FileRun<'a> {
@@ -130,6 +150,7 @@ impl<'a> FileRun<'a> {
             input,
             index,
             repeated,
+            marks,
             ..
         } = self.prompts
         else {
@@ -139,6 +160,7 @@ impl<'a> FileRun<'a> {
             input,
             index: Arc::into_inner(index)?,
             repeated,
+            marks,
             output: self.output,
             plan: self.plan,
             options: self.options,
@@ -205,7 +227,9 @@ impl<'a> FileRun<'a> {
                 output_cap,
                 task,
                 repeated,
+                marks,
             } => {
+                self.output.mark(&marks)?;
                 let mut last = None;
                 let classes = models
                     .into_iter()
@@ -254,6 +278,7 @@ impl<'a> FileRun<'a> {
                     route.pack_limits(prompts.settings.0.task),
                     waker.clone(),
                 );
+                let before = self.output.len();
                 let reading = stream::read(*prompts, previous, feeder, &self.options)?;
                 let backlog = ListBacklog::new(&route, source);
                 let tally = Tally::new(None, route.clock_ref().now()).by(route.providers());
@@ -271,6 +296,7 @@ impl<'a> FileRun<'a> {
                     .add_before(skipped, failed, reading.unusable());
                 let ordered = self.options.ordered;
                 let untidy = ordered || ended.superseded > 0 || reading.repeated();
+                ended.mark(|file| reading.mark(file, before));
                 ended.tidy(untidy, |file| reading.compact(file, ordered));
                 Ok(ended.report)
             }
@@ -358,12 +384,14 @@ fn prepare_file(
         unreachable!("asked for files only");
     };
     let mut matched = 0;
+    let mut marks = Marks::default();
     let output = match open(output, options)? {
         Opened::Writer(writer) => OpenOutput::Writer(writer),
         Opened::File(path) => {
             refuse_same_file(&path, Path::new(checked.input.name()))?;
             plan.resumable = true;
             let (models, vectors) = (&mut plan.models_before, &mut plan.vectors_before);
+            let superseded = &mut plan.superseded;
             let embeds = prompts.settings.0.task == Task::Embed;
             let file = ResultsFile::open(&path, options.fsync, &mut |line, _| {
                 let prefix = line.prefix(options.redo_extracts);
@@ -371,6 +399,10 @@ fn prepare_file(
                 if found != super::input::Match::Unknown {
                     matched += 1;
                 }
+                let outdated = found == super::input::Match::Changed;
+                *superseded += u64::from(outdated && line.success);
+                let unknown = found == super::input::Match::Unknown;
+                marks.next(line.superseded, outdated || (unknown && line.superseded));
                 if embeds && found == super::input::Match::Done {
                     remember(vectors, line.provider.clone().zip(line.model.clone()));
                 }
@@ -405,6 +437,7 @@ fn prepare_file(
         output_cap: prompts.settings.output_cap(),
         task: prompts.settings.0.task,
         repeated: matched > tally.done + tally.failed + tally.unusable + tally.changed,
+        marks,
     };
     Ok((prepared, output))
 }
@@ -416,12 +449,25 @@ pub(super) fn is_wanted(index: &FileIndex, i: usize, options: &FileRunOptions) -
 
 fn refuse_same_file(output: &Path, input: &Path) -> Result<(), FileRunError> {
     match (output.canonicalize(), input.canonicalize()) {
-        (Ok(output), Ok(input)) if output == input => {
+        (Ok(output), Ok(input)) if output == input || are_linked(&output, &input) => {
             let why = format!("{}: it is the input; name another output", output.display());
             Err(FileRunError::Usage(Error::new(ErrorKind::Invalid, why)))
         }
         _ => Ok(()),
     }
+}
+
+/// Two names of one file.
+#[cfg(unix)]
+fn are_linked(a: &Path, b: &Path) -> bool {
+    use std::os::unix::fs::MetadataExt;
+    let place = |path: &Path| path.metadata().map(|found| (found.dev(), found.ino())).ok();
+    place(a).is_some_and(|a| Some(a) == place(b))
+}
+
+#[cfg(not(unix))]
+fn are_linked(_: &Path, _: &Path) -> bool {
+    false
 }
 
 /// A few models are enough to tell that the default has changed.
@@ -439,13 +485,13 @@ fn prepare_stream(
     options: &FileRunOptions,
     plan: &mut Plan,
 ) -> Result<(Prepared, OpenOutput), FileRunError> {
-    let mut previous = Previous::default();
+    let mut previous = Previous::new(options.redo_extracts);
     let output = match open(output, options)? {
         Opened::Writer(writer) => OpenOutput::Writer(writer),
         Opened::File(path) => {
             plan.resumable = true;
             OpenOutput::File(ResultsFile::open(&path, options.fsync, &mut |line, _| {
-                previous.add(&line, options.redo_extracts);
+                previous.add(&line);
             })?)
         }
     };
@@ -475,14 +521,33 @@ impl Ended {
         self.report.stop.is_none() && self.report.unsaved.is_empty()
     }
 
-    /// Compacts an untidy output; but what has lost its name must not be put over another file.
+    /// Marks what a stream has changed, which only its end can tell.
+    fn mark(&mut self, mark: impl FnOnce(&mut ResultsFile) -> Result<(), Error>) {
+        if let Some(file) = &mut self.file
+            && file.undisturbed().is_ok()
+        {
+            self.report.compaction = mark(file);
+        }
+    }
+
+    /// Compacts an untidy output, unless somebody else had a hand in it.
     fn tidy(&mut self, untidy: bool, compact: impl FnOnce(&mut ResultsFile) -> Result<(), Error>) {
         let wanted = untidy && self.clean();
-        if let Some(file) = &mut self.file {
-            self.report.compaction = file.in_place().and_then(|()| match wanted {
-                true => compact(file),
-                false => Ok(()),
-            });
+        let Some(file) = &mut self.file else { return };
+        match file.undisturbed() {
+            Err(lost) => {
+                self.report.stop = Some(StopReason::OutputLost(lost));
+                if !file.is_in_place() {
+                    // There was no place for a copy either: shown is better than gone.
+                    let unsaved = &mut self.report.unsaved;
+                    let read = file.lines(&mut |line| unsaved.push([line, b"\n"].concat()));
+                    read.unwrap_or_else(|e| log::warn!("{e}"));
+                }
+            }
+            Ok(()) if wanted && self.report.compaction.is_ok() => {
+                self.report.compaction = compact(file);
+            }
+            Ok(()) => {}
         }
     }
 }
@@ -548,7 +613,14 @@ impl<'r> Surroundings<'_, 'r> {
             outcomes: rx,
             sink: &mut write,
         });
-        let look = |d: &Dispatcher<Job<B, LineSink<'r>>>, now: Time| progress(d, now);
+        let look = |d: &mut Dispatcher<Job<B, LineSink<'r>>>, now: Time| {
+            if let Target::File(file) = &mut d.work.sink.target
+                && let Err(lost) = file.undisturbed()
+            {
+                d.handle(Event::Stop(StopReason::OutputLost(lost)), now);
+            }
+            progress(d, now)
+        };
         let mut observer = Observer {
             look: &look,
             show: &mut |progress| {

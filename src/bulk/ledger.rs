@@ -71,6 +71,7 @@ impl Ledger {
             input,
             index,
             repeated,
+            marks,
             mut output,
             plan,
             options,
@@ -78,6 +79,7 @@ impl Ledger {
         if let OpenOutput::File(file) = &mut output {
             file.mend()?;
         }
+        output.mark(&marks)?;
         let started = SystemClock.now();
         let mut tally = Tally::new(plan.total, started);
         plan.count_before(&options, &mut tally);
@@ -210,7 +212,7 @@ impl Ledger {
     }
 
     /// Ends the run: tidies the output up unless it was stopped, and tells the numbers.
-    pub(crate) fn finish(self, stop: Option<StopReason>, counters: Counters) -> Report {
+    pub(crate) fn finish(self, mut stop: Option<StopReason>, counters: Counters) -> Report {
         let now = SystemClock.now();
         let counters = Counters {
             first_start: Some(self.started),
@@ -226,13 +228,16 @@ impl Ledger {
         ) = (None, None, None);
         let ordered = self.options.ordered;
         let untidy = (self.repeated || ordered) && stop.is_none();
-        let compaction = match self.output {
-            OpenOutput::File(mut file) => file.in_place().and_then(|()| match untidy {
-                true => compact(&mut file, into_order(self.items), ordered),
-                false => Ok(()),
-            }),
-            OpenOutput::Writer(_) => Ok(()),
-        };
+        let mut compaction = Ok(());
+        if let OpenOutput::File(mut file) = self.output {
+            match file.undisturbed() {
+                Err(lost) => stop = Some(StopReason::OutputLost(lost)),
+                Ok(()) if untidy => {
+                    compaction = compact(&mut file, into_order(self.items), ordered);
+                }
+                Ok(()) => {}
+            }
+        }
         Report {
             summary,
             stop,
@@ -293,6 +298,6 @@ fn write(output: &mut OpenOutput, bytes: &[u8]) -> Result<(), Unsaved> {
 
 fn append(file: &mut ResultsFile, bytes: &[u8]) -> Result<(), Unsaved> {
     // What is written to a file that has lost its name would be gone, and deleted from the queue.
-    file.in_place().map_err(Unsaved::Ever)?;
+    file.undisturbed().map_err(Unsaved::Ever)?;
     file.append(bytes).map_err(Unsaved::Now)
 }

@@ -78,6 +78,10 @@ pub struct Plan {
     pub unusable_before: u64,
     /// Items whose request differs from the one that was answered.
     pub changed: u64,
+    /// Answers to what such items asked before, or to what this input asked before it was changed
+    /// back. Before the first call they are marked in the output (`"superseded":true` at the end of
+    /// the line); a run that ends by itself removes them. Not known for a stream.
+    pub superseded: u64,
     /// Results of items that this input does not have; they are kept.
     pub foreign: u64,
     /// Items without an id of their own. Theirs is made of all that their request says, so that a

@@ -17,6 +17,11 @@ use super::input::hash_prefix;
 use super::options::FileRunError;
 use super::replies::Replies;
 
+mod rescue;
+mod superseded;
+
+pub(crate) use superseded::Marks;
+
 /// What a line of an earlier run says about its item.
 #[derive(Debug, Deserialize)]
 pub(crate) struct PreviousLine {
@@ -31,6 +36,9 @@ pub(crate) struct PreviousLine {
     pub provider: Option<String>,
     #[serde(default)]
     error: Option<Value>,
+    /// Set aside for a changed request: see [`Marks`].
+    #[serde(default)]
+    pub superseded: bool,
 }
 
 /// How an item of an earlier run ended.
@@ -72,6 +80,8 @@ pub(crate) struct ResultsFile {
     torn: Torn,
     /// More than `len` bytes may be in the file, and they are no whole lines.
     dirty: bool,
+    /// What somebody else did to the file meanwhile.
+    disturbed: Option<Error>,
 }
 
 /// How a result line begins; what does not cannot be the torn rest of one.
@@ -98,6 +108,7 @@ impl ResultsFile {
             fsync,
             torn: Torn::Nothing,
             dirty: false,
+            disturbed: None,
         };
         results.torn = results.read(visit).map_err(FileRunError::Usage)?;
         Ok(results)
@@ -114,18 +125,9 @@ impl ResultsFile {
         Replies::beside(&self.path)
     }
 
-    /// Whether the file still has its name: what is removed or replaced takes its results along.
-    pub(crate) fn in_place(&self) -> Result<(), Error> {
-        if same_file(&self.file, &self.path) {
-            return Ok(());
-        }
-        Err(Error::new(
-            ErrorKind::Invalid,
-            format!(
-                "{}: it was removed or replaced while the run was going on; the results went with it",
-                self.path.display()
-            ),
-        ))
+    /// Bytes that are whole lines.
+    pub(crate) fn len(&self) -> u64 {
+        self.len
     }
 
     /// Hands every line to `visit` with its place.
@@ -222,15 +224,38 @@ impl ResultsFile {
     /// Rewrites the file with the lines at these places, in this order, and without the others:
     /// a temporary file, its lock, sync, rename.
     pub(crate) fn rewrite(&mut self, order: impl Iterator<Item = u64>) -> Result<(), Error> {
-        let path = self.path.clone();
-        self.rewrite_io(order).map_err(|e| {
-            let beside = temporary(&path);
-            let _ = std::fs::remove_file(beside);
-            trouble(&path, "all results are saved, but cannot compact", &e)
+        let what = "all results are saved, but cannot compact";
+        self.replace(what, |source, out| {
+            let mut line = Vec::new();
+            let mut at = source.seek(SeekFrom::Start(0))?;
+            for offset in order {
+                // Neighbours are usual, so the buffer is kept when the next line lies within it.
+                source.seek_relative(offset as i64 - at as i64)?;
+                line.clear();
+                let read = source.read_until(b'\n', &mut line)?;
+                at = offset + read as u64;
+                out.write_all(&line)?;
+            }
+            Ok(())
         })
     }
 
-    fn rewrite_io(&mut self, order: impl Iterator<Item = u64>) -> io::Result<()> {
+    /// Puts what `write` makes of the file in its place, whole or not at all.
+    fn replace(
+        &mut self,
+        what: &str,
+        write: impl FnOnce(&mut Reading<'_>, &mut dyn Write) -> io::Result<()>,
+    ) -> Result<(), Error> {
+        self.replace_io(write).map_err(|e| {
+            let _ = std::fs::remove_file(temporary(&self.path));
+            trouble(&self.path, what, &e)
+        })
+    }
+
+    fn replace_io(
+        &mut self,
+        write: impl FnOnce(&mut Reading<'_>, &mut dyn Write) -> io::Result<()>,
+    ) -> io::Result<()> {
         let beside = temporary(&self.path);
         // Left behind by a run that was killed here; our lock says that nobody uses it.
         let _ = std::fs::remove_file(&beside);
@@ -245,17 +270,7 @@ impl ResultsFile {
             file.set_permissions(metadata.permissions())?;
         }
         let mut out = BufWriter::with_capacity(1 << 20, &file);
-        let mut source = BufReader::with_capacity(1 << 16, &self.file);
-        let mut line = Vec::new();
-        let mut at = source.seek(SeekFrom::Start(0))?;
-        for offset in order {
-            // Neighbours are usual, so the buffer is kept when the next line lies within it.
-            source.seek_relative(offset as i64 - at as i64)?;
-            line.clear();
-            let read = source.read_until(b'\n', &mut line)?;
-            at = offset + read as u64;
-            out.write_all(&line)?;
-        }
+        write(&mut BufReader::with_capacity(1 << 16, &self.file), &mut out)?;
         out.flush()?;
         drop(out);
         file.sync_all()?;
@@ -268,6 +283,9 @@ impl ResultsFile {
         Ok(())
     }
 }
+
+/// A results file that is read while its successor is written.
+type Reading<'f> = BufReader<&'f File>;
 
 enum Torn {
     Nothing,

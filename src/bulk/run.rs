@@ -391,7 +391,7 @@ impl<'a> Bulk<'a> {
             tick: TICK,
         };
         let notifier = self.notifier.as_deref();
-        let look = |d: &Dispatcher<Job<ListBacklog<'r, R>, K>>, now: Time| progress(d, now);
+        let look = |d: &mut Dispatcher<Job<ListBacklog<'r, R>, K>>, now: Time| progress(d, now);
         let mut observer = Observer {
             look: &look,
             show: &mut |progress| {

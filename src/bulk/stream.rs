@@ -15,7 +15,7 @@ use super::lines::{Identified, Named};
 use super::list::{Feeder, Item};
 use super::options::FileRunOptions;
 use super::prompts::{PromptSource, Prompts};
-use super::results::{Ended, PreviousLine, ResultsFile};
+use super::results::{Ended, Marks, PreviousLine, ResultsFile};
 
 /// One line of the stream.
 pub(crate) struct StreamItem {
@@ -52,36 +52,95 @@ pub(super) fn key_of(bytes: &[u8]) -> Key {
     Key::from_be_bytes(half)
 }
 
-/// What an earlier output says, by id; the last line of an id wins.
+/// What an earlier output says, by id and request; the last line of both wins.
 #[derive(Default)]
 pub(crate) struct Previous {
-    lines: Vec<(Key, u64, Ended)>,
+    lines: Vec<Earlier>,
+    redo_extracts: bool,
     repeated: bool,
 }
 
+/// A line of an earlier output.
+struct Earlier {
+    key: Key,
+    request: u64,
+    ended: Ended,
+    is_marked: bool,
+    standing: Standing,
+}
+
+/// What the stream has said so far of a line.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Standing {
+    /// Its id has not come.
+    Unmet,
+    /// What it answers is asked.
+    Current,
+    /// Its id has come, and asks something else.
+    Superseded,
+}
+
+impl Earlier {
+    fn should_be_marked(&self) -> bool {
+        match self.standing {
+            Standing::Unmet => self.is_marked,
+            Standing::Current => false,
+            Standing::Superseded => true,
+        }
+    }
+}
+
 impl Previous {
-    pub(crate) fn add(&mut self, line: &PreviousLine, redo_extracts: bool) {
-        let hash = line.prefix(redo_extracts);
-        self.lines.push((key(&line.id), hash, line.ended()));
+    pub(crate) fn new(redo_extracts: bool) -> Self {
+        Self {
+            redo_extracts,
+            ..Self::default()
+        }
+    }
+
+    pub(crate) fn add(&mut self, line: &PreviousLine) {
+        self.lines.push(Earlier {
+            key: key(&line.id),
+            request: line.prefix(self.redo_extracts),
+            ended: line.ended(),
+            is_marked: line.superseded,
+            standing: Standing::Unmet,
+        });
     }
 
     pub(crate) fn seal(&mut self) {
-        let before = self.lines.len();
-        // Stable, so the last line of an id stays last, and turned round it is the one that
-        // deduplication keeps.
+        // Stable, so the last line stays last, and turned round it is the one that deduplication
+        // keeps.
         self.lines.reverse();
-        self.lines.sort_by_key(|(key, ..)| *key);
-        self.lines.dedup_by_key(|(key, ..)| *key);
-        self.repeated = self.lines.len() < before;
+        self.lines.sort_by_key(|line| (line.key, line.request));
+        self.repeated = self.lines.windows(2).any(|pair| pair[0].key == pair[1].key);
+        self.lines.dedup_by_key(|line| (line.key, line.request));
     }
 
-    fn find(&self, id: &str) -> Option<(u64, Ended)> {
+    /// Takes note of an item of the stream. Returns whether there is a line of it, and the end of the
+    /// one that answers the same request.
+    fn meet(&mut self, id: &str, request: Option<u64>) -> (bool, Option<Ended>) {
         let key = key(id);
+        let start = self.lines.partition_point(|line| line.key < key);
+        let of_item = self.lines[start..].iter_mut();
+        let (mut any, mut same) = (false, None);
+        for line in of_item.take_while(|line| line.key == key) {
+            any = true;
+            line.standing = Standing::Superseded;
+            if Some(line.request) == request {
+                line.standing = Standing::Current;
+                same = Some(line.ended);
+            }
+        }
+        (any, same)
+    }
+
+    fn find(&self, line: &PreviousLine) -> Option<&Earlier> {
+        let place = (key(&line.id), line.prefix(self.redo_extracts));
         let at = self
             .lines
-            .binary_search_by_key(&key, |(key, ..)| *key)
-            .ok()?;
-        Some((self.lines[at].1, self.lines[at].2))
+            .binary_search_by_key(&place, |line| (line.key, line.request));
+        at.ok().map(|at| &self.lines[at])
     }
 }
 
@@ -92,7 +151,7 @@ struct Seen {
     kept_failed: u64,
     /// Of these, with a reply that was paid for and cannot be used.
     unusable: u64,
-    repeated: bool,
+    previous: Previous,
     /// The ids in the order of the input, for putting results into that order.
     order: Vec<Key>,
 }
@@ -112,12 +171,11 @@ pub(crate) fn read(
         unreachable!("asked for streams only");
     };
     let seen = Arc::new(Mutex::new(Seen {
-        repeated: previous.repeated,
+        previous,
         ..Seen::default()
     }));
     let mut lines = Lines {
         stream: StreamLines::new(reader, prompts.settings.0),
-        previous,
         seen: seen.clone(),
         options: *options,
         left: options.max_items.unwrap_or(usize::MAX),
@@ -131,7 +189,6 @@ pub(crate) fn read(
 
 struct Lines<R> {
     stream: StreamLines<R>,
-    previous: Previous,
     seen: Arc<Mutex<Seen>>,
     options: FileRunOptions,
     left: usize,
@@ -144,22 +201,22 @@ impl<R: Read> Lines<R> {
                 return Ok(None);
             };
             let id = item.request.id.clone().unwrap_or_default();
-            let before = self.previous.find(&id);
             let mut seen = self.seen.lock();
+            let request = hash_prefix(&item.request_hash);
+            let (supersedes, same) = seen.previous.meet(&id, request);
             if self.options.ordered {
                 seen.order.push(key(&id));
             }
-            let same = before.filter(|(hash, _)| Some(*hash) == hash_prefix(&item.request_hash));
             match same {
-                Some((_, Ended::Success)) => {
+                Some(Ended::Success) => {
                     seen.skipped += 1;
                     continue;
                 }
-                Some((_, Ended::Failure)) if self.options.keep_failed => {
+                Some(Ended::Failure) if self.options.keep_failed => {
                     seen.kept_failed += 1;
                     continue;
                 }
-                Some((_, Ended::Unusable)) if !self.options.ask_again => {
+                Some(Ended::Unusable) if !self.options.ask_again => {
                     seen.kept_failed += 1;
                     seen.unusable += 1;
                     continue;
@@ -174,7 +231,7 @@ impl<R: Read> Lines<R> {
                     model: item.request.model.clone(),
                 },
                 request: item.request,
-                supersedes: before.is_some(),
+                supersedes,
             }));
         }
         Ok(None)
@@ -195,15 +252,36 @@ impl Reading {
 
     /// True when the earlier output held several lines of one item.
     pub(crate) fn repeated(&self) -> bool {
-        self.0.lock().repeated
+        self.0.lock().previous.repeated
     }
 
-    /// Rewrites the output without superseded lines, in the order of the stream if asked to.
+    /// Marks the lines of earlier runs, which end at `before`, that the stream has superseded.
+    pub(crate) fn mark(&self, file: &mut ResultsFile, before: u64) -> Result<(), Error> {
+        let seen = self.0.lock();
+        let mut lines = seen.previous.lines.iter();
+        if lines.all(|line| line.should_be_marked() == line.is_marked) {
+            return Ok(());
+        }
+        let mut marks = Marks::default();
+        file.scan(&mut |line, at| {
+            let earlier = seen.previous.find(&line).filter(|_| at < before);
+            let wanted = earlier.map_or(line.superseded, Earlier::should_be_marked);
+            marks.next(line.superseded, wanted);
+        })?;
+        file.mark(&marks)
+    }
+
+    /// Rewrites the output with one line an item, in the order of the stream if asked to: the last
+    /// one, or the last that is not marked as superseded.
     pub(crate) fn compact(&self, file: &mut ResultsFile, ordered: bool) -> Result<(), Error> {
         let mut lines: Vec<(Key, u64)> = Vec::new();
-        file.scan(&mut |line, at| lines.push((key(&line.id), at)))?;
-        lines.sort_unstable_by(|a, b| (a.0, b.1).cmp(&(b.0, a.1)));
+        file.scan(&mut |line, at| {
+            lines.push((key(&line.id), at << 1 | u64::from(!line.superseded)));
+        })?;
+        let best = |place: u64| (place & 1, place);
+        lines.sort_unstable_by(|a, b| (a.0, best(b.1)).cmp(&(b.0, best(a.1))));
         lines.dedup_by_key(|(key, _)| *key);
+        lines.iter_mut().for_each(|(_, place)| *place >>= 1);
         if !ordered {
             lines.sort_unstable_by_key(|(_, at)| *at);
             return file.rewrite(lines.into_iter().map(|(_, at)| at));

@@ -82,9 +82,9 @@ pub(crate) struct Outlet<'a, O> {
     pub sink: &'a mut dyn FnMut(O) -> ControlFlow<()>,
 }
 
-/// Takes a picture of the run under the lock, and shows it without.
+/// Takes a picture of the run under the lock, where it may stop it too, and shows it without.
 pub(crate) struct Observer<'a, W: Work, S> {
-    pub look: &'a dyn Fn(&Dispatcher<W>, Time) -> S,
+    pub look: &'a dyn Fn(&mut Dispatcher<W>, Time) -> S,
     pub show: &'a mut dyn FnMut(S),
 }
 
@@ -412,10 +412,11 @@ fn wait_out<W: Work, O, S>(
             let mut picture = None;
             if now >= next_tick {
                 next_tick = now.after(shell.tick);
-                picture = Some((observer.look)(&state.dispatcher, now));
+                picture = Some((observer.look)(&mut state.dispatcher, now));
             }
-            if calls.is_cancelled() && !state.giving_up {
-                state.giving_up = true;
+            let give_up = calls.is_cancelled() && !state.giving_up;
+            state.giving_up |= give_up;
+            if give_up || (picture.is_some() && state.dispatcher.stop_reason().is_some()) {
                 crank.turn_locked(&mut state);
                 if state.tasks.is_none() {
                     return;

@@ -37,6 +37,9 @@ pub enum StopReason {
     SinkClosed,
     /// The source or the output cannot be used any further.
     Fatal(Error),
+    /// The output was removed, replaced, cut short or written to by somebody else. What this run wrote
+    /// is where the message says.
+    OutputLost(Error),
     /// The options make no sense together, such as a concurrency of 0.
     Misuse(String),
 }
@@ -47,7 +50,7 @@ impl std::fmt::Display for StopReason {
             Self::Cancelled => f.write_str("cancelled"),
             Self::DeadlineExceeded => f.write_str("the deadline passed"),
             Self::ItemFailed(e) => write!(f, "an item failed: {e}"),
-            Self::Critical(e) | Self::Fatal(e) => write!(f, "{e}"),
+            Self::Critical(e) | Self::Fatal(e) | Self::OutputLost(e) => write!(f, "{e}"),
             Self::Unreachable(e) if e.is_not_ready() => write!(f, "{e} after ten minutes"),
             Self::Unreachable(e) => write!(f, "the provider cannot be reached: {e}"),
             Self::SinkClosed => f.write_str("the reader of the results went away"),

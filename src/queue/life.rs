@@ -248,7 +248,7 @@ impl Life {
             work::call(store, ticket, ctx, &controls.clock)
         };
         let mut observer = Observer {
-            look: &look,
+            look: &|d: &mut Dispatcher<StoreWork>, now: Time| look(d, now),
             show: &mut show,
         };
         let finish = run::<_, _, (), _>(dispatcher, &runner, shell, None, &mut observer)?;

@@ -1,6 +1,6 @@
 //! Outputs that are in use, closed, blocked, or cannot be written.
 
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Write};
 use std::time::Duration;
 
 use batchwright::simulate::{SimConfig, Trouble};
@@ -214,12 +214,190 @@ fn an_output_that_is_removed_or_replaced_meanwhile_is_noticed() {
         assert!(sim.wait_until(|s| s.in_flight == 2, PATIENCE));
         std::fs::rename(desk.path("out.jsonl"), desk.path("away.jsonl")).unwrap();
         desk.write("out.jsonl", "somebody else's\n");
+        // While its calls are still out, and with nothing new sent afterwards.
+        running.hears("removed or replaced while the run was going on; nothing more is sent");
         sim.release();
-        let ended = running.wait().expect(1);
-        assert!(ended.error().contains("removed or replaced"));
+        let ended = running.wait().expect(4);
+        ended.says("out.jsonl.rescued-1: to go on, move that file back");
+        assert_eq!(sim.stats().calls, 2);
         assert_eq!(desk.read("out.jsonl"), "somebody else's\n");
-        assert_eq!(desk.ids("away.jsonl"), all_ids(10));
+        assert_eq!(desk.ids("out.jsonl.rescued-1").len(), 2);
+        let moved = std::fs::rename(desk.path("out.jsonl.rescued-1"), desk.path("out.jsonl"));
+        moved.unwrap();
+        desk.run(&sim, &format!("in.jsonl -o out.jsonl -j 2 {flags}"))
+            .expect(0);
+        assert_eq!(sim.stats().calls, 10);
+        assert_eq!(desk.ids("out.jsonl"), all_ids(10));
     }
+}
+
+#[cfg(unix)]
+#[test]
+fn results_of_a_removed_output_are_kept_those_of_earlier_runs_included() {
+    let (desk, sim) = (Desk::new(), good());
+    desk.prompts("in.jsonl", 3);
+    desk.run(&sim, "in.jsonl -o out.jsonl").expect(0);
+    desk.prompts("in.jsonl", 6);
+    desk.write("out.jsonl.rescued-1", "of another day\n");
+    sim.hold();
+    let running = desk.start(&sim, "in.jsonl -o out.jsonl -j 3");
+    assert!(sim.wait_until(|s| s.in_flight == 3, PATIENCE));
+    std::fs::remove_file(desk.path("out.jsonl")).unwrap();
+    running.hears("out.jsonl.rescued-2");
+    assert_eq!(desk.ids("out.jsonl.rescued-2"), all_ids(3));
+    sim.release();
+    running.wait().expect(4);
+    assert!(!desk.exists("out.jsonl"));
+    assert_eq!(desk.ids("out.jsonl.rescued-2"), all_ids(6));
+    assert_eq!(desk.read("out.jsonl.rescued-1"), "of another day\n");
+}
+
+#[test]
+fn an_output_that_others_cut_short_or_write_to_is_no_finished_run() {
+    for (foreign, found) in [(false, "it has 0 bytes"), (true, "wrote to it")] {
+        let (desk, sim) = (Desk::new(), good());
+        desk.prompts("in.jsonl", 8);
+        desk.run(&sim, "in.jsonl -o out.jsonl --max-items 4")
+            .expect(0);
+        sim.hold();
+        let running = desk.start(&sim, "in.jsonl -o out.jsonl -j 2");
+        assert!(sim.wait_until(|s| s.in_flight == 2, PATIENCE));
+        let path = desk.path("out.jsonl");
+        let mut file = std::fs::OpenOptions::new().append(true).open(path).unwrap();
+        match foreign {
+            true => writeln!(
+                file,
+                "{{\"id\":\"theirs\",\"success\":true,\"request_hash\":\"01\"}}"
+            )
+            .unwrap(),
+            false => file.set_len(0).unwrap(),
+        }
+        running.hears("nothing more is sent");
+        sim.release();
+        running.wait().expect(4).says(found);
+        let left = if foreign { 7 } else { 2 };
+        assert_eq!(desk.ids("out.jsonl").len(), left);
+        assert_eq!(sim.stats().calls, 6);
+        desk.run(&sim, "in.jsonl -o out.jsonl -j 2").expect(0);
+        assert_eq!(desk.ids("out.jsonl").len(), if foreign { 9 } else { 8 });
+    }
+}
+
+#[cfg(unix)]
+#[test]
+fn nothing_is_bought_for_a_standard_output_that_is_closed() {
+    let (desk, sim) = (Desk::new(), good());
+    desk.prompts("in.jsonl", 3);
+    let closed = |words: &str| {
+        let url = sim.base_url();
+        let words = format!(
+            "-c|exec \"$0\" \"$@\" >&-|{}|run|--provider|local|--model|sim-1|--base-url|{url}|{words}",
+            env!("CARGO_BIN_EXE_batchwright")
+        );
+        Running::start(&mut desk.other("sh", words.split('|'))).wait()
+    };
+    let ended = closed("in.jsonl").expect(1);
+    assert!(ended.error().contains("standard output is closed"));
+    closed("in.jsonl|-o|-").expect(1);
+    assert_eq!(sim.stats().calls, 0);
+    closed("in.jsonl|-o|out.jsonl").expect(0);
+    assert_eq!(desk.ids("out.jsonl"), all_ids(3));
+    // Whoever throws results away on purpose may.
+    let mut command = desk.against(&sim, "in.jsonl");
+    Running::start(command.stdout(std::process::Stdio::null()))
+        .wait()
+        .expect(0);
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn facts_that_cannot_be_written_are_no_success() {
+    let (desk, sim) = (Desk::new(), good());
+    desk.prompts("in.jsonl", 2);
+    let full = || {
+        std::fs::OpenOptions::new()
+            .write(true)
+            .open("/dev/full")
+            .unwrap()
+    };
+    let said = "cannot write to standard output: No space left";
+    let run = "in.jsonl -o out.jsonl --json";
+    Running::start(desk.against(&sim, run).stdout(full()))
+        .wait()
+        .expect(1)
+        .says(said);
+    assert_eq!(desk.ids("out.jsonl"), all_ids(2));
+    let dry = "in.jsonl -o out.jsonl --json --dry-run";
+    Running::start(desk.against(&sim, dry).stdout(full()))
+        .wait()
+        .expect(1)
+        .says(said);
+    #[cfg(feature = "queue")]
+    let words = [
+        "providers",
+        "config list",
+        "doctor",
+        "submit in.jsonl --json",
+        "work --until-empty --json --provider extract",
+    ];
+    #[cfg(not(feature = "queue"))]
+    let words = ["providers"];
+    for words in words {
+        let mut command = desk.command(words.split(' '));
+        Running::start(command.stdout(full()))
+            .wait()
+            .expect(1)
+            .says(said);
+    }
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_limit_on_the_size_of_files_is_like_a_full_disk() {
+    let (desk, sim) = (Desk::new(), good());
+    desk.prompts("in.jsonl", 80);
+    let url = sim.base_url();
+    let words = format!(
+        "-c|ulimit -f 8; exec \"$0\" \"$@\"|{}|run|in.jsonl|-o|out.jsonl|-j|2|--provider|local|--model|sim-1|--base-url|{url}",
+        env!("CARGO_BIN_EXE_batchwright")
+    );
+    let running = Running::start(&mut desk.other("sh", words.split('|')));
+    running.hears("nothing new is sent until it works");
+    assert!(running.said().contains("too large"), "{}", running.said());
+    running.signal("INT");
+    running.hears("stopping:");
+    running.signal("INT");
+    let ended = running
+        .wait()
+        .expect(1)
+        .says("results could not be saved; here they are");
+    let shown = ended
+        .stderr
+        .lines()
+        .filter(|line| line.starts_with("{\"id\":"))
+        .count();
+    let saved = desk.ids("out.jsonl").len();
+    assert!(saved > 5 && saved + shown == sim.stats().calls as usize);
+}
+
+#[cfg(unix)]
+#[test]
+fn an_output_that_is_the_input_by_another_name_is_refused() {
+    let (desk, sim) = (Desk::new(), good());
+    desk.prompts("in.jsonl", 3);
+    std::fs::hard_link(desk.path("in.jsonl"), desk.path("hard.jsonl")).unwrap();
+    std::os::unix::fs::symlink("in.jsonl", desk.path("soft.jsonl")).unwrap();
+    let before = desk.read("in.jsonl");
+    for output in ["in.jsonl", "hard.jsonl", "soft.jsonl"] {
+        let ended = desk.run(&sim, &format!("in.jsonl -o {output}")).expect(2);
+        assert!(
+            ended.error().contains("it is the input"),
+            "{}",
+            ended.stderr
+        );
+    }
+    assert_eq!(desk.read("in.jsonl"), before);
+    assert_eq!(sim.stats().calls, 0);
 }
 
 #[test]

@@ -120,7 +120,8 @@ impl Matching {
         (entry.is_auto() && entry.request == request).then_some(at)
     }
 
-    /// Takes note of an earlier result line; a later line of the same id overrides it.
+    /// Takes note of an earlier result line. A later line of the same request overrides it; one of
+    /// another request does not, so that an answer counts again when the input asks for it again.
     pub(crate) fn mark(&mut self, id: &str, request_hash_prefix: u64, ended: Ended) -> Match {
         let Some(at) = self.find(id) else {
             self.unknown_lines += 1;
@@ -128,7 +129,10 @@ impl Matching {
         };
         let entry = &mut self.entries[at];
         let (state, found) = match ended {
-            _ if entry.request != request_hash_prefix => (State::Changed, Match::Changed),
+            _ if entry.request != request_hash_prefix => match entry.state() {
+                State::New => (State::Changed, Match::Changed),
+                state => (state, Match::Changed),
+            },
             Ended::Success => (State::Done, Match::Done),
             Ended::Failure => (State::Failed, Match::Failed),
             Ended::Unusable => (State::Unusable, Match::Unusable),

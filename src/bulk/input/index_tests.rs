@@ -15,7 +15,7 @@ fn index(entries: Vec<Entry>) -> Matching {
 }
 
 #[test]
-fn the_last_line_of_an_id_wins() {
+fn the_last_line_of_a_request_wins() {
     let mut index = index((0..4).map(|i| own(&i.to_string(), i, 10 * i)).collect());
     assert_eq!(index.mark("0", 0, Ended::Success), Match::Done);
     assert_eq!(index.mark("0", 0, Ended::Failure), Match::Failed);
@@ -23,18 +23,19 @@ fn the_last_line_of_an_id_wins() {
     assert_eq!(index.mark("1", 1, Ended::Success), Match::Done);
     assert_eq!(index.mark("2", 2, Ended::Success), Match::Done);
     assert_eq!(index.mark("2", 9, Ended::Success), Match::Changed);
+    assert_eq!(index.mark("3", 9, Ended::Success), Match::Changed);
     assert_eq!(index.mark("x", 0, Ended::Success), Match::Unknown);
     assert_eq!(index.mark("x", 0, Ended::Success), Match::Unknown);
     let index = index.finish();
     let states: Vec<State> = (0..4).map(|i| index.state(i)).collect();
     assert_eq!(
         states,
-        [State::Failed, State::Done, State::Changed, State::New]
+        [State::Failed, State::Done, State::Done, State::Changed]
     );
-    assert!(index.is_done(1) && !index.is_done(2));
+    assert!(index.is_done(1) && !index.is_done(3));
     let tally = Tally {
-        new: 1,
-        done: 1,
+        new: 0,
+        done: 2,
         failed: 1,
         unusable: 0,
         changed: 1,

@@ -1,0 +1,119 @@
+//! Lines of requests that the input has changed since: marked by a field at their end, so that whoever
+//! reads the file line by line can tell them from the answers to what is asked now.
+
+use std::io::{self, BufRead, Seek, SeekFrom};
+
+use super::{LONGEST_LINE, ResultsFile};
+use crate::base::error::Error;
+
+/// How a marked line ends.
+const MARK: &[u8] = b",\"superseded\":true}";
+
+/// Which lines are to lose or get their mark: a bit for each line that is not blank, by its number.
+#[derive(Debug, Default)]
+pub(crate) struct Marks {
+    bits: Vec<u64>,
+    lines: usize,
+    wrong: u64,
+}
+
+impl Marks {
+    /// Takes note of the next line.
+    pub(crate) fn next(&mut self, is_marked: bool, wanted: bool) {
+        let (word, bit) = (self.lines / 64, self.lines % 64);
+        if bit == 0 {
+            self.bits.push(0);
+        }
+        if is_marked != wanted {
+            self.bits[word] |= 1 << bit;
+            self.wrong += 1;
+        }
+        self.lines += 1;
+    }
+
+    fn is_wrong(&self, line: usize) -> bool {
+        let word = self.bits.get(line / 64);
+        word.is_some_and(|word| word & 1 << (line % 64) != 0)
+    }
+}
+
+impl ResultsFile {
+    /// Marks superseded lines, and takes the mark from those that are asked for again. All else stays
+    /// byte for byte, and the whole file when there is nothing to do.
+    pub(crate) fn mark(&mut self, marks: &Marks) -> Result<(), Error> {
+        if marks.wrong == 0 {
+            return Ok(());
+        }
+        let what = "cannot mark the earlier answers that are superseded";
+        self.replace(what, |source, out| {
+            source.seek(SeekFrom::Start(0))?;
+            let (mut line, mut number) = (Vec::new(), 0);
+            loop {
+                line.clear();
+                let read =
+                    io::Read::take(&mut *source, LONGEST_LINE).read_until(b'\n', &mut line)?;
+                if read == 0 {
+                    return Ok(());
+                }
+                if !line.trim_ascii().is_empty() {
+                    if marks.is_wrong(number) {
+                        turn(&mut line);
+                    }
+                    number += 1;
+                }
+                out.write_all(&line)?;
+            }
+        })
+    }
+}
+
+/// Adds the mark to a line, or takes it away.
+fn turn(line: &mut Vec<u8>) {
+    line.truncate(line.trim_ascii_end().len());
+    match line.strip_suffix(MARK).map(<[u8]>::len) {
+        Some(rest) => {
+            line.truncate(rest);
+            line.push(b'}');
+        }
+        None if line.last() == Some(&b'}') => {
+            line.pop();
+            line.extend_from_slice(MARK);
+        }
+        None => {}
+    }
+    line.push(b'\n');
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_mark_comes_and_goes_without_a_trace() {
+        let plain = b"{\"id\":\"a\",\"success\":true}\n".to_vec();
+        let mut line = plain.clone();
+        turn(&mut line);
+        assert_eq!(
+            line,
+            b"{\"id\":\"a\",\"success\":true,\"superseded\":true}\n"
+        );
+        turn(&mut line);
+        assert_eq!(line, plain);
+    }
+
+    #[test]
+    fn lines_are_known_by_their_number() {
+        let mut marks = Marks::default();
+        for line in 0..200 {
+            marks.next(line % 3 == 0, line % 2 == 0);
+        }
+        for line in 0..200 {
+            assert_eq!(
+                marks.is_wrong(line),
+                (line % 3 == 0) != (line % 2 == 0),
+                "{line}"
+            );
+        }
+        assert!(!marks.is_wrong(1000));
+    }
+}

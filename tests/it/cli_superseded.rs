@@ -1,0 +1,176 @@
+//! Answers to what the input asked before it was changed.
+
+use std::process::Stdio;
+
+use serde_json::Value;
+
+use super::common::{
+    Desk, PATIENCE, Running, all_ids, eventually, good, id, line_count, prompt_lines,
+};
+
+const RUN: &str = "in.jsonl -o out.jsonl -j 1 --template";
+
+fn is_marked(line: &Value) -> bool {
+    line["superseded"] == true
+}
+
+/// What whoever reads line by line takes for the answers to what is asked now.
+fn current(lines: &[Value]) -> Vec<String> {
+    let lines = lines.iter().filter(|line| !is_marked(line));
+    lines
+        .map(|line| line["text"].as_str().unwrap().to_owned())
+        .collect()
+}
+
+#[test]
+fn earlier_answers_are_marked_before_the_first_call_and_count_again_when_asked_for_again() {
+    let (desk, sim) = (Desk::new(), good());
+    desk.prompts("in.jsonl", 6);
+    let old = format!("{RUN} A:{{{{prompt}}}}");
+    let new = format!("{RUN} B:{{{{prompt}}}}");
+    desk.run(&sim, &old).expect(0);
+    let before = desk.read("out.jsonl");
+
+    sim.hold();
+    let running = desk.start(&sim, &new);
+    assert!(sim.wait_until(|s| s.in_flight == 1, PATIENCE));
+    running.hears("6 changed, 6 to send; 6 earlier answers are superseded");
+    let lines = desk.results("out.jsonl");
+    assert!(lines.len() == 6 && lines.iter().all(is_marked));
+    let plain = desk.read("out.jsonl").replace(",\"superseded\":true}", "}");
+    assert_eq!(plain, before);
+    running.signal("INT");
+    running.hears("stopping:");
+    sim.release();
+    running.wait().expect(130);
+    let lines = desk.results("out.jsonl");
+    assert_eq!(lines.len(), 7);
+    assert_eq!(current(&lines), ["echo: B:prompt 0"]);
+    assert_eq!(sim.stats().calls, 7);
+
+    // Looking changes nothing.
+    let stopped = desk.read("out.jsonl");
+    desk.run(&sim, &format!("{new} --dry-run"))
+        .expect(0)
+        .says("5 changed, 5 to send");
+    assert_eq!(desk.read("out.jsonl"), stopped);
+
+    // Back: nothing is bought twice.
+    let ended = desk.run(&sim, &old).expect(0);
+    ended.says("6 finished before, nothing to send; 1 earlier answer is superseded");
+    assert_eq!(desk.read("out.jsonl"), before);
+    assert_eq!(sim.stats().calls, 7);
+
+    // And on to a clean end.
+    desk.write("out.jsonl", &stopped);
+    desk.run(&sim, &new)
+        .expect(0)
+        .says("1 finished before, 5 changed, 5 to send");
+    let lines = desk.results("out.jsonl");
+    assert_eq!(sim.stats().calls, 12);
+    assert!(lines.len() == 6 && !lines.iter().any(is_marked));
+    assert_eq!(desk.ids("out.jsonl"), all_ids(6));
+    assert!(
+        current(&lines)
+            .iter()
+            .all(|text| text.starts_with("echo: B:"))
+    );
+}
+
+#[cfg(unix)]
+#[test]
+fn a_kill_after_the_mark_costs_nothing() {
+    let (desk, sim) = (Desk::new(), good());
+    desk.prompts("in.jsonl", 5);
+    let old = format!("{RUN} A:{{{{prompt}}}}");
+    desk.run(&sim, &old).expect(0);
+    let before = desk.read("out.jsonl");
+    sim.hold();
+    let mut running = desk.start(&sim, &format!("{RUN} B:{{{{prompt}}}}"));
+    assert!(sim.wait_until(|s| s.in_flight == 1, PATIENCE));
+    running.child.kill().unwrap();
+    running.wait();
+    sim.release();
+    assert!(desk.results("out.jsonl").iter().all(is_marked));
+    desk.run(&sim, &old).expect(0).says("5 finished before");
+    assert_eq!((desk.read("out.jsonl"), sim.stats().calls), (before, 6));
+}
+
+#[test]
+fn lines_of_other_items_stay_as_they_are() {
+    let (desk, sim) = (Desk::new(), good());
+    desk.prompts("in.jsonl", 3);
+    desk.run(&sim, "in.jsonl -o out.jsonl -j 1").expect(0);
+    let before = desk.read("out.jsonl");
+    let text = prompt_lines(3).replace("prompt 1", "another");
+    let text: String = text
+        .lines()
+        .skip(1)
+        .map(|line| format!("{line}\n"))
+        .collect();
+    desk.write("in.jsonl", text);
+    sim.hold();
+    let running = desk.start(&sim, "in.jsonl -o out.jsonl -j 1");
+    assert!(sim.wait_until(|s| s.in_flight == 1, PATIENCE));
+    running.hears("1 changed");
+    let after = desk.read("out.jsonl");
+    for (before, after) in before.lines().zip(after.lines()) {
+        let marked = format!(
+            "{},\"superseded\":true}}",
+            before.strip_suffix('}').unwrap()
+        );
+        let expected = if before.contains("\"i-1\"") {
+            &*marked
+        } else {
+            before
+        };
+        assert_eq!(after, expected);
+    }
+    sim.release();
+    running.wait().expect(0);
+    assert_eq!(desk.ids("out.jsonl"), all_ids(3));
+}
+
+#[test]
+fn a_stream_that_ends_early_leaves_no_two_answers_that_look_alike() {
+    let (desk, sim) = (Desk::new(), good());
+    let feed = |text: &str| {
+        let mut command = desk.against(&sim, "- -o out.jsonl -j 1");
+        let mut running = Running::start(command.stdin(Stdio::piped()));
+        running.feed(text);
+        running
+    };
+    let old = prompt_lines(4);
+    let mut running = feed(&old);
+    drop(running.child.stdin.take());
+    running.wait().expect(0);
+    let before = desk.read("out.jsonl");
+    let new = old
+        .replace("prompt", "question")
+        .replace("\"question\":", "\"prompt\":");
+    let new: String = new
+        .lines()
+        .take(2)
+        .map(|line| format!("{line}\n"))
+        .collect();
+    let mut running = feed(&new);
+    assert!(eventually(|| line_count(&desk.path("out.jsonl")) == 6));
+    running.feed("{\n");
+    drop(running.child.stdin.take());
+    running.wait().expect(2);
+    let lines = desk.results("out.jsonl");
+    let marked: Vec<String> = lines
+        .iter()
+        .filter(|line| is_marked(line))
+        .map(id)
+        .collect();
+    assert_eq!(
+        (lines.len(), marked),
+        (6, vec!["i-0".to_owned(), "i-1".to_owned()])
+    );
+    // The first questions again: their answers are there.
+    let mut running = feed(&old);
+    drop(running.child.stdin.take());
+    running.wait().expect(0);
+    assert_eq!((desk.read("out.jsonl"), sim.stats().calls), (before, 6));
+}
