@@ -6,6 +6,7 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use super::settings::words_for;
+use super::shell::{CompletionsArgs, ManArgs};
 #[cfg(feature = "simulate")]
 use super::simulate::SimulateArgs;
 use super::values::{at_least_one, name, seconds, temperature, text_or_file};
@@ -49,6 +50,8 @@ pub enum Command {
     Config(ConfigArgs),
     #[cfg(feature = "simulate")]
     Simulate(Box<SimulateArgs>),
+    Completions(CompletionsArgs),
+    Man(ManArgs),
 }
 
 /// Run prompts to completion; run the same command again to resume

@@ -100,6 +100,8 @@ mod cli_secrets;
 #[cfg(all(feature = "cli", feature = "simulate"))]
 mod cli_shared;
 #[cfg(all(feature = "cli", feature = "simulate"))]
+mod cli_shell;
+#[cfg(all(feature = "cli", feature = "simulate"))]
 mod cli_simulate;
 #[cfg(all(feature = "cli", feature = "simulate"))]
 mod cli_stdin;
