@@ -72,6 +72,8 @@ mod cli_input;
 #[cfg(all(feature = "cli", feature = "simulate"))]
 mod cli_kill;
 #[cfg(all(feature = "cli", feature = "simulate"))]
+mod cli_limits;
+#[cfg(all(feature = "cli", feature = "simulate"))]
 mod cli_local;
 #[cfg(all(feature = "cli", feature = "simulate"))]
 mod cli_net;
