@@ -123,7 +123,7 @@ pub struct RunArgs {
 
     /// Send items again that earlier runs got a reply for that was paid for and cannot be used, such as
     /// a tool call without a text; each is paid for again
-    #[arg(help_heading = "Results", long)]
+    #[arg(help_heading = "Results", long, hide_short_help = true)]
     pub ask_again: bool,
 
     /// With `--strategy batch`: end as soon as all is handed over; the same command collects the results
