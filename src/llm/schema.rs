@@ -417,7 +417,7 @@ mod schema_tests {
             ),
             (
                 json!({"b": "x"}),
-                "at /b: value is not of types \"integer\", \"null\"",
+                "at /b: value is not of types \"null\", \"integer\"",
             ),
             (json!({}), "\"b\" is a required property"),
         ] {
