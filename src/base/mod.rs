@@ -9,5 +9,6 @@ pub mod error;
 pub mod hints;
 pub mod id;
 pub mod names;
+pub mod private;
 pub mod secret;
 pub mod usage;

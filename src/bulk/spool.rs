@@ -6,6 +6,7 @@ use std::path::Path;
 
 use crate::base::cancel::Context;
 use crate::base::error::{Error, ErrorKind};
+use crate::base::private;
 
 use super::input::Form;
 use super::prompts::{PromptSettings, Prompts};
@@ -32,11 +33,12 @@ impl Prompts {
             Error::new(ErrorKind::Invalid, why)
         };
         let unwritable = |error| failed(&format!("cannot write to {}", folder.display()), error);
-        fs::create_dir_all(folder).map_err(unwritable)?;
+        private::make_folder(folder).map_err(unwritable)?;
         sweep(folder);
         let path = folder.join(format!("{PREFIX}{}", uuid::Uuid::now_v7()));
-        let options = OpenOptions::new().write(true).create_new(true).clone();
-        let file = options.open(&path).map_err(unwritable)?;
+        let mut options = OpenOptions::new();
+        let file = private::open(options.write(true).create_new(true), &path);
+        let file = file.map_err(unwritable)?;
         let _gone = Gone(&path);
         // Whoever sweeps leaves alone what somebody has locked.
         let _ = file.try_lock();

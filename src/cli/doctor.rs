@@ -65,6 +65,7 @@ fn look(args: &DoctorArgs) -> Result<Vec<Finding>, Refusal> {
     let folder = args.data.folder()?;
     let database = args.data.database()?;
     let mut findings = vec![writable(&folder)];
+    findings.extend(open_to_others(&folder));
     findings.extend(room(&folder));
     findings.push(clock(&database));
     if database.exists() {
@@ -169,6 +170,26 @@ fn writable(folder: &Path) -> Finding {
             Finding::new(WHAT, Verdict::Bad, seen, Some(advice))
         }
     }
+}
+
+/// Prompts and answers lie in it. One that the program makes is private; one that was there is left as
+/// it is.
+#[cfg(unix)]
+fn open_to_others(folder: &Path) -> Option<Finding> {
+    let rights = fs::metadata(folder).ok()?.permissions();
+    let rights = std::os::unix::fs::PermissionsExt::mode(&rights) & 0o777;
+    (rights & 0o077 != 0).then(|| {
+        let shown = folder.display();
+        let seen = format!("other users of this machine may look into {shown} (mode {rights:o})");
+        let advice =
+            format!("prompts and answers lie there; to keep them private: chmod -R go= {shown}");
+        Finding::new("privacy", Verdict::Note, seen, Some(&advice))
+    })
+}
+
+#[cfg(not(unix))]
+fn open_to_others(_: &Path) -> Option<Finding> {
+    None
 }
 
 /// Less room than this is soon used up.

@@ -12,6 +12,7 @@ use std::time::{Duration, SystemTime};
 use rusqlite::{Connection, ErrorCode, OpenFlags, TransactionBehavior, params};
 
 use crate::base::error::{Error, ErrorKind};
+use crate::base::private;
 
 use super::store::ConfigStore;
 
@@ -109,6 +110,7 @@ impl SqliteConfig {
 
     fn change(&self, key: &str, value: Option<&str>) -> rusqlite::Result<Result<(), String>> {
         let may_make = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE;
+        private::before_sqlite(&self.path);
         let mut db = self.open(may_make, patient)?;
         let change = db.transaction_with_behavior(TransactionBehavior::Immediate)?;
         match State::of(&change)? {
@@ -224,7 +226,7 @@ impl ConfigStore for SqliteConfig {
             return Ok(());
         }
         if let Some(folder) = self.path.parent() {
-            std::fs::create_dir_all(folder).map_err(|why| {
+            private::make_folder(folder).map_err(|why| {
                 let why = format!("cannot be written: its folder cannot be made: {why}");
                 self.error(ErrorKind::Invalid, &why)
             })?;

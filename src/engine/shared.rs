@@ -14,6 +14,7 @@ use std::time::{Duration, SystemTime};
 use serde::{Deserialize, Serialize};
 
 use crate::base::clock::Time;
+use crate::base::private;
 
 use super::bucket::Bucket;
 
@@ -67,14 +68,11 @@ pub(super) struct Share {
 
 impl Share {
     pub(super) fn open(folder: &Path, name: u64, wall: WallClock) -> io::Result<Self> {
-        std::fs::create_dir_all(folder)?;
+        private::make_folder(folder)?;
         let path: PathBuf = folder.join(format!("quota-{name:016x}.json"));
-        let file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .open(path)?;
+        let mut options = OpenOptions::new();
+        options.read(true).write(true).create(true).truncate(false);
+        let file = private::open(&mut options, &path)?;
         Ok(Self {
             file,
             wall,

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use crate::base::error::{Error, ErrorKind};
 use crate::base::id::{JobId, ProcessId};
+use crate::base::private;
 use crate::bulk::run::BulkError;
 use crate::engine::dispatch::{ErrorPolicy, StopReason};
 use crate::llm::request::Request;
@@ -56,7 +57,7 @@ impl LlmManager {
             let why = "the batch strategy keeps its work in a folder: name one with `data_dir`";
             Error::new(ErrorKind::Invalid, why)
         })?;
-        std::fs::create_dir_all(folder).map_err(|error| {
+        private::make_folder(folder).map_err(|error| {
             let why = format!("cannot make the folder {}: {error}", folder.display());
             Error::new(ErrorKind::Invalid, why)
         })?;

@@ -81,6 +81,8 @@ mod cli_net;
 mod cli_output;
 #[cfg(all(feature = "cli", feature = "simulate"))]
 mod cli_portable;
+#[cfg(all(feature = "cli", feature = "queue", feature = "simulate", unix))]
+mod cli_private;
 #[cfg(all(feature = "cli", feature = "simulate"))]
 mod cli_providers;
 #[cfg(all(feature = "cli", feature = "queue", feature = "simulate"))]

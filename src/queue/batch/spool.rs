@@ -6,6 +6,7 @@ use std::io::{self, BufWriter, Read, Write};
 use std::path::{Path, PathBuf};
 
 use crate::base::error::{Error, ErrorKind};
+use crate::base::private;
 use crate::llm::batch::BatchInput;
 
 /// The folder of these files.
@@ -30,11 +31,11 @@ impl Spool {
     /// Begins a file, which is there once it is [kept](Draft::keep).
     pub(crate) fn draft(&self, path: PathBuf) -> Result<Draft, Error> {
         let begin = || {
-            make_private(&self.0)?;
+            private::make_folder(&self.0)?;
             let mut part = path.clone().into_os_string();
             part.push(".part");
             let part = PathBuf::from(part);
-            let file = BufWriter::with_capacity(1 << 18, File::create(&part)?);
+            let file = BufWriter::with_capacity(1 << 18, private::make_file(&part)?);
             Ok((part, file))
         };
         let (part, file) = begin().map_err(|error| unwritable(&path, error))?;
@@ -69,15 +70,6 @@ impl Spool {
             }
         }
     }
-}
-
-/// The folder; what is in it is for this user's eyes.
-fn make_private(folder: &Path) -> io::Result<()> {
-    let mut make = fs::DirBuilder::new();
-    make.recursive(true);
-    #[cfg(unix)]
-    std::os::unix::fs::DirBuilderExt::mode(&mut make, 0o700);
-    make.create(folder)
 }
 
 /// A file that is being written. Dropped before it is [kept](Self::keep), it is gone: on a full disk its

@@ -11,6 +11,7 @@ use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags, TransactionBehavior};
 
 use crate::base::error::{Error, ErrorKind};
+use crate::base::private;
 
 use super::mounts::network_of;
 use super::writer::{Fault, Writer, be_patient};
@@ -73,6 +74,7 @@ fn invalid(why: String) -> Error {
 pub(super) fn open(path: &Path, options: SqliteOptions) -> Result<SqliteStore, Error> {
     let path = prepared(path)?;
     let fail = |fault: Fault| fault.explain(&path);
+    private::before_sqlite(&path);
     let flags = OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let write = flags | OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE;
     let mut conn = Connection::open_with_flags(&path, write).map_err(|error| fail(error.into()))?;
@@ -138,7 +140,7 @@ fn prepared(path: &Path) -> Result<PathBuf, Error> {
         Some(folder) if !folder.as_os_str().is_empty() => folder,
         _ => Path::new("."),
     };
-    fs::create_dir_all(folder).map_err(|error| cannot("the folder of", error))?;
+    private::make_folder(folder).map_err(|error| cannot("the folder of", error))?;
     let folder = fs::canonicalize(folder).map_err(|error| cannot("the folder of", error))?;
     let mut path = folder.join(name);
     // Through a link, SQLite would put the log beside the file and a peer beside the link.

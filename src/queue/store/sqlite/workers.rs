@@ -10,6 +10,7 @@ use uuid::Uuid;
 
 use crate::base::clock::Wall;
 use crate::base::error::{Error, ErrorKind};
+use crate::base::private;
 use crate::queue::store::{MOST_CRASHES, WorkerId};
 
 use super::SqliteStore;
@@ -65,7 +66,7 @@ impl SqliteStore {
             );
             Error::new(ErrorKind::Invalid, why)
         };
-        fs::create_dir_all(&folder).map_err(cannot)?;
+        private::make_folder(&folder).map_err(cannot)?;
         self.sweep(&folder)?;
         let (name, path, file) = locked_file(|name| self.lock_path(name)).map_err(cannot)?;
         // Locked before the row can be seen: nobody ever finds a living worker unlocked.
@@ -218,7 +219,10 @@ fn locked_file(path: impl Fn(&str) -> PathBuf) -> io::Result<(String, PathBuf, F
     loop {
         let name = Uuid::now_v7().to_string();
         let path = path(&name);
-        let file = File::create_new(&path)?;
+        let file = private::open(
+            File::options().read(true).write(true).create_new(true),
+            &path,
+        )?;
         match file.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => continue,

@@ -1,0 +1,67 @@
+//! Files and folders for this user's eyes: they hold prompts and answers.
+
+use std::fs::{DirBuilder, File, OpenOptions};
+use std::io;
+use std::path::Path;
+
+/// Makes a folder, and those above it that are not there. One that is there stays as it is.
+pub(crate) fn make_folder(folder: &Path) -> io::Result<()> {
+    let mut make = DirBuilder::new();
+    make.recursive(true);
+    #[cfg(unix)]
+    std::os::unix::fs::DirBuilderExt::mode(&mut make, 0o700);
+    make.create(folder)
+}
+
+/// These options, for a file that is private if it is made. One that is there stays as it is.
+pub(crate) fn open(options: &mut OpenOptions, path: &Path) -> io::Result<File> {
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(options, 0o600);
+    options.open(path)
+}
+
+/// Makes an empty file, or one that is there empty.
+pub(crate) fn make_file(path: &Path) -> io::Result<File> {
+    open(
+        File::options().write(true).create(true).truncate(true),
+        path,
+    )
+}
+
+/// Has a database that SQLite is about to make be private: its log and what else it puts beside the
+/// file follow the file. Whatever keeps it from being made, SQLite will meet, and explain.
+#[cfg(feature = "queue")]
+pub(crate) fn before_sqlite(path: &Path) {
+    let _ = open(File::options().append(true).create(true), path);
+}
+
+#[cfg(all(test, unix))]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    fn rights(path: &Path) -> u32 {
+        fs::metadata(path).unwrap().permissions().mode() & 0o777
+    }
+
+    #[test]
+    fn what_is_made_is_for_its_owner_and_what_is_there_stays() {
+        let place = tempfile::tempdir().unwrap();
+        let wide = place.path().join("wide");
+        fs::create_dir(&wide).unwrap();
+        fs::set_permissions(&wide, fs::Permissions::from_mode(0o755)).unwrap();
+        let folder = wide.join("a/b");
+        make_folder(&folder).unwrap();
+        assert_eq!(rights(&wide), 0o755);
+        assert_eq!(rights(&wide.join("a")), 0o700);
+        assert_eq!(rights(&folder), 0o700);
+        let file = folder.join("f");
+        make_file(&file).unwrap();
+        assert_eq!(rights(&file), 0o600);
+        fs::set_permissions(&file, fs::Permissions::from_mode(0o640)).unwrap();
+        make_file(&file).unwrap();
+        assert_eq!(rights(&file), 0o640);
+    }
+}
