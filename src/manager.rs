@@ -321,7 +321,10 @@ impl LlmManager {
 
     fn timed(&self, config: LlmConfig) -> Result<LlmConfig, Error> {
         let idle = self.settings.transfer_idle_timeout()?;
-        let config = config.transfer_idle_timeout(idle);
+        let mut config = config.transfer_idle_timeout(idle);
+        if let Some(bytes) = self.settings.max_reply_bytes()? {
+            config = config.max_reply_bytes(bytes);
+        }
         Ok(match self.settings.request_timeout()? {
             Some(timeout) => config.request_timeout(timeout),
             None => config,

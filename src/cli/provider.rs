@@ -22,6 +22,7 @@ pub struct Chosen {
     /// The flag, variable or setting that names them.
     fallbacks_by: &'static str,
     timeout: Option<Duration>,
+    max_reply: Option<u64>,
     calls: Option<usize>,
     /// Requests that name no model, if known.
     unnamed: Option<u64>,
@@ -178,7 +179,7 @@ impl Chosen {
             ))
             .about(About::Provider));
         }
-        let first = build(status.config(), self.timeout, self.calls)?;
+        let first = self.build(status.config(), self.calls)?;
         let concurrency = self.calls.unwrap_or_else(|| first.default_concurrency());
         let fallbacks = self.fallbacks.iter();
         let fallbacks = fallbacks.map(|status| self.fallback(status, concurrency));
@@ -187,6 +188,22 @@ impl Chosen {
             first,
             concurrency,
         })
+    }
+
+    fn build(&self, config: LlmConfig, calls: Option<usize>) -> Result<Client, Refusal> {
+        let mut config = config;
+        if let Some(timeout) = self.timeout {
+            config = config.request_timeout(timeout);
+        }
+        if let Some(bytes) = self.max_reply {
+            config = config.max_reply_bytes(bytes);
+        }
+        if let Some(calls) = calls {
+            config = config.concurrency(calls);
+        }
+        config
+            .client()
+            .map_err(|error| Refusal::could_not_run(error.message()).about(About::Provider))
     }
 
     /// The client of a fallback: the first provider's models mean nothing to it, nor does the number of
@@ -200,7 +217,7 @@ impl Chosen {
         }
         let own = (name == "local").then_some(status.default_concurrency);
         let config = status.config().only_model(true);
-        let client = build(config, self.timeout, Some(own.unwrap_or(calls)))?;
+        let client = self.build(config, Some(own.unwrap_or(calls)))?;
         let slots = own.and_then(|slots| u32::try_from(slots).ok());
         let limits = slots.map_or_else(Limits::default, |n| Limits::default().in_flight(n));
         Ok((client, limits))
@@ -278,6 +295,7 @@ pub fn choose(
     let model = settings.model().map_err(refused)?;
     let base_url = args.base_url.clone();
     let timeout = settings.request_timeout().map_err(refused)?;
+    let max_reply = settings.max_reply_bytes().map_err(refused)?;
     let calls = settings.sync_concurrency().map_err(refused)?;
     let all_named = unnamed == Some(0);
 
@@ -319,6 +337,7 @@ pub fn choose(
         fallbacks,
         fallbacks_by,
         timeout,
+        max_reply,
         calls,
         unnamed,
         extract,
@@ -355,23 +374,6 @@ fn once_loaded(
     }
     say(format!("{name}: the server is ready after {took}"));
     Ok(status)
-}
-
-fn build(
-    config: LlmConfig,
-    timeout: Option<Duration>,
-    calls: Option<usize>,
-) -> Result<Client, Refusal> {
-    let mut config = config;
-    if let Some(timeout) = timeout {
-        config = config.request_timeout(timeout);
-    }
-    if let Some(calls) = calls {
-        config = config.concurrency(calls);
-    }
-    config
-        .client()
-        .map_err(|error| Refusal::could_not_run(error.message()).about(About::Provider))
 }
 
 fn named(

@@ -172,6 +172,7 @@ fn made_of(settings: &Settings) -> Result<String, Refusal> {
         "llm.fallback_enabled",
         "llm.sync_concurrency",
         "llm.request_timeout",
+        "llm.max_reply_mib",
         "llm.requests_per_minute",
         "llm.tokens_per_minute",
         "llm.burst_size",

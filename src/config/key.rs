@@ -109,6 +109,13 @@ static KEYS: &[Key] = &[
         "The longest wait for one call",
     ),
     key(
+        "llm.max_reply_mib",
+        &[],
+        Kind::Whole(1, 4_096),
+        Rule("16; 64 for vectors"),
+        "The most that is read of one call's reply, in MiB",
+    ),
+    key(
         "llm.requests_per_minute",
         &["RATE_LIMIT_REQUESTS_PER_MINUTE"],
         Kind::Positive,

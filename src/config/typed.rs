@@ -92,6 +92,15 @@ impl Settings {
         self.time("llm.request_timeout")
     }
 
+    /// `llm.max_reply_mib`, in bytes: the most that is read of one call's reply. Default: 64 MiB for
+    /// vectors, 16 MiB else.
+    ///
+    /// # Errors
+    /// When the value is not from 1 to 4,096.
+    pub fn max_reply_bytes(&self) -> Result<Option<u64>, Error> {
+        Ok(self.whole("llm.max_reply_mib")?.map(|mib| mib << 20))
+    }
+
     /// `llm.requests_per_minute`. Default: learned from the provider's replies.
     ///
     /// # Errors

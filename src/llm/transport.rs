@@ -20,7 +20,7 @@ use ureq::unversioned::transport::NextTimeout;
 
 use crate::base::brief::{Bytes, Many};
 use crate::base::cancel::Context;
-use crate::base::error::{Error, ErrorKind, Sent};
+use crate::base::error::{Error, ErrorKind, RAW_LIMIT, Sent};
 use crate::base::secret::shown_url;
 
 use self::wire::{Call, Current, Tracking};
@@ -30,8 +30,10 @@ pub use self::transfer::{Method, Transfer};
 mod transfer;
 mod wire;
 
-/// Replies larger than this are refused.
+/// What is kept of a reply to a step of a batch, such as a page of a list.
 const REPLY_LIMIT: u64 = 64 * 1024 * 1024;
+/// What is kept of a reply that says what went wrong.
+const ERROR_LIMIT: u64 = 1024 * 1024;
 /// Common servers drop idle connections after 5 s; a request sent into that moment is of unknown
 /// fate, so connections are given up before.
 const IDLE_LIMIT: Duration = Duration::from_secs(4);
@@ -50,6 +52,8 @@ pub struct HttpRequest<'a> {
     pub body: Option<&'a [u8]>,
     /// The longest the whole exchange may take, from looking up the host to the last byte.
     pub timeout: Duration,
+    /// The most bytes that the body of a success reply may have; more are not read.
+    pub reply_limit: u64,
 }
 
 impl fmt::Debug for HttpRequest<'_> {
@@ -190,9 +194,13 @@ impl Transport for HttpTransport {
         let timeout = ctx
             .remaining()
             .map_or(request.timeout, |left| left.min(request.timeout));
-        self.tracked(request.url, &|_| timeout, ctx, || {
+        let reply = self.tracked(request.url, &|_| timeout, ctx, || {
             self.exchange(request, timeout)
-        })
+        })?;
+        match reply.body.len() as u64 > request.reply_limit && is_success(reply.status) {
+            true => Err(too_large(request, &reply)),
+            false => Ok(reply),
+        }
     }
 
     fn transfer(&self, transfer: Transfer<'_>, ctx: &Context) -> Result<HttpReply, Error> {
@@ -265,14 +273,42 @@ impl HttpTransport {
         // A server may announce more than it sends, so its word is good for a megabyte only.
         let expected = body.content_length().unwrap_or(2048).min(1 << 20);
         let mut bytes = Vec::with_capacity(expected as usize + 1);
-        let mut reader = body.into_with_config().limit(REPLY_LIMIT).reader();
-        reader.read_to_end(&mut bytes).map_err(unwrapped)?;
+        let most = match is_success(head.status.as_u16()) {
+            true => request.reply_limit.saturating_add(1),
+            // Its status says enough.
+            false => ERROR_LIMIT,
+        };
+        let reader = body.into_with_config().limit(u64::MAX).reader();
+        reader
+            .take(most)
+            .read_to_end(&mut bytes)
+            .map_err(unwrapped)?;
         Ok(HttpReply {
             status: head.status.as_u16(),
             headers: Headers(head.headers),
             body: bytes,
         })
     }
+}
+
+fn is_success(status: u16) -> bool {
+    (200..300).contains(&status)
+}
+
+/// The failure of a reply that is longer than it may be. It was made and is paid for; asked again, it
+/// would be as long.
+fn too_large(request: &HttpRequest<'_>, reply: &HttpReply) -> Error {
+    let (host, most) = (shown_url(request.url), request.reply_limit as f64);
+    let why = format!(
+        "the reply of {host} is larger than {:.1} MiB, the most that is read of one; to read more: \
+         batchwright config set llm.max_reply_mib",
+        most / 1_048_576.0
+    );
+    let beginning = &reply.body[..reply.body.len().min(RAW_LIMIT)];
+    Error::new(ErrorKind::Malformed, why)
+        .with_status(reply.status)
+        .with_sent(Sent::Answered)
+        .with_unusable_reply(String::from_utf8_lossy(beginning))
 }
 
 /// ureq wraps its own errors to pass them through `Read`.
@@ -454,10 +490,69 @@ mod tests {
             headers: &[],
             body: Some(b"{}"),
             timeout: long,
+            reply_limit: 2,
         };
         let reply = http.send(&request, &Context::new()).unwrap();
         assert_eq!(reply.body, b"ok");
         server.join().unwrap();
+    }
+
+    /// What becomes of a reply without an end, of which so much may be read.
+    fn endless(head: &'static str, piece: &'static [u8], most: u64) -> Result<HttpReply, Error> {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let base = format!("http://{}", listener.local_addr().unwrap());
+        let server = std::thread::spawn(move || {
+            let (mut stream, _) = listener.accept().unwrap();
+            stream.write_all(head.as_bytes()).unwrap();
+            // Ends when nobody listens any more.
+            while stream.write_all(piece).is_ok() {}
+        });
+        let long = Duration::from_secs(600);
+        let request = HttpRequest {
+            url: &base,
+            headers: &[],
+            body: Some(b"{}"),
+            timeout: long,
+            reply_limit: most,
+        };
+        let reply = HttpTransport::new(&base, 1, long).send(&request, &Context::new());
+        server.join().unwrap();
+        reply
+    }
+
+    #[test]
+    fn no_more_is_read_of_a_reply_than_it_may_have() {
+        let chunk = b"8\r\n[],[],[]\r\n";
+        for (head, piece) in [
+            (
+                "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n",
+                &chunk[..],
+            ),
+            (
+                "HTTP/1.1 200 OK\r\ncontent-length: 99999999999\r\n\r\n",
+                b"[],[],[]",
+            ),
+            ("HTTP/1.1 200 OK\r\n\r\n", b"[],[],[]"),
+        ] {
+            let error = endless(head, piece, 3 << 19).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Malformed);
+            assert_eq!((error.status(), error.sent()), (Some(200), Sent::Answered));
+            // Neither asked again nor passed on: it was paid for.
+            assert!(error.is_unusable_reply());
+            assert!(error.message().contains("larger than 1.5 MiB"), "{error}");
+            assert_eq!(error.raw().unwrap().len(), RAW_LIMIT);
+        }
+    }
+
+    #[test]
+    fn of_a_long_error_reply_the_beginning_and_the_status_are_kept() {
+        let head = "HTTP/1.1 429 Slow\r\nretry-after: 7\r\ncontent-length: 99999999999\r\n\r\n";
+        let reply = endless(head, b"slow down ", 1 << 20).unwrap();
+        assert_eq!(
+            (reply.status, reply.headers.get("retry-after")),
+            (429, Some("7"))
+        );
+        assert_eq!(reply.body.len() as u64, ERROR_LIMIT);
     }
 
     fn proxy(url: &str, vars: &[(&str, &str)]) -> Option<String> {

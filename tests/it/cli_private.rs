@@ -54,7 +54,10 @@ fn data_folder_and_all_in_it_are_private_when_the_program_makes_them() {
     go("config set llm.burst_size 5", false);
     go("submit in.jsonl --model sim-1", false);
     // Waits for its batch with all that belongs to it on the disk.
-    go("work --provider openai --strategy batch --until-submitted", false);
+    go(
+        "work --provider openai --strategy batch --until-submitted",
+        false,
+    );
     go(
         "run - -o out.jsonl --provider openai --model sim-1 --rpm 60000",
         true,

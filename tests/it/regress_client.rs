@@ -100,6 +100,7 @@ fn what_is_printed_for_debugging_holds_no_secret() {
         headers: &headers,
         body: Some(b"a private prompt"),
         timeout: Duration::from_secs(1),
+        reply_limit: 1,
     };
     let status = inspect("openai", Some(url), Some("m"), false).unwrap();
     let client: Client = config.client().unwrap();

@@ -30,6 +30,11 @@ use super::vendor::{Dialect, Vendor};
 /// reply may take much longer than others': it queues without a word.
 const LOCAL_CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// The most bytes that are read of a reply, where nothing is set.
+pub(super) const MAX_REPLY: u64 = 16 << 20;
+/// The same of one with vectors: a call may make thousands of them.
+const MAX_VECTORS: u64 = 64 << 20;
+
 /// Settings of a provider's client.
 ///
 /// ```no_run
@@ -49,6 +54,7 @@ pub struct LlmConfig {
     api_key: Option<Secret>,
     concurrency: Option<usize>,
     request_timeout: Duration,
+    max_reply: Option<u64>,
     transfer_idle: Duration,
 }
 
@@ -66,6 +72,7 @@ impl LlmConfig {
             api_key: None,
             concurrency: None,
             request_timeout: Duration::from_secs(600),
+            max_reply: None,
             transfer_idle: Duration::from_secs(60),
         }
     }
@@ -115,6 +122,14 @@ impl LlmConfig {
     /// until it is whole.
     pub fn request_timeout(mut self, timeout: Duration) -> Self {
         self.request_timeout = timeout;
+        self
+    }
+
+    /// The most bytes that are read of a reply to one call. What is longer fails as
+    /// [`ErrorKind::Malformed`], is kept to its first 16 KiB, and is not asked for again by itself.
+    /// Default: 64 MiB for vectors, 16 MiB else.
+    pub fn max_reply_bytes(mut self, bytes: u64) -> Self {
+        self.max_reply = Some(bytes);
         self
     }
 
@@ -174,6 +189,7 @@ impl LlmConfig {
             left_out: LeftOut::default(),
             concurrency,
             timeout: self.request_timeout,
+            max_reply: self.max_reply,
         }))))
     }
 
@@ -398,6 +414,7 @@ struct Remote {
     left_out: LeftOut,
     concurrency: usize,
     timeout: Duration,
+    max_reply: Option<u64>,
 }
 
 impl Client {
@@ -415,7 +432,7 @@ impl Remote {
     fn complete(&self, request: &Request, ctx: &Context) -> Result<Response, Error> {
         let call = encode(self.vendor, request, self.model.of_request(request))?;
         self.left_out.tell(self.vendor, request);
-        let reply = self.send(&call, ctx)?;
+        let reply = self.send(&call, MAX_REPLY, ctx)?;
         let result = decode(self.vendor, &reply)
             .map_err(|error| self.explained(error))
             .map(|response| self.warned(request, response));
@@ -432,7 +449,7 @@ impl Remote {
         requests
             .first()
             .inspect(|request| self.left_out.tell(self.vendor, request));
-        let reply = self.send(&call, ctx)?;
+        let reply = self.send(&call, MAX_VECTORS, ctx)?;
         let result =
             embed::decode(self.vendor, &reply, requests).map_err(|error| self.explained(error));
         result
@@ -444,7 +461,7 @@ impl Remote {
             .map_err(|error| self.access.redacted(error))
     }
 
-    fn send(&self, call: &Call, ctx: &Context) -> Result<HttpReply, Error> {
+    fn send(&self, call: &Call, most: u64, ctx: &Context) -> Result<HttpReply, Error> {
         let url = match &call.path {
             Cow::Borrowed("/chat/completions") => Cow::Borrowed(&*self.chat_url),
             path => Cow::Owned(format!("{}{path}", self.access.base_url)),
@@ -454,8 +471,10 @@ impl Remote {
             headers: &self.access.headers,
             body: Some(&call.body),
             timeout: self.timeout,
+            reply_limit: self.max_reply.unwrap_or(most),
         };
-        self.transport.send(&request, ctx)
+        let reply = self.transport.send(&request, ctx);
+        reply.map_err(|error| self.access.redacted(error))
     }
 
     /// With what only the client knows of a failure.

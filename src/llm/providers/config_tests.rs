@@ -305,3 +305,31 @@ fn a_name_that_means_a_provider_leads_to_it() {
     let error = known("nobody").unwrap_err();
     assert!(!error.message().contains("did you mean"), "{error}");
 }
+
+/// Says how much of a reply would be read.
+struct Asking(Mutex<Vec<u64>>);
+
+impl Transport for Asking {
+    fn send(&self, request: &HttpRequest<'_>, _: &Context) -> Result<HttpReply, Error> {
+        self.0.lock().push(request.reply_limit);
+        Err(Error::new(ErrorKind::Transient, "nobody is there"))
+    }
+}
+
+#[test]
+fn as_much_is_read_as_the_request_can_bring_unless_told_otherwise() {
+    let asked = Arc::new(Asking(Mutex::default()));
+    let config = LlmConfig::new("local")
+        .base_url("http://127.0.0.1:9")
+        .model("m");
+    let of = |config: &LlmConfig| {
+        let client = config.client_with(&|_| None, Some(asked.clone()));
+        let (client, ctx) = (client.unwrap(), Context::new());
+        client.complete(&Request::new("p"), &ctx).unwrap_err();
+        let text = Request::embedding("p");
+        client.embed(&[&text], &ctx).unwrap_err();
+        std::mem::take(&mut *asked.0.lock())
+    };
+    assert_eq!(of(&config), [16 << 20, 64 << 20]);
+    assert_eq!(of(&config.max_reply_bytes(5)), [5, 5]);
+}

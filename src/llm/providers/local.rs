@@ -13,6 +13,7 @@ use crate::base::error::{Error, ErrorKind};
 use crate::base::secret::{Address, Secret, shown_url};
 use crate::llm::transport::{HttpReply, HttpRequest, HttpTransport, Transport};
 
+use super::config::MAX_REPLY;
 use super::local_reply::says_loading;
 
 /// Where local servers usually listen: llama.cpp (new and old port), Ollama, LM Studio, vLLM.
@@ -278,6 +279,7 @@ fn get(address: &str, probe: Probe, key: Option<String>) -> Result<HttpReply, Er
             headers: &headers,
             body: None,
             timeout: PROBE_TIMEOUT,
+            reply_limit: MAX_REPLY,
         },
         &Context::new().with_timeout(PROBE_TIMEOUT),
     )

@@ -10,10 +10,8 @@ use crate::base::cancel::Context;
 use crate::base::error::{Error, ErrorKind, Sent};
 use crate::base::secret::shown_url;
 
-use super::{Headers, HttpReply, HttpTransport, REPLY_LIMIT, unwrapped};
+use super::{ERROR_LIMIT, Headers, HttpReply, HttpTransport, REPLY_LIMIT, unwrapped};
 
-/// What is kept of a reply that says what went wrong.
-const ERROR_LIMIT: u64 = 1024 * 1024;
 const PIECE: usize = 64 * 1024;
 
 /// How a [`Transfer`] is asked for.
