@@ -90,7 +90,7 @@ pub use base::usage::Usage;
 pub use bulk::appender::ResultsAppender;
 pub use bulk::file::FileRun;
 pub use bulk::options::{FileRunError, FileRunOptions, Output, Plan, Report};
-pub use bulk::prompts::{PromptSettings, Prompts};
+pub use bulk::prompts::{InputFormat, PromptSettings, Prompts};
 pub use bulk::requests::Requests;
 pub use bulk::run::{Bulk, BulkError, Outcomes, execute_bulk_sync};
 pub use config::choices::{OnUnknown, Strategy};

@@ -80,7 +80,9 @@ impl FileBacklog {
     }
 
     fn wanted(&self, at: usize, class: usize) -> bool {
-        usize::from(self.index.class(at)) == class && self.options.want(self.index.state(at))
+        usize::from(self.index.class(at)) == class
+            && !self.index.is_bad(at)
+            && self.options.want(self.index.state(at))
     }
 
     fn ticket(&self, index: usize, tries: Tries) -> Ticket<FileTask> {

@@ -2,7 +2,7 @@
 
 use std::io::{self, Write};
 use std::ops::ControlFlow;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use crossbeam_channel::{Receiver, bounded};
@@ -27,10 +27,11 @@ use super::lines::{
 };
 use super::list::{Feeder, Item, ListBacklog};
 use super::once::{finished, progress};
-use super::options::{FileRunError, FileRunOptions, Output, Place, Plan, Report};
+use super::open_output::{OpenOutput, Opened, open, refuse_same_file};
+use super::options::{FileRunError, FileRunOptions, Output, Plan, Report};
 use super::prompts::{PromptSource, Prompts};
 use super::replies::Replies;
-use super::results::{Marks, ResultsFile, is_regular};
+use super::results::{Marks, ResultsFile};
 use super::stream::{self, Previous, StreamItem};
 use super::{TICK, bad_concurrency};
 use crate::engine::pack::{Backlog, Pack, Packed};
@@ -78,29 +79,6 @@ pub(super) struct Parts {
     pub options: FileRunOptions,
 }
 
-pub(super) enum OpenOutput {
-    File(ResultsFile),
-    Writer(Box<dyn Write + Send>),
-}
-
-impl OpenOutput {
-    /// Marks what the input has changed since.
-    pub(super) fn mark(&mut self, marks: &Marks) -> Result<(), Error> {
-        match self {
-            Self::File(file) => file.mark(marks),
-            Self::Writer(_) => Ok(()),
-        }
-    }
-
-    /// Bytes in the file.
-    fn len(&self) -> u64 {
-        match self {
-            Self::File(file) => file.len(),
-            Self::Writer(_) => 0,
-        }
-    }
-}
-
 impl<'a> FileRun<'a> {
     /// Opens the output and compares it with the prompts.
     ///
@@ -124,7 +102,7 @@ impl<'a> FileRun<'a> {
         let mut plan = Plan::default();
         let (prompts, output) = match prompts.source {
             PromptSource::File(_) => prepare_file(prompts, output, &options, &mut plan, compare)?,
-            PromptSource::Stream(_) => prepare_stream(prompts, output, &options, &mut plan)?,
+            PromptSource::Stream { .. } => prepare_stream(prompts, output, &options, &mut plan)?,
         };
         Ok(Self {
             prompts,
@@ -251,7 +229,8 @@ impl<'a> FileRun<'a> {
                 );
                 let mut tally =
                     Tally::new(self.plan.total, route.clock_ref().now()).by(route.providers());
-                self.plan.count_before(options, &mut tally);
+                self.plan.count_before(options, &index, &mut tally);
+                let replaced = self.output.tell_bad_rows(&input, &index, &mut tally)?;
                 if let Some(items) = self.plan.to_send {
                     tally.will_send(items);
                 }
@@ -260,7 +239,7 @@ impl<'a> FileRun<'a> {
                     surroundings.turn(backlog, self.output, tally, &runner, Waker::new())?;
                 drop(runner);
                 let ordered = options.ordered;
-                let untidy = repeated || ordered || ended.superseded > 0;
+                let untidy = repeated || replaced || ordered || ended.superseded > 0;
                 ended.tidy(untidy, |file| {
                     // The run is over and its threads are joined, so this is the last reference; if
                     // it ever were not, an output left out of order must not pass for one in order.
@@ -337,42 +316,6 @@ fn file_runner<'r>(
     }
 }
 
-fn open(output: Output, options: &FileRunOptions) -> Result<Opened, FileRunError> {
-    match output.0 {
-        Place::Writer(writer) => no_order(options).map(|()| Opened::Writer(writer)),
-        Place::File(path) if options.dry_run && !path.exists() => {
-            Ok(Opened::Writer(Box::new(io::sink())))
-        }
-        Place::File(path) if is_regular(&path) => Ok(Opened::File(path)),
-        Place::File(path) => {
-            no_order(options)?;
-            let file = std::fs::OpenOptions::new().write(true).open(&path);
-            file.map(|file| Opened::Writer(Box::new(file) as Box<dyn Write + Send>))
-                .map_err(|e| FileRunError::Output(cannot_open(&path, &e)))
-        }
-    }
-}
-
-enum Opened {
-    File(PathBuf),
-    Writer(Box<dyn Write + Send>),
-}
-
-fn cannot_open(path: &Path, error: &io::Error) -> Error {
-    Error::new(
-        ErrorKind::Invalid,
-        format!("{}: cannot open the output: {error}", path.display()),
-    )
-}
-
-fn no_order(options: &FileRunOptions) -> Result<(), FileRunError> {
-    if options.ordered {
-        let why = "the output is not a regular file, so it cannot be put into order afterwards";
-        return Err(FileRunError::Usage(Error::new(ErrorKind::Invalid, why)));
-    }
-    Ok(())
-}
-
 fn prepare_file(
     prompts: Prompts,
     output: Output,
@@ -388,7 +331,8 @@ fn prepare_file(
     let output = match open(output, options)? {
         Opened::Writer(writer) => OpenOutput::Writer(writer),
         Opened::File(path) => {
-            refuse_same_file(&path, Path::new(checked.input.name()))?;
+            let mut inputs = checked.input.names();
+            inputs.try_for_each(|input| refuse_same_file(&path, Path::new(input)))?;
             plan.resumable = true;
             let (models, vectors) = (&mut plan.models_before, &mut plan.vectors_before);
             let superseded = &mut plan.superseded;
@@ -413,6 +357,7 @@ fn prepare_file(
             OpenOutput::File(file)
         }
     };
+    let bad = checked.items.totals().bad;
     compare(&mut checked.items).map_err(FileRunError::Output)?;
     let index = checked.items.finish();
     let tally = index.tally();
@@ -428,6 +373,7 @@ fn prepare_file(
     plan.changed = tally.changed;
     plan.foreign = tally.unknown_lines;
     plan.without_id = tally.automatic;
+    plan.bad_rows = bad;
     let most = options.max_items.map_or(u64::MAX, |most| most as u64);
     plan.to_send = Some(wanted.min(most));
     let prepared = Prepared::File {
@@ -444,30 +390,7 @@ fn prepare_file(
 
 /// True for an item that is to be sent and that nobody has in hand.
 pub(super) fn is_wanted(index: &FileIndex, i: usize, options: &FileRunOptions) -> bool {
-    options.want(index.state(i)) && !index.is_taken(i)
-}
-
-fn refuse_same_file(output: &Path, input: &Path) -> Result<(), FileRunError> {
-    match (output.canonicalize(), input.canonicalize()) {
-        (Ok(output), Ok(input)) if output == input || are_linked(&output, &input) => {
-            let why = format!("{}: it is the input; name another output", output.display());
-            Err(FileRunError::Usage(Error::new(ErrorKind::Invalid, why)))
-        }
-        _ => Ok(()),
-    }
-}
-
-/// Two names of one file.
-#[cfg(unix)]
-fn are_linked(a: &Path, b: &Path) -> bool {
-    use std::os::unix::fs::MetadataExt;
-    let place = |path: &Path| path.metadata().map(|found| (found.dev(), found.ino())).ok();
-    place(a).is_some_and(|a| Some(a) == place(b))
-}
-
-#[cfg(not(unix))]
-fn are_linked(_: &Path, _: &Path) -> bool {
-    false
+    options.want(index.state(i)) && !index.is_taken(i) && !index.is_bad(i)
 }
 
 /// A few models are enough to tell that the default has changed.

@@ -13,8 +13,9 @@ use crate::llm::response::Outcome;
 use crate::observe::tally::{Measure, Tally};
 
 use super::compact::compact;
-use super::file::{FileRun, OpenOutput, Parts, is_wanted};
+use super::file::{FileRun, Parts, is_wanted};
 use super::input::{FileIndex, Fit, InputFile, Matching, State, hash_prefix};
+use super::open_output::OpenOutput;
 use super::options::{FileRunOptions, Plan, Report};
 use super::results::ResultsFile;
 
@@ -82,7 +83,8 @@ impl Ledger {
         output.mark(&marks)?;
         let started = SystemClock.now();
         let mut tally = Tally::new(plan.total, started);
-        plan.count_before(&options, &mut tally);
+        plan.count_before(&options, &index, &mut tally);
+        let repeated = output.tell_bad_rows(&input, &index, &mut tally)? || repeated;
         Ok(Some(Self {
             input,
             items: Items::InOrder(index),

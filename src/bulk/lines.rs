@@ -113,6 +113,12 @@ pub(crate) fn call_for_lines(
     }
 }
 
+/// The line of an item that was never sent.
+pub(super) fn unsent_line(bytes: &mut Vec<u8>, named: &Named, error: Error) -> Result<(), Error> {
+    let (tries, no_time) = (Tries::default(), Duration::ZERO);
+    render(bytes, named, None, Vec::new(), &tries, no_time, Err(error))
+}
+
 fn render(
     bytes: &mut Vec<u8>,
     named: &Named,
@@ -153,7 +159,7 @@ pub(crate) enum Target {
 }
 
 /// What the buffer keeps between two writes; vectors may have needed much more.
-const KEPT: usize = 1 << 20;
+pub(super) const KEPT: usize = 1 << 20;
 
 /// The sink of a run that writes lines.
 pub(crate) struct LineSink<'r> {

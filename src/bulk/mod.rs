@@ -15,6 +15,7 @@ mod lines;
 mod list;
 mod measure;
 mod once;
+mod open_output;
 pub mod options;
 #[cfg(test)]
 mod pack_simulation;

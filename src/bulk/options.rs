@@ -9,7 +9,7 @@ use crate::base::error::Error;
 use crate::engine::dispatch::StopReason;
 use crate::observe::tally::{Summary, Tally};
 
-use super::input::State;
+use super::input::{FileIndex, State};
 
 /// Where results go.
 pub struct Output(pub(super) Place);
@@ -44,10 +44,19 @@ pub enum FileRunError {
 
 impl Plan {
     /// Counts what this run leaves as earlier ones have settled it.
-    pub(super) fn count_before(&self, options: &FileRunOptions, tally: &mut Tally) {
+    pub(super) fn count_before(
+        &self,
+        options: &FileRunOptions,
+        index: &FileIndex,
+        tally: &mut Tally,
+    ) {
         let left = |state, items| if options.want(state) { 0 } else { items };
         let unusable = left(State::Unusable, self.unusable_before);
-        let failed = left(State::Failed, self.failed_before) + unusable;
+        let failed = match options.want(State::Failed) {
+            // What makes no prompt fails whatever is wanted.
+            true => self.bad_rows - index.tally().bad_untold,
+            false => self.failed_before,
+        } + unusable;
         tally.count_before(self.done, failed);
         tally.count_unusable_before(unusable);
     }
@@ -87,6 +96,8 @@ pub struct Plan {
     /// Items without an id of their own. Theirs is made of all that their request says, so that a
     /// changed setting makes other items of them and the old results are `foreign`.
     pub without_id: u64,
+    /// Items that make no prompt: not sent, and failed.
+    pub bad_rows: u64,
     /// Items that a queue has in hand already, from an earlier run.
     pub under_way: u64,
     /// Items to send; `None` for a stream.

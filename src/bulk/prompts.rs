@@ -14,11 +14,16 @@ use crate::base::cancel::Context;
 use crate::base::error::{Error, ErrorKind};
 use crate::llm::request::{Request, ResponseFormat, Task};
 
-use super::input::{Form, Hooks, InputFile, Matching, Settings, Template};
+use super::input::{Form, Hooks, InputFile, Matching, Named, Settings, Template};
 use super::requests::Requests;
 
-/// What is filled in where a prompt does not say it itself. All of it is part of what makes two
-/// requests the same. Its `Debug` shows none of the texts.
+pub use super::input::Form as InputFormat;
+
+/// What standard input is called.
+pub(super) const STDIN: &str = "(standard input)";
+
+/// What is filled in where a prompt does not say it itself, which is part of what makes two requests
+/// the same; and how the input is read. Its `Debug` shows none of the texts.
 #[derive(Clone, Default)]
 pub struct PromptSettings(pub(super) Settings);
 
@@ -35,6 +40,9 @@ impl fmt::Debug for PromptSettings {
             .field_if("max_tokens", set.max_tokens)
             .field_if("temperature", set.temperature)
             .field_if("response_format", set.format.as_ref())
+            .field_if("input_format", set.form)
+            .field_if("id_column", set.id_column.as_deref().map(Name))
+            .field("skip_bad_rows", &set.skip_bad_rows)
             .finish()
     }
 }
@@ -111,6 +119,40 @@ impl PromptSettings {
         Ok(self)
     }
 
+    /// How the input is laid out, whatever it is called. Default: as its extension says, and for a
+    /// stream JSON lines or text; where a stream looks like something else it is refused.
+    pub fn input_format(mut self, format: InputFormat) -> Self {
+        self.0.form = Some(format);
+        self
+    }
+
+    /// The column, or the field of a line, that holds the id; then every item must have one. Default:
+    /// `id` or `custom_id`, and an item may have none.
+    pub fn id_column(mut self, name: impl Into<String>) -> Self {
+        self.0.id_column = Some(name.into());
+        self
+    }
+
+    /// Fields of a line of JSON that are left out although nothing reads them, besides those named
+    /// before: `a.b` is the field `b` inside of `a`, and `all` stands for all that would be refused.
+    /// Default: a line with such fields is refused, since a misspelt one would be lost in silence.
+    pub fn ignore_fields<N: Into<String>>(mut self, names: impl IntoIterator<Item = N>) -> Self {
+        for name in names.into_iter().map(N::into) {
+            match name.as_str() {
+                "all" => self.0.ignored.all = true,
+                _ => self.0.ignored.names.push(name),
+            }
+        }
+        self
+    }
+
+    /// Whether rows that make no prompt (an empty one, say) become failed items of kind
+    /// [`Invalid`](crate::ErrorKind::Invalid) that are not sent. Default: no, they are an error.
+    pub fn skip_bad_rows(mut self, yes: bool) -> Self {
+        self.0.skip_bad_rows = yes;
+        self
+    }
+
     pub(crate) fn output_cap(&self) -> Option<u32> {
         match self.0.task {
             Task::Complete => self.0.max_tokens,
@@ -127,7 +169,11 @@ pub struct Prompts {
 
 pub(super) enum PromptSource {
     File(CheckedFile),
-    Stream(Box<dyn Read + Send>),
+    Stream {
+        /// What people know it by.
+        name: String,
+        reader: Box<dyn Read + Send>,
+    },
 }
 
 pub(super) struct CheckedFile {
@@ -135,6 +181,19 @@ pub(super) struct CheckedFile {
     pub items: Matching,
     /// The models that requests name, by class; one for each kind of vectors that share calls.
     pub models: Vec<Option<String>>,
+}
+
+/// Two copies of a file would be paid for twice where its items have no ids.
+fn refuse_twice(files: &[Named<'_>]) -> Result<(), Error> {
+    let places: Vec<_> = files.iter().map(|file| file.path.canonicalize()).collect();
+    for (i, place) in places.iter().enumerate().skip(1) {
+        let same = |other: &std::io::Result<_>| matches!((place, other), (Ok(a), Ok(b)) if a == b);
+        if places[..i].iter().any(same) {
+            let why = format!("{}: it is named twice as an input", files[i].name);
+            return Err(Error::new(ErrorKind::Invalid, why));
+        }
+    }
+    Ok(())
 }
 
 /// What texts that are embedded by one call must have in common beside the model.
@@ -160,21 +219,45 @@ impl Prompts {
         ctx: &Context,
         on_progress: &(dyn Fn(u64, u64) + Sync),
     ) -> Result<Self, Error> {
-        let name = path.display().to_string();
-        Self::check(path, &name, Form::of(path)?, settings, ctx, on_progress)
+        Self::open_all(&[path], settings, ctx, on_progress)
     }
 
-    /// The same for a file of that form which people know by another name.
-    pub(super) fn check(
-        path: &Path,
-        name: &str,
-        form: Form,
+    /// The same for several files, one behind the other; an id must be unique in all of them.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open), and when one is named twice.
+    pub fn open_all(
+        paths: &[impl AsRef<Path>],
         settings: &PromptSettings,
         ctx: &Context,
         on_progress: &(dyn Fn(u64, u64) + Sync),
     ) -> Result<Self, Error> {
-        let input = InputFile::open_as(path, name, form, settings.0.clone())?;
-        let total = std::fs::metadata(path).map_or(0, |metadata| metadata.len());
+        let mut files = Vec::new();
+        for path in paths.iter().map(AsRef::as_ref) {
+            files.push(Named {
+                path,
+                name: path.display().to_string(),
+                form: match settings.0.form {
+                    Some(form) => form,
+                    None => Form::of(path)?,
+                },
+            });
+        }
+        refuse_twice(&files)?;
+        Self::check(files, settings, ctx, on_progress)
+    }
+
+    /// The same for files by other names.
+    pub(super) fn check(
+        files: Vec<Named<'_>>,
+        settings: &PromptSettings,
+        ctx: &Context,
+        on_progress: &(dyn Fn(u64, u64) + Sync),
+    ) -> Result<Self, Error> {
+        let size = |file: &Named| std::fs::metadata(file.path).map_or(0, |found| found.len());
+        let total = files.iter().map(size).sum();
+        let names: Vec<String> = files.iter().map(|file| file.name.clone()).collect();
+        let input = InputFile::open_all(files, settings.0.clone())?;
         let known = Mutex::new((HashMap::new(), Vec::new()));
         let classify = |request: &Request| {
             let kind = (request.model.clone(), shared_fields(request));
@@ -198,7 +281,10 @@ impl Prompts {
         if models.len() >= MOST_MODELS {
             return Err(Error::new(
                 ErrorKind::Invalid,
-                format!("{name}: more than {MOST_MODELS} different models, or kinds of vectors"),
+                format!(
+                    "{}: more than {MOST_MODELS} different models, or kinds of vectors",
+                    names.join(", ")
+                ),
             ));
         }
         Ok(Self {
@@ -215,8 +301,20 @@ impl Prompts {
     /// checked when it comes. The stream is read on a thread of its own, which is left behind if
     /// it blocks when the run ends.
     pub fn from_reader(reader: impl Read + Send + 'static, settings: &PromptSettings) -> Self {
+        Self::from_named(STDIN, reader, settings)
+    }
+
+    /// The same for a stream that is named so in messages, such as a pipe's path.
+    pub fn from_named(
+        name: impl Into<String>,
+        reader: impl Read + Send + 'static,
+        settings: &PromptSettings,
+    ) -> Self {
         Self {
-            source: PromptSource::Stream(Box::new(reader)),
+            source: PromptSource::Stream {
+                name: name.into(),
+                reader: Box::new(reader),
+            },
             settings: settings.clone(),
         }
     }
@@ -224,6 +322,11 @@ impl Prompts {
     /// How many there are; `None` for a stream.
     pub fn items(&self) -> Option<u64> {
         self.file().map(|file| file.items.totals().items)
+    }
+
+    /// How many make no prompt, and are not sent; `None` for a stream.
+    pub fn bad_rows(&self) -> Option<u64> {
+        self.file().map(|file| file.items.totals().bad)
     }
 
     /// How many name no model; `None` for a stream.
@@ -249,7 +352,7 @@ impl Prompts {
     fn file(&self) -> Option<&CheckedFile> {
         match &self.source {
             PromptSource::File(file) => Some(file),
-            PromptSource::Stream(_) => None,
+            PromptSource::Stream { .. } => None,
         }
     }
 }

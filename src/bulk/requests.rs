@@ -30,8 +30,8 @@ impl Requests {
                 index: Box::new(file.items.finish()),
                 next: 0,
             },
-            PromptSource::Stream(reader) => {
-                Source::Stream(Box::new(StreamLines::new(reader, prompts.settings.0)))
+            PromptSource::Stream { name, reader } => {
+                Source::Stream(Box::new(StreamLines::new(name, reader, prompts.settings.0)))
             }
         }))
     }
@@ -40,8 +40,13 @@ impl Requests {
 impl Source {
     fn next(&mut self) -> Result<Option<Request>, Error> {
         let item = match self {
-            Self::File { index, next, .. } if *next == index.len() => None,
             Self::File { input, index, next } => {
+                while *next < index.len() && index.is_bad(*next) {
+                    *next += 1;
+                }
+                if *next == index.len() {
+                    return Ok(None);
+                }
                 *next += 1;
                 Some(input.read(*next - 1, index)?)
             }

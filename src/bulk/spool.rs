@@ -8,12 +8,14 @@ use crate::base::cancel::Context;
 use crate::base::error::{Error, ErrorKind};
 use crate::base::private;
 
-use super::input::Form;
-use super::prompts::{PromptSettings, Prompts};
+use super::input::{Form, Named};
+use super::prompts::{PromptSettings, PromptSource, Prompts, STDIN};
 
 /// What is read at a time.
 const PIECE: usize = 1 << 16;
 const PREFIX: &str = "stdin-";
+/// What a first line must fit in to tell what the rest is.
+const FIRST_LINE: usize = 1 << 16;
 
 impl Prompts {
     /// Reads JSON lines, or one prompt a line, from a stream to its end, and checks all of it as
@@ -23,6 +25,37 @@ impl Prompts {
     /// # Errors
     /// As [`open`](Self::open), and when the stream cannot be read or the file not be written.
     pub fn spool(
+        reader: impl Read,
+        folder: &Path,
+        settings: &PromptSettings,
+        ctx: &Context,
+    ) -> Result<Self, Error> {
+        Self::spool_named(STDIN, reader, folder, settings, ctx)
+    }
+
+    /// Reads a stream to its end and keeps it as [`spool`](Self::spool) does; a file stays as it is.
+    ///
+    /// # Errors
+    /// As [`spool`](Self::spool).
+    pub fn on_disk(self, folder: &Path, ctx: &Context) -> Result<Self, Error> {
+        match self.source {
+            PromptSource::Stream { name, reader } => {
+                Self::spool_named(&name, reader, folder, &self.settings, ctx)
+            }
+            PromptSource::File(_) => Ok(self),
+        }
+    }
+
+    /// True for a stream of which nothing can be taken before all of it was read: a table, a list, or
+    /// one with rows to be skipped. It must be put [on the disk](Self::on_disk) first.
+    pub fn needs_disk(&self) -> bool {
+        let settings = &self.settings.0;
+        let whole = settings.skip_bad_rows || settings.form.is_some_and(Form::needs_all);
+        whole && matches!(self.source, PromptSource::Stream { .. })
+    }
+
+    fn spool_named(
+        name: &str,
         mut reader: impl Read,
         folder: &Path,
         settings: &PromptSettings,
@@ -51,16 +84,27 @@ impl Prompts {
                 Ok(0) => break,
                 Ok(n) => n,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-                Err(error) => return Err(failed("cannot read standard input", error)),
+                Err(error) => return Err(failed(&format!("{name}: cannot be read"), error)),
             };
             file.write_all(&piece[..n]).map_err(unwritable)?;
             if start.trim_ascii_start().is_empty() {
-                start = piece[..n].to_vec();
+                start.clear();
+            }
+            if start.len() < FIRST_LINE {
+                start.extend_from_slice(&piece[..n]);
             }
         }
         let file = file.into_inner().map_err(|e| unwritable(e.into_error()))?;
-        let form = Form::of_stream(&start);
-        let prompts = Self::check(&path, "(standard input)", form, settings, ctx, &|_, _| {});
+        let form = settings.0.form_of_stream(name, &start)?;
+        let files = vec![Named {
+            path: &path,
+            name: name.to_owned(),
+            form,
+        }];
+        // What it is has been told by its first line.
+        let mut known = settings.clone();
+        known.0.form = Some(form);
+        let prompts = Self::check(files, &known, ctx, &|_, _| {});
         drop(file);
         prompts
     }

@@ -167,7 +167,7 @@ pub(crate) fn read(
     feeder: Feeder<StreamItem>,
     options: &FileRunOptions,
 ) -> Result<Reading, Error> {
-    let PromptSource::Stream(reader) = prompts.source else {
+    let PromptSource::Stream { name, reader } = prompts.source else {
         unreachable!("asked for streams only");
     };
     let seen = Arc::new(Mutex::new(Seen {
@@ -175,7 +175,7 @@ pub(crate) fn read(
         ..Seen::default()
     }));
     let mut lines = Lines {
-        stream: StreamLines::new(reader, prompts.settings.0),
+        stream: StreamLines::new(name, reader, prompts.settings.0),
         seen: seen.clone(),
         options: *options,
         left: options.max_items.unwrap_or(usize::MAX),

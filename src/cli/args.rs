@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use super::input::InputArgs;
 use super::settings::words_for;
 use super::shell::{CompletionsArgs, ManArgs};
 #[cfg(feature = "simulate")]
@@ -62,8 +63,8 @@ pub enum Command {
 #[derive(Debug, Args)]
 #[command(after_help = MORE, after_long_help = RUN_HELP)]
 pub struct RunArgs {
-    /// A .jsonl, .csv, .tsv or .txt file, or - for standard input
-    pub input: PathBuf,
+    #[command(flatten)]
+    pub input: InputArgs,
 
     /// File for the results; run the same again to resume
     ///
@@ -151,7 +152,8 @@ Input lines (.jsonl; the forms may be mixed):
   {\"id\": \"a-1\", \"prompt\": \"Name a prime.\"}
   {\"id\": \"a-2\", \"messages\": [{\"role\": \"user\", \"content\": \"Name a prime.\"}]}
   {\"custom_id\": \"a-3\", \"method\": \"POST\", \"url\": \"/v1/chat/completions\", \"body\": {…}}
-A .txt file holds one prompt a line. A .csv or .tsv file makes one prompt a row:
+A .json file holds one list of such objects, a .txt file one prompt a line. A .csv or .tsv file makes
+one prompt a row:
   batchwright run mails.csv --template 'Is this spam? {{subject}} {{text}}' -o out.jsonl
 The vector of each text instead of an answer (also from batch lines for /v1/embeddings):
   batchwright run texts.txt --task embed --model text-embedding-3-small -o vectors.jsonl

@@ -12,6 +12,7 @@ mod display;
 #[cfg(feature = "queue")]
 mod doctor;
 mod exit;
+mod input;
 #[cfg(feature = "queue")]
 mod left;
 #[cfg(feature = "queue")]

@@ -31,7 +31,7 @@ impl Place {
         match *self {}
     }
 
-    pub fn spool(&self, _: &PromptSettings, _: &Context) -> Result<Option<Prompts>, Refusal> {
+    pub fn spool(&self, _: Prompts, _: &Context) -> Result<Option<Prompts>, Refusal> {
         match *self {}
     }
 

@@ -5,23 +5,22 @@ use std::sync::Arc;
 
 use batchwright::{
     Context, Durability, Error, ErrorKind, ErrorPolicy, FileRunError, FileRunOptions, JobQueue,
-    Limits, Output, Plan, ProcessId, ProcessInfo, PromptSettings, Prompts, QueuedReport, QueuedRun,
-    RetryPolicy, Scale, Settings, SqliteOptions, StopReason, Strategy, Worker,
+    Limits, Output, Plan, ProcessId, ProcessInfo, Prompts, QueuedReport, QueuedRun, RetryPolicy,
+    Scale, Settings, SqliteOptions, StopReason, Strategy, Worker,
 };
-use crossbeam_channel::{bounded, select};
 
 use super::args::{RunArgs, TaskArg};
 use super::batches;
 use super::data_dir::data_dir;
 use super::display::{self, Display, count};
 use super::exit::{About, Exit, Refusal};
+use super::input::{on_disk, whole};
 use super::provider::Chosen;
 use super::queue::failed;
 use super::run::{rescue, route};
 use super::settings::refused;
 use super::signals::Signals;
 use super::strategy::Way;
-use super::submit::{input_name, whole};
 use super::summary::{self, More, Setup, quoted};
 
 /// Where the items of a run wait.
@@ -108,39 +107,9 @@ impl Place {
         })
     }
 
-    /// Takes all of standard input in; `None` when that was interrupted.
-    pub fn spool(
-        &self,
-        settings: &PromptSettings,
-        ctx: &Context,
-    ) -> Result<Option<Prompts>, Refusal> {
-        let (done, read) = bounded(1);
-        let (folder, settings, reading) = (self.folder.clone(), settings.clone(), ctx.clone());
-        // On another thread, so that a signal is heard while the read blocks.
-        std::thread::Builder::new()
-            .name("batchwright-source".to_owned())
-            .spawn(move || {
-                let prompts = Prompts::spool(std::io::stdin(), &folder, &settings, &reading);
-                let _ = done.send(prompts);
-            })
-            .map_err(|e| Refusal::could_not_run(format!("cannot start a thread: {e}")))?;
-        let (stop, stopped) = bounded(1);
-        let _watch = ctx.on_cancel(move || {
-            let _ = stop.try_send(());
-        });
-        let prompts = select! {
-            recv(stopped) -> _ => return Ok(None),
-            recv(read) -> prompts => prompts,
-        };
-        let panicked = || Error::new(ErrorKind::Panic, "standard input is no longer read");
-        match prompts.unwrap_or_else(|_| Err(panicked())) {
-            Ok(prompts) if prompts.items() == Some(0) => {
-                Err(Refusal::usage("standard input held no prompts").about(About::Input))
-            }
-            Ok(prompts) => Ok(Some(prompts)),
-            Err(error) if error.kind() == ErrorKind::Cancelled => Ok(None),
-            Err(error) => Err(Refusal::usage(error.message()).about(About::Input)),
-        }
+    /// Takes all of a stream in; `None` when that was interrupted.
+    pub fn spool(&self, prompts: Prompts, ctx: &Context) -> Result<Option<Prompts>, Refusal> {
+        on_disk(prompts, &self.folder, ctx)
     }
 
     /// True when the queue has something of this output.
@@ -164,9 +133,9 @@ impl Place {
 
     /// What is told of the process.
     fn info(&self, args: &RunArgs) -> ProcessInfo {
-        let mut info = ProcessInfo::new().name(input_name(&args.input));
-        if args.input != Path::new("-") {
-            info = info.input(whole(&args.input));
+        let mut info = ProcessInfo::new().name(args.input.short());
+        if !args.input.is_stream() {
+            info = info.input(args.input.whole());
         }
         let output = args.output.as_deref().filter(|_| self.lasts);
         match output {

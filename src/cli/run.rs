@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use batchwright::{
-    Context, Error, ErrorKind, ErrorPolicy, Extract, FileRun, FileRunError, FileRunOptions, Limits,
+    Context, ErrorKind, ErrorPolicy, Extract, FileRun, FileRunError, FileRunOptions, Limits,
     Output, Plan, PromptSettings, Prompts, Report, RetryPolicy, Route, Settings, StopReason,
     Strategy,
 };
@@ -14,6 +14,7 @@ use super::args::{OnError, RunArgs, TaskArg};
 use super::data_dir::data_dir;
 use super::display::{self, Display};
 use super::exit::{About, Exit, Refusal};
+use super::input::on_disk;
 use super::prompts;
 use super::provider::{self, Asked, Chosen, Clients};
 use super::queued::{Crew, Place, Queued};
@@ -45,7 +46,7 @@ fn run(args: &RunArgs) -> Result<Exit, Refusal> {
     }
     let prompt_settings = prompt_settings(args)?;
     let limits = limits(&settings)?;
-    let prompts = open_input(args, &prompt_settings, &ctx, &display);
+    let prompts = args.input.open(&prompt_settings, &ctx, &display);
     display.clear();
     let mut prompts = match prompts {
         Ok(prompts) => prompts,
@@ -54,6 +55,14 @@ fn run(args: &RunArgs) -> Result<Exit, Refusal> {
         }
         Err(error) => return Err(Refusal::usage(error.message()).about(About::Input)),
     };
+    if prompts.needs_disk() {
+        let folder = data_dir(args.pace.data_dir.as_deref());
+        let folder = folder.unwrap_or_else(std::env::temp_dir);
+        let Some(all) = on_disk(prompts, &folder, &ctx)? else {
+            return Ok(signals.exit().unwrap_or(Exit::CouldNotRun));
+        };
+        prompts = all;
+    }
     let unnamed = prompts.without_model();
     let notes = RefCell::new(Vec::new());
     let note = |note| notes.borrow_mut().push(note);
@@ -85,7 +94,7 @@ fn run(args: &RunArgs) -> Result<Exit, Refusal> {
     let way = Way::find(args, &settings, chosen.as_ref().ok())?;
     let place = Place::find(args, &way)?;
     if let Some(place) = place.as_ref().filter(|_| prompts.items().is_none()) {
-        let Some(spooled) = place.spool(&prompt_settings, &ctx)? else {
+        let Some(spooled) = place.spool(prompts, &ctx)? else {
             return Ok(signals.exit().unwrap_or(Exit::CouldNotRun));
         };
         prompts = spooled;
@@ -293,7 +302,7 @@ fn prompt_settings(args: &RunArgs) -> Result<PromptSettings, Refusal> {
     let settings = prompts::settings(&args.prompt, args.provider.model.as_deref())?;
     let falls_back = args.provider.fallback.is_some() || args.provider.fallback_blocked;
     match args.prompt.task == TaskArg::Embed && falls_back {
-        false => Ok(settings),
+        false => Ok(args.input.settings(settings)),
         true => Err(Refusal::usage(
             "--fallback does not go with --task embed: vectors of two models cannot be compared",
         )),
@@ -337,20 +346,6 @@ pub fn limits(settings: &Settings) -> Result<Limits, Refusal> {
     Ok(limits)
 }
 
-fn open_input(
-    args: &RunArgs,
-    settings: &PromptSettings,
-    ctx: &Context,
-    display: &Display,
-) -> Result<Prompts, Error> {
-    if args.input == Path::new("-") {
-        return Ok(Prompts::from_reader(std::io::stdin(), settings));
-    }
-    Prompts::open(&args.input, settings, ctx, &|done, total| {
-        display.checking(done, total);
-    })
-}
-
 fn output(args: &RunArgs) -> Output {
     match &args.output {
         Some(path) if !goes_to_stdout(args) => Output::file(path),
@@ -370,7 +365,7 @@ fn exit(args: &RunArgs, report: &Report, signals: &Signals) -> Exit {
     match &report.stop {
         Some(StopReason::Cancelled) => return signals.exit().unwrap_or(Exit::StoppedEarly),
         // A bad line of standard input is bad input; a file was checked before.
-        Some(StopReason::Fatal(_)) if args.input == Path::new("-") => return Exit::Usage,
+        Some(StopReason::Fatal(_)) if args.input.is_stream() => return Exit::Usage,
         Some(_) => return Exit::StoppedEarly,
         None => {}
     }
@@ -380,7 +375,7 @@ fn exit(args: &RunArgs, report: &Report, signals: &Signals) -> Exit {
     } else if summary.pending > 0 && args.max_items.is_none() {
         Exit::StoppedEarly
     } else if summary.total == 0 {
-        display::error("standard input held no prompts");
+        display::error(&args.input.nothing());
         Exit::Usage
     } else if summary.failed > 0 {
         Exit::SomeFailed

@@ -1,11 +1,10 @@
 //! `batchwright submit`: from prompts to jobs in the queue, all of them or none.
 
-use std::path::{Path, PathBuf};
 use std::{iter, thread};
 
 use batchwright::{
     Context, Effective, EnqueueError, Error, ErrorKind, Job, JobQueue, PRIORITIES, ProcessId,
-    ProcessInfo, Prompts, Request, Requests, Settings,
+    ProcessInfo, Request, Requests, Settings,
 };
 use clap::Args;
 use crossbeam_channel::{bounded, select};
@@ -13,6 +12,7 @@ use crossbeam_channel::{bounded, select};
 use super::args::{MORE, PromptArgs, ShowArgs};
 use super::display::{self, Display, count};
 use super::exit::{About, Exit, Refusal};
+use super::input::{InputArgs, on_disk};
 use super::prompts;
 use super::queue::{DataArgs, failed};
 use super::settings::settings;
@@ -27,8 +27,8 @@ use super::values::name;
 #[derive(Debug, Args)]
 #[command(after_help = MORE, after_long_help = HELP)]
 pub struct SubmitArgs {
-    /// A .jsonl, .csv, .tsv or .txt file, or - for standard input
-    pub input: PathBuf,
+    #[command(flatten)]
+    pub input: InputArgs,
 
     /// Model for prompts that name none
     ///
@@ -117,16 +117,11 @@ fn submit(args: &SubmitArgs) -> Result<Exit, Refusal> {
     let signals = Signals::watch_saying(&ctx, line)
         .map_err(|e| Refusal::could_not_run(format!("cannot watch for signals: {e}")))?;
     let settings = prompts::settings(&args.prompt, args.model.as_deref())?;
-    let from_stdin = args.input == Path::new("-");
+    let settings = args.input.settings(settings);
     let display = Display::new(&args.show);
-    let prompts = match from_stdin {
-        true => Ok(Prompts::from_reader(std::io::stdin(), &settings)),
-        false => Prompts::open(&args.input, &settings, &ctx, &|done, total| {
-            display.checking(done, total);
-        }),
-    };
+    let prompts = args.input.open(&settings, &ctx, &display);
     display.clear();
-    let prompts = match prompts {
+    let mut prompts = match prompts {
         Ok(prompts) => prompts,
         Err(error) if error.kind() == ErrorKind::Cancelled => {
             return Ok(signals.exit().unwrap_or(Exit::CouldNotRun));
@@ -137,13 +132,27 @@ fn submit(args: &SubmitArgs) -> Result<Exit, Refusal> {
     let queue = args.data.open()?;
     let process = args.process.unwrap_or_else(ProcessId::new);
     refuse_known(args, &queue, process)?;
-    let requests: Box<dyn Iterator<Item = Result<Request, Error>>> = match from_stdin {
+    if prompts.needs_disk() {
+        let Some(all) = on_disk(prompts, &args.data.folder()?, &ctx)? else {
+            return Ok(signals.exit().unwrap_or(Exit::CouldNotRun));
+        };
+        prompts = all;
+    }
+    let left_out = prompts.bad_rows().unwrap_or(0);
+    if left_out > 0 {
+        display::say(&format!(
+            "rows that make no prompt are left out: {} (--bad-rows fail names them)",
+            count(left_out)
+        ));
+    }
+    let requests: Box<dyn Iterator<Item = Result<Request, Error>>> = match prompts.items().is_none()
+    {
         true => Box::new(read_aside(prompts.into_requests(), &ctx)?),
         false => Box::new(until_cancelled(prompts.into_requests(), &ctx)),
     };
     let jobs = requests.map(|request| request.map(|request| job(args, &request)));
     match queue.described(info(args)).try_enqueue_iter(process, jobs) {
-        Ok(0) => Err(Refusal::usage("standard input held no prompts").about(About::Input)),
+        Ok(0) => Err(Refusal::usage(args.input.nothing()).about(About::Input)),
         Ok(total) => Ok(tell(args, process, total)),
         Err(error) => take_back(args, &queue, process, error, &signals),
     }
@@ -170,27 +179,12 @@ fn refuse_known(args: &SubmitArgs, queue: &JobQueue, id: ProcessId) -> Result<()
 fn info(args: &SubmitArgs) -> ProcessInfo {
     let info = ProcessInfo::new().name(match &args.name {
         Some(name) => name.clone(),
-        None => input_name(&args.input),
+        None => args.input.short(),
     });
-    match args.input == Path::new("-") {
+    match args.input.is_stream() {
         true => info,
-        false => info.input(whole(&args.input)),
+        false => info.input(args.input.whole()),
     }
-}
-
-/// What people call an input that nobody has named.
-pub fn input_name(input: &Path) -> String {
-    match input.file_name() {
-        Some(name) if input != Path::new("-") => name.to_string_lossy().into_owned(),
-        _ => "standard input".to_owned(),
-    }
-}
-
-/// A path that holds in every folder, for people.
-pub fn whole(path: &Path) -> String {
-    let whole = path.canonicalize().or_else(|_| std::path::absolute(path));
-    let whole = whole.unwrap_or_else(|_| path.to_owned());
-    whole.to_string_lossy().into_owned()
 }
 
 fn job(args: &SubmitArgs, request: &Request) -> Job {

@@ -11,6 +11,9 @@ use super::strategy::Way;
 const KEPT_WITHOUT_IDS: &str = "results of other items kept (without ids, a changed setting makes \
     new items; give ids to replace them, or name a new output)";
 
+const WITHOUT_IDS: &str = "without an id: theirs is a fingerprint of the request (a field \"id\", or \
+    --id-column NAME, gives better ones)";
+
 /// What is to be done.
 pub fn plan_line(plan: &Plan, total: u64) -> String {
     let mut parts = Vec::new();
@@ -28,12 +31,16 @@ pub fn plan_line(plan: &Plan, total: u64) -> String {
         _ => KEPT_WITHOUT_IDS,
     };
     part(plan.foreign, kept);
+    part(plan.bad_rows, "bad rows that are not sent");
     part(plan.under_way, "under way");
     part(plan.to_send.unwrap_or(0), "to send");
     if plan.to_send == Some(0) {
         parts.push("nothing to send".to_owned());
     }
     let mut line = format!("{} items: {}", count(total), parts.join(", "));
+    if plan.without_id > 0 && plan.done + plan.failed_before + plan.foreign == 0 {
+        line.push_str(&format!("; {} {WITHOUT_IDS}", count(plan.without_id)));
+    }
     match plan.superseded {
         0 => {}
         1 => line.push_str("; 1 earlier answer is superseded"),
@@ -68,6 +75,7 @@ pub fn print_dry_run(args: &RunArgs, plan: &Plan, setup: &Setup, tokens: Option<
             "unusable_before": plan.unusable_before,
             "changed": plan.changed,
             "superseded": plan.superseded,
+            "bad_rows": plan.bad_rows,
             "under_way": plan.under_way,
             "to_send": plan.to_send,
             "estimated_input_tokens": tokens,
@@ -213,7 +221,7 @@ pub fn print(args: &RunArgs, report: &Report, setup: &Setup, more: Option<&More>
     }
     let again = summary.failed > summary.unusable_replies && !args.keep_failed;
     let resumable = args.output.is_some() && (summary.pending > 0 || again);
-    if resumable && args.input != std::path::Path::new("-") {
+    if resumable && !args.input.is_stream() {
         let why = match summary.pending {
             0 => "to try the failed ones again",
             _ => "to go on",
@@ -231,7 +239,7 @@ pub fn print(args: &RunArgs, report: &Report, setup: &Setup, more: Option<&More>
             .map(|line| format!("  {line}")),
     );
     let unread = report.stop.is_some() && more.is_none();
-    if unread && args.input == std::path::Path::new("-") {
+    if unread && args.input.is_stream() {
         lines.push("  standard input was not read to its end: pipe it again to go on".to_owned());
     }
     display::say(&lines.join("\n"));

@@ -66,6 +66,8 @@ mod cli_fallback;
 #[cfg(all(feature = "cli", feature = "simulate"))]
 mod cli_first;
 #[cfg(all(feature = "cli", feature = "simulate"))]
+mod cli_format;
+#[cfg(all(feature = "cli", feature = "simulate"))]
 mod cli_help;
 #[cfg(all(feature = "cli", feature = "simulate"))]
 mod cli_input;

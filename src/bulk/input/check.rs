@@ -1,19 +1,18 @@
-//! The check of a whole file: it is read once, in chunks that end between records, and every
+//! The check of whole files: each is read once, in chunks that end between records, and every
 //! record is parsed and hashed on all cores while the next chunk is being read.
 
 use std::io;
 
 use rayon::prelude::*;
 
-use super::Form;
 use super::entry::Entry;
 use super::fault::{Fault, InputError, InputErrors, SHOWN};
-use super::file::InputFile;
+use super::file::{InputFile, Part};
 use super::id::{IdHash, auto_id, parse_auto, prefix};
 use super::index::Totals;
 use super::records::{Record, Splitter};
 use super::source::Source;
-use crate::llm::hash::digest;
+use super::{Form, Settings};
 use crate::llm::request::Request;
 
 /// How much is read at a time.
@@ -36,112 +35,180 @@ struct Checked {
     unnamed: bool,
 }
 
+/// The faults of all files, of which the first are shown.
+#[derive(Default)]
+struct Faults {
+    shown: Vec<InputError>,
+    hidden: usize,
+}
+
+impl Faults {
+    fn add(&mut self, error: impl FnOnce() -> InputError) {
+        match self.shown.len() < SHOWN {
+            true => self.shown.push(error()),
+            false => self.hidden += 1,
+        }
+    }
+}
+
 /// Reads everything; the entries come in input order.
 pub(super) fn entries(
     input: &InputFile,
     hash: IdHash,
     hooks: Hooks<'_>,
 ) -> Result<(Vec<Entry>, Totals), InputErrors> {
-    let source = input.source();
-    let failed = |error: io::Error| InputErrors::from(input.unreadable(&error));
-    let (mut offset, line) = input.body();
-    let mut splitter = Splitter::new(input.form(), line);
     let mut totals = Totals {
-        bytes: source.len(),
+        bytes: input.parts().last().map_or(0, Part::end),
         ..Totals::default()
     };
     let mut entries = Vec::new();
-    let mut errors = Vec::new();
-    let (mut chunk, mut next) = (Chunk::default(), Chunk::default());
-    chunk.read(source, offset).map_err(failed)?;
-    let (mut records, mut outcomes) = (Vec::new(), Vec::new());
-    loop {
-        if (hooks.cancelled)() {
-            return Err(InputErrors::cancelled());
-        }
-        records.clear();
-        let cut = splitter.split(chunk.bytes(), chunk.last, &mut records);
-        let used = *cut.as_ref().unwrap_or(&chunk.filled);
-        let more = cut.is_ok() && !chunk.last;
-        let check = |record: &Record| {
-            let bytes = &chunk.bytes()[record.start..record.end];
-            check(input, bytes, offset + record.start as u64, hash, hooks)
-                .map_err(|fault| (record.line, fault))
+    let mut faults = Faults::default();
+    for part in input.parts() {
+        let one = One {
+            part,
+            settings: input.settings(),
+            hash,
+            hooks,
         };
-        let (read, ()) = rayon::join(
-            || match more {
-                true => next.continue_from(&chunk.bytes()[used..], source, offset + used as u64),
-                false => Ok(()),
-            },
-            || {
-                records
-                    .par_iter()
-                    .with_min_len(8)
-                    .map(check)
-                    .collect_into_vec(&mut outcomes)
-            },
-        );
-        for outcome in outcomes.drain(..) {
-            match outcome {
-                Ok(checked) => {
-                    totals.items += 1;
-                    totals.tokens += u64::from(checked.tokens);
-                    totals.unnamed += u64::from(checked.unnamed);
-                    entries.push(checked.entry);
-                }
-                Err((line, fault)) => errors.push(InputError::at(input.name(), line, fault)),
-            }
-        }
-        if let Err(fault) = cut {
-            errors.push(InputError::at(input.name(), splitter.line(), fault));
-        }
-        read.map_err(failed)?;
-        offset += used as u64;
-        (hooks.progress)(offset);
-        if errors.len() >= SHOWN || !more {
-            if errors.is_empty() {
-                break;
-            }
-            return Err(InputErrors::new(errors, !chunk.last));
-        }
-        std::mem::swap(&mut chunk, &mut next);
+        one.check(&mut entries, &mut totals, &mut faults)?;
     }
-    if let Some(change) = source.change() {
-        let text = format!("changed while it was being checked ({change})");
-        return Err(InputError::of_file(input.name(), text).into());
+    match faults.shown.is_empty() {
+        true => Ok((entries, totals)),
+        false => Err(InputErrors::new(faults.shown, faults.hidden, false)),
     }
-    if entries.is_empty() {
-        let expected = match input.form() {
-            Form::Csv | Form::Tsv => "at least one row below the header",
-            _ => "at least one line that is not blank",
-        };
-        let fault = Fault::new("no prompts", expected);
-        return Err(InputError::of_file(input.name(), fault.to_string()).into());
-    }
-    Ok((entries, totals))
 }
 
-fn check(
-    input: &InputFile,
-    bytes: &[u8],
-    offset: u64,
+/// The check of one file.
+struct One<'c> {
+    part: &'c Part,
+    settings: &'c Settings,
     hash: IdHash,
-    hooks: Hooks<'_>,
-) -> Result<Checked, Fault> {
-    let request = input.parse(bytes)?;
-    let fingerprint = prefix(&digest(&request));
-    let class = (hooks.classify)(&request);
-    let entry = |id: &str| Entry::new(hash(id), fingerprint, offset, class);
-    let entry = match &request.id {
-        None => entry(&auto_id(fingerprint, 1)).automatic(),
-        Some(id) if parse_auto(id).is_some() => entry(id).like_automatic(),
-        Some(id) => entry(id),
-    };
-    Ok(Checked {
-        entry,
-        tokens: request.estimated_tokens(),
-        unnamed: request.model.is_none(),
-    })
+    hooks: Hooks<'c>,
+}
+
+impl One<'_> {
+    fn check(
+        &self,
+        entries: &mut Vec<Entry>,
+        totals: &mut Totals,
+        faults: &mut Faults,
+    ) -> Result<(), InputErrors> {
+        let (part, source) = (self.part, &self.part.source);
+        let failed = |error: io::Error| InputErrors::from(part.unreadable(&error));
+        let (mut offset, line) = part.body;
+        let mut splitter = Splitter::new(part.form, line);
+        let mut seen = 0;
+        let (mut chunk, mut next) = (Chunk::default(), Chunk::default());
+        chunk.read(source, offset).map_err(failed)?;
+        let (mut records, mut outcomes) = (Vec::new(), Vec::new());
+        loop {
+            if (self.hooks.cancelled)() {
+                return Err(InputErrors::cancelled());
+            }
+            records.clear();
+            let cut = splitter.split(chunk.bytes(), chunk.last, &mut records);
+            let used = *cut.as_ref().unwrap_or(&chunk.filled);
+            let more = cut.is_ok() && !chunk.last;
+            let check = |(i, record): (usize, &Record)| {
+                let bytes = &chunk.bytes()[record.start..record.end];
+                self.record(bytes, part.base + offset + record.start as u64)
+                    .map_err(|fault| (record.line, seen + i + 1, fault))
+            };
+            let (read, ()) = rayon::join(
+                || match more {
+                    true => {
+                        next.continue_from(&chunk.bytes()[used..], source, offset + used as u64)
+                    }
+                    false => Ok(()),
+                },
+                || {
+                    records
+                        .par_iter()
+                        .enumerate()
+                        .with_min_len(8)
+                        .map(check)
+                        .collect_into_vec(&mut outcomes)
+                },
+            );
+            seen += records.len();
+            for outcome in outcomes.drain(..) {
+                match outcome {
+                    Ok(checked) => {
+                        totals.items += 1;
+                        totals.tokens += u64::from(checked.tokens);
+                        totals.unnamed += u64::from(checked.unnamed);
+                        totals.bad += u64::from(checked.entry.is_bad());
+                        // Nobody needs them any more, and they might not fit.
+                        if faults.shown.is_empty() {
+                            entries.push(checked.entry);
+                        }
+                    }
+                    Err((line, number, fault)) => faults.add(|| self.at(line, number, &fault)),
+                }
+            }
+            if let Err(fault) = cut {
+                faults.add(|| self.at(splitter.line(), seen + 1, &fault));
+            }
+            read.map_err(failed)?;
+            offset += used as u64;
+            (self.hooks.progress)(part.base + offset);
+            if !more {
+                break;
+            }
+            std::mem::swap(&mut chunk, &mut next);
+        }
+        if let Some(change) = source.change() {
+            let text = format!("changed while it was being checked ({change})");
+            return Err(InputError::of_file(&part.name, text).into());
+        }
+        if seen == 0 && faults.shown.is_empty() {
+            let expected = match part.form {
+                Form::Csv | Form::Tsv => "at least one row below the header",
+                Form::Json => "at least one object in the list",
+                Form::Jsonl | Form::Text => "at least one line that is not blank",
+            };
+            let fault = Fault::new("no prompts", expected);
+            return Err(InputError::of_file(&part.name, fault.to_string()).into());
+        }
+        Ok(())
+    }
+
+    /// In a list, of which much may be on one line, the number of the element says more than that.
+    fn at(&self, line: u64, number: usize, fault: &Fault) -> InputError {
+        match self.part.form {
+            Form::Json => InputError::at(&self.part.name, line, format!("item {number}: {fault}")),
+            _ => InputError::at(&self.part.name, line, fault),
+        }
+    }
+
+    fn record(&self, bytes: &[u8], offset: u64) -> Result<Checked, Fault> {
+        let parsed = self.part.parse(bytes, self.settings);
+        let fingerprint = prefix(&parsed.digest);
+        let request = match parsed.request {
+            Ok(request) => Some(request),
+            Err(_) if self.settings.skip_bad_rows => None,
+            Err(fault) => return Err(fault),
+        };
+        let class = request.as_ref().map_or(0, self.hooks.classify);
+        let entry = |id: &str| Entry::new((self.hash)(id), fingerprint, offset, class);
+        let entry = match &parsed.id {
+            None => entry(&auto_id(fingerprint, 1)).automatic(),
+            Some(id) if parse_auto(id).is_some() => entry(id).like_automatic(),
+            Some(id) => entry(id),
+        };
+        Ok(match request {
+            Some(request) => Checked {
+                entry,
+                tokens: request.estimated_tokens(),
+                unnamed: request.model.is_none(),
+            },
+            None => Checked {
+                entry: entry.bad(),
+                tokens: 0,
+                unnamed: false,
+            },
+        })
+    }
 }
 
 /// A buffer that grows only for records longer than it.

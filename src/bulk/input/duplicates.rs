@@ -3,8 +3,10 @@
 
 use std::collections::HashMap;
 
+use super::Form;
+use super::entry::Entry;
 use super::fault::{Fault, InputError, InputErrors, SHOWN};
-use super::file::InputFile;
+use super::file::{InputFile, Part};
 use super::id::parse_auto;
 use super::index::Matching;
 
@@ -31,7 +33,7 @@ pub(super) fn check(
     imitations(input, index, &mut found)?;
     match found.is_empty() {
         true => Ok(collisions),
-        false => Err(report(input, &found)),
+        false => Err(report(input, index, found)),
     }
 }
 
@@ -103,29 +105,81 @@ fn imitations(
 }
 
 fn own_id(input: &InputFile, offset: u64) -> Result<String, InputErrors> {
-    let record = input.source().record(input.form(), offset);
+    let part = input.part_of(offset);
+    let offset = offset - part.base;
+    let record = part.source.record(part.form, offset);
     let (bytes, ..) = record
-        .map_err(|error| input.unreadable(&error))?
+        .map_err(|error| part.unreadable(&error))?
         .unwrap_or_default();
-    let id = input.parse(&bytes).ok().and_then(|request| request.id);
+    let id = part.parse(&bytes, input.settings()).id;
     id.ok_or_else(|| {
         let text = format!("changed while it was being checked (at byte {offset})");
-        InputError::of_file(input.name(), text).into()
+        InputError::of_file(&part.name, text).into()
     })
 }
 
-fn report(input: &InputFile, found: &[Duplicate]) -> InputErrors {
-    let offsets: Vec<u64> = found.iter().flat_map(|d| [d.first, d.second]).collect();
-    let lines = match input.source().lines_of(&offsets) {
-        Ok(lines) => lines,
-        Err(error) => return input.unreadable(&error).into(),
-    };
-    let errors = found.iter().zip(lines.chunks_exact(2)).map(|(d, lines)| {
+fn report(input: &InputFile, index: &Matching, mut found: Vec<Duplicate>) -> InputErrors {
+    found.sort_unstable_by_key(|duplicate| duplicate.second);
+    let unread = found.len() >= SHOWN;
+    let mut errors = Vec::new();
+    for Duplicate { id, first, second } in found {
+        let places = place(input, index, first).and_then(|a| Ok((a, place(input, index, second)?)));
+        let ((before, there), (part, here)) = match places {
+            Ok(places) => places,
+            Err(errors) => return errors,
+        };
+        let in_file = match before.base == part.base {
+            true => String::new(),
+            false => format!("{}:", before.name),
+        };
         let fault = Fault::new(
-            format!("the id {:?}, which line {} has already", d.id, lines[0]),
+            format!("the id {id:?}, which {} has already", there.told(&in_file)),
             "an id of its own for every item",
         );
-        InputError::at(input.name(), lines[1], fault)
-    });
-    InputErrors::new(errors.collect(), found.len() >= SHOWN)
+        errors.push(here.error(part, &fault));
+    }
+    InputErrors::new(errors, 0, unread)
+}
+
+/// Where an item is in its file, for people.
+enum Place {
+    Line(u64),
+    /// In a list: the line may be the same for all.
+    Item(u64, usize),
+}
+
+impl Place {
+    fn told(&self, file: &str) -> String {
+        match (self, file) {
+            (Self::Line(line), "") => format!("line {line}"),
+            (Self::Line(line), file) => format!("{file}{line}"),
+            (Self::Item(_, item), "") => format!("item {item}"),
+            (Self::Item(line, item), file) => format!("{file}{line} (item {item})"),
+        }
+    }
+
+    fn error(&self, part: &Part, fault: &Fault) -> InputError {
+        match self {
+            Self::Line(line) => InputError::at(&part.name, *line, fault),
+            Self::Item(line, item) => {
+                InputError::at(&part.name, *line, format!("item {item}: {fault}"))
+            }
+        }
+    }
+}
+
+fn place<'i>(
+    input: &'i InputFile,
+    index: &Matching,
+    offset: u64,
+) -> Result<(&'i Part, Place), InputErrors> {
+    let part = input.part_of(offset);
+    let lines = part.source.lines_of(&[offset - part.base]);
+    let line = lines.map_err(|error| part.unreadable(&error))?[0];
+    if part.form != Form::Json {
+        return Ok((part, Place::Line(line)));
+    }
+    let before = |entry: &&Entry| (part.base..=offset).contains(&entry.offset());
+    let item = index.entries().iter().filter(before).count();
+    Ok((part, Place::Item(line, item)))
 }

@@ -1,15 +1,16 @@
 //! What is kept of one item: 24 bytes, of which one word packs where it is, its class and its
 //! flags. The flags travel with the entry when it is sorted, which a list beside it would not.
 
-const CLASS_SHIFT: u32 = 7;
+const CLASS_SHIFT: u32 = 8;
 const OFFSET_SHIFT: u32 = CLASS_SHIFT + 16;
 const STATE: u64 = 0b111;
 const AUTO: u64 = 1 << 3;
 const LIKE_AUTO: u64 = 1 << 4;
 const HELD: u64 = 1 << 5;
 const SETTLED: u64 = 1 << 6;
+const BAD: u64 = 1 << 7;
 
-/// Larger files cannot be indexed: 2 TiB.
+/// Larger inputs cannot be indexed: 1 TiB.
 pub(super) const LARGEST_FILE: u64 = 1 << (u64::BITS - OFFSET_SHIFT);
 
 /// How an item stands towards earlier results.
@@ -59,6 +60,16 @@ impl Entry {
     pub(super) fn like_automatic(mut self) -> Self {
         self.packed |= LIKE_AUTO;
         self
+    }
+
+    /// It makes no prompt.
+    pub(super) fn bad(mut self) -> Self {
+        self.packed |= BAD;
+        self
+    }
+
+    pub(super) fn is_bad(&self) -> bool {
+        self.packed & BAD != 0
     }
 
     pub(super) fn is_auto(&self) -> bool {
@@ -158,5 +169,8 @@ mod tests {
         assert_eq!((entry.offset(), entry.class()), (78, 5));
         assert_eq!(entry.state(), State::Changed);
         assert!(Entry::new(1, 2, 3, 4).like_automatic().is_like_auto());
+        assert!(!entry.is_bad());
+        let entry = entry.bad();
+        assert!(entry.is_bad() && entry.is_auto() && entry.offset() == 78);
     }
 }

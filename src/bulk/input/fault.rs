@@ -96,12 +96,9 @@ pub(crate) struct InputErrors {
 }
 
 impl InputErrors {
-    /// Keeps the first errors by line and counts the others. `unread` says that the rest of the
-    /// file was not looked at.
-    pub(super) fn new(mut errors: Vec<InputError>, unread: bool) -> Self {
-        errors.sort_by_key(|error| error.line);
-        let hidden = errors.len().saturating_sub(SHOWN);
-        errors.truncate(SHOWN);
+    /// Errors in the order of the input, and how many more there are. `unread` says that the rest
+    /// was not looked at.
+    pub(super) fn new(errors: Vec<InputError>, hidden: usize, unread: bool) -> Self {
         Self {
             errors,
             hidden,
@@ -128,7 +125,7 @@ impl InputErrors {
 
 impl From<InputError> for InputErrors {
     fn from(error: InputError) -> Self {
-        Self::new(vec![error], false)
+        Self::new(vec![error], 0, false)
     }
 }
 
@@ -199,8 +196,8 @@ mod tests {
     }
 
     #[test]
-    fn errors_are_shown_by_line_and_the_rest_is_counted() {
-        let errors = InputErrors::new((1..=25).rev().map(error).collect(), true);
+    fn errors_are_shown_and_the_rest_is_counted() {
+        let errors = InputErrors::new((1..=20).map(error).collect(), 5, true);
         let text = errors.to_string();
         let lines: Vec<&str> = text.lines().collect();
         assert_eq!(lines.len(), SHOWN + 1);
@@ -209,7 +206,7 @@ mod tests {
             lines[SHOWN],
             "and at least 5 more; the rest was not checked"
         );
-        let two = InputErrors::new(vec![error(2), error(1)], false).to_string();
+        let two = InputErrors::new(vec![error(1), error(2)], 0, false).to_string();
         assert_eq!(
             two,
             "p.jsonl:1: found a; expected b\np.jsonl:2: found a; expected b"

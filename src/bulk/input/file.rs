@@ -1,4 +1,5 @@
-//! A prompt file that stays open from its check to the last item that is read again.
+//! Prompt files that stay open from their check to the last item that is read again. Several count as
+//! one behind the other: an item's place is its offset in all of them together.
 
 use std::io;
 use std::path::Path;
@@ -9,11 +10,11 @@ use super::entry::LARGEST_FILE;
 use super::fault::{Fault, InputError, InputErrors};
 use super::id::{IdHash, auto_id, id_hash, prefix};
 use super::index::{FileIndex, Matching};
-use super::parse::parse_record;
+use super::parse::{bad_row, parse_record};
 use super::records::{Next, next_record};
 use super::source::Source;
 use super::table::CsvHeader;
-use super::{Form, Settings};
+use super::{Form, Settings, guess};
 use crate::llm::hash::{digest, hex};
 use crate::llm::request::Request;
 
@@ -26,73 +27,72 @@ pub(crate) struct Item {
     pub(crate) request_hash: String,
 }
 
-/// An open file of prompts. Any thread may read from it.
+/// An item that makes no prompt.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct BadRow {
+    pub(crate) id: String,
+    /// The fingerprint of its bytes, in hexadecimal.
+    pub(crate) request_hash: String,
+    /// What is wrong with it.
+    pub(crate) why: String,
+}
+
+/// What a record says: a request, or why it makes none.
+pub(super) struct Parsed {
+    pub(super) id: Option<String>,
+    pub(super) digest: [u8; 32],
+    pub(super) request: Result<Request, Fault>,
+}
+
+/// A file of prompts, by the name that people know it by.
+pub(crate) struct Named<'p> {
+    pub(crate) path: &'p Path,
+    pub(crate) name: String,
+    pub(crate) form: Form,
+}
+
+/// Open files of prompts. Any thread may read from them.
 #[derive(Debug)]
 pub(crate) struct InputFile {
-    name: String,
-    form: Form,
+    parts: Vec<Part>,
     settings: Settings,
-    source: Source,
-    header: Option<CsvHeader>,
-    body: (u64, u64),
 }
+
+/// One of the files.
+#[derive(Debug)]
+pub(super) struct Part {
+    pub(super) name: String,
+    pub(super) form: Form,
+    pub(super) source: Source,
+    header: Option<CsvHeader>,
+    /// The offset and the line of the first record.
+    pub(super) body: (u64, u64),
+    /// Bytes in the files before this one.
+    pub(super) base: u64,
+}
+
+/// How much of a text is looked at before it is taken for one.
+const FIRST_LOOK: usize = 16 << 10;
 
 impl InputFile {
     /// Opens the file and reads a table's header.
     #[cfg(test)]
     pub(crate) fn open(path: &Path, form: Form, settings: Settings) -> Result<Self, InputErrors> {
-        Self::open_as(path, &path.display().to_string(), form, settings)
+        let name = path.display().to_string();
+        Self::open_all([Named { path, name, form }], settings)
     }
 
-    /// Opens a file that people know by that name, and reads a table's header.
-    pub(crate) fn open_as(
-        path: &Path,
-        name: &str,
-        form: Form,
+    /// Opens files and reads the headers of tables.
+    pub(crate) fn open_all<'p>(
+        files: impl IntoIterator<Item = Named<'p>>,
         settings: Settings,
     ) -> Result<Self, InputErrors> {
-        let name = name.to_owned();
-        let source = Source::open(path).map_err(|error| unreadable(&name, &error))?;
-        if source.len() >= LARGEST_FILE {
-            let text = "the file is too large; expected less than 2 TiB";
-            return Err(InputError::of_file(name, text).into());
+        let mut parts: Vec<Part> = Vec::new();
+        for file in files {
+            let base = parts.last().map_or(0, Part::end);
+            parts.push(Part::open(file, base, &settings)?);
         }
-        if let Err(fault) = settings.check(form) {
-            return Err(InputError::of_file(name, fault.to_string()).into());
-        }
-        let mut input = Self {
-            name,
-            form,
-            settings,
-            source,
-            header: None,
-            body: (0, 1),
-        };
-        input.find_body()?;
-        Ok(input)
-    }
-
-    /// Where the records begin: behind a byte order mark and a table's header.
-    fn find_body(&mut self) -> Result<(), InputError> {
-        let failed = |error: io::Error| unreadable(&self.name, &error);
-        let mut mark = [0; 3];
-        let n = self.source.fill(&mut mark, 0).map_err(failed)?;
-        let start = if mark[..n] == *b"\xef\xbb\xbf" { 3 } else { 0 };
-        self.body = (start, 1);
-        if self.form.delimiter().is_none() {
-            return Ok(());
-        }
-        let header = self.source.record(self.form, start).map_err(failed)?;
-        let Some((bytes, at, after)) = header else {
-            let fault = Fault::new("no header", "a header row with the names of the columns");
-            return Err(InputError::of_file(&self.name, fault.to_string()));
-        };
-        let lines = self.source.lines_of(&[at, after]).map_err(failed)?;
-        let header = CsvHeader::parse(self.form, &bytes, self.settings.template.as_ref())
-            .map_err(|fault| InputError::at(&self.name, lines[0], fault))?;
-        self.header = Some(header);
-        self.body = (after, lines[1]);
-        Ok(())
+        Ok(Self { parts, settings })
     }
 
     /// Checks every record and indexes the items.
@@ -115,79 +115,209 @@ impl InputFile {
     /// Reads item `i` again. Any error means that the file is no longer what was checked, or cannot
     /// be read: nothing more of it must be sent.
     pub(crate) fn read(&self, i: usize, index: &FileIndex) -> Result<Item, InputError> {
-        let bytes = match self.source.bytes(index.offset(i), index.end(i)) {
+        let (id, parsed) = self.read_record(i, index)?;
+        match parsed.request {
+            Ok(mut request) => {
+                request.id = Some(id);
+                let request_hash = hex(&parsed.digest);
+                Ok(Item {
+                    request,
+                    request_hash,
+                })
+            }
+            Err(_) => Err(self.changed(i, index)),
+        }
+    }
+
+    /// Reads item `i`, which makes no prompt, again.
+    pub(crate) fn read_bad(&self, i: usize, index: &FileIndex) -> Result<BadRow, InputError> {
+        let (id, parsed) = self.read_record(i, index)?;
+        match parsed.request {
+            Err(fault) => Ok(BadRow {
+                id,
+                request_hash: hex(&parsed.digest),
+                why: fault.to_string(),
+            }),
+            Ok(_) => Err(self.changed(i, index)),
+        }
+    }
+
+    fn read_record(&self, i: usize, index: &FileIndex) -> Result<(String, Parsed), InputError> {
+        let offset = index.offset(i);
+        let part = self.part_of(offset);
+        let end = index.end(i).min(part.end()) - part.base;
+        let bytes = match part.source.bytes(offset - part.base, end) {
             Ok(bytes) => bytes,
             Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
                 return Err(self.changed(i, index));
             }
-            Err(error) => return Err(self.unreadable(&error)),
+            Err(error) => return Err(part.unreadable(&error)),
         };
-        let Next::Record { start, end, .. } = next_record(self.form, &bytes, true) else {
+        let Next::Record { start, end, .. } = next_record(part.form, &bytes, true) else {
             return Err(self.changed(i, index));
         };
-        let parsed = self.parse(&bytes[start..end]);
-        let mut request = parsed.map_err(|_| self.changed(i, index))?;
-        let digest = digest(&request);
-        let fingerprint = prefix(&digest);
-        let same_id = match (&request.id, index.ordinal(i)) {
-            (Some(id), None) => index.has_own_id(i, id),
-            (None, Some(ordinal)) => {
-                request.id = Some(auto_id(fingerprint, ordinal));
-                true
-            }
-            _ => false,
+        let parsed = part.parse(&bytes[start..end], &self.settings);
+        let fingerprint = prefix(&parsed.digest);
+        let id = match (&parsed.id, index.ordinal(i)) {
+            (Some(id), None) if index.has_own_id(i, id) => Some(id.clone()),
+            (None, Some(ordinal)) => Some(auto_id(fingerprint, ordinal)),
+            _ => None,
         };
-        match same_id && fingerprint == index.request_prefix(i) {
-            true => Ok(Item {
-                request,
-                request_hash: hex(&digest),
-            }),
-            false => Err(self.changed(i, index)),
+        match id.filter(|_| fingerprint == index.request_prefix(i)) {
+            Some(id) => Ok((id, parsed)),
+            None => Err(self.changed(i, index)),
         }
     }
 
-    /// How the file differs from what was opened, as far as its size and time tell.
-    pub(crate) fn change(&self) -> Option<String> {
-        self.source.change()
-    }
-
     fn changed(&self, i: usize, index: &FileIndex) -> InputError {
-        let what = self
+        let part = self.part_of(index.offset(i));
+        let what = part
+            .source
             .change()
             .map_or_else(String::new, |change| format!("; {change}"));
         let text = format!(
             "changed while the run was going on (item {} at byte {}{what}); nothing more is sent; \
              run the command again",
             i + 1,
-            index.offset(i)
+            index.offset(i) - part.base
         );
-        InputError::of_file(&self.name, text)
+        InputError::of_file(&part.name, text)
     }
 
-    pub(super) fn parse(&self, bytes: &[u8]) -> Result<Request, Fault> {
-        parse_record(self.form, self.header.as_ref(), bytes, &self.settings)
+    pub(super) fn parts(&self) -> &[Part] {
+        &self.parts
+    }
+
+    /// The file that an offset is in.
+    pub(super) fn part_of(&self, offset: u64) -> &Part {
+        let at = self.parts.partition_point(|part| part.base <= offset);
+        &self.parts[at.saturating_sub(1)]
+    }
+
+    pub(super) fn settings(&self) -> &Settings {
+        &self.settings
+    }
+
+    /// The files as the user named them.
+    pub(crate) fn names(&self) -> impl Iterator<Item = &str> {
+        self.parts.iter().map(|part| part.name.as_str())
+    }
+
+    /// How a file differs from what was opened, as far as its size and time tell.
+    #[cfg(test)]
+    pub(crate) fn change(&self) -> Option<String> {
+        self.parts.iter().find_map(|part| part.source.change())
+    }
+}
+
+impl Part {
+    fn open(file: Named<'_>, base: u64, settings: &Settings) -> Result<Self, InputErrors> {
+        let Named { path, name, form } = file;
+        let source = Source::open(path).map_err(|error| unreadable(&name, &error))?;
+        if base.saturating_add(source.len()) >= LARGEST_FILE {
+            let text = "the input is too large; expected less than 1 TiB";
+            return Err(InputError::of_file(name, text).into());
+        }
+        if let Err(fault) = settings.check(form) {
+            return Err(InputError::of_file(name, fault.to_string()).into());
+        }
+        let mut part = Self {
+            name,
+            form,
+            source,
+            header: None,
+            body: (0, 1),
+            base,
+        };
+        part.find_body(settings)?;
+        Ok(part)
+    }
+
+    /// Where the records begin: behind a byte order mark, a table's header and a list's bracket.
+    fn find_body(&mut self, settings: &Settings) -> Result<(), InputError> {
+        let failed = |error: io::Error| unreadable(&self.name, &error);
+        let mut start = vec![0; FIRST_LOOK];
+        let n = self.source.fill(&mut start, 0).map_err(failed)?;
+        start.truncate(n);
+        let mark = if start.starts_with(b"\xef\xbb\xbf") {
+            3
+        } else {
+            0
+        };
+        self.body = (mark as u64, 1);
+        match self.form {
+            Form::Csv | Form::Tsv => {}
+            Form::Json => return self.find_list(&start[mark..]),
+            Form::Text if settings.form.is_none() => {
+                let checked = guess::check_text(&start);
+                return checked.map_err(|fault| InputError::of_file(&self.name, fault.to_string()));
+            }
+            Form::Text | Form::Jsonl => return Ok(()),
+        }
+        let header = self.source.record(self.form, mark as u64).map_err(failed)?;
+        let Some((bytes, at, after)) = header else {
+            let fault = Fault::new("no header", "a header row with the names of the columns");
+            return Err(InputError::of_file(&self.name, fault.to_string()));
+        };
+        let lines = self.source.lines_of(&[at, after]).map_err(failed)?;
+        let header = CsvHeader::parse(self.form, &bytes, settings)
+            .map_err(|fault| InputError::at(&self.name, lines[0], fault))?;
+        self.header = Some(header);
+        self.body = (after, lines[1]);
+        Ok(())
+    }
+
+    fn find_list(&mut self, start: &[u8]) -> Result<(), InputError> {
+        let blank = start
+            .iter()
+            .take_while(|byte| byte.is_ascii_whitespace())
+            .count();
+        let found = match start.get(blank) {
+            Some(b'[') => {
+                let lines = start[..blank].iter().filter(|byte| **byte == b'\n').count();
+                self.body = (self.body.0 + blank as u64 + 1, 1 + lines as u64);
+                return Ok(());
+            }
+            Some(b'{') => "an object",
+            Some(_) => "something else than JSON",
+            None => "no list",
+        };
+        let fault = Fault::new(
+            found,
+            "one list of objects: [{…}, {…}]; for one object a line name it .jsonl, or say --format \
+             jsonl",
+        );
+        Err(InputError::of_file(&self.name, fault.to_string()))
+    }
+
+    /// What a record says; a fault where it makes no prompt and that ends the check.
+    pub(super) fn parse(&self, bytes: &[u8], settings: &Settings) -> Parsed {
+        let header = self.header.as_ref();
+        match parse_record(self.form, header, bytes, settings) {
+            Ok(mut request) => Parsed {
+                digest: digest(&request),
+                id: request.id.take(),
+                request: Ok(request),
+            },
+            Err(fault) => {
+                let (id, digest) = bad_row(self.form, header, bytes, settings);
+                let request = Err(fault);
+                Parsed {
+                    id,
+                    digest,
+                    request,
+                }
+            }
+        }
+    }
+
+    /// Where the next file would begin.
+    pub(super) fn end(&self) -> u64 {
+        self.base + self.source.len()
     }
 
     pub(super) fn unreadable(&self, error: &io::Error) -> InputError {
         unreadable(&self.name, error)
-    }
-
-    /// The file as the user named it.
-    pub(crate) fn name(&self) -> &str {
-        &self.name
-    }
-
-    pub(super) fn form(&self) -> Form {
-        self.form
-    }
-
-    pub(super) fn source(&self) -> &Source {
-        &self.source
-    }
-
-    /// The offset and the line of the first record.
-    pub(super) fn body(&self) -> (u64, u64) {
-        self.body
     }
 }
 

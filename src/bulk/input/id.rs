@@ -65,6 +65,17 @@ pub(super) fn of_fields(fields: &Map<String, Value>) -> Result<Option<String>, F
     }
 }
 
+/// The id in the field that is named to hold it.
+pub(super) fn of_column(fields: &Map<String, Value>, name: &str) -> Result<String, Fault> {
+    match fields.get(name) {
+        Some(value) => of_value(name, value),
+        None => Err(Fault::new(
+            format!("no field \"{name}\""),
+            "the id there, since --id-column names it",
+        )),
+    }
+}
+
 fn of_value(name: &str, value: &Value) -> Result<String, Fault> {
     match value {
         Value::String(id) => checked(name, id),

@@ -16,9 +16,11 @@ pub(crate) struct Totals {
     pub(crate) items: u64,
     /// Items for which neither they nor the run name a model.
     pub(crate) unnamed: u64,
+    /// Items that make no prompt.
+    pub(crate) bad: u64,
     /// Input tokens, estimated.
     pub(crate) tokens: u64,
-    /// Size of the file.
+    /// Size of the files.
     pub(crate) bytes: u64,
 }
 
@@ -49,6 +51,8 @@ pub(crate) struct Tally {
     pub(crate) unknown_lines: u64,
     /// Items whose id was made for them.
     pub(crate) automatic: u64,
+    /// Items that make no prompt and have no result that says so.
+    pub(crate) bad_untold: u64,
 }
 
 /// The index by id: what a check leaves behind.
@@ -157,6 +161,8 @@ impl Matching {
                 State::Unusable => tally.unusable += 1,
                 State::Changed => tally.changed += 1,
             }
+            let untold = entry.is_bad() && entry.state() != State::Failed;
+            tally.bad_untold += u64::from(untold);
             if entry.is_auto() {
                 tally.automatic += 1;
                 let same = group == Some(entry.request);
@@ -210,7 +216,7 @@ impl FileIndex {
         self.entries[i].offset()
     }
 
-    /// Where it ends at the latest: at the next item or the end of the file.
+    /// Where it ends at the latest: at the next item or the end of the input.
     pub(crate) fn end(&self, i: usize) -> u64 {
         self.entries
             .get(i + 1)
@@ -225,6 +231,11 @@ impl FileIndex {
     /// The first 8 bytes of its fingerprint.
     pub(crate) fn request_prefix(&self, i: usize) -> u64 {
         self.entries[i].request
+    }
+
+    /// True when it makes no prompt, so that it is never sent.
+    pub(crate) fn is_bad(&self, i: usize) -> bool {
+        self.entries[i].is_bad()
     }
 
     /// How it stands towards earlier results.

@@ -41,6 +41,7 @@ fn the_last_line_of_a_request_wins() {
         changed: 1,
         unknown_lines: 2,
         automatic: 0,
+        bad_untold: 0,
     };
     assert_eq!(index.tally(), tally);
 }

@@ -12,6 +12,7 @@ use super::id;
 use super::messages;
 use super::names::{hint, listed};
 use super::template::Template;
+use super::{Ignored, Settings};
 use crate::llm::request::{Request, Role, Task};
 
 /// A list would need a result line for each of its texts, under one id.
@@ -38,16 +39,48 @@ impl Said {
 const CHAT: &str = "/v1/chat/completions";
 const EMBEDDINGS: &str = "/v1/embeddings";
 
-pub(super) fn line(text: &str, template: Option<&Template>, task: Task) -> Result<Said, Fault> {
-    let fields = object(text)?;
-    let id = id::of_fields(&fields)?;
-    let mut said = match template {
+pub(super) fn line(text: &str, settings: &Settings) -> Result<Said, Fault> {
+    let mut fields = object(text)?;
+    let (task, ignored) = (settings.task, &settings.ignored);
+    let id = match &settings.id_column {
+        Some(name) => Some(id::of_column(&fields, name)?),
+        None => id::of_fields(&fields)?,
+    };
+    ignored
+        .names
+        .iter()
+        .for_each(|name| leave_out(&mut fields, name));
+    if let (Some(name), None) = (&settings.id_column, &settings.template) {
+        fields.remove(name);
+    }
+    let mut said = match &settings.template {
         Some(template) => templated(fields, template)?,
-        None if fields.contains_key("body") => batch(fields, task)?,
-        None => short(fields, task)?,
+        None if fields.contains_key("body") => batch(fields, task, ignored)?,
+        None => short(fields, task, ignored)?,
     };
     said.request.id = id;
     Ok(said)
+}
+
+/// The id alone, of a line that makes no prompt.
+pub(super) fn id(text: &str, settings: &Settings) -> Option<String> {
+    let fields = object(text).ok()?;
+    match &settings.id_column {
+        Some(name) => id::of_column(&fields, name).ok(),
+        None => id::of_fields(&fields).ok()?,
+    }
+}
+
+/// Removes a field, or one inside of it that is named behind a dot.
+fn leave_out(fields: &mut Map<String, Value>, name: &str) {
+    if fields.remove(name).is_some() {
+        return;
+    }
+    if let Some((outer, inner)) = name.split_once('.')
+        && let Some(Value::Object(fields)) = fields.get_mut(outer)
+    {
+        leave_out(fields, inner);
+    }
 }
 
 fn object(text: &str) -> Result<Map<String, Value>, Fault> {
@@ -69,8 +102,12 @@ fn object(text: &str) -> Result<Map<String, Value>, Fault> {
     }
 }
 
-fn batch(mut line: Map<String, Value>, task: Task) -> Result<Said, Fault> {
-    known(&line, &["custom_id", "id", "method", "url", "body"])?;
+fn batch(mut line: Map<String, Value>, task: Task, ignored: &Ignored) -> Result<Said, Fault> {
+    known(
+        &mut line,
+        ignored,
+        &["custom_id", "id", "method", "url", "body"],
+    )?;
     if let Some(method) = line.get("method") {
         match method.as_str() {
             Some(name) if name.eq_ignore_ascii_case("POST") => {}
@@ -118,13 +155,13 @@ fn batch(mut line: Map<String, Value>, task: Task) -> Result<Said, Fault> {
     Ok(said)
 }
 
-fn short(mut line: Map<String, Value>, task: Task) -> Result<Said, Fault> {
+fn short(mut line: Map<String, Value>, task: Task, ignored: &Ignored) -> Result<Said, Fault> {
     const OWN: [&str; 6] = ["id", "custom_id", "prompt", "messages", "system", "extra"];
     let names = fields::names(task);
     let accepted = |name: &str| OWN.contains(&name) || names.contains(&name);
     if !line.keys().all(|name| accepted(name)) {
         let accepted: Vec<&str> = OWN.iter().chain(names).copied().collect();
-        known(&line, &accepted)?;
+        known(&mut line, ignored, &accepted)?;
     }
     let mut request = match (line.remove("prompt"), line.remove("messages")) {
         (Some(Value::String(text)), None) => prompt(text)?,
@@ -215,16 +252,40 @@ pub(super) fn string(fields: &mut Map<String, Value>, name: &str) -> Result<Opti
     }
 }
 
-fn known(line: &Map<String, Value>, accepted: &[&str]) -> Result<(), Fault> {
-    match line.keys().find(|name| !accepted.contains(&name.as_str())) {
-        None => Ok(()),
-        Some(name) => Err(Fault::new(
-            format!(
-                "an unknown field \"{}\"{}",
-                excerpt(name),
-                hint(name, accepted.iter().copied())
-            ),
-            format!("one of {}", accepted.join(", ")),
-        )),
+/// Refuses fields that nobody reads, unless they are to be ignored.
+fn known(line: &mut Map<String, Value>, ignored: &Ignored, accepted: &[&str]) -> Result<(), Fault> {
+    if ignored.all {
+        line.retain(|name, _| accepted.contains(&name.as_str()));
+        return Ok(());
+    }
+    let names = line.keys().map(String::as_str);
+    let unknown: Vec<&str> = names.filter(|name| !accepted.contains(name)).collect();
+    let Some(first) = unknown.first() else {
+        return Ok(());
+    };
+    let what = match unknown.len() {
+        1 => format!("an unknown field {}", listed([*first])),
+        _ => format!("unknown fields {}", listed(unknown.iter().copied())),
+    };
+    let flag = match unknown.iter().any(|name| name.contains(',')) || unknown.len() > 12 {
+        true => "all".to_owned(),
+        false => unknown.join(","),
+    };
+    Err(Fault::new(
+        format!("{what}{}", hint(first, accepted.iter().copied())),
+        format!(
+            "one of {}; to leave out what is not sent: --ignore-fields {}",
+            accepted.join(", "),
+            quoted(&excerpt(&flag))
+        ),
+    ))
+}
+
+/// Ready for a shell.
+fn quoted(word: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "_-.,/:".contains(c);
+    match word.chars().all(plain) {
+        true => word.to_owned(),
+        false => format!("'{}'", word.replace('\'', r"'\''")),
     }
 }

@@ -2,12 +2,14 @@
 //! request, and the compact index that lets a million of them be matched with earlier results
 //! and read again one by one. What is sent, and when, is decided elsewhere.
 
+mod array;
 mod check;
 mod duplicates;
 mod entry;
 mod fault;
 mod fields;
 mod file;
+mod guess;
 #[cfg(feature = "queue")]
 mod held;
 mod id;
@@ -34,7 +36,7 @@ use crate::llm::request::Task;
 pub(crate) use check::Hooks;
 pub(crate) use entry::State;
 pub(crate) use fault::InputError;
-pub(crate) use file::InputFile;
+pub(crate) use file::{InputFile, Named};
 #[cfg(feature = "queue")]
 pub(crate) use held::Fit;
 pub(crate) use id::hash_prefix;
@@ -46,9 +48,12 @@ use crate::llm::request::ResponseFormat;
 
 /// How prompts are laid out in a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Form {
+#[non_exhaustive]
+pub enum Form {
     /// One JSON object a line.
     Jsonl,
+    /// One JSON list of objects.
+    Json,
     /// Comma-separated, with a header row.
     Csv,
     /// Tab-separated, with a header row.
@@ -60,7 +65,7 @@ pub(crate) enum Form {
 impl Form {
     /// The form that the file's extension names.
     pub(crate) fn of(path: &Path) -> Result<Self, InputError> {
-        const ACCEPTED: &str = ".jsonl, .ndjson, .csv, .tsv or .txt";
+        const ACCEPTED: &str = ".jsonl, .ndjson, .json, .csv, .tsv or .txt";
         let error = |text: String| Err(InputError::of_file(path.display(), text));
         if path.is_dir() {
             return error("found a directory; directories come in a later release".to_owned());
@@ -71,22 +76,19 @@ impl Form {
             "csv" => Ok(Self::Csv),
             "tsv" => Ok(Self::Tsv),
             "txt" => Ok(Self::Text),
-            "json" => error(format!(
-                "found a .json file; expected {ACCEPTED}: write one object per line and name it .jsonl"
-            )),
+            "json" => Ok(Self::Json),
             "" => error(format!(
-                "found a file without an extension; expected {ACCEPTED}"
+                "found a file without an extension; expected {ACCEPTED}, or --format to say what it is"
             )),
-            other => error(format!("found a .{other} file; expected {ACCEPTED}")),
+            other => error(format!(
+                "found a .{other} file; expected {ACCEPTED}, or --format to say what it is"
+            )),
         }
     }
 
-    /// The form of standard input, told by its first line that is not blank.
-    pub(crate) fn of_stream(start: &[u8]) -> Self {
-        match records::without_bom(start).trim_ascii_start().first() {
-            Some(b'{') => Self::Jsonl,
-            _ => Self::Text,
-        }
+    /// True where a stream must be read to its end before its first record is taken.
+    pub(crate) fn needs_all(self) -> bool {
+        matches!(self, Self::Json | Self::Csv | Self::Tsv)
     }
 
     /// What separates the fields of a table.
@@ -94,7 +96,7 @@ impl Form {
         match self {
             Self::Csv => Some(b','),
             Self::Tsv => Some(b'\t'),
-            Self::Jsonl | Self::Text => None,
+            Self::Jsonl | Self::Json | Self::Text => None,
         }
     }
 }
@@ -118,4 +120,29 @@ pub(crate) struct Settings {
     pub(crate) temperature: Option<f64>,
     /// The shape of the answer.
     pub(crate) format: Option<ResponseFormat>,
+    /// How the input is laid out, whatever it is called.
+    pub(crate) form: Option<Form>,
+    /// The column, or field, that holds the id.
+    pub(crate) id_column: Option<String>,
+    /// Fields of a line that are left out.
+    pub(crate) ignored: Ignored,
+    /// Rows that make no prompt are failed items rather than the end of the run.
+    pub(crate) skip_bad_rows: bool,
+}
+
+impl Settings {
+    /// The form of a stream that begins like this.
+    pub(crate) fn form_of_stream(&self, name: &str, start: &[u8]) -> Result<Form, InputError> {
+        let form = self.form.map_or_else(|| guess::of_stream(start), Ok);
+        form.map_err(|fault| InputError::of_file(name, fault.to_string()))
+    }
+}
+
+/// Fields of a line of JSON that are left out although nobody reads them.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Ignored {
+    /// Their names; `a.b` is the field `b` of the object in `a`.
+    pub(crate) names: Vec<String>,
+    /// All that would be refused.
+    pub(crate) all: bool,
 }

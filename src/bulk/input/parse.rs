@@ -2,6 +2,8 @@
 
 use std::borrow::Cow;
 
+use sha2::{Digest, Sha256};
+
 use super::fault::Fault;
 use super::json::{self, Said, prompt};
 use super::table::CsvHeader;
@@ -18,7 +20,7 @@ pub(crate) fn parse_record(
     let text = utf8(bytes)?;
     let template = settings.template.as_ref();
     let said = match (form, header) {
-        (Form::Jsonl, _) => json::line(text, template, settings.task)?,
+        (Form::Jsonl | Form::Json, _) => json::line(text, settings)?,
         (Form::Text, _) => {
             let line = text.strip_suffix('\n').unwrap_or(text);
             let line = line.strip_suffix('\r').unwrap_or(line);
@@ -44,6 +46,24 @@ pub(crate) fn parse_record(
     Ok(request)
 }
 
+/// What stands for a record that makes no prompt: its id, if it has one that can be read, and a
+/// fingerprint of its bytes.
+pub(super) fn bad_row(
+    form: Form,
+    header: Option<&CsvHeader>,
+    bytes: &[u8],
+    settings: &Settings,
+) -> (Option<String>, [u8; 32]) {
+    let text = std::str::from_utf8(bytes).ok();
+    let id = text.and_then(|text| match header {
+        Some(header) => header.id(text),
+        None if form == Form::Text => None,
+        None => json::id(text, settings),
+    });
+    let digest = Sha256::new().chain_update(b"bad row\n").chain_update(bytes);
+    (id, digest.finalize().into())
+}
+
 pub(super) fn utf8(bytes: &[u8]) -> Result<&str, Fault> {
     std::str::from_utf8(bytes).map_err(|error| {
         Fault::new(
@@ -60,6 +80,10 @@ impl Settings {
     /// Refuses what cannot fit any record of that form.
     pub(super) fn check(&self, form: Form) -> Result<(), Fault> {
         match (&self.template, form) {
+            _ if form == Form::Text && self.id_column.is_some() => Err(Fault::new(
+                "--id-column",
+                "a table or JSON: lines of text have neither columns nor ids",
+            )),
             (Some(template), Form::Text) => {
                 template.check("the line as a whole", ["prompt"].into_iter())
             }

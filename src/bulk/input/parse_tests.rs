@@ -163,7 +163,7 @@ fn text_lines_are_prompts_and_keep_their_blanks() {
 fn every_fault_says_what_was_found_and_what_was_expected() {
     let accepted = "expected one of id, custom_id, prompt, messages, system, extra, model, \
         temperature, top_p, seed, stop, max_tokens, max_completion_tokens, response_format, n, \
-        stream, stream_options";
+        stream, stream_options; to leave out what is not sent: --ignore-fields";
     let user = r#""messages":[{"role":"user","content":"q"}]"#;
     let body = |fields: &str| format!(r#"{{"body":{{{user}{fields}}}}}"#);
     let long = format!(r#"{{"id":"{}","prompt":"q"}}"#, "x".repeat(513));
@@ -173,8 +173,8 @@ fn every_fault_says_what_was_found_and_what_was_expected() {
         ("[".into(), "found the start of a JSON list; expected one JSON object per line".into()),
         (r#"{"prompt":"a" x}"#.into(), "found invalid JSON (expected `,` or `}` at column 15); expected one JSON object per line".into()),
         (r#"{"prompt":"a"} {"prompt":"b"}"#.into(), "found invalid JSON (trailing characters at column 16); expected one JSON object per line".into()),
-        (r#"{"promt":"a"}"#.into(), format!("found an unknown field \"promt\" (did you mean \"prompt\"?); {accepted}")),
-        (r#"{"prompt":"a","temprature":1}"#.into(), format!("found an unknown field \"temprature\" (did you mean \"temperature\"?); {accepted}")),
+        (r#"{"promt":"a"}"#.into(), format!("found an unknown field \"promt\" (did you mean \"prompt\"?); {accepted} promt")),
+        (r#"{"prompt":"a","temprature":1}"#.into(), format!("found an unknown field \"temprature\" (did you mean \"temperature\"?); {accepted} temprature")),
         (r#"{"id":"a"}"#.into(), "found only the fields \"id\"; expected \"prompt\", \"messages\" or an OpenAI batch line with \"body\"".into()),
         (format!(r#"{{"prompt":"a",{user}}}"#), "found both \"prompt\" and \"messages\"; expected one of them".into()),
         (r#"{"prompt":["a"]}"#.into(), "found a list ([\"a\"]) in \"prompt\"; expected a string".into()),
@@ -199,7 +199,8 @@ fn every_fault_says_what_was_found_and_what_was_expected() {
         (r#"{"messages":[{"role":"user"}]}"#.into(), "found null in \"messages[0].content\"; expected a string or a list of content parts".into()),
         (r#"{"messages":[{"role":"assistant","content":null}]}"#.into(), "found null in \"messages[0].content\"; expected a string or a list of content parts".into()),
         (r#"{"messages":[{"role":"user","content":[{},1]}]}"#.into(), "found a number (1) in \"messages[0].content[1]\"; expected an object: a content part".into()),
-        (r#"{"custom":"a","body":{}}"#.into(), "found an unknown field \"custom\"; expected one of custom_id, id, method, url, body".into()),
+        (r#"{"custom":"a","body":{}}"#.into(), "found an unknown field \"custom\"; expected one of custom_id, id, method, url, body; to leave out what is not sent: --ignore-fields custom".into()),
+        (r#"{"a b":1,"c":2,"prompt":"p"}"#.into(), format!("found unknown fields \"a b\", \"c\"; {accepted} 'a b,c'")),
         (r#"{"body":[]}"#.into(), "found a list ([]) in \"body\"; expected an object".into()),
         (r#"{"body":{"input":"a"}}"#.into(), "found no \"messages\" in \"body\"; expected a list of messages".into()),
         (r#"{"method":"GET","body":{}}"#.into(), "found a string (\"GET\") in \"method\"; expected \"POST\"".into()),
@@ -222,7 +223,7 @@ fn every_fault_says_what_was_found_and_what_was_expected() {
 fn rows_use_their_columns() {
     let csv = |header: &str, row: &str, template: Option<&str>| {
         let settings = template.map_or_else(Settings::default, with_template);
-        let header = CsvHeader::parse(Form::Csv, header.as_bytes(), settings.template.as_ref())?;
+        let header = CsvHeader::parse(Form::Csv, header.as_bytes(), &settings)?;
         parse_record(Form::Csv, Some(&header), row.as_bytes(), &settings)
     };
     assert_eq!(

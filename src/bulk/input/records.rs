@@ -2,8 +2,8 @@
 
 use memchr::{memchr, memchr_iter, memchr2};
 
-use super::Form;
 use super::fault::Fault;
+use super::{Form, array};
 
 /// The longest record.
 pub(super) const LONGEST: usize = 64 << 20;
@@ -47,6 +47,14 @@ pub(super) fn is_blank(line: &[u8]) -> bool {
 pub(super) fn next_record(form: Form, bytes: &[u8], last: bool) -> Next {
     match form.delimiter() {
         Some(delimiter) => next_row(bytes, delimiter, last),
+        None if form == Form::Json => match array::next_element(bytes) {
+            Some((start, end)) => Next::Record {
+                start,
+                end,
+                after: end,
+            },
+            None => Next::Partial(0),
+        },
         None => next_line(bytes, last),
     }
 }
@@ -123,12 +131,17 @@ fn quoted_row_end(row: &[u8], delimiter: u8) -> (Option<usize>, bool) {
 pub(super) struct Splitter {
     form: Form,
     line: u64,
+    place: array::Place,
 }
 
 impl Splitter {
     /// Begins on `line`.
     pub(super) fn new(form: Form, line: u64) -> Self {
-        Self { form, line }
+        Self {
+            form,
+            line,
+            place: array::Place::default(),
+        }
     }
 
     /// The line of what has not been cut yet.
@@ -144,6 +157,9 @@ impl Splitter {
         last: bool,
         out: &mut Vec<Record>,
     ) -> Result<usize, Fault> {
+        if self.form == Form::Json {
+            return self.split_list(bytes, last, out);
+        }
         let mut at = 0;
         loop {
             let (start, end, after) = match next_record(self.form, &bytes[at..], last) {
@@ -176,6 +192,25 @@ impl Splitter {
             self.pass(&bytes[start..after]);
             at = after;
         }
+    }
+
+    fn split_list(
+        &mut self,
+        bytes: &[u8],
+        last: bool,
+        out: &mut Vec<Record>,
+    ) -> Result<usize, Fault> {
+        let before = out.len();
+        let used = array::split(&mut self.place, bytes, last, out);
+        let mut at = 0;
+        for record in &mut out[before..] {
+            self.pass(&bytes[at..record.start]);
+            record.line = self.line;
+            at = record.start;
+        }
+        let end = *used.as_ref().unwrap_or_else(|(end, _)| end);
+        self.pass(&bytes[at..end]);
+        used.map_err(|(_, fault)| fault)
     }
 
     fn pass(&mut self, bytes: &[u8]) {

@@ -124,6 +124,48 @@ fn faults_are_collected_by_line_up_to_twenty() {
 }
 
 #[test]
+fn faults_of_a_list_name_the_item() {
+    let list =
+        b"\xef\xbb\xbf\r\n[{\"prompt\":\"a\\u0000\"},\r\n{\"prompt\":\"\xff\"},\0,\r\n[{}] ]\r\n";
+    let text = Scratch::new("json", list).check().unwrap_err();
+    let lines: Vec<&str> = text.lines().collect();
+    assert!(
+        lines[0].starts_with("p:3: item 2: found invalid UTF-8 at byte "),
+        "{text}"
+    );
+    assert!(
+        lines[1].starts_with("p:3: item 3: found invalid JSON ("),
+        "{text}"
+    );
+    assert!(
+        lines[2].starts_with("p:4: item 4: found a list ([{}]); "),
+        "{text}"
+    );
+    assert_eq!(lines.len(), 3);
+}
+
+#[test]
+fn a_list_and_lines_of_the_same_objects_are_the_same_items() {
+    let objects = [
+        r#"{"id":"a","prompt":"]},{\"\n\\"}"#,
+        r#"{"prompt":"b"}"#,
+        r#"{"id":3,"messages":[{"role":"user","content":[{"type":"text","text":"[[["}]}]}"#,
+        r#"{"prompt":"b"}"#,
+    ];
+    let lines = Scratch::new("jsonl", objects.join("\n"));
+    let (input, index) = lines.check().unwrap();
+    let expected = items(&input, &index.finish());
+    for list in [
+        format!("[{}]", objects.join(",")),
+        format!("\u{feff}  [\r\n\t{}\r\n]\n", objects.join(" ,\r\n ")),
+    ] {
+        let list = Scratch::new("json", list);
+        let (input, index) = list.check().unwrap();
+        assert_eq!(items(&input, &index.finish()), expected);
+    }
+}
+
+#[test]
 fn empty_files_are_refused() {
     for (extension, content, text) in [
         (

@@ -15,8 +15,6 @@ use super::{Form, Settings};
 use crate::base::error::{Error, ErrorKind};
 use crate::llm::hash::{digest, hex};
 
-const NAME: &str = "(standard input)";
-
 /// Maps that grow one at a time: a single one would take half as much again while it grows.
 const SHARDS: usize = 64;
 
@@ -28,6 +26,8 @@ type Key = [u32; 4];
 /// Checks the lines of standard input, in order.
 #[derive(Debug)]
 pub(crate) struct StreamChecker {
+    /// What people know the stream by.
+    name: String,
     form: Form,
     settings: Settings,
     seen: Vec<HashMap<Key, u32>>,
@@ -35,18 +35,19 @@ pub(crate) struct StreamChecker {
 
 impl StreamChecker {
     /// For JSON lines or text; a table must be a file.
-    pub(crate) fn new(form: Form, settings: Settings) -> Result<Self, InputError> {
+    pub(crate) fn new(name: &str, form: Form, settings: Settings) -> Result<Self, InputError> {
         settings
             .check(form)
-            .and_then(|()| match form.delimiter() {
-                None => Ok(()),
-                Some(_) => Err(Fault::new(
-                    "a table",
-                    "JSON lines or text; save it as a file",
+            .and_then(|()| match form.needs_all() {
+                false => Ok(()),
+                true => Err(Fault::new(
+                    "a table or a list",
+                    "JSON lines or text; what must be read whole is put on the disk first",
                 )),
             })
-            .map_err(|fault| InputError::of_file(NAME, fault.to_string()))?;
+            .map_err(|fault| InputError::of_file(name, fault.to_string()))?;
         Ok(Self {
+            name: name.to_owned(),
             form,
             settings,
             seen: vec![HashMap::new(); SHARDS],
@@ -61,7 +62,7 @@ impl StreamChecker {
         }
         let item = self.item(line, bytes);
         item.map(Some)
-            .map_err(|fault| InputError::at(NAME, line, fault))
+            .map_err(|fault| InputError::at(&self.name, line, fault))
     }
 
     fn item(&mut self, line: u64, bytes: &[u8]) -> Result<Item, Fault> {
@@ -123,6 +124,7 @@ const LONGEST_LINE: u64 = LONGEST as u64 + 2;
 
 /// The items of standard input, read and checked one by one.
 pub(crate) struct StreamLines<R> {
+    name: String,
     reader: BufReader<R>,
     settings: Settings,
     checker: Option<StreamChecker>,
@@ -130,8 +132,9 @@ pub(crate) struct StreamLines<R> {
 }
 
 impl<R: Read> StreamLines<R> {
-    pub(crate) fn new(reader: R, settings: Settings) -> Self {
+    pub(crate) fn new(name: String, reader: R, settings: Settings) -> Self {
         Self {
+            name,
             reader: BufReader::with_capacity(1 << 16, reader),
             settings,
             checker: None,
@@ -150,7 +153,7 @@ impl<R: Read> StreamLines<R> {
             let read = read.map_err(|e| {
                 Error::new(
                     ErrorKind::Invalid,
-                    format!("cannot read standard input: {e}"),
+                    format!("{}: cannot be read: {e}", self.name),
                 )
             })?;
             if read == 0 {
@@ -163,8 +166,8 @@ impl<R: Read> StreamLines<R> {
             let checker = match &mut self.checker {
                 Some(checker) => checker,
                 none => {
-                    let form = Form::of_stream(&line);
-                    none.insert(StreamChecker::new(form, self.settings.clone())?)
+                    let form = self.settings.form_of_stream(&self.name, &line)?;
+                    none.insert(StreamChecker::new(&self.name, form, self.settings.clone())?)
                 }
             };
             if let Some(item) = checker.check(self.number, &line)? {

@@ -1,8 +1,10 @@
 use super::*;
 use crate::llm::request::Request;
 
+const STDIN: &str = "(standard input)";
+
 fn checker(form: Form) -> StreamChecker {
-    StreamChecker::new(form, Settings::default()).unwrap()
+    StreamChecker::new(STDIN, form, Settings::default()).unwrap()
 }
 
 fn id(checker: &mut StreamChecker, line: u64, text: &str) -> Result<String, String> {
@@ -66,10 +68,11 @@ fn faults_name_the_line() {
         error.starts_with("(standard input):9: found invalid JSON"),
         "{error}"
     );
-    let error = StreamChecker::new(Form::Csv, Settings::default()).unwrap_err();
+    let error = StreamChecker::new(STDIN, Form::Csv, Settings::default()).unwrap_err();
     assert_eq!(
         error.to_string(),
-        "(standard input): found a table; expected JSON lines or text; save it as a file"
+        "(standard input): found a table or a list; expected JSON lines or text; what must be read \
+         whole is put on the disk first"
     );
 }
 

@@ -6,13 +6,13 @@ use std::borrow::Cow;
 
 use memchr::memchr;
 
-use super::Form;
 use super::fault::Fault;
 use super::id;
 use super::json::prompt;
-use super::names::listed;
+use super::names::{hint, listed};
 use super::parse::utf8;
 use super::template::Template;
+use super::{Form, Settings};
 use crate::llm::request::Request;
 
 /// The columns of a table and what they are used for.
@@ -21,16 +21,15 @@ pub(crate) struct CsvHeader {
     delimiter: u8,
     names: Vec<String>,
     id: Option<usize>,
+    /// A row without an id is refused.
+    id_wanted: bool,
     prompt: Option<usize>,
 }
 
 impl CsvHeader {
     /// Reads the header row and checks that prompts can be made from it.
-    pub(crate) fn parse(
-        form: Form,
-        bytes: &[u8],
-        template: Option<&Template>,
-    ) -> Result<Self, Fault> {
+    pub(crate) fn parse(form: Form, bytes: &[u8], settings: &Settings) -> Result<Self, Fault> {
+        let template = settings.template.as_ref();
         let delimiter = form.delimiter().unwrap_or(b',');
         let names: Vec<String> = fields(utf8(bytes)?, delimiter)
             .iter()
@@ -45,9 +44,20 @@ impl CsvHeader {
                     .position(|other| other.eq_ignore_ascii_case(name))
             })
         };
+        let id = match &settings.id_column {
+            None => caseless("id").or_else(|| caseless("custom_id")),
+            Some(name) => Some(caseless(name).ok_or_else(|| {
+                let columns = names.iter().map(String::as_str);
+                Fault::new(
+                    format!("the columns {}", listed(columns.clone())),
+                    format!("one named \"{name}\" for the ids{}", hint(name, columns)),
+                )
+            })?),
+        };
         let header = Self {
             delimiter,
-            id: caseless("id").or_else(|| caseless("custom_id")),
+            id,
+            id_wanted: settings.id_column.is_some(),
             prompt: column("prompt"),
             names: names.clone(),
         };
@@ -98,7 +108,7 @@ impl CsvHeader {
             ));
         }
         let id = match self.id {
-            Some(column) if !row[column].trim().is_empty() => {
+            Some(column) if self.id_wanted || !row[column].trim().is_empty() => {
                 Some(id::checked(&self.names[column], &row[column])?)
             }
             _ => None,
@@ -116,6 +126,15 @@ impl CsvHeader {
         let mut request = prompt(text)?;
         request.id = id;
         Ok(request)
+    }
+}
+
+impl CsvHeader {
+    /// The id alone, of a row that makes no prompt.
+    pub(super) fn id(&self, row: &str) -> Option<String> {
+        let row = fields(row, self.delimiter);
+        let (name, id) = (&self.names[self.id?], row.get(self.id?)?);
+        id::checked(name, id).ok()
     }
 }
 

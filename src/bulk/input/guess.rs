@@ -1,0 +1,216 @@
+//! What lines are, where nothing names their format: taken for prompts they would be paid for, so
+//! whatever may be something else is asked about instead.
+
+use super::Form;
+use super::fault::{Fault, excerpt};
+use super::parse::utf8;
+use super::records::{is_blank, without_bom};
+use super::table::fields;
+
+/// The longest name of a column that looks like one.
+const LONGEST_NAME: usize = 40;
+
+/// The form of a stream, told by its first line that is not blank.
+pub(super) fn of_stream(start: &[u8]) -> Result<Form, Fault> {
+    let Some(line) = first_line(start) else {
+        return Ok(Form::Text);
+    };
+    if line.starts_with(b"{") {
+        return Ok(Form::Jsonl);
+    }
+    let Ok(line) = utf8(line) else {
+        return Ok(Form::Text);
+    };
+    let table = [Form::Tsv, Form::Csv]
+        .into_iter()
+        .find(|form| columns(line, *form) > 1);
+    let form = if is_list(line) {
+        Some(Form::Json)
+    } else {
+        table
+    };
+    form.map_or(Ok(Form::Text), |form| Err(asked(line, form)))
+}
+
+/// Refuses a file that is named like text and begins like something else.
+pub(super) fn check_text(start: &[u8]) -> Result<(), Fault> {
+    let mut lines = without_bom(start)
+        .split(|byte| *byte == b'\n')
+        .filter(|line| !is_blank(line));
+    let text = |line: &[u8]| {
+        std::str::from_utf8(line.trim_ascii())
+            .unwrap_or("")
+            .to_owned()
+    };
+    let (first, second) = (
+        text(lines.next().unwrap_or_default()),
+        lines.next().map(text),
+    );
+    let is_object = first.starts_with('{') && serde_json::from_str::<Object>(&first).is_ok();
+    // A line with commas is nothing odd in a text; a second one with as many is.
+    let second = second.unwrap_or_default();
+    let table = [Form::Tsv, Form::Csv].into_iter().find(|form| {
+        let n = columns(&first, *form);
+        n > 1
+            && form
+                .delimiter()
+                .is_some_and(|by| fields(&second, by).len() == n)
+    });
+    let form = if is_object { Some(Form::Jsonl) } else { table };
+    form.map_or(Ok(()), |form| Err(asked(&first, form)))
+}
+
+type Object = serde_json::Map<String, serde_json::Value>;
+
+fn asked(line: &str, form: Form) -> Fault {
+    let (what, name) = match form {
+        Form::Json => ("a JSON list", "json"),
+        Form::Jsonl => ("JSON lines", "jsonl"),
+        Form::Tsv => ("a table", "tsv"),
+        Form::Csv | Form::Text => ("a table", "csv"),
+    };
+    Fault::new(
+        format!("what looks like {what} ({})", excerpt(line)),
+        format!("one prompt a line; say what it is: --format {name}, or --format txt for text"),
+    )
+}
+
+fn first_line(start: &[u8]) -> Option<&[u8]> {
+    let mut lines = without_bom(start).split(|byte| *byte == b'\n');
+    lines.find(|line| !is_blank(line)).map(<[u8]>::trim_ascii)
+}
+
+/// The beginning of a list of objects, texts, numbers or nothing: `[INST]` is none.
+fn is_list(line: &str) -> bool {
+    let inside = line.strip_prefix('[').map(str::trim_start);
+    inside.is_some_and(|rest| match rest.chars().next() {
+        None => true,
+        Some(first) => matches!(first, '{' | '[' | '"' | ']') || first.is_ascii_digit(),
+    })
+}
+
+/// Names that make a header of `id, text`, which might be two words of a text otherwise.
+const USUAL: [&str; 12] = [
+    "id",
+    "custom_id",
+    "key",
+    "prompt",
+    "text",
+    "question",
+    "message",
+    "content",
+    "label",
+    "name",
+    "title",
+    "category",
+];
+
+/// How many columns the line has if it looks like a row of a table: one of names, or of quoted fields. 0
+/// if it does not.
+fn columns(line: &str, form: Form) -> usize {
+    let Some(delimiter) = form.delimiter() else {
+        return 0;
+    };
+    let row = fields(line, delimiter);
+    let by = char::from(delimiter);
+    let letter = |c: char| c.is_alphanumeric() || "_-. ()/#%&$@*".contains(c);
+    let is_name = |name: &str| name.chars().count() <= LONGEST_NAME && name.chars().all(letter);
+    let names = row.iter().all(|name| is_name(name.trim()))
+        && row.iter().any(|name| name.chars().any(char::is_alphabetic));
+    let tight = form == Form::Tsv || row.iter().all(|name| name.trim() == name);
+    let usual = || {
+        let name = |name: &str| USUAL.contains(&name.trim().to_lowercase().as_str());
+        row.iter().any(|field| name(field))
+    };
+    let quoted = line.contains(&format!("{by}\""))
+        || line.starts_with('"') && line.contains(&format!("\"{by}"));
+    match (names && (tight || usual())) || quoted {
+        true => row.len(),
+        false => 0,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn headers_and_lists_are_asked_about_and_text_is_taken() {
+        for (line, name) in [
+            ("id,text,label", "csv"),
+            ("\u{feff}\r\n\"id\",\"text\"\r\n1,a", "csv"),
+            ("question,0", "csv"),
+            (",text,label\n0,a,b", "csv"),
+            ("First name,Größe (cm)", "csv"),
+            ("id, Text, weight", "csv"),
+            ("1,\"What, then?\",x", "csv"),
+            ("\"Who?\",7", "csv"),
+            ("id\ttext", "tsv"),
+            ("[", "json"),
+            ("[{\"prompt\":\"a\"}]", "json"),
+            ("[1, 2]", "json"),
+        ] {
+            let fault = of_stream(line.as_bytes()).unwrap_err().to_string();
+            assert!(
+                fault.contains(&format!("--format {name},")),
+                "{line}: {fault}"
+            );
+        }
+        for line in [
+            "",
+            "one",
+            "Paris, France",
+            "Translate: cat,dog",
+            "Say \"hi\", then \"ho\", then go",
+            "Is 1,000 more than 999?",
+            "[INST] hello [/INST]",
+            "What is this\u{2026}",
+            "1,2,3",
+            ",",
+        ] {
+            assert_eq!(of_stream(line.as_bytes()).unwrap(), Form::Text, "{line}");
+        }
+        assert_eq!(of_stream(b"\n {\"a\"").unwrap(), Form::Jsonl);
+        assert_eq!(of_stream(b"\xff,\xfe").unwrap(), Form::Text);
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_the_bytes_they_are_something_or_asked_about(
+            bytes in prop::collection::vec(prop_oneof![
+                any::<u8>(),
+                prop::sample::select(b"a,\t\"[{\r\n \0\xef\xbb\xbf".to_vec()),
+            ], 0..60),
+        ) {
+            let first = first_line(&bytes);
+            let form = of_stream(&bytes);
+            prop_assert_eq!(form == Ok(Form::Jsonl), first.is_some_and(|l| l[0] == b'{'));
+            let _ = check_text(&bytes);
+            // A line feed in front changes nothing.
+            let later = [b"\r\n", without_bom(&bytes)].concat();
+            prop_assert_eq!(of_stream(&later), form);
+        }
+    }
+
+    #[test]
+    fn a_text_file_is_doubted_only_if_its_lines_agree() {
+        for text in [
+            "{\"prompt\":\"a\"}\n",
+            "id,text\n1,a\n",
+            "id\ttext\r\n1\ta\r\n",
+        ] {
+            assert!(check_text(text.as_bytes()).is_err(), "{text}");
+        }
+        for text in [
+            "",
+            "{name} says hi\n",
+            "cats,dogs\nand birds\n",
+            "id,text\n",
+            "one\ntwo\n",
+        ] {
+            assert!(check_text(text.as_bytes()).is_ok(), "{text}");
+        }
+    }
+}

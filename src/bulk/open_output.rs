@@ -1,0 +1,145 @@
+//! Where a run's results go once it begins: a file that is its own checkpoint, or a stream.
+
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+use crate::base::error::{Error, ErrorKind};
+use crate::observe::tally::Tally;
+
+use super::input::{FileIndex, InputFile, State};
+use super::lines::{KEPT, Named, unsent_line};
+use super::options::{FileRunError, FileRunOptions, Output, Place};
+use super::results::{Marks, ResultsFile, is_regular};
+
+/// An output that is open.
+pub(super) enum OpenOutput {
+    File(ResultsFile),
+    Writer(Box<dyn Write + Send>),
+}
+
+impl OpenOutput {
+    /// Marks what the input has changed since.
+    pub(super) fn mark(&mut self, marks: &Marks) -> Result<(), Error> {
+        match self {
+            Self::File(file) => file.mark(marks),
+            Self::Writer(_) => Ok(()),
+        }
+    }
+
+    /// Writes the failures of rows that make no prompt, as far as they are not there yet. True when
+    /// one of them takes the place of another result.
+    pub(super) fn tell_bad_rows(
+        &mut self,
+        input: &InputFile,
+        index: &FileIndex,
+        tally: &mut Tally,
+    ) -> Result<bool, Error> {
+        let mut replaced = false;
+        let mut lines = Vec::new();
+        let untold = (0..index.len()).filter(|i| index.is_bad(*i));
+        for i in untold.filter(|i| index.state(*i) != State::Failed) {
+            replaced |= index.state(i) != State::New;
+            let row = input.read_bad(i, index)?;
+            let error = Error::new(ErrorKind::Invalid, format!("not sent: {}", row.why));
+            tally.failed(&error, 1);
+            let named = Named {
+                id: row.id,
+                request_hash: row.request_hash,
+                model: None,
+            };
+            unsent_line(&mut lines, &named, error)?;
+            if lines.len() > KEPT {
+                self.write(&lines)?;
+                lines.clear();
+            }
+        }
+        self.write(&lines).map(|()| replaced)
+    }
+
+    fn write(&mut self, lines: &[u8]) -> Result<(), Error> {
+        match self {
+            Self::File(file) if !lines.is_empty() => file.append(lines),
+            Self::File(_) => Ok(()),
+            Self::Writer(writer) => {
+                let written = writer.write_all(lines).and_then(|()| writer.flush());
+                written.or_else(|error| match error.kind() {
+                    // Found again, and told, by the first result.
+                    io::ErrorKind::BrokenPipe => Ok(()),
+                    _ => {
+                        let why = format!("cannot write the results: {error}");
+                        Err(Error::new(ErrorKind::Invalid, why))
+                    }
+                })
+            }
+        }
+    }
+
+    /// Bytes in the file.
+    pub(super) fn len(&self) -> u64 {
+        match self {
+            Self::File(file) => file.len(),
+            Self::Writer(_) => 0,
+        }
+    }
+}
+
+/// Opens the place; a regular file is left to whoever reads it.
+pub(super) fn open(output: Output, options: &FileRunOptions) -> Result<Opened, FileRunError> {
+    match output.0 {
+        Place::Writer(writer) => no_order(options).map(|()| Opened::Writer(writer)),
+        Place::File(path) if options.dry_run && !path.exists() => {
+            Ok(Opened::Writer(Box::new(io::sink())))
+        }
+        Place::File(path) if is_regular(&path) => Ok(Opened::File(path)),
+        Place::File(path) => {
+            no_order(options)?;
+            let file = std::fs::OpenOptions::new().write(true).open(&path);
+            file.map(|file| Opened::Writer(Box::new(file) as Box<dyn Write + Send>))
+                .map_err(|e| FileRunError::Output(cannot_open(&path, &e)))
+        }
+    }
+}
+
+pub(super) enum Opened {
+    File(PathBuf),
+    Writer(Box<dyn Write + Send>),
+}
+
+fn cannot_open(path: &Path, error: &io::Error) -> Error {
+    Error::new(
+        ErrorKind::Invalid,
+        format!("{}: cannot open the output: {error}", path.display()),
+    )
+}
+
+fn no_order(options: &FileRunOptions) -> Result<(), FileRunError> {
+    if options.ordered {
+        let why = "the output is not a regular file, so it cannot be put into order afterwards";
+        return Err(FileRunError::Usage(Error::new(ErrorKind::Invalid, why)));
+    }
+    Ok(())
+}
+
+/// Refuses an output that is the input, by whatever name.
+pub(super) fn refuse_same_file(output: &Path, input: &Path) -> Result<(), FileRunError> {
+    match (output.canonicalize(), input.canonicalize()) {
+        (Ok(output), Ok(input)) if output == input || are_linked(&output, &input) => {
+            let why = format!("{}: it is the input; name another output", output.display());
+            Err(FileRunError::Usage(Error::new(ErrorKind::Invalid, why)))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Two names of one file.
+#[cfg(unix)]
+fn are_linked(a: &Path, b: &Path) -> bool {
+    use std::os::unix::fs::MetadataExt;
+    let place = |path: &Path| path.metadata().map(|found| (found.dev(), found.ino())).ok();
+    place(a).is_some_and(|a| Some(a) == place(b))
+}
+
+#[cfg(not(unix))]
+fn are_linked(_: &Path, _: &Path) -> bool {
+    false
+}

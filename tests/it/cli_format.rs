@@ -1,0 +1,397 @@
+//! What an input is: its format, its ids, its bad rows, and several of them.
+
+use std::process::Stdio;
+
+use super::common::{Desk, Ended, Running, all_ids, good, id, prompt_lines, results};
+use batchwright::simulate::Simulator;
+
+const TABLE: &str = "id,text\nr1,\"two\nlines\"\nr2,b\n";
+
+/// Runs these words, split at `|`, with that standard input.
+fn fed(desk: &Desk, sim: &Simulator, words: &str, text: &str) -> Ended {
+    let mut command = desk.against(sim, "");
+    let mut running = Running::start(command.args(words.split('|')).stdin(Stdio::piped()));
+    // It may have refused before it read anything.
+    let mut pipe = running.child.stdin.take().unwrap();
+    let _ = std::io::Write::write_all(&mut pipe, text.as_bytes());
+    drop(pipe);
+    running.wait()
+}
+
+fn texts(lines: &[serde_json::Value]) -> Vec<&str> {
+    lines
+        .iter()
+        .map(|line| line["text"].as_str().unwrap())
+        .collect()
+}
+
+#[test]
+fn a_table_on_standard_input_is_no_text() {
+    let (desk, sim) = (Desk::new(), good());
+    let ended = fed(&desk, &sim, "-", TABLE).expect(2);
+    ended
+        .says("what looks like a table (id,text)")
+        .says("--format csv, or --format txt");
+    fed(&desk, &sim, "-", "id\ttext\n1\ta\n")
+        .expect(2)
+        .says("--format tsv,");
+    fed(&desk, &sim, "-", "[{\"prompt\":\"a\"}]")
+        .expect(2)
+        .says("--format json,");
+    assert_eq!(sim.stats().calls, 0);
+
+    let words = "-|--format|csv|-j|1|--template|{{text}}";
+    let ended = fed(&desk, &sim, words, &TABLE.replace('\n', "\r\n")).expect(0);
+    let lines = results(&ended.stdout);
+    assert_eq!(texts(&lines), ["echo: two\r\nlines", "echo: b"]);
+    assert_eq!((id(&lines[0]), id(&lines[1])), ("r1".into(), "r2".into()));
+
+    let ended = fed(&desk, &sim, "-|--format|txt|-j|1", "id,text\nr2,b\n").expect(0);
+    assert_eq!(
+        texts(&results(&ended.stdout)),
+        ["echo: id,text", "echo: r2,b"]
+    );
+    let ended = fed(&desk, &sim, "-|-j|1", "Paris, France\nOslo, Norway\n").expect(0);
+    assert_eq!(results(&ended.stdout).len(), 2);
+}
+
+#[cfg(unix)]
+#[test]
+fn a_pipe_by_its_name_is_read_like_standard_input() {
+    let (desk, sim) = (Desk::new(), good());
+    fed(&desk, &sim, "/dev/stdin", TABLE)
+        .expect(2)
+        .says("/dev/stdin: found what looks like");
+    let words = "/dev/stdin|--format|csv|-j|1|--template|{{text}}|-o|out.jsonl";
+    fed(&desk, &sim, words, TABLE).expect(0);
+    assert_eq!(desk.ids("out.jsonl"), ["r1", "r2"]);
+    fed(&desk, &sim, words, TABLE)
+        .expect(0)
+        .says("2 finished before");
+    let ended = fed(&desk, &sim, "/dev/stdin", "{\"prompt\":\"a\"}\n{\n").expect(2);
+    ended.says("/dev/stdin:2: found invalid JSON");
+    fed(&desk, &sim, "/dev/stdin|more.jsonl", "")
+        .expect(2)
+        .says("goes with no other input");
+    fed(&desk, &sim, "/dev/stdin", "")
+        .expect(2)
+        .says("/dev/stdin held no prompts");
+}
+
+#[test]
+fn a_format_overrides_the_name_of_a_file() {
+    let (desk, sim) = (Desk::new(), good());
+    desk.write("rows.txt", TABLE);
+    desk.write("lines", prompt_lines(2));
+    desk.run(&sim, "rows.txt")
+        .expect(2)
+        .says("--format csv, or --format txt");
+    desk.run(&sim, "lines")
+        .expect(2)
+        .says("--format to say what it is");
+    let ended = desk
+        .run(&sim, "rows.txt --format csv --template {{text}}")
+        .expect(0);
+    assert_eq!(results(&ended.stdout).len(), 2);
+    let ended = desk.run(&sim, "rows.txt --format txt").expect(0);
+    assert_eq!(results(&ended.stdout).len(), 4);
+    let ended = desk.run(&sim, "lines --format jsonl").expect(0);
+    assert_eq!(results(&ended.stdout).len(), 2);
+}
+
+#[test]
+fn a_list_of_objects_is_read_element_by_element() {
+    let (desk, sim) = (Desk::new(), good());
+    let list = "\u{feff} [\n{\"id\":\"a\",\"prompt\":\"]},\\\"[{\"},{\"id\":\"b\",\r\n\"prompt\":\"two\"} ]\n";
+    desk.write("in.json", list);
+    desk.run(&sim, "in.json -o out.jsonl -j 1").expect(0);
+    let lines = desk.results("out.jsonl");
+    assert_eq!(texts(&lines), ["echo: ]},\"[{", "echo: two"]);
+    desk.run(&sim, "in.json -o out.jsonl")
+        .expect(0)
+        .says("2 finished before");
+    let ended = fed(&desk, &sim, "-|--format|json|-j|1", list).expect(0);
+    assert_eq!(results(&ended.stdout).len(), 2);
+    for (list, said) in [
+        (
+            "{\"prompt\":\"a\"}",
+            "in.json: found an object; expected one list",
+        ),
+        ("[]", "found no prompts"),
+        (
+            "[{\"prompt\":\"a\"},\n{\"promt\":\"b\"}]",
+            "in.json:2: item 2: found an unknown field",
+        ),
+        (
+            "[{\"prompt\":\"a\"},7]",
+            "in.json:1: item 2: found a number (7)",
+        ),
+        ("[{\"prompt\":\"a\"},]", "found a comma too many"),
+        ("[{\"prompt\":\"a\"}", "the list is cut off"),
+        ("[{\"prompt\":\"a\"}] x", "something behind the list"),
+        (
+            "[{\"id\":1,\"prompt\":\"a\"},{\"id\":\"1\",\"prompt\":\"b\"}]",
+            "in.json:1: item 2: found the id \"1\", which item 1 has already",
+        ),
+    ] {
+        desk.write("in.json", list);
+        desk.run(&sim, "in.json -o none.jsonl").expect(2).says(said);
+    }
+    assert!(!desk.exists("none.jsonl"));
+}
+
+#[test]
+fn several_files_are_one_input() {
+    let (desk, sim) = (Desk::new(), good());
+    desk.write("a.jsonl", prompt_lines(3).trim_end());
+    desk.write("b.csv", "id,prompt\ni-3,prompt 3\ni-4,prompt 4\n");
+    desk.write("c.json", "[{\"id\":\"i-5\",\"prompt\":\"prompt 5\"}]");
+    desk.write("d.txt", "one\ntwo\none");
+    let words = "a.jsonl b.csv c.json d.txt -o out.jsonl -j 1";
+    desk.run(&sim, words).expect(0).says("9 items: 9 to send");
+    let lines = desk.results("out.jsonl");
+    assert_eq!(
+        texts(&lines)[2..5],
+        ["echo: prompt 2", "echo: prompt 3", "echo: prompt 4"]
+    );
+    assert_eq!(id(&lines[8]), format!("{}-2", id(&lines[6])));
+    desk.run(&sim, words).expect(0).says("9 finished before");
+    // Alone or together, in whatever order: the same items.
+    desk.run(&sim, "c.json a.jsonl -o out.jsonl")
+        .expect(0)
+        .says("4 finished before");
+    assert_eq!(sim.stats().calls, 9);
+
+    desk.write(
+        "e.jsonl",
+        "\n{\"id\":\"i-4\",\"prompt\":\"x\"}\n{\"prompt\":7}\n",
+    );
+    let ended = desk
+        .run(&sim, "a.jsonl e.jsonl b.csv -o none.jsonl")
+        .expect(2);
+    ended.says("e.jsonl:3: found a number (7)");
+    desk.write("e.jsonl", "\n{\"id\":\"i-4\",\"prompt\":\"x\"}\n");
+    let ended = desk
+        .run(&sim, "a.jsonl e.jsonl b.csv -o none.jsonl")
+        .expect(2);
+    ended.says("b.csv:3: found the id \"i-4\", which e.jsonl:2 has already");
+    desk.write("empty.txt", "\n");
+    desk.run(&sim, "a.jsonl empty.txt")
+        .expect(2)
+        .says("empty.txt: found no prompts");
+    desk.run(&sim, "d.txt ./d.txt")
+        .expect(2)
+        .says("./d.txt: it is named twice");
+    desk.run(&sim, "d.txt .").expect(2).says("directory");
+    desk.run(&sim, "a.jsonl -")
+        .expect(2)
+        .says("goes with no other input");
+    desk.run(&sim, "a.jsonl b.csv -o b.csv")
+        .expect(2)
+        .says("it is the input");
+    assert_eq!(sim.stats().calls, 9);
+}
+
+#[test]
+fn a_file_that_changes_among_several_is_named() {
+    let (desk, sim) = (Desk::new(), good());
+    desk.write("a.jsonl", prompt_lines(2));
+    desk.write("b.txt", "one\ntwo\n");
+    sim.hold();
+    let running = desk.start(&sim, "a.jsonl b.txt -o out.jsonl -j 2");
+    assert!(sim.wait_until(|s| s.in_flight == 2, super::common::PATIENCE));
+    desk.write("b.txt", "ONE\nTWO\n");
+    sim.release();
+    running
+        .wait()
+        .expect(4)
+        .says("b.txt: changed while the run was going on (item 3 at byte 0");
+    assert_eq!(desk.ids("out.jsonl"), all_ids(2));
+}
+
+#[test]
+fn ids_come_from_the_column_that_is_named() {
+    let (desk, sim) = (Desk::new(), good());
+    desk.write("in.csv", "id,key,text\n,k1,a\n,k2,b\n");
+    let words = "in.csv --id-column key --template {{text}} -o csv.jsonl";
+    desk.run(&sim, words).expect(0);
+    assert_eq!(desk.ids("csv.jsonl"), ["k1", "k2"]);
+    let run = |column: &str| format!("in.csv --id-column {column} --template {{{{text}}}}");
+    desk.run(&sim, &run("kee"))
+        .expect(2)
+        .says("one named \"kee\" for the ids (did you mean \"key\"?)");
+    desk.run(&sim, &run("id")).expect(2).says("in.csv:2: found");
+    desk.write(
+        "in.jsonl",
+        "{\"key\":7,\"text\":\"a\"}\n{\"key\":\"k\",\"text\":\"b\"}\n",
+    );
+    let words = "in.jsonl --id-column key --template {{text}} -o jsonl.jsonl";
+    desk.run(&sim, words).expect(0);
+    assert_eq!(desk.ids("jsonl.jsonl"), ["7", "k"]);
+    desk.write(
+        "in.jsonl",
+        "{\"key\":7,\"prompt\":\"a\"}\n{\"prompt\":\"b\"}\n",
+    );
+    let ended = desk.run(&sim, "in.jsonl --id-column key").expect(2);
+    ended.says("in.jsonl:2: found no field \"key\"");
+    desk.write("in.txt", "a\n");
+    desk.run(&sim, "in.txt --id-column key")
+        .expect(2)
+        .says("--id-column");
+    // Who names none is told what that means, once.
+    desk.write("in.csv", "text\na\nb\n");
+    let words = "in.csv --template {{text}} -o none.jsonl";
+    let ended = desk.run(&sim, words).expect(0);
+    ended
+        .says("2 items: 2 to send; 2 without an id: theirs is a fingerprint")
+        .says("--id-column NAME");
+    let ended = desk.run(&sim, words).expect(0).says("2 finished before");
+    assert!(!ended.stderr.contains("--id-column"), "{}", ended.stderr);
+}
+
+#[test]
+fn unknown_fields_are_named_with_the_flag_that_leaves_them_out() {
+    let (desk, sim) = (Desk::new(), good());
+    desk.write(
+        "in.jsonl",
+        concat!(
+            "{\"id\":\"a\",\"prompt\":\"x\",\"metadata\":{\"k\":1},\"source\":\"s\"}\n",
+            "{\"custom_id\":\"b\",\"source\":1,\"metadata\":2,\"body\":{\"messages\":[{\"role\":\"user\",\"content\":\"y\"}],\"metadata\":{\"k\":1}}}\n",
+        ),
+    );
+    let ended = desk.run(&sim, "in.jsonl -o out.jsonl").expect(2);
+    let ended = ended.says("in.jsonl:1: found unknown fields \"metadata\", \"source\"");
+    ended.says("--ignore-fields metadata,source\n");
+    for (flags, output) in [
+        ("--ignore-fields metadata,source", "some.jsonl"),
+        ("--ignore-fields all", "all.jsonl"),
+    ] {
+        desk.run(&sim, &format!("in.jsonl -o {output} {flags}"))
+            .expect(0);
+        assert_eq!(desk.ids(output), ["a", "b"]);
+    }
+    // What stands inside of a batch line is sent, unless it is named.
+    let hash = |output: &str| {
+        desk.results(output).iter().find(|l| id(l) == "b").unwrap()["request_hash"].clone()
+    };
+    let flags = "--ignore-fields metadata,source,body.metadata";
+    desk.run(&sim, &format!("in.jsonl -o less.jsonl {flags}"))
+        .expect(0);
+    assert_eq!(hash("some.jsonl"), hash("all.jsonl"));
+    assert_ne!(hash("some.jsonl"), hash("less.jsonl"));
+}
+
+#[test]
+fn bad_rows_are_named_or_fail_unsent() {
+    let (desk, sim) = (Desk::new(), good());
+    desk.write("in.csv", "id,prompt\na,one\nb, \nc,three\nd,x,y\n,\n");
+    let ended = desk.run(&sim, "in.csv -o out.jsonl").expect(2);
+    assert_eq!(ended.stderr.matches(": found ").count(), 3);
+    ended
+        .says("in.csv:3: found an empty prompt")
+        .says("in.csv:6: found an empty prompt");
+    assert!(!desk.exists("out.jsonl"));
+
+    let words = "in.csv -o out.jsonl --bad-rows skip -j 1";
+    desk.run(&sim, words)
+        .expect(3)
+        .says("5 items: 3 bad rows that are not sent, 2 to send");
+    assert_eq!(sim.stats().calls, 2);
+    let lines = desk.results("out.jsonl");
+    let failed: Vec<_> = lines
+        .iter()
+        .filter(|line| line["success"] == false)
+        .collect();
+    assert_eq!((lines.len(), failed.len()), (5, 3));
+    assert_eq!((id(failed[0]), id(failed[1])), ("b".into(), "d".into()));
+    for line in &failed {
+        assert_eq!(
+            (&line["error"]["kind"], &line["attempts"]),
+            (&"invalid".into(), &0.into())
+        );
+        assert!(
+            line["error"]["message"]
+                .as_str()
+                .unwrap()
+                .starts_with("not sent: found ")
+        );
+    }
+    // Again: nothing new is written of them, nor sent.
+    let before = desk.read("out.jsonl");
+    let ended = desk.run(&sim, &format!("{words} --json")).expect(3);
+    let summary: serde_json::Value = serde_json::from_str(&ended.stdout).unwrap();
+    let numbers = ["total", "completed", "failed", "pending"]
+        .map(|name| summary["summary"][name].as_u64().unwrap());
+    assert_eq!(numbers, [5, 2, 3, 0]);
+    assert_eq!((desk.read("out.jsonl"), sim.stats().calls), (before, 2));
+    // One is mended.
+    desk.write("in.csv", "id,prompt\na,one\nb,two\nc,three\nd,x,y\n,\n");
+    desk.run(&sim, words).expect(3).says("1 to send");
+    assert_eq!(desk.results("out.jsonl").len(), 5);
+    assert_eq!(sim.stats().calls, 3);
+    // Streams too, and invalid bytes.
+    let ended = fed(
+        &desk,
+        &sim,
+        "-|--bad-rows|skip|-j|1",
+        "{\"prompt\":\"\"}\n{\"id\":\"g\",\"prompt\":\"x\"}\n{\u{0}\n",
+    )
+    .expect(3);
+    let lines = results(&ended.stdout);
+    assert_eq!(
+        lines
+            .iter()
+            .filter(|line| line["success"] == true)
+            .map(id)
+            .collect::<Vec<_>>(),
+        ["g"]
+    );
+    assert_eq!(lines.len(), 3);
+}
+
+#[test]
+fn all_bad_rows_of_a_large_file_are_counted() {
+    let (desk, sim) = (Desk::new(), good());
+    let long = "x".repeat(1000);
+    let rows: String = (0..6000)
+        .map(|i| format!("{i},{}\n", if i % 2 == 0 { &long } else { " " }))
+        .collect();
+    desk.write("in.csv", format!("id,prompt\n{rows}"));
+    let ended = desk.run(&sim, "in.csv -o out.jsonl").expect(2);
+    assert_eq!(ended.stderr.matches(": found an empty prompt").count(), 20);
+    ended.says("\nand 2980 more");
+}
+
+#[cfg(feature = "queue")]
+#[test]
+fn what_is_submitted_is_read_the_same_way() {
+    let (desk, sim) = (Desk::new(), good());
+    desk.write("a.csv", "key,text\nk1,a\nk2,b\nk3\n");
+    desk.write("b.json", "[{\"key\":\"k4\",\"text\":\"d\"}]");
+    let flags = "--id-column key --template {{text}} --bad-rows skip";
+    let submit = |words: &str| {
+        Running::start(&mut desk.command(format!("submit {words}").split_whitespace())).wait()
+    };
+    let ended = submit(&format!("a.csv b.json {flags}")).expect(0);
+    let ended = ended
+        .says("rows that make no prompt are left out: 1")
+        .says("3 jobs are queued");
+    let process = ended.stdout.trim().to_owned();
+    let url = sim.base_url();
+    let work = format!("work --until-empty --provider local --model sim-1 --base-url {url}");
+    desk.plain(&work).expect(0);
+    desk.plain(&format!("results {process} -o out.jsonl"))
+        .expect(0);
+    assert_eq!(desk.ids("out.jsonl"), ["k1", "k2", "k4"]);
+
+    let mut command = desk.command(["submit", "-", "--format", "csv"]);
+    let mut running = Running::start(command.stdin(Stdio::piped()));
+    running.feed("id,prompt\n1,a\n2,b\n");
+    drop(running.child.stdin.take());
+    running.wait().expect(0).says("2 jobs are queued");
+    let mut command = desk.command(["submit", "-"]);
+    let mut running = Running::start(command.stdin(Stdio::piped()));
+    running.feed("id,prompt\n1,a\n2,b\n");
+    drop(running.child.stdin.take());
+    running.wait().expect(2).says("--format csv");
+}
