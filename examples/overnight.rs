@@ -8,7 +8,7 @@
 //! ```sh
 //! batchwright simulate --port 8090 --batch-duration 30 &
 //! export BATCHWRIGHT_PROVIDER=openai BATCHWRIGHT_MODEL=sim-1
-//! export OPENAI_API_KEY=any OPENAI_BASE_URL=http://127.0.0.1:8090
+//! export OPENAI_API_KEY=any OPENAI_BASE_URL=http://127.0.0.1:8090/v1
 //! ```
 //!
 //! The guide in `docs/batch.md` tells what is written down when.

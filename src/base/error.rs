@@ -309,10 +309,8 @@ impl Error {
                 *text = Some(cleaned);
             }
         }
-        let Some(raw) = &self.0.raw else { return self };
-        // JSON may write a slash as `\/`.
-        let plain = raw.replace("\\/", "/");
-        if let Some(cleaned) = secret.redact_cut(&plain) {
+        let raw = self.0.raw.as_deref();
+        if let Some(cleaned) = raw.and_then(|raw| secret.redact_cut(raw)) {
             self.0.raw = Some(cleaned);
         }
         self

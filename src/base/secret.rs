@@ -1,9 +1,11 @@
 //! A string that must not be seen: it has no `Display`, no `Serialize`, and a blind `Debug`.
 
+use std::borrow::Cow;
 use std::fmt;
+use std::ops::Range;
 
 use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
+use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD};
 
 /// A credential, such as an API key.
 ///
@@ -13,25 +15,39 @@ use base64::engine::general_purpose::STANDARD;
 /// assert_eq!(format!("{key:?}"), "Secret(***)");
 /// ```
 #[derive(Clone, PartialEq, Eq)]
-pub struct Secret(String);
+pub struct Secret {
+    value: String,
+    /// What of it stands in any base64 text that holds it, whatever stands around it there.
+    base64: Vec<String>,
+}
+
+/// Shorter secrets are left alone: they would maim ordinary words.
+const SHORTEST: usize = 4;
+/// So much of a base64 form is no ordinary word.
+const SHORTEST_FORM: usize = 8;
 
 impl Secret {
     /// Wraps a credential.
     pub fn new(value: impl Into<String>) -> Self {
-        Self(value.into())
+        let value = value.into();
+        let base64 = base64_forms(value.as_bytes());
+        Self { value, base64 }
     }
 
     /// The credential itself, for the one place that puts it on the wire.
     pub fn expose(&self) -> &str {
-        &self.0
+        &self.value
     }
 
-    /// Replaces every occurrence of the secret in `text`.
+    /// Replaces every occurrence of the secret in `text`: as it is, in base64, and with any of its
+    /// characters percent-encoded or as an escape of JSON.
     ///
     /// Servers echo credentials in error texts; whatever leaves a client passes through here.
     /// Secrets shorter than 4 bytes are left alone: they would maim ordinary words.
     pub fn redact(&self, text: &str) -> Option<String> {
-        (self.0.len() >= 4 && text.contains(&self.0)).then(|| text.replace(&self.0, "***"))
+        let read = Unescaped::read(text);
+        let found = self.found_in(&read.text);
+        (!found.is_empty()).then(|| read.without(text, &found))
     }
 
     /// As [`redact`](Self::redact), for a text that may have been cut within the secret: of that,
@@ -39,12 +55,130 @@ impl Secret {
     pub(crate) fn redact_cut(&self, text: &str) -> Option<String> {
         let cleaned = self.redact(text);
         let shown = cleaned.as_deref().unwrap_or(text);
-        let ends = (4..self.0.len()).rev();
-        let mut kept = ends.filter_map(|end| shown.strip_suffix(self.0.get(..end)?));
+        let read = Unescaped::read(shown);
+        let plain = (self.value.as_str(), SHORTEST);
+        let forms = self
+            .base64
+            .iter()
+            .map(|form| (form.as_str(), SHORTEST_FORM));
+        let mut kept = [plain]
+            .into_iter()
+            .chain(forms)
+            .filter_map(|(form, least)| {
+                let mut ends = (least..form.len()).rev();
+                let rest = ends.find_map(|end| read.text.strip_suffix(form.get(..end)?))?;
+                Some(rest.len())
+            });
         match kept.next() {
-            Some(kept) => Some(format!("{kept}***")),
+            Some(start) => {
+                let end = start..read.text.len();
+                Some(read.without(shown, std::slice::from_ref(&end)))
+            }
             None => cleaned,
         }
+    }
+
+    /// Where it is, in order.
+    fn found_in(&self, text: &str) -> Vec<Range<usize>> {
+        if self.value.len() < SHORTEST {
+            return Vec::new();
+        }
+        let forms = [&self.value].into_iter().chain(&self.base64);
+        let places = forms.flat_map(|form| {
+            let at = move |(at, _)| at..at + form.len();
+            text.match_indices(form.as_str()).map(at)
+        });
+        let mut places: Vec<_> = places.collect();
+        places.sort_by_key(|place| place.start);
+        places
+    }
+}
+
+/// The characters that a value has in base64 after none, one or two other bytes, without those at
+/// the ends that depend on its neighbours; in both alphabets.
+fn base64_forms(value: &[u8]) -> Vec<String> {
+    let mut forms = Vec::new();
+    for before in 0..3 {
+        let text = STANDARD_NO_PAD.encode([&vec![0; before][..], value].concat());
+        let (start, end) = ((before * 8).div_ceil(6), (before + value.len()) * 8 / 6);
+        if let Some(form) = text.get(start..end).filter(|f| f.len() >= SHORTEST_FORM) {
+            forms.push(form.replace('+', "-").replace('/', "_"));
+            forms.push(form.to_owned());
+        }
+    }
+    forms.sort();
+    forms.dedup();
+    forms
+}
+
+/// A text with its percent codes and JSON escapes read, and where each byte of that stands.
+struct Unescaped<'t> {
+    text: Cow<'t, str>,
+    /// Where each byte was, and where the last one ended; empty if nothing is escaped.
+    places: Vec<usize>,
+}
+
+impl<'t> Unescaped<'t> {
+    fn read(text: &'t str) -> Self {
+        let mut out = Unescaped {
+            text: Cow::Borrowed(text),
+            places: Vec::new(),
+        };
+        let Some(first) = memchr::memchr2(b'%', b'\\', text.as_bytes()) else {
+            return out;
+        };
+        let mut plain = text[..first].to_owned();
+        out.places.extend(0..first);
+        let mut at = first;
+        while let Some(next) = text[at..].chars().next() {
+            let (read, length) = match next {
+                '%' | '\\' => escape(&text[at..]).unwrap_or((next, 1)),
+                _ => (next, next.len_utf8()),
+            };
+            plain.push(read);
+            out.places.extend(std::iter::repeat_n(at, read.len_utf8()));
+            at += length;
+        }
+        out.places.push(text.len());
+        out.text = Cow::Owned(plain);
+        out
+    }
+
+    /// The text as it was, with these places of what was read put out of sight.
+    fn without(&self, text: &str, found: &[Range<usize>]) -> String {
+        let place = |at: usize| self.places.get(at).copied().unwrap_or(at);
+        let mut out = String::with_capacity(text.len());
+        let mut end = 0;
+        for range in found {
+            let (from, to) = (place(range.start), place(range.end));
+            if from >= end {
+                out.push_str(&text[end..from]);
+                out.push_str("***");
+            }
+            end = end.max(to);
+        }
+        out.push_str(&text[end..]);
+        out
+    }
+}
+
+/// The ASCII character that an escape at the beginning of a text stands for, and its length. What was
+/// escaped more than once has several backslashes.
+fn escape(text: &str) -> Option<(char, usize)> {
+    let code = |digits: &str| {
+        let code = u8::from_str_radix(digits, 16).ok()?;
+        code.is_ascii().then_some(char::from(code))
+    };
+    if let Some(rest) = text.strip_prefix('%') {
+        return Some((code(rest.get(..2)?)?, 3));
+    }
+    let rest = text.trim_start_matches('\\');
+    let slashes = text.len() - rest.len();
+    match rest.as_bytes().first()? {
+        b'/' => Some(('/', slashes + 1)),
+        b'u' => Some((code(rest.get(1..5)?.strip_prefix("00")?)?, slashes + 5)),
+        b'x' => Some((code(rest.get(1..3)?)?, slashes + 3)),
+        _ => None,
     }
 }
 
@@ -106,6 +240,57 @@ impl fmt::Debug for Address {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    const KEY: &str = "sk-key+of/nobody=0123456789";
+
+    #[test]
+    fn a_key_is_known_in_every_form_that_servers_echo_it_in() {
+        let secret = Secret::new(KEY);
+        let percent: String = KEY.bytes().map(|byte| format!("%{byte:02x}")).collect();
+        let json: String = KEY.bytes().map(|byte| format!("\\u{byte:04X}")).collect();
+        let some = KEY.replace('+', "%2B").replace('/', "\\/");
+        let twice = KEY.replace('k', "\\\\u006b");
+        for form in [KEY, &percent, &json, &some, &twice] {
+            let echo = format!("ä 100% {form} \\n%zz {form}");
+            let cleaned = secret.redact(&echo).unwrap();
+            assert_eq!(cleaned, "ä 100% *** \\n%zz ***", "{form}");
+        }
+        for before in ["", "a", "ab", "Bearer ", "user:"] {
+            for after in ["", "z", "zz"] {
+                let text = format!("{before}{KEY}{after}");
+                for engine in [&STANDARD, &base64::engine::general_purpose::URL_SAFE] {
+                    let echo = format!("got {} from you", engine.encode(&text));
+                    let cleaned = secret.redact(&echo).unwrap_or_else(|| panic!("{echo}"));
+                    // What is left of it is of its neighbours, and a character or two.
+                    let left = cleaned.len() - "got *** from you".len();
+                    assert!(
+                        left <= 4 + (before.len() + after.len()) * 4 / 3 + 4,
+                        "{cleaned}"
+                    );
+                }
+            }
+        }
+        assert_eq!(
+            secret.redact("100 % of a \\u00e4 and %41 are \"fine\""),
+            None
+        );
+        assert_eq!(Secret::new("abc").redact("abc"), None);
+        assert_eq!(
+            Secret::new("abcd").redact("YWJjZA== abcd").as_deref(),
+            Some("YWJjZA== ***")
+        );
+    }
+
+    #[test]
+    fn a_key_that_is_cut_is_known_in_its_forms_too() {
+        let secret = Secret::new(KEY);
+        let percent: String = KEY.bytes().map(|byte| format!("%{byte:02x}")).collect();
+        let cut = secret.redact_cut(&format!("x {}", &percent[..18])).unwrap();
+        assert_eq!(cut, "x ***");
+        let base64 = STANDARD.encode(KEY);
+        let cut = secret.redact_cut(&format!("x {}", &base64[..20])).unwrap();
+        assert_eq!(cut, "x ***");
+    }
 
     #[test]
     fn an_address_gives_its_credentials_away_in_two_forms() {

@@ -45,7 +45,7 @@ pub fn line(batch: &BatchInfo) -> String {
     if let Some(waiting) = waiting(batch) {
         line.push_str(&format!("; {waiting}"));
     }
-    display::harmless(&line)
+    display::one_line(&line)
 }
 
 /// Since when results that were paid for are missing, how long they are kept, and when they are asked

@@ -9,7 +9,7 @@ use clap::Args;
 use serde_json::json;
 
 use super::batches;
-use super::display::{count, harmless, span};
+use super::display::{self, count, harmless, span};
 use super::exit::{Exit, Refusal};
 use super::queue::{DataArgs, SayArgs};
 use super::settings::settings;
@@ -48,7 +48,7 @@ pub fn execute(args: &DoctorArgs) -> Exit {
             let worst = findings.iter().map(|finding| finding.verdict).max();
             let healthy = worst.is_none_or(|worst| worst <= Verdict::Note);
             let text = match args.json {
-                true => format!("{}\n", json!({"healthy": healthy, "findings": findings})),
+                true => display::json(&json!({"healthy": healthy, "findings": findings})) + "\n",
                 false => findings.iter().map(shown).collect(),
             };
             let exit = match healthy {

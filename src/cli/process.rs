@@ -96,7 +96,7 @@ impl Common {
             Ok((line, facts)) => {
                 self.say.say(&line);
                 match self.json {
-                    true => stdout::print(&format!("{facts}\n"), Exit::Success),
+                    true => stdout::json(&facts, Exit::Success),
                     false => Exit::Success,
                 }
             }

@@ -19,15 +19,11 @@ fn shown(args: &ProvidersArgs) -> Result<Exit, Refusal> {
         .map_err(refused)?;
     let list = survey(settings.model().map_err(refused)?.as_deref(), false);
     let star = taken(&settings, &list);
-    let text = if args.json {
-        serde_json::to_string_pretty(&serde_json::json!({ "providers": list })).map(|t| t + "\n")
-    } else {
-        Ok(table(&list, star))
+    let text = match args.json {
+        true => display::json(&format!("{:#}\n", serde_json::json!({ "providers": list }))),
+        false => table(&list, star),
     };
-    match text {
-        Ok(text) => Ok(stdout::print(&text, Exit::Success)),
-        Err(error) => Err(Refusal::could_not_run(error.to_string())),
-    }
+    Ok(stdout::print(&text, Exit::Success))
 }
 
 /// The one that a run would take: what is set, else the first usable one.

@@ -278,7 +278,7 @@ impl<'a> Looks<'a> {
 
 fn line_of(rows: &[Row]) -> String {
     let rows: Vec<Value> = rows.iter().map(Row::json).collect();
-    format!("{}\n", json!({ "processes": rows }))
+    display::json(&json!({ "processes": rows })) + "\n"
 }
 
 fn put(text: &str) -> io::Result<()> {

@@ -17,6 +17,11 @@ pub fn print(text: &str, exit: Exit) -> Exit {
     }
 }
 
+/// Writes facts as a line of JSON, see [`print`].
+pub fn json(value: &impl std::fmt::Display, exit: Exit) -> Exit {
+    print(&(display::json(value) + "\n"), exit)
+}
+
 /// Writes to standard output, all of it and at once.
 pub fn write(text: &str) -> io::Result<()> {
     let mut stdout = io::stdout().lock();

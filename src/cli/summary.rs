@@ -83,7 +83,7 @@ pub fn print_dry_run(args: &RunArgs, plan: &Plan, setup: &Setup, tokens: Option<
             "strategy": setup.way.strategy,
             "fallback_reason": setup.way.fallback_reason,
         });
-        exit = stdout::print(&format!("{value}\n"), exit);
+        exit = stdout::json(&value, exit);
     }
     if args.show.quiet {
         return exit;
@@ -388,7 +388,7 @@ pub fn print_json(
     for (name, more) in more.iter().flat_map(|more| &more.json) {
         value[name] = more.clone();
     }
-    stdout::print(&format!("{value}\n"), exit)
+    stdout::json(&value, exit)
 }
 
 /// This command, ready to be pasted into a shell; only a password in its address is left out.

@@ -2,7 +2,7 @@
 
 use console::Term;
 
-use super::display::harmless;
+use super::display::one_line;
 
 /// The columns that there are: what `COLUMNS` says, else the terminal's. None where standard output
 /// is no terminal: a pipe or a file takes lines of any length, and programs read them.
@@ -35,8 +35,8 @@ impl Table {
     }
 
     pub fn row<const N: usize>(&mut self, cells: [&str; N], note: &str) {
-        let cells = cells.iter().map(|cell| harmless(cell)).collect();
-        self.rows.push((cells, harmless(note)));
+        let cells = cells.iter().map(|cell| one_line(cell)).collect();
+        self.rows.push((cells, one_line(note)));
     }
 
     /// The lines, none longer than `width` as far as words allow it: the longest cells are shortened,

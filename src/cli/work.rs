@@ -389,7 +389,7 @@ fn print_json(report: &WorkerReport, exit: Exit) -> Exit {
         "possibly_paid_twice": report.possibly_paid_twice,
         "stop": stop,
     });
-    stdout::print(&format!("{line}\n"), exit)
+    stdout::json(&line, exit)
 }
 
 fn exit(args: &WorkArgs, report: &WorkerReport, signals: &Signals, left: &Left) -> Exit {

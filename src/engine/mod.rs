@@ -5,7 +5,6 @@
 //! [`limit`] and [`route`] are asked in one place each, [`run`] turns the crank with threads.
 
 pub mod bounds;
-mod breaker;
 mod bucket;
 pub(crate) mod counters;
 pub(crate) mod dispatch;
@@ -14,7 +13,6 @@ pub mod limit;
 mod limits;
 pub(crate) mod loading;
 pub(crate) mod pack;
-mod refusals;
 pub mod route;
 pub(crate) mod run;
 mod shared;
@@ -22,7 +20,6 @@ mod standing;
 mod stop;
 pub(crate) mod trail;
 pub(crate) mod waiting;
-mod window;
 pub(crate) mod work;
 
 #[cfg(test)]

@@ -1,8 +1,9 @@
 //! Bytes to a provider and back, on ureq.
 //!
-//! One agent per client keeps connections warm. Two things ureq does not tell are found out by
-//! wrapping its transport: whether the whole request had gone out when a call failed, and which
-//! socket to shut down so that a cancelled call returns from the middle of a read.
+//! One agent per client keeps connections warm. Three things ureq does not tell are found out by
+//! wrapping its transport: whether the whole request had gone out when a call failed, whether a
+//! connection that was kept had been closed by then, and which socket to shut down so that a
+//! cancelled call returns from the middle of a read.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -23,7 +24,7 @@ use crate::base::cancel::Context;
 use crate::base::error::{Error, ErrorKind, RAW_LIMIT, Sent};
 use crate::base::secret::shown_url;
 
-use self::wire::{Call, Current, Tracking};
+use self::wire::{Call, Current, Tracking, Trust};
 
 pub use self::transfer::{Method, Transfer};
 
@@ -142,6 +143,7 @@ pub trait Transport: Send + Sync {
 /// The transport over real sockets.
 pub struct HttpTransport {
     agent: ureq::Agent,
+    trust: Trust,
     timeout: Duration,
     connect_timeout: Duration,
 }
@@ -180,8 +182,11 @@ impl HttpTransport {
             .timeout_connect(Some(connect_timeout))
             .timeout_per_call(Some(timeout))
             .build();
+        let trust = Trust::default();
+        let tracking = Tracking::new(trust.clone());
         Self {
-            agent: ureq::Agent::with_parts(config, Tracking::default(), CachingResolver::default()),
+            agent: ureq::Agent::with_parts(config, tracking, CachingResolver::default()),
+            trust,
             timeout,
             connect_timeout,
         }
@@ -226,6 +231,10 @@ impl HttpTransport {
         let result = exchange();
         drop(current);
         result.map_err(|error| {
+            // Such a server does so again: for a while each call gets a connection of its own.
+            if call.was_forsaken() && !matches!(error, ureq::Error::Timeout(_)) {
+                self.trust.lose();
+            }
             let sent = if call.awaited.load(Ordering::SeqCst) {
                 Sent::Maybe
             } else {
@@ -553,6 +562,61 @@ mod tests {
             (429, Some("7"))
         );
         assert_eq!(reply.body.len() as u64, ERROR_LIMIT);
+    }
+
+    /// A server that answers the first request of each connection and, without a word, closes the
+    /// connection when the next one begins or has come.
+    fn forgetful(whole: bool) -> String {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let base = format!("http://{}", listener.local_addr().unwrap());
+        std::thread::spawn(move || {
+            for stream in listener.incoming() {
+                let mut stream = stream.unwrap();
+                let request = |stream: &mut std::net::TcpStream| {
+                    let mut seen = Vec::new();
+                    let mut buffer = [0; 512];
+                    while !seen.ends_with(b"{}") {
+                        match stream.read(&mut buffer) {
+                            Ok(n) if n > 0 => seen.extend_from_slice(&buffer[..n]),
+                            _ => break,
+                        }
+                    }
+                };
+                std::thread::spawn(move || {
+                    request(&mut stream);
+                    let reply = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
+                    stream.write_all(reply).unwrap();
+                    match whole {
+                        true => request(&mut stream),
+                        false => drop(stream.read(&mut [0])),
+                    }
+                });
+            }
+        });
+        base
+    }
+
+    #[test]
+    fn a_server_that_closes_kept_connections_without_a_word_does_so_once() {
+        for whole in [true, false] {
+            let base = forgetful(whole);
+            let long = Duration::from_secs(60);
+            let http = HttpTransport::new(&base, 1, long);
+            let request = HttpRequest {
+                url: &base,
+                headers: &[],
+                body: Some(b"{}"),
+                timeout: long,
+                reply_limit: 1 << 20,
+            };
+            let send = |_| http.send(&request, &Context::new());
+            let replies: Vec<_> = (0..30).map(send).collect();
+            let lost: Vec<_> = replies.iter().filter_map(|r| r.as_ref().err()).collect();
+            assert_eq!(lost.len(), 1, "{lost:?}");
+            if whole {
+                assert_eq!(lost[0].sent(), Sent::Maybe);
+            }
+        }
     }
 
     fn proxy(url: &str, vars: &[(&str, &str)]) -> Option<String> {

@@ -262,6 +262,34 @@ fn what_a_server_says_does_not_command_the_terminal() {
 }
 
 #[test]
+fn the_name_of_a_model_stays_in_its_row_of_the_table() {
+    let named = "m\u{1b}[2J\nextract    yes\u{9b}31m\u{202e}z";
+    let url = serve(move |path, _| match path {
+        "/v1/models" => Some((200, json!({"data": [{"id": named}]}))),
+        _ => unknown(),
+    });
+    let desk = Desk::new();
+    let providers = |words: &str| {
+        let mut command = desk.command(words.split(' '));
+        let ended = Running::start(command.env("LOCAL_LLM_BASE_URL", &url)).wait();
+        ended.expect(0).stdout
+    };
+    let table = providers("providers");
+    assert!(
+        table.contains("m [2J extract    yes 31m\u{fffd}z"),
+        "{table}"
+    );
+    let evil = ['\u{1b}', '\u{9b}', '\u{202e}'];
+    assert!(!table.contains(evil), "{table}");
+    let json = providers("providers --json");
+    assert!(!json.contains(evil), "{json}");
+    let list: Value = serde_json::from_str(&json).unwrap();
+    let list = list["providers"].as_array().unwrap();
+    let local = list.iter().find(|one| one["provider"] == "local");
+    assert_eq!(local.unwrap()["model"], named);
+}
+
+#[test]
 fn nothing_is_waited_for_where_nothing_would_be_sent() {
     let desk = Desk::new();
     desk.prompts("in.jsonl", 3);

@@ -49,6 +49,8 @@ pub struct LlmConfig {
     model: Option<String>,
     only_model: bool,
     base_url: Option<String>,
+    /// The address is complete: nothing is added to it.
+    exact: bool,
     /// The address is one that was looked at unasked.
     unnamed: bool,
     api_key: Option<Secret>,
@@ -68,6 +70,7 @@ impl LlmConfig {
             model: None,
             only_model: false,
             base_url: None,
+            exact: false,
             unnamed: false,
             api_key: None,
             concurrency: None,
@@ -91,18 +94,29 @@ impl LlmConfig {
         self
     }
 
-    /// Where the provider is reached. Default: its environment variable, else its own address.
+    /// Where the provider is reached; the version of its API is added where it is left out, for the
+    /// OpenAI style to an address without a path alone. Default: its environment variable, as the
+    /// provider's own SDK reads it, else its own address.
     pub fn base_url(mut self, url: impl Into<String>) -> Self {
         self.base_url = Some(url.into());
+        self.exact = false;
+        self
+    }
+
+    /// An address that has been made out already: nothing is added to it.
+    pub(super) fn at(mut self, url: &str) -> Self {
+        self.base_url = Some(url.to_owned());
+        self.exact = true;
         self
     }
 
     /// For an address that was found, and not named by the user: the key in the environment is not
     /// sent there.
-    pub(super) fn found_at(mut self, url: &str) -> Self {
-        self.base_url = Some(url.to_owned());
-        self.unnamed = true;
-        self
+    pub(super) fn found_at(self, url: &str) -> Self {
+        Self {
+            unnamed: true,
+            ..self.at(url)
+        }
     }
 
     /// The credential. Default: the provider's environment variable; that of `local` is sent only
@@ -229,10 +243,12 @@ impl LlmConfig {
         vendor: &Vendor,
         env: &dyn Fn(&str) -> Option<String>,
     ) -> Result<Access, Error> {
-        let given = self
-            .base_url
-            .clone()
-            .or_else(|| setting(vendor.url_var, env));
+        let named = self.base_url.as_deref().map(|url| match self.exact {
+            true => url.to_owned(),
+            false => vendor.normalise(url),
+        });
+        let in_variable = || Some(vendor.base_from_variable(&setting(vendor.url_var, env)?));
+        let given = named.or_else(in_variable);
         let withheld = vendor.probed && (self.unnamed || given.is_none());
         let credential = match &self.api_key {
             Some(key) => Some(Credential::given(vendor, key)),
@@ -257,7 +273,7 @@ impl LlmConfig {
             }
             (None, variables) => format!("check {}", variables.join(" or ")),
         };
-        let base_url = vendor.normalise(given.as_deref().unwrap_or(vendor.base_url));
+        let base_url = given.unwrap_or_else(|| vendor.normalise(vendor.base_url));
         if base_url.is_empty() {
             return Err(Error::new(
                 ErrorKind::Invalid,

@@ -123,8 +123,7 @@ fn openai(events: &[Value], done: bool) -> Option<Value> {
     Some(json!({
         "model": last(events, "/model"),
         "choices": [{"finish_reason": finish, "message": message}],
-        // Groq has a place of its own for it.
-        "usage": last(events, "/usage").or_else(|| last(events, "/x_groq/usage")),
+        "usage": last(events, "/usage"),
     }))
 }
 

@@ -85,7 +85,7 @@ impl ProviderStatus {
         }
         config = match &self.address {
             Some(address) if self.unnamed => config.found_at(&address.0),
-            Some(address) => config.base_url(&address.0),
+            Some(address) => config.at(&address.0),
             None => config,
         };
         config.concurrency(self.default_concurrency)
@@ -164,7 +164,7 @@ pub fn inspect(
         model,
         every_request_names_one,
         &|name| match base_url {
-            Some(url) if name == vendor.url_var => Some(url.to_owned()),
+            Some(url) if name == vendor.url_var => Some(vendor.normalise(url)),
             _ => std::env::var(name).ok(),
         },
     ))
@@ -227,7 +227,7 @@ fn status(vendor: &'static Vendor, verdict: Result<String, String>) -> ProviderS
 
 /// Why a run would refuse these settings, if it would.
 fn refused(vendor: &Vendor, address: &str, env: &dyn Fn(&str) -> Option<String>) -> Option<String> {
-    let config = LlmConfig::new(vendor.name).base_url(address);
+    let config = LlmConfig::new(vendor.name).at(address);
     let error = config.access(vendor, env).err()?;
     let own = format!("{}: ", vendor.name);
     let why = error.message();
@@ -244,7 +244,10 @@ fn remote(
     let key = credential.is_some();
     let unnamed = model.is_none() && !every_request_names_one;
     let given = setting(vendor.url_var, env);
-    let address = vendor.normalise(given.as_deref().unwrap_or(vendor.base_url));
+    let address = match &given {
+        Some(url) => vendor.base_from_variable(url),
+        None => vendor.normalise(vendor.base_url),
+    };
     let reachable = !address.is_empty();
     let (a, set) = match vendor.needs_key || key {
         true => ("a", "key"),

@@ -203,7 +203,7 @@ pub(crate) const VENDORS: &[Vendor] = &[
         segment_always: true,
         key_vars: &["ANTHROPIC_API_KEY"],
         key_header: "x-api-key",
-        // The newest version refuses sampling fields outright.
+        // What Anthropic's SDKs send. The newer one, 2026-10-21, refuses sampling fields outright.
         version: Some(("anthropic-version", "2023-06-01")),
         token_var: "ANTHROPIC_AUTH_TOKEN",
         fields: fields::ANTHROPIC,
@@ -228,6 +228,7 @@ pub(crate) const VENDORS: &[Vendor] = &[
     Vendor {
         name: "gemini",
         dialect: Dialect::Gemini,
+        // The version that Google's SDKs ask for: `/v1` has neither files nor batches.
         base_url: "https://generativelanguage.googleapis.com/v1beta",
         segment: "/v1beta",
         segment_always: true,
@@ -357,7 +358,19 @@ impl Vendor {
         })
     }
 
-    /// A base URL as this vendor's own SDK takes it.
+    /// The base URL that a value of [`url_var`](Self::url_var) is. OpenAI's SDKs put their paths
+    /// behind theirs as it stands, and whoever set it for them means that, also where it has no path.
+    /// The SDKs of the others add the version themselves, and the variables that no SDK reads are
+    /// taken as `--base-url` is.
+    pub(crate) fn base_from_variable(&self, url: &str) -> String {
+        let as_it_stands = url.trim().trim_end_matches('/');
+        match self.url_var {
+            "OPENAI_BASE_URL" if path_of(as_it_stands).is_empty() => as_it_stands.to_owned(),
+            _ => self.normalise(url),
+        }
+    }
+
+    /// A base URL as somebody names it for this vendor: with the version, where that is left out.
     pub(crate) fn normalise(&self, url: &str) -> String {
         let url = url.trim().trim_end_matches('/');
         if url.is_empty() {
@@ -372,14 +385,19 @@ impl Vendor {
         if url.ends_with(self.segment) {
             return url.to_owned();
         }
-        let after_scheme = url.find("://").map_or(0, |at| at + 3);
-        let has_path = url[after_scheme..].contains('/');
-        if self.segment_always || !has_path {
+        if self.segment_always || path_of(url).is_empty() {
             format!("{url}{}", self.segment)
         } else {
             url.to_owned()
         }
     }
+}
+
+/// What stands behind the host of a URL.
+fn path_of(url: &str) -> &str {
+    let after_scheme = url.find("://").map_or(0, |at| at + 3);
+    let slash = url[after_scheme..].find('/');
+    slash.map_or("", |slash| &url[after_scheme + slash..])
 }
 
 #[cfg(test)]
@@ -445,6 +463,24 @@ mod tests {
             ("local", "http://h/v1/embeddings", "http://h/v1"),
         ] {
             assert_eq!(Vendor::named(vendor).unwrap().normalise(given), meant);
+        }
+    }
+
+    #[test]
+    fn the_variable_of_openais_sdk_is_used_as_that_sdk_uses_it() {
+        for (vendor, given, meant) in [
+            ("openai", "http://h:1", "http://h:1"),
+            ("openai", "http://h:1/", "http://h:1"),
+            ("openai", "http://h:1/v1/", "http://h:1/v1"),
+            ("openai", "http://h:1/gateway", "http://h:1/gateway"),
+            ("xai", "http://h", "http://h/v1"),
+            ("local", "http://h", "http://h/v1"),
+            ("groq", "http://h", "http://h/openai/v1"),
+            ("gemini", "http://h/x", "http://h/x/v1beta"),
+            ("openai", "", ""),
+        ] {
+            let vendor = Vendor::named(vendor).unwrap();
+            assert_eq!(vendor.base_from_variable(given), meant);
         }
     }
 }

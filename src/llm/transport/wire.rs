@@ -2,8 +2,10 @@
 
 use std::cell::RefCell;
 use std::fmt;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::io;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
+use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use ureq::Timeout;
@@ -15,9 +17,16 @@ use ureq::unversioned::transport::{
 /// The sockets under a connection, to be shut down from another thread.
 type Sockets = Arc<[Weak<dyn ShutdownHandle>]>;
 
+/// How long after a connection was found closed without a word no other is used twice.
+const DISTRUST: Duration = Duration::from_secs(60);
+
 /// What is found out about one call while ureq makes it.
-#[derive(Default)]
 pub(super) struct Call {
+    no: u64,
+    /// The connection had carried an earlier call.
+    pub reused: AtomicBool,
+    /// A part of the reply has come.
+    pub answered: AtomicBool,
     /// A connection was there to send on.
     pub connected: AtomicBool,
     /// The request had gone out whole: the call had begun to wait for the reply.
@@ -26,7 +35,28 @@ pub(super) struct Call {
     sockets: Mutex<Sockets>,
 }
 
+impl Default for Call {
+    fn default() -> Self {
+        static CALLS: AtomicU64 = AtomicU64::new(1);
+        Self {
+            no: CALLS.fetch_add(1, Ordering::Relaxed),
+            reused: AtomicBool::default(),
+            answered: AtomicBool::default(),
+            connected: AtomicBool::default(),
+            awaited: AtomicBool::default(),
+            aborted: AtomicBool::default(),
+            sockets: Mutex::default(),
+        }
+    }
+}
+
 impl Call {
+    /// Whether the server has let go of a kept connection instead of answering on it.
+    pub fn was_forsaken(&self) -> bool {
+        let is = |fact: &AtomicBool| fact.load(Ordering::SeqCst);
+        is(&self.reused) && is(&self.awaited) && !is(&self.answered) && !is(&self.aborted)
+    }
+
     fn attach(&self, sockets: &Sockets) {
         let mut own = self.sockets.lock();
         own.clone_from(sockets);
@@ -79,9 +109,33 @@ fn with_current(f: impl FnOnce(&Call)) {
     CURRENT.with_borrow(|call| call.as_deref().map(f));
 }
 
+/// Until when no connection is used twice.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Trust(Arc<Mutex<Option<Instant>>>);
+
+impl Trust {
+    pub fn lose(&self) {
+        *self.0.lock() = Some(Instant::now() + DISTRUST);
+    }
+
+    fn is_given(&self) -> bool {
+        self.0.lock().is_none_or(|until| until <= Instant::now())
+    }
+}
+
 /// ureq's own connector, with its transports wrapped.
 #[derive(Debug, Default)]
-pub(super) struct Tracking(DefaultConnector);
+pub(super) struct Tracking {
+    inner: DefaultConnector,
+    trust: Trust,
+}
+
+impl Tracking {
+    pub fn new(trust: Trust) -> Self {
+        let inner = DefaultConnector::default();
+        Self { inner, trust }
+    }
+}
 
 impl Connector<()> for Tracking {
     type Out = Tracked;
@@ -112,20 +166,32 @@ impl Connector<()> for Tracking {
                 })
             },
         };
-        let inner = self.0.connect(&details, chained);
+        let inner = self.inner.connect(&details, chained);
         // Talking to a proxy or shaking hands is not yet sending, nor waiting for the answer.
         with_current(|call| {
             call.connected.store(false, Ordering::SeqCst);
             call.awaited.store(false, Ordering::SeqCst);
         });
         let sockets = sockets.lock().drain(..).collect();
-        Ok(inner?.map(|inner| Tracked { inner, sockets }))
+        let trust = self.trust.clone();
+        Ok(inner?.map(|inner| Tracked {
+            inner,
+            sockets,
+            trust,
+            call: 0,
+            writes: 0,
+        }))
     }
 }
 
 pub(super) struct Tracked {
     inner: Box<dyn Wire>,
     sockets: Sockets,
+    trust: Trust,
+    /// The call that it carries or carried last; none is 0.
+    call: u64,
+    /// Pieces of that call's request that went out.
+    writes: u32,
 }
 
 impl fmt::Debug for Tracked {
@@ -140,10 +206,24 @@ impl Wire for Tracked {
     }
 
     fn transmit_output(&mut self, amount: usize, timeout: NextTimeout) -> Result<(), ureq::Error> {
+        let mut reused = false;
         with_current(|call| {
             call.connected.store(true, Ordering::SeqCst);
             call.attach(&self.sockets);
+            if self.call != call.no {
+                call.reused.store(self.call != 0, Ordering::SeqCst);
+                (self.call, self.writes) = (call.no, 0);
+            }
+            reused = call.reused.load(Ordering::SeqCst);
         });
+        // The head is out, and with the body to come nothing can be bought yet: the last moment to see
+        // that the server has closed what it was kept open for.
+        if reused && self.writes == 1 && !self.inner.is_open() {
+            self.trust.lose();
+            let closed = io::Error::new(io::ErrorKind::ConnectionReset, "closed while it was kept");
+            return Err(ureq::Error::Io(closed));
+        }
+        self.writes = self.writes.saturating_add(1);
         self.inner.transmit_output(amount, timeout)
     }
 
@@ -153,11 +233,16 @@ impl Wire for Tracked {
         if timeout.reason == Timeout::RecvResponse {
             timeout.per_read = None;
         }
-        self.inner.await_input(timeout)
+        let more = self.inner.await_input(timeout)?;
+        if more {
+            with_current(|call| call.answered.store(true, Ordering::SeqCst));
+        }
+        Ok(more)
     }
 
+    /// The pool asks before it keeps a connection, and before it lends it.
     fn is_open(&mut self) -> bool {
-        self.inner.is_open()
+        self.trust.is_given() && self.inner.is_open()
     }
 
     fn is_tls(&self) -> bool {
