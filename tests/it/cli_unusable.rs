@@ -8,10 +8,11 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use batchwright::simulate::{BatchConfig, SimConfig, Trouble};
+use batchwright::{LlmConfig, Route, Scale, Worker};
 use serde_json::{Value, json};
 
-use super::cli_run_batch;
 use super::common::{Desk, Ended, Running, all_ids, prompt_lines, simulator};
+use super::{cli_queue, cli_run_batch};
 
 /// A server that answers each call with what it is told to, and counts them.
 struct Server {
@@ -208,6 +209,41 @@ fn a_large_reply_is_kept_whole_beside_the_output_and_on_standard_output_in_its_l
         assert_eq!(line["error"]["reply_file"], Value::Null);
     }
     assert_eq!(server.calls(), 4);
+}
+
+#[test]
+fn the_queue_keeps_them_and_tries_them_again_only_when_told_to() {
+    let page = format!("<!doctype html><p>{}</p>", "ä".repeat(40_000));
+    let server = Server::new(page.as_str());
+    let (desk, id) = cli_queue::submitted(2);
+    let work = || {
+        let config = LlmConfig::new("custom").base_url(&server.url).model("m");
+        let worker = Worker::new(&cli_queue::queue(&desk))
+            .scale(Scale::fixed(2))
+            .until_empty(true)
+            .completions(Route::new(config.client().unwrap()));
+        worker.run().unwrap();
+        server.calls()
+    };
+    assert_eq!((work(), work()), (2, 2));
+    cli_queue::plain(&desk, &format!("retry {id}")).expect(0);
+    assert_eq!(work(), 4);
+    let shown = cli_queue::plain(&desk, &format!("results {id} --keep"))
+        .expect(3)
+        .stdout;
+    for line in super::common::results(&shown) {
+        assert_eq!(line["error"]["raw"], page);
+    }
+    cli_queue::plain(&desk, &format!("results {id} -o out.jsonl")).expect(3);
+    let lines = desk.results("out.jsonl");
+    assert_eq!(lines.len(), 2);
+    for line in lines {
+        assert_eq!(line["error"]["unusable_reply"], true);
+        assert_eq!(
+            desk.read(line["error"]["reply_file"].as_str().unwrap()),
+            page
+        );
+    }
 }
 
 #[test]

@@ -402,3 +402,81 @@ fn a_success_that_is_no_json_keeps_its_status() {
         (ErrorKind::Malformed, Some(202))
     );
 }
+
+/// The line in which a provider gives this body of a reply as a result, with a detail that is none.
+fn result_line(provider: &str, body: &str) -> Vec<u8> {
+    let line = match provider {
+        "anthropic" => {
+            format!(r#"{{"custom_id":"k","result":{{"type":"succeeded","message":{body}}}"#)
+        }
+        "gemini" => format!(r#"{{"key":"k","response":{body}"#),
+        "xai" => format!(
+            r#"{{"batch_request_id":"k","batch_result":{{"response":{{"chat_get_completion":{body}}}}}"#
+        ),
+        _ => format!(
+            r#"{{"custom_id":"k","error":null,"response":{{"status_code":200,"body":{body}}}"#
+        ),
+    };
+    [line.as_bytes(), b",\"note\":\"\xff\",\"count\":-Infinity}"].concat()
+}
+
+/// An answer in a provider's dialect, whose usage stands twice.
+fn doubtful(provider: &str, text: &str) -> String {
+    match provider {
+        "anthropic" => format!(
+            r#"{{"content":[{{"type":"text","text":"{text}"}}],"stop_reason":"end_turn",
+            "usage":{{"input_tokens":1,"output_tokens":1}},"usage":{{"input_tokens":2,"output_tokens":1}}}}"#
+        ),
+        "gemini" => format!(
+            r#"{{"candidates":[{{"content":{{"parts":[{{"text":"{text}"}}]}},"finishReason":"STOP"}}],
+            "usageMetadata":{{"promptTokenCount":1}},"usageMetadata":{{"promptTokenCount":2}}}}"#
+        ),
+        _ => format!(
+            r#"{{"choices":[{{"finish_reason":"stop","message":{{"content":"{text}"}}}}],
+            "usage":{{"prompt_tokens":1}},"usage":{{"prompt_tokens":2}}}}"#
+        ),
+    }
+}
+
+#[test]
+fn a_detail_of_a_line_that_is_no_json_costs_no_answer() {
+    for provider in ["openai", "groq", "mistral", "xai", "anthropic", "gemini"] {
+        let (api, _) = scripted(provider, []);
+        let line = result_line(provider, &doubtful(provider, r"Os\ud800lo"));
+        let line = api
+            .read(&line)
+            .unwrap_or_else(|e| panic!("{provider}: {e}"));
+        let BatchLineResult::Answered(answer) = line.result else {
+            panic!("{provider}: not processed");
+        };
+        let answer = answer.unwrap_or_else(|e| panic!("{provider}: {e}"));
+        assert_eq!(answer.text, "Os\u{fffd}lo", "{provider}");
+        assert_eq!(answer.usage.unwrap().input_tokens, 2, "{provider}");
+        let warning = answer.warning.unwrap();
+        assert!(
+            warning.contains("no valid Unicode"),
+            "{provider}: {warning}"
+        );
+    }
+}
+
+#[test]
+fn a_result_that_is_no_answer_is_kept_whole_and_not_asked_for_again() {
+    for provider in ["openai", "groq", "mistral", "xai", "anthropic", "gemini"] {
+        let (api, _) = scripted(provider, []);
+        let line = api
+            .read(&result_line(provider, &doubtful(provider, "")))
+            .unwrap();
+        let BatchLineResult::Answered(answer) = line.result else {
+            panic!("{provider}: not processed");
+        };
+        let error = answer.unwrap_err();
+        assert!(error.is_unusable_reply(), "{provider}: {error}");
+        assert!(
+            error.raw().unwrap().contains('2'),
+            "{provider}: {:?}",
+            error.raw()
+        );
+        assert_eq!(error.usage().unwrap().input_tokens, 2, "{provider}");
+    }
+}
