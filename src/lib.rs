@@ -156,7 +156,7 @@ pub use queue::tracker::Tracker;
 pub use queue::worker::{RunningWorker, Worker};
 
 #[cfg(feature = "queue")]
-pub use queued::{QueuedReport, QueuedRun};
+pub use queued::{QueuedReport, QueuedRun, Sidecar, Taken, file_id};
 
 #[cfg(feature = "queue")]
 #[doc = include_str!("../docs/queue.md")]

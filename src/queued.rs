@@ -1,6 +1,5 @@
 //! A run from prompts to result lines through a queue, which outlives the program.
 
-use std::ffi::OsString;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -28,6 +27,13 @@ use crate::queue::store::Delivery;
 use crate::queue::worker::Worker;
 
 mod attach;
+mod keeper;
+mod sidecar;
+mod taken;
+
+use keeper::Keeper;
+use sidecar::resolved;
+pub use sidecar::{Sidecar, Taken, file_id};
 
 /// A run from a file of prompts to result lines, whose items wait in a [`JobQueue`], such as those that
 /// are handed over to a provider in batches. The same run attaches to them again after it was stopped or
@@ -42,6 +48,9 @@ pub struct QueuedRun {
     notifier: Option<Arc<dyn ProgressNotifier>>,
     until_handed_over: bool,
     info: Option<ProcessInfo>,
+    /// The output, where a later run can come back to it.
+    output: Option<PathBuf>,
+    taken: Vec<Taken>,
 }
 
 /// What a [`QueuedRun`] did.
@@ -70,12 +79,16 @@ const CHUNK: usize = 500;
 const LOOK: Duration = Duration::from_secs(1);
 
 impl QueuedRun {
-    /// The id of the process that belongs to an output file, by whatever name: links and relative paths
-    /// are resolved. The file itself need not be there yet.
+    /// The id of the process that belongs to an output file: the one that its [`Sidecar`] names, else one
+    /// that is made of its path; links and relative paths are resolved. The file itself need not be there
+    /// yet.
     ///
     /// # Errors
-    /// When its folder is not there.
+    /// When its folder is not there, or its sidecar cannot be read.
     pub fn process_of(output: &Path) -> io::Result<ProcessId> {
+        if let Some(sidecar) = Sidecar::read(output).map_err(io::Error::other)? {
+            return Ok(sidecar.process_id);
+        }
         let path = resolved(output, 0)?;
         Ok(ProcessId::named(path.as_os_str().as_encoded_bytes()))
     }
@@ -99,8 +112,14 @@ impl QueuedRun {
         }
         // What is saved is deleted from the queue: after a power loss it must not be in neither.
         let options = options.fsync(true);
+        let path = output.regular_file().map(Path::to_owned);
+        let mut taken = Vec::new();
         let run = FileRun::prepare_comparing(prompts, output, options, &mut |index| {
-            attach::compare(queue, process, index, false).map(drop)
+            attach::compare(queue, process, index, false)?;
+            if let Some(path) = &path {
+                taken = keeper::taken(path, queue, process)?;
+            }
+            taken::hold(&taken, index)
         })?;
         Ok(Self {
             run,
@@ -110,6 +129,8 @@ impl QueuedRun {
             notifier: None,
             until_handed_over: false,
             info: None,
+            output: path,
+            taken,
         })
     }
 
@@ -155,16 +176,13 @@ impl QueuedRun {
         let ledger = Ledger::open(self.run)?;
         let ledger =
             ledger.ok_or_else(|| Error::new(ErrorKind::Invalid, "the input is a stream"))?;
-        let queue = match self.info {
-            Some(info) => {
-                self.queue.describe(self.process, &info)?;
-                self.queue.described(info)
-            }
-            None => self.queue,
-        };
+        let mut keeper = Keeper::new(&self.queue, self.process, self.info, self.output)?;
+        keeper.begin(ledger.plan().to_send.unwrap_or(0))?;
         let mut turn = Turn {
             ledger,
-            queue,
+            queue: keeper.described(),
+            keeper,
+            taken: self.taken,
             process: self.process,
             ctx: self.ctx,
             notifier: self.notifier,
@@ -196,6 +214,9 @@ impl QueuedRun {
         };
         let foreign = turn.ledger.foreign();
         let mut report = turn.ledger.finish(stop, counters);
+        if let Err(error) = turn.keeper.end(left.is_some()) {
+            log::warn!("{error}");
+        }
         let unsaved = sum.unsaved.into_iter();
         report.unsaved = unsaved.map(|line| (line + "\n").into_bytes()).collect();
         Ok(QueuedReport {
@@ -210,34 +231,13 @@ impl QueuedRun {
     }
 }
 
-/// Links that lead to one another end somewhere.
-const MOST_LINKS: u32 = 40;
-
-/// The path that a file has, or will have when it is made.
-fn resolved(path: &Path, links: u32) -> io::Result<PathBuf> {
-    let parent = path
-        .parent()
-        .filter(|parent| !parent.as_os_str().is_empty());
-    let parent = parent.unwrap_or(Path::new("."));
-    match path.canonicalize() {
-        Ok(path) => return Ok(path),
-        Err(error) if error.kind() != io::ErrorKind::NotFound || links > MOST_LINKS => {
-            return Err(error);
-        }
-        Err(_) => {}
-    }
-    // A link to what is not there yet.
-    if let Ok(target) = path.read_link() {
-        return resolved(&parent.join(target), links + 1);
-    }
-    let name: OsString = path.file_name().unwrap_or_default().to_owned();
-    Ok(parent.canonicalize()?.join(name))
-}
-
 /// A run under way.
 struct Turn {
     ledger: Ledger,
     queue: JobQueue,
+    keeper: Keeper,
+    /// Results that lie elsewhere and come back from there.
+    taken: Vec<Taken>,
     process: ProcessId,
     ctx: Context,
     notifier: Option<Arc<dyn ProgressNotifier>>,
@@ -254,6 +254,7 @@ type Hire<'h> = dyn FnMut() -> Result<Worker, Error> + 'h;
 
 impl Turn {
     fn carry_out(&mut self, hire: &mut Hire<'_>) -> Result<(), StopReason> {
+        self.take_in().map_err(StopReason::Fatal)?;
         // First what has ended: it may be all, and a process that was cancelled takes no more.
         self.collect_all()?;
         let before = self
@@ -269,6 +270,33 @@ impl Turn {
         (self.attached, self.unwanted) = (attached.items, attached.unwanted);
         self.submit()?;
         self.work(hire)
+    }
+
+    /// Saves what was taken elsewhere and is wanted here.
+    fn take_in(&mut self) -> Result<(), Error> {
+        let taken = std::mem::take(&mut self.taken);
+        if taken.is_empty() {
+            return Ok(());
+        }
+        let mut chunk = Vec::new();
+        let ledger = &mut self.ledger;
+        let mut save = |mut lines: Vec<Line>| {
+            let index = ledger.by_id();
+            lines.retain(|line| taken::is_wanted(index, line));
+            ledger.save(lines).map_err(|unsaved| match unsaved {
+                Unsaved::Now(error) | Unsaved::Ever(error) => error,
+                Unsaved::ReaderGone => Error::new(ErrorKind::Invalid, "the output takes no more"),
+            })
+        };
+        taken::each(&taken, &mut |line| {
+            chunk.push(line);
+            match chunk.len() >= CHUNK {
+                true => save(std::mem::take(&mut chunk)),
+                false => Ok(()),
+            }
+        })?;
+        save(chunk)?;
+        self.keeper.has_taken_in()
     }
 
     /// Puts what nobody has in hand on the queue. None of it starts before all is there.
@@ -403,6 +431,9 @@ impl Turn {
                 recv(ended) -> report => break report,
                 recv(woken) -> _ => {}
                 default(LOOK) => {}
+            }
+            if let Err(error) = self.keeper.refresh() {
+                log::debug!("{error}");
             }
             match self.let_go().and_then(|()| self.collect(true)) {
                 Ok(()) => trouble = None,

@@ -7,6 +7,8 @@ pub mod cancel;
 pub mod clock;
 pub mod error;
 pub mod hints;
+#[cfg(feature = "queue")]
+pub(crate) mod host;
 pub mod id;
 pub mod names;
 pub mod private;

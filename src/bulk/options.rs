@@ -2,6 +2,8 @@
 
 use std::fmt;
 use std::io::Write;
+#[cfg(feature = "queue")]
+use std::path::Path;
 use std::path::PathBuf;
 
 use crate::base::brief::Many;
@@ -10,6 +12,9 @@ use crate::engine::dispatch::StopReason;
 use crate::observe::tally::{Summary, Tally};
 
 use super::input::{FileIndex, State};
+
+#[cfg(feature = "queue")]
+use super::results::is_regular;
 
 /// Where results go.
 pub struct Output(pub(super) Place);
@@ -29,6 +34,15 @@ impl Output {
     /// A stream, such as standard output. It cannot be resumed from.
     pub fn writer(writer: impl Write + Send + 'static) -> Self {
         Self(Place::Writer(Box::new(writer)))
+    }
+
+    /// The file, if it is one that can be resumed from.
+    #[cfg(feature = "queue")]
+    pub(crate) fn regular_file(&self) -> Option<&Path> {
+        match &self.0 {
+            Place::File(path) => Some(path.as_path()).filter(|path| is_regular(path)),
+            Place::Writer(_) => None,
+        }
     }
 }
 

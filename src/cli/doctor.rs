@@ -4,13 +4,16 @@ use std::fs;
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
-use batchwright::{BatchInfo, Finding, JobQueue, Key, Verdict, clients_by_account, keys_set};
+use batchwright::{
+    BatchInfo, Finding, JobQueue, Key, ProcessState, Verdict, clients_by_account, keys_set,
+};
 use clap::Args;
 use serde_json::json;
 
 use super::batches;
 use super::display::{self, count, harmless, span};
 use super::exit::{Exit, Refusal};
+use super::owned;
 use super::queue::{DataArgs, SayArgs};
 use super::settings::settings;
 use super::stdout;
@@ -69,14 +72,20 @@ fn look(args: &DoctorArgs) -> Result<Vec<Finding>, Refusal> {
     findings.extend(room(&folder));
     findings.push(clock(&database));
     if database.exists() {
-        let checked =
-            JobQueue::open(&database).and_then(|queue| Ok((queue.check()?, queue.batches(None)?)));
+        let checked = JobQueue::open(&database).and_then(|queue| {
+            Ok((
+                queue.check()?,
+                queue.batches(None)?,
+                queue.open_processes()?,
+            ))
+        });
         match checked {
-            Ok((more, batches)) => {
+            Ok((more, batches, processes)) => {
                 let seen = database.display().to_string();
                 findings.push(Finding::new("database", Verdict::Good, seen, None));
                 findings.extend(more);
                 findings.extend(batches.iter().filter_map(|batch| judged(batch, &args.data)));
+                findings.extend(processes.iter().filter_map(of_run));
             }
             Err(error) => {
                 let seen = error.message().to_owned();
@@ -91,6 +100,17 @@ fn look(args: &DoctorArgs) -> Result<Vec<Finding>, Refusal> {
     findings.extend(stored(args));
     findings.push(keys());
     Ok(findings)
+}
+
+/// Results that belong to the output of a run, and how they come there.
+fn of_run(process: &ProcessState) -> Option<Finding> {
+    let info = &process.info;
+    let output = info.output.as_ref()?;
+    let back = format!("its results come there by: {}", owned::way_back(info)?);
+    let input = info.input.as_deref().or(info.name.as_deref());
+    let (id, input) = (process.process_id, input.unwrap_or("an input"));
+    let seen = format!("process {id} belongs to a run of {input} to {output}");
+    Some(Finding::new("run", Verdict::Note, seen, Some(&back)))
 }
 
 /// A batch that does not come to its end by itself.

@@ -3,16 +3,19 @@
 
 use std::collections::BTreeMap;
 
-use batchwright::{BatchInfo, EMBEDDING, Error, JobQueue};
+use batchwright::{BatchInfo, EMBEDDING, Error, JobQueue, ProcessId};
 
 use super::batches;
 use super::display::count;
+use super::owned;
 use super::routes::Routes;
 use super::work::WorkArgs;
 
 /// The batches that nobody attends once a worker has ended.
 pub struct Left {
     batches: Vec<BatchInfo>,
+    /// That results of processes belong to the outputs of runs.
+    owned: Vec<String>,
     /// How to call the program on this queue.
     data_dir: String,
 }
@@ -24,13 +27,21 @@ impl Left {
             Some(id) => args.processes.contains(&id),
             None => false,
         };
+        let taken = |id: &ProcessId| args.processes.is_empty() || args.processes.contains(id);
+        let processes = queue.open_processes()?.into_iter();
+        let ours = processes.filter(|process| taken(&process.process_id));
+        let owned = ours.filter_map(|process| owned::line(&process)).collect();
         let mut batches = queue.batches(None)?;
         batches.retain(|batch| !batch.attended && mine(batch));
         let data_dir = args.data_dir.as_deref().map_or_else(String::new, |folder| {
             let folder = super::summary::quoted(&folder.to_string_lossy());
             format!(" --data-dir {folder}")
         });
-        Ok(Self { batches, data_dir })
+        Ok(Self {
+            batches,
+            owned,
+            data_dir,
+        })
     }
 
     /// True when there are batches that a worker which waits for all could not bring to their end.
@@ -82,6 +93,7 @@ impl Left {
                 )
             })
             .collect();
+        lines.extend(self.owned.iter().cloned());
         lines.extend(halfway.iter().map(|batch| {
             let (provider, total) = (&batch.provider, count(batch.total));
             format!(

@@ -14,7 +14,11 @@ mod doctor;
 mod exit;
 mod input;
 #[cfg(feature = "queue")]
+mod kept;
+#[cfg(feature = "queue")]
 mod left;
+#[cfg(feature = "queue")]
+mod owned;
 #[cfg(feature = "queue")]
 mod pacing;
 #[cfg(feature = "queue")]
@@ -48,6 +52,8 @@ mod submit;
 mod summary;
 mod table;
 mod tips;
+#[cfg(feature = "queue")]
+mod under_way;
 mod values;
 #[cfg(feature = "queue")]
 mod work;

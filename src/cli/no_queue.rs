@@ -18,8 +18,27 @@ use super::summary::Setup;
 pub enum Place {}
 
 impl Place {
-    pub fn find(_: &RunArgs, _: &Way) -> Result<Option<Self>, Refusal> {
-        Ok(None)
+    /// Refuses an output of which something is on a queue: it would be bought again.
+    pub fn find(args: &RunArgs, _: &Way) -> Result<Option<Self>, Refusal> {
+        let Some(output) = &args.output else {
+            return Ok(None);
+        };
+        let real = output.canonicalize().unwrap_or_else(|_| output.clone());
+        let mut sidecar = real.into_os_string();
+        sidecar.push(".batchwright");
+        let sidecar = std::path::PathBuf::from(sidecar);
+        match sidecar.exists() {
+            false => Ok(None),
+            true => Err(Refusal::usage(format!(
+                "{} says that items of this output are on a queue, for which this program was built \
+                 without what it takes: run it with one that has the queue",
+                sidecar.display()
+            ))),
+        }
+    }
+
+    pub fn found(&self) -> &[String] {
+        match *self {}
     }
 
     pub fn prepare(
@@ -39,7 +58,13 @@ impl Place {
         match *self {}
     }
 
-    pub fn line(&self, _: &Chosen, _: Strategy) -> String {
+    pub fn lines(
+        &self,
+        _: &Chosen,
+        _: &Settings,
+        _: &Plan,
+        _: Strategy,
+    ) -> Result<Vec<String>, Refusal> {
         match *self {}
     }
 }

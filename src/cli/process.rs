@@ -1,13 +1,16 @@
 //! `batchwright cancel` and `batchwright retry`: what becomes of a process.
 
+use std::path::Path;
 use std::time::Duration;
 
+use batchwright::Sidecar;
 use clap::Args;
 use serde_json::{Value, json};
 
 use super::batches;
 use super::display::count;
 use super::exit::{Exit, Refusal};
+use super::owned;
 use super::queue::{DataArgs, SayArgs, failed};
 use super::stdout;
 use super::values::seconds;
@@ -114,6 +117,10 @@ fn try_cancel(args: &CancelArgs) -> Result<(String, Value), Refusal> {
         queue.cancel(id).map_err(failed)?;
         let batches = batches::cancel(args, &queue, id)?;
         let deleted = queue.delete(id).map_err(failed)?;
+        if let Some(output) = &process.info.output {
+            let forgotten = Sidecar::remove(Path::new(output), id);
+            forgotten.map_err(failed)?;
+        }
         let line = format!("process {id} is deleted with {} jobs", count(deleted));
         let left = batches.left.len();
         let facts = json!({"process_id": id, "deleted": deleted, "batches": left});
@@ -128,6 +135,7 @@ fn try_cancel(args: &CancelArgs) -> Result<(String, Value), Refusal> {
             data.command(&format!("cancel {id} --delete"))
         )));
     }
+    let process_info = process.info.clone();
     let cancelled = queue.cancel(id).map_err(failed)?;
     let batches = batches::cancel(args, &queue, id)?;
     let now = queue.process(id).map_err(failed)?.unwrap_or(process);
@@ -147,9 +155,12 @@ fn try_cancel(args: &CancelArgs) -> Result<(String, Value), Refusal> {
     line.push_str(&batches.told(data, false));
     let results = now.counts.finished() - now.counts.consumed;
     if results > 0 {
+        let take = match owned::way_back(&process_info) {
+            Some(back) => format!("{back}   (which sends what was cancelled again)"),
+            None => data.command(&format!("results {id} -o FILE")),
+        };
         line.push_str(&format!(
-            "\n  to take their results: {}\n  to put them back:      {}",
-            data.command(&format!("results {id} -o FILE")),
+            "\n  to take their results: {take}\n  to put them back:      {}",
             data.command(&format!("retry {id}"))
         ));
     }

@@ -4,9 +4,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use batchwright::{
-    Context, Durability, Error, ErrorKind, ErrorPolicy, FileRunError, FileRunOptions, JobQueue,
-    Limits, Output, Plan, ProcessId, ProcessInfo, Prompts, QueuedReport, QueuedRun, RetryPolicy,
-    Scale, Settings, SqliteOptions, StopReason, Strategy, Worker,
+    BatchClient, Context, Durability, Error, ErrorKind, ErrorPolicy, FileRunError, FileRunOptions,
+    JobQueue, Limits, Output, Plan, ProcessId, ProcessInfo, Prompts, QueuedReport, QueuedRun,
+    RetryPolicy, Scale, Settings, SqliteOptions, StopReason, Strategy, Worker,
 };
 
 use super::args::{RunArgs, TaskArg};
@@ -15,6 +15,7 @@ use super::data_dir::data_dir;
 use super::display::{self, Display, count};
 use super::exit::{About, Exit, Refusal};
 use super::input::{on_disk, whole};
+use super::kept::{Asker, Kept};
 use super::provider::Chosen;
 use super::queue::failed;
 use super::run::{rescue, route};
@@ -22,12 +23,18 @@ use super::settings::refused;
 use super::signals::Signals;
 use super::strategy::Way;
 use super::summary::{self, More, Setup, quoted};
+use super::under_way::UnderWay;
 
 /// Where the items of a run wait.
 pub struct Place {
     pub queue: JobQueue,
     pub process: ProcessId,
+    /// Of the data folder in use.
     folder: PathBuf,
+    /// That of the queue, where it has to be named.
+    data_dir: Option<PathBuf>,
+    /// What is said of where it is.
+    lines: Vec<String>,
     /// The process belongs to an output that can be attached to again.
     lasts: bool,
 }
@@ -39,58 +46,70 @@ impl Place {
         let batch = way.strategy == Strategy::Batch;
         let output = args.output.as_deref().filter(|path| is_regular(path));
         let folder = data_dir(args.pace.data_dir.as_deref());
-        let Some(folder) = folder else {
-            let why = "there is no place for the queue: name one with --data-dir";
-            return if batch {
-                Err(Refusal::could_not_run(why))
-            } else {
-                Ok(None)
-            };
+        let named = folder.clone().unwrap_or_default();
+        let database = named.join("llm_jobs.db");
+        let options = SqliteOptions::default().durability(match args.fsync {
+            true => Durability::Full,
+            false => Durability::Normal,
+        });
+        let kept = match output {
+            Some(output) if args.prompt.task != TaskArg::Embed => Asker {
+                output,
+                input: (!args.input.is_stream()).then(|| args.input.whole()),
+                database: &database,
+                submits: batch,
+                options: options.clone(),
+            }
+            .find()?,
+            _ => None,
         };
-        let database = folder.join("llm_jobs.db");
-        let wanted = match batch {
-            true => !args.dry_run || database.exists(),
-            false => database.exists() && output.is_some() && args.prompt.task != TaskArg::Embed,
+        let lasts = output.is_some();
+        let place = |queue, process, lines| Self {
+            queue,
+            process,
+            folder: named.clone(),
+            data_dir: args.pace.data_dir.clone(),
+            lines,
+            lasts,
         };
-        if !wanted {
-            return Ok(None);
+        if let Some(Kept {
+            process,
+            elsewhere: Some((queue, folder)),
+            lines,
+        }) = kept
+        {
+            way.stops_at_nothing(args)?;
+            let place = place(queue, process, lines);
+            return Ok(Some(Self {
+                data_dir: Some(folder),
+                ..place
+            }));
         }
-        let process = match output {
-            Some(path) => match QueuedRun::process_of(path) {
-                Ok(process) => process,
-                // Whoever opens the output says so.
-                Err(_) if !batch => return Ok(None),
+        let (process, lines) = match (kept, output) {
+            (Some(kept), _) => (kept.process, kept.lines),
+            (None, _) if !batch || (args.dry_run && !database.exists()) => return Ok(None),
+            (None, None) => (ProcessId::new(), Vec::new()),
+            (None, Some(path)) => match QueuedRun::process_of(path) {
+                Ok(process) => (process, Vec::new()),
                 Err(error) => {
                     let path = path.display();
                     let why = format!("{path}: cannot open the output: {error}");
                     return Err(Refusal::could_not_run(why).about(About::Output));
                 }
             },
-            None => ProcessId::new(),
         };
-        let options = SqliteOptions::default().durability(match args.fsync {
-            true => Durability::Full,
-            false => Durability::Normal,
-        });
-        let opened = JobQueue::open_with(&database, options);
-        let place = |queue| Self {
-            queue,
-            process,
-            folder,
-            lasts: output.is_some(),
-        };
-        if batch {
-            return opened.map(|queue| Some(place(queue))).map_err(failed);
+        if folder.is_none() {
+            let why = "there is no place for the queue: name one with --data-dir";
+            return Err(Refusal::could_not_run(why));
         }
-        let there = opened.and_then(|queue| Ok((queue.process(process)?.is_some(), queue)));
-        match there {
-            Ok((true, queue)) => way.stops_at_nothing(args).map(|()| Some(place(queue))),
-            Ok((false, _)) => Ok(None),
-            Err(error) => {
-                log::warn!("whether the queue has items of this output is unknown: {error}");
-                Ok(None)
-            }
-        }
+        way.stops_at_nothing(args)?;
+        let queue = JobQueue::open_with(&database, options).map_err(failed)?;
+        Ok(Some(place(queue, process, lines)))
+    }
+
+    /// What is said of where the queue is, and of results that lie elsewhere.
+    pub fn found(&self) -> &[String] {
+        &self.lines
     }
 
     /// Compares the input with the output and with what is on the queue.
@@ -118,22 +137,50 @@ impl Place {
     }
 
     /// What is said before it begins.
-    pub fn line(&self, chosen: &Chosen, strategy: Strategy) -> String {
-        let id = self.process;
-        match strategy {
+    pub fn lines(
+        &self,
+        chosen: &Chosen,
+        settings: &Settings,
+        plan: &Plan,
+        strategy: Strategy,
+    ) -> Result<Vec<String>, Refusal> {
+        let (id, name) = (self.process, chosen.name());
+        let mut lines = Vec::new();
+        let known = self.queue.process(id).map_err(failed)?;
+        let batches = self.queue.batches(Some(id)).map_err(failed)?;
+        let account = match strategy {
+            Strategy::Batch => chosen.manager(settings)?.batches().map_err(refused)?,
+            Strategy::Sync => None,
+        };
+        let under_way = UnderWay {
+            batches: &batches,
+            process: id,
+            asked: (name, account.map(|api| api.account())),
+            at_provider: known.as_ref().map_or(0, |known| known.counts.at_provider),
+            plan,
+            data_dir: &self.named(),
+        };
+        lines.extend(under_way.lines());
+        lines.push(match strategy {
+            Strategy::Batch if plan.to_send == Some(0) && known.is_some() => {
+                format!("strategy batch: nothing more is handed over; it is process {id}")
+            }
             Strategy::Batch => {
-                let name = chosen.name();
                 format!("strategy batch: prompts go to {name} in batches, as process {id}")
             }
             Strategy::Sync => format!(
                 "process {id} of an earlier run goes on, which the queue has; what is new runs sync"
             ),
-        }
+        });
+        Ok(lines)
     }
 
     /// What is told of the process.
-    fn info(&self, args: &RunArgs) -> ProcessInfo {
+    fn info(&self, args: &RunArgs, chosen: Option<&Chosen>) -> ProcessInfo {
         let mut info = ProcessInfo::new().name(args.input.short());
+        if let Some(chosen) = chosen {
+            info = info.provider(chosen.name());
+        }
         if !args.input.is_stream() {
             info = info.input(args.input.whole());
         }
@@ -144,8 +191,16 @@ impl Place {
         }
     }
 
+    /// The queue's folder, behind a command that is given on it.
+    fn named(&self) -> String {
+        let folder = self.data_dir.as_deref().map(Path::to_string_lossy);
+        folder.map_or_else(String::new, |folder| {
+            format!(" --data-dir {}", quoted(&folder))
+        })
+    }
+
     /// Lines on what is left, and how to come back or give up.
-    fn left(&self, args: &RunArgs, ended: &QueuedReport) -> Vec<String> {
+    fn left(&self, ended: &QueuedReport) -> Vec<String> {
         let mut lines = Vec::new();
         let Some(process) = &ended.left else {
             return lines;
@@ -173,13 +228,7 @@ impl Place {
         if waiting > 0 {
             lines.push(format!("{} items wait in the queue", count(waiting)));
         }
-        let dir = args
-            .pace
-            .data_dir
-            .as_deref()
-            .map_or_else(String::new, |folder| {
-                format!(" --data-dir {}", quoted(&folder.to_string_lossy()))
-            });
+        let dir = self.named();
         let id = self.process;
         if self.lasts {
             lines.push("the same command comes back to it, from any folder".to_owned());
@@ -194,14 +243,8 @@ impl Place {
     }
 
     /// What is said when results go where they cannot be attached to.
-    fn note(&self, args: &RunArgs) -> Option<String> {
-        let dir = args
-            .pace
-            .data_dir
-            .as_deref()
-            .map_or_else(String::new, |folder| {
-                format!(" --data-dir {}", quoted(&folder.to_string_lossy()))
-            });
+    fn note(&self) -> Option<String> {
+        let dir = self.named();
         let id = self.process;
         (!self.lasts).then(|| {
             format!(
@@ -250,13 +293,13 @@ impl Crew<'_> {
     ) -> Result<Exit, Refusal> {
         let Queued { place, run } = queued;
         let args = self.args;
-        let note = place.note(args).filter(|_| !args.show.quiet);
+        let note = place.note().filter(|_| !args.show.quiet);
         note.iter().for_each(|line| display::say(line));
         let run = run
             .context(ctx)
             .notifier(display.clone())
             .until_handed_over(args.no_wait)
-            .described(place.info(args));
+            .described(place.info(args, self.chosen));
         let hire = || {
             self.worker(place)
                 .map_err(|refusal| Error::new(ErrorKind::Invalid, refusal.message))
@@ -272,7 +315,7 @@ impl Crew<'_> {
         }
         let more = More {
             batches: told(&ended),
-            left: place.left(args, &ended),
+            left: place.left(&ended),
             json: json(place, &ended),
         };
         if args.json {

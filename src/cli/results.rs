@@ -5,16 +5,20 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use batchwright::{
-    ConsumeError, Context, FileRunError, JobQueue, JobResult, ProcessId, ResultsAppender,
+    ConsumeError, Context, Error, FileRunError, JobQueue, JobResult, ProcessId, ProcessState,
+    ResultsAppender, Sidecar, file_id,
 };
 use clap::Args;
 
 use super::args::MORE;
 use super::display::count;
 use super::exit::{Exit, Refusal};
+use super::input::whole;
+use super::owned;
 use super::queue::{DataArgs, SayArgs, failed};
 use super::signals::Signals;
 use super::stdout;
+use super::summary::quoted;
 
 /// Move the results of a process from the queue to a file
 ///
@@ -40,7 +44,8 @@ pub struct ResultsArgs {
 
     /// Delete also what went to a pipe or a terminal
     ///
-    /// It is deleted from the queue, whether it was read there or not.
+    /// It is deleted from the queue, whether it was read there or not. Of a run's process
+    /// it takes what belongs to that run's output; the next such run takes it in from the file named here.
     #[arg(long)]
     pub take: bool,
 
@@ -78,19 +83,30 @@ fn results(args: &ResultsArgs) -> Result<Exit, Refusal> {
         .map_err(|e| Refusal::could_not_run(format!("cannot watch for signals: {e}")))?;
     let (queue, process) = args.data.process(&args.process)?;
     let id = process.process_id;
-    let mut saved = Saved {
-        target: target(args.output.as_deref())?,
-        ctx,
-        handed: 0,
-        written: 0,
-        failed: 0,
-    };
     let keeps = args.keep || !(args.take || saves(args));
+    let foreign = process.info.output.as_deref().map(Path::new);
+    let foreign = foreign.filter(|output| !keeps && !is_same(args.output.as_deref(), output));
+    if foreign.is_some() && !args.take {
+        return Err(refused(args, &process));
+    }
     if args.take && !saves(args) && is_stdout(args) && stdout::is_closed() {
         return Err(Refusal::could_not_run(
             "standard output is closed, so the results would be lost: name a file by --output",
         ));
     }
+    let target = target(args.output.as_deref())?;
+    let mark = match foreign {
+        Some(output) => Mark::begin(output, args.output.as_deref(), &queue, &process)?,
+        None => None,
+    };
+    let mut saved = Saved {
+        target,
+        mark,
+        ctx,
+        handed: 0,
+        written: 0,
+        failed: 0,
+    };
     let ended = match keeps {
         true => look(&queue, id, &mut saved),
         false => queue.consume(id, |results| saved.save(results)).map(drop),
@@ -99,7 +115,14 @@ fn results(args: &ResultsArgs) -> Result<Exit, Refusal> {
         Ok(()) => {
             let open = queue.process(id).map_err(failed)?;
             let open = open.map_or(0, |now| now.counts.total - now.counts.finished());
-            args.say.say(&told(args, id, keeps, &saved, open));
+            args.say.say(&told(args, &process, keeps, &saved, open));
+            if let Some(output) = process.info.output.as_deref().filter(|_| foreign.is_none()) {
+                let gone = queue.process(id).map_err(failed)?.is_none();
+                // What went to its own output is where it belongs.
+                if let Some(Err(error)) = gone.then(|| Sidecar::remove(Path::new(output), id)) {
+                    log::warn!("{error}");
+                }
+            }
             Ok(match saved.failed {
                 0 => Exit::Success,
                 _ => Exit::SomeFailed,
@@ -156,7 +179,14 @@ fn is_file(_: &io::Stdout) -> bool {
     false
 }
 
-fn told(args: &ResultsArgs, id: ProcessId, keeps: bool, saved: &Saved, open: u64) -> String {
+fn told(
+    args: &ResultsArgs,
+    process: &ProcessState,
+    keeps: bool,
+    saved: &Saved,
+    open: u64,
+) -> String {
+    let id = process.process_id;
     let place = args.output.as_ref().filter(|path| *path != Path::new("-"));
     let to = place.map_or_else(String::new, |path| format!(" to {}", path.display()));
     let mut line = match saved.handed {
@@ -182,8 +212,15 @@ fn told(args: &ResultsArgs, id: ProcessId, keeps: bool, saved: &Saved, open: u64
             "; {open} jobs are still open, the same command takes them later"
         ));
     }
-    if keeps && !args.keep && saved.handed > 0 {
-        line.push_str(&format!("\n  to take them: {} -o FILE", command("results")));
+    match owned::way_back(&process.info) {
+        Some(back) if keeps => line.push_str(&format!(
+            "\n  they belong to {}, and come there by: {back}",
+            process.info.output.as_deref().unwrap_or_default()
+        )),
+        None if keeps && !args.keep && saved.handed > 0 => {
+            line.push_str(&format!("\n  to take them: {} -o FILE", command("results")));
+        }
+        _ => {}
     }
     if keeps && saved.failed > 0 {
         line.push_str(&format!(
@@ -230,6 +267,8 @@ enum Stop {
 /// Where results go, and how many went there.
 struct Saved {
     target: Target,
+    /// Where it is told that they were taken away from their output.
+    mark: Option<Mark>,
     ctx: Context,
     /// Results that are safe, those that were there before included.
     handed: u64,
@@ -253,6 +292,10 @@ impl Saved {
                 lines.len() as u64
             }
         };
+        if let Some(mark) = &mut self.mark {
+            let marked = mark.add(results.len() as u64);
+            marked.map_err(|error| Stop::Failed(error.message().to_owned()))?;
+        }
         self.written += written;
         self.handed += results.len() as u64;
         self.failed += results.iter().filter(|r| !r.is_success()).count() as u64;
@@ -273,6 +316,80 @@ fn write(stream: &mut dyn Write, lines: &[String]) -> Result<(), Stop> {
             io::ErrorKind::BrokenPipe => Stop::ReaderGone,
             _ => Stop::Failed(format!("cannot write the results: {error}")),
         })
+}
+
+/// Results that leave the queue for another place than the output they belong to.
+struct Mark {
+    output: PathBuf,
+    to: Option<PathBuf>,
+    sidecar: Sidecar,
+    /// Nobody runs with that output meanwhile.
+    _lock: Option<ResultsAppender>,
+}
+
+impl Mark {
+    /// Begins to tell the next run of the output; `None` where there can be none, since its folder is gone.
+    fn begin(
+        output: &Path,
+        to: Option<&Path>,
+        queue: &JobQueue,
+        process: &ProcessState,
+    ) -> Result<Option<Self>, Refusal> {
+        if !output.parent().is_some_and(Path::is_dir) {
+            return Ok(None);
+        }
+        let refused = |error: Error| Refusal::usage(error.message());
+        let lock = match output.exists() {
+            true => ResultsAppender::open(output)
+                .map(Some)
+                .map_err(|error| Refusal::usage(error.to_string()))?,
+            false => None,
+        };
+        let id = process.process_id;
+        let known = Sidecar::read(output).map_err(refused)?;
+        let sidecar = match known.filter(|known| known.process_id == id) {
+            Some(known) => known,
+            None => Sidecar::new(queue, id, process.info.clone()).map_err(failed)?,
+        };
+        let to = to.filter(|path| std::fs::metadata(path).is_ok_and(|meta| meta.is_file()));
+        let mut mark = Self {
+            output: output.to_owned(),
+            to: to.map(|path| path.canonicalize().unwrap_or_else(|_| path.to_owned())),
+            sidecar,
+            _lock: lock,
+        };
+        mark.add(0).map_err(refused)?;
+        Ok(Some(mark))
+    }
+
+    fn add(&mut self, results: u64) -> Result<(), Error> {
+        self.sidecar.add_taken(self.to.as_deref(), results);
+        self.sidecar.write(&self.output)
+    }
+}
+
+/// Whether both are one file, under whatever names.
+fn is_same(named: Option<&Path>, output: &Path) -> bool {
+    let Some(named) = named else {
+        return false;
+    };
+    let id = file_id(named);
+    whole(named) == output.to_string_lossy() || (id.is_some() && id == file_id(output))
+}
+
+fn refused(args: &ResultsArgs, process: &ProcessState) -> Refusal {
+    let id = process.process_id;
+    let line = owned::line(process).unwrap_or_default();
+    let words = args.output.as_ref().map_or_else(String::new, |path| {
+        format!(" -o {}", quoted(&path.to_string_lossy()))
+    });
+    let command = |flag| args.data.command(&format!("results {id}{words} {flag}"));
+    Refusal::usage(format!(
+        "{line}\nnothing was taken. To look at them: {}\nTo take them elsewhere all the same, from where \
+         the next such run takes them in: {}",
+        command("--keep"),
+        command("--take")
+    ))
 }
 
 /// Results that are written at once.

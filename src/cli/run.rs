@@ -93,6 +93,8 @@ fn run(args: &RunArgs) -> Result<Exit, Refusal> {
         .dry_run(args.dry_run);
     let way = Way::find(args, &settings, chosen.as_ref().ok())?;
     let place = Place::find(args, &way)?;
+    let found = place.as_ref().map_or(&[][..], Place::found);
+    found.iter().cloned().for_each(say);
     if let Some(place) = place.as_ref().filter(|_| prompts.items().is_none()) {
         let Some(spooled) = place.spool(prompts, &ctx)? else {
             return Ok(signals.exit().unwrap_or(Exit::CouldNotRun));
@@ -161,7 +163,7 @@ fn run(args: &RunArgs) -> Result<Exit, Refusal> {
         }
         let clients = chosen.clients()?;
         say(chosen.line(&clients));
-        way.lines(place.as_ref(), &chosen)
+        way.lines(place.as_ref(), &chosen, &settings, &plan)?
             .into_iter()
             .for_each(&say);
         chosen.warn_of_extract(args.show.quiet);

@@ -16,6 +16,7 @@ use serde_json::{Value, json};
 use super::batches;
 use super::display::{self, count, span};
 use super::exit::{Exit, Refusal};
+use super::owned;
 use super::queue::{DataArgs, SayArgs, failed};
 use super::settings::settings;
 
@@ -106,6 +107,10 @@ impl Row {
         let eta = self.progress.eta.map(|eta| eta.as_secs_f64().ceil() as u64);
         json!({
             "process_id": self.id(),
+            "name": self.process.info.name,
+            "input": self.process.info.input,
+            "output": self.process.info.output,
+            "command": self.process.info.command,
             "strategy": self.effective.strategy,
             "fallback_reason": self.effective.fallback_reason,
             "total": counts.total,
@@ -261,12 +266,22 @@ impl<'a> Looks<'a> {
                 command(format!("retry {id}"))
             ));
         }
-        if any(&Row::is_finished) {
+        // Those of a run belong to its output, and to no other file.
+        let taken = |row: &Row| row.is_finished() && row.process.info.output.is_none();
+        if any(&taken) {
+            let mut free = rows.iter().filter(|row| taken(row)).map(Row::id);
+            let id = match (free.next(), free.next()) {
+                (Some(only), None) => only.to_string(),
+                _ => "PROCESS".to_owned(),
+            };
             say(format!(
                 "to take the results: {}",
                 command(format!("results {id} -o FILE"))
             ));
         }
+        rows.iter()
+            .filter_map(|row| owned::line(&row.process))
+            .for_each(say);
         if any(&|row| !row.process.sealed) {
             say(format!(
                 "unsealed: it is being submitted, or that was interrupted; to give it up: {}",

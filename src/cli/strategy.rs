@@ -1,6 +1,6 @@
 //! How a run is carried out, and why.
 
-use batchwright::{Settings, Strategy};
+use batchwright::{Plan, Settings, Strategy};
 
 use super::args::{OnError, RunArgs, TaskArg};
 use super::exit::Refusal;
@@ -60,11 +60,19 @@ impl Way {
     }
 
     /// What is said of it, where it is not the plain one.
-    pub fn lines(&self, place: Option<&Place>, chosen: &Chosen) -> Vec<String> {
+    pub fn lines(
+        &self,
+        place: Option<&Place>,
+        chosen: &Chosen,
+        settings: &Settings,
+        plan: &Plan,
+    ) -> Result<Vec<String>, Refusal> {
         let why = self.fallback_reason.iter();
-        let why = why.map(|reason| format!("strategy: {reason}"));
-        let place = place.map(|place| place.line(chosen, self.strategy));
-        why.chain(place).collect()
+        let mut lines: Vec<String> = why.map(|reason| format!("strategy: {reason}")).collect();
+        if let Some(place) = place {
+            lines.extend(place.lines(chosen, settings, plan, self.strategy)?);
+        }
+        Ok(lines)
     }
 
     /// Refuses a policy that has no meaning for items that were handed over together.

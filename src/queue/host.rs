@@ -160,6 +160,20 @@ impl JobQueue {
         self.store.describe(process, info, self.clock.wall())
     }
 
+    /// Where the queue is: the path of its database.
+    pub fn location(&self) -> String {
+        self.store.location()
+    }
+
+    /// What tells this queue apart from every other one, also from one that is made anew in its place. A
+    /// copy of it has the same.
+    ///
+    /// # Errors
+    /// As [`process`](Self::process).
+    pub fn id(&self) -> Result<String, Error> {
+        self.store.id()
+    }
+
     fn insert(
         &self,
         process: ProcessId,

@@ -17,6 +17,8 @@ pub struct ProcessInfo {
     pub output: Option<String>,
     /// Which file that is, whatever its name: what the host knows it by.
     pub output_file: Option<String>,
+    /// The provider that its prompts are meant for.
+    pub provider: Option<String>,
     /// The command that comes back to it, as a shell takes it.
     pub command: Option<String>,
 }
@@ -48,6 +50,12 @@ impl ProcessInfo {
     /// Which file that is, whatever its name. Default: not known.
     pub fn output_file(mut self, file: impl Into<String>) -> Self {
         self.output_file = Some(file.into());
+        self
+    }
+
+    /// The provider that its prompts are meant for. Default: not known.
+    pub fn provider(mut self, provider: impl Into<String>) -> Self {
+        self.provider = Some(provider.into());
         self
     }
 

@@ -26,7 +26,9 @@ fn status_tells_numbers_that_add_up() {
         .map(|p| p["process_id"].as_str().unwrap().to_owned())
         .collect();
     assert_eq!(ids, [first, second, third].map(|id| id.to_string()));
-    let expected = json!({"process_id": first, "strategy": "sync", "fallback_reason": null,
+    let input = desk.path("in.jsonl").canonicalize().unwrap();
+    let expected = json!({"process_id": first, "name": "in.jsonl", "input": input,
+        "output": null, "command": null, "strategy": "sync", "fallback_reason": null,
         "total": 4, "pending": 0, "in_progress": 0, "at_provider": 0, "completed": 3, "failed": 1,
         "cancelled": 0, "eta_seconds": null, "batches": [], "sealed": true, "consumed": 0});
     assert_eq!(all[0], expected);

@@ -56,6 +56,7 @@ mod cli;
 #[cfg(all(feature = "cli", feature = "queue", feature = "simulate"))]
 mod cli_batch;
 #[cfg(all(feature = "cli", feature = "queue", feature = "simulate"))]
+mod cli_bought_once;
 mod cli_config;
 #[cfg(all(feature = "cli", feature = "simulate"))]
 mod cli_disk;

@@ -32,7 +32,8 @@ fn prompt(text: &str) -> Job {
 fn info() -> ProcessInfo {
     let info = ProcessInfo::new().name("reviews").input("/in.jsonl");
     let info = info.output("/out.jsonl").output_file("1:2");
-    info.command("batchwright run in.jsonl -o out.jsonl")
+    info.provider("openai")
+        .command("batchwright run in.jsonl -o out.jsonl")
 }
 
 /// The lane of those prompts.

@@ -38,6 +38,12 @@ impl JobStore for Watched {
         self.inner
             .insert_described(process, info, jobs, sealed, now)
     }
+    fn location(&self) -> String {
+        self.inner.location()
+    }
+    fn id(&self) -> Result<String, Error> {
+        self.inner.id()
+    }
     fn describe(&self, process: ProcessId, info: &ProcessInfo, now: Wall) -> Result<bool, Error> {
         self.inner.describe(process, info, now)
     }

@@ -323,7 +323,14 @@ pub trait JobStore: Send + Sync {
         now: Wall,
     ) -> Result<Vec<JobId>, Error>;
 
-    /// The same, with nothing told of the process.
+    /// Where the store is, as a path or an address without any credential.
+    fn location(&self) -> String;
+
+    /// What tells this store apart from every other one, also from one that is made anew in its place. A
+    /// copy has the same.
+    fn id(&self) -> Result<String, Error>;
+
+    /// The same as [`insert_described`](Self::insert_described), with nothing told of the process.
     fn insert(
         &self,
         process: ProcessId,

@@ -202,6 +202,8 @@ pub(crate) fn a_deleted_process_leaves_nothing(open: Open<'_>) {
 
 pub(crate) fn what_is_told_of_a_process_stays_with_it(open: Open<'_>) {
     let db = open();
+    assert_eq!(db.store().id().unwrap(), db.two.id().unwrap());
+    assert_ne!(db.store().id().unwrap(), open().two.id().unwrap());
     let process = ProcessId::new();
     let told = |store: &dyn JobStore| store.process(process).unwrap().unwrap().info;
     let first = ProcessInfo::new()
@@ -209,6 +211,7 @@ pub(crate) fn what_is_told_of_a_process_stays_with_it(open: Open<'_>) {
         .input("/in.jsonl")
         .output("/out.jsonl")
         .output_file("1:2")
+        .provider("p")
         .command("run 'a b' -o \"c\"\n--more");
     assert!(!db.store().describe(process, &first, T).unwrap());
     let info = Some(&first);

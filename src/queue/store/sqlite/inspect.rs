@@ -8,6 +8,7 @@ use rusqlite::Connection;
 use crate::base::clock::Wall;
 use crate::base::error::Error;
 use crate::base::id::ProcessId;
+use crate::queue::info::ProcessInfo;
 use crate::queue::store::{Finding, Verdict};
 
 use super::SqliteStore;
@@ -187,20 +188,28 @@ fn batches(conn: &Connection) -> Result<Vec<Finding>, Fault> {
 
 fn unsealed(conn: &Connection, now: Wall) -> Result<Vec<Finding>, Fault> {
     let mut read = conn.prepare(
-        "SELECT id, total - sealed, changed_at FROM processes WHERE sealed < total AND chore <> 4",
+        "SELECT id, total - sealed, changed_at, info FROM processes WHERE sealed < total AND chore <> 4",
     )?;
-    let rows = read.query_map([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?;
+    let rows = read.query_map([], |row| {
+        Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?))
+    })?;
     let mut found = Vec::new();
     for row in rows {
-        let (id, held, changed): (Vec<u8>, i64, i64) = row?;
+        let (id, held, changed, info): (Vec<u8>, i64, i64, Option<String>) = row?;
         let id: ProcessId = id_of(&id)?;
         let age =
             humantime::format_duration(Duration::from_secs(now.since(Wall(changed)).as_secs()));
         let seen = format!("process {id}: {held} jobs wait to be sealed, the last one for {age}");
-        let advice = format!(
-            "if nobody is enqueueing any more, delete it and enqueue again: batchwright cancel {id} \
-             --delete"
-        );
+        let info: ProcessInfo = info
+            .and_then(|text| serde_json::from_str(&text).ok())
+            .unwrap_or_default();
+        let advice = match info.command {
+            Some(command) => format!("to go on with it: {command}"),
+            None => format!(
+                "if nobody is enqueueing any more, delete it and enqueue again: batchwright cancel \
+                 {id} --delete"
+            ),
+        };
         found.push(Finding::new("unsealed", Verdict::Note, seen, Some(&advice)));
     }
     Ok(found)

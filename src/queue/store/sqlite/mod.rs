@@ -158,6 +158,14 @@ impl JobStore for SqliteStore {
         self.insert_jobs(process, info, jobs, sealed, now)
     }
 
+    fn location(&self) -> String {
+        self.path.to_string_lossy().into_owned()
+    }
+
+    fn id(&self) -> Result<String, Error> {
+        self.read_id()
+    }
+
     fn describe(&self, process: ProcessId, info: &ProcessInfo, _now: Wall) -> Result<bool, Error> {
         self.describe_process(process, info)
     }

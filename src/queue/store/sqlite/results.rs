@@ -36,6 +36,13 @@ impl SqliteStore {
         })
     }
 
+    pub(super) fn read_id(&self) -> Result<String, Error> {
+        self.read(|conn| {
+            let mut read = conn.prepare_cached("SELECT value FROM meta WHERE key = 'id'")?;
+            Ok(read.query_row([], |row| row.get(0))?)
+        })
+    }
+
     pub(super) fn read_processes(&self) -> Result<Vec<ProcessState>, Error> {
         self.read(|conn| {
             let mut read = conn.prepare_cached(&format!(

@@ -10,6 +10,7 @@ use uuid::Uuid;
 
 use crate::base::clock::Wall;
 use crate::base::error::{Error, ErrorKind};
+use crate::base::host::host;
 use crate::base::private;
 use crate::queue::store::{MOST_CRASHES, WorkerId};
 
@@ -251,12 +252,6 @@ fn is_gone(worker: &Listed) -> bool {
     let processes = Path::new("/proc");
     worker.host != host()
         || processes.join("self").exists() && !processes.join(worker.pid.to_string()).exists()
-}
-
-/// This machine's name; empty where it is not known.
-fn host() -> String {
-    let name = fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
-    name.trim().to_owned()
 }
 
 /// What a worker that is struck off the list still had.

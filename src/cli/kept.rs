@@ -1,0 +1,278 @@
+//! Where the queue is that has what an earlier run of an output left, so that nothing is bought twice.
+
+use std::path::{Path, PathBuf};
+
+use batchwright::{
+    Error, FileRunError, JobQueue, ProcessId, ProcessState, QueuedRun, ResultsAppender, Sidecar,
+    SqliteOptions, file_id,
+};
+
+use super::display::count;
+use super::exit::Refusal;
+use super::queue::failed;
+use super::summary::quoted;
+
+/// What an earlier run left.
+pub struct Kept {
+    pub process: ProcessId,
+    /// The queue, if it is another one than that of the data folder in use.
+    pub elsewhere: Option<(JobQueue, PathBuf)>,
+    /// What is said of it.
+    pub lines: Vec<String>,
+}
+
+/// Who asks for what is kept.
+pub struct Asker<'a> {
+    pub output: &'a Path,
+    /// `None` for standard input.
+    pub input: Option<String>,
+    /// The database of the data folder in use, which may not be there.
+    pub database: &'a Path,
+    /// What is not there yet may be put on the queue.
+    pub submits: bool,
+    pub options: SqliteOptions,
+}
+
+impl Asker<'_> {
+    /// Finds what an earlier run of the output left.
+    ///
+    /// # Errors
+    /// When something was left that cannot be found: what would be sent then may be bought already.
+    pub fn find(&self) -> Result<Option<Kept>, Refusal> {
+        let sidecar =
+            Sidecar::read(self.output).map_err(|error| Refusal::usage(error.message()))?;
+        if let Some(sidecar) = sidecar {
+            return self.by(&sidecar, None);
+        }
+        if let Some(sidecar) = Sidecar::of_renamed(self.output) {
+            let line = renamed(sidecar.info.output.as_deref());
+            return self.by(&sidecar, Some(line));
+        }
+        if !self.database.exists() {
+            return Ok(None);
+        }
+        match self.open(self.database) {
+            Ok(queue) => self.among(&queue),
+            // Whoever needs the queue says so.
+            Err(error) => {
+                log::warn!("whether the queue has items of this output is unknown: {error}");
+                Ok(None)
+            }
+        }
+    }
+
+    fn open(&self, database: &Path) -> Result<JobQueue, Error> {
+        JobQueue::open_with(database, self.options.clone())
+    }
+
+    fn by(&self, sidecar: &Sidecar, line: Option<String>) -> Result<Option<Kept>, Refusal> {
+        self.refuse_other_files(sidecar)?;
+        let mut lines = Vec::from_iter(line);
+        if !sidecar.taken.is_empty() {
+            self.check_taken(sidecar)?;
+            lines.push(taken_line(sidecar));
+        }
+        let id = sidecar.process_id;
+        let recorded = Path::new(&sidecar.queue);
+        let kept = |elsewhere: Option<JobQueue>, lines| {
+            let folder = recorded.parent().unwrap_or(recorded).to_owned();
+            let elsewhere = elsewhere.map(|queue| (queue, folder));
+            Ok(Some(Kept {
+                process: id,
+                elsewhere,
+                lines,
+            }))
+        };
+        let here = self.database.exists().then(|| self.open(self.database));
+        let here = here.transpose().map_err(failed)?;
+        let mut same = false;
+        if let Some(queue) = &here {
+            if queue.process(id).map_err(failed)?.is_some() {
+                return kept(None, lines);
+            }
+            same = queue.id().map_err(failed)? == sidecar.queue_id;
+        }
+        if !same && recorded.exists() {
+            let queue = self.open(recorded).map_err(failed)?;
+            let there = queue.process(id).map_err(failed)?.is_some();
+            if there || queue.id().map_err(failed)? == sidecar.queue_id {
+                let folder = recorded.parent().unwrap_or(recorded).display();
+                lines.push(format!(
+                    "an earlier run of this output used the data folder {folder}: what is under way \
+                     is there, and this run goes on there"
+                ));
+                if there {
+                    return kept(Some(queue), lines);
+                }
+                lines.pop();
+                same = true;
+            }
+        }
+        if !sidecar.taken.is_empty() {
+            return kept(None, lines);
+        }
+        match same {
+            // It ended, or was given up, or never began.
+            true if self.submits => kept(None, lines),
+            true => self.forget(id).map(|()| None),
+            false => Err(self.lost(sidecar)),
+        }
+    }
+
+    /// Removes a sidecar of which nothing is left, while nobody else has the output.
+    fn forget(&self, id: ProcessId) -> Result<(), Refusal> {
+        match ResultsAppender::open(self.output) {
+            Ok(_locked) => Sidecar::remove(self.output, id)
+                .map_err(|error| Refusal::could_not_run(error.message())),
+            // Whoever opens the output says what is wrong with it.
+            Err(FileRunError::Output(_) | FileRunError::Usage(_)) => Ok(()),
+            Err(error) => Err(Refusal::could_not_run(error.to_string())),
+        }
+    }
+
+    fn check_taken(&self, sidecar: &Sidecar) -> Result<(), Refusal> {
+        let checked = sidecar.taken.iter().try_for_each(|taken| taken.check());
+        checked.map_err(|error| {
+            Refusal::usage(format!(
+                "{}, so they would be bought again; nothing was sent. Put the file back and run this \
+                 again, which takes them in from there. {}",
+                error.message(),
+                self.to_give_up()
+            ))
+        })
+    }
+
+    /// How what is under way is given up, and bought again.
+    fn to_give_up(&self) -> String {
+        let path = Sidecar::path(self.output).unwrap_or_default();
+        let path = quoted(&path.to_string_lossy());
+        format!("To give them up and buy them again: rm {path}, then this command again")
+    }
+
+    /// A sidecar and an output that were parted: another file lies where the output was.
+    fn refuse_other_files(&self, sidecar: &Sidecar) -> Result<(), Refusal> {
+        let same_file = match (&sidecar.info.output_file, file_id(self.output)) {
+            (Some(before), Some(now)) => *before == now,
+            (Some(_), None) => false,
+            (None, _) => true,
+        };
+        let known = sidecar.info.input.as_ref();
+        let same_input = known.is_none() || known == self.input.as_ref();
+        if same_file || same_input {
+            return Ok(());
+        }
+        let beside = Sidecar::path(self.output).unwrap_or_default();
+        let known = sidecar.info.input.as_deref().unwrap_or_default();
+        Err(Refusal::usage(format!(
+            "{} says that items of {known} are under way for the output that was here, and this is \
+             another file for another input. If that output was renamed, rename this file with it: \
+             NAME.batchwright for NAME. {}",
+            beside.display(),
+            self.to_give_up()
+        )))
+    }
+
+    fn lost(&self, sidecar: &Sidecar) -> Refusal {
+        let items = match sidecar.items {
+            0 => "items".to_owned(),
+            n => format!("{} items", count(n)),
+        };
+        let host = match sidecar.host.as_str() {
+            "" => String::new(),
+            host => format!(" on {host}"),
+        };
+        let at = match (&sidecar.batches[..], &sidecar.info.provider) {
+            ([], None) => String::new(),
+            ([], Some(provider)) => format!(", meant for {provider}"),
+            (batches, _) => {
+                let named = batches
+                    .iter()
+                    .take(5)
+                    .map(|(at, id)| format!("{id} at {at}"));
+                let more = match batches.len() {
+                    0..=5 => String::new(),
+                    n => format!(" and {} more", n - 5),
+                };
+                let named: Vec<String> = named.collect();
+                format!(", in batches {}{more}", named.join(", "))
+            }
+        };
+        let folder = Path::new(&sidecar.queue).parent().unwrap_or(Path::new(""));
+        let folder = folder.display();
+        Refusal::usage(format!(
+            "an earlier run of {} put {items} on the queue in {folder}{host}{at}: process {}. That queue \
+             is not there, so they would be bought again; nothing was sent. Where it is now, this \
+             command goes on with --data-dir FOLDER. {}",
+            self.output.display(),
+            sidecar.process_id,
+            self.to_give_up()
+        ))
+    }
+
+    /// Looks at what the queue's processes tell of themselves.
+    fn among(&self, queue: &JobQueue) -> Result<Option<Kept>, Refusal> {
+        let Ok(own) = QueuedRun::process_of(self.output) else {
+            // Whoever opens the output says so.
+            return Ok(None);
+        };
+        let kept = |process, lines| {
+            Ok(Some(Kept {
+                process,
+                elsewhere: None,
+                lines,
+            }))
+        };
+        let file = file_id(self.output);
+        let input = &self.input;
+        let runs = queue.open_processes().map_err(failed)?;
+        if let Some(known) = runs.iter().find(|known| known.process_id == own) {
+            let info = &known.info;
+            let moved = info.output_file.is_some() && info.output_file != file;
+            if !moved || info.input == *input {
+                return kept(own, Vec::new());
+            }
+        }
+        let of_file = |known: &&ProcessState| file.is_some() && known.info.output_file == file;
+        if let Some(known) = runs.iter().find(of_file) {
+            let line = renamed(known.info.output.as_deref());
+            return kept(known.process_id, vec![line]);
+        }
+        let gone = runs.iter().find(|known| {
+            let output = known.info.output.as_deref();
+            input.is_some()
+                && known.info.input == *input
+                && output.is_some_and(|output| !Path::new(output).exists())
+        });
+        if let Some(known) = gone {
+            let output = known.info.output.as_deref().unwrap_or_default();
+            let id = known.process_id;
+            return Err(Refusal::usage(format!(
+                "items of this input are under way for {output}, which is no longer there, as process \
+                 {id}: they would be bought again; nothing was sent. If the output is to be {} now: mv \
+                 it there, or run with -o {} as before. To give them up: batchwright cancel {id} --delete",
+                self.output.display(),
+                quoted(output),
+            )));
+        }
+        // Its own place is that of an output that has moved away.
+        match runs.iter().any(|known| known.process_id == own) {
+            true if self.submits => kept(ProcessId::new(), Vec::new()),
+            _ => Ok(None),
+        }
+    }
+}
+
+fn renamed(before: Option<&str>) -> String {
+    match before {
+        Some(before) => format!("this output was {before} when its items were submitted"),
+        None => "this output had another name when its items were submitted".to_owned(),
+    }
+}
+
+fn taken_line(sidecar: &Sidecar) -> String {
+    let from = sidecar.taken.iter().filter_map(|taken| taken.to.as_ref());
+    let from: Vec<String> = from.map(|path| path.display().to_string()).collect();
+    let n = sidecar.taken.iter().map(|taken| taken.results).sum();
+    let (n, from) = (count(n), from.join(", "));
+    format!("{n} results of this output were taken to {from}: they are taken in from there")
+}

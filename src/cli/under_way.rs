@@ -1,0 +1,101 @@
+//! What a run says first of items that an earlier one has handed over.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use batchwright::{BatchAccount, BatchInfo, Plan, ProcessId};
+
+use super::display::{count, span};
+
+/// What is under way, and who is asked now.
+pub struct UnderWay<'a> {
+    pub batches: &'a [BatchInfo],
+    pub process: ProcessId,
+    /// The name of who is asked now, and the account where batches are handed over to it.
+    pub asked: (&'a str, Option<BatchAccount>),
+    /// Items at providers.
+    pub at_provider: u64,
+    pub plan: &'a Plan,
+    /// Words for a command on this queue.
+    pub data_dir: &'a str,
+}
+
+impl UnderWay<'_> {
+    pub fn lines(&self) -> Vec<String> {
+        let mut places: BTreeMap<(&str, bool), Vec<&BatchInfo>> = BTreeMap::new();
+        for batch in self.batches {
+            let place = (batch.provider.as_str(), self.is_others(batch));
+            places.entry(place).or_default().push(batch);
+        }
+        let mut lines: Vec<String> = places
+            .iter()
+            .map(|((provider, others), batches)| self.place(provider, *others, batches))
+            .collect();
+        let stale = self.at_provider.saturating_sub(self.plan.under_way);
+        if stale > 0 {
+            lines.push(format!(
+                "{} of them are not what the input asks for now: what comes back is kept",
+                count(stale)
+            ));
+        }
+        let elsewhere = places.keys().find(|(_, others)| *others);
+        if let Some((provider, _)) = elsewhere {
+            let (asked, id, dir) = (self.asked.0, self.process, self.data_dir);
+            lines.push(format!(
+                "to wait for them: this command, as long as {provider}'s key is set; to send them to \
+                 {asked} instead: batchwright cancel {id}{dir}, then this command again"
+            ));
+        }
+        lines
+    }
+
+    /// Whether the batch is where nobody is asked now.
+    fn is_others(&self, batch: &BatchInfo) -> bool {
+        match &self.asked {
+            (_, Some(account)) => batch.account() != *account,
+            (name, None) => batch.provider != *name,
+        }
+    }
+
+    fn place(&self, provider: &str, others: bool, batches: &[&BatchInfo]) -> String {
+        let items: u64 = batches.iter().map(|batch| batch.total).sum();
+        let named = batches.iter().take(3).map(|batch| named(batch));
+        let mut named: Vec<String> = named.collect();
+        if batches.len() > 3 {
+            named.push(format!("{} more", batches.len() - 3));
+        }
+        let how_many = match batches.len() {
+            1 => "a batch".to_owned(),
+            n => format!("{n} batches"),
+        };
+        let (asked, own) = &self.asked;
+        let account = match own {
+            Some(own) if others && provider == *asked => match batches {
+                [first, ..] if first.base_url != own.base_url => {
+                    format!(", {}", batchwright::shown_url(&first.base_url))
+                }
+                _ => ", made with another key".to_owned(),
+            },
+            _ => String::new(),
+        };
+        let now = match others && provider != *asked {
+            true => format!("; prompts named now go to {asked}"),
+            false => String::new(),
+        };
+        format!(
+            "{} items are in {how_many} at {provider}{account} ({}){now}",
+            count(items),
+            named.join("; ")
+        )
+    }
+}
+
+fn named(batch: &BatchInfo) -> String {
+    let age = span(Duration::from_secs(batch.age_seconds));
+    let model = batch.model.as_deref();
+    let model = model.map_or_else(String::new, |model| format!(", model {model}"));
+    match &batch.remote_id {
+        Some(id) => format!("{id}{model}, {age} old"),
+        None => format!("{}{model}, {age} old", batch.state),
+    }
+}

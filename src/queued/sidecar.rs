@@ -1,0 +1,371 @@
+//! What is kept beside an output while anything of it is on a queue.
+
+use std::ffi::OsString;
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use crate::base::clock::{Clock, SystemClock, Wall};
+use crate::base::error::{Error, ErrorKind};
+use crate::base::host::host;
+use crate::base::id::ProcessId;
+use crate::base::private;
+use crate::queue::batch::BatchInfo;
+use crate::queue::host::JobQueue;
+use crate::queue::info::ProcessInfo;
+
+/// What is kept beside an output, in a file with `.batchwright` behind its name, from before the first
+/// item of it is put on a queue until nothing of it is left there: on which queue it is, and as which
+/// process. So the next run of this output finds it, whatever data folder it looks in.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct Sidecar {
+    /// For people who open it.
+    about: String,
+    version: u32,
+    /// The process that has the items.
+    pub process_id: ProcessId,
+    /// Where its queue is: see [`JobQueue::location`].
+    pub queue: String,
+    /// Which queue that is: see [`JobQueue::id`].
+    pub queue_id: String,
+    /// The machine that it is on; empty where its name is not known.
+    pub host: String,
+    /// What is told of the process.
+    #[serde(default)]
+    pub info: ProcessInfo,
+    /// Items of it that were on the queue when this was written.
+    #[serde(default)]
+    pub items: u64,
+    /// The batches it had then, each as provider and id there.
+    #[serde(default)]
+    pub batches: Vec<(String, String)>,
+    /// Results of it that were taken to other places.
+    #[serde(default)]
+    pub taken: Vec<Taken>,
+    /// When this was written.
+    pub written_at: Wall,
+}
+
+/// Results that were taken out of the queue to another place than the output they belong to.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct Taken {
+    /// The file that has them, as an absolute path; `None` for a pipe or a terminal.
+    pub to: Option<PathBuf>,
+    /// How many.
+    pub results: u64,
+}
+
+const VERSION: u32 = 1;
+
+const ABOUT: &str = "Items of the output beside this file are on a queue or at a provider, and paid for. \
+    The next run of that output finds them by this file and removes it at its end: keep both together.";
+
+/// What the file's own version is read by; the rest may be another's.
+#[derive(Deserialize)]
+struct Versioned {
+    version: u32,
+}
+
+impl Sidecar {
+    /// The sidecar of what this process has on the queue.
+    ///
+    /// # Errors
+    /// When the queue cannot be read.
+    pub fn new(queue: &JobQueue, process: ProcessId, info: ProcessInfo) -> Result<Self, Error> {
+        Ok(Self {
+            about: ABOUT.to_owned(),
+            version: VERSION,
+            process_id: process,
+            queue: queue.location(),
+            queue_id: queue.id()?,
+            host: host(),
+            info,
+            items: 0,
+            batches: Vec::new(),
+            taken: Vec::new(),
+            written_at: SystemClock.wall(),
+        })
+    }
+
+    /// Where the sidecar of an output is, whatever link or relative path leads to that.
+    ///
+    /// # Errors
+    /// When the output's folder is not there.
+    pub fn path(output: &Path) -> io::Result<PathBuf> {
+        let mut name = resolved(output, 0)?.into_os_string();
+        name.push(".batchwright");
+        Ok(name.into())
+    }
+
+    /// Reads the sidecar of an output; `None` if there is none.
+    ///
+    /// # Errors
+    /// When it cannot be read, or is of another program or a newer version.
+    pub fn read(output: &Path) -> Result<Option<Self>, Error> {
+        match Self::path(output) {
+            Ok(path) => read(&path),
+            // Nor is there an output.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(trouble(output, "its folder cannot be read", &error)),
+        }
+    }
+
+    /// The sidecar of this very output in the same folder, under the name that the output had when it was
+    /// written. One that cannot be read is none.
+    pub fn of_renamed(output: &Path) -> Option<Self> {
+        let (own, file) = (Self::path(output).ok()?, file_id(output)?);
+        let beside = fs::read_dir(own.parent()?).ok()?.flatten();
+        let others = beside.map(|entry| entry.path()).filter(|path| *path != own);
+        let sidecars = others.filter(|path| path.extension().is_some_and(|e| e == "batchwright"));
+        let mut read = sidecars.filter_map(|path| read(&path).ok()?);
+        read.find(|sidecar| sidecar.info.output_file.as_ref() == Some(&file))
+    }
+
+    /// Writes it beside the output, synced to the disk.
+    ///
+    /// # Errors
+    /// When it cannot be written there.
+    pub fn write(&self, output: &Path) -> Result<(), Error> {
+        let path = Self::path(output).map_err(|e| trouble(output, "its folder is gone", &e))?;
+        let write = || -> io::Result<()> {
+            let text = serde_json::to_string_pretty(self)?;
+            let half = half(&path);
+            let mut file = private::make_file(&half)?;
+            file.write_all(text.as_bytes())?;
+            file.write_all(b"\n")?;
+            file.sync_all()?;
+            fs::rename(&half, &path)?;
+            sync_folder(&path)
+        };
+        write().map_err(|error| {
+            let _ = fs::remove_file(half(&path));
+            let why = "cannot be written, and without it another data folder's run would buy these \
+                       items again; name an output in a folder that can be written to";
+            trouble(&path, why, &error)
+        })
+    }
+
+    /// Removes the sidecar of an output, if it names this process.
+    ///
+    /// # Errors
+    /// When it is there and cannot be removed.
+    pub fn remove(output: &Path, process: ProcessId) -> Result<(), Error> {
+        let (Ok(path), Ok(Some(sidecar))) = (Self::path(output), Self::read(output)) else {
+            return Ok(());
+        };
+        if sidecar.process_id != process {
+            return Ok(());
+        }
+        let _ = fs::remove_file(half(&path));
+        match fs::remove_file(&path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                Err(trouble(&path, "cannot be removed", &error))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Takes note that so many more results were taken to this file, or to where nobody reads them again.
+    pub fn add_taken(&mut self, to: Option<&Path>, results: u64) {
+        let known = self.taken.iter_mut();
+        let mut same = known.filter(|taken| taken.to.as_deref() == to);
+        match same.next() {
+            Some(taken) => taken.results += results,
+            None => self.taken.push(Taken {
+                to: to.map(Path::to_owned),
+                results,
+            }),
+        }
+    }
+
+    pub(super) fn with_batches(mut self, items: u64, batches: &[BatchInfo]) -> Self {
+        let known = |batch: &BatchInfo| Some((batch.provider.clone(), batch.remote_id.clone()?));
+        self.items = items;
+        self.batches = batches.iter().filter_map(known).collect();
+        self
+    }
+
+    /// True unless time alone tells them apart.
+    pub(super) fn says_the_same(&self, other: &Self) -> bool {
+        let other = Self {
+            written_at: self.written_at,
+            ..other.clone()
+        };
+        *self == other
+    }
+}
+
+/// Links that lead to one another end somewhere.
+const MOST_LINKS: u32 = 40;
+
+/// The path that a file has, or will have when it is made.
+pub(super) fn resolved(path: &Path, links: u32) -> io::Result<PathBuf> {
+    let parent = path
+        .parent()
+        .filter(|parent| !parent.as_os_str().is_empty());
+    let parent = parent.unwrap_or(Path::new("."));
+    match path.canonicalize() {
+        Ok(path) => return Ok(path),
+        Err(error) if error.kind() != io::ErrorKind::NotFound || links > MOST_LINKS => {
+            return Err(error);
+        }
+        Err(_) => {}
+    }
+    // A link to what is not there yet.
+    if let Ok(target) = path.read_link() {
+        return resolved(&parent.join(target), links + 1);
+    }
+    let name: OsString = path.file_name().unwrap_or_default().to_owned();
+    Ok(parent.canonicalize()?.join(name))
+}
+
+fn read(path: &Path) -> Result<Option<Sidecar>, Error> {
+    let text = match fs::read(path) {
+        Ok(text) => text,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(trouble(path, "cannot be read", &error)),
+    };
+    let refused = |why: String| {
+        let why = format!("{}: {why}", path.display());
+        Err(Error::new(ErrorKind::Invalid, why))
+    };
+    match serde_json::from_slice::<Versioned>(&text) {
+        Ok(found) if found.version > VERSION => refused(format!(
+            "was written by a newer batchwright (version {} of it, this one knows {VERSION}); update \
+             batchwright",
+            found.version
+        )),
+        _ => serde_json::from_slice(&text).map(whole).or_else(|error| {
+            refused(format!(
+                "should say which items of the file beside it are on a queue, and cannot be understood \
+                 ({error}), so nothing is sent. If it is of another program, move it away; if it was \
+                 damaged, see what the queue has by `batchwright status`, then remove it"
+            ))
+        }),
+    }
+}
+
+/// What was about to be taken, and was not, is where it was.
+fn whole(mut sidecar: Sidecar) -> Option<Sidecar> {
+    sidecar.taken.retain(|taken| taken.results > 0);
+    Some(sidecar)
+}
+
+/// What is being written, and not whole before it has its name.
+fn half(path: &Path) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(".new");
+    name.into()
+}
+
+fn trouble(path: &Path, what: &str, error: &io::Error) -> Error {
+    let kind = match error.kind() {
+        io::ErrorKind::StorageFull => ErrorKind::Transient,
+        _ => ErrorKind::Invalid,
+    };
+    Error::new(kind, format!("{}: {what} ({error})", path.display()))
+}
+
+#[cfg(unix)]
+fn sync_folder(path: &Path) -> io::Result<()> {
+    let folder = path.parent().unwrap_or(Path::new("."));
+    File::open(folder)?.sync_all()
+}
+
+#[cfg(not(unix))]
+fn sync_folder(_: &Path) -> io::Result<()> {
+    Ok(())
+}
+
+/// Which file it is, whatever its name; `None` where that is not known, or there is none.
+pub fn file_id(path: &Path) -> Option<String> {
+    let meta = fs::metadata(path).ok()?;
+    // Numbers of removed files are given to new ones, which were made at another time.
+    let made = meta.created().ok()?.duration_since(std::time::UNIX_EPOCH);
+    #[cfg(unix)]
+    let id = {
+        use std::os::unix::fs::MetadataExt;
+        format!("{}:{}", meta.dev(), meta.ino())
+    };
+    #[cfg(not(unix))]
+    let id = String::new();
+    Some(format!("{id}:{}", made.ok()?.as_nanos()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn queue(folder: &Path, name: &str) -> JobQueue {
+        JobQueue::open(&folder.join(name)).unwrap()
+    }
+
+    #[test]
+    fn it_is_found_by_every_path_and_by_the_file_itself() {
+        let folder = tempfile::tempdir().unwrap();
+        let output = folder.path().join("out.jsonl");
+        fs::write(&output, "").unwrap();
+        let info = ProcessInfo::new().output_file(file_id(&output).unwrap());
+        let process = ProcessId::new();
+        let sidecar = Sidecar::new(&queue(folder.path(), "q.db"), process, info).unwrap();
+        sidecar.write(&output).unwrap();
+        let found = |path: &Path| Sidecar::read(path).unwrap();
+        assert_eq!(found(&output).as_ref(), Some(&sidecar));
+        let around = folder
+            .path()
+            .join("../")
+            .join(folder.path().file_name().unwrap());
+        assert_eq!(found(&around.join("out.jsonl")).as_ref(), Some(&sidecar));
+        #[cfg(unix)]
+        {
+            let link = folder.path().join("link.jsonl");
+            std::os::unix::fs::symlink(&output, &link).unwrap();
+            assert_eq!(found(&link).as_ref(), Some(&sidecar));
+        }
+        let renamed = folder.path().join("new.jsonl");
+        assert_eq!(Sidecar::of_renamed(&renamed), None);
+        fs::rename(&output, &renamed).unwrap();
+        assert_eq!(found(&renamed), None);
+        assert_eq!(Sidecar::of_renamed(&renamed), Some(sidecar));
+        Sidecar::remove(&output, ProcessId::new()).unwrap();
+        assert!(found(&output).is_some(), "of another process");
+        Sidecar::remove(&output, process).unwrap();
+        assert_eq!(found(&output), None);
+        Sidecar::remove(&output, process).unwrap();
+    }
+
+    #[test]
+    fn what_is_none_of_ours_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let output = folder.path().join("out.jsonl");
+        let path = Sidecar::path(&output).unwrap();
+        let process = ProcessId::new();
+        let sidecar = Sidecar::new(&queue(folder.path(), "q.db"), process, ProcessInfo::new());
+        let sidecar = sidecar.unwrap();
+        sidecar.write(&output).unwrap();
+        let whole = fs::read_to_string(&path).unwrap();
+        let refused = |text: &str| {
+            fs::write(&path, text).unwrap();
+            let error = Sidecar::read(&output).unwrap_err();
+            // What is not understood is not removed either.
+            Sidecar::remove(&output, process).unwrap();
+            assert_eq!(fs::read_to_string(&path).unwrap(), text);
+            error.message().to_owned()
+        };
+        let torn = refused(&whole[..whole.len() / 2]);
+        assert!(torn.contains("out.jsonl.batchwright: ") && torn.contains("nothing is sent"));
+        assert!(refused("").contains("cannot be understood"));
+        assert!(refused("[1]").contains("cannot be understood"));
+        let newer = refused("{\"version\": 2, \"other\": 1}");
+        assert!(newer.contains("newer batchwright"), "{newer}");
+        fs::remove_file(&path).unwrap();
+        fs::create_dir(&path).unwrap();
+        let error = sidecar.write(&output).unwrap_err();
+        assert!(error.message().contains("name an output"), "{error}");
+        assert!(!half(&path).exists());
+    }
+}
