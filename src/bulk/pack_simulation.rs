@@ -114,8 +114,6 @@ struct Scene {
     kind: ErrorKind,
     calls: u64,
     failed: u64,
-    /// By class.
-    paused: HashMap<u8, Time>,
     /// Before when a server does not want to hear of an item, by step.
     put_off: HashMap<(u8, usize), Time>,
     stopped: bool,
@@ -198,7 +196,6 @@ impl Scene {
             kind,
             calls: 0,
             failed: 0,
-            paused: HashMap::new(),
             put_off: HashMap::new(),
             stopped: false,
         }
@@ -225,14 +222,9 @@ impl Scene {
         );
         // Each call but the first follows a failure: a retry, a division, or another provider.
         let most = 2 * u16::from(self.max_retries) + u16::from(tries.divisions);
-        assert!(tries.calls <= most + u16::from(tries.step));
+        assert!(tries.calls - tries.refused <= most + u16::from(tries.step));
         let halvings = limits.inputs.next_power_of_two().ilog2() as u8;
         assert!(tries.divisions <= halvings);
-        assert!(
-            !self.paused.get(&(kind(&pack[0]) % 2)).is_some_and(|until| {
-                tries.step == 0 && *until > self.now && self.dispatcher.stop_reason().is_none()
-            })
-        );
         for member in pack {
             let until = self.put_off.get(&(tries.step, member.task));
             assert!(until.is_none_or(|until| *until <= self.now), "too early");
@@ -256,11 +248,9 @@ impl Scene {
             (_, 14..=16) => {
                 let wait = Duration::from_secs(1 + self.random.below(9));
                 let until = self.now.after(wait);
-                if step == 0 {
-                    let class = self.sizes().items[pack[0].task].1 % 2;
-                    let paused = self.paused.entry(class).or_default();
-                    *paused = until.max(*paused);
-                }
+                let step = flight.ticket.tries.step;
+                let members = pack.iter().map(|member| ((step, member.task), until));
+                self.put_off.extend(members);
                 let error = error(ErrorKind::RateLimited).with_status(429);
                 Some(error.with_retry_after(Some(wait)))
             }

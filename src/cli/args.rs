@@ -7,6 +7,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use super::input::InputArgs;
 use super::settings::words_for;
+use super::shell::{CompletionsArgs, ManArgs};
 #[cfg(feature = "simulate")]
 use super::simulate::SimulateArgs;
 use super::values::{at_least_one, name, seconds, temperature, text_or_file};
@@ -50,6 +51,8 @@ pub enum Command {
     Config(ConfigArgs),
     #[cfg(feature = "simulate")]
     Simulate(Box<SimulateArgs>),
+    Completions(CompletionsArgs),
+    Man(ManArgs),
 }
 
 /// Run prompts to completion; run the same command again to resume
@@ -121,7 +124,7 @@ pub struct RunArgs {
 
     /// Send items again that earlier runs got a reply for that was paid for and cannot be used, such as
     /// a tool call without a text; each is paid for again
-    #[arg(help_heading = "Results", long)]
+    #[arg(help_heading = "Results", long, hide_short_help = true)]
     pub ask_again: bool,
 
     /// With `--strategy batch`: end as soon as all is handed over; the same command collects the results

@@ -38,6 +38,7 @@ mod results;
 mod routes;
 mod run;
 mod settings;
+mod shell;
 mod signals;
 #[cfg(feature = "simulate")]
 mod simulate;
@@ -85,6 +86,8 @@ pub fn execute(cli: Cli) -> Exit {
         Command::Providers(args) => providers::execute(&args),
         #[cfg(feature = "queue")]
         Command::Config(args) => config::execute(&args),
+        Command::Completions(args) => shell::completions(&args),
+        Command::Man(args) => shell::man(&args),
         #[cfg(feature = "simulate")]
         Command::Simulate(args) => match simulate::run(&args, signals::wait_for_stop) {
             Ok(()) => Exit::Success,

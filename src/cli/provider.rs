@@ -419,7 +419,11 @@ fn first_usable(
     }
     let lacks = lacks(&list[..at], embed);
     let chosen = list.swap_remove(at);
-    let taking = format!("taking {}: {}", chosen.provider, chosen.reason);
+    // What extract gives is told in a warning of its own.
+    let taking = match chosen.provider {
+        "extract" => "taking extract".to_owned(),
+        name => format!("taking {name}: {}", chosen.reason),
+    };
     say(match lacks.is_empty() {
         true => taking,
         false => format!("{lacks} (see batchwright providers); {taking}"),
@@ -444,7 +448,7 @@ fn lacks(passed: &[ProviderStatus], embed: bool) -> String {
         }),
         (passed.iter().any(server)).then(|| "no server answers on this machine".to_owned()),
     ];
-    parts.into_iter().flatten().collect::<Vec<_>>().join(", ")
+    parts.into_iter().flatten().collect::<Vec<_>>().join("; ")
 }
 
 /// The fallback list: `name` or `name:model`.

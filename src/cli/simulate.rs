@@ -59,6 +59,10 @@ pub struct SimulateArgs {
     #[arg(long, value_name = "N", requires = "limited", value_parser = clap::value_parser!(u64).range(1..), hide_short_help = true)]
     burst: Option<u64>,
 
+    /// Calls answered at once; one more gets status 429 [default: unlimited]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    max_parallel: Option<u64>,
+
     /// Send no x-ratelimit headers and no Retry-After with status 429
     #[arg(long, hide_short_help = true)]
     no_limit_headers: bool,
@@ -199,6 +203,9 @@ fn config(args: &SimulateArgs) -> SimConfig {
     }
     if let Some(burst) = args.burst {
         config = config.burst(burst);
+    }
+    if let Some(calls) = args.max_parallel {
+        config = config.max_parallel(calls);
     }
     if let Some(key) = &args.api_key {
         config = config.api_key(key);

@@ -339,6 +339,14 @@ const COMMANDS: &[(&[&str], &str)] = &[
         "the queue is checked by: batchwright doctor",
     ),
     (
+        &["completion", "autocomplete", "shell"],
+        "a script for the shell is printed by: batchwright completions SHELL",
+    ),
+    (
+        &["manual", "manpage", "manpages"],
+        "the manual page is printed by: batchwright man",
+    ),
+    (
         &["mock", "fake", "sim"],
         "a simulated provider is: batchwright simulate",
     ),

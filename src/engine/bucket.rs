@@ -52,6 +52,18 @@ impl Bucket {
         self.at = self.at.max(now);
     }
 
+    /// What comes in within a minute.
+    pub(super) fn minute(&self) -> f64 {
+        self.per_second * 60.0
+    }
+
+    /// Adds what was reserved in excess, or takes what was used beyond it. Replies may state any
+    /// number: what is owed for one is a minute's worth at most, beside what was reserved.
+    pub(super) fn put_right(&mut self, by: f64) {
+        let floor = self.level.min(-self.minute());
+        self.level = (self.level + by).max(floor).min(self.capacity);
+    }
+
     /// Time until `need` (or, if that is more than fits, a full bucket) is there.
     pub(super) fn wait_for(&self, need: f64) -> Duration {
         // A hair of tolerance: rounding must not send a caller into a second, empty wait.

@@ -28,7 +28,7 @@ impl Counters {
         match tries {
             Tries { calls: 0, .. } => &mut self.firsts,
             Tries { part: true, .. } => &mut self.divided,
-            Tries { attempt: 0, .. } => &mut self.moved_on,
+            Tries { moved: true, .. } => &mut self.moved_on,
             _ => &mut self.retries,
         }
     }

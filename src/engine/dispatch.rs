@@ -5,6 +5,7 @@
 //! a time to come back go out. [`run`](super::run) turns it with real threads, the simulation
 //! with thousands of seeded schedules.
 
+use std::fmt::Display;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,12 +17,14 @@ use super::bounds::{Bound, Bounds, BoundsSoFar};
 use super::counters::Counters;
 use super::jitter::Jitter;
 use super::limit::{Ended, Gate, LOADING_AGAIN, Limiter, Permit};
+use super::limits::QuotaId;
 use super::loading::Loading;
+use super::refusals::{self, Patience, Refusals};
 use super::route::{self, Next, RetryPolicy};
 use super::standing::Standing;
 pub use super::stop::{ErrorPolicy, StopReason};
 use super::trail::Trails;
-use super::work::{Gates, Settled, Take, Ticket, Work};
+use super::work::{Gates, Settled, StepId, Take, Ticket, Work};
 
 /// A call to make, with what was reserved for it.
 #[derive(Debug)]
@@ -65,11 +68,11 @@ pub(crate) enum Turn {
 
 /// This many items given up without a connection mean that nothing gets through.
 const UNREACHED: u32 = 5;
-/// Work that can wait spends no attempt on a refusal for its pace, up to so many calls of an item: what
-/// is refused for ever, such as a request larger than the allowance, must not hold up its quota for ever.
-const MOST_REFUSALS: u16 = 24;
-/// Such an item is tried again no earlier, whatever its quota's pause.
-const REFUSED_AGAIN: Duration = Duration::from_secs(1);
+/// Items spend no attempt on refusals for their pace, up to so many seconds of waiting for one item:
+/// one that is refused for ever while others are answered must not hold up the run for ever.
+const MOST_WAITED: u16 = 1800;
+/// A pause for longer is told of.
+const LONG_PAUSE: Duration = Duration::from_secs(60);
 /// A provider that refused everybody is asked again after this long, where the work can wait.
 const REFUSED_FOR: Duration = Duration::from_secs(60);
 /// The same for one that could not be reached.
@@ -102,6 +105,7 @@ pub(crate) struct Dispatcher<W: Work> {
     last_failure: Option<Error>,
     gates: Gates,
     standing: Standing,
+    refusals: Refusals,
     stop: Option<StopReason>,
     /// Items given up in a row without one connection having come about.
     unreached: u32,
@@ -124,6 +128,7 @@ impl<W: Work> Dispatcher<W> {
             last_failure: None,
             gates: Gates::default(),
             standing: Standing::default(),
+            refusals: Refusals::default(),
             stop: None,
             unreached: 0,
             away: false,
@@ -195,6 +200,7 @@ impl<W: Work> Dispatcher<W> {
         self.gather(now);
         self.flush(now);
         self.gates.revive(now);
+        self.gates.breakers.half_open(now);
         let mut wake = None;
         let mut bound = Bound::Nothing;
         let mut exhausted = false;
@@ -277,6 +283,7 @@ impl<W: Work> Dispatcher<W> {
         );
         match self.limiter.try_acquire(quota, input, cap, now) {
             Gate::NotUntil(at) => {
+                self.tell_of_pause(quota, at, now, &"another call was refused");
                 self.gates.close(quota, at);
                 self.pending.push(Settled::Later(ticket, Time::ZERO, None));
             }
@@ -291,6 +298,9 @@ impl<W: Work> Dispatcher<W> {
                 self.counters.first_start.get_or_insert(now);
                 self.counters.calls += 1;
                 self.counters.in_flight += 1;
+                self.gates
+                    .breakers
+                    .begin_call(ticket.class.at(ticket.tries.step));
                 start.push(Flight { ticket, permit });
                 // What durable work takes in vain has to be written back.
                 if self.options.durable
@@ -311,17 +321,24 @@ impl<W: Work> Dispatcher<W> {
             fatal,
         } = landed;
         self.counters.last_end = Some(now);
+        let step = ticket.class.at(ticket.tries.step);
+        let elsewhere = self.next_live(&ticket).is_some();
+        self.note_reached(step, &result, elsewhere, now);
+        let retry = self.options.retry;
         let mut ended = match &result {
             Ok(_) => Ended::Replied(used),
             Err(e) if e.kind() == ErrorKind::RateLimited => {
                 self.counters.rate_limited += 1;
-                Ended::RateLimited(e.retry_after())
+                // What is absurd is no reason for a pause, of this run or of others.
+                let wait = e.retry_after().filter(|_| !retry.asks_too_much(e));
+                Ended::RateLimited(wait)
             }
-            Err(e) if e.is_not_ready() => Ended::NotReady(e.retry_after()),
+            Err(e) if e.is_not_ready() => Ended::NotReady(e.retry_after().map(|_| retry.asked(e))),
             // Any complete reply shows that the quota answers, whatever it said.
             Err(e) if e.status().is_some() || e.sent() == Sent::Answered => Ended::Replied(used),
             Err(_) if used.is_some() => Ended::Replied(used),
-            Err(e) if e.is_unreachable() => Ended::Unreachable,
+            // Where another provider can be asked, the breaker decides how long nobody waits for it.
+            Err(e) if e.is_unreachable() && !elsewhere => Ended::Unreachable,
             Err(_) => Ended::Failed,
         };
         let waits = self.loading.note(ticket.quota(), &ended, now);
@@ -336,6 +353,9 @@ impl<W: Work> Dispatcher<W> {
             self.gates
                 .close(ticket.quota(), until.unwrap_or(Time::ZERO));
         }
+        if let (Err(error), Some(until)) = (&result, until) {
+            self.tell_of_pause(ticket.quota(), until, now, error);
+        }
         if !result.as_ref().is_err_and(Error::is_unreachable) {
             self.unreached = 0;
         }
@@ -345,7 +365,8 @@ impl<W: Work> Dispatcher<W> {
                 if std::mem::take(&mut self.away) {
                     log::warn!("the provider answers again");
                 }
-                self.standing.answered(ticket.class.at(ticket.tries.step));
+                self.standing.answered(step);
+                self.refusals.answered(step, ticket.quota());
                 ticket.tries.calls = ticket.tries.calls.saturating_add(1);
                 self.pending.push(Settled::Final(ticket, Ok(done)));
                 return;
@@ -362,9 +383,6 @@ impl<W: Work> Dispatcher<W> {
             return;
         }
         ticket.tries.count(&error);
-        if self.only_waits(&ticket, &error) {
-            ticket.tries.attempt = ticket.tries.attempt.saturating_sub(1);
-        }
         // A call may notice the deadline a moment before this clock does.
         if error.kind() == ErrorKind::DeadlineExceeded && self.options.deadline.is_some() {
             self.stop_for(StopReason::DeadlineExceeded);
@@ -380,9 +398,11 @@ impl<W: Work> Dispatcher<W> {
             self.pending.push(Settled::Unsent(ticket, error));
             return;
         }
-        let lost = self
-            .standing
-            .is_lost(ticket.class.at(ticket.tries.step), &error);
+        if error.kind() == ErrorKind::RateLimited {
+            self.refused(ticket, error, elsewhere, now);
+            return;
+        }
+        let lost = self.standing.is_lost(step, &error);
         // Work that outlives the run comes from many: whoever misspelt a model stops nobody else.
         let lost = lost && !(self.options.durable && error.kind() == ErrorKind::UnknownModel);
         if lost {
@@ -395,11 +415,92 @@ impl<W: Work> Dispatcher<W> {
     fn pass_by(&self, ticket: &mut Ticket<W::Task>, live: u8) {
         while ticket.tries.step < live {
             let step = ticket.tries.step;
-            if let Some(error) = self.gates.dead(&ticket.class, step) {
+            if let Some(error) = self.gates.why_not(&ticket.class, step) {
                 let tries = &mut ticket.tries;
                 tries.trail = self.options.trails.add(tries.trail, step, error);
             }
             ticket.tries.next_step();
+        }
+    }
+
+    fn next_live(&self, ticket: &Ticket<W::Task>) -> Option<u8> {
+        self.gates.live_step(&ticket.class, ticket.tries.step + 1)
+    }
+
+    /// Trips or closes the step's breaker.
+    fn note_reached(
+        &mut self,
+        step: StepId,
+        result: &Result<W::Done, Error>,
+        elsewhere: bool,
+        now: Time,
+    ) {
+        if !self.gates.breakers.note(step, result, elsewhere, now) {
+            return;
+        }
+        match result {
+            Ok(_) => log::warn!("the provider answers again, and is asked again"),
+            Err(error) if self.gates.breakers.open_reason(step).is_none() => {
+                log::warn!("the provider can be reached again, and is asked again: {error}");
+            }
+            Err(error) => {
+                // Whoever waits for its quota has another way now.
+                self.gates.let_pass();
+                log::warn!(
+                    "{error}; items go on to the next provider, and one call now and then finds out \
+                     whether this one is back"
+                );
+            }
+        }
+    }
+
+    /// A refusal for its pace is no fault of the item, and no attempt as long as others are answered.
+    fn refused(&mut self, mut ticket: Ticket<W::Task>, error: Error, elsewhere: bool, now: Time) {
+        let step = ticket.class.at(ticket.tries.step);
+        let patience = self.refusals.refused(step, ticket.quota(), now);
+        let error = if self.options.retry.asks_too_much(&error) {
+            let asked = error.retry_after().unwrap_or_default();
+            error.context(format!("it asks to wait for {}", refusals::long(asked)))
+        } else if patience == Patience::Over {
+            error.context("refused for ten minutes, and not one call was answered")
+        } else {
+            let waits = match patience {
+                Patience::Lively => true,
+                // Nobody can tell whether anything is ever answered; a run that would stop for this waits
+                // for it, as does work that outlives the run.
+                _ => self.options.durable || (!elsewhere && self.stops_when_critical()),
+            };
+            let mut tries = ticket.tries;
+            let jitter = self.options.jitter.next();
+            let at = route::after_refusal(&self.options.retry, &mut tries, &error, now, jitter);
+            let in_time = self.options.durable || self.options.deadline.is_none_or(|end| at <= end);
+            if waits && in_time && ticket.tries.waited < MOST_WAITED {
+                ticket.tries = tries;
+                self.last_failure = Some(error.clone());
+                self.later(ticket, at, Some(error));
+            } else {
+                self.follow(ticket, error, false, now);
+            }
+            return;
+        };
+        // Other models of the provider may fare better.
+        self.bury(&ticket, &error.clone().with_model_only(), now);
+        self.follow(ticket, error, true, now);
+    }
+
+    fn stops_when_critical(&self) -> bool {
+        self.options.on_error == ErrorPolicy::StopOnCriticalError
+    }
+
+    /// Says once why nothing of a quota is called for a long time.
+    fn tell_of_pause(&mut self, quota: QuotaId, until: Time, now: Time, why: &dyn Display) {
+        let wait = until.since(now);
+        if wait > LONG_PAUSE && self.refusals.is_news(quota, until) {
+            log::warn!(
+                "{why}; the provider asked to wait for {}: nothing is sent to it before {}",
+                refusals::long(wait),
+                refusals::time_of_day(wait),
+            );
         }
     }
 
@@ -413,10 +514,10 @@ impl<W: Work> Dispatcher<W> {
 
     /// Carries out the route's decision about a failure.
     fn follow(&mut self, mut ticket: Ticket<W::Task>, error: Error, lost: bool, now: Time) {
-        let next_live = self.gates.live_step(&ticket.class, ticket.tries.step + 1);
+        let next_live = self.next_live(&ticket);
         let members = self.work.members(&ticket.task);
         let jitter = self.options.jitter.next();
-        let next = route::decide(
+        let mut next = route::decide(
             &self.options.retry,
             next_live.is_some(),
             &ticket.tries,
@@ -426,6 +527,15 @@ impl<W: Work> Dispatcher<W> {
             self.options.deadline.filter(|_| !self.options.durable),
             jitter,
         );
+        if lost || self.is_unreached(&ticket, &error) {
+            next = match next_live {
+                Some(_) => Next::FallBack,
+                None => next,
+            };
+        }
+        if lost && next_live.is_none() {
+            next = Next::GiveUp;
+        }
         match (next, next_live) {
             (Next::RetryAt(at), _) => {
                 let wait = at.since(now).as_secs_f64();
@@ -449,11 +559,6 @@ impl<W: Work> Dispatcher<W> {
                 tries.next_step();
                 self.pass_by(&mut ticket, step);
                 self.later(ticket, now, Some(error));
-            }
-            _ if self.only_waits(&ticket, &error) => {
-                let wait = error.retry_after().unwrap_or_default().max(REFUSED_AGAIN);
-                self.last_failure = Some(error.clone());
-                self.later(ticket, now.after(wait), Some(error));
             }
             _ => {
                 match self.options.on_error {
@@ -484,10 +589,11 @@ impl<W: Work> Dispatcher<W> {
         }
     }
 
-    /// A refusal for its pace is no fault of the item.
-    fn only_waits(&self, ticket: &Ticket<W::Task>, error: &Error) -> bool {
-        let refused = error.kind() == ErrorKind::RateLimited;
-        self.options.durable && refused && ticket.tries.calls < MOST_REFUSALS
+    /// It could not reach its provider, like others before it.
+    fn is_unreached(&self, ticket: &Ticket<W::Task>, error: &Error) -> bool {
+        let step = ticket.class.at(ticket.tries.step);
+        let open = self.gates.breakers.open_reason(step).is_some();
+        open && error.kind() == ErrorKind::Transient && error.status().is_none()
     }
 
     fn note_unreached(&mut self, error: &Error) {
@@ -512,7 +618,7 @@ impl<W: Work> Dispatcher<W> {
             true => now.after(REFUSED_FOR),
             false => Time::FAR,
         };
-        if error.is_model_only() {
+        if error.is_model_only() && (ticket.quota() != QuotaId::NONE || !is_pace(error)) {
             self.gates.bury_quota(ticket.quota(), error, until);
         } else if self.gates.bury_step(class, step, error, until) && !self.options.durable {
             self.stop_for(StopReason::Critical(error.clone()));
@@ -575,6 +681,10 @@ impl<W: Work> Dispatcher<W> {
             self.settle_at = None;
         }
     }
+}
+
+fn is_pace(error: &Error) -> bool {
+    error.kind() == ErrorKind::RateLimited
 }
 
 fn holds_permit<T, D>(settled: &Settled<T, D>) -> bool {

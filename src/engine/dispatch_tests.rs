@@ -14,6 +14,8 @@ struct Costs {
     next: usize,
     class: Class,
     waiting: Waiting<(usize, Tries)>,
+    /// Items that have their outcome, and whether it is a success.
+    ended: Vec<(usize, bool)>,
 }
 
 impl Costs {
@@ -70,10 +72,14 @@ impl Work for Costs {
 
     fn settle(&mut self, done: &mut Vec<Settled<usize, ()>>, _: Time) -> Result<(), Error> {
         for settled in done.drain(..) {
-            if let Settled::Later(ticket, due, _) = settled {
-                let (quota, order) = (ticket.quota(), ticket.order);
-                let item = (ticket.task, ticket.tries);
-                self.waiting.push(quota, due, order, item);
+            match settled {
+                Settled::Later(ticket, due, _) => {
+                    let (quota, order) = (ticket.quota(), ticket.order);
+                    let item = (ticket.task, ticket.tries);
+                    self.waiting.push(quota, due, order, item);
+                }
+                Settled::Final(ticket, result) => self.ended.push((ticket.task, result.is_ok())),
+                Settled::Unsent(..) => {}
             }
         }
         Ok(())
@@ -94,6 +100,7 @@ fn dispatcher(
         next: 0,
         class: Class::new([quota]),
         waiting: Waiting::default(),
+        ended: Vec::new(),
     };
     let options = Options {
         trails: Arc::default(),
@@ -251,10 +258,27 @@ fn work_that_can_wait_outlasts_refusals_for_its_pace_but_not_for_ever() {
     let mut run = dispatcher(vec![1], limits, 1, ErrorPolicy::default());
     run.options.durable = true;
     run.options.retry = RetryPolicy::default().max_retries(0);
-    let (order, _, _) = drive(&mut run, refused);
-    assert_eq!(order.len(), usize::from(MOST_REFUSALS));
+    let (order, _, end) = drive(&mut run, refused);
+    // Then its lane rests.
+    assert!((600..700).contains(&end.since(Time::ZERO).as_secs()));
+    assert!(order.len() > 10 && run.gates.next_opening(end).is_some());
     let mut run = dispatcher(vec![1], limits, 1, ErrorPolicy::default());
     run.options.retry = RetryPolicy::default().max_retries(0);
     let (order, _, _) = drive(&mut run, refused);
     assert_eq!(order.len(), 1, "a run has its own number of retries");
+}
+
+#[test]
+fn a_run_that_is_only_refused_stops_after_ten_minutes_and_loses_nothing_before() {
+    let refused = || Err(Error::new(ErrorKind::RateLimited, "slow down").with_status(429));
+    let on_error = ErrorPolicy::StopOnCriticalError;
+    let mut run = dispatcher(vec![1; 1000], Limits::default(), 8, on_error);
+    let (order, _, end) = drive(&mut run, refused);
+    let Some(StopReason::Critical(error)) = run.stop_reason() else {
+        panic!("{:?}", run.stop_reason());
+    };
+    assert!(error.message().contains("ten minutes"), "{error}");
+    assert!((600..700).contains(&end.since(Time::ZERO).as_secs()));
+    assert!(order.len() < 30, "{} calls", order.len());
+    assert_eq!(run.work.ended, [(order[order.len() - 1], false)]);
 }

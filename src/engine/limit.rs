@@ -2,8 +2,15 @@
 //!
 //! One [`Limiter`] holds the state of every quota (provider, key and model) it has seen. Requests
 //! and tokens are reserved together before a call and put right by its real usage. Limits are
-//! given, or learned from what replies say; where neither names one, none is assumed. A refusal
-//! pauses the whole quota once, however many calls in flight were refused by it.
+//! given, or learned from what replies say; where neither names one, none is assumed.
+//!
+//! A refusal is one of two things. Where other calls of the quota are being answered, the provider
+//! limits how many it answers at once: nobody waits, but fewer calls are kept in flight (see
+//! [`window`](super::window)). Where none is, or the allowance is known to be used up, it limits
+//! calls per time: the whole quota pauses, once, however many calls in flight were refused. Which
+//! of the two it is, the calls already in flight and then the next one tell: no call starts after a
+//! refusal before another one was answered, and if the first that starts then is refused as well,
+//! the quota pauses.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -17,6 +24,7 @@ use crate::base::hints::RateHints;
 use super::bucket::{Bucket, OutputSizes, is_minute, learn_window, token_capacity};
 pub use super::limits::{Limits, QuotaId, QuotaKey};
 use super::shared::{Share, Shared, WallClock, system_wall};
+use super::window::Window;
 
 /// The limiter's answer.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -33,6 +41,8 @@ pub struct Permit {
     quota: QuotaId,
     tokens: f64,
     generation: u32,
+    /// Calls of the quota that had been answered when this one began.
+    replies: u64,
     /// Requests and tokens of the quota that had been reserved when this was.
     reserved: (f64, f64),
 }
@@ -43,6 +53,7 @@ impl Permit {
         quota: QuotaId::NONE,
         tokens: 0.0,
         generation: 0,
+        replies: 0,
         reserved: (0.0, 0.0),
     };
 }
@@ -72,11 +83,19 @@ struct Quota {
     reserved: (f64, f64),
     heard: bool,
     paused_until: Time,
-    /// Raised by each new pause; a refusal of a call started before it is old news.
+    /// Raised by each cut and each pause; a refusal of a call started before it is old news.
     generation: u32,
+    /// Pauses since the last reply.
     streak: u32,
-    /// Calls allowed in flight while a quota without a known rate recovers from a refusal.
-    window: Option<f64>,
+    /// Calls that have been answered.
+    replies: u64,
+    /// A call that started in this generation has been answered.
+    proved: bool,
+    /// No reply has come since the last cut: until one does, no call starts.
+    held: bool,
+    /// Until when the refusals of one wave asked to wait.
+    asked_until: Option<Time>,
+    window: Window,
     /// The part that other processes see too.
     share: Option<Share>,
     /// Of whose making the given limits are.
@@ -96,8 +115,6 @@ const BUSY_FOR: Duration = Duration::from_millis(500);
 pub(super) const LOADING_AGAIN: Duration = Duration::from_secs(1);
 /// Rounding must not make somebody look again in the same instant.
 const SHORTEST_WAIT: Duration = Duration::from_micros(50);
-/// The window of a recovered quota is dropped once it is wider than any sensible pool.
-const WINDOW_OPEN: f64 = 4096.0;
 
 impl Quota {
     fn new(given: Limits, now: Time) -> Self {
@@ -119,7 +136,11 @@ impl Quota {
             paused_until: Time::ZERO,
             generation: 0,
             streak: 0,
-            window: None,
+            replies: 0,
+            proved: true,
+            held: false,
+            asked_until: None,
+            window: Window::default(),
             share: None,
             edition: 0,
         }
@@ -173,10 +194,12 @@ impl Quota {
 
     /// Calls that may still be in flight beside those that are.
     fn free(&self) -> f64 {
-        let cap = match (self.heard, self.window) {
-            (false, _) => f64::from(self.given.burst),
-            (true, Some(window)) => window.floor().max(1.0),
-            (true, None) => f64::INFINITY,
+        if self.held && self.in_flight > 0 {
+            return 0.0;
+        }
+        let cap = match self.heard {
+            false => f64::from(self.given.burst),
+            true => self.window.most(),
         };
         let cap = cap.min(self.given.in_flight.map_or(f64::INFINITY, f64::from));
         cap - f64::from(self.in_flight)
@@ -211,6 +234,10 @@ impl Quota {
             return Gate::NotUntil(until);
         }
         let output = self.outputs.reserve.unwrap_or(FIRST_OUTPUT_GUESS);
+        // A guess holds back no more than a minute's worth.
+        let output = self
+            .tokens
+            .map_or(output, |bucket| output.min(bucket.minute()));
         let output = output_cap.map_or(output, |cap| output.min(cap as f64));
         let need = input as f64 + output;
         if let Some(bucket) = &mut self.tokens {
@@ -231,6 +258,7 @@ impl Quota {
             quota,
             tokens: need,
             generation: self.generation,
+            replies: self.replies,
             reserved: self.reserved,
         })
     }
@@ -245,8 +273,7 @@ impl Quota {
             self.outputs.learn(output);
             if let Some(bucket) = &mut self.tokens {
                 bucket.refill(now);
-                let right = permit.tokens - input.saturating_add(output) as f64;
-                bucket.level = (bucket.level + right).min(bucket.capacity);
+                bucket.put_right(permit.tokens - input.saturating_add(output) as f64);
             }
         }
         // A failed call may have been counted by the provider: its reservation stays spent.
@@ -254,9 +281,12 @@ impl Quota {
             Ended::Replied(_) => {
                 self.heard = true;
                 self.streak = 0;
-                self.widen();
+                self.replies += 1;
+                self.held = false;
+                self.proved |= permit.generation == self.generation;
+                self.window.replied();
             }
-            Ended::RateLimited(wait) => self.refused(permit, wait, now),
+            Ended::RateLimited(wait) => self.refused(permit, wait, used_up(hints), now),
             Ended::NotReady(wait) => self.unready(permit, wait, now),
             Ended::Unreachable if permit.generation == self.generation => {
                 let pause = self.next_pause().min(LONGEST_UNREACHED);
@@ -270,43 +300,59 @@ impl Quota {
         }
     }
 
-    fn widen(&mut self) {
-        if let Some(window) = self.window {
-            let wider = window + 1.0;
-            self.window = (wider < WINDOW_OPEN).then_some(wider);
+    fn refused(&mut self, permit: Permit, wait: Option<Duration>, used_up: bool, now: Time) {
+        // The provider spoke, so the first-reply brake has done its work.
+        self.heard = true;
+        let others = self.in_flight;
+        let asked = wait.map(|wait| now.after(wait));
+        if permit.generation == self.generation {
+            self.asked_until = asked;
+            let nobody = others == 0 && self.replies == permit.replies;
+            if nobody || used_up || !self.proved {
+                // With a known rate the bucket sets the pace of the way back.
+                match self.streak {
+                    _ if self.requests.is_some() => {}
+                    0 => self.window.pause(others),
+                    // Refused again without an answer in between: one call finds out.
+                    _ => self.window.narrow(),
+                }
+                self.pause(now);
+            } else {
+                self.window.cut(others);
+                self.next_generation();
+                self.held = true;
+            }
+            return;
+        }
+        self.asked_until = self.asked_until.max(asked);
+        self.window.refused_before_the_cut();
+        if !self.held {
+            // News of the pause that this wave has brought about, if it did.
+            let pause = asked.filter(|_| self.paused_until > now);
+            self.paused_until = self.paused_until.max(pause.unwrap_or_default());
+        } else if others == 0 {
+            self.window.pause_after_cut();
+            self.pause(now);
         }
     }
 
-    fn refused(&mut self, permit: Permit, wait: Option<Duration>, now: Time) {
-        // The provider spoke, so the first-reply brake has done its work.
-        self.heard = true;
-        let fresh = permit.generation == self.generation;
-        let own_pause = if fresh {
-            // With a known rate the bucket sets the pace of the way back.
-            if self.requests.is_none() {
-                let half = f64::from(self.in_flight + 1) / 2.0;
-                // Refused again without an answer in between: one call finds out.
-                let wave = if self.streak == 0 { half } else { 1.0 };
-                self.window = Some(self.window.unwrap_or(wave).min(wave).max(1.0));
-            }
-            if let Some(bucket) = &mut self.requests {
-                bucket.refill(now);
-                bucket.level = bucket.level.min(0.0);
-            }
-            self.next_pause()
-        } else {
-            Duration::ZERO
-        };
-        let pause = wait.unwrap_or(own_pause);
-        self.paused_until = self.paused_until.max(now.after(pause));
+    /// The whole quota waits for as long as it was asked to, else longer each time.
+    fn pause(&mut self, now: Time) {
+        let own = self.next_pause();
+        if let Some(bucket) = &mut self.requests {
+            bucket.refill(now);
+            bucket.level = bucket.level.min(0.0);
+        }
+        let until = self.asked_until.unwrap_or(now.after(own));
+        self.paused_until = self.paused_until.max(until);
     }
 
     /// Nothing is known of limits, so nothing is learned; one call finds out when it is ready.
     fn unready(&mut self, permit: Permit, wait: Option<Duration>, now: Time) {
         if permit.generation == self.generation {
-            self.generation += 1;
+            self.next_generation();
             self.heard = true;
-            self.window = Some(1.0);
+            self.window.narrow();
             let pause = wait.unwrap_or_default().max(LOADING_AGAIN);
             self.paused_until = self.paused_until.max(now.after(pause));
         }
@@ -314,10 +360,16 @@ impl Quota {
 
     /// Begins a new pause: a second, doubled for each one that follows without a reply between.
     fn next_pause(&mut self) -> Duration {
-        self.generation += 1;
+        self.next_generation();
         let pause = Duration::from_secs(1 << self.streak.min(6));
         self.streak += 1;
         pause
+    }
+
+    fn next_generation(&mut self) {
+        self.generation += 1;
+        self.proved = false;
+        self.held = false;
     }
 
     fn learn(&mut self, permit: Permit, hints: &RateHints, now: Time) {
@@ -356,6 +408,15 @@ impl Quota {
             }
         }
     }
+}
+
+/// Whether the reply says that nothing of an allowance is left.
+fn used_up(hints: &RateHints) -> bool {
+    let windows = [hints.requests, hints.tokens];
+    windows
+        .into_iter()
+        .flatten()
+        .any(|window| window.remaining == Some(0))
 }
 
 struct State {

@@ -396,3 +396,99 @@ fn an_assumed_pace_holds_until_a_reply_tells_another_and_new_settings_leave_that
     let second = later.after(Duration::from_secs(1));
     assert!(!go(second), "a given limit replaces what was learned");
 }
+
+/// A server that answers so many calls at once, each in a tenth of a second, and a pool of so many
+/// threads. Returns the answers, the refusals and the time that so many items took.
+fn against_a_cap(cap: usize, threads: usize, items: usize, rivals: usize) -> (usize, usize, u64) {
+    // A busy machine hears of a refusal late.
+    let mut refused_calls: Vec<(Time, Permit)> = Vec::new();
+    let (limiter, quota) = open(Limits::default());
+    let refused = Ended::RateLimited(Some(Duration::from_secs(1)));
+    let mut flying: Vec<(Time, Permit)> = Vec::new();
+    let mut waiting: Vec<Time> = vec![at(0); items];
+    let (mut done, mut refusals, mut now) = (0, 0, 0);
+    while done < items {
+        let (over, rest) = flying.into_iter().partition(|(end, _)| *end <= at(now));
+        flying = rest;
+        let over: Vec<_> = over;
+        for (_, permit) in over {
+            reply(&limiter, permit, &RateHints::default(), at(now));
+            done += 1;
+        }
+        let (heard, rest) = refused_calls
+            .into_iter()
+            .partition(|(end, _)| *end <= at(now));
+        refused_calls = rest;
+        let heard: Vec<_> = heard;
+        for (_, permit) in heard {
+            limiter.settle(permit, refused, &RateHints::default(), at(now));
+        }
+        while flying.len() + refused_calls.len() < threads
+            && let Some(next) = waiting.iter().position(|due| *due <= at(now))
+            && let Some(permit) = go(&limiter, quota, at(now))
+        {
+            // Others take part of what there is now and then.
+            let taken = if now / 10_000 % 2 == 1 { rivals } else { 0 };
+            if flying.len() + taken < cap {
+                waiting.swap_remove(next);
+                flying.push((at(now + 100), permit));
+            } else {
+                refusals += 1;
+                waiting[next] = at(now + 1_000);
+                refused_calls.push((at(now + refusals as u64 * 35 % 105), permit));
+            }
+        }
+        now += 5;
+    }
+    (done, refusals, now)
+}
+
+#[test]
+fn a_limit_on_calls_at_once_is_found_and_kept_busy() {
+    for cap in [1, 2, 3, 10, 30] {
+        for threads in [8, 32] {
+            let items = 100 * cap.min(threads);
+            let (_, refusals, took) = against_a_cap(cap, threads, items, 0);
+            let ideal = 100 * items.div_ceil(cap.min(threads)) as u64;
+            let share = ideal as f64 / took as f64;
+            assert!(share > 0.8, "{cap} of {threads}: {share:.2} in {took} ms");
+            assert!(refusals <= 40, "{cap} of {threads}: {refusals} refused");
+        }
+    }
+}
+
+#[test]
+fn a_limit_that_changes_is_followed() {
+    let (_, refusals, took) = against_a_cap(10, 32, 4_000, 8);
+    // Ten at once for ten seconds, two for the next ten.
+    let ideal = 4_000 * 100 / 6;
+    assert!(
+        took < 2 * ideal,
+        "{took} ms of {ideal} at best, {refusals} refused"
+    );
+    assert!(refusals < 400, "{refusals} of 4,000");
+}
+
+#[test]
+fn one_absurd_usage_costs_a_minute_at_most() {
+    let limits = Limits::default().tokens_per_minute(60_000.0).burst(100);
+    let (limiter, quota) = open(limits);
+    let absurd = u64::from(u32::MAX);
+    for i in 0..32 {
+        let now = at(i * 120_000);
+        let Gate::Go(permit) = limiter.try_acquire(quota, 100, None, now) else {
+            panic!("call {i} waits for more than two minutes");
+        };
+        let used = if i % 8 == 0 {
+            (absurd, absurd)
+        } else {
+            (100, 20)
+        };
+        limiter.settle(
+            permit,
+            Ended::Replied(Some(used)),
+            &RateHints::default(),
+            now,
+        );
+    }
+}

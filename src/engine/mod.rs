@@ -5,6 +5,7 @@
 //! [`limit`] and [`route`] are asked in one place each, [`run`] turns the crank with threads.
 
 pub mod bounds;
+mod breaker;
 mod bucket;
 pub(crate) mod counters;
 pub(crate) mod dispatch;
@@ -13,6 +14,7 @@ pub mod limit;
 mod limits;
 pub(crate) mod loading;
 pub(crate) mod pack;
+mod refusals;
 pub mod route;
 pub(crate) mod run;
 mod shared;
@@ -20,6 +22,7 @@ mod standing;
 mod stop;
 pub(crate) mod trail;
 pub(crate) mod waiting;
+mod window;
 pub(crate) mod work;
 
 #[cfg(test)]

@@ -18,6 +18,8 @@ pub struct RetryPolicy {
     base_delay: Duration,
     max_delay: Duration,
     fall_back_when_blocked: bool,
+    max_rate_limit_wait: Duration,
+    max_retry_after: Duration,
 }
 
 impl Default for RetryPolicy {
@@ -27,6 +29,8 @@ impl Default for RetryPolicy {
             base_delay: Duration::from_secs(1),
             max_delay: Duration::from_secs(60),
             fall_back_when_blocked: false,
+            max_rate_limit_wait: Duration::from_secs(3600),
+            max_retry_after: Duration::from_secs(600),
         }
     }
 }
@@ -45,8 +49,9 @@ impl RetryPolicy {
         self
     }
 
-    /// The longest wait of the doubling. A server's `Retry-After` may be longer and is obeyed.
-    /// Default: 60 s.
+    /// The longest wait of the doubling. A server's `Retry-After` may be longer and is obeyed, up to
+    /// [`max_rate_limit_wait`](Self::max_rate_limit_wait) or
+    /// [`max_retry_after`](Self::max_retry_after). Default: 60 s.
     pub fn max_delay(mut self, delay: Duration) -> Self {
         self.max_delay = delay;
         self
@@ -56,6 +61,43 @@ impl RetryPolicy {
     pub fn fall_back_when_blocked(mut self, yes: bool) -> Self {
         self.fall_back_when_blocked = yes;
         self
+    }
+
+    /// The longest `Retry-After` of a rate limit (429) that is obeyed. A provider that asks for more,
+    /// or sends a time of day for a number of seconds, is not called again in this run: its items go
+    /// to the next provider, and where there is none they stay unsent. Default: 1 h.
+    pub fn max_rate_limit_wait(mut self, wait: Duration) -> Self {
+        self.max_rate_limit_wait = wait;
+        self
+    }
+
+    /// The longest `Retry-After` of any other failure. Where it asks for more, the item goes to the
+    /// next provider, or waits this long where there is none. Default: 10 min.
+    pub fn max_retry_after(mut self, wait: Duration) -> Self {
+        self.max_retry_after = wait;
+        self
+    }
+
+    /// How long the server asks to wait, as far as that is obeyed.
+    pub(crate) fn asked(&self, error: &Error) -> Duration {
+        error
+            .retry_after()
+            .unwrap_or_default()
+            .min(self.longest(error))
+    }
+
+    /// True when the server asks to wait for longer than anybody will.
+    pub(crate) fn asks_too_much(&self, error: &Error) -> bool {
+        error
+            .retry_after()
+            .is_some_and(|wait| wait > self.longest(error))
+    }
+
+    fn longest(&self, error: &Error) -> Duration {
+        match error.kind() {
+            ErrorKind::RateLimited => self.max_rate_limit_wait,
+            _ => self.max_retry_after,
+        }
     }
 
     /// The wait before retry number `retry` (1 is the first), without jitter.
@@ -84,10 +126,16 @@ pub struct Tries {
     pub divisions: u8,
     /// It has just been divided: its next call is for a part of the last one's items.
     pub part: bool,
+    /// It has just come to this step: its next call is the first there.
+    pub moved: bool,
     /// The most that may share its next call; 0 for any number.
     pub company: u16,
     /// Answers of the wrong shape at this step.
     pub misfits: u8,
+    /// Calls that were refused for their pace and count as no attempt.
+    pub refused: u16,
+    /// Seconds that it waited for these, beyond what the server asked.
+    pub waited: u16,
     /// The last call may have been carried out although no usable reply came.
     pub in_doubt: bool,
     /// Why it left earlier steps.
@@ -132,6 +180,8 @@ pub enum Next {
     GiveUp,
 }
 
+/// What was refused for its pace is tried again no earlier, whatever its quota's pause.
+const REFUSED_AGAIN: Duration = Duration::from_secs(1);
 /// Longest share of a wait that jitter adds to it.
 const JITTER: f64 = 0.25;
 /// The same for a wait that the server named: it knows, so only enough to spread callers.
@@ -148,23 +198,23 @@ pub fn decide(
     deadline: Option<Time>,
     jitter: f64,
 ) -> Next {
-    if may_retry(policy, tries, error) {
+    let elsewhere = more_steps && may_fall_back(policy, error);
+    if may_retry(policy, tries, error) && !(elsewhere && policy.asks_too_much(error)) {
         let own = match error.is_misfit() {
             // The server is in no trouble.
             true => Duration::ZERO,
             false => policy.backoff(tries.attempt),
         };
         let own = own.mul_f64(1.0 + JITTER * jitter.clamp(0.0, 1.0));
-        let asked = error.retry_after().map_or(Duration::ZERO, |wait| {
-            wait.saturating_add(wait.mul_f64(SERVER_JITTER * jitter.clamp(0.0, 1.0)))
-        });
+        let asked = policy.asked(error);
+        let asked = asked.mul_f64(1.0 + SERVER_JITTER * jitter.clamp(0.0, 1.0));
         // Never earlier than the server says, and never as fast as a server that says 0 allows.
         let at = now.after(own.max(asked));
         if deadline.is_none_or(|deadline| at <= deadline) {
             return Next::RetryAt(at);
         }
     }
-    if more_steps && may_fall_back(policy, error) {
+    if elsewhere {
         Next::FallBack
     } else {
         Next::GiveUp
@@ -175,7 +225,7 @@ fn may_retry(policy: &RetryPolicy, tries: &Tries, error: &Error) -> bool {
     if error.is_unusable_reply() {
         return false;
     }
-    let others = u16::from(tries.divisions) + 1;
+    let others = u16::from(tries.divisions) + tries.refused + 1;
     let retries_so_far = u32::from(tries.calls.saturating_sub(others));
     let most = tries.max_retries.unwrap_or(policy.max_retries);
     if tries.attempt > most || retries_so_far >= 2 * u32::from(most) {
@@ -193,6 +243,28 @@ fn may_retry(policy: &RetryPolicy, tries: &Tries, error: &Error) -> bool {
         ErrorKind::Invalid => error.is_misfit() && tries.misfits <= 1,
         _ => false,
     }
+}
+
+/// When a call that was refused for its pace, and that is no attempt, is made again. The waits of an
+/// item grow, so that one that is refused whenever it comes does not narrow its quota for the
+/// others again and again.
+pub(crate) fn after_refusal(
+    policy: &RetryPolicy,
+    tries: &mut Tries,
+    error: &Error,
+    now: Time,
+    jitter: f64,
+) -> Time {
+    let own = Duration::from_secs(tries.waited.into())
+        .max(policy.base_delay)
+        .min(policy.max_delay)
+        .max(REFUSED_AGAIN);
+    tries.attempt = tries.attempt.saturating_sub(1);
+    tries.refused = tries.refused.saturating_add(1);
+    let seconds = u16::try_from(own.as_secs()).unwrap_or(u16::MAX);
+    tries.waited = tries.waited.saturating_add(seconds);
+    let asked = policy.asked(error);
+    now.after((own.mul_f64(1.0 + JITTER * jitter)).max(asked.mul_f64(1.0 + SERVER_JITTER * jitter)))
 }
 
 /// True for a failure that one of several in a call may have brought upon all of them. So may a
@@ -213,7 +285,7 @@ pub(crate) fn parts_at(policy: &RetryPolicy, error: &Error, now: Time) -> Time {
         ErrorKind::Transient => policy.backoff(1),
         _ => Duration::ZERO,
     };
-    now.after(own.max(error.retry_after().unwrap_or_default()))
+    now.after(own.max(policy.asked(error)))
 }
 
 fn may_fall_back(policy: &RetryPolicy, error: &Error) -> bool {
@@ -240,6 +312,7 @@ impl Tries {
         self.calls = self.calls.saturating_add(1);
         self.attempt = self.attempt.saturating_add(1);
         self.part = false;
+        self.moved = false;
         self.in_doubt = error.sent() == Sent::Maybe;
         match error.kind() {
             ErrorKind::Malformed => self.malformed = self.malformed.saturating_add(1),
@@ -261,6 +334,7 @@ impl Tries {
     /// Moves on to the next step, where the retries start anew.
     pub(crate) fn next_step(&mut self) {
         self.step += 1;
+        self.moved = true;
         self.attempt = 0;
         self.part = false;
         self.misfits = 0;

@@ -168,7 +168,9 @@ impl Record {
             let Some(bucket) = bucket else { return };
             bucket.refill(now);
             let gained = passed.as_secs_f64() * bucket.per_second;
-            bucket.level = (level.level + gained).min(bucket.capacity);
+            // Debts of years were written by earlier versions, to replies that stated any number.
+            let level = level.level.max(-bucket.minute());
+            bucket.level = (level + gained).min(bucket.capacity);
         };
         adopt(quota.requests, self.requests);
         adopt(quota.tokens, self.tokens);

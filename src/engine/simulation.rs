@@ -22,7 +22,7 @@ use crate::engine::jitter::Jitter;
 #[path = "simulation_model.rs"]
 mod model;
 
-use model::{Item, LoadingModel, ModelWork, Random};
+use model::{Item, LoadingModel, ModelWork, ParallelModel, Random};
 
 #[derive(PartialEq, Eq, PartialOrd, Ord)]
 struct Arrival(Reverse<(Time, u64)>);
@@ -31,6 +31,8 @@ struct Flying {
     flight: Flight<u32>,
     result: Result<(), Error>,
     fatal: bool,
+    /// Calls of the quota that had been answered when it began.
+    replies: u64,
 }
 
 struct Scene {
@@ -50,6 +52,10 @@ struct Scene {
     critical_share: u64,
     hints: RateHints,
     paused_until: HashMap<QuotaId, Time>,
+    /// What servers asked of items, by their step.
+    put_off: HashMap<(u32, u8), Time>,
+    replies: HashMap<QuotaId, u64>,
+    parallel: ParallelModel,
     calls_after_critical: usize,
     critical_seen: bool,
     deadline: Option<Time>,
@@ -121,6 +127,8 @@ impl Scene {
                 .chance(10)
                 .then(|| random.below(items as u64) as usize),
             broke: false,
+            answered: HashMap::new(),
+            may_give_up: false,
             full_disk: false,
             defers: random.chance(30),
             unreleased: 0,
@@ -128,6 +136,8 @@ impl Scene {
         let deadline = random
             .chance(15)
             .then(|| Time::ZERO.after(Duration::from_millis(random.below(20_000))));
+        let mut work = work;
+        work.may_give_up = deadline.is_some();
         let options = Options {
             trails: Arc::default(),
             concurrency: permits,
@@ -138,6 +148,7 @@ impl Scene {
             durable: false,
         };
         let loading = LoadingModel::new(&mut random);
+        let parallel = ParallelModel::new(&mut random);
         Self {
             loading,
             critical_share: if random.chance(40) {
@@ -161,6 +172,9 @@ impl Scene {
             policy,
             hints,
             paused_until: HashMap::new(),
+            put_off: HashMap::new(),
+            replies: HashMap::new(),
+            parallel,
             calls_after_critical: 0,
             critical_seen: false,
             deadline,
@@ -209,13 +223,19 @@ impl Scene {
         let tries = flight.ticket.tries;
         let quota = flight.ticket.quota();
         assert!(
-            u32::from(tries.calls) <= 2 * u32::from(self.max_retries) + tries.step as u32,
+            u32::from(tries.calls - tries.refused)
+                <= 2 * u32::from(self.max_retries) + tries.step as u32,
             "item {} called {} times",
             flight.ticket.task,
             tries.calls + 1
         );
         assert!(tries.attempt <= self.max_retries, "step tried too often");
         self.loading.check_start(&flight.ticket);
+        let asked = self.put_off.get(&(flight.ticket.task, tries.step));
+        assert!(
+            asked.is_none_or(|until| *until <= self.now),
+            "called before it was asked to be"
+        );
         if let Some(until) = self.paused_until.get(&quota) {
             assert!(
                 quota == QuotaId::NONE || *until <= self.now,
@@ -226,7 +246,13 @@ impl Scene {
         if self.critical_seen {
             self.calls_after_critical += 1;
         }
-        let mut result = match self.loading.refusal(quota, self.now) {
+        let flying = self.flying.values().filter(|flying| {
+            let admitted = !matches!(&flying.result, Err(e) if e.kind() == ErrorKind::RateLimited);
+            admitted && flying.flight.ticket.quota() == quota
+        });
+        let refusal = self.parallel.refusal(quota, flying.count());
+        let refusal = self.loading.refusal(quota, self.now).or(refusal);
+        let mut result = match refusal {
             Some(refusal) => Err(refusal),
             None => self.answer(),
         };
@@ -257,6 +283,7 @@ impl Scene {
             flight,
             result,
             fatal,
+            replies: self.replies.get(&quota).copied().unwrap_or_default(),
         };
         self.flying.insert(self.flights, flying);
     }
@@ -302,17 +329,41 @@ impl Scene {
             flight,
             result,
             fatal,
+            replies,
         }) = self.flying.remove(&id)
         else {
             return;
         };
         self.fatal_seen |= fatal;
+        let (quota, step) = (flight.ticket.quota(), flight.ticket.tries.step);
+        let answered = match &result {
+            Ok(()) => true,
+            Err(error) if error.kind() == ErrorKind::RateLimited || error.is_not_ready() => false,
+            Err(error) => error.status().is_some() || error.sent() == Sent::Answered,
+        };
+        if answered {
+            *self.replies.entry(quota).or_default() += 1;
+        }
+        if result.is_ok() {
+            self.dispatcher
+                .work
+                .answered
+                .insert((quota, step), self.now);
+        }
         if let Err(error) = &result {
             if error.kind() == ErrorKind::RateLimited
                 && let Some(wait) = error.retry_after()
             {
-                let until = self.paused_until.entry(flight.ticket.quota()).or_default();
-                *until = (*until).max(self.now.after(wait));
+                let until = self.now.after(wait);
+                self.put_off.insert((flight.ticket.task, step), until);
+                // Whoever is refused while nobody else is answered speaks for the whole quota.
+                let others = self.flying.values();
+                let others = others.filter(|other| other.flight.ticket.quota() == quota);
+                let same = self.replies.get(&quota).copied().unwrap_or_default() == replies;
+                if others.count() == 0 && same {
+                    let paused = self.paused_until.entry(quota).or_default();
+                    *paused = until.max(*paused);
+                }
             }
             if error.is_not_ready() {
                 self.loading.refused(&flight.ticket, self.now);
@@ -328,7 +379,7 @@ impl Scene {
         let landed = Landed {
             flight,
             result,
-            used: Some((20, self.random.below(300))),
+            used: answered.then(|| (20, self.random.below(300))),
             hints: self.hints,
             fatal,
         };
@@ -503,7 +554,9 @@ impl Scene {
             Some(StopReason::ItemFailed(_)) => {
                 assert!(self.policy == ErrorPolicy::StopOnError && failed);
             }
-            Some(StopReason::Critical(error)) => assert!(error.kind().is_critical()),
+            Some(StopReason::Critical(error)) => {
+                assert!(error.kind().is_critical() || error.kind() == ErrorKind::RateLimited);
+            }
             Some(StopReason::Unreachable(error)) => {
                 assert!(self.policy == ErrorPolicy::StopOnCriticalError);
                 assert!(error.is_unreachable());

@@ -57,6 +57,10 @@ pub(super) struct ModelWork {
     /// The source breaks instead of giving this item.
     pub breaks_at: Option<usize>,
     pub broke: bool,
+    /// When a step of a quota answered last.
+    pub answered: HashMap<(QuotaId, u8), Time>,
+    /// A deadline may make an item give up early.
+    pub may_give_up: bool,
     pub full_disk: bool,
     pub defers: bool,
     /// Outcomes that hold their permits until somebody takes them.
@@ -140,6 +144,8 @@ impl Work for ModelWork {
     }
 
     fn settle(&mut self, done: &mut Vec<Settled<u32, ()>>, now: Time) -> Result<(), Error> {
+        // What could not be written was decided on earlier.
+        self.may_give_up |= self.full_disk;
         let mut left = Vec::new();
         for settled in done.drain(..) {
             match settled {
@@ -164,6 +170,18 @@ impl Work for ModelWork {
                         let patience = !error.is_not_ready() || now.since(Time::ZERO) >= PATIENCE;
                         assert!(patience, "item {} failed while loading", ticket.task);
                         assert!(!error.is_not_ready() || error.is_unreachable());
+                        if kind == ErrorKind::RateLimited && !self.may_give_up {
+                            let step = ticket.tries.step;
+                            let last = self.answered.get(&(ticket.quota(), step));
+                            let lively = last.is_some_and(|last| {
+                                *last < now && now.since(*last) < Duration::from_secs(600)
+                            });
+                            assert!(
+                                !lively || ticket.tries.waited >= 1800,
+                                "item {} was lost although others were answered",
+                                ticket.task
+                            );
+                        }
                     }
                     let item = &mut self.items[ticket.task as usize];
                     assert_eq!(*item, Item::Out, "item {} settled twice", ticket.task);
@@ -257,5 +275,31 @@ impl LoadingModel {
                 "{refused} refusals of {quota:?} in {seconds} s"
             );
         }
+    }
+}
+
+/// The servers of some quotas answer only so many calls at once.
+pub(super) struct ParallelModel {
+    every: u32,
+    most: usize,
+}
+
+impl ParallelModel {
+    pub(super) fn new(random: &mut Random) -> Self {
+        Self {
+            every: match random.chance(30) {
+                true => 1 + random.below(2) as u32,
+                false => 0,
+            },
+            most: 1 + random.below(6) as usize,
+        }
+    }
+
+    pub(super) fn refusal(&self, quota: QuotaId, admitted: usize) -> Option<Error> {
+        let limited =
+            self.every > 0 && quota != QuotaId::NONE && quota.0.is_multiple_of(self.every);
+        let error = Error::new(ErrorKind::RateLimited, "too many at once").with_status(429);
+        let error = error.with_retry_after(Some(Duration::from_secs(1)));
+        (limited && admitted >= self.most).then(|| error.with_sent(Sent::Answered))
     }
 }

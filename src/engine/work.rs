@@ -5,6 +5,7 @@ use std::sync::Arc;
 use crate::base::clock::Time;
 use crate::base::error::Error;
 
+use super::breaker::Breakers;
 use super::limit::QuotaId;
 use super::route::Tries;
 
@@ -117,6 +118,7 @@ pub(crate) struct Gates {
     until: Vec<Time>,
     dead_steps: Vec<(StepId, Buried)>,
     dead_quotas: Vec<(QuotaId, Buried)>,
+    pub(super) breakers: Breakers,
 }
 
 /// Why something is not called, and until when; [`Time::FAR`] for the rest of the run.
@@ -166,9 +168,20 @@ impl Gates {
         self.dead_quotas.retain(|(_, buried)| buried.until > now);
     }
 
-    /// The first step from `from` on that can still be called.
+    /// The first step from `from` on that can still be called. One whose breaker is open is passed
+    /// by where another one follows.
     pub(crate) fn live_step(&self, class: &Class, from: u8) -> Option<u8> {
-        (from..class.steps() as u8).find(|step| self.dead(class, *step).is_none())
+        let mut live = (from..class.steps() as u8).filter(|step| self.dead(class, *step).is_none());
+        let first = live.next()?;
+        let is_closed = |step: &u8| self.breakers.open_reason(class.at(*step)).is_none();
+        let found = std::iter::once(first).chain(live).find(is_closed);
+        Some(found.unwrap_or(first))
+    }
+
+    /// Why an item goes past a step.
+    pub(super) fn why_not(&self, class: &Class, step: u8) -> Option<&Error> {
+        let open = || self.breakers.open_reason(class.at(step));
+        self.dead(class, step).or_else(open)
     }
 
     /// Why a step is not called any more.
@@ -194,7 +207,7 @@ impl Gates {
 
     /// What waits behind a closed quota may have another way now. Whatever has none meets the
     /// limiter, which closes the quota again.
-    fn let_pass(&mut self) {
+    pub(super) fn let_pass(&mut self) {
         self.until.fill(Time::ZERO);
     }
 

@@ -35,20 +35,47 @@ impl Shape {
     /// # Errors
     /// What does not fit; nothing of the answer is quoted but names of its fields.
     pub(crate) fn fit<'t>(&self, text: &'t str) -> Result<&'t str, String> {
-        let json = unfenced(text.trim());
+        let json = unfenced(text.trim_matches(|c: char| c.is_whitespace() || c == '\u{feff}'));
         if json.is_empty() {
             return Err("it is empty".to_owned());
         }
         let value: Value =
             serde_json::from_str(json).map_err(|error| format!("it is no JSON ({error})"))?;
-        let misfit = match self {
-            Self::Object if value.is_object() => None,
-            Self::Object => Some("it is JSON, but no object".to_owned()),
-            Self::Schema(schema) => schema.misfit(&value),
-        };
-        match misfit {
+        match self.misfit(&value) {
             None => Ok(json),
             Some(misfit) => Err(shortened(misfit)),
+        }
+    }
+
+    /// The one JSON object or list of this shape in an answer that says more: behind the thoughts of
+    /// the model, in prose, in a fence within it. None if there are two, since nobody knows which is
+    /// meant, or if one is broken: what is within it is a part of something.
+    pub(crate) fn find<'t>(&self, text: &'t str) -> Option<&'t str> {
+        let text = without_thoughts(text)?;
+        let (mut found, mut at) = (None, 0);
+        while let Some(start) = text[at..].find(['{', '[']) {
+            let start = at + start;
+            let mut values = serde_json::Deserializer::from_str(&text[start..]).into_iter();
+            at = match values.next() {
+                Some(Ok(value)) => {
+                    let end = start + values.byte_offset();
+                    if self.misfit(&value).is_none() && found.replace(&text[start..end]).is_some() {
+                        return None;
+                    }
+                    end
+                }
+                Some(Err(error)) if error.is_eof() || is_meant(&text[start..]) => return None,
+                _ => start + 1,
+            };
+        }
+        found
+    }
+
+    fn misfit(&self, value: &Value) -> Option<String> {
+        match self {
+            Self::Object if value.is_object() => None,
+            Self::Object => Some("it is JSON, but no object".to_owned()),
+            Self::Schema(schema) => schema.misfit(value),
         }
     }
 
@@ -58,6 +85,19 @@ impl Shape {
             Self::Object => "JSON object",
             Self::Schema(_) => "schema",
         }
+    }
+}
+
+/// Whether a brace or bracket begins JSON, unlike one of `{name}` and `[sic]` in prose.
+fn is_meant(text: &str) -> bool {
+    text[1..].trim_start().starts_with(['"', '{', '['])
+}
+
+/// What follows the thoughts that some models put before their answer; none if they do not end.
+fn without_thoughts(text: &str) -> Option<&str> {
+    match text.rsplit_once("</think>") {
+        Some((_, answer)) => Some(answer),
+        None => (!text.trim_start().starts_with("<think>")).then_some(text),
     }
 }
 
@@ -133,6 +173,52 @@ mod tests {
     }
 
     #[test]
+    fn the_one_object_in_an_answer_that_says_more_is_found() {
+        let found = "{\"a\": {\"b\": [1]}}";
+        for text in [
+            format!("Sure! Here it is: {found} [1]"),
+            format!("Here:\n```json\n{found}\n```\nAnything else?"),
+            format!("```json\n{found}"),
+            format!("<think>First {{\"a\": 1}}, or {{}}?</think>\n{found}"),
+            format!("hm, {{}}</think>```\n{found}\n```"),
+            format!("With {{braces}} [sic] before {found}."),
+            format!("\u{feff}{found} "),
+        ] {
+            assert_eq!(Shape::Object.find(&text), Some(found), "{text}");
+        }
+    }
+
+    #[test]
+    fn nobody_guesses_which_of_two_is_meant_or_what_is_missing() {
+        for text in [
+            "{} {}",
+            "{\"a\": 1} or {\"a\": 2}",
+            "<think>{\"a\": 1}",
+            "<think>{\"a\": 1}</think>",
+            "{\"a\": ",
+            "{\"a\": {\"b\": 1}, ",
+            "{\"a\": {\"b\": 1}, oops}",
+            "[{\"a\": 1}, oops]",
+            "[{\"a\": 1}]",
+            "five",
+        ] {
+            assert_eq!(Shape::Object.find(text), None, "{text}");
+        }
+        let many = "[".repeat(1_000_000) + "{}";
+        assert_eq!(Shape::Object.find(&many), None);
+    }
+
+    #[cfg(feature = "schema")]
+    #[test]
+    fn what_does_not_fit_is_no_rival_of_what_does() {
+        let schema = json!({"type": "object", "required": ["a"]});
+        let shape = Shape::Schema(Schema::compile(&schema).unwrap());
+        let text = "Not {\"b\": 1} but {\"a\": 1}.";
+        assert_eq!(shape.find(text), Some("{\"a\": 1}"));
+        assert_eq!(shape.find("{\"b\": {\"a\": 1}}, so"), None);
+    }
+
+    #[test]
     fn without_an_object_in_the_schema_any_json_may_come() {
         let format = ResponseFormat::JsonSchema {
             name: "a".to_owned(),
@@ -188,8 +274,9 @@ mod tests {
             };
             let json = value.to_string();
             if let Ok(shape) = Shape::of(&format) {
-                for text in [&text, &json, &format!("```{text}```")] {
-                    if let Ok(kept) = shape.fit(text) {
+                for text in [&text, &json, &format!("```{text}```"), &format!("x {json} {text}")] {
+                    let kept = shape.fit(text).ok();
+                    if let Some(kept) = kept.or_else(|| shape.find(text)) {
                         prop_assert!(serde_json::from_str::<Value>(kept).is_ok());
                     }
                 }

@@ -67,8 +67,20 @@ fn held_against(shape: &Shape, mut response: Response) -> Result<Response, Faile
             }
             Ok(response)
         }
-        Err(misfit) => Err(refused(shape, misfit, &response)),
+        Err(misfit) => match found(shape, &response) {
+            Some(json) => {
+                response.text = json;
+                Ok(response)
+            }
+            None => Err(refused(shape, misfit, &response)),
+        },
     }
+}
+
+/// The JSON in an answer that says more. Of what was cut nobody knows what would have followed.
+fn found(shape: &Shape, response: &Response) -> Option<String> {
+    let whole = response.finish_reason != FinishReason::Length;
+    whole.then(|| shape.find(&response.text).map(str::to_owned))?
 }
 
 /// The failure of an answer that does not fit. What was cut would be cut again.

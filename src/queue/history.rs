@@ -51,8 +51,11 @@ struct Kept {
     timeouts: u8,
     divisions: u8,
     part: bool,
+    moved: bool,
     company: u16,
     misfits: u8,
+    refused: u16,
+    waited: u16,
     /// When the first call began.
     first: Option<Wall>,
     in_doubt: bool,
@@ -102,8 +105,11 @@ impl History {
             timeouts: kept.timeouts,
             divisions: kept.divisions,
             part: kept.part,
+            moved: kept.moved,
             company: kept.company,
             misfits: kept.misfits,
+            refused: kept.refused,
+            waited: kept.waited,
             in_doubt: kept.in_doubt,
             trail: self.left.iter().fold(Default::default(), |trail, left| {
                 trails.add(trail, left.step, &left.error)
@@ -148,8 +154,11 @@ impl History {
             timeouts: tries.timeouts,
             divisions: tries.divisions,
             part: tries.part,
+            moved: tries.moved,
             company: tries.company,
             misfits: tries.misfits,
+            refused: tries.refused,
+            waited: tries.waited,
             // Of the first one who wrote it down, so that it does not wander from clock to clock.
             first: self
                 .tries

@@ -118,6 +118,10 @@ impl Connection<'_> {
                 let head = self.problem(dialect, &problem, &call, now);
                 self.finish(request, &call, head, Sent::Whole, held)
             }
+            Verdict::Busy => {
+                let (head, sent) = self.trouble(Trouble::RateLimit, &call, job);
+                self.finish(request, &call, head, sent, held)
+            }
             Verdict::Trouble(Trouble::Stall) => {
                 self.stall();
                 self.finish(request, &call, Head::default(), Sent::Nothing, true)

@@ -26,6 +26,7 @@ pub struct SimConfig {
     pub(super) tpm: Option<u64>,
     pub(super) burst: Option<u64>,
     pub(super) model_rpm: Vec<(String, u64)>,
+    pub(super) max_parallel: Option<u64>,
     pub(super) tell_limits: bool,
     pub(super) retry_after_header: bool,
     pub(super) retry_after: Option<Duration>,
@@ -58,6 +59,7 @@ impl Default for SimConfig {
             tpm: None,
             burst: None,
             model_rpm: Vec::new(),
+            max_parallel: None,
             tell_limits: true,
             retry_after_header: true,
             retry_after: None,
@@ -150,6 +152,13 @@ impl SimConfig {
     /// holds, that is, how many are let in at once after a pause. Default: one minute's worth.
     pub fn burst(mut self, requests: u64) -> SimConfig {
         self.burst = Some(requests);
+        self
+    }
+
+    /// Calls answered at once; one more gets status 429 at once, as [`Trouble::RateLimit`] does, with
+    /// what [`retry_after`](SimConfig::retry_after) asks to wait. Default: unlimited.
+    pub fn max_parallel(mut self, calls: u64) -> SimConfig {
+        self.max_parallel = Some(calls);
         self
     }
 
@@ -311,6 +320,7 @@ impl SimConfig {
             ("tpm", self.tpm),
             ("context", self.context),
             ("slots", self.slots),
+            ("max_parallel", self.max_parallel),
             ("burst", self.burst),
             (
                 "max_requests_per_connection",
@@ -383,6 +393,7 @@ mod tests {
             (base().burst(5), "burst"),
             (base().context(5), "vendor"),
             (base().slots(0), "slots"),
+            (base().max_parallel(0), "max_parallel"),
             (base().idle_timeout(Duration::ZERO), "idle_timeout"),
             (base().latency(Duration::MAX), "latency"),
             (base().trouble(Trouble::Drop, 1.5), "drop"),

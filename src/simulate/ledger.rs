@@ -46,6 +46,18 @@ pub(super) enum Verdict {
     Plain,
     Trouble(Trouble),
     Limited(Denial),
+    /// As many calls as are taken at once are being answered.
+    Busy,
+}
+
+impl Verdict {
+    fn is_refusal(self) -> bool {
+        match self {
+            Verdict::Plain => false,
+            Verdict::Trouble(kind) => kind.is_refusal(),
+            Verdict::Limited(_) | Verdict::Busy => true,
+        }
+    }
 }
 
 /// One received call, from its arrival to its [`settle`](Ledger::settle).
@@ -57,6 +69,8 @@ pub(super) struct Call {
     pub(super) number: u64,
     /// State of both buckets after this call.
     pub(super) limits: [Option<Told>; 2],
+    /// It counts among those that are being answered.
+    admitted: bool,
     /// Of each prompt which of its calls this is, if its fate may yet be unknown to the client.
     memos: Memos,
     inputs: u64,
@@ -104,6 +118,8 @@ struct Inner {
     /// The limits of models that have some of their own.
     own_limits: Vec<(String, Limits)>,
     prompts: Prompts,
+    /// Calls that are being answered.
+    admitted: u64,
     version: u64,
 }
 
@@ -117,6 +133,7 @@ impl Ledger {
                 limits: Limits::new(config.rpm, config.burst, config.tpm),
                 own_limits: config.own_limits(),
                 prompts: Prompts::default(),
+                admitted: 0,
                 version: 0,
             }),
             changed: Condvar::new(),
@@ -136,6 +153,7 @@ impl Ledger {
     pub(super) fn settle(&self, call: &Call, delivery: Delivery) {
         let mut inner = self.inner.lock();
         inner.stats.in_flight -= 1;
+        inner.admitted -= u64::from(call.admitted);
         match delivery {
             Delivery::Answered => {
                 inner.stats.answered += 1;
@@ -246,6 +264,7 @@ impl Inner {
         };
         let mut wanted = 0;
         let mut memos = Memos::None;
+        let wanted_an_answer = matches!(ask, Ask::Prompt { .. });
         let verdict = match ask {
             Ask::Rejected => Verdict::Plain,
             Ask::Malformed => {
@@ -266,8 +285,12 @@ impl Inner {
                 wanted = inputs;
                 stats.embedding_calls += u64::from(form == Form::Vectors);
                 memos = self.meet(keys, track);
+                let full = config
+                    .max_parallel
+                    .is_some_and(|most| self.admitted >= most);
                 let verdict = match self.trouble(keys, form, config) {
                     Some(kind) if kind.is_refusal() => Verdict::Trouble(kind),
+                    _ if full => Verdict::Busy,
                     trouble => match (self.limits_of(model).take(now, tokens), trouble) {
                         (Err(denial), _) => Verdict::Limited(denial),
                         (Ok(()), Some(kind)) => Verdict::Trouble(kind),
@@ -290,10 +313,13 @@ impl Inner {
         } else {
             [None; 2]
         };
+        let admitted = wanted_an_answer && !verdict.is_refusal();
+        self.admitted += u64::from(admitted);
         Call {
             verdict,
             number,
             limits,
+            admitted,
             memos,
             inputs: wanted,
         }
@@ -392,7 +418,7 @@ impl Inner {
     fn count(&mut self, now: Duration, verdict: Verdict, keys: &[u64], track: bool) {
         let (accepted, paid, refused) = match verdict {
             Verdict::Plain => (true, true, false),
-            Verdict::Limited(_) => (false, false, true),
+            Verdict::Limited(_) | Verdict::Busy => (false, false, true),
             Verdict::Trouble(kind) => (!kind.is_refusal(), kind.is_paid(), kind.is_429()),
         };
         let stats = &mut self.stats;

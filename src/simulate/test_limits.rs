@@ -134,3 +134,21 @@ fn only_configured_models_exist() -> io::Result<()> {
     assert_eq!(list["data"][1]["id"], "sim-3");
     Ok(())
 }
+
+#[test]
+fn no_more_calls_than_the_cap_are_answered_at_once() -> io::Result<()> {
+    // The first call is being answered for as long as the test takes.
+    let slow = Duration::from_secs(3_600);
+    let sim = Simulator::start(SimConfig::default().max_parallel(1).latency(slow))?;
+    let (mut first, mut second) = (Client::connect(&sim), Client::connect(&sim));
+    std::thread::scope(|scope| {
+        scope.spawn(move || first.chat("x"));
+        assert!(sim.wait_until(|stats| stats.accepted == 1, Duration::from_secs(20)));
+        let refused = second.chat("y")?;
+        assert_eq!(refused.status, 429);
+        assert_eq!(refused.header("retry-after"), Some("1"));
+        assert_eq!((sim.stats().accepted, sim.stats().refused), (1, 1));
+        sim.stop_listening();
+        Ok(())
+    })
+}

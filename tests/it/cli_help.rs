@@ -18,7 +18,7 @@ fn commands() -> Vec<&'static str> {
         "config list",
     ];
     let queue = queue.iter().filter(|_| cfg!(feature = "queue")).copied();
-    ["", "run", "providers", "simulate"]
+    ["", "run", "providers", "simulate", "completions", "man"]
         .into_iter()
         .chain(queue)
         .collect()

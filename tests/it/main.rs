@@ -75,6 +75,8 @@ mod cli_input;
 #[cfg(all(feature = "cli", feature = "simulate"))]
 mod cli_kill;
 #[cfg(all(feature = "cli", feature = "simulate"))]
+mod cli_limits;
+#[cfg(all(feature = "cli", feature = "simulate"))]
 mod cli_local;
 #[cfg(all(feature = "cli", feature = "simulate"))]
 mod cli_net;
@@ -104,6 +106,8 @@ mod cli_schema;
 mod cli_secrets;
 #[cfg(all(feature = "cli", feature = "simulate"))]
 mod cli_shared;
+#[cfg(all(feature = "cli", feature = "simulate"))]
+mod cli_shell;
 #[cfg(all(feature = "cli", feature = "simulate"))]
 mod cli_simulate;
 #[cfg(all(feature = "cli", feature = "simulate"))]

@@ -15,6 +15,10 @@ use super::template::Template;
 use super::{Ignored, Settings};
 use crate::llm::request::{Request, Role, Task};
 
+/// A list would need a result line for each of its texts, under one id.
+const ONE_TEXT: &str = "a string: one text a line; instead of a list write a line for each text, with \
+    ids such as \"doc-7#1\" and \"doc-7#2\"";
+
 /// What a record says itself.
 pub(super) struct Said {
     pub(super) request: Request,
@@ -132,7 +136,7 @@ fn batch(mut line: Map<String, Value>, task: Task, ignored: &Ignored) -> Result<
     if task == Task::Embed {
         let mut said = match body.remove("input") {
             Some(Value::String(text)) => Said::new(prompt(text)?),
-            Some(other) => return Err(Fault::field("input", &other, "a string: one text a line")),
+            Some(other) => return Err(Fault::field("input", &other, ONE_TEXT)),
             None => return Err(Fault::new("no \"input\" in \"body\"", "a string")),
         };
         fields::take_embedding(&mut body, &mut said.request)?;

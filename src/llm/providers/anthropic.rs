@@ -4,6 +4,8 @@
 //! the answer must be named, there is no seed and no plain JSON mode, and a reply is a list of
 //! blocks. Source: the Messages API's documentation and the types of Anthropic's Python SDK.
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use serde_json::{Map, Value, json};
@@ -14,7 +16,8 @@ use crate::llm::request::{Request, ResponseFormat, Text};
 use crate::llm::response::Response;
 
 use super::answer::{Answer, End, Ends, count, count_in, counts, text_of, unlike};
-use super::content::{self, JSON_MODE, Part, invalid};
+use super::calls::{self, Call, Choice};
+use super::content::{self, JSON_MODE, Part, invalid, lacking};
 use super::errors::failure_inside;
 use super::holds::Holds;
 use super::said::word;
@@ -40,8 +43,13 @@ pub(super) fn message(vendor: &Vendor, request: &Request, model: &str) -> Result
                 let own = own.map(|(field, value)| (field.clone(), value.clone()));
                 let mut message: Map<_, _> = own.collect();
                 message.insert("role".to_owned(), role.into());
-                message.insert("content".to_owned(), blocks(text)?);
+                message.insert("content".to_owned(), said(text, extra)?);
                 messages.push(Value::Object(message));
+            }
+            "tool" => {
+                let (id, result) = calls::result(text, extra)?;
+                let block = json!({"type": "tool_result", "tool_use_id": id, "content": result});
+                answered(&mut messages, block);
             }
             other => {
                 return Err(invalid(format!(
@@ -109,10 +117,79 @@ pub(super) fn message(vendor: &Vendor, request: &Request, model: &str) -> Result
     if !output.is_empty() {
         fields.insert("output_config".to_owned(), output.into());
     }
+    if calls::are_told(request) && !further.contains_key("tools") {
+        let (tools, choice) = tools(request)?;
+        fields.insert("tools".to_owned(), tools);
+        fields.insert("tool_choice".to_owned(), choice);
+    }
     for (field, value) in further {
         fields.entry(field).or_insert(value);
     }
     Ok(body)
+}
+
+/// What a turn says, with the tool calls that it makes.
+fn said(text: Text<'_>, extra: Option<&Map<String, Value>>) -> Result<Value, Error> {
+    let mut calls = calls::of_turn(extra).peekable();
+    if calls.peek().is_none() {
+        return blocks(text);
+    }
+    let mut content = match text {
+        Text::Value(Value::Null) => Vec::new(),
+        text => match blocks(text)? {
+            Value::Array(blocks) => blocks,
+            Value::String(text) if text.trim().is_empty() => Vec::new(),
+            text => vec![json!({"type": "text", "text": text})],
+        },
+    };
+    for call in calls {
+        let Call {
+            id,
+            name,
+            arguments,
+            ..
+        } = Call::read(call)?;
+        content.push(json!({"type": "tool_use", "id": id, "name": name, "input": arguments}));
+    }
+    Ok(content.into())
+}
+
+/// Adds what came of a call. All results of one turn stand in one message.
+fn answered(messages: &mut Vec<Value>, block: Value) {
+    let last = messages
+        .last_mut()
+        .and_then(|last| last["content"].as_array_mut());
+    match last {
+        Some(content) if content.iter().all(|other| other["type"] == "tool_result") => {
+            content.push(block);
+        }
+        _ => messages.push(json!({"role": "user", "content": [block]})),
+    }
+}
+
+/// The tools of a conversation with calls, without which it is refused. Where the request defines
+/// none, those that were called stand for them, and none is to be called.
+fn tools(request: &Request) -> Result<(Value, Value), Error> {
+    let tools = calls::tools(request);
+    let defined = tools.iter().map(|tool| {
+        let mut own = json!({"name": tool.name, "input_schema": tool.parameters});
+        if let Some(description) = tool.description {
+            own["description"] = description.into();
+        }
+        own
+    });
+    if !tools.is_empty() {
+        let choice = match calls::choice(request) {
+            None | Some(Choice::Auto) => json!({"type": "auto"}),
+            Some(Choice::Never) => json!({"type": "none"}),
+            Some(Choice::Any) => json!({"type": "any"}),
+            Some(Choice::One(name)) => json!({"type": "tool", "name": name}),
+        };
+        return Ok((defined.collect(), choice));
+    }
+    let named = calls::named(request)?.into_iter();
+    let named = named.map(|name| json!({"name": name, "input_schema": calls::anything()}));
+    Ok((named.collect(), json!({"type": "none"})))
 }
 
 /// The system text: a string, unless a part of it was a list, whose blocks may have marks of their
@@ -170,16 +247,56 @@ fn blocks(text: Text<'_>) -> Result<Value, Error> {
             ));
         }
     };
-    let blocks = parts.iter().map(|part| match content::part(part) {
-        Part::Data { kind, base64 } => json!({
-            "type": "image",
-            "source": {"type": "base64", "media_type": kind, "data": base64},
-        }),
-        Part::Url(url) => json!({"type": "image", "source": {"type": "url", "url": url}}),
-        // Texts have the same shape here, and may have marks of their own.
-        Part::Text(_) | Part::Other(_) => part.clone(),
+    let blocks = parts.iter().map(|part| {
+        Ok(match content::part(part) {
+            Part::Data { kind, base64 } => json!({
+                "type": "image",
+                "source": {"type": "base64", "media_type": kind, "data": base64},
+            }),
+            Part::Url(url) => json!({"type": "image", "source": {"type": "url", "url": url}}),
+            Part::File {
+                kind: kind @ "application/pdf",
+                base64,
+                name,
+            } => document(
+                json!({"type": "base64", "media_type": kind, "data": base64}),
+                name,
+            ),
+            Part::File { kind, base64, name } if kind.starts_with("text/") => {
+                let text = STANDARD
+                    .decode(base64)
+                    .ok()
+                    .and_then(|b| String::from_utf8(b).ok());
+                let text =
+                    text.ok_or_else(|| lacking("anthropic", "file", "its text is no UTF-8"))?;
+                document(
+                    json!({"type": "text", "media_type": "text/plain", "data": text}),
+                    name,
+                )
+            }
+            Part::File { kind, .. } => {
+                let why = format!("of files it takes PDF and text, not {kind}");
+                return Err(lacking("anthropic", "file", &why));
+            }
+            Part::FileId(id) => {
+                let why = format!("{id} is kept by another provider; give it as file_data");
+                return Err(lacking("anthropic", "file", &why));
+            }
+            Part::Sound { .. } => return Err(lacking("anthropic", "input_audio", "")),
+            // Texts have the same shape here, and may have marks of their own.
+            Part::Text(_) => part.clone(),
+            Part::Other(other) => content::own("anthropic", other)?,
+        })
     });
-    Ok(blocks.collect())
+    blocks.collect()
+}
+
+fn document(source: Value, name: Option<&str>) -> Value {
+    let mut document = json!({"type": "document", "source": source});
+    if let Some(name) = name {
+        document["title"] = name.into();
+    }
+    document
 }
 
 #[derive(Deserialize)]

@@ -1,8 +1,9 @@
 //! The dialect against replies of every shape that is known.
 
 use super::*;
-use crate::base::error::ErrorKind;
-use crate::llm::providers::dialect::testing::{decoded, encoded};
+use crate::base::error::{ErrorKind, Sent};
+use crate::llm::providers::dialect::encode;
+use crate::llm::providers::dialect::testing::{self, decoded, encoded};
 use crate::llm::request::{Message, Role};
 use crate::llm::response::FinishReason;
 
@@ -260,4 +261,96 @@ fn strange_details_cost_no_usage() {
     let body = reply("end_turn", TEXT).replace(r#"{"thinking_tokens":2}"#, "\"n/a\"");
     let usage = decoded("anthropic", &body).unwrap().usage.unwrap();
     assert_eq!((usage.input_tokens, usage.reasoning_tokens), (17, 0));
+}
+
+#[test]
+fn tool_calls_of_a_conversation_are_told_as_blocks() {
+    let request = testing::after_tool_calls();
+    let (_, body) = encoded("anthropic", &request);
+    assert_eq!(
+        body["messages"],
+        json!([
+            {"role": "user", "content": "weather?"},
+            {"role": "assistant", "content": [
+                {"type": "text", "text": "I look."},
+                {"type": "tool_use", "id": "c1", "name": "get_weather", "input": {"city": "Oslo"}},
+                {"type": "tool_use", "id": "c2", "name": "get_time", "input": {}},
+            ]},
+            {"role": "user", "content": [
+                {"type": "tool_result", "tool_use_id": "c1", "content": "{\"c\":3}"},
+                {"type": "tool_result", "tool_use_id": "c2", "content": "noon"},
+            ]},
+            {"role": "user", "content": "and now?"},
+        ])
+    );
+    // Without tools such a conversation is refused; they are there only for that.
+    let names = json!(["get_weather", "get_time"]);
+    let named: Value = body["tools"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|t| t["name"].clone())
+        .collect();
+    assert_eq!(
+        (named, &body["tool_choice"]),
+        (names, &json!({"type": "none"}))
+    );
+    let parameters = json!({"type": "object", "properties": {"city": {"type": "string"}}});
+    let tool = json!({"name": "get_weather", "description": "d", "parameters": parameters});
+    let request = request
+        .with_extra("tools", json!([{"type": "function", "function": tool}]))
+        .with_extra("tool_choice", json!("required"));
+    let (_, body) = encoded("anthropic", &request);
+    let own = json!([{"name": "get_weather", "description": "d", "input_schema": parameters}]);
+    assert_eq!(
+        (&body["tools"], &body["tool_choice"]),
+        (&own, &json!({"type": "any"}))
+    );
+    assert!(vendor().fields.left_out(&request).is_empty());
+}
+
+#[test]
+fn files_become_documents_and_what_has_no_place_is_refused() {
+    let pdf = json!({"filename": "a.pdf", "file_data": "data:application/pdf;base64,JVBERi0x"});
+    let text = json!({"filename": "a.txt", "file_data": "data:text/plain;base64,aGVsbG8="});
+    let (_, body) = encoded(
+        "anthropic",
+        &testing::with_parts([
+            json!({"type": "file", "file": pdf}),
+            json!({"type": "file", "file": text}),
+        ]),
+    );
+    assert_eq!(
+        body["messages"][0]["content"],
+        json!([
+            {"type": "document", "title": "a.pdf",
+             "source": {"type": "base64", "media_type": "application/pdf", "data": "JVBERi0x"}},
+            {"type": "document", "title": "a.txt",
+             "source": {"type": "text", "media_type": "text/plain", "data": "hello"}},
+        ])
+    );
+    for (part, why) in [
+        (
+            json!({"type": "input_audio", "input_audio": {"format": "wav", "data": "UklG"}}),
+            "input_audio",
+        ),
+        (
+            json!({"type": "file", "file": {"file_id": "file-1"}}),
+            "file-1",
+        ),
+        (
+            json!({"type": "file", "file": {"file_data": "data:application/zip;base64,UEs="}}),
+            "zip",
+        ),
+        (
+            json!({"type": "file", "file": {"file_data": "UEs="}}),
+            "base64",
+        ),
+    ] {
+        let error = encode(vendor(), &testing::with_parts([part]), Some("m"))
+            .err()
+            .unwrap();
+        assert_eq!((error.kind(), error.sent()), (ErrorKind::Invalid, Sent::No));
+        assert!(error.message().contains(why), "{error}");
+    }
 }

@@ -20,6 +20,19 @@ pub(super) enum Part<'p> {
     },
     /// A picture at an address.
     Url(&'p str),
+    /// Sound as base64, with its format, such as `wav`.
+    Sound {
+        format: &'p str,
+        base64: &'p str,
+    },
+    /// A file as base64, with its media type.
+    File {
+        kind: &'p str,
+        base64: &'p str,
+        name: Option<&'p str>,
+    },
+    /// A file that OpenAI keeps.
+    FileId(&'p str),
     /// In the dialect's own shape already, or unknown.
     Other(&'p Value),
 }
@@ -33,17 +46,89 @@ pub(super) fn part(value: &Value) -> Part<'_> {
             let url = image.and_then(|image| image.get("url").unwrap_or(image).as_str());
             url.map(picture)
         }
+        Some("input_audio") => value.get("input_audio").and_then(|sound| {
+            let text = |field| sound.get(field).and_then(Value::as_str);
+            let (format, base64) = (text("format")?, text("data")?);
+            Some(Part::Sound { format, base64 })
+        }),
+        Some("file") => value.get("file").and_then(file),
         _ => None,
     };
     found.unwrap_or(Part::Other(value))
 }
 
+fn file(file: &Value) -> Option<Part<'_>> {
+    let text = |field| file.get(field).and_then(Value::as_str);
+    let name = text("filename");
+    let Some(data) = text("file_data") else {
+        return text("file_id").map(Part::FileId);
+    };
+    let (kind, base64) = match data_url(data) {
+        Some(parts) => parts,
+        // Some leave the address out of which the media type is told.
+        None if data.starts_with("JVBERi") => ("application/pdf", data),
+        None => return None,
+    };
+    Some(Part::File { kind, base64, name })
+}
+
+/// Refuses parts of these types, with what is taken instead.
+pub(super) fn refuse(vendor: &str, text: Text<'_>, lacks: &[(&str, &str)]) -> Result<(), Error> {
+    let Text::Value(Value::Array(parts)) = text else {
+        return Ok(());
+    };
+    for value in parts {
+        let kind = value
+            .get("type")
+            .and_then(Value::as_str)
+            .unwrap_or_default();
+        let found = lacks.iter().find(|(lacking, _)| *lacking == kind);
+        if let Some((_, instead)) = found.filter(|_| is_openais(value)) {
+            return Err(lacking(vendor, kind, instead));
+        }
+    }
+    Ok(())
+}
+
+/// Whether the part is one of OpenAI's, which nest an object under the name of their type. Whoever
+/// writes another shape under such a name writes the provider's own.
+fn is_openais(part: &Value) -> bool {
+    let kind = part.get("type").and_then(Value::as_str);
+    kind.and_then(|kind| part.get(kind))
+        .is_some_and(Value::is_object)
+}
+
+/// A part in a dialect's own shape.
+///
+/// # Errors
+/// When it is one of OpenAI's that cannot be said in another.
+pub(super) fn own(vendor: &str, part: &Value) -> Result<Value, Error> {
+    let kind = part.get("type").and_then(Value::as_str).unwrap_or_default();
+    match ["file", "input_audio"].contains(&kind) && is_openais(part) {
+        true => Err(lacking(
+            vendor,
+            kind,
+            "it is not given as base64 with its media type",
+        )),
+        false => Ok(part.clone()),
+    }
+}
+
+/// The error of a part that a provider has no place for.
+pub(super) fn lacking(vendor: &str, kind: &str, instead: &str) -> Error {
+    let colon = if instead.is_empty() { "" } else { ": " };
+    invalid(format!(
+        "{vendor} takes no content part of the type `{kind}`{colon}{instead}"
+    ))
+}
+
 fn picture(url: &str) -> Part<'_> {
-    let data = url.strip_prefix("data:").and_then(|rest| {
-        let (kind, base64) = rest.split_once(";base64,")?;
-        Some(Part::Data { kind, base64 })
-    });
+    let data = data_url(url).map(|(kind, base64)| Part::Data { kind, base64 });
     data.unwrap_or(Part::Url(url))
+}
+
+fn data_url(url: &str) -> Option<(&str, &str)> {
+    url.strip_prefix("data:")?.split_once(";base64,")
 }
 
 /// The text of a message for a place that takes nothing else.

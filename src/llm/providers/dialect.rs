@@ -41,7 +41,7 @@ pub(super) fn encode(
     let mut body = Vec::with_capacity(256 + request.text_bytes());
     let path = match vendor.dialect {
         Dialect::OpenAi => {
-            openai::write(vendor, request, model, &mut body).map_err(unwritable)?;
+            openai::write(vendor, request, model, &mut body)?;
             Cow::Borrowed("/chat/completions")
         }
         Dialect::Anthropic => {
@@ -50,7 +50,7 @@ pub(super) fn encode(
             Cow::Borrowed("/messages")
         }
         Dialect::Gemini => {
-            let content = gemini::content(vendor, request)?;
+            let content = gemini::content(vendor, request, model)?;
             serde_json::to_writer(&mut body, &content).map_err(unwritable)?;
             Cow::Owned(format!("/{}:generateContent", gemini::resource(model)?))
         }
@@ -125,10 +125,11 @@ fn unwritable(error: serde_json::Error) -> Error {
 /// What the dialects' tests share.
 #[cfg(test)]
 pub(super) mod testing {
-    use serde_json::Value;
+    use serde_json::{Value, json};
 
     use super::*;
     use crate::base::error::ErrorKind;
+    use crate::llm::request::{Message, Role};
 
     pub fn vendor(name: &str) -> &'static Vendor {
         Vendor::named(name).unwrap()
@@ -156,6 +157,40 @@ pub(super) mod testing {
 
     pub fn kind(name: &str, status: u16, body: &str) -> ErrorKind {
         failed(name, status, body).kind()
+    }
+
+    /// A prompt of such parts.
+    pub fn with_parts<const N: usize>(parts: [Value; N]) -> Request {
+        let mut request = Request::new("");
+        request.messages[0].content = parts.into_iter().collect();
+        request
+    }
+
+    /// A conversation with two tool calls and what came of them, in OpenAI's words.
+    pub fn after_tool_calls() -> Request {
+        let turn = |role, content: Value, extra: Value| {
+            let mut turn = Message::new(role, "");
+            turn.content = content;
+            turn.extra = extra.as_object().cloned().unwrap_or_default();
+            turn
+        };
+        let calls = json!({"tool_calls": [
+            {"id": "c1", "type": "function",
+             "function": {"name": "get_weather", "arguments": "{\"city\":\"Oslo\"}"}},
+            {"id": "c2", "type": "function", "function": {"name": "get_time", "arguments": ""}},
+        ]});
+        let result = |id| json!({"tool_call_id": id});
+        Request::chat(vec![
+            Message::new(Role::User, "weather?"),
+            turn(Role::Assistant, "I look.".into(), calls),
+            turn(Role::Tool, "{\"c\":3}".into(), result("c1")),
+            turn(
+                Role::Tool,
+                json!([{"type": "text", "text": "noon"}]),
+                result("c2"),
+            ),
+            Message::new(Role::User, "and now?"),
+        ])
     }
 
     /// The path and the body of a call to model `m`.

@@ -123,7 +123,8 @@ fn openai(events: &[Value], done: bool) -> Option<Value> {
     Some(json!({
         "model": last(events, "/model"),
         "choices": [{"finish_reason": finish, "message": message}],
-        "usage": last(events, "/usage"),
+        // Groq has a place of its own for it.
+        "usage": last(events, "/usage").or_else(|| last(events, "/x_groq/usage")),
     }))
 }
 

@@ -12,7 +12,7 @@ use serde_json::{Map, Value};
 
 use crate::llm::request::{Request, ResponseFormat};
 
-use super::schema_for;
+use super::{calls, schema_for};
 
 /// One vendor's list.
 #[derive(Debug)]
@@ -21,8 +21,12 @@ pub(crate) struct Fields {
     lacks: &'static [&'static [&'static str]],
     /// Fields of which it takes some values only.
     takes: &'static [(&'static str, Takes)],
+    /// Types of content parts, in OpenAI's words, that it has no place for, and what to write instead.
+    pub(super) lacks_parts: &'static [(&'static str, &'static str)],
     /// What a message may have beside its role and content.
     turns: Turns,
+    /// Whether it has other words for tool calls in a conversation, in which they are told.
+    tells_calls: bool,
     seeds: Option<RangeInclusive<i64>>,
     temperatures: RangeInclusive<f64>,
     /// Whether blanks and line breaks may end the answer.
@@ -123,7 +127,9 @@ const RECORDED: &[&str] = &[
 pub(super) const ALL: Fields = Fields {
     lacks: &[],
     takes: &[],
+    lacks_parts: &[],
     turns: Turns::AllBut(&[]),
+    tells_calls: false,
     seeds: Some(i64::MIN..=i64::MAX),
     temperatures: f64::MIN..=f64::MAX,
     blank_stops: true,
@@ -165,6 +171,7 @@ pub(super) const XAI: Fields = Fields {
             ("max", "high"),
         ]),
     )],
+    lacks_parts: &[("input_audio", ""), ("file", "")],
     turns: Turns::AllBut(&["refusal", "annotations", "audio", "function_call"]),
     ..ALL
 };
@@ -209,6 +216,7 @@ pub(super) const GROQ: Fields = Fields {
             ]),
         ),
     ],
+    lacks_parts: &[("input_audio", ""), ("file", "")],
     turns: Turns::AllBut(RECORDED),
     ..ALL
 };
@@ -240,6 +248,16 @@ pub(super) const MISTRAL: Fields = Fields {
             ("max", "high"),
         ]),
     )],
+    lacks_parts: &[
+        (
+            "input_audio",
+            "it takes {\"type\": \"input_audio\", \"input_audio\": \"BASE64\"}",
+        ),
+        (
+            "file",
+            "it takes {\"type\": \"document_url\", \"document_url\": \"URL\"}",
+        ),
+    ],
     turns: Turns::AllBut(RECORDED),
     seeds: Some(0..=i64::MAX),
     temperatures: 0.0..=1.5,
@@ -272,7 +290,10 @@ pub(super) const ANTHROPIC: Fields = Fields {
         ("tool_choice", Takes::If(no_function)),
         ("output_config", Takes::If(Value::is_object)),
     ],
+    // What of them it has a place for, its own encoder finds.
+    lacks_parts: &[],
     turns: Turns::Nothing,
+    tells_calls: true,
     seeds: None,
     temperatures: 0.0..=1.0,
     blank_stops: false,
@@ -284,7 +305,6 @@ pub(super) const GEMINI: Fields = Fields {
     lacks: &[
         SERVERS,
         OPENAI_ALONE,
-        PENALTIES,
         LOGITS,
         OPENAI_STYLE,
         &[
@@ -299,19 +319,22 @@ pub(super) const GEMINI: Fields = Fields {
         (
             "reasoning_effort",
             Takes::Words(&[
-                ("none", "minimal"),
-                ("minimal", "minimal"),
-                ("low", "low"),
-                ("medium", "medium"),
-                ("high", "high"),
-                ("xhigh", "high"),
-                ("max", "high"),
+                ("none", "MINIMAL"),
+                ("minimal", "MINIMAL"),
+                ("low", "LOW"),
+                ("medium", "MEDIUM"),
+                ("high", "HIGH"),
+                ("xhigh", "HIGH"),
+                ("max", "HIGH"),
             ]),
         ),
+        ("presence_penalty", Takes::If(Value::is_number)),
+        ("frequency_penalty", Takes::If(Value::is_number)),
         ("tools", Takes::If(no_functions)),
         ("generationConfig", Takes::If(Value::is_object)),
     ],
     turns: Turns::Nothing,
+    tells_calls: true,
     // The field has 32 bits.
     seeds: Some(i32::MIN as i64..=i32::MAX as i64),
     ..ALL
@@ -453,13 +476,20 @@ impl Fields {
     /// Everything that does not go out.
     pub(super) fn left_out(&self, request: &Request) -> Vec<LeftOut> {
         let mut out = Vec::new();
+        let told = |field: &str| match field {
+            "tools" | "tool_choice" => self.tells_calls && calls::are_told(request),
+            _ => false,
+        };
         for (field, value) in request.extra.iter().filter(|(_, value)| !value.is_null()) {
-            if let Err(why) = self.place(field, value) {
+            if let Err(why) = self.place(field, value)
+                && !told(field)
+            {
                 out.push(LeftOut::new(field, why));
             }
         }
         for (field, _) in request.messages.iter().flat_map(|turn| said(&turn.extra)) {
-            if !self.has_turn(field) {
+            let told = self.tells_calls && ["tool_calls", "tool_call_id"].contains(&field.as_str());
+            if !self.has_turn(field) && !told {
                 out.push(LeftOut::new(&format!("messages[].{field}"), Why::Lacking));
             }
         }

@@ -36,7 +36,7 @@ fn what_goes_out_and_what_is_told_are_the_same_list() {
         ("user", json!("u"), "openai xai groq"),
         ("logit_bias", json!({}), "openai"),
         ("logprobs", json!(true), "openai xai"),
-        ("frequency_penalty", json!(0.1), "openai mistral"),
+        ("frequency_penalty", json!(0.1), "openai mistral gemini"),
         (
             "parallel_tool_calls",
             json!(false),
@@ -97,7 +97,7 @@ fn effort_is_said_in_each_vendors_words() {
         (
             "gemini",
             "/generationConfig/thinkingConfig/thinkingLevel",
-            "minimal low medium high",
+            "MINIMAL LOW MEDIUM HIGH",
         ),
         ("xai", "/reasoning_effort", "none low medium high"),
         ("groq", "/reasoning_effort", "none default low medium high"),

@@ -5,6 +5,8 @@
 //! without a candidate. JSON is protobuf's: zero values are absent, 64-bit numbers are strings.
 //! Source: Google's `generative_service.proto` and the types of its Python SDK.
 
+use std::collections::HashMap;
+
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use serde_json::{Map, Value, json};
@@ -15,7 +17,8 @@ use crate::llm::request::{Request, ResponseFormat, Text};
 use crate::llm::response::Response;
 
 use super::answer::{Answer, End, Ends, count, counts, unlike};
-use super::content::{self, Part, invalid};
+use super::calls::{self, Call, Choice};
+use super::content::{self, Part, invalid, lacking};
 use super::errors::failure_inside;
 use super::holds::Holds;
 use super::said::word;
@@ -37,10 +40,11 @@ pub(super) fn resource(model: &str) -> Result<String, Error> {
 }
 
 /// The body of a call.
-pub(super) fn content(vendor: &Vendor, request: &Request) -> Result<Value, Error> {
+pub(super) fn content(vendor: &Vendor, request: &Request, model: &str) -> Result<Value, Error> {
     let mut system = Vec::new();
     let mut contents = Vec::new();
-    for (role, text, _) in request.rendered() {
+    let mut called: HashMap<&str, &str> = HashMap::new();
+    for (role, text, extra) in request.rendered() {
         let role = match role {
             "system" | "developer" => {
                 let text = content::plain(text);
@@ -51,13 +55,29 @@ pub(super) fn content(vendor: &Vendor, request: &Request) -> Result<Value, Error
             }
             "user" => "user",
             "assistant" => "model",
+            "tool" => {
+                let (id, result) = calls::result(text, extra)?;
+                let name = called.get(id).copied().ok_or_else(|| {
+                    invalid(format!(
+                        "no tool call in the conversation has the id `{id}`"
+                    ))
+                })?;
+                answered(&mut contents, name, &result);
+                continue;
+            }
             other => {
                 return Err(invalid(format!(
                     "gemini takes no message with the role `{other}`"
                 )));
             }
         };
-        contents.push(json!({"role": role, "parts": parts(text)?}));
+        let mut parts = parts(text, calls::of_turn(extra).next().is_some())?;
+        for call in calls::of_turn(extra) {
+            let call = Call::read(call)?;
+            called.insert(call.id, call.name);
+            parts.push(function_call(&call, model));
+        }
+        contents.push(json!({"role": role, "parts": parts}));
     }
     if contents.is_empty() {
         return Err(invalid(
@@ -77,10 +97,82 @@ pub(super) fn content(vendor: &Vendor, request: &Request) -> Result<Value, Error
     if !config.is_empty() {
         fields.insert("generationConfig".to_owned(), config.into());
     }
+    if calls::are_told(request) && !further.contains_key("tools") {
+        tools(request, fields);
+    }
     for (field, value) in further {
         fields.entry(field).or_insert(value);
     }
     Ok(body)
+}
+
+/// What Google's documentation names for calls that were made elsewhere: from Gemini 3 on they are
+/// refused without a signature.
+const FOREIGN: &str = "skip_thought_signature_validator";
+
+fn function_call(call: &Call<'_>, model: &str) -> Value {
+    let older = ["gemini-1", "gemini-2", "gemma"]
+        .iter()
+        .any(|name| model.contains(name));
+    let foreign = (!older).then_some(FOREIGN);
+    let mut part = json!({"functionCall": {"name": call.name, "args": call.arguments}});
+    if let Some(signature) = call.signature.or(foreign) {
+        part["thoughtSignature"] = signature.into();
+    }
+    part
+}
+
+/// Adds what came of a call. All results of one turn stand in one message.
+fn answered(contents: &mut Vec<Value>, name: &str, result: &str) {
+    let response = match serde_json::from_str(result) {
+        Ok(Value::Object(fields)) => Value::Object(fields),
+        _ => json!({"result": result}),
+    };
+    let part = json!({"functionResponse": {"name": name, "response": response}});
+    let last = contents
+        .last_mut()
+        .and_then(|last| last["parts"].as_array_mut());
+    match last {
+        Some(parts)
+            if parts
+                .iter()
+                .all(|part| part.get("functionResponse").is_some()) =>
+        {
+            parts.push(part);
+        }
+        _ => contents.push(json!({"role": "user", "parts": [part]})),
+    }
+}
+
+/// The tools of a conversation with calls, in Gemini's words.
+fn tools(request: &Request, fields: &mut Map<String, Value>) {
+    let tools = calls::tools(request);
+    if tools.is_empty() {
+        return;
+    }
+    let declared = tools.iter().map(|tool| {
+        let mut own = json!({"name": tool.name, "parametersJsonSchema": tool.parameters});
+        if let Some(description) = tool.description {
+            own["description"] = description.into();
+        }
+        own
+    });
+    let declared: Vec<Value> = declared.collect();
+    fields.insert(
+        "tools".to_owned(),
+        json!([{"functionDeclarations": declared}]),
+    );
+    let choice = match calls::choice(request) {
+        None => return,
+        Some(Choice::Auto) => json!({"mode": "AUTO"}),
+        Some(Choice::Never) => json!({"mode": "NONE"}),
+        Some(Choice::Any) => json!({"mode": "ANY"}),
+        Some(Choice::One(name)) => json!({"mode": "ANY", "allowedFunctionNames": [name]}),
+    };
+    fields.insert(
+        "toolConfig".to_owned(),
+        json!({"functionCallingConfig": choice}),
+    );
 }
 
 /// Takes what belongs there out of the further fields.
@@ -109,6 +201,8 @@ fn generation_config(
     set("temperature", temperature.map(Value::from));
     set("topP", params.top_p.map(Value::from));
     set("topK", further.remove("top_k"));
+    set("presencePenalty", further.remove("presence_penalty"));
+    set("frequencyPenalty", further.remove("frequency_penalty"));
     set("maxOutputTokens", params.max_tokens.map(Value::from));
     set("seed", vendor.fields.seed(request).map(Value::from));
     let stops = vendor.fields.stops(request);
@@ -125,11 +219,16 @@ fn generation_config(
     config
 }
 
-fn parts(text: Text<'_>) -> Result<Value, Error> {
+/// The parts of a content. Beside tool calls there need be no text.
+fn parts(text: Text<'_>, beside_calls: bool) -> Result<Vec<Value>, Error> {
     let parts = match text {
-        Text::Plain(text) => return Ok(json!([{"text": text}])),
+        Text::Value(Value::Null) if beside_calls => return Ok(Vec::new()),
+        Text::Value(Value::String(text)) if beside_calls && text.is_empty() => {
+            return Ok(Vec::new());
+        }
+        Text::Plain(text) => return Ok(vec![json!({"text": text})]),
         Text::Value(Value::Array(parts)) => parts,
-        Text::Value(Value::String(text)) => return Ok(json!([{"text": text}])),
+        Text::Value(Value::String(text)) => return Ok(vec![json!({"text": text})]),
         Text::Value(_) => return Err(invalid("gemini needs a text in every message".to_owned())),
     };
     let parts = parts.iter().map(|part| match content::part(part) {
@@ -138,7 +237,17 @@ fn parts(text: Text<'_>) -> Result<Value, Error> {
             Ok(json!({"inlineData": {"mimeType": kind, "data": base64}}))
         }
         Part::Url(url) => Ok(json!({"fileData": {"fileUri": url}})),
-        Part::Other(own) => Ok(own.clone()),
+        Part::Sound { format, base64 } => {
+            Ok(json!({"inlineData": {"mimeType": format!("audio/{format}"), "data": base64}}))
+        }
+        Part::File { kind, base64, .. } => {
+            Ok(json!({"inlineData": {"mimeType": kind, "data": base64}}))
+        }
+        Part::FileId(id) => {
+            let why = format!("{id} is kept by another provider; give it as file_data");
+            Err(lacking("gemini", "file", &why))
+        }
+        Part::Other(other) => content::own("gemini", other),
     });
     parts.collect()
 }

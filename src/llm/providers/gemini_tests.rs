@@ -1,7 +1,7 @@
 //! The dialect against replies of every shape that is known.
 
 use super::*;
-use crate::llm::providers::dialect::testing::{decoded, encoded};
+use crate::llm::providers::dialect::testing::{self, decoded, encoded, vendor};
 use crate::llm::request::{Message, Role};
 use crate::llm::response::FinishReason;
 
@@ -127,7 +127,7 @@ fn a_request_is_said_in_the_dialects_words() {
                 "temperature": 0.5, "topP": 0.5, "maxOutputTokens": 9, "seed": 7, "topK": 3,
                 "stopSequences": ["END"], "responseMimeType": "application/json",
                 "responseJsonSchema": {"type": "object"},
-                "thinkingConfig": {"thinkingLevel": "low"},
+                "thinkingConfig": {"thinkingLevel": "LOW"},
             },
             "cachedContent": "cachedContents/1",
         })
@@ -140,7 +140,7 @@ fn sampling_and_thinking_stand_in_the_configuration() {
         .with_extra("top_k", 3.into())
         .with_extra("reasoning_effort", "none".into());
     let config = |request: &Request| encoded("gemini", request).1["generationConfig"].clone();
-    let level = json!({"topK": 3, "thinkingConfig": {"thinkingLevel": "minimal"}});
+    let level = json!({"topK": 3, "thinkingConfig": {"thinkingLevel": "MINIMAL"}});
     assert_eq!(config(&request), level);
     let own = json!({"thinkingConfig": {"thinkingBudget": 0}});
     let request = request.with_extra("generationConfig", own);
@@ -182,4 +182,76 @@ fn a_models_name_cannot_change_the_address() {
     for bad in ["", "a b", "x?key=1", "x#", "../files", "x:delete"] {
         assert_eq!(resource(bad).unwrap_err().kind(), ErrorKind::Invalid);
     }
+}
+
+#[test]
+fn tool_calls_of_a_conversation_are_told_as_parts() {
+    let request = testing::after_tool_calls();
+    let (_, body) = encoded("gemini", &request);
+    let signature = "skip_thought_signature_validator";
+    assert_eq!(
+        body["contents"],
+        json!([
+            {"role": "user", "parts": [{"text": "weather?"}]},
+            {"role": "model", "parts": [
+                {"text": "I look."},
+                {"functionCall": {"name": "get_weather", "args": {"city": "Oslo"}},
+                 "thoughtSignature": signature},
+                {"functionCall": {"name": "get_time", "args": {}}, "thoughtSignature": signature},
+            ]},
+            {"role": "user", "parts": [
+                {"functionResponse": {"name": "get_weather", "response": {"c": 3}}},
+                {"functionResponse": {"name": "get_time", "response": {"result": "noon"}}},
+            ]},
+            {"role": "user", "parts": [{"text": "and now?"}]},
+        ])
+    );
+    let older = content(vendor("gemini"), &request, "gemini-2.5-flash").unwrap();
+    assert!(!older.to_string().contains(signature));
+    let tool = json!({"name": "get_time", "parameters": {"type": "object"}});
+    let request = request
+        .with_extra("tools", json!([{"type": "function", "function": tool}]))
+        .with_extra(
+            "tool_choice",
+            json!({"type": "function", "function": {"name": "get_time"}}),
+        );
+    let (_, body) = encoded("gemini", &request);
+    let declared = json!([{"functionDeclarations": [
+        {"name": "get_time", "parametersJsonSchema": {"type": "object"}},
+    ]}]);
+    let choice =
+        json!({"functionCallingConfig": {"mode": "ANY", "allowedFunctionNames": ["get_time"]}});
+    assert_eq!((&body["tools"], &body["toolConfig"]), (&declared, &choice));
+    assert!(vendor("gemini").fields.left_out(&request).is_empty());
+}
+
+#[test]
+fn a_result_of_no_call_is_refused() {
+    let mut request = testing::after_tool_calls();
+    request.messages.remove(1);
+    let error = content(vendor("gemini"), &request, "m").unwrap_err();
+    assert!(error.message().contains("`c1`"), "{error}");
+}
+
+#[test]
+fn sound_and_files_are_inline_data_and_penalties_are_taken() {
+    let (_, body) = encoded(
+        "gemini",
+        &testing::with_parts([
+            json!({"type": "input_audio", "input_audio": {"format": "wav", "data": "UklG"}}),
+            json!({"type": "file", "file": {"file_data": "data:application/pdf;base64,JVBERi0x"}}),
+        ]),
+    );
+    assert_eq!(
+        body["contents"][0]["parts"],
+        json!([
+            {"inlineData": {"mimeType": "audio/wav", "data": "UklG"}},
+            {"inlineData": {"mimeType": "application/pdf", "data": "JVBERi0x"}},
+        ])
+    );
+    let request = Request::new("U")
+        .with_extra("presence_penalty", 0.5.into())
+        .with_extra("frequency_penalty", 0.25.into());
+    let config = json!({"presencePenalty": 0.5, "frequencyPenalty": 0.25});
+    assert_eq!(encoded("gemini", &request).1["generationConfig"], config);
 }

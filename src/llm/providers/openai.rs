@@ -23,7 +23,23 @@ use super::said::{own_word, word};
 use super::vendor::{CapField, Vendor};
 
 /// The body of a chat completion call.
+///
+/// # Errors
+/// When a part of the content has no place at the vendor.
 pub(super) fn write(
+    vendor: &Vendor,
+    request: &Request,
+    model: &str,
+    out: &mut Vec<u8>,
+) -> Result<(), Error> {
+    for (_, text, _) in request.rendered() {
+        content::refuse(vendor.name, text, vendor.fields.lacks_parts)?;
+    }
+    let unwritable = |error| content::invalid(format!("cannot encode the request: {error}"));
+    fields(vendor, request, model, out).map_err(unwritable)
+}
+
+fn fields(
     vendor: &Vendor,
     request: &Request,
     model: &str,

@@ -3,7 +3,7 @@
 use super::*;
 use crate::base::error::{ErrorKind, Sent};
 use crate::llm::providers::dialect::encode;
-use crate::llm::providers::dialect::testing::{decoded, encoded, vendor};
+use crate::llm::providers::dialect::testing::{self, decoded, encoded, vendor};
 use crate::llm::request::{Message as Turn, Role};
 use crate::llm::response::FinishReason;
 use serde_json::json;
@@ -216,4 +216,31 @@ fn json_mode_is_named_in_the_system_text_where_nobody_does() {
         let messages = asking(said.clone());
         assert_eq!(messages, encoded("openai", &said).1["messages"]);
     }
+}
+
+#[test]
+fn parts_that_a_vendor_has_no_place_for_are_refused_before_they_are_sent() {
+    let sound = json!({"type": "input_audio", "input_audio": {"format": "wav", "data": "UklG"}});
+    let file =
+        json!({"type": "file", "file": {"file_data": "data:application/pdf;base64,JVBERi0x"}});
+    for part in [&sound, &file] {
+        let request = testing::with_parts([part.clone()]);
+        for name in ["openai", "local", "custom"] {
+            let (_, body) = encoded(name, &request);
+            assert_eq!(body["messages"][0]["content"], json!([part]), "{name}");
+        }
+        for name in ["xai", "groq", "mistral"] {
+            let error = encode(vendor(name), &request, Some("m")).err().unwrap();
+            assert_eq!((error.kind(), error.sent()), (ErrorKind::Invalid, Sent::No));
+            let words = format!(
+                "{name} takes no content part of the type `{}`",
+                part["type"].as_str().unwrap()
+            );
+            assert!(error.message().contains(&words), "{error}");
+        }
+    }
+    // In a vendor's own shape they are its own matter.
+    let own = json!({"type": "input_audio", "input_audio": "UklG"});
+    let (_, body) = encoded("mistral", &testing::with_parts([own.clone()]));
+    assert_eq!(body["messages"][0]["content"], json!([own]));
 }

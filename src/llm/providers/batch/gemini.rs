@@ -49,9 +49,9 @@ impl Wire for Gemini {
         vendor: &Vendor,
         key: &str,
         request: &Request,
-        _: &str,
+        model: &str,
     ) -> Result<Vec<u8>, Error> {
-        let request = gemini::content(vendor, request)?;
+        let request = gemini::content(vendor, request, model)?;
         let line = json!({"key": key, "request": request});
         Ok(format!("{line}\n").into_bytes())
     }

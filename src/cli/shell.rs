@@ -1,0 +1,121 @@
+//! `batchwright completions` and `batchwright man`: what shells and manuals want to know of the
+//! program, made from the same definitions as its help.
+
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+use clap::{Args, Command, CommandFactory};
+use clap_complete::Shell;
+use clap_mangen::Man;
+use clap_mangen::roff::{Roff, roman};
+
+use super::args::Cli;
+use super::exit::{About, Exit, Refusal};
+
+/// Print a script that completes commands and flags in a shell
+#[derive(Debug, Args)]
+#[command(after_help = COMPLETIONS_HELP)]
+pub struct CompletionsArgs {
+    /// Whose script
+    pub shell: Shell,
+}
+
+const COMPLETIONS_HELP: &str = "\
+Where the script goes:
+  bash  ~/.local/share/bash-completion/completions/batchwright
+  zsh   _batchwright in a folder of $fpath, such as ~/.zfunc
+  fish  ~/.config/fish/completions/batchwright.fish
+For example:
+  batchwright completions fish > ~/.config/fish/completions/batchwright.fish";
+
+/// Print the manual page, or write a page a command to a folder
+#[derive(Debug, Args)]
+#[command(after_help = MAN_HELP)]
+pub struct ManArgs {
+    /// Folder for the pages of all commands, made if needed
+    pub dir: Option<PathBuf>,
+}
+
+const MAN_HELP: &str = "\
+To read it here, and to install the pages of all commands:
+  batchwright man | man -l -
+  batchwright man ~/.local/share/man/man1 && man batchwright-run";
+
+pub fn completions(args: &CompletionsArgs) -> Exit {
+    let mut script = Vec::new();
+    clap_complete::generate(args.shell, &mut Cli::command(), "batchwright", &mut script);
+    // Whoever reads only the beginning of it wants no more.
+    let _ = io::stdout().write_all(&script);
+    Exit::Success
+}
+
+pub fn man(args: &ManArgs) -> Exit {
+    let written = match &args.dir {
+        Some(dir) => write_pages(dir),
+        None => page(&whole()).map(|page| {
+            let _ = io::stdout().write_all(&page);
+        }),
+    };
+    match written {
+        Ok(()) => Exit::Success,
+        Err(error) => Refusal::could_not_run(format!("cannot write the manual: {error}"))
+            .about(About::Output)
+            .end(false, false),
+    }
+}
+
+/// All commands, with the full names of those below.
+fn whole() -> Command {
+    let mut command = Cli::command().disable_help_subcommand(true);
+    command.build();
+    command
+}
+
+fn write_pages(dir: &Path) -> io::Result<()> {
+    let at = |path: &Path, error: io::Error| {
+        io::Error::new(error.kind(), format!("{}: {error}", path.display()))
+    };
+    std::fs::create_dir_all(dir).map_err(|error| at(dir, error))?;
+    let mut waiting = vec![whole()];
+    while let Some(command) = waiting.pop() {
+        waiting.extend(command.get_subcommands().cloned());
+        let path = dir.join(Man::new(command.clone()).get_filename());
+        std::fs::write(&path, page(&command)?).map_err(|error| at(&path, error))?;
+    }
+    Ok(())
+}
+
+/// A page. The text after the help has lines of its own, which must not be run together.
+fn page(command: &Command) -> io::Result<Vec<u8>> {
+    let long = command.get_after_long_help().or(command.get_after_help());
+    let notes = long.map(ToString::to_string);
+    let bare = command
+        .clone()
+        .after_help(None::<&str>)
+        .after_long_help(None::<&str>);
+    let mut page = Vec::new();
+    Man::new(bare).render(&mut page)?;
+    if let Some(notes) = notes {
+        let mut roff = Roff::default();
+        roff.control("SH", ["NOTES"]);
+        roff.control("nf", []);
+        for line in notes.lines() {
+            roff.text([roman(line)]);
+        }
+        roff.control("fi", []);
+        roff.to_writer(&mut page)?;
+    }
+    Ok(in_ascii(&String::from_utf8_lossy(&page)).into_bytes())
+}
+
+/// troff reads bytes unless it is told an encoding; its names for other characters it always reads.
+fn in_ascii(page: &str) -> String {
+    let mut out = String::with_capacity(page.len());
+    for c in page.chars() {
+        match c.is_ascii() {
+            true => out.push(c),
+            false => out.push_str(&format!("\\[u{:04X}]", u32::from(c))),
+        }
+    }
+    out
+}

@@ -1,0 +1,146 @@
+//! For how long a quota has done nothing but refuse calls for their pace, and what is said of it.
+
+use std::time::{Duration, SystemTime};
+
+use crate::base::clock::Time;
+
+use super::limit::QuotaId;
+use super::work::StepId;
+
+/// A quota of which nothing was answered for this long is not waited for any more.
+const PATIENCE: Duration = Duration::from_secs(600);
+
+#[derive(Debug, Default)]
+pub(super) struct Refusals {
+    quotas: Vec<Quota>,
+    /// Pauses that have been told of, by their ends.
+    told: Vec<(QuotaId, Time)>,
+}
+
+/// What has no quota is told apart by its step.
+#[derive(Debug)]
+struct Quota {
+    id: (StepId, QuotaId),
+    has_answered: bool,
+    /// When it first refused a call since the last answer.
+    refuses_since: Option<Time>,
+}
+
+/// What a refusal says of the quota.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Patience {
+    /// Something was answered within the last ten minutes.
+    Lively,
+    /// Nothing was answered yet.
+    Unknown,
+    /// It has refused all calls for ten minutes.
+    Over,
+}
+
+impl Refusals {
+    fn quota(&mut self, step: StepId, quota: QuotaId) -> &mut Quota {
+        let id = (step, quota);
+        let at = self.quotas.iter().position(|quota| quota.id == id);
+        let at = at.unwrap_or_else(|| {
+            self.quotas.push(Quota {
+                id,
+                has_answered: false,
+                refuses_since: None,
+            });
+            self.quotas.len() - 1
+        });
+        &mut self.quotas[at]
+    }
+
+    pub(super) fn answered(&mut self, step: StepId, quota: QuotaId) {
+        let quota = self.quota(step, quota);
+        quota.has_answered = true;
+        quota.refuses_since = None;
+    }
+
+    pub(super) fn refused(&mut self, step: StepId, quota: QuotaId, now: Time) -> Patience {
+        let quota = self.quota(step, quota);
+        let since = *quota.refuses_since.get_or_insert(now);
+        match quota.has_answered {
+            _ if now.since(since) >= PATIENCE => Patience::Over,
+            true => Patience::Lively,
+            false => Patience::Unknown,
+        }
+    }
+
+    /// Whether a pause until then has not been told of.
+    pub(super) fn is_news(&mut self, quota: QuotaId, until: Time) -> bool {
+        let Some((_, told)) = self.told.iter_mut().find(|(known, _)| *known == quota) else {
+            self.told.push((quota, until));
+            return true;
+        };
+        // Jitter and rounding are no news.
+        let news = until > told.after(Duration::from_secs(1));
+        *told = until.max(*told);
+        news
+    }
+}
+
+/// A time span for people.
+pub(super) fn long(time: Duration) -> String {
+    match time.as_secs() {
+        s if s < 120 => format!("{s} s"),
+        s if s < 2 * 3600 => format!("{} min", s / 60),
+        s if s < 48 * 3600 => format!("{} h", s / 3600),
+        s => format!("{} days", s / 86_400),
+    }
+}
+
+/// The time of day after `wait`, as of now.
+pub(super) fn time_of_day(wait: Duration) -> String {
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+    let minutes = now
+        .unwrap_or_default()
+        .saturating_add(wait)
+        .as_secs()
+        .div_ceil(60);
+    format!("{:02}:{:02} UTC", minutes / 60 % 24, minutes % 60)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::work::Class;
+
+    #[test]
+    fn patience_is_over_ten_minutes_after_the_first_refusal_and_anew_after_an_answer() {
+        let step = Class::new([]).at(0);
+        let (a, b) = (QuotaId(1), QuotaId(2));
+        let at = |seconds| Time::ZERO.after(Duration::from_secs(seconds));
+        let mut refusals = Refusals::default();
+        assert_eq!(refusals.refused(step, a, at(5)), Patience::Unknown);
+        assert_eq!(refusals.refused(step, a, at(604)), Patience::Unknown);
+        assert_eq!(refusals.refused(step, a, at(605)), Patience::Over);
+        assert_eq!(refusals.refused(step, b, at(605)), Patience::Unknown);
+        refusals.answered(step, a);
+        assert_eq!(refusals.refused(step, a, at(700)), Patience::Lively);
+        assert_eq!(refusals.refused(step, a, at(1299)), Patience::Lively);
+        assert_eq!(refusals.refused(step, a, at(1300)), Patience::Over);
+    }
+
+    #[test]
+    fn a_pause_is_news_once() {
+        let at = |seconds| Time::ZERO.after(Duration::from_secs(seconds));
+        let mut refusals = Refusals::default();
+        let mut news = |quota, until| refusals.is_news(QuotaId(quota), at(until));
+        let asked = [(1, 100), (1, 100), (2, 100), (1, 99), (1, 200)];
+        assert_eq!(
+            asked.map(|(quota, until)| news(quota, until)),
+            [true, false, true, false, true]
+        );
+    }
+
+    #[test]
+    fn long_times_are_told_in_what_suits_them() {
+        let long = |seconds| long(Duration::from_secs(seconds));
+        assert_eq!(long(90), "90 s");
+        assert_eq!(long(2_500), "41 min");
+        assert_eq!(long(86_400), "24 h");
+        assert_eq!(long(31_536_000), "365 days");
+    }
+}
