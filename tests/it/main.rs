@@ -100,6 +100,8 @@ mod cli_retry;
 mod cli_run_batch;
 #[cfg(all(feature = "cli", feature = "queue", feature = "simulate", unix))]
 mod cli_run_killed;
+#[cfg(all(feature = "cli", feature = "queue", feature = "simulate", unix))]
+mod cli_run_output;
 #[cfg(all(feature = "cli", feature = "schema", feature = "simulate"))]
 mod cli_schema;
 #[cfg(all(feature = "cli", feature = "simulate"))]

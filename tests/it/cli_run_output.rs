@@ -1,0 +1,71 @@
+//! What a run through the queue leaves in its output: rows that make no prompt, answers to earlier
+//! questions, and what becomes of it when somebody takes the file away.
+
+use super::cli_run_batch::{
+    LONG, SHORT, accepted, clean, handed_over, run, start, summary, taking,
+};
+use super::common::{Desk, all_ids, id};
+
+#[test]
+fn bad_rows_fail_unsent_in_batches_too() {
+    let (desk, sim) = (Desk::new(), taking(SHORT));
+    desk.write("in.csv", "id,prompt\na,one\nb,\nc,three\n");
+    let words = "in.csv -o out.jsonl --bad-rows skip --json";
+    let ended = run(&desk, &sim, words).expect(3);
+    let numbers = |ended| {
+        let summary = summary(ended);
+        ["total", "completed", "failed", "pending"]
+            .map(|name| summary["summary"][name].as_u64().unwrap())
+    };
+    assert_eq!(numbers(&ended), [3, 2, 1, 0]);
+    assert_eq!(sim.batch_stats().items_accepted, 2);
+    let before = desk.read("out.jsonl");
+    let lines = desk.results("out.jsonl");
+    let failed: Vec<String> = lines
+        .iter()
+        .filter(|line| line["error"]["kind"] == "invalid")
+        .map(id)
+        .collect();
+    assert_eq!((lines.len(), failed), (3, vec!["b".to_owned()]));
+    clean(&desk);
+    assert_eq!(numbers(&run(&desk, &sim, words).expect(3)), [3, 2, 1, 0]);
+    assert_eq!(desk.read("out.jsonl"), before);
+    assert_eq!(sim.batch_stats().items_accepted, 2);
+}
+
+#[test]
+fn earlier_answers_are_marked_while_a_batch_makes_new_ones() {
+    let (desk, sim) = (Desk::new(), taking(SHORT));
+    desk.prompts("in.jsonl", 3);
+    let words = |name: &str| format!("in.jsonl -o out.jsonl --template {name}:{{{{prompt}}}}");
+    run(&desk, &sim, &words("A")).expect(0);
+    let ended = run(&desk, &sim, &format!("{} --no-wait", words("B"))).expect(0);
+    ended.says("3 earlier answers are superseded");
+    let lines = desk.results("out.jsonl");
+    let marked = lines.iter().filter(|line| line["superseded"] == true);
+    let of_a = lines
+        .iter()
+        .filter(|line| line["text"].as_str().unwrap().contains("A:"));
+    assert_eq!((marked.count(), of_a.count()), (3, 3));
+    run(&desk, &sim, &words("B")).expect(0);
+    assert_eq!(desk.ids("out.jsonl"), all_ids(3));
+    assert!(!desk.read("out.jsonl").contains("superseded"));
+    assert_eq!(sim.batch_stats().items_accepted, 6);
+    clean(&desk);
+}
+
+#[test]
+fn results_of_a_batch_stay_in_the_queue_when_their_file_is_taken_away() {
+    let (desk, sim) = (Desk::new(), taking(LONG));
+    desk.prompts("in.jsonl", 4);
+    let running = start(&desk, &sim, "in.jsonl -o out.jsonl");
+    accepted(&sim, 4);
+    handed_over(&desk, 4);
+    std::fs::remove_file(desk.path("out.jsonl")).unwrap();
+    running.wait().expect(4).says("removed or replaced");
+    assert!(!desk.exists("out.jsonl"));
+    run(&desk, &sim, "in.jsonl -o out.jsonl").expect(0);
+    assert_eq!(desk.ids("out.jsonl"), all_ids(4));
+    assert_eq!(sim.batch_stats().items_accepted, 4);
+    clean(&desk);
+}
