@@ -228,7 +228,7 @@ pub(crate) const VENDORS: &[Vendor] = &[
     Vendor {
         name: "gemini",
         dialect: Dialect::Gemini,
-        // The version that Google's SDKs ask for: `/v1` has neither files nor batches.
+        // The version that Google's SDK asks for unless told otherwise, for files and batches too.
         base_url: "https://generativelanguage.googleapis.com/v1beta",
         segment: "/v1beta",
         segment_always: true,

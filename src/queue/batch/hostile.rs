@@ -9,6 +9,7 @@ use std::time::Duration;
 use crate::base::cancel::Context;
 use crate::base::clock::Clock;
 use crate::base::error::{Error, ErrorKind, Sent};
+use crate::base::id::ProcessId;
 use crate::llm::batch::{
     BatchClient, BatchInput, BatchIntent, BatchLine, BatchLineResult, BatchStage, BatchState,
     BatchStatus, Refused,
@@ -281,6 +282,83 @@ fn an_input_that_cannot_be_deleted_does_not_hide_a_batch_that_is_there() {
         bench.store.batches(None).unwrap()
     );
     assert_eq!((bench.bought("a"), bench.bought("b")), (1, 1));
+}
+
+/// A creation without a reply that came to nothing, while another program has a batch of the same size.
+fn lost_beside_anothers(bench: &Bench) -> ProcessId {
+    bench.world.lock().uploads = false;
+    let client = bench.client();
+    let process = bench.enqueue(&["a", "b"]);
+    let world = Client(bench.world.clone());
+    *client.advance.lock() = Box::new(move |stage| {
+        struct Theirs;
+        impl BatchInput for Theirs {
+            fn open(&mut self) -> Result<Box<dyn std::io::Read + Send + '_>, Error> {
+                Ok(Box::new(&b"their-1 x\ntheir-2 y\n"[..]))
+            }
+        }
+        let intent = BatchIntent {
+            label: "their".to_owned(),
+            model: None,
+            items: 2,
+            bytes: 0,
+            begun: crate::base::clock::Wall(0),
+        };
+        let theirs = world.advance(&intent, stage, &mut Theirs, &Context::new());
+        theirs.unwrap();
+        let lost = Error::new(ErrorKind::Transient, "cut off").with_sent(Sent::Maybe);
+        Some(Err(lost))
+    });
+    process
+}
+
+fn presumed(bench: &Bench) -> Option<super::info::BatchInfo> {
+    let batches = bench.store.batches(None).unwrap();
+    let infos = batches
+        .iter()
+        .map(|batch| super::info::BatchInfo::new(batch, bench.clock.wall()));
+    infos.into_iter().find(|info| info.state == "presumed")
+}
+
+#[test]
+fn a_batch_that_may_be_another_programs_is_never_cancelled_nor_said_to_be_created() {
+    let bench = Bench::new();
+    let process = lost_beside_anothers(&bench);
+    let mut poller = bench.poller(bench.worker(), &[]);
+    assert!(bench.until(&mut poller, || presumed(&bench).is_some()));
+    let why = presumed(&bench).unwrap().problem.unwrap();
+    assert!(why.contains("not cancelled"), "{why}");
+    bench.store.cancel(process, bench.clock.wall()).unwrap();
+    bench.post.ring();
+    for _ in 0..400 {
+        bench.turn(&mut poller);
+    }
+    let world = bench.world.lock();
+    let theirs: Vec<_> = world.batches.iter().map(|batch| batch.cancelled).collect();
+    assert_eq!(theirs, [None]);
+    let created = &world.outlook.created;
+    assert_eq!(created.load(std::sync::atomic::Ordering::SeqCst), 0);
+}
+
+#[test]
+fn a_batch_that_turns_out_to_be_another_programs_is_let_go() {
+    let bench = Bench::new();
+    lost_beside_anothers(&bench);
+    let mut poller = bench.poller(bench.worker(), &[]);
+    assert!(bench.until(&mut poller, || presumed(&bench).is_some()));
+    let id = presumed(&bench).unwrap().remote_id.unwrap();
+    let left = || {
+        let batches = bench.store.batches(None).unwrap();
+        batches
+            .iter()
+            .any(|batch| batch.record.contains(&format!("\"not_ours\":[\"{id}\"]")))
+    };
+    assert!(
+        bench.until(&mut poller, left),
+        "{:?}",
+        bench.store.batches(None)
+    );
+    assert_eq!((bench.bought("a"), bench.bought("b")), (0, 0));
 }
 
 #[test]

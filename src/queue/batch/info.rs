@@ -30,7 +30,8 @@ pub struct BatchInfo {
     /// Our own name for it, which is written on it where the provider lets us.
     pub label: String,
     /// `preparing`, `submitting` and `creating` before it is there; `looking_for` when a reply was
-    /// lost, `held` when that needs a decision; then the provider's own word; `collecting` at the end,
+    /// lost, `held` when that needs a decision, `presumed` when one was found that may be somebody
+    /// else's; then the provider's own word; `collecting` at the end,
     /// `uncollected` when its results are not given out.
     pub state: String,
     /// Requests it holds.

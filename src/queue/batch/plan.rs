@@ -63,7 +63,10 @@ pub(crate) fn next(record: &Record, stopped: bool, uploads: bool, policy: OnUnkn
             }
         }
         Phase::Running { .. } if !record.spare.is_empty() => Step::CancelSpare,
-        Phase::Running { .. } if stopped && !record.cancelled => Step::Cancel,
+        // What may be somebody else's is not ours to cancel.
+        Phase::Running { .. } if stopped && !record.cancelled && !record.provisional => {
+            Step::Cancel
+        }
         Phase::Running { .. } => Step::Poll,
         Phase::Ended(_) => Step::Collect,
         Phase::Suspect { .. } if stopped => Step::GiveUp,
@@ -191,5 +194,8 @@ mod tests {
         let mut asked = record(running(), false);
         asked.cancelled = true;
         assert_eq!(next(&asked), Step::Poll);
+        let mut presumed = record(running(), false);
+        presumed.provisional = true;
+        assert_eq!(next(&presumed), Step::Poll);
     }
 }

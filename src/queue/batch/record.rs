@@ -273,7 +273,11 @@ impl Record {
     /// Why nothing moves.
     pub(crate) fn trouble(&self) -> Option<&str> {
         let uncollected = self.uncollected.as_ref().map(|what| &*what.why);
-        self.problem.as_deref().or(uncollected)
+        let presumed = (self.word() == PRESUMED).then_some(
+            "its creation had no reply; its size and time are those of this one, and until its \
+             results show whose it is it is not cancelled",
+        );
+        self.problem.as_deref().or(uncollected).or(presumed)
     }
 
     /// The word for people and JSON.
@@ -289,6 +293,7 @@ impl Record {
             (Phase::Running { .. } | Phase::Ended(_), _) if self.uncollected.is_some() => {
                 "uncollected"
             }
+            (Phase::Running { .. }, _) if self.provisional => PRESUMED,
             (Phase::Running { .. }, _) => self.state.as_deref().unwrap_or("submitted"),
             (Phase::Ended(_), _) => "collecting",
             (Phase::Suspect { .. }, _) => "bisecting",
@@ -301,6 +306,9 @@ impl Record {
         self.problem = None;
     }
 }
+
+/// The word for a batch that was taken for ours by its size and time alone.
+const PRESUMED: &str = "presumed";
 
 /// The key of a job within its batch.
 pub(crate) fn key(label: &str, number: u32) -> String {

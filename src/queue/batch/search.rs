@@ -75,9 +75,14 @@ impl Poller<'_> {
         if let Some(record) = self.record(no) {
             record.provisional = client.is_some_and(|client| !client.uploads());
         }
-        log::info!("batch {id} was created after all");
+        match self.record(no).is_some_and(|record| record.provisional) {
+            true => log::info!("batch {id} may be the one: its results will show whose it is"),
+            false => {
+                log::info!("batch {id} was created after all");
+                self.office.outlook.created.fetch_add(1, Ordering::SeqCst);
+            }
+        }
         self.adopted(no, id, None);
-        self.office.outlook.created.fetch_add(1, Ordering::SeqCst);
     }
 
     fn not_found(&mut self, no: BatchNo, why: Option<String>) {

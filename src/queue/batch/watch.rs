@@ -1,6 +1,7 @@
 //! Watching a batch at its provider: where it stands, how it ends, and its cancellation.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use crate::base::error::{Error, ErrorKind};
@@ -285,6 +286,9 @@ impl Poller<'_> {
         }
         if let Some(why) = &collected.withheld {
             return self.not_given_out(no, why.clone(), collected.asked);
+        }
+        if std::mem::take(&mut record.provisional) && collected.requests > 0 {
+            self.office.outlook.created.fetch_add(1, Ordering::SeqCst);
         }
         log::info!("batch {id} is stored: {} results", collected.requests);
         self.close(no);
