@@ -122,6 +122,8 @@ pub struct RunArgs {
     #[arg(help_heading = "Results", long, hide_short_help = true)]
     pub keep_failed: bool,
 
+    /// Pay again where a reply could not be used
+    ///
     /// Send items again that earlier runs got a reply for that was paid for and cannot be used, such as
     /// a tool call without a text; each is paid for again
     #[arg(help_heading = "Results", long, hide_short_help = true)]

@@ -9,19 +9,21 @@ use console::Term;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use super::args::{ShowArgs, When};
+use super::text;
 
 /// Says a line. A closed standard error is nobody's problem.
 pub fn say(line: &str) {
-    let _ = writeln!(std::io::stderr(), "batchwright: {}", harmless(line));
+    let line = format!("batchwright: {}", harmless(line));
+    let line = match Term::stderr().size_checked() {
+        Some((_, columns)) => text::fitted(&line, columns.into()),
+        None => line,
+    };
+    let _ = writeln!(std::io::stderr(), "{line}");
 }
 
 /// Says what went wrong.
 pub fn error(message: &str) {
-    let _ = writeln!(
-        std::io::stderr(),
-        "batchwright: error: {}",
-        harmless(message)
-    );
+    say(&format!("error: {message}"));
 }
 
 /// A text without what commands a terminal or turns the direction of writing: servers choose the names

@@ -52,6 +52,7 @@ mod strategy;
 mod submit;
 mod summary;
 mod table;
+mod text;
 mod tips;
 #[cfg(feature = "queue")]
 mod under_way;

@@ -59,7 +59,9 @@ pub struct SimulateArgs {
     #[arg(long, value_name = "N", requires = "limited", value_parser = clap::value_parser!(u64).range(1..), hide_short_help = true)]
     burst: Option<u64>,
 
-    /// Calls answered at once; one more gets status 429 [default: unlimited]
+    /// Calls answered at once [default: unlimited]
+    ///
+    /// One more gets status 429.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     max_parallel: Option<u64>,
 

@@ -3,6 +3,7 @@
 use console::Term;
 
 use super::display::one_line;
+use super::text::wrapped;
 
 /// The columns that there are: what `COLUMNS` says, else the terminal's. None where standard output
 /// is no terminal: a pipe or a file takes lines of any length, and programs read them.
@@ -102,21 +103,6 @@ fn cut(cell: &str, width: usize) -> String {
     }
 }
 
-/// A text in lines that are broken between words.
-fn wrapped(text: &str, width: usize) -> Vec<String> {
-    let mut lines: Vec<String> = Vec::new();
-    for word in text.split_whitespace() {
-        match lines.last_mut() {
-            Some(line) if line.chars().count() + 1 + word.chars().count() <= width => {
-                line.push(' ');
-                line.push_str(word);
-            }
-            _ => lines.push(word.to_owned()),
-        }
-    }
-    lines
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -151,7 +137,7 @@ mod tests {
         );
         assert!(!table().is_cut(Some(40)) && table().is_cut(Some(20)));
         let narrow = table().lines(Some(20));
-        assert!(narrow.contains("one   a-model-with…\n"), "{narrow}");
+        assert!(narrow.contains("one   a-model-with-…\n"), "{narrow}");
         assert!(
             narrow.lines().all(|line| line.chars().count() <= 20),
             "{narrow}"

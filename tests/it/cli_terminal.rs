@@ -40,3 +40,45 @@ fn a_terminal_shows_a_bar_while_the_run_goes_on() {
     assert!(end.contains("20 completed"), "the bar is gone: {end}");
     assert_eq!(desk.ids("out.jsonl"), all_ids(20));
 }
+
+#[test]
+fn messages_break_between_words_on_a_terminal() {
+    let desk = Desk::new();
+    desk.prompts("in.jsonl", 1);
+    let plain = desk.command(["run", "in.jsonl", "-o", "out.jsonl"]);
+    let program = plain.get_program().to_str().unwrap();
+    let words = format!("stty rows 24 cols 80; {program} run in.jsonl -o out.jsonl");
+    let mut command = Command::new("script");
+    command
+        .args(["-qec", &words, "/dev/null"])
+        .current_dir(desk.path(""))
+        .env_clear()
+        .envs(
+            plain
+                .get_envs()
+                .filter_map(|(name, value)| Some((name, value?))),
+        )
+        .env("TERM", "xterm")
+        .stdin(Stdio::null())
+        .stdout(File::create(desk.path("screen")).unwrap())
+        .stderr(Stdio::piped());
+    if Command::new("script").arg("-V").output().is_err() {
+        println!("skipped: there is no script(1)");
+        return;
+    }
+    Running::start(&mut command).wait().expect(0);
+    let screen = desk.read("screen");
+    let said = screen.lines().filter(|line| !line.contains('\x1b'));
+    let said: Vec<&str> = said.map(|line| line.trim_end()).collect();
+    let longest = said.iter().map(|line| line.chars().count()).max();
+    assert!(longest <= Some(80), "{screen}");
+    let whole = said
+        .join(" ")
+        .split_whitespace()
+        .collect::<Vec<_>>()
+        .join(" ");
+    assert!(
+        whole.contains("each answer is the first 300 characters of its text"),
+        "{screen}"
+    );
+}

@@ -1,0 +1,89 @@
+//! Texts broken between words, where a terminal would break within one.
+
+/// How far a line is indented that goes on.
+const INDENT: usize = 2;
+
+/// The lines of a message, each broken where it does not fit.
+pub fn fitted(message: &str, width: usize) -> String {
+    let lines = message.split('\n').map(|line| {
+        let words = line.trim_start();
+        let indent = line.len() - words.len();
+        if line.chars().count() <= width {
+            return line.to_owned();
+        }
+        let lines = wrapped(words, width.saturating_sub(indent + INDENT));
+        let space = " ".repeat(indent);
+        let between = format!("\n{space}{:INDENT$}", "");
+        format!("{space}{}", lines.join(&between))
+    });
+    lines.collect::<Vec<_>>().join("\n")
+}
+
+/// A text in lines that are no longer than `width` as far as its words allow it. A command is not
+/// broken, so that it can be copied.
+pub fn wrapped(text: &str, width: usize) -> Vec<String> {
+    let mut lines: Vec<String> = Vec::new();
+    let mut rest = text.trim();
+    while !rest.is_empty() {
+        let (piece, after) = rest.split_at(piece(rest));
+        rest = after.trim_start();
+        match lines.last_mut() {
+            Some(line) if line.chars().count() + 1 + piece.chars().count() <= width => {
+                line.push(' ');
+                line.push_str(piece);
+            }
+            _ => lines.push(piece.to_owned()),
+        }
+    }
+    lines
+}
+
+/// The length of what a text begins with: a word, or a command with all its words.
+fn piece(text: &str) -> usize {
+    let word = text.find(char::is_whitespace).unwrap_or(text.len());
+    if !text[..word].ends_with("batchwright") {
+        return word;
+    }
+    // It goes on to the end, or to what closes it outside of quotes.
+    let mut quoted = false;
+    let closes = |c: char| {
+        quoted ^= c == '\'';
+        !quoted && matches!(c, ')' | ';' | '`')
+    };
+    let closed = text[word..].find(closes).map_or(text.len(), |at| word + at);
+    let after = &text[closed..];
+    closed + after.find(char::is_whitespace).unwrap_or(after.len())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_are_broken_between_words_and_go_on_indented() {
+        let text = "batchwright: no key for groq, openai (see batchwright providers); taking local";
+        assert_eq!(fitted(text, 100), text);
+        assert_eq!(
+            fitted(text, 40),
+            "batchwright: no key for groq, openai\n  (see batchwright providers); taking\n  local"
+        );
+        assert_eq!(fitted("a\n  bb cc dd", 9), "a\n  bb cc\n    dd");
+    }
+
+    #[test]
+    fn a_command_is_one_piece_however_long() {
+        let text = "to go on: batchwright run in.jsonl -o out.jsonl";
+        assert_eq!(
+            fitted(text, 20),
+            "to go on:\n  batchwright run in.jsonl -o out.jsonl"
+        );
+        let text = "it is batchwright run --template '(a; b)' x; then that";
+        let lines = [
+            "it is",
+            "batchwright run --template '(a; b)' x;",
+            "then that",
+        ];
+        assert_eq!(wrapped(text, 10), lines);
+        assert_eq!(fitted("a `batchwright", 3), "a\n  `batchwright");
+    }
+}
