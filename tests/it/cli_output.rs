@@ -239,12 +239,20 @@ fn results_of_a_removed_output_are_kept_those_of_earlier_runs_included() {
     desk.run(&sim, "in.jsonl -o out.jsonl").expect(0);
     desk.prompts("in.jsonl", 6);
     desk.write("out.jsonl.rescued-1", "of another day\n");
+    let mode = |name: &str| {
+        use std::os::unix::fs::PermissionsExt;
+        let permissions = std::fs::metadata(desk.path(name)).unwrap().permissions();
+        permissions.mode() & 0o777
+    };
+    let theirs = std::os::unix::fs::PermissionsExt::from_mode(0o640);
+    std::fs::set_permissions(desk.path("out.jsonl"), theirs).unwrap();
     sim.hold();
     let running = desk.start(&sim, "in.jsonl -o out.jsonl -j 3");
     assert!(sim.wait_until(|s| s.in_flight == 3, PATIENCE));
     std::fs::remove_file(desk.path("out.jsonl")).unwrap();
     running.hears("out.jsonl.rescued-2");
     assert_eq!(desk.ids("out.jsonl.rescued-2"), all_ids(3));
+    assert_eq!(mode("out.jsonl.rescued-2"), 0o640);
     sim.release();
     running.wait().expect(4);
     assert!(!desk.exists("out.jsonl"));

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use super::{ResultsFile, same_file, sync_folder};
 use crate::base::error::{Error, ErrorKind};
+use crate::base::private;
 
 impl ResultsFile {
     /// Looks whether the file is still where and as long as this run has made it. When it is not
@@ -71,6 +72,7 @@ impl ResultsFile {
             let mut held = (&self.file).take(self.len);
             held.get_mut().seek(SeekFrom::Start(0))?;
             io::copy(&mut held, &mut &copy)?;
+            copy.set_permissions(self.file.metadata()?.permissions())?;
             copy.sync_all()
         });
         if let Err(error) = copied {
@@ -90,12 +92,8 @@ fn rescue_file(path: &Path) -> io::Result<(PathBuf, File)> {
     loop {
         let beside = folder.join(format!("{name}.rescued-{number}"));
         let mut options = OpenOptions::new();
-        match options
-            .create_new(true)
-            .append(true)
-            .read(true)
-            .open(&beside)
-        {
+        options.create_new(true).append(true).read(true);
+        match private::open(&mut options, &beside) {
             Ok(file) => return Ok((beside, file)),
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => number += 1,
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
