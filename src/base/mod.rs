@@ -5,6 +5,8 @@
 pub mod brief;
 pub mod cancel;
 pub mod clock;
+#[cfg(feature = "queue")]
+pub mod disk;
 pub mod error;
 pub mod hints;
 #[cfg(feature = "queue")]

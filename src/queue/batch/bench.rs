@@ -11,7 +11,7 @@ use parking_lot::Mutex;
 
 use crate::base::cancel::Context;
 use crate::base::clock::Clock;
-use crate::base::error::Error;
+use crate::base::error::{Error, ErrorKind, Sent};
 use crate::base::id::ProcessId;
 use crate::engine::dispatch::ErrorPolicy;
 use crate::engine::jitter::Jitter;
@@ -146,8 +146,11 @@ impl BatchClient for Twisted {
     ) -> Result<(), Error> {
         match (self.download.lock())(&id.to_owned()) {
             Some(Ok(text)) => {
-                sink.write_all(text.as_bytes()).unwrap();
-                Ok(())
+                let written = sink.write_all(text.as_bytes());
+                // As the transport has it.
+                written.map_err(|error| {
+                    Error::new(ErrorKind::Invalid, error.to_string()).with_sent(Sent::Maybe)
+                })
             }
             Some(Err(error)) => Err(error),
             None => self.world.download(id, file, sink, ctx),

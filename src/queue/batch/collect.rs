@@ -16,6 +16,7 @@ use crate::queue::store::{BatchNo, ClaimOutcome, Settlement};
 use super::ends::Asked;
 use super::pack::check;
 use super::record::{Ended, Record, number};
+use super::spool::Stopped;
 use super::transfer::Office;
 
 /// Results that are stored in one transaction.
@@ -55,14 +56,15 @@ pub(crate) fn collect(
     office: &Office,
     no: BatchNo,
     record: &Record,
-    ended: &Ended,
+    (ended, most_each): (&Ended, u64),
     client: &Arc<dyn BatchClient>,
     ctx: &Context,
 ) -> Result<Collected, Error> {
+    let most = record.intent.items.max(1).saturating_mul(most_each);
     let label = &record.intent.label;
     let (mut refused, mut here) = (None, Vec::new());
     for (i, file) in ended.results.iter().enumerate() {
-        let fetched = download(office, label, i, &ended.id, file, client, ctx)?;
+        let fetched = download(office, (label, i), (&ended.id, file), most, client, ctx)?;
         here.push((fetched.path, fetched.refused.is_none()));
         refused = refused.or(fetched.refused);
     }
@@ -152,10 +154,9 @@ struct Fetched {
 
 fn download(
     office: &Office,
-    label: &str,
-    i: usize,
-    id: &str,
-    file: &str,
+    (label, i): (&str, usize),
+    (id, file): (&str, &str),
+    most: u64,
     client: &Arc<dyn BatchClient>,
     ctx: &Context,
 ) -> Result<Fetched, Error> {
@@ -164,13 +165,25 @@ fn download(
     if !path.exists() {
         check(ctx)?;
         let mut draft = office.spool.draft(path.clone())?;
-        match client.download(id, file, draft.sink(), ctx) {
-            Err(error) if !is_refusal(&error) => return Err(error),
-            result => refused = result.err(),
-        }
+        let mut sink = draft.sink(most);
+        let result = client.download(id, file, &mut sink, ctx);
+        refused = match (sink.stopped(), result) {
+            (Some(Stopped::NoRoom(error)), _) => return Err(error),
+            (Some(Stopped::TooLong), _) => Some(too_long(most)),
+            (None, Err(error)) if !is_refusal(&error) => return Err(error),
+            (None, result) => result.err(),
+        };
         draft.keep()?;
     }
     Ok(Fetched { path, refused })
+}
+
+fn too_long(most: u64) -> Error {
+    let why = format!(
+        "they are larger than {:.1} MiB, the most that its requests may bring (llm.max_reply_mib for each)",
+        most as f64 / 1_048_576.0
+    );
+    Error::new(ErrorKind::Malformed, why).with_sent(Sent::Answered)
 }
 
 /// Whether a download failed for the results' own sake: not for trouble on this machine, on the way, or

@@ -145,6 +145,36 @@ fn what_never_comes_is_held_and_what_can_be_read_is_stored_at_once() {
 }
 
 #[test]
+fn results_beyond_all_measure_are_cut_off_and_what_came_before_is_stored() {
+    let bench = Bench::new();
+    let (client, _) = endpoint(&bench, Time::ZERO, || None);
+    let settings = BatchSettings::default().poll_interval(Some(seconds(1)));
+    bench.post.set(settings.max_result_bytes(1_000));
+    let world = bench.world.clone();
+    *client.download.lock() = Box::new(move |id| {
+        let world = world.lock();
+        let remote = world.batches.iter().find(|remote| remote.id == *id)?;
+        let (key, prompt) = &remote.items[0];
+        Some(Ok(format!("{key} +{prompt}\n{}", "x".repeat(1 << 20))))
+    });
+    let process = bench.enqueue(&["a", "b"]);
+    let mut poller = bench.poller(bench.worker(), &[]);
+    assert!(bench.until(&mut poller, || bench.counts(process).completed == 1));
+    pass(&bench, &mut poller, HOUR);
+    let counts = bench.counts(process);
+    assert_eq!((counts.completed, counts.at_provider), (1, 1), "{counts:?}");
+    nothing_was_bought_again(&bench, process);
+    let told = format!("{:?}", the_batch(&bench).problem);
+    assert!(told.contains("larger than 0.0 MiB"), "{told}");
+    // No more of it lies on the disk than was let in.
+    let spooled = std::fs::read_dir(bench.store.folder()).unwrap();
+    let bytes: u64 = spooled
+        .map(|file| file.unwrap().metadata().unwrap().len())
+        .sum();
+    assert!(bytes < 10_000, "{bytes}");
+}
+
+#[test]
 fn a_line_that_cannot_be_read_keeps_no_batch_whose_requests_all_have_their_end() {
     let bench = Bench::new();
     let (client, _) = endpoint(&bench, Time::ZERO, || None);

@@ -12,6 +12,7 @@ pub struct BatchSettings {
     pub(crate) poll_interval: Option<Duration>,
     pub(crate) reconcile_wait: Duration,
     pub(crate) results_wait: Duration,
+    pub(crate) max_result_bytes: u64,
     pub(crate) on_unknown: Option<OnUnknown>,
 }
 
@@ -21,6 +22,7 @@ impl Default for BatchSettings {
             poll_interval: None,
             reconcile_wait: Duration::from_secs(300),
             results_wait: Duration::from_secs(600),
+            max_result_bytes: 16 << 20,
             on_unknown: None,
         }
     }
@@ -55,11 +57,13 @@ impl Settings {
     /// # Errors
     /// When one of them cannot be used.
     pub fn batch_settings(&self) -> Result<BatchSettings, Error> {
+        let default = BatchSettings::default();
         Ok(BatchSettings {
             poll_interval: self.batch_poll_interval()?,
             reconcile_wait: self.batch_reconcile_wait()?,
             results_wait: self.batch_results_wait()?,
             on_unknown: self.batch_on_unknown()?,
+            max_result_bytes: self.max_reply_bytes()?.unwrap_or(default.max_result_bytes),
         })
     }
 }
@@ -84,6 +88,13 @@ impl BatchSettings {
     /// them. They stay where they are, and the next worker asks for them at once. Default: 600 s.
     pub fn results_wait(mut self, wait: Duration) -> Self {
         self.results_wait = wait;
+        self
+    }
+
+    /// The most bytes of results that are fetched for each request of a batch, on average. Of longer ones
+    /// the beginning is read, and the rest counts as [held](crate::BatchInfo). Default: 16 MiB.
+    pub fn max_result_bytes(mut self, bytes: u64) -> Self {
+        self.max_result_bytes = bytes;
         self
     }
 

@@ -102,8 +102,91 @@ impl Draft {
         written.map_err(|error| unwritable(&self.path, error))
     }
 
-    pub(crate) fn sink(&mut self) -> &mut dyn Write {
-        &mut self.file
+    /// Where a download goes: at most so many bytes, and not into the last room of the disk.
+    pub(crate) fn sink(&mut self, most: u64) -> Sink<'_> {
+        Sink {
+            draft: self,
+            left: most,
+            unchecked: 0,
+            room: crate::base::disk::room,
+            stopped: None,
+        }
+    }
+}
+
+/// What is found of the room on the disk of a folder: bytes that are free, and bytes in all.
+type Room = fn(&Path) -> Option<(u64, u64)>;
+
+/// The largest part of a disk's room, and the most bytes, that are left for everything else: the database
+/// has to take up what was downloaded.
+const SPARE_PART: u64 = 20;
+const MOST_SPARE: u64 = 256 << 20;
+/// The room is looked at again after so many bytes.
+const BETWEEN_LOOKS: u64 = 16 << 20;
+
+/// Takes a download up to a size.
+pub(crate) struct Sink<'d> {
+    draft: &'d mut Draft,
+    left: u64,
+    /// Bytes for which there was room when it was looked at.
+    unchecked: u64,
+    room: Room,
+    stopped: Option<Stopped>,
+}
+
+/// Why a sink took no more.
+pub(crate) enum Stopped {
+    /// It is longer than it may be; what came before that is kept.
+    TooLong,
+    /// The disk has too little room left.
+    NoRoom(Error),
+}
+
+impl Sink<'_> {
+    pub(crate) fn stopped(self) -> Option<Stopped> {
+        self.stopped
+    }
+
+    /// Whether so many bytes more leave room on the disk.
+    fn has_room(&mut self, bytes: u64) -> bool {
+        if let Some(left) = self.unchecked.checked_sub(bytes) {
+            self.unchecked = left;
+            return true;
+        }
+        let folder = self.draft.path.parent().unwrap_or(&self.draft.path);
+        let (free, all) = (self.room)(folder).unwrap_or((u64::MAX, u64::MAX));
+        let spare = (all / SPARE_PART).min(MOST_SPARE);
+        let left = free.saturating_sub(spare).checked_sub(bytes);
+        self.unchecked = left.unwrap_or(0).min(BETWEEN_LOOKS);
+        left.is_some()
+    }
+}
+
+impl Write for Sink<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let stop = || io::Error::other("no more of it is taken");
+        if self.stopped.is_some() {
+            return Err(stop());
+        }
+        let fitting = bytes
+            .len()
+            .min(usize::try_from(self.left).unwrap_or(usize::MAX));
+        if !self.has_room(fitting as u64) {
+            let full = unwritable(&self.draft.path, io::ErrorKind::StorageFull.into());
+            self.stopped = Some(Stopped::NoRoom(full));
+            return Err(stop());
+        }
+        self.draft.file.write_all(&bytes[..fitting])?;
+        self.left -= fitting as u64;
+        if fitting < bytes.len() {
+            self.stopped = Some(Stopped::TooLong);
+            return Err(stop());
+        }
+        Ok(fitting)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.draft.file.flush()
     }
 }
 
@@ -123,5 +206,72 @@ impl BatchInput for InputFile {
             Error::new(ErrorKind::Transient, why).with_sent(crate::base::error::Sent::No)
         })?;
         Ok(Box::new(file))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MIB: usize = 1 << 20;
+
+    fn draft(place: &Path) -> Draft {
+        let spool = Spool::new(place.to_owned());
+        spool.draft(spool.results("bw-1", 0)).unwrap()
+    }
+
+    #[test]
+    fn a_download_is_kept_to_the_size_it_may_have() {
+        let place = tempfile::tempdir().unwrap();
+        let mut draft = draft(place.path());
+        let mut sink = draft.sink(10);
+        sink.write_all(b"line 1\n").unwrap();
+        sink.write_all(b"line 2\nline 3\n").unwrap_err();
+        sink.write_all(b"x").unwrap_err();
+        assert!(matches!(sink.stopped(), Some(Stopped::TooLong)));
+        draft.keep().unwrap();
+        let kept = fs::read(Spool::new(place.path().to_owned()).results("bw-1", 0));
+        assert_eq!(kept.unwrap(), b"line 1\nlin");
+    }
+
+    #[test]
+    fn a_download_leaves_some_of_the_disk_to_everything_else() {
+        let place = tempfile::tempdir().unwrap();
+        let rooms: [(Room, usize); 3] = [
+            // Of 100 MiB five are left.
+            (|_| Some((8 << 20, 100 << 20)), 3),
+            // Of a large disk a quarter of a gigabyte is.
+            (|_| Some((260 << 20, 1 << 50)), 4),
+            (|_| Some((0, 100 << 20)), 0),
+        ];
+        for (room, fitting) in rooms {
+            let mut draft = draft(place.path());
+            let mut offered = |bytes: usize| {
+                let mut sink = Sink {
+                    room,
+                    ..draft.sink(u64::MAX)
+                };
+                let taken = sink.write_all(&vec![b'x'; bytes]);
+                (taken.is_ok(), sink.stopped())
+            };
+            assert!(matches!(offered(fitting * MIB), (true, None)));
+            let (false, Some(Stopped::NoRoom(error))) = offered(fitting * MIB + 1) else {
+                panic!("{fitting}: it was not stopped for the room");
+            };
+            // As other trouble with the disk, it passes.
+            assert_eq!(error.kind(), ErrorKind::Transient);
+        }
+    }
+
+    #[test]
+    fn a_system_that_does_not_tell_stops_nothing() {
+        let place = tempfile::tempdir().unwrap();
+        let mut draft = draft(place.path());
+        let mut sink = Sink {
+            room: |_| None,
+            ..draft.sink(u64::MAX)
+        };
+        sink.write_all(&vec![b'x'; 20 * MIB]).unwrap();
+        assert!(sink.stopped().is_none());
     }
 }

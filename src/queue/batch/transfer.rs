@@ -69,8 +69,8 @@ pub(crate) enum Task {
     Send(BatchStage),
     /// Look for it in the provider's list, where it is none of these.
     Find(BatchStage, HashSet<String>),
-    /// Fetch and store its results.
-    Collect(Ended),
+    /// Fetch and store its results, of so many bytes for a request at most.
+    Collect(Ended, u64),
     /// End the jobs of these lines of its input.
     FailLines(Vec<(u64, Error)>),
     /// End all of its jobs alike.
@@ -207,8 +207,8 @@ fn carry_out(office: &Office, order: Order, ctx: &Context) -> Result<Done, Error
         Task::Find(stage, known) => client
             .find(&record.intent, &stage, &known, ctx)
             .map(Done::Looked),
-        Task::Collect(ended) => {
-            let collected = collect(office, no, &record, &ended, &client, ctx)?;
+        Task::Collect(ended, most) => {
+            let collected = collect(office, no, &record, (&ended, most), &client, ctx)?;
             if collected.withheld.is_none() && !collected.foreign {
                 tidy(office, &record, &*client, ctx);
                 office.spool.drop_results(label, ended.results.len());

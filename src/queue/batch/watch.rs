@@ -249,7 +249,8 @@ impl Poller<'_> {
         let Some(Phase::Ended(ended)) = self.record(no).map(|record| record.phase.clone()) else {
             return;
         };
-        self.hand_out(no, client, Task::Collect(ended));
+        let most = self.post.settings.read().max_result_bytes;
+        self.hand_out(no, client, Task::Collect(ended, most));
     }
 
     pub(super) fn collected(&mut self, no: BatchNo, collected: &Collected) {
