@@ -134,8 +134,8 @@ impl ScriptedClient {
         self.state.lock().calls.clone()
     }
 
-    /// How many calls were made for the request of this id, or, of requests without one, for this
-    /// prompt.
+    /// How many calls were made for the request of this id, or for requests with this prompt. (A queue's
+    /// worker makes them under ids of its own.)
     pub fn calls_of(&self, request: &str) -> usize {
         let state = self.state.lock();
         state.calls_of.get(request).copied().unwrap_or(0)
@@ -192,10 +192,15 @@ impl ScriptedClient {
         let named = requests.iter().zip(prompts);
         let numbers: Vec<usize> = named
             .map(|(request, prompt)| {
-                let name = request.id.as_ref().unwrap_or(prompt).clone();
-                let calls = state.calls_of.entry(name).or_default();
-                *calls += 1;
-                *calls
+                let id = request.id.as_ref().filter(|id| *id != prompt);
+                let names = id.into_iter().chain([prompt]);
+                let calls = names.map(|name| {
+                    let calls = state.calls_of.entry(name.clone()).or_default();
+                    *calls += 1;
+                    *calls
+                });
+                // The id's, if it has one.
+                calls.collect::<Vec<_>>()[0]
             })
             .collect();
         state.in_flight += 1;

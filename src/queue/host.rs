@@ -115,6 +115,32 @@ impl JobQueue {
         Ok(Self::on(Arc::new(SqliteStore::open(path, options)?)))
     }
 
+    /// A queue in memory, for tests: it makes no file, works with a [`Worker`](crate::Worker) as any
+    /// other, and is gone with its last clone. (The input and the results of batches are files even so,
+    /// below the system's temporary folder until then.)
+    ///
+    /// ```
+    /// use std::sync::Arc;
+    /// use batchwright::testing::ScriptedClient;
+    /// use batchwright::{Job, JobQueue, ProcessId, Request, Route, Worker};
+    /// let queue = JobQueue::in_memory()?;
+    /// let process = ProcessId::new();
+    /// queue.enqueue(process, [Job::from(&Request::new("Name a prime.").with_id("a"))])?;
+    /// let client = Arc::new(ScriptedClient::new());
+    /// let worker = Worker::new(&queue).completions(Route::new(client)).until_empty(true);
+    /// worker.run()?;
+    /// let results: Vec<_> = queue.get_results(process).collect::<Result<_, _>>()?;
+    /// assert!(results[0].is_success());
+    /// # Ok::<(), batchwright::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// When the SQLite that is linked was built without databases in memory.
+    pub fn in_memory() -> Result<Self, Error> {
+        let store = SqliteStore::in_memory(SqliteOptions::default())?;
+        Ok(Self::on(Arc::new(store)))
+    }
+
     /// A queue on a store of another kind.
     pub fn on(store: Arc<dyn JobStore>) -> Self {
         Self {

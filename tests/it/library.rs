@@ -287,6 +287,7 @@ fn answers_chosen_by_a_closure_do_not_depend_on_the_order_of_calls() {
     ];
     execute_bulk_sync(&Context::new(), &client, &same, 2).unwrap();
     assert_eq!((client.calls_of("a"), client.calls_of("b")), (1, 1));
+    assert_eq!(client.calls_of("same"), 2);
 }
 
 #[test]
@@ -307,4 +308,136 @@ fn a_closure_may_ask_its_client_and_make_vectors() {
     let outcomes = execute_bulk_sync(&Context::new(), &client, &texts, 2).unwrap();
     let failed: Vec<usize> = (0..8).filter(|n| !outcomes[*n].is_success()).collect();
     assert_eq!(failed, [7]);
+}
+
+#[cfg(feature = "queue")]
+mod in_memory {
+    use std::collections::HashSet;
+    use std::fs;
+    use std::thread;
+    use std::time::Duration;
+
+    use batchwright::{
+        Job, JobQueue, ProcessId, RetryPolicy, Route, Scale, SqliteOptions, SqliteStore, Worker,
+    };
+
+    use super::*;
+
+    fn job(n: usize) -> Job {
+        Job::from(&Request::new(format!("p{n}")).with_id(format!("p{n}")))
+    }
+
+    fn worker(queue: &JobQueue, client: &Arc<ScriptedClient>) -> Worker {
+        let retry = RetryPolicy::default().base_delay(Duration::from_millis(1));
+        Worker::new(queue)
+            .scale(Scale::fixed(4))
+            .completions(Route::new(client.clone()).retry(retry))
+            .until_empty(true)
+    }
+
+    #[test]
+    fn a_queue_in_memory_does_what_one_in_a_file_does() {
+        let queue = JobQueue::in_memory().unwrap();
+        let client = Arc::new(ScriptedClient::new());
+        client.fail("p1", Error::new(ErrorKind::Transient, "again"));
+        client.refuse("p2", Error::new(ErrorKind::Invalid, "no"));
+        let process = ProcessId::new();
+        queue.enqueue_iter(process, (0..3).map(job)).unwrap();
+        let cancelled = ProcessId::new();
+        queue.enqueue(cancelled, [job(7)]).unwrap();
+        assert_eq!(queue.cancel(cancelled).unwrap(), 1);
+        worker(&queue, &client).run().unwrap();
+
+        let counts = queue.process(process).unwrap().unwrap().counts;
+        assert_eq!((counts.completed, counts.failed), (2, 1));
+        assert_eq!(client.calls_of("p1"), 2);
+        assert_eq!(queue.retry_failed(process).unwrap(), 1);
+        let mut seen = HashSet::new();
+        let take = |results: &[batchwright::JobResult]| {
+            seen.extend(results.iter().filter_map(|result| result.item_id.clone()));
+            Ok::<(), Error>(())
+        };
+        assert_eq!(queue.consume(process, take).unwrap(), 2);
+        assert_eq!(seen, HashSet::from(["p0".to_owned(), "p1".to_owned()]));
+        assert_eq!(queue.delete(process).unwrap(), 1);
+        for finding in queue.check().unwrap() {
+            assert!(finding.verdict < batchwright::Verdict::Bad, "{finding:?}");
+        }
+    }
+
+    #[test]
+    fn queues_in_memory_are_apart_and_their_clones_share_one() {
+        let (one, two) = (
+            JobQueue::in_memory().unwrap(),
+            JobQueue::in_memory().unwrap(),
+        );
+        let process = ProcessId::new();
+        one.enqueue(process, [job(0)]).unwrap();
+        assert!(two.process(process).unwrap().is_none());
+        let clone = one.clone();
+        drop(one);
+        assert_eq!(clone.process(process).unwrap().unwrap().counts.pending, 1);
+    }
+
+    #[test]
+    fn a_database_in_memory_leaves_nothing_behind() {
+        let store = SqliteStore::in_memory(SqliteOptions::default()).unwrap();
+        let path = store.path().to_owned();
+        let queue = JobQueue::on(Arc::new(store));
+        let client = Arc::new(ScriptedClient::new());
+        queue.enqueue(ProcessId::new(), [job(0)]).unwrap();
+        worker(&queue, &client).run().unwrap();
+        let name = path.file_name().unwrap().to_str().unwrap().to_owned();
+        let left = || {
+            let all = fs::read_dir(path.parent().unwrap()).unwrap().flatten();
+            let names = all.map(|file| file.file_name().to_string_lossy().into_owned());
+            names
+                .filter(|file| file.starts_with(&name))
+                .collect::<Vec<_>>()
+        };
+        assert!(left().is_empty(), "{:?}", left());
+        let batches = path.with_file_name(format!("{name}.batches"));
+        fs::create_dir(&batches).unwrap();
+        fs::write(batches.join("bw-1.jsonl"), "{}").unwrap();
+        drop(queue);
+        assert!(left().is_empty(), "{:?}", left());
+    }
+
+    #[test]
+    fn many_threads_and_workers_share_a_queue_in_memory() {
+        let queue = JobQueue::in_memory().unwrap();
+        let client = Arc::new(ScriptedClient::new());
+        let process = ProcessId::new();
+        thread::scope(|scope| {
+            for part in 0..4 {
+                let queue = &queue;
+                scope.spawn(move || {
+                    for n in 0..50 {
+                        queue.enqueue(process, [job(part * 50 + n)]).unwrap();
+                    }
+                });
+            }
+        });
+        thread::scope(|scope| {
+            for _ in 0..2 {
+                scope.spawn(|| worker(&queue, &client).run().unwrap());
+            }
+            scope.spawn(|| {
+                while !queue
+                    .process(process)
+                    .unwrap()
+                    .unwrap()
+                    .counts
+                    .is_finished()
+                {
+                    assert!(queue.get_results(process).all(|result| result.is_ok()));
+                }
+            });
+        });
+        assert_eq!(client.calls().len(), 200);
+        assert_eq!(
+            queue.process(process).unwrap().unwrap().counts.completed,
+            200
+        );
+    }
 }

@@ -22,7 +22,7 @@ const FAR: Duration = Duration::from_secs(24 * 3600);
 
 impl SqliteStore {
     pub(super) fn look_at_health(&self, now: Wall) -> Result<Vec<Finding>, Error> {
-        self.file.still_there(&self.path)?;
+        self.still_there()?;
         let (mut dead, mut alive) = (Vec::new(), Vec::new());
         for worker in self.listed()? {
             match self.pulse(&worker) {

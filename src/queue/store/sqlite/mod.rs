@@ -93,7 +93,8 @@ impl SqliteOptions {
 /// The jobs in an SQLite file. Cheap to share, costly to open: one for a process is enough.
 pub struct SqliteStore {
     path: PathBuf,
-    file: Identity,
+    /// None in memory.
+    file: Option<Identity>,
     durability: Durability,
     salt: u16,
     readers: [Mutex<Connection>; 2],
@@ -125,7 +126,25 @@ impl SqliteStore {
         open::open(path, options)
     }
 
-    /// The database's absolute path.
+    /// A database in memory, which lasts as long as this store: for tests. Nobody else can open it, and
+    /// it needs no folder but for the input and the results of batches, which lie below the system's
+    /// temporary folder until it is dropped.
+    ///
+    /// # Errors
+    /// When the SQLite that is linked was built without databases in memory.
+    pub fn in_memory(options: SqliteOptions) -> Result<Self, Error> {
+        open::open_in_memory(options)
+    }
+
+    /// What was written to a file that was removed or replaced would be lost in silence.
+    fn still_there(&self) -> Result<(), Error> {
+        match &self.file {
+            Some(file) => file.still_there(&self.path),
+            None => Ok(()),
+        }
+    }
+
+    /// The database's absolute path; of one in memory a path at which nothing is.
     pub fn path(&self) -> &Path {
         &self.path
     }
@@ -142,6 +161,14 @@ impl SqliteStore {
         // Outside the lock: who is woken may ask to be woken again.
         for wake in alive {
             wake();
+        }
+    }
+}
+
+impl Drop for SqliteStore {
+    fn drop(&mut self) {
+        if self.file.is_none() {
+            let _ = std::fs::remove_dir_all(self.beside(".batches"));
         }
     }
 }

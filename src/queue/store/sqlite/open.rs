@@ -1,6 +1,7 @@
 //! Opening: which files are taken, which are refused and why, and how an older schema is brought
 //! forward.
 
+use std::ffi::OsStr;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicI64;
@@ -73,23 +74,48 @@ fn invalid(why: String) -> Error {
 
 pub(super) fn open(path: &Path, options: SqliteOptions) -> Result<SqliteStore, Error> {
     let path = prepared(path)?;
-    let fail = |fault: Fault| fault.explain(&path);
     private::before_sqlite(&path);
-    let flags = OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let name = path.clone().into_os_string();
+    connect(path, &name, false, options)
+}
+
+/// A database of this process alone, which ends with its last connection. What is too long for any
+/// database lies in a folder of its own among the temporary ones.
+pub(super) fn open_in_memory(options: SqliteOptions) -> Result<SqliteStore, Error> {
+    let name = format!("batchwright-{}", uuid::Uuid::now_v7());
+    let uri = format!("file:/{name}?vfs=memdb");
+    let beside = std::env::temp_dir().join(name);
+    connect(beside, uri.as_ref(), true, options)
+}
+
+fn connect(
+    path: PathBuf,
+    name: &OsStr,
+    in_memory: bool,
+    options: SqliteOptions,
+) -> Result<SqliteStore, Error> {
+    let fail = |fault: Fault| fault.explain(&path);
+    let mut flags = OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    flags.set(OpenFlags::SQLITE_OPEN_URI, in_memory);
     let write = flags | OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE;
-    let mut conn = Connection::open_with_flags(&path, write).map_err(|error| fail(error.into()))?;
-    set_up(&mut conn, &path).map_err(fail)?;
+    let mut conn = Connection::open_with_flags(name, write).map_err(|error| fail(error.into()))?;
+    set_up(&mut conn, &path, in_memory).map_err(fail)?;
     let salt = conn
         .query_row("SELECT value FROM meta WHERE key = 'salt'", [], |row| {
             row.get::<_, i64>(0)
         })
         .map_err(|error| fail(error.into()))?;
-    let file = Identity::of(&path)
-        .map_err(|error| invalid(format!("{} cannot be read: {error}", path.display())))?;
+    let file = match in_memory {
+        true => None,
+        false => Some(
+            Identity::of(&path)
+                .map_err(|error| invalid(format!("{} cannot be read: {error}", path.display())))?,
+        ),
+    };
     let reader = || -> Result<Mutex<Connection>, Error> {
         let open = || -> Result<Connection, rusqlite::Error> {
             let read = flags | OpenFlags::SQLITE_OPEN_READ_ONLY;
-            let mut conn = Connection::open_with_flags(&path, read)?;
+            let mut conn = Connection::open_with_flags(name, read)?;
             common(&mut conn)?;
             Ok(conn)
         };
@@ -97,7 +123,7 @@ pub(super) fn open(path: &Path, options: SqliteOptions) -> Result<SqliteStore, E
     };
     let copier = || -> Result<Mutex<Connection>, Error> {
         let open = || -> Result<Connection, rusqlite::Error> {
-            let mut conn = Connection::open_with_flags(&path, write)?;
+            let mut conn = Connection::open_with_flags(name, write)?;
             common(&mut conn)?;
             be_patient(&mut conn, false)?;
             conn.pragma_update(None, "synchronous", "NORMAL")?;
@@ -178,7 +204,7 @@ fn common(conn: &mut Connection) -> Result<(), rusqlite::Error> {
     conn.pragma_update(None, "cache_size", -8_192)
 }
 
-fn set_up(conn: &mut Connection, path: &Path) -> Result<(), Fault> {
+fn set_up(conn: &mut Connection, path: &Path, in_memory: bool) -> Result<(), Fault> {
     common(conn)?;
     if conn.is_readonly("main")? {
         return Err(invalid(format!(
@@ -192,6 +218,9 @@ fn set_up(conn: &mut Connection, path: &Path) -> Result<(), Fault> {
         // Both are fixed by the first page that is written.
         conn.pragma_update(None, "page_size", 4_096)?;
         conn.pragma_update(None, "auto_vacuum", "INCREMENTAL")?;
+    }
+    if in_memory {
+        return migrate(conn, path);
     }
     use_wal(conn, path)?;
     conn.pragma_update(None, "journal_size_limit", WAL_LIMIT)?;

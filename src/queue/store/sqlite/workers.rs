@@ -22,8 +22,8 @@ use super::writer::{Fault, Sync};
 
 /// A worker of this store.
 pub(super) struct Enlisted {
-    /// Holds the lock.
-    _file: File,
+    /// Holds the lock; none where nobody else can look.
+    _file: Option<File>,
     path: PathBuf,
     /// Jobs it was given.
     pub(super) given: u64,
@@ -67,9 +67,16 @@ impl SqliteStore {
             );
             Error::new(ErrorKind::Invalid, why)
         };
-        private::make_folder(&folder).map_err(cannot)?;
-        self.sweep(&folder)?;
-        let (name, path, file) = locked_file(|name| self.lock_path(name)).map_err(cannot)?;
+        let (name, path, file) = if self.file.is_none() {
+            let name = Uuid::now_v7().to_string();
+            let path = self.lock_path(&name);
+            (name, path, None)
+        } else {
+            private::make_folder(&folder).map_err(cannot)?;
+            self.sweep(&folder)?;
+            let (name, path, file) = locked_file(|name| self.lock_path(name)).map_err(cannot)?;
+            (name, path, Some(file))
+        };
         // Locked before the row can be seen: nobody ever finds a living worker unlocked.
         let no = self.write(Sync::AsSet, |conn| {
             conn.prepare_cached(

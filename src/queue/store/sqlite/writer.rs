@@ -201,7 +201,7 @@ impl SqliteStore {
         sync: Sync,
         work: impl FnOnce(&Connection) -> Result<T, Fault>,
     ) -> Result<T, Error> {
-        self.file.still_there(&self.path)?;
+        self.still_there()?;
         let full = sync == Sync::AsSet && self.durability == Durability::Full;
         let run = |writer: &mut Writer| {
             writer.set_full(full)?;
