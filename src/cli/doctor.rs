@@ -107,7 +107,7 @@ fn of_run(process: &ProcessState) -> Option<Finding> {
     let info = &process.info;
     let output = info.output.as_ref()?;
     let back = format!("its results come there by: {}", owned::way_back(info)?);
-    let input = info.input.as_deref().or(info.name.as_deref());
+    let input = info.name.as_deref().or(info.input.as_deref());
     let (id, input) = (process.process_id, input.unwrap_or("an input"));
     let seen = format!("process {id} belongs to a run of {input} to {output}");
     Some(Finding::new("run", Verdict::Note, seen, Some(&back)))

@@ -14,7 +14,7 @@ pub fn way_back(info: &ProcessInfo) -> Option<String> {
 pub fn line(process: &ProcessState) -> Option<String> {
     let info = &process.info;
     let (id, output) = (process.process_id, info.output.as_ref()?);
-    let input = info.input.as_ref().or(info.name.as_ref());
+    let input = info.name.as_ref().or(info.input.as_ref());
     let input = input.map_or_else(String::new, |input| format!(" of {input}"));
     let command = way_back(info)?;
     Some(format!(

@@ -238,7 +238,9 @@ impl<'a> Looks<'a> {
             ));
         }
         let batch = |which: &dyn Fn(&BatchInfo) -> bool| any(&|row| row.batches.iter().any(which));
-        if batch(&|batch| !batch.attended) {
+        // Those of a run are collected by that run, which is told below.
+        let alone = |row: &Row| row.batches.iter().any(|batch| !batch.attended);
+        if any(&|row| alone(row) && row.process.info.output.is_none()) {
             say(format!(
                 "nobody attends batches; to collect them: {}",
                 command("work --strategy batch".to_owned())

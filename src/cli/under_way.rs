@@ -91,11 +91,14 @@ impl UnderWay<'_> {
 }
 
 fn named(batch: &BatchInfo) -> String {
-    let age = span(Duration::from_secs(batch.age_seconds));
+    let age = match batch.age_seconds {
+        0 => "0 s old".to_owned(),
+        seconds => format!("{} old", span(Duration::from_secs(seconds))),
+    };
     let model = batch.model.as_deref();
     let model = model.map_or_else(String::new, |model| format!(", model {model}"));
     match &batch.remote_id {
-        Some(id) => format!("{id}{model}, {age} old"),
-        None => format!("{}{model}, {age} old", batch.state),
+        Some(id) => format!("{id}{model}, {age}"),
+        None => format!("{}{model}, {age}", batch.state),
     }
 }

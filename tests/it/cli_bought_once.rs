@@ -79,7 +79,12 @@ fn whatever_status_advises_the_batch_is_bought_once() {
             .says(&format!("its results go to {}, by:", output.display()))
             .says("--strategy batch in.jsonl -o out.jsonl")
     };
-    belongs(other(&desk, &sim, "status").expect(0));
+    let ended = belongs(other(&desk, &sim, "status").expect(0));
+    assert!(
+        !ended.stderr.contains("batchwright work"),
+        "{}",
+        ended.stderr
+    );
     let told: Value =
         serde_json::from_str(&other(&desk, &sim, "status --json").expect(0).stdout).unwrap();
     let told = &told["processes"][0];
@@ -94,7 +99,11 @@ fn whatever_status_advises_the_batch_is_bought_once() {
     let (id, ended) = worked(&desk, &sim);
     belongs(ended);
     let ended = belongs(other(&desk, &sim, "status").expect(0));
-    assert!(!ended.stderr.contains("results {id}"), "{}", ended.stderr);
+    assert!(
+        !ended.stderr.contains("batchwright results"),
+        "{}",
+        ended.stderr
+    );
     belongs(other(&desk, &sim, &format!("results {id} -o else.jsonl")).expect(2))
         .says("nothing was taken");
     assert!(!desk.exists("else.jsonl"));
