@@ -136,6 +136,7 @@ struct Inner {
     misfit: bool,
     unclassified: bool,
     unusable_reply: bool,
+    claim_lost: bool,
     usage: Option<Usage>,
     cost_usd: Option<f64>,
     raw: Option<String>,
@@ -167,6 +168,7 @@ impl Error {
             misfit: false,
             unclassified: false,
             unusable_reply: false,
+            claim_lost: false,
             usage: None,
             cost_usd: None,
             raw: None,
@@ -253,6 +255,13 @@ impl Error {
     /// nothing more is known of.
     pub fn with_unclassified(mut self) -> Self {
         self.0.unclassified = true;
+        self
+    }
+
+    /// Marks the error as a store's word that what was to be changed is with another worker, or with
+    /// none.
+    pub fn with_claim_lost(mut self) -> Self {
+        self.0.claim_lost = true;
         self
     }
 
@@ -394,6 +403,12 @@ impl Error {
     /// something that all requests to this provider share.
     pub fn is_unclassified(&self) -> bool {
         self.0.unclassified
+    }
+
+    /// True when a store says so itself: what was to be changed is not this worker's (any more). After
+    /// any other failure of a store it still is.
+    pub fn is_claim_lost(&self) -> bool {
+        self.0.claim_lost
     }
 
     /// The coarse class: that of its kind, unless asking again would buy a reply twice.

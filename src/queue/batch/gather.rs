@@ -147,6 +147,7 @@ impl Poller<'_> {
             busy: false,
             creating: false,
             asked: false,
+            unsaved: None,
         }
     }
 

@@ -30,6 +30,8 @@ mod spool;
 mod steps;
 mod transfer;
 mod uncollected;
+#[cfg(test)]
+mod unsaved;
 mod watch;
 #[cfg(test)]
 mod world;

@@ -4,13 +4,14 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::thread;
 use std::time::Duration;
 
 use crossbeam_channel::{Receiver, after, bounded, never, select};
 
 use crate::base::cancel::Context;
 use crate::base::clock::{Clock, Time};
-use crate::base::error::{Error, ErrorKind};
+use crate::base::error::Error;
 use crate::base::id::ProcessId;
 use crate::config::choices::OnUnknown;
 use crate::engine::dispatch::ErrorPolicy;
@@ -29,6 +30,9 @@ use super::transfer::{Office, Transfers};
 const LOOK: Duration = Duration::from_millis(200);
 /// What could not be written is tried again after this long.
 const AGAIN: Duration = Duration::from_secs(1);
+/// How often what could not be written is tried again when the worker ends.
+const LAST_TRIES: u32 = 5;
+const BETWEEN_TRIES: Duration = Duration::from_millis(300);
 
 /// A batch that this worker has.
 pub(super) struct Open {
@@ -41,6 +45,16 @@ pub(super) struct Open {
     pub creating: bool,
     /// Its results were asked for in vain since this worker has it.
     pub asked: bool,
+    /// What is known of it could not be written down: no step is taken before it is.
+    pub unsaved: Option<Unsaved>,
+}
+
+/// What could not be written down of a batch.
+pub(super) struct Unsaved {
+    /// When it is tried again.
+    again: Time,
+    /// Why, for people.
+    why: String,
 }
 
 pub(crate) struct Poller<'a> {
@@ -190,17 +204,31 @@ impl<'a> Poller<'a> {
             };
             self.landed(no, result);
         }
+        for _ in 0..LAST_TRIES {
+            for no in self.unsaved(Time::FAR) {
+                self.save(no);
+            }
+            if self.unsaved(Time::FAR).is_empty() {
+                break;
+            }
+            thread::sleep(BETWEEN_TRIES);
+        }
         self.tell();
     }
 
     /// When something is to be done next, as far as that is known.
     pub(crate) fn next_due(&self) -> Option<Time> {
-        let idle = self.open.values().filter(|open| !open.busy);
+        let idle = self
+            .open
+            .values()
+            .filter(|open| !open.busy && open.unsaved.is_none());
         let waits = |open: &&Open| !matches!(open.record.phase, Phase::Suspect { .. });
         let due = idle.filter(waits).map(|open| {
             let pause = self.paused.get(&open.record.account);
             pause.map_or(open.due, |(until, _)| open.due.max(*until))
         });
+        let unsaved = self.open.values().filter_map(|open| open.unsaved.as_ref());
+        let due = due.chain(unsaved.map(|unsaved| unsaved.again));
         let again = self.post.news.load(Ordering::SeqCst);
         let again = again.then(|| self.looked.map_or(Time::ZERO, |at| at.after(LOOK)));
         due.chain(self.look_at).chain(again).min()
@@ -220,8 +248,10 @@ impl<'a> Poller<'a> {
         let adopted = self.adopt();
         if adopted.is_ok() {
             self.tell();
-            self.office.outlook.blind.store(false, Ordering::SeqCst);
         }
+        // Who could not look knows of nothing that has come since.
+        let blind = &self.office.outlook.blind;
+        blind.store(adopted.is_err(), Ordering::SeqCst);
         let looked = adopted.and_then(|()| self.gather(now));
         if let Err(error) = looked {
             log::warn!("cannot look for batches: {error}");
@@ -244,6 +274,11 @@ impl<'a> Poller<'a> {
                 if newly {
                     open.due = self.clock.now();
                 }
+            }
+            let own = batch.worker == Some(self.office.worker);
+            // A change that is said to have failed may have taken effect.
+            if own && !self.open.contains_key(&batch.no) {
+                self.take_over(batch.clone());
             }
             nobodys |= batch.worker.is_none();
         }
@@ -313,6 +348,7 @@ impl<'a> Poller<'a> {
             busy: false,
             creating: false,
             asked: false,
+            unsaved: None,
         };
         self.open.insert(open.batch.no, open);
     }
@@ -335,7 +371,10 @@ impl<'a> Poller<'a> {
 
     fn take_steps(&mut self) {
         let now = self.clock.now();
-        let due = |open: &Open| !open.busy && open.due <= now;
+        for no in self.unsaved(now) {
+            self.save(no);
+        }
+        let due = |open: &Open| !open.busy && open.unsaved.is_none() && open.due <= now;
         let due = self.open.iter().filter(|(_, open)| due(open));
         let due: Vec<BatchNo> = due.map(|(no, _)| *no).collect();
         for no in due {
@@ -422,8 +461,15 @@ impl<'a> Poller<'a> {
         }
     }
 
-    /// Writes down what is known of a batch. What cannot be written is not acted upon: the step is
-    /// taken later.
+    /// Batches of which something could not be written down that is to be tried again by then.
+    fn unsaved(&self, by: Time) -> Vec<BatchNo> {
+        let due = |open: &&Open| open.unsaved.as_ref().is_some_and(|what| what.again <= by);
+        let due = self.open.values().filter(due);
+        due.map(|open| open.batch.no).collect()
+    }
+
+    /// Writes down what is known of a batch. What cannot be written is not acted upon: it is written
+    /// later, and no step is taken before.
     pub(super) fn save(&mut self, no: BatchNo) -> bool {
         let Some(open) = self.open.get(&no) else {
             return false;
@@ -435,20 +481,31 @@ impl<'a> Poller<'a> {
             .store
             .save_batch(self.office.worker, no, &text, wall);
         match saved {
-            Ok(()) => true,
+            Ok(()) => {
+                if let Some(open) = self.open.get_mut(&no) {
+                    open.unsaved = None;
+                }
+                true
+            }
             Err(error) => self.unwritten(no, &error),
         }
     }
 
     /// What was decided about a batch could not be written down.
     fn unwritten(&mut self, no: BatchNo, error: &Error) -> bool {
-        if error.kind() == ErrorKind::Invalid {
+        if error.is_claim_lost() {
             // It is somebody else's now: this worker was taken for dead.
             log::warn!("batch {} is no longer this worker's: {error}", no.0);
             self.open.remove(&no);
-        } else {
-            log::warn!("cannot record where batch {} stands: {error}", no.0);
-            self.wait(no, AGAIN);
+            return false;
+        }
+        let again = self.clock.now().after(AGAIN);
+        if let Some(open) = self.open.get_mut(&no) {
+            let why = format!("cannot record where batch {} stands: {error}", no.0);
+            if open.unsaved.as_ref().is_none_or(|known| known.why != why) {
+                log::warn!("{why}");
+            }
+            open.unsaved = Some(Unsaved { again, why });
         }
         false
     }
@@ -467,13 +524,18 @@ impl<'a> Poller<'a> {
         });
         let mut trouble = self.strange.clone().or(crowded);
         for open in self.open.values() {
+            if let Some(unsaved) = &open.unsaved {
+                // Whoever ends now would leave it to others that know less of it.
+                handing += 1;
+                trouble = Some(unsaved.why.clone());
+            }
             match &open.record {
                 record if record.is_held() => held += 1,
                 _ if open.is_put_off(patience) => put_off += 1,
                 record if record.is_handed_over() => running += 1,
                 _ => handing += 1,
             }
-            if let Some(problem) = open.record.trouble() {
+            if let (None, Some(problem)) = (&open.unsaved, open.record.trouble()) {
                 trouble = Some(problem.to_owned());
             }
         }

@@ -1,5 +1,6 @@
 //! Seeded schedules of the real poller over the real store and a provider in memory: creations whose
 //! reply is lost, that take effect late or are listed late, refusals, expiry, truncated results, and
+//! changes that the store does not take for a while,
 //! deaths at any moment. Nothing is bought twice, and every job has exactly one outcome.
 //!
 //! `SIMULATION_SEED=n cargo test batch::simulation` replays one schedule.
@@ -7,13 +8,14 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, AtomicU64};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
 
 use crate::base::cancel::Context;
 use crate::base::clock::{Clock, Time};
+use crate::base::error::{Error, ErrorKind};
 use crate::base::id::ProcessId;
 use crate::config::choices::OnUnknown;
 use crate::engine::dispatch::ErrorPolicy;
@@ -52,6 +54,8 @@ struct Scene {
     kinds: Arc<Kinds>,
     ctx: Context,
     deaths: u64,
+    /// Percent of the store's transactions that fail, for any reason.
+    unwritable: u64,
     twice: u64,
 }
 
@@ -76,6 +80,7 @@ impl Scene {
             kinds: Arc::new(kinds),
             ctx: Context::new(),
             deaths: 0,
+            unwritable: 0,
             twice: 0,
         };
         *scene.post.client.write() = Some(Arc::new(Client(scene.world.clone())));
@@ -113,6 +118,14 @@ impl Scene {
         self.world.lock().outlook = office.outlook.clone();
         self.post.set(self.settings);
         self.post.ring();
+        let works = Arc::new(AtomicBool::new(true));
+        let (percent, well) = (self.unwritable, works.clone());
+        let mut fate = Random(Jitter(self.random.below(1 << 40)));
+        *store.unwritable.lock() = Some(Box::new(move || {
+            let kind = ErrorKind::ALL[fate.below(ErrorKind::ALL.len() as u64) as usize];
+            let fails = !well.load(Ordering::SeqCst) && fate.chance(percent);
+            fails.then(|| Error::new(kind, "not now"))
+        }));
         let seed = self.random.below(1 << 40);
         let ended = catch_unwind(AssertUnwindSafe(|| {
             let mut poller = Poller::new(Begin {
@@ -135,9 +148,11 @@ impl Scene {
                     store.batches(None).unwrap(),
                     self.world.lock().batches
                 );
+                works.store(false, Ordering::SeqCst);
                 poller.settle_in();
                 poller.turn();
                 poller.settle_in();
+                works.store(true, Ordering::SeqCst);
                 if cancel_at.is_some_and(|at| at <= self.clock.now()) {
                     store.cancel(process, self.clock.wall()).unwrap();
                     while store.chore(self.clock.wall()).unwrap() {}
@@ -171,7 +186,7 @@ impl Scene {
             }
         }));
         let twice = &office.outlook.possibly_paid_twice;
-        self.twice += twice.load(std::sync::atomic::Ordering::SeqCst);
+        self.twice += twice.load(Ordering::SeqCst);
         match ended {
             Ok(()) => true,
             Err(cause) if cause.is::<Died>() => false,
@@ -248,6 +263,7 @@ fn schedule(seed: u64) {
         }
     }
     scene.deaths = random.below(6);
+    scene.unwritable = [0, 0, 15][(seed % 3) as usize];
     {
         let mut world = scene.world.lock();
         world.uploads = seed % 4 != 3;

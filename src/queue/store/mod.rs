@@ -436,8 +436,9 @@ pub trait JobStore: Send + Sync {
     /// Puts due jobs of the batch's process and lane into it, by their keys from behind `after`: in one
     /// transaction, at most so many and no more than so many bytes of payload; always one into an empty
     /// batch if there is any. So nothing but a place to go on means that it is full. What is cancelled
-    /// is not put into batches. Each claim's number rises. An error, as of all that follow, with
-    /// [`ErrorKind::Invalid`](crate::ErrorKind::Invalid) when the batch is not this worker's (any more).
+    /// is not put into batches. Each claim's number rises. When the batch is not this worker's (any more) this fails, as do
+    /// all that follow, with an error that [says so](Error::is_claim_lost); after any other failure the
+    /// batch is still the worker's.
     fn fill_batch(
         &self,
         worker: WorkerId,

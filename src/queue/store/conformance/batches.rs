@@ -55,7 +55,15 @@ fn batch(store: &dyn JobStore, no: BatchNo) -> Batch {
 }
 
 fn is_refused<T: std::fmt::Debug>(done: Result<T, Error>) {
-    assert_eq!(done.unwrap_err().kind(), ErrorKind::Invalid);
+    let error = done.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Invalid);
+    assert!(!error.is_claim_lost(), "{error}");
+}
+
+/// It is not this worker's (any more), and the store says so itself.
+fn is_lost<T: std::fmt::Debug>(done: Result<T, Error>) {
+    let error = done.unwrap_err();
+    assert!(error.is_claim_lost(), "{error}");
 }
 
 pub(crate) fn a_batch_takes_what_is_due_up_to_its_size(open: Open<'_>) {
@@ -178,7 +186,7 @@ pub(crate) fn a_batch_outlives_its_owner(open: Open<'_>) {
         let noted = db.two.check(T).unwrap();
         let noted = noted.iter().find(|finding| finding.what == "batches");
         assert_eq!(noted.unwrap().verdict, Verdict::Note);
-        is_refused(db.two.save_batch(id, owned, "late", T));
+        is_lost(db.two.save_batch(id, owned, "late", T));
         is_refused(db.two.adopt_batches(id, &mut |_| true, &[], T));
         is_refused(db.two.open_batch(id, process, &lane(), "", T));
         let slow = Hand::new(&*db.two);
@@ -218,13 +226,13 @@ pub(crate) fn only_its_owner_changes_a_batch(open: Open<'_>) {
     let (owner, other) = (db.worker(), Hand::new(&*db.two));
     let no = owner.begin(process);
     let store = &*db.two;
-    is_refused(store.fill_batch(other.id, no, None, 9, 99, T));
+    is_lost(store.fill_batch(other.id, no, None, 9, 99, T));
     owner.fill(no, T);
-    is_refused(store.save_batch(other.id, no, "no", T));
-    is_refused(store.split_batch(other.id, no, i64::MAX, "no", "no", T));
-    is_refused(store.give_back(other.id, no, None, None, T));
-    is_refused(store.close_batch(other.id, no, T));
-    is_refused(store.save_batch(owner.id, BatchNo(no.0 + 1), "no", T));
+    is_lost(store.save_batch(other.id, no, "no", T));
+    is_lost(store.split_batch(other.id, no, i64::MAX, "no", "no", T));
+    is_lost(store.give_back(other.id, no, None, None, T));
+    is_lost(store.close_batch(other.id, no, T));
+    is_lost(store.save_batch(owner.id, BatchNo(no.0 + 1), "no", T));
     let nobody = store.open_batch(owner.id, ProcessId::new(), &lane(), "", T);
     is_refused(nobody);
     let seen = store.batches(Some(process)).unwrap();
@@ -432,7 +440,7 @@ pub(crate) fn a_closed_batch_gives_back_what_is_left(open: Open<'_>) {
             db.two.close_batch(worker.id, no, T).unwrap();
         }
         assert!(db.two.batches(None).unwrap().is_empty());
-        is_refused(db.two.close_batch(worker.id, no, T));
+        is_lost(db.two.close_batch(worker.id, no, T));
         assert_eq!(named(&worker.claim(9, T)), ["a", "c", "d", "e"]);
         let next = worker.begin(process);
         assert!(next > no, "a number is given once");

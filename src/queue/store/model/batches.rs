@@ -68,7 +68,7 @@ impl Model {
         if self.batches[at].worker == Some(worker) {
             return Some(done.unwrap());
         }
-        assert_eq!(done.unwrap_err().kind(), ErrorKind::Invalid);
+        assert!(done.unwrap_err().is_claim_lost());
         None
     }
 

@@ -45,7 +45,7 @@ pub(super) fn owned(conn: &Connection, worker: WorkerId, batch: BatchNo) -> Resu
             "batch {} is not this worker's: it was closed, or others took the worker for dead",
             batch.0
         );
-        Error::new(ErrorKind::Invalid, why).into()
+        Error::new(ErrorKind::Invalid, why).with_claim_lost().into()
     })
 }
 

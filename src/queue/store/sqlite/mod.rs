@@ -90,6 +90,10 @@ impl SqliteOptions {
     }
 }
 
+/// Asked before each transaction: an error keeps it from happening.
+#[cfg(test)]
+pub(crate) type Unwritable = dyn FnMut() -> Option<Error> + Send;
+
 /// The jobs in an SQLite file. Cheap to share, costly to open: one for a process is enough.
 pub struct SqliteStore {
     path: PathBuf,
@@ -113,6 +117,9 @@ pub struct SqliteStore {
     /// Chunks that may still be carried out before the operation is abandoned, as if it had died.
     #[cfg(test)]
     pub(crate) chunks_left: AtomicI64,
+    /// Why nothing can be written, if nothing can.
+    #[cfg(test)]
+    pub(crate) unwritable: Mutex<Option<Box<Unwritable>>>,
 }
 
 impl SqliteStore {

@@ -147,6 +147,8 @@ fn connect(
         cut_back: AtomicI64::new(0),
         #[cfg(test)]
         chunks_left: AtomicI64::new(i64::MAX),
+        #[cfg(test)]
+        unwritable: Mutex::default(),
         path,
     })
 }

@@ -202,6 +202,10 @@ impl SqliteStore {
         work: impl FnOnce(&Connection) -> Result<T, Fault>,
     ) -> Result<T, Error> {
         self.still_there()?;
+        #[cfg(test)]
+        if let Some(error) = self.unwritable.lock().as_mut().and_then(|why| why()) {
+            return Err(error);
+        }
         let full = sync == Sync::AsSet && self.durability == Durability::Full;
         let run = |writer: &mut Writer| {
             writer.set_full(full)?;
