@@ -108,6 +108,21 @@ pub struct LlmManager {
     notifier: Option<Arc<dyn ProgressNotifier>>,
 }
 
+/// What settings come to.
+impl Settings {
+    /// The retry policy of these settings: as many retries at each provider, and the longest
+    /// `Retry-After` that is obeyed.
+    ///
+    /// # Errors
+    /// When one of them cannot be used.
+    pub fn retry_policy(&self, max_retries: u8) -> Result<RetryPolicy, Error> {
+        Ok(RetryPolicy::default()
+            .max_retries(max_retries)
+            .max_rate_limit_wait(self.max_rate_limit_wait()?)
+            .max_retry_after(self.max_retry_after()?))
+    }
+}
+
 impl LlmManager {
     /// With the provider of `llm.provider`, else the first usable one; `extract`, which is no model, only
     /// if it is named.
@@ -243,7 +258,7 @@ impl LlmManager {
             route = route.then(self.timed(config)?.client()?, Limits::default());
         }
         let retries = settings.max_retries()?;
-        Ok(route.retry(RetryPolicy::default().max_retries(retries)))
+        Ok(route.retry(settings.retry_policy(retries)?))
     }
 
     /// Carries requests out by the [strategy](Self::effective_strategy) and returns one outcome for each,

@@ -22,7 +22,7 @@ impl Pacing {
         let max_retries = settings.max_retries().map_err(refused)?;
         Ok(Self {
             scale: scale(args, settings)?,
-            retry: retry(args, max_retries),
+            retry: retry(args, settings, max_retries)?,
             max_retries,
             batch: settings.batch_size().map_err(refused)?,
             poll: settings.poll_interval().map_err(refused)?,
@@ -50,10 +50,13 @@ impl Pacing {
     }
 }
 
-pub fn retry(args: &WorkArgs, max_retries: u8) -> RetryPolicy {
-    RetryPolicy::default()
-        .max_retries(max_retries)
-        .fall_back_when_blocked(args.provider.fallback_blocked)
+pub fn retry(
+    args: &WorkArgs,
+    settings: &Settings,
+    max_retries: u8,
+) -> Result<RetryPolicy, Refusal> {
+    let policy = settings.retry_policy(max_retries).map_err(refused)?;
+    Ok(policy.fall_back_when_blocked(args.provider.fallback_blocked))
 }
 
 fn scale(args: &WorkArgs, settings: &Settings) -> Result<Scale, Refusal> {

@@ -158,7 +158,7 @@ fn route(
         route = route.then(fallback, assumed(limits));
     }
     let max_retries = settings.max_retries().map_err(refused)?;
-    Ok((route.retry(retry(args, max_retries)), line))
+    Ok((route.retry(retry(args, settings, max_retries)?), line))
 }
 
 /// All that a route is made of, in words.
@@ -176,6 +176,8 @@ fn made_of(settings: &Settings) -> Result<String, Refusal> {
         "llm.requests_per_minute",
         "llm.tokens_per_minute",
         "llm.burst_size",
+        "llm.max_rate_limit_wait",
+        "llm.max_retry_after",
         "queue.max_retries",
     ];
     let words = keys.map(|key| settings.explain(key).map(|setting| setting.value));

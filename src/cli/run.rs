@@ -6,8 +6,7 @@ use std::sync::Arc;
 
 use batchwright::{
     Context, ErrorKind, ErrorPolicy, Extract, FileRun, FileRunError, FileRunOptions, Limits,
-    Output, Plan, PromptSettings, Prompts, Report, RetryPolicy, Route, Settings, StopReason,
-    Strategy,
+    Output, Plan, PromptSettings, Prompts, Report, Route, Settings, StopReason, Strategy,
 };
 
 use super::args::{OnError, RunArgs, TaskArg};
@@ -189,8 +188,9 @@ fn run(args: &RunArgs) -> Result<Exit, Refusal> {
         return Ok(summary::print_dry_run(args, &plan, &setup, tokens));
     }
 
-    let retry = RetryPolicy::default()
-        .max_retries(args.pace.max_retries)
+    let retry = settings
+        .retry_policy(args.pace.max_retries)
+        .map_err(refused)?
         .fall_back_when_blocked(args.provider.fallback_blocked);
     let run = match run {
         Run::Here(run) => *run,

@@ -137,6 +137,20 @@ static KEYS: &[Key] = &[
         "Calls that may start at once under a rate limit, and before a provider's first reply",
     ),
     key(
+        "llm.max_rate_limit_wait",
+        &[],
+        Kind::Time,
+        Is("60m"),
+        "The longest Retry-After of a rate limit (429) that is obeyed; where a provider asks for more, it is not called again in this run",
+    ),
+    key(
+        "llm.max_retry_after",
+        &[],
+        Kind::Time,
+        Is("10m"),
+        "The longest Retry-After of other failures that is obeyed; where a provider asks for more, the next one is asked, or this one after this time",
+    ),
+    key(
         "queue.worker_count",
         &["JOB_QUEUE_WORKER_COUNT"],
         Kind::Whole(1, MOST_CALLS),

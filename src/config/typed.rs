@@ -126,6 +126,26 @@ impl Settings {
         Ok(u32::try_from(size).unwrap_or(u32::MAX))
     }
 
+    /// `llm.max_rate_limit_wait`: the longest `Retry-After` of a rate limit that is obeyed. Default:
+    /// 1 h.
+    ///
+    /// # Errors
+    /// When the value is no time above 0.
+    pub fn max_rate_limit_wait(&self) -> Result<Duration, Error> {
+        let time = self.time("llm.max_rate_limit_wait")?;
+        Ok(time.unwrap_or(Duration::from_secs(3600)))
+    }
+
+    /// `llm.max_retry_after`: the longest `Retry-After` of other failures that is obeyed. Default:
+    /// 10 min.
+    ///
+    /// # Errors
+    /// When the value is no time above 0.
+    pub fn max_retry_after(&self) -> Result<Duration, Error> {
+        let time = self.time("llm.max_retry_after")?;
+        Ok(time.unwrap_or(Duration::from_secs(600)))
+    }
+
     /// `queue.worker_count`: slots of a queue worker at its start. Default: 5.
     ///
     /// # Errors

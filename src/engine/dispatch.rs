@@ -15,6 +15,7 @@ use crate::base::hints::RateHints;
 
 use super::bounds::{Bound, Bounds, BoundsSoFar};
 use super::counters::Counters;
+use super::first_replies::FirstReplies;
 use super::jitter::Jitter;
 use super::limit::{Ended, Gate, LOADING_AGAIN, Limiter, Permit};
 use super::limits::QuotaId;
@@ -106,6 +107,7 @@ pub(crate) struct Dispatcher<W: Work> {
     gates: Gates,
     standing: Standing,
     refusals: Refusals,
+    first_replies: FirstReplies,
     stop: Option<StopReason>,
     /// Items given up in a row without one connection having come about.
     unreached: u32,
@@ -129,6 +131,7 @@ impl<W: Work> Dispatcher<W> {
             gates: Gates::default(),
             standing: Standing::default(),
             refusals: Refusals::default(),
+            first_replies: FirstReplies::default(),
             stop: None,
             unreached: 0,
             away: false,
@@ -367,6 +370,7 @@ impl<W: Work> Dispatcher<W> {
                 }
                 self.standing.answered(step);
                 self.refusals.answered(step, ticket.quota());
+                self.first_replies.answered(step);
                 ticket.tries.calls = ticket.tries.calls.saturating_add(1);
                 self.pending.push(Settled::Final(ticket, Ok(done)));
                 return;
@@ -402,6 +406,7 @@ impl<W: Work> Dispatcher<W> {
             self.refused(ticket, error, elsewhere, now);
             return;
         }
+        self.note_first_reply(step, &error, elsewhere);
         let lost = self.standing.is_lost(step, &error);
         // Work that outlives the run comes from many: whoever misspelt a model stops nobody else.
         let lost = lost && !(self.options.durable && error.kind() == ErrorKind::UnknownModel);
@@ -425,6 +430,20 @@ impl<W: Work> Dispatcher<W> {
 
     fn next_live(&self, ticket: &Ticket<W::Task>) -> Option<u8> {
         self.gates.live_step(&ticket.class, ticket.tries.step + 1)
+    }
+
+    /// A run stops before it pays for more replies that are no answers, or sends more requests that
+    /// nobody takes. What is refused goes on where another provider can be asked; what was paid for
+    /// does not.
+    fn note_first_reply(&mut self, step: StepId, error: &Error, elsewhere: bool) {
+        let Some(why) = self.first_replies.failed(step, error) else {
+            return;
+        };
+        let goes_on = elsewhere && error.is_unclassified();
+        // Work that outlives the run comes from many: whoever asks for the wrong thing stops nobody else.
+        if self.stops_when_critical() && !self.options.durable && !goes_on {
+            self.stop_for(StopReason::AllAlike(why));
+        }
     }
 
     /// Trips or closes the step's breaker.

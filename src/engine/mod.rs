@@ -9,6 +9,7 @@ mod breaker;
 mod bucket;
 pub(crate) mod counters;
 pub(crate) mod dispatch;
+mod first_replies;
 pub(crate) mod jitter;
 pub mod limit;
 mod limits;

@@ -202,8 +202,14 @@ impl Scene {
             18..=20 => Err(error(ErrorKind::Transient)
                 .with_sent(Sent::Maybe)
                 .with_timed_out()),
-            21..=23 => Err(error(ErrorKind::Malformed).with_sent(Sent::Maybe)),
-            24..=25 => Err(error(ErrorKind::Invalid).with_status(400)),
+            21..=22 => Err(error(ErrorKind::Malformed).with_sent(Sent::Maybe)),
+            23 => Err(error(ErrorKind::Malformed)
+                .with_sent(Sent::Maybe)
+                .with_unusable_reply("<html>")),
+            24 => Err(error(ErrorKind::Invalid).with_status(400)),
+            25 => Err(error(ErrorKind::Invalid)
+                .with_status(400)
+                .with_unclassified()),
             26 => Err(error(ErrorKind::Blocked)),
             27 => Err(error(ErrorKind::Panic)),
             28..=29 => Err(error(ErrorKind::Transient)
@@ -556,6 +562,11 @@ impl Scene {
             }
             Some(StopReason::Critical(error)) => {
                 assert!(error.kind().is_critical() || error.kind() == ErrorKind::RateLimited);
+            }
+            Some(StopReason::AllAlike(error)) => {
+                assert!(self.policy == ErrorPolicy::StopOnCriticalError);
+                assert!(error.kind() == ErrorKind::Malformed || error.is_unclassified());
+                assert!(work.answered.is_empty() || work.classes[0].steps() > 1);
             }
             Some(StopReason::Unreachable(error)) => {
                 assert!(self.policy == ErrorPolicy::StopOnCriticalError);

@@ -12,7 +12,8 @@ pub enum ErrorPolicy {
     /// Stop at the first item that finally failed.
     StopOnError,
     /// Stop when the failure would be shared by all further calls: a refused key, an exhausted
-    /// quota, an unknown model. A 403 of a provider that has answered is one item's, until five
+    /// quota, an unknown model, a provider that has refused all calls for their pace for ten minutes,
+    /// or whose first ten replies are no answers and alike. A 403 of a provider that has answered is one item's, until five
     /// come in a row. The default of `batchwright run`.
     StopOnCriticalError,
 }
@@ -27,12 +28,17 @@ pub enum StopReason {
     DeadlineExceeded,
     /// An item failed under [`ErrorPolicy::StopOnError`].
     ItemFailed(Error),
-    /// No provider of the route can be called any more, or a critical error came under
+    /// No provider of the route can be called any more, or a critical error, a rate limit that never
+    /// ends, or a `Retry-After` beyond what is obeyed came under
     /// [`ErrorPolicy::StopOnCriticalError`].
     Critical(Error),
     /// Under [`ErrorPolicy::StopOnCriticalError`]: several items in a row were given up since no
     /// connection came about, nothing at the address takes prompts, or its model never loaded.
     Unreachable(Error),
+    /// Under [`ErrorPolicy::StopOnCriticalError`]: nothing was answered, and the first ten replies of a
+    /// provider were paid for and cannot be used, or the first ten requests were refused in the same
+    /// words by an error that nothing more is known of.
+    AllAlike(Error),
     /// Whoever took the results takes no more.
     SinkClosed,
     /// The source or the output cannot be used any further.
@@ -50,7 +56,9 @@ impl std::fmt::Display for StopReason {
             Self::Cancelled => f.write_str("cancelled"),
             Self::DeadlineExceeded => f.write_str("the deadline passed"),
             Self::ItemFailed(e) => write!(f, "an item failed: {e}"),
-            Self::Critical(e) | Self::Fatal(e) | Self::OutputLost(e) => write!(f, "{e}"),
+            Self::Critical(e) | Self::Fatal(e) | Self::AllAlike(e) | Self::OutputLost(e) => {
+                write!(f, "{e}")
+            }
             Self::Unreachable(e) if e.is_not_ready() => write!(f, "{e} after ten minutes"),
             Self::Unreachable(e) => write!(f, "the provider cannot be reached: {e}"),
             Self::SinkClosed => f.write_str("the reader of the results went away"),

@@ -73,6 +73,7 @@ impl LlmManager {
         let mut worker = Worker::new(queue)
             .completions(self.route()?)
             .context(&self.ctx)
+            .retry(self.settings.retry_policy(self.settings.max_retries()?)?)
             .max_retries(self.settings.max_retries()?)
             .batch_settings(self.settings.batch_settings()?)
             .batch_clients(self.clients_by_account()?)

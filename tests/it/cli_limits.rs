@@ -68,3 +68,117 @@ fn a_provider_that_hangs_is_not_waited_for_item_by_item() {
     assert_eq!(desk.ids("out.jsonl"), all_ids(40));
     assert!(sim.stats().calls <= 5, "{} calls", sim.stats().calls);
 }
+
+#[test]
+fn a_run_stops_after_ten_replies_that_were_paid_for_and_cannot_be_used() {
+    for (trouble, words) in [
+        (Trouble::Empty, ""),
+        (Trouble::Empty, "--fallback extract"),
+        (Trouble::BrokenJson, "--max-retries 0"),
+    ] {
+        let broken = SimConfig::default().trouble(trouble, 1.0);
+        let (desk, sim) = (Desk::new(), simulator(broken.trouble_times(trouble, None)));
+        desk.prompts("in.jsonl", 60);
+        let ended = desk.run(&sim, &format!("in.jsonl -o out.jsonl -j 2 {words}"));
+        ended
+            .expect(4)
+            .says("stopped: none of the first 10 replies can be used, and each was paid for")
+            .says("the last one begins \"{");
+        let stats = sim.stats();
+        assert!((10..=12).contains(&stats.calls), "{} calls", stats.calls);
+        assert_eq!((stats.paid, stats.paid_twice), (stats.calls, 0));
+    }
+    // Whoever wants to go on goes on.
+    let (desk, sim) = (
+        Desk::new(),
+        simulator(SimConfig::default().trouble(Trouble::Empty, 1.0)),
+    );
+    desk.prompts("in.jsonl", 20);
+    let words = "in.jsonl -o out.jsonl -j 2 --on-error continue";
+    desk.run(&sim, words).expect(3);
+    assert_eq!(sim.stats().calls, 20);
+}
+
+/// A server that refuses everything with this status and message, in which `N` is a number that
+/// grows.
+fn refusing(status: u16, message: &'static str) -> String {
+    use std::io::{Read, Write};
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}/v1", listener.local_addr().unwrap());
+    std::thread::spawn(move || {
+        for (n, stream) in listener.incoming().enumerate() {
+            let Ok(mut stream) = stream else { return };
+            let mut seen = Vec::new();
+            let mut buffer = [0; 4096];
+            while !seen.ends_with(b"}") {
+                match stream.read(&mut buffer) {
+                    Ok(read @ 1..) => seen.extend_from_slice(&buffer[..read]),
+                    _ => break,
+                }
+            }
+            let text = message.replace('N', &n.to_string());
+            let body = serde_json::json!({"error": {"message": text}}).to_string();
+            let head = format!(
+                "HTTP/1.1 {status} No\r\nconnection: close\r\ncontent-length: {}\r\n\r\n",
+                body.len()
+            );
+            let _ = stream.write_all((head + &body).as_bytes());
+        }
+    });
+    url
+}
+
+#[test]
+fn a_run_stops_after_ten_refusals_in_the_same_words() {
+    let asked = |words: &str| {
+        let url = refusing(418, "team N may not brew today");
+        let desk = Desk::new();
+        desk.prompts("in.jsonl", 40);
+        let words = format!("run in.jsonl -o out.jsonl --provider custom --model m -j 2 {words}");
+        let mut command = desk.command(words.split_whitespace());
+        let ended = Running::start(command.env("CUSTOM_LLM_BASE_URL", url)).wait();
+        (ended, desk.results("out.jsonl").len())
+    };
+    let (ended, lines) = asked("");
+    let ended = ended.expect(4);
+    let ended = ended.says("stopped: the first 10 requests were all refused alike");
+    ended.says("may not brew today");
+    assert!((10..=12).contains(&lines), "{lines} results");
+    let (ended, lines) = asked("--on-error continue");
+    ended.expect(3);
+    assert_eq!(lines, 40);
+    let (ended, lines) = asked("--fallback extract");
+    ended.expect(0);
+    assert_eq!(lines, 40);
+}
+
+#[test]
+fn a_wait_of_years_is_not_obeyed_by_this_run_or_the_next() {
+    let year = Duration::from_secs(365 * 86_400);
+    let forever = SimConfig::default()
+        .trouble(Trouble::RateLimit, 1.0)
+        .retry_after(year);
+    let (desk, sim) = (Desk::new(), simulator(forever));
+    desk.prompts("in.jsonl", 30);
+    let words = "in.jsonl -o out.jsonl -j 2";
+    let ended = desk.run(&sim, words).expect(4);
+    ended.says("stopped: it asks to wait for 1");
+    assert!(sim.stats().calls <= 3, "{} calls", sim.stats().calls);
+    // The simulator refuses each prompt once.
+    let before = sim.stats().calls;
+    desk.run(&sim, words).expect(4);
+    assert!(sim.stats().calls > before, "the next run was held back");
+    let (desk, sim) = (
+        Desk::new(),
+        simulator(
+            SimConfig::default()
+                .trouble(Trouble::Error503, 1.0)
+                .trouble_times(Trouble::Error503, None)
+                .retry_after(year),
+        ),
+    );
+    desk.prompts("in.jsonl", 5);
+    desk.run(&sim, "in.jsonl -o out.jsonl --fallback extract")
+        .expect(0);
+    assert_eq!(sim.stats().calls, 5);
+}

@@ -1,0 +1,171 @@
+//! What the first replies of a provider have in common, as long as it has answered nothing: ten
+//! alike that are no answers are enough to know that the others will be like them.
+
+use crate::base::error::{Error, ErrorKind, beginning};
+
+use super::work::StepId;
+
+/// So many alike in a row.
+const ENOUGH: u32 = 10;
+/// As much of a reply as is shown, in bytes.
+const HEAD: usize = 160;
+
+/// By the step of a route.
+#[derive(Debug, Default)]
+pub(super) struct FirstReplies(Vec<(StepId, Replies)>);
+
+#[derive(Debug, Default)]
+struct Replies {
+    answered: bool,
+    /// Replies in a row that were complete and no answers.
+    unusable: u32,
+    /// Replies in a row that refused their request in the same words.
+    refused: u32,
+    words: Option<(Option<u16>, String)>,
+}
+
+impl FirstReplies {
+    fn of(&mut self, step: StepId) -> &mut Replies {
+        let at = self.0.iter().position(|(known, _)| *known == step);
+        let at = at.unwrap_or_else(|| {
+            self.0.push((step, Replies::default()));
+            self.0.len() - 1
+        });
+        &mut self.0[at].1
+    }
+
+    /// The step has answered a prompt, so that single failures are the fault of single prompts.
+    pub(super) fn answered(&mut self, step: StepId) {
+        self.of(step).answered = true;
+    }
+
+    /// Takes note of a failure; returns what to say when all further calls would fail like it.
+    pub(super) fn failed(&mut self, step: StepId, error: &Error) -> Option<Error> {
+        let replies = self.of(step);
+        let complete = error.status().is_none_or(|status| status < 300);
+        let malformed = error.kind() == ErrorKind::Malformed && complete;
+        let unusable = malformed || error.is_unusable_reply();
+        let is_reply = error.status().is_some() || unusable;
+        // Trouble on the way says nothing of what the provider makes of a request.
+        let trouble = matches!(error.kind(), ErrorKind::Transient | ErrorKind::RateLimited);
+        if replies.answered || !is_reply || trouble {
+            return None;
+        }
+        if unusable {
+            (replies.refused, replies.words) = (0, None);
+            replies.unusable += 1;
+            return (replies.unusable == ENOUGH).then(|| {
+                let head = beginning(error.raw().unwrap_or_default(), HEAD);
+                error.clone().reworded(format!(
+                    "none of the first {ENOUGH} replies can be used, and each was paid for: {error}; \
+                     the last one begins {head:?}"
+                ))
+            });
+        }
+        replies.unusable = 0;
+        if !error.is_unclassified() {
+            (replies.refused, replies.words) = (0, None);
+            return None;
+        }
+        let words = (error.status(), without_numbers(error.message()));
+        if replies.words.as_ref() != Some(&words) {
+            (replies.refused, replies.words) = (0, Some(words));
+        }
+        replies.refused += 1;
+        (replies.refused == ENOUGH).then(|| {
+            let why = format!("the first {ENOUGH} requests were all refused alike: {error}");
+            error.clone().reworded(why)
+        })
+    }
+}
+
+/// A message without what differs from call to call: words with a digit in them are numbers, ids
+/// and times.
+fn without_numbers(message: &str) -> String {
+    let words = message.split(|c: char| !(c.is_alphanumeric() || c == '-' || c == '_'));
+    let words =
+        words.filter(|word| !word.is_empty() && !word.contains(|c: char| c.is_ascii_digit()));
+    words.collect::<Vec<_>>().join(" ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::error::Sent;
+    use crate::engine::work::Class;
+
+    fn step() -> StepId {
+        Class::new([]).at(0)
+    }
+
+    fn unusable() -> Error {
+        let error = Error::new(ErrorKind::Malformed, "not a usable reply");
+        error.with_unusable_reply("<html>\u{1b}[2J\n\u{202e}")
+    }
+
+    fn refused(message: String) -> Error {
+        let error = Error::new(ErrorKind::Invalid, message).with_sent(Sent::Answered);
+        error.with_status(400).with_unclassified()
+    }
+
+    fn count(replies: &mut FirstReplies, error: impl Fn(u32) -> Error) -> Option<(u32, Error)> {
+        (1..50).find_map(|n| replies.failed(step(), &error(n)).map(|error| (n, error)))
+    }
+
+    #[test]
+    fn ten_replies_that_cannot_be_used_are_enough_and_the_last_is_shown_safely() {
+        let (n, error) = count(&mut FirstReplies::default(), |_| unusable()).unwrap();
+        assert_eq!(n, 10);
+        let shown = error.message();
+        assert!(
+            shown.contains(r#"begins "<html>\u{1b}[2J\n\u{202e}""#),
+            "{shown}"
+        );
+        let long = |_| Error::new(ErrorKind::Malformed, "no").with_unusable_reply("ä".repeat(9999));
+        let (_, error) = count(&mut FirstReplies::default(), long).unwrap();
+        assert!(error.message().len() < 400, "{error}");
+    }
+
+    #[test]
+    fn ten_refusals_in_the_same_words_are_enough_whatever_numbers_they_name() {
+        let alike = |n| refused(format!("no tier for team-{n} (request req_{n}a, {n} ms)"));
+        let (n, error) = count(&mut FirstReplies::default(), alike).unwrap();
+        assert_eq!((n, error.status()), (10, Some(400)));
+        let letters = |n| {
+            refused(format!(
+                "field {} is wrong",
+                char::from(b'a' + n as u8 % 20)
+            ))
+        };
+        assert!(count(&mut FirstReplies::default(), letters).is_none());
+    }
+
+    #[test]
+    fn an_answer_or_another_reply_in_between_makes_them_single_failures() {
+        let mut replies = FirstReplies::default();
+        replies.answered(step());
+        assert!(count(&mut replies, |_| unusable()).is_none());
+        let blocked = Error::new(ErrorKind::Blocked, "no").with_status(400);
+        let mixed = |n: u32| {
+            if n.is_multiple_of(9) {
+                blocked.clone()
+            } else {
+                unusable()
+            }
+        };
+        assert!(count(&mut FirstReplies::default(), mixed).is_none());
+        // A row of its own knows what is wrong with a prompt.
+        let known = |_| Error::new(ErrorKind::Invalid, "too long").with_status(400);
+        assert!(count(&mut FirstReplies::default(), known).is_none());
+        let busy = Error::new(ErrorKind::Transient, "busy").with_status(503);
+        let troubled = |n: u32| {
+            if n.is_multiple_of(2) {
+                busy.clone()
+            } else {
+                unusable()
+            }
+        };
+        let (n, _) = count(&mut FirstReplies::default(), troubled).unwrap();
+        assert_eq!(n, 19);
+    }
+}
