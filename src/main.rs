@@ -7,8 +7,10 @@ mod cli;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    match cli::parse(std::env::args_os()) {
-        Ok(cli) => cli::execute(cli).into(),
-        Err(exit) => exit.into(),
-    }
+    let exit = match cli::parse(std::env::args_os()) {
+        Ok(cli) => cli::execute(cli),
+        Err(exit) => exit,
+    };
+    cli::last_lines();
+    exit.into()
 }

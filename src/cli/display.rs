@@ -9,16 +9,17 @@ use console::Term;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use super::args::{ShowArgs, When};
-use super::text;
+use super::{lines, text};
 
 /// Says a line. A closed standard error is nobody's problem.
 pub fn say(line: &str) {
     let line = format!("batchwright: {}", harmless(line));
-    let line = match Term::stderr().size_checked() {
+    let mut line = match Term::stderr().size_checked() {
         Some((_, columns)) => text::fitted(&line, columns.into()),
         None => line,
     };
-    let _ = writeln!(std::io::stderr(), "{line}");
+    line.push('\n');
+    lines::write(line.into_bytes());
 }
 
 /// Says what went wrong.
@@ -83,6 +84,7 @@ pub fn start_log(show: &ShowArgs) {
     let env = env_logger::Env::default().default_filter_or(level);
     // A second start (in tests) is refused and harmless.
     let _ = env_logger::Builder::from_env(env)
+        .target(env_logger::Target::Pipe(Box::new(lines::Log)))
         .format(|out, record| {
             let level = record.level().as_str().to_lowercase();
             let text = record.args().to_string();
@@ -169,7 +171,7 @@ impl Display {
     #[cfg(feature = "queue")]
     pub fn say(&self, line: &str) {
         match &self.shape {
-            Shape::Bar(bar) => bar.suspend(|| say(line)),
+            Shape::Bar(bar) => above(bar, line),
             _ => say(line),
         }
     }
@@ -201,10 +203,18 @@ impl Display {
         };
         match &self.shape {
             _ if self.quiet => {}
-            Shape::Bar(bar) => bar.suspend(|| say(&line)),
+            Shape::Bar(bar) => above(bar, &line),
             _ => say(&line),
         }
     }
+}
+
+/// Says a line before the bar is drawn again.
+fn above(bar: &ProgressBar, line: &str) {
+    bar.suspend(|| {
+        say(line);
+        lines::flush();
+    });
 }
 
 /// Columns of the bar itself.

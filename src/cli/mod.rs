@@ -17,6 +17,7 @@ mod input;
 mod kept;
 #[cfg(feature = "queue")]
 mod left;
+mod lines;
 #[cfg(feature = "queue")]
 mod owned;
 #[cfg(feature = "queue")]
@@ -64,6 +65,11 @@ pub use exit::Exit;
 pub use tips::parse;
 
 use args::{Cli, Command};
+
+/// Waits a moment until all that was said is written.
+pub fn last_lines() {
+    lines::flush();
+}
 
 /// Carries out the command.
 pub fn execute(cli: Cli) -> Exit {

@@ -395,6 +395,7 @@ pub fn rescue(report: &Report) {
         "{} results could not be saved; here they are:",
         report.unsaved.len()
     ));
+    super::lines::flush();
     for line in &report.unsaved {
         let _ = std::io::Write::write_all(&mut std::io::stderr(), line);
     }

@@ -41,10 +41,10 @@ impl Signals {
             if count == 1 {
                 first.store(signal, Ordering::SeqCst);
                 ctx.cancel();
+                end_after_grace(&ctx, signal);
                 if let Some(line) = &line {
                     display::say(line);
                 }
-                end_after_grace(&ctx, signal);
             } else if count == 2 {
                 ctx.abort();
                 thread::sleep(LAST_WORDS);

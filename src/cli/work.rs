@@ -217,6 +217,7 @@ fn work(args: &WorkArgs) -> Result<Exit, Refusal> {
     let left = Left::of(args, &queue).map_err(failed)?;
     for result in &report.unsaved {
         display::error("a result could not be recorded; here it is:");
+        super::lines::flush();
         let _ = writeln!(std::io::stderr(), "{result}");
     }
     let mut exit = exit(args, &report, &signals, &left);

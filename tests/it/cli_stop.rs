@@ -271,3 +271,36 @@ fn an_output_that_is_looked_at_meanwhile_holds_whole_lines() {
     }));
     running.wait().expect(0);
 }
+
+/// Ends the test's program however the test ends.
+#[cfg(unix)]
+struct Unread(std::process::Child);
+
+#[cfg(unix)]
+impl Drop for Unread {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+#[cfg(unix)]
+#[test]
+fn a_standard_error_that_nobody_reads_holds_up_neither_a_run_nor_a_signal() {
+    let (desk, sim) = (Desk::new(), good());
+    desk.prompts("in.jsonl", 100_000);
+    let mut command = desk.against(&sim, "in.jsonl -o out.jsonl -j 4");
+    // Each call says far more than a hundredth of what a pipe holds.
+    let mut running = Unread(command.env("RUST_LOG", "trace").spawn().unwrap());
+    assert!(sim.wait_until(|s| s.answered >= 1_000, PATIENCE));
+    let id = running.0.id().to_string();
+    let sent = Command::new("kill").args(["-TERM", &id]).status().unwrap();
+    assert!(sent.success());
+    let mut status = None;
+    assert!(eventually(|| {
+        status = running.0.try_wait().unwrap();
+        status.is_some()
+    }));
+    assert_eq!(status.unwrap().code(), Some(143));
+    assert!(desk.results("out.jsonl").len() >= 1_000);
+}
