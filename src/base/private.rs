@@ -21,6 +21,7 @@ pub(crate) fn open(options: &mut OpenOptions, path: &Path) -> io::Result<File> {
 }
 
 /// Makes an empty file, or one that is there empty.
+#[cfg(any(feature = "queue", test))]
 pub(crate) fn make_file(path: &Path) -> io::Result<File> {
     open(
         File::options().write(true).create(true).truncate(true),
