@@ -422,6 +422,16 @@ impl Bulk<'static> {
     /// Streams in the background: an iterator over outcomes in order of completion. Dropping it
     /// cancels the run and joins its threads; only a thread blocked in `items.next()` may be left
     /// behind.
+    ///
+    /// ```
+    /// use batchwright::{Bulk, Extract, Request};
+    /// let mut answers = vec![None; 100];
+    /// let requests = (0..100).map(|n| Request::new(format!("text {n}")));
+    /// for outcome in Bulk::new(Extract).spawn(requests) {
+    ///     answers[outcome.index.unwrap()] = outcome.result.ok().map(|answer| answer.text);
+    /// }
+    /// assert_eq!(answers[42].as_deref(), Some("text 42"));
+    /// ```
     pub fn spawn(mut self, items: impl Iterator<Item = Request> + Send + 'static) -> Outcomes {
         let (tx, rx) = bounded(self.concurrency.clamp(1, MOST_THREADS));
         // Dropping the iterator must end this run and nothing else of the caller's.
