@@ -148,7 +148,8 @@ pub use queue::store::sqlite::{Durability, SqliteOptions, SqliteStore};
 #[cfg(feature = "queue")]
 pub use queue::store::{
     Batch, BatchNo, ClaimOutcome, Claimed, Claims, Delivery, Filled, Finding, Item, JobStore, Lane,
-    MOST_CRASHES, OnWork, Receipt, SUSPECT_CRASHES, Settlement, Verdict, Waiting, Wanted, WorkerId,
+    MOST_CRASHES, OnWork, Receipt, SUSPECT_CRASHES, Settlement, Taking, Verdict, Waiting, Wanted,
+    WorkerId,
 };
 #[cfg(feature = "queue")]
 pub use queue::tracker::Tracker;

@@ -114,13 +114,16 @@ impl QueuedRun {
         let options = options.fsync(true);
         let path = output.regular_file().map(Path::to_owned);
         let mut taken = Vec::new();
-        let run = FileRun::prepare_comparing(prompts, output, options, &mut |index| {
-            attach::compare(queue, process, index, false)?;
+        let mut ended = 0;
+        let mut run = FileRun::prepare_comparing(prompts, output, options, &mut |index| {
+            ended = attach::compare(queue, process, index, false)?.ended;
             if let Some(path) = &path {
                 taken = keeper::taken(path, queue, process)?;
             }
-            taken::hold(&taken, index)
+            ended += taken::hold(&taken, index)?;
+            Ok(())
         })?;
+        run.set_to_collect(ended);
         Ok(Self {
             run,
             queue: queue.clone(),
@@ -483,6 +486,12 @@ impl Turn {
     /// Saves what has come back and then deletes it from the queue. While a worker runs the last result
     /// stays: without it the process would be gone, and its batches be nobody's.
     fn collect(&mut self, keep_last: bool) -> Result<(), Trouble> {
+        if self.queue.peek(self.process, 1)?.is_empty() {
+            return Ok(());
+        }
+        let _alone = self
+            .queue
+            .take_alone(self.process, "a run, to its output")?;
         loop {
             let mut chunk = self.queue.peek(self.process, CHUNK)?;
             if keep_last {

@@ -121,6 +121,14 @@ impl<'a> FileRun<'a> {
         &self.plan
     }
 
+    /// Of the items that somebody else has in hand so many have their outcome.
+    #[cfg(feature = "queue")]
+    pub(crate) fn set_to_collect(&mut self, items: u64) {
+        let items = items.min(self.plan.under_way);
+        self.plan.under_way -= items;
+        self.plan.to_collect = items;
+    }
+
     #[cfg(feature = "queue")]
     /// What it takes to have the items carried out elsewhere; nothing for a stream.
     pub(super) fn into_parts(self) -> Option<Parts> {

@@ -112,8 +112,10 @@ pub struct Plan {
     pub without_id: u64,
     /// Items that make no prompt: not sent, and failed.
     pub bad_rows: u64,
-    /// Items that a queue has in hand already, from an earlier run.
+    /// Items that a queue has in hand, from an earlier run, and that have no outcome yet.
     pub under_way: u64,
+    /// Items whose outcome a queue has, from an earlier run: it is written to the output.
+    pub to_collect: u64,
     /// Items to send; `None` for a stream.
     pub to_send: Option<u64>,
     /// Models that answered items of this input in earlier runs, in their providers' words.

@@ -341,6 +341,17 @@ pub fn count(n: u64) -> String {
     out
 }
 
+/// An age in one unit.
+#[cfg(feature = "queue")]
+pub fn age(time: Duration) -> String {
+    match time.as_secs() {
+        s @ 0..60 => format!("{s}s"),
+        s @ 60..3600 => format!("{}m", s / 60),
+        s @ 3600..172_800 => format!("{}h", s / 3600),
+        s => format!("{}d", s / 86_400),
+    }
+}
+
 /// A time in the unit that suits it.
 pub fn span(time: Duration) -> String {
     let seconds = time.as_secs_f64();

@@ -1,6 +1,7 @@
 //! `batchwright doctor`: what is wrong with the queue and what surrounds it, and what to do.
 
 use std::fs;
+use std::io::ErrorKind;
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
@@ -67,9 +68,13 @@ pub fn execute(args: &DoctorArgs) -> Exit {
 fn look(args: &DoctorArgs) -> Result<Vec<Finding>, Refusal> {
     let folder = args.data.folder()?;
     let database = args.data.database()?;
-    let mut findings = vec![writable(&folder)];
-    findings.extend(open_to_others(&folder));
-    findings.extend(room(&folder));
+    let data = writable(&folder);
+    let usable = data.verdict != Verdict::Bad;
+    let mut findings = vec![data];
+    if usable {
+        findings.extend(open_to_others(&folder));
+        findings.extend(room(&folder));
+    }
     findings.push(clock(&database));
     if database.exists() {
         let checked = JobQueue::open(&database).and_then(|queue| {
@@ -92,7 +97,7 @@ fn look(args: &DoctorArgs) -> Result<Vec<Finding>, Refusal> {
                 findings.push(Finding::new("database", Verdict::Bad, seen, None));
             }
         }
-    } else {
+    } else if usable {
         let seen = format!("{} is not there yet", database.display());
         let advice = "it is made by: batchwright submit INPUT";
         findings.push(Finding::new("database", Verdict::Note, seen, Some(advice)));
@@ -174,20 +179,49 @@ fn shown(finding: &Finding) -> String {
 fn writable(folder: &Path) -> Finding {
     const WHAT: &str = "data folder";
     let shown = folder.display();
-    if !folder.exists() {
-        let seen = format!("{shown} is not there yet");
-        let advice = "it is made when it is first needed";
-        return Finding::new(WHAT, Verdict::Note, seen, Some(advice));
+    let whole = std::path::absolute(folder);
+    let whole = whole.as_deref().unwrap_or(folder);
+    let bad = |why: String| {
+        let seen = format!("{why}: no job can be queued, and no setting or result stored");
+        let advice = "let this user write there, or name another folder by --data-dir or \
+                      BATCHWRIGHT_HOME";
+        Finding::new(WHAT, Verdict::Bad, seen, Some(advice))
+    };
+    // What is not there is made in the nearest folder that is.
+    let nearest = whole.ancestors().find_map(|path| match fs::metadata(path) {
+        Err(error) if error.kind() == ErrorKind::NotFound => None,
+        looked => Some((path, looked)),
+    });
+    let (there, looked) = match nearest {
+        Some((path, Ok(looked))) => (path, looked),
+        Some((path, Err(error))) => {
+            return bad(format!("{} cannot be looked into: {error}", path.display()));
+        }
+        None => return bad(format!("{shown} is in no folder that is there")),
+    };
+    if !looked.is_dir() {
+        let file = there.display();
+        return bad(match there == whole {
+            true => format!("{shown} is a file and no folder"),
+            false => format!("{shown} cannot be made, since {file} is a file and no folder"),
+        });
     }
-    let probe = folder.join(format!(".batchwright-doctor-{}", std::process::id()));
+    let probe = there.join(format!(".batchwright-doctor-{}", std::process::id()));
     let tried = fs::write(&probe, b"?");
     let _ = fs::remove_file(&probe);
-    match tried {
-        Ok(()) => Finding::new(WHAT, Verdict::Good, format!("{shown}, writable"), None),
-        Err(error) => {
-            let seen = format!("{shown} cannot be written to: {error}");
-            let advice = "give this user the right to, or name another one by --data-dir";
-            Finding::new(WHAT, Verdict::Bad, seen, Some(advice))
+    match (tried, there == whole) {
+        (Ok(()), true) => Finding::new(WHAT, Verdict::Good, format!("{shown}, writable"), None),
+        (Ok(()), false) => {
+            let seen = format!("{shown} is not there yet");
+            let advice = "it is made when it is first needed";
+            Finding::new(WHAT, Verdict::Note, seen, Some(advice))
+        }
+        (Err(error), true) => bad(format!("{shown} cannot be written to: {error}")),
+        (Err(error), false) => {
+            let there = there.display();
+            bad(format!(
+                "{shown} is not there and cannot be made in {there}: {error}"
+            ))
         }
     }
 }
@@ -221,7 +255,11 @@ fn room(folder: &Path) -> Option<Finding> {
     let folder = std::path::absolute(folder).ok()?;
     let there = folder.ancestors().find(|folder| folder.exists())?;
     let free = free_bytes(there)?;
-    let seen = format!("{:.1} GB free", free as f64 / 1e9);
+    let disk = there.display();
+    let seen = match free {
+        0..LITTLE_ROOM => format!("{:.0} MB free on the disk of {disk}", free as f64 / 1e6),
+        _ => format!("{:.1} GB free", free as f64 / 1e9),
+    };
     if free >= LITTLE_ROOM {
         return Some(Finding::new("disk", Verdict::Good, seen, None));
     }
@@ -229,14 +267,16 @@ fn room(folder: &Path) -> Option<Finding> {
         true => Verdict::Bad,
         false => Verdict::Warning,
     };
-    let advice =
-        "free some room, or take finished results out of the queue: batchwright results ID";
+    let advice = "free some room: what arrives and cannot be stored waits, and new jobs are refused; \
+                  finished results leave the queue by: batchwright results PROCESS -o FILE";
     Some(Finding::new("disk", verdict, seen, Some(advice)))
 }
 
 #[cfg(unix)]
 fn free_bytes(folder: &Path) -> Option<u64> {
     let room = rustix::fs::statvfs(folder).ok()?;
+    // Of what is no disk, such as /proc, nothing is known.
+    (room.f_blocks > 0).then_some(())?;
     Some(room.f_bavail.saturating_mul(room.f_frsize))
 }
 

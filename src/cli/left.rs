@@ -21,13 +21,13 @@ pub struct Left {
 }
 
 impl Left {
-    pub fn of(args: &WorkArgs, queue: &JobQueue) -> Result<Self, Error> {
+    pub fn of(args: &WorkArgs, only: &[ProcessId], queue: &JobQueue) -> Result<Self, Error> {
         let mine = |batch: &BatchInfo| match batch.process_id {
-            _ if args.processes.is_empty() => true,
-            Some(id) => args.processes.contains(&id),
+            _ if only.is_empty() => true,
+            Some(id) => only.contains(&id),
             None => false,
         };
-        let taken = |id: &ProcessId| args.processes.is_empty() || args.processes.contains(id);
+        let taken = |id: &ProcessId| only.is_empty() || only.contains(id);
         let processes = queue.open_processes()?.into_iter();
         let ours = processes.filter(|process| taken(&process.process_id));
         let owned = ours.filter_map(|process| owned::line(&process)).collect();

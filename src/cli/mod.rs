@@ -47,6 +47,8 @@ mod simulate;
 mod simulate_batches;
 #[cfg(feature = "queue")]
 mod status;
+#[cfg(feature = "queue")]
+mod status_table;
 mod stdout;
 mod strategy;
 #[cfg(feature = "queue")]

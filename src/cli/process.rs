@@ -21,7 +21,7 @@ use super::values::seconds;
 #[derive(Debug, Args)]
 #[command(after_long_help = CANCEL_HELP)]
 pub struct CancelArgs {
-    /// Id of the process, or the beginning of one
+    /// Id of the process, its beginning or end
     pub process: String,
 
     /// Delete it with all its jobs and results
@@ -58,7 +58,7 @@ To give up a process with its results:
 #[derive(Debug, Args)]
 #[command(after_long_help = RETRY_HELP)]
 pub struct RetryArgs {
-    /// Id of the process, or the beginning of one
+    /// Id of the process, its beginning or end
     pub process: String,
 
     #[command(flatten)]

@@ -2,12 +2,12 @@
 
 use std::path::{Path, PathBuf};
 
-use batchwright::{Error, JobQueue, ProcessId, ProcessState};
+use batchwright::{Clock, Error, JobQueue, ProcessId, ProcessState, SystemClock};
 use clap::Args;
 
 use super::args::{ShowArgs, When};
 use super::data_dir::data_dir;
-use super::display;
+use super::display::{self, age, count};
 use super::exit::{About, Refusal};
 use super::summary::quoted;
 
@@ -82,7 +82,8 @@ impl DataArgs {
         }
     }
 
-    /// Opens the queue and finds the process that is meant: by its id, or by the beginning of one.
+    /// Opens the queue and finds the process that is meant: by its id, or by the beginning or the end of
+    /// one.
     pub fn process(&self, named: &str) -> Result<(JobQueue, ProcessState), Refusal> {
         let unknown = || {
             Refusal::usage(format!(
@@ -103,7 +104,7 @@ impl DataArgs {
         })?;
         let process = match named.parse::<ProcessId>() {
             Ok(id) => queue.process(id).map_err(failed)?,
-            Err(error) => begins(&queue, named, &error)?,
+            Err(error) => part_of(&queue, named, &error)?,
         };
         Ok((queue, process.ok_or_else(unknown)?))
     }
@@ -129,28 +130,65 @@ pub fn failed(error: Error) -> Refusal {
     Refusal::could_not_run(error.message()).about(About::Queue)
 }
 
-/// The least of an id that stands for the whole.
-const BEGINNING: usize = 4;
+/// The processes that are meant. One that is named by a whole id need not be there yet.
+pub fn all_of(queue: &JobQueue, named: &[String]) -> Result<Vec<ProcessId>, Refusal> {
+    let one = |named: &String| match named.parse() {
+        Ok(id) => Ok(id),
+        Err(error) => match part_of(queue, named, &error)? {
+            Some(process) => Ok(process.process_id),
+            None => Err(Refusal::usage(format!("there is no process {named}")).about(About::Queue)),
+        },
+    };
+    named.iter().map(one).collect()
+}
 
-fn begins(queue: &JobQueue, text: &str, bad: &Error) -> Result<Option<ProcessState>, Refusal> {
+/// The least of an id that stands for the whole.
+const LEAST: usize = 4;
+/// Candidates that are listed where a part of an id fits several.
+const LISTED: usize = 8;
+
+/// As much of an id's end as tells processes apart: its beginning is the time at which it was made.
+const SHORT: usize = 8;
+
+/// The end of an id, by which people name it, and a sign that it is one.
+pub fn short(id: ProcessId) -> String {
+    let id = id.to_string();
+    format!("…{}", &id[id.len() - SHORT..])
+}
+
+/// The process whose id has this beginning or this end.
+fn part_of(queue: &JobQueue, text: &str, bad: &Error) -> Result<Option<ProcessState>, Refusal> {
     let text = text.trim().to_ascii_lowercase();
+    let text = text.trim_start_matches('…');
     let digits = text.chars().all(|c| c.is_ascii_hexdigit() || c == '-');
-    if text.len() < BEGINNING && digits {
+    if text.len() < LEAST && digits {
         return Err(Refusal::usage(format!(
-            "{text:?} may be the beginning of many ids: write at least {BEGINNING} characters of it"
+            "{text:?} may be part of many ids: write at least {LEAST} characters of its beginning or end"
         )));
     }
     if !digits {
         return Err(Refusal::usage(bad.message()));
     }
-    let all = queue.open_processes().map_err(failed)?.into_iter();
-    let mut fitting = all.filter(|process| process.process_id.to_string().starts_with(&text));
-    let first = fitting.next();
-    match fitting.count() {
-        0 => Ok(first),
-        more => Err(Refusal::usage(format!(
-            "{} processes begin with {text}: write more of the id",
-            more + 1
-        ))),
+    let mut fitting = queue.open_processes().map_err(failed)?;
+    fitting.retain(|process| {
+        let id = process.process_id.to_string();
+        id.starts_with(text) || id.ends_with(text)
+    });
+    if fitting.len() < 2 {
+        return Ok(fitting.pop());
     }
+    let mut why = format!(
+        "{} processes have an id that begins or ends with {text}; write more of the one that is meant:",
+        fitting.len()
+    );
+    for process in fitting.iter().take(LISTED) {
+        let old = SystemClock.wall().since(process.created_at);
+        let name = process.info.name.as_deref().unwrap_or("-");
+        let (id, total) = (process.process_id, count(process.counts.total));
+        why.push_str(&format!("\n  {id}  {name}, {total} jobs, {} old", age(old)));
+    }
+    if fitting.len() > LISTED {
+        why.push_str(&format!("\n  and {} more", fitting.len() - LISTED));
+    }
+    Err(Refusal::usage(why))
 }

@@ -28,7 +28,7 @@ use super::summary::quoted;
 #[derive(Debug, Args)]
 #[command(after_help = MORE, after_long_help = HELP)]
 pub struct ResultsArgs {
-    /// Id of the process, or the beginning of one
+    /// Id of the process, its beginning or end
     pub process: String,
 
     /// File to add the results to, each once
@@ -109,7 +109,11 @@ fn results(args: &ResultsArgs) -> Result<Exit, Refusal> {
     };
     let ended = match keeps {
         true => look(&queue, id, &mut saved),
-        false => queue.consume(id, |results| saved.save(results)).map(drop),
+        false => {
+            let who = taker(args.output.as_deref());
+            let taken = queue.consume_as(id, &who, |results| saved.save(results));
+            taken.map(drop)
+        }
     };
     match ended {
         Ok(()) => {
@@ -151,6 +155,17 @@ fn results(args: &ResultsArgs) -> Result<Exit, Refusal> {
 fn partly(saved: &Saved) -> String {
     let written = count(saved.handed);
     format!("{written} results are written, the others stay in the queue")
+}
+
+/// Where they go, for others who want them at the same time.
+fn taker(output: Option<&Path>) -> String {
+    match output.filter(|path| *path != Path::new("-")) {
+        Some(path) => {
+            let whole = std::path::absolute(path);
+            format!("to {}", whole.as_deref().unwrap_or(path).display())
+        }
+        None => "to standard output".to_owned(),
+    }
 }
 
 fn is_stdout(args: &ResultsArgs) -> bool {

@@ -1,6 +1,6 @@
 //! `batchwright status`: where the processes in the queue stand, once or until they are finished.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::io::{self, IsTerminal, Write};
 use std::thread;
 use std::time::Duration;
@@ -14,17 +14,23 @@ use console::Term;
 use serde_json::{Value, json};
 
 use super::batches;
-use super::display::{self, count, span};
+use super::display::{self, count};
 use super::exit::{Exit, Refusal};
 use super::owned;
 use super::queue::{DataArgs, SayArgs, failed};
 use super::settings::settings;
+use super::status_table::table;
+use super::table::width;
+use super::text::wrapped;
+use asked::Asked;
+
+mod asked;
 
 /// Show what is queued, running, done and failed
 #[derive(Debug, Args)]
 #[command(after_long_help = HELP)]
 pub struct StatusArgs {
-    /// Id of a process, or the beginning of one [default: all of them]
+    /// Id of a process, its beginning or end [default: all of them]
     pub process: Option<String>,
 
     /// Print JSON, also an error; with --watch a line a change
@@ -85,15 +91,19 @@ impl From<io::Error> for Trouble {
 }
 
 /// A process and how fast it goes.
-struct Row {
-    process: ProcessState,
-    progress: Progress,
-    batches: Vec<BatchInfo>,
-    effective: Effective,
+pub struct Row {
+    pub process: ProcessState,
+    pub progress: Progress,
+    pub batches: Vec<BatchInfo>,
+    pub effective: Effective,
+    /// The models that its jobs name, or that have answered them, as far as that is known.
+    pub models: Vec<String>,
+    /// Who has its batches, or has answered, as far as that is known.
+    pub providers: Vec<String>,
 }
 
 impl Row {
-    fn id(&self) -> ProcessId {
+    pub fn id(&self) -> ProcessId {
         self.process.process_id
     }
 
@@ -121,19 +131,41 @@ impl Row {
             "failed": counts.failed,
             "cancelled": counts.cancelled,
             "eta_seconds": eta,
+            "created_at": self.process.created_at,
+            "age_seconds": self.age().as_secs(),
+            "models": self.models,
+            "providers": self.providers,
             "batches": self.batches.iter().map(batches::json).collect::<Vec<_>>(),
             "sealed": self.process.sealed,
             "consumed": counts.consumed,
         })
     }
 
-    fn percent(&self) -> String {
+    /// How long ago its first job was enqueued.
+    pub fn age(&self) -> Duration {
+        SystemClock.wall().since(self.process.created_at)
+    }
+
+    /// How it is carried out; of one that has ended without batches that is not known any more.
+    pub fn strategy(&self) -> String {
+        match self.is_finished() && self.batches.is_empty() {
+            true => "-".to_owned(),
+            false => self.effective.strategy.to_string(),
+        }
+    }
+
+    pub fn name(&self) -> String {
+        let name = self.process.info.name.clone();
+        name.unwrap_or_else(|| "-".to_owned())
+    }
+
+    pub fn percent(&self) -> String {
         // Rounded down: all is done only at 100.
         let percent = self.progress.percent.unwrap_or(0.0);
         format!("{:.1} %", (percent * 10.0).floor() / 10.0)
     }
 
-    fn remarks(&self) -> String {
+    pub fn remarks(&self) -> String {
         let mut remarks = Vec::new();
         if !self.process.sealed {
             remarks.push("unsealed".to_owned());
@@ -167,6 +199,7 @@ struct Looks<'a> {
     only: Option<ProcessId>,
     tracker: Tracker,
     settings: Settings,
+    asked: Asked,
 }
 
 impl<'a> Looks<'a> {
@@ -183,6 +216,7 @@ impl<'a> Looks<'a> {
             queue,
             only,
             tracker: Tracker::new(),
+            asked: Asked::default(),
             settings: settings(args.data.data_dir.as_deref())?,
         })
     }
@@ -204,11 +238,14 @@ impl<'a> Looks<'a> {
                 .filter(|batch| batch.process_id == Some(process.process_id));
             let batches: Vec<BatchInfo> = own.cloned().collect();
             let progress = self.tracker.progress(&process, now, wall);
+            let (models, providers) = self.asked.of(queue, &process, &batches);
             Row {
                 effective: effective(&process, &batches, &self.settings),
                 progress: progress.with_batches(&batches),
                 process,
                 batches,
+                models,
+                providers,
             }
         };
         Ok(processes.into_iter().map(row).collect())
@@ -311,10 +348,8 @@ fn once(args: &StatusArgs) -> Result<(), Trouble> {
         return Ok(put(&line_of(&rows))?);
     }
     if !rows.is_empty() {
-        let terminal = io::stdout().is_terminal();
-        let width = terminal.then(|| usize::from(Term::stdout().size().1));
-        put(&table(&rows, false, width))?;
-        put(&batch_lines(&rows))?;
+        put(&table(&rows, false, width()))?;
+        put(&batch_lines(&rows, width()))?;
     }
     looks.advise(&rows);
     Ok(())
@@ -359,11 +394,19 @@ fn watch(args: &StatusArgs) -> Result<(), Trouble> {
 /// What a line a change is about.
 type Seen = (Counts, bool, bool, Vec<String>);
 
-fn batch_lines(rows: &[Row]) -> String {
+/// The batches, each on a line, or on several where the terminal is too narrow for it.
+fn batch_lines(rows: &[Row], width: Option<usize>) -> String {
     let batches = rows.iter().flat_map(|row| &row.batches);
-    batches
-        .map(|batch| format!("  {}\n", batches::line(batch)))
-        .collect()
+    let mut out = String::new();
+    for batch in batches {
+        let line = batches::line(batch);
+        let room = width.map_or(usize::MAX, |width| width.saturating_sub(4));
+        for (n, line) in wrapped(&line, room).iter().enumerate() {
+            let indent = if n == 0 { "  " } else { "    " };
+            out.push_str(&format!("{indent}{line}\n"));
+        }
+    }
+    out
 }
 
 fn seen(row: &Row) -> (ProcessId, Seen) {
@@ -385,7 +428,7 @@ fn event(row: &Row) -> String {
         remarks if remarks.is_empty() => format!("{} {line}\n", row.id()),
         remarks => format!("{} {line} · {remarks}\n", row.id()),
     };
-    first + &batch_lines(std::slice::from_ref(row))
+    first + &batch_lines(std::slice::from_ref(row), None)
 }
 
 /// A table that is drawn over itself.
@@ -401,7 +444,7 @@ impl Screen {
         // A line that wraps, or scrolls away, could not be drawn over.
         let most = usize::from(height).saturating_sub(2).max(2);
         let width = usize::from(width).saturating_sub(2);
-        let table = table(rows, true, Some(width)) + &batch_lines(rows);
+        let table = table(rows, true, Some(width)) + &batch_lines(rows, None);
         let mut lines: Vec<String> = table
             .lines()
             .map(|line| display::shortened(line, width))
@@ -417,107 +460,5 @@ impl Screen {
             self.drawn = lines;
         }
         Ok(())
-    }
-}
-
-const COLUMNS: [&str; 8] = [
-    "process",
-    "total",
-    "pending",
-    "running",
-    "done",
-    "failed",
-    "cancelled",
-    "finished",
-];
-
-/// As much of an id as tells processes apart that were not made in the same millisecond.
-const SHORT_ID: usize = 13;
-
-/// In a terminal that is too narrow the ids are cut, as long as they differ.
-fn table(rows: &[Row], moving: bool, width: Option<usize>) -> String {
-    let whole = table_with(rows, moving, usize::MAX);
-    let widest = whole.lines().map(|line| line.chars().count()).max();
-    let short: HashSet<String> = rows.iter().map(|row| short(row.id(), SHORT_ID)).collect();
-    match width {
-        Some(width) if widest > Some(width) && short.len() == rows.len() => {
-            table_with(rows, moving, SHORT_ID)
-        }
-        _ => whole,
-    }
-}
-
-fn short(id: ProcessId, most: usize) -> String {
-    id.to_string().chars().take(most).collect()
-}
-
-fn table_with(rows: &[Row], moving: bool, id: usize) -> String {
-    let mut cells: Vec<Vec<String>> = Vec::with_capacity(rows.len() + 1);
-    let mut head: Vec<String> = COLUMNS.map(str::to_owned).into();
-    if moving {
-        head.extend(["rate", "left"].map(str::to_owned));
-    }
-    head.push(String::new());
-    cells.push(head);
-    for row in rows {
-        let counts = &row.process.counts;
-        let mut line = vec![short(row.id(), id)];
-        line.extend(
-            [
-                counts.total,
-                counts.pending,
-                counts.in_progress + counts.at_provider,
-                counts.completed,
-                counts.failed,
-                counts.cancelled,
-            ]
-            .map(count),
-        );
-        line.push(row.percent());
-        if moving {
-            line.push(format!("{:.1}/s", row.progress.rate));
-            line.push(row.progress.eta.map_or_else(|| "-".to_owned(), span));
-        }
-        line.push(row.remarks());
-        cells.push(line);
-    }
-    aligned(&cells)
-}
-
-/// Numbers to the right; the first column, and the last one, to the left.
-fn aligned(rows: &[Vec<String>]) -> String {
-    let columns = rows.first().map_or(0, Vec::len);
-    let width = |i: usize| rows.iter().map(|row| row[i].chars().count()).max();
-    let widths: Vec<usize> = (0..columns).map(|i| width(i).unwrap_or(0)).collect();
-    let mut out = String::new();
-    for row in rows {
-        let mut line = String::new();
-        for (i, (cell, width)) in row.iter().zip(&widths).enumerate() {
-            line.push_str(&match i {
-                0 => format!("{cell:<width$}"),
-                _ if i + 1 == columns => format!("  {cell}"),
-                _ => format!("  {cell:>width$}"),
-            });
-        }
-        out.push_str(line.trim_end());
-        out.push('\n');
-    }
-    out
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn columns_are_aligned() {
-        let rows = [
-            ["process", "total", ""],
-            ["a", "1,000", "finished"],
-            ["bb", "7", ""],
-        ];
-        let rows = rows.map(|row| row.map(str::to_owned).to_vec());
-        let expected = "process  total\na        1,000  finished\nbb           7\n";
-        assert_eq!(aligned(&rows), expected);
     }
 }

@@ -33,6 +33,7 @@ pub fn plan_line(plan: &Plan, total: u64) -> String {
     part(plan.foreign, kept);
     part(plan.bad_rows, "bad rows that are not sent");
     part(plan.under_way, "under way");
+    part(plan.to_collect, "done, to be collected");
     part(plan.to_send.unwrap_or(0), "to send");
     if plan.to_send == Some(0) {
         parts.push("nothing to send".to_owned());
@@ -77,6 +78,7 @@ pub fn print_dry_run(args: &RunArgs, plan: &Plan, setup: &Setup, tokens: Option<
             "superseded": plan.superseded,
             "bad_rows": plan.bad_rows,
             "under_way": plan.under_way,
+            "to_collect": plan.to_collect,
             "to_send": plan.to_send,
             "estimated_input_tokens": tokens,
             "concurrency": concurrency,

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use batchwright::{
-    Context, Durability, Error, ErrorPolicy, JobQueue, Key, ProcessId, RunningWorker, Settings,
-    SettingsWatch, SqliteOptions, StopReason, Worker, WorkerReport,
+    Context, Durability, Error, ErrorPolicy, JobQueue, Key, RunningWorker, Settings, SettingsWatch,
+    SqliteOptions, StopReason, Worker, WorkerReport,
 };
 use clap::Args;
 use crossbeam_channel::{RecvTimeoutError, bounded};
@@ -20,6 +20,7 @@ use super::exit::{Exit, Refusal};
 use super::left::{EmbeddingsNote, Left};
 use super::pacing::Pacing;
 use super::provider;
+use super::queue::all_of;
 use super::routes::Routes;
 use super::settings::{refused, store, words_for};
 use super::signals::Signals;
@@ -50,7 +51,7 @@ pub struct WorkArgs {
 
     /// Only these processes, separated by commas
     #[arg(long, value_name = "IDS", value_delimiter = ',')]
-    pub processes: Vec<ProcessId>,
+    pub processes: Vec<String>,
 
     #[command(flatten)]
     pub provider: ProviderArgs,
@@ -183,6 +184,7 @@ fn work(args: &WorkArgs) -> Result<Exit, Refusal> {
     });
     let queue = JobQueue::open_with(&folder.join("llm_jobs.db"), options)
         .map_err(|error| Refusal::could_not_run(error.message()))?;
+    let processes = all_of(&queue, &args.processes)?;
     say(routes.line().to_owned());
     let mut note = EmbeddingsNote::default();
     note.look(&routes, &queue, &say);
@@ -191,7 +193,7 @@ fn work(args: &WorkArgs) -> Result<Exit, Refusal> {
     let worker = Worker::new(&queue)
         .context(&ctx)
         .notifier(board.clone())
-        .processes(args.processes.clone())
+        .processes(processes.clone())
         .until_empty(args.until_empty)
         .until_handed_over(args.until_submitted)
         .on_error(match args.ends() {
@@ -214,7 +216,7 @@ fn work(args: &WorkArgs) -> Result<Exit, Refusal> {
         &mut on_change,
     )?;
     board.clear();
-    let left = Left::of(args, &queue).map_err(failed)?;
+    let left = Left::of(args, &processes, &queue).map_err(failed)?;
     for result in &report.unsaved {
         display::error("a result could not be recorded; here it is:");
         super::lines::flush();

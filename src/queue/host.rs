@@ -13,7 +13,7 @@ use super::batch::BatchInfo;
 use super::info::ProcessInfo;
 use super::job::{Job, JobResult, JobState, ProcessState};
 use super::store::sqlite::{SqliteOptions, SqliteStore};
-use super::store::{Delivery, Finding, Item, JobStore, Receipt};
+use super::store::{Delivery, Finding, Item, JobStore, Lane, Receipt, Taking};
 
 /// A durable queue of jobs. Clones share it.
 ///
@@ -378,13 +378,31 @@ impl JobQueue {
     /// replaces does). Whatever has no outcome yet stays. When nothing is left of a process, it is gone.
     /// Returns how many results were consumed.
     ///
+    /// One at a time: while somebody consumes the results of a process, others are refused and told by
+    /// whom. A death ends that.
+    ///
     /// # Errors
-    /// When `save` failed, or the queue could not be read or written.
+    /// When `save` failed, when somebody else is consuming them (of kind
+    /// [`Transient`](crate::ErrorKind::Transient)), or the queue could not be read or written.
     pub fn consume<E>(
         &self,
         process: ProcessId,
+        save: impl FnMut(&[JobResult]) -> Result<(), E>,
+    ) -> Result<u64, ConsumeError<E>> {
+        self.consume_as(process, "", save)
+    }
+
+    /// The same; others are told what is said here in brackets, such as where the results go.
+    ///
+    /// # Errors
+    /// As [`consume`](Self::consume).
+    pub fn consume_as<E>(
+        &self,
+        process: ProcessId,
+        who: &str,
         mut save: impl FnMut(&[JobResult]) -> Result<(), E>,
     ) -> Result<u64, ConsumeError<E>> {
+        let _alone = self.take_alone(process, who).map_err(ConsumeError::Queue)?;
         let (mut consumed, mut last) = (0, None);
         loop {
             let chunk = self.peek_after(process, last, CHUNK);
@@ -409,6 +427,28 @@ impl JobQueue {
     /// As [`process`](Self::process).
     pub fn peek(&self, process: ProcessId, n: usize) -> Result<Vec<Delivery>, Error> {
         self.peek_after(process, None, n)
+    }
+
+    /// Keeps others from consuming the results of a process as long as what is returned is held.
+    pub(crate) fn take_alone(
+        &self,
+        process: ProcessId,
+        who: &str,
+    ) -> Result<Box<dyn Taking>, Error> {
+        let who = match who {
+            "" => String::new(),
+            who => format!(" ({who})"),
+        };
+        self.store.take_alone(process, &who)
+    }
+
+    /// What the stored jobs of a process have in common by their kind and, for prompts, the model that
+    /// they name; at least that of its first thousand.
+    ///
+    /// # Errors
+    /// As [`process`](Self::process).
+    pub fn lanes(&self, process: ProcessId) -> Result<Vec<Arc<Lane>>, Error> {
+        self.store.lanes(process)
     }
 
     fn peek_after(

@@ -15,6 +15,8 @@ const CHUNK: usize = 1000;
 pub(super) struct Attached {
     /// Items that it has a job for.
     pub items: u64,
+    /// Of these, those whose outcome is there.
+    pub ended: u64,
     /// Jobs under way that the input does not ask for (any more). They are paid for; but should they come
     /// back to the queue, they are not to be bought again.
     pub unwanted: Vec<JobId>,
@@ -42,6 +44,7 @@ pub(super) fn compare(
                 Some(id) => {
                     index.hold(id);
                     attached.items += 1;
+                    attached.ended += u64::from(item.status.is_final());
                 }
                 None if item.status == JobStatus::Pending => waiting.push(item.job_id),
                 None if !item.status.is_final() => attached.unwanted.push(item.job_id),

@@ -67,14 +67,19 @@ impl Taken {
     }
 }
 
-/// Holds every item whose result lies elsewhere.
-pub(super) fn hold(taken: &[Taken], index: &mut Matching) -> Result<(), Error> {
+/// Holds every item whose result lies elsewhere. Returns how many nobody held before.
+pub(super) fn hold(taken: &[Taken], index: &mut Matching) -> Result<u64, Error> {
+    let mut held_now = 0;
     each(taken, &mut |line| {
         if is_wanted(index, &line) {
+            let hash = line.request_hash.as_deref().and_then(hash_prefix);
+            let fit = hash.map(|hash| index.fit(&line.id, hash));
+            held_now += u64::from(matches!(fit, Some(Fit::Same { held: false, .. })));
             index.hold(&line.id);
         }
         Ok(())
-    })
+    })?;
+    Ok(held_now)
 }
 
 /// Hands over every line.

@@ -129,7 +129,9 @@ fn what_was_taken_elsewhere_comes_back_from_there() {
     clean(&desk);
     assert!(desk.exists(SIDECAR));
     let ended = run(&desk, &sim, &format!("{WORDS} --dry-run")).expect(0);
-    ended.says("5 under way").says("taken in from there");
+    ended
+        .says("5 done, to be collected")
+        .says("taken in from there");
     assert_eq!(desk.read("out.jsonl"), "");
     let ended = run(&desk, &sim, WORDS).expect(0);
     ended.says("5 results of this output were taken to ");

@@ -1,6 +1,7 @@
 //! Looking at a queue, and changing what becomes of its processes, through the real program.
 
 use std::io::{BufRead, BufReader};
+use std::process::Stdio;
 use std::sync::Arc;
 
 use batchwright::ProcessId;
@@ -10,7 +11,7 @@ use serde_json::{Value, json};
 use super::cli_queue::{
     adds_up, database, on_queue, plain, queue, status, submit_one, submitted, work, worker,
 };
-use super::common::{Desk, Running};
+use super::common::{Desk, Running, eventually};
 
 #[test]
 fn status_tells_numbers_that_add_up() {
@@ -31,8 +32,24 @@ fn status_tells_numbers_that_add_up() {
         "output": null, "command": null, "strategy": "sync", "fallback_reason": null,
         "total": 4, "pending": 0, "in_progress": 0, "at_provider": 0, "completed": 3, "failed": 1,
         "cancelled": 0, "eta_seconds": null, "batches": [], "sealed": true, "consumed": 0});
-    assert_eq!(all[0], expected);
-    assert_eq!(status(&desk, &first.to_string()), [expected]);
+    let known = |process: &Value| {
+        let mut process = process.clone();
+        let fields = process.as_object_mut().unwrap();
+        fields.retain(|name, _| expected.get(name).is_some());
+        process
+    };
+    assert_eq!(known(&all[0]), expected);
+    assert_eq!(all[0]["models"], json!([]), "no prompt names one");
+    assert_eq!(all[0]["providers"], json!(["scripted"]), "{}", all[0]);
+    assert_eq!(
+        (&all[1]["models"], &all[1]["providers"]),
+        (&json!([]), &json!([]))
+    );
+    let single = status(&desk, &first.to_string());
+    assert_eq!(
+        single.iter().map(known).collect::<Vec<_>>(),
+        std::slice::from_ref(&expected)
+    );
     let people = plain(&desk, "status").expect(0);
     let rows: Vec<&str> = people.stdout.lines().collect();
     assert_eq!(rows.len(), 4);
@@ -53,10 +70,26 @@ fn a_process_is_found_by_the_beginning_of_its_id() {
     submit_one(&desk);
     plain(&desk, &format!("status {}", &id[..4]))
         .expect(2)
-        .says("2 processes begin with");
+        .says("2 processes have an id that begins or ends with")
+        .says(&id)
+        .says("one.jsonl, 1 jobs, ");
     plain(&desk, &format!("status {}", &id[..3]))
         .expect(2)
         .says("at least 4 characters");
+    // Its beginning is the time at which it was made, which processes of one minute share.
+    let end = &id[id.len() - 8..];
+    assert_eq!(status(&desk, &format!("…{end}")).len(), 1);
+    assert_eq!(status(&desk, end)[0]["process_id"], id);
+    plain(&desk, &format!("retry {end}")).expect(0);
+    plain(&desk, &format!("results {end} --keep")).expect(0);
+    plain(
+        &desk,
+        &format!("work --provider extract --processes {end} --until-empty"),
+    )
+    .expect(0);
+    assert_eq!(status(&desk, end)[0]["pending"], 0);
+    plain(&desk, &format!("cancel {end} --delete")).expect(0);
+    assert_eq!(status(&desk, "").len(), 1);
     plain(&desk, "status ffff-ffff")
         .expect(2)
         .says("there is no process");
@@ -214,4 +247,104 @@ fn the_doctor_says_what_to_do_about_a_damaged_file() {
     );
     assert!(desk.read("data/llm_jobs.db").starts_with("dear diary"));
     plain(&desk, "status").expect(1).says("no SQLite database");
+}
+
+#[test]
+fn status_fits_the_terminal_and_names_what_people_know() {
+    let desk = Desk::new();
+    desk.prompts("reviews of a whole year.jsonl", 3);
+    let mut submit = on_queue(&desk, "submit");
+    submit.arg("reviews of a whole year.jsonl");
+    let id = Running::start(&mut submit).wait().expect(0).stdout;
+    let id = id.trim();
+    let other = submit_one(&desk).to_string();
+    let shown = |columns: &str| {
+        let mut status = on_queue(&desk, "status");
+        let ended = Running::start(status.env("COLUMNS", columns))
+            .wait()
+            .expect(0);
+        ended.stdout
+    };
+    for columns in [40, 60, 80, 100, 200] {
+        let table = shown(&columns.to_string());
+        let lines: Vec<&str> = table.lines().collect();
+        assert_eq!(lines.len(), 3, "{table}");
+        let widest = lines.iter().map(|line| line.chars().count()).max();
+        assert!(widest <= Some(columns), "{columns}\n{table}");
+        for (line, id) in [(lines[1], id), (lines[2], &*other)] {
+            assert!(
+                line.starts_with(id) || line.starts_with(&format!("…{}", &id[28..])),
+                "{table}"
+            );
+        }
+        assert!(lines[1].contains("review"), "{table}");
+    }
+    let table = shown("80");
+    for head in [
+        "name", "age", "model", "provider", "strategy", "total", "pending",
+    ] {
+        assert!(table.lines().next().unwrap().contains(head), "{table}");
+    }
+    assert!(!table.contains("cancelled"), "{table}");
+    let whole = plain(&desk, "status").expect(0).stdout;
+    for text in [id, "reviews of a whole year.jsonl", "cancelled"] {
+        assert!(whole.contains(text), "{whole}");
+    }
+}
+
+#[test]
+fn the_doctor_says_what_is_wrong_with_a_data_folder() {
+    let desk = Desk::new();
+    desk.write("file", "x");
+    let folders = match cfg!(target_os = "linux") {
+        true => &["file", "file/below", "/proc/nowhere"][..],
+        false => &["file", "file/below"],
+    };
+    for folder in folders {
+        let mut doctor = desk.command(["doctor", "--data-dir", folder]);
+        let ended = Running::start(&mut doctor).wait().expect(1);
+        let found = &ended.stdout;
+        assert!(found.contains("bad      data folder"), "{found}");
+        assert!(found.contains("no job can be queued"), "{found}");
+        assert!(found.contains("--data-dir or BATCHWRIGHT_HOME"), "{found}");
+        assert!(
+            !found.contains("GB free") && !found.contains("MB free"),
+            "{found}"
+        );
+        assert!(!found.contains("it is made by"), "{found}");
+    }
+    let mut missing = desk.command(["doctor", "--data-dir", "a/b/c"]);
+    let missing = Running::start(&mut missing).wait().expect(0).stdout;
+    assert!(missing.contains("a/b/c is not there yet"), "{missing}");
+    assert!(!desk.path("a").exists(), "it was only asked");
+}
+
+#[cfg(unix)]
+#[test]
+fn of_two_who_take_the_same_results_one_gets_them_and_a_death_loses_none() {
+    let (desk, id) = submitted(3000);
+    work(&desk);
+    // More than a pipe holds, and nobody reads it.
+    let mut first = on_queue(&desk, &format!("results {id} --take"));
+    let mut first = first.stdout(Stdio::piped()).spawn().unwrap();
+    let lock = database(&desk).with_extension("db.workers");
+    let lock = lock.join(format!("{id}.results"));
+    assert!(eventually(
+        || std::fs::read(&lock).is_ok_and(|text| !text.is_empty())
+    ));
+    let other = || plain(&desk, &format!("results {id} -o out.jsonl"));
+    let refused = other().expect(1);
+    let by = format!("being taken by process {}", first.id());
+    refused.says(&by).says("(to standard output)");
+    assert!(!desk.path("out.jsonl").exists() || desk.results("out.jsonl").is_empty());
+    // Who only looks disturbs nobody.
+    plain(&desk, &format!("results {id} --keep")).expect(3);
+    let taken = queue(&desk).process(id).unwrap().unwrap().counts.consumed;
+    first.kill().unwrap();
+    first.wait().unwrap();
+    other().expect(3);
+    let got = desk.results("out.jsonl").len() as u64;
+    assert_eq!(got, 3000 - taken);
+    assert!(queue(&desk).process(id).unwrap().is_none());
+    assert!(!lock.exists(), "its lock is left behind");
 }

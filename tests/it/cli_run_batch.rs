@@ -582,6 +582,32 @@ fn a_cancelled_process_keeps_what_it_had_and_can_be_run_again() {
 }
 
 #[test]
+fn what_has_its_outcome_is_not_called_under_way() {
+    let (desk, sim) = (Desk::new(), taking(SHORT));
+    desk.prompts("in.jsonl", 6);
+    run(&desk, &sim, &format!("{WORDS} --no-wait")).expect(0);
+    let mut work = desk.command(["work", "--strategy", "batch", "--until-empty"]);
+    work.env("BATCHWRIGHT_PROVIDER", "openai")
+        .env("BATCHWRIGHT_MODEL", "m")
+        .env("OPENAI_API_KEY", "k")
+        .env("OPENAI_BASE_URL", sim.base_url())
+        .env("BATCHWRIGHT_BATCH_POLL_INTERVAL", "100ms");
+    Running::start(&mut work).wait().expect(0);
+    let id = queue(&desk).open_processes().unwrap()[0].process_id;
+    queue(&desk).cancel(id).unwrap();
+    let planned = run(&desk, &sim, &format!("{WORDS} --dry-run --json")).expect(0);
+    let told: Value = serde_json::from_str(&planned.stdout).unwrap();
+    assert_eq!(
+        (&told["under_way"], &told["to_collect"]),
+        (&0.into(), &6.into())
+    );
+    planned.says("6 done, to be collected");
+    run(&desk, &sim, WORDS).expect(0);
+    assert_eq!(desk.ids("out.jsonl"), all_ids(6));
+    assert_eq!(sim.batch_stats().created, 1);
+}
+
+#[test]
 fn a_dry_run_tells_what_is_under_way_and_changes_nothing() {
     let (desk, sim) = (Desk::new(), taking(LONG));
     desk.prompts("in.jsonl", 3);

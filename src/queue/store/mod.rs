@@ -368,6 +368,19 @@ pub trait JobStore: Send + Sync {
         bytes: usize,
     ) -> Result<Vec<Delivery>, Error>;
 
+    /// Makes the caller the only one who takes outcomes of a process, until what is returned is dropped
+    /// or the caller's process ends. An error that says who takes them when somebody else does; `who` is
+    /// what is said of this one, behind the number of its process. A store that is not shared need not
+    /// keep anybody out.
+    fn take_alone(&self, _process: ProcessId, _who: &str) -> Result<Box<dyn Taking>, Error> {
+        Ok(Box::new(Unshared))
+    }
+
+    /// The lanes of the jobs that are stored of a process; at least of its first thousand.
+    fn lanes(&self, _process: ProcessId) -> Result<Vec<Arc<Lane>>, Error> {
+        Ok(Vec::new())
+    }
+
     /// Deletes these outcomes, as far as nothing has happened to their jobs since. A sealed process
     /// whose last outcome goes is gone too. Returns how many were deleted.
     fn ack(&self, receipts: &[Receipt], now: Wall) -> Result<u64, Error>;
@@ -543,6 +556,13 @@ pub trait JobStore: Send + Sync {
     /// Looks at the store's health.
     fn check(&self, now: Wall) -> Result<Vec<Finding>, Error>;
 }
+
+/// That nobody else takes the outcomes of a process, as long as it is held.
+pub trait Taking: Send {}
+
+struct Unshared;
+
+impl Taking for Unshared {}
 
 /// A job whose worker died this often fails.
 pub const MOST_CRASHES: u8 = 5;

@@ -38,7 +38,10 @@ pub fn normal(line: &str) -> String {
             continue;
         }
         let id = id_length(rest);
-        if !inside_word && id > 0 {
+        if first == '…' && end_of_id(&rest[first.len_utf8()..]) {
+            out.push_str("…<id>");
+            rest = &rest[first.len_utf8() + 8..];
+        } else if !inside_word && id > 0 {
             out.push_str("<id>");
             rest = &rest[id..];
         } else if !inside_word && first.is_ascii_digit() {
@@ -79,6 +82,12 @@ fn id_length(text: &str) -> usize {
     } else {
         0
     }
+}
+
+/// Whether it begins with the end of an id, eight hexadecimal digits.
+fn end_of_id(text: &str) -> bool {
+    let hex = text.bytes().take_while(u8::is_ascii_hexdigit);
+    hex.count() == 8
 }
 
 fn number(text: &str) -> (&str, &str) {
@@ -130,6 +139,8 @@ fn what_differs_from_run_to_run_is_masked() {
             "3,626 in (945 cached), 96 out",
             "3,626 in (945 cached), 96 out",
         ),
+        ("…20240101  in.jsonl", "…<id> in.jsonl"),
+        ("cut… 20240101 5", "cut… 20240101 5"),
         ("bad.jsonl:2: found", "bad.jsonl:2: found"),
         ("facade decade", "facade decade"),
         ("20240101 5 samples", "20240101 5 samples"),

@@ -17,6 +17,7 @@ mod provider;
 mod results;
 mod rows;
 mod settle;
+mod taking;
 mod workers;
 mod writer;
 
@@ -39,7 +40,7 @@ use crate::queue::job::{Job, JobState, ProcessState};
 
 use super::{
     Batch, BatchNo, Claimed, Claims, Delivery, Filled, Finding, Item, JobStore, Lane, OnWork,
-    Receipt, Settlement, Waiting, Wanted, WorkerId,
+    Receipt, Settlement, Taking, Waiting, Wanted, WorkerId,
 };
 use combine::Combiner;
 use open::Identity;
@@ -181,6 +182,14 @@ impl Drop for SqliteStore {
 }
 
 impl JobStore for SqliteStore {
+    fn take_alone(&self, process: ProcessId, who: &str) -> Result<Box<dyn Taking>, Error> {
+        self.lock_results(process, who)
+    }
+
+    fn lanes(&self, process: ProcessId) -> Result<Vec<Arc<Lane>>, Error> {
+        self.read_lanes(process)
+    }
+
     fn insert_described(
         &self,
         process: ProcessId,

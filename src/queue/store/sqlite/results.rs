@@ -53,6 +53,21 @@ impl SqliteStore {
         })
     }
 
+    pub(super) fn read_lanes(&self, process: ProcessId) -> Result<Vec<Arc<Lane>>, Error> {
+        self.read(|conn| {
+            let Some(no) = process_no(conn, process)? else {
+                return Ok(Vec::new());
+            };
+            let mut read = conn.prepare_cached(
+                "SELECT DISTINCT lane FROM
+                   (SELECT lane FROM jobs WHERE id >= ?1 AND id <= ?2 ORDER BY id LIMIT 1000)",
+            )?;
+            let lanes = read.query_map([key(no, 0), key(no, MOST_JOBS - 1)], |row| row.get(0))?;
+            let lanes: Vec<i64> = lanes.collect::<Result<_, _>>()?;
+            lanes.into_iter().map(|no| self.lane(conn, no)).collect()
+        })
+    }
+
     pub(super) fn read_job(&self, job: JobId) -> Result<Option<JobState>, Error> {
         let id = key_of(job);
         self.read(|conn| {

@@ -1,0 +1,244 @@
+//! The table of `batchwright status`: whole in a pipe, and in a terminal as much as fits its width.
+
+use std::collections::HashSet;
+
+use batchwright::ProcessId;
+
+use super::display::{age, count, harmless, shortened, span};
+use super::queue::short;
+use super::status::Row;
+
+/// A name, a model or a provider is not cut below this.
+const LEAST: usize = 8;
+const GAP: usize = 2;
+
+/// A column: its head, its cells, and what becomes of it where room is short.
+struct Column {
+    head: &'static str,
+    cells: Vec<String>,
+    kind: Kind,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    /// Always there, whole.
+    Key,
+    /// Cut, and at last left out: those of the highest rank first.
+    Text { rank: u8 },
+    /// Left out when it is zero everywhere, and at last all the same.
+    Number { rank: u8 },
+}
+
+impl Column {
+    fn width(&self) -> usize {
+        let cells = self.cells.iter().map(|cell| cell.chars().count());
+        cells.max().unwrap_or(0).max(self.head.len())
+    }
+
+    fn says_nothing(&self) -> bool {
+        let numbers = matches!(self.kind, Kind::Number { .. });
+        numbers && self.cells.iter().all(|cell| cell == "0" || cell == "-")
+    }
+
+    fn rank(&self) -> u8 {
+        match self.kind {
+            Kind::Key => 0,
+            Kind::Text { rank } | Kind::Number { rank } => rank,
+        }
+    }
+}
+
+/// The table. With `moving` it says how fast things go; `width` is that of the terminal, if there is one.
+pub fn table(rows: &[Row], moving: bool, width: Option<usize>) -> String {
+    let remarks: Vec<String> = rows.iter().map(Row::remarks).collect();
+    let whole = columns(rows, moving, false);
+    let beside = remarks.iter().map(|remark| remark.chars().count()).max();
+    let room = width.unwrap_or(usize::MAX);
+    let fits = total(&whole) + GAP + beside.unwrap_or(0) <= room;
+    let columns = match fits {
+        true => whole,
+        false => fitted(columns(rows, moving, true), room),
+    };
+    lines(&columns, &remarks, room)
+}
+
+fn columns(rows: &[Row], moving: bool, short_ids: bool) -> Vec<Column> {
+    let column = |head, kind, cell: &dyn Fn(&Row) -> String| Column {
+        head,
+        kind,
+        cells: rows.iter().map(|row| harmless(&cell(row))).collect(),
+    };
+    let number = |head, rank, n: &dyn Fn(&Row) -> u64| {
+        column(head, Kind::Number { rank }, &|row: &Row| count(n(row)))
+    };
+    let text = |head, rank, cell: &dyn Fn(&Row) -> String| column(head, Kind::Text { rank }, cell);
+    let ids: Vec<ProcessId> = rows.iter().map(Row::id).collect();
+    let short_ids = short_ids && {
+        let distinct: HashSet<String> = ids.iter().copied().map(short).collect();
+        distinct.len() == ids.len()
+    };
+    let id = |row: &Row| match short_ids {
+        true => short(row.id()),
+        false => row.id().to_string(),
+    };
+    let state = |row: &Row| row.process.counts;
+    let mut all = vec![
+        column("process", Kind::Key, &id),
+        text("name", 1, &Row::name),
+        text("age", 4, &|row| age(row.age())),
+        text("model", 6, &|row| listed(&row.models)),
+        text("provider", 7, &|row| listed(&row.providers)),
+        text("strategy", 8, &Row::strategy),
+        number("total", 2, &|row| state(row).total),
+        number("pending", 5, &|row| state(row).pending),
+        number("running", 5, &|row| {
+            state(row).in_progress + state(row).at_provider
+        }),
+        number("done", 3, &|row| state(row).completed),
+        number("failed", 3, &|row| state(row).failed),
+        number("cancelled", 4, &|row| state(row).cancelled),
+        column("finished", Kind::Number { rank: 9 }, &Row::percent),
+    ];
+    if moving {
+        all.push(column("rate", Kind::Number { rank: 9 }, &|row| {
+            format!("{:.1}/s", row.progress.rate)
+        }));
+        all.push(column("left", Kind::Number { rank: 7 }, &|row| {
+            row.progress.eta.map_or_else(|| "-".to_owned(), span)
+        }));
+    }
+    all
+}
+
+fn listed(names: &[String]) -> String {
+    match names {
+        [] => "-".to_owned(),
+        names => names.join(","),
+    }
+}
+
+fn total(columns: &[Column]) -> usize {
+    let widths: usize = columns.iter().map(Column::width).sum();
+    widths + GAP * columns.len().saturating_sub(1)
+}
+
+/// As much as fits: first goes what is zero everywhere, then long texts are cut, then whole columns go.
+fn fitted(mut columns: Vec<Column>, room: usize) -> Vec<Column> {
+    while total(&columns) > room
+        && let Some(at) = columns.iter().rposition(Column::says_nothing)
+    {
+        columns.remove(at);
+    }
+    while total(&columns) > room {
+        let texts = columns.iter_mut();
+        let texts = texts.filter(|column| matches!(column.kind, Kind::Text { .. }));
+        let widest = texts.max_by_key(|column| column.width());
+        if let Some(column) = widest.filter(|column| column.width() > LEAST.max(column.head.len()))
+        {
+            let most = column.width() - 2;
+            column
+                .cells
+                .iter_mut()
+                .for_each(|cell| *cell = shortened(cell, most));
+            continue;
+        }
+        let last = columns.iter().enumerate();
+        match last.max_by_key(|(_, column)| column.rank()) {
+            Some((at, column)) if column.rank() > 0 => columns.remove(at),
+            _ => break,
+        };
+    }
+    columns
+}
+
+/// Numbers to the right, all else to the left; remarks at the end, cut where there is no room.
+fn lines(columns: &[Column], remarks: &[String], room: usize) -> String {
+    let mut out = String::new();
+    for row in 0..=remarks.len() {
+        let mut line = String::new();
+        for column in columns {
+            let cell = match row {
+                0 => column.head,
+                row => &column.cells[row - 1],
+            };
+            let width = column.width();
+            line.push_str(&match column.kind {
+                Kind::Number { .. } => format!("{cell:>width$}"),
+                _ => format!("{cell:<width$}"),
+            });
+            line.push_str(&" ".repeat(GAP));
+        }
+        if row > 0 {
+            let left = room.saturating_sub(line.chars().count());
+            match &remarks[row - 1] {
+                remark if remark.chars().count() <= left => line.push_str(remark),
+                remark if left >= LEAST => line.push_str(&shortened(remark, left - 1)),
+                _ => {}
+            }
+        }
+        let line = line.trim_end();
+        out.push_str(&match line.chars().count() > room {
+            true => shortened(line, room.saturating_sub(1)),
+            false => line.to_owned(),
+        });
+        out.push('\n');
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn column(head: &'static str, kind: Kind, cells: [&str; 2]) -> Column {
+        let cells = cells.map(str::to_owned).to_vec();
+        Column { head, cells, kind }
+    }
+
+    fn some() -> Vec<Column> {
+        vec![
+            column("process", Kind::Key, ["0123abcd", "abcd0123"]),
+            column(
+                "name",
+                Kind::Text { rank: 1 },
+                ["reviews of May and June", "x"],
+            ),
+            column("model", Kind::Text { rank: 6 }, ["gpt-5-mini", "-"]),
+            column("total", Kind::Number { rank: 2 }, ["1,000", "7"]),
+            column("failed", Kind::Number { rank: 3 }, ["0", "0"]),
+        ]
+    }
+
+    #[test]
+    fn columns_are_aligned() {
+        let remarks = ["finished".to_owned(), String::new()];
+        assert_eq!(
+            lines(&some(), &remarks, usize::MAX),
+            "process   name                     model       total  failed\n\
+             0123abcd  reviews of May and June  gpt-5-mini  1,000       0  finished\n\
+             abcd0123  x                        -               7       0\n"
+        );
+    }
+
+    #[test]
+    fn what_says_nothing_goes_first_then_texts_are_cut_then_columns_go() {
+        let remarks = ["cancelled, finished".to_owned(), String::new()];
+        for room in [53, 40, 30] {
+            let text = lines(&fitted(some(), room), &remarks, room);
+            assert!(
+                text.lines().all(|line| line.chars().count() <= room),
+                "{text}"
+            );
+            assert!(
+                text.contains("0123abcd") && text.contains("1,000"),
+                "{text}"
+            );
+        }
+        let narrow = lines(&fitted(some(), 30), &remarks, 30);
+        assert!(
+            !narrow.contains("failed") && narrow.contains("revi"),
+            "{narrow}"
+        );
+        assert!(!narrow.contains("gpt"), "{narrow}");
+    }
+}

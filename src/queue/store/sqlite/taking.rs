@@ -1,0 +1,75 @@
+//! Taking results: whoever does so holds the kernel's lock on a file, so that two do not both write
+//! everything, and a death leaves nothing behind that has to be undone.
+
+use std::fs::{self, File, TryLockError};
+use std::io::{self, Write};
+use std::path::PathBuf;
+
+use uuid::Uuid;
+
+use crate::base::error::{Error, ErrorKind};
+use crate::base::id::ProcessId;
+use crate::queue::store::Taking;
+
+use super::SqliteStore;
+
+/// The lock, as long as it is held.
+struct Held {
+    _file: File,
+    path: PathBuf,
+}
+
+impl Taking for Held {}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        // While it is locked: nobody has begun to use it.
+        let _ = fs::remove_file(&self.path);
+    }
+}
+
+impl SqliteStore {
+    pub(super) fn lock_results(
+        &self,
+        process: ProcessId,
+        who: &str,
+    ) -> Result<Box<dyn Taking>, Error> {
+        let folder = self.beside(".workers");
+        let path = folder.join(format!("{process}.results"));
+        let cannot = |error: io::Error| {
+            let why = format!(
+                "{}: no lock file can be made there ({error}). The folder must be writable for this user",
+                folder.display()
+            );
+            Error::new(ErrorKind::Invalid, why)
+        };
+        fs::create_dir_all(&folder).map_err(cannot)?;
+        // What tells this file from another one that takes its place.
+        let mark = format!("process {}{who}\n{}\n", std::process::id(), Uuid::now_v7());
+        loop {
+            let mut options = File::options();
+            let options = options.read(true).write(true).create(true).truncate(false);
+            let mut file = options.open(&path).map_err(cannot)?;
+            match file.try_lock() {
+                Ok(()) => {}
+                Err(TryLockError::WouldBlock) => {
+                    let said = fs::read_to_string(&path).unwrap_or_default();
+                    let by = said.lines().next().filter(|line| !line.is_empty());
+                    let by = by.unwrap_or("another process");
+                    let why = format!(
+                        "the results of process {process} are being taken by {by}; when that has ended, \
+                         the same command takes what it has left"
+                    );
+                    return Err(Error::new(ErrorKind::Transient, why));
+                }
+                Err(TryLockError::Error(error)) => return Err(cannot(error)),
+            }
+            file.set_len(0).map_err(cannot)?;
+            file.write_all(mark.as_bytes()).map_err(cannot)?;
+            // Whoever had it before may have removed it in between.
+            if fs::read_to_string(&path).is_ok_and(|found| found == mark) {
+                return Ok(Box::new(Held { _file: file, path }));
+            }
+        }
+    }
+}
