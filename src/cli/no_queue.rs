@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use batchwright::{
-    Context, FileRunError, FileRunOptions, Limits, Output, Plan, PromptSettings, Prompts,
-    RetryPolicy, Settings, Strategy,
+    Context, FileRunError, FileRunOptions, Limits, Output, Plan, Prompts, RetryPolicy, Settings,
+    Strategy,
 };
 
 use super::args::RunArgs;

@@ -57,6 +57,7 @@ mod cli;
 mod cli_batch;
 #[cfg(all(feature = "cli", feature = "queue", feature = "simulate"))]
 mod cli_bought_once;
+#[cfg(all(feature = "cli", feature = "queue", feature = "simulate"))]
 mod cli_config;
 #[cfg(all(feature = "cli", feature = "simulate"))]
 mod cli_disk;
