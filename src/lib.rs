@@ -123,11 +123,11 @@ pub use llm::transport::{
     Headers, HttpReply, HttpRequest, HttpTransport, Method, Transfer, Transport,
 };
 pub use llm::user_data::UserData;
-pub use manager::{Effective, LlmManager, clients_by_account};
+pub use manager::{Effective, LlmManager, clients_by_account, clients_by_address};
 pub use observe::progress::{Phase, Progress, ProgressNotifier};
 pub use observe::tally::Summary;
 #[cfg(feature = "queue")]
-pub use queue::batch::{BatchClients, BatchInfo, BatchSettings, UncollectedResults};
+pub use queue::batch::{BatchAdoption, BatchClients, BatchInfo, BatchSettings, UncollectedResults};
 #[cfg(feature = "queue")]
 pub use queue::handler::{Handler, RunningJob};
 #[cfg(feature = "queue")]

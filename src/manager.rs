@@ -356,13 +356,43 @@ pub fn clients_by_account(
     idle: Duration,
 ) -> impl Fn(&BatchAccount) -> Option<Arc<dyn BatchClient>> + Send + Sync + use<> {
     move |account| {
-        let configs = [own.clone(), Some(LlmConfig::new(&account.provider))];
-        let mut clients = configs.into_iter().flatten().filter_map(|config| {
-            let client = config.transfer_idle_timeout(idle).batch_client();
-            client.ok().filter(|client| client.account() == *account)
-        });
-        Some(Arc::new(clients.next()?))
+        let mut clients = present_clients(own.clone(), account, idle);
+        let client = clients.find(|client| client.account() == *account)?;
+        Some(Arc::new(client))
     }
+}
+
+/// Finds the client of an account as [`clients_by_account`] does; where its key is not here, the one with
+/// the present key at the same provider and address. For
+/// [`JobQueue::adopt_batches`](crate::JobQueue::adopt_batches), after a key was rotated.
+pub fn clients_by_address(
+    own: Option<LlmConfig>,
+    idle: Duration,
+) -> impl Fn(&BatchAccount) -> Option<Arc<dyn BatchClient>> + Send + Sync + use<> {
+    move |account| {
+        let there = |client: &BatchApi| client.account().is_at_the_same_address(account);
+        let mut clients: Vec<BatchApi> = present_clients(own.clone(), account, idle)
+            .filter(there)
+            .collect();
+        let same = clients
+            .iter()
+            .position(|client| client.account() == *account);
+        (!clients.is_empty()).then(|| {
+            let client: Arc<dyn BatchClient> = Arc::new(clients.swap_remove(same.unwrap_or(0)));
+            client
+        })
+    }
+}
+
+/// The clients that `own` and the environment have now for the provider of an account.
+fn present_clients(
+    own: Option<LlmConfig>,
+    account: &BatchAccount,
+    idle: Duration,
+) -> impl Iterator<Item = BatchApi> + use<> {
+    let configs = [own, Some(LlmConfig::new(&account.provider))];
+    let configs = configs.into_iter().flatten();
+    configs.filter_map(move |config| config.transfer_idle_timeout(idle).batch_client().ok())
 }
 
 fn misuse(error: Error) -> BulkError {

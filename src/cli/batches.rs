@@ -81,6 +81,20 @@ pub fn advice(id: &str, command: impl Fn(&str) -> String) -> String {
     )
 }
 
+/// Whether nobody attends it, and its key is not here.
+pub fn waits_for_its_key(batch: &BatchInfo) -> bool {
+    let clients = clients_by_account(None, Duration::from_secs(60));
+    !batch.attended && !batch.provider.is_empty() && clients(&batch.account()).is_none()
+}
+
+/// How batches are taken over whose key is gone.
+pub fn rotated(command: impl Fn(&str) -> String) -> String {
+    format!(
+        "if the key was rotated, to take them over with the present one: {}",
+        command("doctor --adopt-batches")
+    )
+}
+
 /// What of it is news when it changes.
 pub fn state(batch: &BatchInfo) -> String {
     let name = batch.remote_id.as_deref().unwrap_or(&batch.label);
@@ -184,6 +198,9 @@ impl Cancelled {
                 batch.state,
                 data.command("work")
             ));
+            if waits_for_its_key(batch) {
+                out.push_str(&format!("; {}", rotated(|words| data.command(words))));
+            }
         }
         out
     }

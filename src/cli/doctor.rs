@@ -6,7 +6,8 @@ use std::path::Path;
 use std::time::{Duration, SystemTime};
 
 use batchwright::{
-    BatchInfo, Finding, JobQueue, Key, ProcessState, Verdict, clients_by_account, keys_set,
+    BatchAdoption, BatchInfo, Context, Error, Finding, JobQueue, Key, ProcessState, Verdict,
+    clients_by_address, keys_set,
 };
 use clap::Args;
 use serde_json::json;
@@ -23,6 +24,14 @@ use super::stdout;
 #[derive(Debug, Args)]
 #[command(after_long_help = HELP)]
 pub struct DoctorArgs {
+    /// Take over batches whose key is gone with the present one
+    ///
+    /// Such as after a key was rotated. The provider is asked whether it shows them under the key that is
+    /// set now, at the address that they were made at; one that it does not show stays as it is, with the
+    /// reason.
+    #[arg(long)]
+    pub adopt_batches: bool,
+
     /// Print JSON
     #[arg(long)]
     pub json: bool,
@@ -37,10 +46,11 @@ pub struct DoctorArgs {
 const HELP: &str = "\
 Looked at: the data folder, room on the disk, the clock, the database (integrity, schema, \
 counters, jobs of workers that died, unfinished submissions), batches that nobody attends or that \
-wait for you, the settings, and which keys are set. Nothing is called over the network, no key is \
-shown.
+wait for you, the settings, and which keys are set. Nothing is called over the network unless \
+batches are to be taken over, and no key is shown.
 
   batchwright doctor
+  batchwright doctor --adopt-batches
   batchwright doctor --json | jq '.findings[] | select(.verdict == \"bad\")'
 
 Exit codes: 0 nothing is worse than a note; 1 something is";
@@ -78,17 +88,25 @@ fn look(args: &DoctorArgs) -> Result<Vec<Finding>, Refusal> {
     findings.push(clock(&database));
     if database.exists() {
         let checked = JobQueue::open(&database).and_then(|queue| {
+            let adopted = match args.adopt_batches {
+                true => adopt(&queue, &args.data)?,
+                false => Vec::new(),
+            };
             Ok((
+                adopted,
                 queue.check()?,
                 queue.batches(None)?,
                 queue.open_processes()?,
             ))
         });
         match checked {
-            Ok((more, batches, processes)) => {
+            Ok((adopted, more, batches, processes)) => {
                 let seen = database.display().to_string();
                 findings.push(Finding::new("database", Verdict::Good, seen, None));
                 findings.extend(more);
+                let mut batches = batches;
+                batches.retain(|batch| adopted.iter().all(|(label, _)| *label != batch.label));
+                findings.extend(adopted.into_iter().map(|(_, finding)| finding));
                 findings.extend(batches.iter().filter_map(|batch| judged(batch, &args.data)));
                 findings.extend(processes.iter().filter_map(of_run));
             }
@@ -118,9 +136,37 @@ fn of_run(process: &ProcessState) -> Option<Finding> {
     Some(Finding::new("run", Verdict::Note, seen, Some(&back)))
 }
 
+/// Takes batches over whose key is not here any more. What came of it, by the label of each.
+fn adopt(queue: &JobQueue, data: &DataArgs) -> Result<Vec<(String, Finding)>, Error> {
+    let clients = clients_by_address(None, Duration::from_secs(60));
+    let adopted = queue.adopt_batches(clients, &Context::new())?;
+    let finding = |adoption: BatchAdoption| {
+        let batch = adoption.batch;
+        let name = batch.remote_id.as_deref().unwrap_or(&batch.label);
+        let (provider, total) = (&batch.provider, count(batch.total));
+        let batch_is = |what: &str| format!("{name} at {provider}, {total} requests: {what}");
+        let finding = match adoption.refused {
+            None => {
+                let seen = batch_is("taken over with the key that is here");
+                let advice = format!("to collect it: {}", data.command("work --strategy batch"));
+                Finding::new(BATCH, Verdict::Good, seen, Some(&advice))
+            }
+            Some(why) => {
+                let seen = batch_is(&format!("not taken over: {why}"));
+                Finding::new(BATCH, Verdict::Warning, seen, Some(SET_THAT_KEY))
+            }
+        };
+        (batch.label, finding)
+    };
+    Ok(adopted.into_iter().map(finding).collect())
+}
+
+const BATCH: &str = "batch";
+const SET_THAT_KEY: &str = "set the key that it was made with, and the provider's base URL if it was \
+                            another one than usual, and run: batchwright work";
+
 /// A batch that does not come to its end by itself.
 fn judged(batch: &BatchInfo, data: &DataArgs) -> Option<Finding> {
-    const WHAT: &str = "batch";
     let name = batch.remote_id.as_deref().unwrap_or(&batch.label);
     let (provider, total) = (&batch.provider, count(batch.total));
     let batch_is = |what: &str| format!("{name} at {provider}, {total} requests: {what}");
@@ -132,7 +178,7 @@ fn judged(batch: &BatchInfo, data: &DataArgs) -> Option<Finding> {
         let seen = batch_is(&format!("held; {why}"));
         let advice = "to send it again: batchwright config set batch.on_unknown resubmit; to give it \
                       up: batchwright cancel PROCESS";
-        return Some(Finding::new(WHAT, Verdict::Warning, seen, Some(advice)));
+        return Some(Finding::new(BATCH, Verdict::Warning, seen, Some(advice)));
     }
     if let Some(waiting) = batches::waiting(batch) {
         let why = batch
@@ -143,20 +189,16 @@ fn judged(batch: &BatchInfo, data: &DataArgs) -> Option<Finding> {
         let id = batch.process_id.map(|id| id.to_string());
         let id = id.as_deref().unwrap_or("PROCESS");
         let advice = batches::advice(id, |words| data.command(words));
-        return Some(Finding::new(WHAT, Verdict::Warning, seen, Some(&advice)));
+        return Some(Finding::new(BATCH, Verdict::Warning, seen, Some(&advice)));
     }
-    if batch.attended || batch.provider.is_empty() {
-        return None;
-    }
-    let clients = clients_by_account(None, Duration::from_secs(60));
-    if clients(&batch.account()).is_none() {
+    if batches::waits_for_its_key(batch) {
         let url = &batch.base_url;
         let seen = batch_is(&format!(
             "the key it was made with is not here, or not for {url}"
         ));
-        let advice = "set that key, and the provider's base URL if it was another one than usual, and \
-                      run: batchwright work";
-        return Some(Finding::new(WHAT, Verdict::Warning, seen, Some(advice)));
+        let rotated = batches::rotated(|words| data.command(words));
+        let advice = format!("{SET_THAT_KEY}; {rotated}");
+        return Some(Finding::new(BATCH, Verdict::Warning, seen, Some(&advice)));
     }
     None
 }

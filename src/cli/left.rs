@@ -80,7 +80,8 @@ impl Left {
                     return format!(
                         "batches at {provider} that this key and address did not make: {batches}, \
                          with {requests} requests; `batchwright work{dir}` with those that did \
-                         collects them"
+                         collects them; {}",
+                        batches::rotated(|words| format!("`batchwright {words}{dir}`"))
                     );
                 }
                 let s = if batches == 1 { "" } else { "es" };

@@ -4,9 +4,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use batchwright::{
-    BatchClient, Context, Durability, Error, ErrorKind, ErrorPolicy, FileRunError, FileRunOptions,
-    JobQueue, Limits, Output, Plan, ProcessId, ProcessInfo, Prompts, QueuedReport, QueuedRun,
-    RetryPolicy, Scale, Settings, SqliteOptions, StopReason, Strategy, Worker,
+    BatchAccount, BatchClient, BatchInfo, Context, Durability, Error, ErrorKind, ErrorPolicy,
+    FileRunError, FileRunOptions, JobQueue, Limits, Output, Plan, ProcessId, ProcessInfo, Prompts,
+    QueuedReport, QueuedRun, RetryPolicy, Scale, Settings, SqliteOptions, StopReason, Strategy,
+    Worker,
 };
 
 use super::args::{RunArgs, TaskArg};
@@ -200,7 +201,7 @@ impl Place {
     }
 
     /// Lines on what is left, and how to come back or give up.
-    fn left(&self, ended: &QueuedReport) -> Vec<String> {
+    fn left(&self, ended: &QueuedReport, strange: &dyn Fn(&BatchInfo) -> bool) -> Vec<String> {
         let mut lines = Vec::new();
         let Some(process) = &ended.left else {
             return lines;
@@ -224,11 +225,16 @@ impl Place {
                 (None, state) => format!("batch {name} ({requests} requests) for {at}: {state}"),
             });
         }
+        let dir = self.named();
+        if ended.batches.iter().any(strange) {
+            lines.push(batches::rotated(|words| {
+                format!("batchwright {words}{dir}")
+            }));
+        }
         let waiting = process.counts.pending;
         if waiting > 0 {
             lines.push(format!("{} items wait in the queue", count(waiting)));
         }
-        let dir = self.named();
         let id = self.process;
         if self.lasts {
             lines.push("the same command comes back to it, from any folder".to_owned());
@@ -315,7 +321,7 @@ impl Crew<'_> {
         }
         let more = More {
             batches: told(&ended),
-            left: place.left(&ended),
+            left: place.left(&ended, &self.strange()),
             json: json(place, &ended),
         };
         if args.json {
@@ -327,6 +333,23 @@ impl Crew<'_> {
             display::error(&format!("stopped: {stop}"));
         }
         Ok(exit)
+    }
+
+    /// Tells batches whose key is not here.
+    fn strange(&self) -> impl Fn(&BatchInfo) -> bool {
+        let clients = self.chosen.and_then(|chosen| {
+            chosen
+                .manager(self.settings)
+                .ok()?
+                .clients_by_account()
+                .ok()
+        });
+        move |batch| {
+            let lacks = |clients: &dyn Fn(&BatchAccount) -> Option<Arc<dyn BatchClient>>| {
+                clients(&batch.account()).is_none()
+            };
+            !batch.attended && clients.as_ref().is_some_and(|clients| lacks(clients))
+        }
     }
 
     fn worker(&self, place: &Place) -> Result<Worker, Refusal> {

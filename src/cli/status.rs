@@ -283,6 +283,12 @@ impl<'a> Looks<'a> {
                 command("work --strategy batch".to_owned())
             ));
         }
+        if batch(&batches::waits_for_its_key) {
+            say(format!(
+                "the key, or the address, of batches is not here; {}",
+                batches::rotated(|words| command(words.to_owned()))
+            ));
+        }
         if batch(&|batch| batch.uncollected.is_some()) {
             say(batches::advice(&id, |words| command(words.to_owned())));
         }

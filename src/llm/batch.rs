@@ -134,6 +134,13 @@ pub struct BatchAccount {
     pub credential: String,
 }
 
+impl BatchAccount {
+    /// Whether another account is of the same provider at the same address, whatever its credential.
+    pub fn is_at_the_same_address(&self, other: &Self) -> bool {
+        (&self.provider, &self.base_url) == (&other.provider, &other.base_url)
+    }
+}
+
 /// What one batch may hold.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct BatchLimits {

@@ -10,11 +10,12 @@ use crate::bulk::run::BulkError;
 use crate::engine::dispatch::{ErrorPolicy, StopReason};
 use crate::llm::request::Request;
 use crate::llm::response::Outcome;
+use crate::queue::batch::BatchAdoption;
 use crate::queue::host::JobQueue;
 use crate::queue::job::Job;
 use crate::queue::worker::Worker;
 
-use super::{LlmManager, misuse};
+use super::{LlmManager, clients_by_address, misuse};
 
 /// Items that are read at a time.
 const CHUNK: usize = 1000;
@@ -62,6 +63,16 @@ impl LlmManager {
             Error::new(ErrorKind::Invalid, why)
         })?;
         JobQueue::open(&folder.join("llm_jobs.db"))
+    }
+
+    /// Takes over batches whose key is not here any more, with this manager's or the environment's present
+    /// one; see [`JobQueue::adopt_batches`].
+    ///
+    /// # Errors
+    /// As there, and when a setting cannot be used.
+    pub fn adopt_batches(&self, queue: &JobQueue) -> Result<Vec<BatchAdoption>, Error> {
+        let idle = self.settings.transfer_idle_timeout()?;
+        queue.adopt_batches(clients_by_address(Some(self.own()), idle), &self.ctx)
     }
 
     /// A worker of this queue that carries the [strategy](Self::effective_strategy) out, with this

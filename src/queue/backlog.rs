@@ -22,6 +22,9 @@ use super::prompts;
 use super::store::{Claimed, JobStore, Lane, SUSPECT_CRASHES, Wanted, WorkerId};
 use super::task::JobTask;
 
+/// How long a store that cannot be used is tried again while batches are open.
+const PATIENCE: Duration = Duration::from_secs(60);
+
 /// Settings that may change while the worker runs.
 pub(crate) struct Pace {
     pub max_retries: AtomicU8,
@@ -65,6 +68,8 @@ pub(crate) struct StoreBacklog {
     filling: Vec<Arc<Lane>>,
     /// Why nothing can be claimed at the moment.
     pub trouble: Option<Error>,
+    /// Since when.
+    troubled_since: Option<Time>,
 }
 
 /// What is in hand and cannot be started goes back after this long.
@@ -113,6 +118,7 @@ impl StoreBacklog {
             order: 0,
             filling: Vec::new(),
             trouble: None,
+            troubled_since: None,
         }
     }
 
@@ -307,7 +313,10 @@ impl StoreBacklog {
         out: Vec<Ticket<JobTask>>,
         now: Time,
     ) -> Result<Take<JobTask>, Error> {
-        if error.kind() != ErrorKind::Transient {
+        let since = *self.troubled_since.get_or_insert(now);
+        // What is at a provider is not left alone for a database that was away for a moment.
+        let borne = self.outlook.has_batches() && now.since(since) < PATIENCE;
+        if error.kind() != ErrorKind::Transient && !borne {
             return Err(error);
         }
         self.trouble = Some(error);
@@ -372,7 +381,7 @@ impl Backlog for StoreBacklog {
             Ok(found) => found,
             Err(error) => return self.troubled(error, out, now),
         };
-        self.trouble = None;
+        (self.trouble, self.troubled_since) = (None, None);
         self.adapt(asked, found.tickets.len());
         if !found.tickets.is_empty() || !out.is_empty() {
             out.extend(found.tickets);

@@ -50,6 +50,8 @@ mod batch_long;
 #[cfg(all(feature = "cli", feature = "queue", feature = "simulate"))]
 mod batch_results;
 #[cfg(all(feature = "cli", feature = "queue", feature = "simulate"))]
+mod batch_rotated;
+#[cfg(all(feature = "cli", feature = "queue", feature = "simulate"))]
 mod batch_site;
 #[cfg(all(feature = "cli", feature = "simulate"))]
 mod cli;

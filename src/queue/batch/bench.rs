@@ -50,6 +50,7 @@ fn straight<A, T>() -> Twist<A, T> {
 pub(super) struct Twisted {
     pub(super) world: Client,
     pub(super) provider: &'static str,
+    pub(super) credential: &'static str,
     pub(super) advance: Twist<BatchStage, BatchStage>,
     pub(super) status: Twist<String, BatchStatus>,
     pub(super) discard: Twist<String, ()>,
@@ -63,6 +64,7 @@ impl Twisted {
         Self {
             world: Client(world.clone()),
             provider: "world",
+            credential: "k",
             advance: straight(),
             status: straight(),
             discard: straight(),
@@ -87,6 +89,7 @@ impl BatchClient for Twisted {
     fn account(&self) -> BatchAccount {
         BatchAccount {
             provider: self.provider.to_owned(),
+            credential: self.credential.to_owned(),
             ..self.world.account()
         }
     }

@@ -4,6 +4,7 @@
 //! the one thread that carries that out; what takes long ([`pack`], uploads, [`collect`]) runs on two
 //! [`transfer`] threads.
 
+mod adopt;
 #[cfg(test)]
 mod bench;
 mod collect;
@@ -36,6 +37,7 @@ mod watch;
 #[cfg(test)]
 mod world;
 
+pub use adopt::BatchAdoption;
 pub(crate) use ends::Ends;
 pub use info::{BatchInfo, UncollectedResults};
 pub(crate) use outlook::Outlook;

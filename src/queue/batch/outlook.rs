@@ -50,6 +50,12 @@ impl Outlook {
         blind || handing > 0 || !until_handed_over && running > 0
     }
 
+    /// Batches are known that this worker looks after.
+    pub(crate) fn has_batches(&self) -> bool {
+        let counts = [&self.handing, &self.running, &self.held, &self.put_off];
+        counts.iter().any(|count| count.load(Ordering::SeqCst) > 0)
+    }
+
     pub(crate) fn at_provider(&self) -> u64 {
         self.running.load(Ordering::SeqCst) as u64
     }

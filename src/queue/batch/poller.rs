@@ -303,7 +303,8 @@ impl<'a> Poller<'a> {
         }
         self.strange = strange.map(|account| {
             format!(
-                "batches at {} wait for the key that they were made with ({})",
+                "batches at {} wait for the key that they were made with ({}); if it was rotated: \
+                 batchwright doctor --adopt-batches",
                 account.provider, account.base_url
             )
         });
@@ -407,7 +408,9 @@ impl<'a> Poller<'a> {
             return;
         }
         let Some(client) = self.client(&account) else {
-            self.problem(no, "its key is no longer here".to_owned());
+            let why =
+                "its key is no longer here; if it was rotated: batchwright doctor --adopt-batches";
+            self.problem(no, why.to_owned());
             return self.wait(no, AGAIN * 10);
         };
         if let Some((until, _)) = self.paused.get(&account)

@@ -1,0 +1,350 @@
+//! Taking over batches whose key is not here any more, with the one that is: once their provider has
+//! shown them under it.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use crate::base::cancel::Context;
+use crate::base::clock::Clock;
+use crate::base::error::Error;
+use crate::llm::batch::{BatchAccount, BatchClient, BatchStage, Found};
+use crate::queue::host::JobQueue;
+use crate::queue::store::{Batch, JobStore, WorkerId};
+
+use super::info::BatchInfo;
+use super::record::{Phase, Record};
+
+/// What came of the try to take a batch over; see [`JobQueue::adopt_batches`].
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct BatchAdoption {
+    /// The batch, as it is now.
+    pub batch: BatchInfo,
+    /// Why it still waits for the key that it was made with, for people; `None` when it was taken over.
+    pub refused: Option<String>,
+}
+
+impl JobQueue {
+    /// Takes over batches that nobody attends and whose key is not here any more, such as after it was
+    /// rotated: from now on they belong to the account of the client that `clients` finds, and any worker
+    /// with that one collects them.
+    ///
+    /// `clients` is given the account that a batch was made with, and finds the client with the present
+    /// key at the same provider and address, see
+    /// [`clients_by_address`](crate::clients_by_address). A batch is taken over after
+    /// the provider has shown it under that key: by its id, or, when nobody knows whether it was created,
+    /// in the list; one of which nothing can have been created is handed over anew. All others stay as they
+    /// are, with the reason. Those whose own key is here, which any worker collects, are left out.
+    ///
+    /// # Errors
+    /// When the queue cannot be read or written; what was taken over before stays so.
+    pub fn adopt_batches(
+        &self,
+        clients: impl Fn(&BatchAccount) -> Option<Arc<dyn BatchClient>>,
+        ctx: &Context,
+    ) -> Result<Vec<BatchAdoption>, Error> {
+        let (store, clock) = (&self.store, &self.clock);
+        store.reclaim(clock.wall())?;
+        let seat = Seat {
+            worker: store.enlist(clock.wall())?,
+            store,
+            clock,
+        };
+        let all = store.batches(None)?;
+        let mut done = Vec::new();
+        for batch in all.iter().filter(|batch| batch.worker.is_none()) {
+            let Some(record) = Record::read(batch) else {
+                continue;
+            };
+            let client = clients(&record.account);
+            let there = |client: &Arc<dyn BatchClient>| {
+                client.account().is_at_the_same_address(&record.account)
+            };
+            let client = client.filter(there);
+            let is_here = |client: &Arc<dyn BatchClient>| client.account() == record.account;
+            // What was not sent belongs to no account.
+            if record.is_unsent() || client.as_ref().is_some_and(is_here) {
+                continue;
+            }
+            let adoption = match client {
+                Some(client) => seat.adopt(batch, &*client, &all, ctx)?,
+                None => Some(BatchAdoption {
+                    batch: BatchInfo::new(batch, clock.wall()),
+                    refused: Some(no_key(&record.account)),
+                }),
+            };
+            done.extend(adoption);
+        }
+        Ok(done)
+    }
+}
+
+fn no_key(account: &BatchAccount) -> String {
+    let BatchAccount {
+        provider, base_url, ..
+    } = account;
+    format!(
+        "no key for {provider} at {base_url} is here: set one, and the provider's base URL if that is \
+         not its usual one"
+    )
+}
+
+/// A worker for as long as it takes, so that no other one works on the same batch.
+struct Seat<'a> {
+    store: &'a Arc<dyn JobStore>,
+    clock: &'a Arc<dyn Clock>,
+    worker: WorkerId,
+}
+
+impl Drop for Seat<'_> {
+    fn drop(&mut self) {
+        if let Err(error) = self.store.retire(self.worker, self.clock.wall()) {
+            log::warn!("batches are attended by nobody until this process has ended: {error}");
+        }
+    }
+}
+
+impl Seat<'_> {
+    /// Takes a batch over if its provider shows it; nothing when another worker was quicker.
+    fn adopt(
+        &self,
+        batch: &Batch,
+        client: &dyn BatchClient,
+        all: &[Batch],
+        ctx: &Context,
+    ) -> Result<Option<BatchAdoption>, Error> {
+        let mut this = |other: &Batch| other.no == batch.no;
+        let wall = self.clock.wall();
+        let claimed = self
+            .store
+            .adopt_batches(self.worker, &mut this, &[], wall)?;
+        let Some(mut batch) = claimed.into_iter().next() else {
+            return Ok(None);
+        };
+        let Some(mut record) = Record::read(&batch) else {
+            return Ok(None);
+        };
+        let others = all.iter().filter(|other| other.no != batch.no);
+        let ids = others.filter_map(|other| Some(Record::read(other)?.id()?.to_owned()));
+        let refused = shown(&mut record, client, ids.collect(), ctx).err();
+        if refused.is_none() {
+            record.account = client.account();
+            record.went_well();
+            record.due = wall;
+            batch.record = record.text();
+            self.store
+                .save_batch(self.worker, batch.no, &batch.record, wall)?;
+        }
+        // It goes back when this one ends.
+        batch.worker = None;
+        Ok(Some(BatchAdoption {
+            batch: BatchInfo::new(&batch, wall),
+            refused,
+        }))
+    }
+}
+
+/// Insists that the provider shows a batch to this client, or that there is none. Otherwise tells why it
+/// stays with the account that it has.
+fn shown(
+    record: &mut Record,
+    client: &dyn BatchClient,
+    mut others: HashSet<String>,
+    ctx: &Context,
+) -> Result<(), String> {
+    let provider = &record.account.provider;
+    let failed = |error: Error| match error.status() {
+        Some(404) => format!(
+            "{provider} does not show it under the key that is here, which may belong to another \
+             project or account"
+        ),
+        _ => format!("{provider} could not be asked for it: {error}"),
+    };
+    if let Some(id) = record.id() {
+        return client.status(id, ctx).map(drop).map_err(failed);
+    }
+    let Phase::Handing { stage } = &record.phase else {
+        // What it holds was refused, and is nowhere.
+        return Ok(());
+    };
+    let creates = match stage {
+        BatchStage::Ready => !client.uploads(),
+        BatchStage::Uploaded { .. } | BatchStage::Created { .. } => true,
+    };
+    if !(record.tried && creates) && record.doubt.is_none() {
+        if let BatchStage::Uploaded { file, .. } = stage
+            && let Err(error) = client.discard(file, ctx)
+        {
+            log::debug!("the input file {file} stays at the provider: {error}");
+        }
+        // It was not created: it begins anew, with the jobs that it has.
+        (record.phase, record.tried) = (Phase::Packed, false);
+        return Ok(());
+    }
+    others.extend(record.not_ours.iter().cloned());
+    match client.find(&record.intent, stage, &others, ctx) {
+        // Whoever takes it over looks for it once more.
+        Ok(Found::One(_) | Found::Many(_)) => Ok(()),
+        Ok(Found::Undecidable(why)) => Err(why),
+        Ok(Found::None) => Err(format!(
+            "nobody knows whether it was created, and {provider} does not list it under the key that is \
+             here, which may belong to another project or account"
+        )),
+        Err(error) => Err(failed(error)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::clock::Wall;
+    use crate::base::error::{ErrorKind, Sent};
+    use crate::queue::batch::bench::{Bench, Twisted};
+    use crate::queue::batch::world::Client;
+
+    fn rotated(bench: &Bench) -> Arc<Twisted> {
+        let client = Arc::new(Twisted {
+            credential: "new",
+            ..Twisted::of(&bench.world)
+        });
+        *bench.post.client.write() = Some(client.clone());
+        client
+    }
+
+    /// Works with the key of `client` until this holds, and leaves the batch to nobody.
+    fn left_when(bench: &Bench, mut holds: impl FnMut(&Batch) -> bool) -> Batch {
+        let worker = bench.worker();
+        let mut poller = bench.poller(worker, &[]);
+        let the_one = || bench.store.batches(None).unwrap().into_iter().next();
+        assert!(bench.until(&mut poller, || the_one().is_some_and(|batch| holds(&batch))));
+        drop(poller);
+        bench.store.retire(worker, bench.clock.wall()).unwrap();
+        the_one().unwrap()
+    }
+
+    fn adopt(bench: &Bench, client: Option<&Arc<Twisted>>) -> Vec<BatchAdoption> {
+        let queue = JobQueue::on(bench.store.clone()).clock(bench.clock.clone());
+        let find = |_: &BatchAccount| client.map(|client| client.clone() as Arc<dyn BatchClient>);
+        queue.adopt_batches(find, &bench.ctx).unwrap()
+    }
+
+    fn is_collected(bench: &Bench, process: crate::base::id::ProcessId) {
+        let mut poller = bench.poller(bench.worker(), &[]);
+        let over = bench.until(&mut poller, || bench.is_over(process));
+        assert!(over, "{:?}", bench.store.batches(None).unwrap());
+        assert_eq!(bench.counts(process).completed, 2);
+        assert_eq!((bench.bought("a"), bench.bought("b")), (1, 1));
+        assert_eq!(bench.world.lock().creates, 1);
+    }
+
+    #[test]
+    fn a_batch_is_collected_with_the_new_key_once_its_provider_has_shown_it() {
+        let bench = Bench::new();
+        let old = bench.client();
+        let process = bench.enqueue(&["a", "b"]);
+        let left = left_when(&bench, |batch| batch.record.contains("running"));
+        assert!(adopt(&bench, Some(&old)).is_empty(), "its key is here");
+        let new = rotated(&bench);
+        {
+            let mut poller = bench.poller(bench.worker(), &[]);
+            for _ in 0..50 {
+                bench.turn(&mut poller);
+            }
+            let trouble = bench.outlook.trouble.lock().clone().unwrap();
+            assert!(trouble.contains("doctor --adopt-batches"), "{trouble}");
+        }
+
+        let not_shown = Error::new(ErrorKind::Invalid, "no such batch").with_status(404);
+        let refused = Error::new(ErrorKind::Auth, "bad key").with_status(401);
+        for (error, said) in [
+            (not_shown, "does not show it under the key that is here"),
+            (refused, "could not be asked for it: bad key"),
+        ] {
+            *new.status.lock() = Box::new(move |_| Some(Err(error.clone())));
+            let [adoption] = &adopt(&bench, Some(&new))[..] else {
+                panic!("one batch waits")
+            };
+            let why = adoption.refused.as_deref().unwrap();
+            assert!(why.contains(said), "{why}");
+        }
+        let [adoption] = &adopt(&bench, None)[..] else {
+            panic!("one batch waits")
+        };
+        let why = adoption.refused.as_deref().unwrap();
+        assert!(why.contains("no key for world at memory is here"), "{why}");
+        let now = bench.store.batches(None).unwrap().remove(0);
+        assert_eq!((now.record, now.worker), (left.record, None));
+
+        *new.status.lock() = Box::new(|_| None);
+        let [adoption] = &adopt(&bench, Some(&new))[..] else {
+            panic!("one batch waits")
+        };
+        assert_eq!(adoption.refused, None);
+        assert_eq!(adoption.batch.account(), new.account());
+        assert!(adopt(&bench, Some(&new)).is_empty(), "it is taken over");
+        is_collected(&bench, process);
+    }
+
+    #[test]
+    fn a_batch_that_was_not_created_yet_is_handed_over_anew() {
+        let bench = Bench::new();
+        let old = bench.client();
+        let process = bench.enqueue(&["a", "b"]);
+        *old.advance.lock() = Box::new(|stage| {
+            let busy = Error::new(ErrorKind::RateLimited, "busy").with_status(429);
+            matches!(stage, BatchStage::Uploaded { .. }).then_some(Err(busy))
+        });
+        left_when(&bench, |batch| batch.record.contains("busy"));
+        let new = rotated(&bench);
+        let [adoption] = &adopt(&bench, Some(&new))[..] else {
+            panic!("one batch waits")
+        };
+        assert_eq!(adoption.refused, None);
+        is_collected(&bench, process);
+    }
+
+    #[test]
+    fn a_batch_that_may_have_been_created_is_taken_over_only_when_it_is_listed() {
+        for exists in [true, false] {
+            let bench = Bench::new();
+            let old = bench.client();
+            let process = bench.enqueue(&["a", "b"]);
+            let world = Client(bench.world.clone());
+            *old.advance.lock() = Box::new(move |stage| {
+                let BatchStage::Uploaded { .. } = stage else {
+                    return None;
+                };
+                if exists {
+                    let intent = crate::llm::batch::BatchIntent {
+                        label: "bw-1".to_owned(),
+                        model: None,
+                        items: 2,
+                        bytes: 0,
+                        begun: Wall(0),
+                    };
+                    let mut none = crate::queue::batch::spool::InputFile("/none".into());
+                    let created = world.advance(&intent, stage, &mut none, &Context::new());
+                    created.unwrap();
+                }
+                let lost = Error::new(ErrorKind::Transient, "cut off").with_sent(Sent::Maybe);
+                Some(Err(lost))
+            });
+            let doubtful = |batch: &Batch| batch.record.contains("it is not known whether");
+            left_when(&bench, doubtful);
+            let new = rotated(&bench);
+            let [adoption] = &adopt(&bench, Some(&new))[..] else {
+                panic!("one batch waits")
+            };
+            match exists {
+                true => {
+                    assert_eq!(adoption.refused, None);
+                    is_collected(&bench, process);
+                }
+                false => {
+                    let why = adoption.refused.as_deref().unwrap();
+                    assert!(why.contains("does not list it"), "{why}");
+                }
+            }
+        }
+    }
+}

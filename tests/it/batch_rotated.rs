@@ -1,0 +1,88 @@
+//! Batches whose key was rotated while they ran, and a database that is away for a moment: what is at the
+//! provider is collected all the same.
+
+#![cfg(unix)]
+
+use std::process::Command;
+use std::time::Duration;
+
+use batchwright::simulate::{BatchConfig, BatchPoint};
+
+use super::batch_site::{ANTHROPIC, Dialect, GEMINI, OPENAI, Site, each};
+use super::common::{Ended, HOME, PATIENCE, Running};
+
+const ITEMS: usize = 12;
+
+fn slow() -> BatchConfig {
+    BatchConfig::default().duration(Duration::from_millis(400))
+}
+
+fn end(mut command: Command) -> Ended {
+    Running::start(&mut command).wait()
+}
+
+/// The variables for the key and for the address.
+fn variables(at: &Dialect) -> (String, String) {
+    let name = match at.name {
+        "gemini" => return ("GOOGLE_API_KEY".into(), "GOOGLE_GEMINI_BASE_URL".into()),
+        name => name.to_uppercase(),
+    };
+    (format!("{name}_API_KEY"), format!("{name}_BASE_URL"))
+}
+
+#[test]
+fn batches_of_a_key_that_was_rotated_are_taken_over_by_the_new_one() {
+    each(&[&OPENAI, &ANTHROPIC, &GEMINI], |at| {
+        let site = Site::new(at, slow(), ITEMS);
+        site.kill_at(BatchPoint::StatusArrived, || {});
+        let (key, url) = variables(at);
+        let work = || {
+            let mut command = site.command("work --until-empty");
+            command.env(&key, "another");
+            end(command)
+        };
+        let doctor = |words: &str| {
+            let mut command = site.desk.command(words.split_whitespace());
+            command.env(&key, "another").env(&url, site.url());
+            end(command)
+        };
+        let left = work().expect(4);
+        left.says("batches at").says("doctor --adopt-batches");
+        let ill = doctor("doctor").expect(1).stdout;
+        assert!(ill.contains("batchwright doctor --adopt-batches"), "{ill}");
+        let status = doctor("status").expect(0);
+        status.says("batchwright doctor --adopt-batches");
+
+        // Its address is another one than that of the batch: the key does not go there.
+        let mut elsewhere = site.desk.command(["doctor", "--adopt-batches"]);
+        let elsewhere = end({
+            elsewhere.env(&key, "another");
+            elsewhere
+        });
+        let refused = elsewhere.expect(1).stdout;
+        assert!(refused.contains("not taken over: no key for"), "{refused}");
+
+        let adopted = doctor("doctor --adopt-batches").stdout;
+        assert!(adopted.contains("taken over with the key"), "{adopted}");
+        work().expect(0);
+        site.bought_once();
+        site.took(1);
+    });
+}
+
+#[test]
+fn a_database_that_is_away_for_a_moment_has_its_batch_collected_by_the_same_worker() {
+    let site = Site::new(&OPENAI, slow(), ITEMS);
+    let there = site.desk.path(HOME).join("llm_jobs.db");
+    let away = site.desk.path(HOME).join("away.db");
+    let pause = site.sim.pause_at(BatchPoint::StatusArrived, 1);
+    let worker = site.start();
+    assert!(pause.wait(PATIENCE), "{}", worker.said());
+    std::fs::rename(&there, &away).unwrap();
+    drop(pause);
+    worker.hears("cannot record where batch");
+    std::fs::rename(&away, &there).unwrap();
+    worker.wait().expect(0);
+    site.bought_once();
+    site.took(1);
+}
