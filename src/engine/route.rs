@@ -100,6 +100,13 @@ impl RetryPolicy {
         }
     }
 
+    /// No item waits for longer before it is tried again.
+    #[cfg(feature = "queue")]
+    pub(crate) fn longest_wait(&self) -> Duration {
+        let longest = self.max_rate_limit_wait.max(self.max_retry_after);
+        longest.max(self.max_delay).mul_f64(1.0 + JITTER)
+    }
+
     /// The wait before retry number `retry` (1 is the first), without jitter.
     fn backoff(&self, retry: u8) -> Duration {
         let doublings = u32::from(retry.saturating_sub(1)).min(20);

@@ -21,6 +21,7 @@ use crate::engine::work::{Settled, Ticket, Work};
 use super::backlog::{Scope, StoreBacklog};
 use super::batch::{Begin, Ends, Office, Poller, Spool, Transfers};
 use super::controls::{Controls, MOST_SLOTS, Plan};
+use super::due_times::DueTimes;
 use super::minder;
 use super::store::{JobStore, OnWork, WorkerId};
 use super::task::{Done, JobTask};
@@ -122,7 +123,9 @@ impl Life {
         store.on_work(Arc::downgrade(&wake));
         let (minding, stop) = bounded::<()>(0);
         thread::scope(|scope| {
-            let minder = || minder::mind(store, controls, &stop);
+            let longest = self.plan.retry.longest_wait();
+            let due_times = DueTimes::new(self.seat.worker, longest, &*controls.clock);
+            let minder = || minder::mind(store, controls, due_times, &stop);
             let spawned = thread::Builder::new()
                 .name("batchwright-minder".to_owned())
                 .spawn_scoped(scope, minder);

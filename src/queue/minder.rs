@@ -10,6 +10,7 @@ use crossbeam_channel::{Receiver, RecvTimeoutError};
 use crate::base::error::Error;
 
 use super::controls::Controls;
+use super::due_times::DueTimes;
 use super::scale::Meter;
 use super::store::JobStore;
 
@@ -21,7 +22,12 @@ const DUTIES: u32 = 10;
 const CHORES: usize = 4;
 
 /// Works until the other end of `stop` is gone.
-pub(crate) fn mind(store: &Arc<dyn JobStore>, controls: &Controls, stop: &Receiver<()>) {
+pub(super) fn mind(
+    store: &Arc<dyn JobStore>,
+    controls: &Controls,
+    mut due_times: DueTimes,
+    stop: &Receiver<()>,
+) {
     let mut troubles = Troubles::default();
     let mut version = store.version().unwrap_or(0);
     let mut meter = Meter::default();
@@ -33,6 +39,10 @@ pub(crate) fn mind(store: &Arc<dyn JobStore>, controls: &Controls, stop: &Receiv
             && now != version
         {
             version = now;
+            controls.wake();
+        }
+        let due = due_times.look(&*controls.clock, &**store);
+        if troubles.note("set due times right in", due) > Some(0) {
             controls.wake();
         }
         let wall = controls.clock.wall();

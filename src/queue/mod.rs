@@ -4,6 +4,7 @@
 mod backlog;
 pub(crate) mod batch;
 mod controls;
+mod due_times;
 pub(crate) mod handler;
 mod history;
 pub(crate) mod host;

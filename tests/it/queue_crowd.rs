@@ -339,18 +339,43 @@ fn a_clock_that_is_set_loses_nothing() {
         .handle("count", counted(&calls))
         .start()
         .unwrap();
-    while queue.process(process).unwrap().unwrap().counts.completed < 1 {
-        std::thread::sleep(Duration::from_millis(5));
-    }
-    assert_eq!(queue.process(process).unwrap().unwrap().counts.pending, 1);
-    // What the doctor advises.
-    assert_eq!(queue.cancel(process).unwrap(), 1);
-    assert_eq!(queue.retry_failed(process).unwrap(), 1);
     while queue.process(process).unwrap().unwrap().counts.completed < 2 {
         std::thread::sleep(Duration::from_millis(5));
     }
     worker.stop().unwrap();
     assert_eq!(calls.load(Ordering::SeqCst), 2);
+}
+
+#[test]
+fn a_clock_that_is_set_back_keeps_no_worker_waiting() {
+    const THREE_HOURS: Duration = Duration::from_secs(3 * 3600);
+    let (_folder, queue) = queue();
+    let clock = Arc::new(SetClock::default());
+    let queue = queue.clock(clock.clone());
+    let process = ProcessId::new();
+    queue.enqueue(process, [0, 1, 2].map(job)).unwrap();
+    // The first one waits for another try when the second one sees the clock corrected.
+    let calls = AtomicUsize::new(0);
+    let handler = Handler::new(move |_: &RunningJob, _: &Context| {
+        match calls.fetch_add(1, Ordering::SeqCst) {
+            0 => {
+                return Err(Error::new(ErrorKind::Transient, "later")
+                    .with_retry_after(Some(Duration::from_secs(2))));
+            }
+            1 => clock.set(THREE_HOURS, true),
+            _ => {}
+        }
+        Ok(1)
+    });
+    let report = Worker::new(&queue)
+        .handle("count", handler)
+        .scale(Scale::fixed(1))
+        // Whoever waits for hours is told here to give up.
+        .context(&Context::new().with_timeout(Duration::from_secs(60)))
+        .until_empty(true)
+        .run()
+        .unwrap();
+    assert_eq!(report.completed, 3, "{report:?}");
 }
 
 #[test]

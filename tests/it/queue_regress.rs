@@ -99,6 +99,15 @@ impl JobStore for Watched {
     fn reclaim(&self, now: Wall) -> Result<u64, Error> {
         self.inner.reclaim(now)
     }
+    fn pull_due_times(
+        &self,
+        worker: WorkerId,
+        back: Duration,
+        longest: Duration,
+        now: Wall,
+    ) -> Result<u64, Error> {
+        self.inner.pull_due_times(worker, back, longest, now)
+    }
     fn waiting(
         &self,
         kind: &str,

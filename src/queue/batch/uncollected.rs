@@ -53,7 +53,9 @@ impl Poller<'_> {
                 record.id().unwrap_or(&record.intent.label)
             );
         }
-        let (since, stopped) = known.map_or((wall, stopped), |known| (known.since, known.stopped));
+        let (since, stopped) = known.map_or((wall, stopped), |known| {
+            (known.since.min(wall), known.stopped)
+        });
         let uncollected = Uncollected {
             since,
             why,

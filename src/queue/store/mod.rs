@@ -13,6 +13,7 @@ pub(crate) mod sqlite;
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::{Arc, Weak};
+use std::time::Duration;
 
 use serde_json::value::RawValue;
 
@@ -418,6 +419,18 @@ pub trait JobStore: Send + Sync {
     /// [fifth](MOST_CRASHES) time fails as [`ErrorKind::Crashed`](crate::ErrorKind::Crashed) instead.
     /// Returns how many jobs were affected.
     fn reclaim(&self, now: Wall) -> Result<u64, Error>;
+
+    /// Pulls due times nearer that lie ahead because the clock was set back, by `back` while this worker
+    /// watched. What was never put off, and has been enqueued at a time that is still to come, is due now.
+    /// What was put off comes due `back` sooner, and after `longest` at the latest. Of all workers on the
+    /// list the oldest alone takes `back` into account: once is enough. Returns how many were changed.
+    fn pull_due_times(
+        &self,
+        worker: WorkerId,
+        back: Duration,
+        longest: Duration,
+        now: Wall,
+    ) -> Result<u64, Error>;
 
     /// The workers on the list whose process has died. What they had is theirs until it is
     /// [given back](Self::reclaim).

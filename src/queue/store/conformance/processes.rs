@@ -330,3 +330,48 @@ pub(crate) fn a_check_finds_what_is_odd(open: Open<'_>) {
         assert_eq!(of(good).verdict, Verdict::Good);
     }
 }
+
+pub(crate) fn due_times_follow_a_clock_that_is_set_back(open: Open<'_>) {
+    const HOUR: Duration = Duration::from_secs(3600);
+    let (back, longest) = (3 * HOUR, HOUR);
+    let then = T.after(back);
+    let db = open();
+    let worker = db.worker();
+    let later = Hand::new(&*db.two);
+    let due = |id| db.two.job(id).unwrap().unwrap().due_at;
+    let process = ProcessId::new();
+    let ids = db.store().insert(process, jobs(&["a", "b"]), true, T);
+    let ids = ids.unwrap();
+    let claimed = worker.claim(2, T);
+    let soon = Wall(then.0 + 5_000);
+    worker.settle(claimed[0].receipt, retry(soon, 0));
+    worker.settle(claimed[1].receipt, retry(then.after(60 * HOUR), 0));
+    let new = db.store().insert(process, jobs(&["c", "d"]), true, then);
+    let new = new.unwrap();
+    let held = db
+        .store()
+        .insert(ProcessId::new(), jobs(&["e"]), false, then);
+    let held = held.unwrap();
+    let far = |db: &Opened| {
+        let found = db.two.check(T).unwrap();
+        found.iter().any(|finding| finding.what == "due times")
+    };
+    assert!(far(&db));
+    let pull = |worker: &Hand<'_>, back| db.two.pull_due_times(worker.id, back, longest, T);
+    assert_eq!(pull(&worker, back).unwrap(), 5);
+    assert_eq!(due(ids[0]), Some(at(5_000)));
+    assert_eq!(due(ids[1]), Some(T.after(longest)));
+    assert_eq!((due(new[0]), due(new[1])), (Some(T), Some(T)));
+    assert_eq!(due(held[0]), Some(T));
+    assert!(!far(&db));
+    // The younger worker has noticed it too.
+    assert_eq!(pull(&later, back).unwrap(), 0);
+    assert_eq!(due(ids[0]), Some(at(5_000)));
+    assert_eq!(named(&worker.claim(9, T)), ["c", "d"]);
+    // Nobody watched.
+    let again = worker.claim(1, at(5_000)).remove(0);
+    worker.settle(again.receipt, retry(soon, 0));
+    assert_eq!(pull(&later, Duration::ZERO).unwrap(), 1);
+    assert_eq!(due(ids[0]), Some(T.after(longest)));
+    db.sound();
+}

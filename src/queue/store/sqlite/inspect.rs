@@ -12,13 +12,11 @@ use crate::queue::info::ProcessInfo;
 use crate::queue::store::{Finding, Verdict};
 
 use super::SqliteStore;
+use super::due;
 use super::open::SCHEMA_VERSION;
 use super::rows::id_of;
 use super::workers::Pulse;
 use super::writer::Fault;
-
-/// A due time so far ahead is more likely a clock that was wrong than a wait.
-const FAR: Duration = Duration::from_secs(24 * 3600);
 
 impl SqliteStore {
     pub(super) fn look_at_health(&self, now: Wall) -> Result<Vec<Finding>, Error> {
@@ -224,9 +222,11 @@ fn halfway(conn: &Connection) -> Result<Option<Finding>, Fault> {
 }
 
 fn far_ahead(conn: &Connection, now: Wall) -> Result<Option<Finding>, Fault> {
-    let sql = "SELECT count(*) FROM jobs WHERE status = 0 AND visible_at > ?1";
-    let jobs: i64 = conn.query_row(sql, [now.after(FAR).0], |row| row.get(0))?;
-    let seen = format!("{jobs} jobs come due in more than a day");
-    let advice = "if the clock was wrong: batchwright cancel ID, then batchwright retry ID";
+    let jobs = due::far_ahead(conn, due::LONGEST, now)?;
+    let seen = format!(
+        "{jobs} jobs come due in more than {} minutes, or were enqueued at a time that is still to come",
+        due::LONGEST.as_secs() / 60
+    );
+    let advice = "if the clock was wrong, any worker sets them right: batchwright work";
     Ok((jobs > 0).then(|| Finding::new("due times", Verdict::Warning, seen, Some(advice))))
 }

@@ -7,6 +7,7 @@ mod batches;
 mod chores;
 mod claim;
 mod combine;
+mod due;
 mod insert;
 mod inspect;
 mod items;
@@ -28,6 +29,7 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicI64;
 use std::sync::{Arc, Weak};
+use std::time::Duration;
 
 use parking_lot::{FairMutex, Mutex};
 use rusqlite::Connection;
@@ -273,6 +275,16 @@ impl JobStore for SqliteStore {
 
     fn reclaim(&self, now: Wall) -> Result<u64, Error> {
         self.reclaim_jobs(now)
+    }
+
+    fn pull_due_times(
+        &self,
+        worker: WorkerId,
+        back: Duration,
+        longest: Duration,
+        now: Wall,
+    ) -> Result<u64, Error> {
+        self.pull_due(worker, back, longest, now)
     }
 
     fn dead(&self) -> Result<Vec<WorkerId>, Error> {
