@@ -14,7 +14,7 @@
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use parking_lot::Mutex;
 
@@ -23,7 +23,7 @@ use crate::base::hints::RateHints;
 
 use super::bucket::{Bucket, OutputSizes, is_minute, learn_window, token_capacity};
 pub use super::limits::{Limits, QuotaId, QuotaKey};
-use super::shared::{Share, Shared, WallClock, system_wall};
+use super::shared::{self, Share, Shared, WallClock, system_wall};
 use super::window::Window;
 
 /// The limiter's answer.
@@ -450,6 +450,7 @@ impl Limiter {
 
     /// A limiter whose quotas are shared with every process that names the same folder.
     pub fn shared(folder: &Path) -> Self {
+        shared::remove_unused(folder, SystemTime::now());
         Self::shared_with(folder, system_wall)
     }
 

@@ -2,10 +2,11 @@
 //! decision.
 //!
 //! The file holds levels and a pause, not claims: nothing has to be given back when a process
-//! dies. Whoever finds the lock held for longer than a moment (its holder may be suspended), or
+//! dies. It is open for that moment only, since there may be more quotas than files may be open, and
+//! it goes when nobody has used it for a week. Whoever finds the lock held for longer than a moment (its holder may be suspended), or
 //! the file unusable, decides alone.
 
-use std::fs::{File, OpenOptions};
+use std::fs::{self, File, Metadata, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::thread;
@@ -26,6 +27,10 @@ pub(super) fn system_wall(_: Time) -> u64 {
     since.map_or(0, |t| u64::try_from(t.as_nanos()).unwrap_or(u64::MAX))
 }
 
+const PREFIX: &str = "quota-";
+const SUFFIX: &str = ".json";
+/// A file that was not written for this long says nothing any more.
+const KEPT: Duration = Duration::from_secs(7 * 24 * 3600);
 /// How often a quota without a known rate is looked up: others may have paused it.
 const LOOK: Duration = Duration::from_millis(100);
 /// A holder needs microseconds; whoever holds it longer is asleep.
@@ -61,7 +66,9 @@ pub(super) struct Shared<'q> {
 
 /// A quota's file.
 pub(super) struct Share {
-    file: File,
+    path: PathBuf,
+    /// Open and locked.
+    held: Option<File>,
     wall: WallClock,
     next_look: Time,
 }
@@ -69,12 +76,11 @@ pub(super) struct Share {
 impl Share {
     pub(super) fn open(folder: &Path, name: u64, wall: WallClock) -> io::Result<Self> {
         private::make_folder(folder)?;
-        let path: PathBuf = folder.join(format!("quota-{name:016x}.json"));
-        let mut options = OpenOptions::new();
-        options.read(true).write(true).create(true).truncate(false);
-        let file = private::open(&mut options, &path)?;
+        let path: PathBuf = folder.join(format!("{PREFIX}{name:016x}{SUFFIX}"));
+        open(&path)?;
         Ok(Self {
-            file,
+            path,
+            held: None,
             wall,
             next_look: Time::ZERO,
         })
@@ -88,18 +94,25 @@ impl Share {
             return false;
         }
         self.next_look = now.after(LOOK);
-        if !self.lock() {
-            return false;
-        }
-        match self.read() {
+        let file = match lock(&self.path) {
+            Ok(Some(file)) => file,
+            Ok(None) => return false,
+            Err(error) => {
+                log::debug!("a quota file cannot be opened: {error}");
+                return false;
+            }
+        };
+        match read(&file) {
             Ok(record) => record.apply(quota, now, (self.wall)(now)),
             Err(error) => log::debug!("a quota file cannot be read: {error}"),
         }
+        self.held = Some(file);
         true
     }
 
     /// Leaves the quota for the others and lets go of the lock.
     pub(super) fn end(&mut self, quota: Shared<'_>, now: Time) {
+        let Some(file) = self.held.take() else { return };
         let wall = (self.wall)(now);
         let level = |bucket: &mut Option<Bucket>| {
             let bucket = bucket.as_mut()?;
@@ -120,38 +133,89 @@ impl Share {
                 pause => wall.saturating_add(pause.as_nanos() as u64),
             },
         };
-        if let Err(error) = self.write(&record) {
+        if let Err(error) = write(&file, &record) {
             log::debug!("a quota file cannot be written: {error}");
         }
-        let _ = self.file.unlock();
     }
+}
 
-    fn lock(&self) -> bool {
-        for _ in 0..TRIES {
-            match self.file.try_lock() {
-                Ok(()) => return true,
-                Err(std::fs::TryLockError::WouldBlock) => thread::sleep(BETWEEN_TRIES),
-                Err(std::fs::TryLockError::Error(_)) => return false,
+fn open(path: &Path) -> io::Result<File> {
+    let mut options = OpenOptions::new();
+    options.read(true).write(true).create(true).truncate(false);
+    private::open(&mut options, path)
+}
+
+/// The file, locked until it is closed; `None` when somebody else holds the lock.
+fn lock(path: &Path) -> io::Result<Option<File>> {
+    let mut file = open(path)?;
+    for _ in 0..TRIES {
+        match file.try_lock() {
+            Ok(()) if is_there(&file.metadata()?) => return Ok(Some(file)),
+            // It was removed between its opening and its lock.
+            Ok(()) => file = open(path)?,
+            Err(fs::TryLockError::WouldBlock) => thread::sleep(BETWEEN_TRIES),
+            Err(fs::TryLockError::Error(error)) => return Err(error),
+        }
+    }
+    Ok(None)
+}
+
+#[cfg(unix)]
+fn is_there(file: &Metadata) -> bool {
+    std::os::unix::fs::MetadataExt::nlink(file) > 0
+}
+
+/// Elsewhere what is open keeps its name.
+#[cfg(not(unix))]
+fn is_there(_: &Metadata) -> bool {
+    true
+}
+
+fn read(file: &File) -> io::Result<Record> {
+    let mut text = String::with_capacity(256);
+    file.take(4096).read_to_string(&mut text)?;
+    // A new file is empty, and a torn one says nothing worth keeping.
+    Ok(serde_json::from_str(&text).unwrap_or_default())
+}
+
+fn write(mut file: &File, record: &Record) -> io::Result<()> {
+    let mut text = serde_json::to_vec(record)?;
+    // Blanks instead of a truncation: one call less, and never an empty file in between.
+    text.resize(text.len().max(256), b' ');
+    file.seek(SeekFrom::Start(0))?;
+    file.write_all(&text)
+}
+
+/// Removes the files of quotas that nobody has used for a week.
+pub(super) fn remove_unused(folder: &Path, now: SystemTime) {
+    let Ok(files) = fs::read_dir(folder) else {
+        return;
+    };
+    for file in files.flatten() {
+        let name = file.file_name();
+        let name = name.to_string_lossy();
+        let is_quota = name.starts_with(PREFIX) && name.ends_with(SUFFIX);
+        if is_quota && file.metadata().is_ok_and(|file| is_unused(&file, now)) {
+            let path = file.path();
+            if let Err(error) = remove_if_unused(&path, now) {
+                log::debug!("{} cannot be removed: {error}", path.display());
             }
         }
-        false
     }
+}
 
-    fn read(&mut self) -> io::Result<Record> {
-        self.file.seek(SeekFrom::Start(0))?;
-        let mut text = String::with_capacity(256);
-        (&mut self.file).take(4096).read_to_string(&mut text)?;
-        // A new file is empty, and a torn one says nothing worth keeping.
-        Ok(serde_json::from_str(&text).unwrap_or_default())
+/// Under its lock: who opened it before sees that it is gone once the lock is theirs.
+fn remove_if_unused(path: &Path, now: SystemTime) -> io::Result<()> {
+    let file = File::options().write(true).open(path)?;
+    if file.try_lock().is_ok() && is_unused(&file.metadata()?, now) {
+        fs::remove_file(path)?;
     }
+    Ok(())
+}
 
-    fn write(&mut self, record: &Record) -> io::Result<()> {
-        let mut text = serde_json::to_vec(record)?;
-        // Blanks instead of a truncation: one call less, and never an empty file in between.
-        text.resize(text.len().max(256), b' ');
-        self.file.seek(SeekFrom::Start(0))?;
-        self.file.write_all(&text)
-    }
+fn is_unused(file: &Metadata, now: SystemTime) -> bool {
+    let written = file.modified().ok();
+    written.is_some_and(|at| now.duration_since(at).is_ok_and(|since| since > KEPT))
 }
 
 impl Record {
@@ -292,5 +356,38 @@ mod tests {
         holder.lock().unwrap();
         let gate = limiter.try_acquire(quota, 1, Some(0), at(2));
         assert!(matches!(gate, Gate::Go(_)));
+    }
+
+    #[test]
+    fn what_nobody_has_used_for_a_week_is_removed_and_missed_by_nobody() {
+        let folder = tempfile::tempdir().unwrap();
+        let limits = Limits::default().requests_per_minute(60.0).burst(3);
+        let (a, in_a) = process(folder.path(), limits);
+        let (b, in_b) = process(folder.path(), limits);
+        let go = |limiter: &Limiter, quota| {
+            let gate = limiter.try_acquire(quota, 1, Some(0), at(1));
+            matches!(gate, Gate::Go(_))
+        };
+        assert!(go(&b, in_b) && go(&a, in_a));
+        let files = || fs::read_dir(folder.path()).unwrap();
+        let path = files().next().unwrap().unwrap().path();
+        fs::write(folder.path().join("quota-of-mine"), "").unwrap();
+        let now = SystemTime::now();
+        remove_unused(folder.path(), now);
+        assert_eq!(files().count(), 2);
+        let opened = open(&path).unwrap();
+        opened.lock().unwrap();
+        remove_unused(folder.path(), now + 2 * KEPT);
+        assert!(path.exists(), "somebody uses it");
+        opened.unlock().unwrap();
+        remove_unused(folder.path(), now + 2 * KEPT);
+        assert!(!path.exists());
+        assert_eq!(files().count(), 1);
+        if cfg!(unix) {
+            assert!(!is_there(&opened.metadata().unwrap()));
+        }
+        assert!(go(&a, in_a), "what it knew it still knows");
+        assert!(!go(&a, in_a) && !go(&b, in_b), "and tells the others");
+        assert!(path.exists());
     }
 }

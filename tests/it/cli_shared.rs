@@ -2,7 +2,7 @@
 
 use batchwright::simulate::{SimConfig, Simulator};
 
-use super::common::{Desk, Running, all_ids, prompt_line, simulator};
+use super::common::{Desk, HOME, Running, all_ids, good, prompt_line, simulator};
 
 /// Three runs of 20 items each at thirty requests a second, on a server that takes no more and names
 /// no limit: its refusals. It allows for calls that a busy machine delayed and that arrive together.
@@ -45,4 +45,27 @@ fn runs_of_one_data_folder_share_a_quota() {
         refused(|run| format!("home-{run}")) > 0,
         "apart they do not"
     );
+}
+
+/// Each model has a quota of its own, and each quota a file.
+#[cfg(unix)]
+#[test]
+fn there_may_be_more_models_than_files_may_be_open() {
+    const MODELS: usize = 100;
+    let (desk, sim) = (Desk::new(), good());
+    let line = |i| format!(r#"{{"id":"p{i}","prompt":"say {i}","model":"m{i}"}}"#);
+    let lines: Vec<String> = (0..MODELS).map(line).collect();
+    desk.write("in.jsonl", lines.join("\n"));
+    let few = "ulimit -n 48; exec \"$0\" \"$@\"";
+    let words = "run in.jsonl -o out.jsonl -j 4 --provider openai --model m --base-url";
+    let mut command = desk.other("bash", ["-c", few, env!("CARGO_BIN_EXE_batchwright")]);
+    command
+        .args(words.split_whitespace())
+        .arg(sim.base_url())
+        .env("OPENAI_API_KEY", "sk-shared-0123456789");
+    Running::start(&mut command).wait().expect(0);
+    assert_eq!(desk.results("out.jsonl").len(), MODELS);
+    assert_eq!(sim.stats().calls, MODELS as u64);
+    let quotas = std::fs::read_dir(desk.path(HOME).join("quotas")).unwrap();
+    assert_eq!(quotas.count(), MODELS);
 }
