@@ -28,6 +28,7 @@ use self::wire::{Call, Current, Tracking, Trust};
 
 pub use self::transfer::{Method, Transfer};
 
+mod patience;
 mod transfer;
 mod wire;
 

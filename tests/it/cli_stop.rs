@@ -304,3 +304,23 @@ fn a_standard_error_that_nobody_reads_holds_up_neither_a_run_nor_a_signal() {
     assert_eq!(status.unwrap().code(), Some(143));
     assert!(desk.results("out.jsonl").len() >= 1_000);
 }
+
+/// As after Ctrl-Z, or when the machine's user stops it.
+#[cfg(unix)]
+#[test]
+fn a_reply_that_came_while_the_run_was_stopped_is_not_bought_again() {
+    let (desk, sim) = (Desk::new(), good());
+    desk.prompts("in.jsonl", 1);
+    sim.hold();
+    let run = desk.start(&sim, "in.jsonl -o out.jsonl -j 1 --timeout 2s");
+    assert!(sim.wait_until(|s| s.in_flight == 1, PATIENCE));
+    run.signal("STOP");
+    sim.release();
+    assert!(sim.wait_until(|s| s.answered == 1, PATIENCE));
+    // Longer than the limit, counted from the call.
+    std::thread::sleep(Duration::from_secs(3));
+    run.signal("CONT");
+    run.wait().expect(0);
+    assert_eq!(desk.ids("out.jsonl"), all_ids(1));
+    assert_eq!(sim.stats().calls, 1);
+}

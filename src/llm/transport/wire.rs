@@ -14,6 +14,8 @@ use ureq::unversioned::transport::{
     Transport as Wire,
 };
 
+use super::patience::Patience;
+
 /// The sockets under a connection, to be shut down from another thread.
 type Sockets = Arc<[Weak<dyn ShutdownHandle>]>;
 
@@ -180,6 +182,7 @@ impl Connector<()> for Tracking {
             trust,
             call: 0,
             writes: 0,
+            patience: Patience::default(),
         }))
     }
 }
@@ -192,6 +195,8 @@ pub(super) struct Tracked {
     call: u64,
     /// Pieces of that call's request that went out.
     writes: u32,
+    /// For that call.
+    patience: Patience,
 }
 
 impl fmt::Debug for Tracked {
@@ -213,6 +218,7 @@ impl Wire for Tracked {
             if self.call != call.no {
                 call.reused.store(self.call != 0, Ordering::SeqCst);
                 (self.call, self.writes) = (call.no, 0);
+                self.patience = Patience::default();
             }
             reused = call.reused.load(Ordering::SeqCst);
         });
@@ -224,7 +230,8 @@ impl Wire for Tracked {
             return Err(ureq::Error::Io(closed));
         }
         self.writes = self.writes.saturating_add(1);
-        self.inner.transmit_output(amount, timeout)
+        self.inner
+            .transmit_output(amount, self.patience.extend(timeout))
     }
 
     fn await_input(&mut self, mut timeout: NextTimeout) -> Result<bool, ureq::Error> {
@@ -233,7 +240,10 @@ impl Wire for Tracked {
         if timeout.reason == Timeout::RecvResponse {
             timeout.per_read = None;
         }
-        let more = self.inner.await_input(timeout)?;
+        let inner = &mut self.inner;
+        let more = self
+            .patience
+            .wait(timeout, |piece| inner.await_input(piece))?;
         if more {
             with_current(|call| call.answered.store(true, Ordering::SeqCst));
         }

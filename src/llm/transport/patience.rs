@@ -1,0 +1,137 @@
+//! Time limits of a call, without the time in which the process was stopped: a reply that came while nobody
+//! could read it has come in time.
+
+use std::time::{Duration, Instant};
+
+use ureq::Timeout;
+use ureq::unversioned::transport::{NextTimeout, time};
+
+/// The longest wait in one piece: a piece that takes much longer than it was to take tells of a stop.
+const PIECE: Duration = Duration::from_secs(1);
+/// A machine that is busy keeps a thread waiting for less.
+const STOPPED: Duration = Duration::from_millis(500);
+
+/// How long a call is still waited for.
+#[derive(Default)]
+pub(super) struct Patience {
+    /// In pieces of this length in all the process was stopped.
+    stopped: Duration,
+    /// When each limit ends by the clock that went on meanwhile: what is left of one that has ended is told
+    /// as nothing, however long ago that was.
+    ends: Vec<(Timeout, Instant)>,
+}
+
+impl Patience {
+    /// The limit as it is with the time in which the process was stopped.
+    pub fn extend(&mut self, mut limit: NextTimeout) -> NextTimeout {
+        let end = self.end(limit);
+        if let Some(left) = self.left(end).filter(|_| !self.stopped.is_zero()) {
+            limit.after = left.into();
+        }
+        limit
+    }
+
+    /// Waits piece by piece.
+    pub fn wait(
+        &mut self,
+        limit: NextTimeout,
+        mut wait: impl FnMut(NextTimeout) -> Result<bool, ureq::Error>,
+    ) -> Result<bool, ureq::Error> {
+        let end = self.end(limit);
+        let mut waited = Duration::ZERO;
+        loop {
+            let started = Instant::now();
+            let left = self.left(end);
+            let still = limit.per_read.map(|most| most.saturating_sub(waited));
+            for (left, reason) in [(left, limit.reason), (still, Timeout::PerRead)] {
+                if left == Some(Duration::ZERO) {
+                    return Err(ureq::Error::Timeout(reason));
+                }
+            }
+            let piece = left.into_iter().chain(still).fold(PIECE, Duration::min);
+            let result = wait(NextTimeout {
+                after: piece.into(),
+                per_read: None,
+                ..limit
+            });
+            let took = started.elapsed();
+            match took > piece + STOPPED {
+                true => self.stopped += took,
+                false => waited += took,
+            }
+            match result {
+                Err(ureq::Error::Timeout(reason)) if reason == limit.reason => {}
+                ended => return ended,
+            }
+        }
+    }
+
+    fn end(&mut self, limit: NextTimeout) -> Option<Instant> {
+        let time::Duration::Exact(after) = limit.after else {
+            return None;
+        };
+        let end = Instant::now().checked_add(after)?;
+        let known = self.ends.iter_mut().find(|(of, _)| *of == limit.reason);
+        match known {
+            Some((_, known)) if after.is_zero() => return Some(*known),
+            Some((_, known)) => *known = end,
+            None => self.ends.push((limit.reason, end)),
+        }
+        Some(end)
+    }
+
+    fn left(&self, end: Option<Instant>) -> Option<Duration> {
+        let end = end?.checked_add(self.stopped)?;
+        Some(end.saturating_duration_since(Instant::now()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::thread::sleep;
+
+    use super::*;
+
+    fn limit(millis: u64) -> NextTimeout {
+        NextTimeout {
+            after: time::Duration::from_millis(millis),
+            reason: Timeout::PerCall,
+            ..NextTimeout::default()
+        }
+    }
+
+    #[test]
+    fn what_a_stop_took_does_not_count() {
+        let mut patience = Patience::default();
+        let mut pieces = 0;
+        let read = patience.wait(limit(100), |piece| {
+            pieces += 1;
+            if pieces > 1 {
+                return Ok(true);
+            }
+            sleep(*piece.after + 2 * STOPPED);
+            Err(ureq::Error::Timeout(piece.reason))
+        });
+        assert!(read.unwrap(), "it is read once more");
+        // The clock of the call's maker went on, so nothing seems to be left.
+        assert!(!patience.extend(limit(0)).after.is_zero());
+        assert!(patience.wait(limit(0), |_| Ok(true)).unwrap());
+    }
+
+    #[test]
+    fn a_silent_server_is_waited_for_as_long_as_was_said() {
+        let mut patience = Patience::default();
+        let silent = |piece: NextTimeout| {
+            sleep(*piece.after);
+            Err(ureq::Error::Timeout(piece.reason))
+        };
+        let ended = patience.wait(limit(50), silent);
+        assert!(matches!(ended, Err(ureq::Error::Timeout(Timeout::PerCall))));
+        let ended = patience.wait(limit(0), |_| panic!("its time is up"));
+        assert!(matches!(ended, Err(ureq::Error::Timeout(Timeout::PerCall))));
+        let mut per_read = limit(1_000_000);
+        per_read.per_read = Some(time::Duration::from_millis(50));
+        let ended = patience.wait(per_read, silent);
+        assert!(matches!(ended, Err(ureq::Error::Timeout(Timeout::PerRead))));
+    }
+}
