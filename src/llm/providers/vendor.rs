@@ -95,6 +95,7 @@ pub(crate) enum Retention {
 
 const DAY: Duration = Duration::from_secs(86_400);
 
+#[cfg_attr(not(feature = "queue"), expect(dead_code, reason = "the queue asks"))]
 impl Retention {
     /// Where nobody says anything, or says it for each batch: as short as the shortest there is.
     const UNKNOWN: Self = Self::FromEnd(2);
