@@ -22,6 +22,11 @@ pub(crate) mod limits;
 pub mod local;
 mod local_reply;
 mod openai;
+#[cfg_attr(
+    not(feature = "queue"),
+    allow(dead_code, reason = "only who collects batches asks")
+)]
+pub mod retention;
 mod rules;
 mod said;
 mod schema_for;

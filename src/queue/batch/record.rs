@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use crate::base::clock::Wall;
 use crate::base::error::{Error, ErrorKind};
 use crate::llm::batch::{BatchAccount, BatchCounts, BatchIntent, BatchStage};
-use crate::llm::providers::vendor::Retention;
+use crate::llm::providers::retention::Retention;
 use crate::queue::store::Batch;
 
 /// A batch as its row keeps it.

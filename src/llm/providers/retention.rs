@@ -1,0 +1,42 @@
+//! How long results of batches can be had from whoever made them.
+
+use std::time::Duration;
+
+use crate::base::clock::Wall;
+
+use super::vendor::Vendor;
+
+/// How long a provider says it keeps the results of a batch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Retention {
+    /// So many days from the batch's creation.
+    FromCreation(u32),
+    /// So many days from its end.
+    FromEnd(u32),
+    /// It names no end.
+    Unlimited,
+}
+
+const DAY: Duration = Duration::from_secs(86_400);
+
+impl Retention {
+    /// Where nobody says anything, or says it for each batch: as short as the shortest there is.
+    pub const UNKNOWN: Self = Self::FromEnd(2);
+
+    /// That of a provider, by its name.
+    pub fn of(provider: &str) -> Self {
+        let batches = Vendor::named(provider).and_then(|vendor| vendor.batches);
+        batches.map_or(Self::UNKNOWN, |batches| batches.retention)
+    }
+
+    /// Until when the results are kept of a batch that was created and seen to have ended then; `None`
+    /// where no end is named.
+    pub fn until(self, created: Wall, ended: Wall) -> Option<Wall> {
+        match self {
+            Self::FromCreation(days) => Some(created.after(DAY * days)),
+            // It may have ended long before it was seen, but hardly later than it was to be worked on.
+            Self::FromEnd(days) => Some(ended.min(created.after(DAY * 2)).after(DAY * days)),
+            Self::Unlimited => None,
+        }
+    }
+}
