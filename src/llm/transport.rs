@@ -24,6 +24,7 @@ use crate::base::cancel::Context;
 use crate::base::error::{Error, ErrorKind, RAW_LIMIT, Sent};
 use crate::base::secret::shown_url;
 
+use self::patience::BEYOND;
 use self::wire::{Call, Current, Tracking, Trust};
 
 pub use self::transfer::{Method, Transfer};
@@ -180,8 +181,8 @@ impl HttpTransport {
             .max_idle_connections(connections.max(1))
             .max_idle_connections_per_host(connections.max(1))
             .max_idle_age(IDLE_LIMIT)
-            .timeout_connect(Some(connect_timeout))
-            .timeout_per_call(Some(timeout))
+            .timeout_connect(Some(connect_timeout.min(timeout)))
+            .timeout_per_call(Some(timeout.saturating_add(BEYOND)))
             .build();
         let trust = Trust::default();
         let tracking = Tracking::new(trust.clone());
@@ -271,7 +272,11 @@ impl HttpTransport {
                 if timeout == self.timeout {
                     builder
                 } else {
-                    builder.config().timeout_per_call(Some(timeout)).build()
+                    builder
+                        .config()
+                        .timeout_connect(Some(self.connect_timeout.min(timeout)))
+                        .timeout_per_call(Some(timeout.saturating_add(BEYOND)))
+                        .build()
                 }
             }};
         }

@@ -309,7 +309,9 @@ fn a_standard_error_that_nobody_reads_holds_up_neither_a_run_nor_a_signal() {
 #[cfg(unix)]
 #[test]
 fn a_reply_that_came_while_the_run_was_stopped_is_not_bought_again() {
-    let (desk, sim) = (Desk::new(), good());
+    // More than one read brings.
+    let long = SimConfig::default().output_tokens(20_000);
+    let (desk, sim) = (Desk::new(), simulator(long));
     desk.prompts("in.jsonl", 1);
     sim.hold();
     let run = desk.start(&sim, "in.jsonl -o out.jsonl -j 1 --timeout 2s");

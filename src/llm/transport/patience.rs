@@ -11,6 +11,10 @@ const PIECE: Duration = Duration::from_secs(1);
 /// A machine that is busy keeps a thread waiting for less.
 const STOPPED: Duration = Duration::from_millis(500);
 
+/// ureq ends a call whose time is over without asking its transport whether it was stopped: it is told a
+/// limit that is so much longer, and what is waited for here ends when the call shall.
+pub(in crate::llm) const BEYOND: Duration = Duration::from_secs(30 * 24 * 3600);
+
 /// How long a call is still waited for.
 #[derive(Default)]
 pub(super) struct Patience {
@@ -22,10 +26,10 @@ pub(super) struct Patience {
 }
 
 impl Patience {
-    /// The limit as it is with the time in which the process was stopped.
-    pub fn extend(&mut self, mut limit: NextTimeout) -> NextTimeout {
+    /// What is left of a limit, without the time in which the process was stopped.
+    pub fn what_is_left(&mut self, mut limit: NextTimeout) -> NextTimeout {
         let end = self.end(limit);
-        if let Some(left) = self.left(end).filter(|_| !self.stopped.is_zero()) {
+        if let Some(left) = self.left(end) {
             limit.after = left.into();
         }
         limit
@@ -67,9 +71,12 @@ impl Patience {
     }
 
     fn end(&mut self, limit: NextTimeout) -> Option<Instant> {
-        let time::Duration::Exact(after) = limit.after else {
+        let time::Duration::Exact(mut after) = limit.after else {
             return None;
         };
+        if limit.reason == Timeout::PerCall {
+            after = after.saturating_sub(BEYOND);
+        }
         let end = Instant::now().checked_add(after)?;
         let known = self.ends.iter_mut().find(|(of, _)| *of == limit.reason);
         match known {
@@ -94,7 +101,7 @@ mod tests {
 
     fn limit(millis: u64) -> NextTimeout {
         NextTimeout {
-            after: time::Duration::from_millis(millis),
+            after: (BEYOND + Duration::from_millis(millis)).into(),
             reason: Timeout::PerCall,
             ..NextTimeout::default()
         }
@@ -114,7 +121,7 @@ mod tests {
         });
         assert!(read.unwrap(), "it is read once more");
         // The clock of the call's maker went on, so nothing seems to be left.
-        assert!(!patience.extend(limit(0)).after.is_zero());
+        assert!(!patience.what_is_left(limit(0)).after.is_zero());
         assert!(patience.wait(limit(0), |_| Ok(true)).unwrap());
     }
 

@@ -10,6 +10,7 @@ use crate::base::cancel::Context;
 use crate::base::error::{Error, ErrorKind, Sent};
 use crate::base::secret::shown_url;
 
+use super::patience::BEYOND;
 use super::{ERROR_LIMIT, Headers, HttpReply, HttpTransport, REPLY_LIMIT, unwrapped};
 
 const PIECE: usize = 64 * 1024;
@@ -159,7 +160,7 @@ impl HttpTransport {
     ) -> Result<http::Response<Body>, ureq::Error> {
         let request = self.agent.configure_request(request);
         let request = request
-            .timeout_per_call(ctx.remaining())
+            .timeout_per_call(ctx.remaining().map(|left| left.saturating_add(BEYOND)))
             .timeout_per_write(Some(idle))
             .timeout_per_read(Some(idle))
             .timeout_recv_response(Some(reply))

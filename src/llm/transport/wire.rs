@@ -231,7 +231,7 @@ impl Wire for Tracked {
         }
         self.writes = self.writes.saturating_add(1);
         self.inner
-            .transmit_output(amount, self.patience.extend(timeout))
+            .transmit_output(amount, self.patience.what_is_left(timeout))
     }
 
     fn await_input(&mut self, mut timeout: NextTimeout) -> Result<bool, ureq::Error> {
