@@ -31,9 +31,25 @@ pub(crate) fn make_file(path: &Path) -> io::Result<File> {
 
 /// Has a database that SQLite is about to make be private: its log and what else it puts beside the
 /// file follow the file. Whatever keeps it from being made, SQLite will meet, and explain.
+///
+/// A database that is there is never opened here, nor is its file made under its own name: closing a
+/// file gives up all locks of this process on it, those of its other connections too
+/// (<https://www.sqlite.org/howtocorrupt.html>, section 2.2).
 #[cfg(feature = "queue")]
 pub(crate) fn before_sqlite(path: &Path) {
-    let _ = open(File::options().append(true).create(true), path);
+    static MADE: std::sync::atomic::AtomicU32 = std::sync::atomic::AtomicU32::new(0);
+    if path.exists() {
+        return;
+    }
+    let made = MADE.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+    let mut draft = path.as_os_str().to_owned();
+    draft.push(format!(".{}-{made}.new", std::process::id()));
+    let draft = Path::new(&draft);
+    if open(File::options().write(true).create_new(true), draft).is_ok() {
+        // Fails where somebody else has made the database meanwhile.
+        let _ = std::fs::hard_link(draft, path);
+        let _ = std::fs::remove_file(draft);
+    }
 }
 
 #[cfg(all(test, unix))]
@@ -64,5 +80,27 @@ mod tests {
         fs::set_permissions(&file, fs::Permissions::from_mode(0o640)).unwrap();
         make_file(&file).unwrap();
         assert_eq!(rights(&file), 0o640);
+    }
+
+    #[cfg(all(feature = "queue", target_os = "linux"))]
+    #[test]
+    fn the_locks_of_a_database_that_is_open_stay() {
+        use std::os::unix::fs::MetadataExt;
+        let place = tempfile::tempdir().unwrap();
+        let path = place.path().join("jobs.db");
+        before_sqlite(&path);
+        assert_eq!(rights(&path), 0o600);
+        let held = rusqlite::Connection::open(&path).unwrap();
+        held.execute_batch("CREATE TABLE t (n); BEGIN IMMEDIATE")
+            .unwrap();
+        let inode = format!(":{} ", fs::metadata(&path).unwrap().ino());
+        let locks = || {
+            let all = fs::read_to_string("/proc/locks").unwrap();
+            all.lines().filter(|line| line.contains(&inode)).count()
+        };
+        let before = locks();
+        assert!(before > 0);
+        before_sqlite(&path);
+        assert_eq!(locks(), before);
     }
 }
