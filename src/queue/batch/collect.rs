@@ -161,21 +161,36 @@ fn download(
     ctx: &Context,
 ) -> Result<Fetched, Error> {
     let path = office.spool.results(label, i);
-    let mut refused = None;
-    if !path.exists() {
-        check(ctx)?;
-        let mut draft = office.spool.draft(path.clone())?;
-        let mut sink = draft.sink(most);
-        let result = client.download(id, file, &mut sink, ctx);
-        refused = match (sink.stopped(), result) {
-            (Some(Stopped::NoRoom(error)), _) => return Err(error),
-            (Some(Stopped::TooLong), _) => Some(too_long(most)),
-            (None, Err(error)) if !is_refusal(&error) => return Err(error),
-            (None, result) => result.err(),
-        };
-        draft.keep()?;
+    if path.exists() {
+        return Ok(Fetched {
+            path,
+            refused: None,
+        });
     }
-    Ok(Fetched { path, refused })
+    check(ctx)?;
+    let mut draft = office.spool.draft(path.clone())?;
+    let mut sink = draft.sink(most);
+    let result = client.download(id, file, &mut sink, ctx);
+    let refused = match (sink.stopped(), result) {
+        (Some(Stopped::NoRoom(error)), _) => return Err(error),
+        (Some(Stopped::TooLong), _) => too_long(most),
+        (None, Err(error)) if !is_refusal(&error) => return Err(error),
+        (None, Err(error)) => error,
+        (None, Ok(())) => {
+            draft.keep()?;
+            return Ok(Fetched {
+                path,
+                refused: None,
+            });
+        }
+    };
+    // Whoever comes back to it must not take it for all there is.
+    let path = office.spool.partial(label, i);
+    draft.keep_partial(path.clone())?;
+    Ok(Fetched {
+        path,
+        refused: Some(refused),
+    })
 }
 
 fn too_long(most: u64) -> Error {

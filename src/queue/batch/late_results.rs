@@ -5,16 +5,18 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use crate::base::cancel::Context;
 use crate::base::clock::{Clock, Time};
 use crate::base::error::{Error, ErrorKind, Sent};
 use crate::base::id::ProcessId;
+use crate::llm::batch::{BatchClient, BatchStatus};
 use crate::queue::store::JobStore;
 
 use super::bench::{Bench, Twisted};
 use super::info::BatchInfo;
 use super::pace::BatchSettings;
 use super::poller::Poller;
-use super::world::seconds;
+use super::world::{Client, seconds};
 
 const HOUR: Duration = Duration::from_secs(3600);
 const DAY: Duration = Duration::from_secs(86_400);
@@ -172,6 +174,51 @@ fn results_beyond_all_measure_are_cut_off_and_what_came_before_is_stored() {
         .map(|file| file.unwrap().metadata().unwrap().len())
         .sum();
     assert!(bytes < 10_000, "{bytes}");
+}
+
+#[test]
+fn what_came_of_refused_results_is_not_all_of_them_when_it_could_not_be_stored_either() {
+    let bench = Bench::new();
+    let (client, asked) = endpoint(&bench, Time::ZERO, || None);
+    let settings = BatchSettings::default().poll_interval(Some(seconds(1)));
+    bench.post.set(settings.max_result_bytes(1_000));
+    let world = bench.world.clone();
+    // Of those that do not say how many results there are.
+    *client.status.lock() = Box::new(move |id| {
+        let status = Client(world.clone()).status(id, &Context::new());
+        let silent = |status| BatchStatus {
+            expected: None,
+            ..status
+        };
+        Some(status.map(silent))
+    });
+    let refusals = Arc::new(AtomicU64::new(0));
+    let (world, count, failing) = (bench.world.clone(), asked.clone(), refusals.clone());
+    *client.download.lock() = Box::new(move |id| {
+        let first = count.fetch_add(1, Ordering::SeqCst) == 0;
+        let world = world.lock();
+        let remote = world.batches.iter().find(|remote| remote.id == *id)?;
+        let lines = remote.items.iter().map(|(key, p)| format!("{key} +{p}"));
+        let lines: Vec<String> = lines.collect();
+        if !first {
+            return Some(Ok(lines.join("\n") + "\n"));
+        }
+        // It ends with a whole line.
+        failing.store(1, Ordering::SeqCst);
+        Some(Ok(format!("{:<1999}\n{}\n", lines[0], lines[1])))
+    });
+    *bench.store.unwritable.lock() = Some(Box::new(move || {
+        let failing = refusals.swap(0, Ordering::SeqCst) > 0;
+        failing.then(|| Error::new(ErrorKind::Transient, "the disk is full"))
+    }));
+    let process = bench.enqueue(&["a", "b"]);
+    let mut poller = bench.poller(bench.worker(), &[]);
+    assert!(bench.until(&mut poller, || bench.is_over(process)));
+    assert_eq!(bench.counts(process).completed, 2);
+    assert_eq!(asked.load(Ordering::SeqCst), 2);
+    nothing_was_bought_again(&bench, process);
+    let spooled = std::fs::read_dir(bench.store.folder()).unwrap();
+    assert_eq!(spooled.count(), 0);
 }
 
 #[test]

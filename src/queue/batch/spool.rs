@@ -28,6 +28,11 @@ impl Spool {
         self.0.join(format!("{label}.{file}.results"))
     }
 
+    /// What came of results of which there is more.
+    pub(crate) fn partial(&self, label: &str, file: usize) -> PathBuf {
+        self.0.join(format!("{label}.{file}.results.partial"))
+    }
+
     /// Begins a file, which is there once it is [kept](Draft::keep).
     pub(crate) fn draft(&self, path: PathBuf) -> Result<Draft, Error> {
         let begin = || {
@@ -51,6 +56,7 @@ impl Spool {
     pub(crate) fn drop_results(&self, label: &str, files: usize) {
         for file in 0..files {
             let _ = fs::remove_file(self.results(label, file));
+            let _ = fs::remove_file(self.partial(label, file));
         }
     }
 
@@ -95,6 +101,20 @@ impl Draft {
             fs::rename(&self.part, &self.path)
         };
         keep().map_err(|error| unwritable(&self.path, error))
+    }
+
+    /// Makes what came of it last under that name, unless a longer one has it.
+    pub(crate) fn keep_partial(mut self, path: PathBuf) -> Result<(), Error> {
+        let length = |draft: &mut Self| {
+            draft.file.flush()?;
+            Ok(draft.file.get_ref().metadata()?.len())
+        };
+        let length = length(&mut self).map_err(|error| unwritable(&path, error))?;
+        if fs::metadata(&path).is_ok_and(|known| known.len() > length) {
+            return Ok(());
+        }
+        self.path = path;
+        self.keep()
     }
 
     pub(crate) fn write(&mut self, bytes: &[u8]) -> Result<(), Error> {
