@@ -323,11 +323,12 @@ impl<W: Work> Dispatcher<W> {
             hints,
             fatal,
         } = landed;
+        let retry = self.options.retry;
+        let hints = retry.obeyed(hints);
         self.counters.last_end = Some(now);
         let step = ticket.class.at(ticket.tries.step);
         let elsewhere = self.next_live(&ticket).is_some();
         self.note_reached(step, &result, elsewhere, now);
-        let retry = self.options.retry;
         let mut ended = match &result {
             Ok(_) => Ended::Replied(used),
             Err(e) if e.kind() == ErrorKind::RateLimited => {

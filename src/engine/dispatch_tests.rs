@@ -1,6 +1,7 @@
 //! Who starts when, on a clock moved by hand.
 
 use super::*;
+use crate::base::hints::Window;
 use crate::engine::jitter::Jitter;
 use crate::engine::limit::{Limits, QuotaKey};
 use crate::engine::loading::PATIENCE;
@@ -281,4 +282,48 @@ fn a_run_that_is_only_refused_stops_after_ten_minutes_and_loses_nothing_before()
     assert!((600..700).contains(&end.since(Time::ZERO).as_secs()));
     assert!(order.len() < 30, "{} calls", order.len());
     assert_eq!(run.work.ended, [(order[order.len() - 1], false)]);
+}
+
+#[test]
+fn a_reset_that_nobody_waits_for_pauses_nothing_and_a_refusal_then_ends_the_run() {
+    let day = |reset| RateHints {
+        requests: Some(Window {
+            limit: 1000,
+            period: Duration::from_secs(86_400),
+            remaining: Some(0),
+            reset: Some(reset),
+        }),
+        tokens: None,
+    };
+    let hour = Duration::from_secs(3600);
+    let on_error = ErrorPolicy::StopOnCriticalError;
+    for (reset, waits) in [(hour, true), (23 * hour, false), (10_000 * hour, false)] {
+        let mut run = dispatcher(vec![1; 3], Limits::default(), 1, on_error);
+        let mut start = Vec::new();
+        run.turn(Time::ZERO, &mut start);
+        let landed = |flight, result| {
+            Event::Landed(Landed {
+                flight,
+                result,
+                used: Some((1, 0)),
+                hints: day(reset),
+                fatal: false,
+            })
+        };
+        run.handle(landed(start.pop().unwrap(), Ok(())), Time::ZERO);
+        let turn = run.turn(Time::ZERO, &mut start);
+        if waits {
+            assert_eq!(turn, Turn::Wait(Some(Time::ZERO.after(reset))));
+            continue;
+        }
+        let next = start.pop().expect("the next call goes out");
+        let error = Error::new(ErrorKind::RateLimited, "that was all for today");
+        let error = error.with_status(429).with_retry_after(Some(reset));
+        run.handle(landed(next, Err(error)), Time::ZERO);
+        assert_eq!(run.turn(Time::ZERO, &mut start), Turn::Finished);
+        let Some(StopReason::Critical(error)) = run.stop_reason() else {
+            panic!("{:?}", run.stop_reason());
+        };
+        assert!(error.message().contains("asks to wait for"), "{error}");
+    }
 }

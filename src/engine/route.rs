@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use crate::base::clock::Time;
 use crate::base::error::{Error, ErrorKind, Sent};
+use crate::base::hints::RateHints;
 
 use super::trail::Trail;
 
@@ -63,7 +64,8 @@ impl RetryPolicy {
         self
     }
 
-    /// The longest `Retry-After` of a rate limit (429) that is obeyed. A provider that asks for more,
+    /// The longest `Retry-After` of a rate limit (429) that is obeyed, and the longest time to the reset
+    /// of an allowance that a reply calls empty. A provider that asks for more,
     /// or sends a time of day for a number of seconds, is not called again in this run: its items go
     /// to the next provider, and where there is none they stay unsent. Default: 1 h.
     pub fn max_rate_limit_wait(mut self, wait: Duration) -> Self {
@@ -91,6 +93,17 @@ impl RetryPolicy {
         error
             .retry_after()
             .is_some_and(|wait| wait > self.longest(error))
+    }
+
+    /// Limits without the times of their resets that nobody waits for: the refusal of the next call
+    /// says what follows.
+    pub(crate) fn obeyed(&self, mut hints: RateHints) -> RateHints {
+        let windows = [&mut hints.requests, &mut hints.tokens];
+        for window in windows.into_iter().flatten() {
+            let most = self.max_rate_limit_wait;
+            window.reset = window.reset.filter(|reset| *reset <= most);
+        }
+        hints
     }
 
     fn longest(&self, error: &Error) -> Duration {
