@@ -86,6 +86,7 @@ pub use base::error::{Error, ErrorKind, Sent};
 pub use base::hints::{RateHints, Window};
 pub use base::id::{JobId, ProcessId};
 pub use base::secret::{Secret, shown_url};
+pub use base::sidecar_path::sidecar_path;
 pub use base::usage::Usage;
 pub use bulk::appender::ResultsAppender;
 pub use bulk::file::FileRun;

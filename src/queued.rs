@@ -11,6 +11,7 @@ use crossbeam_channel::{RecvTimeoutError, Sender, bounded, select};
 use crate::base::cancel::Context;
 use crate::base::error::{Error, ErrorKind};
 use crate::base::id::{JobId, ProcessId};
+use crate::base::sidecar_path::resolved;
 use crate::bulk::file::FileRun;
 use crate::bulk::ledger::{Ledger, Line, Unsaved};
 use crate::bulk::options::{FileRunError, FileRunOptions, Output, Plan, Report};
@@ -32,7 +33,6 @@ mod sidecar;
 mod taken;
 
 use keeper::Keeper;
-use sidecar::resolved;
 pub use sidecar::{Sidecar, Taken, file_id};
 
 /// A run from a file of prompts to result lines, whose items wait in a [`JobQueue`], such as those that
@@ -216,10 +216,12 @@ impl QueuedRun {
             ..Counters::default()
         };
         let foreign = turn.ledger.foreign();
-        let mut report = turn.ledger.finish(stop, counters);
+        let (mut report, locked) = turn.ledger.finish(stop, counters);
+        // The next run of the output begins after this: its sidecar is not removed.
         if let Err(error) = turn.keeper.end(left.is_some()) {
             log::warn!("{error}");
         }
+        drop(locked);
         let unsaved = sum.unsaved.into_iter();
         report.unsaved = unsaved.map(|line| (line + "\n").into_bytes()).collect();
         Ok(QueuedReport {

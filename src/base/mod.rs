@@ -15,4 +15,5 @@ pub mod id;
 pub mod names;
 pub mod private;
 pub mod secret;
+pub mod sidecar_path;
 pub mod usage;

@@ -213,8 +213,13 @@ impl Ledger {
         self.tally.pending() == 0
     }
 
-    /// Ends the run: tidies the output up unless it was stopped, and tells the numbers.
-    pub(crate) fn finish(self, mut stop: Option<StopReason>, counters: Counters) -> Report {
+    /// Ends the run: tidies the output up unless it was stopped, and tells the numbers. The output, if it
+    /// is a file, is locked until what is returned with them is dropped.
+    pub(crate) fn finish(
+        self,
+        mut stop: Option<StopReason>,
+        counters: Counters,
+    ) -> (Report, Option<ResultsFile>) {
         let now = SystemClock.now();
         let counters = Counters {
             first_start: Some(self.started),
@@ -231,21 +236,26 @@ impl Ledger {
         let ordered = self.options.ordered;
         let untidy = (self.repeated || ordered) && stop.is_none();
         let mut compaction = Ok(());
-        if let OpenOutput::File(mut file) = self.output {
+        let mut file = match self.output {
+            OpenOutput::File(file) => Some(file),
+            OpenOutput::Writer(_) => None,
+        };
+        if let Some(file) = &mut file {
             match file.undisturbed() {
                 Err(lost) => stop = Some(StopReason::OutputLost(lost)),
                 Ok(()) if untidy => {
-                    compaction = compact(&mut file, into_order(self.items), ordered);
+                    compaction = compact(file, into_order(self.items), ordered);
                 }
                 Ok(()) => {}
             }
         }
-        Report {
+        let report = Report {
             summary,
             stop,
             unsaved: Vec::new(),
             compaction,
-        }
+        };
+        (report, file)
     }
 
     /// What was to be done.

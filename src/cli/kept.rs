@@ -30,6 +30,8 @@ pub struct Asker<'a> {
     pub database: &'a Path,
     /// What is not there yet may be put on the queue.
     pub submits: bool,
+    /// Nothing is changed.
+    pub dry_run: bool,
     pub options: SqliteOptions,
 }
 
@@ -121,8 +123,11 @@ impl Asker<'_> {
 
     /// Removes a sidecar of which nothing is left, while nobody else has the output.
     fn forget(&self, id: ProcessId) -> Result<(), Refusal> {
+        if self.dry_run {
+            return Ok(());
+        }
         match ResultsAppender::open(self.output) {
-            Ok(_locked) => Sidecar::remove(self.output, id)
+            Ok(_locked) => Sidecar::discard(self.output, id)
                 .map_err(|error| Refusal::could_not_run(error.message())),
             // Whoever opens the output says what is wrong with it.
             Err(FileRunError::Output(_) | FileRunError::Usage(_)) => Ok(()),

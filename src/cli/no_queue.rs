@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use batchwright::{
     Context, FileRunError, FileRunOptions, Limits, Output, Plan, Prompts, RetryPolicy, Settings,
-    Strategy,
+    Strategy, sidecar_path,
 };
 
 use super::args::RunArgs;
@@ -23,10 +23,10 @@ impl Place {
         let Some(output) = &args.output else {
             return Ok(None);
         };
-        let real = output.canonicalize().unwrap_or_else(|_| output.clone());
-        let mut sidecar = real.into_os_string();
-        sidecar.push(".batchwright");
-        let sidecar = std::path::PathBuf::from(sidecar);
+        // Without its folder there is neither; whoever opens the output says so.
+        let Ok(sidecar) = sidecar_path(output) else {
+            return Ok(None);
+        };
         match sidecar.exists() {
             false => Ok(None),
             true => Err(Refusal::usage(format!(

@@ -118,7 +118,7 @@ fn try_cancel(args: &CancelArgs) -> Result<(String, Value), Refusal> {
         let batches = batches::cancel(args, &queue, id)?;
         let deleted = queue.delete(id).map_err(failed)?;
         if let Some(output) = &process.info.output {
-            let forgotten = Sidecar::remove(Path::new(output), id);
+            let forgotten = Sidecar::discard(Path::new(output), id);
             forgotten.map_err(failed)?;
         }
         let line = format!("process {id} is deleted with {} jobs", count(deleted));

@@ -59,6 +59,7 @@ impl Place {
                 input: (!args.input.is_stream()).then(|| args.input.whole()),
                 database: &database,
                 submits: batch,
+                dry_run: args.dry_run,
                 options: options.clone(),
             }
             .find()?,

@@ -4,10 +4,11 @@ use std::path::{Path, PathBuf};
 
 use crate::base::error::{Error, ErrorKind};
 use crate::base::id::ProcessId;
+use crate::base::sidecar_path::resolved;
 use crate::queue::host::JobQueue;
 use crate::queue::info::ProcessInfo;
 
-use super::sidecar::{Sidecar, Taken, file_id, resolved};
+use super::sidecar::{Sidecar, Taken, file_id};
 
 /// Whose output it is that a run writes to, and where that is kept.
 pub(super) struct Keeper {
@@ -99,7 +100,7 @@ impl Keeper {
         // Under the name that the output had before.
         let old = before.and_then(|process| process.info.output);
         if let Some(old) = old.filter(|old| Some(old) != now.output.as_ref()) {
-            Sidecar::remove(Path::new(&old), self.process)?;
+            Sidecar::discard(Path::new(&old), self.process)?;
         }
         Ok(())
     }
@@ -156,10 +157,7 @@ impl Keeper {
             return Ok(());
         };
         if !left {
-            return match Sidecar::read(output)? {
-                Some(sidecar) if !sidecar.taken.is_empty() => Ok(()),
-                _ => Sidecar::remove(output, self.process),
-            };
+            return Sidecar::remove(output, self.process);
         }
         self.write(0)?;
         self.queue.describe(self.process, &self.now()).map(drop)

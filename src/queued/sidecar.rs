@@ -1,6 +1,5 @@
 //! What is kept beside an output while anything of it is on a queue.
 
-use std::ffi::OsString;
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
@@ -12,6 +11,7 @@ use crate::base::error::{Error, ErrorKind};
 use crate::base::host::host;
 use crate::base::id::ProcessId;
 use crate::base::private;
+use crate::base::sidecar_path::sidecar_path;
 use crate::queue::batch::BatchInfo;
 use crate::queue::host::JobQueue;
 use crate::queue::info::ProcessInfo;
@@ -96,9 +96,7 @@ impl Sidecar {
     /// # Errors
     /// When the output's folder is not there.
     pub fn path(output: &Path) -> io::Result<PathBuf> {
-        let mut name = resolved(output, 0)?.into_os_string();
-        name.push(".batchwright");
-        Ok(name.into())
+        sidecar_path(output)
     }
 
     /// Reads the sidecar of an output; `None` if there is none.
@@ -149,11 +147,25 @@ impl Sidecar {
         })
     }
 
-    /// Removes the sidecar of an output, if it names this process.
+    /// Nothing of this process is left on its queue: removes the sidecar of its output, unless results
+    /// were taken elsewhere, from where the next run has to take them in.
     ///
     /// # Errors
     /// When it is there and cannot be removed.
     pub fn remove(output: &Path, process: ProcessId) -> Result<(), Error> {
+        match Self::read(output) {
+            Ok(Some(sidecar)) if sidecar.process_id == process && !sidecar.taken.is_empty() => {
+                sidecar.with_batches(0, &[]).write(output)
+            }
+            _ => Self::discard(output, process),
+        }
+    }
+
+    /// Gives up what is known of this process: removes the sidecar of an output, if it names this process.
+    ///
+    /// # Errors
+    /// When it is there and cannot be removed.
+    pub fn discard(output: &Path, process: ProcessId) -> Result<(), Error> {
         let (Ok(path), Ok(Some(sidecar))) = (Self::path(output), Self::read(output)) else {
             return Ok(());
         };
@@ -197,30 +209,6 @@ impl Sidecar {
         };
         *self == other
     }
-}
-
-/// Links that lead to one another end somewhere.
-const MOST_LINKS: u32 = 40;
-
-/// The path that a file has, or will have when it is made.
-pub(super) fn resolved(path: &Path, links: u32) -> io::Result<PathBuf> {
-    let parent = path
-        .parent()
-        .filter(|parent| !parent.as_os_str().is_empty());
-    let parent = parent.unwrap_or(Path::new("."));
-    match path.canonicalize() {
-        Ok(path) => return Ok(path),
-        Err(error) if error.kind() != io::ErrorKind::NotFound || links > MOST_LINKS => {
-            return Err(error);
-        }
-        Err(_) => {}
-    }
-    // A link to what is not there yet.
-    if let Ok(target) = path.read_link() {
-        return resolved(&parent.join(target), links + 1);
-    }
-    let name: OsString = path.file_name().unwrap_or_default().to_owned();
-    Ok(parent.canonicalize()?.join(name))
 }
 
 fn read(path: &Path) -> Result<Option<Sidecar>, Error> {

@@ -139,6 +139,48 @@ fn what_was_taken_elsewhere_comes_back_from_there() {
     run(&desk, &sim, WORDS).expect(0).says("nothing to send");
 }
 
+/// The first result of a process goes to another file, as if the others had not come yet.
+fn one_taken(desk: &Desk, id: ProcessId, to: &str) {
+    let (queue, output) = (queue(desk), desk.path("out.jsonl"));
+    let [delivery] = queue.peek(id, 1).unwrap().try_into().unwrap();
+    desk.write(to, delivery.result.line() + "\n");
+    let mut sidecar = Sidecar::read(&output).unwrap().unwrap();
+    let to = desk.path(to).canonicalize().unwrap();
+    sidecar.add_taken(Some(&to), 1);
+    sidecar.write(&output).unwrap();
+    queue.ack(&[delivery.receipt]).unwrap();
+}
+
+#[test]
+fn what_was_taken_elsewhere_is_known_after_the_rest_came_to_its_output() {
+    let (desk, sim) = left_alone(3);
+    let (id, _) = worked(&desk, &sim);
+    one_taken(&desk, id, "else.jsonl");
+    other(&desk, &sim, &format!("results {id} -o out.jsonl")).expect(0);
+    clean(&desk);
+    assert_eq!(desk.results("out.jsonl").len(), 2);
+    run(&desk, &sim, WORDS).expect(0);
+    whole(&desk, &sim, "out.jsonl", 3);
+}
+
+#[test]
+fn a_dry_run_leaves_every_file_as_it_is() {
+    let (desk, sim) = (Desk::new(), taking(SHORT));
+    desk.prompts("in.jsonl", 3);
+    // Killed while it wrote a line.
+    desk.write("out.jsonl", "{\"id\":\"i-");
+    written(&desk);
+    let before = desk.read(SIDECAR);
+    let mut dry = command(&desk, &sim, &format!("{WORDS} --dry-run"));
+    Running::start(&mut dry).wait().expect(0);
+    assert_eq!(desk.read("out.jsonl"), "{\"id\":\"i-");
+    assert_eq!(desk.read(SIDECAR), before);
+    fs::remove_file(desk.path("out.jsonl")).unwrap();
+    let mut dry = command(&desk, &sim, &format!("{WORDS} --dry-run"));
+    Running::start(&mut dry).wait().expect(0);
+    assert!(!desk.exists("out.jsonl") && desk.read(SIDECAR) == before);
+}
+
 #[test]
 fn what_was_taken_and_cannot_be_found_is_not_bought_again_by_itself() {
     let (desk, sim) = left_alone(3);

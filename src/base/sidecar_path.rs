@@ -1,0 +1,56 @@
+//! Where it is kept that items of an output are on a queue; a program without the queue asks as well.
+
+use std::ffi::OsString;
+use std::io;
+use std::path::{Path, PathBuf};
+
+/// Where the sidecar of an output is, whatever link or relative path leads to that: the file beside it
+/// with `.batchwright` behind its name.
+///
+/// # Errors
+/// When the output's folder is not there.
+pub fn sidecar_path(output: &Path) -> io::Result<PathBuf> {
+    let mut name = resolved(output, 0)?.into_os_string();
+    name.push(".batchwright");
+    Ok(name.into())
+}
+
+/// Links that lead to one another end somewhere.
+const MOST_LINKS: u32 = 40;
+
+/// The path that a file has, or will have when it is made.
+pub(crate) fn resolved(path: &Path, links: u32) -> io::Result<PathBuf> {
+    let parent = path
+        .parent()
+        .filter(|parent| !parent.as_os_str().is_empty());
+    let parent = parent.unwrap_or(Path::new("."));
+    match path.canonicalize() {
+        Ok(path) => return Ok(path),
+        Err(error) if error.kind() != io::ErrorKind::NotFound || links > MOST_LINKS => {
+            return Err(error);
+        }
+        Err(_) => {}
+    }
+    // A link to what is not there yet.
+    if let Ok(target) = path.read_link() {
+        return resolved(&parent.join(target), links + 1);
+    }
+    let name: OsString = path.file_name().unwrap_or_default().to_owned();
+    Ok(parent.canonicalize()?.join(name))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[cfg(unix)]
+    #[test]
+    fn a_link_to_what_is_not_there_leads_to_the_sidecar_of_what_will_be() {
+        let folder = tempfile::tempdir().unwrap();
+        let link = folder.path().join("link.jsonl");
+        std::os::unix::fs::symlink("out.jsonl", &link).unwrap();
+        let beside = folder.path().canonicalize().unwrap();
+        let beside = beside.join("out.jsonl.batchwright");
+        assert_eq!(sidecar_path(&link).unwrap(), beside);
+    }
+}
