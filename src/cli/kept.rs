@@ -69,6 +69,7 @@ impl Asker<'_> {
 
     fn by(&self, sidecar: &Sidecar, line: Option<String>) -> Result<Option<Kept>, Refusal> {
         self.refuse_other_files(sidecar)?;
+        self.refuse_copies(sidecar)?;
         let mut lines = Vec::from_iter(line);
         if !sidecar.taken.is_empty() {
             self.check_taken(sidecar)?;
@@ -89,10 +90,11 @@ impl Asker<'_> {
         let here = here.transpose().map_err(failed)?;
         let mut same = false;
         if let Some(queue) = &here {
-            if queue.process(id).map_err(failed)?.is_some() {
+            // Another queue may have a process of the same id: that of what was here before.
+            same = queue.id().map_err(failed)? == sidecar.queue_id;
+            if same && queue.process(id).map_err(failed)?.is_some() {
                 return kept(None, lines);
             }
-            same = queue.id().map_err(failed)? == sidecar.queue_id;
         }
         if !same && recorded.exists() {
             let queue = self.open(recorded).map_err(failed)?;
@@ -173,6 +175,26 @@ impl Asker<'_> {
              another file for another input. If that output was renamed, rename this file with it: \
              NAME.batchwright for NAME. {}",
             beside.display(),
+            self.to_give_up()
+        )))
+    }
+
+    /// An output that was copied together with its sidecar: both would take the items for theirs. One that
+    /// was moved is still the same file.
+    fn refuse_copies(&self, sidecar: &Sidecar) -> Result<(), Refusal> {
+        let (Some(original), Some(file)) = (&sidecar.info.output, &sidecar.info.output_file) else {
+            return Ok(());
+        };
+        let elsewhere = Sidecar::path(self.output).ok() != Sidecar::path(Path::new(original)).ok();
+        let copied = file_id(self.output).as_ref() != Some(file);
+        if !(elsewhere && copied && Path::new(original).exists()) {
+            return Ok(());
+        }
+        let quoted_original = quoted(original);
+        Err(Refusal::usage(format!(
+            "{} looks like a copy of {original}, which is still there: the items that are under way belong \
+             to that one, and nothing was sent. Go on with -o {quoted_original}. {}",
+            self.output.display(),
             self.to_give_up()
         )))
     }

@@ -23,7 +23,7 @@ fn other(desk: &Desk, sim: &Simulator, words: &str) -> Ended {
 }
 
 /// So many items are at the provider, and nobody waits for them.
-fn left_alone(items: usize) -> (Desk, Simulator) {
+pub fn left_alone(items: usize) -> (Desk, Simulator) {
     // Not over before whoever hands it over has left.
     let (desk, sim) = (Desk::new(), taking(Duration::from_millis(400)));
     desk.prompts("in.jsonl", items);
@@ -33,7 +33,7 @@ fn left_alone(items: usize) -> (Desk, Simulator) {
 }
 
 #[track_caller]
-fn bought(sim: &Simulator, items: u64) {
+pub fn bought(sim: &Simulator, items: u64) {
     let stats = sim.batch_stats();
     assert_eq!(
         (stats.items_accepted, sim.stats().calls),

@@ -61,6 +61,8 @@ mod cli_batch;
 mod cli_bought_once;
 #[cfg(all(feature = "cli", feature = "queue", feature = "simulate"))]
 mod cli_config;
+#[cfg(all(feature = "cli", feature = "queue", feature = "simulate", unix))]
+mod cli_copied_output;
 #[cfg(all(feature = "cli", feature = "simulate"))]
 mod cli_disk;
 #[cfg(all(feature = "cli", feature = "simulate"))]
