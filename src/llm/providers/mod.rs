@@ -26,7 +26,7 @@ mod openai;
     not(feature = "queue"),
     allow(dead_code, reason = "only who collects batches asks")
 )]
-pub mod retention;
+mod retention;
 mod rules;
 mod said;
 mod schema_for;

@@ -4,8 +4,6 @@ use std::time::Duration;
 
 use crate::base::clock::Wall;
 
-use super::vendor::Vendor;
-
 /// How long a provider says it keeps the results of a batch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Retention {
@@ -22,12 +20,6 @@ const DAY: Duration = Duration::from_secs(86_400);
 impl Retention {
     /// Where nobody says anything, or says it for each batch: as short as the shortest there is.
     pub const UNKNOWN: Self = Self::FromEnd(2);
-
-    /// That of a provider, by its name.
-    pub fn of(provider: &str) -> Self {
-        let batches = Vendor::named(provider).and_then(|vendor| vendor.batches);
-        batches.map_or(Self::UNKNOWN, |batches| batches.retention)
-    }
 
     /// Until when the results are kept of a batch that was created and seen to have ended then; `None`
     /// where no end is named.

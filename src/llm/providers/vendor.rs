@@ -77,6 +77,10 @@ pub(crate) struct Vendor {
 pub(crate) struct Batches {
     pub wire: BatchWire,
     pub limits: BatchLimits,
+    #[cfg_attr(
+        not(feature = "queue"),
+        expect(dead_code, reason = "only who collects batches asks")
+    )]
     pub retention: Retention,
 }
 
@@ -283,6 +287,13 @@ pub(crate) const VENDORS: &[Vendor] = &[
 ];
 
 impl Vendor {
+    /// How long this provider keeps results of batches.
+    #[cfg(feature = "queue")]
+    pub fn retention_of(provider: &str) -> Retention {
+        let batches = Vendor::named(provider).and_then(|vendor| vendor.batches);
+        batches.map_or(Retention::UNKNOWN, |batches| batches.retention)
+    }
+
     /// What a failed reply means.
     pub(super) fn rule(&self, status: u16, said: &Said) -> &'static Rule {
         let dialect = match self.dialect {

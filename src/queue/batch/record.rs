@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use crate::base::clock::Wall;
 use crate::base::error::{Error, ErrorKind};
 use crate::llm::batch::{BatchAccount, BatchCounts, BatchIntent, BatchStage};
-use crate::llm::providers::retention::Retention;
+use crate::llm::providers::vendor::Vendor;
 use crate::queue::store::Batch;
 
 /// A batch as its row keeps it.
@@ -267,7 +267,7 @@ impl Record {
     /// Until when its provider says it keeps the results that it has not given out yet; `None` where it
     /// names no end.
     pub(crate) fn kept_until(&self, uncollected: &Uncollected) -> Option<Wall> {
-        Retention::of(&self.account.provider).until(self.created(), uncollected.since)
+        Vendor::retention_of(&self.account.provider).until(self.created(), uncollected.since)
     }
 
     /// Why nothing moves.

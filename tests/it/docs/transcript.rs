@@ -191,9 +191,9 @@ impl Stage {
         let folder = self.desk.path("");
         let folder = folder.to_string_lossy();
         let printed = printed
-            .replace(folder.trim_end_matches('/'), "/home/you/work")
+            .replace(folder.trim_end_matches('/'), "/home/you/data")
             // Where links from there lead.
-            .replace(env!("CARGO_MANIFEST_DIR"), "/home/you/work")
+            .replace(env!("CARGO_MANIFEST_DIR"), "/home/you/data")
             .replace(self.port(), SHOWN_PORT);
         let lines = |text: &str| text.lines().map(str::to_owned).collect();
         let mut outputs: Vec<Vec<String>> = printed
