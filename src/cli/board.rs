@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use batchwright::{Error, JobQueue, Phase, ProcessId, Progress, ProgressNotifier};
 
 use super::args::ShowArgs;
-use super::display::{Display, count};
+use super::display::{self, Display, count};
 
 /// Where all processes stand together, for people.
 pub struct Board {
@@ -46,7 +46,7 @@ impl Board {
     /// Says a line above the bar.
     pub fn say(&self, line: &str) {
         if !self.quiet {
-            self.display.say(line);
+            display::say(line);
         }
     }
 
@@ -68,7 +68,7 @@ impl ProgressNotifier for Board {
             Phase::Finished => {
                 seen.open.remove(&id);
                 if seen.finished.insert(id) && !self.quiet {
-                    self.display.say(&finished(progress));
+                    display::say(&finished(progress));
                 }
             }
             _ => {

@@ -11,7 +11,7 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use super::args::{ShowArgs, When};
 use super::{lines, text};
 
-/// Says a line. A closed standard error is nobody's problem.
+/// Says a line, above the bar if there is one. A closed standard error is nobody's problem.
 pub fn say(line: &str) {
     let line = format!("batchwright: {}", harmless(line));
     let mut line = match Term::stderr().size_checked() {
@@ -123,8 +123,9 @@ impl Display {
             When::Never => Shape::Nothing,
             _ if show.quiet => Shape::Nothing,
             When::Auto | When::Always if terminal => {
-                let bar =
-                    ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr_with_hz(8));
+                let canvas = Box::<lines::Canvas>::default();
+                let target = ProgressDrawTarget::term_like_with_hz(canvas, 8);
+                let bar = ProgressBar::with_draw_target(None, target);
                 bar.set_style(Self::spinner());
                 Shape::Bar(Box::new(bar))
             }
@@ -150,8 +151,11 @@ impl Display {
             .unwrap_or_else(|_| ProgressStyle::default_spinner())
     }
 
-    /// Takes [`BAR`] columns beside the message.
+    /// Takes [`BAR`] columns beside the message, all in one line.
     fn bar() -> ProgressStyle {
+        if usize::from(Term::stderr().size().1) <= BAR {
+            return Self::spinner();
+        }
         ProgressStyle::with_template("[{bar:24}] {wide_msg}")
             .unwrap_or_else(|_| ProgressStyle::default_bar())
             .progress_chars("=> ")
@@ -164,15 +168,6 @@ impl Display {
             bar.set_length(total.max(1));
             bar.set_position(done);
             bar.set_message(format!("checking the input, {} MB", total / 1_000_000));
-        }
-    }
-
-    /// Says a line above the bar.
-    #[cfg(feature = "queue")]
-    pub fn say(&self, line: &str) {
-        match &self.shape {
-            Shape::Bar(bar) => above(bar, line),
-            _ => say(line),
         }
     }
 
@@ -201,20 +196,10 @@ impl Display {
             }
             _ => return,
         };
-        match &self.shape {
-            _ if self.quiet => {}
-            Shape::Bar(bar) => above(bar, &line),
-            _ => say(&line),
+        if !self.quiet {
+            say(&line);
         }
     }
-}
-
-/// Says a line before the bar is drawn again.
-fn above(bar: &ProgressBar, line: &str) {
-    bar.suspend(|| {
-        say(line);
-        lines::flush();
-    });
 }
 
 /// Columns of the bar itself.

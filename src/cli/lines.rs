@@ -1,50 +1,106 @@
-//! Lines on standard error, written by a thread of their own: a terminal that stands still, or a pipe
-//! that nobody reads, must hold up neither the run nor a signal. Lines that find the queue full are
-//! dropped.
+//! Lines on standard error and the progress bar below them, written by a thread of their own: a terminal
+//! that stands still, or a pipe that nobody reads, must hold up neither the run nor a signal. Lines that
+//! find the queue full are dropped, and of the bar only the newest frame is drawn.
 
 use std::io::{self, Write};
 use std::sync::{Arc, Condvar, Mutex, OnceLock};
 use std::thread;
 use std::time::Duration;
 
+use console::Term;
 use crossbeam_channel::{Sender, bounded};
+use indicatif::TermLike;
 
 /// Lines that wait to be written; the log at its loudest writes fewer before they are.
 const WAITING: usize = 8192;
 /// The end of the program waits this long for the last of them.
 const LAST_LINES: Duration = Duration::from_millis(500);
 
+enum Output {
+    Lines(Vec<u8>),
+    /// The newest frame of the bar.
+    Frame,
+}
+
 struct Writer {
-    queue: Sender<Vec<u8>>,
+    queue: Sender<Output>,
     unwritten: Arc<Unwritten>,
 }
 
 #[derive(Default)]
 struct Unwritten {
-    lines: Mutex<usize>,
+    writes: Mutex<usize>,
     changed: Condvar,
+    frame: Mutex<Option<String>>,
 }
 
 impl Unwritten {
     fn change(&self, by: isize) {
-        if let Ok(mut lines) = self.lines.lock() {
-            *lines = lines.saturating_add_signed(by);
+        if let Ok(mut writes) = self.writes.lock() {
+            *writes = writes.saturating_add_signed(by);
             self.changed.notify_all();
+        }
+    }
+
+    /// Puts a frame in the place of the one that waits, which it returns.
+    fn set_frame(&self, frame: Option<String>) -> Option<String> {
+        let mut waiting = self.frame.lock().ok()?;
+        std::mem::replace(&mut *waiting, frame)
+    }
+}
+
+impl Writer {
+    fn send(&self, write: Output) -> bool {
+        self.unwritten.change(1);
+        let sent = self.queue.try_send(write).is_ok();
+        if !sent {
+            self.unwritten.change(-1);
+        }
+        sent
+    }
+}
+
+/// What is on the screen. A closed standard error is nobody's problem.
+#[derive(Default)]
+struct Screen {
+    /// The bar, in the last line.
+    bar: String,
+}
+
+impl Screen {
+    fn write(&self, lines: &[u8]) {
+        self.erase();
+        let _ = io::stderr().write_all(lines);
+        let _ = io::stderr().write_all(self.bar.as_bytes());
+    }
+
+    fn draw(&mut self, frame: String) {
+        self.erase();
+        let _ = io::stderr().write_all(frame.as_bytes());
+        self.bar = frame;
+    }
+
+    fn erase(&self) {
+        if !self.bar.is_empty() {
+            let _ = Term::stderr().clear_line();
         }
     }
 }
 
-/// Where no thread can be started, lines are written by whoever says them.
+/// Where no thread can be started, lines are written by whoever says them, and no bar is drawn.
 fn writer() -> Option<&'static Writer> {
     static WRITER: OnceLock<Option<Writer>> = OnceLock::new();
     let start = || {
-        let (queue, lines) = bounded::<Vec<u8>>(WAITING);
+        let (queue, writes) = bounded(WAITING);
         let unwritten = Arc::<Unwritten>::default();
         let written = unwritten.clone();
         let write = move || {
-            for line in lines {
-                // A closed standard error is nobody's problem.
-                let _ = io::stderr().write_all(&line);
+            let mut screen = Screen::default();
+            for write in writes {
+                match write {
+                    Output::Lines(lines) => screen.write(&lines),
+                    Output::Frame => screen.draw(written.set_frame(None).unwrap_or_default()),
+                }
                 written.change(-1);
             }
         };
@@ -55,27 +111,36 @@ fn writer() -> Option<&'static Writer> {
     WRITER.get_or_init(start).as_ref()
 }
 
-/// Writes these bytes, which are whole lines, soon.
+/// Writes these bytes, which are whole lines, soon; above the bar, where there is one.
 pub fn write(lines: Vec<u8>) {
-    let Some(writer) = writer() else {
-        let _ = io::stderr().write_all(&lines);
-        return;
-    };
-    writer.unwritten.change(1);
-    if writer.queue.try_send(lines).is_err() {
-        writer.unwritten.change(-1);
+    match writer() {
+        Some(writer) => {
+            writer.send(Output::Lines(lines));
+        }
+        None => {
+            let _ = io::stderr().write_all(&lines);
+        }
+    }
+}
+
+/// Draws the bar soon, in place of the one before; an empty one takes it away.
+fn draw(frame: String) {
+    let Some(writer) = writer() else { return };
+    let waits = writer.unwritten.set_frame(Some(frame)).is_some();
+    if !waits && !writer.send(Output::Frame) {
+        writer.unwritten.set_frame(None);
     }
 }
 
 /// Waits a moment until all is written, as before something else writes there, and at the end.
 pub fn flush() {
     let Some(writer) = writer() else { return };
-    if let Ok(lines) = writer.unwritten.lines.lock() {
-        let left = |lines: &mut usize| *lines > 0;
+    if let Ok(writes) = writer.unwritten.writes.lock() {
+        let left = |writes: &mut usize| *writes > 0;
         let _ = writer
             .unwritten
             .changed
-            .wait_timeout_while(lines, LAST_LINES, left);
+            .wait_timeout_while(writes, LAST_LINES, left);
     }
 }
 
@@ -90,5 +155,60 @@ impl Write for Log {
 
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
+    }
+}
+
+/// What a progress bar of one line is drawn on.
+#[derive(Debug, Default)]
+pub struct Canvas(Mutex<String>);
+
+impl Canvas {
+    fn frame(&self, change: impl FnOnce(&mut String)) -> io::Result<()> {
+        if let Ok(mut frame) = self.0.lock() {
+            change(&mut frame);
+        }
+        Ok(())
+    }
+}
+
+impl TermLike for Canvas {
+    fn width(&self) -> u16 {
+        Term::stderr().size().1
+    }
+
+    fn height(&self) -> u16 {
+        Term::stderr().size().0
+    }
+
+    fn move_cursor_up(&self, _: usize) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn move_cursor_down(&self, _: usize) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn move_cursor_right(&self, _: usize) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn move_cursor_left(&self, _: usize) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn write_line(&self, text: &str) -> io::Result<()> {
+        self.write_str(text)
+    }
+
+    fn write_str(&self, text: &str) -> io::Result<()> {
+        self.frame(|frame| frame.push_str(text))
+    }
+
+    fn clear_line(&self) -> io::Result<()> {
+        self.frame(String::clear)
+    }
+
+    fn flush(&self) -> io::Result<()> {
+        self.frame(|frame| draw(std::mem::take(frame)))
     }
 }

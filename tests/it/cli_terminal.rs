@@ -4,20 +4,27 @@
 
 use std::fs::File;
 use std::process::{Command, Stdio};
+use std::thread;
+use std::time::Duration;
+
+use batchwright::simulate::Simulator;
 
 use super::common::{Desk, PATIENCE, Running, all_ids, eventually, good};
 
-#[test]
-fn a_terminal_shows_a_bar_while_the_run_goes_on() {
-    let (desk, sim) = (Desk::new(), good());
-    desk.prompts("in.jsonl", 20);
-    sim.hold();
-    let plain = desk.against(&sim, "in.jsonl -o out.jsonl -j 2");
+/// A run whose standard error is a terminal; what that shows goes into the file `screen`, and the id of
+/// the run's process into `pid`.
+fn on_a_terminal(desk: &Desk, sim: &Simulator, words: &str) -> Option<Command> {
+    if Command::new("script").arg("-V").output().is_err() {
+        println!("skipped: there is no script(1)");
+        return None;
+    }
+    let plain = desk.against(sim, words);
     let words = [plain.get_program()].into_iter().chain(plain.get_args());
     let words: Vec<&str> = words.map(|word| word.to_str().unwrap()).collect();
+    let line = format!("echo $$ > pid; exec {}", words.join(" "));
     let mut command = Command::new("script");
     command
-        .args(["-qec", &words.join(" "), "/dev/null"])
+        .args(["-qec", &line, "/dev/null"])
         .current_dir(desk.path(""))
         .env_clear()
         .env("PATH", std::env::var_os("PATH").unwrap_or_default())
@@ -25,10 +32,17 @@ fn a_terminal_shows_a_bar_while_the_run_goes_on() {
         .stdin(Stdio::null())
         .stdout(File::create(desk.path("screen")).unwrap())
         .stderr(Stdio::piped());
-    if Command::new("script").arg("-V").output().is_err() {
-        println!("skipped: there is no script(1)");
+    Some(command)
+}
+
+#[test]
+fn a_terminal_shows_a_bar_while_the_run_goes_on() {
+    let (desk, sim) = (Desk::new(), good());
+    desk.prompts("in.jsonl", 20);
+    sim.hold();
+    let Some(mut command) = on_a_terminal(&desk, &sim, "in.jsonl -o out.jsonl -j 2") else {
         return;
-    }
+    };
     let running = Running::start(&mut command);
     assert!(sim.wait_until(|s| s.in_flight == 2, PATIENCE));
     let drawn = eventually(|| desk.read("screen").contains("0/20 0%"));
@@ -39,6 +53,43 @@ fn a_terminal_shows_a_bar_while_the_run_goes_on() {
     let (_, end) = screen.rsplit_once("\x1b[2K").unwrap();
     assert!(end.contains("20 completed"), "the bar is gone: {end}");
     assert_eq!(desk.ids("out.jsonl"), all_ids(20));
+}
+
+#[test]
+fn a_terminal_that_stands_still_holds_up_neither_a_run_with_a_bar_nor_a_signal() {
+    for (items, signal) in [(20, None), (50_000, Some("-TERM"))] {
+        let (desk, sim) = (Desk::new(), good());
+        desk.prompts("in.jsonl", items);
+        sim.hold();
+        let words = "in.jsonl -o out.jsonl -j 2 --grace 10m";
+        let Some(mut command) = on_a_terminal(&desk, &sim, words) else {
+            return;
+        };
+        let mut running = Running::start(command.stdin(Stdio::piped()));
+        assert!(sim.wait_until(|s| s.in_flight == 2, PATIENCE));
+        let drawn = || desk.read("screen").contains(" 0%");
+        assert!(eventually(drawn), "no bar: {:?}", desk.read("screen"));
+        // Ctrl-S: the bar, which is drawn several times a second, is drawn no more.
+        running.feed("\u{13}");
+        let stands_still = || {
+            let before = desk.read("screen").len();
+            thread::sleep(Duration::from_millis(500));
+            desk.read("screen").len() == before
+        };
+        assert!(eventually(stands_still));
+        if let Some(signal) = signal {
+            let id = desk.read("pid");
+            let sent = Command::new("kill").args([signal, id.trim()]).status();
+            assert!(sent.unwrap().success());
+        }
+        sim.release();
+        running.wait().expect(signal.map_or(0, |_| 143));
+        let saved = desk.ids("out.jsonl").len();
+        match signal {
+            None => assert_eq!(saved, 20),
+            Some(_) => assert!((2..50_000).contains(&saved), "{saved}"),
+        }
+    }
 }
 
 #[test]
