@@ -40,7 +40,7 @@ pub fn one_line(text: &str) -> String {
     text.chars().map(harmless_char).collect()
 }
 
-fn harmless_char(c: char) -> char {
+pub fn harmless_char(c: char) -> char {
     match c {
         _ if c.is_control() => ' ',
         _ if is_unseen(c) => char::REPLACEMENT_CHARACTER,

@@ -10,7 +10,7 @@ use batchwright::{
 use super::display::count;
 use super::exit::Refusal;
 use super::queue::failed;
-use super::summary::quoted;
+use super::typed::quoted;
 
 /// What an earlier run left.
 pub struct Kept {

@@ -57,6 +57,7 @@ mod summary;
 mod table;
 mod text;
 mod tips;
+mod typed;
 #[cfg(feature = "queue")]
 mod under_way;
 mod values;

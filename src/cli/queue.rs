@@ -9,7 +9,7 @@ use super::args::{ShowArgs, When};
 use super::data_dir::data_dir;
 use super::display::{self, age, count};
 use super::exit::{About, Refusal};
-use super::summary::quoted;
+use super::typed::quoted;
 
 /// Where the queue is.
 #[derive(Debug, Args)]

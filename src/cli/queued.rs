@@ -23,7 +23,8 @@ use super::run::{rescue, route};
 use super::settings::refused;
 use super::signals::Signals;
 use super::strategy::Way;
-use super::summary::{self, More, Setup, quoted};
+use super::summary::{self, More, Setup};
+use super::typed::{self, quoted};
 use super::under_way::UnderWay;
 
 /// Where the items of a run wait.
@@ -188,7 +189,7 @@ impl Place {
         }
         let output = args.output.as_deref().filter(|_| self.lasts);
         match output {
-            Some(output) => info.output(whole(output)).command(summary::from_anywhere()),
+            Some(output) => info.output(whole(output)).command(typed::from_anywhere()),
             None => info,
         }
     }

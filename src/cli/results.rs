@@ -18,7 +18,7 @@ use super::owned;
 use super::queue::{DataArgs, SayArgs, failed};
 use super::signals::Signals;
 use super::stdout;
-use super::summary::quoted;
+use super::typed::quoted;
 
 /// Move the results of a process from the queue to a file
 ///

@@ -1,12 +1,13 @@
 //! What a run says of itself at its beginning and its end.
 
-use batchwright::{ErrorKind, Plan, Report, StopReason, Strategy, Summary, shown_url};
+use batchwright::{ErrorKind, Plan, Report, StopReason, Strategy, Summary};
 
 use super::args::RunArgs;
 use super::display::{self, count, span};
 use super::exit::Exit;
 use super::stdout;
 use super::strategy::Way;
+use super::typed::command_line;
 
 const KEPT_WITHOUT_IDS: &str = "results of other items kept (without ids, a changed setting makes \
     new items; give ids to replace them, or name a new output)";
@@ -391,56 +392,4 @@ pub fn print_json(
         value[name] = more.clone();
     }
     stdout::json(&value, exit)
-}
-
-/// This command, ready to be pasted into a shell; only a password in its address is left out.
-fn command_line() -> String {
-    let mut address = false;
-    // A word that is no Unicode comes out a little different; better than not at all.
-    // What is collected later is waited for, and what was paid for twice is not bought once more.
-    let once = |word: &std::ffi::OsString| word != "--no-wait" && word != "--ask-again";
-    let words = std::env::args_os().filter(once);
-    let words = words.map(|word| {
-        let word = word.to_string_lossy().into_owned();
-        let shown = match address || word.starts_with("--base-url=") {
-            true => shown_url(&word),
-            false => word.clone(),
-        };
-        address = word == "--base-url";
-        quoted(&shown)
-    });
-    words.collect::<Vec<_>>().join(" ")
-}
-
-/// The same for a shell in any folder.
-#[cfg(feature = "queue")]
-pub fn from_anywhere() -> String {
-    let command = command_line();
-    match std::env::current_dir() {
-        Ok(folder) => format!("cd {} && {command}", quoted(&folder.to_string_lossy())),
-        Err(_) => command,
-    }
-}
-
-/// A word as a shell takes it.
-pub fn quoted(word: &str) -> String {
-    let plain = |c: char| c.is_ascii_alphanumeric() || "-_./:=,@%+".contains(c);
-    if !word.is_empty() && word.chars().all(plain) {
-        word.to_owned()
-    } else {
-        format!("'{}'", word.replace('\'', r"'\''"))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn words_are_quoted_for_a_shell() {
-        assert_eq!(quoted("a-1/b.jsonl"), "a-1/b.jsonl");
-        assert_eq!(quoted("two words"), "'two words'");
-        assert_eq!(quoted("it's"), r"'it'\''s'");
-        assert_eq!(quoted(""), "''");
-    }
 }

@@ -1,11 +1,13 @@
 //! Texts broken between words, where a terminal would break within one.
 
+use super::typed::command_at;
+
 /// How far a line is indented that goes on.
 const INDENT: usize = 2;
 
 /// The lines of a message, each broken where it does not fit.
 pub fn fitted(message: &str, width: usize) -> String {
-    let lines = message.split('\n').map(|line| {
+    let lines = lines(message).into_iter().map(|line| {
         let words = line.trim_start();
         let indent = line.len() - words.len();
         if line.chars().count() <= width {
@@ -40,19 +42,27 @@ pub fn wrapped(text: &str, width: usize) -> Vec<String> {
 
 /// The length of what a text begins with: a word, or a command with all its words.
 fn piece(text: &str) -> usize {
-    let word = text.find(char::is_whitespace).unwrap_or(text.len());
-    if !text[..word].ends_with("batchwright") {
-        return word;
+    let word = || text.find(char::is_whitespace).unwrap_or(text.len());
+    command_at(text).unwrap_or_else(word)
+}
+
+/// The lines of a text. The words of a command may have line ends of their own.
+fn lines(mut text: &str) -> Vec<&str> {
+    let mut lines = Vec::new();
+    loop {
+        let mut end = 0;
+        while let Some(c) = text[end..].chars().next().filter(|c| *c != '\n') {
+            end += match c.is_whitespace() {
+                true => c.len_utf8(),
+                false => piece(&text[end..]),
+            };
+        }
+        lines.push(&text[..end]);
+        if end == text.len() {
+            return lines;
+        }
+        text = &text[end + 1..];
     }
-    // It goes on to the end, or to what closes it outside of quotes.
-    let mut quoted = false;
-    let closes = |c: char| {
-        quoted ^= c == '\'';
-        !quoted && matches!(c, ')' | ';' | '`')
-    };
-    let closed = text[word..].find(closes).map_or(text.len(), |at| word + at);
-    let after = &text[closed..];
-    closed + after.find(char::is_whitespace).unwrap_or(after.len())
 }
 
 #[cfg(test)]

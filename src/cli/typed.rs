@@ -1,0 +1,288 @@
+//! Commands for people to type: how their words are written, and where they end in a text.
+
+use batchwright::shown_url;
+
+use super::display::harmless_char;
+
+/// This command, ready to be pasted into a shell; only a password in its address is left out.
+pub fn command_line() -> String {
+    // A word that is no Unicode comes out a little different; better than not at all.
+    let words = std::env::args_os();
+    again(words.map(|word| word.to_string_lossy().into_owned()))
+}
+
+/// The same for a shell in any folder.
+#[cfg(feature = "queue")]
+pub fn from_anywhere() -> String {
+    let command = command_line();
+    match std::env::current_dir() {
+        Ok(folder) => format!("cd {} && {command}", quoted(&folder.to_string_lossy())),
+        Err(_) => command,
+    }
+}
+
+/// What is typed to go on: what is collected later is waited for, what was paid for twice is not bought
+/// once more, and people want to see how it goes.
+fn again(words: impl Iterator<Item = String>) -> String {
+    let mut words = words;
+    let mut typed: Vec<String> = words.next().iter().map(|program| quoted(program)).collect();
+    let mut files = false;
+    while let Some(word) = words.next() {
+        files |= word == "--";
+        let kept = match word.as_str() {
+            _ if files => word,
+            "--no-wait" | "--ask-again" | "--quiet" => continue,
+            "--progress" => {
+                words.next();
+                continue;
+            }
+            _ if word.starts_with("--progress=") => continue,
+            "--base-url" => {
+                typed.push(word);
+                match words.next() {
+                    Some(address) => shown_url(&address),
+                    None => break,
+                }
+            }
+            _ if word.starts_with("--base-url=") => shown_url(&word),
+            _ => match without_quiet(&word) {
+                Some(word) => word,
+                None => continue,
+            },
+        };
+        typed.push(quoted(&kept));
+    }
+    typed.join(" ")
+}
+
+/// A word without the `q` of its short flags; `None` if nothing is left of it. What follows a flag with
+/// a value is that value.
+fn without_quiet(word: &str) -> Option<String> {
+    let flags = word.strip_prefix('-').unwrap_or_default();
+    let rest = flags.trim_start_matches(['q', 'v']);
+    let plain = &flags[..flags.len() - rest.len()];
+    if !plain.contains('q') {
+        return Some(word.to_owned());
+    }
+    let left = plain.replace('q', "") + rest;
+    (!left.is_empty()).then(|| format!("-{left}"))
+}
+
+/// A word as a shell takes it, on one line as far as that can be.
+pub fn quoted(word: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "-_./:=,@%+".contains(c);
+    if !word.is_empty() && word.chars().all(plain) {
+        return word.to_owned();
+    }
+    if word.chars().all(|c| harmless_char(c) == c) {
+        return format!("'{}'", word.replace('\'', r"'\''"));
+    }
+    // A terminal would not show it as it is. A shell takes the last line ends of an output away.
+    let text = word.trim_end_matches('\n');
+    let mut out = String::new();
+    if !text.is_empty() {
+        let mut escaped: String = text.chars().map(for_printf).collect();
+        if escaped.starts_with('-') {
+            // No option of its own.
+            escaped.replace_range(..1, "\\055");
+        }
+        out = format!("\"$(printf '{escaped}')\"");
+    }
+    if text.len() < word.len() {
+        out.push_str(&format!("'{}'", &word[text.len()..]));
+    }
+    out
+}
+
+/// A character in the format of `printf`, within both kinds of quotes.
+fn for_printf(c: char) -> String {
+    let octal = |text: &str| text.bytes().map(|byte| format!("\\{byte:03o}")).collect();
+    match c {
+        '\n' => "\\n".to_owned(),
+        '\t' => "\\t".to_owned(),
+        '\\' => "\\\\".to_owned(),
+        '%' => "%%".to_owned(),
+        '\'' | '"' | '!' | '$' | '`' => octal(&c.to_string()),
+        _ if harmless_char(c) != c => octal(&c.to_string()),
+        _ => c.to_string(),
+    }
+}
+
+/// The length of the command that a text begins with, if it begins with one: it goes on to the end of
+/// its line, or to what closes it outside of quotes.
+pub fn command_at(text: &str) -> Option<usize> {
+    let first = word_at(text);
+    let mut from = first;
+    let program = text[..first].trim_end_matches('\'').trim_start_matches('`');
+    if text[..first] == *"cd" {
+        let folder = 3 + word_at(text.get(3..)?);
+        from = folder + text[folder..].starts_with(" && ").then_some(4)?;
+    } else if !program.ends_with("batchwright") && !is_own_name(&text[..first]) {
+        return None;
+    }
+    let mut quotes = Quotes::default();
+    let closes = |c: char| !quotes.hold(c) && matches!(c, ')' | ';' | '`' | '\n');
+    let closed = text[from..].find(closes).map_or(text.len(), |at| from + at);
+    let after = &text[closed..];
+    Some(closed + after.find(char::is_whitespace).unwrap_or(after.len()))
+}
+
+/// Whether it is by this word that the program was called.
+fn is_own_name(word: &str) -> bool {
+    let called = std::env::args_os().next();
+    called.is_some_and(|called| !word.is_empty() && quoted(&called.to_string_lossy()) == word)
+}
+
+/// The length of the word that a text begins with.
+fn word_at(text: &str) -> usize {
+    let mut quotes = Quotes::default();
+    // Prose has apostrophes: only what begins with a quote is taken for quoted.
+    let quoted = text.starts_with(['\'', '"']);
+    let ends = |c: char| !(quotes.hold(c) && quoted) && c.is_whitespace();
+    text.find(ends).unwrap_or(text.len())
+}
+
+/// What a shell is in the midst of, as far as [`quoted`] goes.
+#[derive(Default)]
+struct Quotes {
+    open: Option<char>,
+    escaped: bool,
+}
+
+impl Quotes {
+    /// Takes a character; whether it has its usual meaning taken away, or does that to others.
+    fn hold(&mut self, c: char) -> bool {
+        if std::mem::take(&mut self.escaped) {
+            return true;
+        }
+        match self.open {
+            Some(quote) if quote == c => self.open = None,
+            Some(_) => {}
+            None if c == '\\' => self.escaped = true,
+            None if c == '\'' || c == '"' => self.open = Some(c),
+            None => return false,
+        }
+        true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::process::Command;
+
+    use super::super::text::fitted;
+    use super::*;
+
+    #[test]
+    fn words_are_quoted_for_a_shell() {
+        assert_eq!(quoted("a-1/b.jsonl"), "a-1/b.jsonl");
+        assert_eq!(quoted("two words"), "'two words'");
+        assert_eq!(quoted("it's"), r"'it'\''s'");
+        assert_eq!(quoted(""), "''");
+        assert_eq!(quoted("a\n\tb"), r#""$(printf 'a\n\tb')""#);
+    }
+
+    #[test]
+    fn a_command_to_go_on_shows_how_it_goes_and_buys_nothing_twice() {
+        let typed = |line: &str| again(line.split(' ').map(String::from));
+        assert_eq!(
+            typed("bw run -q a -vq -qj4 --progress never --quiet -o -- -q --no-wait"),
+            "bw run a -v -j4 -o -- -q --no-wait"
+        );
+        assert_eq!(
+            typed(
+                "bw --progress=plain -oq.jsonl --no-wait --ask-again --base-url https://a:b@h/v1"
+            ),
+            format!(
+                "bw -oq.jsonl --base-url {}",
+                quoted(&shown_url("https://a:b@h/v1"))
+            )
+        );
+    }
+
+    /// Whatever a command is made of and wherever it stands, it is pasted as it was.
+    #[test]
+    #[cfg(unix)]
+    fn a_printed_command_has_the_same_words_at_every_width() {
+        let pieces = [
+            "Don't explain; answer (yes) or `no`",
+            "\n",
+            "\n\n",
+            " ",
+            "'",
+            "\"",
+            "\\",
+            "\\n",
+            "%s",
+            "%",
+            "$HOME",
+            "!",
+            ";",
+            ")",
+            "\t",
+            "\r",
+            "\u{1b}[31m",
+            "\u{202e}",
+            "é",
+            "--x=",
+            "&&",
+            "-",
+            "#",
+            "*",
+            "a long text of many words that no line of any terminal has room for in one piece",
+        ];
+
+        let mut seed = 1_u64;
+        let mut below = |n: usize| {
+            seed = seed
+                .wrapping_mul(6_364_136_223_846_793_005)
+                .wrapping_add(1_442_695);
+            (seed >> 33) as usize % n
+        };
+        let mut script = String::new();
+        let mut expected: Vec<String> = Vec::new();
+        for width in (40..=200).step_by(4) {
+            let mut words: Vec<String> = vec!["run".to_owned()];
+            for _ in 0..below(4) + 1 {
+                words.push((0..below(5)).map(|_| pieces[below(pieces.len())]).collect());
+            }
+            let program = ["batchwright", "/a/batchwright", "/a b/batchwright"][below(3)];
+            let command = again(
+                [program.to_owned()]
+                    .into_iter()
+                    .chain(words.iter().cloned()),
+            );
+            let place = [
+                "batchwright: to go on",
+                "process 1's results; a (long) line of words to come here",
+            ];
+            let message = match below(3) {
+                0 => format!("{}:\n    {command}\n  and more", place[below(2)]),
+                1 => format!(
+                    "{}: cd '/a b' && {command}; after that, more",
+                    place[below(2)]
+                ),
+                _ => format!("{}: {command}\n  and more", place[below(2)]),
+            };
+            let shown = super::super::display::harmless(&fitted(&message, width));
+            // The text in front, behind, and the line's break are no part of it.
+            let begins = shown
+                .find(&command)
+                .unwrap_or_else(|| panic!("{command:?} in {shown:?}"));
+            let ends = begins + command.len();
+            let call = command.strip_prefix(&quoted(program)).unwrap();
+            script.push_str(&format!("printf '%s\\0' {call}\n"));
+            expected.extend(words);
+            assert!(shown[ends..].starts_with(['\n', ';']), "{shown:?}");
+        }
+        let said = Command::new("sh")
+            .args(["-c", &script])
+            .output()
+            .unwrap()
+            .stdout;
+        let said = String::from_utf8(said).unwrap();
+        let mut said: Vec<&str> = said.split('\0').collect();
+        said.pop();
+        assert_eq!(said, expected);
+    }
+}
