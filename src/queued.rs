@@ -32,7 +32,7 @@ mod keeper;
 mod sidecar;
 mod taken;
 
-use keeper::Keeper;
+use keeper::{Keeper, Known};
 pub use sidecar::{Sidecar, Taken, file_id};
 
 /// A run from a file of prompts to result lines, whose items wait in a [`JobQueue`], such as those that
@@ -86,7 +86,7 @@ impl QueuedRun {
     /// # Errors
     /// When its folder is not there, or its sidecar cannot be read.
     pub fn process_of(output: &Path) -> io::Result<ProcessId> {
-        if let Some(sidecar) = Sidecar::read(output).map_err(io::Error::other)? {
+        if let Some((sidecar, _)) = Sidecar::find(output, None).map_err(io::Error::other)? {
             return Ok(sidecar.process_id);
         }
         let path = resolved(output, 0)?;
@@ -113,16 +113,30 @@ impl QueuedRun {
         // What is saved is deleted from the queue: after a power loss it must not be in neither.
         let options = options.fsync(true);
         let path = output.regular_file().map(Path::to_owned);
-        let mut taken = Vec::new();
+        let mut known = Known::default();
+        let mut broken = None;
         let mut ended = 0;
         let mut run = FileRun::prepare_comparing(prompts, output, options, &mut |index| {
             ended = attach::compare(queue, process, index, false)?.ended;
             if let Some(path) = &path {
-                taken = keeper::taken(path, queue, process)?;
+                known = keeper::known(path, queue, process)?;
             }
-            ended += taken::hold(&taken, index)?;
+            match taken::hold(&known.taken, index) {
+                Ok(held) => {
+                    ended += held.now;
+                    known.lost = held.short.or(known.lost.take());
+                }
+                Err(error) => broken = Some(error.message().to_owned()),
+            }
             Ok(())
         })?;
+        // Where nothing is sent nothing is bought again.
+        let sends = run.plan().to_send.is_some_and(|items| items > 0);
+        if let (Some(path), Some(why)) = (&path, broken.or(known.lost.filter(|_| sends))) {
+            let state = queue.process(process).map_err(FileRunError::Output)?;
+            let refused = keeper::unsent(path, state.as_ref(), &why);
+            return Err(FileRunError::Usage(refused));
+        }
         run.set_to_collect(ended);
         Ok(Self {
             run,
@@ -133,7 +147,7 @@ impl QueuedRun {
             until_handed_over: false,
             info: None,
             output: path,
-            taken,
+            taken: known.taken,
         })
     }
 

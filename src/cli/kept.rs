@@ -72,7 +72,6 @@ impl Asker<'_> {
         self.refuse_copies(sidecar)?;
         let mut lines = Vec::from_iter(line);
         if !sidecar.taken.is_empty() {
-            self.check_taken(sidecar)?;
             lines.push(taken_line(sidecar));
         }
         let id = sidecar.process_id;
@@ -112,12 +111,11 @@ impl Asker<'_> {
                 same = true;
             }
         }
-        if !sidecar.taken.is_empty() {
-            return kept(None, lines);
-        }
+        let is_taken = !sidecar.taken.is_empty();
         match same {
-            // It ended, or was given up, or never began.
-            true if self.submits => kept(None, lines),
+            // It ended, or was given up, or never began; or its results lie elsewhere, or nobody knows where.
+            true if self.submits || is_taken || !sidecar.batches.is_empty() => kept(None, lines),
+            false if is_taken && sidecar.items == 0 => kept(None, lines),
             true => self.forget(id).map(|()| None),
             false => Err(self.lost(sidecar)),
         }
@@ -135,18 +133,6 @@ impl Asker<'_> {
             Err(FileRunError::Output(_) | FileRunError::Usage(_)) => Ok(()),
             Err(error) => Err(Refusal::could_not_run(error.to_string())),
         }
-    }
-
-    fn check_taken(&self, sidecar: &Sidecar) -> Result<(), Refusal> {
-        let checked = sidecar.taken.iter().try_for_each(|taken| taken.check());
-        checked.map_err(|error| {
-            Refusal::usage(format!(
-                "{}, so they would be bought again; nothing was sent. Put the file back and run this \
-                 again, which takes them in from there. {}",
-                error.message(),
-                self.to_give_up()
-            ))
-        })
     }
 
     /// How what is under way is given up, and bought again.
@@ -299,7 +285,11 @@ fn renamed(before: Option<&str>) -> String {
 fn taken_line(sidecar: &Sidecar) -> String {
     let from = sidecar.taken.iter().filter_map(|taken| taken.to.as_ref());
     let from: Vec<String> = from.map(|path| path.display().to_string()).collect();
-    let n = sidecar.taken.iter().map(|taken| taken.results).sum();
+    let n = sidecar
+        .taken
+        .iter()
+        .map(|taken| taken.results.max(taken.pending))
+        .sum();
     let (n, from) = (count(n), from.join(", "));
     format!("{n} results of this output were taken to {from}: they are taken in from there")
 }

@@ -84,8 +84,10 @@ fn results(args: &ResultsArgs) -> Result<Exit, Refusal> {
     let (queue, process) = args.data.process(&args.process)?;
     let id = process.process_id;
     let keeps = args.keep || !(args.take || saves(args));
-    let foreign = process.info.output.as_deref().map(Path::new);
-    let foreign = foreign.filter(|output| !keeps && !is_same(args.output.as_deref(), output));
+    let found = Sidecar::output_of(&process);
+    let belongs = found.as_deref();
+    let belongs = belongs.or(process.info.output.as_deref().map(Path::new));
+    let foreign = belongs.filter(|output| !keeps && !is_same(args.output.as_deref(), output));
     if foreign.is_some() && !args.take {
         return Err(refused(args, &process));
     }
@@ -96,7 +98,7 @@ fn results(args: &ResultsArgs) -> Result<Exit, Refusal> {
     }
     let target = target(args.output.as_deref())?;
     let mark = match foreign {
-        Some(output) => Mark::begin(output, args.output.as_deref(), &queue, &process)?,
+        Some(_) => Some(Mark::begin(found.as_deref(), args, &queue, &process)?),
         None => None,
     };
     let mut saved = Saved {
@@ -120,10 +122,12 @@ fn results(args: &ResultsArgs) -> Result<Exit, Refusal> {
             let open = queue.process(id).map_err(failed)?;
             let open = open.map_or(0, |now| now.counts.total - now.counts.finished());
             args.say.say(&told(args, &process, keeps, &saved, open));
-            if let Some(output) = process.info.output.as_deref().filter(|_| foreign.is_none()) {
-                let gone = queue.process(id).map_err(failed)?.is_none();
+            let gone = queue.process(id).map_err(failed)?.is_none();
+            if let Some(mark) = saved.mark.as_mut() {
+                mark.end(gone).map_err(failed)?;
+            } else if let Some(output) = belongs {
                 // What went to its own output is where it belongs.
-                if let Some(Err(error)) = gone.then(|| Sidecar::remove(Path::new(output), id)) {
+                if let Some(Err(error)) = gone.then(|| Sidecar::remove(output, id)) {
                     log::warn!("{error}");
                 }
             }
@@ -338,48 +342,82 @@ struct Mark {
     output: PathBuf,
     to: Option<PathBuf>,
     sidecar: Sidecar,
+    /// Results that were handed over last: they have left the queue when it hands over the next.
+    last: u64,
     /// Nobody runs with that output meanwhile.
     _lock: Option<ResultsAppender>,
 }
 
 impl Mark {
-    /// Begins to tell the next run of the output; `None` where there can be none, since its folder is gone.
+    /// Begins to tell the next run of the output.
     fn begin(
-        output: &Path,
-        to: Option<&Path>,
+        output: Option<&Path>,
+        args: &ResultsArgs,
         queue: &JobQueue,
         process: &ProcessState,
-    ) -> Result<Option<Self>, Refusal> {
-        if !output.parent().is_some_and(Path::is_dir) {
-            return Ok(None);
-        }
+    ) -> Result<Self, Refusal> {
         let refused = |error: Error| Refusal::usage(error.message());
+        let id = process.process_id;
+        let Some(output) = output.filter(|output| output.parent().is_some_and(Path::is_dir)) else {
+            let told = process.info.output.as_deref().unwrap_or_default();
+            return Err(Refusal::usage(format!(
+                "these results belong to {told}, which is not there, so the run that comes back for them \
+                 could not be told where they went; nothing was taken. Put it back; or copy them by: {}\n  \
+                 and then give the process up: {}",
+                args.data.command(&format!("results {id} -o FILE --keep")),
+                args.data.command(&format!("cancel {id} --delete")),
+            )));
+        };
         let lock = match output.exists() {
             true => ResultsAppender::open(output)
                 .map(Some)
                 .map_err(|error| Refusal::usage(error.to_string()))?,
             false => None,
         };
-        let id = process.process_id;
-        let known = Sidecar::read(output).map_err(refused)?;
+        if let Some(known) = Sidecar::read(output).map_err(refused)?
+            && known.process_id != id
+        {
+            return Err(Refusal::usage(format!(
+                "what is under way of {} is process {}, and not {id}; nothing was taken",
+                output.display(),
+                known.process_id
+            )));
+        }
+        let known = Sidecar::bring(output, Some(process)).map_err(refused)?;
         let sidecar = match known.filter(|known| known.process_id == id) {
             Some(known) => known,
             None => Sidecar::new(queue, id, process.info.clone()).map_err(failed)?,
         };
+        let to = args.output.as_deref();
         let to = to.filter(|path| std::fs::metadata(path).is_ok_and(|meta| meta.is_file()));
-        let mut mark = Self {
+        let mark = Self {
             output: output.to_owned(),
             to: to.map(|path| path.canonicalize().unwrap_or_else(|_| path.to_owned())),
             sidecar,
+            last: 0,
             _lock: lock,
         };
-        mark.add(0).map_err(refused)?;
-        Ok(Some(mark))
+        mark.sidecar.write(&mark.output).map_err(refused)?;
+        Ok(mark)
     }
 
+    /// So many more are safe there, and leave the queue now.
     fn add(&mut self, results: u64) -> Result<(), Error> {
-        self.sidecar.add_taken(self.to.as_deref(), results);
+        let left = std::mem::replace(&mut self.last, results);
+        self.sidecar.add_taken(self.to.as_deref(), left, results);
         self.sidecar.write(&self.output)
+    }
+
+    /// All that was handed over has left the queue.
+    fn end(&mut self, gone: bool) -> Result<(), Error> {
+        if gone {
+            self.sidecar.nothing_left();
+        }
+        // What an earlier one was killed at may have left the queue as well.
+        match self.last {
+            0 => self.sidecar.write(&self.output),
+            _ => self.add(0),
+        }
     }
 }
 

@@ -7,6 +7,7 @@ use crate::base::id::ProcessId;
 use crate::base::sidecar_path::resolved;
 use crate::queue::host::JobQueue;
 use crate::queue::info::ProcessInfo;
+use crate::queue::job::ProcessState;
 
 use super::sidecar::{Sidecar, Taken, file_id};
 
@@ -21,14 +22,19 @@ pub(super) struct Keeper {
     written: Option<Sidecar>,
 }
 
-/// What an output's sidecar says was taken elsewhere, once it is sure that it is this process's.
-pub(super) fn taken(
-    output: &Path,
-    queue: &JobQueue,
-    process: ProcessId,
-) -> Result<Vec<Taken>, Error> {
-    let Some(sidecar) = Sidecar::read(output)? else {
-        return Ok(Vec::new());
+/// What is known beside an output, before anything is sent.
+#[derive(Default)]
+pub(super) struct Known {
+    pub taken: Vec<Taken>,
+    /// Why nothing may be sent: it may be bought already.
+    pub lost: Option<String>,
+}
+
+/// What an output's sidecar says of where its results are, once it is sure that it is this process's.
+pub(super) fn known(output: &Path, queue: &JobQueue, process: ProcessId) -> Result<Known, Error> {
+    let state = queue.process(process)?;
+    let Some((sidecar, _)) = Sidecar::find(output, state.as_ref())? else {
+        return Ok(Known::default());
     };
     let refused = |why: String| {
         let why = format!("{}: {why}; nothing was sent", output.display());
@@ -40,15 +46,40 @@ pub(super) fn taken(
             sidecar.process_id
         ));
     }
-    let gone = queue.process(process)?.is_none();
-    if gone && sidecar.taken.is_empty() && sidecar.queue_id != queue.id()? {
+    let all_taken = !sidecar.taken.is_empty() && sidecar.items == 0;
+    if state.is_none() && !all_taken && sidecar.queue_id != queue.id()? {
         return refused(format!(
             "what is under way of it is on another queue: {}",
             sidecar.queue
         ));
     }
-    sidecar.taken.iter().try_for_each(Taken::check)?;
-    Ok(sidecar.taken)
+    let lost = (state.is_none() && !sidecar.batches.is_empty()).then(|| {
+        let (n, queue) = (sidecar.items, &sidecar.queue);
+        let batches = sidecar.batches.iter().take(5);
+        let named: Vec<String> = batches.map(|(at, id)| format!("{id} at {at}")).collect();
+        format!(
+            "{n} items of {} were in batches {}, and {queue} knows nothing of process {process}; was an \
+             older copy of it put back?",
+            output.display(),
+            named.join(", ")
+        )
+    });
+    Ok(Known {
+        taken: sidecar.taken,
+        lost,
+    })
+}
+
+/// Refuses what would be bought again, and says how it is bought again on purpose.
+pub(super) fn unsent(output: &Path, process: Option<&ProcessState>, why: &str) -> Error {
+    let found = Sidecar::find(output, process).ok().flatten();
+    let path = found.map(|(_, path)| path).unwrap_or_default();
+    let why = format!(
+        "{why}. They would be bought again; nothing was sent. Put back what is missing and run this again, \
+         which takes them in. To give them up and buy them again: rm '{}', then this command again",
+        path.display()
+    );
+    Error::new(ErrorKind::Invalid, why)
 }
 
 impl Keeper {
@@ -91,18 +122,15 @@ impl Keeper {
     /// process belongs.
     pub(super) fn begin(&mut self, more: u64) -> Result<(), Error> {
         let before = self.queue.process(self.process)?;
-        if self.output.is_none() || (before.is_none() && more == 0) {
+        let Some(output) = &self.output else {
+            return Ok(());
+        };
+        Sidecar::bring(output, before.as_ref())?;
+        if before.is_none() && more == 0 {
             return Ok(());
         }
         self.write(more)?;
-        let now = self.now();
-        self.queue.describe(self.process, &now)?;
-        // Under the name that the output had before.
-        let old = before.and_then(|process| process.info.output);
-        if let Some(old) = old.filter(|old| Some(old) != now.output.as_ref()) {
-            Sidecar::discard(Path::new(&old), self.process)?;
-        }
-        Ok(())
+        self.queue.describe(self.process, &self.now()).map(drop)
     }
 
     /// Writes down what has changed.

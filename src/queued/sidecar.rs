@@ -15,6 +15,7 @@ use crate::base::sidecar_path::sidecar_path;
 use crate::queue::batch::BatchInfo;
 use crate::queue::host::JobQueue;
 use crate::queue::info::ProcessInfo;
+use crate::queue::job::ProcessState;
 
 /// What is kept beside an output, in a file with `.batchwright` behind its name, from before the first
 /// item of it is put on a queue until nothing of it is left there: on which queue it is, and as which
@@ -55,8 +56,11 @@ pub struct Sidecar {
 pub struct Taken {
     /// The file that has them, as an absolute path; `None` for a pipe or a terminal.
     pub to: Option<PathBuf>,
-    /// How many.
+    /// How many left the queue for certain.
     pub results: u64,
+    /// So many more were being taken: they may be there, and may have left the queue.
+    #[serde(default)]
+    pub pending: u64,
 }
 
 const VERSION: u32 = 1;
@@ -115,12 +119,67 @@ impl Sidecar {
     /// The sidecar of this very output in the same folder, under the name that the output had when it was
     /// written. One that cannot be read is none.
     pub fn of_renamed(output: &Path) -> Option<Self> {
-        let (own, file) = (Self::path(output).ok()?, file_id(output)?);
-        let beside = fs::read_dir(own.parent()?).ok()?.flatten();
-        let others = beside.map(|entry| entry.path()).filter(|path| *path != own);
-        let sidecars = others.filter(|path| path.extension().is_some_and(|e| e == "batchwright"));
-        let mut read = sidecars.filter_map(|path| read(&path).ok()?);
-        read.find(|sidecar| sidecar.info.output_file.as_ref() == Some(&file))
+        renamed(output).map(|(sidecar, _)| sidecar)
+    }
+
+    /// The sidecar of this very output: the one beside it, else the one that it had under its name before,
+    /// in the same folder or where its process was told it is.
+    pub(super) fn find(
+        output: &Path,
+        process: Option<&ProcessState>,
+    ) -> Result<Option<(Self, PathBuf)>, Error> {
+        if let Some(own) = Self::read(output)? {
+            let path = Self::path(output).map_err(|e| trouble(output, "its folder is gone", &e))?;
+            return Ok(Some((own, path)));
+        }
+        let at = |process: &ProcessState| {
+            let path = Self::path(Path::new(process.info.output.as_ref()?)).ok()?;
+            let sidecar = read(&path).ok()??;
+            (sidecar.process_id == process.process_id).then_some((sidecar, path))
+        };
+        Ok(renamed(output).or_else(|| process.and_then(at)))
+    }
+
+    /// Moves the sidecar of a renamed output beside it, and returns what is beside the output then.
+    ///
+    /// # Errors
+    /// When it cannot be read or written.
+    pub fn bring(output: &Path, process: Option<&ProcessState>) -> Result<Option<Self>, Error> {
+        let Some((sidecar, path)) = Self::find(output, process)? else {
+            return Ok(None);
+        };
+        if Self::path(output).is_ok_and(|own| own != path) {
+            sidecar.write(output)?;
+            fs::remove_file(&path).map_err(|e| trouble(&path, "cannot be removed", &e))?;
+        }
+        Ok(Some(sidecar))
+    }
+
+    /// Where the output of a process is now: where the process was told, or in the same folder under
+    /// another name; `None` where it is not found.
+    pub fn output_of(process: &ProcessState) -> Option<PathBuf> {
+        let info = &process.info;
+        let told = PathBuf::from(info.output.as_ref()?);
+        let Some(file) = &info.output_file else {
+            return Some(told);
+        };
+        let is_it = |path: &PathBuf| file_id(path).as_ref() == Some(file);
+        let names_it = |path: &PathBuf| {
+            let sidecar = Self::read(path).ok().flatten();
+            path.exists() && sidecar.is_some_and(|known| known.process_id == process.process_id)
+        };
+        if is_it(&told) {
+            return Some(told);
+        }
+        let entries = fs::read_dir(told.parent()?).ok()?.flatten();
+        let beside: Vec<PathBuf> = entries.map(|entry| entry.path()).collect();
+        let renamed = || beside.iter().find(|path| is_it(path)).cloned();
+        // Its file is another one since it was tidied up or edited.
+        let sidecars = beside.iter().filter(|path| is_sidecar(path));
+        let mut named = sidecars.map(|path| path.with_extension(""));
+        renamed()
+            .or_else(|| names_it(&told).then(|| told.clone()))
+            .or_else(|| named.find(names_it))
     }
 
     /// Writes it beside the output, synced to the disk.
@@ -154,8 +213,9 @@ impl Sidecar {
     /// When it is there and cannot be removed.
     pub fn remove(output: &Path, process: ProcessId) -> Result<(), Error> {
         match Self::read(output) {
-            Ok(Some(sidecar)) if sidecar.process_id == process && !sidecar.taken.is_empty() => {
-                sidecar.with_batches(0, &[]).write(output)
+            Ok(Some(mut sidecar)) if sidecar.process_id == process && !sidecar.taken.is_empty() => {
+                sidecar.nothing_left();
+                sidecar.write(output)
             }
             _ => Self::discard(output, process),
         }
@@ -181,17 +241,28 @@ impl Sidecar {
         }
     }
 
-    /// Takes note that so many more results were taken to this file, or to where nobody reads them again.
-    pub fn add_taken(&mut self, to: Option<&Path>, results: u64) {
+    /// Takes note that so many more results were taken to this file, or to where nobody reads them again,
+    /// and that so many others are about to be.
+    pub fn add_taken(&mut self, to: Option<&Path>, results: u64, pending: u64) {
         let known = self.taken.iter_mut();
         let mut same = known.filter(|taken| taken.to.as_deref() == to);
         match same.next() {
-            Some(taken) => taken.results += results,
+            Some(taken) => {
+                taken.results += results;
+                taken.pending = pending;
+            }
             None => self.taken.push(Taken {
                 to: to.map(Path::to_owned),
                 results,
+                pending,
             }),
         }
+    }
+
+    /// Takes note that nothing of its process is left on the queue.
+    pub fn nothing_left(&mut self) {
+        self.items = 0;
+        self.batches.clear();
     }
 
     pub(super) fn with_batches(mut self, items: u64, batches: &[BatchInfo]) -> Self {
@@ -209,6 +280,20 @@ impl Sidecar {
         };
         *self == other
     }
+}
+
+fn is_sidecar(path: &Path) -> bool {
+    path.extension().is_some_and(|e| e == "batchwright")
+}
+
+/// The sidecar of this very file under another name in the same folder, and its own path.
+fn renamed(output: &Path) -> Option<(Sidecar, PathBuf)> {
+    let (own, file) = (Sidecar::path(output).ok()?, file_id(output)?);
+    let beside = fs::read_dir(own.parent()?).ok()?.flatten();
+    let others = beside.map(|entry| entry.path()).filter(|path| *path != own);
+    let sidecars = others.filter(|path| is_sidecar(path));
+    let mut read = sidecars.filter_map(|path| Some((read(&path).ok()??, path)));
+    read.find(|(sidecar, _)| sidecar.info.output_file.as_ref() == Some(&file))
 }
 
 fn read(path: &Path) -> Result<Option<Sidecar>, Error> {
@@ -239,7 +324,9 @@ fn read(path: &Path) -> Result<Option<Sidecar>, Error> {
 
 /// What was about to be taken, and was not, is where it was.
 fn whole(mut sidecar: Sidecar) -> Option<Sidecar> {
-    sidecar.taken.retain(|taken| taken.results > 0);
+    sidecar
+        .taken
+        .retain(|taken| taken.results + taken.pending > 0);
     Some(sidecar)
 }
 

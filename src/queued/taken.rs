@@ -1,6 +1,9 @@
 //! Results of an output that were taken to other files, and come back from there.
 
+use std::collections::HashSet;
+use std::collections::hash_map::DefaultHasher;
 use std::fs::File;
+use std::hash::{Hash, Hasher};
 use std::io::{BufRead, BufReader};
 
 use serde::Deserialize;
@@ -20,39 +23,25 @@ struct Known {
 }
 
 impl Taken {
-    /// Looks whether the file has what was taken to it.
-    ///
-    /// # Errors
-    /// When it has not, or there is none.
-    pub fn check(&self) -> Result<(), Error> {
-        let mut found = 0;
-        self.each(&mut |_| {
-            found += 1;
-            Ok(())
-        })?;
-        if found < self.results {
-            let taken = self.results;
-            return Err(self.missing(&format!("it holds {found} of {taken} of them")));
-        }
-        Ok(())
-    }
-
-    fn missing(&self, why: &str) -> Error {
+    fn missing(&self, why: &str) -> String {
         let to = self.to.as_ref().map(|path| path.display().to_string());
         let to = to.unwrap_or_else(|| "standard output".to_owned());
-        let n = self.results;
-        let why = format!("{n} results of this output were taken to {to}: {why}");
-        Error::new(ErrorKind::Invalid, why)
+        let n = self.results.max(self.pending);
+        format!("{n} results of this output were taken to {to}: {why}")
+    }
+
+    fn trouble(&self, why: &str) -> Error {
+        Error::new(ErrorKind::Invalid, self.missing(why))
     }
 
     /// Hands over every result line of the file.
     fn each(&self, visit: &mut dyn FnMut(Line) -> Result<(), Error>) -> Result<(), Error> {
         let Some(path) = &self.to else {
-            return Err(self.missing("nobody can read them there again"));
+            return Err(self.trouble("nobody can read them there again"));
         };
-        let file = File::open(path).map_err(|error| self.missing(&error.to_string()))?;
+        let file = File::open(path).map_err(|error| self.trouble(&error.to_string()))?;
         for line in BufReader::with_capacity(1 << 16, file).lines() {
-            let text = line.map_err(|error| self.missing(&error.to_string()))?;
+            let text = line.map_err(|error| self.trouble(&error.to_string()))?;
             let Ok(known) = serde_json::from_str::<Known>(&text) else {
                 continue;
             };
@@ -67,19 +56,44 @@ impl Taken {
     }
 }
 
-/// Holds every item whose result lies elsewhere. Returns how many nobody held before.
-pub(super) fn hold(taken: &[Taken], index: &mut Matching) -> Result<u64, Error> {
-    let mut held_now = 0;
-    each(taken, &mut |line| {
-        if is_wanted(index, &line) {
+/// What of the input lies elsewhere.
+#[derive(Default)]
+pub(super) struct Held {
+    /// Items that nobody held before.
+    pub now: u64,
+    /// Why more of them may be missing than are to be sent.
+    pub short: Option<String>,
+}
+
+/// Holds every item whose result lies elsewhere.
+pub(super) fn hold(taken: &[Taken], index: &mut Matching) -> Result<Held, Error> {
+    let mut held = Held::default();
+    for taken in taken {
+        // Of a line that is there twice one was counted; lines of others none.
+        let mut found = HashSet::new();
+        taken.each(&mut |line| {
             let hash = line.request_hash.as_deref().and_then(hash_prefix);
-            let fit = hash.map(|hash| index.fit(&line.id, hash));
-            held_now += u64::from(matches!(fit, Some(Fit::Same { held: false, .. })));
-            index.hold(&line.id);
+            let fit = hash.map_or(Fit::Unknown, |hash| index.fit(&line.id, hash));
+            // What the input asks otherwise by now was taken all the same.
+            if fit != Fit::Unknown {
+                let mut id = DefaultHasher::new();
+                line.id.hash(&mut id);
+                found.insert(id.finish());
+            }
+            if is_wanted(index, &line) {
+                held.now += u64::from(matches!(fit, Fit::Same { held: false, .. }));
+                index.hold(&line.id);
+            }
+            Ok(())
+        })?;
+        let (found, all) = (found.len() as u64, taken.results);
+        if found < all {
+            held.short = Some(taken.missing(&format!(
+                "it holds {found} of {all} of them that this input asks for"
+            )));
         }
-        Ok(())
-    })?;
-    Ok(held_now)
+    }
+    Ok(held)
 }
 
 /// Hands over every line.

@@ -146,7 +146,7 @@ fn one_taken(desk: &Desk, id: ProcessId, to: &str) {
     desk.write(to, delivery.result.line() + "\n");
     let mut sidecar = Sidecar::read(&output).unwrap().unwrap();
     let to = desk.path(to).canonicalize().unwrap();
-    sidecar.add_taken(Some(&to), 1);
+    sidecar.add_taken(Some(&to), 1, 0);
     sidecar.write(&output).unwrap();
     queue.ack(&[delivery.receipt]).unwrap();
 }
@@ -161,6 +161,150 @@ fn what_was_taken_elsewhere_is_known_after_the_rest_came_to_its_output() {
     assert_eq!(desk.results("out.jsonl").len(), 2);
     run(&desk, &sim, WORDS).expect(0);
     whole(&desk, &sim, "out.jsonl", 3);
+}
+
+/// Renames the output, and what is named with it.
+fn renamed(desk: &Desk, to: &str, with_sidecar: bool) {
+    fs::rename(desk.path("out.jsonl"), desk.path(to)).unwrap();
+    if with_sidecar {
+        let beside = desk.path(&format!("{to}.batchwright"));
+        fs::rename(desk.path(SIDECAR), beside).unwrap();
+    }
+}
+
+#[test]
+fn what_was_taken_comes_back_to_an_output_that_was_renamed() {
+    for (first, with_sidecar) in [(true, true), (true, false), (false, true), (false, false)] {
+        let (desk, sim) = left_alone(3);
+        let (id, _) = worked(&desk, &sim);
+        if first {
+            renamed(&desk, "new.jsonl", with_sidecar);
+        }
+        other(&desk, &sim, &format!("results {id} --take -o else.jsonl")).expect(0);
+        if !first {
+            renamed(&desk, "new.jsonl", with_sidecar);
+        }
+        assert!(!first || !desk.exists(SIDECAR));
+        run(&desk, &sim, "in.jsonl -o new.jsonl").expect(0);
+        whole(&desk, &sim, "new.jsonl", 3);
+        clean(&desk);
+    }
+}
+
+#[test]
+fn a_part_that_was_taken_comes_back_to_an_output_in_another_folder() {
+    for with_sidecar in [true, false] {
+        let (desk, sim) = left_alone(3);
+        let (id, _) = worked(&desk, &sim);
+        one_taken(&desk, id, "else.jsonl");
+        fs::create_dir(desk.path("there")).unwrap();
+        renamed(&desk, "there/new.jsonl", with_sidecar);
+        // Whoever takes the rest could not tell that output of it.
+        let take = format!("results {id} --take -o else.jsonl");
+        let ended = other(&desk, &sim, &take).expect(2);
+        ended.says("nothing was taken").says("cancel");
+        run(&desk, &sim, "in.jsonl -o there/new.jsonl").expect(0);
+        whole(&desk, &sim, "there/new.jsonl", 3);
+        assert!(!desk.exists("there/new.jsonl.batchwright"));
+    }
+}
+
+#[test]
+fn taking_leaves_the_sidecar_of_another_process_alone() {
+    let (desk, sim) = left_alone(3);
+    let (id, _) = worked(&desk, &sim);
+    renamed(&desk, "may.jsonl", true);
+    desk.write("more.jsonl", "{\"id\":\"i-3\",\"prompt\":\"more\"}\n");
+    run(&desk, &sim, "more.jsonl -o out.jsonl --no-wait").expect(0);
+    let of_other = desk.read(SIDECAR);
+    other(&desk, &sim, &format!("results {id} --take -o else.jsonl")).expect(0);
+    assert_eq!(desk.read(SIDECAR), of_other);
+    // Put in the place of the one that it belongs to.
+    fs::copy(desk.path(SIDECAR), desk.path("may.jsonl.batchwright")).unwrap();
+    let ended = run(&desk, &sim, "in.jsonl -o may.jsonl").expect(2);
+    ended.says("rename this file with it");
+}
+
+#[test]
+fn what_was_taken_twice_since_it_was_killed_counts_once() {
+    let (desk, sim) = left_alone(3);
+    let (id, _) = worked(&desk, &sim);
+    let shown = other(&desk, &sim, &format!("results {id} --keep")).expect(0);
+    // Killed before the queue could delete what was written.
+    desk.write("else.jsonl", &shown.stdout);
+    let output = desk.path("out.jsonl");
+    let mut sidecar = Sidecar::read(&output).unwrap().unwrap();
+    let to = desk.path("else.jsonl").canonicalize().unwrap();
+    sidecar.add_taken(Some(&to), 0, 3);
+    sidecar.write(&output).unwrap();
+    other(&desk, &sim, &format!("results {id} --take -o else.jsonl")).expect(0);
+    let sidecar = Sidecar::read(&output).unwrap().unwrap();
+    assert_eq!((sidecar.taken[0].results, sidecar.taken[0].pending), (3, 0));
+    run(&desk, &sim, WORDS).expect(0);
+    whole(&desk, &sim, "out.jsonl", 3);
+}
+
+#[test]
+fn what_may_have_been_taken_when_it_was_killed_is_looked_for() {
+    let (desk, sim) = left_alone(3);
+    let (id, _) = worked(&desk, &sim);
+    other(&desk, &sim, &format!("results {id} --take -o else.jsonl")).expect(0);
+    let output = desk.path("out.jsonl");
+    let mut sidecar = Sidecar::read(&output).unwrap().unwrap();
+    // Killed after the queue had deleted it.
+    (sidecar.taken[0].results, sidecar.taken[0].pending) = (0, 3);
+    sidecar.write(&output).unwrap();
+    fs::rename(desk.path("else.jsonl"), desk.path("gone.jsonl")).unwrap();
+    run(&desk, &sim, WORDS).expect(2).says("else.jsonl");
+    fs::rename(desk.path("gone.jsonl"), desk.path("else.jsonl")).unwrap();
+    run(&desk, &sim, WORDS).expect(0);
+    whole(&desk, &sim, "out.jsonl", 3);
+}
+
+#[test]
+fn lines_of_others_do_not_stand_for_what_was_taken() {
+    let (desk, sim) = left_alone(3);
+    let (id, _) = worked(&desk, &sim);
+    other(&desk, &sim, &format!("results {id} --take -o else.jsonl")).expect(0);
+    let all = desk.read("else.jsonl");
+    let first = all.lines().next().unwrap();
+    let foreign = first.replace("\"i-", "\"other-");
+    desk.write("else.jsonl", format!("{first}\n{first}\n{foreign}\n"));
+    let ended = run(&desk, &sim, WORDS).expect(2);
+    ended.says("it holds 1 of 3 of them").says("rm ");
+    // The input asks for no more than what is there.
+    let prompts = desk.read("in.jsonl");
+    let id = desk.ids("else.jsonl")[0].clone();
+    let asked = prompts.lines().find(|line| line.contains(&id)).unwrap();
+    desk.write("in.jsonl", asked);
+    run(&desk, &sim, WORDS).expect(0);
+    assert_eq!(desk.ids("out.jsonl").len(), 1);
+    bought(&sim, 3);
+}
+
+#[test]
+fn a_queue_that_was_put_back_from_before_does_not_pass_for_an_empty_one() {
+    let (desk, sim) = (Desk::new(), taking(SHORT));
+    desk.prompts("in.jsonl", 3);
+    drop(queue(&desk));
+    fs::create_dir(desk.path("copy")).unwrap();
+    let database = |folder: &str| desk.path(folder).join("llm_jobs.db");
+    fs::copy(database(HOME), database("copy")).unwrap();
+    // Known with its batch.
+    let mut running = Running::start(&mut batch(&desk, &sim, &format!("{WORDS} --no-wait")));
+    running.child.wait().unwrap();
+    let remote = sim.batch_stats().batches[0].id.clone();
+    assert!(desk.read(SIDECAR).contains(&remote));
+    fs::remove_dir_all(desk.path(HOME)).unwrap();
+    fs::create_dir(desk.path(HOME)).unwrap();
+    fs::copy(database("copy"), database(HOME)).unwrap();
+    for dry in ["", "--dry-run"] {
+        let ended = run(&desk, &sim, &format!("{WORDS} {dry}")).expect(2);
+        ended.says(&remote).says("older copy").says("rm ");
+    }
+    let mut sync = command(&desk, &sim, WORDS);
+    Running::start(&mut sync).wait().expect(2).says(&remote);
+    bought(&sim, 3);
 }
 
 #[test]
