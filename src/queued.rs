@@ -29,6 +29,8 @@ use crate::queue::worker::Worker;
 
 mod attach;
 mod keeper;
+#[cfg(test)]
+mod lost_tests;
 mod sidecar;
 mod taken;
 
@@ -211,16 +213,23 @@ impl QueuedRun {
         };
         let mut stop = turn.carry_out(&mut worker).err();
         // Nobody could come back to what never began.
-        if !turn.ledger.plan().resumable && turn.submitted == 0 && stop.is_some() {
-            turn.queue.delete(turn.process)?;
-        }
-        let left = turn.queue.process(turn.process)?;
-        // What stopped it came too late to stop anything.
-        if left.is_none() && matches!(stop, Some(StopReason::Cancelled)) && turn.ledger.is_settled()
+        if !turn.ledger.plan().resumable
+            && turn.submitted == 0
+            && stop.is_some()
+            && let Err(error) = turn.queue.delete(turn.process)
         {
+            log::warn!("{error}");
+        }
+        let left = turn.queue.process(turn.process);
+        let is_over = matches!(left, Ok(None));
+        // What stopped it came too late to stop anything.
+        if is_over && matches!(stop, Some(StopReason::Cancelled)) && turn.ledger.is_settled() {
             stop = None;
         }
-        let batches = turn.queue.batches(Some(turn.process))?;
+        let batches = turn.queue.batches(Some(turn.process));
+        // Not before what could not be recorded is in the report.
+        let failed = left.as_ref().err().or(batches.as_ref().err());
+        stop = stop.or_else(|| failed.cloned().map(StopReason::Fatal));
         let sum = turn.sum;
         let counters = Counters {
             calls: sum.calls,
@@ -232,7 +241,7 @@ impl QueuedRun {
         let foreign = turn.ledger.foreign();
         let (mut report, locked) = turn.ledger.finish(stop, counters);
         // The next run of the output begins after this: its sidecar is not removed.
-        if let Err(error) = turn.keeper.end(left.is_some()) {
+        if let Err(error) = turn.keeper.end(!is_over) {
             log::warn!("{error}");
         }
         drop(locked);
@@ -244,8 +253,8 @@ impl QueuedRun {
             attached: turn.attached,
             foreign,
             created: sum.batches,
-            batches,
-            left,
+            batches: batches.unwrap_or_default(),
+            left: left.unwrap_or_default(),
         })
     }
 }

@@ -12,6 +12,8 @@ use crate::base::error::{Error, RAW_LIMIT};
 use crate::llm::hash::hex;
 use crate::llm::response::Outcome;
 
+use super::results::sync_folder;
+
 /// The folder of an output.
 pub(crate) struct Replies {
     folder: PathBuf,
@@ -74,6 +76,9 @@ impl Replies {
             part.1.sync_data()?;
             fs::rename(&part.0, &file)?;
         }
+        // A queue forgets it once its line is saved: it must be there after a power loss, too.
+        sync_folder(&file);
+        sync_folder(&self.folder);
         let folder = self.folder.file_name().unwrap_or_default();
         Ok(format!("{}/{name}.txt", folder.to_string_lossy()))
     }

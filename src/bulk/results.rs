@@ -403,7 +403,11 @@ fn temporary(path: &Path) -> PathBuf {
 
 /// Makes the rename itself durable, where folders can be synced.
 pub(super) fn sync_folder(path: &Path) {
-    if let Some(folder) = path.parent()
+    let folder = path.parent().map(|folder| match folder {
+        here if here.as_os_str().is_empty() => Path::new("."),
+        folder => folder,
+    });
+    if let Some(folder) = folder
         && let Ok(folder) = File::open(folder)
     {
         let _ = folder.sync_all();

@@ -341,6 +341,7 @@ pub fn age(time: Duration) -> String {
 pub fn span(time: Duration) -> String {
     let seconds = time.as_secs_f64();
     match seconds {
+        0.0 => "0 s".to_owned(),
         s if s < 0.001 => format!("{:.2} ms", s * 1e3),
         s if s < 1.0 => format!("{:.0} ms", s * 1e3),
         s if s < 60.0 => format!("{s:.1} s"),
@@ -411,6 +412,7 @@ mod tests {
         assert_eq!(count(999), "999");
         assert_eq!(count(1_234_567), "1,234,567");
         assert_eq!(span(Duration::from_millis(412)), "412 ms");
+        assert_eq!(span(Duration::ZERO), "0 s");
         assert_eq!(span(Duration::from_micros(120)), "0.12 ms");
         assert_eq!(span(Duration::from_secs(61)), "1m 01s");
         assert_eq!(span(Duration::from_secs(7322)), "2h 02m");

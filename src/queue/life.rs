@@ -16,7 +16,7 @@ use crate::engine::dispatch::{Dispatcher, Options, StopReason};
 use crate::engine::jitter::Jitter;
 use crate::engine::pack::Pack;
 use crate::engine::run::{Finish, Observer, Permits, Shell, run};
-use crate::engine::work::{Settled, Ticket, Work};
+use crate::engine::work::{Ticket, Work};
 
 use super::backlog::{Scope, StoreBacklog};
 use super::batch::{Begin, Ends, Office, Poller, Spool, Transfers};
@@ -24,7 +24,7 @@ use super::controls::{Controls, MOST_SLOTS, Plan};
 use super::due_times::DueTimes;
 use super::minder;
 use super::store::{JobStore, OnWork, WorkerId};
-use super::task::{Done, JobTask};
+use super::task::JobTask;
 use super::teller::{Picture, Teller};
 use super::work::{self, StoreWork};
 
@@ -63,7 +63,8 @@ pub struct WorkerReport {
     pub possibly_paid_twice: u64,
     /// Why it ended; `None` when nothing was left to do.
     pub stop: Option<StopReason>,
-    /// Results, in JSON, that could not be recorded however often that was tried.
+    /// Results, in JSON, that could not be recorded however often that was tried; failures that were paid
+    /// for are among them.
     pub unsaved: Vec<String>,
 }
 
@@ -297,7 +298,7 @@ impl Life {
             rate_limited: counters.rate_limited,
             possibly_paid_twice: counters.possibly_paid_twice,
             stop: dispatcher.stop_reason().cloned(),
-            unsaved: lost.iter().flat_map(unsaved).collect(),
+            unsaved: dispatcher.work.unsaved(&lost, clock.now()),
         }
     }
 }
@@ -305,16 +306,6 @@ impl Life {
 fn no_thread(error: &io::Error) -> Error {
     let why = format!("cannot start a thread: {error}");
     Error::new(ErrorKind::Invalid, why)
-}
-
-fn unsaved(settled: &Settled<Pack<JobTask>, Done>) -> Vec<String> {
-    match settled {
-        Settled::Final(_, Ok(done)) => {
-            let results = done.iter().map(|(result, _)| result.get().to_owned());
-            results.collect()
-        }
-        _ => Vec::new(),
-    }
 }
 
 fn picture(dispatcher: &Dispatcher<StoreWork>, controls: &Controls, now: Time) -> Picture {
@@ -345,5 +336,77 @@ fn picture(dispatcher: &Dispatcher<StoreWork>, controls: &Controls, now: Time) -
             .or_else(|| work.packed.items.unknown()),
         loading: dispatcher.loading_since().map(|since| now.since(since)),
         stopping: dispatcher.stop_reason().is_some(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::base::id::ProcessId;
+    use crate::base::usage::Usage;
+    use crate::llm::client::LlmClient;
+    use crate::llm::request::Request;
+    use crate::llm::response::Response;
+    use crate::llm::route::Route;
+    use crate::queue::host::JobQueue;
+    use crate::queue::job::Job;
+    use crate::queue::store::sqlite::{SqliteOptions, SqliteStore};
+    use crate::queue::worker::Worker;
+
+    /// Answers, and from then on nothing can be written.
+    struct Last(Arc<SqliteStore>, Context);
+
+    impl LlmClient for Last {
+        fn complete(&self, request: &Request, _: &Context) -> Result<Response, Error> {
+            let full = || Some(Error::new(ErrorKind::Transient, "the disk is full"));
+            *self.0.unwritable.lock() = Some(Box::new(full));
+            self.1.cancel();
+            let error = Error::new(ErrorKind::Malformed, "no answer");
+            let usage = Usage {
+                input_tokens: 10,
+                ..Usage::default()
+            };
+            Err(match &*request.messages[0].text() {
+                "unusable" => error.with_unusable_reply("<tool call>"),
+                "paid" => error.with_usage(usage),
+                _ => Error::new(ErrorKind::Invalid, "never").with_status(400),
+            })
+        }
+    }
+
+    #[test]
+    fn failures_that_were_paid_for_are_handed_out_when_they_cannot_be_recorded() {
+        for (prompt, raw) in [
+            ("unusable", Some("<tool call>")),
+            ("paid", None),
+            ("refused", None),
+        ] {
+            let store = Arc::new(SqliteStore::in_memory(SqliteOptions::default()).unwrap());
+            let queue = JobQueue::on(store.clone());
+            let job = Job::from(Request::new(prompt).with_id("a"));
+            queue.enqueue(ProcessId::new(), [job]).unwrap();
+            let ctx = Context::new().with_grace(Duration::from_millis(500));
+            let worker = Worker::new(&queue)
+                .completions(Route::new(Last(store, ctx.clone())))
+                .context(&ctx)
+                .max_retries(0)
+                .until_empty(true);
+            let unsaved = worker.run().unwrap().unsaved;
+            if prompt == "refused" {
+                assert!(unsaved.is_empty(), "{unsaved:?}");
+                continue;
+            }
+            let [line] = &unsaved[..] else {
+                panic!("{prompt}: {unsaved:?}")
+            };
+            let line: Value = serde_json::from_str(line).unwrap();
+            assert_eq!(
+                (&line["id"], &line["success"]),
+                (&json!("a"), &json!(false))
+            );
+            assert_eq!(line["error"]["raw"].as_str(), raw, "{line}");
+        }
     }
 }

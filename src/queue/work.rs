@@ -65,6 +65,28 @@ impl StoreWork {
         Ok(())
     }
 
+    /// The results among these ends, and the failures that were paid for, as they would be recorded.
+    pub(crate) fn unsaved(&self, lost: &[Ended], now: Time) -> Vec<String> {
+        let wall = self.packed.items.clock.wall();
+        let mut ends = Vec::new();
+        for settled in lost {
+            self.ends(settled, now, wall, &mut ends);
+        }
+        let line = |end: Settlement| match end.outcome {
+            ClaimOutcome::Completed { result, .. } => Some(result.get().to_owned()),
+            ClaimOutcome::Failed {
+                error,
+                result,
+                spent,
+            } if spent.is_some() || error.is_unusable_reply() => match result {
+                Some(result) => Some(result.get().to_owned()),
+                None => serde_json::to_string(&error).ok(),
+            },
+            _ => None,
+        };
+        ends.into_iter().filter_map(line).collect()
+    }
+
     /// Jobs that only waited for room stay in hand, and cost no write.
     fn keep(&mut self, done: &mut Vec<Ended>) {
         let mut i = 0;

@@ -399,6 +399,7 @@ mod in_memory {
         let batches = path.with_file_name(format!("{name}.batches"));
         fs::create_dir(&batches).unwrap();
         fs::write(batches.join("bw-1.jsonl"), "{}").unwrap();
+        fs::create_dir(path.with_file_name(format!("{name}.workers"))).unwrap();
         drop(queue);
         assert!(left().is_empty(), "{:?}", left());
     }

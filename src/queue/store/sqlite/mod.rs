@@ -178,7 +178,9 @@ impl SqliteStore {
 impl Drop for SqliteStore {
     fn drop(&mut self) {
         if self.file.is_none() {
-            let _ = std::fs::remove_dir_all(self.beside(".batches"));
+            for folder in [".batches", ".workers"] {
+                let _ = std::fs::remove_dir_all(self.beside(folder));
+            }
         }
     }
 }

@@ -9,6 +9,7 @@ use uuid::Uuid;
 
 use crate::base::error::{Error, ErrorKind};
 use crate::base::id::ProcessId;
+use crate::base::private;
 use crate::queue::store::Taking;
 
 use super::SqliteStore;
@@ -43,13 +44,13 @@ impl SqliteStore {
             );
             Error::new(ErrorKind::Invalid, why)
         };
-        fs::create_dir_all(&folder).map_err(cannot)?;
+        private::make_folder(&folder).map_err(cannot)?;
         // What tells this file from another one that takes its place.
         let mark = format!("process {}{who}\n{}\n", std::process::id(), Uuid::now_v7());
         loop {
             let mut options = File::options();
             let options = options.read(true).write(true).create(true).truncate(false);
-            let mut file = options.open(&path).map_err(cannot)?;
+            let mut file = private::open(options, &path).map_err(cannot)?;
             match file.try_lock() {
                 Ok(()) => {}
                 Err(TryLockError::WouldBlock) => {

@@ -186,6 +186,21 @@ fn lock_files_do_not_pile_up() {
     assert_eq!(fs::read_dir(&folder).unwrap().count(), 1);
 }
 
+#[cfg(unix)]
+#[test]
+fn who_takes_results_leaves_no_traces_for_others_to_read() {
+    use std::os::unix::fs::PermissionsExt;
+    let dir = TempDir::new().unwrap();
+    let store = open(&path(&dir)).unwrap();
+    let process = ProcessId::new();
+    let _alone = store.take_alone(process, "to a file").unwrap();
+    let folder = dir.path().join("llm_jobs.db.workers");
+    for path in [folder.join(format!("{process}.results")), folder] {
+        let mode = fs::metadata(&path).unwrap().permissions().mode();
+        assert_eq!(mode & 0o077, 0, "{}", path.display());
+    }
+}
+
 #[test]
 fn room_is_given_back() {
     let dir = TempDir::new().unwrap();

@@ -1,0 +1,69 @@
+//! A run whose queue is lost under way: what it bought is handed out.
+
+use std::fs;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use rusqlite::Connection;
+use serde_json::Value;
+
+use crate::base::cancel::Context;
+use crate::base::error::Error;
+use crate::bulk::options::{FileRunOptions, Output};
+use crate::bulk::prompts::{PromptSettings, Prompts};
+use crate::llm::client::LlmClient;
+use crate::llm::request::Request;
+use crate::llm::response::Response;
+use crate::llm::route::Route;
+use crate::queue::host::JobQueue;
+use crate::queue::worker::Worker;
+
+use super::QueuedRun;
+
+/// Answers, and from then on the database is of no use.
+struct Last(PathBuf, Context);
+
+impl LlmClient for Last {
+    fn complete(&self, _: &Request, _: &Context) -> Result<Response, Error> {
+        let conn = Connection::open(&self.0).unwrap();
+        let lose = "ALTER TABLE processes RENAME TO lost";
+        conn.execute_batch(lose).unwrap();
+        self.1.cancel();
+        Ok(Response::new("m", "an answer"))
+    }
+}
+
+#[test]
+fn what_could_not_be_recorded_is_in_the_report_though_the_queue_cannot_be_read() {
+    let place = tempfile::tempdir().unwrap();
+    let (input, output, database) = (
+        place.path().join("in.jsonl"),
+        place.path().join("out.jsonl"),
+        place.path().join("jobs.db"),
+    );
+    fs::write(&input, "{\"id\":\"a\",\"prompt\":\"p\"}\n").unwrap();
+    let queue = JobQueue::open(&database).unwrap();
+    let prompts =
+        Prompts::open(&input, &PromptSettings::new(), &Context::new(), &|_, _| ()).unwrap();
+    let process = QueuedRun::process_of(&output).unwrap();
+    let options = FileRunOptions::new();
+    let run = QueuedRun::prepare(prompts, Output::file(&output), options, &queue, process);
+    let ctx = Context::new().with_grace(Duration::from_millis(500));
+    let run = run.ok().unwrap().context(&ctx);
+    let report = run.run(|| {
+        let client = Last(database.clone(), ctx.clone());
+        Ok(Worker::new(&queue).completions(Route::new(client)))
+    });
+    let report = report.unwrap().report;
+    assert!(report.stop.is_some());
+    let [line] = &report.unsaved[..] else {
+        panic!("{report:?}")
+    };
+    let line: Value = serde_json::from_slice(line).unwrap();
+    assert_eq!(
+        (&line["id"], &line["text"]),
+        (&"a".into(), &"an answer".into())
+    );
+    let sidecar = place.path().join("out.jsonl.batchwright");
+    assert!(sidecar.exists(), "nobody finds the queue again");
+}
