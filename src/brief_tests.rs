@@ -253,6 +253,7 @@ fn the_debug_of_the_queues_types_is_short_and_shows_no_payload() {
         lane,
         worker: None,
         is_stopped: false,
+        stopped_at: None,
         jobs: 3,
         record: text(),
         created_at: Wall(0),

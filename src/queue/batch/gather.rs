@@ -135,6 +135,7 @@ impl Poller<'_> {
             batch: Batch {
                 no,
                 is_stopped: process.is_none(),
+                stopped_at: None,
                 process_id: process,
                 lane,
                 worker: Some(worker),

@@ -316,6 +316,34 @@ fn cancelling_what_is_withheld_gives_it_up_and_cancelling_what_runs_does_not() {
 }
 
 #[test]
+fn what_was_cancelled_early_is_given_up_by_who_cancels_it_once_its_results_are_missing() {
+    let bench = Bench::new();
+    let (_client, asked) = endpoint(&bench, Time::FAR, missing);
+    let process = bench.enqueue(&["a", "b", "c", "d"]);
+    let cancel = || {
+        bench.store.cancel(process, bench.clock.wall()).unwrap();
+        bench.post.ring();
+    };
+    let mut poller = bench.poller(bench.worker(), &[]);
+    assert!(bench.until(&mut poller, || bench.world.lock().creates == 1));
+    cancel();
+    assert!(bench.until(&mut poller, || asked.load(Ordering::SeqCst) > 0));
+    pass(&bench, &mut poller, 2 * DAY);
+    assert_eq!(bench.counts(process).at_provider, 4);
+    let shown = the_batch(&bench).uncollected.unwrap();
+    cancel();
+    let next = bench.clock.wall();
+    assert!(
+        shown.next_at > next.after(seconds(60)),
+        "it is not due by itself"
+    );
+    pass(&bench, &mut poller, seconds(5));
+    assert_eq!(bench.counts(process).cancelled, 4);
+    assert!(bench.is_over(process), "{:?}", the_batch(&bench));
+    assert_eq!(bench.world.lock().creates, 1);
+}
+
+#[test]
 fn a_batch_whose_results_are_withheld_may_be_unknown_for_a_day() {
     let bench = Bench::new();
     let until = bench.clock.now().after(HOUR);

@@ -269,7 +269,7 @@ impl<'a> Poller<'a> {
         let mut nobodys = false;
         for batch in &all {
             if let Some(open) = self.open.get_mut(&batch.no) {
-                let newly = batch.is_stopped && !open.batch.is_stopped;
+                let newly = batch.is_stopped && batch.stopped_at > open.batch.stopped_at;
                 open.batch = batch.clone();
                 if newly {
                     open.due = self.clock.now();

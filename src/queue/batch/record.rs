@@ -102,9 +102,6 @@ pub(crate) struct Uncollected {
     pub since: Wall,
     /// What came of the last try, for people.
     pub why: String,
-    /// Its process had been cancelled before: that was no decision to do without these results.
-    #[serde(default)]
-    pub stopped: bool,
 }
 
 /// An error that outlives its process.
@@ -417,7 +414,6 @@ mod tests {
         let since = |since| Uncollected {
             since: Wall(since),
             why: String::new(),
-            stopped: false,
         };
         let kept = |record: &Record, at| record.kept_until(&since(at)).map(|until| until.0);
         assert_eq!(kept(&record, days(1)), Some(days(29) + 5));

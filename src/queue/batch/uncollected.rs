@@ -24,8 +24,9 @@ impl Poller<'_> {
             return;
         };
         let known = open.record.uncollected.as_ref();
-        // Whoever cancels what is known to be withheld does without it.
-        if open.batch.is_stopped && known.is_some_and(|known| !known.stopped) {
+        // Whoever cancels what is known to be withheld does without it; who did before may not.
+        let stopped_at = open.batch.stopped_at;
+        if known.is_some_and(|known| stopped_at > Some(known.since)) {
             return self.give_results_up(no, &why);
         }
         self.put_off(no, why, asked);
@@ -38,7 +39,7 @@ impl Poller<'_> {
         let Some(open) = self.open.get_mut(&no) else {
             return;
         };
-        let (record, stopped) = (&mut open.record, open.batch.is_stopped);
+        let record = &mut open.record;
         // Its files may have been named too early: where it stands is asked anew.
         if let Phase::Ended(Ended { id, file, .. }) = &record.phase {
             record.phase = Phase::Running {
@@ -53,14 +54,8 @@ impl Poller<'_> {
                 record.id().unwrap_or(&record.intent.label)
             );
         }
-        let (since, stopped) = known.map_or((wall, stopped), |known| {
-            (known.since.min(wall), known.stopped)
-        });
-        let uncollected = Uncollected {
-            since,
-            why,
-            stopped,
-        };
+        let since = known.map_or(wall, |known| known.since.min(wall));
+        let uncollected = Uncollected { since, why };
         let kept_until = record.kept_until(&uncollected);
         record.fetches = record.fetches.saturating_add(1);
         let kept = kept_until.is_none_or(|until| wall < until);

@@ -28,6 +28,8 @@ pub struct Batch {
     pub worker: Option<WorkerId>,
     /// Its process was cancelled, or is gone: what comes back is not sent again.
     pub is_stopped: bool,
+    /// When it was cancelled last, if it was. Of a process that is gone, later than anything.
+    pub stopped_at: Option<Wall>,
     /// Jobs that are still in it.
     pub jobs: u64,
     /// What its owner wrote down last. No store looks into it.
@@ -44,6 +46,7 @@ impl fmt::Debug for Batch {
             .field("lane", &self.lane)
             .field("worker", &self.worker)
             .field("is_stopped", &self.is_stopped)
+            .field("stopped_at", &self.stopped_at)
             .field("jobs", &self.jobs)
             .field("record", &Bytes(self.record.len()))
             .field("created_at", &self.created_at)

@@ -14,7 +14,7 @@ use super::writer::{Fault, Sync};
 
 /// A batch without its process is one whose process is gone, or is being deleted.
 const BATCH: &str =
-    "SELECT b.no, p.id, b.lane, b.worker, ifnull(p.cancelled, 1), b.record, b.created_at,
+    "SELECT b.no, p.id, b.lane, b.worker, ifnull(p.cancelled, 9223372036854775807), b.record, b.created_at,
        iif(p.no IS NULL, 0, (SELECT count(*) FROM jobs WHERE batch = b.no))
      FROM batches b LEFT JOIN processes p ON p.no = b.process AND p.chore <> 4";
 
@@ -176,12 +176,14 @@ impl SqliteStore {
 
     fn batch(&self, conn: &Connection, row: &Row<'_>) -> Result<Batch, Fault> {
         let process: Option<Vec<u8>> = row.get(1)?;
+        let stopped_at: i64 = row.get(4)?;
         Ok(Batch {
             no: BatchNo(row.get(0)?),
             process_id: process.map(|id| id_of(&id)).transpose()?,
             lane: self.lane(conn, row.get(2)?)?,
             worker: row.get::<_, Option<i64>>(3)?.map(WorkerId),
-            is_stopped: row.get(4)?,
+            is_stopped: stopped_at != 0,
+            stopped_at: (stopped_at != 0).then_some(Wall(stopped_at)),
             record: row.get(5)?,
             created_at: Wall(row.get(6)?),
             jobs: count(row.get(7)?),

@@ -85,12 +85,13 @@ impl SqliteStore {
             if chore != chore::NONE && chore != chore::RELEASE {
                 return Ok(Decided::After(no));
             }
-            // Nothing can be added any more, so what there is counts as sealed.
+            // Nothing can be added any more, so what there is counts as sealed. The time tells whether
+            // it was known by then that results are missing.
             conn.prepare_cached(
-                "UPDATE processes SET cancelled = 1, sealed = total, chore = iif(pending > 0, 2, 0),
+                "UPDATE processes SET cancelled = ?2, sealed = total, chore = iif(pending > 0, 2, 0),
                    cursor = 0 WHERE no = ?1",
             )?
-            .execute([no])?;
+            .execute([no, now.0.max(1)])?;
             if pending == 0 {
                 return Ok(Decided::Moot(0));
             }
