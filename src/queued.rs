@@ -17,7 +17,7 @@ use crate::bulk::ledger::{Ledger, Line, Unsaved};
 use crate::bulk::options::{FileRunError, FileRunOptions, Output, Plan, Report};
 use crate::bulk::prompts::Prompts;
 use crate::engine::counters::Counters;
-use crate::engine::dispatch::StopReason;
+use crate::engine::dispatch::{ErrorPolicy, StopReason};
 use crate::observe::progress::{Phase, Progress, ProgressNotifier};
 use crate::queue::batch::BatchInfo;
 use crate::queue::host::{EnqueueError, JobQueue};
@@ -49,6 +49,7 @@ pub struct QueuedRun {
     ctx: Context,
     notifier: Option<Arc<dyn ProgressNotifier>>,
     until_handed_over: bool,
+    on_error: ErrorPolicy,
     info: Option<ProcessInfo>,
     /// The output, where a later run can come back to it.
     output: Option<PathBuf>,
@@ -147,6 +148,7 @@ impl QueuedRun {
             ctx: Context::new(),
             notifier: None,
             until_handed_over: false,
+            on_error: ErrorPolicy::StopOnCriticalError,
             info: None,
             output: path,
             taken: known.taken,
@@ -183,6 +185,14 @@ impl QueuedRun {
         self
     }
 
+    /// With [`ErrorPolicy::StopOnCriticalError`] a worker that stops for critical errors also does when no
+    /// model has the name, or when the first replies to calls are alike and no answers. With another
+    /// policy these fail their items alone. Default: `StopOnCriticalError`.
+    pub fn on_error(mut self, policy: ErrorPolicy) -> Self {
+        self.on_error = policy;
+        self
+    }
+
     /// Puts what is new on the queue and has it carried out by workers of this making, which are told
     /// which process is theirs, and when to end. Others may take part.
     ///
@@ -206,6 +216,7 @@ impl QueuedRun {
             ctx: self.ctx,
             notifier: self.notifier,
             until_handed_over: self.until_handed_over,
+            on_error: self.on_error,
             submitted: 0,
             attached: 0,
             unwanted: Vec::new(),
@@ -270,6 +281,7 @@ struct Turn {
     ctx: Context,
     notifier: Option<Arc<dyn ProgressNotifier>>,
     until_handed_over: bool,
+    on_error: ErrorPolicy,
     submitted: u64,
     attached: u64,
     /// Jobs that were under way at the beginning although the input does not ask for them.
@@ -440,6 +452,7 @@ impl Turn {
             .processes([self.process])
             .until_empty(!self.until_handed_over)
             .until_handed_over(self.until_handed_over)
+            .of_many(self.on_error != ErrorPolicy::StopOnCriticalError)
             .context(&ctx)
             .notifier(Arc::new(watch));
         let (done, ended) = bounded(1);

@@ -173,6 +173,7 @@ impl Scene {
             deadline: None,
             jitter: Jitter(seed),
             durable: false,
+            of_many: false,
         };
         let job = Job {
             backlog: Packed::new(sizes),

@@ -19,7 +19,7 @@ use super::input::{on_disk, whole};
 use super::kept::{Asker, Kept};
 use super::provider::Chosen;
 use super::queue::failed;
-use super::run::{rescue, route};
+use super::run::{policy, rescue, route};
 use super::settings::refused;
 use super::signals::Signals;
 use super::strategy::Way;
@@ -307,6 +307,7 @@ impl Crew<'_> {
             .context(ctx)
             .notifier(display.clone())
             .until_handed_over(args.no_wait)
+            .on_error(policy(args.on_error))
             .described(place.info(args, self.chosen));
         let hire = || {
             self.worker(place)

@@ -292,7 +292,7 @@ pub fn route(args: &RunArgs, clients: Clients, limits: Limits, shared: bool) -> 
     route
 }
 
-fn policy(on_error: OnError) -> ErrorPolicy {
+pub fn policy(on_error: OnError) -> ErrorPolicy {
     match on_error {
         OnError::Continue => ErrorPolicy::ContinueOnError,
         OnError::Stop => ErrorPolicy::StopOnError,

@@ -93,6 +93,9 @@ pub(crate) struct Options {
     /// The work outlives the run: what fails for its provider's sake goes back instead of failing,
     /// and the provider is asked again after a while.
     pub durable: bool,
+    /// The work comes from many callers: who misspelt a model or asks for the wrong thing stops nobody
+    /// else.
+    pub of_many: bool,
 }
 
 pub(crate) struct Dispatcher<W: Work> {
@@ -409,8 +412,7 @@ impl<W: Work> Dispatcher<W> {
         }
         self.note_first_reply(step, &error, elsewhere);
         let lost = self.standing.is_lost(step, &error);
-        // Work that outlives the run comes from many: whoever misspelt a model stops nobody else.
-        let lost = lost && !(self.options.durable && error.kind() == ErrorKind::UnknownModel);
+        let lost = lost && !(self.options.of_many && error.kind() == ErrorKind::UnknownModel);
         if lost {
             self.bury(&ticket, &error, now);
         }
@@ -441,8 +443,8 @@ impl<W: Work> Dispatcher<W> {
             return;
         };
         let goes_on = elsewhere && error.is_unclassified();
-        // Work that outlives the run comes from many: whoever asks for the wrong thing stops nobody else.
-        if self.stops_when_critical() && !self.options.durable && !goes_on {
+        let answered = self.options.of_many || self.work.is_answered_elsewhere();
+        if self.stops_when_critical() && !answered && !goes_on {
             self.stop_for(StopReason::AllAlike(why));
         }
     }

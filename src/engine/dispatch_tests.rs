@@ -111,6 +111,7 @@ fn dispatcher(
         deadline: None,
         jitter: Jitter(1),
         durable: false,
+        of_many: false,
     };
     Dispatcher::new(work, limiter, options)
 }
@@ -325,5 +326,43 @@ fn a_reset_that_nobody_waits_for_pauses_nothing_and_a_refusal_then_ends_the_run(
             panic!("{:?}", run.stop_reason());
         };
         assert!(error.message().contains("asks to wait for"), "{error}");
+    }
+}
+
+#[test]
+fn work_that_waits_in_a_queue_stops_like_any_other_unless_it_comes_from_many() {
+    let unusable = || {
+        let error = Error::new(ErrorKind::Malformed, "not a usable reply");
+        Err(error.with_unusable_reply("<html>"))
+    };
+    let refused = || Err(Error::new(ErrorKind::RateLimited, "slow down").with_status(429));
+    let nameless = || Err(Error::new(ErrorKind::UnknownModel, "no such model").with_status(404));
+    let on_error = ErrorPolicy::StopOnCriticalError;
+    for of_many in [false, true] {
+        let drive = |answer: &dyn Fn() -> Result<(), Error>| {
+            let mut run = dispatcher(vec![1; 60], Limits::default(), 2, on_error);
+            (run.options.durable, run.options.of_many) = (true, of_many);
+            let (order, _, _) = drive(&mut run, answer);
+            (order.len(), run.stop_reason().cloned())
+        };
+        let (calls, stop) = drive(&unusable);
+        match of_many {
+            true => assert!(calls == 60 && stop.is_none(), "{calls} {stop:?}"),
+            false => {
+                assert!((10..=12).contains(&calls), "{calls}");
+                assert!(matches!(stop, Some(StopReason::AllAlike(_))), "{stop:?}");
+            }
+        }
+        let (calls, stop) = drive(&nameless);
+        match of_many {
+            true => assert!(calls == 60 && stop.is_none(), "{calls} {stop:?}"),
+            false => assert!(
+                calls <= 2 && matches!(stop, Some(StopReason::Critical(_))),
+                "{calls} {stop:?}"
+            ),
+        }
+        let (calls, stop) = drive(&refused);
+        assert!(matches!(stop, Some(StopReason::Critical(_))), "{stop:?}");
+        assert!(calls < 60, "{calls}");
     }
 }

@@ -146,6 +146,7 @@ impl Scene {
             deadline,
             jitter: Jitter(seed),
             durable: false,
+            of_many: false,
         };
         let loading = LoadingModel::new(&mut random);
         let parallel = ParallelModel::new(&mut random);

@@ -268,4 +268,9 @@ pub(crate) trait Work {
     fn defers_release(&self) -> bool {
         false
     }
+
+    /// True when its provider has answered prompts of it by another way than calls.
+    fn is_answered_elsewhere(&self) -> bool {
+        false
+    }
 }

@@ -299,6 +299,7 @@ impl<'a> Route<'a> {
             deadline: ctx.remaining().map(|left| now.after(left)),
             jitter: Jitter(now.as_nanos() ^ u64::from(std::process::id()).rotate_left(32)),
             durable: false,
+            of_many: false,
         }
     }
 

@@ -30,6 +30,8 @@ pub(crate) struct Plan {
     pub ctx: Context,
     pub retry: RetryPolicy,
     pub on_error: ErrorPolicy,
+    /// The jobs come from many callers.
+    pub of_many: bool,
     pub scope: Scope,
 }
 

@@ -229,6 +229,7 @@ impl Life {
             deadline: plan.ctx.remaining().map(|left| now.after(left)),
             jitter: Jitter(now.as_nanos() ^ u64::from(std::process::id()).rotate_left(32)),
             durable: true,
+            of_many: plan.of_many,
         };
         let limiter = controls.kinds.limiter.clone();
         let dispatcher = Dispatcher::new(StoreWork::new(backlog), limiter, options);

@@ -141,6 +141,7 @@ impl Scene {
             deadline: None,
             jitter: Jitter(now.as_nanos()),
             durable: true,
+            of_many: true,
         };
         let limiter = kinds.limiter.clone();
         let backlog = StoreBacklog::new(

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use parking_lot::Mutex;
 
@@ -225,6 +226,11 @@ fn doubtful(task: &JobTask) -> Settlement {
 impl Work for StoreWork {
     type Task = Pack<JobTask>;
     type Done = Done;
+
+    fn is_answered_elsewhere(&self) -> bool {
+        let outlook = &self.packed.items.outlook;
+        outlook.completed.load(Ordering::SeqCst) > 0
+    }
 
     fn take(&mut self, max: usize, gates: &Gates, now: Time) -> Result<Take<Pack<JobTask>>, Error> {
         if let Err(error) = self.let_go(false, now) {

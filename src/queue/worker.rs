@@ -73,6 +73,7 @@ pub struct Worker {
     retry: RetryPolicy,
     max_retries: u8,
     on_error: ErrorPolicy,
+    of_many: bool,
     scale: Scale,
     batch: usize,
     poll: Duration,
@@ -95,6 +96,7 @@ impl Worker {
             retry: RetryPolicy::default(),
             max_retries: 3,
             on_error: ErrorPolicy::ContinueOnError,
+            of_many: true,
             scale: Scale::default(),
             batch: 10,
             poll: Duration::from_secs(5),
@@ -180,6 +182,13 @@ impl Worker {
     /// reached.
     pub fn on_error(mut self, policy: ErrorPolicy) -> Self {
         self.on_error = policy;
+        self
+    }
+
+    /// Whether the jobs come from many callers. Those of one caller end the worker, where it stops for
+    /// critical errors, also when no model has the name or the first replies are alike and no answers.
+    pub(crate) fn of_many(mut self, yes: bool) -> Self {
+        self.of_many = yes;
         self
     }
 
@@ -303,6 +312,7 @@ impl Worker {
             ctx: self.ctx,
             retry: self.retry,
             on_error: self.on_error,
+            of_many: self.of_many,
             scope: self.scope,
         };
         let life = Life::begin(self.queue.store.clone(), controls.clone(), woken, plan)?;

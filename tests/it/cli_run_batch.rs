@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use batchwright::simulate::{BatchConfig, BatchStats, SimConfig, Simulator};
+use batchwright::simulate::{BatchConfig, BatchStats, SimConfig, Simulator, Trouble};
 use batchwright::{JobQueue, ProcessId, QueuedRun};
 use serde_json::{Value, json};
 
@@ -362,21 +362,47 @@ fn what_fails_in_a_batch_goes_to_the_fallback() {
 }
 
 #[test]
-fn what_waits_and_is_no_longer_asked_for_is_never_sent() {
-    let (desk, sim) = (Desk::new(), taking(SHORT));
-    desk.prompts("in.jsonl", 4);
-    // Refused before it is handed over: all of it waits.
-    let mut refused = batch(&desk, &sim, WORDS);
+fn calls_for_what_a_queue_has_stop_after_ten_replies_that_cannot_be_used() {
+    for (words, code, results) in [("", 4, 10..40), ("--on-error continue", 3, 60..61)] {
+        let empty = SimConfig::default().trouble(Trouble::Empty, 1.0);
+        let sim = simulator(empty.trouble_times(Trouble::Empty, None));
+        let desk = Desk::new();
+        desk.prompts("in.jsonl", 60);
+        kill(sealed(&desk, &sim));
+        let words = format!("{WORDS} -j 2 {words}");
+        let ended = Running::start(&mut command(&desk, &sim, &words)).wait();
+        let ended = ended.expect(code).says("of an earlier run goes on");
+        if code == 4 {
+            ended
+                .says("stopped: none of the first 10 replies can be used, and each was paid for")
+                .says("items wait in the queue");
+        }
+        let found = desk.results("out.jsonl").len();
+        assert!(results.contains(&found), "{found} results");
+    }
+}
+
+/// A run all of whose items wait: nobody takes them over.
+fn sealed(desk: &Desk, sim: &Simulator) -> Running {
+    let mut refused = batch(desk, sim, WORDS);
     refused
         .env("OPENAI_BASE_URL", super::common::NOBODY)
         .env("BATCHWRIGHT_BATCH_RECONCILE_WAIT", "1s");
     let running = Running::start(&mut refused);
     let id = QueuedRun::process_of(&desk.path("out.jsonl")).unwrap();
-    assert!(eventually(|| queue(&desk)
-        .process(id)
-        .unwrap()
-        .is_some_and(|now| now.sealed)));
-    kill(running);
+    let is_sealed = || {
+        let now = queue(desk).process(id).unwrap();
+        now.is_some_and(|now| now.sealed)
+    };
+    assert!(eventually(is_sealed));
+    running
+}
+
+#[test]
+fn what_waits_and_is_no_longer_asked_for_is_never_sent() {
+    let (desk, sim) = (Desk::new(), taking(SHORT));
+    desk.prompts("in.jsonl", 4);
+    kill(sealed(&desk, &sim));
     desk.write("in.jsonl", prompt_lines(3).replace("prompt 2", "edited"));
     run(&desk, &sim, WORDS).expect(0);
     assert_eq!(sim.batch_stats().items_accepted, 3);
