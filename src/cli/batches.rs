@@ -70,8 +70,17 @@ pub fn waiting(batch: &BatchInfo) -> Option<String> {
     Some(line)
 }
 
-/// Where results are missing: how to ask for them now, and how to do without. `id` is that of the process.
-pub fn advice(id: &str, command: impl Fn(&str) -> String) -> String {
+/// Where results are missing: how to ask for them now, and how to do without. `id` is that of the process,
+/// and `back` the command of the run that it belongs to, if it belongs to one.
+pub fn advice(id: &str, back: Option<&str>, command: impl Fn(&str) -> String) -> String {
+    if let Some(back) = back {
+        return format!(
+            "to do without results that were paid for and are missing: {}, after which the run's own \
+             command buys them again; to ask for them now, that command (a worker that runs already asks \
+             when it is restarted): {back}",
+            command(&format!("cancel {id}"))
+        );
+    }
     format!(
         "to ask for missing results now: {} (a worker that runs already asks when it is restarted); to \
          do without what was paid for: {}, after which {} buys it again",
@@ -162,7 +171,7 @@ pub fn cancel(args: &CancelArgs, queue: &JobQueue, id: ProcessId) -> Result<Canc
 
 impl Cancelled {
     /// What remains, and who cares for it.
-    pub fn told(&self, data: &DataArgs, deleted: bool) -> String {
+    pub fn told(&self, data: &DataArgs, id: ProcessId, deleted: bool) -> String {
         let (attended, alone): (Vec<_>, Vec<_>) =
             self.left.iter().partition(|batch| batch.attended);
         let mut out = String::new();
@@ -196,7 +205,10 @@ impl Cancelled {
                 "\n  batch {name} at {}, {}, is not over yet{why}; {collects}: {}",
                 batch.provider,
                 batch.state,
-                data.command("work")
+                match deleted {
+                    true => data.command("work"),
+                    false => data.command(&format!("work --processes {id}")),
+                }
             ));
             if waits_for_its_key(batch) {
                 out.push_str(&format!("; {}", rotated(|words| data.command(words))));

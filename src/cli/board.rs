@@ -8,11 +8,13 @@ use batchwright::{Error, JobQueue, Phase, ProcessId, Progress, ProgressNotifier}
 
 use super::args::ShowArgs;
 use super::display::{self, Display, count};
+use super::owned;
 
 /// Where all processes stand together, for people.
 pub struct Board {
     display: Display,
     quiet: bool,
+    queue: JobQueue,
     seen: Mutex<Seen>,
 }
 
@@ -35,6 +37,7 @@ impl Board {
         Ok(Self {
             display: Display::new(show),
             quiet: show.quiet,
+            queue: queue.clone(),
             seen: Mutex::new(Seen {
                 finished: finished.map(|process| process.process_id).collect(),
                 open: HashMap::new(),
@@ -68,7 +71,8 @@ impl ProgressNotifier for Board {
             Phase::Finished => {
                 seen.open.remove(&id);
                 if seen.finished.insert(id) && !self.quiet {
-                    display::say(&finished(progress));
+                    let back = owned::way_back_of(&self.queue, Some(id));
+                    display::say(&finished(progress, back.as_deref()));
                 }
             }
             _ => {
@@ -112,7 +116,8 @@ impl ProgressNotifier for Board {
     }
 }
 
-fn finished(progress: &Progress) -> String {
+/// `back`: the command of the run that it belongs to.
+fn finished(progress: &Progress, back: Option<&str>) -> String {
     let id = progress
         .process_id
         .map_or_else(String::new, |id| id.to_string());
@@ -124,6 +129,9 @@ fn finished(progress: &Progress) -> String {
         if n > 0 {
             line.push_str(&format!(", {} {what}", count(n)));
         }
+    }
+    if let Some(back) = back {
+        return line + &format!("; its results come to the output of its run by:\n  {back}");
     }
     line.push_str(&format!("; batchwright results {id} -o FILE"));
     if progress.failed > 0 {

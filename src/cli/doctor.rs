@@ -107,7 +107,11 @@ fn look(args: &DoctorArgs) -> Result<Vec<Finding>, Refusal> {
                 let mut batches = batches;
                 batches.retain(|batch| adopted.iter().all(|(label, _)| *label != batch.label));
                 findings.extend(adopted.into_iter().map(|(_, finding)| finding));
-                findings.extend(batches.iter().filter_map(|batch| judged(batch, &args.data)));
+                findings.extend(
+                    batches
+                        .iter()
+                        .filter_map(|batch| judged(batch, &processes, &args.data)),
+                );
                 findings.extend(processes.iter().filter_map(of_run));
             }
             Err(error) => {
@@ -148,12 +152,15 @@ fn adopt(queue: &JobQueue, data: &DataArgs) -> Result<Vec<(String, Finding)>, Er
         let finding = match adoption.refused {
             None => {
                 let seen = batch_is("taken over with the key that is here");
-                let advice = format!("to collect it: {}", data.command("work --strategy batch"));
+                let back = owned::way_back_of(queue, batch.process_id);
+                let collect = back.unwrap_or_else(|| data.command("work --strategy batch"));
+                let advice = format!("to collect it: {collect}");
                 Finding::new(BATCH, Verdict::Good, seen, Some(&advice))
             }
             Some(why) => {
                 let seen = batch_is(&format!("not taken over: {why}"));
-                Finding::new(BATCH, Verdict::Warning, seen, Some(SET_THAT_KEY))
+                let advice = set_that_key(owned::way_back_of(queue, batch.process_id));
+                Finding::new(BATCH, Verdict::Warning, seen, Some(&advice))
             }
         };
         (batch.label, finding)
@@ -162,11 +169,22 @@ fn adopt(queue: &JobQueue, data: &DataArgs) -> Result<Vec<(String, Finding)>, Er
 }
 
 const BATCH: &str = "batch";
-const SET_THAT_KEY: &str = "set the key that it was made with, and the provider's base URL if it was \
-                            another one than usual, and run: batchwright work";
+
+/// `back`: the command of the run that the batch belongs to.
+fn set_that_key(back: Option<String>) -> String {
+    let back = back.unwrap_or_else(|| "batchwright work".to_owned());
+    format!(
+        "set the key that it was made with, and the provider's base URL if it was another one than usual, \
+         and run: {back}"
+    )
+}
 
 /// A batch that does not come to its end by itself.
-fn judged(batch: &BatchInfo, data: &DataArgs) -> Option<Finding> {
+fn judged(batch: &BatchInfo, processes: &[ProcessState], data: &DataArgs) -> Option<Finding> {
+    let of = processes
+        .iter()
+        .find(|process| Some(process.process_id) == batch.process_id);
+    let back = of.and_then(|process| owned::way_back(&process.info));
     let name = batch.remote_id.as_deref().unwrap_or(&batch.label);
     let (provider, total) = (&batch.provider, count(batch.total));
     let batch_is = |what: &str| format!("{name} at {provider}, {total} requests: {what}");
@@ -188,7 +206,7 @@ fn judged(batch: &BatchInfo, data: &DataArgs) -> Option<Finding> {
         let seen = batch_is(&format!("{why}; {waiting}"));
         let id = batch.process_id.map(|id| id.to_string());
         let id = id.as_deref().unwrap_or("PROCESS");
-        let advice = batches::advice(id, |words| data.command(words));
+        let advice = batches::advice(id, back.as_deref(), |words| data.command(words));
         return Some(Finding::new(BATCH, Verdict::Warning, seen, Some(&advice)));
     }
     if batches::waits_for_its_key(batch) {
@@ -197,7 +215,7 @@ fn judged(batch: &BatchInfo, data: &DataArgs) -> Option<Finding> {
             "the key it was made with is not here, or not for {url}"
         ));
         let rotated = batches::rotated(|words| data.command(words));
-        let advice = format!("{SET_THAT_KEY}; {rotated}");
+        let advice = format!("{rotated}; otherwise {}", set_that_key(back));
         return Some(Finding::new(BATCH, Verdict::Warning, seen, Some(&advice)));
     }
     None

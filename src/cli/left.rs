@@ -1,9 +1,9 @@
 //! What a worker says of batches beside its own report: those that go on without it, and what is not
 //! handed over in any.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
-use batchwright::{BatchInfo, EMBEDDING, Error, JobQueue, ProcessId};
+use batchwright::{BatchInfo, EMBEDDING, Error, JobQueue, ProcessId, ProcessState};
 
 use super::batches;
 use super::display::count;
@@ -16,6 +16,8 @@ pub struct Left {
     batches: Vec<BatchInfo>,
     /// That results of processes belong to the outputs of runs.
     owned: Vec<String>,
+    /// The commands of those runs.
+    backs: HashMap<ProcessId, String>,
     /// How to call the program on this queue.
     data_dir: String,
 }
@@ -28,9 +30,12 @@ impl Left {
             None => false,
         };
         let taken = |id: &ProcessId| only.is_empty() || only.contains(id);
-        let processes = queue.open_processes()?.into_iter();
-        let ours = processes.filter(|process| taken(&process.process_id));
-        let owned = ours.filter_map(|process| owned::line(&process)).collect();
+        let mut processes = queue.open_processes()?;
+        processes.retain(|process| taken(&process.process_id));
+        let owned = processes.iter().filter_map(owned::line).collect();
+        let back =
+            |process: &ProcessState| Some((process.process_id, owned::way_back(&process.info)?));
+        let backs = processes.iter().filter_map(back).collect();
         let mut batches = queue.batches(None)?;
         batches.retain(|batch| !batch.attended && mine(batch));
         let data_dir = args.data_dir.as_deref().map_or_else(String::new, |folder| {
@@ -40,6 +45,7 @@ impl Left {
         Ok(Self {
             batches,
             owned,
+            backs,
             data_dir,
         })
     }
@@ -60,9 +66,12 @@ impl Left {
         let (going, halfway): (Vec<_>, Vec<_>) = others
             .into_iter()
             .partition(|batch| batch.remote_id.is_some());
-        let mut at: BTreeMap<&str, (u64, u64)> = BTreeMap::new();
+        let back = |batch: &BatchInfo| self.backs.get(&batch.process_id?);
+        let mut at: BTreeMap<(&str, bool), (u64, u64)> = BTreeMap::new();
         for batch in &going {
-            let sum = at.entry(&batch.provider).or_default();
+            let sum = at
+                .entry((&batch.provider, back(batch).is_some()))
+                .or_default();
             (sum.0, sum.1) = (sum.0 + 1, sum.1 + batch.total);
         }
         let mut ids: Vec<_> = going.iter().filter_map(|batch| batch.process_id).collect();
@@ -74,21 +83,28 @@ impl Left {
         let dir = &self.data_dir;
         let mut lines: Vec<String> = at
             .into_iter()
-            .map(|(provider, (batches, requests))| {
+            .map(|((provider, of_run), (batches, requests))| {
                 if waited {
                     let (batches, requests) = (count(batches), count(requests));
+                    let who = match of_run {
+                        true => "their run's own command, told below,".to_owned(),
+                        false => format!("`batchwright work{dir}`"),
+                    };
                     return format!(
                         "batches at {provider} that this key and address did not make: {batches}, \
-                         with {requests} requests; `batchwright work{dir}` with those that did \
-                         collects them; {}",
+                         with {requests} requests; {who} with those that did collects them; {}",
                         batches::rotated(|words| format!("`batchwright {words}{dir}`"))
                     );
                 }
                 let s = if batches == 1 { "" } else { "es" };
                 let on = if batches == 1 { "goes" } else { "go" };
+                let who = match of_run {
+                    true => "their run's own command, told below,".to_owned(),
+                    false => format!("`batchwright work --strategy batch{dir}`"),
+                };
                 format!(
-                    "{} batch{s} ({} requests) {on} on at {provider}; `batchwright work \
-                     --strategy batch{dir}` collects them, `batchwright cancel {id}{dir}` cancels them",
+                    "{} batch{s} ({} requests) {on} on at {provider}; {who} collects them, \
+                     `batchwright cancel {id}{dir}` cancels them",
                     count(batches),
                     count(requests)
                 )
@@ -97,9 +113,12 @@ impl Left {
         lines.extend(self.owned.iter().cloned());
         lines.extend(halfway.iter().map(|batch| {
             let (provider, total) = (&batch.provider, count(batch.total));
+            let who = match back(batch) {
+                Some(_) => "its run's own command, told above,".to_owned(),
+                None => format!("`batchwright work --strategy batch{dir}`"),
+            };
             format!(
-                "a batch of {total} requests is not handed over to {provider} yet; `batchwright \
-                 work --strategy batch{dir}` goes on with it"
+                "a batch of {total} requests is not handed over to {provider} yet; {who} goes on with it"
             )
         }));
         lines.extend(missing.iter().map(|batch| batches::line(batch)));
@@ -109,9 +128,11 @@ impl Left {
                 .any(|batch| batch.process_id != first.process_id);
             let id = first.process_id.filter(|_| !other);
             let id = id.map_or_else(|| "PROCESS".to_owned(), |id| id.to_string());
-            lines.push(batches::advice(&id, |words| {
-                format!("`batchwright {words}{dir}`")
-            }));
+            lines.push(batches::advice(
+                &id,
+                back(first).map(String::as_str),
+                |words| format!("`batchwright {words}{dir}`"),
+            ));
         }
         lines.extend(held.iter().map(|batch| {
             let why = batch

@@ -1,6 +1,6 @@
 //! What is said of a process whose results belong to the output of a run, wherever it shows.
 
-use batchwright::{ProcessInfo, ProcessState};
+use batchwright::{JobQueue, ProcessId, ProcessInfo, ProcessState};
 
 /// The command that brings the results of such a process to their output, or words for it; `None` where
 /// they may go anywhere.
@@ -8,6 +8,25 @@ pub fn way_back(info: &ProcessInfo) -> Option<String> {
     let output = info.output.as_ref()?;
     let unknown = || format!("the program that made it, with the output {output}");
     Some(info.command.clone().unwrap_or_else(unknown))
+}
+
+/// The command of the run that this process belongs to, if there is one.
+pub fn way_back_of(queue: &JobQueue, id: Option<ProcessId>) -> Option<String> {
+    way_back(&queue.process(id?).ok()??.info)
+}
+
+/// The words for `work` that leave what belongs to runs alone: it would be bought as `work` is set, and
+/// not as its run was.
+pub fn work_for(free: &[ProcessId], beside_runs: bool) -> String {
+    let named = |ids: &[ProcessId]| {
+        let ids: Vec<String> = ids.iter().map(ProcessId::to_string).collect();
+        format!("work --processes {}", ids.join(","))
+    };
+    match free {
+        _ if !beside_runs => "work".to_owned(),
+        [] | [_, _, _, ..] => "work --processes PROCESS".to_owned(),
+        few => named(few),
+    }
 }
 
 /// That it belongs to a run, and how its results come where they belong.

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::Duration;
 
-use batchwright::Sidecar;
+use batchwright::{Counts, Sidecar};
 use clap::Args;
 use serde_json::{Value, json};
 
@@ -124,7 +124,7 @@ fn try_cancel(args: &CancelArgs) -> Result<(String, Value), Refusal> {
         let line = format!("process {id} is deleted with {} jobs", count(deleted));
         let left = batches.left.len();
         let facts = json!({"process_id": id, "deleted": deleted, "batches": left});
-        return Ok((line + &batches.told(data, true), facts));
+        return Ok((line + &batches.told(data, id, true), facts));
     }
     if !process.sealed {
         // Put back later, the part that is there would pass for all of it.
@@ -136,6 +136,8 @@ fn try_cancel(args: &CancelArgs) -> Result<(String, Value), Refusal> {
         )));
     }
     let process_info = process.info.clone();
+    let answered = |counts: &Counts| counts.completed + counts.failed;
+    let before = answered(&process.counts);
     let cancelled = queue.cancel(id).map_err(failed)?;
     let batches = batches::cancel(args, &queue, id)?;
     let now = queue.process(id).map_err(failed)?.unwrap_or(process);
@@ -145,6 +147,13 @@ fn try_cancel(args: &CancelArgs) -> Result<(String, Value), Refusal> {
         false => cancelled,
     };
     let mut line = format!("{} jobs cancelled", count(cancelled));
+    let came = answered(&now.counts).saturating_sub(before);
+    if batches.any && came > 0 {
+        let came = count(came);
+        line.push_str(&format!(
+            "; {came} came in from its batches meanwhile, and are paid for"
+        ));
+    }
     let running = now.counts.in_progress;
     if running > 0 {
         let running = count(running);
@@ -152,17 +161,21 @@ fn try_cancel(args: &CancelArgs) -> Result<(String, Value), Refusal> {
             "; {running} are running: they end by themselves and are not tried again"
         ));
     }
-    line.push_str(&batches.told(data, false));
+    line.push_str(&batches.told(data, id, false));
     let results = now.counts.finished() - now.counts.consumed;
     if results > 0 {
         let take = match owned::way_back(&process_info) {
-            Some(back) => format!("{back}   (which sends what was cancelled again)"),
+            Some(back) if now.counts.cancelled > 0 => {
+                format!("{back}   (which sends what was cancelled again)")
+            }
+            Some(back) => back,
             None => data.command(&format!("results {id} -o FILE")),
         };
-        line.push_str(&format!(
-            "\n  to take their results: {take}\n  to put them back:      {}",
-            data.command(&format!("retry {id}"))
-        ));
+        line.push_str(&format!("\n  to take their results: {take}"));
+        if now.counts.cancelled + now.counts.failed > 0 {
+            let again = data.command(&format!("retry {id}"));
+            line.push_str(&format!("\n  to put them back:      {again}"));
+        }
     }
     let facts = json!({
         "process_id": id,
@@ -184,7 +197,14 @@ fn try_retry(args: &RetryArgs) -> Result<(String, Value), Refusal> {
         _ => format!(
             "{} jobs put back: each is sent again, and paid for as a new one\n  to carry them out: {}",
             count(retried),
-            data.command("work")
+            match owned::way_back(&process.info) {
+                Some(back) => back,
+                None => {
+                    let all = queue.open_processes().map_err(failed)?;
+                    let beside_runs = all.iter().any(|one| one.info.output.is_some());
+                    data.command(&owned::work_for(&[id], beside_runs))
+                }
+            }
         ),
     };
     for batch in queue.batches(Some(id)).map_err(failed)? {

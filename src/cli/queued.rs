@@ -242,8 +242,8 @@ impl Place {
             lines.push("the same command comes back to it, from any folder".to_owned());
         } else {
             lines.push(format!(
-                "to collect:  batchwright work --processes {id} --until-empty{dir} && batchwright \
-                 results {id}{dir} -o FILE"
+                "to collect:  batchwright work --strategy batch --processes {id} --until-empty{dir} \
+                 && batchwright results {id}{dir} -o FILE"
             ));
         }
         lines.push(format!("to give it up:  batchwright cancel {id}{dir}"));

@@ -241,7 +241,7 @@ fn told(
         }
         _ => {}
     }
-    if keeps && saved.failed > 0 {
+    if keeps && saved.failed > 0 && process.info.output.is_none() {
         line.push_str(&format!(
             "\n  to try the failed ones again before that: {}",
             command("retry")

@@ -137,6 +137,7 @@ fn run(args: &RunArgs) -> Result<Exit, Refusal> {
         }
         let setup = Setup {
             way,
+            bad_rows: plan.bad_rows,
             ..Setup::default()
         };
         (None, setup)
@@ -174,6 +175,7 @@ fn run(args: &RunArgs) -> Result<Exit, Refusal> {
             concurrency: clients.concurrency,
             steps: chosen.steps(),
             way,
+            bad_rows: plan.bad_rows,
         };
         (Some((chosen, clients)), setup)
     };

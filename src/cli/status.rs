@@ -267,20 +267,27 @@ impl<'a> Looks<'a> {
             _ => "PROCESS".to_owned(),
         };
         let any = |which: &dyn Fn(&Row) -> bool| rows.iter().any(which);
-        let waits = any(&|row| row.process.sealed && row.process.counts.pending > 0);
-        if waits && !any(&|row| row.process.counts.in_progress > 0) {
+        // What belongs to a run goes on by that run, which is told below.
+        let of_run = |row: &Row| row.process.info.output.is_some();
+        let beside_runs = self.only.is_some() || any(&of_run);
+        let free = |which: &dyn Fn(&Row) -> bool| -> Vec<ProcessId> {
+            let free = rows.iter().filter(|row| !of_run(row) && which(row));
+            free.map(Row::id).collect()
+        };
+        let waiting = free(&|row| row.process.sealed && row.process.counts.pending > 0);
+        if !waiting.is_empty() && !any(&|row| row.process.counts.in_progress > 0) {
             say(format!(
                 "to carry out what waits: {}",
-                command("work".to_owned())
+                command(owned::work_for(&waiting, beside_runs))
             ));
         }
         let batch = |which: &dyn Fn(&BatchInfo) -> bool| any(&|row| row.batches.iter().any(which));
-        // Those of a run are collected by that run, which is told below.
-        let alone = |row: &Row| row.batches.iter().any(|batch| !batch.attended);
-        if any(&|row| alone(row) && row.process.info.output.is_none()) {
+        let alone = free(&|row| row.batches.iter().any(|batch| !batch.attended));
+        if !alone.is_empty() {
+            let words = owned::work_for(&alone, beside_runs);
             say(format!(
                 "nobody attends batches; to collect them: {}",
-                command("work --strategy batch".to_owned())
+                command(format!("{words} --strategy batch"))
             ));
         }
         if batch(&batches::waits_for_its_key) {
@@ -289,8 +296,19 @@ impl<'a> Looks<'a> {
                 batches::rotated(|words| command(words.to_owned()))
             ));
         }
-        if batch(&|batch| batch.uncollected.is_some()) {
-            say(batches::advice(&id, |words| command(words.to_owned())));
+        let misses = |row: &Row| row.batches.iter().any(|batch| batch.uncollected.is_some());
+        if !free(&misses).is_empty() {
+            say(batches::advice(&id, None, |words| {
+                command(words.to_owned())
+            }));
+        }
+        for row in rows.iter().filter(|row| misses(row)) {
+            if let Some(back) = owned::way_back(&row.process.info) {
+                let (id, back) = (row.id().to_string(), Some(back.as_str()));
+                say(batches::advice(&id, back, |words| {
+                    command(words.to_owned())
+                }));
+            }
         }
         if batch(&|batch| batch.state == "held") {
             say(format!(
@@ -305,7 +323,7 @@ impl<'a> Looks<'a> {
         {
             say(format!("strategy: {reason}"));
         }
-        if any(&|row| row.process.counts.failed > 0) {
+        if !free(&|row| row.process.counts.failed > 0).is_empty() {
             say(format!(
                 "to try the failed ones again: {}",
                 command(format!("retry {id}"))

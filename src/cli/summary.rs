@@ -32,7 +32,11 @@ pub fn plan_line(plan: &Plan, total: u64) -> String {
         _ => KEPT_WITHOUT_IDS,
     };
     part(plan.foreign, kept);
-    part(plan.bad_rows, "bad rows that are not sent");
+    let bad_rows = match plan.bad_rows {
+        1 => "bad row that is not sent",
+        _ => "bad rows that are not sent",
+    };
+    part(plan.bad_rows, bad_rows);
     part(plan.under_way, "under way");
     part(plan.to_collect, "done, to be collected");
     part(plan.to_send.unwrap_or(0), "to send");
@@ -114,6 +118,8 @@ pub struct Setup {
     /// The provider of each step, with the model that it alone is asked for.
     pub steps: Vec<(&'static str, Option<String>)>,
     pub way: Way,
+    /// Rows of the input that make no prompt, each of them a failure.
+    pub bad_rows: u64,
 }
 
 /// What a run through the queue tells besides.
@@ -131,6 +137,7 @@ impl Default for Setup {
             concurrency: 1,
             steps: Vec::new(),
             way: Way::default(),
+            bad_rows: 0,
         }
     }
 }
@@ -226,6 +233,15 @@ pub fn print(args: &RunArgs, report: &Report, setup: &Setup, more: Option<&More>
     let resumable = args.output.is_some() && (summary.pending > 0 || again);
     if resumable && !args.input.is_stream() {
         let why = match summary.pending {
+            0 if summary.failed <= setup.bad_rows => {
+                "once the rows that fail are corrected, to send them"
+            }
+            0 if summary
+                .errors
+                .contains_key(ErrorKind::UnknownModel.as_str()) =>
+            {
+                "to try the failed ones again, with another --model than the unknown one"
+            }
             0 => "to try the failed ones again",
             _ => "to go on",
         };

@@ -31,10 +31,18 @@ impl UnderWay<'_> {
             .iter()
             .map(|((provider, others), batches)| self.place(provider, *others, batches))
             .collect();
-        let stale = self.at_provider.saturating_sub(self.plan.under_way);
+        // What is to be collected may be of the input, or not: nothing is said of it.
+        let asked = self.plan.under_way + self.plan.to_collect;
+        let stale = self.at_provider.saturating_sub(asked);
         if stale > 0 {
+            let (id, dir) = (self.process, self.data_dir);
+            let others = match asked {
+                0 => "",
+                _ => " (and all else in its batches, which this command sends again)",
+            };
             lines.push(format!(
-                "{} of them are not what the input asks for now: what comes back is kept",
+                "{} items of an earlier form are in a batch and will be paid for; their answers are not \
+                 used: to stop them{others}: batchwright cancel {id}{dir}",
                 count(stale)
             ));
         }

@@ -70,6 +70,34 @@ fn worked(desk: &Desk, sim: &Simulator) -> (ProcessId, Ended) {
 }
 
 #[test]
+fn what_a_run_left_is_never_advised_to_be_bought_by_a_worker() {
+    let (desk, sim) = (Desk::new(), taking(Duration::from_secs(4)));
+    desk.prompts("in.jsonl", 3);
+    run(&desk, &sim, &format!("{WORDS} --no-wait")).expect(0);
+    let id = only_process(&desk);
+    other(&desk, &sim, &format!("cancel {id}")).expect(0);
+    let retried = other(&desk, &sim, &format!("retry {id}")).expect(0);
+    let told = |ended: &Ended, said: &str| {
+        assert!(!said.contains("batchwright work"), "{said}");
+        assert!(
+            said.contains("--strategy batch in.jsonl -o out.jsonl"),
+            "{said}"
+        );
+        assert_eq!(ended.status.code(), Some(0), "{said}");
+    };
+    told(&retried, &retried.stderr);
+    let status = other(&desk, &sim, "status");
+    told(&status, &status.stderr);
+    let doctor = other(&desk, &sim, "doctor");
+    told(&doctor, &doctor.stdout);
+    // Beside it, only what belongs to no run is named for a worker.
+    let free = other(&desk, &sim, "submit in.jsonl").expect(0);
+    let free = free.stdout.trim();
+    other(&desk, &sim, "status").says(&format!("batchwright work --processes {free}"));
+    assert_eq!(sim.stats().calls, 0);
+}
+
+#[test]
 fn whatever_status_advises_the_batch_is_bought_once() {
     let (desk, sim) = left_alone(5);
     let belongs = |ended: Ended| {
@@ -96,7 +124,17 @@ fn whatever_status_advises_the_batch_is_bought_once() {
         "{}",
         doctor.stdout
     );
+    assert!(
+        !doctor.stdout.contains("batchwright work"),
+        "{}",
+        doctor.stdout
+    );
     let (id, ended) = worked(&desk, &sim);
+    assert!(
+        !ended.stderr.contains("batchwright results"),
+        "{}",
+        ended.stderr
+    );
     belongs(ended);
     let ended = belongs(other(&desk, &sim, "status").expect(0));
     assert!(

@@ -28,7 +28,7 @@ impl SqliteStore {
                 Pulse::Dead(_) => dead.push(worker),
             }
         }
-        let mut findings = self.read(|conn| {
+        let (mut findings, by_whom) = self.read(|conn| {
             // All of one moment.
             let moment = conn.unchecked_transaction()?;
             let mut found = vec![integrity(&moment)?, schema(&moment)?];
@@ -39,7 +39,7 @@ impl SqliteStore {
             found.extend(halfway(&moment)?);
             found.extend(far_ahead(&moment, now)?);
             found.push(self.room(&moment)?);
-            Ok(found)
+            Ok((found, by_whom(&moment)?))
         })?;
         for worker in &alive {
             let seen = format!("process {} on {} works", worker.pid, worker.host);
@@ -50,16 +50,21 @@ impl SqliteStore {
                 "process {} on {} has died; its jobs wait",
                 worker.pid, worker.host
             );
-            let advice = "the next worker gives them back within a second: batchwright work";
-            findings.push(Finding::new("worker", Verdict::Warning, seen, Some(advice)));
+            let advice = format!("the next worker gives them back within a second: {by_whom}");
+            findings.push(Finding::new(
+                "worker",
+                Verdict::Warning,
+                seen,
+                Some(&advice),
+            ));
         }
         if alive.is_empty() && dead.is_empty() {
-            let advice = "jobs that wait are carried out by: batchwright work";
+            let advice = format!("jobs that wait are carried out by: {by_whom}");
             findings.push(Finding::new(
                 "worker",
                 Verdict::Note,
                 "none".to_owned(),
-                Some(advice),
+                Some(&advice),
             ));
         }
         Ok(findings)
@@ -137,6 +142,38 @@ fn counters(conn: &Connection) -> Result<Vec<Finding>, Fault> {
     Ok(found)
 }
 
+/// What to type for jobs to go on. Those of a run go on by its own command alone: another worker would buy
+/// them as that worker is set.
+fn by_whom(conn: &Connection) -> Result<String, Fault> {
+    let mut read = conn.prepare(
+        "SELECT info FROM processes WHERE chore <> 4 AND pending + in_progress + at_provider > 0",
+    )?;
+    let rows = read.query_map([], |row| row.get::<_, Option<String>>(0))?;
+    let (mut runs, mut others) = (Vec::new(), false);
+    for row in rows {
+        let info: ProcessInfo = row?
+            .and_then(|text| serde_json::from_str(&text).ok())
+            .unwrap_or_default();
+        match info.output {
+            Some(output) => runs.push(match info.command {
+                Some(command) => command,
+                None => format!("the program that made it, with the output {output}"),
+            }),
+            None => others = true,
+        }
+    }
+    Ok(match (&runs[..], others) {
+        ([], _) => "batchwright work".to_owned(),
+        ([only], false) => only.clone(),
+        (_, false) => "each run's own command, told below".to_owned(),
+        (_, true) => {
+            "batchwright work --processes PROCESS for what belongs to no run, and each run's own \
+                      command, told below, for the rest"
+                .to_owned()
+        }
+    })
+}
+
 fn orphans(conn: &Connection) -> Result<Option<Finding>, Fault> {
     let sql = "SELECT count(*) FROM jobs WHERE worker IS NOT NULL
                AND worker NOT IN (SELECT no FROM workers)";
@@ -155,9 +192,10 @@ fn batches(conn: &Connection) -> Result<Vec<Finding>, Fault> {
     let astray = ask("SELECT count(*) FROM jobs
          WHERE iif(batch IS NULL, status = 3, status <> 3 OR batch NOT IN (SELECT no FROM batches))
            AND id >> 32 NOT IN (SELECT no FROM processes WHERE chore = 4)")?;
+    let next = format!("the next worker goes on with them: {}", by_whom(conn)?);
     let free = ask("SELECT count(*) FROM batches WHERE worker IS NULL")?;
     let mut found = Vec::new();
-    let mut find = |count: i64, verdict, what: &str, advice| {
+    let mut find = |count: i64, verdict, what: &str, advice: &str| {
         if count > 0 {
             let seen = format!("{count} {what}");
             found.push(Finding::new("batches", verdict, seen, Some(advice)));
@@ -175,12 +213,7 @@ fn batches(conn: &Connection) -> Result<Vec<Finding>, Fault> {
         "jobs are at a provider in a batch that does not exist",
         "nothing gives them back; to get rid of their processes: batchwright cancel ID --delete",
     );
-    find(
-        free,
-        Verdict::Note,
-        "belong to nobody at present",
-        "the next worker goes on with them: batchwright work",
-    );
+    find(free, Verdict::Note, "belong to nobody at present", &next);
     Ok(found)
 }
 
@@ -217,8 +250,9 @@ fn halfway(conn: &Connection) -> Result<Option<Finding>, Fault> {
     let sql = "SELECT count(*) FROM processes WHERE chore <> 0";
     let processes: i64 = conn.query_row(sql, [], |row| row.get(0))?;
     let seen = format!("{processes} processes are being released, cancelled, retried or deleted");
-    let advice = "any worker goes on with what was left halfway: batchwright work";
-    Ok((processes > 0).then(|| Finding::new("halfway", Verdict::Note, seen, Some(advice))))
+    let by_whom = by_whom(conn)?;
+    let advice = format!("any worker goes on with what was left halfway: {by_whom}");
+    Ok((processes > 0).then(|| Finding::new("halfway", Verdict::Note, seen, Some(&advice))))
 }
 
 fn far_ahead(conn: &Connection, now: Wall) -> Result<Option<Finding>, Fault> {
@@ -227,6 +261,7 @@ fn far_ahead(conn: &Connection, now: Wall) -> Result<Option<Finding>, Fault> {
         "{jobs} jobs come due in more than {} minutes, or were enqueued at a time that is still to come",
         due::LONGEST.as_secs() / 60
     );
-    let advice = "if the clock was wrong, any worker sets them right: batchwright work";
-    Ok((jobs > 0).then(|| Finding::new("due times", Verdict::Warning, seen, Some(advice))))
+    let by_whom = by_whom(conn)?;
+    let advice = format!("if the clock was wrong, any worker sets them right: {by_whom}");
+    Ok((jobs > 0).then(|| Finding::new("due times", Verdict::Warning, seen, Some(&advice))))
 }
