@@ -304,9 +304,9 @@ impl<W: Work> Dispatcher<W> {
                 self.counters.first_start.get_or_insert(now);
                 self.counters.calls += 1;
                 self.counters.in_flight += 1;
-                self.gates
-                    .breakers
-                    .begin_call(ticket.class.at(ticket.tries.step));
+                let step = ticket.class.at(ticket.tries.step);
+                self.gates.breakers.begin_call(step);
+                self.refusals.called(step, quota, now);
                 start.push(Flight { ticket, permit });
                 // What durable work takes in vain has to be written back.
                 if self.options.durable
@@ -495,6 +495,7 @@ impl<W: Work> Dispatcher<W> {
             let mut tries = ticket.tries;
             let jitter = self.options.jitter.next();
             let at = route::after_refusal(&self.options.retry, &mut tries, &error, now, jitter);
+            self.refusals.waits(step, ticket.quota(), at);
             let in_time = self.options.durable || self.options.deadline.is_none_or(|end| at <= end);
             if waits && in_time && ticket.tries.waited < MOST_WAITED {
                 ticket.tries = tries;

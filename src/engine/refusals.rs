@@ -9,6 +9,9 @@ use super::work::StepId;
 
 /// A quota of which nothing was answered for this long is not waited for any more.
 const PATIENCE: Duration = Duration::from_secs(600);
+/// A quota that nobody calls for so long after it may be called again has nothing to do; jitter and the
+/// turns of others take less.
+const IDLE: Duration = Duration::from_secs(120);
 
 #[derive(Debug, Default)]
 pub(super) struct Refusals {
@@ -22,8 +25,10 @@ pub(super) struct Refusals {
 struct Quota {
     id: (StepId, QuotaId),
     has_answered: bool,
-    /// When it first refused a call since the last answer.
+    /// When it first refused a call since the last answer, later by the time in which nobody called it.
     refuses_since: Option<Time>,
+    /// When it was last called, or may be called again.
+    next_call: Time,
 }
 
 /// What a refusal says of the quota.
@@ -46,6 +51,7 @@ impl Refusals {
                 id,
                 has_answered: false,
                 refuses_since: None,
+                next_call: Time::ZERO,
             });
             self.quotas.len() - 1
         });
@@ -58,8 +64,26 @@ impl Refusals {
         quota.refuses_since = None;
     }
 
+    /// A call of the quota begins.
+    pub(super) fn called(&mut self, step: StepId, quota: QuotaId, now: Time) {
+        let quota = self.quota(step, quota);
+        let idle = now.since(quota.next_call);
+        if idle > IDLE {
+            let since = &mut quota.refuses_since;
+            *since = since.map(|since| since.after(idle));
+        }
+        quota.next_call = quota.next_call.max(now);
+    }
+
+    /// A call that was refused waits until then.
+    pub(super) fn waits(&mut self, step: StepId, quota: QuotaId, until: Time) {
+        let quota = self.quota(step, quota);
+        quota.next_call = quota.next_call.max(until);
+    }
+
     pub(super) fn refused(&mut self, step: StepId, quota: QuotaId, now: Time) -> Patience {
         let quota = self.quota(step, quota);
+        quota.next_call = quota.next_call.max(now);
         let since = *quota.refuses_since.get_or_insert(now);
         match quota.has_answered {
             _ if now.since(since) >= PATIENCE => Patience::Over,
@@ -121,6 +145,26 @@ mod tests {
         assert_eq!(refusals.refused(step, a, at(700)), Patience::Lively);
         assert_eq!(refusals.refused(step, a, at(1299)), Patience::Lively);
         assert_eq!(refusals.refused(step, a, at(1300)), Patience::Over);
+    }
+
+    #[test]
+    fn time_in_which_nobody_calls_uses_up_no_patience() {
+        let step = Class::new([]).at(0);
+        let quota = QuotaId(1);
+        let at = |seconds| Time::ZERO.after(Duration::from_secs(seconds));
+        let mut refusals = Refusals::default();
+        let mut refused = |from, to, until| {
+            refusals.called(step, quota, at(from));
+            let patience = refusals.refused(step, quota, at(to));
+            refusals.waits(step, quota, at(until));
+            patience
+        };
+        assert_eq!(refused(0, 1, 2), Patience::Unknown);
+        // Eleven minutes later the next job comes.
+        assert_eq!(refused(662, 663, 664), Patience::Unknown);
+        // A wait that was asked for is no idle time.
+        assert_eq!(refused(664, 665, 1_200), Patience::Unknown);
+        assert_eq!(refused(1_262, 1_263, 1_300), Patience::Over);
     }
 
     #[test]
