@@ -255,12 +255,21 @@ fn taking_leaves_the_sidecar_of_another_process_alone() {
     desk.write("more.jsonl", "{\"id\":\"i-3\",\"prompt\":\"more\"}\n");
     run(&desk, &sim, "more.jsonl -o out.jsonl --no-wait").expect(0);
     let of_other = desk.read(SIDECAR);
-    other(&desk, &sim, &format!("results {id} --take -o else.jsonl")).expect(0);
+    let beside = "may.jsonl.batchwright";
+    let own = desk.read(beside);
+    // Put in the place of the one that belongs there.
+    desk.write(beside, &of_other);
+    let take = format!("results {id} --take -o else.jsonl");
+    let ended = other(&desk, &sim, &take).expect(2);
+    ended.says("nothing was taken");
+    assert_eq!(desk.read(beside), of_other);
+    desk.write(beside, own);
+    other(&desk, &sim, &take).expect(0);
     assert_eq!(desk.read(SIDECAR), of_other);
-    // Put in the place of the one that it belongs to.
-    fs::copy(desk.path(SIDECAR), desk.path("may.jsonl.batchwright")).unwrap();
-    let ended = run(&desk, &sim, "in.jsonl -o may.jsonl").expect(2);
-    ended.says("rename this file with it");
+    run(&desk, &sim, "in.jsonl -o may.jsonl").expect(0);
+    run(&desk, &sim, "more.jsonl -o out.jsonl").expect(0);
+    bought(&sim, 4);
+    assert_eq!(sidecars(&desk), Vec::<PathBuf>::new());
 }
 
 #[test]
@@ -318,6 +327,20 @@ fn lines_of_others_do_not_stand_for_what_was_taken() {
     run(&desk, &sim, WORDS).expect(0);
     assert_eq!(desk.ids("out.jsonl").len(), 1);
     bought(&sim, 3);
+}
+
+#[test]
+fn whoever_has_the_output_next_finds_no_sidecar_that_is_about_to_go() {
+    let (desk, sim) = (Desk::new(), taking(SHORT));
+    desk.prompts("in.jsonl", 3);
+    let running = Running::start(&mut batch(&desk, &sim, WORDS));
+    handed_over(&desk, 3);
+    let output = fs::File::open(desk.path("out.jsonl")).unwrap();
+    let sidecar = desk.path(SIDECAR);
+    while output.try_lock().is_err() {}
+    assert!(!sidecar.exists());
+    drop(output);
+    running.wait().expect(0);
 }
 
 #[test]
