@@ -364,7 +364,7 @@ pub fn clients_by_account(
 
 /// Finds the client of an account as [`clients_by_account`] does; where its key is not here, the one with
 /// the present key at the same provider and address. For
-/// [`JobQueue::adopt_batches`](crate::JobQueue::adopt_batches), after a key was rotated.
+/// `JobQueue::adopt_batches`, after a key was rotated.
 pub fn clients_by_address(
     own: Option<LlmConfig>,
     idle: Duration,
