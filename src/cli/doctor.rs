@@ -19,6 +19,8 @@ use super::owned;
 use super::queue::{DataArgs, SayArgs};
 use super::settings::settings;
 use super::stdout;
+use super::table::width;
+use super::text::wrapped;
 
 /// Check the queue and what it needs, and say what to do
 #[derive(Debug, Args)]
@@ -228,11 +230,21 @@ fn shown(finding: &Finding) -> String {
         Verdict::Warning => "warning",
         Verdict::Bad => "bad",
     };
-    let mut text = format!("{mark:<8} {:<12} {}\n", finding.what, finding.seen);
+    let broken = |text: &str, indent: usize| {
+        let text = harmless(text);
+        match width() {
+            Some(width) => {
+                wrapped(&text, width.saturating_sub(indent)).join(&format!("\n{:indent$}", ""))
+            }
+            None => text,
+        }
+    };
+    let what = harmless(&finding.what.to_string());
+    let mut text = format!("{mark:<8} {what:<12} {}\n", broken(&finding.seen, 22));
     if let Some(advice) = &finding.advice {
-        text.push_str(&format!("{:22}-> {advice}\n", ""));
+        text.push_str(&format!("{:22}-> {}\n", "", broken(advice, 25)));
     }
-    harmless(&text)
+    text
 }
 
 /// Tries it, which is surer than to look at permissions.

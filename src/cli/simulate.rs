@@ -20,7 +20,7 @@ use super::values::{millis, seconds};
 /// http://HOST/openai/v1 for Groq, http://HOST for Anthropic, http://HOST/v1beta for Gemini; files and
 /// batches with them. What the real API would refuse is refused here too.
 #[derive(Debug, Args)]
-#[command(after_help = MORE, group = ArgGroup::new("limited").args(["rpm", "model_rpm"]).multiple(true))]
+#[command(after_help = MORE, after_long_help = HELP, group = ArgGroup::new("limited").args(["rpm", "model_rpm"]).multiple(true))]
 pub struct SimulateArgs {
     /// Port on 127.0.0.1; 0 takes any
     #[arg(long, default_value_t = 8080)]
@@ -276,6 +276,11 @@ fn trouble(text: &str) -> Result<(Trouble, f64), String> {
         _ => Err(bad.to_owned()),
     }
 }
+
+const HELP: &str = "\
+For example:
+  batchwright simulate --port 8080 --rpm 600
+  batchwright run prompts.jsonl --base-url http://127.0.0.1:8080/v1 --model m";
 
 #[cfg(test)]
 mod tests {

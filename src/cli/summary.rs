@@ -1,6 +1,6 @@
 //! What a run says of itself at its beginning and its end.
 
-use batchwright::{ErrorKind, Plan, Report, StopReason, Strategy, Summary};
+use batchwright::{ErrorKind, Plan, Report, StopReason, Strategy, Summary, shown_url};
 
 use super::args::RunArgs;
 use super::display::{self, count, span};
@@ -163,6 +163,10 @@ impl Setup {
                 None => format!("{name} {items}"),
             });
         }
+        // Batches of an earlier command may have been with others.
+        let named = |name: &String| self.steps.iter().any(|(step, _)| step == name);
+        let others = summary.answered_by.iter().filter(|(name, _)| !named(name));
+        parts.extend(others.map(|(name, items)| format!("{name} {}", count(*items))));
         Some(parts.join(", "))
     }
 }
@@ -208,6 +212,7 @@ pub fn print(args: &RunArgs, report: &Report, setup: &Setup, more: Option<&More>
             lines.push(row("failures", &text));
         }
     }
+    lines.extend(without_version(args, report));
     if let Some(text) = setup.answered_by(summary) {
         lines.push(row("answers by", &text));
     }
@@ -262,6 +267,19 @@ pub fn print(args: &RunArgs, report: &Report, setup: &Setup, more: Option<&More>
         lines.push("  standard input was not read to its end: pipe it again to go on".to_owned());
     }
     display::say(&lines.join("\n"));
+}
+
+/// That the address given for an OpenAI-compatible API lacks its last part.
+fn without_version(args: &RunArgs, report: &Report) -> Option<String> {
+    let given = args.provider.base_url.clone();
+    let address = given.or_else(|| std::env::var("OPENAI_BASE_URL").ok())?;
+    let stop = report.stop.as_ref().map(ToString::to_string);
+    let mut said = report.summary.error_samples.values().chain(&stop);
+    let refused = said.any(|said| said.contains("Invalid URL"));
+    (refused && !address.contains("/v1")).then(|| {
+        let shown = shown_url(&address);
+        format!("  the address {shown} has no /v1, which such APIs want at its end")
+    })
 }
 
 fn vectors(summary: &Summary, asked: Option<u32>) -> String {

@@ -380,8 +380,19 @@ fn tip_for_flag(typed: &str, words: &[String]) -> Option<String> {
 fn tip_for_command(typed: &str) -> Option<String> {
     let name = plain(typed);
     let mut tips = COMMANDS.iter();
-    let (_, words) = tips.find(|(names, _)| names.contains(&name.as_str()))?;
-    Some((*words).to_owned())
+    if let Some((_, words)) = tips.find(|(names, _)| names.contains(&name.as_str())) {
+        return Some((*words).to_owned());
+    }
+    // Letters in another order, which for a short word is little likeness otherwise.
+    let letters = |word: &str| {
+        let mut letters: Vec<char> = word.chars().collect();
+        letters.sort_unstable();
+        letters
+    };
+    let top = Cli::command();
+    let mut commands = top.get_subcommands().map(Command::get_name);
+    let meant = commands.find(|meant| letters(meant) == letters(&name))?;
+    Some(format!("it is written 'batchwright {meant}'"))
 }
 
 /// The command that the words name.
@@ -399,6 +410,13 @@ fn has(command: &Command, flag: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_command_with_its_letters_in_another_order_is_told() {
+        let tip = tip_for_command("rnu").unwrap();
+        assert_eq!(tip, "it is written 'batchwright run'");
+        assert_eq!(tip_for_command("xyz"), None);
+    }
 
     #[test]
     fn every_tip_names_what_there_is() {
