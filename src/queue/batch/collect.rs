@@ -85,7 +85,11 @@ pub(crate) fn collect(
     }
     let mut collected = sorting.finish()?;
     let foreign = record.provisional && collected.requests == 0;
-    let theirs = foreign && collected.strangers > 0 && refused.is_none();
+    // Nor is it known for ours by a batch of which the provider says that nothing in it was answered:
+    // then nothing was paid for, and ours may be another one.
+    let unanswered_at_all = ended.expected == Some(0) && collected.broken == 0;
+    let not_shown = collected.strangers > 0 || unanswered_at_all;
+    let theirs = foreign && not_shown && refused.is_none();
     if theirs && record.fetches + 1 >= FOREIGN_FETCHES {
         office.spool.drop_results(label, ended.results.len());
         collected.foreign = true;

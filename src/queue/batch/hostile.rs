@@ -17,6 +17,7 @@ use crate::llm::batch::{
 use crate::queue::store::JobStore;
 
 use super::bench::{Bench, Twisted};
+use super::info::BatchInfo;
 use super::world::{Client, seconds};
 
 fn transient(why: &str, status: u16) -> Error {
@@ -285,7 +286,7 @@ fn an_input_that_cannot_be_deleted_does_not_hide_a_batch_that_is_there() {
 }
 
 /// A creation without a reply that came to nothing, while another program has a batch of the same size.
-fn lost_beside_anothers(bench: &Bench) -> ProcessId {
+fn lost_beside_anothers(bench: &Bench) -> (Arc<Twisted>, ProcessId) {
     bench.world.lock().uploads = false;
     let client = bench.client();
     let process = bench.enqueue(&["a", "b"]);
@@ -309,21 +310,21 @@ fn lost_beside_anothers(bench: &Bench) -> ProcessId {
         let lost = Error::new(ErrorKind::Transient, "cut off").with_sent(Sent::Maybe);
         Some(Err(lost))
     });
-    process
+    (client, process)
 }
 
-fn presumed(bench: &Bench) -> Option<super::info::BatchInfo> {
+fn presumed(bench: &Bench) -> Option<BatchInfo> {
     let batches = bench.store.batches(None).unwrap();
     let infos = batches
         .iter()
-        .map(|batch| super::info::BatchInfo::new(batch, bench.clock.wall()));
+        .map(|batch| BatchInfo::new(batch, bench.clock.wall()));
     infos.into_iter().find(|info| info.state == "presumed")
 }
 
 #[test]
 fn a_batch_that_may_be_another_programs_is_never_cancelled_nor_said_to_be_created() {
     let bench = Bench::new();
-    let process = lost_beside_anothers(&bench);
+    let (_client, process) = lost_beside_anothers(&bench);
     let mut poller = bench.poller(bench.worker(), &[]);
     assert!(bench.until(&mut poller, || presumed(&bench).is_some()));
     let why = presumed(&bench).unwrap().problem.unwrap();
@@ -362,6 +363,40 @@ fn a_batch_that_turns_out_to_be_another_programs_is_let_go() {
 }
 
 #[test]
+fn a_batch_that_expired_unanswered_is_not_taken_for_ours() {
+    let bench = Bench::new();
+    let (client, process) = lost_beside_anothers(&bench);
+    bench.world.lock().expiring = 100;
+    let world = Client(bench.world.clone());
+    *client.status.lock() = Box::new(move |id| {
+        let status = world.status(id, &Context::new());
+        Some(status.map(|status| match status.state {
+            BatchState::Expired => BatchStatus {
+                expected: Some(0),
+                ..status
+            },
+            _ => status,
+        }))
+    });
+    *client.download.lock() = Box::new(|_| Some(Ok(String::new())));
+    let mut poller = bench.poller(bench.worker(), &[]);
+    assert!(bench.until(&mut poller, || presumed(&bench).is_some()));
+    let held = || {
+        let batches = bench.store.batches(None).unwrap();
+        let infos = batches
+            .iter()
+            .map(|batch| BatchInfo::new(batch, bench.clock.wall()));
+        infos.into_iter().any(|info| info.state == "held")
+    };
+    assert!(
+        bench.until(&mut poller, held),
+        "{:?}",
+        bench.store.batches(None)
+    );
+    assert_eq!(bench.counts(process).failed, 0);
+}
+
+#[test]
 fn a_cancelled_batch_that_is_not_known_yet_is_not_left_running() {
     let bench = Bench::new();
     let client = bench.client();
@@ -379,6 +414,41 @@ fn a_cancelled_batch_that_is_not_known_yet_is_not_left_running() {
     bench.store.cancel(process, bench.clock.wall()).unwrap();
     bench.post.ring();
     assert!(bench.until(&mut poller, || bench.is_over(process)));
+    assert_eq!(bench.world.lock().alive(), 0, "it runs on, and is paid for");
+}
+
+#[test]
+fn who_cancels_again_does_not_hurry_a_list_that_lags() {
+    let bench = Bench::new();
+    bench.world.lock().lag = seconds(250);
+    let client = bench.client();
+    let world = Client(bench.world.clone());
+    *client.advance.lock() = Box::new(move |stage| {
+        let BatchStage::Uploaded { file, .. } = stage else {
+            return None;
+        };
+        let file = Some(file.clone());
+        let intent = BatchIntent {
+            label: "lost".to_owned(),
+            model: None,
+            items: 2,
+            bytes: 0,
+            begun: crate::base::clock::Wall(0),
+        };
+        let made = world.created(&intent, file, Vec::new());
+        made.unwrap();
+        let lost = Error::new(ErrorKind::Transient, "cut off").with_sent(Sent::Maybe);
+        Some(Err(lost))
+    });
+    let process = bench.enqueue(&["a", "b"]);
+    let mut poller = bench.poller(bench.worker(), &[]);
+    assert!(bench.until(&mut poller, || bench.world.lock().creates == 1));
+    let again = || {
+        bench.store.cancel(process, bench.clock.wall()).unwrap();
+        bench.post.ring();
+        bench.is_over(process)
+    };
+    assert!(bench.until(&mut poller, again));
     assert_eq!(bench.world.lock().alive(), 0, "it runs on, and is paid for");
 }
 

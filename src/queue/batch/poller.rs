@@ -49,6 +49,15 @@ pub(super) struct Open {
     pub unsaved: Option<Unsaved>,
 }
 
+impl Open {
+    /// Takes its next step now, unless that is to look for it in a list that is given time to show it.
+    fn hurry(&mut self, now: Time) {
+        if self.record.doubt.is_none_or(|doubt| doubt.held) {
+            self.due = now;
+        }
+    }
+}
+
 /// What could not be written down of a batch.
 pub(super) struct Unsaved {
     /// When it is tried again.
@@ -185,9 +194,7 @@ impl<'a> Poller<'a> {
     pub(crate) fn turn(&mut self) {
         if self.post.changed.swap(false, Ordering::SeqCst) {
             let now = self.clock.now();
-            let decided = |open: &&mut Open| open.record.doubt.is_none_or(|doubt| doubt.held);
-            let open = self.open.values_mut().filter(decided);
-            open.for_each(|open| open.due = now);
+            self.open.values_mut().for_each(|open| open.hurry(now));
         }
         self.look();
         self.take_steps();
@@ -272,7 +279,7 @@ impl<'a> Poller<'a> {
                 let newly = batch.is_stopped && batch.stopped_at > open.batch.stopped_at;
                 open.batch = batch.clone();
                 if newly {
-                    open.due = self.clock.now();
+                    open.hurry(self.clock.now());
                 }
             }
             let own = batch.worker == Some(self.office.worker);

@@ -56,6 +56,7 @@ struct Scene {
     deaths: u64,
     /// Percent of the store's transactions that fail, for any reason.
     unwritable: u64,
+    cancelled: bool,
     twice: u64,
 }
 
@@ -81,6 +82,7 @@ impl Scene {
             ctx: Context::new(),
             deaths: 0,
             unwritable: 0,
+            cancelled: false,
             twice: 0,
         };
         *scene.post.client.write() = Some(Arc::new(Client(scene.world.clone())));
@@ -153,7 +155,17 @@ impl Scene {
                 poller.turn();
                 poller.settle_in();
                 works.store(true, Ordering::SeqCst);
-                if cancel_at.is_some_and(|at| at <= self.clock.now()) {
+                // Whoever cancels what has ended does without its results, and is not simulated.
+                let undecided = ["preparing", "submitting", "creating", "looking_for"];
+                let again = || {
+                    let open = store.batches(None).unwrap();
+                    let info = |batch| BatchInfo::new(batch, self.clock.wall());
+                    open.iter()
+                        .all(|batch| undecided.contains(&&*info(batch).state))
+                };
+                let due = cancel_at.is_some_and(|at| at <= self.clock.now());
+                if due && (!self.cancelled || again()) {
+                    self.cancelled = true;
                     store.cancel(process, self.clock.wall()).unwrap();
                     while store.chore(self.clock.wall()).unwrap() {}
                     self.post.ring();

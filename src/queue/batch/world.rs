@@ -552,7 +552,7 @@ impl BatchClient for Client {
 }
 
 impl Client {
-    fn created(
+    pub(super) fn created(
         &self,
         intent: &BatchIntent,
         file: Option<String>,
