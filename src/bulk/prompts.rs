@@ -14,7 +14,7 @@ use crate::base::cancel::Context;
 use crate::base::error::{Error, ErrorKind};
 use crate::llm::request::{Request, ResponseFormat, Task};
 
-use super::input::{Form, Hooks, InputFile, Matching, Named, Settings, Template};
+use super::input::{Form, Hooks, InputFile, Matching, Named, Settings, Template, first_checked};
 use super::requests::Requests;
 
 pub use super::input::Form as InputFormat;
@@ -41,6 +41,7 @@ impl fmt::Debug for PromptSettings {
             .field_if("temperature", set.temperature)
             .field_if("response_format", set.format.as_ref())
             .field_if("input_format", set.form)
+            .field_if("delimiter", set.delimiter.map(char::from))
             .field_if("id_column", set.id_column.as_deref().map(Name))
             .field("skip_bad_rows", &set.skip_bad_rows)
             .finish()
@@ -123,6 +124,13 @@ impl PromptSettings {
     /// stream JSON lines or text; where a stream looks like something else it is refused.
     pub fn input_format(mut self, format: InputFormat) -> Self {
         self.0.form = Some(format);
+        self
+    }
+
+    /// What separates the fields of tables: one ASCII character that is no quote and no line end.
+    /// Default: as the [format](InputFormat) says, or a first line such as `sep=;`.
+    pub fn delimiter(mut self, delimiter: u8) -> Self {
+        self.0.delimiter = Some(delimiter);
         self
     }
 
@@ -317,6 +325,21 @@ impl Prompts {
             },
             settings: settings.clone(),
         }
+    }
+
+    /// Reads a stream up to its first prompt and checks that, so that one which cannot be used is
+    /// refused before a run begins; nothing of it is lost. Blocks until that much was read. A file
+    /// stays as it is.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Invalid`] when the first prompt is none, the format is unclear, or the stream
+    /// cannot be read.
+    pub fn first_checked(mut self) -> Result<Self, Error> {
+        if let PromptSource::Stream { name, reader } = self.source {
+            let reader = first_checked(&name, reader, &self.settings.0)?;
+            self.source = PromptSource::Stream { name, reader };
+        }
+        Ok(self)
     }
 
     /// How many there are; `None` for a stream.

@@ -3,14 +3,15 @@
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use batchwright::{Context, Error, ErrorKind, InputFormat, PromptSettings, Prompts};
 use clap::{Args, ValueEnum};
-use crossbeam_channel::{bounded, select};
+use crossbeam_channel::{after, bounded, select};
 
 use super::display::Display;
 use super::exit::{About, Refusal};
-use super::values::name;
+use super::values::{delimiter, name};
 
 /// What is read, and how.
 #[derive(Debug, Args)]
@@ -35,6 +36,12 @@ pub struct InputArgs {
     )]
     pub format: Option<Format>,
 
+    /// What separates the columns of a table: one character, or `tab` [default: a comma, or `;`, a tab
+    /// or `|` where the header and the first row agree; as a first line `sep=;` says]
+    #[arg(help_heading = "Prompts", long, value_name = "CHAR", value_parser = delimiter,
+        hide_short_help = true)]
+    pub delimiter: Option<u8>,
+
     /// Column of a table, or field of a line, that holds the id of each item; then all must have one
     /// [default: id or custom_id, where there is one]
     #[arg(help_heading = "Prompts", long, value_name = "NAME", value_parser = name,
@@ -42,7 +49,8 @@ pub struct InputArgs {
     pub id_column: Option<String>,
 
     /// What becomes of rows that make no prompt, such as empty ones: `fail` names them all and sends
-    /// nothing, `skip` writes them as failed items of kind `invalid`, which are not sent
+    /// nothing, `skip` writes them as failed items of kind `invalid`, which are not sent. Ids that occur
+    /// twice are refused with both
     #[arg(help_heading = "Prompts", long, value_name = "WHAT", value_enum,
         default_value_t = BadRows::Fail, hide_short_help = true)]
     pub bad_rows: BadRows,
@@ -95,6 +103,9 @@ impl InputArgs {
             .skip_bad_rows(self.bad_rows == BadRows::Skip);
         if let Some(column) = &self.id_column {
             settings = settings.id_column(column);
+        }
+        if let Some(delimiter) = self.delimiter {
+            settings = settings.delimiter(delimiter);
         }
         match self.format {
             None => settings,
@@ -197,28 +208,56 @@ impl Read for Pipe {
 /// Takes all of a stream in, and keeps it in that folder while the program runs; `None` when that was
 /// interrupted.
 pub fn on_disk(prompts: Prompts, folder: &Path, ctx: &Context) -> Result<Option<Prompts>, Refusal> {
-    let (done, read) = bounded(1);
     let (folder, reading) = (folder.to_owned(), ctx.clone());
+    let read = aside(move || prompts.on_disk(&folder, &reading), ctx, || {})?;
+    match read {
+        Some(prompts) if prompts.items() == Some(0) => {
+            Err(Refusal::usage("the input held no prompts"))
+        }
+        read => Ok(read),
+    }
+}
+
+/// How long nothing comes of a stream before that is said.
+const SILENCE: Duration = Duration::from_millis(500);
+
+/// Waits for the first prompt of a stream, and refuses one that begins with none; `None` when that was
+/// interrupted.
+pub fn first_checked(
+    prompts: Prompts,
+    ctx: &Context,
+    waiting: impl Fn(),
+) -> Result<Option<Prompts>, Refusal> {
+    aside(move || prompts.first_checked(), ctx, waiting)
+}
+
+fn aside(
+    reading: impl FnOnce() -> Result<Prompts, Error> + Send + 'static,
+    ctx: &Context,
+    waiting: impl Fn(),
+) -> Result<Option<Prompts>, Refusal> {
+    let (done, read) = bounded(1);
     // On another thread, so that a signal is heard while the read blocks.
     std::thread::Builder::new()
         .name("batchwright-source".to_owned())
         .spawn(move || {
-            let _ = done.send(prompts.on_disk(&folder, &reading));
+            let _ = done.send(reading());
         })
         .map_err(|e| Refusal::could_not_run(format!("cannot start a thread: {e}")))?;
     let (stop, stopped) = bounded(1);
     let _watch = ctx.on_cancel(move || {
         let _ = stop.try_send(());
     });
-    let prompts = select! {
-        recv(stopped) -> _ => return Ok(None),
-        recv(read) -> prompts => prompts,
+    let silence = after(SILENCE);
+    let prompts = loop {
+        select! {
+            recv(stopped) -> _ => return Ok(None),
+            recv(read) -> prompts => break prompts,
+            recv(silence) -> _ => waiting(),
+        }
     };
     let panicked = || Error::new(ErrorKind::Panic, "the input is no longer read");
     match prompts.unwrap_or_else(|_| Err(panicked())) {
-        Ok(prompts) if prompts.items() == Some(0) => {
-            Err(Refusal::usage("the input held no prompts"))
-        }
         Ok(prompts) => Ok(Some(prompts)),
         Err(error) if error.kind() == ErrorKind::Cancelled => Ok(None),
         Err(error) => Err(Refusal::usage(error.message()).about(About::Input)),

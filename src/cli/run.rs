@@ -13,7 +13,7 @@ use super::args::{OnError, RunArgs, TaskArg};
 use super::data_dir::data_dir;
 use super::display::{self, Display};
 use super::exit::{About, Exit, Refusal};
-use super::input::on_disk;
+use super::input::{first_checked, on_disk};
 use super::prompts;
 use super::provider::{self, Asked, Chosen, Clients};
 use super::queued::{Crew, Place, Queued};
@@ -29,6 +29,7 @@ pub fn execute(args: &RunArgs) -> Exit {
 }
 
 fn run(args: &RunArgs) -> Result<Exit, Refusal> {
+    refuse_table(args)?;
     let settings = with_flags(args)?;
     let ctx = Context::new().with_grace(args.pace.grace);
     let signals = Signals::watch_saying(&ctx, stopping(args, &settings))
@@ -99,6 +100,13 @@ fn run(args: &RunArgs) -> Result<Exit, Refusal> {
             return Ok(signals.exit().unwrap_or(Exit::CouldNotRun));
         };
         prompts = spooled;
+    }
+    if prompts.items().is_none() && !args.dry_run {
+        let waiting = || say("waiting for the input".to_owned());
+        let Some(checked) = first_checked(prompts, &ctx, waiting)? else {
+            return Ok(signals.exit().unwrap_or(Exit::CouldNotRun));
+        };
+        prompts = checked;
     }
     let tokens = prompts.estimated_tokens();
     let run = match &place {
@@ -354,6 +362,24 @@ fn output(args: &RunArgs) -> Output {
     match &args.output {
         Some(path) if !goes_to_stdout(args) => Output::file(path),
         _ => Output::writer(std::io::stdout()),
+    }
+}
+
+/// Refuses an output that is named like a table: no other program could open it.
+fn refuse_table(args: &RunArgs) -> Result<(), Refusal> {
+    let Some(path) = &args.output else {
+        return Ok(());
+    };
+    let extension = path.extension().unwrap_or_default().to_string_lossy();
+    let extension = extension.to_ascii_lowercase();
+    let table = ["csv", "tsv", "xlsx", "xls", "ods", "parquet"].contains(&extension.as_str());
+    match table && !args.input.files.contains(path) {
+        false => Ok(()),
+        true => Err(Refusal::usage(format!(
+            "{}: found an output named .{extension}; results are JSON lines: name it .jsonl",
+            path.display()
+        ))
+        .about(About::Output)),
     }
 }
 

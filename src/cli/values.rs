@@ -62,3 +62,12 @@ pub(super) fn text_or_file(text: &str) -> Result<String, String> {
         None => Ok(text.to_owned()),
     }
 }
+
+/// What separates the columns of a table.
+pub fn delimiter(text: &str) -> Result<u8, String> {
+    match text.as_bytes() {
+        b"tab" | b"\\t" => Ok(b'\t'),
+        [by] if by.is_ascii() && !matches!(by, b'"' | b'\n' | b'\r' | 0) => Ok(*by),
+        _ => Err("expected one ASCII character such as ';', or tab".to_owned()),
+    }
+}

@@ -55,7 +55,7 @@ fn a_signal_ends_the_program_although_the_read_blocks() {
     // Nothing at all was ever given.
     let mut command = desk.against(&sim, "-");
     let mut running = Running::start(command.stdin(Stdio::piped()));
-    running.hears("provider local");
+    running.hears("waiting for the input");
     let pipe = running.child.stdin.take();
     running.signal("INT");
     running.wait().expect(130);

@@ -124,6 +124,8 @@ mod cli_stop;
 #[cfg(all(feature = "cli", feature = "simulate"))]
 mod cli_superseded;
 #[cfg(all(feature = "cli", feature = "simulate"))]
+mod cli_tables;
+#[cfg(all(feature = "cli", feature = "simulate"))]
 mod cli_terminal;
 #[cfg(all(feature = "cli", feature = "queue", feature = "simulate", unix))]
 mod cli_unusable;

@@ -51,12 +51,12 @@ impl Faults {
     }
 }
 
-/// Reads everything; the entries come in input order.
+/// Reads everything; the entries come in input order, those of faulty records left out.
 pub(super) fn entries(
     input: &InputFile,
     hash: IdHash,
     hooks: Hooks<'_>,
-) -> Result<(Vec<Entry>, Totals), InputErrors> {
+) -> Result<(Vec<Entry>, Totals, Option<InputErrors>), InputErrors> {
     let mut totals = Totals {
         bytes: input.parts().last().map_or(0, Part::end),
         ..Totals::default()
@@ -72,10 +72,9 @@ pub(super) fn entries(
         };
         one.check(&mut entries, &mut totals, &mut faults)?;
     }
-    match faults.shown.is_empty() {
-        true => Ok((entries, totals)),
-        false => Err(InputErrors::new(faults.shown, faults.hidden, false)),
-    }
+    let faulty = !faults.shown.is_empty();
+    let faults = faulty.then(|| InputErrors::new(faults.shown, faults.hidden, false));
+    Ok((entries, totals, faults))
 }
 
 /// The check of one file.
@@ -138,10 +137,7 @@ impl One<'_> {
                         totals.tokens += u64::from(checked.tokens);
                         totals.unnamed += u64::from(checked.unnamed);
                         totals.bad += u64::from(checked.entry.is_bad());
-                        // Nobody needs them any more, and they might not fit.
-                        if faults.shown.is_empty() {
-                            entries.push(checked.entry);
-                        }
+                        entries.push(checked.entry);
                     }
                     Err((line, number, fault)) => faults.add(|| self.at(line, number, &fault)),
                 }
@@ -163,9 +159,9 @@ impl One<'_> {
         }
         if seen == 0 && faults.shown.is_empty() {
             let expected = match part.form {
-                Form::Csv | Form::Tsv => "at least one row below the header",
+                form if form.is_table() => "at least one row below the header",
                 Form::Json => "at least one object in the list",
-                Form::Jsonl | Form::Text => "at least one line that is not blank",
+                _ => "at least one line that is not blank",
             };
             let fault = Fault::new("no prompts", expected);
             return Err(InputError::of_file(&part.name, fault.to_string()).into());

@@ -107,6 +107,22 @@ impl InputErrors {
         }
     }
 
+    /// Both, in the order of the input, whose files are named.
+    pub(super) fn with<'n>(mut self, other: Self, names: impl Iterator<Item = &'n str>) -> Self {
+        let names: Vec<&str> = names.collect();
+        let place = |error: &InputError| {
+            let file = names.iter().position(|name| *name == error.file);
+            (file, error.line)
+        };
+        self.errors.extend(other.errors);
+        self.errors.sort_by_key(place);
+        self.hidden += other.hidden + self.errors.len().saturating_sub(SHOWN);
+        self.errors.truncate(SHOWN);
+        self.unread |= other.unread;
+        self.cancelled |= other.cancelled;
+        self
+    }
+
     pub(super) fn cancelled() -> Self {
         Self {
             errors: Vec::new(),

@@ -14,7 +14,7 @@ use super::parse::{bad_row, parse_record};
 use super::records::{Next, next_record};
 use super::source::Source;
 use super::table::CsvHeader;
-use super::{Form, Settings, guess};
+use super::{Form, Settings, delimiter, guess};
 use crate::llm::hash::{digest, hex};
 use crate::llm::request::Request;
 
@@ -92,6 +92,12 @@ impl InputFile {
             let base = parts.last().map_or(0, Part::end);
             parts.push(Part::open(file, base, &settings)?);
         }
+        if let (Some(_), Some(first)) = (settings.delimiter, parts.first())
+            && !parts.iter().any(|part| part.form.is_table())
+        {
+            let fault = Fault::new("--delimiter", "a table: other inputs have no columns");
+            return Err(InputError::of_file(&first.name, fault.to_string()).into());
+        }
         Ok(Self { parts, settings })
     }
 
@@ -105,10 +111,19 @@ impl InputFile {
         hash: IdHash,
         hooks: Hooks<'_>,
     ) -> Result<Matching, InputErrors> {
-        let (entries, totals) = check::entries(self, hash, hooks)?;
+        let (entries, totals, faults) = check::entries(self, hash, hooks)?;
+        // Items of a list are told by their number, which is not known where some are left out.
+        let numbered = self.parts.iter().any(|part| part.form == Form::Json);
+        let faults = match faults {
+            Some(faults) if numbered => return Err(faults),
+            faults => faults,
+        };
         let mut index = Matching::new(entries, hash, totals);
-        let collisions = duplicates::check(self, &index)?;
-        index.set_collisions(collisions);
+        match (faults, duplicates::check(self, &index)) {
+            (None, Ok(collisions)) => index.set_collisions(collisions),
+            (None, Err(errors)) | (Some(errors), Ok(_)) => return Err(errors),
+            (Some(faults), Err(errors)) => return Err(faults.with(errors, self.names())),
+        }
         Ok(index)
     }
 
@@ -239,6 +254,8 @@ impl Part {
         let mut start = vec![0; FIRST_LOOK];
         let n = self.source.fill(&mut start, 0).map_err(failed)?;
         start.truncate(n);
+        let of_file = |fault: Fault| InputError::of_file(&self.name, fault.to_string());
+        guess::check_encoding(&start).map_err(of_file)?;
         let mark = if start.starts_with(b"\xef\xbb\xbf") {
             3
         } else {
@@ -246,21 +263,30 @@ impl Part {
         };
         self.body = (mark as u64, 1);
         match self.form {
-            Form::Csv | Form::Tsv => {}
+            Form::Csv | Form::Tsv | Form::Delimited(_) => {}
             Form::Json => return self.find_list(&start[mark..]),
             Form::Text if settings.form.is_none() => {
-                let checked = guess::check_text(&start);
-                return checked.map_err(|fault| InputError::of_file(&self.name, fault.to_string()));
+                return guess::check_text(&start).map_err(of_file);
             }
             Form::Text | Form::Jsonl => return Ok(()),
         }
-        let header = self.source.record(self.form, mark as u64).map_err(failed)?;
+        let named = delimiter::named(&start[mark..]);
+        let from = mark + named.map_or(0, |(_, len)| len);
+        let by = match (settings.delimiter, named, self.form.delimiter()) {
+            (Some(by), ..) | (None, Some((by, _)), _) => by,
+            (None, None, Some(by)) if self.form != Form::Csv => by,
+            _ => delimiter::find(&start[from..], n < FIRST_LOOK).map_err(of_file)?,
+        };
+        self.form = Form::Delimited(by);
+        let header = self.source.record(self.form, from as u64).map_err(failed)?;
         let Some((bytes, at, after)) = header else {
             let fault = Fault::new("no header", "a header row with the names of the columns");
             return Err(InputError::of_file(&self.name, fault.to_string()));
         };
         let lines = self.source.lines_of(&[at, after]).map_err(failed)?;
-        let header = CsvHeader::parse(self.form, &bytes, settings)
+        let row = self.source.record(self.form, after).map_err(failed)?;
+        let row = row.map_or_else(Vec::new, |(row, ..)| row);
+        let header = CsvHeader::parse(self.form, &bytes, &row, settings)
             .map_err(|fault| InputError::at(&self.name, lines[0], fault))?;
         self.header = Some(header);
         self.body = (after, lines[1]);

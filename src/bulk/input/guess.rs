@@ -1,14 +1,38 @@
 //! What lines are, where nothing names their format: taken for prompts they would be paid for, so
 //! whatever may be something else is asked about instead.
 
-use super::Form;
 use super::fault::{Fault, excerpt};
 use super::parse::utf8;
 use super::records::{is_blank, without_bom};
 use super::table::fields;
+use super::{Form, delimiter};
 
 /// The longest name of a column that looks like one.
 const LONGEST_NAME: usize = 40;
+
+/// The tables that a line may be of.
+const TABLES: [Form; 4] = [
+    Form::Tsv,
+    Form::Csv,
+    Form::Delimited(b';'),
+    Form::Delimited(b'|'),
+];
+
+/// Refuses what is no UTF-8 by its first bytes.
+pub(super) fn check_encoding(start: &[u8]) -> Result<(), Fault> {
+    let (found, mend) = match start {
+        [0xff, 0xfe, ..] | [0xfe, 0xff, ..] => (
+            "UTF-16 text",
+            "save it as CSV UTF-8, or convert it: iconv -f UTF-16 -t UTF-8 in.csv > out.csv",
+        ),
+        [b'P', b'K', 3, 4, ..] => (
+            "a spreadsheet such as .xlsx, or another ZIP archive",
+            "save it as CSV UTF-8",
+        ),
+        _ => return Ok(()),
+    };
+    Err(Fault::new(found, format!("UTF-8 text: {mend}")))
+}
 
 /// The form of a stream, told by its first line that is not blank.
 pub(super) fn of_stream(start: &[u8]) -> Result<Form, Fault> {
@@ -21,9 +45,8 @@ pub(super) fn of_stream(start: &[u8]) -> Result<Form, Fault> {
     let Ok(line) = utf8(line) else {
         return Ok(Form::Text);
     };
-    let table = [Form::Tsv, Form::Csv]
-        .into_iter()
-        .find(|form| columns(line, *form) > 1);
+    let named = delimiter::named(&[line.as_bytes(), b"\n"].concat()).map(|_| Form::Csv);
+    let table = named.or_else(|| TABLES.into_iter().find(|form| columns(line, *form) > 1));
     let form = if is_list(line) {
         Some(Form::Json)
     } else {
@@ -49,7 +72,7 @@ pub(super) fn check_text(start: &[u8]) -> Result<(), Fault> {
     let is_object = first.starts_with('{') && serde_json::from_str::<Object>(&first).is_ok();
     // A line with commas is nothing odd in a text; a second one with as many is.
     let second = second.unwrap_or_default();
-    let table = [Form::Tsv, Form::Csv].into_iter().find(|form| {
+    let table = TABLES.into_iter().find(|form| {
         let n = columns(&first, *form);
         n > 1
             && form
@@ -67,7 +90,7 @@ fn asked(line: &str, form: Form) -> Fault {
         Form::Json => ("a JSON list", "json"),
         Form::Jsonl => ("JSON lines", "jsonl"),
         Form::Tsv => ("a table", "tsv"),
-        Form::Csv | Form::Text => ("a table", "csv"),
+        Form::Csv | Form::Delimited(_) | Form::Text => ("a table", "csv"),
     };
     Fault::new(
         format!("what looks like {what} ({})", excerpt(line)),
@@ -147,6 +170,9 @@ mod tests {
             ("id, Text, weight", "csv"),
             ("1,\"What, then?\",x", "csv"),
             ("\"Who?\",7", "csv"),
+            ("id;Ergebnis;Text", "csv"),
+            ("id|text", "csv"),
+            ("sep=;\r\na b: c;d", "csv"),
             ("id\ttext", "tsv"),
             ("[", "json"),
             ("[{\"prompt\":\"a\"}]", "json"),
@@ -162,6 +188,8 @@ mod tests {
             "",
             "one",
             "Paris, France",
+            "Paris; France",
+            "Read a|b: which?",
             "Translate: cat,dog",
             "Say \"hi\", then \"ho\", then go",
             "Is 1,000 more than 999?",

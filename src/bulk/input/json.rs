@@ -161,6 +161,7 @@ fn short(mut line: Map<String, Value>, task: Task, ignored: &Ignored) -> Result<
     let accepted = |name: &str| OWN.contains(&name) || names.contains(&name);
     if !line.keys().all(|name| accepted(name)) {
         let accepted: Vec<&str> = OWN.iter().chain(names).copied().collect();
+        wants_template(&line, &accepted)?;
         known(&mut line, ignored, &accepted)?;
     }
     let mut request = match (line.remove("prompt"), line.remove("messages")) {
@@ -223,11 +224,13 @@ fn templated(mut line: Map<String, Value>, template: &Template) -> Result<Said, 
             None => template.check("one of the line's fields", line.keys().map(String::as_str))?,
         }
     }
+    let value = |name: &str| match line.get(name)? {
+        Value::String(text) => Some(Cow::Borrowed(text.as_str())),
+        other => Some(Cow::Owned(other.to_string())),
+    };
+    template.check_filled(value)?;
     let text = template
-        .render(|name| match line.get(name)? {
-            Value::String(text) => Some(Cow::Borrowed(text.as_str())),
-            other => Some(Cow::Owned(other.to_string())),
-        })
+        .render(value)
         .map_err(|unknown| Fault::new(unknown.to_string(), "a field of that name"))?;
     let mut request = prompt(text)?;
     request.model = string(&mut line, "model")?;
@@ -250,6 +253,33 @@ pub(super) fn string(fields: &mut Map<String, Value>, name: &str) -> Result<Opti
         Some(Value::String(text)) => Ok(Some(text)),
         Some(other) => Err(Fault::field(name, &other, "a string")),
     }
+}
+
+/// Refuses a line of data, of which a template would make a prompt; leaving fields out would not.
+fn wants_template(line: &Map<String, Value>, accepted: &[&str]) -> Result<(), Fault> {
+    let unknown = |name: &&String| !accepted.contains(&name.as_str());
+    let misspelt = |name: &String| !hint(name, ["prompt", "messages"]).is_empty();
+    if ["prompt", "messages"]
+        .iter()
+        .any(|name| line.contains_key(*name))
+        || line.keys().filter(unknown).any(misspelt)
+    {
+        return Ok(());
+    }
+    let texts = line.iter().filter_map(|(name, value)| {
+        let text = value.as_str().filter(|_| unknown(&name))?;
+        Some((text.chars().count(), name))
+    });
+    let Some((_, name)) = texts.max_by_key(|(len, _)| *len) else {
+        return Ok(());
+    };
+    let names = line.keys().map(String::as_str);
+    Err(Fault::new(
+        format!("only the fields {}", listed(names)),
+        format!(
+            "\"prompt\" or \"messages\", or a template such as --template 'Summarize: {{{{{name}}}}}'"
+        ),
+    ))
 }
 
 /// Refuses fields that nobody reads, unless they are to be ignored.

@@ -4,6 +4,7 @@
 
 mod array;
 mod check;
+mod delimiter;
 mod duplicates;
 mod entry;
 mod fault;
@@ -41,7 +42,7 @@ pub(crate) use file::{InputFile, Named};
 pub(crate) use held::Fit;
 pub(crate) use id::hash_prefix;
 pub(crate) use index::{FileIndex, Match, Matching};
-pub(crate) use stream::StreamLines;
+pub(crate) use stream::{StreamLines, first_checked};
 pub(crate) use template::Template;
 
 use crate::llm::request::ResponseFormat;
@@ -54,10 +55,13 @@ pub enum Form {
     Jsonl,
     /// One JSON list of objects.
     Json,
-    /// Comma-separated, with a header row.
+    /// A table with a header row; commas separate its fields, or `;`, tabs or `|` where the header
+    /// and the first row agree on them.
     Csv,
     /// Tab-separated, with a header row.
     Tsv,
+    /// A table with a header row whose fields this byte separates.
+    Delimited(u8),
     /// One prompt a line.
     Text,
 }
@@ -80,6 +84,9 @@ impl Form {
             "" => error(format!(
                 "found a file without an extension; expected {ACCEPTED}, or --format to say what it is"
             )),
+            "xlsx" | "xls" | "ods" | "numbers" => error(format!(
+                "found a spreadsheet (.{extension}); expected {ACCEPTED}: save it as CSV UTF-8"
+            )),
             other => error(format!(
                 "found a .{other} file; expected {ACCEPTED}, or --format to say what it is"
             )),
@@ -88,7 +95,11 @@ impl Form {
 
     /// True where a stream must be read to its end before its first record is taken.
     pub(crate) fn needs_all(self) -> bool {
-        matches!(self, Self::Json | Self::Csv | Self::Tsv)
+        self == Self::Json || self.is_table()
+    }
+
+    fn is_table(self) -> bool {
+        self.delimiter().is_some()
     }
 
     /// What separates the fields of a table.
@@ -96,6 +107,7 @@ impl Form {
         match self {
             Self::Csv => Some(b','),
             Self::Tsv => Some(b'\t'),
+            Self::Delimited(by) => Some(by),
             Self::Jsonl | Self::Json | Self::Text => None,
         }
     }
@@ -126,6 +138,8 @@ pub(crate) struct Settings {
     pub(crate) id_column: Option<String>,
     /// Fields of a line that are left out.
     pub(crate) ignored: Ignored,
+    /// What separates the fields of tables, whatever they look like.
+    pub(crate) delimiter: Option<u8>,
     /// Rows that make no prompt are failed items rather than the end of the run.
     pub(crate) skip_bad_rows: bool,
 }
@@ -133,7 +147,12 @@ pub(crate) struct Settings {
 impl Settings {
     /// The form of a stream that begins like this.
     pub(crate) fn form_of_stream(&self, name: &str, start: &[u8]) -> Result<Form, InputError> {
-        let form = self.form.map_or_else(|| guess::of_stream(start), Ok);
+        let form = match (self.form, self.delimiter) {
+            (Some(form), _) => Ok(form),
+            (None, Some(_)) => Ok(Form::Csv),
+            (None, None) => guess::of_stream(start),
+        };
+        let form = guess::check_encoding(start).and(form);
         form.map_err(|fault| InputError::of_file(name, fault.to_string()))
     }
 }

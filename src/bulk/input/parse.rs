@@ -7,7 +7,7 @@ use sha2::{Digest, Sha256};
 use super::fault::Fault;
 use super::json::{self, Said, prompt};
 use super::table::CsvHeader;
-use super::{Form, Settings};
+use super::{Form, Settings, delimiter};
 use crate::llm::request::{Request, Task};
 
 /// Reads a record, without its line ending. A table's rows need the header.
@@ -32,8 +32,8 @@ pub(crate) fn parse_record(
             };
             Said::new(prompt(text)?)
         }
-        (Form::Csv | Form::Tsv, Some(header)) => Said::new(header.request(text, template)?),
-        (Form::Csv | Form::Tsv, None) => {
+        (_, Some(header)) => Said::new(header.request(text, template)?),
+        (_, None) => {
             return Err(Fault::new("a row before the header", "a header row"));
         }
     };
@@ -71,7 +71,8 @@ pub(super) fn utf8(bytes: &[u8]) -> Result<&str, Fault> {
                 "invalid UTF-8 at byte {} of the record",
                 error.valid_up_to()
             ),
-            "UTF-8 text",
+            "UTF-8 text: save it as CSV UTF-8, or convert it, from Windows' encoding with \
+             iconv -f WINDOWS-1252 -t UTF-8 in.csv > out.csv",
         )
     })
 }
@@ -83,6 +84,10 @@ impl Settings {
             _ if form == Form::Text && self.id_column.is_some() => Err(Fault::new(
                 "--id-column",
                 "a table or JSON: lines of text have neither columns nor ids",
+            )),
+            _ if self.delimiter.is_some_and(|by| !delimiter::fits(by)) => Err(Fault::new(
+                "a delimiter that cannot separate fields",
+                "one ASCII character that is no quote and no line end",
             )),
             (Some(template), Form::Text) => {
                 template.check("the line as a whole", ["prompt"].into_iter())

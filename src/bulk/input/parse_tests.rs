@@ -109,7 +109,10 @@ fn a_template_takes_any_object() {
         br#"{"a":" "}"#,
         &with_template("{{a}}\n"),
     );
-    assert_eq!(empty.unwrap_err().found, "an empty prompt");
+    assert_eq!(
+        empty.unwrap_err().found,
+        "the fields of the template all empty: \"a\""
+    );
 }
 
 #[test]
@@ -153,10 +156,9 @@ fn text_lines_are_prompts_and_keep_their_blanks() {
         text(b"a {{b}}", &template).unwrap(),
         Request::new("<a {{b}}>")
     );
-    assert_eq!(
-        text(b"ab\xffc", &none).unwrap_err().to_string(),
-        "found invalid UTF-8 at byte 2 of the record; expected UTF-8 text"
-    );
+    let fault = text(b"ab\xffc", &none).unwrap_err();
+    assert_eq!(fault.found, "invalid UTF-8 at byte 2 of the record");
+    assert!(fault.expected.contains("iconv -f WINDOWS-1252"), "{fault}");
 }
 
 #[test]
@@ -223,7 +225,7 @@ fn every_fault_says_what_was_found_and_what_was_expected() {
 fn rows_use_their_columns() {
     let csv = |header: &str, row: &str, template: Option<&str>| {
         let settings = template.map_or_else(Settings::default, with_template);
-        let header = CsvHeader::parse(Form::Csv, header.as_bytes(), &settings)?;
+        let header = CsvHeader::parse(Form::Csv, header.as_bytes(), b"", &settings)?;
         parse_record(Form::Csv, Some(&header), row.as_bytes(), &settings)
     };
     assert_eq!(

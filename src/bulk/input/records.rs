@@ -3,6 +3,7 @@
 use memchr::{memchr, memchr_iter, memchr2};
 
 use super::fault::Fault;
+use super::table::fields;
 use super::{Form, array};
 
 /// The longest record.
@@ -76,7 +77,36 @@ fn next_line(bytes: &[u8], last: bool) -> Next {
     }
 }
 
-fn next_row(bytes: &[u8], delimiter: u8, last: bool) -> Next {
+/// Rows of empty cells, as spreadsheets write them below a table, are blank lines.
+pub(super) fn next_row(bytes: &[u8], delimiter: u8, last: bool) -> Next {
+    let mut at = 0;
+    loop {
+        match any_row(&bytes[at..], delimiter, last) {
+            Next::Record { start, end, after } => {
+                let (start, end) = (at + start, at + end);
+                if !is_empty_row(&bytes[start..end], delimiter) {
+                    let after = at + after;
+                    return Next::Record { start, end, after };
+                }
+                at += after;
+            }
+            Next::Partial(start) => return Next::Partial(at + start),
+            Next::Unclosed(start) => return Next::Unclosed(at + start),
+        }
+    }
+}
+
+fn is_empty_row(row: &[u8], delimiter: u8) -> bool {
+    let nothing = |b: &u8| *b == delimiter || matches!(b, b' ' | b'\t' | b'"');
+    let text = std::str::from_utf8(row).unwrap_or_default();
+    row.contains(&delimiter)
+        && row.iter().all(nothing)
+        && fields(text, delimiter)
+            .iter()
+            .all(|cell| cell.trim().is_empty())
+}
+
+fn any_row(bytes: &[u8], delimiter: u8, last: bool) -> Next {
     let is_end = |b: &u8| matches!(b, b'\n' | b'\r');
     let Some(start) = bytes.iter().position(|b| !is_end(b)) else {
         return Next::Partial(bytes.len());

@@ -1,4 +1,3 @@
-use super::super::table::fields;
 use super::super::tests::Random;
 use super::*;
 
@@ -39,6 +38,13 @@ fn random_tables_are_read_like_the_csv_crate_reads_them() {
         let expected: Vec<Vec<String>> = reader
             .records()
             .map(|r| r.unwrap().iter().map(str::to_owned).collect())
+            // Rows of empty cells only are blank lines here.
+            .filter(|row: &Vec<String>| {
+                row.len() == 1
+                    || row
+                        .iter()
+                        .any(|cell| !cell.trim_matches([' ', '\t']).is_empty())
+            })
             .collect();
         let text = std::str::from_utf8(&bytes).unwrap();
         for piece in [usize::MAX / 2, 1, 3] {

@@ -2,7 +2,7 @@
 //! is a 128-bit hash of its id and its line.
 
 use std::collections::HashMap;
-use std::io::{BufRead, BufReader, Read};
+use std::io::{self, BufRead, BufReader, Read};
 
 use sha2::{Digest, Sha256};
 
@@ -122,6 +122,34 @@ impl StreamChecker {
 /// A little more than the checker takes.
 const LONGEST_LINE: u64 = LONGEST as u64 + 2;
 
+/// Reads a stream up to its first prompt and checks that; returns all of the stream again.
+pub(crate) fn first_checked(
+    name: &str,
+    reader: Box<dyn Read + Send>,
+    settings: &Settings,
+) -> Result<Box<dyn Read + Send>, Error> {
+    let mut reader = BufReader::with_capacity(1 << 16, reader);
+    let mut start = Vec::new();
+    loop {
+        let before = start.len();
+        let mut bounded = (&mut reader).take(LONGEST_LINE);
+        let read = bounded.read_until(b'\n', &mut start);
+        let read = read.map_err(|error| unreadable(name, &error))?;
+        if read == 0 || !is_blank(&start[before..]) {
+            break;
+        }
+    }
+    StreamLines::new(name.to_owned(), &start[..], settings.clone()).next()?;
+    Ok(Box::new(io::Cursor::new(start).chain(reader)))
+}
+
+fn unreadable(name: &str, error: &io::Error) -> Error {
+    Error::new(
+        ErrorKind::Invalid,
+        format!("{name}: cannot be read: {error}"),
+    )
+}
+
 /// The items of standard input, read and checked one by one.
 pub(crate) struct StreamLines<R> {
     name: String,
@@ -150,12 +178,7 @@ impl<R: Read> StreamLines<R> {
             // A line that is too long is refused by the checker, not read to its end.
             let mut bounded = (&mut self.reader).take(LONGEST_LINE);
             let read = bounded.read_until(b'\n', &mut line);
-            let read = read.map_err(|e| {
-                Error::new(
-                    ErrorKind::Invalid,
-                    format!("{}: cannot be read: {e}", self.name),
-                )
-            })?;
+            let read = read.map_err(|error| unreadable(&self.name, &error))?;
             if read == 0 {
                 return Ok(None);
             }

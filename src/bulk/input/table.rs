@@ -28,7 +28,13 @@ pub(crate) struct CsvHeader {
 
 impl CsvHeader {
     /// Reads the header row and checks that prompts can be made from it.
-    pub(crate) fn parse(form: Form, bytes: &[u8], settings: &Settings) -> Result<Self, Fault> {
+    /// The row below it only serves to name a column that may be meant.
+    pub(crate) fn parse(
+        form: Form,
+        bytes: &[u8],
+        row: &[u8],
+        settings: &Settings,
+    ) -> Result<Self, Fault> {
         let template = settings.template.as_ref();
         let delimiter = form.delimiter().unwrap_or(b',');
         let names: Vec<String> = fields(utf8(bytes)?, delimiter)
@@ -70,8 +76,14 @@ impl CsvHeader {
                 }
             }
             None if header.prompt.is_none() => {
-                let example = names.iter().find(|name| !name.is_empty());
-                let example = example.map_or("text", String::as_str);
+                let row = String::from_utf8_lossy(row);
+                let row = fields(&row, delimiter);
+                let cell = |i: usize| row.get(i).map_or(0, |cell| cell.chars().count());
+                let example = (0..names.len())
+                    .rev()
+                    .filter(|i| !names[*i].is_empty() && (names.len() == 1 || id != Some(*i)))
+                    .max_by_key(|i| cell(*i));
+                let example = example.map_or("text", |i| names[i].as_str());
                 return Err(Fault::new(
                     format!("the columns {}", listed(columns)),
                     format!(
@@ -114,12 +126,16 @@ impl CsvHeader {
             _ => None,
         };
         let text = match (template, self.prompt) {
-            (Some(template), _) => template
-                .render(|name| {
+            (Some(template), _) => {
+                let value = |name: &str| {
                     let column = self.names.iter().position(|other| other == name)?;
                     Some(Cow::Borrowed(row[column].as_ref()))
-                })
-                .map_err(|unknown| Fault::new(unknown.to_string(), "a column of that name"))?,
+                };
+                template.check_filled(value)?;
+                template
+                    .render(value)
+                    .map_err(|unknown| Fault::new(unknown.to_string(), "a column of that name"))?
+            }
             (None, Some(column)) => std::mem::take(&mut row[column]).into_owned(),
             (None, None) => return Err(Fault::new("no column \"prompt\"", "a template")),
         };

@@ -96,6 +96,27 @@ impl Template {
         Ok(out)
     }
 
+    /// Refuses a record that would leave nothing but the template's own words.
+    pub(super) fn check_filled<'a>(
+        &self,
+        value: impl Fn(&str) -> Option<Cow<'a, str>>,
+    ) -> Result<(), Fault> {
+        let empty = |name: &str| value(name).is_some_and(|value| value.trim().is_empty());
+        if !self.variables().all(empty) {
+            return Ok(());
+        }
+        let mut names: Vec<&str> = Vec::new();
+        for name in self.variables() {
+            if !names.contains(&name) {
+                names.push(name);
+            }
+        }
+        Err(Fault::new(
+            format!("the fields of the template all empty: {}", listed(names)),
+            "some text in one of them",
+        ))
+    }
+
     /// Refuses variables that are not among `names`; `what` says what the names are.
     pub(super) fn check<'a>(
         &self,

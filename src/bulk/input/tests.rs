@@ -89,7 +89,7 @@ fn the_extension_names_the_form() {
     for (name, text) in [
         (
             "a.xlsx",
-            "a.xlsx: found a .xlsx file; expected .jsonl, .ndjson, .json, .csv, .tsv or .txt, or --format to say what it is",
+            "a.xlsx: found a spreadsheet (.xlsx); expected .jsonl, .ndjson, .json, .csv, .tsv or .txt: save it as CSV UTF-8",
         ),
         (
             "a",

@@ -1,0 +1,127 @@
+//! What separates the fields of a table: spreadsheets write `;` where a comma stands in numbers.
+
+use memchr::memchr;
+
+use super::fault::Fault;
+use super::records::{Next, next_row};
+use super::table::fields;
+
+/// Separators that are found without being named, besides the comma.
+pub(super) const OTHERS: [u8; 3] = [b';', b'\t', b'|'];
+
+/// The separator that a first line such as `sep=;` names, and how long that line is.
+pub(super) fn named(start: &[u8]) -> Option<(u8, usize)> {
+    let end = memchr(b'\n', start)?;
+    let line = start[..end].strip_suffix(b"\r").unwrap_or(&start[..end]);
+    let bare = line.strip_prefix(b"\"").and_then(|l| l.strip_suffix(b"\""));
+    match bare.unwrap_or(line) {
+        [b's' | b'S', b'e' | b'E', b'p' | b'P', b'=', by] if fits(*by) => Some((*by, end + 1)),
+        _ => None,
+    }
+}
+
+/// Whether fields can be separated by it.
+pub(super) fn fits(by: u8) -> bool {
+    by.is_ascii() && !matches!(by, b'"' | b'\n' | b'\r' | 0)
+}
+
+/// Finds the separator by the header and the row below it, which must have as many fields. `last` says
+/// that no more bytes follow.
+pub(super) fn find(start: &[u8], last: bool) -> Result<u8, Fault> {
+    let agree = |by: &u8| {
+        let (header, row) = counts(start, *by, last);
+        header > 1 && row.is_none_or(|n| n == header)
+    };
+    let found: Vec<u8> = OTHERS.into_iter().filter(agree).collect();
+    let comma = counts(start, b',', last).0 > 1;
+    match (comma, found.as_slice()) {
+        (_, []) => Ok(b','),
+        (false, [one]) => Ok(*one),
+        _ => {
+            let all = comma.then_some(b',').into_iter().chain(found);
+            let all: Vec<String> = all.map(quoted).collect();
+            Err(Fault::new(
+                format!("columns that {} separate alike", all.join(" and ")),
+                format!(
+                    "to be told which: --delimiter {}",
+                    all.join(" or --delimiter ")
+                ),
+            ))
+        }
+    }
+}
+
+/// How many fields the header has, and the row below it, if it is there.
+fn counts(start: &[u8], by: u8, last: bool) -> (usize, Option<usize>) {
+    let count = |row: &[u8]| fields(&String::from_utf8_lossy(row), by).len();
+    let Next::Record {
+        start: at,
+        end,
+        after,
+    } = next_row(start, by, last)
+    else {
+        return (0, None);
+    };
+    let below = &start[after..];
+    let row = match next_row(below, by, last) {
+        Next::Record { start, end, .. } => Some(count(&below[start..end])),
+        _ => None,
+    };
+    (count(&start[at..end]), row)
+}
+
+/// Ready for a shell.
+fn quoted(by: u8) -> String {
+    match by {
+        b'\t' => "tab".to_owned(),
+        by => format!("'{}'", char::from(by)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_separator_is_found_by_header_and_row() {
+        for (table, by) in [
+            ("id;Ergebnis;Text\n1;3,5;Gut, danke\n", b';'),
+            ("id;text", b';'),
+            ("id\ttext\r\n1\ta;b|c\r\n", b'\t'),
+            ("id|text\n1|a", b'|'),
+            ("\"a,b\";\"c;d\"\n1;2\n", b';'),
+            ("id,text\n1,a;b\n", b','),
+            ("id,\"a;b\"\n1,x\n", b','),
+            ("prompt\na;b\n", b','),
+            ("what; and why\none\n", b','),
+            ("", b','),
+        ] {
+            assert_eq!(find(table.as_bytes(), true), Ok(by), "{table}");
+        }
+        for (table, text) in [
+            (
+                "a;b,c\n1,5;2\n",
+                "found columns that ',' and ';' separate alike; \
+                 expected to be told which: --delimiter ',' or --delimiter ';'",
+            ),
+            (
+                "a;b\tc\n1;2\t3\n",
+                "found columns that ';' and tab separate alike; \
+                 expected to be told which: --delimiter ';' or --delimiter tab",
+            ),
+        ] {
+            let fault = find(table.as_bytes(), true).unwrap_err();
+            assert_eq!(fault.to_string(), text);
+        }
+    }
+
+    #[test]
+    fn a_first_line_may_name_the_separator() {
+        assert_eq!(named(b"sep=;\r\na;b"), Some((b';', 7)));
+        assert_eq!(named(b"SEP=\t\na\tb"), Some((b'\t', 6)));
+        assert_eq!(named(b"\"sep=,\"\n"), Some((b',', 8)));
+        for none in ["sep=;", "sep=\n", "sep=\"\n", "sep;a\n", "id,text\n"] {
+            assert_eq!(named(none.as_bytes()), None, "{none}");
+        }
+    }
+}
