@@ -3,8 +3,6 @@
 
 use std::fmt;
 
-use super::error::beginning;
-
 /// Stands for a text of so many bytes.
 pub(crate) struct Bytes(pub usize);
 
@@ -70,4 +68,13 @@ impl FieldIf for fmt::DebugStruct<'_, '_> {
             None => self,
         }
     }
+}
+
+/// The beginning of a text, whole characters of at most this many bytes.
+pub(crate) fn beginning(text: &str, bytes: usize) -> &str {
+    let mut end = text.len().min(bytes);
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    &text[..end]
 }

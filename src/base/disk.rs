@@ -1,17 +1,36 @@
-//! The room on a disk.
+//! What files and folders lie on: the room on a disk, and what makes a change of names last.
 
+use std::fs;
+use std::io;
 use std::path::Path;
+
+/// True for a file, or for a path where one can be made; a pipe or device cannot be resumed from.
+pub(crate) fn is_regular(path: &Path) -> bool {
+    fs::metadata(path).map_or(true, |metadata| metadata.is_file())
+}
+
+/// Makes a rename or a new name durable, where folders can be synced.
+pub(crate) fn sync_folder(path: &Path) -> io::Result<()> {
+    let folder = match path.parent() {
+        Some(folder) if !folder.as_os_str().is_empty() => folder,
+        _ => Path::new("."),
+    };
+    match cfg!(unix) {
+        true => fs::File::open(folder)?.sync_all(),
+        false => Ok(()),
+    }
+}
 
 /// Bytes that this user may still write to the disk of this folder, and bytes that the disk has. None
 /// where the system does not tell.
-#[cfg(unix)]
+#[cfg(all(unix, feature = "queue"))]
 pub(crate) fn room(folder: &Path) -> Option<(u64, u64)> {
     let room = rustix::fs::statvfs(folder).ok()?;
     let bytes = |blocks: u64| blocks.saturating_mul(room.f_frsize);
     (room.f_blocks > 0).then(|| (bytes(room.f_bavail), bytes(room.f_blocks)))
 }
 
-#[cfg(not(unix))]
+#[cfg(all(not(unix), feature = "queue"))]
 pub(crate) fn room(_: &Path) -> Option<(u64, u64)> {
     None
 }

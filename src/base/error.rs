@@ -9,7 +9,7 @@ use std::time::Duration;
 use serde::ser::SerializeMap;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use super::brief::{Bytes, FieldIf, Message};
+use super::brief::{Bytes, FieldIf, Message, beginning};
 use super::hints::RateHints;
 use super::secret::Secret;
 use super::usage::{Paid, Usage};
@@ -555,15 +555,6 @@ impl<'de> Deserialize<'de> for Error {
         error.0.unusable_reply = written.unusable_reply;
         Ok(error)
     }
-}
-
-/// The beginning of a text, whole characters of at most this many bytes.
-pub(crate) fn beginning(text: &str, bytes: usize) -> &str {
-    let mut end = text.len().min(bytes);
-    while !text.is_char_boundary(end) {
-        end -= 1;
-    }
-    &text[..end]
 }
 
 #[cfg(test)]

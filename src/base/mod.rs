@@ -5,7 +5,6 @@
 pub mod brief;
 pub mod cancel;
 pub mod clock;
-#[cfg(feature = "queue")]
 pub mod disk;
 pub mod error;
 pub mod hints;

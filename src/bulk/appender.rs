@@ -2,11 +2,12 @@
 
 use std::path::{Path, PathBuf};
 
+use crate::base::disk::sync_folder;
 use crate::base::error::Error;
 
 use super::options::FileRunError;
 use super::replies::Replies;
-use super::results::{ResultsFile, sync_folder, trouble};
+use super::results::{ResultsFile, trouble};
 use super::stream::{Key, key_of};
 
 /// A results file to which finished lines are added: those of a queue, which deletes them once they
@@ -32,7 +33,7 @@ impl ResultsAppender {
         let mut file = ResultsFile::open(path, true, &mut |_, _| {})?;
         file.mend().map_err(FileRunError::Output)?;
         // The lines outlive a power loss only if the name does.
-        sync_folder(path);
+        let _ = sync_folder(path);
         let mut before = Vec::new();
         let read = file.lines(&mut |line| before.push(key_of(line)));
         read.map_err(FileRunError::Output)?;

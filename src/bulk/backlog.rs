@@ -4,10 +4,11 @@ use std::sync::{Arc, OnceLock};
 
 use crate::base::clock::Time;
 use crate::base::error::Error;
+use crate::engine::class::Class;
 use crate::engine::pack::PackLimits;
 use crate::engine::route::Tries;
 use crate::engine::waiting::Waiting;
-use crate::engine::work::{Class, Cost, Gates, Take, Ticket};
+use crate::engine::work::{Cost, Gates, Take, Ticket};
 
 use super::input::{FileIndex, State};
 use super::lines::FileTask;

@@ -11,12 +11,13 @@ use crossbeam_channel::{Receiver, Sender, TryRecvError, bounded};
 
 use crate::base::clock::Time;
 use crate::base::error::Error;
+use crate::engine::class::Class;
 use crate::engine::limit::QuotaKey;
 use crate::engine::pack::PackLimits;
 use crate::engine::route::Tries;
 use crate::engine::run::{Waker, panicked};
 use crate::engine::waiting::Waiting;
-use crate::engine::work::{Class, Gates, Take, Ticket};
+use crate::engine::work::{Gates, Take, Ticket};
 use crate::llm::request::{Request, Task};
 use crate::llm::route::{Route, cost};
 

@@ -3,13 +3,14 @@
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
+use crate::base::disk::is_regular;
 use crate::base::error::{Error, ErrorKind};
 use crate::observe::tally::Tally;
 
 use super::input::{FileIndex, InputFile, State};
 use super::lines::{KEPT, Named, unsent_line};
 use super::options::{FileRunError, FileRunOptions, Output, Place};
-use super::results::{Marks, ResultsFile, is_regular};
+use super::results::{Marks, ResultsFile};
 
 /// An output that is open.
 pub(super) enum OpenOutput {

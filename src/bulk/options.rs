@@ -7,14 +7,13 @@ use std::path::Path;
 use std::path::PathBuf;
 
 use crate::base::brief::Many;
+#[cfg(feature = "queue")]
+use crate::base::disk::is_regular;
 use crate::base::error::Error;
 use crate::engine::dispatch::StopReason;
 use crate::observe::tally::{Summary, Tally};
 
 use super::input::{FileIndex, State};
-
-#[cfg(feature = "queue")]
-use super::results::is_regular;
 
 /// Where results go.
 pub struct Output(pub(super) Place);

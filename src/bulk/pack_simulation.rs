@@ -12,6 +12,7 @@ use crate::base::error::{Error, ErrorKind, Sent};
 use crate::base::hints::RateHints;
 use crate::bulk::job::{Job, Sink, count};
 use crate::engine::bounds::Bounds;
+use crate::engine::class::Class;
 use crate::engine::dispatch::{
     Dispatcher, ErrorPolicy, Event, Flight, Landed, Options, StopReason, Turn,
 };
@@ -20,7 +21,7 @@ use crate::engine::limit::{Gate, Limiter, Limits, QuotaKey};
 use crate::engine::pack::{Member, Pack, Packed};
 use crate::engine::route::RetryPolicy;
 use crate::engine::simulation::each_seed;
-use crate::engine::work::{Class, Settled};
+use crate::engine::work::Settled;
 use crate::observe::tally::{Measure, Tally};
 
 use crate::engine::pack::tests::{Place, Sizes};

@@ -15,7 +15,6 @@ use crate::base::error::{Error, ErrorKind};
 use crate::llm::request::{Request, ResponseFormat, Task};
 
 use super::input::{Form, Hooks, InputFile, Matching, Named, Settings, Template, first_checked};
-use super::requests::Requests;
 
 pub use super::input::Form as InputFormat;
 
@@ -360,16 +359,6 @@ impl Prompts {
     /// Input tokens in all, roughly; `None` for a stream.
     pub fn estimated_tokens(&self) -> Option<u64> {
         self.file().map(|file| file.items.totals().tokens)
-    }
-
-    /// The requests, in the order of the input and each with its id, as a
-    /// [`FileRun`](crate::FileRun) would send them: for a queue, say. A file is read again as the
-    /// iterator goes on, a stream is checked as it is read; neither is kept in memory.
-    ///
-    /// An item is an error, the last one, when the file is no longer what was checked, a line of the
-    /// stream is no prompt, or they cannot be read.
-    pub fn into_requests(self) -> Requests {
-        Requests::of(self)
     }
 
     fn file(&self) -> Option<&CheckedFile> {

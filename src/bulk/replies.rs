@@ -8,11 +8,10 @@ use std::path::{Path, PathBuf};
 
 use sha2::{Digest, Sha256};
 
+use crate::base::disk::sync_folder;
 use crate::base::error::{Error, RAW_LIMIT};
 use crate::llm::hash::hex;
 use crate::llm::response::Outcome;
-
-use super::results::sync_folder;
 
 /// The folder of an output.
 pub(crate) struct Replies {
@@ -77,8 +76,8 @@ impl Replies {
             fs::rename(&part.0, &file)?;
         }
         // A queue forgets it once its line is saved: it must be there after a power loss, too.
-        sync_folder(&file);
-        sync_folder(&self.folder);
+        let _ = sync_folder(&file);
+        let _ = sync_folder(&self.folder);
         let folder = self.folder.file_name().unwrap_or_default();
         Ok(format!("{}/{name}.txt", folder.to_string_lossy()))
     }

@@ -22,18 +22,25 @@ enum Source {
     Stream(Box<StreamLines<Box<dyn Read + Send>>>),
 }
 
-impl Requests {
-    pub(super) fn of(prompts: Prompts) -> Self {
-        Self(Some(match prompts.source {
+impl Prompts {
+    /// The requests, in the order of the input and each with its id, as a
+    /// [`FileRun`](crate::FileRun) would send them: for a queue, say. A file is read again as the
+    /// iterator goes on, a stream is checked as it is read; neither is kept in memory.
+    ///
+    /// An item is an error, the last one, when the file is no longer what was checked, a line of the
+    /// stream is no prompt, or they cannot be read.
+    pub fn into_requests(self) -> Requests {
+        let source = match self.source {
             PromptSource::File(file) => Source::File {
                 input: file.input,
                 index: Box::new(file.items.finish()),
                 next: 0,
             },
             PromptSource::Stream { name, reader } => {
-                Source::Stream(Box::new(StreamLines::new(name, reader, prompts.settings.0)))
+                Source::Stream(Box::new(StreamLines::new(name, reader, self.settings.0)))
             }
-        }))
+        };
+        Requests(Some(source))
     }
 }
 

@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 use serde_json::Value;
 
+use crate::base::disk::sync_folder;
 use crate::base::error::{Error, ErrorKind};
 
 use super::input::hash_prefix;
@@ -277,7 +278,7 @@ impl ResultsFile {
         // The target of a link is replaced, not the link.
         let target = std::fs::canonicalize(&self.path)?;
         std::fs::rename(&beside, &target)?;
-        sync_folder(&target);
+        let _ = sync_folder(&target);
         self.len = file.metadata()?.len();
         self.file = file;
         Ok(())
@@ -401,27 +402,9 @@ fn temporary(path: &Path) -> PathBuf {
     path.with_file_name(format!(".{name}.compacting"))
 }
 
-/// Makes the rename itself durable, where folders can be synced.
-pub(super) fn sync_folder(path: &Path) {
-    let folder = path.parent().map(|folder| match folder {
-        here if here.as_os_str().is_empty() => Path::new("."),
-        folder => folder,
-    });
-    if let Some(folder) = folder
-        && let Ok(folder) = File::open(folder)
-    {
-        let _ = folder.sync_all();
-    }
-}
-
 pub(super) fn trouble(path: &Path, what: &str, error: &io::Error) -> Error {
     Error::new(
         ErrorKind::Invalid,
         format!("{}: {what}: {error}", path.display()),
     )
-}
-
-/// True for a file, or for a path where one can be made; a pipe or device cannot be resumed from.
-pub(crate) fn is_regular(path: &Path) -> bool {
-    std::fs::metadata(path).map_or(true, |metadata| metadata.is_file())
 }

@@ -9,7 +9,7 @@ use std::time::Duration;
 use crate::base::clock::Time;
 use crate::base::error::{Error, ErrorKind, Sent};
 
-use super::work::StepId;
+use super::class::StepId;
 
 /// This many connections in a row that did not come about trip a breaker,
 const UNREACHED: u32 = 5;
@@ -174,7 +174,7 @@ impl Breaker {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::engine::work::Class;
+    use crate::engine::class::Class;
 
     fn unreached() -> Result<(), Error> {
         Err(Error::new(ErrorKind::Transient, "nobody there").with_unreachable())

@@ -14,6 +14,7 @@ use crate::base::error::{Error, ErrorKind, Sent};
 use crate::base::hints::RateHints;
 
 use super::bounds::{Bound, Bounds, BoundsSoFar};
+use super::class::StepId;
 use super::counters::Counters;
 use super::first_replies::FirstReplies;
 use super::jitter::Jitter;
@@ -25,7 +26,7 @@ use super::route::{self, Next, RetryPolicy};
 use super::standing::Standing;
 pub use super::stop::{ErrorPolicy, StopReason};
 use super::trail::Trails;
-use super::work::{Gates, Settled, StepId, Take, Ticket, Work};
+use super::work::{Gates, Settled, Take, Ticket, Work};
 
 /// A call to make, with what was reserved for it.
 #[derive(Debug)]

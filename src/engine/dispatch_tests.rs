@@ -2,12 +2,13 @@
 
 use super::*;
 use crate::base::hints::Window;
+use crate::engine::class::Class;
 use crate::engine::jitter::Jitter;
 use crate::engine::limit::{Limits, QuotaKey};
 use crate::engine::loading::PATIENCE;
 use crate::engine::route::Tries;
 use crate::engine::waiting::Waiting;
-use crate::engine::work::{Class, Cost};
+use crate::engine::work::Cost;
 
 /// Items of one quota by what they cost.
 struct Costs {

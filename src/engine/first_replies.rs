@@ -1,9 +1,10 @@
 //! What the first replies of a provider have in common, as long as it has answered nothing: ten
 //! alike that are no answers are enough to know that the others will be like them.
 
-use crate::base::error::{Error, ErrorKind, beginning};
+use crate::base::brief::beginning;
+use crate::base::error::{Error, ErrorKind};
 
-use super::work::StepId;
+use super::class::StepId;
 
 /// So many alike in a row.
 const ENOUGH: u32 = 10;
@@ -92,7 +93,7 @@ fn without_numbers(message: &str) -> String {
 mod tests {
     use super::*;
     use crate::base::error::Sent;
-    use crate::engine::work::Class;
+    use crate::engine::class::Class;
 
     fn step() -> StepId {
         Class::new([]).at(0)

@@ -7,6 +7,7 @@
 pub mod bounds;
 mod breaker;
 mod bucket;
+pub(crate) mod class;
 pub(crate) mod counters;
 pub(crate) mod dispatch;
 mod first_replies;

@@ -2,9 +2,9 @@
 
 use super::*;
 use crate::base::error::ErrorKind;
+use crate::engine::class::Class;
 use crate::engine::limit::QuotaId;
 use crate::engine::waiting::Waiting;
-use crate::engine::work::Class;
 
 const NOW: Time = Time::from_nanos(1_000);
 

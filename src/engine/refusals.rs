@@ -4,8 +4,8 @@ use std::time::{Duration, SystemTime};
 
 use crate::base::clock::Time;
 
+use super::class::StepId;
 use super::limit::QuotaId;
-use super::work::StepId;
 
 /// A quota of which nothing was answered for this long is not waited for any more.
 const PATIENCE: Duration = Duration::from_secs(600);
@@ -129,7 +129,7 @@ pub(super) fn time_of_day(wait: Duration) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::engine::work::Class;
+    use crate::engine::class::Class;
 
     #[test]
     fn patience_is_over_ten_minutes_after_the_first_refusal_and_anew_after_an_answer() {

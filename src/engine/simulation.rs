@@ -12,11 +12,11 @@ use crate::base::clock::Time;
 use crate::base::error::{Error, ErrorKind, Sent};
 use crate::base::hints::{RateHints, Window};
 
+use super::class::Class;
 use super::dispatch::{Dispatcher, ErrorPolicy, Event, Flight, Landed, Options, StopReason, Turn};
 use super::limit::{Limiter, Limits, QuotaId, QuotaKey};
 use super::route::RetryPolicy;
 use super::waiting::Waiting;
-use super::work::Class;
 use crate::engine::jitter::Jitter;
 
 #[path = "simulation_model.rs"]

@@ -7,11 +7,12 @@ use std::time::Duration;
 use crate::base::clock::Time;
 use crate::base::error::{Error, ErrorKind, Sent};
 
+use crate::engine::class::Class;
 use crate::engine::limit::QuotaId;
 use crate::engine::loading::PATIENCE;
 use crate::engine::route::Tries;
 use crate::engine::waiting::Waiting;
-use crate::engine::work::{Class, Cost, Gates, Settled, Take, Ticket, Work};
+use crate::engine::work::{Cost, Gates, Settled, Take, Ticket, Work};
 
 pub(super) struct Random(pub u64);
 

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use crate::base::error::{Error, ErrorKind};
 
-use super::work::StepId;
+use super::class::StepId;
 
 /// Since its last answer, how often each step that has answered said 403.
 #[derive(Debug, Default)]
@@ -36,7 +36,7 @@ impl Standing {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::engine::work::Class;
+    use crate::engine::class::Class;
 
     fn step(step: u8) -> StepId {
         Class::new([]).at(step)

@@ -11,6 +11,7 @@ use crate::base::error::{Error, ErrorKind, Sent};
 #[cfg(feature = "queue")]
 use crate::base::usage::Paid;
 use crate::base::usage::Usage;
+use crate::engine::class::Class;
 use crate::engine::dispatch::{Dispatcher, ErrorPolicy, Options};
 use crate::engine::jitter::Jitter;
 use crate::engine::limit::{Limiter, Limits, QuotaKey};
@@ -18,7 +19,7 @@ use crate::engine::pack::PackLimits;
 use crate::engine::route::{Next, RetryPolicy, Tries, decide};
 use crate::engine::run::{Reply, Runner, run_inline};
 use crate::engine::trail::{Trail, Trails};
-use crate::engine::work::{Class, Cost, Gates, Settled, Take, Ticket, Work};
+use crate::engine::work::{Cost, Gates, Settled, Take, Ticket, Work};
 
 use super::client::LlmClient;
 use super::notes::Notes;

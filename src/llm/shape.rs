@@ -3,7 +3,7 @@
 
 use serde_json::Value;
 
-use crate::base::error::beginning;
+use crate::base::brief::beginning;
 
 use super::request::ResponseFormat;
 use super::schema::Schema;

@@ -1,8 +1,9 @@
 //! Calls whose answer must be JSON of some shape. What does not fit is shown to the model, together
 //! with what is wrong, when the engine asks again.
 
+use crate::base::brief::beginning;
 use crate::base::cancel::Context;
-use crate::base::error::{Error, ErrorKind, RAW_LIMIT, Sent, beginning};
+use crate::base::error::{Error, ErrorKind, RAW_LIMIT, Sent};
 
 use super::client::LlmClient;
 use super::request::{Message, Request, ResponseFormat, Role};

@@ -8,8 +8,9 @@ use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use crate::base::brief::beginning;
 use crate::base::clock::{Clock, Time};
-use crate::base::error::{Error, ErrorKind, beginning};
+use crate::base::error::{Error, ErrorKind};
 use crate::base::id::ProcessId;
 use crate::engine::pack::{Backlog, PackLimits};
 use crate::engine::work::{Cost, Gates, Take, Ticket};

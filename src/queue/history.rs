@@ -2,8 +2,9 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::base::brief::beginning;
 use crate::base::clock::{Time, Wall};
-use crate::base::error::{Error, beginning};
+use crate::base::error::Error;
 use crate::base::usage::{Paid, Usage};
 use crate::engine::route::{First, Tries};
 use crate::engine::trail::Trails;

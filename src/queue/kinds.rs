@@ -6,11 +6,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use parking_lot::RwLock;
 
-use crate::base::error::beginning;
+use crate::base::brief::beginning;
+use crate::engine::class::Class;
 use crate::engine::limit::{Limiter, QuotaId};
 use crate::engine::pack::PackLimits;
 use crate::engine::trail::Trails;
-use crate::engine::work::Class;
 use crate::llm::request::{Request, Task};
 use crate::llm::route::Route;
 

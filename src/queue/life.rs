@@ -19,7 +19,7 @@ use crate::engine::run::{Finish, Observer, Permits, Shell, run};
 use crate::engine::work::{Ticket, Work};
 
 use super::backlog::{Scope, StoreBacklog};
-use super::batch::{Begin, Ends, Office, Poller, Spool, Transfers};
+use super::batch::{BatchContext, Begin, Ends, Poller, Spool, Transfers};
 use super::controls::{Controls, MOST_SLOTS, Plan};
 use super::due_times::DueTimes;
 use super::minder;
@@ -143,7 +143,7 @@ impl Life {
         let (controls, plan) = (&self.controls, &self.plan);
         let clock = controls.clock.clone();
         let seed = clock.now().as_nanos() ^ u64::from(std::process::id()).rotate_left(16);
-        let office = Arc::new(Office {
+        let context = Arc::new(BatchContext {
             store: self.seat.store.clone(),
             worker: self.seat.worker,
             spool: Spool::new(self.seat.store.folder()),
@@ -163,8 +163,8 @@ impl Life {
         let (polling, stop) = bounded::<()>(0);
         let report = thread::scope(|scope| {
             let begin = Begin {
-                transfers: Transfers::start(scope, &office, &plan.ctx)?,
-                office,
+                transfers: Transfers::start(scope, &context, &plan.ctx)?,
+                context,
                 kinds: &controls.kinds,
                 post: &controls.post,
                 ctx: &plan.ctx,

@@ -1,12 +1,13 @@
 //! What is kept beside an output while anything of it is on a queue.
 
-use std::fs::{self, File};
+use std::fs;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
 use crate::base::clock::{Clock, SystemClock, Wall};
+use crate::base::disk::sync_folder;
 use crate::base::error::{Error, ErrorKind};
 use crate::base::host::host;
 use crate::base::id::ProcessId;
@@ -343,17 +344,6 @@ fn trouble(path: &Path, what: &str, error: &io::Error) -> Error {
         _ => ErrorKind::Invalid,
     };
     Error::new(kind, format!("{}: {what} ({error})", path.display()))
-}
-
-#[cfg(unix)]
-fn sync_folder(path: &Path) -> io::Result<()> {
-    let folder = path.parent().unwrap_or(Path::new("."));
-    File::open(folder)?.sync_all()
-}
-
-#[cfg(not(unix))]
-fn sync_folder(_: &Path) -> io::Result<()> {
-    Ok(())
 }
 
 /// Which file it is, whatever its name; `None` where that is not known, or there is none.

@@ -3,7 +3,7 @@
 use memchr::memchr2;
 
 use super::fault::Fault;
-use super::records::{LONGEST, Record};
+use super::rows::{LONGEST, Record};
 
 fn is_space(byte: u8) -> bool {
     matches!(byte, b' ' | b'\t' | b'\n' | b'\r')

@@ -5,12 +5,14 @@ use std::io;
 
 use rayon::prelude::*;
 
+use super::duplicates;
 use super::entry::Entry;
 use super::fault::{Fault, InputError, InputErrors, SHOWN};
 use super::file::{InputFile, Part};
-use super::id::{IdHash, auto_id, parse_auto, prefix};
-use super::index::Totals;
-use super::records::{Record, Splitter};
+use super::id::{IdHash, auto_id, id_hash, parse_auto, prefix};
+use super::index::{Matching, Totals};
+use super::records::Splitter;
+use super::rows::Record;
 use super::source::Source;
 use super::{Form, Settings};
 use crate::llm::request::Request;
@@ -51,8 +53,36 @@ impl Faults {
     }
 }
 
+impl InputFile {
+    /// Checks every record and indexes the items.
+    pub(crate) fn check(&self, hooks: Hooks<'_>) -> Result<Matching, InputErrors> {
+        self.check_with(id_hash, hooks)
+    }
+
+    pub(super) fn check_with(
+        &self,
+        hash: IdHash,
+        hooks: Hooks<'_>,
+    ) -> Result<Matching, InputErrors> {
+        let (entries, totals, faults) = entries(self, hash, hooks)?;
+        // Items of a list are told by their number, which is not known where some are left out.
+        let numbered = self.parts().iter().any(|part| part.form == Form::Json);
+        let faults = match faults {
+            Some(faults) if numbered => return Err(faults),
+            faults => faults,
+        };
+        let mut index = Matching::new(entries, hash, totals);
+        match (faults, duplicates::check(self, &index)) {
+            (None, Ok(collisions)) => index.set_collisions(collisions),
+            (None, Err(errors)) | (Some(errors), Ok(_)) => return Err(errors),
+            (Some(faults), Err(errors)) => return Err(faults.with(errors, self.names())),
+        }
+        Ok(index)
+    }
+}
+
 /// Reads everything; the entries come in input order, those of faulty records left out.
-pub(super) fn entries(
+fn entries(
     input: &InputFile,
     hash: IdHash,
     hooks: Hooks<'_>,

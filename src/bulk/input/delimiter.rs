@@ -2,9 +2,9 @@
 
 use memchr::memchr;
 
+use super::cells::fields;
 use super::fault::Fault;
-use super::records::{Next, next_row};
-use super::table::fields;
+use super::rows::{Next, next_row};
 
 /// Separators that are found without being named, besides the comma.
 pub(super) const OTHERS: [u8; 3] = [b';', b'\t', b'|'];

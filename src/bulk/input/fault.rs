@@ -40,6 +40,20 @@ impl fmt::Display for Fault {
     }
 }
 
+/// The bytes as text.
+pub(super) fn utf8(bytes: &[u8]) -> Result<&str, Fault> {
+    std::str::from_utf8(bytes).map_err(|error| {
+        Fault::new(
+            format!(
+                "invalid UTF-8 at byte {} of the record",
+                error.valid_up_to()
+            ),
+            "UTF-8 text: save it as CSV UTF-8, or convert it, from Windows' encoding with \
+             iconv -f WINDOWS-1252 -t UTF-8 in.csv > out.csv",
+        )
+    })
+}
+
 /// One error of an input, with its place.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct InputError {

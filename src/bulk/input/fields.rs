@@ -3,7 +3,6 @@
 use serde_json::{Map, Value};
 
 use super::fault::Fault;
-use super::json::string;
 use crate::llm::request::{Request, ResponseFormat, Task};
 use crate::llm::schema::Schema;
 use crate::llm::schema_given::{is_example, is_name};
@@ -174,4 +173,13 @@ fn json_schema(mut value: Value) -> Result<Option<ResponseFormat>, Fault> {
         schema,
         strict,
     }))
+}
+
+/// Takes a string; null counts as absent.
+pub(super) fn string(fields: &mut Map<String, Value>, name: &str) -> Result<Option<String>, Fault> {
+    match fields.remove(name) {
+        None | Some(Value::Null) => Ok(None),
+        Some(Value::String(text)) => Ok(Some(text)),
+        Some(other) => Err(Fault::field(name, &other, "a string")),
+    }
 }

@@ -4,14 +4,13 @@
 use std::io;
 use std::path::Path;
 
-use super::check::{self, Hooks};
-use super::duplicates;
 use super::entry::LARGEST_FILE;
 use super::fault::{Fault, InputError, InputErrors};
-use super::id::{IdHash, auto_id, id_hash, prefix};
-use super::index::{FileIndex, Matching};
+use super::id::{auto_id, prefix};
+use super::index::FileIndex;
 use super::parse::{bad_row, parse_record};
-use super::records::{Next, next_record};
+use super::records::next_record;
+use super::rows::Next;
 use super::source::Source;
 use super::table::CsvHeader;
 use super::{Form, Settings, delimiter, guess};
@@ -99,32 +98,6 @@ impl InputFile {
             return Err(InputError::of_file(&first.name, fault.to_string()).into());
         }
         Ok(Self { parts, settings })
-    }
-
-    /// Checks every record and indexes the items.
-    pub(crate) fn check(&self, hooks: Hooks<'_>) -> Result<Matching, InputErrors> {
-        self.check_with(id_hash, hooks)
-    }
-
-    pub(super) fn check_with(
-        &self,
-        hash: IdHash,
-        hooks: Hooks<'_>,
-    ) -> Result<Matching, InputErrors> {
-        let (entries, totals, faults) = check::entries(self, hash, hooks)?;
-        // Items of a list are told by their number, which is not known where some are left out.
-        let numbered = self.parts.iter().any(|part| part.form == Form::Json);
-        let faults = match faults {
-            Some(faults) if numbered => return Err(faults),
-            faults => faults,
-        };
-        let mut index = Matching::new(entries, hash, totals);
-        match (faults, duplicates::check(self, &index)) {
-            (None, Ok(collisions)) => index.set_collisions(collisions),
-            (None, Err(errors)) | (Some(errors), Ok(_)) => return Err(errors),
-            (Some(faults), Err(errors)) => return Err(faults.with(errors, self.names())),
-        }
-        Ok(index)
     }
 
     /// Reads item `i` again. Any error means that the file is no longer what was checked, or cannot

@@ -1,10 +1,9 @@
 //! What lines are, where nothing names their format: taken for prompts they would be paid for, so
 //! whatever may be something else is asked about instead.
 
-use super::fault::{Fault, excerpt};
-use super::parse::utf8;
-use super::records::{is_blank, without_bom};
-use super::table::fields;
+use super::cells::fields;
+use super::fault::{Fault, excerpt, utf8};
+use super::rows::{is_blank, without_bom};
 use super::{Form, delimiter};
 
 /// The longest name of a column that looks like one.

@@ -7,7 +7,7 @@ use std::borrow::Cow;
 use serde_json::{Map, Value};
 
 use super::fault::{Fault, described, excerpt};
-use super::fields;
+use super::fields::{self, string};
 use super::id;
 use super::messages;
 use super::names::{hint, listed};
@@ -243,15 +243,6 @@ pub(super) fn prompt(text: String) -> Result<Request, Fault> {
     match text.trim().is_empty() {
         true => Err(Fault::new("an empty prompt", "some text")),
         false => Ok(Request::new(text)),
-    }
-}
-
-/// Takes a string; null counts as absent.
-pub(super) fn string(fields: &mut Map<String, Value>, name: &str) -> Result<Option<String>, Fault> {
-    match fields.remove(name) {
-        None | Some(Value::Null) => Ok(None),
-        Some(Value::String(text)) => Ok(Some(text)),
-        Some(other) => Err(Fault::field(name, &other, "a string")),
     }
 }
 

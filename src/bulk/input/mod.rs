@@ -3,6 +3,7 @@
 //! and read again one by one. What is sent, and when, is decided elsewhere.
 
 mod array;
+mod cells;
 mod check;
 mod delimiter;
 mod duplicates;
@@ -20,6 +21,7 @@ mod messages;
 mod names;
 mod parse;
 mod records;
+mod rows;
 mod source;
 mod stream;
 mod table;

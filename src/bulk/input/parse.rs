@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use sha2::{Digest, Sha256};
 
-use super::fault::Fault;
+use super::fault::{Fault, utf8};
 use super::json::{self, Said, prompt};
 use super::table::CsvHeader;
 use super::{Form, Settings, delimiter};
@@ -62,19 +62,6 @@ pub(super) fn bad_row(
     });
     let digest = Sha256::new().chain_update(b"bad row\n").chain_update(bytes);
     (id, digest.finalize().into())
-}
-
-pub(super) fn utf8(bytes: &[u8]) -> Result<&str, Fault> {
-    std::str::from_utf8(bytes).map_err(|error| {
-        Fault::new(
-            format!(
-                "invalid UTF-8 at byte {} of the record",
-                error.valid_up_to()
-            ),
-            "UTF-8 text: save it as CSV UTF-8, or convert it, from Windows' encoding with \
-             iconv -f WINDOWS-1252 -t UTF-8 in.csv > out.csv",
-        )
-    })
 }
 
 impl Settings {

@@ -1,3 +1,4 @@
+use super::super::cells::fields;
 use super::super::tests::Random;
 use super::*;
 

@@ -10,7 +10,8 @@ use std::time::SystemTime;
 use memchr::memchr_iter;
 
 use super::Form;
-use super::records::{LONGEST, Next, next_record};
+use super::records::next_record;
+use super::rows::{LONGEST, Next};
 
 /// An open regular file.
 #[derive(Debug)]

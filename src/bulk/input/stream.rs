@@ -10,7 +10,7 @@ use super::fault::{Fault, InputError};
 use super::file::Item;
 use super::id::{auto_id, prefix};
 use super::parse::parse_record;
-use super::records::{LONGEST, is_blank, without_bom};
+use super::rows::{LONGEST, is_blank, without_bom};
 use super::{Form, Settings};
 use crate::base::error::{Error, ErrorKind};
 use crate::llm::hash::{digest, hex};

@@ -5,7 +5,8 @@ use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
-use super::{ResultsFile, same_file, sync_folder};
+use super::{ResultsFile, same_file};
+use crate::base::disk::sync_folder;
 use crate::base::error::{Error, ErrorKind};
 use crate::base::private;
 
@@ -79,7 +80,7 @@ impl ResultsFile {
             let _ = std::fs::remove_file(&path);
             return Err(error);
         }
-        sync_folder(&path);
+        let _ = sync_folder(&path);
         Ok((path, copy))
     }
 }

@@ -30,13 +30,14 @@ use crate::queue::store::sqlite::{SqliteOptions, SqliteStore};
 use crate::queue::store::{JobStore, WorkerId};
 use crate::testing::ManualClock;
 
+use super::context::BatchContext;
 use super::ends::Ends;
 use super::outlook::Outlook;
 use super::pace::BatchSettings;
 use super::poller::{Begin, Poller};
 use super::post::Post;
 use super::spool::Spool;
-use super::transfer::{Office, Transfers};
+use super::transfer::Transfers;
 use super::world::{Client, World, seconds};
 
 /// Answers a call in place of the world, if it has an answer.
@@ -230,7 +231,7 @@ impl Bench {
     }
 
     pub(super) fn poller<'a>(&'a self, worker: WorkerId, processes: &'a [ProcessId]) -> Poller<'a> {
-        let office = Arc::new(Office {
+        let context = Arc::new(BatchContext {
             store: self.store.clone(),
             worker,
             spool: Spool::new(self.store.folder()),
@@ -250,8 +251,8 @@ impl Bench {
         });
         self.post.ring();
         Poller::new(Begin {
-            transfers: Transfers::inline(&office, &self.ctx),
-            office,
+            transfers: Transfers::inline(&context, &self.ctx),
+            context,
             kinds: &self.kinds,
             post: &self.post,
             ctx: &self.ctx,

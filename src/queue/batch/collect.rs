@@ -11,13 +11,12 @@ use std::time::Duration;
 use crate::base::cancel::Context;
 use crate::base::error::{Error, ErrorKind, Sent};
 use crate::llm::batch::{BatchClient, BatchLineResult};
-use crate::queue::store::{BatchNo, ClaimOutcome, Settlement};
+use crate::queue::store::{BatchNo, Settlement};
 
+use super::context::{BatchContext, check};
 use super::ends::Asked;
-use super::pack::check;
 use super::record::{Ended, Record, number};
 use super::spool::Stopped;
-use super::transfer::Office;
 
 /// Results that are stored in one transaction.
 const CHUNK: usize = 500;
@@ -53,7 +52,7 @@ pub(crate) struct Collected {
 /// Downloads the results, and gives every job its end. What can be read of results that are not all
 /// there is stored.
 pub(crate) fn collect(
-    office: &Office,
+    context: &BatchContext,
     no: BatchNo,
     record: &Record,
     (ended, most_each): (&Ended, u64),
@@ -64,12 +63,12 @@ pub(crate) fn collect(
     let label = &record.intent.label;
     let (mut refused, mut here) = (None, Vec::new());
     for (i, file) in ended.results.iter().enumerate() {
-        let fetched = download(office, (label, i), (&ended.id, file), most, client, ctx)?;
+        let fetched = download(context, (label, i), (&ended.id, file), most, client, ctx)?;
         here.push((fetched.path, fetched.refused.is_none()));
         refused = refused.or(fetched.refused);
     }
     let mut sorting = Sorting {
-        office,
+        context,
         no,
         label,
         client,
@@ -91,7 +90,7 @@ pub(crate) fn collect(
     let not_shown = collected.strangers > 0 || unanswered_at_all;
     let theirs = foreign && not_shown && refused.is_none();
     if theirs && record.fetches + 1 >= FOREIGN_FETCHES {
-        office.spool.drop_results(label, ended.results.len());
+        context.spool.drop_results(label, ended.results.len());
         collected.foreign = true;
         return Ok(collected);
     }
@@ -99,16 +98,16 @@ pub(crate) fn collect(
     // say 404, too, and whoever finishes a batch may name its files too early.
     let withheld = withheld(record, ended, &collected, refused.as_ref());
     let nobody_waits = || {
-        let left = office.store.batch_jobs(no, None, 1, 1)?;
+        let left = context.store.batch_jobs(no, None, 1, 1)?;
         Ok::<_, Error>(left.is_empty())
     };
     if withheld.is_some() && !nobody_waits()? {
-        office.spool.drop_results(label, ended.results.len());
+        context.spool.drop_results(label, ended.results.len());
         collected.asked = refused.and_then(|error| error.retry_after());
         collected.withheld = withheld;
         return Ok(collected);
     }
-    collected.missing = unanswered(office, no, record, &ended.why.error(), ctx)?;
+    collected.missing = unanswered(context, no, record, &ended.why.error(), ctx)?;
     Ok(collected)
 }
 
@@ -157,14 +156,14 @@ struct Fetched {
 }
 
 fn download(
-    office: &Office,
+    context: &BatchContext,
     (label, i): (&str, usize),
     (id, file): (&str, &str),
     most: u64,
     client: &Arc<dyn BatchClient>,
     ctx: &Context,
 ) -> Result<Fetched, Error> {
-    let path = office.spool.results(label, i);
+    let path = context.spool.results(label, i);
     if path.exists() {
         return Ok(Fetched {
             path,
@@ -172,7 +171,7 @@ fn download(
         });
     }
     check(ctx)?;
-    let mut draft = office.spool.draft(path.clone())?;
+    let mut draft = context.spool.draft(path.clone())?;
     let mut sink = draft.sink(most);
     let result = client.download(id, file, &mut sink, ctx);
     let refused = match (sink.stopped(), result) {
@@ -189,7 +188,7 @@ fn download(
         }
     };
     // Whoever comes back to it must not take it for all there is.
-    let path = office.spool.partial(label, i);
+    let path = context.spool.partial(label, i);
     draft.keep_partial(path.clone())?;
     Ok(Fetched {
         path,
@@ -218,7 +217,7 @@ fn is_refusal(error: &Error) -> bool {
 
 /// Results on their way into the store.
 struct Sorting<'a> {
-    office: &'a Office,
+    context: &'a BatchContext,
     no: BatchNo,
     label: &'a str,
     client: &'a Arc<dyn BatchClient>,
@@ -287,7 +286,7 @@ impl Sorting<'_> {
         }
         let mut numbers: Vec<u32> = chunk.keys().copied().collect();
         numbers.sort_unstable();
-        let jobs = self.office.store.batch_jobs_by(self.no, &numbers)?;
+        let jobs = self.context.store.batch_jobs_by(self.no, &numbers)?;
         let ends: Vec<Settlement> = jobs
             .iter()
             .filter_map(|claimed| {
@@ -298,10 +297,10 @@ impl Sorting<'_> {
                         Err(Error::new(ErrorKind::Transient, error.message()))
                     }
                 };
-                Some(self.office.ends.end(claimed, &self.asked, result))
+                Some(self.context.ends.end(claimed, &self.asked, result))
             })
             .collect();
-        self.office.settle(&ends)
+        self.context.settle(&ends)
     }
 
     fn finish(mut self) -> Result<Collected, Error> {
@@ -312,7 +311,7 @@ impl Sorting<'_> {
 
 /// Gives all that is left in a batch the end that `error` leads to. Returns how many there were.
 pub(crate) fn unanswered(
-    office: &Office,
+    context: &BatchContext,
     no: BatchNo,
     record: &Record,
     error: &Error,
@@ -322,22 +321,22 @@ pub(crate) fn unanswered(
     let (mut after, mut count) = (None, 0);
     loop {
         check(ctx)?;
-        let jobs = office.store.batch_jobs(no, after, CHUNK, CHUNK_BYTES)?;
+        let jobs = context.store.batch_jobs(no, after, CHUNK, CHUNK_BYTES)?;
         let Some(last) = jobs.last() else {
             return Ok(count);
         };
         after = Some(last.receipt.job);
         count += jobs.len() as u64;
-        let end = |claimed| office.ends.end(claimed, &asked, Err(error.clone()));
+        let end = |claimed| context.ends.end(claimed, &asked, Err(error.clone()));
         let ends: Vec<Settlement> = jobs.iter().map(end).collect();
-        office.settle(&ends)?;
+        context.settle(&ends)?;
     }
 }
 
 /// Fails, or tries again, the jobs of these lines of a batch's input, counted from 1. The lines were
 /// written in the order of the jobs that are in it.
 pub(crate) fn fail_lines(
-    office: &Office,
+    context: &BatchContext,
     no: BatchNo,
     record: &Record,
     lines: &[(u64, Error)],
@@ -347,7 +346,7 @@ pub(crate) fn fail_lines(
     let last = lines.iter().map(|(line, _)| *line).max().unwrap_or(0);
     let mut ends = Vec::new();
     while line < last {
-        let jobs = office.store.batch_jobs(no, after, CHUNK, CHUNK_BYTES)?;
+        let jobs = context.store.batch_jobs(no, after, CHUNK, CHUNK_BYTES)?;
         let Some(end) = jobs.last() else {
             break;
         };
@@ -355,22 +354,11 @@ pub(crate) fn fail_lines(
         for claimed in &jobs {
             line += 1;
             if let Some((_, error)) = lines.iter().find(|(named, _)| *named == line) {
-                ends.push(office.ends.end(claimed, &asked, Err(error.clone())));
+                ends.push(context.ends.end(claimed, &asked, Err(error.clone())));
                 hit += 1;
             }
         }
     }
-    office.settle(&ends)?;
+    context.settle(&ends)?;
     Ok(hit)
-}
-
-/// Whether jobs finally failed, or have their result, among these ends.
-pub(crate) fn outcomes(ends: &[Settlement]) -> (u64, u64) {
-    let completed = ends
-        .iter()
-        .filter(|end| matches!(end.outcome, ClaimOutcome::Completed { .. }));
-    let failed = ends
-        .iter()
-        .filter(|end| matches!(end.outcome, ClaimOutcome::Failed { .. }));
-    (completed.count() as u64, failed.count() as u64)
 }

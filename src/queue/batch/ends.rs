@@ -230,3 +230,14 @@ pub(crate) fn missing() -> Error {
         "the batch ended without a result for this request",
     )
 }
+
+/// Whether jobs finally failed, or have their result, among these ends.
+pub(super) fn outcomes(ends: &[Settlement]) -> (u64, u64) {
+    let completed = ends
+        .iter()
+        .filter(|end| matches!(end.outcome, ClaimOutcome::Completed { .. }));
+    let failed = ends
+        .iter()
+        .filter(|end| matches!(end.outcome, ClaimOutcome::Failed { .. }));
+    (completed.count() as u64, failed.count() as u64)
+}

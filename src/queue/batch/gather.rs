@@ -6,11 +6,12 @@ use std::time::Duration;
 use crate::base::clock::Time;
 use crate::base::error::Error;
 use crate::base::id::ProcessId;
-use crate::llm::batch::{BatchAccount, BatchClient, BatchLimits};
+use crate::llm::batch::{BatchClient, BatchLimits};
 use crate::llm::request::Request;
 use crate::queue::job::COMPLETION;
 use crate::queue::store::{Batch, BatchNo, Lane, Waiting, WorkerId};
 
+use super::pace::{Model, Shrunk};
 use super::poller::{Open, Poller};
 use super::record::{Phase, Record, new_label};
 
@@ -20,18 +21,6 @@ const LINGER: Duration = Duration::from_millis(500);
 const MOST_HANDED: usize = 4;
 /// How long a smaller size holds.
 const SHRUNK_FOR: Duration = Duration::from_secs(3600);
-
-/// Batches of a model are kept smaller for a while: the provider said that too much was queued.
-pub(super) struct Shrunk {
-    requests: usize,
-    /// None is begun before then, unless one of the same account ends.
-    pub pause: Time,
-    until: Time,
-    times: u32,
-}
-
-/// Whose batches of which model.
-pub(super) type Model = (BatchAccount, Option<String>);
 
 impl Poller<'_> {
     /// Begins batches for jobs that wait.
@@ -114,7 +103,7 @@ impl Poller<'_> {
         let wall = self.clock.wall();
         let record = Record::new(model.0.clone(), new_label(), model.1.clone(), wall);
         let text = record.text();
-        let worker = self.office.worker;
+        let worker = self.context.worker;
         let no = self
             .store()
             .open_batch(worker, group.process_id, &group.lane, &text, wall)?;

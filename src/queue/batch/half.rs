@@ -132,7 +132,7 @@ impl Poller<'_> {
 
     fn part(&mut self, no: BatchNo, at: i64, half: Record, rest: Record) {
         let wall = self.clock.wall();
-        let (worker, texts) = (self.office.worker, (half.text(), rest.text()));
+        let (worker, texts) = (self.context.worker, (half.text(), rest.text()));
         let split = self
             .store()
             .split_batch(worker, no, at, &texts.0, &texts.1, wall);

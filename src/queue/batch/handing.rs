@@ -97,7 +97,7 @@ impl Poller<'_> {
         let Some(open) = self.open.get_mut(&no) else {
             return true;
         };
-        if self.office.spool.input(&open.record.intent.label).exists() {
+        if self.context.spool.input(&open.record.intent.label).exists() {
             return false;
         }
         open.record.phase = Phase::Packed;
@@ -123,7 +123,7 @@ impl Poller<'_> {
             }
             return;
         }
-        let result = self.office.advance(&**client, &intent, &stage, self.ctx);
+        let result = self.context.advance(&**client, &intent, &stage, self.ctx);
         self.sent(no, result, true);
     }
 
@@ -137,7 +137,7 @@ impl Poller<'_> {
             Ok(BatchStage::Created { id, file }) => {
                 record.created = Some(wall);
                 self.adopted(no, id, file);
-                self.office.outlook.created.fetch_add(1, Ordering::SeqCst);
+                self.context.outlook.created.fetch_add(1, Ordering::SeqCst);
             }
             Ok(stage) => {
                 record.phase = Phase::Handing { stage };
@@ -184,7 +184,7 @@ impl Poller<'_> {
         self.wait(no, if busy { Duration::ZERO } else { first });
         self.paused.remove(&account);
         self.save(no);
-        self.office.spool.drop_input(&label);
+        self.context.spool.drop_input(&label);
         (self.wake)();
     }
 

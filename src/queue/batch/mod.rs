@@ -8,6 +8,7 @@ mod adopt;
 #[cfg(test)]
 mod bench;
 mod collect;
+mod context;
 mod ends;
 mod gather;
 mod half;
@@ -38,6 +39,7 @@ mod watch;
 mod world;
 
 pub use adopt::BatchAdoption;
+pub(crate) use context::BatchContext;
 pub(crate) use ends::Ends;
 pub use info::{BatchInfo, UncollectedResults};
 pub(crate) use outlook::Outlook;
@@ -46,4 +48,4 @@ pub(crate) use poller::{Begin, Poller};
 pub use post::BatchClients;
 pub(crate) use post::Post;
 pub(crate) use spool::Spool;
-pub(crate) use transfer::{Office, Transfers};
+pub(crate) use transfer::Transfers;

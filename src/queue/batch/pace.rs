@@ -1,10 +1,13 @@
-//! How often a batch is looked at, and what is done about those that cannot be found.
+//! How often a batch is looked at, how large one may be for a while, and what is done about those that
+//! cannot be found.
 
 use std::time::Duration;
 
+use crate::base::clock::Time;
 use crate::base::error::Error;
 use crate::config::choices::OnUnknown;
 use crate::config::settings::Settings;
+use crate::llm::batch::BatchAccount;
 
 /// Settings of the batch strategy.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -47,6 +50,18 @@ const RESULTS_EXPIRED: Duration = Duration::from_secs(86_400);
 const JITTER: f64 = 0.1;
 /// The provider's list is read this often before a batch counts as not created.
 pub(super) const LOOKS: u32 = 4;
+
+/// Whose batches of which model.
+pub(super) type Model = (BatchAccount, Option<String>);
+
+/// Batches of a model are kept smaller for a while: the provider said that too much was queued.
+pub(super) struct Shrunk {
+    pub(super) requests: usize,
+    /// None is begun before then, unless one of the same account ends.
+    pub(super) pause: Time,
+    pub(super) until: Time,
+    pub(super) times: u32,
+}
 /// How often one that is held is still looked for.
 const HELD: Duration = Duration::from_secs(300);
 

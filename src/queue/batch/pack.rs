@@ -7,9 +7,9 @@ use crate::base::error::{Error, ErrorKind};
 use crate::llm::batch::{BatchClient, BatchLimits};
 use crate::queue::store::{BatchNo, Settlement};
 
+use super::context::{BatchContext, check};
 use super::ends::{Asked, request};
 use super::record::{Phase, Record, key};
-use super::transfer::Office;
 
 /// Jobs that are moved, or read, in one go.
 const CHUNK: usize = 500;
@@ -26,7 +26,7 @@ pub(crate) struct Packed {
 
 /// Moves jobs into a batch, unless it has those it is to have, and writes its input.
 pub(crate) fn pack(
-    office: &Office,
+    context: &BatchContext,
     no: BatchNo,
     record: &Record,
     client: &Arc<dyn BatchClient>,
@@ -34,14 +34,19 @@ pub(crate) fn pack(
     ctx: &Context,
 ) -> Result<Packed, Error> {
     if record.phase == Phase::Filling {
-        fill(office, no, limits, ctx)?;
+        fill(context, no, limits, ctx)?;
     }
-    write(office, no, record, client, limits, ctx)
+    write(context, no, record, client, limits, ctx)
 }
 
-fn fill(office: &Office, no: BatchNo, limits: BatchLimits, ctx: &Context) -> Result<(), Error> {
+fn fill(
+    context: &BatchContext,
+    no: BatchNo,
+    limits: BatchLimits,
+    ctx: &Context,
+) -> Result<(), Error> {
     // What an earlier try has moved already.
-    let own = office.store.batches(None)?;
+    let own = context.store.batches(None)?;
     let own = own.iter().find(|batch| batch.no == no);
     let mut jobs = own.map_or(0, |batch| usize::try_from(batch.jobs).unwrap_or(usize::MAX));
     let mut bytes = limits.bytes / 10 * ROOM_FOR_PAYLOADS;
@@ -49,10 +54,10 @@ fn fill(office: &Office, no: BatchNo, limits: BatchLimits, ctx: &Context) -> Res
     while jobs < limits.requests && bytes > 0 {
         check(ctx)?;
         let most = (limits.requests - jobs).min(2 * CHUNK);
-        let wall = office.ends.clock.wall();
-        let filled = office
+        let wall = context.ends.clock.wall();
+        let filled = context
             .store
-            .fill_batch(office.worker, no, after, most, bytes, wall)?;
+            .fill_batch(context.worker, no, after, most, bytes, wall)?;
         jobs += usize::try_from(filled.jobs).unwrap_or(usize::MAX);
         bytes = bytes.saturating_sub(filled.bytes);
         after = filled.next;
@@ -64,7 +69,7 @@ fn fill(office: &Office, no: BatchNo, limits: BatchLimits, ctx: &Context) -> Res
 }
 
 fn write(
-    office: &Office,
+    context: &BatchContext,
     no: BatchNo,
     record: &Record,
     client: &Arc<dyn BatchClient>,
@@ -73,12 +78,12 @@ fn write(
 ) -> Result<Packed, Error> {
     let label = &record.intent.label;
     let asked = Asked::from(record);
-    let mut draft = office.spool.draft(office.spool.input(label))?;
+    let mut draft = context.spool.draft(context.spool.input(label))?;
     let mut packed = Packed::default();
     let mut after = None;
     loop {
         check(ctx)?;
-        let jobs = office.store.batch_jobs(no, after, CHUNK, CHUNK_BYTES)?;
+        let jobs = context.store.batch_jobs(no, after, CHUNK, CHUNK_BYTES)?;
         let Some(last) = jobs.last() else {
             break;
         };
@@ -93,7 +98,7 @@ fn write(
                 false => Ok(line),
             });
             match line {
-                Err(error) => refused.push(office.ends.end(claimed, &asked, Err(error))),
+                Err(error) => refused.push(context.ends.end(claimed, &asked, Err(error))),
                 Ok(line)
                     if packed.bytes + line.len() as u64 > limits.bytes
                         || packed.items >= limits.requests as u64 =>
@@ -108,12 +113,12 @@ fn write(
                 }
             }
         }
-        office.settle(&refused)?;
+        context.settle(&refused)?;
         if let Some(last) = full {
-            let wall = office.ends.clock.wall();
-            office
+            let wall = context.ends.clock.wall();
+            context
                 .store
-                .give_back(office.worker, no, Some(last), None, wall)?;
+                .give_back(context.worker, no, Some(last), None, wall)?;
             break;
         }
     }
@@ -124,11 +129,4 @@ fn write(
 fn too_long(bytes: usize, most: u64) -> Error {
     let why = format!("the request takes {bytes} bytes, and a batch at most {most}");
     Error::new(ErrorKind::Invalid, why)
-}
-
-pub(super) fn check(ctx: &Context) -> Result<(), Error> {
-    match ctx.is_cancelled() {
-        true => Err(Error::cancelled()),
-        false => Ok(()),
-    }
 }

@@ -20,11 +20,12 @@ use crate::llm::batch::{BatchAccount, BatchClient};
 use crate::queue::kinds::Kinds;
 use crate::queue::store::{Batch, BatchNo, JobStore, Lane};
 
-use super::gather::Shrunk;
+use super::context::BatchContext;
+use super::pace::Shrunk;
 use super::plan::next;
 use super::post::{Post, client_of};
 use super::record::{Phase, Record};
-use super::transfer::{Office, Transfers};
+use super::transfer::Transfers;
 
 /// The store is looked through at most this often.
 const LOOK: Duration = Duration::from_millis(200);
@@ -67,7 +68,7 @@ pub(super) struct Unsaved {
 }
 
 pub(crate) struct Poller<'a> {
-    pub(super) office: Arc<Office>,
+    pub(super) context: Arc<BatchContext>,
     pub(super) kinds: &'a Kinds,
     pub(super) clock: Arc<dyn Clock>,
     pub(super) post: &'a Post,
@@ -97,7 +98,7 @@ pub(crate) struct Poller<'a> {
 
 /// What a poller needs to begin.
 pub(crate) struct Begin<'a> {
-    pub office: Arc<Office>,
+    pub context: Arc<BatchContext>,
     pub transfers: Transfers,
     pub kinds: &'a Kinds,
     pub post: &'a Post,
@@ -113,7 +114,7 @@ pub(crate) struct Begin<'a> {
 impl<'a> Poller<'a> {
     pub(crate) fn new(begin: Begin<'a>) -> Self {
         let Begin {
-            office,
+            context,
             transfers,
             kinds,
             post,
@@ -124,7 +125,7 @@ impl<'a> Poller<'a> {
             wake,
             seed,
         } = begin;
-        let clock = office.ends.clock.clone();
+        let clock = context.ends.clock.clone();
         Self {
             kinds,
             post,
@@ -145,7 +146,7 @@ impl<'a> Poller<'a> {
             look_at: None,
             strange: None,
             clock,
-            office,
+            context,
         }
     }
 
@@ -257,7 +258,7 @@ impl<'a> Poller<'a> {
             self.tell();
         }
         // Who could not look knows of nothing that has come since.
-        let blind = &self.office.outlook.blind;
+        let blind = &self.context.outlook.blind;
         blind.store(adopted.is_err(), Ordering::SeqCst);
         let looked = adopted.and_then(|()| self.gather(now));
         if let Err(error) = looked {
@@ -270,7 +271,7 @@ impl<'a> Poller<'a> {
 
     /// Takes over what nobody has, and notices what was cancelled.
     fn adopt(&mut self) -> Result<(), Error> {
-        let store = self.office.store.clone();
+        let store = self.context.store.clone();
         let all = store.batches(None)?;
         let mut strange = None;
         let mut nobodys = false;
@@ -282,7 +283,7 @@ impl<'a> Poller<'a> {
                     open.hurry(self.clock.now());
                 }
             }
-            let own = batch.worker == Some(self.office.worker);
+            let own = batch.worker == Some(self.context.worker);
             // A change that is said to have failed may have taken effect.
             if own && !self.open.contains_key(&batch.no) {
                 self.take_over(batch.clone());
@@ -303,7 +304,8 @@ impl<'a> Poller<'a> {
                 have
             };
             let wall = self.clock.wall();
-            let taken = store.adopt_batches(self.office.worker, &mut mine, self.processes, wall)?;
+            let taken =
+                store.adopt_batches(self.context.worker, &mut mine, self.processes, wall)?;
             for batch in taken {
                 self.take_over(batch);
             }
@@ -364,11 +366,11 @@ impl<'a> Poller<'a> {
     /// Removes files of batches that are no more.
     fn sweep(&self) {
         // In this order: a batch is written down before its first file is.
-        let files = self.office.spool.files();
-        if let Ok(all) = self.office.store.batches(None) {
+        let files = self.context.spool.files();
+        if let Ok(all) = self.context.store.batches(None) {
             let labels = all.iter().filter_map(Record::read);
             let labels: HashSet<String> = labels.map(|record| record.intent.label).collect();
-            self.office.spool.sweep(files, &labels);
+            self.context.spool.sweep(files, &labels);
         }
     }
 
@@ -487,9 +489,9 @@ impl<'a> Poller<'a> {
         let text = open.record.text();
         let wall = self.clock.wall();
         let saved = self
-            .office
+            .context
             .store
-            .save_batch(self.office.worker, no, &text, wall);
+            .save_batch(self.context.worker, no, &text, wall);
         match saved {
             Ok(()) => {
                 if let Some(open) = self.open.get_mut(&no) {
@@ -549,7 +551,7 @@ impl<'a> Poller<'a> {
                 trouble = Some(problem.to_owned());
             }
         }
-        let outlook = &self.office.outlook;
+        let outlook = &self.context.outlook;
         *outlook.trouble.lock() = trouble;
         outlook.tell(handing, running, held, put_off);
         if self.until_empty {
@@ -571,10 +573,14 @@ impl<'a> Poller<'a> {
     /// Ends what is no more. Tells whether that was possible.
     pub(super) fn close(&mut self, no: BatchNo) -> bool {
         let wall = self.clock.wall();
-        match self.office.store.close_batch(self.office.worker, no, wall) {
+        match self
+            .context
+            .store
+            .close_batch(self.context.worker, no, wall)
+        {
             Ok(()) => {
                 if let Some(open) = self.open.remove(&no) {
-                    self.office.spool.drop_input(&open.record.intent.label);
+                    self.context.spool.drop_input(&open.record.intent.label);
                 }
                 (self.wake)();
                 self.post.ring();
@@ -587,12 +593,12 @@ impl<'a> Poller<'a> {
     /// The failure of a call that all batches of its account share.
     pub(super) fn critical(&self, error: &Error) {
         if self.on_error == ErrorPolicy::StopOnCriticalError {
-            *self.office.outlook.critical.lock() = Some(error.clone());
+            *self.context.outlook.critical.lock() = Some(error.clone());
             (self.wake)();
         }
     }
 
     pub(super) fn store(&self) -> &Arc<dyn JobStore> {
-        &self.office.store
+        &self.context.store
     }
 }

@@ -79,7 +79,7 @@ impl Poller<'_> {
             true => log::info!("batch {id} may be the one: its results will show whose it is"),
             false => {
                 log::info!("batch {id} was created after all");
-                self.office.outlook.created.fetch_add(1, Ordering::SeqCst);
+                self.context.outlook.created.fetch_add(1, Ordering::SeqCst);
             }
         }
         self.adopted(no, id, None);
@@ -191,7 +191,7 @@ impl Poller<'_> {
         self.drop_file(file);
         match doubt {
             Some(doubt) if !doubt.fenced && !stopped => {
-                let twice = &self.office.outlook.possibly_paid_twice;
+                let twice = &self.context.outlook.possibly_paid_twice;
                 twice.fetch_add(items, Ordering::SeqCst);
                 log::warn!("{items} requests are sent again, and may be paid twice");
             }

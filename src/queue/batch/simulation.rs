@@ -32,6 +32,7 @@ use crate::queue::store::JobStore;
 use crate::queue::store::sqlite::{SqliteOptions, SqliteStore};
 use crate::testing::ManualClock;
 
+use super::context::BatchContext;
 use super::ends::Ends;
 use super::info::BatchInfo;
 use super::outlook::Outlook;
@@ -39,7 +40,7 @@ use super::pace::BatchSettings;
 use super::poller::{Begin, Poller};
 use super::post::Post;
 use super::spool::Spool;
-use super::transfer::{Office, Transfers};
+use super::transfer::Transfers;
 use super::world::{Client, Died, Random, World, seconds};
 
 const RECONCILE: Duration = Duration::from_secs(300);
@@ -99,7 +100,7 @@ impl Scene {
         let wall = self.clock.wall();
         store.reclaim(wall).unwrap();
         let worker = store.enlist(wall).unwrap();
-        let office = Arc::new(Office {
+        let context = Arc::new(BatchContext {
             store: store.clone(),
             worker,
             spool: Spool::new(store.folder()),
@@ -117,7 +118,7 @@ impl Scene {
             },
             outlook: Arc::new(Outlook::default()),
         });
-        self.world.lock().outlook = office.outlook.clone();
+        self.world.lock().outlook = context.outlook.clone();
         self.post.set(self.settings);
         self.post.ring();
         let works = Arc::new(AtomicBool::new(true));
@@ -131,8 +132,8 @@ impl Scene {
         let seed = self.random.below(1 << 40);
         let ended = catch_unwind(AssertUnwindSafe(|| {
             let mut poller = Poller::new(Begin {
-                transfers: Transfers::inline(&office, &self.ctx),
-                office: office.clone(),
+                transfers: Transfers::inline(&context, &self.ctx),
+                context: context.clone(),
                 kinds: &self.kinds,
                 post: &self.post,
                 ctx: &self.ctx,
@@ -197,7 +198,7 @@ impl Scene {
                 self.clock.advance(wait);
             }
         }));
-        let twice = &office.outlook.possibly_paid_twice;
+        let twice = &context.outlook.possibly_paid_twice;
         self.twice += twice.load(Ordering::SeqCst);
         match ended {
             Ok(()) => true,

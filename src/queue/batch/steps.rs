@@ -78,7 +78,7 @@ impl Poller<'_> {
         let creating = std::mem::take(&mut open.creating);
         let looking = open.record.doubt.is_some();
         let sending = matches!(open.record.phase, Phase::Handing { .. });
-        if let Some(error) = self.office.ends.refused.lock().take() {
+        if let Some(error) = self.context.ends.refused.lock().take() {
             self.critical(&error);
         }
         let Some(open) = self.open.get_mut(&no) else {

@@ -4,62 +4,22 @@
 use std::collections::HashSet;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::thread::{self, Scope};
 
 use crossbeam_channel::{Receiver, Sender, unbounded};
 
 use crate::base::cancel::Context;
 use crate::base::error::{Error, ErrorKind, Sent};
-use crate::llm::batch::{BatchClient, BatchIntent, BatchLimits, BatchStage, Found};
-use crate::queue::store::{BatchNo, JobStore, Settlement, WorkerId};
+use crate::llm::batch::{BatchClient, BatchLimits, BatchStage, Found};
+use crate::queue::store::BatchNo;
 
-use super::collect::{Collected, collect, fail_lines, outcomes, unanswered};
-use super::ends::Ends;
-use super::outlook::Outlook;
+use super::collect::{Collected, collect, fail_lines, unanswered};
+use super::context::BatchContext;
 use super::pack::{Packed, pack};
 use super::record::{Ended, Record};
-use super::spool::{InputFile, Spool};
 
 /// Threads for transfers.
 const THREADS: usize = 2;
-
-/// What the threads of the batch strategy share.
-pub(crate) struct Office {
-    pub store: Arc<dyn JobStore>,
-    pub worker: WorkerId,
-    pub spool: Spool,
-    pub ends: Ends,
-    pub outlook: Arc<Outlook>,
-}
-
-impl Office {
-    /// Records ends of jobs.
-    pub(crate) fn settle(&self, ends: &[Settlement]) -> Result<(), Error> {
-        if ends.is_empty() {
-            return Ok(());
-        }
-        self.store.settle(ends, self.ends.clock.wall())?;
-        let (completed, failed) = outcomes(ends);
-        self.outlook
-            .completed
-            .fetch_add(completed, Ordering::SeqCst);
-        self.outlook.failed.fetch_add(failed, Ordering::SeqCst);
-        Ok(())
-    }
-
-    /// The next step of handing a batch over.
-    pub(crate) fn advance(
-        &self,
-        client: &dyn BatchClient,
-        intent: &BatchIntent,
-        stage: &BatchStage,
-        ctx: &Context,
-    ) -> Result<BatchStage, Error> {
-        let mut input = InputFile(self.spool.input(&intent.label));
-        client.advance(intent, stage, &mut input, ctx)
-    }
-}
 
 /// What is to be done.
 pub(crate) enum Task {
@@ -109,25 +69,25 @@ enum Orders {
     Threads(Sender<Order>),
     /// Carried out at once, by whoever gives the order.
     #[cfg(test)]
-    Inline(Arc<Office>, Context, Sender<Landed>),
+    Inline(Arc<BatchContext>, Context, Sender<Landed>),
 }
 
 impl Transfers {
     pub(crate) fn start<'scope>(
         scope: &'scope Scope<'scope, '_>,
-        office: &Arc<Office>,
+        context: &Arc<BatchContext>,
         ctx: &Context,
     ) -> Result<Self, Error> {
         let (orders, taken) = unbounded::<Order>();
         let (report, done) = unbounded();
         for n in 1..=THREADS {
-            let (taken, report, office, ctx) =
-                (taken.clone(), report.clone(), office.clone(), ctx.clone());
+            let (taken, report, context, ctx) =
+                (taken.clone(), report.clone(), context.clone(), ctx.clone());
             let run = move || {
                 for order in taken {
                     let no = order.no;
                     // A client of the host's may panic; its batch waits then, and the others go on.
-                    let work = || carry_out(&office, order, &ctx);
+                    let work = || carry_out(&context, order, &ctx);
                     let done = catch_unwind(AssertUnwindSafe(work));
                     let done = done.unwrap_or_else(|_| {
                         let why = "the client of the Batch API panicked";
@@ -154,10 +114,10 @@ impl Transfers {
     }
 
     #[cfg(test)]
-    pub(crate) fn inline(office: &Arc<Office>, ctx: &Context) -> Self {
+    pub(crate) fn inline(context: &Arc<BatchContext>, ctx: &Context) -> Self {
         let (report, done) = unbounded();
         Self {
-            orders: Orders::Inline(office.clone(), ctx.clone(), report),
+            orders: Orders::Inline(context.clone(), ctx.clone(), report),
             done,
         }
     }
@@ -181,14 +141,14 @@ impl Transfers {
                 let _ = orders.send(order);
             }
             #[cfg(test)]
-            Orders::Inline(office, ctx, report) => {
-                let _ = report.send((no, carry_out(office, order, ctx)));
+            Orders::Inline(context, ctx, report) => {
+                let _ = report.send((no, carry_out(context, order, ctx)));
             }
         }
     }
 }
 
-fn carry_out(office: &Office, order: Order, ctx: &Context) -> Result<Done, Error> {
+fn carry_out(context: &BatchContext, order: Order, ctx: &Context) -> Result<Done, Error> {
     let Order {
         no,
         record,
@@ -200,46 +160,46 @@ fn carry_out(office: &Office, order: Order, ctx: &Context) -> Result<Done, Error
     }
     let label = &record.intent.label;
     match task {
-        Task::Pack(limits) => pack(office, no, &record, &client, limits, ctx).map(Done::Packed),
-        Task::Send(stage) => office
+        Task::Pack(limits) => pack(context, no, &record, &client, limits, ctx).map(Done::Packed),
+        Task::Send(stage) => context
             .advance(&*client, &record.intent, &stage, ctx)
             .map(Done::Sent),
         Task::Find(stage, known) => client
             .find(&record.intent, &stage, &known, ctx)
             .map(Done::Looked),
         Task::Collect(ended, most) => {
-            let collected = collect(office, no, &record, (&ended, most), &client, ctx)?;
+            let collected = collect(context, no, &record, (&ended, most), &client, ctx)?;
             if collected.withheld.is_none() && !collected.foreign {
-                tidy(office, &record, &*client, ctx);
-                office.spool.drop_results(label, ended.results.len());
+                tidy(context, &record, &*client, ctx);
+                context.spool.drop_results(label, ended.results.len());
             }
             Ok(Done::Collected(collected))
         }
         Task::FailLines(lines) => {
             // Of a batch whose line has its end already the lines are no longer those that were sent.
-            let whole = office.store.batches(None)?;
+            let whole = context.store.batches(None)?;
             let whole = whole.iter().find(|batch| batch.no == no);
             if whole.is_none_or(|batch| batch.jobs != record.intent.items) {
                 return Ok(Done::Failed(0));
             }
-            let hit = fail_lines(office, no, &record, &lines)?;
+            let hit = fail_lines(context, no, &record, &lines)?;
             if let (0, Some((_, error))) = (hit, lines.into_iter().next()) {
                 return Ok(Done::NoSuchLine(error));
             }
-            tidy(office, &record, &*client, ctx);
+            tidy(context, &record, &*client, ctx);
             Ok(Done::Failed(hit))
         }
         Task::FailAll(error) => {
-            let hit = unanswered(office, no, &record, &error, ctx)?;
-            tidy(office, &record, &*client, ctx);
+            let hit = unanswered(context, no, &record, &error, ctx)?;
+            tidy(context, &record, &*client, ctx);
             Ok(Done::Failed(hit))
         }
     }
 }
 
 /// Deletes the input file of a batch that is over; providers keep only so much.
-fn tidy(office: &Office, record: &Record, client: &dyn BatchClient, ctx: &Context) {
-    office.spool.drop_input(&record.intent.label);
+fn tidy(context: &BatchContext, record: &Record, client: &dyn BatchClient, ctx: &Context) {
+    context.spool.drop_input(&record.intent.label);
     if let Some(file) = record.file()
         && let Err(error) = client.discard(file, ctx)
     {

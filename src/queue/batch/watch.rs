@@ -289,7 +289,7 @@ impl Poller<'_> {
             return self.not_given_out(no, why.clone(), collected.asked);
         }
         if std::mem::take(&mut record.provisional) && collected.requests > 0 {
-            self.office.outlook.created.fetch_add(1, Ordering::SeqCst);
+            self.context.outlook.created.fetch_add(1, Ordering::SeqCst);
         }
         log::info!("batch {id} is stored: {} results", collected.requests);
         self.close(no);

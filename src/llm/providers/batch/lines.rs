@@ -13,7 +13,7 @@ use crate::llm::providers::said::Said;
 use crate::llm::providers::vendor::Vendor;
 use crate::llm::request::Request;
 
-use super::refusal::kind;
+use super::refusal::{kind, told};
 use super::said::{answer, count, leniently, not_processed};
 
 #[derive(Serialize)]
@@ -112,13 +112,4 @@ pub(super) fn failed(vendor: &Vendor, said: Said, status: Option<u16>) -> BatchL
     }
     let error = Error::new(kind(vendor, &said, status), told(vendor, &said));
     BatchLineResult::Answered(Box::new(Err(error.with_sent(Sent::Answered))))
-}
-
-/// What was said of a batch or a part of it, for people.
-pub(super) fn told(vendor: &Vendor, said: &Said) -> String {
-    let name = vendor.name;
-    match said.words.first() {
-        Some(word) => format!("{name} said ({word}): {}", said.message),
-        None => format!("{name} said: {}", said.message),
-    }
 }

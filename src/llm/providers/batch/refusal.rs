@@ -7,7 +7,6 @@ use crate::llm::batch::{BatchState, Refused};
 use crate::llm::providers::said::Said;
 use crate::llm::providers::vendor::Vendor;
 
-use super::lines::told;
 use super::said::count;
 
 /// The failure of a whole batch or of one of its requests, where no status tells.
@@ -118,6 +117,15 @@ impl Complaint {
             error: Error::new(kind, told(vendor, &said)),
             line,
         }
+    }
+}
+
+/// What was said of a batch or a part of it, for people.
+pub(super) fn told(vendor: &Vendor, said: &Said) -> String {
+    let name = vendor.name;
+    match said.words.first() {
+        Some(word) => format!("{name} said ({word}): {}", said.message),
+        None => format!("{name} said: {}", said.message),
     }
 }
 
