@@ -352,6 +352,24 @@ impl Error {
         self.0.status
     }
 
+    /// True when the server does not have what was asked about (404).
+    pub fn is_not_found(&self) -> bool {
+        self.0.status == Some(404)
+    }
+
+    /// True when the request was larger than the server takes (413).
+    pub fn is_too_large(&self) -> bool {
+        self.0.status == Some(413)
+    }
+
+    /// True when the server said no to this very request and will again (4xx), rather than to its pace.
+    #[cfg(feature = "queue")]
+    pub(crate) fn is_rejected(&self) -> bool {
+        self.0
+            .status
+            .is_some_and(|status| status < 500 && status != 429)
+    }
+
     /// How long the server asks to wait.
     pub fn retry_after(&self) -> Option<Duration> {
         self.0.retry_after

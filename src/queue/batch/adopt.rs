@@ -153,12 +153,12 @@ fn shown(
     ctx: &Context,
 ) -> Result<(), String> {
     let provider = &record.account.provider;
-    let failed = |error: Error| match error.status() {
-        Some(404) => format!(
+    let failed = |error: Error| match error.is_not_found() {
+        true => format!(
             "{provider} does not show it under the key that is here, which may belong to another \
              project or account"
         ),
-        _ => format!("{provider} could not be asked for it: {error}"),
+        false => format!("{provider} could not be asked for it: {error}"),
     };
     if let Some(id) = record.id() {
         return client.status(id, ctx).map(drop).map_err(failed);

@@ -201,7 +201,7 @@ impl Poller<'_> {
         let too_much = creating && self.is_too_much(no, failures);
         match error.kind() {
             // It is too large, or the provider has too much of ours: halves may pass.
-            _ if error.status() == Some(413) => self.halve(no, &error),
+            _ if error.is_too_large() => self.halve(no, &error),
             ErrorKind::RateLimited if too_much => {
                 self.shrink(no);
                 self.halve(no, &error);
@@ -218,9 +218,7 @@ impl Poller<'_> {
                 self.again(no, &error);
             }
             // The input file is gone, which another upload mends.
-            ErrorKind::Invalid
-                if creating && error.status() == Some(404) && uploads < MOST_UPLOADS =>
-            {
+            ErrorKind::Invalid if creating && error.is_not_found() && uploads < MOST_UPLOADS => {
                 if let Some(record) = self.record(no) {
                     record.phase = Phase::Packed;
                     record.uploads += 1;

@@ -162,10 +162,7 @@ impl Poller<'_> {
             Err(error) => {
                 // It may have shown up meanwhile: before the next try the list is read again.
                 doubt.looks = LOOKS - 1;
-                if error
-                    .status()
-                    .is_some_and(|status| status < 500 && status != 429)
-                {
+                if error.is_rejected() {
                     doubt.refusals = doubt.refusals.saturating_add(1);
                 }
                 if let Some(record) = self.record(no) {

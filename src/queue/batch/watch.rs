@@ -31,7 +31,7 @@ impl Poller<'_> {
             return;
         };
         match cancelled {
-            Err(error) if error.status() != Some(404) && record.failures < MOST_CANCELS => {
+            Err(error) if !error.is_not_found() && record.failures < MOST_CANCELS => {
                 record.failures += 1;
                 self.again(no, &error);
             }
@@ -93,7 +93,7 @@ impl Poller<'_> {
             return;
         };
         record.failures += 1;
-        if error.status() == Some(404) {
+        if error.is_not_found() {
             return self.gone(no, &id);
         }
         if matches!(error.kind(), ErrorKind::Auth | ErrorKind::Quota) {

@@ -211,7 +211,7 @@ fn file_of(intent: &BatchIntent) -> String {
 /// What an earlier try came to.
 fn uploaded(http: &Http<'_>, intent: &BatchIntent) -> Result<Option<BatchStage>, Error> {
     match http.get(&path(&file_of(intent))) {
-        Err(error) if error.status() == Some(404) || is_denied(&error) => Ok(None),
+        Err(error) if error.is_not_found() || is_denied(&error) => Ok(None),
         reply => {
             let reply = reply?;
             accepted(http, intent, &reply, &body_of(&reply)?).map(Some)
