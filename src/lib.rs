@@ -121,7 +121,7 @@ pub use llm::request::{Message, Params, Request, ResponseFormat, Role, Task};
 pub use llm::response::{Earlier, FinishReason, Outcome, Response};
 pub use llm::route::Route;
 pub use llm::transport::{
-    Headers, HttpReply, HttpRequest, HttpTransport, Method, Transfer, Transport,
+    Headers, HttpReply, HttpRequest, HttpTransport, Method, ReplyShare, Transfer, Transport,
 };
 pub use llm::user_data::UserData;
 pub use manager::{Effective, LlmManager, clients_by_account, clients_by_address};

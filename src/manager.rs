@@ -336,7 +336,9 @@ impl LlmManager {
 
     fn timed(&self, config: LlmConfig) -> Result<LlmConfig, Error> {
         let idle = self.settings.transfer_idle_timeout()?;
-        let mut config = config.transfer_idle_timeout(idle);
+        let replies = self.settings.max_replies_bytes()?;
+        let config = config.transfer_idle_timeout(idle);
+        let mut config = config.max_replies_bytes(replies);
         if let Some(bytes) = self.settings.max_reply_bytes()? {
             config = config.max_reply_bytes(bytes);
         }

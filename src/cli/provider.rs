@@ -23,6 +23,7 @@ pub struct Chosen {
     fallbacks_by: &'static str,
     timeout: Option<Duration>,
     max_reply: Option<u64>,
+    max_replies: u64,
     calls: Option<usize>,
     /// Requests that name no model, if known.
     unnamed: Option<u64>,
@@ -191,7 +192,7 @@ impl Chosen {
     }
 
     fn build(&self, config: LlmConfig, calls: Option<usize>) -> Result<Client, Refusal> {
-        let mut config = config;
+        let mut config = config.max_replies_bytes(self.max_replies);
         if let Some(timeout) = self.timeout {
             config = config.request_timeout(timeout);
         }
@@ -296,6 +297,7 @@ pub fn choose(
     let base_url = args.base_url.clone();
     let timeout = settings.request_timeout().map_err(refused)?;
     let max_reply = settings.max_reply_bytes().map_err(refused)?;
+    let max_replies = settings.max_replies_bytes().map_err(refused)?;
     let calls = settings.sync_concurrency().map_err(refused)?;
     let all_named = unnamed == Some(0);
 
@@ -338,6 +340,7 @@ pub fn choose(
         fallbacks_by,
         timeout,
         max_reply,
+        max_replies,
         calls,
         unnamed,
         extract,

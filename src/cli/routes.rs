@@ -173,6 +173,7 @@ fn made_of(settings: &Settings) -> Result<String, Refusal> {
         "llm.sync_concurrency",
         "llm.request_timeout",
         "llm.max_reply_mib",
+        "llm.max_replies_mib",
         "llm.requests_per_minute",
         "llm.tokens_per_minute",
         "llm.burst_size",

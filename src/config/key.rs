@@ -116,6 +116,13 @@ static KEYS: &[Key] = &[
         "The most that is read of one call's reply, in MiB",
     ),
     key(
+        "llm.max_replies_mib",
+        &[],
+        Kind::Whole(1, 1_048_576),
+        Is("256"),
+        "The most that large replies of all calls in flight take in memory at once, in MiB; the others wait in temporary files",
+    ),
+    key(
         "llm.requests_per_minute",
         &["RATE_LIMIT_REQUESTS_PER_MINUTE"],
         Kind::Positive,

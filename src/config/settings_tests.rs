@@ -169,6 +169,7 @@ fn defaults_are_those_of_the_table() {
     assert!(none.fallback().unwrap().is_empty() && none.fallback_enabled().unwrap());
     assert_eq!(none.request_timeout().unwrap(), None);
     assert_eq!(none.max_reply_bytes().unwrap(), None);
+    assert_eq!(none.max_replies_bytes().unwrap(), 256 << 20);
     assert_eq!(none.requests_per_minute().unwrap(), None);
     assert_eq!(none.tokens_per_minute().unwrap(), None);
     assert_eq!(none.burst_size().unwrap(), 10);
@@ -208,6 +209,7 @@ fn every_getter_reads_its_key() {
             ("llm.fallback", "extract"),
             ("llm.request_timeout", "13s"),
             ("llm.max_reply_mib", "3"),
+            ("llm.max_replies_mib", "4"),
             ("llm.requests_per_minute", "14"),
             ("llm.tokens_per_minute", "15.5"),
             ("llm.burst_size", "16"),
@@ -236,6 +238,7 @@ fn every_getter_reads_its_key() {
         Some(Duration::from_secs(13))
     );
     assert_eq!(settings.max_reply_bytes().unwrap(), Some(3 << 20));
+    assert_eq!(settings.max_replies_bytes().unwrap(), 4 << 20);
     assert_eq!(settings.requests_per_minute().unwrap(), Some(14.0));
     assert_eq!(settings.tokens_per_minute().unwrap(), Some(15.5));
     assert_eq!(settings.burst_size().unwrap(), 16);

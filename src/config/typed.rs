@@ -101,6 +101,16 @@ impl Settings {
         Ok(self.whole("llm.max_reply_mib")?.map(|mib| mib << 20))
     }
 
+    /// `llm.max_replies_mib`, in bytes: the most that large replies of all calls in flight take in memory
+    /// at once. Default: 256 MiB.
+    ///
+    /// # Errors
+    /// When the value is not from 1 to 1,048,576.
+    pub fn max_replies_bytes(&self) -> Result<u64, Error> {
+        let mib = self.whole("llm.max_replies_mib")?;
+        Ok(mib.unwrap_or_default() << 20)
+    }
+
     /// `llm.requests_per_minute`. Default: learned from the provider's replies.
     ///
     /// # Errors

@@ -7,7 +7,6 @@
 
 use std::collections::HashMap;
 use std::fmt;
-use std::io::Read;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -24,11 +23,15 @@ use crate::base::cancel::Context;
 use crate::base::error::{Error, ErrorKind, RAW_LIMIT, Sent};
 use crate::base::secret::shown_url;
 
+use self::body::{Body, Reading};
 use self::patience::BEYOND;
-use self::wire::{Call, Current, Tracking, Trust};
+use self::wire::{Call, Current, Tracking, Trust, not_the_servers_time};
 
+pub use self::memory::ReplyShare;
 pub use self::transfer::{Method, Transfer};
 
+mod body;
+mod memory;
 mod patience;
 mod transfer;
 mod wire;
@@ -57,6 +60,8 @@ pub struct HttpRequest<'a> {
     pub timeout: Duration,
     /// The most bytes that the body of a success reply may have; more are not read.
     pub reply_limit: u64,
+    /// Where [`HttpTransport`] takes the memory of a large reply; to be dropped once that is decoded.
+    pub memory: &'a ReplyShare,
 }
 
 impl fmt::Debug for HttpRequest<'_> {
@@ -201,9 +206,14 @@ impl Transport for HttpTransport {
         let timeout = ctx
             .remaining()
             .map_or(request.timeout, |left| left.min(request.timeout));
-        let reply = self.tracked(request.url, &|_| timeout, ctx, || {
-            self.exchange(request, timeout)
+        let (status, headers, body) = self.tracked(request.url, &|_| timeout, ctx, || {
+            self.exchange(request, timeout, ctx)
         })?;
+        let reply = HttpReply {
+            status,
+            headers,
+            body: body.into_memory(request.url, request.memory, ctx)?,
+        };
         match reply.body.len() as u64 > request.reply_limit && is_success(reply.status) {
             true => Err(too_large(request, &reply)),
             false => Ok(reply),
@@ -217,13 +227,13 @@ impl Transport for HttpTransport {
 
 impl HttpTransport {
     /// Makes a call that is aborted with its context, and explains how it failed.
-    fn tracked(
+    fn tracked<T>(
         &self,
         url: &str,
         timeout: &dyn Fn(ureq::Timeout) -> Duration,
         ctx: &Context,
-        exchange: impl FnOnce() -> Result<HttpReply, ureq::Error>,
-    ) -> Result<HttpReply, Error> {
+        exchange: impl FnOnce() -> Result<T, ureq::Error>,
+    ) -> Result<T, Error> {
         let call = Arc::new(Call::default());
         let _abort = ctx.on_abort({
             let call = call.clone();
@@ -261,7 +271,10 @@ impl HttpTransport {
         &self,
         request: &HttpRequest<'_>,
         timeout: Duration,
-    ) -> Result<HttpReply, ureq::Error> {
+        ctx: &Context,
+    ) -> Result<(u16, Headers, Body), ureq::Error> {
+        let left = ctx.remaining().unwrap_or(Duration::MAX);
+        let before_deadline = left.saturating_sub(timeout);
         macro_rules! ready {
             ($builder:expr) => {{
                 let mut builder = $builder;
@@ -285,24 +298,23 @@ impl HttpTransport {
             None => ready!(self.agent.get(request.url)).call()?,
         };
         let (head, body) = reply.into_parts();
-        // A server may announce more than it sends, so its word is good for a megabyte only.
-        let expected = body.content_length().unwrap_or(2048).min(1 << 20);
-        let mut bytes = Vec::with_capacity(expected as usize + 1);
         let most = match is_success(head.status.as_u16()) {
             true => request.reply_limit.saturating_add(1),
             // Its status says enough.
             false => ERROR_LIMIT,
         };
+        let reading = Reading {
+            told: body.content_length(),
+            most,
+            share: request.memory,
+            ctx,
+            file: body::nameless,
+            paused: &|time| not_the_servers_time(time.min(before_deadline)),
+        };
         let reader = body.into_with_config().limit(u64::MAX).reader();
-        reader
-            .take(most)
-            .read_to_end(&mut bytes)
-            .map_err(unwrapped)?;
-        Ok(HttpReply {
-            status: head.status.as_u16(),
-            headers: Headers(head.headers),
-            body: bytes,
-        })
+        let body = reading.read(reader).map_err(unwrapped)?;
+        let status = head.status.as_u16();
+        Ok((status, Headers(head.headers), body))
     }
 }
 
@@ -481,7 +493,7 @@ impl Resolver for CachingResolver {
 
 #[cfg(test)]
 mod tests {
-    use std::io::Write;
+    use std::io::{Read, Write};
     use std::net::TcpListener;
 
     use super::*;
@@ -506,6 +518,7 @@ mod tests {
             body: Some(b"{}"),
             timeout: long,
             reply_limit: 2,
+            memory: &ReplyShare::of_process(1 << 20),
         };
         let reply = http.send(&request, &Context::new()).unwrap();
         assert_eq!(reply.body, b"ok");
@@ -529,6 +542,7 @@ mod tests {
             body: Some(b"{}"),
             timeout: long,
             reply_limit: most,
+            memory: &ReplyShare::of_process(1 << 20),
         };
         let reply = HttpTransport::new(&base, 1, long).send(&request, &Context::new());
         server.join().unwrap();
@@ -614,6 +628,7 @@ mod tests {
                 body: Some(b"{}"),
                 timeout: long,
                 reply_limit: 1 << 20,
+                memory: &ReplyShare::of_process(1 << 20),
             };
             let send = |_| http.send(&request, &Context::new());
             let replies: Vec<_> = (0..30).map(send).collect();

@@ -83,6 +83,8 @@ mod cli_kill;
 mod cli_limits;
 #[cfg(all(feature = "cli", feature = "simulate"))]
 mod cli_local;
+#[cfg(all(feature = "cli", feature = "simulate", target_os = "linux"))]
+mod cli_memory;
 #[cfg(all(feature = "cli", feature = "simulate"))]
 mod cli_net;
 #[cfg(all(feature = "cli", feature = "simulate"))]

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use batchwright::{
     Client, Context, Error, ErrorKind, Headers, HttpReply, HttpRequest, LlmClient, LlmConfig,
-    Request, Response, Secret, Transport, inspect,
+    ReplyShare, Request, Response, Secret, Transport, inspect,
 };
 
 use super::hang::ends;
@@ -101,6 +101,7 @@ fn what_is_printed_for_debugging_holds_no_secret() {
         body: Some(b"a private prompt"),
         timeout: Duration::from_secs(1),
         reply_limit: 1,
+        memory: &ReplyShare::of_process(1),
     };
     let status = inspect("openai", Some(url), Some("m"), false).unwrap();
     let client: Client = config.client().unwrap();

@@ -16,7 +16,9 @@ use crate::llm::client::LlmClient;
 use crate::llm::hash::hex;
 use crate::llm::request::Request;
 use crate::llm::response::Response;
-use crate::llm::transport::{HttpReply, HttpRequest, HttpTransport, Transport, is_callable};
+use crate::llm::transport::{
+    HttpReply, HttpRequest, HttpTransport, ReplyShare, Transport, is_callable,
+};
 
 use super::access::{Access, LeftOut, ModelChoice};
 use super::batch::BatchApi;
@@ -34,6 +36,9 @@ const LOCAL_CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 pub(super) const MAX_REPLY: u64 = 16 << 20;
 /// The same of one with vectors: a call may make thousands of them.
 const MAX_VECTORS: u64 = 64 << 20;
+/// The most bytes of large replies that all calls of a process hold at once, where nothing is set: four
+/// with vectors or sixteen others at their limit, and dozens as they usually are.
+pub(super) const MAX_REPLIES: u64 = 256 << 20;
 
 /// Settings of a provider's client.
 ///
@@ -57,6 +62,7 @@ pub struct LlmConfig {
     concurrency: Option<usize>,
     request_timeout: Duration,
     max_reply: Option<u64>,
+    max_replies: u64,
     transfer_idle: Duration,
 }
 
@@ -76,6 +82,7 @@ impl LlmConfig {
             concurrency: None,
             request_timeout: Duration::from_secs(600),
             max_reply: None,
+            max_replies: MAX_REPLIES,
             transfer_idle: Duration::from_secs(60),
         }
     }
@@ -147,6 +154,18 @@ impl LlmConfig {
         self
     }
 
+    /// The most bytes that replies beyond 256 KiB take in memory at once, over all calls in flight of
+    /// this process, until they have been decoded; decoding takes about as much again of those that are
+    /// being decoded. What comes when there is no room is set aside in a temporary file without a name
+    /// (in `TMPDIR`, else `/var/tmp` on Unix) and decoded in its turn, so that no server waits; where
+    /// there can be no such file, it is not read until there is room. No wait of that kind counts as one
+    /// for the reply: only the context ends it. A single reply always has room. Clients of one process
+    /// share it, each by its own number. Default: 256 MiB.
+    pub fn max_replies_bytes(mut self, bytes: u64) -> Self {
+        self.max_replies = bytes;
+        self
+    }
+
     /// The longest that no byte of a batch's input or results may move. Default: 60 s. How long a
     /// transfer takes in all is no matter.
     pub fn transfer_idle_timeout(mut self, timeout: Duration) -> Self {
@@ -204,6 +223,7 @@ impl LlmConfig {
             concurrency,
             timeout: self.request_timeout,
             max_reply: self.max_reply,
+            max_replies: self.max_replies,
         }))))
     }
 
@@ -431,6 +451,7 @@ struct Remote {
     concurrency: usize,
     timeout: Duration,
     max_reply: Option<u64>,
+    max_replies: u64,
 }
 
 impl Client {
@@ -448,7 +469,8 @@ impl Remote {
     fn complete(&self, request: &Request, ctx: &Context) -> Result<Response, Error> {
         let call = encode(self.vendor, request, self.model.of_request(request))?;
         self.left_out.tell(self.vendor, request);
-        let reply = self.send(&call, MAX_REPLY, ctx)?;
+        let memory = ReplyShare::of_process(self.max_replies);
+        let reply = self.send(&call, MAX_REPLY, &memory, ctx)?;
         let result = decode(self.vendor, &reply)
             .map_err(|error| self.explained(error))
             .map(|response| self.warned(request, response));
@@ -465,7 +487,8 @@ impl Remote {
         requests
             .first()
             .inspect(|request| self.left_out.tell(self.vendor, request));
-        let reply = self.send(&call, MAX_VECTORS, ctx)?;
+        let memory = ReplyShare::of_process(self.max_replies);
+        let reply = self.send(&call, MAX_VECTORS, &memory, ctx)?;
         let result =
             embed::decode(self.vendor, &reply, requests).map_err(|error| self.explained(error));
         result
@@ -477,7 +500,13 @@ impl Remote {
             .map_err(|error| self.access.redacted(error))
     }
 
-    fn send(&self, call: &Call, most: u64, ctx: &Context) -> Result<HttpReply, Error> {
+    fn send(
+        &self,
+        call: &Call,
+        most: u64,
+        memory: &ReplyShare,
+        ctx: &Context,
+    ) -> Result<HttpReply, Error> {
         let url = match &call.path {
             Cow::Borrowed("/chat/completions") => Cow::Borrowed(&*self.chat_url),
             path => Cow::Owned(format!("{}{path}", self.access.base_url)),
@@ -488,6 +517,7 @@ impl Remote {
             body: Some(&call.body),
             timeout: self.timeout,
             reply_limit: self.max_reply.unwrap_or(most),
+            memory,
         };
         let reply = self.transport.send(&request, ctx);
         reply.map_err(|error| self.access.redacted(error))

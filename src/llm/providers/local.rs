@@ -11,9 +11,9 @@ use serde_json::Value;
 use crate::base::cancel::Context;
 use crate::base::error::{Error, ErrorKind};
 use crate::base::secret::{Address, Secret, shown_url};
-use crate::llm::transport::{HttpReply, HttpRequest, HttpTransport, Transport};
+use crate::llm::transport::{HttpReply, HttpRequest, HttpTransport, ReplyShare, Transport};
 
-use super::config::MAX_REPLY;
+use super::config::{MAX_REPLIES, MAX_REPLY};
 use super::local_reply::says_loading;
 
 /// Where local servers usually listen: llama.cpp (new and old port), Ollama, LM Studio, vLLM.
@@ -280,6 +280,7 @@ fn get(address: &str, probe: Probe, key: Option<String>) -> Result<HttpReply, Er
             body: None,
             timeout: PROBE_TIMEOUT,
             reply_limit: MAX_REPLY,
+            memory: &ReplyShare::of_process(MAX_REPLIES),
         },
         &Context::new().with_timeout(PROBE_TIMEOUT),
     )

@@ -18,7 +18,7 @@ pub(in crate::llm) const BEYOND: Duration = Duration::from_secs(30 * 24 * 3600);
 /// How long a call is still waited for.
 #[derive(Default)]
 pub(super) struct Patience {
-    /// In pieces of this length in all the process was stopped.
+    /// For so long in all the process was stopped, or did not want to read.
     stopped: Duration,
     /// When each limit ends by the clock that went on meanwhile: what is left of one that has ended is told
     /// as nothing, however long ago that was.
@@ -26,6 +26,11 @@ pub(super) struct Patience {
 }
 
 impl Patience {
+    /// Leaves so much time out of the limits.
+    pub fn extend(&mut self, time: Duration) {
+        self.stopped += time;
+    }
+
     /// What is left of a limit, without the time in which the process was stopped.
     pub fn what_is_left(&mut self, mut limit: NextTimeout) -> NextTimeout {
         let end = self.end(limit);
@@ -125,6 +130,16 @@ mod tests {
         // The clock of the call's maker went on, so nothing seems to be left.
         assert!(!patience.what_is_left(limit(0)).after.is_zero());
         assert!(patience.wait(limit(0), |_| Ok(true)).unwrap());
+    }
+
+    #[test]
+    fn the_time_in_which_nobody_wanted_to_read_does_not_count() {
+        let mut patience = Patience::default();
+        assert!(patience.wait(limit(10), |_| Ok(true)).unwrap());
+        sleep(Duration::from_millis(20));
+        assert!(patience.what_is_left(limit(0)).after.is_zero());
+        patience.extend(Duration::from_secs(60));
+        assert!(!patience.what_is_left(limit(0)).after.is_zero());
     }
 
     #[test]

@@ -34,6 +34,8 @@ pub(super) struct Call {
     /// The request had gone out whole: the call had begun to wait for the reply.
     pub awaited: AtomicBool,
     pub aborted: AtomicBool,
+    /// Milliseconds for which nobody wanted to read, and which are not the server's.
+    paused: AtomicU64,
     sockets: Mutex<Sockets>,
 }
 
@@ -47,6 +49,7 @@ impl Default for Call {
             connected: AtomicBool::default(),
             awaited: AtomicBool::default(),
             aborted: AtomicBool::default(),
+            paused: AtomicU64::default(),
             sockets: Mutex::default(),
         }
     }
@@ -109,6 +112,14 @@ impl Drop for Current {
 
 fn with_current(f: impl FnOnce(&Call)) {
     CURRENT.with_borrow(|call| call.as_deref().map(f));
+}
+
+/// Leaves the time for which the call of this thread did not read out of its limits.
+pub(super) fn not_the_servers_time(time: Duration) {
+    let millis = u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+    with_current(|call| {
+        call.paused.fetch_add(millis, Ordering::SeqCst);
+    });
 }
 
 /// Until when no connection is used twice.
@@ -235,7 +246,11 @@ impl Wire for Tracked {
     }
 
     fn await_input(&mut self, mut timeout: NextTimeout) -> Result<bool, ureq::Error> {
-        with_current(|call| call.awaited.store(true, Ordering::SeqCst));
+        with_current(|call| {
+            call.awaited.store(true, Ordering::SeqCst);
+            let paused = call.paused.swap(0, Ordering::SeqCst);
+            self.patience.extend(Duration::from_millis(paused));
+        });
         // While the reply is made up nothing moves, so that wait has a limit of its own.
         if timeout.reason == Timeout::RecvResponse {
             timeout.per_read = None;

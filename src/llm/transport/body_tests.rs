@@ -1,0 +1,295 @@
+use std::net::TcpListener;
+use std::sync::{Arc, Barrier};
+use std::thread;
+
+use parking_lot::Mutex;
+
+use super::*;
+use crate::llm::transport::memory::ReplyMemory;
+use crate::llm::transport::wire::not_the_servers_time;
+use crate::llm::transport::{HttpRequest, HttpTransport, Transport, unwrapped};
+
+const LONG: usize = 3 * FREE as usize;
+
+fn text(length: usize) -> Vec<u8> {
+    (0..length).map(|at| (at / 7) as u8).collect()
+}
+
+fn refused() -> io::Result<File> {
+    Err(io::ErrorKind::PermissionDenied.into())
+}
+
+/// A reader that tells when it has been read to its end.
+struct Watched<'a>(&'a [u8], Arc<Mutex<bool>>);
+
+impl Read for Watched<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let read = self.0.read(buffer)?;
+        *self.1.lock() |= read == 0;
+        Ok(read)
+    }
+}
+
+/// What is read of a body while somebody else holds all the memory until this call waits for it: the
+/// body, whether it had been read whole by then, and whether a pause was told.
+fn crowded(
+    body: &[u8],
+    told: bool,
+    most: u64,
+    file: fn() -> io::Result<File>,
+) -> (Vec<u8>, bool, bool) {
+    let memory = ReplyMemory::apart();
+    let other = memory.share(1);
+    assert!(other.take_now(1));
+    let (whole, paused) = (Arc::new(Mutex::new(false)), Mutex::new(false));
+    let read = thread::scope(|scope| {
+        let reader = Watched(body, whole.clone());
+        let paused = &paused;
+        let call = scope.spawn(move || {
+            let (share, ctx) = (memory.share(1), Context::new());
+            let reading = Reading {
+                told: told.then_some(body.len() as u64),
+                most,
+                share: &share,
+                ctx: &ctx,
+                file,
+                paused: &|_| *paused.lock() = true,
+            };
+            let read = reading.read(reader).unwrap();
+            let bytes = read.into_memory("http://host", &share, &ctx).unwrap();
+            assert_eq!(
+                memory.held(),
+                bytes.len() as u64,
+                "held until it is decoded"
+            );
+            bytes
+        });
+        memory.until_waiting(1);
+        let before = *whole.lock();
+        drop(other);
+        (call.join().unwrap(), before)
+    });
+    assert_eq!(memory.held(), 0);
+    (read.0, read.1, paused.into_inner())
+}
+
+#[test]
+fn a_reply_for_which_there_is_no_room_is_read_to_its_end_all_the_same() {
+    let body = text(LONG + 5);
+    for told in [true, false] {
+        let (read, whole, paused) = crowded(&body, told, u64::MAX, nameless);
+        assert!(read == body);
+        assert!(whole && !paused);
+    }
+}
+
+#[test]
+fn what_is_too_long_is_not_set_aside_beyond_its_limit() {
+    let (read, whole, _) = crowded(&text(LONG), false, FREE + 9, nameless);
+    assert!(!whole);
+    assert!(read == text(LONG)[..FREE as usize + 9]);
+}
+
+#[test]
+fn without_a_file_the_reply_is_read_once_there_is_room() {
+    let body = text(LONG);
+    let (read, whole, paused) = crowded(&body, true, u64::MAX, refused);
+    assert!(read == body);
+    assert!(!whole && paused);
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_disk_that_is_full_loses_nothing() {
+    let full = || File::options().read(true).write(true).open("/dev/full");
+    let body = text(LONG);
+    let (read, whole, paused) = crowded(&body, true, u64::MAX, full);
+    assert!(read == body);
+    assert!(!whole && paused);
+}
+
+#[test]
+fn what_the_file_took_and_what_it_refused_come_back_in_their_order() {
+    let mut file = nameless().unwrap();
+    file.write_all(b"cdef, of which a part").unwrap();
+    let mut aside = Aside {
+        file: Some(file),
+        written: 4,
+        rest: b"gh".to_vec(),
+    };
+    let mut bytes = b"ab".to_vec();
+    aside.bring_back(&mut bytes).unwrap();
+    assert_eq!(bytes, b"abcdefgh");
+}
+
+#[test]
+fn a_file_that_has_lost_something_is_an_error() {
+    let mut aside = Aside {
+        file: Some(nameless().unwrap()),
+        written: 4,
+        rest: Vec::new(),
+    };
+    assert!(aside.bring_back(&mut Vec::new()).is_err());
+}
+
+#[test]
+fn a_small_reply_takes_no_part_whatever_the_server_announces() {
+    let memory = ReplyMemory::apart();
+    for told in [None, Some(1 << 40)] {
+        let (share, ctx) = (memory.share(1), Context::new());
+        let reading = Reading {
+            told,
+            most: u64::MAX,
+            share: &share,
+            ctx: &ctx,
+            file: || panic!("a small reply is kept in memory"),
+            paused: &|_| panic!("a small reply waits for nothing"),
+        };
+        let body = text(FREE as usize - 1);
+        let read = reading.read(&body[..]).unwrap();
+        assert!(read.into_memory("", &share, &ctx).unwrap() == body);
+    }
+    assert_eq!(memory.peak(), 0);
+}
+
+#[test]
+fn a_reply_holds_what_it_has_and_not_what_it_might_have_had() {
+    let memory = ReplyMemory::apart();
+    let (share, ctx) = (memory.share(1 << 30), Context::new());
+    let reading = Reading {
+        told: None,
+        most: 1 << 24,
+        share: &share,
+        ctx: &ctx,
+        file: refused,
+        paused: &|_| (),
+    };
+    reading.read(&text(LONG)[..]).unwrap();
+    assert_eq!((memory.peak(), memory.held()), (1 << 24, LONG as u64));
+    drop(share);
+    assert_eq!(memory.held(), 0);
+}
+
+#[test]
+fn an_abort_ends_the_wait_for_room() {
+    let memory = ReplyMemory::apart();
+    let other = memory.share(1);
+    assert!(other.take_now(1));
+    for file in [nameless, refused] {
+        let ctx = Context::new();
+        thread::scope(|scope| {
+            let call = scope.spawn(|| {
+                let share = memory.share(1);
+                let reading = Reading {
+                    told: None,
+                    most: u64::MAX,
+                    share: &share,
+                    ctx: &ctx,
+                    file,
+                    paused: &|_| (),
+                };
+                let body = reading.read(&text(LONG)[..]).ok()?;
+                body.into_memory("http://host", &share, &ctx).ok()
+            });
+            memory.until_waiting(1);
+            ctx.abort();
+            assert!(call.join().unwrap().is_none());
+        });
+    }
+    assert_eq!(memory.held(), 1);
+}
+
+/// A server that answers so many requests, once all of them are there, with this body.
+fn server(calls: usize, body: Arc<Vec<u8>>) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let base = format!("http://{}", listener.local_addr().unwrap());
+    let all = Arc::new(Barrier::new(calls));
+    thread::spawn(move || {
+        for (nth, stream) in listener.incoming().enumerate() {
+            let (mut stream, body, all) = (stream.unwrap(), body.clone(), all.clone());
+            thread::spawn(move || {
+                let mut seen = Vec::new();
+                let mut buffer = [0; 512];
+                while !seen.ends_with(b"{}") {
+                    let read = stream.read(&mut buffer).unwrap();
+                    seen.extend_from_slice(&buffer[..read]);
+                }
+                all.wait();
+                // Every other server tells the length.
+                let length = match nth % 2 {
+                    0 => format!("content-length: {}\r\n", body.len()),
+                    _ => String::new(),
+                };
+                let head = format!("HTTP/1.1 200 OK\r\nconnection: close\r\n{length}\r\n");
+                stream.write_all(head.as_bytes()).unwrap();
+                stream.write_all(&body).unwrap();
+            });
+        }
+    });
+    base
+}
+
+#[test]
+fn many_large_replies_at_once_are_all_read_with_room_for_two() {
+    const CALLS: usize = 24;
+    let body = Arc::new(text(2 << 20));
+    let most = 2 * body.len() as u64;
+    let base = server(CALLS, body.clone());
+    let memory = ReplyMemory::apart();
+    let timeout = Duration::from_secs(600);
+    let http = HttpTransport::new(&base, CALLS, timeout);
+    thread::scope(|scope| {
+        for _ in 0..CALLS {
+            scope.spawn(|| {
+                let share = memory.share(most);
+                let request = HttpRequest {
+                    url: &base,
+                    headers: &[],
+                    body: Some(b"{}"),
+                    timeout,
+                    reply_limit: most - 1,
+                    memory: &share,
+                };
+                let reply = http.send(&request, &Context::new()).unwrap();
+                assert!(reply.body == *body);
+            });
+        }
+    });
+    assert!((1..=most).contains(&memory.peak()), "{}", memory.peak());
+    assert_eq!(memory.held(), 0);
+}
+
+#[test]
+fn a_wait_for_room_in_the_middle_of_a_reply_is_not_the_servers() {
+    let body = Arc::new(text(4 << 20));
+    let base = server(1, body.clone());
+    let memory = ReplyMemory::apart();
+    let other = memory.share(1);
+    assert!(other.take_now(1));
+    let timeout = Duration::from_secs(2);
+    let http = HttpTransport::new(&base, 1, timeout);
+    thread::scope(|scope| {
+        let call = scope.spawn(|| {
+            let (share, ctx) = (memory.share(1), Context::new());
+            let read = http.tracked(&base, &|_| timeout, &ctx, || {
+                let reply = http.agent.post(&base).send(&b"{}"[..])?;
+                let reading = Reading {
+                    told: None,
+                    most: u64::MAX,
+                    share: &share,
+                    ctx: &ctx,
+                    file: refused,
+                    paused: &|time| not_the_servers_time(time),
+                };
+                let reader = reply.into_body().into_with_config().reader();
+                reading.read(reader).map_err(unwrapped)
+            });
+            read?.into_memory(&base, &share, &ctx)
+        });
+        memory.until_waiting(1);
+        // What is tested is that its time passes, and nothing but time makes it.
+        thread::sleep(timeout);
+        drop(other);
+        assert!(call.join().unwrap().unwrap() == *body);
+    });
+}

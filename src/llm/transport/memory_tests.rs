@@ -1,0 +1,156 @@
+use std::sync::atomic::AtomicU64;
+use std::thread;
+use std::time::Duration;
+
+use super::*;
+use crate::base::error::ErrorKind;
+
+impl ReplyMemory {
+    pub(in crate::llm::transport) fn held(&self) -> u64 {
+        self.state.lock().held
+    }
+
+    pub(in crate::llm::transport) fn peak(&self) -> u64 {
+        self.state.lock().peak
+    }
+
+    /// Returns once so many wait.
+    pub(in crate::llm::transport) fn until_waiting(&self, calls: usize) {
+        while self.state.lock().line.len() != calls {
+            thread::yield_now();
+        }
+    }
+}
+
+/// Numbers that look like chance and are the same in each run.
+struct Numbers(u64);
+
+impl Numbers {
+    fn below(&mut self, end: u64) -> u64 {
+        self.0 = self
+            .0
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1);
+        (self.0 >> 33) % end
+    }
+}
+
+#[test]
+fn whoever_waits_gets_its_turn_whatever_the_sizes_are() {
+    for seed in 0..8 {
+        let memory = ReplyMemory::apart();
+        let most = 100;
+        let served = AtomicU64::new(0);
+        thread::scope(|scope| {
+            for thread in 0..24 {
+                let served = &served;
+                scope.spawn(move || {
+                    let mut numbers = Numbers(seed * 1_000 + thread);
+                    for _ in 0..200 {
+                        let share = memory.share(most);
+                        // A few are larger than all there is.
+                        let bytes = 1 + numbers.below(130);
+                        let ctx = Context::new();
+                        match numbers.below(8) {
+                            0 => drop(share.take_now(bytes)),
+                            1 => {
+                                ctx.abort();
+                                drop(share.take(bytes, &ctx));
+                            }
+                            2 => drop(share.take(bytes, &ctx.with_timeout(Duration::ZERO))),
+                            _ => share.take(bytes, &ctx).unwrap(),
+                        }
+                        if numbers.below(2) == 0 {
+                            share.keep(bytes / 2);
+                        }
+                        if numbers.below(4) == 0 {
+                            thread::yield_now();
+                        }
+                        served.fetch_add(1, Ordering::Relaxed);
+                    }
+                });
+            }
+        });
+        assert_eq!(served.into_inner(), 24 * 200);
+        assert_eq!(memory.held(), 0, "all is given back");
+        assert!(memory.state.lock().line.is_empty());
+        // Only what is larger than all alone goes beyond.
+        assert!(memory.peak() <= 130, "{}", memory.peak());
+    }
+}
+
+#[test]
+fn no_more_is_held_than_was_set() {
+    let memory = ReplyMemory::apart();
+    thread::scope(|scope| {
+        for _ in 0..24 {
+            scope.spawn(|| {
+                let share = memory.share(16);
+                share.take(8, &Context::new()).unwrap();
+                thread::yield_now();
+            });
+        }
+    });
+    assert!((8..=16).contains(&memory.peak()));
+}
+
+#[test]
+fn one_reply_always_passes_and_the_others_follow_in_their_order() {
+    let memory = ReplyMemory::apart();
+    let (first, ctx) = (memory.share(1), Context::new());
+    assert!(first.take_now(1_000));
+    let order = Mutex::new(Vec::new());
+    thread::scope(|scope| {
+        for nth in 0..5 {
+            let (order, ctx) = (&order, &ctx);
+            scope.spawn(move || {
+                let share = memory.share(1);
+                share.take(1_000 - nth, ctx).unwrap();
+                order.lock().push(nth);
+            });
+            memory.until_waiting(nth as usize + 1);
+        }
+        // There is no way past those who wait.
+        assert!(!memory.share(u64::MAX).take_now(1));
+        drop(first);
+    });
+    assert_eq!(order.into_inner(), [0, 1, 2, 3, 4]);
+}
+
+#[test]
+fn an_abort_or_a_deadline_ends_the_wait_of_its_call_alone() {
+    let memory = ReplyMemory::apart();
+    let holder = memory.share(10);
+    assert!(holder.take_now(10));
+    thread::scope(|scope| {
+        let aborted = Context::new();
+        let wait = |ctx: Context| scope.spawn(move || memory.share(10).take(1, &ctx));
+        let (first, second) = (wait(aborted.clone()), wait(Context::new()));
+        memory.until_waiting(2);
+        let soon = Context::new().with_timeout(Duration::from_millis(20));
+        let late = wait(soon).join().unwrap().unwrap_err();
+        assert_eq!(late.kind(), ErrorKind::DeadlineExceeded);
+        // To start nothing more is no reason to give up what has been paid for.
+        aborted.cancel();
+        memory.until_waiting(2);
+        aborted.abort();
+        let ended = first.join().unwrap().unwrap_err();
+        assert_eq!(ended.kind(), ErrorKind::Cancelled);
+        memory.until_waiting(1);
+        drop(holder);
+        second.join().unwrap().unwrap();
+    });
+    assert_eq!(memory.held(), 0);
+}
+
+#[test]
+fn a_call_that_panics_gives_back_what_it_held() {
+    let memory = ReplyMemory::apart();
+    let panicked = thread::spawn(|| {
+        let share = memory.share(10);
+        share.take(10, &Context::new()).unwrap();
+        panic!("a decoder");
+    });
+    panicked.join().unwrap_err();
+    assert_eq!(memory.held(), 0);
+}

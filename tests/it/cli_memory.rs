@@ -1,0 +1,122 @@
+//! Many large replies at once, with memory for few.
+
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::sync::{Arc, Barrier};
+use std::thread;
+
+use serde_json::json;
+
+use super::common::{Desk, Running, all_ids, eventually};
+
+/// Calls whose replies are large.
+const CALLS: usize = 24;
+/// How large, without what is around the text.
+const MIB: usize = 4;
+
+fn request(stream: &mut TcpStream) -> Option<String> {
+    let (mut seen, mut buffer) = (Vec::new(), [0; 4096]);
+    loop {
+        let read = stream.read(&mut buffer).ok().filter(|read| *read > 0)?;
+        seen.extend_from_slice(&buffer[..read]);
+        let text = String::from_utf8_lossy(&seen);
+        if let Some((head, body)) = text.split_once("\r\n\r\n") {
+            let head = head.to_ascii_lowercase();
+            let length = head.split_once("content-length: ")?.1.lines().next()?;
+            if body.len() >= length.parse().ok()? {
+                return Some(body.to_owned());
+            }
+        }
+    }
+}
+
+fn reply(text: &str) -> String {
+    let message = json!({"role": "assistant", "content": text});
+    let choice = json!({"index": 0, "message": message, "finish_reason": "stop"});
+    let usage = json!({"prompt_tokens": 1, "completion_tokens": 1});
+    json!({"model": "m", "choices": [choice], "usage": usage}).to_string()
+}
+
+fn answer(stream: &mut TcpStream, reply: &str, tells: bool) -> std::io::Result<()> {
+    let length = match tells {
+        true => format!("content-length: {}\r\n", reply.len()),
+        false => String::new(),
+    };
+    let head = format!("HTTP/1.1 200 OK\r\nconnection: close\r\n{length}\r\n");
+    stream.write_all(head.as_bytes())?;
+    stream.write_all(reply.as_bytes())
+}
+
+/// A server that answers all of the calls at once, and one more when it is let go on.
+fn server(go_on: Arc<Barrier>) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}/v1", listener.local_addr().unwrap());
+    let all = Arc::new(Barrier::new(CALLS));
+    let large: Arc<str> = reply(&"large ".repeat((MIB << 20) / 6)).into();
+    thread::spawn(move || {
+        for (nth, mut stream) in listener.incoming().flatten().enumerate() {
+            let (large, all, go_on) = (large.clone(), all.clone(), go_on.clone());
+            thread::spawn(move || {
+                let body = request(&mut stream)?;
+                let last = body.contains(&format!("prompt {CALLS}\""));
+                let (barrier, reply) = match last {
+                    true => (go_on, reply("small").into()),
+                    false => (all, large),
+                };
+                barrier.wait();
+                answer(&mut stream, &reply, nth % 2 == 0).ok()
+            });
+        }
+    });
+    url
+}
+
+/// Has the program ask for all of them at once, with room for two: each is saved, and the memory that it
+/// had at most is no more than a few of them take.
+fn take_turns(temporary: Option<&str>) {
+    let desk = Desk::new();
+    desk.prompts("in.jsonl", CALLS + 1);
+    let room = format!("config set llm.max_replies_mib {}", 2 * MIB);
+    desk.plain(&room).expect(0);
+    let go_on = Arc::new(Barrier::new(2));
+    let url = server(go_on.clone());
+    let calls = CALLS + 1;
+    let words = format!("run in.jsonl -o out.jsonl --provider custom --model m -j {calls}");
+    let mut command = desk.command(words.split_whitespace());
+    command.env("CUSTOM_LLM_BASE_URL", url);
+    command.env("RATE_LIMIT_BURST_SIZE", "100");
+    // The C library keeps what was freed, for each thread, unless it was a large piece by this measure.
+    command.env("MALLOC_MMAP_THRESHOLD_", "131072");
+    if let Some(folder) = temporary {
+        command.env("TMPDIR", folder);
+    }
+    let running = Running::start(&mut command);
+    let large = (CALLS * (MIB << 20)) as u64;
+    let saved = || std::fs::metadata(desk.path("out.jsonl")).is_ok_and(|out| out.len() > large);
+    assert!(eventually(saved), "{}", running.said());
+    let status = format!("/proc/{}/status", running.child.id());
+    let status = std::fs::read_to_string(status).unwrap();
+    go_on.wait();
+    running.wait().expect(0);
+    assert_eq!(desk.ids("out.jsonl"), all_ids(calls));
+    let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+    let kib: usize = peak
+        .unwrap()
+        .trim()
+        .trim_end_matches(" kB")
+        .parse()
+        .unwrap();
+    // Bodies and what is made of them would be twice as much as all replies.
+    let all = CALLS * MIB;
+    assert!(kib / 1024 < all + all / 3, "{kib} KiB for {all} MiB");
+}
+
+#[test]
+fn large_replies_for_which_there_is_no_room_are_set_aside_and_all_are_saved() {
+    take_turns(None);
+}
+
+#[test]
+fn large_replies_that_cannot_be_set_aside_wait_and_all_are_saved() {
+    take_turns(Some("/there/is/no/such/folder"));
+}
