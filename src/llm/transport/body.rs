@@ -62,6 +62,11 @@ impl Reading<'_> {
             aside.bring_back(&mut bytes)?;
             aside = Aside::default();
         }
+        if self.told.is_some() {
+            // A buffer that grows is there twice for a moment. If it cannot have so much, it may need less.
+            let left = (needed as usize).saturating_sub(bytes.len());
+            let _ = bytes.try_reserve_exact(left.saturating_add(1));
+        }
         reader.read_to_end(&mut bytes)?;
         self.share.keep(bytes.len() as u64);
         Ok(Body { bytes, aside })
