@@ -171,11 +171,11 @@ fn a_reply_holds_what_it_has_and_not_what_it_might_have_had() {
 }
 
 #[test]
-fn an_abort_ends_the_wait_for_room() {
+fn an_abort_ends_the_wait_for_room_and_loses_nothing_that_has_come() {
     let memory = ReplyMemory::apart();
     let other = memory.share(1);
     assert!(other.take_now(1));
-    for file in [nameless, refused] {
+    for (file, has_come) in [(nameless as fn() -> _, true), (refused, false)] {
         let ctx = Context::new();
         thread::scope(|scope| {
             let call = scope.spawn(|| {
@@ -193,7 +193,8 @@ fn an_abort_ends_the_wait_for_room() {
             });
             memory.until_waiting(1);
             ctx.abort();
-            assert!(call.join().unwrap().is_none());
+            let bytes = call.join().unwrap();
+            assert_eq!(bytes.is_some_and(|bytes| bytes == text(LONG)), has_come);
         });
     }
     assert_eq!(memory.held(), 1);
