@@ -17,8 +17,8 @@ use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD};
 #[derive(Clone, PartialEq, Eq)]
 pub struct Secret {
     value: String,
-    /// What of it stands in any base64 text that holds it, whatever stands around it there.
-    base64: Vec<String>,
+    /// What of it stands in any base64 or hexadecimal text that holds it, whatever stands around it there.
+    coded: Vec<String>,
 }
 
 /// Shorter secrets are left alone: they would maim ordinary words.
@@ -30,8 +30,9 @@ impl Secret {
     /// Wraps a credential.
     pub fn new(value: impl Into<String>) -> Self {
         let value = value.into();
-        let base64 = base64_forms(value.as_bytes());
-        Self { value, base64 }
+        let mut coded = base64_forms(value.as_bytes());
+        coded.extend(hex_forms(value.as_bytes()));
+        Self { value, coded }
     }
 
     /// The credential itself, for the one place that puts it on the wire.
@@ -39,8 +40,8 @@ impl Secret {
         &self.value
     }
 
-    /// Replaces every occurrence of the secret in `text`: as it is, in base64, and with any of its
-    /// characters percent-encoded or as an escape of JSON.
+    /// Replaces every occurrence of the secret in `text`: as it is, in base64, in
+    /// hexadecimal digits, and with any of its characters percent-encoded or as an escape of JSON.
     ///
     /// Servers echo credentials in error texts; whatever leaves a client passes through here.
     /// Secrets shorter than 4 bytes are left alone: they would maim ordinary words.
@@ -57,10 +58,7 @@ impl Secret {
         let shown = cleaned.as_deref().unwrap_or(text);
         let read = Unescaped::read(shown);
         let plain = (self.value.as_str(), SHORTEST);
-        let forms = self
-            .base64
-            .iter()
-            .map(|form| (form.as_str(), SHORTEST_FORM));
+        let forms = self.coded.iter().map(|form| (form.as_str(), SHORTEST_FORM));
         let mut kept = [plain]
             .into_iter()
             .chain(forms)
@@ -83,7 +81,7 @@ impl Secret {
         if self.value.len() < SHORTEST {
             return Vec::new();
         }
-        let forms = [&self.value].into_iter().chain(&self.base64);
+        let forms = [&self.value].into_iter().chain(&self.coded);
         let places = forms.flat_map(|form| {
             let at = move |(at, _)| at..at + form.len();
             text.match_indices(form.as_str()).map(at)
@@ -109,6 +107,13 @@ fn base64_forms(value: &[u8]) -> Vec<String> {
     forms.sort();
     forms.dedup();
     forms
+}
+
+/// The value in hexadecimal digits, as dumps of a request have it; in both cases.
+fn hex_forms(value: &[u8]) -> impl Iterator<Item = String> {
+    let lower: String = value.iter().map(|byte| format!("{byte:02x}")).collect();
+    let forms = [lower.to_uppercase(), lower];
+    forms.into_iter().filter(|form| form.len() >= SHORTEST_FORM)
 }
 
 /// A text with its percent codes and JSON escapes read, and where each byte of that stands.
@@ -250,7 +255,9 @@ mod tests {
         let json: String = KEY.bytes().map(|byte| format!("\\u{byte:04X}")).collect();
         let some = KEY.replace('+', "%2B").replace('/', "\\/");
         let twice = KEY.replace('k', "\\\\u006b");
-        for form in [KEY, &percent, &json, &some, &twice] {
+        let hex: String = KEY.bytes().map(|byte| format!("{byte:02x}")).collect();
+        let upper = hex.to_uppercase();
+        for form in [KEY, &percent, &json, &some, &twice, &hex, &upper] {
             let echo = format!("ä 100% {form} \\n%zz {form}");
             let cleaned = secret.redact(&echo).unwrap();
             assert_eq!(cleaned, "ä 100% *** \\n%zz ***", "{form}");
