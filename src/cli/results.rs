@@ -91,7 +91,7 @@ fn results(args: &ResultsArgs) -> Result<Exit, Refusal> {
     if foreign.is_some() && !args.take {
         return Err(refused(args, &process));
     }
-    if args.take && !saves(args) && is_stdout(args) && stdout::is_closed() {
+    if args.take && stdout::is_named(args.output.as_deref()) && stdout::is_closed() {
         return Err(Refusal::could_not_run(
             "standard output is closed, so the results would be lost: name a file by --output",
         ));

@@ -41,7 +41,7 @@ fn run(args: &RunArgs) -> Result<Exit, Refusal> {
         }
     };
 
-    if goes_to_stdout(args) && !args.dry_run && stdout::is_closed() {
+    if stdout::is_named(args.output.as_deref()) && !args.dry_run && stdout::is_closed() {
         return Err(Refusal::could_not_run(stdout::CLOSED));
     }
     let prompt_settings = prompt_settings(args)?;

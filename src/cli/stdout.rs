@@ -1,6 +1,7 @@
 //! What programs read: facts on standard output, which may be full, closed, or read by nobody.
 
 use std::io::{self, Write};
+use std::path::Path;
 
 use super::display;
 use super::exit::Exit;
@@ -47,6 +48,12 @@ pub fn is_closed() -> bool {
 #[cfg(not(unix))]
 pub fn is_closed() -> bool {
     false
+}
+
+/// True when what goes to this output goes to standard output, by whichever of its names.
+pub fn is_named(output: Option<&Path>) -> bool {
+    let names = ["-", "/dev/stdout", "/dev/fd/1", "/proc/self/fd/1"];
+    output.is_none_or(|path| names.iter().any(|name| path == Path::new(name)))
 }
 
 /// What is said where results would go nowhere.
