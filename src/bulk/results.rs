@@ -147,33 +147,52 @@ impl ResultsFile {
 
     fn read(&self, visit: &mut dyn FnMut(PreviousLine, u64)) -> Result<Torn, Error> {
         let path = &self.path;
-        let refused = |number: u64, why: &str| {
-            Error::new(
-                ErrorKind::Invalid,
-                format!(
-                    "{}:{number}: not a result line ({why}); the file is left untouched, name another output",
-                    path.display()
+        let refused = |(number, why): &(u64, String), is_output: bool| {
+            let shown = path.display();
+            let advice = match is_output {
+                // Another output would buy again what stands in the others.
+                true => format!(
+                    "take that line out, by sed -i {number}d {shown}, and the same command keeps the \
+                     other results and sends again what is missing"
                 ),
-            )
+                false => "name another output".to_owned(),
+            };
+            let why = format!("not a result line ({why}); the file is left untouched: {advice}");
+            Error::new(ErrorKind::Invalid, format!("{shown}:{number}: {why}"))
         };
         let mut torn = Torn::Nothing;
+        let (mut results, mut broken) = (0_u64, None);
         each_line(&self.file, &mut |line, at, number, whole| {
             let parsed = serde_json::from_slice::<PreviousLine>(line);
+            if let Some(broken) = &broken {
+                return Err(refused(broken, parsed.is_ok()));
+            }
             match parsed {
                 Ok(previous) => visit(previous, at),
                 Err(_) if !whole && could_be_torn(line, at) => {
                     torn = Torn::CutAt(at);
                     return Ok(());
                 }
-                Err(e) => return Err(refused(number, &e.to_string())),
+                Err(e) => {
+                    let found = (number, e.to_string());
+                    // At the beginning of a file the next line tells what it is.
+                    return match results {
+                        0 => {
+                            broken = Some(found);
+                            Ok(())
+                        }
+                        _ => Err(refused(&found, true)),
+                    };
+                }
             }
+            results += 1;
             if !whole {
                 torn = Torn::NoLineEnd;
             }
             Ok(())
         })
         .map_err(|e| e.unwrap_or_else(|io| trouble(path, "cannot read", &io)))?;
-        Ok(torn)
+        broken.map_or(Ok(torn), |broken| Err(refused(&broken, false)))
     }
 
     fn mend_io(&mut self) -> io::Result<()> {
@@ -191,6 +210,8 @@ impl ResultsFile {
 
     /// Appends whole lines. After an error nothing of them is in the file.
     pub(crate) fn append(&mut self, lines: &[u8]) -> Result<(), Error> {
+        // What others did is told by whoever looks next; here it must not maim a line.
+        let _ = self.undisturbed();
         self.append_io(lines).map_err(|error| {
             let path = self.path.display();
             Error::new(

@@ -5,7 +5,7 @@ use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
-use super::{ResultsFile, same_file};
+use super::{ResultsFile, Torn, same_file};
 use crate::base::disk::sync_folder;
 use crate::base::error::{Error, ErrorKind};
 use crate::base::private;
@@ -25,7 +25,11 @@ impl ResultsFile {
             if len == self.len || self.dirty {
                 return Ok(());
             }
-            let whole = std::mem::replace(&mut self.len, len);
+            let whole = self.len;
+            if let Err(error) = self.end_last_line() {
+                log::warn!("{}: cannot end its last line: {error}", self.path.display());
+                self.len = len;
+            }
             format!(
                 "{}: somebody else cut it short or wrote to it while the run was going on: it has \
                  {len} bytes where the run had written {whole}; nothing more is sent. The same \
@@ -38,6 +42,12 @@ impl ResultsFile {
         let error = Error::new(ErrorKind::Invalid, found);
         self.disturbed = Some(error.clone());
         Err(error)
+    }
+
+    /// Results that still come must not be joined to a line that somebody else cut in the middle.
+    fn end_last_line(&mut self) -> io::Result<()> {
+        self.torn = self.read(&mut |_, _| {}).unwrap_or(Torn::NoLineEnd);
+        self.mend_io()
     }
 
     /// Whether the open file still has its name.
