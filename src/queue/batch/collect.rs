@@ -76,11 +76,18 @@ pub(crate) fn collect(
         seen: HashSet::new(),
         chunk: HashMap::new(),
         bytes: 0,
+        failures: None,
         collected: Collected::default(),
     };
     // One that was removed since is fetched again: what is in it was paid for.
-    for (path, is_whole) in here {
-        sorting.file(&path, is_whole, ctx)?;
+    for (path, is_whole) in &here {
+        sorting.file(path, *is_whole, ctx)?;
+    }
+    // An answer counts, wherever a failure of the same request stands.
+    if sorting.turn_to_failures() {
+        for (path, is_whole) in &here {
+            sorting.file(path, *is_whole, ctx)?;
+        }
     }
     let mut collected = sorting.finish()?;
     let foreign = record.provisional && collected.requests == 0;
@@ -225,10 +232,27 @@ struct Sorting<'a> {
     seen: HashSet<u32>,
     chunk: HashMap<u32, BatchLineResult>,
     bytes: usize,
+    failures: Option<Failures>,
     collected: Collected,
 }
 
+/// What is done about lines that hold no answer, which come after all that do.
+#[derive(PartialEq, Eq)]
+enum Failures {
+    /// There are such lines, passed over in the first reading.
+    Left,
+    /// They alone are looked at.
+    Turn,
+}
+
 impl Sorting<'_> {
+    /// True when the files are to be read once more, for the requests that failed.
+    fn turn_to_failures(&mut self) -> bool {
+        let left = self.failures.is_some();
+        self.failures = left.then_some(Failures::Turn);
+        left
+    }
+
     fn file(&mut self, path: &Path, is_whole: bool, ctx: &Context) -> Result<(), Error> {
         let unreadable = |error| {
             let why = format!("cannot read {}: {error}", path.display());
@@ -255,18 +279,26 @@ impl Sorting<'_> {
     }
 
     fn line(&mut self, line: &[u8]) {
+        let is_first = self.failures != Some(Failures::Turn);
         let read = match self.client.read(line) {
             Ok(read) => read,
             Err(error) => {
                 log::debug!("a line of results that cannot be read: {error}");
-                self.collected.broken += 1;
+                self.collected.broken += u64::from(is_first);
                 return;
             }
         };
         let Some(number) = number(self.label, &read.key) else {
-            self.collected.strangers += 1;
+            self.collected.strangers += u64::from(is_first);
             return;
         };
+        let is_answer = matches!(&read.result, BatchLineResult::Answered(result) if result.is_ok());
+        if is_answer != is_first {
+            if is_first {
+                self.failures = Some(Failures::Left);
+            }
+            return;
+        }
         if !self.seen.insert(number) {
             self.collected.duplicates += 1;
             return;

@@ -60,6 +60,27 @@ fn results_under_strange_ids_are_not_bought_again_and_again() {
 }
 
 #[test]
+fn an_answer_counts_wherever_a_failure_of_its_request_stands() {
+    let bench = Bench::new();
+    let client = bench.client();
+    let process = bench.enqueue(&["a", "b"]);
+    let world = bench.world.clone();
+    *client.download.lock() = Box::new(move |id| {
+        let world = world.lock();
+        let remote = world.batches.iter().find(|remote| remote.id == *id)?;
+        let lines = |mark| {
+            let line = move |(key, prompt): &(String, String)| format!("{key} {mark}{prompt}\n");
+            remote.items.iter().map(line).collect::<String>()
+        };
+        Some(Ok(lines('-') + &lines('+') + &lines('-')))
+    });
+    let mut poller = bench.poller(bench.worker(), &[]);
+    assert!(bench.until(&mut poller, || bench.is_over(process)));
+    assert_eq!(bench.counts(process).completed, 2);
+    assert_eq!((bench.bought("a"), bench.bought("b")), (1, 1));
+}
+
+#[test]
 fn what_a_short_download_lacks_is_not_bought_again() {
     let bench = Bench::new();
     let client = bench.client();
