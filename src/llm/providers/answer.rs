@@ -1,6 +1,7 @@
 //! From what a reply holds to an answer or a failure, the same way for every dialect.
 
 use std::borrow::Cow;
+use std::cell::Cell;
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer};
@@ -11,6 +12,7 @@ use crate::base::error::{Error, ErrorKind, Sent};
 use crate::base::usage::{Paid, Usage};
 use crate::llm::response::{FinishReason, Response};
 
+use super::bounded;
 use super::holds::Holds;
 
 /// What a word for the end of an answer means.
@@ -184,10 +186,14 @@ pub(super) fn beginning(body: &[u8]) -> Cow<'_, str> {
 /// No call has more tokens. What is stated above it is no count, and would leave sums no room.
 const MOST_TOKENS: u64 = u32::MAX as u64;
 
+/// No usage has more fields.
+const MOST_COUNTS: usize = 1_000;
+
 /// The counts of a usage, read apart from the answer: a strange one must not cost it.
 pub(super) fn counts<T: DeserializeOwned>(raw: Option<&RawValue>) -> Option<T> {
     // By way of a value, of which a name may stand twice.
-    let value: Value = serde_json::from_str(raw?.get()).ok()?;
+    let most = Cell::new(MOST_COUNTS);
+    let value = bounded::value(raw?.get().as_bytes(), &most).ok()?;
     T::deserialize(value).ok()
 }
 

@@ -16,6 +16,7 @@ use crate::llm::request::{Request, ResponseFormat, Text};
 use crate::llm::response::Response;
 
 use super::answer::{Answer, End, Ends, count, count_in, counts, text_of, unlike};
+use super::bounded;
 use super::calls::{self, Call, Choice};
 use super::content::{self, JSON_MODE, Part, invalid, lacking};
 use super::errors::failure_inside;
@@ -301,12 +302,17 @@ fn document(source: Value, name: Option<&str>) -> Value {
 
 #[derive(Deserialize)]
 struct Reply<'b> {
+    #[serde(default, deserialize_with = "bounded::field")]
     model: Option<Value>,
+    #[serde(default, deserialize_with = "bounded::field")]
     content: Option<Value>,
+    #[serde(default, deserialize_with = "bounded::field")]
     stop_reason: Option<Value>,
+    #[serde(default, deserialize_with = "bounded::field")]
     stop_details: Option<Value>,
     #[serde(borrow)]
     usage: Option<&'b RawValue>,
+    #[serde(default, deserialize_with = "bounded::field")]
     error: Option<Value>,
 }
 

@@ -1,8 +1,11 @@
 //! Replies that came as a stream of events although none was asked for, as some gateways send them:
 //! put together into the reply that each dialect has without a stream.
 
+use std::cell::Cell;
+
 use serde_json::{Map, Value, json};
 
+use super::bounded;
 use super::content::object;
 use super::lenient;
 use super::vendor::Dialect;
@@ -37,9 +40,14 @@ pub(super) fn streamed(dialect: Dialect, body: &[u8]) -> Option<Streamed> {
     Some(whole.map_or(Streamed::CutOff, Streamed::Whole))
 }
 
+/// The most values in a stream, each of which takes far more memory than text: some for each word of the
+/// longest answer.
+const MOST_VALUES: usize = 1_000_000;
+
 /// Gemini's stream in the form of a list.
 fn chunks(body: &[u8]) -> serde_json::Result<Vec<Value>> {
-    let chunks: Vec<Map<String, Value>> = serde_json::from_slice(body)?;
+    let list = bounded::value(body, &Cell::new(MOST_VALUES))?;
+    let chunks: Vec<Map<String, Value>> = serde_json::from_value(list)?;
     Ok(chunks.into_iter().map(Value::from).collect())
 }
 
@@ -53,7 +61,7 @@ fn events(body: &[u8]) -> Option<(Vec<Value>, bool)> {
         return None;
     }
     let text = String::from_utf8_lossy(body);
-    let mut events = Vec::new();
+    let (mut events, left) = (Vec::new(), Cell::new(MOST_VALUES));
     for line in text.lines() {
         let Some(data) = line.strip_prefix("data:").map(str::trim) else {
             continue;
@@ -61,17 +69,18 @@ fn events(body: &[u8]) -> Option<(Vec<Value>, bool)> {
         match data {
             "" => {}
             "[DONE]" => return Some((events, true)),
-            data => match read(data) {
+            data => match read(data, &left) {
                 Some(event) => events.push(event),
                 None => break,
             },
         }
     }
-    Some((events, false))
+    // It did not end there, but is more than any answer.
+    (left.get() > 0).then_some((events, false))
 }
 
-fn read(data: &str) -> Option<Value> {
-    let read = lenient::read(data.as_bytes(), |data| serde_json::from_slice(data));
+fn read(data: &str, left: &Cell<usize>) -> Option<Value> {
+    let read = lenient::read(data.as_bytes(), |data| bounded::value(data, left));
     read.ok().map(|(event, _)| event)
 }
 

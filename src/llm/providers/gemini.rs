@@ -17,6 +17,7 @@ use crate::llm::request::{Request, ResponseFormat, Text};
 use crate::llm::response::Response;
 
 use super::answer::{Answer, End, Ends, count, counts, unlike};
+use super::bounded;
 use super::calls::{self, Call, Choice};
 use super::content::{self, Part, invalid, lacking};
 use super::errors::failure_inside;
@@ -255,19 +256,26 @@ fn parts(text: Text<'_>, beside_calls: bool) -> Result<Vec<Value>, Error> {
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Reply<'b> {
-    candidates: Option<Vec<Candidate>>,
+    #[serde(default, deserialize_with = "bounded::first")]
+    candidates: Option<Candidate>,
+    #[serde(default, deserialize_with = "bounded::field")]
     prompt_feedback: Option<Value>,
     #[serde(borrow)]
     usage_metadata: Option<&'b RawValue>,
+    #[serde(default, deserialize_with = "bounded::field")]
     model_version: Option<Value>,
+    #[serde(default, deserialize_with = "bounded::field")]
     error: Option<Value>,
 }
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Candidate {
+    #[serde(default, deserialize_with = "bounded::field")]
     content: Option<Value>,
+    #[serde(default, deserialize_with = "bounded::field")]
     finish_reason: Option<Value>,
+    #[serde(default, deserialize_with = "bounded::field")]
     safety_ratings: Option<Value>,
 }
 
@@ -315,7 +323,7 @@ impl Reply<'_> {
             usage,
             cost_usd: None,
         };
-        let Some(candidate) = self.candidates.and_then(|list| list.into_iter().next()) else {
+        let Some(candidate) = self.candidates else {
             if let Some(error) = &self.error {
                 return Err(failure_inside(vendor, error, body));
             }

@@ -2,8 +2,9 @@
 //! not have, a field that stands twice. The answer in them was paid for, so they are mended and read.
 
 use std::borrow::Cow;
+use std::cell::Cell;
 
-use serde_json::Value;
+use super::bounded;
 
 /// A body that can be read now, and what was done to it, for people.
 struct Mended {
@@ -11,6 +12,8 @@ struct Mended {
     done: Vec<&'static str>,
 }
 
+/// What holds more is not mended of fields that stand twice: each value takes far more memory than text.
+const MOST_VALUES: usize = 1_000_000;
 const UNICODE: &str = "letters that are no valid Unicode are replaced by \u{fffd}";
 const NUMBERS: &str = "numbers that JSON does not have count as absent";
 const TWICE: &str = "of a field that stands twice the last counts";
@@ -24,7 +27,7 @@ impl Mended {
 
     /// The same with the last of each field that stands twice.
     fn without_repeats(&self) -> Option<Self> {
-        let value: Value = serde_json::from_slice(&self.json).ok()?;
+        let value = bounded::value(&self.json, &Cell::new(MOST_VALUES)).ok()?;
         Some(Self {
             json: serde_json::to_vec(&value).ok()?,
             done: self.done.iter().copied().chain([TWICE]).collect(),
@@ -170,7 +173,7 @@ fn number<'t>(text: &'t [u8], out: &mut Vec<u8>, note: &mut impl FnMut(&'static 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::json;
+    use serde_json::{Value, json};
 
     fn value(body: &[u8]) -> (Value, Option<String>) {
         let mended = mend(body).unwrap();

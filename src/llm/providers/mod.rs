@@ -6,6 +6,7 @@ mod access;
 mod answer;
 mod anthropic;
 pub mod batch;
+mod bounded;
 mod calls;
 pub mod config;
 mod content;

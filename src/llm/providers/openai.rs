@@ -15,6 +15,7 @@ use crate::llm::request::{Request, ResponseFormat, Text};
 use crate::llm::response::Response;
 
 use super::answer::{Answer, End, Ends, count, count_in, counts, text_of, unlike};
+use super::bounded;
 use super::content::{self, JSON_MODE, Part};
 use super::errors::failure_inside;
 use super::fields::Fields;
@@ -179,29 +180,41 @@ impl serde::Serialize for Extra<'_> {
 
 #[derive(Deserialize)]
 struct Reply<'b> {
+    #[serde(default, deserialize_with = "bounded::field")]
     model: Option<Value>,
-    choices: Option<Vec<Choice>>,
+    #[serde(default, deserialize_with = "bounded::first")]
+    choices: Option<Choice>,
     #[serde(borrow)]
     usage: Option<&'b RawValue>,
+    #[serde(default, deserialize_with = "bounded::field")]
     error: Option<Value>,
 }
 
 #[derive(Deserialize)]
 struct Choice {
+    #[serde(default, deserialize_with = "bounded::field")]
     finish_reason: Option<Value>,
     message: Option<Message>,
 }
 
 #[derive(Default, Deserialize)]
 struct Message {
+    #[serde(default, deserialize_with = "bounded::field")]
     content: Option<Value>,
+    #[serde(default, deserialize_with = "bounded::field")]
     refusal: Option<Value>,
+    #[serde(default, deserialize_with = "bounded::field")]
     tool_calls: Option<Value>,
     /// The older form of one call.
+    #[serde(default, deserialize_with = "bounded::field")]
     function_call: Option<Value>,
+    #[serde(default, deserialize_with = "bounded::field")]
     audio: Option<Value>,
+    #[serde(default, deserialize_with = "bounded::field")]
     images: Option<Value>,
+    #[serde(default, deserialize_with = "bounded::field")]
     reasoning: Option<Value>,
+    #[serde(default, deserialize_with = "bounded::field")]
     reasoning_content: Option<Value>,
 }
 
@@ -252,7 +265,7 @@ const ENDS: Ends = &[
 /// When it is not the dialect's JSON; inside, when it holds a failure, or no usable answer.
 pub(super) fn read(vendor: &Vendor, body: &[u8]) -> serde_json::Result<Result<Response, Error>> {
     let reply: Reply<'_> = serde_json::from_slice(body)?;
-    let Some(choice) = reply.choices.and_then(|choices| choices.into_iter().next()) else {
+    let Some(choice) = reply.choices else {
         // Some gateways answer 200 and put the failure inside.
         let inside = reply.error.as_ref().filter(|error| !error.is_null());
         return Ok(Err(match inside {

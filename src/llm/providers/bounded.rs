@@ -1,0 +1,210 @@
+//! Fields of replies that may hold anything, of which a tree is built in memory only up to a size: two
+//! bytes of JSON can take a hundred there. A field with more in it fails its reply, which is kept as it
+//! came.
+
+use std::cell::Cell;
+use std::fmt;
+use std::marker::PhantomData;
+
+use serde::Deserialize;
+use serde::de::{DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde_json::{Map, Value};
+
+/// The most values in one field, lists and objects included: far beyond any answer.
+const MOST: usize = 50_000;
+
+/// Reads a text of JSON that holds no more values than are left of so many, and takes them off.
+pub(super) fn value(json: &[u8], left: &Cell<usize>) -> serde_json::Result<Value> {
+    let mut from = serde_json::Deserializer::from_slice(json);
+    let value = Bounded(left).deserialize(&mut from)?;
+    from.end().map(|()| value)
+}
+
+/// A field that may be missing.
+pub(super) fn field<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Value>, D::Error> {
+    let left = Cell::new(MOST);
+    let value = Bounded(&left).deserialize(from)?;
+    Ok(Some(value).filter(|value| !value.is_null()))
+}
+
+/// The first of a list that may be missing; the others are never kept.
+pub(super) fn first<'de, D, T>(from: D) -> Result<Option<T>, D::Error>
+where
+    D: Deserializer<'de>,
+    T: Deserialize<'de>,
+{
+    from.deserialize_any(First(PhantomData))
+}
+
+#[derive(Clone, Copy)]
+struct Bounded<'c>(&'c Cell<usize>);
+
+impl Bounded<'_> {
+    fn count<E: Error>(self) -> Result<(), E> {
+        let left = self.0.get().checked_sub(1);
+        let left = left.ok_or_else(|| E::custom("a field of more values than any answer has"))?;
+        self.0.set(left);
+        Ok(())
+    }
+}
+
+impl<'de> DeserializeSeed<'de> for Bounded<'_> {
+    type Value = Value;
+
+    fn deserialize<D: Deserializer<'de>>(self, from: D) -> Result<Value, D::Error> {
+        self.count()?;
+        from.deserialize_any(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Bounded<'_> {
+    type Value = Value;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("any JSON value")
+    }
+
+    fn visit_unit<E>(self) -> Result<Value, E> {
+        Ok(Value::Null)
+    }
+
+    fn visit_bool<E>(self, value: bool) -> Result<Value, E> {
+        Ok(value.into())
+    }
+
+    fn visit_u64<E>(self, value: u64) -> Result<Value, E> {
+        Ok(value.into())
+    }
+
+    fn visit_i64<E>(self, value: i64) -> Result<Value, E> {
+        Ok(value.into())
+    }
+
+    fn visit_f64<E>(self, value: f64) -> Result<Value, E> {
+        Ok(value.into())
+    }
+
+    fn visit_str<E>(self, value: &str) -> Result<Value, E> {
+        Ok(value.into())
+    }
+
+    fn visit_string<E>(self, value: String) -> Result<Value, E> {
+        Ok(value.into())
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Value, A::Error> {
+        let mut values = Vec::new();
+        while let Some(value) = list.next_element_seed(self)? {
+            values.push(value);
+        }
+        Ok(Value::Array(values))
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut object: A) -> Result<Value, A::Error> {
+        let mut fields = Map::new();
+        while let Some(name) = object.next_key::<String>()? {
+            fields.insert(name, object.next_value_seed(self)?);
+        }
+        Ok(Value::Object(fields))
+    }
+}
+
+struct First<T>(PhantomData<T>);
+
+impl<'de, T: Deserialize<'de>> Visitor<'de> for First<T> {
+    type Value = Option<T>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a list")
+    }
+
+    fn visit_unit<E>(self) -> Result<Option<T>, E> {
+        Ok(None)
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Option<T>, A::Error> {
+        let first = list.next_element()?;
+        while list.next_element::<IgnoredAny>()?.is_some() {}
+        Ok(first)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::super::dialect::testing::decoded;
+    use super::*;
+
+    #[derive(Debug, Deserialize)]
+    struct Reply {
+        #[serde(default, deserialize_with = "field")]
+        any: Option<Value>,
+        #[serde(default, deserialize_with = "first")]
+        list: Option<u8>,
+    }
+
+    fn read(json: &str) -> serde_json::Result<Reply> {
+        serde_json::from_str(json)
+    }
+
+    #[test]
+    fn a_field_holds_what_json_holds() {
+        let all = json!({"a": [1, -1, 1.5, "x\n", true, null, {"b": []}]});
+        let reply = read(&json!({ "any": all, "list": [7, 8] }).to_string()).unwrap();
+        assert_eq!((reply.any, reply.list), (Some(all), Some(7)));
+        let none = read(r#"{"any":null,"list":null}"#).unwrap();
+        assert_eq!((none.any, none.list), (None, None));
+        assert!(read("{}").unwrap().list.is_none());
+        assert!(read(r#"{"list":[]}"#).unwrap().list.is_none());
+        assert!(read(r#"{"list":5}"#).is_err());
+    }
+
+    #[test]
+    fn replies_of_very_many_values_fail_and_are_kept() {
+        let many = format!("[{}[]]", "[],".repeat(1_100_000));
+        let openai = |field: &str| format!(r#"{{"choices":[{{"message":{{"{field}":{many}}}}}]}}"#);
+        let cases = [
+            ("openai", openai("content")),
+            ("openai", openai("tool_calls")),
+            (
+                "openai",
+                format!("{} ", openai("content")).replacen('{', r#"{"x":NaN,"#, 1),
+            ),
+            ("openai", format!("data: {}\n\n", openai("content"))),
+            (
+                "anthropic",
+                format!(r#"{{"type":"message","content":{many}}}"#),
+            ),
+            (
+                "gemini",
+                format!(r#"{{"candidates":[{{"content":{{"parts":{many}}}}}]}}"#),
+            ),
+            (
+                "gemini",
+                format!(r#"[{{"candidates":[{{"content":{{"parts":{many}}}}}]}}]"#),
+            ),
+        ];
+        for (name, body) in cases {
+            let error = decoded(name, &body).unwrap_err();
+            let shown = error.message();
+            assert!(error.is_unusable_reply(), "{name}: {shown}");
+        }
+        // Only the first of the choices counts, however many there are.
+        let choices = r#"{"message":{"content":"yes"}},"#.to_owned() + &"{},".repeat(1000) + "{}";
+        let answer = decoded("openai", &format!(r#"{{"choices":[{choices}]}}"#)).unwrap();
+        assert_eq!(answer.text, "yes");
+        let usage = format!(r#"{{"choices":[{{"message":{{"content":"y"}}}}],"usage":{many}}}"#);
+        assert_eq!(decoded("openai", &usage).unwrap().usage, None);
+    }
+
+    #[test]
+    fn a_field_of_very_many_values_is_refused() {
+        let list = |values: usize| format!(r#"{{"any":[{}1]}}"#, "1,".repeat(values - 1));
+        // The list is a value itself.
+        let most = read(&list(MOST - 1)).unwrap().any.unwrap();
+        assert_eq!(most.as_array().map(Vec::len), Some(MOST - 1));
+        let error = read(&list(MOST)).unwrap_err();
+        assert!(error.to_string().contains("more values than"), "{error}");
+    }
+}
