@@ -6,6 +6,7 @@ use sha2::{Digest, Sha256};
 
 use super::fault::{Fault, utf8};
 use super::json::{self, Said, prompt};
+use super::rows::without_bom;
 use super::table::CsvHeader;
 use super::{Form, Settings, delimiter};
 use crate::llm::request::{Request, Task};
@@ -17,7 +18,15 @@ pub(crate) fn parse_record(
     bytes: &[u8],
     settings: &Settings,
 ) -> Result<Request, Fault> {
-    let text = utf8(bytes)?;
+    // A file that was joined to another brings its mark along.
+    let text = utf8(without_bom(bytes))?;
+    // JSON has no place for one and says so itself.
+    if !matches!(form, Form::Jsonl | Form::Json) && text.contains('\0') {
+        return Err(Fault::new(
+            "a NUL byte",
+            "UTF-8 text: if it is UTF-16, convert it: iconv -f UTF-16LE -t UTF-8 in.csv > out.csv",
+        ));
+    }
     let template = settings.template.as_ref();
     let said = match (form, header) {
         (Form::Jsonl | Form::Json, _) => json::line(text, settings)?,

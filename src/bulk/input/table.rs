@@ -115,6 +115,13 @@ impl CsvHeader {
                 format!("{}, as the header has", self.names.len()),
             ));
         }
+        let same = |(cell, name): (&Cow<'_, str>, &String)| cell.trim() == name;
+        if row.len() > 1 && row.iter().zip(&self.names).all(same) {
+            return Err(Fault::new(
+                "the header once more",
+                "rows below it: files are not joined to be read, but named one behind the other",
+            ));
+        }
         let id = match self.id {
             Some(column) if self.id_wanted || !row[column].trim().is_empty() => {
                 Some(id::checked(&self.names[column], &row[column])?)
