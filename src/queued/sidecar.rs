@@ -1,7 +1,7 @@
 //! What is kept beside an output while anything of it is on a queue.
 
-use std::fs;
-use std::io::{self, Write};
+use std::fs::{self, File};
+use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -298,7 +298,7 @@ fn renamed(output: &Path) -> Option<(Sidecar, PathBuf)> {
 }
 
 fn read(path: &Path) -> Result<Option<Sidecar>, Error> {
-    let text = match fs::read(path) {
+    let text = match content(path) {
         Ok(text) => text,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(trouble(path, "cannot be read", &error)),
@@ -321,6 +321,18 @@ fn read(path: &Path) -> Result<Option<Sidecar>, Error> {
             ))
         }),
     }
+}
+
+/// A sidecar is a few kilobytes long; whatever is longer, or no file, is none and not waited for.
+const LONGEST: u64 = 16 << 20;
+
+fn content(path: &Path) -> io::Result<Vec<u8>> {
+    if !fs::metadata(path)?.is_file() {
+        return Err(io::Error::other("it is not a file; move it away"));
+    }
+    let mut text = Vec::new();
+    File::open(path)?.take(LONGEST).read_to_end(&mut text)?;
+    Ok(text)
 }
 
 /// What was about to be taken, and was not, is where it was.
