@@ -4,6 +4,8 @@
 
 mod accounts;
 #[cfg(all(feature = "cli", feature = "simulate"))]
+mod attacks;
+#[cfg(all(feature = "cli", feature = "simulate"))]
 mod batch_api;
 #[cfg(all(feature = "queue", feature = "simulate"))]
 mod batch_attack;

@@ -1,0 +1,535 @@
+//! What servers, files and other programs may do to a run, each in the cheapest form that once did harm
+//! or that nothing else here tries: nothing is lost, nothing is bought twice, and every end is said.
+
+#![cfg(unix)]
+
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::process::Command;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use batchwright::simulate::{SimConfig, Simulator};
+use serde_json::Value;
+
+use super::common::{Desk, Ended, Running, all_ids, good, line_count, simulator};
+
+const KEY: &str = "sk-proj-Zx9Qab0123456789hijklMNOP";
+
+/// A server that answers with the bytes it is told to, and keeps the calls' bodies.
+struct Liar {
+    url: String,
+    asked: Arc<Mutex<Vec<String>>>,
+}
+
+impl Liar {
+    fn new(reply: impl Fn(usize) -> Vec<u8> + Send + 'static) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = format!("http://{}/v1", listener.local_addr().unwrap());
+        let asked = Arc::new(Mutex::new(Vec::new()));
+        let kept = asked.clone();
+        std::thread::spawn(move || {
+            for mut stream in listener.incoming().flatten() {
+                let Some(body) = body_of(&mut stream) else {
+                    continue;
+                };
+                let call = {
+                    let mut kept = kept.lock().unwrap();
+                    kept.push(body);
+                    kept.len()
+                };
+                let _ = stream.write_all(&reply(call));
+            }
+        });
+        Self { url, asked }
+    }
+
+    /// Answers each call with this body.
+    fn saying(body: impl Into<Vec<u8>>) -> Self {
+        let reply = ok(&body.into(), "");
+        Self::new(move |_| reply.clone())
+    }
+
+    fn calls(&self) -> usize {
+        self.asked.lock().unwrap().len()
+    }
+
+    fn run(&self, desk: &Desk, words: &str) -> Ended {
+        let words = format!("run --provider custom --model m -j 1 {words}");
+        let mut command = desk.command(words.split_whitespace());
+        command.env("CUSTOM_LLM_BASE_URL", &self.url);
+        Running::start(command.env("CUSTOM_LLM_API_KEY", KEY)).wait()
+    }
+}
+
+fn ok(body: &[u8], headers: &str) -> Vec<u8> {
+    reply("200 OK", body, headers)
+}
+
+fn reply(status: &str, body: &[u8], headers: &str) -> Vec<u8> {
+    let length = body.len();
+    let head = format!(
+        "HTTP/1.1 {status}\r\nconnection: close\r\ncontent-length: {length}\r\n{headers}\r\n"
+    );
+    [head.as_bytes(), body].concat()
+}
+
+fn body_of(stream: &mut TcpStream) -> Option<String> {
+    let (mut seen, mut buffer) = (Vec::new(), [0; 4096]);
+    while let Ok(n @ 1..) = stream.read(&mut buffer) {
+        seen.extend_from_slice(&buffer[..n]);
+        let text = String::from_utf8_lossy(&seen);
+        let Some((head, body)) = text.split_once("\r\n\r\n") else {
+            continue;
+        };
+        let head = head.to_ascii_lowercase();
+        let length = head
+            .lines()
+            .find_map(|line| line.strip_prefix("content-length: "));
+        if length?.parse() == Ok(body.len()) {
+            return Some(body.to_owned());
+        }
+    }
+    None
+}
+
+/// An answer of OpenAI's API with this content and usage.
+fn answer(content: &str, usage: &str) -> String {
+    format!(
+        r#"{{"choices":[{{"message":{{"content":{content}}},"finish_reason":"stop"}}],"usage":{usage}}}"#
+    )
+}
+
+/// One prompt, and what became of it.
+fn one(liar: &Liar, words: &str) -> (Desk, Ended, Value) {
+    let desk = Desk::new();
+    desk.prompts("in.jsonl", 1);
+    let ended = liar.run(&desk, &format!("in.jsonl -o out.jsonl {words}"));
+    let mut results = desk.results("out.jsonl");
+    assert_eq!(results.len(), 1, "{}", ended.stderr);
+    let result = results.remove(0);
+    (desk, ended, result)
+}
+
+#[test]
+fn odd_replies_that_were_paid_for_are_bought_once() {
+    let deep = |n: usize| "[".repeat(n) + &"]".repeat(n);
+    let wrapped = |rest: &str| format!(r#"{{"x":{rest},{}"#, &answer("\"fine\"", "{}")[1..]);
+    let bytes = |text: &str| text.as_bytes().to_vec();
+    let gzip = [
+        0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 3, 0x4b, 0xcb, 0xcc, 0x4b, 5, 0,
+    ];
+    let replies: [(&str, Vec<u8>, Option<&str>); 9] = [
+        (
+            "lone surrogates",
+            bytes(&answer(r#""a\ud800""#, "{}")),
+            Some("a\u{fffd}"),
+        ),
+        (
+            "no Unicode",
+            answer("\"a?\"", "{}").replace('?', "\u{1}").into_bytes(),
+            Some("a\u{1}"),
+        ),
+        (
+            "no number",
+            bytes(&answer("\"fine\"", r#"{"prompt_tokens":NaN}"#)),
+            Some("fine"),
+        ),
+        (
+            "twice",
+            bytes(&answer(r#""no","content":"fine""#, "{}")),
+            Some("fine"),
+        ),
+        (
+            "deep, unread",
+            bytes(&wrapped(&deep(100_000))),
+            Some("fine"),
+        ),
+        ("deep, read", bytes(&answer(&deep(100_000), "{}")), None),
+        (
+            "very many values",
+            bytes(&answer(&format!("[{}1]", "1,".repeat(60_000)), "{}")),
+            None,
+        ),
+        ("compressed unasked", gzip.to_vec(), None),
+        ("HTML", bytes("<html>come back later</html>"), None),
+    ];
+    for (name, body, text) in replies {
+        let liar = Liar::saying(body);
+        let (desk, ended, result) = one(&liar, "");
+        assert_eq!(result["text"].as_str(), text, "{name}: {result}");
+        assert_eq!(
+            ended.status.code(),
+            Some(if text.is_some() { 0 } else { 3 }),
+            "{name}"
+        );
+        assert_eq!(
+            result["error"]["unusable_reply"] == true,
+            text.is_none(),
+            "{name}: {result}"
+        );
+        liar.run(&desk, "in.jsonl -o out.jsonl");
+        assert_eq!(liar.calls(), 1, "{name} was bought again");
+    }
+}
+
+#[test]
+fn lies_about_the_length_of_a_reply_end_and_are_no_answers() {
+    let body = answer("\"fine\"", "{}");
+    let more = (body.len() + 10).to_string();
+    let two = format!("{}\r\ncontent-length: 5", body.len());
+    for length in [&more, "-1", "99999999999999999999", "abc", &two] {
+        let head = format!("HTTP/1.1 200 OK\r\ncontent-length: {length}\r\n\r\n{body}");
+        let liar = Liar::new(move |_| head.clone().into_bytes());
+        let (_, ended, result) = one(&liar, "--max-retries 0");
+        assert_eq!(result["success"], false, "{length}: {result}");
+        ended.expect(3);
+        assert_eq!(liar.calls(), 1, "{length}");
+    }
+}
+
+#[test]
+fn an_absurd_usage_costs_neither_the_answer_nor_the_pace() {
+    for usage in [
+        r#"{"prompt_tokens":18446744073709551615,"completion_tokens":18446744073709551615}"#,
+        r#"{"prompt_tokens":-5,"completion_tokens":1e300}"#,
+        r#"{"prompt_tokens":{"a":[]},"completion_tokens":"x"}"#,
+        "[[],[]]",
+        "\"none\"",
+    ] {
+        let desk = Desk::new();
+        desk.prompts("in.jsonl", 4);
+        let liar = Liar::saying(answer("\"fine\"", usage));
+        let ended = liar
+            .run(&desk, "in.jsonl -o out.jsonl --tpm 100000")
+            .expect(0);
+        assert_eq!(desk.ids("out.jsonl"), all_ids(4), "{usage}");
+        let pause = Duration::from_secs(20);
+        assert!(ended.took < pause, "{usage}: {:?}", ended.took);
+    }
+}
+
+#[test]
+fn an_absurd_retry_after_neither_ends_nor_holds_a_run() {
+    let told = |value: &str| {
+        let header = format!("retry-after: {value}\r\n");
+        let refused = reply("429 Too Many Requests", b"{}", &header);
+        let fine = ok(answer("\"fine\"", "{}").as_bytes(), "");
+        Liar::new(move |call| {
+            if call == 1 {
+                refused.clone()
+            } else {
+                fine.clone()
+            }
+        })
+    };
+    for value in ["-5", "NaN", "soon", "Wed, 21 Oct 2015 07:28:00 GMT"] {
+        let (_, ended, result) = one(&told(value), "");
+        assert_eq!(result["text"], "fine", "{value}");
+        ended.expect(0);
+    }
+    for value in ["31536000", "1e308", "99999999999999999999999"] {
+        let liar = told(value);
+        let (desk, ended, _) = one(&liar, "");
+        ended.expect(4).says("it asks to wait for");
+        // The next run is not held by it.
+        liar.run(&desk, "in.jsonl -o out.jsonl").expect(0);
+    }
+}
+
+#[test]
+fn a_key_in_hexadecimal_digits_is_redacted() {
+    let hex: String = KEY.bytes().map(|byte| format!("{byte:02x}")).collect();
+    for hex in [hex.to_uppercase(), hex] {
+        let body = format!(r#"{{"error":{{"message":"header dump: {hex} refused"}}}}"#);
+        let liar = Liar::new(move |_| reply("400 Bad Request", body.as_bytes(), ""));
+        let (desk, ended, _) = one(&liar, "-vv");
+        let shown = ended.stderr + &desk.read("out.jsonl");
+        assert!(shown.contains("header dump: *** refused"), "{shown}");
+        assert!(!shown.contains(&hex), "{shown}");
+    }
+}
+
+/// The program with these words and its standard output closed.
+fn closed(desk: &Desk, words: &[&str]) -> Command {
+    let script = "exec \"$0\" \"$@\" >&-";
+    let program = env!("CARGO_BIN_EXE_batchwright");
+    desk.other("sh", ["-c", script, program].iter().chain(words))
+}
+
+#[test]
+fn nothing_is_bought_for_a_closed_standard_output_by_any_name() {
+    let (desk, sim) = (Desk::new(), good());
+    desk.prompts("in.jsonl", 3);
+    let url = sim.base_url();
+    for name in ["/dev/stdout", "/dev/fd/1", "/proc/self/fd/1"] {
+        let words = [
+            "run",
+            "in.jsonl",
+            "-o",
+            name,
+            "--provider",
+            "local",
+            "--model",
+            "sim-1",
+        ];
+        let words = [&words[..], &["--base-url", &url]].concat();
+        let ended = Running::start(&mut closed(&desk, &words)).wait().expect(1);
+        assert!(
+            ended.error().contains("standard output is closed"),
+            "{name}"
+        );
+    }
+    assert_eq!(sim.stats().calls, 0);
+}
+
+#[test]
+fn an_output_that_is_cut_within_a_line_loses_nothing_that_comes_after() {
+    let (desk, sim) = (
+        Desk::new(),
+        simulator(SimConfig::default().latency(Duration::from_millis(20))),
+    );
+    desk.prompts("in.jsonl", 200);
+    let words = "in.jsonl -o out.jsonl -j 4";
+    let running = desk.start(&sim, words);
+    let path = desk.path("out.jsonl");
+    assert!(super::common::eventually(|| line_count(&path) > 10));
+    let first = desk.read("out.jsonl").lines().next().unwrap().len() as u64;
+    let file = std::fs::OpenOptions::new().write(true).open(&path).unwrap();
+    file.set_len(first + 1 + first / 2).unwrap();
+    running.wait().expect(4).says("somebody else cut it short");
+    // One line is left of those before, and all that came since.
+    let kept = desk.results("out.jsonl").len() as u64;
+    let before = sim.stats().calls;
+    desk.run(&sim, words).expect(0);
+    assert_eq!(desk.ids("out.jsonl"), all_ids(200));
+    assert_eq!(sim.stats().calls - before, 200 - kept);
+}
+
+#[test]
+fn a_broken_line_of_an_output_is_taken_out_as_it_says_and_no_other_is_bought_again() {
+    let (desk, sim) = (Desk::new(), good());
+    desk.prompts("in.jsonl", 20);
+    for line in [1, 7, 20] {
+        desk.run(&sim, "in.jsonl -o out.jsonl -j 1").expect(0);
+        let before = sim.stats().calls;
+        let text = desk.read("out.jsonl");
+        let mut lines: Vec<&str> = text.lines().collect();
+        let broken = lines[line - 1].replace("success", "\"");
+        lines[line - 1] = &broken;
+        desk.write("out.jsonl", lines.join("\n") + "\n");
+        let ended = desk.run(&sim, "in.jsonl -o out.jsonl").expect(2);
+        let advice = format!("sed -i {line}d out.jsonl");
+        assert!(ended.error().contains(&advice), "{}", ended.stderr);
+        let cure = desk
+            .other("sed", ["-i", &format!("{line}d"), "out.jsonl"])
+            .status();
+        assert!(cure.unwrap().success());
+        desk.run(&sim, "in.jsonl -o out.jsonl").expect(0);
+        assert_eq!(desk.ids("out.jsonl"), all_ids(20));
+        assert_eq!(sim.stats().calls, before + 1);
+    }
+    for notes in ["notes\n", "notes\nand more\n", "{}\n{}\n"] {
+        desk.write("notes", notes);
+        let ended = desk.run(&sim, "in.jsonl -o notes").expect(2);
+        assert!(
+            ended.error().ends_with("name another output"),
+            "{}",
+            ended.stderr
+        );
+        assert_eq!(desk.read("notes"), notes);
+    }
+}
+
+#[test]
+fn joined_files_and_other_encodings_are_read_right_or_refused() {
+    let (desk, sim) = (Desk::new(), good());
+    let run = |name: &str, bytes: &[u8], words: &str| {
+        desk.write(name, bytes);
+        let _ = std::fs::remove_file(desk.path("out.jsonl"));
+        desk.run(&sim, &format!("{name} -o out.jsonl {words}"))
+    };
+    let line = |id: &str| format!("\u{feff}{{\"id\":\"{id}\",\"prompt\":\"p\"}}\n");
+    let joined = line("i-0") + &line("i-1");
+    run("a.jsonl", joined.as_bytes(), "").expect(0);
+    assert_eq!(desk.ids("out.jsonl"), all_ids(2));
+    run("a.txt", "\u{feff}one\n\u{feff}two\n".as_bytes(), "").expect(0);
+    let texts: Vec<_> = desk
+        .results("out.jsonl")
+        .iter()
+        .map(|line| line["text"].clone())
+        .collect();
+    assert!(texts.contains(&"echo: two".into()), "{texts:?}");
+    let calls = sim.stats().calls;
+    let table = "\u{feff}id,text\r\ni-0,one\r\n";
+    let ended = run("a.csv", table.repeat(2).as_bytes(), "--template {{text}}").expect(2);
+    assert!(
+        ended
+            .error()
+            .contains("a.csv:3: found the header once more"),
+        "{}",
+        ended.stderr
+    );
+    let wide = |text: &str| {
+        text.encode_utf16()
+            .flat_map(u16::to_le_bytes)
+            .collect::<Vec<_>>()
+    };
+    for (name, bytes) in [
+        ("b.txt", wide("one\ntwo\n")),
+        ("b.csv", wide("id,prompt\n1,one\n")),
+        (
+            "c.jsonl",
+            line("i-0")
+                .into_bytes()
+                .into_iter()
+                .chain([0; 300])
+                .collect(),
+        ),
+    ] {
+        let ended = run(name, &bytes, "").expect(2);
+        assert!(ended.error().contains(name), "{}", ended.stderr);
+    }
+    assert_eq!(sim.stats().calls, calls);
+    // Each of the columns may hold what the other is named.
+    run("a.csv", b"id,prompt\nprompt,id\n", "").expect(0);
+    run("a.csv", b"prompt\nprompt\n", "").expect(0);
+}
+
+#[test]
+fn quotes_and_line_ends_at_the_borders_of_what_is_read_at_once_stay_whole() {
+    const BORDER: usize = 2 << 20;
+    let (desk, sim) = (Desk::new(), good());
+    let head = "id,prompt\n";
+    let ending = "\"\"\r\n";
+    // Whether the header is read with the first rows is nobody's business here.
+    for (header, back) in (0..=ending.len()).flat_map(|back| [(0, back), (head.len(), back)]) {
+        // A first row of padding, so that the ending of the second lies across the border.
+        let second = "2,\"x";
+        let padding = BORDER - header - "1,\n".len() - second.len() - back;
+        let padding = "p".repeat(padding);
+        let table = format!("{head}1,{padding}\n{second}{ending}y\"\n3,z\n");
+        desk.write("in.csv", table);
+        let ended = desk.run(&sim, "in.csv -o out.jsonl --dry-run").expect(0);
+        let items = ended.stderr.contains("3 items");
+        assert!(items, "{header} {back}: {}", ended.stderr);
+    }
+    desk.run(&sim, "in.csv -o out.jsonl --max-tokens 5")
+        .expect(0);
+    let second = desk
+        .results("out.jsonl")
+        .into_iter()
+        .find(|line| line["id"] == "2")
+        .unwrap();
+    assert_eq!(second["text"], "echo: x\"\r\ny");
+}
+
+#[cfg(feature = "queue")]
+mod queued {
+    use super::super::cli_bought_once::{bought, left_alone};
+    use super::super::cli_run_batch::{WORDS, batch, run};
+    use super::*;
+
+    const SIDECAR: &str = "out.jsonl.batchwright";
+
+    /// Puts something else in the sidecar's place and runs; then the sidecar again, and collects.
+    fn instead(name: &str, put: impl Fn(&std::path::Path), code: i32) {
+        let (desk, sim) = left_alone(3);
+        let (sidecar, kept) = (desk.path(SIDECAR), desk.path("kept"));
+        std::fs::rename(&sidecar, &kept).unwrap();
+        put(&sidecar);
+        let ended = run(&desk, &sim, WORDS);
+        assert_eq!(ended.status.code(), Some(code), "{name}: {}", ended.stderr);
+        bought(&sim, 3);
+        if code != 0 {
+            assert!(ended.error().contains(SIDECAR), "{name}: {}", ended.stderr);
+            let _ = std::fs::remove_dir(&sidecar);
+            std::fs::rename(&kept, &sidecar).unwrap();
+            run(&desk, &sim, WORDS).expect(0);
+        }
+        assert_eq!(desk.ids("out.jsonl"), all_ids(3), "{name}");
+        bought(&sim, 3);
+    }
+
+    #[test]
+    fn what_stands_in_a_sidecars_place_is_neither_waited_for_nor_believed() {
+        instead("a folder", |path| std::fs::create_dir(path).unwrap(), 2);
+        let pipe = |path: &std::path::Path| {
+            assert!(Command::new("mkfifo").arg(path).status().unwrap().success());
+        };
+        instead("a pipe", pipe, 2);
+        let long = |path: &std::path::Path| {
+            let file = std::fs::File::create(path).unwrap();
+            file.set_len(1 << 40).unwrap();
+        };
+        instead("a terabyte of nothing", long, 2);
+        let dangling =
+            |path: &std::path::Path| std::os::unix::fs::symlink("nowhere", path).unwrap();
+        instead("a link to nowhere", dangling, 0);
+    }
+
+    #[test]
+    fn the_same_command_many_times_at_once_buys_once() {
+        let (desk, sim) = left_alone(5);
+        let all: Vec<Running> = (0..4)
+            .map(|_| Running::start(&mut batch(&desk, &sim, WORDS)))
+            .collect();
+        let mut codes: Vec<_> = all
+            .into_iter()
+            .map(|run| run.wait().status.code().unwrap())
+            .collect();
+        codes.sort_unstable();
+        // Who comes later finds the output in use, or all of it done.
+        assert!(
+            codes[0] == 0 && codes.iter().all(|code| *code <= 1),
+            "{codes:?}"
+        );
+        assert_eq!(desk.ids("out.jsonl"), all_ids(5));
+        bought(&sim, 5);
+    }
+
+    fn finished(desk: &Desk, sim: &Simulator, items: usize) -> String {
+        desk.prompts("in.jsonl", items);
+        let id = desk.plain("submit in.jsonl --model sim-1").expect(0).stdout;
+        let url = sim.base_url();
+        let words = format!("work --until-empty --provider local --base-url {url} --rpm 100000");
+        desk.plain(&words).expect(0);
+        id.trim().to_owned()
+    }
+
+    #[test]
+    fn results_are_not_taken_to_a_closed_standard_output_by_any_name() {
+        let (desk, sim) = (Desk::new(), good());
+        let id = finished(&desk, &sim, 3);
+        for name in ["-", "/dev/stdout", "/dev/fd/1", "/proc/self/fd/1"] {
+            let words = ["results", &id, "--take", "-o", name];
+            let ended = Running::start(&mut closed(&desk, &words)).wait().expect(1);
+            assert!(
+                ended.error().contains("standard output is closed"),
+                "{name}"
+            );
+        }
+        desk.plain(&format!("results {id} -o out.jsonl")).expect(0);
+        assert_eq!(desk.ids("out.jsonl"), all_ids(3));
+    }
+
+    #[test]
+    fn of_several_takers_at_once_each_result_goes_to_one() {
+        let (desk, sim) = (Desk::new(), good());
+        let id = finished(&desk, &sim, 60);
+        let taker = |file: &str| {
+            let words = format!("results {id} -o {file}");
+            Running::start(&mut desk.command(words.split_whitespace()))
+        };
+        let takers = ["a.jsonl", "b.jsonl", "a.jsonl", "c.jsonl"].map(taker);
+        takers.into_iter().for_each(|taker| drop(taker.wait()));
+        let mut ids = Vec::new();
+        for file in ["a.jsonl", "b.jsonl", "c.jsonl"] {
+            if desk.exists(file) {
+                ids.extend(desk.ids(file));
+            }
+        }
+        ids.sort();
+        assert_eq!(ids, all_ids(60));
+    }
+}
