@@ -142,7 +142,12 @@ impl Share {
 fn open(path: &Path) -> io::Result<File> {
     let mut options = OpenOptions::new();
     options.read(true).write(true).create(true).truncate(false);
-    private::open(&mut options, path)
+    let file = private::open(&mut options, path)?;
+    // A pipe in its place would be read for ever.
+    match file.metadata()?.is_file() {
+        true => Ok(file),
+        false => Err(io::Error::other("the place of a quota's file is taken")),
+    }
 }
 
 /// The file, locked until it is closed; `None` when somebody else holds the lock.

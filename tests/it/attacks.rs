@@ -284,6 +284,32 @@ fn nothing_is_bought_for_a_closed_standard_output_by_any_name() {
 }
 
 #[test]
+fn pipes_in_the_places_of_shared_limits_hold_up_no_run() {
+    let (desk, liar) = (Desk::new(), Liar::saying(answer("\"fine\"", "{}")));
+    desk.prompts("in.jsonl", 3);
+    liar.run(&desk, "in.jsonl -o first.jsonl --rpm 6000")
+        .expect(0);
+    let quotas = std::fs::read_dir(desk.path(super::common::HOME).join("quotas")).unwrap();
+    let files: Vec<_> = quotas.map(|entry| entry.unwrap().path()).collect();
+    assert!(!files.is_empty());
+    for file in files {
+        std::fs::remove_file(&file).unwrap();
+        assert!(
+            Command::new("mkfifo")
+                .arg(&file)
+                .status()
+                .unwrap()
+                .success()
+        );
+    }
+    let ended = liar
+        .run(&desk, "in.jsonl -o out.jsonl --rpm 6000")
+        .expect(0);
+    ended.says("limits are not shared with other processes");
+    assert_eq!(desk.ids("out.jsonl"), all_ids(3));
+}
+
+#[test]
 fn an_output_that_is_cut_within_a_line_loses_nothing_that_comes_after() {
     let (desk, sim) = (
         Desk::new(),
