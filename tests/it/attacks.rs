@@ -9,7 +9,7 @@ use std::process::Command;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use batchwright::simulate::{SimConfig, Simulator};
+use batchwright::simulate::SimConfig;
 use serde_json::Value;
 
 use super::common::{Desk, Ended, Running, all_ids, good, line_count, simulator};
@@ -452,6 +452,8 @@ fn quotes_and_line_ends_at_the_borders_of_what_is_read_at_once_stay_whole() {
 
 #[cfg(feature = "queue")]
 mod queued {
+    use batchwright::simulate::Simulator;
+
     use super::super::cli_bought_once::{bought, left_alone};
     use super::super::cli_run_batch::{WORDS, batch, run};
     use super::*;

@@ -347,6 +347,7 @@ impl SmallDisk {
     }
 
     /// Leaves so much room and no more.
+    #[cfg(feature = "queue")]
     pub fn leave(&self, kilobytes: u64) {
         let mut filler = std::fs::File::create(self.at.join("filler")).unwrap();
         let mut size = 0;
