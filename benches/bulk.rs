@@ -6,10 +6,10 @@ use std::ops::ControlFlow;
 use std::thread;
 use std::time::Duration;
 
-use batchwright::simulate::{SimConfig, Simulator};
 use batchwright::{
     Bulk, Context, LlmClient, LlmConfig, Request, Response, client_fn, execute_bulk_sync,
 };
+use batchwright_simulate::{SimConfig, Simulator};
 use criterion::{
     BenchmarkId, Criterion, SamplingMode, Throughput, criterion_group, criterion_main,
 };

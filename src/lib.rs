@@ -49,19 +49,17 @@
 //!
 //! | feature | default | adds |
 //! |---|---|---|
-//! | `cli` | yes | the `batchwright` program; not needed by a library user |
-//! | `schema` | yes | answers are checked against the JSON Schema asked for; without it, only for being JSON |
 //! | `queue` | yes | the durable queue in an SQLite file, batches, and settings in a file that processes share |
 //! | `bundled` | yes | SQLite compiled in; without it, `queue` links the system's library |
-//! | `simulate` | yes | the `simulate` module: a loopback provider with latency, limits and trouble |
+//! | `schema` | no | answers are checked against the JSON Schema asked for, at the price of sixty crates more; without it, only for being JSON |
+//!
+//! A provider on the loopback interface for your tests, with latency, limits and trouble, is the crate
+//! `batchwright-simulate`; the program `batchwright` is the crate `batchwright-cli`.
 //!
 //! # Logging
 //!
 //! Through the `log` crate: `warn` for settings that are ignored, `info` for repairs of an output
 //! file. Prompts, answers and credentials are never logged.
-
-#![forbid(unsafe_code)]
-#![warn(missing_docs)]
 
 mod base;
 #[cfg(test)]
@@ -76,8 +74,6 @@ mod observe;
 mod queue;
 #[cfg(feature = "queue")]
 mod queued;
-#[cfg(feature = "simulate")]
-pub mod simulate;
 pub mod testing;
 
 pub use base::cancel::{Context, Subscription};

@@ -140,35 +140,3 @@ fn what_a_stopped_item_has_paid_is_in_its_outcome() {
     assert_eq!(error.kind(), ErrorKind::Cancelled);
     assert_eq!(outcomes[0].usage().unwrap().input_tokens, 100);
 }
-
-#[cfg(all(feature = "cli", feature = "simulate"))]
-#[test]
-fn result_lines_and_summary_hold_what_filtered_refused_and_empty_replies_used() {
-    use super::common::{Desk, simulator};
-    use batchwright::simulate::{SimConfig, Trouble};
-
-    let kinds = [Trouble::ContentFilter, Trouble::Refusal, Trouble::Empty];
-    let settings = kinds
-        .into_iter()
-        .fold(SimConfig::default(), |s, kind| s.trouble(kind, 0.25));
-    let (desk, sim) = (Desk::new(), simulator(settings));
-    desk.prompts("in.jsonl", 10);
-    let ended = desk
-        .run(&sim, "in.jsonl -o out.jsonl -j 4 --json")
-        .expect(3);
-    let (stats, lines) = (sim.stats(), desk.results("out.jsonl"));
-    for kind in kinds {
-        assert!(stats.by_trouble.contains_key(&kind.to_string()), "{kind}");
-    }
-    let input = |line: &Value| line["usage"]["input_tokens"].as_u64().unwrap();
-    let plain = lines.iter().find(|line| line["attempts"] == 1).unwrap();
-    for line in &lines {
-        let calls = line["attempts"].as_u64().unwrap();
-        assert_eq!(input(line), calls * input(plain), "{line}");
-    }
-    assert!(lines.iter().any(|line| line["success"] == false));
-    let summary: Value = serde_json::from_str(&ended.stdout).unwrap();
-    let sum: u64 = lines.iter().map(input).sum();
-    assert_eq!(summary["summary"]["usage"]["input_tokens"], sum);
-    assert_eq!(sum, stats.paid * input(plain));
-}

@@ -4,12 +4,12 @@ use std::collections::HashSet;
 use std::io::Read;
 use std::time::Duration;
 
-use batchwright::simulate::{BatchConfig, SimConfig, Simulator, Vendor};
 use batchwright::{
     BatchApi, BatchClient, BatchInput, BatchIntent, BatchLine, BatchLineResult, BatchStage,
     BatchState, BatchStatus, Context, Error, ErrorKind, Found, LlmConfig, Refused, Request, Secret,
     Sent, Wall,
 };
+use batchwright_simulate::{BatchConfig, SimConfig, Simulator, Vendor};
 
 use crate::common::{PATIENCE, simulator};
 

@@ -6,12 +6,12 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use batchwright::simulate::{BatchConfig, SimConfig};
 use batchwright::{
     BatchAccount, BatchClient, BatchInput, BatchIntent, BatchLimits, BatchLine, BatchSettings,
     BatchStage, BatchStatus, Context, Error, Found, Job, JobQueue, LlmConfig, ProcessId, Request,
     Route, Secret, Worker,
 };
+use batchwright_simulate::{BatchConfig, SimConfig};
 
 use super::common::{Desk, simulator};
 

@@ -4,11 +4,11 @@ use std::collections::{BTreeMap, HashSet};
 use std::io::Read;
 use std::time::{Duration, SystemTime};
 
-use batchwright::simulate::{BatchConfig, SimConfig, Simulator};
 use batchwright::{
     BatchApi, BatchClient, BatchInput, BatchIntent, BatchLine, BatchLineResult, BatchStage,
     BatchState, Context, Error, ErrorKind, Found, LlmConfig, Refused, Request, Secret, Sent,
 };
+use batchwright_simulate::{BatchConfig, SimConfig, Simulator};
 
 /// Far beyond what anything here takes, also on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -89,7 +89,7 @@ impl Desk {
     }
 
     fn wait_for_end(&self) {
-        let over = |stats: &batchwright::simulate::BatchStats| stats.ended == stats.created;
+        let over = |stats: &batchwright_simulate::BatchStats| stats.ended == stats.created;
         assert!(self.sim.wait_for_batches(over, PATIENCE));
     }
 

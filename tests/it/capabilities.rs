@@ -3,14 +3,14 @@
 
 use std::time::Duration;
 
-use batchwright::simulate::{BatchConfig, SimConfig, Trouble, embedding};
 use batchwright::{
     BatchClient, BatchSettings, Context, ErrorKind, Job, JobQueue, LlmClient, LlmConfig, ProcessId,
     RateHints, Request, ResponseFormat, Route, Secret, Worker,
 };
+use batchwright_simulate::{BatchConfig, SimConfig, Trouble, embedding};
 use serde_json::json;
 
-use super::dialects::{PROVIDERS, Provider, never_malformed};
+use super::every_provider::{PROVIDERS, Provider, never_malformed};
 
 const PAGE: &str = include_str!("../../docs/providers.md");
 

@@ -1,4 +1,5 @@
-//! A folder to work in, and the real program run in it with an environment of its own.
+//! A folder to work in, and programs run in it with an environment of its own. The tests of the program
+//! read this file too.
 
 use std::ffi::OsStr;
 use std::io::{Read, Write};
@@ -8,7 +9,7 @@ use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use batchwright::simulate::{SimConfig, Simulator};
+use batchwright_simulate::{SimConfig, Simulator};
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -69,12 +70,7 @@ impl Desk {
         results.iter().map(id).collect()
     }
 
-    /// The program with nothing but what it needs from the environment.
-    pub fn command<S: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = S>) -> Command {
-        self.other(env!("CARGO_BIN_EXE_batchwright"), args)
-    }
-
-    /// The same for another program.
+    /// A program with nothing but what it needs from the environment.
     pub fn other<S: AsRef<OsStr>>(
         &self,
         program: impl AsRef<OsStr>,
@@ -93,33 +89,6 @@ impl Desk {
             .stdout(Stdio::piped())
             .stderr(Stdio::piped());
         command
-    }
-
-    /// `run` with these words (`in.jsonl -o out.jsonl -j 2`), against the simulator.
-    pub fn against(&self, sim: &Simulator, words: &str) -> Command {
-        let url = sim.base_url();
-        let provider = ["--provider", "local", "--base-url", &url];
-        let mut command = self.command(["run"].iter().chain(&provider));
-        if !words.contains("--model") {
-            command.args(["--model", "sim-1"]);
-        }
-        command.args(words.split_whitespace());
-        command
-    }
-
-    /// Runs these words against the simulator to the end.
-    pub fn run(&self, sim: &Simulator, words: &str) -> Ended {
-        Running::start(&mut self.against(sim, words)).wait()
-    }
-
-    /// Runs the program with these words to the end.
-    pub fn plain(&self, words: &str) -> Ended {
-        Running::start(&mut self.command(words.split_whitespace())).wait()
-    }
-
-    /// Starts these words against the simulator.
-    pub fn start(&self, sim: &Simulator, words: &str) -> Running {
-        Running::start(&mut self.against(sim, words))
     }
 }
 
@@ -347,7 +316,6 @@ impl SmallDisk {
     }
 
     /// Leaves so much room and no more.
-    #[cfg(feature = "queue")]
     pub fn leave(&self, kilobytes: u64) {
         let mut filler = std::fs::File::create(self.at.join("filler")).unwrap();
         let mut size = 0;

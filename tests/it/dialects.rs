@@ -4,49 +4,16 @@
 use std::ops::ControlFlow;
 use std::time::Duration;
 
-use batchwright::simulate::{SimConfig, SimStats, Simulator, Trouble, Vendor};
 use batchwright::{
     Bulk, Client, ErrorKind, LlmConfig, Message, Outcome, Request, ResponseFormat, RetryPolicy,
     Role, Route, Secret,
 };
-use serde_json::{Value, json};
+use batchwright_simulate::{SimConfig, Simulator, Trouble};
+use serde_json::json;
 
-/// A provider by its name, whose dialect the simulator takes on, and where that is spoken.
-pub struct Provider {
-    pub name: &'static str,
-    pub vendor: Option<Vendor>,
-    path: &'static str,
-}
-
-pub const PROVIDERS: [Provider; 8] = [
-    Provider::new("openai", Some(Vendor::OpenAi), ""),
-    Provider::new("anthropic", None, ""),
-    Provider::new("gemini", None, ""),
-    Provider::new("xai", Some(Vendor::Xai), ""),
-    Provider::new("groq", Some(Vendor::Groq), "/openai/v1"),
-    Provider::new("mistral", Some(Vendor::Mistral), ""),
-    Provider::new("local", Some(Vendor::Local), ""),
-    Provider::new("custom", None, ""),
-];
+use super::every_provider::{PROVIDERS, Provider, body_fields, never_malformed, recorded_turn};
 
 impl Provider {
-    const fn new(name: &'static str, vendor: Option<Vendor>, path: &'static str) -> Self {
-        Self { name, vendor, path }
-    }
-
-    pub fn simulator(&self, config: SimConfig) -> Simulator {
-        let config = config.api_key("sk-right");
-        let config = match self.vendor {
-            Some(vendor) => config.vendor(vendor),
-            None => config,
-        };
-        Simulator::start(config).unwrap()
-    }
-
-    pub fn url(&self, sim: &Simulator) -> String {
-        format!("http://{}{}", sim.addr(), self.path)
-    }
-
     pub fn client(&self, sim: &Simulator, key: &str) -> Client {
         LlmConfig::new(self.name)
             .base_url(self.url(sim))
@@ -63,12 +30,6 @@ impl Provider {
     }
 }
 
-/// No refusal that a right request never meets.
-#[track_caller]
-pub fn never_malformed(name: &str, stats: &SimStats) {
-    assert_eq!(stats.malformed, 0, "{name}: {stats:?}");
-}
-
 fn prompts(n: usize) -> Vec<Request> {
     let prompt = |i| {
         Request::new(format!("prompt {i}"))
@@ -77,58 +38,6 @@ fn prompts(n: usize) -> Vec<Request> {
             .with_max_tokens(64)
     };
     (0..n).map(prompt).collect()
-}
-
-/// The fields of OpenAI's chat API beside those that are parameters of a request, and those that its
-/// followers are known for.
-pub fn body_fields() -> Vec<(&'static str, Value)> {
-    let efforts = ["none", "minimal", "low", "medium", "high", "xhigh", "max"];
-    let tiers = ["auto", "default", "flex"];
-    let words = |field, words: &[&str]| -> Vec<(&'static str, Value)> {
-        words.iter().map(|word| (field, json!(word))).collect()
-    };
-    let mut fields = vec![
-        ("frequency_penalty", json!(0.1)),
-        ("function_call", json!("none")),
-        ("logit_bias", json!({"50256": -100})),
-        ("logprobs", json!(true)),
-        ("metadata", json!({"run": "r7"})),
-        ("metadata", json!({"user_id": "u-1"})),
-        ("metadata", Value::Null),
-        ("modalities", json!(["text"])),
-        ("parallel_tool_calls", json!(false)),
-        (
-            "prediction",
-            json!({"type": "content", "content": "likely"}),
-        ),
-        ("presence_penalty", json!(0.1)),
-        ("prompt_cache_key", json!("k")),
-        ("prompt_cache_retention", json!("24h")),
-        ("safety_identifier", json!("u-1")),
-        ("store", json!(true)),
-        ("tool_choice", json!("none")),
-        (
-            "tools",
-            json!([{"type": "function", "function": {"name": "f", "parameters": {}}}]),
-        ),
-        ("top_logprobs", json!(2)),
-        ("user", json!("u-1")),
-        ("verbosity", json!("low")),
-        ("web_search_options", json!({})),
-        ("top_k", json!(40)),
-        ("min_p", json!(0.05)),
-        ("repetition_penalty", json!(1.1)),
-    ];
-    fields.extend(words("reasoning_effort", &efforts));
-    fields.extend(words("service_tier", &tiers));
-    fields
-}
-
-/// A turn as OpenAI's API gave it, with the name of a speaker put in.
-pub fn recorded_turn() -> Value {
-    json!({"role": "assistant", "content": "two", "refusal": null, "annotations": [],
-        "tool_calls": [], "audio": null, "function_call": null, "reasoning_content": "hm",
-        "name": "bob"})
 }
 
 /// Requests with everything that a prompt file can say.

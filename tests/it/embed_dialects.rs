@@ -2,11 +2,12 @@
 
 use std::time::Duration;
 
-use batchwright::simulate::{SimConfig, Simulator, Trouble, Vendor, embedding};
 use batchwright::{Bulk, Client, LlmConfig, Outcome, Request, RetryPolicy, Route, Secret};
+use batchwright_simulate::{SimConfig, Simulator, Trouble, embedding};
 use serde_json::json;
 
-use super::common::{Desk, simulator};
+use super::common::simulator;
+use super::every_provider::EMBEDDERS;
 
 fn client(sim: &Simulator, provider: &str) -> Client {
     let version = match provider {
@@ -49,17 +50,9 @@ fn has_own_vectors(outcomes: &[Outcome], dimensions: usize) {
     }
 }
 
-const SPEAKERS: [(&str, Vendor, usize); 5] = [
-    ("openai", Vendor::OpenAi, 128),
-    ("mistral", Vendor::Mistral, 64),
-    ("gemini", Vendor::OpenAi, 100),
-    ("local", Vendor::Local, 32),
-    ("custom", Vendor::OpenAi, 32),
-];
-
 #[test]
 fn every_dialect_is_spoken_as_its_strict_reader_wants_it() {
-    for (provider, vendor, inputs) in SPEAKERS {
+    for (provider, vendor, inputs) in EMBEDDERS {
         for dimensions in [None, Some(16)] {
             let sim = simulator(SimConfig::default().vendor(vendor));
             let outcomes = run(client(&sim, provider), &requests(600, dimensions));
@@ -88,7 +81,7 @@ fn base64_makes_no_difference() {
 
 #[test]
 fn trouble_on_the_way_costs_no_vector() {
-    for (provider, vendor, _) in SPEAKERS {
+    for (provider, vendor, _) in EMBEDDERS {
         let config = [
             Trouble::RateLimit,
             Trouble::Error500,
@@ -120,31 +113,4 @@ fn what_the_provider_always_refuses_fails_alone() {
     let failed = |(i, outcome): (usize, &Outcome)| outcome.result.is_err().then_some(i);
     let failed: Vec<_> = outcomes.iter().enumerate().filter_map(failed).collect();
     assert_eq!(failed, hopeless);
-}
-
-#[test]
-fn the_program_embeds_for_each_provider() {
-    let desk = Desk::new();
-    desk.prompts("in.jsonl", 300);
-    for (provider, vendor, _) in SPEAKERS {
-        let sim = simulator(SimConfig::default().vendor(vendor));
-        let url = match provider {
-            "gemini" => format!("http://{}/v1beta", sim.addr()),
-            _ => sim.base_url(),
-        };
-        let words = format!(
-            "run in.jsonl -o {provider}.jsonl --task embed --dimensions 12 --model m --provider {provider} --base-url {url}"
-        );
-        let mut command = desk.command(words.split_whitespace());
-        for key in ["OPENAI_API_KEY", "MISTRAL_API_KEY", "GEMINI_API_KEY"] {
-            command.env(key, "k");
-        }
-        super::common::Running::start(&mut command).wait().expect(0);
-        for line in desk.results(&format!("{provider}.jsonl")) {
-            let text = line["id"].as_str().unwrap().replace("i-", "prompt ");
-            let found: Vec<f32> = serde_json::from_value(line["embedding"].clone()).unwrap();
-            assert_eq!(found, embedding(&text, 12));
-        }
-        assert_eq!(sim.stats().embedded, 300);
-    }
 }

@@ -8,7 +8,7 @@ use std::thread;
 use std::time::Duration;
 
 use batchwright::JobQueue;
-use batchwright::simulate::{SimConfig, Simulator};
+use batchwright_simulate::{SimConfig, Simulator};
 use rusqlite::Connection;
 
 use super::common::{Desk, PATIENCE, Random, Running, simulator};
@@ -16,32 +16,23 @@ use super::common::{Desk, PATIENCE, Random, Running, simulator};
 const SLOTS: u64 = 8;
 
 /// An example's program. `cargo test --test it` alone does not build it, and what an earlier build
-/// left behind may be another one; where it is as it should be, this takes no time.
+/// left behind may be another one; where it is as it should be, this takes no time. The features are
+/// those of a plain `cargo test` of the workspace: with others the library would be built once more.
 pub fn program(example: &str) -> PathBuf {
     let test = std::env::current_exe().unwrap();
     let folder = test.parent().unwrap().parent().unwrap();
-    // Those of this test, also `default` itself: with others the library would be built once more.
-    let features = [
-        (cfg!(feature = "default"), "default"),
-        (cfg!(feature = "bundled"), "bundled"),
-        (cfg!(feature = "schema"), "schema"),
-    ];
-    let features = features.iter().filter(|(on, _)| *on).map(|(_, name)| *name);
-    let features: Vec<&str> = features.chain(["cli", "queue", "simulate"]).collect();
     let mut cargo = Command::new(env!("CARGO"));
     // What cargo tells a test of its package would be news to build scripts.
     for (name, _) in std::env::vars_os() {
         let name = name.to_string_lossy().into_owned();
-        let ours = ["CARGO_PKG_", "CARGO_MANIFEST_", "CARGO_BIN_"];
+        let ours = ["CARGO_PKG_", "CARGO_MANIFEST_"];
         if ours.iter().any(|prefix| name.starts_with(prefix)) {
             cargo.env_remove(&name);
         }
     }
     cargo
         .current_dir(env!("CARGO_MANIFEST_DIR"))
-        .args(["build", "--quiet", "--offline", "--no-default-features"])
-        .args(["--features", &features.join(",")])
-        .args(["--example", example])
+        .args(["build", "--quiet", "--offline", "--example", example])
         .arg("--target-dir")
         .arg(folder.parent().unwrap());
     if folder.ends_with("release") {

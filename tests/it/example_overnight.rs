@@ -6,7 +6,7 @@ use std::collections::HashSet;
 use std::path::Path;
 use std::time::Duration;
 
-use batchwright::simulate::{BatchConfig, BatchPoint, SimConfig, Simulator};
+use batchwright_simulate::{BatchConfig, BatchPoint, SimConfig, Simulator};
 use serde_json::Value;
 
 use super::common::{Desk, PATIENCE, Running, simulator};

@@ -6,11 +6,11 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
-use batchwright::simulate::{BatchConfig, SimConfig, Simulator, Vendor};
 use batchwright::{
     BatchApi, BatchClient, BatchInput, BatchIntent, BatchStage, BatchState, Context, Error, Found,
     LlmClient, LlmConfig, Request, Secret, inspect,
 };
+use batchwright_simulate::{BatchConfig, SimConfig, Simulator, Vendor};
 
 const PREFIX: &str = "/some/prefix";
 const KEY: &str = "sk-key-of-nobody-0123456789";

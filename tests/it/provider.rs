@@ -5,11 +5,11 @@ use std::net::TcpListener;
 use std::ops::ControlFlow;
 use std::time::{Duration, Instant};
 
-use batchwright::simulate::{SimConfig, Simulator, Trouble};
 use batchwright::{
     Bulk, Client, Context, Error, ErrorKind, ErrorPolicy, LlmClient, LlmConfig, Request,
     RetryPolicy, Route, Secret, Sent, StopReason, execute_bulk_sync,
 };
+use batchwright_simulate::{SimConfig, Simulator, Trouble};
 
 const PATIENCE: Duration = Duration::from_secs(20);
 

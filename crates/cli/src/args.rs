@@ -8,10 +8,8 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use super::input::InputArgs;
 use super::settings::words_for;
 use super::shell::{CompletionsArgs, ManArgs};
-#[cfg(feature = "simulate")]
 use super::simulate::SimulateArgs;
 use super::values::{at_least_one, name, seconds, temperature, text_or_file};
-#[cfg(feature = "queue")]
 use super::{
     doctor::DoctorArgs,
     process::{CancelArgs, RetryArgs},
@@ -32,24 +30,15 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 pub enum Command {
     Run(Box<RunArgs>),
-    #[cfg(feature = "queue")]
     Submit(Box<SubmitArgs>),
-    #[cfg(feature = "queue")]
     Work(Box<WorkArgs>),
-    #[cfg(feature = "queue")]
     Status(StatusArgs),
-    #[cfg(feature = "queue")]
     Results(ResultsArgs),
-    #[cfg(feature = "queue")]
     Cancel(CancelArgs),
-    #[cfg(feature = "queue")]
     Retry(RetryArgs),
-    #[cfg(feature = "queue")]
     Doctor(DoctorArgs),
     Providers(ProvidersArgs),
-    #[cfg(feature = "queue")]
     Config(ConfigArgs),
-    #[cfg(feature = "simulate")]
     Simulate(Box<SimulateArgs>),
     Completions(CompletionsArgs),
     Man(ManArgs),
@@ -227,7 +216,6 @@ pub struct PromptArgs {
     /// FILE, @FILE, or the schema itself, which begins with `{`. An answer that does not fit is
     /// asked for again once, with what is wrong, and then fails. Lines that bring a
     /// `response_format` keep theirs.
-    #[cfg(feature = "schema")]
     #[arg(long, value_name = "FILE", conflicts_with = "json_mode")]
     pub json_schema: Option<PathBuf>,
 
@@ -351,7 +339,6 @@ pub struct ProvidersArgs {
 ///
 /// What is stored holds for every run and worker of this data folder, unless the environment or a
 /// flag says otherwise.
-#[cfg(feature = "queue")]
 #[derive(Debug, Args)]
 #[command(after_help = MORE, after_long_help = super::config::help(), arg_required_else_help = true)]
 pub struct ConfigArgs {
@@ -369,7 +356,6 @@ pub struct ConfigArgs {
     pub data_dir: Option<PathBuf>,
 }
 
-#[cfg(feature = "queue")]
 #[derive(Debug, Subcommand)]
 pub enum ConfigAction {
     /// Show every setting: its value, and where that comes from

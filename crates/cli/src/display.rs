@@ -327,7 +327,6 @@ pub fn count(n: u64) -> String {
 }
 
 /// An age in one unit.
-#[cfg(feature = "queue")]
 pub fn age(time: Duration) -> String {
     match time.as_secs() {
         s @ 0..60 => format!("{s}s"),

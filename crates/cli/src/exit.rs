@@ -56,7 +56,6 @@ pub enum About {
     /// The provider cannot be used: no key, no model, no server.
     Provider,
     /// The queue, or the process that is meant.
-    #[cfg(feature = "queue")]
     Queue,
     /// Anything else.
     CouldNotRun,
@@ -69,7 +68,6 @@ impl About {
             Self::Input => "input",
             Self::Output => "output",
             Self::Provider => "provider",
-            #[cfg(feature = "queue")]
             Self::Queue => "queue",
             Self::CouldNotRun => "could_not_run",
         }

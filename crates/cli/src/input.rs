@@ -148,7 +148,6 @@ impl InputArgs {
     }
 
     /// What people call it when nobody has named it.
-    #[cfg(feature = "queue")]
     pub fn short(&self) -> String {
         let (first, more) = (&self.files[0], self.files.len() - 1);
         match (first.file_name(), more) {
@@ -159,7 +158,6 @@ impl InputArgs {
     }
 
     /// Its paths as they hold in every folder, for people.
-    #[cfg(feature = "queue")]
     pub fn whole(&self) -> String {
         let paths: Vec<String> = self.files.iter().map(|path| whole(path)).collect();
         paths.join(", ")
@@ -175,7 +173,6 @@ impl InputArgs {
 }
 
 /// A path that holds in every folder, for people.
-#[cfg(feature = "queue")]
 pub fn whole(path: &Path) -> String {
     let whole = path.canonicalize().or_else(|_| std::path::absolute(path));
     let whole = whole.unwrap_or_else(|_| path.to_owned());

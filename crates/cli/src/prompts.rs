@@ -1,6 +1,5 @@
 //! From prompt flags to what is filled in where a prompt does not say it itself.
 
-#[cfg(feature = "schema")]
 use std::path::Path;
 
 use batchwright::{PromptSettings, Task};
@@ -35,7 +34,6 @@ pub fn settings(prompt: &PromptArgs, model: Option<&str>) -> Result<PromptSettin
             .template(template)
             .map_err(|error| Refusal::usage(error.message()))?;
     }
-    #[cfg(feature = "schema")]
     if let Some(given) = &prompt.json_schema {
         settings = with_schema(settings, given)?;
     }
@@ -49,7 +47,6 @@ pub fn settings(prompt: &PromptArgs, model: Option<&str>) -> Result<PromptSettin
 }
 
 /// Takes the schema that is written out, or that of a file.
-#[cfg(feature = "schema")]
 fn with_schema(settings: PromptSettings, given: &Path) -> Result<PromptSettings, Refusal> {
     let words = given.to_str().unwrap_or_default();
     let (name, text) = match words.trim_start().starts_with('{') {
@@ -74,7 +71,6 @@ fn fits_vectors(prompt: &PromptArgs) -> Result<(), Refusal> {
         (prompt.max_tokens.is_some(), "--max-tokens"),
         (prompt.temperature.is_some(), "--temperature"),
         (prompt.json_mode, "--json-mode"),
-        #[cfg(feature = "schema")]
         (prompt.json_schema.is_some(), "--json-schema"),
     ];
     match given.into_iter().find(|(given, _)| *given) {

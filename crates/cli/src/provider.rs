@@ -3,7 +3,6 @@
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-#[cfg(feature = "queue")]
 use batchwright::LlmManager;
 use batchwright::{
     Client, Context, Effective, Limits, LlmConfig, Plan, ProviderStatus, Settings, Strategy,
@@ -53,7 +52,6 @@ const TO_ASK_A_MODEL: &str = "To ask a model: set a provider's key, such as OPEN
 
 impl Chosen {
     /// The name of the first provider.
-    #[cfg(feature = "queue")]
     pub fn name(&self) -> &'static str {
         self.first.provider
     }
@@ -126,13 +124,11 @@ impl Chosen {
     }
 
     /// What carries bulk work out with the first provider.
-    #[cfg(feature = "queue")]
     pub fn manager(&self, settings: &Settings) -> Result<LlmManager, Refusal> {
         LlmManager::of(settings.clone(), self.first.clone()).map_err(refused)
     }
 
     /// True when the first provider makes vectors.
-    #[cfg(feature = "queue")]
     pub fn embeds(&self) -> bool {
         self.first.embeddings
     }

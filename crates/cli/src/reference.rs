@@ -142,7 +142,7 @@ fn with_part(page: &str, name: &str, text: &str) -> String {
 }
 
 fn page() -> (std::path::PathBuf, String) {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/reference.md");
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/reference.md");
     let text = std::fs::read_to_string(&path).unwrap();
     (path, text)
 }

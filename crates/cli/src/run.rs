@@ -323,7 +323,6 @@ fn prompt_settings(args: &RunArgs) -> Result<PromptSettings, Refusal> {
 
 fn asks_for_json(args: &RunArgs) -> bool {
     let prompt = &args.prompt;
-    #[cfg(feature = "schema")]
     if prompt.json_schema.is_some() {
         return true;
     }

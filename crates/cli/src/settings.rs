@@ -15,7 +15,6 @@ pub fn settings(data_dir: Option<&Path>) -> Result<Settings, Refusal> {
     stored(settings, data_dir).map_err(|error| Refusal::could_not_run(error.message()))
 }
 
-#[cfg(feature = "queue")]
 fn stored(settings: Settings, data_dir: Option<&Path>) -> Result<Settings, Error> {
     match store(data_dir) {
         Some(store) => settings.store(&store),
@@ -23,13 +22,7 @@ fn stored(settings: Settings, data_dir: Option<&Path>) -> Result<Settings, Error
     }
 }
 
-#[cfg(not(feature = "queue"))]
-fn stored(settings: Settings, _: Option<&Path>) -> Result<Settings, Error> {
-    Ok(settings)
-}
-
 /// Where settings are stored; nowhere without a data folder.
-#[cfg(feature = "queue")]
 pub fn store(data_dir: Option<&Path>) -> Option<batchwright::SqliteConfig> {
     let folder = super::data_dir::data_dir(data_dir)?;
     Some(batchwright::SqliteConfig::new(folder.join("config.db")))

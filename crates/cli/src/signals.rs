@@ -25,7 +25,6 @@ pub struct Signals {
 
 impl Signals {
     /// Ties the process's signals to the context from now on.
-    #[cfg(feature = "queue")]
     pub fn watch(ctx: &Context, quiet: bool) -> std::io::Result<Self> {
         let grace = ctx.grace().as_secs();
         let line =
@@ -87,7 +86,6 @@ pub fn outlive_size_limits() {
     }
 }
 
-#[cfg(feature = "simulate")]
 /// Blocks until the program is asked to stop.
 pub fn wait_for_stop() {
     let (tx, rx) = crossbeam_channel::bounded(1);

@@ -4,7 +4,7 @@
 use std::io::{self, Write};
 use std::time::Duration;
 
-use batchwright::simulate::{SimConfig, SimStats, Simulator, Trouble, UnknownVendor, Vendor};
+use batchwright_simulate::{SimConfig, SimStats, Simulator, Trouble, UnknownVendor, Vendor};
 use clap::{ArgGroup, Args};
 
 use super::args::MORE;

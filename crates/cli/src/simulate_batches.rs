@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use batchwright::simulate::{BatchConfig, BatchStats};
+use batchwright_simulate::{BatchConfig, BatchStats};
 use clap::Args;
 
 use super::values::seconds;

@@ -49,11 +49,6 @@ impl Way {
             return Err(Refusal::usage("--no-wait goes with --strategy batch"));
         }
         if way.strategy == Strategy::Batch {
-            if cfg!(not(feature = "queue")) {
-                let why = "--strategy batch keeps its work in the queue, which this program was \
-                           built without";
-                return Err(Refusal::usage(why));
-            }
             way.stops_at_nothing(args)?;
         }
         Ok(way)

@@ -30,7 +30,6 @@ pub struct Table {
 
 impl Table {
     /// Keeps room beside the cells for notes of so many characters.
-    #[cfg(feature = "queue")]
     pub fn room_for_notes(mut self, characters: usize) -> Self {
         self.beside = characters + GAP;
         self
@@ -71,7 +70,6 @@ impl Table {
     }
 
     /// True when a cell is shortened.
-    #[cfg(any(feature = "queue", test))]
     pub fn is_cut(&self, width: Option<usize>) -> bool {
         self.widths(width.unwrap_or(usize::MAX)) != self.widths(usize::MAX)
     }

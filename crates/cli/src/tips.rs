@@ -425,10 +425,7 @@ mod tests {
         let commands = || top.get_subcommands();
         for (names, flag, _) in FLAGS {
             let used = commands().any(|command| has(command, flag));
-            assert!(
-                used || cfg!(not(feature = "queue")),
-                "no command has --{flag}"
-            );
+            assert!(used, "no command has --{flag}");
             let run = commands()
                 .find(|command| command.get_name() == "run")
                 .unwrap();
@@ -452,7 +449,7 @@ mod tests {
                 .split_whitespace();
             let meant = meant.next().unwrap().trim_matches('`');
             let known = commands().any(|command| command.get_name() == meant);
-            assert!(known || cfg!(not(feature = "queue")), "{meant}");
+            assert!(known, "{meant}");
         }
     }
 }

@@ -12,7 +12,6 @@ pub fn command_line() -> String {
 }
 
 /// The same for a shell in any folder.
-#[cfg(feature = "queue")]
 pub fn from_anywhere() -> String {
     let command = command_line();
     match std::env::current_dir() {

@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-#[cfg(feature = "simulate")]
 /// A time; a bare number is in milliseconds.
 pub(super) fn millis(text: &str) -> Result<Duration, String> {
     duration(text, "ms")

@@ -288,7 +288,7 @@ impl SimConfig {
     /// the text, the seed and the shares.
     ///
     /// ```
-    /// use batchwright::simulate::{SimConfig, Trouble};
+    /// use batchwright_simulate::{SimConfig, Trouble};
     ///
     /// let config = SimConfig::default().trouble(Trouble::Quota, 1.0);
     /// assert_eq!(config.plan("hello"), Some(Trouble::Quota));

@@ -21,7 +21,7 @@ const GEMINI_INPUTS: usize = 100;
 /// The vector that the simulator gives for a text: numbers from -1 to 1.
 ///
 /// ```
-/// use batchwright::simulate::embedding;
+/// use batchwright_simulate::embedding;
 ///
 /// assert_eq!(embedding("hello", 8), embedding("hello", 8));
 /// assert_ne!(embedding("hello", 8), embedding("Hello", 8));

@@ -36,7 +36,7 @@
 //!
 //! ```
 //! use std::time::Duration;
-//! use batchwright::simulate::{SimConfig, Simulator, Trouble};
+//! use batchwright_simulate::{SimConfig, Simulator, Trouble};
 //!
 //! # fn main() -> std::io::Result<()> {
 //! let config = SimConfig::default()
@@ -90,6 +90,11 @@ mod test_server;
 mod test_troubles;
 #[cfg(test)]
 mod test_wire;
+
+/// The program in the README compiles.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};

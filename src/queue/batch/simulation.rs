@@ -337,7 +337,6 @@ fn nothing_is_lost_or_bought_twice_whatever_happens_when() {
     let number = |text: Option<String>| text.and_then(|text| text.parse::<u64>().ok());
     match number(one) {
         Some(seed) => {
-            #[cfg(feature = "cli")]
             let _ = env_logger::try_init();
             schedule(seed);
         }

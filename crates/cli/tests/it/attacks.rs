@@ -1,15 +1,13 @@
 //! What servers, files and other programs may do to a run, each in the cheapest form that once did harm
 //! or that nothing else here tries: nothing is lost, nothing is bought twice, and every end is said.
 
-#![cfg(unix)]
-
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::process::Command;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use batchwright::simulate::SimConfig;
+use batchwright_simulate::{SimConfig, Simulator};
 use serde_json::Value;
 
 use super::common::{Desk, Ended, Running, all_ids, good, line_count, simulator};
@@ -450,12 +448,9 @@ fn quotes_and_line_ends_at_the_borders_of_what_is_read_at_once_stay_whole() {
     assert_eq!(second["text"], "echo: x\"\r\ny");
 }
 
-#[cfg(feature = "queue")]
 mod queued {
-    use batchwright::simulate::Simulator;
-
-    use super::super::cli_bought_once::{bought, left_alone};
-    use super::super::cli_run_batch::{WORDS, batch, run};
+    use super::super::bought_once::{bought, left_alone};
+    use super::super::run_batch::{WORDS, batch, run};
     use super::*;
 
     const SIDECAR: &str = "out.jsonl.batchwright";

@@ -4,14 +4,14 @@ use std::process::Command;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use batchwright::simulate::{BatchConfig, SimConfig, Simulator};
 use batchwright::{
     JobQueue, LlmManager, ProcessId, Progress, Request, Secret, Settings, Strategy, inspect,
 };
+use batchwright_simulate::{BatchConfig, SimConfig, Simulator};
 use serde_json::{Value, json};
 
-use super::cli_queue::{adds_up, database, queue};
 use super::common::{Desk, Ended, PATIENCE, Running, all_ids, eventually, simulator};
+use super::queue::{adds_up, database, queue};
 
 /// A provider whose batches take so long.
 fn taking(duration: Duration) -> Simulator {
@@ -304,7 +304,7 @@ fn cancel_ends_batches_that_nobody_attends_and_keeps_what_they_finished() {
     let (desk, sim) = (Desk::new(), taking(Duration::from_secs(4)));
     let id = submit(&desk, &sim, 20);
     run(&desk, &sim, "work --strategy batch --until-submitted").expect(0);
-    let some = |stats: &batchwright::simulate::BatchStats| stats.batches[0].finished > 0;
+    let some = |stats: &batchwright_simulate::BatchStats| stats.batches[0].finished > 0;
     assert!(sim.wait_for_batches(some, PATIENCE));
     run(&desk, &sim, &format!("cancel {id} --wait 30s")).expect(0);
     let stats = sim.batch_stats();

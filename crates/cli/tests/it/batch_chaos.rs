@@ -7,7 +7,7 @@
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::time::Duration;
 
-use batchwright::simulate::{BatchConfig, BatchPoint, SimConfig};
+use batchwright_simulate::{BatchConfig, BatchPoint, SimConfig};
 
 use super::batch_site::{ALL, Dialect, GEMINI, Site, each, prompt};
 use super::common::{Random, Running};

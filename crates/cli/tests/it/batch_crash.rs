@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use batchwright::simulate::{BatchConfig, BatchPoint, BatchStats};
+use batchwright_simulate::{BatchConfig, BatchPoint, BatchStats};
 use rusqlite::{Connection, TransactionBehavior};
 
 use super::batch_site::{ALL, ANTHROPIC, Dialect, GEMINI, Site, XAI, each};
@@ -246,7 +246,7 @@ fn workers_that_die_while_they_look_do_not_shorten_the_search() {
             let lists = site.sim.batch_stats().lists;
             let worker = site.start();
             let looked =
-                |s: &batchwright::simulate::BatchStats| s.lists > lists || s.files_deleted > 0;
+                |s: &batchwright_simulate::BatchStats| s.lists > lists || s.files_deleted > 0;
             site.sim.wait_for_batches(looked, millis(400));
             drop(worker);
         }

@@ -5,8 +5,8 @@
 
 use std::time::Duration;
 
-use batchwright::simulate::{BatchConfig, BatchStats, SimConfig};
 use batchwright::{BatchClient, Context, LlmConfig, Secret};
+use batchwright_simulate::{BatchConfig, BatchStats, SimConfig};
 use serde_json::Value;
 
 use super::batch_site::{

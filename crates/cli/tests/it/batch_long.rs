@@ -6,8 +6,8 @@
 use std::thread;
 use std::time::Duration;
 
-use batchwright::simulate::{BatchConfig, BatchPoint, SimConfig};
 use batchwright::{Job, ProcessId, Request};
+use batchwright_simulate::{BatchConfig, BatchPoint, SimConfig};
 
 use super::batch_endings::{one_failed, poisoned};
 use super::batch_site::{ANTHROPIC, GEMINI, GROQ, MISTRAL, OPENAI, Site, XAI, prompt};

@@ -6,7 +6,7 @@
 use std::process::Command;
 use std::time::Duration;
 
-use batchwright::simulate::{BatchConfig, BatchPoint};
+use batchwright_simulate::{BatchConfig, BatchPoint};
 
 use super::batch_site::{ANTHROPIC, Dialect, GEMINI, OPENAI, Site, each};
 use super::common::{Ended, HOME, PATIENCE, Running};

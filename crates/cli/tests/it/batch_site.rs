@@ -8,8 +8,8 @@ use std::process::Command;
 use std::thread;
 use std::time::Duration;
 
-use batchwright::simulate::{BatchConfig, BatchPoint, BatchStats, SimConfig, Simulator, Vendor};
 use batchwright::{Counts, Error, Job, JobQueue, ProcessId, Request};
+use batchwright_simulate::{BatchConfig, BatchPoint, BatchStats, SimConfig, Simulator, Vendor};
 use serde_json::Value;
 
 use super::common::{Desk, Ended, HOME, PATIENCE, Running, simulator};

@@ -6,14 +6,14 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use batchwright::simulate::{BatchConfig, SimConfig, Simulator, Vendor};
 use batchwright::{JobQueue, ProcessId, ProcessInfo, QueuedRun, Sidecar, file_id};
+use batchwright_simulate::{BatchConfig, SimConfig, Simulator, Vendor};
 use serde_json::Value;
 
-use super::cli_run_batch::{
+use super::common::{Desk, Ended, HOME, Running, all_ids, simulator};
+use super::run_batch::{
     LONG, SHORT, WORDS, batch, clean, command, handed_over, queue, run, taking, with_provider,
 };
-use super::common::{Desk, Ended, HOME, Running, all_ids, simulator};
 
 const SIDECAR: &str = "out.jsonl.batchwright";
 

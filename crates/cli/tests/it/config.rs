@@ -2,8 +2,8 @@
 
 use std::process::Command;
 
-use batchwright::simulate::{SimConfig, Simulator};
 use batchwright::{ConfigStore, Settings, SettingsWatch, SqliteConfig};
+use batchwright_simulate::{SimConfig, Simulator};
 use serde_json::Value;
 
 use super::common::{Desk, Ended, HOME, Running, eventually, good, simulator};

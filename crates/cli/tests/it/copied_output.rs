@@ -3,8 +3,8 @@
 
 use std::fs;
 
-use super::cli_bought_once::{bought, left_alone};
-use super::cli_run_batch::{WORDS, run};
+use super::bought_once::{bought, left_alone};
+use super::run_batch::{WORDS, run};
 
 const SIDECAR: &str = "out.jsonl.batchwright";
 

@@ -7,10 +7,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use batchwright::{
     Bulk, Context, Error, ErrorKind, LlmClient, PackLimits, Request, Response, RetryPolicy, Route,
 };
+use batchwright_simulate::{SimConfig, embedding};
 use serde_json::{Value, json};
 
-use super::common::{Desk, Running, eventually};
+use super::common::{Desk, Running, eventually, simulator};
 use super::embed::{Server, good, refused};
+use super::every_provider::EMBEDDERS;
 
 /// A reply with vectors of so many numbers.
 fn sized(texts: &[String], numbers: usize) -> (u16, Value) {
@@ -203,4 +205,31 @@ fn vectors_of_two_models_do_not_come_into_one_file() {
     run("local", "a", "").expect(0).says("10 to send");
     // What is finished stays.
     run("local", "b", "").expect(0).says("nothing to send");
+}
+
+#[test]
+fn the_program_embeds_for_each_provider() {
+    let desk = Desk::new();
+    desk.prompts("in.jsonl", 300);
+    for (provider, vendor, _) in EMBEDDERS {
+        let sim = simulator(SimConfig::default().vendor(vendor));
+        let url = match provider {
+            "gemini" => format!("http://{}/v1beta", sim.addr()),
+            _ => sim.base_url(),
+        };
+        let words = format!(
+            "run in.jsonl -o {provider}.jsonl --task embed --dimensions 12 --model m --provider {provider} --base-url {url}"
+        );
+        let mut command = desk.command(words.split_whitespace());
+        for key in ["OPENAI_API_KEY", "MISTRAL_API_KEY", "GEMINI_API_KEY"] {
+            command.env(key, "k");
+        }
+        Running::start(&mut command).wait().expect(0);
+        for line in desk.results(&format!("{provider}.jsonl")) {
+            let text = line["id"].as_str().unwrap().replace("i-", "prompt ");
+            let found: Vec<f32> = serde_json::from_value(line["embedding"].clone()).unwrap();
+            assert_eq!(found, embedding(&text, 12));
+        }
+        assert_eq!(sim.stats().embedded, 300);
+    }
 }

@@ -91,7 +91,6 @@ fn other_commands_tell_their_errors_as_json_too() {
     ] {
         told(&desk.plain(words).expect(code), kind);
     }
-    #[cfg(feature = "queue")]
     for (words, kind, code) in [
         ("submit none.jsonl --json", "input", 2),
         ("status 0123456789 --json", "queue", 2),

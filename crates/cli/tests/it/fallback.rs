@@ -1,6 +1,6 @@
 //! Fallbacks as the program takes them: what moves on, what is said of it, and what is refused.
 
-use batchwright::simulate::{SimConfig, Simulator, Trouble};
+use batchwright_simulate::{SimConfig, Simulator, Trouble};
 
 use super::common::{Desk, Ended, Running, good, simulator};
 

@@ -3,7 +3,7 @@
 use std::process::Stdio;
 
 use super::common::{Desk, Ended, Running, all_ids, good, id, prompt_lines, results};
-use batchwright::simulate::Simulator;
+use batchwright_simulate::Simulator;
 
 const TABLE: &str = "id,text\nr1,\"two\nlines\"\nr2,b\n";
 
@@ -362,7 +362,6 @@ fn all_bad_rows_of_a_large_file_are_counted() {
     ended.says("\nand 2980 more");
 }
 
-#[cfg(feature = "queue")]
 #[test]
 fn what_is_submitted_is_read_the_same_way() {
     let (desk, sim) = (Desk::new(), good());

@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use batchwright::simulate::SimConfig;
+use batchwright_simulate::SimConfig;
 
 use super::common::{Desk, PATIENCE, Random, all_ids, simulator};
 

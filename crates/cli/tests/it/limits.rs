@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use batchwright::simulate::{SimConfig, Trouble};
+use batchwright_simulate::{SimConfig, Trouble};
 use serde_json::Value;
 
 use super::common::{Desk, NOBODY, Running, all_ids, simulator};

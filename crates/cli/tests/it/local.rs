@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use batchwright::simulate::SimConfig;
+use batchwright_simulate::SimConfig;
 use serde_json::{Value, json};
 
 use super::common::{Desk, Running, all_ids, simulator};

@@ -3,7 +3,7 @@
 use std::io::{BufRead, BufReader, Write};
 use std::time::Duration;
 
-use batchwright::simulate::{SimConfig, Trouble};
+use batchwright_simulate::{SimConfig, Trouble};
 
 use super::common::{Desk, PATIENCE, Running, all_ids, good, ids_in_order, results, simulator};
 
@@ -340,7 +340,6 @@ fn facts_that_cannot_be_written_are_no_success() {
         .wait()
         .expect(1)
         .says(said);
-    #[cfg(feature = "queue")]
     let words = [
         "providers",
         "config list",
@@ -348,8 +347,6 @@ fn facts_that_cannot_be_written_are_no_success() {
         "submit in.jsonl --json",
         "work --until-empty --json --provider extract",
     ];
-    #[cfg(not(feature = "queue"))]
-    let words = ["providers"];
     for words in words {
         let mut command = desk.command(words.split(' '));
         Running::start(command.stdout(full()))

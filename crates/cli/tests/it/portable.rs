@@ -1,10 +1,10 @@
 //! One prompt file in OpenAI's words, unchanged against every provider that is strict about its own.
 
-use batchwright::simulate::SimConfig;
+use batchwright_simulate::SimConfig;
 use serde_json::{Value, json};
 
 use super::common::{Desk, Ended, Running};
-use super::dialects::{PROVIDERS, Provider, body_fields, never_malformed, recorded_turn};
+use super::every_provider::{PROVIDERS, Provider, body_fields, never_malformed, recorded_turn};
 
 fn line(id: usize, mut body: Value) -> String {
     if body.get("messages").is_none() {

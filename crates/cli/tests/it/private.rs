@@ -6,8 +6,8 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::Command;
 
-use super::cli_queue::plain;
 use super::common::{Desk, Running, good};
+use super::queue::plain;
 
 /// The program with a umask that lets everybody read.
 fn wide<S: AsRef<OsStr>>(desk: &Desk, words: impl IntoIterator<Item = S>) -> Command {

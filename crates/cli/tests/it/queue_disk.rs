@@ -12,8 +12,8 @@ use batchwright::{
 };
 use parking_lot::Mutex;
 
-use super::cli_queue::{adds_up, database, on_queue, plain, queue, status, submit};
 use super::common::{Running, SmallDisk, eventually, simulator};
+use super::queue::{adds_up, database, on_queue, plain, queue, status, submit};
 
 const KIND: &str = "long";
 
@@ -123,7 +123,7 @@ fn the_program_says_why_it_stands_still_and_pays_for_nothing_twice() {
         return;
     };
     let desk = &disk.desk;
-    let sim = simulator(batchwright::simulate::SimConfig::default().answer("x".repeat(8_000)));
+    let sim = simulator(batchwright_simulate::SimConfig::default().answer("x".repeat(8_000)));
     const JOBS: usize = 200;
     desk.prompts("in.jsonl", JOBS);
     submit(desk, "in.jsonl");

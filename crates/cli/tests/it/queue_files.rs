@@ -6,12 +6,12 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use batchwright::simulate::{SimConfig, Simulator};
 use batchwright::testing::ScriptedClient;
 use batchwright::{Context, Handler, Job, JobQueue, ProcessId, RunningJob, StopReason, Worker};
+use batchwright_simulate::{SimConfig, Simulator};
 
-use super::cli_queue::{database, on_queue, plain, queue, status, submitted, work, worker};
 use super::common::{Desk, Running, eventually, good, simulator};
+use super::queue::{database, on_queue, plain, queue, status, submitted, work, worker};
 
 fn working(desk: &Desk, sim: &Simulator, words: &str) -> Running {
     let url = sim.base_url();

@@ -9,8 +9,8 @@ use std::time::Duration;
 use batchwright::testing::ScriptedClient;
 use batchwright::{Job, ProcessId, Request, Verdict};
 
-use super::cli_queue::{adds_up, database, on_queue, plain, queue, status, worker};
 use super::common::{Desk, Running, results};
+use super::queue::{adds_up, database, on_queue, plain, queue, status, worker};
 
 fn enqueued(jobs: usize) -> (Desk, ProcessId) {
     let desk = Desk::new();

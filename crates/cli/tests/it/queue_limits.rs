@@ -5,11 +5,11 @@
 use std::process::Stdio;
 use std::time::Duration;
 
-use batchwright::simulate::{SimConfig, Simulator, Trouble};
 use batchwright::{Job, JobStatus, ProcessId, Request};
+use batchwright_simulate::{SimConfig, Simulator, Trouble};
 
-use super::cli_queue::{database, on_queue, plain, queue, status, submit, submitted};
 use super::common::{Desk, NOBODY, Running, eventually, good, simulator};
+use super::queue::{database, on_queue, plain, queue, status, submit, submitted};
 
 fn working(desk: &Desk, sim: &Simulator, words: &str) -> Running {
     let url = sim.base_url();

@@ -8,10 +8,10 @@ use batchwright::ProcessId;
 use batchwright::testing::ScriptedClient;
 use serde_json::{Value, json};
 
-use super::cli_queue::{
+use super::common::{Desk, Running, eventually};
+use super::queue::{
     adds_up, database, on_queue, plain, queue, status, submit_one, submitted, work, worker,
 };
-use super::common::{Desk, Running, eventually};
 
 #[test]
 fn status_tells_numbers_that_add_up() {

@@ -2,8 +2,8 @@
 
 use std::io::Write;
 
-use batchwright::simulate::{SimConfig, Trouble};
 use batchwright::{Request, request_hash};
+use batchwright_simulate::{SimConfig, Trouble};
 
 use super::common::{
     Desk, Running, all_ids, good, id, ids_in_order, prompt_line, prompt_lines, simulator,

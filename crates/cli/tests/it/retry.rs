@@ -1,6 +1,6 @@
 //! Trouble that passes: what is tried again, and what is said of it.
 
-use batchwright::simulate::{SimConfig, SimStats, Trouble};
+use batchwright_simulate::{SimConfig, SimStats, Trouble};
 use serde_json::Value;
 
 use super::common::{Desk, all_ids, simulator};

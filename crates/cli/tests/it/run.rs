@@ -1,6 +1,6 @@
 //! Exit codes, what is said on which stream, and choosing a provider.
 
-use batchwright::simulate::{SimConfig, Trouble};
+use batchwright_simulate::{SimConfig, Trouble};
 use serde_json::Value;
 
 use super::common::{Desk, NOBODY, all_ids, good, results, simulator};

@@ -4,8 +4,8 @@ use std::collections::HashMap;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use batchwright::simulate::{BatchConfig, BatchStats, SimConfig, Simulator, Trouble};
 use batchwright::{JobQueue, ProcessId, QueuedRun};
+use batchwright_simulate::{BatchConfig, BatchStats, SimConfig, Simulator, Trouble};
 use serde_json::{Value, json};
 
 use super::common::{

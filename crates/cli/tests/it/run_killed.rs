@@ -1,10 +1,10 @@
 //! Runs in batches that are killed: whoever comes next goes on, and nothing is bought twice.
 
 use batchwright::QueuedRun;
-use batchwright::simulate::BatchPoint;
+use batchwright_simulate::BatchPoint;
 
-use super::cli_run_batch::*;
 use super::common::*;
+use super::run_batch::*;
 
 #[test]
 fn killed_while_it_puts_prompts_on_the_queue_it_adopts_them() {

@@ -4,7 +4,7 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
 
-use batchwright::simulate::SimConfig;
+use batchwright_simulate::SimConfig;
 use serde_json::{Value, json};
 
 use super::common::{Desk, Ended, Running, all_ids, good, prompt_lines, simulator};

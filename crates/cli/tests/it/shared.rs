@@ -1,6 +1,6 @@
 //! Several runs at once that use the same quota.
 
-use batchwright::simulate::{SimConfig, Simulator};
+use batchwright_simulate::{SimConfig, Simulator};
 
 use super::common::{Desk, HOME, Running, all_ids, good, prompt_line, simulator};
 

@@ -75,7 +75,6 @@ fn the_manual_has_a_page_a_command_that_groff_takes() {
         run_page.contains("max\\-items") && run_page.contains("Exit codes"),
         "{run_page}"
     );
-    #[cfg(feature = "queue")]
     assert!(desk.exists("pages/man1/batchwright-config-set.1"));
     for page in std::fs::read_dir(desk.path("pages/man1")).unwrap() {
         let page = page.unwrap().path();

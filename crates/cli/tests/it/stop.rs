@@ -5,7 +5,7 @@ use std::io::{Seek, SeekFrom, Write};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use batchwright::simulate::{SimConfig, Simulator, Trouble};
+use batchwright_simulate::{SimConfig, Simulator, Trouble};
 
 use super::common::{
     Desk, Ended, PATIENCE, Running, all_ids, eventually, good, ids_in_order, line_count,

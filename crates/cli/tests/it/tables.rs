@@ -3,7 +3,7 @@
 use std::process::Stdio;
 
 use super::common::{Desk, Ended, Running, good, id, results};
-use batchwright::simulate::Simulator;
+use batchwright_simulate::Simulator;
 
 fn fed(desk: &Desk, sim: &Simulator, words: &str, text: &[u8]) -> Ended {
     let mut running = Running::start(desk.against(sim, words).stdin(Stdio::piped()));

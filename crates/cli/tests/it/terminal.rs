@@ -7,7 +7,7 @@ use std::process::{Command, Stdio};
 use std::thread;
 use std::time::Duration;
 
-use batchwright::simulate::Simulator;
+use batchwright_simulate::Simulator;
 
 use super::common::{Desk, PATIENCE, Running, all_ids, eventually, good};
 

@@ -7,12 +7,12 @@ use std::process::Stdio;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
-use batchwright::simulate::{BatchConfig, SimConfig, Trouble};
 use batchwright::{LlmConfig, Route, Scale, Worker};
+use batchwright_simulate::{BatchConfig, SimConfig, Trouble};
 use serde_json::{Value, json};
 
 use super::common::{Desk, Ended, Running, all_ids, prompt_lines, simulator};
-use super::{cli_queue, cli_run_batch};
+use super::{queue, run_batch};
 
 /// A server that answers each call with what it is told to, and counts them.
 struct Server {
@@ -215,10 +215,10 @@ fn a_large_reply_is_kept_whole_beside_the_output_and_on_standard_output_in_its_l
 fn the_queue_keeps_them_and_tries_them_again_only_when_told_to() {
     let page = format!("<!doctype html><p>{}</p>", "ä".repeat(40_000));
     let server = Server::new(page.as_str());
-    let (desk, id) = cli_queue::submitted(2);
+    let (desk, id) = queue::submitted(2);
     let work = || {
         let config = LlmConfig::new("custom").base_url(&server.url).model("m");
-        let worker = Worker::new(&cli_queue::queue(&desk))
+        let worker = Worker::new(&queue::queue(&desk))
             .scale(Scale::fixed(2))
             .until_empty(true)
             .completions(Route::new(config.client().unwrap()));
@@ -226,15 +226,15 @@ fn the_queue_keeps_them_and_tries_them_again_only_when_told_to() {
         server.calls()
     };
     assert_eq!((work(), work()), (2, 2));
-    cli_queue::plain(&desk, &format!("retry {id}")).expect(0);
+    queue::plain(&desk, &format!("retry {id}")).expect(0);
     assert_eq!(work(), 4);
-    let shown = cli_queue::plain(&desk, &format!("results {id} --keep"))
+    let shown = queue::plain(&desk, &format!("results {id} --keep"))
         .expect(3)
         .stdout;
     for line in super::common::results(&shown) {
         assert_eq!(line["error"]["raw"], page);
     }
-    cli_queue::plain(&desk, &format!("results {id} -o out.jsonl")).expect(3);
+    queue::plain(&desk, &format!("results {id} -o out.jsonl")).expect(3);
     let lines = desk.results("out.jsonl");
     assert_eq!(lines.len(), 2);
     for line in lines {
@@ -268,12 +268,11 @@ fn standard_input_leaves_them_too() {
 
 #[test]
 fn a_batch_is_not_bought_again_for_empty_answers() {
-    let batches = BatchConfig::default().duration(cli_run_batch::SHORT);
+    let batches = BatchConfig::default().duration(run_batch::SHORT);
     let settings = SimConfig::default().trouble(Trouble::Empty, 0.3);
     let (desk, sim) = (Desk::new(), simulator(settings.batches(batches)));
     desk.prompts("in.jsonl", 20);
-    let run =
-        |words: &str| cli_run_batch::run(&desk, &sim, &format!("in.jsonl -o out.jsonl {words}"));
+    let run = |words: &str| run_batch::run(&desk, &sim, &format!("in.jsonl -o out.jsonl {words}"));
     run("").expect(3);
     let failed = desk.results("out.jsonl");
     let failed = failed
@@ -288,4 +287,32 @@ fn a_batch_is_not_bought_again_for_empty_answers() {
     run("--ask-again").expect(0);
     assert_eq!(accepted(), 20 + failed as u64);
     assert_eq!(desk.ids("out.jsonl"), all_ids(20));
+}
+
+#[test]
+fn result_lines_and_summary_hold_what_filtered_refused_and_empty_replies_used() {
+    let kinds = [Trouble::ContentFilter, Trouble::Refusal, Trouble::Empty];
+    let settings = kinds
+        .into_iter()
+        .fold(SimConfig::default(), |s, kind| s.trouble(kind, 0.25));
+    let (desk, sim) = (Desk::new(), simulator(settings));
+    desk.prompts("in.jsonl", 10);
+    let ended = desk
+        .run(&sim, "in.jsonl -o out.jsonl -j 4 --json")
+        .expect(3);
+    let (stats, lines) = (sim.stats(), desk.results("out.jsonl"));
+    for kind in kinds {
+        assert!(stats.by_trouble.contains_key(&kind.to_string()), "{kind}");
+    }
+    let input = |line: &Value| line["usage"]["input_tokens"].as_u64().unwrap();
+    let plain = lines.iter().find(|line| line["attempts"] == 1).unwrap();
+    for line in &lines {
+        let calls = line["attempts"].as_u64().unwrap();
+        assert_eq!(input(line), calls * input(plain), "{line}");
+    }
+    assert!(lines.iter().any(|line| line["success"] == false));
+    let summary: Value = serde_json::from_str(&ended.stdout).unwrap();
+    let sum: u64 = lines.iter().map(input).sum();
+    assert_eq!(summary["summary"]["usage"]["input_tokens"], sum);
+    assert_eq!(sum, stats.paid * input(plain));
 }

@@ -13,8 +13,8 @@ use super::life::{Batch, Blob, Phase, Plan};
 use super::results::Which;
 use super::send::Reply;
 use super::{BatchPoint, Desk, Outcome, Refusal, form};
-use crate::simulate::prompt::Fault;
-use crate::simulate::reply::Rfc3339;
+use crate::prompt::Fault;
+use crate::reply::Rfc3339;
 
 pub(super) fn serve(desk: &Desk<'_>, body: Vec<u8>) -> Outcome {
     let path: Vec<_> = desk.address.path.split('/').skip(4).collect();

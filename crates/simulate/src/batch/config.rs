@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use crate::simulate::config::LONGEST;
+use crate::config::LONGEST;
 
-/// What a [`Simulator`](crate::simulate::Simulator) does with batches; see
-/// [`SimConfig::batches`](crate::simulate::SimConfig::batches).
+/// What a [`Simulator`](crate::Simulator) does with batches; see
+/// [`SimConfig::batches`](crate::SimConfig::batches).
 #[derive(Debug, Clone)]
 pub struct BatchConfig {
     pub(super) duration: Duration,
@@ -193,7 +193,7 @@ impl BatchConfig {
         self
     }
 
-    pub(in crate::simulate) fn check(&self) -> Result<(), String> {
+    pub(crate) fn check(&self) -> Result<(), String> {
         let shares = [
             ("item_failures", self.item_failures),
             ("missing", self.missing),

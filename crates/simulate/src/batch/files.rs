@@ -11,7 +11,7 @@ use super::results::{Results, Which};
 use super::send::{Reply, Source};
 use super::store::{File, Inner, Spoiled};
 use super::{BatchPoint, Desk, Family, Outcome, Refusal, names};
-use crate::simulate::prompt::Fault;
+use crate::prompt::Fault;
 
 const FORM: [&str; 4] = [
     "purpose",

@@ -5,8 +5,8 @@ use std::ops::Range;
 use memchr::memmem;
 
 use super::Refusal;
-use crate::simulate::http::Address;
-use crate::simulate::prompt::Fault;
+use crate::http::Address;
+use crate::prompt::Fault;
 
 /// The pairs of an address's query.
 #[derive(Debug, Default)]

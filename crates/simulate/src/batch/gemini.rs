@@ -13,9 +13,9 @@ use super::results::Which;
 use super::send::Reply;
 use super::store::{File, Inner, Session};
 use super::{BatchPoint, Desk, Family, Outcome, Refusal, names, openai};
-use crate::simulate::prompt::Fault;
-use crate::simulate::reply::Rfc3339;
-use crate::simulate::tree::{Object, Spelling};
+use crate::prompt::Fault;
+use crate::reply::Rfc3339;
+use crate::tree::{Object, Spelling};
 
 const STATUS: &str = "x-goog-upload-status";
 

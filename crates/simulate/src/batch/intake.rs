@@ -11,12 +11,12 @@ use serde_json::value::RawValue;
 
 use super::Family;
 use super::life::{Blob, Failure, Fate, Item};
-use crate::simulate::dialect::Dialect;
-use crate::simulate::http::Version;
-use crate::simulate::prompt::{Fault, Prompt};
-use crate::simulate::script::prompt_key;
-use crate::simulate::trouble::Form;
-use crate::simulate::{SimConfig, Trouble, anthropic, gemini, openai};
+use crate::dialect::Dialect;
+use crate::http::Version;
+use crate::prompt::{Fault, Prompt};
+use crate::script::prompt_key;
+use crate::trouble::Form;
+use crate::{SimConfig, Trouble, anthropic, gemini, openai};
 
 /// More than these are not told.
 const FAILURES: usize = 50;

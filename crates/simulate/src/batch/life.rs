@@ -9,9 +9,9 @@ use serde_json::Value;
 
 use super::Family;
 use super::config::BatchConfig;
-use crate::simulate::Trouble;
-use crate::simulate::http::Version;
-use crate::simulate::trouble::Form;
+use crate::Trouble;
+use crate::http::Version;
+use crate::trouble::Form;
 
 /// Bytes that were received, and where the ones of interest lie in them.
 #[derive(Debug, Default)]

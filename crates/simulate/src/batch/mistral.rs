@@ -8,9 +8,9 @@ use super::intake::{CHAT, hours};
 use super::life::{Batch, Phase, Plan};
 use super::send::Reply;
 use super::{BatchPoint, Desk, Outcome, Refusal, files, openai, store};
-use crate::simulate::prompt::{Fault, Problem};
-use crate::simulate::reply::Rfc3339;
-use crate::simulate::tree::{Object, Spelling};
+use crate::prompt::{Fault, Problem};
+use crate::reply::Rfc3339;
+use crate::tree::{Object, Spelling};
 
 pub(super) fn serve(desk: &Desk<'_>, body: Vec<u8>) -> Outcome {
     let path: Vec<_> = desk.address.path.split('/').skip(2).collect();

@@ -1,7 +1,7 @@
 //! The forms of ids, API by API.
 
 use super::Family;
-use crate::simulate::script::{mix, prompt_key};
+use crate::script::{mix, prompt_key};
 
 pub(super) fn batch(family: Family, number: u64) -> String {
     match family {

@@ -9,8 +9,8 @@ use super::intake::{CHAT, Intake, hours};
 use super::life::{Batch, Failure, Phase, Plan};
 use super::send::Reply;
 use super::{BatchPoint, Desk, Family, Outcome, Refusal, files, store};
-use crate::simulate::prompt::Fault;
-use crate::simulate::tree::{Object, Spelling};
+use crate::prompt::Fault;
+use crate::tree::{Object, Spelling};
 
 pub(super) fn serve(desk: &Desk<'_>, body: Vec<u8>) -> Outcome {
     let path: Vec<_> = desk.address.path.split('/').skip(2).collect();

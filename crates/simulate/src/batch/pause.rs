@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
 
-use crate::simulate::config::LONGEST;
-use crate::simulate::gate::Gate;
+use crate::config::LONGEST;
+use crate::gate::Gate;
 
 /// A point on the way of a request for files or batches. *Arrived*: the request has been read whole
 /// and has had no effect. *Done*: it has had its effect, and no reply has been sent.
@@ -38,7 +38,7 @@ pub enum BatchPoint {
 }
 
 /// A request that is held, or will be, at a [`BatchPoint`]; made by
-/// [`Simulator::pause_at`](crate::simulate::Simulator::pause_at). Dropping it lets the request go on:
+/// [`Simulator::pause_at`](crate::Simulator::pause_at). Dropping it lets the request go on:
 /// it has its effect then, even if its client has gone.
 #[derive(Debug)]
 #[must_use = "dropping it releases the request"]
@@ -91,13 +91,13 @@ struct State {
 
 /// All pauses asked for.
 #[derive(Debug, Default)]
-pub(in crate::simulate) struct Pauses {
+pub(crate) struct Pauses {
     list: Mutex<Vec<Arc<Held>>>,
 }
 
 impl Pauses {
     /// Holds the `nth` request from now on, counted from 1, that comes to `point`.
-    pub(in crate::simulate) fn add(self: &Arc<Self>, point: BatchPoint, nth: u64) -> Pause {
+    pub(crate) fn add(self: &Arc<Self>, point: BatchPoint, nth: u64) -> Pause {
         let held = Arc::new(Held {
             point,
             state: Mutex::new(State {
@@ -139,7 +139,7 @@ impl Pauses {
     }
 
     /// Wakes all that are held, once the gate has been stopped.
-    pub(in crate::simulate) fn wake(&self) {
+    pub(crate) fn wake(&self) {
         for held in self.list.lock().iter() {
             let _state = held.state.lock();
             held.changed.notify_all();

@@ -6,12 +6,12 @@ use serde_json::{Value, json};
 use super::Family;
 use super::intake::{Reading, split};
 use super::life::{Batch, Fate, Part};
-use crate::simulate::answer::{self, Place};
-use crate::simulate::dialect::Dialect;
-use crate::simulate::http::Version;
-use crate::simulate::prompt::Problem;
-use crate::simulate::reply::{put, quote};
-use crate::simulate::{SimConfig, Trouble};
+use crate::answer::{self, Place};
+use crate::dialect::Dialect;
+use crate::http::Version;
+use crate::prompt::Problem;
+use crate::reply::{put, quote};
+use crate::{SimConfig, Trouble};
 
 /// Which results to show.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -254,7 +254,7 @@ impl Results {
             let place = Place {
                 call,
                 created: self.created,
-                key: crate::simulate::script::prompt_key(&prompt.text),
+                key: crate::script::prompt_key(&prompt.text),
             };
             answer::write(out, dialect, config, &prompt, odd, place);
             200

@@ -13,8 +13,8 @@ use super::life::Blob;
 use super::pause::BatchPoint;
 use super::results::Results;
 use super::store::Spoiled;
-use crate::simulate::reply::{put, reason};
-use crate::simulate::serve::Shared;
+use crate::reply::{put, reason};
+use crate::serve::Shared;
 
 const PIECE: usize = 64 << 10;
 

@@ -13,10 +13,10 @@ use super::life::{Batch, Blob, Failure, Fate, Part, Phase, Plan};
 use super::pause::Pauses;
 use super::stats::{BatchSeen, BatchStats};
 use super::{Family, names};
-use crate::simulate::config::LONGEST;
-use crate::simulate::script::{mix, unit};
-use crate::simulate::serve::Shared;
-use crate::simulate::{SimConfig, Trouble};
+use crate::config::LONGEST;
+use crate::script::{mix, unit};
+use crate::serve::Shared;
+use crate::{SimConfig, Trouble};
 
 /// How often somebody who waits looks again while a batch is under way.
 const TICK: Duration = Duration::from_millis(5);
@@ -48,10 +48,10 @@ pub(super) struct Session {
 }
 
 #[derive(Debug)]
-pub(in crate::simulate) struct Store {
+pub(crate) struct Store {
     inner: Mutex<Inner>,
     changed: Condvar,
-    pub(in crate::simulate) pauses: Arc<Pauses>,
+    pub(crate) pauses: Arc<Pauses>,
 }
 
 #[derive(Debug, Default)]
@@ -82,7 +82,7 @@ pub(super) enum Spoiled {
 }
 
 impl Store {
-    pub(in crate::simulate) fn new(config: &BatchConfig) -> Store {
+    pub(crate) fn new(config: &BatchConfig) -> Store {
         let inner = Inner {
             lost: config.lost_creates,
             expiring: config.expire_first.0,
@@ -115,11 +115,11 @@ impl Store {
         result
     }
 
-    pub(in crate::simulate) fn catch_up(&self, shared: &Shared) {
+    pub(crate) fn catch_up(&self, shared: &Shared) {
         self.inner.lock().catch_up(shared, shared.now());
     }
 
-    pub(in crate::simulate) fn stats(&self, shared: &Shared) -> BatchStats {
+    pub(crate) fn stats(&self, shared: &Shared) -> BatchStats {
         let mut inner = self.inner.lock();
         let now = shared.now();
         inner.catch_up(shared, now);
@@ -127,7 +127,7 @@ impl Store {
     }
 
     /// Waits until the counts satisfy `ready`; false if they do not in time.
-    pub(in crate::simulate) fn wait(
+    pub(crate) fn wait(
         &self,
         shared: &Shared,
         ready: impl Fn(&BatchStats) -> bool,

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::BatchConfig;
 use super::test_kit::{Kit, column, endless, kit, quick, sorted};
-use crate::simulate::test_client::PATIENCE;
+use crate::test_client::PATIENCE;
 
 const PATH: &str = "/v1/messages/batches";
 

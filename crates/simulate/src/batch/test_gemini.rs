@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use super::BatchConfig;
 use super::test_kit::{Kit, column, endless, kit, quick, sorted, text};
-use crate::simulate::test_client::{PATIENCE, Reply};
+use crate::test_client::{PATIENCE, Reply};
 
 const CREATE: &str = "/v1beta/models/gemini-x:batchGenerateContent";
 const KEY: &str = "x-goog-api-key: k\r\n";

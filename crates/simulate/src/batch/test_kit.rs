@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use crate::simulate::test_client::{Client, PATIENCE, Reply};
-use crate::simulate::{BatchConfig, SimConfig, Simulator, Vendor};
+use crate::test_client::{Client, PATIENCE, Reply};
+use crate::{BatchConfig, SimConfig, Simulator, Vendor};
 
 /// A simulator and one connection to it.
 pub(super) struct Kit {

@@ -6,8 +6,8 @@ use serde_json::{Value, json};
 
 use super::BatchConfig;
 use super::test_kit::{Kit, column, endless, kit, quick, sorted};
-use crate::simulate::Vendor;
-use crate::simulate::test_client::PATIENCE;
+use crate::Vendor;
+use crate::test_client::PATIENCE;
 
 fn lines(prompts: &[&str]) -> String {
     let lines = prompts.iter().enumerate().map(|(nth, prompt)| {

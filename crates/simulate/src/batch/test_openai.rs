@@ -6,8 +6,8 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use super::test_kit::{Kit, column, endless, kit, openai_file, quick, sorted, text};
-use crate::simulate::test_client::{Client, PATIENCE};
-use crate::simulate::{BatchPoint, BatchStats, SimConfig, Trouble, Vendor};
+use crate::test_client::{Client, PATIENCE};
+use crate::{BatchPoint, BatchStats, SimConfig, Trouble, Vendor};
 
 fn create(kit: &mut Kit, base: &str, file: &str) -> Value {
     let body = json!({"input_file_id": file, "endpoint": "/v1/chat/completions",

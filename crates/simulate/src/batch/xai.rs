@@ -14,9 +14,9 @@ use super::results::{Results, Which};
 use super::send::{Reply, Source};
 use super::store::Spoiled;
 use super::{BatchPoint, Desk, Outcome, Refusal, files, openai};
-use crate::simulate::prompt::Fault;
-use crate::simulate::reply::Rfc3339;
-use crate::simulate::tree::{Object, Spelling};
+use crate::prompt::Fault;
+use crate::reply::Rfc3339;
+use crate::tree::{Object, Spelling};
 
 /// The most bytes of one call that adds requests.
 const ADDED: usize = 25_000_000;

@@ -3,7 +3,7 @@
 
 use std::borrow::Cow;
 
-use crate::simulate::Vendor;
+use crate::Vendor;
 
 const OPENAI: u8 = 1;
 const XAI: u8 = 2;

@@ -3,10 +3,10 @@
 use serde_json::Value;
 use serde_json::value::RawValue;
 
-use crate::simulate::Vendor;
-use crate::simulate::prompt::Fault;
-use crate::simulate::shape::Shape;
-use crate::simulate::tree::{Object, Spelling};
+use crate::Vendor;
+use crate::prompt::Fault;
+use crate::shape::Shape;
+use crate::tree::{Object, Spelling};
 
 const AT: &str = "response_format";
 

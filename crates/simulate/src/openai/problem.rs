@@ -2,9 +2,9 @@
 
 use serde_json::{Value, json};
 
-use crate::simulate::Vendor;
-use crate::simulate::prompt::{Fault, Problem};
-use crate::simulate::reply::quote;
+use crate::Vendor;
+use crate::prompt::{Fault, Problem};
+use crate::reply::quote;
 
 /// OpenAI's terms for an error, from which the others are made.
 struct Terms<'a> {
@@ -16,11 +16,7 @@ struct Terms<'a> {
 }
 
 /// Writes an error body and returns its status.
-pub(in crate::simulate) fn write(
-    out: &mut Vec<u8>,
-    problem: &Problem<'_>,
-    vendor: Option<Vendor>,
-) -> u16 {
+pub(crate) fn write(out: &mut Vec<u8>, problem: &Problem<'_>, vendor: Option<Vendor>) -> u16 {
     if let Problem::Loading = problem {
         let body =
             br#"{"error":{"code":503,"message":"Loading model","type":"unavailable_error"}}"#;

@@ -1,11 +1,11 @@
 //! Chat answers, and what each vendor adds to them or leaves out.
 
-use crate::simulate::Vendor;
-use crate::simulate::prompt::{Answer, Finish};
-use crate::simulate::reply::{put, quote};
+use crate::Vendor;
+use crate::prompt::{Answer, Finish};
+use crate::reply::{put, quote};
 
 /// Appends a chat completion.
-pub(in crate::simulate) fn write(out: &mut Vec<u8>, answer: &Answer<'_>, vendor: Option<Vendor>) {
+pub(crate) fn write(out: &mut Vec<u8>, answer: &Answer<'_>, vendor: Option<Vendor>) {
     put(
         out,
         format_args!(
@@ -120,7 +120,7 @@ fn usage(out: &mut Vec<u8>, answer: &Answer<'_>, vendor: Option<Vendor>) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::simulate::prompt::Tokens;
+    use crate::prompt::Tokens;
     use serde_json::{Value, json};
 
     fn answer(reasoning: u64, vendor: Option<Vendor>) -> Value {

@@ -13,9 +13,9 @@ use serde_json::value::RawValue;
 use super::fields::{Fields, words};
 use super::format;
 use super::messages::{Messages, ROLES, Word};
-use crate::simulate::Vendor;
-use crate::simulate::prompt::{Fault, Prompt};
-use crate::simulate::tree::{Object, Spelling, in_range};
+use crate::Vendor;
+use crate::prompt::{Fault, Prompt};
+use crate::tree::{Object, Spelling, in_range};
 
 #[derive(Default)]
 struct Body<'a> {
@@ -39,7 +39,7 @@ struct Body<'a> {
 struct Stops(usize);
 
 /// Reads a request's body as `vendor` does; without one everything is taken that any of them takes.
-pub(in crate::simulate) fn parse(body: &[u8], vendor: Option<Vendor>) -> Result<Prompt<'_>, Fault> {
+pub(crate) fn parse(body: &[u8], vendor: Option<Vendor>) -> Result<Prompt<'_>, Fault> {
     let read = match serde_json::from_slice::<Body<'_>>(body) {
         Ok(read) => read,
         Err(error) => return Err(explain(body, &error.to_string())),

@@ -1,8 +1,6 @@
 //! Links between pages, and what the table of contents leaves out.
 
-use std::path::Path;
-
-use super::pages;
+use super::{pages, root};
 
 /// Targets of `[text](target)`, outside code.
 fn targets(page: &str) -> Vec<String> {
@@ -69,7 +67,7 @@ fn every_link_leads_somewhere() {
 
 #[test]
 fn the_table_of_contents_names_every_page() {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs");
+    let folder = root().join("docs");
     let contents = std::fs::read_to_string(folder.join("README.md")).unwrap();
     let named = targets(&contents);
     for page in pages() {

@@ -8,9 +8,15 @@ mod transcript;
 
 use std::path::{Path, PathBuf};
 
+/// Where `README.md` is.
+fn root() -> &'static Path {
+    let package = Path::new(env!("CARGO_MANIFEST_DIR"));
+    package.ancestors().nth(2).unwrap()
+}
+
 /// `README.md`, `CHANGELOG.md` and every page of the book.
 fn pages() -> Vec<PathBuf> {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let root = root();
     let mut pages = vec![root.join("README.md"), root.join("CHANGELOG.md")];
     let book = std::fs::read_dir(root.join("docs")).unwrap();
     let book = book.map(|entry| entry.unwrap().path());

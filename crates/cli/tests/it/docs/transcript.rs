@@ -7,6 +7,7 @@
 //! port is always 8090, whatever it really is.
 
 use super::normal::normal;
+use super::root;
 use crate::common::{Desk, Running};
 
 /// The port that pages show.
@@ -144,7 +145,7 @@ pub struct Stage {
 impl Stage {
     fn new(needs: &Needs) -> Self {
         let desk = Desk::new();
-        let data = concat!(env!("CARGO_MANIFEST_DIR"), "/examples/data");
+        let data = root().join("examples/data");
         std::fs::create_dir(desk.path("examples")).unwrap();
         std::os::unix::fs::symlink(data, desk.path("examples/data")).unwrap();
         std::fs::create_dir(desk.path("bin")).unwrap();
@@ -193,7 +194,7 @@ impl Stage {
         let printed = printed
             .replace(folder.trim_end_matches('/'), "/home/you/data")
             // Where links from there lead.
-            .replace(env!("CARGO_MANIFEST_DIR"), "/home/you/data")
+            .replace(&*root().to_string_lossy(), "/home/you/data")
             .replace(self.port(), SHOWN_PORT);
         let lines = |text: &str| text.lines().map(str::to_owned).collect();
         let mut outputs: Vec<Vec<String>> = printed

@@ -1,0 +1,71 @@
+//! The real program: what it does, says and leaves behind.
+
+#[cfg(unix)]
+mod attacks;
+mod batch;
+mod batch_chaos;
+mod batch_crash;
+mod batch_endings;
+mod batch_long;
+mod batch_results;
+mod batch_rotated;
+mod batch_site;
+mod bought_once;
+#[path = "../../../../tests/it/common.rs"]
+mod common;
+mod config;
+#[cfg(unix)]
+mod copied_output;
+mod disk;
+#[cfg(unix)]
+mod docs;
+mod embed;
+mod embed_runs;
+mod errors;
+#[path = "../../../../tests/it/every_provider.rs"]
+mod every_provider;
+mod fallback;
+mod first;
+mod format;
+mod help;
+mod input;
+mod kill;
+mod limits;
+mod local;
+#[cfg(target_os = "linux")]
+mod memory;
+mod net;
+mod output;
+mod portable;
+#[cfg(unix)]
+mod private;
+mod program;
+mod providers;
+mod queue;
+mod queue_disk;
+mod queue_files;
+mod queue_halfway;
+mod queue_kill;
+mod queue_limits;
+mod queue_state;
+mod resume;
+mod retry;
+mod run;
+#[cfg(unix)]
+mod run_batch;
+#[cfg(unix)]
+mod run_killed;
+#[cfg(unix)]
+mod run_output;
+mod schema;
+mod secrets;
+mod shared;
+mod shell;
+mod simulate;
+mod stdin;
+mod stop;
+mod superseded;
+mod tables;
+mod terminal;
+#[cfg(unix)]
+mod unusable;
