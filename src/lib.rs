@@ -51,15 +51,15 @@
 //! |---|---|---|
 //! | `queue` | yes | the durable queue in an SQLite file, batches, and settings in a file that processes share |
 //! | `bundled` | yes | SQLite compiled in; without it, `queue` links the system's library |
-//! | `schema` | no | answers are checked against the JSON Schema asked for, at the price of sixty crates more; without it, only for being JSON |
+//! | `schema` | no | answers are checked against the JSON Schema asked for, at the price of forty crates more; without it, only for being JSON |
 //!
 //! A provider on the loopback interface for your tests, with latency, limits and trouble, is the crate
 //! `batchwright-simulate`; the program `batchwright` is the crate `batchwright-cli`.
 //!
 //! # Logging
 //!
-//! Through the `log` crate: `warn` for settings that are ignored, `info` for repairs of an output
-//! file. Prompts, answers and credentials are never logged.
+//! Through the `log` crate: `warn` for settings and schemas that are ignored, `info` for repairs of an
+//! output file. Prompts, answers and credentials are never logged.
 
 mod base;
 #[cfg(test)]

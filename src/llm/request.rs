@@ -96,8 +96,9 @@ pub enum ResponseFormat {
     /// Any valid JSON object. Where no message mentions JSON, a sentence that does is added to the
     /// system text for OpenAI and those like it, some of which refuse the request otherwise.
     JsonObject,
-    /// JSON that fits a schema. Every answer is held against all of it, whatever a provider takes of
-    /// it:
+    /// JSON that fits a schema. With the feature `schema` every answer is held against all of it,
+    /// whatever a provider takes of it; without, it is checked for being JSON, and a warning in the
+    /// log says so once:
     /// - OpenAI and those like it get it as it is. With `strict` they refuse much of what a schema
     ///   can say, and without it they may stray from it.
     /// - Anthropic gets a copy whose objects are closed and whose bounds and patterns stand in the

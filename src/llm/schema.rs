@@ -1,6 +1,10 @@
 //! JSON Schemas: compiled once, shared by all threads, never fetched from anywhere.
 //!
-//! Without the feature `schema` every schema is taken as it is and every value fits.
+//! Without the feature `schema` every schema is taken as it is and every value fits; the log says so
+//! once.
+
+#[cfg(not(feature = "schema"))]
+use std::sync::Once;
 
 use serde_json::{Map, Value};
 
@@ -149,6 +153,13 @@ pub(crate) struct Schema;
 #[cfg(not(feature = "schema"))]
 impl Schema {
     pub(crate) fn compile(_: &Value) -> Result<Self, String> {
+        static TOLD: Once = Once::new();
+        TOLD.call_once(|| {
+            log::warn!(
+                "answers are checked for being JSON and not against their schema: that takes the feature \
+                 `schema` of batchwright"
+            );
+        });
         Ok(Self)
     }
 
