@@ -1,6 +1,7 @@
 //! Behaviour through the public API.
 
 mod accounts;
+mod architecture;
 mod batch_api;
 #[cfg(feature = "queue")]
 mod batch_attack;
