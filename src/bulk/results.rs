@@ -14,7 +14,7 @@ use serde_json::Value;
 use crate::base::disk::sync_folder;
 use crate::base::error::{Error, ErrorKind};
 
-use super::input::hash_prefix;
+use super::input::{Ended, hash_prefix};
 use super::options::FileRunError;
 use super::replies::Replies;
 
@@ -40,15 +40,6 @@ pub(crate) struct PreviousLine {
     /// Set aside for a changed request: see [`Marks`].
     #[serde(default)]
     pub superseded: bool,
-}
-
-/// How an item of an earlier run ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Ended {
-    Success,
-    Failure,
-    /// With a reply that was paid for and cannot be used.
-    Unusable,
 }
 
 impl PreviousLine {

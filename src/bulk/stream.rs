@@ -10,12 +10,12 @@ use sha2::{Digest, Sha256};
 use crate::base::error::{Error, ErrorKind};
 use crate::llm::request::Request;
 
-use super::input::{StreamLines, hash_prefix};
+use super::input::{Ended, StreamLines, hash_prefix};
 use super::lines::{Identified, Named};
 use super::list::{Feeder, Item};
 use super::options::FileRunOptions;
 use super::prompts::{PromptSource, Prompts};
-use super::results::{Ended, Marks, PreviousLine, ResultsFile};
+use super::results::{Marks, PreviousLine, ResultsFile};
 
 /// One line of the stream.
 pub(crate) struct StreamItem {

@@ -388,7 +388,7 @@ fn explain(error: ureq::Error, sent: Sent, connected: bool, url: &str, timeout: 
         // Bought and useless; asking again would buy the same.
         ureq::Error::BodyExceedsLimit(_) => Error::new(
             ErrorKind::Invalid,
-            format!("the reply of {host} is larger than 64 MiB"),
+            format!("the reply of {host} is larger than may be read of one (llm.max_reply_mib)"),
         )
         .with_sent(sent),
         ureq::Error::HostNotFound => {

@@ -29,6 +29,15 @@ pub(crate) enum State {
     Unusable,
 }
 
+/// How an item of an earlier run ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Ended {
+    Success,
+    Failure,
+    /// With a reply that was paid for and cannot be used.
+    Unusable,
+}
+
 /// An item of a file.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Entry {

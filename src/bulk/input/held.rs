@@ -93,7 +93,7 @@ mod tests {
     use super::super::id::id_hash;
     use super::super::index::Totals;
     use super::*;
-    use crate::bulk::results::Ended;
+    use crate::bulk::input::Ended;
 
     fn own(id: &str, request: u64, offset: u64) -> Entry {
         Entry::new(id_hash(id), request, offset, 0)

@@ -8,7 +8,7 @@ use rayon::prelude::*;
 
 use super::entry::{Entry, State};
 use super::id::{IdHash, auto_id, parse_auto};
-use crate::bulk::results::Ended;
+use crate::bulk::input::Ended;
 
 /// What the check of a file has counted.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]

@@ -37,7 +37,7 @@ use std::path::Path;
 use crate::llm::request::Task;
 
 pub(crate) use check::Hooks;
-pub(crate) use entry::State;
+pub(crate) use entry::{Ended, State};
 pub(crate) use fault::InputError;
 pub(crate) use file::{InputFile, Named};
 #[cfg(feature = "queue")]

@@ -5,7 +5,7 @@ use std::fs;
 use super::id::IdHash;
 use super::tests::{Scratch, hooks, items};
 use super::*;
-use crate::bulk::results::Ended;
+use crate::bulk::input::Ended;
 use crate::llm::hash::request_hash;
 use crate::llm::request::Request;
 
