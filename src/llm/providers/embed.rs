@@ -19,7 +19,7 @@ use crate::llm::request::Request;
 use crate::llm::response::Response;
 use crate::llm::transport::HttpReply;
 
-use super::answer::{malformed, unreadable};
+use super::answer::{malformed, unlike, unreadable};
 use super::content::invalid;
 use super::dialect::{Call, request_id};
 use super::errors::{failure, failure_inside};
@@ -115,10 +115,10 @@ pub(super) fn decode(
     });
     let (told, warning) = match read {
         Ok(read) => read,
-        Err(error) => (Err(unread(&error, &reply.body)), None),
+        Err(error) => (Err(unread(&error, &reply.body, requests.len())), None),
     };
     let told = told
-        .and_then(|told| told.checked(&reply.body))
+        .and_then(|told| told.checked(&reply.body, requests.len()))
         .map_err(|error| {
             let error = error.with_status(reply.status).with_rate_hints(hints);
             error.with_request_id(request_id(reply))
@@ -135,11 +135,21 @@ pub(super) fn decode(
 }
 
 /// A reply that is not the JSON of vectors. What is none at all, such as a web page, was brought upon
-/// the call by no text of it, and is not asked for again; else fewer texts at once may do.
-fn unread(error: &serde_json::Error, body: &[u8]) -> Error {
+/// the call by no text of it, and is not asked for again.
+fn unread(error: &serde_json::Error, body: &[u8], texts: usize) -> Error {
     match body.trim_ascii_start().first() {
+        Some(b'{' | b'[') if !error.is_eof() => unpaired(error, body, texts),
         Some(b'{' | b'[') => malformed(error, body),
         _ => unreadable(error, body),
+    }
+}
+
+/// A complete reply whose vectors are not those of these texts. Fewer texts at once may do; for a single
+/// one the same would be bought again.
+fn unpaired(what: impl fmt::Display, body: &[u8], texts: usize) -> Error {
+    match texts {
+        1 => unlike(what, body),
+        _ => malformed(what, body),
     }
 }
 
@@ -151,10 +161,10 @@ struct Told {
 }
 
 impl Told {
-    fn checked(self, body: &[u8]) -> Result<Self, Error> {
+    fn checked(self, body: &[u8], texts: usize) -> Result<Self, Error> {
         let length = self.vectors.first().map_or(0, Vec::len);
         if self.vectors.iter().any(Vec::is_empty) {
-            return Err(malformed("an empty vector", body));
+            return Err(unpaired("an empty vector", body, texts));
         }
         // What an overburdened server puts in the place of a result.
         if self.vectors.iter().any(|v| v.iter().all(|n| *n == 0.0)) {
@@ -199,7 +209,7 @@ fn read_openai(
     }
     let model = Some(word(reply.model.as_ref()));
     Ok(Told {
-        vectors: in_order(data, texts).map_err(|what| malformed(what, body))?,
+        vectors: in_order(data, texts).map_err(|what| unpaired(what, body, texts))?,
         usage: openai::Counts::read(reply.usage).usage(),
         model: model.filter(|model| !model.is_empty()),
     })
@@ -253,7 +263,7 @@ fn read_gemini(
     let embeddings = reply.embeddings.unwrap_or_default();
     if embeddings.len() != texts {
         let what = format!("{} vectors for {texts} texts", embeddings.len());
-        return Err(malformed(what, body));
+        return Err(unpaired(what, body, texts));
     }
     let counts = gemini::Counts::read(reply.usage_metadata);
     Ok(Told {

@@ -165,6 +165,8 @@ fn a_doubtful_pairing_is_no_answer() {
         let error = decoded("openai", n, &body).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Malformed, "{body}");
         assert_eq!(error.raw(), Some(&*body));
+        // What was cut off may come whole.
+        assert_eq!(error.is_unusable_reply(), n == 1 && body != "[", "{body}");
     }
     for (n, body) in [
         (2, r#"{"embeddings":[{"values":[1]}]}"#),
@@ -174,6 +176,7 @@ fn a_doubtful_pairing_is_no_answer() {
     ] {
         let error = decoded("gemini", n, body).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Malformed, "{body}");
+        assert_eq!(error.is_unusable_reply(), n == 1, "{body}");
     }
 }
 

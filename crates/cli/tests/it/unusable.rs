@@ -106,6 +106,20 @@ const PLAN: &str =
     "4 items have replies that were paid for and cannot be read; --ask-again sends them again";
 
 #[test]
+fn vectors_that_belong_to_no_text_are_bought_once_for_a_text_alone() {
+    let (desk, server) = (Desk::new(), Server::new(r#"{"data":[]}"#));
+    desk.prompts("in.jsonl", 1);
+    let words = format!("{WORDS} --task embed");
+    for _ in 0..2 {
+        server.run(&desk, &words).expect(3);
+        assert_eq!(server.calls(), 1);
+    }
+    server.answers(r#"{"data":[{"embedding":[1.0]}]}"#);
+    server.run(&desk, &format!("{words} --ask-again")).expect(0);
+    assert_eq!(server.calls(), 2);
+}
+
+#[test]
 fn tool_calls_are_bought_once_and_kept_until_somebody_asks_again() {
     let (desk, first, fallback) = (Desk::new(), Server::new(tool_call()), Server::new("{}"));
     desk.prompts("in.jsonl", 4);
