@@ -560,14 +560,17 @@ impl<W: Work> Dispatcher<W> {
         if lost && next_live.is_none() {
             next = Next::GiveUp;
         }
+        let divides = members > 1 && route::may_divide(&error);
+        // The same call would buy the same reply; a part of it may be answered.
+        let in_parts = divides && error.kind() == ErrorKind::Malformed;
         match (next, next_live) {
-            (Next::RetryAt(at), _) => {
+            (Next::RetryAt(at), _) if !in_parts => {
                 let wait = at.since(now).as_secs_f64();
                 log::info!("{}, again in {wait:.1} s: {error}", error.kind());
                 self.last_failure = Some(error.clone());
                 self.later(ticket, at, Some(error));
             }
-            _ if members > 1 && route::may_divide(&error) => {
+            _ if divides => {
                 log::info!(
                     "{}, {members} that shared a call go on in parts: {error}",
                     error.kind()

@@ -302,7 +302,7 @@ pub(crate) fn may_divide(error: &Error) -> bool {
 /// being asked twice as often.
 pub(crate) fn parts_at(policy: &RetryPolicy, error: &Error, now: Time) -> Time {
     let own = match error.kind() {
-        ErrorKind::Transient => policy.backoff(1),
+        ErrorKind::Transient | ErrorKind::Malformed => policy.backoff(1),
         _ => Duration::ZERO,
     };
     now.after(own.max(policy.asked(error)))

@@ -106,17 +106,18 @@ const PLAN: &str =
     "4 items have replies that were paid for and cannot be read; --ask-again sends them again";
 
 #[test]
-fn vectors_that_belong_to_no_text_are_bought_once_for_a_text_alone() {
+fn vectors_that_belong_to_no_text_are_asked_for_in_parts_and_never_again() {
     let (desk, server) = (Desk::new(), Server::new(r#"{"data":[]}"#));
-    desk.prompts("in.jsonl", 1);
+    desk.prompts("in.jsonl", 4);
     let words = format!("{WORDS} --task embed");
-    for _ in 0..2 {
-        server.run(&desk, &words).expect(3);
-        assert_eq!(server.calls(), 1);
-    }
+    server.run(&desk, &words).expect(3);
+    // All four, two and two, and each alone.
+    assert_eq!(server.calls(), 7);
+    let ended = server.run(&desk, &words).expect(3);
+    assert!(ended.stderr.contains(PLAN), "{}", ended.stderr);
+    assert_eq!(server.calls(), 7);
     server.answers(r#"{"data":[{"embedding":[1.0]}]}"#);
     server.run(&desk, &format!("{words} --ask-again")).expect(0);
-    assert_eq!(server.calls(), 2);
 }
 
 #[test]
