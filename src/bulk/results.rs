@@ -202,7 +202,13 @@ impl ResultsFile {
     /// Appends whole lines. After an error nothing of them is in the file.
     pub(crate) fn append(&mut self, lines: &[u8]) -> Result<(), Error> {
         // What others did is told by whoever looks next; here it must not maim a line.
-        let _ = self.undisturbed();
+        if self
+            .file
+            .metadata()
+            .is_ok_and(|found| found.len() != self.len)
+        {
+            let _ = self.undisturbed();
+        }
         self.append_io(lines).map_err(|error| {
             let path = self.path.display();
             Error::new(
