@@ -10,7 +10,8 @@ use crate::observe::tally::Tally;
 use super::input::{FileIndex, InputFile, State};
 use super::lines::{KEPT, Named, unsent_line};
 use super::options::{FileRunError, FileRunOptions, Output, Place};
-use super::results::{Marks, ResultsFile};
+use super::results::ResultsFile;
+use super::results::superseded::Marks;
 
 /// An output that is open.
 pub(super) enum OpenOutput {

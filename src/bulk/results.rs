@@ -19,9 +19,7 @@ use super::options::FileRunError;
 use super::replies::Replies;
 
 mod rescue;
-mod superseded;
-
-pub(crate) use superseded::Marks;
+pub(crate) mod superseded;
 
 /// What a line of an earlier run says about its item.
 #[derive(Debug, Deserialize)]
@@ -37,7 +35,7 @@ pub(crate) struct PreviousLine {
     pub provider: Option<String>,
     #[serde(default)]
     error: Option<Value>,
-    /// Set aside for a changed request: see [`Marks`].
+    /// Set aside for a changed request: see [`superseded::Marks`].
     #[serde(default)]
     pub superseded: bool,
 }

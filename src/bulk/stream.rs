@@ -15,7 +15,8 @@ use super::lines::{Identified, Named};
 use super::list::{Feeder, Item};
 use super::options::FileRunOptions;
 use super::prompts::{PromptSource, Prompts};
-use super::results::{Marks, PreviousLine, ResultsFile};
+use super::results::superseded::Marks;
+use super::results::{PreviousLine, ResultsFile};
 
 /// One line of the stream.
 pub(crate) struct StreamItem {

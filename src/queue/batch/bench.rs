@@ -40,6 +40,13 @@ use super::spool::Spool;
 use super::transfer::Transfers;
 use super::world::{Client, World, seconds};
 
+/// What a provider answers that refuses a request.
+pub(super) fn refused(why: &str, status: u16) -> Error {
+    Error::new(ErrorKind::Invalid, why)
+        .with_status(status)
+        .with_sent(Sent::Answered)
+}
+
 /// Answers a call in place of the world, if it has an answer.
 pub(super) type Twist<A, T> = Mutex<Box<dyn FnMut(&A) -> Option<Result<T, Error>> + Send>>;
 

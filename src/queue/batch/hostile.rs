@@ -9,25 +9,17 @@ use std::time::Duration;
 use crate::base::cancel::Context;
 use crate::base::clock::Clock;
 use crate::base::error::{Error, ErrorKind, Sent};
-use crate::base::id::ProcessId;
 use crate::llm::batch::{
     BatchClient, BatchInput, BatchIntent, BatchLine, BatchLineResult, BatchStage, BatchState,
     BatchStatus, Refused,
 };
 use crate::queue::store::JobStore;
 
-use super::bench::{Bench, Twisted};
-use super::info::BatchInfo;
+use super::bench::{Bench, Twisted, refused};
 use super::world::{Client, seconds};
 
 fn transient(why: &str, status: u16) -> Error {
     Error::new(ErrorKind::Transient, why)
-        .with_status(status)
-        .with_sent(Sent::Answered)
-}
-
-fn invalid(why: &str, status: u16) -> Error {
-    Error::new(ErrorKind::Invalid, why)
         .with_status(status)
         .with_sent(Sent::Answered)
 }
@@ -148,7 +140,7 @@ fn one_404_for_fresh_results_loses_nothing() {
     let process = bench.enqueue(&["a", "b"]);
     let mut first = true;
     *client.download.lock() = Box::new(move |_| {
-        std::mem::take(&mut first).then(|| Err(invalid("<html>not found</html>", 404)))
+        std::mem::take(&mut first).then(|| Err(refused("<html>not found</html>", 404)))
     });
     let mut poller = bench.poller(bench.worker(), &[]);
     assert!(bench.until(&mut poller, || bench.is_over(process)));
@@ -264,7 +256,7 @@ fn an_input_that_cannot_be_deleted_does_not_hide_a_batch_that_is_there() {
         // It is listed after the time to reconcile.
         world.lag = seconds(1_000_000);
     }
-    *client.discard.lock() = Box::new(|_| Some(Err(invalid("this key deletes no files", 403))));
+    *client.discard.lock() = Box::new(|_| Some(Err(refused("this key deletes no files", 403))));
     let (world, mut first) = (Client(bench.world.clone()), true);
     *client.advance.lock() = Box::new(move |stage| {
         let BatchStage::Uploaded { .. } = stage else {
@@ -306,173 +298,6 @@ fn an_input_that_cannot_be_deleted_does_not_hide_a_batch_that_is_there() {
     assert_eq!((bench.bought("a"), bench.bought("b")), (1, 1));
 }
 
-/// A creation without a reply that came to nothing, while another program has a batch of the same size.
-fn lost_beside_anothers(bench: &Bench) -> (Arc<Twisted>, ProcessId) {
-    bench.world.lock().uploads = false;
-    let client = bench.client();
-    let process = bench.enqueue(&["a", "b"]);
-    let world = Client(bench.world.clone());
-    *client.advance.lock() = Box::new(move |stage| {
-        struct Theirs;
-        impl BatchInput for Theirs {
-            fn open(&mut self) -> Result<Box<dyn std::io::Read + Send + '_>, Error> {
-                Ok(Box::new(&b"their-1 x\ntheir-2 y\n"[..]))
-            }
-        }
-        let intent = BatchIntent {
-            label: "their".to_owned(),
-            model: None,
-            items: 2,
-            bytes: 0,
-            begun: crate::base::clock::Wall(0),
-        };
-        let theirs = world.advance(&intent, stage, &mut Theirs, &Context::new());
-        theirs.unwrap();
-        let lost = Error::new(ErrorKind::Transient, "cut off").with_sent(Sent::Maybe);
-        Some(Err(lost))
-    });
-    (client, process)
-}
-
-fn presumed(bench: &Bench) -> Option<BatchInfo> {
-    let batches = bench.store.batches(None).unwrap();
-    let infos = batches
-        .iter()
-        .map(|batch| BatchInfo::new(batch, bench.clock.wall()));
-    infos.into_iter().find(|info| info.state == "presumed")
-}
-
-#[test]
-fn a_batch_that_may_be_another_programs_is_never_cancelled_nor_said_to_be_created() {
-    let bench = Bench::new();
-    let (_client, process) = lost_beside_anothers(&bench);
-    let mut poller = bench.poller(bench.worker(), &[]);
-    assert!(bench.until(&mut poller, || presumed(&bench).is_some()));
-    let why = presumed(&bench).unwrap().problem.unwrap();
-    assert!(why.contains("not cancelled"), "{why}");
-    bench.store.cancel(process, bench.clock.wall()).unwrap();
-    bench.post.ring();
-    for _ in 0..400 {
-        bench.turn(&mut poller);
-    }
-    let world = bench.world.lock();
-    let theirs: Vec<_> = world.batches.iter().map(|batch| batch.cancelled).collect();
-    assert_eq!(theirs, [None]);
-    let created = &world.outlook.created;
-    assert_eq!(created.load(std::sync::atomic::Ordering::SeqCst), 0);
-}
-
-#[test]
-fn a_batch_that_turns_out_to_be_another_programs_is_let_go() {
-    let bench = Bench::new();
-    lost_beside_anothers(&bench);
-    let mut poller = bench.poller(bench.worker(), &[]);
-    assert!(bench.until(&mut poller, || presumed(&bench).is_some()));
-    let id = presumed(&bench).unwrap().remote_id.unwrap();
-    let left = || {
-        let batches = bench.store.batches(None).unwrap();
-        batches
-            .iter()
-            .any(|batch| batch.record.contains(&format!("\"not_ours\":[\"{id}\"]")))
-    };
-    assert!(
-        bench.until(&mut poller, left),
-        "{:?}",
-        bench.store.batches(None)
-    );
-    assert_eq!((bench.bought("a"), bench.bought("b")), (0, 0));
-}
-
-#[test]
-fn a_batch_that_expired_unanswered_is_not_taken_for_ours() {
-    let bench = Bench::new();
-    let (client, process) = lost_beside_anothers(&bench);
-    bench.world.lock().expiring = 100;
-    let world = Client(bench.world.clone());
-    *client.status.lock() = Box::new(move |id| {
-        let status = world.status(id, &Context::new());
-        Some(status.map(|status| match status.state {
-            BatchState::Expired => BatchStatus {
-                expected: Some(0),
-                ..status
-            },
-            _ => status,
-        }))
-    });
-    *client.download.lock() = Box::new(|_| Some(Ok(String::new())));
-    let mut poller = bench.poller(bench.worker(), &[]);
-    assert!(bench.until(&mut poller, || presumed(&bench).is_some()));
-    let held = || {
-        let batches = bench.store.batches(None).unwrap();
-        let infos = batches
-            .iter()
-            .map(|batch| BatchInfo::new(batch, bench.clock.wall()));
-        infos.into_iter().any(|info| info.state == "held")
-    };
-    assert!(
-        bench.until(&mut poller, held),
-        "{:?}",
-        bench.store.batches(None)
-    );
-    assert_eq!(bench.counts(process).failed, 0);
-}
-
-#[test]
-fn a_cancelled_batch_that_is_not_known_yet_is_not_left_running() {
-    let bench = Bench::new();
-    let client = bench.client();
-    let process = bench.enqueue(&["a", "b"]);
-    let mut poller = bench.poller(bench.worker(), &[]);
-    assert!(bench.until(&mut poller, || !bench.world.lock().batches.is_empty()));
-    // What was created shows a moment later.
-    let shows = bench.clock.now().after(seconds(30));
-    let clock = bench.clock.clone();
-    let hidden = move || (clock.now() < shows).then(|| Err(invalid("no such batch", 404)));
-    let also = hidden.clone();
-    *client.status.lock() =
-        Box::new(move |_| hidden().map(|hidden: Result<(), Error>| Err(hidden.unwrap_err())));
-    *client.cancel.lock() = Box::new(move |_| also());
-    bench.store.cancel(process, bench.clock.wall()).unwrap();
-    bench.post.ring();
-    assert!(bench.until(&mut poller, || bench.is_over(process)));
-    assert_eq!(bench.world.lock().alive(), 0, "it runs on, and is paid for");
-}
-
-#[test]
-fn who_cancels_again_does_not_hurry_a_list_that_lags() {
-    let bench = Bench::new();
-    bench.world.lock().lag = seconds(250);
-    let client = bench.client();
-    let world = Client(bench.world.clone());
-    *client.advance.lock() = Box::new(move |stage| {
-        let BatchStage::Uploaded { file, .. } = stage else {
-            return None;
-        };
-        let file = Some(file.clone());
-        let intent = BatchIntent {
-            label: "lost".to_owned(),
-            model: None,
-            items: 2,
-            bytes: 0,
-            begun: crate::base::clock::Wall(0),
-        };
-        let made = world.created(&intent, file, Vec::new());
-        made.unwrap();
-        let lost = Error::new(ErrorKind::Transient, "cut off").with_sent(Sent::Maybe);
-        Some(Err(lost))
-    });
-    let process = bench.enqueue(&["a", "b"]);
-    let mut poller = bench.poller(bench.worker(), &[]);
-    assert!(bench.until(&mut poller, || bench.world.lock().creates == 1));
-    let again = || {
-        bench.store.cancel(process, bench.clock.wall()).unwrap();
-        bench.post.ring();
-        bench.is_over(process)
-    };
-    assert!(bench.until(&mut poller, again));
-    assert_eq!(bench.world.lock().alive(), 0, "it runs on, and is paid for");
-}
-
 #[test]
 fn what_is_refused_whatever_it_holds_is_not_bisected_line_by_line() {
     let bench = Bench::new();
@@ -481,7 +306,7 @@ fn what_is_refused_whatever_it_holds_is_not_bisected_line_by_line() {
     let prompts: Vec<&str> = names.iter().map(String::as_str).collect();
     let process = bench.enqueue(&prompts);
     *client.status.lock() = Box::new(|_| {
-        let why = invalid("something that nobody knows here", 400);
+        let why = refused("something that nobody knows here", 400);
         Some(Ok(BatchStatus {
             state: BatchState::Refused(Refused::SomeLine(why)),
             counts: None,
@@ -502,7 +327,7 @@ fn lines_that_a_batch_does_not_have_are_not_complained_of_for_ever() {
     let client = bench.client();
     let process = bench.enqueue(&["a", "b"]);
     *client.status.lock() = Box::new(|_| {
-        let lines = vec![(900, invalid("bad line", 400))];
+        let lines = vec![(900, refused("bad line", 400))];
         Some(Ok(BatchStatus {
             state: BatchState::Refused(Refused::Lines(lines)),
             counts: None,
@@ -585,7 +410,7 @@ fn a_queue_that_others_fill_for_a_day_fails_nothing() {
         bench.clock.now().after(seconds(86_400)),
     );
     *client.status.lock() = Box::new(move |_| {
-        let full = invalid("enqueued token limit reached", 400);
+        let full = refused("enqueued token limit reached", 400);
         (clock.now() < free).then(|| {
             Ok(BatchStatus {
                 state: BatchState::Refused(Refused::TooMuchQueued(full)),
@@ -672,7 +497,7 @@ fn a_cancelled_batch_that_was_never_made_ends_though_its_input_stays() {
         BatchStage::Uploaded { .. } => Some(Err(transient("busy", 429))),
         _ => None,
     });
-    *client.discard.lock() = Box::new(|_| Some(Err(invalid("this key deletes no files", 403))));
+    *client.discard.lock() = Box::new(|_| Some(Err(refused("this key deletes no files", 403))));
     let mut poller = bench.poller(bench.worker(), &[]);
     assert!(bench.until(&mut poller, || {
         let batches = bench.store.batches(None).unwrap();

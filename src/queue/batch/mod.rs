@@ -34,6 +34,8 @@ mod transfer;
 mod uncollected;
 #[cfg(test)]
 mod unsaved;
+#[cfg(test)]
+mod unsure;
 mod watch;
 #[cfg(test)]
 mod world;

@@ -28,7 +28,7 @@ impl Liar {
         let kept = asked.clone();
         std::thread::spawn(move || {
             for mut stream in listener.incoming().flatten() {
-                let Some(body) = body_of(&mut stream) else {
+                let Some(body) = body_of(&stream) else {
                     continue;
                 };
                 let call = {
@@ -72,7 +72,8 @@ fn reply(status: &str, body: &[u8], headers: &str) -> Vec<u8> {
     [head.as_bytes(), body].concat()
 }
 
-fn body_of(stream: &mut TcpStream) -> Option<String> {
+/// The body of a request, read to its end; none of one without.
+pub(super) fn body_of(mut stream: &TcpStream) -> Option<String> {
     let (mut seen, mut buffer) = (Vec::new(), [0; 4096]);
     while let Ok(n @ 1..) = stream.read(&mut buffer) {
         seen.extend_from_slice(&buffer[..n]);

@@ -1,8 +1,8 @@
 //! Replies that were paid for and are no answers: bought once, kept, and asked for again only when
 //! somebody says so.
 
-use std::io::{Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::io::Write;
+use std::net::TcpListener;
 use std::process::Stdio;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -11,6 +11,7 @@ use batchwright::{LlmConfig, Route, Scale, Worker};
 use batchwright_simulate::{BatchConfig, SimConfig, Trouble};
 use serde_json::{Value, json};
 
+use super::attacks::body_of;
 use super::common::{Desk, Ended, Running, all_ids, prompt_lines, simulator};
 use super::{queue, run_batch};
 
@@ -30,7 +31,7 @@ impl Server {
         let (counted, told) = (calls.clone(), reply.clone());
         std::thread::spawn(move || {
             for stream in listener.incoming().flatten() {
-                if !was_asked(&stream) {
+                if body_of(&stream).is_none() {
                     continue;
                 }
                 counted.fetch_add(1, Ordering::SeqCst);
@@ -63,27 +64,6 @@ impl Server {
     fn run(&self, desk: &Desk, words: &str) -> Ended {
         Running::start(&mut self.command(desk, words)).wait()
     }
-}
-
-/// Reads a request to its end; false for one without a body.
-fn was_asked(mut stream: &TcpStream) -> bool {
-    let (mut seen, mut buffer) = (Vec::new(), [0; 4096]);
-    while let Ok(n @ 1..) = stream.read(&mut buffer) {
-        seen.extend_from_slice(&buffer[..n]);
-        let text = String::from_utf8_lossy(&seen);
-        let Some((head, body)) = text.split_once("\r\n\r\n") else {
-            continue;
-        };
-        let head = head.to_ascii_lowercase();
-        let length = head
-            .lines()
-            .find_map(|line| line.strip_prefix("content-length: "));
-        let length: usize = length.map_or(0, |length| length.parse().unwrap());
-        if body.len() >= length {
-            return length > 0;
-        }
-    }
-    false
 }
 
 fn reply(message: Value) -> String {
