@@ -9,9 +9,9 @@ use serde_json::{Value, json};
 
 use super::display::{self, count, span};
 use super::exit::Refusal;
-use super::process::CancelArgs;
 use super::queue::{DataArgs, failed};
 use super::settings::{refused, settings};
+use crate::commands::cancel::CancelArgs;
 
 /// A batch as `status --json` has it.
 pub fn json(batch: &BatchInfo) -> Value {

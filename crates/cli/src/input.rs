@@ -11,7 +11,7 @@ use crossbeam_channel::{after, bounded, select};
 
 use super::display::Display;
 use super::exit::{About, Refusal};
-use super::values::{delimiter, name};
+use crate::args::values::{delimiter, name};
 
 /// What is read, and how.
 #[derive(Debug, Args)]

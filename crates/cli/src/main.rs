@@ -2,51 +2,35 @@
 
 mod args;
 mod batches;
-mod board;
-mod config;
+mod commands;
 mod data_dir;
 mod display;
-mod doctor;
 mod exit;
 mod input;
-mod kept;
-mod left;
 mod lines;
-mod owned;
 mod pacing;
-mod process;
 mod prompts;
 mod provider;
-mod providers;
 mod queue;
-mod queued;
 #[cfg(test)]
 mod reference;
-mod results;
 mod routes;
-mod run;
+mod run_process;
 mod settings;
-mod shell;
 mod signals;
-mod simulate;
-mod simulate_batches;
-mod status;
-mod status_table;
 mod stdout;
 mod strategy;
-mod submit;
-mod summary;
 mod table;
 mod text;
 mod tips;
 mod typed;
-mod under_way;
-mod values;
-mod work;
 
 use std::process::ExitCode;
 
 use args::{Cli, Command};
+use commands::{
+    cancel, config, doctor, providers, results, run, shell, simulate, status, submit, work,
+};
 use exit::Exit;
 
 fn main() -> ExitCode {
@@ -67,8 +51,8 @@ fn execute(cli: Cli) -> Exit {
         Command::Work(args) => work::execute(&args),
         Command::Status(args) => status::execute(&args),
         Command::Results(args) => results::execute(&args),
-        Command::Cancel(args) => process::cancel(&args),
-        Command::Retry(args) => process::retry(&args),
+        Command::Cancel(args) => cancel::cancel(&args),
+        Command::Retry(args) => cancel::retry(&args),
         Command::Doctor(args) => doctor::execute(&args),
         Command::Providers(args) => providers::execute(&args),
         Command::Config(args) => config::execute(&args),

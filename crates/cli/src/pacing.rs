@@ -6,7 +6,7 @@ use batchwright::{BatchSettings, RetryPolicy, RunningWorker, Scale, Settings, Wo
 
 use super::exit::Refusal;
 use super::settings::refused;
-use super::work::WorkArgs;
+use crate::commands::work::WorkArgs;
 
 pub struct Pacing {
     scale: Scale,

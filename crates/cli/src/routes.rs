@@ -12,9 +12,9 @@ use super::data_dir::data_dir;
 use super::exit::Refusal;
 use super::pacing::retry;
 use super::provider::{self, Asked, Chosen};
-use super::run::limits;
 use super::settings::refused;
-use super::work::WorkArgs;
+use crate::commands::run::limits;
+use crate::commands::work::WorkArgs;
 
 /// Requests a minute where none are set and a provider tells none.
 const UNTOLD_RPM: f64 = 100.0;

@@ -5,8 +5,8 @@ use batchwright::{Plan, Settings, Strategy};
 use super::args::{OnError, RunArgs, TaskArg};
 use super::exit::Refusal;
 use super::provider::Chosen;
-use super::queued::Place;
 use super::settings::refused;
+use crate::commands::run::via_queue::Place;
 
 /// What the strategy that is set comes to.
 #[derive(Debug, Clone, Default)]

@@ -4,9 +4,9 @@ use std::collections::HashSet;
 
 use batchwright::ProcessId;
 
-use super::display::{age, count, harmless, shortened, span};
-use super::queue::short;
-use super::status::Row;
+use crate::commands::status::Row;
+use crate::display::{age, count, harmless, shortened, span};
+use crate::queue::short;
 
 /// A name, a model or a provider is not cut below this.
 const LEAST: usize = 8;

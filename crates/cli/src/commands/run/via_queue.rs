@@ -10,22 +10,22 @@ use batchwright::{
     Worker,
 };
 
-use super::args::{RunArgs, TaskArg};
-use super::batches;
-use super::data_dir::data_dir;
-use super::display::{self, Display, count};
-use super::exit::{About, Exit, Refusal};
-use super::input::{on_disk, whole};
-use super::kept::{Asker, Kept};
-use super::provider::Chosen;
-use super::queue::failed;
-use super::run::{policy, rescue, route};
-use super::settings::refused;
-use super::signals::Signals;
-use super::strategy::Way;
-use super::summary::{self, More, Setup};
-use super::typed::{self, quoted};
-use super::under_way::UnderWay;
+use crate::args::{RunArgs, TaskArg};
+use crate::batches;
+use crate::commands::run::already_submitted::UnderWay;
+use crate::commands::run::earlier_run::{Asker, Kept};
+use crate::commands::run::summary::{self, More, Setup};
+use crate::commands::run::{policy, rescue, route};
+use crate::data_dir::data_dir;
+use crate::display::{self, Display, count};
+use crate::exit::{About, Exit, Refusal};
+use crate::input::{on_disk, whole};
+use crate::provider::Chosen;
+use crate::queue::failed;
+use crate::settings::refused;
+use crate::signals::Signals;
+use crate::strategy::Way;
+use crate::typed::{self, quoted};
 
 /// Where the items of a run wait.
 pub struct Place {

@@ -7,10 +7,10 @@ use batchwright::{
     SqliteOptions, file_id,
 };
 
-use super::display::count;
-use super::exit::Refusal;
-use super::queue::failed;
-use super::typed::quoted;
+use crate::display::count;
+use crate::exit::Refusal;
+use crate::queue::failed;
+use crate::typed::quoted;
 
 /// What an earlier run left.
 pub struct Kept {

@@ -5,7 +5,7 @@ use std::time::Duration;
 use batchwright_simulate::{BatchConfig, BatchStats};
 use clap::Args;
 
-use super::values::seconds;
+use crate::args::values::seconds;
 
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Batches")]

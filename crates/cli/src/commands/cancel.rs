@@ -7,13 +7,13 @@ use batchwright::{Counts, Sidecar};
 use clap::Args;
 use serde_json::{Value, json};
 
-use super::batches;
-use super::display::count;
-use super::exit::{Exit, Refusal};
-use super::owned;
-use super::queue::{DataArgs, SayArgs, failed};
-use super::stdout;
-use super::values::seconds;
+use crate::args::values::seconds;
+use crate::batches;
+use crate::display::count;
+use crate::exit::{Exit, Refusal};
+use crate::queue::{DataArgs, SayArgs, failed};
+use crate::run_process;
+use crate::stdout;
 
 /// Cancel what waits of a process; what runs keeps its result
 ///
@@ -164,7 +164,7 @@ fn try_cancel(args: &CancelArgs) -> Result<(String, Value), Refusal> {
     line.push_str(&batches.told(data, id, false));
     let results = now.counts.finished() - now.counts.consumed;
     if results > 0 {
-        let take = match owned::way_back(&process_info) {
+        let take = match run_process::way_back(&process_info) {
             Some(back) if now.counts.cancelled > 0 => {
                 format!("{back}   (which sends what was cancelled again)")
             }
@@ -197,12 +197,12 @@ fn try_retry(args: &RetryArgs) -> Result<(String, Value), Refusal> {
         _ => format!(
             "{} jobs put back: each is sent again, and paid for as a new one\n  to carry them out: {}",
             count(retried),
-            match owned::way_back(&process.info) {
+            match run_process::way_back(&process.info) {
                 Some(back) => back,
                 None => {
                     let all = queue.open_processes().map_err(failed)?;
                     let beside_runs = all.iter().any(|one| one.info.output.is_some());
-                    data.command(&owned::work_for(&[id], beside_runs))
+                    data.command(&run_process::work_for(&[id], beside_runs))
                 }
             }
         ),

@@ -9,8 +9,8 @@ use clap_complete::Shell;
 use clap_mangen::Man;
 use clap_mangen::roff::{Roff, roman};
 
-use super::args::Cli;
-use super::exit::{About, Exit, Refusal};
+use crate::args::Cli;
+use crate::exit::{About, Exit, Refusal};
 
 /// Print a script that completes commands and flags in a shell
 #[derive(Debug, Args)]

@@ -6,9 +6,9 @@ use std::time::{Duration, Instant};
 
 use batchwright::{Error, JobQueue, Phase, ProcessId, Progress, ProgressNotifier};
 
-use super::args::ShowArgs;
-use super::display::{self, Display, count};
-use super::owned;
+use crate::args::ShowArgs;
+use crate::display::{self, Display, count};
+use crate::run_process;
 
 /// Where all processes stand together, for people.
 pub struct Board {
@@ -71,7 +71,7 @@ impl ProgressNotifier for Board {
             Phase::Finished => {
                 seen.open.remove(&id);
                 if seen.finished.insert(id) && !self.quiet {
-                    let back = owned::way_back_of(&self.queue, Some(id));
+                    let back = run_process::way_back_of(&self.queue, Some(id));
                     display::say(&finished(progress, back.as_deref()));
                 }
             }

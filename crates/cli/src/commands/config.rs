@@ -5,12 +5,12 @@ use std::path::Path;
 use batchwright::{ConfigStore, Error, Key, Setting, Settings, Source, SqliteConfig, Strategy};
 use serde_json::{Value, json};
 
-use super::args::{ConfigAction, ConfigArgs};
-use super::display;
-use super::exit::{Exit, Refusal};
-use super::settings::{refused, settings, store};
-use super::stdout;
-use super::table::{Table, width};
+use crate::args::{ConfigAction, ConfigArgs};
+use crate::display;
+use crate::exit::{Exit, Refusal};
+use crate::settings::{refused, settings, store};
+use crate::stdout;
+use crate::table::{Table, width};
 
 pub fn execute(args: &ConfigArgs) -> Exit {
     match carry_out(args) {

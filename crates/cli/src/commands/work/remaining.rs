@@ -5,11 +5,11 @@ use std::collections::{BTreeMap, HashMap};
 
 use batchwright::{BatchInfo, EMBEDDING, Error, JobQueue, ProcessId, ProcessState};
 
-use super::batches;
-use super::display::count;
-use super::owned;
-use super::routes::Routes;
-use super::work::WorkArgs;
+use crate::batches;
+use crate::commands::work::WorkArgs;
+use crate::display::count;
+use crate::routes::Routes;
+use crate::run_process;
 
 /// The batches that nobody attends once a worker has ended.
 pub struct Left {
@@ -32,14 +32,15 @@ impl Left {
         let taken = |id: &ProcessId| only.is_empty() || only.contains(id);
         let mut processes = queue.open_processes()?;
         processes.retain(|process| taken(&process.process_id));
-        let owned = processes.iter().filter_map(owned::line).collect();
-        let back =
-            |process: &ProcessState| Some((process.process_id, owned::way_back(&process.info)?));
+        let owned = processes.iter().filter_map(run_process::line).collect();
+        let back = |process: &ProcessState| {
+            Some((process.process_id, run_process::way_back(&process.info)?))
+        };
         let backs = processes.iter().filter_map(back).collect();
         let mut batches = queue.batches(None)?;
         batches.retain(|batch| !batch.attended && mine(batch));
         let data_dir = args.data_dir.as_deref().map_or_else(String::new, |folder| {
-            let folder = super::typed::quoted(&folder.to_string_lossy());
+            let folder = crate::typed::quoted(&folder.to_string_lossy());
             format!(" --data-dir {folder}")
         });
         Ok(Self {

@@ -7,9 +7,9 @@ use std::time::Duration;
 use batchwright_simulate::{SimConfig, SimStats, Simulator, Trouble, UnknownVendor, Vendor};
 use clap::{ArgGroup, Args};
 
-use super::args::MORE;
-use super::simulate_batches::{self, BatchArgs};
-use super::values::{millis, seconds};
+use crate::args::MORE;
+use crate::args::simulate_batches::{self, BatchArgs};
+use crate::args::values::{millis, seconds};
 
 /// Run a simulated provider on this machine, with trouble as wanted
 ///
@@ -141,7 +141,7 @@ pub struct SimulateArgs {
     ///
     /// On standard output, instead of as a table on standard error.
     #[arg(long)]
-    pub(super) json: bool,
+    pub json: bool,
 
     #[command(flatten)]
     batches: BatchArgs,

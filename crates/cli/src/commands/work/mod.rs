@@ -1,5 +1,8 @@
 //! `batchwright work`: a worker of the queue in the foreground.
 
+pub mod queue_progress;
+pub mod remaining;
+
 use std::io::Write;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -12,20 +15,20 @@ use batchwright::{
 use clap::Args;
 use crossbeam_channel::{RecvTimeoutError, bounded};
 
-use super::args::{MORE, ProviderArgs, ShowArgs};
-use super::board::Board;
-use super::data_dir::data_dir;
-use super::display::{self, count};
-use super::exit::{Exit, Refusal};
-use super::left::{EmbeddingsNote, Left};
-use super::pacing::Pacing;
-use super::provider;
-use super::queue::all_of;
-use super::routes::Routes;
-use super::settings::{refused, store, words_for};
-use super::signals::Signals;
-use super::stdout;
-use super::values::seconds;
+use crate::args::values::seconds;
+use crate::args::{MORE, ProviderArgs, ShowArgs};
+use crate::commands::work::queue_progress::Board;
+use crate::commands::work::remaining::{EmbeddingsNote, Left};
+use crate::data_dir::data_dir;
+use crate::display::{self, count};
+use crate::exit::{Exit, Refusal};
+use crate::pacing::Pacing;
+use crate::provider;
+use crate::queue::all_of;
+use crate::routes::Routes;
+use crate::settings::{refused, store, words_for};
+use crate::signals::Signals;
+use crate::stdout;
 
 /// Run the queue's worker
 ///
@@ -219,7 +222,7 @@ fn work(args: &WorkArgs) -> Result<Exit, Refusal> {
     let left = Left::of(args, &processes, &queue).map_err(failed)?;
     for result in &report.unsaved {
         display::error("a result could not be recorded; here it is:");
-        super::lines::flush();
+        crate::lines::flush();
         let _ = writeln!(std::io::stderr(), "{result}");
     }
     let mut exit = exit(args, &report, &signals, &left);

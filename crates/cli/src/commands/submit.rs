@@ -9,16 +9,16 @@ use batchwright::{
 use clap::Args;
 use crossbeam_channel::{bounded, select};
 
-use super::args::{MORE, PromptArgs, ShowArgs};
-use super::display::{self, Display, count};
-use super::exit::{About, Exit, Refusal};
-use super::input::{InputArgs, on_disk};
-use super::prompts;
-use super::queue::{DataArgs, failed};
-use super::settings::settings;
-use super::signals::Signals;
-use super::stdout;
-use super::values::name;
+use crate::args::values::name;
+use crate::args::{MORE, PromptArgs, ShowArgs};
+use crate::display::{self, Display, count};
+use crate::exit::{About, Exit, Refusal};
+use crate::input::{InputArgs, on_disk};
+use crate::prompts;
+use crate::queue::{DataArgs, failed};
+use crate::settings::settings;
+use crate::signals::Signals;
+use crate::stdout;
 
 /// Put prompts on the queue; prints the id of their process
 ///

@@ -2,12 +2,12 @@
 
 use batchwright::{ErrorKind, Plan, Report, StopReason, Strategy, Summary, shown_url};
 
-use super::args::RunArgs;
-use super::display::{self, count, span};
-use super::exit::Exit;
-use super::stdout;
-use super::strategy::Way;
-use super::typed::command_line;
+use crate::args::RunArgs;
+use crate::display::{self, count, span};
+use crate::exit::Exit;
+use crate::stdout;
+use crate::strategy::Way;
+use crate::typed::command_line;
 
 const KEPT_WITHOUT_IDS: &str = "results of other items kept (without ids, a changed setting makes \
     new items; give ids to replace them, or name a new output)";

@@ -1,5 +1,10 @@
 //! `batchwright run`: from arguments to a finished, or resumable, results file.
 
+pub mod already_submitted;
+pub mod earlier_run;
+pub mod summary;
+pub mod via_queue;
+
 use std::cell::RefCell;
 use std::path::Path;
 use std::sync::Arc;
@@ -9,19 +14,19 @@ use batchwright::{
     Output, Plan, PromptSettings, Prompts, Report, Route, Settings, StopReason, Strategy,
 };
 
-use super::args::{OnError, RunArgs, TaskArg};
-use super::data_dir::data_dir;
-use super::display::{self, Display};
-use super::exit::{About, Exit, Refusal};
-use super::input::{first_checked, on_disk};
-use super::prompts;
-use super::provider::{self, Asked, Chosen, Clients};
-use super::queued::{Crew, Place, Queued};
-use super::settings::{refused, settings};
-use super::signals::Signals;
-use super::stdout;
-use super::strategy::Way;
-use super::summary::{self, Setup};
+use crate::args::{OnError, RunArgs, TaskArg};
+use crate::commands::run::summary::Setup;
+use crate::commands::run::via_queue::{Crew, Place, Queued};
+use crate::data_dir::data_dir;
+use crate::display::{self, Display};
+use crate::exit::{About, Exit, Refusal};
+use crate::input::{first_checked, on_disk};
+use crate::prompts;
+use crate::provider::{self, Asked, Chosen, Clients};
+use crate::settings::{refused, settings};
+use crate::signals::Signals;
+use crate::stdout;
+use crate::strategy::Way;
 
 pub fn execute(args: &RunArgs) -> Exit {
     display::start_log(&args.show);
@@ -422,7 +427,7 @@ pub fn rescue(report: &Report) {
         "{} results could not be saved; here they are:",
         report.unsaved.len()
     ));
-    super::lines::flush();
+    crate::lines::flush();
     for line in &report.unsaved {
         let _ = std::io::Write::write_all(&mut std::io::stderr(), line);
     }

@@ -12,15 +12,15 @@ use batchwright::{
 use clap::Args;
 use serde_json::json;
 
-use super::batches;
-use super::display::{self, count, harmless, span};
-use super::exit::{Exit, Refusal};
-use super::owned;
-use super::queue::{DataArgs, SayArgs};
-use super::settings::settings;
-use super::stdout;
-use super::table::width;
-use super::text::wrapped;
+use crate::batches;
+use crate::display::{self, count, harmless, span};
+use crate::exit::{Exit, Refusal};
+use crate::queue::{DataArgs, SayArgs};
+use crate::run_process;
+use crate::settings::settings;
+use crate::stdout;
+use crate::table::width;
+use crate::text::wrapped;
 
 /// Check the queue and what it needs, and say what to do
 #[derive(Debug, Args)]
@@ -135,7 +135,10 @@ fn look(args: &DoctorArgs) -> Result<Vec<Finding>, Refusal> {
 fn of_run(process: &ProcessState) -> Option<Finding> {
     let info = &process.info;
     let output = info.output.as_ref()?;
-    let back = format!("its results come there by: {}", owned::way_back(info)?);
+    let back = format!(
+        "its results come there by: {}",
+        run_process::way_back(info)?
+    );
     let input = info.name.as_deref().or(info.input.as_deref());
     let (id, input) = (process.process_id, input.unwrap_or("an input"));
     let seen = format!("process {id} belongs to a run of {input} to {output}");
@@ -154,14 +157,14 @@ fn adopt(queue: &JobQueue, data: &DataArgs) -> Result<Vec<(String, Finding)>, Er
         let finding = match adoption.refused {
             None => {
                 let seen = batch_is("taken over with the key that is here");
-                let back = owned::way_back_of(queue, batch.process_id);
+                let back = run_process::way_back_of(queue, batch.process_id);
                 let collect = back.unwrap_or_else(|| data.command("work --strategy batch"));
                 let advice = format!("to collect it: {collect}");
                 Finding::new(BATCH, Verdict::Good, seen, Some(&advice))
             }
             Some(why) => {
                 let seen = batch_is(&format!("not taken over: {why}"));
-                let advice = set_that_key(owned::way_back_of(queue, batch.process_id));
+                let advice = set_that_key(run_process::way_back_of(queue, batch.process_id));
                 Finding::new(BATCH, Verdict::Warning, seen, Some(&advice))
             }
         };
@@ -186,7 +189,7 @@ fn judged(batch: &BatchInfo, processes: &[ProcessState], data: &DataArgs) -> Opt
     let of = processes
         .iter()
         .find(|process| Some(process.process_id) == batch.process_id);
-    let back = of.and_then(|process| owned::way_back(&process.info));
+    let back = of.and_then(|process| run_process::way_back(&process.info));
     let name = batch.remote_id.as_deref().unwrap_or(&batch.label);
     let (provider, total) = (&batch.provider, count(batch.total));
     let batch_is = |what: &str| format!("{name} at {provider}, {total} requests: {what}");

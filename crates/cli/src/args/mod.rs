@@ -1,23 +1,24 @@
 //! What can be typed, and the help that teaches it.
 
+pub mod simulate_batches;
+pub mod values;
+
 use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-use super::input::InputArgs;
-use super::settings::words_for;
-use super::shell::{CompletionsArgs, ManArgs};
-use super::simulate::SimulateArgs;
-use super::values::{at_least_one, name, seconds, temperature, text_or_file};
-use super::{
-    doctor::DoctorArgs,
-    process::{CancelArgs, RetryArgs},
-    results::ResultsArgs,
-    status::StatusArgs,
-    submit::SubmitArgs,
-    work::WorkArgs,
-};
+use crate::args::values::{at_least_one, name, seconds, temperature, text_or_file};
+use crate::commands::cancel::{CancelArgs, RetryArgs};
+use crate::commands::doctor::DoctorArgs;
+use crate::commands::results::ResultsArgs;
+use crate::commands::shell::{CompletionsArgs, ManArgs};
+use crate::commands::simulate::SimulateArgs;
+use crate::commands::status::StatusArgs;
+use crate::commands::submit::SubmitArgs;
+use crate::commands::work::WorkArgs;
+use crate::input::InputArgs;
+use crate::settings::words_for;
 
 /// Takes thousands of LLM prompts to completion, loses none, and pays for each once
 #[derive(Debug, Parser)]
@@ -340,7 +341,7 @@ pub struct ProvidersArgs {
 /// What is stored holds for every run and worker of this data folder, unless the environment or a
 /// flag says otherwise.
 #[derive(Debug, Args)]
-#[command(after_help = MORE, after_long_help = super::config::help(), arg_required_else_help = true)]
+#[command(after_help = MORE, after_long_help = crate::commands::config::help(), arg_required_else_help = true)]
 pub struct ConfigArgs {
     #[command(subcommand)]
     pub action: ConfigAction,

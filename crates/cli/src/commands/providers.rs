@@ -2,12 +2,12 @@
 
 use batchwright::{ProviderStatus, Settings, survey};
 
-use super::args::ProvidersArgs;
-use super::display;
-use super::exit::{Exit, Refusal};
-use super::settings::{refused, settings};
-use super::stdout;
-use super::table::{Table, width};
+use crate::args::ProvidersArgs;
+use crate::display;
+use crate::exit::{Exit, Refusal};
+use crate::settings::{refused, settings};
+use crate::stdout;
+use crate::table::{Table, width};
 
 pub fn execute(args: &ProvidersArgs) -> Exit {
     shown(args).unwrap_or_else(|refusal| refusal.end(args.json, false))

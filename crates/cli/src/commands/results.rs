@@ -10,15 +10,15 @@ use batchwright::{
 };
 use clap::Args;
 
-use super::args::MORE;
-use super::display::count;
-use super::exit::{Exit, Refusal};
-use super::input::whole;
-use super::owned;
-use super::queue::{DataArgs, SayArgs, failed};
-use super::signals::Signals;
-use super::stdout;
-use super::typed::quoted;
+use crate::args::MORE;
+use crate::display::count;
+use crate::exit::{Exit, Refusal};
+use crate::input::whole;
+use crate::queue::{DataArgs, SayArgs, failed};
+use crate::run_process;
+use crate::signals::Signals;
+use crate::stdout;
+use crate::typed::quoted;
 
 /// Move the results of a process from the queue to a file
 ///
@@ -231,7 +231,7 @@ fn told(
             "; {open} jobs are still open, the same command takes them later"
         ));
     }
-    match owned::way_back(&process.info) {
+    match run_process::way_back(&process.info) {
         Some(back) if keeps => line.push_str(&format!(
             "\n  they belong to {}, and come there by: {back}",
             process.info.output.as_deref().unwrap_or_default()
@@ -432,7 +432,7 @@ fn is_same(named: Option<&Path>, output: &Path) -> bool {
 
 fn refused(args: &ResultsArgs, process: &ProcessState) -> Refusal {
     let id = process.process_id;
-    let line = owned::line(process).unwrap_or_default();
+    let line = run_process::line(process).unwrap_or_default();
     let words = args.output.as_ref().map_or_else(String::new, |path| {
         format!(" -o {}", quoted(&path.to_string_lossy()))
     });

@@ -3,12 +3,12 @@
 use std::time::Duration;
 
 /// A time; a bare number is in milliseconds.
-pub(super) fn millis(text: &str) -> Result<Duration, String> {
+pub fn millis(text: &str) -> Result<Duration, String> {
     duration(text, "ms")
 }
 
 /// A time; a bare number is in seconds.
-pub(super) fn seconds(text: &str) -> Result<Duration, String> {
+pub fn seconds(text: &str) -> Result<Duration, String> {
     duration(text, "s")
 }
 
@@ -29,7 +29,7 @@ fn duration(text: &str, bare: &str) -> Result<Duration, String> {
 }
 
 /// A positive whole number.
-pub(super) fn at_least_one(text: &str) -> Result<usize, String> {
+pub fn at_least_one(text: &str) -> Result<usize, String> {
     match text.trim().parse::<usize>() {
         Ok(n) if n >= 1 => Ok(n),
         _ => Err("write a whole number of at least 1".to_owned()),
@@ -37,7 +37,7 @@ pub(super) fn at_least_one(text: &str) -> Result<usize, String> {
 }
 
 /// A name, which must not be empty.
-pub(super) fn name(text: &str) -> Result<String, String> {
+pub fn name(text: &str) -> Result<String, String> {
     match text.trim() {
         "" => Err("a name is needed; leave the flag out to name none".to_owned()),
         name => Ok(name.to_owned()),
@@ -45,7 +45,7 @@ pub(super) fn name(text: &str) -> Result<String, String> {
 }
 
 /// A temperature.
-pub(super) fn temperature(text: &str) -> Result<f64, String> {
+pub fn temperature(text: &str) -> Result<f64, String> {
     match text.trim().parse::<f64>() {
         Ok(value) if (0.0..=2.0).contains(&value) => Ok(value),
         _ => Err("write a number from 0 to 2".to_owned()),
@@ -53,7 +53,7 @@ pub(super) fn temperature(text: &str) -> Result<f64, String> {
 }
 
 /// A text, or the content of a file when it is written as `@path`.
-pub(super) fn text_or_file(text: &str) -> Result<String, String> {
+pub fn text_or_file(text: &str) -> Result<String, String> {
     match text.strip_prefix('@') {
         Some(path) => std::fs::read_to_string(path)
             .map(|content| content.trim_end_matches(['\r', '\n']).to_owned())

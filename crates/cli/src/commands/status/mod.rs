@@ -13,18 +13,19 @@ use clap::Args;
 use console::Term;
 use serde_json::{Value, json};
 
-use super::batches;
-use super::display::{self, count};
-use super::exit::{Exit, Refusal};
-use super::owned;
-use super::queue::{DataArgs, SayArgs, failed};
-use super::settings::settings;
-use super::status_table::table;
-use super::table::width;
-use super::text::wrapped;
-use asked::Asked;
+use crate::batches;
+use crate::commands::status::table::table;
+use crate::display::{self, count};
+use crate::exit::{Exit, Refusal};
+use crate::queue::{DataArgs, SayArgs, failed};
+use crate::run_process;
+use crate::settings::settings;
+use crate::table::width;
+use crate::text::wrapped;
+use models::Asked;
 
-mod asked;
+mod models;
+pub mod table;
 
 /// Show what is queued, running, done and failed
 #[derive(Debug, Args)]
@@ -189,7 +190,7 @@ fn effective(process: &ProcessState, batches: &[BatchInfo], settings: &Settings)
     if !batches.is_empty() || process.counts.at_provider > 0 {
         return Effective::possible(Strategy::Batch);
     }
-    super::submit::effective(settings)
+    crate::commands::submit::effective(settings)
 }
 
 /// Looks again and again at the same processes.
@@ -278,13 +279,13 @@ impl<'a> Looks<'a> {
         if !waiting.is_empty() && !any(&|row| row.process.counts.in_progress > 0) {
             say(format!(
                 "to carry out what waits: {}",
-                command(owned::work_for(&waiting, beside_runs))
+                command(run_process::work_for(&waiting, beside_runs))
             ));
         }
         let batch = |which: &dyn Fn(&BatchInfo) -> bool| any(&|row| row.batches.iter().any(which));
         let alone = free(&|row| row.batches.iter().any(|batch| !batch.attended));
         if !alone.is_empty() {
-            let words = owned::work_for(&alone, beside_runs);
+            let words = run_process::work_for(&alone, beside_runs);
             say(format!(
                 "nobody attends batches; to collect them: {}",
                 command(format!("{words} --strategy batch"))
@@ -303,7 +304,7 @@ impl<'a> Looks<'a> {
             }));
         }
         for row in rows.iter().filter(|row| misses(row)) {
-            if let Some(back) = owned::way_back(&row.process.info) {
+            if let Some(back) = run_process::way_back(&row.process.info) {
                 let (id, back) = (row.id().to_string(), Some(back.as_str()));
                 say(batches::advice(&id, back, |words| {
                     command(words.to_owned())
@@ -343,7 +344,7 @@ impl<'a> Looks<'a> {
             ));
         }
         rows.iter()
-            .filter_map(|row| owned::line(&row.process))
+            .filter_map(|row| run_process::line(&row.process))
             .for_each(say);
         if any(&|row| !row.process.sealed) {
             say(format!(

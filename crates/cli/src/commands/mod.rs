@@ -1,0 +1,13 @@
+//! What the commands do, a file or folder each. What they take is in [`crate::args`].
+
+pub mod cancel;
+pub mod config;
+pub mod doctor;
+pub mod providers;
+pub mod results;
+pub mod run;
+pub mod shell;
+pub mod simulate;
+pub mod status;
+pub mod submit;
+pub mod work;
