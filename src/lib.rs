@@ -73,7 +73,7 @@ mod observe;
 #[cfg(feature = "queue")]
 mod queue;
 #[cfg(feature = "queue")]
-mod queued;
+mod queue_run;
 pub mod testing;
 
 pub use base::cancel::{Context, Subscription};
@@ -97,7 +97,7 @@ pub use config::settings::{Setting, Settings, Source};
 pub use config::sqlite::SqliteConfig;
 pub use config::store::{ConfigStore, MemoryConfig};
 pub use config::watch::SettingsWatch;
-pub use engine::bounds::Bounds;
+pub use engine::bottleneck::Bounds;
 pub use engine::dispatch::{ErrorPolicy, StopReason};
 pub use engine::limit::{Limits, QuotaKey};
 pub use engine::pack::PackLimits;
@@ -137,7 +137,7 @@ pub use queue::job::{
     ProcessState, Spent,
 };
 #[cfg(feature = "queue")]
-pub use queue::life::WorkerReport;
+pub use queue::worker_run::WorkerReport;
 #[cfg(feature = "queue")]
 pub use queue::scale::Scale;
 #[cfg(feature = "queue")]
@@ -154,7 +154,7 @@ pub use queue::tracker::Tracker;
 pub use queue::worker::{RunningWorker, Worker};
 
 #[cfg(feature = "queue")]
-pub use queued::{QueuedReport, QueuedRun, Sidecar, Taken, file_id};
+pub use queue_run::{QueuedReport, QueuedRun, Sidecar, Taken, file_id};
 
 #[cfg(feature = "queue")]
 #[doc = include_str!("../docs/queue.md")]

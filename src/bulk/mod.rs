@@ -10,7 +10,7 @@ pub mod file;
 pub(crate) mod input;
 mod job;
 #[cfg(feature = "queue")]
-pub(crate) mod ledger;
+pub(crate) mod checkpoint;
 mod lines;
 mod list;
 mod measure;

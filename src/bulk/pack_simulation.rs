@@ -11,7 +11,7 @@ use crate::base::clock::Time;
 use crate::base::error::{Error, ErrorKind, Sent};
 use crate::base::hints::RateHints;
 use crate::bulk::job::{Job, Sink, count};
-use crate::engine::bounds::Bounds;
+use crate::engine::bottleneck::Bounds;
 use crate::engine::class::Class;
 use crate::engine::dispatch::{
     Dispatcher, ErrorPolicy, Event, Flight, Landed, Options, StopReason, Turn,

@@ -13,7 +13,7 @@ use crate::base::clock::Time;
 use crate::base::error::{Error, ErrorKind, Sent};
 use crate::base::hints::RateHints;
 
-use super::bounds::{Bound, Bounds, BoundsSoFar};
+use super::bottleneck::{Bound, Bounds, BoundsSoFar};
 use super::class::StepId;
 use super::counters::Counters;
 use super::first_replies::FirstReplies;

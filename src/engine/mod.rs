@@ -4,7 +4,7 @@
 //! likely to cost; of an outcome, success or an error kind with hints. [`dispatch`] decides,
 //! [`limit`] and [`route`] are asked in one place each, [`run`] turns the crank with threads.
 
-pub mod bounds;
+pub mod bottleneck;
 mod breaker;
 mod bucket;
 pub(crate) mod class;

@@ -9,7 +9,7 @@ use serde::{Serialize, Serializer};
 use crate::base::clock::Time;
 use crate::base::error::Error;
 use crate::base::usage::{Paid, Usage};
-use crate::engine::bounds::Bounds;
+use crate::engine::bottleneck::Bounds;
 use crate::engine::counters::Counters;
 
 use super::progress::{Phase, Progress};

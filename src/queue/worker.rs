@@ -25,7 +25,7 @@ use super::handler::Handler;
 use super::host::JobQueue;
 use super::job::{COMPLETION, EMBEDDING};
 use super::kinds::{Kind, Kinds};
-use super::life::{Life, WorkerReport};
+use super::worker_run::{Life, WorkerReport};
 use super::scale::Scale;
 
 /// Carries out the jobs of a [`JobQueue`].

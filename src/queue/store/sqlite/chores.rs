@@ -12,7 +12,7 @@ use crate::base::error::{Error, ErrorKind};
 use crate::base::id::ProcessId;
 
 use super::SqliteStore;
-use super::ledger::Ledger;
+use super::counters::Ledger;
 use super::rows::{CANCELLED, FAILED, HELD, MOST_JOBS, PENDING, chore, key};
 use super::settle::at_step;
 use super::writer::{Fault, Sync, be_patient};

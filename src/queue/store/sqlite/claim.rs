@@ -16,7 +16,7 @@ use crate::base::id::ProcessId;
 use crate::queue::store::{Claimed, Claims, Lane, Receipt, SUSPECT_CRASHES, Wanted, WorkerId};
 
 use super::SqliteStore;
-use super::ledger::Ledger;
+use super::counters::Ledger;
 use super::rows::{
     CANCELLED, IN_PROGRESS, MOST_JOBS, PENDING, chore, id_of, key, process_no, process_of, small,
 };

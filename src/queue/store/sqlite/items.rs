@@ -13,7 +13,7 @@ use crate::queue::store::{Item, Waiting};
 
 use super::SqliteStore;
 use super::claim::within;
-use super::ledger::Ledger;
+use super::counters::Ledger;
 use super::rows::{
     AT_PROVIDER, CANCELLED, MOST_JOBS, PENDING, chore, id_of, key, key_of, process_no, process_of,
     shown,

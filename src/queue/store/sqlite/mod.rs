@@ -6,12 +6,12 @@
 mod batches;
 mod chores;
 mod claim;
-mod combine;
+mod group_commit;
 mod due;
 mod insert;
 mod inspect;
 mod items;
-mod ledger;
+mod counters;
 mod mounts;
 mod open;
 mod provider;
@@ -44,7 +44,7 @@ use super::{
     Batch, BatchNo, Claimed, Claims, Delivery, Filled, Finding, Item, JobStore, Lane, OnWork,
     Receipt, Settlement, Taking, Waiting, Wanted, WorkerId,
 };
-use combine::Combiner;
+use group_commit::Combiner;
 use open::Identity;
 use workers::Enlisted;
 use writer::Writer;

@@ -8,7 +8,7 @@ use crate::queue::store::{BatchNo, Claimed, Filled, WorkerId};
 
 use super::SqliteStore;
 use super::batches::{Owned, owned};
-use super::ledger::Ledger;
+use super::counters::Ledger;
 use super::rows::{AT_PROVIDER, CANCELLED, MOST_JOBS, PENDING, count, id_of, key};
 use super::writer::{Fault, Sync};
 

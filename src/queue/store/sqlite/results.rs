@@ -13,7 +13,7 @@ use crate::queue::job::{AttemptError, JobResult, JobState, ProcessState};
 use crate::queue::store::{Delivery, Lane, Receipt};
 
 use super::SqliteStore;
-use super::ledger::Ledger;
+use super::counters::Ledger;
 use super::rows::{self, MOST_JOBS, PROCESS_COLUMNS, id_of, key, key_of, process_no, shown, small};
 use super::writer::{Fault, Sync};
 

@@ -11,7 +11,7 @@ use crate::queue::job::ProcessState;
 use crate::queue::store::{ClaimOutcome, Settlement};
 
 use super::SqliteStore;
-use super::ledger::Ledger;
+use super::counters::Ledger;
 use super::rows::{
     AT_PROVIDER, CANCELLED, COMPLETED, FAILED, IN_PROGRESS, PENDING, lane_no, process_of,
 };

@@ -15,7 +15,7 @@ use crate::base::private;
 use crate::queue::store::{MOST_CRASHES, WorkerId};
 
 use super::SqliteStore;
-use super::ledger::Ledger;
+use super::counters::Ledger;
 use super::rows::{CANCELLED, FAILED, IN_PROGRESS, PENDING, process_of, small};
 use super::settle::{is_cancelled, save_outcome};
 use super::writer::{Fault, Sync};

@@ -22,10 +22,10 @@ use super::backlog::{Scope, StoreBacklog};
 use super::batch::{BatchContext, Begin, Ends, Poller, Spool, Transfers};
 use super::controls::{Controls, MOST_SLOTS, Plan};
 use super::due_times::DueTimes;
-use super::minder;
+use super::maintenance;
 use super::store::{JobStore, OnWork, WorkerId};
 use super::task::JobTask;
-use super::teller::{Picture, Teller};
+use super::progress_reporter::{Picture, Teller};
 use super::work::{self, StoreWork};
 
 /// How often progress is told.
@@ -126,7 +126,7 @@ impl Life {
         thread::scope(|scope| {
             let longest = self.plan.retry.longest_wait();
             let due_times = DueTimes::new(self.seat.worker, longest, &*controls.clock);
-            let minder = || minder::mind(store, controls, due_times, &stop);
+            let minder = || maintenance::mind(store, controls, due_times, &stop);
             let spawned = thread::Builder::new()
                 .name("batchwright-minder".to_owned())
                 .spawn_scoped(scope, minder);

@@ -13,7 +13,7 @@ use crate::base::error::{Error, ErrorKind};
 use crate::base::id::{JobId, ProcessId};
 use crate::base::sidecar_path::resolved;
 use crate::bulk::file::FileRun;
-use crate::bulk::ledger::{Ledger, Line, Unsaved};
+use crate::bulk::checkpoint::{Ledger, Line, Unsaved};
 use crate::bulk::options::{FileRunError, FileRunOptions, Output, Plan, Report};
 use crate::bulk::prompts::Prompts;
 use crate::engine::counters::Counters;
@@ -23,7 +23,7 @@ use crate::queue::batch::BatchInfo;
 use crate::queue::host::{EnqueueError, JobQueue};
 use crate::queue::info::ProcessInfo;
 use crate::queue::job::{Job, JobStatus, ProcessState};
-use crate::queue::life::WorkerReport;
+use crate::queue::worker_run::WorkerReport;
 use crate::queue::store::Delivery;
 use crate::queue::worker::Worker;
 

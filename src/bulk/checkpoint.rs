@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use crate::base::clock::{Clock, SystemClock, Time};
 use crate::base::error::Error;
-use crate::engine::bounds::Bounds;
+use crate::engine::bottleneck::Bounds;
 use crate::engine::counters::Counters;
 use crate::engine::dispatch::StopReason;
 use crate::llm::request::Request;

@@ -10,7 +10,7 @@ use serde::Deserialize;
 
 use crate::base::error::{Error, ErrorKind};
 use crate::bulk::input::{Fit, Matching, State, hash_prefix};
-use crate::bulk::ledger::Line;
+use crate::bulk::checkpoint::Line;
 
 use super::sidecar::Taken;
 
