@@ -99,7 +99,7 @@ pub use config::store::{ConfigStore, MemoryConfig};
 pub use config::watch::SettingsWatch;
 pub use engine::bottleneck::Bounds;
 pub use engine::dispatch::{ErrorPolicy, StopReason};
-pub use engine::limit::{Limits, QuotaKey};
+pub use engine::limiter::{Limits, QuotaKey};
 pub use engine::pack::PackLimits;
 pub use engine::route::RetryPolicy;
 pub use llm::batch::{
@@ -137,8 +137,6 @@ pub use queue::job::{
     ProcessState, Spent,
 };
 #[cfg(feature = "queue")]
-pub use queue::worker_run::WorkerReport;
-#[cfg(feature = "queue")]
 pub use queue::scale::Scale;
 #[cfg(feature = "queue")]
 pub use queue::store::sqlite::{Durability, SqliteOptions, SqliteStore};
@@ -152,6 +150,8 @@ pub use queue::store::{
 pub use queue::tracker::Tracker;
 #[cfg(feature = "queue")]
 pub use queue::worker::{RunningWorker, Worker};
+#[cfg(feature = "queue")]
+pub use queue::worker_run::WorkerReport;
 
 #[cfg(feature = "queue")]
 pub use queue_run::{QueuedReport, QueuedRun, Sidecar, Taken, file_id};

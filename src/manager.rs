@@ -12,7 +12,7 @@ use crate::bulk::run::{Bulk, BulkError};
 use crate::config::choices::Strategy;
 use crate::config::settings::Settings;
 use crate::engine::dispatch::StopReason;
-use crate::engine::limit::Limits;
+use crate::engine::limiter::Limits;
 use crate::engine::route::RetryPolicy;
 use crate::llm::batch::{BatchAccount, BatchClient};
 use crate::llm::providers::batch::BatchApi;

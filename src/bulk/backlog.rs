@@ -162,7 +162,7 @@ mod tests {
     use crate::base::cancel::Context;
     use crate::base::error::ErrorKind;
     use crate::bulk::prompts::{PromptSettings, PromptSource, Prompts};
-    use crate::engine::limit::QuotaId;
+    use crate::engine::limiter::QuotaId;
 
     const NOW: Time = Time::from_nanos(1_000);
 

@@ -19,14 +19,13 @@ use crate::observe::progress::ProgressNotifier;
 use crate::observe::tally::Tally;
 
 use super::backlog::FileBacklog;
+use super::call::{finished, progress};
 use super::compact::compact;
 use super::input::{FileIndex, InputError, InputFile, Matching};
-use super::job::Job;
 use super::lines::{
     FileTask, Identified, LineSink, Lines, Named, Target, call_for_lines, each_line,
 };
 use super::list::{Feeder, Item, ListBacklog};
-use super::once::{finished, progress};
 use super::open_output::{OpenOutput, Opened, open, refuse_same_file};
 use super::options::{FileRunError, FileRunOptions, Output, Plan, Report};
 use super::prompts::{PromptSource, Prompts};
@@ -34,6 +33,7 @@ use super::replies::Replies;
 use super::results::ResultsFile;
 use super::results::superseded::Marks;
 use super::stream::{self, Previous, StreamItem};
+use super::work::Job;
 use super::{TICK, bad_concurrency};
 use crate::engine::pack::{Backlog, Pack, Packed};
 

@@ -17,10 +17,10 @@ use crate::llm::response::{Earlier, Outcome, Response};
 use crate::llm::route::{Route, latency};
 use crate::observe::tally::{Measure, Tally};
 
-use super::job::{Sink, count};
-use super::once::{call_step, measure};
+use super::call::{call_step, measure};
 use super::replies::Replies;
 use super::results::ResultsFile;
+use super::work::{Sink, count};
 use crate::engine::pack::Pack;
 
 /// What a result line says of its item besides the outcome.

@@ -12,7 +12,7 @@ use crossbeam_channel::{Receiver, Sender, TryRecvError, bounded};
 use crate::base::clock::Time;
 use crate::base::error::Error;
 use crate::engine::class::Class;
-use crate::engine::limit::QuotaKey;
+use crate::engine::limiter::QuotaKey;
 use crate::engine::pack::PackLimits;
 use crate::engine::route::Tries;
 use crate::engine::run::{Waker, panicked};

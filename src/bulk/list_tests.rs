@@ -8,7 +8,7 @@ use serde_json::json;
 use super::*;
 use crate::base::cancel::Context;
 use crate::base::error::ErrorKind;
-use crate::engine::limit::{Limits, QuotaKey};
+use crate::engine::limiter::{Limits, QuotaKey};
 use crate::llm::client::LlmClient;
 use crate::llm::request::{Message, Role};
 use crate::llm::response::Response;

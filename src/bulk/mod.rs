@@ -5,16 +5,15 @@ use std::time::Duration;
 
 pub mod appender;
 mod backlog;
+mod call;
+#[cfg(feature = "queue")]
+pub(crate) mod checkpoint;
 mod compact;
 pub mod file;
 pub(crate) mod input;
-mod job;
-#[cfg(feature = "queue")]
-pub(crate) mod checkpoint;
 mod lines;
 mod list;
 mod measure;
-mod once;
 mod open_output;
 pub mod options;
 #[cfg(test)]
@@ -27,6 +26,7 @@ pub mod run;
 mod sinks;
 mod spool;
 mod stream;
+mod work;
 
 /// More threads than this are a slip of the finger, not a plan.
 const MOST_THREADS: usize = 10_000;

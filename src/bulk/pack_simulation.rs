@@ -10,14 +10,14 @@ use std::time::Duration;
 use crate::base::clock::Time;
 use crate::base::error::{Error, ErrorKind, Sent};
 use crate::base::hints::RateHints;
-use crate::bulk::job::{Job, Sink, count};
+use crate::bulk::work::{Job, Sink, count};
 use crate::engine::bottleneck::Bounds;
 use crate::engine::class::Class;
 use crate::engine::dispatch::{
     Dispatcher, ErrorPolicy, Event, Flight, Landed, Options, StopReason, Turn,
 };
 use crate::engine::jitter::Jitter;
-use crate::engine::limit::{Gate, Limiter, Limits, QuotaKey};
+use crate::engine::limiter::{Gate, Limiter, Limits, QuotaKey};
 use crate::engine::pack::{Member, Pack, Packed};
 use crate::engine::route::RetryPolicy;
 use crate::engine::simulation::each_seed;

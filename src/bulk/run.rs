@@ -26,10 +26,10 @@ use crate::llm::route::Route;
 use crate::observe::progress::ProgressNotifier;
 use crate::observe::tally::{Summary, Tally};
 
-use super::job::{Job, Sink};
+use super::call::{Answered, call_step, finished, progress};
 use super::list::{Feeder, Item, ListBacklog, Source};
-use super::once::{Answered, call_step, finished, progress};
 use super::sinks::{Batch, Channel, Slots, outcome};
+use super::work::{Job, Sink};
 use super::{MOST_THREADS, TICK, bad_concurrency};
 use crate::engine::pack::{Pack, Packed};
 

@@ -13,9 +13,9 @@ use crate::llm::response::{Outcome, Response};
 use crate::llm::route::{Route, latency};
 use crate::observe::tally::Tally;
 
-use super::job::{Sink, count};
+use super::call::{Answered, measure};
 use super::list::Item;
-use super::once::{Answered, measure};
+use super::work::{Sink, count};
 use crate::engine::pack::Pack;
 
 pub(super) fn outcome(

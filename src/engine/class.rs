@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::limit::QuotaId;
+use super::limiter::QuotaId;
 
 /// The quotas an item meets, one for each step of its route. Items of one class are alike to the
 /// limiter.

@@ -4,7 +4,7 @@ use super::*;
 use crate::base::hints::Window;
 use crate::engine::class::Class;
 use crate::engine::jitter::Jitter;
-use crate::engine::limit::{Limits, QuotaKey};
+use crate::engine::limiter::{Limits, QuotaKey};
 use crate::engine::loading::PATIENCE;
 use crate::engine::route::Tries;
 use crate::engine::waiting::Waiting;

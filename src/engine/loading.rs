@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::base::clock::Time;
 
-use super::limit::{Ended, QuotaId};
+use super::limiter::{Ended, QuotaId};
 
 /// A model that takes longer is waited for no further: the refusals count as failures then.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(600);

@@ -3,7 +3,7 @@
 use super::*;
 use crate::base::error::ErrorKind;
 use crate::engine::class::Class;
-use crate::engine::limit::QuotaId;
+use crate::engine::limiter::QuotaId;
 use crate::engine::waiting::Waiting;
 
 const NOW: Time = Time::from_nanos(1_000);

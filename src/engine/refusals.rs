@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime};
 use crate::base::clock::Time;
 
 use super::class::StepId;
-use super::limit::QuotaId;
+use super::limiter::QuotaId;
 
 /// A quota of which nothing was answered for this long is not waited for any more.
 const PATIENCE: Duration = Duration::from_secs(600);

@@ -14,7 +14,7 @@ use crate::base::hints::{RateHints, Window};
 
 use super::class::Class;
 use super::dispatch::{Dispatcher, ErrorPolicy, Event, Flight, Landed, Options, StopReason, Turn};
-use super::limit::{Limiter, Limits, QuotaId, QuotaKey};
+use super::limiter::{Limiter, Limits, QuotaId, QuotaKey};
 use super::route::RetryPolicy;
 use super::waiting::Waiting;
 use crate::engine::jitter::Jitter;
@@ -508,7 +508,7 @@ impl Scene {
                     && !self.is_dead(quota, step)
                     && !matches!(
                         self.limiter.peek(quota, 60, None, a_moment_ago),
-                        super::limit::Gate::Go(_)
+                        super::limiter::Gate::Go(_)
                     )
             });
             assert!(

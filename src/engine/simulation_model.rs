@@ -8,7 +8,7 @@ use crate::base::clock::Time;
 use crate::base::error::{Error, ErrorKind, Sent};
 
 use crate::engine::class::Class;
-use crate::engine::limit::QuotaId;
+use crate::engine::limiter::QuotaId;
 use crate::engine::loading::PATIENCE;
 use crate::engine::route::Tries;
 use crate::engine::waiting::Waiting;

@@ -10,7 +10,7 @@ use std::collections::{BinaryHeap, VecDeque};
 
 use crate::base::clock::Time;
 
-use super::limit::QuotaId;
+use super::limiter::QuotaId;
 use super::work::Gates;
 
 struct Entry<T> {

@@ -5,7 +5,7 @@ use crate::base::error::Error;
 
 use super::breaker::Breakers;
 use super::class::{Class, StepId};
-use super::limit::QuotaId;
+use super::limiter::QuotaId;
 use super::route::Tries;
 
 /// What an item is expected to use of a quota counted in tokens.

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::base::cancel::Context;
 use crate::base::error::{Error, ErrorKind};
-use crate::engine::limit::QuotaKey;
+use crate::engine::limiter::QuotaKey;
 use crate::engine::pack::PackLimits;
 
 use super::request::Request;

@@ -1,11 +1,12 @@
 //! Prompts and answers: types, clients, the transport, and one file per wire format.
 
 pub mod batch;
+pub mod carried_cost;
 pub mod client;
 pub mod hash;
+pub mod json_answer;
 #[cfg(feature = "schema")]
 mod metered;
-pub mod notes;
 pub mod providers;
 pub mod request;
 mod request_json;
@@ -15,7 +16,6 @@ pub mod schema;
 #[cfg(feature = "schema")]
 mod schema_compiled;
 pub mod schema_given;
-pub mod shape;
-pub mod shaped;
+pub mod structured_output;
 pub mod transport;
 pub mod user_data;

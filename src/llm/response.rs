@@ -13,7 +13,7 @@ use crate::base::error::{Error, ErrorKind, Sent};
 use crate::base::hints::RateHints;
 use crate::base::usage::{Paid, Usage};
 
-use super::shape;
+use super::json_answer;
 use super::user_data::UserData;
 
 /// Why the answer ended where it did.
@@ -146,7 +146,7 @@ impl Response {
     /// [`ErrorKind::Malformed`] when it is no JSON, [`ErrorKind::Invalid`] when it is JSON of another
     /// shape. The message says where and quotes nothing of the answer.
     pub fn parse<T: DeserializeOwned>(&self) -> Result<T, Error> {
-        let json = shape::unfenced(self.text.trim());
+        let json = json_answer::unfenced(self.text.trim());
         let misfit = |(kind, what): (ErrorKind, String)| {
             let cut = match self.finish_reason {
                 FinishReason::Length => "; it was cut at the token limit (max_tokens)",

@@ -14,15 +14,15 @@ use crate::base::usage::Usage;
 use crate::engine::class::Class;
 use crate::engine::dispatch::{Dispatcher, ErrorPolicy, Options};
 use crate::engine::jitter::Jitter;
-use crate::engine::limit::{Limiter, Limits, QuotaKey};
+use crate::engine::limiter::{Limiter, Limits, QuotaKey};
 use crate::engine::pack::PackLimits;
 use crate::engine::route::{Next, RetryPolicy, Tries, decide};
 use crate::engine::run::{Reply, Runner, run_inline};
 use crate::engine::trail::{Trail, Trails};
 use crate::engine::work::{Cost, Gates, Settled, Take, Ticket, Work};
 
+use super::carried_cost::Notes;
 use super::client::LlmClient;
-use super::notes::Notes;
 use super::request::{Request, Task};
 use super::response::{Earlier, Response};
 

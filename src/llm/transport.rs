@@ -24,7 +24,7 @@ use crate::base::error::{Error, ErrorKind, RAW_LIMIT, Sent};
 use crate::base::secret::shown_url;
 
 use self::body::{Body, Reading};
-use self::patience::BEYOND;
+use self::timeouts::BEYOND;
 use self::wire::{Call, Current, Tracking, Trust, not_the_servers_time};
 
 pub use self::memory::ReplyShare;
@@ -32,7 +32,7 @@ pub use self::transfer::{Method, Transfer};
 
 mod body;
 mod memory;
-mod patience;
+mod timeouts;
 mod transfer;
 mod wire;
 

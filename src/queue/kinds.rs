@@ -8,7 +8,7 @@ use parking_lot::RwLock;
 
 use crate::base::brief::beginning;
 use crate::engine::class::Class;
-use crate::engine::limit::{Limiter, QuotaId};
+use crate::engine::limiter::{Limiter, QuotaId};
 use crate::engine::pack::PackLimits;
 use crate::engine::trail::Trails;
 use crate::llm::request::{Request, Task};

@@ -11,15 +11,15 @@ pub(crate) mod host;
 pub(crate) mod info;
 pub(crate) mod job;
 mod kinds;
-pub(crate) mod worker_run;
 mod maintenance;
+mod progress_reporter;
 pub(crate) mod prompts;
 pub(crate) mod scale;
 #[cfg(test)]
 mod simulation;
 pub(crate) mod store;
 mod task;
-mod progress_reporter;
 pub(crate) mod tracker;
 mod work;
 pub(crate) mod worker;
+pub(crate) mod worker_run;

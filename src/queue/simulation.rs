@@ -19,7 +19,7 @@ use crate::base::hints::RateHints;
 use crate::base::id::ProcessId;
 use crate::engine::dispatch::{Dispatcher, ErrorPolicy, Event, Flight, Landed, Options, Turn};
 use crate::engine::jitter::Jitter;
-use crate::engine::limit::{Limits, QuotaKey};
+use crate::engine::limiter::{Limits, QuotaKey};
 use crate::engine::pack::Pack;
 use crate::engine::route::RetryPolicy;
 use crate::llm::client::LlmClient;

@@ -25,8 +25,8 @@ use super::handler::Handler;
 use super::host::JobQueue;
 use super::job::{COMPLETION, EMBEDDING};
 use super::kinds::{Kind, Kinds};
-use super::worker_run::{Life, WorkerReport};
 use super::scale::Scale;
+use super::worker_run::{Life, WorkerReport};
 
 /// Carries out the jobs of a [`JobQueue`].
 ///

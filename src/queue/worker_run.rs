@@ -23,9 +23,9 @@ use super::batch::{BatchContext, Begin, Ends, Poller, Spool, Transfers};
 use super::controls::{Controls, MOST_SLOTS, Plan};
 use super::due_times::DueTimes;
 use super::maintenance;
+use super::progress_reporter::{Picture, Teller};
 use super::store::{JobStore, OnWork, WorkerId};
 use super::task::JobTask;
-use super::progress_reporter::{Picture, Teller};
 use super::work::{self, StoreWork};
 
 /// How often progress is told.

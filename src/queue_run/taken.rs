@@ -9,8 +9,8 @@ use std::io::{BufRead, BufReader};
 use serde::Deserialize;
 
 use crate::base::error::{Error, ErrorKind};
-use crate::bulk::input::{Fit, Matching, State, hash_prefix};
 use crate::bulk::checkpoint::Line;
+use crate::bulk::input::{Fit, Matching, State, hash_prefix};
 
 use super::sidecar::Taken;
 

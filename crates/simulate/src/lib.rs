@@ -77,19 +77,19 @@ mod trouble;
 mod vendor;
 
 #[cfg(test)]
+mod dialects_tests;
+#[cfg(test)]
+mod ledger_tests;
+#[cfg(test)]
+mod limits_tests;
+#[cfg(test)]
+mod server_tests;
+#[cfg(test)]
 mod test_client;
 #[cfg(test)]
-mod test_dialects;
+mod troubles_tests;
 #[cfg(test)]
-mod test_ledger;
-#[cfg(test)]
-mod test_limits;
-#[cfg(test)]
-mod test_server;
-#[cfg(test)]
-mod test_troubles;
-#[cfg(test)]
-mod test_wire;
+mod wire_tests;
 
 /// The program in the README compiles.
 #[cfg(doctest)]

@@ -13,7 +13,7 @@ use super::records::next_record;
 use super::rows::Next;
 use super::source::Source;
 use super::table::CsvHeader;
-use super::{Form, Settings, delimiter, guess};
+use super::{Form, Settings, delimiter, detect};
 use crate::llm::hash::{digest, hex};
 use crate::llm::request::Request;
 
@@ -228,7 +228,7 @@ impl Part {
         let n = self.source.fill(&mut start, 0).map_err(failed)?;
         start.truncate(n);
         let of_file = |fault: Fault| InputError::of_file(&self.name, fault.to_string());
-        guess::check_encoding(&start).map_err(of_file)?;
+        detect::check_encoding(&start).map_err(of_file)?;
         let mark = if start.starts_with(b"\xef\xbb\xbf") {
             3
         } else {
@@ -239,7 +239,7 @@ impl Part {
             Form::Csv | Form::Tsv | Form::Delimited(_) => {}
             Form::Json => return self.find_list(&start[mark..]),
             Form::Text if settings.form.is_none() => {
-                return guess::check_text(&start).map_err(of_file);
+                return detect::check_text(&start).map_err(of_file);
             }
             Form::Text | Form::Jsonl => return Ok(()),
         }

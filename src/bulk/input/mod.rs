@@ -6,20 +6,20 @@ mod array;
 mod cells;
 mod check;
 mod delimiter;
+mod detect;
 mod duplicates;
 mod entry;
 mod fault;
 mod fields;
 mod file;
-mod guess;
-#[cfg(feature = "queue")]
-mod held;
 mod id;
 mod index;
 mod json;
 mod messages;
 mod names;
 mod parse;
+#[cfg(feature = "queue")]
+mod queued;
 mod records;
 mod rows;
 mod source;
@@ -40,10 +40,10 @@ pub(crate) use check::Hooks;
 pub(crate) use entry::{Ended, State};
 pub(crate) use fault::InputError;
 pub(crate) use file::{InputFile, Named};
-#[cfg(feature = "queue")]
-pub(crate) use held::Fit;
 pub(crate) use id::hash_prefix;
 pub(crate) use index::{FileIndex, Match, Matching};
+#[cfg(feature = "queue")]
+pub(crate) use queued::Fit;
 pub(crate) use stream::{StreamLines, first_checked};
 pub(crate) use template::Template;
 
@@ -152,9 +152,9 @@ impl Settings {
         let form = match (self.form, self.delimiter) {
             (Some(form), _) => Ok(form),
             (None, Some(_)) => Ok(Form::Csv),
-            (None, None) => guess::of_stream(start),
+            (None, None) => detect::of_stream(start),
         };
-        let form = guess::check_encoding(start).and(form);
+        let form = detect::check_encoding(start).and(form);
         form.map_err(|fault| InputError::of_file(name, fault.to_string()))
     }
 }

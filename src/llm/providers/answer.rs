@@ -13,7 +13,7 @@ use crate::base::usage::{Paid, Usage};
 use crate::llm::response::{FinishReason, Response};
 
 use super::bounded;
-use super::holds::Holds;
+use super::reply_contents::Holds;
 
 /// What a word for the end of an answer means.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

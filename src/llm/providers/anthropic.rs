@@ -16,13 +16,13 @@ use crate::llm::request::{Request, ResponseFormat, Text};
 use crate::llm::response::Response;
 
 use super::answer::{Answer, End, Ends, count, count_in, counts, text_of, unlike};
+use super::anthropic_schema;
 use super::bounded;
 use super::calls::{self, Call, Choice};
 use super::content::{self, JSON_MODE, Part, invalid, lacking};
+use super::error_body::word;
 use super::errors::failure_inside;
-use super::holds::Holds;
-use super::said::word;
-use super::schema_for;
+use super::reply_contents::Holds;
 use super::vendor::Vendor;
 
 /// The cap on the answer when the request names none, beside what it is to think: every model takes
@@ -84,7 +84,7 @@ pub(super) fn message(vendor: &Vendor, request: &Request, model: &str) -> Result
         None => {}
         Some(ResponseFormat::JsonObject) => system.add(Text::Plain(JSON_MODE)),
         Some(ResponseFormat::JsonSchema { schema, .. }) => {
-            enforced = schema_for::anthropic(schema);
+            enforced = anthropic_schema::anthropic(schema);
             if enforced.is_none() {
                 system.add(Text::Plain(&format!("{SCHEMA_MODE}\n{schema}")));
             }

@@ -10,7 +10,7 @@ use crate::base::cancel::Context;
 use crate::base::error::{Error, ErrorKind};
 use crate::base::secret::{Secret, secrets_in, shown_url};
 use crate::config::choices::PROVIDERS;
-use crate::engine::limit::QuotaKey;
+use crate::engine::limiter::QuotaKey;
 use crate::engine::pack::PackLimits;
 use crate::llm::client::LlmClient;
 use crate::llm::hash::hex;

@@ -22,9 +22,9 @@ use crate::llm::transport::HttpReply;
 use super::answer::{malformed, unlike, unreadable};
 use super::content::invalid;
 use super::dialect::{Call, request_id};
+use super::error_body::word;
 use super::errors::{failure, failure_inside};
 use super::limits::rate_hints;
-use super::said::word;
 use super::vendor::{Dialect, Vendor};
 use super::{gemini, lenient, openai};
 

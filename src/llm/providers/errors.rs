@@ -8,8 +8,8 @@ use crate::base::error::{Error, ErrorKind, Sent};
 use crate::llm::transport::HttpReply;
 
 use super::answer::{beginning, malformed};
+use super::error_body::Said;
 use super::limits::retry_after;
-use super::said::Said;
 use super::vendor::Vendor;
 
 /// The failure that a reply with an error status is.

@@ -12,7 +12,7 @@ use serde_json::{Map, Value};
 
 use crate::llm::request::{Request, ResponseFormat};
 
-use super::{calls, schema_for};
+use super::{anthropic_schema, calls};
 
 /// One vendor's list.
 #[derive(Debug)]
@@ -297,7 +297,7 @@ pub(super) const ANTHROPIC: Fields = Fields {
     seeds: None,
     temperatures: 0.0..=1.0,
     blank_stops: false,
-    schemas: |schema| schema_for::anthropic(schema).is_some(),
+    schemas: |schema| anthropic_schema::anthropic(schema).is_some(),
 };
 
 /// Google's `generative_service.proto` and "Gemini thinking".

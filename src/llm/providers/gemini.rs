@@ -20,9 +20,9 @@ use super::answer::{Answer, End, Ends, count, counts, unlike};
 use super::bounded;
 use super::calls::{self, Call, Choice};
 use super::content::{self, Part, invalid, lacking};
+use super::error_body::word;
 use super::errors::failure_inside;
-use super::holds::Holds;
-use super::said::word;
+use super::reply_contents::Holds;
 use super::vendor::Vendor;
 
 /// A model's name as the address has it.

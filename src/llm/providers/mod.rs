@@ -5,6 +5,7 @@
 mod access;
 mod answer;
 mod anthropic;
+mod anthropic_schema;
 pub mod batch;
 mod bounded;
 mod calls;
@@ -12,24 +13,23 @@ pub mod config;
 mod content;
 mod dialect;
 mod embed;
+mod error_body;
 mod errors;
 mod events;
 pub mod extract;
 mod fields;
 mod gemini;
-mod holds;
 mod lenient;
 pub(crate) mod limits;
 pub mod local;
 mod local_reply;
 mod openai;
+mod reply_contents;
 #[cfg_attr(
     not(feature = "queue"),
     allow(dead_code, reason = "only who collects batches asks")
 )]
 mod retention;
 mod rules;
-mod said;
-mod schema_for;
 pub mod survey;
 pub mod vendor;

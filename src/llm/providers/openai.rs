@@ -17,10 +17,10 @@ use crate::llm::response::Response;
 use super::answer::{Answer, End, Ends, count, count_in, counts, text_of, unlike};
 use super::bounded;
 use super::content::{self, JSON_MODE, Part};
+use super::error_body::{own_word, word};
 use super::errors::failure_inside;
 use super::fields::Fields;
-use super::holds::Holds;
-use super::said::{own_word, word};
+use super::reply_contents::Holds;
 use super::vendor::{CapField, Vendor};
 
 /// The body of a chat completion call.

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crate::base::error::ErrorKind::{self, *};
 
-use super::said::Said;
+use super::error_body::Said;
 
 /// One row.
 #[derive(Debug)]

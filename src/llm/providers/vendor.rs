@@ -4,11 +4,11 @@ use crate::base::error::{Error, ErrorKind};
 use crate::engine::pack::PackLimits;
 use crate::llm::batch::BatchLimits;
 
+use super::error_body::Said;
 use super::fields::{self, Fields};
 use super::limits::Tells;
 use super::retention::Retention;
 use super::rules::{self, GROQ, LOCAL, MISTRAL, Rule, XAI, classify};
-use super::said::Said;
 
 /// A wire format.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

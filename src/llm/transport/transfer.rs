@@ -10,7 +10,7 @@ use crate::base::cancel::Context;
 use crate::base::error::{Error, ErrorKind, Sent};
 use crate::base::secret::shown_url;
 
-use super::patience::BEYOND;
+use super::timeouts::BEYOND;
 use super::{ERROR_LIMIT, Headers, HttpReply, HttpTransport, REPLY_LIMIT, unwrapped};
 
 const PIECE: usize = 64 * 1024;

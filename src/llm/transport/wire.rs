@@ -14,7 +14,7 @@ use ureq::unversioned::transport::{
     Transport as Wire,
 };
 
-use super::patience::Patience;
+use super::timeouts::Patience;
 
 /// The sockets under a connection, to be shut down from another thread.
 type Sockets = Arc<[Weak<dyn ShutdownHandle>]>;

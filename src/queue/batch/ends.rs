@@ -14,7 +14,7 @@ use crate::engine::route::{Next, RetryPolicy, Tries, decide};
 use crate::llm::request::{Request, Task};
 use crate::llm::response::Response;
 use crate::llm::route::Route;
-use crate::llm::shaped;
+use crate::llm::structured_output;
 use crate::queue::backlog::Pace;
 use crate::queue::history::History;
 use crate::queue::job::COMPLETION;
@@ -213,7 +213,7 @@ impl Ends {
 fn fitting(claimed: &Claimed, response: Response) -> Result<Response, Error> {
     let request = request(claimed)?;
     match &request.params.response_format {
-        Some(format) => shaped::fitting(format, response),
+        Some(format) => structured_output::fitting(format, response),
         None => Ok(response),
     }
 }

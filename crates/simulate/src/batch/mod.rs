@@ -19,17 +19,17 @@ mod store;
 mod xai;
 
 #[cfg(test)]
-mod test_anthropic;
+mod anthropic_tests;
 #[cfg(test)]
-mod test_gemini;
+mod gemini_tests;
+#[cfg(test)]
+mod mistral_tests;
+#[cfg(test)]
+mod openai_tests;
 #[cfg(test)]
 mod test_kit;
 #[cfg(test)]
-mod test_mistral;
-#[cfg(test)]
-mod test_openai;
-#[cfg(test)]
-mod test_xai;
+mod xai_tests;
 
 use std::io::Write;
 use std::time::Duration;

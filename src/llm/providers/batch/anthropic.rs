@@ -23,13 +23,13 @@ use crate::llm::providers::answer::{malformed, unlike};
 use crate::llm::providers::anthropic;
 use crate::llm::providers::content::invalid;
 use crate::llm::providers::dialect::read;
-use crate::llm::providers::said::{Said, word};
+use crate::llm::providers::error_body::{Said, word};
 use crate::llm::providers::vendor::Vendor;
 use crate::llm::request::Request;
 
 use super::Wire;
 use super::http::{Http, escaped, json as body_of, named, poll_after, served_at, unusable};
-use super::said::{count, leniently, not_processed, text, time};
+use super::reply::{count, leniently, not_processed, text, time};
 
 const BATCHES: &str = "/messages/batches";
 /// As many as a page of the list takes.

@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::*;
 use crate::base::cancel::Context;
 use crate::llm::batch::{BatchClient, BatchStage, is_unknown};
-use crate::llm::providers::batch::kit::{KEY, Lines, Script, intent};
+use crate::llm::providers::batch::scripted::{KEY, Lines, Script, intent};
 use crate::llm::providers::dialect::testing::vendor;
 use crate::llm::response::Response;
 

@@ -11,7 +11,7 @@ use crate::llm::batch::{BatchInput, BatchIntent, BatchStage, Found};
 
 use super::form::Form;
 use super::http::{Http, named, served_at};
-use super::said::time;
+use super::reply::time;
 
 /// Clocks differ, and some times are told by the day.
 const SKEW: Duration = Duration::from_secs(24 * 3600);

@@ -22,8 +22,8 @@ use crate::llm::batch::{
 use crate::llm::providers::answer::{malformed, unlike};
 use crate::llm::providers::content::invalid;
 use crate::llm::providers::dialect::read;
+use crate::llm::providers::error_body::{Said, word};
 use crate::llm::providers::gemini;
-use crate::llm::providers::said::{Said, word};
 use crate::llm::providers::vendor::Vendor;
 use crate::llm::request::Request;
 use crate::llm::transport::HttpReply;
@@ -32,7 +32,7 @@ use super::Wire;
 use super::expected;
 use super::files::{Listed, search};
 use super::http::{Http, Page, escaped, json as body_of, named, poll_after, served_at, unusable};
-use super::said::{count, leniently, not_processed, text, time};
+use super::reply::{count, leniently, not_processed, text, time};
 
 /// How long to wait when a creation is refused for its pace and no time is named.
 const PATIENCE: Duration = Duration::from_secs(15 * 60);

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::*;
 use crate::base::cancel::Context;
 use crate::llm::batch::{BatchClient, is_unknown};
-use crate::llm::providers::batch::kit::{INPUT, KEY, Lines, Script, intent};
+use crate::llm::providers::batch::scripted::{INPUT, KEY, Lines, Script, intent};
 use crate::llm::providers::dialect::testing::vendor;
 use crate::llm::response::Response;
 

@@ -9,12 +9,12 @@ use crate::llm::batch::{BatchLine, BatchLineResult};
 use crate::llm::providers::answer::{malformed, unlike};
 use crate::llm::providers::content::invalid;
 use crate::llm::providers::dialect::encode;
-use crate::llm::providers::said::Said;
+use crate::llm::providers::error_body::Said;
 use crate::llm::providers::vendor::Vendor;
 use crate::llm::request::Request;
 
 use super::refusal::{kind, told};
-use super::said::{answer, count, leniently, not_processed};
+use super::reply::{answer, count, leniently, not_processed};
 
 #[derive(Serialize)]
 struct Input<'a> {

@@ -6,7 +6,7 @@ use super::*;
 use crate::base::cancel::Context;
 use crate::base::error::ErrorKind;
 use crate::llm::batch::{BatchClient, BatchStage, Refused};
-use crate::llm::providers::batch::kit::{DATE, NoInput, intent, says, scripted, status};
+use crate::llm::providers::batch::scripted::{DATE, NoInput, intent, says, scripted, status};
 
 fn uploaded() -> BatchStage {
     BatchStage::Uploaded {

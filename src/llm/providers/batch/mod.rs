@@ -6,13 +6,13 @@ mod files;
 mod form;
 mod gemini;
 mod http;
-#[cfg(test)]
-mod kit;
 mod lines;
 mod mistral;
 mod openai;
 mod refusal;
-mod said;
+mod reply;
+#[cfg(test)]
+mod scripted;
 mod xai;
 
 use std::collections::HashSet;

@@ -17,7 +17,7 @@ use super::Wire;
 use super::expected;
 use super::files::{Listed, search};
 use super::http::{Http, Page, escaped, json, named, poll_after, unusable};
-use super::said::{count, text};
+use super::reply::{count, text};
 use super::{lines, refusal};
 
 const ENDPOINT: &str = "/v1/chat/completions";

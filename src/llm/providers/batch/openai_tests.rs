@@ -7,7 +7,7 @@ use crate::base::cancel::Context;
 use crate::base::error::ErrorKind;
 use crate::llm::batch::{BatchClient, BatchLineResult, BatchStage, Refused};
 use crate::llm::providers::batch::files::since;
-use crate::llm::providers::batch::kit::{
+use crate::llm::providers::batch::scripted::{
     DATE, NoInput, failure, intent, line, says, scripted, status,
 };
 

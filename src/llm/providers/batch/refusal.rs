@@ -4,10 +4,10 @@ use serde_json::Value;
 
 use crate::base::error::{Error, ErrorKind};
 use crate::llm::batch::{BatchState, Refused};
-use crate::llm::providers::said::Said;
+use crate::llm::providers::error_body::Said;
 use crate::llm::providers::vendor::Vendor;
 
-use super::said::count;
+use super::reply::count;
 
 /// The failure of a whole batch or of one of its requests, where no status tells.
 pub(super) fn kind(vendor: &Vendor, said: &Said, status: Option<u16>) -> ErrorKind {

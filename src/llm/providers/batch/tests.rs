@@ -3,8 +3,8 @@
 use serde_json::{Value, json};
 
 use super::http::json as body_of;
-use super::kit::{DATE, KEY, Lines, NoInput, intent, says, scripted};
-use super::said::time;
+use super::reply::time;
+use super::scripted::{DATE, KEY, Lines, NoInput, intent, says, scripted};
 use super::*;
 use crate::base::clock::Wall;
 use crate::llm::batch::is_unknown;
@@ -192,7 +192,7 @@ fn what_is_read_gives_no_key_away() {
     let text = format!("your key is {KEY}");
     let body = json!({"choices": [{"finish_reason": "stop", "message": {"content": text}}]});
     let response = json!({"status_code": 200, "body": body});
-    let line = kit::line("openai", json!({"custom_id": "k", "response": response}));
+    let line = scripted::line("openai", json!({"custom_id": "k", "response": response}));
     let BatchLineResult::Answered(answer) = line.result else {
         panic!("{line:?}")
     };

@@ -13,7 +13,7 @@ use crate::llm::batch::{
     Found,
 };
 use crate::llm::providers::answer::{malformed, unlike};
-use crate::llm::providers::said::Said;
+use crate::llm::providers::error_body::Said;
 use crate::llm::providers::vendor::Vendor;
 use crate::llm::request::Request;
 
@@ -21,7 +21,7 @@ use super::Wire;
 use super::expected;
 use super::files::{Listed, search};
 use super::http::{Http, Page, escaped, json, named, poll_after, served_at, unusable};
-use super::said::{answer, count, end, leniently, text};
+use super::reply::{answer, count, end, leniently, text};
 use super::{lines, refusal};
 
 const ENDPOINT: &str = "/v1/chat/completions";

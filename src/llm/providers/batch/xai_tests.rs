@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use super::*;
 use crate::base::cancel::Context;
 use crate::llm::batch::{BatchClient, BatchStage, Refused};
-use crate::llm::providers::batch::kit::{
+use crate::llm::providers::batch::scripted::{
     DATE, NoInput, failure, intent, line, says, scripted, status,
 };
 

@@ -9,8 +9,8 @@ use crate::queue::info::ProcessInfo;
 use crate::queue::job::Job;
 
 use super::SqliteStore;
-use super::group_commit::{Insert, Inserted};
 use super::counters::Ledger;
+use super::group_commit::{Insert, Inserted};
 use super::rows::{HELD, MOST_JOBS, MOST_PROCESSES, PENDING, chore, key, lane_no};
 use super::writer::{Fault, Sync};
 

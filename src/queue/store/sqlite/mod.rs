@@ -6,12 +6,12 @@
 mod batches;
 mod chores;
 mod claim;
-mod group_commit;
+mod counters;
 mod due;
+mod group_commit;
 mod insert;
 mod inspect;
 mod items;
-mod counters;
 mod mounts;
 mod open;
 mod provider;

@@ -22,8 +22,8 @@ use crate::base::clock::Time;
 use crate::base::hints::RateHints;
 
 use super::bucket::{Bucket, OutputSizes, is_minute, learn_window, token_capacity};
-pub use super::limits::{Limits, QuotaId, QuotaKey};
-use super::shared::{self, Share, Shared, WallClock, system_wall};
+pub use super::quota::{Limits, QuotaId, QuotaKey};
+use super::shared_quota::{self, Share, Shared, WallClock, system_wall};
 use super::window::Window;
 
 /// The limiter's answer.
@@ -450,7 +450,7 @@ impl Limiter {
 
     /// A limiter whose quotas are shared with every process that names the same folder.
     pub fn shared(folder: &Path) -> Self {
-        shared::remove_unused(folder, SystemTime::now());
+        shared_quota::remove_unused(folder, SystemTime::now());
         Self::shared_with(folder, system_wall)
     }
 
@@ -589,5 +589,5 @@ impl State {
 }
 
 #[cfg(test)]
-#[path = "limit_tests.rs"]
+#[path = "limiter_tests.rs"]
 mod tests;

@@ -17,7 +17,7 @@ use super::client::LlmClient;
 use super::hash::digest;
 use super::request::Request;
 use super::response::Response;
-use super::shaped::{self, Correction, Failed};
+use super::structured_output::{self, Correction, Failed};
 
 /// Notes are kept up to this number and size; the oldest go first. What their items had paid is
 /// missing in the accounts then, and answers are asked for again without a word of what was wrong.
@@ -63,7 +63,9 @@ impl Notes {
         });
         let answered = match &request.params.response_format {
             None => client.complete(request, ctx).map_err(Failed::from),
-            Some(format) => shaped::complete(client, request, format, correction.as_ref(), ctx),
+            Some(format) => {
+                structured_output::complete(client, request, format, correction.as_ref(), ctx)
+            }
         };
         match answered {
             Ok(mut response) => {
@@ -170,5 +172,5 @@ fn weight(key: &Key, note: &Note) -> usize {
 }
 
 #[cfg(test)]
-#[path = "notes_tests.rs"]
+#[path = "carried_cost_tests.rs"]
 mod tests;

@@ -6,9 +6,9 @@ use crate::base::cancel::Context;
 use crate::base::error::{Error, ErrorKind, RAW_LIMIT, Sent};
 
 use super::client::LlmClient;
+use super::json_answer::Shape;
 use super::request::{Message, Request, ResponseFormat, Role};
 use super::response::{FinishReason, Response};
-use super::shape::Shape;
 
 /// A call that brought no answer of use.
 pub(crate) struct Failed {

@@ -13,7 +13,7 @@ use crate::llm::route::Route;
 use crate::observe::progress::{Phase, Progress};
 use crate::observe::tally::Measure;
 
-use super::job::{Job, Sink};
+use super::work::{Job, Sink};
 use crate::engine::pack::Backlog;
 
 /// The answers to a pack, in its order, and how long the call took.

@@ -255,7 +255,7 @@ impl Record {
 mod tests {
     use super::*;
     use crate::base::hints::RateHints;
-    use crate::engine::limit::{Ended, Gate, Limiter, Limits, QuotaId, QuotaKey};
+    use crate::engine::limiter::{Ended, Gate, Limiter, Limits, QuotaId, QuotaKey};
 
     fn virtual_wall(now: Time) -> u64 {
         1_000_000_000_000_000_000 + now.as_nanos()
