@@ -7,11 +7,14 @@ use batchwright::{
 };
 use serde_json::{Value, json};
 
-use super::display::{self, count, span};
+use super::args::cancel::CancelArgs;
+use super::args::shared::DataArgs;
+use super::display;
 use super::exit::Refusal;
-use super::queue::{DataArgs, failed};
+use super::format::{count, span};
+use super::queue::failed;
+use super::sanitize::one_line;
 use super::settings::{refused, settings};
-use crate::commands::cancel::CancelArgs;
 
 /// A batch as `status --json` has it.
 pub fn json(batch: &BatchInfo) -> Value {
@@ -45,7 +48,7 @@ pub fn line(batch: &BatchInfo) -> String {
     if let Some(waiting) = waiting(batch) {
         line.push_str(&format!("; {waiting}"));
     }
-    display::one_line(&line)
+    one_line(&line)
 }
 
 /// Since when results that were paid for are missing, how long they are kept, and when they are asked

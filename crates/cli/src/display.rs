@@ -8,7 +8,9 @@ use batchwright::{Phase, Progress, ProgressNotifier};
 use console::Term;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
-use super::args::{ShowArgs, When};
+use super::args::shared::{SayArgs, ShowArgs, When};
+use super::format::{count, span};
+use super::sanitize::{harmless, shortened};
 use super::{lines, text};
 
 /// Says a line, above the bar if there is one. A closed standard error is nobody's problem.
@@ -25,52 +27,6 @@ pub fn say(line: &str) {
 /// Says what went wrong.
 pub fn error(message: &str) {
     say(&format!("error: {message}"));
-}
-
-/// A text without what commands a terminal or turns the direction of writing: servers choose the names
-/// of models, the states of batches and the texts of errors. Every foreign text that people see goes
-/// through here or [`one_line`]; results and JSON have it as it is.
-pub fn harmless(text: &str) -> String {
-    let shown = |c| if c == '\n' { c } else { harmless_char(c) };
-    text.chars().map(shown).collect()
-}
-
-/// As [`harmless`], for a name or whatever else has one line to itself or a part of it.
-pub fn one_line(text: &str) -> String {
-    text.chars().map(harmless_char).collect()
-}
-
-pub fn harmless_char(c: char) -> char {
-    match c {
-        _ if c.is_control() => ' ',
-        _ if is_unseen(c) => char::REPLACEMENT_CHARACTER,
-        _ => c,
-    }
-}
-
-/// Marks that are not seen themselves, and change how what stands around them is: its direction, its
-/// lines, its bytes.
-fn is_unseen(c: char) -> bool {
-    matches!(c, '\u{61c}' | '\u{200e}'..='\u{200f}' | '\u{2028}'..='\u{202e}'
-        | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e007f}')
-}
-
-/// JSON in which such characters are escaped: the same to programs, and nothing to a terminal.
-pub fn json(value: &impl std::fmt::Display) -> String {
-    let mut out = String::new();
-    for c in value.to_string().chars() {
-        match c {
-            '\n' => out.push(c),
-            _ if c.is_control() || is_unseen(c) => {
-                let mut units = [0; 2];
-                for unit in c.encode_utf16(&mut units) {
-                    out.push_str(&format!("\\u{unit:04x}"));
-                }
-            }
-            _ => out.push(c),
-        }
-    }
-    out
 }
 
 /// Starts the log as loud as asked; `RUST_LOG` overrides it.
@@ -93,6 +49,23 @@ pub fn start_log(show: &ShowArgs) {
         // It prints what goes over the wire, keys and all; RUST_LOG cannot ask for that.
         .filter_module("ureq_proto::util", log::LevelFilter::Off)
         .try_init();
+}
+
+impl SayArgs {
+    pub fn start_log(&self) {
+        start_log(&ShowArgs {
+            progress: When::Never,
+            quiet: self.quiet,
+            verbose: self.verbose,
+        });
+    }
+
+    /// Says a line unless told to be quiet.
+    pub fn say(&self, line: &str) {
+        if !self.quiet {
+            say(line);
+        }
+    }
 }
 
 /// Progress as a bar or as lines, whichever suits, and word of a server that makes all wait.
@@ -304,56 +277,6 @@ fn line_with(progress: &Progress, tokens: u64) -> String {
     out
 }
 
-/// A text on one line, cut if it is long.
-pub fn shortened(text: &str, most: usize) -> String {
-    let mut out: String = text.chars().take(most).map(harmless_char).collect();
-    if text.chars().nth(most).is_some() {
-        out.push('…');
-    }
-    out
-}
-
-/// A count with its thousands set apart.
-pub fn count(n: u64) -> String {
-    let digits = n.to_string();
-    let mut out = String::with_capacity(digits.len() + digits.len() / 3);
-    for (i, digit) in digits.chars().enumerate() {
-        if i > 0 && (digits.len() - i).is_multiple_of(3) {
-            out.push(',');
-        }
-        out.push(digit);
-    }
-    out
-}
-
-/// An age in one unit.
-pub fn age(time: Duration) -> String {
-    match time.as_secs() {
-        s @ 0..60 => format!("{s}s"),
-        s @ 60..3600 => format!("{}m", s / 60),
-        s @ 3600..172_800 => format!("{}h", s / 3600),
-        s => format!("{}d", s / 86_400),
-    }
-}
-
-/// A time in the unit that suits it.
-pub fn span(time: Duration) -> String {
-    let seconds = time.as_secs_f64();
-    match seconds {
-        0.0 => "0 s".to_owned(),
-        s if s < 0.001 => format!("{:.2} ms", s * 1e3),
-        s if s < 1.0 => format!("{:.0} ms", s * 1e3),
-        s if s < 60.0 => format!("{s:.1} s"),
-        s if s < 3600.0 => format!("{}m {:02}s", (s / 60.0) as u64, s as u64 % 60),
-        s if s < 172_800.0 => format!("{}h {:02}m", (s / 3600.0) as u64, (s / 60.0) as u64 % 60),
-        s => format!(
-            "{}d {:02}h",
-            (s / 86_400.0) as u64,
-            (s / 3600.0) as u64 % 24
-        ),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::ops::ControlFlow;
@@ -362,28 +285,6 @@ mod tests {
     use batchwright::{Bulk, Extract, Request};
 
     use super::*;
-
-    #[test]
-    fn foreign_texts_command_no_terminal() {
-        let evil = "a\x1b[2Jb\r\nc\u{9b}31md\u{202e}e\u{2066}f\u{feff}ü\t👩\u{200d}🔬";
-        let line = one_line(evil);
-        assert_eq!(
-            line,
-            "a [2Jb  c 31md\u{fffd}e\u{fffd}f\u{fffd}ü 👩\u{200d}🔬"
-        );
-        assert_eq!(harmless(evil), line.replacen("  ", " \n", 1));
-        assert_eq!(shortened(evil, 3), "a […");
-        let value = serde_json::json!({ "model": evil });
-        let written = json(&value);
-        assert!(
-            !written.chars().any(|c| c.is_control() || is_unseen(c)),
-            "{written}"
-        );
-        let read: serde_json::Value = serde_json::from_str(&written).unwrap();
-        assert_eq!(read, value);
-        let plain = serde_json::json!({ "model": "qwen:7b", "why": "a \"b\"\n" });
-        assert_eq!(json(&plain), plain.to_string());
-    }
 
     #[test]
     fn where_room_is_short_the_tokens_go_and_the_time_left_stays() {
@@ -403,19 +304,5 @@ mod tests {
         for (room, expected) in [(usize::MAX, &*whole), (most, &whole), (most - 1, short)] {
             assert_eq!(line(&progress, room), expected);
         }
-    }
-
-    #[test]
-    fn counts_and_spans_are_readable() {
-        assert_eq!(count(0), "0");
-        assert_eq!(count(999), "999");
-        assert_eq!(count(1_234_567), "1,234,567");
-        assert_eq!(span(Duration::from_millis(412)), "412 ms");
-        assert_eq!(span(Duration::ZERO), "0 s");
-        assert_eq!(span(Duration::from_micros(120)), "0.12 ms");
-        assert_eq!(span(Duration::from_secs(61)), "1m 01s");
-        assert_eq!(span(Duration::from_secs(7322)), "2h 02m");
-        assert_eq!(span(Duration::from_secs(172_799)), "47h 59m");
-        assert_eq!(span(Duration::from_secs(29 * 86_400 - 1)), "28d 23h");
     }
 }

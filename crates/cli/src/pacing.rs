@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use batchwright::{BatchSettings, RetryPolicy, RunningWorker, Scale, Settings, Worker};
 
+use super::args::work::WorkArgs;
 use super::exit::Refusal;
 use super::settings::refused;
-use crate::commands::work::WorkArgs;
 
 pub struct Pacing {
     scale: Scale,

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use batchwright::{PromptSettings, Task};
 
-use super::args::{PromptArgs, TaskArg};
+use super::args::shared::{PromptArgs, TaskArg};
 use super::exit::Refusal;
 
 /// The settings that the flags make.

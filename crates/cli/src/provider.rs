@@ -9,9 +9,10 @@ use batchwright::{
     inspect, survey,
 };
 
-use super::args::ProviderArgs;
+use super::args::shared::ProviderArgs;
 use super::display;
 use super::exit::{About, Refusal};
+use super::format::span;
 use super::settings::refused;
 
 /// The providers of a run, some of which may still load their model.
@@ -362,7 +363,7 @@ fn once_loaded(
     let status = status
         .once_loaded(ctx)
         .map_err(|error| Refusal::could_not_run(error.message()))?;
-    let took = display::span(start.elapsed());
+    let took = span(start.elapsed());
     if status.is_loading() {
         let why = format!("{name}: the server is still loading its model after {took}");
         return Err(Refusal::could_not_run(why).about(About::Provider));

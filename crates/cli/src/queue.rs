@@ -3,55 +3,12 @@
 use std::path::{Path, PathBuf};
 
 use batchwright::{Clock, Error, JobQueue, ProcessId, ProcessState, SystemClock};
-use clap::Args;
 
-use super::args::{ShowArgs, When};
+use super::args::shared::DataArgs;
 use super::data_dir::data_dir;
-use super::display::{self, age, count};
 use super::exit::{About, Refusal};
+use super::format::{age, count};
 use super::typed::quoted;
-
-/// Where the queue is.
-#[derive(Debug, Args)]
-pub struct DataArgs {
-    /// Folder of the queue
-    ///
-    /// The queue is the file `llm_jobs.db` in it [env: BATCHWRIGHT_HOME] [default: the platform's
-    /// data folder]
-    #[arg(long, value_name = "DIR")]
-    pub data_dir: Option<PathBuf>,
-}
-
-/// How much is said.
-#[derive(Debug, Args)]
-pub struct SayArgs {
-    /// Say nothing but errors
-    #[arg(short, long)]
-    pub quiet: bool,
-
-    /// Say more; -vv says much more
-    ///
-    /// Bodies and keys are never logged.
-    #[arg(short, long, action = clap::ArgAction::Count)]
-    pub verbose: u8,
-}
-
-impl SayArgs {
-    pub fn start_log(&self) {
-        display::start_log(&ShowArgs {
-            progress: When::Never,
-            quiet: self.quiet,
-            verbose: self.verbose,
-        });
-    }
-
-    /// Says a line unless told to be quiet.
-    pub fn say(&self, line: &str) {
-        if !self.quiet {
-            display::say(line);
-        }
-    }
-}
 
 impl DataArgs {
     /// The folder.

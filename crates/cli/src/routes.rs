@@ -8,13 +8,12 @@ use batchwright::{
     RunningWorker, Settings, Strategy, Worker,
 };
 
+use super::args::work::WorkArgs;
 use super::data_dir::data_dir;
 use super::exit::Refusal;
 use super::pacing::retry;
 use super::provider::{self, Asked, Chosen};
-use super::settings::refused;
-use crate::commands::run::limits;
-use crate::commands::work::WorkArgs;
+use super::settings::{limits, refused};
 
 /// Requests a minute where none are set and a provider tells none.
 const UNTOLD_RPM: f64 = 100.0;

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use batchwright::{Error, Key, Settings};
+use batchwright::{Effective, Error, Limits, Settings};
 
 use super::exit::Refusal;
 
@@ -28,16 +28,30 @@ pub fn store(data_dir: Option<&Path>) -> Option<batchwright::SqliteConfig> {
     Some(batchwright::SqliteConfig::new(folder.join("config.db")))
 }
 
-/// Takes the words of a flag for a setting.
-pub fn words_for(key: &'static str) -> impl Fn(&str) -> Result<String, String> + Clone {
-    move |words| {
-        Key::named(key)
-            .and_then(|key| key.check(words))
-            .map_err(|error| error.message().to_owned())
-    }
-}
-
 /// What cannot be used is bad usage.
 pub fn refused(error: Error) -> Refusal {
     Refusal::usage(error.message())
+}
+
+/// The limits that are set for calls of the first provider.
+pub fn limits(settings: &Settings) -> Result<Limits, Refusal> {
+    let mut limits = Limits::default().burst(settings.burst_size().map_err(refused)?);
+    if let Some(rpm) = settings.requests_per_minute().map_err(refused)? {
+        limits = limits.requests_per_minute(rpm);
+    }
+    if let Some(tpm) = settings.tokens_per_minute().map_err(refused)? {
+        limits = limits.tokens_per_minute(tpm);
+    }
+    Ok(limits)
+}
+
+/// The strategy that the settings come to, as far as they name the provider: whether one answers is the
+/// worker's business.
+pub fn effective_strategy(settings: &Settings) -> Effective {
+    // A setting that cannot be used stops the worker, which says so.
+    let asked = settings.bulk_strategy().unwrap_or_default();
+    match settings.provider() {
+        Ok(Some(provider)) => Effective::new(asked, &provider),
+        _ => Effective::possible(asked),
+    }
 }

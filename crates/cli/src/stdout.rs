@@ -5,6 +5,7 @@ use std::path::Path;
 
 use super::display;
 use super::exit::Exit;
+use super::sanitize;
 
 /// Writes to standard output and ends as it was to end; but a script must not take facts for told that
 /// could not be written. A reader that went away has what it wanted.
@@ -20,7 +21,7 @@ pub fn print(text: &str, exit: Exit) -> Exit {
 
 /// Writes facts as a line of JSON, see [`print`].
 pub fn json(value: &impl std::fmt::Display, exit: Exit) -> Exit {
-    print(&(display::json(value) + "\n"), exit)
+    print(&(sanitize::json(value) + "\n"), exit)
 }
 
 /// Writes to standard output, all of it and at once.

@@ -1,12 +1,12 @@
 //! How a run is carried out, and why.
 
-use batchwright::{Plan, Settings, Strategy};
+use batchwright::{Settings, Strategy};
 
-use super::args::{OnError, RunArgs, TaskArg};
+use super::args::run::{OnError, RunArgs};
+use super::args::shared::TaskArg;
 use super::exit::Refusal;
 use super::provider::Chosen;
 use super::settings::refused;
-use crate::commands::run::via_queue::Place;
 
 /// What the strategy that is set comes to.
 #[derive(Debug, Clone, Default)]
@@ -52,22 +52,6 @@ impl Way {
             way.stops_at_nothing(args)?;
         }
         Ok(way)
-    }
-
-    /// What is said of it, where it is not the plain one.
-    pub fn lines(
-        &self,
-        place: Option<&Place>,
-        chosen: &Chosen,
-        settings: &Settings,
-        plan: &Plan,
-    ) -> Result<Vec<String>, Refusal> {
-        let why = self.fallback_reason.iter();
-        let mut lines: Vec<String> = why.map(|reason| format!("strategy: {reason}")).collect();
-        if let Some(place) = place {
-            lines.extend(place.lines(chosen, settings, plan, self.strategy)?);
-        }
-        Ok(lines)
     }
 
     /// Refuses a policy that has no meaning for items that were handed over together.

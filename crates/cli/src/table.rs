@@ -2,7 +2,7 @@
 
 use console::Term;
 
-use super::display::one_line;
+use super::sanitize::one_line;
 use super::text::wrapped;
 
 /// The columns that there are: what `COLUMNS` says, else the terminal's. None where standard output

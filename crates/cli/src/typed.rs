@@ -2,7 +2,7 @@
 
 use batchwright::shown_url;
 
-use super::display::harmless_char;
+use super::sanitize::harmless_char;
 
 /// This command, ready to be pasted into a shell; only a password in its address is left out.
 pub fn command_line() -> String {
@@ -263,7 +263,7 @@ mod tests {
                 ),
                 _ => format!("{}: {command}\n  and more", place[below(2)]),
             };
-            let shown = super::super::display::harmless(&fitted(&message, width));
+            let shown = crate::sanitize::harmless(&fitted(&message, width));
             // The text in front, behind, and the line's break are no part of it.
             let begins = shown
                 .find(&command)

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use batchwright::Key;
+
 /// A time; a bare number is in milliseconds.
 pub fn millis(text: &str) -> Result<Duration, String> {
     duration(text, "ms")
@@ -68,5 +70,14 @@ pub fn delimiter(text: &str) -> Result<u8, String> {
         b"tab" | b"\\t" => Ok(b'\t'),
         [by] if by.is_ascii() && !matches!(by, b'"' | b'\n' | b'\r' | 0) => Ok(*by),
         _ => Err("expected one ASCII character such as ';', or tab".to_owned()),
+    }
+}
+
+/// Takes the words of a flag for a setting.
+pub fn words_for(key: &'static str) -> impl Fn(&str) -> Result<String, String> + Clone {
+    move |words| {
+        Key::named(key)
+            .and_then(|key| key.check(words))
+            .map_err(|error| error.message().to_owned())
     }
 }

@@ -1,88 +1,19 @@
 //! `batchwright cancel` and `batchwright retry`: what becomes of a process.
 
 use std::path::Path;
-use std::time::Duration;
 
 use batchwright::{Counts, Sidecar};
-use clap::Args;
 use serde_json::{Value, json};
 
-use crate::args::values::seconds;
+use crate::args::cancel::CancelArgs;
+use crate::args::retry::RetryArgs;
+use crate::args::shared::ProcessArgs;
 use crate::batches;
-use crate::display::count;
 use crate::exit::{Exit, Refusal};
-use crate::queue::{DataArgs, SayArgs, failed};
+use crate::format::count;
+use crate::queue::failed;
 use crate::run_process;
 use crate::stdout;
-
-/// Cancel what waits of a process; what runs keeps its result
-///
-/// What runs ends by itself.
-#[derive(Debug, Args)]
-#[command(after_long_help = CANCEL_HELP)]
-pub struct CancelArgs {
-    /// Id of the process, its beginning or end
-    pub process: String,
-
-    /// Delete it with all its jobs and results
-    ///
-    /// Whatever their state.
-    #[arg(long)]
-    pub delete: bool,
-
-    /// How long to wait for its batches to end
-    ///
-    /// They are cancelled at the provider.
-    #[arg(long, value_name = "TIME", default_value = "60s", value_parser = seconds)]
-    pub wait: Duration,
-
-    #[command(flatten)]
-    pub common: Common,
-}
-
-const CANCEL_HELP: &str = "\
-What was paid for is kept: results that are there stay until they are taken by `batchwright \
-results`, and a call that is in flight ends and is kept. Cancelled jobs can be put back:
-  batchwright cancel 019aa0f4-5b7c-7d1e-8f00-0123456789ab
-  batchwright retry 019aa0f4-5b7c-7d1e-8f00-0123456789ab
-Its batches are cancelled at the provider, by the worker that attends them or else by this command, \
-which needs their key for that; what they had finished is kept. Of \
-a batch whose results are known to be missing (`batchwright status`) they are asked for once more, and \
-then given up, although they were paid for.
-To give up a process with its results:
-  batchwright cancel 019aa0f4-5b7c-7d1e-8f00-0123456789ab --delete";
-
-/// Put the failed and cancelled jobs of a process back
-///
-/// They get all their retries again.
-#[derive(Debug, Args)]
-#[command(after_long_help = RETRY_HELP)]
-pub struct RetryArgs {
-    /// Id of the process, its beginning or end
-    pub process: String,
-
-    #[command(flatten)]
-    pub common: Common,
-}
-
-const RETRY_HELP: &str = "\
-What is put back is sent again, and paid for as any other. Failures whose results were taken are no longer in the queue. To look before deciding:
-  batchwright results 019aa0f4-5b7c-7d1e-8f00-0123456789ab --keep
-  batchwright retry 019aa0f4-5b7c-7d1e-8f00-0123456789ab";
-
-/// What both take.
-#[derive(Debug, Args)]
-pub struct Common {
-    #[command(flatten)]
-    pub data: DataArgs,
-
-    /// Print the numbers, or the error, as JSON
-    #[arg(long)]
-    pub json: bool,
-
-    #[command(flatten)]
-    pub say: SayArgs,
-}
 
 pub fn cancel(args: &CancelArgs) -> Exit {
     args.common.carry_out(|| try_cancel(args))
@@ -92,7 +23,7 @@ pub fn retry(args: &RetryArgs) -> Exit {
     args.common.carry_out(|| try_retry(args))
 }
 
-impl Common {
+impl ProcessArgs {
     fn carry_out(&self, work: impl FnOnce() -> Result<(String, Value), Refusal>) -> Exit {
         self.say.start_log();
         match work() {

@@ -5,7 +5,7 @@ use std::path::Path;
 use batchwright::{ConfigStore, Error, Key, Setting, Settings, Source, SqliteConfig, Strategy};
 use serde_json::{Value, json};
 
-use crate::args::{ConfigAction, ConfigArgs};
+use crate::args::config::{ConfigAction, ConfigArgs};
 use crate::display;
 use crate::exit::{Exit, Refusal};
 use crate::settings::{refused, settings, store};
@@ -184,40 +184,4 @@ fn as_json(setting: &Setting) -> Value {
         "variables": key.variables(),
         "doc": key.doc(),
     })
-}
-
-/// The settings that there are, for the help.
-pub fn help() -> String {
-    let mut out = String::from(
-        "Examples:
-  batchwright config list                               what holds, and why
-  batchwright config set llm.provider openai            from now on, for every run
-  batchwright config set llm.model gpt-x
-  batchwright config set llm.fallback groq:MODEL,extract
-  batchwright config get llm.model                      the value alone, for scripts
-  batchwright config unset llm.model                    back to the default
-
-A flag overrides the environment, which overrides what is stored here, which overrides the default.
-A change reaches running workers within a second, runs when they start. API keys are never stored:
-they stay in the environment.
-
-Settings:
-",
-    );
-    for key in Key::all() {
-        let variables = key.variables().iter().map(|name| format!(" [env: {name}]"));
-        out.push_str(&format!(
-            "  {}{}\n",
-            key.name(),
-            variables.collect::<String>()
-        ));
-        out.push_str(&format!(
-            "      {}. Takes {}. Default: {}\n",
-            key.doc(),
-            key.accepts(),
-            key.default_text()
-        ));
-    }
-    out.push_str("\nExit codes:\n  0 done    1 the settings cannot be read or written    2 an unknown key or a bad value\n");
-    out
 }

@@ -9,53 +9,19 @@ use batchwright::{
     BatchAdoption, BatchInfo, Context, Error, Finding, JobQueue, Key, ProcessState, Verdict,
     clients_by_address, keys_set,
 };
-use clap::Args;
 use serde_json::json;
 
+use crate::args::doctor::DoctorArgs;
+use crate::args::shared::DataArgs;
 use crate::batches;
-use crate::display::{self, count, harmless, span};
 use crate::exit::{Exit, Refusal};
-use crate::queue::{DataArgs, SayArgs};
+use crate::format::{count, span};
 use crate::run_process;
+use crate::sanitize::{self, harmless};
 use crate::settings::settings;
 use crate::stdout;
 use crate::table::width;
 use crate::text::wrapped;
-
-/// Check the queue and what it needs, and say what to do
-#[derive(Debug, Args)]
-#[command(after_long_help = HELP)]
-pub struct DoctorArgs {
-    /// Take over batches whose key is gone with the present one
-    ///
-    /// Such as after a key was rotated. The provider is asked whether it shows them under the key that is
-    /// set now, at the address that they were made at; one that it does not show stays as it is, with the
-    /// reason.
-    #[arg(long)]
-    pub adopt_batches: bool,
-
-    /// Print JSON
-    #[arg(long)]
-    pub json: bool,
-
-    #[command(flatten)]
-    pub data: DataArgs,
-
-    #[command(flatten)]
-    pub say: SayArgs,
-}
-
-const HELP: &str = "\
-Looked at: the data folder, room on the disk, the clock, the database (integrity, schema, \
-counters, jobs of workers that died, unfinished submissions), batches that nobody attends or that \
-wait for you, the settings, and which keys are set. Nothing is called over the network unless \
-batches are to be taken over, and no key is shown.
-
-  batchwright doctor
-  batchwright doctor --adopt-batches
-  batchwright doctor --json | jq '.findings[] | select(.verdict == \"bad\")'
-
-Exit codes: 0 nothing is worse than a note; 1 something is";
 
 pub fn execute(args: &DoctorArgs) -> Exit {
     args.say.start_log();
@@ -64,7 +30,7 @@ pub fn execute(args: &DoctorArgs) -> Exit {
             let worst = findings.iter().map(|finding| finding.verdict).max();
             let healthy = worst.is_none_or(|worst| worst <= Verdict::Note);
             let text = match args.json {
-                true => display::json(&json!({"healthy": healthy, "findings": findings})) + "\n",
+                true => sanitize::json(&json!({"healthy": healthy, "findings": findings})) + "\n",
                 false => findings.iter().map(shown).collect(),
             };
             let exit = match healthy {

@@ -8,6 +8,7 @@ pub mod results;
 pub mod run;
 pub mod shell;
 pub mod simulate;
+mod simulate_batches;
 pub mod status;
 pub mod submit;
 pub mod work;

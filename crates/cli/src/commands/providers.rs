@@ -2,9 +2,10 @@
 
 use batchwright::{ProviderStatus, Settings, survey};
 
-use crate::args::ProvidersArgs;
+use crate::args::providers::ProvidersArgs;
 use crate::display;
 use crate::exit::{Exit, Refusal};
+use crate::sanitize;
 use crate::settings::{refused, settings};
 use crate::stdout;
 use crate::table::{Table, width};
@@ -20,7 +21,7 @@ fn shown(args: &ProvidersArgs) -> Result<Exit, Refusal> {
     let list = survey(settings.model().map_err(refused)?.as_deref(), false);
     let star = taken(&settings, &list);
     let text = match args.json {
-        true => display::json(&format!("{:#}\n", serde_json::json!({ "providers": list }))),
+        true => sanitize::json(&format!("{:#}\n", serde_json::json!({ "providers": list }))),
         false => table(&list, star),
     };
     Ok(stdout::print(&text, Exit::Success))

@@ -3,107 +3,21 @@
 use std::{iter, thread};
 
 use batchwright::{
-    Context, Effective, EnqueueError, Error, ErrorKind, Job, JobQueue, PRIORITIES, ProcessId,
-    ProcessInfo, Request, Requests, Settings,
+    Context, EnqueueError, Error, ErrorKind, Job, JobQueue, ProcessId, ProcessInfo, Request,
+    Requests,
 };
-use clap::Args;
 use crossbeam_channel::{bounded, select};
 
-use crate::args::values::name;
-use crate::args::{MORE, PromptArgs, ShowArgs};
-use crate::display::{self, Display, count};
+use crate::args::submit::SubmitArgs;
+use crate::display::{self, Display};
 use crate::exit::{About, Exit, Refusal};
-use crate::input::{InputArgs, on_disk};
+use crate::format::count;
+use crate::input::on_disk;
 use crate::prompts;
-use crate::queue::{DataArgs, failed};
-use crate::settings::settings;
+use crate::queue::failed;
+use crate::settings::{effective_strategy, settings};
 use crate::signals::Signals;
 use crate::stdout;
-
-/// Put prompts on the queue; prints the id of their process
-///
-/// INPUT is checked whole before anything is queued, as `run` does. Nothing is sent: `batchwright
-/// work` does that, now or later, here or in another terminal. All prompts are queued or none.
-#[derive(Debug, Args)]
-#[command(after_help = MORE, after_long_help = HELP)]
-pub struct SubmitArgs {
-    #[command(flatten)]
-    pub input: InputArgs,
-
-    /// Model for prompts that name none
-    ///
-    /// [default: that of the worker]
-    #[arg(long, value_name = "NAME", value_parser = name)]
-    pub model: Option<String>,
-
-    #[command(flatten)]
-    pub prompt: PromptArgs,
-
-    /// Which jobs go first, 1 to 10
-    ///
-    /// Also by name: critical (10), high (7 to 9), normal (4 to 6), low (1 to 3)
-    #[arg(help_heading = "Queue", long, value_name = "N", default_value_t = Job::DEFAULT_PRIORITY,
-        value_parser = priority)]
-    pub priority: u8,
-
-    /// Retries of an item at each provider [default: the worker's]
-    #[arg(help_heading = "Queue", long, value_name = "N", hide_short_help = true)]
-    pub max_retries: Option<u8>,
-
-    /// Name that people know it by [default: the input's]
-    ///
-    /// The process is shown by it, in `batchwright status` for one.
-    #[arg(help_heading = "Queue", long, value_name = "NAME", value_parser = name)]
-    pub name: Option<String>,
-
-    /// Id of the process, a UUID of your own that is not in the queue yet: to submit at most once
-    /// [default: a new one]
-    #[arg(
-        help_heading = "Queue",
-        long,
-        value_name = "ID",
-        hide_short_help = true
-    )]
-    pub process: Option<ProcessId>,
-
-    #[command(flatten, next_help_heading = "Queue")]
-    pub data: DataArgs,
-
-    /// Print the id and the number of jobs, or the error, as JSON
-    #[arg(help_heading = "Display", long)]
-    pub json: bool,
-
-    #[command(flatten)]
-    pub show: ShowArgs,
-}
-
-/// A number, or a word for one.
-fn priority(text: &str) -> Result<u8, String> {
-    let number = match text.trim() {
-        "critical" => Some(10),
-        "high" => Some(8),
-        "normal" => Some(5),
-        "low" => Some(2),
-        other => other.parse().ok(),
-    };
-    number
-        .filter(|number| PRIORITIES.contains(number))
-        .ok_or_else(|| "write 1 to 10, or critical, high, normal or low".to_owned())
-}
-
-const HELP: &str = "\
-The id is all that is printed on standard output:
-  id=$(batchwright submit prompts.jsonl --model gpt-5-mini)
-  batchwright work --until-empty
-  batchwright results $id -o results.jsonl
-
-What makes a prompt, in which files, is told by: batchwright run --help
-Urgent ones, ahead of all that waits:
-  batchwright submit urgent.txt --priority 10
-
-Exit codes:
-  0 all is queued             2 bad usage or input, nothing is queued
-  1 could not be queued       130, 143 interrupted, nothing is queued";
 
 pub fn execute(args: &SubmitArgs) -> Exit {
     display::start_log(&args.show);
@@ -284,17 +198,6 @@ fn take_back(
     }
 }
 
-/// The strategy that the settings come to, as far as they name the provider: whether one answers is the
-/// worker's business.
-pub fn effective(settings: &Settings) -> Effective {
-    // A setting that cannot be used stops the worker, which says so.
-    let asked = settings.bulk_strategy().unwrap_or_default();
-    match settings.provider() {
-        Ok(Some(provider)) => Effective::new(asked, &provider),
-        _ => Effective::possible(asked),
-    }
-}
-
 fn tell(args: &SubmitArgs, process: ProcessId, total: u64) -> Exit {
     let text = match args.json {
         true => serde_json::json!({"process_id": process, "total": total}).to_string(),
@@ -308,7 +211,8 @@ fn tell(args: &SubmitArgs, process: ProcessId, total: u64) -> Exit {
     }
     if !args.show.quiet {
         let command = |words: String| args.data.command(&words);
-        let by = settings(args.data.data_dir.as_deref()).map(|settings| effective(&settings));
+        let by =
+            settings(args.data.data_dir.as_deref()).map(|settings| effective_strategy(&settings));
         let by = by.map_or_else(
             |_| String::new(),
             |by| match (by.fallback_reason, by.strategy) {

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use batchwright::{BatchAccount, BatchInfo, Plan, ProcessId};
 
-use crate::display::{count, span};
+use crate::format::{count, span};
 
 /// What is under way, and who is asked now.
 pub struct UnderWay<'a> {

@@ -7,8 +7,8 @@ use batchwright::{
     SqliteOptions, file_id,
 };
 
-use crate::display::count;
 use crate::exit::Refusal;
+use crate::format::count;
 use crate::queue::failed;
 use crate::typed::quoted;
 

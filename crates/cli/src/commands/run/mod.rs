@@ -10,11 +10,12 @@ use std::path::Path;
 use std::sync::Arc;
 
 use batchwright::{
-    Context, ErrorKind, ErrorPolicy, Extract, FileRun, FileRunError, FileRunOptions, Limits,
-    Output, Plan, PromptSettings, Prompts, Report, Route, Settings, StopReason, Strategy,
+    Context, ErrorKind, Extract, FileRun, FileRunError, FileRunOptions, Limits, Output, Plan,
+    PromptSettings, Prompts, Report, Route, Settings, StopReason, Strategy,
 };
 
-use crate::args::{OnError, RunArgs, TaskArg};
+use crate::args::run::RunArgs;
+use crate::args::shared::TaskArg;
 use crate::commands::run::summary::Setup;
 use crate::commands::run::via_queue::{Crew, Place, Queued};
 use crate::data_dir::data_dir;
@@ -23,7 +24,7 @@ use crate::exit::{About, Exit, Refusal};
 use crate::input::{first_checked, on_disk};
 use crate::prompts;
 use crate::provider::{self, Asked, Chosen, Clients};
-use crate::settings::{refused, settings};
+use crate::settings::{limits, refused, settings};
 use crate::signals::Signals;
 use crate::stdout;
 use crate::strategy::Way;
@@ -176,9 +177,13 @@ fn run(args: &RunArgs) -> Result<Exit, Refusal> {
         }
         let clients = chosen.clients()?;
         say(chosen.line(&clients));
-        way.lines(place.as_ref(), &chosen, &settings, &plan)?
-            .into_iter()
-            .for_each(&say);
+        if let Some(reason) = &way.fallback_reason {
+            say(format!("strategy: {reason}"));
+        }
+        if let Some(place) = &place {
+            let lines = place.lines(&chosen, &settings, &plan, way.strategy)?;
+            lines.into_iter().for_each(&say);
+        }
         chosen.warn_of_extract(args.show.quiet);
         chosen.warn_of_fallbacks(&say);
         if unnamed != Some(0) && args.provider.model.is_none() {
@@ -227,7 +232,7 @@ fn run(args: &RunArgs) -> Result<Exit, Refusal> {
     };
     let report = run
         .concurrency(setup.concurrency)
-        .on_error(policy(args.on_error))
+        .on_error(args.on_error.policy())
         .context(&ctx)
         .notifier(display.clone())
         .run(route.retry(retry));
@@ -307,14 +312,6 @@ pub fn route(args: &RunArgs, clients: Clients, limits: Limits, shared: bool) -> 
     route
 }
 
-pub fn policy(on_error: OnError) -> ErrorPolicy {
-    match on_error {
-        OnError::Continue => ErrorPolicy::ContinueOnError,
-        OnError::Stop => ErrorPolicy::StopOnError,
-        OnError::StopCritical => ErrorPolicy::StopOnCriticalError,
-    }
-}
-
 fn prompt_settings(args: &RunArgs) -> Result<PromptSettings, Refusal> {
     let settings = prompts::settings(&args.prompt, args.provider.model.as_deref())?;
     let falls_back = args.provider.fallback.is_some() || args.provider.fallback_blocked;
@@ -349,17 +346,6 @@ fn with_flags(args: &RunArgs) -> Result<Settings, Refusal> {
         settings = settings.flag(key, flag, words.clone()).map_err(refused)?;
     }
     Ok(settings)
-}
-
-pub fn limits(settings: &Settings) -> Result<Limits, Refusal> {
-    let mut limits = Limits::default().burst(settings.burst_size().map_err(refused)?);
-    if let Some(rpm) = settings.requests_per_minute().map_err(refused)? {
-        limits = limits.requests_per_minute(rpm);
-    }
-    if let Some(tpm) = settings.tokens_per_minute().map_err(refused)? {
-        limits = limits.tokens_per_minute(tpm);
-    }
-    Ok(limits)
 }
 
 fn output(args: &RunArgs) -> Output {

@@ -2,9 +2,11 @@
 
 use batchwright::{ErrorKind, Plan, Report, StopReason, Strategy, Summary, shown_url};
 
-use crate::args::RunArgs;
-use crate::display::{self, count, span};
+use crate::args::run::RunArgs;
+use crate::display;
 use crate::exit::Exit;
+use crate::format::{count, span};
+use crate::sanitize::shortened;
 use crate::stdout;
 use crate::strategy::Way;
 use crate::typed::command_line;
@@ -208,7 +210,7 @@ pub fn print(args: &RunArgs, report: &Report, setup: &Setup, more: Option<&More>
     if !summary.errors.is_empty() {
         for (kind, n) in &summary.errors {
             let said = summary.error_samples.get(kind).map_or("", String::as_str);
-            let text = format!("{} {kind}: {}", count(*n), display::shortened(said, 160));
+            let text = format!("{} {kind}: {}", count(*n), shortened(said, 160));
             lines.push(row("failures", &text));
         }
     }

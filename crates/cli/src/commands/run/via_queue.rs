@@ -10,15 +10,17 @@ use batchwright::{
     Worker,
 };
 
-use crate::args::{RunArgs, TaskArg};
+use crate::args::run::RunArgs;
+use crate::args::shared::TaskArg;
 use crate::batches;
 use crate::commands::run::already_submitted::UnderWay;
 use crate::commands::run::earlier_run::{Asker, Kept};
 use crate::commands::run::summary::{self, More, Setup};
-use crate::commands::run::{policy, rescue, route};
+use crate::commands::run::{rescue, route};
 use crate::data_dir::data_dir;
-use crate::display::{self, Display, count};
+use crate::display::{self, Display};
 use crate::exit::{About, Exit, Refusal};
+use crate::format::count;
 use crate::input::{on_disk, whole};
 use crate::provider::Chosen;
 use crate::queue::failed;
@@ -307,7 +309,7 @@ impl Crew<'_> {
             .context(ctx)
             .notifier(display.clone())
             .until_handed_over(args.no_wait)
-            .on_error(policy(args.on_error))
+            .on_error(args.on_error.policy())
             .described(place.info(args, self.chosen));
         let hire = || {
             self.worker(place)

@@ -9,56 +9,25 @@ use batchwright::{
     BatchInfo, Clock, Counts, Effective, ProcessId, ProcessState, Progress, Settings, Strategy,
     SystemClock, Tracker,
 };
-use clap::Args;
 use console::Term;
 use serde_json::{Value, json};
 
+use crate::args::status::StatusArgs;
 use crate::batches;
 use crate::commands::status::table::table;
-use crate::display::{self, count};
+use crate::display;
 use crate::exit::{Exit, Refusal};
-use crate::queue::{DataArgs, SayArgs, failed};
+use crate::format::count;
+use crate::queue::failed;
 use crate::run_process;
-use crate::settings::settings;
+use crate::sanitize::{self, shortened};
+use crate::settings::{effective_strategy, settings};
 use crate::table::width;
 use crate::text::wrapped;
 use models::Asked;
 
 mod models;
 pub mod table;
-
-/// Show what is queued, running, done and failed
-#[derive(Debug, Args)]
-#[command(after_long_help = HELP)]
-pub struct StatusArgs {
-    /// Id of a process, its beginning or end [default: all of them]
-    pub process: Option<String>,
-
-    /// Print JSON, also an error; with --watch a line a change
-    #[arg(long)]
-    pub json: bool,
-
-    /// Go on until all is finished
-    ///
-    /// Redrawn on a terminal, elsewhere a line a change.
-    #[arg(short, long)]
-    pub watch: bool,
-
-    #[command(flatten)]
-    pub data: DataArgs,
-
-    #[command(flatten)]
-    pub say: SayArgs,
-}
-
-const HELP: &str = "\
-  batchwright status
-  batchwright status 019aa0f4-5b7c-7d1e-8f00-0123456789ab --watch
-  batchwright status --json | jq '.processes[] | {process_id, pending, failed}'
-In JSON always: total = pending + in_progress + at_provider + completed + failed + cancelled.
-
-A process is shown until all its results have been taken. It is `unsealed` while it is \
-being submitted, or when that was interrupted: none of its jobs is started then.";
 
 pub fn execute(args: &StatusArgs) -> Exit {
     args.say.start_log();
@@ -190,7 +159,7 @@ fn effective(process: &ProcessState, batches: &[BatchInfo], settings: &Settings)
     if !batches.is_empty() || process.counts.at_provider > 0 {
         return Effective::possible(Strategy::Batch);
     }
-    crate::commands::submit::effective(settings)
+    effective_strategy(settings)
 }
 
 /// Looks again and again at the same processes.
@@ -357,7 +326,7 @@ impl<'a> Looks<'a> {
 
 fn line_of(rows: &[Row]) -> String {
     let rows: Vec<Value> = rows.iter().map(Row::json).collect();
-    display::json(&json!({ "processes": rows })) + "\n"
+    sanitize::json(&json!({ "processes": rows })) + "\n"
 }
 
 fn put(text: &str) -> io::Result<()> {
@@ -470,10 +439,7 @@ impl Screen {
         let most = usize::from(height).saturating_sub(2).max(2);
         let width = usize::from(width).saturating_sub(2);
         let table = table(rows, true, Some(width)) + &batch_lines(rows, None);
-        let mut lines: Vec<String> = table
-            .lines()
-            .map(|line| display::shortened(line, width))
-            .collect();
+        let mut lines: Vec<String> = table.lines().map(|line| shortened(line, width)).collect();
         if lines.len() > most {
             let hidden = lines.len() - (most - 1);
             lines.truncate(most - 1);

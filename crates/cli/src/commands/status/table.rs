@@ -5,8 +5,9 @@ use std::collections::HashSet;
 use batchwright::ProcessId;
 
 use crate::commands::status::Row;
-use crate::display::{age, count, harmless, shortened, span};
+use crate::format::{age, count, span};
 use crate::queue::short;
+use crate::sanitize::{harmless, shortened};
 
 /// A name, a model or a provider is not cut below this.
 const LEAST: usize = 8;

@@ -6,8 +6,9 @@ use std::time::{Duration, Instant};
 
 use batchwright::{Error, JobQueue, Phase, ProcessId, Progress, ProgressNotifier};
 
-use crate::args::ShowArgs;
-use crate::display::{self, Display, count};
+use crate::args::shared::ShowArgs;
+use crate::display::{self, Display};
+use crate::format::count;
 use crate::run_process;
 
 /// Where all processes stand together, for people.

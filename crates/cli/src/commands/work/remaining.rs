@@ -5,9 +5,9 @@ use std::collections::{BTreeMap, HashMap};
 
 use batchwright::{BatchInfo, EMBEDDING, Error, JobQueue, ProcessId, ProcessState};
 
+use crate::args::work::WorkArgs;
 use crate::batches;
-use crate::commands::work::WorkArgs;
-use crate::display::count;
+use crate::format::count;
 use crate::routes::Routes;
 use crate::run_process;
 

@@ -1,0 +1,91 @@
+//! The arguments of `batchwright config`.
+
+use std::path::PathBuf;
+
+use batchwright::Key;
+use clap::{Args, Subcommand};
+
+use super::shared::MORE;
+
+/// Show and change stored settings: provider, model, limits and more
+///
+/// What is stored holds for every run and worker of this data folder, unless the environment or a
+/// flag says otherwise.
+#[derive(Debug, Args)]
+#[command(after_help = MORE, after_long_help = help(), arg_required_else_help = true)]
+pub struct ConfigArgs {
+    #[command(subcommand)]
+    pub action: ConfigAction,
+
+    /// Print JSON
+    #[arg(long, global = true)]
+    pub json: bool,
+
+    /// Folder of the settings
+    ///
+    /// [env: BATCHWRIGHT_HOME] [default: the platform's data folder]
+    #[arg(long, value_name = "DIR", global = true)]
+    pub data_dir: Option<PathBuf>,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum ConfigAction {
+    /// Show every setting: its value, and where that comes from
+    ///
+    /// And what it overrides.
+    List,
+    /// Print the value that holds
+    Get {
+        /// Its name, such as llm.model
+        key: String,
+    },
+    /// Store a value
+    Set {
+        /// Its name, such as llm.model; `batchwright config --help` lists them all
+        key: String,
+        /// The value
+        #[arg(allow_hyphen_values = true)]
+        value: String,
+    },
+    /// Forget a stored value
+    Unset {
+        /// Its name, such as llm.model
+        key: String,
+    },
+}
+
+/// The long help, with the settings that there are.
+fn help() -> String {
+    let mut out = String::from(
+        "Examples:
+  batchwright config list                               what holds, and why
+  batchwright config set llm.provider openai            from now on, for every run
+  batchwright config set llm.model gpt-x
+  batchwright config set llm.fallback groq:MODEL,extract
+  batchwright config get llm.model                      the value alone, for scripts
+  batchwright config unset llm.model                    back to the default
+
+A flag overrides the environment, which overrides what is stored here, which overrides the default.
+A change reaches running workers within a second, runs when they start. API keys are never stored:
+they stay in the environment.
+
+Settings:
+",
+    );
+    for key in Key::all() {
+        let variables = key.variables().iter().map(|name| format!(" [env: {name}]"));
+        out.push_str(&format!(
+            "  {}{}\n",
+            key.name(),
+            variables.collect::<String>()
+        ));
+        out.push_str(&format!(
+            "      {}. Takes {}. Default: {}\n",
+            key.doc(),
+            key.accepts(),
+            key.default_text()
+        ));
+    }
+    out.push_str("\nExit codes:\n  0 done    1 the settings cannot be read or written    2 an unknown key or a bad value\n");
+    out
+}

@@ -1,0 +1,27 @@
+//! The arguments of `batchwright providers`.
+
+use std::path::PathBuf;
+
+use clap::Args;
+
+use super::values::name;
+
+/// Show each provider: usable or why not, model, address, calls
+#[derive(Debug, Args)]
+pub struct ProvidersArgs {
+    /// Model to assume for prompts that name none
+    ///
+    /// [env: BATCHWRIGHT_MODEL] [config: llm.model]
+    #[arg(long, value_name = "NAME", value_parser = name)]
+    pub model: Option<String>,
+
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+
+    /// Folder whose settings are looked at
+    ///
+    /// [env: BATCHWRIGHT_HOME] [default: the platform's data folder]
+    #[arg(long, value_name = "DIR")]
+    pub data_dir: Option<PathBuf>,
+}

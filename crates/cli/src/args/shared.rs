@@ -1,0 +1,170 @@
+//! Groups of arguments that several commands take.
+
+use std::path::PathBuf;
+
+use clap::{Args, ValueEnum};
+
+use super::values::{name, temperature, text_or_file};
+
+/// What ends the short help.
+pub const MORE: &str = "Rare flags, examples and exit codes are shown by --help.";
+
+/// Where prompts go.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Provider")]
+pub struct ProviderArgs {
+    /// Who is asked; `batchwright providers` lists them
+    ///
+    /// [env: BATCHWRIGHT_PROVIDER] [config: llm.provider] [default: the first usable one]
+    #[arg(long, value_name = "NAME", value_parser = name)]
+    pub provider: Option<String>,
+
+    /// Model for prompts that name none
+    ///
+    /// Part of what makes two requests the same: naming another one runs them again.
+    /// BATCHWRIGHT_MODEL and the setting llm.model are a default instead, which reruns nothing.
+    #[arg(long, value_name = "NAME", value_parser = name)]
+    pub model: Option<String>,
+
+    /// Address of the provider's API
+    #[arg(long, value_name = "URL", value_parser = name)]
+    pub base_url: Option<String>,
+
+    /// Who takes over what failed, as groq:MODEL,extract
+    ///
+    /// Providers that take over what the first one finally failed, separated by commas, each with
+    /// a model of its own: groq:MODEL,extract; a blocked or refused answer does not move on, unless
+    /// --fallback-blocked [env: BATCHWRIGHT_FALLBACK] [config: llm.fallback] [default: none]
+    #[arg(long, value_name = "NAMES", value_delimiter = ',')]
+    pub fallback: Option<Vec<String>>,
+
+    /// Ask the next provider of --fallback also where one blocked the prompt or refused to answer
+    #[arg(long, hide_short_help = true)]
+    pub fallback_blocked: bool,
+}
+
+/// What is added to each prompt.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Prompts")]
+pub struct PromptArgs {
+    /// Makes a prompt of a row: 'Is this spam? {{text}}'
+    ///
+    /// {{column}} stands for a field of the row or line; @FILE reads the template from a file.
+    #[arg(long, value_name = "TEXT", value_parser = text_or_file)]
+    pub template: Option<String>,
+
+    /// System text for prompts without their own
+    ///
+    /// @FILE reads it from a file.
+    #[arg(long, value_name = "TEXT", value_parser = text_or_file)]
+    pub system: Option<String>,
+
+    /// Ask for answers that fit a JSON Schema
+    ///
+    /// FILE, @FILE, or the schema itself, which begins with `{`. An answer that does not fit is
+    /// asked for again once, with what is wrong, and then fails. Lines that bring a
+    /// `response_format` keep theirs.
+    #[arg(long, value_name = "FILE", conflicts_with = "json_mode")]
+    pub json_schema: Option<PathBuf>,
+
+    /// The most tokens to answer with
+    ///
+    /// [default: the provider's; 4096 for Anthropic, which must be told one]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub max_tokens: Option<u32>,
+
+    /// complete (the default), or embed for vectors
+    ///
+    /// What is asked for: `complete`, an answer to each prompt, or `embed`, its vector; many vectors
+    /// share a call.
+    #[arg(long, value_name = "TASK", value_enum, default_value_t = TaskArg::Complete,
+        hide_default_value = true, hide_possible_values = true)]
+    pub task: TaskArg,
+
+    /// Ask for answers that are JSON objects, in the system text too where a prompt does not say so.
+    /// Anything else is asked for again once and then fails
+    #[arg(long, hide_short_help = true)]
+    pub json_mode: bool,
+
+    /// Randomness, 0 to 2 [default: the provider's]
+    #[arg(long, value_name = "X", value_parser = temperature, hide_short_help = true)]
+    pub temperature: Option<f64>,
+
+    /// Numbers in a vector, with --task embed [default: the model's own]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..),
+        hide_short_help = true)]
+    pub dimensions: Option<u32>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum TaskArg {
+    Complete,
+    Embed,
+}
+
+/// What is shown.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Display")]
+pub struct ShowArgs {
+    /// Say nothing but errors
+    #[arg(short, long)]
+    pub quiet: bool,
+
+    /// Say more; -vv says much more
+    ///
+    /// Bodies and keys are never logged.
+    #[arg(short, long, action = clap::ArgAction::Count)]
+    pub verbose: u8,
+
+    /// Progress on standard error: `auto` shows a bar on a terminal and a line now and then
+    /// elsewhere
+    #[arg(long, value_name = "WHEN", value_enum, default_value_t = When::Auto,
+        hide_short_help = true)]
+    pub progress: When,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum When {
+    Auto,
+    Always,
+    Never,
+}
+
+/// Where the queue is.
+#[derive(Debug, Args)]
+pub struct DataArgs {
+    /// Folder of the queue
+    ///
+    /// The queue is the file `llm_jobs.db` in it [env: BATCHWRIGHT_HOME] [default: the platform's
+    /// data folder]
+    #[arg(long, value_name = "DIR")]
+    pub data_dir: Option<PathBuf>,
+}
+
+/// How much is said.
+#[derive(Debug, Args)]
+pub struct SayArgs {
+    /// Say nothing but errors
+    #[arg(short, long)]
+    pub quiet: bool,
+
+    /// Say more; -vv says much more
+    ///
+    /// Bodies and keys are never logged.
+    #[arg(short, long, action = clap::ArgAction::Count)]
+    pub verbose: u8,
+}
+
+/// What the commands take that change a process.
+#[derive(Debug, Args)]
+pub struct ProcessArgs {
+    #[command(flatten)]
+    pub data: DataArgs,
+
+    /// Print the numbers, or the error, as JSON
+    #[arg(long)]
+    pub json: bool,
+
+    #[command(flatten)]
+    pub say: SayArgs,
+}

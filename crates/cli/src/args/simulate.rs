@@ -1,0 +1,224 @@
+//! The arguments of `batchwright simulate`.
+
+use std::time::Duration;
+
+use batchwright_simulate::{Trouble, UnknownVendor, Vendor};
+use clap::{ArgGroup, Args};
+
+use super::shared::MORE;
+use super::simulate_batches::BatchArgs;
+use super::values::{millis, seconds};
+
+/// Run a simulated provider on this machine, with trouble as wanted
+///
+/// It speaks the protocols of OpenAI, Anthropic and Google, with latency, limits and trouble as
+/// wanted, and counts what a real one would have charged for.
+///
+/// One port serves them all, told apart by the path: http://HOST/v1 for OpenAI and those like it,
+/// http://HOST/openai/v1 for Groq, http://HOST for Anthropic, http://HOST/v1beta for Gemini; files and
+/// batches with them. What the real API would refuse is refused here too.
+#[derive(Debug, Args)]
+#[command(after_help = MORE, after_long_help = HELP, group = ArgGroup::new("limited").args(["rpm", "model_rpm"]).multiple(true))]
+pub struct SimulateArgs {
+    /// Port on 127.0.0.1; 0 takes any
+    #[arg(long, default_value_t = 8080)]
+    pub port: u16,
+
+    /// Whose dialect to speak below /v1
+    ///
+    /// openai, xai, groq, mistral or local [default: take what any of them takes]
+    #[arg(long = "as", value_name = "NAME", value_parser = vendor)]
+    pub vendor: Option<Vendor>,
+
+    /// Time that every call takes
+    ///
+    /// A bare number is in milliseconds.
+    #[arg(long, value_name = "TIME", default_value = "0ms", value_parser = millis)]
+    pub latency: Duration,
+
+    /// Extra latency, uniform from zero up to this; a bare number is in milliseconds
+    #[arg(long, value_name = "TIME", default_value = "0ms", value_parser = millis, hide_short_help = true)]
+    pub jitter: Duration,
+
+    /// Requests let in per minute [default: unlimited]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    pub rpm: Option<u64>,
+
+    /// Tokens let in per minute [default: unlimited]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    pub tpm: Option<u64>,
+
+    /// Requests per minute of one model, which then has a limit of its own, such as gpt-x=60;
+    /// repeatable
+    #[arg(long, value_name = "NAME=N", value_parser = model_rpm, hide_short_help = true)]
+    pub model_rpm: Vec<(String, u64)>,
+
+    /// Requests let in at once after a pause [default: one minute's worth]
+    #[arg(long, value_name = "N", requires = "limited", value_parser = clap::value_parser!(u64).range(1..), hide_short_help = true)]
+    pub burst: Option<u64>,
+
+    /// Calls answered at once [default: unlimited]
+    ///
+    /// One more gets status 429.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    pub max_parallel: Option<u64>,
+
+    /// Send no x-ratelimit headers and no Retry-After with status 429
+    #[arg(long, hide_short_help = true)]
+    pub no_limit_headers: bool,
+
+    /// Share of prompts in trouble, as error_500=0.05
+    ///
+    /// Repeatable; an unknown kind lists the known ones.
+    #[arg(long, value_name = "KIND=RATE", value_parser = trouble)]
+    pub trouble: Vec<(Trouble, f64)>,
+
+    /// Completion tokens of an answer
+    #[arg(long, value_name = "N", default_value_t = 16)]
+    pub output_tokens: u64,
+
+    /// Tokens of reasoning before each answer, told the way each API tells it
+    #[arg(long, value_name = "N", default_value_t = 0, hide_short_help = true)]
+    pub reasoning_tokens: u64,
+
+    /// Tokens of each prompt, if it has that many, that are told to have come from a cache
+    #[arg(long, value_name = "N", default_value_t = 0, hide_short_help = true)]
+    pub cached_tokens: u64,
+
+    /// Cut prompts without a word after this many tokens, as Ollama does; with --as local
+    /// [default: unlimited]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..), hide_short_help = true)]
+    pub context: Option<u64>,
+
+    /// Slots that GET /props tells, as llama.cpp does [default: no such path]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..), hide_short_help = true)]
+    pub slots: Option<u64>,
+
+    /// Key to ask for [default: none]
+    ///
+    /// In the header that each API has for it.
+    #[arg(long, value_name = "KEY")]
+    pub api_key: Option<String>,
+
+    /// Model that exists, repeatable [default: all]
+    #[arg(long, value_name = "NAME")]
+    pub model: Vec<String>,
+
+    /// How long a stalled call hangs; a bare number is in seconds
+    #[arg(long, value_name = "TIME", default_value = "20s", value_parser = seconds, hide_short_help = true)]
+    pub stall: Duration,
+
+    /// What rate_limit and error_503 ask the client to wait; a bare number is in seconds
+    /// [default: 1s and 2s]
+    #[arg(long, value_name = "TIME", value_parser = seconds, hide_short_help = true)]
+    pub retry_after: Option<Duration>,
+
+    /// Close connections on which nothing arrives for this long; a bare number is in seconds
+    #[arg(long, value_name = "TIME", default_value = "60s", value_parser = seconds, hide_short_help = true)]
+    pub idle_timeout: Duration,
+
+    /// Close a connection, unannounced, after this many replies [default: unlimited]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..), hide_short_help = true)]
+    pub max_requests_per_connection: Option<u64>,
+
+    /// Answer 503 "Loading model" for this long; a bare number is in seconds [default: none]
+    #[arg(long, value_name = "TIME", value_parser = seconds, hide_short_help = true)]
+    pub loading: Option<Duration>,
+
+    /// Which prompts meet trouble
+    ///
+    /// It decides that with the text of the prompt.
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub seed: u64,
+
+    /// Do not remember prompts: trouble never ends, and nothing is known of repetitions
+    #[arg(long, hide_short_help = true)]
+    pub no_track: bool,
+
+    /// Print the counts, or the error, as JSON
+    ///
+    /// On standard output, instead of as a table on standard error.
+    #[arg(long)]
+    pub json: bool,
+
+    #[command(flatten)]
+    pub batches: BatchArgs,
+}
+
+const HELP: &str = "\
+For example:
+  batchwright simulate --port 8080 --rpm 600
+  batchwright run prompts.jsonl --base-url http://127.0.0.1:8080/v1 --model m";
+
+fn vendor(text: &str) -> Result<Vendor, String> {
+    text.parse()
+        .map_err(|error: UnknownVendor| error.to_string())
+}
+
+fn model_rpm(text: &str) -> Result<(String, u64), String> {
+    let bad = "write it as NAME=N with requests per minute of at least 1, such as gpt-x=60";
+    let (model, rpm) = text.rsplit_once('=').ok_or(bad)?;
+    match rpm.parse() {
+        Ok(rpm @ 1..) if !model.is_empty() => Ok((model.to_owned(), rpm)),
+        _ => Err(bad.to_owned()),
+    }
+}
+
+fn trouble(text: &str) -> Result<(Trouble, f64), String> {
+    let bad = "write a trouble as KIND=RATE with a rate from 0 to 1, such as error_500=0.05";
+    let (kind, rate) = text.split_once('=').ok_or(bad)?;
+    let kind = kind.parse::<Trouble>().map_err(|error| error.to_string())?;
+    match rate.parse::<f64>() {
+        Ok(rate) if (0.0..=1.0).contains(&rate) => Ok((kind, rate)),
+        _ => Err(bad.to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::Parser;
+
+    #[derive(Parser)]
+    struct Line {
+        #[command(flatten)]
+        args: SimulateArgs,
+    }
+
+    fn parse(line: &str) -> Result<SimulateArgs, String> {
+        Line::try_parse_from(line.split_whitespace())
+            .map(|line| line.args)
+            .map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn times_are_read_with_and_without_a_unit() {
+        let args = parse("simulate --latency 50 --jitter 1.5ms --stall 2 --loading 1m").unwrap();
+        assert_eq!(args.latency, Duration::from_millis(50));
+        assert_eq!(args.jitter, Duration::from_micros(1_500));
+        assert_eq!(args.stall, Duration::from_secs(2));
+        assert_eq!(args.loading, Some(Duration::from_secs(60)));
+    }
+
+    #[test]
+    fn a_bad_time_names_the_forms_that_are_accepted() {
+        for bad in ["soon", "5h", "-1s", "ms", "1e300", "nan"] {
+            let error = parse(&format!("simulate --latency={bad}")).unwrap_err();
+            assert!(error.contains("50ms, 2s or 1m"), "{bad}: {error}");
+        }
+    }
+
+    #[test]
+    fn trouble_is_read_and_bad_trouble_explained() {
+        let args = parse("simulate --trouble drop=0.1 --trouble quota=1").unwrap();
+        assert_eq!(args.trouble, [(Trouble::Drop, 0.1), (Trouble::Quota, 1.0)]);
+        for (bad, words) in [
+            ("drop", "KIND=RATE"),
+            ("drop=2", "from 0 to 1"),
+            ("explode=0.1", "broken_json"),
+        ] {
+            let error = parse(&format!("simulate --trouble {bad}")).unwrap_err();
+            assert!(error.contains(words), "{error}");
+        }
+    }
+}

@@ -1,0 +1,63 @@
+//! Counts and times as people read them.
+
+use std::time::Duration;
+
+/// A count with its thousands set apart.
+pub fn count(n: u64) -> String {
+    let digits = n.to_string();
+    let mut out = String::with_capacity(digits.len() + digits.len() / 3);
+    for (i, digit) in digits.chars().enumerate() {
+        if i > 0 && (digits.len() - i).is_multiple_of(3) {
+            out.push(',');
+        }
+        out.push(digit);
+    }
+    out
+}
+
+/// An age in one unit.
+pub fn age(time: Duration) -> String {
+    match time.as_secs() {
+        s @ 0..60 => format!("{s}s"),
+        s @ 60..3600 => format!("{}m", s / 60),
+        s @ 3600..172_800 => format!("{}h", s / 3600),
+        s => format!("{}d", s / 86_400),
+    }
+}
+
+/// A time in the unit that suits it.
+pub fn span(time: Duration) -> String {
+    let seconds = time.as_secs_f64();
+    match seconds {
+        0.0 => "0 s".to_owned(),
+        s if s < 0.001 => format!("{:.2} ms", s * 1e3),
+        s if s < 1.0 => format!("{:.0} ms", s * 1e3),
+        s if s < 60.0 => format!("{s:.1} s"),
+        s if s < 3600.0 => format!("{}m {:02}s", (s / 60.0) as u64, s as u64 % 60),
+        s if s < 172_800.0 => format!("{}h {:02}m", (s / 3600.0) as u64, (s / 60.0) as u64 % 60),
+        s => format!(
+            "{}d {:02}h",
+            (s / 86_400.0) as u64,
+            (s / 3600.0) as u64 % 24
+        ),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn counts_and_spans_are_readable() {
+        assert_eq!(count(0), "0");
+        assert_eq!(count(999), "999");
+        assert_eq!(count(1_234_567), "1,234,567");
+        assert_eq!(span(Duration::from_millis(412)), "412 ms");
+        assert_eq!(span(Duration::ZERO), "0 s");
+        assert_eq!(span(Duration::from_micros(120)), "0.12 ms");
+        assert_eq!(span(Duration::from_secs(61)), "1m 01s");
+        assert_eq!(span(Duration::from_secs(7322)), "2h 02m");
+        assert_eq!(span(Duration::from_secs(172_799)), "47h 59m");
+        assert_eq!(span(Duration::from_secs(29 * 86_400 - 1)), "28d 23h");
+    }
+}
