@@ -62,99 +62,63 @@
 //! output file. Prompts, answers and credentials are never logged.
 
 mod base;
+pub mod batch;
 #[cfg(test)]
 mod brief_tests;
 mod bulk;
-mod config;
+pub mod client;
+pub mod config;
 mod engine;
+pub mod files;
 mod llm;
 mod manager;
 mod observe;
+pub mod progress;
+pub mod provider;
 #[cfg(feature = "queue")]
-mod queue;
+pub mod queue;
 #[cfg(feature = "queue")]
 mod queue_run;
 pub mod testing;
+pub mod unstable;
 
-pub use base::cancel::{Context, Subscription};
-pub use base::clock::{Clock, SystemClock, Time, Wake, Wall};
-pub use base::error::{Error, ErrorKind, Sent};
-pub use base::hints::{RateHints, Window};
+pub use base::cancel::Context;
+pub use base::error::{Error, ErrorKind};
 pub use base::id::{JobId, ProcessId};
-pub use base::secret::{Secret, shown_url};
-pub use base::sidecar_path::sidecar_path;
+pub use base::secret::Secret;
 pub use base::usage::Usage;
-pub use bulk::appender::ResultsAppender;
 pub use bulk::file::FileRun;
-pub use bulk::options::{FileRunError, FileRunOptions, Output, Plan, Report};
-pub use bulk::prompts::{InputFormat, PromptSettings, Prompts};
-pub use bulk::requests::Requests;
+pub use bulk::options::FileRunOptions;
+pub use bulk::prompts::Prompts;
 pub use bulk::run::{Bulk, BulkError, Outcomes, execute_bulk_sync};
-pub use config::choices::{OnUnknown, Strategy};
-pub use config::key::Key;
-pub use config::settings::{Setting, Settings, Source};
-#[cfg(feature = "queue")]
-pub use config::sqlite::SqliteConfig;
-pub use config::store::{ConfigStore, MemoryConfig};
-pub use config::watch::SettingsWatch;
-pub use engine::bottleneck::Bounds;
+pub use config::choices::Strategy;
+pub use config::settings::Settings;
 pub use engine::dispatch::{ErrorPolicy, StopReason};
-pub use engine::limiter::{Limits, QuotaKey};
-pub use engine::pack::PackLimits;
+pub use engine::limiter::Limits;
 pub use engine::route::RetryPolicy;
-pub use llm::batch::{
-    BatchAccount, BatchClient, BatchCounts, BatchInput, BatchIntent, BatchLimits, BatchLine,
-    BatchLineResult, BatchStage, BatchState, BatchStatus, Found, Refused,
-};
 pub use llm::client::{LlmClient, client_fn};
-pub use llm::hash::request_hash;
-pub use llm::providers::batch::BatchApi;
 pub use llm::providers::config::{Client, LlmConfig};
-pub use llm::providers::extract::{EXTRACT_CHARS, Extract};
-pub use llm::providers::local::{LocalServer, ServerState};
-pub use llm::providers::survey::{ProviderStatus, inspect, keys_set, survey};
-pub use llm::request::{Message, Params, Request, ResponseFormat, Role, Task};
-pub use llm::response::{Earlier, FinishReason, Outcome, Response};
+pub use llm::providers::extract::Extract;
+pub use llm::request::{Message, Params, Request, ResponseFormat, Role};
+pub use llm::response::{FinishReason, Outcome, Response};
 pub use llm::route::Route;
-pub use llm::transport::{
-    Headers, HttpReply, HttpRequest, HttpTransport, Method, ReplyShare, Transfer, Transport,
-};
-pub use llm::user_data::UserData;
-pub use manager::{Effective, LlmManager, clients_by_account, clients_by_address};
-pub use observe::progress::{Phase, Progress, ProgressNotifier};
+pub use manager::LlmManager;
+pub use observe::progress::{Progress, ProgressNotifier};
 pub use observe::tally::Summary;
-#[cfg(feature = "queue")]
-pub use queue::batch::{BatchAdoption, BatchClients, BatchInfo, BatchSettings, UncollectedResults};
 #[cfg(feature = "queue")]
 pub use queue::handler::{Handler, RunningJob};
 #[cfg(feature = "queue")]
-pub use queue::host::{ConsumeError, EnqueueError, JobQueue, Results};
+pub use queue::host::JobQueue;
 #[cfg(feature = "queue")]
-pub use queue::info::ProcessInfo;
-#[cfg(feature = "queue")]
-pub use queue::job::{
-    AttemptError, COMPLETION, Counts, EMBEDDING, Job, JobResult, JobState, JobStatus, PRIORITIES,
-    ProcessState, Spent,
-};
-#[cfg(feature = "queue")]
-pub use queue::scale::Scale;
-#[cfg(feature = "queue")]
-pub use queue::store::sqlite::{Durability, SqliteOptions, SqliteStore};
-#[cfg(feature = "queue")]
-pub use queue::store::{
-    Batch, BatchNo, ClaimOutcome, Claimed, Claims, Delivery, Filled, Finding, Item, JobStore, Lane,
-    MOST_CRASHES, OnWork, Receipt, SUSPECT_CRASHES, Settlement, Taking, Verdict, Waiting, Wanted,
-    WorkerId,
-};
-#[cfg(feature = "queue")]
-pub use queue::tracker::Tracker;
+pub use queue::job::Job;
 #[cfg(feature = "queue")]
 pub use queue::worker::{RunningWorker, Worker};
-#[cfg(feature = "queue")]
-pub use queue::worker_run::WorkerReport;
 
 #[cfg(feature = "queue")]
-pub use queue_run::{QueuedReport, QueuedRun, Sidecar, Taken, file_id};
+#[doc(hidden)]
+pub use self::queue::*;
+#[doc(hidden)]
+pub use self::{batch::*, client::*, config::*, files::*, progress::*, provider::*, unstable::*};
 
 #[cfg(feature = "queue")]
 #[doc = include_str!("../docs/queue.md")]

@@ -1,14 +1,31 @@
 //! Settings: which there are, where the value of each comes from, and where they are kept.
 //!
-//! A new setting is a row of [`key::KEYS`] and a getter in `typed`.
+//! | to | use |
+//! |---|---|
+//! | take settings from flags, the environment and a store | [`Settings`](crate::Settings) |
+//! | know which settings there are | [`Key`] |
+//! | see a value and where it comes from | [`Setting`], [`Source`] |
+//! | keep settings | [`ConfigStore`], [`MemoryConfig`]; in a file that processes share `SqliteConfig`, with the feature `queue` |
+//! | notice that they have changed | [`SettingsWatch`] |
+//! | see which strategy they lead to, and why | [`Effective`] |
+//!
+//! For who works on this crate: a new setting is a row of `KEYS` in `key.rs` and a getter in `typed.rs`.
 
 pub(crate) mod choices;
 mod credential;
-pub mod key;
-pub mod settings;
+pub(crate) mod key;
+pub(crate) mod settings;
 #[cfg(feature = "queue")]
-pub mod sqlite;
-pub mod store;
+pub(crate) mod sqlite;
+pub(crate) mod store;
 mod typed;
 mod value;
-pub mod watch;
+pub(crate) mod watch;
+
+pub use crate::manager::Effective;
+pub use key::Key;
+pub use settings::{Setting, Source};
+#[cfg(feature = "queue")]
+pub use sqlite::SqliteConfig;
+pub use store::{ConfigStore, MemoryConfig};
+pub use watch::SettingsWatch;

@@ -1,0 +1,28 @@
+//! Batches: prompts that a provider answers within a day, at half the price.
+//!
+//! | to | use |
+//! |---|---|
+//! | get the client of a provider's Batch API | [`BatchApi`], from [`LlmConfig::batch_client`](crate::LlmConfig::batch_client) |
+//! | write one for another Batch API | [`unstable::BatchClient`](crate::unstable::BatchClient) |
+//! | say what happens to a batch of which nobody knows whether it was created | [`OnUnknown`] |
+//! | find clients for batches of accounts other than the worker's own | [`BatchAccount`], [`clients_by_account`] |
+#![cfg_attr(
+    feature = "queue",
+    doc = "| | [`BatchClients`] is what they have in common |
+| take over batches after a key was rotated | [`clients_by_address`], [`BatchAdoption`] |
+| say how large batches are and how often they are polled | [`BatchSettings`] |
+| see batches that are under way | [`BatchInfo`], from [`JobQueue::batches`](crate::JobQueue::batches); [`UncollectedResults`] |
+
+A [`Worker`](crate::Worker) with [`Worker::batches`](crate::Worker::batches) submits jobs as batches and
+collects what came of them; [`LlmManager::run_bulk`](crate::LlmManager::run_bulk) does so when
+[`Strategy`](crate::Strategy) says it. Start with the [guide](crate::batch_guide)."
+)]
+
+pub use crate::config::choices::OnUnknown;
+pub use crate::llm::batch::BatchAccount;
+pub use crate::llm::providers::batch::BatchApi;
+pub use crate::manager::{clients_by_account, clients_by_address};
+#[cfg(feature = "queue")]
+pub use crate::queue::batch::{
+    BatchAdoption, BatchClients, BatchInfo, BatchSettings, UncollectedResults,
+};

@@ -1,0 +1,16 @@
+//! Providers: which can be used here and now, and local servers.
+//!
+//! [`LlmConfig`](crate::LlmConfig) names a provider and makes its [`Client`](crate::Client).
+//!
+//! | to | use |
+//! |---|---|
+//! | see which providers can be used, and why the others cannot | [`survey`], [`inspect`], [`ProviderStatus`] |
+//! | see whose API keys are set | [`keys_set`] |
+//! | find servers on this machine | [`LocalServer`], [`ServerState`], in [`ProviderStatus::servers`] |
+//! | show an address without its credentials | [`shown_url`] |
+//! | know how much [`Extract`](crate::Extract) keeps of a text | [`EXTRACT_CHARS`] |
+
+pub use crate::base::secret::shown_url;
+pub use crate::llm::providers::extract::EXTRACT_CHARS;
+pub use crate::llm::providers::local::{LocalServer, ServerState};
+pub use crate::llm::providers::survey::{ProviderStatus, inspect, keys_set, survey};
