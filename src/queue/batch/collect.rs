@@ -14,8 +14,8 @@ use crate::llm::batch::{BatchClient, BatchLineResult};
 use crate::queue::store::{BatchNo, Settlement};
 
 use super::context::{BatchContext, check};
-use super::ends::Asked;
-use super::record::{Ended, Record, number};
+use super::machine::record::{Ended, Record, number};
+use super::settle_items::Asked;
 use super::spool::Stopped;
 
 /// Results that are stored in one transaction.

@@ -8,8 +8,8 @@ use crate::base::error::Error;
 use crate::llm::batch::{BatchClient, BatchIntent, BatchStage};
 use crate::queue::store::{JobStore, Settlement, WorkerId};
 
-use super::ends::{Ends, outcomes};
-use super::outlook::Outlook;
+use super::overview::Outlook;
+use super::settle_items::{Ends, outcomes};
 use super::spool::{InputFile, Spool};
 
 /// What the threads of the batch strategy share.

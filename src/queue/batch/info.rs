@@ -8,7 +8,7 @@ use crate::llm::batch::BatchAccount;
 use crate::observe::progress::Progress;
 use crate::queue::store::Batch;
 
-use super::record::Record;
+use super::machine::record::Record;
 
 /// A batch at a provider, or on its way there.
 #[derive(Debug, Clone, Serialize)]

@@ -21,10 +21,10 @@ use crate::queue::kinds::Kinds;
 use crate::queue::store::{Batch, BatchNo, JobStore, Lane};
 
 use super::context::BatchContext;
-use super::pace::Shrunk;
-use super::plan::next;
-use super::post::{Post, client_of};
-use super::record::{Phase, Record};
+use super::control::{Post, client_of};
+use super::machine::next::next;
+use super::machine::record::{Phase, Record};
+use super::settings::Shrunk;
 use super::transfer::Transfers;
 
 /// The store is looked through at most this often.
@@ -395,7 +395,7 @@ impl<'a> Poller<'a> {
             let step = AssertUnwindSafe(|| self.take_step(no));
             if let Err(_cause) = catch_unwind(step) {
                 #[cfg(test)]
-                if _cause.is::<super::world::Died>() {
+                if _cause.is::<super::tests::fake_provider::Died>() {
                     std::panic::resume_unwind(_cause);
                 }
                 self.problem(no, "the client of the Batch API panicked".to_owned());

@@ -15,8 +15,8 @@ use crate::queue::store::BatchNo;
 
 use super::collect::{Collected, collect, fail_lines, unanswered};
 use super::context::BatchContext;
-use super::pack::{Packed, pack};
-use super::record::{Ended, Record};
+use super::machine::record::{Ended, Record};
+use super::write_input::{Packed, pack};
 
 /// Threads for transfers.
 const THREADS: usize = 2;

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use crate::queue::store::BatchNo;
 
+use super::machine::record::{Ended, Phase, Uncollected};
 use super::poller::{Open, Poller};
-use super::record::{Ended, Phase, Uncollected};
 
 impl Open {
     /// Whether whoever ends when all is done does without the results of this batch: they were asked for

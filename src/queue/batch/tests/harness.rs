@@ -30,45 +30,45 @@ use crate::queue::store::sqlite::{SqliteOptions, SqliteStore};
 use crate::queue::store::{JobStore, WorkerId};
 use crate::testing::ManualClock;
 
-use super::context::BatchContext;
-use super::ends::Ends;
-use super::outlook::Outlook;
-use super::pace::BatchSettings;
-use super::poller::{Begin, Poller};
-use super::post::Post;
-use super::spool::Spool;
-use super::transfer::Transfers;
-use super::world::{Client, World, seconds};
+use super::super::context::BatchContext;
+use super::super::control::Post;
+use super::super::overview::Outlook;
+use super::super::poller::{Begin, Poller};
+use super::super::settings::BatchSettings;
+use super::super::settle_items::Ends;
+use super::super::spool::Spool;
+use super::super::transfer::Transfers;
+use super::fake_provider::{Client, World, seconds};
 
 /// What a provider answers that refuses a request.
-pub(super) fn refused(why: &str, status: u16) -> Error {
+pub(crate) fn refused(why: &str, status: u16) -> Error {
     Error::new(ErrorKind::Invalid, why)
         .with_status(status)
         .with_sent(Sent::Answered)
 }
 
 /// Answers a call in place of the world, if it has an answer.
-pub(super) type Twist<A, T> = Mutex<Box<dyn FnMut(&A) -> Option<Result<T, Error>> + Send>>;
+pub(crate) type Twist<A, T> = Mutex<Box<dyn FnMut(&A) -> Option<Result<T, Error>> + Send>>;
 
 fn straight<A, T>() -> Twist<A, T> {
     Mutex::new(Box::new(|_| None))
 }
 
 /// A world whose calls can be answered otherwise.
-pub(super) struct Twisted {
-    pub(super) world: Client,
-    pub(super) provider: &'static str,
-    pub(super) credential: &'static str,
-    pub(super) advance: Twist<BatchStage, BatchStage>,
-    pub(super) status: Twist<String, BatchStatus>,
-    pub(super) discard: Twist<String, ()>,
-    pub(super) download: Twist<String, String>,
-    pub(super) read: Twist<Vec<u8>, BatchLine>,
-    pub(super) cancel: Twist<String, ()>,
+pub(crate) struct Twisted {
+    pub(crate) world: Client,
+    pub(crate) provider: &'static str,
+    pub(crate) credential: &'static str,
+    pub(crate) advance: Twist<BatchStage, BatchStage>,
+    pub(crate) status: Twist<String, BatchStatus>,
+    pub(crate) discard: Twist<String, ()>,
+    pub(crate) download: Twist<String, String>,
+    pub(crate) read: Twist<Vec<u8>, BatchLine>,
+    pub(crate) cancel: Twist<String, ()>,
 }
 
 impl Twisted {
-    pub(super) fn of(world: &Arc<Mutex<World>>) -> Self {
+    pub(crate) fn of(world: &Arc<Mutex<World>>) -> Self {
         Self {
             world: Client(world.clone()),
             provider: "world",
@@ -176,19 +176,19 @@ impl BatchClient for Twisted {
 }
 
 /// A store, a world, and the time.
-pub(super) struct Bench {
-    pub(super) folder: tempfile::TempDir,
-    pub(super) clock: Arc<ManualClock>,
-    pub(super) world: Arc<Mutex<World>>,
-    pub(super) store: Arc<SqliteStore>,
-    pub(super) kinds: Arc<Kinds>,
-    pub(super) post: Post,
-    pub(super) ctx: Context,
-    pub(super) outlook: Arc<Outlook>,
+pub(crate) struct Bench {
+    pub(crate) folder: tempfile::TempDir,
+    pub(crate) clock: Arc<ManualClock>,
+    pub(crate) world: Arc<Mutex<World>>,
+    pub(crate) store: Arc<SqliteStore>,
+    pub(crate) kinds: Arc<Kinds>,
+    pub(crate) post: Post,
+    pub(crate) ctx: Context,
+    pub(crate) outlook: Arc<Outlook>,
 }
 
 impl Bench {
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
         let clock = Arc::new(ManualClock::new());
         let route = Route::new(Extract).clock(clock.clone());
@@ -215,13 +215,13 @@ impl Bench {
         bench
     }
 
-    pub(super) fn client(&self) -> Arc<Twisted> {
+    pub(crate) fn client(&self) -> Arc<Twisted> {
         let client = Arc::new(Twisted::of(&self.world));
         *self.post.client.write() = Some(client.clone());
         client
     }
 
-    pub(super) fn enqueue(&self, prompts: &[&str]) -> ProcessId {
+    pub(crate) fn enqueue(&self, prompts: &[&str]) -> ProcessId {
         let process = ProcessId::new();
         let jobs = prompts
             .iter()
@@ -233,11 +233,11 @@ impl Bench {
         process
     }
 
-    pub(super) fn worker(&self) -> WorkerId {
+    pub(crate) fn worker(&self) -> WorkerId {
         self.store.enlist(self.clock.wall()).unwrap()
     }
 
-    pub(super) fn poller<'a>(&'a self, worker: WorkerId, processes: &'a [ProcessId]) -> Poller<'a> {
+    pub(crate) fn poller<'a>(&'a self, worker: WorkerId, processes: &'a [ProcessId]) -> Poller<'a> {
         let context = Arc::new(BatchContext {
             store: self.store.clone(),
             worker,
@@ -272,7 +272,7 @@ impl Bench {
     }
 
     /// One turn, and the time until the next one.
-    pub(super) fn turn(&self, poller: &mut Poller<'_>) {
+    pub(crate) fn turn(&self, poller: &mut Poller<'_>) {
         poller.settle_in();
         poller.turn();
         poller.settle_in();
@@ -283,7 +283,7 @@ impl Bench {
     }
 
     /// Turns until this holds, for two days at most.
-    pub(super) fn until(&self, poller: &mut Poller<'_>, mut holds: impl FnMut() -> bool) -> bool {
+    pub(crate) fn until(&self, poller: &mut Poller<'_>, mut holds: impl FnMut() -> bool) -> bool {
         let end = self.clock.now().after(seconds(2 * 86_400));
         while self.clock.now() < end {
             if holds() {
@@ -294,16 +294,16 @@ impl Bench {
         holds()
     }
 
-    pub(super) fn counts(&self, process: ProcessId) -> Counts {
+    pub(crate) fn counts(&self, process: ProcessId) -> Counts {
         self.store.process(process).unwrap().unwrap().counts
     }
 
-    pub(super) fn is_over(&self, process: ProcessId) -> bool {
+    pub(crate) fn is_over(&self, process: ProcessId) -> bool {
         self.counts(process).is_finished() && self.store.batches(None).unwrap().is_empty()
     }
 
     /// How often a prompt was paid for.
-    pub(super) fn bought(&self, prompt: &str) -> u32 {
+    pub(crate) fn bought(&self, prompt: &str) -> u32 {
         self.world.lock().bought.get(prompt).copied().unwrap_or(0)
     }
 }

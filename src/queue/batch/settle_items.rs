@@ -22,7 +22,7 @@ use crate::queue::kinds::Kinds;
 use crate::queue::prompts::{self, Said};
 use crate::queue::store::{ClaimOutcome, Claimed, Settlement};
 
-use super::record::Record;
+use super::machine::record::Record;
 
 /// Makes ends of results.
 pub(crate) struct Ends {

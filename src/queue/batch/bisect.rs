@@ -8,8 +8,8 @@
 use crate::base::error::Error;
 use crate::queue::store::BatchNo;
 
+use super::machine::record::{Phase, Record, Why, new_label};
 use super::poller::{Open, Poller};
-use super::record::{Phase, Record, Why, new_label};
 
 /// So many bad lines in a row, without a batch that was accepted, are no bad lines.
 const MOST_CULPRITS: u32 = 3;

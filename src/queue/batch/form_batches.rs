@@ -11,9 +11,9 @@ use crate::llm::request::Request;
 use crate::queue::job::COMPLETION;
 use crate::queue::store::{Batch, BatchNo, Lane, Waiting, WorkerId};
 
-use super::pace::{Model, Shrunk};
+use super::machine::record::{Phase, Record, new_label};
 use super::poller::{Open, Poller};
-use super::record::{Phase, Record, new_label};
+use super::settings::{Model, Shrunk};
 
 /// Jobs that come one by one get this long to become a batch.
 const LINGER: Duration = Duration::from_millis(500);

@@ -10,8 +10,8 @@ use crate::base::error::{Error, ErrorKind};
 use crate::engine::jitter::Jitter;
 use crate::queue::store::{JobStore, WorkerId};
 
-use super::bench::Bench;
-use super::world::{Random, seconds};
+use super::fake_provider::{Random, seconds};
+use super::harness::Bench;
 
 /// As long as there are batches, they are this worker's, and it does not end.
 fn is_attended(bench: &Bench, worker: WorkerId) {

@@ -32,16 +32,16 @@ use crate::queue::store::JobStore;
 use crate::queue::store::sqlite::{SqliteOptions, SqliteStore};
 use crate::testing::ManualClock;
 
-use super::context::BatchContext;
-use super::ends::Ends;
-use super::info::BatchInfo;
-use super::outlook::Outlook;
-use super::pace::BatchSettings;
-use super::poller::{Begin, Poller};
-use super::post::Post;
-use super::spool::Spool;
-use super::transfer::Transfers;
-use super::world::{Client, Died, Random, World, seconds};
+use super::super::context::BatchContext;
+use super::super::control::Post;
+use super::super::info::BatchInfo;
+use super::super::overview::Outlook;
+use super::super::poller::{Begin, Poller};
+use super::super::settings::BatchSettings;
+use super::super::settle_items::Ends;
+use super::super::spool::Spool;
+use super::super::transfer::Transfers;
+use super::fake_provider::{Client, Died, Random, World, seconds};
 
 const RECONCILE: Duration = Duration::from_secs(300);
 

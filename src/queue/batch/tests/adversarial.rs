@@ -15,8 +15,8 @@ use crate::llm::batch::{
 };
 use crate::queue::store::JobStore;
 
-use super::bench::{Bench, Twisted, refused};
-use super::world::{Client, seconds};
+use super::fake_provider::{Client, seconds};
+use super::harness::{Bench, Twisted, refused};
 
 fn transient(why: &str, status: u16) -> Error {
     Error::new(ErrorKind::Transient, why)

@@ -12,9 +12,9 @@ use crate::llm::batch::{
 };
 use crate::queue::store::JobStore;
 
-use super::bench::{Bench, Twisted, refused};
-use super::info::BatchInfo;
-use super::world::{Client, seconds};
+use super::super::info::BatchInfo;
+use super::fake_provider::{Client, seconds};
+use super::harness::{Bench, Twisted, refused};
 
 /// A creation without a reply that came to nothing, while another program has a batch of the same size.
 fn lost_beside_anothers(bench: &Bench) -> (Arc<Twisted>, ProcessId) {

@@ -9,7 +9,7 @@ use parking_lot::RwLock;
 
 use crate::llm::batch::{BatchAccount, BatchClient};
 
-use super::pace::BatchSettings;
+use super::settings::BatchSettings;
 
 /// Finds the client of an account, if its credential is here.
 pub type BatchClients = dyn Fn(&BatchAccount) -> Option<Arc<dyn BatchClient>> + Send + Sync;

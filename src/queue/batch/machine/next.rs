@@ -3,7 +3,7 @@
 use crate::config::choices::OnUnknown;
 use crate::llm::batch::BatchStage;
 
-use super::pace::LOOKS;
+use super::super::settings::LOOKS;
 use super::record::{Phase, Record};
 
 /// What is to be done with a batch next.
@@ -79,7 +79,7 @@ mod tests {
     use super::*;
     use crate::base::clock::Wall;
     use crate::llm::batch::BatchAccount;
-    use crate::queue::batch::record::Doubt;
+    use crate::queue::batch::machine::record::Doubt;
 
     fn record(phase: Phase, tried: bool) -> Record {
         let account = BatchAccount {

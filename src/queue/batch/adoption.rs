@@ -12,7 +12,7 @@ use crate::queue::host::JobQueue;
 use crate::queue::store::{Batch, JobStore, WorkerId};
 
 use super::info::BatchInfo;
-use super::record::{Phase, Record};
+use super::machine::record::{Phase, Record};
 
 /// What came of the try to take a batch over; see [`JobQueue::adopt_batches`].
 #[derive(Debug, Clone)]
@@ -199,8 +199,8 @@ mod tests {
     use super::*;
     use crate::base::clock::Wall;
     use crate::base::error::{ErrorKind, Sent};
-    use crate::queue::batch::bench::{Bench, Twisted};
-    use crate::queue::batch::world::Client;
+    use crate::queue::batch::tests::fake_provider::Client;
+    use crate::queue::batch::tests::harness::{Bench, Twisted};
 
     fn rotated(bench: &Bench) -> Arc<Twisted> {
         let client = Arc::new(Twisted {

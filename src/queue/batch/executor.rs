@@ -7,11 +7,11 @@ use crate::base::error::{Error, ErrorKind};
 use crate::llm::batch::{BatchClient, BatchStage};
 use crate::queue::store::BatchNo;
 
-use super::pack::Packed;
-use super::plan::Step;
+use super::machine::next::Step;
+use super::machine::record::{Phase, Record};
 use super::poller::Poller;
-use super::record::{Phase, Record};
 use super::transfer::{Done, Task};
+use super::write_input::Packed;
 
 impl Poller<'_> {
     pub(super) fn carry_out(&mut self, no: BatchNo, step: Step, client: &Arc<dyn BatchClient>) {

@@ -9,9 +9,9 @@ use crate::llm::batch::{BatchAccount, BatchClient, BatchStage, BatchState, Batch
 use crate::queue::store::BatchNo;
 
 use super::collect::Collected;
-use super::ends::missing;
+use super::machine::record::{Doubt, Ended, Phase, Why};
 use super::poller::Poller;
-use super::record::{Doubt, Ended, Phase, Why};
+use super::settle_items::missing;
 use super::transfer::Task;
 
 /// What a provider refuses this often is believed.

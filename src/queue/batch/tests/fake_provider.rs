@@ -20,13 +20,13 @@ use crate::llm::request::Request;
 use crate::llm::response::Response;
 use crate::testing::ManualClock;
 
-use super::outlook::Outlook;
+use super::super::overview::Outlook;
 
 /// What a caller that dies panics with.
-pub(super) struct Died;
+pub(crate) struct Died;
 
 #[derive(Debug, Clone)]
-pub(super) struct Remote {
+pub(crate) struct Remote {
     pub id: String,
     label: String,
     file: Option<String>,
@@ -44,7 +44,7 @@ pub(super) struct Remote {
     shorts: u32,
 }
 
-pub(super) struct World {
+pub(crate) struct World {
     pub random: Random,
     clock: Arc<ManualClock>,
     /// Its input travels as files.
@@ -73,7 +73,7 @@ pub(super) struct World {
 }
 
 #[derive(Debug)]
-pub(super) struct Random(pub Jitter);
+pub(crate) struct Random(pub Jitter);
 
 impl Random {
     pub fn below(&mut self, n: u64) -> u64 {
@@ -85,7 +85,7 @@ impl Random {
     }
 }
 
-pub(super) fn seconds(n: u64) -> Duration {
+pub(crate) fn seconds(n: u64) -> Duration {
     Duration::from_secs(n)
 }
 
@@ -225,7 +225,7 @@ impl World {
 }
 
 /// The client of a world.
-pub(super) struct Client(pub Arc<Mutex<World>>);
+pub(crate) struct Client(pub Arc<Mutex<World>>);
 
 impl Client {
     /// Lets a call fail without effect, take effect without a reply, or end its caller's life.
@@ -552,7 +552,7 @@ impl BatchClient for Client {
 }
 
 impl Client {
-    pub(super) fn created(
+    pub(crate) fn created(
         &self,
         intent: &BatchIntent,
         file: Option<String>,

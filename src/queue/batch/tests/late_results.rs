@@ -12,11 +12,11 @@ use crate::base::id::ProcessId;
 use crate::llm::batch::{BatchClient, BatchStatus};
 use crate::queue::store::JobStore;
 
-use super::bench::{Bench, Twisted};
-use super::info::BatchInfo;
-use super::pace::BatchSettings;
-use super::poller::Poller;
-use super::world::{Client, seconds};
+use super::super::info::BatchInfo;
+use super::super::poller::Poller;
+use super::super::settings::BatchSettings;
+use super::fake_provider::{Client, seconds};
+use super::harness::{Bench, Twisted};
 
 const HOUR: Duration = Duration::from_secs(3600);
 const DAY: Duration = Duration::from_secs(86_400);

@@ -8,8 +8,8 @@ use crate::llm::batch::{BatchClient, BatchLimits};
 use crate::queue::store::{BatchNo, Settlement};
 
 use super::context::{BatchContext, check};
-use super::ends::{Asked, request};
-use super::record::{Phase, Record, key};
+use super::machine::record::{Phase, Record, key};
+use super::settle_items::{Asked, request};
 
 /// Jobs that are moved, or read, in one go.
 const CHUNK: usize = 500;

@@ -10,9 +10,9 @@ use crate::config::choices::OnUnknown;
 use crate::llm::batch::{BatchClient, Found};
 use crate::queue::store::BatchNo;
 
-use super::pace::LOOKS;
+use super::machine::record::{Phase, Record};
 use super::poller::Poller;
-use super::record::{Phase, Record};
+use super::settings::LOOKS;
 use super::transfer::Task;
 
 /// An input file whose deletion was refused this often stays.

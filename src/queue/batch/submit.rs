@@ -9,8 +9,8 @@ use crate::base::error::{Error, ErrorKind};
 use crate::llm::batch::{BatchClient, BatchStage, is_unknown};
 use crate::queue::store::BatchNo;
 
+use super::machine::record::{Doubt, Phase, Record};
 use super::poller::Poller;
-use super::record::{Doubt, Phase, Record};
 use super::transfer::Task;
 
 /// An input file that its creation does not find is uploaded again this often.

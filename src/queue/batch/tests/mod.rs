@@ -1,0 +1,9 @@
+//! Tests of the whole: the poller over a real store and a provider in memory.
+
+mod adversarial;
+pub(super) mod fake_provider;
+pub(super) mod harness;
+mod late_results;
+mod simulation;
+mod unknown_outcome;
+mod unwritable_store;
