@@ -137,3 +137,26 @@ impl Refusal {
         let _ = writeln!(std::io::stdout(), "{line}");
     }
 }
+
+/// Why a command ends before it has done its work.
+pub enum Early {
+    Refused(Refusal),
+    /// By a signal.
+    Interrupted(Exit),
+}
+
+impl From<Refusal> for Early {
+    fn from(refusal: Refusal) -> Self {
+        Self::Refused(refusal)
+    }
+}
+
+impl Early {
+    /// Ends the command, see [`Refusal::end`].
+    pub fn end(self, json: bool, quiet: bool) -> Exit {
+        match self {
+            Self::Refused(refusal) => refusal.end(json, quiet),
+            Self::Interrupted(exit) => exit,
+        }
+    }
+}

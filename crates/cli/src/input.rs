@@ -2,15 +2,19 @@
 
 use std::fs::File;
 use std::io::{self, Read};
+use std::iter;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use batchwright::{Context, Error, ErrorKind, InputFormat, PromptSettings, Prompts};
-use crossbeam_channel::{after, bounded, select};
+use batchwright::{
+    Context, Error, ErrorKind, InputFormat, PromptSettings, Prompts, Request, Requests,
+};
 
 use super::args::input::{BadRows, Format, InputArgs};
+use super::background::{Background, Event};
 use super::display::Display;
-use super::exit::{About, Refusal};
+use super::exit::{About, Early, Refusal};
+use super::session::Session;
 
 impl InputArgs {
     /// The only input, if it is standard input, a pipe or the like.
@@ -49,8 +53,14 @@ impl InputArgs {
         }
     }
 
-    /// Checks files whole; of a stream nothing is read yet.
-    pub fn open(
+    /// Opens the prompts: files are checked whole, of a stream nothing is read yet.
+    pub fn open(&self, settings: &PromptSettings, session: &Session) -> Result<Prompts, Early> {
+        let prompts = self.checked(settings, &session.ctx, &session.display);
+        session.display.clear();
+        read(prompts, session)
+    }
+
+    fn checked(
         &self,
         settings: &PromptSettings,
         ctx: &Context,
@@ -114,6 +124,9 @@ fn is_stream(path: &Path) -> bool {
     path == Path::new("-") || std::fs::metadata(path).is_ok_and(other)
 }
 
+/// The thread that reads a stream.
+const SOURCE_THREAD: &str = "batchwright-source";
+
 /// A pipe by its path. It is opened by the first read, since that waits for its writer.
 enum Pipe {
     Closed(PathBuf),
@@ -132,61 +145,81 @@ impl Read for Pipe {
     }
 }
 
-/// Takes all of a stream in, and keeps it in that folder while the program runs; `None` when that was
-/// interrupted.
-pub fn on_disk(prompts: Prompts, folder: &Path, ctx: &Context) -> Result<Option<Prompts>, Refusal> {
-    let (folder, reading) = (folder.to_owned(), ctx.clone());
-    let read = aside(move || prompts.on_disk(&folder, &reading), ctx, || {})?;
-    match read {
-        Some(prompts) if prompts.items() == Some(0) => {
-            Err(Refusal::usage("the input held no prompts"))
-        }
-        read => Ok(read),
+/// Takes all of a stream in, and keeps it in that folder while the program runs.
+pub fn on_disk(prompts: Prompts, folder: &Path, session: &Session) -> Result<Prompts, Early> {
+    let (folder, reading) = (folder.to_owned(), session.ctx.clone());
+    let prompts = in_background(move || prompts.on_disk(&folder, &reading), session, || {})?;
+    match prompts.items() {
+        Some(0) => Err(Refusal::usage("the input held no prompts").into()),
+        _ => Ok(prompts),
     }
 }
 
 /// How long nothing comes of a stream before that is said.
 const SILENCE: Duration = Duration::from_millis(500);
 
-/// Waits for the first prompt of a stream, and refuses one that begins with none; `None` when that was
-/// interrupted.
-pub fn first_checked(
-    prompts: Prompts,
-    ctx: &Context,
-    waiting: impl Fn(),
-) -> Result<Option<Prompts>, Refusal> {
-    aside(move || prompts.first_checked(), ctx, waiting)
+/// Waits for the first prompt of a stream, and refuses one that begins with none.
+pub fn first_checked(prompts: Prompts, session: &Session) -> Result<Prompts, Early> {
+    let waiting = || session.say("waiting for the input");
+    in_background(move || prompts.first_checked(), session, waiting)
 }
 
-fn aside(
+fn in_background(
     reading: impl FnOnce() -> Result<Prompts, Error> + Send + 'static,
-    ctx: &Context,
+    session: &Session,
     waiting: impl Fn(),
-) -> Result<Option<Prompts>, Refusal> {
-    let (done, read) = bounded(1);
-    // On another thread, so that a signal is heard while the read blocks.
-    std::thread::Builder::new()
-        .name("batchwright-source".to_owned())
-        .spawn(move || {
-            let _ = done.send(reading());
-        })
-        .map_err(|e| Refusal::could_not_run(format!("cannot start a thread: {e}")))?;
-    let (stop, stopped) = bounded(1);
-    let _watch = ctx.on_cancel(move || {
-        let _ = stop.try_send(());
-    });
-    let silence = after(SILENCE);
-    let prompts = loop {
-        select! {
-            recv(stopped) -> _ => return Ok(None),
-            recv(read) -> prompts => break prompts,
-            recv(silence) -> _ => waiting(),
+) -> Result<Prompts, Early> {
+    let reader = Background::spawn(SOURCE_THREAD, iter::once_with(reading), &session.ctx)?;
+    let mut patience = Some(SILENCE);
+    loop {
+        match reader.next(patience.take()) {
+            Event::Item(prompts) => return read(prompts, session),
+            Event::Silence => waiting(),
+            Event::Cancelled => return Err(session.interrupted()),
+            Event::Ended => {
+                let error = Error::new(ErrorKind::Panic, "the input is no longer read");
+                return read(Err(error), session);
+            }
         }
-    };
-    let panicked = || Error::new(ErrorKind::Panic, "the input is no longer read");
-    match prompts.unwrap_or_else(|_| Err(panicked())) {
-        Ok(prompts) => Ok(Some(prompts)),
-        Err(error) if error.kind() == ErrorKind::Cancelled => Ok(None),
-        Err(error) => Err(Refusal::usage(error.message()).about(About::Input)),
     }
+}
+
+fn read(prompts: Result<Prompts, Error>, session: &Session) -> Result<Prompts, Early> {
+    prompts.map_err(|error| match error.kind() {
+        ErrorKind::Cancelled => session.interrupted(),
+        _ => Refusal::usage(error.message()).about(About::Input).into(),
+    })
+}
+
+/// Requests of a stream, read on another thread.
+pub fn requests_in_background(
+    requests: Requests,
+    ctx: &Context,
+) -> Result<impl Iterator<Item = Result<Request, Error>> + use<>, Refusal> {
+    // The end is told, so that a thread that died does not look like it.
+    let items = requests.map(Some).chain(iter::once(None));
+    let reader = Background::spawn(SOURCE_THREAD, items, ctx)?;
+    Ok(iter::from_fn(move || match reader.next(None) {
+        Event::Item(item) => item,
+        Event::Cancelled | Event::Silence => Some(Err(interrupted())),
+        Event::Ended => {
+            let why = "standard input is no longer read";
+            Some(Err(Error::new(ErrorKind::Panic, why)))
+        }
+    }))
+}
+
+/// Requests of files, up to a signal.
+pub fn until_cancelled(
+    requests: Requests,
+    ctx: &Context,
+) -> impl Iterator<Item = Result<Request, Error>> {
+    requests.map(|request| match ctx.is_cancelled() {
+        true => Err(interrupted()),
+        false => request,
+    })
+}
+
+fn interrupted() -> Error {
+    Error::new(ErrorKind::Cancelled, "interrupted")
 }

@@ -1,6 +1,7 @@
 //! The program `batchwright`: arguments in, exit code out. Uses the library's public API alone.
 
 mod args;
+mod background;
 mod batches;
 mod commands;
 mod data_dir;
@@ -18,6 +19,7 @@ mod reference;
 mod routes;
 mod run_process;
 mod sanitize;
+mod session;
 mod settings;
 mod signals;
 mod stdout;

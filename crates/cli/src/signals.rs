@@ -9,7 +9,7 @@ use batchwright::Context;
 use signal_hook::consts::{SIGINT, SIGTERM};
 
 use super::display;
-use super::exit::Exit;
+use super::exit::{Exit, Refusal};
 
 /// After a second signal, threads that cannot be woken (a connect under way) get this long.
 const LAST_WORDS: Duration = Duration::from_millis(600);
@@ -24,16 +24,9 @@ pub struct Signals {
 }
 
 impl Signals {
-    /// Ties the process's signals to the context from now on.
-    pub fn watch(ctx: &Context, quiet: bool) -> std::io::Result<Self> {
-        let grace = ctx.grace().as_secs();
-        let line =
-            format!("stopping: calls in flight may end within {grace} s; once more to end now");
-        Self::watch_saying(ctx, (!quiet).then_some(line))
-    }
-
-    /// The same with other words, or none, for the first one.
-    pub fn watch_saying(ctx: &Context, line: Option<String>) -> std::io::Result<Self> {
+    /// Ties the process's signals to the context from now on. The first one is answered with `line`, if
+    /// there is one.
+    pub fn watch(ctx: &Context, line: Option<String>) -> Result<Self, Refusal> {
         let signals = Self::default();
         let (first, ctx) = (signals.first.clone(), ctx.clone());
         each_signal(move |count, signal| {
@@ -49,7 +42,8 @@ impl Signals {
                 thread::sleep(LAST_WORDS);
                 std::process::exit(i32::from(Exit::Signal(signal).code()));
             }
-        })?;
+        })
+        .map_err(|e| Refusal::could_not_run(format!("cannot watch for signals: {e}")))?;
         Ok(signals)
     }
 
@@ -60,6 +54,12 @@ impl Signals {
             signal => Some(Exit::Signal(signal)),
         }
     }
+}
+
+/// What the first signal is answered with while calls are made. `besides` goes before them.
+pub fn stopping_line(ctx: &Context, besides: &str) -> String {
+    let grace = ctx.grace().as_secs();
+    format!("stopping: {besides}calls in flight may end within {grace} s; once more to end now")
 }
 
 /// A run that is blocked in writing its results does not see its grace end; this does.

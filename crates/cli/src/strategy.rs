@@ -10,13 +10,13 @@ use super::settings::refused;
 
 /// What the strategy that is set comes to.
 #[derive(Debug, Clone, Default)]
-pub struct Way {
+pub struct EffectiveStrategy {
     pub strategy: Strategy,
     /// Why it is another one than what was asked for.
     pub fallback_reason: Option<String>,
 }
 
-impl Way {
+impl EffectiveStrategy {
     /// For the provider that was chosen, if there is one.
     pub fn find(
         args: &RunArgs,
@@ -24,7 +24,7 @@ impl Way {
         chosen: Option<&Chosen>,
     ) -> Result<Self, Refusal> {
         let asked = settings.bulk_strategy().map_err(refused)?;
-        let way = match (asked, chosen) {
+        let effective = match (asked, chosen) {
             (Strategy::Batch, _) if args.prompt.task == TaskArg::Embed => Self {
                 strategy: Strategy::Sync,
                 fallback_reason: Some("vectors are not made in batches: runs sync".to_owned()),
@@ -48,14 +48,14 @@ impl Way {
         if args.no_wait && asked == Strategy::Sync {
             return Err(Refusal::usage("--no-wait goes with --strategy batch"));
         }
-        if way.strategy == Strategy::Batch {
-            way.stops_at_nothing(args)?;
+        if effective.strategy == Strategy::Batch {
+            effective.check_error_policy(args)?;
         }
-        Ok(way)
+        Ok(effective)
     }
 
-    /// Refuses a policy that has no meaning for items that were handed over together.
-    pub fn stops_at_nothing(&self, args: &RunArgs) -> Result<(), Refusal> {
+    /// Refuses a policy that has no meaning for items that were submitted together.
+    pub fn check_error_policy(&self, args: &RunArgs) -> Result<(), Refusal> {
         match args.on_error {
             OnError::Stop => Err(Refusal::usage(
                 "--on-error stop does not go with batches, whose items are handed over together: use \

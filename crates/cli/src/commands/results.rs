@@ -27,9 +27,7 @@ pub fn execute(args: &ResultsArgs) -> Exit {
 fn results(args: &ResultsArgs) -> Result<Exit, Refusal> {
     let ctx = Context::new();
     let stopping = "stopping once what is being written is written; once more to end now";
-    let line = (!args.say.quiet).then(|| stopping.to_owned());
-    let signals = Signals::watch_saying(&ctx, line)
-        .map_err(|e| Refusal::could_not_run(format!("cannot watch for signals: {e}")))?;
+    let signals = Signals::watch(&ctx, (!args.say.quiet).then(|| stopping.to_owned()))?;
     let (queue, process) = args.data.process(&args.process)?;
     let id = process.process_id;
     let keeps = args.keep || !(args.take || saves(args));

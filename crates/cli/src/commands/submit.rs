@@ -1,56 +1,36 @@
 //! `batchwright submit`: from prompts to jobs in the queue, all of them or none.
 
-use std::{iter, thread};
-
 use batchwright::{
     Context, EnqueueError, Error, ErrorKind, Job, JobQueue, ProcessId, ProcessInfo, Request,
-    Requests,
 };
-use crossbeam_channel::{bounded, select};
 
 use crate::args::submit::SubmitArgs;
-use crate::display::{self, Display};
-use crate::exit::{About, Exit, Refusal};
+use crate::display;
+use crate::exit::{About, Early, Exit, Refusal};
 use crate::format::count;
-use crate::input::on_disk;
+use crate::input::{on_disk, requests_in_background, until_cancelled};
 use crate::prompts;
 use crate::queue::failed;
+use crate::session::Session;
 use crate::settings::{effective_strategy, settings};
-use crate::signals::Signals;
 use crate::stdout;
 
 pub fn execute(args: &SubmitArgs) -> Exit {
     display::start_log(&args.show);
-    submit(args).unwrap_or_else(|refusal| refusal.end(args.json, args.show.quiet))
+    submit(args).unwrap_or_else(|early| early.end(args.json, args.show.quiet))
 }
 
-fn submit(args: &SubmitArgs) -> Result<Exit, Refusal> {
-    let ctx = Context::new();
+fn submit(args: &SubmitArgs) -> Result<Exit, Early> {
     let stopping = "stopping: nothing will be left in the queue; once more to end now";
-    let line = (!args.show.quiet).then(|| stopping.to_owned());
-    let signals = Signals::watch_saying(&ctx, line)
-        .map_err(|e| Refusal::could_not_run(format!("cannot watch for signals: {e}")))?;
+    let session = Session::start(&args.show, Context::new(), stopping.to_owned())?;
     let settings = prompts::settings(&args.prompt, args.model.as_deref())?;
-    let settings = args.input.settings(settings);
-    let display = Display::new(&args.show);
-    let prompts = args.input.open(&settings, &ctx, &display);
-    display.clear();
-    let mut prompts = match prompts {
-        Ok(prompts) => prompts,
-        Err(error) if error.kind() == ErrorKind::Cancelled => {
-            return Ok(signals.exit().unwrap_or(Exit::CouldNotRun));
-        }
-        Err(error) => return Err(Refusal::usage(error.message()).about(About::Input)),
-    };
+    let mut prompts = args.input.open(&args.input.settings(settings), &session)?;
 
     let queue = args.data.open()?;
     let process = args.process.unwrap_or_else(ProcessId::new);
     refuse_known(args, &queue, process)?;
     if prompts.needs_disk() {
-        let Some(all) = on_disk(prompts, &args.data.folder()?, &ctx)? else {
-            return Ok(signals.exit().unwrap_or(Exit::CouldNotRun));
-        };
-        prompts = all;
+        prompts = on_disk(prompts, &args.data.folder()?, &session)?;
     }
     let left_out = prompts.bad_rows().unwrap_or(0);
     if left_out > 0 {
@@ -61,14 +41,19 @@ fn submit(args: &SubmitArgs) -> Result<Exit, Refusal> {
     }
     let requests: Box<dyn Iterator<Item = Result<Request, Error>>> = match prompts.items().is_none()
     {
-        true => Box::new(read_aside(prompts.into_requests(), &ctx)?),
-        false => Box::new(until_cancelled(prompts.into_requests(), &ctx)),
+        true => Box::new(requests_in_background(
+            prompts.into_requests(),
+            &session.ctx,
+        )?),
+        false => Box::new(until_cancelled(prompts.into_requests(), &session.ctx)),
     };
     let jobs = requests.map(|request| request.map(|request| job(args, &request)));
     match queue.described(info(args)).try_enqueue_iter(process, jobs) {
-        Ok(0) => Err(Refusal::usage(args.input.nothing()).about(About::Input)),
+        Ok(0) => Err(Refusal::usage(args.input.nothing())
+            .about(About::Input)
+            .into()),
         Ok(total) => Ok(tell(args, process, total)),
-        Err(error) => take_back(args, &queue, process, error, &signals),
+        Err(error) => Err(take_back(args, &queue, process, error, &session)),
     }
 }
 
@@ -109,65 +94,14 @@ fn job(args: &SubmitArgs, request: &Request) -> Job {
     }
 }
 
-fn interrupted() -> Error {
-    Error::new(ErrorKind::Cancelled, "interrupted")
-}
-
-fn until_cancelled(
-    requests: Requests,
-    ctx: &Context,
-) -> impl Iterator<Item = Result<Request, Error>> {
-    requests.map(|request| match ctx.is_cancelled() {
-        true => Err(interrupted()),
-        false => request,
-    })
-}
-
-/// Requests that are read but not queued yet.
-const AHEAD: usize = 16;
-
-/// Reads on another thread, so that a signal is heard while the read blocks.
-fn read_aside(
-    requests: Requests,
-    ctx: &Context,
-) -> Result<impl Iterator<Item = Result<Request, Error>> + use<>, Refusal> {
-    let (give, take) = bounded(AHEAD);
-    // The end is told, so that a thread that died does not look like it.
-    let items = requests.map(Some).chain(iter::once(None));
-    thread::Builder::new()
-        .name("batchwright-source".to_owned())
-        .spawn(move || {
-            for item in items {
-                if give.send(item).is_err() {
-                    return;
-                }
-            }
-        })
-        .map_err(|e| Refusal::could_not_run(format!("cannot start a thread: {e}")))?;
-    let (stop, stopped) = bounded(1);
-    let watch = ctx.on_cancel(move || {
-        let _ = stop.try_send(());
-    });
-    Ok(iter::from_fn(move || {
-        let _ = &watch;
-        select! {
-            recv(stopped) -> _ => Some(Err(interrupted())),
-            recv(take) -> item => item.unwrap_or_else(|_| {
-                let why = "standard input is no longer read";
-                Some(Err(Error::new(ErrorKind::Panic, why)))
-            }),
-        }
-    }))
-}
-
 /// Leaves nothing of a submission that has failed.
 fn take_back(
     args: &SubmitArgs,
     queue: &JobQueue,
     process: ProcessId,
     error: EnqueueError<Error>,
-    signals: &Signals,
-) -> Result<Exit, Refusal> {
+    session: &Session,
+) -> Early {
     let left = match queue.delete(process) {
         Ok(0) => "nothing was queued".to_owned(),
         Ok(jobs) => format!(
@@ -182,18 +116,16 @@ fn take_back(
     };
     match error {
         EnqueueError::Source(error) if error.kind() == ErrorKind::Cancelled => {
-            if !args.show.quiet {
-                display::say(&format!("interrupted; {left}"));
-            }
-            Ok(signals.exit().unwrap_or(Exit::CouldNotRun))
+            session.say(format!("interrupted; {left}"));
+            session.interrupted()
         }
         EnqueueError::Source(error) => {
             let message = format!("{}; {left}", error.message());
-            Err(Refusal::usage(message).about(About::Input))
+            Refusal::usage(message).about(About::Input).into()
         }
         EnqueueError::Queue(error) => {
             let message = format!("{}; {left}", error.message());
-            Err(Refusal::could_not_run(message).about(About::Queue))
+            Refusal::could_not_run(message).about(About::Queue).into()
         }
     }
 }

@@ -1,4 +1,4 @@
-//! What a run says first of items that an earlier one has handed over.
+//! What a run says first of items that an earlier one has submitted in batches.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -7,11 +7,11 @@ use batchwright::{BatchAccount, BatchInfo, Plan, ProcessId};
 
 use crate::format::{count, span};
 
-/// What is under way, and who is asked now.
-pub struct UnderWay<'a> {
+/// What is at providers, and who is asked now.
+pub struct AlreadySubmitted<'a> {
     pub batches: &'a [BatchInfo],
     pub process: ProcessId,
-    /// The name of who is asked now, and the account where batches are handed over to it.
+    /// The name of who is asked now, and the account where it takes batches.
     pub asked: (&'a str, Option<BatchAccount>),
     /// Items at providers.
     pub at_provider: u64,
@@ -20,16 +20,16 @@ pub struct UnderWay<'a> {
     pub data_dir: &'a str,
 }
 
-impl UnderWay<'_> {
+impl AlreadySubmitted<'_> {
     pub fn lines(&self) -> Vec<String> {
         let mut places: BTreeMap<(&str, bool), Vec<&BatchInfo>> = BTreeMap::new();
         for batch in self.batches {
-            let place = (batch.provider.as_str(), self.is_others(batch));
+            let place = (batch.provider.as_str(), self.is_of_another_account(batch));
             places.entry(place).or_default().push(batch);
         }
         let mut lines: Vec<String> = places
             .iter()
-            .map(|((provider, others), batches)| self.place(provider, *others, batches))
+            .map(|((provider, others), batches)| self.line(provider, *others, batches))
             .collect();
         // What is to be collected may be of the input, or not: nothing is said of it.
         let asked = self.plan.under_way + self.plan.to_collect;
@@ -58,14 +58,14 @@ impl UnderWay<'_> {
     }
 
     /// Whether the batch is where nobody is asked now.
-    fn is_others(&self, batch: &BatchInfo) -> bool {
+    fn is_of_another_account(&self, batch: &BatchInfo) -> bool {
         match &self.asked {
             (_, Some(account)) => batch.account() != *account,
             (name, None) => batch.provider != *name,
         }
     }
 
-    fn place(&self, provider: &str, others: bool, batches: &[&BatchInfo]) -> String {
+    fn line(&self, provider: &str, others: bool, batches: &[&BatchInfo]) -> String {
         let items: u64 = batches.iter().map(|batch| batch.total).sum();
         let named = batches.iter().take(3).map(|batch| named(batch));
         let mut named: Vec<String> = named.collect();

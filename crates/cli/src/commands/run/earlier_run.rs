@@ -1,4 +1,4 @@
-//! Where the queue is that has what an earlier run of an output left, so that nothing is bought twice.
+//! Finds the queue that has the items of an earlier run of an output, so that nothing is bought twice.
 
 use std::path::{Path, PathBuf};
 
@@ -12,8 +12,8 @@ use crate::format::count;
 use crate::queue::failed;
 use crate::typed::quoted;
 
-/// What an earlier run left.
-pub struct Kept {
+/// An earlier run of which a queue still has something, or whose results lie elsewhere.
+pub struct EarlierRun {
     pub process: ProcessId,
     /// The queue, if it is another one than that of the data folder in use.
     pub elsewhere: Option<(JobQueue, PathBuf)>,
@@ -21,8 +21,8 @@ pub struct Kept {
     pub lines: Vec<String>,
 }
 
-/// Who asks for what is kept.
-pub struct Asker<'a> {
+/// What is known of the output, and what may be done to find its earlier run.
+pub struct EarlierRunSearch<'a> {
     pub output: &'a Path,
     /// `None` for standard input.
     pub input: Option<String>,
@@ -35,26 +35,26 @@ pub struct Asker<'a> {
     pub options: SqliteOptions,
 }
 
-impl Asker<'_> {
+impl EarlierRunSearch<'_> {
     /// Finds what an earlier run of the output left.
     ///
     /// # Errors
     /// When something was left that cannot be found: what would be sent then may be bought already.
-    pub fn find(&self) -> Result<Option<Kept>, Refusal> {
+    pub fn find(&self) -> Result<Option<EarlierRun>, Refusal> {
         let sidecar =
             Sidecar::read(self.output).map_err(|error| Refusal::usage(error.message()))?;
         if let Some(sidecar) = sidecar {
-            return self.by(&sidecar, None);
+            return self.of_sidecar(&sidecar, None);
         }
         if let Some(sidecar) = Sidecar::of_renamed(self.output) {
             let line = renamed(sidecar.info.output.as_deref());
-            return self.by(&sidecar, Some(line));
+            return self.of_sidecar(&sidecar, Some(line));
         }
         if !self.database.exists() {
             return Ok(None);
         }
         match self.open(self.database) {
-            Ok(queue) => self.among(&queue),
+            Ok(queue) => self.of_processes(&queue),
             // Whoever needs the queue says so.
             Err(error) => {
                 log::warn!("whether the queue has items of this output is unknown: {error}");
@@ -67,7 +67,11 @@ impl Asker<'_> {
         JobQueue::open_with(database, self.options.clone())
     }
 
-    fn by(&self, sidecar: &Sidecar, line: Option<String>) -> Result<Option<Kept>, Refusal> {
+    fn of_sidecar(
+        &self,
+        sidecar: &Sidecar,
+        line: Option<String>,
+    ) -> Result<Option<EarlierRun>, Refusal> {
         self.refuse_other_files(sidecar)?;
         self.refuse_copies(sidecar)?;
         let mut lines = Vec::from_iter(line);
@@ -76,10 +80,10 @@ impl Asker<'_> {
         }
         let id = sidecar.process_id;
         let recorded = Path::new(&sidecar.queue);
-        let kept = |elsewhere: Option<JobQueue>, lines| {
+        let found = |elsewhere: Option<JobQueue>, lines| {
             let folder = recorded.parent().unwrap_or(recorded).to_owned();
             let elsewhere = elsewhere.map(|queue| (queue, folder));
-            Ok(Some(Kept {
+            Ok(Some(EarlierRun {
                 process: id,
                 elsewhere,
                 lines,
@@ -92,7 +96,7 @@ impl Asker<'_> {
             // Another queue may have a process of the same id: that of what was here before.
             same = queue.id().map_err(failed)? == sidecar.queue_id;
             if same && queue.process(id).map_err(failed)?.is_some() {
-                return kept(None, lines);
+                return found(None, lines);
             }
         }
         if !same && recorded.exists() {
@@ -105,7 +109,7 @@ impl Asker<'_> {
                      is there, and this run goes on there"
                 ));
                 if there {
-                    return kept(Some(queue), lines);
+                    return found(Some(queue), lines);
                 }
                 lines.pop();
                 same = true;
@@ -114,8 +118,8 @@ impl Asker<'_> {
         let is_taken = !sidecar.taken.is_empty();
         match same {
             // It ended, or was given up, or never began; or its results lie elsewhere, or nobody knows where.
-            true if self.submits || is_taken || !sidecar.batches.is_empty() => kept(None, lines),
-            false if is_taken && sidecar.items == 0 => kept(None, lines),
+            true if self.submits || is_taken || !sidecar.batches.is_empty() => found(None, lines),
+            false if is_taken && sidecar.items == 0 => found(None, lines),
             true => self.forget(id).map(|()| None),
             false => Err(self.lost(sidecar)),
         }
@@ -223,13 +227,13 @@ impl Asker<'_> {
     }
 
     /// Looks at what the queue's processes tell of themselves.
-    fn among(&self, queue: &JobQueue) -> Result<Option<Kept>, Refusal> {
+    fn of_processes(&self, queue: &JobQueue) -> Result<Option<EarlierRun>, Refusal> {
         let Ok(own) = QueuedRun::process_of(self.output) else {
             // Whoever opens the output says so.
             return Ok(None);
         };
-        let kept = |process, lines| {
-            Ok(Some(Kept {
+        let found = |process, lines| {
+            Ok(Some(EarlierRun {
                 process,
                 elsewhere: None,
                 lines,
@@ -242,13 +246,13 @@ impl Asker<'_> {
             let info = &known.info;
             let moved = info.output_file.is_some() && info.output_file != file;
             if !moved || info.input == *input {
-                return kept(own, Vec::new());
+                return found(own, Vec::new());
             }
         }
         let of_file = |known: &&ProcessState| file.is_some() && known.info.output_file == file;
         if let Some(known) = runs.iter().find(of_file) {
             let line = renamed(known.info.output.as_deref());
-            return kept(known.process_id, vec![line]);
+            return found(known.process_id, vec![line]);
         }
         let gone = runs.iter().find(|known| {
             let output = known.info.output.as_deref();
@@ -269,7 +273,7 @@ impl Asker<'_> {
         }
         // Its own place is that of an output that has moved away.
         match runs.iter().any(|known| known.process_id == own) {
-            true if self.submits => kept(ProcessId::new(), Vec::new()),
+            true if self.submits => found(ProcessId::new(), Vec::new()),
             _ => Ok(None),
         }
     }

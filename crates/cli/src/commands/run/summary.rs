@@ -8,7 +8,7 @@ use crate::exit::Exit;
 use crate::format::{count, span};
 use crate::sanitize::shortened;
 use crate::stdout;
-use crate::strategy::Way;
+use crate::strategy::EffectiveStrategy;
 use crate::typed::command_line;
 
 const KEPT_WITHOUT_IDS: &str = "results of other items kept (without ids, a changed setting makes \
@@ -89,8 +89,8 @@ pub fn print_dry_run(args: &RunArgs, plan: &Plan, setup: &Setup, tokens: Option<
             "to_send": plan.to_send,
             "estimated_input_tokens": tokens,
             "concurrency": concurrency,
-            "strategy": setup.way.strategy,
-            "fallback_reason": setup.way.fallback_reason,
+            "strategy": setup.strategy.strategy,
+            "fallback_reason": setup.strategy.fallback_reason,
         });
         exit = stdout::json(&value, exit);
     }
@@ -104,7 +104,7 @@ pub fn print_dry_run(args: &RunArgs, plan: &Plan, setup: &Setup, tokens: Option<
     let tokens = tokens.map_or_else(String::new, |n| {
         format!(", about {} input tokens", count(n))
     });
-    let how = match setup.way.strategy {
+    let how = match setup.strategy.strategy {
         Strategy::Sync => format!("{concurrency} in flight"),
         Strategy::Batch => "in batches".to_owned(),
     };
@@ -119,18 +119,22 @@ pub struct Setup {
     pub concurrency: usize,
     /// The provider of each step, with the model that it alone is asked for.
     pub steps: Vec<(&'static str, Option<String>)>,
-    pub way: Way,
+    pub strategy: EffectiveStrategy,
     /// Rows of the input that make no prompt, each of them a failure.
     pub bad_rows: u64,
 }
 
-/// What a run through the queue tells besides.
-pub struct More {
+/// What a run through the queue adds.
+pub struct QueueFacts {
     /// What became of batches.
     pub batches: String,
-    /// What is left, and what to do with it.
-    pub left: Vec<String>,
+    /// What remains, and what to do with it.
+    pub remaining: Vec<String>,
     pub json: Vec<(&'static str, serde_json::Value)>,
+    /// The queue still has something of this run.
+    pub has_remaining: bool,
+    /// A batch waits for somebody to decide what becomes of it.
+    pub has_held: bool,
 }
 
 impl Default for Setup {
@@ -138,7 +142,7 @@ impl Default for Setup {
         Self {
             concurrency: 1,
             steps: Vec::new(),
-            way: Way::default(),
+            strategy: EffectiveStrategy::default(),
             bad_rows: 0,
         }
     }
@@ -174,7 +178,7 @@ impl Setup {
 }
 
 /// The summary for people.
-pub fn print(args: &RunArgs, report: &Report, setup: &Setup, more: Option<&More>) {
+pub fn print(args: &RunArgs, report: &Report, setup: &Setup, queue: Option<&QueueFacts>) {
     let summary = &report.summary;
     if let Some(stop) = &report.stop {
         display::say(&stop_line(stop));
@@ -190,12 +194,12 @@ pub fn print(args: &RunArgs, report: &Report, setup: &Setup, more: Option<&More>
         count(summary.failed),
         count(summary.pending),
     )];
-    if let Some(reason) = &setup.way.fallback_reason {
+    if let Some(reason) = &setup.strategy.fallback_reason {
         lines.push(row("strategy", reason));
     }
-    if let Some(more) = more {
-        lines.push(row("strategy", setup.way.strategy.as_str()));
-        lines.push(row("batches", &more.batches));
+    if let Some(queue) = queue {
+        lines.push(row("strategy", setup.strategy.strategy.as_str()));
+        lines.push(row("batches", &queue.batches));
     }
     if summary.calls > 0 {
         lines.push(row("calls", &calls(summary)));
@@ -260,11 +264,12 @@ pub fn print(args: &RunArgs, report: &Report, setup: &Setup, more: Option<&More>
         );
     }
     lines.extend(
-        more.iter()
-            .flat_map(|more| &more.left)
+        queue
+            .iter()
+            .flat_map(|queue| &queue.remaining)
             .map(|line| format!("  {line}")),
     );
-    let unread = report.stop.is_some() && more.is_none();
+    let unread = report.stop.is_some() && queue.is_none();
     if unread && args.input.is_stream() {
         lines.push("  standard input was not read to its end: pipe it again to go on".to_owned());
     }
@@ -413,7 +418,7 @@ pub fn print_json(
     report: &Report,
     setup: &Setup,
     exit: Exit,
-    more: Option<&More>,
+    queue: Option<&QueueFacts>,
 ) -> Exit {
     let mut value = serde_json::json!({
         "summary": report.summary,
@@ -421,11 +426,11 @@ pub fn print_json(
         "stopped": report.stop.as_ref().map(ToString::to_string),
         "output": args.output.as_ref().map(|path| path.to_string_lossy()),
         "exit_code": exit.code(),
-        "strategy": setup.way.strategy,
-        "fallback_reason": setup.way.fallback_reason,
+        "strategy": setup.strategy.strategy,
+        "fallback_reason": setup.strategy.fallback_reason,
     });
-    for (name, more) in more.iter().flat_map(|more| &more.json) {
-        value[name] = more.clone();
+    for (name, fact) in queue.iter().flat_map(|queue| &queue.json) {
+        value[name] = fact.clone();
     }
     stdout::json(&value, exit)
 }

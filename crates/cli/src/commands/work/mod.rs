@@ -11,9 +11,10 @@ use batchwright::{
     Context, Durability, Error, ErrorPolicy, JobQueue, Key, RunningWorker, Settings, SettingsWatch,
     SqliteOptions, StopReason, Worker, WorkerReport,
 };
-use crossbeam_channel::{RecvTimeoutError, bounded};
+use crossbeam_channel::RecvTimeoutError;
 
 use crate::args::work::WorkArgs;
+use crate::background::Cancelled;
 use crate::commands::work::queue_progress::Board;
 use crate::commands::work::remaining::{EmbeddingsNote, Left};
 use crate::data_dir::data_dir;
@@ -25,7 +26,7 @@ use crate::provider;
 use crate::queue::all_of;
 use crate::routes::Routes;
 use crate::settings::{refused, store};
-use crate::signals::Signals;
+use crate::signals::{Signals, stopping_line};
 use crate::stdout;
 
 /// How often changed settings are looked for.
@@ -38,8 +39,7 @@ pub fn execute(args: &WorkArgs) -> Exit {
 
 fn work(args: &WorkArgs) -> Result<Exit, Refusal> {
     let ctx = Context::new().with_grace(args.grace);
-    let signals = Signals::watch(&ctx, args.show.quiet)
-        .map_err(|e| Refusal::could_not_run(format!("cannot watch for signals: {e}")))?;
+    let signals = Signals::watch(&ctx, (!args.show.quiet).then(|| stopping_line(&ctx, "")))?;
     let say = |line: String| {
         if !args.show.quiet {
             display::say(&line);
@@ -132,14 +132,12 @@ fn follow(
     on_change: &mut dyn FnMut(&Routes),
 ) -> Result<WorkerReport, Refusal> {
     let mut known = values(watch.settings());
-    let (wake, woken) = bounded::<()>(1);
-    let _on_cancel = ctx.on_cancel(move || {
-        let _ = wake.try_send(());
-    });
+    let cancelled = Cancelled::of(ctx);
     // A provider that is not there yet may come without another setting.
     let (mut pending, mut warned) = (false, None);
     while !worker.is_finished() && !ctx.is_cancelled() {
-        if let Ok(()) | Err(RecvTimeoutError::Disconnected) = woken.recv_timeout(LOOK) {
+        if let Ok(()) | Err(RecvTimeoutError::Disconnected) = cancelled.receiver.recv_timeout(LOOK)
+        {
             continue;
         }
         let news = match watch.refresh() {

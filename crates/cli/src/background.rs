@@ -1,0 +1,83 @@
+//! Work on a thread of its own, so that a signal is heard while it blocks.
+
+use std::thread;
+use std::time::Duration;
+
+use batchwright::{Context, Subscription};
+use crossbeam_channel::{Receiver, after, bounded, never, select};
+
+use super::exit::Refusal;
+
+/// Items that are made but not taken yet.
+const AHEAD: usize = 16;
+
+/// Has a message once the context is cancelled.
+pub struct Cancelled {
+    pub receiver: Receiver<()>,
+    _subscription: Subscription,
+}
+
+impl Cancelled {
+    pub fn of(ctx: &Context) -> Self {
+        let (sender, receiver) = bounded(1);
+        let subscription = ctx.on_cancel(move || {
+            let _ = sender.try_send(());
+        });
+        Self {
+            receiver,
+            _subscription: subscription,
+        }
+    }
+}
+
+/// Items that another thread makes.
+pub struct Background<T> {
+    items: Receiver<T>,
+    cancelled: Cancelled,
+}
+
+/// What comes of waiting for an item.
+pub enum Event<T> {
+    Item(T),
+    /// Nothing came within the time.
+    Silence,
+    Cancelled,
+    /// There are no more, or the thread panicked.
+    Ended,
+}
+
+impl<T: Send + 'static> Background<T> {
+    /// Makes the items on a thread of this name until nobody takes them any more.
+    pub fn spawn(
+        name: &str,
+        items: impl Iterator<Item = T> + Send + 'static,
+        ctx: &Context,
+    ) -> Result<Self, Refusal> {
+        let (give, take) = bounded(AHEAD);
+        let make = move || {
+            for item in items {
+                if give.send(item).is_err() {
+                    return;
+                }
+            }
+        };
+        thread::Builder::new()
+            .name(name.to_owned())
+            .spawn(make)
+            .map_err(|e| Refusal::could_not_run(format!("cannot start a thread: {e}")))?;
+        Ok(Self {
+            items: take,
+            cancelled: Cancelled::of(ctx),
+        })
+    }
+
+    /// Waits for the next item, or until the time is over, if one is given.
+    pub fn next(&self, patience: Option<Duration>) -> Event<T> {
+        let silence = patience.map_or_else(never, after);
+        select! {
+            recv(self.cancelled.receiver) -> _ => Event::Cancelled,
+            recv(self.items) -> item => item.map_or(Event::Ended, Event::Item),
+            recv(silence) -> _ => Event::Silence,
+        }
+    }
+}

@@ -1,0 +1,221 @@
+//! What is to be done: the input compared with the output and the queue, and a provider made ready where
+//! anything is left to do. Nothing is sent yet.
+
+use std::path::Path;
+
+use batchwright::{FileRun, FileRunError, FileRunOptions, Limits, Output, Plan, Prompts, Settings};
+
+use super::resolve::Resolved;
+use super::run_queue::RunQueue;
+use super::summary::{self, Setup};
+use super::via_queue::ViaQueue;
+use crate::args::run::RunArgs;
+use crate::exit::{About, Early, Refusal};
+use crate::input::{first_checked, on_disk};
+use crate::provider::{self, Chosen, Clients};
+use crate::session::Session;
+use crate::settings::refused;
+use crate::strategy::EffectiveStrategy;
+
+pub struct Prepared {
+    pub run: PreparedRun,
+    pub plan: Plan,
+    /// Whom calls are made to; nobody when nothing is to be done.
+    pub provider: Option<(Chosen, Clients)>,
+    pub settings: Settings,
+    pub limits: Limits,
+    pub setup: Setup,
+    /// Tokens of the whole input, roughly; `None` for a stream.
+    pub input_tokens: Option<u64>,
+}
+
+/// A run that is compared with what is there.
+pub enum PreparedRun {
+    Direct(Box<FileRun<'static>>),
+    ViaQueue(Box<ViaQueue>),
+}
+
+pub fn prepare(args: &RunArgs, resolved: Resolved, session: &Session) -> Result<Prepared, Early> {
+    let queue = resolved.queue;
+    let found = queue.iter().flat_map(RunQueue::found);
+    found.for_each(|line| session.say(line));
+    let prompts = read_stream(args, resolved.prompts, queue.as_ref(), session)?;
+    let input_tokens = prompts.estimated_tokens();
+    let models = resolved.provider.as_ref().is_ok_and(Chosen::asks_a_model);
+    let run = compare(args, prompts, queue, models)?;
+    let plan = run.plan().clone();
+    say_plan(args, &plan, session);
+    refuse_extract_over_answers(resolved.provider.as_ref().ok(), &plan)?;
+
+    let mut setup = Setup {
+        strategy: resolved.strategy,
+        bad_rows: plan.bad_rows,
+        ..Setup::default()
+    };
+    let provider = if plan.to_send == Some(0) && !run.has_items_in_queue()? {
+        if resolved.unnamed != Some(0) {
+            let model = resolved.settings.model().map_err(refused)?;
+            provider::note_changed_default(&plan, model.as_deref(), &|line| session.say(line));
+        }
+        None
+    } else {
+        let chosen = made_ready(args, resolved.provider?, resolved.provider_notes, session)?;
+        if let Some(output) = &args.output {
+            chosen.fits_vectors(&plan, output)?;
+        }
+        let clients = chosen.clients()?;
+        session.say(chosen.line(&clients));
+        let lines = strategy_lines(&run, &setup.strategy, &chosen, &resolved.settings)?;
+        lines.iter().for_each(|line| session.say(line));
+        chosen.warn_of_extract(args.show.quiet);
+        chosen.warn_of_fallbacks(&|line| session.say(line));
+        if resolved.unnamed != Some(0) && args.provider.model.is_none() {
+            let default = chosen.default_model();
+            provider::note_changed_default(&plan, default, &|line| session.say(line));
+        }
+        setup.concurrency = clients.concurrency;
+        setup.steps = chosen.steps();
+        Some((chosen, clients))
+    };
+    Ok(Prepared {
+        run,
+        plan,
+        provider,
+        settings: resolved.settings,
+        limits: resolved.limits,
+        setup,
+        input_tokens,
+    })
+}
+
+/// Takes a stream in as far as it must be known: wholly for a queue, else its first prompt.
+fn read_stream(
+    args: &RunArgs,
+    mut prompts: Prompts,
+    queue: Option<&RunQueue>,
+    session: &Session,
+) -> Result<Prompts, Early> {
+    if let Some(queue) = queue.filter(|_| prompts.items().is_none()) {
+        prompts = on_disk(prompts, queue.folder(), session)?;
+    }
+    match prompts.items().is_none() && !args.dry_run {
+        true => first_checked(prompts, session),
+        false => Ok(prompts),
+    }
+}
+
+fn compare(
+    args: &RunArgs,
+    prompts: Prompts,
+    queue: Option<RunQueue>,
+    asks_a_model: bool,
+) -> Result<PreparedRun, Refusal> {
+    let options = FileRunOptions::new()
+        .redo_extracts(asks_a_model)
+        .keep_failed(args.keep_failed)
+        .ask_again(args.ask_again)
+        .max_items(args.max_items)
+        .ordered(args.ordered)
+        .fsync(args.fsync)
+        .dry_run(args.dry_run);
+    let run = match queue {
+        Some(queue) => ViaQueue::prepare(queue, prompts, output(args), options)
+            .map(|run| PreparedRun::ViaQueue(Box::new(run))),
+        None => FileRun::prepare(prompts, output(args), options)
+            .map(|run| PreparedRun::Direct(Box::new(run))),
+    };
+    run.map_err(|error| match error {
+        FileRunError::Usage(error) => Refusal::usage(error.message()).about(About::Output),
+        error => Refusal::could_not_run(error.to_string()).about(About::Output),
+    })
+}
+
+impl PreparedRun {
+    fn plan(&self) -> &Plan {
+        match self {
+            Self::Direct(run) => run.plan(),
+            Self::ViaQueue(run) => run.plan(),
+        }
+    }
+
+    fn has_items_in_queue(&self) -> Result<bool, Refusal> {
+        match self {
+            Self::Direct(_) => Ok(false),
+            Self::ViaQueue(run) => run.queue.has_items(),
+        }
+    }
+}
+
+fn output(args: &RunArgs) -> Output {
+    match &args.output {
+        Some(path) if path != Path::new("-") => Output::file(path),
+        _ => Output::writer(std::io::stdout()),
+    }
+}
+
+fn say_plan(args: &RunArgs, plan: &Plan, session: &Session) {
+    if !plan.resumable && args.output.is_some() && !args.dry_run {
+        session.say("the output is not a regular file: this run cannot be resumed");
+    }
+    if let Some(total) = plan.total {
+        session.say(summary::plan_line(plan, total));
+        let unusable = summary::unusable_line(args, plan);
+        unusable.iter().for_each(|line| session.say(line));
+    }
+}
+
+/// Where no model can be asked, answers that models gave are not replaced by the beginnings of texts.
+fn refuse_extract_over_answers(chosen: Option<&Chosen>, plan: &Plan) -> Result<(), Refusal> {
+    let fallen = chosen.is_some_and(Chosen::fell_to_extract);
+    if fallen && plan.changed > 0 && plan.models_before.iter().any(|model| model != "extract") {
+        return Err(Refusal::could_not_run(format!(
+            "no model can be asked, and extract would replace answers of {}: name a provider",
+            plan.models_before.join(", ")
+        )));
+    }
+    Ok(())
+}
+
+/// The provider, once its server has loaded its model; a dry run does not wait for that.
+fn made_ready(
+    args: &RunArgs,
+    mut chosen: Chosen,
+    notes: Vec<String>,
+    session: &Session,
+) -> Result<Chosen, Early> {
+    let say = |line: String| session.say(line);
+    if args.prompt.json_mode || args.prompt.json_schema.is_some() {
+        chosen = chosen.for_json(&say)?;
+    }
+    notes.into_iter().for_each(say);
+    match (chosen.is_loading(), args.dry_run) {
+        (true, true) => session.say("the server is still loading its model"),
+        (false, true) => {}
+        (_, false) => {
+            let loaded = chosen.once_loaded(&session.ctx, &say);
+            if session.ctx.is_cancelled() {
+                return Err(session.interrupted());
+            }
+            chosen = loaded?;
+        }
+    }
+    Ok(chosen)
+}
+
+/// How prompts are carried out, where that is not the plain way, and why.
+fn strategy_lines(
+    run: &PreparedRun,
+    strategy: &EffectiveStrategy,
+    chosen: &Chosen,
+    settings: &Settings,
+) -> Result<Vec<String>, Refusal> {
+    let reason = strategy.fallback_reason.iter();
+    let mut lines: Vec<String> = reason.map(|why| format!("strategy: {why}")).collect();
+    if let PreparedRun::ViaQueue(run) = run {
+        lines.extend(
+            run.queue
+                .lines(chosen, settings, run.plan(), strategy.strategy)?,
+        );
+    }
+    Ok(lines)
+}

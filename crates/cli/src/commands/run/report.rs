@@ -1,0 +1,118 @@
+//! How a run went: the exit code, results that no file would take, and the summary.
+
+use std::io::Write;
+
+use batchwright::{Report, StopReason};
+
+use super::execute::Ended;
+use super::prepare::Prepared;
+use super::summary::{self, QueueFacts};
+use crate::args::run::RunArgs;
+use crate::display;
+use crate::exit::Exit;
+use crate::lines;
+use crate::session::Session;
+use crate::signals::Signals;
+
+/// What a dry run has found out.
+pub fn dry_run(args: &RunArgs, prepared: &Prepared) -> Exit {
+    let plan = &prepared.plan;
+    // The input's tokens, in proportion to what of it would be sent.
+    let tokens = match (prepared.input_tokens, plan.total, plan.to_send) {
+        (Some(tokens), Some(total), Some(n)) if total > 0 => {
+            Some((u128::from(tokens) * u128::from(n) / u128::from(total)) as u64)
+        }
+        _ => None,
+    };
+    summary::print_dry_run(args, plan, &prepared.setup, tokens)
+}
+
+pub fn report(args: &RunArgs, ended: &Ended, session: &Session) -> Exit {
+    let Ended {
+        report,
+        setup,
+        queue,
+    } = ended;
+    let queue = queue.as_ref();
+    let mut exit = match queue {
+        Some(queue) => exit_of_queued(args, report, queue, &session.signals),
+        None => exit_of_direct(args, report, &session.signals),
+    };
+    print_unsaved(report);
+    if let Err(error) = &report.compaction {
+        display::error(error.message());
+    }
+    if args.json {
+        exit = summary::print_json(args, report, setup, exit, queue);
+    }
+    if !args.show.quiet {
+        summary::print(args, report, setup, queue);
+    } else if let Some(stop) = &report.stop {
+        display::error(&format!("stopped: {stop}"));
+    }
+    exit
+}
+
+fn exit_of_direct(args: &RunArgs, report: &Report, signals: &Signals) -> Exit {
+    if has_unsaved(report) {
+        return Exit::CouldNotRun;
+    }
+    match &report.stop {
+        Some(StopReason::Cancelled) => return signals.exit().unwrap_or(Exit::StoppedEarly),
+        // A bad line of standard input is bad input; a file was checked before.
+        Some(StopReason::Fatal(_)) if args.input.is_stream() => return Exit::Usage,
+        Some(_) => return Exit::StoppedEarly,
+        None => {}
+    }
+    let summary = &report.summary;
+    if report.compaction.is_err() {
+        Exit::CouldNotRun
+    } else if summary.pending > 0 && args.max_items.is_none() {
+        Exit::StoppedEarly
+    } else if summary.total == 0 {
+        display::error(&args.input.nothing());
+        Exit::Usage
+    } else if summary.failed > 0 {
+        Exit::SomeFailed
+    } else {
+        Exit::Success
+    }
+}
+
+fn exit_of_queued(args: &RunArgs, report: &Report, queue: &QueueFacts, signals: &Signals) -> Exit {
+    let summary = &report.summary;
+    match &report.stop {
+        _ if !report.unsaved.is_empty() => Exit::CouldNotRun,
+        Some(StopReason::Cancelled) => signals.exit().unwrap_or(Exit::StoppedEarly),
+        Some(_) => Exit::StoppedEarly,
+        None if report.compaction.is_err() => Exit::CouldNotRun,
+        // The queue has what is left, which is what was asked for; but what is held needs a decision.
+        None if args.no_wait && queue.has_remaining => match queue.has_held {
+            true => Exit::StoppedEarly,
+            false => Exit::Success,
+        },
+        None if summary.pending > 0 && args.max_items.is_none() => Exit::StoppedEarly,
+        None if summary.failed > 0 => Exit::SomeFailed,
+        None => Exit::Success,
+    }
+}
+
+/// Whether there are results that no file would take. A reader that went away wants none.
+fn has_unsaved(report: &Report) -> bool {
+    !report.unsaved.is_empty() && !matches!(report.stop, Some(StopReason::SinkClosed))
+}
+
+/// Shows such results rather than to drop them.
+fn print_unsaved(report: &Report) {
+    if !has_unsaved(report) {
+        return;
+    }
+    display::error(&format!(
+        "{} results could not be saved; here they are:",
+        report.unsaved.len()
+    ));
+    lines::flush();
+    for line in &report.unsaved {
+        let _ = std::io::stderr().write_all(line);
+    }
+}

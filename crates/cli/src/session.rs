@@ -1,0 +1,41 @@
+//! What a command has that takes its time: signals end it, and people see how it goes.
+
+use std::sync::Arc;
+
+use batchwright::Context;
+
+use super::args::shared::ShowArgs;
+use super::display::{self, Display};
+use super::exit::{Early, Exit, Refusal};
+use super::signals::Signals;
+
+pub struct Session {
+    pub ctx: Context,
+    pub signals: Signals,
+    pub display: Arc<Display>,
+    quiet: bool,
+}
+
+impl Session {
+    /// From now on signals cancel the context; `stopping` is what the first one is answered with.
+    pub fn start(show: &ShowArgs, ctx: Context, stopping: String) -> Result<Self, Refusal> {
+        Ok(Self {
+            signals: Signals::watch(&ctx, (!show.quiet).then_some(stopping))?,
+            ctx,
+            display: Arc::new(Display::new(show)),
+            quiet: show.quiet,
+        })
+    }
+
+    /// Says a line unless told to be quiet.
+    pub fn say(&self, line: impl AsRef<str>) {
+        if !self.quiet {
+            display::say(line.as_ref());
+        }
+    }
+
+    /// The end of a command that a signal has cancelled.
+    pub fn interrupted(&self) -> Early {
+        Early::Interrupted(self.signals.exit().unwrap_or(Exit::CouldNotRun))
+    }
+}
