@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use batchwright::{
-    Context, Error, Headers, HttpReply, HttpRequest, Limits, LlmClient, LlmConfig, QuotaKey,
+    Context, Error, HttpHeaders, HttpReply, HttpRequest, Limits, LlmClient, LlmConfig, QuotaKey,
     Request, Response, Route, Secret, Transport, request_hash,
 };
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
@@ -78,7 +78,7 @@ fn reply(answer: &str) -> HttpReply {
     ];
     HttpReply {
         status: 200,
-        headers: Headers::from_iter(headers),
+        headers: HttpHeaders::from_iter(headers),
         body: body.to_string().into_bytes(),
     }
 }

@@ -5,8 +5,8 @@ use std::path::Path;
 use std::time::{Duration, SystemTime};
 
 use batchwright::{
-    ClaimOutcome, Claimed, Job, JobStore, ProcessId, Settlement, SqliteOptions, SqliteStore, Wall,
-    Wanted, WorkerId,
+    ClaimOutcome, ClaimRequest, ClaimedJob, Job, JobStore, ProcessId, Settlement, SqliteOptions,
+    SqliteStore, Timestamp, WorkerId,
 };
 use criterion::measurement::WallTime;
 use criterion::{
@@ -29,7 +29,7 @@ struct Bench {
     _folder: TempDir,
 }
 
-fn now() -> Wall {
+fn now() -> Timestamp {
     SystemTime::now().into()
 }
 
@@ -56,8 +56,8 @@ impl Bench {
         ids.expect("there is room");
     }
 
-    fn claim(&self, most: usize) -> Vec<Claimed> {
-        let wanted = Wanted {
+    fn claim(&self, most: usize) -> Vec<ClaimedJob> {
+        let wanted = ClaimRequest {
             most,
             idle: true,
             processes: &[],
@@ -67,8 +67,8 @@ impl Bench {
         claims.expect("the worker is on the list").jobs
     }
 
-    fn settle(&self, claimed: &[Claimed], outcome: &ClaimOutcome) {
-        let end = |job: &Claimed| Settlement {
+    fn settle(&self, claimed: &[ClaimedJob], outcome: &ClaimOutcome) {
+        let end = |job: &ClaimedJob| Settlement {
             receipt: job.receipt,
             calls: 1,
             outcome: outcome.clone(),
@@ -102,7 +102,7 @@ impl Bench {
             filled += AT_ONCE;
         }
         let later = ClaimOutcome::Retry {
-            due_at: Wall::from(SystemTime::now() + Duration::from_secs(3_600)),
+            due_at: Timestamp::from(SystemTime::now() + Duration::from_secs(3_600)),
             step: 0,
             attempt: 1,
             in_doubt: false,

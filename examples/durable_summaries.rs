@@ -14,7 +14,7 @@ use std::time::Duration;
 use std::{env, fs};
 
 use batchwright::{
-    Job, JobQueue, JobResult, LlmConfig, ProcessId, Progress, Request, Route, Scale, Worker,
+    Job, JobQueue, JobResult, LlmConfig, ProcessId, Progress, Request, Route, Worker, WorkerScale,
 };
 use rusqlite::{Connection, params};
 
@@ -56,7 +56,7 @@ fn main() -> Result<()> {
     };
     let worker = Worker::new(&queue)
         .completions(route()?)
-        .scale(Scale::fixed(8))
+        .scale(WorkerScale::fixed(8))
         .notifier(Arc::new(notifier))
         .start()?;
     while collect(&mut app, &queue)? {

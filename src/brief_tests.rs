@@ -70,7 +70,7 @@ fn outcome(result: Result<Response, Error>) -> Outcome {
         provider: Some("openai".to_owned()),
         model: Some("m".to_owned()),
         earlier: vec![
-            Earlier {
+            EarlierProvider {
                 provider: "groq".to_owned(),
                 model: None,
                 error: failure(),
@@ -117,7 +117,7 @@ fn the_debug_of_requests_and_answers_is_short_and_shows_no_text() {
     };
     is_private(&line);
     is_private(&BatchLineResult::NotProcessed(failure()));
-    is_private(&Refused::Lines(vec![(1, failure()); 5_000]));
+    is_private(&BatchRefusal::Lines(vec![(1, failure()); 5_000]));
 }
 
 #[test]
@@ -142,8 +142,8 @@ fn what_a_file_run_could_not_save_is_counted() {
     use crate::engine::counters::Counters;
     use crate::observe::tally::Tally;
     let tally = Tally::new(Some(1), Time::ZERO);
-    let report = Report {
-        summary: tally.summary(&Counters::default(), Bounds::default(), Time::ZERO),
+    let report = RunReport {
+        summary: tally.summary(&Counters::default(), Bottleneck::default(), Time::ZERO),
         stop: Some(StopReason::Fatal(failure())),
         unsaved: vec![text().into_bytes(); 9],
         compaction: Err(failure()),
@@ -164,26 +164,26 @@ fn the_debug_of_the_queues_types_is_short_and_shows_no_payload() {
     is_private(&job);
     is_private(&RunningJob::of(&job));
     let ids = (JobId::from_bytes([1; 16]), ProcessId::from_bytes([2; 16]));
-    let receipt = Receipt { job: 1, claim: 2 };
+    let receipt = JobReceipt { job: 1, claim: 2 };
     let result = JobResult {
         job_id: ids.0,
         process_id: ids.1,
         item_id: Some("a-1".to_owned()),
         request_hash: Some("0123".to_owned()),
-        kind: COMPLETION.to_owned(),
+        kind: COMPLETION_KIND.to_owned(),
         status: JobStatus::Completed,
         result: Some(raw()),
         error: Some(failure()),
         attempts: 1,
     };
     is_private(&result);
-    is_private(&Delivery { receipt, result });
-    let lane = Arc::new(Lane {
-        kind: COMPLETION.to_owned(),
+    is_private(&DeliveredResult { receipt, result });
+    let lane = Arc::new(JobLane {
+        kind: COMPLETION_KIND.to_owned(),
         name: Some("m".to_owned()),
         step: 0,
     });
-    let claimed = || Claimed {
+    let claimed = || ClaimedJob {
         receipt,
         job_id: ids.0,
         process_id: ids.1,
@@ -198,11 +198,11 @@ fn the_debug_of_the_queues_types_is_short_and_shows_no_payload() {
         crashes: 0,
         lost: false,
         in_doubt: false,
-        due_at: Wall(0),
+        due_at: Timestamp(0),
         history: Some(text()),
     };
     is_private(&claimed());
-    is_private(&Claims {
+    is_private(&ClaimReply {
         jobs: (0..100).map(|_| claimed()).collect(),
         next: None,
         more: false,
@@ -210,14 +210,14 @@ fn the_debug_of_the_queues_types_is_short_and_shows_no_payload() {
     is_private(&JobState {
         job_id: ids.0,
         process_id: ids.1,
-        kind: COMPLETION.to_owned(),
+        kind: COMPLETION_KIND.to_owned(),
         item_id: None,
         status: JobStatus::Completed,
         priority: 5,
         step: 0,
         attempts: 1,
         crashes: 0,
-        created_at: Wall(0),
+        created_at: Timestamp(0),
         due_at: None,
         result: Some(raw()),
         error: Some(failure()),
@@ -233,7 +233,7 @@ fn the_debug_of_the_queues_types_is_short_and_shows_no_payload() {
         spent: None,
     };
     let retry = ClaimOutcome::Retry {
-        due_at: Wall(0),
+        due_at: Timestamp(0),
         step: 0,
         attempt: 1,
         in_doubt: false,
@@ -247,7 +247,7 @@ fn the_debug_of_the_queues_types_is_short_and_shows_no_payload() {
             outcome,
         });
     }
-    is_private(&Batch {
+    is_private(&StoredBatch {
         no: BatchNo(1),
         process_id: Some(ids.1),
         lane,
@@ -256,6 +256,6 @@ fn the_debug_of_the_queues_types_is_short_and_shows_no_payload() {
         stopped_at: None,
         jobs: 3,
         record: text(),
-        created_at: Wall(0),
+        created_at: Timestamp(0),
     });
 }

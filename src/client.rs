@@ -7,20 +7,20 @@
 //! |---|---|
 //! | say which calls share a limit at the provider | [`QuotaKey`] |
 //! | say how many texts one call embeds | [`PackLimits`] |
-//! | pass on the limits that a reply named | [`RateHints`], [`Window`] |
+//! | pass on the limits that a reply named | [`RateHints`], [`RateWindow`] |
 //! | say how far a failed call got, hence whether it may have been paid for | [`Sent`] |
-//! | see whether a request asks for text or for a vector | [`Task`] |
+//! | see whether a request asks for text or for a vector | [`RequestTask`] |
 //! | recognise requests that ask the same | [`request_hash`] |
 //! | have a value of your own travel with a request to its outcome | [`UserData`] |
-//! | see which providers an item left behind | [`Earlier`] |
-//! | be called when a [`Context`](crate::Context) is cancelled | [`Subscription`] |
+//! | see which providers an item left behind | [`EarlierProvider`] |
+//! | be called when a [`Context`](crate::Context) is cancelled | [`CancelHook`] |
 
-pub use crate::base::cancel::Subscription;
+pub use crate::base::cancel::CancelHook;
 pub use crate::base::error::Sent;
-pub use crate::base::hints::{RateHints, Window};
+pub use crate::base::hints::{RateHints, RateWindow};
 pub use crate::engine::limiter::QuotaKey;
 pub use crate::engine::pack::PackLimits;
 pub use crate::llm::hash::request_hash;
-pub use crate::llm::request::Task;
-pub use crate::llm::response::Earlier;
+pub use crate::llm::request::RequestTask;
+pub use crate::llm::response::EarlierProvider;
 pub use crate::llm::user_data::UserData;

@@ -6,21 +6,21 @@
 //! | to | use |
 //! |---|---|
 //! | say how an input is read, and what is filled in where a line says nothing | [`PromptSettings`], [`InputFormat`] |
-//! | take the requests of an input one by one | [`Requests`] |
-//! | say where results go | [`Output`] |
-//! | know what a run will do, did, or why it could not begin | [`Plan`], [`Report`], [`FileRunError`] |
+//! | take the requests of an input one by one | [`PromptRequests`] |
+//! | say where results go | [`RunOutput`] |
+//! | know what a run will do, did, or why it could not begin | [`RunPlan`], [`RunReport`], [`FileRunError`] |
 //! | add results of a queue to a file, each once | [`ResultsAppender`] |
 //! | find the file that says which queue has items of an output | [`sidecar_path`] |
 #![cfg_attr(
     feature = "queue",
-    doc = "| read that file | [`Sidecar`], [`Taken`], [`file_id`] |
-| run a file through a queue, as batches want it | [`QueuedRun`], [`QueuedReport`] |"
+    doc = "| read that file | [`Sidecar`], [`TakenResults`], [`file_id`] |
+| run a file through a queue, as batches want it | [`QueueRun`], [`QueueRunReport`] |"
 )]
 
 pub use crate::base::sidecar_path::sidecar_path;
 pub use crate::bulk::appender::ResultsAppender;
-pub use crate::bulk::options::{FileRunError, Output, Plan, Report};
+pub use crate::bulk::options::{FileRunError, RunOutput, RunPlan, RunReport};
 pub use crate::bulk::prompts::{InputFormat, PromptSettings};
-pub use crate::bulk::requests::Requests;
+pub use crate::bulk::requests::PromptRequests;
 #[cfg(feature = "queue")]
-pub use crate::queue_run::{QueuedReport, QueuedRun, Sidecar, Taken, file_id};
+pub use crate::queue_run::{QueueRun, QueueRunReport, Sidecar, TakenResults, file_id};

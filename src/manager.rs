@@ -29,7 +29,7 @@ mod durable;
 /// The strategy that bulk work is carried out by, and why.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
-pub struct Effective {
+pub struct EffectiveStrategy {
     /// What is done.
     pub strategy: Strategy,
     /// What `llm.bulk_strategy` asks for.
@@ -38,7 +38,7 @@ pub struct Effective {
     pub fallback_reason: Option<String>,
 }
 
-impl Effective {
+impl EffectiveStrategy {
     /// What a strategy comes to with a provider that has a Batch API.
     pub fn possible(asked: Strategy) -> Self {
         Self {
@@ -227,8 +227,8 @@ impl LlmManager {
     }
 
     /// What `llm.bulk_strategy` comes to with this provider.
-    pub fn effective_strategy(&self) -> Effective {
-        Effective::new(self.asked, self.provider.provider)
+    pub fn effective_strategy(&self) -> EffectiveStrategy {
+        EffectiveStrategy::new(self.asked, self.provider.provider)
     }
 
     /// The first provider and those of `llm.fallback`, with the limits that are set.

@@ -5,12 +5,12 @@
 //! | to | use |
 //! |---|---|
 //! | see which providers can be used, and why the others cannot | [`survey`], [`inspect`], [`ProviderStatus`] |
-//! | see whose API keys are set | [`keys_set`] |
+//! | see whose API keys are set | [`api_keys_set`] |
 //! | find servers on this machine | [`LocalServer`], [`ServerState`], in [`ProviderStatus::servers`] |
-//! | show an address without its credentials | [`shown_url`] |
+//! | show an address without its credentials | [`redacted_url`] |
 //! | know how much [`Extract`](crate::Extract) keeps of a text | [`EXTRACT_CHARS`] |
 
-pub use crate::base::secret::shown_url;
+pub use crate::base::secret::redacted_url;
 pub use crate::llm::providers::extract::EXTRACT_CHARS;
 pub use crate::llm::providers::local::{LocalServer, ServerState};
-pub use crate::llm::providers::survey::{ProviderStatus, inspect, keys_set, survey};
+pub use crate::llm::providers::survey::{ProviderStatus, api_keys_set, inspect, survey};

@@ -14,7 +14,7 @@ use crate::base::id::{JobId, ProcessId};
 use crate::base::sidecar_path::resolved;
 use crate::bulk::checkpoint::{Ledger, Line, Unsaved};
 use crate::bulk::file::FileRun;
-use crate::bulk::options::{FileRunError, FileRunOptions, Output, Plan, Report};
+use crate::bulk::options::{FileRunError, FileRunOptions, RunOutput, RunPlan, RunReport};
 use crate::bulk::prompts::Prompts;
 use crate::engine::counters::Counters;
 use crate::engine::dispatch::{ErrorPolicy, StopReason};
@@ -23,7 +23,7 @@ use crate::queue::batch::BatchInfo;
 use crate::queue::host::{EnqueueError, JobQueue};
 use crate::queue::info::ProcessInfo;
 use crate::queue::job::{Job, JobStatus, ProcessState};
-use crate::queue::store::Delivery;
+use crate::queue::store::DeliveredResult;
 use crate::queue::worker::Worker;
 use crate::queue::worker_run::WorkerReport;
 
@@ -35,14 +35,14 @@ mod sidecar;
 mod taken;
 
 use keeper::{Keeper, Known};
-pub use sidecar::{Sidecar, Taken, file_id};
+pub use sidecar::{Sidecar, TakenResults, file_id};
 
 /// A run from a file of prompts to result lines, whose items wait in a [`JobQueue`], such as those that
 /// are handed over to a provider in batches. The same run attaches to them again after it was stopped or
 /// killed, by id and fingerprint: what is under way is not sent again, however long ago that was.
 ///
 /// As with [`FileRun`], the output is the checkpoint. Results leave the queue once they are in it.
-pub struct QueuedRun {
+pub struct QueueRun {
     run: FileRun<'static>,
     queue: JobQueue,
     process: ProcessId,
@@ -53,15 +53,15 @@ pub struct QueuedRun {
     info: Option<ProcessInfo>,
     /// The output, where a later run can come back to it.
     output: Option<PathBuf>,
-    taken: Vec<Taken>,
+    taken: Vec<TakenResults>,
 }
 
-/// What a [`QueuedRun`] did.
+/// What a [`QueueRun`] did.
 #[derive(Debug)]
 #[non_exhaustive]
-pub struct QueuedReport {
+pub struct QueueRunReport {
     /// The numbers, and how it ended.
-    pub report: Report,
+    pub report: RunReport,
     /// Items that were put on the queue.
     pub submitted: u64,
     /// Items that were there already, from earlier runs.
@@ -81,7 +81,7 @@ const CHUNK: usize = 500;
 /// How often it is looked for results that another worker has brought, and for what it left.
 const LOOK: Duration = Duration::from_secs(1);
 
-impl QueuedRun {
+impl QueueRun {
     /// The id of the process that belongs to an output file: the one that its [`Sidecar`] names, else one
     /// that is made of its path; links and relative paths are resolved. The file itself need not be there
     /// yet.
@@ -104,7 +104,7 @@ impl QueuedRun {
     /// cannot be read.
     pub fn prepare(
         prompts: Prompts,
-        output: Output,
+        output: RunOutput,
         options: FileRunOptions,
         queue: &JobQueue,
         process: ProcessId,
@@ -156,7 +156,7 @@ impl QueuedRun {
     }
 
     /// What is to be done.
-    pub fn plan(&self) -> &Plan {
+    pub fn plan(&self) -> &RunPlan {
         self.run.plan()
     }
 
@@ -201,7 +201,7 @@ impl QueuedRun {
     pub fn run(
         self,
         mut worker: impl FnMut() -> Result<Worker, Error>,
-    ) -> Result<QueuedReport, Error> {
+    ) -> Result<QueueRunReport, Error> {
         let ledger = Ledger::open(self.run)?;
         let ledger =
             ledger.ok_or_else(|| Error::new(ErrorKind::Invalid, "the input is a stream"))?;
@@ -258,7 +258,7 @@ impl QueuedRun {
         drop(locked);
         let unsaved = sum.unsaved.into_iter();
         report.unsaved = unsaved.map(|line| (line + "\n").into_bytes()).collect();
-        Ok(QueuedReport {
+        Ok(QueueRunReport {
             report,
             submitted: turn.submitted,
             attached: turn.attached,
@@ -276,7 +276,7 @@ struct Turn {
     queue: JobQueue,
     keeper: Keeper,
     /// Results that lie elsewhere and come back from there.
-    taken: Vec<Taken>,
+    taken: Vec<TakenResults>,
     process: ProcessId,
     ctx: Context,
     notifier: Option<Arc<dyn ProgressNotifier>>,
@@ -551,7 +551,7 @@ impl Turn {
 }
 
 /// The result line of a job; none of a cancelled one, which was never sent.
-fn line(delivery: &Delivery) -> Option<Line> {
+fn line(delivery: &DeliveredResult) -> Option<Line> {
     let result = &delivery.result;
     (result.status != JobStatus::Cancelled).then(|| Line {
         id: result.item_id.clone().unwrap_or_default(),

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use parking_lot::{Condvar, Mutex};
 
 use crate::base::cancel::Context;
-use crate::base::clock::{Clock, Time, Wake, Wall};
+use crate::base::clock::{Clock, Time, Timestamp, Wake};
 use crate::base::error::Error;
 use crate::engine::pack::PackLimits;
 use crate::llm::client::LlmClient;
@@ -291,8 +291,8 @@ impl Clock for ManualClock {
     }
 
     /// Time passed since the origin, as if that had been in 2020.
-    fn wall(&self) -> Wall {
-        Wall(1_577_836_800_000).after(self.now().since(Time::ZERO))
+    fn wall(&self) -> Timestamp {
+        Timestamp(1_577_836_800_000).after(self.now().since(Time::ZERO))
     }
 
     fn real_wait(&self, _until: Time) -> Option<Duration> {

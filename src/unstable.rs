@@ -2,24 +2,25 @@
 //!
 //! | seam | what it replaces | its vocabulary |
 //! |---|---|---|
-//! | [`Transport`] | how bytes reach a provider | [`HttpTransport`], [`HttpRequest`], [`HttpReply`], [`Method`], [`Headers`], [`Transfer`], [`ReplyShare`] |
+//! | [`Transport`] | how bytes reach a provider | [`HttpTransport`], [`HttpRequest`], [`HttpReply`], [`HttpMethod`], [`HttpHeaders`], [`HttpTransfer`], [`ReplyShare`] |
 //! | [`Clock`] | time | [`SystemClock`], [`Time`], [`Wake`] |
-//! | [`BatchClient`] | a provider's Batch API | [`BatchIntent`], [`BatchStage`], [`BatchInput`], [`BatchLimits`], [`Found`], [`BatchStatus`], [`BatchState`], [`BatchCounts`], [`Refused`], [`BatchLine`], [`BatchLineResult`] |
+//! | [`BatchClient`] | a provider's Batch API | [`BatchIntent`], [`BatchStage`], [`BatchInput`], [`BatchLimits`], [`ListedBatches`], [`BatchStatus`], [`BatchState`], [`BatchCounts`], [`BatchRefusal`], [`BatchLine`], [`BatchLineResult`] |
 #![cfg_attr(
     feature = "queue",
-    doc = "| [`JobStore`] | the database of jobs | [`WorkerId`], [`Wanted`], [`Claims`], [`Claimed`], [`Settlement`], [`ClaimOutcome`], [`Taking`], [`OnWork`], [`Batch`], [`BatchNo`], [`Waiting`], [`Filled`] |"
+    doc = "| [`JobStore`] | the database of jobs | [`WorkerId`], [`ClaimRequest`], [`ClaimReply`], [`ClaimedJob`], [`Settlement`], [`ClaimOutcome`], [`ConsumerLock`], [`WorkSignal`], [`StoredBatch`], [`BatchNo`], [`WaitingJobs`], [`BatchFill`] |"
 )]
 
 pub use crate::base::clock::{Clock, SystemClock, Time, Wake};
 pub use crate::llm::batch::{
     BatchClient, BatchCounts, BatchInput, BatchIntent, BatchLimits, BatchLine, BatchLineResult,
-    BatchStage, BatchState, BatchStatus, Found, Refused,
+    BatchRefusal, BatchStage, BatchState, BatchStatus, ListedBatches,
 };
 pub use crate::llm::transport::{
-    Headers, HttpReply, HttpRequest, HttpTransport, Method, ReplyShare, Transfer, Transport,
+    HttpHeaders, HttpMethod, HttpReply, HttpRequest, HttpTransfer, HttpTransport, ReplyShare,
+    Transport,
 };
 #[cfg(feature = "queue")]
 pub use crate::queue::store::{
-    Batch, BatchNo, ClaimOutcome, Claimed, Claims, Filled, JobStore, MOST_CRASHES, OnWork,
-    SUSPECT_CRASHES, Settlement, Taking, Waiting, Wanted, WorkerId,
+    BatchFill, BatchNo, ClaimOutcome, ClaimReply, ClaimRequest, ClaimedJob, ConsumerLock, JobStore,
+    MAX_CRASHES, SUSPECT_CRASHES, Settlement, StoredBatch, WaitingJobs, WorkSignal, WorkerId,
 };

@@ -9,8 +9,8 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use batchwright::{
-    Client, Context, Error, ErrorKind, FinishReason, Headers, HttpReply, HttpRequest, LlmClient,
-    LlmConfig, RateHints, Request, Response, Secret, Sent, Transport,
+    Client, Context, Error, ErrorKind, FinishReason, HttpHeaders, HttpReply, HttpRequest,
+    LlmClient, LlmConfig, RateHints, Request, Response, Secret, Sent, Transport,
 };
 use serde_json::Value;
 
@@ -115,7 +115,7 @@ fn spelled(input: &[u8]) -> HttpReply {
     }
     HttpReply {
         status,
-        headers: headers.into_iter().collect::<Headers>(),
+        headers: headers.into_iter().collect::<HttpHeaders>(),
         body: rest.to_vec(),
     }
 }

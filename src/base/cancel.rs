@@ -48,7 +48,7 @@ impl Node {
         due.iter().for_each(|hook| hook());
     }
 
-    fn subscribe(self: &Arc<Self>, level: u8, hook: Hook) -> Subscription {
+    fn subscribe(self: &Arc<Self>, level: u8, hook: Hook) -> CancelHook {
         let id = {
             let mut hooks = self.hooks.lock();
             hooks.next += 1;
@@ -60,7 +60,7 @@ impl Node {
         if self.level.load(Ordering::SeqCst) >= level {
             hook();
         }
-        Subscription {
+        CancelHook {
             node: Arc::downgrade(self),
             id,
         }
@@ -69,12 +69,12 @@ impl Node {
 
 /// Removes its hook when dropped.
 #[must_use = "dropping the subscription removes the hook"]
-pub struct Subscription {
+pub struct CancelHook {
     node: Weak<Node>,
     id: u64,
 }
 
-impl Drop for Subscription {
+impl Drop for CancelHook {
     fn drop(&mut self) {
         if let Some(node) = self.node.upgrade() {
             node.hooks.lock().list.retain(|(id, ..)| *id != self.id);
@@ -196,13 +196,13 @@ impl Context {
 
     /// Calls `hook` when the context is cancelled (at once if it is already). The hook must be
     /// quick and may be called twice.
-    pub fn on_cancel(&self, hook: impl Fn() + Send + Sync + 'static) -> Subscription {
+    pub fn on_cancel(&self, hook: impl Fn() + Send + Sync + 'static) -> CancelHook {
         self.node.subscribe(CANCELLED, Arc::new(hook))
     }
 
     /// Calls `hook` when the context is aborted (at once if it is already). The hook must be
     /// quick and may be called twice.
-    pub fn on_abort(&self, hook: impl Fn() + Send + Sync + 'static) -> Subscription {
+    pub fn on_abort(&self, hook: impl Fn() + Send + Sync + 'static) -> CancelHook {
         self.node.subscribe(ABORTED, Arc::new(hook))
     }
 
@@ -217,7 +217,7 @@ impl Context {
         }
     }
 
-    fn tie(&self, child: &Arc<Node>, level: u8) -> Subscription {
+    fn tie(&self, child: &Arc<Node>, level: u8) -> CancelHook {
         let child = Arc::downgrade(child);
         let raise = move || {
             if let Some(child) = child.upgrade() {

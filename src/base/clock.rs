@@ -43,9 +43,9 @@ impl Time {
 #[derive(
     Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
 )]
-pub struct Wall(pub i64);
+pub struct Timestamp(pub i64);
 
-impl Wall {
+impl Timestamp {
     /// This point moved by `by`, rounded up to a whole millisecond: never too early.
     pub fn after(self, by: Duration) -> Self {
         let millis = by.as_nanos().div_ceil(1_000_000);
@@ -56,16 +56,16 @@ impl Wall {
     }
 
     /// Time passed since `earlier`, zero if that lies ahead.
-    pub fn since(self, earlier: Wall) -> Duration {
+    pub fn since(self, earlier: Timestamp) -> Duration {
         let millis = self.0.saturating_sub(earlier.0);
         Duration::from_millis(u64::try_from(millis).unwrap_or(0))
     }
 }
 
-impl From<SystemTime> for Wall {
+impl From<SystemTime> for Timestamp {
     fn from(time: SystemTime) -> Self {
         let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
-        Wall(i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
+        Timestamp(i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
     }
 }
 
@@ -78,7 +78,7 @@ pub trait Clock: Send + Sync {
     fn now(&self) -> Time;
 
     /// The current time of day. Default: the system's.
-    fn wall(&self) -> Wall {
+    fn wall(&self) -> Timestamp {
         SystemTime::now().into()
     }
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 /// One limit as a reply told it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Window {
+pub struct RateWindow {
     /// Units (requests or tokens) allowed per [`period`](Self::period).
     pub limit: u64,
     /// Time over which `limit` holds, usually one minute; a day for some vendors.
@@ -22,9 +22,9 @@ pub struct Window {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct RateHints {
     /// Requests in a period.
-    pub requests: Option<Window>,
+    pub requests: Option<RateWindow>,
     /// Tokens in a period.
-    pub tokens: Option<Window>,
+    pub tokens: Option<RateWindow>,
 }
 
 impl RateHints {

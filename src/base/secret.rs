@@ -196,11 +196,11 @@ impl fmt::Debug for Secret {
 /// A URL without its user name and password, fit to be shown.
 ///
 /// ```
-/// use batchwright::shown_url;
-/// assert_eq!(shown_url("http://me:pw@proxy:3128/x"), "http://***@proxy:3128/x");
-/// assert_eq!(shown_url("http://127.0.0.1:8080/v1"), "http://127.0.0.1:8080/v1");
+/// use batchwright::redacted_url;
+/// assert_eq!(redacted_url("http://me:pw@proxy:3128/x"), "http://***@proxy:3128/x");
+/// assert_eq!(redacted_url("http://127.0.0.1:8080/v1"), "http://127.0.0.1:8080/v1");
 /// ```
-pub fn shown_url(url: &str) -> String {
+pub fn redacted_url(url: &str) -> String {
     let (scheme, rest) = url.split_once("://").unwrap_or(("", url));
     let authority_end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
     let shown = match rest[..authority_end].rfind('@') {
@@ -238,7 +238,7 @@ pub(crate) struct Address(pub String);
 
 impl fmt::Debug for Address {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&shown_url(&self.0))
+        f.write_str(&redacted_url(&self.0))
     }
 }
 

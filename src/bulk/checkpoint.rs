@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use crate::base::clock::{Clock, SystemClock, Time};
 use crate::base::error::Error;
-use crate::engine::bottleneck::Bounds;
+use crate::engine::bottleneck::Bottleneck;
 use crate::engine::counters::Counters;
 use crate::engine::dispatch::StopReason;
 use crate::llm::request::Request;
@@ -16,7 +16,7 @@ use super::compact::compact;
 use super::file::{FileRun, Parts, is_wanted};
 use super::input::{FileIndex, Fit, InputFile, Matching, State, hash_prefix};
 use super::open_output::OpenOutput;
-use super::options::{FileRunOptions, Plan, Report};
+use super::options::{FileRunOptions, RunPlan, RunReport};
 use super::results::ResultsFile;
 
 /// A result line that came back, without its end.
@@ -43,7 +43,7 @@ pub(crate) struct Ledger {
     input: Arc<InputFile>,
     items: Items,
     output: OpenOutput,
-    plan: Plan,
+    plan: RunPlan,
     options: FileRunOptions,
     /// The output holds several lines of one item.
     repeated: bool,
@@ -219,14 +219,14 @@ impl Ledger {
         self,
         mut stop: Option<StopReason>,
         counters: Counters,
-    ) -> (Report, Option<ResultsFile>) {
+    ) -> (RunReport, Option<ResultsFile>) {
         let now = SystemClock.now();
         let counters = Counters {
             first_start: Some(self.started),
             last_end: Some(now),
             ..counters
         };
-        let mut summary = self.tally.summary(&counters, Bounds::default(), now);
+        let mut summary = self.tally.summary(&counters, Bottleneck::default(), now);
         // How long a batch took is no time of a call.
         (
             summary.latency_p50,
@@ -249,7 +249,7 @@ impl Ledger {
                 Ok(()) => {}
             }
         }
-        let report = Report {
+        let report = RunReport {
             summary,
             stop,
             unsaved: Vec::new(),
@@ -259,7 +259,7 @@ impl Ledger {
     }
 
     /// What was to be done.
-    pub(crate) fn plan(&self) -> &Plan {
+    pub(crate) fn plan(&self) -> &RunPlan {
         &self.plan
     }
 }

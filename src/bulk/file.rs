@@ -13,7 +13,7 @@ use crate::base::error::{Error, ErrorKind};
 use crate::engine::dispatch::{Dispatcher, ErrorPolicy, Event, StopReason};
 use crate::engine::run::{Finish, Observer, Outlet, Reply, Runner, Shell, Waker, run};
 use crate::engine::work::Ticket;
-use crate::llm::request::{Request, Task};
+use crate::llm::request::{Request, RequestTask};
 use crate::llm::route::Route;
 use crate::observe::progress::ProgressNotifier;
 use crate::observe::tally::Tally;
@@ -27,7 +27,7 @@ use super::lines::{
 };
 use super::list::{Feeder, Item, ListBacklog};
 use super::open_output::{OpenOutput, Opened, open, refuse_same_file};
-use super::options::{FileRunError, FileRunOptions, Output, Plan, Report};
+use super::options::{FileRunError, FileRunOptions, RunOutput, RunPlan, RunReport};
 use super::prompts::{PromptSource, Prompts};
 use super::replies::Replies;
 use super::results::ResultsFile;
@@ -42,7 +42,7 @@ use crate::engine::pack::{Backlog, Pack, Packed};
 pub struct FileRun<'a> {
     prompts: Prepared,
     output: OpenOutput,
-    plan: Plan,
+    plan: RunPlan,
     options: FileRunOptions,
     concurrency: usize,
     on_error: ErrorPolicy,
@@ -56,7 +56,7 @@ enum Prepared {
         index: Arc<FileIndex>,
         models: Vec<Option<String>>,
         output_cap: Option<u32>,
-        task: Task,
+        task: RequestTask,
         /// The output holds several lines of one item.
         repeated: bool,
         marks: Marks,
@@ -76,7 +76,7 @@ pub(super) struct Parts {
     pub repeated: bool,
     pub marks: Marks,
     pub output: OpenOutput,
-    pub plan: Plan,
+    pub plan: RunPlan,
     pub options: FileRunOptions,
 }
 
@@ -87,7 +87,7 @@ impl<'a> FileRun<'a> {
     /// When the output cannot be written, belongs to another run, or is no results file.
     pub fn prepare(
         prompts: Prompts,
-        output: Output,
+        output: RunOutput,
         options: FileRunOptions,
     ) -> Result<Self, FileRunError> {
         Self::prepare_comparing(prompts, output, options, &mut |_| Ok(()))
@@ -96,11 +96,11 @@ impl<'a> FileRun<'a> {
     /// The same, with a look at what somebody else has in hand, once the output is locked.
     pub(crate) fn prepare_comparing(
         prompts: Prompts,
-        output: Output,
+        output: RunOutput,
         options: FileRunOptions,
         compare: &mut dyn FnMut(&mut Matching) -> Result<(), Error>,
     ) -> Result<Self, FileRunError> {
-        let mut plan = Plan::default();
+        let mut plan = RunPlan::default();
         let (prompts, output) = match prompts.source {
             PromptSource::File(_) => prepare_file(prompts, output, &options, &mut plan, compare)?,
             PromptSource::Stream { .. } => prepare_stream(prompts, output, &options, &mut plan)?,
@@ -118,7 +118,7 @@ impl<'a> FileRun<'a> {
     }
 
     /// What is to be done.
-    pub fn plan(&self) -> &Plan {
+    pub fn plan(&self) -> &RunPlan {
         &self.plan
     }
 
@@ -181,8 +181,8 @@ impl<'a> FileRun<'a> {
     /// Sends what is to be sent, through a client or a [`Route`].
     ///
     /// # Errors
-    /// Only when the run could not begin; how it ended is in the [`Report`].
-    pub fn run<'r>(mut self, route: impl Into<Route<'r>>) -> Result<Report, Error> {
+    /// Only when the run could not begin; how it ended is in the [`RunReport`].
+    pub fn run<'r>(mut self, route: impl Into<Route<'r>>) -> Result<RunReport, Error> {
         if self.options.dry_run {
             let why = "the run was prepared as a dry run";
             return Err(Error::new(ErrorKind::Invalid, why));
@@ -327,9 +327,9 @@ fn file_runner<'r>(
 
 fn prepare_file(
     prompts: Prompts,
-    output: Output,
+    output: RunOutput,
     options: &FileRunOptions,
-    plan: &mut Plan,
+    plan: &mut RunPlan,
     compare: &mut dyn FnMut(&mut Matching) -> Result<(), Error>,
 ) -> Result<(Prepared, OpenOutput), FileRunError> {
     let PromptSource::File(mut checked) = prompts.source else {
@@ -345,7 +345,7 @@ fn prepare_file(
             plan.resumable = true;
             let (models, vectors) = (&mut plan.models_before, &mut plan.vectors_before);
             let superseded = &mut plan.superseded;
-            let embeds = prompts.settings.0.task == Task::Embed;
+            let embeds = prompts.settings.0.task == RequestTask::Embed;
             let file = ResultsFile::open(&path, options.fsync, &mut |line, _| {
                 let prefix = line.prefix(options.redo_extracts);
                 let found = checked.items.mark(&line.id, prefix, line.ended());
@@ -413,9 +413,9 @@ fn remember<M: PartialEq>(models: &mut Vec<M>, model: Option<M>) {
 
 fn prepare_stream(
     prompts: Prompts,
-    output: Output,
+    output: RunOutput,
     options: &FileRunOptions,
-    plan: &mut Plan,
+    plan: &mut RunPlan,
 ) -> Result<(Prepared, OpenOutput), FileRunError> {
     let mut previous = Previous::new(options.redo_extracts);
     let output = match open(output, options)? {
@@ -442,7 +442,7 @@ struct Surroundings<'s, 'r> {
 }
 
 struct Ended {
-    report: Report,
+    report: RunReport,
     file: Option<ResultsFile>,
     superseded: u64,
 }
@@ -580,7 +580,7 @@ impl<'r> Surroundings<'_, 'r> {
             stop = Some(StopReason::Fatal(Error::new(ErrorKind::Invalid, why)));
         }
         Ok(Ended {
-            report: Report {
+            report: RunReport {
                 summary: tally.summary(&counters, bounds, now),
                 stop,
                 unsaved,

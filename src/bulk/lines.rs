@@ -13,7 +13,7 @@ use crate::engine::route::Tries;
 use crate::engine::run::Reply;
 use crate::engine::work::Settled;
 use crate::llm::request::Request;
-use crate::llm::response::{Earlier, Outcome, Response};
+use crate::llm::response::{EarlierProvider, Outcome, Response};
 use crate::llm::route::{Route, latency};
 use crate::observe::tally::{Measure, Tally};
 
@@ -123,7 +123,7 @@ fn render(
     bytes: &mut Vec<u8>,
     named: &Named,
     provider: Option<String>,
-    earlier: Vec<Earlier>,
+    earlier: Vec<EarlierProvider>,
     tries: &Tries,
     latency: Duration,
     result: Result<Response, Error>,

@@ -18,7 +18,7 @@ use crate::engine::route::Tries;
 use crate::engine::run::{Waker, panicked};
 use crate::engine::waiting::Waiting;
 use crate::engine::work::{Gates, Take, Ticket};
-use crate::llm::request::{Request, Task};
+use crate::llm::request::{Request, RequestTask};
 use crate::llm::route::{Route, cost};
 
 use crate::engine::pack::Backlog;
@@ -156,7 +156,7 @@ impl<R: Borrow<Request>> Feeder<R> {
             let Some(item) = next else { break };
             let last = item.is_err();
             let request = item.as_ref().ok().map(Borrow::borrow);
-            let shares = request.is_some_and(|request| request.task == Task::Embed);
+            let shares = request.is_some_and(|request| request.task == RequestTask::Embed);
             if let Some((one_by_one, in_packs)) = ways.take() {
                 way = Some(match shares {
                     true => (in_packs, true),

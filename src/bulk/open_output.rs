@@ -9,7 +9,7 @@ use crate::observe::tally::Tally;
 
 use super::input::{FileIndex, InputFile, State};
 use super::lines::{KEPT, Named, unsent_line};
-use super::options::{FileRunError, FileRunOptions, Output, Place};
+use super::options::{FileRunError, FileRunOptions, Place, RunOutput};
 use super::results::ResultsFile;
 use super::results::superseded::Marks;
 
@@ -86,7 +86,7 @@ impl OpenOutput {
 }
 
 /// Opens the place; a regular file is left to whoever reads it.
-pub(super) fn open(output: Output, options: &FileRunOptions) -> Result<Opened, FileRunError> {
+pub(super) fn open(output: RunOutput, options: &FileRunOptions) -> Result<Opened, FileRunError> {
     match output.0 {
         Place::Writer(writer) => no_order(options).map(|()| Opened::Writer(writer)),
         Place::File(path) if options.dry_run && !path.exists() => {

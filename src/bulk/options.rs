@@ -16,14 +16,14 @@ use crate::observe::tally::{Summary, Tally};
 use super::input::{FileIndex, State};
 
 /// Where results go.
-pub struct Output(pub(super) Place);
+pub struct RunOutput(pub(super) Place);
 
 pub(super) enum Place {
     File(PathBuf),
     Writer(Box<dyn Write + Send>),
 }
 
-impl Output {
+impl RunOutput {
     /// A file; an existing results file is resumed from. A path that is no regular file (a pipe,
     /// a device) is written to like any stream.
     pub fn file(path: impl Into<PathBuf>) -> Self {
@@ -55,7 +55,7 @@ pub enum FileRunError {
     Usage(Error),
 }
 
-impl Plan {
+impl RunPlan {
     /// Counts what this run leaves as earlier ones have settled it.
     pub(super) fn count_before(
         &self,
@@ -88,7 +88,7 @@ impl std::error::Error for FileRunError {}
 /// What is to be done, before anything is sent.
 #[derive(Debug, Clone, Default)]
 #[non_exhaustive]
-pub struct Plan {
+pub struct RunPlan {
     /// Items in the input; `None` for a stream.
     pub total: Option<u64>,
     /// Items finished by earlier runs.
@@ -119,7 +119,7 @@ pub struct Plan {
     pub to_send: Option<u64>,
     /// Models that answered items of this input in earlier runs, in their providers' words.
     pub models_before: Vec<String>,
-    /// For [`Task::Embed`](crate::Task::Embed): who made the finished vectors, each provider with
+    /// For [`RequestTask::Embed`](crate::RequestTask::Embed): who made the finished vectors, each provider with
     /// the model in its words. Empty for a stream.
     pub vectors_before: Vec<(String, String)>,
     /// Whether the output can be resumed from.
@@ -128,7 +128,7 @@ pub struct Plan {
 
 /// What a run did. Its `Debug` shows nothing of the lines.
 #[non_exhaustive]
-pub struct Report {
+pub struct RunReport {
     /// The numbers.
     pub summary: Summary,
     /// Why it ended early, if it did.
@@ -140,9 +140,9 @@ pub struct Report {
     pub compaction: Result<(), Error>,
 }
 
-impl fmt::Debug for Report {
+impl fmt::Debug for RunReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Report")
+        f.debug_struct("RunReport")
             .field("summary", &self.summary)
             .field("stop", &self.stop)
             .field("unsaved", &Many(self.unsaved.len()))

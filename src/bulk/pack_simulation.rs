@@ -11,7 +11,7 @@ use crate::base::clock::Time;
 use crate::base::error::{Error, ErrorKind, Sent};
 use crate::base::hints::RateHints;
 use crate::bulk::work::{Job, Sink, count};
-use crate::engine::bottleneck::Bounds;
+use crate::engine::bottleneck::Bottleneck;
 use crate::engine::class::Class;
 use crate::engine::dispatch::{
     Dispatcher, ErrorPolicy, Event, Flight, Landed, Options, StopReason, Turn,
@@ -402,7 +402,7 @@ impl Scene {
             ends.values().filter(|end| wanted(end)).count() as u64
         };
         let tally = &self.dispatcher.work.tally;
-        let summary = tally.summary(&counters, Bounds::default(), self.now);
+        let summary = tally.summary(&counters, Bottleneck::default(), self.now);
         assert_eq!(summary.completed, with(|end| matches!(end, Some(Ok(())))));
         assert_eq!(summary.failed, with(|end| matches!(end, Some(Err(_)))));
         assert_eq!(summary.pending, with(Option::is_none));

@@ -12,7 +12,7 @@ use serde_json::Value;
 use crate::base::brief::{Bytes, FieldIf, Name};
 use crate::base::cancel::Context;
 use crate::base::error::{Error, ErrorKind};
-use crate::llm::request::{Request, ResponseFormat, Task};
+use crate::llm::request::{Request, RequestTask, ResponseFormat};
 
 use super::input::{Form, Hooks, InputFile, Matching, Named, Settings, Template, first_checked};
 
@@ -53,14 +53,14 @@ impl PromptSettings {
         Self::default()
     }
 
-    /// What is asked for. Default: [`Task::Complete`]. For [`Task::Embed`] each record is one text,
+    /// What is asked for. Default: [`RequestTask::Complete`]. For [`RequestTask::Embed`] each record is one text,
     /// and no other setting than the model, the template and the dimensions may be made.
-    pub fn task(mut self, task: Task) -> Self {
+    pub fn task(mut self, task: RequestTask) -> Self {
         self.0.task = task;
         self
     }
 
-    /// Numbers in a vector, with [`Task::Embed`]. Default: the model's own length.
+    /// Numbers in a vector, with [`RequestTask::Embed`]. Default: the model's own length.
     pub fn dimensions(mut self, numbers: u32) -> Self {
         self.0.dimensions = Some(numbers);
         self
@@ -162,8 +162,8 @@ impl PromptSettings {
 
     pub(crate) fn output_cap(&self) -> Option<u32> {
         match self.0.task {
-            Task::Complete => self.0.max_tokens,
-            Task::Embed => Some(0),
+            RequestTask::Complete => self.0.max_tokens,
+            RequestTask::Embed => Some(0),
         }
     }
 }
@@ -206,7 +206,8 @@ fn refuse_twice(files: &[Named<'_>]) -> Result<(), Error> {
 /// What texts that are embedded by one call must have in common beside the model.
 fn shared_fields(request: &Request) -> Option<String> {
     let shared = (request.params.dimensions, &request.extra);
-    let plain = request.task == Task::Complete || (shared.0.is_none() && shared.1.is_empty());
+    let plain =
+        request.task == RequestTask::Complete || (shared.0.is_none() && shared.1.is_empty());
     (!plain).then(|| serde_json::json!([shared.0, shared.1]).to_string())
 }
 

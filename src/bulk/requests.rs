@@ -11,7 +11,7 @@ use super::input::{FileIndex, InputFile, StreamLines};
 use super::prompts::{PromptSource, Prompts};
 
 /// The requests of [`Prompts`], in their order; see [`Prompts::into_requests`].
-pub struct Requests(Option<Source>);
+pub struct PromptRequests(Option<Source>);
 
 enum Source {
     File {
@@ -29,7 +29,7 @@ impl Prompts {
     ///
     /// An item is an error, the last one, when the file is no longer what was checked, a line of the
     /// stream is no prompt, or they cannot be read.
-    pub fn into_requests(self) -> Requests {
+    pub fn into_requests(self) -> PromptRequests {
         let source = match self.source {
             PromptSource::File(file) => Source::File {
                 input: file.input,
@@ -40,7 +40,7 @@ impl Prompts {
                 Source::Stream(Box::new(StreamLines::new(name, reader, self.settings.0)))
             }
         };
-        Requests(Some(source))
+        PromptRequests(Some(source))
     }
 }
 
@@ -63,7 +63,7 @@ impl Source {
     }
 }
 
-impl Iterator for Requests {
+impl Iterator for PromptRequests {
     type Item = Result<Request, Error>;
 
     fn next(&mut self) -> Option<Self::Item> {
@@ -75,7 +75,7 @@ impl Iterator for Requests {
     }
 }
 
-impl FusedIterator for Requests {}
+impl FusedIterator for PromptRequests {}
 
 #[cfg(test)]
 mod tests {
@@ -83,7 +83,7 @@ mod tests {
     use crate::base::cancel::Context;
     use crate::bulk::prompts::PromptSettings;
 
-    fn ids(requests: Requests) -> Vec<String> {
+    fn ids(requests: PromptRequests) -> Vec<String> {
         requests.map(|r| r.unwrap().id.unwrap()).collect()
     }
 

@@ -20,7 +20,7 @@ use crate::engine::route::Tries;
 use crate::engine::run::{Finish, Observer, Outlet, Shell, Waker, run};
 use crate::engine::work::Ticket;
 use crate::llm::client::LlmClient;
-use crate::llm::request::{Request, Task};
+use crate::llm::request::{Request, RequestTask};
 use crate::llm::response::Outcome;
 use crate::llm::route::Route;
 use crate::observe::progress::ProgressNotifier;
@@ -272,7 +272,7 @@ impl<'a> Bulk<'a> {
     }
 
     fn pack(&self) -> PackLimits {
-        self.route.pack_limits(Task::Embed)
+        self.route.pack_limits(RequestTask::Embed)
     }
 
     fn ahead(&self) -> usize {

@@ -10,7 +10,7 @@ use super::credential;
 use super::value::{Kind, Value};
 
 /// One setting that there is.
-pub struct Key {
+pub struct SettingKey {
     name: &'static str,
     /// Looked at in this order.
     variables: &'static [&'static str],
@@ -41,8 +41,8 @@ const fn key(
     kind: Kind,
     default: Default,
     doc: &'static str,
-) -> Key {
-    Key {
+) -> SettingKey {
+    SettingKey {
         name,
         variables,
         kind,
@@ -51,7 +51,7 @@ const fn key(
     }
 }
 
-static KEYS: &[Key] = &[
+static KEYS: &[SettingKey] = &[
     key(
         "llm.provider",
         &["BATCHWRIGHT_PROVIDER"],
@@ -250,9 +250,9 @@ static KEYS: &[Key] = &[
     ),
 ];
 
-impl Key {
+impl SettingKey {
     /// Every setting, in the order of the documentation.
-    pub fn all() -> &'static [Key] {
+    pub fn all() -> &'static [SettingKey] {
         KEYS
     }
 
@@ -261,11 +261,11 @@ impl Key {
     /// # Errors
     /// [`ErrorKind::Invalid`] when there is none, with those that were perhaps meant and the list;
     /// for a credential, with the environment variable that takes it.
-    pub fn named(name: &str) -> Result<&'static Key, Error> {
+    pub fn named(name: &str) -> Result<&'static SettingKey, Error> {
         Self::find(name).ok_or_else(|| Error::new(ErrorKind::Invalid, unknown(name)))
     }
 
-    pub(super) fn find(name: &str) -> Option<&'static Key> {
+    pub(super) fn find(name: &str) -> Option<&'static SettingKey> {
         KEYS.iter().find(|key| key.name == name)
     }
 
@@ -342,19 +342,19 @@ impl Key {
     }
 }
 
-impl fmt::Debug for Key {
+impl fmt::Debug for SettingKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("Key").field(&self.name).finish()
+        f.debug_tuple("SettingKey").field(&self.name).finish()
     }
 }
 
-impl PartialEq for Key {
+impl PartialEq for SettingKey {
     fn eq(&self, other: &Self) -> bool {
         self.name == other.name
     }
 }
 
-impl Eq for Key {}
+impl Eq for SettingKey {}
 
 fn unknown(name: &str) -> String {
     if let Some(variable) = credential::in_name(name) {
@@ -376,7 +376,8 @@ fn unknown(name: &str) -> String {
 /// The settings that were perhaps meant: by their variable, a slip, or a part of the name.
 fn near(name: &str) -> Vec<&'static str> {
     let name = name.trim();
-    let by_variable = |key: &&Key| key.variables.iter().any(|v| v.eq_ignore_ascii_case(name));
+    let by_variable =
+        |key: &&SettingKey| key.variables.iter().any(|v| v.eq_ignore_ascii_case(name));
     if let Some(key) = KEYS.iter().find(by_variable) {
         return vec![key.name];
     }
@@ -384,9 +385,9 @@ fn near(name: &str) -> Vec<&'static str> {
         return vec![name];
     }
     let own = name.rsplit('.').next().unwrap_or_default();
-    let last = |key: &Key| key.name.rsplit('.').next().unwrap_or_default();
+    let last = |key: &SettingKey| key.name.rsplit('.').next().unwrap_or_default();
     let slip = closest(own, KEYS.iter().map(last));
-    let part = |key: &&Key| match slip {
+    let part = |key: &&SettingKey| match slip {
         Some(meant) => last(key) == meant,
         None => own.len() > 2 && last(key).contains(own),
     };
@@ -406,7 +407,7 @@ mod tests {
     #[test]
     fn the_table_is_sound() {
         let mut names = HashSet::new();
-        for key in Key::all() {
+        for key in SettingKey::all() {
             assert!(names.insert(key.name), "{} stands twice", key.name);
             assert_eq!(credential::in_name(key.name), None, "{}", key.name);
             for variable in key.variables {
@@ -445,7 +446,7 @@ mod tests {
             ),
             ("groq.api_key", "never stored: set GROQ_API_KEY"),
         ] {
-            let error = Key::named(name).unwrap_err();
+            let error = SettingKey::named(name).unwrap_err();
             assert_eq!(error.kind(), ErrorKind::Invalid);
             assert!(error.message().contains(meant), "{error}");
         }
@@ -453,7 +454,7 @@ mod tests {
 
     #[test]
     fn what_is_stored_is_sound_and_no_credential() {
-        let model = Key::named("llm.model").unwrap();
+        let model = SettingKey::named("llm.model").unwrap();
         assert_eq!(model.check_stored(" gpt-x ").unwrap(), "gpt-x");
         for (name, value, said) in [
             ("llm.model", "sk-abcdefghijkl", "set OPENAI_API_KEY"),
@@ -466,7 +467,10 @@ mod tests {
                 "queue.max_cpu_percent=101: write a whole number from 1 to 100",
             ),
         ] {
-            let error = Key::named(name).unwrap().check_stored(value).unwrap_err();
+            let error = SettingKey::named(name)
+                .unwrap()
+                .check_stored(value)
+                .unwrap_err();
             assert!(error.message().contains(said), "{error}");
             let hidden = !error.message().contains("abcdef") && !error.message().contains("gsk_");
             assert!(hidden, "{error}");

@@ -3,11 +3,11 @@
 //! | to | use |
 //! |---|---|
 //! | take settings from flags, the environment and a store | [`Settings`](crate::Settings) |
-//! | know which settings there are | [`Key`] |
-//! | see a value and where it comes from | [`Setting`], [`Source`] |
+//! | know which settings there are | [`SettingKey`] |
+//! | see a value and where it comes from | [`Setting`], [`SettingSource`] |
 //! | keep settings | [`ConfigStore`], [`MemoryConfig`]; in a file that processes share `SqliteConfig`, with the feature `queue` |
 //! | notice that they have changed | [`SettingsWatch`] |
-//! | see which strategy they lead to, and why | [`Effective`] |
+//! | see which strategy they lead to, and why | [`EffectiveStrategy`] |
 //!
 //! For who works on this crate: a new setting is a row of `KEYS` in `key.rs` and a getter in `typed.rs`.
 
@@ -22,9 +22,9 @@ mod typed;
 mod value;
 pub(crate) mod watch;
 
-pub use crate::manager::Effective;
-pub use key::Key;
-pub use settings::{Setting, Source};
+pub use crate::manager::EffectiveStrategy;
+pub use key::SettingKey;
+pub use settings::{Setting, SettingSource};
 #[cfg(feature = "queue")]
 pub use sqlite::SqliteConfig;
 pub use store::{ConfigStore, MemoryConfig};

@@ -6,14 +6,14 @@ use std::fmt;
 use crate::base::error::{Error, ErrorKind};
 
 use super::credential;
-use super::key::Key;
+use super::key::SettingKey;
 use super::store::ConfigStore;
 use super::value::Value;
 
 /// Where a value comes from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
-pub enum Source {
+pub enum SettingSource {
     /// This flag of the command line.
     Flag(&'static str),
     /// This environment variable.
@@ -24,7 +24,7 @@ pub enum Source {
     Default,
 }
 
-impl Source {
+impl SettingSource {
     /// Its kind, as JSON has it: `flag`, `environment`, `store` or `default`.
     pub fn as_str(self) -> &'static str {
         match self {
@@ -37,7 +37,7 @@ impl Source {
 }
 
 /// The flag, the variable, or the kind.
-impl fmt::Display for Source {
+impl fmt::Display for SettingSource {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Flag(name) | Self::Environment(name) => name,
@@ -51,14 +51,14 @@ impl fmt::Display for Source {
 #[non_exhaustive]
 pub struct Setting {
     /// The key.
-    pub key: &'static Key,
+    pub key: &'static SettingKey,
     /// The value in use, as text; none where a default is a rule rather than a value. What looks
     /// like a credential is not shown.
     pub value: Option<String>,
     /// Where it comes from.
-    pub source: Source,
+    pub source: SettingSource,
     /// What it overrides, the strongest first.
-    pub overrides: Vec<(Source, String)>,
+    pub overrides: Vec<(SettingSource, String)>,
     /// Why the value cannot be used, if it cannot.
     pub problem: Option<String>,
 }
@@ -67,8 +67,8 @@ impl Setting {
     /// What to look at to change it: the flag, the variable, or the key itself.
     pub fn set_by(&self) -> &'static str {
         match self.source {
-            Source::Flag(name) | Source::Environment(name) => name,
-            Source::Store | Source::Default => self.key.name(),
+            SettingSource::Flag(name) | SettingSource::Environment(name) => name,
+            SettingSource::Store | SettingSource::Default => self.key.name(),
         }
     }
 }
@@ -79,7 +79,7 @@ impl Setting {
 /// It reads nothing by itself: flags, environment and store are given to it.
 ///
 /// ```
-/// use batchwright::{ConfigStore, MemoryConfig, Settings, Source};
+/// use batchwright::{ConfigStore, MemoryConfig, Settings, SettingSource};
 /// let store = MemoryConfig::new();
 /// store.set("llm.model", "stored-model")?;
 /// let settings = Settings::new()
@@ -88,8 +88,8 @@ impl Setting {
 ///     .flag("llm.model", "--model", Some("m".to_owned()))?;
 /// assert_eq!(settings.model()?.as_deref(), Some("m"));
 /// let setting = settings.explain("llm.model")?;
-/// assert_eq!(setting.source, Source::Flag("--model"));
-/// assert!(setting.overrides.contains(&(Source::Store, "stored-model".to_owned())));
+/// assert_eq!(setting.source, SettingSource::Flag("--model"));
+/// assert!(setting.overrides.contains(&(SettingSource::Store, "stored-model".to_owned())));
 /// # Ok::<(), batchwright::Error>(())
 /// ```
 #[derive(Clone, Default)]
@@ -101,7 +101,7 @@ pub struct Settings {
 
 #[derive(Clone)]
 struct Given {
-    by: Source,
+    by: SettingSource,
     value: String,
 }
 
@@ -122,9 +122,9 @@ impl Settings {
         flag: &'static str,
         value: Option<String>,
     ) -> Result<Self, Error> {
-        let key = Key::named(key)?;
+        let key = SettingKey::named(key)?;
         if let Some(value) = value {
-            let by = Source::Flag(flag);
+            let by = SettingSource::Flag(flag);
             self.flags.insert(key.name(), Given { by, value });
         }
         Ok(self)
@@ -134,11 +134,11 @@ impl Settings {
     pub fn environment(mut self, variable: impl Fn(&str) -> Option<String>) -> Self {
         let value = |name: &&'static str| {
             let value = variable(name).filter(|value| !value.trim().is_empty())?;
-            let by = Source::Environment(name);
+            let by = SettingSource::Environment(name);
             Some(Given { by, value })
         };
-        let set = |key: &Key| Some((key.name(), key.variables().iter().find_map(value)?));
-        self.environment = Key::all().iter().filter_map(set).collect();
+        let set = |key: &SettingKey| Some((key.name(), key.variables().iter().find_map(value)?));
+        self.environment = SettingKey::all().iter().filter_map(set).collect();
         self
     }
 
@@ -157,13 +157,13 @@ impl Settings {
     /// # Errors
     /// When there is no such key.
     pub fn explain(&self, key: &str) -> Result<Setting, Error> {
-        let key = Key::named(key)?;
+        let key = SettingKey::named(key)?;
         let mut given = self.given(key);
         let first = given.next();
         let problem = first.and_then(|(source, value)| self.read(key, source, value).err());
         let (source, value) = match first {
             Some((source, value)) => (source, Some(value)),
-            None => (Source::Default, key.default_value()),
+            None => (SettingSource::Default, key.default_value()),
         };
         let shown = |value: &str| credential::shown(value.trim()).to_owned();
         Ok(Setting {
@@ -178,29 +178,29 @@ impl Settings {
     /// Stored keys that this version does not know.
     pub fn unknown(&self) -> impl Iterator<Item = &str> {
         let stored = self.stored.keys().map(String::as_str);
-        stored.filter(|name| Key::find(name).is_none())
+        stored.filter(|name| SettingKey::find(name).is_none())
     }
 
     /// What is set for a key, the strongest first.
-    fn given(&self, key: &Key) -> impl Iterator<Item = (Source, &str)> {
+    fn given(&self, key: &SettingKey) -> impl Iterator<Item = (SettingSource, &str)> {
         let layers = [&self.flags, &self.environment];
         let given = layers.map(|layer| layer.get(key.name()));
         let given = given.into_iter().flatten();
         let stored = self.stored.get(key.name());
         given
             .map(|given| (given.by, given.value.as_str()))
-            .chain(stored.map(|value| (Source::Store, value.as_str())))
+            .chain(stored.map(|value| (SettingSource::Store, value.as_str())))
     }
 
-    fn read(&self, key: &Key, source: Source, value: &str) -> Result<Value, Error> {
+    fn read(&self, key: &SettingKey, source: SettingSource, value: &str) -> Result<Value, Error> {
         key.parse(value).map_err(|why| {
             let shown = credential::shown(value.trim());
             let name = key.name();
             Error::new(
                 ErrorKind::Invalid,
                 match source {
-                    Source::Environment(variable) => format!("{variable}={shown}: {why}"),
-                    Source::Store => format!(
+                    SettingSource::Environment(variable) => format!("{variable}={shown}: {why}"),
+                    SettingSource::Store => format!(
                         "stored {name}={shown}: {why}; `batchwright config unset {name}` forgets it"
                     ),
                     source => format!("{source}: {why}"),
@@ -210,15 +210,18 @@ impl Settings {
     }
 
     /// Where a key's value comes from.
-    pub(super) fn source(&self, key: &str) -> Source {
-        let given = Key::find(key).and_then(|key| self.given(key).next());
-        given.map_or(Source::Default, |(source, _)| source)
+    pub(super) fn source(&self, key: &str) -> SettingSource {
+        let given = SettingKey::find(key).and_then(|key| self.given(key).next());
+        given.map_or(SettingSource::Default, |(source, _)| source)
     }
 
     /// The meaning of a key's value; none where the default is a rule.
     pub(super) fn value(&self, key: &str) -> Result<Option<Value>, Error> {
-        let key = Key::named(key)?;
-        let default = || key.default_value().map(|value| (Source::Default, value));
+        let key = SettingKey::named(key)?;
+        let default = || {
+            key.default_value()
+                .map(|value| (SettingSource::Default, value))
+        };
         let given = self.given(key).next().or_else(default);
         given
             .map(|(source, value)| self.read(key, source, value))
@@ -229,8 +232,8 @@ impl Settings {
 /// Names what is set; values may be private.
 impl fmt::Debug for Settings {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let set = |key: &&Key| self.source(key.name()) != Source::Default;
-        let keys = Key::all().iter().filter(set).map(Key::name);
+        let set = |key: &&SettingKey| self.source(key.name()) != SettingSource::Default;
+        let keys = SettingKey::all().iter().filter(set).map(SettingKey::name);
         f.debug_set().entries(keys).finish()
     }
 }

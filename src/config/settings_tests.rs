@@ -31,32 +31,35 @@ fn each_layer_overrides_those_beneath() {
     let env = [("BATCHWRIGHT_MODEL", "env")];
     let flag = [("llm.model", "--model", "flag")];
     for (settings, model, source, overrides) in [
-        (with(&[], &[], &[]), None, Source::Default, vec![]),
+        (with(&[], &[], &[]), None, SettingSource::Default, vec![]),
         (
             with(&[], &[], &stored),
             Some("stored"),
-            Source::Store,
+            SettingSource::Store,
             vec![],
         ),
         (
             with(&[], &env, &stored),
             Some("env"),
-            Source::Environment("BATCHWRIGHT_MODEL"),
-            vec![(Source::Store, "stored".to_owned())],
+            SettingSource::Environment("BATCHWRIGHT_MODEL"),
+            vec![(SettingSource::Store, "stored".to_owned())],
         ),
         (
             with(&flag, &env, &stored),
             Some("flag"),
-            Source::Flag("--model"),
+            SettingSource::Flag("--model"),
             vec![
-                (Source::Environment("BATCHWRIGHT_MODEL"), "env".to_owned()),
-                (Source::Store, "stored".to_owned()),
+                (
+                    SettingSource::Environment("BATCHWRIGHT_MODEL"),
+                    "env".to_owned(),
+                ),
+                (SettingSource::Store, "stored".to_owned()),
             ],
         ),
         (
             with(&[], &[("BATCHWRIGHT_MODEL", " ")], &stored),
             Some("stored"),
-            Source::Store,
+            SettingSource::Store,
             vec![],
         ),
     ] {

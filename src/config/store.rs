@@ -6,7 +6,7 @@ use parking_lot::Mutex;
 
 use crate::base::error::Error;
 
-use super::key::Key;
+use super::key::SettingKey;
 
 /// Keeps settings as texts under their [keys](Key).
 ///
@@ -47,7 +47,7 @@ pub trait ConfigStore: Send + Sync {
     /// [`ErrorKind::Invalid`](crate::ErrorKind::Invalid) for an unknown key, for a value that the key does not take, with what
     /// it takes, and for what looks like an API key; else as [`write`](Self::write).
     fn set(&self, key: &str, value: &str) -> Result<(), Error> {
-        let value = Key::named(key)?.check_stored(value)?;
+        let value = SettingKey::named(key)?.check_stored(value)?;
         self.write(key, Some(&value))
     }
 
@@ -57,8 +57,8 @@ pub trait ConfigStore: Send + Sync {
     /// [`ErrorKind::Invalid`](crate::ErrorKind::Invalid) for an unknown key under which nothing is kept; else as
     /// [`write`](Self::write).
     fn unset(&self, key: &str) -> Result<(), Error> {
-        if Key::find(key).is_none() && self.get(key)?.is_none() {
-            Key::named(key)?;
+        if SettingKey::find(key).is_none() && self.get(key)?.is_none() {
+            SettingKey::named(key)?;
         }
         self.write(key, None)
     }

@@ -1,13 +1,13 @@
 //! The settings by their types, one getter a key.
 //!
-//! `None` stands for a default that is a rule, see [`Key::default_text`](super::key::Key).
+//! `None` stands for a default that is a rule, see [`SettingKey::default_text`](super::key::SettingKey).
 
 use std::time::Duration;
 
 use crate::base::error::Error;
 
 use super::choices::{OnUnknown, Strategy};
-use super::settings::{Settings, Source};
+use super::settings::{SettingSource, Settings};
 use super::value::Value;
 
 /// Each fails with [`ErrorKind::Invalid`](crate::ErrorKind::Invalid) when the value in use cannot be
@@ -65,7 +65,7 @@ impl Settings {
     /// When one is no provider, when there are more than 31, or when the switch is neither true nor
     /// false.
     pub fn fallback(&self) -> Result<Vec<String>, Error> {
-        let named_now = matches!(self.source("llm.fallback"), Source::Flag(_));
+        let named_now = matches!(self.source("llm.fallback"), SettingSource::Flag(_));
         if !named_now && !self.fallback_enabled()? {
             return Ok(Vec::new());
         }

@@ -6,7 +6,7 @@ use crate::base::clock::Time;
 
 /// What kept a run from going faster, in time spent.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Bounds {
+pub struct Bottleneck {
     /// All permits were in use.
     pub concurrency: Duration,
     /// A limit or a pause of a quota held items back.
@@ -19,7 +19,7 @@ pub struct Bounds {
     pub output: Duration,
 }
 
-impl Bounds {
+impl Bottleneck {
     /// The times by their names, in the order of the fields.
     pub fn named(&self) -> [(&'static str, Duration); 5] {
         [
@@ -33,7 +33,7 @@ impl Bounds {
 }
 
 /// Milliseconds by name.
-impl serde::Serialize for Bounds {
+impl serde::Serialize for Bottleneck {
     fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let named = self.named();
         serializer.collect_map(named.iter().map(|(name, time)| {
@@ -60,7 +60,7 @@ pub(super) enum Bound {
 /// The times up to now.
 #[derive(Debug, Default)]
 pub(super) struct BoundsSoFar {
-    pub times: Bounds,
+    pub times: Bottleneck,
     bound: Bound,
     since: Option<Time>,
 }

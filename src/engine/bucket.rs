@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use crate::base::clock::Time;
-use crate::base::hints::Window;
+use crate::base::hints::RateWindow;
 
 /// A continuously refilled allowance. It may go into debt: a call larger than the whole
 /// allowance is let through alone and paid off afterwards.
@@ -103,7 +103,7 @@ impl OutputSizes {
     }
 }
 
-pub(super) fn is_minute(window: &Window) -> bool {
+pub(super) fn is_minute(window: &RateWindow) -> bool {
     window.period <= Duration::from_secs(60)
 }
 
@@ -115,7 +115,7 @@ pub(super) fn token_capacity(per_minute: f64) -> f64 {
 /// Takes over a limit per minute. A daily limit is no pace: dividing it by minutes would crawl.
 pub(super) fn learn_window(
     bucket: &mut Option<Bucket>,
-    window: Window,
+    window: RateWindow,
     unseen: f64,
     now: Time,
     capacity: impl Fn(f64) -> f64,

@@ -13,7 +13,7 @@ use crate::base::clock::Time;
 use crate::base::error::{Error, ErrorKind, Sent};
 use crate::base::hints::RateHints;
 
-use super::bottleneck::{Bound, Bounds, BoundsSoFar};
+use super::bottleneck::{Bottleneck, Bound, BoundsSoFar};
 use super::class::StepId;
 use super::counters::Counters;
 use super::critical::Standing;
@@ -149,7 +149,7 @@ impl<W: Work> Dispatcher<W> {
         self.counters
     }
 
-    pub(crate) fn bounds(&self) -> Bounds {
+    pub(crate) fn bounds(&self) -> Bottleneck {
         self.bounds.times
     }
 

@@ -1,7 +1,7 @@
 //! Who starts when, on a clock moved by hand.
 
 use super::*;
-use crate::base::hints::Window;
+use crate::base::hints::RateWindow;
 use crate::engine::class::Class;
 use crate::engine::jitter::Jitter;
 use crate::engine::limiter::{Limits, QuotaKey};
@@ -289,7 +289,7 @@ fn a_run_that_is_only_refused_stops_after_ten_minutes_and_loses_nothing_before()
 #[test]
 fn a_reset_that_nobody_waits_for_pauses_nothing_and_a_refusal_then_ends_the_run() {
     let day = |reset| RateHints {
-        requests: Some(Window {
+        requests: Some(RateWindow {
             limit: 1000,
             period: Duration::from_secs(86_400),
             remaining: Some(0),

@@ -1,7 +1,7 @@
 //! The limiter's arithmetic, on a clock moved by hand, against a server's own bucket.
 
 use super::*;
-use crate::base::hints::Window;
+use crate::base::hints::RateWindow;
 
 fn at(ms: u64) -> Time {
     Time::from_nanos(ms * 1_000_000)
@@ -9,7 +9,7 @@ fn at(ms: u64) -> Time {
 
 fn hints(limit: u64, remaining: u64, period: Duration) -> RateHints {
     RateHints {
-        requests: Some(Window {
+        requests: Some(RateWindow {
             limit,
             period,
             remaining: Some(remaining),
@@ -251,7 +251,7 @@ fn level(limiter: &Limiter, quota: QuotaId, now: Time) -> u64 {
 fn tokens_reply(limiter: &Limiter, permit: Permit, remaining: u64, now: Time) {
     let hints = RateHints {
         requests: None,
-        tokens: Some(Window {
+        tokens: Some(RateWindow {
             limit: 6000,
             period: MINUTE,
             remaining: Some(remaining),
@@ -375,7 +375,7 @@ fn an_assumed_pace_holds_until_a_reply_tells_another_and_new_settings_leave_that
         Gate::NotUntil(_)
     ));
     let told = RateHints {
-        requests: Some(Window {
+        requests: Some(RateWindow {
             limit: 6000,
             period: Duration::from_secs(60),
             remaining: Some(6000),

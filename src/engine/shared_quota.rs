@@ -326,7 +326,7 @@ mod tests {
             panic!("c is free to go");
         };
         let told = RateHints {
-            requests: Some(crate::base::hints::Window {
+            requests: Some(crate::base::hints::RateWindow {
                 limit: 60,
                 period: Duration::from_secs(60),
                 remaining: Some(0),

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use crate::base::clock::Time;
 use crate::base::error::{Error, ErrorKind, Sent};
-use crate::base::hints::{RateHints, Window};
+use crate::base::hints::{RateHints, RateWindow};
 
 use super::class::Class;
 use super::dispatch::{Dispatcher, ErrorPolicy, Event, Flight, Landed, Options, StopReason, Turn};
@@ -84,7 +84,7 @@ impl Scene {
         let hints = if random.chance(25) {
             let limit = 60 + random.below(6000);
             RateHints {
-                requests: Some(Window {
+                requests: Some(RateWindow {
                     limit,
                     period: Duration::from_secs(if random.chance(80) { 60 } else { 86_400 }),
                     remaining: Some(random.below(limit)),

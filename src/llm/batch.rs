@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::base::brief::FieldIf;
 use crate::base::cancel::Context;
-use crate::base::clock::Wall;
+use crate::base::clock::Timestamp;
 use crate::base::error::Error;
 
 use super::request::Request;
@@ -70,7 +70,7 @@ pub trait BatchClient: Send + Sync {
         stage: &BatchStage,
         known: &HashSet<String>,
         ctx: &Context,
-    ) -> Result<Found, Error>;
+    ) -> Result<ListedBatches, Error>;
 
     /// Deletes an input file, so that a creation under way can no longer take effect. A file that is
     /// not there is no error.
@@ -163,7 +163,7 @@ pub struct BatchIntent {
     /// How long its input is.
     pub bytes: u64,
     /// When it was written down, by this machine's clock.
-    pub begun: Wall,
+    pub begun: Timestamp,
 }
 
 /// How far the handing over of a batch has come.
@@ -177,7 +177,7 @@ pub enum BatchStage {
         /// The input file's id.
         file: String,
         /// When, by the provider's clock, if it told.
-        time: Option<Wall>,
+        time: Option<Timestamp>,
     },
     /// It exists.
     Created {
@@ -199,7 +199,7 @@ pub trait BatchInput {
 
 /// What a look through the provider's list has shown.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Found {
+pub enum ListedBatches {
     /// It is not listed, at least not yet.
     None,
     /// It is this one.
@@ -253,7 +253,7 @@ pub enum BatchState {
     /// It was cancelled; what it had finished by then may be in its results.
     Cancelled,
     /// It was refused after it had been created, and nothing of it was worked on.
-    Refused(Refused),
+    Refused(BatchRefusal),
     /// It failed as a whole for no fault of its requests.
     Failed(Error),
     /// A word that is not known here: it is asked again later.
@@ -287,7 +287,7 @@ impl BatchState {
 
 /// Why a batch was refused after it had been created.
 #[derive(Clone)]
-pub enum Refused {
+pub enum BatchRefusal {
     /// For these lines of its input, counted from 1.
     Lines(Vec<(u64, Error)>),
     /// For some line, without saying which.
@@ -299,7 +299,7 @@ pub enum Refused {
 }
 
 /// Of thousands of lines the first is shown.
-impl fmt::Debug for Refused {
+impl fmt::Debug for BatchRefusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (name, error) = match self {
             Self::Lines(lines) => {
@@ -368,7 +368,7 @@ macro_rules! forward {
                 stage: &BatchStage,
                 known: &HashSet<String>,
                 ctx: &Context,
-            ) -> Result<Found, Error> {
+            ) -> Result<ListedBatches, Error> {
                 (**self).find(intent, stage, known, ctx)
             }
             fn discard(&self, file: &str, ctx: &Context) -> Result<(), Error> {

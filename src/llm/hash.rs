@@ -7,7 +7,7 @@
 use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
 
-use super::request::{Request, ResponseFormat, Task, Text};
+use super::request::{Request, RequestTask, ResponseFormat, Text};
 
 /// The fingerprint as 64 hexadecimal digits.
 ///
@@ -82,7 +82,7 @@ fn write_request(request: &Request, out: &mut Vec<u8>) {
         ),
     }
     // Completions came first; without the field their fingerprints stay what they were.
-    if request.task == Task::Embed {
+    if request.task == RequestTask::Embed {
         out.extend_from_slice(b",\"task\":\"embed\"");
     }
     out.push(b'}');

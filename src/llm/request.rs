@@ -122,7 +122,7 @@ pub enum ResponseFormat {
 /// What is asked of a model.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
-pub enum Task {
+pub enum RequestTask {
     /// An answer to a conversation.
     #[default]
     Complete,
@@ -198,7 +198,7 @@ pub struct Request {
     /// The caller's name for it; results carry it back.
     pub id: Option<String>,
     /// What is asked for. Default: an answer.
-    pub task: Task,
+    pub task: RequestTask,
     /// The model. Default: the client's.
     pub model: Option<String>,
     /// Instructions put before the messages.
@@ -225,7 +225,7 @@ impl Request {
     /// text share calls; a call is lost, and made again, as a whole when its process is killed.
     pub fn embedding(text: impl Into<String>) -> Self {
         Self {
-            task: Task::Embed,
+            task: RequestTask::Embed,
             ..Self::new(text)
         }
     }
@@ -336,8 +336,8 @@ impl Request {
 
     /// True when both may be embedded by one call.
     pub(crate) fn shares_calls_with(&self, other: &Self) -> bool {
-        self.task == Task::Embed
-            && other.task == Task::Embed
+        self.task == RequestTask::Embed
+            && other.task == RequestTask::Embed
             && self.params.dimensions == other.params.dimensions
             && self.model == other.model
             && self.extra == other.extra

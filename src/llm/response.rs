@@ -51,7 +51,7 @@ impl fmt::Display for FinishReason {
 pub struct Response {
     /// The text; empty for an embedding.
     pub text: String,
-    /// The vector, for a request with [`Task::Embed`](crate::Task::Embed).
+    /// The vector, for a request with [`RequestTask::Embed`](crate::RequestTask::Embed).
     pub embedding: Option<Vec<f32>>,
     /// Why it ended.
     pub finish_reason: FinishReason,
@@ -252,7 +252,7 @@ impl fmt::Debug for Outcome {
 /// A provider that an item has left behind.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[non_exhaustive]
-pub struct Earlier {
+pub struct EarlierProvider {
     /// Its name.
     pub provider: String,
     /// The model asked for there.
@@ -282,7 +282,7 @@ pub struct Outcome {
     pub model: Option<String>,
     /// The providers of a [`Route`](crate::Route) before that one, in their order, and why they
     /// gave no answer.
-    pub earlier: Vec<Earlier>,
+    pub earlier: Vec<EarlierProvider>,
     /// The fingerprint of the request, where it was computed.
     pub request_hash: Option<String>,
     /// What was [attached](crate::Request::with_user_data) to the request.
@@ -392,7 +392,7 @@ impl<'de> Deserialize<'de> for Outcome {
             #[serde(default)]
             error: Option<Error>,
             #[serde(default)]
-            earlier: Vec<Earlier>,
+            earlier: Vec<EarlierProvider>,
         }
         let line = Line::deserialize(deserializer)?;
         let provider = line.provider.clone();
@@ -463,7 +463,7 @@ mod tests {
                 latency: Duration::from_millis(17),
                 provider: Some("openai".to_owned()),
                 model: Some("m".to_owned()),
-                earlier: vec![Earlier {
+                earlier: vec![EarlierProvider {
                     provider: "groq".to_owned(),
                     model: None,
                     error: failed.clone(),

@@ -23,8 +23,8 @@ use crate::engine::work::{Cost, Gates, Settled, Take, Ticket, Work};
 
 use super::carried_cost::Notes;
 use super::client::LlmClient;
-use super::request::{Request, Task};
-use super::response::{Earlier, Response};
+use super::request::{Request, RequestTask};
+use super::response::{EarlierProvider, Response};
 
 struct Step<'a> {
     client: Box<dyn LlmClient + 'a>,
@@ -181,7 +181,7 @@ impl<'a> Route<'a> {
         ctx: &Context,
     ) -> Reply<Vec<Response>> {
         if let [request] = requests
-            && request.task == Task::Complete
+            && request.task == RequestTask::Complete
         {
             return self.call(request, tries, ctx).map(|answer| vec![answer]);
         }
@@ -208,8 +208,8 @@ impl<'a> Route<'a> {
     }
 
     /// How much goes into one call, at any step.
-    pub(crate) fn pack_limits(&self, task: Task) -> PackLimits {
-        if task == Task::Complete {
+    pub(crate) fn pack_limits(&self, task: RequestTask) -> PackLimits {
+        if task == RequestTask::Complete {
             return PackLimits::ONE;
         }
         let steps = self.steps.iter();
@@ -249,7 +249,7 @@ impl<'a> Route<'a> {
     }
 
     /// What happened to a request at the steps it has left behind.
-    pub(crate) fn earlier(&self, trail: Trail, request: &Request) -> Vec<Earlier> {
+    pub(crate) fn earlier(&self, trail: Trail, request: &Request) -> Vec<EarlierProvider> {
         if trail.is_empty() {
             return Vec::new();
         }
@@ -257,7 +257,7 @@ impl<'a> Route<'a> {
         steps
             .map(|(step, error)| {
                 let (provider, model) = self.asked(step, request);
-                Earlier {
+                EarlierProvider {
                     provider,
                     model,
                     error,
@@ -368,8 +368,8 @@ pub(crate) fn cost(request: &Request) -> Cost {
     Cost {
         input: request.estimated_tokens(),
         output_cap: match request.task {
-            Task::Complete => request.params.max_tokens,
-            Task::Embed => Some(0),
+            RequestTask::Complete => request.params.max_tokens,
+            RequestTask::Embed => Some(0),
         },
     }
 }

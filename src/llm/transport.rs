@@ -21,14 +21,14 @@ use ureq::unversioned::transport::NextTimeout;
 use crate::base::brief::{Bytes, Many};
 use crate::base::cancel::Context;
 use crate::base::error::{Error, ErrorKind, RAW_LIMIT, Sent};
-use crate::base::secret::shown_url;
+use crate::base::secret::redacted_url;
 
 use self::body::{Body, Reading};
 use self::timeouts::BEYOND;
 use self::wire::{Call, Current, Tracking, Trust, not_the_servers_time};
 
 pub use self::memory::ReplyShare;
-pub use self::transfer::{Method, Transfer};
+pub use self::transfer::{HttpMethod, HttpTransfer};
 
 mod body;
 mod memory;
@@ -67,7 +67,7 @@ pub struct HttpRequest<'a> {
 impl fmt::Debug for HttpRequest<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("HttpRequest")
-            .field("url", &shown_url(self.url))
+            .field("url", &redacted_url(self.url))
             .field("timeout", &self.timeout)
             .finish_non_exhaustive()
     }
@@ -75,11 +75,13 @@ impl fmt::Debug for HttpRequest<'_> {
 
 /// Header fields of a reply; names are compared without case.
 #[derive(Clone, Default)]
-pub struct Headers(http::HeaderMap);
+pub struct HttpHeaders(http::HeaderMap);
 
-impl fmt::Debug for Headers {
+impl fmt::Debug for HttpHeaders {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("Headers").field(&Many(self.0.len())).finish()
+        f.debug_tuple("HttpHeaders")
+            .field(&Many(self.0.len()))
+            .finish()
     }
 }
 
@@ -93,7 +95,7 @@ impl fmt::Debug for HttpReply {
     }
 }
 
-impl Headers {
+impl HttpHeaders {
     /// Whether any name begins so.
     pub(crate) fn names_any(&self, prefix: &str) -> bool {
         self.0.keys().any(|name| name.as_str().starts_with(prefix))
@@ -105,7 +107,7 @@ impl Headers {
     }
 }
 
-impl<'a> FromIterator<(&'a str, &'a str)> for Headers {
+impl<'a> FromIterator<(&'a str, &'a str)> for HttpHeaders {
     fn from_iter<I: IntoIterator<Item = (&'a str, &'a str)>>(pairs: I) -> Self {
         let pairs = pairs.into_iter().filter_map(|(name, value)| {
             let name = http::HeaderName::from_bytes(name.as_bytes()).ok()?;
@@ -121,7 +123,7 @@ pub struct HttpReply {
     /// The status.
     pub status: u16,
     /// The header.
-    pub headers: Headers,
+    pub headers: HttpHeaders,
     /// The body.
     pub body: Vec<u8>,
 }
@@ -141,7 +143,7 @@ pub trait Transport: Send + Sync {
     /// # Errors
     /// As [`send`](Self::send); [`ErrorKind::Invalid`] when the body cannot be read here, or the reply
     /// not be written.
-    fn transfer(&self, transfer: Transfer<'_>, _: &Context) -> Result<HttpReply, Error> {
+    fn transfer(&self, transfer: HttpTransfer<'_>, _: &Context) -> Result<HttpReply, Error> {
         let why = format!("this transport does not stream: {transfer:?}");
         Err(Error::new(ErrorKind::Invalid, why))
     }
@@ -220,7 +222,7 @@ impl Transport for HttpTransport {
         }
     }
 
-    fn transfer(&self, transfer: Transfer<'_>, ctx: &Context) -> Result<HttpReply, Error> {
+    fn transfer(&self, transfer: HttpTransfer<'_>, ctx: &Context) -> Result<HttpReply, Error> {
         self.stream(transfer, ctx)
     }
 }
@@ -272,7 +274,7 @@ impl HttpTransport {
         request: &HttpRequest<'_>,
         timeout: Duration,
         ctx: &Context,
-    ) -> Result<(u16, Headers, Body), ureq::Error> {
+    ) -> Result<(u16, HttpHeaders, Body), ureq::Error> {
         let left = ctx.remaining().unwrap_or(Duration::MAX);
         let before_deadline = left.saturating_sub(timeout);
         macro_rules! ready {
@@ -314,7 +316,7 @@ impl HttpTransport {
         let reader = body.into_with_config().limit(u64::MAX).reader();
         let body = reading.read(reader).map_err(unwrapped)?;
         let status = head.status.as_u16();
-        Ok((status, Headers(head.headers), body))
+        Ok((status, HttpHeaders(head.headers), body))
     }
 }
 
@@ -325,7 +327,7 @@ fn is_success(status: u16) -> bool {
 /// The failure of a reply that is longer than it may be. It was made and is paid for; asked again, it
 /// would be as long.
 fn too_large(request: &HttpRequest<'_>, reply: &HttpReply) -> Error {
-    let (host, most) = (shown_url(request.url), request.reply_limit as f64);
+    let (host, most) = (redacted_url(request.url), request.reply_limit as f64);
     let why = format!(
         "the reply of {host} is larger than {:.1} MiB, the most that is read of one; to read more: \
          batchwright config set llm.max_reply_mib",
@@ -358,7 +360,7 @@ pub(crate) fn is_callable(url: &str) -> bool {
 }
 
 fn explain(error: ureq::Error, sent: Sent, connected: bool, url: &str, timeout: Duration) -> Error {
-    let host = shown_url(url);
+    let host = redacted_url(url);
     let transient = |message: String| Error::new(ErrorKind::Transient, message).with_sent(sent);
     match error {
         ureq::Error::Timeout(_) if !connected => transient(format!(
@@ -432,7 +434,7 @@ fn proxy_for(url: &str, env: impl Fn(&str) -> Option<String>) -> Option<ureq::Pr
     let Ok(parsed) = ureq::Proxy::new(setting.trim()) else {
         log::warn!(
             "ignoring a proxy setting that is no URL: {}",
-            shown_url(&setting)
+            redacted_url(&setting)
         );
         return None;
     };

@@ -9,7 +9,7 @@ use serde::{Serialize, Serializer};
 use crate::base::clock::Time;
 use crate::base::error::Error;
 use crate::base::usage::{Paid, Usage};
-use crate::engine::bottleneck::Bounds;
+use crate::engine::bottleneck::Bottleneck;
 use crate::engine::counters::Counters;
 
 use super::progress::{Phase, Progress};
@@ -259,7 +259,7 @@ impl Tally {
         }
     }
 
-    pub(crate) fn summary(&self, counters: &Counters, bounds: Bounds, now: Time) -> Summary {
+    pub(crate) fn summary(&self, counters: &Counters, bounds: Bottleneck, now: Time) -> Summary {
         let quantile = |q| {
             (!self.calls.is_empty())
                 .then(|| Duration::from_micros(self.calls.value_at_quantile(q) * 10))
@@ -406,7 +406,7 @@ pub struct Summary {
     /// Outcomes per second while busy.
     pub rate: f64,
     /// What kept it from going faster.
-    pub bounds: Bounds,
+    pub bounds: Bottleneck,
 }
 
 impl Summary {
@@ -419,7 +419,7 @@ impl Summary {
         self.unusable_replies += unusable;
     }
 
-    /// What limited the run most: the name of one of its [`Bounds`], or `"nothing"`.
+    /// What limited the run most: the name of one of its [`Bottleneck`], or `"nothing"`.
     pub fn limited_by(&self) -> &'static str {
         let longest = self
             .bounds
@@ -454,7 +454,7 @@ mod tests {
         let progress = tally.progress(&counters, now, Phase::Running, None, None);
         assert_eq!((progress.total, progress.percent), (Some(500), Some(90.0)));
         assert_eq!(progress.eta, Some(Duration::from_secs(10)));
-        let summary = tally.summary(&counters, Bounds::default(), now);
+        let summary = tally.summary(&counters, Bottleneck::default(), now);
         assert_eq!((summary.total, summary.pending), (1000, 550));
     }
 
@@ -473,7 +473,7 @@ mod tests {
         let now = Time::ZERO.after(Duration::from_secs(1));
         let cost = |tally: &Tally| {
             tally
-                .summary(&Counters::default(), Bounds::default(), now)
+                .summary(&Counters::default(), Bottleneck::default(), now)
                 .cost_usd
         };
         assert_eq!(cost(&tally), Some(0.5));
@@ -481,7 +481,7 @@ mod tests {
         tally.answered(3, &measure);
         assert_eq!(cost(&tally), None);
         tally.failed(&Error::new(ErrorKind::Invalid, "x"), 1);
-        let summary = tally.summary(&Counters::default(), Bounds::default(), now);
+        let summary = tally.summary(&Counters::default(), Bottleneck::default(), now);
         assert_eq!(summary.completed, 5);
         assert_eq!(summary.failed, 2);
         assert_eq!(

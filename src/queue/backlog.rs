@@ -14,13 +14,13 @@ use crate::base::error::{Error, ErrorKind};
 use crate::base::id::ProcessId;
 use crate::engine::pack::{Backlog, PackLimits};
 use crate::engine::work::{Cost, Gates, Take, Ticket};
-use crate::llm::request::Task;
+use crate::llm::request::RequestTask;
 
 use super::batch::Outlook;
 use super::history::History;
 use super::kinds::{Kind, Kinds, Lanes};
 use super::prompts;
-use super::store::{Claimed, JobStore, Lane, SUSPECT_CRASHES, Wanted, WorkerId};
+use super::store::{ClaimRequest, ClaimedJob, JobLane, JobStore, SUSPECT_CRASHES, WorkerId};
 use super::task::JobTask;
 
 /// How long a store that cannot be used is tried again while batches are open.
@@ -66,7 +66,7 @@ pub(crate) struct StoreBacklog {
     batch: usize,
     order: u64,
     /// Lanes whose calls take many jobs, of the packs that are being filled.
-    filling: Vec<Arc<Lane>>,
+    filling: Vec<Arc<JobLane>>,
     /// Why nothing can be claimed at the moment.
     pub trouble: Option<Error>,
     /// Since when.
@@ -175,7 +175,7 @@ impl StoreBacklog {
         let wall = self.clock.wall();
         lanes.refresh(kinds);
         let (mut known_wait, mut opens) = (false, None::<Time>);
-        let mut open = |lane: &Arc<Lane>| {
+        let mut open = |lane: &Arc<JobLane>| {
             let Some(open) = lanes.open(lane, kinds) else {
                 return 0;
             };
@@ -204,7 +204,7 @@ impl StoreBacklog {
                 inputs => kinds.limiter.room(quota, now).saturating_mul(inputs.into()),
             }
         };
-        let wanted = Wanted {
+        let wanted = ClaimRequest {
             most,
             idle: self.running == 0,
             processes: &self.scope.processes,
@@ -227,7 +227,7 @@ impl StoreBacklog {
         Ok(found)
     }
 
-    fn ticket(&mut self, claimed: Claimed) -> Option<Ticket<JobTask>> {
+    fn ticket(&mut self, claimed: ClaimedJob) -> Option<Ticket<JobTask>> {
         let open = self.lanes.open(&claimed.lane, &self.kinds)?.clone();
         let history = claimed.history.as_deref().map(History::parse);
         let history = history.unwrap_or_default();
@@ -242,7 +242,7 @@ impl StoreBacklog {
             Kind::Host(_) => Cost::default(),
             Kind::Prompts { task, .. } => Cost {
                 input: u32::try_from(claimed.payload.get().len() / 4).unwrap_or(u32::MAX),
-                output_cap: (*task == Task::Embed).then_some(0),
+                output_cap: (*task == RequestTask::Embed).then_some(0),
             },
         };
         if open.pack.inputs > 1 && !self.filling.contains(&claimed.lane) {

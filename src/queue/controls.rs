@@ -11,15 +11,15 @@ use crate::engine::dispatch::ErrorPolicy;
 use crate::engine::route::RetryPolicy;
 use crate::engine::run::Waker;
 use crate::llm::batch::BatchClient;
-use crate::llm::request::Task;
+use crate::llm::request::RequestTask;
 use crate::llm::route::Route;
 use crate::observe::progress::ProgressNotifier;
 
 use super::backlog::{Pace, Scope};
 use super::batch::{Outlook, Post};
-use super::job::{COMPLETION, EMBEDDING};
+use super::job::{COMPLETION_KIND, EMBEDDING_KIND};
 use super::kinds::{Kind, Kinds};
-use super::scale::Scale;
+use super::scale::WorkerScale;
 
 /// A worker never runs more jobs at once.
 pub(crate) const MOST_SLOTS: usize = 10_000;
@@ -38,7 +38,7 @@ pub(crate) struct Plan {
 /// What may change while a worker runs.
 pub(crate) struct Controls {
     pub permits: AtomicUsize,
-    pub scale: Mutex<Scale>,
+    pub scale: Mutex<WorkerScale>,
     /// Every slot had a job when somebody last looked.
     pub all_busy: AtomicBool,
     pub pace: Arc<Pace>,
@@ -77,8 +77,8 @@ impl Controls {
     }
 
     /// Replaces a route; limits and pauses that were learned stay.
-    pub(crate) fn set_route(&self, name: &str, task: Task, route: Route<'static>) {
-        let others = [COMPLETION, EMBEDDING].map(|name| self.kinds.route(name));
+    pub(crate) fn set_route(&self, name: &str, task: RequestTask, route: Route<'static>) {
+        let others = [COMPLETION_KIND, EMBEDDING_KIND].map(|name| self.kinds.route(name));
         let newest = others
             .into_iter()
             .flatten()

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use crate::base::clock::{Clock, Time, Wall};
+use crate::base::clock::{Clock, Time, Timestamp};
 use crate::base::error::Error;
 
 use super::store::{JobStore, WorkerId};
@@ -22,7 +22,7 @@ pub(super) struct DueTimes {
     /// No job waits for longer.
     longest: Duration,
     /// When both clocks were last read.
-    last: (Time, Wall),
+    last: (Time, Timestamp),
     /// By how much the time of day was set back and due times were not.
     behind: Duration,
     next: Time,
@@ -66,7 +66,7 @@ impl DueTimes {
 }
 
 /// By how much the time of day was set back between two moments.
-fn set_back(from: (Time, Wall), to: (Time, Wall)) -> Duration {
+fn set_back(from: (Time, Timestamp), to: (Time, Timestamp)) -> Duration {
     let passed = to.0.since(from.0);
     let should_be = from.1.after(passed);
     match should_be.since(to.1) {
@@ -81,7 +81,12 @@ mod tests {
 
     #[test]
     fn only_a_step_back_is_a_correction() {
-        let at = |mono, wall| (Time::ZERO.after(Duration::from_millis(mono)), Wall(wall));
+        let at = |mono, wall| {
+            (
+                Time::ZERO.after(Duration::from_millis(mono)),
+                Timestamp(wall),
+            )
+        };
         let back = |to| set_back(at(1_000, 500_000), to).as_millis();
         assert_eq!(back(at(1_050, 500_050)), 0);
         assert_eq!(back(at(1_050, 499_900)), 0, "kept in step");

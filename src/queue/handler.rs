@@ -18,7 +18,7 @@ use crate::base::id::{JobId, ProcessId};
 use crate::engine::run::panicked;
 
 use super::job::Job;
-use super::store::Claimed;
+use super::store::ClaimedJob;
 
 /// A job in the hands of its handler. Its `Debug` shows nothing of the payload.
 #[derive(Clone)]
@@ -68,7 +68,7 @@ impl RunningJob {
         }
     }
 
-    pub(super) fn new(claimed: &Claimed, attempts: u32) -> Self {
+    pub(super) fn new(claimed: &ClaimedJob, attempts: u32) -> Self {
         Self {
             job_id: claimed.job_id,
             process_id: claimed.process_id,

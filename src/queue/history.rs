@@ -3,12 +3,12 @@
 use serde::{Deserialize, Serialize};
 
 use crate::base::brief::beginning;
-use crate::base::clock::{Time, Wall};
+use crate::base::clock::{Time, Timestamp};
 use crate::base::error::Error;
 use crate::base::usage::{Paid, Usage};
 use crate::engine::route::{First, Tries};
 use crate::engine::trail::Trails;
-use crate::llm::response::Earlier;
+use crate::llm::response::EarlierProvider;
 
 use super::job::AttemptError;
 
@@ -58,7 +58,7 @@ struct Kept {
     refused: u16,
     waited: u16,
     /// When the first call began.
-    first: Option<Wall>,
+    first: Option<Timestamp>,
     in_doubt: bool,
 }
 
@@ -91,7 +91,7 @@ impl History {
     }
 
     /// When its first call began, if that was before its present claim.
-    pub(crate) fn began(&self) -> Option<Wall> {
+    pub(crate) fn began(&self) -> Option<Timestamp> {
         self.tries.first
     }
 
@@ -128,7 +128,7 @@ impl History {
         tries: &Tries,
         trails: &Trails,
         asked: impl Fn(u8) -> (String, Option<String>),
-        (now, wall): (Time, Wall),
+        (now, wall): (Time, Timestamp),
     ) {
         let known = self.left.len();
         let left = trails.of(tries.trail).into_iter().skip(known);
@@ -161,10 +161,9 @@ impl History {
             refused: tries.refused,
             waited: tries.waited,
             // Of the first one who wrote it down, so that it does not wander from clock to clock.
-            first: self
-                .tries
-                .first
-                .or_else(|| first.map(|first| Wall(wall.0 - now.since(first).as_millis() as i64))),
+            first: self.tries.first.or_else(|| {
+                first.map(|first| Timestamp(wall.0 - now.since(first).as_millis() as i64))
+            }),
             in_doubt: tries.in_doubt,
         };
         let paid = error.paid();
@@ -188,8 +187,8 @@ impl History {
 
     /// The steps it has left, by the names they had then. `now` names all of them, those included that
     /// were left since it was claimed, by the present route.
-    pub(crate) fn earlier(&self, now: Vec<Earlier>) -> Vec<Earlier> {
-        let then = self.left.iter().map(|left| Earlier {
+    pub(crate) fn earlier(&self, now: Vec<EarlierProvider>) -> Vec<EarlierProvider> {
+        let then = self.left.iter().map(|left| EarlierProvider {
             provider: left.provider.clone(),
             model: left.model.clone(),
             error: left.error.clone(),
@@ -215,7 +214,7 @@ mod tests {
         let refused = Error::new(ErrorKind::Invalid, "not here").with_status(400);
         let slow = Error::new(ErrorKind::RateLimited, "slow down").with_status(429);
         let names = |step: u8| (format!("p{step}"), None);
-        let times = (Time::ZERO, Wall(1000));
+        let times = (Time::ZERO, Timestamp(1000));
         let mut history = History::default();
         let moved_on = Tries {
             step: 1,

@@ -13,7 +13,9 @@ use super::batch::BatchInfo;
 use super::info::ProcessInfo;
 use super::job::{Job, JobResult, JobState, ProcessState};
 use super::store::sqlite::{SqliteOptions, SqliteStore};
-use super::store::{Delivery, Finding, Item, JobStore, Lane, Receipt, Taking};
+use super::store::{
+    ConsumerLock, DeliveredResult, HealthFinding, JobLane, JobReceipt, JobStore, JobSummary,
+};
 
 /// A durable queue of jobs. Clones share it.
 ///
@@ -327,7 +329,7 @@ impl JobQueue {
         process: ProcessId,
         after: Option<JobId>,
         most: usize,
-    ) -> Result<Vec<Item>, Error> {
+    ) -> Result<Vec<JobSummary>, Error> {
         self.store.items(process, after, most)
     }
 
@@ -362,8 +364,8 @@ impl JobQueue {
 
     /// The outcomes so far, in the order of the jobs; nothing is deleted. They are read in chunks as
     /// the iterator goes on.
-    pub fn get_results(&self, process: ProcessId) -> Results<'_> {
-        Results {
+    pub fn get_results(&self, process: ProcessId) -> ProcessResults<'_> {
+        ProcessResults {
             queue: self,
             process,
             chunk: Vec::new().into_iter(),
@@ -425,7 +427,7 @@ impl JobQueue {
     ///
     /// # Errors
     /// As [`process`](Self::process).
-    pub fn peek(&self, process: ProcessId, n: usize) -> Result<Vec<Delivery>, Error> {
+    pub fn peek(&self, process: ProcessId, n: usize) -> Result<Vec<DeliveredResult>, Error> {
         self.peek_after(process, None, n)
     }
 
@@ -434,7 +436,7 @@ impl JobQueue {
         &self,
         process: ProcessId,
         who: &str,
-    ) -> Result<Box<dyn Taking>, Error> {
+    ) -> Result<Box<dyn ConsumerLock>, Error> {
         let who = match who {
             "" => String::new(),
             who => format!(" ({who})"),
@@ -447,16 +449,16 @@ impl JobQueue {
     ///
     /// # Errors
     /// As [`process`](Self::process).
-    pub fn lanes(&self, process: ProcessId) -> Result<Vec<Arc<Lane>>, Error> {
+    pub fn lanes(&self, process: ProcessId) -> Result<Vec<Arc<JobLane>>, Error> {
         self.store.lanes(process)
     }
 
     fn peek_after(
         &self,
         process: ProcessId,
-        after: Option<Receipt>,
+        after: Option<JobReceipt>,
         n: usize,
-    ) -> Result<Vec<Delivery>, Error> {
+    ) -> Result<Vec<DeliveredResult>, Error> {
         self.store.peek(process, after, n, CHUNK_BYTES)
     }
 
@@ -465,7 +467,7 @@ impl JobQueue {
     ///
     /// # Errors
     /// When they could not be deleted; then they come again.
-    pub fn ack(&self, receipts: &[Receipt]) -> Result<u64, Error> {
+    pub fn ack(&self, receipts: &[JobReceipt]) -> Result<u64, Error> {
         self.store.ack(receipts, self.clock.wall())
     }
 
@@ -507,21 +509,21 @@ impl JobQueue {
     ///
     /// # Errors
     /// When not even that is possible.
-    pub fn check(&self) -> Result<Vec<Finding>, Error> {
+    pub fn check(&self) -> Result<Vec<HealthFinding>, Error> {
         self.store.check(self.clock.wall())
     }
 }
 
 /// The outcomes of a process; see [`JobQueue::get_results`].
-pub struct Results<'q> {
+pub struct ProcessResults<'q> {
     queue: &'q JobQueue,
     process: ProcessId,
-    chunk: std::vec::IntoIter<Delivery>,
-    last: Option<Receipt>,
+    chunk: std::vec::IntoIter<DeliveredResult>,
+    last: Option<JobReceipt>,
     ended: bool,
 }
 
-impl Iterator for Results<'_> {
+impl Iterator for ProcessResults<'_> {
     type Item = Result<JobResult, Error>;
 
     fn next(&mut self) -> Option<Self::Item> {
@@ -550,7 +552,7 @@ impl Iterator for Results<'_> {
     }
 }
 
-impl FusedIterator for Results<'_> {}
+impl FusedIterator for ProcessResults<'_> {}
 
 impl From<Error> for ConsumeError<Error> {
     fn from(error: Error) -> Self {

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use crate::base::brief::{Bytes, FieldIf, Many, Name};
-use crate::base::clock::Wall;
+use crate::base::clock::Timestamp;
 use crate::base::error::{Error, ErrorKind};
 use crate::base::id::{JobId, ProcessId};
 use crate::llm::response::Outcome;
@@ -15,9 +15,9 @@ use crate::llm::response::Outcome;
 use super::info::ProcessInfo;
 
 /// The kind of jobs that ask for an answer.
-pub const COMPLETION: &str = "completion";
+pub const COMPLETION_KIND: &str = "completion";
 /// The kind of jobs that ask for the vector of a text.
-pub const EMBEDDING: &str = "embedding";
+pub const EMBEDDING_KIND: &str = "embedding";
 
 /// A unit of work for the queue: a kind, which names its handler, and a payload in JSON, which only
 /// the handler understands. Its `Debug` shows nothing of the payload.
@@ -150,7 +150,7 @@ impl JobStatus {
 /// `total = pending + in_progress + at_provider + completed + failed + cancelled`.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
-pub struct Counts {
+pub struct JobCounts {
     /// All that were ever enqueued, those whose results were consumed included.
     pub total: u64,
     /// Waiting.
@@ -169,7 +169,7 @@ pub struct Counts {
     pub consumed: u64,
 }
 
-impl Counts {
+impl JobCounts {
     /// Jobs with an outcome.
     pub fn finished(&self) -> u64 {
         self.completed + self.failed + self.cancelled
@@ -208,14 +208,14 @@ pub struct ProcessState {
     pub cancelled: bool,
     /// Where its jobs stand.
     #[serde(flatten)]
-    pub counts: Counts,
+    pub counts: JobCounts,
     /// What they have used.
     #[serde(flatten)]
     pub spent: Spent,
     /// When its first job was enqueued.
-    pub created_at: Wall,
+    pub created_at: Timestamp,
     /// When one of its jobs last changed.
-    pub changed_at: Wall,
+    pub changed_at: Timestamp,
     /// What its host tells of it.
     #[serde(flatten)]
     pub info: ProcessInfo,
@@ -244,9 +244,9 @@ pub struct JobState {
     /// How often its worker died while it had the job.
     pub crashes: u8,
     /// When it was enqueued.
-    pub created_at: Wall,
+    pub created_at: Timestamp,
     /// When it may be started, while it waits.
-    pub due_at: Option<Wall>,
+    pub due_at: Option<Timestamp>,
     /// Its result, once it is completed.
     pub result: Option<Box<RawValue>>,
     /// Why it has none.
@@ -262,7 +262,7 @@ pub struct AttemptError {
     /// The step of the route.
     pub step: u8,
     /// When it ended.
-    pub at: Wall,
+    pub at: Timestamp,
     /// Kind, status and message; the message is cut to 300 characters.
     pub error: Error,
 }
@@ -361,7 +361,7 @@ impl JobResult {
     /// The result line, without its end: for the built-in kinds what [`Outcome`] serializes to. Jobs of
     /// other kinds have `kind` and `result` in place of what only an answer has.
     pub fn line(&self) -> String {
-        let built_in = [COMPLETION, EMBEDDING].contains(&self.kind.as_str());
+        let built_in = [COMPLETION_KIND, EMBEDDING_KIND].contains(&self.kind.as_str());
         let made = self.result.as_ref().map(|result| result.get());
         // A host may have a handler of its own under that name, whose results are no such lines.
         if let Some(line) = made.filter(|line| built_in && line.starts_with("{\"id\":\"")) {

@@ -11,19 +11,19 @@ use crate::engine::class::Class;
 use crate::engine::limiter::{Limiter, QuotaId};
 use crate::engine::pack::PackLimits;
 use crate::engine::trail::Trails;
-use crate::llm::request::{Request, Task};
+use crate::llm::request::{Request, RequestTask};
 use crate::llm::route::Route;
 
 use super::handler::Handler;
-use super::job::COMPLETION;
-use super::store::Lane;
+use super::job::COMPLETION_KIND;
+use super::store::JobLane;
 
 /// What carries out the jobs of a kind.
 pub(crate) enum Kind {
     /// Prompts go through a route.
     Prompts {
         route: Arc<Route<'static>>,
-        task: Task,
+        task: RequestTask,
     },
     /// Code of the host's.
     Host(Handler),
@@ -97,11 +97,11 @@ impl Kinds {
     }
 
     /// Whether the jobs of a lane go into batches.
-    pub(crate) fn is_batched(&self, lane: &Lane) -> bool {
-        lane.step == 0 && lane.kind == COMPLETION && self.batched.load(Ordering::SeqCst)
+    pub(crate) fn is_batched(&self, lane: &JobLane) -> bool {
+        lane.step == 0 && lane.kind == COMPLETION_KIND && self.batched.load(Ordering::SeqCst)
     }
 
-    fn open(&self, lane: &Lane) -> Option<Open> {
+    fn open(&self, lane: &JobLane) -> Option<Open> {
         let (number, kind) = self.known.read().kinds.get(&lane.kind)?.clone();
         let class = match &*kind {
             Kind::Host(_) => Class::new([QuotaId::NONE]),
@@ -133,7 +133,7 @@ pub(crate) struct Open {
 /// The lanes as the present kinds see them.
 #[derive(Default)]
 pub(crate) struct Lanes {
-    known: HashMap<Arc<Lane>, Option<Open>>,
+    known: HashMap<Arc<JobLane>, Option<Open>>,
     edition: u64,
     /// A kind that nobody here carries out, of which there are jobs.
     pub unknown: Option<String>,
@@ -159,7 +159,7 @@ impl Lanes {
     }
 
     /// What carries out the lane's jobs; `None` if nobody here does.
-    pub(crate) fn open(&mut self, lane: &Arc<Lane>, kinds: &Kinds) -> Option<&Open> {
+    pub(crate) fn open(&mut self, lane: &Arc<JobLane>, kinds: &Kinds) -> Option<&Open> {
         if !self.known.contains_key(lane) {
             let open = kinds.open(lane);
             if open.is_none() {

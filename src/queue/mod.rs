@@ -7,16 +7,16 @@
 //! | to | use |
 //! |---|---|
 //! | say what a process is for, for people | [`ProcessInfo`] |
-//! | see how far a process is | [`ProcessState`], [`Counts`], [`Spent`]; as progress with [`Tracker`] |
-//! | look at one job | [`JobState`], [`JobStatus`], [`AttemptError`]; briefly [`Item`] |
-//! | take results | [`Results`], [`JobResult`]; in two steps [`Delivery`], [`Receipt`] |
+//! | see how far a process is | [`ProcessState`], [`JobCounts`], [`Spent`]; as progress with [`ProgressTracker`] |
+//! | look at one job | [`JobState`], [`JobStatus`], [`AttemptError`]; briefly [`JobSummary`] |
+//! | take results | [`ProcessResults`], [`JobResult`]; in two steps [`DeliveredResult`], [`JobReceipt`] |
 //! | see why adding or taking ended early | [`EnqueueError`], [`ConsumeError`] |
-//! | say how many jobs run at once | [`Scale`] |
+//! | say how many jobs run at once | [`WorkerScale`] |
 //! | see what a worker did | [`WorkerReport`] |
-//! | know what shares a quota | [`Lane`] |
-//! | enqueue prompts as jobs of the built-in kinds | [`COMPLETION`], [`EMBEDDING`] |
+//! | know what shares a quota | [`JobLane`] |
+//! | enqueue prompts as jobs of the built-in kinds | [`COMPLETION_KIND`], [`EMBEDDING_KIND`] |
 //! | choose how the database is opened | [`SqliteOptions`], [`Durability`], [`SqliteStore`] |
-//! | look at its health | [`Finding`], [`Verdict`] |
+//! | look at its health | [`HealthFinding`], [`Severity`] |
 //! | put the queue on a database of your own | [`unstable::JobStore`](crate::unstable::JobStore) |
 
 mod backlog;
@@ -42,14 +42,14 @@ mod work;
 pub(crate) mod worker;
 pub(crate) mod worker_run;
 
-pub use host::{ConsumeError, EnqueueError, Results};
+pub use host::{ConsumeError, EnqueueError, ProcessResults};
 pub use info::ProcessInfo;
 pub use job::{
-    AttemptError, COMPLETION, Counts, EMBEDDING, JobResult, JobState, JobStatus, PRIORITIES,
-    ProcessState, Spent,
+    AttemptError, COMPLETION_KIND, EMBEDDING_KIND, JobCounts, JobResult, JobState, JobStatus,
+    PRIORITIES, ProcessState, Spent,
 };
-pub use scale::Scale;
+pub use scale::WorkerScale;
 pub use store::sqlite::{Durability, SqliteOptions, SqliteStore};
-pub use store::{Delivery, Finding, Item, Lane, Receipt, Verdict};
-pub use tracker::Tracker;
+pub use store::{DeliveredResult, HealthFinding, JobLane, JobReceipt, JobSummary, Severity};
+pub use tracker::ProgressTracker;
 pub use worker_run::WorkerReport;

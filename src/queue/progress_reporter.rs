@@ -13,7 +13,7 @@ use super::batch::BatchInfo;
 use super::controls::Controls;
 use super::job::ProcessState;
 use super::store::JobStore;
-use super::tracker::Tracker;
+use super::tracker::ProgressTracker;
 
 /// How often it is looked what others have changed.
 const LOOK: Duration = Duration::from_secs(1);
@@ -37,7 +37,7 @@ pub(crate) struct Teller {
     store: Arc<dyn JobStore>,
     controls: Arc<Controls>,
     notifier: Option<Arc<dyn ProgressNotifier>>,
-    tracker: Tracker,
+    tracker: ProgressTracker,
     /// Each process as it was last told.
     told: HashMap<ProcessId, ProcessState>,
     looked: Option<Time>,
@@ -59,7 +59,7 @@ impl Teller {
             store,
             controls,
             notifier,
-            tracker: Tracker::new(),
+            tracker: ProgressTracker::new(),
             told: HashMap::new(),
             looked: None,
             batches: Vec::new(),

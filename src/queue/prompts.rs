@@ -12,20 +12,20 @@ use crate::base::usage::Paid;
 use crate::engine::route::{First, Tries};
 use crate::engine::run::Reply;
 use crate::llm::hash::request_hash;
-use crate::llm::request::{Request, Task};
-use crate::llm::response::{Earlier, Outcome, Response};
+use crate::llm::request::{Request, RequestTask};
+use crate::llm::response::{EarlierProvider, Outcome, Response};
 use crate::llm::route::{Route, latency};
 
 use super::history::History;
-use super::job::{COMPLETION, EMBEDDING, Job, Spent};
-use super::store::Claimed;
+use super::job::{COMPLETION_KIND, EMBEDDING_KIND, Job, Spent};
+use super::store::ClaimedJob;
 use super::task::{Done, JobTask};
 
 /// The kind for a task.
-pub(crate) fn kind(task: Task) -> &'static str {
+pub(crate) fn kind(task: RequestTask) -> &'static str {
     match task {
-        Task::Complete => COMPLETION,
-        Task::Embed => EMBEDDING,
+        RequestTask::Complete => COMPLETION_KIND,
+        RequestTask::Embed => EMBEDDING_KIND,
     }
 }
 
@@ -49,7 +49,7 @@ impl From<Request> for Job {
 }
 
 /// The request in a payload.
-pub(crate) fn read(payload: &str, kind: Task) -> Result<Request, Error> {
+pub(crate) fn read(payload: &str, kind: RequestTask) -> Result<Request, Error> {
     let read = serde_json::from_str::<Request>(payload);
     let mut request = read.map_err(|error| {
         let name = self::kind(kind);
@@ -63,7 +63,7 @@ pub(crate) fn read(payload: &str, kind: Task) -> Result<Request, Error> {
 }
 
 /// The request in a job's payload.
-pub(crate) fn request(task: &JobTask, kind: Task) -> Result<Request, Error> {
+pub(crate) fn request(task: &JobTask, kind: RequestTask) -> Result<Request, Error> {
     let mut request = read(task.claimed.payload.get(), kind)?;
     // What failed calls leave for the next one is found by it, and unlike the item's id it is unique.
     request.id = Some(task.claimed.job_id.to_string());
@@ -73,7 +73,7 @@ pub(crate) fn request(task: &JobTask, kind: Task) -> Result<Request, Error> {
 /// Makes the call of a pack and renders its lines.
 pub(crate) fn call(
     route: &Route<'_>,
-    kind: Task,
+    kind: RequestTask,
     pack: &[&JobTask],
     tries: &Tries,
     ctx: &Context,
@@ -94,7 +94,7 @@ pub(crate) fn call(
         Err(error) => return error.into(),
     };
     if let ([request], [task]) = (&requests[..], pack)
-        && kind == Task::Complete
+        && kind == RequestTask::Complete
         && task.history.paid().is_known()
     {
         route.remember(request, &noted, task.history.paid());
@@ -132,7 +132,7 @@ fn paid(response: &Response) -> Paid {
 /// Who is asked for a job at a step, and for which model.
 pub(crate) fn asked(
     route: &Route<'_>,
-    kind: Task,
+    kind: RequestTask,
     task: &JobTask,
     step: u8,
 ) -> (String, Option<String>) {
@@ -140,7 +140,7 @@ pub(crate) fn asked(
 }
 
 /// A request with no more than what names its model.
-fn named(kind: Task, task: &JobTask) -> Request {
+fn named(kind: RequestTask, task: &JobTask) -> Request {
     Request {
         task: kind,
         model: task.claimed.lane.name.clone(),
@@ -151,7 +151,7 @@ fn named(kind: Task, task: &JobTask) -> Request {
 /// The line of a failure.
 pub(crate) fn failure(
     route: &Route<'_>,
-    kind: Task,
+    kind: RequestTask,
     task: &JobTask,
     tries: &Tries,
     now: Time,
@@ -201,11 +201,11 @@ pub(crate) struct Said {
     pub latency: Duration,
     pub provider: String,
     pub model: Option<String>,
-    pub earlier: Vec<Earlier>,
+    pub earlier: Vec<EarlierProvider>,
 }
 
 /// The result line of a job.
-pub(crate) fn render(claimed: &Claimed, said: Said) -> Result<Box<RawValue>, Error> {
+pub(crate) fn render(claimed: &ClaimedJob, said: Said) -> Result<Box<RawValue>, Error> {
     let outcome = Outcome {
         index: None,
         user_data: Default::default(),

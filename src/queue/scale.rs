@@ -4,7 +4,7 @@ use std::fs;
 
 /// Bounds for the number of jobs that run at once.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Scale {
+pub struct WorkerScale {
     least: usize,
     start: usize,
     most: usize,
@@ -12,7 +12,7 @@ pub struct Scale {
     memory_percent: f64,
 }
 
-impl Default for Scale {
+impl Default for WorkerScale {
     fn default() -> Self {
         Self {
             least: 1,
@@ -24,7 +24,7 @@ impl Default for Scale {
     }
 }
 
-impl Scale {
+impl WorkerScale {
     /// Exactly this many, whatever the machine does.
     ///
     /// # Panics
@@ -199,7 +199,7 @@ mod tests {
 
     #[test]
     fn slots_grow_while_all_are_busy_and_shrink_while_the_machine_is() {
-        let scale = Scale::default().slots(2, 4, 6);
+        let scale = WorkerScale::default().slots(2, 4, 6);
         let load = |cpu, memory| Load { cpu, memory };
         assert_eq!(scale.next(4, true, load(CALM, CALM)), 5);
         assert_eq!(scale.next(6, true, load(CALM, CALM)), 6);
@@ -214,7 +214,7 @@ mod tests {
 
     #[test]
     fn a_larger_start_raises_the_most() {
-        let scale = Scale::default().slots(1, 40, 10);
+        let scale = WorkerScale::default().slots(1, 40, 10);
         assert_eq!((scale.start(), scale.most), (40, 40));
     }
 

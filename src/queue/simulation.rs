@@ -13,7 +13,7 @@ use std::time::Duration;
 use serde_json::value::RawValue;
 
 use crate::base::cancel::Context;
-use crate::base::clock::{Clock, Time, Wall};
+use crate::base::clock::{Clock, Time, Timestamp};
 use crate::base::error::{Error, ErrorKind, Sent};
 use crate::base::hints::RateHints;
 use crate::base::id::ProcessId;
@@ -23,16 +23,16 @@ use crate::engine::limiter::{Limits, QuotaKey};
 use crate::engine::pack::Pack;
 use crate::engine::route::RetryPolicy;
 use crate::llm::client::LlmClient;
-use crate::llm::request::{Request, Task};
+use crate::llm::request::{Request, RequestTask};
 use crate::llm::response::Response;
 use crate::llm::route::Route;
 use crate::testing::ManualClock;
 
 use super::backlog::{Pace, Scope, StoreBacklog};
-use super::job::{COMPLETION, Job, JobStatus};
+use super::job::{COMPLETION_KIND, Job, JobStatus};
 use super::kinds::{Kind, Kinds};
 use super::store::sqlite::{SqliteOptions, SqliteStore};
-use super::store::{JobStore, MOST_CRASHES};
+use super::store::{JobStore, MAX_CRASHES};
 use super::task::{Done, JobTask};
 use super::work::StoreWork;
 
@@ -125,9 +125,9 @@ impl Scene {
         let kinds = Kinds::new(Some(&route));
         let kind = Kind::Prompts {
             route: Arc::new(route),
-            task: Task::Complete,
+            task: RequestTask::Complete,
         };
-        kinds.set(COMPLETION, kind);
+        kinds.set(COMPLETION_KIND, kind);
         let pace = Pace {
             max_retries: AtomicU8::new(self.max_retries),
             batch: AtomicU64::new(4),
@@ -315,7 +315,7 @@ impl Scene {
                 JobStatus::Failed => {
                     let kind = job.error.as_ref().unwrap().kind();
                     match kind {
-                        ErrorKind::Crashed => assert_eq!(job.crashes, MOST_CRASHES),
+                        ErrorKind::Crashed => assert_eq!(job.crashes, MAX_CRASHES),
                         // An outage fails nobody.
                         ErrorKind::Auth => panic!("{job:?}"),
                         _ => assert!(failures > 0, "{job:?}"),
@@ -338,11 +338,11 @@ impl Scene {
         let findings = self.lives[0].store.check(self.clock.wall()).unwrap();
         for finding in findings {
             assert!(
-                finding.verdict <= super::store::Verdict::Note,
+                finding.verdict <= super::store::Severity::Note,
                 "{finding:?}"
             );
         }
-        let _: Wall = self.clock.wall();
+        let _: Timestamp = self.clock.wall();
     }
 }
 

@@ -11,11 +11,11 @@ use crate::llm::request::Request;
 use super::history::History;
 use super::job::Spent;
 use super::kinds::Kind;
-use super::store::Claimed;
+use super::store::ClaimedJob;
 
 /// A job on its way.
 pub(crate) struct JobTask {
-    pub claimed: Claimed,
+    pub claimed: ClaimedJob,
     pub kind: Arc<Kind>,
     pub history: History,
     /// The payload of a prompt, once somebody has read it.

@@ -3,7 +3,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::time::Duration;
 
-use crate::base::clock::{Time, Wall};
+use crate::base::clock::{Time, Timestamp};
 use crate::base::id::ProcessId;
 use crate::observe::progress::{Phase, Progress};
 
@@ -17,18 +17,18 @@ const LOOKS: usize = 64;
 /// Makes [`Progress`] of [`ProcessState`]s that are looked at again and again: rate and expected end come
 /// from what has changed in the last half minute.
 #[derive(Debug, Default)]
-pub struct Tracker {
+pub struct ProgressTracker {
     seen: HashMap<ProcessId, VecDeque<(Time, u64)>>,
 }
 
-impl Tracker {
+impl ProgressTracker {
     /// A tracker that has seen nothing yet.
     pub fn new() -> Self {
         Self::default()
     }
 
     /// Where a process stands, seen at these times.
-    pub fn progress(&mut self, process: &ProcessState, now: Time, wall: Wall) -> Progress {
+    pub fn progress(&mut self, process: &ProcessState, now: Time, wall: Timestamp) -> Progress {
         let counts = &process.counts;
         let finished = counts.finished();
         let looks = self.seen.entry(process.process_id).or_default();
@@ -93,29 +93,29 @@ impl Tracker {
 mod tests {
     use super::*;
     use crate::queue::info::ProcessInfo;
-    use crate::queue::job::{Counts, Spent};
+    use crate::queue::job::{JobCounts, Spent};
 
     fn process(total: u64, completed: u64) -> ProcessState {
         ProcessState {
             process_id: ProcessId::from_bytes([7; 16]),
             sealed: true,
             cancelled: false,
-            counts: Counts {
+            counts: JobCounts {
                 total,
                 completed,
                 pending: total - completed,
-                ..Counts::default()
+                ..JobCounts::default()
             },
             spent: Spent::default(),
-            created_at: Wall(1000),
-            changed_at: Wall(31_000),
+            created_at: Timestamp(1000),
+            changed_at: Timestamp(31_000),
             info: ProcessInfo::default(),
         }
     }
 
     #[test]
     fn rate_and_expected_end_come_from_the_last_half_minute() {
-        let mut tracker = Tracker::new();
+        let mut tracker = ProgressTracker::new();
         let mut last = None;
         for second in 0..100_u64 {
             // Ten a second at first, one a second in the end.
@@ -125,7 +125,7 @@ mod tests {
                 450 + second
             };
             let at = Time::ZERO.after(Duration::from_secs(second));
-            last = Some(tracker.progress(&process(1000, done), at, Wall(31_000)));
+            last = Some(tracker.progress(&process(1000, done), at, Timestamp(31_000)));
         }
         let last = last.unwrap();
         assert!((last.rate - 1.0).abs() < 0.05, "{}", last.rate);
@@ -137,8 +137,8 @@ mod tests {
 
     #[test]
     fn a_process_with_all_its_outcomes_is_finished() {
-        let mut tracker = Tracker::new();
-        let end = tracker.progress(&process(5, 5), Time::ZERO, Wall(99_000));
+        let mut tracker = ProgressTracker::new();
+        let end = tracker.progress(&process(5, 5), Time::ZERO, Timestamp(99_000));
         assert_eq!((end.phase, end.percent), (Phase::Finished, Some(100.0)));
         assert_eq!(end.elapsed, Duration::from_secs(30));
         assert!(tracker.seen.is_empty());

@@ -7,7 +7,7 @@ use std::sync::atomic::Ordering;
 use parking_lot::Mutex;
 
 use crate::base::cancel::Context;
-use crate::base::clock::{Clock, Time, Wall};
+use crate::base::clock::{Clock, Time, Timestamp};
 use crate::base::error::Error;
 use crate::base::id::ProcessId;
 use crate::engine::pack::{Backlog, Member, Pack, Packed};
@@ -100,7 +100,7 @@ impl StoreWork {
         }
     }
 
-    fn ends(&self, settled: &Ended, now: Time, wall: Wall, out: &mut Vec<Settlement>) {
+    fn ends(&self, settled: &Ended, now: Time, wall: Timestamp, out: &mut Vec<Settlement>) {
         match settled {
             Settled::Final(ticket, Ok(done)) => {
                 for (member, (result, spent)) in ticket.task.iter().zip(done) {
@@ -160,7 +160,7 @@ impl StoreWork {
         due: Time,
         error: &Error,
         now: Time,
-        wall: Wall,
+        wall: Timestamp,
     ) -> Settlement {
         let tries = &ticket.tries;
         let task = &member.task;

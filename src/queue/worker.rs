@@ -14,7 +14,7 @@ use crate::engine::dispatch::ErrorPolicy;
 use crate::engine::route::RetryPolicy;
 use crate::engine::run::Waker;
 use crate::llm::batch::{BatchAccount, BatchClient};
-use crate::llm::request::Task;
+use crate::llm::request::RequestTask;
 use crate::llm::route::Route;
 use crate::observe::progress::ProgressNotifier;
 
@@ -23,9 +23,9 @@ use super::batch::{BatchClients, BatchSettings};
 use super::controls::{Controls, MOST_SLOTS, Plan};
 use super::handler::Handler;
 use super::host::JobQueue;
-use super::job::{COMPLETION, EMBEDDING};
+use super::job::{COMPLETION_KIND, EMBEDDING_KIND};
 use super::kinds::{Kind, Kinds};
-use super::scale::Scale;
+use super::scale::WorkerScale;
 use super::worker_run::{Life, WorkerReport};
 
 /// Carries out the jobs of a [`JobQueue`].
@@ -74,7 +74,7 @@ pub struct Worker {
     max_retries: u8,
     on_error: ErrorPolicy,
     of_many: bool,
-    scale: Scale,
+    scale: WorkerScale,
     batch: usize,
     poll: Duration,
     scope: Scope,
@@ -97,7 +97,7 @@ impl Worker {
             max_retries: 3,
             on_error: ErrorPolicy::ContinueOnError,
             of_many: true,
-            scale: Scale::default(),
+            scale: WorkerScale::default(),
             batch: 10,
             poll: Duration::from_secs(5),
             scope: Scope::default(),
@@ -192,8 +192,8 @@ impl Worker {
         self
     }
 
-    /// How many jobs run at once. Default: as [`Scale`].
-    pub fn scale(mut self, scale: Scale) -> Self {
+    /// How many jobs run at once. Default: as [`WorkerScale`].
+    pub fn scale(mut self, scale: WorkerScale) -> Self {
         self.scale = scale;
         self
     }
@@ -275,8 +275,8 @@ impl Worker {
             (route, _) => route,
         };
         for (route, task, name) in [
-            (self.completions, Task::Complete, COMPLETION),
-            (embeddings, Task::Embed, EMBEDDING),
+            (self.completions, RequestTask::Complete, COMPLETION_KIND),
+            (embeddings, RequestTask::Embed, EMBEDDING_KIND),
         ] {
             if let Some(route) = route {
                 let route = Arc::new(route);
@@ -355,7 +355,7 @@ impl RunningWorker {
     }
 
     /// Changes how many jobs run at once. Fewer: those that run may end.
-    pub fn set_scale(&self, scale: Scale) {
+    pub fn set_scale(&self, scale: WorkerScale) {
         let mut held = self.controls.scale.lock();
         if *held == scale {
             return;
@@ -370,13 +370,13 @@ impl RunningWorker {
     /// Changes the route of jobs that ask for an answer. What runs ends on the old one.
     pub fn set_completions(&self, route: impl Into<Route<'static>>) {
         self.controls
-            .set_route(COMPLETION, Task::Complete, route.into());
+            .set_route(COMPLETION_KIND, RequestTask::Complete, route.into());
     }
 
     /// Changes the route of texts to embed.
     pub fn set_embeddings(&self, route: impl Into<Route<'static>>) {
         self.controls
-            .set_route(EMBEDDING, Task::Embed, route.into());
+            .set_route(EMBEDDING_KIND, RequestTask::Embed, route.into());
     }
 
     /// Hands new prompts over to this Batch API, or to none. What is in a batch stays there.

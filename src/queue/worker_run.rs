@@ -24,7 +24,7 @@ use super::controls::{Controls, MOST_SLOTS, Plan};
 use super::due_times::DueTimes;
 use super::maintenance;
 use super::progress_reporter::{Picture, Teller};
-use super::store::{JobStore, OnWork, WorkerId};
+use super::store::{JobStore, WorkSignal, WorkerId};
 use super::task::JobTask;
 use super::work::{self, StoreWork};
 
@@ -120,7 +120,7 @@ impl Life {
     pub(crate) fn run(self) -> Result<WorkerReport, Error> {
         let (store, controls) = (&self.seat.store, &self.controls);
         let wakes = controls.clone();
-        let wake: Arc<OnWork> = Arc::new(move || wakes.wake());
+        let wake: Arc<WorkSignal> = Arc::new(move || wakes.wake());
         store.on_work(Arc::downgrade(&wake));
         let (minding, stop) = bounded::<()>(0);
         thread::scope(|scope| {

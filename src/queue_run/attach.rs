@@ -5,7 +5,7 @@ use crate::base::id::{JobId, ProcessId};
 use crate::bulk::input::{Fit, Matching, State, hash_prefix};
 use crate::queue::host::JobQueue;
 use crate::queue::job::JobStatus;
-use crate::queue::store::Item;
+use crate::queue::store::JobSummary;
 
 /// Jobs that are read at a time.
 const CHUNK: usize = 1000;
@@ -58,7 +58,7 @@ pub(super) fn compare(
 }
 
 /// Whether the result of the job is one that the output waits for.
-fn attaches(index: &Matching, item: &Item) -> bool {
+fn attaches(index: &Matching, item: &JobSummary) -> bool {
     let hash = item.request_hash.as_deref().and_then(hash_prefix);
     let Some((id, hash)) = item.item_id.as_deref().zip(hash) else {
         return false;

@@ -9,7 +9,7 @@ use crate::queue::host::JobQueue;
 use crate::queue::info::ProcessInfo;
 use crate::queue::job::ProcessState;
 
-use super::sidecar::{Sidecar, Taken, file_id};
+use super::sidecar::{Sidecar, TakenResults, file_id};
 
 /// Whose output it is that a run writes to, and where that is kept.
 pub(super) struct Keeper {
@@ -25,7 +25,7 @@ pub(super) struct Keeper {
 /// What is known beside an output, before anything is sent.
 #[derive(Default)]
 pub(super) struct Known {
-    pub taken: Vec<Taken>,
+    pub taken: Vec<TakenResults>,
     /// Why nothing may be sent: it may be bought already.
     pub lost: Option<String>,
 }

@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use crate::base::cancel::Context;
 use crate::base::error::Error;
-use crate::bulk::options::{FileRunOptions, Output};
+use crate::bulk::options::{FileRunOptions, RunOutput};
 use crate::bulk::prompts::{PromptSettings, Prompts};
 use crate::llm::client::LlmClient;
 use crate::llm::request::Request;
@@ -18,7 +18,7 @@ use crate::llm::route::Route;
 use crate::queue::host::JobQueue;
 use crate::queue::worker::Worker;
 
-use super::QueuedRun;
+use super::QueueRun;
 
 /// Answers, and from then on the database is of no use.
 struct Last(PathBuf, Context);
@@ -45,9 +45,9 @@ fn what_could_not_be_recorded_is_in_the_report_though_the_queue_cannot_be_read()
     let queue = JobQueue::open(&database).unwrap();
     let prompts =
         Prompts::open(&input, &PromptSettings::new(), &Context::new(), &|_, _| ()).unwrap();
-    let process = QueuedRun::process_of(&output).unwrap();
+    let process = QueueRun::process_of(&output).unwrap();
     let options = FileRunOptions::new();
-    let run = QueuedRun::prepare(prompts, Output::file(&output), options, &queue, process);
+    let run = QueueRun::prepare(prompts, RunOutput::file(&output), options, &queue, process);
     let ctx = Context::new().with_grace(Duration::from_millis(500));
     let run = run.ok().unwrap().context(&ctx);
     let report = run.run(|| {

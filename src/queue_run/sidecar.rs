@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use crate::base::clock::{Clock, SystemClock, Wall};
+use crate::base::clock::{Clock, SystemClock, Timestamp};
 use crate::base::disk::sync_folder;
 use crate::base::error::{Error, ErrorKind};
 use crate::base::host::host;
@@ -46,15 +46,15 @@ pub struct Sidecar {
     pub batches: Vec<(String, String)>,
     /// Results of it that were taken to other places.
     #[serde(default)]
-    pub taken: Vec<Taken>,
+    pub taken: Vec<TakenResults>,
     /// When this was written.
-    pub written_at: Wall,
+    pub written_at: Timestamp,
 }
 
 /// Results that were taken out of the queue to another place than the output they belong to.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
-pub struct Taken {
+pub struct TakenResults {
     /// The file that has them, as an absolute path; `None` for a pipe or a terminal.
     pub to: Option<PathBuf>,
     /// How many left the queue for certain.
@@ -252,7 +252,7 @@ impl Sidecar {
                 taken.results += results;
                 taken.pending = pending;
             }
-            None => self.taken.push(Taken {
+            None => self.taken.push(TakenResults {
                 to: to.map(Path::to_owned),
                 results,
                 pending,

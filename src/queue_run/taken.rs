@@ -12,7 +12,7 @@ use crate::base::error::{Error, ErrorKind};
 use crate::bulk::checkpoint::Line;
 use crate::bulk::input::{Fit, Matching, State, hash_prefix};
 
-use super::sidecar::Taken;
+use super::sidecar::TakenResults;
 
 /// What of a result line tells whose it is.
 #[derive(Deserialize)]
@@ -22,7 +22,7 @@ struct Known {
     request_hash: Option<String>,
 }
 
-impl Taken {
+impl TakenResults {
     fn missing(&self, why: &str) -> String {
         let to = self.to.as_ref().map(|path| path.display().to_string());
         let to = to.unwrap_or_else(|| "standard output".to_owned());
@@ -66,7 +66,7 @@ pub(super) struct Held {
 }
 
 /// Holds every item whose result lies elsewhere.
-pub(super) fn hold(taken: &[Taken], index: &mut Matching) -> Result<Held, Error> {
+pub(super) fn hold(taken: &[TakenResults], index: &mut Matching) -> Result<Held, Error> {
     let mut held = Held::default();
     for taken in taken {
         // Of a line that is there twice one was counted; lines of others none.
@@ -98,7 +98,7 @@ pub(super) fn hold(taken: &[Taken], index: &mut Matching) -> Result<Held, Error>
 
 /// Hands over every line.
 pub(super) fn each(
-    taken: &[Taken],
+    taken: &[TakenResults],
     visit: &mut dyn FnMut(Line) -> Result<(), Error>,
 ) -> Result<(), Error> {
     taken.iter().try_for_each(|taken| taken.each(visit))

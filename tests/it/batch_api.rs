@@ -5,9 +5,9 @@ use std::io::Read;
 use std::time::Duration;
 
 use batchwright::{
-    BatchApi, BatchClient, BatchInput, BatchIntent, BatchLine, BatchLineResult, BatchStage,
-    BatchState, BatchStatus, Context, Error, ErrorKind, Found, LlmConfig, Refused, Request, Secret,
-    Sent, Wall,
+    BatchApi, BatchClient, BatchInput, BatchIntent, BatchLine, BatchLineResult, BatchRefusal,
+    BatchStage, BatchState, BatchStatus, Context, Error, ErrorKind, ListedBatches, LlmConfig,
+    Request, Secret, Sent, Timestamp,
 };
 use batchwright_simulate::{BatchConfig, SimConfig, Simulator, Vendor};
 
@@ -59,7 +59,7 @@ impl Trip {
             model: Some("sim-1".to_owned()),
             items: prompts.len() as u64,
             bytes: input.0.len() as u64,
-            begun: Wall::from(std::time::SystemTime::now()),
+            begun: Timestamp::from(std::time::SystemTime::now()),
         };
         Self {
             sim,
@@ -84,7 +84,7 @@ impl Trip {
         Ok(())
     }
 
-    fn find(&self) -> Found {
+    fn find(&self) -> ListedBatches {
         let none = HashSet::new();
         self.api
             .find(&self.intent, &self.stage, &none, &self.ctx)
@@ -112,7 +112,7 @@ impl Trip {
         status
     }
 
-    fn refusal(&self, id: &str) -> Refused {
+    fn refusal(&self, id: &str) -> BatchRefusal {
         match self.ended(id).state {
             BatchState::Refused(why) => why,
             other => panic!("{other:?}"),
@@ -153,16 +153,16 @@ fn a_batch_goes_from_lines_to_answers() {
         let mut trip = Trip::start(provider, vendor, config, &prompts);
         trip.step().unwrap();
         let uploaded = trip.stage.clone();
-        assert_eq!(trip.find(), Found::None);
+        assert_eq!(trip.find(), ListedBatches::None);
         trip.step().unwrap();
         let BatchStage::Created { id, file } = trip.stage.clone() else {
             panic!("{:?}", trip.stage)
         };
         trip.stage = uploaded;
-        assert_eq!(trip.find(), Found::One(id.clone()), "{provider}");
+        assert_eq!(trip.find(), ListedBatches::One(id.clone()), "{provider}");
         let known = HashSet::from([id.clone()]);
         let others = trip.api.find(&trip.intent, &trip.stage, &known, &trip.ctx);
-        assert_eq!(others.unwrap(), Found::None);
+        assert_eq!(others.unwrap(), ListedBatches::None);
 
         let status = trip.ended(&id);
         assert!(matches!(status.state, BatchState::Completed), "{status:?}");
@@ -212,7 +212,7 @@ fn a_creation_whose_reply_was_lost_is_found() {
             (None, Sent::Maybe),
             "{provider} {lost}"
         );
-        let Found::One(id) = trip.find() else {
+        let ListedBatches::One(id) = trip.find() else {
             panic!("{provider}")
         };
         let status = trip.ended(&id);
@@ -228,12 +228,12 @@ fn a_poisoned_line_is_named_by_those_who_can() {
         let mut trip = Trip::start(provider, vendor, config, &["a", "b", "arsenic", "c"]);
         let id = trip.submit();
         match (trip.refusal(&id), vendor) {
-            (Refused::Lines(lines), Vendor::OpenAi | Vendor::Groq) => {
+            (BatchRefusal::Lines(lines), Vendor::OpenAi | Vendor::Groq) => {
                 let numbers: Vec<u64> = lines.iter().map(|(line, _)| *line).collect();
                 assert_eq!(numbers, [3]);
                 assert_eq!(lines[0].1.kind(), ErrorKind::Invalid);
             }
-            (Refused::SomeLine(error), Vendor::Mistral | Vendor::Xai) => {
+            (BatchRefusal::SomeLine(error), Vendor::Mistral | Vendor::Xai) => {
                 assert_eq!(error.kind(), ErrorKind::Invalid);
             }
             (why, _) => panic!("{provider} {why:?}"),
@@ -242,7 +242,10 @@ fn a_poisoned_line_is_named_by_those_who_can() {
         let mut trip = Trip::start(provider, vendor, unnamed, &["arsenic", "b"]);
         let id = trip.submit();
         let why = trip.refusal(&id);
-        assert!(matches!(why, Refused::SomeLine(_)), "{provider} {why:?}");
+        assert!(
+            matches!(why, BatchRefusal::SomeLine(_)),
+            "{provider} {why:?}"
+        );
     }
 }
 
@@ -254,7 +257,7 @@ fn a_full_queue_is_told_from_a_bad_request() {
         let id = trip.submit();
         let why = trip.refusal(&id);
         assert!(
-            matches!(why, Refused::TooMuchQueued(_)),
+            matches!(why, BatchRefusal::TooMuchQueued(_)),
             "{provider} {why:?}"
         );
     }
@@ -276,7 +279,7 @@ fn a_batch_whose_file_was_deleted_before_buys_nothing() {
                     panic!()
                 };
                 let why = trip.refusal(&id);
-                assert!(matches!(why, Refused::Whole(_)), "{provider} {why:?}");
+                assert!(matches!(why, BatchRefusal::Whole(_)), "{provider} {why:?}");
             }
         }
         assert_eq!(trip.sim.batch_stats().started, 0, "{provider}");

@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use batchwright::{
     BatchAccount, BatchClient, BatchInput, BatchIntent, BatchLimits, BatchLine, BatchSettings,
-    BatchStage, BatchStatus, Context, Error, Found, Job, JobQueue, LlmConfig, ProcessId, Request,
-    Route, Secret, Worker,
+    BatchStage, BatchStatus, Context, Error, Job, JobQueue, ListedBatches, LlmConfig, ProcessId,
+    Request, Route, Secret, Worker,
 };
 use batchwright_simulate::{BatchConfig, SimConfig};
 
@@ -87,7 +87,7 @@ impl<C: BatchClient> BatchClient for Removed<C> {
         stage: &BatchStage,
         known: &HashSet<String>,
         ctx: &Context,
-    ) -> Result<Found, Error> {
+    ) -> Result<ListedBatches, Error> {
         self.api.find(intent, stage, known, ctx)
     }
     fn discard(&self, file: &str, ctx: &Context) -> Result<(), Error> {

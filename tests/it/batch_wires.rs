@@ -5,8 +5,9 @@ use std::io::Read;
 use std::time::{Duration, SystemTime};
 
 use batchwright::{
-    BatchApi, BatchClient, BatchInput, BatchIntent, BatchLine, BatchLineResult, BatchStage,
-    BatchState, Context, Error, ErrorKind, Found, LlmConfig, Refused, Request, Secret, Sent,
+    BatchApi, BatchClient, BatchInput, BatchIntent, BatchLine, BatchLineResult, BatchRefusal,
+    BatchStage, BatchState, Context, Error, ErrorKind, ListedBatches, LlmConfig, Request, Secret,
+    Sent,
 };
 use batchwright_simulate::{BatchConfig, SimConfig, Simulator};
 
@@ -81,7 +82,7 @@ impl Desk {
         }
     }
 
-    fn find(&self, stage: &BatchStage, known: &[&str]) -> Found {
+    fn find(&self, stage: &BatchStage, known: &[&str]) -> ListedBatches {
         let known: HashSet<String> = known.iter().map(|id| (*id).to_owned()).collect();
         self.api
             .find(&self.intent, stage, &known, &self.ctx)
@@ -165,12 +166,12 @@ fn a_batch_whose_creation_had_no_reply_is_found() {
     for (provider, batches) in ALL.into_iter().flat_map(|p| [(p, quick()), (p, endless())]) {
         let mut desk = Desk::new(provider, 3, batches.lost_creates(1));
         let ready = desk.ready();
-        assert_eq!(desk.find(&ready, &[]), Found::None);
+        assert_eq!(desk.find(&ready, &[]), ListedBatches::None);
         let lost = desk.advance(&ready).unwrap_err();
         assert_eq!(lost.sent(), Sent::Maybe);
         let id = desk.sim.batch_stats().batches[0].id.clone();
-        assert_eq!(desk.find(&ready, &[]), Found::One(id.clone()));
-        assert_eq!(desk.find(&ready, &[&id]), Found::None);
+        assert_eq!(desk.find(&ready, &[]), ListedBatches::One(id.clone()));
+        assert_eq!(desk.find(&ready, &[&id]), ListedBatches::None);
         assert_eq!(desk.sim.batch_stats().created, 1);
         desk.assert_well_formed();
     }
@@ -187,7 +188,7 @@ fn the_batches_of_others_are_told_from_ours() {
             file: "files/r7-p4".to_owned(),
             time: None,
         };
-        assert_eq!(desk.find(&stage, &[]), Found::None);
+        assert_eq!(desk.find(&stage, &[]), ListedBatches::None);
         desk.assert_well_formed();
     }
 }
@@ -278,7 +279,7 @@ fn a_line_that_gemini_refuses_is_somewhere_in_the_batch() {
     let state = desk.api.status(&id, &desk.ctx).unwrap().state;
     match state {
         BatchState::Refused(why) => {
-            let refused = matches!(&why, Refused::SomeLine(error)
+            let refused = matches!(&why, BatchRefusal::SomeLine(error)
                 if error.kind() == ErrorKind::Invalid);
             assert!(refused, "{why:?}");
         }

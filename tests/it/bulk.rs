@@ -8,8 +8,8 @@ use std::time::Duration;
 use batchwright::testing::{ManualClock, ScriptedClient};
 use batchwright::{
     Bulk, Context, Error, ErrorKind, ErrorPolicy, Extract, FileRun, FileRunOptions, FinishReason,
-    Limits, LlmClient, Output, Progress, PromptSettings, Prompts, QuotaKey, Request, Response,
-    RetryPolicy, Route, Sent, StopReason, client_fn, execute_bulk_sync,
+    Limits, LlmClient, Progress, PromptSettings, Prompts, QuotaKey, Request, Response, RetryPolicy,
+    Route, RunOutput, Sent, StopReason, client_fn, execute_bulk_sync,
 };
 
 fn requests(n: usize) -> Vec<Request> {
@@ -460,7 +460,7 @@ fn progress_of_a_file_in_pieces_ends_with_the_piece() {
     for total in [4, 8, 10] {
         let settings = PromptSettings::new();
         let prompts = Prompts::open(&path, &settings, &Context::new(), &|_, _| {}).unwrap();
-        let output = Output::file(folder.path().join("out.jsonl"));
+        let output = RunOutput::file(folder.path().join("out.jsonl"));
         let options = FileRunOptions::new().max_items(Some(4));
         let last = Arc::new(std::sync::Mutex::new(None));
         let seen = last.clone();

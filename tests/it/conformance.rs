@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use batchwright::{
-    Client, Context, Error, Headers, HttpReply, HttpRequest, LlmClient, LlmConfig, Message,
+    Client, Context, Error, HttpHeaders, HttpReply, HttpRequest, LlmClient, LlmConfig, Message,
     Request, ResponseFormat, Role, Secret, Transport,
 };
 use parking_lot::Mutex;
@@ -113,7 +113,7 @@ impl Recorder {
     fn silent() -> Arc<Self> {
         Self::answering(HttpReply {
             status: 200,
-            headers: Headers::default(),
+            headers: HttpHeaders::default(),
             body: Vec::new(),
         })
     }

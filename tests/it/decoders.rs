@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use batchwright::{
-    Client, Context, Error, ErrorKind, FinishReason, Headers, HttpReply, HttpRequest, LlmClient,
-    Request, Response, Sent, Transport,
+    Client, Context, Error, ErrorKind, FinishReason, HttpHeaders, HttpReply, HttpRequest,
+    LlmClient, Request, Response, Sent, Transport,
 };
 use parking_lot::Mutex;
 use serde::de::IgnoredAny;
@@ -52,7 +52,7 @@ impl Line {
         }
     }
 
-    fn decode(&self, status: u16, headers: Headers, body: &[u8]) -> Result<Response, Error> {
+    fn decode(&self, status: u16, headers: HttpHeaders, body: &[u8]) -> Result<Response, Error> {
         let body = body.to_vec();
         self.next.put(HttpReply {
             status,
@@ -63,7 +63,7 @@ impl Line {
     }
 
     /// Decodes and checks what holds for every reply whatever.
-    fn sane(&self, status: u16, headers: Headers, body: &[u8]) -> Result<Response, Error> {
+    fn sane(&self, status: u16, headers: HttpHeaders, body: &[u8]) -> Result<Response, Error> {
         let result = self.decode(status, headers, body);
         if let Some(fault) = fault(status, body, &result) {
             let body = String::from_utf8_lossy(&body[..body.len().min(2000)]);
@@ -73,7 +73,7 @@ impl Line {
     }
 
     fn plain(&self, status: u16, body: &[u8]) -> Result<Response, Error> {
-        self.sane(status, Headers::default(), body)
+        self.sane(status, HttpHeaders::default(), body)
     }
 }
 
@@ -473,7 +473,7 @@ fn headers_may_say_anything() {
             }
             // An allowance that is used up, so that the time to its end is asked for.
             for other in values() {
-                let headers = || -> Headers {
+                let headers = || -> HttpHeaders {
                     let names = NAMES.iter().skip(3);
                     let pairs = names.map(|name| match name.rsplit_once("limit") {
                         Some((_, rest)) if rest.contains("remaining") => (*name, "0"),

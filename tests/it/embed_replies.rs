@@ -147,7 +147,7 @@ impl Line {
     fn sane(&self, status: u16, body: &[u8]) -> Result<Vec<Response>, Error> {
         let result = self.embed(HttpReply {
             status,
-            headers: batchwright::Headers::default(),
+            headers: batchwright::HttpHeaders::default(),
             body: body.to_vec(),
         });
         let shown = || String::from_utf8_lossy(&body[..body.len().min(2000)]);

@@ -5,7 +5,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use batchwright::{
-    Context, Error, ErrorKind, Headers, HttpReply, HttpRequest, LlmClient, Message, Params,
+    Context, Error, ErrorKind, HttpHeaders, HttpReply, HttpRequest, LlmClient, Message, Params,
     Request, ResponseFormat, Role, Sent, Transport,
 };
 use parking_lot::Mutex;
@@ -96,7 +96,7 @@ impl Transport for Sink {
         *self.0.lock() = Some((request.url.to_owned(), body));
         Ok(HttpReply {
             status: 200,
-            headers: Headers::default(),
+            headers: HttpHeaders::default(),
             body: Vec::new(),
         })
     }

@@ -7,8 +7,8 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
 use batchwright::{
-    BatchApi, BatchClient, BatchInput, BatchIntent, BatchStage, BatchState, Context, Error, Found,
-    LlmClient, LlmConfig, Request, Secret, inspect,
+    BatchApi, BatchClient, BatchInput, BatchIntent, BatchStage, BatchState, Context, Error,
+    ListedBatches, LlmClient, LlmConfig, Request, Secret, inspect,
 };
 use batchwright_simulate::{BatchConfig, SimConfig, Simulator, Vendor};
 
@@ -168,7 +168,7 @@ fn batch(api: &BatchApi) {
     };
     assert_eq!(
         api.find(&intent, &ready, &HashSet::new(), &ctx).unwrap(),
-        Found::None
+        ListedBatches::None
     );
     let BatchStage::Created { id, .. } = api.advance(&intent, &ready, &mut lines, &ctx).unwrap()
     else {

@@ -318,7 +318,8 @@ mod in_memory {
     use std::time::Duration;
 
     use batchwright::{
-        Job, JobQueue, ProcessId, RetryPolicy, Route, Scale, SqliteOptions, SqliteStore, Worker,
+        Job, JobQueue, ProcessId, RetryPolicy, Route, SqliteOptions, SqliteStore, Worker,
+        WorkerScale,
     };
 
     use super::*;
@@ -330,7 +331,7 @@ mod in_memory {
     fn worker(queue: &JobQueue, client: &Arc<ScriptedClient>) -> Worker {
         let retry = RetryPolicy::default().base_delay(Duration::from_millis(1));
         Worker::new(queue)
-            .scale(Scale::fixed(4))
+            .scale(WorkerScale::fixed(4))
             .completions(Route::new(client.clone()).retry(retry))
             .until_empty(true)
     }
@@ -361,7 +362,7 @@ mod in_memory {
         assert_eq!(seen, HashSet::from(["p0".to_owned(), "p1".to_owned()]));
         assert_eq!(queue.delete(process).unwrap(), 1);
         for finding in queue.check().unwrap() {
-            assert!(finding.verdict < batchwright::Verdict::Bad, "{finding:?}");
+            assert!(finding.verdict < batchwright::Severity::Bad, "{finding:?}");
         }
     }
 

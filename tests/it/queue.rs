@@ -7,7 +7,7 @@ use std::time::Duration;
 use batchwright::testing::ScriptedClient;
 use batchwright::{
     Context, Error, ErrorKind, ErrorPolicy, Handler, Job, JobQueue, JobStatus, Limits, PackLimits,
-    ProcessId, Progress, Request, RetryPolicy, Route, RunningJob, Scale, StopReason, Worker,
+    ProcessId, Progress, Request, RetryPolicy, Route, RunningJob, StopReason, Worker, WorkerScale,
 };
 use parking_lot::{Condvar, Mutex};
 use serde_json::{Value, json};
@@ -36,7 +36,7 @@ fn route(client: &Arc<ScriptedClient>) -> Route<'static> {
 fn worker(queue: &JobQueue) -> Worker {
     Worker::new(queue)
         .retry(quick())
-        .scale(Scale::fixed(1))
+        .scale(WorkerScale::fixed(1))
         .until_empty(true)
 }
 
@@ -294,7 +294,7 @@ fn a_panic_and_a_hang_cost_one_job_each() {
     let jobs = jobs.map(|(kind, text)| Job::new(kind, text).unwrap().max_retries(0));
     let ids = queue.enqueue(process, jobs).unwrap();
     let report = worker(&queue)
-        .scale(Scale::fixed(3))
+        .scale(WorkerScale::fixed(3))
         .handle("panic", Handler::new(panics))
         .handle(
             "odd",
@@ -404,12 +404,12 @@ fn slots_become_more_and_fewer_while_the_worker_runs() {
     queue.enqueue(process, prompts(&texts)).unwrap();
     let unlimited = Limits::default().burst(100);
     let running = Worker::new(&queue)
-        .scale(Scale::fixed(2))
+        .scale(WorkerScale::fixed(2))
         .completions(Route::limited(client.clone(), unlimited))
         .start()
         .unwrap();
     assert!(client.wait_for_calls(2));
-    running.set_scale(Scale::fixed(12));
+    running.set_scale(WorkerScale::fixed(12));
     assert!(client.wait_for_calls(12));
     assert_eq!(client.max_in_flight(), 12);
     let claimed = queue.process(process).unwrap().unwrap().counts.in_progress;
@@ -429,7 +429,7 @@ fn a_worker_that_stops_lets_calls_end_and_gives_back_the_rest() {
     let ctx = Context::new();
     let running = Worker::new(&queue)
         .context(&ctx)
-        .scale(Scale::fixed(2))
+        .scale(WorkerScale::fixed(2))
         .completions(route(&client))
         .start()
         .unwrap();
@@ -517,7 +517,7 @@ fn an_iterator_is_started_only_when_all_of_it_is_there() {
     });
     assert_eq!(queue.enqueue_iter(process, source).unwrap(), 2500);
     let report = worker(&queue)
-        .scale(Scale::fixed(8))
+        .scale(WorkerScale::fixed(8))
         .completions(Route::limited(client.clone(), Limits::default().burst(100)))
         .run()
         .unwrap();

@@ -6,8 +6,8 @@ use std::sync::atomic::{AtomicBool, AtomicI64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use batchwright::{
-    Clock, Context, Counts, Error, ErrorKind, Handler, Job, JobQueue, JobStatus, ProcessId,
-    Progress, RunningJob, Scale, Time, Verdict, Wall, Worker,
+    Clock, Context, Error, ErrorKind, Handler, Job, JobCounts, JobQueue, JobStatus, ProcessId,
+    Progress, RunningJob, Severity, Time, Timestamp, Worker, WorkerScale,
 };
 use parking_lot::Mutex;
 use serde_json::json;
@@ -29,7 +29,7 @@ fn job(n: usize) -> Job {
 }
 
 #[track_caller]
-fn adds_up(counts: &Counts) {
+fn adds_up(counts: &JobCounts) {
     let parts = counts.pending + counts.in_progress + counts.at_provider + counts.finished();
     assert_eq!(counts.total, parts, "{counts:?}");
 }
@@ -43,7 +43,7 @@ fn a_hundred_threads_enqueue_beside_a_busy_worker() {
         .enqueue(busy, (0..2_000).map(job).collect::<Vec<_>>())
         .unwrap();
     let worker = Worker::new(&queue)
-        .scale(Scale::fixed(4))
+        .scale(WorkerScale::fixed(4))
         .handle("count", counted(&calls))
         .start()
         .unwrap();
@@ -83,7 +83,7 @@ fn two_workers_of_one_process_share_its_jobs_and_one_may_be_dropped() {
     let calls = Arc::new(AtomicUsize::new(0));
     let worker = || {
         Worker::new(&queue)
-            .scale(Scale::fixed(2))
+            .scale(WorkerScale::fixed(2))
             .handle("count", counted(&calls))
     };
     let (first, second) = (worker().start().unwrap(), worker().start().unwrap());
@@ -139,7 +139,7 @@ fn a_panic_whose_payload_panics_costs_one_job() {
             .enqueue(process, [job(0), job(1).max_retries(0), job(2)])
             .unwrap();
         let report = Worker::new(&queue)
-            .scale(Scale::fixed(1))
+            .scale(WorkerScale::fixed(1))
             .until_empty(true)
             .handle("count", handler)
             .run()
@@ -243,7 +243,7 @@ fn large_payloads_and_results_pass_through() {
         Ok("r".repeat(50 << 20))
     });
     let report = Worker::new(&queue)
-        .scale(Scale::fixed(2))
+        .scale(WorkerScale::fixed(2))
         .until_empty(true)
         .handle("grow", grow)
         .run()
@@ -278,7 +278,7 @@ fn ten_thousand_processes_of_one_job_each_are_told_and_finished_one_by_one() {
         }
     };
     let report = Worker::new(&queue)
-        .scale(Scale::fixed(8))
+        .scale(WorkerScale::fixed(8))
         .until_empty(true)
         .notifier(Arc::new(notifier))
         .handle("count", counted(&calls))
@@ -309,9 +309,9 @@ impl Clock for SetClock {
         batchwright::SystemClock.now()
     }
 
-    fn wall(&self) -> Wall {
-        let Wall(millis) = batchwright::SystemClock.wall();
-        Wall(millis + self.0.load(Ordering::SeqCst))
+    fn wall(&self) -> Timestamp {
+        let Timestamp(millis) = batchwright::SystemClock.wall();
+        Timestamp(millis + self.0.load(Ordering::SeqCst))
     }
 }
 
@@ -333,7 +333,7 @@ fn a_clock_that_is_set_loses_nothing() {
         .iter()
         .find(|finding| finding.what == "due times")
         .unwrap();
-    assert_eq!(far.verdict, Verdict::Warning);
+    assert_eq!(far.verdict, Severity::Warning);
     let worker = Worker::new(&queue)
         .poll_interval(Duration::from_millis(20))
         .handle("count", counted(&calls))
@@ -369,7 +369,7 @@ fn a_clock_that_is_set_back_keeps_no_worker_waiting() {
     });
     let report = Worker::new(&queue)
         .handle("count", handler)
-        .scale(Scale::fixed(1))
+        .scale(WorkerScale::fixed(1))
         // Whoever waits for hours is told here to give up.
         .context(&Context::new().with_timeout(Duration::from_secs(60)))
         .until_empty(true)

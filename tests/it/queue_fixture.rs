@@ -10,9 +10,10 @@ use std::time::Duration;
 
 use batchwright::testing::{ManualClock, ScriptedClient};
 use batchwright::{
-    ClaimOutcome, Clock, Context, Counts, Error, ErrorKind, Handler, Job, JobQueue, JobResult,
-    JobStatus, JobStore, Lane, LlmClient, ProcessId, ProcessInfo, Request, Route, RunningJob,
-    Scale, Settlement, SqliteOptions, SqliteStore, SystemClock, Usage, Verdict, Worker, client_fn,
+    ClaimOutcome, Clock, Context, Error, ErrorKind, Handler, Job, JobCounts, JobLane, JobQueue,
+    JobResult, JobStatus, JobStore, LlmClient, ProcessId, ProcessInfo, Request, Route, RunningJob,
+    Settlement, Severity, SqliteOptions, SqliteStore, SystemClock, Usage, Worker, WorkerScale,
+    client_fn,
 };
 use rusqlite::Connection;
 use serde_json::value::RawValue;
@@ -37,8 +38,8 @@ fn info() -> ProcessInfo {
 }
 
 /// The lane of those prompts.
-fn lane() -> Lane {
-    Lane {
+fn lane() -> JobLane {
+    JobLane {
         kind: "completion".to_owned(),
         name: Some("m-1".to_owned()),
         step: 0,
@@ -56,7 +57,7 @@ fn worker(queue: &JobQueue, client: &Arc<ScriptedClient>) -> Worker {
         Ok(client.complete(request, ctx)?.with_usage(usage))
     });
     Worker::new(queue)
-        .scale(Scale::fixed(1))
+        .scale(WorkerScale::fixed(1))
         .completions(Route::new(paid))
 }
 
@@ -134,7 +135,7 @@ fn restored(from: &Path) -> (TempDir, PathBuf) {
     (folder, path)
 }
 
-fn counts(queue: &JobQueue, n: u8) -> Counts {
+fn counts(queue: &JobQueue, n: u8) -> JobCounts {
     queue.process(process(n)).unwrap().unwrap().counts
 }
 
@@ -234,7 +235,7 @@ fn is_found_and_worked_to_the_end(from: &Path, version: i64) {
     let spent = open[0].spent;
     assert_eq!((spent.input_tokens, spent.output_tokens), (3, 2));
     let findings = queue.check().unwrap();
-    let bad = findings.iter().find(|f| f.verdict == Verdict::Bad);
+    let bad = findings.iter().find(|f| f.verdict == Severity::Bad);
     assert!(bad.is_none(), "{bad:?}");
 
     queue.seal(process(2)).unwrap();

@@ -6,11 +6,12 @@ use std::time::{Duration, Instant};
 
 use batchwright::testing::ScriptedClient;
 use batchwright::{
-    Batch, BatchNo, Claimed, Claims, Context, Delivery, Error, ErrorKind, Extract, Filled, Finding,
-    Handler, Item, Job, JobId, JobQueue, JobState, JobStatus, JobStore, Lane, Limits, LlmClient,
-    OnWork, Phase, ProcessId, ProcessInfo, ProcessState, Progress, QuotaKey, Receipt, Request,
-    Response, RetryPolicy, Route, RunningJob, Scale, Settlement, SqliteOptions, SqliteStore,
-    StopReason, Waiting, Wall, Wanted, Worker, WorkerId,
+    BatchFill, BatchNo, ClaimReply, ClaimRequest, ClaimedJob, Context, DeliveredResult, Error,
+    ErrorKind, Extract, Handler, HealthFinding, Job, JobId, JobLane, JobQueue, JobReceipt,
+    JobState, JobStatus, JobStore, JobSummary, Limits, LlmClient, Phase, ProcessId, ProcessInfo,
+    ProcessState, Progress, QuotaKey, Request, Response, RetryPolicy, Route, RunningJob,
+    Settlement, SqliteOptions, SqliteStore, StopReason, StoredBatch, Timestamp, WaitingJobs,
+    WorkSignal, Worker, WorkerId, WorkerScale,
 };
 use parking_lot::Mutex;
 use tempfile::TempDir;
@@ -33,7 +34,7 @@ impl JobStore for Watched {
         info: Option<&ProcessInfo>,
         jobs: Vec<Job>,
         sealed: bool,
-        now: Wall,
+        now: Timestamp,
     ) -> Result<Vec<JobId>, Error> {
         self.inner
             .insert_described(process, info, jobs, sealed, now)
@@ -44,10 +45,15 @@ impl JobStore for Watched {
     fn id(&self) -> Result<String, Error> {
         self.inner.id()
     }
-    fn describe(&self, process: ProcessId, info: &ProcessInfo, now: Wall) -> Result<bool, Error> {
+    fn describe(
+        &self,
+        process: ProcessId,
+        info: &ProcessInfo,
+        now: Timestamp,
+    ) -> Result<bool, Error> {
         self.inner.describe(process, info, now)
     }
-    fn seal(&self, process: ProcessId, now: Wall) -> Result<(), Error> {
+    fn seal(&self, process: ProcessId, now: Timestamp) -> Result<(), Error> {
         self.inner.seal(process, now)
     }
     fn process(&self, process: ProcessId) -> Result<Option<ProcessState>, Error> {
@@ -62,41 +68,46 @@ impl JobStore for Watched {
     fn peek(
         &self,
         process: ProcessId,
-        after: Option<Receipt>,
+        after: Option<JobReceipt>,
         most: usize,
         bytes: usize,
-    ) -> Result<Vec<Delivery>, Error> {
+    ) -> Result<Vec<DeliveredResult>, Error> {
         self.inner.peek(process, after, most, bytes)
     }
-    fn ack(&self, receipts: &[Receipt], now: Wall) -> Result<u64, Error> {
+    fn ack(&self, receipts: &[JobReceipt], now: Timestamp) -> Result<u64, Error> {
         self.inner.ack(receipts, now)
     }
-    fn cancel(&self, process: ProcessId, now: Wall) -> Result<u64, Error> {
+    fn cancel(&self, process: ProcessId, now: Timestamp) -> Result<u64, Error> {
         self.inner.cancel(process, now)
     }
-    fn retry_failed(&self, process: ProcessId, now: Wall) -> Result<u64, Error> {
+    fn retry_failed(&self, process: ProcessId, now: Timestamp) -> Result<u64, Error> {
         self.inner.retry_failed(process, now)
     }
-    fn delete(&self, process: ProcessId, now: Wall) -> Result<u64, Error> {
+    fn delete(&self, process: ProcessId, now: Timestamp) -> Result<u64, Error> {
         self.inner.delete(process, now)
     }
-    fn enlist(&self, now: Wall) -> Result<WorkerId, Error> {
+    fn enlist(&self, now: Timestamp) -> Result<WorkerId, Error> {
         self.inner.enlist(now)
     }
-    fn retire(&self, worker: WorkerId, now: Wall) -> Result<(), Error> {
+    fn retire(&self, worker: WorkerId, now: Timestamp) -> Result<(), Error> {
         self.inner.retire(worker, now)
     }
-    fn claim(&self, worker: WorkerId, wanted: Wanted<'_>, now: Wall) -> Result<Claims, Error> {
+    fn claim(
+        &self,
+        worker: WorkerId,
+        wanted: ClaimRequest<'_>,
+        now: Timestamp,
+    ) -> Result<ClaimReply, Error> {
         self.claims.fetch_add(1, Ordering::SeqCst);
         self.inner.claim(worker, wanted, now)
     }
-    fn settle(&self, ends: &[Settlement], now: Wall) -> Result<Vec<ProcessState>, Error> {
+    fn settle(&self, ends: &[Settlement], now: Timestamp) -> Result<Vec<ProcessState>, Error> {
         match self.full.load(Ordering::SeqCst) {
             true => Err(Error::new(ErrorKind::Transient, "the disk is full")),
             false => self.inner.settle(ends, now),
         }
     }
-    fn reclaim(&self, now: Wall) -> Result<u64, Error> {
+    fn reclaim(&self, now: Timestamp) -> Result<u64, Error> {
         self.inner.reclaim(now)
     }
     fn pull_due_times(
@@ -104,7 +115,7 @@ impl JobStore for Watched {
         worker: WorkerId,
         back: Duration,
         longest: Duration,
-        now: Wall,
+        now: Timestamp,
     ) -> Result<u64, Error> {
         self.inner.pull_due_times(worker, back, longest, now)
     }
@@ -112,17 +123,17 @@ impl JobStore for Watched {
         &self,
         kind: &str,
         processes: &[ProcessId],
-        now: Wall,
-    ) -> Result<Vec<Waiting>, Error> {
+        now: Timestamp,
+    ) -> Result<Vec<WaitingJobs>, Error> {
         self.inner.waiting(kind, processes, now)
     }
     fn open_batch(
         &self,
         worker: WorkerId,
         process: ProcessId,
-        lane: &Lane,
+        lane: &JobLane,
         record: &str,
-        now: Wall,
+        now: Timestamp,
     ) -> Result<BatchNo, Error> {
         self.inner.open_batch(worker, process, lane, record, now)
     }
@@ -133,8 +144,8 @@ impl JobStore for Watched {
         after: Option<i64>,
         most: usize,
         bytes: u64,
-        now: Wall,
-    ) -> Result<Filled, Error> {
+        now: Timestamp,
+    ) -> Result<BatchFill, Error> {
         self.inner
             .fill_batch(worker, batch, after, most, bytes, now)
     }
@@ -144,10 +155,10 @@ impl JobStore for Watched {
         after: Option<i64>,
         most: usize,
         bytes: usize,
-    ) -> Result<Vec<Claimed>, Error> {
+    ) -> Result<Vec<ClaimedJob>, Error> {
         self.inner.batch_jobs(batch, after, most, bytes)
     }
-    fn batch_jobs_by(&self, batch: BatchNo, numbers: &[u32]) -> Result<Vec<Claimed>, Error> {
+    fn batch_jobs_by(&self, batch: BatchNo, numbers: &[u32]) -> Result<Vec<ClaimedJob>, Error> {
         self.inner.batch_jobs_by(batch, numbers)
     }
     fn save_batch(
@@ -155,20 +166,20 @@ impl JobStore for Watched {
         worker: WorkerId,
         batch: BatchNo,
         record: &str,
-        now: Wall,
+        now: Timestamp,
     ) -> Result<(), Error> {
         self.inner.save_batch(worker, batch, record, now)
     }
-    fn batches(&self, process: Option<ProcessId>) -> Result<Vec<Batch>, Error> {
+    fn batches(&self, process: Option<ProcessId>) -> Result<Vec<StoredBatch>, Error> {
         self.inner.batches(process)
     }
     fn adopt_batches(
         &self,
         worker: WorkerId,
-        mine: &mut dyn FnMut(&Batch) -> bool,
+        mine: &mut dyn FnMut(&StoredBatch) -> bool,
         processes: &[ProcessId],
-        now: Wall,
-    ) -> Result<Vec<Batch>, Error> {
+        now: Timestamp,
+    ) -> Result<Vec<StoredBatch>, Error> {
         self.inner.adopt_batches(worker, mine, processes, now)
     }
     fn split_batch(
@@ -178,7 +189,7 @@ impl JobStore for Watched {
         at: i64,
         new_record: &str,
         old_record: &str,
-        now: Wall,
+        now: Timestamp,
     ) -> Result<BatchNo, Error> {
         self.inner
             .split_batch(worker, batch, at, new_record, old_record, now)
@@ -188,12 +199,12 @@ impl JobStore for Watched {
         worker: WorkerId,
         batch: BatchNo,
         after: Option<i64>,
-        due: Option<Wall>,
-        now: Wall,
+        due: Option<Timestamp>,
+        now: Timestamp,
     ) -> Result<u64, Error> {
         self.inner.give_back(worker, batch, after, due, now)
     }
-    fn close_batch(&self, worker: WorkerId, batch: BatchNo, now: Wall) -> Result<(), Error> {
+    fn close_batch(&self, worker: WorkerId, batch: BatchNo, now: Timestamp) -> Result<(), Error> {
         self.inner.close_batch(worker, batch, now)
     }
     fn items(
@@ -201,13 +212,13 @@ impl JobStore for Watched {
         process: ProcessId,
         after: Option<JobId>,
         most: usize,
-    ) -> Result<Vec<Item>, Error> {
+    ) -> Result<Vec<JobSummary>, Error> {
         self.inner.items(process, after, most)
     }
-    fn cancel_jobs(&self, jobs: &[JobId], now: Wall) -> Result<u64, Error> {
+    fn cancel_jobs(&self, jobs: &[JobId], now: Timestamp) -> Result<u64, Error> {
         self.inner.cancel_jobs(jobs, now)
     }
-    fn chore(&self, now: Wall) -> Result<bool, Error> {
+    fn chore(&self, now: Timestamp) -> Result<bool, Error> {
         self.inner.chore(now)
     }
     fn folder(&self) -> std::path::PathBuf {
@@ -217,10 +228,10 @@ impl JobStore for Watched {
     fn version(&self) -> Result<u64, Error> {
         self.inner.version()
     }
-    fn on_work(&self, wake: Weak<OnWork>) {
+    fn on_work(&self, wake: Weak<WorkSignal>) {
         self.inner.on_work(wake);
     }
-    fn check(&self, now: Wall) -> Result<Vec<Finding>, Error> {
+    fn check(&self, now: Timestamp) -> Result<Vec<HealthFinding>, Error> {
         self.inner.check(now)
     }
 }
@@ -337,7 +348,7 @@ fn jobs_beyond_a_providers_room_stay_in_the_queue() {
     let one = Limits::default().in_flight(1);
     let running = Worker::new(&queue)
         .completions(Route::limited(Metered(client.clone()), one))
-        .scale(Scale::fixed(8))
+        .scale(WorkerScale::fixed(8))
         .start()
         .unwrap();
     assert!(client.wait_for_calls(1));
@@ -542,11 +553,11 @@ fn a_worker_that_could_not_be_taken_off_the_list_keeps_nothing_once_that_works_a
     let folder = tempfile::tempdir().unwrap();
     let (there, away) = (folder.path().join("data"), folder.path().join("away"));
     let store = SqliteStore::open(&there.join("jobs.db"), SqliteOptions::default()).unwrap();
-    let now = Wall(1_000);
+    let now = Timestamp(1_000);
     let jobs = vec![Job::new("kind", &1).unwrap()];
     let id = store.insert(ProcessId::new(), jobs, true, now).unwrap()[0];
     let worker = store.enlist(now).unwrap();
-    let wanted = Wanted {
+    let wanted = ClaimRequest {
         most: 1,
         idle: true,
         processes: &[],

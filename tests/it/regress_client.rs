@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use batchwright::{
-    Client, Context, Error, ErrorKind, Headers, HttpReply, HttpRequest, LlmClient, LlmConfig,
+    Client, Context, Error, ErrorKind, HttpHeaders, HttpReply, HttpRequest, LlmClient, LlmConfig,
     ReplyShare, Request, Response, Secret, Transport, inspect,
 };
 
@@ -19,7 +19,7 @@ impl Transport for Canned {
     fn send(&self, _: &HttpRequest<'_>, _: &Context) -> Result<HttpReply, Error> {
         Ok(HttpReply {
             status: self.0,
-            headers: Headers::default(),
+            headers: HttpHeaders::default(),
             body: self.1.clone().into_bytes(),
         })
     }

@@ -8,9 +8,9 @@ use std::sync::mpsc::channel;
 use std::time::Duration;
 
 use batchwright::{
-    Context, Error, ErrorKind, Extract, FileRun, FileRunError, FileRunOptions, LlmClient, Output,
-    PromptSettings, Prompts, Report, Request, Response, RetryPolicy, Route, Sent, StopReason,
-    client_fn,
+    Context, Error, ErrorKind, Extract, FileRun, FileRunError, FileRunOptions, LlmClient,
+    PromptSettings, Prompts, Request, Response, RetryPolicy, Route, RunOutput, RunReport, Sent,
+    StopReason, client_fn,
 };
 use serde_json::Value;
 use tempfile::TempDir;
@@ -52,7 +52,7 @@ impl Folder {
 
     fn prepare(&self, input: &str, output: &str) -> Result<FileRun<'static>, FileRunError> {
         let prompts = open(self.path(input)).unwrap();
-        let output = Output::file(self.path(output));
+        let output = RunOutput::file(self.path(output));
         FileRun::prepare(prompts, output, FileRunOptions::new())
     }
 }
@@ -70,8 +70,8 @@ fn stream(text: &str) -> Prompts {
     Prompts::from_reader(Cursor::new(text.to_owned()), &PromptSettings::new())
 }
 
-fn run(prompts: Prompts, output: PathBuf, ctx: &Context, client: impl LlmClient) -> Report {
-    let output = Output::file(output);
+fn run(prompts: Prompts, output: PathBuf, ctx: &Context, client: impl LlmClient) -> RunReport {
+    let output = RunOutput::file(output);
     FileRun::prepare(prompts, output, FileRunOptions::new())
         .unwrap()
         .concurrency(4)
@@ -283,7 +283,7 @@ fn a_cancelled_stream_counts_what_waits_for_a_retry_as_pending() {
         });
         let patient = RetryPolicy::default().base_delay(Duration::from_secs(3600));
         let patient = patient.max_delay(Duration::from_secs(3600));
-        let output = Output::file(folder.path("out.jsonl"));
+        let output = RunOutput::file(folder.path("out.jsonl"));
         let report = FileRun::prepare(stream(&lines(10)), output, FileRunOptions::new())
             .unwrap()
             .concurrency(3)
@@ -336,7 +336,7 @@ fn an_absurd_concurrency_of_a_file_run_is_refused_before_anything_is_touched() {
         folder.prompts(3);
         folder.write("out.jsonl", torn);
         for prompts in [folder.open(), stream(&lines(3))] {
-            let output = Output::file(folder.path("out.jsonl"));
+            let output = RunOutput::file(folder.path("out.jsonl"));
             let run = FileRun::prepare(prompts, output, FileRunOptions::new()).unwrap();
             let error = run.concurrency(calls).run(Extract).unwrap_err();
             assert_eq!(error.kind(), ErrorKind::Invalid);
@@ -352,7 +352,7 @@ fn a_dry_run_makes_and_mends_nothing() {
     folder.prompts(3);
     let prepare = |name: &str| {
         let options = FileRunOptions::new().dry_run(true).ordered(true);
-        let output = Output::file(folder.path(name));
+        let output = RunOutput::file(folder.path(name));
         FileRun::prepare(folder.open(), output, options).unwrap()
     };
     let dry = prepare("new.jsonl");

@@ -3,7 +3,7 @@
 use std::thread;
 use std::time::Duration;
 
-use batchwright::{Context, Subscription};
+use batchwright::{CancelHook, Context};
 use crossbeam_channel::{Receiver, after, bounded, never, select};
 
 use super::exit::Refusal;
@@ -14,7 +14,7 @@ const AHEAD: usize = 16;
 /// Has a message once the context is cancelled.
 pub struct Cancelled {
     pub receiver: Receiver<()>,
-    _subscription: Subscription,
+    _subscription: CancelHook,
 }
 
 impl Cancelled {

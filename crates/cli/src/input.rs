@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use batchwright::{
-    Context, Error, ErrorKind, InputFormat, PromptSettings, Prompts, Request, Requests,
+    Context, Error, ErrorKind, InputFormat, PromptRequests, PromptSettings, Prompts, Request,
 };
 
 use super::args::input::{BadRows, Format, InputArgs};
@@ -193,7 +193,7 @@ fn read(prompts: Result<Prompts, Error>, session: &Session) -> Result<Prompts, E
 
 /// Requests of a stream, read on another thread.
 pub fn requests_in_background(
-    requests: Requests,
+    requests: PromptRequests,
     ctx: &Context,
 ) -> Result<impl Iterator<Item = Result<Request, Error>> + use<>, Refusal> {
     // The end is told, so that a thread that died does not look like it.
@@ -211,7 +211,7 @@ pub fn requests_in_background(
 
 /// Requests of files, up to a signal.
 pub fn until_cancelled(
-    requests: Requests,
+    requests: PromptRequests,
     ctx: &Context,
 ) -> impl Iterator<Item = Result<Request, Error>> {
     requests.map(|request| match ctx.is_cancelled() {

@@ -2,14 +2,14 @@
 
 use std::time::Duration;
 
-use batchwright::{BatchSettings, RetryPolicy, RunningWorker, Scale, Settings, Worker};
+use batchwright::{BatchSettings, RetryPolicy, RunningWorker, Settings, Worker, WorkerScale};
 
 use super::args::work::WorkArgs;
 use super::exit::Refusal;
 use super::settings::refused;
 
 pub struct Pacing {
-    scale: Scale,
+    scale: WorkerScale,
     retry: RetryPolicy,
     max_retries: u8,
     batch: usize,
@@ -59,14 +59,14 @@ pub fn retry(
     Ok(policy.fall_back_when_blocked(args.provider.fallback_blocked))
 }
 
-fn scale(args: &WorkArgs, settings: &Settings) -> Result<Scale, Refusal> {
+fn scale(args: &WorkArgs, settings: &Settings) -> Result<WorkerScale, Refusal> {
     if args.concurrency.is_some() {
         let slots = settings.sync_concurrency().map_err(refused)?;
-        return Ok(Scale::fixed(slots.unwrap_or(1)));
+        return Ok(WorkerScale::fixed(slots.unwrap_or(1)));
     }
     let most = settings.max_concurrent_requests().map_err(refused)?;
     let slots = |n: usize| n.min(most).max(1);
-    Ok(Scale::default()
+    Ok(WorkerScale::default()
         .slots(
             slots(settings.min_workers().map_err(refused)?),
             slots(settings.worker_count().map_err(refused)?),

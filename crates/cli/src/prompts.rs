@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use batchwright::{PromptSettings, Task};
+use batchwright::{PromptSettings, RequestTask};
 
 use super::args::shared::{PromptArgs, TaskArg};
 use super::exit::Refusal;
@@ -13,7 +13,7 @@ pub fn settings(prompt: &PromptArgs, model: Option<&str>) -> Result<PromptSettin
     match prompt.task {
         TaskArg::Embed => {
             fits_vectors(prompt)?;
-            settings = settings.task(Task::Embed);
+            settings = settings.task(RequestTask::Embed);
         }
         TaskArg::Complete if prompt.dimensions.is_some() => {
             return Err(Refusal::usage("--dimensions goes with --task embed"));

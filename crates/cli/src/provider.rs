@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 
 use batchwright::LlmManager;
 use batchwright::{
-    Client, Context, Effective, Limits, LlmConfig, Plan, ProviderStatus, Settings, Strategy,
-    inspect, survey,
+    Client, Context, EffectiveStrategy, Limits, LlmConfig, ProviderStatus, RunPlan, Settings,
+    Strategy, inspect, survey,
 };
 
 use super::args::shared::ProviderArgs;
@@ -58,8 +58,8 @@ impl Chosen {
     }
 
     /// What a strategy comes to with the first provider.
-    pub fn effective(&self, asked: Strategy) -> Effective {
-        Effective::new(asked, self.first.provider)
+    pub fn effective(&self, asked: Strategy) -> EffectiveStrategy {
+        EffectiveStrategy::new(asked, self.first.provider)
     }
 
     /// False when `extract` comes first.
@@ -478,7 +478,7 @@ fn fallbacks(settings: &Settings, by: &str) -> Result<Vec<ProviderStatus>, Refus
 }
 
 /// A changed default reruns nothing; whoever expects otherwise is told.
-pub fn note_changed_default(plan: &Plan, default: Option<&str>, say: &dyn Fn(String)) {
+pub fn note_changed_default(plan: &RunPlan, default: Option<&str>, say: &dyn Fn(String)) {
     let Some(default) = default else { return };
     let same = plan
         .models_before
@@ -497,7 +497,7 @@ pub fn note_changed_default(plan: &Plan, default: Option<&str>, say: &dyn Fn(Str
 impl Chosen {
     /// Refuses to put vectors beside those of another model. A model that the input or `--model`
     /// names is part of the request: what another one made is not finished.
-    pub fn fits_vectors(&self, plan: &Plan, output: &Path) -> Result<(), Refusal> {
+    pub fn fits_vectors(&self, plan: &RunPlan, output: &Path) -> Result<(), Refusal> {
         let provider = self.first.provider;
         let default = self.default_model().filter(|_| self.unnamed == plan.total);
         let other = plan.vectors_before.iter().find(|(by, model)| {

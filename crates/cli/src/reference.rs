@@ -5,7 +5,7 @@
 use std::fmt::Write;
 use std::path::Path;
 
-use batchwright::{ErrorKind, Key};
+use batchwright::{ErrorKind, SettingKey};
 use clap::{Arg, ArgAction, Command, CommandFactory};
 
 use super::args::Cli;
@@ -111,7 +111,7 @@ fn flags() -> String {
 fn settings() -> String {
     let mut out =
         String::from("| setting | environment | takes | default | |\n|---|---|---|---|---|\n");
-    for key in Key::all() {
+    for key in SettingKey::all() {
         let variables: Vec<_> = key
             .variables()
             .iter()

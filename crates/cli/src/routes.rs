@@ -4,7 +4,7 @@ use std::cell::RefCell;
 use std::sync::Arc;
 
 use batchwright::{
-    BatchApi, BatchClient, COMPLETION, Context, EMBEDDING, Limits, LlmManager, Route,
+    BatchApi, BatchClient, COMPLETION_KIND, Context, EMBEDDING_KIND, Limits, LlmManager, Route,
     RunningWorker, Settings, Strategy, Worker,
 };
 
@@ -122,11 +122,11 @@ impl Routes {
         *self = Self::new(args, settings, ctx, &|_| {})?;
         match self.completions.take() {
             Some(route) => worker.set_completions(route),
-            None => worker.forget(COMPLETION),
+            None => worker.forget(COMPLETION_KIND),
         }
         match self.embeddings.take() {
             Some(route) => worker.set_embeddings(route),
-            None => worker.forget(EMBEDDING),
+            None => worker.forget(EMBEDDING_KIND),
         }
         worker.set_batch_clients(self.manager.clients_by_account().map_err(refused)?);
         let batches = self.batches.take();

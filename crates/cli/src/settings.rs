@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use batchwright::{Effective, Error, Limits, Settings};
+use batchwright::{EffectiveStrategy, Error, Limits, Settings};
 
 use super::exit::Refusal;
 
@@ -47,11 +47,11 @@ pub fn limits(settings: &Settings) -> Result<Limits, Refusal> {
 
 /// The strategy that the settings come to, as far as they name the provider: whether one answers is the
 /// worker's business.
-pub fn effective_strategy(settings: &Settings) -> Effective {
+pub fn effective_strategy(settings: &Settings) -> EffectiveStrategy {
     // A setting that cannot be used stops the worker, which says so.
     let asked = settings.bulk_strategy().unwrap_or_default();
     match settings.provider() {
-        Ok(Some(provider)) => Effective::new(asked, &provider),
-        _ => Effective::possible(asked),
+        Ok(Some(provider)) => EffectiveStrategy::new(asked, &provider),
+        _ => EffectiveStrategy::possible(asked),
     }
 }

@@ -1,6 +1,6 @@
 //! Commands for people to type: how their words are written, and where they end in a text.
 
-use batchwright::shown_url;
+use batchwright::redacted_url;
 
 use super::sanitize::harmless_char;
 
@@ -39,11 +39,11 @@ fn again(words: impl Iterator<Item = String>) -> String {
             "--base-url" => {
                 typed.push(word);
                 match words.next() {
-                    Some(address) => shown_url(&address),
+                    Some(address) => redacted_url(&address),
                     None => break,
                 }
             }
-            _ if word.starts_with("--base-url=") => shown_url(&word),
+            _ if word.starts_with("--base-url=") => redacted_url(&word),
             _ => match without_quiet(&word) {
                 Some(word) => word,
                 None => continue,
@@ -194,7 +194,7 @@ mod tests {
             ),
             format!(
                 "bw -oq.jsonl --base-url {}",
-                quoted(&shown_url("https://a:b@h/v1"))
+                quoted(&redacted_url("https://a:b@h/v1"))
             )
         );
     }

@@ -3,15 +3,15 @@
 use serde_json::{Map, Value};
 
 use super::fault::Fault;
-use crate::llm::request::{Request, ResponseFormat, Task};
+use crate::llm::request::{Request, RequestTask, ResponseFormat};
 use crate::llm::schema::Schema;
 use crate::llm::schema_given::{is_example, is_name};
 
 /// The fields that [`take`], or [`take_embedding`], knows.
-pub(super) fn names(task: Task) -> &'static [&'static str] {
+pub(super) fn names(task: RequestTask) -> &'static [&'static str] {
     match task {
-        Task::Complete => &COMPLETION,
-        Task::Embed => &["model", "dimensions"],
+        RequestTask::Complete => &COMPLETION,
+        RequestTask::Embed => &["model", "dimensions"],
     }
 }
 

@@ -13,7 +13,7 @@ use super::messages;
 use super::names::{hint, listed};
 use super::template::Template;
 use super::{Ignored, Settings};
-use crate::llm::request::{Request, Role, Task};
+use crate::llm::request::{Request, RequestTask, Role};
 
 /// A list would need a result line for each of its texts, under one id.
 const ONE_TEXT: &str = "a string: one text a line; instead of a list write a line for each text, with \
@@ -102,7 +102,11 @@ fn object(text: &str) -> Result<Map<String, Value>, Fault> {
     }
 }
 
-fn batch(mut line: Map<String, Value>, task: Task, ignored: &Ignored) -> Result<Said, Fault> {
+fn batch(
+    mut line: Map<String, Value>,
+    task: RequestTask,
+    ignored: &Ignored,
+) -> Result<Said, Fault> {
     known(
         &mut line,
         ignored,
@@ -117,13 +121,15 @@ fn batch(mut line: Map<String, Value>, task: Task, ignored: &Ignored) -> Result<
     if let Some(url) = line.get("url") {
         let name = url.as_str().unwrap_or_default();
         let expected = match task {
-            Task::Complete if name.ends_with(CHAT) => None,
-            Task::Embed if name.ends_with(EMBEDDINGS) => None,
-            Task::Complete if name.ends_with(EMBEDDINGS) => Some(format!(
+            RequestTask::Complete if name.ends_with(CHAT) => None,
+            RequestTask::Embed if name.ends_with(EMBEDDINGS) => None,
+            RequestTask::Complete if name.ends_with(EMBEDDINGS) => Some(format!(
                 "\"{CHAT}\"; vectors are asked for with --task embed"
             )),
-            Task::Complete => Some(format!("\"{CHAT}\", the only end point that is supported")),
-            Task::Embed => Some(format!("\"{EMBEDDINGS}\", since the task is to embed")),
+            RequestTask::Complete => {
+                Some(format!("\"{CHAT}\", the only end point that is supported"))
+            }
+            RequestTask::Embed => Some(format!("\"{EMBEDDINGS}\", since the task is to embed")),
         };
         if let Some(expected) = expected {
             return Err(Fault::field("url", url, expected));
@@ -133,7 +139,7 @@ fn batch(mut line: Map<String, Value>, task: Task, ignored: &Ignored) -> Result<
         Value::Object(body) => body,
         other => return Err(Fault::field("body", &other, "an object")),
     };
-    if task == Task::Embed {
+    if task == RequestTask::Embed {
         let mut said = match body.remove("input") {
             Some(Value::String(text)) => Said::new(prompt(text)?),
             Some(other) => return Err(Fault::field("input", &other, ONE_TEXT)),
@@ -155,7 +161,11 @@ fn batch(mut line: Map<String, Value>, task: Task, ignored: &Ignored) -> Result<
     Ok(said)
 }
 
-fn short(mut line: Map<String, Value>, task: Task, ignored: &Ignored) -> Result<Said, Fault> {
+fn short(
+    mut line: Map<String, Value>,
+    task: RequestTask,
+    ignored: &Ignored,
+) -> Result<Said, Fault> {
     const OWN: [&str; 6] = ["id", "custom_id", "prompt", "messages", "system", "extra"];
     let names = fields::names(task);
     let accepted = |name: &str| OWN.contains(&name) || names.contains(&name);
@@ -206,8 +216,8 @@ fn short(mut line: Map<String, Value>, task: Task, ignored: &Ignored) -> Result<
     }
     let mut said = Said::new(request);
     match task {
-        Task::Complete => said.format = fields::take(&mut line, &mut said.request)?,
-        Task::Embed => fields::take_embedding(&mut line, &mut said.request)?,
+        RequestTask::Complete => said.format = fields::take(&mut line, &mut said.request)?,
+        RequestTask::Embed => fields::take_embedding(&mut line, &mut said.request)?,
     }
     said.request.extra = extra;
     Ok(said)

@@ -34,7 +34,7 @@ mod tests;
 
 use std::path::Path;
 
-use crate::llm::request::Task;
+use crate::llm::request::RequestTask;
 
 pub(crate) use check::Hooks;
 pub(crate) use entry::{Ended, State};
@@ -119,7 +119,7 @@ impl Form {
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Settings {
     /// What is asked for.
-    pub(crate) task: Task,
+    pub(crate) task: RequestTask,
     /// Numbers in a vector.
     pub(crate) dimensions: Option<u32>,
     /// The model.

@@ -9,7 +9,7 @@ use super::json::{self, Said, prompt};
 use super::rows::without_bom;
 use super::table::CsvHeader;
 use super::{Form, Settings, delimiter};
-use crate::llm::request::{Request, Task};
+use crate::llm::request::{Request, RequestTask};
 
 /// Reads a record, without its line ending. A table's rows need the header.
 pub(crate) fn parse_record(
@@ -47,7 +47,7 @@ pub(crate) fn parse_record(
         }
     };
     let request = settings.fill(said);
-    if request.task == Task::Embed {
+    if request.task == RequestTask::Embed {
         request
             .text_to_embed()
             .map_err(|found| Fault::new(found, "nothing but the text that is to be embedded"))?;

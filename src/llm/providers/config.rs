@@ -8,7 +8,7 @@ use sha2::{Digest, Sha256};
 
 use crate::base::cancel::Context;
 use crate::base::error::{Error, ErrorKind};
-use crate::base::secret::{Secret, secrets_in, shown_url};
+use crate::base::secret::{Secret, redacted_url, secrets_in};
 use crate::config::choices::PROVIDERS;
 use crate::engine::limiter::QuotaKey;
 use crate::engine::pack::PackLimits;
@@ -307,12 +307,12 @@ impl LlmConfig {
                 format!(
                     "{}: the base URL must start with http:// or https:// and have no query, found `{}`",
                     vendor.name,
-                    shown_url(&base_url)
+                    redacted_url(&base_url)
                 ),
             ));
         }
         if !is_callable(&base_url) {
-            let (name, shown) = (vendor.name, shown_url(&base_url));
+            let (name, shown) = (vendor.name, redacted_url(&base_url));
             let why = format!("{name}: the base URL names no host and port to call: `{shown}`");
             return Err(Error::new(ErrorKind::Invalid, why));
         }
@@ -356,7 +356,7 @@ impl std::fmt::Debug for LlmConfig {
         f.debug_struct("LlmConfig")
             .field("provider", &self.provider)
             .field("model", &self.model)
-            .field("base_url", &self.base_url.as_deref().map(shown_url))
+            .field("base_url", &self.base_url.as_deref().map(redacted_url))
             .field("concurrency", &self.concurrency)
             .field("request_timeout", &self.request_timeout)
             .finish_non_exhaustive()

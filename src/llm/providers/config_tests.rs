@@ -3,7 +3,7 @@
 use parking_lot::Mutex;
 
 use super::*;
-use crate::llm::transport::{Headers, HttpReply};
+use crate::llm::transport::{HttpHeaders, HttpReply};
 
 /// Keeps the headers of what it is sent.
 #[derive(Default)]
@@ -14,7 +14,7 @@ impl Transport for Kept {
         self.0.lock().extend_from_slice(request.headers);
         Ok(HttpReply {
             status: 200,
-            headers: Headers::default(),
+            headers: HttpHeaders::default(),
             body: Vec::new(),
         })
     }
@@ -166,7 +166,7 @@ impl Transport for Always {
     fn send(&self, _: &HttpRequest<'_>, _: &Context) -> Result<HttpReply, Error> {
         Ok(HttpReply {
             status: self.0,
-            headers: Headers::default(),
+            headers: HttpHeaders::default(),
             body: self.1.as_bytes().to_vec(),
         })
     }

@@ -3,8 +3,8 @@
 
 use std::time::{Duration, SystemTime};
 
-use crate::base::hints::{RateHints, Window};
-use crate::llm::transport::Headers;
+use crate::base::hints::{RateHints, RateWindow};
+use crate::llm::transport::HttpHeaders;
 
 /// How a vendor tells its limits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -65,7 +65,7 @@ const MINUTE: u64 = 60;
 /// Whatever a reply asks for, no wait is longer: about four months.
 const LONGEST_WAIT: Duration = Duration::from_secs(10_000_000);
 
-pub(super) fn rate_hints(tells: Tells, headers: &Headers, now: SystemTime) -> RateHints {
+pub(super) fn rate_hints(tells: Tells, headers: &HttpHeaders, now: SystemTime) -> RateHints {
     let (requests, tokens, request_period) = match tells {
         Tells::XRateLimit { request_period } => (X_REQUESTS, X_TOKENS, request_period),
         Tells::Anthropic => (ANTHROPIC_REQUESTS, ANTHROPIC_TOKENS, MINUTE),
@@ -73,7 +73,7 @@ pub(super) fn rate_hints(tells: Tells, headers: &Headers, now: SystemTime) -> Ra
     };
     let window = |[limit, remaining, reset]: Names, period: u64| {
         let told = |name| own_or_passed_on(headers, name);
-        Some(Window {
+        Some(RateWindow {
             limit: limit_in(told(limit)?)?,
             period: Duration::from_secs(period),
             remaining: told(remaining).and_then(left_in),
@@ -87,7 +87,7 @@ pub(super) fn rate_hints(tells: Tells, headers: &Headers, now: SystemTime) -> Ra
     }
 }
 
-fn own_or_passed_on<'h>(headers: &'h Headers, name: &str) -> Option<&'h str> {
+fn own_or_passed_on<'h>(headers: &'h HttpHeaders, name: &str) -> Option<&'h str> {
     let passed_on = || headers.get(&format!("{PASSED_ON}{name}"));
     headers.get(name).or_else(passed_on)
 }
@@ -107,11 +107,11 @@ fn left_in(text: &str) -> Option<u64> {
 }
 
 /// The limits of a gateway on the way.
-fn gateway_hints(headers: &Headers) -> RateHints {
+fn gateway_hints(headers: &HttpHeaders) -> RateHints {
     let of = |unit: &str| {
         let windows = GATEWAY_SCOPES.iter().filter_map(|scope| {
             let told = |what: &str| headers.get(&format!("x-ratelimit-{scope}-{what}-{unit}"));
-            Some(Window {
+            Some(RateWindow {
                 limit: limit_in(told("limit")?)?,
                 period: Duration::from_secs(MINUTE),
                 remaining: told("remaining").and_then(left_in),
@@ -131,11 +131,11 @@ fn gateway_hints(headers: &Headers) -> RateHints {
 
 /// What two limits that hold at the same time come to: the lower rate, and no more left than either
 /// has. Of limits for different times the lower rate counts alone.
-fn tighter(one: Option<Window>, other: Option<Window>) -> Option<Window> {
+fn tighter(one: Option<RateWindow>, other: Option<RateWindow>) -> Option<RateWindow> {
     let (Some(a), Some(b)) = (one, other) else {
         return one.or(other);
     };
-    let rate = |window: &Window| window.limit as f64 / window.period.as_secs_f64();
+    let rate = |window: &RateWindow| window.limit as f64 / window.period.as_secs_f64();
     let (low, high) = match rate(&b) < rate(&a) {
         true => (b, a),
         false => (a, b),
@@ -145,7 +145,7 @@ fn tighter(one: Option<Window>, other: Option<Window>) -> Option<Window> {
             .remaining
             .is_some_and(|left| low.remaining.is_none_or(|own| left < own));
     Some(match fewer_left {
-        true => Window {
+        true => RateWindow {
             remaining: high.remaining,
             reset: high.reset.or(low.reset),
             ..low
@@ -156,7 +156,11 @@ fn tighter(one: Option<Window>, other: Option<Window>) -> Option<Window> {
 
 /// How long the server asks to wait: `retry-after-ms`, else `retry-after` in seconds or as a
 /// date, else, for an allowance it calls empty, the time until that is full again.
-pub(super) fn retry_after(tells: Tells, headers: &Headers, now: SystemTime) -> Option<Duration> {
+pub(super) fn retry_after(
+    tells: Tells,
+    headers: &HttpHeaders,
+    now: SystemTime,
+) -> Option<Duration> {
     let number = |text: &str, scale: f64| wait(text.trim().parse::<f64>().ok()? * scale);
     if let Some(wait) = headers.get("retry-after-ms").and_then(|t| number(t, 1e-3)) {
         return Some(wait);

@@ -33,7 +33,7 @@ fn limits_are_read_from_headers() {
 fn the_limits_of_a_gateway_are_read_too_and_the_tightest_counts() {
     let hints = |provider: &str, headers: &[(&str, &str)]| {
         let hints = failed_with(provider, 500, headers, "{}").rate_hints();
-        let read = |window: Option<Window>| window.map(|w| (w.limit, w.remaining));
+        let read = |window: Option<RateWindow>| window.map(|w| (w.limit, w.remaining));
         (read(hints.requests), read(hints.tokens))
     };
     let key = [

@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use crate::base::cancel::Context;
 use crate::base::error::{Error, ErrorKind};
-use crate::base::secret::{Address, Secret, shown_url};
+use crate::base::secret::{Address, Secret, redacted_url};
 use crate::llm::transport::{HttpReply, HttpRequest, HttpTransport, ReplyShare, Transport};
 
 use super::config::{MAX_REPLIES, MAX_REPLY};
@@ -153,7 +153,7 @@ pub(super) fn slots(address: &str, key: Option<&Secret>) -> Option<LocalServer> 
     let state = replies.state(Probe::Props);
     let tells = slots.is_some() || state == ServerState::Loading;
     tells.then(|| LocalServer {
-        base_url: shown_url(address),
+        base_url: redacted_url(address),
         server: replies.server(&[]),
         models: Vec::new(),
         slots,
@@ -171,7 +171,7 @@ fn server(address: &str, replies: &Replies) -> Result<LocalServer, Error> {
     };
     let (models, owners) = models(reply)?;
     Ok(LocalServer {
-        base_url: shown_url(address),
+        base_url: redacted_url(address),
         server: replies.server(&owners),
         models,
         slots: replies.slots(),

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::base::clock::Wall;
+use crate::base::clock::Timestamp;
 
 /// How long a provider says it keeps the results of a batch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -23,7 +23,7 @@ impl Retention {
 
     /// Until when the results are kept of a batch that was created and seen to have ended then; `None`
     /// where no end is named.
-    pub fn until(self, created: Wall, ended: Wall) -> Option<Wall> {
+    pub fn until(self, created: Timestamp, ended: Timestamp) -> Option<Timestamp> {
         match self {
             Self::FromCreation(days) => Some(created.after(DAY * days)),
             // It may have ended long before it was seen, but hardly later than it was to be worked on.

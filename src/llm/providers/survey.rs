@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use crate::base::cancel::Context;
 use crate::base::error::Error;
-use crate::base::secret::{Address, shown_url};
+use crate::base::secret::{Address, redacted_url};
 use crate::engine::loading::PATIENCE;
 
 use super::config::{LlmConfig, key_from, known, no_key, setting};
@@ -172,7 +172,7 @@ pub fn inspect(
 
 /// Each provider that takes a key, with the environment variable that holds one, if any does. Nobody
 /// is asked whether it is valid.
-pub fn keys_set() -> Vec<(&'static str, Option<&'static str>)> {
+pub fn api_keys_set() -> Vec<(&'static str, Option<&'static str>)> {
     let env = |name: &str| std::env::var(name).ok();
     let keyed = VENDORS.iter().filter(|vendor| vendor.needs_key);
     let found = keyed.map(|vendor| (vendor.name, key_from(vendor, &env).map(|c| c.variable)));
@@ -271,7 +271,7 @@ fn remote(
     let stopped = configured && verdict.is_err();
     ProviderStatus {
         model: model.map(str::to_owned).filter(|_| configured),
-        base_url: reachable.then(|| shown_url(&address)),
+        base_url: reachable.then(|| redacted_url(&address)),
         address: reachable.then_some(Address(address)),
         half_configured: stopped,
         lacks_model: configured && unnamed,
@@ -300,7 +300,7 @@ fn local(
             .then(|| local::slots(&address, key.as_ref()))
             .flatten();
         return ProviderStatus {
-            base_url: Some(shown_url(&address)),
+            base_url: Some(redacted_url(&address)),
             address: Some(Address(address)),
             model: Some(model.to_owned()),
             default_concurrency: slots_of(server.as_ref(), vendor),
@@ -327,7 +327,7 @@ fn local(
     local::best_first(&mut servers, model);
     let Some(first) = servers.first() else {
         let tried = match (&given, wants_key) {
-            (Some(url), _) => format!("no usable server at {}: {trouble}", shown_url(url)),
+            (Some(url), _) => format!("no usable server at {}: {trouble}", redacted_url(url)),
             (None, Some(url)) => format!(
                 "{url} answers 401 and was sent no key; name it with --base-url or {}, and it is \
                  sent {}",

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use crate::base::cancel::Context;
 use crate::base::error::{Error, ErrorKind, Sent};
 use crate::base::private;
-use crate::base::secret::shown_url;
+use crate::base::secret::redacted_url;
 
 use super::memory::{FREE, ReplyShare};
 
@@ -93,7 +93,7 @@ impl Body {
         // for a moment rather than lost.
         let _ = share.take(length, ctx);
         self.aside.bring_back(&mut self.bytes).map_err(|error| {
-            let host = shown_url(url);
+            let host = redacted_url(url);
             let why = format!("cannot read back what came from {host}: {error}");
             Error::new(ErrorKind::Invalid, why).with_sent(Sent::Maybe)
         })?;

@@ -8,16 +8,16 @@ use ureq::{AsSendBody, Body, SendBody, Timeout, http};
 
 use crate::base::cancel::Context;
 use crate::base::error::{Error, ErrorKind, Sent};
-use crate::base::secret::shown_url;
+use crate::base::secret::redacted_url;
 
 use super::timeouts::BEYOND;
-use super::{ERROR_LIMIT, Headers, HttpReply, HttpTransport, REPLY_LIMIT, unwrapped};
+use super::{ERROR_LIMIT, HttpHeaders, HttpReply, HttpTransport, REPLY_LIMIT, unwrapped};
 
 const PIECE: usize = 64 * 1024;
 
-/// How a [`Transfer`] is asked for.
+/// How a [`HttpTransfer`] is asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Method {
+pub enum HttpMethod {
     /// GET.
     Get,
     /// POST.
@@ -29,9 +29,9 @@ pub enum Method {
 }
 
 /// An exchange whose bodies stream.
-pub struct Transfer<'a> {
+pub struct HttpTransfer<'a> {
     /// The method.
-    pub method: Method,
+    pub method: HttpMethod,
     /// The whole URL.
     pub url: &'a str,
     /// Header names and values; values may hold secrets.
@@ -48,18 +48,22 @@ pub struct Transfer<'a> {
     pub reply: Duration,
 }
 
-impl fmt::Debug for Transfer<'_> {
+impl fmt::Debug for HttpTransfer<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Transfer")
+        f.debug_struct("HttpTransfer")
             .field("method", &self.method)
-            .field("url", &shown_url(self.url))
+            .field("url", &redacted_url(self.url))
             .field("length", &self.body.as_ref().map(|(_, length)| length))
             .finish_non_exhaustive()
     }
 }
 
 impl HttpTransport {
-    pub(super) fn stream(&self, transfer: Transfer<'_>, ctx: &Context) -> Result<HttpReply, Error> {
+    pub(super) fn stream(
+        &self,
+        transfer: HttpTransfer<'_>,
+        ctx: &Context,
+    ) -> Result<HttpReply, Error> {
         ctx.check()?;
         let (url, idle, reply) = (transfer.url, transfer.idle, transfer.reply);
         let patience = |of| match of {
@@ -72,11 +76,11 @@ impl HttpTransport {
         });
         match fault {
             Some(Fault::Source(error)) => {
-                let why = format!("cannot read what is to be sent to {}", shown_url(url));
+                let why = format!("cannot read what is to be sent to {}", redacted_url(url));
                 Err(Error::new(ErrorKind::Invalid, format!("{why}: {error}")))
             }
             Some(Fault::Sink(error)) => {
-                let why = format!("cannot write what came from {}", shown_url(url));
+                let why = format!("cannot write what came from {}", redacted_url(url));
                 let error = Error::new(ErrorKind::Invalid, format!("{why}: {error}"));
                 Err(error.with_sent(Sent::Maybe))
             }
@@ -91,15 +95,15 @@ impl HttpTransport {
 
     fn exchange_streaming(
         &self,
-        transfer: Transfer<'_>,
+        transfer: HttpTransfer<'_>,
         ctx: &Context,
         fault: &mut Option<Fault>,
     ) -> Result<HttpReply, ureq::Error> {
         let method = match transfer.method {
-            Method::Get => http::Method::GET,
-            Method::Post => http::Method::POST,
-            Method::Put => http::Method::PUT,
-            Method::Delete => http::Method::DELETE,
+            HttpMethod::Get => http::Method::GET,
+            HttpMethod::Post => http::Method::POST,
+            HttpMethod::Put => http::Method::PUT,
+            HttpMethod::Delete => http::Method::DELETE,
         };
         let mut builder = http::Request::builder().method(method).uri(transfer.url);
         for (name, value) in transfer.headers {
@@ -117,12 +121,14 @@ impl HttpTransport {
         };
         let limits = [transfer.idle, transfer.reply];
         let reply = match transfer.method {
-            Method::Post | Method::Put => {
+            HttpMethod::Post | HttpMethod::Put => {
                 let builder = builder.header(http::header::CONTENT_LENGTH, left);
                 let body = SendBody::from_reader(&mut source);
                 self.run(builder.body(body)?, limits, ctx)
             }
-            Method::Get | Method::Delete => self.run(builder.body(SendBody::none())?, limits, ctx),
+            HttpMethod::Get | HttpMethod::Delete => {
+                self.run(builder.body(SendBody::none())?, limits, ctx)
+            }
         };
         *fault = source.fault.map(Fault::Source);
         let (head, body) = reply?.into_parts();
@@ -147,7 +153,7 @@ impl HttpTransport {
         }
         Ok(HttpReply {
             status: head.status.as_u16(),
-            headers: Headers(head.headers),
+            headers: HttpHeaders(head.headers),
             body: bytes,
         })
     }

@@ -44,8 +44,8 @@ fn http(base: &str) -> HttpTransport {
     HttpTransport::new(base, 1, Duration::from_millis(20))
 }
 
-fn transfer(method: Method, url: &str) -> Transfer<'_> {
-    Transfer {
+fn transfer(method: HttpMethod, url: &str) -> HttpTransfer<'_> {
+    HttpTransfer {
         method,
         url,
         headers: &[],
@@ -57,19 +57,19 @@ fn transfer(method: Method, url: &str) -> Transfer<'_> {
 }
 
 fn download(base: &str, idle: Duration, into: &mut dyn Write) -> Result<HttpReply, Error> {
-    let transfer = Transfer {
+    let transfer = HttpTransfer {
         into: Some(into),
         idle,
-        ..transfer(Method::Get, base)
+        ..transfer(HttpMethod::Get, base)
     };
     http(base).transfer(transfer, &Context::new())
 }
 
 fn upload(base: &str, body: &mut dyn Read, length: u64) -> Result<HttpReply, Error> {
-    let transfer = Transfer {
+    let transfer = HttpTransfer {
         body: Some((body, length)),
         idle: SHORT,
-        ..transfer(Method::Post, base)
+        ..transfer(HttpMethod::Post, base)
     };
     http(base).transfer(transfer, &Context::new())
 }
@@ -99,12 +99,12 @@ fn a_slow_but_steady_transfer_has_all_the_time_it_takes() {
         }
     });
     let mut down = Vec::new();
-    let up = Transfer {
+    let up = HttpTransfer {
         body: Some((&mut Trickle(b"steadily up", SHORT / 2), 11)),
         into: Some(&mut down),
         // Each pause is far shorter, and all of them together are longer.
         idle: SHORT * 4,
-        ..transfer(Method::Post, &base)
+        ..transfer(HttpMethod::Post, &base)
     };
     let reply = http(&base).transfer(up, &Context::new()).unwrap();
     assert_eq!((reply.status, &*reply.body), (200, &b""[..]));
@@ -173,9 +173,9 @@ fn the_wait_for_a_reply_has_a_limit_of_its_own() {
         request(&stream);
         let _ = until.recv();
     });
-    let silent = Transfer {
+    let silent = HttpTransfer {
         reply: SHORT,
-        ..transfer(Method::Get, &base)
+        ..transfer(HttpMethod::Get, &base)
     };
     let error = http(&base).transfer(silent, &Context::new()).unwrap_err();
     assert!(
@@ -226,9 +226,9 @@ fn a_cancelled_transfer_returns_from_the_middle_of_a_wait() {
             let ctx = ctx.clone();
             move || {
                 let mut sink = Vec::new();
-                let transfer = Transfer {
+                let transfer = HttpTransfer {
                     into: Some(&mut sink),
-                    ..transfer(Method::Get, &base)
+                    ..transfer(HttpMethod::Get, &base)
                 };
                 http(&base).transfer(transfer, &ctx)
             }
@@ -251,7 +251,7 @@ fn delete_has_no_body() {
             .unwrap();
     });
     let url = format!("{base}/files/f");
-    let reply = http(&base).transfer(transfer(Method::Delete, &url), &Context::new());
+    let reply = http(&base).transfer(transfer(HttpMethod::Delete, &url), &Context::new());
     assert_eq!(reply.unwrap().body, b"{}");
     served.join().unwrap();
 }
@@ -321,7 +321,7 @@ fn a_transport_may_refuse_to_stream() {
             unreachable!()
         }
     }
-    let asked = transfer(Method::Get, "http://h?key=sk-1");
+    let asked = transfer(HttpMethod::Get, "http://h?key=sk-1");
     let error = Small.transfer(asked, &Context::new()).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Invalid);
     assert!(error.message().contains("does not stream") && !error.message().contains("sk-1"));
@@ -340,11 +340,11 @@ fn a_reply_that_is_kept_does_not_come_drop_by_drop_for_ever() {
             }
         });
         let mut file = Vec::new();
-        let asked = Transfer {
+        let asked = HttpTransfer {
             // What an error says is kept, whatever was asked for.
             into: (status == "500 No").then_some(&mut file as &mut dyn Write),
             reply: SHORT,
-            ..transfer(Method::Get, &base)
+            ..transfer(HttpMethod::Get, &base)
         };
         let error = http(&base).transfer(asked, &Context::new()).unwrap_err();
         assert!(error.message().starts_with("no reply from"), "{error}");

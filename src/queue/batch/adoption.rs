@@ -7,9 +7,9 @@ use std::sync::Arc;
 use crate::base::cancel::Context;
 use crate::base::clock::Clock;
 use crate::base::error::Error;
-use crate::llm::batch::{BatchAccount, BatchClient, BatchStage, Found};
+use crate::llm::batch::{BatchAccount, BatchClient, BatchStage, ListedBatches};
 use crate::queue::host::JobQueue;
-use crate::queue::store::{Batch, JobStore, WorkerId};
+use crate::queue::store::{JobStore, StoredBatch, WorkerId};
 
 use super::info::BatchInfo;
 use super::machine::record::{Phase, Record};
@@ -108,12 +108,12 @@ impl Seat<'_> {
     /// Takes a batch over if its provider shows it; nothing when another worker was quicker.
     fn adopt(
         &self,
-        batch: &Batch,
+        batch: &StoredBatch,
         client: &dyn BatchClient,
-        all: &[Batch],
+        all: &[StoredBatch],
         ctx: &Context,
     ) -> Result<Option<BatchAdoption>, Error> {
-        let mut this = |other: &Batch| other.no == batch.no;
+        let mut this = |other: &StoredBatch| other.no == batch.no;
         let wall = self.clock.wall();
         let claimed = self
             .store
@@ -184,9 +184,9 @@ fn shown(
     others.extend(record.not_ours.iter().cloned());
     match client.find(&record.intent, stage, &others, ctx) {
         // Whoever takes it over looks for it once more.
-        Ok(Found::One(_) | Found::Many(_)) => Ok(()),
-        Ok(Found::Undecidable(why)) => Err(why),
-        Ok(Found::None) => Err(format!(
+        Ok(ListedBatches::One(_) | ListedBatches::Many(_)) => Ok(()),
+        Ok(ListedBatches::Undecidable(why)) => Err(why),
+        Ok(ListedBatches::None) => Err(format!(
             "nobody knows whether it was created, and {provider} does not list it under the key that is \
              here, which may belong to another project or account"
         )),
@@ -197,7 +197,7 @@ fn shown(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::base::clock::Wall;
+    use crate::base::clock::Timestamp;
     use crate::base::error::{ErrorKind, Sent};
     use crate::queue::batch::tests::fake_provider::Client;
     use crate::queue::batch::tests::harness::{Bench, Twisted};
@@ -212,7 +212,7 @@ mod tests {
     }
 
     /// Works with the key of `client` until this holds, and leaves the batch to nobody.
-    fn left_when(bench: &Bench, mut holds: impl FnMut(&Batch) -> bool) -> Batch {
+    fn left_when(bench: &Bench, mut holds: impl FnMut(&StoredBatch) -> bool) -> StoredBatch {
         let worker = bench.worker();
         let mut poller = bench.poller(worker, &[]);
         let the_one = || bench.store.batches(None).unwrap().into_iter().next();
@@ -320,7 +320,7 @@ mod tests {
                         model: None,
                         items: 2,
                         bytes: 0,
-                        begun: Wall(0),
+                        begun: Timestamp(0),
                     };
                     let mut none = crate::queue::batch::spool::InputFile("/none".into());
                     let created = world.advance(&intent, stage, &mut none, &Context::new());
@@ -329,7 +329,7 @@ mod tests {
                 let lost = Error::new(ErrorKind::Transient, "cut off").with_sent(Sent::Maybe);
                 Some(Err(lost))
             });
-            let doubtful = |batch: &Batch| batch.record.contains("it is not known whether");
+            let doubtful = |batch: &StoredBatch| batch.record.contains("it is not known whether");
             left_when(&bench, doubtful);
             let new = rotated(&bench);
             let [adoption] = &adopt(&bench, Some(&new))[..] else {

@@ -8,8 +8,8 @@ use crate::base::error::Error;
 use crate::base::id::ProcessId;
 use crate::llm::batch::{BatchClient, BatchLimits};
 use crate::llm::request::Request;
-use crate::queue::job::COMPLETION;
-use crate::queue::store::{Batch, BatchNo, Lane, Waiting, WorkerId};
+use crate::queue::job::COMPLETION_KIND;
+use crate::queue::store::{BatchNo, JobLane, StoredBatch, WaitingJobs, WorkerId};
 
 use super::machine::record::{Phase, Record, new_label};
 use super::poller::{Open, Poller};
@@ -29,11 +29,13 @@ impl Poller<'_> {
             return Ok(());
         };
         // Who carries completions out otherwise is asked too, when a batch has failed.
-        if self.kinds.route(COMPLETION).is_none() {
+        if self.kinds.route(COMPLETION_KIND).is_none() {
             return Ok(());
         }
         let wall = self.clock.wall();
-        let waiting = self.store().waiting(COMPLETION, self.processes, wall)?;
+        let waiting = self
+            .store()
+            .waiting(COMPLETION_KIND, self.processes, wall)?;
         let account = client.account();
         self.known.insert(account.clone(), client.clone());
         let mut look_at = None::<Time>;
@@ -91,7 +93,7 @@ impl Poller<'_> {
 
     /// Whether the jobs of this group are on their way into a batch, or a bad line is being searched for
     /// among them: it may be in what came back.
-    fn is_taken_care_of(&self, group: &Waiting) -> bool {
+    fn is_taken_care_of(&self, group: &WaitingJobs) -> bool {
         self.open.values().any(|open| {
             matches!(open.record.phase, Phase::Filling | Phase::Suspect { .. })
                 && open.batch.process_id == Some(group.process_id)
@@ -99,7 +101,7 @@ impl Poller<'_> {
         })
     }
 
-    fn start(&mut self, group: &Waiting, model: &Model) -> Result<Open, Error> {
+    fn start(&mut self, group: &WaitingJobs, model: &Model) -> Result<Open, Error> {
         let wall = self.clock.wall();
         let record = Record::new(model.0.clone(), new_label(), model.1.clone(), wall);
         let text = record.text();
@@ -117,11 +119,11 @@ impl Poller<'_> {
         no: BatchNo,
         record: Record,
         process: Option<ProcessId>,
-        lane: Arc<Lane>,
+        lane: Arc<JobLane>,
         worker: WorkerId,
     ) -> Open {
         Open {
-            batch: Batch {
+            batch: StoredBatch {
                 no,
                 is_stopped: process.is_none(),
                 stopped_at: None,

@@ -2,11 +2,11 @@
 
 use serde::Serialize;
 
-use crate::base::clock::Wall;
+use crate::base::clock::Timestamp;
 use crate::base::id::ProcessId;
 use crate::llm::batch::BatchAccount;
 use crate::observe::progress::Progress;
-use crate::queue::store::Batch;
+use crate::queue::store::StoredBatch;
 
 use super::machine::record::Record;
 
@@ -59,13 +59,13 @@ pub struct UncollectedResults {
     /// How many requests of the batch wait for theirs.
     pub requests: u64,
     /// When that was found first.
-    pub since: Wall,
+    pub since: Timestamp,
     /// How often they were asked for in vain.
     pub fetches: u32,
     /// When the worker that attends the batch asks next; any other one does as soon as it starts.
-    pub next_at: Wall,
+    pub next_at: Timestamp,
     /// Until when the provider says it keeps them; `None` where it names no end.
-    pub kept_until: Option<Wall>,
+    pub kept_until: Option<Timestamp>,
 }
 
 impl BatchInfo {
@@ -78,7 +78,7 @@ impl BatchInfo {
         }
     }
 
-    pub(crate) fn new(batch: &Batch, now: Wall) -> Self {
+    pub(crate) fn new(batch: &StoredBatch, now: Timestamp) -> Self {
         let Some(record) = Record::read(batch) else {
             return Self::unreadable(batch, now);
         };
@@ -111,7 +111,7 @@ impl BatchInfo {
     }
 
     /// One that another version has written down.
-    fn unreadable(batch: &Batch, now: Wall) -> Self {
+    fn unreadable(batch: &StoredBatch, now: Timestamp) -> Self {
         Self {
             process_id: batch.process_id,
             provider: String::new(),

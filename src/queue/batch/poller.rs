@@ -18,7 +18,7 @@ use crate::engine::dispatch::ErrorPolicy;
 use crate::engine::jitter::Jitter;
 use crate::llm::batch::{BatchAccount, BatchClient};
 use crate::queue::kinds::Kinds;
-use crate::queue::store::{Batch, BatchNo, JobStore, Lane};
+use crate::queue::store::{BatchNo, JobLane, JobStore, StoredBatch};
 
 use super::context::BatchContext;
 use super::control::{Post, client_of};
@@ -37,7 +37,7 @@ const BETWEEN_TRIES: Duration = Duration::from_millis(300);
 
 /// A batch that this worker has.
 pub(super) struct Open {
-    pub batch: Batch,
+    pub batch: StoredBatch,
     pub record: Record,
     pub due: Time,
     /// A transfer thread has it.
@@ -82,10 +82,10 @@ pub(crate) struct Poller<'a> {
     pub(super) open: BTreeMap<BatchNo, Open>,
     pub(super) known: HashMap<BatchAccount, Arc<dyn BatchClient>>,
     /// When jobs that wait were first seen: more may be on their way.
-    pub(super) seen: HashMap<(ProcessId, Arc<Lane>), Time>,
+    pub(super) seen: HashMap<(ProcessId, Arc<JobLane>), Time>,
     pub(super) shrunk: HashMap<(BatchAccount, Option<String>), Shrunk>,
     /// Lines found to be bad one after the other, while no batch of theirs was accepted.
-    pub(super) culprits: HashMap<(Option<ProcessId>, Arc<Lane>), u32>,
+    pub(super) culprits: HashMap<(Option<ProcessId>, Arc<JobLane>), u32>,
     /// Accounts that are left alone until then.
     pub(super) paused: HashMap<BatchAccount, (Time, u32)>,
     pub(super) jitter: Jitter,
@@ -292,7 +292,7 @@ impl<'a> Poller<'a> {
         }
         if nobodys {
             let (known, post) = (&mut self.known, self.post);
-            let mut mine = |batch: &Batch| {
+            let mut mine = |batch: &StoredBatch| {
                 let Some(record) = Record::read(batch) else {
                     return false;
                 };
@@ -320,7 +320,7 @@ impl<'a> Poller<'a> {
         Ok(())
     }
 
-    fn take_over(&mut self, batch: Batch) {
+    fn take_over(&mut self, batch: StoredBatch) {
         let Some(mut record) = Record::read(&batch) else {
             return;
         };

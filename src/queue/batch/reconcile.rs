@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use crate::base::error::Error;
 use crate::config::choices::OnUnknown;
-use crate::llm::batch::{BatchClient, Found};
+use crate::llm::batch::{BatchClient, ListedBatches};
 use crate::queue::store::BatchNo;
 
 use super::machine::record::{Phase, Record};
@@ -39,17 +39,17 @@ impl Poller<'_> {
     }
 
     /// What a look through the provider's list has shown.
-    pub(super) fn looked(&mut self, no: BatchNo, found: Result<Found, Error>) {
+    pub(super) fn looked(&mut self, no: BatchNo, found: Result<ListedBatches, Error>) {
         match found {
-            Ok(Found::One(id)) => {
+            Ok(ListedBatches::One(id)) => {
                 self.found(no, id, Vec::new());
             }
-            Ok(Found::Many(mut ids)) if !ids.is_empty() => {
+            Ok(ListedBatches::Many(mut ids)) if !ids.is_empty() => {
                 let first = ids.remove(0);
                 self.found(no, first, ids);
             }
-            Ok(Found::None | Found::Many(_)) => self.not_found(no, None),
-            Ok(Found::Undecidable(why)) => self.not_found(no, Some(why)),
+            Ok(ListedBatches::None | ListedBatches::Many(_)) => self.not_found(no, None),
+            Ok(ListedBatches::Undecidable(why)) => self.not_found(no, Some(why)),
             Err(error) => {
                 if let Some(record) = self.record(no) {
                     record.failures += 1;

@@ -7,20 +7,20 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 
-use crate::base::clock::{Clock, Wall};
+use crate::base::clock::{Clock, Timestamp};
 use crate::base::error::{Error, ErrorKind};
 use crate::engine::jitter::Jitter;
 use crate::engine::route::{Next, RetryPolicy, Tries, decide};
-use crate::llm::request::{Request, Task};
+use crate::llm::request::{Request, RequestTask};
 use crate::llm::response::Response;
 use crate::llm::route::Route;
 use crate::llm::structured_output;
 use crate::queue::backlog::Pace;
 use crate::queue::history::History;
-use crate::queue::job::COMPLETION;
+use crate::queue::job::COMPLETION_KIND;
 use crate::queue::kinds::Kinds;
 use crate::queue::prompts::{self, Said};
-use crate::queue::store::{ClaimOutcome, Claimed, Settlement};
+use crate::queue::store::{ClaimOutcome, ClaimedJob, Settlement};
 
 use super::machine::record::Record;
 
@@ -42,7 +42,7 @@ const REFUSED_AGAIN: Duration = Duration::from_secs(300);
 pub(crate) struct Asked {
     provider: String,
     model: Option<String>,
-    since: Wall,
+    since: Timestamp,
 }
 
 impl From<&Record> for Asked {
@@ -59,7 +59,7 @@ impl Ends {
     /// The end of a job whose request was answered, or failed.
     pub(crate) fn end(
         &self,
-        claimed: &Claimed,
+        claimed: &ClaimedJob,
         asked: &Asked,
         result: Result<Response, Error>,
     ) -> Settlement {
@@ -94,7 +94,7 @@ impl Ends {
 
     fn completed(
         &self,
-        claimed: &Claimed,
+        claimed: &ClaimedJob,
         history: &History,
         asked: &Asked,
         tries: &Tries,
@@ -116,14 +116,14 @@ impl Ends {
 
     fn failed(
         &self,
-        claimed: &Claimed,
+        claimed: &ClaimedJob,
         mut history: History,
         asked: &Asked,
         tries: &mut Tries,
         error: Error,
     ) -> ClaimOutcome {
         tries.count(&error);
-        let route = self.kinds.route(COMPLETION);
+        let route = self.kinds.route(COMPLETION_KIND);
         let steps = route.as_ref().map_or(1, |route| route.steps());
         let more = usize::from(tries.step) + 1 < steps;
         let (now, wall) = (self.clock.now(), self.clock.wall());
@@ -169,7 +169,7 @@ impl Ends {
     /// has there by now.
     fn asked(
         &self,
-        claimed: &Claimed,
+        claimed: &ClaimedJob,
         route: Option<&Route<'_>>,
         asked: &Asked,
         step: u8,
@@ -188,7 +188,7 @@ impl Ends {
 
     fn line(
         &self,
-        claimed: &Claimed,
+        claimed: &ClaimedJob,
         history: &History,
         asked: &Asked,
         tries: &Tries,
@@ -210,7 +210,7 @@ impl Ends {
 }
 
 /// An answer that was to be JSON, held against its shape.
-fn fitting(claimed: &Claimed, response: Response) -> Result<Response, Error> {
+fn fitting(claimed: &ClaimedJob, response: Response) -> Result<Response, Error> {
     let request = request(claimed)?;
     match &request.params.response_format {
         Some(format) => structured_output::fitting(format, response),
@@ -219,8 +219,8 @@ fn fitting(claimed: &Claimed, response: Response) -> Result<Response, Error> {
 }
 
 /// The request in a job's payload.
-pub(crate) fn request(claimed: &Claimed) -> Result<Request, Error> {
-    prompts::read(claimed.payload.get(), Task::Complete)
+pub(crate) fn request(claimed: &ClaimedJob) -> Result<Request, Error> {
+    prompts::read(claimed.payload.get(), RequestTask::Complete)
 }
 
 /// Why a request that no result names is tried again.

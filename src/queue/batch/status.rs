@@ -5,7 +5,9 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use crate::base::error::{Error, ErrorKind};
-use crate::llm::batch::{BatchAccount, BatchClient, BatchStage, BatchState, BatchStatus, Refused};
+use crate::llm::batch::{
+    BatchAccount, BatchClient, BatchRefusal, BatchStage, BatchState, BatchStatus,
+};
 use crate::queue::store::BatchNo;
 
 use super::collect::Collected;
@@ -216,29 +218,29 @@ impl Poller<'_> {
     }
 
     /// A batch was refused after its creation.
-    fn turned_down(&mut self, no: BatchNo, refused: Refused) {
+    fn turned_down(&mut self, no: BatchNo, refused: BatchRefusal) {
         match refused {
-            Refused::Lines(lines) if !lines.is_empty() => {
+            BatchRefusal::Lines(lines) if !lines.is_empty() => {
                 self.half_refused(no);
                 let account = self.record(no).map(|record| record.account.clone());
                 if let Some(client) = account.and_then(|account| self.client(&account)) {
                     self.hand_out(no, &client, Task::FailLines(lines));
                 }
             }
-            Refused::Lines(_) => {
+            BatchRefusal::Lines(_) => {
                 self.drop_file(self.file_of(no));
                 let why = "the batch was refused for some of its lines, which are not named";
                 self.bisect(no, &Error::new(ErrorKind::Invalid, why));
             }
-            Refused::SomeLine(error) => {
+            BatchRefusal::SomeLine(error) => {
                 self.drop_file(self.file_of(no));
                 self.bisect(no, &error);
             }
-            Refused::TooMuchQueued(error) => {
+            BatchRefusal::TooMuchQueued(error) => {
                 self.drop_file(self.file_of(no));
                 self.too_much(no, &error);
             }
-            Refused::Whole(error) => {
+            BatchRefusal::Whole(error) => {
                 self.half_refused(no);
                 self.end_all(no, error);
             }

@@ -10,7 +10,7 @@ use crossbeam_channel::{Receiver, Sender, unbounded};
 
 use crate::base::cancel::Context;
 use crate::base::error::{Error, ErrorKind, Sent};
-use crate::llm::batch::{BatchClient, BatchLimits, BatchStage, Found};
+use crate::llm::batch::{BatchClient, BatchLimits, BatchStage, ListedBatches};
 use crate::queue::store::BatchNo;
 
 use super::collect::{Collected, collect, fail_lines, unanswered};
@@ -41,7 +41,7 @@ pub(crate) enum Task {
 pub(crate) enum Done {
     Packed(Packed),
     Sent(BatchStage),
-    Looked(Found),
+    Looked(ListedBatches),
     Collected(Collected),
     /// Jobs were given their ends; these many.
     Failed(u64),

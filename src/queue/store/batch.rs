@@ -4,11 +4,11 @@ use std::fmt;
 use std::sync::Arc;
 
 use crate::base::brief::Bytes;
-use crate::base::clock::Wall;
+use crate::base::clock::Timestamp;
 use crate::base::id::{JobId, ProcessId};
 use crate::queue::job::JobStatus;
 
-use super::{Lane, WorkerId};
+use super::{JobLane, WorkerId};
 
 /// A batch as its store knows it. Numbers rise and are never used twice.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -17,30 +17,30 @@ pub struct BatchNo(pub i64);
 /// Jobs of one process and lane that are at a provider together. It belongs to a worker, or to nobody
 /// when that one has gone.
 #[derive(Clone, PartialEq, Eq)]
-pub struct Batch {
+pub struct StoredBatch {
     /// Its number.
     pub no: BatchNo,
     /// The process whose jobs it holds; `None` once that was deleted, or all its results were consumed.
     pub process_id: Option<ProcessId>,
     /// What its jobs have in common.
-    pub lane: Arc<Lane>,
+    pub lane: Arc<JobLane>,
     /// Whose it is. Lasts as long as the worker's process.
     pub worker: Option<WorkerId>,
     /// Its process was cancelled, or is gone: what comes back is not sent again.
     pub is_stopped: bool,
     /// When it was cancelled last, if it was. Of a process that is gone, later than anything.
-    pub stopped_at: Option<Wall>,
+    pub stopped_at: Option<Timestamp>,
     /// Jobs that are still in it.
     pub jobs: u64,
     /// What its owner wrote down last. No store looks into it.
     pub record: String,
     /// When it was opened.
-    pub created_at: Wall,
+    pub created_at: Timestamp,
 }
 
-impl fmt::Debug for Batch {
+impl fmt::Debug for StoredBatch {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Batch")
+        f.debug_struct("StoredBatch")
             .field("no", &self.no)
             .field("process_id", &self.process_id)
             .field("lane", &self.lane)
@@ -56,20 +56,20 @@ impl fmt::Debug for Batch {
 
 /// Jobs of one process and lane that wait at the first step of their route.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Waiting {
+pub struct WaitingJobs {
     /// Their process.
     pub process_id: ProcessId,
     /// Their lane.
-    pub lane: Arc<Lane>,
+    pub lane: Arc<JobLane>,
     /// How many are due.
     pub due: u64,
     /// When the next of the others comes due.
-    pub next: Option<Wall>,
+    pub next: Option<Timestamp>,
 }
 
 /// What was put into a batch at one time.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Filled {
+pub struct BatchFill {
     /// Jobs.
     pub jobs: u64,
     /// Bytes of their payloads.
@@ -80,7 +80,7 @@ pub struct Filled {
 
 /// A job as far as it takes to recognise it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Item {
+pub struct JobSummary {
     /// Its id.
     pub job_id: JobId,
     /// The caller's name for it.

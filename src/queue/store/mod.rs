@@ -18,18 +18,18 @@ use std::time::Duration;
 use serde_json::value::RawValue;
 
 use crate::base::brief::{Bytes, FieldIf, Many, Name};
-use crate::base::clock::Wall;
+use crate::base::clock::Timestamp;
 use crate::base::error::Error;
 
 use super::info::ProcessInfo;
 use super::job::{Job, JobResult, JobState, ProcessState, Spent};
 use crate::base::id::{JobId, ProcessId};
 
-pub use batch::{Batch, BatchNo, Filled, Item, Waiting};
+pub use batch::{BatchFill, BatchNo, JobSummary, StoredBatch, WaitingJobs};
 
 /// What shares a quota: the kind, the job's [lane](Job::lane), and the step of the route.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Lane {
+pub struct JobLane {
     /// The jobs' kind.
     pub kind: String,
     /// What the jobs named, such as a model.
@@ -45,14 +45,14 @@ pub struct WorkerId(pub i64);
 /// A claim on a job. Whatever happens to the job raises the number, so an old receipt fences
 /// nothing but itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct Receipt {
+pub struct JobReceipt {
     /// The job's place in its store.
     pub job: i64,
     /// The number of the claim.
     pub claim: i64,
 }
 
-impl Receipt {
+impl JobReceipt {
     /// The job's place in its process: what tells it apart from the others there for as long as it is
     /// stored.
     pub fn number(&self) -> u32 {
@@ -61,7 +61,7 @@ impl Receipt {
 }
 
 /// What a worker asks for.
-pub struct Wanted<'a> {
+pub struct ClaimRequest<'a> {
     /// The most jobs.
     pub most: usize,
     /// The worker runs nothing: only then may it be given a job that was lost by two workers
@@ -71,30 +71,30 @@ pub struct Wanted<'a> {
     pub processes: &'a [ProcessId],
     /// The most jobs that could be started of a lane now; 0 when it is closed. Asked once a lane for
     /// each claim, within its transaction: it must not ask the store.
-    pub open: &'a mut dyn FnMut(&Arc<Lane>) -> usize,
+    pub open: &'a mut dyn FnMut(&Arc<JobLane>) -> usize,
 }
 
 /// What a worker was given.
 #[derive(Default)]
-pub struct Claims {
+pub struct ClaimReply {
     /// Jobs, in the order in which they are to be started.
-    pub jobs: Vec<Claimed>,
+    pub jobs: Vec<ClaimedJob>,
     /// When the next job of an open lane comes due; only told when there were fewer than wanted.
-    pub next: Option<Wall>,
+    pub next: Option<Timestamp>,
     /// True when more jobs wait than those given out, in any lane, due or not.
     pub more: bool,
 }
 
 /// A job that a worker was given. Its `Debug` shows nothing of the payload.
-pub struct Claimed {
+pub struct ClaimedJob {
     /// The claim on it.
-    pub receipt: Receipt,
+    pub receipt: JobReceipt,
     /// Its id.
     pub job_id: JobId,
     /// The process it belongs to.
     pub process_id: ProcessId,
     /// Kind, name and step.
-    pub lane: Arc<Lane>,
+    pub lane: Arc<JobLane>,
     /// The caller's name for it.
     pub item_id: Option<String>,
     /// The caller's fingerprint of it.
@@ -116,14 +116,14 @@ pub struct Claimed {
     /// The next call may repeat one that was carried out, as the last [`ClaimOutcome::Retry`] told.
     pub in_doubt: bool,
     /// When it came due.
-    pub due_at: Wall,
+    pub due_at: Timestamp,
     /// What the last [`ClaimOutcome::Retry`] left.
     pub history: Option<String>,
 }
 
-impl fmt::Debug for Claims {
+impl fmt::Debug for ClaimReply {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Claims")
+        f.debug_struct("ClaimReply")
             .field("jobs", &Many(self.jobs.len()))
             .field("next", &self.next)
             .field("more", &self.more)
@@ -131,10 +131,10 @@ impl fmt::Debug for Claims {
     }
 }
 
-impl fmt::Debug for Claimed {
+impl fmt::Debug for ClaimedJob {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let history = self.history.as_ref();
-        f.debug_struct("Claimed")
+        f.debug_struct("ClaimedJob")
             .field("receipt", &self.receipt)
             .field("job_id", &self.job_id)
             .field("process_id", &self.process_id)
@@ -191,7 +191,7 @@ impl fmt::Debug for ClaimOutcome {
     }
 }
 
-impl Claimed {
+impl ClaimedJob {
     /// The caller's name for the job, else its id.
     pub fn name(&self) -> String {
         let own = self.item_id.clone();
@@ -203,7 +203,7 @@ impl Claimed {
 #[derive(Debug, Clone)]
 pub struct Settlement {
     /// The claim that ends.
-    pub receipt: Receipt,
+    pub receipt: JobReceipt,
     /// Calls made for the job so far.
     pub calls: u32,
     /// What came of it.
@@ -232,7 +232,7 @@ pub enum ClaimOutcome {
     /// It is tried again, not before then.
     Retry {
         /// When.
-        due_at: Wall,
+        due_at: Timestamp,
         /// The step of the route it goes on with.
         step: u8,
         /// Failed attempts at that step.
@@ -249,35 +249,35 @@ pub enum ClaimOutcome {
     /// It was not tried: back to where it was, or not before then.
     Snooze {
         /// When; `None` keeps its place.
-        due_at: Option<Wall>,
+        due_at: Option<Timestamp>,
     },
 }
 
 /// Outcomes that were read, to be acknowledged once they are saved.
 #[derive(Debug)]
-pub struct Delivery {
+pub struct DeliveredResult {
     /// What to acknowledge.
-    pub receipt: Receipt,
+    pub receipt: JobReceipt,
     /// The outcome.
     pub result: JobResult,
 }
 
 /// What one look at a store's health found.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
-pub struct Finding {
+pub struct HealthFinding {
     /// What was looked at, in a word or two.
     pub what: String,
     /// How bad it is.
-    pub verdict: Verdict,
+    pub verdict: Severity,
     /// What was seen, for people.
     pub seen: String,
     /// What to do about it.
     pub advice: Option<String>,
 }
 
-impl Finding {
+impl HealthFinding {
     /// Something that was seen, with what to do about it.
-    pub fn new(what: &str, verdict: Verdict, seen: String, advice: Option<&str>) -> Self {
+    pub fn new(what: &str, verdict: Severity, seen: String, advice: Option<&str>) -> Self {
         Self {
             what: what.to_owned(),
             verdict,
@@ -290,7 +290,7 @@ impl Finding {
 /// How bad a finding is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, serde::Serialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Verdict {
+pub enum Severity {
     /// As it should be.
     Good,
     /// Worth knowing.
@@ -302,7 +302,7 @@ pub enum Verdict {
 }
 
 /// Called, from any thread, when jobs may have become claimable. Must return at once.
-pub type OnWork = dyn Fn() + Send + Sync;
+pub type WorkSignal = dyn Fn() + Send + Sync;
 
 /// A database of jobs. Unstable: it may be reshaped. Outside of this crate it can be wrapped, to count
 /// or to fail calls in a test; a store from scratch has to be part of the crate, where the suite that
@@ -321,7 +321,7 @@ pub trait JobStore: Send + Sync {
         info: Option<&ProcessInfo>,
         jobs: Vec<Job>,
         sealed: bool,
-        now: Wall,
+        now: Timestamp,
     ) -> Result<Vec<JobId>, Error>;
 
     /// Where the store is, as a path or an address without any credential.
@@ -337,18 +337,23 @@ pub trait JobStore: Send + Sync {
         process: ProcessId,
         jobs: Vec<Job>,
         sealed: bool,
-        now: Wall,
+        now: Timestamp,
     ) -> Result<Vec<JobId>, Error> {
         self.insert_described(process, None, jobs, sealed, now)
     }
 
     /// Replaces what is told of a process. False when there is none.
-    fn describe(&self, process: ProcessId, info: &ProcessInfo, now: Wall) -> Result<bool, Error>;
+    fn describe(
+        &self,
+        process: ProcessId,
+        info: &ProcessInfo,
+        now: Timestamp,
+    ) -> Result<bool, Error>;
 
     /// Makes all that was added claimable, which is decided at once and carried out in short
     /// transactions; what a death of the process leaves to do, [`chore`](Self::chore) goes on with.
     /// An error when there is no such process: what was enqueued has been deleted.
-    fn seal(&self, process: ProcessId, now: Wall) -> Result<(), Error>;
+    fn seal(&self, process: ProcessId, now: Timestamp) -> Result<(), Error>;
 
     /// A process, if it exists.
     fn process(&self, process: ProcessId) -> Result<Option<ProcessState>, Error>;
@@ -364,61 +369,66 @@ pub trait JobStore: Send + Sync {
     fn peek(
         &self,
         process: ProcessId,
-        after: Option<Receipt>,
+        after: Option<JobReceipt>,
         most: usize,
         bytes: usize,
-    ) -> Result<Vec<Delivery>, Error>;
+    ) -> Result<Vec<DeliveredResult>, Error>;
 
     /// Makes the caller the only one who takes outcomes of a process, until what is returned is dropped
     /// or the caller's process ends. An error that says who takes them when somebody else does; `who` is
     /// what is said of this one, behind the number of its process. A store that is not shared need not
     /// keep anybody out.
-    fn take_alone(&self, _process: ProcessId, _who: &str) -> Result<Box<dyn Taking>, Error> {
+    fn take_alone(&self, _process: ProcessId, _who: &str) -> Result<Box<dyn ConsumerLock>, Error> {
         Ok(Box::new(Unshared))
     }
 
     /// The lanes of the jobs that are stored of a process; at least of its first thousand.
-    fn lanes(&self, _process: ProcessId) -> Result<Vec<Arc<Lane>>, Error> {
+    fn lanes(&self, _process: ProcessId) -> Result<Vec<Arc<JobLane>>, Error> {
         Ok(Vec::new())
     }
 
     /// Deletes these outcomes, as far as nothing has happened to their jobs since. A sealed process
     /// whose last outcome goes is gone too. Returns how many were deleted.
-    fn ack(&self, receipts: &[Receipt], now: Wall) -> Result<u64, Error>;
+    fn ack(&self, receipts: &[JobReceipt], now: Timestamp) -> Result<u64, Error>;
 
     /// Cancels what waits; what runs or is at a provider is not tried again, and nothing can be added. Returns how many
     /// waited. Decided at once and carried out in short transactions, as are the next two; none of the
     /// three minds a process that does not exist.
-    fn cancel(&self, process: ProcessId, now: Wall) -> Result<u64, Error>;
+    fn cancel(&self, process: ProcessId, now: Timestamp) -> Result<u64, Error>;
 
     /// Puts failed and cancelled jobs back with all their retries, at the first step of the route and
     /// without a history. Returns how many.
-    fn retry_failed(&self, process: ProcessId, now: Wall) -> Result<u64, Error>;
+    fn retry_failed(&self, process: ProcessId, now: Timestamp) -> Result<u64, Error>;
 
     /// Deletes a process with all that belongs to it; late ends of its jobs go nowhere. Returns how
     /// many jobs were deleted.
-    fn delete(&self, process: ProcessId, now: Wall) -> Result<u64, Error>;
+    fn delete(&self, process: ProcessId, now: Timestamp) -> Result<u64, Error>;
 
     /// Registers a worker: its claims and batches last until it [retires](Self::retire) or its process ends.
-    fn enlist(&self, now: Wall) -> Result<WorkerId, Error>;
+    fn enlist(&self, now: Timestamp) -> Result<WorkerId, Error>;
 
     /// Takes a worker off the list. What it still had goes back as if it had never been claimed; its
     /// batches, with the jobs in them, are nobody's from now on.
-    fn retire(&self, worker: WorkerId, now: Wall) -> Result<(), Error>;
+    fn retire(&self, worker: WorkerId, now: Timestamp) -> Result<(), Error>;
 
     /// Gives a worker jobs: highest priority first, oldest first within one. Of each eight jobs that
     /// a worker is given, one is the oldest due of any priority.
-    fn claim(&self, worker: WorkerId, wanted: Wanted<'_>, now: Wall) -> Result<Claims, Error>;
+    fn claim(
+        &self,
+        worker: WorkerId,
+        wanted: ClaimRequest<'_>,
+        now: Timestamp,
+    ) -> Result<ClaimReply, Error>;
 
     /// Records ends of jobs that run or are in a batch, all in one transaction. All but a success need their claim to be the last one.
     /// Returns the processes that changed, as they are now.
-    fn settle(&self, ends: &[Settlement], now: Wall) -> Result<Vec<ProcessState>, Error>;
+    fn settle(&self, ends: &[Settlement], now: Timestamp) -> Result<Vec<ProcessState>, Error>;
 
     /// Gives back what workers had whose process has died; their batches, with the jobs in them, are
     /// nobody's from now on. A job that was lost for the
     /// [fifth](MOST_CRASHES) time fails as [`ErrorKind::Crashed`](crate::ErrorKind::Crashed) instead.
     /// Returns how many jobs were affected.
-    fn reclaim(&self, now: Wall) -> Result<u64, Error>;
+    fn reclaim(&self, now: Timestamp) -> Result<u64, Error>;
 
     /// Pulls due times nearer that lie ahead because the clock was set back, by `back` while this worker
     /// watched. What was never put off, and has been enqueued at a time that is still to come, is due now.
@@ -429,7 +439,7 @@ pub trait JobStore: Send + Sync {
         worker: WorkerId,
         back: Duration,
         longest: Duration,
-        now: Wall,
+        now: Timestamp,
     ) -> Result<u64, Error>;
 
     /// The workers on the list whose process has died. What they had is theirs until it is
@@ -445,8 +455,8 @@ pub trait JobStore: Send + Sync {
         &self,
         kind: &str,
         processes: &[ProcessId],
-        now: Wall,
-    ) -> Result<Vec<Waiting>, Error>;
+        now: Timestamp,
+    ) -> Result<Vec<WaitingJobs>, Error>;
 
     /// Begins a batch that belongs to the worker and holds nothing yet. An error for a worker that is
     /// on no list, or a process that does not exist.
@@ -454,9 +464,9 @@ pub trait JobStore: Send + Sync {
         &self,
         worker: WorkerId,
         process: ProcessId,
-        lane: &Lane,
+        lane: &JobLane,
         record: &str,
-        now: Wall,
+        now: Timestamp,
     ) -> Result<BatchNo, Error>;
 
     /// Puts due jobs of the batch's process and lane into it, by their keys from behind `after`: in one
@@ -472,8 +482,8 @@ pub trait JobStore: Send + Sync {
         after: Option<i64>,
         most: usize,
         bytes: u64,
-        now: Wall,
-    ) -> Result<Filled, Error>;
+        now: Timestamp,
+    ) -> Result<BatchFill, Error>;
 
     /// Up to `most` jobs that are in a batch, by their keys from behind `after`, and no more than about
     /// `bytes` of payload; always one if there is any. Their receipts settle them.
@@ -483,11 +493,11 @@ pub trait JobStore: Send + Sync {
         after: Option<i64>,
         most: usize,
         bytes: usize,
-    ) -> Result<Vec<Claimed>, Error>;
+    ) -> Result<Vec<ClaimedJob>, Error>;
 
-    /// Of the jobs with these [numbers](Receipt::number) those that are in a batch, in the order of the
+    /// Of the jobs with these [numbers](JobReceipt::number) those that are in a batch, in the order of the
     /// numbers.
-    fn batch_jobs_by(&self, batch: BatchNo, numbers: &[u32]) -> Result<Vec<Claimed>, Error>;
+    fn batch_jobs_by(&self, batch: BatchNo, numbers: &[u32]) -> Result<Vec<ClaimedJob>, Error>;
 
     /// Replaces a batch's record.
     fn save_batch(
@@ -495,11 +505,11 @@ pub trait JobStore: Send + Sync {
         worker: WorkerId,
         batch: BatchNo,
         record: &str,
-        now: Wall,
+        now: Timestamp,
     ) -> Result<(), Error>;
 
     /// The batches of a process, or all of them and also those whose process is gone; oldest first.
-    fn batches(&self, process: Option<ProcessId>) -> Result<Vec<Batch>, Error>;
+    fn batches(&self, process: Option<ProcessId>) -> Result<Vec<StoredBatch>, Error>;
 
     /// Gives a worker those batches that nobody has and that are its: of these processes, or of all when
     /// empty, and then also those whose process is gone. Oldest first. Nobody is asked within a
@@ -507,10 +517,10 @@ pub trait JobStore: Send + Sync {
     fn adopt_batches(
         &self,
         worker: WorkerId,
-        mine: &mut dyn FnMut(&Batch) -> bool,
+        mine: &mut dyn FnMut(&StoredBatch) -> bool,
         processes: &[ProcessId],
-        now: Wall,
-    ) -> Result<Vec<Batch>, Error>;
+        now: Timestamp,
+    ) -> Result<Vec<StoredBatch>, Error>;
 
     /// Moves the jobs with keys below `at` to a new batch of the same process, lane and worker, and
     /// replaces the record of the old one. One transaction.
@@ -521,7 +531,7 @@ pub trait JobStore: Send + Sync {
         at: i64,
         new_record: &str,
         old_record: &str,
-        now: Wall,
+        now: Timestamp,
     ) -> Result<BatchNo, Error>;
 
     /// Puts the jobs of a batch, those with keys above `after`, back to where they were, or not before
@@ -532,12 +542,12 @@ pub trait JobStore: Send + Sync {
         worker: WorkerId,
         batch: BatchNo,
         after: Option<i64>,
-        due: Option<Wall>,
-        now: Wall,
+        due: Option<Timestamp>,
+        now: Timestamp,
     ) -> Result<u64, Error>;
 
     /// Gives back what is left in a batch, and deletes it.
-    fn close_batch(&self, worker: WorkerId, batch: BatchNo, now: Wall) -> Result<(), Error>;
+    fn close_batch(&self, worker: WorkerId, batch: BatchNo, now: Timestamp) -> Result<(), Error>;
 
     /// Up to `most` jobs that are stored of a process, in the order in which they were enqueued, from
     /// behind `after`.
@@ -546,14 +556,14 @@ pub trait JobStore: Send + Sync {
         process: ProcessId,
         after: Option<JobId>,
         most: usize,
-    ) -> Result<Vec<Item>, Error>;
+    ) -> Result<Vec<JobSummary>, Error>;
 
     /// Cancels those of these jobs that wait, and no other. In short transactions. Returns how many.
-    fn cancel_jobs(&self, jobs: &[JobId], now: Wall) -> Result<u64, Error>;
+    fn cancel_jobs(&self, jobs: &[JobId], now: Timestamp) -> Result<u64, Error>;
 
     /// Does one short piece of maintenance, if there is any: goes on with what somebody left halfway,
     /// gives room back. True when more is left to do.
-    fn chore(&self, now: Wall) -> Result<bool, Error>;
+    fn chore(&self, now: Timestamp) -> Result<bool, Error>;
 
     /// A folder beside the database for what is too long for it: the input of batches on its way out,
     /// and their results on the way in.
@@ -564,21 +574,21 @@ pub trait JobStore: Send + Sync {
 
     /// Has `wake` called whenever jobs become claimable through this store, until it is dropped; not
     /// for what [`settle`](Self::settle) puts back, which its caller knows.
-    fn on_work(&self, wake: Weak<OnWork>);
+    fn on_work(&self, wake: Weak<WorkSignal>);
 
     /// Looks at the store's health.
-    fn check(&self, now: Wall) -> Result<Vec<Finding>, Error>;
+    fn check(&self, now: Timestamp) -> Result<Vec<HealthFinding>, Error>;
 }
 
 /// That nobody else takes the outcomes of a process, as long as it is held.
-pub trait Taking: Send {}
+pub trait ConsumerLock: Send {}
 
 struct Unshared;
 
-impl Taking for Unshared {}
+impl ConsumerLock for Unshared {}
 
 /// A job whose worker died this often fails.
-pub const MOST_CRASHES: u8 = 5;
+pub const MAX_CRASHES: u8 = 5;
 
 /// A job that was lost this often runs only while its worker runs nothing else.
 pub const SUSPECT_CRASHES: u8 = 2;

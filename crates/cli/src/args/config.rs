@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use batchwright::Key;
+use batchwright::SettingKey;
 use clap::{Args, Subcommand};
 
 use super::shared::MORE;
@@ -72,7 +72,7 @@ they stay in the environment.
 Settings:
 ",
     );
-    for key in Key::all() {
+    for key in SettingKey::all() {
         let variables = key.variables().iter().map(|name| format!(" [env: {name}]"));
         out.push_str(&format!(
             "  {}{}\n",

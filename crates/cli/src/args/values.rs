@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use batchwright::Key;
+use batchwright::SettingKey;
 
 /// A time; a bare number is in milliseconds.
 pub fn millis(text: &str) -> Result<Duration, String> {
@@ -76,7 +76,7 @@ pub fn delimiter(text: &str) -> Result<u8, String> {
 /// Takes the words of a flag for a setting.
 pub fn words_for(key: &'static str) -> impl Fn(&str) -> Result<String, String> + Clone {
     move |words| {
-        Key::named(key)
+        SettingKey::named(key)
             .and_then(|key| key.check(words))
             .map_err(|error| error.message().to_owned())
     }

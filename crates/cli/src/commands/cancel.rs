@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use batchwright::{Counts, Sidecar};
+use batchwright::{JobCounts, Sidecar};
 use serde_json::{Value, json};
 
 use crate::args::cancel::CancelArgs;
@@ -67,7 +67,7 @@ fn try_cancel(args: &CancelArgs) -> Result<(String, Value), Refusal> {
         )));
     }
     let process_info = process.info.clone();
-    let answered = |counts: &Counts| counts.completed + counts.failed;
+    let answered = |counts: &JobCounts| counts.completed + counts.failed;
     let before = answered(&process.counts);
     let cancelled = queue.cancel(id).map_err(failed)?;
     let batches = batches::cancel(args, &queue, id)?;

@@ -2,7 +2,9 @@
 
 use std::path::Path;
 
-use batchwright::{ConfigStore, Error, Key, Setting, Settings, Source, SqliteConfig, Strategy};
+use batchwright::{
+    ConfigStore, Error, Setting, SettingKey, SettingSource, Settings, SqliteConfig, Strategy,
+};
 use serde_json::{Value, json};
 
 use crate::args::config::{ConfigAction, ConfigArgs};
@@ -41,8 +43,8 @@ fn carry_out(args: &ConfigArgs) -> Result<String, Refusal> {
     }
 }
 
-fn known(key: &str) -> Result<&'static Key, Refusal> {
-    Key::named(key).map_err(refused)
+fn known(key: &str) -> Result<&'static SettingKey, Refusal> {
+    SettingKey::named(key).map_err(refused)
 }
 
 fn place(folder: Option<&Path>) -> Result<SqliteConfig, Refusal> {
@@ -83,7 +85,7 @@ fn changed(args: &ConfigArgs, store: &SqliteConfig, key: &str) -> Result<String,
             format!("{key} is not stored; its default: {default}")
         }
     });
-    if let Source::Environment(variable) = setting.source {
+    if let SettingSource::Environment(variable) = setting.source {
         let value = setting.value.as_deref().unwrap_or_default();
         display::say(&format!(
             "but {variable}={value} is set here and overrides it"
@@ -114,7 +116,9 @@ fn get(settings: &Settings, key: &str, json: bool) -> Result<String, Refusal> {
 }
 
 fn list(settings: &Settings, json: bool) -> Result<String, Refusal> {
-    let all = Key::all().iter().map(|key| settings.explain(key.name()));
+    let all = SettingKey::all()
+        .iter()
+        .map(|key| settings.explain(key.name()));
     let all: Vec<Setting> = all.collect::<Result<_, _>>().map_err(refused)?;
     let unknown: Vec<&str> = settings.unknown().collect();
     if json {

@@ -6,8 +6,8 @@ use std::path::Path;
 use std::time::{Duration, SystemTime};
 
 use batchwright::{
-    BatchAdoption, BatchInfo, Context, Error, Finding, JobQueue, Key, ProcessState, Verdict,
-    clients_by_address, keys_set,
+    BatchAdoption, BatchInfo, Context, Error, HealthFinding, JobQueue, ProcessState, SettingKey,
+    Severity, api_keys_set, clients_by_address,
 };
 use serde_json::json;
 
@@ -28,7 +28,7 @@ pub fn execute(args: &DoctorArgs) -> Exit {
     match look(args) {
         Ok(findings) => {
             let worst = findings.iter().map(|finding| finding.verdict).max();
-            let healthy = worst.is_none_or(|worst| worst <= Verdict::Note);
+            let healthy = worst.is_none_or(|worst| worst <= Severity::Note);
             let text = match args.json {
                 true => sanitize::json(&json!({"healthy": healthy, "findings": findings})) + "\n",
                 false => findings.iter().map(shown).collect(),
@@ -43,11 +43,11 @@ pub fn execute(args: &DoctorArgs) -> Exit {
     }
 }
 
-fn look(args: &DoctorArgs) -> Result<Vec<Finding>, Refusal> {
+fn look(args: &DoctorArgs) -> Result<Vec<HealthFinding>, Refusal> {
     let folder = args.data.folder()?;
     let database = args.data.database()?;
     let data = writable(&folder);
-    let usable = data.verdict != Verdict::Bad;
+    let usable = data.verdict != Severity::Bad;
     let mut findings = vec![data];
     if usable {
         findings.extend(open_to_others(&folder));
@@ -70,7 +70,7 @@ fn look(args: &DoctorArgs) -> Result<Vec<Finding>, Refusal> {
         match checked {
             Ok((adopted, more, batches, processes)) => {
                 let seen = database.display().to_string();
-                findings.push(Finding::new("database", Verdict::Good, seen, None));
+                findings.push(HealthFinding::new("database", Severity::Good, seen, None));
                 findings.extend(more);
                 let mut batches = batches;
                 batches.retain(|batch| adopted.iter().all(|(label, _)| *label != batch.label));
@@ -84,13 +84,18 @@ fn look(args: &DoctorArgs) -> Result<Vec<Finding>, Refusal> {
             }
             Err(error) => {
                 let seen = error.message().to_owned();
-                findings.push(Finding::new("database", Verdict::Bad, seen, None));
+                findings.push(HealthFinding::new("database", Severity::Bad, seen, None));
             }
         }
     } else if usable {
         let seen = format!("{} is not there yet", database.display());
         let advice = "it is made by: batchwright submit INPUT";
-        findings.push(Finding::new("database", Verdict::Note, seen, Some(advice)));
+        findings.push(HealthFinding::new(
+            "database",
+            Severity::Note,
+            seen,
+            Some(advice),
+        ));
     }
     findings.extend(stored(args));
     findings.push(keys());
@@ -98,7 +103,7 @@ fn look(args: &DoctorArgs) -> Result<Vec<Finding>, Refusal> {
 }
 
 /// Results that belong to the output of a run, and how they come there.
-fn of_run(process: &ProcessState) -> Option<Finding> {
+fn of_run(process: &ProcessState) -> Option<HealthFinding> {
     let info = &process.info;
     let output = info.output.as_ref()?;
     let back = format!(
@@ -108,11 +113,11 @@ fn of_run(process: &ProcessState) -> Option<Finding> {
     let input = info.name.as_deref().or(info.input.as_deref());
     let (id, input) = (process.process_id, input.unwrap_or("an input"));
     let seen = format!("process {id} belongs to a run of {input} to {output}");
-    Some(Finding::new("run", Verdict::Note, seen, Some(&back)))
+    Some(HealthFinding::new("run", Severity::Note, seen, Some(&back)))
 }
 
 /// Takes batches over whose key is not here any more. What came of it, by the label of each.
-fn adopt(queue: &JobQueue, data: &DataArgs) -> Result<Vec<(String, Finding)>, Error> {
+fn adopt(queue: &JobQueue, data: &DataArgs) -> Result<Vec<(String, HealthFinding)>, Error> {
     let clients = clients_by_address(None, Duration::from_secs(60));
     let adopted = queue.adopt_batches(clients, &Context::new())?;
     let finding = |adoption: BatchAdoption| {
@@ -126,12 +131,12 @@ fn adopt(queue: &JobQueue, data: &DataArgs) -> Result<Vec<(String, Finding)>, Er
                 let back = run_process::way_back_of(queue, batch.process_id);
                 let collect = back.unwrap_or_else(|| data.command("work --strategy batch"));
                 let advice = format!("to collect it: {collect}");
-                Finding::new(BATCH, Verdict::Good, seen, Some(&advice))
+                HealthFinding::new(BATCH, Severity::Good, seen, Some(&advice))
             }
             Some(why) => {
                 let seen = batch_is(&format!("not taken over: {why}"));
                 let advice = set_that_key(run_process::way_back_of(queue, batch.process_id));
-                Finding::new(BATCH, Verdict::Warning, seen, Some(&advice))
+                HealthFinding::new(BATCH, Severity::Warning, seen, Some(&advice))
             }
         };
         (batch.label, finding)
@@ -151,7 +156,7 @@ fn set_that_key(back: Option<String>) -> String {
 }
 
 /// A batch that does not come to its end by itself.
-fn judged(batch: &BatchInfo, processes: &[ProcessState], data: &DataArgs) -> Option<Finding> {
+fn judged(batch: &BatchInfo, processes: &[ProcessState], data: &DataArgs) -> Option<HealthFinding> {
     let of = processes
         .iter()
         .find(|process| Some(process.process_id) == batch.process_id);
@@ -167,7 +172,12 @@ fn judged(batch: &BatchInfo, processes: &[ProcessState], data: &DataArgs) -> Opt
         let seen = batch_is(&format!("held; {why}"));
         let advice = "to send it again: batchwright config set batch.on_unknown resubmit; to give it \
                       up: batchwright cancel PROCESS";
-        return Some(Finding::new(BATCH, Verdict::Warning, seen, Some(advice)));
+        return Some(HealthFinding::new(
+            BATCH,
+            Severity::Warning,
+            seen,
+            Some(advice),
+        ));
     }
     if let Some(waiting) = batches::waiting(batch) {
         let why = batch
@@ -178,7 +188,12 @@ fn judged(batch: &BatchInfo, processes: &[ProcessState], data: &DataArgs) -> Opt
         let id = batch.process_id.map(|id| id.to_string());
         let id = id.as_deref().unwrap_or("PROCESS");
         let advice = batches::advice(id, back.as_deref(), |words| data.command(words));
-        return Some(Finding::new(BATCH, Verdict::Warning, seen, Some(&advice)));
+        return Some(HealthFinding::new(
+            BATCH,
+            Severity::Warning,
+            seen,
+            Some(&advice),
+        ));
     }
     if batches::waits_for_its_key(batch) {
         let url = &batch.base_url;
@@ -187,17 +202,22 @@ fn judged(batch: &BatchInfo, processes: &[ProcessState], data: &DataArgs) -> Opt
         ));
         let rotated = batches::rotated(|words| data.command(words));
         let advice = format!("{rotated}; otherwise {}", set_that_key(back));
-        return Some(Finding::new(BATCH, Verdict::Warning, seen, Some(&advice)));
+        return Some(HealthFinding::new(
+            BATCH,
+            Severity::Warning,
+            seen,
+            Some(&advice),
+        ));
     }
     None
 }
 
-fn shown(finding: &Finding) -> String {
+fn shown(finding: &HealthFinding) -> String {
     let mark = match finding.verdict {
-        Verdict::Good => "ok",
-        Verdict::Note => "note",
-        Verdict::Warning => "warning",
-        Verdict::Bad => "bad",
+        Severity::Good => "ok",
+        Severity::Note => "note",
+        Severity::Warning => "warning",
+        Severity::Bad => "bad",
     };
     let broken = |text: &str, indent: usize| {
         let text = harmless(text);
@@ -217,7 +237,7 @@ fn shown(finding: &Finding) -> String {
 }
 
 /// Tries it, which is surer than to look at permissions.
-fn writable(folder: &Path) -> Finding {
+fn writable(folder: &Path) -> HealthFinding {
     const WHAT: &str = "data folder";
     let shown = folder.display();
     let whole = std::path::absolute(folder);
@@ -226,7 +246,7 @@ fn writable(folder: &Path) -> Finding {
         let seen = format!("{why}: no job can be queued, and no setting or result stored");
         let advice = "let this user write there, or name another folder by --data-dir or \
                       BATCHWRIGHT_HOME";
-        Finding::new(WHAT, Verdict::Bad, seen, Some(advice))
+        HealthFinding::new(WHAT, Severity::Bad, seen, Some(advice))
     };
     // What is not there is made in the nearest folder that is.
     let nearest = whole.ancestors().find_map(|path| match fs::metadata(path) {
@@ -251,11 +271,13 @@ fn writable(folder: &Path) -> Finding {
     let tried = fs::write(&probe, b"?");
     let _ = fs::remove_file(&probe);
     match (tried, there == whole) {
-        (Ok(()), true) => Finding::new(WHAT, Verdict::Good, format!("{shown}, writable"), None),
+        (Ok(()), true) => {
+            HealthFinding::new(WHAT, Severity::Good, format!("{shown}, writable"), None)
+        }
         (Ok(()), false) => {
             let seen = format!("{shown} is not there yet");
             let advice = "it is made when it is first needed";
-            Finding::new(WHAT, Verdict::Note, seen, Some(advice))
+            HealthFinding::new(WHAT, Severity::Note, seen, Some(advice))
         }
         (Err(error), true) => bad(format!("{shown} cannot be written to: {error}")),
         (Err(error), false) => {
@@ -270,7 +292,7 @@ fn writable(folder: &Path) -> Finding {
 /// Prompts and answers lie in it. One that the program makes is private; one that was there is left as
 /// it is.
 #[cfg(unix)]
-fn open_to_others(folder: &Path) -> Option<Finding> {
+fn open_to_others(folder: &Path) -> Option<HealthFinding> {
     let rights = fs::metadata(folder).ok()?.permissions();
     let rights = std::os::unix::fs::PermissionsExt::mode(&rights) & 0o777;
     (rights & 0o077 != 0).then(|| {
@@ -278,12 +300,12 @@ fn open_to_others(folder: &Path) -> Option<Finding> {
         let seen = format!("other users of this machine may look into {shown} (mode {rights:o})");
         let advice =
             format!("prompts and answers lie there; to keep them private: chmod -R go= {shown}");
-        Finding::new("privacy", Verdict::Note, seen, Some(&advice))
+        HealthFinding::new("privacy", Severity::Note, seen, Some(&advice))
     })
 }
 
 #[cfg(not(unix))]
-fn open_to_others(_: &Path) -> Option<Finding> {
+fn open_to_others(_: &Path) -> Option<HealthFinding> {
     None
 }
 
@@ -292,7 +314,7 @@ const LITTLE_ROOM: u64 = 1_000_000_000;
 /// With less than this not even results of an hour may fit.
 const NO_ROOM: u64 = 50_000_000;
 
-fn room(folder: &Path) -> Option<Finding> {
+fn room(folder: &Path) -> Option<HealthFinding> {
     let folder = std::path::absolute(folder).ok()?;
     let there = folder.ancestors().find(|folder| folder.exists())?;
     let free = free_bytes(there)?;
@@ -302,15 +324,15 @@ fn room(folder: &Path) -> Option<Finding> {
         _ => format!("{:.1} GB free", free as f64 / 1e9),
     };
     if free >= LITTLE_ROOM {
-        return Some(Finding::new("disk", Verdict::Good, seen, None));
+        return Some(HealthFinding::new("disk", Severity::Good, seen, None));
     }
     let verdict = match free < NO_ROOM {
-        true => Verdict::Bad,
-        false => Verdict::Warning,
+        true => Severity::Bad,
+        false => Severity::Warning,
     };
     let advice = "free some room: what arrives and cannot be stored waits, and new jobs are refused; \
                   finished results leave the queue by: batchwright results PROCESS -o FILE";
-    Some(Finding::new("disk", verdict, seen, Some(advice)))
+    Some(HealthFinding::new("disk", verdict, seen, Some(advice)))
 }
 
 #[cfg(unix)]
@@ -331,11 +353,11 @@ const NOT_BEFORE: Duration = Duration::from_secs(1_767_225_600);
 /// The clocks of two machines, or of a machine and its disk, may differ by this.
 const TOLERANCE: Duration = Duration::from_secs(60);
 
-fn clock(database: &Path) -> Finding {
+fn clock(database: &Path) -> HealthFinding {
     let now = SystemTime::now();
     let bad = |seen: String| {
         let advice = "set the clock: retries and waits are kept by it";
-        Finding::new("clock", Verdict::Warning, seen, Some(advice))
+        HealthFinding::new("clock", Severity::Warning, seen, Some(advice))
     };
     if now < SystemTime::UNIX_EPOCH + NOT_BEFORE {
         return bad("it is before 2026 by this clock".to_owned());
@@ -348,31 +370,38 @@ fn clock(database: &Path) -> Finding {
     let ahead = written.and_then(|written| written.duration_since(now).ok());
     match ahead.filter(|ahead| *ahead > TOLERANCE) {
         Some(ahead) => bad(format!("the database was written {} from now", span(ahead))),
-        None => Finding::new("clock", Verdict::Good, "plausible".to_owned(), None),
+        None => HealthFinding::new("clock", Severity::Good, "plausible".to_owned(), None),
     }
 }
 
 /// Settings that cannot be used stop `run` and `work`.
-fn stored(args: &DoctorArgs) -> Vec<Finding> {
+fn stored(args: &DoctorArgs) -> Vec<HealthFinding> {
     const WHAT: &str = "settings";
     let settings = match settings(args.data.data_dir.as_deref()) {
         Ok(settings) => settings,
-        Err(refusal) => return vec![Finding::new(WHAT, Verdict::Bad, refusal.message, None)],
+        Err(refusal) => {
+            return vec![HealthFinding::new(
+                WHAT,
+                Severity::Bad,
+                refusal.message,
+                None,
+            )];
+        }
     };
-    let keys = Key::all()
+    let keys = SettingKey::all()
         .iter()
         .filter_map(|key| settings.explain(key.name()).ok());
     let problems = keys.filter_map(|setting| setting.problem);
-    let bad = problems.map(|problem| Finding::new(WHAT, Verdict::Bad, problem, None));
+    let bad = problems.map(|problem| HealthFinding::new(WHAT, Severity::Bad, problem, None));
     let unknown = settings.unknown().map(|name| {
         let seen = format!("{name} is stored, and this version knows no such key");
-        Finding::new(WHAT, Verdict::Note, seen, None)
+        HealthFinding::new(WHAT, Severity::Note, seen, None)
     });
-    let found: Vec<Finding> = bad.chain(unknown).collect();
+    let found: Vec<HealthFinding> = bad.chain(unknown).collect();
     match found.is_empty() {
-        true => vec![Finding::new(
+        true => vec![HealthFinding::new(
             WHAT,
-            Verdict::Good,
+            Severity::Good,
             "all can be used".to_owned(),
             None,
         )],
@@ -380,24 +409,24 @@ fn stored(args: &DoctorArgs) -> Vec<Finding> {
     }
 }
 
-fn keys() -> Finding {
-    let set = keys_set().into_iter();
+fn keys() -> HealthFinding {
+    let set = api_keys_set().into_iter();
     let set: Vec<String> = set
         .filter_map(|(provider, variable)| Some(format!("{} ({provider})", variable?)))
         .collect();
     if set.is_empty() {
         let advice =
             "local servers and extract need none; all that can be used: batchwright providers";
-        return Finding::new(
+        return HealthFinding::new(
             "keys",
-            Verdict::Note,
+            Severity::Note,
             "none is set".to_owned(),
             Some(advice),
         );
     }
-    Finding::new(
+    HealthFinding::new(
         "keys",
-        Verdict::Good,
+        Severity::Good,
         format!("set: {}", set.join(", ")),
         None,
     )

@@ -8,7 +8,7 @@ use std::process::Command;
 use std::thread;
 use std::time::Duration;
 
-use batchwright::{Counts, Error, Job, JobQueue, ProcessId, Request};
+use batchwright::{Error, Job, JobCounts, JobQueue, ProcessId, Request};
 use batchwright_simulate::{BatchConfig, BatchPoint, BatchStats, SimConfig, Simulator, Vendor};
 use serde_json::Value;
 
@@ -172,7 +172,7 @@ impl Site {
         then();
     }
 
-    pub fn counts(&self) -> Counts {
+    pub fn counts(&self) -> JobCounts {
         self.queue.process(self.process).unwrap().unwrap().counts
     }
 

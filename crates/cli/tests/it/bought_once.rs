@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use batchwright::{JobQueue, ProcessId, ProcessInfo, QueuedRun, Sidecar, file_id};
+use batchwright::{JobQueue, ProcessId, ProcessInfo, QueueRun, Sidecar, file_id};
 use batchwright_simulate::{BatchConfig, SimConfig, Simulator, Vendor};
 use serde_json::Value;
 
@@ -565,7 +565,7 @@ fn another_output_in_the_place_of_a_renamed_one_has_a_process_of_its_own() {
 /// The sidecar that a run writes first.
 fn written(desk: &Desk) {
     let output = desk.path("out.jsonl");
-    let id = QueuedRun::process_of(&output).unwrap();
+    let id = QueueRun::process_of(&output).unwrap();
     let info = ProcessInfo::new().output(output.canonicalize().unwrap().to_string_lossy());
     let info = info.output_file(file_id(&output).unwrap());
     let sidecar = Sidecar::new(&queue(desk), id, info).unwrap();
@@ -738,7 +738,7 @@ fn a_library_finds_a_renamed_outputs_process() {
     ] {
         fs::rename(desk.path(from), desk.path(to)).unwrap();
     }
-    assert_eq!(QueuedRun::process_of(&desk.path("new.jsonl")).unwrap(), id);
+    assert_eq!(QueueRun::process_of(&desk.path("new.jsonl")).unwrap(), id);
     let queue = JobQueue::open(&desk.path(HOME).join("llm_jobs.db")).unwrap();
     assert!(queue.process(id).unwrap().is_some());
 }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use batchwright::testing::ScriptedClient;
 use batchwright::{
     Context, Error, ErrorKind, Handler, Job, JobQueue, ProcessId, Request, ResultsAppender,
-    RetryPolicy, Route, RunningJob, Scale, Worker,
+    RetryPolicy, Route, RunningJob, Worker, WorkerScale,
 };
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
@@ -53,7 +53,7 @@ pub fn submitted(n: usize) -> (Desk, ProcessId) {
 pub fn worker(desk: &Desk, client: &Arc<ScriptedClient>) -> Worker {
     let route = Route::new(client.clone()).retry(RetryPolicy::default().max_retries(0));
     Worker::new(&queue(desk))
-        .scale(Scale::fixed(2))
+        .scale(WorkerScale::fixed(2))
         .until_empty(true)
         .completions(route)
 }
@@ -163,7 +163,7 @@ fn priority_and_retries_reach_the_jobs() {
     let quick = RetryPolicy::default().base_delay(std::time::Duration::from_millis(1));
     Worker::new(&queue(&desk))
         .retry(quick)
-        .scale(Scale::fixed(1))
+        .scale(WorkerScale::fixed(1))
         .until_empty(true)
         .completions(Route::new(client.clone()).retry(quick))
         .run()

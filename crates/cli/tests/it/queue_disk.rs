@@ -7,8 +7,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use batchwright::{
-    Context, Error, ErrorKind, Handler, Job, JobQueue, ProcessId, Progress, RunningJob, Scale,
-    Verdict, Worker,
+    Context, Error, ErrorKind, Handler, Job, JobQueue, ProcessId, Progress, RunningJob, Severity,
+    Worker, WorkerScale,
 };
 use parking_lot::Mutex;
 
@@ -61,7 +61,7 @@ fn what_does_not_fit_is_not_half_enqueued() {
     let counts = queue.process(process).unwrap().unwrap().counts;
     assert_eq!((counts.total, counts.pending), (2_000, 2_000));
     let findings = queue.check().unwrap();
-    assert!(findings.iter().all(|f| f.verdict < Verdict::Bad));
+    assert!(findings.iter().all(|f| f.verdict < Severity::Bad));
 }
 
 #[test]
@@ -95,7 +95,7 @@ fn a_worker_on_a_full_disk_says_so_starts_nothing_new_and_goes_on_when_there_is_
     queue.enqueue(process, jobs(JOBS)).unwrap();
     let calls = Arc::new(AtomicUsize::new(0));
     let worker = Worker::new(&queue)
-        .scale(Scale::fixed(3))
+        .scale(WorkerScale::fixed(3))
         .until_empty(true)
         .handle(KIND, long(&calls));
     let (worker, trouble) = listen(worker);
@@ -162,7 +162,7 @@ fn a_worker_that_ends_on_a_full_disk_keeps_no_job_from_the_next_one_of_its_proce
     let worker = || {
         Worker::new(&queue)
             .context(&Context::new().with_grace(Duration::ZERO))
-            .scale(Scale::fixed(2))
+            .scale(WorkerScale::fixed(2))
             .until_empty(true)
             .handle(KIND, long(&calls))
     };

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use batchwright::testing::ScriptedClient;
-use batchwright::{Job, ProcessId, Request, Verdict};
+use batchwright::{Job, ProcessId, Request, Severity};
 
 use super::common::{Desk, Running, results};
 use super::queue::{adds_up, database, on_queue, plain, queue, status, worker};
@@ -28,7 +28,7 @@ fn kill_after(desk: &Desk, words: &str, millis: u64) {
     status(desk, "").iter().for_each(adds_up);
     for finding in queue(desk).check().unwrap() {
         assert!(
-            finding.verdict < Verdict::Bad,
+            finding.verdict < Severity::Bad,
             "{words}, {millis}: {finding:?}"
         );
     }

@@ -213,7 +213,10 @@ fn a_second_signal_ends_work_at_once_and_jobs_go_back() {
         let counts = queue(&desk).process(id).unwrap().unwrap().counts;
         assert_eq!((counts.pending, counts.in_progress), (6, 0), "{counts:?}");
         for finding in queue(&desk).check().unwrap() {
-            assert!(finding.verdict <= batchwright::Verdict::Note, "{finding:?}");
+            assert!(
+                finding.verdict <= batchwright::Severity::Note,
+                "{finding:?}"
+            );
         }
     }
 }

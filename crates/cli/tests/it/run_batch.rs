@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use batchwright::{JobQueue, ProcessId, QueuedRun};
+use batchwright::{JobQueue, ProcessId, QueueRun};
 use batchwright_simulate::{BatchConfig, BatchStats, SimConfig, Simulator, Trouble};
 use serde_json::{Value, json};
 
@@ -171,7 +171,7 @@ fn what_is_interrupted_goes_on_and_the_same_command_attaches_from_another_folder
     handed_over(&desk, 5);
     running.signal("INT");
     let ended = running.wait().expect(130);
-    let id = QueuedRun::process_of(&desk.path("out.jsonl")).unwrap();
+    let id = QueueRun::process_of(&desk.path("out.jsonl")).unwrap();
     let remote = sim.batch_stats().batches[0].id.clone();
     let ended = ended.says("stopping: batches go on at their provider");
     let ended = ended.says(&format!("batch {remote} (5 requests) goes on at openai"));
@@ -389,7 +389,7 @@ fn sealed(desk: &Desk, sim: &Simulator) -> Running {
         .env("OPENAI_BASE_URL", super::common::NOBODY)
         .env("BATCHWRIGHT_BATCH_RECONCILE_WAIT", "1s");
     let running = Running::start(&mut refused);
-    let id = QueuedRun::process_of(&desk.path("out.jsonl")).unwrap();
+    let id = QueueRun::process_of(&desk.path("out.jsonl")).unwrap();
     let is_sealed = || {
         let now = queue(desk).process(id).unwrap();
         now.is_some_and(|now| now.sealed)
@@ -595,7 +595,7 @@ fn a_cancelled_process_keeps_what_it_had_and_can_be_run_again() {
     let (desk, sim) = (Desk::new(), taking(Duration::from_secs(2)));
     desk.prompts("in.jsonl", 8);
     run(&desk, &sim, &format!("{WORDS} --no-wait")).expect(0);
-    let id = QueuedRun::process_of(&desk.path("out.jsonl")).unwrap();
+    let id = QueueRun::process_of(&desk.path("out.jsonl")).unwrap();
     let mut cancel = desk.command(["cancel", &id.to_string()]);
     cancel
         .env("OPENAI_API_KEY", "k")

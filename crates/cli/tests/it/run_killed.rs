@@ -1,6 +1,6 @@
 //! Runs in batches that are killed: whoever comes next goes on, and nothing is bought twice.
 
-use batchwright::QueuedRun;
+use batchwright::QueueRun;
 use batchwright_simulate::BatchPoint;
 
 use super::common::*;
@@ -11,7 +11,7 @@ fn killed_while_it_puts_prompts_on_the_queue_it_adopts_them() {
     const N: usize = 6000;
     let (desk, sim) = (Desk::new(), taking(SHORT));
     desk.prompts("in.jsonl", N);
-    let id = QueuedRun::process_of(&desk.path("out.jsonl")).unwrap();
+    let id = QueueRun::process_of(&desk.path("out.jsonl")).unwrap();
     queue(&desk);
     let running = start(&desk, &sim, WORDS);
     let queue = queue(&desk);
@@ -74,7 +74,7 @@ fn killed_before_the_queue_heard_of_it_a_saved_result_is_not_saved_again() {
     let (desk, sim) = (Desk::new(), taking(SHORT));
     desk.prompts("in.jsonl", 3);
     run(&desk, &sim, &format!("{WORDS} --no-wait")).expect(0);
-    let id = QueuedRun::process_of(&desk.path("out.jsonl")).unwrap();
+    let id = QueueRun::process_of(&desk.path("out.jsonl")).unwrap();
     let mut worker = desk.command(["work", "--until-empty"]);
     worker
         .env("OPENAI_API_KEY", "k")

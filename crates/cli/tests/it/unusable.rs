@@ -7,7 +7,7 @@ use std::process::Stdio;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
-use batchwright::{LlmConfig, Route, Scale, Worker};
+use batchwright::{LlmConfig, Route, Worker, WorkerScale};
 use batchwright_simulate::{BatchConfig, SimConfig, Trouble};
 use serde_json::{Value, json};
 
@@ -214,7 +214,7 @@ fn the_queue_keeps_them_and_tries_them_again_only_when_told_to() {
     let work = || {
         let config = LlmConfig::new("custom").base_url(&server.url).model("m");
         let worker = Worker::new(&queue::queue(&desk))
-            .scale(Scale::fixed(2))
+            .scale(WorkerScale::fixed(2))
             .until_empty(true)
             .completions(Route::new(config.client().unwrap()));
         worker.run().unwrap();

@@ -13,11 +13,11 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
-use crate::base::clock::Wall;
+use crate::base::clock::Timestamp;
 use crate::base::error::{Error, ErrorKind, Sent};
 use crate::llm::batch::{
     BatchCounts, BatchInput, BatchIntent, BatchLine, BatchLineResult, BatchState, BatchStatus,
-    Found,
+    ListedBatches,
 };
 use crate::llm::providers::answer::{malformed, unlike};
 use crate::llm::providers::anthropic;
@@ -84,9 +84,9 @@ impl Wire for Anthropic {
         http: &Http<'_>,
         intent: &BatchIntent,
         _: &str,
-        _: Wall,
+        _: Timestamp,
         known: &HashSet<String>,
-    ) -> Result<Found, Error> {
+    ) -> Result<ListedBatches, Error> {
         let (mut ours, mut open) = (Vec::new(), Vec::new());
         for (id, batch) in candidates(http, intent, known)? {
             match is_ours(http, intent, &id, &batch)? {
@@ -98,16 +98,16 @@ impl Wire for Anthropic {
         // The list has the newest first.
         ours.reverse();
         Ok(match (ours.as_slice(), open.as_slice()) {
-            ([], []) => Found::None,
-            ([one], _) | ([], [one]) => Found::One(one.clone()),
-            ([], several) => Found::Undecidable(format!(
+            ([], []) => ListedBatches::None,
+            ([one], _) | ([], [one]) => ListedBatches::One(one.clone()),
+            ([], several) => ListedBatches::Undecidable(format!(
                 "anthropic has {} batches of {} requests from that time; which one it is shows \
                  when they have ended: {}",
                 several.len(),
                 intent.items,
                 several.join(", ")
             )),
-            _ => Found::Many(ours),
+            _ => ListedBatches::Many(ours),
         })
     }
 
@@ -331,7 +331,7 @@ fn candidates(
     known: &HashSet<String>,
 ) -> Result<Vec<(String, Value)>, Error> {
     let clock = served_at(&http.get(&format!("{BATCHES}?limit=1"))?);
-    let ahead = clock.map_or(0, |there| there.0 - Wall::from(SystemTime::now()).0);
+    let ahead = clock.map_or(0, |there| there.0 - Timestamp::from(SystemTime::now()).0);
     let since = since(intent, ahead);
     let created = |batch: &Value| time(batch.get("created_at")?);
     let pages = http.pages(format!("{BATCHES}?limit={PAGE}"), |page| {
@@ -420,12 +420,12 @@ impl Write for FirstLine {
 /// Nothing of this intent was created earlier, by the provider's clock, which is `ahead` of this
 /// machine's by so many milliseconds now. It may be created at any time after: who submits it may be
 /// suspended between the intent and the call.
-fn since(intent: &BatchIntent, ahead: i64) -> Wall {
+fn since(intent: &BatchIntent, ahead: i64) -> Timestamp {
     let begun = intent.begun.0;
     let there = begun.saturating_add(ahead);
     // A clock that is far off now may have been so the other way then.
     let skew = SKEW.max(ahead.saturating_abs());
-    Wall(begun.min(there).saturating_sub(skew))
+    Timestamp(begun.min(there).saturating_sub(skew))
 }
 
 /// Milliseconds by which clocks that are right may be apart.

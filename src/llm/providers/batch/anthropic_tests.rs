@@ -229,7 +229,7 @@ fn lines_that_cannot_be_read_are_malformed() {
 const LIST: &str = "http://h/v1/messages/batches?limit=1000";
 const CLOCK: &str = "GET http://h/v1/messages/batches?limit=1";
 
-fn find(script: &Arc<Script>, known: &[&str]) -> Found {
+fn find(script: &Arc<Script>, known: &[&str]) -> ListedBatches {
     let known = known.iter().map(|id| (*id).to_owned()).collect();
     let found =
         script
@@ -321,14 +321,14 @@ fn a_batch_is_found_by_when_it_was_and_how_many_requests_it_has() {
         listed("known", then, false),
         listed("early", before, false),
     ];
-    assert_eq!(find(&with_list(&others), &["known"]), Found::None);
-    assert_eq!(find(&with_list(&[]), &[]), Found::None);
+    assert_eq!(find(&with_list(&others), &["known"]), ListedBatches::None);
+    assert_eq!(find(&with_list(&[]), &[]), ListedBatches::None);
     let mut with_ours = others.to_vec();
     with_ours.insert(2, listed("ours", "2026-11-20T04:50:00.5Z", false));
     let found = find(&with_list(&with_ours), &["known"]);
-    assert_eq!(found, Found::One("ours".to_owned()));
+    assert_eq!(found, ListedBatches::One("ours".to_owned()));
     match find(&with_list(&with_ours), &[]) {
-        Found::Undecidable(why) => {
+        ListedBatches::Undecidable(why) => {
             assert!(why.contains("ours") && why.contains("known"), "{why}");
         }
         other => panic!("{other:?}"),
@@ -349,7 +349,10 @@ fn the_list_is_read_back_to_before_the_intent_and_no_further() {
     let mut third = page(&[listed("old", "2026-11-20T04:00:00Z", false)]);
     third["has_more"] = true.into();
     script.on(&format!("GET {LIST}&after_id=ours"), 200, third);
-    assert_eq!(find(&script, &["new 1"]), Found::One("ours".to_owned()));
+    assert_eq!(
+        find(&script, &["new 1"]),
+        ListedBatches::One("ours".to_owned())
+    );
 }
 
 #[test]
@@ -360,34 +363,34 @@ fn batches_that_have_ended_are_looked_into() {
     // A stranger's is none.
     let script = with_list(&[ended("a")]);
     script.on(&results("a"), 200, first_line("their-1"));
-    assert_eq!(find(&script, &[]), Found::None);
+    assert_eq!(find(&script, &[]), ListedBatches::None);
     // Ours is it, whatever else is still open.
     let script = with_list(&[listed("open", then, false), ended("b"), ended("a")]);
     script.on(&results("b"), 200, first_line("run-1-000001"));
     script.on(&results("a"), 200, first_line("r7-p4-000001"));
-    assert_eq!(find(&script, &[]), Found::One("b".to_owned()));
+    assert_eq!(find(&script, &[]), ListedBatches::One("b".to_owned()));
     // Two of ours, the oldest first.
     let script = with_list(&[ended("b"), ended("a")]);
     script.on(&results("b"), 200, first_line("run-1-000001"));
     script.on(&results("a"), 200, first_line("run-1-000002"));
     let both = vec!["a".to_owned(), "b".to_owned()];
-    assert_eq!(find(&script, &[]), Found::Many(both));
+    assert_eq!(find(&script, &[]), ListedBatches::Many(both));
     // Results that are gone tell nothing.
     let mut gone = ended("b");
     gone["results_url"] = Value::Null;
     let script = with_list(&[gone, ended("a")]);
     script.on(&results("a"), 404, "{}");
-    assert!(matches!(find(&script, &[]), Found::Undecidable(_)));
+    assert!(matches!(find(&script, &[]), ListedBatches::Undecidable(_)));
     // Nor does a line that is too long to hold.
     let script = with_list(&[ended("a")]);
     let long = format!("{}\n", "x".repeat(FirstLine::MOST));
     script.on(&results("a"), 200, long);
-    assert_eq!(find(&script, &[]), Found::One("a".to_owned()));
+    assert_eq!(find(&script, &[]), ListedBatches::One("a".to_owned()));
     // One that cannot be read is not ours, today and ever after.
     for strange in ["<html>\n", "{}\n", "{\"custom_id\":7}"] {
         let script = with_list(&[ended("a")]);
         script.on(&results("a"), 200, strange);
-        assert_eq!(find(&script, &[]), Found::None, "{strange}");
+        assert_eq!(find(&script, &[]), ListedBatches::None, "{strange}");
     }
     // Results that cannot be had now leave it open whether there is one.
     let script = with_list(&[ended("a")]);
@@ -413,10 +416,16 @@ fn times_are_compared_by_the_clock_of_the_provider() {
         script.on(&format!("GET {LIST}"), 200, &list);
         find(&script, &[])
     };
-    assert_eq!(found(&[("date", &behind)]), Found::One("ours".to_owned()));
-    assert_eq!(found(&[]), Found::None);
+    assert_eq!(
+        found(&[("date", &behind)]),
+        ListedBatches::One("ours".to_owned())
+    );
+    assert_eq!(found(&[]), ListedBatches::None);
     // A clock that is wrong by hours may have been set since.
-    assert_eq!(found(&[("date", &ahead)]), Found::One("ours".to_owned()));
+    assert_eq!(
+        found(&[("date", &ahead)]),
+        ListedBatches::One("ours".to_owned())
+    );
 }
 
 #[test]
@@ -523,6 +532,6 @@ fn a_submitter_that_slept_on_its_way_finds_its_batch() {
     let late = listed("ours", "2026-11-20T06:00:00Z", false);
     assert_eq!(
         find(&with_list(&[late]), &[]),
-        Found::One("ours".to_owned())
+        ListedBatches::One("ours".to_owned())
     );
 }

@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use crate::base::clock::Wall;
+use crate::base::clock::Timestamp;
 use crate::base::error::{Error, ErrorKind};
-use crate::llm::batch::{BatchInput, BatchIntent, BatchStage, Found};
+use crate::llm::batch::{BatchInput, BatchIntent, BatchStage, ListedBatches};
 
 use super::form::Form;
 use super::http::{Http, named, served_at};
@@ -37,7 +37,7 @@ pub(super) struct Listed {
     pub id: Option<String>,
     /// Whether it has our file or our label.
     pub ours: bool,
-    pub created: Option<Wall>,
+    pub created: Option<Timestamp>,
 }
 
 impl Listed {
@@ -53,24 +53,24 @@ impl Listed {
 }
 
 /// Nothing of an intent is older than this.
-pub(super) fn since(intent: &BatchIntent, stage: &BatchStage) -> Wall {
+pub(super) fn since(intent: &BatchIntent, stage: &BatchStage) -> Timestamp {
     let begun = match stage {
         BatchStage::Uploaded {
             time: Some(time), ..
         } => *time,
         _ => intent.begun,
     };
-    Wall(begun.0.saturating_sub(SKEW.as_millis() as i64))
+    Timestamp(begun.0.saturating_sub(SKEW.as_millis() as i64))
 }
 
 /// Goes through a list until a whole page is too old; the order within it is not relied on.
 pub(super) fn search(
     pages: impl Iterator<Item = Result<Vec<Value>, Error>>,
-    since: Wall,
+    since: Timestamp,
     known: &HashSet<String>,
     read: impl Fn(&Value) -> Listed,
-) -> Result<Found, Error> {
-    let mut found: Vec<(Option<Wall>, String)> = Vec::new();
+) -> Result<ListedBatches, Error> {
+    let mut found: Vec<(Option<Timestamp>, String)> = Vec::new();
     for page in pages {
         let page: Vec<Listed> = page?.iter().map(&read).collect();
         let old = |listed: &Listed| listed.created.is_some_and(|created| created < since);
@@ -88,11 +88,11 @@ pub(super) fn search(
             break;
         }
     }
-    found.sort_by_key(|(created, _)| created.unwrap_or(Wall(i64::MAX)));
+    found.sort_by_key(|(created, _)| created.unwrap_or(Timestamp(i64::MAX)));
     let mut ids: Vec<String> = found.into_iter().map(|(_, id)| id).collect();
     Ok(match ids.len() {
-        0 => Found::None,
-        1 => Found::One(ids.remove(0)),
-        _ => Found::Many(ids),
+        0 => ListedBatches::None,
+        1 => ListedBatches::One(ids.remove(0)),
+        _ => ListedBatches::Many(ids),
     })
 }

@@ -13,11 +13,11 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
-use crate::base::clock::Wall;
+use crate::base::clock::Timestamp;
 use crate::base::error::{Error, ErrorKind, Sent};
 use crate::llm::batch::{
-    BatchCounts, BatchInput, BatchIntent, BatchLine, BatchLineResult, BatchStage, BatchState,
-    BatchStatus, Found, Refused,
+    BatchCounts, BatchInput, BatchIntent, BatchLine, BatchLineResult, BatchRefusal, BatchStage,
+    BatchState, BatchStatus, ListedBatches,
 };
 use crate::llm::providers::answer::{malformed, unlike};
 use crate::llm::providers::content::invalid;
@@ -80,9 +80,9 @@ impl Wire for Gemini {
         http: &Http<'_>,
         intent: &BatchIntent,
         _: &str,
-        since: Wall,
+        since: Timestamp,
         known: &HashSet<String>,
-    ) -> Result<Found, Error> {
+    ) -> Result<ListedBatches, Error> {
         search(http.pages(LIST.to_owned(), page), since, known, |batch| {
             let metadata = &batch["metadata"];
             let ours = text(metadata, "displayName") == Some(&intent.label);
@@ -393,11 +393,11 @@ fn failed(vendor: &Vendor, error: Option<&Value>) -> BatchState {
     let failure = failure(vendor, error);
     match (code_of(error), failure.kind()) {
         (Some(8), _) if said.mentions(&["quota", "enqueued"]) => {
-            BatchState::Refused(Refused::TooMuchQueued(failure))
+            BatchState::Refused(BatchRefusal::TooMuchQueued(failure))
         }
-        (_, ErrorKind::UnknownModel) => BatchState::Refused(Refused::Whole(failure)),
+        (_, ErrorKind::UnknownModel) => BatchState::Refused(BatchRefusal::Whole(failure)),
         (_, ErrorKind::Auth | ErrorKind::Quota) => BatchState::Failed(failure),
-        (Some(3), _) => BatchState::Refused(Refused::SomeLine(failure)),
+        (Some(3), _) => BatchState::Refused(BatchRefusal::SomeLine(failure)),
         _ => {
             let message = failure.message().to_owned();
             let error = Error::new(ErrorKind::Transient, message);

@@ -117,15 +117,15 @@ fn a_failure_says_whose_fault_it_is() {
     };
     assert!(matches!(
         refused(failed(3, "Invalid JSON in the input")),
-        Refused::SomeLine(error) if error.kind() == ErrorKind::Invalid
+        BatchRefusal::SomeLine(error) if error.kind() == ErrorKind::Invalid
     ));
     assert!(matches!(
         refused(failed(8, "You exceeded your current quota")),
-        Refused::TooMuchQueued(_)
+        BatchRefusal::TooMuchQueued(_)
     ));
     assert!(matches!(
         refused(failed(5, "models/gemini-y is not found")),
-        Refused::Whole(error) if error.kind() == ErrorKind::UnknownModel
+        BatchRefusal::Whole(error) if error.kind() == ErrorKind::UnknownModel
     ));
     for (code, message, kind) in [
         (5, "The file was not found", ErrorKind::Transient),
@@ -245,7 +245,7 @@ fn whole(state: &str) -> Value {
 fn uploaded() -> BatchStage {
     BatchStage::Uploaded {
         file: "files/run-1".to_owned(),
-        time: Some(Wall(1_795_150_802_500)),
+        time: Some(Timestamp(1_795_150_802_500)),
     }
 }
 
@@ -410,7 +410,7 @@ fn a_batch_is_found_by_our_name() {
         found
     };
     script.on(list, 200, "{}");
-    assert_eq!(find(&[]).unwrap(), Found::None);
+    assert_eq!(find(&[]).unwrap(), ListedBatches::None);
     let first = json!({"nextPageToken": "t 2", "operations": [
         entry("batches/a", "run-10", "2026-11-20T05:00:00Z"),
         entry("batches/b", "run-1", "2026-11-20T05:00:09Z"),
@@ -419,10 +419,13 @@ fn a_batch_is_found_by_our_name() {
     for (known, found) in [
         (
             vec![],
-            Found::Many(vec!["batches/c".to_owned(), "batches/b".to_owned()]),
+            ListedBatches::Many(vec!["batches/c".to_owned(), "batches/b".to_owned()]),
         ),
-        (vec!["batches/c"], Found::One("batches/b".to_owned())),
-        (vec!["batches/b", "batches/c"], Found::None),
+        (
+            vec!["batches/c"],
+            ListedBatches::One("batches/b".to_owned()),
+        ),
+        (vec!["batches/b", "batches/c"], ListedBatches::None),
     ] {
         script.on(list, 200, &first);
         script.on(&format!("{list}&pageToken=t%202"), 200, &second);

@@ -6,14 +6,14 @@ use std::time::{Duration, SystemTime};
 use serde_json::Value;
 
 use crate::base::cancel::Context;
-use crate::base::clock::Wall;
+use crate::base::clock::Timestamp;
 use crate::base::error::{Error, ErrorKind};
-use crate::base::secret::shown_url;
+use crate::base::secret::redacted_url;
 use crate::llm::providers::answer::malformed;
 use crate::llm::providers::dialect::request_id;
 use crate::llm::providers::errors::failure;
 use crate::llm::providers::limits::{Tells, retry_after};
-use crate::llm::transport::{HttpReply, Method, Transfer};
+use crate::llm::transport::{HttpMethod, HttpReply, HttpTransfer};
 
 use super::{BatchApi, REPLY};
 
@@ -39,14 +39,14 @@ pub(super) type Page = (Vec<Value>, Option<String>);
 impl<'a> Http<'a> {
     /// Asks for what is known to be there.
     pub fn get(&self, path: &str) -> Result<HttpReply, Error> {
-        let reply = self.exchange(Method::Get, path, &[], None, None)?;
+        let reply = self.exchange(HttpMethod::Get, path, &[], None, None)?;
         self.there(&self.url(path), reply)
     }
 
     /// Asks what is known to be there to do something.
     pub fn ask(&self, path: &str) -> Result<(), Error> {
         let nothing = Some((&mut "{}".as_bytes() as &mut dyn Read, 2));
-        let reply = self.exchange(Method::Post, path, &[], nothing, None)?;
+        let reply = self.exchange(HttpMethod::Post, path, &[], nothing, None)?;
         self.there(&self.url(path), reply).map(drop)
     }
 
@@ -58,7 +58,7 @@ impl<'a> Http<'a> {
 
     /// Deletes what may be gone already.
     pub fn delete(&self, path: &str) -> Result<(), Error> {
-        let reply = self.exchange(Method::Delete, path, &[], None, None)?;
+        let reply = self.exchange(HttpMethod::Delete, path, &[], None, None)?;
         match is_gone(&reply) && self.is_own(&self.url(path), &reply) {
             true => Ok(()),
             false => self.judged(reply).map(|_| ()),
@@ -73,7 +73,7 @@ impl<'a> Http<'a> {
         body: &mut dyn Read,
         length: u64,
     ) -> Result<HttpReply, Error> {
-        let reply = self.exchange(Method::Post, path, headers, Some((body, length)), None)?;
+        let reply = self.exchange(HttpMethod::Post, path, headers, Some((body, length)), None)?;
         self.judged(reply)
     }
 
@@ -82,7 +82,7 @@ impl<'a> Http<'a> {
     pub fn download(&self, path: &str, sink: &mut dyn Write) -> Result<(), Error> {
         let mut at = self.url(path);
         for _ in 0..=MOST_REDIRECTS {
-            let reply = self.exchange(Method::Get, &at, &[], None, Some(&mut *sink))?;
+            let reply = self.exchange(HttpMethod::Get, &at, &[], None, Some(&mut *sink))?;
             let location = match reply.status {
                 301 | 302 | 303 | 307 | 308 => reply.headers.get("location"),
                 _ => None,
@@ -116,8 +116,8 @@ impl<'a> Http<'a> {
     /// When it is neither at the base URL's host nor at the provider's own: nothing is sent there.
     pub fn named_place(&self, url: &str) -> Result<String, Error> {
         self.by_way_of_base(url).ok_or_else(|| {
-            let (vendor, named) = (self.api.vendor.name, shown_url(origin(url)));
-            let base = shown_url(&self.api.access.base_url);
+            let (vendor, named) = (self.api.vendor.name, redacted_url(origin(url)));
+            let base = redacted_url(&self.api.access.base_url);
             let why = format!(
                 "{vendor} at {base} names {named} as the place to send to; nothing is sent to a \
                  host that is not configured"
@@ -189,7 +189,7 @@ impl<'a> Http<'a> {
 
     fn exchange(
         &self,
-        method: Method,
+        method: HttpMethod,
         path: &str,
         headers: &[(&'static str, String)],
         body: Option<(&mut dyn Read, u64)>,
@@ -207,7 +207,7 @@ impl<'a> Http<'a> {
             || body
                 .as_ref()
                 .is_some_and(|(_, length)| *length > SHORT_BODY);
-        let transfer = Transfer {
+        let transfer = HttpTransfer {
             method,
             url: &url,
             headers: &headers,
@@ -295,10 +295,10 @@ pub(super) fn poll_after(reply: &HttpReply) -> Option<Duration> {
 }
 
 /// The server's clock.
-pub(super) fn served_at(reply: &HttpReply) -> Option<Wall> {
+pub(super) fn served_at(reply: &HttpReply) -> Option<Timestamp> {
     let date = reply.headers.get("date")?;
     let time: SystemTime = httpdate::parse_http_date(date.trim()).ok()?;
-    Some(Wall::from(time))
+    Some(Timestamp::from(time))
 }
 
 /// A text as part of a path or a query.

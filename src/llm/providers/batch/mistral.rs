@@ -5,10 +5,10 @@ use std::io::Write;
 
 use serde_json::{Value, json};
 
-use crate::base::clock::Wall;
+use crate::base::clock::Timestamp;
 use crate::base::error::Error;
 use crate::llm::batch::{
-    BatchCounts, BatchInput, BatchIntent, BatchLine, BatchState, BatchStatus, Found,
+    BatchCounts, BatchInput, BatchIntent, BatchLine, BatchState, BatchStatus, ListedBatches,
 };
 use crate::llm::providers::content::invalid;
 use crate::llm::providers::vendor::Vendor;
@@ -27,7 +27,7 @@ const PAGE: usize = 100;
 pub(super) struct Mistral;
 
 /// The address of a page of what was created after a time.
-fn page_at(after: Wall, page: usize) -> String {
+fn page_at(after: Timestamp, page: usize) -> String {
     let after = std::time::UNIX_EPOCH + std::time::Duration::from_millis(after.0.max(0) as u64);
     let after = humantime::format_rfc3339_seconds(after).to_string();
     let after = escaped(&after);
@@ -70,9 +70,9 @@ impl Wire for Mistral {
         http: &Http<'_>,
         intent: &BatchIntent,
         file: &str,
-        since: Wall,
+        since: Timestamp,
         known: &HashSet<String>,
-    ) -> Result<Found, Error> {
+    ) -> Result<ListedBatches, Error> {
         let (mut page, mut seen) = (0, 0);
         let pages = http.pages(page_at(since, 0), |list| -> Option<Page> {
             let entries = list.get("data").and_then(Value::as_array).cloned();

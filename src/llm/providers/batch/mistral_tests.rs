@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use super::*;
 use crate::base::cancel::Context;
 use crate::base::error::ErrorKind;
-use crate::llm::batch::{BatchClient, BatchStage, Refused};
+use crate::llm::batch::{BatchClient, BatchRefusal, BatchStage};
 use crate::llm::providers::batch::scripted::{DATE, NoInput, intent, says, scripted, status};
 
 fn uploaded() -> BatchStage {
@@ -53,16 +53,16 @@ fn jobs_are_listed_page_by_page_as_far_as_they_go() {
             json!({"data": [ours], "total": 101}),
         ];
         let (found, calls) = find(pages);
-        assert_eq!(found.unwrap(), Found::One("job-1".to_owned()));
+        assert_eq!(found.unwrap(), ListedBatches::One("job-1".to_owned()));
         let tail = "page_size=100&created_after=2026-11-19T05%3A00%3A00Z";
         let page = |n| format!("GET /batch/jobs?page={n}&{tail}");
         assert_eq!(calls, [page(0), page(1)]);
     }
     // Without a total a full page has a next one.
     let (found, calls) = find(vec![json!({"data": others}), json!({"data": []})]);
-    assert_eq!((found.unwrap(), calls.len()), (Found::None, 2));
+    assert_eq!((found.unwrap(), calls.len()), (ListedBatches::None, 2));
     let (found, calls) = find(vec![json!({"total": 0})]);
-    assert_eq!((found.unwrap(), calls.len()), (Found::None, 1));
+    assert_eq!((found.unwrap(), calls.len()), (ListedBatches::None, 1));
     assert!(find(vec![json!({})]).0.is_err());
 }
 
@@ -112,13 +112,13 @@ fn a_failed_job_names_no_line() {
         )
         .state
     };
-    let BatchState::Refused(Refused::SomeLine(error)) = failed("Invalid body") else {
+    let BatchState::Refused(BatchRefusal::SomeLine(error)) = failed("Invalid body") else {
         panic!()
     };
     assert!(error.message().contains("Invalid body"), "{error}");
     let whole = failed("Invalid model: m");
     assert!(
-        matches!(whole, BatchState::Refused(Refused::Whole(_))),
+        matches!(whole, BatchState::Refused(BatchRefusal::Whole(_))),
         "{whole:?}"
     );
 }

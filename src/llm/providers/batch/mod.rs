@@ -22,14 +22,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::base::cancel::Context;
-use crate::base::clock::Wall;
+use crate::base::clock::Timestamp;
 use crate::base::error::{Error, ErrorKind};
-use crate::base::secret::shown_url;
+use crate::base::secret::redacted_url;
 use crate::llm::batch::{
     BatchAccount, BatchClient, BatchCounts, BatchInput, BatchIntent, BatchLimits, BatchLine,
-    BatchLineResult, BatchStage, BatchState, BatchStatus, Found, Refused,
+    BatchLineResult, BatchRefusal, BatchStage, BatchState, BatchStatus, ListedBatches,
 };
-use crate::llm::request::{Request, Task};
+use crate::llm::request::{Request, RequestTask};
 use crate::llm::transport::{HttpTransport, Transport};
 
 use super::access::{Access, LeftOut, ModelChoice};
@@ -84,9 +84,9 @@ trait Wire: Sync {
         http: &Http<'_>,
         intent: &BatchIntent,
         file: &str,
-        since: Wall,
+        since: Timestamp,
         known: &HashSet<String>,
-    ) -> Result<Found, Error>;
+    ) -> Result<ListedBatches, Error>;
 
     fn discard(&self, http: &Http<'_>, file: &str) -> Result<(), Error> {
         http.delete(&format!("/files/{}", http::escaped(file)))
@@ -174,14 +174,14 @@ impl BatchApi {
         match state {
             BatchState::Failed(error) => BatchState::Failed(self.told(error)),
             BatchState::Refused(why) => BatchState::Refused(match why {
-                Refused::Lines(lines) => {
+                BatchRefusal::Lines(lines) => {
                     let lines = lines.into_iter();
                     let told = lines.map(|(line, error)| (line, self.told(error)));
-                    Refused::Lines(told.collect())
+                    BatchRefusal::Lines(told.collect())
                 }
-                Refused::SomeLine(error) => Refused::SomeLine(self.told(error)),
-                Refused::TooMuchQueued(error) => Refused::TooMuchQueued(self.told(error)),
-                Refused::Whole(error) => Refused::Whole(self.told(error)),
+                BatchRefusal::SomeLine(error) => BatchRefusal::SomeLine(self.told(error)),
+                BatchRefusal::TooMuchQueued(error) => BatchRefusal::TooMuchQueued(self.told(error)),
+                BatchRefusal::Whole(error) => BatchRefusal::Whole(self.told(error)),
             }),
             other => other,
         }
@@ -192,7 +192,7 @@ impl BatchClient for BatchApi {
     fn account(&self) -> BatchAccount {
         BatchAccount {
             provider: self.vendor.name.to_owned(),
-            base_url: shown_url(&self.access.base_url),
+            base_url: redacted_url(&self.access.base_url),
             credential: self.access.account.clone(),
         }
     }
@@ -207,7 +207,7 @@ impl BatchClient for BatchApi {
 
     fn line(&self, key: &str, request: &Request) -> Result<Vec<u8>, Error> {
         check_key(key)?;
-        if request.task == Task::Embed {
+        if request.task == RequestTask::Embed {
             return Err(invalid("no embeddings are made in batches".to_owned()));
         }
         check::check(self.vendor, request)?;
@@ -258,11 +258,11 @@ impl BatchClient for BatchApi {
         stage: &BatchStage,
         known: &HashSet<String>,
         ctx: &Context,
-    ) -> Result<Found, Error> {
+    ) -> Result<ListedBatches, Error> {
         let (http, wire) = (self.http(ctx), self.wire());
         let file = match stage {
-            BatchStage::Created { id, .. } => return Ok(Found::One(id.clone())),
-            BatchStage::Ready if wire.uploads() => return Ok(Found::None),
+            BatchStage::Created { id, .. } => return Ok(ListedBatches::One(id.clone())),
+            BatchStage::Ready if wire.uploads() => return Ok(ListedBatches::None),
             BatchStage::Ready => "",
             BatchStage::Uploaded { file, .. } => file,
         };
@@ -334,7 +334,7 @@ impl fmt::Debug for BatchApi {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("BatchApi")
             .field("provider", &self.vendor.name)
-            .field("base_url", &shown_url(&self.access.base_url))
+            .field("base_url", &redacted_url(&self.access.base_url))
             .finish_non_exhaustive()
     }
 }

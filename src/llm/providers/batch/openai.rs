@@ -5,10 +5,10 @@ use std::io::Write;
 
 use serde_json::{Value, json};
 
-use crate::base::clock::Wall;
+use crate::base::clock::Timestamp;
 use crate::base::error::Error;
 use crate::llm::batch::{
-    BatchCounts, BatchInput, BatchIntent, BatchLine, BatchState, BatchStatus, Found,
+    BatchCounts, BatchInput, BatchIntent, BatchLine, BatchState, BatchStatus, ListedBatches,
 };
 use crate::llm::providers::vendor::Vendor;
 use crate::llm::request::Request;
@@ -84,9 +84,9 @@ impl Wire for OpenAi {
         http: &Http<'_>,
         intent: &BatchIntent,
         file: &str,
-        since: Wall,
+        since: Timestamp,
         known: &HashSet<String>,
-    ) -> Result<Found, Error> {
+    ) -> Result<ListedBatches, Error> {
         let first = self.list.trim_end_matches(['&', '?']).to_owned();
         let pages = http.pages(first, |list| self.page(list));
         search(pages, since, known, |entry| {

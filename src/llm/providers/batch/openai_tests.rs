@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use super::*;
 use crate::base::cancel::Context;
 use crate::base::error::ErrorKind;
-use crate::llm::batch::{BatchClient, BatchLineResult, BatchStage, Refused};
+use crate::llm::batch::{BatchClient, BatchLineResult, BatchRefusal, BatchStage};
 use crate::llm::providers::batch::files::since;
 use crate::llm::providers::batch::scripted::{
     DATE, NoInput, failure, intent, line, says, scripted, status,
@@ -50,7 +50,7 @@ fn batch(id: &str, file: &str, label: &str, created: i64) -> Value {
     json!({"id": id, "input_file_id": file, "metadata": {"label": label}, "created_at": created})
 }
 
-fn find(provider: &str, pages: Vec<Value>, known: &[&str]) -> (Found, Vec<String>) {
+fn find(provider: &str, pages: Vec<Value>, known: &[&str]) -> (ListedBatches, Vec<String>) {
     let (api, script) = scripted(provider, pages.into_iter().map(|page| says(200, page)));
     let known = known.iter().map(|id| (*id).to_owned()).collect();
     let found = api.find(&intent(), &uploaded(), &known, &Context::new());
@@ -68,7 +68,7 @@ fn a_batch_is_found_by_its_file_or_its_label_on_any_page_that_is_not_too_old() {
         let first = json!({"data": [other, old], "has_more": true, "last_id": "b-0"});
         let second = json!({"data": [ours], "has_more": false});
         let (found, calls) = find("openai", vec![first, second], &[]);
-        assert_eq!(found, Found::One("b-2".to_owned()));
+        assert_eq!(found, ListedBatches::One("b-2".to_owned()));
         assert_eq!(
             calls,
             ["GET /batches?limit=100", "GET /batches?limit=100&after=b-0"]
@@ -76,7 +76,7 @@ fn a_batch_is_found_by_its_file_or_its_label_on_any_page_that_is_not_too_old() {
     }
     let page = json!({"data": [old], "has_more": true, "last_id": "b-0"});
     let (found, calls) = find("openai", vec![page], &[]);
-    assert_eq!((found, calls.len()), (Found::None, 1));
+    assert_eq!((found, calls.len()), (ListedBatches::None, 1));
 }
 
 #[test]
@@ -87,9 +87,9 @@ fn several_are_told_oldest_first_and_those_known_are_others() {
     let page = json!({"data": [undated, late, early, early]});
     let (found, _) = find("openai", vec![page.clone()], &[]);
     let all = ["b-early", "b-late", "b-undated"].map(str::to_owned);
-    assert_eq!(found, Found::Many(all.to_vec()));
+    assert_eq!(found, ListedBatches::Many(all.to_vec()));
     let (found, _) = find("openai", vec![page], &["b-early", "b-undated"]);
-    assert_eq!(found, Found::One("b-late".to_owned()));
+    assert_eq!(found, ListedBatches::One("b-late".to_owned()));
 }
 
 #[test]
@@ -98,7 +98,7 @@ fn groq_pages_by_cursor() {
     let second =
         json!({"data": [batch("b-2", "file-1", "l", at(0))], "paging": {"next_cursor": null}});
     let (found, calls) = find("groq", vec![first, second], &[]);
-    assert_eq!(found, Found::One("b-2".to_owned()));
+    assert_eq!(found, ListedBatches::One("b-2".to_owned()));
     assert_eq!(calls, ["GET /batches", "GET /batches?cursor=a%3Db"]);
 }
 
@@ -115,12 +115,12 @@ fn a_list_is_read_back_to_a_day_before_the_intent_where_no_server_told_its_time(
     let begun = intent().begun;
     let from = |stage: &BatchStage| since(&intent(), stage);
     let day = DAY * 1000;
-    assert_eq!(from(&uploaded()), Wall(DATE.0 - day));
+    assert_eq!(from(&uploaded()), Timestamp(DATE.0 - day));
     let untimed = BatchStage::Uploaded {
         file: "file-1".to_owned(),
         time: None,
     };
-    assert_eq!(from(&untimed), Wall(begun.0 - day));
+    assert_eq!(from(&untimed), Timestamp(begun.0 - day));
 }
 
 #[test]
@@ -188,7 +188,7 @@ fn the_server_says_when_to_ask_again() {
     assert_eq!(told.poll_after, Some(std::time::Duration::from_secs(90)));
 }
 
-fn refused(provider: &str, errors: Value) -> Refused {
+fn refused(provider: &str, errors: Value) -> BatchRefusal {
     match status(provider, json!({"status": "failed", "errors": errors})).state {
         BatchState::Refused(why) => why,
         other => panic!("{other:?}"),
@@ -203,7 +203,7 @@ fn lines_that_are_named_are_the_fault_of_those_requests() {
         json!([bad(7.into()), bad(3.into())]),
     ] {
         for provider in ["openai", "groq"] {
-            let Refused::Lines(lines) = refused(provider, errors.clone()) else {
+            let BatchRefusal::Lines(lines) = refused(provider, errors.clone()) else {
                 panic!("{errors}")
             };
             let numbers: Vec<u64> = lines.iter().map(|(line, _)| *line).collect();
@@ -227,7 +227,10 @@ fn a_refusal_that_names_no_line_is_for_one_of_them() {
         json!([{"message": "bad", "line": 0}]),
     ] {
         let why = refused("groq", errors.clone());
-        assert!(matches!(why, Refused::SomeLine(_)), "{errors}: {why:?}");
+        assert!(
+            matches!(why, BatchRefusal::SomeLine(_)),
+            "{errors}: {why:?}"
+        );
     }
 }
 
@@ -235,7 +238,7 @@ fn a_refusal_that_names_no_line_is_for_one_of_them() {
 fn a_full_queue_is_no_fault_of_the_requests() {
     let errors = json!({"data": [{"code": "token_limit_exceeded", "line": null,
         "message": "Enqueued token limit reached for m. Limit: 90,000 enqueued tokens."}]});
-    let Refused::TooMuchQueued(error) = refused("openai", errors) else {
+    let BatchRefusal::TooMuchQueued(error) = refused("openai", errors) else {
         panic!()
     };
     assert_eq!(error.kind(), ErrorKind::RateLimited);
@@ -259,7 +262,7 @@ fn what_holds_for_all_requests_is_the_fault_of_none() {
         // That a line is named, the first, does not make it that line's.
         for line in [json!(null), json!(1)] {
             let errors = json!({"data": [{"code": code, "message": message, "line": line}]});
-            let Refused::Whole(error) = refused("openai", errors) else {
+            let BatchRefusal::Whole(error) = refused("openai", errors) else {
                 panic!("{code}")
             };
             assert_eq!(error.kind(), kind);
@@ -267,7 +270,7 @@ fn what_holds_for_all_requests_is_the_fault_of_none() {
     }
     let message = "The input file file-1 does not exist.";
     let errors = json!({"data": [{"code": "invalid_input_file", "message": message}]});
-    let Refused::Whole(error) = refused("openai", errors) else {
+    let BatchRefusal::Whole(error) = refused("openai", errors) else {
         panic!()
     };
     assert_eq!(error.kind(), ErrorKind::Transient);
@@ -418,8 +421,11 @@ fn a_batch_that_is_larger_than_the_provider_takes_now_is_made_smaller() {
     ] {
         let errors = json!({"data": [{"code": "invalid_batch", "message": message, "line": null}]});
         let refused = refused("openai", errors);
-        assert!(matches!(refused, Refused::TooMuchQueued(_)), "{refused:?}");
+        assert!(
+            matches!(refused, BatchRefusal::TooMuchQueued(_)),
+            "{refused:?}"
+        );
     }
     let line = json!({"data": [{"code": "x", "message": "too many lines of bytes", "line": 3}]});
-    assert!(matches!(refused("openai", line), Refused::Lines(_)));
+    assert!(matches!(refused("openai", line), BatchRefusal::Lines(_)));
 }

@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use crate::base::error::{Error, ErrorKind};
-use crate::llm::batch::{BatchState, Refused};
+use crate::llm::batch::{BatchRefusal, BatchState};
 use crate::llm::providers::error_body::Said;
 use crate::llm::providers::vendor::Vendor;
 
@@ -46,10 +46,10 @@ pub(super) fn refused(vendor: &Vendor, errors: Option<&Value>) -> BatchState {
         found.map(|complaint| complaint.error.clone())
     };
     if let Some(error) = first(&|complaint| complaint.about == About::Queue) {
-        return BatchState::Refused(Refused::TooMuchQueued(error));
+        return BatchState::Refused(BatchRefusal::TooMuchQueued(error));
     }
     if let Some(error) = first(&|complaint| complaint.about == About::All) {
-        return BatchState::Refused(Refused::Whole(error));
+        return BatchState::Refused(BatchRefusal::Whole(error));
     }
     if let Some(error) = first(&|complaint| complaint.about == About::Server) {
         return BatchState::Failed(error);
@@ -62,8 +62,8 @@ pub(super) fn refused(vendor: &Vendor, errors: Option<&Value>) -> BatchState {
     lines.sort_by_key(|(line, _)| *line);
     lines.dedup_by_key(|(line, _)| *line);
     BatchState::Refused(match lines.is_empty() {
-        false => Refused::Lines(lines),
-        true => Refused::SomeLine(first(&|_| true).unwrap_or_else(|| {
+        false => BatchRefusal::Lines(lines),
+        true => BatchRefusal::SomeLine(first(&|_| true).unwrap_or_else(|| {
             let why = format!("{} refused the batch without saying why", vendor.name);
             Error::new(ErrorKind::Invalid, why)
         })),

@@ -4,7 +4,7 @@ use std::time::{Duration, SystemTime};
 
 use serde_json::Value;
 
-use crate::base::clock::Wall;
+use crate::base::clock::Timestamp;
 use crate::base::error::{Error, ErrorKind, Sent};
 use crate::llm::batch::{BatchLine, BatchLineResult};
 use crate::llm::providers::answer::malformed;
@@ -12,13 +12,13 @@ use crate::llm::providers::dialect::decode;
 use crate::llm::providers::lenient;
 use crate::llm::providers::vendor::Vendor;
 use crate::llm::response::Response;
-use crate::llm::transport::{Headers, HttpReply};
+use crate::llm::transport::{HttpHeaders, HttpReply};
 
 /// What a request of a batch was answered with, as if it had been a call of its own.
 pub(super) fn answer(vendor: &Vendor, status: u16, body: &[u8]) -> Result<Response, Error> {
     let reply = HttpReply {
         status,
-        headers: Headers::default(),
+        headers: HttpHeaders::default(),
         body: body.to_vec(),
     };
     decode(vendor, &reply)
@@ -61,11 +61,11 @@ pub(super) fn text<'v>(value: &'v Value, field: &str) -> Option<&'v str> {
 }
 
 /// A time: Unix seconds, RFC 3339, or a bare date, which is its beginning (UTC).
-pub(super) fn time(value: &Value) -> Option<Wall> {
+pub(super) fn time(value: &Value) -> Option<Timestamp> {
     match value {
         Value::Number(number) => {
             let seconds = number.as_f64().filter(|seconds| *seconds > 0.0)?;
-            Some(Wall((seconds * 1e3) as i64))
+            Some(Timestamp((seconds * 1e3) as i64))
         }
         Value::String(text) => written(text.trim()),
         _ => None,
@@ -73,7 +73,7 @@ pub(super) fn time(value: &Value) -> Option<Wall> {
 }
 
 /// A time at which something ends. By the day it is the end of that day, and a day later to be sure.
-pub(super) fn end(value: &Value) -> Option<Wall> {
+pub(super) fn end(value: &Value) -> Option<Timestamp> {
     let told = time(value)?;
     let by_the_day = value.as_str().is_some_and(|text| is_a_day(text.trim()));
     Some(match by_the_day {
@@ -88,7 +88,7 @@ fn is_a_day(text: &str) -> bool {
     text.len() == 10 && text.parse::<f64>().is_err()
 }
 
-fn written(text: &str) -> Option<Wall> {
+fn written(text: &str) -> Option<Timestamp> {
     if let Ok(seconds) = text.parse::<f64>() {
         return time(&Value::from(seconds));
     }
@@ -102,7 +102,7 @@ fn written(text: &str) -> Option<Wall> {
         None => (text.trim_end_matches(['Z', 'z']), 0),
     };
     let local: SystemTime = humantime::parse_rfc3339_weak(local).ok()?;
-    Some(Wall(Wall::from(local).0.saturating_sub(ahead)))
+    Some(Timestamp(Timestamp::from(local).0.saturating_sub(ahead)))
 }
 
 /// `+05:30` in milliseconds.

@@ -7,10 +7,10 @@ use parking_lot::Mutex;
 use serde_json::Value;
 
 use super::*;
-use crate::base::clock::Wall;
+use crate::base::clock::Timestamp;
 use crate::base::secret::Secret;
 use crate::llm::providers::config::LlmConfig;
-use crate::llm::transport::{HttpReply, HttpRequest, Transfer};
+use crate::llm::transport::{HttpReply, HttpRequest, HttpTransfer};
 
 /// The key of every scripted provider.
 pub const KEY: &str = "sk-a-key-long-enough-to-be-real";
@@ -101,7 +101,7 @@ impl Transport for Script {
         unreachable!("batches stream")
     }
 
-    fn transfer(&self, transfer: Transfer<'_>, _: &Context) -> Result<HttpReply, Error> {
+    fn transfer(&self, transfer: HttpTransfer<'_>, _: &Context) -> Result<HttpReply, Error> {
         let mut body = String::new();
         if let Some((reader, length)) = transfer.body {
             reader.read_to_string(&mut body).unwrap();
@@ -150,7 +150,7 @@ pub fn says(status: u16, body: impl ToString) -> Result<HttpReply, Error> {
 }
 
 /// What [`says`] has as its date.
-pub const DATE: Wall = Wall(1_795_150_800_000);
+pub const DATE: Timestamp = Timestamp(1_795_150_800_000);
 
 /// A provider at `http://h` that answers with these, one after the other.
 pub fn scripted(
@@ -170,7 +170,7 @@ pub fn intent() -> BatchIntent {
         model: Some("m".to_owned()),
         items: 2,
         bytes: INPUT.len() as u64,
-        begun: Wall(DATE.0 - 1_000),
+        begun: Timestamp(DATE.0 - 1_000),
     }
 }
 

@@ -6,7 +6,7 @@ use super::http::json as body_of;
 use super::reply::time;
 use super::scripted::{DATE, KEY, Lines, NoInput, intent, says, scripted};
 use super::*;
-use crate::base::clock::Wall;
+use crate::base::clock::Timestamp;
 use crate::llm::batch::is_unknown;
 use crate::llm::providers::config::LlmConfig;
 use crate::llm::providers::vendor::VENDORS;
@@ -350,13 +350,13 @@ fn what_is_made_in_one_step_is_asked_for_in_one() {
         let ready = api
             .find(&intent(), &BatchStage::Ready, &none, &ctx)
             .unwrap();
-        assert_eq!(ready, Found::None);
+        assert_eq!(ready, ListedBatches::None);
         let made = BatchStage::Created {
             id: "b-1".to_owned(),
             file: None,
         };
         let found = api.find(&intent(), &made, &none, &ctx).unwrap();
-        assert_eq!(found, Found::One("b-1".to_owned()));
+        assert_eq!(found, ListedBatches::One("b-1".to_owned()));
         let next = api.advance(&intent(), &made, &mut NoInput, &ctx).unwrap();
         assert_eq!(next, made);
         assert!(script.calls().is_empty());
@@ -380,7 +380,10 @@ fn times_are_read_in_every_shape() {
         let read = at(same.clone()).unwrap();
         assert!(read.0 - DATE.0 <= 500 && read >= DATE, "{same}: {read:?}");
     }
-    assert_eq!(at(json!("2026-11-20")), Some(Wall(DATE.0 - 5 * 3_600_000)));
+    assert_eq!(
+        at(json!("2026-11-20")),
+        Some(Timestamp(DATE.0 - 5 * 3_600_000))
+    );
     for none in [
         json!(null),
         json!(""),

@@ -6,11 +6,11 @@ use std::io::{self, Write};
 
 use serde_json::{Map, Value, json};
 
-use crate::base::clock::Wall;
+use crate::base::clock::Timestamp;
 use crate::base::error::{Error, ErrorKind};
 use crate::llm::batch::{
     BatchCounts, BatchInput, BatchIntent, BatchLine, BatchLineResult, BatchState, BatchStatus,
-    Found,
+    ListedBatches,
 };
 use crate::llm::providers::answer::{malformed, unlike};
 use crate::llm::providers::error_body::Said;
@@ -54,7 +54,7 @@ fn only_a_list(fields: &Map<String, Value>) -> bool {
 }
 
 /// The time until which the results of a batch are kept.
-fn kept_until(batch: &Value) -> Option<Wall> {
+fn kept_until(batch: &Value) -> Option<Timestamp> {
     let mut times = ["expire_time", "expires_at"].iter();
     times.find_map(|field| end(batch.get(field)?))
 }
@@ -87,9 +87,9 @@ impl Wire for Xai {
         http: &Http<'_>,
         intent: &BatchIntent,
         file: &str,
-        since: Wall,
+        since: Timestamp,
         known: &HashSet<String>,
-    ) -> Result<Found, Error> {
+    ) -> Result<ListedBatches, Error> {
         let path = "/batches?limit=100";
         let pages = http.pages(path.to_owned(), |list| page(list, "batches", path));
         search(pages, since, known, |entry| {

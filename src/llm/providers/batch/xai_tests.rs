@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::base::cancel::Context;
-use crate::llm::batch::{BatchClient, BatchStage, Refused};
+use crate::llm::batch::{BatchClient, BatchRefusal, BatchStage};
 use crate::llm::providers::batch::scripted::{
     DATE, NoInput, failure, intent, line, says, scripted, status,
 };
@@ -43,7 +43,7 @@ fn a_batch_is_found_by_its_name_or_its_file() {
         ];
         let (api, script) = scripted("xai", pages);
         let found = api.find(&intent(), &uploaded(), &HashSet::new(), &Context::new());
-        assert_eq!(found.unwrap(), Found::One("b-1".to_owned()));
+        assert_eq!(found.unwrap(), ListedBatches::One("b-1".to_owned()));
         assert_eq!(
             script.calls(),
             [
@@ -60,7 +60,7 @@ fn a_batch_is_found_by_its_name_or_its_file() {
         let (api, _) = scripted("xai", [says(200, list.clone())]);
         let found = api.find(&intent(), &uploaded(), &HashSet::new(), &Context::new());
         assert_eq!(
-            found.is_ok_and(|found| found == Found::None),
+            found.is_ok_and(|found| found == ListedBatches::None),
             none,
             "{list}"
         );
@@ -135,16 +135,16 @@ fn what_stopped_a_batch_is_told_by_its_message() {
     };
     let model = refused("Model grok-x is not supported for batch processing.");
     assert!(
-        matches!(&model, Refused::Whole(e) if e.kind() == ErrorKind::UnknownModel),
+        matches!(&model, BatchRefusal::Whole(e) if e.kind() == ErrorKind::UnknownModel),
         "{model:?}"
     );
     let credit = refused("Your team has used all available credits.");
     assert!(
-        matches!(&credit, Refused::Whole(e) if e.kind() == ErrorKind::Quota),
+        matches!(&credit, BatchRefusal::Whole(e) if e.kind() == ErrorKind::Quota),
         "{credit:?}"
     );
     let line = refused("Line 3 is not valid JSON.");
-    assert!(matches!(line, Refused::SomeLine(_)), "{line:?}");
+    assert!(matches!(line, BatchRefusal::SomeLine(_)), "{line:?}");
 }
 
 #[test]

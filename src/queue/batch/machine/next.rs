@@ -77,7 +77,7 @@ pub(crate) fn next(record: &Record, stopped: bool, uploads: bool, policy: OnUnkn
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::base::clock::Wall;
+    use crate::base::clock::Timestamp;
     use crate::llm::batch::BatchAccount;
     use crate::queue::batch::machine::record::Doubt;
 
@@ -87,7 +87,7 @@ mod tests {
             base_url: String::new(),
             credential: String::new(),
         };
-        let mut record = Record::new(account, "l".to_owned(), None, Wall(0));
+        let mut record = Record::new(account, "l".to_owned(), None, Timestamp(0));
         (record.phase, record.tried) = (phase, tried);
         record
     }

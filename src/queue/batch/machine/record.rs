@@ -2,11 +2,11 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::base::clock::Wall;
+use crate::base::clock::Timestamp;
 use crate::base::error::{Error, ErrorKind};
 use crate::llm::batch::{BatchAccount, BatchCounts, BatchIntent, BatchStage};
 use crate::llm::providers::vendor::Vendor;
-use crate::queue::store::Batch;
+use crate::queue::store::StoredBatch;
 
 /// A batch as its row keeps it.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -27,7 +27,7 @@ pub(crate) struct Record {
     pub counts: Option<BatchCounts>,
     /// When its creation was answered.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub created: Option<Wall>,
+    pub created: Option<Timestamp>,
     /// Its end has been asked for.
     #[serde(default)]
     pub cancelled: bool,
@@ -57,7 +57,7 @@ pub(crate) struct Record {
     pub uncollected: Option<Uncollected>,
     /// When it is looked at next.
     #[serde(default)]
-    pub due: Wall,
+    pub due: Timestamp,
 }
 
 /// How far a batch has come.
@@ -99,7 +99,7 @@ pub(crate) struct Ended {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Uncollected {
     /// When that was found first.
-    pub since: Wall,
+    pub since: Timestamp,
     /// What came of the last try, for people.
     pub why: String,
 }
@@ -173,7 +173,7 @@ impl Record {
         account: BatchAccount,
         label: String,
         model: Option<String>,
-        now: Wall,
+        now: Timestamp,
     ) -> Self {
         Self {
             account,
@@ -204,7 +204,7 @@ impl Record {
     }
 
     /// What the row of a batch says, if this version understands it.
-    pub(crate) fn read(batch: &Batch) -> Option<Self> {
+    pub(crate) fn read(batch: &StoredBatch) -> Option<Self> {
         serde_json::from_str(&batch.record)
             .inspect_err(|error| {
                 log::warn!("the record of batch {} cannot be read: {error}", batch.no.0);
@@ -257,13 +257,13 @@ impl Record {
     }
 
     /// When it came into being.
-    pub(crate) fn created(&self) -> Wall {
+    pub(crate) fn created(&self) -> Timestamp {
         self.created.unwrap_or(self.intent.begun)
     }
 
     /// Until when its provider says it keeps the results that it has not given out yet; `None` where it
     /// names no end.
-    pub(crate) fn kept_until(&self, uncollected: &Uncollected) -> Option<Wall> {
+    pub(crate) fn kept_until(&self, uncollected: &Uncollected) -> Option<Timestamp> {
         Vendor::retention_of(&self.account.provider).until(self.created(), uncollected.since)
     }
 
@@ -363,7 +363,7 @@ mod tests {
             base_url: "http://h/v1".to_owned(),
             credential: "ab".to_owned(),
         };
-        let mut record = Record::new(account, new_label(), Some("m".to_owned()), Wall(5));
+        let mut record = Record::new(account, new_label(), Some("m".to_owned()), Timestamp(5));
         let error = Error::new(ErrorKind::Invalid, "bad").with_status(400);
         for phase in [
             Phase::Filling,
@@ -374,7 +374,7 @@ mod tests {
             Phase::Handing {
                 stage: BatchStage::Uploaded {
                     file: "file-1".to_owned(),
-                    time: Some(Wall(7)),
+                    time: Some(Timestamp(7)),
                 },
             },
             Phase::Running {
@@ -412,7 +412,7 @@ mod tests {
         assert_eq!(record.word(), "collecting");
         let days = |n: i64| n * 86_400_000;
         let since = |since| Uncollected {
-            since: Wall(since),
+            since: Timestamp(since),
             why: String::new(),
         };
         let kept = |record: &Record, at| record.kept_until(&since(at)).map(|until| until.0);

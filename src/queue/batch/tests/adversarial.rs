@@ -10,8 +10,8 @@ use crate::base::cancel::Context;
 use crate::base::clock::Clock;
 use crate::base::error::{Error, ErrorKind, Sent};
 use crate::llm::batch::{
-    BatchClient, BatchInput, BatchIntent, BatchLine, BatchLineResult, BatchStage, BatchState,
-    BatchStatus, Refused,
+    BatchClient, BatchInput, BatchIntent, BatchLine, BatchLineResult, BatchRefusal, BatchStage,
+    BatchState, BatchStatus,
 };
 use crate::queue::store::JobStore;
 
@@ -276,7 +276,7 @@ fn an_input_that_cannot_be_deleted_does_not_hide_a_batch_that_is_there() {
             model: None,
             items: 2,
             bytes: 0,
-            begun: crate::base::clock::Wall(0),
+            begun: crate::base::clock::Timestamp(0),
         };
         world
             .advance(&intent, stage, &mut None_, &Context::new())
@@ -308,7 +308,7 @@ fn what_is_refused_whatever_it_holds_is_not_bisected_line_by_line() {
     *client.status.lock() = Box::new(|_| {
         let why = refused("something that nobody knows here", 400);
         Some(Ok(BatchStatus {
-            state: BatchState::Refused(Refused::SomeLine(why)),
+            state: BatchState::Refused(BatchRefusal::SomeLine(why)),
             counts: None,
             results: Vec::new(),
             expected: None,
@@ -329,7 +329,7 @@ fn lines_that_a_batch_does_not_have_are_not_complained_of_for_ever() {
     *client.status.lock() = Box::new(|_| {
         let lines = vec![(900, refused("bad line", 400))];
         Some(Ok(BatchStatus {
-            state: BatchState::Refused(Refused::Lines(lines)),
+            state: BatchState::Refused(BatchRefusal::Lines(lines)),
             counts: None,
             results: Vec::new(),
             expected: None,
@@ -413,7 +413,7 @@ fn a_queue_that_others_fill_for_a_day_fails_nothing() {
         let full = refused("enqueued token limit reached", 400);
         (clock.now() < free).then(|| {
             Ok(BatchStatus {
-                state: BatchState::Refused(Refused::TooMuchQueued(full)),
+                state: BatchState::Refused(BatchRefusal::TooMuchQueued(full)),
                 counts: None,
                 results: Vec::new(),
                 expected: None,
@@ -461,7 +461,7 @@ fn credit_that_is_gone_when_the_batch_has_been_made_fails_no_job() {
         let gone = Error::new(ErrorKind::Quota, "billing_hard_limit_reached");
         std::mem::take(&mut first).then(|| {
             Ok(BatchStatus {
-                state: BatchState::Refused(Refused::Whole(gone)),
+                state: BatchState::Refused(BatchRefusal::Whole(gone)),
                 counts: None,
                 results: Vec::new(),
                 expected: None,

@@ -14,7 +14,7 @@ use crate::base::error::{Error, ErrorKind, Sent};
 use crate::engine::jitter::Jitter;
 use crate::llm::batch::{
     BatchAccount, BatchClient, BatchCounts, BatchInput, BatchIntent, BatchLimits, BatchLine,
-    BatchLineResult, BatchStage, BatchState, BatchStatus, Found, Refused,
+    BatchLineResult, BatchRefusal, BatchStage, BatchState, BatchStatus, ListedBatches,
 };
 use crate::llm::request::Request;
 use crate::llm::response::Response;
@@ -401,7 +401,7 @@ impl BatchClient for Client {
         stage: &BatchStage,
         known: &HashSet<String>,
         _: &Context,
-    ) -> Result<Found, Error> {
+    ) -> Result<ListedBatches, Error> {
         self.call(|world| {
             let now = world.clock.now();
             let listed =
@@ -418,13 +418,13 @@ impl BatchClient for Client {
                 .filter(|remote| world.uploads || !others(remote));
             let found: Vec<&Remote> = found.collect();
             if !world.uploads && found.len() > 1 {
-                return Ok(Found::Undecidable("several".to_owned()));
+                return Ok(ListedBatches::Undecidable("several".to_owned()));
             }
             let ids: Vec<String> = found.iter().map(|remote| remote.id.clone()).collect();
             Ok(match ids.len() {
-                0 => Found::None,
-                1 => Found::One(ids[0].clone()),
-                _ => Found::Many(ids),
+                0 => ListedBatches::None,
+                1 => ListedBatches::One(ids[0].clone()),
+                _ => ListedBatches::Many(ids),
             })
         })
     }
@@ -453,9 +453,11 @@ impl BatchClient for Client {
             };
             let total = remote.items.len() as u64;
             let state = match remote.refused {
-                Some("queue") => BatchState::Refused(Refused::TooMuchQueued(refusal("queue"))),
-                Some(_) if names_lines => BatchState::Refused(Refused::Lines(poisoned(remote))),
-                Some(_) => BatchState::Refused(Refused::SomeLine(refusal("poison"))),
+                Some("queue") => BatchState::Refused(BatchRefusal::TooMuchQueued(refusal("queue"))),
+                Some(_) if names_lines => {
+                    BatchState::Refused(BatchRefusal::Lines(poisoned(remote)))
+                }
+                Some(_) => BatchState::Refused(BatchRefusal::SomeLine(refusal("poison"))),
                 None if !remote.over && remote.cancelled.is_some() => BatchState::Cancelling,
                 None if !remote.over => BatchState::Running,
                 None if remote.cancelled.is_some() => BatchState::Cancelled,

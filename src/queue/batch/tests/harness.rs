@@ -18,13 +18,13 @@ use crate::engine::jitter::Jitter;
 use crate::engine::route::RetryPolicy;
 use crate::llm::batch::{
     BatchAccount, BatchClient, BatchInput, BatchIntent, BatchLimits, BatchLine, BatchStage,
-    BatchStatus, Found,
+    BatchStatus, ListedBatches,
 };
 use crate::llm::providers::extract::Extract;
-use crate::llm::request::{Request, Task};
+use crate::llm::request::{Request, RequestTask};
 use crate::llm::route::Route;
 use crate::queue::backlog::Pace;
-use crate::queue::job::{COMPLETION, Counts, Job};
+use crate::queue::job::{COMPLETION_KIND, Job, JobCounts};
 use crate::queue::kinds::{Kind, Kinds};
 use crate::queue::store::sqlite::{SqliteOptions, SqliteStore};
 use crate::queue::store::{JobStore, WorkerId};
@@ -135,10 +135,10 @@ impl BatchClient for Twisted {
         stage: &BatchStage,
         known: &HashSet<String>,
         ctx: &Context,
-    ) -> Result<Found, Error> {
+    ) -> Result<ListedBatches, Error> {
         // What was never uploaded is in no list of a provider that takes files.
         if self.uploads() && *stage == BatchStage::Ready {
-            return Ok(Found::None);
+            return Ok(ListedBatches::None);
         }
         self.world.find(intent, stage, known, ctx)
     }
@@ -195,9 +195,9 @@ impl Bench {
         let kinds = Kinds::new(Some(&route));
         let kind = Kind::Prompts {
             route: Arc::new(route),
-            task: Task::Complete,
+            task: RequestTask::Complete,
         };
-        kinds.set(COMPLETION, kind);
+        kinds.set(COMPLETION_KIND, kind);
         let path = folder.path().join("jobs.db");
         let bench = Self {
             world: Arc::new(Mutex::new(World::new(7, clock.clone()))),
@@ -294,7 +294,7 @@ impl Bench {
         holds()
     }
 
-    pub(crate) fn counts(&self, process: ProcessId) -> Counts {
+    pub(crate) fn counts(&self, process: ProcessId) -> JobCounts {
         self.store.process(process).unwrap().unwrap().counts
     }
 

@@ -23,10 +23,10 @@ use crate::engine::jitter::Jitter;
 use crate::engine::route::RetryPolicy;
 use crate::llm::batch::BatchLimits;
 use crate::llm::providers::extract::Extract;
-use crate::llm::request::{Request, Task};
+use crate::llm::request::{Request, RequestTask};
 use crate::llm::route::Route;
 use crate::queue::backlog::Pace;
-use crate::queue::job::{COMPLETION, Job, JobStatus, ProcessState};
+use crate::queue::job::{COMPLETION_KIND, Job, JobStatus, ProcessState};
 use crate::queue::kinds::{Kind, Kinds};
 use crate::queue::store::JobStore;
 use crate::queue::store::sqlite::{SqliteOptions, SqliteStore};
@@ -68,9 +68,9 @@ impl Scene {
         let kinds = Kinds::new(Some(&route));
         let kind = Kind::Prompts {
             route: Arc::new(route),
-            task: Task::Complete,
+            task: RequestTask::Complete,
         };
-        kinds.set(COMPLETION, kind);
+        kinds.set(COMPLETION_KIND, kind);
         let world = World::new(seed ^ 0x5eed, clock.clone());
         let scene = Self {
             random: Random(Jitter(seed)),

@@ -34,7 +34,7 @@ fn lost_beside_anothers(bench: &Bench) -> (Arc<Twisted>, ProcessId) {
             model: None,
             items: 2,
             bytes: 0,
-            begun: crate::base::clock::Wall(0),
+            begun: crate::base::clock::Timestamp(0),
         };
         let theirs = world.advance(&intent, stage, &mut Theirs, &Context::new());
         theirs.unwrap();
@@ -164,7 +164,7 @@ fn who_cancels_again_does_not_hurry_a_list_that_lags() {
             model: None,
             items: 2,
             bytes: 0,
-            begun: crate::base::clock::Wall(0),
+            begun: crate::base::clock::Timestamp(0),
         };
         let made = world.created(&intent, file, Vec::new());
         made.unwrap();

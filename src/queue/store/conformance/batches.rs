@@ -3,8 +3,8 @@
 use super::*;
 
 /// The lane of jobs that name none.
-pub(super) fn lane() -> Lane {
-    Lane {
+pub(super) fn lane() -> JobLane {
+    JobLane {
         kind: "test".to_owned(),
         name: None,
         step: 0,
@@ -17,7 +17,7 @@ impl Hand<'_> {
         opened.unwrap()
     }
 
-    pub(super) fn fill(&self, batch: BatchNo, now: Wall) -> Filled {
+    pub(super) fn fill(&self, batch: BatchNo, now: Timestamp) -> BatchFill {
         let filled = self
             .store
             .fill_batch(self.id, batch, None, usize::MAX, u64::MAX, now);
@@ -31,24 +31,24 @@ impl Hand<'_> {
         batch
     }
 
-    fn adopt(&self) -> Vec<Batch> {
+    fn adopt(&self) -> Vec<StoredBatch> {
         let adopted = self.store.adopt_batches(self.id, &mut |_| true, &[], at(1));
         adopted.unwrap()
     }
 
-    fn give_back(&self, batch: BatchNo, after: Option<i64>, due: Option<Wall>) -> u64 {
+    fn give_back(&self, batch: BatchNo, after: Option<i64>, due: Option<Timestamp>) -> u64 {
         let back = self.store.give_back(self.id, batch, after, due, T);
         back.unwrap()
     }
 }
 
-fn inside(store: &dyn JobStore, batch: BatchNo) -> Vec<Claimed> {
+fn inside(store: &dyn JobStore, batch: BatchNo) -> Vec<ClaimedJob> {
     store
         .batch_jobs(batch, None, usize::MAX, usize::MAX)
         .unwrap()
 }
 
-fn batch(store: &dyn JobStore, no: BatchNo) -> Batch {
+fn batch(store: &dyn JobStore, no: BatchNo) -> StoredBatch {
     let mut all = store.batches(None).unwrap();
     all.retain(|batch| batch.no == no);
     all.remove(0)
@@ -185,20 +185,20 @@ pub(crate) fn a_batch_outlives_its_owner(open: Open<'_>) {
         assert_eq!(db.counts(process).at_provider, 3);
         let noted = db.two.check(T).unwrap();
         let noted = noted.iter().find(|finding| finding.what == "batches");
-        assert_eq!(noted.unwrap().verdict, Verdict::Note);
+        assert_eq!(noted.unwrap().verdict, Severity::Note);
         is_lost(db.two.save_batch(id, owned, "late", T));
         is_refused(db.two.adopt_batches(id, &mut |_| true, &[], T));
         is_refused(db.two.open_batch(id, process, &lane(), "", T));
         let slow = Hand::new(&*db.two);
-        let mut slower = |batch: &Batch| {
-            let mut one = |other: &Batch| other.no == batch.no && batch.no == empty;
+        let mut slower = |batch: &StoredBatch| {
+            let mut one = |other: &StoredBatch| other.no == batch.no && batch.no == empty;
             let quick = db.two.adopt_batches(heir.id, &mut one, &[], T).unwrap();
             !quick.is_empty()
         };
         let late = db.two.adopt_batches(slow.id, &mut slower, &[], T);
         assert!(late.unwrap().is_empty(), "another one was quicker");
         let mut asked = Vec::new();
-        let mut mine = |batch: &Batch| {
+        let mut mine = |batch: &StoredBatch| {
             asked.push(batch.no);
             batch.record == "sent"
         };
@@ -297,7 +297,7 @@ pub(crate) fn what_is_at_a_provider_outlives_a_cancellation(open: Open<'_>) {
     assert_eq!(db.counts(process).at_provider, 6);
     let seen = batch(&*db.two, no);
     assert!(seen.is_stopped && seen.process_id == Some(process));
-    assert_eq!(worker.fill(no, at(9)), Filled::default());
+    assert_eq!(worker.fill(no, at(9)), BatchFill::default());
     let given = inside(&*db.two, no);
     let endings = [completed(), failed(), retry(at(1), 0), PLACE];
     for (job, outcome) in given.iter().zip(endings) {
@@ -341,12 +341,12 @@ pub(crate) fn a_batch_outlives_its_process(open: Open<'_>) {
         assert!(db.two.batch_jobs_by(no, &[0, 1, 2]).unwrap().is_empty());
         assert!(owner.settle(job.receipt, completed()).is_empty());
         assert_eq!(owner.give_back(no, None, None), 0);
-        assert_eq!(owner.fill(no, T), Filled::default());
+        assert_eq!(owner.fill(no, T), BatchFill::default());
         db.sound();
         db.one = None;
         db.two.reclaim(T).unwrap();
         let heir = Hand::new(&*db.two);
-        let mut ask = |_: &Batch| true;
+        let mut ask = |_: &StoredBatch| true;
         let only = db.two.adopt_batches(heir.id, &mut ask, &[process], T);
         assert!(only.unwrap().is_empty());
         assert_eq!(heir.adopt().len(), 1);
@@ -387,7 +387,7 @@ pub(crate) fn what_is_given_back_keeps_its_place(open: Open<'_>) {
     let db = open();
     let woken = Arc::new(AtomicUsize::new(0));
     let count = woken.clone();
-    let wake: Arc<OnWork> = Arc::new(move || {
+    let wake: Arc<WorkSignal> = Arc::new(move || {
         count.fetch_add(1, Ordering::Relaxed);
     });
     let process = enqueue(db.store(), jobs(&["a", "b", "c", "d", "e", "f", "g"]));
@@ -412,7 +412,7 @@ pub(crate) fn what_is_given_back_keeps_its_place(open: Open<'_>) {
     assert!(woken.load(Ordering::Relaxed) > 0);
     let again = worker.claim(99, at(8));
     assert_eq!(named(&again), ["c", "d", "e", "f", "g", "later"]);
-    let untried = |job: &Claimed| job.attempt == 0 && job.calls == 0 && job.crashes == 0;
+    let untried = |job: &ClaimedJob| job.attempt == 0 && job.calls == 0 && job.crashes == 0;
     assert!(again.iter().all(untried));
     for job in &all[2..] {
         assert!(worker.settle(job.receipt, failed()).is_empty());

@@ -201,8 +201,8 @@ pub(crate) fn what_a_worker_had_that_retires_goes_back_untouched(open: Open<'_>)
     db.store().retire(worker.id, T).unwrap();
     let again = Hand::new(&*db.two).one();
     assert_eq!((again.lost, again.crashes), (false, 0));
-    let mut open = |_: &Arc<Lane>| 1;
-    let wanted = Wanted {
+    let mut open = |_: &Arc<JobLane>| 1;
+    let wanted = ClaimRequest {
         most: 1,
         idle: true,
         processes: &[],
@@ -216,7 +216,7 @@ pub(crate) fn what_a_worker_had_that_retires_goes_back_untouched(open: Open<'_>)
 pub(crate) fn a_job_that_kills_its_workers_fails_at_the_fifth(open: Open<'_>) {
     let mut db = open();
     let process = enqueue(db.store(), jobs(&["killer"]));
-    for crash in 1..=MOST_CRASHES {
+    for crash in 1..=MAX_CRASHES {
         let victim = Hand::new(db.one.as_deref().unwrap());
         assert_eq!(victim.one().crashes, crash - 1);
         db.one = None;

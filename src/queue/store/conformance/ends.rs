@@ -115,7 +115,7 @@ pub(crate) fn outcomes_are_read_in_order_and_deleted_when_acknowledged(open: Ope
         worker.settle(job.receipt, completed());
     }
     let page = db.two.peek(process, None, 2, usize::MAX).unwrap();
-    let item = |delivery: &Delivery| delivery.result.item_id.clone().unwrap();
+    let item = |delivery: &DeliveredResult| delivery.result.item_id.clone().unwrap();
     assert_eq!(page.iter().map(item).collect::<Vec<_>>(), ["a", "c"]);
     let rest = db
         .two
@@ -132,7 +132,7 @@ pub(crate) fn outcomes_are_read_in_order_and_deleted_when_acknowledged(open: Ope
         2,
         "of five bytes each"
     );
-    let first: Vec<Receipt> = page.iter().map(|delivery| delivery.receipt).collect();
+    let first: Vec<JobReceipt> = page.iter().map(|delivery| delivery.receipt).collect();
     assert_eq!(db.two.ack(&first, T).unwrap(), 2);
     assert_eq!(db.two.ack(&first, T).unwrap(), 0);
     assert!(db.store().job(given[0].job_id).unwrap().is_none());
@@ -145,7 +145,7 @@ pub(crate) fn outcomes_are_read_in_order_and_deleted_when_acknowledged(open: Ope
     );
     worker.settle(given[1].receipt, failed());
     db.sound();
-    let last: Vec<Receipt> = peek(&*db.two, process).iter().map(|d| d.receipt).collect();
+    let last: Vec<JobReceipt> = peek(&*db.two, process).iter().map(|d| d.receipt).collect();
     assert_eq!(db.two.ack(&last, T).unwrap(), 2);
     assert!(
         db.two.process(process).unwrap().is_none(),

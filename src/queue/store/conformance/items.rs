@@ -44,7 +44,7 @@ pub(crate) fn what_waits_is_told_in_the_order_of_claims(open: Open<'_>) {
     worker.settle(first.receipt, retry(at(5), 1));
     let taken = worker.begin(low);
     worker.fill(taken, at(5));
-    let later = Lane { name: x, ..lane() };
+    let later = JobLane { name: x, ..lane() };
     let half = store.open_batch(worker.id, high, &later, "", T).unwrap();
     let one = store
         .fill_batch(worker.id, half, None, 1, 9_999, at(5))
@@ -60,7 +60,7 @@ pub(crate) fn what_waits_is_told_in_the_order_of_claims(open: Open<'_>) {
     store.cancel(high, T).unwrap_err();
     assert!(told("test", &[], at(5)).is_empty());
     let none = store.fill_batch(worker.id, half, None, 9, 9_999, at(5));
-    assert_eq!(none.unwrap(), Filled::default(), "what is decided holds");
+    assert_eq!(none.unwrap(), BatchFill::default(), "what is decided holds");
 }
 
 pub(crate) fn what_a_process_holds_is_told_job_by_job(open: Open<'_>) {
@@ -96,7 +96,7 @@ pub(crate) fn what_a_process_holds_is_told_job_by_job(open: Open<'_>) {
     assert_eq!(items[0].request_hash.as_deref(), Some("1"));
     let rest = db.two.items(process, Some(items[1].job_id), 1).unwrap();
     assert_eq!(rest, items[2..3]);
-    let receipts: Vec<Receipt> = peek(&*db.two, process).iter().map(|d| d.receipt).collect();
+    let receipts: Vec<JobReceipt> = peek(&*db.two, process).iter().map(|d| d.receipt).collect();
     db.two.ack(&receipts, T).unwrap();
     assert_eq!(db.two.items(process, None, 9).unwrap(), items[1..]);
     assert!(db.two.items(ProcessId::new(), None, 9).unwrap().is_empty());

@@ -21,7 +21,7 @@ pub(crate) use processes::*;
 
 use super::*;
 use crate::base::error::ErrorKind;
-use crate::queue::job::{Counts, JobStatus};
+use crate::queue::job::{JobCounts, JobStatus};
 
 /// One database, opened twice.
 pub(crate) struct Opened {
@@ -45,14 +45,14 @@ impl Opened {
         Hand::new(self.store())
     }
 
-    fn counts(&self, process: ProcessId) -> Counts {
+    fn counts(&self, process: ProcessId) -> JobCounts {
         self.two.process(process).unwrap().unwrap().counts
     }
 
     /// Every counter is that of the jobs, as a recount sees them.
     fn sound(&self) {
         for finding in self.two.check(T).unwrap() {
-            assert!(finding.verdict < Verdict::Bad, "{finding:?}");
+            assert!(finding.verdict < Severity::Bad, "{finding:?}");
         }
     }
 }
@@ -73,9 +73,9 @@ impl<'a> Hand<'a> {
         &self,
         most: usize,
         idle: bool,
-        now: Wall,
-        open: impl FnMut(&Arc<Lane>) -> usize,
-    ) -> Claims {
+        now: Timestamp,
+        open: impl FnMut(&Arc<JobLane>) -> usize,
+    ) -> ClaimReply {
         self.ask_for(&[], most, idle, now, open)
     }
 
@@ -84,10 +84,10 @@ impl<'a> Hand<'a> {
         processes: &[ProcessId],
         most: usize,
         idle: bool,
-        now: Wall,
-        mut open: impl FnMut(&Arc<Lane>) -> usize,
-    ) -> Claims {
-        let wanted = Wanted {
+        now: Timestamp,
+        mut open: impl FnMut(&Arc<JobLane>) -> usize,
+    ) -> ClaimReply {
+        let wanted = ClaimRequest {
             most,
             idle,
             processes,
@@ -96,16 +96,16 @@ impl<'a> Hand<'a> {
         self.store.claim(self.id, wanted, now).unwrap()
     }
 
-    fn claim(&self, most: usize, now: Wall) -> Vec<Claimed> {
+    fn claim(&self, most: usize, now: Timestamp) -> Vec<ClaimedJob> {
         self.ask(most, true, now, |_| usize::MAX).jobs
     }
 
-    fn one(&self) -> Claimed {
+    fn one(&self) -> ClaimedJob {
         let mut jobs = self.claim(1, T);
         jobs.pop().expect("a job is due")
     }
 
-    fn settle(&self, receipt: Receipt, outcome: ClaimOutcome) -> Vec<ProcessState> {
+    fn settle(&self, receipt: JobReceipt, outcome: ClaimOutcome) -> Vec<ProcessState> {
         let end = Settlement {
             receipt,
             calls: 1,
@@ -115,10 +115,10 @@ impl<'a> Hand<'a> {
     }
 }
 
-const T: Wall = Wall(1_763_000_000_000);
+const T: Timestamp = Timestamp(1_763_000_000_000);
 
-fn at(millis: i64) -> Wall {
-    Wall(T.0 + millis)
+fn at(millis: i64) -> Timestamp {
+    Timestamp(T.0 + millis)
 }
 
 fn json(text: &str) -> Box<RawValue> {
@@ -133,7 +133,7 @@ fn jobs(names: &[&str]) -> Vec<Job> {
     names.iter().map(|name| job(name)).collect()
 }
 
-fn named(jobs: &[Claimed]) -> Vec<&str> {
+fn named(jobs: &[ClaimedJob]) -> Vec<&str> {
     jobs.iter()
         .map(|job| job.item_id.as_deref().unwrap())
         .collect()
@@ -154,7 +154,7 @@ fn failed() -> ClaimOutcome {
     }
 }
 
-fn retry(due_at: Wall, step: u8) -> ClaimOutcome {
+fn retry(due_at: Timestamp, step: u8) -> ClaimOutcome {
     ClaimOutcome::Retry {
         due_at,
         step,
@@ -175,7 +175,7 @@ fn enqueue(store: &dyn JobStore, jobs: Vec<Job>) -> ProcessId {
     process
 }
 
-fn peek(store: &dyn JobStore, process: ProcessId) -> Vec<Delivery> {
+fn peek(store: &dyn JobStore, process: ProcessId) -> Vec<DeliveredResult> {
     store.peek(process, None, usize::MAX, usize::MAX).unwrap()
 }
 

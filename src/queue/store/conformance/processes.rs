@@ -137,7 +137,7 @@ pub(crate) fn failed_and_cancelled_jobs_can_be_put_back(open: Open<'_>) {
                 .all(|job| job.history.is_none() && job.lane.step == 0)
         );
         assert_eq!(again[1].attempt, 0);
-        let receipts: Vec<Receipt> = old.iter().map(|delivery| delivery.receipt).collect();
+        let receipts: Vec<JobReceipt> = old.iter().map(|delivery| delivery.receipt).collect();
         assert_eq!(
             db.two.ack(&receipts, T).unwrap(),
             1,
@@ -161,7 +161,7 @@ pub(crate) fn what_is_retried_is_counted(open: Open<'_>) {
     for job in worker.claim(5, T) {
         worker.settle(job.receipt, failed());
     }
-    let receipts: Vec<Receipt> = old.iter().map(|delivery| delivery.receipt).collect();
+    let receipts: Vec<JobReceipt> = old.iter().map(|delivery| delivery.receipt).collect();
     assert_eq!(
         db.two.ack(&receipts, T).unwrap(),
         0,
@@ -249,7 +249,7 @@ pub(crate) fn who_waits_for_work_is_woken(open: Open<'_>) {
     let db = open();
     let woken = Arc::new(AtomicUsize::new(0));
     let count = woken.clone();
-    let wake: Arc<OnWork> = Arc::new(move || {
+    let wake: Arc<WorkSignal> = Arc::new(move || {
         count.fetch_add(1, Ordering::Relaxed);
     });
     db.store().on_work(Arc::downgrade(&wake));
@@ -324,10 +324,10 @@ pub(crate) fn a_check_finds_what_is_odd(open: Open<'_>) {
     assert!(of("unsealed").seen.contains("1m"));
     let advice = of("unsealed").advice.as_ref().unwrap();
     assert!(advice.contains(&format!("batchwright cancel {process}")));
-    assert_eq!(of("due times").verdict, Verdict::Warning);
-    assert_eq!(of("worker").verdict, Verdict::Warning);
+    assert_eq!(of("due times").verdict, Severity::Warning);
+    assert_eq!(of("worker").verdict, Severity::Warning);
     for good in ["integrity", "schema", "counters", "room"] {
-        assert_eq!(of(good).verdict, Verdict::Good);
+        assert_eq!(of(good).verdict, Severity::Good);
     }
 }
 
@@ -343,7 +343,7 @@ pub(crate) fn due_times_follow_a_clock_that_is_set_back(open: Open<'_>) {
     let ids = db.store().insert(process, jobs(&["a", "b"]), true, T);
     let ids = ids.unwrap();
     let claimed = worker.claim(2, T);
-    let soon = Wall(then.0 + 5_000);
+    let soon = Timestamp(then.0 + 5_000);
     worker.settle(claimed[0].receipt, retry(soon, 0));
     worker.settle(claimed[1].receipt, retry(then.after(60 * HOUR), 0));
     let new = db.store().insert(process, jobs(&["c", "d"]), true, then);

@@ -93,7 +93,7 @@ impl Model {
         };
         let (process, store) = (self.any_process(), self.any_store());
         let (name, step) = (LANES[self.below(3)], self.below(8) as u8 / 7);
-        let lane = Lane {
+        let lane = JobLane {
             kind: "k".to_owned(),
             name: Some(name.to_owned()),
             step,
@@ -175,7 +175,7 @@ impl Model {
             let half = &seen[seen.len() / 2];
             let numbers = [last.receipt.number(), half.receipt.number(), u32::MAX];
             let found = store.batch_jobs_by(no, &numbers).unwrap();
-            let found: Vec<Receipt> = found.iter().map(|job| job.receipt).collect();
+            let found: Vec<JobReceipt> = found.iter().map(|job| job.receipt).collect();
             assert_eq!(found, [last.receipt, half.receipt]);
             let key = Some(half.receipt.job);
             let behind = store.batch_jobs(no, key, 2, 1).unwrap();
@@ -204,7 +204,7 @@ impl Model {
         };
         let odd = self.below(2) as i64;
         let only = (self.below(3) == 0).then(|| self.any_process());
-        let mut mine = |batch: &Batch| batch.no.0 % 2 == odd;
+        let mut mine = |batch: &StoredBatch| batch.no.0 % 2 == odd;
         let now = self.wall();
         let adopted = self
             .any_store()
@@ -253,7 +253,7 @@ impl Model {
     }
 
     /// Does it with the first handle, which may give up halfway, and once more.
-    fn twice<T>(&mut self, mut work: impl FnMut(&dyn JobStore, Wall) -> T) -> (T, T) {
+    fn twice<T>(&mut self, mut work: impl FnMut(&dyn JobStore, Timestamp) -> T) -> (T, T) {
         let chunks = self.below(4) as i64;
         (self.db.abandon_after)(chunks);
         let once = work(&*self.store(0), self.wall());
@@ -269,7 +269,7 @@ impl Model {
         let mut back = self.inside(no);
         let after = (self.below(2) == 0 && !back.is_empty()).then(|| back.remove(0));
         let after = after.map(|at| self.key_of(at));
-        let due = (self.below(2) == 0).then_some(Wall(self.now + 5));
+        let due = (self.below(2) == 0).then_some(Timestamp(self.now + 5));
         let (_, told) = self.twice(|store, now| store.give_back(worker, no, after, due, now));
         if let Some(told) = self.may(at, worker, told) {
             assert!(told <= back.len() as u64);
@@ -277,7 +277,7 @@ impl Model {
         }
     }
 
-    fn unload(&mut self, batch: usize, back: &[usize], due: Option<Wall>) {
+    fn unload(&mut self, batch: usize, back: &[usize], due: Option<Timestamp>) {
         let known = self.process_of(&self.batches[batch]);
         let stopped = known.is_none_or(|known| known.cancelled);
         for at in back {
@@ -362,7 +362,7 @@ impl Model {
                 .map(|job| (Reverse(job.priority), job.due, job.order))
                 .min();
             let soonest = later.iter().map(|job| (job.due, job.order)).min();
-            let next = soonest.map(|(due, _)| Wall(due));
+            let next = soonest.map(|(due, _)| Timestamp(due));
             let told = (process, name.to_owned(), due.len() as u64, next);
             expected.push(((first.is_none(), first, soonest), told));
         }
@@ -435,7 +435,7 @@ type Told = (
     String,
 );
 
-fn told(batch: &Batch) -> Told {
+fn told(batch: &StoredBatch) -> Told {
     let name = batch.lane.name.clone().unwrap();
     (
         batch.no,

@@ -111,7 +111,7 @@ impl Model {
         }
         if all {
             for finding in self.db.two.check(self.wall()).unwrap() {
-                assert!(finding.verdict < Verdict::Bad, "{finding:?}");
+                assert!(finding.verdict < Severity::Bad, "{finding:?}");
             }
             self.forget();
         }

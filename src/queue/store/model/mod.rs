@@ -11,7 +11,7 @@ use serde_json::value::RawValue;
 use super::conformance::{Again, Opened};
 use super::*;
 use crate::base::error::ErrorKind;
-use crate::queue::job::{Counts, JobStatus};
+use crate::queue::job::{JobCounts, JobStatus};
 use batches::ModelBatch;
 
 #[derive(Clone, Copy, PartialEq, Debug)]
@@ -56,7 +56,7 @@ struct ModelJob {
     name: &'static str,
     step: u8,
     crashes: u8,
-    last: Option<Receipt>,
+    last: Option<JobReceipt>,
     /// How often it was put back by hand.
     epoch: u32,
 }
@@ -66,7 +66,7 @@ struct ModelProcess {
     born: u64,
     sealed: bool,
     cancelled: bool,
-    counts: Counts,
+    counts: JobCounts,
     info: ProcessInfo,
 }
 
@@ -81,8 +81,8 @@ struct Model {
     names: Vec<ProcessId>,
     /// Of either handle: how many jobs each has been given.
     workers: [Vec<(WorkerId, u64)>; 2],
-    receipts: Vec<(usize, Receipt)>,
-    deliveries: Vec<(usize, u32, Receipt)>,
+    receipts: Vec<(usize, JobReceipt)>,
+    deliveries: Vec<(usize, u32, JobReceipt)>,
     batches: Vec<ModelBatch>,
 }
 
@@ -130,8 +130,8 @@ impl Model {
         }
     }
 
-    fn wall(&self) -> Wall {
-        Wall(self.now)
+    fn wall(&self) -> Timestamp {
+        Timestamp(self.now)
     }
 
     fn step(&mut self) {
@@ -238,7 +238,7 @@ impl Model {
     /// Lets what the first handle does be abandoned halfway sometimes, and has the other one finish.
     fn halfway<T>(
         &mut self,
-        work: impl FnOnce(&dyn JobStore, Wall) -> Result<T, Error>,
+        work: impl FnOnce(&dyn JobStore, Timestamp) -> Result<T, Error>,
     ) -> Option<T> {
         let chunks = if self.below(2) == 0 {
             1_000
@@ -366,7 +366,7 @@ impl Model {
             job.crashes += u8::from(lost);
             job.state = if self.processes[&job.process].cancelled {
                 State::Cancelled
-            } else if lost && job.crashes >= MOST_CRASHES {
+            } else if lost && job.crashes >= MAX_CRASHES {
                 State::Failed
             } else {
                 State::Pending
@@ -393,8 +393,8 @@ impl Model {
             }
         }
         let asked = left.clone();
-        let mut open = |lane: &Arc<Lane>| asked[&(lane.name.as_deref().unwrap(), lane.step)];
-        let wanted = Wanted {
+        let mut open = |lane: &Arc<JobLane>| asked[&(lane.name.as_deref().unwrap(), lane.step)];
+        let wanted = ClaimRequest {
             most,
             idle,
             processes: only.as_slice(),
@@ -442,7 +442,7 @@ impl Model {
             .jobs
             .iter()
             .filter(|job| wanted(job) && left[&(job.name, job.step)] > 0);
-        let later = later.map(|job| Wall(job.due)).min();
+        let later = later.map(|job| Timestamp(job.due)).min();
         let told = if ended || expected.len() == most {
             None
         } else {
@@ -494,7 +494,7 @@ impl Model {
     }
 
     fn outcome(&mut self) -> ClaimOutcome {
-        let later = Wall(self.now + self.below(20) as i64);
+        let later = Timestamp(self.now + self.below(20) as i64);
         match self.below(6) {
             0 | 1 => ClaimOutcome::Completed {
                 result: json("[]"),
@@ -521,7 +521,7 @@ impl Model {
     }
 
     /// Whether an end counts, and what it does then.
-    fn apply(&mut self, at: usize, receipt: Receipt, outcome: &ClaimOutcome) -> bool {
+    fn apply(&mut self, at: usize, receipt: JobReceipt, outcome: &ClaimOutcome) -> bool {
         let job = &mut self.jobs[at];
         let held = matches!(job.state, State::Running(_) | State::AtProvider(_))
             && job.last == Some(receipt);

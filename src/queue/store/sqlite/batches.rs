@@ -2,10 +2,10 @@
 
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
-use crate::base::clock::Wall;
+use crate::base::clock::Timestamp;
 use crate::base::error::{Error, ErrorKind};
 use crate::base::id::ProcessId;
-use crate::queue::store::{Batch, BatchNo, Lane, WorkerId};
+use crate::queue::store::{BatchNo, JobLane, StoredBatch, WorkerId};
 
 use super::SqliteStore;
 use super::claim::known;
@@ -55,7 +55,7 @@ fn add(
     (process, lane): (i64, i64),
     worker: WorkerId,
     record: &str,
-    now: Wall,
+    now: Timestamp,
 ) -> Result<BatchNo, Fault> {
     conn.prepare_cached(
         "INSERT INTO batches (process, lane, worker, record, created_at) VALUES (?1, ?2, ?3, ?4, ?5)",
@@ -75,9 +75,9 @@ impl SqliteStore {
         &self,
         worker: WorkerId,
         process: ProcessId,
-        lane: &Lane,
+        lane: &JobLane,
         record: &str,
-        now: Wall,
+        now: Timestamp,
     ) -> Result<BatchNo, Error> {
         self.write(Sync::AsSet, |conn| {
             known(conn, worker)?;
@@ -102,7 +102,10 @@ impl SqliteStore {
         })
     }
 
-    pub(super) fn read_batches(&self, process: Option<ProcessId>) -> Result<Vec<Batch>, Error> {
+    pub(super) fn read_batches(
+        &self,
+        process: Option<ProcessId>,
+    ) -> Result<Vec<StoredBatch>, Error> {
         self.read(|conn| {
             let Some(process) = process else {
                 return self.select(conn, "ORDER BY b.no", &[]);
@@ -118,15 +121,15 @@ impl SqliteStore {
     pub(super) fn take_over(
         &self,
         worker: WorkerId,
-        mine: &mut dyn FnMut(&Batch) -> bool,
+        mine: &mut dyn FnMut(&StoredBatch) -> bool,
         processes: &[ProcessId],
-    ) -> Result<Vec<Batch>, Error> {
+    ) -> Result<Vec<StoredBatch>, Error> {
         let free =
             self.read(|conn| self.select(conn, "WHERE b.worker IS NULL ORDER BY b.no", &[]))?;
-        let wanted = |batch: &Batch| {
+        let wanted = |batch: &StoredBatch| {
             processes.is_empty() || batch.process_id.is_some_and(|id| processes.contains(&id))
         };
-        let mut free: Vec<Batch> = free.into_iter().filter(wanted).collect();
+        let mut free: Vec<StoredBatch> = free.into_iter().filter(wanted).collect();
         free.retain(|batch| mine(batch));
         if free.is_empty() {
             return Ok(Vec::new());
@@ -152,7 +155,7 @@ impl SqliteStore {
         batch: BatchNo,
         at: i64,
         (new_record, old_record): (&str, &str),
-        now: Wall,
+        now: Timestamp,
     ) -> Result<BatchNo, Error> {
         self.write(Sync::AsSet, |conn| {
             let old = owned(conn, worker, batch)?;
@@ -164,7 +167,12 @@ impl SqliteStore {
         })
     }
 
-    fn select(&self, conn: &Connection, which: &str, by: &[i64]) -> Result<Vec<Batch>, Fault> {
+    fn select(
+        &self,
+        conn: &Connection,
+        which: &str,
+        by: &[i64],
+    ) -> Result<Vec<StoredBatch>, Fault> {
         let mut read = conn.prepare_cached(&format!("{BATCH} {which}"))?;
         let mut rows = read.query(rusqlite::params_from_iter(by))?;
         let mut all = Vec::new();
@@ -174,18 +182,18 @@ impl SqliteStore {
         Ok(all)
     }
 
-    fn batch(&self, conn: &Connection, row: &Row<'_>) -> Result<Batch, Fault> {
+    fn batch(&self, conn: &Connection, row: &Row<'_>) -> Result<StoredBatch, Fault> {
         let process: Option<Vec<u8>> = row.get(1)?;
         let stopped_at: i64 = row.get(4)?;
-        Ok(Batch {
+        Ok(StoredBatch {
             no: BatchNo(row.get(0)?),
             process_id: process.map(|id| id_of(&id)).transpose()?,
             lane: self.lane(conn, row.get(2)?)?,
             worker: row.get::<_, Option<i64>>(3)?.map(WorkerId),
             is_stopped: stopped_at != 0,
-            stopped_at: (stopped_at != 0).then_some(Wall(stopped_at)),
+            stopped_at: (stopped_at != 0).then_some(Timestamp(stopped_at)),
             record: row.get(5)?,
-            created_at: Wall(row.get(6)?),
+            created_at: Timestamp(row.get(6)?),
             jobs: count(row.get(7)?),
         })
     }

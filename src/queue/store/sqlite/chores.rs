@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use rusqlite::{Connection, OptionalExtension, params};
 
-use crate::base::clock::Wall;
+use crate::base::clock::Timestamp;
 use crate::base::error::{Error, ErrorKind};
 use crate::base::id::ProcessId;
 
@@ -48,7 +48,7 @@ enum Decided<T> {
 }
 
 impl SqliteStore {
-    pub(super) fn seal_process(&self, id: ProcessId, now: Wall) -> Result<(), Error> {
+    pub(super) fn seal_process(&self, id: ProcessId, now: Timestamp) -> Result<(), Error> {
         self.decide(id, now, |conn, standing| {
             let Some(standing) = standing else {
                 let why =
@@ -74,7 +74,7 @@ impl SqliteStore {
         Ok(())
     }
 
-    pub(super) fn cancel_process(&self, id: ProcessId, now: Wall) -> Result<u64, Error> {
+    pub(super) fn cancel_process(&self, id: ProcessId, now: Timestamp) -> Result<u64, Error> {
         let (cancelled, _) = self.decide(id, now, |conn, standing| {
             let Some(Standing {
                 no, chore, pending, ..
@@ -100,7 +100,7 @@ impl SqliteStore {
         Ok(super::rows::count(cancelled))
     }
 
-    pub(super) fn retry_process(&self, id: ProcessId, now: Wall) -> Result<u64, Error> {
+    pub(super) fn retry_process(&self, id: ProcessId, now: Timestamp) -> Result<u64, Error> {
         let ((), changed) = self.decide(id, now, |conn, standing| {
             let Some(Standing { no, chore, .. }) = standing else {
                 return Ok(Decided::Moot(()));
@@ -118,7 +118,7 @@ impl SqliteStore {
         Ok(super::rows::count(changed))
     }
 
-    pub(super) fn delete_process(&self, id: ProcessId, now: Wall) -> Result<u64, Error> {
+    pub(super) fn delete_process(&self, id: ProcessId, now: Timestamp) -> Result<u64, Error> {
         let (deleted, _) = self.decide(id, now, |conn, standing| {
             let Some(Standing {
                 no, stored, chore, ..
@@ -139,7 +139,7 @@ impl SqliteStore {
     fn decide<T>(
         &self,
         id: ProcessId,
-        now: Wall,
+        now: Timestamp,
         decision: impl Fn(&Connection, Option<Standing>) -> Result<Decided<T>, Fault>,
     ) -> Result<(T, i64), Error> {
         loop {
@@ -158,7 +158,7 @@ impl SqliteStore {
     }
 
     /// Does all that is left of what was decided about a process. Returns how many jobs changed.
-    pub(super) fn carry_out(&self, no: i64, now: Wall) -> Result<i64, Error> {
+    pub(super) fn carry_out(&self, no: i64, now: Timestamp) -> Result<i64, Error> {
         loop {
             let (more, changed) = self.step(no, now)?;
             if !more {
@@ -178,7 +178,7 @@ impl SqliteStore {
 
     /// One short transaction of what was decided about a process. Returns whether more is left, and
     /// how many jobs have changed so far.
-    fn step(&self, no: i64, now: Wall) -> Result<(bool, i64), Error> {
+    fn step(&self, no: i64, now: Timestamp) -> Result<(bool, i64), Error> {
         self.next_chunk()?;
         let (more, changed, woken) = self.write(Sync::AsSet, |conn| {
             let mut read = conn.prepare_cached(
@@ -228,7 +228,7 @@ impl SqliteStore {
         doing: i64,
         no: i64,
         keys: std::ops::Range<i64>,
-        now: Wall,
+        now: Timestamp,
         ledger: &mut Ledger,
     ) -> Result<i64, Fault> {
         let range = [keys.start, keys.end];
@@ -260,7 +260,7 @@ impl SqliteStore {
         &self,
         conn: &Connection,
         range: [i64; 2],
-        now: Wall,
+        now: Timestamp,
         ledger: &mut Ledger,
     ) -> Result<i64, Fault> {
         let mut find = conn.prepare_cached(
@@ -291,7 +291,7 @@ impl SqliteStore {
         Ok(i64::try_from(found.len()).unwrap_or(0))
     }
 
-    pub(super) fn do_chore(&self, now: Wall) -> Result<bool, Error> {
+    pub(super) fn do_chore(&self, now: Timestamp) -> Result<bool, Error> {
         self.copy_log()?;
         let halfway: Option<i64> = self.read(|conn| {
             let mut find =
@@ -356,8 +356,8 @@ impl SqliteStore {
 
     /// Cuts the write-ahead log back, at most once a minute; readers that are in the way are not
     /// waited for.
-    fn cut_log_back(&self, now: Wall) -> Result<(), Error> {
-        let last = Wall(self.cut_back.load(Ordering::Relaxed));
+    fn cut_log_back(&self, now: Timestamp) -> Result<(), Error> {
+        let last = Timestamp(self.cut_back.load(Ordering::Relaxed));
         if self.log_size() <= LONG_LOG || now.since(last) < Duration::from_secs(60) {
             return Ok(());
         }

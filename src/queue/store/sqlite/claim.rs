@@ -10,10 +10,12 @@ use std::sync::Arc;
 use rusqlite::{Connection, OptionalExtension, Row, params};
 use serde_json::value::RawValue;
 
-use crate::base::clock::Wall;
+use crate::base::clock::Timestamp;
 use crate::base::error::{Error, ErrorKind};
 use crate::base::id::ProcessId;
-use crate::queue::store::{Claimed, Claims, Lane, Receipt, SUSPECT_CRASHES, Wanted, WorkerId};
+use crate::queue::store::{
+    ClaimReply, ClaimRequest, ClaimedJob, JobLane, JobReceipt, SUSPECT_CRASHES, WorkerId,
+};
 
 use super::SqliteStore;
 use super::counters::Ledger;
@@ -38,7 +40,7 @@ struct Group {
 }
 
 struct OpenLane {
-    lane: Arc<Lane>,
+    lane: Arc<JobLane>,
     left: usize,
 }
 
@@ -96,13 +98,13 @@ struct Picking<'a> {
     conn: &'a Connection,
     sql: Sql,
     worker: WorkerId,
-    now: Wall,
+    now: Timestamp,
     groups: Vec<Group>,
     lanes: Vec<OpenLane>,
     processes: BTreeMap<i64, (ProcessId, bool)>,
     ledger: Ledger,
     stopped: usize,
-    claims: Claims,
+    claims: ClaimReply,
 }
 
 /// What became of a candidate.
@@ -117,9 +119,9 @@ impl SqliteStore {
     pub(super) fn claim_jobs(
         &self,
         worker: WorkerId,
-        wanted: Wanted<'_>,
-        now: Wall,
-    ) -> Result<Claims, Error> {
+        wanted: ClaimRequest<'_>,
+        now: Timestamp,
+    ) -> Result<ClaimReply, Error> {
         let strange = || Error::new(ErrorKind::Invalid, "the worker was not enlisted here");
         let given = self
             .workers
@@ -140,7 +142,7 @@ impl SqliteStore {
                 processes: BTreeMap::new(),
                 ledger: Ledger::default(),
                 stopped: 0,
-                claims: Claims::default(),
+                claims: ClaimReply::default(),
             };
             picking.look(wanted.open)?;
             picking.pick(wanted.most, wanted.idle, given)?;
@@ -163,8 +165,8 @@ impl SqliteStore {
         conn: &Connection,
         id: i64,
         process_id: ProcessId,
-        lane: &Arc<Lane>,
-    ) -> Result<Claimed, Fault> {
+        lane: &Arc<JobLane>,
+    ) -> Result<ClaimedJob, Fault> {
         // Apart: joined, SQLite plans this anew for each id.
         let mut read = conn.prepare_cached(
             "SELECT claim, created_at, priority, max_retries, crashes, lost, visible_at, attempt,
@@ -190,15 +192,15 @@ impl SqliteStore {
         texts: &Row<'_>,
         id: i64,
         process_id: ProcessId,
-        lane: &Arc<Lane>,
-    ) -> Result<Claimed, Fault> {
+        lane: &Arc<JobLane>,
+    ) -> Result<ClaimedJob, Fault> {
         let payload = RawValue::from_string(texts.get(2)?);
-        Ok(Claimed {
-            receipt: Receipt {
+        Ok(ClaimedJob {
+            receipt: JobReceipt {
                 job: id,
                 claim: row.get(0)?,
             },
-            job_id: self.job_id(id, Wall(row.get(1)?)),
+            job_id: self.job_id(id, Timestamp(row.get(1)?)),
             process_id,
             lane: lane.clone(),
             item_id: texts.get(0)?,
@@ -211,7 +213,7 @@ impl SqliteStore {
             crashes: small(row.get(4)?),
             lost: row.get(5)?,
             in_doubt: row.get(9)?,
-            due_at: Wall(row.get(6)?),
+            due_at: Timestamp(row.get(6)?),
             history: None,
         })
     }
@@ -229,7 +231,7 @@ pub(super) fn known(conn: &Connection, worker: WorkerId) -> Result<(), Fault> {
 
 impl Picking<'_> {
     /// Finds the groups, and asks of each lane once how many of it may be given.
-    fn look(&mut self, open: &mut dyn FnMut(&Arc<Lane>) -> usize) -> Result<(), Fault> {
+    fn look(&mut self, open: &mut dyn FnMut(&Arc<JobLane>) -> usize) -> Result<(), Fault> {
         let mut next = self.conn.prepare_cached(&self.sql.group)?;
         // Written with `>`, SQLite would step through all of the group before.
         let (mut lane, mut priority) = (0_i64, 0_i64);
@@ -281,7 +283,7 @@ impl Picking<'_> {
             self.advance(at, most)?;
         }
         if self.claims.jobs.len() < most && !alone {
-            self.claims.next = self.open_heads().map(|(_, head)| Wall(head.0)).min();
+            self.claims.next = self.open_heads().map(|(_, head)| Timestamp(head.0)).min();
         }
         Ok(())
     }

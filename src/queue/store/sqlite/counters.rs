@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use rusqlite::{Connection, OptionalExtension, params};
 
-use crate::base::clock::Wall;
+use crate::base::clock::Timestamp;
 use crate::queue::job::{ProcessState, Spent};
 
 use super::rows::{self, PROCESS_COLUMNS, bounded, process_of};
@@ -61,7 +61,7 @@ impl Ledger {
     }
 
     /// Adds everything to the rows.
-    pub(super) fn write(&self, conn: &Connection, now: Wall) -> Result<(), Fault> {
+    pub(super) fn write(&self, conn: &Connection, now: Timestamp) -> Result<(), Fault> {
         let mut update = conn.prepare_cached(
             "UPDATE processes SET total = total + ?2, pending = pending + ?3,
                in_progress = in_progress + ?4, at_provider = at_provider + ?5,

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use rusqlite::{Connection, params};
 
-use crate::base::clock::Wall;
+use crate::base::clock::Timestamp;
 use crate::base::error::Error;
 use crate::queue::store::WorkerId;
 
@@ -23,7 +23,11 @@ const SOON: Duration = Duration::from_secs(2);
 const FAR_AHEAD: &str = "FROM jobs INDEXED BY jobs_to_claim WHERE status = 0 AND visible_at > ?2
     AND (visible_at > ?1 OR created_at > ?2 AND has_history = 0)";
 
-pub(super) fn far_ahead(conn: &Connection, longest: Duration, now: Wall) -> Result<u64, Fault> {
+pub(super) fn far_ahead(
+    conn: &Connection,
+    longest: Duration,
+    now: Timestamp,
+) -> Result<u64, Fault> {
     let mut ask = conn.prepare_cached(&format!("SELECT count(*) {FAR_AHEAD}"))?;
     let jobs = ask.query_row([now.after(longest).0, now.after(SOON).0], |row| row.get(0))?;
     Ok(count(jobs))
@@ -35,7 +39,7 @@ impl SqliteStore {
         worker: WorkerId,
         back: Duration,
         longest: Duration,
-        now: Wall,
+        now: Timestamp,
     ) -> Result<u64, Error> {
         if back.is_zero() && self.read(|conn| far_ahead(conn, longest, now))? == 0 {
             return Ok(0);

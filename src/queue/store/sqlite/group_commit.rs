@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use parking_lot::{Condvar, Mutex};
 
-use crate::base::clock::Wall;
+use crate::base::clock::Timestamp;
 use crate::base::error::{Error, ErrorKind};
 use crate::base::id::{JobId, ProcessId};
 use crate::queue::job::Job;
@@ -18,7 +18,7 @@ pub(super) struct Insert {
     pub info: Option<String>,
     pub jobs: Vec<Job>,
     pub sealed: bool,
-    pub now: Wall,
+    pub now: Timestamp,
 }
 
 pub(super) type Inserted = Result<Vec<JobId>, Error>;

@@ -2,7 +2,7 @@
 
 use rusqlite::{Connection, OptionalExtension, params};
 
-use crate::base::clock::Wall;
+use crate::base::clock::Timestamp;
 use crate::base::error::{Error, ErrorKind};
 use crate::base::id::{JobId, ProcessId};
 use crate::queue::info::ProcessInfo;
@@ -29,7 +29,7 @@ impl SqliteStore {
         info: Option<&ProcessInfo>,
         jobs: Vec<Job>,
         sealed: bool,
-        now: Wall,
+        now: Timestamp,
     ) -> Inserted {
         if jobs.is_empty() {
             return Ok(Vec::new());

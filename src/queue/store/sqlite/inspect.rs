@@ -5,11 +5,11 @@ use std::time::Duration;
 
 use rusqlite::Connection;
 
-use crate::base::clock::Wall;
+use crate::base::clock::Timestamp;
 use crate::base::error::Error;
 use crate::base::id::ProcessId;
 use crate::queue::info::ProcessInfo;
-use crate::queue::store::{Finding, Verdict};
+use crate::queue::store::{HealthFinding, Severity};
 
 use super::SqliteStore;
 use super::due;
@@ -19,7 +19,7 @@ use super::workers::Pulse;
 use super::writer::Fault;
 
 impl SqliteStore {
-    pub(super) fn look_at_health(&self, now: Wall) -> Result<Vec<Finding>, Error> {
+    pub(super) fn look_at_health(&self, now: Timestamp) -> Result<Vec<HealthFinding>, Error> {
         self.still_there()?;
         let (mut dead, mut alive) = (Vec::new(), Vec::new());
         for worker in self.listed()? {
@@ -43,7 +43,7 @@ impl SqliteStore {
         })?;
         for worker in &alive {
             let seen = format!("process {} on {} works", worker.pid, worker.host);
-            findings.push(Finding::new("worker", Verdict::Good, seen, None));
+            findings.push(HealthFinding::new("worker", Severity::Good, seen, None));
         }
         for worker in &dead {
             let seen = format!(
@@ -51,18 +51,18 @@ impl SqliteStore {
                 worker.pid, worker.host
             );
             let advice = format!("the next worker gives them back within a second: {by_whom}");
-            findings.push(Finding::new(
+            findings.push(HealthFinding::new(
                 "worker",
-                Verdict::Warning,
+                Severity::Warning,
                 seen,
                 Some(&advice),
             ));
         }
         if alive.is_empty() && dead.is_empty() {
             let advice = format!("jobs that wait are carried out by: {by_whom}");
-            findings.push(Finding::new(
+            findings.push(HealthFinding::new(
                 "worker",
-                Verdict::Note,
+                Severity::Note,
                 "none".to_owned(),
                 Some(&advice),
             ));
@@ -70,7 +70,7 @@ impl SqliteStore {
         Ok(findings)
     }
 
-    fn room(&self, conn: &Connection) -> Result<Finding, Fault> {
+    fn room(&self, conn: &Connection) -> Result<HealthFinding, Fault> {
         let ask = |sql: &str| conn.query_row(sql, [], |row| row.get::<_, i64>(0));
         let (pages, free) = (ask("PRAGMA page_count")?, ask("PRAGMA freelist_count")?);
         let size = |path| fs::metadata(path).map_or(0, |meta| meta.len());
@@ -81,31 +81,41 @@ impl SqliteStore {
             free * 100 / pages.max(1),
             megabytes(size(self.beside("-wal")))
         );
-        Ok(Finding::new("room", Verdict::Good, seen, None))
+        Ok(HealthFinding::new("room", Severity::Good, seen, None))
     }
 }
 
-fn integrity(conn: &Connection) -> Result<Finding, Fault> {
+fn integrity(conn: &Connection) -> Result<HealthFinding, Fault> {
     let mut check = conn.prepare("PRAGMA quick_check(5)")?;
     let rows = check.query_map([], |row| row.get::<_, String>(0))?;
     let said = rows.collect::<Result<Vec<_>, _>>()?.join("; ");
     if said == "ok" {
-        return Ok(Finding::new("integrity", Verdict::Good, said, None));
+        return Ok(HealthFinding::new("integrity", Severity::Good, said, None));
     }
     let advice = "stop all workers, copy the file with its -wal and -shm beside it, then rescue what \
                   can be read: sqlite3 FILE .recover | sqlite3 rescued.db";
-    Ok(Finding::new("integrity", Verdict::Bad, said, Some(advice)))
+    Ok(HealthFinding::new(
+        "integrity",
+        Severity::Bad,
+        said,
+        Some(advice),
+    ))
 }
 
-fn schema(conn: &Connection) -> Result<Finding, Fault> {
+fn schema(conn: &Connection) -> Result<HealthFinding, Fault> {
     let version: i64 = conn.query_row("PRAGMA user_version", [], |row| row.get(0))?;
     let seen = format!("version {version}");
     if version == SCHEMA_VERSION {
-        return Ok(Finding::new("schema", Verdict::Good, seen, None));
+        return Ok(HealthFinding::new("schema", Severity::Good, seen, None));
     }
     let advice =
         "a newer batchwright has brought the file forward: update this one, and restart workers";
-    Ok(Finding::new("schema", Verdict::Bad, seen, Some(advice)))
+    Ok(HealthFinding::new(
+        "schema",
+        Severity::Bad,
+        seen,
+        Some(advice),
+    ))
 }
 
 /// Counts all jobs again. Held ones count as pending. What is being deleted is not counted down.
@@ -122,7 +132,7 @@ const RECOUNT: &str = "WITH counted AS (
     OR p.total <> p.pending + p.in_progress + p.at_provider + p.completed + p.failed + p.cancelled_jobs)
   UNION ALL SELECT NULL FROM counted WHERE no NOT IN (SELECT no FROM processes)";
 
-fn counters(conn: &Connection) -> Result<Vec<Finding>, Fault> {
+fn counters(conn: &Connection) -> Result<Vec<HealthFinding>, Fault> {
     let mut recount = conn.prepare(RECOUNT)?;
     let mut rows = recount.query([])?;
     let mut found = Vec::new();
@@ -133,11 +143,16 @@ fn counters(conn: &Connection) -> Result<Vec<Finding>, Fault> {
         };
         let advice = "this is a fault of batchwright: please report it. Results can still be fetched: \
                       batchwright results ID";
-        found.push(Finding::new("counters", Verdict::Bad, seen, Some(advice)));
+        found.push(HealthFinding::new(
+            "counters",
+            Severity::Bad,
+            seen,
+            Some(advice),
+        ));
     }
     if found.is_empty() {
         let seen = "as many as there are jobs".to_owned();
-        found.push(Finding::new("counters", Verdict::Good, seen, None));
+        found.push(HealthFinding::new("counters", Severity::Good, seen, None));
     }
     Ok(found)
 }
@@ -174,18 +189,18 @@ fn by_whom(conn: &Connection) -> Result<String, Fault> {
     })
 }
 
-fn orphans(conn: &Connection) -> Result<Option<Finding>, Fault> {
+fn orphans(conn: &Connection) -> Result<Option<HealthFinding>, Fault> {
     let sql = "SELECT count(*) FROM jobs WHERE worker IS NOT NULL
                AND worker NOT IN (SELECT no FROM workers)";
     let jobs: i64 = conn.query_row(sql, [], |row| row.get(0))?;
     let seen = format!("{jobs} jobs are held by workers that are on no list");
     let advice =
         "nothing gives them back; to get rid of their processes: batchwright cancel ID --delete";
-    Ok((jobs > 0).then(|| Finding::new("claims", Verdict::Bad, seen, Some(advice))))
+    Ok((jobs > 0).then(|| HealthFinding::new("claims", Severity::Bad, seen, Some(advice))))
 }
 
 /// Batches that would never be asked about again, and jobs that no batch brings back.
-fn batches(conn: &Connection) -> Result<Vec<Finding>, Fault> {
+fn batches(conn: &Connection) -> Result<Vec<HealthFinding>, Fault> {
     let ask = |sql: &str| conn.query_row(sql, [], |row| row.get::<_, i64>(0));
     let strange = ask("SELECT count(*) FROM batches
          WHERE worker IS NOT NULL AND worker NOT IN (SELECT no FROM workers)")?;
@@ -198,26 +213,26 @@ fn batches(conn: &Connection) -> Result<Vec<Finding>, Fault> {
     let mut find = |count: i64, verdict, what: &str, advice: &str| {
         if count > 0 {
             let seen = format!("{count} {what}");
-            found.push(Finding::new("batches", verdict, seen, Some(advice)));
+            found.push(HealthFinding::new("batches", verdict, seen, Some(advice)));
         }
     };
     find(
         strange,
-        Verdict::Bad,
+        Severity::Bad,
         "belong to workers that are on no list",
         "nothing goes on with them; this is a fault of batchwright: please report it",
     );
     find(
         astray,
-        Verdict::Bad,
+        Severity::Bad,
         "jobs are at a provider in a batch that does not exist",
         "nothing gives them back; to get rid of their processes: batchwright cancel ID --delete",
     );
-    find(free, Verdict::Note, "belong to nobody at present", &next);
+    find(free, Severity::Note, "belong to nobody at present", &next);
     Ok(found)
 }
 
-fn unsealed(conn: &Connection, now: Wall) -> Result<Vec<Finding>, Fault> {
+fn unsealed(conn: &Connection, now: Timestamp) -> Result<Vec<HealthFinding>, Fault> {
     let mut read = conn.prepare(
         "SELECT id, total - sealed, changed_at, info FROM processes WHERE sealed < total AND chore <> 4",
     )?;
@@ -228,8 +243,9 @@ fn unsealed(conn: &Connection, now: Wall) -> Result<Vec<Finding>, Fault> {
     for row in rows {
         let (id, held, changed, info): (Vec<u8>, i64, i64, Option<String>) = row?;
         let id: ProcessId = id_of(&id)?;
-        let age =
-            humantime::format_duration(Duration::from_secs(now.since(Wall(changed)).as_secs()));
+        let age = humantime::format_duration(Duration::from_secs(
+            now.since(Timestamp(changed)).as_secs(),
+        ));
         let seen = format!("process {id}: {held} jobs wait to be sealed, the last one for {age}");
         let info: ProcessInfo = info
             .and_then(|text| serde_json::from_str(&text).ok())
@@ -241,21 +257,26 @@ fn unsealed(conn: &Connection, now: Wall) -> Result<Vec<Finding>, Fault> {
                  {id} --delete"
             ),
         };
-        found.push(Finding::new("unsealed", Verdict::Note, seen, Some(&advice)));
+        found.push(HealthFinding::new(
+            "unsealed",
+            Severity::Note,
+            seen,
+            Some(&advice),
+        ));
     }
     Ok(found)
 }
 
-fn halfway(conn: &Connection) -> Result<Option<Finding>, Fault> {
+fn halfway(conn: &Connection) -> Result<Option<HealthFinding>, Fault> {
     let sql = "SELECT count(*) FROM processes WHERE chore <> 0";
     let processes: i64 = conn.query_row(sql, [], |row| row.get(0))?;
     let seen = format!("{processes} processes are being released, cancelled, retried or deleted");
     let by_whom = by_whom(conn)?;
     let advice = format!("any worker goes on with what was left halfway: {by_whom}");
-    Ok((processes > 0).then(|| Finding::new("halfway", Verdict::Note, seen, Some(&advice))))
+    Ok((processes > 0).then(|| HealthFinding::new("halfway", Severity::Note, seen, Some(&advice))))
 }
 
-fn far_ahead(conn: &Connection, now: Wall) -> Result<Option<Finding>, Fault> {
+fn far_ahead(conn: &Connection, now: Timestamp) -> Result<Option<HealthFinding>, Fault> {
     let jobs = due::far_ahead(conn, due::LONGEST, now)?;
     let seen = format!(
         "{jobs} jobs come due in more than {} minutes, or were enqueued at a time that is still to come",
@@ -263,5 +284,5 @@ fn far_ahead(conn: &Connection, now: Wall) -> Result<Option<Finding>, Fault> {
     );
     let by_whom = by_whom(conn)?;
     let advice = format!("if the clock was wrong, any worker sets them right: {by_whom}");
-    Ok((jobs > 0).then(|| Finding::new("due times", Verdict::Warning, seen, Some(&advice))))
+    Ok((jobs > 0).then(|| HealthFinding::new("due times", Severity::Warning, seen, Some(&advice))))
 }

@@ -6,10 +6,10 @@ use std::collections::HashMap;
 
 use rusqlite::{Connection, OptionalExtension, params};
 
-use crate::base::clock::Wall;
+use crate::base::clock::Timestamp;
 use crate::base::error::Error;
 use crate::base::id::{JobId, ProcessId};
-use crate::queue::store::{Item, Waiting};
+use crate::queue::store::{JobSummary, WaitingJobs};
 
 use super::SqliteStore;
 use super::claim::within;
@@ -32,7 +32,7 @@ struct Group {
 }
 
 impl Group {
-    fn meet(&mut self, priority: i64, visible_at: i64, id: i64, now: Wall) {
+    fn meet(&mut self, priority: i64, visible_at: i64, id: i64, now: Timestamp) {
         if visible_at <= now.0 {
             self.due += 1;
             let rank = (Reverse(priority), visible_at, id);
@@ -50,8 +50,8 @@ impl SqliteStore {
         &self,
         kind: &str,
         processes: &[ProcessId],
-        now: Wall,
-    ) -> Result<Vec<Waiting>, Error> {
+        now: Timestamp,
+    ) -> Result<Vec<WaitingJobs>, Error> {
         self.read(|conn| {
             // All of one moment.
             let conn = &*conn.unchecked_transaction()?;
@@ -78,11 +78,11 @@ impl SqliteStore {
             for ((process, lane), group) in groups {
                 let id = open.query_row([process], |row| row.get::<_, Vec<u8>>(0));
                 if let Some(id) = id.optional()? {
-                    waiting.push(Waiting {
+                    waiting.push(WaitingJobs {
                         process_id: id_of(&id)?,
                         lane: self.lane(conn, lane)?,
                         due: group.due,
-                        next: group.next.map(Wall),
+                        next: group.next.map(Timestamp),
                     });
                 }
             }
@@ -95,7 +95,7 @@ impl SqliteStore {
         process: ProcessId,
         after: Option<JobId>,
         most: usize,
-    ) -> Result<Vec<Item>, Error> {
+    ) -> Result<Vec<JobSummary>, Error> {
         self.read(|conn| {
             let Some(no) = process_no(conn, process)? else {
                 return Ok(Vec::new());
@@ -111,8 +111,8 @@ impl SqliteStore {
             let range = params![start, key(no, MOST_JOBS - 1), limit];
             let items = read.query_map(range, |row| {
                 let status: i64 = row.get(2)?;
-                Ok(Item {
-                    job_id: self.job_id(row.get(0)?, Wall(row.get(1)?)),
+                Ok(JobSummary {
+                    job_id: self.job_id(row.get(0)?, Timestamp(row.get(1)?)),
                     item_id: row.get(3)?,
                     request_hash: row.get(4)?,
                     status: shown(status),
@@ -123,7 +123,7 @@ impl SqliteStore {
         })
     }
 
-    pub(super) fn cancel_waiting(&self, jobs: &[JobId], now: Wall) -> Result<u64, Error> {
+    pub(super) fn cancel_waiting(&self, jobs: &[JobId], now: Timestamp) -> Result<u64, Error> {
         let mut cancelled = 0;
         let chunk = usize::try_from(self.chunk).unwrap_or(1).max(1);
         for jobs in jobs.chunks(chunk) {
@@ -147,7 +147,7 @@ impl SqliteStore {
         &self,
         conn: &Connection,
         jobs: &[JobId],
-        now: Wall,
+        now: Timestamp,
     ) -> Result<Cancelled, Fault> {
         let mut find = conn.prepare_cached(
             "SELECT j.created_at, p.chore FROM jobs j JOIN processes p ON p.no = j.id >> 32
@@ -164,7 +164,7 @@ impl SqliteStore {
                 return Ok(Cancelled::After(process_of(id)));
             }
             // The rest of the id has to fit too: it may be one of another database.
-            if self.job_id(id, Wall(created_at)) == *job {
+            if self.job_id(id, Timestamp(created_at)) == *job {
                 found.push(id);
             }
         }

@@ -34,15 +34,16 @@ use std::time::Duration;
 use parking_lot::{FairMutex, Mutex};
 use rusqlite::Connection;
 
-use crate::base::clock::Wall;
+use crate::base::clock::Timestamp;
 use crate::base::error::Error;
 use crate::base::id::{JobId, ProcessId};
 use crate::queue::info::ProcessInfo;
 use crate::queue::job::{Job, JobState, ProcessState};
 
 use super::{
-    Batch, BatchNo, Claimed, Claims, Delivery, Filled, Finding, Item, JobStore, Lane, OnWork,
-    Receipt, Settlement, Taking, Waiting, Wanted, WorkerId,
+    BatchFill, BatchNo, ClaimReply, ClaimRequest, ClaimedJob, ConsumerLock, DeliveredResult,
+    HealthFinding, JobLane, JobReceipt, JobStore, JobSummary, Settlement, StoredBatch, WaitingJobs,
+    WorkSignal, WorkerId,
 };
 use group_commit::Combiner;
 use open::Identity;
@@ -111,9 +112,9 @@ pub struct SqliteStore {
     /// Closed after those that only read: the last one puts the log away.
     writer: FairMutex<Writer>,
     inserts: Combiner,
-    lanes: Mutex<HashMap<i64, Arc<Lane>>>,
+    lanes: Mutex<HashMap<i64, Arc<JobLane>>>,
     workers: Mutex<HashMap<i64, Enlisted>>,
-    wakes: Mutex<Vec<Weak<OnWork>>>,
+    wakes: Mutex<Vec<Weak<WorkSignal>>>,
     chunk: i64,
     /// When the write-ahead log was last cut back.
     cut_back: AtomicI64,
@@ -186,11 +187,11 @@ impl Drop for SqliteStore {
 }
 
 impl JobStore for SqliteStore {
-    fn take_alone(&self, process: ProcessId, who: &str) -> Result<Box<dyn Taking>, Error> {
+    fn take_alone(&self, process: ProcessId, who: &str) -> Result<Box<dyn ConsumerLock>, Error> {
         self.lock_results(process, who)
     }
 
-    fn lanes(&self, process: ProcessId) -> Result<Vec<Arc<Lane>>, Error> {
+    fn lanes(&self, process: ProcessId) -> Result<Vec<Arc<JobLane>>, Error> {
         self.read_lanes(process)
     }
 
@@ -200,7 +201,7 @@ impl JobStore for SqliteStore {
         info: Option<&ProcessInfo>,
         jobs: Vec<Job>,
         sealed: bool,
-        now: Wall,
+        now: Timestamp,
     ) -> Result<Vec<JobId>, Error> {
         self.insert_jobs(process, info, jobs, sealed, now)
     }
@@ -213,11 +214,16 @@ impl JobStore for SqliteStore {
         self.read_id()
     }
 
-    fn describe(&self, process: ProcessId, info: &ProcessInfo, _now: Wall) -> Result<bool, Error> {
+    fn describe(
+        &self,
+        process: ProcessId,
+        info: &ProcessInfo,
+        _now: Timestamp,
+    ) -> Result<bool, Error> {
         self.describe_process(process, info)
     }
 
-    fn seal(&self, process: ProcessId, now: Wall) -> Result<(), Error> {
+    fn seal(&self, process: ProcessId, now: Timestamp) -> Result<(), Error> {
         self.seal_process(process, now)
     }
 
@@ -236,46 +242,51 @@ impl JobStore for SqliteStore {
     fn peek(
         &self,
         process: ProcessId,
-        after: Option<Receipt>,
+        after: Option<JobReceipt>,
         most: usize,
         bytes: usize,
-    ) -> Result<Vec<Delivery>, Error> {
+    ) -> Result<Vec<DeliveredResult>, Error> {
         self.read_outcomes(process, after, most, bytes)
     }
 
-    fn ack(&self, receipts: &[Receipt], now: Wall) -> Result<u64, Error> {
+    fn ack(&self, receipts: &[JobReceipt], now: Timestamp) -> Result<u64, Error> {
         self.delete_outcomes(receipts, now)
     }
 
-    fn cancel(&self, process: ProcessId, now: Wall) -> Result<u64, Error> {
+    fn cancel(&self, process: ProcessId, now: Timestamp) -> Result<u64, Error> {
         self.cancel_process(process, now)
     }
 
-    fn retry_failed(&self, process: ProcessId, now: Wall) -> Result<u64, Error> {
+    fn retry_failed(&self, process: ProcessId, now: Timestamp) -> Result<u64, Error> {
         self.retry_process(process, now)
     }
 
-    fn delete(&self, process: ProcessId, now: Wall) -> Result<u64, Error> {
+    fn delete(&self, process: ProcessId, now: Timestamp) -> Result<u64, Error> {
         self.delete_process(process, now)
     }
 
-    fn enlist(&self, now: Wall) -> Result<WorkerId, Error> {
+    fn enlist(&self, now: Timestamp) -> Result<WorkerId, Error> {
         self.enlist_worker(now)
     }
 
-    fn retire(&self, worker: WorkerId, now: Wall) -> Result<(), Error> {
+    fn retire(&self, worker: WorkerId, now: Timestamp) -> Result<(), Error> {
         self.retire_worker(worker, now)
     }
 
-    fn claim(&self, worker: WorkerId, wanted: Wanted<'_>, now: Wall) -> Result<Claims, Error> {
+    fn claim(
+        &self,
+        worker: WorkerId,
+        wanted: ClaimRequest<'_>,
+        now: Timestamp,
+    ) -> Result<ClaimReply, Error> {
         self.claim_jobs(worker, wanted, now)
     }
 
-    fn settle(&self, ends: &[Settlement], now: Wall) -> Result<Vec<ProcessState>, Error> {
+    fn settle(&self, ends: &[Settlement], now: Timestamp) -> Result<Vec<ProcessState>, Error> {
         self.settle_ends(ends, now)
     }
 
-    fn reclaim(&self, now: Wall) -> Result<u64, Error> {
+    fn reclaim(&self, now: Timestamp) -> Result<u64, Error> {
         self.reclaim_jobs(now)
     }
 
@@ -284,7 +295,7 @@ impl JobStore for SqliteStore {
         worker: WorkerId,
         back: Duration,
         longest: Duration,
-        now: Wall,
+        now: Timestamp,
     ) -> Result<u64, Error> {
         self.pull_due(worker, back, longest, now)
     }
@@ -297,8 +308,8 @@ impl JobStore for SqliteStore {
         &self,
         kind: &str,
         processes: &[ProcessId],
-        now: Wall,
-    ) -> Result<Vec<Waiting>, Error> {
+        now: Timestamp,
+    ) -> Result<Vec<WaitingJobs>, Error> {
         self.read_waiting(kind, processes, now)
     }
 
@@ -306,9 +317,9 @@ impl JobStore for SqliteStore {
         &self,
         worker: WorkerId,
         process: ProcessId,
-        lane: &Lane,
+        lane: &JobLane,
         record: &str,
-        now: Wall,
+        now: Timestamp,
     ) -> Result<BatchNo, Error> {
         self.add_batch(worker, process, lane, record, now)
     }
@@ -320,8 +331,8 @@ impl JobStore for SqliteStore {
         after: Option<i64>,
         most: usize,
         bytes: u64,
-        now: Wall,
-    ) -> Result<Filled, Error> {
+        now: Timestamp,
+    ) -> Result<BatchFill, Error> {
         self.load_batch(worker, batch, after, (most, bytes), now)
     }
 
@@ -331,11 +342,11 @@ impl JobStore for SqliteStore {
         after: Option<i64>,
         most: usize,
         bytes: usize,
-    ) -> Result<Vec<Claimed>, Error> {
+    ) -> Result<Vec<ClaimedJob>, Error> {
         self.read_batch_jobs(batch, after, most, bytes)
     }
 
-    fn batch_jobs_by(&self, batch: BatchNo, numbers: &[u32]) -> Result<Vec<Claimed>, Error> {
+    fn batch_jobs_by(&self, batch: BatchNo, numbers: &[u32]) -> Result<Vec<ClaimedJob>, Error> {
         self.find_batch_jobs(batch, numbers)
     }
 
@@ -344,22 +355,22 @@ impl JobStore for SqliteStore {
         worker: WorkerId,
         batch: BatchNo,
         record: &str,
-        _now: Wall,
+        _now: Timestamp,
     ) -> Result<(), Error> {
         self.write_record(worker, batch, record)
     }
 
-    fn batches(&self, process: Option<ProcessId>) -> Result<Vec<Batch>, Error> {
+    fn batches(&self, process: Option<ProcessId>) -> Result<Vec<StoredBatch>, Error> {
         self.read_batches(process)
     }
 
     fn adopt_batches(
         &self,
         worker: WorkerId,
-        mine: &mut dyn FnMut(&Batch) -> bool,
+        mine: &mut dyn FnMut(&StoredBatch) -> bool,
         processes: &[ProcessId],
-        _now: Wall,
-    ) -> Result<Vec<Batch>, Error> {
+        _now: Timestamp,
+    ) -> Result<Vec<StoredBatch>, Error> {
         self.take_over(worker, mine, processes)
     }
 
@@ -370,7 +381,7 @@ impl JobStore for SqliteStore {
         at: i64,
         new_record: &str,
         old_record: &str,
-        now: Wall,
+        now: Timestamp,
     ) -> Result<BatchNo, Error> {
         self.divide_batch(worker, batch, at, (new_record, old_record), now)
     }
@@ -380,13 +391,13 @@ impl JobStore for SqliteStore {
         worker: WorkerId,
         batch: BatchNo,
         after: Option<i64>,
-        due: Option<Wall>,
-        now: Wall,
+        due: Option<Timestamp>,
+        now: Timestamp,
     ) -> Result<u64, Error> {
         self.empty_batch(worker, batch, after, due, false, now)
     }
 
-    fn close_batch(&self, worker: WorkerId, batch: BatchNo, now: Wall) -> Result<(), Error> {
+    fn close_batch(&self, worker: WorkerId, batch: BatchNo, now: Timestamp) -> Result<(), Error> {
         self.empty_batch(worker, batch, None, None, true, now)
             .map(drop)
     }
@@ -396,15 +407,15 @@ impl JobStore for SqliteStore {
         process: ProcessId,
         after: Option<JobId>,
         most: usize,
-    ) -> Result<Vec<Item>, Error> {
+    ) -> Result<Vec<JobSummary>, Error> {
         self.read_items(process, after, most)
     }
 
-    fn cancel_jobs(&self, jobs: &[JobId], now: Wall) -> Result<u64, Error> {
+    fn cancel_jobs(&self, jobs: &[JobId], now: Timestamp) -> Result<u64, Error> {
         self.cancel_waiting(jobs, now)
     }
 
-    fn chore(&self, now: Wall) -> Result<bool, Error> {
+    fn chore(&self, now: Timestamp) -> Result<bool, Error> {
         self.do_chore(now)
     }
 
@@ -422,11 +433,11 @@ impl JobStore for SqliteStore {
             .map_err(|error| writer::Fault::from(error).explain(&self.path))
     }
 
-    fn on_work(&self, wake: Weak<OnWork>) {
+    fn on_work(&self, wake: Weak<WorkSignal>) {
         self.wakes.lock().push(wake);
     }
 
-    fn check(&self, now: Wall) -> Result<Vec<Finding>, Error> {
+    fn check(&self, now: Timestamp) -> Result<Vec<HealthFinding>, Error> {
         self.look_at_health(now)
     }
 }

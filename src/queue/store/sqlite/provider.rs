@@ -2,9 +2,9 @@
 
 use rusqlite::{Connection, OptionalExtension, params};
 
-use crate::base::clock::Wall;
+use crate::base::clock::Timestamp;
 use crate::base::error::Error;
-use crate::queue::store::{BatchNo, Claimed, Filled, WorkerId};
+use crate::queue::store::{BatchFill, BatchNo, ClaimedJob, WorkerId};
 
 use super::SqliteStore;
 use super::batches::{Owned, owned};
@@ -34,7 +34,7 @@ fn load(
     (batch, of): (BatchNo, &Owned),
     after: Option<i64>,
     (most, bytes): (usize, u64),
-    now: Wall,
+    now: Timestamp,
 ) -> Result<Load, Fault> {
     let mut any = conn.prepare_cached("SELECT EXISTS (SELECT 1 FROM jobs WHERE batch = ?1)")?;
     let mut has_any: bool = any.query_row([batch.0], |row| row.get(0))?;
@@ -67,8 +67,8 @@ impl SqliteStore {
         batch: BatchNo,
         after: Option<i64>,
         (most, bytes): (usize, u64),
-        now: Wall,
-    ) -> Result<Filled, Error> {
+        now: Timestamp,
+    ) -> Result<BatchFill, Error> {
         let load = self.read(|conn| {
             let of = owned(conn, worker, batch)?;
             load(conn, (batch, &of), after, (most, bytes), now)
@@ -76,15 +76,15 @@ impl SqliteStore {
         self.write(Sync::AsSet, |conn| {
             let of = owned(conn, worker, batch)?;
             if of.cancelled != Some(false) {
-                return Ok(Filled::default());
+                return Ok(BatchFill::default());
             }
             let mut put = conn.prepare_cached(
                 "UPDATE jobs SET status = 3, batch = ?2, claim = claim + 1
                  WHERE id = ?1 AND status = 0 AND lane = ?3 AND visible_at <= ?4",
             )?;
-            let mut filled = Filled {
+            let mut filled = BatchFill {
                 next: load.next,
-                ..Filled::default()
+                ..BatchFill::default()
             };
             for (id, size) in &load.jobs {
                 // Somebody may have been quicker.
@@ -109,7 +109,7 @@ impl SqliteStore {
         after: Option<i64>,
         most: usize,
         bytes: usize,
-    ) -> Result<Vec<Claimed>, Error> {
+    ) -> Result<Vec<ClaimedJob>, Error> {
         let (most, bytes) = (i64::try_from(most).unwrap_or(i64::MAX), bytes as u64);
         self.read_in_batch(batch, |conn, _| {
             let mut find = conn.prepare_cached(IN_BATCH)?;
@@ -130,7 +130,7 @@ impl SqliteStore {
         &self,
         batch: BatchNo,
         numbers: &[u32],
-    ) -> Result<Vec<Claimed>, Error> {
+    ) -> Result<Vec<ClaimedJob>, Error> {
         self.read_in_batch(batch, |conn, process| {
             let mut find =
                 conn.prepare_cached("SELECT 1 FROM jobs WHERE id = ?1 AND batch = ?2")?;
@@ -150,7 +150,7 @@ impl SqliteStore {
         &self,
         batch: BatchNo,
         which: impl FnOnce(&Connection, i64) -> Result<Vec<i64>, Fault>,
-    ) -> Result<Vec<Claimed>, Error> {
+    ) -> Result<Vec<ClaimedJob>, Error> {
         self.read(|conn| {
             // All of one moment.
             let conn = &*conn.unchecked_transaction()?;
@@ -179,9 +179,9 @@ impl SqliteStore {
         worker: WorkerId,
         batch: BatchNo,
         after: Option<i64>,
-        due: Option<Wall>,
+        due: Option<Timestamp>,
         close: bool,
-        now: Wall,
+        now: Timestamp,
     ) -> Result<u64, Error> {
         let mut back = 0;
         loop {
@@ -216,8 +216,8 @@ impl SqliteStore {
         batch: BatchNo,
         of: &Owned,
         after: Option<i64>,
-        due: Option<Wall>,
-        now: Wall,
+        due: Option<Timestamp>,
+        now: Timestamp,
     ) -> Result<(i64, bool), Fault> {
         let after = after.unwrap_or(-1);
         let mut find = conn.prepare_cached(

@@ -6,11 +6,11 @@ use rusqlite::{Connection, OptionalExtension, Row, params};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use crate::base::clock::Wall;
+use crate::base::clock::Timestamp;
 use crate::base::error::Error;
 use crate::base::id::{JobId, ProcessId};
 use crate::queue::job::{AttemptError, JobResult, JobState, ProcessState};
-use crate::queue::store::{Delivery, Lane, Receipt};
+use crate::queue::store::{DeliveredResult, JobLane, JobReceipt};
 
 use super::SqliteStore;
 use super::counters::Ledger;
@@ -53,7 +53,7 @@ impl SqliteStore {
         })
     }
 
-    pub(super) fn read_lanes(&self, process: ProcessId) -> Result<Vec<Arc<Lane>>, Error> {
+    pub(super) fn read_lanes(&self, process: ProcessId) -> Result<Vec<Arc<JobLane>>, Error> {
         self.read(|conn| {
             let Some(no) = process_no(conn, process)? else {
                 return Ok(Vec::new());
@@ -92,7 +92,7 @@ impl SqliteStore {
         let status = shown(written);
         let history: Option<String> = row.get(11)?;
         let history = history.and_then(|text| serde_json::from_str::<History>(&text).ok());
-        let created_at = Wall(row.get(0)?);
+        let created_at = Timestamp(row.get(0)?);
         Ok(JobState {
             job_id: self.job_id(id, created_at),
             process_id: id_of(&row.get::<_, Vec<u8>>(1)?)?,
@@ -105,7 +105,7 @@ impl SqliteStore {
             crashes: small(row.get(6)?),
             created_at,
             due_at: match written {
-                rows::PENDING | rows::HELD => Some(Wall(row.get(7)?)),
+                rows::PENDING | rows::HELD => Some(Timestamp(row.get(7)?)),
                 _ => None,
             },
             result: json(row.get(10)?)?,
@@ -117,10 +117,10 @@ impl SqliteStore {
     pub(super) fn read_outcomes(
         &self,
         process: ProcessId,
-        after: Option<Receipt>,
+        after: Option<JobReceipt>,
         most: usize,
         bytes: usize,
-    ) -> Result<Vec<Delivery>, Error> {
+    ) -> Result<Vec<DeliveredResult>, Error> {
         self.read(|conn| {
             let Some(no) = process_no(conn, process)? else {
                 return Ok(Vec::new());
@@ -156,17 +156,17 @@ impl SqliteStore {
         conn: &Connection,
         row: &Row<'_>,
         process_id: ProcessId,
-    ) -> Result<Delivery, Fault> {
+    ) -> Result<DeliveredResult, Fault> {
         let id = row.get(0)?;
-        let lane: Arc<Lane> = self.lane(conn, row.get(4)?)?;
+        let lane: Arc<JobLane> = self.lane(conn, row.get(4)?)?;
         let status: i64 = row.get(2)?;
-        Ok(Delivery {
-            receipt: Receipt {
+        Ok(DeliveredResult {
+            receipt: JobReceipt {
                 job: id,
                 claim: row.get(1)?,
             },
             result: JobResult {
-                job_id: self.job_id(id, Wall(row.get(3)?)),
+                job_id: self.job_id(id, Timestamp(row.get(3)?)),
                 process_id,
                 item_id: row.get(6)?,
                 request_hash: row.get(7)?,
@@ -179,7 +179,11 @@ impl SqliteStore {
         })
     }
 
-    pub(super) fn delete_outcomes(&self, receipts: &[Receipt], now: Wall) -> Result<u64, Error> {
+    pub(super) fn delete_outcomes(
+        &self,
+        receipts: &[JobReceipt],
+        now: Timestamp,
+    ) -> Result<u64, Error> {
         if receipts.is_empty() {
             return Ok(0);
         }

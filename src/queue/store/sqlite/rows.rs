@@ -5,11 +5,11 @@ use std::sync::Arc;
 use rusqlite::{Connection, OptionalExtension, Row, params};
 use uuid::Uuid;
 
-use crate::base::clock::Wall;
+use crate::base::clock::Timestamp;
 use crate::base::error::Error;
 use crate::base::id::{JobId, ProcessId};
-use crate::queue::job::{Counts, JobStatus, ProcessState, Spent};
-use crate::queue::store::Lane;
+use crate::queue::job::{JobCounts, JobStatus, ProcessState, Spent};
+use crate::queue::store::JobLane;
 
 use super::SqliteStore;
 use super::writer::Fault;
@@ -58,7 +58,7 @@ pub(super) fn process_of(job: i64) -> i64 {
 
 /// A UUID (version 7) that holds when the job was created, the database's salt and the job's key: it
 /// needs neither a column nor an index.
-pub(super) fn job_id(key: i64, created_at: Wall, salt: u16) -> JobId {
+pub(super) fn job_id(key: i64, created_at: Timestamp, salt: u16) -> JobId {
     let head = stamp(created_at) << 16 | 0x7000 | u64::from(salt & 0xfff);
     JobId(Uuid::from_u64_pair(head, 1 << 63 | key.cast_unsigned()))
 }
@@ -68,7 +68,7 @@ pub(super) fn key_of(id: JobId) -> i64 {
     (id.0.as_u64_pair().1 & ((1 << 62) - 1)).cast_signed()
 }
 
-fn stamp(at: Wall) -> u64 {
+fn stamp(at: Timestamp) -> u64 {
     u64::try_from(at.0).unwrap_or(0) & ((1 << 48) - 1)
 }
 
@@ -113,7 +113,7 @@ pub(super) fn process(row: &Row<'_>) -> rusqlite::Result<ProcessState> {
         process_id: ProcessId(Uuid::from_slice(&bytes).unwrap_or_default()),
         sealed: number(1)? == total,
         cancelled: row.get(2)?,
-        counts: Counts {
+        counts: JobCounts {
             total,
             pending: number(4)?,
             in_progress: number(5)?,
@@ -132,8 +132,8 @@ pub(super) fn process(row: &Row<'_>) -> rusqlite::Result<ProcessState> {
                 None
             },
         },
-        created_at: Wall(row.get(15)?),
-        changed_at: Wall(row.get(16)?),
+        created_at: Timestamp(row.get(15)?),
+        changed_at: Timestamp(row.get(16)?),
         // What cannot be read is not worth losing sight of the process for.
         info: info
             .and_then(|text| serde_json::from_str(&text).ok())
@@ -170,13 +170,13 @@ pub(super) fn lane_no(
 
 impl SqliteStore {
     /// A lane by its number. Numbers are never used twice, so what was read once stays true.
-    pub(super) fn lane(&self, conn: &Connection, no: i64) -> Result<Arc<Lane>, Fault> {
+    pub(super) fn lane(&self, conn: &Connection, no: i64) -> Result<Arc<JobLane>, Fault> {
         if let Some(lane) = self.lanes.lock().get(&no) {
             return Ok(lane.clone());
         }
         let mut find = conn.prepare_cached("SELECT kind, name, step FROM lanes WHERE no = ?1")?;
         let lane = Arc::new(find.query_row([no], |row| {
-            Ok(Lane {
+            Ok(JobLane {
                 kind: row.get(0)?,
                 name: row.get(1)?,
                 step: small(row.get(2)?),
@@ -190,7 +190,7 @@ impl SqliteStore {
         Ok(lane)
     }
 
-    pub(super) fn job_id(&self, key: i64, created_at: Wall) -> JobId {
+    pub(super) fn job_id(&self, key: i64, created_at: Timestamp) -> JobId {
         job_id(key, created_at, self.salt)
     }
 }
@@ -203,12 +203,12 @@ mod tests {
     fn an_id_holds_the_key_and_sorts_by_time() {
         let keys = [0, 1, key(1, 0), key(MOST_PROCESSES - 1, MOST_JOBS - 1)];
         for key in keys {
-            let id = job_id(key, Wall(1_763_000_000_000), 0xabc);
+            let id = job_id(key, Timestamp(1_763_000_000_000), 0xabc);
             assert_eq!(key_of(id), key);
             assert_eq!(id.0.get_version_num(), 7);
             assert_eq!(id.0.get_variant(), uuid::Variant::RFC4122);
         }
-        assert!(job_id(9, Wall(1), 0) < job_id(1, Wall(2), 0));
-        assert_ne!(job_id(1, Wall(1), 0), job_id(1, Wall(1), 1));
+        assert!(job_id(9, Timestamp(1), 0) < job_id(1, Timestamp(2), 0));
+        assert_ne!(job_id(1, Timestamp(1), 0), job_id(1, Timestamp(1), 1));
     }
 }

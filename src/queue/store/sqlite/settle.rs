@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use rusqlite::{Connection, OptionalExtension, ToSql, params};
 
-use crate::base::clock::Wall;
+use crate::base::clock::Timestamp;
 use crate::base::error::Error;
 use crate::queue::job::ProcessState;
 use crate::queue::store::{ClaimOutcome, Settlement};
@@ -63,7 +63,7 @@ impl SqliteStore {
     pub(super) fn settle_ends(
         &self,
         ends: &[Settlement],
-        now: Wall,
+        now: Timestamp,
     ) -> Result<Vec<ProcessState>, Error> {
         if ends.is_empty() {
             return Ok(Vec::new());

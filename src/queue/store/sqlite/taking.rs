@@ -10,7 +10,7 @@ use uuid::Uuid;
 use crate::base::error::{Error, ErrorKind};
 use crate::base::id::ProcessId;
 use crate::base::private;
-use crate::queue::store::Taking;
+use crate::queue::store::ConsumerLock;
 
 use super::SqliteStore;
 
@@ -20,7 +20,7 @@ struct Held {
     path: PathBuf,
 }
 
-impl Taking for Held {}
+impl ConsumerLock for Held {}
 
 impl Drop for Held {
     fn drop(&mut self) {
@@ -34,7 +34,7 @@ impl SqliteStore {
         &self,
         process: ProcessId,
         who: &str,
-    ) -> Result<Box<dyn Taking>, Error> {
+    ) -> Result<Box<dyn ConsumerLock>, Error> {
         let folder = self.beside(".workers");
         let path = folder.join(format!("{process}.results"));
         let cannot = |error: io::Error| {

@@ -10,7 +10,7 @@ use crate::queue::store::conformance::{Again, Opened, suite};
 
 use super::*;
 
-const T: Wall = Wall(1_763_000_000_000);
+const T: Timestamp = Timestamp(1_763_000_000_000);
 
 pub(crate) fn opened(durability: Durability) -> Opened {
     let dir = Arc::new(TempDir::new().unwrap());

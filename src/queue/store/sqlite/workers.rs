@@ -8,11 +8,11 @@ use std::path::{Path, PathBuf};
 use rusqlite::{Connection, params};
 use uuid::Uuid;
 
-use crate::base::clock::Wall;
+use crate::base::clock::Timestamp;
 use crate::base::error::{Error, ErrorKind};
 use crate::base::host::host;
 use crate::base::private;
-use crate::queue::store::{MOST_CRASHES, WorkerId};
+use crate::queue::store::{MAX_CRASHES, WorkerId};
 
 use super::SqliteStore;
 use super::counters::Ledger;
@@ -58,7 +58,7 @@ impl SqliteStore {
         self.beside(".workers").join(format!("{name}.lock"))
     }
 
-    pub(super) fn enlist_worker(&self, now: Wall) -> Result<WorkerId, Error> {
+    pub(super) fn enlist_worker(&self, now: Timestamp) -> Result<WorkerId, Error> {
         let folder = self.beside(".workers");
         let cannot = |error: io::Error| {
             let why = format!(
@@ -95,7 +95,7 @@ impl SqliteStore {
         Ok(WorkerId(no))
     }
 
-    pub(super) fn retire_worker(&self, worker: WorkerId, now: Wall) -> Result<(), Error> {
+    pub(super) fn retire_worker(&self, worker: WorkerId, now: Timestamp) -> Result<(), Error> {
         let given_back = self.write(Sync::AsSet, |conn| {
             give_back(conn, worker.0, Held::Spare, now).map(|back| back.unwrap_or(0))
         });
@@ -114,7 +114,7 @@ impl SqliteStore {
         Ok(())
     }
 
-    pub(super) fn reclaim_jobs(&self, now: Wall) -> Result<u64, Error> {
+    pub(super) fn reclaim_jobs(&self, now: Timestamp) -> Result<u64, Error> {
         let mut affected = self.retire_late(now)?;
         for worker in self.listed()? {
             let Pulse::Dead(held) = self.pulse(&worker) else {
@@ -141,7 +141,7 @@ impl SqliteStore {
     }
 
     /// Takes those workers of this process off the list that have ended when it could not be written.
-    fn retire_late(&self, now: Wall) -> Result<u64, Error> {
+    fn retire_late(&self, now: Timestamp) -> Result<u64, Error> {
         let left: Vec<i64> = {
             let workers = self.workers.lock();
             let left = workers.iter().filter(|(_, enlisted)| enlisted.left);
@@ -273,7 +273,12 @@ enum Held {
 }
 
 /// Gives back what a worker had and takes it off the list. `None` if it was not on it.
-fn give_back(conn: &Connection, worker: i64, held: Held, now: Wall) -> Result<Option<u64>, Fault> {
+fn give_back(
+    conn: &Connection,
+    worker: i64,
+    held: Held,
+    now: Timestamp,
+) -> Result<Option<u64>, Fault> {
     let (died, lost) = (held == Held::ByTheDead, held != Held::Spare);
     let mut strike = conn.prepare_cached("DELETE FROM workers WHERE no = ?1")?;
     if strike.execute([worker])? == 0 {
@@ -292,8 +297,8 @@ fn give_back(conn: &Connection, worker: i64, held: Held, now: Wall) -> Result<Op
         let crashes = crashes + i64::from(died);
         let status = if is_cancelled(conn, process_of(*id))? {
             CANCELLED
-        } else if died && small(crashes) >= MOST_CRASHES {
-            let why = format!("its worker died while it ran, for the {MOST_CRASHES}th time");
+        } else if died && small(crashes) >= MAX_CRASHES {
+            let why = format!("its worker died while it ran, for the {MAX_CRASHES}th time");
             save_outcome(conn, *id, Some(&Error::new(ErrorKind::Crashed, why)), None)?;
             FAILED
         } else {

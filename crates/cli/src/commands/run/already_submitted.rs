@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use batchwright::{BatchAccount, BatchInfo, Plan, ProcessId};
+use batchwright::{BatchAccount, BatchInfo, ProcessId, RunPlan};
 
 use crate::format::{count, span};
 
@@ -15,7 +15,7 @@ pub struct AlreadySubmitted<'a> {
     pub asked: (&'a str, Option<BatchAccount>),
     /// Items at providers.
     pub at_provider: u64,
-    pub plan: &'a Plan,
+    pub plan: &'a RunPlan,
     /// Words for a command on this queue.
     pub data_dir: &'a str,
 }
@@ -80,7 +80,7 @@ impl AlreadySubmitted<'_> {
         let account = match own {
             Some(own) if others && provider == *asked => match batches {
                 [first, ..] if first.base_url != own.base_url => {
-                    format!(", {}", batchwright::shown_url(&first.base_url))
+                    format!(", {}", batchwright::redacted_url(&first.base_url))
                 }
                 _ => ", made with another key".to_owned(),
             },

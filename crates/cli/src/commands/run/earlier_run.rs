@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use batchwright::{
-    Error, FileRunError, JobQueue, ProcessId, ProcessState, QueuedRun, ResultsAppender, Sidecar,
+    Error, FileRunError, JobQueue, ProcessId, ProcessState, QueueRun, ResultsAppender, Sidecar,
     SqliteOptions, file_id,
 };
 
@@ -228,7 +228,7 @@ impl EarlierRunSearch<'_> {
 
     /// Looks at what the queue's processes tell of themselves.
     fn of_processes(&self, queue: &JobQueue) -> Result<Option<EarlierRun>, Refusal> {
-        let Ok(own) = QueuedRun::process_of(self.output) else {
+        let Ok(own) = QueueRun::process_of(self.output) else {
             // Whoever opens the output says so.
             return Ok(None);
         };

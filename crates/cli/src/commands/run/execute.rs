@@ -1,6 +1,6 @@
 //! Carries a prepared run out: calls of its own, or through the queue.
 
-use batchwright::{Extract, FileRun, Limits, Report, RetryPolicy, Route};
+use batchwright::{Extract, FileRun, Limits, RetryPolicy, Route, RunReport};
 
 use super::prepare::{Prepared, PreparedRun};
 use super::summary::{QueueFacts, Setup};
@@ -14,7 +14,7 @@ use crate::settings::refused;
 
 /// How a run ended.
 pub struct Ended {
-    pub report: Report,
+    pub report: RunReport,
     pub setup: Setup,
     /// What the queue adds, where the run went through it.
     pub queue: Option<QueueFacts>,
@@ -63,7 +63,7 @@ fn direct(
     route: Route<'static>,
     setup: &Setup,
     session: &Session,
-) -> Result<Report, Refusal> {
+) -> Result<RunReport, Refusal> {
     let report = run
         .concurrency(setup.concurrency)
         .on_error(args.on_error.policy())

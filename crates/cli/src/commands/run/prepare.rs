@@ -3,7 +3,9 @@
 
 use std::path::Path;
 
-use batchwright::{FileRun, FileRunError, FileRunOptions, Limits, Output, Plan, Prompts, Settings};
+use batchwright::{
+    FileRun, FileRunError, FileRunOptions, Limits, Prompts, RunOutput, RunPlan, Settings,
+};
 
 use super::resolve::Resolved;
 use super::run_queue::RunQueue;
@@ -19,7 +21,7 @@ use crate::strategy::EffectiveStrategy;
 
 pub struct Prepared {
     pub run: PreparedRun,
-    pub plan: Plan,
+    pub plan: RunPlan,
     /// Whom calls are made to; nobody when nothing is to be done.
     pub provider: Option<(Chosen, Clients)>,
     pub settings: Settings,
@@ -131,7 +133,7 @@ fn compare(
 }
 
 impl PreparedRun {
-    fn plan(&self) -> &Plan {
+    fn plan(&self) -> &RunPlan {
         match self {
             Self::Direct(run) => run.plan(),
             Self::ViaQueue(run) => run.plan(),
@@ -146,14 +148,14 @@ impl PreparedRun {
     }
 }
 
-fn output(args: &RunArgs) -> Output {
+fn output(args: &RunArgs) -> RunOutput {
     match &args.output {
-        Some(path) if path != Path::new("-") => Output::file(path),
-        _ => Output::writer(std::io::stdout()),
+        Some(path) if path != Path::new("-") => RunOutput::file(path),
+        _ => RunOutput::writer(std::io::stdout()),
     }
 }
 
-fn say_plan(args: &RunArgs, plan: &Plan, session: &Session) {
+fn say_plan(args: &RunArgs, plan: &RunPlan, session: &Session) {
     if !plan.resumable && args.output.is_some() && !args.dry_run {
         session.say("the output is not a regular file: this run cannot be resumed");
     }
@@ -165,7 +167,7 @@ fn say_plan(args: &RunArgs, plan: &Plan, session: &Session) {
 }
 
 /// Where no model can be asked, answers that models gave are not replaced by the beginnings of texts.
-fn refuse_extract_over_answers(chosen: Option<&Chosen>, plan: &Plan) -> Result<(), Refusal> {
+fn refuse_extract_over_answers(chosen: Option<&Chosen>, plan: &RunPlan) -> Result<(), Refusal> {
     let fallen = chosen.is_some_and(Chosen::fell_to_extract);
     if fallen && plan.changed > 0 && plan.models_before.iter().any(|model| model != "extract") {
         return Err(Refusal::could_not_run(format!(

@@ -2,7 +2,7 @@
 
 use std::io::Write;
 
-use batchwright::{Report, StopReason};
+use batchwright::{RunReport, StopReason};
 
 use super::execute::Ended;
 use super::prepare::Prepared;
@@ -53,7 +53,7 @@ pub fn report(args: &RunArgs, ended: &Ended, session: &Session) -> Exit {
     exit
 }
 
-fn exit_of_direct(args: &RunArgs, report: &Report, signals: &Signals) -> Exit {
+fn exit_of_direct(args: &RunArgs, report: &RunReport, signals: &Signals) -> Exit {
     if has_unsaved(report) {
         return Exit::CouldNotRun;
     }
@@ -79,7 +79,12 @@ fn exit_of_direct(args: &RunArgs, report: &Report, signals: &Signals) -> Exit {
     }
 }
 
-fn exit_of_queued(args: &RunArgs, report: &Report, queue: &QueueFacts, signals: &Signals) -> Exit {
+fn exit_of_queued(
+    args: &RunArgs,
+    report: &RunReport,
+    queue: &QueueFacts,
+    signals: &Signals,
+) -> Exit {
     let summary = &report.summary;
     match &report.stop {
         _ if !report.unsaved.is_empty() => Exit::CouldNotRun,
@@ -98,12 +103,12 @@ fn exit_of_queued(args: &RunArgs, report: &Report, queue: &QueueFacts, signals: 
 }
 
 /// Whether there are results that no file would take. A reader that went away wants none.
-fn has_unsaved(report: &Report) -> bool {
+fn has_unsaved(report: &RunReport) -> bool {
     !report.unsaved.is_empty() && !matches!(report.stop, Some(StopReason::SinkClosed))
 }
 
 /// Shows such results rather than to drop them.
-fn print_unsaved(report: &Report) {
+fn print_unsaved(report: &RunReport) {
     if !has_unsaved(report) {
         return;
     }

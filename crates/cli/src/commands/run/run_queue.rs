@@ -4,8 +4,8 @@
 use std::path::{Path, PathBuf};
 
 use batchwright::{
-    BatchClient, BatchInfo, Durability, JobQueue, Plan, ProcessId, ProcessInfo, QueuedReport,
-    QueuedRun, Settings, SqliteOptions, Strategy,
+    BatchClient, BatchInfo, Durability, JobQueue, ProcessId, ProcessInfo, QueueRun, QueueRunReport,
+    RunPlan, Settings, SqliteOptions, Strategy,
 };
 
 use super::already_submitted::AlreadySubmitted;
@@ -87,7 +87,7 @@ impl RunQueue {
             (Some(earlier), _) => (earlier.process, earlier.lines),
             (None, _) if !batch || (args.dry_run && !database.exists()) => return Ok(None),
             (None, None) => (ProcessId::new(), Vec::new()),
-            (None, Some(path)) => match QueuedRun::process_of(path) {
+            (None, Some(path)) => match QueueRun::process_of(path) {
                 Ok(process) => (process, Vec::new()),
                 Err(error) => {
                     let path = path.display();
@@ -125,7 +125,7 @@ impl RunQueue {
         &self,
         chosen: &Chosen,
         settings: &Settings,
-        plan: &Plan,
+        plan: &RunPlan,
         strategy: Strategy,
     ) -> Result<Vec<String>, Refusal> {
         let (id, name) = (self.process, chosen.name());
@@ -186,7 +186,7 @@ impl RunQueue {
     /// Lines on what remains, and how to come back or give up.
     pub fn remaining(
         &self,
-        ended: &QueuedReport,
+        ended: &QueueRunReport,
         lacks_its_key: &dyn Fn(&BatchInfo) -> bool,
     ) -> Vec<String> {
         let mut lines = Vec::new();

@@ -1,6 +1,6 @@
 //! What a run says of itself at its beginning and its end.
 
-use batchwright::{ErrorKind, Plan, Report, StopReason, Strategy, Summary, shown_url};
+use batchwright::{ErrorKind, RunPlan, RunReport, StopReason, Strategy, Summary, redacted_url};
 
 use crate::args::run::RunArgs;
 use crate::display;
@@ -18,7 +18,7 @@ const WITHOUT_IDS: &str = "without an id: theirs is a fingerprint of the request
     --id-column NAME, gives better ones)";
 
 /// What is to be done.
-pub fn plan_line(plan: &Plan, total: u64) -> String {
+pub fn plan_line(plan: &RunPlan, total: u64) -> String {
     let mut parts = Vec::new();
     let mut part = |n: u64, what: &str| {
         if n > 0 {
@@ -58,7 +58,7 @@ pub fn plan_line(plan: &Plan, total: u64) -> String {
 }
 
 /// What becomes of items whose reply was paid for and cannot be used.
-pub fn unusable_line(args: &RunArgs, plan: &Plan) -> Option<String> {
+pub fn unusable_line(args: &RunArgs, plan: &RunPlan) -> Option<String> {
     let n = count(plan.unusable_before);
     (plan.unusable_before > 0).then(|| match args.ask_again {
         true => format!(
@@ -72,7 +72,7 @@ pub fn unusable_line(args: &RunArgs, plan: &Plan) -> Option<String> {
 }
 
 /// What a dry run has found out.
-pub fn print_dry_run(args: &RunArgs, plan: &Plan, setup: &Setup, tokens: Option<u64>) -> Exit {
+pub fn print_dry_run(args: &RunArgs, plan: &RunPlan, setup: &Setup, tokens: Option<u64>) -> Exit {
     let mut exit = Exit::Success;
     let concurrency = setup.concurrency;
     if args.json {
@@ -178,7 +178,7 @@ impl Setup {
 }
 
 /// The summary for people.
-pub fn print(args: &RunArgs, report: &Report, setup: &Setup, queue: Option<&QueueFacts>) {
+pub fn print(args: &RunArgs, report: &RunReport, setup: &Setup, queue: Option<&QueueFacts>) {
     let summary = &report.summary;
     if let Some(stop) = &report.stop {
         display::say(&stop_line(stop));
@@ -277,14 +277,14 @@ pub fn print(args: &RunArgs, report: &Report, setup: &Setup, queue: Option<&Queu
 }
 
 /// That the address given for an OpenAI-compatible API lacks its last part.
-fn without_version(args: &RunArgs, report: &Report) -> Option<String> {
+fn without_version(args: &RunArgs, report: &RunReport) -> Option<String> {
     let given = args.provider.base_url.clone();
     let address = given.or_else(|| std::env::var("OPENAI_BASE_URL").ok())?;
     let stop = report.stop.as_ref().map(ToString::to_string);
     let mut said = report.summary.error_samples.values().chain(&stop);
     let refused = said.any(|said| said.contains("Invalid URL"));
     (refused && !address.contains("/v1")).then(|| {
-        let shown = shown_url(&address);
+        let shown = redacted_url(&address);
         format!("  the address {shown} has no /v1, which such APIs want at its end")
     })
 }
@@ -415,7 +415,7 @@ fn stop_line(stop: &StopReason) -> String {
 /// The summary for programs. Returns how the run ends: otherwise than it was to if nobody could be told.
 pub fn print_json(
     args: &RunArgs,
-    report: &Report,
+    report: &RunReport,
     setup: &Setup,
     exit: Exit,
     queue: Option<&QueueFacts>,

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use batchwright::{
     BatchAccount, BatchClient, BatchInfo, Error, ErrorKind, ErrorPolicy, FileRunError,
-    FileRunOptions, Output, Plan, Prompts, QueuedReport, QueuedRun, Report, RetryPolicy, Route,
-    Scale, Settings, Worker,
+    FileRunOptions, Prompts, QueueRun, QueueRunReport, RetryPolicy, Route, RunOutput, RunPlan,
+    RunReport, Settings, Worker, WorkerScale,
 };
 
 use super::run_queue::RunQueue;
@@ -21,7 +21,7 @@ use crate::settings::refused;
 /// A run that is compared with what is on the queue.
 pub struct ViaQueue {
     pub queue: RunQueue,
-    run: QueuedRun,
+    run: QueueRun,
 }
 
 impl ViaQueue {
@@ -29,14 +29,14 @@ impl ViaQueue {
     pub fn prepare(
         queue: RunQueue,
         prompts: Prompts,
-        output: Output,
+        output: RunOutput,
         options: FileRunOptions,
     ) -> Result<Self, FileRunError> {
-        let run = QueuedRun::prepare(prompts, output, options, &queue.queue, queue.process)?;
+        let run = QueueRun::prepare(prompts, output, options, &queue.queue, queue.process)?;
         Ok(Self { queue, run })
     }
 
-    pub fn plan(&self) -> &Plan {
+    pub fn plan(&self) -> &RunPlan {
         self.run.plan()
     }
 }
@@ -57,7 +57,7 @@ impl QueuedRunner<'_> {
         &self,
         via_queue: ViaQueue,
         session: &Session,
-    ) -> Result<(Report, QueueFacts), Refusal> {
+    ) -> Result<(RunReport, QueueFacts), Refusal> {
         let ViaQueue { queue, run } = via_queue;
         queue.note().iter().for_each(|line| session.say(line));
         let run = run
@@ -111,7 +111,7 @@ impl QueuedRunner<'_> {
             .completions((self.make_route)(chosen, clients))
             .retry(self.retry)
             .max_retries(self.args.pace.max_retries)
-            .scale(Scale::fixed(calls))
+            .scale(WorkerScale::fixed(calls))
             .batch_settings(self.settings.batch_settings().map_err(refused)?)
             .batch_clients(manager.clients_by_account().map_err(refused)?)
             .on_error(ErrorPolicy::StopOnCriticalError);
@@ -123,7 +123,7 @@ impl QueuedRunner<'_> {
 }
 
 /// What the queue adds to the JSON of a run.
-fn json(queue: &RunQueue, ended: &QueuedReport) -> Vec<(&'static str, serde_json::Value)> {
+fn json(queue: &RunQueue, ended: &QueueRunReport) -> Vec<(&'static str, serde_json::Value)> {
     vec![
         ("process_id", serde_json::json!(queue.process)),
         ("submitted", ended.submitted.into()),
@@ -134,7 +134,7 @@ fn json(queue: &RunQueue, ended: &QueuedReport) -> Vec<(&'static str, serde_json
 }
 
 /// The same for people.
-fn batches_line(ended: &QueuedReport) -> String {
+fn batches_line(ended: &QueueRunReport) -> String {
     let mut text = format!("{} created", count(ended.created));
     for (n, what) in [
         (ended.submitted, "items submitted"),

@@ -6,8 +6,8 @@ use std::thread;
 use std::time::Duration;
 
 use batchwright::{
-    BatchInfo, Clock, Counts, Effective, ProcessId, ProcessState, Progress, Settings, Strategy,
-    SystemClock, Tracker,
+    BatchInfo, Clock, EffectiveStrategy, JobCounts, ProcessId, ProcessState, Progress,
+    ProgressTracker, Settings, Strategy, SystemClock,
 };
 use console::Term;
 use serde_json::{Value, json};
@@ -65,7 +65,7 @@ pub struct Row {
     pub process: ProcessState,
     pub progress: Progress,
     pub batches: Vec<BatchInfo>,
-    pub effective: Effective,
+    pub effective: EffectiveStrategy,
     /// The models that its jobs name, or that have answered them, as far as that is known.
     pub models: Vec<String>,
     /// Who has its batches, or has answered, as far as that is known.
@@ -155,9 +155,13 @@ impl Row {
 }
 
 /// By what a process is carried out: by its batches where it has some, else by the present settings.
-fn effective(process: &ProcessState, batches: &[BatchInfo], settings: &Settings) -> Effective {
+fn effective(
+    process: &ProcessState,
+    batches: &[BatchInfo],
+    settings: &Settings,
+) -> EffectiveStrategy {
     if !batches.is_empty() || process.counts.at_provider > 0 {
-        return Effective::possible(Strategy::Batch);
+        return EffectiveStrategy::possible(Strategy::Batch);
     }
     effective_strategy(settings)
 }
@@ -167,7 +171,7 @@ struct Looks<'a> {
     args: &'a StatusArgs,
     queue: Option<batchwright::JobQueue>,
     only: Option<ProcessId>,
-    tracker: Tracker,
+    tracker: ProgressTracker,
     settings: Settings,
     asked: Asked,
 }
@@ -185,7 +189,7 @@ impl<'a> Looks<'a> {
             args,
             queue,
             only,
-            tracker: Tracker::new(),
+            tracker: ProgressTracker::new(),
             asked: Asked::default(),
             settings: settings(args.data.data_dir.as_deref())?,
         })
@@ -386,7 +390,7 @@ fn watch(args: &StatusArgs) -> Result<(), Trouble> {
 }
 
 /// What a line a change is about.
-type Seen = (Counts, bool, bool, Vec<String>);
+type Seen = (JobCounts, bool, bool, Vec<String>);
 
 /// The batches, each on a line, or on several where the terminal is too narrow for it.
 fn batch_lines(rows: &[Row], width: Option<usize>) -> String {

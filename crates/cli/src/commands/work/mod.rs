@@ -8,8 +8,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use batchwright::{
-    Context, Durability, Error, ErrorPolicy, JobQueue, Key, RunningWorker, Settings, SettingsWatch,
-    SqliteOptions, StopReason, Worker, WorkerReport,
+    Context, Durability, Error, ErrorPolicy, JobQueue, RunningWorker, SettingKey, Settings,
+    SettingsWatch, SqliteOptions, StopReason, Worker, WorkerReport,
 };
 use crossbeam_channel::RecvTimeoutError;
 
@@ -183,7 +183,7 @@ type Values = Vec<(&'static str, Option<String>)>;
 
 /// What every key comes to.
 fn values(settings: &Settings) -> Values {
-    let keys = Key::all().iter().map(Key::name);
+    let keys = SettingKey::all().iter().map(SettingKey::name);
     let value = |name| {
         settings
             .explain(name)

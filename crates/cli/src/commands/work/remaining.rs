@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use batchwright::{BatchInfo, EMBEDDING, Error, JobQueue, ProcessId, ProcessState};
+use batchwright::{BatchInfo, EMBEDDING_KIND, Error, JobQueue, ProcessId, ProcessState};
 
 use crate::args::work::WorkArgs;
 use crate::batches;
@@ -162,7 +162,7 @@ impl EmbeddingsNote {
             return;
         }
         // A queue that cannot be read is told of by the worker.
-        let waiting = queue.waiting(EMBEDDING).unwrap_or(0);
+        let waiting = queue.waiting(EMBEDDING_KIND).unwrap_or(0);
         if waiting > 0 {
             self.said = true;
             let waiting = count(waiting);
