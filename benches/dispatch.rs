@@ -4,9 +4,9 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use batchwright::client::{QuotaKey, Sent};
 use batchwright::{
-    Bulk, Context, Error, ErrorKind, LlmClient, QuotaKey, Request, Response, RetryPolicy, Route,
-    Sent, client_fn,
+    Bulk, Context, Error, ErrorKind, LlmClient, Request, Response, RetryPolicy, Route, client_fn,
 };
 use criterion::measurement::WallTime;
 use criterion::{

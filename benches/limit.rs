@@ -4,10 +4,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use batchwright::{
-    Context, Error, HttpHeaders, HttpReply, HttpRequest, Limits, LlmClient, LlmConfig, QuotaKey,
-    Request, Response, Route, Secret, Transport, request_hash,
-};
+use batchwright::client::{QuotaKey, request_hash};
+use batchwright::unstable::{HttpHeaders, HttpReply, HttpRequest, Transport};
+use batchwright::{Context, Error, Limits, LlmClient, LlmConfig, Request, Response, Route, Secret};
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 
 /// Answers at once, and has a quota: without one there is nothing to limit.

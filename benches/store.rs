@@ -4,10 +4,12 @@
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
-use batchwright::{
-    ClaimOutcome, ClaimRequest, ClaimedJob, Job, JobStore, ProcessId, Settlement, SqliteOptions,
-    SqliteStore, Timestamp, WorkerId,
+use batchwright::progress::Timestamp;
+use batchwright::queue::{SqliteOptions, SqliteStore};
+use batchwright::unstable::{
+    ClaimOutcome, ClaimRequest, ClaimedJob, JobStore, Settlement, WorkerId,
 };
+use batchwright::{Job, ProcessId};
 use criterion::measurement::WallTime;
 use criterion::{
     BatchSize, BenchmarkGroup, Criterion, SamplingMode, Throughput, criterion_group, criterion_main,

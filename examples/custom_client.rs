@@ -7,9 +7,10 @@
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
+use batchwright::client::QuotaKey;
 use batchwright::{
-    Bulk, Context, Error, ErrorKind, Limits, LlmClient, QuotaKey, Request, Response, RetryPolicy,
-    Route, Usage,
+    Bulk, Context, Error, ErrorKind, Limits, LlmClient, Request, Response, RetryPolicy, Route,
+    Usage,
 };
 
 struct InHouse {

@@ -13,9 +13,8 @@ use std::sync::mpsc::sync_channel;
 use std::time::Duration;
 use std::{env, fs};
 
-use batchwright::{
-    Job, JobQueue, JobResult, LlmConfig, ProcessId, Progress, Request, Route, Worker, WorkerScale,
-};
+use batchwright::queue::{JobResult, WorkerScale};
+use batchwright::{Job, JobQueue, LlmConfig, ProcessId, Progress, Request, Route, Worker};
 use rusqlite::{Connection, params};
 
 type Result<T, E = Box<dyn Error>> = std::result::Result<T, E>;

@@ -19,7 +19,8 @@ use std::io::{self, Write};
 use std::path::Path;
 use std::{env, process};
 
-use batchwright::{Job, JobQueue, JobResult, LlmManager, ProcessId, Request, Settings};
+use batchwright::queue::JobResult;
+use batchwright::{Job, JobQueue, LlmManager, ProcessId, Request, Settings};
 
 type Result<T, E = Box<dyn Error>> = std::result::Result<T, E>;
 

@@ -7,7 +7,8 @@ use std::io::Write;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
-use batchwright::{Bulk, Extract, Phase, Progress, Request};
+use batchwright::progress::Phase;
+use batchwright::{Bulk, Extract, Progress, Request};
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let prompts = (0..100_000).map(|i| {

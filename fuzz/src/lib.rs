@@ -8,9 +8,11 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use batchwright::client::{RateHints, Sent};
+use batchwright::unstable::{HttpHeaders, HttpReply, HttpRequest, Transport};
 use batchwright::{
-    Client, Context, Error, ErrorKind, FinishReason, HttpHeaders, HttpReply, HttpRequest,
-    LlmClient, LlmConfig, RateHints, Request, Response, Secret, Sent, Transport,
+    Client, Context, Error, ErrorKind, FinishReason, LlmClient, LlmConfig, Request, Response,
+    Secret,
 };
 use serde_json::Value;
 

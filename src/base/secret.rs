@@ -196,7 +196,7 @@ impl fmt::Debug for Secret {
 /// A URL without its user name and password, fit to be shown.
 ///
 /// ```
-/// use batchwright::redacted_url;
+/// use batchwright::provider::redacted_url;
 /// assert_eq!(redacted_url("http://me:pw@proxy:3128/x"), "http://***@proxy:3128/x");
 /// assert_eq!(redacted_url("http://127.0.0.1:8080/v1"), "http://127.0.0.1:8080/v1");
 /// ```

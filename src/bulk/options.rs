@@ -119,7 +119,7 @@ pub struct RunPlan {
     pub to_send: Option<u64>,
     /// Models that answered items of this input in earlier runs, in their providers' words.
     pub models_before: Vec<String>,
-    /// For [`RequestTask::Embed`](crate::RequestTask::Embed): who made the finished vectors, each provider with
+    /// For [`RequestTask::Embed`](crate::client::RequestTask::Embed): who made the finished vectors, each provider with
     /// the model in its words. Empty for a stream.
     pub vectors_before: Vec<(String, String)>,
     /// Whether the output can be resumed from.

@@ -79,7 +79,8 @@ impl Setting {
 /// It reads nothing by itself: flags, environment and store are given to it.
 ///
 /// ```
-/// use batchwright::{ConfigStore, MemoryConfig, Settings, SettingSource};
+/// use batchwright::Settings;
+/// use batchwright::config::{ConfigStore, MemoryConfig, SettingSource};
 /// let store = MemoryConfig::new();
 /// store.set("llm.model", "stored-model")?;
 /// let settings = Settings::new()

@@ -67,7 +67,7 @@ pub trait ConfigStore: Send + Sync {
 /// Settings of this process alone, for tests and for hosts that keep them elsewhere.
 ///
 /// ```
-/// use batchwright::{ConfigStore, MemoryConfig};
+/// use batchwright::config::{ConfigStore, MemoryConfig};
 /// let store = MemoryConfig::new();
 /// store.set("llm.sync_concurrency", "8")?;
 /// assert_eq!(store.get("llm.sync_concurrency")?.as_deref(), Some("8"));

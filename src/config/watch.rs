@@ -12,7 +12,8 @@ use super::store::ConfigStore;
 ///
 /// ```
 /// use std::sync::Arc;
-/// use batchwright::{ConfigStore, MemoryConfig, Settings, SettingsWatch};
+/// use batchwright::Settings;
+/// use batchwright::config::{ConfigStore, MemoryConfig, SettingsWatch};
 /// let store = Arc::new(MemoryConfig::new());
 /// let mut watch = SettingsWatch::new(Settings::new(), store.clone())?;
 /// assert_eq!(watch.settings().worker_count()?, 5);

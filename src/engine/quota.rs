@@ -3,7 +3,7 @@
 /// Names a quota: everything that shares one allowance at a provider.
 ///
 /// ```
-/// use batchwright::QuotaKey;
+/// use batchwright::client::QuotaKey;
 /// assert_eq!(QuotaKey::new(&["openai", "key-1", "m"]), QuotaKey::new(&["openai", "key-1", "m"]));
 /// assert_ne!(QuotaKey::new(&["openai", "key-1"]), QuotaKey::none());
 /// ```

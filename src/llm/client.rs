@@ -23,7 +23,7 @@ pub trait LlmClient: Send + Sync {
     fn complete(&self, request: &Request, ctx: &Context) -> Result<Response, Error>;
 
     /// One try to embed several texts with one call: one answer for each, in their order. All of
-    /// them have [`RequestTask::Embed`](crate::RequestTask::Embed) and are alike in all but their text. If the
+    /// them have [`RequestTask::Embed`](crate::client::RequestTask::Embed) and are alike in all but their text. If the
     /// call finally fails in a way that one of them may have caused ([`ErrorKind::Invalid`],
     /// [`Blocked`](ErrorKind::Blocked), [`Malformed`](ErrorKind::Malformed), or
     /// [`Transient`](ErrorKind::Transient) with a status), smaller ones follow until it is alone.

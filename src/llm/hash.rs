@@ -12,7 +12,8 @@ use super::request::{Request, RequestTask, ResponseFormat, Text};
 /// The fingerprint as 64 hexadecimal digits.
 ///
 /// ```
-/// use batchwright::{Request, request_hash};
+/// use batchwright::Request;
+/// use batchwright::client::request_hash;
 /// let a = Request::new("hello").with_id("a");
 /// let b = Request::new("hello").with_id("b");
 /// assert_eq!(request_hash(&a), request_hash(&b));

@@ -51,7 +51,7 @@ impl fmt::Display for FinishReason {
 pub struct Response {
     /// The text; empty for an embedding.
     pub text: String,
-    /// The vector, for a request with [`RequestTask::Embed`](crate::RequestTask::Embed).
+    /// The vector, for a request with [`RequestTask::Embed`](crate::client::RequestTask::Embed).
     pub embedding: Option<Vec<f32>>,
     /// Why it ended.
     pub finish_reason: FinishReason,

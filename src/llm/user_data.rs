@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 /// A value of the caller's own that travels with a [`Request`](crate::Request) to its
 /// [`Outcome`](crate::Outcome): the row it was made of, a channel to reply on. Nobody looks at it: it
-/// is not sent, not part of [`request_hash`](crate::request_hash), and in no result line or queue.
+/// is not sent, not part of [`request_hash`](crate::client::request_hash), and in no result line or queue.
 /// Clones share the value. Requests that differ in it alone are equal.
 #[derive(Clone, Default)]
 pub struct UserData(Option<Arc<dyn Any + Send + Sync>>);

@@ -163,7 +163,8 @@ impl JobQueue {
     /// was told of the process before.
     ///
     /// ```
-    /// use batchwright::{Job, JobQueue, ProcessId, ProcessInfo, Request};
+    /// use batchwright::{Job, JobQueue, ProcessId, Request};
+    /// use batchwright::queue::ProcessInfo;
     /// # let folder = tempfile::tempdir()?;
     /// # let queue = JobQueue::open(&folder.path().join("llm_jobs.db"))?;
     /// let process = ProcessId::new();

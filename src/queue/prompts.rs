@@ -30,7 +30,7 @@ pub(crate) fn kind(task: RequestTask) -> &'static str {
 }
 
 /// A job of the built-in kind that the request's task names, with its id, its
-/// [fingerprint](crate::request_hash) and, as its lane, its model.
+/// [fingerprint](crate::client::request_hash) and, as its lane, its model.
 impl From<&Request> for Job {
     fn from(request: &Request) -> Self {
         // Strings, numbers and maps with strings as keys: none of it can fail.

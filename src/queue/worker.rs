@@ -42,7 +42,9 @@ use super::worker_run::{Life, WorkerReport};
 ///
 /// ```
 /// use std::sync::Arc;
-/// use batchwright::{Context, Extract, Handler, Job, JobQueue, ProcessId, Progress, Request, Route, Worker};
+/// use batchwright::{
+///     Context, Extract, Handler, Job, JobQueue, ProcessId, Progress, Request, Route, Worker,
+/// };
 /// # let folder = tempfile::tempdir()?;
 /// # let folder = folder.path();
 /// let queue = JobQueue::open(&folder.join("llm_jobs.db"))?;

@@ -4,11 +4,14 @@ use std::collections::HashSet;
 use std::io::Read;
 use std::time::Duration;
 
-use batchwright::{
-    BatchApi, BatchClient, BatchInput, BatchIntent, BatchLine, BatchLineResult, BatchRefusal,
-    BatchStage, BatchState, BatchStatus, Context, Error, ErrorKind, ListedBatches, LlmConfig,
-    Request, Secret, Sent, Timestamp,
+use batchwright::batch::BatchApi;
+use batchwright::client::Sent;
+use batchwright::progress::Timestamp;
+use batchwright::unstable::{
+    BatchClient, BatchInput, BatchIntent, BatchLine, BatchLineResult, BatchRefusal, BatchStage,
+    BatchState, BatchStatus, ListedBatches,
 };
+use batchwright::{Context, Error, ErrorKind, LlmConfig, Request, Secret};
 use batchwright_simulate::{BatchConfig, SimConfig, Simulator, Vendor};
 
 use crate::common::{PATIENCE, simulator};

@@ -6,10 +6,13 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use batchwright::batch::{BatchAccount, BatchSettings};
+use batchwright::unstable::{
+    BatchClient, BatchInput, BatchIntent, BatchLimits, BatchLine, BatchStage, BatchStatus,
+    ListedBatches,
+};
 use batchwright::{
-    BatchAccount, BatchClient, BatchInput, BatchIntent, BatchLimits, BatchLine, BatchSettings,
-    BatchStage, BatchStatus, Context, Error, Job, JobQueue, ListedBatches, LlmConfig, ProcessId,
-    Request, Route, Secret, Worker,
+    Context, Error, Job, JobQueue, LlmConfig, ProcessId, Request, Route, Secret, Worker,
 };
 use batchwright_simulate::{BatchConfig, SimConfig};
 

@@ -4,11 +4,13 @@ use std::collections::{BTreeMap, HashSet};
 use std::io::Read;
 use std::time::{Duration, SystemTime};
 
-use batchwright::{
-    BatchApi, BatchClient, BatchInput, BatchIntent, BatchLine, BatchLineResult, BatchRefusal,
-    BatchStage, BatchState, Context, Error, ErrorKind, ListedBatches, LlmConfig, Request, Secret,
-    Sent,
+use batchwright::batch::BatchApi;
+use batchwright::client::Sent;
+use batchwright::unstable::{
+    BatchClient, BatchInput, BatchIntent, BatchLine, BatchLineResult, BatchRefusal, BatchStage,
+    BatchState, ListedBatches,
 };
+use batchwright::{Context, Error, ErrorKind, LlmConfig, Request, Secret};
 use batchwright_simulate::{BatchConfig, SimConfig, Simulator};
 
 /// Far beyond what anything here takes, also on a busy machine.

@@ -5,12 +5,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use batchwright::testing::{ManualClock, ScriptedClient};
+use batchwright::client::{QuotaKey, Sent};
+use batchwright::files::{PromptSettings, RunOutput};
 use batchwright::{
     Bulk, Context, Error, ErrorKind, ErrorPolicy, Extract, FileRun, FileRunOptions, FinishReason,
-    Limits, LlmClient, Progress, PromptSettings, Prompts, QuotaKey, Request, Response, RetryPolicy,
-    Route, RunOutput, Sent, StopReason, client_fn, execute_bulk_sync,
+    Limits, LlmClient, Progress, Prompts, Request, Response, RetryPolicy, Route, StopReason,
+    client_fn, execute_bulk_sync,
 };
+use batchwright::{testing::ManualClock, testing::ScriptedClient};
 
 fn requests(n: usize) -> Vec<Request> {
     (0..n)

@@ -3,9 +3,12 @@
 
 use std::time::Duration;
 
+use batchwright::batch::BatchSettings;
+use batchwright::client::RateHints;
+use batchwright::unstable::BatchClient;
 use batchwright::{
-    BatchClient, BatchSettings, Context, ErrorKind, Job, JobQueue, LlmClient, LlmConfig, ProcessId,
-    RateHints, Request, ResponseFormat, Route, Secret, Worker,
+    Context, ErrorKind, Job, JobQueue, LlmClient, LlmConfig, ProcessId, Request, ResponseFormat,
+    Route, Secret, Worker,
 };
 use batchwright_simulate::{BatchConfig, SimConfig, Trouble, embedding};
 use serde_json::json;

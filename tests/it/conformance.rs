@@ -6,9 +6,9 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use batchwright::unstable::{HttpHeaders, HttpReply, HttpRequest, Transport};
 use batchwright::{
-    Client, Context, Error, HttpHeaders, HttpReply, HttpRequest, LlmClient, LlmConfig, Message,
-    Request, ResponseFormat, Role, Secret, Transport,
+    Client, Context, Error, LlmClient, LlmConfig, Message, Request, ResponseFormat, Role, Secret,
 };
 use parking_lot::Mutex;
 use serde_json::{Value, json};

@@ -4,10 +4,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use batchwright::{
-    Client, Context, Error, ErrorKind, FinishReason, HttpHeaders, HttpReply, HttpRequest,
-    LlmClient, Request, Response, Sent, Transport,
-};
+use batchwright::client::Sent;
+use batchwright::unstable::{HttpHeaders, HttpReply, HttpRequest, Transport};
+use batchwright::{Client, Context, Error, ErrorKind, FinishReason, LlmClient, Request, Response};
 use parking_lot::Mutex;
 use serde::de::IgnoredAny;
 use serde_json::{Value, json};

@@ -5,7 +5,8 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use batchwright::{Client, Context, Error, ErrorKind, HttpReply, LlmClient, Request, Response};
+use batchwright::unstable::HttpReply;
+use batchwright::{Client, Context, Error, ErrorKind, LlmClient, Request, Response};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use serde_json::{Map, Value};
@@ -147,7 +148,7 @@ impl Line {
     fn sane(&self, status: u16, body: &[u8]) -> Result<Vec<Response>, Error> {
         let result = self.embed(HttpReply {
             status,
-            headers: batchwright::HttpHeaders::default(),
+            headers: batchwright::unstable::HttpHeaders::default(),
             body: body.to_vec(),
         });
         let shown = || String::from_utf8_lossy(&body[..body.len().min(2000)]);

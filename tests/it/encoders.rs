@@ -4,9 +4,10 @@ use std::collections::HashSet;
 use std::fmt;
 use std::sync::Arc;
 
+use batchwright::client::Sent;
+use batchwright::unstable::{HttpHeaders, HttpReply, HttpRequest, Transport};
 use batchwright::{
-    Context, Error, ErrorKind, HttpHeaders, HttpReply, HttpRequest, LlmClient, Message, Params,
-    Request, ResponseFormat, Role, Sent, Transport,
+    Context, Error, ErrorKind, LlmClient, Message, Params, Request, ResponseFormat, Role,
 };
 use parking_lot::Mutex;
 use proptest::collection::vec;

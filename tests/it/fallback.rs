@@ -1,8 +1,9 @@
 //! Items that move on to another provider tell who answered and why the earlier ones did not.
 
+use batchwright::client::Sent;
 use batchwright::{
     Bulk, Error, ErrorKind, ErrorPolicy, Extract, Limits, LlmClient, Outcome, Request, Response,
-    ResponseFormat, RetryPolicy, Route, Sent, client_fn,
+    ResponseFormat, RetryPolicy, Route, client_fn,
 };
 use std::sync::atomic::{AtomicUsize, Ordering};
 

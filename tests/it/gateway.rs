@@ -6,10 +6,12 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
-use batchwright::{
-    BatchApi, BatchClient, BatchInput, BatchIntent, BatchStage, BatchState, Context, Error,
-    ListedBatches, LlmClient, LlmConfig, Request, Secret, inspect,
+use batchwright::batch::BatchApi;
+use batchwright::provider::inspect;
+use batchwright::unstable::{
+    BatchClient, BatchInput, BatchIntent, BatchStage, BatchState, ListedBatches,
 };
+use batchwright::{Context, Error, LlmClient, LlmConfig, Request, Secret};
 use batchwright_simulate::{BatchConfig, SimConfig, Simulator, Vendor};
 
 const PREFIX: &str = "/some/prefix";

@@ -3,10 +3,10 @@
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
+use batchwright::client::{UserData, request_hash};
 use batchwright::testing::ScriptedClient;
 use batchwright::{
-    Bulk, Context, Error, ErrorKind, FinishReason, Outcome, Request, Response, UserData,
-    execute_bulk_sync, request_hash,
+    Bulk, Context, Error, ErrorKind, FinishReason, Outcome, Request, Response, execute_bulk_sync,
 };
 use serde::Deserialize;
 
@@ -317,10 +317,8 @@ mod in_memory {
     use std::thread;
     use std::time::Duration;
 
-    use batchwright::{
-        Job, JobQueue, ProcessId, RetryPolicy, Route, SqliteOptions, SqliteStore, Worker,
-        WorkerScale,
-    };
+    use batchwright::queue::{SqliteOptions, SqliteStore, WorkerScale};
+    use batchwright::{Job, JobQueue, ProcessId, RetryPolicy, Route, Worker};
 
     use super::*;
 
@@ -354,7 +352,7 @@ mod in_memory {
         assert_eq!(client.calls_of("p1"), 2);
         assert_eq!(queue.retry_failed(process).unwrap(), 1);
         let mut seen = HashSet::new();
-        let take = |results: &[batchwright::JobResult]| {
+        let take = |results: &[batchwright::queue::JobResult]| {
             seen.extend(results.iter().filter_map(|result| result.item_id.clone()));
             Ok::<(), Error>(())
         };
@@ -362,7 +360,10 @@ mod in_memory {
         assert_eq!(seen, HashSet::from(["p0".to_owned(), "p1".to_owned()]));
         assert_eq!(queue.delete(process).unwrap(), 1);
         for finding in queue.check().unwrap() {
-            assert!(finding.verdict < batchwright::Severity::Bad, "{finding:?}");
+            assert!(
+                finding.verdict < batchwright::queue::Severity::Bad,
+                "{finding:?}"
+            );
         }
     }
 

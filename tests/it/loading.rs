@@ -3,11 +3,13 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use batchwright::testing::{ManualClock, ScriptedClient};
+use batchwright::client::{QuotaKey, Sent};
+use batchwright::unstable::Clock;
 use batchwright::{
-    Bulk, Clock, Context, Error, ErrorKind, ErrorPolicy, LlmClient, Outcome, Progress, QuotaKey,
-    Request, Response, Route, Sent, StopReason,
+    Bulk, Context, Error, ErrorKind, ErrorPolicy, LlmClient, Outcome, Progress, Request, Response,
+    Route, StopReason,
 };
+use batchwright::{testing::ManualClock, testing::ScriptedClient};
 
 use super::hang::ends;
 

@@ -5,9 +5,10 @@ use std::net::TcpListener;
 use std::ops::ControlFlow;
 use std::time::{Duration, Instant};
 
+use batchwright::client::Sent;
 use batchwright::{
     Bulk, Client, Context, Error, ErrorKind, ErrorPolicy, LlmClient, LlmConfig, Request,
-    RetryPolicy, Route, Secret, Sent, StopReason, execute_bulk_sync,
+    RetryPolicy, Route, Secret, StopReason, execute_bulk_sync,
 };
 use batchwright_simulate::{SimConfig, Simulator, Trouble};
 

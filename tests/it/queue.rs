@@ -4,10 +4,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use batchwright::client::PackLimits;
+use batchwright::queue::{JobStatus, WorkerScale};
 use batchwright::testing::ScriptedClient;
 use batchwright::{
-    Context, Error, ErrorKind, ErrorPolicy, Handler, Job, JobQueue, JobStatus, Limits, PackLimits,
-    ProcessId, Progress, Request, RetryPolicy, Route, RunningJob, StopReason, Worker, WorkerScale,
+    Context, Error, ErrorKind, ErrorPolicy, Handler, Job, JobQueue, Limits, ProcessId, Progress,
+    Request, RetryPolicy, Route, RunningJob, StopReason, Worker,
 };
 use parking_lot::{Condvar, Mutex};
 use serde_json::{Value, json};
@@ -42,7 +44,7 @@ fn worker(queue: &JobQueue) -> Worker {
 
 fn lines(queue: &JobQueue, process: ProcessId) -> Vec<Value> {
     let results = queue.get_results(process);
-    let line = |result: Result<batchwright::JobResult, Error>| {
+    let line = |result: Result<batchwright::queue::JobResult, Error>| {
         serde_json::from_str(result.unwrap().result.unwrap().get()).unwrap()
     };
     results.map(line).collect()

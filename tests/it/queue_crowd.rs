@@ -5,9 +5,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicUsize, Ordering};
 use std::time::Duration;
 
+use batchwright::progress::Timestamp;
+use batchwright::queue::{JobCounts, JobStatus, Severity, WorkerScale};
+use batchwright::unstable::{Clock, Time};
 use batchwright::{
-    Clock, Context, Error, ErrorKind, Handler, Job, JobCounts, JobQueue, JobStatus, ProcessId,
-    Progress, RunningJob, Severity, Time, Timestamp, Worker, WorkerScale,
+    Context, Error, ErrorKind, Handler, Job, JobQueue, ProcessId, Progress, RunningJob, Worker,
 };
 use parking_lot::Mutex;
 use serde_json::json;
@@ -252,7 +254,8 @@ fn large_payloads_and_results_pass_through() {
     let mut chunks = Vec::new();
     let consumed = queue.consume(process, |results| {
         chunks.push(results.len());
-        let long = |result: &batchwright::JobResult| result.result.as_ref().unwrap().get().len();
+        let long =
+            |result: &batchwright::queue::JobResult| result.result.as_ref().unwrap().get().len();
         assert!(results.iter().all(|result| long(result) == (50 << 20) + 2));
         Ok::<_, Error>(())
     });
@@ -273,7 +276,7 @@ fn ten_thousand_processes_of_one_job_each_are_told_and_finished_one_by_one() {
     let finished = Arc::new(Mutex::new(HashSet::new()));
     let heard = finished.clone();
     let notifier = move |progress: &Progress| {
-        if progress.phase == batchwright::Phase::Finished {
+        if progress.phase == batchwright::progress::Phase::Finished {
             heard.lock().insert(progress.process_id.unwrap());
         }
     };
@@ -306,11 +309,11 @@ impl SetClock {
 
 impl Clock for SetClock {
     fn now(&self) -> Time {
-        batchwright::SystemClock.now()
+        batchwright::unstable::SystemClock.now()
     }
 
     fn wall(&self) -> Timestamp {
-        let Timestamp(millis) = batchwright::SystemClock.wall();
+        let Timestamp(millis) = batchwright::unstable::SystemClock.wall();
         Timestamp(millis + self.0.load(Ordering::SeqCst))
     }
 }

@@ -8,13 +8,16 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use batchwright::testing::{ManualClock, ScriptedClient};
-use batchwright::{
-    ClaimOutcome, Clock, Context, Error, ErrorKind, Handler, Job, JobCounts, JobLane, JobQueue,
-    JobResult, JobStatus, JobStore, LlmClient, ProcessId, ProcessInfo, Request, Route, RunningJob,
-    Settlement, Severity, SqliteOptions, SqliteStore, SystemClock, Usage, Worker, WorkerScale,
-    client_fn,
+use batchwright::queue::{
+    JobCounts, JobLane, JobResult, JobStatus, ProcessInfo, Severity, SqliteOptions, SqliteStore,
+    WorkerScale,
 };
+use batchwright::unstable::{ClaimOutcome, Clock, JobStore, Settlement, SystemClock};
+use batchwright::{
+    Context, Error, ErrorKind, Handler, Job, JobQueue, LlmClient, ProcessId, Request, Route,
+    RunningJob, Usage, Worker, client_fn,
+};
+use batchwright::{testing::ManualClock, testing::ScriptedClient};
 use rusqlite::Connection;
 use serde_json::value::RawValue;
 use tempfile::TempDir;

@@ -4,14 +4,20 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
+use batchwright::client::QuotaKey;
+use batchwright::progress::{Phase, Timestamp};
+use batchwright::queue::{
+    DeliveredResult, HealthFinding, JobLane, JobReceipt, JobState, JobStatus, JobSummary,
+    ProcessInfo, ProcessState, SqliteOptions, SqliteStore, WorkerScale,
+};
 use batchwright::testing::ScriptedClient;
+use batchwright::unstable::{
+    BatchFill, BatchNo, ClaimReply, ClaimRequest, ClaimedJob, JobStore, Settlement, StoredBatch,
+    WaitingJobs, WorkSignal, WorkerId,
+};
 use batchwright::{
-    BatchFill, BatchNo, ClaimReply, ClaimRequest, ClaimedJob, Context, DeliveredResult, Error,
-    ErrorKind, Extract, Handler, HealthFinding, Job, JobId, JobLane, JobQueue, JobReceipt,
-    JobState, JobStatus, JobStore, JobSummary, Limits, LlmClient, Phase, ProcessId, ProcessInfo,
-    ProcessState, Progress, QuotaKey, Request, Response, RetryPolicy, Route, RunningJob,
-    Settlement, SqliteOptions, SqliteStore, StopReason, StoredBatch, Timestamp, WaitingJobs,
-    WorkSignal, Worker, WorkerId, WorkerScale,
+    Context, Error, ErrorKind, Extract, Handler, Job, JobId, JobQueue, Limits, LlmClient,
+    ProcessId, Progress, Request, Response, RetryPolicy, Route, RunningJob, StopReason, Worker,
 };
 use parking_lot::Mutex;
 use tempfile::TempDir;
@@ -24,7 +30,7 @@ struct Watched {
 }
 
 impl JobStore for Watched {
-    fn dead(&self) -> Result<Vec<batchwright::WorkerId>, Error> {
+    fn dead(&self) -> Result<Vec<batchwright::unstable::WorkerId>, Error> {
         self.inner.dead()
     }
 

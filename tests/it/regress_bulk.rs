@@ -5,11 +5,12 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
 
-use batchwright::testing::{ManualClock, ScriptedClient};
+use batchwright::client::QuotaKey;
 use batchwright::{
-    Bulk, Context, Error, ErrorKind, Extract, Limits, LlmClient, Outcome, Progress, QuotaKey,
-    Request, Response, Route, StopReason, client_fn, execute_bulk_sync,
+    Bulk, Context, Error, ErrorKind, Extract, Limits, LlmClient, Outcome, Progress, Request,
+    Response, Route, StopReason, client_fn, execute_bulk_sync,
 };
+use batchwright::{testing::ManualClock, testing::ScriptedClient};
 
 use super::hang::{caught, ends, words};
 

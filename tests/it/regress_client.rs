@@ -5,9 +5,10 @@ use std::net::TcpListener;
 use std::sync::Arc;
 use std::time::Duration;
 
+use batchwright::provider::inspect;
+use batchwright::unstable::{HttpHeaders, HttpReply, HttpRequest, ReplyShare, Transport};
 use batchwright::{
-    Client, Context, Error, ErrorKind, HttpHeaders, HttpReply, HttpRequest, LlmClient, LlmConfig,
-    ReplyShare, Request, Response, Secret, Transport, inspect,
+    Client, Context, Error, ErrorKind, LlmClient, LlmConfig, Request, Response, Secret,
 };
 
 use super::hang::ends;

@@ -7,10 +7,11 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::channel;
 use std::time::Duration;
 
+use batchwright::client::Sent;
+use batchwright::files::{FileRunError, PromptSettings, RunOutput, RunReport};
 use batchwright::{
-    Context, Error, ErrorKind, Extract, FileRun, FileRunError, FileRunOptions, LlmClient,
-    PromptSettings, Prompts, Request, Response, RetryPolicy, Route, RunOutput, RunReport, Sent,
-    StopReason, client_fn,
+    Context, Error, ErrorKind, Extract, FileRun, FileRunOptions, LlmClient, Prompts, Request,
+    Response, RetryPolicy, Route, StopReason, client_fn,
 };
 use serde_json::Value;
 use tempfile::TempDir;

@@ -3,7 +3,8 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use batchwright::{Context, Error, ErrorKind, HttpReply, LlmClient, Request, Response};
+use batchwright::unstable::HttpReply;
+use batchwright::{Context, Error, ErrorKind, LlmClient, Request, Response};
 use serde::Deserialize;
 use serde_json::{Map, Value};
 

@@ -18,7 +18,10 @@ fn id(checker: &mut StreamChecker, line: u64, text: &str) -> Result<String, Stri
 fn repeated_lines_are_numbered_in_order() {
     let mut checker = checker(Form::Text);
     let first = id(&mut checker, 1, "\u{feff}hi\n").unwrap();
-    assert_eq!(first, crate::request_hash(&Request::new("hi"))[..16]);
+    assert_eq!(
+        first,
+        crate::client::request_hash(&Request::new("hi"))[..16]
+    );
     assert_eq!(checker.check(2, b" \r\n").unwrap(), None);
     for n in 2..200 {
         assert_eq!(

@@ -31,7 +31,7 @@ impl JobQueue {
     ///
     /// `clients` is given the account that a batch was made with, and finds the client with the present
     /// key at the same provider and address, see
-    /// [`clients_by_address`](crate::clients_by_address). A batch is taken over after
+    /// [`clients_by_address`](crate::batch::clients_by_address). A batch is taken over after
     /// the provider has shown it under that key: by its id, or, when nobody knows whether it was created,
     /// in the list; one of which nothing can have been created is handed over anew. All others stay as they
     /// are, with the reason. Those whose own key is here, which any worker collects, are left out.

@@ -107,7 +107,7 @@ impl BatchSettings {
     }
 
     /// The most bytes of results that are fetched for each request of a batch, on average. Of longer ones
-    /// the beginning is read, and the rest counts as [held](crate::BatchInfo). Default: 16 MiB.
+    /// the beginning is read, and the rest counts as [held](crate::batch::BatchInfo). Default: 16 MiB.
     pub fn max_result_bytes(mut self, bytes: u64) -> Self {
         self.max_result_bytes = bytes;
         self

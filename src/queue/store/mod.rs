@@ -242,7 +242,7 @@ pub enum ClaimOutcome {
         /// What the failed call used, if it was paid for all the same.
         spent: Option<Spent>,
         /// JSON, handed out with the next claim. At most 64 KiB are sensible. Why earlier attempts
-        /// failed belongs in its member `errors`, a list of [`AttemptError`](crate::AttemptError):
+        /// failed belongs in its member `errors`, a list of [`AttemptError`](crate::queue::AttemptError):
         /// [`job`](JobStore::job) shows them.
         history: String,
     },

@@ -4,9 +4,8 @@ use std::process::Command;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use batchwright::{
-    JobQueue, LlmManager, ProcessId, Progress, Request, Secret, Settings, Strategy, inspect,
-};
+use batchwright::provider::inspect;
+use batchwright::{JobQueue, LlmManager, ProcessId, Progress, Request, Secret, Settings, Strategy};
 use batchwright_simulate::{BatchConfig, SimConfig, Simulator};
 use serde_json::{Value, json};
 

@@ -5,7 +5,8 @@
 
 use std::time::Duration;
 
-use batchwright::{BatchClient, Context, LlmConfig, Secret};
+use batchwright::unstable::BatchClient;
+use batchwright::{Context, LlmConfig, Secret};
 use batchwright_simulate::{BatchConfig, BatchStats, SimConfig};
 use serde_json::Value;
 

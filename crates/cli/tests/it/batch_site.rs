@@ -8,7 +8,8 @@ use std::process::Command;
 use std::thread;
 use std::time::Duration;
 
-use batchwright::{Error, Job, JobCounts, JobQueue, ProcessId, Request};
+use batchwright::queue::JobCounts;
+use batchwright::{Error, Job, JobQueue, ProcessId, Request};
 use batchwright_simulate::{BatchConfig, BatchPoint, BatchStats, SimConfig, Simulator, Vendor};
 use serde_json::Value;
 

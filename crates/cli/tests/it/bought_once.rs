@@ -6,7 +6,9 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use batchwright::{JobQueue, ProcessId, ProcessInfo, QueueRun, Sidecar, file_id};
+use batchwright::files::{QueueRun, Sidecar, file_id};
+use batchwright::queue::ProcessInfo;
+use batchwright::{JobQueue, ProcessId};
 use batchwright_simulate::{BatchConfig, SimConfig, Simulator, Vendor};
 use serde_json::Value;
 

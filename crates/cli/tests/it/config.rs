@@ -2,7 +2,8 @@
 
 use std::process::Command;
 
-use batchwright::{ConfigStore, Settings, SettingsWatch, SqliteConfig};
+use batchwright::Settings;
+use batchwright::config::{ConfigStore, SettingsWatch, SqliteConfig};
 use batchwright_simulate::{SimConfig, Simulator};
 use serde_json::Value;
 
@@ -169,7 +170,7 @@ fn credentials_are_refused_and_never_shown() {
 #[test]
 fn the_help_names_every_setting_with_its_variable() {
     let help = config(&Desk::new(), &["--help"]).expect(0).stdout;
-    for key in batchwright::SettingKey::all() {
+    for key in batchwright::config::SettingKey::all() {
         let line = help
             .lines()
             .find(|line| line.trim_start().starts_with(key.name()));
@@ -495,7 +496,7 @@ fn the_list_fits_the_terminal_and_is_whole_in_a_pipe() {
             .expect(0)
             .stdout
     };
-    let default = batchwright::SettingKey::named("batch.on_unknown")
+    let default = batchwright::config::SettingKey::named("batch.on_unknown")
         .unwrap()
         .default_text();
     assert!(shown(&[]).contains(default));

@@ -4,8 +4,9 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use batchwright::client::PackLimits;
 use batchwright::{
-    Bulk, Context, Error, ErrorKind, LlmClient, PackLimits, Request, Response, RetryPolicy, Route,
+    Bulk, Context, Error, ErrorKind, LlmClient, Request, Response, RetryPolicy, Route,
 };
 use batchwright_simulate::{SimConfig, embedding};
 use serde_json::{Value, json};

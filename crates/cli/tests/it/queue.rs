@@ -5,10 +5,12 @@ use std::path::PathBuf;
 use std::process::Stdio;
 use std::sync::Arc;
 
+use batchwright::files::ResultsAppender;
+use batchwright::queue::WorkerScale;
 use batchwright::testing::ScriptedClient;
 use batchwright::{
-    Context, Error, ErrorKind, Handler, Job, JobQueue, ProcessId, Request, ResultsAppender,
-    RetryPolicy, Route, RunningJob, Worker, WorkerScale,
+    Context, Error, ErrorKind, Handler, Job, JobQueue, ProcessId, Request, RetryPolicy, Route,
+    RunningJob, Worker,
 };
 use serde_json::value::RawValue;
 use serde_json::{Value, json};

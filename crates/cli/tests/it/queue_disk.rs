@@ -6,9 +6,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use batchwright::queue::{Severity, WorkerScale};
 use batchwright::{
-    Context, Error, ErrorKind, Handler, Job, JobQueue, ProcessId, Progress, RunningJob, Severity,
-    Worker, WorkerScale,
+    Context, Error, ErrorKind, Handler, Job, JobQueue, ProcessId, Progress, RunningJob, Worker,
 };
 use parking_lot::Mutex;
 

@@ -6,8 +6,9 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use batchwright::queue::Severity;
 use batchwright::testing::ScriptedClient;
-use batchwright::{Job, ProcessId, Request, Severity};
+use batchwright::{Job, ProcessId, Request};
 
 use super::common::{Desk, Running, results};
 use super::queue::{adds_up, database, on_queue, plain, queue, status, worker};

@@ -6,7 +6,8 @@
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
-use batchwright::{Job, JobQueue, JobStatus, ProcessId, Request};
+use batchwright::queue::JobStatus;
+use batchwright::{Job, JobQueue, ProcessId, Request};
 use batchwright_simulate::{SimConfig, Simulator};
 
 use super::common::{Desk, HOME, PATIENCE, Random, Running, eventually, simulator};

@@ -5,7 +5,8 @@
 use std::process::Stdio;
 use std::time::Duration;
 
-use batchwright::{Job, JobStatus, ProcessId, Request};
+use batchwright::queue::JobStatus;
+use batchwright::{Job, ProcessId, Request};
 use batchwright_simulate::{SimConfig, Simulator, Trouble};
 
 use super::common::{Desk, NOBODY, Running, eventually, good, simulator};
@@ -214,7 +215,7 @@ fn a_second_signal_ends_work_at_once_and_jobs_go_back() {
         assert_eq!((counts.pending, counts.in_progress), (6, 0), "{counts:?}");
         for finding in queue(&desk).check().unwrap() {
             assert!(
-                finding.verdict <= batchwright::Severity::Note,
+                finding.verdict <= batchwright::queue::Severity::Note,
                 "{finding:?}"
             );
         }

@@ -2,7 +2,8 @@
 
 use std::io::Write;
 
-use batchwright::{Request, request_hash};
+use batchwright::Request;
+use batchwright::client::request_hash;
 use batchwright_simulate::{SimConfig, Trouble};
 
 use super::common::{

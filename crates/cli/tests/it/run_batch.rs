@@ -4,7 +4,8 @@ use std::collections::HashMap;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use batchwright::{JobQueue, ProcessId, QueueRun};
+use batchwright::files::QueueRun;
+use batchwright::{JobQueue, ProcessId};
 use batchwright_simulate::{BatchConfig, BatchStats, SimConfig, Simulator, Trouble};
 use serde_json::{Value, json};
 

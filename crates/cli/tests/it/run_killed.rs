@@ -1,6 +1,6 @@
 //! Runs in batches that are killed: whoever comes next goes on, and nothing is bought twice.
 
-use batchwright::QueueRun;
+use batchwright::files::QueueRun;
 use batchwright_simulate::BatchPoint;
 
 use super::common::*;

@@ -7,7 +7,8 @@ use std::process::Stdio;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
-use batchwright::{LlmConfig, Route, Worker, WorkerScale};
+use batchwright::queue::WorkerScale;
+use batchwright::{LlmConfig, Route, Worker};
 use batchwright_simulate::{BatchConfig, SimConfig, Trouble};
 use serde_json::{Value, json};
 
