@@ -6,9 +6,9 @@
 //! | to | use |
 //! |---|---|
 //! | see what a run is doing | [`Phase`] |
-//! | see what kept a run from going faster | [`Bottleneck`] |
+//! | see what kept a run from going faster | [`Bottlenecks`] |
 //! | read a time of day | [`Timestamp`] |
 
 pub use crate::base::clock::Timestamp;
-pub use crate::engine::bottleneck::Bottleneck;
+pub use crate::engine::bottleneck::Bottlenecks;
 pub use crate::observe::progress::Phase;

@@ -4,11 +4,12 @@ use std::sync::{Arc, OnceLock};
 
 use crate::base::clock::Time;
 use crate::base::error::Error;
+use crate::engine::availability::Availability;
 use crate::engine::class::Class;
 use crate::engine::pack::PackLimits;
 use crate::engine::route::Tries;
 use crate::engine::waiting::Waiting;
-use crate::engine::work::{Cost, Gates, Take, Ticket};
+use crate::engine::work::{Cost, Take, Ticket};
 
 use super::input::{FileIndex, State};
 use super::lines::FileTask;
@@ -51,13 +52,13 @@ impl FileBacklog {
     }
 
     /// The first item of an open class that was never taken.
-    fn fresh(&mut self, gates: &Gates, now: Time) -> Option<usize> {
+    fn fresh(&mut self, availability: &Availability, now: Time) -> Option<usize> {
         if self.allowance == 0 {
             return None;
         }
         let mut best: Option<(usize, usize)> = None;
         for class in 0..self.classes.len() {
-            if gates.holds(&self.classes[class], 0, now) {
+            if availability.is_paused(&self.classes[class], 0, now) {
                 continue;
             }
             let at = self.advance(class);
@@ -114,12 +115,17 @@ impl FileBacklog {
 impl Backlog for FileBacklog {
     type Task = FileTask;
 
-    fn take(&mut self, max: usize, gates: &Gates, now: Time) -> Result<Take<FileTask>, Error> {
+    fn take(
+        &mut self,
+        max: usize,
+        availability: &Availability,
+        now: Time,
+    ) -> Result<Take<FileTask>, Error> {
         let mut out = Vec::new();
         while out.len() < max {
-            if let Some((index, tries)) = self.waiting.pop(gates, now) {
+            if let Some((index, tries)) = self.waiting.pop(&availability.pauses, now) {
                 out.push(self.ticket(index as usize, tries));
-            } else if let Some(index) = self.fresh(gates, now) {
+            } else if let Some(index) = self.fresh(availability, now) {
                 out.push(self.ticket(index, Tries::default()));
             } else {
                 break;
@@ -132,7 +138,7 @@ impl Backlog for FileBacklog {
             return Ok(Take::Done);
         }
         Ok(Take::Idle {
-            until: self.waiting.next_due(gates, now),
+            until: self.waiting.next_due(&availability.pauses, now),
             source_open: false,
         })
     }
@@ -186,19 +192,19 @@ mod tests {
         )
     }
 
-    fn bury_the_first(gates: &mut Gates) {
+    fn exclude_the_first(availability: &mut Availability) {
         let class = Class::new([QuotaId(1), QuotaId(2)]);
         let refused = Error::new(ErrorKind::Auth, "refused");
-        gates.bury_step(&class, 0, &refused, Time::FAR);
+        availability.exclude_step(&class, 0, &refused, Time::FAR);
     }
 
     #[test]
     fn behind_a_dead_provider_a_paused_one_leaves_the_file_untouched() {
-        let (mut backlog, mut gates) = (backlog(), Gates::default());
-        bury_the_first(&mut gates);
-        gates.close(QuotaId(2), Time::FAR);
+        let (mut backlog, mut availability) = (backlog(), Availability::default());
+        exclude_the_first(&mut availability);
+        availability.pauses.set(QuotaId(2), Time::FAR);
         for _ in 0..3 {
-            let taken = backlog.take(4, &gates, NOW);
+            let taken = backlog.take(4, &availability, NOW);
             assert!(matches!(taken, Ok(Take::Idle { until: None, .. })));
         }
         assert_eq!((backlog.next[0], backlog.waiting.len()), (0, 0));
@@ -206,12 +212,12 @@ mod tests {
 
     #[test]
     fn when_a_paused_provider_dies_items_go_to_the_next_one_at_once() {
-        let (mut backlog, mut gates) = (backlog(), Gates::default());
-        gates.close(QuotaId(1), Time::FAR);
-        let taken = backlog.take(4, &gates, NOW);
+        let (mut backlog, mut availability) = (backlog(), Availability::default());
+        availability.pauses.set(QuotaId(1), Time::FAR);
+        let taken = backlog.take(4, &availability, NOW);
         assert!(matches!(taken, Ok(Take::Idle { .. })));
-        bury_the_first(&mut gates);
-        let Ok(Take::Items(items)) = backlog.take(4, &gates, NOW) else {
+        exclude_the_first(&mut availability);
+        let Ok(Take::Items(items)) = backlog.take(4, &availability, NOW) else {
             panic!("nothing could run");
         };
         assert_eq!(items.len(), 4);

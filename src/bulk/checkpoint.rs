@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use crate::base::clock::{Clock, SystemClock, Time};
 use crate::base::error::Error;
-use crate::engine::bottleneck::Bottleneck;
+use crate::engine::bottleneck::Bottlenecks;
 use crate::engine::counters::Counters;
 use crate::engine::dispatch::StopReason;
 use crate::llm::request::Request;
@@ -226,7 +226,7 @@ impl Ledger {
             last_end: Some(now),
             ..counters
         };
-        let mut summary = self.tally.summary(&counters, Bottleneck::default(), now);
+        let mut summary = self.tally.summary(&counters, Bottlenecks::default(), now);
         // How long a batch took is no time of a call.
         (
             summary.latency_p50,

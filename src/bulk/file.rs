@@ -11,7 +11,7 @@ use crate::base::cancel::Context;
 use crate::base::clock::Time;
 use crate::base::error::{Error, ErrorKind};
 use crate::engine::dispatch::{Dispatcher, ErrorPolicy, Event, StopReason};
-use crate::engine::run::{Finish, Observer, Outlet, Reply, Runner, Shell, Waker, run};
+use crate::engine::run::{Finish, Observer, Outlet, Reply, RunSetup, Runner, Waker, run};
 use crate::engine::work::Ticket;
 use crate::llm::request::{Request, RequestTask};
 use crate::llm::route::Route;
@@ -532,7 +532,7 @@ impl<'r> Surroundings<'_, 'r> {
         };
         let options = route.options(self.ctx, self.concurrency, self.on_error);
         let dispatcher = Dispatcher::new(job, route.limiter(), options);
-        let shell = Shell {
+        let setup = RunSetup {
             ctx: self.ctx,
             clock,
             threads: self.concurrency,
@@ -561,12 +561,12 @@ impl<'r> Surroundings<'_, 'r> {
                 }
             },
         };
-        let Finish { dispatcher, lost } = run(dispatcher, runner, shell, outlet, &mut observer)?;
+        let Finish { dispatcher, lost } = run(dispatcher, runner, setup, outlet, &mut observer)?;
         let now = clock.now();
         if let Some(notifier) = self.notifier {
             notifier.on_progress(&finished(&dispatcher, now));
         }
-        let (counters, bounds) = (dispatcher.counters(), dispatcher.bounds());
+        let (counters, bottlenecks) = (dispatcher.counters(), dispatcher.bottlenecks());
         let mut stop = dispatcher.stop_reason().cloned();
         let Job {
             mut backlog,
@@ -581,7 +581,7 @@ impl<'r> Surroundings<'_, 'r> {
         }
         Ok(Ended {
             report: RunReport {
-                summary: tally.summary(&counters, bounds, now),
+                summary: tally.summary(&counters, bottlenecks, now),
                 stop,
                 unsaved,
                 compaction: Ok(()),

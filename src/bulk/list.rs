@@ -11,13 +11,14 @@ use crossbeam_channel::{Receiver, Sender, TryRecvError, bounded};
 
 use crate::base::clock::Time;
 use crate::base::error::Error;
+use crate::engine::availability::Availability;
 use crate::engine::class::Class;
 use crate::engine::limiter::QuotaKey;
 use crate::engine::pack::PackLimits;
 use crate::engine::route::Tries;
 use crate::engine::run::{Waker, panicked};
 use crate::engine::waiting::Waiting;
-use crate::engine::work::{Gates, Take, Ticket};
+use crate::engine::work::{Take, Ticket};
 use crate::llm::request::{Request, RequestTask};
 use crate::llm::route::{Route, cost};
 
@@ -292,10 +293,15 @@ impl<'r, R: Borrow<Request>> ListBacklog<'r, R> {
 impl<R: Borrow<Request> + Send> Backlog for ListBacklog<'_, R> {
     type Task = Item<R>;
 
-    fn take(&mut self, max: usize, gates: &Gates, now: Time) -> Result<Take<Item<R>>, Error> {
+    fn take(
+        &mut self,
+        max: usize,
+        availability: &Availability,
+        now: Time,
+    ) -> Result<Take<Item<R>>, Error> {
         let mut out = Vec::new();
         while out.len() < max {
-            if let Some((item, tries, class)) = self.waiting.pop(gates, now) {
+            if let Some((item, tries, class)) = self.waiting.pop(&availability.pauses, now) {
                 self.waiting_bytes -= self.weight(item.request.borrow());
                 out.push(self.ticket(item, tries, class));
                 continue;
@@ -310,7 +316,7 @@ impl<R: Borrow<Request> + Send> Backlog for ListBacklog<'_, R> {
                 request,
             };
             self.read += 1;
-            if let Some(quota) = gates.held_by(&class, 0, now) {
+            if let Some(quota) = availability.paused_quota(&class, 0, now) {
                 self.waiting_bytes += self.weight(item.request.borrow());
                 let order = item.index as u64;
                 self.waiting
@@ -329,7 +335,7 @@ impl<R: Borrow<Request> + Send> Backlog for ListBacklog<'_, R> {
             return Ok(Take::Done);
         }
         Ok(Take::Idle {
-            until: self.waiting.next_due(gates, now),
+            until: self.waiting.next_due(&availability.pauses, now),
             source_open: !self.ended && self.waiting_bytes < WAITING_BYTES,
         })
     }

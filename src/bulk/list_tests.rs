@@ -64,10 +64,10 @@ fn what_waits_is_bounded_by_its_real_size_images_and_extra_fields_included() {
     for make in makers {
         let route = Route::new(Named("first"));
         let mut backlog = fed(&route, (0..64).map(|_| make()).collect());
-        let mut gates = Gates::default();
-        gates.close(class(&route).quota(0), Time::FAR);
+        let mut availability = Availability::default();
+        availability.pauses.set(class(&route).quota(0), Time::FAR);
         for _ in 0..3 {
-            match backlog.take(4, &gates, NOW) {
+            match backlog.take(4, &availability, NOW) {
                 Ok(Take::Idle { source_open, .. }) => assert!(!source_open),
                 _ => panic!("something could run"),
             }
@@ -75,9 +75,9 @@ fn what_waits_is_bounded_by_its_real_size_images_and_extra_fields_included() {
             assert_eq!(backlog.read, (2 * WAITING_BYTES) >> 20);
         }
         // What opens again is handed out, and more is read.
-        gates.close(class(&route).quota(0), Time::ZERO);
+        availability.pauses.set(class(&route).quota(0), Time::ZERO);
         let mut taken = 0;
-        while let Ok(Take::Items(items)) = backlog.take(4, &gates, NOW) {
+        while let Ok(Take::Items(items)) = backlog.take(4, &availability, NOW) {
             taken += items.len();
         }
         assert_eq!((taken, backlog.read, backlog.waiting_bytes), (64, 64, 0));
@@ -88,13 +88,13 @@ fn what_waits_is_bounded_by_its_real_size_images_and_extra_fields_included() {
 fn behind_a_dead_provider_a_paused_one_holds_items_back() {
     let route = two_steps();
     let class = class(&route);
-    let mut gates = Gates::default();
-    gates.bury_step(&class, 0, &refused(), Time::FAR);
-    gates.close(class.quota(1), Time::FAR);
+    let mut availability = Availability::default();
+    availability.exclude_step(&class, 0, &refused(), Time::FAR);
+    availability.pauses.set(class.quota(1), Time::FAR);
     let large = || Request::new("A".repeat(1 << 20));
     let mut backlog = fed(&route, (0..40).map(|_| large()).collect());
     for _ in 0..3 {
-        match backlog.take(4, &gates, NOW) {
+        match backlog.take(4, &availability, NOW) {
             Ok(Take::Idle { until, source_open }) => {
                 assert_eq!((until, source_open), (None, false));
             }
@@ -102,8 +102,8 @@ fn behind_a_dead_provider_a_paused_one_holds_items_back() {
         }
         assert_eq!(backlog.read, WAITING_BYTES >> 20);
     }
-    gates.close(class.quota(1), Time::ZERO);
-    let Ok(Take::Items(items)) = backlog.take(4, &gates, NOW) else {
+    availability.pauses.set(class.quota(1), Time::ZERO);
+    let Ok(Take::Items(items)) = backlog.take(4, &availability, NOW) else {
         panic!("nothing could run");
     };
     let orders: Vec<u64> = items.iter().map(|ticket| ticket.order).collect();
@@ -114,17 +114,17 @@ fn behind_a_dead_provider_a_paused_one_holds_items_back() {
 fn when_a_paused_provider_dies_what_waited_for_it_goes_on_at_once() {
     let route = two_steps();
     let class = class(&route);
-    let mut gates = Gates::default();
-    gates.close(class.quota(0), Time::FAR);
+    let mut availability = Availability::default();
+    availability.pauses.set(class.quota(0), Time::FAR);
     let items: Vec<Request> = (0..10).map(|i| Request::new(format!("p{i}"))).collect();
     let mut backlog = ListBacklog::new(&route, Source::Ready(Box::new(items.iter())));
     assert!(matches!(
-        backlog.take(4, &gates, NOW),
+        backlog.take(4, &availability, NOW),
         Ok(Take::Idle { .. })
     ));
-    gates.bury_step(&class, 0, &refused(), Time::FAR);
+    availability.exclude_step(&class, 0, &refused(), Time::FAR);
     let mut taken = Vec::new();
-    while let Ok(Take::Items(items)) = backlog.take(4, &gates, NOW) {
+    while let Ok(Take::Items(items)) = backlog.take(4, &availability, NOW) {
         taken.extend(items.iter().map(|ticket| ticket.order));
     }
     assert_eq!(taken, Vec::from_iter(0..10));
@@ -138,15 +138,15 @@ fn what_was_read_before_a_fault_is_given_before_the_fault_is_told() {
     let items = [Ok(Request::new("a")), Ok(Request::new("b")), Err(refused())];
     feeder.feed(items.into_iter());
     let mut backlog = ListBacklog::new(&route, source);
-    let gates = Gates::default();
-    let Ok(Take::Items(items)) = backlog.take(4, &gates, NOW) else {
+    let availability = Availability::default();
+    let Ok(Take::Items(items)) = backlog.take(4, &availability, NOW) else {
         panic!("the fault came first");
     };
     assert_eq!(items.len(), 2);
     // One of them waits again when the fault is told; it is handed back.
     let ticket = items.into_iter().next().unwrap();
     backlog.wait(ticket, NOW.after(Duration::from_secs(9)));
-    assert!(backlog.take(4, &gates, NOW).is_err());
+    assert!(backlog.take(4, &availability, NOW).is_err());
     assert_eq!(backlog.rest().len(), 1);
     assert!(tail.drain().1.is_empty());
 }

@@ -11,10 +11,10 @@ use crate::base::clock::Time;
 use crate::base::error::{Error, ErrorKind, Sent};
 use crate::base::hints::RateHints;
 use crate::bulk::work::{Job, Sink, count};
-use crate::engine::bottleneck::Bottleneck;
+use crate::engine::bottleneck::Bottlenecks;
 use crate::engine::class::Class;
 use crate::engine::dispatch::{
-    Dispatcher, ErrorPolicy, Event, Flight, Landed, Options, StopReason, Turn,
+    Call, Dispatcher, EndedCall, ErrorPolicy, Event, Options, StopReason, Turn,
 };
 use crate::engine::jitter::Jitter;
 use crate::engine::limiter::{Gate, Limiter, Limits, QuotaKey};
@@ -106,7 +106,7 @@ struct Scene {
     limiter: Arc<Limiter>,
     dispatcher: Dispatcher<Job<Sizes, Ends>>,
     now: Time,
-    flying: Vec<(Time, Flight<Pack<usize>>)>,
+    in_flight: Vec<(Time, Call<Pack<usize>>)>,
     concurrency: usize,
     max_retries: u8,
     /// By step and item.
@@ -192,7 +192,7 @@ impl Scene {
             dispatcher: Dispatcher::new(job, limiter.clone(), options),
             limiter,
             now: Time::ZERO,
-            flying: Vec::new(),
+            in_flight: Vec::new(),
             concurrency,
             max_retries,
             kind,
@@ -207,15 +207,15 @@ impl Scene {
         &self.dispatcher.work.backlog.items
     }
 
-    fn start(&mut self, flight: Flight<Pack<usize>>) {
-        let (pack, tries) = (&flight.ticket.task, flight.ticket.tries);
+    fn start(&mut self, call: Call<Pack<usize>>) {
+        let (pack, tries) = (&call.ticket.task, call.ticket.tries);
         let sizes = self.sizes();
         let size: u32 = pack.iter().map(|member| member.cost.input).sum();
-        assert_eq!(flight.ticket.cost.input, size, "what is reserved");
+        assert_eq!(call.ticket.cost.input, size, "what is reserved");
         let limits = sizes.limits;
         assert!(!pack.is_empty() && pack.len() <= limits.inputs.into());
         assert!(size <= limits.tokens || pack.len() == 1);
-        assert!(tries.company == 0 || pack.len() <= tries.company.into());
+        assert!(tries.max_pack == 0 || pack.len() <= tries.max_pack.into());
         let kind = |member: &Member<usize>| sizes.items[member.task].1;
         assert!(pack.iter().all(|member| kind(member) == kind(&pack[0])));
         assert!(
@@ -235,12 +235,12 @@ impl Scene {
         let at = self
             .now
             .after(Duration::from_millis(self.random.below(500)));
-        self.flying.push((at, flight));
+        self.in_flight.push((at, call));
     }
 
-    fn answer(&mut self, flight: &Flight<Pack<usize>>) -> Result<(), Error> {
-        let step = usize::from(flight.ticket.tries.step);
-        let pack = &flight.ticket.task;
+    fn answer(&mut self, call: &Call<Pack<usize>>) -> Result<(), Error> {
+        let step = usize::from(call.ticket.tries.step);
+        let pack = &call.ticket.task;
         let spoiled = pack.iter().any(|member| self.bad[step][member.task]);
         let error = |kind| Error::new(kind, "simulated").with_sent(Sent::Answered);
         let trouble = match (self.weather, self.random.below(100)) {
@@ -250,7 +250,7 @@ impl Scene {
             (_, 14..=16) => {
                 let wait = Duration::from_secs(1 + self.random.below(9));
                 let until = self.now.after(wait);
-                let step = flight.ticket.tries.step;
+                let step = call.ticket.tries.step;
                 let members = pack.iter().map(|member| ((step, member.task), until));
                 self.put_off.extend(members);
                 let error = error(ErrorKind::RateLimited).with_status(429);
@@ -274,22 +274,22 @@ impl Scene {
         let wait = (self.kind == ErrorKind::Transient && self.random.chance(30))
             .then(|| Duration::from_secs(1 + self.random.below(9)));
         if let Some(wait) = wait {
-            let (step, until) = (flight.ticket.tries.step, self.now.after(wait));
+            let (step, until) = (call.ticket.tries.step, self.now.after(wait));
             let members = pack.iter().map(|member| ((step, member.task), until));
             self.put_off.extend(members);
         }
         Err(error(self.kind).with_status(500).with_retry_after(wait))
     }
 
-    fn land(&mut self, flight: Flight<Pack<usize>>, result: Result<(), Error>) {
-        let landed = Landed {
+    fn end_call(&mut self, call: Call<Pack<usize>>, result: Result<(), Error>) {
+        let ended = EndedCall {
             used: Some((10, 0)),
-            flight,
+            call,
             result,
             hints: RateHints::default(),
             fatal: false,
         };
-        self.dispatcher.handle(Event::Landed(landed), self.now);
+        self.dispatcher.handle(Event::CallEnded(ended), self.now);
     }
 
     fn run(mut self) {
@@ -303,8 +303,8 @@ impl Scene {
             let mut start = Vec::new();
             let turn = self.dispatcher.turn(self.now, &mut start);
             assert!(!self.stopped || start.is_empty(), "started after the stop");
-            start.into_iter().for_each(|flight| self.start(flight));
-            let held = self.flying.len() + self.dispatcher.work.sink.unreleased;
+            start.into_iter().for_each(|call| self.start(call));
+            let held = self.in_flight.len() + self.dispatcher.work.sink.unreleased;
             let in_flight = self.dispatcher.counters().in_flight;
             assert!(held <= in_flight && in_flight <= self.concurrency);
             let settled = self.dispatcher.settle_error().is_none();
@@ -313,18 +313,22 @@ impl Scene {
                 return self.check_end();
             };
             self.check_no_stall();
-            self.flying.sort_by_key(|(at, _)| *at);
+            self.in_flight.sort_by_key(|(at, _)| *at);
             let sizes = self.sizes();
-            let by_itself = sizes.readable < sizes.items.len() || in_flight > self.flying.len();
+            let by_itself = sizes.readable < sizes.items.len() || in_flight > self.in_flight.len();
             let tick = by_itself.then(|| self.now.after(Duration::from_millis(50)));
-            let landing = self.flying.first().map(|(at, _)| *at);
-            let next = [wake, landing, tick].into_iter().flatten().min();
+            let next_end = self.in_flight.first().map(|(at, _)| *at);
+            let next = [wake, next_end, tick].into_iter().flatten().min();
             self.now = self.now.max(next.expect("something is going to happen"));
-            while self.flying.first().is_some_and(|(at, _)| *at <= self.now) {
-                let (_, flight) = self.flying.remove(0);
-                let result = self.answer(&flight);
+            while self
+                .in_flight
+                .first()
+                .is_some_and(|(at, _)| *at <= self.now)
+            {
+                let (_, call) = self.in_flight.remove(0);
+                let result = self.answer(&call);
                 self.failed += u64::from(result.is_err());
-                self.land(flight, result);
+                self.end_call(call, result);
             }
             self.disturb();
         }
@@ -333,9 +337,9 @@ impl Scene {
 
     fn disturb(&mut self) {
         if self.stopped && self.random.chance(20) {
-            for (_, flight) in std::mem::take(&mut self.flying) {
+            for (_, call) in std::mem::take(&mut self.in_flight) {
                 let error = Error::new(ErrorKind::Cancelled, "ended").with_sent(Sent::Maybe);
-                self.land(flight, Err(error));
+                self.end_call(call, Err(error));
             }
         }
         let more = self.random.below(20) as usize;
@@ -386,7 +390,7 @@ impl Scene {
 
     fn check_end(&self) {
         let counters = self.dispatcher.counters();
-        assert_eq!((counters.in_flight, self.flying.len()), (0, 0));
+        assert_eq!((counters.in_flight, self.in_flight.len()), (0, 0));
         assert_eq!(counters.calls, self.calls);
         let (sizes, ends) = (self.sizes(), &self.dispatcher.work.sink.of);
         for (item, place) in sizes.places.iter().enumerate() {
@@ -402,7 +406,7 @@ impl Scene {
             ends.values().filter(|end| wanted(end)).count() as u64
         };
         let tally = &self.dispatcher.work.tally;
-        let summary = tally.summary(&counters, Bottleneck::default(), self.now);
+        let summary = tally.summary(&counters, Bottlenecks::default(), self.now);
         assert_eq!(summary.completed, with(|end| matches!(end, Some(Ok(())))));
         assert_eq!(summary.failed, with(|end| matches!(end, Some(Err(_)))));
         assert_eq!(summary.pending, with(Option::is_none));

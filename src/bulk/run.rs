@@ -17,7 +17,7 @@ use crate::base::error::{Error, ErrorKind};
 use crate::engine::dispatch::{Dispatcher, ErrorPolicy, StopReason};
 use crate::engine::pack::PackLimits;
 use crate::engine::route::Tries;
-use crate::engine::run::{Finish, Observer, Outlet, Shell, Waker, run};
+use crate::engine::run::{Finish, Observer, Outlet, RunSetup, Waker, run};
 use crate::engine::work::Ticket;
 use crate::llm::client::LlmClient;
 use crate::llm::request::{Request, RequestTask};
@@ -381,7 +381,7 @@ impl<'a> Bulk<'a> {
                 }
             }
         };
-        let shell = Shell {
+        let setup = RunSetup {
             ctx: &self.ctx,
             clock,
             threads: self.concurrency,
@@ -400,7 +400,7 @@ impl<'a> Bulk<'a> {
                 }
             },
         };
-        let Finish { dispatcher, .. } = run(dispatcher, &runner, shell, outlet, &mut observer)
+        let Finish { dispatcher, .. } = run(dispatcher, &runner, setup, outlet, &mut observer)
             .map_err(|error| misused(error.message().to_owned()))?;
         let now = clock.now();
         let counters = dispatcher.counters();
@@ -411,7 +411,7 @@ impl<'a> Bulk<'a> {
             summary: dispatcher
                 .work
                 .tally
-                .summary(&counters, dispatcher.bounds(), now),
+                .summary(&counters, dispatcher.bottlenecks(), now),
             stop: dispatcher.stop_reason().cloned(),
             dispatcher,
         })

@@ -3,7 +3,8 @@
 
 use crate::base::clock::Time;
 use crate::base::error::Error;
-use crate::engine::work::{Gates, Settled, Take, Work};
+use crate::engine::availability::Availability;
+use crate::engine::work::{Settled, Take, Work};
 use crate::observe::tally::{Measure, Tally};
 
 use crate::engine::pack::{Backlog, Pack, Packed};
@@ -38,8 +39,13 @@ impl<B: Backlog, K: Sink<B::Task>> Work for Job<B, K> {
     type Task = Pack<B::Task>;
     type Done = K::Done;
 
-    fn take(&mut self, max: usize, gates: &Gates, now: Time) -> Result<Take<Pack<B::Task>>, Error> {
-        self.backlog.take(max, gates, now)
+    fn take(
+        &mut self,
+        max: usize,
+        availability: &Availability,
+        now: Time,
+    ) -> Result<Take<Pack<B::Task>>, Error> {
+        self.backlog.take(max, availability, now)
     }
 
     fn settle(

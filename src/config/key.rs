@@ -456,7 +456,7 @@ mod tests {
     fn what_is_stored_is_sound_and_no_credential() {
         let model = SettingKey::named("llm.model").unwrap();
         assert_eq!(model.check_stored(" gpt-x ").unwrap(), "gpt-x");
-        for (name, value, said) in [
+        for (name, value, expected) in [
             ("llm.model", "sk-abcdefghijkl", "set OPENAI_API_KEY"),
             ("llm.sync_concurrency", "gsk_0123456789", "set GROQ_API_KEY"),
             ("llm.model", " ", "unset it"),
@@ -471,7 +471,7 @@ mod tests {
                 .unwrap()
                 .check_stored(value)
                 .unwrap_err();
-            assert!(error.message().contains(said), "{error}");
+            assert!(error.message().contains(expected), "{error}");
             let hidden = !error.message().contains("abcdef") && !error.message().contains("gsk_");
             assert!(hidden, "{error}");
         }

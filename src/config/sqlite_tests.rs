@@ -175,7 +175,7 @@ fn a_file_that_is_none_of_ours_is_refused_and_left_alone() {
         ),
     ];
     let folder = tempfile::tempdir().unwrap();
-    for (name, make, said) in cases {
+    for (name, make, expected) in cases {
         let path = folder.path().join(name);
         make(&path);
         let before = std::fs::read(&path).ok();
@@ -188,7 +188,7 @@ fn a_file_that_is_none_of_ours_is_refused_and_left_alone() {
         ] {
             let error = result.expect_err(name);
             let message = error.message();
-            assert!(message.contains(said), "{name}: {message}");
+            assert!(message.contains(expected), "{name}: {message}");
             assert!(message.contains(path.to_str().unwrap()), "{message}");
         }
         assert_eq!(std::fs::read(&path).ok(), before, "{name}");

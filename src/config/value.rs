@@ -148,7 +148,7 @@ mod tests {
 
     #[test]
     fn what_is_refused_says_what_is_accepted() {
-        for (kind, text, said) in [
+        for (kind, text, expected) in [
             (Kind::Whole(1, 10), "0", "write a whole number from 1 to 10"),
             (
                 Kind::Whole(1, 10),
@@ -193,7 +193,7 @@ mod tests {
             ),
         ] {
             let why = kind.parse(text).unwrap_err();
-            assert!(why.contains(said), "{text}: {why}");
+            assert!(why.contains(expected), "{text}: {why}");
         }
     }
 }

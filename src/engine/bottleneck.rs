@@ -6,7 +6,7 @@ use crate::base::clock::Time;
 
 /// What kept a run from going faster, in time spent.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Bottleneck {
+pub struct Bottlenecks {
     /// All permits were in use.
     pub concurrency: Duration,
     /// A limit or a pause of a quota held items back.
@@ -19,7 +19,7 @@ pub struct Bottleneck {
     pub output: Duration,
 }
 
-impl Bottleneck {
+impl Bottlenecks {
     /// The times by their names, in the order of the fields.
     pub fn named(&self) -> [(&'static str, Duration); 5] {
         [
@@ -33,7 +33,7 @@ impl Bottleneck {
 }
 
 /// Milliseconds by name.
-impl serde::Serialize for Bottleneck {
+impl serde::Serialize for Bottlenecks {
     fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let named = self.named();
         serializer.collect_map(named.iter().map(|(name, time)| {
@@ -47,7 +47,7 @@ impl serde::Serialize for Bottleneck {
 
 /// What is in the way at the moment.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(super) enum Bound {
+pub(super) enum Bottleneck {
     #[default]
     Nothing,
     Concurrency,
@@ -59,26 +59,26 @@ pub(super) enum Bound {
 
 /// The times up to now.
 #[derive(Debug, Default)]
-pub(super) struct BoundsSoFar {
-    pub times: Bottleneck,
-    bound: Bound,
+pub(super) struct BottleneckTimer {
+    pub times: Bottlenecks,
+    bottleneck: Bottleneck,
     since: Option<Time>,
 }
 
-impl BoundsSoFar {
-    pub(super) fn account(&mut self, bound: Bound, now: Time) {
+impl BottleneckTimer {
+    pub(super) fn account(&mut self, bottleneck: Bottleneck, now: Time) {
         if let Some(since) = self.since {
             let passed = now.since(since);
-            match self.bound {
-                Bound::Nothing => {}
-                Bound::Concurrency => self.times.concurrency += passed,
-                Bound::RateLimit => self.times.rate_limit += passed,
-                Bound::Backoff => self.times.backoff += passed,
-                Bound::Source => self.times.source += passed,
-                Bound::Output => self.times.output += passed,
+            match self.bottleneck {
+                Bottleneck::Nothing => {}
+                Bottleneck::Concurrency => self.times.concurrency += passed,
+                Bottleneck::RateLimit => self.times.rate_limit += passed,
+                Bottleneck::Backoff => self.times.backoff += passed,
+                Bottleneck::Source => self.times.source += passed,
+                Bottleneck::Output => self.times.output += passed,
             }
         }
-        self.bound = bound;
+        self.bottleneck = bottleneck;
         self.since = Some(now);
     }
 }

@@ -8,12 +8,12 @@ use super::class::StepId;
 
 /// Since its last answer, how often each step that has answered said 403.
 #[derive(Debug, Default)]
-pub(super) struct Standing(HashMap<StepId, u32>);
+pub(super) struct CriticalFailures(HashMap<StepId, u32>);
 
 /// This many in a row are no longer the fault of single prompts.
 const REFUSALS: u32 = 5;
 
-impl Standing {
+impl CriticalFailures {
     /// The step has answered a prompt: its credential is good.
     pub(super) fn answered(&mut self, step: StepId) {
         self.0.insert(step, 0);
@@ -21,7 +21,7 @@ impl Standing {
 
     /// True when every further call would fail in the same way. A provider that has answered
     /// before may refuse a single prompt with 403: a filter at its edge, somebody else's file.
-    pub(super) fn is_lost(&mut self, step: StepId, error: &Error) -> bool {
+    pub(super) fn is_critical(&mut self, step: StepId, error: &Error) -> bool {
         let forbidden = error.kind() == ErrorKind::Auth && error.status() == Some(403);
         match self.0.get_mut(&step) {
             Some(refused) if forbidden => {
@@ -48,34 +48,34 @@ mod tests {
 
     #[test]
     fn a_403_is_the_providers_word_until_it_has_answered_and_the_items_afterwards() {
-        let mut standing = Standing::default();
-        assert!(standing.is_lost(step(1), &forbidden()));
-        standing.answered(step(1));
-        assert!(!standing.is_lost(step(1), &forbidden()));
-        assert!(standing.is_lost(step(0), &forbidden()));
+        let mut critical = CriticalFailures::default();
+        assert!(critical.is_critical(step(1), &forbidden()));
+        critical.answered(step(1));
+        assert!(!critical.is_critical(step(1), &forbidden()));
+        assert!(critical.is_critical(step(0), &forbidden()));
     }
 
     #[test]
     fn several_in_a_row_are_the_providers_word_again() {
-        let mut standing = Standing::default();
-        standing.answered(step(0));
+        let mut critical = CriticalFailures::default();
+        critical.answered(step(0));
         let lost: Vec<bool> = (0..5)
-            .map(|_| standing.is_lost(step(0), &forbidden()))
+            .map(|_| critical.is_critical(step(0), &forbidden()))
             .collect();
         assert_eq!(lost, [false, false, false, false, true]);
-        standing.answered(step(0));
-        assert!(!standing.is_lost(step(0), &forbidden()));
+        critical.answered(step(0));
+        assert!(!critical.is_critical(step(0), &forbidden()));
     }
 
     #[test]
     fn a_refused_key_or_an_empty_account_is_lost_at_any_time() {
-        let mut standing = Standing::default();
-        standing.answered(step(0));
+        let mut critical = CriticalFailures::default();
+        critical.answered(step(0));
         let refused = Error::new(ErrorKind::Auth, "no").with_status(401);
-        assert!(standing.is_lost(step(0), &refused));
+        assert!(critical.is_critical(step(0), &refused));
         let empty = Error::new(ErrorKind::Quota, "no").with_status(403);
-        assert!(standing.is_lost(step(0), &empty));
+        assert!(critical.is_critical(step(0), &empty));
         let busy = Error::new(ErrorKind::Transient, "no").with_status(503);
-        assert!(!standing.is_lost(step(0), &busy));
+        assert!(!critical.is_critical(step(0), &busy));
     }
 }

@@ -1,6 +1,7 @@
 //! Who starts when, on a clock moved by hand.
 
 use super::*;
+use crate::base::error::Sent;
 use crate::base::hints::RateWindow;
 use crate::engine::class::Class;
 use crate::engine::jitter::Jitter;
@@ -39,10 +40,15 @@ impl Work for Costs {
     type Task = usize;
     type Done = ();
 
-    fn take(&mut self, max: usize, gates: &Gates, now: Time) -> Result<Take<usize>, Error> {
+    fn take(
+        &mut self,
+        max: usize,
+        availability: &Availability,
+        now: Time,
+    ) -> Result<Take<usize>, Error> {
         let mut out = Vec::new();
         while out.len() < max {
-            if let Some((task, tries)) = self.waiting.pop(gates, now) {
+            if let Some((task, tries)) = self.waiting.pop(&availability.pauses, now) {
                 out.push(self.ticket(task, tries));
                 continue;
             }
@@ -52,7 +58,7 @@ impl Work for Costs {
             }
             self.next += 1;
             // As a list does it: the items behind may have another quota.
-            match gates.held_by(&self.class, 0, now) {
+            match availability.paused_quota(&self.class, 0, now) {
                 Some(quota) => {
                     let item = (task, Tries::default());
                     self.waiting.pass_over(quota, task as u64, item);
@@ -67,7 +73,7 @@ impl Work for Costs {
             return Ok(Take::Done);
         }
         Ok(Take::Idle {
-            until: self.waiting.next_due(gates, now),
+            until: self.waiting.next_due(&availability.pauses, now),
             source_open: false,
         })
     }
@@ -125,32 +131,32 @@ fn drive(
     answer: impl Fn() -> Result<(), Error>,
 ) -> (Vec<usize>, usize, Time) {
     let (mut now, mut order, mut most) = (Time::ZERO, Vec::new(), 0);
-    let mut flying: Vec<(Time, Flight<usize>)> = Vec::new();
+    let mut in_flight: Vec<(Time, Call<usize>)> = Vec::new();
     for _ in 0..100_000 {
         let mut start = Vec::new();
         let turn = dispatcher.turn(now, &mut start);
-        for flight in start {
-            order.push(flight.ticket.task);
-            let took = Duration::from_millis(40 + (7 * flight.ticket.task as u64) % 31);
-            flying.push((now.after(took), flight));
+        for call in start {
+            order.push(call.ticket.task);
+            let took = Duration::from_millis(40 + (7 * call.ticket.task as u64) % 31);
+            in_flight.push((now.after(took), call));
         }
-        most = most.max(flying.len());
+        most = most.max(in_flight.len());
         let Turn::Wait(wake) = turn else {
             return (order, most, now);
         };
-        flying.sort_by_key(|(at, _)| *at);
-        let landing = flying.first().map(|(at, _)| *at);
-        now = earlier(wake, landing).expect("something is going to happen");
-        while flying.first().is_some_and(|(at, _)| *at <= now) {
-            let (_, flight) = flying.remove(0);
-            let landed = Landed {
-                used: Some((flight.ticket.cost.input.into(), 0)),
-                flight,
+        in_flight.sort_by_key(|(at, _)| *at);
+        let next_end = in_flight.first().map(|(at, _)| *at);
+        now = earlier(wake, next_end).expect("something is going to happen");
+        while in_flight.first().is_some_and(|(at, _)| *at <= now) {
+            let (_, call) = in_flight.remove(0);
+            let ended = EndedCall {
+                used: Some((call.ticket.cost.input.into(), 0)),
+                call,
                 result: answer(),
                 hints: RateHints::default(),
                 fatal: false,
             };
-            dispatcher.handle(Event::Landed(landed), now);
+            dispatcher.handle(Event::CallEnded(ended), now);
         }
     }
     panic!("it does not end: {order:?}");
@@ -206,24 +212,24 @@ fn a_model_that_never_loads_ends_the_run_soon_after_the_patience() {
 }
 
 /// Turns a worker's dispatcher of three items until all of them are in flight.
-fn three_flying(durable: bool) -> (Dispatcher<Costs>, Vec<Flight<usize>>) {
+fn three_flying(durable: bool) -> (Dispatcher<Costs>, Vec<Call<usize>>) {
     let mut run = dispatcher(vec![1; 9], Limits::default(), 3, ErrorPolicy::default());
     run.options.durable = durable;
-    let mut flying = Vec::new();
-    run.turn(Time::ZERO, &mut flying);
-    assert_eq!(flying.len(), 3);
-    (run, flying)
+    let mut in_flight = Vec::new();
+    run.turn(Time::ZERO, &mut in_flight);
+    assert_eq!(in_flight.len(), 3);
+    (run, in_flight)
 }
 
-fn end(run: &mut Dispatcher<Costs>, flight: Flight<usize>, now: Time) -> (usize, Turn) {
-    let landed = Landed {
-        flight,
+fn end(run: &mut Dispatcher<Costs>, call: Call<usize>, now: Time) -> (usize, Turn) {
+    let ended = EndedCall {
+        call,
         result: Ok(()),
         used: None,
         hints: RateHints::default(),
         fatal: false,
     };
-    run.handle(Event::Landed(landed), now);
+    run.handle(Event::CallEnded(ended), now);
     let mut start = Vec::new();
     let turn = run.turn(now, &mut start);
     (start.len(), turn)
@@ -232,17 +238,17 @@ fn end(run: &mut Dispatcher<Costs>, flight: Flight<usize>, now: Time) -> (usize,
 #[test]
 fn a_workers_ends_wait_a_moment_for_each_other_and_no_longer() {
     let now = Time::ZERO;
-    let (mut run, mut flying) = three_flying(true);
-    let until = now.after(GATHER);
+    let (mut run, mut in_flight) = three_flying(true);
+    let until = now.after(GROUP_DELAY);
     for _ in 0..2 {
-        let ended = end(&mut run, flying.pop().unwrap(), now);
+        let ended = end(&mut run, in_flight.pop().unwrap(), now);
         assert_eq!(ended, (0, Turn::Wait(Some(until))));
     }
     // Nothing is left to wait for.
-    assert_eq!(end(&mut run, flying.pop().unwrap(), now).0, 3);
+    assert_eq!(end(&mut run, in_flight.pop().unwrap(), now).0, 3);
 
-    let (mut run, mut flying) = three_flying(true);
-    end(&mut run, flying.pop().unwrap(), now);
+    let (mut run, mut in_flight) = three_flying(true);
+    end(&mut run, in_flight.pop().unwrap(), now);
     let mut start = Vec::new();
     run.turn(until, &mut start);
     assert_eq!(start.len(), 1);
@@ -250,8 +256,8 @@ fn a_workers_ends_wait_a_moment_for_each_other_and_no_longer() {
 
 #[test]
 fn what_costs_no_transaction_is_settled_at_once() {
-    let (mut run, mut flying) = three_flying(false);
-    assert_eq!(end(&mut run, flying.pop().unwrap(), Time::ZERO).0, 1);
+    let (mut run, mut in_flight) = three_flying(false);
+    assert_eq!(end(&mut run, in_flight.pop().unwrap(), Time::ZERO).0, 1);
 }
 
 #[test]
@@ -264,7 +270,7 @@ fn work_that_can_wait_outlasts_refusals_for_its_pace_but_not_for_ever() {
     let (order, _, end) = drive(&mut run, refused);
     // Then its lane rests.
     assert!((600..700).contains(&end.since(Time::ZERO).as_secs()));
-    assert!(order.len() > 10 && run.gates.next_opening(end).is_some());
+    assert!(order.len() > 10 && run.availability.next_change(end).is_some());
     let mut run = dispatcher(vec![1], limits, 1, ErrorPolicy::default());
     run.options.retry = RetryPolicy::default().max_retries(0);
     let (order, _, _) = drive(&mut run, refused);
@@ -303,16 +309,16 @@ fn a_reset_that_nobody_waits_for_pauses_nothing_and_a_refusal_then_ends_the_run(
         let mut run = dispatcher(vec![1; 3], Limits::default(), 1, on_error);
         let mut start = Vec::new();
         run.turn(Time::ZERO, &mut start);
-        let landed = |flight, result| {
-            Event::Landed(Landed {
-                flight,
+        let ended = |call, result| {
+            Event::CallEnded(EndedCall {
+                call,
                 result,
                 used: Some((1, 0)),
                 hints: day(reset),
                 fatal: false,
             })
         };
-        run.handle(landed(start.pop().unwrap(), Ok(())), Time::ZERO);
+        run.handle(ended(start.pop().unwrap(), Ok(())), Time::ZERO);
         let turn = run.turn(Time::ZERO, &mut start);
         if waits {
             assert_eq!(turn, Turn::Wait(Some(Time::ZERO.after(reset))));
@@ -321,7 +327,7 @@ fn a_reset_that_nobody_waits_for_pauses_nothing_and_a_refusal_then_ends_the_run(
         let next = start.pop().expect("the next call goes out");
         let error = Error::new(ErrorKind::RateLimited, "that was all for today");
         let error = error.with_status(429).with_retry_after(Some(reset));
-        run.handle(landed(next, Err(error)), Time::ZERO);
+        run.handle(ended(next, Err(error)), Time::ZERO);
         assert_eq!(run.turn(Time::ZERO, &mut start), Turn::Finished);
         let Some(StopReason::Critical(error)) = run.stop_reason() else {
             panic!("{:?}", run.stop_reason());

@@ -60,7 +60,7 @@ impl Permit {
 
 /// How a call ended, as far as quotas are concerned.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub enum Ended {
+pub enum CallEnd {
     /// A reply came; tokens it used for input and output, where it said so.
     Replied(Option<(u64, u64)>),
     /// The provider refused it for its pace, with the wait it asked for.
@@ -263,10 +263,10 @@ impl Quota {
         })
     }
 
-    fn settle(&mut self, permit: Permit, ended: Ended, hints: &RateHints, now: Time) {
+    fn settle(&mut self, permit: Permit, ended: CallEnd, hints: &RateHints, now: Time) {
         self.in_flight = self.in_flight.saturating_sub(1);
         let used = match ended {
-            Ended::Replied(used) => used,
+            CallEnd::Replied(used) => used,
             _ => None,
         };
         if let Some((input, output)) = used {
@@ -278,7 +278,7 @@ impl Quota {
         }
         // A failed call may have been counted by the provider: its reservation stays spent.
         match ended {
-            Ended::Replied(_) => {
+            CallEnd::Replied(_) => {
                 self.heard = true;
                 self.streak = 0;
                 self.replies += 1;
@@ -286,13 +286,13 @@ impl Quota {
                 self.proved |= permit.generation == self.generation;
                 self.window.replied();
             }
-            Ended::RateLimited(wait) => self.refused(permit, wait, used_up(hints), now),
-            Ended::NotReady(wait) => self.unready(permit, wait, now),
-            Ended::Unreachable if permit.generation == self.generation => {
+            CallEnd::RateLimited(wait) => self.refused(permit, wait, used_up(hints), now),
+            CallEnd::NotReady(wait) => self.unready(permit, wait, now),
+            CallEnd::Unreachable if permit.generation == self.generation => {
                 let pause = self.next_pause().min(LONGEST_UNREACHED);
                 self.paused_until = self.paused_until.max(now.after(pause));
             }
-            Ended::Unreachable | Ended::Failed => {}
+            CallEnd::Unreachable | CallEnd::Failed => {}
         }
         if !hints.is_empty() {
             self.heard = true;
@@ -550,7 +550,7 @@ impl Limiter {
     pub fn settle(
         &self,
         permit: Permit,
-        ended: Ended,
+        ended: CallEnd,
         hints: &RateHints,
         now: Time,
     ) -> Option<Time> {
@@ -558,7 +558,7 @@ impl Limiter {
         let quota = state.get(permit.quota)?;
         // What the others must hear of at once: a pause, and the first news of a rate.
         let unpaced = quota.requests.is_none() && quota.tokens.is_none();
-        let news = matches!(ended, Ended::RateLimited(_)) || unpaced && !hints.is_empty();
+        let news = matches!(ended, CallEnd::RateLimited(_)) || unpaced && !hints.is_empty();
         quota.together(news, now, |quota| {
             quota.settle(permit, ended, hints, now);
             quota.closed_until(now)

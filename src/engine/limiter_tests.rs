@@ -35,7 +35,7 @@ fn go(limiter: &Limiter, quota: QuotaId, now: Time) -> Option<Permit> {
 }
 
 fn reply(limiter: &Limiter, permit: Permit, hints: &RateHints, now: Time) {
-    limiter.settle(permit, Ended::Replied(Some((10, 0))), hints, now);
+    limiter.settle(permit, CallEnd::Replied(Some((10, 0))), hints, now);
 }
 
 #[test]
@@ -113,7 +113,7 @@ fn one_refusal_pauses_the_quota_and_late_ones_do_not_start_it_again() {
     for permit in wave {
         limiter.settle(
             permit,
-            Ended::RateLimited(None),
+            CallEnd::RateLimited(None),
             &RateHints::default(),
             at(20),
         );
@@ -126,7 +126,7 @@ fn one_refusal_pauses_the_quota_and_late_ones_do_not_start_it_again() {
     let permit = go(&limiter, quota, at(1020)).unwrap();
     limiter.settle(
         permit,
-        Ended::RateLimited(None),
+        CallEnd::RateLimited(None),
         &RateHints::default(),
         at(1030),
     );
@@ -142,7 +142,7 @@ fn the_longest_named_wait_wins() {
     let (limiter, quota) = open(Limits::default());
     let a = go(&limiter, quota, at(0)).unwrap();
     let b = go(&limiter, quota, at(0)).unwrap();
-    let secs = |s| Ended::RateLimited(Some(Duration::from_secs(s)));
+    let secs = |s| CallEnd::RateLimited(Some(Duration::from_secs(s)));
     limiter.settle(a, secs(9), &RateHints::default(), at(0));
     limiter.settle(b, secs(2), &RateHints::default(), at(0));
     assert_eq!(
@@ -160,7 +160,7 @@ fn a_quota_without_a_known_rate_comes_back_narrower_and_widens() {
     for permit in wave {
         limiter.settle(
             permit,
-            Ended::RateLimited(Some(Duration::from_secs(1))),
+            CallEnd::RateLimited(Some(Duration::from_secs(1))),
             &RateHints::default(),
             at(2),
         );
@@ -188,7 +188,7 @@ fn tokens_are_reserved_with_the_request_and_put_right_by_the_reply() {
         limiter.try_acquire(quota, 100, Some(0), at(0)),
         Gate::NotUntil(_)
     ));
-    let used = Ended::Replied(Some((200, 100)));
+    let used = CallEnd::Replied(Some((200, 100)));
     limiter.settle(permit, used, &RateHints::default(), at(0));
     assert!(matches!(
         limiter.try_acquire(quota, 600, Some(0), at(0)),
@@ -213,7 +213,7 @@ fn a_call_larger_than_the_whole_allowance_goes_alone_and_is_paid_off() {
 fn a_client_may_state_any_number_of_tokens() {
     let (limiter, quota) = open(Limits::default().tokens_per_minute(600.0));
     let permit = go(&limiter, quota, at(0)).unwrap();
-    let used = Ended::Replied(Some((u64::MAX, u64::MAX)));
+    let used = CallEnd::Replied(Some((u64::MAX, u64::MAX)));
     limiter.settle(permit, used, &RateHints::default(), at(0));
     let Gate::NotUntil(next) = limiter.try_acquire(quota, 10, Some(0), at(0)) else {
         panic!("an endless debt was forgotten");
@@ -228,7 +228,7 @@ fn the_output_reservation_learns_from_replies() {
         let Gate::Go(permit) = limiter.try_acquire(quota, 0, None, at(i * 1000)) else {
             panic!("call {i} refused");
         };
-        let used = Ended::Replied(Some((0, 20)));
+        let used = CallEnd::Replied(Some((0, 20)));
         limiter.settle(permit, used, &RateHints::default(), at(i * 1000));
     }
     // 10,000 tokens at once: at 256 each 39 would fit, at the learned 20 there is room for 500.
@@ -258,7 +258,7 @@ fn tokens_reply(limiter: &Limiter, permit: Permit, remaining: u64, now: Time) {
             reset: None,
         }),
     };
-    let used = Ended::Replied(Some((permit.tokens as u64, 0)));
+    let used = CallEnd::Replied(Some((permit.tokens as u64, 0)));
     limiter.settle(permit, used, &hints, now);
 }
 
@@ -341,7 +341,12 @@ fn while_a_model_loads_one_call_a_second_asks() {
     let (limiter, quota) = open(Limits::default().burst(4));
     let wave: Vec<Permit> = (0..4).filter_map(|_| go(&limiter, quota, at(0))).collect();
     let unready = |permit, wait, ms| {
-        limiter.settle(permit, Ended::NotReady(wait), &RateHints::default(), at(ms))
+        limiter.settle(
+            permit,
+            CallEnd::NotReady(wait),
+            &RateHints::default(),
+            at(ms),
+        )
     };
     for (i, permit) in wave.into_iter().enumerate() {
         assert_eq!(unready(permit, None, 10 * i as u64), Some(at(1000)));
@@ -374,7 +379,7 @@ fn an_assumed_pace_holds_until_a_reply_tells_another_and_new_settings_leave_that
         limiter.try_acquire(quota, 1, Some(0), now),
         Gate::NotUntil(_)
     ));
-    let told = RateHints {
+    let hints = RateHints {
         requests: Some(RateWindow {
             limit: 6000,
             period: Duration::from_secs(60),
@@ -383,7 +388,7 @@ fn an_assumed_pace_holds_until_a_reply_tells_another_and_new_settings_leave_that
         }),
         tokens: None,
     };
-    limiter.settle(permit, Ended::Replied(None), &told, now);
+    limiter.settle(permit, CallEnd::Replied(None), &hints, now);
     let later = now.after(Duration::from_millis(11));
     let go = |at| matches!(limiter.peek(quota, 1, Some(0), at), Gate::Go(_));
     assert!(go(later), "6,000 a minute are 100 a second");
@@ -403,7 +408,7 @@ fn against_a_cap(cap: usize, threads: usize, items: usize, rivals: usize) -> (us
     // A busy machine hears of a refusal late.
     let mut refused_calls: Vec<(Time, Permit)> = Vec::new();
     let (limiter, quota) = open(Limits::default());
-    let refused = Ended::RateLimited(Some(Duration::from_secs(1)));
+    let refused = CallEnd::RateLimited(Some(Duration::from_secs(1)));
     let mut flying: Vec<(Time, Permit)> = Vec::new();
     let mut waiting: Vec<Time> = vec![at(0); items];
     let (mut done, mut refusals, mut now) = (0, 0, 0);
@@ -486,7 +491,7 @@ fn one_absurd_usage_costs_a_minute_at_most() {
         };
         limiter.settle(
             permit,
-            Ended::Replied(Some(used)),
+            CallEnd::Replied(Some(used)),
             &RateHints::default(),
             now,
         );

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::base::clock::Time;
 
-use super::limiter::{Ended, QuotaId};
+use super::limiter::{CallEnd, QuotaId};
 
 /// A model that takes longer is waited for no further: the refusals count as failures then.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(600);
@@ -16,15 +16,15 @@ pub(super) struct Loading(Vec<(QuotaId, Time)>);
 impl Loading {
     /// Takes note of how a call ended. True when its item waits for the server, without having
     /// been tried.
-    pub(super) fn note(&mut self, quota: QuotaId, ended: &Ended, now: Time) -> bool {
+    pub(super) fn note(&mut self, quota: QuotaId, ended: &CallEnd, now: Time) -> bool {
         let known = self.0.iter().position(|(loading, _)| *loading == quota);
         match (ended, known) {
-            (Ended::NotReady(_), Some(at)) => now.since(self.0[at].1) < PATIENCE,
-            (Ended::NotReady(_), None) => {
+            (CallEnd::NotReady(_), Some(at)) => now.since(self.0[at].1) < PATIENCE,
+            (CallEnd::NotReady(_), None) => {
                 self.0.push((quota, now));
                 true
             }
-            (Ended::Replied(_) | Ended::RateLimited(_), Some(at)) => {
+            (CallEnd::Replied(_) | CallEnd::RateLimited(_), Some(at)) => {
                 self.0.swap_remove(at);
                 false
             }
@@ -41,7 +41,7 @@ impl Loading {
 mod tests {
     use super::*;
 
-    const REFUSED: Ended = Ended::NotReady(None);
+    const REFUSED: CallEnd = CallEnd::NotReady(None);
 
     fn at(seconds: u64) -> Time {
         Time::ZERO.after(Duration::from_secs(seconds))
@@ -57,14 +57,14 @@ mod tests {
         assert!(loading.note(a, &REFUSED, at(604)));
         assert!(!loading.note(a, &REFUSED, at(605)));
         // No connection, or a lost one, does not say that it is ready.
-        assert!(!loading.note(a, &Ended::Failed, at(606)));
+        assert!(!loading.note(a, &CallEnd::Failed, at(606)));
         assert!(!loading.note(a, &REFUSED, at(607)));
-        assert!(!loading.note(a, &Ended::Replied(None), at(608)));
+        assert!(!loading.note(a, &CallEnd::Replied(None), at(608)));
         assert_eq!(loading.since(), Some(at(100)));
         assert!(loading.note(a, &REFUSED, at(609)));
-        loading.note(a, &Ended::Replied(None), at(610));
+        loading.note(a, &CallEnd::Replied(None), at(610));
         // Who complains of the pace has a model to ask.
-        loading.note(b, &Ended::RateLimited(None), at(610));
+        loading.note(b, &CallEnd::RateLimited(None), at(610));
         assert_eq!(loading.since(), None);
     }
 }

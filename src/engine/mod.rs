@@ -4,6 +4,7 @@
 //! likely to cost; of an outcome, success or an error kind with hints. [`dispatch`] decides,
 //! [`limit`] and [`route`] are asked in one place each, [`run`] turns the crank with threads.
 
+pub(crate) mod availability;
 pub mod bottleneck;
 mod breaker;
 mod bucket;
@@ -11,11 +12,13 @@ pub(crate) mod class;
 pub(crate) mod counters;
 mod critical;
 pub(crate) mod dispatch;
+mod exclusions;
 mod first_replies;
 pub(crate) mod jitter;
 pub mod limiter;
 pub(crate) mod loading;
 pub(crate) mod pack;
+mod pauses;
 mod quota;
 mod refusals;
 pub mod route;

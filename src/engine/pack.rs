@@ -7,8 +7,9 @@
 use crate::base::clock::Time;
 use crate::base::error::Error;
 
+use super::availability::Availability;
 use super::route::Tries;
-use super::work::{Cost, Gates, Take, Ticket};
+use super::work::{Cost, Take, Ticket};
 
 /// How much of what is embedded goes into one call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -38,12 +39,17 @@ impl PackLimits {
 /// Where items come from and where those that wait are kept.
 pub(crate) trait Backlog {
     type Task: Send;
-    fn take(&mut self, max: usize, gates: &Gates, now: Time) -> Result<Take<Self::Task>, Error>;
+    fn take(
+        &mut self,
+        max: usize,
+        availability: &Availability,
+        now: Time,
+    ) -> Result<Take<Self::Task>, Error>;
     fn wait(&mut self, ticket: Ticket<Self::Task>, due: Time);
 
     /// Another item to share a call that has been begun, which costs no permit.
-    fn more(&mut self, gates: &Gates, now: Time) -> Result<Take<Self::Task>, Error> {
-        self.take(1, gates, now)
+    fn more(&mut self, availability: &Availability, now: Time) -> Result<Take<Self::Task>, Error> {
+        self.take(1, availability, now)
     }
 
     /// How much may share a call with the task.
@@ -91,13 +97,13 @@ impl<B: Backlog> Packed<B> {
     pub(crate) fn take(
         &mut self,
         max: usize,
-        gates: &Gates,
+        availability: &Availability,
         now: Time,
     ) -> Result<Take<Pack<B::Task>>, Error> {
         if let Some(error) = self.broken.take() {
             return Err(error);
         }
-        let first = match self.items.take(max, gates, now)? {
+        let first = match self.items.take(max, availability, now)? {
             Take::Items(first) => first,
             Take::Idle { until, source_open } => return Ok(Take::Idle { until, source_open }),
             Take::Done => return Ok(Take::Done),
@@ -113,7 +119,7 @@ impl<B: Backlog> Packed<B> {
             packing.add(&self.items, ticket);
         }
         while packing.has_room() {
-            match self.items.more(gates, now) {
+            match self.items.more(availability, now) {
                 Ok(Take::Items(more)) => {
                     more.into_iter()
                         .for_each(|ticket| packing.add(&self.items, ticket));
@@ -198,9 +204,9 @@ impl<T> Packing<T> {
         }
         let limits = items.limits(&ticket.task);
         self.shared |= limits.inputs > 1;
-        let inputs = match ticket.tries.company {
+        let inputs = match ticket.tries.max_pack {
             0 => limits.inputs,
-            company => limits.inputs.min(company),
+            max_pack => limits.inputs.min(max_pack),
         };
         let pack = Ticket {
             cost: ticket.cost,

@@ -60,15 +60,20 @@ impl Sizes {
 impl Backlog for Sizes {
     type Task = usize;
 
-    fn take(&mut self, max: usize, gates: &Gates, now: Time) -> Result<Take<usize>, Error> {
+    fn take(
+        &mut self,
+        max: usize,
+        availability: &Availability,
+        now: Time,
+    ) -> Result<Take<usize>, Error> {
         let mut out = Vec::new();
         while out.len() < max {
-            if let Some((item, tries)) = self.waiting.pop(gates, now) {
+            if let Some((item, tries)) = self.waiting.pop(&availability.pauses, now) {
                 out.push(self.ticket(item, tries));
             } else if self.next < self.readable {
                 let ticket = self.ticket(self.next, Tries::default());
                 self.next += 1;
-                match gates.held_by(&ticket.class, 0, now) {
+                match availability.paused_quota(&ticket.class, 0, now) {
                     Some(quota) => {
                         let item = (ticket.task, ticket.tries);
                         self.waiting.pass_over(quota, ticket.order, item);
@@ -95,7 +100,7 @@ impl Backlog for Sizes {
             return Ok(Take::Done);
         }
         Ok(Take::Idle {
-            until: self.waiting.next_due(gates, now),
+            until: self.waiting.next_due(&availability.pauses, now),
             source_open: self.readable < self.items.len(),
         })
     }
@@ -124,7 +129,7 @@ fn members(pack: &Ticket<Pack<usize>>) -> Vec<usize> {
 }
 
 fn take(packed: &mut Packed<Sizes>, max: usize) -> Vec<Vec<usize>> {
-    match packed.take(max, &Gates::default(), NOW).unwrap() {
+    match packed.take(max, &Availability::default(), NOW).unwrap() {
         Take::Items(packs) => packs.iter().map(members).collect(),
         _ => Vec::new(),
     }
@@ -182,7 +187,7 @@ fn a_completion_is_a_pack_of_one() {
 #[test]
 fn what_failed_together_goes_on_in_halves_apart_from_the_rest() {
     let mut packed = Packed::new(Sizes::new(vec![(1, 0); 12], 8, 100));
-    let Ok(Take::Items(mut packs)) = packed.take(1, &Gates::default(), NOW) else {
+    let Ok(Take::Items(mut packs)) = packed.take(1, &Availability::default(), NOW) else {
         panic!("nothing to take");
     };
     let mut pack = packs.remove(0);
@@ -201,8 +206,13 @@ fn a_source_that_breaks_in_the_middle_of_a_pack_costs_none_of_it() {
     struct Breaks(Sizes, Option<Error>);
     impl Backlog for Breaks {
         type Task = usize;
-        fn take(&mut self, max: usize, gates: &Gates, now: Time) -> Result<Take<usize>, Error> {
-            match (self.0.take(max, gates, now)?, self.1.take()) {
+        fn take(
+            &mut self,
+            max: usize,
+            availability: &Availability,
+            now: Time,
+        ) -> Result<Take<usize>, Error> {
+            match (self.0.take(max, availability, now)?, self.1.take()) {
                 (Take::Done, Some(error)) => Err(error),
                 (taken, error) => {
                     self.1 = error;
@@ -224,10 +234,10 @@ fn a_source_that_breaks_in_the_middle_of_a_pack_costs_none_of_it() {
         Sizes::new(vec![(1, 0); 3], 8, 100),
         Some(Error::new(ErrorKind::Invalid, "broken")),
     ));
-    let gates = Gates::default();
-    let Ok(Take::Items(packs)) = packed.take(1, &gates, NOW) else {
+    let availability = Availability::default();
+    let Ok(Take::Items(packs)) = packed.take(1, &availability, NOW) else {
         panic!("three could be read");
     };
     assert_eq!(members(&packs[0]), [0, 1, 2]);
-    assert!(packed.take(1, &gates, NOW).is_err());
+    assert!(packed.take(1, &availability, NOW).is_err());
 }

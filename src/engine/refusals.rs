@@ -16,8 +16,8 @@ const IDLE: Duration = Duration::from_secs(120);
 #[derive(Debug, Default)]
 pub(super) struct Refusals {
     quotas: Vec<Quota>,
-    /// Pauses that have been told of, by their ends.
-    told: Vec<(QuotaId, Time)>,
+    /// Pauses that were logged, by their ends.
+    logged: Vec<(QuotaId, Time)>,
 }
 
 /// What has no quota is told apart by its step.
@@ -92,16 +92,16 @@ impl Refusals {
         }
     }
 
-    /// Whether a pause until then has not been told of.
-    pub(super) fn is_news(&mut self, quota: QuotaId, until: Time) -> bool {
-        let Some((_, told)) = self.told.iter_mut().find(|(known, _)| *known == quota) else {
-            self.told.push((quota, until));
+    /// Whether a pause until then has not been logged yet.
+    pub(super) fn is_new_pause(&mut self, quota: QuotaId, until: Time) -> bool {
+        let Some((_, logged)) = self.logged.iter_mut().find(|(known, _)| *known == quota) else {
+            self.logged.push((quota, until));
             return true;
         };
-        // Jitter and rounding are no news.
-        let news = until > told.after(Duration::from_secs(1));
-        *told = until.max(*told);
-        news
+        // Jitter and rounding make no new pause.
+        let is_new = until > logged.after(Duration::from_secs(1));
+        *logged = until.max(*logged);
+        is_new
     }
 }
 
@@ -171,10 +171,10 @@ mod tests {
     fn a_pause_is_news_once() {
         let at = |seconds| Time::ZERO.after(Duration::from_secs(seconds));
         let mut refusals = Refusals::default();
-        let mut news = |quota, until| refusals.is_news(QuotaId(quota), at(until));
+        let mut is_new = |quota, until| refusals.is_new_pause(QuotaId(quota), at(until));
         let asked = [(1, 100), (1, 100), (2, 100), (1, 99), (1, 200)];
         assert_eq!(
-            asked.map(|(quota, until)| news(quota, until)),
+            asked.map(|(quota, until)| is_new(quota, until)),
             [true, false, true, false, true]
         );
     }

@@ -149,7 +149,7 @@ pub struct Tries {
     /// It has just come to this step: its next call is the first there.
     pub moved: bool,
     /// The most that may share its next call; 0 for any number.
-    pub company: u16,
+    pub max_pack: u16,
     /// Answers of the wrong shape at this step.
     pub misfits: u8,
     /// Calls that were refused for their pace and count as no attempt.
@@ -347,7 +347,7 @@ impl Tries {
     pub(crate) fn divide(&mut self, members: usize) {
         self.divisions = self.divisions.saturating_add(1);
         self.part = true;
-        self.company = u16::try_from(members.div_ceil(2)).unwrap_or(u16::MAX);
+        self.max_pack = u16::try_from(members.div_ceil(2)).unwrap_or(u16::MAX);
         (self.attempt, self.malformed, self.timeouts) = (0, 0, 0);
     }
 
@@ -513,7 +513,7 @@ mod tests {
         while members > 1 {
             tries.count(&refused);
             tries.divide(members);
-            members = tries.company.into();
+            members = tries.max_pack.into();
         }
         assert_eq!((tries.divisions, members), (8, 1));
         let failed = Error::new(ErrorKind::Transient, "x").with_sent(Sent::Answered);

@@ -1,6 +1,6 @@
 //! The shell that turns the dispatcher with real threads.
 //!
-//! A fixed pool takes flights from one bounded channel and makes one call each. Whoever ends a
+//! A fixed pool takes calls from one bounded channel and each thread makes one at a time. Whoever ends a
 //! call hands it over and, if the lock is free, settles all that queued up and starts what is
 //! runnable; if it is not free, its holder looks again before it lets go. The caller's thread waits
 //! for time, source, cancellation and the end. Calls never block on the lock, and the channel has
@@ -21,7 +21,7 @@ use crate::base::clock::{Clock, Time};
 use crate::base::error::{Error, ErrorKind};
 use crate::base::hints::RateHints;
 
-use super::dispatch::{Dispatcher, Event, Flight, Landed, StopReason, Turn};
+use super::dispatch::{Call, Dispatcher, EndedCall, Event, StopReason, Turn};
 use super::work::{Settled, Ticket, Work};
 
 /// What one call brought.
@@ -104,7 +104,7 @@ pub(crate) struct Permits<'a> {
 }
 
 /// Surroundings of a run.
-pub(crate) struct Shell<'a> {
+pub(crate) struct RunSetup<'a> {
     pub ctx: &'a Context,
     pub clock: &'a dyn Clock,
     pub threads: usize,
@@ -118,8 +118,8 @@ pub(crate) struct Shell<'a> {
 
 struct State<W: Work> {
     dispatcher: Dispatcher<W>,
-    start: Vec<Flight<W::Task>>,
-    tasks: Option<Sender<Flight<W::Task>>>,
+    start: Vec<Call<W::Task>>,
+    tasks: Option<Sender<Call<W::Task>>>,
     wake_at: Option<Time>,
     /// Everything was tried to settle; what cannot be goes back to the caller.
     giving_up: bool,
@@ -128,7 +128,7 @@ struct State<W: Work> {
 
 type EventOf<W> = Event<<W as Work>::Task, <W as Work>::Done>;
 
-struct Crank<'a, W: Work> {
+struct Shell<'a, W: Work> {
     state: Mutex<State<W>>,
     post: Sender<EventOf<W>>,
     inbox: Receiver<EventOf<W>>,
@@ -139,8 +139,8 @@ struct Crank<'a, W: Work> {
     waits_for: AtomicU64,
 }
 
-impl<W: Work> Crank<'_, W> {
-    fn land(&self, event: EventOf<W>) {
+impl<W: Work> Shell<'_, W> {
+    fn end_call(&self, event: EventOf<W>) {
         let _ = self.post.send(event);
         self.turn();
     }
@@ -168,7 +168,7 @@ impl<W: Work> Crank<'_, W> {
             return;
         }
         let now = self.clock.now();
-        // Asked first: a call that was ended by us must not land as if it had failed, and none may
+        // Asked first: a call that was ended by us must not end as if it had failed, and none may
         // start after a cancel, however late the caller's thread wakes.
         if self.ctx.is_cancelled() {
             let stop = Event::Stop(StopReason::Cancelled);
@@ -179,13 +179,13 @@ impl<W: Work> Crank<'_, W> {
         }
         let mut turn = state.dispatcher.turn(now, &mut state.start);
         if state.giving_up && state.dispatcher.settle_error().is_some() {
-            state.lost.append(&mut state.dispatcher.abandon());
+            state.lost.append(&mut state.dispatcher.take_unsettled());
             turn = state.dispatcher.turn(now, &mut state.start);
         }
         if let Some(tasks) = &state.tasks {
-            for flight in state.start.drain(..) {
+            for call in state.start.drain(..) {
                 if let Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) =
-                    tasks.try_send(flight)
+                    tasks.try_send(call)
                 {
                     unreachable!("the task channel has room for every permit");
                 }
@@ -207,14 +207,14 @@ impl<W: Work> Crank<'_, W> {
     }
 }
 
-/// Runs the dispatcher's work to its end on `shell.threads` threads.
+/// Runs the dispatcher's work to its end on `setup.threads` threads.
 ///
 /// # Errors
 /// When the threads cannot be started; nothing was called then.
 pub(crate) fn run<W, R, O, S>(
     dispatcher: Dispatcher<W>,
     runner: &R,
-    shell: Shell<'_>,
+    setup: RunSetup<'_>,
     mut outlet: Option<Outlet<'_, O>>,
     observer: &mut Observer<'_, W, S>,
 ) -> Result<Finish<W>, Error>
@@ -223,9 +223,9 @@ where
     R: Runner<W::Task, W::Done>,
     O: Send,
 {
-    let (tasks, inbox) = bounded(shell.permits.map_or(shell.threads, |permits| permits.most));
+    let (tasks, inbox) = bounded(setup.permits.map_or(setup.threads, |permits| permits.most));
     let (post, events) = unbounded();
-    let crank = Crank {
+    let shell = Shell {
         state: Mutex::new(State {
             dispatcher,
             start: Vec::new(),
@@ -236,70 +236,66 @@ where
         }),
         post,
         inbox: events,
-        clock: shell.clock,
-        ctx: shell.ctx,
-        waker: shell.waker.clone(),
+        clock: setup.clock,
+        ctx: setup.ctx,
+        waker: setup.waker.clone(),
         waits_for: AtomicU64::new(0),
     };
-    let calls = shell.ctx.for_calls();
+    let calls = setup.ctx.for_calls();
     thread::scope(|scope| -> Result<(), Error> {
         let start = |i: usize| {
-            let (crank, calls, inbox) = (&crank, &calls, inbox.clone());
-            let work = move || work_off(crank, runner, &inbox, calls);
+            let (shell, calls, inbox) = (&shell, &calls, inbox.clone());
+            let work = move || work_off(shell, runner, &inbox, calls);
             thread::Builder::new()
                 .name(format!("batchwright-{i}"))
                 .spawn_scoped(scope, work)
                 .map(drop)
         };
-        for i in 0..shell.threads {
+        for i in 0..setup.threads {
             if let Err(error) = start(i) {
-                crank.state.lock().tasks = None;
+                shell.state.lock().tasks = None;
                 return Err(Error::new(
                     ErrorKind::Invalid,
                     format!(
                         "cannot start thread {} of {}: {error}; use a smaller concurrency",
                         i + 1,
-                        shell.threads
+                        setup.threads
                     ),
                 ));
             }
         }
-        let _guard = LetGo(&crank, &calls);
+        let _guard = PanicGuard(&shell, &calls);
         let mut pool = Pool {
-            threads: shell.threads,
+            threads: setup.threads,
             start: &start,
         };
-        wait_out(&crank, &shell, &calls, &mut pool, outlet.as_mut(), observer);
+        wait_out(&shell, &setup, &calls, &mut pool, outlet.as_mut(), observer);
         Ok(())
     })?;
     let State {
         dispatcher, lost, ..
-    } = crank.state.into_inner();
+    } = shell.state.into_inner();
     Ok(Finish { dispatcher, lost })
 }
 
-fn work_off<W, R>(
-    crank: &Crank<'_, W>,
-    runner: &R,
-    inbox: &Receiver<Flight<W::Task>>,
-    ctx: &Context,
-) where
+fn work_off<W, R>(shell: &Shell<'_, W>, runner: &R, inbox: &Receiver<Call<W::Task>>, ctx: &Context)
+where
     W: Work,
     R: Runner<W::Task, W::Done>,
 {
-    let guard = LetGo(crank, ctx);
-    for flight in inbox {
-        let reply = call(runner, &flight.ticket, ctx);
-        crank.land(Event::Landed(landed(flight, reply)));
+    let guard = PanicGuard(shell, ctx);
+    for call in inbox {
+        let reply = make_call(runner, &call.ticket, ctx);
+        shell.end_call(Event::CallEnded(ended(call, reply)));
     }
     drop(guard);
 }
 
 /// Foreign code (a sink, a notifier) may panic on a thread that the others wait for; then all of
 /// them are let go, and the scope that joins them passes the panic on.
-struct LetGo<'c, 'a, W: Work>(&'c Crank<'a, W>, &'c Context);
+struct PanicGuard<'c, 'a, W: Work>(&'c Shell<'a, W>, &'c Context);
 
-impl<W: Work> Drop for LetGo<'_, '_, W> {
+impl<W: Work> Drop for PanicGuard<'_, '_, W> {
     fn drop(&mut self) {
         if thread::panicking() {
             self.1.abort();
@@ -309,7 +305,7 @@ impl<W: Work> Drop for LetGo<'_, '_, W> {
     }
 }
 
-fn call<T, D, R: Runner<T, D>>(runner: &R, ticket: &Ticket<T>, ctx: &Context) -> Reply<D> {
+fn make_call<T, D, R: Runner<T, D>>(runner: &R, ticket: &Ticket<T>, ctx: &Context) -> Reply<D> {
     catch_unwind(AssertUnwindSafe(|| runner.call(ticket, ctx)))
         .unwrap_or_else(|panic| panicked("the client", panic).into())
 }
@@ -327,9 +323,9 @@ pub(crate) fn panicked(who: &str, panic: Box<dyn Any + Send>) -> Error {
     error
 }
 
-fn landed<T, D>(flight: Flight<T>, reply: Reply<D>) -> Landed<T, D> {
-    Landed {
-        flight,
+fn ended<T, D>(call: Call<T>, reply: Reply<D>) -> EndedCall<T, D> {
+    EndedCall {
+        call,
         result: reply.result,
         used: reply.used,
         hints: reply.hints,
@@ -360,64 +356,64 @@ impl Pool<'_> {
 
 /// The caller's thread: time, cancellation, deadline, ticks and the caller's own sink.
 fn wait_out<W: Work, O, S>(
-    crank: &Crank<'_, W>,
-    shell: &Shell<'_>,
+    shell: &Shell<'_, W>,
+    setup: &RunSetup<'_>,
     calls: &Context,
     pool: &mut Pool<'_>,
     mut outlet: Option<&mut Outlet<'_, O>>,
     observer: &mut Observer<'_, W, S>,
 ) {
-    let clock = shell.clock;
-    let waker = shell.waker.clone();
-    let _on_cancel = shell.ctx.on_cancel({
+    let clock = setup.clock;
+    let waker = setup.waker.clone();
+    let _on_cancel = setup.ctx.on_cancel({
         let waker = waker.clone();
         move || waker.wake()
     });
-    let _on_abort = shell.ctx.on_abort({
+    let _on_abort = setup.ctx.on_abort({
         let waker = waker.clone();
         move || waker.wake()
     });
     clock.on_jump(Box::new(move || waker.wake()));
 
-    let deadline = shell.ctx.remaining().map(|left| clock.now().after(left));
+    let deadline = setup.ctx.remaining().map(|left| clock.now().after(left));
     let mut grace_ends = None;
-    let mut next_tick = clock.now().after(shell.tick);
+    let mut next_tick = clock.now().after(setup.tick);
     let never = crossbeam_channel::never();
     let mut permits = None;
     loop {
         let now = clock.now();
-        if let Some(wanted) = shell.permits.map(|permits| pool.follow(permits))
+        if let Some(wanted) = setup.permits.map(|permits| pool.follow(permits))
             && permits.replace(wanted) != Some(wanted)
         {
-            let _ = crank.post.send(Event::SetConcurrency(wanted));
+            let _ = shell.post.send(Event::SetConcurrency(wanted));
         }
         if deadline.is_some_and(|at| at <= now) && !calls.is_cancelled() {
-            let _ = crank.post.send(Event::Stop(StopReason::DeadlineExceeded));
+            let _ = shell.post.send(Event::Stop(StopReason::DeadlineExceeded));
             calls.abort();
         }
-        if shell.ctx.is_cancelled() && grace_ends.is_none() {
-            grace_ends = Some(now.after(shell.ctx.grace()));
+        if setup.ctx.is_cancelled() && grace_ends.is_none() {
+            grace_ends = Some(now.after(setup.ctx.grace()));
         }
-        let grace_over = shell.ctx.is_aborted() || grace_ends.is_some_and(|at| at <= now);
+        let grace_over = setup.ctx.is_aborted() || grace_ends.is_some_and(|at| at <= now);
         if grace_over {
             calls.abort();
         }
-        crank.turn();
+        shell.turn();
         // The lock may be held by a worker in the middle of its turn; then it wakes us if need be.
         let (wake_at, picture) = {
-            let mut state = crank.state.lock();
+            let mut state = shell.state.lock();
             if state.tasks.is_none() {
                 return;
             }
             let mut picture = None;
             if now >= next_tick {
-                next_tick = now.after(shell.tick);
+                next_tick = now.after(setup.tick);
                 picture = Some((observer.look)(&mut state.dispatcher, now));
             }
             let give_up = calls.is_cancelled() && !state.giving_up;
             state.giving_up |= give_up;
             if give_up || (picture.is_some() && state.dispatcher.stop_reason().is_some()) {
-                crank.turn_locked(&mut state);
+                shell.turn_locked(&mut state);
                 if state.tasks.is_none() {
                     return;
                 }
@@ -428,16 +424,16 @@ fn wait_out<W: Work, O, S>(
                 .filter(|at| *at > now || Some(*at) == state.wake_at)
                 .min()
                 .unwrap_or(next_tick);
-            crank.waits_for.store(until.as_nanos(), Ordering::SeqCst);
+            shell.waits_for.store(until.as_nanos(), Ordering::SeqCst);
             (until, picture)
         };
         if let Some(picture) = picture {
             (observer.show)(picture);
         }
-        // Whoever landed while we held the lock has left it to us.
+        // What ended while we held the lock was left to us.
         fence(Ordering::SeqCst);
-        if !crank.inbox.is_empty() {
-            crank.turn();
+        if !shell.inbox.is_empty() {
+            shell.turn();
         }
         let wait = clock
             .real_wait(wake_at)
@@ -445,8 +441,8 @@ fn wait_out<W: Work, O, S>(
         let outcomes = outlet.as_ref().map_or(&never, |o| &o.outcomes);
         let outcome = select! {
             // Whoever holds the lock may have looked just before there was something to see.
-            recv(shell.woken) -> _ => {
-                let _ = crank.post.send(Event::Woken);
+            recv(setup.woken) -> _ => {
+                let _ = shell.post.send(Event::Woken);
                 None
             }
             recv(outcomes) -> outcome => outcome.ok(),
@@ -454,9 +450,9 @@ fn wait_out<W: Work, O, S>(
         };
         if let (Some(outcome), Some(outlet)) = (outcome, outlet.as_mut()) {
             if (outlet.sink)(outcome).is_break() {
-                let _ = crank.post.send(Event::Stop(StopReason::SinkClosed));
+                let _ = shell.post.send(Event::Stop(StopReason::SinkClosed));
             }
-            let _ = crank.post.send(Event::Released(1));
+            let _ = shell.post.send(Event::Released(1));
         }
     }
 }
@@ -484,9 +480,9 @@ where
     }
     loop {
         let turn = dispatcher.turn(clock.now(), &mut start);
-        if let Some(flight) = start.pop() {
-            let reply = call(runner, &flight.ticket, ctx);
-            dispatcher.handle(Event::Landed(landed(flight, reply)), clock.now());
+        if let Some(call) = start.pop() {
+            let reply = make_call(runner, &call.ticket, ctx);
+            dispatcher.handle(Event::CallEnded(ended(call, reply)), clock.now());
             continue;
         }
         match turn {

@@ -255,7 +255,7 @@ impl Record {
 mod tests {
     use super::*;
     use crate::base::hints::RateHints;
-    use crate::engine::limiter::{Ended, Gate, Limiter, Limits, QuotaId, QuotaKey};
+    use crate::engine::limiter::{CallEnd, Gate, Limiter, Limits, QuotaId, QuotaKey};
 
     fn virtual_wall(now: Time) -> u64 {
         1_000_000_000_000_000_000 + now.as_nanos()
@@ -281,7 +281,7 @@ mod tests {
             for (i, (limiter, quota)) in processes.iter().enumerate() {
                 if let Gate::Go(permit) = limiter.try_acquire(*quota, 1, Some(0), at(ms)) {
                     started[i] += 1;
-                    let ended = Ended::Replied(None);
+                    let ended = CallEnd::Replied(None);
                     limiter.settle(permit, ended, &RateHints::default(), at(ms));
                 }
             }
@@ -305,7 +305,7 @@ mod tests {
             panic!("a is free to go");
         };
         assert!(matches!(go(&b, in_b, at(1)), Gate::Go(_)));
-        let refused = Ended::RateLimited(Some(Duration::from_secs(5)));
+        let refused = CallEnd::RateLimited(Some(Duration::from_secs(5)));
         a.settle(permit, refused, &RateHints::default(), at(10));
         assert_eq!(go(&b, in_b, at(200)), Gate::NotUntil(at(5010)));
         assert!(matches!(go(&b, in_b, at(5010)), Gate::Go(_)));
@@ -325,7 +325,7 @@ mod tests {
         let Gate::Go(permit) = go(&c, in_c, at(200)) else {
             panic!("c is free to go");
         };
-        let told = RateHints {
+        let hints = RateHints {
             requests: Some(crate::base::hints::RateWindow {
                 limit: 60,
                 period: Duration::from_secs(60),
@@ -334,7 +334,7 @@ mod tests {
             }),
             tokens: None,
         };
-        c.settle(permit, Ended::Replied(None), &told, at(300));
+        c.settle(permit, CallEnd::Replied(None), &hints, at(300));
         assert!(matches!(go(&c, in_c, at(301)), Gate::NotUntil(_)));
         let (d, in_d) = process(folder.path(), Limits::default());
         assert!(matches!(go(&d, in_d, at(302)), Gate::NotUntil(_)));

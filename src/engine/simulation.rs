@@ -13,7 +13,7 @@ use crate::base::error::{Error, ErrorKind, Sent};
 use crate::base::hints::{RateHints, RateWindow};
 
 use super::class::Class;
-use super::dispatch::{Dispatcher, ErrorPolicy, Event, Flight, Landed, Options, StopReason, Turn};
+use super::dispatch::{Call, Dispatcher, EndedCall, ErrorPolicy, Event, Options, StopReason, Turn};
 use super::limiter::{Limiter, Limits, QuotaId, QuotaKey};
 use super::route::RetryPolicy;
 use super::waiting::Waiting;
@@ -28,7 +28,7 @@ use model::{Item, LoadingModel, ModelWork, ParallelModel, Random};
 struct Arrival(Reverse<(Time, u64)>);
 
 struct Flying {
-    flight: Flight<u32>,
+    call: Call<u32>,
     result: Result<(), Error>,
     fatal: bool,
     /// Calls of the quota that had been answered when it began.
@@ -41,8 +41,8 @@ struct Scene {
     limiter: Arc<Limiter>,
     now: Time,
     arrivals: BinaryHeap<Arrival>,
-    flying: HashMap<u64, Flying>,
-    flights: u64,
+    in_flight: HashMap<u64, Flying>,
+    started: u64,
     concurrency: usize,
     /// The concurrency, or more for as long as calls from before it was lowered hold theirs.
     permits: usize,
@@ -164,8 +164,8 @@ impl Scene {
             limiter,
             now: Time::ZERO,
             arrivals: BinaryHeap::new(),
-            flying: HashMap::new(),
-            flights: 0,
+            in_flight: HashMap::new(),
+            started: 0,
             concurrency: permits,
             permits,
             most_permits: permits,
@@ -226,19 +226,19 @@ impl Scene {
         }
     }
 
-    fn start(&mut self, flight: Flight<u32>) {
-        let tries = flight.ticket.tries;
-        let quota = flight.ticket.quota();
+    fn start(&mut self, call: Call<u32>) {
+        let tries = call.ticket.tries;
+        let quota = call.ticket.quota();
         assert!(
             u32::from(tries.calls - tries.refused)
                 <= 2 * u32::from(self.max_retries) + tries.step as u32,
             "item {} called {} times",
-            flight.ticket.task,
+            call.ticket.task,
             tries.calls + 1
         );
         assert!(tries.attempt <= self.max_retries, "step tried too often");
-        self.loading.check_start(&flight.ticket);
-        let asked = self.put_off.get(&(flight.ticket.task, tries.step));
+        self.loading.check_start(&call.ticket);
+        let asked = self.put_off.get(&(call.ticket.task, tries.step));
         assert!(
             asked.is_none_or(|until| *until <= self.now),
             "called before it was asked to be"
@@ -253,11 +253,12 @@ impl Scene {
         if self.critical_seen {
             self.calls_after_critical += 1;
         }
-        let flying = self.flying.values().filter(|flying| {
-            let admitted = !matches!(&flying.result, Err(e) if e.kind() == ErrorKind::RateLimited);
-            admitted && flying.flight.ticket.quota() == quota
+        let in_flight = self.in_flight.values().filter(|in_flight| {
+            let admitted =
+                !matches!(&in_flight.result, Err(e) if e.kind() == ErrorKind::RateLimited);
+            admitted && in_flight.call.ticket.quota() == quota
         });
-        let refusal = self.parallel.refusal(quota, flying.count());
+        let refusal = self.parallel.refusal(quota, in_flight.count());
         let refusal = self.loading.refusal(quota, self.now).or(refusal);
         let mut result = match refusal {
             Some(refusal) => Err(refusal),
@@ -272,7 +273,7 @@ impl Scene {
             1..=3 => 0,
             _ => self.random.below(900),
         };
-        self.flights += 1;
+        self.started += 1;
         let mut at = self.now.after(Duration::from_millis(takes));
         if let Some(deadline) = self.deadline.filter(|deadline| at >= *deadline)
             && !fatal
@@ -285,14 +286,14 @@ impl Scene {
             at = at.max(self.now);
             result = Err(self.ended(ErrorKind::DeadlineExceeded));
         }
-        self.arrivals.push(Arrival(Reverse((at, self.flights))));
-        let flying = Flying {
-            flight,
+        self.arrivals.push(Arrival(Reverse((at, self.started))));
+        let in_flight = Flying {
+            call,
             result,
             fatal,
             replies: self.replies.get(&quota).copied().unwrap_or_default(),
         };
-        self.flying.insert(self.flights, flying);
+        self.in_flight.insert(self.started, in_flight);
     }
 
     /// How a call ends whose context was ended.
@@ -306,12 +307,12 @@ impl Scene {
 
     /// Cuts off the calls in the air, at this instant or a little later.
     fn abort(&mut self) {
-        let mut ids: Vec<u64> = self.flying.keys().copied().collect();
+        let mut ids: Vec<u64> = self.in_flight.keys().copied().collect();
         ids.sort_unstable();
         for id in ids {
             let error = self.ended(ErrorKind::Cancelled);
-            let flying = self.flying.get_mut(&id).expect("flight is in the air");
-            (flying.result, flying.fatal) = (Err(error), false);
+            let in_flight = self.in_flight.get_mut(&id).expect("the call is in flight");
+            (in_flight.result, in_flight.fatal) = (Err(error), false);
             let at = Duration::from_millis(self.random.below(3));
             let at = self.now.after(at);
             self.arrivals.push(Arrival(Reverse((at, id))));
@@ -331,18 +332,18 @@ impl Scene {
     }
 
     fn arrive(&mut self, id: u64) {
-        // A call that was cut off has already landed when its own answer would have come.
+        // A call that was cut off has already ended when its own answer would have come.
         let Some(Flying {
-            flight,
+            call,
             result,
             fatal,
             replies,
-        }) = self.flying.remove(&id)
+        }) = self.in_flight.remove(&id)
         else {
             return;
         };
         self.fatal_seen |= fatal;
-        let (quota, step) = (flight.ticket.quota(), flight.ticket.tries.step);
+        let (quota, step) = (call.ticket.quota(), call.ticket.tries.step);
         let answered = match &result {
             Ok(()) => true,
             Err(error) if error.kind() == ErrorKind::RateLimited || error.is_not_ready() => false,
@@ -362,10 +363,10 @@ impl Scene {
                 && let Some(wait) = error.retry_after()
             {
                 let until = self.now.after(wait);
-                self.put_off.insert((flight.ticket.task, step), until);
+                self.put_off.insert((call.ticket.task, step), until);
                 // Whoever is refused while nobody else is answered speaks for the whole quota.
-                let others = self.flying.values();
-                let others = others.filter(|other| other.flight.ticket.quota() == quota);
+                let others = self.in_flight.values();
+                let others = others.filter(|other| other.call.ticket.quota() == quota);
                 let same = self.replies.get(&quota).copied().unwrap_or_default() == replies;
                 if others.count() == 0 && same {
                     let paused = self.paused_until.entry(quota).or_default();
@@ -373,24 +374,24 @@ impl Scene {
                 }
             }
             if error.is_not_ready() {
-                self.loading.refused(&flight.ticket, self.now);
+                self.loading.refused(&call.ticket, self.now);
             }
-            if error.kind().is_critical() && flight.ticket.class.steps() == 1 {
+            if error.kind().is_critical() && call.ticket.class.steps() == 1 {
                 self.critical_seen |= self.policy != ErrorPolicy::ContinueOnError;
             }
             if error.kind().is_critical() {
-                let (quota, step) = (flight.ticket.quota(), flight.ticket.tries.step);
+                let (quota, step) = (call.ticket.quota(), call.ticket.tries.step);
                 self.bury(error.kind(), quota, step);
             }
         }
-        let landed = Landed {
-            flight,
+        let ended = EndedCall {
+            call,
             result,
             used: answered.then(|| (20, self.random.below(300))),
             hints: self.hints,
             fatal,
         };
-        self.dispatcher.handle(Event::Landed(landed), self.now);
+        self.dispatcher.handle(Event::CallEnded(ended), self.now);
     }
 
     fn disturb(&mut self) {
@@ -442,8 +443,8 @@ impl Scene {
                 !over || start.is_empty(),
                 "a call was started after the end"
             );
-            for flight in start {
-                self.start(flight);
+            for call in start {
+                self.start(call);
             }
             self.check_permits();
             let wake = match turn {
@@ -486,7 +487,7 @@ impl Scene {
         let work = &self.dispatcher.work;
         let counters = self.dispatcher.counters();
         let stopped = self.dispatcher.stop_reason().is_some();
-        let held = self.flying.len() + work.unreleased;
+        let held = self.in_flight.len() + work.unreleased;
         let free = counters.in_flight < self.concurrency;
         if stopped || work.full_disk || !free || counters.in_flight != held {
             return;
@@ -525,7 +526,7 @@ impl Scene {
         let in_flight = self.dispatcher.counters().in_flight;
         assert!(in_flight <= self.permits, "more calls than permits");
         let work = &self.dispatcher.work;
-        let held = self.flying.len() + work.unreleased;
+        let held = self.in_flight.len() + work.unreleased;
         assert!(
             held <= in_flight,
             "{held} hold permits, {in_flight} counted"
@@ -540,9 +541,9 @@ impl Scene {
         let work = &self.dispatcher.work;
         let counters = self.dispatcher.counters();
         assert_eq!(counters.in_flight, 0);
-        assert!(self.flying.is_empty(), "finished with calls in the air");
+        assert!(self.in_flight.is_empty(), "finished with calls in the air");
         assert!(self.calls_after_critical <= self.most_permits);
-        let made = self.flights - self.loading.waited;
+        let made = self.started - self.loading.waited;
         assert_eq!(counters.calls, made, "a wait was counted as a call");
         self.loading.check_pace(self.most_permits);
         assert_eq!(work.unreleased, 0, "finished before all was taken");

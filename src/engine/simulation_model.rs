@@ -7,12 +7,13 @@ use std::time::Duration;
 use crate::base::clock::Time;
 use crate::base::error::{Error, ErrorKind, Sent};
 
+use crate::engine::availability::Availability;
 use crate::engine::class::Class;
 use crate::engine::limiter::QuotaId;
 use crate::engine::loading::PATIENCE;
 use crate::engine::route::Tries;
 use crate::engine::waiting::Waiting;
-use crate::engine::work::{Cost, Gates, Settled, Take, Ticket, Work};
+use crate::engine::work::{Cost, Settled, Take, Ticket, Work};
 
 pub(super) struct Random(pub u64);
 
@@ -97,12 +98,17 @@ impl Work for ModelWork {
     type Task = u32;
     type Done = ();
 
-    fn take(&mut self, max: usize, gates: &Gates, now: Time) -> Result<Take<u32>, Error> {
+    fn take(
+        &mut self,
+        max: usize,
+        availability: &Availability,
+        now: Time,
+    ) -> Result<Take<u32>, Error> {
         assert!(!self.broke, "asked again after the source broke");
         let mut out = Vec::new();
         let readable = self.source_until.min(self.end());
         while out.len() < max {
-            let ticket = if let Some((item, tries)) = self.waiting.pop(gates, now) {
+            let ticket = if let Some((item, tries)) = self.waiting.pop(&availability.pauses, now) {
                 match self.items[item as usize] {
                     Item::Waiting { due, .. } => {
                         assert!(due <= now, "item {item} before its time");
@@ -114,7 +120,7 @@ impl Work for ModelWork {
                 let item = self.next as u32;
                 let class = self.class(item);
                 self.next += 1;
-                if let Some(quota) = gates.held_by(&class, 0, now) {
+                if let Some(quota) = availability.paused_quota(&class, 0, now) {
                     self.items[item as usize] = Item::Waiting { due: now, step: 0 };
                     self.waiting
                         .pass_over(quota, item.into(), (item, Tries::default()));
@@ -139,7 +145,7 @@ impl Work for ModelWork {
             return Ok(Take::Done);
         }
         Ok(Take::Idle {
-            until: self.waiting.next_due(gates, now),
+            until: self.waiting.next_due(&availability.pauses, now),
             source_open: self.source_open(),
         })
     }

@@ -11,7 +11,7 @@ use std::collections::{BinaryHeap, VecDeque};
 use crate::base::clock::Time;
 
 use super::limiter::QuotaId;
-use super::work::Gates;
+use super::pauses::Pauses;
 
 struct Entry<T> {
     key: Reverse<(Time, u64)>,
@@ -84,8 +84,8 @@ impl<T> Waiting<T> {
 
     /// The next runnable item: of those that were taken before, the one that has been due for
     /// longest, else the first that was passed over.
-    pub(crate) fn pop(&mut self, gates: &Gates, now: Time) -> Option<T> {
-        let open = |lane: &&mut Lane<T>| !gates.is_closed(lane.quota, now);
+    pub(crate) fn pop(&mut self, pauses: &Pauses, now: Time) -> Option<T> {
+        let open = |lane: &&mut Lane<T>| !pauses.is_paused(lane.quota, now);
         let due = self.lanes.iter_mut().filter(open).filter_map(|lane| {
             let Reverse(key) = lane.taken.peek()?.key;
             (key.0 <= now).then_some((key, lane))
@@ -106,10 +106,10 @@ impl<T> Waiting<T> {
     }
 
     /// When the next item of an open quota falls due.
-    pub(crate) fn next_due(&self, gates: &Gates, now: Time) -> Option<Time> {
+    pub(crate) fn next_due(&self, pauses: &Pauses, now: Time) -> Option<Time> {
         self.lanes
             .iter()
-            .filter(|lane| !gates.is_closed(lane.quota, now))
+            .filter(|lane| !pauses.is_paused(lane.quota, now))
             .filter_map(|lane| lane.taken.peek().map(|entry| entry.key.0.0))
             .min()
     }
@@ -150,13 +150,13 @@ mod tests {
         waiting.push(A, at(1), 0, "a1");
         waiting.push(A, at(2), 1, "a2");
         waiting.push(B, at(3), 2, "b1");
-        let mut gates = Gates::default();
-        gates.close(A, at(100));
-        assert_eq!(waiting.pop(&gates, at(2)), None);
-        assert_eq!(waiting.next_due(&gates, at(2)), Some(at(3)));
-        assert_eq!(waiting.pop(&gates, at(10)), Some("b1"));
-        assert_eq!(waiting.pop(&gates, at(10)), None);
-        assert_eq!(waiting.pop(&gates, at(100)), Some("a1"));
+        let mut pauses = Pauses::default();
+        pauses.set(A, at(100));
+        assert_eq!(waiting.pop(&pauses, at(2)), None);
+        assert_eq!(waiting.next_due(&pauses, at(2)), Some(at(3)));
+        assert_eq!(waiting.pop(&pauses, at(10)), Some("b1"));
+        assert_eq!(waiting.pop(&pauses, at(10)), None);
+        assert_eq!(waiting.pop(&pauses, at(100)), Some("a1"));
         assert_eq!(waiting.len(), 1);
     }
 
@@ -165,11 +165,11 @@ mod tests {
         let mut waiting = Waiting::default();
         waiting.pass_over(A, 8, "fresh");
         waiting.push(A, at(50), 0, "retry");
-        let gates = Gates::default();
-        assert_eq!(waiting.pop(&gates, at(10)), Some("fresh"));
+        let pauses = Pauses::default();
+        assert_eq!(waiting.pop(&pauses, at(10)), Some("fresh"));
         waiting.pass_over(A, 9, "fresher");
-        assert_eq!(waiting.pop(&gates, at(50)), Some("retry"));
-        assert_eq!(waiting.pop(&gates, at(50)), Some("fresher"));
+        assert_eq!(waiting.pop(&pauses, at(50)), Some("retry"));
+        assert_eq!(waiting.pop(&pauses, at(50)), Some("fresher"));
         assert!(waiting.is_empty());
     }
 
@@ -177,10 +177,10 @@ mod tests {
     fn what_is_put_back_keeps_its_place() {
         let mut waiting = Waiting::default();
         (0..10).for_each(|i| waiting.push(A, Time::ZERO, i, i));
-        let gates = Gates::default();
+        let pauses = Pauses::default();
         for _ in 0..5 {
-            let first = waiting.pop(&gates, at(1)).unwrap();
-            let second = waiting.pop(&gates, at(1)).unwrap();
+            let first = waiting.pop(&pauses, at(1)).unwrap();
+            let second = waiting.pop(&pauses, at(1)).unwrap();
             assert_eq!((first, second), (0, 1));
             waiting.push(A, Time::ZERO, first, first);
             waiting.push(A, Time::ZERO, second, second);

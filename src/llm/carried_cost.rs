@@ -21,7 +21,7 @@ use super::structured_output::{self, Correction, Failed};
 
 /// Notes are kept up to this number and size; the oldest go first. What their items had paid is
 /// missing in the accounts then, and answers are asked for again without a word of what was wrong.
-const MOST_NOTES: usize = 4_096;
+const MOST_ENTRIES: usize = 4_096;
 const MOST_BYTES: usize = 16 << 20;
 
 /// An item: its request, its id, and when its first call began.
@@ -29,23 +29,23 @@ type Key = ([u8; 32], Option<String>, u64);
 
 /// What a route remembers of items that are called again.
 #[derive(Default)]
-pub(crate) struct Notes(Mutex<Kept>);
+pub(crate) struct CarriedCosts(Mutex<Entries>);
 
 #[derive(Default)]
-struct Kept {
-    notes: HashMap<Key, Note>,
+struct Entries {
+    carried: HashMap<Key, Carried>,
     bytes: usize,
     written: u64,
 }
 
 #[derive(Default)]
-struct Note {
+struct Carried {
     paid: Paid,
     correction: Option<Correction>,
     number: u64,
 }
 
-impl Notes {
+impl CarriedCosts {
     /// One call, with what its item has been through. `again` says whether an item that failed in
     /// such a way is called again.
     pub(crate) fn call(
@@ -56,10 +56,10 @@ impl Notes {
         again: impl FnOnce(&Error) -> bool,
         ctx: &Context,
     ) -> Reply<Response> {
-        let note = self.take(request, tries);
-        let (paid, correction) = note.map_or((None, None), |note| {
-            let misfit = note.correction.filter(|_| tries.misfits > 0);
-            (Some(note.paid), misfit)
+        let carried = self.take(request, tries);
+        let (paid, correction) = carried.map_or((None, None), |carried| {
+            let misfit = carried.correction.filter(|_| tries.misfits > 0);
+            (Some(carried.paid), misfit)
         });
         let answered = match &request.params.response_format {
             None => client.complete(request, ctx).map_err(Failed::from),
@@ -90,13 +90,13 @@ impl Notes {
                 if let Some(paid) = sum
                     && again(&error)
                 {
-                    let note = Note {
+                    let carried = Carried {
                         paid,
                         correction: misfit.or(correction),
                         number: 0,
                     };
                     let key = key(request, tries);
-                    self.0.lock().put(key, note);
+                    self.0.lock().put(key, carried);
                 }
                 Reply {
                     used: call.tokens(),
@@ -108,26 +108,26 @@ impl Notes {
 
     /// What an item has paid that is not called again after all.
     pub(crate) fn take_paid(&self, request: &Request, tries: &Tries) -> Paid {
-        let note = self.take(request, tries);
-        note.map_or_else(Paid::default, |note| note.paid)
+        let carried = self.take(request, tries);
+        carried.map_or_else(Paid::default, |carried| carried.paid)
     }
 
     /// Notes what the calls of an item have cost, some of which may have been made by another process.
     #[cfg(feature = "queue")]
     pub(crate) fn remember(&self, request: &Request, tries: &Tries, paid: Paid) {
         let key = key(request, tries);
-        let mut kept = self.0.lock();
-        let correction = kept.remove(&key).and_then(|known| known.correction);
-        let note = Note {
+        let mut entries = self.0.lock();
+        let correction = entries.remove(&key).and_then(|known| known.correction);
+        let carried = Carried {
             paid,
             correction,
             number: 0,
         };
-        kept.put(key, note);
+        entries.put(key, carried);
     }
 
-    fn take(&self, request: &Request, tries: &Tries) -> Option<Note> {
-        if tries.calls == 0 || self.0.lock().notes.is_empty() {
+    fn take(&self, request: &Request, tries: &Tries) -> Option<Carried> {
+        if tries.calls == 0 || self.0.lock().carried.is_empty() {
             return None;
         }
         let key = key(request, tries);
@@ -140,18 +140,21 @@ fn key(request: &Request, tries: &Tries) -> Key {
     (digest(request), request.id.clone(), first.as_nanos())
 }
 
-impl Kept {
-    fn put(&mut self, key: Key, mut note: Note) {
+impl Entries {
+    fn put(&mut self, key: Key, mut carried: Carried) {
         if let Some(known) = self.remove(&key) {
             // Equal requests without an id that began at the same instant share what they paid.
-            note.paid = note.paid + known.paid;
+            carried.paid = carried.paid + known.paid;
         }
-        note.number = self.written;
+        carried.number = self.written;
         self.written += 1;
-        self.bytes += weight(&key, &note);
-        self.notes.insert(key, note);
-        while self.notes.len() > MOST_NOTES || self.bytes > MOST_BYTES {
-            let oldest = self.notes.iter().min_by_key(|(_, note)| note.number);
+        self.bytes += weight(&key, &carried);
+        self.carried.insert(key, carried);
+        while self.carried.len() > MOST_ENTRIES || self.bytes > MOST_BYTES {
+            let oldest = self
+                .carried
+                .iter()
+                .min_by_key(|(_, carried)| carried.number);
             let Some(oldest) = oldest.map(|(key, _)| key.clone()) else {
                 return;
             };
@@ -159,15 +162,15 @@ impl Kept {
         }
     }
 
-    fn remove(&mut self, key: &Key) -> Option<Note> {
-        let note = self.notes.remove(key)?;
-        self.bytes -= weight(key, &note);
-        Some(note)
+    fn remove(&mut self, key: &Key) -> Option<Carried> {
+        let carried = self.carried.remove(key)?;
+        self.bytes -= weight(key, &carried);
+        Some(carried)
     }
 }
 
-fn weight(key: &Key, note: &Note) -> usize {
-    let text = note.correction.as_ref().map_or(0, Correction::weight);
+fn weight(key: &Key, carried: &Carried) -> usize {
+    let text = carried.correction.as_ref().map_or(0, Correction::weight);
     key.1.as_ref().map_or(0, String::len) + text
 }
 

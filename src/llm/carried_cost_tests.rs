@@ -37,7 +37,7 @@ impl LlmClient for Listed {
     }
 }
 
-fn said(text: &str) -> Result<Response, Error> {
+fn answer(text: &str) -> Result<Response, Error> {
     Ok(Response::new("listed", text))
 }
 
@@ -69,8 +69,8 @@ fn after(errors: &[&Error]) -> Tries {
     tries
 }
 
-fn call(notes: &Notes, client: &Listed, tries: &Tries) -> Reply<Response> {
-    notes.call(client, &request(), tries, |_| true, &Context::new())
+fn call(carried: &CarriedCosts, client: &Listed, tries: &Tries) -> Reply<Response> {
+    carried.call(client, &request(), tries, |_| true, &Context::new())
 }
 
 fn refusal(reply: Reply<Response>) -> Error {
@@ -80,8 +80,8 @@ fn refusal(reply: Reply<Response>) -> Error {
 #[test]
 fn the_second_request_shows_the_first_answer_and_what_is_wrong_with_it() {
     let client = Listed::new([paid("[1]", 10, Some(0.5)), paid("```{}```", 3, Some(0.25))]);
-    let notes = Notes::default();
-    let reply = call(&notes, &client, &first_try());
+    let carried = CarriedCosts::default();
+    let reply = call(&carried, &client, &first_try());
     assert_eq!(reply.used, Some((10, 20)));
     let error = refusal(reply);
     assert_eq!(
@@ -92,7 +92,7 @@ fn the_second_request_shows_the_first_answer_and_what_is_wrong_with_it() {
     let expected = "the answer does not fit the JSON object: it is JSON, but no object";
     assert_eq!(error.message(), expected);
 
-    let reply = call(&notes, &client, &after(&[&error]));
+    let reply = call(&carried, &client, &after(&[&error]));
     // The limiter was told of the first call before.
     assert_eq!(reply.used, Some((3, 6)));
     let response = reply.result.unwrap();
@@ -110,15 +110,15 @@ fn the_second_request_shows_the_first_answer_and_what_is_wrong_with_it() {
     assert_eq!(answer, &Message::new(Role::Assistant, "[1]"));
     assert_eq!(wrong.role, Role::User);
     assert!(wrong.text().contains("it is JSON, but no object"));
-    assert_eq!(notes.0.lock().bytes, 0);
+    assert_eq!(carried.0.lock().bytes, 0);
 }
 
 #[test]
 fn a_cost_of_which_a_part_is_unknown_is_unknown() {
-    let client = Listed::new([said("no"), paid("{}", 3, Some(0.25))]);
-    let notes = Notes::default();
-    let error = refusal(call(&notes, &client, &first_try()));
-    let response = call(&notes, &client, &after(&[&error])).result.unwrap();
+    let client = Listed::new([answer("no"), paid("{}", 3, Some(0.25))]);
+    let carried = CarriedCosts::default();
+    let error = refusal(call(&carried, &client, &first_try()));
+    let response = call(&carried, &client, &after(&[&error])).result.unwrap();
     assert_eq!(response.cost_usd, None);
     assert_eq!(response.usage.unwrap().input_tokens, 3);
 }
@@ -130,8 +130,8 @@ fn an_answer_that_was_cut_is_not_asked_for_again() {
     let mut whole = Response::new("listed", "{}");
     whole.finish_reason = FinishReason::Length;
     let client = Listed::new([Ok(cut), Ok(whole)]);
-    let notes = Notes::default();
-    let error = refusal(call(&notes, &client, &first_try()));
+    let carried = CarriedCosts::default();
+    let error = refusal(call(&carried, &client, &first_try()));
     assert!(!error.is_misfit());
     assert_eq!(error.kind(), ErrorKind::Invalid);
     assert!(
@@ -139,20 +139,20 @@ fn an_answer_that_was_cut_is_not_asked_for_again() {
         "{error}"
     );
     assert_eq!(error.raw(), Some("{\"a\": \"b"));
-    assert!(notes.0.lock().notes.is_empty());
+    assert!(carried.0.lock().carried.is_empty());
     // The limit may be reached with the last brace.
-    assert!(call(&notes, &client, &first_try()).result.is_ok());
+    assert!(call(&carried, &client, &first_try()).result.is_ok());
 }
 
 #[test]
 fn trouble_in_between_does_not_forget_the_note() {
     let trouble = Error::new(ErrorKind::Transient, "cut off");
-    let client = Listed::new([said("no"), Err(trouble), said("{}")]);
-    let notes = Notes::default();
-    let misfit = refusal(call(&notes, &client, &first_try()));
-    let trouble = refusal(call(&notes, &client, &after(&[&misfit])));
+    let client = Listed::new([answer("no"), Err(trouble), answer("{}")]);
+    let carried = CarriedCosts::default();
+    let misfit = refusal(call(&carried, &client, &first_try()));
+    let trouble = refusal(call(&carried, &client, &after(&[&misfit])));
     assert_eq!(trouble.kind(), ErrorKind::Transient);
-    let reply = call(&notes, &client, &after(&[&misfit, &trouble]));
+    let reply = call(&carried, &client, &after(&[&misfit, &trouble]));
     assert!(reply.result.is_ok());
     let asked = client.asked.lock();
     assert_eq!(asked[1].messages.len(), 3);
@@ -161,29 +161,29 @@ fn trouble_in_between_does_not_forget_the_note() {
 
 #[test]
 fn an_empty_answer_is_no_part_of_the_conversation() {
-    let client = Listed::new([said(" \n"), said("{}")]);
-    let notes = Notes::default();
-    let error = refusal(call(&notes, &client, &first_try()));
-    assert!(call(&notes, &client, &after(&[&error])).result.is_ok());
+    let client = Listed::new([answer(" \n"), answer("{}")]);
+    let carried = CarriedCosts::default();
+    let error = refusal(call(&carried, &client, &first_try()));
+    assert!(call(&carried, &client, &after(&[&error])).result.is_ok());
     assert_eq!(client.asked.lock()[1], request());
 }
 
 #[test]
 fn a_note_belongs_to_its_item_alone() {
-    let client = Listed::new([said("no"), said("{}")]);
-    let notes = Notes::default();
-    let error = refusal(call(&notes, &client, &first_try()));
+    let client = Listed::new([answer("no"), answer("{}")]);
+    let carried = CarriedCosts::default();
+    let error = refusal(call(&carried, &client, &first_try()));
     let mut later = after(&[&error]);
     later.first = Time::from_nanos(8).into();
-    assert!(call(&notes, &client, &later).result.is_ok());
+    assert!(call(&carried, &client, &later).result.is_ok());
     assert_eq!(client.asked.lock()[1], request());
-    assert_eq!(notes.0.lock().notes.len(), 1);
+    assert_eq!(carried.0.lock().carried.len(), 1);
 }
 
 #[test]
 fn a_whole_route_asks_once_more_and_then_the_next_provider_anew() {
-    let first = Listed::new([said("one"), said("two")]);
-    let second = Listed::new([said("three"), said("{\"four\": 4}")]);
+    let first = Listed::new([answer("one"), answer("two")]);
+    let second = Listed::new([answer("three"), answer("{\"four\": 4}")]);
     let retry = crate::RetryPolicy::default().base_delay(std::time::Duration::from_millis(1));
     let route = Route::new(&first)
         .then(&second, Default::default())
@@ -203,7 +203,7 @@ fn a_whole_route_asks_once_more_and_then_the_next_provider_anew() {
 fn the_second_misfit_is_final_and_without_retries_the_first_is() {
     let retry = crate::RetryPolicy::default().base_delay(std::time::Duration::from_millis(1));
     for (retries, calls) in [(3, 2), (1, 2), (0, 1)] {
-        let client = Listed::new([said("one"), said("two")]);
+        let client = Listed::new([answer("one"), answer("two")]);
         let route = Route::new(&client).retry(retry.max_retries(retries));
         let error = route.complete(&request(), &Context::new()).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Invalid);
@@ -236,45 +236,45 @@ fn a_schema_that_cannot_be_used_is_never_sent() {
     assert!(error.message().contains("at /type"), "{error}");
 }
 
-fn note(bytes: usize) -> Note {
+fn carried(bytes: usize) -> Carried {
     let text = "x".repeat(bytes);
     let correction = Correction::new(&text, String::new());
-    Note {
+    Carried {
         correction: Some(correction),
-        ..Note::default()
+        ..Carried::default()
     }
 }
 
 #[test]
 fn notes_are_bounded_in_number_and_size_and_the_oldest_go_first() {
     let key = |n: usize| ([0; 32], None, n as u64);
-    let mut notes = Kept::default();
-    (0..MOST_NOTES + 10).for_each(|n| notes.put(key(n), note(1)));
-    assert_eq!(notes.notes.len(), MOST_NOTES);
-    assert!(notes.remove(&key(9)).is_none() && notes.remove(&key(10)).is_some());
+    let mut entries = Entries::default();
+    (0..MOST_ENTRIES + 10).for_each(|n| entries.put(key(n), carried(1)));
+    assert_eq!(entries.carried.len(), MOST_ENTRIES);
+    assert!(entries.remove(&key(9)).is_none() && entries.remove(&key(10)).is_some());
 
-    let mut notes = Kept::default();
-    (0..2_000).for_each(|n| notes.put(key(n), note(100 * RAW_LIMIT)));
-    assert_eq!(notes.bytes, MOST_BYTES);
-    assert_eq!(notes.notes.len(), MOST_BYTES / RAW_LIMIT);
-    assert!(notes.remove(&key(1_999)).is_some());
-    (0..2_000).for_each(|n| drop(notes.remove(&key(n))));
-    assert_eq!((notes.notes.len(), notes.bytes), (0, 0));
+    let mut entries = Entries::default();
+    (0..2_000).for_each(|n| entries.put(key(n), carried(100 * RAW_LIMIT)));
+    assert_eq!(entries.bytes, MOST_BYTES);
+    assert_eq!(entries.carried.len(), MOST_BYTES / RAW_LIMIT);
+    assert!(entries.remove(&key(1_999)).is_some());
+    (0..2_000).for_each(|n| drop(entries.remove(&key(n))));
+    assert_eq!((entries.carried.len(), entries.bytes), (0, 0));
 }
 
 #[test]
 fn what_equal_items_of_one_instant_have_paid_is_not_lost() {
     let key = ([0; 32], None, 0);
-    let mut notes = Kept::default();
+    let mut entries = Entries::default();
     for tokens in [1, 10] {
         let paid = paid("no", tokens, None).unwrap().paid();
-        let note = Note {
+        let item = Carried {
             paid,
-            ..Note::default()
+            ..Carried::default()
         };
-        notes.put(key.clone(), note);
+        entries.put(key.clone(), item);
     }
-    let sum = notes.remove(&key).unwrap().paid.usage.unwrap();
+    let sum = entries.remove(&key).unwrap().paid.usage.unwrap();
     assert_eq!(sum.input_tokens, 11);
 }
 
@@ -292,18 +292,18 @@ fn threads_do_not_mix_up_their_items() {
         };
         Ok(Response::new("p", text))
     });
-    let notes = Notes::default();
+    let entries = CarriedCosts::default();
     let ctx = Context::new();
     thread::scope(|scope| {
         for thread in 0..8 {
-            let (notes, client, ctx) = (&notes, &client, &ctx);
+            let (entries, client, ctx) = (&entries, &client, &ctx);
             scope.spawn(move || {
                 for n in 0..50 {
                     let request = Request::new(format!("{thread}-{n}"));
                     let request = request.with_response_format(ResponseFormat::JsonObject);
-                    let once = notes.call(client, &request, &first_try(), |_| true, ctx);
+                    let once = entries.call(client, &request, &first_try(), |_| true, ctx);
                     let tries = after(&[&once.result.unwrap_err()]);
-                    let again = notes.call(client, &request, &tries, |_| true, ctx);
+                    let again = entries.call(client, &request, &tries, |_| true, ctx);
                     assert_eq!(again.result.unwrap().text, "{}");
                 }
             });
@@ -321,21 +321,21 @@ fn blocked(tokens: u64) -> Result<Response, Error> {
 fn a_failure_carries_what_all_calls_of_its_item_have_paid() {
     let trouble = || Err(Error::new(ErrorKind::Transient, "cut off"));
     let client = Listed::new([paid("no", 10, None), trouble(), blocked(3), blocked(1)]);
-    let notes = Notes::default();
-    let misfit = refusal(call(&notes, &client, &first_try()));
+    let entries = CarriedCosts::default();
+    let misfit = refusal(call(&entries, &client, &first_try()));
     assert_eq!(misfit.usage().unwrap().input_tokens, 10);
-    let reply = call(&notes, &client, &after(&[&misfit]));
+    let reply = call(&entries, &client, &after(&[&misfit]));
     assert_eq!(reply.used, None);
     let trouble = refusal(reply);
     assert_eq!(trouble.usage().unwrap().input_tokens, 10);
 
     let tries = after(&[&misfit, &trouble]);
-    let reply = notes.call(&client, &request(), &tries, |_| false, &Context::new());
+    let reply = entries.call(&client, &request(), &tries, |_| false, &Context::new());
     assert_eq!(reply.used, Some((3, 6)));
     assert_eq!(refusal(reply).usage().unwrap().output_tokens, 26);
     // Given up, it leaves nothing behind.
-    assert!(notes.0.lock().notes.is_empty());
-    let error = refusal(call(&notes, &client, &tries));
+    assert!(entries.0.lock().carried.is_empty());
+    let error = refusal(call(&entries, &client, &tries));
     assert_eq!(error.usage().unwrap().input_tokens, 1);
 }
 

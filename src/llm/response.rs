@@ -183,17 +183,17 @@ fn unreadable(error: &serde_json::Error) -> (ErrorKind, String) {
     if !error.is_data() {
         return (ErrorKind::Malformed, format!("is no JSON ({place})"));
     }
-    let said = error.to_string();
+    let message = error.to_string();
     let of_the_type = ["invalid type: ", "invalid value: ", "invalid length: "];
     // Behind the last "expected" stand words of the type, before it those of the answer.
-    let what = match said.strip_prefix("missing field `") {
+    let what = match message.strip_prefix("missing field `") {
         Some(rest) => rest
             .split('`')
             .next()
             .map(|name| format!("`{name}` is missing")),
-        None if of_the_type.iter().any(|start| said.starts_with(start)) => said
+        None if of_the_type.iter().any(|start| message.starts_with(start)) => message
             .strip_suffix(&format!(" {place}"))
-            .and_then(|said| said.rsplit_once(", expected "))
+            .and_then(|message| message.rsplit_once(", expected "))
             .map(|(_, wanted)| format!("{wanted} was expected")),
         None => None,
     };

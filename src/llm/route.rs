@@ -11,6 +11,7 @@ use crate::base::error::{Error, ErrorKind, Sent};
 #[cfg(feature = "queue")]
 use crate::base::usage::Paid;
 use crate::base::usage::Usage;
+use crate::engine::availability::Availability;
 use crate::engine::class::Class;
 use crate::engine::dispatch::{Dispatcher, ErrorPolicy, Options};
 use crate::engine::jitter::Jitter;
@@ -19,9 +20,9 @@ use crate::engine::pack::PackLimits;
 use crate::engine::route::{Next, RetryPolicy, Tries, decide};
 use crate::engine::run::{Reply, Runner, run_inline};
 use crate::engine::trail::{Trail, Trails};
-use crate::engine::work::{Cost, Gates, Settled, Take, Ticket, Work};
+use crate::engine::work::{Cost, Settled, Take, Ticket, Work};
 
-use super::carried_cost::Notes;
+use super::carried_cost::CarriedCosts;
 use super::client::LlmClient;
 use super::request::{Request, RequestTask};
 use super::response::{EarlierProvider, Response};
@@ -40,7 +41,7 @@ pub struct Route<'a> {
     limiter: Arc<Limiter>,
     trails: Arc<Trails>,
     clock: Arc<dyn Clock>,
-    notes: Arc<Notes>,
+    carried: Arc<CarriedCosts>,
     edition: u32,
 }
 
@@ -61,7 +62,7 @@ impl<'a> Route<'a> {
             limiter: Arc::new(Limiter::new()),
             trails: Arc::default(),
             clock: Arc::new(SystemClock),
-            notes: Arc::default(),
+            carried: Arc::default(),
             edition: 0,
         }
     }
@@ -98,7 +99,7 @@ impl<'a> Route<'a> {
     pub fn succeeding(mut self, other: &Route<'_>) -> Self {
         self.limiter = other.limiter.clone();
         self.trails = other.trails.clone();
-        self.notes = other.notes.clone();
+        self.carried = other.carried.clone();
         self.clock = other.clock.clone();
         self.edition = other.edition + 1;
         self
@@ -152,7 +153,7 @@ impl<'a> Route<'a> {
     pub(crate) fn call(&self, request: &Request, tries: &Tries, ctx: &Context) -> Reply<Response> {
         let again = |error: &Error| error.is_not_ready() || self.goes_on(tries, error);
         let client = self.client(tries.step);
-        self.notes.call(client, request, tries, again, ctx)
+        self.carried.call(client, request, tries, again, ctx)
     }
 
     /// Whether an item whose call ended in `error` is called again, as far as that does not depend
@@ -169,7 +170,7 @@ impl<'a> Route<'a> {
     pub(crate) fn dropped(&self, request: &Request, tries: &Tries, error: Error) -> Error {
         match error.paid().is_known() {
             true => error,
-            false => error.with_paid(self.notes.take_paid(request, tries)),
+            false => error.with_paid(self.carried.take_paid(request, tries)),
         }
     }
 
@@ -282,7 +283,7 @@ impl<'a> Route<'a> {
     /// What the earlier calls of an item have cost, those of other processes included.
     #[cfg(feature = "queue")]
     pub(crate) fn remember(&self, request: &Request, tries: &Tries, paid: Paid) {
-        self.notes.remember(request, tries, paid);
+        self.carried.remember(request, tries, paid);
     }
 
     pub(crate) fn options(
@@ -410,11 +411,16 @@ impl<'r> Work for Single<'r> {
     type Task = &'r Request;
     type Done = Response;
 
-    fn take(&mut self, _: usize, gates: &Gates, now: Time) -> Result<Take<&'r Request>, Error> {
+    fn take(
+        &mut self,
+        _: usize,
+        availability: &Availability,
+        now: Time,
+    ) -> Result<Take<&'r Request>, Error> {
         let Some(ticket) = self.ticket.take() else {
             return Ok(Take::Done);
         };
-        if self.due <= now && !gates.holds(&ticket.class, ticket.tries.step, now) {
+        if self.due <= now && !availability.is_paused(&ticket.class, ticket.tries.step, now) {
             return Ok(Take::Items(vec![ticket]));
         }
         self.ticket = Some(ticket);

@@ -306,7 +306,7 @@ impl HttpTransport {
             false => ERROR_LIMIT,
         };
         let reading = Reading {
-            told: body.content_length(),
+            announced: body.content_length(),
             most,
             share: request.memory,
             ctx,

@@ -9,7 +9,7 @@ use serde::{Serialize, Serializer};
 use crate::base::clock::Time;
 use crate::base::error::Error;
 use crate::base::usage::{Paid, Usage};
-use crate::engine::bottleneck::Bottleneck;
+use crate::engine::bottleneck::Bottlenecks;
 use crate::engine::counters::Counters;
 
 use super::progress::{Phase, Progress};
@@ -97,7 +97,7 @@ impl Tally {
             errors: BTreeMap::new(),
             samples: BTreeMap::new(),
             // From 10 microseconds to an hour in two digits: a few kilobytes.
-            calls: Histogram::new_with_bounds(1, 360_000_000, 2).expect("constant bounds"),
+            calls: Histogram::new_with_bounds(1, 360_000_000, 2).expect("constant limits"),
             started,
         }
     }
@@ -259,7 +259,12 @@ impl Tally {
         }
     }
 
-    pub(crate) fn summary(&self, counters: &Counters, bounds: Bottleneck, now: Time) -> Summary {
+    pub(crate) fn summary(
+        &self,
+        counters: &Counters,
+        bottlenecks: Bottlenecks,
+        now: Time,
+    ) -> Summary {
         let quantile = |q| {
             (!self.calls.is_empty())
                 .then(|| Duration::from_micros(self.calls.value_at_quantile(q) * 10))
@@ -311,7 +316,7 @@ impl Tally {
             } else {
                 settled / busy.as_secs_f64()
             },
-            bounds,
+            bottlenecks,
         }
     }
 }
@@ -406,7 +411,8 @@ pub struct Summary {
     /// Outcomes per second while busy.
     pub rate: f64,
     /// What kept it from going faster.
-    pub bounds: Bottleneck,
+    #[serde(rename = "bounds")]
+    pub bottlenecks: Bottlenecks,
 }
 
 impl Summary {
@@ -419,10 +425,10 @@ impl Summary {
         self.unusable_replies += unusable;
     }
 
-    /// What limited the run most: the name of one of its [`Bottleneck`], or `"nothing"`.
+    /// What limited the run most: the name of one of its [`Bottlenecks`], or `"nothing"`.
     pub fn limited_by(&self) -> &'static str {
         let longest = self
-            .bounds
+            .bottlenecks
             .named()
             .into_iter()
             .max_by_key(|(_, time)| *time);
@@ -454,7 +460,7 @@ mod tests {
         let progress = tally.progress(&counters, now, Phase::Running, None, None);
         assert_eq!((progress.total, progress.percent), (Some(500), Some(90.0)));
         assert_eq!(progress.eta, Some(Duration::from_secs(10)));
-        let summary = tally.summary(&counters, Bottleneck::default(), now);
+        let summary = tally.summary(&counters, Bottlenecks::default(), now);
         assert_eq!((summary.total, summary.pending), (1000, 550));
     }
 
@@ -473,7 +479,7 @@ mod tests {
         let now = Time::ZERO.after(Duration::from_secs(1));
         let cost = |tally: &Tally| {
             tally
-                .summary(&Counters::default(), Bottleneck::default(), now)
+                .summary(&Counters::default(), Bottlenecks::default(), now)
                 .cost_usd
         };
         assert_eq!(cost(&tally), Some(0.5));
@@ -481,7 +487,7 @@ mod tests {
         tally.answered(3, &measure);
         assert_eq!(cost(&tally), None);
         tally.failed(&Error::new(ErrorKind::Invalid, "x"), 1);
-        let summary = tally.summary(&Counters::default(), Bottleneck::default(), now);
+        let summary = tally.summary(&Counters::default(), Bottlenecks::default(), now);
         assert_eq!(summary.completed, 5);
         assert_eq!(summary.failed, 2);
         assert_eq!(

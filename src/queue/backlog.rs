@@ -1,6 +1,6 @@
-//! The backlog of a worker: what its store lets it claim, and the few jobs it has in hand.
+//! The backlog of a worker: what its store lets it claim, and the few jobs it has prefetched.
 //!
-//! A job in hand is claimed but not started: its quota closed between the claim and the call, or it
+//! A prefetched job is claimed but not started: its quota closed between the claim and the call, or it
 //! was claimed to fill a call that takes many. They are few, and go back when they have to wait.
 
 use std::collections::VecDeque;
@@ -12,8 +12,9 @@ use crate::base::brief::beginning;
 use crate::base::clock::{Clock, Time};
 use crate::base::error::{Error, ErrorKind};
 use crate::base::id::ProcessId;
+use crate::engine::availability::Availability;
 use crate::engine::pack::{Backlog, PackLimits};
-use crate::engine::work::{Cost, Gates, Take, Ticket};
+use crate::engine::work::{Cost, Take, Ticket};
 use crate::llm::request::RequestTask;
 
 use super::batch::Outlook;
@@ -54,12 +55,12 @@ pub(crate) struct StoreBacklog {
     /// What becomes of jobs that go into batches.
     pub outlook: Arc<Outlook>,
     /// Somebody has told that there may be more to claim.
-    pub news: Arc<AtomicBool>,
+    pub may_have_jobs: Arc<AtomicBool>,
     lanes: Lanes,
-    hand: VecDeque<Ticket<JobTask>>,
+    prefetched: VecDeque<Ticket<JobTask>>,
     /// Nothing could be claimed, and unless something happens nothing can before then.
     quiet_until: Option<Time>,
-    /// Claimed and not settled, those in hand included.
+    /// Claimed and not settled, those prefetched included.
     running: usize,
     /// The one job that runs is one that may bring its worker down.
     alone: bool,
@@ -73,7 +74,7 @@ pub(crate) struct StoreBacklog {
     troubled_since: Option<Time>,
 }
 
-/// What is in hand and cannot be started goes back after this long.
+/// What was prefetched and cannot be started goes back after this long.
 const HOLD: Duration = Duration::from_secs(1);
 /// A claim that failed is tried again after this long.
 const CLAIM_AGAIN: Duration = Duration::from_secs(1);
@@ -103,7 +104,7 @@ impl StoreBacklog {
     ) -> Self {
         Self {
             outlook: Arc::default(),
-            news: Arc::default(),
+            may_have_jobs: Arc::default(),
             store,
             worker,
             kinds,
@@ -111,7 +112,7 @@ impl StoreBacklog {
             pace,
             scope,
             lanes: Lanes::default(),
-            hand: VecDeque::new(),
+            prefetched: VecDeque::new(),
             quiet_until: None,
             running: 0,
             alone: false,
@@ -139,37 +140,43 @@ impl StoreBacklog {
         self.alone &= self.running > 0;
     }
 
-    /// Of what is in hand, that which has been there for too long or was claimed for a route that has
+    /// Of what was prefetched, that which has been there for too long or was claimed for a route that has
     /// been replaced since; or all of it.
-    pub(crate) fn let_go(&mut self, all: bool, now: Time) -> Vec<Ticket<JobTask>> {
-        if self.hand.is_empty() {
+    pub(crate) fn release_claims(&mut self, all: bool, now: Time) -> Vec<Ticket<JobTask>> {
+        if self.prefetched.is_empty() {
             return Vec::new();
         }
         let edition = self.kinds.edition();
         let goes = |ticket: &Ticket<JobTask>| {
-            let since = ticket.task.in_hand.unwrap_or(now);
+            let since = ticket.task.waiting_since.unwrap_or(now);
             all || now.since(since) >= HOLD || ticket.task.edition != edition
         };
-        let hand = std::mem::take(&mut self.hand);
-        let (out, hand): (VecDeque<_>, _) = hand.into_iter().partition(goes);
-        self.hand = hand;
+        let prefetched = std::mem::take(&mut self.prefetched);
+        let (out, prefetched): (VecDeque<_>, _) = prefetched.into_iter().partition(goes);
+        self.prefetched = prefetched;
         out.into()
     }
 
-    /// The first job in hand that can be started.
-    fn out_of_hand(&mut self, gates: &Gates, now: Time) -> Option<Ticket<JobTask>> {
-        let open = |ticket: &Ticket<JobTask>| !gates.is_closed(ticket.quota(), now);
-        let at = self.hand.iter().position(open)?;
-        self.hand.remove(at)
+    /// The first prefetched job that can be started.
+    fn out_of_hand(&mut self, availability: &Availability, now: Time) -> Option<Ticket<JobTask>> {
+        let open = |ticket: &Ticket<JobTask>| !availability.pauses.is_paused(ticket.quota(), now);
+        let at = self.prefetched.iter().position(open)?;
+        self.prefetched.remove(at)
     }
 
-    fn claim(&mut self, most: usize, only: bool, gates: &Gates, now: Time) -> Result<Found, Error> {
+    fn claim(
+        &mut self,
+        most: usize,
+        only: bool,
+        availability: &Availability,
+        now: Time,
+    ) -> Result<Found, Error> {
         let Self {
             store,
             lanes,
             kinds,
             filling,
-            hand,
+            prefetched,
             ..
         } = self;
         let wall = self.clock.wall();
@@ -184,19 +191,19 @@ impl StoreBacklog {
                 return 0;
             }
             let step = at_step(lane.step, open.class.steps());
-            let Some(live) = gates.live_step(&open.class, step) else {
+            let Some(live) = availability.callable_step(&open.class, step) else {
                 return 0;
             };
-            if only && !filling.contains(lane) || gates.holds(&open.class, live, now) {
+            if only && !filling.contains(lane) || availability.is_paused(&open.class, live, now) {
                 return 0;
             }
             let quota = open.class.quota(live);
-            // The limiter knows what no gate does yet; and who waits in hand comes first.
+            // The limiter knows what no pause does yet; and what was prefetched comes first.
             if let Some(at) = kinds.limiter.closed_until(quota, now) {
                 opens = Some(opens.map_or(at, |known| known.min(at)));
                 return 0;
             }
-            if hand.iter().any(|ticket| ticket.quota() == quota) {
+            if prefetched.iter().any(|ticket| ticket.quota() == quota) {
                 return 0;
             }
             match open.pack.inputs {
@@ -258,7 +265,7 @@ impl StoreBacklog {
                 kind: open.kind,
                 history,
                 request: OnceLock::new(),
-                in_hand: None,
+                waiting_since: None,
                 edition: self.lanes.edition(),
             },
         })
@@ -280,14 +287,19 @@ impl StoreBacklog {
     }
 
     /// Nothing can be claimed now.
-    fn idle(&mut self, found: Option<&Found>, gates: &Gates, now: Time) -> Take<JobTask> {
+    fn idle(
+        &mut self,
+        found: Option<&Found>,
+        availability: &Availability,
+        now: Time,
+    ) -> Take<JobTask> {
         let poll = Duration::from_millis(self.pace.poll_millis.load(Ordering::Relaxed));
-        let hold = (!self.hand.is_empty()).then(|| now.after(HOLD));
+        let hold = (!self.prefetched.is_empty()).then(|| now.after(HOLD));
         let until = [
             Some(now.after(poll)),
             found.and_then(|found| found.due),
             found.and_then(|found| found.opens),
-            gates.next_opening(now),
+            availability.next_change(now),
             hold,
         ];
         let until = until.into_iter().flatten().min();
@@ -347,7 +359,12 @@ fn at_step(step: u8, steps: usize) -> u8 {
 impl Backlog for StoreBacklog {
     type Task = JobTask;
 
-    fn take(&mut self, max: usize, gates: &Gates, now: Time) -> Result<Take<JobTask>, Error> {
+    fn take(
+        &mut self,
+        max: usize,
+        availability: &Availability,
+        now: Time,
+    ) -> Result<Take<JobTask>, Error> {
         if self.outlook.critical.lock().is_some() {
             return Ok(Take::Done);
         }
@@ -357,7 +374,7 @@ impl Backlog for StoreBacklog {
         self.filling.clear();
         let mut out = Vec::new();
         while out.len() < max
-            && let Some(ticket) = self.out_of_hand(gates, now)
+            && let Some(ticket) = self.out_of_hand(availability, now)
         {
             if ticket.task.kind.pack_limits().inputs > 1 {
                 self.filling.push(ticket.task.claimed.lane.clone());
@@ -366,19 +383,22 @@ impl Backlog for StoreBacklog {
         }
         if out.len() == max || self.alone {
             return Ok(match out.is_empty() {
-                true => self.idle(None, gates, now),
+                true => self.idle(None, availability, now),
                 false => Take::Items(out),
             });
         }
-        let news = self.news.swap(false, Ordering::SeqCst);
-        if let Some(until) = self.quiet_until.filter(|until| *until > now && !news) {
+        let may_have_jobs = self.may_have_jobs.swap(false, Ordering::SeqCst);
+        if let Some(until) = self
+            .quiet_until
+            .filter(|until| *until > now && !may_have_jobs)
+        {
             return Ok(Take::Idle {
                 until: Some(until),
                 source_open: true,
             });
         }
         let asked = self.batch(max - out.len());
-        let found = match self.claim(asked, false, gates, now) {
+        let found = match self.claim(asked, false, availability, now) {
             Ok(found) => found,
             Err(error) => return self.troubled(error, out, now),
         };
@@ -390,7 +410,7 @@ impl Backlog for StoreBacklog {
         }
         if self.scope.until_empty || until_handed_over {
             if batches || self.outlook.open(until_handed_over) {
-                return Ok(self.idle(Some(&found), gates, now));
+                return Ok(self.idle(Some(&found), availability, now));
             }
             match self.left_to_do(&found) {
                 Ok(None) => return Ok(Take::Done),
@@ -399,21 +419,21 @@ impl Backlog for StoreBacklog {
                 Err(error) => return self.troubled(error, out, now),
             }
         }
-        Ok(self.idle(Some(&found), gates, now))
+        Ok(self.idle(Some(&found), availability, now))
     }
 
-    fn more(&mut self, gates: &Gates, now: Time) -> Result<Take<JobTask>, Error> {
+    fn more(&mut self, availability: &Availability, now: Time) -> Result<Take<JobTask>, Error> {
         let none = Take::Idle {
             until: None,
             source_open: true,
         };
-        if let Some(ticket) = self.out_of_hand(gates, now) {
+        if let Some(ticket) = self.out_of_hand(availability, now) {
             return Ok(Take::Items(vec![ticket]));
         }
         if self.filling.is_empty() || self.alone {
             return Ok(none);
         }
-        let found = match self.claim(MOST_CLAIMED / 10, true, gates, now) {
+        let found = match self.claim(MOST_CLAIMED / 10, true, availability, now) {
             Ok(found) => found,
             Err(error) if error.kind() == ErrorKind::Transient => return Ok(none),
             Err(error) => return Err(error),
@@ -430,11 +450,11 @@ impl Backlog for StoreBacklog {
         Ok(Take::Items(vec![first]))
     }
 
-    /// Waits in hand, which is only for jobs that are due.
+    /// Stays prefetched, which is only for jobs that are due.
     fn wait(&mut self, mut ticket: Ticket<JobTask>, _: Time) {
         let now = self.clock.now();
-        ticket.task.in_hand.get_or_insert(now);
-        self.hand.push_back(ticket);
+        ticket.task.waiting_since.get_or_insert(now);
+        self.prefetched.push_back(ticket);
     }
 
     fn limits(&self, task: &JobTask) -> PackLimits {

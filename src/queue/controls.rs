@@ -46,7 +46,7 @@ pub(crate) struct Controls {
     pub clock: Arc<dyn Clock>,
     pub waker: Waker,
     /// There may be more to claim.
-    pub news: Arc<AtomicBool>,
+    pub may_have_jobs: Arc<AtomicBool>,
     /// The poller's letter box.
     pub post: Arc<Post>,
     pub outlook: Arc<Outlook>,
@@ -58,14 +58,14 @@ impl Controls {
     /// Has the worker look for jobs now.
     pub(crate) fn wake(&self) {
         self.written.store(true, Ordering::SeqCst);
-        self.news.store(true, Ordering::SeqCst);
+        self.may_have_jobs.store(true, Ordering::SeqCst);
         self.waker.wake();
         self.post.ring();
     }
 
     /// Has the worker look for jobs and where its batches stand.
     pub(crate) fn nudge(&self) {
-        self.news.store(true, Ordering::SeqCst);
+        self.may_have_jobs.store(true, Ordering::SeqCst);
         self.waker.wake();
     }
 

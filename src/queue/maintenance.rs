@@ -1,4 +1,4 @@
-//! A worker's second pair of eyes: notices what other processes enqueue, takes over from dead ones,
+//! What a worker does beside its jobs, on a thread of its own: notices what other processes enqueue, takes over from dead ones,
 //! does the store's chores, and adapts the number of slots.
 
 use std::sync::Arc;
@@ -15,14 +15,14 @@ use super::scale::Meter;
 use super::store::JobStore;
 
 /// How often it looks whether anybody has written.
-const LOOK: Duration = Duration::from_millis(50);
-/// Every so many looks the slower duties are due: peers are tried twice a second.
-const DUTIES: u32 = 10;
-/// Pieces of maintenance in a row.
-const CHORES: usize = 4;
+const CHECK_INTERVAL: Duration = Duration::from_millis(50);
+/// Jobs of dead workers are looked for at every so many checks: twice a second.
+const CHECKS_PER_RECLAIM: u32 = 10;
+/// The most chores of the store in a row.
+const MOST_CHORES: usize = 4;
 
 /// Works until the other end of `stop` is gone.
-pub(super) fn mind(
+pub(super) fn maintain(
     store: &Arc<dyn JobStore>,
     controls: &Controls,
     mut due_times: DueTimes,
@@ -31,8 +31,8 @@ pub(super) fn mind(
     let mut troubles = Troubles::default();
     let mut version = store.version().unwrap_or(0);
     let mut meter = Meter::default();
-    for look in 0_u32.. {
-        if let Err(RecvTimeoutError::Disconnected) | Ok(()) = stop.recv_timeout(LOOK) {
+    for check in 0_u32.. {
+        if let Err(RecvTimeoutError::Disconnected) | Ok(()) = stop.recv_timeout(CHECK_INTERVAL) {
             return;
         }
         if let Some(now) = troubles.note("look at", store.version())
@@ -46,13 +46,13 @@ pub(super) fn mind(
             controls.wake();
         }
         let wall = controls.clock.wall();
-        for _ in 0..CHORES {
+        for _ in 0..MOST_CHORES {
             match troubles.note("tidy up", store.chore(wall)) {
                 Some(true) => {}
                 Some(false) | None => break,
             }
         }
-        if !look.is_multiple_of(DUTIES) {
+        if !check.is_multiple_of(CHECKS_PER_RECLAIM) {
             continue;
         }
         if let Some(taken) = troubles.note("take over jobs in", store.reclaim(wall))
@@ -60,7 +60,7 @@ pub(super) fn mind(
         {
             controls.wake();
         }
-        if look.is_multiple_of(2 * DUTIES) {
+        if check.is_multiple_of(2 * CHECKS_PER_RECLAIM) {
             scale(controls, &mut meter);
         }
     }

@@ -16,10 +16,10 @@ use super::store::JobStore;
 use super::tracker::ProgressTracker;
 
 /// How often it is looked what others have changed.
-const LOOK: Duration = Duration::from_secs(1);
+const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 
 /// What is told of a moment.
-pub(crate) struct Picture {
+pub(crate) struct Snapshot {
     /// Processes that this worker has changed.
     pub changed: Vec<ProcessState>,
     /// Processes that are no longer there.
@@ -33,41 +33,41 @@ pub(crate) struct Picture {
     pub stopping: bool,
 }
 
-pub(crate) struct Teller {
+pub(crate) struct ProgressReporter {
     store: Arc<dyn JobStore>,
     controls: Arc<Controls>,
     notifier: Option<Arc<dyn ProgressNotifier>>,
     tracker: ProgressTracker,
     /// Each process as it was last told.
-    told: HashMap<ProcessId, ProcessState>,
-    looked: Option<Time>,
+    reported: HashMap<ProcessId, ProcessState>,
+    processes_looked_at: Option<Time>,
     /// The batches there were, and when that was looked at.
     batches: Vec<BatchInfo>,
-    batches_looked: Option<Time>,
+    batches_looked_at: Option<Time>,
     /// What was last told to be in the way: the trouble, whether a server loads, whether it stops.
-    in_the_way: (Option<String>, bool, bool),
+    obstacle: (Option<String>, bool, bool),
     stuck: Option<String>,
 }
 
-impl Teller {
+impl ProgressReporter {
     pub(crate) fn new(
         store: Arc<dyn JobStore>,
         controls: Arc<Controls>,
         notifier: Option<Arc<dyn ProgressNotifier>>,
     ) -> Self {
-        let mut teller = Self {
+        let mut reporter = Self {
             store,
             controls,
             notifier,
             tracker: ProgressTracker::new(),
-            told: HashMap::new(),
-            looked: None,
+            reported: HashMap::new(),
+            processes_looked_at: None,
             batches: Vec::new(),
-            batches_looked: None,
-            in_the_way: (None, false, false),
+            batches_looked_at: None,
+            obstacle: (None, false, false),
             stuck: None,
         };
-        teller.tell(Picture {
+        reporter.report(Snapshot {
             changed: Vec::new(),
             deleted: Vec::new(),
             stuck: None,
@@ -75,39 +75,39 @@ impl Teller {
             loading: None,
             stopping: false,
         });
-        teller
+        reporter
     }
 
-    pub(crate) fn tell(&mut self, mut picture: Picture) {
-        if let Some(why) = &picture.stuck
-            && self.stuck != picture.stuck
+    pub(crate) fn report(&mut self, mut snapshot: Snapshot) {
+        if let Some(why) = &snapshot.stuck
+            && self.stuck != snapshot.stuck
         {
             log::warn!("{why}; nothing new is started until it works");
         }
-        self.stuck = picture.stuck.take();
+        self.stuck = snapshot.stuck.take();
         let Some(notifier) = self.notifier.clone() else {
             return;
         };
-        self.look(&mut picture);
-        self.look_at_batches(&mut picture);
-        let in_the_way = (
-            picture.trouble.clone(),
-            picture.loading.is_some(),
-            picture.stopping,
+        self.look_at_processes(&mut snapshot);
+        self.look_at_batches(&mut snapshot);
+        let obstacle = (
+            snapshot.trouble.clone(),
+            snapshot.loading.is_some(),
+            snapshot.stopping,
         );
-        if self.in_the_way != in_the_way {
-            self.in_the_way = in_the_way;
+        if self.obstacle != obstacle {
+            self.obstacle = obstacle;
             // While nothing moves nothing changes, and that is news for all who wait.
-            let seen = |id: &ProcessId| picture.changed.iter().any(|new| new.process_id == *id);
-            let others = self.told.iter().filter(|(id, _)| !seen(id));
+            let seen = |id: &ProcessId| snapshot.changed.iter().any(|new| new.process_id == *id);
+            let others = self.reported.iter().filter(|(id, _)| !seen(id));
             let waiting: Vec<ProcessState> = others
                 .filter(|(_, process)| !process.counts.is_finished())
                 .map(|(_, process)| process.clone())
                 .collect();
-            picture.changed.extend(waiting);
+            snapshot.changed.extend(waiting);
         }
         let (now, wall) = (self.controls.clock.now(), self.controls.clock.wall());
-        for process in picture.deleted {
+        for process in snapshot.deleted {
             let mut progress = self.tracker.progress(&process, now, wall);
             self.tracker.forget(process.process_id);
             // That of a finished one has been told, and its results were consumed.
@@ -116,31 +116,33 @@ impl Teller {
                 notifier.on_progress(&progress);
             }
         }
-        for process in picture.changed {
+        for process in snapshot.changed {
             let progress = self.tracker.progress(&process, now, wall);
             let mut progress = progress.with_batches(&self.batches);
             if progress.phase != Phase::Finished {
-                progress.trouble.clone_from(&picture.trouble);
-                progress.loading = picture.loading;
+                progress.trouble.clone_from(&snapshot.trouble);
+                progress.loading = snapshot.loading;
             }
-            if picture.stopping && progress.phase == Phase::Running {
+            if snapshot.stopping && progress.phase == Phase::Running {
                 progress.phase = Phase::Stopping;
             }
-            self.told.insert(process.process_id, process);
+            self.reported.insert(process.process_id, process);
             notifier.on_progress(&progress);
         }
     }
 
     /// Adds the processes of whose batches a provider now tells something else.
-    fn look_at_batches(&mut self, picture: &mut Picture) {
+    fn look_at_batches(&mut self, snapshot: &mut Snapshot) {
         let (now, wall) = (self.controls.clock.now(), self.controls.clock.wall());
-        let all = self.told.values().chain(&picture.changed);
+        let all = self.reported.values().chain(&snapshot.changed);
         let any = all.map(|process| process.counts.at_provider).max() > Some(0);
-        let due = self.batches_looked.is_none_or(|at| now.since(at) >= LOOK);
+        let due = self
+            .batches_looked_at
+            .is_none_or(|at| now.since(at) >= LOOK_INTERVAL);
         if !any || !due {
             return;
         }
-        self.batches_looked = Some(now);
+        self.batches_looked_at = Some(now);
         let batches = match self.store.batches(None) {
             Ok(batches) => batches,
             Err(error) => {
@@ -156,24 +158,29 @@ impl Teller {
             own.filter_map(|batch| Some(batch.completed? + batch.failed.unwrap_or(0)))
                 .sum()
         };
-        let seen = |id: &ProcessId| picture.changed.iter().any(|new| new.process_id == *id);
-        let others = self.told.iter().filter(|(id, _)| !seen(id));
+        let seen = |id: &ProcessId| snapshot.changed.iter().any(|new| new.process_id == *id);
+        let others = self.reported.iter().filter(|(id, _)| !seen(id));
         // Time passes, too, which is all that some providers let one see.
-        let news = others.filter(|(id, process)| {
+        let changed = others.filter(|(id, process)| {
             process.counts.at_provider > 0 || done(&before, **id) != done(&self.batches, **id)
         });
-        let news: Vec<ProcessState> = news.map(|(_, process)| process.clone()).collect();
-        picture.changed.extend(news);
+        let changed: Vec<ProcessState> = changed.map(|(_, process)| process.clone()).collect();
+        snapshot.changed.extend(changed);
     }
 
     /// Adds what others have changed. The first look sees all there is.
-    fn look(&mut self, picture: &mut Picture) {
+    fn look_at_processes(&mut self, snapshot: &mut Snapshot) {
         let now = self.controls.clock.now();
-        let due = self.looked.is_none_or(|at| now.since(at) >= LOOK);
-        if !due || !self.controls.written.swap(false, Ordering::SeqCst) && self.looked.is_some() {
+        let due = self
+            .processes_looked_at
+            .is_none_or(|at| now.since(at) >= LOOK_INTERVAL);
+        if !due
+            || !self.controls.written.swap(false, Ordering::SeqCst)
+                && self.processes_looked_at.is_some()
+        {
             return;
         }
-        self.looked = Some(now);
+        self.processes_looked_at = Some(now);
         let all = match self.store.processes() {
             Ok(all) => all,
             Err(error) => {
@@ -182,18 +189,19 @@ impl Teller {
             }
         };
         let there: HashSet<ProcessId> = all.iter().map(|process| process.process_id).collect();
-        let gone = self.told.extract_if(|id, _| !there.contains(id));
-        picture.deleted.extend(gone.map(|(_, process)| process));
-        let news = all.into_iter().filter(|process| {
-            let known = self.told.get(&process.process_id);
+        let gone = self.reported.extract_if(|id, _| !there.contains(id));
+        snapshot.deleted.extend(gone.map(|(_, process)| process));
+        let changed = all.into_iter().filter(|process| {
+            let known = self.reported.get(&process.process_id);
             known.is_none_or(|known| {
                 known.counts != process.counts || known.sealed != process.sealed
             })
         });
-        let news: HashMap<ProcessId, ProcessState> =
-            news.map(|process| (process.process_id, process)).collect();
-        let older = |process: &ProcessState| news.contains_key(&process.process_id);
-        picture.changed.retain(|process| !older(process));
-        picture.changed.extend(news.into_values());
+        let changed: HashMap<ProcessId, ProcessState> = changed
+            .map(|process| (process.process_id, process))
+            .collect();
+        let older = |process: &ProcessState| changed.contains_key(&process.process_id);
+        snapshot.changed.retain(|process| !older(process));
+        snapshot.changed.extend(changed.into_values());
     }
 }

@@ -17,7 +17,7 @@ use crate::base::clock::{Clock, Time, Timestamp};
 use crate::base::error::{Error, ErrorKind, Sent};
 use crate::base::hints::RateHints;
 use crate::base::id::ProcessId;
-use crate::engine::dispatch::{Dispatcher, ErrorPolicy, Event, Flight, Landed, Options, Turn};
+use crate::engine::dispatch::{Call, Dispatcher, EndedCall, ErrorPolicy, Event, Options, Turn};
 use crate::engine::jitter::Jitter;
 use crate::engine::limiter::{Limits, QuotaKey};
 use crate::engine::pack::Pack;
@@ -63,10 +63,10 @@ impl Random {
 }
 
 /// A worker's process.
-struct Life {
+struct SimulatedWorker {
     dispatcher: Dispatcher<StoreWork>,
     store: Arc<SqliteStore>,
-    flying: Vec<(Time, Flight<Pack<JobTask>>)>,
+    in_flight: Vec<(Time, Call<Pack<JobTask>>)>,
     asleep_until: Time,
     next_reclaim: Time,
     wake: Option<Time>,
@@ -76,7 +76,7 @@ struct Scene {
     random: Random,
     path: PathBuf,
     clock: Arc<ManualClock>,
-    lives: Vec<Life>,
+    workers: Vec<SimulatedWorker>,
     steps: u8,
     slots: usize,
     max_retries: u8,
@@ -95,7 +95,7 @@ impl Scene {
         let mut scene = Self {
             path: folder.join("jobs.db"),
             clock: Arc::default(),
-            lives: Vec::new(),
+            workers: Vec::new(),
             steps: 1 + random.below(2) as u8,
             slots: 1 + random.below(6) as usize,
             max_retries: random.below(4) as u8,
@@ -106,13 +106,13 @@ impl Scene {
             random,
         };
         for _ in 0..2 {
-            let life = scene.born();
-            scene.lives.push(life);
+            let worker = scene.start_worker();
+            scene.workers.push(worker);
         }
         scene
     }
 
-    fn born(&mut self) -> Life {
+    fn start_worker(&mut self) -> SimulatedWorker {
         let store = Arc::new(SqliteStore::open(&self.path, SqliteOptions::default()).unwrap());
         let (now, wall) = (self.clock.now(), self.clock.wall());
         store.reclaim(wall).unwrap();
@@ -152,10 +152,10 @@ impl Scene {
             Arc::new(pace),
             Scope::default(),
         );
-        Life {
+        SimulatedWorker {
             dispatcher: Dispatcher::new(StoreWork::new(backlog), limiter, options),
             store,
-            flying: Vec::new(),
+            in_flight: Vec::new(),
             asleep_until: Time::ZERO,
             next_reclaim: Time::ZERO,
             wake: None,
@@ -170,7 +170,7 @@ impl Scene {
             Job::from(Request::new(n.to_string()).with_model(model)).priority(1 + (n % 10) as u8)
         };
         let all: Vec<Job> = (0..jobs).map(job).collect();
-        let ids = self.lives[0]
+        let ids = self.workers[0]
             .store
             .insert(process, all, true, self.clock.wall())
             .unwrap();
@@ -196,69 +196,73 @@ impl Scene {
             if deaths > 0 && self.random.chance(4) {
                 deaths -= 1;
                 let at = self.random.below(2) as usize;
-                self.at_risk += self.lives[at].flying.len() as u64;
+                self.at_risk += self.workers[at].in_flight.len() as u64;
                 // Dropped without a word: its locks go with it, as those of a killed process.
-                self.lives.remove(at);
-                let life = self.born();
-                self.lives.insert(at, life);
+                self.workers.remove(at);
+                let worker = self.start_worker();
+                self.workers.insert(at, worker);
             }
             if self.random.chance(3) {
                 let at = self.random.below(2) as usize;
                 let nap = Duration::from_millis(self.random.below(20_000));
-                self.lives[at].asleep_until = self.clock.now().after(nap);
+                self.workers[at].asleep_until = self.clock.now().after(nap);
             }
         }
         self.check(process, &ids);
     }
 
     fn state(&self, process: ProcessId) -> super::job::ProcessState {
-        self.lives[0].store.process(process).unwrap().unwrap()
+        self.workers[0].store.process(process).unwrap().unwrap()
     }
 
-    /// What a worker does in an instant: landings, a turn, the minder's duties.
+    /// What a worker does in an instant: ends of calls, a turn, maintenance.
     fn turn(&mut self, at: usize) {
         let now = self.clock.now();
-        if self.lives[at].asleep_until > now {
+        if self.workers[at].asleep_until > now {
             return;
         }
-        let flying = std::mem::take(&mut self.lives[at].flying);
-        let (landing, flying): (Vec<_>, Vec<_>) =
-            flying.into_iter().partition(|(end, _)| *end <= now);
-        self.lives[at].flying = flying;
-        for (_, flight) in landing {
-            let landed = self.land(flight, now);
-            self.lives[at].dispatcher.handle(Event::Landed(landed), now);
+        let in_flight = std::mem::take(&mut self.workers[at].in_flight);
+        let (next_end, in_flight): (Vec<_>, Vec<_>) =
+            in_flight.into_iter().partition(|(end, _)| *end <= now);
+        self.workers[at].in_flight = in_flight;
+        for (_, call) in next_end {
+            let ended = self.end_call(call, now);
+            self.workers[at]
+                .dispatcher
+                .handle(Event::CallEnded(ended), now);
         }
-        let life = &mut self.lives[at];
-        if life.next_reclaim <= now {
-            life.next_reclaim = now.after(Duration::from_millis(500));
-            life.store.reclaim(self.clock.wall()).unwrap();
-            while life.store.chore(self.clock.wall()).unwrap() {}
+        let worker = &mut self.workers[at];
+        if worker.next_reclaim <= now {
+            worker.next_reclaim = now.after(Duration::from_millis(500));
+            worker.store.reclaim(self.clock.wall()).unwrap();
+            while worker.store.chore(self.clock.wall()).unwrap() {}
         }
         let mut start = Vec::new();
-        match life.dispatcher.turn(now, &mut start) {
-            Turn::Wait(until) => life.wake = until,
-            Turn::Finished => panic!("stopped: {:?}", life.dispatcher.stop_reason()),
+        match worker.dispatcher.turn(now, &mut start) {
+            Turn::Wait(until) => worker.wake = until,
+            Turn::Finished => panic!("stopped: {:?}", worker.dispatcher.stop_reason()),
         }
-        for flight in start {
+        for call in start {
             let took = Duration::from_millis(1 + self.random.below(3000));
-            self.lives[at].flying.push((now.after(took), flight));
+            self.workers[at].in_flight.push((now.after(took), call));
         }
-        let life = &self.lives[at];
-        assert!(life.flying.len() <= self.slots, "more calls than slots");
-        let suspects = life.flying.iter();
-        let suspects =
-            suspects.filter(|(_, flight)| flight.ticket.task[0].task.claimed.crashes >= 2);
+        let worker = &self.workers[at];
         assert!(
-            suspects.count() == 0 || life.flying.len() == 1,
+            worker.in_flight.len() <= self.slots,
+            "more calls than slots"
+        );
+        let suspects = worker.in_flight.iter();
+        let suspects = suspects.filter(|(_, call)| call.ticket.task[0].task.claimed.crashes >= 2);
+        assert!(
+            suspects.count() == 0 || worker.in_flight.len() == 1,
             "a suspect had neighbours"
         );
     }
 
-    fn land(&mut self, flight: Flight<Pack<JobTask>>, now: Time) -> Landed<Pack<JobTask>, Done> {
-        let task = &flight.ticket.task[0].task;
+    fn end_call(&mut self, call: Call<Pack<JobTask>>, now: Time) -> EndedCall<Pack<JobTask>, Done> {
+        let task = &call.ticket.task[0].task;
         let job = task.claimed.receipt.job;
-        let (until, kind) = self.out[usize::from(flight.ticket.tries.step)];
+        let (until, kind) = self.out[usize::from(call.ticket.tries.step)];
         let result = if until > now {
             match kind {
                 ErrorKind::Auth => Err(Error::new(kind, "no").with_status(401)),
@@ -278,8 +282,8 @@ impl Scene {
         } else if until <= now {
             *self.errors.entry(job).or_default() += 1;
         }
-        Landed {
-            flight,
+        EndedCall {
+            call,
             result: result.map(|()| vec![(RawValue::NULL.to_owned(), None)]),
             used: None,
             hints: RateHints::default(),
@@ -291,11 +295,11 @@ impl Scene {
     fn advance(&mut self) {
         let now = self.clock.now();
         let mut next = now.after(Duration::from_secs(30));
-        for life in &self.lives {
-            let landings = life.flying.iter().map(|(end, _)| *end);
-            let duties = [life.wake.unwrap_or(Time::FAR), life.next_reclaim];
-            for at in landings.chain(duties) {
-                next = next.min(at.max(life.asleep_until));
+        for worker in &self.workers {
+            let ends = worker.in_flight.iter().map(|(end, _)| *end);
+            let duties = [worker.wake.unwrap_or(Time::FAR), worker.next_reclaim];
+            for at in ends.chain(duties) {
+                next = next.min(at.max(worker.asleep_until));
             }
         }
         let step = next.since(now).max(Duration::from_millis(1));
@@ -305,7 +309,7 @@ impl Scene {
     fn check(&self, process: ProcessId, ids: &[crate::JobId]) {
         let mut twice = 0;
         for id in ids {
-            let job = self.lives[0].store.job(*id).unwrap().unwrap();
+            let job = self.workers[0].store.job(*id).unwrap().unwrap();
             let key = id.bytes();
             let key = i64::from_be_bytes(key[8..].try_into().unwrap()) & ((1 << 62) - 1);
             let paid = self.paid.get(&key).copied().unwrap_or(0);
@@ -335,7 +339,7 @@ impl Scene {
         );
         let counts = self.state(process).counts;
         assert_eq!(counts.total, ids.len() as u64);
-        let findings = self.lives[0].store.check(self.clock.wall()).unwrap();
+        let findings = self.workers[0].store.check(self.clock.wall()).unwrap();
         for finding in findings {
             assert!(
                 finding.verdict <= super::store::Severity::Note,

@@ -21,7 +21,7 @@ pub(crate) struct JobTask {
     /// The payload of a prompt, once somebody has read it.
     pub request: OnceLock<Result<Arc<Request>, Error>>,
     /// Since when it has waited for room, if it has.
-    pub in_hand: Option<Time>,
+    pub waiting_since: Option<Time>,
     /// The edition of the kinds it was claimed under.
     pub edition: u64,
 }

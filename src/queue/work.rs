@@ -10,9 +10,10 @@ use crate::base::cancel::Context;
 use crate::base::clock::{Clock, Time, Timestamp};
 use crate::base::error::Error;
 use crate::base::id::ProcessId;
+use crate::engine::availability::Availability;
 use crate::engine::pack::{Backlog, Member, Pack, Packed};
 use crate::engine::run::Reply;
-use crate::engine::work::{Gates, Settled, Take, Ticket, Work};
+use crate::engine::work::{Settled, Take, Ticket, Work};
 
 use super::backlog::StoreBacklog;
 use super::handler::RunningJob;
@@ -48,9 +49,9 @@ impl StoreWork {
         }
     }
 
-    /// Gives back what is in hand: what has waited there for too long, or all of it.
-    pub(crate) fn let_go(&mut self, all: bool, now: Time) -> Result<(), Error> {
-        let tickets = self.packed.items.let_go(all, now);
+    /// Gives back what was prefetched: what has waited there for too long, or all of it.
+    pub(crate) fn release_claims(&mut self, all: bool, now: Time) -> Result<(), Error> {
+        let tickets = self.packed.items.release_claims(all, now);
         if tickets.is_empty() {
             return Ok(());
         }
@@ -88,7 +89,7 @@ impl StoreWork {
         ends.into_iter().filter_map(line).collect()
     }
 
-    /// Jobs that only waited for room stay in hand, and cost no write.
+    /// Jobs that only waited for room stay prefetched, and cost no write.
     fn keep(&mut self, done: &mut Vec<Ended>) {
         let mut i = 0;
         while i < done.len() {
@@ -232,11 +233,16 @@ impl Work for StoreWork {
         outlook.completed.load(Ordering::SeqCst) > 0
     }
 
-    fn take(&mut self, max: usize, gates: &Gates, now: Time) -> Result<Take<Pack<JobTask>>, Error> {
-        if let Err(error) = self.let_go(false, now) {
+    fn take(
+        &mut self,
+        max: usize,
+        availability: &Availability,
+        now: Time,
+    ) -> Result<Take<Pack<JobTask>>, Error> {
+        if let Err(error) = self.release_claims(false, now) {
             self.packed.items.trouble = Some(error);
         }
-        self.packed.take(max, gates, now)
+        self.packed.take(max, availability, now)
     }
 
     fn settle(&mut self, done: &mut Vec<Ended>, now: Time) -> Result<(), Error> {

@@ -26,7 +26,7 @@ use super::host::JobQueue;
 use super::job::{COMPLETION_KIND, EMBEDDING_KIND};
 use super::kinds::{Kind, Kinds};
 use super::scale::WorkerScale;
-use super::worker_run::{Life, WorkerReport};
+use super::worker_run::{WorkerReport, WorkerRun};
 
 /// Carries out the jobs of a [`JobQueue`].
 ///
@@ -238,7 +238,7 @@ impl Worker {
     /// # Errors
     /// When it could not begin; how it ended is in the report.
     pub fn run(self) -> Result<WorkerReport, Error> {
-        let (life, _) = self.born()?;
+        let (life, _) = self.register()?;
         life.run()
     }
 
@@ -252,7 +252,7 @@ impl Worker {
             ctx: ctx.clone(),
             ..self
         }
-        .born()?;
+        .register()?;
         let thread = thread::Builder::new()
             .name("batchwright-worker".to_owned())
             .spawn(move || life.run())
@@ -269,7 +269,7 @@ impl Worker {
         })
     }
 
-    fn born(self) -> Result<(Life, Arc<Controls>), Error> {
+    fn register(self) -> Result<(WorkerRun, Arc<Controls>), Error> {
         let first = self.completions.as_ref().or(self.embeddings.as_ref());
         let kinds = Kinds::new(first);
         let embeddings = match (self.embeddings, &self.completions) {
@@ -301,7 +301,7 @@ impl Worker {
             kinds: Arc::new(kinds),
             clock: self.queue.clock.clone(),
             waker,
-            news: Arc::default(),
+            may_have_jobs: Arc::default(),
             post: Arc::default(),
             outlook: Arc::default(),
             written: AtomicBool::new(false),
@@ -317,7 +317,7 @@ impl Worker {
             of_many: self.of_many,
             scope: self.scope,
         };
-        let life = Life::begin(self.queue.store.clone(), controls.clone(), woken, plan)?;
+        let life = WorkerRun::begin(self.queue.store.clone(), controls.clone(), woken, plan)?;
         Ok((life, controls))
     }
 }

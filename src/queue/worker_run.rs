@@ -15,7 +15,7 @@ use crate::base::error::{Error, ErrorKind};
 use crate::engine::dispatch::{Dispatcher, Options, StopReason};
 use crate::engine::jitter::Jitter;
 use crate::engine::pack::Pack;
-use crate::engine::run::{Finish, Observer, Permits, Shell, run};
+use crate::engine::run::{Finish, Observer, Permits, RunSetup, run};
 use crate::engine::work::{Ticket, Work};
 
 use super::backlog::{Scope, StoreBacklog};
@@ -23,7 +23,7 @@ use super::batch::{BatchContext, Begin, Ends, Poller, Spool, Transfers};
 use super::controls::{Controls, MOST_SLOTS, Plan};
 use super::due_times::DueTimes;
 use super::maintenance;
-use super::progress_reporter::{Picture, Teller};
+use super::progress_reporter::{ProgressReporter, Snapshot};
 use super::store::{JobStore, WorkSignal, WorkerId};
 use super::task::JobTask;
 use super::work::{self, StoreWork};
@@ -69,8 +69,8 @@ pub struct WorkerReport {
 }
 
 /// A worker that is on its store's list.
-pub(crate) struct Life {
-    seat: Seat,
+pub(crate) struct WorkerRun {
+    registration: Registration,
     controls: Arc<Controls>,
     woken: Receiver<()>,
     plan: Plan,
@@ -78,13 +78,13 @@ pub(crate) struct Life {
 
 /// Takes the worker off the list when it goes, also when something panics: what it had would otherwise
 /// be its own for as long as its process lives.
-struct Seat {
+struct Registration {
     store: Arc<dyn JobStore>,
     worker: WorkerId,
     controls: Arc<Controls>,
 }
 
-impl Drop for Seat {
+impl Drop for Registration {
     fn drop(&mut self) {
         let wall = self.controls.clock.wall();
         if let Err(error) = self.store.retire(self.worker, wall) {
@@ -93,7 +93,7 @@ impl Drop for Seat {
     }
 }
 
-impl Life {
+impl WorkerRun {
     pub(crate) fn begin(
         store: Arc<dyn JobStore>,
         controls: Arc<Controls>,
@@ -103,13 +103,13 @@ impl Life {
         let wall = controls.clock.wall();
         // What a dead predecessor had comes before what is newer.
         store.reclaim(wall)?;
-        let seat = Seat {
+        let registration = Registration {
             worker: store.enlist(wall)?,
             store,
             controls: controls.clone(),
         };
         Ok(Self {
-            seat,
+            registration,
             controls,
             woken,
             plan,
@@ -118,35 +118,35 @@ impl Life {
 
     /// Works until there is nothing left to do, or no more is to be done.
     pub(crate) fn run(self) -> Result<WorkerReport, Error> {
-        let (store, controls) = (&self.seat.store, &self.controls);
+        let (store, controls) = (&self.registration.store, &self.controls);
         let wakes = controls.clone();
         let wake: Arc<WorkSignal> = Arc::new(move || wakes.wake());
         store.on_work(Arc::downgrade(&wake));
         let (minding, stop) = bounded::<()>(0);
         thread::scope(|scope| {
             let longest = self.plan.retry.longest_wait();
-            let due_times = DueTimes::new(self.seat.worker, longest, &*controls.clock);
-            let minder = || maintenance::mind(store, controls, due_times, &stop);
+            let due_times = DueTimes::new(self.registration.worker, longest, &*controls.clock);
+            let upkeep = || maintenance::maintain(store, controls, due_times, &stop);
             let spawned = thread::Builder::new()
-                .name("batchwright-minder".to_owned())
-                .spawn_scoped(scope, minder);
+                .name("batchwright-upkeep".to_owned())
+                .spawn_scoped(scope, upkeep);
             let _minding = minding;
             match spawned {
-                Ok(_) => self.beside_the_poller(),
+                Ok(_) => self.run_with_poller(),
                 Err(error) => Err(no_thread(&error)),
             }
         })
     }
 
     /// Works, while another thread looks after the batches.
-    fn beside_the_poller(&self) -> Result<WorkerReport, Error> {
+    fn run_with_poller(&self) -> Result<WorkerReport, Error> {
         let (controls, plan) = (&self.controls, &self.plan);
         let clock = controls.clock.clone();
         let seed = clock.now().as_nanos() ^ u64::from(std::process::id()).rotate_left(16);
         let context = Arc::new(BatchContext {
-            store: self.seat.store.clone(),
-            worker: self.seat.worker,
-            spool: Spool::new(self.seat.store.folder()),
+            store: self.registration.store.clone(),
+            worker: self.registration.worker,
+            spool: Spool::new(self.registration.store.folder()),
             ends: Ends {
                 kinds: controls.kinds.clone(),
                 pace: controls.pace.clone(),
@@ -204,11 +204,11 @@ impl Life {
     }
 
     fn turn(&self) -> Result<WorkerReport, Error> {
-        let (store, controls) = (&self.seat.store, &self.controls);
+        let (store, controls) = (&self.registration.store, &self.controls);
         let (clock, plan) = (&*controls.clock, &self.plan);
         let mut backlog = StoreBacklog::new(
             store.clone(),
-            self.seat.worker,
+            self.registration.worker,
             controls.kinds.clone(),
             controls.clock.clone(),
             controls.pace.clone(),
@@ -218,7 +218,7 @@ impl Life {
                 until_handed_over: plan.scope.until_handed_over,
             },
         );
-        backlog.news = controls.news.clone();
+        backlog.may_have_jobs = controls.may_have_jobs.clone();
         backlog.outlook = controls.outlook.clone();
         let now = clock.now();
         let options = Options {
@@ -234,10 +234,10 @@ impl Life {
         let limiter = controls.kinds.limiter.clone();
         let dispatcher = Dispatcher::new(StoreWork::new(backlog), limiter, options);
         let notifier = plan.notifier.clone();
-        let mut teller = Teller::new(store.clone(), controls.clone(), notifier);
-        let look = |dispatcher: &Dispatcher<StoreWork>, now| picture(dispatcher, controls, now);
-        let mut show = |picture| teller.tell(picture);
-        let shell = Shell {
+        let mut reporter = ProgressReporter::new(store.clone(), controls.clone(), notifier);
+        let look = |dispatcher: &Dispatcher<StoreWork>, now| snapshot(dispatcher, controls, now);
+        let mut show = |snapshot| reporter.report(snapshot);
+        let setup = RunSetup {
             ctx: &plan.ctx,
             clock,
             threads: 1,
@@ -256,16 +256,16 @@ impl Life {
             look: &|d: &mut Dispatcher<StoreWork>, now: Time| look(d, now),
             show: &mut show,
         };
-        let finish = run::<_, _, (), _>(dispatcher, &runner, shell, None, &mut observer)?;
+        let finish = run::<_, _, (), _>(dispatcher, &runner, setup, None, &mut observer)?;
         Ok(self.end(finish, &look, &mut show))
     }
 
-    /// Records what could not be recorded before, and gives back what is in hand.
+    /// Records what could not be recorded before, and gives back what was prefetched.
     fn end(
         &self,
         finish: Finish<StoreWork>,
-        look: &dyn Fn(&Dispatcher<StoreWork>, Time) -> Picture,
-        show: &mut dyn FnMut(Picture),
+        look: &dyn Fn(&Dispatcher<StoreWork>, Time) -> Snapshot,
+        show: &mut dyn FnMut(Snapshot),
     ) -> WorkerReport {
         let Finish {
             mut dispatcher,
@@ -275,7 +275,7 @@ impl Life {
         for _ in 0..LAST_TRIES {
             let now = clock.now();
             let settled = dispatcher.work.settle(&mut lost, now);
-            match settled.and_then(|()| dispatcher.work.let_go(true, now)) {
+            match settled.and_then(|()| dispatcher.work.release_claims(true, now)) {
                 Ok(()) => break,
                 Err(error) => {
                     log::warn!("cannot record the last results: {error}");
@@ -309,7 +309,7 @@ fn no_thread(error: &io::Error) -> Error {
     Error::new(ErrorKind::Invalid, why)
 }
 
-fn picture(dispatcher: &Dispatcher<StoreWork>, controls: &Controls, now: Time) -> Picture {
+fn snapshot(dispatcher: &Dispatcher<StoreWork>, controls: &Controls, now: Time) -> Snapshot {
     let in_flight = dispatcher.counters().in_flight;
     let permits = controls.permits.load(Ordering::SeqCst);
     controls
@@ -319,7 +319,7 @@ fn picture(dispatcher: &Dispatcher<StoreWork>, controls: &Controls, now: Time) -
     let stuck = dispatcher.settle_error();
     let stuck = stuck.or(work.packed.items.trouble.as_ref());
     let trouble = stuck
-        .or(dispatcher.obituary())
+        .or(dispatcher.not_called())
         .or(dispatcher.last_failure());
     let changed = work
         .changed
@@ -327,7 +327,7 @@ fn picture(dispatcher: &Dispatcher<StoreWork>, controls: &Controls, now: Time) -
         .drain()
         .map(|(_, state)| state)
         .collect();
-    Picture {
+    Snapshot {
         changed,
         deleted: Vec::new(),
         stuck: stuck.map(|error| error.message().to_owned()),

@@ -160,26 +160,26 @@ impl Sidecar {
     /// another name; `None` where it is not found.
     pub fn output_of(process: &ProcessState) -> Option<PathBuf> {
         let info = &process.info;
-        let told = PathBuf::from(info.output.as_ref()?);
+        let recorded = PathBuf::from(info.output.as_ref()?);
         let Some(file) = &info.output_file else {
-            return Some(told);
+            return Some(recorded);
         };
         let is_it = |path: &PathBuf| file_id(path).as_ref() == Some(file);
         let names_it = |path: &PathBuf| {
             let sidecar = Self::read(path).ok().flatten();
             path.exists() && sidecar.is_some_and(|known| known.process_id == process.process_id)
         };
-        if is_it(&told) {
-            return Some(told);
+        if is_it(&recorded) {
+            return Some(recorded);
         }
-        let entries = fs::read_dir(told.parent()?).ok()?.flatten();
+        let entries = fs::read_dir(recorded.parent()?).ok()?.flatten();
         let beside: Vec<PathBuf> = entries.map(|entry| entry.path()).collect();
         let renamed = || beside.iter().find(|path| is_it(path)).cloned();
         // Its file is another one since it was tidied up or edited.
         let sidecars = beside.iter().filter(|path| is_sidecar(path));
         let mut named = sidecars.map(|path| path.with_extension(""));
         renamed()
-            .or_else(|| names_it(&told).then(|| told.clone()))
+            .or_else(|| names_it(&recorded).then(|| recorded.clone()))
             .or_else(|| named.find(names_it))
     }
 

@@ -133,7 +133,10 @@ fn report(input: &InputFile, index: &Matching, mut found: Vec<Duplicate>) -> Inp
             false => format!("{}:", before.name),
         };
         let fault = Fault::new(
-            format!("the id {id:?}, which {} has already", there.told(&in_file)),
+            format!(
+                "the id {id:?}, which {} has already",
+                there.describe(&in_file)
+            ),
             "an id of its own for every item",
         );
         errors.push(here.error(part, &fault));
@@ -149,7 +152,7 @@ enum Place {
 }
 
 impl Place {
-    fn told(&self, file: &str) -> String {
+    fn describe(&self, file: &str) -> String {
         match (self, file) {
             (Self::Line(line), "") => format!("line {line}"),
             (Self::Line(line), file) => format!("{file}{line}"),

@@ -20,13 +20,13 @@ const ONE_TEXT: &str = "a string: one text a line; instead of a list write a lin
     ids such as \"doc-7#1\" and \"doc-7#2\"";
 
 /// What a record says itself.
-pub(super) struct Said {
+pub(super) struct Parsed {
     pub(super) request: Request,
     /// It names the shape of the answer, be it plain text.
     pub(super) format: bool,
 }
 
-impl Said {
+impl Parsed {
     pub(super) fn new(request: Request) -> Self {
         Self {
             request,
@@ -39,7 +39,7 @@ impl Said {
 const CHAT: &str = "/v1/chat/completions";
 const EMBEDDINGS: &str = "/v1/embeddings";
 
-pub(super) fn line(text: &str, settings: &Settings) -> Result<Said, Fault> {
+pub(super) fn line(text: &str, settings: &Settings) -> Result<Parsed, Fault> {
     let mut fields = object(text)?;
     let (task, ignored) = (settings.task, &settings.ignored);
     let id = match &settings.id_column {
@@ -53,13 +53,13 @@ pub(super) fn line(text: &str, settings: &Settings) -> Result<Said, Fault> {
     if let (Some(name), None) = (&settings.id_column, &settings.template) {
         fields.remove(name);
     }
-    let mut said = match &settings.template {
+    let mut parsed = match &settings.template {
         Some(template) => templated(fields, template)?,
         None if fields.contains_key("body") => batch(fields, task, ignored)?,
         None => short(fields, task, ignored)?,
     };
-    said.request.id = id;
-    Ok(said)
+    parsed.request.id = id;
+    Ok(parsed)
 }
 
 /// The id alone, of a line that makes no prompt.
@@ -106,7 +106,7 @@ fn batch(
     mut line: Map<String, Value>,
     task: RequestTask,
     ignored: &Ignored,
-) -> Result<Said, Fault> {
+) -> Result<Parsed, Fault> {
     known(
         &mut line,
         ignored,
@@ -140,14 +140,14 @@ fn batch(
         other => return Err(Fault::field("body", &other, "an object")),
     };
     if task == RequestTask::Embed {
-        let mut said = match body.remove("input") {
-            Some(Value::String(text)) => Said::new(prompt(text)?),
+        let mut parsed = match body.remove("input") {
+            Some(Value::String(text)) => Parsed::new(prompt(text)?),
             Some(other) => return Err(Fault::field("input", &other, ONE_TEXT)),
             None => return Err(Fault::new("no \"input\" in \"body\"", "a string")),
         };
-        fields::take_embedding(&mut body, &mut said.request)?;
-        said.request.extra = body;
-        return Ok(said);
+        fields::take_embedding(&mut body, &mut parsed.request)?;
+        parsed.request.extra = body;
+        return Ok(parsed);
     }
     let Some(messages) = body.remove("messages") else {
         return Err(Fault::new(
@@ -155,17 +155,17 @@ fn batch(
             "a list of messages",
         ));
     };
-    let mut said = Said::new(Request::chat(messages::parse(messages)?));
-    said.format = fields::take(&mut body, &mut said.request)?;
-    said.request.extra = body;
-    Ok(said)
+    let mut parsed = Parsed::new(Request::chat(messages::parse(messages)?));
+    parsed.format = fields::take(&mut body, &mut parsed.request)?;
+    parsed.request.extra = body;
+    Ok(parsed)
 }
 
 fn short(
     mut line: Map<String, Value>,
     task: RequestTask,
     ignored: &Ignored,
-) -> Result<Said, Fault> {
+) -> Result<Parsed, Fault> {
     const OWN: [&str; 6] = ["id", "custom_id", "prompt", "messages", "system", "extra"];
     let names = fields::names(task);
     let accepted = |name: &str| OWN.contains(&name) || names.contains(&name);
@@ -214,16 +214,16 @@ fn short(
             "it beside \"extra\", where it is checked",
         ));
     }
-    let mut said = Said::new(request);
+    let mut parsed = Parsed::new(request);
     match task {
-        RequestTask::Complete => said.format = fields::take(&mut line, &mut said.request)?,
-        RequestTask::Embed => fields::take_embedding(&mut line, &mut said.request)?,
+        RequestTask::Complete => parsed.format = fields::take(&mut line, &mut parsed.request)?,
+        RequestTask::Embed => fields::take_embedding(&mut line, &mut parsed.request)?,
     }
-    said.request.extra = extra;
-    Ok(said)
+    parsed.request.extra = extra;
+    Ok(parsed)
 }
 
-fn templated(mut line: Map<String, Value>, template: &Template) -> Result<Said, Fault> {
+fn templated(mut line: Map<String, Value>, template: &Template) -> Result<Parsed, Fault> {
     for name in template.variables() {
         match line.get(name) {
             Some(Value::String(_) | Value::Number(_) | Value::Bool(_)) => {}
@@ -245,7 +245,7 @@ fn templated(mut line: Map<String, Value>, template: &Template) -> Result<Said, 
     let mut request = prompt(text)?;
     request.model = string(&mut line, "model")?;
     request.system = string(&mut line, "system")?;
-    Ok(Said::new(request))
+    Ok(Parsed::new(request))
 }
 
 /// A request with one message, which must say something.

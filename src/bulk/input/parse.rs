@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use sha2::{Digest, Sha256};
 
 use super::fault::{Fault, utf8};
-use super::json::{self, Said, prompt};
+use super::json::{self, Parsed, prompt};
 use super::rows::without_bom;
 use super::table::CsvHeader;
 use super::{Form, Settings, delimiter};
@@ -28,7 +28,7 @@ pub(crate) fn parse_record(
         ));
     }
     let template = settings.template.as_ref();
-    let said = match (form, header) {
+    let parsed = match (form, header) {
         (Form::Jsonl | Form::Json, _) => json::line(text, settings)?,
         (Form::Text, _) => {
             let line = text.strip_suffix('\n').unwrap_or(text);
@@ -39,14 +39,14 @@ pub(crate) fn parse_record(
                     .render(|name| (name == "prompt").then_some(Cow::Borrowed(line)))
                     .map_err(|unknown| Fault::new(unknown.to_string(), "only {{prompt}}"))?,
             };
-            Said::new(prompt(text)?)
+            Parsed::new(prompt(text)?)
         }
-        (_, Some(header)) => Said::new(header.request(text, template)?),
+        (_, Some(header)) => Parsed::new(header.request(text, template)?),
         (_, None) => {
             return Err(Fault::new("a row before the header", "a header row"));
         }
     };
-    let request = settings.fill(said);
+    let request = settings.fill(parsed);
     if request.task == RequestTask::Embed {
         request
             .text_to_embed()
@@ -92,11 +92,11 @@ impl Settings {
         }
     }
 
-    fn fill(&self, said: Said) -> Request {
-        let Said {
+    fn fill(&self, parsed: Parsed) -> Request {
+        let Parsed {
             mut request,
             format,
-        } = said;
+        } = parsed;
         request.task = self.task;
         let params = &mut request.params;
         params.dimensions = params.dimensions.or(self.dimensions);

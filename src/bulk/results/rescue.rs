@@ -68,12 +68,12 @@ impl ResultsFile {
         self.len = copy.metadata().map_or(self.len, |copy| copy.len());
         (self.file, self.dirty) = (copy, false);
         let saved = path.display();
-        let told = format!(
+        let message = format!(
             "{lost}. All its results are saved in {saved}: to go on, move that file back and run \
              the same command"
         );
         self.path = path;
-        told
+        message
     }
 
     fn copy_beside(&self) -> io::Result<(PathBuf, File)> {

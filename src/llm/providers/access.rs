@@ -30,8 +30,8 @@ impl Access {
         if error.kind() != ErrorKind::Auth {
             return error;
         }
-        let said = error.message().trim_end_matches('.');
-        let message = format!("{said}; {}", self.key_hint);
+        let error_body = error.message().trim_end_matches('.');
+        let message = format!("{error_body}; {}", self.key_hint);
         error.reworded(message)
     }
 
@@ -72,10 +72,10 @@ impl LeftOut {
     /// Says once of each field of a request that the vendor does not take it.
     pub fn tell(&self, vendor: &Vendor, request: &Request) {
         for left_out in vendor.fields.left_out(request) {
-            let mut told = self.0.lock();
-            if !told.contains(&left_out.field) {
+            let mut warned = self.0.lock();
+            if !warned.contains(&left_out.field) {
                 log::warn!("{} {left_out}", vendor.name);
-                told.insert(left_out.field);
+                warned.insert(left_out.field);
             }
         }
     }

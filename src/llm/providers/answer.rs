@@ -117,10 +117,13 @@ impl Answer {
                 _ => String::new(),
             };
             if self.holds.has_calls() {
-                let what = format!("the reply holds {} and no text{why}", self.holds.told());
+                let what = format!(
+                    "the reply holds {} and no text{why}",
+                    self.holds.description()
+                );
                 return Err(unusable(ErrorKind::Invalid, format!("{what}; {NO_TOOLS}")));
             }
-            let what = match self.holds.told() {
+            let what = match self.holds.description() {
                 held if held.is_empty() => format!("the answer is empty{why}"),
                 held => format!("the reply holds {held} and no text{why}"),
             };

@@ -44,7 +44,7 @@ pub(super) fn message(vendor: &Vendor, request: &Request, model: &str) -> Result
                 let own = own.map(|(field, value)| (field.clone(), value.clone()));
                 let mut message: Map<_, _> = own.collect();
                 message.insert("role".to_owned(), role.into());
-                message.insert("content".to_owned(), said(text, extra)?);
+                message.insert("content".to_owned(), error_body(text, extra)?);
                 messages.push(Value::Object(message));
             }
             "tool" => {
@@ -130,7 +130,7 @@ pub(super) fn message(vendor: &Vendor, request: &Request, model: &str) -> Result
 }
 
 /// What a turn says, with the tool calls that it makes.
-fn said(text: Text<'_>, extra: Option<&Map<String, Value>>) -> Result<Value, Error> {
+fn error_body(text: Text<'_>, extra: Option<&Map<String, Value>>) -> Result<Value, Error> {
     let mut calls = calls::of_turn(extra).peekable();
     if calls.peek().is_none() {
         return blocks(text);

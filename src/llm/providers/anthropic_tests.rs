@@ -179,13 +179,13 @@ fn pictures_are_said_in_the_dialects_words() {
 #[test]
 fn marks_on_texts_survive() {
     let text = |text: &str| json!([{"type": "text", "text": text, "cache_control": {"type": "ephemeral"}}]);
-    let said = |role, content| Message {
+    let error_body = |role, content| Message {
         content,
         ..Message::new(role, "")
     };
     let request = Request::chat(vec![
-        said(Role::System, text("S")),
-        said(Role::User, text("U")),
+        error_body(Role::System, text("S")),
+        error_body(Role::User, text("U")),
     ]);
     let (_, body) = encoded("anthropic", &request);
     assert_eq!(body["system"], text("S"));

@@ -105,8 +105,8 @@ fn a_refused_credential_is_named_by_its_own_variable() {
     }
     assert!(refused("local", "NONE").ends_with("; check LOCAL_LLM_API_KEY"));
     let none = LlmConfig::new("anthropic").client_with(&unset, None);
-    let said = none.unwrap_err().message().to_owned();
-    assert!(said.ends_with("no key: set ANTHROPIC_API_KEY or ANTHROPIC_AUTH_TOKEN"));
+    let error_body = none.unwrap_err().message().to_owned();
+    assert!(error_body.ends_with("no key: set ANTHROPIC_API_KEY or ANTHROPIC_AUTH_TOKEN"));
 }
 
 #[test]
@@ -291,15 +291,16 @@ fn a_sentence_of_the_providers_is_joined_without_its_full_stop() {
 
 #[test]
 fn a_name_that_means_a_provider_leads_to_it() {
-    for (said, meant) in [
+    for (error_body, meant) in [
         ("google", "gemini"),
         ("claude", "anthropic"),
         ("Anthropic", "anthropic"),
         ("grok", "xai"),
         ("ollama", "local"),
     ] {
-        let error = known(said).unwrap_err();
-        let words = format!("unknown provider `{said}`; did you mean {meant}? expected one of: ");
+        let error = known(error_body).unwrap_err();
+        let words =
+            format!("unknown provider `{error_body}`; did you mean {meant}? expected one of: ");
         assert!(error.message().starts_with(&words), "{error}");
     }
     let error = known("nobody").unwrap_err();

@@ -113,21 +113,21 @@ pub(super) fn decode(
             _ => read_openai(vendor, serde_json::from_slice(body)?, body, requests.len()),
         })
     });
-    let (told, warning) = match read {
+    let (embedded, warning) = match read {
         Ok(read) => read,
         Err(error) => (Err(unread(&error, &reply.body, requests.len())), None),
     };
-    let told = told
-        .and_then(|told| told.checked(&reply.body, requests.len()))
+    let embedded = embedded
+        .and_then(|embedded| embedded.checked(&reply.body, requests.len()))
         .map_err(|error| {
             let error = error.with_status(reply.status).with_rate_hints(hints);
             error.with_request_id(request_id(reply))
         })?;
-    let usages = told.usage.map(|usage| shares(usage, requests));
+    let usages = embedded.usage.map(|usage| shares(usage, requests));
     let mut usages = usages.into_iter().flatten();
-    let answers = told.vectors.into_iter().map(|vector| Response {
+    let answers = embedded.vectors.into_iter().map(|vector| Response {
         usage: usages.next(),
-        model: told.model.clone(),
+        model: embedded.model.clone(),
         warning: warning.clone(),
         ..Response::vector(vendor.name, vector).with_rate_hints(hints)
     });

@@ -80,28 +80,31 @@ fn what_a_vector_would_leave_out_is_refused() {
         assert_eq!(error.kind(), ErrorKind::Invalid);
         error.message().to_owned()
     };
-    let said = refused(
+    let error_body = refused(
         "openai",
         Request::embedding("t").with_system("s"),
         Some("m"),
     );
-    assert!(said.ends_with("not a system text"), "{said}");
+    assert!(error_body.ends_with("not a system text"), "{error_body}");
     let mut two = Request::embedding("t");
     two.messages.extend(Request::new("u").messages);
-    let said = refused("openai", two, Some("m"));
-    assert!(said.ends_with("not a conversation"), "{said}");
-    let said = refused(
+    let error_body = refused("openai", two, Some("m"));
+    assert!(error_body.ends_with("not a conversation"), "{error_body}");
+    let error_body = refused(
         "openai",
         Request::embedding("t").with_max_tokens(1),
         Some("m"),
     );
-    assert!(said.ends_with("not sampling parameters"), "{said}");
+    assert!(
+        error_body.ends_with("not sampling parameters"),
+        "{error_body}"
+    );
     assert!(refused("openai", Request::embedding("t"), None).contains("no model named"));
     for none in ["groq", "xai", "anthropic"] {
-        let said = refused(none, Request::embedding("t"), Some("m"));
+        let error_body = refused(none, Request::embedding("t"), Some("m"));
         assert!(
-            said.contains("makes no embeddings; these do: openai"),
-            "{said}"
+            error_body.contains("makes no embeddings; these do: openai"),
+            "{error_body}"
         );
     }
 }

@@ -8,7 +8,7 @@ use super::limits::duration;
 
 /// An error in the provider's words.
 #[derive(Debug, Default)]
-pub(super) struct Said {
+pub(super) struct ErrorBody {
     pub message: String,
     /// Everything that names the error for programs: code, type, status, reason, quota. The most
     /// telling first.
@@ -21,7 +21,7 @@ pub(super) struct Said {
     pub written: Option<String>,
 }
 
-impl Said {
+impl ErrorBody {
     pub(super) fn from_body(body: &[u8]) -> Option<Self> {
         let value: Value = serde_json::from_slice(body).ok()?;
         // Gemini has been seen to wrap its error in a list.
@@ -30,13 +30,13 @@ impl Said {
             other => other,
         };
         if let Some(error) = value.get("error").filter(|e| !e.is_null()) {
-            let mut said = Self::from_error(error);
-            said.note(value.get("code"));
-            return Some(said);
+            let mut error_body = Self::from_error(error);
+            error_body.note(value.get("code"));
+            return Some(error_body);
         }
-        let mut said = Self::from_error(value);
+        let mut error_body = Self::from_error(value);
         if let Some(detail) = value.get("detail") {
-            said.message = match detail {
+            error_body.message = match detail {
                 Value::Array(faults) => {
                     let faults: Vec<_> = faults.iter().map(fault).collect();
                     cut(faults.join("; "))
@@ -44,7 +44,7 @@ impl Said {
                 other => word(Some(other)),
             };
         }
-        (!said.message.is_empty()).then_some(said)
+        (!error_body.message.is_empty()).then_some(error_body)
     }
 
     /// An error as it stands inside a body: an object, or only its text.
@@ -55,27 +55,27 @@ impl Said {
                 ..Self::default()
             };
         }
-        let mut said = Self {
+        let mut error_body = Self {
             message: word(error.get("message")),
             ..Self::default()
         };
         for field in ["code", "status", "type"] {
-            said.note(error.get(field));
+            error_body.note(error.get(field));
         }
         // Groq: the model failed to write the JSON it was asked for.
         if let Some(written) = error.get("failed_generation") {
-            said.words.push("failed_generation".to_owned());
-            said.written = Some(word(Some(written))).filter(|text| !text.is_empty());
+            error_body.words.push("failed_generation".to_owned());
+            error_body.written = Some(word(Some(written))).filter(|text| !text.is_empty());
         }
         match error.get("details") {
-            Some(Value::Array(details)) => details.iter().for_each(|d| said.note_detail(d)),
-            Some(details) => said.note(details.get("error_code")),
+            Some(Value::Array(details)) => details.iter().for_each(|d| error_body.note_detail(d)),
+            Some(details) => error_body.note(details.get("error_code")),
             None => {}
         }
-        if said.wait.is_none() {
-            said.wait = wait_in(&said.message);
+        if error_body.wait.is_none() {
+            error_body.wait = wait_in(&error_body.message);
         }
-        said
+        error_body
     }
 
     fn note(&mut self, value: Option<&Value>) {
@@ -115,8 +115,8 @@ impl Said {
 
 /// "Please try again in 388ms.", "Please retry after 6 seconds."
 fn wait_in(message: &str) -> Option<Duration> {
-    let said = |words| Some(message.split_once(words)?.1);
-    let rest = said("ry again in ").or_else(|| said("etry after "))?;
+    let error_body = |words| Some(message.split_once(words)?.1);
+    let rest = error_body("ry again in ").or_else(|| error_body("etry after "))?;
     let word = rest.split_whitespace().next()?;
     duration(word.trim_end_matches(['.', ',', ';', ')']))
 }

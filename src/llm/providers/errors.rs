@@ -8,25 +8,25 @@ use crate::base::error::{Error, ErrorKind, Sent};
 use crate::llm::transport::HttpReply;
 
 use super::answer::{beginning, malformed};
-use super::error_body::Said;
+use super::error_body::ErrorBody;
 use super::limits::retry_after;
 use super::vendor::Vendor;
 
 /// The failure that a reply with an error status is.
 pub(super) fn failure(vendor: &Vendor, reply: &HttpReply) -> Error {
     let status = reply.status;
-    let said = Said::from_body(&reply.body);
-    let unreadable = said.is_none();
-    let said = said.unwrap_or_else(|| Said {
+    let error_body = ErrorBody::from_body(&reply.body);
+    let unreadable = error_body.is_none();
+    let error_body = error_body.unwrap_or_else(|| ErrorBody {
         message: match status {
             300..400 => "a redirect; is the base URL right?".to_owned(),
             404 | 405 => "no such address; is the base URL right?".to_owned(),
             407 => "a proxy on the way wants a login".to_owned(),
             _ => "a reply that is not JSON".to_owned(),
         },
-        ..Said::default()
+        ..ErrorBody::default()
     });
-    let rule = vendor.rule(status, &said);
+    let rule = vendor.rule(status, &error_body);
     let mut kind = rule.kind;
     match reply.headers.get("x-should-retry") {
         Some("true") if kind == ErrorKind::Invalid => kind = ErrorKind::Transient,
@@ -34,9 +34,9 @@ pub(super) fn failure(vendor: &Vendor, reply: &HttpReply) -> Error {
         _ => {}
     }
     let wait = retry_after(vendor.tells, &reply.headers, SystemTime::now())
-        .or(said.wait)
+        .or(error_body.wait)
         .or(rule.patience);
-    let error = Error::new(kind, said.text(vendor.name, status))
+    let error = Error::new(kind, error_body.text(vendor.name, status))
         .with_status(status)
         .with_sent(sent(status))
         .with_retry_after(wait);
@@ -55,7 +55,7 @@ pub(super) fn failure(vendor: &Vendor, reply: &HttpReply) -> Error {
     } else {
         error
     };
-    match &said.written {
+    match &error_body.written {
         Some(written) => error.with_raw(written),
         None if unreadable && !reply.body.is_empty() => error.with_raw(&beginning(&reply.body)),
         None => error,
@@ -72,17 +72,19 @@ fn sent(status: u16) -> Sent {
 
 /// The failure inside a reply whose status is a success, as some gateways send it.
 pub(super) fn failure_inside(vendor: &Vendor, error: &Value, body: &[u8]) -> Error {
-    let said = Said::from_error(error);
-    let named = said.status.filter(|status| (400..600).contains(status));
+    let error_body = ErrorBody::from_error(error);
+    let named = error_body
+        .status
+        .filter(|status| (400..600).contains(status));
     // Without a status only what has a row of its own is known.
     let status = named.unwrap_or(400);
-    let rule = vendor.rule(status, &said);
+    let rule = vendor.rule(status, &error_body);
     if named.is_none() && rule.default {
-        return malformed(said.message, body);
+        return malformed(error_body.message, body);
     }
-    let error = Error::new(rule.kind, said.text(vendor.name, status))
+    let error = Error::new(rule.kind, error_body.text(vendor.name, status))
         .with_sent(Sent::Answered)
-        .with_retry_after(said.wait.or(rule.patience));
+        .with_retry_after(error_body.wait.or(rule.patience));
     match rule.default {
         true => error.with_unclassified(),
         false => error,

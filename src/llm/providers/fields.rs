@@ -422,8 +422,9 @@ impl Fields {
                 .then_some(Cow::Borrowed(value))
                 .ok_or(Why::Value),
             Some(Takes::Words(words)) => {
-                let said = words.iter().find(|(word, _)| value == word);
-                said.map(|(_, own)| Cow::Owned(Value::from(*own)))
+                let given = words.iter().find(|(word, _)| value == word);
+                given
+                    .map(|(_, own)| Cow::Owned(Value::from(*own)))
                     .ok_or(Why::Value)
             }
         }
@@ -441,8 +442,8 @@ impl Fields {
         &'r self,
         request: &'r Request,
     ) -> impl Iterator<Item = (&'r str, Cow<'r, Value>)> {
-        let said = request.extra.iter().filter(|(_, value)| !value.is_null());
-        said.filter_map(|(field, value)| Some((field.as_str(), self.place(field, value).ok()?)))
+        let given = request.extra.iter().filter(|(_, value)| !value.is_null());
+        given.filter_map(|(field, value)| Some((field.as_str(), self.place(field, value).ok()?)))
     }
 
     /// A message's further fields that have a place.
@@ -450,7 +451,7 @@ impl Fields {
         &'r self,
         extra: &'r Map<String, Value>,
     ) -> impl Iterator<Item = (&'r String, &'r Value)> {
-        said(extra).filter(|(field, _)| self.has_turn(field))
+        given(extra).filter(|(field, _)| self.has_turn(field))
     }
 
     pub(super) fn seed(&self, request: &Request) -> Option<i64> {
@@ -476,20 +477,21 @@ impl Fields {
     /// Everything that does not go out.
     pub(super) fn left_out(&self, request: &Request) -> Vec<LeftOut> {
         let mut out = Vec::new();
-        let told = |field: &str| match field {
+        let has_place = |field: &str| match field {
             "tools" | "tool_choice" => self.tells_calls && calls::are_told(request),
             _ => false,
         };
         for (field, value) in request.extra.iter().filter(|(_, value)| !value.is_null()) {
             if let Err(why) = self.place(field, value)
-                && !told(field)
+                && !has_place(field)
             {
                 out.push(LeftOut::new(field, why));
             }
         }
-        for (field, _) in request.messages.iter().flat_map(|turn| said(&turn.extra)) {
-            let told = self.tells_calls && ["tool_calls", "tool_call_id"].contains(&field.as_str());
-            if !self.has_turn(field) && !told {
+        for (field, _) in request.messages.iter().flat_map(|turn| given(&turn.extra)) {
+            let has_place =
+                self.tells_calls && ["tool_calls", "tool_call_id"].contains(&field.as_str());
+            if !self.has_turn(field) && !has_place {
                 out.push(LeftOut::new(&format!("messages[].{field}"), Why::Lacking));
             }
         }
@@ -521,7 +523,7 @@ impl Fields {
 
 /// A message's further fields that say something. In recorded conversations many are null or an
 /// empty list, which OpenAI itself refuses for some.
-fn said(extra: &Map<String, Value>) -> impl Iterator<Item = (&String, &Value)> {
+fn given(extra: &Map<String, Value>) -> impl Iterator<Item = (&String, &Value)> {
     extra.iter().filter(|(field, value)| {
         let empty = value.is_null() || value.as_array().is_some_and(Vec::is_empty);
         !empty && !matches!(field.as_str(), "role" | "content")

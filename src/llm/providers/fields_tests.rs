@@ -12,7 +12,7 @@ fn with(field: &str, value: Value) -> Request {
     Request::new("U").with_extra(field, value)
 }
 
-fn told(name: &str, request: &Request) -> Vec<String> {
+fn warnings(name: &str, request: &Request) -> Vec<String> {
     let out = vendor(name).fields.left_out(request);
     out.iter().map(LeftOut::to_string).collect()
 }
@@ -63,7 +63,7 @@ fn what_goes_out_and_what_is_told_are_the_same_list() {
             let takes = takers.split(' ').any(|taker| taker == name);
             let goes = vendor(name).fields.further(&request).count() == 1;
             assert_eq!(goes, takes, "{name} {field}");
-            assert_eq!(told(name, &request).is_empty(), takes, "{name} {field}");
+            assert_eq!(warnings(name, &request).is_empty(), takes, "{name} {field}");
             let (_, body) = encoded(name, &request);
             assert!(takes || body.get(field).is_none(), "{body}");
         }
@@ -105,9 +105,12 @@ fn effort_is_said_in_each_vendors_words() {
     ] {
         for effort in EFFORTS {
             let (_, body) = encoded(name, &with("reasoning_effort", json!(effort)));
-            let said = body.pointer(place).and_then(Value::as_str).unwrap();
-            assert!(known.split(' ').any(|word| word == said), "{name} {said}");
-            assert!(!known.split(' ').any(|word| word == effort) || said == effort);
+            let error_body = body.pointer(place).and_then(Value::as_str).unwrap();
+            assert!(
+                known.split(' ').any(|word| word == error_body),
+                "{name} {error_body}"
+            );
+            assert!(!known.split(' ').any(|word| word == effort) || error_body == effort);
         }
     }
 }
@@ -121,7 +124,7 @@ fn what_parameters_set_is_never_set_by_a_further_field() {
             let (_, body) = encoded(name, &request);
             assert_ne!(body.get(field), Some(&json!(5)), "{name}");
             assert_eq!(
-                told(name, &request),
+                warnings(name, &request),
                 [format!("is sent no `{field}` from among the extra fields")]
             );
         }
@@ -133,7 +136,7 @@ fn a_null_says_nothing() {
     for name in HOSTED {
         let request = with("metadata", Value::Null);
         assert!(encoded(name, &request).1.get("metadata").is_none());
-        assert!(told(name, &request).is_empty());
+        assert!(warnings(name, &request).is_empty());
     }
 }
 
@@ -168,7 +171,7 @@ fn turns_of_recorded_conversations_keep_what_the_vendor_has() {
         assert_eq!(keys, kept.split(' ').collect::<Vec<_>>(), "{name}");
     }
     assert_eq!(
-        told("groq", &recorded()),
+        warnings("groq", &recorded()),
         [
             "takes no `messages[].name`; it is left out",
             "takes no `messages[].reasoning_content`; it is left out",
@@ -189,7 +192,7 @@ fn seeds_go_where_they_fit() {
             let takes = takers.split(' ').any(|taker| taker == name);
             let body = encoded(name, &request).1.to_string();
             assert_eq!(body.contains("seed"), takes, "{body}");
-            assert_eq!(told(name, &request).is_empty(), takes, "{name}");
+            assert_eq!(warnings(name, &request).is_empty(), takes, "{name}");
         }
     }
 }
@@ -206,7 +209,7 @@ fn a_temperature_beyond_the_vendors_range_is_left_out() {
             let takes = takers.split(' ').any(|taker| taker == name);
             let body = encoded(name, &request).1.to_string();
             assert_eq!(body.contains("temperature"), takes, "{body}");
-            assert_eq!(told(name, &request).is_empty(), takes, "{name}");
+            assert_eq!(warnings(name, &request).is_empty(), takes, "{name}");
         }
     }
 }
@@ -218,7 +221,7 @@ fn a_blank_stop_is_left_out_where_it_is_refused() {
     let (_, body) = encoded("anthropic", &request);
     assert_eq!(body["stop_sequences"], json!(["END"]));
     assert_eq!(
-        told("anthropic", &request),
+        warnings("anthropic", &request),
         ["takes no such `stop`; it is left out"]
     );
     assert_eq!(encoded("groq", &request).1["stop"], json!(["\n", "END"]));
@@ -235,7 +238,7 @@ fn tools_go_out_in_the_vendors_own_shape_alone() {
         let request = with("tools", function.clone());
         assert!(encoded(name, &request).1.get("tools").is_none());
         assert_eq!(
-            told(name, &request),
+            warnings(name, &request),
             ["takes no such `tools`; it is left out"]
         );
     }
@@ -255,15 +258,15 @@ fn a_schema_that_goes_into_the_system_text_is_told() {
     let row = asking(json!({"type": "object", "properties": {"a": {"type": "string"}}}));
     let map = asking(json!({"type": "object", "additionalProperties": {"type": "integer"}}));
     for name in HOSTED {
-        assert!(told(name, &row).is_empty(), "{name}");
+        assert!(warnings(name, &row).is_empty(), "{name}");
         assert_eq!(
-            told(name, &map).len(),
+            warnings(name, &map).len(),
             usize::from(name == "anthropic"),
             "{name}"
         );
     }
     assert_eq!(
-        told("anthropic", &map),
+        warnings("anthropic", &map),
         [
             "takes no such schema as `row` (maps with any keys, recursion, allOf or many options); it \
           is told in the system text, and answers are checked all the same"
@@ -275,11 +278,11 @@ fn a_schema_that_goes_into_the_system_text_is_told() {
 fn a_temperature_out_of_range_is_left_out_with_its_bound() {
     let hot = |degrees| Request::new("U").with_temperature(degrees);
     assert_eq!(
-        told("anthropic", &hot(1.5)),
+        warnings("anthropic", &hot(1.5)),
         ["takes a temperature of at most 1; 1.5 is left out"]
     );
     assert_eq!(
-        told("mistral", &hot(1.8)),
+        warnings("mistral", &hot(1.8)),
         ["takes a temperature of at most 1.5; 1.8 is left out"]
     );
 }

@@ -187,7 +187,7 @@ mod tests {
 
     #[test]
     fn details_are_mended_and_told() {
-        for (body, expected, told) in [
+        for (body, expected, expected_warning) in [
             (&b"\xef\xbb\xbf{\"a\": 1}"[..], json!({"a": 1}), None),
             (
                 b"{\"a\": \"x\xffy\"}",
@@ -222,11 +222,11 @@ mod tests {
         ] {
             let (found, warning) = value(body);
             assert_eq!(found, expected);
-            assert_eq!(warning.is_some(), told.is_some(), "{warning:?}");
+            assert_eq!(warning.is_some(), expected_warning.is_some(), "{warning:?}");
             assert!(
                 warning
                     .unwrap_or_default()
-                    .contains(told.unwrap_or_default())
+                    .contains(expected_warning.unwrap_or_default())
             );
         }
     }

@@ -72,12 +72,12 @@ pub(super) fn rate_hints(tells: Tells, headers: &HttpHeaders, now: SystemTime) -
         Tells::Nothing => return gateway_hints(headers),
     };
     let window = |[limit, remaining, reset]: Names, period: u64| {
-        let told = |name| own_or_passed_on(headers, name);
+        let header = |name| own_or_passed_on(headers, name);
         Some(RateWindow {
-            limit: limit_in(told(limit)?)?,
+            limit: limit_in(header(limit)?)?,
             period: Duration::from_secs(period),
-            remaining: told(remaining).and_then(left_in),
-            reset: told(reset).and_then(|text| duration(text).or_else(|| until(text, now))),
+            remaining: header(remaining).and_then(left_in),
+            reset: header(reset).and_then(|text| duration(text).or_else(|| until(text, now))),
         })
     };
     let gateway = gateway_hints(headers);
@@ -110,11 +110,11 @@ fn left_in(text: &str) -> Option<u64> {
 fn gateway_hints(headers: &HttpHeaders) -> RateHints {
     let of = |unit: &str| {
         let windows = GATEWAY_SCOPES.iter().filter_map(|scope| {
-            let told = |what: &str| headers.get(&format!("x-ratelimit-{scope}-{what}-{unit}"));
+            let header = |what: &str| headers.get(&format!("x-ratelimit-{scope}-{what}-{unit}"));
             Some(RateWindow {
-                limit: limit_in(told("limit")?)?,
+                limit: limit_in(header("limit")?)?,
                 period: Duration::from_secs(MINUTE),
-                remaining: told("remaining").and_then(left_in),
+                remaining: header("remaining").and_then(left_in),
                 reset: None,
             })
         });

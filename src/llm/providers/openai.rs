@@ -101,10 +101,13 @@ impl serde::Serialize for Messages<'_> {
         let Self(vendor, request) = self;
         let lead = request.rendered().next();
         let lead = lead.filter(|(role, ..)| matches!(*role, "system" | "developer"));
-        let told = wants_word(request).then(|| with_word(lead.map(|(_, content, _)| content)));
+        let instructed =
+            wants_word(request).then(|| with_word(lead.map(|(_, content, _)| content)));
         let (role, extra) = lead.map_or(("system", None), |(role, _, extra)| (role, extra));
-        let first = told.as_ref().map(|told| (role, Text::Value(told), extra));
-        let replaced = usize::from(told.is_some() && lead.is_some());
+        let first = instructed
+            .as_ref()
+            .map(|instructed| (role, Text::Value(instructed), extra));
+        let replaced = usize::from(instructed.is_some() && lead.is_some());
         let all = first
             .into_iter()
             .chain(request.rendered().skip(replaced))
@@ -241,8 +244,8 @@ impl Message {
             holds.part("an image");
         }
         let thoughts = [&self.reasoning, &self.reasoning_content];
-        let said = |text: &Value| text.as_str().is_some_and(|text| !text.is_empty());
-        if thoughts.into_iter().flatten().any(said) {
+        let error_body = |text: &Value| text.as_str().is_some_and(|text| !text.is_empty());
+        if thoughts.into_iter().flatten().any(error_body) {
             holds.part("thoughts");
         }
         holds

@@ -209,12 +209,12 @@ fn json_mode_is_named_in_the_system_text_where_nobody_does() {
         asking(Request::chat(vec![shown])).as_array().unwrap().len(),
         2
     );
-    for said in [
+    for error_body in [
         Request::new("as Json"),
         Request::new("U").with_system("In JSON."),
     ] {
-        let messages = asking(said.clone());
-        assert_eq!(messages, encoded("openai", &said).1["messages"]);
+        let messages = asking(error_body.clone());
+        assert_eq!(messages, encoded("openai", &error_body).1["messages"]);
     }
 }
 

@@ -71,7 +71,7 @@ impl Holds {
     }
 
     /// All of it; nothing for none.
-    pub(super) fn told(&self) -> String {
+    pub(super) fn description(&self) -> String {
         let calls = self.has_calls().then(|| self.called());
         let all: Vec<String> = calls
             .into_iter()

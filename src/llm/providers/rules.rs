@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crate::base::error::ErrorKind::{self, *};
 
-use super::error_body::Said;
+use super::error_body::ErrorBody;
 
 /// One row.
 #[derive(Debug)]
@@ -58,17 +58,19 @@ impl Rule {
         self
     }
 
-    fn fits(&self, status: u16, said: &Said) -> bool {
+    fn fits(&self, status: u16, error_body: &ErrorBody) -> bool {
         self.status.contains(&status)
             && match self.says {
                 Says::Anything => true,
-                Says::Word(words) => said.words.iter().any(|word| words.contains(&&**word)),
+                Says::Word(words) => error_body.words.iter().any(|word| words.contains(&&**word)),
                 Says::WordPart(parts) => {
                     let within = |word: &String| parts.iter().any(|part| word.contains(part));
-                    said.words.iter().any(within)
+                    error_body.words.iter().any(within)
                 }
-                Says::Text(texts) => said.mentions(texts),
-                Says::Model => said.mentions(&["model"]) && !said.mentions(&["url", "path"]),
+                Says::Text(texts) => error_body.mentions(texts),
+                Says::Model => {
+                    error_body.mentions(&["model"]) && !error_body.mentions(&["url", "path"])
+                }
             }
     }
 }
@@ -316,9 +318,13 @@ pub(super) const GEMINI: &[Rule] = &[
 ];
 
 /// The row that fits a failed reply, of these tables and, behind them, the common one.
-pub(super) fn classify(tables: [&'static [Rule]; 3], status: u16, said: &Said) -> &'static Rule {
+pub(super) fn classify(
+    tables: [&'static [Rule]; 3],
+    status: u16,
+    error_body: &ErrorBody,
+) -> &'static Rule {
     let rows = tables.into_iter().flatten().chain(COMMON);
-    let mut fitting = rows.filter(|row| row.fits(status, said));
+    let mut fitting = rows.filter(|row| row.fits(status, error_body));
     fitting.next().unwrap_or(&LAST)
 }
 

@@ -286,8 +286,8 @@ fn an_overload_waits_longer_unless_the_server_says_how_long() {
     let five = Some(Duration::from_secs(5));
     assert_eq!(failed("anthropic", 529, "{}").retry_after(), five);
     let headers = [("retry-after", "1")];
-    let told = failed_with("anthropic", 529, &headers, "{}").retry_after();
-    assert_eq!(told, Some(Duration::from_secs(1)));
+    let wait = failed_with("anthropic", 529, &headers, "{}").retry_after();
+    assert_eq!(wait, Some(Duration::from_secs(1)));
 }
 
 #[test]

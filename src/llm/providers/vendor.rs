@@ -4,7 +4,7 @@ use crate::base::error::{Error, ErrorKind};
 use crate::engine::pack::PackLimits;
 use crate::llm::batch::BatchLimits;
 
-use super::error_body::Said;
+use super::error_body::ErrorBody;
 use super::fields::{self, Fields};
 use super::limits::Tells;
 use super::retention::Retention;
@@ -295,14 +295,14 @@ impl Vendor {
     }
 
     /// What a failed reply means.
-    pub(super) fn rule(&self, status: u16, said: &Said) -> &'static Rule {
+    pub(super) fn rule(&self, status: u16, error_body: &ErrorBody) -> &'static Rule {
         let dialect = match self.dialect {
             Dialect::OpenAi => rules::OPENAI,
             Dialect::Anthropic => rules::ANTHROPIC,
             Dialect::Gemini => rules::GEMINI,
             Dialect::Extract => &[],
         };
-        classify([self.errors, dialect, rules::GATEWAYS], status, said)
+        classify([self.errors, dialect, rules::GATEWAYS], status, error_body)
     }
 
     pub(crate) fn named(name: &str) -> Option<&'static Vendor> {

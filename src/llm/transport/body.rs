@@ -29,7 +29,7 @@ pub(super) struct Body {
 /// How a body is read.
 pub(super) struct Reading<'a> {
     /// The length that the server has told. It may announce more than it sends.
-    pub told: Option<u64>,
+    pub announced: Option<u64>,
     /// No more bytes than these are read.
     pub most: u64,
     pub share: &'a ReplyShare,
@@ -44,13 +44,15 @@ impl Reading<'_> {
     pub fn read(&self, reader: impl Read) -> io::Result<Body> {
         let mut reader = reader.take(self.most);
         let mut aside = Aside::default();
-        let expected = self.told.unwrap_or(2048).min(FREE);
+        let expected = self.announced.unwrap_or(2048).min(FREE);
         let mut bytes = Vec::with_capacity(expected as usize + 1);
         reader.by_ref().take(FREE).read_to_end(&mut bytes)?;
         if (bytes.len() as u64) < FREE {
             return Ok(Body { bytes, aside });
         }
-        let needed = self.told.map_or(self.most, |told| told.min(self.most));
+        let needed = self
+            .announced
+            .map_or(self.most, |announced| announced.min(self.most));
         if !self.share.take_now(needed) {
             if aside.fill(&mut reader, self.file)? {
                 return Ok(Body { bytes, aside });
@@ -62,7 +64,7 @@ impl Reading<'_> {
             aside.bring_back(&mut bytes)?;
             aside = Aside::default();
         }
-        if self.told.is_some() {
+        if self.announced.is_some() {
             // A buffer that grows is there twice for a moment. If it cannot have so much, it may need less.
             let left = (needed as usize).saturating_sub(bytes.len());
             let _ = bytes.try_reserve_exact(left.saturating_add(1));

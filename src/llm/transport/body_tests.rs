@@ -34,7 +34,7 @@ impl Read for Watched<'_> {
 /// body, whether it had been read whole by then, and whether a pause was told.
 fn crowded(
     body: &[u8],
-    told: bool,
+    announced: bool,
     most: u64,
     file: fn() -> io::Result<File>,
 ) -> (Vec<u8>, bool, bool) {
@@ -48,7 +48,7 @@ fn crowded(
         let call = scope.spawn(move || {
             let (share, ctx) = (memory.share(1), Context::new());
             let reading = Reading {
-                told: told.then_some(body.len() as u64),
+                announced: announced.then_some(body.len() as u64),
                 most,
                 share: &share,
                 ctx: &ctx,
@@ -76,8 +76,8 @@ fn crowded(
 #[test]
 fn a_reply_for_which_there_is_no_room_is_read_to_its_end_all_the_same() {
     let body = text(LONG + 5);
-    for told in [true, false] {
-        let (read, whole, paused) = crowded(&body, told, u64::MAX, nameless);
+    for announced in [true, false] {
+        let (read, whole, paused) = crowded(&body, announced, u64::MAX, nameless);
         assert!(read == body);
         assert!(whole && !paused);
     }
@@ -135,10 +135,10 @@ fn a_file_that_has_lost_something_is_an_error() {
 #[test]
 fn a_small_reply_takes_no_part_whatever_the_server_announces() {
     let memory = ReplyMemory::apart();
-    for told in [None, Some(1 << 40)] {
+    for announced in [None, Some(1 << 40)] {
         let (share, ctx) = (memory.share(1), Context::new());
         let reading = Reading {
-            told,
+            announced,
             most: u64::MAX,
             share: &share,
             ctx: &ctx,
@@ -157,7 +157,7 @@ fn a_reply_holds_what_it_has_and_not_what_it_might_have_had() {
     let memory = ReplyMemory::apart();
     let (share, ctx) = (memory.share(1 << 30), Context::new());
     let reading = Reading {
-        told: None,
+        announced: None,
         most: 1 << 24,
         share: &share,
         ctx: &ctx,
@@ -181,7 +181,7 @@ fn an_abort_ends_the_wait_for_room_and_loses_nothing_that_has_come() {
             let call = scope.spawn(|| {
                 let share = memory.share(1);
                 let reading = Reading {
-                    told: None,
+                    announced: None,
                     most: u64::MAX,
                     share: &share,
                     ctx: &ctx,
@@ -275,7 +275,7 @@ fn a_wait_for_room_in_the_middle_of_a_reply_is_not_the_servers() {
             let read = http.tracked(&base, &|_| timeout, &ctx, || {
                 let reply = http.agent.post(&base).send(&b"{}"[..])?;
                 let reading = Reading {
-                    told: None,
+                    announced: None,
                     most: u64::MAX,
                     share: &share,
                     ctx: &ctx,

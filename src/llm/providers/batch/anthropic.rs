@@ -23,7 +23,7 @@ use crate::llm::providers::answer::{malformed, unlike};
 use crate::llm::providers::anthropic;
 use crate::llm::providers::content::invalid;
 use crate::llm::providers::dialect::read;
-use crate::llm::providers::error_body::{Said, word};
+use crate::llm::providers::error_body::{ErrorBody, word};
 use crate::llm::providers::vendor::Vendor;
 use crate::llm::request::Request;
 
@@ -306,20 +306,20 @@ const STATUSES: [(&str, u16); 11] = [
 
 /// The failure of one request.
 fn failure(vendor: &Vendor, error: &[u8]) -> Error {
-    let Some(said) = Said::from_body(error) else {
+    let Some(body) = ErrorBody::from_body(error) else {
         return malformed("an error that says nothing", error);
     };
     let known = STATUSES
         .iter()
-        .find(|(kind, _)| said.words.iter().any(|word| word == kind));
+        .find(|(kind, _)| body.words.iter().any(|word| word == kind));
     // What is no fault of the request is worth another try.
     let status = known.map_or(500, |(_, status)| *status);
-    let rule = vendor.rule(status, &said);
+    let rule = vendor.rule(status, &body);
     let whole: Value = serde_json::from_slice(error).unwrap_or_default();
-    Error::new(rule.kind, said.text(vendor.name, status))
+    Error::new(rule.kind, body.text(vendor.name, status))
         .with_status(status)
         .with_sent(Sent::Answered)
-        .with_retry_after(said.wait.or(rule.patience))
+        .with_retry_after(body.wait.or(rule.patience))
         .with_request_id(whole.get("request_id").and_then(Value::as_str))
 }
 

@@ -22,7 +22,7 @@ use crate::llm::batch::{
 use crate::llm::providers::answer::{malformed, unlike};
 use crate::llm::providers::content::invalid;
 use crate::llm::providers::dialect::read;
-use crate::llm::providers::error_body::{Said, word};
+use crate::llm::providers::error_body::{ErrorBody, word};
 use crate::llm::providers::gemini;
 use crate::llm::providers::vendor::Vendor;
 use crate::llm::request::Request;
@@ -305,11 +305,11 @@ fn is_denied(error: &Error) -> bool {
 /// Where a batch stands.
 fn status_of(vendor: &Vendor, batch: &Value) -> BatchStatus {
     let metadata = &batch["metadata"];
-    let said = word(metadata.get("state").or_else(|| batch.get("state")));
+    let error_body = word(metadata.get("state").or_else(|| batch.get("state")));
     let state = ["BATCH_STATE_", "JOB_STATE_"]
         .iter()
-        .find_map(|prefix| said.strip_prefix(prefix))
-        .unwrap_or(&said);
+        .find_map(|prefix| error_body.strip_prefix(prefix))
+        .unwrap_or(&error_body);
     let done = batch.get("done").and_then(Value::as_bool) == Some(true);
     let error = batch.get("error").filter(|error| error.is_object());
     let results: Vec<String> = results_in(batch).into_iter().collect();
@@ -334,7 +334,7 @@ fn status_of(vendor: &Vendor, batch: &Value) -> BatchStatus {
         "SUCCEEDED" | "PARTIALLY_SUCCEEDED" => BatchState::Completed,
         "PENDING" | "QUEUED" | "RUNNING" | "PAUSED" | "UPDATING" => BatchState::Running,
         "CANCELLING" => BatchState::Cancelling,
-        _ => BatchState::Unknown(said.clone()),
+        _ => BatchState::Unknown(error_body.clone()),
     };
     let stats = &metadata["batchStats"];
     let total = count(&stats["requestCount"]);
@@ -389,10 +389,10 @@ fn failed(vendor: &Vendor, error: Option<&Value>) -> BatchState {
         );
         return BatchState::Failed(error.with_sent(Sent::Answered));
     };
-    let said = Said::from_error(error);
+    let error_body = ErrorBody::from_error(error);
     let failure = failure(vendor, error);
     match (code_of(error), failure.kind()) {
-        (Some(8), _) if said.mentions(&["quota", "enqueued"]) => {
+        (Some(8), _) if error_body.mentions(&["quota", "enqueued"]) => {
             BatchState::Refused(BatchRefusal::TooMuchQueued(failure))
         }
         (_, ErrorKind::UnknownModel) => BatchState::Refused(BatchRefusal::Whole(failure)),
@@ -432,13 +432,13 @@ fn code_of(error: &Value) -> Option<u64> {
 
 /// An error that is one of Google's, under its own number or that of HTTP.
 fn failure(vendor: &Vendor, error: &Value) -> Error {
-    let mut said = Said::from_error(error);
+    let mut error_body = ErrorBody::from_error(error);
     let code = code_of(error);
     let known = CODES.iter().find(|(own, ..)| code == Some(u64::from(*own)));
     let status = match (known, code) {
         (Some((_, name, status)), _) => {
-            if !said.words.iter().any(|word| word == name) {
-                said.words.insert(0, (*name).to_owned());
+            if !error_body.words.iter().any(|word| word == name) {
+                error_body.words.insert(0, (*name).to_owned());
             }
             *status
         }
@@ -446,11 +446,11 @@ fn failure(vendor: &Vendor, error: &Value) -> Error {
         // What is not known to be the request's fault is worth another try.
         (None, _) => 500,
     };
-    let rule = vendor.rule(status, &said);
-    let error = Error::new(rule.kind, said.text(vendor.name, status))
+    let rule = vendor.rule(status, &error_body);
+    let error = Error::new(rule.kind, error_body.text(vendor.name, status))
         .with_status(status)
         .with_sent(Sent::Answered)
-        .with_retry_after(said.wait.or(rule.patience));
+        .with_retry_after(error_body.wait.or(rule.patience));
     match rule.of_model {
         true => error.with_model_only(),
         false => error,

@@ -227,8 +227,8 @@ impl<'a> Http<'a> {
             true => {
                 let why = format!("not from the API itself: {}", error.message());
                 let id = error.request_id();
-                let told = Error::new(ErrorKind::Transient, why).with_sent(error.sent());
-                told.with_request_id(id)
+                let again = Error::new(ErrorKind::Transient, why).with_sent(error.sent());
+                again.with_request_id(id)
             }
             false => error,
         })

@@ -9,11 +9,11 @@ use crate::llm::batch::{BatchLine, BatchLineResult};
 use crate::llm::providers::answer::{malformed, unlike};
 use crate::llm::providers::content::invalid;
 use crate::llm::providers::dialect::encode;
-use crate::llm::providers::error_body::Said;
+use crate::llm::providers::error_body::ErrorBody;
 use crate::llm::providers::vendor::Vendor;
 use crate::llm::request::Request;
 
-use super::refusal::{kind, told};
+use super::refusal::{kind, message};
 use super::reply::{answer, count, leniently, not_processed};
 
 #[derive(Serialize)]
@@ -74,7 +74,7 @@ fn judged(vendor: &Vendor, output: Output<'_>, line: &[u8]) -> Result<BatchLine,
     let key = output.custom_id.filter(|key| !key.is_empty());
     let key = key.ok_or_else(|| malformed("a result without custom_id", line))?;
     let end = match (output.error.filter(says_something), output.response) {
-        (Some(error), _) => failed(vendor, Said::from_error(&error), None),
+        (Some(error), _) => failed(vendor, ErrorBody::from_error(&error), None),
         (None, Some(reply)) => {
             let status = reply.status_code.as_ref().and_then(count);
             let status = status.and_then(|status| u16::try_from(status).ok());
@@ -101,15 +101,22 @@ fn says_something(error: &Value) -> bool {
 }
 
 /// What came of a request that has an error in the place of an answer.
-pub(super) fn failed(vendor: &Vendor, said: Said, status: Option<u16>) -> BatchLineResult {
+pub(super) fn failed(
+    vendor: &Vendor,
+    error_body: ErrorBody,
+    status: Option<u16>,
+) -> BatchLineResult {
     let had_no_turn = |word: &String| {
         let word = word.to_ascii_lowercase();
         word.ends_with("expired") || word.contains("cancelled") || word.contains("canceled")
     };
-    if said.words.iter().any(had_no_turn) {
-        let why = format!("{} did not come to it: {}", vendor.name, said.message);
+    if error_body.words.iter().any(had_no_turn) {
+        let why = format!("{} did not come to it: {}", vendor.name, error_body.message);
         return not_processed(why);
     }
-    let error = Error::new(kind(vendor, &said, status), told(vendor, &said));
+    let error = Error::new(
+        kind(vendor, &error_body, status),
+        message(vendor, &error_body),
+    );
     BatchLineResult::Answered(Box::new(Err(error.with_sent(Sent::Answered))))
 }

@@ -120,9 +120,9 @@ impl Wire for Mistral {
             completed: of("succeeded_requests").unwrap_or(0),
             failed: of("failed_requests").unwrap_or(0),
         });
-        let told = counts.filter(|_| word != "FAILED");
+        let reported = counts.filter(|_| word != "FAILED");
         Ok(BatchStatus {
-            expected: expected(&state, told),
+            expected: expected(&state, reported),
             state,
             counts,
             results,

@@ -78,8 +78,8 @@ fn every_status_word_has_its_state() {
         ("CANCELLED", "cancelled"),
         ("PONDERING", "PONDERING"),
     ] {
-        let told = status("mistral", json!({"id": "j", "status": word}));
-        assert_eq!(told.state.as_str(), state);
+        let reported = status("mistral", json!({"id": "j", "status": word}));
+        assert_eq!(reported.state.as_str(), state);
     }
 }
 
@@ -89,17 +89,17 @@ fn counts_and_files_are_read_and_a_success_promises_a_number() {
         json!({"id": "j", "status": word, "total_requests": 3, "completed_requests": 3,
                "succeeded_requests": 2, "failed_requests": 1, "output_file": "o", "error_file": "e"})
     };
-    let told = status("mistral", job("SUCCESS"));
-    let counts = told.counts.unwrap();
+    let reported = status("mistral", job("SUCCESS"));
+    let counts = reported.counts.unwrap();
     assert_eq!((counts.total, counts.completed, counts.failed), (3, 2, 1));
     assert_eq!(
-        (told.results, told.expected),
+        (reported.results, reported.expected),
         (vec!["o".to_owned(), "e".to_owned()], Some(3))
     );
     // What a failed job has finished is not thrown away, and what it has not is no surprise.
-    let told = status("mistral", job("FAILED"));
-    assert!(matches!(told.state, BatchState::Completed));
-    assert_eq!((told.results.len(), told.expected), (2, None));
+    let reported = status("mistral", job("FAILED"));
+    assert!(matches!(reported.state, BatchState::Completed));
+    assert_eq!((reported.results.len(), reported.expected), (2, None));
 }
 
 #[test]

@@ -166,22 +166,24 @@ impl BatchApi {
     }
 
     /// With what is known here of a failure, and without what must not leave.
-    fn told(&self, error: Error) -> Error {
+    fn redacted(&self, error: Error) -> Error {
         self.access.redacted(self.access.explained(error))
     }
 
-    fn told_state(&self, state: BatchState) -> BatchState {
+    fn redacted_state(&self, state: BatchState) -> BatchState {
         match state {
-            BatchState::Failed(error) => BatchState::Failed(self.told(error)),
+            BatchState::Failed(error) => BatchState::Failed(self.redacted(error)),
             BatchState::Refused(why) => BatchState::Refused(match why {
                 BatchRefusal::Lines(lines) => {
                     let lines = lines.into_iter();
-                    let told = lines.map(|(line, error)| (line, self.told(error)));
-                    BatchRefusal::Lines(told.collect())
+                    let redacted = lines.map(|(line, error)| (line, self.redacted(error)));
+                    BatchRefusal::Lines(redacted.collect())
                 }
-                BatchRefusal::SomeLine(error) => BatchRefusal::SomeLine(self.told(error)),
-                BatchRefusal::TooMuchQueued(error) => BatchRefusal::TooMuchQueued(self.told(error)),
-                BatchRefusal::Whole(error) => BatchRefusal::Whole(self.told(error)),
+                BatchRefusal::SomeLine(error) => BatchRefusal::SomeLine(self.redacted(error)),
+                BatchRefusal::TooMuchQueued(error) => {
+                    BatchRefusal::TooMuchQueued(self.redacted(error))
+                }
+                BatchRefusal::Whole(error) => BatchRefusal::Whole(self.redacted(error)),
             }),
             other => other,
         }
@@ -242,13 +244,13 @@ impl BatchClient for BatchApi {
             BatchStage::Created { .. } => return Ok(stage.clone()),
             BatchStage::Ready if wire.uploads() => {
                 let uploaded = wire.upload(&http, intent, input);
-                return uploaded.map_err(|error| self.told(error));
+                return uploaded.map_err(|error| self.redacted(error));
             }
             BatchStage::Ready => None,
             BatchStage::Uploaded { file, .. } => Some(file.clone()),
         };
         let id = wire.create(&http, intent, file.as_deref().unwrap_or_default(), input);
-        let id = id.map_err(|error| self.told(error))?;
+        let id = id.map_err(|error| self.redacted(error))?;
         Ok(BatchStage::Created { id, file })
     }
 
@@ -267,18 +269,18 @@ impl BatchClient for BatchApi {
             BatchStage::Uploaded { file, .. } => file,
         };
         let found = wire.find(&http, intent, file, files::since(intent, stage), known);
-        found.map_err(|error| self.told(error))
+        found.map_err(|error| self.redacted(error))
     }
 
     fn discard(&self, file: &str, ctx: &Context) -> Result<(), Error> {
         let done = self.wire().discard(&self.http(ctx), file);
-        done.map_err(|error| self.told(error))
+        done.map_err(|error| self.redacted(error))
     }
 
     fn status(&self, id: &str, ctx: &Context) -> Result<BatchStatus, Error> {
         let status = self.wire().status(&self.http(ctx), id);
-        let mut status = status.map_err(|error| self.told(error))?;
-        status.state = self.told_state(status.state);
+        let mut status = status.map_err(|error| self.redacted(error))?;
+        status.state = self.redacted_state(status.state);
         Ok(status)
     }
 
@@ -290,7 +292,7 @@ impl BatchClient for BatchApi {
         ctx: &Context,
     ) -> Result<(), Error> {
         let done = self.wire().download(&self.http(ctx), id, file, sink);
-        done.map_err(|error| self.told(error))
+        done.map_err(|error| self.redacted(error))
     }
 
     fn read(&self, line: &[u8]) -> Result<BatchLine, Error> {
@@ -303,14 +305,14 @@ impl BatchClient for BatchApi {
                 BatchLineResult::Answered(answer) => BatchLineResult::Answered(Box::new(
                     answer
                         .map(|response| self.access.without_keys(response))
-                        .map_err(|error| self.told(error)),
+                        .map_err(|error| self.redacted(error)),
                 )),
                 BatchLineResult::NotProcessed(error) => {
-                    BatchLineResult::NotProcessed(self.told(error))
+                    BatchLineResult::NotProcessed(self.redacted(error))
                 }
             };
         }
-        read.map_err(|error| self.told(error))
+        read.map_err(|error| self.redacted(error))
     }
 
     fn cancel(&self, id: &str, ctx: &Context) -> Result<(), Error> {
@@ -325,7 +327,7 @@ impl BatchClient for BatchApi {
             });
         match ended {
             true => Ok(()),
-            false => Err(self.told(refused)),
+            false => Err(self.redacted(refused)),
         }
     }
 }

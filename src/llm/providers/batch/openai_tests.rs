@@ -136,9 +136,11 @@ fn every_status_word_has_its_state() {
         ("failed", "refused"),
         ("pondering", "pondering"),
     ] {
-        let told = status("openai", json!({"id": "b-1", "status": word}));
-        assert_eq!(told.state.as_str(), state);
-        assert!(told.results.is_empty() && told.counts.is_none() && told.expected.is_none());
+        let reported = status("openai", json!({"id": "b-1", "status": word}));
+        assert_eq!(reported.state.as_str(), state);
+        assert!(
+            reported.results.is_empty() && reported.counts.is_none() && reported.expected.is_none()
+        );
     }
     let strange = status("groq", json!({"id": "b-1", "status": "pondering"}));
     assert!(matches!(strange.state, BatchState::Unknown(_)));
@@ -151,22 +153,22 @@ fn every_status_word_has_its_state() {
 #[test]
 fn either_result_file_may_be_missing_and_what_was_answered_must_be_in_one() {
     let counts = json!({"total": 3, "completed": 2, "failed": 1});
-    let told = |word: &str, output: Value, error: Value| {
+    let reported = |word: &str, output: Value, error: Value| {
         let body = json!({"id": "b-1", "status": word, "output_file_id": output,
                           "error_file_id": error, "request_counts": counts});
         status("openai", body)
     };
-    let both = told("completed", "file-o".into(), "file-e".into());
+    let both = reported("completed", "file-o".into(), "file-e".into());
     assert_eq!(both.results, ["file-o", "file-e"]);
     assert_eq!(both.expected, Some(3));
     let known = both.counts.unwrap();
     assert_eq!((known.total, known.completed, known.failed), (3, 2, 1));
-    let output = told("expired", "file-o".into(), Value::Null);
+    let output = reported("expired", "file-o".into(), Value::Null);
     assert_eq!(
         (output.results, output.expected),
         (vec!["file-o".to_owned()], Some(2))
     );
-    let error = told("cancelled", "".into(), "file-e".into());
+    let error = reported("cancelled", "".into(), "file-e".into());
     assert_eq!(
         (error.results, error.expected),
         (vec!["file-e".to_owned()], Some(2))
@@ -184,8 +186,11 @@ fn the_server_says_when_to_ask_again() {
     let mut reply = says(200, json!({"status": "in_progress"})).unwrap();
     reply.headers = [("retry-after", "90")].into_iter().collect();
     let (api, _) = scripted("openai", [Ok(reply)]);
-    let told = api.status("b-1", &Context::new()).unwrap();
-    assert_eq!(told.poll_after, Some(std::time::Duration::from_secs(90)));
+    let reported = api.status("b-1", &Context::new()).unwrap();
+    assert_eq!(
+        reported.poll_after,
+        Some(std::time::Duration::from_secs(90))
+    );
 }
 
 fn refused(provider: &str, errors: Value) -> BatchRefusal {
@@ -279,9 +284,9 @@ fn what_holds_for_all_requests_is_the_fault_of_none() {
 #[test]
 fn a_server_that_failed_blames_no_request() {
     let errors = json!({"data": [{"code": "server_error", "message": "try again"}]});
-    let told = status("openai", json!({"status": "failed", "errors": errors}));
-    let BatchState::Failed(error) = told.state else {
-        panic!("{told:?}")
+    let reported = status("openai", json!({"status": "failed", "errors": errors}));
+    let BatchState::Failed(error) = reported.state else {
+        panic!("{reported:?}")
     };
     assert_eq!(error.kind(), ErrorKind::Transient);
 }
@@ -312,19 +317,27 @@ fn failures_of_single_requests_are_classified_like_those_of_calls() {
         json!({"custom_id": "k", "error": null,
                "response": {"status_code": status, "request_id": "req-2", "body": body}})
     };
-    let said = |code: &str| json!({"error": {"message": "m", "code": code}});
+    let error_body = |code: &str| json!({"error": {"message": "m", "code": code}});
     let with = |content: Value| json!({"choices": [content], "usage": {"prompt_tokens": 7}});
     let refusal = with(json!({"finish_reason": "stop", "message": {"refusal": "no"}}));
     for (status, body, kind) in [
         (
             json!(400),
-            said("context_length_exceeded"),
+            error_body("context_length_exceeded"),
             ErrorKind::Invalid,
         ),
-        (json!("400"), said("x"), ErrorKind::Invalid),
-        (json!(404), said("model_not_found"), ErrorKind::UnknownModel),
-        (json!(429), said("insufficient_quota"), ErrorKind::Quota),
-        (json!(500), said("server_error"), ErrorKind::Transient),
+        (json!("400"), error_body("x"), ErrorKind::Invalid),
+        (
+            json!(404),
+            error_body("model_not_found"),
+            ErrorKind::UnknownModel,
+        ),
+        (
+            json!(429),
+            error_body("insufficient_quota"),
+            ErrorKind::Quota,
+        ),
+        (json!(500), error_body("server_error"), ErrorKind::Transient),
         (json!(503), json!("<html>"), ErrorKind::Transient),
         (json!(200), refusal, ErrorKind::Blocked),
         (json!(200), json!({}), ErrorKind::Malformed),
@@ -345,14 +358,14 @@ fn failures_of_single_requests_are_classified_like_those_of_calls() {
 fn an_error_stands_before_a_response_and_may_mean_that_nothing_was_done() {
     let error = |error: Value, response: Value| json!({"custom_id": "k", "response": response, "error": error});
     for code in ["batch_expired", "batch_cancelled", "request_canceled"] {
-        let said = json!({"code": code, "message": "This request could not be executed."});
-        let read = line("openai", error(said, Value::Null));
+        let error_body = json!({"code": code, "message": "This request could not be executed."});
+        let read = line("openai", error(error_body, Value::Null));
         assert!(
             matches!(&read.result, BatchLineResult::NotProcessed(e) if e.kind() == ErrorKind::Transient),
             "{code}"
         );
     }
-    for (said, kind) in [
+    for (error_body, kind) in [
         (
             json!({"code": "invalid_request", "message": "bad"}),
             ErrorKind::Invalid,
@@ -369,9 +382,9 @@ fn an_error_stands_before_a_response_and_may_mean_that_nothing_was_done() {
     ] {
         let response = json!({"status_code": 200, "body": {}});
         assert_eq!(
-            failure("openai", error(said.clone(), response)).kind(),
+            failure("openai", error(error_body.clone(), response)).kind(),
             kind,
-            "{said}"
+            "{error_body}"
         );
     }
     for nothing in [json!(null), json!(""), json!({})] {

@@ -4,19 +4,22 @@ use serde_json::Value;
 
 use crate::base::error::{Error, ErrorKind};
 use crate::llm::batch::{BatchRefusal, BatchState};
-use crate::llm::providers::error_body::Said;
+use crate::llm::providers::error_body::ErrorBody;
 use crate::llm::providers::vendor::Vendor;
 
 use super::reply::count;
 
 /// The failure of a whole batch or of one of its requests, where no status tells.
-pub(super) fn kind(vendor: &Vendor, said: &Said, status: Option<u16>) -> ErrorKind {
-    let named = status.or(said.status);
+pub(super) fn kind(vendor: &Vendor, error_body: &ErrorBody, status: Option<u16>) -> ErrorKind {
+    let named = status.or(error_body.status);
     if let Some(status) = named.filter(|status| (400..600).contains(status)) {
-        return vendor.rule(status, said).kind;
+        return vendor.rule(status, error_body).kind;
     }
     let says = |parts: &[&str]| {
-        let mut words = said.words.iter().map(|word| word.to_ascii_lowercase());
+        let mut words = error_body
+            .words
+            .iter()
+            .map(|word| word.to_ascii_lowercase());
         words.any(|word| parts.iter().any(|part| word.contains(part)))
     };
     if says(&["rate_limit"]) {
@@ -31,7 +34,7 @@ pub(super) fn kind(vendor: &Vendor, said: &Said, status: Option<u16>) -> ErrorKi
     ]) {
         return ErrorKind::Transient;
     }
-    vendor.rule(400, said).kind
+    vendor.rule(400, error_body).kind
 }
 
 /// The state of a batch that was refused with these errors: a list, an object around one, a text, or
@@ -86,21 +89,24 @@ struct Complaint {
 
 impl Complaint {
     fn read(vendor: &Vendor, entry: &Value) -> Self {
-        let said = Said::from_error(entry);
+        let error_body = ErrorBody::from_error(entry);
         let line = entry.get("line").and_then(count).filter(|line| *line > 0);
-        let kind = kind(vendor, &said, None);
-        let queue = said.words.iter().any(|word| word == "token_limit_exceeded")
-            || said.mentions(&["enqueued token limit"]);
+        let kind = kind(vendor, &error_body, None);
+        let queue = error_body
+            .words
+            .iter()
+            .any(|word| word == "token_limit_exceeded")
+            || error_body.mentions(&["enqueued token limit"]);
         // Smaller than we think: halves may pass.
         let size = line.is_none()
-            && said.mentions(&["too large", "too many", "maximum", "at most"])
-            && said.mentions(&["requests", "lines", "size", "bytes"]);
-        let no_model = said.mentions(&["model"])
-            && said.mentions(&["not supported", "unsupported", "not available"]);
-        let file = said.mentions(&["input file", "input_file", "file id"]);
+            && error_body.mentions(&["too large", "too many", "maximum", "at most"])
+            && error_body.mentions(&["requests", "lines", "size", "bytes"]);
+        let no_model = error_body.mentions(&["model"])
+            && error_body.mentions(&["not supported", "unsupported", "not available"]);
+        let file = error_body.mentions(&["input file", "input_file", "file id"]);
         let no_file = line.is_none()
             && file
-            && said.mentions(&["not found", "not exist", "missing", "deleted", "no such"]);
+            && error_body.mentions(&["not found", "not exist", "missing", "deleted", "no such"]);
         let (about, kind) = match kind {
             _ if queue || size => (About::Queue, ErrorKind::RateLimited),
             kind if kind.is_critical() => (About::All, kind),
@@ -114,18 +120,18 @@ impl Complaint {
         };
         Self {
             about,
-            error: Error::new(kind, told(vendor, &said)),
+            error: Error::new(kind, message(vendor, &error_body)),
             line,
         }
     }
 }
 
 /// What was said of a batch or a part of it, for people.
-pub(super) fn told(vendor: &Vendor, said: &Said) -> String {
+pub(super) fn message(vendor: &Vendor, error_body: &ErrorBody) -> String {
     let name = vendor.name;
-    match said.words.first() {
-        Some(word) => format!("{name} said ({word}): {}", said.message),
-        None => format!("{name} said: {}", said.message),
+    match error_body.words.first() {
+        Some(word) => format!("{name} said ({word}): {}", error_body.message),
+        None => format!("{name} said: {}", error_body.message),
     }
 }
 

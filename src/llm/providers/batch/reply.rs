@@ -74,11 +74,11 @@ pub(super) fn time(value: &Value) -> Option<Timestamp> {
 
 /// A time at which something ends. By the day it is the end of that day, and a day later to be sure.
 pub(super) fn end(value: &Value) -> Option<Timestamp> {
-    let told = time(value)?;
+    let written = time(value)?;
     let by_the_day = value.as_str().is_some_and(|text| is_a_day(text.trim()));
     Some(match by_the_day {
-        true => told.after(2 * DAY),
-        false => told,
+        true => written.after(2 * DAY),
+        false => written,
     })
 }
 

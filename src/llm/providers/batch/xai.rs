@@ -13,7 +13,7 @@ use crate::llm::batch::{
     ListedBatches,
 };
 use crate::llm::providers::answer::{malformed, unlike};
-use crate::llm::providers::error_body::Said;
+use crate::llm::providers::error_body::ErrorBody;
 use crate::llm::providers::vendor::Vendor;
 use crate::llm::request::Request;
 
@@ -190,12 +190,12 @@ fn judged(vendor: &Vendor, result: &Value, line: &[u8]) -> Result<BatchLine, Err
     let error = outcome.get("error").filter(|error| !error.is_null());
     let end = match (error, outcome.get("response").and_then(Value::as_object)) {
         (Some(error), _) => {
-            let mut said = Said::from_error(error);
+            let mut error_body = ErrorBody::from_error(error);
             let code = error.get("code");
             if code.and_then(count) == Some(CANCELLED) {
-                said.words.push("cancelled".to_owned());
+                error_body.words.push("cancelled".to_owned());
             }
-            lines::failed(vendor, said, code.and_then(http_status))
+            lines::failed(vendor, error_body, code.and_then(http_status))
         }
         (None, Some(response)) => BatchLineResult::Answered(Box::new(answered(vendor, response))),
         (None, None) => {

@@ -87,11 +87,11 @@ fn the_state_follows_from_the_counts() {
     };
     let none = json!({});
     let results = |state: &Value, more: &Value| {
-        let told = status("xai", batch(state.clone(), more.clone()));
+        let reported = status("xai", batch(state.clone(), more.clone()));
         (
-            told.state.as_str().to_owned(),
-            told.results.len(),
-            told.expected,
+            reported.state.as_str().to_owned(),
+            reported.results.len(),
+            reported.expected,
         )
     };
     for (state, more, word, files, expected) in [
@@ -113,9 +113,9 @@ fn the_state_follows_from_the_counts() {
         (counts(3, 1, 2, 0), &stopped, "cancelling", 0, None),
         (counts(3, 0, 2, 0), &stopped, "cancelled", 1, Some(2)),
     ] {
-        let (told, results, number) = results(&state, more);
+        let (reported, results, number) = results(&state, more);
         assert_eq!(
-            (&*told, results, number),
+            (&*reported, results, number),
             (word, files, expected),
             "{state} {more}"
         );

@@ -8,7 +8,7 @@ pub(super) struct ModelBatch {
     no: BatchNo,
     process: ProcessId,
     /// When its process began: another may get the same id later.
-    born: u64,
+    serial: u64,
     name: &'static str,
     step: u8,
     pub(super) worker: Option<WorkerId>,
@@ -74,7 +74,7 @@ impl Model {
 
     fn process_of(&self, batch: &ModelBatch) -> Option<&ModelProcess> {
         let known = self.processes.get(&batch.process)?;
-        (known.born == batch.born).then_some(known)
+        (known.serial == batch.serial).then_some(known)
     }
 
     fn inside(&self, no: BatchNo) -> Vec<usize> {
@@ -106,7 +106,7 @@ impl Model {
         self.batches.push(ModelBatch {
             no: opened.unwrap(),
             process,
-            born: known.born,
+            serial: known.serial,
             name,
             step,
             worker: Some(worker),
@@ -219,7 +219,7 @@ impl Model {
                 expected.push(self.seen(&self.batches[at]));
             }
         }
-        let adopted: Vec<_> = adopted.unwrap().iter().map(told).collect();
+        let adopted: Vec<_> = adopted.unwrap().iter().map(reported).collect();
         assert_eq!(adopted, expected);
     }
 
@@ -270,9 +270,9 @@ impl Model {
         let after = (self.below(2) == 0 && !back.is_empty()).then(|| back.remove(0));
         let after = after.map(|at| self.key_of(at));
         let due = (self.below(2) == 0).then_some(Timestamp(self.now + 5));
-        let (_, told) = self.twice(|store, now| store.give_back(worker, no, after, due, now));
-        if let Some(told) = self.may(at, worker, told) {
-            assert!(told <= back.len() as u64);
+        let (_, reported) = self.twice(|store, now| store.give_back(worker, no, after, due, now));
+        if let Some(reported) = self.may(at, worker, reported) {
+            assert!(reported <= back.len() as u64);
             self.unload(at, &back, due);
         }
     }
@@ -326,8 +326,8 @@ impl Model {
                 expected += 1;
             }
         }
-        let told = self.any_store().cancel_jobs(&ids, self.wall()).unwrap();
-        assert_eq!(told, expected);
+        let reported = self.any_store().cancel_jobs(&ids, self.wall()).unwrap();
+        assert_eq!(reported, expected);
     }
 
     fn look_at_waiting(&mut self) {
@@ -363,11 +363,11 @@ impl Model {
                 .min();
             let soonest = later.iter().map(|job| (job.due, job.order)).min();
             let next = soonest.map(|(due, _)| Timestamp(due));
-            let told = (process, name.to_owned(), due.len() as u64, next);
-            expected.push(((first.is_none(), first, soonest), told));
+            let reported = (process, name.to_owned(), due.len() as u64, next);
+            expected.push(((first.is_none(), first, soonest), reported));
         }
         expected.sort();
-        let expected: Vec<_> = expected.into_iter().map(|(_, told)| told).collect();
+        let expected: Vec<_> = expected.into_iter().map(|(_, reported)| reported).collect();
         assert_eq!(seen, expected);
     }
 
@@ -398,7 +398,7 @@ impl Model {
     }
 
     /// What is to be seen of a batch.
-    fn seen(&self, batch: &ModelBatch) -> Told {
+    fn seen(&self, batch: &ModelBatch) -> Reported {
         let known = self.process_of(batch);
         (
             batch.no,
@@ -413,8 +413,8 @@ impl Model {
 
     pub(super) fn compare_batches(&self) {
         let seen = self.db.two.batches(None).unwrap();
-        let seen: Vec<Told> = seen.iter().map(told).collect();
-        let expected: Vec<Told> = self.batches.iter().map(|batch| self.seen(batch)).collect();
+        let seen: Vec<Reported> = seen.iter().map(reported).collect();
+        let expected: Vec<Reported> = self.batches.iter().map(|batch| self.seen(batch)).collect();
         assert_eq!(seen, expected);
     }
 }
@@ -425,7 +425,7 @@ impl ModelJob {
     }
 }
 
-type Told = (
+type Reported = (
     BatchNo,
     Option<ProcessId>,
     (String, u8),
@@ -435,7 +435,7 @@ type Told = (
     String,
 );
 
-fn told(batch: &StoredBatch) -> Told {
+fn reported(batch: &StoredBatch) -> Reported {
     let name = batch.lane.name.clone().unwrap();
     (
         batch.no,

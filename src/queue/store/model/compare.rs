@@ -61,7 +61,7 @@ impl Model {
     pub(super) fn compare(&mut self, all: bool) {
         let seen = self.db.two.processes().unwrap();
         let mut known: Vec<(&ProcessId, &ModelProcess)> = self.processes.iter().collect();
-        known.sort_by_key(|(_, process)| process.born);
+        known.sort_by_key(|(_, process)| process.serial);
         assert_eq!(seen.len(), known.len());
         for (seen, (id, known)) in seen.iter().zip(known) {
             let mut counts = known.counts;

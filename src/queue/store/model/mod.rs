@@ -63,7 +63,7 @@ struct ModelJob {
 
 #[derive(Default)]
 struct ModelProcess {
-    born: u64,
+    serial: u64,
     sealed: bool,
     cancelled: bool,
     counts: JobCounts,
@@ -74,7 +74,7 @@ struct Model {
     db: Opened,
     random: u64,
     now: i64,
-    born: u64,
+    serial: u64,
     jobs: Vec<ModelJob>,
     index: HashMap<JobId, usize>,
     processes: BTreeMap<ProcessId, ModelProcess>,
@@ -98,7 +98,7 @@ impl Model {
             db,
             random: seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1,
             now: 1_763_000_000_000,
-            born: 0,
+            serial: 0,
             jobs: Vec::new(),
             index: HashMap::new(),
             processes: BTreeMap::new(),
@@ -180,13 +180,13 @@ impl Model {
             assert_eq!(ids.unwrap_err().kind(), ErrorKind::Invalid);
             return;
         }
-        self.born += 1;
-        let born = self.born;
+        self.serial += 1;
+        let serial = self.serial;
         let known = self
             .processes
             .entry(process)
             .or_insert_with(|| ModelProcess {
-                born,
+                serial,
                 sealed: true,
                 ..ModelProcess::default()
             });
@@ -199,7 +199,7 @@ impl Model {
             self.jobs.push(ModelJob {
                 id,
                 process,
-                order: (known.born, known.counts.total),
+                order: (known.serial, known.counts.total),
                 state: if known.sealed {
                     State::Pending
                 } else {
@@ -227,9 +227,9 @@ impl Model {
 
     fn describe(&mut self) {
         let (process, info, handle) = (self.any_process(), self.any_info(), self.below(2));
-        let told = self.store(handle).describe(process, &info, self.wall());
+        let reported = self.store(handle).describe(process, &info, self.wall());
         let known = self.processes.get_mut(&process);
-        assert_eq!(told.unwrap(), known.is_some());
+        assert_eq!(reported.unwrap(), known.is_some());
         if let Some(known) = known {
             known.info = info;
         }
@@ -272,7 +272,7 @@ impl Model {
 
     fn cancel(&mut self) {
         let process = self.any_process();
-        let told = self.halfway(|store, now| store.cancel(process, now));
+        let reported = self.halfway(|store, now| store.cancel(process, now));
         let mut waited = 0;
         self.each(process, |job| {
             if matches!(job.state, State::Held | State::Pending) {
@@ -281,8 +281,8 @@ impl Model {
             }
         });
         assert!(
-            told.is_none_or(|told| told == waited),
-            "{told:?} and not {waited}"
+            reported.is_none_or(|reported| reported == waited),
+            "{reported:?} and not {waited}"
         );
         if let Some(known) = self.processes.get_mut(&process) {
             known.cancelled = true;
@@ -292,7 +292,7 @@ impl Model {
 
     fn retry(&mut self) {
         let process = self.any_process();
-        let told = self.halfway(|store, now| store.retry_failed(process, now));
+        let reported = self.halfway(|store, now| store.retry_failed(process, now));
         let (now, mut back) = (self.now, 0);
         self.each(process, |job| {
             if matches!(job.state, State::Failed | State::Cancelled) {
@@ -302,8 +302,8 @@ impl Model {
             }
         });
         assert!(
-            told.is_none_or(|told| told == back),
-            "{told:?} and not {back}"
+            reported.is_none_or(|reported| reported == back),
+            "{reported:?} and not {back}"
         );
         if let Some(known) = self.processes.get_mut(&process) {
             known.cancelled = false;
@@ -312,15 +312,15 @@ impl Model {
 
     fn delete(&mut self) {
         let process = self.any_process();
-        let told = self.halfway(|store, now| store.delete(process, now));
+        let reported = self.halfway(|store, now| store.delete(process, now));
         let mut gone = 0;
         self.each(process, |job| {
             job.state = State::Gone;
             gone += 1;
         });
         assert!(
-            told.is_none_or(|told| told == gone),
-            "{told:?} and not {gone}"
+            reported.is_none_or(|reported| reported == gone),
+            "{reported:?} and not {gone}"
         );
         self.processes.remove(&process);
     }
@@ -443,12 +443,12 @@ impl Model {
             .iter()
             .filter(|job| wanted(job) && left[&(job.name, job.step)] > 0);
         let later = later.map(|job| Timestamp(job.due)).min();
-        let told = if ended || expected.len() == most {
+        let reported = if ended || expected.len() == most {
             None
         } else {
             later
         };
-        assert_eq!(claims.next, told);
+        assert_eq!(claims.next, reported);
         for (at, job) in expected.into_iter().zip(&claims.jobs) {
             let known = &mut self.jobs[at];
             assert_eq!((job.crashes, job.lane.step), (known.crashes, known.step));
@@ -485,12 +485,13 @@ impl Model {
             });
         }
         let handle = self.below(2);
-        let told = self.store(handle).settle(&ends, self.wall()).unwrap();
-        let mut told: Vec<ProcessId> = told.iter().map(|process| process.process_id).collect();
-        told.sort();
+        let reported = self.store(handle).settle(&ends, self.wall()).unwrap();
+        let mut reported: Vec<ProcessId> =
+            reported.iter().map(|process| process.process_id).collect();
+        reported.sort();
         changed.sort();
         changed.dedup();
-        assert_eq!(told, changed);
+        assert_eq!(reported, changed);
     }
 
     fn outcome(&mut self) -> ClaimOutcome {

@@ -12,7 +12,7 @@ use crate::base::error::{Error, ErrorKind};
 use crate::base::id::ProcessId;
 
 use super::SqliteStore;
-use super::counters::Ledger;
+use super::counters::CounterChanges;
 use super::rows::{CANCELLED, FAILED, HELD, MOST_JOBS, PENDING, chore, key};
 use super::settle::at_step;
 use super::writer::{Fault, Sync, be_patient};
@@ -40,11 +40,11 @@ struct Standing {
 /// What a decision came to.
 enum Decided<T> {
     /// To be carried out, if there is anything to do.
-    Yes { no: i64, told: T },
+    Yes { no: i64, reply: T },
     /// Something else is being done to the process, which goes first.
     After(i64),
     /// There is nothing to decide.
-    Moot(T),
+    NothingToDo(T),
 }
 
 impl SqliteStore {
@@ -58,7 +58,7 @@ impl SqliteStore {
             let no = standing.no;
             match standing.chore {
                 chore::RELEASE => {}
-                chore::NONE if standing.sealed => return Ok(Decided::Moot(())),
+                chore::NONE if standing.sealed => return Ok(Decided::NothingToDo(())),
                 chore::NONE => {
                     conn.prepare_cached(
                         "UPDATE processes SET chore = 1, cursor = sealed WHERE no = ?1",
@@ -69,7 +69,7 @@ impl SqliteStore {
             }
             conn.prepare_cached("UPDATE processes SET sealed = total WHERE no = ?1")?
                 .execute([no])?;
-            Ok(Decided::Yes { no, told: () })
+            Ok(Decided::Yes { no, reply: () })
         })?;
         Ok(())
     }
@@ -80,7 +80,7 @@ impl SqliteStore {
                 no, chore, pending, ..
             }) = standing
             else {
-                return Ok(Decided::Moot(0));
+                return Ok(Decided::NothingToDo(0));
             };
             if chore != chore::NONE && chore != chore::RELEASE {
                 return Ok(Decided::After(no));
@@ -93,9 +93,9 @@ impl SqliteStore {
             )?
             .execute([no, now.0.max(1)])?;
             if pending == 0 {
-                return Ok(Decided::Moot(0));
+                return Ok(Decided::NothingToDo(0));
             }
-            Ok(Decided::Yes { no, told: pending })
+            Ok(Decided::Yes { no, reply: pending })
         })?;
         Ok(super::rows::count(cancelled))
     }
@@ -103,7 +103,7 @@ impl SqliteStore {
     pub(super) fn retry_process(&self, id: ProcessId, now: Timestamp) -> Result<u64, Error> {
         let ((), changed) = self.decide(id, now, |conn, standing| {
             let Some(Standing { no, chore, .. }) = standing else {
-                return Ok(Decided::Moot(()));
+                return Ok(Decided::NothingToDo(()));
             };
             if chore != chore::NONE {
                 return Ok(Decided::After(no));
@@ -113,7 +113,7 @@ impl SqliteStore {
                  WHERE no = ?1",
             )?
             .execute([no])?;
-            Ok(Decided::Yes { no, told: () })
+            Ok(Decided::Yes { no, reply: () })
         })?;
         Ok(super::rows::count(changed))
     }
@@ -124,13 +124,13 @@ impl SqliteStore {
                 no, stored, chore, ..
             }) = standing
             else {
-                return Ok(Decided::Moot(0));
+                return Ok(Decided::NothingToDo(0));
             };
             if chore != chore::DELETE {
                 conn.prepare_cached("UPDATE processes SET chore = 4, cursor = 0 WHERE no = ?1")?
                     .execute([no])?;
             }
-            Ok(Decided::Yes { no, told: stored })
+            Ok(Decided::Yes { no, reply: stored })
         })?;
         Ok(super::rows::count(deleted))
     }
@@ -148,11 +148,11 @@ impl SqliteStore {
                 decision(conn, standing)
             })?;
             match decided {
-                Decided::Moot(told) => return Ok((told, 0)),
+                Decided::NothingToDo(reply) => return Ok((reply, 0)),
                 Decided::After(no) => {
                     self.carry_out(no, now)?;
                 }
-                Decided::Yes { no, told } => return Ok((told, self.carry_out(no, now)?)),
+                Decided::Yes { no, reply } => return Ok((reply, self.carry_out(no, now)?)),
             }
         }
     }
@@ -208,9 +208,9 @@ impl SqliteStore {
                 .query_row([from, behind, self.chunk], |row| row.get(0))
                 .optional()?;
             let to = next.unwrap_or(behind);
-            let mut ledger = Ledger::default();
-            let changed = self.chunk(conn, doing, no, from..to, now, &mut ledger)?;
-            ledger.write(conn, now)?;
+            let mut changes = CounterChanges::default();
+            let changed = self.chunk(conn, doing, no, from..to, now, &mut changes)?;
+            changes.write(conn, now)?;
             finish(conn, doing, no, next, changed)?;
             let woken = changed > 0 && (doing == chore::RELEASE || doing == chore::RETRY);
             Ok((next.is_some(), before + changed, woken))
@@ -229,7 +229,7 @@ impl SqliteStore {
         no: i64,
         keys: std::ops::Range<i64>,
         now: Timestamp,
-        ledger: &mut Ledger,
+        changes: &mut CounterChanges,
     ) -> Result<i64, Fault> {
         let range = [keys.start, keys.end];
         let run = |sql: &str| -> Result<i64, Fault> {
@@ -243,10 +243,10 @@ impl SqliteStore {
             chore::CANCEL => {
                 let sql = "UPDATE jobs SET status = 6 WHERE id >= ?1 AND id < ?2 AND status <= 1";
                 let changed = run(sql)?;
-                ledger.moved_many(no, HELD, CANCELLED, changed);
+                changes.moved_many(no, HELD, CANCELLED, changed);
                 Ok(changed)
             }
-            chore::RETRY => self.retry_chunk(conn, range, now, ledger),
+            chore::RETRY => self.retry_chunk(conn, range, now, changes),
             _ => {
                 for table in ["payloads", "results", "histories"] {
                     run(&format!("DELETE FROM {table} WHERE job >= ?1 AND job < ?2"))?;
@@ -261,7 +261,7 @@ impl SqliteStore {
         conn: &Connection,
         range: [i64; 2],
         now: Timestamp,
-        ledger: &mut Ledger,
+        changes: &mut CounterChanges,
     ) -> Result<i64, Fault> {
         let mut find = conn.prepare_cached(
             "SELECT id, lane, status, has_history FROM jobs
@@ -286,7 +286,7 @@ impl SqliteStore {
             if *has_history {
                 forget_history.execute([id])?;
             }
-            ledger.moved(*id, *status, PENDING);
+            changes.moved(*id, *status, PENDING);
         }
         Ok(i64::try_from(found.len()).unwrap_or(0))
     }

@@ -18,7 +18,7 @@ use crate::queue::store::{
 };
 
 use super::SqliteStore;
-use super::counters::Ledger;
+use super::counters::CounterChanges;
 use super::rows::{
     CANCELLED, IN_PROGRESS, MOST_JOBS, PENDING, chore, id_of, key, process_no, process_of, small,
 };
@@ -102,7 +102,7 @@ struct Picking<'a> {
     groups: Vec<Group>,
     lanes: Vec<OpenLane>,
     processes: BTreeMap<i64, (ProcessId, bool)>,
-    ledger: Ledger,
+    changes: CounterChanges,
     stopped: usize,
     claims: ClaimReply,
 }
@@ -140,13 +140,13 @@ impl SqliteStore {
                 groups: Vec::new(),
                 lanes: Vec::new(),
                 processes: BTreeMap::new(),
-                ledger: Ledger::default(),
+                changes: CounterChanges::default(),
                 stopped: 0,
                 claims: ClaimReply::default(),
             };
             picking.look(wanted.open)?;
             picking.pick(wanted.most, wanted.idle, given)?;
-            picking.ledger.write(conn, now)?;
+            picking.changes.write(conn, now)?;
             let mut any = conn.prepare_cached(&picking.sql.any)?;
             picking.claims.more = any.query_row([], |row| row.get(0))?;
             Ok(picking.claims)
@@ -340,7 +340,7 @@ impl Picking<'_> {
                 .conn
                 .prepare_cached("UPDATE jobs SET status = 6 WHERE id = ?1")?;
             stop.execute([id])?;
-            self.ledger.moved(id, PENDING, CANCELLED);
+            self.changes.moved(id, PENDING, CANCELLED);
             return Ok(Picked::PutAway);
         }
         let lane = &self.lanes[self.groups[at].lane].lane;
@@ -354,7 +354,7 @@ impl Picking<'_> {
         )?;
         take.execute([id, self.worker.0])?;
         job.receipt.claim += 1;
-        self.ledger.moved(id, PENDING, IN_PROGRESS);
+        self.changes.moved(id, PENDING, IN_PROGRESS);
         self.claims.jobs.push(job);
         Ok(if suspect {
             Picked::Alone

@@ -24,9 +24,9 @@ struct Change {
 }
 
 #[derive(Default)]
-pub(super) struct Ledger(BTreeMap<i64, Change>);
+pub(super) struct CounterChanges(BTreeMap<i64, Change>);
 
-impl Ledger {
+impl CounterChanges {
     /// New jobs of a process.
     pub(super) fn added(&mut self, process: i64, jobs: i64) {
         let change = self.0.entry(process).or_default();

@@ -29,12 +29,12 @@ enum Turn {
     Done(Inserted),
 }
 
-struct Seat {
+struct Waiter {
     turn: Mutex<Turn>,
     called: Condvar,
 }
 
-impl Seat {
+impl Waiter {
     fn call(&self, turn: Turn) {
         *self.turn.lock() = turn;
         self.called.notify_one();
@@ -42,45 +42,45 @@ impl Seat {
 }
 
 #[derive(Default)]
-struct Line {
-    led: bool,
-    waiting: VecDeque<(Insert, Arc<Seat>)>,
+struct Queue {
+    has_leader: bool,
+    waiting: VecDeque<(Insert, Arc<Waiter>)>,
 }
 
 /// The most jobs that are put into one transaction unless a single insert has more.
 const MOST: usize = 1_000;
 
 #[derive(Default)]
-pub(super) struct Combiner(Mutex<Line>);
+pub(super) struct GroupCommit(Mutex<Queue>);
 
 /// Those whose inserts are being carried out; whom a panic leaves without an answer gets an error.
 struct Group<'a> {
-    line: &'a Mutex<Line>,
-    seats: Vec<Arc<Seat>>,
+    queue: &'a Mutex<Queue>,
+    waiters: Vec<Arc<Waiter>>,
     results: Vec<Inserted>,
 }
 
 impl Drop for Group<'_> {
     fn drop(&mut self) {
         let mut results = mem::take(&mut self.results).into_iter();
-        for seat in &self.seats {
+        for waiter in &self.waiters {
             let lost = || {
                 Err(Error::new(
                     ErrorKind::Panic,
                     "the insert was abandoned by a panic",
                 ))
             };
-            seat.call(Turn::Done(results.next().unwrap_or_else(lost)));
+            waiter.call(Turn::Done(results.next().unwrap_or_else(lost)));
         }
-        let mut line = self.line.lock();
-        match line.waiting.front() {
+        let mut queue = self.queue.lock();
+        match queue.waiting.front() {
             Some((_, next)) => next.call(Turn::Lead),
-            None => line.led = false,
+            None => queue.has_leader = false,
         }
     }
 }
 
-impl Combiner {
+impl GroupCommit {
     /// Has an insert carried out, together with those of other threads. `all` is called without any
     /// lock, and at the end answers one by one.
     pub(super) fn run<L>(
@@ -89,19 +89,19 @@ impl Combiner {
         lock: impl FnOnce() -> L,
         all: impl FnOnce(L, Vec<Insert>) -> Vec<Inserted>,
     ) -> Inserted {
-        let seat = Arc::new(Seat {
+        let waiter = Arc::new(Waiter {
             turn: Mutex::new(Turn::Wait),
             called: Condvar::new(),
         });
         let leads = {
-            let mut line = self.0.lock();
-            line.waiting.push_back((insert, seat.clone()));
-            !mem::replace(&mut line.led, true)
+            let mut queue = self.0.lock();
+            queue.waiting.push_back((insert, waiter.clone()));
+            !mem::replace(&mut queue.has_leader, true)
         };
         if !leads {
-            let mut turn = seat.turn.lock();
+            let mut turn = waiter.turn.lock();
             while matches!(*turn, Turn::Wait) {
-                seat.called.wait(&mut turn);
+                waiter.called.wait(&mut turn);
             }
             if let Turn::Done(result) = mem::replace(&mut *turn, Turn::Wait) {
                 return result;
@@ -109,16 +109,16 @@ impl Combiner {
         }
         // Others go on handing in until the database is ours.
         let lock = lock();
-        let (inserts, seats) = self.take();
+        let (inserts, waiters) = self.take();
         let mut group = Group {
-            line: &self.0,
-            seats,
+            queue: &self.0,
+            waiters,
             results: Vec::new(),
         };
         group.results = all(lock, inserts);
         drop(group);
         // The leader's own is the first of its group.
-        match mem::replace(&mut *seat.turn.lock(), Turn::Wait) {
+        match mem::replace(&mut *waiter.turn.lock(), Turn::Wait) {
             Turn::Done(result) => result,
             _ => Err(Error::new(
                 ErrorKind::Panic,
@@ -127,19 +127,19 @@ impl Combiner {
         }
     }
 
-    fn take(&self) -> (Vec<Insert>, Vec<Arc<Seat>>) {
-        let mut line = self.0.lock();
-        let (mut inserts, mut seats, mut jobs) = (Vec::new(), Vec::new(), 0);
-        while let Some((next, _)) = line.waiting.front() {
+    fn take(&self) -> (Vec<Insert>, Vec<Arc<Waiter>>) {
+        let mut queue = self.0.lock();
+        let (mut inserts, mut waiters, mut jobs) = (Vec::new(), Vec::new(), 0);
+        while let Some((next, _)) = queue.waiting.front() {
             jobs += next.jobs.len();
             if jobs > MOST && !inserts.is_empty() {
                 break;
             }
-            if let Some((insert, seat)) = line.waiting.pop_front() {
+            if let Some((insert, waiter)) = queue.waiting.pop_front() {
                 inserts.push(insert);
-                seats.push(seat);
+                waiters.push(waiter);
             }
         }
-        (inserts, seats)
+        (inserts, waiters)
     }
 }

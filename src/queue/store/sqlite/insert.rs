@@ -9,7 +9,7 @@ use crate::queue::info::ProcessInfo;
 use crate::queue::job::Job;
 
 use super::SqliteStore;
-use super::counters::Ledger;
+use super::counters::CounterChanges;
 use super::group_commit::{Insert, Inserted};
 use super::rows::{HELD, MOST_JOBS, MOST_PROCESSES, PENDING, chore, key, lane_no};
 use super::writer::{Fault, Sync};
@@ -73,9 +73,9 @@ impl SqliteStore {
         };
         let ids = self.add_rows(conn, &target, insert, status)?;
         let count = i64::try_from(insert.jobs.len()).unwrap_or(i64::MAX);
-        let mut ledger = Ledger::default();
-        ledger.added(target.no, count);
-        ledger.write(conn, insert.now)?;
+        let mut changes = CounterChanges::default();
+        changes.added(target.no, count);
+        changes.write(conn, insert.now)?;
         if all_sealed {
             conn.prepare_cached("UPDATE processes SET sealed = total WHERE no = ?1")?
                 .execute([target.no])?;

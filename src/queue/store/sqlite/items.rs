@@ -13,7 +13,7 @@ use crate::queue::store::{JobSummary, WaitingJobs};
 
 use super::SqliteStore;
 use super::claim::within;
-use super::counters::Ledger;
+use super::counters::CounterChanges;
 use super::rows::{
     AT_PROVIDER, CANCELLED, MOST_JOBS, PENDING, chore, id_of, key, key_of, process_no, process_of,
     shown,
@@ -170,14 +170,14 @@ impl SqliteStore {
         }
         let mut cancel =
             conn.prepare_cached("UPDATE jobs SET status = 6 WHERE id = ?1 AND status <= 1")?;
-        let (mut ledger, mut count) = (Ledger::default(), 0);
+        let (mut changes, mut count) = (CounterChanges::default(), 0);
         for id in found {
             if cancel.execute([id])? == 1 {
-                ledger.moved(id, PENDING, CANCELLED);
+                changes.moved(id, PENDING, CANCELLED);
                 count += 1;
             }
         }
-        ledger.write(conn, now)?;
+        changes.write(conn, now)?;
         Ok(Cancelled::Jobs(count))
     }
 }

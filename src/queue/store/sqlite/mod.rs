@@ -45,7 +45,7 @@ use super::{
     HealthFinding, JobLane, JobReceipt, JobStore, JobSummary, Settlement, StoredBatch, WaitingJobs,
     WorkSignal, WorkerId,
 };
-use group_commit::Combiner;
+use group_commit::GroupCommit;
 use open::Identity;
 use workers::Enlisted;
 use writer::Writer;
@@ -111,7 +111,7 @@ pub struct SqliteStore {
     copier: Mutex<Connection>,
     /// Closed after those that only read: the last one puts the log away.
     writer: FairMutex<Writer>,
-    inserts: Combiner,
+    inserts: GroupCommit,
     lanes: Mutex<HashMap<i64, Arc<JobLane>>>,
     workers: Mutex<HashMap<i64, Enlisted>>,
     wakes: Mutex<Vec<Weak<WorkSignal>>>,

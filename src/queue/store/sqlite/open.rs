@@ -16,7 +16,7 @@ use crate::base::private;
 
 use super::mounts::network_of;
 use super::writer::{Fault, Writer, be_patient};
-use super::{Combiner, SqliteOptions, SqliteStore};
+use super::{GroupCommit, SqliteOptions, SqliteStore};
 
 /// Marks a file as ours: "bwjq".
 const APPLICATION_ID: i64 = 0x6277_6a71;
@@ -139,7 +139,7 @@ fn connect(
         file,
         durability: options.durability,
         salt: u16::try_from(salt & 0xfff).unwrap_or(0),
-        inserts: Combiner::default(),
+        inserts: GroupCommit::default(),
         lanes: Mutex::default(),
         workers: Mutex::default(),
         wakes: Mutex::default(),

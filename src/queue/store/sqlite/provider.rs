@@ -8,7 +8,7 @@ use crate::queue::store::{BatchFill, BatchNo, ClaimedJob, WorkerId};
 
 use super::SqliteStore;
 use super::batches::{Owned, owned};
-use super::counters::Ledger;
+use super::counters::CounterChanges;
 use super::rows::{AT_PROVIDER, CANCELLED, MOST_JOBS, PENDING, count, id_of, key};
 use super::writer::{Fault, Sync};
 
@@ -95,9 +95,9 @@ impl SqliteStore {
             }
             let moved = i64::try_from(filled.jobs).unwrap_or(0);
             if moved > 0 {
-                let mut ledger = Ledger::default();
-                ledger.moved_many(of.process, PENDING, AT_PROVIDER, moved);
-                ledger.write(conn, now)?;
+                let mut changes = CounterChanges::default();
+                changes.moved_many(of.process, PENDING, AT_PROVIDER, moved);
+                changes.write(conn, now)?;
             }
             Ok(filled)
         })
@@ -239,9 +239,9 @@ impl SqliteStore {
         let changed = put.execute(params![range.0, range.1, range.2, status, due])?;
         let changed = i64::try_from(changed).unwrap_or(0);
         if changed > 0 {
-            let mut ledger = Ledger::default();
-            ledger.moved_many(of.process, AT_PROVIDER, status, changed);
-            ledger.write(conn, now)?;
+            let mut changes = CounterChanges::default();
+            changes.moved_many(of.process, AT_PROVIDER, status, changed);
+            changes.write(conn, now)?;
         }
         Ok((changed, next.is_some()))
     }

@@ -13,7 +13,7 @@ use crate::queue::job::{AttemptError, JobResult, JobState, ProcessState};
 use crate::queue::store::{DeliveredResult, JobLane, JobReceipt};
 
 use super::SqliteStore;
-use super::counters::Ledger;
+use super::counters::CounterChanges;
 use super::rows::{self, MOST_JOBS, PROCESS_COLUMNS, id_of, key, key_of, process_no, shown, small};
 use super::writer::{Fault, Sync};
 
@@ -194,7 +194,7 @@ impl SqliteStore {
             let mut payloads = conn.prepare_cached("DELETE FROM payloads WHERE job = ?1")?;
             let mut results = conn.prepare_cached("DELETE FROM results WHERE job = ?1")?;
             let mut histories = conn.prepare_cached("DELETE FROM histories WHERE job = ?1")?;
-            let mut ledger = Ledger::default();
+            let mut changes = CounterChanges::default();
             let mut deleted = 0;
             for receipt in receipts {
                 let gone = jobs.query_row([receipt.job, receipt.claim], |row| row.get(0));
@@ -204,11 +204,11 @@ impl SqliteStore {
                 if has_history {
                     histories.execute([receipt.job])?;
                 }
-                ledger.consumed(receipt.job);
+                changes.consumed(receipt.job);
                 deleted += 1;
             }
-            ledger.write(conn, now)?;
-            ledger.drop_empty(conn)?;
+            changes.write(conn, now)?;
+            changes.drop_empty(conn)?;
             Ok(deleted)
         })
     }

@@ -11,7 +11,7 @@ use crate::queue::job::ProcessState;
 use crate::queue::store::{ClaimOutcome, Settlement};
 
 use super::SqliteStore;
-use super::counters::Ledger;
+use super::counters::CounterChanges;
 use super::rows::{
     AT_PROVIDER, CANCELLED, COMPLETED, FAILED, IN_PROGRESS, PENDING, lane_no, process_of,
 };
@@ -19,9 +19,9 @@ use super::writer::{Fault, Sync};
 
 /// A change to a job whose claim is the last one: to one that runs, else to one that is in a batch. Apart,
 /// since the index of those in batches need not be looked at for the others.
-type Trip = [(i64, &'static str); 2];
+type FencedUpdate = [(i64, &'static str); 2];
 
-macro_rules! trip {
+macro_rules! update {
     ($set:literal) => {
         [
             (
@@ -44,18 +44,18 @@ macro_rules! trip {
     };
 }
 
-const COMPLETE: Trip = trip!("status = 4");
-const FAIL: Trip = trip!("status = 5, lost = 0, in_doubt = 0");
-const CANCEL: Trip = trip!("status = 6");
-const SNOOZE: Trip = trip!("status = 0, visible_at = ifnull(?4, visible_at)");
-const RETRY: Trip = trip!(
+const COMPLETE: FencedUpdate = update!("status = 4");
+const FAIL: FencedUpdate = update!("status = 5, lost = 0, in_doubt = 0");
+const CANCEL: FencedUpdate = update!("status = 6");
+const SNOOZE: FencedUpdate = update!("status = 0, visible_at = ifnull(?4, visible_at)");
+const RETRY: FencedUpdate = update!(
     "status = 0, visible_at = ?4, lane = ?5, attempt = ?6, in_doubt = ?7, lost = 0, has_history = 1"
 );
 
 struct Settling<'a> {
     store: &'a SqliteStore,
     conn: &'a Connection,
-    ledger: Ledger,
+    changes: CounterChanges,
     cancelled: BTreeMap<i64, bool>,
 }
 
@@ -72,14 +72,14 @@ impl SqliteStore {
             let mut settling = Settling {
                 store: self,
                 conn,
-                ledger: Ledger::default(),
+                changes: CounterChanges::default(),
                 cancelled: BTreeMap::new(),
             };
             for end in ends {
                 settling.end(end)?;
             }
-            settling.ledger.write(conn, now)?;
-            settling.ledger.processes(conn)
+            settling.changes.write(conn, now)?;
+            settling.changes.processes(conn)
         })
     }
 }
@@ -92,10 +92,10 @@ impl Settling<'_> {
                 let Some(from) = self.complete(end)? else {
                     return Ok(());
                 };
-                self.ledger.moved(id, from, COMPLETED);
+                self.changes.moved(id, from, COMPLETED);
                 self.save(id, None, Some(result.get()))?;
                 if let Some(spent) = spent {
-                    self.ledger.spent(id, spent);
+                    self.changes.spent(id, spent);
                 }
             }
             ClaimOutcome::Failed {
@@ -103,13 +103,13 @@ impl Settling<'_> {
                 result,
                 spent,
             } => {
-                let Some(from) = self.trip(&FAIL, end, &[])? else {
+                let Some(from) = self.update(&FAIL, end, &[])? else {
                     return Ok(());
                 };
-                self.ledger.moved(id, from, FAILED);
+                self.changes.moved(id, from, FAILED);
                 self.save(id, Some(error), result.as_ref().map(|result| result.get()))?;
                 if let Some(spent) = spent {
-                    self.ledger.spent(id, spent);
+                    self.changes.spent(id, spent);
                 }
             }
             ClaimOutcome::Retry { .. } | ClaimOutcome::Snooze { .. } => {
@@ -126,7 +126,7 @@ impl Settling<'_> {
     /// The status that the job had, if it had no outcome.
     fn complete(&self, end: &Settlement) -> Result<Option<i64>, Fault> {
         let id = end.receipt.job;
-        if let Some(from) = self.trip(&COMPLETE, end, &[])? {
+        if let Some(from) = self.update(&COMPLETE, end, &[])? {
             return Ok(Some(from));
         }
         // Somebody else has it, or it waits again: it was paid for all the same. The claim rises, so
@@ -164,7 +164,7 @@ impl Settling<'_> {
                     return Ok(());
                 };
                 let lane = at_step(self.store, self.conn, lane, *step)?;
-                let from = self.trip(&RETRY, end, params![due_at.0, lane, attempt, in_doubt])?;
+                let from = self.update(&RETRY, end, params![due_at.0, lane, attempt, in_doubt])?;
                 let mut keep = self.conn.prepare_cached(
                     "INSERT OR REPLACE INTO histories (job, body) VALUES (?1, ?2)",
                 )?;
@@ -172,25 +172,25 @@ impl Settling<'_> {
                 from
             }
             ClaimOutcome::Snooze { due_at } => {
-                self.trip(&SNOOZE, end, params![due_at.map(|at| at.0)])?
+                self.update(&SNOOZE, end, params![due_at.map(|at| at.0)])?
             }
             ClaimOutcome::Completed { .. } | ClaimOutcome::Failed { .. } => None,
         };
         if let Some(from) = from {
-            self.ledger.moved(end.receipt.job, from, PENDING);
+            self.changes.moved(end.receipt.job, from, PENDING);
             self.book_retry(end);
         }
         Ok(())
     }
 
     /// Changes the job if the end's claim is the last one. Returns the status that it had.
-    fn trip(
+    fn update(
         &self,
-        trip: &Trip,
+        update: &FencedUpdate,
         end: &Settlement,
         values: &[&dyn ToSql],
     ) -> Result<Option<i64>, Fault> {
-        for (from, sql) in trip {
+        for (from, sql) in update {
             let mut change = self.conn.prepare_cached(sql)?;
             let fence: [&dyn ToSql; 3] = [&end.receipt.job, &end.receipt.claim, &end.calls];
             for (at, value) in fence.iter().chain(values).enumerate() {
@@ -213,8 +213,8 @@ impl Settling<'_> {
     }
 
     fn cancel(&mut self, end: &Settlement) -> Result<(), Fault> {
-        if let Some(from) = self.trip(&CANCEL, end, &[])? {
-            self.ledger.moved(end.receipt.job, from, CANCELLED);
+        if let Some(from) = self.update(&CANCEL, end, &[])? {
+            self.changes.moved(end.receipt.job, from, CANCELLED);
             self.book_retry(end);
         }
         Ok(())
@@ -226,7 +226,7 @@ impl Settling<'_> {
             spent: Some(spent), ..
         } = &end.outcome
         {
-            self.ledger.spent(end.receipt.job, spent);
+            self.changes.spent(end.receipt.job, spent);
         }
     }
 

@@ -15,7 +15,7 @@ use crate::base::private;
 use crate::queue::store::{MAX_CRASHES, WorkerId};
 
 use super::SqliteStore;
-use super::counters::Ledger;
+use super::counters::CounterChanges;
 use super::rows::{CANCELLED, FAILED, IN_PROGRESS, PENDING, process_of, small};
 use super::settle::{is_cancelled, save_outcome};
 use super::writer::{Fault, Sync};
@@ -292,7 +292,7 @@ fn give_back(
     let mut update = conn.prepare_cached(
         "UPDATE jobs SET status = ?2, worker = NULL, crashes = ?3, lost = max(lost, ?4) WHERE id = ?1",
     )?;
-    let mut ledger = Ledger::default();
+    let mut changes = CounterChanges::default();
     for (id, crashes) in &held {
         let crashes = crashes + i64::from(died);
         let status = if is_cancelled(conn, process_of(*id))? {
@@ -305,8 +305,8 @@ fn give_back(
             PENDING
         };
         update.execute(params![id, status, crashes, lost])?;
-        ledger.moved(*id, IN_PROGRESS, status);
+        changes.moved(*id, IN_PROGRESS, status);
     }
-    ledger.write(conn, now)?;
+    changes.write(conn, now)?;
     Ok(Some(held.len() as u64))
 }

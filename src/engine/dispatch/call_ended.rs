@@ -1,0 +1,363 @@
+//! What the end of a call leads to: the item has its outcome, is tried again, goes to the next
+//! provider, or is given up; and what is learned of the provider on the way.
+
+use std::time::Duration;
+
+use crate::base::clock::Time;
+use crate::base::error::{Error, ErrorKind, Sent};
+
+use super::super::class::StepId;
+use super::super::limiter::{CallEnd, LOADING_AGAIN};
+use super::super::quota::QuotaId;
+use super::super::refusals::{self, Patience};
+use super::super::route::{self, Next};
+use super::super::work::{Settled, Ticket, Work};
+use super::{Call, Dispatcher, EndedCall, ErrorPolicy, StopReason};
+
+/// This many items given up without a connection mean that nothing gets through.
+const UNREACHED: u32 = 5;
+/// Items spend no attempt on refusals for their pace, up to so many seconds of waiting for one item:
+/// one that is refused for ever while others are answered must not hold up the run for ever.
+const MOST_WAITED: u16 = 1800;
+/// A provider that refused everybody is asked again after this long, where the work can wait.
+const REFUSED_FOR: Duration = Duration::from_secs(60);
+/// The same for one that could not be reached.
+const UNREACHED_FOR: Duration = Duration::from_secs(10);
+
+impl<W: Work> Dispatcher<W> {
+    pub(super) fn on_call_ended(&mut self, ended: EndedCall<W::Task, W::Done>, now: Time) {
+        let EndedCall {
+            call: Call { mut ticket, permit },
+            mut result,
+            used,
+            hints,
+            fatal,
+        } = ended;
+        let retry = self.options.retry;
+        let hints = retry.obeyed(hints);
+        self.counters.last_end = Some(now);
+        let step = ticket.class.at(ticket.tries.step);
+        let elsewhere = self.next_callable(&ticket).is_some();
+        self.note_reached(step, &result, elsewhere, now);
+        let mut ended = match &result {
+            Ok(_) => CallEnd::Replied(used),
+            Err(e) if e.kind() == ErrorKind::RateLimited => {
+                self.counters.rate_limited += 1;
+                // What is absurd is no reason for a pause, of this run or of others.
+                let wait = e.retry_after().filter(|_| !retry.asks_too_much(e));
+                CallEnd::RateLimited(wait)
+            }
+            Err(e) if e.is_not_ready() => {
+                CallEnd::NotReady(e.retry_after().map(|_| retry.asked(e)))
+            }
+            // Any complete reply shows that the quota answers, whatever it said.
+            Err(e) if e.status().is_some() || e.sent() == Sent::Answered => CallEnd::Replied(used),
+            Err(_) if used.is_some() => CallEnd::Replied(used),
+            // Where another provider can be asked, the breaker decides how long nobody waits for it.
+            Err(e) if e.is_unreachable() && !elsewhere => CallEnd::Unreachable,
+            Err(_) => CallEnd::Failed,
+        };
+        let waits = self.loading.note(ticket.quota(), &ended, now);
+        if !waits && matches!(ended, CallEnd::NotReady(_)) {
+            // It was waited for long enough: now it fails as fast as it answers.
+            ended = CallEnd::Replied(None);
+            result = result.map_err(Error::with_unreachable);
+        }
+        // The end of a call may have opened its quota, or closed it.
+        let until = self.limiter.settle(permit, ended, &hints, now);
+        if (self
+            .availability
+            .exclusions
+            .reason(&ticket.class, ticket.tries.step))
+        .is_none()
+        {
+            self.availability
+                .pauses
+                .set(ticket.quota(), until.unwrap_or(Time::ZERO));
+        }
+        if let (Err(error), Some(until)) = (&result, until) {
+            self.log_long_pause(ticket.quota(), until, now, error);
+        }
+        if !result.as_ref().is_err_and(Error::is_unreachable) {
+            self.unreached = 0;
+        }
+        let error = match result {
+            Ok(done) => {
+                self.last_failure = None;
+                if std::mem::take(&mut self.unreachable_logged) {
+                    log::warn!("the provider answers again");
+                }
+                self.critical_failures.answered(step);
+                self.refusals.answered(step, ticket.quota());
+                self.first_replies.answered(step);
+                ticket.tries.calls = ticket.tries.calls.saturating_add(1);
+                self.pending.push(Settled::Final(ticket, Ok(done)));
+                return;
+            }
+            Err(error) => error,
+        };
+        if fatal {
+            self.stop_for(StopReason::Fatal(error.clone()));
+            self.pending.push(Settled::Unsent(ticket, error));
+            return;
+        }
+        if waits {
+            self.on_not_ready(ticket, error, until.unwrap_or(now.after(LOADING_AGAIN)));
+            return;
+        }
+        ticket.tries.count(&error);
+        // A call may notice the deadline a moment before this clock does.
+        if error.kind() == ErrorKind::DeadlineExceeded && self.options.deadline.is_some() {
+            self.stop_for(StopReason::DeadlineExceeded);
+        }
+        let ended_by_us = matches!(
+            error.kind(),
+            ErrorKind::Cancelled | ErrorKind::DeadlineExceeded
+        );
+        if ended_by_us && self.stop.is_some() {
+            if ticket.tries.in_doubt {
+                self.counters.cut_off += 1;
+            }
+            self.pending.push(Settled::Unsent(ticket, error));
+            return;
+        }
+        if error.kind() == ErrorKind::RateLimited {
+            self.on_rate_limited(ticket, error, elsewhere, now);
+            return;
+        }
+        self.note_first_reply(step, &error, elsewhere);
+        let critical = self.critical_failures.is_critical(step, &error);
+        let critical =
+            critical && !(self.options.of_many && error.kind() == ErrorKind::UnknownModel);
+        if critical {
+            self.exclude(&ticket, &error, now);
+        }
+        self.after_failure(ticket, error, critical, now);
+    }
+
+    /// A run stops before it pays for more replies that are no answers, or sends more requests that
+    /// nobody takes. What is refused goes on where another provider can be asked; what was paid for
+    /// does not.
+    fn note_first_reply(&mut self, step: StepId, error: &Error, elsewhere: bool) {
+        let Some(why) = self.first_replies.failed(step, error) else {
+            return;
+        };
+        let goes_on = elsewhere && error.is_unclassified();
+        let answered = self.options.of_many || self.work.is_answered_elsewhere();
+        if self.stops_when_critical() && !answered && !goes_on {
+            self.stop_for(StopReason::AllAlike(why));
+        }
+    }
+
+    /// Trips or closes the step's breaker.
+    fn note_reached(
+        &mut self,
+        step: StepId,
+        result: &Result<W::Done, Error>,
+        elsewhere: bool,
+        now: Time,
+    ) {
+        if !self
+            .availability
+            .breakers
+            .note(step, result, elsewhere, now)
+        {
+            return;
+        }
+        match result {
+            Ok(_) => log::warn!("the provider answers again, and is asked again"),
+            Err(error) if self.availability.breakers.open_reason(step).is_none() => {
+                log::warn!("the provider can be reached again, and is asked again: {error}");
+            }
+            Err(error) => {
+                // Whoever waits for its quota has another way now.
+                self.availability.pauses.forget();
+                log::warn!(
+                    "{error}; items go on to the next provider, and one call now and then finds out \
+                     whether this one is back"
+                );
+            }
+        }
+    }
+
+    /// A refusal for its pace is no fault of the item, and no attempt as long as others are answered.
+    fn on_rate_limited(
+        &mut self,
+        mut ticket: Ticket<W::Task>,
+        error: Error,
+        elsewhere: bool,
+        now: Time,
+    ) {
+        let step = ticket.class.at(ticket.tries.step);
+        let patience = self.refusals.refused(step, ticket.quota(), now);
+        let error = if self.options.retry.asks_too_much(&error) {
+            let asked = error.retry_after().unwrap_or_default();
+            error.context(format!("it asks to wait for {}", refusals::long(asked)))
+        } else if patience == Patience::Over {
+            error.context("refused for ten minutes, and not one call was answered")
+        } else {
+            let waits = match patience {
+                Patience::Lively => true,
+                // Nobody can tell whether anything is ever answered; a run that would stop for this waits
+                // for it, as does work that outlives the run.
+                _ => self.options.durable || (!elsewhere && self.stops_when_critical()),
+            };
+            let mut tries = ticket.tries;
+            let jitter = self.options.jitter.next();
+            let at = route::after_refusal(&self.options.retry, &mut tries, &error, now, jitter);
+            self.refusals.waits(step, ticket.quota(), at);
+            let in_time = self.options.durable || self.options.deadline.is_none_or(|end| at <= end);
+            if waits && in_time && ticket.tries.waited < MOST_WAITED {
+                ticket.tries = tries;
+                self.last_failure = Some(error.clone());
+                self.wait_until(ticket, at, Some(error));
+            } else {
+                self.after_failure(ticket, error, false, now);
+            }
+            return;
+        };
+        // Other models of the provider may fare better.
+        self.exclude(&ticket, &error.clone().with_model_only(), now);
+        self.after_failure(ticket, error, true, now);
+    }
+
+    /// Not an attempt: the model saw nothing of it.
+    fn on_not_ready(&mut self, ticket: Ticket<W::Task>, error: Error, until: Time) {
+        self.counters.calls -= 1;
+        *self.counters.of_kind(&ticket.tries) -= 1;
+        self.last_failure = Some(error);
+        self.wait_until(ticket, until, None);
+    }
+
+    /// Carries out the route's decision about a failure.
+    fn after_failure(
+        &mut self,
+        mut ticket: Ticket<W::Task>,
+        error: Error,
+        critical: bool,
+        now: Time,
+    ) {
+        let next_callable = self.next_callable(&ticket);
+        let members = self.work.members(&ticket.task);
+        let jitter = self.options.jitter.next();
+        let mut next = route::decide(
+            &self.options.retry,
+            next_callable.is_some(),
+            &ticket.tries,
+            &error,
+            now,
+            // What outlives the run may wait longer than the run does.
+            self.options.deadline.filter(|_| !self.options.durable),
+            jitter,
+        );
+        if critical || self.shares_open_breaker(&ticket, &error) {
+            next = match next_callable {
+                Some(_) => Next::FallBack,
+                None => next,
+            };
+        }
+        if critical && next_callable.is_none() {
+            next = Next::GiveUp;
+        }
+        let divides = members > 1 && route::may_divide(&error);
+        // The same call would buy the same reply; a part of it may be answered.
+        let in_parts = divides && error.kind() == ErrorKind::Malformed;
+        match (next, next_callable) {
+            (Next::RetryAt(at), _) if !in_parts => {
+                let wait = at.since(now).as_secs_f64();
+                log::info!("{}, again in {wait:.1} s: {error}", error.kind());
+                self.last_failure = Some(error.clone());
+                self.wait_until(ticket, at, Some(error));
+            }
+            _ if divides => {
+                log::info!(
+                    "{}, {members} that shared a call go on in parts: {error}",
+                    error.kind()
+                );
+                ticket.tries.divide(members);
+                let at = route::parts_at(&self.options.retry, &error, now);
+                self.wait_until(ticket, at, Some(error));
+            }
+            (Next::FallBack, Some(step)) => {
+                log::info!("{}, on to the next provider: {error}", error.kind());
+                let tries = &mut ticket.tries;
+                tries.trail = self.options.trails.add(tries.trail, tries.step, &error);
+                tries.next_step();
+                self.pass_steps(&mut ticket, step);
+                self.wait_until(ticket, now, Some(error));
+            }
+            _ => {
+                match self.options.on_error {
+                    ErrorPolicy::StopOnError => {
+                        self.stop_for(StopReason::ItemFailed(error.clone()));
+                    }
+                    ErrorPolicy::StopOnCriticalError if critical => {
+                        self.stop_for(StopReason::Critical(error.clone()));
+                    }
+                    ErrorPolicy::StopOnCriticalError => self.note_unreached(&error),
+                    _ => {}
+                }
+                let unreachable = error.is_unreachable();
+                if self.options.durable && unreachable && !critical {
+                    if !std::mem::replace(&mut self.unreachable_logged, true) {
+                        log::warn!("{error}; its jobs wait, and it is asked again and again");
+                    }
+                    let step = ticket.tries.step;
+                    let until = now.after(UNREACHED_FOR);
+                    self.availability
+                        .exclude_step(&ticket.class, step, &error, until);
+                }
+                self.pending
+                    .push(match self.options.durable && (critical || unreachable) {
+                        true => Settled::Unsent(ticket, error),
+                        false => Settled::Final(ticket, Err(error)),
+                    });
+            }
+        }
+    }
+
+    /// It could not reach its provider, like others before it.
+    fn shares_open_breaker(&self, ticket: &Ticket<W::Task>, error: &Error) -> bool {
+        let step = ticket.class.at(ticket.tries.step);
+        let open = self.availability.breakers.open_reason(step).is_some();
+        open && error.kind() == ErrorKind::Transient && error.status().is_none()
+    }
+
+    fn note_unreached(&mut self, error: &Error) {
+        if error.is_unreachable() {
+            self.unreached += 1;
+            if self.unreached >= UNREACHED {
+                self.stop_for(StopReason::Unreachable(error.clone()));
+            }
+        }
+    }
+
+    /// A provider that failed critically is not called again, nor a model it does not know.
+    fn exclude(&mut self, ticket: &Ticket<W::Task>, error: &Error, now: Time) {
+        let (class, step) = (&ticket.class, ticket.tries.step);
+        let is_new = self.availability.exclusions.reason(class, step).is_none();
+        let until = match self.options.durable {
+            true => now.after(REFUSED_FOR),
+            false => Time::FAR,
+        };
+        if error.is_model_only() && (ticket.quota() != QuotaId::NONE || !is_pace(error)) {
+            self.availability
+                .exclude_quota(ticket.quota(), error, until);
+        } else if self.availability.exclude_step(class, step, error, until) && !self.options.durable
+        {
+            self.stop_for(StopReason::Critical(error.clone()));
+        }
+        // What has no quota cannot be told apart from the rest, and goes on.
+        let excluded = self.availability.exclusions.reason(class, step).is_some();
+        if is_new && excluded && self.options.durable {
+            let wait = REFUSED_FOR.as_secs();
+            log::warn!("not asked again for {wait} s: {error}");
+        } else if is_new && excluded && self.availability.callable_step(class, 0).is_some() {
+            log::warn!("not asked again in this run: {error}");
+        }
+    }
+}
+
+fn is_pace(error: &Error) -> bool {
+    error.kind() == ErrorKind::RateLimited
+}

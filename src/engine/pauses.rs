@@ -1,0 +1,38 @@
+//! Until when nothing of each quota is started.
+//!
+//! The limiter decides on pauses. What it said last is remembered here, so that items of a paused
+//! quota are passed over without asking it for each of them.
+
+use crate::base::clock::Time;
+
+use super::quota::QuotaId;
+
+/// By the quota's number.
+#[derive(Debug, Default)]
+pub(crate) struct Pauses(Vec<Time>);
+
+impl Pauses {
+    /// Nothing of the quota is taken before `until`; a time in the past ends its pause.
+    pub(crate) fn set(&mut self, quota: QuotaId, until: Time) {
+        let at = quota.0 as usize;
+        if self.0.len() <= at {
+            self.0.resize(at + 1, Time::ZERO);
+        }
+        self.0[at] = until;
+    }
+
+    pub(crate) fn is_paused(&self, quota: QuotaId, now: Time) -> bool {
+        self.0.get(quota.0 as usize).is_some_and(|t| *t > now)
+    }
+
+    /// All ends, past ones among them.
+    pub(super) fn ends(&self) -> impl Iterator<Item = Time> + '_ {
+        self.0.iter().copied()
+    }
+
+    /// Ends all pauses here. A quota that the limiter still pauses is paused again by the first
+    /// item that asks it.
+    pub(super) fn forget(&mut self) {
+        self.0.fill(Time::ZERO);
+    }
+}
