@@ -8,7 +8,7 @@ use crate::base::error::Error;
 
 use super::key::SettingKey;
 
-/// Keeps settings as texts under their [keys](Key).
+/// Keeps settings as texts under their [keys](crate::config::SettingKey).
 ///
 /// All methods may be called from several threads at once, and what one process has written others
 /// read. Credentials are never kept: [`set`](Self::set) refuses them.

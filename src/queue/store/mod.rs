@@ -426,7 +426,7 @@ pub trait JobStore: Send + Sync {
 
     /// Gives back what workers had whose process has died; their batches, with the jobs in them, are
     /// nobody's from now on. A job that was lost for the
-    /// [fifth](MOST_CRASHES) time fails as [`ErrorKind::Crashed`](crate::ErrorKind::Crashed) instead.
+    /// [fifth](MAX_CRASHES) time fails as [`ErrorKind::Crashed`](crate::ErrorKind::Crashed) instead.
     /// Returns how many jobs were affected.
     fn reclaim(&self, now: Timestamp) -> Result<u64, Error>;
 
