@@ -4,10 +4,6 @@
 //! short ones, and what it has returned `Ok` for survives the death of the process.
 
 mod batch;
-#[cfg(test)]
-mod conformance;
-#[cfg(test)]
-mod model;
 pub(crate) mod sqlite;
 
 use std::fmt;

@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 use tempfile::TempDir;
 
 use crate::base::error::ErrorKind;
-use crate::queue::store::conformance::{Again, Opened, suite};
+use crate::testing::job_store::{Again, Opened, suite};
 
 use super::*;
 
@@ -42,7 +42,7 @@ suite!(full, || opened(Durability::Full));
 
 #[test]
 fn it_behaves_like_its_model() {
-    crate::queue::store::model::behaves_like_its_model(&|| opened(Durability::Normal));
+    crate::testing::job_store::model::behaves_like_its_model(&|| opened(Durability::Normal));
 }
 
 fn path(dir: &TempDir) -> PathBuf {

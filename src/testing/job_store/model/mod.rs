@@ -8,10 +8,7 @@ use std::sync::Arc;
 
 use serde_json::value::RawValue;
 
-use super::conformance::{Again, Opened};
 use super::*;
-use crate::base::error::ErrorKind;
-use crate::queue::job::{JobCounts, JobStatus};
 use batches::ModelBatch;
 
 #[derive(Clone, Copy, PartialEq, Debug)]

@@ -5,6 +5,7 @@ mod batches;
 mod claims;
 mod ends;
 mod items;
+pub(crate) mod model;
 mod processes;
 
 use std::sync::Arc;
@@ -19,9 +20,12 @@ pub(crate) use ends::*;
 pub(crate) use items::*;
 pub(crate) use processes::*;
 
-use super::*;
-use crate::base::error::ErrorKind;
-use crate::queue::job::{JobCounts, JobStatus};
+use crate::base::clock::Timestamp;
+use crate::base::error::{Error, ErrorKind};
+use crate::base::id::{JobId, ProcessId};
+use crate::queue::info::ProcessInfo;
+use crate::queue::job::{Job, JobCounts, JobStatus, ProcessState, Spent};
+use crate::queue::store::*;
 
 /// One database, opened twice.
 pub(crate) struct Opened {
@@ -200,7 +204,7 @@ macro_rules! suite {
     ($store:ident, $open:expr) => {
         mod $store {
             use super::*;
-            $crate::queue::store::conformance::suite! { @ $open;
+            $crate::testing::job_store::suite! { @ $open;
                 the_oldest_of_the_highest_priority_comes_first,
                 jobs_of_one_moment_come_in_the_order_they_were_handed_over,
                 one_in_eight_is_the_oldest_of_any_priority,
@@ -256,7 +260,7 @@ macro_rules! suite {
         $(
             #[test]
             fn $name() {
-                $crate::queue::store::conformance::$name(&$open);
+                $crate::testing::job_store::$name(&$open);
             }
         )*
     };
