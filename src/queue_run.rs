@@ -3,15 +3,16 @@
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::thread;
 use std::time::Duration;
 
-use crossbeam_channel::{RecvTimeoutError, Sender, bounded, select};
+use crossbeam_channel::{Sender, bounded, select};
 
 use crate::base::cancel::Context;
 use crate::base::error::{Error, ErrorKind};
 use crate::base::id::{JobId, ProcessId};
 use crate::base::sidecar_path::resolved;
+use crate::base::thread::spawn;
+use crate::base::warn_once::WarnOnce;
 use crate::bulk::checkpoint::{Ledger, Line, Unsaved};
 use crate::bulk::file::FileRun;
 use crate::bulk::options::{FileRunError, FileRunOptions, RunOutput, RunPlan, RunReport};
@@ -417,13 +418,10 @@ impl Turn {
 
     /// Others have the rest in hand.
     fn pause(&self) -> Result<(), StopReason> {
-        let (wake, woken) = bounded::<()>(1);
-        let _watch = self.ctx.on_cancel(move || {
-            let _ = wake.try_send(());
-        });
-        match woken.recv_timeout(LOOK) {
-            Err(RecvTimeoutError::Timeout) if !self.ctx.is_cancelled() => Ok(()),
-            _ => Err(StopReason::Cancelled),
+        self.ctx.cancel_signal().wait(LOOK);
+        match self.ctx.is_cancelled() {
+            false => Ok(()),
+            true => Err(StopReason::Cancelled),
         }
     }
 
@@ -456,17 +454,12 @@ impl Turn {
             .context(&ctx)
             .notifier(Arc::new(watch));
         let (done, ended) = bounded(1);
-        let worker = thread::Builder::new()
-            .name("batchwright-worker".to_owned())
-            .spawn(move || {
-                let _ = done.send(worker.run());
-            });
-        let worker = worker.map_err(|error| {
-            let why = format!("cannot start a thread: {error}");
-            StopReason::Fatal(Error::new(ErrorKind::Invalid, why))
-        })?;
+        let worker = spawn("batchwright-worker", move || {
+            let _ = done.send(worker.run());
+        });
+        let worker = worker.map_err(StopReason::Fatal)?;
         let mut stop = None;
-        let mut trouble = None;
+        let mut trouble = WarnOnce::default();
         let report = loop {
             select! {
                 recv(ended) -> report => break report,
@@ -477,8 +470,8 @@ impl Turn {
                 log::debug!("{error}");
             }
             match self.let_go().and_then(|()| self.collect(true)) {
-                Ok(()) => trouble = None,
-                Err(Trouble::Passing(error)) => tell(&mut trouble, &error),
+                Ok(()) => trouble.clear(),
+                Err(Trouble::Passing(error)) => trouble.warn(waiting(&error)),
                 Err(Trouble::Lasting(reason)) => {
                     stop = stop.or(Some(reason));
                     ctx.cancel();
@@ -510,12 +503,12 @@ impl Turn {
 
     /// Saves all that has come back, however long a full disk makes it wait.
     fn collect_all(&mut self) -> Result<(), StopReason> {
-        let mut trouble = None;
+        let mut trouble = WarnOnce::default();
         loop {
             match self.collect(false) {
                 Ok(()) => return Ok(()),
                 Err(Trouble::Lasting(reason)) => return Err(reason),
-                Err(Trouble::Passing(error)) => tell(&mut trouble, &error),
+                Err(Trouble::Passing(error)) => trouble.warn(waiting(&error)),
             }
             self.pause()?;
         }
@@ -586,13 +579,8 @@ impl From<Unsaved> for Trouble {
     }
 }
 
-/// Tells of each trouble once.
-fn tell(known: &mut Option<String>, error: &Error) {
-    let text = error.to_string();
-    if known.as_ref() != Some(&text) {
-        log::warn!("results wait in the queue: {text}");
-        *known = Some(text);
-    }
+fn waiting(error: &Error) -> String {
+    format!("results wait in the queue: {error}")
 }
 
 fn add(sum: &mut WorkerReport, report: &WorkerReport) {

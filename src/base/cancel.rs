@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
+use crossbeam_channel::{Receiver, bounded};
 use parking_lot::Mutex;
 
 use super::error::{Error, ErrorKind};
@@ -79,6 +80,20 @@ impl Drop for CancelHook {
         if let Some(node) = self.node.upgrade() {
             node.hooks.lock().list.retain(|(id, ..)| *id != self.id);
         }
+    }
+}
+
+/// Wakes whoever waits for something else when a context is cancelled, see [`Context::cancel_signal`].
+pub(crate) struct CancelSignal {
+    /// For a `select!` with what else is waited for.
+    pub receiver: Receiver<()>,
+    _hook: CancelHook,
+}
+
+impl CancelSignal {
+    /// Waits so long, or until the context is cancelled.
+    pub fn wait(&self, time: Duration) {
+        let _ = self.receiver.recv_timeout(time);
     }
 }
 
@@ -204,6 +219,18 @@ impl Context {
     /// quick and may be called twice.
     pub fn on_abort(&self, hook: impl Fn() + Send + Sync + 'static) -> CancelHook {
         self.node.subscribe(ABORTED, Arc::new(hook))
+    }
+
+    /// A channel that has a message once this is cancelled.
+    pub(crate) fn cancel_signal(&self) -> CancelSignal {
+        let (sender, receiver) = bounded(1);
+        let hook = self.on_cancel(move || {
+            let _ = sender.try_send(());
+        });
+        CancelSignal {
+            receiver,
+            _hook: hook,
+        }
     }
 
     /// A context that ends with this one but can be ended alone.

@@ -15,4 +15,7 @@ pub mod names;
 pub mod private;
 pub mod secret;
 pub mod sidecar_path;
+pub(crate) mod thread;
 pub mod usage;
+#[cfg(feature = "queue")]
+pub(crate) mod warn_once;

@@ -128,18 +128,10 @@ fn render(
     latency: Duration,
     result: Result<Response, Error>,
 ) -> Result<(), Error> {
-    let outcome = Outcome {
-        index: None,
-        user_data: Default::default(),
-        id: Some(named.id.clone()),
-        result,
-        attempts: u32::from(tries.calls),
-        latency,
-        provider,
-        model: named.model.clone(),
-        earlier,
-        request_hash: Some(named.request_hash.clone()),
-    };
+    let outcome = Outcome::new(Some(named.id.clone()), result)
+        .with_calls(tries.calls.into(), latency)
+        .with_asked(provider, named.model.clone(), earlier)
+        .with_request_hash(Some(named.request_hash.clone()));
     serde_json::to_writer(&mut *bytes, &outcome).map_err(|e| {
         Error::new(
             ErrorKind::Malformed,

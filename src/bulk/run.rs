@@ -14,6 +14,7 @@ use crate::base::brief::Many;
 use crate::base::cancel::Context;
 use crate::base::clock::Time;
 use crate::base::error::{Error, ErrorKind};
+use crate::base::thread::{spawn, spawn_scoped};
 use crate::engine::dispatch::{Dispatcher, ErrorPolicy, StopReason};
 use crate::engine::pack::PackLimits;
 use crate::engine::route::Tries;
@@ -32,6 +33,9 @@ use super::sinks::{Batch, Channel, Slots, outcome};
 use super::work::{Job, Sink};
 use super::{MOST_THREADS, TICK, bad_concurrency};
 use crate::engine::pack::{Pack, Packed};
+
+/// The thread that reads the items.
+const SOURCE_THREAD: &str = "batchwright-source";
 
 /// A run that ended before its work did, with everything it has. Its `Debug`, which `main` prints
 /// for a `?`, counts the outcomes and shows none.
@@ -256,10 +260,8 @@ impl<'a> Bulk<'a> {
         let (waker, woken) = Waker::new();
         let (feeder, source, tail) = Feeder::new(self.ahead(), self.pack(), waker.clone());
         thread::scope(|scope| {
-            thread::Builder::new()
-                .name("batchwright-source".to_owned())
-                .spawn_scoped(scope, move || feeder.feed(items.map(Ok)))
-                .map_err(|e| misused(format!("cannot start the source thread: {e}")))?;
+            spawn_scoped(scope, SOURCE_THREAD, move || feeder.feed(items.map(Ok)))
+                .map_err(|e| misused(e.message().to_owned()))?;
             let mut end = self.stream(source, total, (waker, woken), sink);
             let (first, unread) = tail.drain();
             if let Err(error) = &mut end {
@@ -441,10 +443,8 @@ impl Bulk<'static> {
             let total = exact(items.size_hint());
             let (waker, woken) = Waker::new();
             let (feeder, source, _) = Feeder::new(self.ahead(), self.pack(), waker.clone());
-            thread::Builder::new()
-                .name("batchwright-source".to_owned())
-                .spawn(move || feeder.feed(items.map(Ok)))
-                .map_err(|e| misused(format!("cannot start the source thread: {e}")))?;
+            spawn(SOURCE_THREAD, move || feeder.feed(items.map(Ok)))
+                .map_err(|e| misused(e.message().to_owned()))?;
             self.stream(source, total, (waker, woken), move |outcome| {
                 match tx.send(outcome) {
                     Ok(()) => ControlFlow::Continue(()),
@@ -452,9 +452,7 @@ impl Bulk<'static> {
                 }
             })
         };
-        let runner = thread::Builder::new()
-            .name("batchwright-bulk".to_owned())
-            .spawn(run);
+        let runner = spawn("batchwright-bulk", run);
         Outcomes {
             ctx,
             outcomes: Some(rx),

@@ -26,18 +26,11 @@ pub(super) fn outcome(
     now: Time,
 ) -> Outcome {
     let (provider, model) = route.asked(tries.step, request);
-    Outcome {
-        index: Some(index),
-        user_data: request.user_data.clone(),
-        id: request.id.clone(),
-        attempts: u32::from(tries.calls),
-        latency: latency(tries.first.time(), now),
-        provider: Some(provider),
-        model,
-        earlier: route.earlier(tries.trail, request),
-        request_hash: None,
-        result,
-    }
+    let earlier = route.earlier(tries.trail, request);
+    Outcome::new(request.id.clone(), result)
+        .of(index, request)
+        .with_calls(tries.calls.into(), latency(tries.first.time(), now))
+        .with_asked(Some(provider), model, earlier)
 }
 
 /// Counts the end of a pack and hands out the outcomes of its items with their places. False for the

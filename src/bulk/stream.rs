@@ -2,12 +2,12 @@
 
 use std::io::Read;
 use std::sync::Arc;
-use std::thread;
 
 use parking_lot::Mutex;
 use sha2::{Digest, Sha256};
 
-use crate::base::error::{Error, ErrorKind};
+use crate::base::error::Error;
+use crate::base::thread::spawn;
 use crate::llm::request::Request;
 
 use super::input::{Ended, StreamLines, hash_prefix};
@@ -181,10 +181,9 @@ pub(crate) fn read(
         options: *options,
         left: options.max_items.unwrap_or(usize::MAX),
     };
-    thread::Builder::new()
-        .name("batchwright-source".to_owned())
-        .spawn(move || feeder.feed(std::iter::from_fn(|| lines.next().transpose())))
-        .map_err(|e| Error::new(ErrorKind::Invalid, format!("cannot start a thread: {e}")))?;
+    spawn("batchwright-source", move || {
+        feeder.feed(std::iter::from_fn(|| lines.next().transpose()));
+    })?;
     Ok(Reading(seen))
 }
 

@@ -354,6 +354,11 @@ impl Pool<'_> {
     }
 }
 
+fn wakes(waker: &Waker) -> impl Fn() + Send + Sync + 'static {
+    let waker = waker.clone();
+    move || waker.wake()
+}
+
 /// The caller's thread: time, cancellation, deadline, ticks and the caller's own sink.
 fn wait_out<W: Work, O, S>(
     shell: &Shell<'_, W>,
@@ -364,16 +369,9 @@ fn wait_out<W: Work, O, S>(
     observer: &mut Observer<'_, W, S>,
 ) {
     let clock = setup.clock;
-    let waker = setup.waker.clone();
-    let _on_cancel = setup.ctx.on_cancel({
-        let waker = waker.clone();
-        move || waker.wake()
-    });
-    let _on_abort = setup.ctx.on_abort({
-        let waker = waker.clone();
-        move || waker.wake()
-    });
-    clock.on_jump(Box::new(move || waker.wake()));
+    let _on_cancel = setup.ctx.on_cancel(wakes(&setup.waker));
+    let _on_abort = setup.ctx.on_abort(wakes(&setup.waker));
+    clock.on_jump(Box::new(wakes(&setup.waker)));
 
     let deadline = setup.ctx.remaining().map(|left| clock.now().after(left));
     let mut grace_ends = None;
@@ -469,11 +467,8 @@ where
     R: Runner<W::Task, W::Done>,
 {
     let (waker, woken) = Waker::new();
-    let _on_cancel = ctx.on_cancel({
-        let waker = waker.clone();
-        move || waker.wake()
-    });
-    clock.on_jump(Box::new(move || waker.wake()));
+    let _on_cancel = ctx.on_cancel(wakes(&waker));
+    clock.on_jump(Box::new(wakes(&waker)));
     let mut start = Vec::new();
     if ctx.is_cancelled() {
         dispatcher.handle(Event::Stop(StopReason::Cancelled), clock.now());

@@ -14,6 +14,7 @@ use crate::base::hints::RateHints;
 use crate::base::usage::{Paid, Usage};
 
 use super::json_answer;
+use super::request::Request;
 use super::user_data::UserData;
 
 /// Why the answer ended where it did.
@@ -290,6 +291,55 @@ pub struct Outcome {
 }
 
 impl Outcome {
+    /// The end of an item of which nothing else is known: no call was made for it.
+    pub(crate) fn new(id: Option<String>, result: Result<Response, Error>) -> Self {
+        Self {
+            index: None,
+            id,
+            result,
+            attempts: 0,
+            latency: Duration::ZERO,
+            provider: None,
+            model: None,
+            earlier: Vec::new(),
+            request_hash: None,
+            user_data: UserData::default(),
+        }
+    }
+
+    /// Sets where the request stood, and what was attached to it.
+    pub(crate) fn of(mut self, index: usize, request: &Request) -> Self {
+        self.index = Some(index);
+        self.user_data = request.user_data.clone();
+        self
+    }
+
+    /// Sets how many calls were made for it, and how long that took.
+    pub(crate) fn with_calls(mut self, attempts: u32, latency: Duration) -> Self {
+        self.attempts = attempts;
+        self.latency = latency;
+        self
+    }
+
+    /// Sets who was asked last, for which model, and who was before.
+    pub(crate) fn with_asked(
+        mut self,
+        provider: Option<String>,
+        model: Option<String>,
+        earlier: Vec<EarlierProvider>,
+    ) -> Self {
+        self.provider = provider;
+        self.model = model;
+        self.earlier = earlier;
+        self
+    }
+
+    /// Sets the fingerprint of the request.
+    pub(crate) fn with_request_hash(mut self, hash: Option<String>) -> Self {
+        self.request_hash = hash;
+        self
+    }
+
     /// What was [attached](crate::Request::with_user_data) to the request, if it is of this type.
     pub fn user_data<T: Any>(&self) -> Option<&T> {
         self.user_data.get()
@@ -417,18 +467,10 @@ impl<'de> Deserialize<'de> for Outcome {
                 hints: RateHints::default(),
             }),
         };
-        Ok(Self {
-            index: None,
-            user_data: UserData::default(),
-            id: line.id,
-            result,
-            attempts: line.attempts,
-            latency: Duration::from_millis(line.latency_ms),
-            provider,
-            model: line.model,
-            earlier: line.earlier,
-            request_hash: line.request_hash,
-        })
+        Ok(Self::new(line.id, result)
+            .with_calls(line.attempts, Duration::from_millis(line.latency_ms))
+            .with_asked(provider, line.model, line.earlier)
+            .with_request_hash(line.request_hash))
     }
 }
 
@@ -454,22 +496,16 @@ mod tests {
         };
         let results = [Ok(answer), Ok(vector), Ok(other), Err(failed.clone())];
         for result in results {
-            let outcome = Outcome {
-                index: None,
-                user_data: UserData::default(),
-                id: Some("a".to_owned()),
-                result,
-                attempts: 2,
-                latency: Duration::from_millis(17),
-                provider: Some("openai".to_owned()),
-                model: Some("m".to_owned()),
-                earlier: vec![EarlierProvider {
-                    provider: "groq".to_owned(),
-                    model: None,
-                    error: failed.clone(),
-                }],
-                request_hash: Some("h".to_owned()),
+            let earlier = EarlierProvider {
+                provider: "groq".to_owned(),
+                model: None,
+                error: failed.clone(),
             };
+            let (provider, model) = (Some("openai".to_owned()), Some("m".to_owned()));
+            let outcome = Outcome::new(Some("a".to_owned()), result)
+                .with_calls(2, Duration::from_millis(17))
+                .with_asked(provider, model, vec![earlier])
+                .with_request_hash(Some("h".to_owned()));
             let line = serde_json::to_string(&outcome).unwrap();
             let read: Outcome = serde_json::from_str(&line).unwrap();
             assert_eq!(serde_json::to_string(&read).unwrap(), line);

@@ -1,7 +1,6 @@
 //! The batch strategy for a program that waits: through a queue that outlives it.
 
 use std::collections::{HashMap, VecDeque};
-use std::time::Duration;
 
 use crate::base::error::{Error, ErrorKind};
 use crate::base::id::{JobId, ProcessId};
@@ -183,21 +182,15 @@ fn outcomes(
     }
     let missing = slots.iter().filter(|slot| slot.is_none()).count();
     let outcomes = slots.into_iter().zip(requests).enumerate();
-    let outcomes = outcomes.map(|(index, (slot, request))| Outcome {
-        index: Some(index),
-        user_data: request.user_data.clone(),
-        ..slot.unwrap_or_else(|| Outcome {
-            index: None,
-            user_data: Default::default(),
-            id: request.id.clone(),
-            result: Err(Error::cancelled()),
-            attempts: 0,
-            latency: Duration::ZERO,
-            provider: None,
-            model: request.model.clone(),
-            earlier: Vec::new(),
-            request_hash: None,
-        })
+    let outcomes = outcomes.map(|(index, (slot, request))| {
+        let never_sent = || {
+            Outcome::new(request.id.clone(), Err(Error::cancelled())).with_asked(
+                None,
+                request.model.clone(),
+                Vec::new(),
+            )
+        };
+        slot.unwrap_or_else(never_sent).of(index, request)
     });
     Ok((outcomes.collect(), missing))
 }

@@ -4,7 +4,6 @@
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::thread;
 use std::time::Duration;
 
 use crossbeam_channel::{RecvTimeoutError, bounded};
@@ -15,6 +14,7 @@ use crate::base::brief::{Bytes, FieldIf, Name};
 use crate::base::cancel::Context;
 use crate::base::error::{Error, ErrorKind};
 use crate::base::id::{JobId, ProcessId};
+use crate::base::thread::spawn;
 use crate::engine::run::panicked;
 
 use super::job::Job;
@@ -177,15 +177,9 @@ impl Handler {
                 }
             }
         };
-        thread::Builder::new()
-            .name(format!("batchwright-{kind}"))
-            .spawn(call)
-            .map_err(|error| {
-                Error::new(
-                    ErrorKind::Transient,
-                    format!("cannot start a thread: {error}"),
-                )
-            })?;
+        // It may be tried again once the system has a thread to give.
+        spawn(format!("batchwright-{kind}"), call)
+            .map_err(|error| Error::new(ErrorKind::Transient, error.message()))?;
         match end.recv_timeout(limit) {
             Ok(result) => result,
             Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => {
@@ -233,11 +227,7 @@ mod tests {
         assert!(error.message().contains("oh no"));
 
         let waits = Handler::new(|_: &RunningJob, ctx: &Context| -> Result<(), Error> {
-            let (wake, woken) = bounded(1);
-            let _on_cancel = ctx.on_cancel(move || {
-                let _ = wake.try_send(());
-            });
-            let _ = woken.recv();
+            let _ = ctx.cancel_signal().receiver.recv();
             Err(Error::cancelled())
         });
         let waits = waits.within(Duration::from_secs(10));

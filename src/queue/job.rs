@@ -371,18 +371,11 @@ impl JobResult {
         let id = id.unwrap_or_else(|| self.job_id.to_string());
         let error = self.error.clone();
         let line = match (built_in && made.is_none(), error) {
-            (true, Some(error)) => serde_json::to_string(&Outcome {
-                index: None,
-                user_data: Default::default(),
-                id: Some(id),
-                result: Err(error),
-                attempts: self.attempts,
-                latency: Duration::ZERO,
-                provider: None,
-                model: None,
-                earlier: Vec::new(),
-                request_hash: self.request_hash.clone(),
-            }),
+            (true, Some(error)) => serde_json::to_string(
+                &Outcome::new(Some(id), Err(error))
+                    .with_calls(self.attempts, Duration::ZERO)
+                    .with_request_hash(self.request_hash.clone()),
+            ),
             (_, error) => serde_json::to_string(&HostLine {
                 id: &id,
                 success: self.is_success(),

@@ -8,6 +8,7 @@ use std::time::Duration;
 use crossbeam_channel::{Receiver, RecvTimeoutError};
 
 use crate::base::error::Error;
+use crate::base::warn_once::WarnOnce;
 
 use super::controls::Controls;
 use super::due_times::DueTimes;
@@ -82,18 +83,14 @@ fn scale(controls: &Controls, meter: &mut Meter) {
 
 /// Says each trouble once, and not twice a second.
 #[derive(Default)]
-struct Troubles(Option<String>);
+struct Troubles(WarnOnce);
 
 impl Troubles {
     fn note<T>(&mut self, doing: &str, result: Result<T, Error>) -> Option<T> {
         match result {
             Ok(value) => Some(value),
             Err(error) => {
-                let text = format!("cannot {doing} the queue: {error}");
-                if self.0.as_ref() != Some(&text) {
-                    log::warn!("{text}");
-                    self.0 = Some(text);
-                }
+                self.0.warn(format!("cannot {doing} the queue: {error}"));
                 None
             }
         }

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use crate::base::clock::Time;
 use crate::base::id::ProcessId;
+use crate::base::warn_once::WarnOnce;
 use crate::observe::progress::{Phase, ProgressNotifier};
 
 use super::batch::BatchInfo;
@@ -46,7 +47,7 @@ pub(crate) struct ProgressReporter {
     batches_looked_at: Option<Time>,
     /// What was last told to be in the way: the trouble, whether a server loads, whether it stops.
     obstacle: (Option<String>, bool, bool),
-    stuck: Option<String>,
+    stuck: WarnOnce,
 }
 
 impl ProgressReporter {
@@ -65,7 +66,7 @@ impl ProgressReporter {
             batches: Vec::new(),
             batches_looked_at: None,
             obstacle: (None, false, false),
-            stuck: None,
+            stuck: WarnOnce::default(),
         };
         reporter.report(Snapshot {
             changed: Vec::new(),
@@ -79,12 +80,12 @@ impl ProgressReporter {
     }
 
     pub(crate) fn report(&mut self, mut snapshot: Snapshot) {
-        if let Some(why) = &snapshot.stuck
-            && self.stuck != snapshot.stuck
-        {
-            log::warn!("{why}; nothing new is started until it works");
+        match &snapshot.stuck {
+            Some(why) => self
+                .stuck
+                .warn(format!("{why}; nothing new is started until it works")),
+            None => self.stuck.clear(),
         }
-        self.stuck = snapshot.stuck.take();
         let Some(notifier) = self.notifier.clone() else {
             return;
         };

@@ -206,18 +206,10 @@ pub(crate) struct Said {
 
 /// The result line of a job.
 pub(crate) fn render(claimed: &ClaimedJob, said: Said) -> Result<Box<RawValue>, Error> {
-    let outcome = Outcome {
-        index: None,
-        user_data: Default::default(),
-        id: Some(claimed.name()),
-        result: said.result,
-        attempts: said.attempts,
-        latency: said.latency,
-        provider: Some(said.provider),
-        model: said.model,
-        earlier: said.earlier,
-        request_hash: claimed.request_hash.clone(),
-    };
+    let outcome = Outcome::new(Some(claimed.name()), said.result)
+        .with_calls(said.attempts, said.latency)
+        .with_asked(Some(said.provider), said.model, said.earlier)
+        .with_request_hash(claimed.request_hash.clone());
     to_raw_value(&outcome).map_err(|error| {
         Error::new(
             ErrorKind::Malformed,

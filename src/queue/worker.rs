@@ -8,8 +8,9 @@ use std::time::Duration;
 use parking_lot::Mutex;
 
 use crate::base::cancel::Context;
-use crate::base::error::{Error, ErrorKind};
+use crate::base::error::Error;
 use crate::base::id::ProcessId;
+use crate::base::thread::spawn;
 use crate::engine::dispatch::ErrorPolicy;
 use crate::engine::route::RetryPolicy;
 use crate::engine::run::Waker;
@@ -253,15 +254,7 @@ impl Worker {
             ..self
         }
         .register()?;
-        let thread = thread::Builder::new()
-            .name("batchwright-worker".to_owned())
-            .spawn(move || life.run())
-            .map_err(|error| {
-                Error::new(
-                    ErrorKind::Invalid,
-                    format!("cannot start a thread: {error}"),
-                )
-            })?;
+        let thread = spawn("batchwright-worker", move || life.run())?;
         Ok(RunningWorker {
             ctx,
             controls,

@@ -1,6 +1,5 @@
 //! The life of a worker: on its store's list, at work, and off the list again, whatever happens.
 
-use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
@@ -11,7 +10,8 @@ use parking_lot::Mutex;
 
 use crate::base::cancel::Context;
 use crate::base::clock::Time;
-use crate::base::error::{Error, ErrorKind};
+use crate::base::error::Error;
+use crate::base::thread::spawn_scoped;
 use crate::engine::dispatch::{Dispatcher, Options, StopReason};
 use crate::engine::jitter::Jitter;
 use crate::engine::pack::Pack;
@@ -127,14 +127,9 @@ impl WorkerRun {
             let longest = self.plan.retry.longest_wait();
             let due_times = DueTimes::new(self.registration.worker, longest, &*controls.clock);
             let upkeep = || maintenance::maintain(store, controls, due_times, &stop);
-            let spawned = thread::Builder::new()
-                .name("batchwright-upkeep".to_owned())
-                .spawn_scoped(scope, upkeep);
+            spawn_scoped(scope, "batchwright-upkeep", upkeep)?;
             let _minding = minding;
-            match spawned {
-                Ok(_) => self.run_with_poller(),
-                Err(error) => Err(no_thread(&error)),
-            }
+            self.run_with_poller()
         })
     }
 
@@ -176,10 +171,7 @@ impl WorkerRun {
             };
             let poller = Poller::new(begin);
             let _polling = polling;
-            thread::Builder::new()
-                .name("batchwright-batches".to_owned())
-                .spawn_scoped(scope, move || poller.run(&stop))
-                .map_err(|error| no_thread(&error))?;
+            spawn_scoped(scope, "batchwright-batches", move || poller.run(&stop))?;
             self.turn()
         })?;
         Ok(self.with_batches(report))
@@ -304,11 +296,6 @@ impl WorkerRun {
     }
 }
 
-fn no_thread(error: &io::Error) -> Error {
-    let why = format!("cannot start a thread: {error}");
-    Error::new(ErrorKind::Invalid, why)
-}
-
 fn snapshot(dispatcher: &Dispatcher<StoreWork>, controls: &Controls, now: Time) -> Snapshot {
     let in_flight = dispatcher.counters().in_flight;
     let permits = controls.permits.load(Ordering::SeqCst);
@@ -345,6 +332,7 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
+    use crate::base::error::ErrorKind;
     use crate::base::id::ProcessId;
     use crate::base::usage::Usage;
     use crate::llm::client::LlmClient;

@@ -2,7 +2,6 @@
 
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::bounded;
 use serde::Serialize;
 
 use crate::base::cancel::Context;
@@ -104,16 +103,13 @@ impl ProviderStatus {
     /// When the context ends the wait.
     pub fn once_loaded(mut self, ctx: &Context) -> Result<Self, Error> {
         let deadline = Instant::now() + PATIENCE;
-        let (wake, woken) = bounded(1);
-        let _on_cancel = ctx.on_cancel(move || {
-            let _ = wake.try_send(());
-        });
+        let cancelled = ctx.cancel_signal();
         while self.is_loading() && Instant::now() < deadline {
             ctx.check()?;
             let wait = ctx
                 .remaining()
                 .map_or(LOOK_EVERY, |left| left.min(LOOK_EVERY));
-            let _ = woken.recv_timeout(wait);
+            cancelled.wait(wait);
             ctx.check()?;
             self = self.looked_at_again(&|name| std::env::var(name).ok())?;
         }
