@@ -1,8 +1,8 @@
 //! For tests of programs that use this crate: a client with a script, a clock moved by hand, and
 //! waits for events instead of sleeps.
 
-#[cfg(all(test, feature = "queue"))]
-pub(crate) mod job_store;
+#[cfg(feature = "queue")]
+pub mod job_store;
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicU64, Ordering};

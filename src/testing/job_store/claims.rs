@@ -2,7 +2,7 @@
 
 use super::*;
 
-pub(crate) fn the_oldest_of_the_highest_priority_comes_first(open: Open<'_>) {
+pub(super) fn the_oldest_of_the_highest_priority_comes_first(open: Open<'_>) {
     let db = open();
     let process = ProcessId::new();
     let wave = |priority: u8, name: &str, now| {
@@ -18,7 +18,7 @@ pub(crate) fn the_oldest_of_the_highest_priority_comes_first(open: Open<'_>) {
     db.sound();
 }
 
-pub(crate) fn jobs_of_one_moment_come_in_the_order_they_were_handed_over(open: Open<'_>) {
+pub(super) fn jobs_of_one_moment_come_in_the_order_they_were_handed_over(open: Open<'_>) {
     let db = open();
     let names: Vec<String> = (0..40).map(|n| n.to_string()).collect();
     enqueue(db.store(), names.iter().map(|name| job(name)).collect());
@@ -30,7 +30,7 @@ pub(crate) fn jobs_of_one_moment_come_in_the_order_they_were_handed_over(open: O
     assert_eq!(named(&given), names);
 }
 
-pub(crate) fn one_in_eight_is_the_oldest_of_any_priority(open: Open<'_>) {
+pub(super) fn one_in_eight_is_the_oldest_of_any_priority(open: Open<'_>) {
     let db = open();
     let process = ProcessId::new();
     db.store()
@@ -50,7 +50,7 @@ pub(crate) fn one_in_eight_is_the_oldest_of_any_priority(open: Open<'_>) {
     );
 }
 
-pub(crate) fn a_closed_lane_holds_up_no_other(open: Open<'_>) {
+pub(super) fn a_closed_lane_holds_up_no_other(open: Open<'_>) {
     let db = open();
     let lanes = ["full", "some", "full", "some", "free", "some", "free"];
     enqueue(
@@ -78,7 +78,7 @@ pub(crate) fn a_closed_lane_holds_up_no_other(open: Open<'_>) {
     assert!(!rest.more);
 }
 
-pub(crate) fn a_claim_tells_when_the_next_job_comes_due(open: Open<'_>) {
+pub(super) fn a_claim_tells_when_the_next_job_comes_due(open: Open<'_>) {
     let db = open();
     let process = enqueue(db.store(), jobs(&["a", "b"]));
     let worker = db.worker();
@@ -106,7 +106,7 @@ pub(crate) fn a_claim_tells_when_the_next_job_comes_due(open: Open<'_>) {
     assert_eq!(db.counts(process).in_progress, 2);
 }
 
-pub(crate) fn a_worker_may_ask_for_some_processes_only(open: Open<'_>) {
+pub(super) fn a_worker_may_ask_for_some_processes_only(open: Open<'_>) {
     let db = open();
     let first = enqueue(db.store(), jobs(&["a", "b"]));
     let second = enqueue(db.store(), jobs(&["c", "d"]));
@@ -122,7 +122,7 @@ pub(crate) fn a_worker_may_ask_for_some_processes_only(open: Open<'_>) {
     );
 }
 
-pub(crate) fn a_job_comes_with_all_that_was_handed_over(open: Open<'_>) {
+pub(super) fn a_job_comes_with_all_that_was_handed_over(open: Open<'_>) {
     let db = open();
     let process = ProcessId::new();
     let full = Job::raw("kind", json("[1, \"ä\"]"))
@@ -168,7 +168,7 @@ pub(crate) fn a_job_comes_with_all_that_was_handed_over(open: Open<'_>) {
     assert!(db.store().job(JobId::from_bytes(other)).unwrap().is_none());
 }
 
-pub(crate) fn what_a_dead_worker_had_is_taken_over(open: Open<'_>) {
+pub(super) fn what_a_dead_worker_had_is_taken_over(open: Open<'_>) {
     let mut db = open();
     let process = enqueue(db.store(), jobs(&["a", "b"]));
     let dead = db.worker();
@@ -192,7 +192,7 @@ pub(crate) fn what_a_dead_worker_had_is_taken_over(open: Open<'_>) {
     db.sound();
 }
 
-pub(crate) fn what_a_worker_had_that_retires_goes_back_untouched(open: Open<'_>) {
+pub(super) fn what_a_worker_had_that_retires_goes_back_untouched(open: Open<'_>) {
     let db = open();
     enqueue(db.store(), jobs(&["a"]));
     let worker = db.worker();
@@ -213,7 +213,7 @@ pub(crate) fn what_a_worker_had_that_retires_goes_back_untouched(open: Open<'_>)
     db.sound();
 }
 
-pub(crate) fn a_job_that_kills_its_workers_fails_at_the_fifth(open: Open<'_>) {
+pub(super) fn a_job_that_kills_its_workers_fails_at_the_fifth(open: Open<'_>) {
     let mut db = open();
     let process = enqueue(db.store(), jobs(&["killer"]));
     for crash in 1..=MAX_CRASHES {
@@ -221,8 +221,7 @@ pub(crate) fn a_job_that_kills_its_workers_fails_at_the_fifth(open: Open<'_>) {
         assert_eq!(victim.one().crashes, crash - 1);
         db.one = None;
         assert_eq!(db.two.reclaim(T).unwrap(), 1);
-        let next = (open_again(&db))();
-        db.one = Some(next);
+        db.reopen();
     }
     let outcome = peek(&*db.two, process).remove(0).result;
     assert_eq!(outcome.status, JobStatus::Failed);
@@ -232,7 +231,7 @@ pub(crate) fn a_job_that_kills_its_workers_fails_at_the_fifth(open: Open<'_>) {
     assert_eq!(Hand::new(&*db.two).one().crashes, 0);
 }
 
-pub(crate) fn a_suspect_runs_alone(open: Open<'_>) {
+pub(super) fn a_suspect_runs_alone(open: Open<'_>) {
     let mut db = open();
     enqueue(
         db.store(),
@@ -243,8 +242,7 @@ pub(crate) fn a_suspect_runs_alone(open: Open<'_>) {
         assert_eq!(named(&[victim.one()]), ["suspect"]);
         db.one = None;
         db.two.reclaim(T).unwrap();
-        let next = (open_again(&db))();
-        db.one = Some(next);
+        db.reopen();
     }
     enqueue(&*db.two, vec![job("first").priority(7)]);
     let worker = db.worker();
@@ -262,7 +260,7 @@ pub(crate) fn a_suspect_runs_alone(open: Open<'_>) {
     db.sound();
 }
 
-pub(crate) fn two_handles_never_give_one_job_twice(open: Open<'_>) {
+pub(super) fn two_handles_never_give_one_job_twice(open: Open<'_>) {
     let db = open();
     let process = enqueue(db.store(), (0..300).map(|n| job(&n.to_string())).collect());
     let one = db.one.clone().unwrap();

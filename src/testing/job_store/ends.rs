@@ -2,7 +2,7 @@
 
 use super::*;
 
-pub(crate) fn a_late_failure_overwrites_nothing(open: Open<'_>) {
+pub(super) fn a_late_failure_overwrites_nothing(open: Open<'_>) {
     let db = open();
     let process = enqueue(db.store(), jobs(&["a"]));
     let (slow, quick) = (db.worker(), Hand::new(&*db.two));
@@ -23,7 +23,7 @@ pub(crate) fn a_late_failure_overwrites_nothing(open: Open<'_>) {
     db.sound();
 }
 
-pub(crate) fn a_late_success_is_never_thrown_away(open: Open<'_>) {
+pub(super) fn a_late_success_is_never_thrown_away(open: Open<'_>) {
     let db = open();
     let process = enqueue(db.store(), jobs(&["a", "b"]));
     let (slow, quick) = (db.worker(), Hand::new(&*db.two));
@@ -43,7 +43,7 @@ pub(crate) fn a_late_success_is_never_thrown_away(open: Open<'_>) {
     db.sound();
 }
 
-pub(crate) fn a_success_after_the_end_is_refused(open: Open<'_>) {
+pub(super) fn a_success_after_the_end_is_refused(open: Open<'_>) {
     let db = open();
     let process = enqueue(db.store(), jobs(&["a"]));
     let worker = db.worker();
@@ -56,7 +56,7 @@ pub(crate) fn a_success_after_the_end_is_refused(open: Open<'_>) {
     assert_eq!(error.kind(), ErrorKind::Cancelled);
 }
 
-pub(crate) fn a_snoozed_job_keeps_its_place(open: Open<'_>) {
+pub(super) fn a_snoozed_job_keeps_its_place(open: Open<'_>) {
     let db = open();
     enqueue(db.store(), jobs(&["a", "b"]));
     let worker = db.worker();
@@ -77,7 +77,7 @@ pub(crate) fn a_snoozed_job_keeps_its_place(open: Open<'_>) {
     assert_eq!((later[0].attempt, later[0].due_at), (0, at(9)));
 }
 
-pub(crate) fn a_retry_brings_back_what_it_left(open: Open<'_>) {
+pub(super) fn a_retry_brings_back_what_it_left(open: Open<'_>) {
     let db = open();
     enqueue(db.store(), vec![job("a").lane("model")]);
     let worker = db.worker();
@@ -106,7 +106,7 @@ pub(crate) fn a_retry_brings_back_what_it_left(open: Open<'_>) {
     );
 }
 
-pub(crate) fn outcomes_are_read_in_order_and_deleted_when_acknowledged(open: Open<'_>) {
+pub(super) fn outcomes_are_read_in_order_and_deleted_when_acknowledged(open: Open<'_>) {
     let db = open();
     let process = enqueue(db.store(), jobs(&["a", "b", "c", "d"]));
     let worker = db.worker();
@@ -154,7 +154,7 @@ pub(crate) fn outcomes_are_read_in_order_and_deleted_when_acknowledged(open: Ope
     db.sound();
 }
 
-pub(crate) fn an_unsealed_process_outlives_its_outcomes(open: Open<'_>) {
+pub(super) fn an_unsealed_process_outlives_its_outcomes(open: Open<'_>) {
     let db = open();
     let process = enqueue(db.store(), jobs(&["a"]));
     let worker = db.worker();
@@ -179,7 +179,7 @@ pub(crate) fn an_unsealed_process_outlives_its_outcomes(open: Open<'_>) {
     );
 }
 
-pub(crate) fn what_was_spent_adds_up(open: Open<'_>) {
+pub(super) fn what_was_spent_adds_up(open: Open<'_>) {
     let db = open();
     enqueue(db.store(), jobs(&["a", "b", "c"]));
     let worker = db.worker();

@@ -3,7 +3,7 @@
 use super::batches::lane;
 use super::*;
 
-pub(crate) fn what_waits_is_told_in_the_order_of_claims(open: Open<'_>) {
+pub(super) fn what_waits_is_told_in_the_order_of_claims(open: Open<'_>) {
     let db = open();
     let store = db.store();
     let insert = |process, jobs: Vec<Job>, sealed, now| {
@@ -56,14 +56,14 @@ pub(crate) fn what_waits_is_told_in_the_order_of_claims(open: Open<'_>) {
     ];
     assert_eq!(told("test", &[], at(5)), expected);
     db.two.cancel(late, T).unwrap();
-    (db.abandon_after)(0);
-    store.cancel(high, T).unwrap_err();
+    db.abandon_after(0);
+    db.is_abandoned(store.cancel(high, T));
     assert!(told("test", &[], at(5)).is_empty());
     let none = store.fill_batch(worker.id, half, None, 9, 9_999, at(5));
     assert_eq!(none.unwrap(), BatchFill::default(), "what is decided holds");
 }
 
-pub(crate) fn what_a_process_holds_is_told_job_by_job(open: Open<'_>) {
+pub(super) fn what_a_process_holds_is_told_job_by_job(open: Open<'_>) {
     let db = open();
     let first = vec![
         job("a").request_hash("1"),
@@ -102,7 +102,7 @@ pub(crate) fn what_a_process_holds_is_told_job_by_job(open: Open<'_>) {
     assert!(db.two.items(ProcessId::new(), None, 9).unwrap().is_empty());
 }
 
-pub(crate) fn single_jobs_are_cancelled_while_they_wait(open: Open<'_>) {
+pub(super) fn single_jobs_are_cancelled_while_they_wait(open: Open<'_>) {
     let db = open();
     let names = ["done", "out", "runs", "w1", "w2", "w3", "w4"];
     let process = enqueue(db.store(), jobs(&names));
@@ -120,7 +120,9 @@ pub(crate) fn single_jobs_are_cancelled_while_they_wait(open: Open<'_>) {
         .iter()
         .map(|item| item.job_id)
         .collect();
-    let foreign = JobId(uuid::Uuid::from_u128(ids[6].0.as_u128() ^ 1 << 64));
+    let mut foreign = ids[6].bytes();
+    foreign[7] ^= 1;
+    let foreign = JobId::from_bytes(foreign);
     let mut wanted = ids.clone();
     wanted[6] = foreign;
     wanted.push(ids[3]);
@@ -133,9 +135,9 @@ pub(crate) fn single_jobs_are_cancelled_while_they_wait(open: Open<'_>) {
     db.store().seal(process, T).unwrap();
     assert_eq!(named(&worker.claim(9, T)), ["w4"]);
     // What is being put back is put back first.
-    (db.abandon_after)(1);
-    db.store().retry_failed(process, T).unwrap_err();
-    (db.abandon_after)(i64::MAX);
+    db.abandon_after(1);
+    db.is_abandoned(db.store().retry_failed(process, T));
+    db.abandon_after(None);
     db.two.chore(T).unwrap();
     let told = db.store().cancel_jobs(&ids[3..], T).unwrap();
     while db.two.chore(T).unwrap() {}

@@ -1,11 +1,44 @@
-//! What every store of jobs must do, as tests that know nothing of any database: two handles on one
-//! are all they need. [`suite!`] runs them against a store.
+//! The contract of a [`JobStore`], as checks that any store can be put to.
+//!
+//! A store under test is a [`TestDatabase`]: how a handle on it is opened. Each check makes a new one, opens
+//! it twice, as two processes would, and panics where the store breaks a rule. [`suite!`] makes a test of
+//! each check; [`random_operations`] compares thousands of operations with a model of a store.
+//!
+//! ```
+//! use std::sync::Arc;
+//! use batchwright::queue::{SqliteOptions, SqliteStore};
+//! use batchwright::testing::job_store::{self, TestDatabase};
+//!
+//! fn database() -> TestDatabase {
+//!     let folder = tempfile::tempdir().unwrap();
+//!     let path = folder.path().join("jobs.db");
+//!     TestDatabase::new(move || {
+//!         let _lives_as_long_as_this = &folder;
+//!         Arc::new(SqliteStore::open(&path, SqliteOptions::default()).unwrap())
+//!     })
+//! }
+//!
+//! // In a file of tests: tests named `jobs_in_sqlite::a_suspect_runs_alone`, …
+//! job_store::suite!(jobs_in_sqlite, database);
+//!
+//! # fn main() {
+//! // One of them, or all in one test:
+//! job_store::check("a_snoozed_job_keeps_its_place", database);
+//! # if false {
+//! job_store::check_all(database);
+//! job_store::random_operations(1, 1_500, database);
+//! # }
+//! # }
+//! ```
+//!
+//! A store that another process can reach is to be tested so, too: a process that dies is more than a
+//! handle that is dropped.
 
 mod batches;
 mod claims;
 mod ends;
 mod items;
-pub(crate) mod model;
+mod model;
 mod processes;
 
 use std::sync::Arc;
@@ -14,11 +47,11 @@ use std::time::Duration;
 
 use serde_json::value::RawValue;
 
-pub(crate) use batches::*;
-pub(crate) use claims::*;
-pub(crate) use ends::*;
-pub(crate) use items::*;
-pub(crate) use processes::*;
+use batches::*;
+use claims::*;
+use ends::*;
+use items::*;
+use processes::*;
 
 use crate::base::clock::Timestamp;
 use crate::base::error::{Error, ErrorKind};
@@ -27,19 +60,114 @@ use crate::queue::info::ProcessInfo;
 use crate::queue::job::{Job, JobCounts, JobStatus, ProcessState, Spent};
 use crate::queue::store::*;
 
+#[doc(inline)]
+pub use crate::job_store_suite as suite;
+
+/// A new and empty database of a store under test.
+pub struct TestDatabase {
+    open: Box<dyn Fn() -> Arc<dyn JobStore>>,
+    abandon: Option<Box<dyn Fn(Option<u64>)>>,
+}
+
+impl TestDatabase {
+    /// A database on which the closure opens a handle, as a process of its own would: what the handles have
+    /// in common is in the database alone. A handle that is dropped stands for a process that died, and its
+    /// workers with it.
+    pub fn new(open: impl Fn() -> Arc<dyn JobStore> + 'static) -> Self {
+        Self {
+            open: Box::new(open),
+            abandon: None,
+        }
+    }
+
+    /// For stores that carry out in several transactions what concerns all jobs of a process or batch.
+    /// After the closure was called with a number, the handle that was opened last carries out so many
+    /// more of them, each of two jobs at most, and then fails its call; with `None` it goes on as ever.
+    /// Another handle is expected to finish what was left. Default: each call is one transaction, and no
+    /// check wants it abandoned.
+    pub fn abandons(mut self, after: impl Fn(Option<u64>) + 'static) -> Self {
+        self.abandon = Some(Box::new(after));
+        self
+    }
+}
+
+/// Puts a store to one check, by its name in [`names`].
+///
+/// # Panics
+/// When the store breaks the rule, or there is no check of that name.
+pub fn check(name: &str, new: impl Fn() -> TestDatabase) {
+    let found = CHECKS.iter().find(|(known, _)| *known == name);
+    let (_, run) = found.unwrap_or_else(|| panic!("there is no check {name:?}"));
+    run(&|| Opened::new(new()));
+}
+
+/// Puts a store to all checks, one after the other. [`suite!`] makes them tests of their own.
+///
+/// # Panics
+/// When the store breaks a rule; which one is printed before.
+pub fn check_all(new: impl Fn() -> TestDatabase) {
+    for (name, run) in CHECKS {
+        println!("job_store::check({name:?}, …)");
+        run(&|| Opened::new(new()));
+    }
+}
+
+/// The names of all checks: each is a rule that a store must keep.
+pub fn names() -> impl Iterator<Item = &'static str> {
+    CHECKS.iter().map(|(name, _)| *name)
+}
+
+/// Carries out random operations on a store and on a model of it, and compares the two after each. The
+/// same seed makes the same operations, as far as the store answers the same.
+///
+/// # Panics
+/// When the store differs from the model.
+pub fn random_operations(seed: u64, operations: u32, new: impl Fn() -> TestDatabase) {
+    model::run(Opened::new(new()), seed, operations);
+}
+
 /// One database, opened twice.
-pub(crate) struct Opened {
-    pub one: Option<Arc<dyn JobStore>>,
-    pub two: Arc<dyn JobStore>,
-    /// After this many chunks of two jobs the first handle abandons what it carries out.
-    pub abandon_after: Box<dyn Fn(i64)>,
-    /// What the database lies in.
-    pub _keep: Box<dyn std::any::Any>,
+struct Opened {
+    one: Option<Arc<dyn JobStore>>,
+    two: Arc<dyn JobStore>,
+    database: TestDatabase,
 }
 
 type Open<'a> = &'a dyn Fn() -> Opened;
+type Run = fn(Open<'_>);
 
 impl Opened {
+    fn new(database: TestDatabase) -> Self {
+        let two = (database.open)();
+        Self {
+            one: Some((database.open)()),
+            two,
+            database,
+        }
+    }
+
+    /// Another process takes the place of the first, which died.
+    fn reopen(&mut self) {
+        self.one = Some((self.database.open)());
+    }
+
+    /// True when calls can be abandoned halfway.
+    fn abandons(&self) -> bool {
+        self.database.abandon.is_some()
+    }
+
+    /// After this many pieces of two jobs the first handle abandons what it carries out, if it can.
+    fn abandon_after(&self, pieces: impl Into<Option<u64>>) {
+        if let Some(abandon) = &self.database.abandon {
+            abandon(pieces.into());
+        }
+    }
+
+    /// It was abandoned, unless nothing can be.
+    fn is_abandoned<T: std::fmt::Debug>(&self, done: Result<T, Error>) {
+        assert_eq!(done.is_err(), self.abandons(), "{done:?}");
+    }
+
     fn store(&self) -> &dyn JobStore {
         self.one.as_deref().unwrap()
     }
@@ -190,79 +318,81 @@ fn statuses(store: &dyn JobStore, process: ProcessId) -> Vec<JobStatus> {
         .collect()
 }
 
-/// Another handle on the same database.
-fn open_again(db: &Opened) -> impl Fn() -> Arc<dyn JobStore> {
-    let again = db._keep.downcast_ref::<Again>().unwrap();
-    || (again.0)()
-}
-
-/// How a database is opened once more.
-pub(crate) struct Again(pub Box<dyn Fn() -> Arc<dyn JobStore>>);
-
-/// Runs everything against a store.
-macro_rules! suite {
-    ($store:ident, $open:expr) => {
-        mod $store {
+/// Makes a test of each check: `suite!(name, new)`, where `new` makes a [`TestDatabase`](
+/// crate::testing::job_store::TestDatabase). The tests stand in a module of that name.
+#[doc(hidden)]
+#[macro_export]
+macro_rules! job_store_suite {
+    ($module:ident, $new:expr) => {
+        mod $module {
+            #[allow(unused_imports)]
             use super::*;
-            $crate::testing::job_store::suite! { @ $open;
-                the_oldest_of_the_highest_priority_comes_first,
-                jobs_of_one_moment_come_in_the_order_they_were_handed_over,
-                one_in_eight_is_the_oldest_of_any_priority,
-                a_closed_lane_holds_up_no_other,
-                a_claim_tells_when_the_next_job_comes_due,
-                a_worker_may_ask_for_some_processes_only,
-                a_job_comes_with_all_that_was_handed_over,
-                what_a_dead_worker_had_is_taken_over,
-                what_a_worker_had_that_retires_goes_back_untouched,
-                a_late_failure_overwrites_nothing,
-                a_late_success_is_never_thrown_away,
-                a_success_after_the_end_is_refused,
-                nothing_unsealed_is_started,
-                a_seal_is_carried_out_by_whoever_lives,
-                a_snoozed_job_keeps_its_place,
-                a_retry_brings_back_what_it_left,
-                a_job_that_kills_its_workers_fails_at_the_fifth,
-                a_suspect_runs_alone,
-                cancelled_work_is_not_started_and_not_tried_again,
-                a_dead_workers_jobs_of_a_cancelled_process_are_cancelled,
-                a_cancellation_holds_from_its_decision_on,
-                failed_and_cancelled_jobs_can_be_put_back,
-                what_is_retried_is_counted,
-                a_deleted_process_leaves_nothing,
-                what_is_told_of_a_process_stays_with_it,
-                outcomes_are_read_in_order_and_deleted_when_acknowledged,
-                an_unsealed_process_outlives_its_outcomes,
-                what_was_spent_adds_up,
-                who_waits_for_work_is_woken,
-                the_version_tells_of_others_writes,
-                a_hundred_threads_enqueue_and_each_gets_its_own,
-                two_handles_never_give_one_job_twice,
-                a_check_finds_what_is_odd,
-                due_times_follow_a_clock_that_is_set_back,
-                what_waits_is_told_in_the_order_of_claims,
-                a_batch_takes_what_is_due_up_to_its_size,
-                jobs_of_a_batch_come_with_all_that_was_handed_over,
-                a_batch_outlives_its_owner,
-                only_its_owner_changes_a_batch,
-                jobs_in_a_batch_end_as_others_do,
-                what_is_at_a_provider_outlives_a_cancellation,
-                a_batch_outlives_its_process,
-                a_batch_is_split,
-                what_is_given_back_keeps_its_place,
-                a_closed_batch_gives_back_what_is_left,
-                two_never_get_one_job,
-                what_a_process_holds_is_told_job_by_job,
-                single_jobs_are_cancelled_while_they_wait,
-            }
+            $crate::job_store_suite! { @each tests [$new] }
         }
     };
-    (@ $open:expr; $($name:ident),* $(,)?) => {
+    (@tests [$new:expr] $($name:ident)*) => {
         $(
             #[test]
             fn $name() {
-                $crate::testing::job_store::$name(&$open);
+                $crate::testing::job_store::check(stringify!($name), $new);
             }
         )*
     };
+    (@table [] $($name:ident)*) => {
+        &[$((stringify!($name), $name)),*]
+    };
+    (@each $rule:ident $arguments:tt) => {
+        $crate::job_store_suite! { @$rule $arguments
+            the_oldest_of_the_highest_priority_comes_first
+            jobs_of_one_moment_come_in_the_order_they_were_handed_over
+            one_in_eight_is_the_oldest_of_any_priority
+            a_closed_lane_holds_up_no_other
+            a_claim_tells_when_the_next_job_comes_due
+            a_worker_may_ask_for_some_processes_only
+            a_job_comes_with_all_that_was_handed_over
+            what_a_dead_worker_had_is_taken_over
+            what_a_worker_had_that_retires_goes_back_untouched
+            a_late_failure_overwrites_nothing
+            a_late_success_is_never_thrown_away
+            a_success_after_the_end_is_refused
+            nothing_unsealed_is_started
+            a_seal_is_carried_out_by_whoever_lives
+            a_snoozed_job_keeps_its_place
+            a_retry_brings_back_what_it_left
+            a_job_that_kills_its_workers_fails_at_the_fifth
+            a_suspect_runs_alone
+            cancelled_work_is_not_started_and_not_tried_again
+            a_dead_workers_jobs_of_a_cancelled_process_are_cancelled
+            a_cancellation_holds_from_its_decision_on
+            failed_and_cancelled_jobs_can_be_put_back
+            what_is_retried_is_counted
+            a_deleted_process_leaves_nothing
+            what_is_told_of_a_process_stays_with_it
+            outcomes_are_read_in_order_and_deleted_when_acknowledged
+            an_unsealed_process_outlives_its_outcomes
+            what_was_spent_adds_up
+            who_waits_for_work_is_woken
+            the_version_tells_of_others_writes
+            a_hundred_threads_enqueue_and_each_gets_its_own
+            two_handles_never_give_one_job_twice
+            a_check_finds_what_is_odd
+            due_times_follow_a_clock_that_is_set_back
+            what_waits_is_told_in_the_order_of_claims
+            a_batch_takes_what_is_due_up_to_its_size
+            jobs_of_a_batch_come_with_all_that_was_handed_over
+            a_batch_outlives_its_owner
+            only_its_owner_changes_a_batch
+            jobs_in_a_batch_end_as_others_do
+            what_is_at_a_provider_outlives_a_cancellation
+            a_batch_outlives_its_process
+            a_batch_is_split
+            what_is_given_back_keeps_its_place
+            a_closed_batch_gives_back_what_is_left
+            two_never_get_one_job
+            what_a_process_holds_is_told_job_by_job
+            single_jobs_are_cancelled_while_they_wait
+        }
+    };
 }
-pub(crate) use suite;
+
+const CHECKS: &[(&str, Run)] = job_store_suite! { @each table [] };

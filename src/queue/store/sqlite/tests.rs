@@ -1,48 +1,66 @@
 //! The SQLite store against the conformance suite, and what only SQLite can get wrong.
 
 use std::fs;
+use std::sync::Weak;
 use std::sync::atomic::Ordering;
 
 use tempfile::TempDir;
 
 use crate::base::error::ErrorKind;
-use crate::testing::job_store::{Again, Opened, suite};
+use crate::testing::job_store::{TestDatabase, random_operations, suite};
 
 use super::*;
+use crate::queue::store::Severity;
 
 const T: Timestamp = Timestamp(1_763_000_000_000);
 
-pub(crate) fn opened(durability: Durability) -> Opened {
-    let dir = Arc::new(TempDir::new().unwrap());
+pub(crate) fn database(durability: Durability) -> TestDatabase {
+    let dir = TempDir::new().unwrap();
+    let latest = Arc::new(Mutex::new(Weak::<SqliteStore>::new()));
+    let opened = latest.clone();
     let open = move || {
         let options = SqliteOptions::default().durability(durability).chunk(2);
         let store = SqliteStore::open(&dir.path().join("llm_jobs.db"), options);
-        Arc::new(store.unwrap())
+        let store = Arc::new(store.unwrap());
+        *opened.lock() = Arc::downgrade(&store);
+        store as Arc<dyn JobStore>
     };
-    let one = open();
-    let abandoned = Arc::new(Mutex::new(Arc::downgrade(&one)));
-    let latest = abandoned.clone();
-    Opened {
-        one: Some(one),
-        two: open(),
-        abandon_after: Box::new(move |chunks| {
-            let store = abandoned.lock().upgrade().unwrap();
-            store.chunks_left.store(chunks, Ordering::Relaxed);
-        }),
-        _keep: Box::new(Again(Box::new(move || {
-            let store = open();
-            *latest.lock() = Arc::downgrade(&store);
-            store
-        }))),
-    }
+    TestDatabase::new(open).abandons(move |pieces| {
+        let left = pieces.map_or(i64::MAX, |pieces| i64::try_from(pieces).unwrap());
+        let store = latest.lock().upgrade().unwrap();
+        store.chunks_left.store(left, Ordering::Relaxed);
+    })
 }
 
-suite!(normal, || opened(Durability::Normal));
-suite!(full, || opened(Durability::Full));
+suite!(normal, || database(Durability::Normal));
+suite!(full, || database(Durability::Full));
 
 #[test]
 fn it_behaves_like_its_model() {
-    crate::testing::job_store::model::behaves_like_its_model(&|| opened(Durability::Normal));
+    let given = std::env::var("BATCHWRIGHT_SEED").ok();
+    let given = given.and_then(|seed| seed.parse().ok());
+    for seed in given.map_or(1..=4_u64, |seed| seed..=seed) {
+        println!("BATCHWRIGHT_SEED={seed}");
+        random_operations(seed, 1_500, || database(Durability::Normal));
+    }
+}
+
+#[test]
+fn a_check_says_what_to_type() {
+    let dir = TempDir::new().unwrap();
+    let store = open(&path(&dir)).unwrap();
+    let process = ProcessId::new();
+    let job = || vec![Job::new("test", &1).unwrap()];
+    store.insert(process, job(), false, T).unwrap();
+    store.insert(ProcessId::new(), job(), true, T).unwrap();
+    let found = store.check(Timestamp(T.0 + 60_000)).unwrap();
+    let of = |what: &str| found.iter().find(|finding| finding.what == what).unwrap();
+    assert!(of("unsealed").seen.contains("1m"));
+    let advice = of("unsealed").advice.as_ref().unwrap();
+    assert!(advice.contains(&format!("batchwright cancel {process}")));
+    for good in ["integrity", "schema", "counters", "room"] {
+        assert_eq!(of(good).verdict, Severity::Good);
+    }
 }
 
 fn path(dir: &TempDir) -> PathBuf {

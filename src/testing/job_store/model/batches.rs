@@ -254,10 +254,10 @@ impl Model {
 
     /// Does it with the first handle, which may give up halfway, and once more.
     fn twice<T>(&mut self, mut work: impl FnMut(&dyn JobStore, Timestamp) -> T) -> (T, T) {
-        let chunks = self.below(4) as i64;
-        (self.db.abandon_after)(chunks);
+        let chunks = self.below(4) as u64;
+        self.db.abandon_after(chunks);
         let once = work(&*self.store(0), self.wall());
-        (self.db.abandon_after)(i64::MAX);
+        self.db.abandon_after(None);
         (once, work(&*self.store(0), self.wall()))
     }
 

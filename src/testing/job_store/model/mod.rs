@@ -240,11 +240,11 @@ impl Model {
         let chunks = if self.below(2) == 0 {
             1_000
         } else {
-            self.below(3) as i64
+            self.below(3) as u64
         };
-        (self.db.abandon_after)(chunks);
+        self.db.abandon_after(chunks);
         let done = work(&*self.store(0), self.wall()).ok();
-        (self.db.abandon_after)(i64::MAX);
+        self.db.abandon_after(None);
         while self.db.two.chore(self.wall()).unwrap() {}
         done
     }
@@ -346,8 +346,7 @@ impl Model {
             affected += self.give_back(worker, true);
         }
         assert_eq!(self.db.two.reclaim(self.wall()).unwrap(), affected);
-        let again = self.db._keep.downcast_ref::<Again>().unwrap();
-        self.db.one = Some((again.0)());
+        self.db.reopen();
     }
 
     fn give_back(&mut self, worker: WorkerId, lost: bool) -> u64 {
@@ -547,25 +546,16 @@ impl Model {
     }
 }
 
-pub(crate) fn behaves_like_its_model(open: &dyn Fn() -> Opened) {
-    let given = std::env::var("BATCHWRIGHT_SEED")
-        .ok()
-        .and_then(|seed| seed.parse().ok());
-    for seed in given.map_or(1..=4_u64, |seed| seed..=seed) {
-        println!("BATCHWRIGHT_SEED={seed}");
-        let mut model = Model::new(open(), seed);
-        for turn in 1..=1_500 {
-            model.step();
-            model.compare(turn % 50 == 0);
-        }
-        let ended = model
-            .jobs
-            .iter()
-            .filter(|job| job.state == State::Gone)
-            .count();
-        assert!(
-            ended > 50,
-            "a run in which {ended} jobs are consumed shows little"
-        );
+pub(super) fn run(db: Opened, seed: u64, operations: u32) {
+    let mut model = Model::new(db, seed);
+    for turn in 1..=operations {
+        model.step();
+        model.compare(turn % 50 == 0);
     }
+    let gone = |job: &&ModelJob| job.state == State::Gone;
+    let ended = model.jobs.iter().filter(gone).count();
+    assert!(
+        operations < 1_000 || ended > 50,
+        "a run in which {ended} jobs are consumed shows little"
+    );
 }
