@@ -3,7 +3,8 @@
 use std::thread;
 use std::time::Duration;
 
-use batchwright::{CancelHook, Context};
+use batchwright::Context;
+use batchwright::client::CancelHook;
 use crossbeam_channel::{Receiver, after, bounded, never, select};
 
 use super::exit::Refusal;

@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use batchwright::{
-    BatchInfo, Clock, Context, JobQueue, ProcessId, SystemClock, Worker, clients_by_account,
-};
+use batchwright::batch::{BatchInfo, clients_by_account};
+use batchwright::unstable::{Clock, SystemClock};
+use batchwright::{Context, JobQueue, ProcessId, Worker};
 use serde_json::{Value, json};
 
 use super::args::cancel::CancelArgs;

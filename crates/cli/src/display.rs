@@ -4,7 +4,8 @@ use std::io::{IsTerminal, Write};
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
-use batchwright::{Phase, Progress, ProgressNotifier};
+use batchwright::progress::Phase;
+use batchwright::{Progress, ProgressNotifier};
 use console::Term;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 

@@ -6,9 +6,8 @@ use std::iter;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use batchwright::{
-    Context, Error, ErrorKind, InputFormat, PromptRequests, PromptSettings, Prompts, Request,
-};
+use batchwright::files::{InputFormat, PromptRequests, PromptSettings};
+use batchwright::{Context, Error, ErrorKind, Prompts, Request};
 
 use super::args::input::{BadRows, Format, InputArgs};
 use super::background::{Background, Event};

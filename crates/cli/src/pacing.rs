@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use batchwright::{BatchSettings, RetryPolicy, RunningWorker, Settings, Worker, WorkerScale};
+use batchwright::batch::BatchSettings;
+use batchwright::queue::WorkerScale;
+use batchwright::{RetryPolicy, RunningWorker, Settings, Worker};
 
 use super::args::work::WorkArgs;
 use super::exit::Refusal;

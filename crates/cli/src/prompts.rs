@@ -2,7 +2,8 @@
 
 use std::path::Path;
 
-use batchwright::{PromptSettings, RequestTask};
+use batchwright::client::RequestTask;
+use batchwright::files::PromptSettings;
 
 use super::args::shared::{PromptArgs, TaskArg};
 use super::exit::Refusal;

@@ -4,10 +4,10 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use batchwright::LlmManager;
-use batchwright::{
-    Client, Context, EffectiveStrategy, Limits, LlmConfig, ProviderStatus, RunPlan, Settings,
-    Strategy, inspect, survey,
-};
+use batchwright::config::EffectiveStrategy;
+use batchwright::files::RunPlan;
+use batchwright::provider::{ProviderStatus, inspect, survey};
+use batchwright::{Client, Context, Limits, LlmConfig, Settings, Strategy};
 
 use super::args::shared::ProviderArgs;
 use super::display;

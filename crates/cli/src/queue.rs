@@ -2,7 +2,9 @@
 
 use std::path::{Path, PathBuf};
 
-use batchwright::{Clock, Error, JobQueue, ProcessId, ProcessState, SystemClock};
+use batchwright::queue::ProcessState;
+use batchwright::unstable::{Clock, SystemClock};
+use batchwright::{Error, JobQueue, ProcessId};
 
 use super::args::shared::DataArgs;
 use super::data_dir::data_dir;

@@ -5,7 +5,8 @@
 use std::fmt::Write;
 use std::path::Path;
 
-use batchwright::{ErrorKind, SettingKey};
+use batchwright::ErrorKind;
+use batchwright::config::SettingKey;
 use clap::{Arg, ArgAction, Command, CommandFactory};
 
 use super::args::Cli;

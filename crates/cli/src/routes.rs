@@ -3,10 +3,10 @@
 use std::cell::RefCell;
 use std::sync::Arc;
 
-use batchwright::{
-    BatchApi, BatchClient, COMPLETION_KIND, Context, EMBEDDING_KIND, Limits, LlmManager, Route,
-    RunningWorker, Settings, Strategy, Worker,
-};
+use batchwright::batch::BatchApi;
+use batchwright::queue::{COMPLETION_KIND, EMBEDDING_KIND};
+use batchwright::unstable::BatchClient;
+use batchwright::{Context, Limits, LlmManager, Route, RunningWorker, Settings, Strategy, Worker};
 
 use super::args::work::WorkArgs;
 use super::data_dir::data_dir;

@@ -1,6 +1,7 @@
 //! What is said of a process whose results belong to the output of a run, wherever it shows.
 
-use batchwright::{JobQueue, ProcessId, ProcessInfo, ProcessState};
+use batchwright::queue::{ProcessInfo, ProcessState};
+use batchwright::{JobQueue, ProcessId};
 
 /// The command that brings the results of such a process to their output, or words for it; `None` where
 /// they may go anywhere.

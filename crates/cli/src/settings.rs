@@ -2,7 +2,8 @@
 
 use std::path::Path;
 
-use batchwright::{EffectiveStrategy, Error, Limits, Settings};
+use batchwright::config::EffectiveStrategy;
+use batchwright::{Error, Limits, Settings};
 
 use super::exit::Refusal;
 
@@ -23,7 +24,7 @@ fn stored(settings: Settings, data_dir: Option<&Path>) -> Result<Settings, Error
 }
 
 /// Where settings are stored; nowhere without a data folder.
-pub fn store(data_dir: Option<&Path>) -> Option<batchwright::SqliteConfig> {
+pub fn store(data_dir: Option<&Path>) -> Option<batchwright::config::SqliteConfig> {
     let folder = super::data_dir::data_dir(data_dir)?;
     Some(batchwright::SqliteConfig::new(folder.join("config.db")))
 }

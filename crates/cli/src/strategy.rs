@@ -10,13 +10,13 @@ use super::settings::refused;
 
 /// What the strategy that is set comes to.
 #[derive(Debug, Clone, Default)]
-pub struct EffectiveStrategy {
+pub struct RunStrategy {
     pub strategy: Strategy,
     /// Why it is another one than what was asked for.
     pub fallback_reason: Option<String>,
 }
 
-impl EffectiveStrategy {
+impl RunStrategy {
     /// For the provider that was chosen, if there is one.
     pub fn find(
         args: &RunArgs,

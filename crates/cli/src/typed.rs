@@ -1,6 +1,6 @@
 //! Commands for people to type: how their words are written, and where they end in a text.
 
-use batchwright::redacted_url;
+use batchwright::provider::redacted_url;
 
 use super::sanitize::harmless_char;
 

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use batchwright::SettingKey;
+use batchwright::config::SettingKey;
 use clap::{Args, Subcommand};
 
 use super::shared::MORE;

@@ -1,6 +1,7 @@
 //! The arguments of `batchwright submit`.
 
-use batchwright::{Job, PRIORITIES, ProcessId};
+use batchwright::queue::PRIORITIES;
+use batchwright::{Job, ProcessId};
 use clap::Args;
 
 use super::input::InputArgs;

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use batchwright::SettingKey;
+use batchwright::config::SettingKey;
 
 /// A time; a bare number is in milliseconds.
 pub fn millis(text: &str) -> Result<Duration, String> {

@@ -2,7 +2,8 @@
 
 use std::path::Path;
 
-use batchwright::{JobCounts, Sidecar};
+use batchwright::files::Sidecar;
+use batchwright::queue::JobCounts;
 use serde_json::{Value, json};
 
 use crate::args::cancel::CancelArgs;

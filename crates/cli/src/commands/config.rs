@@ -2,9 +2,8 @@
 
 use std::path::Path;
 
-use batchwright::{
-    ConfigStore, Error, Setting, SettingKey, SettingSource, Settings, SqliteConfig, Strategy,
-};
+use batchwright::config::{ConfigStore, Setting, SettingKey, SettingSource, SqliteConfig};
+use batchwright::{Error, Settings, Strategy};
 use serde_json::{Value, json};
 
 use crate::args::config::{ConfigAction, ConfigArgs};

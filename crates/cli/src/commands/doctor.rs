@@ -5,10 +5,11 @@ use std::io::ErrorKind;
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
-use batchwright::{
-    BatchAdoption, BatchInfo, Context, Error, HealthFinding, JobQueue, ProcessState, SettingKey,
-    Severity, api_keys_set, clients_by_address,
-};
+use batchwright::batch::{BatchAdoption, BatchInfo, clients_by_address};
+use batchwright::config::SettingKey;
+use batchwright::provider::api_keys_set;
+use batchwright::queue::{HealthFinding, ProcessState, Severity};
+use batchwright::{Context, Error, JobQueue};
 use serde_json::json;
 
 use crate::args::doctor::DoctorArgs;

@@ -1,6 +1,7 @@
 //! `batchwright providers`: what could be used here, and what is missing for the rest.
 
-use batchwright::{ProviderStatus, Settings, survey};
+use batchwright::Settings;
+use batchwright::provider::{ProviderStatus, survey};
 
 use crate::args::providers::ProvidersArgs;
 use crate::display;

@@ -4,10 +4,9 @@ use std::fs::OpenOptions;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
-use batchwright::{
-    ConsumeError, Context, Error, FileRunError, JobQueue, JobResult, ProcessId, ProcessState,
-    ResultsAppender, Sidecar, file_id,
-};
+use batchwright::files::{FileRunError, ResultsAppender, Sidecar, file_id};
+use batchwright::queue::{ConsumeError, JobResult, ProcessState};
+use batchwright::{Context, Error, JobQueue, ProcessId};
 
 use crate::args::results::ResultsArgs;
 use crate::exit::{Exit, Refusal};

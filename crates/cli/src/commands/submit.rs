@@ -1,8 +1,7 @@
 //! `batchwright submit`: from prompts to jobs in the queue, all of them or none.
 
-use batchwright::{
-    Context, EnqueueError, Error, ErrorKind, Job, JobQueue, ProcessId, ProcessInfo, Request,
-};
+use batchwright::queue::{EnqueueError, ProcessInfo};
+use batchwright::{Context, Error, ErrorKind, Job, JobQueue, ProcessId, Request};
 
 use crate::args::submit::SubmitArgs;
 use crate::display;

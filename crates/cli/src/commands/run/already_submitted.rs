@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use batchwright::{BatchAccount, BatchInfo, ProcessId, RunPlan};
+use batchwright::ProcessId;
+use batchwright::batch::{BatchAccount, BatchInfo};
+use batchwright::files::RunPlan;
 
 use crate::format::{count, span};
 
@@ -80,7 +82,7 @@ impl AlreadySubmitted<'_> {
         let account = match own {
             Some(own) if others && provider == *asked => match batches {
                 [first, ..] if first.base_url != own.base_url => {
-                    format!(", {}", batchwright::redacted_url(&first.base_url))
+                    format!(", {}", batchwright::provider::redacted_url(&first.base_url))
                 }
                 _ => ", made with another key".to_owned(),
             },

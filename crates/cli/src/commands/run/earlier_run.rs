@@ -2,10 +2,9 @@
 
 use std::path::{Path, PathBuf};
 
-use batchwright::{
-    Error, FileRunError, JobQueue, ProcessId, ProcessState, QueueRun, ResultsAppender, Sidecar,
-    SqliteOptions, file_id,
-};
+use batchwright::files::{FileRunError, QueueRun, ResultsAppender, Sidecar, file_id};
+use batchwright::queue::{ProcessState, SqliteOptions};
+use batchwright::{Error, JobQueue, ProcessId};
 
 use crate::exit::Refusal;
 use crate::format::count;

@@ -1,6 +1,7 @@
 //! Carries a prepared run out: calls of its own, or through the queue.
 
-use batchwright::{Extract, FileRun, Limits, RetryPolicy, Route, RunReport};
+use batchwright::files::RunReport;
+use batchwright::{Extract, FileRun, Limits, RetryPolicy, Route};
 
 use super::prepare::{Prepared, PreparedRun};
 use super::summary::{QueueFacts, Setup};

@@ -3,9 +3,8 @@
 
 use std::path::Path;
 
-use batchwright::{
-    FileRun, FileRunError, FileRunOptions, Limits, Prompts, RunOutput, RunPlan, Settings,
-};
+use batchwright::files::{FileRunError, RunOutput, RunPlan};
+use batchwright::{FileRun, FileRunOptions, Limits, Prompts, Settings};
 
 use super::resolve::Resolved;
 use super::run_queue::RunQueue;
@@ -17,7 +16,7 @@ use crate::input::{first_checked, on_disk};
 use crate::provider::{self, Chosen, Clients};
 use crate::session::Session;
 use crate::settings::refused;
-use crate::strategy::EffectiveStrategy;
+use crate::strategy::RunStrategy;
 
 pub struct Prepared {
     pub run: PreparedRun,
@@ -207,7 +206,7 @@ fn made_ready(
 /// How prompts are carried out, where that is not the plain way, and why.
 fn strategy_lines(
     run: &PreparedRun,
-    strategy: &EffectiveStrategy,
+    strategy: &RunStrategy,
     chosen: &Chosen,
     settings: &Settings,
 ) -> Result<Vec<String>, Refusal> {

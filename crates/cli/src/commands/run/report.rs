@@ -2,7 +2,8 @@
 
 use std::io::Write;
 
-use batchwright::{RunReport, StopReason};
+use batchwright::StopReason;
+use batchwright::files::RunReport;
 
 use super::execute::Ended;
 use super::prepare::Prepared;

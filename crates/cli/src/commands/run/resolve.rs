@@ -3,7 +3,8 @@
 
 use std::cell::RefCell;
 
-use batchwright::{Context, Limits, PromptSettings, Prompts, Settings, Strategy};
+use batchwright::files::PromptSettings;
+use batchwright::{Context, Limits, Prompts, Settings, Strategy};
 
 use super::run_queue::RunQueue;
 use crate::args::run::RunArgs;
@@ -17,7 +18,7 @@ use crate::session::Session;
 use crate::settings::{self, limits, refused};
 use crate::signals::stopping_line;
 use crate::stdout;
-use crate::strategy::EffectiveStrategy;
+use crate::strategy::RunStrategy;
 
 pub struct Resolved {
     pub settings: Settings,
@@ -29,7 +30,7 @@ pub struct Resolved {
     pub provider: Result<Chosen, Refusal>,
     /// What is said of the provider if it is needed.
     pub provider_notes: Vec<String>,
-    pub strategy: EffectiveStrategy,
+    pub strategy: RunStrategy,
     /// The queue that the items go through, if they do.
     pub queue: Option<RunQueue>,
 }
@@ -74,7 +75,7 @@ pub fn resolve(args: &RunArgs, settings: Settings, session: &Session) -> Result<
     let provider = choose_provider(args, &settings, unnamed, session, &|note| {
         notes.borrow_mut().push(note);
     })?;
-    let strategy = EffectiveStrategy::find(args, &settings, provider.as_ref().ok())?;
+    let strategy = RunStrategy::find(args, &settings, provider.as_ref().ok())?;
     let queue = RunQueue::find(args, &strategy)?;
     Ok(Resolved {
         settings,

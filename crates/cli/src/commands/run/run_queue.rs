@@ -3,10 +3,11 @@
 
 use std::path::{Path, PathBuf};
 
-use batchwright::{
-    BatchClient, BatchInfo, Durability, JobQueue, ProcessId, ProcessInfo, QueueRun, QueueRunReport,
-    RunPlan, Settings, SqliteOptions, Strategy,
-};
+use batchwright::batch::BatchInfo;
+use batchwright::files::{QueueRun, QueueRunReport, RunPlan};
+use batchwright::queue::{Durability, ProcessInfo, SqliteOptions};
+use batchwright::unstable::BatchClient;
+use batchwright::{JobQueue, ProcessId, Settings, Strategy};
 
 use super::already_submitted::AlreadySubmitted;
 use super::earlier_run::{EarlierRun, EarlierRunSearch};
@@ -20,7 +21,7 @@ use crate::input::whole;
 use crate::provider::Chosen;
 use crate::queue::failed;
 use crate::settings::refused;
-use crate::strategy::EffectiveStrategy;
+use crate::strategy::RunStrategy;
 use crate::typed::{self, quoted};
 
 /// Where the items of a run wait.
@@ -40,7 +41,7 @@ pub struct RunQueue {
 impl RunQueue {
     /// The queue of a run that goes through one: by its strategy, or since an earlier one did and
     /// has something there.
-    pub fn find(args: &RunArgs, strategy: &EffectiveStrategy) -> Result<Option<Self>, Refusal> {
+    pub fn find(args: &RunArgs, strategy: &RunStrategy) -> Result<Option<Self>, Refusal> {
         let batch = strategy.strategy == Strategy::Batch;
         let output = args.output.as_deref().filter(|path| is_regular(path));
         let folder = data_dir(args.pace.data_dir.as_deref());

@@ -1,6 +1,8 @@
 //! What a run says of itself at its beginning and its end.
 
-use batchwright::{ErrorKind, RunPlan, RunReport, StopReason, Strategy, Summary, redacted_url};
+use batchwright::files::{RunPlan, RunReport};
+use batchwright::provider::redacted_url;
+use batchwright::{ErrorKind, StopReason, Strategy, Summary};
 
 use crate::args::run::RunArgs;
 use crate::display;
@@ -8,7 +10,7 @@ use crate::exit::Exit;
 use crate::format::{count, span};
 use crate::sanitize::shortened;
 use crate::stdout;
-use crate::strategy::EffectiveStrategy;
+use crate::strategy::RunStrategy;
 use crate::typed::command_line;
 
 const KEPT_WITHOUT_IDS: &str = "results of other items kept (without ids, a changed setting makes \
@@ -119,7 +121,7 @@ pub struct Setup {
     pub concurrency: usize,
     /// The provider of each step, with the model that it alone is asked for.
     pub steps: Vec<(&'static str, Option<String>)>,
-    pub strategy: EffectiveStrategy,
+    pub strategy: RunStrategy,
     /// Rows of the input that make no prompt, each of them a failure.
     pub bad_rows: u64,
 }
@@ -142,7 +144,7 @@ impl Default for Setup {
         Self {
             concurrency: 1,
             steps: Vec::new(),
-            strategy: EffectiveStrategy::default(),
+            strategy: RunStrategy::default(),
             bad_rows: 0,
         }
     }

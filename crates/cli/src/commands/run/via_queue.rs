@@ -2,10 +2,12 @@
 
 use std::sync::Arc;
 
+use batchwright::batch::{BatchAccount, BatchInfo};
+use batchwright::files::{FileRunError, QueueRun, QueueRunReport, RunOutput, RunPlan, RunReport};
+use batchwright::queue::WorkerScale;
+use batchwright::unstable::BatchClient;
 use batchwright::{
-    BatchAccount, BatchClient, BatchInfo, Error, ErrorKind, ErrorPolicy, FileRunError,
-    FileRunOptions, Prompts, QueueRun, QueueRunReport, RetryPolicy, Route, RunOutput, RunPlan,
-    RunReport, Settings, Worker, WorkerScale,
+    Error, ErrorKind, ErrorPolicy, FileRunOptions, Prompts, RetryPolicy, Route, Settings, Worker,
 };
 
 use super::run_queue::RunQueue;

@@ -5,10 +5,11 @@ use std::io::{self, IsTerminal, Write};
 use std::thread;
 use std::time::Duration;
 
-use batchwright::{
-    BatchInfo, Clock, EffectiveStrategy, JobCounts, ProcessId, ProcessState, Progress,
-    ProgressTracker, Settings, Strategy, SystemClock,
-};
+use batchwright::batch::BatchInfo;
+use batchwright::config::EffectiveStrategy;
+use batchwright::queue::{JobCounts, ProcessState, ProgressTracker};
+use batchwright::unstable::{Clock, SystemClock};
+use batchwright::{ProcessId, Progress, Settings, Strategy};
 use console::Term;
 use serde_json::{Value, json};
 

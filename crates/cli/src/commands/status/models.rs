@@ -3,7 +3,9 @@
 
 use std::collections::HashMap;
 
-use batchwright::{BatchInfo, JobQueue, ProcessId, ProcessState};
+use batchwright::batch::BatchInfo;
+use batchwright::queue::ProcessState;
+use batchwright::{JobQueue, ProcessId};
 use serde::Deserialize;
 
 /// Outcomes that are looked at.

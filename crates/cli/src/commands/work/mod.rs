@@ -7,9 +7,10 @@ use std::io::Write;
 use std::sync::Arc;
 use std::time::Duration;
 
+use batchwright::config::{SettingKey, SettingsWatch};
+use batchwright::queue::{Durability, SqliteOptions, WorkerReport};
 use batchwright::{
-    Context, Durability, Error, ErrorPolicy, JobQueue, RunningWorker, SettingKey, Settings,
-    SettingsWatch, SqliteOptions, StopReason, Worker, WorkerReport,
+    Context, Error, ErrorPolicy, JobQueue, RunningWorker, Settings, StopReason, Worker,
 };
 use crossbeam_channel::RecvTimeoutError;
 

@@ -4,7 +4,8 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
-use batchwright::{Error, JobQueue, Phase, ProcessId, Progress, ProgressNotifier};
+use batchwright::progress::Phase;
+use batchwright::{Error, JobQueue, ProcessId, Progress, ProgressNotifier};
 
 use crate::args::shared::ShowArgs;
 use crate::display::{self, Display};

@@ -3,7 +3,9 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use batchwright::{BatchInfo, EMBEDDING_KIND, Error, JobQueue, ProcessId, ProcessState};
+use batchwright::batch::BatchInfo;
+use batchwright::queue::{EMBEDDING_KIND, ProcessState};
+use batchwright::{Error, JobQueue, ProcessId};
 
 use crate::args::work::WorkArgs;
 use crate::batches;
