@@ -522,7 +522,7 @@ impl Turn {
         }
         let _alone = self
             .queue
-            .take_alone(self.process, "a run, to its output")?;
+            .lock_results(self.process, "a run, to its output")?;
         loop {
             let mut chunk = self.queue.peek(self.process, CHUNK)?;
             if keep_last {

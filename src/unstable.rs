@@ -7,7 +7,7 @@
 //! | [`BatchClient`] | a provider's Batch API | [`BatchIntent`], [`BatchStage`], [`BatchInput`], [`BatchLimits`], [`ListedBatches`], [`BatchStatus`], [`BatchState`], [`BatchCounts`], [`BatchRefusal`], [`BatchLine`], [`BatchLineResult`] |
 #![cfg_attr(
     feature = "queue",
-    doc = "| [`JobStore`] | the database of jobs | [`WorkerId`], [`ClaimRequest`], [`ClaimReply`], [`ClaimedJob`], [`Settlement`], [`ClaimOutcome`], [`ConsumerLock`], [`WorkSignal`], [`StoredBatch`], [`BatchNo`], [`WaitingJobs`], [`BatchFill`] |"
+    doc = "| [`JobStore`] | the database of jobs | [`JobParts`], [`WorkerId`], [`ClaimRequest`], [`ClaimReply`], [`ClaimedJob`], [`Settlement`], [`ClaimOutcome`], [`ConsumerLock`], [`WorkSignal`], [`StoredBatch`], [`BatchNo`], [`WaitingJobs`], [`BatchFill`] |"
 )]
 
 pub use crate::base::clock::{Clock, SystemClock, Time, Wake};
@@ -19,6 +19,8 @@ pub use crate::llm::transport::{
     HttpHeaders, HttpMethod, HttpReply, HttpRequest, HttpTransfer, HttpTransport, ReplyShare,
     Transport,
 };
+#[cfg(feature = "queue")]
+pub use crate::queue::job::JobParts;
 #[cfg(feature = "queue")]
 pub use crate::queue::store::{
     BatchFill, BatchNo, ClaimOutcome, ClaimReply, ClaimRequest, ClaimedJob, ConsumerLock, JobStore,

@@ -315,7 +315,7 @@ impl StoreBacklog {
         if self.running > 0 || found.known_wait {
             return Ok(Some(Left::Jobs));
         }
-        let chores = self.store.chore(self.clock.wall())?;
+        let chores = self.store.maintain(self.clock.wall())?;
         Ok(chores.then_some(Left::Chores))
     }
 

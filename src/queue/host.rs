@@ -339,7 +339,7 @@ impl JobQueue {
     /// # Errors
     /// As [`process`](Self::process).
     pub fn waiting(&self, kind: &str) -> Result<u64, Error> {
-        let waiting = self.store.waiting(kind, &[], self.clock.wall())?;
+        let waiting = self.store.waiting_jobs(kind, &[], self.clock.wall())?;
         Ok(waiting.iter().map(|group| group.due).sum())
     }
 
@@ -353,7 +353,7 @@ impl JobQueue {
         let batches = self.store.batches(process)?;
         // No living worker may be there to give back what a dead one had.
         let dead = match batches.iter().any(|batch| batch.worker.is_some()) {
-            true => self.store.dead()?,
+            true => self.store.dead_workers()?,
             false => Vec::new(),
         };
         let infos = batches.iter().map(|batch| BatchInfo {
@@ -405,7 +405,9 @@ impl JobQueue {
         who: &str,
         mut save: impl FnMut(&[JobResult]) -> Result<(), E>,
     ) -> Result<u64, ConsumeError<E>> {
-        let _alone = self.take_alone(process, who).map_err(ConsumeError::Queue)?;
+        let _alone = self
+            .lock_results(process, who)
+            .map_err(ConsumeError::Queue)?;
         let (mut consumed, mut last) = (0, None);
         loop {
             let chunk = self.peek_after(process, last, CHUNK);
@@ -433,7 +435,7 @@ impl JobQueue {
     }
 
     /// Keeps others from consuming the results of a process as long as what is returned is held.
-    pub(crate) fn take_alone(
+    pub(crate) fn lock_results(
         &self,
         process: ProcessId,
         who: &str,
@@ -442,7 +444,7 @@ impl JobQueue {
             "" => String::new(),
             who => format!(" ({who})"),
         };
-        self.store.take_alone(process, &who)
+        self.store.lock_results(process, &who)
     }
 
     /// What the stored jobs of a process have in common by their kind and, for prompts, the model that

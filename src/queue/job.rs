@@ -32,6 +32,25 @@ pub struct Job {
     pub(crate) max_retries: Option<u8>,
 }
 
+/// What a [`JobStore`](crate::unstable::JobStore) keeps of a [`Job`]; see [`Job::into_parts`].
+#[derive(Clone)]
+pub struct JobParts {
+    /// What names its handler.
+    pub kind: String,
+    /// What the handler works on, in JSON.
+    pub payload: Box<RawValue>,
+    /// What it shares a quota with, of its kind.
+    pub lane: Option<String>,
+    /// The caller's name for it.
+    pub item_id: Option<String>,
+    /// The caller's fingerprint of it.
+    pub request_hash: Option<String>,
+    /// One of [`PRIORITIES`].
+    pub priority: u8,
+    /// Its own number of retries at each step of its route.
+    pub max_retries: Option<u8>,
+}
+
 /// Priorities that jobs may have; higher ones run first.
 pub const PRIORITIES: std::ops::RangeInclusive<u8> = 1..=10;
 
@@ -66,6 +85,19 @@ impl Job {
             request_hash: None,
             priority: Self::DEFAULT_PRIORITY,
             max_retries: None,
+        }
+    }
+
+    /// All that a store has to keep of it.
+    pub fn into_parts(self) -> JobParts {
+        JobParts {
+            kind: self.kind,
+            payload: self.payload,
+            lane: self.lane,
+            item_id: self.item_id,
+            request_hash: self.request_hash,
+            priority: self.priority,
+            max_retries: self.max_retries,
         }
     }
 
@@ -221,6 +253,25 @@ pub struct ProcessState {
     pub info: ProcessInfo,
 }
 
+impl ProcessState {
+    /// A process without jobs, for a store to fill in: sealed, not cancelled, nothing told of it.
+    pub fn new(process_id: ProcessId, created_at: Timestamp) -> Self {
+        Self {
+            process_id,
+            sealed: true,
+            cancelled: false,
+            counts: JobCounts::default(),
+            spent: Spent {
+                cost_usd: Some(0.0),
+                ..Spent::default()
+            },
+            created_at,
+            changed_at: created_at,
+            info: ProcessInfo::default(),
+        }
+    }
+}
+
 /// One job, as [`JobQueue::job`](crate::JobQueue::job) shows it. Its `Debug` shows nothing of the result.
 #[derive(Clone, Serialize)]
 #[non_exhaustive]
@@ -255,6 +306,33 @@ pub struct JobState {
     pub errors: Vec<AttemptError>,
 }
 
+impl JobState {
+    /// A job that waits since it was enqueued, for a store to fill in: of normal priority, never tried.
+    pub fn new(
+        job_id: JobId,
+        process_id: ProcessId,
+        kind: impl Into<String>,
+        created_at: Timestamp,
+    ) -> Self {
+        Self {
+            job_id,
+            process_id,
+            kind: kind.into(),
+            item_id: None,
+            status: JobStatus::Pending,
+            priority: Job::DEFAULT_PRIORITY,
+            step: 0,
+            attempts: 0,
+            crashes: 0,
+            created_at,
+            due_at: Some(created_at),
+            result: None,
+            error: None,
+            errors: Vec::new(),
+        }
+    }
+}
+
 /// Why an attempt failed that was not the last one.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[non_exhaustive]
@@ -265,6 +343,20 @@ pub struct AttemptError {
     pub at: Timestamp,
     /// Kind, status and message; the message is cut to 300 characters.
     pub error: Error,
+}
+
+impl AttemptError {
+    /// Why earlier attempts failed, out of the history that
+    /// [`ClaimOutcome::Retry`](crate::unstable::ClaimOutcome::Retry) left; none where it says nothing of
+    /// the kind.
+    pub fn in_history(history: &str) -> Vec<Self> {
+        #[derive(Deserialize)]
+        struct History {
+            #[serde(default)]
+            errors: Vec<AttemptError>,
+        }
+        serde_json::from_str(history).map_or_else(|_| Vec::new(), |read: History| read.errors)
+    }
 }
 
 /// The result line of a job whose kind is the host's.
@@ -353,6 +445,26 @@ impl fmt::Debug for JobResult {
 }
 
 impl JobResult {
+    /// An outcome, for a store to fill in: no result, no error, never tried.
+    pub fn new(
+        job_id: JobId,
+        process_id: ProcessId,
+        kind: impl Into<String>,
+        status: JobStatus,
+    ) -> Self {
+        Self {
+            job_id,
+            process_id,
+            item_id: None,
+            request_hash: None,
+            kind: kind.into(),
+            status,
+            result: None,
+            error: None,
+            attempts: 0,
+        }
+    }
+
     /// True when the job was completed.
     pub fn is_success(&self) -> bool {
         self.status == JobStatus::Completed

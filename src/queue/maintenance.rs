@@ -48,7 +48,7 @@ pub(super) fn maintain(
         }
         let wall = controls.clock.wall();
         for _ in 0..MOST_CHORES {
-            match troubles.note("tidy up", store.chore(wall)) {
+            match troubles.note("tidy up", store.maintain(wall)) {
                 Some(true) => {}
                 Some(false) | None => break,
             }

@@ -116,7 +116,7 @@ impl Scene {
         let store = Arc::new(SqliteStore::open(&self.path, SqliteOptions::default()).unwrap());
         let (now, wall) = (self.clock.now(), self.clock.wall());
         store.reclaim(wall).unwrap();
-        let worker = store.enlist(wall).unwrap();
+        let worker = store.register_worker(wall).unwrap();
         let limits = Limits::default().burst(3);
         let mut route = Route::limited(Named(0), limits).clock(self.clock.clone());
         for step in 1..self.steps {
@@ -235,7 +235,7 @@ impl Scene {
         if worker.next_reclaim <= now {
             worker.next_reclaim = now.after(Duration::from_millis(500));
             worker.store.reclaim(self.clock.wall()).unwrap();
-            while worker.store.chore(self.clock.wall()).unwrap() {}
+            while worker.store.maintain(self.clock.wall()).unwrap() {}
         }
         let mut start = Vec::new();
         match worker.dispatcher.turn(now, &mut start) {

@@ -87,7 +87,7 @@ struct Registration {
 impl Drop for Registration {
     fn drop(&mut self) {
         let wall = self.controls.clock.wall();
-        if let Err(error) = self.store.retire(self.worker, wall) {
+        if let Err(error) = self.store.unregister_worker(self.worker, wall) {
             log::warn!("the worker's jobs go back later: {error}");
         }
     }
@@ -104,7 +104,7 @@ impl WorkerRun {
         // What a dead predecessor had comes before what is newer.
         store.reclaim(wall)?;
         let registration = Registration {
-            worker: store.enlist(wall)?,
+            worker: store.register_worker(wall)?,
             store,
             controls: controls.clone(),
         };

@@ -97,7 +97,7 @@ fn make(copy: &Path) {
     let out = ["out", "back"].map(prompt);
     let described = queue.described(info());
     described.enqueue(process(4), out).unwrap();
-    let poller = store.enlist(SystemClock.wall()).unwrap();
+    let poller = store.register_worker(SystemClock.wall()).unwrap();
     let batch = store
         .open_batch(poller, process(4), &lane(), RECORD, SystemClock.wall())
         .unwrap();
@@ -175,7 +175,7 @@ fn a_batch_is_taken_over(path: &Path) {
     let store = SqliteStore::open(path, SqliteOptions::default()).unwrap();
     let now = SystemClock.wall();
     store.reclaim(now).unwrap();
-    let worker = store.enlist(now).unwrap();
+    let worker = store.register_worker(now).unwrap();
     let adopted = store.adopt_batches(worker, &mut |_| true, &[process(4)], now);
     let [batch] = adopted.unwrap().try_into().unwrap();
     assert_eq!((batch.record.as_str(), batch.jobs), (RECORD, 2));
@@ -193,7 +193,7 @@ fn a_batch_is_taken_over(path: &Path) {
     };
     store.settle(&[end], now).unwrap();
     store.close_batch(worker, batch.no, now).unwrap();
-    store.retire(worker, now).unwrap();
+    store.unregister_worker(worker, now).unwrap();
 }
 
 fn is_found_and_worked_to_the_end(from: &Path, version: i64) {

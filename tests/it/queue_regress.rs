@@ -30,8 +30,8 @@ struct Watched {
 }
 
 impl JobStore for Watched {
-    fn dead(&self) -> Result<Vec<batchwright::unstable::WorkerId>, Error> {
-        self.inner.dead()
+    fn dead_workers(&self) -> Result<Vec<batchwright::unstable::WorkerId>, Error> {
+        self.inner.dead_workers()
     }
 
     fn insert_described(
@@ -92,11 +92,11 @@ impl JobStore for Watched {
     fn delete(&self, process: ProcessId, now: Timestamp) -> Result<u64, Error> {
         self.inner.delete(process, now)
     }
-    fn enlist(&self, now: Timestamp) -> Result<WorkerId, Error> {
-        self.inner.enlist(now)
+    fn register_worker(&self, now: Timestamp) -> Result<WorkerId, Error> {
+        self.inner.register_worker(now)
     }
-    fn retire(&self, worker: WorkerId, now: Timestamp) -> Result<(), Error> {
-        self.inner.retire(worker, now)
+    fn unregister_worker(&self, worker: WorkerId, now: Timestamp) -> Result<(), Error> {
+        self.inner.unregister_worker(worker, now)
     }
     fn claim(
         &self,
@@ -125,13 +125,13 @@ impl JobStore for Watched {
     ) -> Result<u64, Error> {
         self.inner.pull_due_times(worker, back, longest, now)
     }
-    fn waiting(
+    fn waiting_jobs(
         &self,
         kind: &str,
         processes: &[ProcessId],
         now: Timestamp,
     ) -> Result<Vec<WaitingJobs>, Error> {
-        self.inner.waiting(kind, processes, now)
+        self.inner.waiting_jobs(kind, processes, now)
     }
     fn open_batch(
         &self,
@@ -224,8 +224,8 @@ impl JobStore for Watched {
     fn cancel_jobs(&self, jobs: &[JobId], now: Timestamp) -> Result<u64, Error> {
         self.inner.cancel_jobs(jobs, now)
     }
-    fn chore(&self, now: Timestamp) -> Result<bool, Error> {
-        self.inner.chore(now)
+    fn maintain(&self, now: Timestamp) -> Result<bool, Error> {
+        self.inner.maintain(now)
     }
     fn folder(&self) -> std::path::PathBuf {
         self.inner.folder()
@@ -562,7 +562,7 @@ fn a_worker_that_could_not_be_taken_off_the_list_keeps_nothing_once_that_works_a
     let now = Timestamp(1_000);
     let jobs = vec![Job::new("kind", &1).unwrap()];
     let id = store.insert(ProcessId::new(), jobs, true, now).unwrap()[0];
-    let worker = store.enlist(now).unwrap();
+    let worker = store.register_worker(now).unwrap();
     let wanted = ClaimRequest {
         most: 1,
         idle: true,
@@ -571,7 +571,7 @@ fn a_worker_that_could_not_be_taken_off_the_list_keeps_nothing_once_that_works_a
     };
     assert_eq!(store.claim(worker, wanted, now).unwrap().jobs.len(), 1);
     std::fs::rename(&there, &away).unwrap();
-    assert!(store.retire(worker, now).is_err());
+    assert!(store.unregister_worker(worker, now).is_err());
     std::fs::rename(&away, &there).unwrap();
     assert_eq!(store.reclaim(now).unwrap(), 1);
     let job = store.job(id).unwrap().unwrap();

@@ -46,7 +46,7 @@ impl JobQueue {
         let (store, clock) = (&self.store, &self.clock);
         store.reclaim(clock.wall())?;
         let seat = Seat {
-            worker: store.enlist(clock.wall())?,
+            worker: store.register_worker(clock.wall())?,
             store,
             clock,
         };
@@ -98,7 +98,7 @@ struct Seat<'a> {
 
 impl Drop for Seat<'_> {
     fn drop(&mut self) {
-        if let Err(error) = self.store.retire(self.worker, self.clock.wall()) {
+        if let Err(error) = self.store.unregister_worker(self.worker, self.clock.wall()) {
             log::warn!("batches are attended by nobody until this process has ended: {error}");
         }
     }
@@ -218,7 +218,10 @@ mod tests {
         let the_one = || bench.store.batches(None).unwrap().into_iter().next();
         assert!(bench.until(&mut poller, || the_one().is_some_and(|batch| holds(&batch))));
         drop(poller);
-        bench.store.retire(worker, bench.clock.wall()).unwrap();
+        bench
+            .store
+            .unregister_worker(worker, bench.clock.wall())
+            .unwrap();
         the_one().unwrap()
     }
 

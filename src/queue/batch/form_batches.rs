@@ -35,7 +35,7 @@ impl Poller<'_> {
         let wall = self.clock.wall();
         let waiting = self
             .store()
-            .waiting(COMPLETION_KIND, self.processes, wall)?;
+            .waiting_jobs(COMPLETION_KIND, self.processes, wall)?;
         let account = client.account();
         self.known.insert(account.clone(), client.clone());
         let mut look_at = None::<Time>;

@@ -178,7 +178,7 @@ pub(super) fn a_batch_outlives_its_owner(open: Open<'_>) {
             db.one = None;
             assert_eq!(db.two.reclaim(T).unwrap(), 0, "no job ran");
         } else {
-            db.store().retire(id, T).unwrap();
+            db.store().unregister_worker(id, T).unwrap();
         }
         let free = batch(&*db.two, owned);
         assert_eq!((free.worker, free.jobs), (None, 3));
@@ -209,7 +209,7 @@ pub(super) fn a_batch_outlives_its_owner(open: Open<'_>) {
         let others = [ProcessId::new()];
         let none = db.two.adopt_batches(heir.id, &mut |_| true, &others, T);
         assert!(none.unwrap().is_empty());
-        db.two.retire(heir.id, T).unwrap();
+        db.two.unregister_worker(heir.id, T).unwrap();
         let both: Vec<BatchNo> = slow.adopt().iter().map(|batch| batch.no).collect();
         assert_eq!(both, [owned, empty], "oldest first");
         let jobs = inside(&*db.two, owned);
@@ -352,7 +352,7 @@ pub(super) fn a_batch_outlives_its_process(open: Open<'_>) {
         assert!(only.unwrap().is_empty());
         assert_eq!(heir.adopt().len(), 1);
         db.two.close_batch(heir.id, no, T).unwrap();
-        while db.two.chore(T).unwrap() {}
+        while db.two.maintain(T).unwrap() {}
         assert!(db.two.batches(None).unwrap().is_empty());
         assert!(db.two.processes().unwrap().is_empty());
         db.sound();

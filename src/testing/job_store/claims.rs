@@ -197,8 +197,8 @@ pub(super) fn what_a_worker_had_that_retires_goes_back_untouched(open: Open<'_>)
     enqueue(db.store(), jobs(&["a"]));
     let worker = db.worker();
     worker.one();
-    db.store().retire(worker.id, T).unwrap();
-    db.store().retire(worker.id, T).unwrap();
+    db.store().unregister_worker(worker.id, T).unwrap();
+    db.store().unregister_worker(worker.id, T).unwrap();
     let again = Hand::new(&*db.two).one();
     assert_eq!((again.lost, again.crashes), (false, 0));
     let mut open = |_: &Arc<JobLane>| 1;

@@ -21,7 +21,7 @@ pub(super) fn what_waits_is_told_in_the_order_of_claims(open: Open<'_>) {
     let late = insert(ProcessId::new(), jobs(&["e"]), true, at(9));
     insert(ProcessId::new(), jobs(&["held"]), false, T);
     let told = |kind, only: &[ProcessId], now| -> Vec<_> {
-        let waiting = db.two.waiting(kind, only, now).unwrap();
+        let waiting = db.two.waiting_jobs(kind, only, now).unwrap();
         waiting
             .into_iter()
             .map(|of| (of.process_id, of.lane.name.clone(), of.due, of.next))
@@ -138,9 +138,9 @@ pub(super) fn single_jobs_are_cancelled_while_they_wait(open: Open<'_>) {
     db.abandon_after(1);
     db.is_abandoned(db.store().retry_failed(process, T));
     db.abandon_after(None);
-    db.two.chore(T).unwrap();
+    db.two.maintain(T).unwrap();
     let told = db.store().cancel_jobs(&ids[3..], T).unwrap();
-    while db.two.chore(T).unwrap() {}
+    while db.two.maintain(T).unwrap() {}
     assert_eq!(told, 4);
     assert_eq!(db.counts(process).cancelled, 4);
     db.sound();

@@ -197,7 +197,7 @@ struct Hand<'a> {
 
 impl<'a> Hand<'a> {
     fn new(store: &'a dyn JobStore) -> Self {
-        let id = store.enlist(T).unwrap();
+        let id = store.register_worker(T).unwrap();
         Self { store, id }
     }
 

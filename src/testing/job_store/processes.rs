@@ -42,7 +42,7 @@ pub(super) fn a_seal_is_carried_out_by_whoever_lives(open: Open<'_>) {
         let worker = Hand::new(&*db.two);
         let early = worker.claim(9, at(1));
         let mut names = named(&early);
-        while db.two.chore(at(2)).unwrap() {}
+        while db.two.maintain(at(2)).unwrap() {}
         let late = worker.claim(9, at(3));
         names.extend(named(&late));
         assert_eq!(names, ["a", "b", "c", "d", "e", "f"]);
@@ -105,7 +105,7 @@ pub(super) fn a_cancellation_holds_from_its_decision_on(open: Open<'_>) {
         db.is_abandoned(store.cancel(process, T));
         let worker = Hand::new(&*db.two);
         assert_eq!(named(&worker.claim(9, at(1))), ["other"]);
-        while db.two.chore(T).unwrap() {}
+        while db.two.maintain(T).unwrap() {}
         assert_eq!(statuses(&*db.two, process), [JobStatus::Cancelled; 5]);
         assert_eq!(db.counts(other).in_progress, 1);
         db.sound();
@@ -128,7 +128,7 @@ pub(super) fn failed_and_cancelled_jobs_can_be_put_back(open: Open<'_>) {
         let old = peek(&*db.two, process);
         db.abandon_after(chunks);
         db.is_abandoned(db.store().retry_failed(process, at(1)));
-        while db.two.chore(at(1)).unwrap() {}
+        while db.two.maintain(at(1)).unwrap() {}
         let again = Hand::new(&*db.two).claim(9, at(2));
         assert_eq!(named(&again), ["bad", "tried", "waits", "w2"]);
         assert!(
@@ -191,7 +191,7 @@ pub(super) fn a_deleted_process_leaves_nothing(open: Open<'_>) {
             db.two.insert(process, jobs(&["f"]), true, T).unwrap_err();
         }
         assert!(worker.settle(given[1].receipt, completed()).is_empty());
-        while db.two.chore(T).unwrap() {}
+        while db.two.maintain(T).unwrap() {}
         assert_eq!(db.two.delete(process, T).unwrap(), 0);
         db.two.insert(process, jobs(&["anew"]), true, T).unwrap();
         assert_eq!(db.counts(process).total, 1);

@@ -219,7 +219,10 @@ fn a_creation_that_somebody_left_undecided_keeps_no_other_process_waiting() {
         batches.iter().any(|batch| batch.record.contains("doubt"))
     }));
     drop(poller);
-    bench.store.retire(worker, bench.clock.wall()).unwrap();
+    bench
+        .store
+        .unregister_worker(worker, bench.clock.wall())
+        .unwrap();
     // `run` of another file: it looks after its own process alone.
     bench.client();
     let only = [process];
@@ -435,7 +438,10 @@ fn who_could_not_look_does_not_say_that_nothing_is_there() {
     let mut poller = bench.poller(worker, &[]);
     assert!(bench.until(&mut poller, || bench.counts(process).at_provider == 1));
     drop(poller);
-    bench.store.retire(worker, bench.clock.wall()).unwrap();
+    bench
+        .store
+        .unregister_worker(worker, bench.clock.wall())
+        .unwrap();
     // Another life, whose first look at the store fails.
     bench.outlook.blind.store(true, Ordering::SeqCst);
     bench.outlook.tell(0, 0, 0, 0);

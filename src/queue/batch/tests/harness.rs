@@ -234,7 +234,7 @@ impl Bench {
     }
 
     pub(crate) fn worker(&self) -> WorkerId {
-        self.store.enlist(self.clock.wall()).unwrap()
+        self.store.register_worker(self.clock.wall()).unwrap()
     }
 
     pub(crate) fn poller<'a>(&'a self, worker: WorkerId, processes: &'a [ProcessId]) -> Poller<'a> {

@@ -263,7 +263,10 @@ fn who_ends_when_all_is_done_waits_some_minutes_and_another_worker_asks_at_once(
     assert!(problem.contains("no such file"), "{problem}");
     assert_eq!(shown.uncollected.unwrap().requests, 2);
     drop(poller);
-    bench.store.retire(worker, bench.clock.wall()).unwrap();
+    bench
+        .store
+        .unregister_worker(worker, bench.clock.wall())
+        .unwrap();
     // Hours later, and hours before it would be asked again by itself.
     bench.clock.advance(2 * HOUR);
     asked.store(0, Ordering::SeqCst);
@@ -275,7 +278,10 @@ fn who_ends_when_all_is_done_waits_some_minutes_and_another_worker_asks_at_once(
     assert_eq!(asked.load(Ordering::SeqCst), 1);
     assert!(!bench.outlook.open(false), "it waits though it has asked");
     drop(poller);
-    bench.store.retire(worker, bench.clock.wall()).unwrap();
+    bench
+        .store
+        .unregister_worker(worker, bench.clock.wall())
+        .unwrap();
     *client.download.lock() = Box::new(|_| None);
     let mut poller = bench.poller(bench.worker(), &[]);
     pass(&bench, &mut poller, seconds(1));

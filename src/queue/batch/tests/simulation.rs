@@ -99,7 +99,7 @@ impl Scene {
         let store = self.store();
         let wall = self.clock.wall();
         store.reclaim(wall).unwrap();
-        let worker = store.enlist(wall).unwrap();
+        let worker = store.register_worker(wall).unwrap();
         let context = Arc::new(BatchContext {
             store: store.clone(),
             worker,
@@ -168,7 +168,7 @@ impl Scene {
                 if due && (!self.cancelled || again()) {
                     self.cancelled = true;
                     store.cancel(process, self.clock.wall()).unwrap();
-                    while store.chore(self.clock.wall()).unwrap() {}
+                    while store.maintain(self.clock.wall()).unwrap() {}
                     self.post.ring();
                 }
                 if is_done(&state) && store.batches(None).unwrap().is_empty() {

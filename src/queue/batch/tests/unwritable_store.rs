@@ -90,7 +90,10 @@ fn a_batch_that_another_worker_was_given_is_left_to_it() {
     let mut taken_for_dead = bench.poller(first, &[]);
     let created = || !bench.world.lock().batches.is_empty();
     assert!(bench.until(&mut taken_for_dead, created));
-    bench.store.retire(first, bench.clock.wall()).unwrap();
+    bench
+        .store
+        .unregister_worker(first, bench.clock.wall())
+        .unwrap();
     let mut poller = bench.poller(bench.worker(), &[]);
     poller.turn();
     assert_eq!(poller.open.len(), 1);

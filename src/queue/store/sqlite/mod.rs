@@ -187,8 +187,8 @@ impl Drop for SqliteStore {
 }
 
 impl JobStore for SqliteStore {
-    fn take_alone(&self, process: ProcessId, who: &str) -> Result<Box<dyn ConsumerLock>, Error> {
-        self.lock_results(process, who)
+    fn lock_results(&self, process: ProcessId, who: &str) -> Result<Box<dyn ConsumerLock>, Error> {
+        self.lock_outcomes(process, who)
     }
 
     fn lanes(&self, process: ProcessId) -> Result<Vec<Arc<JobLane>>, Error> {
@@ -265,11 +265,11 @@ impl JobStore for SqliteStore {
         self.delete_process(process, now)
     }
 
-    fn enlist(&self, now: Timestamp) -> Result<WorkerId, Error> {
+    fn register_worker(&self, now: Timestamp) -> Result<WorkerId, Error> {
         self.enlist_worker(now)
     }
 
-    fn retire(&self, worker: WorkerId, now: Timestamp) -> Result<(), Error> {
+    fn unregister_worker(&self, worker: WorkerId, now: Timestamp) -> Result<(), Error> {
         self.retire_worker(worker, now)
     }
 
@@ -300,11 +300,11 @@ impl JobStore for SqliteStore {
         self.pull_due(worker, back, longest, now)
     }
 
-    fn dead(&self) -> Result<Vec<WorkerId>, Error> {
-        self.dead_workers()
+    fn dead_workers(&self) -> Result<Vec<WorkerId>, Error> {
+        self.find_dead()
     }
 
-    fn waiting(
+    fn waiting_jobs(
         &self,
         kind: &str,
         processes: &[ProcessId],
@@ -415,7 +415,7 @@ impl JobStore for SqliteStore {
         self.cancel_waiting(jobs, now)
     }
 
-    fn chore(&self, now: Timestamp) -> Result<bool, Error> {
+    fn maintain(&self, now: Timestamp) -> Result<bool, Error> {
         self.do_chore(now)
     }
 

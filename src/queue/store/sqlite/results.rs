@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use rusqlite::{Connection, OptionalExtension, Row, params};
-use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use crate::base::clock::Timestamp;
@@ -16,13 +15,6 @@ use super::SqliteStore;
 use super::counters::CounterChanges;
 use super::rows::{self, MOST_JOBS, PROCESS_COLUMNS, id_of, key, key_of, process_no, shown, small};
 use super::writer::{Fault, Sync};
-
-/// What is read of a job's history here: why earlier attempts failed.
-#[derive(Deserialize, Default)]
-struct History {
-    #[serde(default)]
-    errors: Vec<AttemptError>,
-}
 
 impl SqliteStore {
     pub(super) fn read_process(&self, id: ProcessId) -> Result<Option<ProcessState>, Error> {
@@ -91,7 +83,6 @@ impl SqliteStore {
         let written: i64 = row.get(3)?;
         let status = shown(written);
         let history: Option<String> = row.get(11)?;
-        let history = history.and_then(|text| serde_json::from_str::<History>(&text).ok());
         let created_at = Timestamp(row.get(0)?);
         Ok(JobState {
             job_id: self.job_id(id, created_at),
@@ -110,7 +101,7 @@ impl SqliteStore {
             },
             result: json(row.get(10)?)?,
             error: rows::error(written, row.get::<_, Option<String>>(9)?.as_deref()),
-            errors: history.unwrap_or_default().errors,
+            errors: history.map_or_else(Vec::new, |text| AttemptError::in_history(&text)),
         })
     }
 

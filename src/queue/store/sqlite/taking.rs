@@ -30,7 +30,7 @@ impl Drop for Held {
 }
 
 impl SqliteStore {
-    pub(super) fn lock_results(
+    pub(super) fn lock_outcomes(
         &self,
         process: ProcessId,
         who: &str,

@@ -180,11 +180,11 @@ fn many_may_open_a_new_file_at_once() {
 fn a_lock_file_that_somebody_removed_kills_no_worker() {
     let dir = TempDir::new().unwrap();
     let (one, two) = (open(&path(&dir)).unwrap(), open(&path(&dir)).unwrap());
-    let worker = one.enlist(T).unwrap();
+    let worker = one.register_worker(T).unwrap();
     fs::remove_dir_all(dir.path().join("llm_jobs.db.workers")).unwrap();
     assert_eq!(two.reclaim(T).unwrap(), 0);
     assert_eq!(two.listed().unwrap().len(), 1);
-    one.retire(worker, T).unwrap();
+    one.unregister_worker(worker, T).unwrap();
     assert!(two.listed().unwrap().is_empty());
 }
 
@@ -195,12 +195,12 @@ fn lock_files_do_not_pile_up() {
     for _ in 0..3 {
         let store = open(&path(&dir)).unwrap();
         store.reclaim(T).unwrap();
-        store.enlist(T).unwrap();
+        store.register_worker(T).unwrap();
     }
     fs::write(folder.join("stray.lock"), "").unwrap();
     let store = open(&path(&dir)).unwrap();
     store.reclaim(T).unwrap();
-    store.enlist(T).unwrap();
+    store.register_worker(T).unwrap();
     assert_eq!(fs::read_dir(&folder).unwrap().count(), 1);
 }
 
@@ -211,7 +211,7 @@ fn who_takes_results_leaves_no_traces_for_others_to_read() {
     let dir = TempDir::new().unwrap();
     let store = open(&path(&dir)).unwrap();
     let process = ProcessId::new();
-    let _alone = store.take_alone(process, "to a file").unwrap();
+    let _alone = store.lock_results(process, "to a file").unwrap();
     let folder = dir.path().join("llm_jobs.db.workers");
     for path in [folder.join(format!("{process}.results")), folder] {
         let mode = fs::metadata(&path).unwrap().permissions().mode();
@@ -229,7 +229,7 @@ fn room_is_given_back() {
         .insert(process, vec![Job::raw("k", payload); 1_000], true, T)
         .unwrap();
     store.delete(process, T).unwrap();
-    while store.chore(T).unwrap() {}
+    while store.maintain(T).unwrap() {}
     let pages: i64 = store
         .read(|conn| Ok(conn.query_row("PRAGMA page_count", [], |row| row.get(0))?))
         .unwrap();

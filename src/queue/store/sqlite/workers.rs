@@ -158,7 +158,7 @@ impl SqliteStore {
         Ok(affected)
     }
 
-    pub(super) fn dead_workers(&self) -> Result<Vec<WorkerId>, Error> {
+    pub(super) fn find_dead(&self) -> Result<Vec<WorkerId>, Error> {
         let listed = self.listed()?.into_iter();
         let dead = listed.filter(|worker| matches!(self.pulse(worker), Pulse::Dead(_)));
         Ok(dead.map(|worker| WorkerId(worker.no)).collect())

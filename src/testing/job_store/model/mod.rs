@@ -245,7 +245,7 @@ impl Model {
         self.db.abandon_after(chunks);
         let done = work(&*self.store(0), self.wall()).ok();
         self.db.abandon_after(None);
-        while self.db.two.chore(self.wall()).unwrap() {}
+        while self.db.two.maintain(self.wall()).unwrap() {}
         done
     }
 
@@ -325,7 +325,7 @@ impl Model {
     fn enlist(&mut self) {
         let handle = self.below(2);
         if self.workers[handle].len() < 3 {
-            let worker = self.store(handle).enlist(self.wall()).unwrap();
+            let worker = self.store(handle).register_worker(self.wall()).unwrap();
             self.workers[handle].push((worker, 0));
         }
     }
@@ -333,7 +333,9 @@ impl Model {
     fn retire(&mut self) {
         let handle = self.below(2);
         if let Some((worker, _)) = self.workers[handle].pop() {
-            self.store(handle).retire(worker, self.wall()).unwrap();
+            self.store(handle)
+                .unregister_worker(worker, self.wall())
+                .unwrap();
             self.give_back(worker, false);
         }
     }

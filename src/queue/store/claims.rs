@@ -1,0 +1,239 @@
+//! What a worker and its store say to each other: which jobs it may have, which it has, what came of them.
+
+use std::fmt;
+use std::sync::Arc;
+
+use serde_json::value::RawValue;
+
+use crate::base::brief::{Bytes, FieldIf, Many, Name};
+use crate::base::clock::Timestamp;
+use crate::base::error::Error;
+use crate::base::id::{JobId, ProcessId};
+use crate::queue::job::Spent;
+
+/// What shares a quota: the kind, the job's [lane](Job::lane), and the step of the route.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct JobLane {
+    /// The jobs' kind.
+    pub kind: String,
+    /// What the jobs named, such as a model.
+    pub name: Option<String>,
+    /// The step of the route they have come to.
+    pub step: u8,
+}
+
+/// A worker as its store knows it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct WorkerId(pub i64);
+
+/// A claim on a job. Whatever happens to the job raises the number, so an old receipt fences
+/// nothing but itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct JobReceipt {
+    /// The job's key: the number of its process in the store, shifted left by 32 bits, and its place in
+    /// the process, counted from 0. Never given again.
+    pub job: i64,
+    /// The number of the claim.
+    pub claim: i64,
+}
+
+impl JobReceipt {
+    /// The job's place in its process: what tells it apart from the others there for as long as it is
+    /// stored.
+    pub fn number(&self) -> u32 {
+        (self.job & i64::from(u32::MAX)) as u32
+    }
+}
+
+/// What a worker asks for.
+pub struct ClaimRequest<'a> {
+    /// The most jobs.
+    pub most: usize,
+    /// The worker runs nothing: only then may it be given a job that was lost by two workers
+    /// already, and it is given that job alone.
+    pub idle: bool,
+    /// Only jobs of these processes; of all when empty.
+    pub processes: &'a [ProcessId],
+    /// The most jobs that could be started of a lane now; 0 when it is closed. Asked once a lane for
+    /// each claim, within its transaction: it must not ask the store.
+    pub open: &'a mut dyn FnMut(&Arc<JobLane>) -> usize,
+}
+
+/// What a worker was given.
+#[derive(Default)]
+pub struct ClaimReply {
+    /// Jobs, in the order in which they are to be started.
+    pub jobs: Vec<ClaimedJob>,
+    /// When the next job of an open lane comes due; only told when there were fewer than wanted.
+    pub next: Option<Timestamp>,
+    /// True when more jobs wait than those given out, in any lane, due or not.
+    pub more: bool,
+}
+
+/// A job that a worker was given. Its `Debug` shows nothing of the payload.
+pub struct ClaimedJob {
+    /// The claim on it.
+    pub receipt: JobReceipt,
+    /// Its id.
+    pub job_id: JobId,
+    /// The process it belongs to.
+    pub process_id: ProcessId,
+    /// Kind, name and step.
+    pub lane: Arc<JobLane>,
+    /// The caller's name for it.
+    pub item_id: Option<String>,
+    /// The caller's fingerprint of it.
+    pub request_hash: Option<String>,
+    /// What its handler is to work on.
+    pub payload: Box<RawValue>,
+    /// 1 to 10.
+    pub priority: u8,
+    /// Its own number of retries.
+    pub max_retries: Option<u8>,
+    /// Failed attempts at this step, as the last [`ClaimOutcome::Retry`] told.
+    pub attempt: u8,
+    /// Calls made for it so far, as its last [`Settlement`] told.
+    pub calls: u32,
+    /// Claims that ended with their worker's death.
+    pub crashes: u8,
+    /// A claim ended so since it was last tried to an end: the call may have been made.
+    pub lost: bool,
+    /// The next call may repeat one that was carried out, as the last [`ClaimOutcome::Retry`] told.
+    pub in_doubt: bool,
+    /// When it came due.
+    pub due_at: Timestamp,
+    /// What the last [`ClaimOutcome::Retry`] left.
+    pub history: Option<String>,
+}
+
+impl fmt::Debug for ClaimReply {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ClaimReply")
+            .field("jobs", &Many(self.jobs.len()))
+            .field("next", &self.next)
+            .field("more", &self.more)
+            .finish()
+    }
+}
+
+impl fmt::Debug for ClaimedJob {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let history = self.history.as_ref();
+        f.debug_struct("ClaimedJob")
+            .field("receipt", &self.receipt)
+            .field("job_id", &self.job_id)
+            .field("process_id", &self.process_id)
+            .field("lane", &self.lane)
+            .field_if("item_id", self.item_id.as_deref().map(Name))
+            .field("payload", &Bytes(self.payload.get().len()))
+            .field("attempt", &self.attempt)
+            .field("calls", &self.calls)
+            .field("crashes", &self.crashes)
+            .field("lost", &self.lost)
+            .field("in_doubt", &self.in_doubt)
+            .field_if("history", history.map(|history| Bytes(history.len())))
+            .finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for ClaimOutcome {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let length = |result: &RawValue| Bytes(result.get().len());
+        match self {
+            Self::Completed { result, spent } => f
+                .debug_struct("Completed")
+                .field("result", &length(result))
+                .field("spent", spent)
+                .finish(),
+            Self::Failed {
+                error,
+                result,
+                spent,
+            } => f
+                .debug_struct("Failed")
+                .field("error", error)
+                .field_if("result", result.as_deref().map(length))
+                .field("spent", spent)
+                .finish(),
+            Self::Retry {
+                due_at,
+                step,
+                attempt,
+                in_doubt,
+                spent,
+                history,
+            } => f
+                .debug_struct("Retry")
+                .field("due_at", due_at)
+                .field("step", step)
+                .field("attempt", attempt)
+                .field("in_doubt", in_doubt)
+                .field("spent", spent)
+                .field("history", &Bytes(history.len()))
+                .finish(),
+            Self::Snooze { due_at } => f.debug_struct("Snooze").field("due_at", due_at).finish(),
+        }
+    }
+}
+
+impl ClaimedJob {
+    /// The caller's name for the job, else its id.
+    pub fn name(&self) -> String {
+        let own = self.item_id.clone();
+        own.unwrap_or_else(|| self.job_id.to_string())
+    }
+}
+
+/// A worker is done with a job it was given: which claim ends, and what came of it.
+#[derive(Debug, Clone)]
+pub struct Settlement {
+    /// The claim that ends.
+    pub receipt: JobReceipt,
+    /// Calls made for the job so far.
+    pub calls: u32,
+    /// What came of it.
+    pub outcome: ClaimOutcome,
+}
+
+/// What came of a claim on a job; not every one is the end of the job. Its `Debug` shows no result.
+#[derive(Clone)]
+pub enum ClaimOutcome {
+    /// It has its result. Accepted while the job has no outcome, whatever its claim: it was paid for.
+    Completed {
+        /// JSON.
+        result: Box<RawValue>,
+        /// What it used; `None` for work that costs nothing.
+        spent: Option<Spent>,
+    },
+    /// It finally failed.
+    Failed {
+        /// Why.
+        error: Error,
+        /// JSON, where a failure has something to hand over.
+        result: Option<Box<RawValue>>,
+        /// What it used.
+        spent: Option<Spent>,
+    },
+    /// It is tried again, not before then.
+    Retry {
+        /// When.
+        due_at: Timestamp,
+        /// The step of the route it goes on with.
+        step: u8,
+        /// Failed attempts at that step.
+        attempt: u8,
+        /// The next call may repeat one that was carried out.
+        in_doubt: bool,
+        /// What the failed call used, if it was paid for all the same.
+        spent: Option<Spent>,
+        /// JSON, handed out with the next claim. At most 64 KiB are sensible. Why earlier attempts
+        /// failed belongs in its member `errors`, a list of [`AttemptError`](crate::queue::AttemptError):
+        /// [`job`](JobStore::job) shows them.
+        history: String,
+    },
+    /// It was not tried: back to where it was, or not before then.
+    Snooze {
+        /// When; `None` keeps its place.
+        due_at: Option<Timestamp>,
+    },
+}
