@@ -12,17 +12,17 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use super::args::shared::{SayArgs, ShowArgs, When};
 use super::format::{count, span};
 use super::sanitize::{harmless, shortened};
-use super::{lines, text};
+use super::{stderr, wrap};
 
 /// Says a line, above the bar if there is one. A closed standard error is nobody's problem.
 pub fn say(line: &str) {
     let line = format!("batchwright: {}", harmless(line));
     let mut line = match Term::stderr().size_checked() {
-        Some((_, columns)) => text::fitted(&line, columns.into()),
+        Some((_, columns)) => wrap::fitted(&line, columns.into()),
         None => line,
     };
     line.push('\n');
-    lines::write(line.into_bytes());
+    stderr::write(line.into_bytes());
 }
 
 /// Says what went wrong.
@@ -41,7 +41,7 @@ pub fn start_log(show: &ShowArgs) {
     let env = env_logger::Env::default().default_filter_or(level);
     // A second start (in tests) is refused and harmless.
     let _ = env_logger::Builder::from_env(env)
-        .target(env_logger::Target::Pipe(Box::new(lines::Log)))
+        .target(env_logger::Target::Pipe(Box::new(stderr::Log)))
         .format(|out, record| {
             let level = record.level().as_str().to_lowercase();
             let text = record.args().to_string();
@@ -97,7 +97,7 @@ impl Display {
             When::Never => Shape::Nothing,
             _ if show.quiet => Shape::Nothing,
             When::Auto | When::Always if terminal => {
-                let canvas = Box::<lines::Canvas>::default();
+                let canvas = Box::<stderr::Canvas>::default();
                 let target = ProgressDrawTarget::term_like_with_hz(canvas, 8);
                 let bar = ProgressBar::with_draw_target(None, target);
                 bar.set_style(Self::spinner());

@@ -3,13 +3,13 @@
 mod args;
 mod background;
 mod batches;
+mod command_line;
 mod commands;
 mod data_dir;
 mod display;
 mod exit;
 mod format;
 mod input;
-mod lines;
 mod pacing;
 mod prompts;
 mod provider;
@@ -22,12 +22,12 @@ mod sanitize;
 mod session;
 mod settings;
 mod signals;
+mod stderr;
 mod stdout;
 mod strategy;
 mod table;
-mod text;
 mod tips;
-mod typed;
+mod wrap;
 
 use std::process::ExitCode;
 
@@ -43,7 +43,7 @@ fn main() -> ExitCode {
         Err(exit) => exit,
     };
     // Waits a moment until all that was said is written.
-    lines::flush();
+    stderr::flush();
     exit.into()
 }
 

@@ -7,10 +7,10 @@ use batchwright::unstable::{Clock, SystemClock};
 use batchwright::{Error, JobQueue, ProcessId};
 
 use super::args::shared::DataArgs;
+use super::command_line::quoted;
 use super::data_dir::data_dir;
 use super::exit::{About, Refusal};
 use super::format::{age, count};
-use super::typed::quoted;
 
 impl DataArgs {
     /// The folder.

@@ -3,7 +3,7 @@
 use console::Term;
 
 use super::sanitize::one_line;
-use super::text::wrapped;
+use super::wrap::wrapped;
 
 /// The columns that there are: what `COLUMNS` says, else the terminal's. None where standard output
 /// is no terminal: a pipe or a file takes lines of any length, and programs read them.

@@ -22,7 +22,7 @@ use crate::sanitize::{self, harmless};
 use crate::settings::settings;
 use crate::stdout;
 use crate::table::width;
-use crate::text::wrapped;
+use crate::wrap::wrapped;
 
 pub fn execute(args: &DoctorArgs) -> Exit {
     args.say.start_log();

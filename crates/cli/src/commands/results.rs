@@ -9,6 +9,7 @@ use batchwright::queue::{ConsumeError, JobResult, ProcessState};
 use batchwright::{Context, Error, JobQueue, ProcessId};
 
 use crate::args::results::ResultsArgs;
+use crate::command_line::quoted;
 use crate::exit::{Exit, Refusal};
 use crate::format::count;
 use crate::input::whole;
@@ -16,7 +17,6 @@ use crate::queue::failed;
 use crate::run_process;
 use crate::signals::Signals;
 use crate::stdout;
-use crate::typed::quoted;
 
 pub fn execute(args: &ResultsArgs) -> Exit {
     args.say.start_log();

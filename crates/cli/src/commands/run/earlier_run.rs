@@ -6,10 +6,10 @@ use batchwright::files::{FileRunError, QueueRun, ResultsAppender, Sidecar, file_
 use batchwright::queue::{ProcessState, SqliteOptions};
 use batchwright::{Error, JobQueue, ProcessId};
 
+use crate::command_line::quoted;
 use crate::exit::Refusal;
 use crate::format::count;
 use crate::queue::failed;
-use crate::typed::quoted;
 
 /// An earlier run of which a queue still has something, or whose results lie elsewhere.
 pub struct EarlierRun {

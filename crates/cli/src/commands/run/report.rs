@@ -11,9 +11,9 @@ use super::summary::{self, QueueFacts};
 use crate::args::run::RunArgs;
 use crate::display;
 use crate::exit::Exit;
-use crate::lines;
 use crate::session::Session;
 use crate::signals::Signals;
+use crate::stderr;
 
 /// What a dry run has found out.
 pub fn dry_run(args: &RunArgs, prepared: &Prepared) -> Exit {
@@ -117,7 +117,7 @@ fn print_unsaved(report: &RunReport) {
         "{} results could not be saved; here they are:",
         report.unsaved.len()
     ));
-    lines::flush();
+    stderr::flush();
     for line in &report.unsaved {
         let _ = std::io::stderr().write_all(line);
     }

@@ -14,6 +14,7 @@ use super::earlier_run::{EarlierRun, EarlierRunSearch};
 use crate::args::run::RunArgs;
 use crate::args::shared::TaskArg;
 use crate::batches;
+use crate::command_line::{self, quoted};
 use crate::data_dir::data_dir;
 use crate::exit::{About, Refusal};
 use crate::format::count;
@@ -22,7 +23,6 @@ use crate::provider::Chosen;
 use crate::queue::failed;
 use crate::settings::refused;
 use crate::strategy::RunStrategy;
-use crate::typed::{self, quoted};
 
 /// Where the items of a run wait.
 pub struct RunQueue {
@@ -171,7 +171,9 @@ impl RunQueue {
         }
         let output = args.output.as_deref().filter(|_| self.is_attachable);
         match output {
-            Some(output) => info.output(whole(output)).command(typed::from_anywhere()),
+            Some(output) => info
+                .output(whole(output))
+                .command(command_line::from_anywhere()),
             None => info,
         }
     }

@@ -5,13 +5,13 @@ use batchwright::provider::redacted_url;
 use batchwright::{ErrorKind, StopReason, Strategy, Summary};
 
 use crate::args::run::RunArgs;
+use crate::command_line::command_line;
 use crate::display;
 use crate::exit::Exit;
 use crate::format::{count, span};
 use crate::sanitize::shortened;
 use crate::stdout;
 use crate::strategy::RunStrategy;
-use crate::typed::command_line;
 
 const KEPT_WITHOUT_IDS: &str = "results of other items kept (without ids, a changed setting makes \
     new items; give ids to replace them, or name a new output)";

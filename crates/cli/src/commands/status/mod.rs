@@ -24,7 +24,7 @@ use crate::run_process;
 use crate::sanitize::{self, shortened};
 use crate::settings::{effective_strategy, settings};
 use crate::table::width;
-use crate::text::wrapped;
+use crate::wrap::wrapped;
 use models::Asked;
 
 mod models;

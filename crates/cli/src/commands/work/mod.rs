@@ -96,7 +96,7 @@ fn work(args: &WorkArgs) -> Result<Exit, Refusal> {
     let left = Left::of(args, &processes, &queue).map_err(failed)?;
     for result in &report.unsaved {
         display::error("a result could not be recorded; here it is:");
-        crate::lines::flush();
+        crate::stderr::flush();
         let _ = writeln!(std::io::stderr(), "{result}");
     }
     let mut exit = exit(args, &report, &signals, &left);

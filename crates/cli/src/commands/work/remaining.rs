@@ -42,7 +42,7 @@ impl Left {
         let mut batches = queue.batches(None)?;
         batches.retain(|batch| !batch.attended && mine(batch));
         let data_dir = args.data_dir.as_deref().map_or_else(String::new, |folder| {
-            let folder = crate::typed::quoted(&folder.to_string_lossy());
+            let folder = crate::command_line::quoted(&folder.to_string_lossy());
             format!(" --data-dir {folder}")
         });
         Ok(Self {

@@ -169,7 +169,7 @@ impl Quotes {
 mod tests {
     use std::process::Command;
 
-    use super::super::text::fitted;
+    use super::super::wrap::fitted;
     use super::*;
 
     #[test]

@@ -1,6 +1,6 @@
 //! Texts broken between words, where a terminal would break within one.
 
-use super::typed::command_at;
+use super::command_line::command_at;
 
 /// How far a line is indented that goes on.
 const INDENT: usize = 2;
