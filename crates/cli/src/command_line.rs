@@ -12,7 +12,7 @@ pub fn command_line() -> String {
 }
 
 /// The same for a shell in any folder.
-pub fn from_anywhere() -> String {
+pub fn command_line_from_anywhere() -> String {
     let command = command_line();
     match std::env::current_dir() {
         Ok(folder) => format!("cd {} && {command}", quoted(&folder.to_string_lossy())),

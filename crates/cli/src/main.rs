@@ -33,7 +33,7 @@ use std::process::ExitCode;
 
 use args::{Cli, Command};
 use commands::{
-    cancel, config, doctor, providers, results, run, shell, simulate, status, submit, work,
+    cancel, config, doctor, providers, results, retry, run, shell, simulate, status, submit, work,
 };
 use exit::Exit;
 
@@ -55,8 +55,8 @@ fn execute(cli: Cli) -> Exit {
         Command::Work(args) => work::execute(&args),
         Command::Status(args) => status::execute(&args),
         Command::Results(args) => results::execute(&args),
-        Command::Cancel(args) => cancel::cancel(&args),
-        Command::Retry(args) => cancel::retry(&args),
+        Command::Cancel(args) => cancel::execute(&args),
+        Command::Retry(args) => retry::execute(&args),
         Command::Doctor(args) => doctor::execute(&args),
         Command::Providers(args) => providers::execute(&args),
         Command::Config(args) => config::execute(&args),

@@ -6,11 +6,14 @@ use batchwright::queue::ProcessState;
 use batchwright::unstable::{Clock, SystemClock};
 use batchwright::{Error, JobQueue, ProcessId};
 
-use super::args::shared::DataArgs;
+use super::args::shared::{DataArgs, ProcessArgs};
 use super::command_line::quoted;
 use super::data_dir::data_dir;
-use super::exit::{About, Refusal};
+use serde_json::Value;
+
+use super::exit::{About, Exit, Refusal};
 use super::format::{age, count};
+use super::stdout;
 
 impl DataArgs {
     /// The folder.
@@ -76,6 +79,23 @@ impl DataArgs {
                 format!("batchwright {words} --data-dir {folder}")
             }
             None => format!("batchwright {words}"),
+        }
+    }
+}
+
+impl ProcessArgs {
+    /// Changes a process and says what came of it, in words or as JSON.
+    pub fn carry_out(&self, work: impl FnOnce() -> Result<(String, Value), Refusal>) -> Exit {
+        self.say.start_log();
+        match work() {
+            Ok((line, facts)) => {
+                self.say.say(&line);
+                match self.json {
+                    true => stdout::json(&facts, Exit::Success),
+                    false => Exit::Success,
+                }
+            }
+            Err(refusal) => refusal.end(self.json, self.say.quiet),
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Ctrl-C and its kin: the first asks the run to wind down, the second ends it now.
+//! Signals to stop, such as Ctrl-C: the first asks the command to wind down, the second ends it now.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
@@ -11,8 +11,8 @@ use signal_hook::consts::{SIGINT, SIGTERM};
 use super::display;
 use super::exit::{Exit, Refusal};
 
-/// After a second signal, threads that cannot be woken (a connect under way) get this long.
-const LAST_WORDS: Duration = Duration::from_millis(600);
+/// After a second signal, threads that cannot be woken (in the midst of a connect) get this long.
+const AFTER_ABORT: Duration = Duration::from_millis(600);
 
 /// The same at the end of the grace period, which nobody waits for at a keyboard.
 const AFTER_GRACE: Duration = Duration::from_secs(2);
@@ -39,7 +39,7 @@ impl Signals {
                 }
             } else if count == 2 {
                 ctx.abort();
-                thread::sleep(LAST_WORDS);
+                thread::sleep(AFTER_ABORT);
                 std::process::exit(i32::from(Exit::Signal(signal).code()));
             }
         })

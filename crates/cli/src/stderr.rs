@@ -12,9 +12,9 @@ use crossbeam_channel::{Sender, bounded};
 use indicatif::TermLike;
 
 /// Lines that wait to be written; the log at its loudest writes fewer before they are.
-const WAITING: usize = 8192;
+const MAX_WAITING: usize = 8192;
 /// The end of the program waits this long for the last of them.
-const LAST_LINES: Duration = Duration::from_millis(500);
+const FLUSH_TIME: Duration = Duration::from_millis(500);
 
 enum Output {
     Lines(Vec<u8>),
@@ -91,7 +91,7 @@ impl Screen {
 fn writer() -> Option<&'static Writer> {
     static WRITER: OnceLock<Option<Writer>> = OnceLock::new();
     let start = || {
-        let (queue, writes) = bounded(WAITING);
+        let (queue, writes) = bounded(MAX_WAITING);
         let unwritten = Arc::<Unwritten>::default();
         let written = unwritten.clone();
         let write = move || {
@@ -140,11 +140,11 @@ pub fn flush() {
         let _ = writer
             .unwritten
             .changed
-            .wait_timeout_while(writes, LAST_LINES, left);
+            .wait_timeout_while(writes, FLUSH_TIME, left);
     }
 }
 
-/// The log's way there.
+/// Where the log is written.
 pub struct Log;
 
 impl Write for Log {

@@ -7,8 +7,8 @@ use super::display;
 use super::exit::Exit;
 use super::sanitize;
 
-/// Writes to standard output and ends as it was to end; but a script must not take facts for told that
-/// could not be written. A reader that went away has what it wanted.
+/// Writes to standard output and returns the exit that was to be; where the text could not be written, an
+/// error, since a script must not go on without it. A reader that went away has what it wanted.
 pub fn print(text: &str, exit: Exit) -> Exit {
     match write(text) {
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
@@ -45,7 +45,7 @@ pub fn is_closed() -> bool {
     is_null && fcntl_getfl(&stdout).is_ok_and(|flags| flags & OFlags::ACCMODE == OFlags::RDWR)
 }
 
-/// Not told elsewhere.
+/// Elsewhere that is not known.
 #[cfg(not(unix))]
 pub fn is_closed() -> bool {
     false

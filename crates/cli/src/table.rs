@@ -8,10 +8,10 @@ use super::wrap::wrapped;
 /// The columns that there are: what `COLUMNS` says, else the terminal's. None where standard output
 /// is no terminal: a pipe or a file takes lines of any length, and programs read them.
 pub fn width() -> Option<usize> {
-    let said = std::env::var("COLUMNS").ok();
-    let said = said.and_then(|columns| columns.parse().ok());
+    let variable = std::env::var("COLUMNS").ok();
+    let set = variable.and_then(|columns| columns.parse().ok());
     let terminal = || Term::stdout().size_checked();
-    said.filter(|columns| *columns > 0)
+    set.filter(|columns| *columns > 0)
         .or_else(|| terminal().map(|(_, columns)| usize::from(columns)))
 }
 

@@ -1,43 +1,25 @@
-//! `batchwright cancel` and `batchwright retry`: what becomes of a process.
+//! `batchwright cancel`: gives up what waits of a process, and its batches at their provider.
 
 use std::path::Path;
 
+use batchwright::batch::{BatchInfo, clients_by_account};
 use batchwright::files::Sidecar;
 use batchwright::queue::JobCounts;
+use batchwright::{Context, JobQueue, ProcessId, Worker};
 use serde_json::{Value, json};
 
 use crate::args::cancel::CancelArgs;
-use crate::args::retry::RetryArgs;
-use crate::args::shared::ProcessArgs;
+use crate::args::shared::DataArgs;
 use crate::batches;
+use crate::display;
 use crate::exit::{Exit, Refusal};
-use crate::format::count;
+use crate::format::{count, span};
 use crate::queue::failed;
 use crate::run_process;
-use crate::stdout;
+use crate::settings::{refused, settings};
 
-pub fn cancel(args: &CancelArgs) -> Exit {
+pub fn execute(args: &CancelArgs) -> Exit {
     args.common.carry_out(|| try_cancel(args))
-}
-
-pub fn retry(args: &RetryArgs) -> Exit {
-    args.common.carry_out(|| try_retry(args))
-}
-
-impl ProcessArgs {
-    fn carry_out(&self, work: impl FnOnce() -> Result<(String, Value), Refusal>) -> Exit {
-        self.say.start_log();
-        match work() {
-            Ok((line, facts)) => {
-                self.say.say(&line);
-                match self.json {
-                    true => stdout::json(&facts, Exit::Success),
-                    false => Exit::Success,
-                }
-            }
-            Err(refusal) => refusal.end(self.json, self.say.quiet),
-        }
-    }
 }
 
 fn try_cancel(args: &CancelArgs) -> Result<(String, Value), Refusal> {
@@ -47,7 +29,7 @@ fn try_cancel(args: &CancelArgs) -> Result<(String, Value), Refusal> {
     if args.delete {
         // Whoever has its batches cancels them; without the process nobody would take what they did.
         queue.cancel(id).map_err(failed)?;
-        let batches = batches::cancel(args, &queue, id)?;
+        let batches = cancel_batches(args, &queue, id)?;
         let deleted = queue.delete(id).map_err(failed)?;
         if let Some(output) = &process.info.output {
             let forgotten = Sidecar::discard(Path::new(output), id);
@@ -56,7 +38,7 @@ fn try_cancel(args: &CancelArgs) -> Result<(String, Value), Refusal> {
         let line = format!("process {id} is deleted with {} jobs", count(deleted));
         let left = batches.left.len();
         let facts = json!({"process_id": id, "deleted": deleted, "batches": left});
-        return Ok((line + &batches.told(data, id, true), facts));
+        return Ok((line + &batches.lines(data, id, true), facts));
     }
     if !process.sealed {
         // Put back later, the part that is there would pass for all of it.
@@ -71,7 +53,7 @@ fn try_cancel(args: &CancelArgs) -> Result<(String, Value), Refusal> {
     let answered = |counts: &JobCounts| counts.completed + counts.failed;
     let before = answered(&process.counts);
     let cancelled = queue.cancel(id).map_err(failed)?;
-    let batches = batches::cancel(args, &queue, id)?;
+    let batches = cancel_batches(args, &queue, id)?;
     let now = queue.process(id).map_err(failed)?.unwrap_or(process);
     let cancelled = match batches.any {
         // With those that came back from their batches.
@@ -93,10 +75,10 @@ fn try_cancel(args: &CancelArgs) -> Result<(String, Value), Refusal> {
             "; {running} are running: they end by themselves and are not tried again"
         ));
     }
-    line.push_str(&batches.told(data, id, false));
+    line.push_str(&batches.lines(data, id, false));
     let results = now.counts.finished() - now.counts.consumed;
     if results > 0 {
-        let take = match run_process::way_back(&process_info) {
+        let take = match run_process::collect_command(&process_info) {
             Some(back) if now.counts.cancelled > 0 => {
                 format!("{back}   (which sends what was cancelled again)")
             }
@@ -119,33 +101,105 @@ fn try_cancel(args: &CancelArgs) -> Result<(String, Value), Refusal> {
     Ok((line, facts))
 }
 
-fn try_retry(args: &RetryArgs) -> Result<(String, Value), Refusal> {
-    let data = &args.common.data;
-    let (queue, process) = data.process(&args.process)?;
-    let id = process.process_id;
-    let retried = queue.retry_failed(id).map_err(failed)?;
-    let mut line = match retried {
-        0 => "no job has failed or was cancelled: nothing to put back".to_owned(),
-        _ => format!(
-            "{} jobs put back: each is sent again, and paid for as a new one\n  to carry them out: {}",
-            count(retried),
-            match run_process::way_back(&process.info) {
-                Some(back) => back,
-                None => {
-                    let all = queue.open_processes().map_err(failed)?;
-                    let beside_runs = all.iter().any(|one| one.info.output.is_some());
-                    data.command(&run_process::work_for(&[id], beside_runs))
-                }
-            }
-        ),
-    };
-    for batch in queue.batches(Some(id)).map_err(failed)? {
-        if let Some(waiting) = batches::waiting(&batch) {
-            let (provider, give_up) = (&batch.provider, data.command(&format!("cancel {id}")));
-            line.push_str(&format!(
-                "\n  not put back is what is at {provider}: {waiting}; to give it up first: {give_up}"
+/// What has become of the batches of a process that was cancelled.
+struct CancelledBatches {
+    /// It had some.
+    any: bool,
+    /// Those that are over now although their results were paid for and not given out.
+    given_up: Vec<BatchInfo>,
+    /// Those that are still there.
+    left: Vec<BatchInfo>,
+}
+
+/// Has the batches of a cancelled process cancelled: a worker that lives does so by itself, and for
+/// those that nobody attends this command is the worker.
+fn cancel_batches(
+    args: &CancelArgs,
+    queue: &JobQueue,
+    id: ProcessId,
+) -> Result<CancelledBatches, Refusal> {
+    let read = || queue.batches(Some(id)).map_err(failed);
+    let before = read()?;
+    if before.iter().any(|batch| !batch.attended) {
+        let common = &args.common;
+        common.say.say(&format!(
+            "cancelling its batches, for up to {}",
+            span(args.wait)
+        ));
+        let settings = settings(common.data.data_dir.as_deref())?;
+        let idle = settings.transfer_idle_timeout().map_err(refused)?;
+        let worker = Worker::new(queue)
+            .processes([id])
+            .batch_clients(clients_by_account(None, idle))
+            .batch_settings(settings.batch_settings().map_err(refused)?)
+            .context(&Context::new().with_timeout(args.wait))
+            .until_empty(true);
+        let report = worker.run().map_err(failed)?;
+        for line in &report.unsaved {
+            display::error(&format!(
+                "a result could not be recorded; here it is: {line}"
             ));
         }
     }
-    Ok((line, json!({"process_id": id, "retried": retried})))
+    let (any, left) = (!before.is_empty(), read()?);
+    let is_over = |batch: &BatchInfo| left.iter().all(|other| other.label != batch.label);
+    let mut given_up = before;
+    given_up.retain(|batch| batch.uncollected.is_some() && is_over(batch));
+    Ok(CancelledBatches {
+        any,
+        given_up,
+        left,
+    })
+}
+
+impl CancelledBatches {
+    /// What remains, and who cares for it.
+    fn lines(&self, data: &DataArgs, id: ProcessId, deleted: bool) -> String {
+        let (attended, alone): (Vec<_>, Vec<_>) =
+            self.left.iter().partition(|batch| batch.attended);
+        let mut out = String::new();
+        for batch in &self.given_up {
+            let name = batch.remote_id.as_deref().unwrap_or(&batch.label);
+            let why = batch.problem.as_deref().unwrap_or("they were not there");
+            out.push_str(&format!(
+                "\n  batch {name} at {}: the results that were still missing are given up, although \
+                 they were paid for: {why}",
+                batch.provider
+            ));
+        }
+        if !attended.is_empty() {
+            out.push_str(&format!(
+                "\n  {} batches are with a worker that runs: it cancels them at the provider",
+                count(attended.len() as u64)
+            ));
+        }
+        for batch in alone {
+            let name = batch.remote_id.as_deref().unwrap_or(&batch.label);
+            let why = batch.problem.as_deref();
+            let mut why = why.map_or_else(String::new, |why| format!(" ({why})"));
+            if let Some(waiting) = batches::missing_results(batch) {
+                why.push_str(&format!("; {waiting}"));
+            }
+            let collects = match deleted {
+                true => "any worker with its key ends it",
+                false => "any worker with its key collects what it has finished",
+            };
+            out.push_str(&format!(
+                "\n  batch {name} at {}, {}, is not over yet{why}; {collects}: {}",
+                batch.provider,
+                batch.state,
+                match deleted {
+                    true => data.command("work"),
+                    false => data.command(&format!("work --processes {id}")),
+                }
+            ));
+            if batches::lacks_its_key(batch) {
+                out.push_str(&format!(
+                    "; {}",
+                    batches::adoption_advice(|words| data.command(words))
+                ));
+            }
+        }
+        out
+    }
 }

@@ -109,7 +109,7 @@ fn of_run(process: &ProcessState) -> Option<HealthFinding> {
     let output = info.output.as_ref()?;
     let back = format!(
         "its results come there by: {}",
-        run_process::way_back(info)?
+        run_process::collect_command(info)?
     );
     let input = info.name.as_deref().or(info.input.as_deref());
     let (id, input) = (process.process_id, input.unwrap_or("an input"));
@@ -129,14 +129,14 @@ fn adopt(queue: &JobQueue, data: &DataArgs) -> Result<Vec<(String, HealthFinding
         let finding = match adoption.refused {
             None => {
                 let seen = batch_is("taken over with the key that is here");
-                let back = run_process::way_back_of(queue, batch.process_id);
+                let back = run_process::collect_command_of(queue, batch.process_id);
                 let collect = back.unwrap_or_else(|| data.command("work --strategy batch"));
                 let advice = format!("to collect it: {collect}");
                 HealthFinding::new(BATCH, Severity::Good, seen, Some(&advice))
             }
             Some(why) => {
                 let seen = batch_is(&format!("not taken over: {why}"));
-                let advice = set_that_key(run_process::way_back_of(queue, batch.process_id));
+                let advice = set_that_key(run_process::collect_command_of(queue, batch.process_id));
                 HealthFinding::new(BATCH, Severity::Warning, seen, Some(&advice))
             }
         };
@@ -161,7 +161,7 @@ fn judged(batch: &BatchInfo, processes: &[ProcessState], data: &DataArgs) -> Opt
     let of = processes
         .iter()
         .find(|process| Some(process.process_id) == batch.process_id);
-    let back = of.and_then(|process| run_process::way_back(&process.info));
+    let back = of.and_then(|process| run_process::collect_command(&process.info));
     let name = batch.remote_id.as_deref().unwrap_or(&batch.label);
     let (provider, total) = (&batch.provider, count(batch.total));
     let batch_is = |what: &str| format!("{name} at {provider}, {total} requests: {what}");
@@ -180,7 +180,7 @@ fn judged(batch: &BatchInfo, processes: &[ProcessState], data: &DataArgs) -> Opt
             Some(advice),
         ));
     }
-    if let Some(waiting) = batches::waiting(batch) {
+    if let Some(waiting) = batches::missing_results(batch) {
         let why = batch
             .problem
             .as_deref()
@@ -188,7 +188,7 @@ fn judged(batch: &BatchInfo, processes: &[ProcessState], data: &DataArgs) -> Opt
         let seen = batch_is(&format!("{why}; {waiting}"));
         let id = batch.process_id.map(|id| id.to_string());
         let id = id.as_deref().unwrap_or("PROCESS");
-        let advice = batches::advice(id, back.as_deref(), |words| data.command(words));
+        let advice = batches::missing_advice(id, back.as_deref(), |words| data.command(words));
         return Some(HealthFinding::new(
             BATCH,
             Severity::Warning,
@@ -196,12 +196,12 @@ fn judged(batch: &BatchInfo, processes: &[ProcessState], data: &DataArgs) -> Opt
             Some(&advice),
         ));
     }
-    if batches::waits_for_its_key(batch) {
+    if batches::lacks_its_key(batch) {
         let url = &batch.base_url;
         let seen = batch_is(&format!(
             "the key it was made with is not here, or not for {url}"
         ));
-        let rotated = batches::rotated(|words| data.command(words));
+        let rotated = batches::adoption_advice(|words| data.command(words));
         let advice = format!("{rotated}; otherwise {}", set_that_key(back));
         return Some(HealthFinding::new(
             BATCH,

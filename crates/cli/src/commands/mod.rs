@@ -5,6 +5,7 @@ pub mod config;
 pub mod doctor;
 pub mod providers;
 pub mod results;
+pub mod retry;
 pub mod run;
 pub mod shell;
 pub mod simulate;

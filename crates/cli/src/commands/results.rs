@@ -31,10 +31,11 @@ fn results(args: &ResultsArgs) -> Result<Exit, Refusal> {
     let id = process.process_id;
     let keeps = args.keep || !(args.take || saves(args));
     let found = Sidecar::output_of(&process);
-    let belongs = found.as_deref();
-    let belongs = belongs.or(process.info.output.as_deref().map(Path::new));
-    let foreign = belongs.filter(|output| !keeps && !is_same(args.output.as_deref(), output));
-    if foreign.is_some() && !args.take {
+    let own_output = found
+        .as_deref()
+        .or(process.info.output.as_deref().map(Path::new));
+    let bypassed = own_output.filter(|output| !keeps && !is_same(args.output.as_deref(), output));
+    if bypassed.is_some() && !args.take {
         return Err(refused(args, &process));
     }
     if args.take && stdout::is_named(args.output.as_deref()) && stdout::is_closed() {
@@ -43,20 +44,25 @@ fn results(args: &ResultsArgs) -> Result<Exit, Refusal> {
         ));
     }
     let target = target(args.output.as_deref())?;
-    let mark = match foreign {
-        Some(_) => Some(Mark::begin(found.as_deref(), args, &queue, &process)?),
+    let taken_elsewhere = match bypassed {
+        Some(_) => Some(TakenElsewhere::begin(
+            found.as_deref(),
+            args,
+            &queue,
+            &process,
+        )?),
         None => None,
     };
     let mut saved = Saved {
         target,
-        mark,
+        taken_elsewhere,
         ctx,
-        handed: 0,
+        safe: 0,
         written: 0,
         failed: 0,
     };
     let ended = match keeps {
-        true => look(&queue, id, &mut saved),
+        true => show(&queue, id, &mut saved),
         false => {
             let who = taker(args.output.as_deref());
             let taken = queue.consume_as(id, &who, |results| saved.save(results));
@@ -67,11 +73,11 @@ fn results(args: &ResultsArgs) -> Result<Exit, Refusal> {
         Ok(()) => {
             let open = queue.process(id).map_err(failed)?;
             let open = open.map_or(0, |now| now.counts.total - now.counts.finished());
-            args.say.say(&told(args, &process, keeps, &saved, open));
+            args.say.say(&summary(args, &process, keeps, &saved, open));
             let gone = queue.process(id).map_err(failed)?.is_none();
-            if let Some(mark) = saved.mark.as_mut() {
-                mark.end(gone).map_err(failed)?;
-            } else if let Some(output) = belongs {
+            if let Some(taken_elsewhere) = saved.taken_elsewhere.as_mut() {
+                taken_elsewhere.end(gone).map_err(failed)?;
+            } else if let Some(output) = own_output {
                 // What went to its own output is where it belongs.
                 if let Some(Err(error)) = gone.then(|| Sidecar::remove(output, id)) {
                     log::warn!("{error}");
@@ -103,7 +109,7 @@ fn results(args: &ResultsArgs) -> Result<Exit, Refusal> {
 }
 
 fn partly(saved: &Saved) -> String {
-    let written = count(saved.handed);
+    let written = count(saved.safe);
     format!("{written} results are written, the others stay in the queue")
 }
 
@@ -144,7 +150,7 @@ fn is_file(_: &io::Stdout) -> bool {
     false
 }
 
-fn told(
+fn summary(
     args: &ResultsArgs,
     process: &ProcessState,
     keeps: bool,
@@ -154,7 +160,7 @@ fn told(
     let id = process.process_id;
     let place = args.output.as_ref().filter(|path| *path != Path::new("-"));
     let to = place.map_or_else(String::new, |path| format!(" to {}", path.display()));
-    let mut line = match saved.handed {
+    let mut line = match saved.safe {
         0 => "no results yet".to_owned(),
         _ => format!("{} results written{to}", count(saved.written)),
     };
@@ -163,12 +169,12 @@ fn told(
             line.push_str(&format!(", {} {what}", count(n)));
         }
     };
-    add(saved.handed - saved.written, "were there already");
+    add(saved.safe - saved.written, "were there already");
     add(saved.failed, "of them without success");
     let command = |words: &str| args.data.command(&format!("{words} {id}"));
-    if keeps && saved.handed > 0 {
+    if keeps && saved.safe > 0 {
         line.push_str("; the queue keeps them");
-    } else if saved.written < saved.handed {
+    } else if saved.written < saved.safe {
         line.push_str("; they have left the queue now");
     }
     if open > 0 {
@@ -177,12 +183,12 @@ fn told(
             "; {open} jobs are still open, the same command takes them later"
         ));
     }
-    match run_process::way_back(&process.info) {
+    match run_process::collect_command(&process.info) {
         Some(back) if keeps => line.push_str(&format!(
             "\n  they belong to {}, and come there by: {back}",
             process.info.output.as_deref().unwrap_or_default()
         )),
-        None if keeps && !args.keep && saved.handed > 0 => {
+        None if keeps && !args.keep && saved.safe > 0 => {
             line.push_str(&format!("\n  to take them: {} -o FILE", command("results")));
         }
         _ => {}
@@ -232,11 +238,11 @@ enum Stop {
 /// Where results go, and how many went there.
 struct Saved {
     target: Target,
-    /// Where it is told that they were taken away from their output.
-    mark: Option<Mark>,
+    /// The note beside the output of a run whose results go elsewhere.
+    taken_elsewhere: Option<TakenElsewhere>,
     ctx: Context,
     /// Results that are safe, those that were there before included.
-    handed: u64,
+    safe: u64,
     written: u64,
     failed: u64,
 }
@@ -257,12 +263,12 @@ impl Saved {
                 lines.len() as u64
             }
         };
-        if let Some(mark) = &mut self.mark {
-            let marked = mark.add(results.len() as u64);
+        if let Some(taken_elsewhere) = &mut self.taken_elsewhere {
+            let marked = taken_elsewhere.add(results.len() as u64);
             marked.map_err(|error| Stop::Failed(error.message().to_owned()))?;
         }
         self.written += written;
-        self.handed += results.len() as u64;
+        self.safe += results.len() as u64;
         self.failed += results.iter().filter(|r| !r.is_success()).count() as u64;
         Ok(())
     }
@@ -284,17 +290,17 @@ fn write(stream: &mut dyn Write, lines: &[String]) -> Result<(), Stop> {
 }
 
 /// Results that leave the queue for another place than the output they belong to.
-struct Mark {
+struct TakenElsewhere {
     output: PathBuf,
     to: Option<PathBuf>,
     sidecar: Sidecar,
-    /// Results that were handed over last: they have left the queue when it hands over the next.
+    /// Results that were saved last: they have left the queue when it gives out the next.
     last: u64,
     /// Nobody runs with that output meanwhile.
     _lock: Option<ResultsAppender>,
 }
 
-impl Mark {
+impl TakenElsewhere {
     /// Begins to tell the next run of the output.
     fn begin(
         output: Option<&Path>,
@@ -336,15 +342,18 @@ impl Mark {
         };
         let to = args.output.as_deref();
         let to = to.filter(|path| std::fs::metadata(path).is_ok_and(|meta| meta.is_file()));
-        let mark = Self {
+        let taken_elsewhere = Self {
             output: output.to_owned(),
             to: to.map(|path| path.canonicalize().unwrap_or_else(|_| path.to_owned())),
             sidecar,
             last: 0,
             _lock: lock,
         };
-        mark.sidecar.write(&mark.output).map_err(refused)?;
-        Ok(mark)
+        taken_elsewhere
+            .sidecar
+            .write(&taken_elsewhere.output)
+            .map_err(refused)?;
+        Ok(taken_elsewhere)
     }
 
     /// So many more are safe there, and leave the queue now.
@@ -354,12 +363,12 @@ impl Mark {
         self.sidecar.write(&self.output)
     }
 
-    /// All that was handed over has left the queue.
+    /// All that was saved has left the queue.
     fn end(&mut self, gone: bool) -> Result<(), Error> {
         if gone {
             self.sidecar.nothing_left();
         }
-        // What an earlier one was killed at may have left the queue as well.
+        // What a command saved that was killed may have left the queue as well.
         match self.last {
             0 => self.sidecar.write(&self.output),
             _ => self.add(0),
@@ -394,7 +403,7 @@ fn refused(args: &ResultsArgs, process: &ProcessState) -> Refusal {
 /// Results that are written at once.
 const GROUP: usize = 100;
 
-fn look(queue: &JobQueue, id: ProcessId, saved: &mut Saved) -> Result<(), ConsumeError<Stop>> {
+fn show(queue: &JobQueue, id: ProcessId, saved: &mut Saved) -> Result<(), ConsumeError<Stop>> {
     let mut results = queue.get_results(id).peekable();
     while results.peek().is_some() {
         let group: Result<Vec<_>, _> = results.by_ref().take(GROUP).collect();

@@ -51,7 +51,7 @@ fn submit(args: &SubmitArgs) -> Result<Exit, Early> {
         Ok(0) => Err(Refusal::usage(args.input.nothing())
             .about(About::Input)
             .into()),
-        Ok(total) => Ok(tell(args, process, total)),
+        Ok(total) => Ok(report(args, process, total)),
         Err(error) => Err(take_back(args, &queue, process, error, &session)),
     }
 }
@@ -73,7 +73,7 @@ fn refuse_known(args: &SubmitArgs, queue: &JobQueue, id: ProcessId) -> Result<()
     Err(Refusal::usage(format!("{what}; nothing was added")).about(About::Queue))
 }
 
-/// What is told of the process.
+/// What is known of the process.
 fn info(args: &SubmitArgs) -> ProcessInfo {
     let info = ProcessInfo::new().name(match &args.name {
         Some(name) => name.clone(),
@@ -129,13 +129,13 @@ fn take_back(
     }
 }
 
-fn tell(args: &SubmitArgs, process: ProcessId, total: u64) -> Exit {
+fn report(args: &SubmitArgs, process: ProcessId, total: u64) -> Exit {
     let text = match args.json {
         true => serde_json::json!({"process_id": process, "total": total}).to_string(),
         false => process.to_string(),
     };
-    let told = stdout::write(&format!("{text}\n"));
-    if let Err(error) = &told {
+    let printed = stdout::write(&format!("{text}\n"));
+    if let Err(error) = &printed {
         display::error(&format!(
             "process {process} is queued, but nobody was told: cannot write to standard output: {error}"
         ));
@@ -160,7 +160,7 @@ fn tell(args: &SubmitArgs, process: ProcessId, total: u64) -> Exit {
             command(format!("results {process} -o FILE")),
         ));
     }
-    match told {
+    match printed {
         Ok(()) => Exit::Success,
         Err(_) => Exit::CouldNotRun,
     }

@@ -14,7 +14,7 @@ use super::earlier_run::{EarlierRun, EarlierRunSearch};
 use crate::args::run::RunArgs;
 use crate::args::shared::TaskArg;
 use crate::batches;
-use crate::command_line::{self, quoted};
+use crate::command_line::{command_line_from_anywhere, quoted};
 use crate::data_dir::data_dir;
 use crate::exit::{About, Refusal};
 use crate::format::count;
@@ -173,7 +173,7 @@ impl RunQueue {
         match output {
             Some(output) => info
                 .output(whole(output))
-                .command(command_line::from_anywhere()),
+                .command(command_line_from_anywhere()),
             None => info,
         }
     }
@@ -217,7 +217,7 @@ impl RunQueue {
         }
         let dir = self.data_dir_flag();
         if ended.batches.iter().any(lacks_its_key) {
-            lines.push(batches::rotated(|words| {
+            lines.push(batches::adoption_advice(|words| {
                 format!("batchwright {words}{dir}")
             }));
         }

@@ -13,7 +13,7 @@ use crate::sanitize::shortened;
 use crate::stdout;
 use crate::strategy::RunStrategy;
 
-const KEPT_WITHOUT_IDS: &str = "results of other items kept (without ids, a changed setting makes \
+const FOREIGN_WITHOUT_IDS: &str = "results of other items kept (without ids, a changed setting makes \
     new items; give ids to replace them, or name a new output)";
 
 const WITHOUT_IDS: &str = "without an id: theirs is a fingerprint of the request (a field \"id\", or \
@@ -31,11 +31,11 @@ pub fn plan_line(plan: &RunPlan, total: u64) -> String {
     part(plan.failed_before, "failed before");
     part(plan.unusable_before, "with unusable replies");
     part(plan.changed, "changed");
-    let kept = match plan.without_id {
+    let foreign = match plan.without_id {
         0 => "results of other items kept",
-        _ => KEPT_WITHOUT_IDS,
+        _ => FOREIGN_WITHOUT_IDS,
     };
-    part(plan.foreign, kept);
+    part(plan.foreign, foreign);
     let bad_rows = match plan.bad_rows {
         1 => "bad row that is not sent",
         _ => "bad rows that are not sent",
@@ -215,8 +215,8 @@ pub fn print(args: &RunArgs, report: &RunReport, setup: &Setup, queue: Option<&Q
     }
     if !summary.errors.is_empty() {
         for (kind, n) in &summary.errors {
-            let said = summary.error_samples.get(kind).map_or("", String::as_str);
-            let text = format!("{} {kind}: {}", count(*n), shortened(said, 160));
+            let sample = summary.error_samples.get(kind).map_or("", String::as_str);
+            let text = format!("{} {kind}: {}", count(*n), shortened(sample, 160));
             lines.push(row("failures", &text));
         }
     }
@@ -283,8 +283,8 @@ fn without_version(args: &RunArgs, report: &RunReport) -> Option<String> {
     let given = args.provider.base_url.clone();
     let address = given.or_else(|| std::env::var("OPENAI_BASE_URL").ok())?;
     let stop = report.stop.as_ref().map(ToString::to_string);
-    let mut said = report.summary.error_samples.values().chain(&stop);
-    let refused = said.any(|said| said.contains("Invalid URL"));
+    let mut messages = report.summary.error_samples.values().chain(&stop);
+    let refused = messages.any(|message| message.contains("Invalid URL"));
     (refused && !address.contains("/v1")).then(|| {
         let shown = redacted_url(&address);
         format!("  the address {shown} has no /v1, which such APIs want at its end")

@@ -25,7 +25,7 @@ use crate::sanitize::{self, shortened};
 use crate::settings::{effective_strategy, settings};
 use crate::table::width;
 use crate::wrap::wrapped;
-use models::Asked;
+use models::KnownModels;
 
 mod models;
 pub mod table;
@@ -38,26 +38,26 @@ pub fn execute(args: &StatusArgs) -> Exit {
     };
     match shown {
         Ok(()) => Exit::Success,
-        Err(Trouble::Refused(refusal)) => refusal.end(args.json, args.say.quiet),
-        Err(Trouble::Unheard) => Exit::StoppedEarly,
+        Err(Failure::Refused(refusal)) => refusal.end(args.json, args.say.quiet),
+        Err(Failure::OutputClosed) => Exit::StoppedEarly,
     }
 }
 
-enum Trouble {
+enum Failure {
     Refused(Refusal),
     /// Standard output is closed.
-    Unheard,
+    OutputClosed,
 }
 
-impl From<Refusal> for Trouble {
+impl From<Refusal> for Failure {
     fn from(refusal: Refusal) -> Self {
         Self::Refused(refusal)
     }
 }
 
-impl From<io::Error> for Trouble {
+impl From<io::Error> for Failure {
     fn from(_: io::Error) -> Self {
-        Self::Unheard
+        Self::OutputClosed
     }
 }
 
@@ -167,18 +167,18 @@ fn effective(
     effective_strategy(settings)
 }
 
-/// Looks again and again at the same processes.
-struct Looks<'a> {
+/// Reads again and again where the same processes stand.
+struct StatusReader<'a> {
     args: &'a StatusArgs,
     queue: Option<batchwright::JobQueue>,
     only: Option<ProcessId>,
     tracker: ProgressTracker,
     settings: Settings,
-    asked: Asked,
+    known_models: KnownModels,
 }
 
-impl<'a> Looks<'a> {
-    fn begin(args: &'a StatusArgs) -> Result<Self, Refusal> {
+impl<'a> StatusReader<'a> {
+    fn new(args: &'a StatusArgs) -> Result<Self, Refusal> {
         let (queue, only) = match &args.process {
             Some(named) => {
                 let (queue, process) = args.data.process(named)?;
@@ -191,12 +191,12 @@ impl<'a> Looks<'a> {
             queue,
             only,
             tracker: ProgressTracker::new(),
-            asked: Asked::default(),
+            known_models: KnownModels::default(),
             settings: settings(args.data.data_dir.as_deref())?,
         })
     }
 
-    fn look(&mut self) -> Result<Vec<Row>, Refusal> {
+    fn read(&mut self) -> Result<Vec<Row>, Refusal> {
         let Some(queue) = &self.queue else {
             return Ok(Vec::new());
         };
@@ -213,7 +213,7 @@ impl<'a> Looks<'a> {
                 .filter(|batch| batch.process_id == Some(process.process_id));
             let batches: Vec<BatchInfo> = own.cloned().collect();
             let progress = self.tracker.progress(&process, now, wall);
-            let (models, providers) = self.asked.of(queue, &process, &batches);
+            let (models, providers) = self.known_models.of(queue, &process, &batches);
             Row {
                 effective: effective(&process, &batches, &self.settings),
                 progress: progress.with_batches(&batches),
@@ -253,34 +253,34 @@ impl<'a> Looks<'a> {
         if !waiting.is_empty() && !any(&|row| row.process.counts.in_progress > 0) {
             say(format!(
                 "to carry out what waits: {}",
-                command(run_process::work_for(&waiting, beside_runs))
+                command(run_process::work_command(&waiting, beside_runs))
             ));
         }
         let batch = |which: &dyn Fn(&BatchInfo) -> bool| any(&|row| row.batches.iter().any(which));
         let alone = free(&|row| row.batches.iter().any(|batch| !batch.attended));
         if !alone.is_empty() {
-            let words = run_process::work_for(&alone, beside_runs);
+            let words = run_process::work_command(&alone, beside_runs);
             say(format!(
                 "nobody attends batches; to collect them: {}",
                 command(format!("{words} --strategy batch"))
             ));
         }
-        if batch(&batches::waits_for_its_key) {
+        if batch(&batches::lacks_its_key) {
             say(format!(
                 "the key, or the address, of batches is not here; {}",
-                batches::rotated(|words| command(words.to_owned()))
+                batches::adoption_advice(|words| command(words.to_owned()))
             ));
         }
         let misses = |row: &Row| row.batches.iter().any(|batch| batch.uncollected.is_some());
         if !free(&misses).is_empty() {
-            say(batches::advice(&id, None, |words| {
+            say(batches::missing_advice(&id, None, |words| {
                 command(words.to_owned())
             }));
         }
         for row in rows.iter().filter(|row| misses(row)) {
-            if let Some(back) = run_process::way_back(&row.process.info) {
+            if let Some(back) = run_process::collect_command(&row.process.info) {
                 let (id, back) = (row.id().to_string(), Some(back.as_str()));
-                say(batches::advice(&id, back, |words| {
+                say(batches::missing_advice(&id, back, |words| {
                     command(words.to_owned())
                 }));
             }
@@ -334,47 +334,47 @@ fn line_of(rows: &[Row]) -> String {
     sanitize::json(&json!({ "processes": rows })) + "\n"
 }
 
-fn put(text: &str) -> io::Result<()> {
+fn print(text: &str) -> io::Result<()> {
     let mut stdout = io::stdout().lock();
     stdout.write_all(text.as_bytes())?;
     stdout.flush()
 }
 
-fn once(args: &StatusArgs) -> Result<(), Trouble> {
-    let mut looks = Looks::begin(args)?;
-    let rows = looks.look()?;
+fn once(args: &StatusArgs) -> Result<(), Failure> {
+    let mut reader = StatusReader::new(args)?;
+    let rows = reader.read()?;
     if args.json {
-        return Ok(put(&line_of(&rows))?);
+        return Ok(print(&line_of(&rows))?);
     }
     if !rows.is_empty() {
-        put(&table(&rows, false, width()))?;
-        put(&batch_lines(&rows, width()))?;
+        print(&table(&rows, false, width()))?;
+        print(&batch_lines(&rows, width()))?;
     }
-    looks.advise(&rows);
+    reader.advise(&rows);
     Ok(())
 }
 
 /// How often a watched queue is looked at.
-const EVERY: Duration = Duration::from_millis(250);
+const POLL_INTERVAL: Duration = Duration::from_millis(250);
 
-fn watch(args: &StatusArgs) -> Result<(), Trouble> {
+fn watch(args: &StatusArgs) -> Result<(), Failure> {
     let terminal = io::stdout().is_terminal() && !args.json;
-    let mut looks = Looks::begin(args)?;
+    let mut reader = StatusReader::new(args)?;
     let mut screen = Screen::default();
     let mut before = HashMap::new();
     let mut first = true;
     loop {
-        let rows = looks.look()?;
+        let rows = reader.read()?;
         if terminal {
             screen.draw(&rows)?;
         } else {
             let now: HashMap<ProcessId, Seen> = rows.iter().map(seen).collect();
             if args.json && (first || now != before) {
-                put(&line_of(&rows))?;
+                print(&line_of(&rows))?;
             } else if !args.json {
                 let changed = |row: &&Row| before.get(&row.id()) != now.get(&row.id());
                 for row in rows.iter().filter(changed) {
-                    put(&event(row))?;
+                    print(&event(row))?;
                 }
             }
             before = now;
@@ -382,15 +382,15 @@ fn watch(args: &StatusArgs) -> Result<(), Trouble> {
         first = false;
         if rows.iter().all(Row::is_finished) {
             if !args.json {
-                looks.advise(&rows);
+                reader.advise(&rows);
             }
             return Ok(());
         }
-        thread::sleep(EVERY);
+        thread::sleep(POLL_INTERVAL);
     }
 }
 
-/// What a line a change is about.
+/// What a line is printed for when it changes.
 type Seen = (JobCounts, bool, bool, Vec<String>);
 
 /// The batches, each on a line, or on several where the terminal is too narrow for it.

@@ -9,13 +9,13 @@ use batchwright::{JobQueue, ProcessId};
 use serde::Deserialize;
 
 /// Outcomes that are looked at.
-const OUTCOMES: usize = 20;
+const SAMPLED_OUTCOMES: usize = 20;
 /// Of more processes than this nobody reads the model; looking at each would take its time.
-const MOST: usize = 500;
+const MAX_PROCESSES: usize = 500;
 
 /// What was found out before: it is looked for again only while nothing is known.
 #[derive(Default)]
-pub struct Asked(HashMap<ProcessId, Names>);
+pub struct KnownModels(HashMap<ProcessId, Names>);
 
 /// Models and providers.
 type Names = (Vec<String>, Vec<String>);
@@ -27,17 +27,17 @@ struct Answered {
     model: Option<String>,
 }
 
-impl Asked {
+impl KnownModels {
     pub fn of(&mut self, queue: &JobQueue, process: &ProcessState, batches: &[BatchInfo]) -> Names {
         let id = process.process_id;
         let known = self.0.get(&id).cloned();
         let (mut models, mut providers) = known.unwrap_or_default();
-        if (models.is_empty() || providers.is_empty()) && self.0.len() < MOST {
+        if (models.is_empty() || providers.is_empty()) && self.0.len() < MAX_PROCESSES {
             // A queue that cannot be read is told of by whoever reads the process.
             for lane in queue.lanes(id).unwrap_or_default() {
                 models.extend(lane.name.clone());
             }
-            let outcomes = queue.peek(id, OUTCOMES).unwrap_or_default();
+            let outcomes = queue.peek(id, SAMPLED_OUTCOMES).unwrap_or_default();
             let unnamed = models.is_empty();
             for outcome in outcomes {
                 let line = outcome.result.line();

@@ -16,8 +16,8 @@ use crossbeam_channel::RecvTimeoutError;
 
 use crate::args::work::WorkArgs;
 use crate::background::Cancelled;
-use crate::commands::work::queue_progress::Board;
-use crate::commands::work::remaining::{EmbeddingsNote, Left};
+use crate::commands::work::queue_progress::QueueProgress;
+use crate::commands::work::remaining::{EmbeddingsNote, Remaining};
 use crate::data_dir::data_dir;
 use crate::display;
 use crate::exit::{Exit, Refusal};
@@ -31,7 +31,7 @@ use crate::signals::{Signals, stopping_line};
 use crate::stdout;
 
 /// How often changed settings are looked for.
-const LOOK: Duration = Duration::from_millis(300);
+const SETTINGS_INTERVAL: Duration = Duration::from_millis(300);
 
 pub fn execute(args: &WorkArgs) -> Exit {
     display::start_log(&args.show);
@@ -64,12 +64,12 @@ fn work(args: &WorkArgs) -> Result<Exit, Refusal> {
     let processes = all_of(&queue, &args.processes)?;
     say(routes.line().to_owned());
     let mut note = EmbeddingsNote::default();
-    note.look(&routes, &queue, &say);
+    note.update(&routes, &queue, &say);
     let failed = |error: Error| Refusal::could_not_run(error.message());
-    let board = Arc::new(Board::new(&args.show, &queue).map_err(failed)?);
+    let progress = Arc::new(QueueProgress::new(&args.show, &queue).map_err(failed)?);
     let worker = Worker::new(&queue)
         .context(&ctx)
-        .notifier(board.clone())
+        .notifier(progress.clone())
         .processes(processes.clone())
         .until_empty(args.until_empty)
         .until_handed_over(args.until_submitted)
@@ -80,8 +80,8 @@ fn work(args: &WorkArgs) -> Result<Exit, Refusal> {
     let worker = routes.give(pacing.give(worker))?;
     let worker = worker.start().map_err(failed)?;
     let mut on_change = |routes: &Routes| {
-        board.say(routes.line());
-        note.look(routes, &queue, &|line| board.say(&line));
+        progress.say(routes.line());
+        note.update(routes, &queue, &|line| progress.say(&line));
     };
     let report = follow(
         args,
@@ -89,17 +89,17 @@ fn work(args: &WorkArgs) -> Result<Exit, Refusal> {
         &mut watch,
         routes,
         &ctx,
-        &board,
+        &progress,
         &mut on_change,
     )?;
-    board.clear();
-    let left = Left::of(args, &processes, &queue).map_err(failed)?;
+    progress.clear();
+    let remaining = Remaining::of(args, &processes, &queue).map_err(failed)?;
     for result in &report.unsaved {
         display::error("a result could not be recorded; here it is:");
         crate::stderr::flush();
         let _ = writeln!(std::io::stderr(), "{result}");
     }
-    let mut exit = exit(args, &report, &signals, &left);
+    let mut exit = exit(args, &report, &signals, &remaining);
     if args.json {
         exit = print_json(&report, exit);
     }
@@ -113,7 +113,8 @@ fn work(args: &WorkArgs) -> Result<Exit, Refusal> {
             display::say(&format!("{} jobs still wait", count(waiting)));
         }
         let waited = args.until_empty && report.stop.is_none();
-        left.lines(waited)
+        remaining
+            .lines(waited)
             .iter()
             .for_each(|line| display::say(line));
     } else if let Some(stop) = report.stop.as_ref().filter(|_| !ctx.is_cancelled()) {
@@ -129,7 +130,7 @@ fn follow(
     watch: &mut SettingsWatch,
     mut routes: Routes,
     ctx: &Context,
-    board: &Board,
+    progress: &QueueProgress,
     on_change: &mut dyn FnMut(&Routes),
 ) -> Result<WorkerReport, Refusal> {
     let mut known = values(watch.settings());
@@ -137,11 +138,12 @@ fn follow(
     // A provider that is not there yet may come without another setting.
     let (mut pending, mut warned) = (false, None);
     while !worker.is_finished() && !ctx.is_cancelled() {
-        if let Ok(()) | Err(RecvTimeoutError::Disconnected) = cancelled.receiver.recv_timeout(LOOK)
+        if let Ok(()) | Err(RecvTimeoutError::Disconnected) =
+            cancelled.receiver.recv_timeout(SETTINGS_INTERVAL)
         {
             continue;
         }
-        let news = match watch.refresh() {
+        let applied = match watch.refresh() {
             Ok(changed) => {
                 pending |= changed;
                 if !pending {
@@ -149,7 +151,7 @@ fn follow(
                 }
                 let now = values(watch.settings());
                 for line in changes(&known, &now) {
-                    board.say(&line);
+                    progress.say(&line);
                 }
                 known = now;
                 Pacing::new(args, watch.settings())
@@ -158,7 +160,7 @@ fn follow(
             }
             Err(error) => Err(Refusal::could_not_run(error.message())),
         };
-        match news {
+        match applied {
             Ok(changed) => {
                 (pending, warned) = (false, None);
                 if changed {
@@ -167,7 +169,7 @@ fn follow(
             }
             // The old settings hold until the new ones make sense.
             Err(refusal) if warned.as_ref() != Some(&refusal.message) => {
-                board.say(&format!("the old settings hold: {}", refusal.message));
+                progress.say(&format!("the old settings hold: {}", refusal.message));
                 warned = Some(refusal.message);
             }
             Err(_) => {}
@@ -270,7 +272,7 @@ fn print_json(report: &WorkerReport, exit: Exit) -> Exit {
     stdout::json(&line, exit)
 }
 
-fn exit(args: &WorkArgs, report: &WorkerReport, signals: &Signals, left: &Left) -> Exit {
+fn exit(args: &WorkArgs, report: &WorkerReport, signals: &Signals, remaining: &Remaining) -> Exit {
     match &report.stop {
         _ if !report.unsaved.is_empty() => Exit::CouldNotRun,
         // For a worker that waits for more, being stopped is the end it is made for.
@@ -279,7 +281,7 @@ fn exit(args: &WorkArgs, report: &WorkerReport, signals: &Signals, left: &Left) 
         Some(StopReason::Fatal(_)) => Exit::CouldNotRun,
         Some(_) => Exit::StoppedEarly,
         // The queue is not empty, and waiting longer would not have made it so.
-        None if args.until_empty && left.is_stuck() => Exit::StoppedEarly,
+        None if args.until_empty && remaining.has_batches() => Exit::StoppedEarly,
         None if args.until_submitted && report.batches_held > 0 => Exit::StoppedEarly,
         None if report.failed > 0 => Exit::SomeFailed,
         None => Exit::Success,

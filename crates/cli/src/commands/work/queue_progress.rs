@@ -13,26 +13,26 @@ use crate::format::count;
 use crate::run_process;
 
 /// Where all processes stand together, for people.
-pub struct Board {
+pub struct QueueProgress {
     display: Display,
     quiet: bool,
     queue: JobQueue,
-    seen: Mutex<Seen>,
+    known: Mutex<Known>,
 }
 
-struct Seen {
+struct Known {
     /// What was finished before this worker began, or was said to be since.
     finished: HashSet<ProcessId>,
     open: HashMap<ProcessId, Progress>,
     next_sum: Instant,
 }
 
-/// So many processes are not summed up at each event,
-const MANY: usize = 100;
-/// but after this time.
-const BETWEEN_SUMS: Duration = Duration::from_millis(200);
+/// More processes than this are not summed up at each event,
+const MANY_PROCESSES: usize = 100;
+/// but only after this time.
+const SUM_INTERVAL: Duration = Duration::from_millis(200);
 
-impl Board {
+impl QueueProgress {
     pub fn new(show: &ShowArgs, queue: &JobQueue) -> Result<Self, Error> {
         let there = queue.open_processes()?.into_iter();
         let finished = there.filter(|process| process.sealed && process.counts.is_finished());
@@ -40,7 +40,7 @@ impl Board {
             display: Display::new(show),
             quiet: show.quiet,
             queue: queue.clone(),
-            seen: Mutex::new(Seen {
+            known: Mutex::new(Known {
                 finished: finished.map(|process| process.process_id).collect(),
                 open: HashMap::new(),
                 next_sum: Instant::now(),
@@ -61,34 +61,34 @@ impl Board {
     }
 }
 
-impl ProgressNotifier for Board {
+impl ProgressNotifier for QueueProgress {
     fn on_progress(&self, progress: &Progress) {
-        let (Some(id), Ok(mut seen)) = (progress.process_id, self.seen.lock()) else {
+        let (Some(id), Ok(mut known)) = (progress.process_id, self.known.lock()) else {
             return;
         };
         match progress.phase {
             Phase::Deleted => {
-                seen.open.remove(&id);
+                known.open.remove(&id);
             }
             Phase::Finished => {
-                seen.open.remove(&id);
-                if seen.finished.insert(id) && !self.quiet {
-                    let back = run_process::way_back_of(&self.queue, Some(id));
-                    display::say(&finished(progress, back.as_deref()));
+                known.open.remove(&id);
+                if known.finished.insert(id) && !self.quiet {
+                    let collect_command = run_process::collect_command_of(&self.queue, Some(id));
+                    display::say(&finished(progress, collect_command.as_deref()));
                 }
             }
             _ => {
-                seen.finished.remove(&id);
-                seen.open.insert(id, progress.clone());
+                known.finished.remove(&id);
+                known.open.insert(id, progress.clone());
             }
         }
         // A sum over thousands for each of thousands would take its time.
         let now = Instant::now();
-        if seen.open.len() > MANY && now < seen.next_sum {
+        if known.open.len() > MANY_PROCESSES && now < known.next_sum {
             return;
         }
-        seen.next_sum = now + BETWEEN_SUMS;
-        let mut all = seen.open.values();
+        known.next_sum = now + SUM_INTERVAL;
+        let mut all = known.open.values();
         let Some(mut sum) = all.next().cloned() else {
             return self.display.clear();
         };
@@ -118,8 +118,8 @@ impl ProgressNotifier for Board {
     }
 }
 
-/// `back`: the command of the run that it belongs to.
-fn finished(progress: &Progress, back: Option<&str>) -> String {
+/// `collect_command`: the command of the run that it belongs to.
+fn finished(progress: &Progress, collect_command: Option<&str>) -> String {
     let id = progress
         .process_id
         .map_or_else(String::new, |id| id.to_string());
@@ -132,8 +132,9 @@ fn finished(progress: &Progress, back: Option<&str>) -> String {
             line.push_str(&format!(", {} {what}", count(n)));
         }
     }
-    if let Some(back) = back {
-        return line + &format!("; its results come to the output of its run by:\n  {back}");
+    if let Some(collect_command) = collect_command {
+        return line
+            + &format!("; its results come to the output of its run by:\n  {collect_command}");
     }
     line.push_str(&format!("; batchwright results {id} -o FILE"));
     if progress.failed > 0 {

@@ -1,5 +1,5 @@
-//! What a worker says of batches beside its own report: those that go on without it, and what is not
-//! handed over in any.
+//! What a worker says of batches beside its own report: those that go on without it, and jobs that do not
+//! go in batches.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -14,17 +14,17 @@ use crate::routes::Routes;
 use crate::run_process;
 
 /// The batches that nobody attends once a worker has ended.
-pub struct Left {
+pub struct Remaining {
     batches: Vec<BatchInfo>,
     /// That results of processes belong to the outputs of runs.
-    owned: Vec<String>,
+    run_lines: Vec<String>,
     /// The commands of those runs.
-    backs: HashMap<ProcessId, String>,
+    run_commands: HashMap<ProcessId, String>,
     /// How to call the program on this queue.
     data_dir: String,
 }
 
-impl Left {
+impl Remaining {
     pub fn of(args: &WorkArgs, only: &[ProcessId], queue: &JobQueue) -> Result<Self, Error> {
         let mine = |batch: &BatchInfo| match batch.process_id {
             _ if only.is_empty() => true,
@@ -34,11 +34,14 @@ impl Left {
         let taken = |id: &ProcessId| only.is_empty() || only.contains(id);
         let mut processes = queue.open_processes()?;
         processes.retain(|process| taken(&process.process_id));
-        let owned = processes.iter().filter_map(run_process::line).collect();
-        let back = |process: &ProcessState| {
-            Some((process.process_id, run_process::way_back(&process.info)?))
+        let run_lines = processes.iter().filter_map(run_process::line).collect();
+        let run_command = |process: &ProcessState| {
+            Some((
+                process.process_id,
+                run_process::collect_command(&process.info)?,
+            ))
         };
-        let backs = processes.iter().filter_map(back).collect();
+        let run_commands = processes.iter().filter_map(run_command).collect();
         let mut batches = queue.batches(None)?;
         batches.retain(|batch| !batch.attended && mine(batch));
         let data_dir = args.data_dir.as_deref().map_or_else(String::new, |folder| {
@@ -47,14 +50,14 @@ impl Left {
         });
         Ok(Self {
             batches,
-            owned,
-            backs,
+            run_lines,
+            run_commands,
             data_dir,
         })
     }
 
     /// True when there are batches that a worker which waits for all could not bring to their end.
-    pub fn is_stuck(&self) -> bool {
+    pub fn has_batches(&self) -> bool {
         !self.batches.is_empty()
     }
 
@@ -66,18 +69,21 @@ impl Left {
         let (missing, others): (Vec<_>, Vec<_>) = others
             .into_iter()
             .partition(|batch| batch.uncollected.is_some());
-        let (going, halfway): (Vec<_>, Vec<_>) = others
+        let (submitted, unsubmitted): (Vec<_>, Vec<_>) = others
             .into_iter()
             .partition(|batch| batch.remote_id.is_some());
-        let back = |batch: &BatchInfo| self.backs.get(&batch.process_id?);
+        let run_command = |batch: &BatchInfo| self.run_commands.get(&batch.process_id?);
         let mut at: BTreeMap<(&str, bool), (u64, u64)> = BTreeMap::new();
-        for batch in &going {
+        for batch in &submitted {
             let sum = at
-                .entry((&batch.provider, back(batch).is_some()))
+                .entry((&batch.provider, run_command(batch).is_some()))
                 .or_default();
             (sum.0, sum.1) = (sum.0 + 1, sum.1 + batch.total);
         }
-        let mut ids: Vec<_> = going.iter().filter_map(|batch| batch.process_id).collect();
+        let mut ids: Vec<_> = submitted
+            .iter()
+            .filter_map(|batch| batch.process_id)
+            .collect();
         ids.dedup();
         let id = match &ids[..] {
             [only] => only.to_string(),
@@ -96,7 +102,7 @@ impl Left {
                     return format!(
                         "batches at {provider} that this key and address did not make: {batches}, \
                          with {requests} requests; {who} with those that did collects them; {}",
-                        batches::rotated(|words| format!("`batchwright {words}{dir}`"))
+                        batches::adoption_advice(|words| format!("`batchwright {words}{dir}`"))
                     );
                 }
                 let s = if batches == 1 { "" } else { "es" };
@@ -113,10 +119,10 @@ impl Left {
                 )
             })
             .collect();
-        lines.extend(self.owned.iter().cloned());
-        lines.extend(halfway.iter().map(|batch| {
+        lines.extend(self.run_lines.iter().cloned());
+        lines.extend(unsubmitted.iter().map(|batch| {
             let (provider, total) = (&batch.provider, count(batch.total));
-            let who = match back(batch) {
+            let who = match run_command(batch) {
                 Some(_) => "its run's own command, told above,".to_owned(),
                 None => format!("`batchwright work --strategy batch{dir}`"),
             };
@@ -131,9 +137,9 @@ impl Left {
                 .any(|batch| batch.process_id != first.process_id);
             let id = first.process_id.filter(|_| !other);
             let id = id.map_or_else(|| "PROCESS".to_owned(), |id| id.to_string());
-            lines.push(batches::advice(
+            lines.push(batches::missing_advice(
                 &id,
-                back(first).map(String::as_str),
+                run_command(first).map(String::as_str),
                 |words| format!("`batchwright {words}{dir}`"),
             ));
         }
@@ -151,22 +157,22 @@ impl Left {
 /// Says once that vectors are not made in batches.
 #[derive(Default)]
 pub struct EmbeddingsNote {
-    said: bool,
-    said_of_price: bool,
+    noted_embeddings: bool,
+    noted_price: bool,
 }
 
 impl EmbeddingsNote {
-    pub fn look(&mut self, routes: &Routes, queue: &JobQueue, say: &dyn Fn(String)) {
+    pub fn update(&mut self, routes: &Routes, queue: &JobQueue, say: &dyn Fn(String)) {
         if !routes.in_batches() {
             return self.price(queue, say);
         }
-        if self.said {
+        if self.noted_embeddings {
             return;
         }
         // A queue that cannot be read is told of by the worker.
         let waiting = queue.waiting(EMBEDDING_KIND).unwrap_or(0);
         if waiting > 0 {
-            self.said = true;
+            self.noted_embeddings = true;
             let waiting = count(waiting);
             say(format!(
                 "{waiting} embeddings wait: they are not made in batches, but by calls of their own"
@@ -177,8 +183,8 @@ impl EmbeddingsNote {
     /// Whoever handed prompts over at half the price may not want to pay the whole one for the rest.
     fn price(&mut self, queue: &JobQueue, say: &dyn Fn(String)) {
         let open = queue.batches(None).map_or(0, |batches| batches.len());
-        if open > 0 && !self.said_of_price {
-            self.said_of_price = true;
+        if open > 0 && !self.noted_price {
+            self.noted_price = true;
             say(
                 "strategy sync: batches are collected, and what comes back from them unanswered is \
                  asked for by calls, at the full price; to keep to batches: --strategy batch"

@@ -1,0 +1,45 @@
+//! `batchwright retry`: puts the failed and cancelled jobs of a process back.
+
+use serde_json::{Value, json};
+
+use crate::args::retry::RetryArgs;
+use crate::batches;
+use crate::exit::{Exit, Refusal};
+use crate::format::count;
+use crate::queue::failed;
+use crate::run_process;
+
+pub fn execute(args: &RetryArgs) -> Exit {
+    args.common.carry_out(|| try_retry(args))
+}
+
+fn try_retry(args: &RetryArgs) -> Result<(String, Value), Refusal> {
+    let data = &args.common.data;
+    let (queue, process) = data.process(&args.process)?;
+    let id = process.process_id;
+    let retried = queue.retry_failed(id).map_err(failed)?;
+    let mut line = match retried {
+        0 => "no job has failed or was cancelled: nothing to put back".to_owned(),
+        _ => format!(
+            "{} jobs put back: each is sent again, and paid for as a new one\n  to carry them out: {}",
+            count(retried),
+            match run_process::collect_command(&process.info) {
+                Some(back) => back,
+                None => {
+                    let all = queue.open_processes().map_err(failed)?;
+                    let beside_runs = all.iter().any(|one| one.info.output.is_some());
+                    data.command(&run_process::work_command(&[id], beside_runs))
+                }
+            }
+        ),
+    };
+    for batch in queue.batches(Some(id)).map_err(failed)? {
+        if let Some(waiting) = batches::missing_results(&batch) {
+            let (provider, give_up) = (&batch.provider, data.command(&format!("cancel {id}")));
+            line.push_str(&format!(
+                "\n  not put back is what is at {provider}: {waiting}; to give it up first: {give_up}"
+            ));
+        }
+    }
+    Ok((line, json!({"process_id": id, "retried": retried})))
+}
