@@ -15,16 +15,12 @@ mod info;
 mod machine;
 mod overview;
 mod poller;
-mod reconcile;
 mod settings;
 mod settle_items;
 mod spool;
-mod status;
-mod submit;
 #[cfg(test)]
 mod tests;
 mod transfer;
-mod uncollected;
 mod write_input;
 
 pub use adoption::BatchAdoption;

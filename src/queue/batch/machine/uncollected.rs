@@ -5,13 +5,13 @@ use std::time::Duration;
 
 use crate::queue::store::BatchNo;
 
-use super::machine::record::{Ended, Phase, Uncollected};
-use super::poller::{Open, Poller};
+use super::super::poller::{Open, Poller};
+use super::record::{Ended, Phase, Uncollected};
 
 impl Open {
     /// Whether whoever ends when all is done does without the results of this batch: they were asked for
     /// in vain, and will not be again before `patience` is over.
-    pub(super) fn is_put_off(&self, patience: Duration) -> bool {
+    pub(in crate::queue::batch) fn is_put_off(&self, patience: Duration) -> bool {
         let late = |what: &Uncollected| self.record.due > what.since.after(patience);
         self.asked && !self.busy && self.record.uncollected.as_ref().is_some_and(late)
     }
@@ -19,7 +19,12 @@ impl Open {
 
 impl Poller<'_> {
     /// Its results, or some of them, were asked for in vain.
-    pub(super) fn not_given_out(&mut self, no: BatchNo, why: String, asked: Option<Duration>) {
+    pub(in crate::queue::batch) fn not_given_out(
+        &mut self,
+        no: BatchNo,
+        why: String,
+        asked: Option<Duration>,
+    ) {
         let Some(open) = self.open.get(&no) else {
             return;
         };
@@ -33,7 +38,12 @@ impl Poller<'_> {
     }
 
     /// Asks again later, and later each time.
-    pub(super) fn put_off(&mut self, no: BatchNo, why: String, asked: Option<Duration>) {
+    pub(in crate::queue::batch) fn put_off(
+        &mut self,
+        no: BatchNo,
+        why: String,
+        asked: Option<Duration>,
+    ) {
         let (wall, jitter) = (self.clock.wall(), self.jitter.next());
         let settings = *self.post.settings.read();
         let Some(open) = self.open.get_mut(&no) else {

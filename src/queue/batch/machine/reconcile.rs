@@ -10,17 +10,17 @@ use crate::config::choices::OnUnknown;
 use crate::llm::batch::{BatchClient, ListedBatches};
 use crate::queue::store::BatchNo;
 
-use super::machine::record::{Phase, Record};
-use super::poller::Poller;
-use super::settings::LOOKS;
-use super::transfer::Task;
+use super::super::poller::Poller;
+use super::super::settings::LOOKS;
+use super::super::transfer::Task;
+use super::record::{Phase, Record};
 
 /// An input file whose deletion was refused this often stays.
 const MOST_REFUSALS: u32 = 3;
 
 impl Poller<'_> {
     /// Looks for a batch in the provider's list.
-    pub(super) fn search(&mut self, no: BatchNo, client: &Arc<dyn BatchClient>) {
+    pub(in crate::queue::batch) fn search(&mut self, no: BatchNo, client: &Arc<dyn BatchClient>) {
         let known = match self.ids_but(no) {
             Ok(known) => known,
             Err(error) => {
@@ -39,7 +39,7 @@ impl Poller<'_> {
     }
 
     /// What a look through the provider's list has shown.
-    pub(super) fn looked(&mut self, no: BatchNo, found: Result<ListedBatches, Error>) {
+    pub(in crate::queue::batch) fn looked(&mut self, no: BatchNo, found: Result<ListedBatches, Error>) {
         match found {
             Ok(ListedBatches::One(id)) => {
                 self.found(no, id, Vec::new());
@@ -140,7 +140,7 @@ impl Poller<'_> {
     }
 
     /// Deletes the input file, so that a creation under way comes to nothing.
-    pub(super) fn fence(&mut self, no: BatchNo, client: &Arc<dyn BatchClient>) {
+    pub(in crate::queue::batch) fn fence(&mut self, no: BatchNo, client: &Arc<dyn BatchClient>) {
         let Some((_, file)) = self.file_of(no) else {
             return self.give_up(no);
         };
@@ -174,7 +174,7 @@ impl Poller<'_> {
     }
 
     /// The batch does not exist, or is not wanted any more: its jobs go back.
-    pub(super) fn give_up(&mut self, no: BatchNo) {
+    pub(in crate::queue::batch) fn give_up(&mut self, no: BatchNo) {
         let Some(open) = self.open.get(&no) else {
             return;
         };

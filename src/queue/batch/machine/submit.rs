@@ -9,9 +9,9 @@ use crate::base::error::{Error, ErrorKind};
 use crate::llm::batch::{BatchClient, BatchStage, is_unknown};
 use crate::queue::store::BatchNo;
 
-use super::machine::record::{Doubt, Phase, Record};
-use super::poller::Poller;
-use super::transfer::Task;
+use super::super::poller::Poller;
+use super::super::transfer::Task;
+use super::record::{Doubt, Phase, Record};
 
 /// An input file that its creation does not find is uploaded again this often.
 const MOST_UPLOADS: u32 = 2;
@@ -20,7 +20,11 @@ const NEXT: Duration = Duration::from_secs(1);
 
 impl Poller<'_> {
     /// Creates a batch that can be told from others by little more than its time: one after the other.
-    pub(super) fn create_alone(&mut self, no: BatchNo, client: &Arc<dyn BatchClient>) {
+    pub(in crate::queue::batch) fn create_alone(
+        &mut self,
+        no: BatchNo,
+        client: &Arc<dyn BatchClient>,
+    ) {
         match self.is_another_unsure(no) {
             Ok(false) => self.send(no, client, true),
             Ok(true) => self.wait(no, NEXT),
@@ -53,7 +57,12 @@ impl Poller<'_> {
     }
 
     /// Takes a step that a transfer thread takes.
-    pub(super) fn send(&mut self, no: BatchNo, client: &Arc<dyn BatchClient>, creating: bool) {
+    pub(in crate::queue::batch) fn send(
+        &mut self,
+        no: BatchNo,
+        client: &Arc<dyn BatchClient>,
+        creating: bool,
+    ) {
         let wall = self.clock.wall();
         if self.input_is_gone(no) {
             return;
@@ -105,7 +114,7 @@ impl Poller<'_> {
         true
     }
 
-    pub(super) fn create(&mut self, no: BatchNo, client: &Arc<dyn BatchClient>) {
+    pub(in crate::queue::batch) fn create(&mut self, no: BatchNo, client: &Arc<dyn BatchClient>) {
         let wall = self.clock.wall();
         let Some(record) = self.record(no) else {
             return;
@@ -128,7 +137,12 @@ impl Poller<'_> {
     }
 
     /// What came of an upload or a creation.
-    pub(super) fn sent(&mut self, no: BatchNo, result: Result<BatchStage, Error>, creating: bool) {
+    pub(in crate::queue::batch) fn sent(
+        &mut self,
+        no: BatchNo,
+        result: Result<BatchStage, Error>,
+        creating: bool,
+    ) {
         let wall = self.clock.wall();
         let Some(record) = self.record(no) else {
             return;
@@ -165,7 +179,12 @@ impl Poller<'_> {
     }
 
     /// The batch exists, under this id.
-    pub(super) fn adopted(&mut self, no: BatchNo, id: String, file: Option<String>) {
+    pub(in crate::queue::batch) fn adopted(
+        &mut self,
+        no: BatchNo,
+        id: String,
+        file: Option<String>,
+    ) {
         let first = self.post.settings.read().poll(Duration::ZERO, None, 0.0);
         let Some(record) = self.record(no) else {
             return;

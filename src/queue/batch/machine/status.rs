@@ -10,18 +10,22 @@ use crate::llm::batch::{
 };
 use crate::queue::store::BatchNo;
 
-use super::collect::Collected;
-use super::machine::record::{Doubt, Ended, Phase, Why};
-use super::poller::Poller;
-use super::settle_items::missing;
-use super::transfer::Task;
+use super::super::collect::Collected;
+use super::super::poller::Poller;
+use super::super::settle_items::missing;
+use super::super::transfer::Task;
+use super::record::{Doubt, Ended, Phase, Why};
 
 /// What a provider refuses this often is believed.
 const MOST_CANCELS: u32 = 3;
 
 impl Poller<'_> {
     /// Cancels one of the batches that were created beside this one.
-    pub(super) fn cancel_spare(&mut self, no: BatchNo, client: &Arc<dyn BatchClient>) {
+    pub(in crate::queue::batch) fn cancel_spare(
+        &mut self,
+        no: BatchNo,
+        client: &Arc<dyn BatchClient>,
+    ) {
         let Some(record) = self.record(no) else {
             return;
         };
@@ -51,7 +55,7 @@ impl Poller<'_> {
         }
     }
 
-    pub(super) fn cancel(&mut self, no: BatchNo, client: &Arc<dyn BatchClient>) {
+    pub(in crate::queue::batch) fn cancel(&mut self, no: BatchNo, client: &Arc<dyn BatchClient>) {
         let Some(id) = self.id_of(no) else {
             return;
         };
@@ -83,7 +87,7 @@ impl Poller<'_> {
         self.open.get(&no)?.record.id().map(str::to_owned)
     }
 
-    pub(super) fn poll(&mut self, no: BatchNo, client: &Arc<dyn BatchClient>) {
+    pub(in crate::queue::batch) fn poll(&mut self, no: BatchNo, client: &Arc<dyn BatchClient>) {
         let Some(id) = self.id_of(no) else {
             return;
         };
@@ -202,13 +206,13 @@ impl Poller<'_> {
     }
 
     /// The input file of a batch at its provider.
-    pub(super) fn file_of(&self, no: BatchNo) -> Option<(BatchAccount, String)> {
+    pub(in crate::queue::batch) fn file_of(&self, no: BatchNo) -> Option<(BatchAccount, String)> {
         let record = &self.open.get(&no)?.record;
         Some((record.account.clone(), record.file()?.to_owned()))
     }
 
     /// Deletes the input file of a batch that was refused: its jobs travel in other ones.
-    pub(super) fn drop_file(&mut self, file: Option<(BatchAccount, String)>) {
+    pub(in crate::queue::batch) fn drop_file(&mut self, file: Option<(BatchAccount, String)>) {
         if let Some((account, file)) = file
             && let Some(client) = self.client(&account)
             && let Err(error) = client.discard(&file, self.ctx)
@@ -247,7 +251,7 @@ impl Poller<'_> {
         }
     }
 
-    pub(super) fn collect(&mut self, no: BatchNo, client: &Arc<dyn BatchClient>) {
+    pub(in crate::queue::batch) fn collect(&mut self, no: BatchNo, client: &Arc<dyn BatchClient>) {
         let Some(Phase::Ended(ended)) = self.record(no).map(|record| record.phase.clone()) else {
             return;
         };
@@ -255,7 +259,7 @@ impl Poller<'_> {
         self.hand_out(no, client, Task::Collect(ended, most));
     }
 
-    pub(super) fn collected(&mut self, no: BatchNo, collected: &Collected) {
+    pub(in crate::queue::batch) fn collected(&mut self, no: BatchNo, collected: &Collected) {
         let stopped = self.open.get(&no).is_some_and(|open| open.batch.is_stopped);
         let Some(record) = self.record(no) else {
             return;
