@@ -17,7 +17,7 @@ use crate::engine::pack::{Backlog, PackLimits};
 use crate::engine::work::{Cost, Take, Ticket};
 use crate::llm::request::RequestTask;
 
-use super::batch::Outlook;
+use super::batch::BatchOverview;
 use super::history::History;
 use super::kinds::{Kind, Kinds, Lanes};
 use super::prompts;
@@ -53,7 +53,7 @@ pub(crate) struct StoreBacklog {
     pub pace: Arc<Pace>,
     pub scope: Scope,
     /// What becomes of jobs that go into batches.
-    pub outlook: Arc<Outlook>,
+    pub batch_overview: Arc<BatchOverview>,
     /// Somebody has told that there may be more to claim.
     pub may_have_jobs: Arc<AtomicBool>,
     lanes: Lanes,
@@ -103,7 +103,7 @@ impl StoreBacklog {
         scope: Scope,
     ) -> Self {
         Self {
-            outlook: Arc::default(),
+            batch_overview: Arc::default(),
             may_have_jobs: Arc::default(),
             store,
             worker,
@@ -328,7 +328,7 @@ impl StoreBacklog {
     ) -> Result<Take<JobTask>, Error> {
         let since = *self.troubled_since.get_or_insert(now);
         // What is at a provider is not left alone for a database that was away for a moment.
-        let borne = self.outlook.has_batches() && now.since(since) < PATIENCE;
+        let borne = self.batch_overview.has_batches() && now.since(since) < PATIENCE;
         if error.kind() != ErrorKind::Transient && !borne {
             return Err(error);
         }
@@ -365,12 +365,12 @@ impl Backlog for StoreBacklog {
         availability: &Availability,
         now: Time,
     ) -> Result<Take<JobTask>, Error> {
-        if self.outlook.critical.lock().is_some() {
+        if self.batch_overview.critical.lock().is_some() {
             return Ok(Take::Done);
         }
         // Before the claim: what comes back from a batch is there before the batch is gone.
         let until_handed_over = self.scope.until_handed_over;
-        let batches = self.outlook.open(until_handed_over);
+        let batches = self.batch_overview.open(until_handed_over);
         self.filling.clear();
         let mut out = Vec::new();
         while out.len() < max
@@ -409,7 +409,7 @@ impl Backlog for StoreBacklog {
             return Ok(Take::Items(out));
         }
         if self.scope.until_empty || until_handed_over {
-            if batches || self.outlook.open(until_handed_over) {
+            if batches || self.batch_overview.open(until_handed_over) {
                 return Ok(self.idle(Some(&found), availability, now));
             }
             match self.left_to_do(&found) {

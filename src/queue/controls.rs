@@ -16,7 +16,7 @@ use crate::llm::route::Route;
 use crate::observe::progress::ProgressNotifier;
 
 use super::backlog::{Pace, Scope};
-use super::batch::{Outlook, Post};
+use super::batch::{BatchControl, BatchOverview};
 use super::job::{COMPLETION_KIND, EMBEDDING_KIND};
 use super::kinds::{Kind, Kinds};
 use super::scale::WorkerScale;
@@ -48,8 +48,8 @@ pub(crate) struct Controls {
     /// There may be more to claim.
     pub may_have_jobs: Arc<AtomicBool>,
     /// The poller's letter box.
-    pub post: Arc<Post>,
-    pub outlook: Arc<Outlook>,
+    pub batch_control: Arc<BatchControl>,
+    pub batch_overview: Arc<BatchOverview>,
     /// Somebody has written to the store since the notifier was last told of every process.
     pub written: AtomicBool,
 }
@@ -60,7 +60,7 @@ impl Controls {
         self.written.store(true, Ordering::SeqCst);
         self.may_have_jobs.store(true, Ordering::SeqCst);
         self.waker.wake();
-        self.post.ring();
+        self.batch_control.wake();
     }
 
     /// Has the worker look for jobs and where its batches stand.
@@ -72,7 +72,7 @@ impl Controls {
     /// Hands new prompts over to a Batch API, or to nobody.
     pub(crate) fn set_batches(&self, client: Option<Arc<dyn BatchClient>>) {
         self.kinds.batched.store(client.is_some(), Ordering::SeqCst);
-        *self.post.client.write() = client;
+        *self.batch_control.client.write() = client;
         self.wake();
     }
 

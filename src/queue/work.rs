@@ -229,8 +229,8 @@ impl Work for StoreWork {
     type Done = Done;
 
     fn is_answered_elsewhere(&self) -> bool {
-        let outlook = &self.packed.items.outlook;
-        outlook.completed.load(Ordering::SeqCst) > 0
+        let batch_overview = &self.packed.items.batch_overview;
+        batch_overview.completed.load(Ordering::SeqCst) > 0
     }
 
     fn take(

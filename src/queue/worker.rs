@@ -295,12 +295,12 @@ impl Worker {
             clock: self.queue.clock.clone(),
             waker,
             may_have_jobs: Arc::default(),
-            post: Arc::default(),
-            outlook: Arc::default(),
+            batch_control: Arc::default(),
+            batch_overview: Arc::default(),
             written: AtomicBool::new(false),
         });
-        controls.post.set(self.batch_settings);
-        *controls.post.clients.write() = self.batch_clients;
+        controls.batch_control.set(self.batch_settings);
+        *controls.batch_control.clients.write() = self.batch_clients;
         controls.set_batches(self.batches);
         let plan = Plan {
             notifier: self.notifier,
@@ -384,13 +384,13 @@ impl RunningWorker {
         &self,
         clients: impl Fn(&BatchAccount) -> Option<Arc<dyn BatchClient>> + Send + Sync + 'static,
     ) {
-        *self.controls.post.clients.write() = Some(Arc::new(clients));
-        self.controls.post.ring();
+        *self.controls.batch_control.clients.write() = Some(Arc::new(clients));
+        self.controls.batch_control.wake();
     }
 
     /// Changes how batches are looked after.
     pub fn set_batch_settings(&self, settings: BatchSettings) {
-        self.controls.post.set(settings);
+        self.controls.batch_control.set(settings);
     }
 
     /// Leaves jobs of a kind to other workers from now on. What runs may end.

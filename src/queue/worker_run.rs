@@ -19,7 +19,7 @@ use crate::engine::run::{Finish, Observer, Permits, RunSetup, run};
 use crate::engine::work::{Ticket, Work};
 
 use super::backlog::{Scope, StoreBacklog};
-use super::batch::{BatchContext, Begin, Ends, Poller, Spool, Transfers};
+use super::batch::{BatchContext, Begin, ItemSettler, Poller, Spool, Transfers};
 use super::controls::{Controls, MOST_SLOTS, Plan};
 use super::due_times::DueTimes;
 use super::maintenance;
@@ -142,7 +142,7 @@ impl WorkerRun {
             store: self.registration.store.clone(),
             worker: self.registration.worker,
             spool: Spool::new(self.registration.store.folder()),
-            ends: Ends {
+            settler: ItemSettler {
                 kinds: controls.kinds.clone(),
                 pace: controls.pace.clone(),
                 clock,
@@ -150,9 +150,12 @@ impl WorkerRun {
                 jitter: Mutex::new(Jitter(seed)),
                 refused: Mutex::default(),
             },
-            outlook: controls.outlook.clone(),
+            overview: controls.batch_overview.clone(),
         });
-        controls.outlook.blind.store(true, Ordering::SeqCst);
+        controls
+            .batch_overview
+            .not_scanned
+            .store(true, Ordering::SeqCst);
         // Not what notices writing: the poller itself writes.
         let wake = || controls.nudge();
         let (polling, stop) = bounded::<()>(0);
@@ -161,7 +164,7 @@ impl WorkerRun {
                 transfers: Transfers::start(scope, &context, &plan.ctx)?,
                 context,
                 kinds: &controls.kinds,
-                post: &controls.post,
+                control: &controls.batch_control,
                 ctx: &plan.ctx,
                 processes: &plan.scope.processes,
                 on_error: plan.on_error,
@@ -179,17 +182,17 @@ impl WorkerRun {
 
     /// What became of batches is known once their thread has ended.
     fn with_batches(&self, mut report: WorkerReport) -> WorkerReport {
-        let outlook = &self.controls.outlook;
+        let batch_overview = &self.controls.batch_overview;
         let counted = |count: &AtomicU64| count.load(Ordering::SeqCst);
-        report.completed += counted(&outlook.completed);
-        report.failed += counted(&outlook.failed);
-        report.possibly_paid_twice += counted(&outlook.possibly_paid_twice);
-        report.batches = counted(&outlook.created);
-        report.batches_open = outlook.at_provider();
-        report.batches_held = outlook.held();
-        report.batches_uncollected = outlook.put_off();
+        report.completed += counted(&batch_overview.completed);
+        report.failed += counted(&batch_overview.failed);
+        report.possibly_paid_twice += counted(&batch_overview.possibly_paid_twice);
+        report.batches = counted(&batch_overview.created);
+        report.batches_open = batch_overview.at_provider();
+        report.batches_held = batch_overview.held();
+        report.batches_uncollected = batch_overview.put_off();
         if report.stop.is_none() {
-            let critical = outlook.critical.lock().clone();
+            let critical = batch_overview.critical.lock().clone();
             report.stop = critical.map(StopReason::Critical);
         }
         report
@@ -211,7 +214,7 @@ impl WorkerRun {
             },
         );
         backlog.may_have_jobs = controls.may_have_jobs.clone();
-        backlog.outlook = controls.outlook.clone();
+        backlog.batch_overview = controls.batch_overview.clone();
         let now = clock.now();
         let options = Options {
             concurrency: controls.permits.load(Ordering::SeqCst),
@@ -320,7 +323,7 @@ fn snapshot(dispatcher: &Dispatcher<StoreWork>, controls: &Controls, now: Time) 
         stuck: stuck.map(|error| error.message().to_owned()),
         trouble: trouble
             .map(|error| error.message().to_owned())
-            .or_else(|| controls.outlook.trouble.lock().clone())
+            .or_else(|| controls.batch_overview.trouble.lock().clone())
             .or_else(|| work.packed.items.unknown()),
         loading: dispatcher.loading_since().map(|since| now.since(since)),
         stopping: dispatcher.stop_reason().is_some(),

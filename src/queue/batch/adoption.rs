@@ -7,12 +7,12 @@ use std::sync::Arc;
 use crate::base::cancel::Context;
 use crate::base::clock::Clock;
 use crate::base::error::Error;
-use crate::llm::batch::{BatchAccount, BatchClient, BatchStage, ListedBatches};
+use crate::llm::batch::{BatchAccount, BatchClient, ListedBatches};
 use crate::queue::host::JobQueue;
 use crate::queue::store::{JobStore, StoredBatch, WorkerId};
 
 use super::info::BatchInfo;
-use super::machine::record::{Phase, Record};
+use super::machine::{Formed, Reconciling, Record, State, Submitting};
 
 /// What came of the try to take a batch over; see [`JobQueue::adopt_batches`].
 #[derive(Debug, Clone)]
@@ -129,8 +129,7 @@ impl Seat<'_> {
         let refused = shown(&mut record, client, ids.collect(), ctx).err();
         if refused.is_none() {
             record.account = client.account();
-            record.went_well();
-            record.due = wall;
+            (record.failures, record.problem, record.due) = (0, None, wall);
             batch.record = record.text();
             self.store
                 .save_batch(self.worker, batch.no, &batch.record, wall)?;
@@ -163,26 +162,29 @@ fn shown(
     if let Some(id) = record.id() {
         return client.status(id, ctx).map(drop).map_err(failed);
     }
-    let Phase::Handing { stage } = &record.phase else {
-        // What it holds was refused, and is nowhere.
-        return Ok(());
-    };
-    let creates = match stage {
-        BatchStage::Ready => !client.uploads(),
-        BatchStage::Uploaded { .. } | BatchStage::Created { .. } => true,
-    };
-    if !(record.tried && creates) && record.doubt.is_none() {
-        if let BatchStage::Uploaded { file, .. } = stage
-            && let Err(error) = client.discard(file, ctx)
+    let input = match &record.state {
+        State::Submitting(submitting)
+            if !(submitting.sent && submitting.creates(client.uploads())) =>
         {
-            log::debug!("the input file {file} stays at the provider: {error}");
+            if let Some(file) = submitting.input.file()
+                && let Err(error) = client.discard(file, ctx)
+            {
+                log::debug!("the input file {file} stays at the provider: {error}");
+            }
+            // It was not created: it begins anew, with the jobs that it has.
+            record.state = State::Formed(Formed {
+                lost_files: submitting.lost_files,
+            });
+            return Ok(());
         }
-        // It was not created: it begins anew, with the jobs that it has.
-        (record.phase, record.tried) = (Phase::Packed, false);
-        return Ok(());
-    }
-    others.extend(record.not_ours.iter().cloned());
-    match client.find(&record.intent, stage, &others, ctx) {
+        State::Submitting(Submitting { input, .. })
+        | State::Reconciling(Reconciling { input, .. })
+        | State::Held(Reconciling { input, .. }) => input,
+        // What it holds was refused, and is nowhere.
+        _ => return Ok(()),
+    };
+    others.extend(record.not_ours().iter().cloned());
+    match client.find(&record.intent, &input.stage(), &others, ctx) {
         // Whoever takes it over looks for it once more.
         Ok(ListedBatches::One(_) | ListedBatches::Many(_)) => Ok(()),
         Ok(ListedBatches::Undecidable(why)) => Err(why),
@@ -199,6 +201,7 @@ mod tests {
     use super::*;
     use crate::base::clock::Timestamp;
     use crate::base::error::{ErrorKind, Sent};
+    use crate::llm::batch::BatchStage;
     use crate::queue::batch::tests::fake_provider::Client;
     use crate::queue::batch::tests::harness::{Bench, Twisted};
 
@@ -207,7 +210,7 @@ mod tests {
             credential: "new",
             ..Twisted::of(&bench.world)
         });
-        *bench.post.client.write() = Some(client.clone());
+        *bench.control.client.write() = Some(client.clone());
         client
     }
 
@@ -253,7 +256,7 @@ mod tests {
             for _ in 0..50 {
                 bench.turn(&mut poller);
             }
-            let trouble = bench.outlook.trouble.lock().clone().unwrap();
+            let trouble = bench.overview.trouble.lock().clone().unwrap();
             assert!(trouble.contains("doctor --adopt-batches"), "{trouble}");
         }
 

@@ -6,7 +6,6 @@ use std::fs::File;
 use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
 
 use crate::base::cancel::Context;
 use crate::base::error::{Error, ErrorKind, Sent};
@@ -14,8 +13,8 @@ use crate::llm::batch::{BatchClient, BatchLineResult};
 use crate::queue::store::{BatchNo, Settlement};
 
 use super::context::{BatchContext, check};
-use super::machine::record::{Ended, Record, number};
-use super::settle_items::Asked;
+use super::machine::{Collected, Record, Results, number};
+use super::settle_items::AskedProvider;
 use super::spool::Stopped;
 
 /// Results that are stored in one transaction.
@@ -26,44 +25,21 @@ const LONGEST: u64 = 64 << 20;
 /// That the results of a batch are those of somebody else is believed when it has shown this often.
 const FOREIGN_FETCHES: u32 = 3;
 
-/// What was found in the results of a batch.
-#[derive(Debug, Clone, Default)]
-pub(crate) struct Collected {
-    /// Lines that belong to a request of this batch, each counted once.
-    pub requests: u64,
-    /// Of these, those that were worked on.
-    pub answered: u64,
-    /// Further lines of requests that had one.
-    pub duplicates: u64,
-    /// Lines of requests that are not of this batch.
-    pub strangers: u64,
-    /// Lines that cannot be read.
-    pub broken: u64,
-    /// Requests without a line.
-    pub missing: u64,
-    /// Why results that were paid for are not among them, for people: they are to be fetched again.
-    pub withheld: Option<String>,
-    /// When the provider wants to be asked again then, if it says so.
-    pub asked: Option<Duration>,
-    /// These are somebody else's results.
-    pub foreign: bool,
-}
-
 /// Downloads the results, and gives every job its end. What can be read of results that are not all
 /// there is stored.
 pub(crate) fn collect(
     context: &BatchContext,
     no: BatchNo,
     record: &Record,
-    (ended, most_each): (&Ended, u64),
+    (id, results, most_each): (&str, &Results, u64),
     client: &Arc<dyn BatchClient>,
     ctx: &Context,
 ) -> Result<Collected, Error> {
     let most = record.intent.items.max(1).saturating_mul(most_each);
     let label = &record.intent.label;
     let (mut refused, mut here) = (None, Vec::new());
-    for (i, file) in ended.results.iter().enumerate() {
-        let fetched = download(context, (label, i), (&ended.id, file), most, client, ctx)?;
+    for (i, file) in results.files.iter().enumerate() {
+        let fetched = download(context, (label, i), (id, file), most, client, ctx)?;
         here.push((fetched.path, fetched.refused.is_none()));
         refused = refused.or(fetched.refused);
     }
@@ -72,7 +48,7 @@ pub(crate) fn collect(
         no,
         label,
         client,
-        asked: Asked::from(record),
+        asked: AskedProvider::from(record),
         seen: HashSet::new(),
         chunk: HashMap::new(),
         bytes: 0,
@@ -90,38 +66,38 @@ pub(crate) fn collect(
         }
     }
     let mut collected = sorting.finish()?;
-    let foreign = record.provisional && collected.requests == 0;
+    let foreign = record.is_presumed() && collected.requests == 0;
     // Nor is it known for ours by a batch of which the provider says that nothing in it was answered:
     // then nothing was paid for, and ours may be another one.
-    let unanswered_at_all = ended.expected == Some(0) && collected.broken == 0;
+    let unanswered_at_all = results.expected == Some(0) && collected.broken == 0;
     let not_shown = collected.strangers > 0 || unanswered_at_all;
     let theirs = foreign && not_shown && refused.is_none();
-    if theirs && record.fetches + 1 >= FOREIGN_FETCHES {
-        context.spool.drop_results(label, ended.results.len());
+    if theirs && record.fetches() + 1 >= FOREIGN_FETCHES {
+        context.spool.drop_results(label, results.files.len());
         collected.foreign = true;
         return Ok(collected);
     }
     // What the provider says it has answered was paid for, and is not bought again unasked. A proxy may
     // say 404, too, and whoever finishes a batch may name its files too early.
-    let withheld = withheld(record, ended, &collected, refused.as_ref());
+    let withheld = withheld(record, results, &collected, refused.as_ref());
     let nobody_waits = || {
         let left = context.store.batch_jobs(no, None, 1, 1)?;
         Ok::<_, Error>(left.is_empty())
     };
     if withheld.is_some() && !nobody_waits()? {
-        context.spool.drop_results(label, ended.results.len());
+        context.spool.drop_results(label, results.files.len());
         collected.asked = refused.and_then(|error| error.retry_after());
         collected.withheld = withheld;
         return Ok(collected);
     }
-    collected.missing = unanswered(context, no, record, &ended.why.error(), ctx)?;
+    collected.missing = unanswered(context, no, record, &results.why.error(), ctx)?;
     Ok(collected)
 }
 
 /// Why these cannot be all the results that were paid for, if they cannot.
 fn withheld(
     record: &Record,
-    ended: &Ended,
+    results: &Results,
     found: &Collected,
     refused: Option<&Error>,
 ) -> Option<String> {
@@ -140,19 +116,19 @@ fn withheld(
              have one that can"
         ));
     }
-    if let Some(expected) = ended.expected.filter(|expected| answered < *expected) {
+    if let Some(expected) = results.expected.filter(|expected| answered < *expected) {
         return Some(format!(
             "its results at {provider} are incomplete: {answered} of {expected} can be read"
         ));
     }
     // Nothing but its size and time told that it is ours, and its results do not.
-    if record.provisional && found.requests == 0 {
+    if record.is_presumed() && found.requests == 0 {
         return Some(format!(
             "its results at {provider} have none of our requests"
         ));
     }
-    let empty = ended.completed && !ended.results.is_empty() && found.requests == 0;
-    (empty && ended.expected.is_none()).then(|| format!("its results at {provider} are empty"))
+    let empty = results.completed && !results.files.is_empty() && found.requests == 0;
+    (empty && results.expected.is_none()).then(|| format!("its results at {provider} are empty"))
 }
 
 /// A file of results, or as much of it as came.
@@ -228,7 +204,7 @@ struct Sorting<'a> {
     no: BatchNo,
     label: &'a str,
     client: &'a Arc<dyn BatchClient>,
-    asked: Asked,
+    asked: AskedProvider,
     seen: HashSet<u32>,
     chunk: HashMap<u32, BatchLineResult>,
     bytes: usize,
@@ -329,7 +305,11 @@ impl Sorting<'_> {
                         Err(Error::new(ErrorKind::Transient, error.message()))
                     }
                 };
-                Some(self.context.ends.end(claimed, &self.asked, result))
+                Some(
+                    self.context
+                        .settler
+                        .settlement(claimed, &self.asked, result),
+                )
             })
             .collect();
         self.context.settle(&ends)
@@ -349,7 +329,7 @@ pub(crate) fn unanswered(
     error: &Error,
     ctx: &Context,
 ) -> Result<u64, Error> {
-    let asked = Asked::from(record);
+    let asked = AskedProvider::from(record);
     let (mut after, mut count) = (None, 0);
     loop {
         check(ctx)?;
@@ -359,7 +339,11 @@ pub(crate) fn unanswered(
         };
         after = Some(last.receipt.job);
         count += jobs.len() as u64;
-        let end = |claimed| context.ends.end(claimed, &asked, Err(error.clone()));
+        let end = |claimed| {
+            context
+                .settler
+                .settlement(claimed, &asked, Err(error.clone()))
+        };
         let ends: Vec<Settlement> = jobs.iter().map(end).collect();
         context.settle(&ends)?;
     }
@@ -373,7 +357,7 @@ pub(crate) fn fail_lines(
     record: &Record,
     lines: &[(u64, Error)],
 ) -> Result<u64, Error> {
-    let asked = Asked::from(record);
+    let asked = AskedProvider::from(record);
     let (mut after, mut line, mut hit) = (None, 0_u64, 0);
     let last = lines.iter().map(|(line, _)| *line).max().unwrap_or(0);
     let mut ends = Vec::new();
@@ -386,7 +370,11 @@ pub(crate) fn fail_lines(
         for claimed in &jobs {
             line += 1;
             if let Some((_, error)) = lines.iter().find(|(named, _)| *named == line) {
-                ends.push(context.ends.end(claimed, &asked, Err(error.clone())));
+                ends.push(
+                    context
+                        .settler
+                        .settlement(claimed, &asked, Err(error.clone())),
+                );
                 hit += 1;
             }
         }

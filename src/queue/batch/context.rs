@@ -8,8 +8,8 @@ use crate::base::error::Error;
 use crate::llm::batch::{BatchClient, BatchIntent, BatchStage};
 use crate::queue::store::{JobStore, Settlement, WorkerId};
 
-use super::overview::Outlook;
-use super::settle_items::{Ends, outcomes};
+use super::overview::BatchOverview;
+use super::settle_items::{ItemSettler, outcomes};
 use super::spool::{InputFile, Spool};
 
 /// What the threads of the batch strategy share.
@@ -17,8 +17,8 @@ pub(crate) struct BatchContext {
     pub store: Arc<dyn JobStore>,
     pub worker: WorkerId,
     pub spool: Spool,
-    pub ends: Ends,
-    pub outlook: Arc<Outlook>,
+    pub settler: ItemSettler,
+    pub overview: Arc<BatchOverview>,
 }
 
 impl BatchContext {
@@ -27,16 +27,16 @@ impl BatchContext {
         if ends.is_empty() {
             return Ok(());
         }
-        self.store.settle(ends, self.ends.clock.wall())?;
+        self.store.settle(ends, self.settler.clock.wall())?;
         let (completed, failed) = outcomes(ends);
-        self.outlook
+        self.overview
             .completed
             .fetch_add(completed, Ordering::SeqCst);
-        self.outlook.failed.fetch_add(failed, Ordering::SeqCst);
+        self.overview.failed.fetch_add(failed, Ordering::SeqCst);
         Ok(())
     }
 
-    /// The next step of handing a batch over.
+    /// The next step of the submission of a batch.
     pub(crate) fn advance(
         &self,
         client: &dyn BatchClient,

@@ -1,6 +1,5 @@
 //! How others reach the poller: new clients and settings, and that the store has changed.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -15,70 +14,49 @@ use super::settings::BatchSettings;
 pub type BatchClients = dyn Fn(&BatchAccount) -> Option<Arc<dyn BatchClient>> + Send + Sync;
 
 /// How others reach the poller.
-pub(crate) struct Post {
+pub(crate) struct BatchControl {
     /// Who takes new batches; nobody under the `sync` strategy.
     pub client: RwLock<Option<Arc<dyn BatchClient>>>,
     /// Who looks after the batches of other accounts.
     pub clients: RwLock<Option<Arc<BatchClients>>>,
     pub settings: RwLock<BatchSettings>,
-    /// The store has changed.
-    pub(super) news: AtomicBool,
-    /// The settings have.
-    pub(super) changed: AtomicBool,
-    bell: Sender<()>,
-    pub(super) rung: Receiver<()>,
+    pub(super) store_changed: AtomicBool,
+    pub(super) settings_changed: AtomicBool,
+    waker: Sender<()>,
+    pub(super) woken: Receiver<()>,
 }
 
-impl Default for Post {
+impl Default for BatchControl {
     fn default() -> Self {
-        let (bell, rung) = bounded(1);
+        let (waker, woken) = bounded(1);
         Self {
             client: RwLock::default(),
             clients: RwLock::default(),
             settings: RwLock::default(),
-            news: AtomicBool::new(true),
-            changed: AtomicBool::new(false),
-            bell,
-            rung,
+            store_changed: AtomicBool::new(true),
+            settings_changed: AtomicBool::new(false),
+            waker,
+            woken,
         }
     }
 }
 
-impl Post {
+impl BatchControl {
     /// Replaces the settings. What is held may be decided by them.
     pub(crate) fn set(&self, settings: BatchSettings) {
-        let mut held = self.settings.write();
-        if *held == settings {
+        let mut known = self.settings.write();
+        if *known == settings {
             return;
         }
-        *held = settings;
-        drop(held);
-        self.changed.store(true, Ordering::SeqCst);
-        self.ring();
+        *known = settings;
+        drop(known);
+        self.settings_changed.store(true, Ordering::SeqCst);
+        self.wake();
     }
 
     /// Has the poller look at the store.
-    pub(crate) fn ring(&self) {
-        self.news.store(true, Ordering::SeqCst);
-        let _ = self.bell.try_send(());
+    pub(crate) fn wake(&self) {
+        self.store_changed.store(true, Ordering::SeqCst);
+        let _ = self.waker.try_send(());
     }
-}
-
-/// The client that looks after batches of an account.
-pub(super) fn client_of(
-    known: &mut HashMap<BatchAccount, Arc<dyn BatchClient>>,
-    post: &Post,
-    account: &BatchAccount,
-) -> Option<Arc<dyn BatchClient>> {
-    if let Some(client) = known.get(account) {
-        return Some(client.clone());
-    }
-    let current = post.client.read().clone();
-    let current = current.filter(|client| client.account() == *account);
-    let client = current.or_else(|| {
-        let clients = post.clients.read().clone();
-        clients.and_then(|clients| clients(account))
-    })?;
-    known.insert(account.clone(), client.clone());
-    Some(client)
 }

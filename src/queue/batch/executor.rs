@@ -1,142 +1,426 @@
-//! Carrying out what is next for a batch, and what follows from its outcome.
+//! Carries out what the machine decides: takes the step that is next, tells the machine what came of it,
+//! writes the record down, and does what follows. Nothing is decided here.
 
+use std::collections::HashSet;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use crate::base::error::{Error, ErrorKind};
-use crate::llm::batch::{BatchClient, BatchStage};
-use crate::queue::store::BatchNo;
+use crate::base::error::Error;
+use crate::base::id::ProcessId;
+use crate::engine::dispatch::ErrorPolicy;
+use crate::llm::batch::BatchClient;
+use crate::queue::store::{BatchNo, JobLane};
 
-use super::machine::next::Step;
-use super::machine::record::{Phase, Record};
-use super::poller::Poller;
-use super::transfer::{Done, Task};
-use super::write_input::Packed;
+use super::machine::{Effect, Event, Facts, Input, OtherHalf, Record, State, Step, apply, next};
+use super::poller::{AGAIN, Poller, Unsaved};
+use super::sizes::Model;
+use super::transfer::Task;
+
+/// Where batches are created one after the other, one is tried again after this long.
+const NEXT_CREATION: Duration = Duration::from_secs(1);
+/// What waits for another batch is not looked at before then.
+const WAIT: Duration = Duration::from_secs(3600);
+
+/// Whose a batch is, for what is done after its end too.
+pub(super) struct About {
+    pub model: Model,
+    pub label: String,
+    pub items: u64,
+    /// Where its jobs wait when they are in no batch.
+    pub place: (Option<ProcessId>, Arc<JobLane>),
+}
 
 impl Poller<'_> {
-    pub(super) fn carry_out(&mut self, no: BatchNo, step: Step, client: &Arc<dyn BatchClient>) {
-        match step {
-            Step::Pack => self.pack(no, client),
-            Step::Upload => self.send(no, client, false),
-            // What travels within the creation is long, too.
-            Step::Create if !client.uploads() => self.create_alone(no, client),
-            Step::Create => self.create(no, client),
-            Step::Look => self.search(no, client),
-            Step::Fence => self.fence(no, client),
-            Step::GiveUp => self.give_up(no),
-            Step::CancelSpare => self.cancel_spare(no, client),
-            Step::Cancel => self.cancel(no, client),
-            Step::Poll => self.poll(no, client),
-            Step::Collect => self.collect(no, client),
-            Step::Wait => self.wait(no, Duration::from_secs(3600)),
+    /// Takes the step of each batch that is due.
+    pub(super) fn take_steps(&mut self) {
+        let now = self.clock.now();
+        for no in self.unsaved(now) {
+            self.save(no);
+        }
+        for no in self.due(now) {
+            if self.ctx.is_cancelled() {
+                return;
+            }
+            self.guarded(no, |poller| poller.take_step(no));
+            // What ended meanwhile is not kept waiting by calls for others.
+            self.receive_answers();
         }
     }
 
-    pub(super) fn record(&mut self, no: BatchNo) -> Option<&mut Record> {
-        self.open.get_mut(&no).map(|open| &mut open.record)
+    /// A client of the host's may panic; its batch waits then, and the others go on.
+    fn guarded(&mut self, no: BatchNo, work: impl FnOnce(&mut Self)) {
+        if let Err(_cause) = catch_unwind(AssertUnwindSafe(|| work(self))) {
+            #[cfg(test)]
+            if _cause.is::<super::tests::fake_provider::Died>() {
+                std::panic::resume_unwind(_cause);
+            }
+            self.feed(no, Event::Panicked);
+        }
     }
 
-    pub(super) fn hand_out(&mut self, no: BatchNo, client: &Arc<dyn BatchClient>, task: Task) {
+    fn take_step(&mut self, no: BatchNo) {
+        let Some(open) = self.open.get(&no) else {
+            return;
+        };
+        if self.is_elsewhere_now(&open.record) {
+            self.feed(no, Event::AccountChanged);
+            return;
+        }
+        let account = open.record.account.clone();
+        let Some(client) = self.accounts.client(self.control, &account) else {
+            self.feed(no, Event::NoKey);
+            return;
+        };
+        let paused = self.accounts.paused_until(&account);
+        let Some(open) = self.open.get_mut(&no) else {
+            return;
+        };
+        open.uploads = client.uploads();
+        if let Some(until) = paused.filter(|until| *until > self.clock.now()) {
+            open.due = until;
+            return;
+        }
+        if let Some((state, facts)) = self.facts(no) {
+            let step = next(&state, &facts);
+            self.act(no, step, &client);
+        }
+    }
+
+    /// Whether nothing of a batch was sent, and new ones go to another account, or to none: so do its
+    /// jobs.
+    fn is_elsewhere_now(&self, record: &Record) -> bool {
+        let current = self.control.client.read();
+        let current = current.as_ref().map(|client| client.account());
+        record.is_unsent() && current.as_ref() != Some(&record.account)
+    }
+
+    /// Carries a step out: what is short at once, what takes long on a transfer thread.
+    fn act(&mut self, no: BatchNo, step: Step, client: &Arc<dyn BatchClient>) {
+        let event = match step {
+            Step::WriteInput => {
+                let Some(about) = self.about(no) else { return };
+                let now = self.clock.now();
+                let limits = self.sizes.limits(&about.model, client.limits(), now);
+                return self.transfer(no, client, Task::WriteInput(limits));
+            }
+            Step::Upload | Step::Create => return self.submit(no, client),
+            Step::ReadList(input) => match self.other_ids(no) {
+                Ok(known) => {
+                    let task = Task::ReadList(input.stage(), known);
+                    return self.transfer(no, client, task);
+                }
+                Err(error) => {
+                    log::warn!("cannot look for batches: {error}");
+                    Event::Postponed(AGAIN)
+                }
+            },
+            Step::DeleteFile(file) => Event::FileDeleted(client.discard(&file, self.ctx)),
+            Step::GiveUp => Event::GivenUp,
+            Step::CancelSpare(id) => Event::SpareCancelled(client.cancel(&id, self.ctx)),
+            Step::Cancel(id) => Event::CancelAnswered(client.cancel(&id, self.ctx)),
+            Step::AskStatus(id) => Event::StatusAnswered(client.status(&id, self.ctx)),
+            Step::Collect(id, results) => {
+                let most = self.control.settings.read().max_result_bytes;
+                return self.transfer(no, client, Task::Collect(id, results, most));
+            }
+            Step::Wait => Event::Postponed(WAIT),
+        };
+        self.feed(no, event);
+    }
+
+    /// Uploads the input or creates the batch, after it was written down that this is about to be done.
+    /// What sends the input is long.
+    fn submit(&mut self, no: BatchNo, client: &Arc<dyn BatchClient>) {
+        let Some(open) = self.open.get(&no) else {
+            return;
+        };
+        let State::Submitting(submitting) = open.record.state.clone() else {
+            return;
+        };
+        let sends_input = submitting.input == Input::Local;
+        let input = self.context.spool.input(&open.record.intent.label);
+        if sends_input && !input.exists() {
+            self.feed(no, Event::InputRemoved);
+            return;
+        }
+        // Told from others by little more than their time, batches are created one after the other.
+        let creates_alone = submitting.creates(open.uploads) && !open.uploads;
+        if creates_alone && self.may_another_be_created(no) {
+            self.feed(no, Event::Postponed(NEXT_CREATION));
+            return;
+        }
+        if !self.feed(no, Event::Sending) {
+            self.feed(no, Event::NotSent(None));
+            return;
+        }
+        if creates_alone && self.may_another_be_created(no) {
+            // Lost the race: the other one was written down at the same time, and neither goes on.
+            let wait = NEXT_CREATION.mul_f64(1.0 + 5.0 * self.jitter.next());
+            self.feed(no, Event::NotSent(Some(wait)));
+            return;
+        }
+        let stage = submitting.input.stage();
+        if sends_input {
+            return self.transfer(no, client, Task::Submit(stage));
+        }
+        let Some(open) = self.open.get(&no) else {
+            return;
+        };
+        let (context, intent) = (&self.context, &open.record.intent);
+        let answer = context.advance(&**client, intent, &stage, self.ctx);
+        self.feed(no, Event::Submitted(answer));
+    }
+
+    /// Whether another batch of this account, of any worker, may come into being at any moment, as far as
+    /// can be seen.
+    fn may_another_be_created(&self, no: BatchNo) -> bool {
+        let Some(own) = self.open.get(&no) else {
+            return false;
+        };
+        let all = match self.context.store.batches(None) {
+            Ok(all) => all,
+            Err(error) => {
+                log::warn!("cannot look for batches: {error}");
+                return true;
+            }
+        };
+        // What a dead worker left undecided waits for somebody who takes it over, and may wait for long.
+        let mut others = all
+            .iter()
+            .filter(|batch| batch.no != no && batch.worker.is_some())
+            .filter_map(Record::read);
+        others.any(|other| other.account == own.record.account && other.may_be_created())
+    }
+
+    /// The ids of all batches that this store knows but one, and of those that this one is not.
+    fn other_ids(&self, no: BatchNo) -> Result<HashSet<String>, Error> {
+        let all = self.context.store.batches(None)?;
+        let others = all.iter().filter(|batch| batch.no != no);
+        let ids = others.filter_map(|other| Some(Record::read(other)?.id()?.to_owned()));
+        let open = self.open.get(&no);
+        let not_ours = open.map_or(&[][..], |open| open.record.not_ours());
+        Ok(ids.chain(not_ours.iter().cloned()).collect())
+    }
+
+    pub(super) fn transfer(&mut self, no: BatchNo, client: &Arc<dyn BatchClient>, task: Task) {
         if let Some(open) = self.open.get_mut(&no) {
             open.busy = true;
-            open.creating = false;
             self.transfers.order(no, &open.record, client, task);
         }
     }
 
-    fn pack(&mut self, no: BatchNo, client: &Arc<dyn BatchClient>) {
-        let Some(record) = self.record(no) else {
-            return;
-        };
-        let lane = (record.account.clone(), record.intent.model.clone());
-        let limits = self.limits(&lane, client);
-        self.hand_out(no, client, Task::Pack(limits));
-    }
-
-    fn packed(&mut self, no: BatchNo, packed: Packed) {
-        if packed.items == 0 {
-            self.close(no);
-            return;
+    /// Takes note of what transfers have come to.
+    pub(super) fn receive_answers(&mut self) {
+        while let Ok((no, event)) = self.transfers.done.try_recv() {
+            self.receive(no, event);
         }
-        if let Some(record) = self.record(no) {
-            (record.intent.items, record.intent.bytes) = (packed.items, packed.bytes);
-            record.phase = Phase::Handing {
-                stage: BatchStage::Ready,
-            };
-            record.went_well();
-        }
-        self.wait(no, Duration::ZERO);
-        self.save(no);
     }
 
     /// A transfer thread is done.
-    pub(super) fn landed(&mut self, no: BatchNo, result: Result<Done, Error>) {
+    pub(super) fn receive(&mut self, no: BatchNo, event: Event) {
         let Some(open) = self.open.get_mut(&no) else {
             return;
         };
         open.busy = false;
-        let creating = std::mem::take(&mut open.creating);
-        let looking = open.record.doubt.is_some();
-        let sending = matches!(open.record.phase, Phase::Handing { .. });
-        if let Some(error) = self.context.ends.refused.lock().take() {
-            self.critical(&error);
+        if let Some(error) = self.context.settler.refused.lock().take() {
+            self.report_critical(&error);
         }
+        self.guarded(no, |poller| {
+            poller.feed(no, event);
+        });
+    }
+
+    /// Tells the machine what has happened to a batch, and does what follows. Whether all of that could be
+    /// done.
+    pub(super) fn feed(&mut self, no: BatchNo, event: Event) -> bool {
+        let (Some((_, facts)), Some(about)) = (self.facts(no), self.about(no)) else {
+            return false;
+        };
         let Some(open) = self.open.get_mut(&no) else {
-            return;
+            return false;
         };
-        match result {
-            Ok(Done::Packed(packed)) => self.packed(no, packed),
-            Ok(Done::Sent(stage)) => self.sent(no, Ok(stage), creating),
-            Ok(Done::Collected(collected)) => self.collected(no, &collected),
-            Ok(Done::Looked(found)) => self.looked(no, Ok(found)),
-            Err(error) if looking => self.looked(no, Err(error)),
-            Ok(Done::NoSuchLine(error)) => self.bisect(no, &error),
-            Ok(Done::Failed(jobs)) => {
-                log::info!("{jobs} jobs of batch {} ended with it", no.0);
-                self.close(no);
+        let effects = apply(&mut open.record, event, &facts);
+        if effects.reschedules {
+            let wait = open.record.due.since(facts.now);
+            open.due = self.clock.now().after(wait);
+        }
+        let done = effects.list.into_iter().try_fold(true, |done, effect| {
+            let is_end = matches!(effect, Effect::Close | Effect::Divide(_));
+            let is_done = self.carry_out(no, effect, &about, &facts);
+            (is_done || !is_end).then_some(done && is_done)
+        });
+        !effects.refused && done.unwrap_or(false)
+    }
+
+    /// What is known at this moment of a batch, and beside it.
+    fn facts(&mut self, no: BatchNo) -> Option<(State, Facts)> {
+        let open = self.open.get(&no)?;
+        let place = (open.batch.process_id, open.batch.lane.clone());
+        let is_submitting = matches!(open.record.state, State::Submitting(_));
+        let mut others = self.open.values().filter(|other| {
+            other.record.account == open.record.account && other.record.id().is_some()
+        });
+        let facts = Facts {
+            now: self.clock.wall(),
+            is_stopped: open.batch.is_stopped,
+            stopped_at: open.batch.stopped_at,
+            uploads: open.uploads,
+            settings: *self.control.settings.read(),
+            jitter: self.jitter.next(),
+            is_ending: self.ctx.is_cancelled(),
+            others_there: is_submitting && others.next().is_some(),
+            poison_lines: self.poison_lines.get(&place).copied().unwrap_or(0),
+        };
+        Some((open.record.state.clone(), facts))
+    }
+
+    fn about(&self, no: BatchNo) -> Option<About> {
+        let open = self.open.get(&no)?;
+        let (account, intent) = (open.record.account.clone(), &open.record.intent);
+        Some(About {
+            model: (account, intent.model.clone()),
+            label: intent.label.clone(),
+            items: intent.items,
+            place: (open.batch.process_id, open.batch.lane.clone()),
+        })
+    }
+
+    /// Does one thing that follows from an event. Whether it could be done.
+    fn carry_out(&mut self, no: BatchNo, effect: Effect, about: &About, facts: &Facts) -> bool {
+        let account = &about.model.0;
+        let overview = &self.context.overview;
+        let (now, pace) = (self.clock.now(), (&facts.settings, facts.jitter));
+        match effect {
+            Effect::Log(level, text) => log::log!(level, "{text}"),
+            Effect::Save => return self.save(no),
+            Effect::Close => return self.close(no),
+            Effect::Divide(division) => return self.divide(no, &division),
+            Effect::Take(step) => {
+                if let Some(client) = self.accounts.client(self.control, account) {
+                    self.act(no, step, &client);
+                }
             }
-            Err(error) if sending => self.sent(no, Err(error), creating),
-            Err(error) => {
-                open.record.failures += 1;
-                self.again(no, &error);
+            Effect::SettleItems(ends) => {
+                if let Some(client) = self.accounts.client(self.control, account) {
+                    self.transfer(no, &client, Task::SettleItems(ends));
+                }
             }
+            Effect::DeleteFile(file) => {
+                if let Some(client) = self.accounts.client(self.control, account)
+                    && let Err(error) = client.discard(&file, self.ctx)
+                {
+                    log::debug!("the input file {file} stays at the provider: {error}");
+                }
+            }
+            Effect::DropInput => self.context.spool.drop_input(&about.label),
+            Effect::PauseAccount(error) => self.accounts.pause(account.clone(), &error, pace, now),
+            Effect::ResumeAccount => self.accounts.resume(account),
+            Effect::ReportCritical(error) => self.report_critical(&error),
+            Effect::ReduceSize => {
+                let model = about.model.clone();
+                self.sizes.reduce(model, about.items, pace, now);
+            }
+            Effect::AllowNext => self.sizes.allow_next(&about.model),
+            Effect::CountPoisonLine => {
+                *self.poison_lines.entry(about.place.clone()).or_default() += 1;
+            }
+            Effect::ForgetPoisonLines => {
+                self.poison_lines.remove(&about.place);
+            }
+            Effect::TellOtherHalf(what) => self.tell_other_half(&about.label, what),
+            Effect::CountVainFetch => {
+                if let Some(open) = self.open.get_mut(&no) {
+                    open.asked_in_vain = true;
+                }
+            }
+            Effect::CountCreated => {
+                overview.created.fetch_add(1, Ordering::SeqCst);
+            }
+            Effect::CountPossiblyPaidTwice(items) => {
+                let count = &overview.possibly_paid_twice;
+                count.fetch_add(items, Ordering::SeqCst);
+            }
+            Effect::Wake => (self.wake)(),
+        }
+        true
+    }
+
+    fn tell_other_half(&mut self, label: &str, what: OtherHalf) {
+        let mut open = self.open.values();
+        let other = open.find(|open| open.record.other_half() == Some(label) && !open.busy);
+        if let Some(other) = other.map(|open| open.batch.no) {
+            self.feed(
+                other,
+                match what {
+                    OtherHalf::Accepted => Event::HalfAccepted,
+                    OtherHalf::Refused => Event::HalfGone,
+                },
+            );
         }
     }
 
-    /// Waits, and tries the same step again.
-    pub(super) fn again(&mut self, no: BatchNo, error: &Error) {
-        if error.kind() == ErrorKind::Cancelled && self.ctx.is_cancelled() {
-            return;
+    /// The failure of a call that all batches of its account share.
+    fn report_critical(&self, error: &Error) {
+        if self.on_error == ErrorPolicy::StopOnCriticalError {
+            *self.context.overview.critical.lock() = Some(error.clone());
+            (self.wake)();
         }
-        let jitter = self.jitter.next();
-        let Some(record) = self.record(no) else {
-            return;
-        };
-        let failures = record.failures.max(1);
-        let account = record.account.clone();
-        let settings = *self.post.settings.read();
-        let wait = settings.again(failures, error.retry_after(), jitter);
-        self.problem(no, error.message().to_owned());
-        self.wait(no, wait);
-        let shared = matches!(error.kind(), ErrorKind::Auth | ErrorKind::Quota);
-        if shared || error.is_unreachable() && error.status().is_none() {
-            // Who cannot be reached for one batch cannot be for the others.
-            let now = self.clock.now();
-            let (until, times) = self.paused.get(&account).copied().unwrap_or_default();
-            let times = if until <= now { times + 1 } else { times };
-            let wait = settings.again(times, error.retry_after(), jitter);
-            self.paused.insert(account, (now.after(wait), times));
-        }
-        self.save(no);
     }
 
-    /// All jobs of a batch end alike.
-    pub(super) fn end_all(&mut self, no: BatchNo, error: Error) {
-        let Some(account) = self.record(no).map(|record| record.account.clone()) else {
-            return;
+    /// Writes down what is known of a batch. What cannot be written is not acted upon: it is written
+    /// later, and no step is taken before.
+    pub(super) fn save(&mut self, no: BatchNo) -> bool {
+        let Some(open) = self.open.get(&no) else {
+            return false;
         };
-        if let Some(client) = self.client(&account) {
-            self.hand_out(no, &client, Task::FailAll(error));
+        let (text, wall) = (open.record.text(), self.clock.wall());
+        let store = &self.context.store;
+        match store.save_batch(self.context.worker, no, &text, wall) {
+            Ok(()) => {
+                if let Some(open) = self.open.get_mut(&no) {
+                    open.unsaved = None;
+                }
+                true
+            }
+            Err(error) => self.not_written(no, &error),
         }
+    }
+
+    /// Ends what is no more.
+    fn close(&mut self, no: BatchNo) -> bool {
+        let wall = self.clock.wall();
+        let store = &self.context.store;
+        match store.close_batch(self.context.worker, no, wall) {
+            Ok(()) => {
+                if let Some(open) = self.open.remove(&no) {
+                    self.context.spool.drop_input(&open.record.intent.label);
+                }
+                (self.wake)();
+                self.control.wake();
+                true
+            }
+            Err(error) => self.not_written(no, &error),
+        }
+    }
+
+    /// What was decided about a batch could not be written down.
+    fn not_written(&mut self, no: BatchNo, error: &Error) -> bool {
+        if error.is_claim_lost() {
+            // It is somebody else's now: this worker was taken for dead.
+            log::warn!("batch {} is no longer this worker's: {error}", no.0);
+            self.open.remove(&no);
+            return false;
+        }
+        let again = self.clock.now().after(AGAIN);
+        if let Some(open) = self.open.get_mut(&no) {
+            let why = format!("cannot record where batch {} stands: {error}", no.0);
+            if open.unsaved.as_ref().is_none_or(|known| known.why != why) {
+                log::warn!("{why}");
+            }
+            open.unsaved = Some(Unsaved { again, why });
+        }
+        false
     }
 }

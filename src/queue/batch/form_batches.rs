@@ -6,26 +6,23 @@ use std::time::Duration;
 use crate::base::clock::Time;
 use crate::base::error::Error;
 use crate::base::id::ProcessId;
-use crate::llm::batch::{BatchClient, BatchLimits};
 use crate::llm::request::Request;
 use crate::queue::job::COMPLETION_KIND;
-use crate::queue::store::{BatchNo, JobLane, StoredBatch, WaitingJobs, WorkerId};
+use crate::queue::store::{BatchNo, JobLane, StoredBatch, WaitingJobs};
 
-use super::machine::record::{Phase, Record, new_label};
+use super::machine::{Record, State, new_label};
 use super::poller::{Open, Poller};
-use super::settings::{Model, Shrunk};
+use super::sizes::Model;
 
 /// Jobs that come one by one get this long to become a batch.
 const LINGER: Duration = Duration::from_millis(500);
-/// Batches of one worker that are being filled or sent; the rest of the jobs wait in the queue.
-const MOST_HANDED: usize = 4;
-/// How long a smaller size holds.
-const SHRUNK_FOR: Duration = Duration::from_secs(3600);
+/// Batches of one worker that are being formed or submitted; the rest of the jobs wait in the queue.
+const MOST_SUBMITTED: usize = 4;
 
 impl Poller<'_> {
     /// Begins batches for jobs that wait.
-    pub(super) fn gather(&mut self, now: Time) -> Result<(), Error> {
-        let Some(client) = self.post.client.read().clone() else {
+    pub(super) fn form_batches(&mut self, now: Time) -> Result<(), Error> {
+        let Some(client) = self.control.client.read().clone() else {
             return Ok(());
         };
         // Who carries completions out otherwise is asked too, when a batch has failed.
@@ -34,21 +31,22 @@ impl Poller<'_> {
         }
         let wall = self.clock.wall();
         let waiting = self
-            .store()
+            .context
+            .store
             .waiting_jobs(COMPLETION_KIND, self.processes, wall)?;
         let account = client.account();
-        self.known.insert(account.clone(), client.clone());
+        self.accounts.add(account.clone(), client.clone());
         let mut look_at = None::<Time>;
         let mut later = |at: Time| look_at = Some(look_at.map_or(at, |known| known.min(at)));
         let mut seen = std::mem::take(&mut self.seen);
         let mut still = std::collections::HashMap::new();
         // Counted once: there may be a group for each of many processes.
-        let being_handed = |open: &&Open| {
+        let is_submitting = |open: &&Open| {
             open.record.account == account
-                && !open.record.is_handed_over()
-                && !matches!(open.record.phase, Phase::Suspect { .. })
+                && !open.record.is_submitted()
+                && !open.record.is_bisecting()
         };
-        let mut handed = self.open.values().filter(being_handed).count();
+        let mut submitting = self.open.values().filter(is_submitting).count();
         for group in waiting {
             if let Some(next) = group.next {
                 later(now.after(next.since(wall)));
@@ -63,15 +61,15 @@ impl Poller<'_> {
                 ..Request::default()
             };
             let model = (account.clone(), client.model_for(&named));
-            let limits = self.limits(&model, &client);
+            let limits = self.sizes.limits(&model, client.limits(), now);
             let full = group.due >= limits.requests as u64;
-            let paused = self.shrunk.get(&model).map(|shrunk| shrunk.pause);
+            let paused = self.sizes.paused_until(&model);
             let linger = if full { since } else { since.after(LINGER) };
             let from = paused.map_or(linger, |pause| linger.max(pause));
             if from > now {
                 later(from);
-            } else if handed >= MOST_HANDED || self.is_taken_care_of(&group) {
-                // Whoever ends rings.
+            } else if submitting >= MOST_SUBMITTED || self.is_taken_care_of(&group) {
+                // Whoever ends wakes this one.
             } else {
                 let batch = self.start(&group, &model)?;
                 // What does not fit is the next batch's.
@@ -81,7 +79,7 @@ impl Poller<'_> {
                     later(now);
                 }
                 self.open.insert(batch.batch.no, batch);
-                handed += 1;
+                submitting += 1;
                 continue;
             }
             still.insert(place, since);
@@ -95,7 +93,7 @@ impl Poller<'_> {
     /// among them: it may be in what came back.
     fn is_taken_care_of(&self, group: &WaitingJobs) -> bool {
         self.open.values().any(|open| {
-            matches!(open.record.phase, Phase::Filling | Phase::Suspect { .. })
+            matches!(open.record.state, State::Forming | State::Bisecting(_))
                 && open.batch.process_id == Some(group.process_id)
                 && open.batch.lane == group.lane
         })
@@ -106,21 +104,21 @@ impl Poller<'_> {
         let record = Record::new(model.0.clone(), new_label(), model.1.clone(), wall);
         let text = record.text();
         let worker = self.context.worker;
-        let no = self
-            .store()
-            .open_batch(worker, group.process_id, &group.lane, &text, wall)?;
+        let no =
+            self.context
+                .store
+                .open_batch(worker, group.process_id, &group.lane, &text, wall)?;
         let process = Some(group.process_id);
-        Ok(self.opened(no, record, process, group.lane.clone(), worker))
+        Ok(self.begun(no, record, process, group.lane.clone()))
     }
 
     /// A batch of this worker that has just been written down.
-    pub(super) fn opened(
+    pub(super) fn begun(
         &self,
         no: BatchNo,
         record: Record,
         process: Option<ProcessId>,
         lane: Arc<JobLane>,
-        worker: WorkerId,
     ) -> Open {
         Open {
             batch: StoredBatch {
@@ -129,7 +127,7 @@ impl Poller<'_> {
                 stopped_at: None,
                 process_id: process,
                 lane,
-                worker: Some(worker),
+                worker: Some(self.context.worker),
                 jobs: 0,
                 record: String::new(),
                 created_at: self.clock.wall(),
@@ -137,65 +135,9 @@ impl Poller<'_> {
             record,
             due: self.clock.now(),
             busy: false,
-            creating: false,
-            asked: false,
+            uploads: false,
+            asked_in_vain: false,
             unsaved: None,
         }
-    }
-
-    /// What a batch of a model may hold now.
-    pub(super) fn limits(&mut self, model: &Model, client: &Arc<dyn BatchClient>) -> BatchLimits {
-        let mut limits = client.limits();
-        let now = self.clock.now();
-        self.shrunk.retain(|_, shrunk| shrunk.until > now);
-        if let Some(shrunk) = self.shrunk.get(model) {
-            limits.requests = limits.requests.min(shrunk.requests);
-        }
-        limits
-    }
-
-    /// Makes batches of this one's model smaller from now on, and lets them wait.
-    pub(super) fn shrink(&mut self, no: BatchNo) {
-        let jitter = self.jitter.next();
-        let settings = *self.post.settings.read();
-        let now = self.clock.now();
-        let Some(open) = self.open.get(&no) else {
-            return;
-        };
-        let model = (
-            open.record.account.clone(),
-            open.record.intent.model.clone(),
-        );
-        let items = usize::try_from(open.record.intent.items).unwrap_or(usize::MAX);
-        let times = self.shrunk.get(&model).map_or(0, |shrunk| shrunk.times) + 1;
-        let wait = settings.again(times, None, jitter);
-        let shrunk = Shrunk {
-            requests: (items / 2).max(1),
-            pause: now.after(wait),
-            until: now.after(SHRUNK_FOR.max(wait * 2)),
-            times,
-        };
-        log::warn!(
-            "{} has too much queued of ours: batches of at most {} requests for an hour",
-            model.0.provider,
-            shrunk.requests
-        );
-        self.shrunk.insert(model, shrunk);
-    }
-
-    /// The provider has taken a batch of this model: others may follow at once.
-    pub(super) fn room_again(&mut self, model: &Model) {
-        if let Some(shrunk) = self.shrunk.get_mut(model) {
-            shrunk.pause = Time::ZERO;
-            shrunk.times = 0;
-        }
-    }
-
-    /// Too much is queued at the provider: its jobs wait for a smaller batch, and no attempt is spent.
-    pub(super) fn too_much(&mut self, no: BatchNo, error: &Error) {
-        log::info!("batch {} was refused: {error}", no.0);
-        self.half_refused(no);
-        self.shrink(no);
-        self.close(no);
     }
 }

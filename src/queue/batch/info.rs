@@ -8,7 +8,7 @@ use crate::llm::batch::BatchAccount;
 use crate::observe::progress::Progress;
 use crate::queue::store::StoredBatch;
 
-use super::machine::record::Record;
+use super::machine::Record;
 
 /// A batch at a provider, or on its way there.
 #[derive(Debug, Clone, Serialize)]
@@ -82,11 +82,11 @@ impl BatchInfo {
         let Some(record) = Record::read(batch) else {
             return Self::unreadable(batch, now);
         };
-        let counts = record.counts;
-        let uncollected = record.uncollected.as_ref().map(|what| UncollectedResults {
+        let counts = record.state.remote().and_then(|remote| remote.counts);
+        let uncollected = record.uncollected().map(|what| UncollectedResults {
             requests: batch.jobs,
             since: what.since,
-            fetches: record.fetches,
+            fetches: record.fetches(),
             next_at: record.due,
             kept_until: record.kept_until(what),
         });

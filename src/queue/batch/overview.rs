@@ -8,9 +8,9 @@ use crate::base::error::Error;
 
 /// Written by the poller, read by the worker.
 #[derive(Debug, Default)]
-pub(crate) struct Outlook {
+pub(crate) struct BatchOverview {
     /// Batches that are not at the provider yet.
-    handing: AtomicUsize,
+    submitting: AtomicUsize,
     /// Batches that are there, or whose results are being stored.
     running: AtomicUsize,
     /// Batches that wait for somebody's decision.
@@ -18,7 +18,7 @@ pub(crate) struct Outlook {
     /// Batches whose results are not waited for: their provider has not given them out.
     put_off: AtomicUsize,
     /// Nobody has looked yet what there is.
-    pub blind: AtomicBool,
+    pub not_scanned: AtomicBool,
     /// Batches that were created.
     pub created: AtomicU64,
     /// Jobs whose results were stored.
@@ -33,26 +33,35 @@ pub(crate) struct Outlook {
     pub critical: Mutex<Option<Error>>,
 }
 
-impl Outlook {
-    pub(crate) fn tell(&self, handing: usize, running: usize, held: usize, put_off: usize) {
-        self.handing.store(handing, Ordering::SeqCst);
-        self.running.store(running, Ordering::SeqCst);
-        self.held.store(held, Ordering::SeqCst);
-        self.put_off.store(put_off, Ordering::SeqCst);
+/// How many batches of a worker stand where.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Counts {
+    pub submitting: usize,
+    pub running: usize,
+    pub held: usize,
+    pub put_off: usize,
+}
+
+impl BatchOverview {
+    pub(super) fn report(&self, counts: Counts) {
+        self.submitting.store(counts.submitting, Ordering::SeqCst);
+        self.running.store(counts.running, Ordering::SeqCst);
+        self.held.store(counts.held, Ordering::SeqCst);
+        self.put_off.store(counts.put_off, Ordering::SeqCst);
     }
 
-    /// Batches that something is still to be done about: until all is stored, or until all are handed
-    /// over.
-    pub(crate) fn open(&self, until_handed_over: bool) -> bool {
-        let handing = self.handing.load(Ordering::SeqCst);
+    /// Batches that something is still to be done about: until all is stored, or until all are
+    /// submitted.
+    pub(crate) fn open(&self, until_submitted: bool) -> bool {
+        let submitting = self.submitting.load(Ordering::SeqCst);
         let running = self.running.load(Ordering::SeqCst);
-        let blind = self.blind.load(Ordering::SeqCst);
-        blind || handing > 0 || !until_handed_over && running > 0
+        let not_scanned = self.not_scanned.load(Ordering::SeqCst);
+        not_scanned || submitting > 0 || !until_submitted && running > 0
     }
 
     /// Batches are known that this worker looks after.
     pub(crate) fn has_batches(&self) -> bool {
-        let counts = [&self.handing, &self.running, &self.held, &self.put_off];
+        let counts = [&self.submitting, &self.running, &self.held, &self.put_off];
         counts.iter().any(|count| count.load(Ordering::SeqCst) > 0)
     }
 

@@ -1,13 +1,10 @@
-//! How often a batch is looked at, how large one may be for a while, and what is done about those that
-//! cannot be found.
+//! How often a batch is asked about, and what is done about those that cannot be found.
 
 use std::time::Duration;
 
-use crate::base::clock::Time;
 use crate::base::error::Error;
 use crate::config::choices::OnUnknown;
 use crate::config::settings::Settings;
-use crate::llm::batch::BatchAccount;
 
 /// Settings of the batch strategy.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -49,21 +46,10 @@ const RESULTS_EXPIRED: Duration = Duration::from_secs(86_400);
 /// Waits are lengthened by up to this share, so that many batches spread.
 const JITTER: f64 = 0.1;
 /// The provider's list is read this often before a batch counts as not created.
-pub(super) const LOOKS: u32 = 4;
+pub(super) const LISTINGS: u32 = 4;
 
-/// Whose batches of which model.
-pub(super) type Model = (BatchAccount, Option<String>);
-
-/// Batches of a model are kept smaller for a while: the provider said that too much was queued.
-pub(super) struct Shrunk {
-    pub(super) requests: usize,
-    /// None is begun before then, unless one of the same account ends.
-    pub(super) pause: Time,
-    pub(super) until: Time,
-    pub(super) times: u32,
-}
 /// How often one that is held is still looked for.
-const HELD: Duration = Duration::from_secs(300);
+const BETWEEN_LISTINGS_OF_HELD: Duration = Duration::from_secs(300);
 
 impl Settings {
     /// The settings of the batch strategy: what `batch.poll_interval`, `batch.reconcile_wait`,
@@ -161,11 +147,11 @@ impl BatchSettings {
         lengthened(own.max(asked).min(RESULTS_LATEST), jitter)
     }
 
-    /// The wait between two looks through the provider's list.
-    pub(super) fn look(&self, held: bool) -> Duration {
-        let between = self.reconcile_wait / (LOOKS - 1);
+    /// The wait between two readings of the provider's list.
+    pub(super) fn between_listings(&self, held: bool) -> Duration {
+        let between = self.reconcile_wait / (LISTINGS - 1);
         match held {
-            true => between.max(self.poll_interval.unwrap_or(HELD)),
+            true => between.max(self.poll_interval.unwrap_or(BETWEEN_LISTINGS_OF_HELD)),
             false => between,
         }
     }
@@ -243,8 +229,8 @@ mod tests {
     #[test]
     fn the_looks_fill_the_time_to_reconcile() {
         let settings = BatchSettings::default();
-        let all = settings.look(false) * (LOOKS - 1);
+        let all = settings.between_listings(false) * (LISTINGS - 1);
         assert_eq!(all, seconds(300));
-        const { assert!(LOOKS >= 3) };
+        const { assert!(LISTINGS >= 3) };
     }
 }

@@ -22,10 +22,10 @@ use crate::queue::kinds::Kinds;
 use crate::queue::prompts::{self, Said};
 use crate::queue::store::{ClaimOutcome, ClaimedJob, Settlement};
 
-use super::machine::record::Record;
+use super::machine::Record;
 
-/// Makes ends of results.
-pub(crate) struct Ends {
+/// Turns what came of a request into the end of its job.
+pub(crate) struct ItemSettler {
     pub kinds: Arc<Kinds>,
     pub pace: Arc<Pace>,
     pub clock: Arc<dyn Clock>,
@@ -39,13 +39,13 @@ pub(crate) struct Ends {
 const REFUSED_AGAIN: Duration = Duration::from_secs(300);
 
 /// Who was asked, and since when.
-pub(crate) struct Asked {
+pub(crate) struct AskedProvider {
     provider: String,
     model: Option<String>,
     since: Timestamp,
 }
 
-impl From<&Record> for Asked {
+impl From<&Record> for AskedProvider {
     fn from(record: &Record) -> Self {
         Self {
             provider: record.account.provider.clone(),
@@ -55,12 +55,12 @@ impl From<&Record> for Asked {
     }
 }
 
-impl Ends {
+impl ItemSettler {
     /// The end of a job whose request was answered, or failed.
-    pub(crate) fn end(
+    pub(crate) fn settlement(
         &self,
         claimed: &ClaimedJob,
-        asked: &Asked,
+        asked: &AskedProvider,
         result: Result<Response, Error>,
     ) -> Settlement {
         let history = claimed.history.as_deref().map(History::parse);
@@ -96,7 +96,7 @@ impl Ends {
         &self,
         claimed: &ClaimedJob,
         history: &History,
-        asked: &Asked,
+        asked: &AskedProvider,
         tries: &Tries,
         response: Response,
     ) -> ClaimOutcome {
@@ -118,7 +118,7 @@ impl Ends {
         &self,
         claimed: &ClaimedJob,
         mut history: History,
-        asked: &Asked,
+        asked: &AskedProvider,
         tries: &mut Tries,
         error: Error,
     ) -> ClaimOutcome {
@@ -171,7 +171,7 @@ impl Ends {
         &self,
         claimed: &ClaimedJob,
         route: Option<&Route<'_>>,
-        asked: &Asked,
+        asked: &AskedProvider,
         step: u8,
     ) -> (String, Option<String>) {
         match route {
@@ -190,7 +190,7 @@ impl Ends {
         &self,
         claimed: &ClaimedJob,
         history: &History,
-        asked: &Asked,
+        asked: &AskedProvider,
         tries: &Tries,
         result: Result<Response, Error>,
     ) -> Result<Box<serde_json::value::RawValue>, Error> {
@@ -221,14 +221,6 @@ fn fitting(claimed: &ClaimedJob, response: Response) -> Result<Response, Error> 
 /// The request in a job's payload.
 pub(crate) fn request(claimed: &ClaimedJob) -> Result<Request, Error> {
     prompts::read(claimed.payload.get(), RequestTask::Complete)
-}
-
-/// Why a request that no result names is tried again.
-pub(crate) fn missing() -> Error {
-    Error::new(
-        ErrorKind::Transient,
-        "the batch ended without a result for this request",
-    )
 }
 
 /// Whether jobs finally failed, or have their result, among these ends.

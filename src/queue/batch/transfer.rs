@@ -10,13 +10,13 @@ use crossbeam_channel::{Receiver, Sender, unbounded};
 
 use crate::base::cancel::Context;
 use crate::base::error::{Error, ErrorKind, Sent};
-use crate::llm::batch::{BatchClient, BatchLimits, BatchStage, ListedBatches};
+use crate::llm::batch::{BatchClient, BatchLimits, BatchStage};
 use crate::queue::store::BatchNo;
 
-use super::collect::{Collected, collect, fail_lines, unanswered};
+use super::collect::{collect, fail_lines, unanswered};
 use super::context::BatchContext;
-use super::machine::record::{Ended, Record};
-use super::write_input::{Packed, pack};
+use super::machine::{Event, ItemEnds, ItemsSettled, Record, Results};
+use super::write_input::write_input;
 
 /// Threads for transfers.
 const THREADS: usize = 2;
@@ -24,29 +24,28 @@ const THREADS: usize = 2;
 /// What is to be done.
 pub(crate) enum Task {
     /// Fill a batch and write its input.
-    Pack(BatchLimits),
+    WriteInput(BatchLimits),
     /// Send its input.
-    Send(BatchStage),
+    Submit(BatchStage),
     /// Look for it in the provider's list, where it is none of these.
-    Find(BatchStage, HashSet<String>),
+    ReadList(BatchStage, HashSet<String>),
     /// Fetch and store its results, of so many bytes for a request at most.
-    Collect(Ended, u64),
-    /// End the jobs of these lines of its input.
-    FailLines(Vec<(u64, Error)>),
-    /// End all of its jobs alike.
-    FailAll(Error),
+    Collect(String, Results, u64),
+    /// Give jobs of it their ends.
+    SettleItems(ItemEnds),
 }
 
-/// What came of it.
-pub(crate) enum Done {
-    Packed(Packed),
-    Sent(BatchStage),
-    Looked(ListedBatches),
-    Collected(Collected),
-    /// Jobs were given their ends; these many.
-    Failed(u64),
-    /// The lines that it was refused for are none of its.
-    NoSuchLine(Error),
+impl Task {
+    /// What it means that it failed.
+    fn failed(&self) -> fn(Error) -> Event {
+        match self {
+            Self::WriteInput(_) => |error| Event::InputWritten(Err(error)),
+            Self::Submit(_) => |error| Event::Submitted(Err(error)),
+            Self::ReadList(..) => |error| Event::Listed(Err(error)),
+            Self::Collect(..) => |error| Event::Collected(Err(error)),
+            Self::SettleItems(_) => |error| Event::ItemsSettled(Err(error)),
+        }
+    }
 }
 
 struct Order {
@@ -57,19 +56,19 @@ struct Order {
 }
 
 /// What the transfer of a batch came to.
-type Landed = (BatchNo, Result<Done, Error>);
+type Answer = (BatchNo, Event);
 
 /// The threads, as the poller sees them.
 pub(crate) struct Transfers {
     orders: Orders,
-    pub done: Receiver<Landed>,
+    pub done: Receiver<Answer>,
 }
 
 enum Orders {
     Threads(Sender<Order>),
     /// Carried out at once, by whoever gives the order.
     #[cfg(test)]
-    Inline(Arc<BatchContext>, Context, Sender<Landed>),
+    Inline(Arc<BatchContext>, Context, Sender<Answer>),
 }
 
 impl Transfers {
@@ -85,14 +84,14 @@ impl Transfers {
                 (taken.clone(), report.clone(), context.clone(), ctx.clone());
             let run = move || {
                 for order in taken {
-                    let no = order.no;
+                    let (no, failed) = (order.no, order.task.failed());
                     // A client of the host's may panic; its batch waits then, and the others go on.
                     let work = || carry_out(&context, order, &ctx);
                     let done = catch_unwind(AssertUnwindSafe(work));
                     let done = done.unwrap_or_else(|_| {
-                        let why = "the client of the Batch API panicked";
+                        let why = "the client of the StoredBatch API panicked";
                         // Nobody knows how far it had come.
-                        Err(Error::new(ErrorKind::Panic, why).with_sent(Sent::Maybe))
+                        failed(Error::new(ErrorKind::Panic, why).with_sent(Sent::Maybe))
                     });
                     if report.send((no, done)).is_err() {
                         return;
@@ -148,7 +147,7 @@ impl Transfers {
     }
 }
 
-fn carry_out(context: &BatchContext, order: Order, ctx: &Context) -> Result<Done, Error> {
+fn carry_out(context: &BatchContext, order: Order, ctx: &Context) -> Event {
     let Order {
         no,
         record,
@@ -156,45 +155,64 @@ fn carry_out(context: &BatchContext, order: Order, ctx: &Context) -> Result<Done
         task,
     } = order;
     if ctx.is_cancelled() {
-        return Err(Error::cancelled().with_sent(Sent::No));
+        return task.failed()(Error::cancelled().with_sent(Sent::No));
     }
-    let label = &record.intent.label;
     match task {
-        Task::Pack(limits) => pack(context, no, &record, &client, limits, ctx).map(Done::Packed),
-        Task::Send(stage) => context
-            .advance(&*client, &record.intent, &stage, ctx)
-            .map(Done::Sent),
-        Task::Find(stage, known) => client
-            .find(&record.intent, &stage, &known, ctx)
-            .map(Done::Looked),
-        Task::Collect(ended, most) => {
-            let collected = collect(context, no, &record, (&ended, most), &client, ctx)?;
-            if collected.withheld.is_none() && !collected.foreign {
+        Task::WriteInput(limits) => {
+            Event::InputWritten(write_input(context, no, &record, &client, limits, ctx))
+        }
+        Task::Submit(stage) => {
+            Event::Submitted(context.advance(&*client, &record.intent, &stage, ctx))
+        }
+        Task::ReadList(stage, known) => {
+            Event::Listed(client.find(&record.intent, &stage, &known, ctx))
+        }
+        Task::Collect(id, results, most) => {
+            let collected = collect(context, no, &record, (&id, &results, most), &client, ctx);
+            if let Ok(collected) = &collected
+                && collected.withheld.is_none()
+                && !collected.foreign
+            {
                 tidy(context, &record, &*client, ctx);
-                context.spool.drop_results(label, ended.results.len());
+                let label = &record.intent.label;
+                context.spool.drop_results(label, results.files.len());
             }
-            Ok(Done::Collected(collected))
+            Event::Collected(collected)
         }
-        Task::FailLines(lines) => {
-            // Of a batch whose line has its end already the lines are no longer those that were sent.
-            let whole = context.store.batches(None)?;
-            let whole = whole.iter().find(|batch| batch.no == no);
-            if whole.is_none_or(|batch| batch.jobs != record.intent.items) {
-                return Ok(Done::Failed(0));
+        Task::SettleItems(ends) => {
+            let settled = settle_items(context, no, &record, ends, ctx);
+            if let Ok(ItemsSettled::Jobs(_)) = &settled {
+                tidy(context, &record, &*client, ctx);
             }
-            let hit = fail_lines(context, no, &record, &lines)?;
-            if let (0, Some((_, error))) = (hit, lines.into_iter().next()) {
-                return Ok(Done::NoSuchLine(error));
-            }
-            tidy(context, &record, &*client, ctx);
-            Ok(Done::Failed(hit))
-        }
-        Task::FailAll(error) => {
-            let hit = unanswered(context, no, &record, &error, ctx)?;
-            tidy(context, &record, &*client, ctx);
-            Ok(Done::Failed(hit))
+            Event::ItemsSettled(settled)
         }
     }
+}
+
+fn settle_items(
+    context: &BatchContext,
+    no: BatchNo,
+    record: &Record,
+    ends: ItemEnds,
+    ctx: &Context,
+) -> Result<ItemsSettled, Error> {
+    let lines = match ends {
+        ItemEnds::All(error) => {
+            return unanswered(context, no, record, &error, ctx).map(ItemsSettled::Jobs);
+        }
+        ItemEnds::Lines(lines) => lines,
+    };
+    // Of a batch whose line has its end already the lines are no longer those that were sent.
+    let whole = context.store.batches(None)?;
+    let whole = whole.iter().find(|batch| batch.no == no);
+    if whole.is_none_or(|batch| batch.jobs != record.intent.items) {
+        return Ok(ItemsSettled::Jobs(0));
+    }
+    let hit = fail_lines(context, no, record, &lines)?;
+    Ok(match (hit, lines.into_iter().next()) {
+        (0, Some((_, error))) => ItemsSettled::NoSuchLine(error),
+        _ => ItemsSettled::Jobs(hit),
+    })
 }
 
 /// Deletes the input file of a batch that is over; providers keep only so much.

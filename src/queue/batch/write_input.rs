@@ -8,8 +8,8 @@ use crate::llm::batch::{BatchClient, BatchLimits};
 use crate::queue::store::{BatchNo, Settlement};
 
 use super::context::{BatchContext, check};
-use super::machine::record::{Phase, Record, key};
-use super::settle_items::{Asked, request};
+use super::machine::{Record, State, Written, key};
+use super::settle_items::{AskedProvider, request};
 
 /// Jobs that are moved, or read, in one go.
 const CHUNK: usize = 500;
@@ -17,23 +17,16 @@ const CHUNK_BYTES: usize = 8 << 20;
 /// Lines are somewhat longer than what the queue keeps of their requests.
 const ROOM_FOR_PAYLOADS: u64 = 8;
 
-/// What was packed.
-#[derive(Debug, Clone, Copy, Default)]
-pub(crate) struct Packed {
-    pub items: u64,
-    pub bytes: u64,
-}
-
 /// Moves jobs into a batch, unless it has those it is to have, and writes its input.
-pub(crate) fn pack(
+pub(crate) fn write_input(
     context: &BatchContext,
     no: BatchNo,
     record: &Record,
     client: &Arc<dyn BatchClient>,
     limits: BatchLimits,
     ctx: &Context,
-) -> Result<Packed, Error> {
-    if record.phase == Phase::Filling {
+) -> Result<Written, Error> {
+    if record.state == State::Forming {
         fill(context, no, limits, ctx)?;
     }
     write(context, no, record, client, limits, ctx)
@@ -54,7 +47,7 @@ fn fill(
     while jobs < limits.requests && bytes > 0 {
         check(ctx)?;
         let most = (limits.requests - jobs).min(2 * CHUNK);
-        let wall = context.ends.clock.wall();
+        let wall = context.settler.clock.wall();
         let filled = context
             .store
             .fill_batch(context.worker, no, after, most, bytes, wall)?;
@@ -75,11 +68,11 @@ fn write(
     client: &Arc<dyn BatchClient>,
     limits: BatchLimits,
     ctx: &Context,
-) -> Result<Packed, Error> {
+) -> Result<Written, Error> {
     let label = &record.intent.label;
-    let asked = Asked::from(record);
+    let asked = AskedProvider::from(record);
     let mut draft = context.spool.draft(context.spool.input(label))?;
-    let mut packed = Packed::default();
+    let mut written = Written::default();
     let mut after = None;
     loop {
         check(ctx)?;
@@ -98,24 +91,24 @@ fn write(
                 false => Ok(line),
             });
             match line {
-                Err(error) => refused.push(context.ends.end(claimed, &asked, Err(error))),
+                Err(error) => refused.push(context.settler.settlement(claimed, &asked, Err(error))),
                 Ok(line)
-                    if packed.bytes + line.len() as u64 > limits.bytes
-                        || packed.items >= limits.requests as u64 =>
+                    if written.bytes + line.len() as u64 > limits.bytes
+                        || written.items >= limits.requests as u64 =>
                 {
                     full = Some(claimed.receipt.job - 1);
                     break;
                 }
                 Ok(line) => {
                     draft.write(&line)?;
-                    packed.bytes += line.len() as u64;
-                    packed.items += 1;
+                    written.bytes += line.len() as u64;
+                    written.items += 1;
                 }
             }
         }
         context.settle(&refused)?;
         if let Some(last) = full {
-            let wall = context.ends.clock.wall();
+            let wall = context.settler.clock.wall();
             context
                 .store
                 .give_back(context.worker, no, Some(last), None, wall)?;
@@ -123,7 +116,7 @@ fn write(
         }
     }
     draft.keep()?;
-    Ok(packed)
+    Ok(written)
 }
 
 fn too_long(bytes: usize, most: u64) -> Error {

@@ -3,168 +3,36 @@
 use serde::{Deserialize, Serialize};
 
 use crate::base::clock::Timestamp;
-use crate::base::error::{Error, ErrorKind};
-use crate::llm::batch::{BatchAccount, BatchCounts, BatchIntent, BatchStage};
+use crate::llm::batch::{BatchAccount, BatchIntent};
 use crate::llm::providers::vendor::Vendor;
 use crate::queue::store::StoredBatch;
 
+use super::legacy::LegacyRecord;
+use super::state::{Bisecting, Input, State, Submitting, Uncollected};
+
 /// A batch as its row keeps it.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Record {
     pub account: BatchAccount,
     pub intent: BatchIntent,
-    pub phase: Phase,
-    /// The next step was about to be taken: nobody knows whether it was.
-    #[serde(default)]
-    pub tried: bool,
-    /// It may have been created without our knowing its id.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub doubt: Option<Doubt>,
-    /// The provider's word for where it stands.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub state: Option<String>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub counts: Option<BatchCounts>,
-    /// When its creation was answered.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub created: Option<Timestamp>,
-    /// Its end has been asked for.
-    #[serde(default)]
-    pub cancelled: bool,
-    /// It was taken for ours by its size and time alone.
-    #[serde(default)]
-    pub provisional: bool,
-    /// Batches that were taken for this one, and are not.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub not_ours: Vec<String>,
-    /// Batches that were created for the same intent, and have to be cancelled.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub spare: Vec<String>,
+    pub state: State,
     /// Why nothing moves, for people.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub problem: Option<String>,
     /// Failures of the present step in a row.
     #[serde(default)]
     pub failures: u32,
-    /// Times its input file was found to be gone.
-    #[serde(default)]
-    pub uploads: u32,
-    /// Times its results were asked for in vain, or not all of them came.
-    #[serde(default)]
-    pub fetches: u32,
-    /// It has ended and does not give its results out, or not all of them.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub uncollected: Option<Uncollected>,
-    /// When it is looked at next.
+    /// When its next step is due.
     #[serde(default)]
     pub due: Timestamp,
 }
 
-/// How far a batch has come.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case", tag = "is")]
-pub(crate) enum Phase {
-    /// Jobs are moved into it.
-    Filling,
-    /// It has its jobs; their lines are to be written.
-    Packed,
-    /// It is being handed over.
-    Handing { stage: BatchStage },
-    /// It is at the provider.
-    Running { id: String, file: Option<String> },
-    /// It has ended there; its results are to be stored.
-    Ended(Ended),
-    /// Somewhere in it is a line that the provider refuses, and another batch, of this label, has half
-    /// of what it held: when that one is accepted the line is in here.
-    Suspect { half: String, why: Why },
-}
-
-/// A batch that has ended.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub(crate) struct Ended {
-    pub id: String,
-    pub file: Option<String>,
-    /// What to download.
-    pub results: Vec<String>,
-    /// How many requests these must hold.
-    pub expected: Option<u64>,
-    /// Why requests have no result, if any have none.
-    pub why: Why,
-    /// The provider says that it has answered all that it could.
-    #[serde(default)]
-    pub completed: bool,
-}
-
-/// That a batch which has ended does not give out results that were paid for.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Uncollected {
-    /// When that was found first.
-    pub since: Timestamp,
-    /// What came of the last try, for people.
-    pub why: String,
-}
-
-/// An error that outlives its process.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub(crate) struct Why {
-    #[serde(with = "kind_name")]
-    pub kind: ErrorKind,
-    pub message: String,
-    pub status: Option<u16>,
-}
-
-mod kind_name {
-    use serde::{Deserialize, Deserializer, Serializer};
-
-    use crate::base::error::ErrorKind;
-
-    pub(super) fn serialize<S: Serializer>(kind: &ErrorKind, out: S) -> Result<S::Ok, S::Error> {
-        out.serialize_str(kind.as_str())
-    }
-
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(text: D) -> Result<ErrorKind, D::Error> {
-        let name = String::deserialize(text)?;
-        // One of a newer version is not known here.
-        Ok(ErrorKind::parse(&name).unwrap_or(ErrorKind::Transient))
-    }
-}
-
-impl Why {
-    pub(crate) fn error(&self) -> Error {
-        let error = Error::new(self.kind, self.message.clone());
-        let error = error.with_sent(crate::base::error::Sent::Answered);
-        match self.status {
-            Some(status) => error.with_status(status),
-            None => error,
-        }
-    }
-}
-
-impl From<&Error> for Why {
-    fn from(error: &Error) -> Self {
-        Self {
-            kind: error.kind(),
-            message: error.message().to_owned(),
-            status: error.status(),
-        }
-    }
-}
-
-/// That a batch may exist without our knowing its id.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Doubt {
-    /// Times the provider's list was read in vain.
-    pub looks: u32,
-    /// Its input file has been deleted: a creation under way comes to nothing.
-    pub fenced: bool,
-    /// The list was read once more after that.
-    #[serde(default)]
-    pub confirmed: bool,
-    /// Times the deletion was refused.
-    #[serde(default)]
-    pub refusals: u32,
-    /// Nothing can be done by itself.
-    pub held: bool,
+/// What a row may hold.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum AnyRecord {
+    Legacy(Box<LegacyRecord>),
+    Present(Box<Record>),
 }
 
 impl Record {
@@ -184,32 +52,27 @@ impl Record {
                 bytes: 0,
                 begun: now,
             },
-            phase: Phase::Filling,
-            tried: false,
-            doubt: None,
-            state: None,
-            counts: None,
-            created: None,
-            cancelled: false,
-            provisional: false,
-            not_ours: Vec::new(),
-            spare: Vec::new(),
+            state: State::Forming,
             problem: None,
             failures: 0,
-            uploads: 0,
-            fetches: 0,
-            uncollected: None,
             due: now,
         }
     }
 
     /// What the row of a batch says, if this version understands it.
     pub(crate) fn read(batch: &StoredBatch) -> Option<Self> {
-        serde_json::from_str(&batch.record)
+        Self::parse(&batch.record)
             .inspect_err(|error| {
                 log::warn!("the record of batch {} cannot be read: {error}", batch.no.0);
             })
             .ok()
+    }
+
+    pub(super) fn parse(text: &str) -> Result<Self, serde_json::Error> {
+        Ok(match serde_json::from_str(text)? {
+            AnyRecord::Legacy(record) => Self::from(*record),
+            AnyRecord::Present(record) => *record,
+        })
     }
 
     pub(crate) fn text(&self) -> String {
@@ -219,46 +82,95 @@ impl Record {
 
     /// Its id at the provider.
     pub(crate) fn id(&self) -> Option<&str> {
-        match &self.phase {
-            Phase::Running { id, .. } | Phase::Ended(Ended { id, .. }) => Some(id),
-            _ => None,
-        }
+        self.state.remote().map(|remote| &*remote.id)
+    }
+
+    /// Its name in log lines: the provider's, or else ours.
+    pub(crate) fn name(&self) -> &str {
+        self.id().unwrap_or(&self.intent.label)
     }
 
     /// The input file at the provider.
     pub(crate) fn file(&self) -> Option<&str> {
-        match &self.phase {
-            Phase::Running { file, .. } | Phase::Ended(Ended { file, .. }) => file.as_deref(),
-            Phase::Handing {
-                stage: BatchStage::Uploaded { file, .. },
-            } => Some(file),
-            _ => None,
+        match (self.state.remote(), self.state.input()) {
+            (Some(remote), _) => remote.file.as_deref(),
+            (None, Some(input)) => input.file(),
+            (None, None) => None,
         }
     }
 
     /// True as long as nothing of it was sent, or all that was sent was refused: it belongs to no
     /// account.
     pub(crate) fn is_unsent(&self) -> bool {
-        match &self.phase {
-            Phase::Filling | Phase::Packed => true,
-            Phase::Handing { stage } => *stage == BatchStage::Ready && !self.tried,
+        match &self.state {
+            State::Forming | State::Formed(_) => true,
+            State::Submitting(Submitting { input, sent, .. }) => *input == Input::Local && !sent,
+            _ => false,
+        }
+    }
+
+    /// True while it may come into being at any moment: where batches are told apart by little more than
+    /// their time, no other one is created meanwhile.
+    pub(crate) fn may_be_created(&self) -> bool {
+        match &self.state {
+            State::Submitting(submitting) => submitting.sent,
+            State::Reconciling(_) => true,
             _ => false,
         }
     }
 
     /// True while it waits for somebody's decision.
     pub(crate) fn is_held(&self) -> bool {
-        self.doubt.is_some_and(|doubt| doubt.held)
+        matches!(self.state, State::Held(_))
+    }
+
+    /// True while it waits for what is said of another batch.
+    pub(crate) fn is_bisecting(&self) -> bool {
+        matches!(self.state, State::Bisecting(_))
+    }
+
+    /// The label of the batch that decides about this one.
+    pub(crate) fn other_half(&self) -> Option<&str> {
+        match &self.state {
+            State::Bisecting(Bisecting { half, .. }) => Some(half),
+            _ => None,
+        }
     }
 
     /// True once the provider has it, or may have it.
-    pub(crate) fn is_handed_over(&self) -> bool {
+    pub(crate) fn is_submitted(&self) -> bool {
         self.id().is_some() || self.is_held()
     }
 
     /// When it came into being.
     pub(crate) fn created(&self) -> Timestamp {
-        self.created.unwrap_or(self.intent.begun)
+        let created = self.state.remote().map(|remote| remote.created);
+        created.unwrap_or(self.intent.begun)
+    }
+
+    /// What is known of results that it does not give out.
+    pub(crate) fn uncollected(&self) -> Option<&Uncollected> {
+        self.state.remote()?.uncollected.as_ref()
+    }
+
+    /// How often its results were asked for in vain.
+    pub(crate) fn fetches(&self) -> u32 {
+        self.state.remote().map_or(0, |remote| remote.fetches)
+    }
+
+    /// Batches that were taken for this one, and are not.
+    pub(crate) fn not_ours(&self) -> &[String] {
+        match &self.state {
+            State::Reconciling(reconciling) | State::Held(reconciling) => &reconciling.not_ours,
+            _ => &[],
+        }
+    }
+
+    /// True when its results have to show whose it is.
+    pub(crate) fn is_presumed(&self) -> bool {
+        self.state
+            .remote()
+            .is_some_and(|remote| remote.is_presumed())
     }
 
     /// Until when its provider says it keeps the results that it has not given out yet; `None` where it
@@ -269,7 +181,7 @@ impl Record {
 
     /// Why nothing moves.
     pub(crate) fn trouble(&self) -> Option<&str> {
-        let uncollected = self.uncollected.as_ref().map(|what| &*what.why);
+        let uncollected = self.uncollected().map(|what| &*what.why);
         let presumed = (self.word() == PRESUMED).then_some(
             "its creation had no reply; its size and time are those of this one, and until its \
              results show whose it is it is not cancelled",
@@ -279,26 +191,24 @@ impl Record {
 
     /// The word for people and JSON.
     pub(crate) fn word(&self) -> &str {
-        match (&self.phase, &self.doubt) {
-            (_, Some(doubt)) if doubt.held => "held",
-            (_, Some(_)) => "looking_for",
-            (Phase::Filling | Phase::Packed, _) => "preparing",
-            (Phase::Handing { stage }, _) => match stage {
-                BatchStage::Ready => "submitting",
-                _ => "creating",
+        match &self.state {
+            State::Forming | State::Formed(_) => "preparing",
+            State::Submitting(submitting) => match &submitting.input {
+                Input::Local => "submitting",
+                Input::Uploaded { .. } => "creating",
             },
-            (Phase::Running { .. } | Phase::Ended(_), _) if self.uncollected.is_some() => {
-                "uncollected"
-            }
-            (Phase::Running { .. }, _) if self.provisional => PRESUMED,
-            (Phase::Running { .. }, _) => self.state.as_deref().unwrap_or("submitted"),
-            (Phase::Ended(_), _) => "collecting",
-            (Phase::Suspect { .. }, _) => "bisecting",
+            State::Reconciling(_) => "looking_for",
+            State::Held(_) => "held",
+            State::Running(_) | State::Ended(_) if self.uncollected().is_some() => "uncollected",
+            State::Running(running) if running.remote.is_presumed() => PRESUMED,
+            State::Running(running) => running.remote.status.as_deref().unwrap_or("submitted"),
+            State::Ended(_) => "collecting",
+            State::Bisecting(_) => "bisecting",
         }
     }
 
     /// Begins the next step anew, after something has gone well.
-    pub(crate) fn went_well(&mut self) {
+    pub(super) fn went_well(&mut self) {
         self.failures = 0;
         self.problem = None;
     }
@@ -353,81 +263,6 @@ mod tests {
         ];
         for key in strange {
             assert_eq!(number(&label, &key), None, "{key}");
-        }
-    }
-
-    #[test]
-    fn a_record_survives_its_text() {
-        let account = BatchAccount {
-            provider: "openai".to_owned(),
-            base_url: "http://h/v1".to_owned(),
-            credential: "ab".to_owned(),
-        };
-        let mut record = Record::new(account, new_label(), Some("m".to_owned()), Timestamp(5));
-        let error = Error::new(ErrorKind::Invalid, "bad").with_status(400);
-        for phase in [
-            Phase::Filling,
-            Phase::Packed,
-            Phase::Handing {
-                stage: BatchStage::Ready,
-            },
-            Phase::Handing {
-                stage: BatchStage::Uploaded {
-                    file: "file-1".to_owned(),
-                    time: Some(Timestamp(7)),
-                },
-            },
-            Phase::Running {
-                id: "batch_1".to_owned(),
-                file: None,
-            },
-            Phase::Ended(Ended {
-                id: "batch_1".to_owned(),
-                file: None,
-                results: vec!["file-2".to_owned()],
-                expected: Some(3),
-                why: Why::from(&error),
-                completed: true,
-            }),
-            Phase::Suspect {
-                half: "bw-2".to_owned(),
-                why: Why::from(&error),
-            },
-        ] {
-            record.phase = phase;
-            let read: Record = serde_json::from_str(&record.text()).unwrap();
-            assert_eq!(read.phase, record.phase);
-            assert_eq!(read.text(), record.text());
-        }
-    }
-
-    #[test]
-    fn a_record_of_an_earlier_version_is_read() {
-        let text = r#"{"account":{"provider":"anthropic","base_url":"http://h","credential":"ab"},
-            "intent":{"label":"bw-1","model":"m","items":2,"bytes":3,"begun":5},
-            "phase":{"is":"ended","id":"batch_1","file":null,"results":["r"],"expected":2,
-            "why":{"kind":"transient","message":"x","status":null}},"tried":false,"fetches":4,"due":9}"#;
-        let record: Record = serde_json::from_str(text).unwrap();
-        assert_eq!((record.fetches, &record.uncollected), (4, &None));
-        assert_eq!(record.word(), "collecting");
-        let days = |n: i64| n * 86_400_000;
-        let since = |since| Uncollected {
-            since: Timestamp(since),
-            why: String::new(),
-        };
-        let kept = |record: &Record, at| record.kept_until(&since(at)).map(|until| until.0);
-        assert_eq!(kept(&record, days(1)), Some(days(29) + 5));
-        let mut record = record;
-        for (provider, ended, until) in [
-            ("openai", days(1), Some(days(31))),
-            // Seen late, it may have ended long before.
-            ("groq", days(9), Some(days(32) + 5)),
-            ("gemini", days(1), Some(days(3))),
-            ("mistral", days(1), None),
-            ("somebody's own", days(1), Some(days(3))),
-        ] {
-            record.account.provider = provider.to_owned();
-            assert_eq!(kept(&record, ended), until, "{provider}");
         }
     }
 }

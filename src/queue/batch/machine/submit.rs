@@ -1,269 +1,209 @@
-//! Handing a batch over. Before a step that creates something it is written down that it is tried, and
-//! after it what came of it.
+//! What follows from writing the input of a batch, and from each step of its submission.
 
-use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use crate::base::error::{Error, ErrorKind};
-use crate::llm::batch::{BatchClient, BatchStage, is_unknown};
-use crate::queue::store::BatchNo;
+use log::Level;
 
-use super::super::poller::Poller;
-use super::super::transfer::Task;
-use super::record::{Doubt, Phase, Record};
+use crate::base::error::{Error, ErrorKind};
+use crate::llm::batch::{BatchStage, is_unknown};
+
+use super::apply::Change;
+use super::effect::{Division, Effect, ItemEnds};
+use super::event::Written;
+use super::state::{Formed, Input, Owner, Reconciling, Remote, Running, State, Submitting};
 
 /// An input file that its creation does not find is uploaded again this often.
 const MOST_UPLOADS: u32 = 2;
-/// Where batches are created one after the other, one is tried again after this long.
-const NEXT: Duration = Duration::from_secs(1);
+/// Who hangs up this often while the input is sent may have had enough of it.
+const HANG_UPS: u32 = 6;
+/// Who has nothing of ours and says this often that it is too much means this batch.
+const TOO_MUCH: u32 = 4;
 
-impl Poller<'_> {
-    /// Creates a batch that can be told from others by little more than its time: one after the other.
-    pub(in crate::queue::batch) fn create_alone(
-        &mut self,
-        no: BatchNo,
-        client: &Arc<dyn BatchClient>,
-    ) {
-        match self.is_another_unsure(no) {
-            Ok(false) => self.send(no, client, true),
-            Ok(true) => self.wait(no, NEXT),
-            Err(error) => {
-                log::warn!("cannot look for batches: {error}");
-                self.wait(no, Duration::from_secs(1));
-            }
-        }
+impl Change<'_> {
+    pub(super) fn input_written(&mut self, written: Result<Written, Error>) {
+        let written = match written {
+            Ok(written) if written.items == 0 => return self.close(),
+            Ok(written) => written,
+            Err(error) => return self.failed(&error),
+        };
+        let lost_files = match &self.record.state {
+            State::Formed(formed) => formed.lost_files,
+            _ => 0,
+        };
+        (self.record.intent.items, self.record.intent.bytes) = (written.items, written.bytes);
+        self.record.state = State::Submitting(Submitting {
+            input: Input::Local,
+            sent: false,
+            lost_files,
+        });
+        self.record.went_well();
+        self.wait(Duration::ZERO);
+        self.save();
     }
 
-    /// Whether another batch of this account, of any worker, is being created or looked for.
-    fn is_another_unsure(&self, no: BatchNo) -> Result<bool, Error> {
-        let Some(own) = self.open.get(&no) else {
-            return Ok(false);
-        };
-        let all = self.store().batches(None)?;
-        // What a dead worker left undecided waits for somebody who takes it over, and may wait for long.
-        let others = all
-            .iter()
-            .filter(|batch| batch.no != no && batch.worker.is_some());
-        let unsure = |record: &Record| {
-            record.account == own.record.account
-                && record.tried
-                && !record.is_held()
-                && matches!(record.phase, Phase::Handing { .. })
-        };
-        Ok(others
-            .filter_map(Record::read)
-            .any(|record| unsure(&record)))
+    pub(super) fn sending(&mut self, submitting: Submitting) {
+        if submitting.creates(self.facts.uploads) {
+            // Where nothing but its time tells a batch from others, it is looked for around this one.
+            self.record.intent.begun = self.facts.now;
+        }
+        self.record.state = State::Submitting(Submitting {
+            sent: true,
+            ..submitting
+        });
+        self.save();
     }
 
-    /// Takes a step that a transfer thread takes.
-    pub(in crate::queue::batch) fn send(
-        &mut self,
-        no: BatchNo,
-        client: &Arc<dyn BatchClient>,
-        creating: bool,
-    ) {
-        let wall = self.clock.wall();
-        if self.input_is_gone(no) {
-            return;
-        }
-        let Some(record) = self.record(no) else {
-            return;
-        };
-        let Phase::Handing { stage } = record.phase.clone() else {
-            return;
-        };
-        record.tried = true;
-        if creating {
-            record.intent.begun = wall;
-        }
-        if self.save(no) && !(creating && self.is_beaten(no)) {
-            self.hand_out(no, client, Task::Send(stage));
-            if let Some(open) = self.open.get_mut(&no) {
-                open.creating = creating;
-            }
-        } else if let Some(record) = self.record(no) {
-            record.tried = false;
-        }
-    }
-
-    /// Whether another one was written down as being created since nobody was: neither of the two goes on.
-    fn is_beaten(&mut self, no: BatchNo) -> bool {
-        if let Ok(false) = self.is_another_unsure(no) {
-            return false;
-        }
-        if let Some(record) = self.record(no) {
-            record.tried = false;
-        }
-        let jitter = self.jitter.next();
-        self.wait(no, NEXT.mul_f64(1.0 + 5.0 * jitter));
-        self.save(no);
-        true
-    }
-
-    /// Writes the input anew when somebody has removed its file.
-    fn input_is_gone(&mut self, no: BatchNo) -> bool {
-        let Some(open) = self.open.get_mut(&no) else {
-            return true;
-        };
-        if self.context.spool.input(&open.record.intent.label).exists() {
-            return false;
-        }
-        open.record.phase = Phase::Packed;
-        self.wait(no, Duration::ZERO);
-        true
-    }
-
-    pub(in crate::queue::batch) fn create(&mut self, no: BatchNo, client: &Arc<dyn BatchClient>) {
-        let wall = self.clock.wall();
-        let Some(record) = self.record(no) else {
-            return;
-        };
-        let Phase::Handing { stage } = record.phase.clone() else {
-            return;
-        };
-        record.tried = true;
-        // Where nothing but its time tells a batch from others, it is looked for around this one.
-        record.intent.begun = wall;
-        let intent = record.intent.clone();
-        if !self.save(no) {
-            if let Some(record) = self.record(no) {
-                record.tried = false;
-            }
-            return;
-        }
-        let result = self.context.advance(&**client, &intent, &stage, self.ctx);
-        self.sent(no, result, true);
+    pub(super) fn not_sent(&mut self, submitting: Submitting) {
+        self.record.state = State::Submitting(Submitting {
+            sent: false,
+            ..submitting
+        });
+        self.save();
     }
 
     /// What came of an upload or a creation.
-    pub(in crate::queue::batch) fn sent(
-        &mut self,
-        no: BatchNo,
-        result: Result<BatchStage, Error>,
-        creating: bool,
-    ) {
-        let wall = self.clock.wall();
-        let Some(record) = self.record(no) else {
-            return;
+    pub(super) fn submitted(&mut self, submitting: Submitting, answer: Result<BatchStage, Error>) {
+        let creates = submitting.creates(self.facts.uploads);
+        let error = match answer {
+            Ok(stage) => return self.advanced(submitting, stage),
+            Err(error) => error,
         };
-        match result {
-            Ok(BatchStage::Created { id, file }) => {
-                record.created = Some(wall);
-                self.adopted(no, id, file);
-                self.context.outlook.created.fetch_add(1, Ordering::SeqCst);
+        if creates && is_unknown(&error) {
+            self.reconciling(Reconciling {
+                input: submitting.input,
+                ..Reconciling::default()
+            });
+            self.problem(format!("it is not known whether it was created ({error})"));
+            self.wait(Duration::ZERO);
+            return self.save();
+        }
+        if error.kind() == ErrorKind::Cancelled && self.facts.is_ending {
+            return self.not_sent(submitting);
+        }
+        self.record.state = State::Submitting(Submitting {
+            sent: false,
+            ..submitting.clone()
+        });
+        self.record.failures = self.record.failures.saturating_add(1);
+        self.on_refused(submitting, creates, error);
+    }
+
+    fn advanced(&mut self, submitting: Submitting, stage: BatchStage) {
+        let input = match stage {
+            BatchStage::Created { id, file } => {
+                let file = file.or_else(|| submitting.input.file().map(str::to_owned));
+                let owner = Owner::Ours {
+                    cancel_asked: false,
+                };
+                let remote = self.created(id, file, owner);
+                self.add(Effect::CountCreated);
+                return self.running(remote, Vec::new());
             }
-            Ok(stage) => {
-                record.phase = Phase::Handing { stage };
-                record.tried = false;
-                record.went_well();
-                self.wait(no, Duration::ZERO);
-                self.save(no);
-            }
-            Err(error) if error.kind() == ErrorKind::Cancelled && !is_unknown(&error) => {
-                record.tried = false;
-                self.save(no);
-            }
-            Err(error) if creating && is_unknown(&error) => {
-                let why = format!("it is not known whether it was created ({error})");
-                record.doubt = Some(Doubt::default());
-                self.problem(no, why);
-                self.wait(no, Duration::ZERO);
-                self.save(no);
-            }
-            Err(error) => {
-                record.tried = false;
-                self.refused(no, creating, error);
-            }
+            BatchStage::Uploaded { file, time } => Input::Uploaded { file, time },
+            BatchStage::Ready => Input::Local,
+        };
+        self.record.state = State::Submitting(Submitting {
+            input,
+            sent: false,
+            ..submitting
+        });
+        self.record.went_well();
+        self.wait(Duration::ZERO);
+        self.save();
+    }
+
+    pub(super) fn created(&self, id: String, file: Option<String>, owner: Owner) -> Remote {
+        Remote {
+            id,
+            file,
+            created: self.facts.now,
+            status: None,
+            counts: None,
+            owner,
+            uncollected: None,
+            fetches: 0,
         }
     }
 
     /// The batch exists, under this id.
-    pub(in crate::queue::batch) fn adopted(
-        &mut self,
-        no: BatchNo,
-        id: String,
-        file: Option<String>,
-    ) {
-        let first = self.post.settings.read().poll(Duration::ZERO, None, 0.0);
-        let Some(record) = self.record(no) else {
-            return;
-        };
-        log::info!(
-            "batch {id} at {} holds {} requests",
-            record.account.provider,
-            record.intent.items
+    pub(super) fn running(&mut self, remote: Remote, spare: Vec<String>) {
+        let text = format!(
+            "batch {} at {} holds {} requests",
+            remote.id, self.record.account.provider, self.record.intent.items
         );
-        let file = file.or_else(|| record.file().map(str::to_owned));
-        record.phase = Phase::Running { id, file };
-        (record.tried, record.doubt) = (false, None);
-        record.went_well();
-        let account = record.account.clone();
-        let (label, busy) = (record.intent.label.clone(), !record.spare.is_empty());
-        self.wait(no, if busy { Duration::ZERO } else { first });
-        self.paused.remove(&account);
-        self.save(no);
-        self.context.spool.drop_input(&label);
-        (self.wake)();
+        self.log(Level::Info, text);
+        let first = self.facts.settings.poll(Duration::ZERO, None, 0.0);
+        let wait = if spare.is_empty() {
+            first
+        } else {
+            Duration::ZERO
+        };
+        self.record.state = State::Running(Running { remote, spare });
+        self.record.went_well();
+        self.wait(wait);
+        self.add(Effect::ResumeAccount);
+        self.save();
+        self.add(Effect::DropInput);
+        self.add(Effect::Wake);
     }
 
-    /// The provider has refused an upload or a creation: nothing was created.
-    fn refused(&mut self, no: BatchNo, creating: bool, error: Error) {
-        let Some(record) = self.record(no) else {
-            return;
-        };
-        record.failures += 1;
-        let (failures, uploads) = (record.failures, record.uploads);
-        let items = record.intent.items;
-        let sent = matches!(&record.phase, Phase::Handing { stage } if *stage == BatchStage::Ready);
-        let cut_off = sent && error.status().is_none() && !error.is_unreachable();
-        let too_much = creating && self.is_too_much(no, failures);
+    /// The provider has refused an upload or a creation, or was not reached: nothing was created.
+    fn on_refused(&mut self, submitting: Submitting, creates: bool, error: Error) {
+        let (items, failures) = (self.record.intent.items, self.record.failures);
+        let sends_input = submitting.input == Input::Local;
+        let hung_up = sends_input && error.status().is_none() && !error.is_unreachable();
         match error.kind() {
-            // It is too large, or the provider has too much of ours: halves may pass.
-            _ if error.is_too_large() => self.halve(no, &error),
-            ErrorKind::RateLimited if too_much => {
-                self.shrink(no);
-                self.halve(no, &error);
+            _ if error.is_too_large() => self.halve(error),
+            // A refusal for the pace that comes again and again, although nothing of ours is queued there,
+            // is one for the size.
+            ErrorKind::RateLimited
+                if creates
+                    && items > 1
+                    && failures.is_multiple_of(TOO_MUCH)
+                    && !self.facts.others_there =>
+            {
+                self.add(Effect::ReduceSize);
+                self.halve(error);
             }
             // Who has enough of a body may hang up instead of saying so.
-            ErrorKind::Transient if failures.is_multiple_of(6) && cut_off && items > 1 => {
-                self.halve(no, &error);
+            ErrorKind::Transient if hung_up && items > 1 && failures.is_multiple_of(HANG_UPS) => {
+                self.halve(error);
             }
             ErrorKind::RateLimited | ErrorKind::Transient | ErrorKind::Malformed => {
-                self.again(no, &error);
+                self.again(&error);
             }
             ErrorKind::Auth | ErrorKind::Quota => {
-                self.critical(&error);
-                self.again(no, &error);
+                self.add(Effect::ReportCritical(error.clone()));
+                self.again(&error);
             }
             // The input file is gone, which another upload mends.
-            ErrorKind::Invalid if creating && error.is_not_found() && uploads < MOST_UPLOADS => {
-                if let Some(record) = self.record(no) {
-                    record.phase = Phase::Packed;
-                    record.uploads += 1;
-                }
-                self.again(no, &error);
+            ErrorKind::Invalid
+                if creates && error.is_not_found() && submitting.lost_files < MOST_UPLOADS =>
+            {
+                self.record.state = State::Formed(Formed {
+                    lost_files: submitting.lost_files + 1,
+                });
+                self.again(&error);
             }
             // Nothing at this address takes batches: no fault of the jobs.
             ErrorKind::Invalid if error.is_unreachable() => {
-                self.critical(&error);
-                self.again(no, &error);
+                self.add(Effect::ReportCritical(error.clone()));
+                self.again(&error);
             }
             // The provider's word. Anything else, such as a deadline, is no fault of the jobs.
-            _ if error.status().is_some() => self.end_all(no, error),
-            _ => self.again(no, &error),
+            _ if error.status().is_some() => self.add(Effect::SettleItems(ItemEnds::All(error))),
+            _ => self.again(&error),
         }
     }
 
-    /// Whether a refusal for the pace may be one for the size: it comes again and again, although
-    /// nothing of ours is queued there.
-    fn is_too_much(&self, no: BatchNo, failures: u32) -> bool {
-        let Some(own) = self.open.get(&no) else {
-            return false;
-        };
-        let mut others = self.open.values().filter(|other| {
-            other.record.account == own.record.account && other.record.id().is_some()
-        });
-        own.record.intent.items > 1 && failures.is_multiple_of(4) && others.next().is_none()
+    /// It is too large as a whole, and becomes two batches.
+    fn halve(&mut self, error: Error) {
+        if self.record.intent.items <= 1 {
+            return self.add(Effect::SettleItems(ItemEnds::All(error)));
+        }
+        let file = self.record.file().map(str::to_owned);
+        self.add(Effect::Divide(Division::Halve));
+        // As long as it is not written down that there are two, the whole is sent again.
+        self.delete_file(file);
     }
 }

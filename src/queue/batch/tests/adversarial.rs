@@ -15,6 +15,7 @@ use crate::llm::batch::{
 };
 use crate::queue::store::JobStore;
 
+use super::super::overview::Counts;
 use super::fake_provider::{Client, seconds};
 use super::harness::{Bench, Twisted, refused};
 
@@ -183,7 +184,7 @@ fn batches_that_a_provider_does_not_take_keep_no_other_from_its_work() {
         ))
     });
     let broke = Arc::new(broke);
-    *bench.post.client.write() = Some(broke.clone());
+    *bench.control.client.write() = Some(broke.clone());
     bench.world.lock().limits.requests = 1;
     bench.enqueue(&["a", "b", "c", "d"]);
     let mut poller = bench.poller(bench.worker(), &[]);
@@ -195,7 +196,7 @@ fn batches_that_a_provider_does_not_take_keep_no_other_from_its_work() {
     // The provider is changed.
     bench.client();
     let process = bench.enqueue(&["e"]);
-    bench.post.ring();
+    bench.control.wake();
     let ended = bench.until(&mut poller, || bench.counts(process).is_finished());
     assert!(ended, "{:?}", bench.counts(process));
 }
@@ -216,7 +217,9 @@ fn a_creation_that_somebody_left_undecided_keeps_no_other_process_waiting() {
     let mut poller = bench.poller(worker, &only);
     assert!(bench.until(&mut poller, || {
         let batches = bench.store.batches(None).unwrap();
-        batches.iter().any(|batch| batch.record.contains("doubt"))
+        batches
+            .iter()
+            .any(|batch| batch.record.contains("reconciling"))
     }));
     drop(poller);
     bench
@@ -240,7 +243,7 @@ fn a_cancellation_that_is_refused_for_good_keeps_nobody_from_the_results() {
     let mut poller = bench.poller(bench.worker(), &[]);
     assert!(bench.until(&mut poller, || !bench.world.lock().batches.is_empty()));
     bench.store.cancel(process, bench.clock.wall()).unwrap();
-    bench.post.ring();
+    bench.control.wake();
     assert!(
         bench.until(&mut poller, || bench.is_over(process)),
         "{:?}",
@@ -443,16 +446,16 @@ fn who_could_not_look_does_not_say_that_nothing_is_there() {
         .unregister_worker(worker, bench.clock.wall())
         .unwrap();
     // Another life, whose first look at the store fails.
-    bench.outlook.blind.store(true, Ordering::SeqCst);
-    bench.outlook.tell(0, 0, 0, 0);
-    bench.outlook.blind.store(true, Ordering::SeqCst);
+    bench.overview.not_scanned.store(true, Ordering::SeqCst);
+    bench.overview.report(Counts::default());
+    bench.overview.not_scanned.store(true, Ordering::SeqCst);
     let conn = rusqlite::Connection::open(bench.folder.path().join("jobs.db")).unwrap();
     conn.execute("ALTER TABLE batches RENAME TO away", [])
         .unwrap();
     let mut poller = bench.poller(bench.worker(), &[]);
     poller.turn();
     assert!(
-        bench.outlook.open(false),
+        bench.overview.open(false),
         "a worker that ends when all is done would end now"
     );
 }
@@ -512,7 +515,7 @@ fn a_cancelled_batch_that_was_never_made_ends_though_its_input_stays() {
             .any(|batch| batch.record.contains("uploaded"))
     }));
     bench.store.cancel(process, bench.clock.wall()).unwrap();
-    bench.post.ring();
+    bench.control.wake();
     assert!(bench.until(&mut poller, || bench.is_over(process)));
 }
 
@@ -532,9 +535,9 @@ fn what_waits_once_is_put_into_one_batch() {
         bench.turn(&mut poller);
     }
     bench.enqueue(&["b"]);
-    bench.post.ring();
+    bench.control.wake();
     for _ in 0..200 {
-        bench.post.ring();
+        bench.control.wake();
         poller.turn();
         bench.clock.advance(Duration::from_millis(250));
     }

@@ -20,7 +20,7 @@ use crate::llm::request::Request;
 use crate::llm::response::Response;
 use crate::testing::ManualClock;
 
-use super::super::overview::Outlook;
+use super::super::overview::BatchOverview;
 
 /// What a caller that dies panics with.
 pub(crate) struct Died;
@@ -68,7 +68,7 @@ pub(crate) struct World {
     /// The call at which whoever makes it dies.
     pub dies_in: Option<u64>,
     /// What the rest of the worker knows.
-    pub outlook: Arc<Outlook>,
+    pub overview: Arc<BatchOverview>,
     next: u64,
 }
 
@@ -112,7 +112,7 @@ impl World {
             flaky: HashSet::new(),
             creates: 0,
             dies_in: None,
-            outlook: Arc::default(),
+            overview: Arc::default(),
             next: 0,
         }
     }
@@ -350,7 +350,7 @@ impl BatchClient for Client {
 
     fn line(&self, key: &str, request: &Request) -> Result<Vec<u8>, Error> {
         self.moment();
-        let known = self.0.lock().outlook.open(true);
+        let known = self.0.lock().overview.open(true);
         assert!(
             known,
             "jobs left the queue before anybody knew of their batch"

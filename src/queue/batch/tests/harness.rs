@@ -31,11 +31,11 @@ use crate::queue::store::{JobStore, WorkerId};
 use crate::testing::ManualClock;
 
 use super::super::context::BatchContext;
-use super::super::control::Post;
-use super::super::overview::Outlook;
+use super::super::control::BatchControl;
+use super::super::overview::BatchOverview;
 use super::super::poller::{Begin, Poller};
 use super::super::settings::BatchSettings;
-use super::super::settle_items::Ends;
+use super::super::settle_items::ItemSettler;
 use super::super::spool::Spool;
 use super::super::transfer::Transfers;
 use super::fake_provider::{Client, World, seconds};
@@ -182,9 +182,9 @@ pub(crate) struct Bench {
     pub(crate) world: Arc<Mutex<World>>,
     pub(crate) store: Arc<SqliteStore>,
     pub(crate) kinds: Arc<Kinds>,
-    pub(crate) post: Post,
+    pub(crate) control: BatchControl,
     pub(crate) ctx: Context,
-    pub(crate) outlook: Arc<Outlook>,
+    pub(crate) overview: Arc<BatchOverview>,
 }
 
 impl Bench {
@@ -205,19 +205,19 @@ impl Bench {
             folder,
             clock,
             kinds: Arc::new(kinds),
-            post: Post::default(),
+            control: BatchControl::default(),
             ctx: Context::new(),
-            outlook: Arc::default(),
+            overview: Arc::default(),
         };
-        bench.post.set(BatchSettings::default());
-        bench.outlook.blind.store(true, Ordering::SeqCst);
-        bench.world.lock().outlook = bench.outlook.clone();
+        bench.control.set(BatchSettings::default());
+        bench.overview.not_scanned.store(true, Ordering::SeqCst);
+        bench.world.lock().overview = bench.overview.clone();
         bench
     }
 
     pub(crate) fn client(&self) -> Arc<Twisted> {
         let client = Arc::new(Twisted::of(&self.world));
-        *self.post.client.write() = Some(client.clone());
+        *self.control.client.write() = Some(client.clone());
         client
     }
 
@@ -242,7 +242,7 @@ impl Bench {
             store: self.store.clone(),
             worker,
             spool: Spool::new(self.store.folder()),
-            ends: Ends {
+            settler: ItemSettler {
                 kinds: self.kinds.clone(),
                 pace: Arc::new(Pace {
                     max_retries: AtomicU8::new(3),
@@ -254,14 +254,14 @@ impl Bench {
                 jitter: Mutex::new(Jitter(1)),
                 refused: Mutex::default(),
             },
-            outlook: self.outlook.clone(),
+            overview: self.overview.clone(),
         });
-        self.post.ring();
+        self.control.wake();
         Poller::new(Begin {
             transfers: Transfers::inline(&context, &self.ctx),
             context,
             kinds: &self.kinds,
-            post: &self.post,
+            control: &self.control,
             ctx: &self.ctx,
             processes,
             on_error: ErrorPolicy::ContinueOnError,
@@ -273,9 +273,9 @@ impl Bench {
 
     /// One turn, and the time until the next one.
     pub(crate) fn turn(&self, poller: &mut Poller<'_>) {
-        poller.settle_in();
+        poller.receive_answers();
         poller.turn();
-        poller.settle_in();
+        poller.receive_answers();
         let now = self.clock.now();
         let due = poller.next_due().unwrap_or(now.after(seconds(1)));
         let wait = due.since(now).clamp(Duration::from_millis(10), seconds(60));

@@ -45,7 +45,7 @@ fn endpoint(bench: &Bench, until: Time, answer: Answer) -> (Arc<Twisted>, Arc<At
     });
     // As people set it who want to see their results soon.
     bench
-        .post
+        .control
         .set(BatchSettings::default().poll_interval(Some(seconds(1))));
     (client, asked)
 }
@@ -58,9 +58,9 @@ fn missing() -> Option<Result<String, Error>> {
 fn pass(bench: &Bench, poller: &mut Poller<'_>, time: Duration) {
     let end = bench.clock.now().after(time);
     while bench.clock.now() < end {
-        poller.settle_in();
+        poller.receive_answers();
         poller.turn();
-        poller.settle_in();
+        poller.receive_answers();
         let now = bench.clock.now();
         let due = poller.next_due().unwrap_or(now.after(HOUR)).min(end);
         let wait = due.since(now).max(Duration::from_millis(10));
@@ -151,7 +151,7 @@ fn results_beyond_all_measure_are_cut_off_and_what_came_before_is_stored() {
     let bench = Bench::new();
     let (client, _) = endpoint(&bench, Time::ZERO, || None);
     let settings = BatchSettings::default().poll_interval(Some(seconds(1)));
-    bench.post.set(settings.max_result_bytes(1_000));
+    bench.control.set(settings.max_result_bytes(1_000));
     let world = bench.world.clone();
     *client.download.lock() = Box::new(move |id| {
         let world = world.lock();
@@ -181,7 +181,7 @@ fn what_came_of_refused_results_is_not_all_of_them_when_it_could_not_be_stored_e
     let bench = Bench::new();
     let (client, asked) = endpoint(&bench, Time::ZERO, || None);
     let settings = BatchSettings::default().poll_interval(Some(seconds(1)));
-    bench.post.set(settings.max_result_bytes(1_000));
+    bench.control.set(settings.max_result_bytes(1_000));
     let world = bench.world.clone();
     // Of those that do not say how many results there are.
     *client.status.lock() = Box::new(move |id| {
@@ -249,12 +249,12 @@ fn who_ends_when_all_is_done_waits_some_minutes_and_another_worker_asks_at_once(
     let mut poller = bench.poller(worker, &[]);
     assert!(bench.until(&mut poller, || asked.load(Ordering::SeqCst) > 0));
     let begun = bench.clock.now();
-    assert!(bench.outlook.open(false), "it is asked again in a moment");
-    assert!(bench.until(&mut poller, || !bench.outlook.open(false)));
+    assert!(bench.overview.open(false), "it is asked again in a moment");
+    assert!(bench.until(&mut poller, || !bench.overview.open(false)));
     let waited = bench.clock.now().since(begun);
     assert!(seconds(120) < waited && waited < seconds(720), "{waited:?}");
     assert_eq!(
-        (bench.outlook.put_off(), bench.outlook.at_provider()),
+        (bench.overview.put_off(), bench.overview.at_provider()),
         (1, 0)
     );
     let shown = the_batch(&bench);
@@ -273,10 +273,10 @@ fn who_ends_when_all_is_done_waits_some_minutes_and_another_worker_asks_at_once(
     let worker = bench.worker();
     let mut poller = bench.poller(worker, &[]);
     poller.turn();
-    assert!(bench.outlook.open(false), "it ends before it has asked");
+    assert!(bench.overview.open(false), "it ends before it has asked");
     pass(&bench, &mut poller, seconds(1));
     assert_eq!(asked.load(Ordering::SeqCst), 1);
-    assert!(!bench.outlook.open(false), "it waits though it has asked");
+    assert!(!bench.overview.open(false), "it waits though it has asked");
     drop(poller);
     bench
         .store
@@ -297,7 +297,7 @@ fn cancelling_what_is_withheld_gives_it_up_and_cancelling_what_runs_does_not() {
     let mut poller = bench.poller(bench.worker(), &[]);
     assert!(bench.until(&mut poller, || asked.load(Ordering::SeqCst) > 3));
     bench.store.cancel(process, bench.clock.wall()).unwrap();
-    bench.post.ring();
+    bench.control.wake();
     pass(&bench, &mut poller, seconds(5));
     assert!(bench.is_over(process), "{:?}", the_batch(&bench));
     let counts = bench.counts(process);
@@ -311,7 +311,7 @@ fn cancelling_what_is_withheld_gives_it_up_and_cancelling_what_runs_does_not() {
     assert!(bench.until(&mut poller, created));
     asked.store(0, Ordering::SeqCst);
     bench.store.cancel(process, bench.clock.wall()).unwrap();
-    bench.post.ring();
+    bench.control.wake();
     pass(&bench, &mut poller, 20 * DAY);
     assert!(asked.load(Ordering::SeqCst) > 20);
     assert_eq!(bench.counts(process).at_provider, 4);
@@ -328,7 +328,7 @@ fn what_was_cancelled_early_is_given_up_by_who_cancels_it_once_its_results_are_m
     let process = bench.enqueue(&["a", "b", "c", "d"]);
     let cancel = || {
         bench.store.cancel(process, bench.clock.wall()).unwrap();
-        bench.post.ring();
+        bench.control.wake();
     };
     let mut poller = bench.poller(bench.worker(), &[]);
     assert!(bench.until(&mut poller, || bench.world.lock().creates == 1));

@@ -33,12 +33,12 @@ use crate::queue::store::sqlite::{SqliteOptions, SqliteStore};
 use crate::testing::ManualClock;
 
 use super::super::context::BatchContext;
-use super::super::control::Post;
+use super::super::control::BatchControl;
 use super::super::info::BatchInfo;
-use super::super::overview::Outlook;
+use super::super::overview::BatchOverview;
 use super::super::poller::{Begin, Poller};
 use super::super::settings::BatchSettings;
-use super::super::settle_items::Ends;
+use super::super::settle_items::ItemSettler;
 use super::super::spool::Spool;
 use super::super::transfer::Transfers;
 use super::fake_provider::{Client, Died, Random, World, seconds};
@@ -51,7 +51,7 @@ struct Scene {
     clock: Arc<ManualClock>,
     world: Arc<Mutex<World>>,
     settings: BatchSettings,
-    post: Post,
+    control: BatchControl,
     kinds: Arc<Kinds>,
     ctx: Context,
     deaths: u64,
@@ -78,7 +78,7 @@ impl Scene {
             world: Arc::new(Mutex::new(world)),
             clock,
             settings: BatchSettings::default().reconcile_wait(RECONCILE),
-            post: Post::default(),
+            control: BatchControl::default(),
             kinds: Arc::new(kinds),
             ctx: Context::new(),
             deaths: 0,
@@ -86,7 +86,7 @@ impl Scene {
             cancelled: false,
             twice: 0,
         };
-        *scene.post.client.write() = Some(Arc::new(Client(scene.world.clone())));
+        *scene.control.client.write() = Some(Arc::new(Client(scene.world.clone())));
         scene
     }
 
@@ -104,7 +104,7 @@ impl Scene {
             store: store.clone(),
             worker,
             spool: Spool::new(store.folder()),
-            ends: Ends {
+            settler: ItemSettler {
                 kinds: self.kinds.clone(),
                 pace: Arc::new(Pace {
                     max_retries: AtomicU8::new(10),
@@ -116,11 +116,11 @@ impl Scene {
                 jitter: Mutex::new(Jitter(self.random.below(1 << 40))),
                 refused: Mutex::default(),
             },
-            outlook: Arc::new(Outlook::default()),
+            overview: Arc::new(BatchOverview::default()),
         });
-        self.world.lock().outlook = context.outlook.clone();
-        self.post.set(self.settings);
-        self.post.ring();
+        self.world.lock().overview = context.overview.clone();
+        self.control.set(self.settings);
+        self.control.wake();
         let works = Arc::new(AtomicBool::new(true));
         let (percent, well) = (self.unwritable, works.clone());
         let mut fate = Random(Jitter(self.random.below(1 << 40)));
@@ -135,7 +135,7 @@ impl Scene {
                 transfers: Transfers::inline(&context, &self.ctx),
                 context: context.clone(),
                 kinds: &self.kinds,
-                post: &self.post,
+                control: &self.control,
                 ctx: &self.ctx,
                 processes: &[],
                 on_error: ErrorPolicy::ContinueOnError,
@@ -152,9 +152,9 @@ impl Scene {
                     self.world.lock().batches
                 );
                 works.store(false, Ordering::SeqCst);
-                poller.settle_in();
+                poller.receive_answers();
                 poller.turn();
-                poller.settle_in();
+                poller.receive_answers();
                 works.store(true, Ordering::SeqCst);
                 // Whoever cancels what has ended does without its results, and is not simulated.
                 let undecided = ["preparing", "submitting", "creating", "looking_for"];
@@ -169,7 +169,7 @@ impl Scene {
                     self.cancelled = true;
                     store.cancel(process, self.clock.wall()).unwrap();
                     while store.maintain(self.clock.wall()).unwrap() {}
-                    self.post.ring();
+                    self.control.wake();
                 }
                 if is_done(&state) && store.batches(None).unwrap().is_empty() {
                     return;
@@ -186,9 +186,9 @@ impl Scene {
                     // All that was late has happened by now: somebody looks there, and decides.
                     assert!(!self.world.lock().uploads);
                     let decided = self.settings.on_unknown(Some(OnUnknown::Resubmit));
-                    self.post.set(decided);
+                    self.control.set(decided);
                 } else {
-                    self.post.set(self.settings);
+                    self.control.set(self.settings);
                 }
                 let now = self.clock.now();
                 let due = poller.next_due().unwrap_or(now.after(seconds(1)));
@@ -198,7 +198,7 @@ impl Scene {
                 self.clock.advance(wait);
             }
         }));
-        let twice = &context.outlook.possibly_paid_twice;
+        let twice = &context.overview.possibly_paid_twice;
         self.twice += twice.load(Ordering::SeqCst);
         match ended {
             Ok(()) => true,

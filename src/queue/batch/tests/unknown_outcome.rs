@@ -61,14 +61,14 @@ fn a_batch_that_may_be_another_programs_is_never_cancelled_nor_said_to_be_create
     let why = presumed(&bench).unwrap().problem.unwrap();
     assert!(why.contains("not cancelled"), "{why}");
     bench.store.cancel(process, bench.clock.wall()).unwrap();
-    bench.post.ring();
+    bench.control.wake();
     for _ in 0..400 {
         bench.turn(&mut poller);
     }
     let world = bench.world.lock();
     let theirs: Vec<_> = world.batches.iter().map(|batch| batch.cancelled).collect();
     assert_eq!(theirs, [None]);
-    let created = &world.outlook.created;
+    let created = &world.overview.created;
     assert_eq!(created.load(std::sync::atomic::Ordering::SeqCst), 0);
 }
 
@@ -143,7 +143,7 @@ fn a_cancelled_batch_that_is_not_known_yet_is_not_left_running() {
         Box::new(move |_| hidden().map(|hidden: Result<(), Error>| Err(hidden.unwrap_err())));
     *client.cancel.lock() = Box::new(move |_| also());
     bench.store.cancel(process, bench.clock.wall()).unwrap();
-    bench.post.ring();
+    bench.control.wake();
     assert!(bench.until(&mut poller, || bench.is_over(process)));
     assert_eq!(bench.world.lock().alive(), 0, "it runs on, and is paid for");
 }
@@ -176,7 +176,7 @@ fn who_cancels_again_does_not_hurry_a_list_that_lags() {
     assert!(bench.until(&mut poller, || bench.world.lock().creates == 1));
     let again = || {
         bench.store.cancel(process, bench.clock.wall()).unwrap();
-        bench.post.ring();
+        bench.control.wake();
         bench.is_over(process)
     };
     assert!(bench.until(&mut poller, again));

@@ -17,7 +17,7 @@ use super::harness::Bench;
 fn is_attended(bench: &Bench, worker: WorkerId) {
     let batches = bench.store.batches(None).unwrap();
     assert!(batches.iter().all(|batch| batch.worker == Some(worker)));
-    assert!(batches.is_empty() || bench.outlook.open(false), "it ends");
+    assert!(batches.is_empty() || bench.overview.open(false), "it ends");
 }
 
 #[test]
@@ -72,7 +72,7 @@ fn a_database_that_is_moved_away_and_back_has_its_batch_polled_on() {
     while bench.clock.now() < back {
         bench.turn(&mut poller);
         is_attended(&bench, worker);
-        let trouble = bench.outlook.trouble.lock().clone().unwrap();
+        let trouble = bench.overview.trouble.lock().clone().unwrap();
         assert!(trouble.contains("removed while it was open"), "{trouble}");
     }
     assert_eq!(polls.load(Ordering::SeqCst), 1, "no step before it is said");

@@ -1,0 +1,119 @@
+//! What there is to look after: batches that nobody has, those that were cancelled, and jobs that wait.
+
+use std::collections::HashSet;
+use std::sync::atomic::Ordering;
+
+use crate::base::error::Error;
+use crate::queue::store::StoredBatch;
+
+use super::machine::{Event, Record};
+use super::poller::{AGAIN, BETWEEN_LOOKS, Open, Poller};
+
+impl Poller<'_> {
+    /// Looks through the store, if there may be something new.
+    pub(super) fn look(&mut self) {
+        let now = self.clock.now();
+        let fresh = self.looked.is_some_and(|at| now.since(at) < BETWEEN_LOOKS);
+        let due = self.look_at.is_some_and(|at| at <= now);
+        if fresh || !due && !self.control.store_changed.load(Ordering::SeqCst) {
+            return;
+        }
+        self.control.store_changed.store(false, Ordering::SeqCst);
+        self.looked = Some(now);
+        self.look_at = None;
+        let adopted = self.adopt();
+        if adopted.is_ok() {
+            self.report();
+        }
+        // Who could not look knows of nothing that has come since.
+        let not_scanned = &self.context.overview.not_scanned;
+        not_scanned.store(adopted.is_err(), Ordering::SeqCst);
+        let looked = adopted.and_then(|()| self.form_batches(now));
+        if let Err(error) = looked {
+            log::warn!("cannot look for batches: {error}");
+            self.look_at = Some(now.after(AGAIN));
+        }
+        // Before jobs are moved into a new batch: whoever finds none waiting any more must know of it.
+        self.report();
+    }
+
+    /// Takes over what nobody has, and notices what was cancelled.
+    fn adopt(&mut self) -> Result<(), Error> {
+        let store = self.context.store.clone();
+        let all = store.batches(None)?;
+        let mut missing = None;
+        let mut nobodys = false;
+        for batch in &all {
+            if let Some(open) = self.open.get_mut(&batch.no) {
+                let newly = batch.is_stopped && batch.stopped_at > open.batch.stopped_at;
+                open.batch = batch.clone();
+                if newly {
+                    self.feed(batch.no, Event::Hurried);
+                }
+            }
+            let own = batch.worker == Some(self.context.worker);
+            // A change that is said to have failed may have taken effect.
+            if own && !self.open.contains_key(&batch.no) {
+                self.take_over(batch.clone());
+            }
+            nobodys |= batch.worker.is_none();
+        }
+        if nobodys {
+            let (accounts, control) = (&mut self.accounts, self.control);
+            let mut mine = |batch: &StoredBatch| {
+                let Some(record) = Record::read(batch) else {
+                    return false;
+                };
+                let unsent = record.is_unsent() && control.client.read().is_some();
+                let have = unsent || accounts.client(control, &record.account).is_some();
+                if !have {
+                    missing = Some(record.account);
+                }
+                have
+            };
+            let wall = self.clock.wall();
+            let taken =
+                store.adopt_batches(self.context.worker, &mut mine, self.processes, wall)?;
+            for batch in taken {
+                self.take_over(batch);
+            }
+        }
+        self.missing_credentials = missing.map(|account| {
+            format!(
+                "batches at {} wait for the key that they were made with ({}); if it was rotated: \
+                 batchwright doctor --adopt-batches",
+                account.provider, account.base_url
+            )
+        });
+        Ok(())
+    }
+
+    fn take_over(&mut self, batch: StoredBatch) {
+        let Some(record) = Record::read(&batch) else {
+            return;
+        };
+        let no = batch.no;
+        let open = Open {
+            uploads: false,
+            due: self.clock.now(),
+            busy: false,
+            asked_in_vain: false,
+            unsaved: None,
+            batch,
+            record,
+        };
+        self.open.insert(no, open);
+        self.feed(no, Event::TakenOver);
+    }
+
+    /// Removes files of batches that are no more.
+    pub(super) fn sweep(&self) {
+        // In this order: a batch is written down before its first file is.
+        let files = self.context.spool.files();
+        if let Ok(all) = self.context.store.batches(None) {
+            let labels = all.iter().filter_map(Record::read);
+            let labels: HashSet<String> = labels.map(|record| record.intent.label).collect();
+            self.context.spool.sweep(files, &labels);
+        }
+    }
+}

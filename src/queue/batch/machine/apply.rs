@@ -1,0 +1,263 @@
+//! What an event does to a batch. Each pair of a state and an event has its arm here, or is refused.
+
+use std::time::Duration;
+
+use log::Level;
+
+use crate::base::error::{Error, ErrorKind};
+
+use super::effect::{Effect, Effects};
+use super::event::{Event, Facts, ItemsSettled};
+use super::next::{Step, next};
+use super::record::Record;
+use super::state::{Fence, Formed, Reconciling, State, Submitting};
+
+/// A worker without the key, or whose client panics, tries again after this long.
+const UNUSABLE: Duration = Duration::from_secs(10);
+
+/// The steps that send something.
+const SUBMISSIONS: [Step; 2] = [Step::Upload, Step::Create];
+
+/// Applies an event to a batch, and tells what else is to be done.
+pub(crate) fn apply(record: &mut Record, event: Event, facts: &Facts) -> Effects {
+    let mut change = Change {
+        record,
+        facts,
+        effects: Effects::default(),
+    };
+    change.apply(event);
+    change.effects
+}
+
+/// A batch to which something happens. The rules are in the files of the steps that they follow.
+pub(super) struct Change<'a> {
+    pub record: &'a mut Record,
+    pub facts: &'a Facts,
+    pub effects: Effects,
+}
+
+impl Change<'_> {
+    fn apply(&mut self, event: Event) {
+        use State::{
+            Bisecting, Ended, Formed as Formed_, Forming, Held, Reconciling as Reconciling_,
+            Running, Submitting as Submitting_,
+        };
+        match (self.record.state.clone(), event) {
+            // At any point.
+            (_, Event::TakenOver) => self.taken_over(),
+            // A list that lags gets its time, however often somebody cancels.
+            (Reconciling_(_), Event::Hurried) => {}
+            (_, Event::Hurried) => self.wait(Duration::ZERO),
+            (_, Event::Postponed(wait)) => self.wait(wait),
+            (_, Event::Panicked) => self.unusable("the client of the StoredBatch API panicked"),
+            (_, Event::NoKey) => self.unusable(
+                "its key is no longer here; if it was rotated: batchwright doctor --adopt-batches",
+            ),
+            (_, Event::AccountChanged) if self.record.is_unsent() => self.close(),
+
+            // Forming and submitting it.
+            (Forming | Formed_(_), Event::InputWritten(written)) => self.input_written(written),
+            (Submitting_(submitting), Event::InputRemoved) if !submitting.sent => {
+                self.record.state = Formed_(Formed {
+                    lost_files: submitting.lost_files,
+                });
+                self.wait(Duration::ZERO);
+                self.save();
+            }
+            (Submitting_(submitting), Event::Sending) if self.is_next(&SUBMISSIONS) => {
+                self.sending(submitting);
+            }
+            (Submitting_(submitting), Event::NotSent(wait)) if submitting.sent => {
+                self.not_sent(submitting);
+                wait.into_iter().for_each(|wait| self.wait(wait));
+            }
+            (Submitting_(submitting), Event::Submitted(answer)) if submitting.sent => {
+                self.submitted(submitting, answer);
+            }
+
+            // Looking for it.
+            (Submitting_(Submitting { input, sent, .. }), Event::Listed(found)) if sent => {
+                let reconciling = Reconciling {
+                    input,
+                    ..Reconciling::default()
+                };
+                self.listed(reconciling, found);
+            }
+            (Reconciling_(reconciling) | Held(reconciling), Event::Listed(found)) => {
+                self.listed(reconciling, found);
+            }
+            (Reconciling_(reconciling) | Held(reconciling), Event::FileDeleted(answer)) => {
+                self.file_deleted(reconciling, answer);
+            }
+            (Reconciling_(reconciling) | Held(reconciling), Event::GivenUp)
+                if self.is_next(&[Step::GiveUp]) =>
+            {
+                self.not_created(&reconciling);
+            }
+            (Forming | Formed_(_) | Submitting_(_) | Bisecting(_), Event::GivenUp)
+                if self.is_next(&[Step::GiveUp]) =>
+            {
+                let file = self.record.file().map(str::to_owned);
+                self.close();
+                self.delete_file(file);
+            }
+
+            // At the provider.
+            (Running(running), Event::SpareCancelled(answer)) => {
+                self.spare_cancelled(running, answer);
+            }
+            (Running(running), Event::CancelAnswered(answer)) => {
+                self.cancel_answered(running, answer);
+            }
+            (Running(running), Event::StatusAnswered(Ok(status))) => {
+                self.on_status(running, status);
+            }
+            (Running(running), Event::StatusAnswered(Err(error))) => {
+                self.no_status(running, &error);
+            }
+            (Ended(ended), Event::Collected(collected)) => self.collected(ended, collected),
+
+            // Ends of its jobs, and its division.
+            (Running(_), Event::ItemsSettled(Ok(ItemsSettled::NoSuchLine(error)))) => {
+                self.bisect(&error);
+            }
+            (
+                Submitting_(_) | Running(_) | Bisecting(_),
+                Event::ItemsSettled(Ok(ItemsSettled::Jobs(jobs))),
+            ) => {
+                let text = format!("{jobs} jobs of batch {} ended with it", self.record.name());
+                self.log(Level::Info, text);
+                self.close();
+            }
+            (Submitting_(_) | Running(_) | Bisecting(_), Event::ItemsSettled(Err(error))) => {
+                self.failed(&error)
+            }
+            (Submitting_(_) | Running(_) | Bisecting(_), Event::NotDivided(Some(error))) => {
+                self.again(&error);
+            }
+            // Somebody has taken jobs out of it: what is left is sent as any other.
+            (Submitting_(_) | Running(_) | Bisecting(_), Event::NotDivided(None)) => self.close(),
+            (Bisecting(bisecting), Event::HalfAccepted) => self.half_accepted(bisecting),
+            (Bisecting(_), Event::HalfGone) => self.close(),
+
+            (_, event) => self.refuse(&event),
+        }
+    }
+
+    /// Whether one of these is what is to be done next: what spends money, or gives jobs back, is done by
+    /// no other way.
+    fn is_next(&self, steps: &[Step]) -> bool {
+        steps.contains(&next(&self.record.state, self.facts))
+    }
+
+    /// An event that means nothing here changes nothing, and is not passed over in silence.
+    fn refuse(&mut self, event: &Event) {
+        let (name, state) = (self.record.name(), self.record.state.name());
+        let text = format!("batch {name}: {} means nothing while {state}", event.name());
+        self.effects.log(Level::Warn, text);
+        self.effects.refused = true;
+    }
+
+    /// The step that is due then is tried by a worker that has just begun. A clock that was set back in
+    /// between must not put it off for long; but a list that lags gets its time, however often whoever
+    /// reads it dies.
+    fn taken_over(&mut self) {
+        let settings = &self.facts.settings;
+        let left = self.record.due.since(self.facts.now);
+        let poll = settings.poll(Duration::ZERO, None, 0.0);
+        let wait = match &self.record.state {
+            State::Held(reconciling) => {
+                let reconciling = reconciling.clone();
+                // The list that is to show that nothing came into being before its file was gone gets its
+                // time, too.
+                let wait = match reconciling.fence {
+                    Fence::Closed { confirmed: false } => left.min(settings.reconcile_wait),
+                    _ => Duration::ZERO,
+                };
+                // What is done about it may have been decided meanwhile: it is looked for once more before
+                // it is called held, and that is said again.
+                self.reconciling(reconciling);
+                wait
+            }
+            State::Reconciling(_) => left.min(settings.reconcile_wait),
+            // Whoever starts a worker may know that results are there now.
+            _ if self.record.uncollected().is_some() => Duration::ZERO,
+            _ => left.min(poll),
+        };
+        self.wait(wait);
+        let (name, provider) = (self.record.name(), &self.record.account.provider);
+        let text = format!(
+            "took over batch {name} of {provider} ({})",
+            self.record.word()
+        );
+        self.effects.log(Level::Info, text);
+    }
+
+    fn unusable(&mut self, why: &str) {
+        self.problem(why.to_owned());
+        self.wait(UNUSABLE);
+    }
+
+    pub(super) fn add(&mut self, effect: Effect) {
+        self.effects.add(effect);
+    }
+
+    pub(super) fn save(&mut self) {
+        self.add(Effect::Save);
+    }
+
+    pub(super) fn close(&mut self) {
+        self.add(Effect::Close);
+    }
+
+    pub(super) fn log(&mut self, level: Level, text: String) {
+        self.effects.log(level, text);
+    }
+
+    pub(super) fn wait(&mut self, wait: Duration) {
+        self.record.due = self.facts.now.after(wait);
+        self.effects.reschedules = true;
+    }
+
+    /// Deletes an input file at the provider that nobody needs any more.
+    pub(super) fn delete_file(&mut self, file: Option<String>) {
+        self.effects.list.extend(file.map(Effect::DeleteFile));
+    }
+
+    /// Says once why nothing moves.
+    pub(super) fn problem(&mut self, why: String) {
+        if self.record.problem.as_ref() != Some(&why) {
+            let text = format!("batch {}: {why}", self.record.name());
+            self.log(Level::Warn, text);
+            self.record.problem = Some(why);
+        }
+    }
+
+    /// Counts a failure, waits, and tries the same step again.
+    pub(super) fn failed(&mut self, error: &Error) {
+        self.record.failures = self.record.failures.saturating_add(1);
+        self.again(error);
+    }
+
+    /// Waits, and tries the same step again.
+    pub(super) fn again(&mut self, error: &Error) {
+        if error.kind() == ErrorKind::Cancelled && self.facts.is_ending {
+            return;
+        }
+        let (settings, jitter) = (&self.facts.settings, self.facts.jitter);
+        let failures = self.record.failures.max(1);
+        let wait = settings.again(failures, error.retry_after(), jitter);
+        self.problem(error.message().to_owned());
+        self.wait(wait);
+        let shared = matches!(error.kind(), ErrorKind::Auth | ErrorKind::Quota);
+        if shared || is_cut_off(error) {
+            self.add(Effect::PauseAccount(error.clone()));
+        }
+        self.save();
+    }
+}
+
+/// Nobody answers there: who cannot be reached for one batch cannot be for the others.
+pub(super) fn is_cut_off(error: &Error) -> bool {
+    error.is_unreachable() && error.status().is_none()
+}

@@ -1,0 +1,85 @@
+//! Finding the line that fails a whole batch, when the provider does not name it.
+//!
+//! The batch is not sent again whole. Half of it is: when that half is accepted the line is in the
+//! other one, which is divided in turn without being sent; when it is refused the line is there, and
+//! what is left over goes back to the queue, to be sent in one batch when the line is found. So each
+//! line that is found costs about as many submissions as the batch's size has binary digits.
+
+use log::Level;
+
+use crate::base::clock::Timestamp;
+use crate::base::error::Error;
+
+use super::apply::Change;
+use super::effect::{Division, Effect, ItemEnds, OtherHalf};
+use super::record::Record;
+use super::state::{Bisecting, Formed, State, Submitting, Why};
+
+/// So many bad lines in a row, without a batch that was accepted, are no bad lines.
+const MOST_POISON_LINES: u32 = 3;
+
+impl Change<'_> {
+    /// A batch was refused for a line of it that nobody names.
+    pub(super) fn bisect(&mut self, error: &Error) {
+        let file = self.record.file().map(str::to_owned);
+        self.delete_file(file);
+        // What the other half held may be sound.
+        self.add(Effect::TellOtherHalf(OtherHalf::Refused));
+        let items = self.record.intent.items;
+        let all = || Effect::SettleItems(ItemEnds::All(error.clone()));
+        if items <= 1 {
+            self.add(Effect::CountPoisonLine);
+            return self.add(all());
+        }
+        if self.facts.poison_lines >= MOST_POISON_LINES {
+            // It is not for a line.
+            return self.add(all());
+        }
+        let text = format!(
+            "batch {} was refused for one of its {items} requests, which is not named ({error}); \
+             looking for it",
+            self.record.name()
+        );
+        self.log(Level::Warn, text);
+        self.add(Effect::Divide(Division::Bisect(Why::from(error))));
+    }
+
+    /// The first half was accepted: the bad line is in this one.
+    pub(super) fn half_accepted(&mut self, bisecting: Bisecting) {
+        let why = bisecting.why;
+        self.add(match self.record.intent.items <= 1 {
+            true => Effect::SettleItems(ItemEnds::All(why.error())),
+            false => Effect::Divide(Division::Bisect(why)),
+        });
+    }
+}
+
+impl Division {
+    /// The two batches that come of one: the first half under this label, and the rest.
+    pub(crate) fn of(&self, whole: &Record, label: String, now: Timestamp) -> (Record, Record) {
+        let intent = &whole.intent;
+        let model = intent.model.clone();
+        let mut half = Record::new(whole.account.clone(), label, model, now);
+        half.state = State::Formed(Formed::default());
+        half.intent.items = intent.items / 2;
+        let mut rest = whole.clone();
+        rest.intent.items -= half.intent.items;
+        rest.state = match self {
+            Self::Halve => {
+                rest.failures = 0;
+                State::Formed(Formed {
+                    lost_files: match &whole.state {
+                        State::Submitting(Submitting { lost_files, .. }) => *lost_files,
+                        _ => 0,
+                    },
+                })
+            }
+            Self::Bisect(why) => State::Bisecting(Bisecting {
+                half: half.intent.label.clone(),
+                why: why.clone(),
+            }),
+        };
+        rest.due = now;
+        (half, rest)
+    }
+}

@@ -1,0 +1,123 @@
+//! What follows from fetching the results of a batch. Those that it does not give out were paid for: they
+//! are asked for again, ever more rarely, for as long as it takes, and given up only when somebody says so.
+
+use std::time::Duration;
+
+use log::Level;
+
+use crate::base::error::Error;
+
+use super::apply::Change;
+use super::effect::Effect;
+use super::event::Collected;
+use super::state::{Ended, Input, Owner, Reconciling, Remote, Running, State, Uncollected};
+
+impl Change<'_> {
+    pub(super) fn collected(&mut self, ended: Ended, collected: Result<Collected, Error>) {
+        let collected = match collected {
+            Ok(collected) => collected,
+            Err(error) => return self.failed(&error),
+        };
+        let remote = ended.remote;
+        self.say_what_is_odd(&remote.id, &collected);
+        if collected.foreign {
+            return self.foreign(remote);
+        }
+        if let Some(why) = collected.withheld {
+            return self.withheld(remote, why, collected.asked);
+        }
+        if remote.is_presumed() && collected.requests > 0 {
+            self.add(Effect::CountCreated);
+        }
+        let (id, requests) = (&remote.id, collected.requests);
+        self.log(
+            Level::Info,
+            format!("batch {id} is stored: {requests} results"),
+        );
+        self.close();
+    }
+
+    fn say_what_is_odd(&mut self, id: &str, collected: &Collected) {
+        // Of a batch that was cancelled it is no news that requests have no result.
+        let missing = if self.facts.is_stopped {
+            0
+        } else {
+            collected.missing
+        };
+        for (n, what) in [
+            (collected.duplicates, "repeated lines"),
+            (collected.strangers, "lines of unknown requests"),
+            (collected.broken, "lines that cannot be read"),
+            (missing, "requests without a result"),
+        ] {
+            if n > 0 {
+                self.log(Level::Warn, format!("batch {id}: {n} {what}"));
+            }
+        }
+    }
+
+    /// It was taken for ours by its size and time, and its results show that it is not.
+    fn foreign(&mut self, remote: Remote) {
+        let id = remote.id;
+        let text = format!("batch {id} is not ours: it holds none of our requests");
+        self.log(Level::Warn, text);
+        let mut not_ours = match remote.owner {
+            Owner::Presumed { not_ours } => not_ours,
+            Owner::Ours { .. } => Vec::new(),
+        };
+        not_ours.push(id);
+        self.reconciling(Reconciling {
+            input: Input::Local,
+            not_ours,
+            ..Reconciling::default()
+        });
+        self.record.failures = 0;
+        self.wait(Duration::ZERO);
+        self.save();
+    }
+
+    /// Its results, or some of them, were asked for in vain.
+    fn withheld(&mut self, remote: Remote, why: String, asked: Option<Duration>) {
+        // Whoever cancels what is known to be withheld does without it; who did before may not.
+        let known = remote.uncollected.as_ref();
+        if known.is_none_or(|known| self.facts.stopped_at <= Some(known.since)) {
+            return self.put_off(remote, why, asked);
+        }
+        self.close();
+        let id = &remote.id;
+        let text =
+            format!("the results of batch {id} are given up, though they were paid for: {why}");
+        self.log(Level::Warn, text);
+        self.delete_file(remote.file);
+    }
+
+    /// Asks again later, and later each time.
+    pub(super) fn put_off(&mut self, mut remote: Remote, why: String, asked: Option<Duration>) {
+        let known = remote.uncollected.take();
+        if known.as_ref().is_none_or(|known| known.why != why) {
+            let id = &remote.id;
+            let text =
+                format!("batch {id}: {why}; what was paid for stays there and is asked for again");
+            self.log(Level::Warn, text);
+        }
+        let now = self.facts.now;
+        let since = known.map_or(now, |known| known.since.min(now));
+        let uncollected = Uncollected { since, why };
+        remote.fetches = remote.fetches.saturating_add(1);
+        let is_kept = self.record.kept_until(&uncollected);
+        let is_kept = is_kept.is_none_or(|until| now < until);
+        let (settings, jitter) = (&self.facts.settings, self.facts.jitter);
+        let wait = settings.fetch_again(remote.fetches, is_kept, asked, jitter);
+        remote.uncollected = Some(uncollected);
+        // Its files may have been named too early: where it stands is asked anew.
+        self.record.state = State::Running(Running {
+            remote,
+            spare: Vec::new(),
+        });
+        self.record.problem = None;
+        self.wait(wait);
+        self.add(Effect::CountVainFetch);
+        self.save();
+        self.add(Effect::Wake);
+    }
+}

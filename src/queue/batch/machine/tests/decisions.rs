@@ -1,0 +1,122 @@
+//! What is next for a batch.
+
+use crate::config::choices::OnUnknown::{Hold, Resubmit};
+use crate::llm::batch::ListedBatches;
+use crate::queue::batch::settings::LISTINGS;
+
+use super::super::apply::apply;
+use super::super::event::Event;
+use super::super::next::{Step, next};
+use super::super::state::{Fence, Formed, Input, Owner, Reconciling, State};
+use super::examples::{OURS, facts, presumed, record, remote, running, submitting, uploaded};
+
+fn reconciling(input: Input, listings: u32, fence: Fence) -> Reconciling {
+    Reconciling {
+        input,
+        listings,
+        fence,
+        not_ours: Vec::new(),
+    }
+}
+
+#[test]
+fn a_creation_that_was_sent_is_looked_for_and_an_upload_is_repeated() {
+    let next = |input: Input, sent, uploads| {
+        let state = submitting(input, sent);
+        next(&state, &facts(uploads, Some(Resubmit), false))
+    };
+    let read = Step::ReadList;
+    assert_eq!(next(Input::Local, false, true), Step::Upload);
+    assert_eq!(next(Input::Local, true, true), Step::Upload);
+    assert_eq!(next(Input::Local, false, false), Step::Create);
+    assert_eq!(next(Input::Local, true, false), read(Input::Local));
+    assert_eq!(next(uploaded(), false, true), Step::Create);
+    assert_eq!(next(uploaded(), true, true), read(uploaded()));
+}
+
+#[test]
+fn nothing_is_sent_again_before_the_file_is_gone_and_the_list_was_read_once_more() {
+    let facts = facts(true, Some(Resubmit), false);
+    let mut record = record(submitting(uploaded(), true));
+    let mut steps = Vec::new();
+    for _ in 0..20 {
+        let step = next(&record.state, &facts);
+        steps.push(step.clone());
+        let event = match step {
+            Step::ReadList(_) => Event::Listed(Ok(ListedBatches::None)),
+            Step::DeleteFile(_) => Event::FileDeleted(Ok(())),
+            _ => break,
+        };
+        apply(&mut record, event, &facts);
+    }
+    let reads = vec![Step::ReadList(uploaded()); LISTINGS as usize];
+    assert_eq!(steps[..reads.len()], reads);
+    let delete = Step::DeleteFile("file-1".to_owned());
+    let then = [delete, Step::ReadList(uploaded()), Step::GiveUp];
+    assert_eq!(steps[reads.len()..], then);
+}
+
+#[test]
+fn what_was_held_for_long_is_looked_for_once_more_after_its_file_is_gone() {
+    // Held by choice, and looked for ever since; now it is to be sent again.
+    let fence = Fence::Closed { confirmed: false };
+    let held = State::Held(reconciling(uploaded(), LISTINGS + 3, fence));
+    let step = next(&held, &facts(true, Some(Resubmit), false));
+    assert_eq!(step, Step::ReadList(uploaded()));
+}
+
+#[test]
+fn what_cannot_be_fenced_is_held_unless_told_otherwise() {
+    for listings in 0..100 {
+        let state = State::Reconciling(reconciling(Input::Local, listings, Fence::default()));
+        let step = next(&state, &facts(false, Some(Hold), false));
+        assert_eq!(step, Step::ReadList(Input::Local));
+    }
+    let state = State::Reconciling(reconciling(Input::Local, LISTINGS, Fence::default()));
+    let step = next(&state, &facts(false, Some(Resubmit), false));
+    assert_eq!(step, Step::GiveUp);
+}
+
+#[test]
+fn a_cancelled_process_takes_its_batches_along() {
+    let next = |state: State| next(&state, &facts(true, Some(Resubmit), true));
+    for (state, step) in [
+        (State::Forming, Step::GiveUp),
+        (State::Formed(Formed::default()), Step::GiveUp),
+        (submitting(Input::Local, false), Step::GiveUp),
+        (submitting(uploaded(), false), Step::GiveUp),
+        (running(remote(OURS)), Step::Cancel("batch_1".to_owned())),
+    ] {
+        assert_eq!(next(state), step);
+    }
+    // What may exist is found first, and cancelled then.
+    let sent = submitting(uploaded(), true);
+    assert_eq!(next(sent), Step::ReadList(uploaded()));
+    let asked = running(remote(Owner::Ours { cancel_asked: true }));
+    assert_eq!(next(asked), Step::AskStatus("batch_1".to_owned()));
+    let presumed = running(remote(presumed()));
+    assert_eq!(next(presumed), Step::AskStatus("batch_1".to_owned()));
+}
+
+#[test]
+fn who_hurries_a_list_that_is_to_confirm_the_fence_does_not_shorten_its_time() {
+    let facts = facts(true, Some(Resubmit), false);
+    let confirms_at = facts.now.after(facts.settings.reconcile_wait);
+    let mut record = record(State::Held(reconciling(
+        uploaded(),
+        LISTINGS,
+        Fence::default(),
+    )));
+    apply(&mut record, Event::FileDeleted(Ok(())), &facts);
+    assert_eq!(record.due, confirms_at);
+    // A second cancellation, another setting, another worker.
+    for event in [Event::Hurried, Event::TakenOver, Event::Hurried] {
+        apply(&mut record, event, &facts);
+        assert_eq!(record.due, confirms_at);
+    }
+    // As earlier versions wrote it down.
+    let fence = Fence::Closed { confirmed: false };
+    record.state = State::Held(reconciling(uploaded(), LISTINGS, fence));
+    apply(&mut record, Event::TakenOver, &facts);
+    assert_eq!(record.due, confirms_at);
+}

@@ -1,0 +1,305 @@
+//! A batch in each state, and each event in all the ways that make a difference.
+
+use std::time::Duration;
+
+use crate::base::clock::Timestamp;
+use crate::base::error::{Error, ErrorKind, Sent};
+use crate::config::choices::OnUnknown;
+use crate::llm::batch::{
+    BatchAccount, BatchRefusal, BatchStage, BatchState, BatchStatus, ListedBatches,
+};
+use crate::queue::batch::settings::{BatchSettings, LISTINGS};
+
+use super::super::event::{Collected, Event, Facts, ItemsSettled, Written};
+use super::super::record::Record;
+use super::super::state::{
+    Bisecting, Ended, Fence, Formed, Input, Owner, Reconciling, Remote, Results, Running, State,
+    Submitting, Uncollected, Why,
+};
+
+pub(super) const NOW: Timestamp = Timestamp(1_000_000_000);
+
+pub(super) fn record(state: State) -> Record {
+    let account = BatchAccount {
+        provider: "openai".to_owned(),
+        base_url: String::new(),
+        credential: String::new(),
+    };
+    let mut record = Record::new(account, "bw-1".to_owned(), None, Timestamp(0));
+    record.intent.items = 8;
+    record.state = state;
+    record
+}
+
+pub(super) fn facts(uploads: bool, policy: Option<OnUnknown>, is_stopped: bool) -> Facts {
+    Facts {
+        now: NOW,
+        is_stopped,
+        stopped_at: is_stopped.then_some(NOW),
+        uploads,
+        settings: BatchSettings::default().on_unknown(policy),
+        jitter: 0.5,
+        is_ending: false,
+        others_there: false,
+        poison_lines: 0,
+    }
+}
+
+pub(super) fn uploaded() -> Input {
+    Input::Uploaded {
+        file: "file-1".to_owned(),
+        time: Some(Timestamp(7)),
+    }
+}
+
+pub(super) fn submitting(input: Input, sent: bool) -> State {
+    State::Submitting(Submitting {
+        input,
+        sent,
+        lost_files: 0,
+    })
+}
+
+pub(super) fn remote(owner: Owner) -> Remote {
+    Remote {
+        id: "batch_1".to_owned(),
+        file: None,
+        created: Timestamp(0),
+        status: None,
+        counts: None,
+        owner,
+        uncollected: None,
+        fetches: 0,
+    }
+}
+
+pub(super) const OURS: Owner = Owner::Ours {
+    cancel_asked: false,
+};
+
+pub(super) fn presumed() -> Owner {
+    Owner::Presumed {
+        not_ours: vec!["batch_0".to_owned()],
+    }
+}
+
+pub(super) fn running(remote: Remote) -> State {
+    State::Running(Running {
+        remote,
+        spare: Vec::new(),
+    })
+}
+
+pub(super) fn withheld(owner: Owner) -> Remote {
+    let uncollected = Uncollected {
+        since: Timestamp(0),
+        why: "no such file".to_owned(),
+    };
+    Remote {
+        uncollected: Some(uncollected),
+        fetches: 3,
+        ..remote(owner)
+    }
+}
+
+fn ended(remote: Remote) -> State {
+    let results = Results {
+        files: vec!["file-2".to_owned()],
+        expected: Some(8),
+        why: Why::from(&error(ErrorKind::Transient, None)),
+        completed: true,
+    };
+    State::Ended(Ended { remote, results })
+}
+
+/// Each state, in all the ways that make a difference.
+pub(super) fn states() -> Vec<State> {
+    let fences = [
+        Fence::default(),
+        Fence::Open { refusals: 2 },
+        Fence::Closed { confirmed: false },
+        Fence::Closed { confirmed: true },
+    ];
+    let mut states = vec![
+        State::Forming,
+        State::Formed(Formed { lost_files: 2 }),
+        State::Running(Running {
+            remote: remote(OURS),
+            spare: vec!["batch_2".to_owned()],
+        }),
+        State::Bisecting(Bisecting {
+            half: "bw-2".to_owned(),
+            why: Why::from(&refusal(400)),
+        }),
+    ];
+    for input in [Input::Local, uploaded()] {
+        states.extend([false, true].map(|sent| submitting(input.clone(), sent)));
+        for (listings, fence) in [0, LISTINGS - 1, LISTINGS]
+            .into_iter()
+            .flat_map(|listings| fences.map(|fence| (listings, fence)))
+        {
+            let reconciling = Reconciling {
+                input: input.clone(),
+                listings,
+                fence,
+                not_ours: Vec::new(),
+            };
+            states.push(State::Reconciling(reconciling.clone()));
+            states.push(State::Held(reconciling));
+        }
+    }
+    let asked = Owner::Ours { cancel_asked: true };
+    for owner in [OURS, asked, presumed()] {
+        for remote in [remote(owner.clone()), withheld(owner.clone())] {
+            states.extend([running(remote.clone()), ended(remote)]);
+        }
+    }
+    states
+}
+
+pub(super) fn error(kind: ErrorKind, status: Option<u16>) -> Error {
+    let error = Error::new(kind, "no");
+    match status {
+        Some(status) => error.with_status(status).with_sent(Sent::Answered),
+        None => error.with_sent(Sent::No),
+    }
+}
+
+pub(super) fn refusal(status: u16) -> Error {
+    error(ErrorKind::Invalid, Some(status))
+}
+
+/// An error without an answer, after which anything may have happened.
+pub(super) fn lost() -> Error {
+    Error::new(ErrorKind::Transient, "cut off").with_sent(Sent::Maybe)
+}
+
+/// Errors of each kind that is treated differently.
+pub(super) fn errors() -> Vec<Error> {
+    let unreachable = error(ErrorKind::Transient, None).with_unreachable();
+    let no_api = refusal(405).with_unreachable();
+    vec![
+        lost(),
+        unreachable,
+        no_api,
+        refusal(400),
+        refusal(404),
+        refusal(413),
+        error(ErrorKind::RateLimited, Some(429)),
+        error(ErrorKind::Transient, Some(503)),
+        error(ErrorKind::Auth, Some(401)),
+        error(ErrorKind::Quota, Some(402)),
+        error(ErrorKind::DeadlineExceeded, None),
+        error(ErrorKind::Cancelled, None),
+    ]
+}
+
+fn statuses() -> Vec<BatchState> {
+    let bad = || refusal(400);
+    vec![
+        BatchState::Validating,
+        BatchState::Running,
+        BatchState::Cancelling,
+        BatchState::Unknown("resting".to_owned()),
+        BatchState::Completed,
+        BatchState::Expired,
+        BatchState::Cancelled,
+        BatchState::Failed(bad()),
+        BatchState::Refused(BatchRefusal::Lines(vec![(1, bad())])),
+        BatchState::Refused(BatchRefusal::Lines(Vec::new())),
+        BatchState::Refused(BatchRefusal::SomeLine(bad())),
+        BatchState::Refused(BatchRefusal::TooMuchQueued(bad())),
+        BatchState::Refused(BatchRefusal::Whole(bad())),
+    ]
+}
+
+pub(super) fn status(state: BatchState) -> BatchStatus {
+    BatchStatus {
+        results: match state.is_final() {
+            true => vec!["file-2".to_owned()],
+            false => Vec::new(),
+        },
+        state,
+        counts: None,
+        expected: None,
+        poll_after: None,
+    }
+}
+
+/// Each event, in all the ways that make a difference.
+pub(super) fn events() -> Vec<Event> {
+    let second = Duration::from_secs(1);
+    let mut events = vec![
+        Event::TakenOver,
+        Event::Hurried,
+        Event::Postponed(second),
+        Event::Panicked,
+        Event::NoKey,
+        Event::AccountChanged,
+        Event::InputRemoved,
+        Event::Sending,
+        Event::NotSent(None),
+        Event::NotSent(Some(second)),
+        Event::GivenUp,
+        Event::HalfAccepted,
+        Event::HalfGone,
+        Event::NotDivided(None),
+        Event::FileDeleted(Ok(())),
+        Event::SpareCancelled(Ok(())),
+        Event::CancelAnswered(Ok(())),
+        Event::ItemsSettled(Ok(ItemsSettled::Jobs(1))),
+        Event::ItemsSettled(Ok(ItemsSettled::NoSuchLine(refusal(400)))),
+    ];
+    events.extend(answers());
+    for error in errors() {
+        let error = || error.clone();
+        events.extend([
+            Event::InputWritten(Err(error())),
+            Event::Submitted(Err(error())),
+            Event::Listed(Err(error())),
+            Event::FileDeleted(Err(error())),
+            Event::SpareCancelled(Err(error())),
+            Event::CancelAnswered(Err(error())),
+            Event::StatusAnswered(Err(error())),
+            Event::Collected(Err(error())),
+            Event::ItemsSettled(Err(error())),
+            Event::NotDivided(Some(error())),
+        ]);
+    }
+    events
+}
+
+fn answers() -> impl Iterator<Item = Event> {
+    let written = [0, 8].map(|items| Event::InputWritten(Ok(Written { items, bytes: 9 })));
+    let created = BatchStage::Created {
+        id: "batch_1".to_owned(),
+        file: None,
+    };
+    let submitted = [uploaded().stage(), created].map(|stage| Event::Submitted(Ok(stage)));
+    let ids = |ids: &[&str]| ids.iter().map(|id| (*id).to_owned()).collect();
+    let listed = [
+        ListedBatches::None,
+        ListedBatches::One("batch_1".to_owned()),
+        ListedBatches::Many(ids(&["batch_1", "batch_2"])),
+        ListedBatches::Undecidable("several".to_owned()),
+    ];
+    let listed = listed.map(|found| Event::Listed(Ok(found)));
+    let whole = Collected {
+        requests: 8,
+        answered: 8,
+        ..Collected::default()
+    };
+    let withheld = Collected {
+        withheld: Some("no such file".to_owned()),
+        ..Collected::default()
+    };
+    let foreign = Collected {
+        foreign: true,
+        ..Collected::default()
+    };
+    let collected = [whole, withheld, foreign].map(|found| Event::Collected(Ok(found)));
+    let statuses = statuses().into_iter().map(status);
+    let statuses = statuses.map(|status| Event::StatusAnswered(Ok(status)));
+    let answers = written.into_iter().chain(submitted).chain(listed);
+    answers.chain(collected).chain(statuses)
+}

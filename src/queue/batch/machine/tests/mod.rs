@@ -1,0 +1,6 @@
+//! The machine by itself: its records, its decisions, and every order of events.
+
+mod decisions;
+mod diagram;
+mod examples;
+mod records;

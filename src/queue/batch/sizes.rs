@@ -1,0 +1,90 @@
+//! How large the batches of a model may be: smaller for a while, after its provider has said that too much
+//! was queued.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use crate::base::clock::Time;
+use crate::llm::batch::{BatchAccount, BatchLimits};
+
+use super::settings::BatchSettings;
+
+/// How long a smaller size holds.
+const REDUCED_FOR: Duration = Duration::from_secs(3600);
+
+/// Whose batches of which model.
+pub(super) type Model = (BatchAccount, Option<String>);
+
+/// The models whose batches are smaller for a while.
+#[derive(Default)]
+pub(super) struct Sizes(HashMap<Model, Reduced>);
+
+struct Reduced {
+    requests: usize,
+    /// None is begun before then, unless one of the same account ends.
+    pause: Time,
+    until: Time,
+    times: u32,
+}
+
+impl Sizes {
+    /// What a batch of a model may hold now.
+    pub(super) fn limits(
+        &mut self,
+        model: &Model,
+        mut limits: BatchLimits,
+        now: Time,
+    ) -> BatchLimits {
+        self.0.retain(|_, reduced| reduced.until > now);
+        if let Some(reduced) = self.0.get(model) {
+            limits.requests = limits.requests.min(reduced.requests);
+        }
+        limits
+    }
+
+    /// Before when no batch of a model is begun.
+    pub(super) fn paused_until(&self, model: &Model) -> Option<Time> {
+        self.0.get(model).map(|reduced| reduced.pause)
+    }
+
+    /// A provider that has too much of ours queued now.
+    pub(super) fn crowded(&self, now: Time) -> Option<&str> {
+        let mut crowded = self.0.iter().filter(|(_, reduced)| reduced.pause > now);
+        crowded
+            .next()
+            .map(|((account, _), _)| account.provider.as_str())
+    }
+
+    /// Makes batches of a model half as large as one of so many requests, and lets them wait.
+    pub(super) fn reduce(
+        &mut self,
+        model: Model,
+        items: u64,
+        (settings, jitter): (&BatchSettings, f64),
+        now: Time,
+    ) {
+        let items = usize::try_from(items).unwrap_or(usize::MAX);
+        let times = self.0.get(&model).map_or(0, |reduced| reduced.times) + 1;
+        let wait = settings.again(times, None, jitter);
+        let reduced = Reduced {
+            requests: (items / 2).max(1),
+            pause: now.after(wait),
+            until: now.after(REDUCED_FOR.max(wait * 2)),
+            times,
+        };
+        log::warn!(
+            "{} has too much queued of ours: batches of at most {} requests for an hour",
+            model.0.provider,
+            reduced.requests
+        );
+        self.0.insert(model, reduced);
+    }
+
+    /// The provider has taken a batch of this model: others may follow at once.
+    pub(super) fn allow_next(&mut self, model: &Model) {
+        if let Some(reduced) = self.0.get_mut(model) {
+            reduced.pause = Time::ZERO;
+            reduced.times = 0;
+        }
+    }
+}
