@@ -13,7 +13,7 @@ use crate::base::id::{JobId, ProcessId};
 use crate::base::sidecar_path::resolved;
 use crate::base::thread::spawn;
 use crate::base::warn_once::WarnOnce;
-use crate::bulk::checkpoint::{Ledger, Line, Unsaved};
+use crate::bulk::checkpoint::{Checkpoint, Line, Unsaved};
 use crate::bulk::file::FileRun;
 use crate::bulk::options::{FileRunError, FileRunOptions, RunOutput, RunPlan, RunReport};
 use crate::bulk::prompts::Prompts;
@@ -35,7 +35,7 @@ mod lost_tests;
 mod sidecar;
 mod taken;
 
-use keeper::{Keeper, Known};
+use keeper::{KnownState, SidecarKeeper};
 pub use sidecar::{Sidecar, TakenResults, file_id};
 
 /// A run from a file of prompts to result lines, whose items wait in a [`JobQueue`], such as those that
@@ -80,7 +80,7 @@ pub struct QueueRunReport {
 /// Results that are saved at once.
 const CHUNK: usize = 500;
 /// How often it is looked for results that another worker has brought, and for what it left.
-const LOOK: Duration = Duration::from_secs(1);
+const STATUS_INTERVAL: Duration = Duration::from_secs(1);
 
 impl QueueRun {
     /// The id of the process that belongs to an output file: the one that its [`Sidecar`] names, else one
@@ -117,7 +117,7 @@ impl QueueRun {
         // What is saved is deleted from the queue: after a power loss it must not be in neither.
         let options = options.fsync(true);
         let path = output.regular_file().map(Path::to_owned);
-        let mut known = Known::default();
+        let mut known = KnownState::default();
         let mut broken = None;
         let mut ended = 0;
         let mut run = FileRun::prepare_comparing(prompts, output, options, &mut |index| {
@@ -203,13 +203,13 @@ impl QueueRun {
         self,
         mut worker: impl FnMut() -> Result<Worker, Error>,
     ) -> Result<QueueRunReport, Error> {
-        let ledger = Ledger::open(self.run)?;
-        let ledger =
-            ledger.ok_or_else(|| Error::new(ErrorKind::Invalid, "the input is a stream"))?;
-        let mut keeper = Keeper::new(&self.queue, self.process, self.info, self.output)?;
-        keeper.begin(ledger.plan().to_send.unwrap_or(0))?;
+        let checkpoint = Checkpoint::open(self.run)?;
+        let checkpoint =
+            checkpoint.ok_or_else(|| Error::new(ErrorKind::Invalid, "the input is a stream"))?;
+        let mut keeper = SidecarKeeper::new(&self.queue, self.process, self.info, self.output)?;
+        keeper.begin(checkpoint.plan().to_send.unwrap_or(0))?;
         let mut turn = Turn {
-            ledger,
+            checkpoint,
             queue: keeper.described(),
             keeper,
             taken: self.taken,
@@ -225,7 +225,7 @@ impl QueueRun {
         };
         let mut stop = turn.carry_out(&mut worker).err();
         // Nobody could come back to what never began.
-        if !turn.ledger.plan().resumable
+        if !turn.checkpoint.plan().resumable
             && turn.submitted == 0
             && stop.is_some()
             && let Err(error) = turn.queue.delete(turn.process)
@@ -235,7 +235,7 @@ impl QueueRun {
         let left = turn.queue.process(turn.process);
         let is_over = matches!(left, Ok(None));
         // What stopped it came too late to stop anything.
-        if is_over && matches!(stop, Some(StopReason::Cancelled)) && turn.ledger.is_settled() {
+        if is_over && matches!(stop, Some(StopReason::Cancelled)) && turn.checkpoint.is_settled() {
             stop = None;
         }
         let batches = turn.queue.batches(Some(turn.process));
@@ -250,8 +250,8 @@ impl QueueRun {
             possibly_paid_twice: sum.possibly_paid_twice,
             ..Counters::default()
         };
-        let foreign = turn.ledger.foreign();
-        let (mut report, locked) = turn.ledger.finish(stop, counters);
+        let foreign = turn.checkpoint.foreign();
+        let (mut report, locked) = turn.checkpoint.finish(stop, counters);
         // The next run of the output begins after this: its sidecar is not removed.
         if let Err(error) = turn.keeper.end(!is_over) {
             log::warn!("{error}");
@@ -273,9 +273,9 @@ impl QueueRun {
 
 /// A run under way.
 struct Turn {
-    ledger: Ledger,
+    checkpoint: Checkpoint,
     queue: JobQueue,
-    keeper: Keeper,
+    keeper: SidecarKeeper,
     /// Results that lie elsewhere and come back from there.
     taken: Vec<TakenResults>,
     process: ProcessId,
@@ -291,10 +291,10 @@ struct Turn {
 }
 
 /// Makes the workers of a run.
-type Hire<'h> = dyn FnMut() -> Result<Worker, Error> + 'h;
+type MakeWorker<'h> = dyn FnMut() -> Result<Worker, Error> + 'h;
 
 impl Turn {
-    fn carry_out(&mut self, hire: &mut Hire<'_>) -> Result<(), StopReason> {
+    fn carry_out(&mut self, make_worker: &mut MakeWorker<'_>) -> Result<(), StopReason> {
         self.take_in().map_err(StopReason::Fatal)?;
         // First what has ended: it may be all, and a process that was cancelled takes no more.
         self.collect_all()?;
@@ -303,14 +303,14 @@ impl Turn {
             .process(self.process)
             .map_err(StopReason::Fatal)?;
         if before.is_some_and(|process| process.cancelled) {
-            self.work(hire)?;
+            self.work(make_worker)?;
         }
-        let index = self.ledger.by_id();
+        let index = self.checkpoint.by_id();
         let attached = attach::compare(&self.queue, self.process, index, true);
         let attached = attached.map_err(StopReason::Fatal)?;
         (self.attached, self.unwanted) = (attached.items, attached.unwanted);
         self.submit()?;
-        self.work(hire)
+        self.work(make_worker)
     }
 
     /// Saves what was taken elsewhere and is wanted here.
@@ -320,11 +320,11 @@ impl Turn {
             return Ok(());
         }
         let mut chunk = Vec::new();
-        let ledger = &mut self.ledger;
+        let checkpoint = &mut self.checkpoint;
         let mut save = |mut lines: Vec<Line>| {
-            let index = ledger.by_id();
+            let index = checkpoint.by_id();
             lines.retain(|line| taken::is_wanted(index, line));
-            ledger.save(lines).map_err(|unsaved| match unsaved {
+            checkpoint.save(lines).map_err(|unsaved| match unsaved {
                 Unsaved::Now(error) | Unsaved::Ever(error) => error,
                 Unsaved::ReaderGone => Error::new(ErrorKind::Invalid, "the output takes no more"),
             })
@@ -344,7 +344,7 @@ impl Turn {
     fn submit(&mut self) -> Result<(), StopReason> {
         let ctx = &self.ctx;
         let jobs = self
-            .ledger
+            .checkpoint
             .unsent()
             .map(|request| match ctx.is_cancelled() {
                 true => Err(Error::cancelled()),
@@ -368,7 +368,7 @@ impl Turn {
     }
 
     /// Works and collects until nothing is left of the process, or nothing but what cannot be helped.
-    fn work(&mut self, hire: &mut Hire<'_>) -> Result<(), StopReason> {
+    fn work(&mut self, make_worker: &mut MakeWorker<'_>) -> Result<(), StopReason> {
         let mut stuck = None;
         if self
             .queue
@@ -379,7 +379,7 @@ impl Turn {
             return Ok(());
         }
         loop {
-            let stop = self.employ(hire)?;
+            let stop = self.employ(make_worker)?;
             self.collect_all()?;
             let found = self.queue.process(self.process);
             let Some(process) = found.map_err(StopReason::Fatal)? else {
@@ -418,7 +418,7 @@ impl Turn {
 
     /// Others have the rest in hand.
     fn pause(&self) -> Result<(), StopReason> {
-        self.ctx.cancel_signal().wait(LOOK);
+        self.ctx.cancel_signal().wait(STATUS_INTERVAL);
         match self.ctx.is_cancelled() {
             false => Ok(()),
             true => Err(StopReason::Cancelled),
@@ -426,14 +426,17 @@ impl Turn {
     }
 
     /// Runs a worker to its end, and saves meanwhile what comes back. Returns why it stopped.
-    fn employ(&mut self, hire: &mut Hire<'_>) -> Result<Option<StopReason>, StopReason> {
+    fn employ(
+        &mut self,
+        make_worker: &mut MakeWorker<'_>,
+    ) -> Result<Option<StopReason>, StopReason> {
         let ctx = self.ctx.child();
         let (wake, woken) = bounded(1);
         let found = self.queue.process(self.process);
         let failed = found
             .map_err(StopReason::Fatal)?
             .map_or(0, |now| now.counts.failed);
-        let plan = self.ledger.plan();
+        let plan = self.checkpoint.plan();
         let goal = plan
             .total
             .unwrap_or(0)
@@ -445,7 +448,7 @@ impl Turn {
             notifier: self.notifier.clone(),
             wake,
         };
-        let worker = hire().map_err(StopReason::Fatal)?;
+        let worker = make_worker().map_err(StopReason::Fatal)?;
         let worker = worker
             .processes([self.process])
             .until_empty(!self.until_handed_over)
@@ -464,7 +467,7 @@ impl Turn {
             select! {
                 recv(ended) -> report => break report,
                 recv(woken) -> _ => {}
-                default(LOOK) => {}
+                default(STATUS_INTERVAL) => {}
             }
             if let Err(error) = self.keeper.refresh() {
                 log::debug!("{error}");
@@ -536,7 +539,7 @@ impl Turn {
                 return Ok(());
             }
             let lines = chunk.iter().filter_map(line).collect();
-            self.ledger.save(lines)?;
+            self.checkpoint.save(lines)?;
             let receipts: Vec<_> = chunk.iter().map(|delivery| delivery.receipt).collect();
             self.queue.ack(&receipts)?;
         }

@@ -39,7 +39,7 @@ pub(crate) enum Unsaved {
 }
 
 /// An output with its input, while others make the calls.
-pub(crate) struct Ledger {
+pub(crate) struct Checkpoint {
     input: Arc<InputFile>,
     items: Items,
     output: OpenOutput,
@@ -61,7 +61,7 @@ enum Items {
     Nowhere,
 }
 
-impl Ledger {
+impl Checkpoint {
     /// Takes a prepared run over and mends what a killed one left behind; `None` for one that reads a
     /// stream.
     pub(crate) fn open(run: FileRun<'_>) -> Result<Option<Self>, Error> {

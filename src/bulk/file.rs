@@ -199,7 +199,7 @@ impl<'a> FileRun<'a> {
         };
         let replies = replies.as_ref();
         let route = route.into();
-        let surroundings = Surroundings {
+        let surroundings = RunEnvironment {
             route: &route,
             concurrency: self.concurrency,
             on_error: self.on_error,
@@ -433,7 +433,7 @@ fn prepare_stream(
 }
 
 /// What every kind of file run is surrounded by.
-struct Surroundings<'s, 'r> {
+struct RunEnvironment<'s, 'r> {
     route: &'r Route<'r>,
     concurrency: usize,
     on_error: ErrorPolicy,
@@ -441,13 +441,13 @@ struct Surroundings<'s, 'r> {
     notifier: Option<&'s (dyn ProgressNotifier + 's)>,
 }
 
-struct Ended {
+struct FileRunEnd {
     report: RunReport,
     file: Option<ResultsFile>,
     superseded: u64,
 }
 
-impl Ended {
+impl FileRunEnd {
     /// It ran through, so what it leaves behind may be tidied up.
     fn clean(&self) -> bool {
         self.report.stop.is_none() && self.report.unsaved.is_empty()
@@ -484,7 +484,7 @@ impl Ended {
     }
 }
 
-impl<'r> Surroundings<'_, 'r> {
+impl<'r> RunEnvironment<'_, 'r> {
     fn turn<B, R>(
         &self,
         backlog: B,
@@ -492,7 +492,7 @@ impl<'r> Surroundings<'_, 'r> {
         tally: Tally,
         runner: &R,
         (waker, woken): (Waker, Receiver<()>),
-    ) -> Result<Ended, Error>
+    ) -> Result<FileRunEnd, Error>
     where
         B: Backlog + Send,
         B::Task: Identified,
@@ -579,7 +579,7 @@ impl<'r> Surroundings<'_, 'r> {
             let why = format!("cannot write the results: {error}");
             stop = Some(StopReason::Fatal(Error::new(ErrorKind::Invalid, why)));
         }
-        Ok(Ended {
+        Ok(FileRunEnd {
             report: RunReport {
                 summary: tally.summary(&counters, bottlenecks, now),
                 stop,

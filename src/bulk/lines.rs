@@ -151,7 +151,7 @@ pub(crate) enum Target {
 }
 
 /// What the buffer keeps between two writes; vectors may have needed much more.
-pub(super) const KEPT: usize = 1 << 20;
+pub(super) const REUSED_BUFFER_BYTES: usize = 1 << 20;
 
 /// The sink of a run that writes lines.
 pub(crate) struct LineSink<'r> {
@@ -260,7 +260,7 @@ impl<T: Identified> Sink<T> for LineSink<'_> {
             file.append(&buffer)?;
         }
         buffer.clear();
-        buffer.shrink_to(KEPT);
+        buffer.shrink_to(REUSED_BUFFER_BYTES);
         self.buffer = buffer;
         for end in ends.drain(..) {
             self.note(&end, tally);

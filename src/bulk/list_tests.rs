@@ -15,9 +15,9 @@ use crate::llm::response::Response;
 
 const NOW: Time = Time::from_nanos(1_000);
 
-struct Named(&'static str);
+struct NamedClient(&'static str);
 
-impl LlmClient for Named {
+impl LlmClient for NamedClient {
     fn complete(&self, _: &Request, _: &Context) -> Result<Response, Error> {
         unreachable!("nothing is called here")
     }
@@ -27,7 +27,7 @@ impl LlmClient for Named {
 }
 
 fn two_steps() -> Route<'static> {
-    Route::new(Named("first")).then(Named("second"), Limits::default())
+    Route::new(NamedClient("first")).then(NamedClient("second"), Limits::default())
 }
 
 fn class(route: &Route<'_>) -> Class {
@@ -62,7 +62,7 @@ fn what_waits_is_bounded_by_its_real_size_images_and_extra_fields_included() {
     };
     let makers: [&dyn Fn() -> Request; 3] = [&image, &extra, &beside];
     for make in makers {
-        let route = Route::new(Named("first"));
+        let route = Route::new(NamedClient("first"));
         let mut backlog = fed(&route, (0..64).map(|_| make()).collect());
         let mut availability = Availability::default();
         availability.pauses.set(class(&route).quota(0), Time::FAR);
@@ -132,7 +132,7 @@ fn when_a_paused_provider_dies_what_waited_for_it_goes_on_at_once() {
 
 #[test]
 fn what_was_read_before_a_fault_is_given_before_the_fault_is_told() {
-    let route = Route::new(Named("first"));
+    let route = Route::new(NamedClient("first"));
     let (waker, _) = Waker::new();
     let (feeder, source, tail) = Feeder::new(9, PackLimits::ONE, waker);
     let items = [Ok(Request::new("a")), Ok(Request::new("b")), Err(refused())];

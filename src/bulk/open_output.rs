@@ -8,8 +8,8 @@ use crate::base::error::{Error, ErrorKind};
 use crate::observe::tally::Tally;
 
 use super::input::{FileIndex, InputFile, State};
-use super::lines::{KEPT, Named, unsent_line};
-use super::options::{FileRunError, FileRunOptions, Place, RunOutput};
+use super::lines::{Named, REUSED_BUFFER_BYTES, unsent_line};
+use super::options::{FileRunError, FileRunOptions, OutputTarget, RunOutput};
 use super::results::ResultsFile;
 use super::results::superseded::Marks;
 
@@ -50,7 +50,7 @@ impl OpenOutput {
                 model: None,
             };
             unsent_line(&mut lines, &named, error)?;
-            if lines.len() > KEPT {
+            if lines.len() > REUSED_BUFFER_BYTES {
                 self.write(&lines)?;
                 lines.clear();
             }
@@ -88,12 +88,12 @@ impl OpenOutput {
 /// Opens the place; a regular file is left to whoever reads it.
 pub(super) fn open(output: RunOutput, options: &FileRunOptions) -> Result<Opened, FileRunError> {
     match output.0 {
-        Place::Writer(writer) => no_order(options).map(|()| Opened::Writer(writer)),
-        Place::File(path) if options.dry_run && !path.exists() => {
+        OutputTarget::Writer(writer) => no_order(options).map(|()| Opened::Writer(writer)),
+        OutputTarget::File(path) if options.dry_run && !path.exists() => {
             Ok(Opened::Writer(Box::new(io::sink())))
         }
-        Place::File(path) if is_regular(&path) => Ok(Opened::File(path)),
-        Place::File(path) => {
+        OutputTarget::File(path) if is_regular(&path) => Ok(Opened::File(path)),
+        OutputTarget::File(path) => {
             no_order(options)?;
             let file = std::fs::OpenOptions::new().write(true).open(&path);
             file.map(|file| Opened::Writer(Box::new(file) as Box<dyn Write + Send>))

@@ -16,9 +16,9 @@ use crate::observe::tally::{Summary, Tally};
 use super::input::{FileIndex, State};
 
 /// Where results go.
-pub struct RunOutput(pub(super) Place);
+pub struct RunOutput(pub(super) OutputTarget);
 
-pub(super) enum Place {
+pub(super) enum OutputTarget {
     File(PathBuf),
     Writer(Box<dyn Write + Send>),
 }
@@ -27,20 +27,20 @@ impl RunOutput {
     /// A file; an existing results file is resumed from. A path that is no regular file (a pipe,
     /// a device) is written to like any stream.
     pub fn file(path: impl Into<PathBuf>) -> Self {
-        Self(Place::File(path.into()))
+        Self(OutputTarget::File(path.into()))
     }
 
     /// A stream, such as standard output. It cannot be resumed from.
     pub fn writer(writer: impl Write + Send + 'static) -> Self {
-        Self(Place::Writer(Box::new(writer)))
+        Self(OutputTarget::Writer(Box::new(writer)))
     }
 
     /// The file, if it is one that can be resumed from.
     #[cfg(feature = "queue")]
     pub(crate) fn regular_file(&self) -> Option<&Path> {
         match &self.0 {
-            Place::File(path) => Some(path.as_path()).filter(|path| is_regular(path)),
-            Place::Writer(_) => None,
+            OutputTarget::File(path) => Some(path.as_path()).filter(|path| is_regular(path)),
+            OutputTarget::Writer(_) => None,
         }
     }
 }

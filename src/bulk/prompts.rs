@@ -14,7 +14,9 @@ use crate::base::cancel::Context;
 use crate::base::error::{Error, ErrorKind};
 use crate::llm::request::{Request, RequestTask, ResponseFormat};
 
-use super::input::{Form, Hooks, InputFile, Matching, Named, Settings, Template, first_checked};
+use super::input::{
+    Form, Hooks, InputFile, Matching, NamedFile, Settings, Template, first_checked,
+};
 
 pub use super::input::Form as InputFormat;
 
@@ -191,7 +193,7 @@ pub(super) struct CheckedFile {
 }
 
 /// Two copies of a file would be paid for twice where its items have no ids.
-fn refuse_twice(files: &[Named<'_>]) -> Result<(), Error> {
+fn refuse_twice(files: &[NamedFile<'_>]) -> Result<(), Error> {
     let places: Vec<_> = files.iter().map(|file| file.path.canonicalize()).collect();
     for (i, place) in places.iter().enumerate().skip(1) {
         let same = |other: &std::io::Result<_>| matches!((place, other), (Ok(a), Ok(b)) if a == b);
@@ -242,7 +244,7 @@ impl Prompts {
     ) -> Result<Self, Error> {
         let mut files = Vec::new();
         for path in paths.iter().map(AsRef::as_ref) {
-            files.push(Named {
+            files.push(NamedFile {
                 path,
                 name: path.display().to_string(),
                 form: match settings.0.form {
@@ -257,12 +259,12 @@ impl Prompts {
 
     /// The same for files by other names.
     pub(super) fn check(
-        files: Vec<Named<'_>>,
+        files: Vec<NamedFile<'_>>,
         settings: &PromptSettings,
         ctx: &Context,
         on_progress: &(dyn Fn(u64, u64) + Sync),
     ) -> Result<Self, Error> {
-        let size = |file: &Named| std::fs::metadata(file.path).map_or(0, |found| found.len());
+        let size = |file: &NamedFile| std::fs::metadata(file.path).map_or(0, |found| found.len());
         let total = files.iter().map(size).sum();
         let names: Vec<String> = files.iter().map(|file| file.name.clone()).collect();
         let input = InputFile::open_all(files, settings.0.clone())?;

@@ -14,7 +14,7 @@ use serde_json::Value;
 use crate::base::disk::sync_folder;
 use crate::base::error::{Error, ErrorKind};
 
-use super::input::{Ended, hash_prefix};
+use super::input::{EarlierResult, hash_prefix};
 use super::options::FileRunError;
 use super::replies::Replies;
 
@@ -41,12 +41,12 @@ pub(crate) struct PreviousLine {
 }
 
 impl PreviousLine {
-    pub(crate) fn ended(&self) -> Ended {
+    pub(crate) fn ended(&self) -> EarlierResult {
         let unusable = |error: &Value| error.get("unusable_reply") == Some(&Value::Bool(true));
         match self.error.as_ref().is_some_and(unusable) {
-            _ if self.success => Ended::Success,
-            true => Ended::Unusable,
-            false => Ended::Failure,
+            _ if self.success => EarlierResult::Success,
+            true => EarlierResult::Unusable,
+            false => EarlierResult::Failure,
         }
     }
 

@@ -357,7 +357,7 @@ impl<'a> Bulk<'a> {
         total: Option<u64>,
         (waker, woken): (Waker, Receiver<()>),
         outlet: Option<Outlet<'_, O>>,
-    ) -> Result<Ended<'r, R, K>, BulkError>
+    ) -> Result<BulkRunEnd<'r, R, K>, BulkError>
     where
         R: Borrow<Request> + Send,
         K: Sink<Item<R>, Done = Answered> + Send,
@@ -409,7 +409,7 @@ impl<'a> Bulk<'a> {
         if let Some(notifier) = notifier {
             notifier.on_progress(&finished(&dispatcher, now));
         }
-        Ok(Ended {
+        Ok(BulkRunEnd {
             summary: dispatcher
                 .work
                 .tally
@@ -511,7 +511,7 @@ impl Drop for Outcomes {
     }
 }
 
-struct Ended<'r, R: Borrow<Request> + Send, K: Sink<Item<R>>> {
+struct BulkRunEnd<'r, R: Borrow<Request> + Send, K: Sink<Item<R>>> {
     dispatcher: Dispatcher<Job<ListBacklog<'r, R>, K>>,
     summary: Summary,
     stop: Option<StopReason>,

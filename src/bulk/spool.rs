@@ -8,11 +8,11 @@ use crate::base::cancel::Context;
 use crate::base::error::{Error, ErrorKind};
 use crate::base::private;
 
-use super::input::{Form, Named};
+use super::input::{Form, NamedFile};
 use super::prompts::{PromptSettings, PromptSource, Prompts, STDIN};
 
 /// What is read at a time.
-const PIECE: usize = 1 << 16;
+const CHUNK_BYTES: usize = 1 << 16;
 const PREFIX: &str = "stdin-";
 /// What a first line must fit in to tell what the rest is.
 const FIRST_LINE: usize = 1 << 16;
@@ -74,12 +74,12 @@ impl Prompts {
         let mut options = OpenOptions::new();
         let file = private::open(options.write(true).create_new(true), &path);
         let file = file.map_err(unwritable)?;
-        let _gone = Gone(&path);
+        let _gone = RemoveOnDrop(&path);
         // Whoever sweeps leaves alone what somebody has locked.
         let _ = file.try_lock();
         let mut file = BufWriter::new(file);
         let mut start = Vec::new();
-        let mut piece = vec![0; PIECE];
+        let mut piece = vec![0; CHUNK_BYTES];
         loop {
             ctx.check()?;
             let n = match reader.read(&mut piece) {
@@ -98,7 +98,7 @@ impl Prompts {
         }
         let file = file.into_inner().map_err(|e| unwritable(e.into_error()))?;
         let form = settings.0.form_of_stream(name, &start)?;
-        let files = vec![Named {
+        let files = vec![NamedFile {
             path: &path,
             name: name.to_owned(),
             form,
@@ -113,9 +113,9 @@ impl Prompts {
 }
 
 /// Takes the name away; what is open stays readable.
-struct Gone<'p>(&'p Path);
+struct RemoveOnDrop<'p>(&'p Path);
 
-impl Drop for Gone<'_> {
+impl Drop for RemoveOnDrop<'_> {
     fn drop(&mut self) {
         let _ = fs::remove_file(self.0);
     }

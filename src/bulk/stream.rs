@@ -10,7 +10,7 @@ use crate::base::error::Error;
 use crate::base::thread::spawn;
 use crate::llm::request::Request;
 
-use super::input::{Ended, StreamLines, hash_prefix};
+use super::input::{EarlierResult, StreamLines, hash_prefix};
 use super::lines::{Identified, Named};
 use super::list::{Feeder, Item};
 use super::options::FileRunOptions;
@@ -65,14 +65,14 @@ pub(crate) struct Previous {
 struct Earlier {
     key: Key,
     request: u64,
-    ended: Ended,
+    ended: EarlierResult,
     is_marked: bool,
-    standing: Standing,
+    standing: ItemState,
 }
 
 /// What the stream has said so far of a line.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Standing {
+enum ItemState {
     /// Its id has not come.
     Unmet,
     /// What it answers is asked.
@@ -84,9 +84,9 @@ enum Standing {
 impl Earlier {
     fn should_be_marked(&self) -> bool {
         match self.standing {
-            Standing::Unmet => self.is_marked,
-            Standing::Current => false,
-            Standing::Superseded => true,
+            ItemState::Unmet => self.is_marked,
+            ItemState::Current => false,
+            ItemState::Superseded => true,
         }
     }
 }
@@ -105,7 +105,7 @@ impl Previous {
             request: line.prefix(self.redo_extracts),
             ended: line.ended(),
             is_marked: line.superseded,
-            standing: Standing::Unmet,
+            standing: ItemState::Unmet,
         });
     }
 
@@ -120,16 +120,16 @@ impl Previous {
 
     /// Takes note of an item of the stream. Returns whether there is a line of it, and the end of the
     /// one that answers the same request.
-    fn meet(&mut self, id: &str, request: Option<u64>) -> (bool, Option<Ended>) {
+    fn meet(&mut self, id: &str, request: Option<u64>) -> (bool, Option<EarlierResult>) {
         let key = key(id);
         let start = self.lines.partition_point(|line| line.key < key);
         let of_item = self.lines[start..].iter_mut();
         let (mut any, mut same) = (false, None);
         for line in of_item.take_while(|line| line.key == key) {
             any = true;
-            line.standing = Standing::Superseded;
+            line.standing = ItemState::Superseded;
             if Some(line.request) == request {
-                line.standing = Standing::Current;
+                line.standing = ItemState::Current;
                 same = Some(line.ended);
             }
         }
@@ -147,7 +147,7 @@ impl Previous {
 
 /// What the reading thread has seen.
 #[derive(Default)]
-struct Seen {
+struct SeenIds {
     skipped: u64,
     kept_failed: u64,
     /// Of these, with a reply that was paid for and cannot be used.
@@ -158,7 +158,7 @@ struct Seen {
 }
 
 /// A stream that is being read.
-pub(crate) struct Reading(Arc<Mutex<Seen>>);
+pub(crate) struct StreamReader(Arc<Mutex<SeenIds>>);
 
 /// Starts to read the stream on a thread of its own, which nobody joins: it may be blocked in a
 /// read for ever.
@@ -167,13 +167,13 @@ pub(crate) fn read(
     previous: Previous,
     feeder: Feeder<StreamItem>,
     options: &FileRunOptions,
-) -> Result<Reading, Error> {
+) -> Result<StreamReader, Error> {
     let PromptSource::Stream { name, reader } = prompts.source else {
         unreachable!("asked for streams only");
     };
-    let seen = Arc::new(Mutex::new(Seen {
+    let seen = Arc::new(Mutex::new(SeenIds {
         previous,
-        ..Seen::default()
+        ..SeenIds::default()
     }));
     let mut lines = Lines {
         stream: StreamLines::new(name, reader, prompts.settings.0),
@@ -184,12 +184,12 @@ pub(crate) fn read(
     spawn("batchwright-source", move || {
         feeder.feed(std::iter::from_fn(|| lines.next().transpose()));
     })?;
-    Ok(Reading(seen))
+    Ok(StreamReader(seen))
 }
 
 struct Lines<R> {
     stream: StreamLines<R>,
-    seen: Arc<Mutex<Seen>>,
+    seen: Arc<Mutex<SeenIds>>,
     options: FileRunOptions,
     left: usize,
 }
@@ -208,15 +208,15 @@ impl<R: Read> Lines<R> {
                 seen.order.push(key(&id));
             }
             match same {
-                Some(Ended::Success) => {
+                Some(EarlierResult::Success) => {
                     seen.skipped += 1;
                     continue;
                 }
-                Some(Ended::Failure) if self.options.keep_failed => {
+                Some(EarlierResult::Failure) if self.options.keep_failed => {
                     seen.kept_failed += 1;
                     continue;
                 }
-                Some(Ended::Unusable) if !self.options.ask_again => {
+                Some(EarlierResult::Unusable) if !self.options.ask_again => {
                     seen.kept_failed += 1;
                     seen.unusable += 1;
                     continue;
@@ -238,7 +238,7 @@ impl<R: Read> Lines<R> {
     }
 }
 
-impl Reading {
+impl StreamReader {
     /// Items that needed no sending: finished before, and failed before and left so.
     pub(crate) fn skipped(&self) -> (u64, u64) {
         let seen = self.0.lock();

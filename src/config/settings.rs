@@ -95,13 +95,13 @@ impl Setting {
 /// ```
 #[derive(Clone, Default)]
 pub struct Settings {
-    flags: BTreeMap<&'static str, Given>,
-    environment: BTreeMap<&'static str, Given>,
+    flags: BTreeMap<&'static str, GivenValue>,
+    environment: BTreeMap<&'static str, GivenValue>,
     stored: BTreeMap<String, String>,
 }
 
 #[derive(Clone)]
-struct Given {
+struct GivenValue {
     by: SettingSource,
     value: String,
 }
@@ -126,7 +126,7 @@ impl Settings {
         let key = SettingKey::named(key)?;
         if let Some(value) = value {
             let by = SettingSource::Flag(flag);
-            self.flags.insert(key.name(), Given { by, value });
+            self.flags.insert(key.name(), GivenValue { by, value });
         }
         Ok(self)
     }
@@ -136,7 +136,7 @@ impl Settings {
         let value = |name: &&'static str| {
             let value = variable(name).filter(|value| !value.trim().is_empty())?;
             let by = SettingSource::Environment(name);
-            Some(Given { by, value })
+            Some(GivenValue { by, value })
         };
         let set = |key: &SettingKey| Some((key.name(), key.variables().iter().find_map(value)?));
         self.environment = SettingKey::all().iter().filter_map(set).collect();

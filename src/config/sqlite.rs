@@ -37,7 +37,7 @@ CREATE TRIGGER setting_removed AFTER DELETE ON settings
 const BETWEEN_TRIES: Duration = Duration::from_millis(5);
 
 /// How long a locked file is waited for. A change takes milliseconds.
-type Patience = fn(i32) -> bool;
+type BusyHandler = fn(i32) -> bool;
 
 /// Ten seconds: whoever holds the file longer sleeps.
 fn patient(tries: i32) -> bool {
@@ -74,7 +74,7 @@ impl SqliteConfig {
     /// What `ask` finds in the file, or `nothing` where there are no settings yet.
     fn read<T>(
         &self,
-        patience: Patience,
+        patience: BusyHandler,
         nothing: T,
         ask: impl FnOnce(&Connection) -> rusqlite::Result<T>,
     ) -> Result<T, Error> {
@@ -133,7 +133,7 @@ impl SqliteConfig {
         change.commit().map(Ok)
     }
 
-    fn open(&self, flags: OpenFlags, patience: Patience) -> rusqlite::Result<Connection> {
+    fn open(&self, flags: OpenFlags, patience: BusyHandler) -> rusqlite::Result<Connection> {
         let flags = flags | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         let mut db = Connection::open_with_flags(&self.path, flags)?;
         // Takes `&self` in some of the versions that are allowed, `&mut self` in others.

@@ -76,10 +76,10 @@ pub trait ConfigStore: Send + Sync {
 /// # Ok::<(), batchwright::Error>(())
 /// ```
 #[derive(Debug, Default)]
-pub struct MemoryConfig(Mutex<Kept>);
+pub struct MemoryConfig(Mutex<MemoryValues>);
 
 #[derive(Debug, Default)]
-struct Kept {
+struct MemoryValues {
     values: BTreeMap<String, String>,
     changes: u64,
 }

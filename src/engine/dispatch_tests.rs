@@ -6,7 +6,7 @@ use crate::base::hints::RateWindow;
 use crate::engine::class::Class;
 use crate::engine::jitter::Jitter;
 use crate::engine::limiter::{Limits, QuotaKey};
-use crate::engine::loading::PATIENCE;
+use crate::engine::loading::MAX_LOADING;
 use crate::engine::route::Tries;
 use crate::engine::waiting::Waiting;
 use crate::engine::work::Cost;
@@ -194,8 +194,8 @@ fn a_model_that_never_loads_ends_the_run_soon_after_the_patience() {
     let never = |on_error| {
         let mut run = dispatcher(vec![1; 10_000], Limits::default(), 4, on_error);
         let (_, _, end) = drive(&mut run, loading);
-        assert!(end >= Time::ZERO.after(PATIENCE));
-        let late = end.since(Time::ZERO.after(PATIENCE)).as_secs();
+        assert!(end >= Time::ZERO.after(MAX_LOADING));
+        let late = end.since(Time::ZERO.after(MAX_LOADING)).as_secs();
         (run.counters(), run.stop_reason().cloned(), late)
     };
     let (counters, stop, late) = never(ErrorPolicy::StopOnCriticalError);

@@ -7,7 +7,7 @@ use crate::base::clock::Time;
 use super::limiter::{CallEnd, QuotaId};
 
 /// A model that takes longer is waited for no further: the refusals count as failures then.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(600);
+pub(crate) const MAX_LOADING: Duration = Duration::from_secs(600);
 
 /// The quotas whose server is loading, and since when.
 #[derive(Debug, Default)]
@@ -19,7 +19,7 @@ impl Loading {
     pub(super) fn note(&mut self, quota: QuotaId, ended: &CallEnd, now: Time) -> bool {
         let known = self.0.iter().position(|(loading, _)| *loading == quota);
         match (ended, known) {
-            (CallEnd::NotReady(_), Some(at)) => now.since(self.0[at].1) < PATIENCE,
+            (CallEnd::NotReady(_), Some(at)) => now.since(self.0[at].1) < MAX_LOADING,
             (CallEnd::NotReady(_), None) => {
                 self.0.push((quota, now));
                 true

@@ -159,14 +159,14 @@ impl<B: Backlog> Packed<B> {
 struct Packing<T> {
     max: usize,
     closed: Vec<Ticket<Pack<T>>>,
-    open: Vec<Open<T>>,
+    open: Vec<OpenPack<T>>,
     misfits: Vec<Ticket<T>>,
     /// Calls take more than one item, so it is worth looking for more.
     shared: bool,
 }
 
 /// A pack with room for others.
-struct Open<T> {
+struct OpenPack<T> {
     pack: Ticket<Pack<T>>,
     inputs: usize,
     tokens: u32,
@@ -179,7 +179,7 @@ impl<T> Packing<T> {
     }
 
     fn add<B: Backlog<Task = T>>(&mut self, items: &B, ticket: Ticket<T>) {
-        let fits = |open: &Open<T>| {
+        let fits = |open: &OpenPack<T>| {
             open.pack.class == ticket.class
                 && same(&open.pack.tries, &ticket.tries)
                 && items.alike(&open.pack.task[0].task, &ticket.task)
@@ -217,7 +217,7 @@ impl<T> Packing<T> {
         };
         match inputs {
             0 | 1 => self.closed.push(pack),
-            inputs => self.open.push(Open {
+            inputs => self.open.push(OpenPack {
                 pack,
                 inputs: inputs.into(),
                 tokens: limits.tokens,

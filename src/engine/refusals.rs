@@ -8,7 +8,7 @@ use super::class::StepId;
 use super::limiter::QuotaId;
 
 /// A quota of which nothing was answered for this long is not waited for any more.
-const PATIENCE: Duration = Duration::from_secs(600);
+const GIVE_UP_AFTER: Duration = Duration::from_secs(600);
 /// A quota that nobody calls for so long after it may be called again has nothing to do; jitter and the
 /// turns of others take less.
 const IDLE: Duration = Duration::from_secs(120);
@@ -86,7 +86,7 @@ impl Refusals {
         quota.next_call = quota.next_call.max(now);
         let since = *quota.refuses_since.get_or_insert(now);
         match quota.has_answered {
-            _ if now.since(since) >= PATIENCE => Patience::Over,
+            _ if now.since(since) >= GIVE_UP_AFTER => Patience::Over,
             true => Patience::Lively,
             false => Patience::Unknown,
         }

@@ -30,9 +30,9 @@ pub(super) fn system_wall(_: Time) -> u64 {
 const PREFIX: &str = "quota-";
 const SUFFIX: &str = ".json";
 /// A file that was not written for this long says nothing any more.
-const KEPT: Duration = Duration::from_secs(7 * 24 * 3600);
+const UNUSED_FOR: Duration = Duration::from_secs(7 * 24 * 3600);
 /// How often a quota without a known rate is looked up: others may have paused it.
-const LOOK: Duration = Duration::from_millis(100);
+const REREAD_INTERVAL: Duration = Duration::from_millis(100);
 /// A holder needs microseconds; whoever holds it longer is asleep.
 const TRIES: u32 = 40;
 const BETWEEN_TRIES: Duration = Duration::from_micros(50);
@@ -93,7 +93,7 @@ impl Share {
         if !paced && !news && now < self.next_look {
             return false;
         }
-        self.next_look = now.after(LOOK);
+        self.next_look = now.after(REREAD_INTERVAL);
         let file = match lock(&self.path) {
             Ok(Some(file)) => file,
             Ok(None) => return false,
@@ -220,7 +220,7 @@ fn remove_if_unused(path: &Path, now: SystemTime) -> io::Result<()> {
 
 fn is_unused(file: &Metadata, now: SystemTime) -> bool {
     let written = file.modified().ok();
-    written.is_some_and(|at| now.duration_since(at).is_ok_and(|since| since > KEPT))
+    written.is_some_and(|at| now.duration_since(at).is_ok_and(|since| since > UNUSED_FOR))
 }
 
 impl Record {
@@ -382,10 +382,10 @@ mod tests {
         assert_eq!(files().count(), 2);
         let opened = open(&path).unwrap();
         opened.lock().unwrap();
-        remove_unused(folder.path(), now + 2 * KEPT);
+        remove_unused(folder.path(), now + 2 * UNUSED_FOR);
         assert!(path.exists(), "somebody uses it");
         opened.unlock().unwrap();
-        remove_unused(folder.path(), now + 2 * KEPT);
+        remove_unused(folder.path(), now + 2 * UNUSED_FOR);
         assert!(!path.exists());
         assert_eq!(files().count(), 1);
         if cfg!(unix) {

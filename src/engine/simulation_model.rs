@@ -10,7 +10,7 @@ use crate::base::error::{Error, ErrorKind, Sent};
 use crate::engine::availability::Availability;
 use crate::engine::class::Class;
 use crate::engine::limiter::QuotaId;
-use crate::engine::loading::PATIENCE;
+use crate::engine::loading::MAX_LOADING;
 use crate::engine::route::Tries;
 use crate::engine::waiting::Waiting;
 use crate::engine::work::{Cost, Settled, Take, Ticket, Work};
@@ -174,7 +174,8 @@ impl Work for ModelWork {
                         let kind = error.kind();
                         let ours = [ErrorKind::Cancelled, ErrorKind::DeadlineExceeded];
                         assert!(!ours.contains(&kind), "item {} {kind}", ticket.task);
-                        let patience = !error.is_not_ready() || now.since(Time::ZERO) >= PATIENCE;
+                        let patience =
+                            !error.is_not_ready() || now.since(Time::ZERO) >= MAX_LOADING;
                         assert!(patience, "item {} failed while loading", ticket.task);
                         assert!(!error.is_not_ready() || error.is_unreachable());
                         if kind == ErrorKind::RateLimited && !self.may_give_up {
@@ -255,7 +256,7 @@ impl LoadingModel {
     pub(super) fn refused(&mut self, ticket: &Ticket<u32>, now: Time) {
         let quota = ticket.quota();
         let first = *self.first.entry(quota).or_insert(now);
-        if now.since(first) < PATIENCE {
+        if now.since(first) < MAX_LOADING {
             self.waited += 1;
             self.tries.insert(ticket.task, ticket.tries);
             *self.refusals.entry(quota).or_default() += 1;

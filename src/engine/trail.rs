@@ -31,10 +31,10 @@ struct Reason {
 
 /// The reasons of a route.
 #[derive(Debug, Default)]
-pub(crate) struct Trails(Mutex<Kept>);
+pub(crate) struct Trails(Mutex<TrailTable>);
 
 #[derive(Debug, Default)]
-struct Kept {
+struct TrailTable {
     reasons: Vec<Reason>,
     known: HashMap<Reason, Trail>,
 }
@@ -42,9 +42,9 @@ struct Kept {
 /// Reasons with a text of their own; messages that never repeat must not fill the memory.
 const MOST_TEXTS: usize = 4096;
 /// Reasons in all; what comes after them is not kept.
-const MOST: usize = 4 * MOST_TEXTS;
+const MOST_TRAILS: usize = 4 * MOST_TEXTS;
 /// Longer messages are cut, in characters.
-const LONGEST: usize = 300;
+const MAX_MESSAGE_BYTES: usize = 300;
 
 impl Trails {
     /// The trail of an item that left `step` for this error.
@@ -54,7 +54,7 @@ impl Trails {
             step,
             kind: error.kind(),
             status: error.status(),
-            message: error.message().chars().take(LONGEST).collect(),
+            message: error.message().chars().take(MAX_MESSAGE_BYTES).collect(),
         };
         let mut kept = self.0.lock();
         if let Some(known) = kept.known.get(&reason) {
@@ -66,7 +66,7 @@ impl Trails {
                 return *known;
             }
         }
-        if kept.reasons.len() >= MOST {
+        if kept.reasons.len() >= MOST_TRAILS {
             return before;
         }
         kept.reasons.push(reason.clone());

@@ -26,7 +26,7 @@ static COMPILED: RwLock<VecDeque<Schema>> = RwLock::new(VecDeque::new());
 
 /// A run has one schema or a few. With more than this they are compiled again and again, which
 /// is slower and no worse.
-const KEPT: usize = 64;
+const MOST_CACHED: usize = 64;
 
 /// Compiling recurses, on threads with a stack of 2 MiB.
 const DEEPEST: usize = 100;
@@ -59,7 +59,7 @@ impl Schema {
         }));
         let mut compiled = COMPILED.write();
         if find(&compiled, schema).is_none() {
-            if compiled.len() >= KEPT {
+            if compiled.len() >= MOST_CACHED {
                 compiled.pop_front();
             }
             compiled.push_back(built.clone());

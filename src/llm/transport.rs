@@ -23,7 +23,7 @@ use crate::base::cancel::Context;
 use crate::base::error::{Error, ErrorKind, RAW_LIMIT, Sent};
 use crate::base::secret::redacted_url;
 
-use self::body::{Body, Reading};
+use self::body::{Body, BodyReader};
 use self::timeouts::BEYOND;
 use self::wire::{Call, Current, Tracking, Trust, not_the_servers_time};
 
@@ -305,7 +305,7 @@ impl HttpTransport {
             // Its status says enough.
             false => ERROR_LIMIT,
         };
-        let reading = Reading {
+        let reading = BodyReader {
             announced: body.content_length(),
             most,
             share: request.memory,

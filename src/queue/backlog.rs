@@ -25,7 +25,7 @@ use super::store::{ClaimRequest, ClaimedJob, JobLane, JobStore, SUSPECT_CRASHES,
 use super::task::JobTask;
 
 /// How long a store that cannot be used is tried again while batches are open.
-const PATIENCE: Duration = Duration::from_secs(60);
+const STORE_RETRY_TIME: Duration = Duration::from_secs(60);
 
 /// Settings that may change while the worker runs.
 pub(crate) struct Pace {
@@ -84,7 +84,7 @@ const CHORES_AGAIN: Duration = Duration::from_millis(20);
 const MOST_CLAIMED: usize = 1000;
 
 /// What a claim brought.
-struct Found {
+struct FoundLane {
     tickets: Vec<Ticket<JobTask>>,
     due: Option<Time>,
     /// When the limiter has room again for a lane that was passed over.
@@ -170,7 +170,7 @@ impl StoreBacklog {
         only: bool,
         availability: &Availability,
         now: Time,
-    ) -> Result<Found, Error> {
+    ) -> Result<FoundLane, Error> {
         let Self {
             store,
             lanes,
@@ -218,7 +218,7 @@ impl StoreBacklog {
             open: &mut open,
         };
         let claims = store.claim(self.worker, wanted, wall)?;
-        let mut found = Found {
+        let mut found = FoundLane {
             tickets: Vec::with_capacity(claims.jobs.len()),
             due: claims.next.map(|due| now.after(due.since(wall))),
             opens,
@@ -289,7 +289,7 @@ impl StoreBacklog {
     /// Nothing can be claimed now.
     fn idle(
         &mut self,
-        found: Option<&Found>,
+        found: Option<&FoundLane>,
         availability: &Availability,
         now: Time,
     ) -> Take<JobTask> {
@@ -311,12 +311,12 @@ impl StoreBacklog {
     }
 
     /// What keeps a worker that ends when nothing is left.
-    fn left_to_do(&self, found: &Found) -> Result<Option<Left>, Error> {
+    fn left_to_do(&self, found: &FoundLane) -> Result<Option<Remaining>, Error> {
         if self.running > 0 || found.known_wait {
-            return Ok(Some(Left::Jobs));
+            return Ok(Some(Remaining::Jobs));
         }
         let chores = self.store.maintain(self.clock.wall())?;
-        Ok(chores.then_some(Left::Chores))
+        Ok(chores.then_some(Remaining::Chores))
     }
 
     /// Full disk, somebody else's lock: it passes, and until then nothing is lost.
@@ -328,7 +328,7 @@ impl StoreBacklog {
     ) -> Result<Take<JobTask>, Error> {
         let since = *self.troubled_since.get_or_insert(now);
         // What is at a provider is not left alone for a database that was away for a moment.
-        let borne = self.batch_overview.has_batches() && now.since(since) < PATIENCE;
+        let borne = self.batch_overview.has_batches() && now.since(since) < STORE_RETRY_TIME;
         if error.kind() != ErrorKind::Transient && !borne {
             return Err(error);
         }
@@ -347,7 +347,7 @@ fn again_in(wait: Duration, now: Time) -> Take<JobTask> {
     }
 }
 
-enum Left {
+enum Remaining {
     Jobs,
     Chores,
 }
@@ -414,8 +414,8 @@ impl Backlog for StoreBacklog {
             }
             match self.left_to_do(&found) {
                 Ok(None) => return Ok(Take::Done),
-                Ok(Some(Left::Jobs)) => {}
-                Ok(Some(Left::Chores)) => return Ok(again_in(CHORES_AGAIN, now)),
+                Ok(Some(Remaining::Jobs)) => {}
+                Ok(Some(Remaining::Chores)) => return Ok(again_in(CHORES_AGAIN, now)),
                 Err(error) => return self.troubled(error, out, now),
             }
         }

@@ -15,16 +15,16 @@ use super::job::AttemptError;
 /// Errors of earlier attempts that are kept.
 const MOST_ERRORS: usize = 10;
 /// Longer messages are cut, in bytes.
-const LONGEST: usize = 300;
+const MAX_MESSAGE_BYTES: usize = 300;
 
 /// Written by the worker that gives a job back, read by the one that gets it next.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub(crate) struct History {
     #[serde(default)]
-    tries: Kept,
+    tries: WrittenHistory,
     /// The steps it has left behind.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    left: Vec<Left>,
+    left: Vec<LeftProvider>,
     /// What the calls so far have cost, as far as it is known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     used: Option<Usage>,
@@ -36,7 +36,7 @@ pub(crate) struct History {
 
 /// A step that the job has left; who was asked there is kept, since a route may change.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-struct Left {
+struct LeftProvider {
     step: u8,
     provider: String,
     model: Option<String>,
@@ -45,7 +45,7 @@ struct Left {
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
-struct Kept {
+struct WrittenHistory {
     attempt: u8,
     calls: u16,
     malformed: u8,
@@ -134,7 +134,7 @@ impl History {
         let left = trails.of(tries.trail).into_iter().skip(known);
         self.left.extend(left.map(|(step, error)| {
             let (provider, model) = asked(step);
-            Left {
+            LeftProvider {
                 step,
                 provider,
                 model,
@@ -142,13 +142,13 @@ impl History {
             }
         }));
         // A call that moved the job on was made at a step it has left; others were passed by.
-        let of_call = |left: &&Left| {
+        let of_call = |left: &&LeftProvider| {
             left.error.kind() == error.kind() && error.message().starts_with(left.error.message())
         };
         let step = self.left[known..].iter().find(of_call);
         let step = step.map_or(tries.step, |left| left.step);
         let first = tries.first.time();
-        self.tries = Kept {
+        self.tries = WrittenHistory {
             attempt: tries.attempt,
             calls: tries.calls,
             malformed: tries.malformed,
@@ -174,7 +174,7 @@ impl History {
         if self.errors.len() >= MOST_ERRORS {
             self.errors.remove(0);
         }
-        let mut short = Error::new(error.kind(), beginning(error.message(), LONGEST));
+        let mut short = Error::new(error.kind(), beginning(error.message(), MAX_MESSAGE_BYTES));
         if let Some(status) = error.status() {
             short = short.with_status(status);
         }

@@ -41,7 +41,7 @@ impl Kind {
 /// The kinds by name. Routes may be replaced while the worker runs: what is in flight ends on the old
 /// one.
 pub(crate) struct Kinds {
-    known: RwLock<Known>,
+    known: RwLock<KnownKind>,
     /// Shared by all routes, one after the other and side by side.
     pub limiter: Arc<Limiter>,
     pub trails: Arc<Trails>,
@@ -50,7 +50,7 @@ pub(crate) struct Kinds {
 }
 
 #[derive(Default)]
-struct Known {
+struct KnownKind {
     kinds: HashMap<String, (u16, Arc<Kind>)>,
     edition: u64,
 }

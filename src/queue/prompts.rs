@@ -180,7 +180,7 @@ fn line(
     let earlier = task.history.earlier(route.earlier(tries.trail, request));
     render(
         &task.claimed,
-        Said {
+        ResultLine {
             result,
             attempts: tries.calls.into(),
             latency: match task.history.began() {
@@ -195,7 +195,7 @@ fn line(
 }
 
 /// What a result line says beside the names of its job.
-pub(crate) struct Said {
+pub(crate) struct ResultLine {
     pub result: Result<Response, Error>,
     pub attempts: u32,
     pub latency: Duration,
@@ -205,7 +205,7 @@ pub(crate) struct Said {
 }
 
 /// The result line of a job.
-pub(crate) fn render(claimed: &ClaimedJob, said: Said) -> Result<Box<RawValue>, Error> {
+pub(crate) fn render(claimed: &ClaimedJob, said: ResultLine) -> Result<Box<RawValue>, Error> {
     let outcome = Outcome::new(Some(claimed.name()), said.result)
         .with_calls(said.attempts, said.latency)
         .with_asked(Some(said.provider), said.model, said.earlier)

@@ -37,9 +37,9 @@ use super::task::{Done, JobTask};
 use super::work::StoreWork;
 
 /// Never called: answers come from the schedule.
-struct Named(u8);
+struct NamedClient(u8);
 
-impl LlmClient for Named {
+impl LlmClient for NamedClient {
     fn complete(&self, _: &Request, _: &Context) -> Result<Response, Error> {
         unreachable!("the schedule answers")
     }
@@ -118,9 +118,9 @@ impl Scene {
         store.reclaim(wall).unwrap();
         let worker = store.register_worker(wall).unwrap();
         let limits = Limits::default().burst(3);
-        let mut route = Route::limited(Named(0), limits).clock(self.clock.clone());
+        let mut route = Route::limited(NamedClient(0), limits).clock(self.clock.clone());
         for step in 1..self.steps {
-            route = route.then(Named(step), limits);
+            route = route.then(NamedClient(step), limits);
         }
         let kinds = Kinds::new(Some(&route));
         let kind = Kind::Prompts {

@@ -23,7 +23,7 @@ use super::prompts;
 use super::store::{ClaimOutcome, JobStore, Settlement};
 use super::task::{Done, JobTask};
 
-type Ended = Settled<Pack<JobTask>, Done>;
+type SettledPack = Settled<Pack<JobTask>, Done>;
 
 /// What a worker has done so far.
 #[derive(Debug, Clone, Copy, Default)]
@@ -68,7 +68,7 @@ impl StoreWork {
     }
 
     /// The results among these ends, and the failures that were paid for, as they would be recorded.
-    pub(crate) fn unsaved(&self, lost: &[Ended], now: Time) -> Vec<String> {
+    pub(crate) fn unsaved(&self, lost: &[SettledPack], now: Time) -> Vec<String> {
         let wall = self.packed.items.clock.wall();
         let mut ends = Vec::new();
         for settled in lost {
@@ -90,7 +90,7 @@ impl StoreWork {
     }
 
     /// Jobs that only waited for room stay prefetched, and cost no write.
-    fn keep(&mut self, done: &mut Vec<Ended>) {
+    fn keep(&mut self, done: &mut Vec<SettledPack>) {
         let mut i = 0;
         while i < done.len() {
             if !matches!(done[i], Settled::Later(_, Time::ZERO, None)) {
@@ -101,7 +101,7 @@ impl StoreWork {
         }
     }
 
-    fn ends(&self, settled: &Ended, now: Time, wall: Timestamp, out: &mut Vec<Settlement>) {
+    fn ends(&self, settled: &SettledPack, now: Time, wall: Timestamp, out: &mut Vec<Settlement>) {
         match settled {
             Settled::Final(ticket, Ok(done)) => {
                 for (member, (result, spent)) in ticket.task.iter().zip(done) {
@@ -245,7 +245,7 @@ impl Work for StoreWork {
         self.packed.take(max, availability, now)
     }
 
-    fn settle(&mut self, done: &mut Vec<Ended>, now: Time) -> Result<(), Error> {
+    fn settle(&mut self, done: &mut Vec<SettledPack>, now: Time) -> Result<(), Error> {
         self.keep(done);
         if done.is_empty() {
             return Ok(());

@@ -12,7 +12,7 @@ use crate::queue::job::ProcessState;
 use super::sidecar::{Sidecar, TakenResults, file_id};
 
 /// Whose output it is that a run writes to, and where that is kept.
-pub(super) struct Keeper {
+pub(super) struct SidecarKeeper {
     queue: JobQueue,
     process: ProcessId,
     /// What was told of the process.
@@ -24,17 +24,21 @@ pub(super) struct Keeper {
 
 /// What is known beside an output, before anything is sent.
 #[derive(Default)]
-pub(super) struct Known {
+pub(super) struct KnownState {
     pub taken: Vec<TakenResults>,
     /// Why nothing may be sent: it may be bought already.
     pub lost: Option<String>,
 }
 
 /// What an output's sidecar says of where its results are, once it is sure that it is this process's.
-pub(super) fn known(output: &Path, queue: &JobQueue, process: ProcessId) -> Result<Known, Error> {
+pub(super) fn known(
+    output: &Path,
+    queue: &JobQueue,
+    process: ProcessId,
+) -> Result<KnownState, Error> {
     let state = queue.process(process)?;
     let Some((sidecar, _)) = Sidecar::find(output, state.as_ref())? else {
-        return Ok(Known::default());
+        return Ok(KnownState::default());
     };
     let refused = |why: String| {
         let why = format!("{}: {why}; nothing was sent", output.display());
@@ -64,7 +68,7 @@ pub(super) fn known(output: &Path, queue: &JobQueue, process: ProcessId) -> Resu
             named.join(", ")
         )
     });
-    Ok(Known {
+    Ok(KnownState {
         taken: sidecar.taken,
         lost,
     })
@@ -82,7 +86,7 @@ pub(super) fn unsent(output: &Path, process: Option<&ProcessState>, why: &str) -
     Error::new(ErrorKind::Invalid, why)
 }
 
-impl Keeper {
+impl SidecarKeeper {
     pub(super) fn new(
         queue: &JobQueue,
         process: ProcessId,

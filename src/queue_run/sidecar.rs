@@ -324,14 +324,16 @@ fn read(path: &Path) -> Result<Option<Sidecar>, Error> {
 }
 
 /// A sidecar is a few kilobytes long; whatever is longer, or no file, is none and not waited for.
-const LONGEST: u64 = 16 << 20;
+const MAX_SIDECAR_BYTES: u64 = 16 << 20;
 
 fn content(path: &Path) -> io::Result<Vec<u8>> {
     if !fs::metadata(path)?.is_file() {
         return Err(io::Error::other("it is not a file; move it away"));
     }
     let mut text = Vec::new();
-    File::open(path)?.take(LONGEST).read_to_end(&mut text)?;
+    File::open(path)?
+        .take(MAX_SIDECAR_BYTES)
+        .read_to_end(&mut text)?;
     Ok(text)
 }
 

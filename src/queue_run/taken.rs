@@ -16,7 +16,7 @@ use super::sidecar::TakenResults;
 
 /// What of a result line tells whose it is.
 #[derive(Deserialize)]
-struct Known {
+struct KnownResult {
     id: String,
     success: bool,
     request_hash: Option<String>,
@@ -42,7 +42,7 @@ impl TakenResults {
         let file = File::open(path).map_err(|error| self.trouble(&error.to_string()))?;
         for line in BufReader::with_capacity(1 << 16, file).lines() {
             let text = line.map_err(|error| self.trouble(&error.to_string()))?;
-            let Ok(known) = serde_json::from_str::<Known>(&text) else {
+            let Ok(known) = serde_json::from_str::<KnownResult>(&text) else {
                 continue;
             };
             visit(Line {
@@ -58,7 +58,7 @@ impl TakenResults {
 
 /// What of the input lies elsewhere.
 #[derive(Default)]
-pub(super) struct Held {
+pub(super) struct TakenFile {
     /// Items that nobody held before.
     pub now: u64,
     /// Why more of them may be missing than are to be sent.
@@ -66,8 +66,8 @@ pub(super) struct Held {
 }
 
 /// Holds every item whose result lies elsewhere.
-pub(super) fn hold(taken: &[TakenResults], index: &mut Matching) -> Result<Held, Error> {
-    let mut held = Held::default();
+pub(super) fn hold(taken: &[TakenResults], index: &mut Matching) -> Result<TakenFile, Error> {
+    let mut held = TakenFile::default();
     for taken in taken {
         // Of a line that is there twice one was counted; lines of others none.
         let mut found = HashSet::new();

@@ -3,7 +3,7 @@
 use memchr::memchr2;
 
 use super::fault::Fault;
-use super::rows::{LONGEST, Record};
+use super::rows::{MAX_RECORD_BYTES, Record};
 
 fn is_space(byte: u8) -> bool {
     matches!(byte, b' ' | b'\t' | b'\n' | b'\r')
@@ -59,7 +59,7 @@ pub(super) fn next_element(bytes: &[u8]) -> Option<(usize, usize)> {
 
 /// Where in the list the reading is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub(super) enum Place {
+pub(super) enum ArrayPosition {
     /// Behind the opening bracket.
     #[default]
     Opened,
@@ -72,7 +72,7 @@ pub(super) enum Place {
 /// Puts the whole elements of `bytes` into `out`, without their lines, and returns how many bytes were
 /// taken; a fault with where it is.
 pub(super) fn split(
-    place: &mut Place,
+    place: &mut ArrayPosition,
     bytes: &[u8],
     last: bool,
     out: &mut Vec<Record>,
@@ -85,7 +85,7 @@ pub(super) fn split(
             .count();
         let fault = |found: &str, expected: &str| Err((at, Fault::new(found, expected)));
         let Some(&byte) = bytes.get(at) else {
-            return match last && *place != Place::Closed {
+            return match last && *place != ArrayPosition::Closed {
                 true => fault(
                     "the end of the file",
                     "a closing bracket: the list is cut off",
@@ -94,27 +94,29 @@ pub(super) fn split(
             };
         };
         match (*place, byte) {
-            (Place::Closed, _) => {
+            (ArrayPosition::Closed, _) => {
                 return fault(
                     "something behind the list",
                     "one list of objects and nothing else",
                 );
             }
-            (Place::Opened | Place::AfterElement, b']') => {
-                *place = Place::Closed;
+            (ArrayPosition::Opened | ArrayPosition::AfterElement, b']') => {
+                *place = ArrayPosition::Closed;
                 at += 1;
             }
-            (Place::AfterElement, b',') => {
-                *place = Place::AfterComma;
+            (ArrayPosition::AfterElement, b',') => {
+                *place = ArrayPosition::AfterComma;
                 at += 1;
             }
-            (Place::AfterElement, _) => return fault("no comma", "one between two elements"),
+            (ArrayPosition::AfterElement, _) => {
+                return fault("no comma", "one between two elements");
+            }
             (_, b',' | b']') => return fault("a comma too many", "an element"),
             _ => match element_len(&bytes[at..]) {
-                Some(len) if len <= LONGEST => {
+                Some(len) if len <= MAX_RECORD_BYTES => {
                     let (start, end, line) = (at, at + len, 0);
                     out.push(Record { start, end, line });
-                    *place = Place::AfterElement;
+                    *place = ArrayPosition::AfterElement;
                     at = end;
                 }
                 None if last => {
@@ -123,7 +125,7 @@ pub(super) fn split(
                         "a whole list: it is cut off",
                     );
                 }
-                None if bytes.len() - at <= LONGEST => return Ok(at),
+                None if bytes.len() - at <= MAX_RECORD_BYTES => return Ok(at),
                 _ => {
                     return fault(
                         "an element of more than 64 MiB",
@@ -143,7 +145,7 @@ mod tests {
 
     /// What a list holds, read in pieces of so many bytes as a file is.
     fn pieces(list: &[u8], piece: usize) -> Result<Vec<Vec<u8>>, String> {
-        let (mut place, mut found, mut rest) = (Place::default(), Vec::new(), Vec::new());
+        let (mut place, mut found, mut rest) = (ArrayPosition::default(), Vec::new(), Vec::new());
         let mut chunks = list.chunks(piece.max(1)).peekable();
         loop {
             rest.extend_from_slice(chunks.next().unwrap_or_default());

@@ -18,7 +18,7 @@ use super::{Form, Settings};
 use crate::llm::request::Request;
 
 /// How much is read at a time.
-const CHUNK: usize = 2 << 20;
+const CHUNK_BYTES: usize = 2 << 20;
 
 /// What the caller hangs into the check; all three are called from any thread.
 #[derive(Clone, Copy)]
@@ -94,7 +94,7 @@ fn entries(
     let mut entries = Vec::new();
     let mut faults = Faults::default();
     for part in input.parts() {
-        let one = One {
+        let one = FileCheck {
             part,
             settings: input.settings(),
             hash,
@@ -108,14 +108,14 @@ fn entries(
 }
 
 /// The check of one file.
-struct One<'c> {
+struct FileCheck<'c> {
     part: &'c Part,
     settings: &'c Settings,
     hash: IdHash,
     hooks: Hooks<'c>,
 }
 
-impl One<'_> {
+impl FileCheck<'_> {
     fn check(
         &self,
         entries: &mut Vec<Entry>,
@@ -259,10 +259,10 @@ impl Chunk {
     }
 
     fn read(&mut self, source: &Source, offset: u64) -> io::Result<()> {
-        self.make_room(self.filled + CHUNK);
+        self.make_room(self.filled + CHUNK_BYTES);
         let from = offset + self.filled as u64;
         let left = usize::try_from(source.len().saturating_sub(from)).unwrap_or(usize::MAX);
-        let want = left.min(CHUNK);
+        let want = left.min(CHUNK_BYTES);
         let room = &mut self.buffer[self.filled..self.filled + want];
         let n = source.fill(room, from)?;
         self.filled += n;

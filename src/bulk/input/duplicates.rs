@@ -145,13 +145,13 @@ fn report(input: &InputFile, index: &Matching, mut found: Vec<Duplicate>) -> Inp
 }
 
 /// Where an item is in its file, for people.
-enum Place {
+enum RecordPlace {
     Line(u64),
     /// In a list: the line may be the same for all.
     Item(u64, usize),
 }
 
-impl Place {
+impl RecordPlace {
     fn describe(&self, file: &str) -> String {
         match (self, file) {
             (Self::Line(line), "") => format!("line {line}"),
@@ -175,14 +175,14 @@ fn place<'i>(
     input: &'i InputFile,
     index: &Matching,
     offset: u64,
-) -> Result<(&'i Part, Place), InputErrors> {
+) -> Result<(&'i Part, RecordPlace), InputErrors> {
     let part = input.part_of(offset);
     let lines = part.source.lines_of(&[offset - part.base]);
     let line = lines.map_err(|error| part.unreadable(&error))?[0];
     if part.form != Form::Json {
-        return Ok((part, Place::Line(line)));
+        return Ok((part, RecordPlace::Line(line)));
     }
     let before = |entry: &&Entry| (part.base..=offset).contains(&entry.offset());
     let item = index.entries().iter().filter(before).count();
-    Ok((part, Place::Item(line, item)))
+    Ok((part, RecordPlace::Item(line, item)))
 }

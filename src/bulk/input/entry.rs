@@ -31,7 +31,7 @@ pub(crate) enum State {
 
 /// How an item of an earlier run ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Ended {
+pub(crate) enum EarlierResult {
     Success,
     Failure,
     /// With a reply that was paid for and cannot be used.

@@ -44,7 +44,7 @@ pub(super) struct Parsed {
 }
 
 /// A file of prompts, by the name that people know it by.
-pub(crate) struct Named<'p> {
+pub(crate) struct NamedFile<'p> {
     pub(crate) path: &'p Path,
     pub(crate) name: String,
     pub(crate) form: Form,
@@ -78,12 +78,12 @@ impl InputFile {
     #[cfg(test)]
     pub(crate) fn open(path: &Path, form: Form, settings: Settings) -> Result<Self, InputErrors> {
         let name = path.display().to_string();
-        Self::open_all([Named { path, name, form }], settings)
+        Self::open_all([NamedFile { path, name, form }], settings)
     }
 
     /// Opens files and reads the headers of tables.
     pub(crate) fn open_all<'p>(
-        files: impl IntoIterator<Item = Named<'p>>,
+        files: impl IntoIterator<Item = NamedFile<'p>>,
         settings: Settings,
     ) -> Result<Self, InputErrors> {
         let mut parts: Vec<Part> = Vec::new();
@@ -199,8 +199,8 @@ impl InputFile {
 }
 
 impl Part {
-    fn open(file: Named<'_>, base: u64, settings: &Settings) -> Result<Self, InputErrors> {
-        let Named { path, name, form } = file;
+    fn open(file: NamedFile<'_>, base: u64, settings: &Settings) -> Result<Self, InputErrors> {
+        let NamedFile { path, name, form } = file;
         let source = Source::open(path).map_err(|error| unreadable(&name, &error))?;
         if base.saturating_add(source.len()) >= LARGEST_FILE {
             let text = "the input is too large; expected less than 1 TiB";

@@ -8,7 +8,7 @@ use super::fault::{Fault, described};
 use crate::llm::hash::hex;
 
 /// The longest id, in bytes.
-const LONGEST: usize = 512;
+const MAX_ID_BYTES: usize = 512;
 
 /// How ids are hashed. A parameter, so that tests can make ids collide.
 pub(super) type IdHash = fn(&str) -> u64;
@@ -88,7 +88,7 @@ fn of_value(name: &str, value: &Value) -> Result<String, Fault> {
 pub(super) fn checked(name: &str, id: &str) -> Result<String, Fault> {
     let expected = match id {
         "" => "an id that is not empty, or none at all".to_owned(),
-        _ if id.len() > LONGEST => format!("at most {LONGEST} bytes, not {}", id.len()),
+        _ if id.len() > MAX_ID_BYTES => format!("at most {MAX_ID_BYTES} bytes, not {}", id.len()),
         _ if id.chars().any(char::is_control) => "an id without control characters".to_owned(),
         _ => return Ok(id.to_owned()),
     };

@@ -8,7 +8,7 @@ use rayon::prelude::*;
 
 use super::entry::{Entry, State};
 use super::id::{IdHash, auto_id, parse_auto};
-use crate::bulk::input::Ended;
+use crate::bulk::input::EarlierResult;
 
 /// What the check of a file has counted.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -126,7 +126,12 @@ impl Matching {
 
     /// Takes note of an earlier result line. A later line of the same request overrides it; one of
     /// another request does not, so that an answer counts again when the input asks for it again.
-    pub(crate) fn mark(&mut self, id: &str, request_hash_prefix: u64, ended: Ended) -> Match {
+    pub(crate) fn mark(
+        &mut self,
+        id: &str,
+        request_hash_prefix: u64,
+        ended: EarlierResult,
+    ) -> Match {
         let Some(at) = self.find(id) else {
             self.unknown_lines += 1;
             return Match::Unknown;
@@ -137,9 +142,9 @@ impl Matching {
                 State::New => (State::Changed, Match::Changed),
                 state => (state, Match::Changed),
             },
-            Ended::Success => (State::Done, Match::Done),
-            Ended::Failure => (State::Failed, Match::Failed),
-            Ended::Unusable => (State::Unusable, Match::Unusable),
+            EarlierResult::Success => (State::Done, Match::Done),
+            EarlierResult::Failure => (State::Failed, Match::Failed),
+            EarlierResult::Unusable => (State::Unusable, Match::Unusable),
         };
         entry.set_state(state);
         found

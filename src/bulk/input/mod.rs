@@ -37,9 +37,9 @@ use std::path::Path;
 use crate::llm::request::RequestTask;
 
 pub(crate) use check::Hooks;
-pub(crate) use entry::{Ended, State};
+pub(crate) use entry::{EarlierResult, State};
 pub(crate) use fault::InputError;
-pub(crate) use file::{InputFile, Named};
+pub(crate) use file::{InputFile, NamedFile};
 pub(crate) use id::hash_prefix;
 pub(crate) use index::{FileIndex, Match, Matching};
 #[cfg(feature = "queue")]

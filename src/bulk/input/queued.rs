@@ -93,7 +93,7 @@ mod tests {
     use super::super::id::id_hash;
     use super::super::index::Totals;
     use super::*;
-    use crate::bulk::input::Ended;
+    use crate::bulk::input::EarlierResult;
 
     fn own(id: &str, request: u64, offset: u64) -> Entry {
         Entry::new(id_hash(id), request, offset, 0)
@@ -108,7 +108,7 @@ mod tests {
         let mut entries: Vec<Entry> = (0..4).map(|i| own(&format!("o{i}"), i, 10 * i)).collect();
         entries.extend([5, 6, 5].iter().zip(4..).map(|(&r, i)| auto(r, 10 * i)));
         let mut index = Matching::new(entries, id_hash, Totals::default());
-        index.mark("o1", 1, Ended::Success);
+        index.mark("o1", 1, EarlierResult::Success);
         index.hold("o2");
         let second = auto_id(5, 2);
         index.hold(&second);

@@ -3,7 +3,7 @@
 use memchr::memchr_iter;
 
 use super::fault::Fault;
-use super::rows::{LONGEST, Next, Record, next_line, next_row};
+use super::rows::{MAX_RECORD_BYTES, Next, Record, next_line, next_row};
 use super::{Form, array};
 
 /// Finds the first record. `last` says that no more bytes follow.
@@ -26,7 +26,7 @@ pub(super) fn next_record(form: Form, bytes: &[u8], last: bool) -> Next {
 pub(super) struct Splitter {
     form: Form,
     line: u64,
-    place: array::Place,
+    place: array::ArrayPosition,
 }
 
 impl Splitter {
@@ -35,7 +35,7 @@ impl Splitter {
         Self {
             form,
             line,
-            place: array::Place::default(),
+            place: array::ArrayPosition::default(),
         }
     }
 
@@ -62,7 +62,7 @@ impl Splitter {
                 Next::Partial(skip) => {
                     self.pass(&bytes[at..at + skip]);
                     at += skip;
-                    return match bytes.len() - at > LONGEST {
+                    return match bytes.len() - at > MAX_RECORD_BYTES {
                         true => Err(too_long()),
                         false => Ok(at),
                     };
@@ -76,7 +76,7 @@ impl Splitter {
                 }
             };
             self.pass(&bytes[at..start]);
-            if end - start > LONGEST {
+            if end - start > MAX_RECORD_BYTES {
                 return Err(too_long());
             }
             out.push(Record {

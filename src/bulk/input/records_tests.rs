@@ -132,7 +132,7 @@ fn an_open_quote_is_a_fault_on_the_line_of_its_row() {
 
 #[test]
 fn a_record_beyond_the_limit_is_a_fault() {
-    let bytes = vec![b'x'; LONGEST + 1];
+    let bytes = vec![b'x'; MAX_RECORD_BYTES + 1];
     for last in [false, true] {
         let mut splitter = Splitter::new(Form::Text, 4);
         let fault = splitter.split(&bytes, last, &mut Vec::new()).unwrap_err();

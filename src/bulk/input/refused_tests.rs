@@ -5,7 +5,7 @@ use std::fs;
 use super::id::IdHash;
 use super::tests::{Scratch, hooks, items};
 use super::*;
-use crate::bulk::input::Ended;
+use crate::bulk::input::EarlierResult;
 use crate::llm::hash::request_hash;
 use crate::llm::request::Request;
 
@@ -59,13 +59,13 @@ fn different_ids_of_one_hash_stay_apart() {
     for (i, item) in expected.iter().enumerate() {
         let prefix = hash_prefix(&item.request_hash).unwrap();
         let (ended, fits) = match i % 3 {
-            0 => (Ended::Success, Match::Done),
-            _ => (Ended::Failure, Match::Failed),
+            0 => (EarlierResult::Success, Match::Done),
+            _ => (EarlierResult::Failure, Match::Failed),
         };
         let id = item.request.id.as_deref().unwrap();
         assert_eq!(index.mark(id, prefix, ended), fits);
     }
-    assert_eq!(index.mark("i50", 0, Ended::Success), Match::Unknown);
+    assert_eq!(index.mark("i50", 0, EarlierResult::Success), Match::Unknown);
     let index = index.finish();
     assert_eq!(items(&input, &index), expected);
     for i in 0..expected.len() {

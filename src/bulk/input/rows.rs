@@ -5,7 +5,7 @@ use memchr::{memchr, memchr2};
 use super::cells::fields;
 
 /// The longest record.
-pub(super) const LONGEST: usize = 64 << 20;
+pub(super) const MAX_RECORD_BYTES: usize = 64 << 20;
 
 /// A record in a chunk of bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -11,7 +11,7 @@ use memchr::memchr_iter;
 
 use super::Form;
 use super::records::next_record;
-use super::rows::{LONGEST, Next};
+use super::rows::{MAX_RECORD_BYTES, Next};
 
 /// An open regular file.
 #[derive(Debug)]
@@ -92,7 +92,7 @@ impl Source {
     /// Exactly the bytes from `offset` to `end`.
     pub(super) fn bytes(&self, offset: u64, end: u64) -> io::Result<Vec<u8>> {
         let len = usize::try_from(end.saturating_sub(offset)).unwrap_or(usize::MAX);
-        let mut buffer = vec![0; len.min(LONGEST + 2)];
+        let mut buffer = vec![0; len.min(MAX_RECORD_BYTES + 2)];
         match self.fill(&mut buffer, offset)? == buffer.len() {
             true => Ok(buffer),
             false => Err(io::ErrorKind::UnexpectedEof.into()),
@@ -118,7 +118,7 @@ impl Source {
                     buffer.drain(..start);
                     return Ok(Some((buffer, offset + start as u64, offset + after as u64)));
                 }
-                _ if last || len > LONGEST => return Ok(None),
+                _ if last || len > MAX_RECORD_BYTES => return Ok(None),
                 _ => len *= 4,
             }
         }

@@ -10,7 +10,7 @@ use super::fault::{Fault, InputError};
 use super::file::Item;
 use super::id::{auto_id, prefix};
 use super::parse::parse_record;
-use super::rows::{LONGEST, is_blank, without_bom};
+use super::rows::{MAX_RECORD_BYTES, is_blank, without_bom};
 use super::{Form, Settings};
 use crate::base::error::{Error, ErrorKind};
 use crate::llm::hash::{digest, hex};
@@ -66,7 +66,7 @@ impl StreamChecker {
     }
 
     fn item(&mut self, line: u64, bytes: &[u8]) -> Result<Item, Fault> {
-        if bytes.len() > LONGEST {
+        if bytes.len() > MAX_RECORD_BYTES {
             return Err(Fault::new("a line of more than 64 MiB", "at most 64 MiB"));
         }
         let mut request = parse_record(self.form, None, bytes, &self.settings)?;
@@ -120,7 +120,7 @@ impl StreamChecker {
 }
 
 /// A little more than the checker takes.
-const LONGEST_LINE: u64 = LONGEST as u64 + 2;
+const LONGEST_LINE: u64 = MAX_RECORD_BYTES as u64 + 2;
 
 /// Reads a stream up to its first prompt and checks that; returns all of the stream again.
 pub(crate) fn first_checked(

@@ -11,7 +11,7 @@ use serde::de::{DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, Seq
 use serde_json::{Map, Value};
 
 /// The most values in one field, lists and objects included: far beyond any answer.
-const MOST: usize = 50_000;
+const MOST_NODES: usize = 50_000;
 
 /// Reads a text of JSON that holds no more values than are left of so many, and takes them off.
 pub(super) fn value(json: &[u8], left: &Cell<usize>) -> serde_json::Result<Value> {
@@ -22,7 +22,7 @@ pub(super) fn value(json: &[u8], left: &Cell<usize>) -> serde_json::Result<Value
 
 /// A field that may be missing.
 pub(super) fn field<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Value>, D::Error> {
-    let left = Cell::new(MOST);
+    let left = Cell::new(MOST_NODES);
     let value = Bounded(&left).deserialize(from)?;
     Ok(Some(value).filter(|value| !value.is_null()))
 }
@@ -202,9 +202,9 @@ mod tests {
     fn a_field_of_very_many_values_is_refused() {
         let list = |values: usize| format!(r#"{{"any":[{}1]}}"#, "1,".repeat(values - 1));
         // The list is a value itself.
-        let most = read(&list(MOST - 1)).unwrap().any.unwrap();
-        assert_eq!(most.as_array().map(Vec::len), Some(MOST - 1));
-        let error = read(&list(MOST)).unwrap_err();
+        let most = read(&list(MOST_NODES - 1)).unwrap().any.unwrap();
+        assert_eq!(most.as_array().map(Vec::len), Some(MOST_NODES - 1));
+        let error = read(&list(MOST_NODES)).unwrap_err();
         assert!(error.to_string().contains("more values than"), "{error}");
     }
 }

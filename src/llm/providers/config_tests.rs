@@ -7,9 +7,9 @@ use crate::llm::transport::{HttpHeaders, HttpReply};
 
 /// Keeps the headers of what it is sent.
 #[derive(Default)]
-struct Kept(Mutex<Vec<(&'static str, String)>>);
+struct RecordedLogs(Mutex<Vec<(&'static str, String)>>);
 
-impl Transport for Kept {
+impl Transport for RecordedLogs {
     fn send(&self, request: &HttpRequest<'_>, _: &Context) -> Result<HttpReply, Error> {
         self.0.lock().extend_from_slice(request.headers);
         Ok(HttpReply {
@@ -21,7 +21,7 @@ impl Transport for Kept {
 }
 
 fn sent(variables: &[(&str, &str)]) -> Result<Vec<(&'static str, String)>, Error> {
-    let kept = Arc::new(Kept::default());
+    let kept = Arc::new(RecordedLogs::default());
     let env = |name: &str| {
         let found = variables.iter().find(|(own, _)| *own == name);
         found.map(|(_, value)| (*value).to_owned())
@@ -112,7 +112,7 @@ fn a_refused_credential_is_named_by_its_own_variable() {
 #[test]
 fn the_key_of_local_goes_only_to_an_address_that_was_named() {
     let key_at = |config: LlmConfig, url: Option<&str>| {
-        let kept = Arc::new(Kept::default());
+        let kept = Arc::new(RecordedLogs::default());
         let env = |name: &str| match name {
             "LOCAL_LLM_API_KEY" => Some("sk-1".to_owned()),
             "LOCAL_LLM_BASE_URL" => url.map(str::to_owned),

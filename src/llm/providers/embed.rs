@@ -154,13 +154,13 @@ fn unpaired(what: impl fmt::Display, body: &[u8], texts: usize) -> Error {
 }
 
 /// What a reply says, its vectors in the order of the texts.
-struct Told {
+struct EmbedReply {
     vectors: Vec<Vec<f32>>,
     usage: Option<Usage>,
     model: Option<String>,
 }
 
-impl Told {
+impl EmbedReply {
     fn checked(self, body: &[u8], texts: usize) -> Result<Self, Error> {
         let length = self.vectors.first().map_or(0, Vec::len);
         if self.vectors.iter().any(Vec::is_empty) {
@@ -200,7 +200,7 @@ fn read_openai(
     reply: OpenAiReply<'_>,
     body: &[u8],
     texts: usize,
-) -> Result<Told, Error> {
+) -> Result<EmbedReply, Error> {
     let data = reply.data.unwrap_or_default();
     if data.is_empty()
         && let Some(error) = &reply.error
@@ -208,7 +208,7 @@ fn read_openai(
         return Err(failure_inside(vendor, error, body));
     }
     let model = Some(word(reply.model.as_ref()));
-    Ok(Told {
+    Ok(EmbedReply {
         vectors: in_order(data, texts).map_err(|what| unpaired(what, body, texts))?,
         usage: openai::Counts::read(reply.usage).usage(),
         model: model.filter(|model| !model.is_empty()),
@@ -256,7 +256,7 @@ fn read_gemini(
     reply: GeminiReply<'_>,
     body: &[u8],
     texts: usize,
-) -> Result<Told, Error> {
+) -> Result<EmbedReply, Error> {
     if let Some(error) = &reply.error {
         return Err(failure_inside(vendor, error, body));
     }
@@ -266,7 +266,7 @@ fn read_gemini(
         return Err(unpaired(what, body, texts));
     }
     let counts = gemini::Counts::read(reply.usage_metadata);
-    Ok(Told {
+    Ok(EmbedReply {
         vectors: embeddings.into_iter().map(|one| one.values.0).collect(),
         usage: counts.and_then(|counts| counts.usage()),
         model: None,

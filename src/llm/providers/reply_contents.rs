@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 /// So many are named.
-const MOST: usize = 20;
+const MOST_NAMES: usize = 20;
 
 /// Parts that are no text of the answer.
 #[derive(Debug, Default)]
@@ -18,14 +18,14 @@ impl Holds {
         let name = name
             .and_then(Value::as_str)
             .unwrap_or("a tool without a name");
-        if self.calls.len() < MOST {
+        if self.calls.len() < MOST_NAMES {
             self.calls.push(shown(name));
         }
     }
 
     pub(super) fn part(&mut self, what: &str) {
         let what = shown(what);
-        if self.parts.len() < MOST && !self.parts.contains(&what) {
+        if self.parts.len() < MOST_NAMES && !self.parts.contains(&what) {
             self.parts.push(what);
         }
     }

@@ -12,7 +12,7 @@ use super::error_body::ErrorBody;
 #[derive(Debug)]
 pub(super) struct Rule {
     status: RangeInclusive<u16>,
-    says: Says,
+    says: Matches,
     pub kind: ErrorKind,
     /// How long to wait when the server names no time.
     pub patience: Option<Duration>,
@@ -24,7 +24,7 @@ pub(super) struct Rule {
 
 /// What the body must say.
 #[derive(Debug)]
-enum Says {
+enum Matches {
     Anything,
     /// One of these as a code, type, status word, reason or quota.
     Word(&'static [&'static str]),
@@ -37,7 +37,7 @@ enum Says {
 }
 
 impl Rule {
-    const fn new(status: RangeInclusive<u16>, says: Says, kind: ErrorKind) -> Self {
+    const fn new(status: RangeInclusive<u16>, says: Matches, kind: ErrorKind) -> Self {
         Self {
             status,
             says,
@@ -61,21 +61,23 @@ impl Rule {
     fn fits(&self, status: u16, error_body: &ErrorBody) -> bool {
         self.status.contains(&status)
             && match self.says {
-                Says::Anything => true,
-                Says::Word(words) => error_body.words.iter().any(|word| words.contains(&&**word)),
-                Says::WordPart(parts) => {
+                Matches::Anything => true,
+                Matches::Word(words) => {
+                    error_body.words.iter().any(|word| words.contains(&&**word))
+                }
+                Matches::WordPart(parts) => {
                     let within = |word: &String| parts.iter().any(|part| word.contains(part));
                     error_body.words.iter().any(within)
                 }
-                Says::Text(texts) => error_body.mentions(texts),
-                Says::Model => {
+                Matches::Text(texts) => error_body.mentions(texts),
+                Matches::Model => {
                     error_body.mentions(&["model"]) && !error_body.mentions(&["url", "path"])
                 }
             }
     }
 }
 
-use Says::{Anything, Model, Text, Word, WordPart};
+use Matches::{Anything, Model, Text, Word, WordPart};
 
 /// What a status means wherever nothing more special is known.
 const COMMON: &[Rule] = &[

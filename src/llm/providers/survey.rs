@@ -7,7 +7,7 @@ use serde::Serialize;
 use crate::base::cancel::Context;
 use crate::base::error::Error;
 use crate::base::secret::{Address, redacted_url};
-use crate::engine::loading::PATIENCE;
+use crate::engine::loading::MAX_LOADING;
 
 use super::config::{LlmConfig, key_from, known, no_key, setting};
 use super::local::{self, LocalServer, ServerState};
@@ -102,7 +102,7 @@ impl ProviderStatus {
     /// # Errors
     /// When the context ends the wait.
     pub fn once_loaded(mut self, ctx: &Context) -> Result<Self, Error> {
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + MAX_LOADING;
         let cancelled = ctx.cancel_signal();
         while self.is_loading() && Instant::now() < deadline {
             ctx.check()?;

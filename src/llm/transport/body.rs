@@ -18,16 +18,16 @@ use crate::base::secret::redacted_url;
 
 use super::memory::{FREE, ReplyShare};
 
-const PIECE: usize = 64 * 1024;
+const CHUNK_BYTES: usize = 64 * 1024;
 
 /// What came, in the order in which it came: what is in memory, then what is set aside.
 pub(super) struct Body {
     bytes: Vec<u8>,
-    aside: Aside,
+    aside: SpillFile,
 }
 
 /// How a body is read.
-pub(super) struct Reading<'a> {
+pub(super) struct BodyReader<'a> {
     /// The length that the server has told. It may announce more than it sends.
     pub announced: Option<u64>,
     /// No more bytes than these are read.
@@ -40,10 +40,10 @@ pub(super) struct Reading<'a> {
     pub paused: &'a dyn Fn(Duration),
 }
 
-impl Reading<'_> {
+impl BodyReader<'_> {
     pub fn read(&self, reader: impl Read) -> io::Result<Body> {
         let mut reader = reader.take(self.most);
-        let mut aside = Aside::default();
+        let mut aside = SpillFile::default();
         let expected = self.announced.unwrap_or(2048).min(FREE);
         let mut bytes = Vec::with_capacity(expected as usize + 1);
         reader.by_ref().take(FREE).read_to_end(&mut bytes)?;
@@ -62,7 +62,7 @@ impl Reading<'_> {
             taken.map_err(io::Error::other)?;
             (self.paused)(began.elapsed());
             aside.bring_back(&mut bytes)?;
-            aside = Aside::default();
+            aside = SpillFile::default();
         }
         if self.announced.is_some() {
             // A buffer that grows is there twice for a moment. If it cannot have so much, it may need less.
@@ -105,21 +105,21 @@ impl Body {
 
 /// A part of a reply that is not in memory.
 #[derive(Default)]
-struct Aside {
+struct SpillFile {
     file: Option<File>,
     written: u64,
     /// What the file did not take.
     rest: Vec<u8>,
 }
 
-impl Aside {
+impl SpillFile {
     /// Reads to the end; false if the disk did not let it come so far.
     fn fill(&mut self, reader: &mut impl Read, file: fn() -> io::Result<File>) -> io::Result<bool> {
         let Ok(file) = file() else {
             return Ok(false);
         };
         let file = self.file.insert(file);
-        let mut piece = vec![0; PIECE];
+        let mut piece = vec![0; CHUNK_BYTES];
         loop {
             let read = match reader.read(&mut piece) {
                 Ok(0) => return Ok(true),

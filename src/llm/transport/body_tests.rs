@@ -47,7 +47,7 @@ fn crowded(
         let paused = &paused;
         let call = scope.spawn(move || {
             let (share, ctx) = (memory.share(1), Context::new());
-            let reading = Reading {
+            let reading = BodyReader {
                 announced: announced.then_some(body.len() as u64),
                 most,
                 share: &share,
@@ -112,7 +112,7 @@ fn a_disk_that_is_full_loses_nothing() {
 fn what_the_file_took_and_what_it_refused_come_back_in_their_order() {
     let mut file = nameless().unwrap();
     file.write_all(b"cdef, of which a part").unwrap();
-    let mut aside = Aside {
+    let mut aside = SpillFile {
         file: Some(file),
         written: 4,
         rest: b"gh".to_vec(),
@@ -124,7 +124,7 @@ fn what_the_file_took_and_what_it_refused_come_back_in_their_order() {
 
 #[test]
 fn a_file_that_has_lost_something_is_an_error() {
-    let mut aside = Aside {
+    let mut aside = SpillFile {
         file: Some(nameless().unwrap()),
         written: 4,
         rest: Vec::new(),
@@ -137,7 +137,7 @@ fn a_small_reply_takes_no_part_whatever_the_server_announces() {
     let memory = ReplyMemory::apart();
     for announced in [None, Some(1 << 40)] {
         let (share, ctx) = (memory.share(1), Context::new());
-        let reading = Reading {
+        let reading = BodyReader {
             announced,
             most: u64::MAX,
             share: &share,
@@ -156,7 +156,7 @@ fn a_small_reply_takes_no_part_whatever_the_server_announces() {
 fn a_reply_holds_what_it_has_and_not_what_it_might_have_had() {
     let memory = ReplyMemory::apart();
     let (share, ctx) = (memory.share(1 << 30), Context::new());
-    let reading = Reading {
+    let reading = BodyReader {
         announced: None,
         most: 1 << 24,
         share: &share,
@@ -180,7 +180,7 @@ fn an_abort_ends_the_wait_for_room_and_loses_nothing_that_has_come() {
         thread::scope(|scope| {
             let call = scope.spawn(|| {
                 let share = memory.share(1);
-                let reading = Reading {
+                let reading = BodyReader {
                     announced: None,
                     most: u64::MAX,
                     share: &share,
@@ -274,7 +274,7 @@ fn a_wait_for_room_in_the_middle_of_a_reply_is_not_the_servers() {
             let (share, ctx) = (memory.share(1), Context::new());
             let read = http.tracked(&base, &|_| timeout, &ctx, || {
                 let reply = http.agent.post(&base).send(&b"{}"[..])?;
-                let reading = Reading {
+                let reading = BodyReader {
                     announced: None,
                     most: u64::MAX,
                     share: &share,

@@ -7,7 +7,7 @@ use ureq::Timeout;
 use ureq::unversioned::transport::{NextTimeout, time};
 
 /// The longest wait in one piece: a piece that takes much longer than it was to take tells of a stop.
-const PIECE: Duration = Duration::from_secs(1);
+const WAIT_STEP: Duration = Duration::from_secs(1);
 /// A machine that is busy keeps a thread waiting for less.
 const STOPPED: Duration = Duration::from_millis(500);
 
@@ -57,7 +57,7 @@ impl Patience {
                     return Err(ureq::Error::Timeout(reason));
                 }
             }
-            let piece = left.into_iter().chain(still).fold(PIECE, Duration::min);
+            let piece = left.into_iter().chain(still).fold(WAIT_STEP, Duration::min);
             let result = wait(NextTimeout {
                 after: piece.into(),
                 per_read: None,

@@ -13,7 +13,7 @@ use crate::base::secret::redacted_url;
 use super::timeouts::BEYOND;
 use super::{ERROR_LIMIT, HttpHeaders, HttpReply, HttpTransport, REPLY_LIMIT, unwrapped};
 
-const PIECE: usize = 64 * 1024;
+const CHUNK_BYTES: usize = 64 * 1024;
 
 /// How a [`HttpTransfer`] is asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -205,7 +205,7 @@ enum Fault {
 
 /// Writes all of a reply, or says why it cannot be written.
 fn copy(mut reader: impl Read, sink: &mut dyn Write) -> Result<Option<io::Error>, ureq::Error> {
-    let mut piece = vec![0; PIECE];
+    let mut piece = vec![0; CHUNK_BYTES];
     loop {
         let read = reader.read(&mut piece).map_err(unwrapped)?;
         if read == 0 {

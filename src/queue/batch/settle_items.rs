@@ -19,7 +19,7 @@ use crate::queue::backlog::Pace;
 use crate::queue::history::History;
 use crate::queue::job::COMPLETION_KIND;
 use crate::queue::kinds::Kinds;
-use crate::queue::prompts::{self, Said};
+use crate::queue::prompts::{self, ResultLine};
 use crate::queue::store::{ClaimOutcome, ClaimedJob, Settlement};
 
 use super::machine::Record;
@@ -197,7 +197,7 @@ impl ItemSettler {
         let since = history.began().unwrap_or(asked.since);
         prompts::render(
             claimed,
-            Said {
+            ResultLine {
                 result,
                 attempts: tries.calls.into(),
                 latency: self.clock.wall().since(since),

@@ -164,7 +164,7 @@ fn judged(vendor: &Vendor, Line { custom_id, result }: Line<'_>, line: &[u8]) ->
     let end = match (&*kind, &result) {
         (
             "succeeded",
-            Some(Ended {
+            Some(LineOutcome {
                 message: Some(message),
                 ..
             }),
@@ -272,11 +272,11 @@ fn results_of(http: &Http<'_>, id: &str, batch: &Value) -> Option<String> {
 struct Line<'b> {
     custom_id: String,
     #[serde(borrow)]
-    result: Option<Ended<'b>>,
+    result: Option<LineOutcome<'b>>,
 }
 
 #[derive(Deserialize)]
-struct Ended<'b> {
+struct LineOutcome<'b> {
     #[serde(rename = "type")]
     kind: Option<Value>,
     #[serde(borrow)]
@@ -377,7 +377,9 @@ fn is_ours(
     match http.download(&results, &mut first) {
         Err(error) if matches!(error.status(), Some(404 | 410)) => return Ok(None),
         Err(error) if !first.full => return Err(error),
-        _ if first.line.is_empty() || first.line.len() >= FirstLine::MOST => return Ok(None),
+        _ if first.line.is_empty() || first.line.len() >= FirstLine::MOST_LINE_BYTES => {
+            return Ok(None);
+        }
         _ => {}
     }
     // We would have got a line of ours in the shape that we know.
@@ -396,14 +398,14 @@ struct FirstLine {
 }
 
 impl FirstLine {
-    const MOST: usize = 1 << 20;
+    const MOST_LINE_BYTES: usize = 1 << 20;
 }
 
 impl Write for FirstLine {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let end = memchr::memchr(b'\n', bytes);
         let line = &bytes[..end.unwrap_or(bytes.len())];
-        let room = Self::MOST - self.line.len();
+        let room = Self::MOST_LINE_BYTES - self.line.len();
         self.line.extend_from_slice(&line[..line.len().min(room)]);
         self.full |= end.is_some() || line.len() >= room;
         match self.full {

@@ -383,7 +383,7 @@ fn batches_that_have_ended_are_looked_into() {
     assert!(matches!(find(&script, &[]), ListedBatches::Undecidable(_)));
     // Nor does a line that is too long to hold.
     let script = with_list(&[ended("a")]);
-    let long = format!("{}\n", "x".repeat(FirstLine::MOST));
+    let long = format!("{}\n", "x".repeat(FirstLine::MOST_LINE_BYTES));
     script.on(&results("a"), 200, long);
     assert_eq!(find(&script, &[]), ListedBatches::One("a".to_owned()));
     // One that cannot be read is not ours, today and ever after.
@@ -511,7 +511,7 @@ fn a_line_without_an_end_is_not_kept() {
     let piece = vec![b'x'; 1 << 20];
     for _ in 0..200 {
         if first.write_all(&piece).is_err() {
-            assert_eq!(first.line.len(), FirstLine::MOST);
+            assert_eq!(first.line.len(), FirstLine::MOST_LINE_BYTES);
             return;
         }
     }

@@ -33,14 +33,14 @@ pub(super) fn upload(
 }
 
 /// What a list tells of a batch.
-pub(super) struct Listed {
+pub(super) struct ListPage {
     pub id: Option<String>,
     /// Whether it has our file or our label.
     pub ours: bool,
     pub created: Option<Timestamp>,
 }
 
-impl Listed {
+impl ListPage {
     /// From an entry that has these under the names given.
     pub fn read(entry: &Value, id: Option<&str>, ours: bool, created: &[&str]) -> Self {
         let mut times = created.iter().filter_map(|field| time(entry.get(field)?));
@@ -68,12 +68,12 @@ pub(super) fn search(
     pages: impl Iterator<Item = Result<Vec<Value>, Error>>,
     since: Timestamp,
     known: &HashSet<String>,
-    read: impl Fn(&Value) -> Listed,
+    read: impl Fn(&Value) -> ListPage,
 ) -> Result<ListedBatches, Error> {
     let mut found: Vec<(Option<Timestamp>, String)> = Vec::new();
     for page in pages {
-        let page: Vec<Listed> = page?.iter().map(&read).collect();
-        let old = |listed: &Listed| listed.created.is_some_and(|created| created < since);
+        let page: Vec<ListPage> = page?.iter().map(&read).collect();
+        let old = |listed: &ListPage| listed.created.is_some_and(|created| created < since);
         let last = !page.is_empty() && page.iter().all(old);
         for listed in page.into_iter().filter(|listed| listed.ours) {
             let id = listed.id.ok_or_else(|| {

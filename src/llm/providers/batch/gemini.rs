@@ -30,7 +30,7 @@ use crate::llm::transport::HttpReply;
 
 use super::Wire;
 use super::expected;
-use super::files::{Listed, search};
+use super::files::{ListPage, search};
 use super::http::{Http, Page, escaped, json as body_of, named, poll_after, served_at, unusable};
 use super::reply::{count, leniently, not_processed, text, time};
 
@@ -86,7 +86,7 @@ impl Wire for Gemini {
         search(http.pages(LIST.to_owned(), page), since, known, |batch| {
             let metadata = &batch["metadata"];
             let ours = text(metadata, "displayName") == Some(&intent.label);
-            Listed::read(metadata, text(batch, "name"), ours, &["createTime"])
+            ListPage::read(metadata, text(batch, "name"), ours, &["createTime"])
         })
     }
 

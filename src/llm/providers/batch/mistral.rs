@@ -16,7 +16,7 @@ use crate::llm::request::Request;
 
 use super::Wire;
 use super::expected;
-use super::files::{Listed, search};
+use super::files::{ListPage, search};
 use super::http::{Http, Page, escaped, json, named, poll_after, unusable};
 use super::reply::{count, text};
 use super::{lines, refusal};
@@ -92,7 +92,7 @@ impl Wire for Mistral {
             let files = entry.get("input_files").and_then(Value::as_array);
             let has_file = |files: &Vec<Value>| files.iter().any(|id| id.as_str() == Some(file));
             let ours = files.is_some_and(has_file) || label == Some(&intent.label);
-            Listed::read(entry, text(entry, "id"), ours, &["created_at"])
+            ListPage::read(entry, text(entry, "id"), ours, &["created_at"])
         })
     }
 

@@ -15,7 +15,7 @@ use crate::llm::request::Request;
 
 use super::Wire;
 use super::expected;
-use super::files::{Listed, search};
+use super::files::{ListPage, search};
 use super::http::{Http, Page, escaped, json, named, poll_after, unusable};
 use super::reply::{count, text};
 use super::{lines, refusal};
@@ -92,7 +92,7 @@ impl Wire for OpenAi {
         search(pages, since, known, |entry| {
             let label = entry.get("metadata").and_then(|m| text(m, "label"));
             let ours = text(entry, "input_file_id") == Some(file) || label == Some(&intent.label);
-            Listed::read(entry, text(entry, "id"), ours, &["created_at"])
+            ListPage::read(entry, text(entry, "id"), ours, &["created_at"])
         })
     }
 

@@ -40,21 +40,21 @@ pub(super) fn kind(vendor: &Vendor, error_body: &ErrorBody, status: Option<u16>)
 /// The state of a batch that was refused with these errors: a list, an object around one, a text, or
 /// nothing.
 pub(super) fn refused(vendor: &Vendor, errors: Option<&Value>) -> BatchState {
-    let complaints: Vec<Complaint> = entries(errors)
+    let complaints: Vec<RefusedPart> = entries(errors)
         .iter()
-        .map(|entry| Complaint::read(vendor, entry))
+        .map(|entry| RefusedPart::read(vendor, entry))
         .collect();
-    let first = |fits: &dyn Fn(&Complaint) -> bool| {
+    let first = |fits: &dyn Fn(&RefusedPart) -> bool| {
         let found = complaints.iter().find(|complaint| fits(complaint));
         found.map(|complaint| complaint.error.clone())
     };
-    if let Some(error) = first(&|complaint| complaint.about == About::Queue) {
+    if let Some(error) = first(&|complaint| complaint.about == Subject::Queue) {
         return BatchState::Refused(BatchRefusal::TooMuchQueued(error));
     }
-    if let Some(error) = first(&|complaint| complaint.about == About::All) {
+    if let Some(error) = first(&|complaint| complaint.about == Subject::All) {
         return BatchState::Refused(BatchRefusal::Whole(error));
     }
-    if let Some(error) = first(&|complaint| complaint.about == About::Server) {
+    if let Some(error) = first(&|complaint| complaint.about == Subject::Server) {
         return BatchState::Failed(error);
     }
     let lines = complaints.iter().filter_map(|complaint| {
@@ -74,20 +74,20 @@ pub(super) fn refused(vendor: &Vendor, errors: Option<&Value>) -> BatchState {
 }
 
 #[derive(PartialEq, Eq)]
-enum About {
+enum Subject {
     Line,
     Queue,
     All,
     Server,
 }
 
-struct Complaint {
-    about: About,
+struct RefusedPart {
+    about: Subject,
     error: Error,
     line: Option<u64>,
 }
 
-impl Complaint {
+impl RefusedPart {
     fn read(vendor: &Vendor, entry: &Value) -> Self {
         let error_body = ErrorBody::from_error(entry);
         let line = entry.get("line").and_then(count).filter(|line| *line > 0);
@@ -108,15 +108,15 @@ impl Complaint {
             && file
             && error_body.mentions(&["not found", "not exist", "missing", "deleted", "no such"]);
         let (about, kind) = match kind {
-            _ if queue || size => (About::Queue, ErrorKind::RateLimited),
-            kind if kind.is_critical() => (About::All, kind),
-            _ if no_model => (About::All, ErrorKind::UnknownModel),
+            _ if queue || size => (Subject::Queue, ErrorKind::RateLimited),
+            kind if kind.is_critical() => (Subject::All, kind),
+            _ if no_model => (Subject::All, ErrorKind::UnknownModel),
             // The requests are in order: with a new file they may do.
-            _ if no_file => (About::All, ErrorKind::Transient),
+            _ if no_file => (Subject::All, ErrorKind::Transient),
             ErrorKind::Transient | ErrorKind::RateLimited if line.is_none() => {
-                (About::Server, ErrorKind::Transient)
+                (Subject::Server, ErrorKind::Transient)
             }
-            kind => (About::Line, kind),
+            kind => (Subject::Line, kind),
         };
         Self {
             about,

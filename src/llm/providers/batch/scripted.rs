@@ -17,14 +17,14 @@ pub const KEY: &str = "sk-a-key-long-enough-to-be-real";
 
 /// What a scripted provider was asked.
 #[derive(Debug, Clone)]
-pub struct Asked {
+pub struct RecordedCall {
     /// Method and URL after `http://h/v1` or what its base is, such as `GET /batches`.
     pub what: String,
     pub headers: Vec<(&'static str, String)>,
     pub body: String,
 }
 
-impl Asked {
+impl RecordedCall {
     pub fn header(&self, name: &str) -> Option<&str> {
         let mut headers = self.headers.iter();
         let (_, value) = headers.find(|(own, _)| *own == name)?;
@@ -43,7 +43,7 @@ type Reply = (Option<String>, Result<HttpReply, Error>);
 #[derive(Default)]
 pub struct Script {
     replies: Mutex<VecDeque<Reply>>,
-    asked: Mutex<Vec<Asked>>,
+    asked: Mutex<Vec<RecordedCall>>,
 }
 
 impl Script {
@@ -79,14 +79,14 @@ impl Script {
     }
 
     /// What was asked since the last look. All that is in the script must have been.
-    pub fn played(&self) -> Vec<Asked> {
+    pub fn played(&self) -> Vec<RecordedCall> {
         let replies = self.replies.lock();
         let left: Vec<_> = replies.iter().map(|(call, _)| call).collect();
         assert!(left.is_empty(), "these calls were not made: {left:?}");
         std::mem::take(&mut self.asked.lock())
     }
 
-    pub fn asked(&self) -> Vec<Asked> {
+    pub fn asked(&self) -> Vec<RecordedCall> {
         self.asked.lock().clone()
     }
 
@@ -116,7 +116,7 @@ impl Transport for Script {
             .find_map(|base| path.strip_prefix(base))
             .unwrap_or(path);
         let method = format!("{:?}", transfer.method).to_uppercase();
-        self.asked.lock().push(Asked {
+        self.asked.lock().push(RecordedCall {
             what: format!("{method} {path}"),
             headers: transfer.headers.to_vec(),
             body,

@@ -19,7 +19,7 @@ use crate::llm::request::Request;
 
 use super::Wire;
 use super::expected;
-use super::files::{Listed, search};
+use super::files::{ListPage, search};
 use super::http::{Http, Page, escaped, json, named, poll_after, served_at, unusable};
 use super::reply::{answer, count, end, leniently, text};
 use super::{lines, refusal};
@@ -96,7 +96,7 @@ impl Wire for Xai {
             let ours = text(entry, "input_file_id") == Some(file)
                 || text(entry, "name") == Some(&intent.label);
             let id = text(entry, "batch_id").or_else(|| text(entry, "id"));
-            Listed::read(entry, id, ours, &["create_time", "created_at"])
+            ListPage::read(entry, id, ours, &["create_time", "created_at"])
         })
     }
 

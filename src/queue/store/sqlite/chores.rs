@@ -29,7 +29,7 @@ const WORTH_COPYING: u64 = 2 << 20;
 const LONG_LOG: u64 = 64 << 20;
 
 /// A process as far as decisions about it go.
-struct Standing {
+struct ProcessRow {
     no: i64,
     sealed: bool,
     chore: i64,
@@ -76,7 +76,7 @@ impl SqliteStore {
 
     pub(super) fn cancel_process(&self, id: ProcessId, now: Timestamp) -> Result<u64, Error> {
         let (cancelled, _) = self.decide(id, now, |conn, standing| {
-            let Some(Standing {
+            let Some(ProcessRow {
                 no, chore, pending, ..
             }) = standing
             else {
@@ -102,7 +102,7 @@ impl SqliteStore {
 
     pub(super) fn retry_process(&self, id: ProcessId, now: Timestamp) -> Result<u64, Error> {
         let ((), changed) = self.decide(id, now, |conn, standing| {
-            let Some(Standing { no, chore, .. }) = standing else {
+            let Some(ProcessRow { no, chore, .. }) = standing else {
                 return Ok(Decided::NothingToDo(()));
             };
             if chore != chore::NONE {
@@ -120,7 +120,7 @@ impl SqliteStore {
 
     pub(super) fn delete_process(&self, id: ProcessId, now: Timestamp) -> Result<u64, Error> {
         let (deleted, _) = self.decide(id, now, |conn, standing| {
-            let Some(Standing {
+            let Some(ProcessRow {
                 no, stored, chore, ..
             }) = standing
             else {
@@ -140,7 +140,7 @@ impl SqliteStore {
         &self,
         id: ProcessId,
         now: Timestamp,
-        decision: impl Fn(&Connection, Option<Standing>) -> Result<Decided<T>, Fault>,
+        decision: impl Fn(&Connection, Option<ProcessRow>) -> Result<Decided<T>, Fault>,
     ) -> Result<(T, i64), Error> {
         loop {
             let decided = self.write(Sync::AsSet, |conn| {
@@ -392,12 +392,12 @@ fn truncate_log(conn: &mut Connection) -> Result<(), Fault> {
     Ok(cut?)
 }
 
-fn standing(conn: &Connection, id: ProcessId) -> Result<Option<Standing>, Fault> {
+fn standing(conn: &Connection, id: ProcessId) -> Result<Option<ProcessRow>, Fault> {
     let mut read = conn.prepare_cached(
         "SELECT no, sealed = total, chore, pending, total - consumed FROM processes WHERE id = ?1",
     )?;
     let found = read.query_row([&id.0.as_bytes()[..]], |row| {
-        Ok(Standing {
+        Ok(ProcessRow {
             no: row.get(0)?,
             sealed: row.get(1)?,
             chore: row.get(2)?,

@@ -48,7 +48,7 @@ struct Queue {
 }
 
 /// The most jobs that are put into one transaction unless a single insert has more.
-const MOST: usize = 1_000;
+const MOST_JOBS: usize = 1_000;
 
 #[derive(Default)]
 pub(super) struct GroupCommit(Mutex<Queue>);
@@ -132,7 +132,7 @@ impl GroupCommit {
         let (mut inserts, mut waiters, mut jobs) = (Vec::new(), Vec::new(), 0);
         while let Some((next, _)) = queue.waiting.front() {
             jobs += next.jobs.len();
-            if jobs > MOST && !inserts.is_empty() {
+            if jobs > MOST_JOBS && !inserts.is_empty() {
                 break;
             }
             if let Some((insert, waiter)) = queue.waiting.pop_front() {

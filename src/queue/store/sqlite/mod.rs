@@ -47,7 +47,7 @@ use super::{
 };
 use group_commit::GroupCommit;
 use open::Identity;
-use workers::Enlisted;
+use workers::RegisteredWorker;
 use writer::Writer;
 
 /// What a loss of power may cost. The death of a process costs nothing in either case.
@@ -113,7 +113,7 @@ pub struct SqliteStore {
     writer: FairMutex<Writer>,
     inserts: GroupCommit,
     lanes: Mutex<HashMap<i64, Arc<JobLane>>>,
-    workers: Mutex<HashMap<i64, Enlisted>>,
+    workers: Mutex<HashMap<i64, RegisteredWorker>>,
     wakes: Mutex<Vec<Weak<WorkSignal>>>,
     chunk: i64,
     /// When the write-ahead log was last cut back.

@@ -15,14 +15,14 @@ use crate::queue::store::ConsumerLock;
 use super::SqliteStore;
 
 /// The lock, as long as it is held.
-struct Held {
+struct HeldLock {
     _file: File,
     path: PathBuf,
 }
 
-impl ConsumerLock for Held {}
+impl ConsumerLock for HeldLock {}
 
-impl Drop for Held {
+impl Drop for HeldLock {
     fn drop(&mut self) {
         // While it is locked: nobody has begun to use it.
         let _ = fs::remove_file(&self.path);
@@ -69,7 +69,7 @@ impl SqliteStore {
             file.write_all(mark.as_bytes()).map_err(cannot)?;
             // Whoever had it before may have removed it in between.
             if fs::read_to_string(&path).is_ok_and(|found| found == mark) {
-                return Ok(Box::new(Held { _file: file, path }));
+                return Ok(Box::new(HeldLock { _file: file, path }));
             }
         }
     }

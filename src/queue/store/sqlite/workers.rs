@@ -21,7 +21,7 @@ use super::settle::{is_cancelled, save_outcome};
 use super::writer::{Fault, Sync};
 
 /// A worker of this store.
-pub(super) struct Enlisted {
+pub(super) struct RegisteredWorker {
     /// Holds the lock; none where nobody else can look.
     _file: Option<File>,
     path: PathBuf,
@@ -32,7 +32,7 @@ pub(super) struct Enlisted {
 }
 
 /// A worker as its row has it.
-pub(super) struct Listed {
+pub(super) struct ListedWorker {
     pub no: i64,
     pub name: String,
     pub pid: i64,
@@ -85,7 +85,7 @@ impl SqliteStore {
             .execute(params![name, std::process::id(), host(), now.0])?;
             Ok(conn.last_insert_rowid())
         })?;
-        let enlisted = Enlisted {
+        let enlisted = RegisteredWorker {
             _file: file,
             path,
             given: 0,
@@ -97,7 +97,7 @@ impl SqliteStore {
 
     pub(super) fn retire_worker(&self, worker: WorkerId, now: Timestamp) -> Result<(), Error> {
         let given_back = self.write(Sync::AsSet, |conn| {
-            give_back(conn, worker.0, Held::Spare, now).map(|back| back.unwrap_or(0))
+            give_back(conn, worker.0, LockState::Spare, now).map(|back| back.unwrap_or(0))
         });
         if given_back.is_err()
             && let Some(enlisted) = self.workers.lock().get_mut(&worker.0)
@@ -121,7 +121,7 @@ impl SqliteStore {
                 continue;
             };
             let back = self.write(Sync::AsSet, |conn| {
-                give_back(conn, worker.no, Held::ByTheDead, now)
+                give_back(conn, worker.no, LockState::ByTheDead, now)
             })?;
             if held.is_some() {
                 let _ = fs::remove_file(self.lock_path(&worker.name));
@@ -149,7 +149,9 @@ impl SqliteStore {
         };
         let mut affected = 0;
         for no in left {
-            let back = self.write(Sync::AsSet, |conn| give_back(conn, no, Held::Unsaved, now))?;
+            let back = self.write(Sync::AsSet, |conn| {
+                give_back(conn, no, LockState::Unsaved, now)
+            })?;
             affected += back.unwrap_or(0);
             if let Some(enlisted) = self.workers.lock().remove(&no) {
                 let _ = fs::remove_file(&enlisted.path);
@@ -164,12 +166,12 @@ impl SqliteStore {
         Ok(dead.map(|worker| WorkerId(worker.no)).collect())
     }
 
-    pub(super) fn listed(&self) -> Result<Vec<Listed>, Error> {
+    pub(super) fn listed(&self) -> Result<Vec<ListedWorker>, Error> {
         self.read(|conn| {
             let mut read =
                 conn.prepare_cached("SELECT no, name, pid, host FROM workers ORDER BY no")?;
             let all = read.query_map([], |row| {
-                Ok(Listed {
+                Ok(ListedWorker {
                     no: row.get(0)?,
                     name: row.get(1)?,
                     pid: row.get(2)?,
@@ -180,7 +182,7 @@ impl SqliteStore {
         })
     }
 
-    pub(super) fn pulse(&self, worker: &Listed) -> Pulse {
+    pub(super) fn pulse(&self, worker: &ListedWorker) -> Pulse {
         if self.workers.lock().contains_key(&worker.no) {
             return Pulse::Alive;
         }
@@ -255,7 +257,7 @@ fn try_lock(path: &Path) -> io::Result<Option<File>> {
 
 /// Whether a worker whose lock file is not there is gone. One of another machine came here with a copy
 /// of its database.
-fn is_gone(worker: &Listed) -> bool {
+fn is_gone(worker: &ListedWorker) -> bool {
     let processes = Path::new("/proc");
     worker.host != host()
         || processes.join("self").exists() && !processes.join(worker.pid.to_string()).exists()
@@ -263,7 +265,7 @@ fn is_gone(worker: &Listed) -> bool {
 
 /// What a worker that is struck off the list still had.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Held {
+enum LockState {
     /// Jobs that it did not begin.
     Spare,
     /// Jobs whose ends it could not record.
@@ -276,10 +278,10 @@ enum Held {
 fn give_back(
     conn: &Connection,
     worker: i64,
-    held: Held,
+    held: LockState,
     now: Timestamp,
 ) -> Result<Option<u64>, Fault> {
-    let (died, lost) = (held == Held::ByTheDead, held != Held::Spare);
+    let (died, lost) = (held == LockState::ByTheDead, held != LockState::Spare);
     let mut strike = conn.prepare_cached("DELETE FROM workers WHERE no = ?1")?;
     if strike.execute([worker])? == 0 {
         return Ok(None);

@@ -101,7 +101,7 @@ fn explain(path: &Path, error: &rusqlite::Error) -> Error {
         ) => transient(format!(
             "{shown} has been locked by another program for {} s; it is tried again. Close tools that \
              have the database open for writing",
-            PATIENCE.as_secs()
+            BUSY_TIMEOUT.as_secs()
         )),
         Some(ErrorCode::SystemIoFailure) => transient(format!(
             "{shown} could not be read or written ({error}). Nothing that was saved is lost; look for \
@@ -133,7 +133,7 @@ fn damaged(path: &Path, what: impl Display) -> Error {
 }
 
 /// How long a transaction waits for those of other processes.
-const PATIENCE: Duration = Duration::from_secs(10);
+const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Whether a connection waits for the transactions of other processes, or fails at once.
 pub(super) fn be_patient(conn: &mut Connection, yes: bool) -> Result<(), rusqlite::Error> {
@@ -149,7 +149,7 @@ fn wait_briefly(tries: i32) -> bool {
         _ => now,
     };
     SINCE.set(Some(since));
-    let patient = now.duration_since(since) < PATIENCE;
+    let patient = now.duration_since(since) < BUSY_TIMEOUT;
     if patient {
         std::thread::sleep(Duration::from_micros(500));
     }
@@ -157,9 +157,9 @@ fn wait_briefly(tries: i32) -> bool {
 }
 
 /// Rolls back what was not committed, also when a callback panics.
-struct Open<'a>(Option<&'a Connection>);
+struct OpenTransaction<'a>(Option<&'a Connection>);
 
-impl<'a> Open<'a> {
+impl<'a> OpenTransaction<'a> {
     fn begin(conn: &'a Connection) -> Result<Self, rusqlite::Error> {
         conn.prepare_cached("BEGIN IMMEDIATE")?.execute([])?;
         Ok(Self(Some(conn)))
@@ -174,7 +174,7 @@ impl<'a> Open<'a> {
     }
 }
 
-impl Drop for Open<'_> {
+impl Drop for OpenTransaction<'_> {
     fn drop(&mut self) {
         if let Some(conn) = self.0
             && !conn.is_autocommit()
@@ -209,7 +209,7 @@ impl SqliteStore {
         let full = sync == Sync::AsSet && self.durability == Durability::Full;
         let run = |writer: &mut Writer| {
             writer.set_full(full)?;
-            let open = Open::begin(&writer.conn)?;
+            let open = OpenTransaction::begin(&writer.conn)?;
             let done = work(&writer.conn)?;
             open.commit()?;
             Ok(done)
