@@ -9,10 +9,10 @@ use crossbeam_channel::{Receiver, after, bounded, never, select};
 
 use super::exit::Refusal;
 
-/// Items that are made but not taken yet.
+/// Items that may be made before they are taken.
 const AHEAD: usize = 16;
 
-/// Has a message once the context is cancelled.
+/// A channel that has a message once the context is cancelled.
 pub struct Cancelled {
     pub receiver: Receiver<()>,
     _subscription: CancelHook,
@@ -37,7 +37,7 @@ pub struct Background<T> {
     cancelled: Cancelled,
 }
 
-/// What comes of waiting for an item.
+/// The result of waiting for an item.
 pub enum Event<T> {
     Item(T),
     /// Nothing came within the time.

@@ -30,7 +30,7 @@ pub fn json(batch: &BatchInfo) -> Value {
 /// A batch on a line of its own.
 pub fn line(batch: &BatchInfo) -> String {
     let mut line = state(batch);
-    // Whole seconds are all that is known of it.
+    // The age is known in whole seconds only.
     line.push_str(&match batch.age_seconds {
         seconds @ 0..60 => format!(", {seconds} s old"),
         seconds => format!(", {} old", span(Duration::from_secs(seconds))),
@@ -44,8 +44,8 @@ pub fn line(batch: &BatchInfo) -> String {
     one_line(&line)
 }
 
-/// Since when results that were paid for are missing, how long they are kept, and when they are asked
-/// for again.
+/// For a batch whose paid results are missing: since when, how long the provider keeps them, and when they
+/// are asked for again.
 pub fn missing_results(batch: &BatchInfo) -> Option<String> {
     let what = batch.uncollected.as_ref()?;
     let (now, provider) = (SystemClock.wall(), &batch.provider);
@@ -66,8 +66,8 @@ pub fn missing_results(batch: &BatchInfo) -> Option<String> {
     Some(line)
 }
 
-/// Where results are missing: how to ask for them now, and how to do without. `id` is that of the process,
-/// and `back` the command of the run that it belongs to, if it belongs to one.
+/// How to ask for missing results now, and how to give them up. `id` is that of the process, `back` the
+/// command of the run that it belongs to, if it belongs to one.
 pub fn missing_advice(id: &str, back: Option<&str>, command: impl Fn(&str) -> String) -> String {
     if let Some(back) = back {
         return format!(
@@ -86,13 +86,13 @@ pub fn missing_advice(id: &str, back: Option<&str>, command: impl Fn(&str) -> St
     )
 }
 
-/// Whether nobody attends it, and its key is not here.
+/// True when no worker attends it and its API key is not set here.
 pub fn lacks_its_key(batch: &BatchInfo) -> bool {
     let clients = clients_by_account(None, Duration::from_secs(60));
     !batch.attended && !batch.provider.is_empty() && clients(&batch.account()).is_none()
 }
 
-/// How batches are taken over whose key is gone.
+/// How to take over batches whose API key was replaced.
 pub fn adoption_advice(command: impl Fn(&str) -> String) -> String {
     format!(
         "if the key was rotated, to take them over with the present one: {}",

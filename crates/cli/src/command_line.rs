@@ -1,4 +1,4 @@
-//! Commands for people to type: how their words are written, and where they end in a text.
+//! Commands for people to paste into a shell: how words are quoted, and where a command ends in a text.
 
 use batchwright::provider::redacted_url;
 
@@ -6,7 +6,7 @@ use super::sanitize::harmless_char;
 
 /// This command, ready to be pasted into a shell; only a password in its address is left out.
 pub fn command_line() -> String {
-    // A word that is no Unicode comes out a little different; better than not at all.
+    // A word that is not Unicode comes out a little different.
     let words = std::env::args_os();
     again(words.map(|word| word.to_string_lossy().into_owned()))
 }
@@ -20,8 +20,8 @@ pub fn command_line_from_anywhere() -> String {
     }
 }
 
-/// What is typed to go on: what is collected later is waited for, what was paid for twice is not bought
-/// once more, and people want to see how it goes.
+/// The command to continue with: without `--no-wait`, so that it collects, without `--ask-again`, so that
+/// nothing is bought once more, and with its progress shown.
 fn again(words: impl Iterator<Item = String>) -> String {
     let mut words = words;
     let mut typed: Vec<String> = words.next().iter().map(|program| quoted(program)).collect();
@@ -76,13 +76,14 @@ pub fn quoted(word: &str) -> String {
     if word.chars().all(|c| harmless_char(c) == c) {
         return format!("'{}'", word.replace('\'', r"'\''"));
     }
-    // A terminal would not show it as it is. A shell takes the last line ends of an output away.
+    // Written with printf, since a terminal would not show it as it is. The shell's substitution removes line
+    // ends at the end of an output.
     let text = word.trim_end_matches('\n');
     let mut out = String::new();
     if !text.is_empty() {
         let mut escaped: String = text.chars().map(for_printf).collect();
         if escaped.starts_with('-') {
-            // No option of its own.
+            // printf must not take it for an option.
             escaped.replace_range(..1, "\\055");
         }
         out = format!("\"$(printf '{escaped}')\"");
@@ -107,8 +108,8 @@ fn for_printf(c: char) -> String {
     }
 }
 
-/// The length of the command that a text begins with, if it begins with one: it goes on to the end of
-/// its line, or to what closes it outside of quotes.
+/// The length of the command that a text begins with, if it begins with one. A command ends with its line,
+/// or at a closing bracket, semicolon or backtick outside of quotes.
 pub fn command_at(text: &str) -> Option<usize> {
     let first = word_at(text);
     let mut from = first;
@@ -126,7 +127,7 @@ pub fn command_at(text: &str) -> Option<usize> {
     Some(closed + after.find(char::is_whitespace).unwrap_or(after.len()))
 }
 
-/// Whether it is by this word that the program was called.
+/// Whether the program was called by this word.
 fn is_own_name(word: &str) -> bool {
     let called = std::env::args_os().next();
     called.is_some_and(|called| !word.is_empty() && quoted(&called.to_string_lossy()) == word)
@@ -141,7 +142,7 @@ fn word_at(text: &str) -> usize {
     text.find(ends).unwrap_or(text.len())
 }
 
-/// What a shell is in the midst of, as far as [`quoted`] goes.
+/// The quoting state of a shell, as far as [`quoted`] uses it.
 #[derive(Default)]
 struct Quotes {
     open: Option<char>,
@@ -149,7 +150,7 @@ struct Quotes {
 }
 
 impl Quotes {
-    /// Takes a character; whether it has its usual meaning taken away, or does that to others.
+    /// Takes a character. True when it is quoted or escaped, or is itself a quote or an escape.
     fn hold(&mut self, c: char) -> bool {
         if std::mem::take(&mut self.escaped) {
             return true;

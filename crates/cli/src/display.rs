@@ -14,7 +14,7 @@ use super::format::{count, span};
 use super::sanitize::{harmless, shortened};
 use super::{stderr, wrap};
 
-/// Says a line, above the bar if there is one. A closed standard error is nobody's problem.
+/// Writes a line for people, above the bar if there is one. That standard error is closed is no error.
 pub fn say(line: &str) {
     let line = format!("batchwright: {}", harmless(line));
     let mut line = match Term::stderr().size_checked() {
@@ -25,7 +25,7 @@ pub fn say(line: &str) {
     stderr::write(line.into_bytes());
 }
 
-/// Says what went wrong.
+/// Writes an error for people.
 pub fn error(message: &str) {
     say(&format!("error: {message}"));
 }
@@ -69,7 +69,7 @@ impl SayArgs {
     }
 }
 
-/// Progress as a bar or as lines, whichever suits, and word of a server that makes all wait.
+/// Progress as a bar or as lines, whichever suits, and notes about a server that still loads its model.
 pub struct Display {
     shape: Shape,
     quiet: bool,
@@ -191,7 +191,7 @@ impl ProgressNotifier for Display {
                     bar.finish_and_clear();
                     return;
                 }
-                // The check of the input took it away, and what is finished is not drawn.
+                // The bar of the input check was finished, and a finished bar is not drawn.
                 if bar.is_finished() {
                     bar.set_message("");
                     bar.reset();
@@ -238,7 +238,7 @@ fn line_with(progress: &Progress, tokens: u64) -> String {
         }
         _ => format!("{} done", count(settled)),
     };
-    // A batch comes all at once: its pace so far says nothing.
+    // A batch comes all at once: no rate can be told from its beginning.
     let paced = progress.at_provider == 0;
     if paced {
         out.push_str(&format!(" · {:.1}/s", progress.rate));
@@ -254,7 +254,7 @@ fn line_with(progress: &Progress, tokens: u64) -> String {
         (n, Some(done)) => {
             out.push_str(&format!(" · {} in batches: {} done", count(n), count(done)));
         }
-        // Where the provider tells nothing, time is all there is.
+        // Some providers report no counts; only the time can be shown.
         (n, None) => {
             let waited = span(progress.elapsed);
             out.push_str(&format!(" · {} in batches, {waited} so far", count(n)));

@@ -44,7 +44,7 @@ impl From<Exit> for ExitCode {
     }
 }
 
-/// What an error is about, for scripts; more general than the kinds of errors of a call.
+/// What an error is about, for scripts: coarser than the error kinds of calls.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum About {
     /// Flags and settings.

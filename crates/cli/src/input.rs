@@ -24,7 +24,7 @@ impl InputArgs {
         }
     }
 
-    /// True when it can be read but once.
+    /// True when it can be read only once, as a pipe.
     pub fn is_stream(&self) -> bool {
         self.stream().is_some()
     }
@@ -86,7 +86,7 @@ impl InputArgs {
         })
     }
 
-    /// What people call it when nobody has named it.
+    /// Its name for people where `--name` gives none.
     pub fn short(&self) -> String {
         let (first, more) = (&self.files[0], self.files.len() - 1);
         match (first.file_name(), more) {
@@ -96,13 +96,13 @@ impl InputArgs {
         }
     }
 
-    /// Its paths as they hold in every folder, for people.
+    /// Its absolute paths, for people.
     pub fn whole(&self) -> String {
         let paths: Vec<String> = self.files.iter().map(|path| whole(path)).collect();
         paths.join(", ")
     }
 
-    /// What is said of an input with nothing in it.
+    /// The message for an input without prompts.
     pub fn nothing(&self) -> String {
         match self.stream().filter(|path| *path != Path::new("-")) {
             Some(path) => format!("{} held no prompts", path.display()),
@@ -111,7 +111,7 @@ impl InputArgs {
     }
 }
 
-/// A path that holds in every folder, for people.
+/// The absolute path, for people.
 pub fn whole(path: &Path) -> String {
     let whole = path.canonicalize().or_else(|_| std::path::absolute(path));
     let whole = whole.unwrap_or_else(|_| path.to_owned());
@@ -154,7 +154,7 @@ pub fn on_disk(prompts: Prompts, folder: &Path, session: &Session) -> Result<Pro
     }
 }
 
-/// How long nothing comes of a stream before that is said.
+/// After so long without input a line says that the run waits for it.
 const SILENCE: Duration = Duration::from_millis(500);
 
 /// Waits for the first prompt of a stream, and refuses one that begins with none.
@@ -195,7 +195,7 @@ pub fn requests_in_background(
     requests: PromptRequests,
     ctx: &Context,
 ) -> Result<impl Iterator<Item = Result<Request, Error>> + use<>, Refusal> {
-    // The end is told, so that a thread that died does not look like it.
+    // `None` marks the end: a thread that panicked sends none, and its input does not pass for complete.
     let items = requests.map(Some).chain(iter::once(None));
     let reader = Background::spawn(SOURCE_THREAD, items, ctx)?;
     Ok(iter::from_fn(move || match reader.next(None) {

@@ -1,4 +1,4 @@
-//! From prompt flags to what is filled in where a prompt does not say it itself.
+//! From prompt flags to the defaults of prompts.
 
 use std::path::Path;
 
@@ -47,7 +47,7 @@ pub fn settings(prompt: &PromptArgs, model: Option<&str>) -> Result<PromptSettin
     Ok(settings)
 }
 
-/// Takes the schema that is written out, or that of a file.
+/// Takes the schema from the flag itself or from the file it names.
 fn with_schema(settings: PromptSettings, given: &Path) -> Result<PromptSettings, Refusal> {
     let words = given.to_str().unwrap_or_default();
     let (name, text) = match words.trim_start().starts_with('{') {
@@ -65,7 +65,7 @@ fn with_schema(settings: PromptSettings, given: &Path) -> Result<PromptSettings,
         .map_err(|error| bad(format!("no JSON Schema that can be used: {error}")))
 }
 
-/// Refuses what has no meaning for a vector.
+/// Refuses flags that have no meaning for embeddings.
 fn fits_vectors(prompt: &PromptArgs) -> Result<(), Refusal> {
     let given = [
         (prompt.system.is_some(), "--system"),

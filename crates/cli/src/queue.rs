@@ -1,4 +1,4 @@
-//! What the commands around the queue share: where it is, and which process is meant.
+//! What the commands of the queue share: opening it, and finding the process that an argument names.
 
 use std::path::{Path, PathBuf};
 
@@ -109,7 +109,7 @@ pub fn failed(error: Error) -> Refusal {
     Refusal::could_not_run(error.message()).about(About::Queue)
 }
 
-/// The processes that are meant. One that is named by a whole id need not be there yet.
+/// The processes that these arguments name. One that is named by a whole id need not be there yet.
 pub fn all_of(queue: &JobQueue, named: &[String]) -> Result<Vec<ProcessId>, Refusal> {
     let one = |named: &String| match named.parse() {
         Ok(id) => Ok(id),
@@ -121,15 +121,15 @@ pub fn all_of(queue: &JobQueue, named: &[String]) -> Result<Vec<ProcessId>, Refu
     named.iter().map(one).collect()
 }
 
-/// The least of an id that stands for the whole.
+/// Characters of an id that are needed at least to stand for it.
 const LEAST: usize = 4;
 /// Candidates that are listed where a part of an id fits several.
 const LISTED: usize = 8;
 
-/// As much of an id's end as tells processes apart: its beginning is the time at which it was made.
+/// Characters of an id's end that tell processes apart. (Its beginning is the time at which it was made.)
 const SHORT: usize = 8;
 
-/// The end of an id, by which people name it, and a sign that it is one.
+/// The end of an id, which people may type for it, behind an ellipsis.
 pub fn short(id: ProcessId) -> String {
     let id = id.to_string();
     format!("…{}", &id[id.len() - SHORT..])

@@ -3,8 +3,8 @@
 use batchwright::queue::{ProcessInfo, ProcessState};
 use batchwright::{JobQueue, ProcessId};
 
-/// The command that brings the results of such a process to their output, or words for it; `None` where
-/// they may go anywhere.
+/// The command that collects the results of such a process, or words for it; `None` for a process that
+/// belongs to no run.
 pub fn collect_command(info: &ProcessInfo) -> Option<String> {
     let output = info.output.as_ref()?;
     let unknown = || format!("the program that made it, with the output {output}");
@@ -16,8 +16,8 @@ pub fn collect_command_of(queue: &JobQueue, id: Option<ProcessId>) -> Option<Str
     collect_command(&queue.process(id?).ok()??.info)
 }
 
-/// The words for `work` that leave what belongs to runs alone: it would be bought as `work` is set, and
-/// not as its run was.
+/// The `work` command for free processes alone. What belongs to runs would be sent with the settings of
+/// `work` instead of those of its run.
 pub fn work_command(free: &[ProcessId], beside_runs: bool) -> String {
     let named = |ids: &[ProcessId]| {
         let ids: Vec<String> = ids.iter().map(ProcessId::to_string).collect();
@@ -30,7 +30,7 @@ pub fn work_command(free: &[ProcessId], beside_runs: bool) -> String {
     }
 }
 
-/// That it belongs to a run, and how its results come where they belong.
+/// A line saying that it belongs to a run, and the command that collects its results.
 pub fn line(process: &ProcessState) -> Option<String> {
     let info = &process.info;
     let (id, output) = (process.process_id, info.output.as_ref()?);

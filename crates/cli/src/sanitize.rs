@@ -1,9 +1,8 @@
 //! Foreign texts, as people may see them: servers choose the names of models, the states of batches and
 //! the texts of errors, and a terminal would obey what they hold.
 
-/// A text without what commands a terminal or turns the direction of writing: servers choose the names
-/// of models, the states of batches and the texts of errors. Every foreign text that people see goes
-/// through here or [`one_line`]; results and JSON have it as it is.
+/// A text without control characters and marks that change the direction of writing. Every foreign text
+/// that people see goes through here or [`one_line`]; results and JSON have it unchanged.
 pub fn harmless(text: &str) -> String {
     let shown = |c| if c == '\n' { c } else { harmless_char(c) };
     text.chars().map(shown).collect()
@@ -22,14 +21,13 @@ pub fn harmless_char(c: char) -> char {
     }
 }
 
-/// Marks that are not seen themselves, and change how what stands around them is: its direction, its
-/// lines, its bytes.
+/// Invisible characters that change how the text around them is shown: its direction or its lines.
 fn is_unseen(c: char) -> bool {
     matches!(c, '\u{61c}' | '\u{200e}'..='\u{200f}' | '\u{2028}'..='\u{202e}'
         | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e007f}')
 }
 
-/// JSON in which such characters are escaped: the same to programs, and nothing to a terminal.
+/// JSON with such characters escaped: programs read the same, a terminal obeys nothing.
 pub fn json(value: &impl std::fmt::Display) -> String {
     let mut out = String::new();
     for c in value.to_string().chars() {

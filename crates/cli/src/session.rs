@@ -1,4 +1,4 @@
-//! What a command has that takes its time: signals end it, and people see how it goes.
+//! What a command that takes time needs: a context that signals cancel, and a display for people.
 
 use std::sync::Arc;
 
@@ -34,7 +34,7 @@ impl Session {
         }
     }
 
-    /// The end of a command that a signal has cancelled.
+    /// How a command ends that a signal has cancelled.
     pub fn interrupted(&self) -> Early {
         Early::Interrupted(self.signals.exit().unwrap_or(Exit::CouldNotRun))
     }

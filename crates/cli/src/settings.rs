@@ -29,7 +29,7 @@ pub fn store(data_dir: Option<&Path>) -> Option<batchwright::config::SqliteConfi
     Some(batchwright::SqliteConfig::new(folder.join("config.db")))
 }
 
-/// What cannot be used is bad usage.
+/// A setting that cannot be used is bad usage.
 pub fn refused(error: Error) -> Refusal {
     Refusal::usage(error.message())
 }
@@ -46,8 +46,8 @@ pub fn limits(settings: &Settings) -> Result<Limits, Refusal> {
     Ok(limits)
 }
 
-/// The strategy that the settings come to, as far as they name the provider: whether one answers is the
-/// worker's business.
+/// The strategy that follows from the settings alone. Whether the provider can be reached is found out by
+/// the worker.
 pub fn effective_strategy(settings: &Settings) -> EffectiveStrategy {
     // A setting that cannot be used stops the worker, which says so.
     let asked = settings.bulk_strategy().unwrap_or_default();

@@ -14,7 +14,7 @@ use super::exit::{Exit, Refusal};
 /// After a second signal, threads that cannot be woken (in the midst of a connect) get this long.
 const AFTER_ABORT: Duration = Duration::from_millis(600);
 
-/// The same at the end of the grace period, which nobody waits for at a keyboard.
+/// The same at the end of the grace period, when nobody waits at a keyboard.
 const AFTER_GRACE: Duration = Duration::from_secs(2);
 
 /// The signals seen by a run.
@@ -62,7 +62,7 @@ pub fn stopping_line(ctx: &Context, besides: &str) -> String {
     format!("stopping: {besides}calls in flight may end within {grace} s; once more to end now")
 }
 
-/// A run that is blocked in writing its results does not see its grace end; this does.
+/// Ends a run whose grace period is over. A run that is blocked in writing its results would not notice.
 fn end_after_grace(ctx: &Context, signal: u8) {
     let ctx = ctx.clone();
     let watch = move || {
@@ -114,7 +114,7 @@ fn each_signal(mut seen: impl FnMut(usize, u8) + Send + 'static) -> std::io::Res
         .map(drop)
 }
 
-/// Whether the program was started with that signal ignored, as nohup does, and means it.
+/// Whether the program was started with that signal ignored, as nohup does.
 #[cfg(unix)]
 fn is_ignored(signal: i32) -> bool {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
@@ -123,7 +123,7 @@ fn is_ignored(signal: i32) -> bool {
         .is_some_and(|mask| mask & (1 << (signal - 1)) != 0)
 }
 
-/// Where signals cannot be waited for, flags are looked at.
+/// Other systems: signals set flags, which are polled.
 #[cfg(not(unix))]
 fn each_signal(mut seen: impl FnMut(usize, u8) + Send + 'static) -> std::io::Result<()> {
     use std::sync::atomic::AtomicUsize;

@@ -11,7 +11,7 @@ use console::Term;
 use crossbeam_channel::{Sender, bounded};
 use indicatif::TermLike;
 
-/// Lines that wait to be written; the log at its loudest writes fewer before they are.
+/// Lines that may wait to be written; more than the log at its most verbose lets pile up.
 const MAX_WAITING: usize = 8192;
 /// The end of the program waits this long for the last of them.
 const FLUSH_TIME: Duration = Duration::from_millis(500);
@@ -42,7 +42,7 @@ impl Unwritten {
         }
     }
 
-    /// Puts a frame in the place of the one that waits, which it returns.
+    /// Replaces the frame that waits, and returns that.
     fn set_frame(&self, frame: Option<String>) -> Option<String> {
         let mut waiting = self.frame.lock().ok()?;
         std::mem::replace(&mut *waiting, frame)
@@ -60,7 +60,7 @@ impl Writer {
     }
 }
 
-/// What is on the screen. A closed standard error is nobody's problem.
+/// What is on the screen. That standard error is closed is no error.
 #[derive(Default)]
 struct Screen {
     /// The bar, in the last line.
@@ -87,7 +87,8 @@ impl Screen {
     }
 }
 
-/// Where no thread can be started, lines are written by whoever says them, and no bar is drawn.
+/// `None` where no thread can be started: lines are then written by the thread that says them, and no bar
+/// is drawn.
 fn writer() -> Option<&'static Writer> {
     static WRITER: OnceLock<Option<Writer>> = OnceLock::new();
     let start = || {

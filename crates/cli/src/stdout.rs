@@ -45,18 +45,18 @@ pub fn is_closed() -> bool {
     is_null && fcntl_getfl(&stdout).is_ok_and(|flags| flags & OFlags::ACCMODE == OFlags::RDWR)
 }
 
-/// Elsewhere that is not known.
+/// Not known on other systems.
 #[cfg(not(unix))]
 pub fn is_closed() -> bool {
     false
 }
 
-/// True when what goes to this output goes to standard output, by whichever of its names.
+/// True when the output is standard output, under any of its names.
 pub fn is_named(output: Option<&Path>) -> bool {
     let names = ["-", "/dev/stdout", "/dev/fd/1", "/proc/self/fd/1"];
     output.is_none_or(|path| names.iter().any(|name| path == Path::new(name)))
 }
 
-/// What is said where results would go nowhere.
+/// The error where results would be lost.
 pub const CLOSED: &str = "standard output is closed, so the results would be paid for and lost; name a \
     file by --output (or /dev/null, if they are not wanted)";

@@ -5,8 +5,8 @@ use console::Term;
 use super::sanitize::one_line;
 use super::wrap::wrapped;
 
-/// The columns that there are: what `COLUMNS` says, else the terminal's. None where standard output
-/// is no terminal: a pipe or a file takes lines of any length, and programs read them.
+/// The width of the terminal: `COLUMNS`, else what it reports. `None` where standard output is no terminal,
+/// since a pipe or a file takes lines of any length.
 pub fn width() -> Option<usize> {
     let variable = std::env::var("COLUMNS").ok();
     let set = variable.and_then(|columns| columns.parse().ok());
@@ -15,7 +15,7 @@ pub fn width() -> Option<usize> {
         .or_else(|| terminal().map(|(_, columns)| usize::from(columns)))
 }
 
-/// The least that is left of a cell.
+/// A cell is not shortened below this.
 const LEAST: usize = 8;
 const GAP: usize = 2;
 /// How far a note is indented that has a line of its own.
@@ -59,7 +59,7 @@ impl Table {
             }
             out.push_str(line.trim_end());
             out.push('\n');
-            // Below the head it would explain nothing.
+            // The head of the notes is left out: below the heads of the columns it would explain nothing.
             if below && i > 0 {
                 for line in wrapped(note, room.saturating_sub(INDENT)) {
                     out.push_str(&format!("{:INDENT$}{line}\n", ""));

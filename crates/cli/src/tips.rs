@@ -72,7 +72,7 @@ fn add_tip(error: &mut Error, words: &[String]) {
         let tip = ContextValue::StyledStrs(vec![StyledStr::from(tip)]);
         error.insert(ContextKind::Suggested, tip);
     } else if let Some(ContextValue::StyledStrs(tips)) = error.remove(ContextKind::Suggested) {
-        // That a flag which does not exist may be passed as a file's name helps nobody.
+        // The tip that a misspelt flag may be passed as a file name helps nobody.
         let helpful = |tip: &StyledStr| !tip.to_string().starts_with("to pass ");
         let tips: Vec<_> = tips.into_iter().filter(helpful).collect();
         if !tips.is_empty() {
@@ -81,8 +81,8 @@ fn add_tip(error: &mut Error, words: &[String]) {
     }
 }
 
-/// What people call a flag, the flag that a command must have for it to be meant, and what to say
-/// where the flag itself does not say it all.
+/// Names that people use for a flag, the flag of ours that a command must have for the tip to apply, and the
+/// text of the tip where naming that flag is not enough.
 type FlagTip = (&'static [&'static str], &'static str, Option<&'static str>);
 
 const FLAGS: &[FlagTip] = &[
@@ -383,7 +383,7 @@ fn tip_for_command(typed: &str) -> Option<String> {
     if let Some((_, words)) = tips.find(|(names, _)| names.contains(&name.as_str())) {
         return Some((*words).to_owned());
     }
-    // Letters in another order, which for a short word is little likeness otherwise.
+    // Swapped letters count as similar here; the usual measure finds short words too different.
     let letters = |word: &str| {
         let mut letters: Vec<char> = word.chars().collect();
         letters.sort_unstable();

@@ -27,7 +27,7 @@ fn try_cancel(args: &CancelArgs) -> Result<(String, Value), Refusal> {
     let (queue, process) = data.process(&args.process)?;
     let id = process.process_id;
     if args.delete {
-        // Whoever has its batches cancels them; without the process nobody would take what they did.
+        // Its batches are cancelled first: without the process nobody would collect their results.
         queue.cancel(id).map_err(failed)?;
         let batches = cancel_batches(args, &queue, id)?;
         let deleted = queue.delete(id).map_err(failed)?;
@@ -41,7 +41,7 @@ fn try_cancel(args: &CancelArgs) -> Result<(String, Value), Refusal> {
         return Ok((line + &batches.lines(data, id, true), facts));
     }
     if !process.sealed {
-        // Put back later, the part that is there would pass for all of it.
+        // If it were cancelled and put back later, this part would pass for all of it.
         return Err(Refusal::usage(format!(
             "process {id} was never submitted to its end, or is being submitted just now: none of its \
              {} jobs runs. To get rid of it: {}",
@@ -56,7 +56,7 @@ fn try_cancel(args: &CancelArgs) -> Result<(String, Value), Refusal> {
     let batches = cancel_batches(args, &queue, id)?;
     let now = queue.process(id).map_err(failed)?.unwrap_or(process);
     let cancelled = match batches.any {
-        // With those that came back from their batches.
+        // Includes the jobs that came back from cancelled batches.
         true => now.counts.cancelled,
         false => cancelled,
     };
@@ -103,16 +103,16 @@ fn try_cancel(args: &CancelArgs) -> Result<(String, Value), Refusal> {
 
 /// What has become of the batches of a process that was cancelled.
 struct CancelledBatches {
-    /// It had some.
+    /// The process had batches.
     any: bool,
-    /// Those that are over now although their results were paid for and not given out.
+    /// Those that have ended now although results that were paid for were never given out.
     given_up: Vec<BatchInfo>,
     /// Those that are still there.
     left: Vec<BatchInfo>,
 }
 
-/// Has the batches of a cancelled process cancelled: a worker that lives does so by itself, and for
-/// those that nobody attends this command is the worker.
+/// Cancels the batches of a cancelled process. A live worker cancels those it attends; for the others this
+/// command runs a worker itself.
 fn cancel_batches(
     args: &CancelArgs,
     queue: &JobQueue,
@@ -153,7 +153,7 @@ fn cancel_batches(
 }
 
 impl CancelledBatches {
-    /// What remains, and who cares for it.
+    /// Lines on the batches that remain, and on who attends them.
     fn lines(&self, data: &DataArgs, id: ProcessId, deleted: bool) -> String {
         let (attended, alone): (Vec<_>, Vec<_>) =
             self.left.iter().partition(|batch| batch.attended);

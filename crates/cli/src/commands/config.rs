@@ -1,4 +1,4 @@
-//! `batchwright config`: what is set, where, and setting it.
+//! `batchwright config`: shows settings and where they come from, and changes stored ones.
 
 use std::path::Path;
 
@@ -57,19 +57,19 @@ fn place(folder: Option<&Path>) -> Result<SqliteConfig, Refusal> {
 fn change(store: &SqliteConfig, key: &str, value: Option<&str>) -> Result<(), Refusal> {
     let value = match value {
         Some(value) => Some(known(key)?.check_stored(value).map_err(refused)?),
-        // What another version left can be forgotten.
+        // A key that only another version knows can be removed.
         None if store.get(key).map_err(broken)?.is_some() => None,
         None => known(key).map(|_| None)?,
     };
     store.write(key, value.as_deref()).map_err(broken)
 }
 
-/// What cannot be read or written is no bad usage.
+/// A store that cannot be read or written is no bad usage.
 fn broken(error: Error) -> Refusal {
     Refusal::could_not_run(error.message())
 }
 
-/// Says what holds after a change, and what the change is overridden by.
+/// Says which value holds after a change, and what overrides it.
 fn changed(args: &ConfigArgs, store: &SqliteConfig, key: &str) -> Result<String, Refusal> {
     let settings = settings(args.data_dir.as_deref())?;
     let Ok(setting) = settings.explain(key) else {

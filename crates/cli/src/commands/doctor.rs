@@ -1,4 +1,4 @@
-//! `batchwright doctor`: what is wrong with the queue and what surrounds it, and what to do.
+//! `batchwright doctor`: checks the queue and what it needs, and says what to do.
 
 use std::fs;
 use std::io::ErrorKind;
@@ -103,7 +103,7 @@ fn look(args: &DoctorArgs) -> Result<Vec<HealthFinding>, Refusal> {
     Ok(findings)
 }
 
-/// Results that belong to the output of a run, and how they come there.
+/// A process that belongs to a run, and the command that collects its results.
 fn of_run(process: &ProcessState) -> Option<HealthFinding> {
     let info = &process.info;
     let output = info.output.as_ref()?;
@@ -117,7 +117,7 @@ fn of_run(process: &ProcessState) -> Option<HealthFinding> {
     Some(HealthFinding::new("run", Severity::Note, seen, Some(&back)))
 }
 
-/// Takes batches over whose key is not here any more. What came of it, by the label of each.
+/// Takes over batches whose API key is not set any more. Returns the outcome by the label of each.
 fn adopt(queue: &JobQueue, data: &DataArgs) -> Result<Vec<(String, HealthFinding)>, Error> {
     let clients = clients_by_address(None, Duration::from_secs(60));
     let adopted = queue.adopt_batches(clients, &Context::new())?;
@@ -156,7 +156,7 @@ fn set_that_key(back: Option<String>) -> String {
     )
 }
 
-/// A batch that does not come to its end by itself.
+/// A finding for a batch that cannot end without help.
 fn judged(batch: &BatchInfo, processes: &[ProcessState], data: &DataArgs) -> Option<HealthFinding> {
     let of = processes
         .iter()
@@ -237,7 +237,7 @@ fn shown(finding: &HealthFinding) -> String {
     text
 }
 
-/// Tries it, which is surer than to look at permissions.
+/// Tries to write, which is surer than looking at permissions.
 fn writable(folder: &Path) -> HealthFinding {
     const WHAT: &str = "data folder";
     let shown = folder.display();
@@ -249,7 +249,7 @@ fn writable(folder: &Path) -> HealthFinding {
                       BATCHWRIGHT_HOME";
         HealthFinding::new(WHAT, Severity::Bad, seen, Some(advice))
     };
-    // What is not there is made in the nearest folder that is.
+    // A missing folder would be made in the nearest one that exists.
     let nearest = whole.ancestors().find_map(|path| match fs::metadata(path) {
         Err(error) if error.kind() == ErrorKind::NotFound => None,
         looked => Some((path, looked)),
@@ -290,8 +290,8 @@ fn writable(folder: &Path) -> HealthFinding {
     }
 }
 
-/// Prompts and answers lie in it. One that the program makes is private; one that was there is left as
-/// it is.
+/// A note where other users may read the folder, since prompts and answers lie in it. A folder that the
+/// program makes is private; one that existed is left as it is.
 #[cfg(unix)]
 fn open_to_others(folder: &Path) -> Option<HealthFinding> {
     let rights = fs::metadata(folder).ok()?.permissions();
@@ -339,7 +339,7 @@ fn room(folder: &Path) -> Option<HealthFinding> {
 #[cfg(unix)]
 fn free_bytes(folder: &Path) -> Option<u64> {
     let room = rustix::fs::statvfs(folder).ok()?;
-    // Of what is no disk, such as /proc, nothing is known.
+    // What is no disk, such as /proc, reports nothing.
     (room.f_blocks > 0).then_some(())?;
     Some(room.f_bavail.saturating_mul(room.f_frsize))
 }

@@ -1,4 +1,4 @@
-//! `batchwright providers`: what could be used here, and what is missing for the rest.
+//! `batchwright providers`: which providers can be used here, and what the others lack.
 
 use batchwright::Settings;
 use batchwright::provider::{ProviderStatus, survey};

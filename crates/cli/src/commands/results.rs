@@ -1,4 +1,4 @@
-//! `batchwright results`: results out of the queue, each deleted there only once it is safe here.
+//! `batchwright results`: moves results out of the queue; each is deleted there only once it is saved here.
 
 use std::fs::OpenOptions;
 use std::io::{self, Write};
@@ -78,7 +78,7 @@ fn results(args: &ResultsArgs) -> Result<Exit, Refusal> {
             if let Some(taken_elsewhere) = saved.taken_elsewhere.as_mut() {
                 taken_elsewhere.end(gone).map_err(failed)?;
             } else if let Some(output) = own_output {
-                // What went to its own output is where it belongs.
+                // The results went to their own output: nothing has to be noted beside it.
                 if let Some(Err(error)) = gone.then(|| Sidecar::remove(output, id)) {
                     log::warn!("{error}");
                 }
@@ -113,7 +113,7 @@ fn partly(saved: &Saved) -> String {
     format!("{written} results are written, the others stay in the queue")
 }
 
-/// Where they go, for others who want them at the same time.
+/// The name of this consumer, for others who ask for the same results at the same time.
 fn taker(output: Option<&Path>) -> String {
     match output.filter(|path| *path != Path::new("-")) {
         Some(path) => {
@@ -129,8 +129,7 @@ fn is_stdout(args: &ResultsArgs) -> bool {
     output.is_none_or(|path| path == Path::new("-"))
 }
 
-/// True when what is written stays: in a file, by whatever name. Of a pipe or a terminal nobody knows
-/// whether it was read.
+/// True when the output is a file. Of a pipe or a terminal nobody knows whether it was read.
 fn saves(args: &ResultsArgs) -> bool {
     match args.output.as_deref().filter(|_| !is_stdout(args)) {
         Some(path) => std::fs::metadata(path).map_or(true, |metadata| metadata.is_file()),
@@ -228,20 +227,20 @@ fn target(output: Option<&Path>) -> Result<Target, Refusal> {
     }
 }
 
-/// Why no more is taken.
+/// Why writing results ended early.
 enum Stop {
     Interrupted,
     ReaderGone,
     Failed(String),
 }
 
-/// Where results go, and how many went there.
+/// Where results are written, and how many were.
 struct Saved {
     target: Target,
     /// The note beside the output of a run whose results go elsewhere.
     taken_elsewhere: Option<TakenElsewhere>,
     ctx: Context,
-    /// Results that are safe, those that were there before included.
+    /// Results that are saved, including those that were there before.
     safe: u64,
     written: u64,
     failed: u64,
@@ -296,12 +295,12 @@ struct TakenElsewhere {
     sidecar: Sidecar,
     /// Results that were saved last: they have left the queue when it gives out the next.
     last: u64,
-    /// Nobody runs with that output meanwhile.
+    /// Keeps runs of that output out meanwhile.
     _lock: Option<ResultsAppender>,
 }
 
 impl TakenElsewhere {
-    /// Begins to tell the next run of the output.
+    /// Notes beside the output, for its next run, that results go elsewhere.
     fn begin(
         output: Option<&Path>,
         args: &ResultsArgs,
@@ -356,7 +355,7 @@ impl TakenElsewhere {
         Ok(taken_elsewhere)
     }
 
-    /// So many more are safe there, and leave the queue now.
+    /// So many more are saved there, and leave the queue now.
     fn add(&mut self, results: u64) -> Result<(), Error> {
         let left = std::mem::replace(&mut self.last, results);
         self.sidecar.add_taken(self.to.as_deref(), left, results);
@@ -376,7 +375,7 @@ impl TakenElsewhere {
     }
 }
 
-/// Whether both are one file, under whatever names.
+/// Whether both are the same file, under any names.
 fn is_same(named: Option<&Path>, output: &Path) -> bool {
     let Some(named) = named else {
         return false;

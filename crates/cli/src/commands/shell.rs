@@ -1,5 +1,5 @@
-//! `batchwright completions` and `batchwright man`: what shells and manuals want to know of the
-//! program, made from the same definitions as its help.
+//! `batchwright completions` and `batchwright man`: completion scripts and manual pages, made from the same
+//! definitions as the help.
 
 use std::io::{self, Write};
 use std::path::Path;
@@ -15,7 +15,7 @@ use crate::exit::{About, Exit, Refusal};
 pub fn completions(args: &CompletionsArgs) -> Exit {
     let mut script = Vec::new();
     clap_complete::generate(args.shell, &mut Cli::command(), "batchwright", &mut script);
-    // Whoever reads only the beginning of it wants no more.
+    // A reader may close the pipe early.
     let _ = io::stdout().write_all(&script);
     Exit::Success
 }
@@ -56,7 +56,7 @@ fn write_pages(dir: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// A page. The text after the help has lines of its own, which must not be run together.
+/// A page. The lines of the text after the help are kept as they are.
 fn page(command: &Command) -> io::Result<Vec<u8>> {
     let long = command.get_after_long_help().or(command.get_after_help());
     let notes = long.map(ToString::to_string);

@@ -43,7 +43,7 @@ pub fn config(args: &BatchArgs) -> BatchConfig {
     config
 }
 
-/// The counts for people; nothing if nobody came for a batch.
+/// The counts for people; empty if no batch was asked for.
 pub fn table(stats: &BatchStats) -> String {
     if stats.creates == 0 && stats.files_uploaded == 0 {
         return String::new();

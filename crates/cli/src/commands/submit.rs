@@ -56,7 +56,7 @@ fn submit(args: &SubmitArgs) -> Result<Exit, Early> {
     }
 }
 
-/// A process that is there already would get its prompts twice.
+/// Refuses an id that is in the queue already: the process would get its prompts twice.
 fn refuse_known(args: &SubmitArgs, queue: &JobQueue, id: ProcessId) -> Result<(), Refusal> {
     let Some(known) = queue.process(id).map_err(failed)? else {
         return Ok(());
@@ -73,7 +73,7 @@ fn refuse_known(args: &SubmitArgs, queue: &JobQueue, id: ProcessId) -> Result<()
     Err(Refusal::usage(format!("{what}; nothing was added")).about(About::Queue))
 }
 
-/// What is known of the process.
+/// What the queue stores about the process, for people.
 fn info(args: &SubmitArgs) -> ProcessInfo {
     let info = ProcessInfo::new().name(match &args.name {
         Some(name) => name.clone(),
@@ -93,7 +93,7 @@ fn job(args: &SubmitArgs, request: &Request) -> Job {
     }
 }
 
-/// Leaves nothing of a submission that has failed.
+/// Deletes what a failed submission has queued.
 fn take_back(
     args: &SubmitArgs,
     queue: &JobQueue,

@@ -1,4 +1,4 @@
-//! What a run says first of items that an earlier one has submitted in batches.
+//! What a run says at its beginning about items that an earlier run has submitted in batches.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -9,16 +9,16 @@ use batchwright::files::RunPlan;
 
 use crate::format::{count, span};
 
-/// What is at providers, and who is asked now.
+/// The batches of earlier runs, and the provider that is asked now.
 pub struct AlreadySubmitted<'a> {
     pub batches: &'a [BatchInfo],
     pub process: ProcessId,
-    /// The name of who is asked now, and the account where it takes batches.
+    /// The name of the provider that is asked now, and its account where it takes batches.
     pub asked: (&'a str, Option<BatchAccount>),
     /// Items at providers.
     pub at_provider: u64,
     pub plan: &'a RunPlan,
-    /// Words for a command on this queue.
+    /// The flag that names this queue in a command, with a space before it; empty for the default queue.
     pub data_dir: &'a str,
 }
 
@@ -33,7 +33,7 @@ impl AlreadySubmitted<'_> {
             .iter()
             .map(|((provider, others), batches)| self.line(provider, *others, batches))
             .collect();
-        // What is to be collected may be of the input, or not: nothing is said of it.
+        // Results that are to be collected may belong to the input or not; they are not counted as stale.
         let asked = self.plan.under_way + self.plan.to_collect;
         let stale = self.at_provider.saturating_sub(asked);
         if stale > 0 {
@@ -59,7 +59,7 @@ impl AlreadySubmitted<'_> {
         lines
     }
 
-    /// Whether the batch is where nobody is asked now.
+    /// Whether the batch is at another provider or account than the one that is asked now.
     fn is_of_another_account(&self, batch: &BatchInfo) -> bool {
         match &self.asked {
             (_, Some(account)) => batch.account() != *account,

@@ -16,7 +16,7 @@ pub struct EarlierRun {
     pub process: ProcessId,
     /// The queue, if it is another one than that of the data folder in use.
     pub elsewhere: Option<(JobQueue, PathBuf)>,
-    /// What is said of it.
+    /// Lines on where it was found.
     pub lines: Vec<String>,
 }
 
@@ -27,7 +27,7 @@ pub struct EarlierRunSearch<'a> {
     pub input: Option<String>,
     /// The database of the data folder in use, which may not be there.
     pub database: &'a Path,
-    /// What is not there yet may be put on the queue.
+    /// This run may put items on the queue.
     pub submits: bool,
     /// Nothing is changed.
     pub dry_run: bool,
@@ -54,7 +54,7 @@ impl EarlierRunSearch<'_> {
         }
         match self.open(self.database) {
             Ok(queue) => self.of_processes(&queue),
-            // Whoever needs the queue says so.
+            // Opening the queue for use reports the error.
             Err(error) => {
                 log::warn!("whether the queue has items of this output is unknown: {error}");
                 Ok(None)
@@ -92,7 +92,7 @@ impl EarlierRunSearch<'_> {
         let here = here.transpose().map_err(failed)?;
         let mut same = false;
         if let Some(queue) = &here {
-            // Another queue may have a process of the same id: that of what was here before.
+            // Another queue may have a process of the same id, for a file that was here before.
             same = queue.id().map_err(failed)? == sidecar.queue_id;
             if same && queue.process(id).map_err(failed)?.is_some() {
                 return found(None, lines);
@@ -116,7 +116,8 @@ impl EarlierRunSearch<'_> {
         }
         let is_taken = !sidecar.taken.is_empty();
         match same {
-            // It ended, or was given up, or never began; or its results lie elsewhere, or nobody knows where.
+            // The queue knows the process no more (it ended, was given up or never began), or results were taken
+            // elsewhere.
             true if self.submits || is_taken || !sidecar.batches.is_empty() => found(None, lines),
             false if is_taken && sidecar.items == 0 => found(None, lines),
             true => self.forget(id).map(|()| None),
@@ -124,7 +125,7 @@ impl EarlierRunSearch<'_> {
         }
     }
 
-    /// Removes a sidecar of which nothing is left, while nobody else has the output.
+    /// Removes a sidecar that describes nothing any more, while holding the lock of the output.
     fn forget(&self, id: ProcessId) -> Result<(), Refusal> {
         if self.dry_run {
             return Ok(());
@@ -132,20 +133,20 @@ impl EarlierRunSearch<'_> {
         match ResultsAppender::open(self.output) {
             Ok(_locked) => Sidecar::discard(self.output, id)
                 .map_err(|error| Refusal::could_not_run(error.message())),
-            // Whoever opens the output says what is wrong with it.
+            // Opening the output for use reports the error.
             Err(FileRunError::Output(_) | FileRunError::Usage(_)) => Ok(()),
             Err(error) => Err(Refusal::could_not_run(error.to_string())),
         }
     }
 
-    /// How what is under way is given up, and bought again.
+    /// How to give the submitted items up and buy them again.
     fn to_give_up(&self) -> String {
         let path = Sidecar::path(self.output).unwrap_or_default();
         let path = quoted(&path.to_string_lossy());
         format!("To give them up and buy them again: rm {path}, then this command again")
     }
 
-    /// A sidecar and an output that were parted: another file lies where the output was.
+    /// Refuses a sidecar that describes another file than the one that lies at the output's path now.
     fn refuse_other_files(&self, sidecar: &Sidecar) -> Result<(), Refusal> {
         let same_file = match (&sidecar.info.output_file, file_id(self.output)) {
             (Some(before), Some(now)) => *before == now,
@@ -168,8 +169,8 @@ impl EarlierRunSearch<'_> {
         )))
     }
 
-    /// An output that was copied together with its sidecar: both would take the items for theirs. One that
-    /// was moved is still the same file.
+    /// Refuses an output that was copied together with its sidecar: both would take the items for theirs. A
+    /// moved output is still the same file.
     fn refuse_copies(&self, sidecar: &Sidecar) -> Result<(), Refusal> {
         let (Some(original), Some(file)) = (&sidecar.info.output, &sidecar.info.output_file) else {
             return Ok(());
@@ -225,10 +226,10 @@ impl EarlierRunSearch<'_> {
         ))
     }
 
-    /// Looks at what the queue's processes tell of themselves.
+    /// Looks for the output in what the queue stores about its processes.
     fn of_processes(&self, queue: &JobQueue) -> Result<Option<EarlierRun>, Refusal> {
         let Ok(own) = QueueRun::process_of(self.output) else {
-            // Whoever opens the output says so.
+            // Opening the output for use reports the error.
             return Ok(None);
         };
         let found = |process, lines| {
@@ -270,7 +271,7 @@ impl EarlierRunSearch<'_> {
                 quoted(output),
             )));
         }
-        // Its own place is that of an output that has moved away.
+        // The process of this path belongs to an output that was moved away.
         match runs.iter().any(|known| known.process_id == own) {
             true if self.submits => found(ProcessId::new(), Vec::new()),
             _ => Ok(None),

@@ -1,4 +1,4 @@
-//! Carries a prepared run out: calls of its own, or through the queue.
+//! Carries out a prepared run, by calls of its own or through the queue.
 
 use batchwright::files::RunReport;
 use batchwright::{Extract, FileRun, Limits, RetryPolicy, Route};

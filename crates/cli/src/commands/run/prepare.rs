@@ -21,7 +21,7 @@ use crate::strategy::RunStrategy;
 pub struct Prepared {
     pub run: PreparedRun,
     pub plan: RunPlan,
-    /// Whom calls are made to; nobody when nothing is to be done.
+    /// The provider that calls are made to; `None` when nothing is to be done.
     pub provider: Option<(Chosen, Clients)>,
     pub settings: Settings,
     pub limits: Limits,
@@ -30,7 +30,7 @@ pub struct Prepared {
     pub input_tokens: Option<u64>,
 }
 
-/// A run that is compared with what is there.
+/// A run whose input was compared with the output, and with the queue where it goes through one.
 pub enum PreparedRun {
     Direct(Box<FileRun<'static>>),
     ViaQueue(Box<ViaQueue>),
@@ -89,7 +89,7 @@ pub fn prepare(args: &RunArgs, resolved: Resolved, session: &Session) -> Result<
     })
 }
 
-/// Takes a stream in as far as it must be known: wholly for a queue, else its first prompt.
+/// Reads a stream as far as needed before the run begins: all of it for a queue, else its first prompt.
 fn read_stream(
     args: &RunArgs,
     mut prompts: Prompts,
@@ -165,7 +165,7 @@ fn say_plan(args: &RunArgs, plan: &RunPlan, session: &Session) {
     }
 }
 
-/// Where no model can be asked, answers that models gave are not replaced by the beginnings of texts.
+/// Refuses to replace answers of models by the beginnings of their texts where no model can be asked.
 fn refuse_extract_over_answers(chosen: Option<&Chosen>, plan: &RunPlan) -> Result<(), Refusal> {
     let fallen = chosen.is_some_and(Chosen::fell_to_extract);
     if fallen && plan.changed > 0 && plan.models_before.iter().any(|model| model != "extract") {
@@ -203,7 +203,7 @@ fn made_ready(
     Ok(chosen)
 }
 
-/// How prompts are carried out, where that is not the plain way, and why.
+/// Lines on the strategy, where it is not plain calls or not the one that was asked for.
 fn strategy_lines(
     run: &PreparedRun,
     strategy: &RunStrategy,

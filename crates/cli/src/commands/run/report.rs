@@ -92,7 +92,7 @@ fn exit_of_queued(
         Some(StopReason::Cancelled) => signals.exit().unwrap_or(Exit::StoppedEarly),
         Some(_) => Exit::StoppedEarly,
         None if report.compaction.is_err() => Exit::CouldNotRun,
-        // The queue has what is left, which is what was asked for; but what is held needs a decision.
+        // The rest waits in the queue, which `--no-wait` asks for; but a held batch needs a decision.
         None if args.no_wait && queue.has_remaining => match queue.has_held {
             true => Exit::StoppedEarly,
             false => Exit::Success,

@@ -26,9 +26,9 @@ pub struct Resolved {
     pub prompts: Prompts,
     /// Requests that name no model, if known.
     pub unnamed: Option<u64>,
-    /// Nobody is needed where all is finished already, so that this is an error only later.
+    /// Kept as a `Result`: where all is finished already no provider is needed, and the error does not matter.
     pub provider: Result<Chosen, Refusal>,
-    /// What is said of the provider if it is needed.
+    /// Lines about the choice, said if the provider is needed.
     pub provider_notes: Vec<String>,
     pub strategy: RunStrategy,
     /// The queue that the items go through, if they do.
@@ -115,7 +115,7 @@ fn choose_provider(
         return Err(session.interrupted());
     }
     match chosen {
-        // Nothing was there before, so all of it would have to be sent.
+        // There is no output yet, so everything would have to be sent.
         Err(refusal) if !args.output.as_ref().is_some_and(|path| path.exists()) => {
             Err(refusal.into())
         }

@@ -1,5 +1,5 @@
-//! The queue that a run's items wait in: where it is, what it has of an earlier run, and what is said of
-//! it before and after.
+//! The queue that a run's items wait in: where it is, what it has of an earlier run, and the lines about it
+//! at the beginning and the end.
 
 use std::path::{Path, PathBuf};
 
@@ -28,19 +28,19 @@ use crate::strategy::RunStrategy;
 pub struct RunQueue {
     pub queue: JobQueue,
     pub process: ProcessId,
-    /// Of the data folder in use.
+    /// The data folder in use.
     folder: PathBuf,
-    /// That of the queue, where it has to be named.
+    /// The queue's folder, where commands have to name it.
     data_dir: Option<PathBuf>,
-    /// What is said of where it is.
+    /// Lines on where it was found.
     found: Vec<String>,
     /// The process belongs to an output that a later run can attach to.
     is_attachable: bool,
 }
 
 impl RunQueue {
-    /// The queue of a run that goes through one: by its strategy, or since an earlier one did and
-    /// has something there.
+    /// The queue of a run that goes through one: because of its strategy, or because an earlier run of
+    /// the same output still has items there.
     pub fn find(args: &RunArgs, strategy: &RunStrategy) -> Result<Option<Self>, Refusal> {
         let batch = strategy.strategy == Strategy::Batch;
         let output = args.output.as_deref().filter(|path| is_regular(path));
@@ -106,7 +106,7 @@ impl RunQueue {
         Ok(Some(place(queue, process, lines)))
     }
 
-    /// What is said of where the queue is, and of results that lie elsewhere.
+    /// Lines on where the queue is, and on results that lie elsewhere.
     pub fn found(&self) -> &[String] {
         &self.found
     }
@@ -121,7 +121,7 @@ impl RunQueue {
         Ok(self.queue.process(self.process).map_err(failed)?.is_some())
     }
 
-    /// What is said before it begins.
+    /// Lines on the strategy and on batches of earlier runs, said before the run begins.
     pub fn lines(
         &self,
         chosen: &Chosen,
@@ -160,7 +160,7 @@ impl RunQueue {
         Ok(lines)
     }
 
-    /// What is told of the process.
+    /// What the queue stores about the process, for people.
     pub fn info(&self, args: &RunArgs, chosen: Option<&Chosen>) -> ProcessInfo {
         let mut info = ProcessInfo::new().name(args.input.short());
         if let Some(chosen) = chosen {
@@ -178,7 +178,7 @@ impl RunQueue {
         }
     }
 
-    /// The queue's folder, behind a command that is given on it.
+    /// The flag that names the queue's folder in a command, with a space before it; empty where none is needed.
     fn data_dir_flag(&self) -> String {
         let folder = self.data_dir.as_deref().map(Path::to_string_lossy);
         folder.map_or_else(String::new, |folder| {
@@ -238,7 +238,7 @@ impl RunQueue {
         lines
     }
 
-    /// What is said when results go where they cannot be attached to.
+    /// A line for an output that no later run can attach to.
     pub fn note(&self) -> Option<String> {
         let dir = self.data_dir_flag();
         let id = self.process;

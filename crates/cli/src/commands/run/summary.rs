@@ -1,4 +1,4 @@
-//! What a run says of itself at its beginning and its end.
+//! The lines of a run about itself: its plan at the beginning, its summary at the end.
 
 use batchwright::files::{RunPlan, RunReport};
 use batchwright::provider::redacted_url;
@@ -59,7 +59,7 @@ pub fn plan_line(plan: &RunPlan, total: u64) -> String {
     line
 }
 
-/// What becomes of items whose reply was paid for and cannot be used.
+/// Says what happens to items whose reply was paid for and cannot be used.
 pub fn unusable_line(args: &RunArgs, plan: &RunPlan) -> Option<String> {
     let n = count(plan.unusable_before);
     (plan.unusable_before > 0).then(|| match args.ask_again {
@@ -171,7 +171,7 @@ impl Setup {
                 None => format!("{name} {items}"),
             });
         }
-        // Batches of an earlier command may have been with others.
+        // Batches of an earlier run may have been at other providers.
         let named = |name: &String| self.steps.iter().any(|(step, _)| step == name);
         let others = summary.answered_by.iter().filter(|(name, _)| !named(name));
         parts.extend(others.map(|(name, items)| format!("{name} {}", count(*items))));
@@ -278,7 +278,7 @@ pub fn print(args: &RunArgs, report: &RunReport, setup: &Setup, queue: Option<&Q
     display::say(&lines.join("\n"));
 }
 
-/// That the address given for an OpenAI-compatible API lacks its last part.
+/// A line for an address of an OpenAI-compatible API that lacks `/v1`.
 fn without_version(args: &RunArgs, report: &RunReport) -> Option<String> {
     let given = args.provider.base_url.clone();
     let address = given.or_else(|| std::env::var("OPENAI_BASE_URL").ok())?;
@@ -335,7 +335,7 @@ fn usage_lines(summary: &Summary, concurrency: usize, asked: Option<u32>) -> Vec
         n => format!(" ({} cached)", count(n)),
     };
     let tokens = match (usage.input_tokens, usage.output_tokens) {
-        // Nobody reads or writes no token at all: the provider did not count.
+        // No call uses zero tokens: the provider did not report them.
         (0, 0) if summary.completed > 0 => "unknown".to_owned(),
         (read, written) => format!("{} in{cached}, {} out", count(read), count(written)),
     };
@@ -355,7 +355,7 @@ fn usage_lines(summary: &Summary, concurrency: usize, asked: Option<u32>) -> Vec
         lines.push(row("latency", &text));
     }
     let limited = match summary.limited_by() {
-        // What limits a provider's batches it does not tell.
+        // Providers do not say what limits their batches.
         _ if summary.latency_p50.is_none() => String::new(),
         "concurrency" => format!(", limited by concurrency ({concurrency} in flight)"),
         "rate_limit" => ", limited by rate limits and pauses".to_owned(),
@@ -414,7 +414,7 @@ fn stop_line(stop: &StopReason) -> String {
     }
 }
 
-/// The summary for programs. Returns how the run ends: otherwise than it was to if nobody could be told.
+/// Prints the summary for programs. Returns `exit`, or an error where it could not be printed.
 pub fn print_json(
     args: &RunArgs,
     report: &RunReport,

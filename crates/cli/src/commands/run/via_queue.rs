@@ -47,9 +47,9 @@ impl ViaQueue {
 pub struct QueuedRunner<'a> {
     pub args: &'a RunArgs,
     pub settings: &'a Settings,
-    /// Nobody when nothing is to be done.
+    /// `None` when nothing is to be done.
     pub chosen: Option<&'a Chosen>,
-    /// The calls that are made where prompts do not go in batches.
+    /// Makes the route for prompts that do not go in batches.
     pub make_route: &'a dyn Fn(&Chosen, Clients) -> Route<'static>,
     pub retry: RetryPolicy,
 }
@@ -85,7 +85,7 @@ impl QueuedRunner<'_> {
         Ok((ended.report, facts))
     }
 
-    /// Tells batches that nobody attends and whose key is not here.
+    /// Recognizes batches that no worker attends and whose API key is not set here.
     fn lacks_its_key(&self) -> impl Fn(&BatchInfo) -> bool {
         let clients = self.chosen.and_then(|chosen| {
             chosen

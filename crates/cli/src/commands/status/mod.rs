@@ -78,7 +78,7 @@ impl Row {
         self.process.process_id
     }
 
-    /// Whether anything is still going to happen to it.
+    /// Whether all of its jobs have ended.
     fn is_finished(&self) -> bool {
         self.process.sealed && self.process.counts.is_finished()
     }
@@ -117,7 +117,7 @@ impl Row {
         SystemClock.wall().since(self.process.created_at)
     }
 
-    /// How it is carried out; of one that has ended without batches that is not known any more.
+    /// How it is carried out; unknown for a process that has ended without batches.
     pub fn strategy(&self) -> String {
         match self.is_finished() && self.batches.is_empty() {
             true => "-".to_owned(),
@@ -155,7 +155,7 @@ impl Row {
     }
 }
 
-/// By what a process is carried out: by its batches where it has some, else by the present settings.
+/// The strategy of a process: batch where it has batches, else what the present settings say.
 fn effective(
     process: &ProcessState,
     batches: &[BatchInfo],
@@ -242,7 +242,7 @@ impl<'a> StatusReader<'a> {
             _ => "PROCESS".to_owned(),
         };
         let any = |which: &dyn Fn(&Row) -> bool| rows.iter().any(which);
-        // What belongs to a run goes on by that run, which is told below.
+        // Processes of runs are continued by their runs; lines below say how.
         let of_run = |row: &Row| row.process.info.output.is_some();
         let beside_runs = self.only.is_some() || any(&of_run);
         let free = |which: &dyn Fn(&Row) -> bool| -> Vec<ProcessId> {
@@ -304,7 +304,7 @@ impl<'a> StatusReader<'a> {
                 command(format!("retry {id}"))
             ));
         }
-        // Those of a run belong to its output, and to no other file.
+        // Results of a run belong to its output and are not offered for another file.
         let taken = |row: &Row| row.is_finished() && row.process.info.output.is_none();
         if any(&taken) {
             let mut free = rows.iter().filter(|row| taken(row)).map(Row::id);
@@ -430,7 +430,7 @@ fn event(row: &Row) -> String {
     first + &batch_lines(std::slice::from_ref(row), None)
 }
 
-/// A table that is drawn over itself.
+/// A table that is redrawn in place.
 #[derive(Default)]
 struct Screen {
     drawn: Vec<String>,

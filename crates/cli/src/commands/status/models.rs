@@ -1,5 +1,5 @@
-//! Which models and providers a process has asked, by what is stored of it: its batches, the models that
-//! its jobs name, and who gave the first of its answers. What is not stored is not known.
+//! Which models and providers a process has asked, as far as the queue tells: from its batches, the models
+//! that its jobs name, and the first of its results.
 
 use std::collections::HashMap;
 
@@ -8,19 +8,20 @@ use batchwright::queue::ProcessState;
 use batchwright::{JobQueue, ProcessId};
 use serde::Deserialize;
 
-/// Outcomes that are looked at.
+/// Results that are read for it.
 const SAMPLED_OUTCOMES: usize = 20;
-/// Of more processes than this nobody reads the model; looking at each would take its time.
+/// Results are read for no more processes than this: reading takes time, and nobody looks at so long a
+/// table.
 const MAX_PROCESSES: usize = 500;
 
-/// What was found out before: it is looked for again only while nothing is known.
+/// What was found before. It is looked for again only while nothing is known.
 #[derive(Default)]
 pub struct KnownModels(HashMap<ProcessId, Names>);
 
 /// Models and providers.
 type Names = (Vec<String>, Vec<String>);
 
-/// Who answered, as a result line has it.
+/// The fields of a result line that say who answered.
 #[derive(Deserialize)]
 struct Answered {
     provider: Option<String>,
@@ -33,7 +34,7 @@ impl KnownModels {
         let known = self.0.get(&id).cloned();
         let (mut models, mut providers) = known.unwrap_or_default();
         if (models.is_empty() || providers.is_empty()) && self.0.len() < MAX_PROCESSES {
-            // A queue that cannot be read is told of by whoever reads the process.
+            // Reading the process itself reports a queue that cannot be read.
             for lane in queue.lanes(id).unwrap_or_default() {
                 models.extend(lane.name.clone());
             }

@@ -26,7 +26,7 @@ enum Kind {
     Key,
     /// Cut, and at last left out: those of the highest rank first.
     Text { rank: u8 },
-    /// Left out when it is zero everywhere, and at last all the same.
+    /// Left out first where it is zero in all rows, and at last also where it is not.
     Number { rank: u8 },
 }
 

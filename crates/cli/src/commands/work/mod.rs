@@ -123,7 +123,7 @@ fn work(args: &WorkArgs) -> Result<Exit, Refusal> {
     Ok(exit)
 }
 
-/// Waits for the worker's end, and passes on what is set meanwhile.
+/// Waits for the worker's end, and applies settings that change meanwhile.
 fn follow(
     args: &WorkArgs,
     worker: RunningWorker,
@@ -135,7 +135,7 @@ fn follow(
 ) -> Result<WorkerReport, Refusal> {
     let mut known = values(watch.settings());
     let cancelled = Cancelled::of(ctx);
-    // A provider that is not there yet may come without another setting.
+    // Settings that could not be applied yet are tried again: their provider may start to answer.
     let (mut pending, mut warned) = (false, None);
     while !worker.is_finished() && !ctx.is_cancelled() {
         if let Ok(()) | Err(RecvTimeoutError::Disconnected) =
@@ -167,7 +167,7 @@ fn follow(
                     on_change(&routes);
                 }
             }
-            // The old settings hold until the new ones make sense.
+            // The old settings hold until the new ones can be applied.
             Err(refusal) if warned.as_ref() != Some(&refusal.message) => {
                 progress.say(&format!("the old settings hold: {}", refusal.message));
                 warned = Some(refusal.message);
@@ -184,7 +184,7 @@ fn follow(
 
 type Values = Vec<(&'static str, Option<String>)>;
 
-/// What every key comes to.
+/// The value of every setting.
 fn values(settings: &Settings) -> Values {
     let keys = SettingKey::all().iter().map(SettingKey::name);
     let value = |name| {
@@ -275,12 +275,12 @@ fn print_json(report: &WorkerReport, exit: Exit) -> Exit {
 fn exit(args: &WorkArgs, report: &WorkerReport, signals: &Signals, remaining: &Remaining) -> Exit {
     match &report.stop {
         _ if !report.unsaved.is_empty() => Exit::CouldNotRun,
-        // For a worker that waits for more, being stopped is the end it is made for.
+        // A worker that runs until it is stopped has ended as it should.
         Some(StopReason::Cancelled) if !args.ends() => Exit::Success,
         Some(StopReason::Cancelled) => signals.exit().unwrap_or(Exit::StoppedEarly),
         Some(StopReason::Fatal(_)) => Exit::CouldNotRun,
         Some(_) => Exit::StoppedEarly,
-        // The queue is not empty, and waiting longer would not have made it so.
+        // Batches remain that waiting longer would not have ended.
         None if args.until_empty && remaining.has_batches() => Exit::StoppedEarly,
         None if args.until_submitted && report.batches_held > 0 => Exit::StoppedEarly,
         None if report.failed > 0 => Exit::SomeFailed,

@@ -1,4 +1,4 @@
-//! What a worker shows of the queue.
+//! The progress of a worker: all open processes of the queue together.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Mutex;
@@ -12,7 +12,7 @@ use crate::display::{self, Display};
 use crate::format::count;
 use crate::run_process;
 
-/// Where all processes stand together, for people.
+/// Shows the sum of all open processes, and says when one is finished.
 pub struct QueueProgress {
     display: Display,
     quiet: bool,
@@ -21,7 +21,7 @@ pub struct QueueProgress {
 }
 
 struct Known {
-    /// What was finished before this worker began, or was said to be since.
+    /// Processes that were finished before this worker began, or were reported as finished since.
     finished: HashSet<ProcessId>,
     open: HashMap<ProcessId, Progress>,
     next_sum: Instant,
@@ -82,7 +82,7 @@ impl ProgressNotifier for QueueProgress {
                 known.open.insert(id, progress.clone());
             }
         }
-        // A sum over thousands for each of thousands would take its time.
+        // Adding up thousands of processes at each of thousands of events would take too long.
         let now = Instant::now();
         if known.open.len() > MANY_PROCESSES && now < known.next_sum {
             return;

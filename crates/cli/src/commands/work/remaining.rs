@@ -1,5 +1,5 @@
-//! What a worker says of batches beside its own report: those that go on without it, and jobs that do not
-//! go in batches.
+//! What a worker says at its end about batches that go on without it, and about jobs that do not go in
+//! batches.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -16,11 +16,11 @@ use crate::run_process;
 /// The batches that nobody attends once a worker has ended.
 pub struct Remaining {
     batches: Vec<BatchInfo>,
-    /// That results of processes belong to the outputs of runs.
+    /// Lines on processes that belong to runs.
     run_lines: Vec<String>,
     /// The commands of those runs.
     run_commands: HashMap<ProcessId, String>,
-    /// How to call the program on this queue.
+    /// The flag that names this queue in a command, with a space before it; empty for the default queue.
     data_dir: String,
 }
 
@@ -56,13 +56,13 @@ impl Remaining {
         })
     }
 
-    /// True when there are batches that a worker which waits for all could not bring to their end.
+    /// True when there are batches that nobody attends: a worker that waits for all could not end them.
     pub fn has_batches(&self) -> bool {
         !self.batches.is_empty()
     }
 
-    /// How many go on where, how to come back, and what the held ones need. A worker that has `waited` for
-    /// all would have collected those that it has the key of.
+    /// Lines on how many batches go on where, how to collect them, and what the held ones need. `waited`: the
+    /// worker waited for all batches, so those that remain were made with other keys.
     pub fn lines(&self, waited: bool) -> Vec<String> {
         let is_held = |batch: &&BatchInfo| batch.state == "held";
         let (held, others): (Vec<_>, Vec<_>) = self.batches.iter().partition(is_held);
@@ -169,7 +169,7 @@ impl EmbeddingsNote {
         if self.noted_embeddings {
             return;
         }
-        // A queue that cannot be read is told of by the worker.
+        // The worker itself reports a queue that cannot be read.
         let waiting = queue.waiting(EMBEDDING_KIND).unwrap_or(0);
         if waiting > 0 {
             self.noted_embeddings = true;
@@ -180,7 +180,7 @@ impl EmbeddingsNote {
         }
     }
 
-    /// Whoever handed prompts over at half the price may not want to pay the whole one for the rest.
+    /// Says once that what comes back from batches unanswered is asked for at the full price.
     fn price(&mut self, queue: &JobQueue, say: &dyn Fn(String)) {
         let open = queue.batches(None).map_or(0, |batches| batches.len());
         if open > 0 && !self.noted_price {
