@@ -1,4 +1,4 @@
-//! The batch strategy: jobs that are handed over to a provider's StoredBatch API, and fetched hours later.
+//! The batch strategy: jobs that are handed over to a provider's Batch API, and fetched hours later.
 //!
 //! [`machine`] says what is written down of a batch, and decides from it what is next; [`poller`] is
 //! the one thread that carries that out; what takes long ([`write_input`], uploads, [`collect`]) runs on two

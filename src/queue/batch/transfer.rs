@@ -89,7 +89,7 @@ impl Transfers {
                     let work = || carry_out(&context, order, &ctx);
                     let done = catch_unwind(AssertUnwindSafe(work));
                     let done = done.unwrap_or_else(|_| {
-                        let why = "the client of the StoredBatch API panicked";
+                        let why = "the client of the Batch API panicked";
                         // Nobody knows how far it had come.
                         failed(Error::new(ErrorKind::Panic, why).with_sent(Sent::Maybe))
                     });

@@ -49,7 +49,7 @@ impl Change<'_> {
             (Reconciling_(_), Event::Hurried) => {}
             (_, Event::Hurried) => self.wait(Duration::ZERO),
             (_, Event::Postponed(wait)) => self.wait(wait),
-            (_, Event::Panicked) => self.unusable("the client of the StoredBatch API panicked"),
+            (_, Event::Panicked) => self.unusable("the client of the Batch API panicked"),
             (_, Event::NoKey) => self.unusable(
                 "its key is no longer here; if it was rotated: batchwright doctor --adopt-batches",
             ),

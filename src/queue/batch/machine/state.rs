@@ -147,7 +147,7 @@ impl Input {
         }
     }
 
-    /// As clients of StoredBatch APIs call it.
+    /// As clients of Batch APIs call it.
     pub(crate) fn stage(&self) -> BatchStage {
         match self.clone() {
             Self::Local => BatchStage::Ready,
