@@ -27,6 +27,8 @@ mod gateway;
 mod hang;
 mod library;
 mod loading;
+#[cfg(feature = "queue")]
+mod memory_store;
 mod provider;
 #[cfg(feature = "queue")]
 mod queue;

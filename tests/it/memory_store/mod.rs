@@ -1,0 +1,99 @@
+//! A job store from outside of the library, in some hundred lines of memory: it keeps every rule of the
+//! test kit, and queue and worker run on it as they do on SQLite.
+
+mod batches;
+mod claims;
+mod data;
+mod store;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use batchwright::queue::{JobStatus, WorkerScale};
+use batchwright::testing::job_store::{TestDatabase, random_operations, suite};
+use batchwright::testing::{ScriptedClient, scripted_vector};
+use batchwright::{
+    Context, Error, ErrorKind, Handler, Job, JobQueue, ProcessId, Request, RetryPolicy, Route,
+    RunningJob, Worker,
+};
+use serde_json::{Value, json};
+
+use store::{Database, MemoryStore};
+
+fn database() -> TestDatabase {
+    let database = Database::new();
+    TestDatabase::new(move || Arc::new(MemoryStore::open(&database)))
+}
+
+suite!(rules, database);
+
+#[test]
+fn random_operations_end_as_on_the_model() {
+    for seed in 1..=8 {
+        random_operations(seed, 1_500, database);
+    }
+}
+
+/// Two processes on one database.
+fn queues() -> [JobQueue; 2] {
+    let database = Database::new();
+    [(); 2].map(|()| JobQueue::on(Arc::new(MemoryStore::open(&database))))
+}
+
+#[test]
+fn queue_and_worker_run_on_it() {
+    let [host, other] = queues();
+    let process = ProcessId::new();
+    let prompt = |text: &str| Request::new(text).with_id(text);
+    let mut jobs: Vec<Job> = (0..200).map(|n| prompt(&n.to_string()).into()).collect();
+    jobs.push(prompt("flaky").into());
+    jobs.push(prompt("bad").into());
+    jobs.push(Request::embedding("a text").with_id("vector").into());
+    jobs.push(Job::new("double", &21).unwrap().item_id("own"));
+    let total = jobs.len() as u64;
+    host.enqueue(process, jobs).unwrap();
+
+    let client = Arc::new(ScriptedClient::new());
+    let busy = || Error::new(ErrorKind::Transient, "busy").with_status(503);
+    client.fail("flaky", busy());
+    client.fail("bad", Error::new(ErrorKind::Invalid, "no").with_status(400));
+    let retry = || RetryPolicy::default().base_delay(Duration::from_millis(1));
+    let route = || Route::new(client.clone()).retry(retry());
+    let double = |job: &RunningJob, _: &Context| job.parse::<u64>().map(|n| json!(n * 2));
+    let worker = |queue| {
+        let worker = Worker::new(queue).completions(route()).embeddings(route());
+        let worker = worker.handle("double", Handler::new(double));
+        worker.scale(WorkerScale::fixed(3)).until_empty(true)
+    };
+    let reports = std::thread::scope(|scope| {
+        let running = [&host, &other].map(|queue| scope.spawn(|| worker(queue).run()));
+        running.map(|worker| worker.join().unwrap().unwrap())
+    });
+    let done: u64 = reports.iter().map(|report| report.completed).sum();
+    assert_eq!(done, total - 1);
+    assert_eq!(client.calls_of("flaky"), 2);
+
+    let state = other.process(process).unwrap().unwrap();
+    assert!(state.counts.is_finished());
+    assert_eq!(
+        (state.counts.completed, state.counts.failed),
+        (total - 1, 1)
+    );
+    let mut lines: Vec<Value> = Vec::new();
+    let consumed = host.consume(process, |results| {
+        for result in results {
+            assert_ne!(result.status, JobStatus::Cancelled);
+            lines.push(serde_json::from_str(&result.line()).unwrap());
+        }
+        Ok::<(), Error>(())
+    });
+    assert_eq!(consumed.unwrap(), total);
+    let of = |id: &str| lines.iter().find(|line| line["id"] == id).unwrap();
+    assert_eq!(of("7")["text"], "echo: 7");
+    assert_eq!(of("flaky")["attempts"], 2);
+    assert_eq!(of("bad")["error"]["kind"], "invalid");
+    assert_eq!(of("own")["result"], 42);
+    let vector: Vec<f32> = serde_json::from_value(of("vector")["embedding"].clone()).unwrap();
+    assert_eq!(vector, scripted_vector("a text"));
+    assert!(host.process(process).unwrap().is_none());
+}
