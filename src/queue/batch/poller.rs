@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 use std::thread;
 use std::time::Duration;
 
-use crossbeam_channel::{Receiver, after, bounded, never, select};
+use crossbeam_channel::{Receiver, after, never, select};
 
 use crate::base::cancel::Context;
 use crate::base::clock::{Clock, Time};
@@ -152,10 +152,7 @@ impl<'a> Poller<'a> {
 
     /// Works until the context is cancelled, or `stop` is gone.
     pub(crate) fn run(mut self, stop: &Receiver<()>) {
-        let (waker, cancelled) = bounded::<()>(1);
-        let _on_cancel = self.ctx.on_cancel(move || {
-            let _ = waker.try_send(());
-        });
+        let cancelled = self.ctx.cancel_signal();
         self.sweep();
         let (woken, done) = (self.control.woken.clone(), self.transfers.done.clone());
         loop {
@@ -173,7 +170,7 @@ impl<'a> Poller<'a> {
             };
             select! {
                 recv(stop) -> _ => break,
-                recv(cancelled) -> _ => {}
+                recv(cancelled.receiver) -> _ => {}
                 recv(woken) -> _ => {}
                 recv(wait) -> _ => {}
                 recv(done) -> answer => if let Ok((no, event)) = answer {

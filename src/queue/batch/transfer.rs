@@ -4,12 +4,13 @@
 use std::collections::HashSet;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::thread::{self, Scope};
+use std::thread::Scope;
 
 use crossbeam_channel::{Receiver, Sender, unbounded};
 
 use crate::base::cancel::Context;
 use crate::base::error::{Error, ErrorKind, Sent};
+use crate::base::thread::spawn_scoped;
 use crate::llm::batch::{BatchClient, BatchLimits, BatchStage};
 use crate::queue::store::BatchNo;
 
@@ -98,13 +99,7 @@ impl Transfers {
                     }
                 }
             };
-            thread::Builder::new()
-                .name(format!("batchwright-transfer-{n}"))
-                .spawn_scoped(scope, run)
-                .map_err(|error| {
-                    let why = format!("cannot start a thread: {error}");
-                    Error::new(ErrorKind::Invalid, why)
-                })?;
+            spawn_scoped(scope, format!("batchwright-transfer-{n}"), run)?;
         }
         Ok(Self {
             orders: Orders::Threads(orders),
