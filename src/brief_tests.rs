@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use serde_json::json;
 
-use crate::*;
+#[cfg(feature = "queue")]
+use crate::queue::*;
+use crate::{client::*, files::*, progress::*, unstable::*, *};
 
 /// In every text; the rest makes it long.
 const PRIVATE: &str = "the patient's name";

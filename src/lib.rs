@@ -27,7 +27,7 @@
 //! | make vectors of texts, many with each call | the same with [`Request::embedding`] |
 //! | run a file with a resumable output, as the `batchwright` program does | [`Prompts`], [`FileRun`] |
 //! | make one call with limits, retries and fallback | [`Route::complete`] |
-//! | take settings from flags, environment and a store, and follow its changes | [`Settings`], [`SettingsWatch`] |
+//! | take settings from flags, environment and a store, and follow its changes | [`Settings`], [`LlmManager`]; changes with [`config::SettingsWatch`] |
 #![cfg_attr(
     feature = "queue",
     doc = "| hand prompts to a queue that survives restarts | [`JobQueue`] and [`Worker`]; the [guide](queue_guide) |
@@ -36,11 +36,30 @@
 )]
 //! | ask a service of your own | implement [`LlmClient`], or wrap a closure with [`client_fn`] |
 //!
+//! # Where to find what
+//!
+//! At the root stands what a first program needs. The rest has a module by its topic:
+//!
+//! | module | what is there |
+//! |---|---|
+//! | [`client`] | for clients of your own: quotas, limits that replies name; the finer parts of requests, answers and errors |
+//! | [`provider`] | which providers can be used here, and why the others cannot; local servers |
+//! | [`files`] | runs from a file of prompts to a file of results |
+#![cfg_attr(
+    feature = "queue",
+    doc = "| [`queue`] | processes, jobs and results of the durable queue; SQLite |"
+)]
+//! | [`batch`] | Batch APIs, and batches that are under way |
+//! | [`config`] | settings, where their values come from, and where they are kept |
+//! | [`progress`] | what a run is doing, and what holds it up |
+//! | [`testing`] | for tests of your programs: a client with a script, a clock moved by hand, rules for job stores |
+//! | [`unstable`] | seams that may change in any release: [`Transport`](unstable::Transport), [`Clock`](unstable::Clock), [`BatchClient`](unstable::BatchClient), `JobStore` |
+//!
 //! # What decides what
 //!
 //! A provider's client classifies each failure as an [`ErrorKind`]; the kind decides whether the
 //! item is tried again, goes to the next provider of its [`Route`], or fails. A rate-limit answer
-//! pauses everything that shares its quota ([`QuotaKey`]), and so does a server that still loads its
+//! pauses everything that shares its quota ([`client::QuotaKey`]), and so does a server that still loads its
 //! model ([`Error::with_not_ready`]); any other `Retry-After` delays that item alone. A waiting item
 //! holds no thread. [`ErrorPolicy`] says what one item's failure means for the others, a
 //! [`Context`] carries cancellation, deadline and grace.
@@ -113,12 +132,6 @@ pub use queue::host::JobQueue;
 pub use queue::job::Job;
 #[cfg(feature = "queue")]
 pub use queue::worker::{RunningWorker, Worker};
-
-#[cfg(feature = "queue")]
-#[doc(hidden)]
-pub use self::queue::*;
-#[doc(hidden)]
-pub use self::{batch::*, client::*, config::*, files::*, progress::*, provider::*, unstable::*};
 
 #[cfg(feature = "queue")]
 #[doc = include_str!("../docs/queue.md")]

@@ -26,7 +26,9 @@ fn stored(settings: Settings, data_dir: Option<&Path>) -> Result<Settings, Error
 /// Where settings are stored; nowhere without a data folder.
 pub fn store(data_dir: Option<&Path>) -> Option<batchwright::config::SqliteConfig> {
     let folder = super::data_dir::data_dir(data_dir)?;
-    Some(batchwright::SqliteConfig::new(folder.join("config.db")))
+    Some(batchwright::config::SqliteConfig::new(
+        folder.join("config.db"),
+    ))
 }
 
 /// A setting that cannot be used is bad usage.

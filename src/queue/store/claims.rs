@@ -11,7 +11,7 @@ use crate::base::error::Error;
 use crate::base::id::{JobId, ProcessId};
 use crate::queue::job::Spent;
 
-/// What shares a quota: the kind, the job's [lane](Job::lane), and the step of the route.
+/// What shares a quota: the kind, the job's [lane](crate::Job::lane), and the step of the route.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct JobLane {
     /// The jobs' kind.
@@ -228,7 +228,7 @@ pub enum ClaimOutcome {
         spent: Option<Spent>,
         /// JSON, handed out with the next claim. At most 64 KiB are sensible. Why earlier attempts
         /// failed belongs in its member `errors`, a list of [`AttemptError`](crate::queue::AttemptError):
-        /// [`job`](JobStore::job) shows them.
+        /// [`job`](crate::unstable::JobStore::job) shows them.
         history: String,
     },
     /// It was not tried: back to where it was, or not before then.

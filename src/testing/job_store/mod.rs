@@ -7,7 +7,7 @@
 //! ```
 //! use std::sync::Arc;
 //! use batchwright::queue::{SqliteOptions, SqliteStore};
-//! use batchwright::testing::job_store::{self, TestDatabase};
+//! use batchwright::{testing::job_store, testing::job_store::TestDatabase};
 //!
 //! fn database() -> TestDatabase {
 //!     let folder = tempfile::tempdir().unwrap();

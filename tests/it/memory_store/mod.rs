@@ -10,11 +10,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use batchwright::queue::{JobStatus, WorkerScale};
-use batchwright::testing::job_store::{TestDatabase, random_operations, suite};
-use batchwright::testing::{ScriptedClient, scripted_vector};
 use batchwright::{
     Context, Error, ErrorKind, Handler, Job, JobQueue, ProcessId, Request, RetryPolicy, Route,
     RunningJob, Worker,
+};
+use batchwright::{testing::ScriptedClient, testing::scripted_vector};
+use batchwright::{
+    testing::job_store::TestDatabase, testing::job_store::random_operations,
+    testing::job_store::suite,
 };
 use serde_json::{Value, json};
 
