@@ -494,5 +494,5 @@ impl Resolver for CachingResolver {
 }
 
 #[cfg(test)]
-#[path = "transport_tests.rs"]
+#[path = "client_tests.rs"]
 mod tests;
