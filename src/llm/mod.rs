@@ -17,6 +17,5 @@ pub mod schema;
 mod schema_compiled;
 pub mod schema_given;
 pub mod structured_output;
-#[path = "transport/client.rs"]
 pub mod transport;
 pub mod user_data;

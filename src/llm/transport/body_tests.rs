@@ -5,9 +5,10 @@ use std::thread;
 use parking_lot::Mutex;
 
 use super::*;
+use crate::llm::transport::exchange::unwrapped;
 use crate::llm::transport::memory::ReplyMemory;
 use crate::llm::transport::wire::not_the_servers_time;
-use crate::llm::transport::{HttpRequest, HttpTransport, Transport, unwrapped};
+use crate::llm::transport::{HttpRequest, HttpTransport, Transport};
 
 const LONG: usize = 3 * FREE as usize;
 

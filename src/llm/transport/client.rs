@@ -1,157 +1,38 @@
-//! Bytes to a provider and back, on ureq.
+//! The transport over real sockets.
 //!
 //! One agent per client keeps connections warm. Three things ureq does not tell are found out by
 //! wrapping its transport: whether the whole request had gone out when a call failed, whether a
 //! connection that was kept had been closed by then, and which socket to shut down so that a
 //! cancelled call returns from the middle of a read.
 
-use std::collections::HashMap;
-use std::fmt;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use parking_lot::Mutex;
-use ureq::http;
 use ureq::tls::{RootCerts, TlsConfig};
-use ureq::unversioned::resolver::{DefaultResolver, ResolvedSocketAddrs, Resolver};
-use ureq::unversioned::transport::NextTimeout;
 
-use crate::base::brief::{Bytes, Many};
 use crate::base::cancel::Context;
 use crate::base::error::{Error, ErrorKind, RAW_LIMIT, Sent};
 use crate::base::secret::redacted_url;
 
-use self::body::{Body, BodyReader};
-use self::timeouts::BEYOND;
-use self::wire::{Call, Current, Tracking, Trust, not_the_servers_time};
+use super::body::{Body, BodyReader, nameless};
+use super::exchange::{
+    ERROR_LIMIT, HttpHeaders, HttpReply, HttpRequest, HttpTransfer, Transport, unwrapped,
+};
+use super::proxy::proxy_for;
+use super::resolver::CachingResolver;
+use super::timeouts::BEYOND;
+use super::wire::{Call, Current, Tracking, Trust, not_the_servers_time};
 
-pub use self::memory::ReplyShare;
-pub use self::transfer::{HttpMethod, HttpTransfer};
-
-mod body;
-mod memory;
-mod timeouts;
-mod transfer;
-mod wire;
-
-/// What is kept of a reply to a step of a batch, such as a page of a list.
-const REPLY_LIMIT: u64 = 64 * 1024 * 1024;
-/// What is kept of a reply that says what went wrong.
-const ERROR_LIMIT: u64 = 1024 * 1024;
 /// Common servers drop idle connections after 5 s; a request sent into that moment is of unknown
 /// fate, so connections are given up before.
 const IDLE_LIMIT: Duration = Duration::from_secs(4);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
-/// How long a resolved address is used.
-const ADDRESS_LIFE: Duration = Duration::from_secs(60);
 const BUFFER: usize = 16 * 1024;
-
-/// A request as bytes.
-pub struct HttpRequest<'a> {
-    /// The whole URL.
-    pub url: &'a str,
-    /// Header names and values; values may hold secrets.
-    pub headers: &'a [(&'static str, String)],
-    /// The body to POST; `None` makes it a GET.
-    pub body: Option<&'a [u8]>,
-    /// The longest the whole exchange may take, from looking up the host to the last byte.
-    pub timeout: Duration,
-    /// The most bytes that the body of a success reply may have; more are not read.
-    pub reply_limit: u64,
-    /// Where [`HttpTransport`] takes the memory of a large reply; to be dropped once that is decoded.
-    pub memory: &'a ReplyShare,
-}
-
-impl fmt::Debug for HttpRequest<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("HttpRequest")
-            .field("url", &redacted_url(self.url))
-            .field("timeout", &self.timeout)
-            .finish_non_exhaustive()
-    }
-}
-
-/// Header fields of a reply; names are compared without case.
-#[derive(Clone, Default)]
-pub struct HttpHeaders(http::HeaderMap);
-
-impl fmt::Debug for HttpHeaders {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("HttpHeaders")
-            .field(&Many(self.0.len()))
-            .finish()
-    }
-}
-
-impl fmt::Debug for HttpReply {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("HttpReply")
-            .field("status", &self.status)
-            .field("headers", &self.headers)
-            .field("body", &Bytes(self.body.len()))
-            .finish()
-    }
-}
-
-impl HttpHeaders {
-    /// Whether any name begins so.
-    pub(crate) fn names_any(&self, prefix: &str) -> bool {
-        self.0.keys().any(|name| name.as_str().starts_with(prefix))
-    }
-
-    /// The first value of that name, if it is text.
-    pub fn get(&self, name: &str) -> Option<&str> {
-        self.0.get(name)?.to_str().ok()
-    }
-}
-
-impl<'a> FromIterator<(&'a str, &'a str)> for HttpHeaders {
-    fn from_iter<I: IntoIterator<Item = (&'a str, &'a str)>>(pairs: I) -> Self {
-        let pairs = pairs.into_iter().filter_map(|(name, value)| {
-            let name = http::HeaderName::from_bytes(name.as_bytes()).ok()?;
-            Some((name, http::HeaderValue::from_str(value).ok()?))
-        });
-        Self(pairs.collect())
-    }
-}
-
-/// A complete reply. Its `Debug` says how long it is, not what it says.
-#[derive(Clone)]
-pub struct HttpReply {
-    /// The status.
-    pub status: u16,
-    /// The header.
-    pub headers: HttpHeaders,
-    /// The body.
-    pub body: Vec<u8>,
-}
-
-/// Carries bytes to a provider. Unstable: tests replace it, other uses may break.
-pub trait Transport: Send + Sync {
-    /// One exchange. An error status is a reply like any other.
-    ///
-    /// # Errors
-    /// [`ErrorKind::Transient`] when no complete reply came, with [`Error::sent`] telling whether
-    /// the request may have been carried out; [`ErrorKind::Cancelled`] when the context ended it.
-    fn send(&self, request: &HttpRequest<'_>, ctx: &Context) -> Result<HttpReply, Error>;
-
-    /// One exchange whose bodies may be larger than memory, and that may take as long as bytes move.
-    /// Default: refused.
-    ///
-    /// # Errors
-    /// As [`send`](Self::send); [`ErrorKind::Invalid`] when the body cannot be read here, or the reply
-    /// not be written.
-    fn transfer(&self, transfer: HttpTransfer<'_>, _: &Context) -> Result<HttpReply, Error> {
-        let why = format!("this transport does not stream: {transfer:?}");
-        Err(Error::new(ErrorKind::Invalid, why))
-    }
-}
 
 /// The transport over real sockets.
 pub struct HttpTransport {
-    agent: ureq::Agent,
+    pub(super) agent: ureq::Agent,
     trust: Trust,
     timeout: Duration,
     connect_timeout: Duration,
@@ -229,7 +110,7 @@ impl Transport for HttpTransport {
 
 impl HttpTransport {
     /// Makes a call that is aborted with its context, and explains how it failed.
-    fn tracked<T>(
+    pub(super) fn tracked<T>(
         &self,
         url: &str,
         timeout: &dyn Fn(ureq::Timeout) -> Duration,
@@ -310,7 +191,7 @@ impl HttpTransport {
             most,
             share: request.memory,
             ctx,
-            file: body::nameless,
+            file: nameless,
             paused: &|time| not_the_servers_time(time.min(before_deadline)),
         };
         let reader = body.into_with_config().limit(u64::MAX).reader();
@@ -338,25 +219,6 @@ fn too_large(request: &HttpRequest<'_>, reply: &HttpReply) -> Error {
         .with_status(reply.status)
         .with_sent(Sent::Answered)
         .with_unusable_reply(String::from_utf8_lossy(beginning))
-}
-
-/// ureq wraps its own errors to pass them through `Read`.
-fn unwrapped(error: std::io::Error) -> ureq::Error {
-    match error.downcast::<ureq::Error>() {
-        Ok(own) => own,
-        Err(io) => ureq::Error::Io(io),
-    }
-}
-
-/// Whether a URL names a host, and a port that there is if it names one.
-pub(crate) fn is_callable(url: &str) -> bool {
-    let Ok(uri) = url.parse::<http::Uri>() else {
-        return false;
-    };
-    let (Some(authority), Some(host)) = (uri.authority(), uri.host()) else {
-        return false;
-    };
-    !host.is_empty() && (authority.as_str().ends_with(host) || uri.port_u16().is_some())
 }
 
 fn explain(error: ureq::Error, sent: Sent, connected: bool, url: &str, timeout: Duration) -> Error {
@@ -411,86 +273,6 @@ fn explain(error: ureq::Error, sent: Sent, connected: bool, url: &str, timeout: 
 /// Whether a handshake was answered with something else, such as plain HTTP.
 fn no_tls(why: &str) -> bool {
     why.contains("InvalidContentType")
-}
-
-/// The proxy for a URL, by the usual variables: the one of its scheme, else `ALL_PROXY`.
-fn proxy_for(url: &str, env: impl Fn(&str) -> Option<String>) -> Option<ureq::Proxy> {
-    let uri: http::Uri = url.parse().ok()?;
-    let host = uri.host()?.trim_matches(['[', ']']);
-    let loopback = host.eq_ignore_ascii_case("localhost")
-        || host
-            .parse::<std::net::IpAddr>()
-            .is_ok_and(|ip| ip.is_loopback());
-    if loopback {
-        return None;
-    }
-    let names: &[&str] = match uri.scheme_str() {
-        Some("https") => &["HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy"],
-        _ => &["HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"],
-    };
-    let setting = names
-        .iter()
-        .find_map(|name| env(name).filter(|value| !value.trim().is_empty()))?;
-    let Ok(parsed) = ureq::Proxy::new(setting.trim()) else {
-        log::warn!(
-            "ignoring a proxy setting that is no URL: {}",
-            redacted_url(&setting)
-        );
-        return None;
-    };
-    let mut builder = ureq::Proxy::builder(parsed.protocol())
-        .host(parsed.host())
-        .port(parsed.port());
-    if let Some(user) = parsed.username() {
-        builder = builder.username(user);
-    }
-    if let Some(password) = parsed.password() {
-        builder = builder.password(password);
-    }
-    let exempt = env("NO_PROXY")
-        .or_else(|| env("no_proxy"))
-        .unwrap_or_default();
-    for entry in exempt.split(',').map(str::trim).filter(|e| !e.is_empty()) {
-        builder = builder.no_proxy(entry);
-        // By custom a bare domain exempts its subdomains too.
-        if !entry.starts_with(['*', '.']) {
-            builder = builder.no_proxy(&format!(".{entry}"));
-        }
-    }
-    builder.build().ok()
-}
-
-/// Looks a host up once a minute instead of before every request, and never on a thread of its
-/// own, as ureq does for some time-outs.
-#[derive(Debug, Default)]
-struct CachingResolver {
-    inner: DefaultResolver,
-    known: Mutex<HashMap<http::uri::Authority, (Instant, Vec<SocketAddr>)>>,
-}
-
-impl Resolver for CachingResolver {
-    fn resolve(
-        &self,
-        uri: &http::Uri,
-        config: &ureq::config::Config,
-        _: NextTimeout,
-    ) -> Result<ResolvedSocketAddrs, ureq::Error> {
-        let Some(authority) = uri.authority() else {
-            return Err(ureq::Error::HostNotFound);
-        };
-        let now = Instant::now();
-        let mut found = self.empty();
-        if let Some((until, addresses)) = self.known.lock().get(authority)
-            && now < *until
-        {
-            addresses.iter().for_each(|a| found.push(*a));
-            return Ok(found);
-        }
-        let addresses = self.inner.resolve(uri, config, NextTimeout::default())?;
-        let entry = (now + ADDRESS_LIFE, addresses.iter().copied().collect());
-        self.known.lock().insert(authority.clone(), entry);
-        Ok(addresses)
-    }
 }
 
 #[cfg(test)]

@@ -1,7 +1,11 @@
+use std::collections::HashMap;
 use std::io::{Read, Write};
 use std::net::TcpListener;
 
+use ureq::http;
+
 use super::*;
+use crate::llm::transport::memory::ReplyShare;
 
 #[test]
 fn a_request_that_is_queued_in_silence_is_not_cut_by_the_limit_for_connecting() {

@@ -1,6 +1,5 @@
 //! Exchanges whose bodies stream, for as long as bytes move.
 
-use std::fmt;
 use std::io::{self, Read, Write};
 use std::time::{Duration, Instant};
 
@@ -10,53 +9,13 @@ use crate::base::cancel::Context;
 use crate::base::error::{Error, ErrorKind, Sent};
 use crate::base::secret::redacted_url;
 
+use super::client::HttpTransport;
+use super::exchange::{
+    ERROR_LIMIT, HttpHeaders, HttpMethod, HttpReply, HttpTransfer, REPLY_LIMIT, unwrapped,
+};
 use super::timeouts::BEYOND;
-use super::{ERROR_LIMIT, HttpHeaders, HttpReply, HttpTransport, REPLY_LIMIT, unwrapped};
 
 const CHUNK_BYTES: usize = 64 * 1024;
-
-/// How a [`HttpTransfer`] is asked for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum HttpMethod {
-    /// GET.
-    Get,
-    /// POST.
-    Post,
-    /// PUT.
-    Put,
-    /// DELETE.
-    Delete,
-}
-
-/// An exchange whose bodies stream.
-pub struct HttpTransfer<'a> {
-    /// The method.
-    pub method: HttpMethod,
-    /// The whole URL.
-    pub url: &'a str,
-    /// Header names and values; values may hold secrets.
-    pub headers: &'a [(&'static str, String)],
-    /// Where the body of a POST or PUT is read from, and how many bytes it has: no more and no fewer.
-    pub body: Option<(&'a mut dyn Read, u64)>,
-    /// Where the body of a success reply goes; without it, and for any other status, it is kept in
-    /// [`HttpReply::body`].
-    pub into: Option<&'a mut dyn Write>,
-    /// The longest that no byte may move.
-    pub idle: Duration,
-    /// The longest wait for the reply to begin once the request is out, and then for the end of one that
-    /// is kept.
-    pub reply: Duration,
-}
-
-impl fmt::Debug for HttpTransfer<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("HttpTransfer")
-            .field("method", &self.method)
-            .field("url", &redacted_url(self.url))
-            .field("length", &self.body.as_ref().map(|(_, length)| length))
-            .finish_non_exhaustive()
-    }
-}
 
 impl HttpTransport {
     pub(super) fn stream(

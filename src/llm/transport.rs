@@ -1,0 +1,18 @@
+//! Bytes to a provider and back, on ureq.
+
+mod body;
+mod client;
+mod exchange;
+mod memory;
+mod proxy;
+mod resolver;
+mod timeouts;
+mod transfer;
+mod wire;
+
+pub use self::client::HttpTransport;
+pub(crate) use self::exchange::is_callable;
+pub use self::exchange::{
+    HttpHeaders, HttpMethod, HttpReply, HttpRequest, HttpTransfer, Transport,
+};
+pub use self::memory::ReplyShare;
