@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use batchwright::ProcessId;
 
-use crate::commands::status::Row;
+use super::row::Row;
 use crate::format::{age, count, span};
 use crate::queue::short;
 use crate::sanitize::{harmless, shortened};

@@ -1,0 +1,107 @@
+//! What `batchwright status` knows of a process.
+
+use std::time::Duration;
+
+use batchwright::batch::BatchInfo;
+use batchwright::config::EffectiveStrategy;
+use batchwright::queue::ProcessState;
+use batchwright::unstable::{Clock, SystemClock};
+use batchwright::{ProcessId, Progress};
+use serde_json::{Value, json};
+
+use crate::batches;
+use crate::format::count;
+
+/// A process and how fast it goes.
+pub struct Row {
+    pub process: ProcessState,
+    pub progress: Progress,
+    pub batches: Vec<BatchInfo>,
+    pub effective: EffectiveStrategy,
+    /// The models that its jobs name, or that have answered them, as far as that is known.
+    pub models: Vec<String>,
+    /// Who has its batches, or has answered, as far as that is known.
+    pub providers: Vec<String>,
+}
+
+impl Row {
+    pub fn id(&self) -> ProcessId {
+        self.process.process_id
+    }
+
+    /// Whether all of its jobs have ended.
+    pub fn is_finished(&self) -> bool {
+        self.process.sealed && self.process.counts.is_finished()
+    }
+
+    pub fn json(&self) -> Value {
+        let counts = &self.process.counts;
+        let eta = self.progress.eta.map(|eta| eta.as_secs_f64().ceil() as u64);
+        json!({
+            "process_id": self.id(),
+            "name": self.process.info.name,
+            "input": self.process.info.input,
+            "output": self.process.info.output,
+            "command": self.process.info.command,
+            "strategy": self.effective.strategy,
+            "fallback_reason": self.effective.fallback_reason,
+            "total": counts.total,
+            "pending": counts.pending,
+            "in_progress": counts.in_progress,
+            "at_provider": counts.at_provider,
+            "completed": counts.completed,
+            "failed": counts.failed,
+            "cancelled": counts.cancelled,
+            "eta_seconds": eta,
+            "created_at": self.process.created_at,
+            "age_seconds": self.age().as_secs(),
+            "models": self.models,
+            "providers": self.providers,
+            "batches": self.batches.iter().map(batches::json).collect::<Vec<_>>(),
+            "sealed": self.process.sealed,
+            "consumed": counts.consumed,
+        })
+    }
+
+    /// How long ago its first job was enqueued.
+    pub fn age(&self) -> Duration {
+        SystemClock.wall().since(self.process.created_at)
+    }
+
+    /// How it is carried out; unknown for a process that has ended without batches.
+    pub fn strategy(&self) -> String {
+        match self.is_finished() && self.batches.is_empty() {
+            true => "-".to_owned(),
+            false => self.effective.strategy.to_string(),
+        }
+    }
+
+    pub fn name(&self) -> String {
+        let name = self.process.info.name.clone();
+        name.unwrap_or_else(|| "-".to_owned())
+    }
+
+    pub fn percent(&self) -> String {
+        // Rounded down: all is done only at 100.
+        let percent = self.progress.percent.unwrap_or(0.0);
+        format!("{:.1} %", (percent * 10.0).floor() / 10.0)
+    }
+
+    pub fn remarks(&self) -> String {
+        let mut remarks = Vec::new();
+        if !self.process.sealed {
+            remarks.push("unsealed".to_owned());
+        }
+        if self.process.cancelled {
+            remarks.push("cancelled".to_owned());
+        }
+        match self.process.counts.consumed {
+            0 => {}
+            taken => remarks.push(format!("{} results taken", count(taken))),
+        }
+        if self.is_finished() {
+            remarks.push("finished".to_owned());
+        }
+        remarks.join(", ")
+    }
+}
