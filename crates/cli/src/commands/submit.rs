@@ -137,7 +137,7 @@ fn report(args: &SubmitArgs, process: ProcessId, total: u64) -> Exit {
     let printed = stdout::write(&format!("{text}\n"));
     if let Err(error) = &printed {
         display::error(&format!(
-            "process {process} is queued, but nobody was told: cannot write to standard output: {error}"
+            "process {process} is queued, but its id could not be printed: cannot write to standard output: {error}"
         ));
     }
     if !args.show.quiet {

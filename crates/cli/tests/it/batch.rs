@@ -252,7 +252,7 @@ fn batches_whose_key_is_not_here_are_not_taken_for_done() {
     let mut stranger = command(&desk, &sim, "work --strategy batch --until-empty");
     stranger.env("OPENAI_API_KEY", "another");
     let ended = Running::start(&mut stranger).wait().expect(4);
-    ended.says("batches at openai that this key and address did not make: 1, with 2 requests");
+    ended.says("batches at openai that were made with another key or address: 1, with 2 requests");
     assert_eq!(sim.batch_stats().downloads, 0);
     run(&desk, &sim, "work --until-empty")
         .expect(0)

@@ -52,8 +52,8 @@ impl AlreadySubmitted<'_> {
         if let Some((provider, _)) = elsewhere {
             let (asked, id, dir) = (self.asked.0, self.process, self.data_dir);
             lines.push(format!(
-                "to wait for them: this command, with {provider}'s key that made them, the earlier one if it was changed; to send them to \
-                 {asked} instead: batchwright cancel {id}{dir}, then this command again"
+                "to wait for them: this command, with the key of {provider} that made them (the earlier one, if it \
+                 was changed since); to send them to {asked} instead: batchwright cancel {id}{dir}, then this command again"
             ));
         }
         lines

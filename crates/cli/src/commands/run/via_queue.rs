@@ -104,7 +104,7 @@ impl QueuedRunner<'_> {
 
     fn make_worker(&self, queue: &RunQueue) -> Result<Worker, Refusal> {
         let chosen = self.chosen.ok_or_else(|| {
-            Refusal::could_not_run("there is something to do now that was not there before: again")
+            Refusal::could_not_run("something is to be done now that was not when the run began: give the same command again")
         })?;
         let clients = chosen.clients()?;
         let calls = clients.concurrency;

@@ -100,8 +100,8 @@ impl Remaining {
                         false => format!("`batchwright work{dir}`"),
                     };
                     return format!(
-                        "batches at {provider} that this key and address did not make: {batches}, \
-                         with {requests} requests; {who} with those that did collects them; {}",
+                        "batches at {provider} that were made with another key or address: {batches}, \
+                         with {requests} requests; {who} with that key and address collects them; {}",
                         batches::adoption_advice(|words| format!("`batchwright {words}{dir}`"))
                     );
                 }
