@@ -1,5 +1,6 @@
 //! Batches as rows: whose they are, what their owner wrote down, and how they are divided.
 
+use const_format::formatcp;
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use crate::base::clock::Timestamp;
@@ -9,14 +10,14 @@ use crate::queue::store::{BatchNo, JobLane, StoredBatch, WorkerId};
 
 use super::SqliteStore;
 use super::claim::known;
-use super::rows::{count, id_of, lane_no, process_no};
+use super::rows::{DELETING, count, id_of, lane_no, process_no};
 use super::writer::{Fault, Sync};
 
 /// A batch without its process is one whose process is gone, or is being deleted.
 const BATCH: &str =
-    "SELECT b.no, p.id, b.lane, b.worker, ifnull(p.cancelled, 9223372036854775807), b.record, b.created_at,
+    formatcp!("SELECT b.no, p.id, b.lane, b.worker, ifnull(p.cancelled, 9223372036854775807), b.record, b.created_at,
        iif(p.no IS NULL, 0, (SELECT count(*) FROM jobs WHERE batch = b.no))
-     FROM batches b LEFT JOIN processes p ON p.no = b.process AND p.chore <> 4";
+     FROM batches b LEFT JOIN processes p ON p.no = b.process AND p.chore <> {DELETING}");
 
 /// What a batch tells its owner.
 pub(super) struct Owned {
@@ -28,11 +29,11 @@ pub(super) struct Owned {
 
 /// A batch of this worker.
 pub(super) fn owned(conn: &Connection, worker: WorkerId, batch: BatchNo) -> Result<Owned, Fault> {
-    let mut find = conn.prepare_cached(
+    let mut find = conn.prepare_cached(formatcp!(
         "SELECT b.process, b.lane, p.cancelled
-         FROM batches b LEFT JOIN processes p ON p.no = b.process AND p.chore <> 4
-         WHERE b.no = ?1 AND b.worker = ?2",
-    )?;
+         FROM batches b LEFT JOIN processes p ON p.no = b.process AND p.chore <> {DELETING}
+         WHERE b.no = ?1 AND b.worker = ?2"
+    ))?;
     let found = find.query_row([batch.0, worker.0], |row| {
         Ok(Owned {
             process: row.get(0)?,

@@ -5,6 +5,7 @@ use std::fs;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use const_format::formatcp;
 use rusqlite::{Connection, OptionalExtension, params};
 
 use crate::base::clock::Timestamp;
@@ -13,7 +14,10 @@ use crate::base::id::ProcessId;
 
 use super::SqliteStore;
 use super::counters::CounterChanges;
-use super::rows::{CANCELLED, FAILED, HELD, MOST_JOBS, PENDING, chore, key};
+use super::rows::{
+    CANCELLED, CANCELLING, DELETING, FAILED, HELD, MOST_JOBS, NO_CHORE, PENDING, RELEASING,
+    RETRYING, key,
+};
 use super::settle::at_step;
 use super::writer::{Fault, Sync, be_patient};
 
@@ -57,12 +61,12 @@ impl SqliteStore {
             };
             let no = standing.no;
             match standing.chore {
-                chore::RELEASE => {}
-                chore::NONE if standing.sealed => return Ok(Decided::NothingToDo(())),
-                chore::NONE => {
-                    conn.prepare_cached(
-                        "UPDATE processes SET chore = 1, cursor = sealed WHERE no = ?1",
-                    )?
+                RELEASING => {}
+                NO_CHORE if standing.sealed => return Ok(Decided::NothingToDo(())),
+                NO_CHORE => {
+                    conn.prepare_cached(formatcp!(
+                        "UPDATE processes SET chore = {RELEASING}, cursor = sealed WHERE no = ?1"
+                    ))?
                     .execute([no])?;
                 }
                 _ => return Ok(Decided::After(no)),
@@ -82,7 +86,7 @@ impl SqliteStore {
             else {
                 return Ok(Decided::NothingToDo(0));
             };
-            if chore != chore::NONE && chore != chore::RELEASE {
+            if chore != NO_CHORE && chore != RELEASING {
                 return Ok(Decided::After(no));
             }
             // Nothing can be added any more, so what there is counts as sealed. The time tells whether
@@ -105,12 +109,12 @@ impl SqliteStore {
             let Some(ProcessRow { no, chore, .. }) = standing else {
                 return Ok(Decided::NothingToDo(()));
             };
-            if chore != chore::NONE {
+            if chore != NO_CHORE {
                 return Ok(Decided::After(no));
             }
             conn.prepare_cached(
-                "UPDATE processes SET cancelled = 0, chore = 3, cursor = 0, chore_changed = 0
-                 WHERE no = ?1",
+                formatcp!("UPDATE processes SET cancelled = 0, chore = {RETRYING}, cursor = 0, chore_changed = 0
+                 WHERE no = ?1"),
             )?
             .execute([no])?;
             Ok(Decided::Yes { no, reply: () })
@@ -126,9 +130,11 @@ impl SqliteStore {
             else {
                 return Ok(Decided::NothingToDo(0));
             };
-            if chore != chore::DELETE {
-                conn.prepare_cached("UPDATE processes SET chore = 4, cursor = 0 WHERE no = ?1")?
-                    .execute([no])?;
+            if chore != DELETING {
+                conn.prepare_cached(formatcp!(
+                    "UPDATE processes SET chore = {DELETING}, cursor = 0 WHERE no = ?1"
+                ))?
+                .execute([no])?;
             }
             Ok(Decided::Yes { no, reply: stored })
         })?;
@@ -191,10 +197,10 @@ impl SqliteStore {
                 return Ok((false, 0, false));
             };
             let before: i64 = before;
-            if doing == chore::NONE {
+            if doing == NO_CHORE {
                 return Ok((false, before, false));
             }
-            let end = if doing == chore::RELEASE {
+            let end = if doing == RELEASING {
                 sealed
             } else {
                 MOST_JOBS
@@ -212,7 +218,7 @@ impl SqliteStore {
             let changed = self.chunk(conn, doing, no, from..to, now, &mut changes)?;
             changes.write(conn, now)?;
             finish(conn, doing, no, next, changed)?;
-            let woken = changed > 0 && (doing == chore::RELEASE || doing == chore::RETRY);
+            let woken = changed > 0 && (doing == RELEASING || doing == RETRYING);
             Ok((next.is_some(), before + changed, woken))
         })?;
         if woken {
@@ -237,16 +243,18 @@ impl SqliteStore {
             Ok(i64::try_from(changed).unwrap_or(0))
         };
         match doing {
-            chore::RELEASE => {
-                run("UPDATE jobs SET status = 0 WHERE id >= ?1 AND id < ?2 AND status = 1")
-            }
-            chore::CANCEL => {
-                let sql = "UPDATE jobs SET status = 6 WHERE id >= ?1 AND id < ?2 AND status <= 1";
+            RELEASING => run(formatcp!(
+                "UPDATE jobs SET status = {PENDING} WHERE id >= ?1 AND id < ?2 AND status = {HELD}"
+            )),
+            CANCELLING => {
+                let sql = formatcp!(
+                    "UPDATE jobs SET status = {CANCELLED} WHERE id >= ?1 AND id < ?2 AND status <= {HELD}"
+                );
                 let changed = run(sql)?;
                 changes.moved_many(no, HELD, CANCELLED, changed);
                 Ok(changed)
             }
-            chore::RETRY => self.retry_chunk(conn, range, now, changes),
+            RETRYING => self.retry_chunk(conn, range, now, changes),
             _ => {
                 for table in ["payloads", "results", "histories"] {
                     run(&format!("DELETE FROM {table} WHERE job >= ?1 AND job < ?2"))?;
@@ -263,17 +271,17 @@ impl SqliteStore {
         now: Timestamp,
         changes: &mut CounterChanges,
     ) -> Result<i64, Fault> {
-        let mut find = conn.prepare_cached(
+        let mut find = conn.prepare_cached(formatcp!(
             "SELECT id, lane, status, has_history FROM jobs
-             WHERE id >= ?1 AND id < ?2 AND status IN (5, 6)",
-        )?;
+             WHERE id >= ?1 AND id < ?2 AND status IN ({FAILED}, {CANCELLED})"
+        ))?;
         let found = find.query_map(range, |row| {
             Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?))
         })?;
         let found: Vec<(i64, i64, i64, bool)> = found.collect::<Result<_, _>>()?;
         let mut retry = conn.prepare_cached(
-            "UPDATE jobs SET status = 0, claim = claim + 1, visible_at = ?2, lane = ?3, crashes = 0,
-               attempt = 0, has_history = 0 WHERE id = ?1",
+            formatcp!("UPDATE jobs SET status = {PENDING}, claim = claim + 1, visible_at = ?2, lane = ?3, crashes = 0,
+               attempt = 0, has_history = 0 WHERE id = ?1"),
         )?;
         let mut forget = conn.prepare_cached("DELETE FROM results WHERE job = ?1")?;
         let mut forget_history = conn.prepare_cached("DELETE FROM histories WHERE job = ?1")?;
@@ -294,8 +302,9 @@ impl SqliteStore {
     pub(super) fn do_chore(&self, now: Timestamp) -> Result<bool, Error> {
         self.copy_log()?;
         let halfway: Option<i64> = self.read(|conn| {
-            let mut find =
-                conn.prepare_cached("SELECT no FROM processes WHERE chore <> 0 LIMIT 1")?;
+            let mut find = conn.prepare_cached(formatcp!(
+                "SELECT no FROM processes WHERE chore <> {NO_CHORE} LIMIT 1"
+            ))?;
             Ok(find.query_row([], |row| row.get(0)).optional()?)
         })?;
         if let Some(no) = halfway {
@@ -417,14 +426,14 @@ fn finish(
     changed: i64,
 ) -> Result<(), Fault> {
     match next {
-        None if doing == chore::DELETE => {
+        None if doing == DELETING => {
             conn.prepare_cached("DELETE FROM processes WHERE no = ?1")?
                 .execute([no])?;
         }
         None => {
             conn.prepare_cached(
-                "UPDATE processes SET chore = 0, cursor = 0, chore_changed = chore_changed + ?2
-                 WHERE no = ?1",
+                formatcp!("UPDATE processes SET chore = {NO_CHORE}, cursor = 0, chore_changed = chore_changed + ?2
+                 WHERE no = ?1"),
             )?
             .execute([no, changed])?;
         }

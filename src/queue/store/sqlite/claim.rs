@@ -7,6 +7,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
+use const_format::formatcp;
 use rusqlite::{Connection, OptionalExtension, Row, params};
 use serde_json::value::RawValue;
 
@@ -20,7 +21,8 @@ use crate::queue::store::{
 use super::SqliteStore;
 use super::counters::CounterChanges;
 use super::rows::{
-    CANCELLED, IN_PROGRESS, MOST_JOBS, PENDING, chore, id_of, key, process_no, process_of, small,
+    CANCELLED, CANCELLING, DELETING, IN_PROGRESS, MOST_JOBS, NO_CHORE, PENDING, RELEASING, id_of,
+    key, process_no, process_of, small,
 };
 use super::writer::{Fault, Sync};
 
@@ -54,7 +56,7 @@ struct Sql {
 impl Sql {
     fn new(conn: &Connection, processes: &[ProcessId]) -> Result<Self, Fault> {
         let only = within(conn, processes)?;
-        let from = format!("FROM jobs INDEXED BY jobs_to_claim WHERE status = 0{only}");
+        let from = format!("FROM jobs INDEXED BY jobs_to_claim WHERE status = {PENDING}{only}");
         Ok(Self {
             group: format!(
                 "SELECT lane, priority, visible_at, id {from} AND (lane, priority) >= (?1, ?2)
@@ -66,7 +68,7 @@ impl Sql {
             ),
             any: format!(
                 "SELECT EXISTS (SELECT 1 {from}) OR
-                   EXISTS (SELECT 1 FROM processes WHERE chore <> 0 AND chore = 1)"
+                   EXISTS (SELECT 1 FROM processes WHERE chore <> {NO_CHORE} AND chore = {RELEASING})"
             ),
         })
     }
@@ -336,9 +338,9 @@ impl Picking<'_> {
     fn give(&mut self, id: i64, at: usize, idle: bool) -> Result<Picked, Fault> {
         let (process_id, stopping) = self.process(process_of(id))?;
         if stopping {
-            let mut stop = self
-                .conn
-                .prepare_cached("UPDATE jobs SET status = 6 WHERE id = ?1")?;
+            let mut stop = self.conn.prepare_cached(formatcp!(
+                "UPDATE jobs SET status = {CANCELLED} WHERE id = ?1"
+            ))?;
             stop.execute([id])?;
             self.changes.moved(id, PENDING, CANCELLED);
             return Ok(Picked::PutAway);
@@ -349,9 +351,9 @@ impl Picking<'_> {
         if suspect && !(idle && self.claims.jobs.is_empty()) {
             return Ok(Picked::Alone);
         }
-        let mut take = self.conn.prepare_cached(
-            "UPDATE jobs SET status = 2, worker = ?2, claim = claim + 1 WHERE id = ?1",
-        )?;
+        let mut take = self.conn.prepare_cached(formatcp!(
+            "UPDATE jobs SET status = {IN_PROGRESS}, worker = ?2, claim = claim + 1 WHERE id = ?1"
+        ))?;
         take.execute([id, self.worker.0])?;
         job.receipt.claim += 1;
         self.changes.moved(id, PENDING, IN_PROGRESS);
@@ -373,7 +375,7 @@ impl Picking<'_> {
             .prepare_cached("SELECT id, chore FROM processes WHERE no = ?1")?;
         let (id, doing): (Vec<u8>, i64) =
             read.query_row([no], |row| Ok((row.get(0)?, row.get(1)?)))?;
-        let stopping = doing == chore::CANCEL || doing == chore::DELETE;
+        let stopping = doing == CANCELLING || doing == DELETING;
         let process = (id_of(&id)?, stopping);
         self.processes.insert(no, process);
         Ok(process)

@@ -8,7 +8,7 @@ use rusqlite::{Connection, OptionalExtension, params};
 use crate::base::clock::Timestamp;
 use crate::queue::job::{ProcessState, Spent};
 
-use super::rows::{self, PROCESS_COLUMNS, bounded, process_of};
+use super::rows::{self, DELETING, PROCESS_COLUMNS, bounded, process_of};
 use super::writer::Fault;
 
 #[derive(Default)]
@@ -104,7 +104,7 @@ impl CounterChanges {
     /// The processes that changed, as they are now, without those that are being deleted.
     pub(super) fn processes(&self, conn: &Connection) -> Result<Vec<ProcessState>, Fault> {
         let mut read = conn.prepare_cached(&format!(
-            "SELECT {PROCESS_COLUMNS} FROM processes WHERE no = ?1 AND chore <> 4"
+            "SELECT {PROCESS_COLUMNS} FROM processes WHERE no = ?1 AND chore <> {DELETING}"
         ))?;
         let mut changed = Vec::with_capacity(self.0.len());
         for no in self.0.keys() {

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use const_format::formatcp;
 use rusqlite::{Connection, params};
 
 use crate::base::clock::Timestamp;
@@ -9,7 +10,7 @@ use crate::base::error::Error;
 use crate::queue::store::WorkerId;
 
 use super::SqliteStore;
-use super::rows::count;
+use super::rows::{HELD, PENDING, count};
 use super::writer::{Fault, Sync};
 
 /// No wait is longer unless somebody has set it so: an hour, and what is added to spread callers.
@@ -20,8 +21,10 @@ const SOON: Duration = Duration::from_secs(2);
 
 /// Jobs due later than after any wait (?1), and those that wait although they were enqueued in a time to
 /// come (?2). Through the index: the table is read for jobs that are not due alone.
-const FAR_AHEAD: &str = "FROM jobs INDEXED BY jobs_to_claim WHERE status = 0 AND visible_at > ?2
-    AND (visible_at > ?1 OR created_at > ?2 AND has_history = 0)";
+const FAR_AHEAD: &str = formatcp!(
+    "FROM jobs INDEXED BY jobs_to_claim WHERE status = {PENDING} AND visible_at > ?2
+    AND (visible_at > ?1 OR created_at > ?2 AND has_history = 0)"
+);
 
 pub(super) fn far_ahead(
     conn: &Connection,
@@ -48,12 +51,12 @@ impl SqliteStore {
         self.write(Sync::Lazy, |conn| {
             let mut find = conn.prepare_cached("SELECT 1 FROM workers WHERE no < ?1")?;
             let back = if find.exists([worker.0])? { 0 } else { back };
-            let mut pull = conn.prepare_cached(
+            let mut pull = conn.prepare_cached(formatcp!(
                 "UPDATE jobs SET visible_at = CASE WHEN created_at > ?3 AND has_history = 0 THEN ?3
                    ELSE max(?3, min(visible_at - ?1, ?2)) END
-                 WHERE status IN (0, 1) AND visible_at > ?3
-                   AND (?1 > 0 OR visible_at > ?2 OR created_at > ?3 AND has_history = 0)",
-            )?;
+                 WHERE status IN ({PENDING}, {HELD}) AND visible_at > ?3
+                   AND (?1 > 0 OR visible_at > ?2 OR created_at > ?3 AND has_history = 0)"
+            ))?;
             let changed = pull.execute(params![back, now.after(longest).0, now.0])?;
             Ok(changed as u64)
         })

@@ -1,5 +1,6 @@
 //! Adding jobs: claimable at once, or held until their process is sealed.
 
+use const_format::formatcp;
 use rusqlite::{Connection, OptionalExtension, params};
 
 use crate::base::clock::Timestamp;
@@ -11,7 +12,9 @@ use crate::queue::job::Job;
 use super::SqliteStore;
 use super::counters::CounterChanges;
 use super::group_commit::{Insert, Inserted};
-use super::rows::{HELD, MOST_JOBS, MOST_PROCESSES, PENDING, chore, key, lane_no};
+use super::rows::{
+    DELETING, HELD, MOST_JOBS, MOST_PROCESSES, NO_CHORE, PENDING, RELEASING, key, lane_no,
+};
 use super::writer::{Fault, Sync};
 
 /// What of a process decides how jobs are added to it.
@@ -66,7 +69,7 @@ impl SqliteStore {
             Err(fault) => return Err(fault),
         };
         let all_sealed = insert.sealed && target.sealed == target.total;
-        let status = if all_sealed && target.chore != chore::RELEASE {
+        let status = if all_sealed && target.chore != RELEASING {
             PENDING
         } else {
             HELD
@@ -95,7 +98,9 @@ impl SqliteStore {
         let info = written(info);
         self.write(Sync::AsSet, |conn| {
             let changed = conn
-                .prepare_cached("UPDATE processes SET info = ?2 WHERE id = ?1 AND chore <> 4")?
+                .prepare_cached(formatcp!(
+                    "UPDATE processes SET info = ?2 WHERE id = ?1 AND chore <> {DELETING}"
+                ))?
                 .execute(params![&id.0.as_bytes()[..], info])?;
             Ok(changed > 0)
         })
@@ -180,7 +185,7 @@ fn target(conn: &Connection, insert: &Insert) -> Result<Target, Fault> {
         ));
     }
     match found {
-        Some((target, _)) if target.chore == chore::DELETE => Err(refuse("is being deleted")),
+        Some((target, _)) if target.chore == DELETING => Err(refuse("is being deleted")),
         Some((_, true)) => Err(refuse(
             "was cancelled and takes no more jobs; begin another process",
         )),
@@ -198,7 +203,7 @@ fn target(conn: &Connection, insert: &Insert) -> Result<Target, Fault> {
                 no,
                 sealed: 0,
                 total: 0,
-                chore: chore::NONE,
+                chore: NO_CHORE,
             })
         }
     }

@@ -3,6 +3,7 @@
 use std::fs;
 use std::time::Duration;
 
+use const_format::formatcp;
 use rusqlite::Connection;
 
 use crate::base::clock::Timestamp;
@@ -14,7 +15,7 @@ use crate::queue::store::{HealthFinding, Severity};
 use super::SqliteStore;
 use super::due;
 use super::open::SCHEMA_VERSION;
-use super::rows::id_of;
+use super::rows::{AT_PROVIDER, COMPLETED, DELETING, HELD, IN_PROGRESS, NO_CHORE, id_of};
 use super::workers::Pulse;
 use super::writer::Fault;
 
@@ -119,18 +120,18 @@ fn schema(conn: &Connection) -> Result<HealthFinding, Fault> {
 }
 
 /// Counts all jobs again. Held ones count as pending. What is being deleted is not counted down.
-const RECOUNT: &str = "WITH counted AS (
-    SELECT id >> 32 AS no, count(*) AS stored, sum(status <= 1) AS pending,
-      sum(status = 2) AS in_progress, sum(status = 3) AS at_provider, sum(status >= 4) AS ended
+const RECOUNT: &str = formatcp!("WITH counted AS (
+    SELECT id >> 32 AS no, count(*) AS stored, sum(status <= {HELD}) AS pending,
+      sum(status = {IN_PROGRESS}) AS in_progress, sum(status = {AT_PROVIDER}) AS at_provider, sum(status >= {COMPLETED}) AS ended
     FROM jobs GROUP BY id >> 32
   )
   SELECT p.id FROM processes p LEFT JOIN counted c ON c.no = p.no
-  WHERE p.chore <> 4 AND (
+  WHERE p.chore <> {DELETING} AND (
     ifnull(c.stored, 0) <> p.total - p.consumed OR ifnull(c.pending, 0) <> p.pending
     OR ifnull(c.in_progress, 0) <> p.in_progress OR ifnull(c.at_provider, 0) <> p.at_provider
     OR ifnull(c.ended, 0) <> p.completed + p.failed + p.cancelled_jobs - p.consumed
     OR p.total <> p.pending + p.in_progress + p.at_provider + p.completed + p.failed + p.cancelled_jobs)
-  UNION ALL SELECT NULL FROM counted WHERE no NOT IN (SELECT no FROM processes)";
+  UNION ALL SELECT NULL FROM counted WHERE no NOT IN (SELECT no FROM processes)");
 
 fn counters(conn: &Connection) -> Result<Vec<HealthFinding>, Fault> {
     let mut recount = conn.prepare(RECOUNT)?;
@@ -161,7 +162,7 @@ fn counters(conn: &Connection) -> Result<Vec<HealthFinding>, Fault> {
 /// them as that worker is set.
 fn by_whom(conn: &Connection) -> Result<String, Fault> {
     let mut read = conn.prepare(
-        "SELECT info FROM processes WHERE chore <> 4 AND pending + in_progress + at_provider > 0",
+        formatcp!("SELECT info FROM processes WHERE chore <> {DELETING} AND pending + in_progress + at_provider > 0"),
     )?;
     let rows = read.query_map([], |row| row.get::<_, Option<String>>(0))?;
     let (mut runs, mut others) = (Vec::new(), false);
@@ -204,9 +205,9 @@ fn batches(conn: &Connection) -> Result<Vec<HealthFinding>, Fault> {
     let ask = |sql: &str| conn.query_row(sql, [], |row| row.get::<_, i64>(0));
     let strange = ask("SELECT count(*) FROM batches
          WHERE worker IS NOT NULL AND worker NOT IN (SELECT no FROM workers)")?;
-    let astray = ask("SELECT count(*) FROM jobs
-         WHERE iif(batch IS NULL, status = 3, status <> 3 OR batch NOT IN (SELECT no FROM batches))
-           AND id >> 32 NOT IN (SELECT no FROM processes WHERE chore = 4)")?;
+    let astray = ask(formatcp!("SELECT count(*) FROM jobs
+         WHERE iif(batch IS NULL, status = {AT_PROVIDER}, status <> {AT_PROVIDER} OR batch NOT IN (SELECT no FROM batches))
+           AND id >> 32 NOT IN (SELECT no FROM processes WHERE chore = {DELETING})"))?;
     let next = format!("the next worker goes on with them: {}", by_whom(conn)?);
     let free = ask("SELECT count(*) FROM batches WHERE worker IS NULL")?;
     let mut found = Vec::new();
@@ -234,7 +235,7 @@ fn batches(conn: &Connection) -> Result<Vec<HealthFinding>, Fault> {
 
 fn unsealed(conn: &Connection, now: Timestamp) -> Result<Vec<HealthFinding>, Fault> {
     let mut read = conn.prepare(
-        "SELECT id, total - sealed, changed_at, info FROM processes WHERE sealed < total AND chore <> 4",
+        formatcp!("SELECT id, total - sealed, changed_at, info FROM processes WHERE sealed < total AND chore <> {DELETING}"),
     )?;
     let rows = read.query_map([], |row| {
         Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?))
@@ -268,7 +269,7 @@ fn unsealed(conn: &Connection, now: Timestamp) -> Result<Vec<HealthFinding>, Fau
 }
 
 fn halfway(conn: &Connection) -> Result<Option<HealthFinding>, Fault> {
-    let sql = "SELECT count(*) FROM processes WHERE chore <> 0";
+    let sql = formatcp!("SELECT count(*) FROM processes WHERE chore <> {NO_CHORE}");
     let processes: i64 = conn.query_row(sql, [], |row| row.get(0))?;
     let seen = format!("{processes} processes are being released, cancelled, retried or deleted");
     let by_whom = by_whom(conn)?;

@@ -4,6 +4,7 @@
 use std::cmp::Reverse;
 use std::collections::HashMap;
 
+use const_format::formatcp;
 use rusqlite::{Connection, OptionalExtension, params};
 
 use crate::base::clock::Timestamp;
@@ -15,8 +16,8 @@ use super::SqliteStore;
 use super::claim::within;
 use super::counters::CounterChanges;
 use super::rows::{
-    AT_PROVIDER, CANCELLED, MOST_JOBS, PENDING, chore, id_of, key, key_of, process_no, process_of,
-    shown,
+    AT_PROVIDER, CANCELLED, DELETING, HELD, MOST_JOBS, NO_CHORE, PENDING, RETRYING, id_of, key,
+    key_of, process_no, process_of, shown,
 };
 use super::writer::{Fault, Sync};
 
@@ -59,7 +60,7 @@ impl SqliteStore {
             for lane in first_lanes(conn, kind)? {
                 let mut find = conn.prepare(&format!(
                     "SELECT priority, visible_at, id FROM jobs INDEXED BY jobs_to_claim
-                     WHERE status = 0 AND lane = ?1{}",
+                     WHERE status = {PENDING} AND lane = ?1{}",
                     within(conn, processes)?
                 ))?;
                 let mut rows = find.query([lane])?;
@@ -71,9 +72,9 @@ impl SqliteStore {
             }
             let mut groups: Vec<_> = groups.into_iter().collect();
             groups.sort_by_key(|(_, group)| (group.first.is_none(), group.first, group.soonest));
-            let mut open = conn.prepare_cached(
-                "SELECT id FROM processes WHERE no = ?1 AND cancelled = 0 AND chore = 0",
-            )?;
+            let mut open = conn.prepare_cached(formatcp!(
+                "SELECT id FROM processes WHERE no = ?1 AND cancelled = 0 AND chore = {NO_CHORE}"
+            ))?;
             let mut waiting = Vec::new();
             for ((process, lane), group) in groups {
                 let id = open.query_row([process], |row| row.get::<_, Vec<u8>>(0));
@@ -149,10 +150,10 @@ impl SqliteStore {
         jobs: &[JobId],
         now: Timestamp,
     ) -> Result<Cancelled, Fault> {
-        let mut find = conn.prepare_cached(
+        let mut find = conn.prepare_cached(formatcp!(
             "SELECT j.created_at, p.chore FROM jobs j JOIN processes p ON p.no = j.id >> 32
-             WHERE j.id = ?1 AND j.status <= 1 AND p.chore <> 4",
-        )?;
+             WHERE j.id = ?1 AND j.status <= {HELD} AND p.chore <> {DELETING}"
+        ))?;
         let mut found = Vec::new();
         for job in jobs {
             let id = key_of(*job);
@@ -160,7 +161,7 @@ impl SqliteStore {
             let Some((created_at, doing)): Option<(i64, i64)> = row.optional()? else {
                 continue;
             };
-            if doing == chore::RETRY {
+            if doing == RETRYING {
                 return Ok(Cancelled::After(process_of(id)));
             }
             // The rest of the id has to fit too: it may be one of another database.
@@ -168,8 +169,9 @@ impl SqliteStore {
                 found.push(id);
             }
         }
-        let mut cancel =
-            conn.prepare_cached("UPDATE jobs SET status = 6 WHERE id = ?1 AND status <= 1")?;
+        let mut cancel = conn.prepare_cached(formatcp!(
+            "UPDATE jobs SET status = {CANCELLED} WHERE id = ?1 AND status <= {HELD}"
+        ))?;
         let (mut changes, mut count) = (CounterChanges::default(), 0);
         for id in found {
             if cancel.execute([id])? == 1 {

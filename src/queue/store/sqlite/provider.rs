@@ -1,5 +1,6 @@
 //! Jobs on their way into a batch, while they are in it, and back.
 
+use const_format::formatcp;
 use rusqlite::{Connection, OptionalExtension, params};
 
 use crate::base::clock::Timestamp;
@@ -9,14 +10,16 @@ use crate::queue::store::{BatchFill, BatchNo, ClaimedJob, WorkerId};
 use super::SqliteStore;
 use super::batches::{Owned, owned};
 use super::counters::CounterChanges;
-use super::rows::{AT_PROVIDER, CANCELLED, MOST_JOBS, PENDING, count, id_of, key};
+use super::rows::{AT_PROVIDER, CANCELLED, DELETING, MOST_JOBS, PENDING, count, id_of, key};
 use super::writer::{Fault, Sync};
 
 /// Keys, so that nothing is sorted: what has ended is passed over.
-pub(super) const DUE: &str = "SELECT j.id, octet_length(p.body) \
+pub(super) const DUE: &str = formatcp!(
+    "SELECT j.id, octet_length(p.body) \
      FROM jobs j NOT INDEXED CROSS JOIN payloads p ON p.job = j.id \
-     WHERE j.id > ?1 AND j.id <= ?2 AND j.status = 0 AND j.lane = ?3 AND j.visible_at <= ?4 \
-     ORDER BY j.id LIMIT ?5";
+     WHERE j.id > ?1 AND j.id <= ?2 AND j.status = {PENDING} AND j.lane = ?3 AND j.visible_at <= ?4 \
+     ORDER BY j.id LIMIT ?5"
+);
 
 pub(super) const IN_BATCH: &str = "SELECT j.id, octet_length(p.body) \
      FROM jobs j INDEXED BY jobs_in_batch CROSS JOIN payloads p ON p.job = j.id \
@@ -78,10 +81,10 @@ impl SqliteStore {
             if of.cancelled != Some(false) {
                 return Ok(BatchFill::default());
             }
-            let mut put = conn.prepare_cached(
-                "UPDATE jobs SET status = 3, batch = ?2, claim = claim + 1
-                 WHERE id = ?1 AND status = 0 AND lane = ?3 AND visible_at <= ?4",
-            )?;
+            let mut put = conn.prepare_cached(formatcp!(
+                "UPDATE jobs SET status = {AT_PROVIDER}, batch = ?2, claim = claim + 1
+                 WHERE id = ?1 AND status = {PENDING} AND lane = ?3 AND visible_at <= ?4"
+            ))?;
             let mut filled = BatchFill {
                 next: load.next,
                 ..BatchFill::default()
@@ -154,10 +157,10 @@ impl SqliteStore {
         self.read(|conn| {
             // All of one moment.
             let conn = &*conn.unchecked_transaction()?;
-            let mut find = conn.prepare_cached(
+            let mut find = conn.prepare_cached(formatcp!(
                 "SELECT p.no, p.id, b.lane FROM batches b JOIN processes p ON p.no = b.process
-                 WHERE b.no = ?1 AND p.chore <> 4",
-            )?;
+                 WHERE b.no = ?1 AND p.chore <> {DELETING}"
+            ))?;
             let found = find.query_row([batch.0], |row| {
                 Ok((row.get(0)?, row.get::<_, Vec<u8>>(1)?, row.get(2)?))
             });

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use const_format::formatcp;
 use rusqlite::{Connection, OptionalExtension, Row, params};
 use serde_json::value::RawValue;
 
@@ -13,14 +14,17 @@ use crate::queue::store::{DeliveredResult, JobLane, JobReceipt};
 
 use super::SqliteStore;
 use super::counters::CounterChanges;
-use super::rows::{self, MOST_JOBS, PROCESS_COLUMNS, id_of, key, key_of, process_no, shown, small};
+use super::rows::{
+    self, COMPLETED, DELETING, MOST_JOBS, PROCESS_COLUMNS, id_of, key, key_of, process_no, shown,
+    small,
+};
 use super::writer::{Fault, Sync};
 
 impl SqliteStore {
     pub(super) fn read_process(&self, id: ProcessId) -> Result<Option<ProcessState>, Error> {
         self.read(|conn| {
             let mut read = conn.prepare_cached(&format!(
-                "SELECT {PROCESS_COLUMNS} FROM processes WHERE id = ?1 AND chore <> 4"
+                "SELECT {PROCESS_COLUMNS} FROM processes WHERE id = ?1 AND chore <> {DELETING}"
             ))?;
             Ok(read
                 .query_row([&id.0.as_bytes()[..]], rows::process)
@@ -38,7 +42,7 @@ impl SqliteStore {
     pub(super) fn read_processes(&self) -> Result<Vec<ProcessState>, Error> {
         self.read(|conn| {
             let mut read = conn.prepare_cached(&format!(
-                "SELECT {PROCESS_COLUMNS} FROM processes WHERE chore <> 4 ORDER BY no"
+                "SELECT {PROCESS_COLUMNS} FROM processes WHERE chore <> {DELETING} ORDER BY no"
             ))?;
             let all = read.query_map([], rows::process)?;
             Ok(all.collect::<Result<_, _>>()?)
@@ -63,14 +67,14 @@ impl SqliteStore {
     pub(super) fn read_job(&self, job: JobId) -> Result<Option<JobState>, Error> {
         let id = key_of(job);
         self.read(|conn| {
-            let mut read = conn.prepare_cached(
+            let mut read = conn.prepare_cached(formatcp!(
                 "SELECT j.created_at, p.id, j.lane, j.status, j.priority, j.calls, j.crashes,
                    j.visible_at, b.item_id, r.error, r.body,
                    CASE WHEN j.has_history THEN (SELECT body FROM histories WHERE job = j.id) END
                  FROM jobs j JOIN processes p ON p.no = j.id >> 32
                    JOIN payloads b ON b.job = j.id LEFT JOIN results r ON r.job = j.id
-                 WHERE j.id = ?1 AND p.chore <> 4",
-            )?;
+                 WHERE j.id = ?1 AND p.chore <> {DELETING}"
+            ))?;
             let state = read.query_row([id], |row| Ok(self.state(conn, row, id)));
             let state = state.optional()?.transpose()?;
             // The rest of the id has to fit too: it may be one of another database.
@@ -180,7 +184,7 @@ impl SqliteStore {
         }
         self.write(Sync::AsSet, |conn| {
             let mut jobs = conn.prepare_cached(
-                "DELETE FROM jobs WHERE id = ?1 AND claim = ?2 AND status >= 4 RETURNING has_history",
+                formatcp!("DELETE FROM jobs WHERE id = ?1 AND claim = ?2 AND status >= {COMPLETED} RETURNING has_history"),
             )?;
             let mut payloads = conn.prepare_cached("DELETE FROM payloads WHERE job = ?1")?;
             let mut results = conn.prepare_cached("DELETE FROM results WHERE job = ?1")?;
@@ -205,11 +209,13 @@ impl SqliteStore {
     }
 }
 
-pub(super) const PEEK: &str = "SELECT j.id, j.claim, j.status, j.created_at, j.lane, j.calls, \
+pub(super) const PEEK: &str = formatcp!(
+    "SELECT j.id, j.claim, j.status, j.created_at, j.lane, j.calls, \
      p.item_id, p.request_hash, r.error, r.body \
      FROM jobs j INDEXED BY jobs_with_outcome CROSS JOIN payloads p ON p.job = j.id \
      LEFT JOIN results r ON r.job = j.id \
-     WHERE j.id > ?1 AND j.id <= ?2 AND j.status >= 4 ORDER BY j.id LIMIT ?3";
+     WHERE j.id > ?1 AND j.id <= ?2 AND j.status >= {COMPLETED} ORDER BY j.id LIMIT ?3"
+);
 
 fn json(text: Option<String>) -> Result<Option<Box<RawValue>>, Fault> {
     let json = text.map(RawValue::from_string).transpose();

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use const_format::formatcp;
 use rusqlite::{Connection, OptionalExtension, Row, params};
 use uuid::Uuid;
 
@@ -23,14 +24,12 @@ pub(super) const COMPLETED: i64 = 4;
 pub(super) const FAILED: i64 = 5;
 pub(super) const CANCELLED: i64 = 6;
 
-/// What is being done to all jobs of a process, one short transaction after the other.
-pub(super) mod chore {
-    pub const NONE: i64 = 0;
-    pub const RELEASE: i64 = 1;
-    pub const CANCEL: i64 = 2;
-    pub const RETRY: i64 = 3;
-    pub const DELETE: i64 = 4;
-}
+/// Nothing is being done to all jobs of a process; below, what is, in one short transaction after the other.
+pub(super) const NO_CHORE: i64 = 0;
+pub(super) const RELEASING: i64 = 1;
+pub(super) const CANCELLING: i64 = 2;
+pub(super) const RETRYING: i64 = 3;
+pub(super) const DELETING: i64 = 4;
 
 /// Jobs that a process may have had, and processes that a database may have had.
 pub(super) const MOST_JOBS: i64 = 1 << 32;
@@ -93,7 +92,9 @@ pub(super) fn id_of(bytes: &[u8]) -> Result<ProcessId, Fault> {
 
 /// The number of a process that is not being deleted.
 pub(super) fn process_no(conn: &Connection, id: ProcessId) -> Result<Option<i64>, Fault> {
-    let mut find = conn.prepare_cached("SELECT no FROM processes WHERE id = ?1 AND chore <> 4")?;
+    let mut find = conn.prepare_cached(formatcp!(
+        "SELECT no FROM processes WHERE id = ?1 AND chore <> {DELETING}"
+    ))?;
     Ok(find
         .query_row([&id.0.as_bytes()[..]], |row| row.get(0))
         .optional()?)

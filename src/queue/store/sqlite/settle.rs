@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 
+use const_format::formatcp;
 use rusqlite::{Connection, OptionalExtension, ToSql, params};
 
 use crate::base::clock::Timestamp;
@@ -13,7 +14,7 @@ use crate::queue::store::{ClaimOutcome, Settlement};
 use super::SqliteStore;
 use super::counters::CounterChanges;
 use super::rows::{
-    AT_PROVIDER, CANCELLED, COMPLETED, FAILED, IN_PROGRESS, PENDING, lane_no, process_of,
+    AT_PROVIDER, CANCELLED, COMPLETED, DELETING, FAILED, IN_PROGRESS, PENDING, lane_no, process_of,
 };
 use super::writer::{Fault, Sync};
 
@@ -21,35 +22,36 @@ use super::writer::{Fault, Sync};
 /// since the index of those in batches need not be looked at for the others.
 type FencedUpdate = [(i64, &'static str); 2];
 
-macro_rules! update {
+macro_rules! fenced {
     ($set:literal) => {
         [
             (
                 IN_PROGRESS,
-                concat!(
-                    "UPDATE jobs SET worker = NULL, calls = ?3, ",
-                    $set,
-                    " WHERE id = ?1 AND claim = ?2 AND status = 2"
+                formatcp!(
+                    "UPDATE jobs SET worker = NULL, calls = ?3, {} \
+                     WHERE id = ?1 AND claim = ?2 AND status = {IN_PROGRESS}",
+                    formatcp!($set)
                 ),
             ),
             (
                 AT_PROVIDER,
-                concat!(
-                    "UPDATE jobs SET batch = NULL, calls = ?3, ",
-                    $set,
-                    " WHERE id = ?1 AND claim = ?2 AND status = 3"
+                formatcp!(
+                    "UPDATE jobs SET batch = NULL, calls = ?3, {} \
+                     WHERE id = ?1 AND claim = ?2 AND status = {AT_PROVIDER}",
+                    formatcp!($set)
                 ),
             ),
         ]
     };
 }
 
-const COMPLETE: FencedUpdate = update!("status = 4");
-const FAIL: FencedUpdate = update!("status = 5, lost = 0, in_doubt = 0");
-const CANCEL: FencedUpdate = update!("status = 6");
-const SNOOZE: FencedUpdate = update!("status = 0, visible_at = ifnull(?4, visible_at)");
-const RETRY: FencedUpdate = update!(
-    "status = 0, visible_at = ?4, lane = ?5, attempt = ?6, in_doubt = ?7, lost = 0, has_history = 1"
+const COMPLETE: FencedUpdate = fenced!("status = {COMPLETED}");
+const FAIL: FencedUpdate = fenced!("status = {FAILED}, lost = 0, in_doubt = 0");
+const CANCEL: FencedUpdate = fenced!("status = {CANCELLED}");
+const SNOOZE: FencedUpdate = fenced!("status = {PENDING}, visible_at = ifnull(?4, visible_at)");
+const RETRY: FencedUpdate = fenced!(
+    "status = {PENDING}, visible_at = ?4, lane = ?5, attempt = ?6, in_doubt = ?7, lost = 0, \
+     has_history = 1"
 );
 
 struct Settling<'a> {
@@ -131,15 +133,15 @@ impl Settling<'_> {
         }
         // Somebody else has it, or it waits again: it was paid for all the same. The claim rises, so
         // that what the other one reports goes nowhere.
-        let mut find = self
-            .conn
-            .prepare_cached("SELECT status FROM jobs WHERE id = ?1 AND status < 4")?;
+        let mut find = self.conn.prepare_cached(formatcp!(
+            "SELECT status FROM jobs WHERE id = ?1 AND status < {COMPLETED}"
+        ))?;
         let Some(status) = find.query_row([id], |row| row.get(0)).optional()? else {
             return Ok(None);
         };
         let mut overrule = self.conn.prepare_cached(
-            "UPDATE jobs SET status = 4, worker = NULL, batch = NULL, calls = max(calls, ?2),
-               claim = claim + 1 WHERE id = ?1",
+            formatcp!("UPDATE jobs SET status = {COMPLETED}, worker = NULL, batch = NULL, calls = max(calls, ?2),
+               claim = claim + 1 WHERE id = ?1"),
         )?;
         overrule.execute(params![id, end.calls])?;
         Ok(Some(status))
@@ -206,7 +208,7 @@ impl Settling<'_> {
     /// The lane of a job that the claim still holds.
     fn lane_of(&self, end: &Settlement) -> Result<Option<i64>, Fault> {
         let mut find = self.conn.prepare_cached(
-            "SELECT lane FROM jobs WHERE id = ?1 AND claim = ?2 AND status IN (2, 3)",
+            formatcp!("SELECT lane FROM jobs WHERE id = ?1 AND claim = ?2 AND status IN ({IN_PROGRESS}, {AT_PROVIDER})"),
         )?;
         let held = [end.receipt.job, end.receipt.claim];
         Ok(find.query_row(held, |row| row.get(0)).optional()?)
@@ -242,8 +244,9 @@ impl Settling<'_> {
 
 /// Whether what runs of a process is not tried again.
 pub(super) fn is_cancelled(conn: &Connection, process: i64) -> Result<bool, Fault> {
-    let mut read =
-        conn.prepare_cached("SELECT cancelled OR chore = 4 FROM processes WHERE no = ?1")?;
+    let mut read = conn.prepare_cached(formatcp!(
+        "SELECT cancelled OR chore = {DELETING} FROM processes WHERE no = ?1"
+    ))?;
     let cancelled = read.query_row([process], |row| row.get(0)).optional()?;
     Ok(cancelled.unwrap_or(true))
 }

@@ -1,5 +1,6 @@
 //! The SQLite store against the conformance suite, and what only SQLite can get wrong.
 
+use const_format::formatcp;
 use std::fs;
 use std::sync::Weak;
 use std::sync::atomic::Ordering;
@@ -9,6 +10,7 @@ use tempfile::TempDir;
 use crate::base::error::ErrorKind;
 use crate::testing::job_store::{TestDatabase, random_operations, suite};
 
+use super::rows::{NO_CHORE, PENDING, RELEASING};
 use super::*;
 use crate::queue::store::Severity;
 
@@ -240,7 +242,7 @@ fn room_is_given_back() {
 fn hot_statements_use_their_indexes() {
     let dir = TempDir::new().unwrap();
     let store = open(&path(&dir)).unwrap();
-    let from = "FROM jobs INDEXED BY jobs_to_claim WHERE status = 0";
+    let from = formatcp!("FROM jobs INDEXED BY jobs_to_claim WHERE status = {PENDING}");
     let cases = [
         (
             format!(
@@ -268,7 +270,8 @@ fn hot_statements_use_their_indexes() {
             "jobs_by_worker (worker=?)",
         ),
         (
-            "SELECT no FROM processes WHERE chore <> 0 AND chore = 1".to_owned(),
+            formatcp!("SELECT no FROM processes WHERE chore <> {NO_CHORE} AND chore = {RELEASING}")
+                .to_owned(),
             "processes_with_chore",
         ),
     ];
