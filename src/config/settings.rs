@@ -131,7 +131,7 @@ impl Settings {
         Ok(self)
     }
 
-    /// Takes the values of all keys' variables; an empty one counts as unset.
+    /// Takes the values of all keys' variables; an empty one counts as unset. Default: none are read.
     pub fn environment(mut self, variable: impl Fn(&str) -> Option<String>) -> Self {
         let value = |name: &&'static str| {
             let value = variable(name).filter(|value| !value.trim().is_empty())?;

@@ -144,9 +144,9 @@ impl BatchAccount {
 /// What one batch may hold.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct BatchLimits {
-    /// Requests.
+    /// The most requests.
     pub requests: usize,
-    /// Bytes of input.
+    /// The most bytes of input, line ends included.
     pub bytes: u64,
 }
 
@@ -229,11 +229,11 @@ pub struct BatchStatus {
 /// How many requests of a batch are where.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BatchCounts {
-    /// All.
+    /// Requests in it.
     pub total: u64,
-    /// Answered.
+    /// Of these, answered.
     pub completed: u64,
-    /// Failed.
+    /// Of these, failed.
     pub failed: u64,
 }
 

@@ -195,17 +195,17 @@ pub struct Params {
 /// ```
 #[derive(Clone, Default, PartialEq)]
 pub struct Request {
-    /// The caller's name for it; results carry it back.
+    /// The caller's name for it; results carry it back. Default: none.
     pub id: Option<String>,
     /// What is asked for. Default: an answer.
     pub task: RequestTask,
     /// The model. Default: the client's.
     pub model: Option<String>,
-    /// Instructions put before the messages.
+    /// Instructions put before the messages. Default: none.
     pub system: Option<String>,
     /// The conversation, oldest first.
     pub messages: Vec<Message>,
-    /// Sampling parameters.
+    /// Sampling parameters and the shape of the answer.
     pub params: Params,
     /// Further fields of OpenAI's chat API, or of the provider's own. What the provider has no place
     /// for is left out, and `reasoning_effort` said in its words; what is left out is said once as a
@@ -238,44 +238,44 @@ impl Request {
         }
     }
 
-    /// Sets the id.
+    /// Sets the id, which results carry back. Default: none; results are told apart by their place.
     pub fn with_id(mut self, id: impl Into<String>) -> Self {
         self.id = Some(id.into());
         self
     }
 
-    /// Sets the model.
+    /// Sets the model. Default: the client's.
     pub fn with_model(mut self, model: impl Into<String>) -> Self {
         self.model = Some(model.into());
         self
     }
 
-    /// Sets the system instructions.
+    /// Sets the system instructions. Default: none.
     pub fn with_system(mut self, system: impl Into<String>) -> Self {
         self.system = Some(system.into());
         self
     }
 
-    /// Sets the most tokens to answer with.
+    /// Sets the most tokens to answer with, reasoning included. Default: see [`Params::max_tokens`].
     pub fn with_max_tokens(mut self, tokens: u32) -> Self {
         self.params.max_tokens = Some(tokens);
         self
     }
 
-    /// Sets the temperature.
+    /// Sets the temperature. Default: the provider's.
     pub fn with_temperature(mut self, temperature: f64) -> Self {
         self.params.temperature = Some(temperature);
         self
     }
 
     /// Sets the shape of the answer. An answer of another shape is asked for again once, and fails
-    /// as [`ErrorKind::Invalid`] then.
+    /// as [`ErrorKind::Invalid`] then. Default: any text.
     pub fn with_response_format(mut self, format: ResponseFormat) -> Self {
         self.params.response_format = Some(format);
         self
     }
 
-    /// Sets a further field, see [`extra`](Self::extra).
+    /// Sets a further field, see [`extra`](Self::extra). Default: none.
     pub fn with_extra(mut self, key: impl Into<String>, value: Value) -> Self {
         self.extra.insert(key.into(), value);
         self

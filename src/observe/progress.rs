@@ -72,7 +72,7 @@ pub struct Progress {
 /// Receives progress about ten times a second, and once at the end. Called on the thread that
 /// started the run, or on the worker's own; it should return quickly.
 pub trait ProgressNotifier: Send + Sync {
-    /// Takes note.
+    /// Receives where the run stands now. Should return quickly: the run waits for it.
     fn on_progress(&self, progress: &Progress);
 }
 

@@ -146,7 +146,8 @@ impl Worker {
         self
     }
 
-    /// Carries out the jobs of a kind with code of your own.
+    /// Carries out the jobs of a kind with code of your own. Default: jobs of kinds that no worker knows
+    /// wait.
     pub fn handle(mut self, kind: impl Into<String>, handler: Handler) -> Self {
         self.handlers.push((kind.into(), handler));
         self
@@ -180,9 +181,8 @@ impl Worker {
         self
     }
 
-    /// What a failure means for the others. A worker goes on by default; with
-    /// [`ErrorPolicy::StopOnCriticalError`] it ends when a provider refuses everybody or cannot be
-    /// reached.
+    /// What a failure means for the others. With [`ErrorPolicy::StopOnCriticalError`] the worker ends when a
+    /// provider refuses everybody or cannot be reached. Default: it goes on.
     pub fn on_error(mut self, policy: ErrorPolicy) -> Self {
         self.on_error = policy;
         self

@@ -30,7 +30,7 @@ pub struct HttpRequest<'a> {
     pub timeout: Duration,
     /// The most bytes that the body of a success reply may have; more are not read.
     pub reply_limit: u64,
-    /// Where [`HttpTransport`] takes the memory of a large reply; to be dropped once that is decoded.
+    /// Where [`HttpTransport`](crate::unstable::HttpTransport) takes the memory of a large reply; to be dropped once that is decoded.
     pub memory: &'a ReplyShare,
 }
 
@@ -90,11 +90,11 @@ impl<'a> FromIterator<(&'a str, &'a str)> for HttpHeaders {
 /// A complete reply. Its `Debug` says how long it is, not what it says.
 #[derive(Clone)]
 pub struct HttpReply {
-    /// The status.
+    /// The HTTP status.
     pub status: u16,
-    /// The header.
+    /// The headers.
     pub headers: HttpHeaders,
-    /// The body.
+    /// The whole body.
     pub body: Vec<u8>,
 }
 

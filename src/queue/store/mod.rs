@@ -41,6 +41,15 @@ pub use health::{HealthFinding, Severity};
 /// | workers claim | [`register_worker`](Self::register_worker), [`unregister_worker`](Self::unregister_worker), [`claim`](Self::claim), [`settle`](Self::settle), [`dead_workers`](Self::dead_workers), [`reclaim`](Self::reclaim), [`pull_due_times`](Self::pull_due_times) |
 /// | workers keep batches | [`waiting_jobs`](Self::waiting_jobs), [`open_batch`](Self::open_batch), [`fill_batch`](Self::fill_batch), [`batch_jobs`](Self::batch_jobs), [`batch_jobs_by`](Self::batch_jobs_by), [`save_batch`](Self::save_batch), [`split_batch`](Self::split_batch), [`give_back`](Self::give_back), [`close_batch`](Self::close_batch), [`batches`](Self::batches), [`adopt_batches`](Self::adopt_batches) |
 ///
+/// # Errors
+///
+/// [`ErrorKind::Transient`](crate::ErrorKind::Transient) for what may pass, such as a full disk or a lock:
+/// workers go on and try again. [`ErrorKind::Invalid`](crate::ErrorKind::Invalid) for what somebody has to
+/// mend, and for what is asked in vain: a worker that is on no list, a process that takes no more jobs. Of
+/// these, one that says that a batch is not the worker's (any more) is marked by
+/// [`Error::with_claim_lost`]: the worker forgets the batch. A call that fails has changed nothing, or has
+/// been decided and is gone on with by [`maintain`](Self::maintain); it may be made again.
+///
 /// # What a store keeps
 ///
 /// **A process** begins to exist with its first jobs, has a number of its own in the store, and is gone when
