@@ -450,8 +450,8 @@ fn quotes_and_line_ends_at_the_borders_of_what_is_read_at_once_stay_whole() {
 }
 
 mod queued {
-    use super::super::bought_once::{bought, left_alone};
-    use super::super::run_batch::{WORDS, batch, run};
+    use super::super::batch_runs::{WORDS, batch, run};
+    use super::super::batch_runs::{bought, left_alone};
     use super::*;
 
     const SIDECAR: &str = "out.jsonl.batchwright";

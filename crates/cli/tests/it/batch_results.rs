@@ -8,9 +8,9 @@ use std::time::Duration;
 use batchwright_simulate::BatchConfig;
 use serde_json::Value;
 
+use super::batch_runs::{SHORT, WORDS, batch, clean, queue, with};
 use super::batch_site::{ALL, Site, each};
 use super::common::{Desk, Running, all_ids};
-use super::run_batch::{SHORT, WORDS, batch, clean, queue, with};
 
 const ITEMS: usize = 24;
 

@@ -3,8 +3,8 @@
 
 use std::fs;
 
-use super::bought_once::{bought, left_alone};
-use super::run_batch::{WORDS, run};
+use super::batch_runs::{WORDS, run};
+use super::batch_runs::{bought, left_alone};
 
 const SIDECAR: &str = "out.jsonl.batchwright";
 

@@ -9,6 +9,7 @@ mod batch_endings;
 mod batch_long;
 mod batch_results;
 mod batch_rotated;
+mod batch_runs;
 mod batch_site;
 mod bought_once;
 #[path = "../../../../tests/it/common.rs"]
@@ -54,6 +55,8 @@ mod run;
 #[cfg(unix)]
 mod run_batch;
 #[cfg(unix)]
+mod run_batch_attach;
+#[cfg(unix)]
 mod run_killed;
 #[cfg(unix)]
 mod run_output;
@@ -66,6 +69,7 @@ mod stdin;
 mod stop;
 mod superseded;
 mod tables;
+mod taken_results;
 mod terminal;
 #[cfg(unix)]
 mod unusable;

@@ -3,8 +3,8 @@
 use batchwright::files::QueueRun;
 use batchwright_simulate::BatchPoint;
 
+use super::batch_runs::*;
 use super::common::*;
-use super::run_batch::*;
 
 #[test]
 fn killed_while_it_puts_prompts_on_the_queue_it_adopts_them() {

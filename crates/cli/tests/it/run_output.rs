@@ -1,8 +1,8 @@
 //! What a run through the queue leaves in its output: rows that make no prompt, answers to earlier
 //! questions, and what becomes of it when somebody takes the file away.
 
+use super::batch_runs::{LONG, SHORT, accepted, clean, handed_over, run, start, summary, taking};
 use super::common::{Desk, all_ids, id};
-use super::run_batch::{LONG, SHORT, accepted, clean, handed_over, run, start, summary, taking};
 
 #[test]
 fn bad_rows_fail_unsent_in_batches_too() {

@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 
 use super::attacks::body_of;
 use super::common::{Desk, Ended, Running, all_ids, prompt_lines, simulator};
-use super::{queue, run_batch};
+use super::{batch_runs, queue};
 
 /// A server that answers each call with what it is told to, and counts them.
 struct Server {
@@ -264,11 +264,11 @@ fn standard_input_leaves_them_too() {
 
 #[test]
 fn a_batch_is_not_bought_again_for_empty_answers() {
-    let batches = BatchConfig::default().duration(run_batch::SHORT);
+    let batches = BatchConfig::default().duration(batch_runs::SHORT);
     let settings = SimConfig::default().trouble(Trouble::Empty, 0.3);
     let (desk, sim) = (Desk::new(), simulator(settings.batches(batches)));
     desk.prompts("in.jsonl", 20);
-    let run = |words: &str| run_batch::run(&desk, &sim, &format!("in.jsonl -o out.jsonl {words}"));
+    let run = |words: &str| batch_runs::run(&desk, &sim, &format!("in.jsonl -o out.jsonl {words}"));
     run("").expect(3);
     let failed = desk.results("out.jsonl");
     let failed = failed

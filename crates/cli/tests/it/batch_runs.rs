@@ -1,0 +1,193 @@
+//! What tests of runs in batches share: a provider with a Batch API, runs, and what the queue knows of them.
+
+use std::collections::HashMap;
+use std::fs;
+use std::path::PathBuf;
+use std::process::Command;
+use std::time::Duration;
+
+use batchwright::files::QueueRun;
+use batchwright::{JobQueue, ProcessId};
+use batchwright_simulate::{BatchConfig, BatchStats, SimConfig, Simulator};
+use serde_json::Value;
+
+use super::common::{Desk, Ended, HOME, PATIENCE, Running, all_ids, eventually, simulator};
+
+pub fn taking(duration: Duration) -> Simulator {
+    with(BatchConfig::default().duration(duration))
+}
+
+pub fn with(batches: BatchConfig) -> Simulator {
+    simulator(SimConfig::default().batches(batches))
+}
+
+pub const SHORT: Duration = Duration::from_millis(100);
+
+/// Long enough to be found under way.
+pub const LONG: Duration = Duration::from_secs(3);
+
+/// `run` with these words against a provider that has a Batch API, or another one.
+pub fn command(desk: &Desk, sim: &Simulator, words: &str) -> Command {
+    let words = ["run"].into_iter().chain(words.split_whitespace());
+    with_provider(desk.command(words), sim)
+}
+
+/// A program that finds this provider in its environment.
+pub fn with_provider(mut command: Command, sim: &Simulator) -> Command {
+    command
+        .env("BATCHWRIGHT_PROVIDER", "openai")
+        .env("BATCHWRIGHT_MODEL", "m")
+        .env("OPENAI_API_KEY", "k")
+        .env("OPENAI_BASE_URL", sim.base_url())
+        .env("BATCHWRIGHT_BATCH_POLL_INTERVAL", "100ms");
+    command
+}
+
+/// The same with the batch strategy.
+pub fn batch(desk: &Desk, sim: &Simulator, words: &str) -> Command {
+    command(desk, sim, &format!("--strategy batch {words}"))
+}
+
+pub fn start(desk: &Desk, sim: &Simulator, words: &str) -> Running {
+    Running::start(&mut batch(desk, sim, words))
+}
+
+pub fn run(desk: &Desk, sim: &Simulator, words: &str) -> Ended {
+    start(desk, sim, words).wait()
+}
+
+pub const WORDS: &str = "in.jsonl -o out.jsonl";
+
+pub fn queue(desk: &Desk) -> JobQueue {
+    JobQueue::open(&desk.path(HOME).join("llm_jobs.db")).unwrap()
+}
+
+/// Nothing is left behind.
+#[track_caller]
+pub fn clean(desk: &Desk) {
+    assert!(queue(desk).open_processes().unwrap().is_empty());
+    assert!(queue(desk).batches(None).unwrap().is_empty());
+}
+
+/// Waits until so many requests are at the provider for good.
+#[track_caller]
+pub fn accepted(sim: &Simulator, items: u64) {
+    let there = |stats: &BatchStats| stats.items_accepted == items;
+    assert!(
+        sim.wait_for_batches(there, PATIENCE),
+        "{:?}",
+        sim.batch_stats()
+    );
+}
+
+/// Waits until the queue knows that so many are at the provider.
+#[track_caller]
+pub fn handed_over(desk: &Desk, items: u64) {
+    let queue = queue(desk);
+    let there = || {
+        let batches = queue.batches(None).unwrap();
+        let known = batches.iter().filter(|batch| batch.remote_id.is_some());
+        known.map(|batch| batch.total).sum::<u64>() == items
+    };
+    assert!(eventually(there), "{:?}", queue.batches(None).unwrap());
+}
+
+pub fn kill(mut running: Running) {
+    running.child.kill().unwrap();
+    running.child.wait().unwrap();
+}
+
+pub fn without_latency(mut line: Value) -> Value {
+    line.as_object_mut().unwrap().remove("latency_ms");
+    line
+}
+
+pub fn by_id(lines: Vec<Value>) -> HashMap<String, Value> {
+    let named = lines.into_iter().map(without_latency);
+    named
+        .map(|line| (line["id"].as_str().unwrap().to_owned(), line))
+        .collect()
+}
+
+pub fn summary(ended: &Ended) -> Value {
+    serde_json::from_str(&ended.stdout).unwrap()
+}
+
+pub const SIDECAR: &str = "out.jsonl.batchwright";
+
+pub fn other(desk: &Desk, sim: &Simulator, words: &str) -> Ended {
+    let command = desk.command(words.split_whitespace());
+    Running::start(&mut with_provider(command, sim)).wait()
+}
+
+/// So many items are at the provider, and nobody waits for them.
+pub fn left_alone(items: usize) -> (Desk, Simulator) {
+    // Not over before whoever hands it over has left.
+    let (desk, sim) = (Desk::new(), taking(Duration::from_millis(400)));
+    desk.prompts("in.jsonl", items);
+    run(&desk, &sim, &format!("{WORDS} --no-wait")).expect(0);
+    handed_over(&desk, items as u64);
+    (desk, sim)
+}
+
+#[track_caller]
+pub fn bought(sim: &Simulator, items: u64) {
+    let stats = sim.batch_stats();
+    assert_eq!(
+        (stats.items_accepted, sim.stats().calls),
+        (items, 0),
+        "{stats:?}"
+    );
+}
+
+/// All is in the output, bought once, and nothing is left behind.
+#[track_caller]
+pub fn whole(desk: &Desk, sim: &Simulator, output: &str, items: usize) {
+    assert_eq!(desk.ids(output), all_ids(items));
+    bought(sim, items as u64);
+    assert_eq!(sidecars(desk), Vec::<PathBuf>::new());
+}
+
+pub fn sidecars(desk: &Desk) -> Vec<PathBuf> {
+    let entries = fs::read_dir(desk.path("")).unwrap();
+    let paths = entries.map(|entry| entry.unwrap().path());
+    let named = |path: &PathBuf| path.to_string_lossy().contains(".batchwright");
+    paths.filter(named).collect()
+}
+
+pub fn only_process(desk: &Desk) -> ProcessId {
+    let [process] = queue(desk).open_processes().unwrap().try_into().unwrap();
+    process.process_id
+}
+
+/// The items are collected into the queue.
+pub fn worked(desk: &Desk, sim: &Simulator) -> (ProcessId, Ended) {
+    let id = only_process(desk);
+    let ended = other(desk, sim, "work --strategy batch --until-empty").expect(0);
+    (id, ended)
+}
+
+/// Renames the output, and what is named with it.
+pub fn renamed(desk: &Desk, to: &str, with_sidecar: bool) {
+    fs::rename(desk.path("out.jsonl"), desk.path(to)).unwrap();
+    if with_sidecar {
+        let beside = desk.path(&format!("{to}.batchwright"));
+        fs::rename(desk.path(SIDECAR), beside).unwrap();
+    }
+}
+
+/// A run all of whose items wait: nobody takes them over.
+pub fn sealed(desk: &Desk, sim: &Simulator) -> Running {
+    let mut refused = batch(desk, sim, WORDS);
+    refused
+        .env("OPENAI_BASE_URL", super::common::NOBODY)
+        .env("BATCHWRIGHT_BATCH_RECONCILE_WAIT", "1s");
+    let running = Running::start(&mut refused);
+    let id = QueueRun::process_of(&desk.path("out.jsonl")).unwrap();
+    let is_sealed = || {
+        let now = queue(desk).process(id).unwrap();
+        now.is_some_and(|now| now.sealed)
+    };
+    assert!(eventually(is_sealed));
+    running
+}

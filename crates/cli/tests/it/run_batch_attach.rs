@@ -1,0 +1,314 @@
+//! `run --strategy batch` again, after an interruption or an edit: each item is bought once.
+
+use std::time::Duration;
+
+use batchwright::files::QueueRun;
+use batchwright_simulate::BatchConfig;
+use serde_json::{Value, json};
+
+use super::batch_runs::{
+    LONG, SHORT, WORDS, accepted, batch, by_id, clean, command, handed_over, kill, queue, run,
+    sealed, start, summary, taking, with, with_provider,
+};
+use super::common::{Desk, HOME, Running, all_ids, eventually, prompt_line, prompt_lines};
+
+#[test]
+fn what_is_interrupted_goes_on_and_the_same_command_attaches_from_another_folder() {
+    let (desk, sim) = (Desk::new(), taking(LONG));
+    desk.prompts("in.jsonl", 5);
+    std::fs::create_dir(desk.path("elsewhere")).unwrap();
+    let running = start(&desk, &sim, WORDS);
+    accepted(&sim, 5);
+    handed_over(&desk, 5);
+    running.signal("INT");
+    let ended = running.wait().expect(130);
+    let id = QueueRun::process_of(&desk.path("out.jsonl")).unwrap();
+    let remote = sim.batch_stats().batches[0].id.clone();
+    let ended = ended.says("stopping: batches go on at their provider");
+    let ended = ended.says(&format!("batch {remote} (5 requests) goes on at openai"));
+    let ended = ended.says("the same command comes back to it, from any folder");
+    ended.says(&format!("to give it up:  batchwright cancel {id}"));
+
+    let mut again = batch(&desk, &sim, "../in.jsonl -o ../out.jsonl --json");
+    let ended = Running::start(again.current_dir(desk.path("elsewhere")))
+        .wait()
+        .expect(0);
+    let told = summary(&ended);
+    assert_eq!(
+        (&told["submitted"], &told["attached"]),
+        (&json!(0), &json!(5))
+    );
+    ended.says("5 items: 5 under way");
+    assert_eq!(desk.ids("out.jsonl"), all_ids(5));
+    assert_eq!(sim.batch_stats().items_accepted, 5);
+    clean(&desk);
+}
+
+#[test]
+fn a_process_says_which_run_it_belongs_to() {
+    let (desk, sim) = (Desk::new(), taking(LONG));
+    desk.prompts("in put.jsonl", 1);
+    let mut command = batch(&desk, &sim, "--no-wait -o out.jsonl");
+    Running::start(command.arg("in put.jsonl")).wait().expect(0);
+    let [process] = queue(&desk).open_processes().unwrap().try_into().unwrap();
+    let info = process.info;
+    assert_eq!(info.name.as_deref(), Some("in put.jsonl"));
+    let whole = |name| desk.path(name).canonicalize().unwrap();
+    assert_eq!(info.input.as_deref(), whole("in put.jsonl").to_str());
+    assert_eq!(info.output.as_deref(), whole("out.jsonl").to_str());
+
+    let again = info.command.unwrap();
+    let mut shell = with_provider(desk.other("sh", ["-c", &again]), &sim);
+    let ended = Running::start(shell.current_dir("/")).wait().expect(0);
+    ended.says("1 under way");
+    assert_eq!(desk.ids("out.jsonl"), all_ids(1));
+    assert_eq!(sim.batch_stats().items_accepted, 1);
+    clean(&desk);
+
+    desk.prompts("in.jsonl", 1);
+    let secret = sim.base_url().replace("http://", "http://me:secret@");
+    let words = format!("{WORDS}2 --no-wait --base-url {secret}");
+    run(&desk, &sim, &words).expect(0);
+    let [process] = queue(&desk).open_processes().unwrap().try_into().unwrap();
+    assert!(!process.info.command.unwrap().contains("secret"));
+}
+
+#[test]
+fn sigterm_ends_with_its_own_code() {
+    let (desk, sim) = (Desk::new(), taking(LONG));
+    desk.prompts("in.jsonl", 2);
+    let running = start(&desk, &sim, WORDS);
+    accepted(&sim, 2);
+    running.signal("TERM");
+    running.wait().expect(143);
+    run(&desk, &sim, WORDS).expect(0);
+    assert_eq!(sim.batch_stats().items_accepted, 2);
+}
+
+#[test]
+fn of_a_thousand_items_that_were_stopped_and_edited_fifteen_are_submitted() {
+    let (desk, sim) = (Desk::new(), taking(Duration::from_secs(4)));
+    desk.prompts("in.jsonl", 1000);
+    let running = start(&desk, &sim, WORDS);
+    accepted(&sim, 1000);
+    handed_over(&desk, 1000);
+    running.signal("INT");
+    running.wait().expect(130);
+
+    let mut text = String::new();
+    for i in 0..1005 {
+        match i {
+            100..110 => text.push_str(&format!("{{\"id\":\"i-{i}\",\"prompt\":\"edited {i}\"}}\n")),
+            500..505 => {}
+            _ => text.push_str(&prompt_line(i)),
+        }
+    }
+    desk.write("in.jsonl", text);
+    let ended = run(&desk, &sim, "in.jsonl -o out.jsonl --json").expect(0);
+    let told = summary(&ended);
+    assert_eq!(
+        (&told["submitted"], &told["attached"]),
+        (&json!(15), &json!(985))
+    );
+    assert_eq!(told["summary"]["completed"], 1000);
+    ended.says("1,000 items: 985 under way, 15 to send");
+    let stats = sim.batch_stats();
+    let sizes: Vec<u64> = stats.batches.iter().map(|batch| batch.items).collect();
+    assert_eq!(sizes, [1000, 15]);
+    assert_eq!((stats.bought_twice, sim.stats().calls), (0, 0));
+
+    // The five that were removed are there too: they were paid for.
+    assert_eq!(desk.ids("out.jsonl"), all_ids(1005));
+    let fresh = Desk::new();
+    fresh.write("in.jsonl", desk.read("in.jsonl"));
+    Running::start(&mut command(&fresh, &sim, WORDS))
+        .wait()
+        .expect(0);
+    let (here, there) = (
+        by_id(desk.results("out.jsonl")),
+        by_id(fresh.results("out.jsonl")),
+    );
+    for (id, line) in &there {
+        assert_eq!(
+            here[id]["text"], line["text"],
+            "{id} has the answer to an old question"
+        );
+        assert_eq!(here[id]["request_hash"], line["request_hash"]);
+    }
+    clean(&desk);
+}
+
+#[test]
+fn an_answer_to_an_old_question_never_takes_the_place_of_the_new_one() {
+    let (desk, sim) = (Desk::new(), taking(Duration::from_secs(2)));
+    desk.write("in.jsonl", "{\"id\":\"a\",\"prompt\":\"old\"}\n");
+    run(&desk, &sim, &format!("{WORDS} --no-wait")).expect(0);
+    desk.write("in.jsonl", "{\"id\":\"a\",\"prompt\":\"new\"}\n");
+    // Answered at once, so that the old answer is the later one.
+    let sync = Running::start(&mut command(&desk, &sim, WORDS))
+        .wait()
+        .expect(0);
+    sync.says("of an earlier run goes on");
+    assert_eq!(
+        (sim.stats().calls, sim.batch_stats().items_accepted),
+        (1, 1)
+    );
+    let lines = desk.results("out.jsonl");
+    assert_eq!(lines.len(), 1);
+    desk.write("once.jsonl", desk.read("in.jsonl"));
+    Running::start(&mut command(&desk, &sim, "once.jsonl -o once-out.jsonl"))
+        .wait()
+        .expect(0);
+    assert_eq!(
+        lines[0]["request_hash"],
+        desk.results("once-out.jsonl")[0]["request_hash"]
+    );
+    clean(&desk);
+}
+
+#[test]
+fn what_comes_back_from_an_expired_batch_is_bought_again_only_if_it_is_asked_for() {
+    let expiring = BatchConfig::default().duration(SHORT).expire_first(1, 0.0);
+    let (desk, sim) = (Desk::new(), with(expiring));
+    desk.prompts("in.jsonl", 10);
+    run(&desk, &sim, &format!("{WORDS} --no-wait")).expect(0);
+    accepted(&sim, 10);
+    desk.write(
+        "in.jsonl",
+        prompt_lines(8).replace("\"prompt 3\"", "\"edited\""),
+    );
+    run(&desk, &sim, WORDS).expect(0);
+    assert_eq!(desk.ids("out.jsonl"), all_ids(8));
+    // The edited one, and the seven that were asked for still.
+    assert_eq!(sim.batch_stats().items_accepted, 10 + 8);
+    clean(&desk);
+}
+
+#[test]
+fn what_waits_and_is_no_longer_asked_for_is_never_sent() {
+    let (desk, sim) = (Desk::new(), taking(SHORT));
+    desk.prompts("in.jsonl", 4);
+    kill(sealed(&desk, &sim));
+    desk.write("in.jsonl", prompt_lines(3).replace("prompt 2", "edited"));
+    run(&desk, &sim, WORDS).expect(0);
+    assert_eq!(sim.batch_stats().items_accepted, 3);
+    assert_eq!(desk.ids("out.jsonl"), all_ids(3));
+    clean(&desk);
+}
+
+#[test]
+fn a_run_that_does_not_wait_is_collected_by_the_same_command() {
+    let (desk, sim) = (Desk::new(), taking(Duration::from_millis(500)));
+    desk.prompts("in.jsonl", 4);
+    let ended = run(&desk, &sim, &format!("{WORDS} --no-wait --json")).expect(0);
+    let told = summary(&ended);
+    assert_eq!(
+        (&told["summary"]["pending"], &told["exit_code"]),
+        (&json!(4), &json!(0))
+    );
+    assert_eq!(told["batches"][0]["total"], 4);
+    ended
+        .says("goes on at openai")
+        .says("the same command comes back to it");
+    assert_eq!(desk.read("out.jsonl"), "");
+    run(&desk, &sim, WORDS).expect(0);
+    assert_eq!(desk.ids("out.jsonl"), all_ids(4));
+    assert_eq!(sim.batch_stats().items_accepted, 4);
+    let sync = Running::start(&mut command(&desk, &sim, "in.jsonl -o out.jsonl --no-wait"));
+    let ended = sync.wait().expect(2);
+    assert!(
+        ended
+            .error()
+            .contains("--no-wait goes with --strategy batch")
+    );
+    clean(&desk);
+}
+
+#[test]
+fn two_runs_on_one_output_are_kept_apart_and_a_worker_may_help() {
+    let (desk, sim) = (Desk::new(), taking(Duration::from_secs(2)));
+    desk.prompts("in.jsonl", 3);
+    run(&desk, &sim, &format!("{WORDS} --no-wait")).expect(0);
+    let mut worker = desk.command(["work", "--until-empty"]);
+    worker
+        .env("OPENAI_API_KEY", "k")
+        .env("OPENAI_BASE_URL", sim.base_url());
+    worker
+        .env("BATCHWRIGHT_PROVIDER", "openai")
+        .env("BATCHWRIGHT_BATCH_POLL_INTERVAL", "100ms");
+    let worker = Running::start(&mut worker);
+    assert!(eventually(
+        || queue(&desk).batches(None).unwrap()[0].attended
+    ));
+    let first = start(&desk, &sim, WORDS);
+    first.hears("3 under way");
+    let second = run(&desk, &sim, WORDS).expect(1);
+    assert!(second.error().contains("another run is writing to it"));
+    first.wait().expect(0);
+    worker.wait().expect(0);
+    assert_eq!(desk.ids("out.jsonl"), all_ids(3));
+    assert_eq!(sim.batch_stats().items_accepted, 3);
+    clean(&desk);
+}
+
+#[test]
+fn a_cancelled_process_keeps_what_it_had_and_can_be_run_again() {
+    let (desk, sim) = (Desk::new(), taking(Duration::from_secs(2)));
+    desk.prompts("in.jsonl", 8);
+    run(&desk, &sim, &format!("{WORDS} --no-wait")).expect(0);
+    let id = QueueRun::process_of(&desk.path("out.jsonl")).unwrap();
+    let mut cancel = desk.command(["cancel", &id.to_string()]);
+    cancel
+        .env("OPENAI_API_KEY", "k")
+        .env("OPENAI_BASE_URL", sim.base_url());
+    Running::start(&mut cancel).wait().expect(0);
+    run(&desk, &sim, WORDS).expect(0);
+    assert_eq!(desk.ids("out.jsonl"), all_ids(8));
+    assert_eq!(sim.batch_stats().bought_twice, 0);
+    clean(&desk);
+}
+
+#[test]
+fn what_has_its_outcome_is_not_called_under_way() {
+    let (desk, sim) = (Desk::new(), taking(SHORT));
+    desk.prompts("in.jsonl", 6);
+    run(&desk, &sim, &format!("{WORDS} --no-wait")).expect(0);
+    let mut work = desk.command(["work", "--strategy", "batch", "--until-empty"]);
+    work.env("BATCHWRIGHT_PROVIDER", "openai")
+        .env("BATCHWRIGHT_MODEL", "m")
+        .env("OPENAI_API_KEY", "k")
+        .env("OPENAI_BASE_URL", sim.base_url())
+        .env("BATCHWRIGHT_BATCH_POLL_INTERVAL", "100ms");
+    Running::start(&mut work).wait().expect(0);
+    let id = queue(&desk).open_processes().unwrap()[0].process_id;
+    queue(&desk).cancel(id).unwrap();
+    let planned = run(&desk, &sim, &format!("{WORDS} --dry-run --json")).expect(0);
+    let told: Value = serde_json::from_str(&planned.stdout).unwrap();
+    assert_eq!(
+        (&told["under_way"], &told["to_collect"]),
+        (&0.into(), &6.into())
+    );
+    planned.says("6 done, to be collected");
+    run(&desk, &sim, WORDS).expect(0);
+    assert_eq!(desk.ids("out.jsonl"), all_ids(6));
+    assert_eq!(sim.batch_stats().created, 1);
+}
+
+#[test]
+fn a_dry_run_tells_what_is_under_way_and_changes_nothing() {
+    let (desk, sim) = (Desk::new(), taking(LONG));
+    desk.prompts("in.jsonl", 3);
+    run(&desk, &sim, &format!("{WORDS} --dry-run"))
+        .expect(0)
+        .says("in batches; nothing was sent");
+    assert!(!desk.path(HOME).join("llm_jobs.db").exists());
+    assert!(!desk.exists("out.jsonl"));
+    run(&desk, &sim, &format!("{WORDS} --no-wait --max-items 2")).expect(0);
+    let ended = run(&desk, &sim, &format!("{WORDS} --dry-run --json")).expect(0);
+    let told = summary(&ended);
+    assert_eq!(
+        (&told["under_way"], &told["to_send"]),
+        (&json!(2), &json!(1))
+    );
+    assert_eq!(sim.batch_stats().items_accepted, 2);
+}
