@@ -9,18 +9,21 @@ mod store;
 use std::sync::Arc;
 use std::time::Duration;
 
+use batchwright::batch::BatchSettings;
 use batchwright::queue::{JobStatus, WorkerScale};
 use batchwright::{
-    Context, Error, ErrorKind, Handler, Job, JobQueue, ProcessId, Request, RetryPolicy, Route,
-    RunningJob, Worker,
+    Context, Error, ErrorKind, Handler, Job, JobQueue, LlmConfig, ProcessId, Request, RetryPolicy,
+    Route, RunningJob, Secret, Worker,
 };
 use batchwright::{testing::ScriptedClient, testing::scripted_vector};
 use batchwright::{
     testing::job_store::TestDatabase, testing::job_store::random_operations,
     testing::job_store::suite,
 };
+use batchwright_simulate::{BatchConfig, SimConfig};
 use serde_json::{Value, json};
 
+use crate::common::simulator;
 use store::{Database, MemoryStore};
 
 fn database() -> TestDatabase {
@@ -99,4 +102,35 @@ fn queue_and_worker_run_on_it() {
     let vector: Vec<f32> = serde_json::from_value(of("vector")["embedding"].clone()).unwrap();
     assert_eq!(vector, scripted_vector("a text"));
     assert!(host.process(process).unwrap().is_none());
+}
+
+#[test]
+fn batches_are_submitted_and_collected_on_it() {
+    let batches = BatchConfig::default().duration(Duration::from_millis(20));
+    let sim = simulator(SimConfig::default().batches(batches));
+    let openai = LlmConfig::new("openai").model("sim-1");
+    let openai = openai.base_url(format!("http://{}", sim.addr()));
+    let openai = openai.api_key(Secret::new("sk-simulated-key"));
+
+    let [host, other] = queues();
+    let process = ProcessId::new();
+    let prompt = |n| Request::new(format!("prompt {n}")).with_max_tokens(50);
+    let jobs: Vec<Job> = (0..10).map(|n| prompt(n).into()).collect();
+    host.enqueue(process, jobs).unwrap();
+    let worker = |queue: &JobQueue| {
+        let often = BatchSettings::default().poll_interval(Some(Duration::from_millis(20)));
+        Worker::new(queue)
+            .batches(openai.batch_client().unwrap())
+            .batch_settings(often)
+            .completions(Route::new(openai.client().unwrap()))
+    };
+    // One submits and ends; another goes on with what the first one left.
+    let report = worker(&host).until_handed_over(true).run().unwrap();
+    assert_eq!((report.batches, report.batches_open), (1, 1), "{report:?}");
+    drop(host);
+    let report = worker(&other).until_empty(true).run().unwrap();
+    assert_eq!(report.completed, 10, "{report:?}");
+    let stats = sim.batch_stats();
+    assert_eq!((stats.created, stats.bought_twice), (1, 0), "{stats:?}");
+    assert_eq!(other.get_results(process).count(), 10);
 }
