@@ -6,104 +6,14 @@
 use std::fmt;
 use std::time::Duration;
 
-use serde::ser::SerializeMap;
-use serde::{Deserialize, Deserializer, Serialize, Serializer};
-
 use super::brief::{Bytes, FieldIf, Message, beginning};
 use super::hints::RateHints;
 use super::secret::Secret;
 use super::usage::{Paid, Usage};
 
-/// What went wrong, as far as the next decision is concerned.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-#[non_exhaustive]
-pub enum ErrorKind {
-    /// The provider asks for a slower pace (429, quota per minute).
-    RateLimited,
-    /// It may well succeed when tried again: reset, cut-off reply, 408, 5xx, time-out.
-    Transient,
-    /// A complete success reply that is not what the dialect promises.
-    Malformed,
-    /// The request itself is wrong and stays wrong (400, 413, 422), or its answer has not the shape
-    /// that was asked for, not even when asked again.
-    Invalid,
-    /// The credential is missing, refused or lacks a permission.
-    Auth,
-    /// The account has no credit or reached a hard limit.
-    Quota,
-    /// The provider does not know the model.
-    UnknownModel,
-    /// A safety filter or refusal.
-    Blocked,
-    /// Stopped by the caller before it had an outcome.
-    Cancelled,
-    /// The context's deadline passed.
-    DeadlineExceeded,
-    /// Sending it could have exceeded the budget.
-    BudgetExceeded,
-    /// The code that handled the item panicked.
-    Panic,
-    /// The item was in flight when its process died, too often.
-    Crashed,
-}
+mod json;
 
-impl ErrorKind {
-    /// Every kind, in the order of the documentation.
-    pub const ALL: [ErrorKind; 13] = [
-        Self::RateLimited,
-        Self::Transient,
-        Self::Malformed,
-        Self::Invalid,
-        Self::Auth,
-        Self::Quota,
-        Self::UnknownModel,
-        Self::Blocked,
-        Self::Cancelled,
-        Self::DeadlineExceeded,
-        Self::BudgetExceeded,
-        Self::Panic,
-        Self::Crashed,
-    ];
-
-    /// The stable name used in JSON, in `snake_case`.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::RateLimited => "rate_limited",
-            Self::Transient => "transient",
-            Self::Malformed => "malformed",
-            Self::Invalid => "invalid",
-            Self::Auth => "auth",
-            Self::Quota => "quota",
-            Self::UnknownModel => "unknown_model",
-            Self::Blocked => "blocked",
-            Self::Cancelled => "cancelled",
-            Self::DeadlineExceeded => "deadline_exceeded",
-            Self::BudgetExceeded => "budget_exceeded",
-            Self::Panic => "panic",
-            Self::Crashed => "crashed",
-        }
-    }
-
-    /// The coarse class written beside the kind: `retryable`, `rate_limit` or `non_retryable`.
-    pub fn class(self) -> &'static str {
-        match self {
-            Self::RateLimited => "rate_limit",
-            Self::Transient | Self::Malformed => "retryable",
-            _ => "non_retryable",
-        }
-    }
-
-    /// True for failures that every further call to the same provider (or model) would share.
-    pub fn is_critical(self) -> bool {
-        matches!(self, Self::Auth | Self::Quota | Self::UnknownModel)
-    }
-}
-
-impl fmt::Display for ErrorKind {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
-    }
-}
+pub use super::error_kind::ErrorKind;
 
 /// How far a failed request got.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -507,73 +417,6 @@ impl fmt::Debug for Error {
 }
 
 impl std::error::Error for Error {}
-
-impl Serialize for Error {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let mut map = serializer.serialize_map(None)?;
-        map.serialize_entry("kind", self.kind().as_str())?;
-        map.serialize_entry("class", self.class())?;
-        map.serialize_entry("status", &self.status())?;
-        map.serialize_entry("message", self.message())?;
-        if let Some(category) = self.category() {
-            map.serialize_entry("category", category)?;
-        }
-        if let Some(id) = self.request_id() {
-            map.serialize_entry("request_id", id)?;
-        }
-        if let Some(raw) = self.raw() {
-            map.serialize_entry("raw", raw)?;
-        }
-        if let Some(file) = self.reply_file() {
-            map.serialize_entry("reply_file", file)?;
-        }
-        if self.is_unusable_reply() {
-            map.serialize_entry("unusable_reply", &true)?;
-        }
-        map.end()
-    }
-}
-
-impl ErrorKind {
-    /// The kind of that name.
-    pub fn parse(name: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|kind| kind.as_str() == name)
-    }
-}
-
-/// Reads back what [`Serialize`] wrote; hints that only matter while a run goes on are not in it.
-impl<'de> Deserialize<'de> for Error {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        #[derive(Deserialize)]
-        struct Written {
-            kind: String,
-            message: String,
-            #[serde(default)]
-            status: Option<u16>,
-            #[serde(default)]
-            category: Option<String>,
-            #[serde(default)]
-            request_id: Option<String>,
-            #[serde(default)]
-            raw: Option<String>,
-            #[serde(default)]
-            reply_file: Option<String>,
-            #[serde(default)]
-            unusable_reply: bool,
-        }
-        let written = Written::deserialize(deserializer)?;
-        let kind = ErrorKind::parse(&written.kind)
-            .ok_or_else(|| serde::de::Error::custom("an unknown kind of error"))?;
-        let mut error = Error::new(kind, written.message);
-        error.0.status = written.status;
-        error.0.category = written.category;
-        error.0.request_id = written.request_id;
-        error.0.raw = written.raw;
-        error.0.reply_file = written.reply_file;
-        error.0.unusable_reply = written.unusable_reply;
-        Ok(error)
-    }
-}
 
 #[cfg(test)]
 mod tests {

@@ -7,6 +7,7 @@ pub mod cancel;
 pub mod clock;
 pub mod disk;
 pub mod error;
+mod error_kind;
 pub mod hints;
 #[cfg(feature = "queue")]
 pub(crate) mod host;
