@@ -143,7 +143,8 @@ impl JobQueue {
         Ok(Self::on(Arc::new(store)))
     }
 
-    /// A queue on a store of another kind.
+    /// A queue on a store of your own, or one that is wrapped; see [`JobStore`], which may change in any
+    /// release.
     pub fn on(store: Arc<dyn JobStore>) -> Self {
         Self {
             store,
