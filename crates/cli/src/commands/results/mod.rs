@@ -2,11 +2,11 @@
 
 use std::fs::OpenOptions;
 use std::io::{self, Write};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use batchwright::files::{FileRunError, ResultsAppender, Sidecar, file_id};
 use batchwright::queue::{ConsumeError, JobResult, ProcessState};
-use batchwright::{Context, Error, JobQueue, ProcessId};
+use batchwright::{Context, JobQueue, ProcessId};
 
 use crate::args::results::ResultsArgs;
 use crate::command_line::quoted;
@@ -17,6 +17,9 @@ use crate::queue::failed;
 use crate::run_process;
 use crate::signals::Signals;
 use crate::stdout;
+use taken_elsewhere::TakenElsewhere;
+
+mod taken_elsewhere;
 
 pub fn execute(args: &ResultsArgs) -> Exit {
     args.say.start_log();
@@ -286,93 +289,6 @@ fn write(stream: &mut dyn Write, lines: &[String]) -> Result<(), Stop> {
             io::ErrorKind::BrokenPipe => Stop::ReaderGone,
             _ => Stop::Failed(format!("cannot write the results: {error}")),
         })
-}
-
-/// Results that leave the queue for another place than the output they belong to.
-struct TakenElsewhere {
-    output: PathBuf,
-    to: Option<PathBuf>,
-    sidecar: Sidecar,
-    /// Results that were saved last: they have left the queue when it gives out the next.
-    last: u64,
-    /// Keeps runs of that output out meanwhile.
-    _lock: Option<ResultsAppender>,
-}
-
-impl TakenElsewhere {
-    /// Notes beside the output, for its next run, that results go elsewhere.
-    fn begin(
-        output: Option<&Path>,
-        args: &ResultsArgs,
-        queue: &JobQueue,
-        process: &ProcessState,
-    ) -> Result<Self, Refusal> {
-        let refused = |error: Error| Refusal::usage(error.message());
-        let id = process.process_id;
-        let Some(output) = output.filter(|output| output.parent().is_some_and(Path::is_dir)) else {
-            let told = process.info.output.as_deref().unwrap_or_default();
-            return Err(Refusal::usage(format!(
-                "these results belong to {told}, which is not there, so the run that comes back for them \
-                 could not be told where they went; nothing was taken. Put it back; or copy them by: {}\n  \
-                 and then give the process up: {}",
-                args.data.command(&format!("results {id} -o FILE --keep")),
-                args.data.command(&format!("cancel {id} --delete")),
-            )));
-        };
-        let lock = match output.exists() {
-            true => ResultsAppender::open(output)
-                .map(Some)
-                .map_err(|error| Refusal::usage(error.to_string()))?,
-            false => None,
-        };
-        if let Some(known) = Sidecar::read(output).map_err(refused)?
-            && known.process_id != id
-        {
-            return Err(Refusal::usage(format!(
-                "what is under way of {} is process {}, and not {id}; nothing was taken",
-                output.display(),
-                known.process_id
-            )));
-        }
-        let known = Sidecar::bring(output, Some(process)).map_err(refused)?;
-        let sidecar = match known.filter(|known| known.process_id == id) {
-            Some(known) => known,
-            None => Sidecar::new(queue, id, process.info.clone()).map_err(failed)?,
-        };
-        let to = args.output.as_deref();
-        let to = to.filter(|path| std::fs::metadata(path).is_ok_and(|meta| meta.is_file()));
-        let taken_elsewhere = Self {
-            output: output.to_owned(),
-            to: to.map(|path| path.canonicalize().unwrap_or_else(|_| path.to_owned())),
-            sidecar,
-            last: 0,
-            _lock: lock,
-        };
-        taken_elsewhere
-            .sidecar
-            .write(&taken_elsewhere.output)
-            .map_err(refused)?;
-        Ok(taken_elsewhere)
-    }
-
-    /// So many more are saved there, and leave the queue now.
-    fn add(&mut self, results: u64) -> Result<(), Error> {
-        let left = std::mem::replace(&mut self.last, results);
-        self.sidecar.add_taken(self.to.as_deref(), left, results);
-        self.sidecar.write(&self.output)
-    }
-
-    /// All that was saved has left the queue.
-    fn end(&mut self, gone: bool) -> Result<(), Error> {
-        if gone {
-            self.sidecar.nothing_left();
-        }
-        // What a command saved that was killed may have left the queue as well.
-        match self.last {
-            0 => self.sidecar.write(&self.output),
-            _ => self.add(0),
-        }
-    }
 }
 
 /// Whether both are the same file, under any names.

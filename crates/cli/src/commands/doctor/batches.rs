@@ -1,0 +1,112 @@
+//! Batches that cannot end without help, and taking them over.
+
+use std::time::Duration;
+
+use batchwright::batch::{BatchAdoption, BatchInfo, clients_by_address};
+use batchwright::queue::{HealthFinding, ProcessState, Severity};
+use batchwright::{Context, Error, JobQueue};
+
+use crate::args::shared::DataArgs;
+use crate::batches;
+use crate::format::count;
+use crate::run_process;
+
+const BATCH: &str = "batch";
+
+/// Takes over batches whose API key is not set any more. Returns the outcome by the label of each.
+pub fn adopt(queue: &JobQueue, data: &DataArgs) -> Result<Vec<(String, HealthFinding)>, Error> {
+    let clients = clients_by_address(None, Duration::from_secs(60));
+    let adopted = queue.adopt_batches(clients, &Context::new())?;
+    let finding = |adoption: BatchAdoption| {
+        let batch = adoption.batch;
+        let name = batch.remote_id.as_deref().unwrap_or(&batch.label);
+        let (provider, total) = (&batch.provider, count(batch.total));
+        let batch_is = |what: &str| format!("{name} at {provider}, {total} requests: {what}");
+        let finding = match adoption.refused {
+            None => {
+                let seen = batch_is("taken over with the key that is here");
+                let back = run_process::collect_command_of(queue, batch.process_id);
+                let collect = back.unwrap_or_else(|| data.command("work --strategy batch"));
+                let advice = format!("to collect it: {collect}");
+                HealthFinding::new(BATCH, Severity::Good, seen, Some(&advice))
+            }
+            Some(why) => {
+                let seen = batch_is(&format!("not taken over: {why}"));
+                let advice = set_that_key(run_process::collect_command_of(queue, batch.process_id));
+                HealthFinding::new(BATCH, Severity::Warning, seen, Some(&advice))
+            }
+        };
+        (batch.label, finding)
+    };
+    Ok(adopted.into_iter().map(finding).collect())
+}
+
+/// `back`: the command of the run that the batch belongs to.
+fn set_that_key(back: Option<String>) -> String {
+    let back = back.unwrap_or_else(|| "batchwright work".to_owned());
+    format!(
+        "set the key that it was made with, and the provider's base URL if it was another one than usual, \
+         and run: {back}"
+    )
+}
+
+/// A finding for a batch that cannot end without help.
+pub fn batch_finding(
+    batch: &BatchInfo,
+    processes: &[ProcessState],
+    data: &DataArgs,
+) -> Option<HealthFinding> {
+    let of = processes
+        .iter()
+        .find(|process| Some(process.process_id) == batch.process_id);
+    let back = of.and_then(|process| run_process::collect_command(&process.info));
+    let name = batch.remote_id.as_deref().unwrap_or(&batch.label);
+    let (provider, total) = (&batch.provider, count(batch.total));
+    let batch_is = |what: &str| format!("{name} at {provider}, {total} requests: {what}");
+    if batch.state == "held" {
+        let why = batch
+            .problem
+            .as_deref()
+            .unwrap_or("it may or may not exist");
+        let seen = batch_is(&format!("held; {why}"));
+        let advice = "to send it again: batchwright config set batch.on_unknown resubmit; to give it \
+                      up: batchwright cancel PROCESS";
+        return Some(HealthFinding::new(
+            BATCH,
+            Severity::Warning,
+            seen,
+            Some(advice),
+        ));
+    }
+    if let Some(waiting) = batches::missing_results(batch) {
+        let why = batch
+            .problem
+            .as_deref()
+            .unwrap_or("its results are not there");
+        let seen = batch_is(&format!("{why}; {waiting}"));
+        let id = batch.process_id.map(|id| id.to_string());
+        let id = id.as_deref().unwrap_or("PROCESS");
+        let advice = batches::missing_advice(id, back.as_deref(), |words| data.command(words));
+        return Some(HealthFinding::new(
+            BATCH,
+            Severity::Warning,
+            seen,
+            Some(&advice),
+        ));
+    }
+    if batches::lacks_its_key(batch) {
+        let url = &batch.base_url;
+        let seen = batch_is(&format!(
+            "the key it was made with is not here, or not for {url}"
+        ));
+        let rotated = batches::adoption_advice(|words| data.command(words));
+        let advice = format!("{rotated}; otherwise {}", set_that_key(back));
+        return Some(HealthFinding::new(
+            BATCH,
+            Severity::Warning,
+            seen,
+            Some(&advice),
+        ));
+    }
+    None
+}

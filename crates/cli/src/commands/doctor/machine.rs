@@ -1,0 +1,148 @@
+//! What the queue needs of the machine: a folder, room on its disk, and a clock.
+
+use std::fs;
+use std::io::ErrorKind;
+use std::path::Path;
+use std::time::{Duration, SystemTime};
+
+use batchwright::queue::{HealthFinding, Severity};
+
+use crate::format::span;
+
+/// Tries to write, which is surer than looking at permissions.
+pub fn writable(folder: &Path) -> HealthFinding {
+    const WHAT: &str = "data folder";
+    let shown = folder.display();
+    let whole = std::path::absolute(folder);
+    let whole = whole.as_deref().unwrap_or(folder);
+    let bad = |why: String| {
+        let seen = format!("{why}: no job can be queued, and no setting or result stored");
+        let advice = "let this user write there, or name another folder by --data-dir or \
+                      BATCHWRIGHT_HOME";
+        HealthFinding::new(WHAT, Severity::Bad, seen, Some(advice))
+    };
+    // A missing folder would be made in the nearest one that exists.
+    let nearest = whole.ancestors().find_map(|path| match fs::metadata(path) {
+        Err(error) if error.kind() == ErrorKind::NotFound => None,
+        looked => Some((path, looked)),
+    });
+    let (there, looked) = match nearest {
+        Some((path, Ok(looked))) => (path, looked),
+        Some((path, Err(error))) => {
+            return bad(format!("{} cannot be looked into: {error}", path.display()));
+        }
+        None => return bad(format!("{shown} is in no folder that is there")),
+    };
+    if !looked.is_dir() {
+        let file = there.display();
+        return bad(match there == whole {
+            true => format!("{shown} is a file and no folder"),
+            false => format!("{shown} cannot be made, since {file} is a file and no folder"),
+        });
+    }
+    let probe = there.join(format!(".batchwright-doctor-{}", std::process::id()));
+    let tried = fs::write(&probe, b"?");
+    let _ = fs::remove_file(&probe);
+    match (tried, there == whole) {
+        (Ok(()), true) => {
+            HealthFinding::new(WHAT, Severity::Good, format!("{shown}, writable"), None)
+        }
+        (Ok(()), false) => {
+            let seen = format!("{shown} is not there yet");
+            let advice = "it is made when it is first needed";
+            HealthFinding::new(WHAT, Severity::Note, seen, Some(advice))
+        }
+        (Err(error), true) => bad(format!("{shown} cannot be written to: {error}")),
+        (Err(error), false) => {
+            let there = there.display();
+            bad(format!(
+                "{shown} is not there and cannot be made in {there}: {error}"
+            ))
+        }
+    }
+}
+
+/// A note where other users may read the folder, since prompts and answers lie in it. A folder that the
+/// program makes is private; one that existed is left as it is.
+#[cfg(unix)]
+pub fn open_to_others(folder: &Path) -> Option<HealthFinding> {
+    let rights = fs::metadata(folder).ok()?.permissions();
+    let rights = std::os::unix::fs::PermissionsExt::mode(&rights) & 0o777;
+    (rights & 0o077 != 0).then(|| {
+        let shown = folder.display();
+        let seen = format!("other users of this machine may look into {shown} (mode {rights:o})");
+        let advice =
+            format!("prompts and answers lie there; to keep them private: chmod -R go= {shown}");
+        HealthFinding::new("privacy", Severity::Note, seen, Some(&advice))
+    })
+}
+
+#[cfg(not(unix))]
+pub fn open_to_others(_: &Path) -> Option<HealthFinding> {
+    None
+}
+
+/// Less room than this is soon used up.
+const LITTLE_ROOM: u64 = 1_000_000_000;
+/// With less than this not even results of an hour may fit.
+const NO_ROOM: u64 = 50_000_000;
+
+pub fn room(folder: &Path) -> Option<HealthFinding> {
+    let folder = std::path::absolute(folder).ok()?;
+    let there = folder.ancestors().find(|folder| folder.exists())?;
+    let free = free_bytes(there)?;
+    let disk = there.display();
+    let seen = match free {
+        0..LITTLE_ROOM => format!("{:.0} MB free on the disk of {disk}", free as f64 / 1e6),
+        _ => format!("{:.1} GB free", free as f64 / 1e9),
+    };
+    if free >= LITTLE_ROOM {
+        return Some(HealthFinding::new("disk", Severity::Good, seen, None));
+    }
+    let verdict = match free < NO_ROOM {
+        true => Severity::Bad,
+        false => Severity::Warning,
+    };
+    let advice = "free some room: what arrives and cannot be stored waits, and new jobs are refused; \
+                  finished results leave the queue by: batchwright results PROCESS -o FILE";
+    Some(HealthFinding::new("disk", verdict, seen, Some(advice)))
+}
+
+#[cfg(unix)]
+fn free_bytes(folder: &Path) -> Option<u64> {
+    let room = rustix::fs::statvfs(folder).ok()?;
+    // What is no disk, such as /proc, reports nothing.
+    (room.f_blocks > 0).then_some(())?;
+    Some(room.f_bavail.saturating_mul(room.f_frsize))
+}
+
+#[cfg(not(unix))]
+fn free_bytes(_: &Path) -> Option<u64> {
+    None
+}
+
+/// The first second of 2026: this program is no older.
+const NOT_BEFORE: Duration = Duration::from_secs(1_767_225_600);
+/// The clocks of two machines, or of a machine and its disk, may differ by this.
+const TOLERANCE: Duration = Duration::from_secs(60);
+
+pub fn clock(database: &Path) -> HealthFinding {
+    let now = SystemTime::now();
+    let bad = |seen: String| {
+        let advice = "set the clock: retries and waits are kept by it";
+        HealthFinding::new("clock", Severity::Warning, seen, Some(advice))
+    };
+    if now < SystemTime::UNIX_EPOCH + NOT_BEFORE {
+        return bad("it is before 2026 by this clock".to_owned());
+    }
+    let beside = database.with_extension("db-wal");
+    let written = [database, &beside]
+        .into_iter()
+        .filter_map(|path| fs::metadata(path).ok()?.modified().ok())
+        .max();
+    let ahead = written.and_then(|written| written.duration_since(now).ok());
+    match ahead.filter(|ahead| *ahead > TOLERANCE) {
+        Some(ahead) => bad(format!("the database was written {} from now", span(ahead))),
+        None => HealthFinding::new("clock", Severity::Good, "plausible".to_owned(), None),
+    }
+}
