@@ -242,7 +242,9 @@ impl Poller<'_> {
             return false;
         };
         let effects = apply(&mut open.record, event, &facts);
-        if effects.reschedules {
+        if effects.refused {
+            open.due = self.clock.now().after(AGAIN);
+        } else if effects.reschedules {
             let wait = open.record.due.since(facts.now);
             open.due = self.clock.now().after(wait);
         }

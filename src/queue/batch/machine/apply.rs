@@ -57,7 +57,7 @@ impl Change<'_> {
 
             // Forming and submitting it.
             (Forming | Formed_(_), Event::InputWritten(written)) => self.input_written(written),
-            (Submitting_(submitting), Event::InputRemoved) if !submitting.sent => {
+            (Submitting_(submitting), Event::InputRemoved) if self.is_next(&SUBMISSIONS) => {
                 self.record.state = Formed_(Formed {
                     lost_files: submitting.lost_files,
                 });
@@ -130,7 +130,7 @@ impl Change<'_> {
                 self.close();
             }
             (Submitting_(_) | Running(_) | Bisecting(_), Event::ItemsSettled(Err(error))) => {
-                self.failed(&error)
+                self.failed(&error);
             }
             (Submitting_(_) | Running(_) | Bisecting(_), Event::NotDivided(Some(error))) => {
                 self.again(&error);

@@ -3,4 +3,5 @@
 mod decisions;
 mod diagram;
 mod examples;
+mod exhaustive;
 mod records;

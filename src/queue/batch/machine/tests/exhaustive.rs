@@ -1,0 +1,589 @@
+//! Every order of steps, answers, deaths and decisions, up to what makes no difference, against a provider
+//! of which is known what has happened there. It is the machine alone that is tried: whoever carries it
+//! out writes down and does what it is told.
+
+use std::collections::{HashSet, VecDeque};
+use std::time::Duration;
+
+use crate::base::error::{Error, ErrorKind};
+use crate::config::choices::OnUnknown;
+use crate::llm::batch::{BatchRefusal, BatchStage, BatchState, ListedBatches};
+use crate::queue::batch::settings::LISTINGS;
+
+use super::super::apply::apply;
+use super::super::effect::{Effect, Effects, ItemEnds};
+use super::super::event::{Collected, Event, Facts, ItemsSettled, Written};
+use super::super::next::{Step, next};
+use super::super::record::Record;
+use super::super::state::{Fence, Input, Owner, Remote, State};
+use super::examples::{NOW, error, facts, lost, record, refusal, status, uploaded};
+
+/// What is true at the provider, whoever knows of it.
+#[derive(Debug, Clone, Default)]
+struct Provider {
+    /// The input file is there.
+    file: bool,
+    /// A creation is on its way, and may take effect as long as the file is there that it needs.
+    coming: bool,
+    /// The batch exists.
+    exists: bool,
+    /// It has for the time to reconcile, in one piece: no list can lag for longer.
+    is_listed: bool,
+    /// What it has answered was paid for.
+    paid: bool,
+}
+
+/// A batch, its row, and all that is beside it.
+#[derive(Debug, Clone)]
+struct Node {
+    record: Record,
+    /// What its row says.
+    saved: Record,
+    provider: Provider,
+    uploads: bool,
+    policy: OnUnknown,
+    is_stopped: bool,
+    /// Nothing was known of withheld results when its process was cancelled.
+    stopped_early: bool,
+}
+
+impl Node {
+    fn new(uploads: bool) -> Self {
+        let mut record = record(State::Forming);
+        (record.due, record.intent.begun) = (NOW, NOW);
+        Self {
+            saved: record.clone(),
+            record,
+            provider: Provider::default(),
+            uploads,
+            policy: match uploads {
+                true => OnUnknown::Resubmit,
+                false => OnUnknown::Hold,
+            },
+            is_stopped: false,
+            stopped_early: false,
+        }
+    }
+
+    fn facts(&self) -> Facts {
+        let facts = facts(self.uploads, Some(self.policy), self.is_stopped);
+        // Results are found to be withheld now, at the earliest.
+        let late = NOW.after(Duration::from_secs(1));
+        Facts {
+            stopped_at: self.is_stopped.then_some(match self.stopped_early {
+                true => NOW,
+                false => late,
+            }),
+            jitter: 0.0,
+            ..facts
+        }
+    }
+
+    fn apply(&mut self, event: Event) -> Effects {
+        let facts = self.facts();
+        apply(&mut self.record, event, &facts)
+    }
+
+    /// What tells it apart from others, as far as that makes a difference.
+    fn key(&self) -> String {
+        let lags = self.uploads && self.provider.exists && !self.provider.is_listed;
+        let longest = NOW.after(self.reconcile_wait());
+        let normal = |record: &Record| {
+            let due = if lags && record.due >= longest {
+                longest
+            } else {
+                NOW
+            };
+            let record = normal(record.clone());
+            Record { due, ..record }.text()
+        };
+        let (record, provider) = (normal(&self.record), &self.provider);
+        let is_saved = self.saved == self.record;
+        let saved = (!is_saved).then(|| normal(&self.saved));
+        let decided = (self.policy, self.is_stopped, self.stopped_early);
+        format!("{record} {saved:?} {provider:?} {decided:?}")
+    }
+
+    fn reconcile_wait(&self) -> Duration {
+        self.facts().settings.reconcile_wait
+    }
+
+    /// The time until the next step passes.
+    fn pass(&mut self) {
+        let wait = self.record.due.since(NOW);
+        self.record.due = NOW;
+        let left = self.saved.due.since(NOW).saturating_sub(wait);
+        self.saved.due = NOW.after(left);
+        // Where no file is deleted nothing is waited for: there a list may lag for ever.
+        let is_enough = self.uploads && wait >= self.reconcile_wait();
+        self.provider.is_listed |= self.provider.exists && is_enough;
+    }
+
+    /// It dies, and another worker takes its row over.
+    fn dies(mut self) -> Self {
+        self.record = self.saved.clone();
+        let effects = self.apply(Event::TakenOver);
+        assert!(!effects.refused);
+        self
+    }
+
+    /// With and without a creation that is on its way taking effect.
+    fn with_late_creation(self) -> Vec<Self> {
+        let takes_effect = self.provider.coming && (self.provider.file || !self.uploads);
+        let mut created = self.clone();
+        created.provider.coming = false;
+        created.provider.exists = true;
+        match takes_effect {
+            true => vec![self, created],
+            false => vec![self],
+        }
+    }
+
+    /// Whether the batch may be there, or come into being, without our having its id.
+    fn may_exist(&self) -> bool {
+        let comes = self.provider.coming && (self.provider.file || !self.uploads);
+        self.record.id().is_none() && (self.provider.exists || comes)
+    }
+}
+
+/// A record without what makes no difference to what may happen.
+fn normal(mut record: Record) -> Record {
+    record.problem = None;
+    record.failures = match &mut record.state {
+        // Refusals count in fours and sixes.
+        State::Submitting(_) => record.failures % 12,
+        State::Reconciling(reconciling) | State::Held(reconciling) => {
+            reconciling.listings = reconciling.listings.min(LISTINGS);
+            if let Fence::Open { refusals } = &mut reconciling.fence {
+                *refusals = (*refusals).min(3);
+            }
+            reconciling.not_ours.dedup();
+            0
+        }
+        State::Running(running) => {
+            normal_remote(&mut running.remote);
+            record.failures.min(3)
+        }
+        State::Ended(ended) => {
+            normal_remote(&mut ended.remote);
+            ended.results.why.message.clear();
+            ended.results.completed = true;
+            0
+        }
+        _ => 0,
+    };
+    record
+}
+
+fn normal_remote(remote: &mut Remote) {
+    (remote.status, remote.counts, remote.fetches) = (None, None, 0);
+    if let Some(uncollected) = &mut remote.uncollected {
+        uncollected.why.clear();
+    }
+    if let Owner::Presumed { not_ours } = &mut remote.owner {
+        not_ours.dedup();
+    }
+}
+
+/// Tries everything.
+#[derive(Default)]
+struct Search {
+    seen: HashSet<String>,
+    queue: VecDeque<(Node, u32)>,
+    deepest: u32,
+    ends: u64,
+}
+
+impl Search {
+    fn reach(&mut self, node: Node, depth: u32) {
+        if self.seen.insert(node.key()) {
+            self.queue.push_back((node, depth));
+        }
+    }
+
+    fn run(&mut self) {
+        while let Some((node, depth)) = self.queue.pop_front() {
+            self.deepest = self.deepest.max(depth);
+            self.is_not_stuck(&node);
+            self.expand(&node, depth + 1);
+        }
+    }
+
+    fn expand(&mut self, node: &Node, depth: u32) {
+        // Somebody decides otherwise, or cancels, or kills it.
+        for policy in [OnUnknown::Hold, OnUnknown::Resubmit] {
+            let other = Node {
+                policy,
+                ..node.clone()
+            };
+            self.hurried(other, depth);
+        }
+        if !node.is_stopped || node.stopped_early && node.record.uncollected().is_some() {
+            let cancelled = Node {
+                is_stopped: true,
+                stopped_early: node.record.uncollected().is_none(),
+                ..node.clone()
+            };
+            self.hurried(cancelled, depth);
+        }
+        self.reach(node.clone().dies(), depth);
+        // Or its next step is taken.
+        let mut due = node.clone();
+        due.pass();
+        for due in due.with_late_creation() {
+            let step = next(&due.record.state, &due.facts());
+            self.step(due, step, depth);
+        }
+    }
+
+    fn hurried(&mut self, node: Node, depth: u32) {
+        self.feed(node, Event::Hurried, depth);
+    }
+
+    /// Takes a step, in all the ways that it may go.
+    fn step(&mut self, node: Node, step: Step, depth: u32) {
+        match step {
+            Step::WriteInput => {
+                for items in [8, 0] {
+                    let written = Written { items, bytes: 9 };
+                    self.feed(node.clone(), Event::InputWritten(Ok(written)), depth);
+                }
+                self.feed(node, Event::InputWritten(Err(busy())), depth);
+            }
+            Step::Upload | Step::Create => self.submit(node, step, depth),
+            Step::ReadList(_) => self.read_list(node, depth),
+            Step::DeleteFile(_) => {
+                for (error, is_gone) in [(refusal(403), false), (lost(), false), (lost(), true)] {
+                    let mut node = node.clone();
+                    node.provider.file &= !is_gone;
+                    self.feed(node, Event::FileDeleted(Err(error)), depth);
+                }
+                let mut node = node;
+                node.provider.file = false;
+                self.feed(node, Event::FileDeleted(Ok(())), depth);
+            }
+            Step::GiveUp => self.feed(node, Event::GivenUp, depth),
+            Step::CancelSpare(_) => {
+                for answer in [Ok(()), Err(refusal(404)), Err(busy())] {
+                    self.feed(node.clone(), Event::SpareCancelled(answer), depth);
+                }
+            }
+            Step::Cancel(_) => {
+                let unreachable = error(ErrorKind::Transient, None).with_unreachable();
+                for answer in [Ok(()), Err(busy()), Err(unreachable)] {
+                    self.feed(node.clone(), Event::CancelAnswered(answer), depth);
+                }
+            }
+            Step::AskStatus(_) => self.ask_status(node, depth),
+            Step::Collect(..) => self.collect(node, depth),
+            Step::Wait => {
+                assert!(node.record.is_bisecting(), "{node:?} waits for nothing");
+                self.feed(node.clone(), Event::HalfAccepted, depth);
+                self.feed(node, Event::HalfGone, depth);
+            }
+        }
+    }
+
+    /// An upload or a creation: written down first, and not sent when that fails.
+    fn submit(&mut self, node: Node, step: Step, depth: u32) {
+        let creates = step == Step::Create;
+        assert!(matches!(node.record.state, State::Submitting(_)));
+        assert!(!creates || !node.may_exist(), "created twice: {node:?}");
+        let sends_input = node.record.file().is_none();
+        if sends_input {
+            self.feed(node.clone(), Event::InputRemoved, depth);
+        }
+        let mut sent = node.clone();
+        let effects = sent.apply(Event::Sending);
+        assert!(!effects.refused, "{node:?}");
+        assert!(matches!(effects.list[..], [Effect::Save]));
+        for is_written in [false, true] {
+            let mut unsaved = sent.clone();
+            if is_written {
+                unsaved.saved = unsaved.record.clone();
+            }
+            self.feed(unsaved, Event::NotSent(None), depth);
+        }
+        sent.saved = sent.record.clone();
+        match creates {
+            true => self.create(&sent, depth),
+            false => {
+                let mut there = sent.clone();
+                there.provider.file = true;
+                // One whose id nobody knows is another one than that of a later try.
+                self.reach(sent.clone().dies(), depth);
+                self.feed(there, Event::Submitted(Ok(uploaded().stage())), depth);
+                for error in refusals().into_iter().chain([lost()]) {
+                    self.feed(sent.clone(), Event::Submitted(Err(error)), depth);
+                }
+            }
+        }
+    }
+
+    fn create(&mut self, sent: &Node, depth: u32) {
+        let mut created = sent.clone();
+        created.provider.exists = true;
+        let mut coming = sent.clone();
+        coming.provider.coming = true;
+        for node in [sent, &created, &coming] {
+            // Nobody hears what came of it.
+            self.reach(node.clone().dies(), depth);
+            for status in [None, Some(503), Some(409)] {
+                let error =
+                    status.map_or_else(lost, |status| error(ErrorKind::Transient, Some(status)));
+                self.feed(node.clone(), Event::Submitted(Err(error)), depth);
+            }
+        }
+        let stage = BatchStage::Created {
+            id: "ours".to_owned(),
+            file: None,
+        };
+        self.feed(created, Event::Submitted(Ok(stage)), depth);
+        for error in refusals() {
+            self.feed(sent.clone(), Event::Submitted(Err(error)), depth);
+        }
+        let mut gone = sent.clone();
+        gone.provider.file = false;
+        self.feed(gone, Event::Submitted(Err(refusal(404))), depth);
+    }
+
+    /// A list shows what exists, or not yet. Where nothing but size and time tells batches apart it may
+    /// show another program's.
+    fn read_list(&mut self, node: Node, depth: u32) {
+        let mut shown: Vec<Result<ListedBatches, Error>> = vec![Err(busy())];
+        let named = |id: &str| id.to_owned();
+        if node.provider.exists {
+            shown.push(Ok(ListedBatches::One(named("ours"))));
+            shown.push(Ok(ListedBatches::Many(vec![named("ours"), named("spare")])));
+        }
+        if !node.provider.is_listed {
+            shown.push(Ok(ListedBatches::None));
+        }
+        if !node.uploads {
+            shown.push(Ok(ListedBatches::Undecidable(named("several"))));
+            let known = node.record.not_ours().contains(&named("theirs"));
+            if !known {
+                shown.push(Ok(ListedBatches::One(named("theirs"))));
+            }
+        }
+        for found in shown {
+            self.feed(node.clone(), Event::Listed(found), depth);
+        }
+    }
+
+    fn ask_status(&mut self, node: Node, depth: u32) {
+        for error in [busy(), refusal(404), error(ErrorKind::Auth, Some(401))] {
+            self.feed(node.clone(), Event::StatusAnswered(Err(error)), depth);
+        }
+        let bad = || refusal(400);
+        let going_on = [BatchState::Validating, BatchState::Running];
+        let over = [BatchState::Completed, BatchState::Expired];
+        let refused = [
+            BatchRefusal::Lines(vec![(1, bad())]),
+            BatchRefusal::SomeLine(bad()),
+            BatchRefusal::TooMuchQueued(bad()),
+            BatchRefusal::Whole(bad()),
+        ];
+        let refused = refused.map(BatchState::Refused);
+        let is_paid = node.provider.paid;
+        for state in going_on.into_iter().chain(over).chain(refused) {
+            let mut node = node.clone();
+            if let BatchState::Refused(_) = state {
+                // What was paid for was not refused; nor is another program's batch refused for a line.
+                if is_paid || node.record.is_presumed() {
+                    continue;
+                }
+                node.provider.exists = false;
+            }
+            let is_ours = node.record.id() == Some("ours");
+            node.provider.paid |= state.is_final() && is_ours && node.provider.exists;
+            self.feed(node, Event::StatusAnswered(Ok(status(state))), depth);
+        }
+    }
+
+    fn collect(&mut self, node: Node, depth: u32) {
+        let withheld = Collected {
+            withheld: Some("no such file".to_owned()),
+            ..Collected::default()
+        };
+        let whole = Collected {
+            requests: 8,
+            ..Collected::default()
+        };
+        let foreign = Collected {
+            foreign: true,
+            ..Collected::default()
+        };
+        self.feed(node.clone(), Event::Collected(Err(busy())), depth);
+        self.feed(node.clone(), Event::Collected(Ok(withheld)), depth);
+        match node.record.id() == Some("theirs") {
+            true => self.feed(node, Event::Collected(Ok(foreign)), depth),
+            false => {
+                let mut node = node;
+                node.provider.paid = false;
+                self.feed(node, Event::Collected(Ok(whole)), depth);
+            }
+        }
+    }
+
+    /// Applies an event, and does what follows, in all the ways that it may go.
+    fn feed(&mut self, mut node: Node, event: Event, depth: u32) {
+        let before = node.clone();
+        let what = event.name();
+        let is_given_up = matches!(event, Event::GivenUp);
+        let effects = node.apply(event);
+        assert!(!effects.refused, "{what} was refused: {before:?}");
+        let is_counted = count(&effects, |effect| {
+            matches!(effect, Effect::CountPossiblyPaidTwice(_))
+        });
+        for effect in effects.list {
+            match effect {
+                Effect::Save => {
+                    // It may die before that.
+                    self.reach(node.clone().dies(), depth);
+                    node.saved = node.record.clone();
+                }
+                Effect::Close => {
+                    self.may_end(&node, what, is_given_up, is_counted > 0);
+                    // That may fail, and is tried again.
+                    break;
+                }
+                Effect::Divide(division) => {
+                    assert!(!node.may_exist(), "{what}: {before:?}");
+                    let (half, rest) = division.of(&node.record, "bw-2".to_owned(), NOW);
+                    for record in [half, rest] {
+                        let divided = Node {
+                            saved: record.clone(),
+                            record,
+                            provider: Provider::default(),
+                            ..node.clone()
+                        };
+                        self.reach(divided, depth);
+                    }
+                    for error in [None, Some(busy())] {
+                        self.feed(node.clone(), Event::NotDivided(error), depth);
+                    }
+                    return;
+                }
+                Effect::SettleItems(ends) => {
+                    assert!(!node.may_exist(), "{what}: {before:?}");
+                    node.provider.paid = false;
+                    let settled = Ok(ItemsSettled::Jobs(1));
+                    self.feed(node.clone(), Event::ItemsSettled(settled), depth);
+                    self.feed(node.clone(), Event::ItemsSettled(Err(busy())), depth);
+                    if let ItemEnds::Lines(_) = ends {
+                        let none = Ok(ItemsSettled::NoSuchLine(refusal(400)));
+                        self.feed(node, Event::ItemsSettled(none), depth);
+                    }
+                    return;
+                }
+                Effect::Take(step) => return self.step(node, step, depth),
+                _ => {}
+            }
+        }
+        self.reach(node, depth);
+    }
+
+    /// Whether the jobs that are left in a batch may go back, to be sent again.
+    fn may_end(&mut self, node: &Node, what: &str, is_given_up: bool, is_counted: bool) {
+        self.ends += 1;
+        let is_presumed = node.record.is_presumed();
+        let risk = node.may_exist() || is_presumed && node.provider.exists;
+        let person = node.is_stopped || node.policy == OnUnknown::Resubmit;
+        if risk && !is_presumed {
+            assert!(is_given_up && !node.uploads && person, "{what}: {node:?}");
+            assert!(is_counted || node.is_stopped, "{what}: {node:?}");
+        }
+        if node.provider.paid {
+            assert!(node.is_stopped, "{what} drops what was paid for: {node:?}");
+        }
+    }
+
+    /// Whether something goes on from here: with answers as they mostly are, it comes to its end.
+    fn is_not_stuck(&self, node: &Node) {
+        let mut node = node.clone();
+        // What is held waits for this decision, and for nothing else.
+        node.policy = OnUnknown::Resubmit;
+        node.apply(Event::Hurried);
+        for _ in 0..60 {
+            node.pass();
+            let step = next(&node.record.state, &node.facts());
+            let is_held = node.record.is_held();
+            assert!(!is_held || !matches!(step, Step::Create | Step::Upload));
+            let events = usual(&node, &step);
+            for event in events {
+                let effects = node.apply(event);
+                let ends =
+                    |effect: &Effect| matches!(effect, Effect::Close | Effect::SettleItems(_));
+                if count(&effects, ends) > 0 {
+                    return;
+                }
+            }
+        }
+        panic!("it does not end: {node:?}");
+    }
+}
+
+fn count(effects: &Effects, which: impl Fn(&Effect) -> bool) -> usize {
+    effects.list.iter().filter(|effect| which(effect)).count()
+}
+
+fn usual(node: &Node, step: &Step) -> Vec<Event> {
+    let created = BatchStage::Created {
+        id: "ours".to_owned(),
+        file: None,
+    };
+    let written = Written { items: 1, bytes: 1 };
+    vec![match step {
+        Step::WriteInput => Event::InputWritten(Ok(written)),
+        Step::Upload => {
+            let stage = uploaded().stage();
+            return vec![Event::Sending, Event::Submitted(Ok(stage))];
+        }
+        Step::Create => return vec![Event::Sending, Event::Submitted(Ok(created))],
+        Step::ReadList(Input::Local | Input::Uploaded { .. }) => {
+            Event::Listed(Ok(match node.provider.exists {
+                true => ListedBatches::One("ours".to_owned()),
+                false => ListedBatches::None,
+            }))
+        }
+        Step::DeleteFile(_) => Event::FileDeleted(Ok(())),
+        Step::GiveUp => Event::GivenUp,
+        Step::CancelSpare(_) => Event::SpareCancelled(Ok(())),
+        Step::Cancel(_) => Event::CancelAnswered(Ok(())),
+        Step::AskStatus(_) => Event::StatusAnswered(Ok(status(BatchState::Completed))),
+        Step::Collect(..) => Event::Collected(Ok(Collected::default())),
+        Step::Wait => Event::HalfGone,
+    }]
+}
+
+fn busy() -> Error {
+    error(ErrorKind::RateLimited, Some(429))
+}
+
+/// Answers after which nothing was created.
+fn refusals() -> Vec<Error> {
+    vec![
+        busy(),
+        refusal(400),
+        refusal(413),
+        error(ErrorKind::Auth, Some(401)),
+        error(ErrorKind::Transient, None).with_unreachable(),
+        error(ErrorKind::DeadlineExceeded, None),
+    ]
+}
+
+#[test]
+fn no_order_of_events_buys_twice_drops_what_was_paid_for_or_ends_nowhere() {
+    for uploads in [true, false] {
+        let mut search = Search::default();
+        search.reach(Node::new(uploads), 0);
+        search.run();
+        // All that can happen has: what is left out makes no difference.
+        let (seen, deepest, ends) = (search.seen.len(), search.deepest, search.ends);
+        assert!(
+            seen > 3000 && deepest > 12 && ends > 3000,
+            "{seen} nodes, {deepest} steps deep, {ends} ends"
+        );
+    }
+}
