@@ -65,7 +65,7 @@ fn night(file: &str) -> Result<()> {
             println!("{} prompts are queued", jobs.len());
         }
     }
-    let report = manager()?.worker(&queue)?.until_handed_over(true).run()?;
+    let report = manager()?.worker(&queue)?.until_submitted(true).run()?;
     batches(&queue, process)?;
     match report.stop {
         Some(why) => Err(format!("not all is handed over: {why}").into()),

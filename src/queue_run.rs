@@ -45,7 +45,7 @@ pub struct QueueRun {
     process: ProcessId,
     ctx: Context,
     notifier: Option<Arc<dyn ProgressNotifier>>,
-    until_handed_over: bool,
+    until_submitted: bool,
     on_error: ErrorPolicy,
     info: Option<ProcessInfo>,
     /// The output, where a later run can come back to it.
@@ -139,7 +139,7 @@ impl QueueRun {
             process,
             ctx: Context::new(),
             notifier: None,
-            until_handed_over: false,
+            until_submitted: false,
             on_error: ErrorPolicy::StopOnCriticalError,
             info: None,
             output: path,
@@ -172,8 +172,8 @@ impl QueueRun {
     }
 
     /// Ends when all is handed over; the same run collects the results later. Default: it waits for them.
-    pub fn until_handed_over(mut self, yes: bool) -> Self {
-        self.until_handed_over = yes;
+    pub fn until_submitted(mut self, yes: bool) -> Self {
+        self.until_submitted = yes;
         self
     }
 
@@ -207,7 +207,7 @@ impl QueueRun {
             process: self.process,
             ctx: self.ctx,
             notifier: self.notifier,
-            until_handed_over: self.until_handed_over,
+            until_submitted: self.until_submitted,
             on_error: self.on_error,
             submitted: 0,
             attached: 0,

@@ -42,7 +42,7 @@ pub(crate) struct Scope {
     /// It ends when nothing is left to claim,
     pub until_empty: bool,
     /// or to hand over to a provider; what is there need not have ended.
-    pub until_handed_over: bool,
+    pub until_submitted: bool,
 }
 
 pub(crate) struct StoreBacklog {
@@ -369,8 +369,8 @@ impl Backlog for StoreBacklog {
             return Ok(Take::Done);
         }
         // Before the claim: what comes back from a batch is there before the batch is gone.
-        let until_handed_over = self.scope.until_handed_over;
-        let batches = self.batch_overview.open(until_handed_over);
+        let until_submitted = self.scope.until_submitted;
+        let batches = self.batch_overview.open(until_submitted);
         self.filling.clear();
         let mut out = Vec::new();
         while out.len() < max
@@ -408,8 +408,8 @@ impl Backlog for StoreBacklog {
             out.extend(found.tickets);
             return Ok(Take::Items(out));
         }
-        if self.scope.until_empty || until_handed_over {
-            if batches || self.batch_overview.open(until_handed_over) {
+        if self.scope.until_empty || until_submitted {
+            if batches || self.batch_overview.open(until_submitted) {
                 return Ok(self.idle(Some(&found), availability, now));
             }
             match self.left_to_do(&found) {

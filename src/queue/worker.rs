@@ -226,10 +226,10 @@ impl Worker {
         self
     }
 
-    /// Ends when nothing is left that it could claim or hand over: batches go on at their provider, and
+    /// Ends when nothing is left that it could claim or submit: batches go on at their provider, and
     /// any worker collects them later. Default: it waits for them.
-    pub fn until_handed_over(mut self, yes: bool) -> Self {
-        self.scope.until_handed_over = yes;
+    pub fn until_submitted(mut self, yes: bool) -> Self {
+        self.scope.until_submitted = yes;
         self
     }
 

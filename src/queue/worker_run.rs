@@ -168,7 +168,7 @@ impl WorkerRun {
                 ctx: &plan.ctx,
                 processes: &plan.scope.processes,
                 on_error: plan.on_error,
-                until_empty: plan.scope.until_empty || plan.scope.until_handed_over,
+                until_empty: plan.scope.until_empty || plan.scope.until_submitted,
                 wake: &wake,
                 seed,
             };
@@ -210,7 +210,7 @@ impl WorkerRun {
             Scope {
                 processes: plan.scope.processes.clone(),
                 until_empty: plan.scope.until_empty,
-                until_handed_over: plan.scope.until_handed_over,
+                until_submitted: plan.scope.until_submitted,
             },
         );
         backlog.may_have_jobs = controls.may_have_jobs.clone();

@@ -38,7 +38,7 @@ pub(super) struct Execution {
     pub process: ProcessId,
     pub ctx: Context,
     pub notifier: Option<Arc<dyn ProgressNotifier>>,
-    pub until_handed_over: bool,
+    pub until_submitted: bool,
     pub on_error: ErrorPolicy,
     pub submitted: u64,
     pub attached: u64,
@@ -145,7 +145,7 @@ impl Execution {
             if let Some(stop) = stop {
                 return Err(stop);
             }
-            if self.until_handed_over {
+            if self.until_submitted {
                 return Ok(());
             }
             let now = self.stuck(&process).map_err(StopReason::Fatal)?;
@@ -208,8 +208,8 @@ impl Execution {
         let worker = make_worker().map_err(StopReason::Fatal)?;
         let worker = worker
             .processes([self.process])
-            .until_empty(!self.until_handed_over)
-            .until_handed_over(self.until_handed_over)
+            .until_empty(!self.until_submitted)
+            .until_submitted(self.until_submitted)
             .of_many(self.on_error != ErrorPolicy::StopOnCriticalError)
             .context(&ctx)
             .notifier(Arc::new(watch));

@@ -292,7 +292,7 @@ mod tests {
     }
 
     #[test]
-    fn a_batch_that_was_not_created_yet_is_handed_over_anew() {
+    fn a_batch_that_was_not_created_yet_is_submitted_anew() {
         let bench = Bench::new();
         let old = bench.client();
         let process = bench.enqueue(&["a", "b"]);

@@ -118,7 +118,7 @@ pub(super) fn a_batch_takes_what_is_due_up_to_its_size(open: Open<'_>) {
     db.sound();
 }
 
-pub(super) fn jobs_of_a_batch_come_with_all_that_was_handed_over(open: Open<'_>) {
+pub(super) fn jobs_of_a_batch_come_with_all_that_was_enqueued(open: Open<'_>) {
     let db = open();
     let process = enqueue(
         db.store(),

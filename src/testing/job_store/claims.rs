@@ -18,7 +18,7 @@ pub(super) fn the_oldest_of_the_highest_priority_comes_first(open: Open<'_>) {
     db.sound();
 }
 
-pub(super) fn jobs_of_one_moment_come_in_the_order_they_were_handed_over(open: Open<'_>) {
+pub(super) fn jobs_of_one_moment_come_in_the_order_they_were_enqueued(open: Open<'_>) {
     let db = open();
     let names: Vec<String> = (0..40).map(|n| n.to_string()).collect();
     enqueue(db.store(), names.iter().map(|name| job(name)).collect());
@@ -122,7 +122,7 @@ pub(super) fn a_worker_may_ask_for_some_processes_only(open: Open<'_>) {
     );
 }
 
-pub(super) fn a_job_comes_with_all_that_was_handed_over(open: Open<'_>) {
+pub(super) fn a_job_comes_with_all_that_was_enqueued(open: Open<'_>) {
     let db = open();
     let process = ProcessId::new();
     let full = Job::raw("kind", json("[1, \"ä\"]"))

@@ -344,12 +344,12 @@ macro_rules! job_store_suite {
     (@each $rule:ident $arguments:tt) => {
         $crate::job_store_suite! { @$rule $arguments
             the_oldest_of_the_highest_priority_comes_first
-            jobs_of_one_moment_come_in_the_order_they_were_handed_over
+            jobs_of_one_moment_come_in_the_order_they_were_enqueued
             one_in_eight_is_the_oldest_of_any_priority
             a_closed_lane_holds_up_no_other
             a_claim_tells_when_the_next_job_comes_due
             a_worker_may_ask_for_some_processes_only
-            a_job_comes_with_all_that_was_handed_over
+            a_job_comes_with_all_that_was_enqueued
             what_a_dead_worker_had_is_taken_over
             what_a_worker_had_that_retires_goes_back_untouched
             a_late_failure_overwrites_nothing
@@ -379,7 +379,7 @@ macro_rules! job_store_suite {
             due_times_follow_a_clock_that_is_set_back
             what_waits_is_told_in_the_order_of_claims
             a_batch_takes_what_is_due_up_to_its_size
-            jobs_of_a_batch_come_with_all_that_was_handed_over
+            jobs_of_a_batch_come_with_all_that_was_enqueued
             a_batch_outlives_its_owner
             only_its_owner_changes_a_batch
             jobs_in_a_batch_end_as_others_do

@@ -125,7 +125,7 @@ fn batches_are_submitted_and_collected_on_it() {
             .completions(Route::new(openai.client().unwrap()))
     };
     // One submits and ends; another goes on with what the first one left.
-    let report = worker(&host).until_handed_over(true).run().unwrap();
+    let report = worker(&host).until_submitted(true).run().unwrap();
     assert_eq!((report.batches, report.batches_open), (1, 1), "{report:?}");
     drop(host);
     let report = worker(&other).until_empty(true).run().unwrap();

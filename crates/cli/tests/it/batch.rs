@@ -159,7 +159,7 @@ fn a_worker_shows_what_the_provider_tells_of_its_batches() {
 }
 
 #[test]
-fn a_batch_is_handed_over_at_night_and_collected_in_the_morning() {
+fn a_batch_is_submitted_at_night_and_collected_in_the_morning() {
     let (desk, sim) = (Desk::new(), taking(Duration::from_millis(400)));
     let id = submit(&desk, &sim, 5);
     let night = run(

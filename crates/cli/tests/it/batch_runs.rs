@@ -82,7 +82,7 @@ pub fn accepted(sim: &Simulator, items: u64) {
 
 /// Waits until the queue knows that so many are at the provider.
 #[track_caller]
-pub fn handed_over(desk: &Desk, items: u64) {
+pub fn submitted(desk: &Desk, items: u64) {
     let queue = queue(desk);
     let there = || {
         let batches = queue.batches(None).unwrap();
@@ -126,7 +126,7 @@ pub fn left_alone(items: usize) -> (Desk, Simulator) {
     let (desk, sim) = (Desk::new(), taking(Duration::from_millis(400)));
     desk.prompts("in.jsonl", items);
     run(&desk, &sim, &format!("{WORDS} --no-wait")).expect(0);
-    handed_over(&desk, items as u64);
+    submitted(&desk, items as u64);
     (desk, sim)
 }
 

@@ -13,8 +13,8 @@ use batchwright_simulate::{BatchConfig, SimConfig, Simulator, Vendor};
 use serde_json::Value;
 
 use super::batch_runs::{
-    LONG, SHORT, SIDECAR, WORDS, batch, bought, clean, command, handed_over, left_alone,
-    only_process, other, queue, run, sidecars, taking, whole, worked,
+    LONG, SHORT, SIDECAR, WORDS, batch, bought, clean, command, left_alone, only_process, other,
+    queue, run, sidecars, submitted, taking, whole, worked,
 };
 use super::common::{Desk, Ended, HOME, Running, all_ids, simulator};
 
@@ -311,7 +311,7 @@ fn a_run_that_is_killed_leaves_what_another_data_folder_finds() {
     let (desk, sim) = (Desk::new(), taking(LONG));
     desk.prompts("in.jsonl", 3);
     let mut running = Running::start(&mut batch(&desk, &sim, WORDS));
-    handed_over(&desk, 3);
+    submitted(&desk, 3);
     assert!(
         desk.exists(SIDECAR),
         "there before anything was handed over"

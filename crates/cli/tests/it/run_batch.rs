@@ -7,8 +7,8 @@ use batchwright_simulate::{BatchConfig, SimConfig, Trouble};
 use serde_json::{Value, json};
 
 use super::batch_runs::{
-    LONG, SHORT, WORDS, accepted, batch, clean, command, handed_over, kill, queue, run, sealed,
-    start, summary, taking, with, without_latency,
+    LONG, SHORT, WORDS, accepted, batch, clean, command, kill, queue, run, sealed, start,
+    submitted, summary, taking, with, without_latency,
 };
 use super::common::{Desk, HOME, Running, all_ids, ids_in_order, prompt_lines, simulator};
 
@@ -126,7 +126,7 @@ fn standard_output_gets_the_lines_and_the_process_is_named() {
     let sim = taking(LONG);
     let running = start(&desk, &sim, "in.jsonl");
     accepted(&sim, 4);
-    handed_over(&desk, 4);
+    submitted(&desk, 4);
     running.signal("INT");
     let ended = running.wait().expect(130);
     assert_eq!(ended.stdout, "");
@@ -146,7 +146,7 @@ fn standard_input_is_taken_in_whole_and_attached_to_as_well() {
     };
     let running = begin("- -o out.jsonl", prompt_lines(4));
     accepted(&sim, 4);
-    handed_over(&desk, 4);
+    submitted(&desk, 4);
     running.signal("INT");
     running.wait().expect(130);
     begin("- -o out.jsonl", prompt_lines(5)).wait().expect(0);

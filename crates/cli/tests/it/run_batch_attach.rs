@@ -7,8 +7,8 @@ use batchwright_simulate::BatchConfig;
 use serde_json::{Value, json};
 
 use super::batch_runs::{
-    LONG, SHORT, WORDS, accepted, batch, by_id, clean, command, handed_over, kill, queue, run,
-    sealed, start, summary, taking, with, with_provider,
+    LONG, SHORT, WORDS, accepted, batch, by_id, clean, command, kill, queue, run, sealed, start,
+    submitted, summary, taking, with, with_provider,
 };
 use super::common::{Desk, HOME, Running, all_ids, eventually, prompt_line, prompt_lines};
 
@@ -19,7 +19,7 @@ fn what_is_interrupted_goes_on_and_the_same_command_attaches_from_another_folder
     std::fs::create_dir(desk.path("elsewhere")).unwrap();
     let running = start(&desk, &sim, WORDS);
     accepted(&sim, 5);
-    handed_over(&desk, 5);
+    submitted(&desk, 5);
     running.signal("INT");
     let ended = running.wait().expect(130);
     let id = QueueRun::process_of(&desk.path("out.jsonl")).unwrap();
@@ -91,7 +91,7 @@ fn of_a_thousand_items_that_were_stopped_and_edited_fifteen_are_submitted() {
     desk.prompts("in.jsonl", 1000);
     let running = start(&desk, &sim, WORDS);
     accepted(&sim, 1000);
-    handed_over(&desk, 1000);
+    submitted(&desk, 1000);
     running.signal("INT");
     running.wait().expect(130);
 

@@ -1,7 +1,7 @@
 //! What a run through the queue leaves in its output: rows that make no prompt, answers to earlier
 //! questions, and what becomes of it when somebody takes the file away.
 
-use super::batch_runs::{LONG, SHORT, accepted, clean, handed_over, run, start, summary, taking};
+use super::batch_runs::{LONG, SHORT, accepted, clean, run, start, submitted, summary, taking};
 use super::common::{Desk, all_ids, id};
 
 #[test]
@@ -58,7 +58,7 @@ fn results_of_a_batch_stay_in_the_queue_when_their_file_is_taken_away() {
     desk.prompts("in.jsonl", 4);
     let running = start(&desk, &sim, "in.jsonl -o out.jsonl");
     accepted(&sim, 4);
-    handed_over(&desk, 4);
+    submitted(&desk, 4);
     std::fs::remove_file(desk.path("out.jsonl")).unwrap();
     running.wait().expect(4).says("removed or replaced");
     assert!(!desk.exists("out.jsonl"));

@@ -7,8 +7,8 @@ use batchwright::ProcessId;
 use batchwright::files::Sidecar;
 
 use super::batch_runs::{
-    SHORT, SIDECAR, WORDS, batch, bought, clean, command, handed_over, left_alone, other, queue,
-    renamed, run, sidecars, taking, whole, worked,
+    SHORT, SIDECAR, WORDS, batch, bought, clean, command, left_alone, other, queue, renamed, run,
+    sidecars, submitted, taking, whole, worked,
 };
 use super::common::{Desk, Running, all_ids};
 
@@ -181,7 +181,7 @@ fn whoever_has_the_output_next_finds_no_sidecar_that_is_about_to_go() {
     let (desk, sim) = (Desk::new(), taking(SHORT));
     desk.prompts("in.jsonl", 3);
     let running = Running::start(&mut batch(&desk, &sim, WORDS));
-    handed_over(&desk, 3);
+    submitted(&desk, 3);
     let output = fs::File::open(desk.path("out.jsonl")).unwrap();
     let sidecar = desk.path(SIDECAR);
     while output.try_lock().is_err() {}

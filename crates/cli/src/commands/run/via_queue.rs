@@ -65,7 +65,7 @@ impl QueuedRunner<'_> {
         let run = run
             .context(&session.ctx)
             .notifier(session.display.clone())
-            .until_handed_over(self.args.no_wait)
+            .until_submitted(self.args.no_wait)
             .on_error(self.args.on_error.policy())
             .described(queue.info(self.args, self.chosen));
         let make_worker = || {

@@ -72,7 +72,7 @@ fn work(args: &WorkArgs) -> Result<Exit, Refusal> {
         .notifier(progress.clone())
         .processes(processes.clone())
         .until_empty(args.until_empty)
-        .until_handed_over(args.until_submitted)
+        .until_submitted(args.until_submitted)
         .on_error(match args.ends() {
             true => ErrorPolicy::StopOnCriticalError,
             false => ErrorPolicy::ContinueOnError,
