@@ -5,26 +5,37 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::base::cancel::Context;
-use crate::base::error::{Error, ErrorKind};
+use crate::base::error::Error;
+#[cfg(not(feature = "queue"))]
+use crate::base::error::ErrorKind;
 use crate::base::id::ProcessId;
 use crate::base::secret::Secret;
 use crate::bulk::run::{Bulk, BulkError};
 use crate::config::choices::Strategy;
 use crate::config::settings::Settings;
 use crate::engine::dispatch::StopReason;
-use crate::engine::limiter::Limits;
 use crate::engine::route::RetryPolicy;
 use crate::llm::batch::{BatchAccount, BatchClient};
 use crate::llm::providers::batch::BatchApi;
 use crate::llm::providers::config::{Client, LlmConfig, known};
-use crate::llm::providers::survey::{ProviderStatus, inspect, survey};
+use crate::llm::providers::survey::ProviderStatus;
 use crate::llm::request::Request;
 use crate::llm::response::Outcome;
 use crate::llm::route::Route;
 use crate::observe::progress::ProgressNotifier;
 
+mod choice;
 #[cfg(feature = "queue")]
 mod durable;
+mod plan;
+#[cfg(feature = "queue")]
+mod worker;
+
+pub use choice::{ProviderChoice, ProviderChoiceError, ProviderQuery};
+use plan::{CallSettings, Caller};
+pub use plan::{RoutePlan, RouteStep};
+#[cfg(feature = "queue")]
+pub use worker::WorkerPlan;
 
 /// The strategy that bulk work is carried out by, and why.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -45,6 +56,16 @@ impl EffectiveStrategy {
             strategy: asked,
             asked,
             fallback_reason: None,
+        }
+    }
+
+    /// What the strategy of these settings comes to as far as they name the provider: whether one answers is
+    /// the worker's business, and so is a setting that cannot be used.
+    pub fn expected(settings: &Settings) -> Self {
+        let asked = settings.bulk_strategy().unwrap_or_default();
+        match settings.provider() {
+            Ok(Some(provider)) => Self::new(asked, &provider),
+            _ => Self::possible(asked),
         }
     }
 
@@ -100,12 +121,23 @@ impl EffectiveStrategy {
 /// ```
 pub struct LlmManager {
     settings: Settings,
-    provider: ProviderStatus,
+    /// How the providers were found, if they were.
+    query: Option<ProviderQuery>,
+    choice: ProviderChoice,
     asked: Strategy,
-    api_key: Option<Secret>,
-    data_dir: Option<PathBuf>,
+    options: ManagerOptions,
     ctx: Context,
     notifier: Option<Arc<dyn ProgressNotifier>>,
+}
+
+/// What no setting says.
+#[derive(Clone, Default)]
+struct ManagerOptions {
+    api_key: Option<Secret>,
+    data_dir: Option<PathBuf>,
+    max_retries: Option<u8>,
+    fall_back_when_blocked: bool,
+    fixed_slots: bool,
 }
 
 /// What settings come to.
@@ -130,51 +162,77 @@ impl LlmManager {
     /// # Errors
     /// When that one cannot be used, or none can; when a setting cannot be used.
     pub fn new(settings: Settings) -> Result<Self, Error> {
-        let model = settings.model()?;
-        let provider = match settings.provider()? {
-            Some(name) => inspect(&name, None, model.as_deref(), false)?,
-            None => {
-                let all = survey(model.as_deref(), false).into_iter();
-                let mut usable = all.filter(|one| one.usable && one.provider != "extract");
-                usable.next().ok_or_else(|| {
-                    let why = "no provider can be used: name one by llm.provider, and set its key";
-                    Error::new(ErrorKind::Invalid, why)
-                })?
-            }
-        };
-        if !provider.usable && !provider.lacks_model() {
-            let why = format!("{}: {}", provider.provider, provider.reason);
-            return Err(Error::new(ErrorKind::Invalid, why));
-        }
-        Self::of(settings, provider)
+        Self::find(settings, ProviderQuery::new()).map_err(Error::from)
     }
 
-    /// With a provider that was chosen already.
+    /// With the providers that are found so.
+    ///
+    /// # Errors
+    /// As [`ProviderQuery::choose`], and when `llm.bulk_strategy` cannot be used.
+    pub fn find(settings: Settings, query: ProviderQuery) -> Result<Self, ProviderChoiceError> {
+        let choice = query.choose(&settings)?;
+        let manager = Self::with(settings, choice)?;
+        Ok(Self {
+            query: Some(query),
+            ..manager
+        })
+    }
+
+    /// With a provider that was chosen already, and the fallbacks of the settings.
+    ///
+    /// # Errors
+    /// When `llm.bulk_strategy` or a fallback cannot be used.
+    pub fn of(settings: Settings, provider: ProviderStatus) -> Result<Self, Error> {
+        let choice = ProviderChoice::of(provider, &settings)?;
+        Self::with(settings, choice)
+    }
+
+    /// With providers that were chosen already.
     ///
     /// # Errors
     /// When `llm.bulk_strategy` cannot be used.
-    pub fn of(settings: Settings, provider: ProviderStatus) -> Result<Self, Error> {
+    pub fn with(settings: Settings, choice: ProviderChoice) -> Result<Self, Error> {
         Ok(Self {
             asked: settings.bulk_strategy()?,
             settings,
-            provider,
-            api_key: None,
-            data_dir: None,
+            query: None,
+            choice,
+            options: ManagerOptions::default(),
             ctx: Context::new(),
             notifier: None,
         })
     }
 
-    /// The provider's credential. Default: its environment variable.
+    /// The first provider's credential. Default: its environment variable.
     pub fn api_key(mut self, key: Secret) -> Self {
-        self.api_key = Some(key);
+        self.options.api_key = Some(key);
         self
     }
 
-    /// The folder whose `llm_jobs.db` holds what is in batches, and whose `quotas` are shared with other
-    /// programs. Default: none, so that [`run_bulk`](Self::run_bulk) refuses the batch strategy.
+    /// The folder whose `llm_jobs.db` holds what is in batches, and in whose `quotas` all limits are shared
+    /// with other programs. Default: none, so that [`run_bulk`](Self::run_bulk) refuses the batch strategy.
     pub fn data_dir(mut self, folder: &Path) -> Self {
-        self.data_dir = Some(folder.to_owned());
+        self.options.data_dir = Some(folder.to_owned());
+        self
+    }
+
+    /// Retries at each provider. Default: `queue.max_retries`.
+    pub fn max_retries(mut self, retries: u8) -> Self {
+        self.options.max_retries = Some(retries);
+        self
+    }
+
+    /// Whether a blocked answer moves on to the next provider. Default: no.
+    pub fn fall_back_when_blocked(mut self, yes: bool) -> Self {
+        self.options.fall_back_when_blocked = yes;
+        self
+    }
+
+    /// Whether a [worker](Self::worker) has exactly as many slots as there may be
+    /// [calls in flight](Self::concurrency) at the first provider, whatever the machine does. Default: no,
+    /// they are what `queue.min_workers`, `queue.worker_count` and `queue.max_workers` say.
+    pub fn fixed_slots(mut self, yes: bool) -> Self {
+        self.options.fixed_slots = yes;
         self
     }
 
@@ -193,7 +251,7 @@ impl LlmManager {
 
     /// The provider that is asked first.
     pub fn provider(&self) -> &ProviderStatus {
-        &self.provider
+        &self.choice.first
     }
 
     /// The client of that provider.
@@ -201,7 +259,11 @@ impl LlmManager {
     /// # Errors
     /// As [`LlmConfig::client`], and when a setting cannot be used.
     pub fn client(&self) -> Result<Client, Error> {
-        self.config()?.client()
+        let calls = CallSettings::of(&self.settings)?;
+        let config = calls.applied_to(self.own());
+        config
+            .concurrency(calls.concurrency(self.provider()))
+            .client()
     }
 
     /// Its Batch API, whatever the strategy; `None` for a provider without one.
@@ -209,8 +271,8 @@ impl LlmManager {
     /// # Errors
     /// As [`LlmConfig::batch_client`], and when a setting cannot be used.
     pub fn batch_client(&self) -> Result<Option<BatchApi>, Error> {
-        match self.provider.batch_api {
-            true => self.config()?.batch_client().map(Some),
+        match self.provider().batch_api {
+            true => self.batch_config()?.batch_client().map(Some),
             false => Ok(None),
         }
     }
@@ -228,37 +290,62 @@ impl LlmManager {
 
     /// What `llm.bulk_strategy` comes to with this provider.
     pub fn effective_strategy(&self) -> EffectiveStrategy {
-        EffectiveStrategy::new(self.asked, self.provider.provider)
+        EffectiveStrategy::new(self.asked, self.provider().provider)
     }
 
-    /// The first provider and those of `llm.fallback`, with the limits that are set.
+    /// Calls in flight at the first provider: `llm.sync_concurrency`, else the provider's own number.
+    ///
+    /// # Errors
+    /// When the setting cannot be used.
+    pub fn concurrency(&self) -> Result<usize, Error> {
+        Ok(CallSettings::of(&self.settings)?.concurrency(self.provider()))
+    }
+
+    /// What the [route](Self::route) of a run is made of.
+    ///
+    /// # Errors
+    /// When a setting cannot be used, or a fallback has no model of its own.
+    pub fn route_plan(&self) -> Result<RoutePlan, Error> {
+        self.plan(Caller::Run)
+    }
+
+    /// The first provider and those of `llm.fallback`, with the limits that are set. A local server that is a
+    /// fallback gets no more calls at once than it has slots.
     ///
     /// # Errors
     /// When a setting or one of the providers cannot be used.
     pub fn route(&self) -> Result<Route<'static>, Error> {
-        let settings = &self.settings;
-        let mut first = Limits::default().burst(settings.burst_size()?);
-        if let Some(rpm) = settings.requests_per_minute()? {
-            first = first.requests_per_minute(rpm);
-        }
-        if let Some(tpm) = settings.tokens_per_minute()? {
-            first = first.tokens_per_minute(tpm);
-        }
-        let mut route = Route::limited(self.client()?, first);
-        if let Some(folder) = self.data_dir.as_ref().filter(|_| self.provider.batch_api) {
-            route = route.share_limits(&folder.join("quotas"));
-        }
-        for entry in settings.fallback()? {
-            let (name, model) = match entry.split_once(':') {
-                Some((name, model)) => (name.trim(), Some(model.trim())),
-                None => (entry.as_str(), None),
-            };
-            let status = inspect(name, None, model, false)?;
-            let config = status.config().only_model(true);
-            route = route.then(self.timed(config)?.client()?, Limits::default());
-        }
-        let retries = settings.max_retries()?;
-        Ok(route.retry(settings.retry_policy(retries)?))
+        self.route_plan()?.route()
+    }
+
+    fn plan(&self, caller: Caller) -> Result<RoutePlan, Error> {
+        let calls = CallSettings::of(&self.settings)?;
+        self.choice.check(&self.settings)?;
+        let (retry, folder) = (self.retry()?, self.options.data_dir.as_deref());
+        Ok(calls.route_plan(&self.choice, self.own(), caller, retry, folder))
+    }
+
+    fn max_retries_now(&self) -> Result<u8, Error> {
+        let set = self.options.max_retries;
+        set.map_or_else(|| self.settings.max_retries(), Ok)
+    }
+
+    fn retry(&self) -> Result<RetryPolicy, Error> {
+        let policy = self.settings.retry_policy(self.max_retries_now()?)?;
+        Ok(policy.fall_back_when_blocked(self.options.fall_back_when_blocked))
+    }
+
+    /// Waits for servers that still load their model.
+    fn once_loaded(&self) -> Result<Self, Error> {
+        Ok(Self {
+            settings: self.settings.clone(),
+            query: self.query.clone(),
+            choice: self.choice.clone().once_loaded(&self.ctx)?,
+            asked: self.asked,
+            options: self.options.clone(),
+            ctx: self.ctx.clone(),
+            notifier: self.notifier.clone(),
+        })
     }
 
     /// Carries requests out by the [strategy](Self::effective_strategy) and returns one outcome for each,
@@ -268,7 +355,8 @@ impl LlmManager {
     /// the [data folder](Self::data_dir), hands them over, and waits for the end, which may take a day.
     /// They survive this program there: called again with the same process id and requests it attaches
     /// to what is under way. The same happens after a cancellation; to give them up instead, cancel the
-    /// process in its queue. Their results are deleted from the queue when they are returned.
+    /// process in its queue. Their results are deleted from the queue when they are returned. A server that
+    /// still loads its model is waited for, up to ten minutes.
     ///
     /// # Errors
     /// When the context ended it, or it could not begin or go on; what has finished is in
@@ -282,17 +370,17 @@ impl LlmManager {
         if let Some(reason) = &effective.fallback_reason {
             log::warn!("{reason}");
         }
+        let ready = self.once_loaded().map_err(misuse)?;
         match effective.strategy {
-            Strategy::Sync => self.run_sync(requests),
-            Strategy::Batch => self.run_batch(process, requests),
+            Strategy::Sync => ready.run_sync(requests),
+            Strategy::Batch => ready.run_batch(process, requests),
         }
     }
 
     fn run_sync(&self, requests: &[Request]) -> Result<Vec<Outcome>, BulkError> {
         let route = self.route().map_err(misuse)?;
-        let calls = self.settings.sync_concurrency().map_err(misuse)?;
         let mut bulk = Bulk::new(route)
-            .concurrency(calls.unwrap_or(self.provider.default_concurrency))
+            .concurrency(self.concurrency().map_err(misuse)?)
             .context(&self.ctx);
         if let Some(notifier) = &self.notifier {
             bulk = bulk.notifier(notifier.clone());
@@ -319,33 +407,16 @@ impl LlmManager {
         Ok(clients_by_account(Some(self.own()), idle))
     }
 
+    /// How the first provider is called, before the settings say more.
     fn own(&self) -> LlmConfig {
-        match &self.api_key {
-            Some(key) => self.provider.config().api_key(key.clone()),
-            None => self.provider.config(),
+        match &self.options.api_key {
+            Some(key) => self.provider().config().api_key(key.clone()),
+            None => self.provider().config(),
         }
     }
 
-    fn config(&self) -> Result<LlmConfig, Error> {
-        let config = self.timed(self.own())?;
-        Ok(match self.settings.sync_concurrency()? {
-            Some(calls) => config.concurrency(calls),
-            None => config,
-        })
-    }
-
-    fn timed(&self, config: LlmConfig) -> Result<LlmConfig, Error> {
-        let idle = self.settings.transfer_idle_timeout()?;
-        let replies = self.settings.max_replies_bytes()?;
-        let config = config.transfer_idle_timeout(idle);
-        let mut config = config.max_replies_bytes(replies);
-        if let Some(bytes) = self.settings.max_reply_bytes()? {
-            config = config.max_reply_bytes(bytes);
-        }
-        Ok(match self.settings.request_timeout()? {
-            Some(timeout) => config.request_timeout(timeout),
-            None => config,
-        })
+    fn batch_config(&self) -> Result<LlmConfig, Error> {
+        Ok(CallSettings::of(&self.settings)?.applied_to(self.own()))
     }
 }
 

@@ -8,6 +8,7 @@
 //! | keep settings | [`ConfigStore`], [`MemoryConfig`]; in a file that processes share `SqliteConfig`, with the feature `queue` |
 //! | notice that they have changed | [`SettingsWatch`] |
 //! | see which strategy they lead to, and why | [`EffectiveStrategy`] |
+//! | see what a route is made of | [`RoutePlan`], [`RouteStep`]; a worker with the feature `queue`: `WorkerPlan` |
 //!
 //! For who works on this crate: a new setting is a row of `KEYS` in `key.rs` and a getter in `typed.rs`.
 
@@ -22,7 +23,9 @@ mod typed;
 mod value;
 pub(crate) mod watch;
 
-pub use crate::manager::EffectiveStrategy;
+#[cfg(feature = "queue")]
+pub use crate::manager::WorkerPlan;
+pub use crate::manager::{EffectiveStrategy, RoutePlan, RouteStep};
 pub use key::SettingKey;
 pub use settings::{Setting, SettingSource};
 #[cfg(feature = "queue")]

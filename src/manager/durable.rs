@@ -6,13 +6,12 @@ use crate::base::error::{Error, ErrorKind};
 use crate::base::id::{JobId, ProcessId};
 use crate::base::private;
 use crate::bulk::run::BulkError;
-use crate::engine::dispatch::{ErrorPolicy, StopReason};
+use crate::engine::dispatch::StopReason;
 use crate::llm::request::Request;
 use crate::llm::response::Outcome;
 use crate::queue::batch::BatchAdoption;
 use crate::queue::host::JobQueue;
 use crate::queue::job::Job;
-use crate::queue::worker::Worker;
 
 use super::{LlmManager, clients_by_address, misuse};
 
@@ -28,7 +27,7 @@ impl LlmManager {
         let queue = self.queue().map_err(misuse)?;
         let jobs = enlist(&queue, process, requests).map_err(misuse)?;
         let report = self
-            .worker(&queue)
+            .run_worker(&queue)
             .and_then(|worker| worker.processes([process]).until_empty(true).run());
         let (stop, began) = match report {
             Ok(report) => (report.stop, true),
@@ -53,7 +52,7 @@ impl LlmManager {
     }
 
     fn queue(&self) -> Result<JobQueue, Error> {
-        let folder = self.data_dir.as_ref().ok_or_else(|| {
+        let folder = self.options.data_dir.as_ref().ok_or_else(|| {
             let why = "the batch strategy keeps its work in a folder: name one with `data_dir`";
             Error::new(ErrorKind::Invalid, why)
         })?;
@@ -72,32 +71,6 @@ impl LlmManager {
     pub fn adopt_batches(&self, queue: &JobQueue) -> Result<Vec<BatchAdoption>, Error> {
         let idle = self.settings.transfer_idle_timeout()?;
         queue.adopt_batches(clients_by_address(Some(self.own()), idle), &self.ctx)
-    }
-
-    /// A worker of this queue that carries the [strategy](Self::effective_strategy) out, with this
-    /// manager's route, context and notifier.
-    ///
-    /// # Errors
-    /// When a setting or a provider cannot be used.
-    pub fn worker(&self, queue: &JobQueue) -> Result<Worker, Error> {
-        let mut worker = Worker::new(queue)
-            .completions(self.route()?)
-            .context(&self.ctx)
-            .retry(self.settings.retry_policy(self.settings.max_retries()?)?)
-            .max_retries(self.settings.max_retries()?)
-            .batch_settings(self.settings.batch_settings()?)
-            .batch_clients(self.clients_by_account()?)
-            .on_error(ErrorPolicy::StopOnCriticalError);
-        if self.provider.embeddings {
-            worker = worker.embeddings(self.route()?);
-        }
-        if let Some(client) = self.batches()? {
-            worker = worker.batches(client);
-        }
-        if let Some(notifier) = &self.notifier {
-            worker = worker.notifier(notifier.clone());
-        }
-        Ok(worker)
     }
 }
 

@@ -11,7 +11,7 @@
 //! | look at one job | [`JobState`], [`JobStatus`], [`AttemptError`]; briefly [`JobSummary`] |
 //! | take results | [`ProcessResults`], [`JobResult`]; in two steps [`DeliveredResult`], [`JobReceipt`] |
 //! | see why adding or taking ended early | [`EnqueueError`], [`ConsumeError`] |
-//! | say how many jobs run at once | [`WorkerScale`] |
+//! | say how many jobs run at once, and how patiently | [`WorkerScale`], [`WorkerSettings`] |
 //! | see what a worker did | [`WorkerReport`] |
 //! | know what shares a quota | [`JobLane`] |
 //! | enqueue prompts as jobs of the built-in kinds | [`COMPLETION_KIND`], [`EMBEDDING_KIND`] |
@@ -33,6 +33,7 @@ mod maintenance;
 mod progress_reporter;
 pub(crate) mod prompts;
 pub(crate) mod scale;
+pub(crate) mod settings;
 #[cfg(test)]
 mod simulation;
 pub(crate) mod store;
@@ -49,6 +50,7 @@ pub use job::{
     PRIORITIES, ProcessState, Spent,
 };
 pub use scale::WorkerScale;
+pub use settings::WorkerSettings;
 pub use store::sqlite::{Durability, SqliteOptions, SqliteStore};
 pub use store::{DeliveredResult, HealthFinding, JobLane, JobReceipt, JobSummary, Severity};
 pub use tracker::ProgressTracker;

@@ -27,6 +27,7 @@ use super::host::JobQueue;
 use super::job::{COMPLETION_KIND, EMBEDDING_KIND};
 use super::kinds::{Kind, Kinds};
 use super::scale::WorkerScale;
+use super::settings::WorkerSettings;
 use super::worker_run::{WorkerReport, WorkerRun};
 
 /// Carries out the jobs of a [`JobQueue`].
@@ -69,17 +70,12 @@ pub struct Worker {
     embeddings: Option<Route<'static>>,
     batches: Option<Arc<dyn BatchClient>>,
     batch_clients: Option<Arc<BatchClients>>,
-    batch_settings: BatchSettings,
+    settings: WorkerSettings,
     handlers: Vec<(String, Handler)>,
     notifier: Option<Arc<dyn ProgressNotifier>>,
     ctx: Context,
-    retry: RetryPolicy,
-    max_retries: u8,
     on_error: ErrorPolicy,
     of_many: bool,
-    scale: WorkerScale,
-    batch: usize,
-    poll: Duration,
     scope: Scope,
 }
 
@@ -92,17 +88,12 @@ impl Worker {
             embeddings: None,
             batches: None,
             batch_clients: None,
-            batch_settings: BatchSettings::default(),
+            settings: WorkerSettings::default(),
             handlers: Vec::new(),
             notifier: None,
             ctx: Context::new(),
-            retry: RetryPolicy::default(),
-            max_retries: 3,
             on_error: ErrorPolicy::ContinueOnError,
             of_many: true,
-            scale: WorkerScale::default(),
-            batch: 10,
-            poll: Duration::from_secs(5),
             scope: Scope::default(),
         }
     }
@@ -139,10 +130,17 @@ impl Worker {
         self
     }
 
+    /// How many jobs run at once, and how patiently: all that the following methods set one by one, up to
+    /// [`poll_interval`](Self::poll_interval). Default: as [`WorkerSettings`].
+    pub fn settings(mut self, settings: WorkerSettings) -> Self {
+        self.settings = settings;
+        self
+    }
+
     /// How often batches are looked at, and what is done when one cannot be found. Default: as
     /// [`BatchSettings`].
     pub fn batch_settings(mut self, settings: BatchSettings) -> Self {
-        self.batch_settings = settings;
+        self.settings.batches = settings;
         self
     }
 
@@ -171,13 +169,13 @@ impl Worker {
     /// How patiently failures are tried again, in place of the routes' own policies; the number of
     /// retries is [another setting](Self::max_retries). Default: as [`RetryPolicy`].
     pub fn retry(mut self, retry: RetryPolicy) -> Self {
-        self.retry = retry;
+        self.settings.retry = retry;
         self
     }
 
     /// Retries of jobs that bring no number of their own, at each step of their route. Default: 3.
     pub fn max_retries(mut self, retries: u8) -> Self {
-        self.max_retries = retries;
+        self.settings.max_retries = retries;
         self
     }
 
@@ -197,19 +195,19 @@ impl Worker {
 
     /// How many jobs run at once. Default: as [`WorkerScale`].
     pub fn scale(mut self, scale: WorkerScale) -> Self {
-        self.scale = scale;
+        self.settings.scale = scale;
         self
     }
 
     /// Jobs claimed with one trip to the store, at first; more while there is much to do. Default: 10.
     pub fn batch_size(mut self, jobs: usize) -> Self {
-        self.batch = jobs;
+        self.settings.batch_size = jobs;
         self
     }
 
     /// How often an idle worker looks for work although nobody told it of any. Default: 5 s.
     pub fn poll_interval(mut self, interval: Duration) -> Self {
-        self.poll = interval;
+        self.settings.poll_interval = interval;
         self
     }
 
@@ -283,13 +281,13 @@ impl Worker {
         }
         let (waker, woken) = Waker::new();
         let controls = Arc::new(Controls {
-            permits: AtomicUsize::new(self.scale.start().min(MOST_SLOTS)),
-            scale: Mutex::new(self.scale),
+            permits: AtomicUsize::new(self.settings.scale.start().min(MOST_SLOTS)),
+            scale: Mutex::new(self.settings.scale),
             all_busy: AtomicBool::new(false),
             pace: Arc::new(Pace {
-                max_retries: AtomicU8::new(self.max_retries),
-                batch: AtomicU64::new(self.batch as u64),
-                poll_millis: AtomicU64::new(self.poll.as_millis().max(1) as u64),
+                max_retries: AtomicU8::new(self.settings.max_retries),
+                batch: AtomicU64::new(self.settings.batch_size as u64),
+                poll_millis: AtomicU64::new(self.settings.poll_interval.as_millis().max(1) as u64),
             }),
             kinds: Arc::new(kinds),
             clock: self.queue.clock.clone(),
@@ -299,13 +297,13 @@ impl Worker {
             batch_overview: Arc::default(),
             written: AtomicBool::new(false),
         });
-        controls.batch_control.set(self.batch_settings);
+        controls.batch_control.set(self.settings.batches);
         *controls.batch_control.clients.write() = self.batch_clients;
         controls.set_batches(self.batches);
         let plan = Plan {
             notifier: self.notifier,
             ctx: self.ctx,
-            retry: self.retry,
+            retry: self.settings.retry,
             on_error: self.on_error,
             of_many: self.of_many,
             scope: self.scope,

@@ -27,6 +27,7 @@ mod gateway;
 mod hang;
 mod library;
 mod loading;
+mod manager;
 #[cfg(feature = "queue")]
 mod memory_store;
 mod provider;

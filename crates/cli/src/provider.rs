@@ -1,13 +1,13 @@
 //! Which provider a run uses, and saying so.
 
-use std::path::Path;
-use std::time::{Duration, Instant};
+use std::path::{Path, PathBuf};
+use std::time::Instant;
 
 use batchwright::LlmManager;
 use batchwright::config::EffectiveStrategy;
 use batchwright::files::RunPlan;
-use batchwright::provider::{ProviderStatus, inspect, survey};
-use batchwright::{Client, Context, Limits, LlmConfig, Settings, Strategy};
+use batchwright::provider::{ProviderChoice, ProviderChoiceError, ProviderQuery, ProviderStatus};
+use batchwright::{Context, Settings, Strategy};
 
 use super::args::shared::ProviderArgs;
 use super::display;
@@ -17,25 +17,40 @@ use super::settings::refused;
 
 /// The providers of a run, some of which may still load their model.
 pub struct Chosen {
-    first: ProviderStatus,
-    fallbacks: Vec<ProviderStatus>,
-    /// The flag, variable or setting that names them.
-    fallbacks_by: &'static str,
-    timeout: Option<Duration>,
-    max_reply: Option<u64>,
-    max_replies: u64,
-    calls: Option<usize>,
+    choice: ProviderChoice,
+    settings: Settings,
+    beside: Beside,
     /// Requests that name no model, if known.
     unnamed: Option<u64>,
     /// No model at all; by choice, or since nothing else was found.
     extract: Option<Extracting>,
 }
 
-/// The clients of a run.
-pub struct Clients {
-    pub first: Client,
-    pub concurrency: usize,
-    pub fallbacks: Vec<(Client, Limits)>,
+/// What flags add to the settings.
+#[derive(Debug, Clone, Default)]
+pub struct Beside {
+    pub fallback_blocked: bool,
+    /// Retries at each provider, in place of the setting.
+    pub max_retries: Option<u8>,
+    /// Where limits are shared.
+    pub data_dir: Option<PathBuf>,
+    /// Exactly as many slots as calls.
+    pub fixed_slots: bool,
+}
+
+impl Beside {
+    pub fn given_to(&self, manager: LlmManager) -> LlmManager {
+        let mut manager = manager
+            .fall_back_when_blocked(self.fallback_blocked)
+            .fixed_slots(self.fixed_slots);
+        if let Some(retries) = self.max_retries {
+            manager = manager.max_retries(retries);
+        }
+        match &self.data_dir {
+            Some(folder) => manager.data_dir(folder),
+            None => manager,
+        }
+    }
 }
 
 /// Why `extract` answers.
@@ -54,12 +69,12 @@ const TO_ASK_A_MODEL: &str = "To ask a model: set a provider's key, such as OPEN
 impl Chosen {
     /// The name of the first provider.
     pub fn name(&self) -> &'static str {
-        self.first.provider
+        self.choice.first.provider
     }
 
     /// What a strategy comes to with the first provider.
     pub fn effective(&self, asked: Strategy) -> EffectiveStrategy {
-        EffectiveStrategy::new(asked, self.first.provider)
+        EffectiveStrategy::new(asked, self.choice.first.provider)
     }
 
     /// False when `extract` comes first.
@@ -80,9 +95,11 @@ impl Chosen {
                 "extract is no model and cannot answer in JSON: name another provider",
             ));
         }
-        let before = self.fallbacks.len();
-        self.fallbacks.retain(|status| status.provider != "extract");
-        if self.fallbacks.len() < before {
+        let before = self.choice.fallbacks.len();
+        self.choice
+            .fallbacks
+            .retain(|status| status.provider != "extract");
+        if self.choice.fallbacks.len() < before {
             say("extract cannot answer in JSON: left out of the fallbacks".to_owned());
         }
         Ok(self)
@@ -104,8 +121,8 @@ impl Chosen {
 
     /// Says which fallbacks add nothing.
     pub fn warn_of_fallbacks(&self, say: &dyn Fn(String)) {
-        let mut steps = Vec::from([&self.first]);
-        for status in &self.fallbacks {
+        let mut steps = Vec::from([&self.choice.first]);
+        for status in &self.choice.fallbacks {
             if steps.iter().any(|step| step.provider == "extract") {
                 say("extract answers everything: what stands after it is never asked".to_owned());
                 return;
@@ -124,51 +141,38 @@ impl Chosen {
         }
     }
 
-    /// What carries bulk work out with the first provider.
-    pub fn manager(&self, settings: &Settings) -> Result<LlmManager, Refusal> {
-        LlmManager::of(settings.clone(), self.first.clone()).map_err(refused)
-    }
-
-    /// True when the first provider makes vectors.
-    pub fn embeds(&self) -> bool {
-        self.first.embeddings
+    /// What makes clients, routes and workers of it.
+    pub fn manager(&self) -> Result<LlmManager, Refusal> {
+        let manager = LlmManager::with(self.settings.clone(), self.choice.clone());
+        Ok(self.beside.given_to(manager.map_err(refused)?))
     }
 
     /// True while the first provider's server loads its model.
     pub fn is_loading(&self) -> bool {
-        self.first.is_loading()
-    }
-
-    /// Whether a provider's allowance is worth sharing with other runs; a local server has none.
-    pub fn shares_limits(&self) -> bool {
-        !matches!(self.first.provider, "local" | "extract")
+        self.choice.first.is_loading()
     }
 
     /// The model for requests that name none.
     pub fn default_model(&self) -> Option<&str> {
-        self.first.model.as_deref()
+        self.choice.first.model.as_deref()
     }
 
-    /// Waits for servers that load their model. A fallback whose model was named needs no wait: its
-    /// calls wait, if there are any.
+    /// Waits for servers that load their model.
     pub fn once_loaded(mut self, ctx: &Context, say: &dyn Fn(String)) -> Result<Self, Refusal> {
-        self.first = once_loaded(self.first, ctx, say)?;
-        let statuses = self.fallbacks.into_iter();
-        self.fallbacks = statuses
-            .map(|status| match status.model {
-                Some(_) => Ok(status),
-                None => once_loaded(status, ctx, say),
-            })
-            .collect::<Result<_, _>>()?;
+        for status in self.choice.loading() {
+            *status = once_loaded(status.clone(), ctx, say)?;
+        }
         Ok(self)
     }
 
-    /// The clients. What a server that still loads its model will serve is not known yet, and no
-    /// reason to refuse.
-    pub fn clients(&self) -> Result<Clients, Refusal> {
-        let status = &self.first;
+    /// Refuses what cannot work. What a server that still loads its model will serve is not known yet, and no
+    /// reason to refuse. Returns the calls in flight at the first provider.
+    pub fn check(&self) -> Result<usize, Refusal> {
+        let status = &self.choice.first;
+        let has_model =
+            status.provider == "extract" || status.model.is_some() || status.is_loading();
         if let Some(n) = self.unnamed.filter(|n| *n > 0)
-            && lacks_model(status)
+            && !has_model
         {
             return Err(Refusal::usage(format!(
                 "{n} requests name no model, and {} has no default: use --model, \
@@ -177,65 +181,27 @@ impl Chosen {
             ))
             .about(About::Provider));
         }
-        let first = self.build(status.config(), self.calls)?;
-        let concurrency = self.calls.unwrap_or_else(|| first.default_concurrency());
-        let fallbacks = self.fallbacks.iter();
-        let fallbacks = fallbacks.map(|status| self.fallback(status, concurrency));
-        Ok(Clients {
-            fallbacks: fallbacks.collect::<Result<_, _>>()?,
-            first,
-            concurrency,
-        })
-    }
-
-    fn build(&self, config: LlmConfig, calls: Option<usize>) -> Result<Client, Refusal> {
-        let mut config = config.max_replies_bytes(self.max_replies);
-        if let Some(timeout) = self.timeout {
-            config = config.request_timeout(timeout);
-        }
-        if let Some(bytes) = self.max_reply {
-            config = config.max_reply_bytes(bytes);
-        }
-        if let Some(calls) = calls {
-            config = config.concurrency(calls);
-        }
-        config
-            .client()
-            .map_err(|error| Refusal::could_not_run(error.message()).about(About::Provider))
-    }
-
-    /// The client of a fallback: the first provider's models mean nothing to it, nor does the number of
-    /// calls that the first one takes at once, where it has slots of its own.
-    fn fallback(&self, status: &ProviderStatus, calls: usize) -> Result<(Client, Limits), Refusal> {
-        let (by, name) = (self.fallbacks_by, status.provider);
-        if lacks_model(status) {
-            return Err(Refusal::usage(format!(
-                "{by} {name}: name its model: {name}:MODEL"
-            )));
-        }
-        let own = (name == "local").then_some(status.default_concurrency);
-        let config = status.config().only_model(true);
-        let client = self.build(config, Some(own.unwrap_or(calls)))?;
-        let slots = own.and_then(|slots| u32::try_from(slots).ok());
-        let limits = slots.map_or_else(Limits::default, |n| Limits::default().in_flight(n));
-        Ok((client, limits))
+        let manager = self.manager()?;
+        let plan = manager.route_plan().map_err(refused)?;
+        plan.check()
+            .map_err(|error| Refusal::could_not_run(error.message()).about(About::Provider))?;
+        manager.concurrency().map_err(refused)
     }
 
     /// Who is called, where, for which model.
-    pub fn line(&self, clients: &Clients) -> String {
-        let status = &self.first;
+    pub fn line(&self, calls: usize) -> String {
+        let status = &self.choice.first;
         let part = |before: &str, text: &Option<String>| {
             let text = text.as_deref();
             text.map_or_else(String::new, |text| format!("{before}{text}"))
         };
         let at = part(" at ", &status.base_url);
         let with = part(", model ", &status.model);
-        let then = self.fallbacks.iter().map(|status| {
+        let then = self.choice.fallbacks.iter().map(|status| {
             let model = part("/", &status.model);
             format!(", then {}{model}", status.provider)
         });
         let then: String = then.collect();
-        let calls = clients.concurrency;
         format!(
             "provider {}{at}{with}{then}, {calls} in flight",
             status.provider
@@ -244,16 +210,11 @@ impl Chosen {
 
     /// The provider of each step, with the model that it alone is asked for.
     pub fn steps(&self) -> Vec<(&'static str, Option<String>)> {
-        let first = (self.first.provider, None);
-        let fallbacks = self.fallbacks.iter();
+        let first = (self.choice.first.provider, None);
+        let fallbacks = self.choice.fallbacks.iter();
         let fallbacks = fallbacks.map(|status| (status.provider, status.model.clone()));
         [first].into_iter().chain(fallbacks).collect()
     }
-}
-
-/// True for a server that is ready and lists no model, if none was named.
-fn lacks_model(status: &ProviderStatus) -> bool {
-    status.provider != "extract" && status.model.is_none() && !status.is_loading()
 }
 
 /// The flags that name providers, above the other settings.
@@ -276,11 +237,20 @@ pub struct Asked<'a> {
     pub embed: bool,
     /// Requests that name no model, if known.
     pub unnamed: Option<u64>,
+    pub beside: Beside,
 }
 
-/// Takes the provider that was named, else the first usable one.
+/// What the flags ask of providers.
+pub fn query(args: &ProviderArgs, embed: bool, unnamed: Option<u64>) -> ProviderQuery {
+    ProviderQuery::new()
+        .base_url(args.base_url.clone())
+        .embeddings(embed)
+        .every_request_names_a_model(unnamed == Some(0))
+}
+
+/// Takes the provider that was named, else the first usable one, else `extract`.
 pub fn choose(
-    asked: &Asked<'_>,
+    asked: Asked<'_>,
     settings: &Settings,
     say: &dyn Fn(String),
 ) -> Result<Chosen, Refusal> {
@@ -288,63 +258,86 @@ pub fn choose(
         provider: args,
         embed,
         unnamed,
-    } = *asked;
-    let provider = settings.provider().map_err(refused)?;
-    let model = settings.model().map_err(refused)?;
-    let base_url = args.base_url.clone();
-    let timeout = settings.request_timeout().map_err(refused)?;
-    let max_reply = settings.max_reply_bytes().map_err(refused)?;
-    let max_replies = settings.max_replies_bytes().map_err(refused)?;
-    let calls = settings.sync_concurrency().map_err(refused)?;
-    let all_named = unnamed == Some(0);
-
-    let mut halfway = None;
-    let status = match (provider, &base_url) {
-        (Some(name), url) => named(&name, url.as_deref(), model.as_deref(), all_named)?,
-        (None, Some(url)) => {
-            say(
-                "--base-url without --provider: taking an OpenAI-compatible server (local)"
-                    .to_owned(),
-            );
-            named("local", Some(url), model.as_deref(), all_named)?
-        }
-        (None, None) => {
-            let (status, half) = first_usable(model.as_deref(), all_named, embed, say)?;
-            halfway = Some(half);
-            status
-        }
-    };
-    if embed {
-        let checked = status.check_embeddings();
-        checked.map_err(|error| Refusal::usage(error.message()))?;
-    }
-    let extract = (status.provider == "extract")
+        beside,
+    } = asked;
+    let query = query(args, embed, unnamed).or_extract(true);
+    let choice = query
+        .choose(settings)
+        .map_err(|error| not_chosen(error, embed))?;
+    let halfway = tell_choice(&choice, args, embed, say);
+    let extract = (choice.first.provider == "extract")
         .then(|| halfway.map_or(Extracting::Named, Extracting::NothingElse));
-    let fallbacks_by = settings.explain("llm.fallback").map_err(refused)?.set_by();
-    let fallbacks = match embed {
-        // Vectors of two models cannot be compared.
-        true => Vec::new(),
-        false => fallbacks(settings, fallbacks_by)?,
-    };
-    if args.fallback_blocked && fallbacks.is_empty() {
+    if args.fallback_blocked && choice.fallbacks.is_empty() {
         return Err(Refusal::usage(
             "--fallback-blocked needs --fallback: there is no provider to ask next",
         ));
     }
     let chosen = Chosen {
-        first: status,
-        fallbacks,
-        fallbacks_by,
-        timeout,
-        max_reply,
-        max_replies,
-        calls,
+        choice,
+        settings: settings.clone(),
+        beside,
         unnamed,
         extract,
     };
     // What cannot work is refused before anything is touched.
-    chosen.clients()?;
+    chosen.check()?;
     Ok(chosen)
+}
+
+/// Why nobody was chosen, for people.
+pub fn not_chosen(error: ProviderChoiceError, embed: bool) -> Refusal {
+    let message = error.to_string();
+    match error {
+        ProviderChoiceError::Setting(_) => Refusal::usage(message),
+        ProviderChoiceError::Fallback(_) => Refusal::usage(message).about(About::Provider),
+        ProviderChoiceError::Nobody(all) => {
+            let what = if embed { " that makes embeddings" } else { "" };
+            let why = format!("no provider{what} can be used: {}", lacks(&all, embed));
+            Refusal::could_not_run(why)
+                .about(About::Provider)
+                .hint(TO_ASK_A_MODEL)
+        }
+        _ => Refusal::could_not_run(message).about(About::Provider),
+    }
+}
+
+/// Says who was taken where nobody was named, and why; returns what was said of those that were set up
+/// halfway.
+pub fn tell_choice(
+    choice: &ProviderChoice,
+    args: &ProviderArgs,
+    embed: bool,
+    say: &dyn Fn(String),
+) -> Option<Vec<String>> {
+    let passed = choice.passed.as_ref()?;
+    if args.base_url.is_some() {
+        let who = "taking an OpenAI-compatible server (local)";
+        say(format!("--base-url without --provider: {who}"));
+        return None;
+    }
+    let fits = |status: &ProviderStatus| status.embeddings || !embed;
+    let mut halfway = Vec::new();
+    for passed in passed.iter().filter(|passed| passed.half_configured()) {
+        let why = match fits(passed) {
+            true => &passed.reason,
+            false => "it makes no embeddings",
+        };
+        let line = format!("not {}: {why}", passed.provider);
+        halfway.push(line.clone());
+        say(line);
+    }
+    let lacks = lacks(passed, embed);
+    let chosen = &choice.first;
+    // What extract gives is told in a warning of its own.
+    let taking = match chosen.provider {
+        "extract" => "taking extract".to_owned(),
+        name => format!("taking {name}: {}", chosen.reason),
+    };
+    say(match lacks.is_empty() {
+        true => taking,
+        false => format!("{lacks} (see batchwright providers); {taking}"),
+    });
+    Some(halfway)
 }
 
 fn once_loaded(
@@ -376,61 +369,6 @@ fn once_loaded(
     Ok(status)
 }
 
-fn named(
-    name: &str,
-    base_url: Option<&str>,
-    model: Option<&str>,
-    all_named: bool,
-) -> Result<ProviderStatus, Refusal> {
-    let status = inspect(name, base_url, model, all_named)
-        .map_err(|error| Refusal::usage(error.message()))?;
-    // A missing model is told apart later, with the number of requests that need one.
-    if !status.usable && !status.lacks_model() {
-        let why = format!("{name}: {}", status.reason);
-        return Err(Refusal::could_not_run(why).about(About::Provider));
-    }
-    Ok(status)
-}
-
-fn first_usable(
-    model: Option<&str>,
-    all_named: bool,
-    embed: bool,
-    say: &dyn Fn(String),
-) -> Result<(ProviderStatus, Vec<String>), Refusal> {
-    let mut list = survey(model, all_named);
-    let fits = |status: &ProviderStatus| status.embeddings || !embed;
-    let Some(at) = list.iter().position(|status| status.usable && fits(status)) else {
-        let what = if embed { " that makes embeddings" } else { "" };
-        let why = format!("no provider{what} can be used: {}", lacks(&list, embed));
-        return Err(Refusal::could_not_run(why)
-            .about(About::Provider)
-            .hint(TO_ASK_A_MODEL));
-    };
-    let mut halfway = Vec::new();
-    for passed in list[..at].iter().filter(|passed| passed.half_configured()) {
-        let why = match fits(passed) {
-            true => &passed.reason,
-            false => "it makes no embeddings",
-        };
-        let line = format!("not {}: {why}", passed.provider);
-        halfway.push(line.clone());
-        say(line);
-    }
-    let lacks = lacks(&list[..at], embed);
-    let chosen = list.swap_remove(at);
-    // What extract gives is told in a warning of its own.
-    let taking = match chosen.provider {
-        "extract" => "taking extract".to_owned(),
-        name => format!("taking {name}: {}", chosen.reason),
-    };
-    say(match lacks.is_empty() {
-        true => taking,
-        false => format!("{lacks} (see batchwright providers); {taking}"),
-    });
-    Ok((chosen, halfway))
-}
-
 /// What providers for which nothing was set lack, all in one.
 fn lacks(passed: &[ProviderStatus], embed: bool) -> String {
     let names = |what: &str, which: &dyn Fn(&ProviderStatus) -> bool| {
@@ -449,32 +387,6 @@ fn lacks(passed: &[ProviderStatus], embed: bool) -> String {
         (passed.iter().any(server)).then(|| "no server answers on this machine".to_owned()),
     ];
     parts.into_iter().flatten().collect::<Vec<_>>().join("; ")
-}
-
-/// The fallback list: `name` or `name:model`.
-fn fallbacks(settings: &Settings, by: &str) -> Result<Vec<ProviderStatus>, Refusal> {
-    let entries = settings.fallback().map_err(refused)?;
-    entries
-        .iter()
-        .map(|entry| {
-            let (name, model) = match entry.split_once(':') {
-                Some((name, model)) => (name.trim(), Some(model.trim())),
-                None => (entry.as_str(), None),
-            };
-            let model = model.filter(|model| !model.is_empty());
-            let status = inspect(name, None, model, false)
-                .map_err(|error| Refusal::usage(format!("{by}: {error}")))?;
-            if status.usable || status.lacks_model() {
-                return Ok(status);
-            }
-            // The client knows no --base-url, which would be the first provider's.
-            let why = match status.config().client() {
-                Err(error) => format!("{by} {}", error.message()),
-                Ok(_) => format!("{by} {name}: {}", status.reason),
-            };
-            Err(Refusal::usage(why).about(About::Provider))
-        })
-        .collect()
 }
 
 /// A changed default reruns nothing; whoever expects otherwise is told.
@@ -498,7 +410,7 @@ impl Chosen {
     /// Refuses to put vectors beside those of another model. A model that the input or `--model`
     /// names is part of the request: what another one made is not finished.
     pub fn fits_vectors(&self, plan: &RunPlan, output: &Path) -> Result<(), Refusal> {
-        let provider = self.first.provider;
+        let provider = self.choice.first.provider;
         let default = self.default_model().filter(|_| self.unnamed == plan.total);
         let other = plan.vectors_before.iter().find(|(by, model)| {
             let same = |name| answers_to(model, name) || answers_to(name, model);

@@ -6,17 +6,13 @@ use std::sync::Arc;
 use batchwright::batch::BatchApi;
 use batchwright::queue::{COMPLETION_KIND, EMBEDDING_KIND};
 use batchwright::unstable::BatchClient;
-use batchwright::{Context, Limits, LlmManager, Route, RunningWorker, Settings, Strategy, Worker};
+use batchwright::{Context, LlmManager, Route, RunningWorker, Settings, Strategy, Worker};
 
 use super::args::work::WorkArgs;
 use super::data_dir::data_dir;
 use super::exit::Refusal;
-use super::pacing::retry;
-use super::provider::{self, Asked, Chosen};
-use super::settings::{limits, refused};
-
-/// Requests a minute where none are set and a provider tells none.
-const UNTOLD_RPM: f64 = 100.0;
+use super::provider::{self, Asked, Beside};
+use super::settings::refused;
 
 /// The routes that the settings come to.
 pub struct Routes {
@@ -43,9 +39,15 @@ impl Routes {
             embed: false,
             // Jobs that name no model and find no default fail one by one, with a clear word.
             unnamed: Some(0),
+            beside: Beside {
+                fallback_blocked: args.provider.fallback_blocked,
+                data_dir: data_dir(args.data_dir.as_deref()),
+                fixed_slots: args.concurrency.is_some(),
+                max_retries: None,
+            },
         };
         let notes = RefCell::new(Vec::new());
-        let chosen = provider::choose(&asked, settings, &|note| notes.borrow_mut().push(note))?;
+        let chosen = provider::choose(asked, settings, &|note| notes.borrow_mut().push(note))?;
         if chosen.fell_to_extract() {
             return Err(Refusal::could_not_run(
                 "no provider is usable, see batchwright providers; to have jobs answered with the \
@@ -54,12 +56,13 @@ impl Routes {
         }
         notes.into_inner().into_iter().for_each(say);
         let chosen = chosen.once_loaded(ctx, say)?;
-        let (completions, line) = route(&chosen, settings, args)?;
-        let embeddings = match chosen.embeds() {
-            true => Some(route(&chosen, settings, args)?.0),
-            false => None,
-        };
-        let manager = chosen.manager(settings)?;
+        let line = chosen.line(chosen.check()?);
+        let manager = chosen.manager()?;
+        let plan = manager.worker_plan().map_err(refused)?;
+        let broken = |error: batchwright::Error| Refusal::could_not_run(error.message());
+        let completions = plan.completions.route().map_err(broken)?;
+        let embeddings = plan.embeddings.map(|plan| plan.route()).transpose();
+        let embeddings = embeddings.map_err(broken)?;
         let effective = manager.effective_strategy();
         let line = match (&effective.fallback_reason, effective.strategy) {
             (Some(reason), _) => format!("{line}\n  strategy: {reason}"),
@@ -72,7 +75,6 @@ impl Routes {
         if let Some(reason) = &effective.fallback_reason {
             log::warn!("llm.bulk_strategy=batch: {reason}");
         }
-        let broken = |error: batchwright::Error| Refusal::could_not_run(error.message());
         Ok(Self {
             batches: manager.batches().map_err(broken)?,
             manager,
@@ -133,31 +135,6 @@ impl Routes {
         worker.set_batches(batches.map(|client| Arc::new(client) as Arc<dyn BatchClient>));
         Ok(true)
     }
-}
-
-fn route(
-    chosen: &Chosen,
-    settings: &Settings,
-    args: &WorkArgs,
-) -> Result<(Route<'static>, String), Refusal> {
-    let clients = chosen.clients()?;
-    let line = chosen.line(&clients);
-    let calls = u32::try_from(clients.concurrency).unwrap_or(u32::MAX);
-    let assumed = |limits: Limits| match chosen.shares_limits() {
-        true => limits.assume_requests_per_minute(UNTOLD_RPM),
-        false => limits,
-    };
-    let first = assumed(limits(settings)?).in_flight(calls);
-    let mut route = Route::limited(clients.first, first);
-    // Shared by whatever provider comes later, too.
-    if let Some(folder) = data_dir(args.data_dir.as_deref()) {
-        route = route.share_limits(&folder.join("quotas"));
-    }
-    for (fallback, limits) in clients.fallbacks {
-        route = route.then(fallback, assumed(limits));
-    }
-    let max_retries = settings.max_retries().map_err(refused)?;
-    Ok((route.retry(retry(args, settings, max_retries)?), line))
 }
 
 /// All that a route is made of, in words.

@@ -2,8 +2,7 @@
 
 use std::path::Path;
 
-use batchwright::config::EffectiveStrategy;
-use batchwright::{Error, Limits, Settings};
+use batchwright::{Error, Settings};
 
 use super::exit::Refusal;
 
@@ -34,27 +33,4 @@ pub fn store(data_dir: Option<&Path>) -> Option<batchwright::config::SqliteConfi
 /// A setting that cannot be used is bad usage.
 pub fn refused(error: Error) -> Refusal {
     Refusal::usage(error.message())
-}
-
-/// The limits that are set for calls of the first provider.
-pub fn limits(settings: &Settings) -> Result<Limits, Refusal> {
-    let mut limits = Limits::default().burst(settings.burst_size().map_err(refused)?);
-    if let Some(rpm) = settings.requests_per_minute().map_err(refused)? {
-        limits = limits.requests_per_minute(rpm);
-    }
-    if let Some(tpm) = settings.tokens_per_minute().map_err(refused)? {
-        limits = limits.tokens_per_minute(tpm);
-    }
-    Ok(limits)
-}
-
-/// The strategy that follows from the settings alone. Whether the provider can be reached is found out by
-/// the worker.
-pub fn effective_strategy(settings: &Settings) -> EffectiveStrategy {
-    // A setting that cannot be used stops the worker, which says so.
-    let asked = settings.bulk_strategy().unwrap_or_default();
-    match settings.provider() {
-        Ok(Some(provider)) => EffectiveStrategy::new(asked, &provider),
-        _ => EffectiveStrategy::possible(asked),
-    }
 }

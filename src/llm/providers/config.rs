@@ -48,7 +48,7 @@ pub(super) const MAX_REPLIES: u64 = 256 << 20;
 /// let client = LlmConfig::new("openai").model("gpt-x").client()?;
 /// # Ok::<(), batchwright::Error>(())
 /// ```
-#[derive(Clone)]
+#[derive(Clone, PartialEq)]
 pub struct LlmConfig {
     provider: String,
     model: Option<String>,

@@ -1,5 +1,6 @@
 //! `batchwright submit`: from prompts to jobs in the queue, all of them or none.
 
+use batchwright::config::EffectiveStrategy;
 use batchwright::queue::{EnqueueError, ProcessInfo};
 use batchwright::{Context, Error, ErrorKind, Job, JobQueue, ProcessId, Request};
 
@@ -11,7 +12,7 @@ use crate::input::{on_disk, requests_in_background, until_cancelled};
 use crate::prompts;
 use crate::queue::failed;
 use crate::session::Session;
-use crate::settings::{effective_strategy, settings};
+use crate::settings::settings;
 use crate::stdout;
 
 pub fn execute(args: &SubmitArgs) -> Exit {
@@ -142,8 +143,8 @@ fn report(args: &SubmitArgs, process: ProcessId, total: u64) -> Exit {
     }
     if !args.show.quiet {
         let command = |words: String| args.data.command(&words);
-        let by =
-            settings(args.data.data_dir.as_deref()).map(|settings| effective_strategy(&settings));
+        let by = settings(args.data.data_dir.as_deref())
+            .map(|settings| EffectiveStrategy::expected(&settings));
         let by = by.map_or_else(
             |_| String::new(),
             |by| match (by.fallback_reason, by.strategy) {

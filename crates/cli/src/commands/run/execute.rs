@@ -1,17 +1,14 @@
 //! Carries out a prepared run, by calls of its own or through the queue.
 
 use batchwright::files::RunReport;
-use batchwright::{Extract, FileRun, Limits, RetryPolicy, Route};
+use batchwright::{Error, Extract, FileRun, Route};
 
 use super::prepare::{Prepared, PreparedRun};
 use super::summary::{QueueFacts, Setup};
 use super::via_queue::QueuedRunner;
 use crate::args::run::RunArgs;
-use crate::data_dir::data_dir;
 use crate::exit::Refusal;
-use crate::provider::{Chosen, Clients};
 use crate::session::Session;
-use crate::settings::refused;
 
 /// How a run ended.
 pub struct Ended {
@@ -22,30 +19,20 @@ pub struct Ended {
 }
 
 pub fn execute(args: &RunArgs, prepared: Prepared, session: &Session) -> Result<Ended, Refusal> {
-    let retry = prepared
-        .settings
-        .retry_policy(args.pace.max_retries)
-        .map_err(refused)?
-        .fall_back_when_blocked(args.provider.fallback_blocked);
-    let (provider, limits) = (prepared.provider, prepared.limits);
-    let make_route =
-        |chosen: &Chosen, clients| route(args, clients, limits, chosen.shares_limits(), retry);
+    let provider = prepared.provider;
     let (report, queue) = match prepared.run {
         PreparedRun::Direct(run) => {
             let route = match provider {
-                Some((chosen, clients)) => make_route(&chosen, clients),
+                Some(chosen) => chosen.manager()?.route().map_err(could_not)?,
                 // Nothing is to be sent.
-                None => Route::new(Extract).retry(retry),
+                None => Route::new(Extract),
             };
             (direct(args, *run, route, &prepared.setup, session)?, None)
         }
         PreparedRun::ViaQueue(run) => {
             let runner = QueuedRunner {
                 args,
-                settings: &prepared.settings,
-                chosen: provider.as_ref().map(|(chosen, _)| chosen),
-                make_route: &make_route,
-                retry,
+                chosen: provider.as_ref(),
             };
             let (report, facts) = runner.run(*run, session)?;
             (report, Some(facts))
@@ -56,6 +43,10 @@ pub fn execute(args: &RunArgs, prepared: Prepared, session: &Session) -> Result<
         setup: prepared.setup,
         queue,
     })
+}
+
+fn could_not(error: Error) -> Refusal {
+    Refusal::could_not_run(error.message())
 }
 
 fn direct(
@@ -72,23 +63,5 @@ fn direct(
         .notifier(session.display.clone())
         .run(route);
     session.display.clear();
-    report.map_err(|error| Refusal::could_not_run(error.message()))
-}
-
-fn route(
-    args: &RunArgs,
-    clients: Clients,
-    limits: Limits,
-    shared: bool,
-    retry: RetryPolicy,
-) -> Route<'static> {
-    let mut route = Route::limited(clients.first, limits);
-    let folder = data_dir(args.pace.data_dir.as_deref());
-    if let Some(folder) = folder.filter(|_| shared && !args.dry_run) {
-        route = route.share_limits(&folder.join("quotas"));
-    }
-    for (fallback, limits) in clients.fallbacks {
-        route = route.then(fallback, limits);
-    }
-    route.retry(retry)
+    report.map_err(could_not)
 }

@@ -4,7 +4,7 @@
 use std::path::Path;
 
 use batchwright::files::{FileRunError, RunOutput, RunPlan};
-use batchwright::{FileRun, FileRunOptions, Limits, Prompts, Settings};
+use batchwright::{FileRun, FileRunOptions, Prompts};
 
 use super::resolve::Resolved;
 use super::run_queue::RunQueue;
@@ -13,7 +13,7 @@ use super::via_queue::ViaQueue;
 use crate::args::run::RunArgs;
 use crate::exit::{About, Early, Refusal};
 use crate::input::{first_checked, on_disk};
-use crate::provider::{self, Chosen, Clients};
+use crate::provider::{self, Chosen};
 use crate::session::Session;
 use crate::settings::refused;
 use crate::strategy::RunStrategy;
@@ -22,9 +22,7 @@ pub struct Prepared {
     pub run: PreparedRun,
     pub plan: RunPlan,
     /// The provider that calls are made to; `None` when nothing is to be done.
-    pub provider: Option<(Chosen, Clients)>,
-    pub settings: Settings,
-    pub limits: Limits,
+    pub provider: Option<Chosen>,
     pub setup: Setup,
     /// Tokens of the whole input, roughly; `None` for a stream.
     pub input_tokens: Option<u64>,
@@ -64,9 +62,9 @@ pub fn prepare(args: &RunArgs, resolved: Resolved, session: &Session) -> Result<
         if let Some(output) = &args.output {
             chosen.fits_vectors(&plan, output)?;
         }
-        let clients = chosen.clients()?;
-        session.say(chosen.line(&clients));
-        let lines = strategy_lines(&run, &setup.strategy, &chosen, &resolved.settings)?;
+        setup.concurrency = chosen.check()?;
+        session.say(chosen.line(setup.concurrency));
+        let lines = strategy_lines(&run, &setup.strategy, &chosen)?;
         lines.iter().for_each(|line| session.say(line));
         chosen.warn_of_extract(args.show.quiet);
         chosen.warn_of_fallbacks(&|line| session.say(line));
@@ -74,16 +72,13 @@ pub fn prepare(args: &RunArgs, resolved: Resolved, session: &Session) -> Result<
             let default = chosen.default_model();
             provider::note_changed_default(&plan, default, &|line| session.say(line));
         }
-        setup.concurrency = clients.concurrency;
         setup.steps = chosen.steps();
-        Some((chosen, clients))
+        Some(chosen)
     };
     Ok(Prepared {
         run,
         plan,
         provider,
-        settings: resolved.settings,
-        limits: resolved.limits,
         setup,
         input_tokens,
     })
@@ -208,15 +203,11 @@ fn strategy_lines(
     run: &PreparedRun,
     strategy: &RunStrategy,
     chosen: &Chosen,
-    settings: &Settings,
 ) -> Result<Vec<String>, Refusal> {
     let reason = strategy.fallback_reason.iter();
     let mut lines: Vec<String> = reason.map(|why| format!("strategy: {why}")).collect();
     if let PreparedRun::ViaQueue(run) = run {
-        lines.extend(
-            run.queue
-                .lines(chosen, settings, run.plan(), strategy.strategy)?,
-        );
+        lines.extend(run.queue.lines(chosen, run.plan(), strategy.strategy)?);
     }
     Ok(lines)
 }

@@ -4,7 +4,7 @@
 use std::cell::RefCell;
 
 use batchwright::files::PromptSettings;
-use batchwright::{Context, Limits, Prompts, Settings, Strategy};
+use batchwright::{Context, Prompts, Settings, Strategy};
 
 use super::run_queue::RunQueue;
 use crate::args::run::RunArgs;
@@ -13,16 +13,15 @@ use crate::data_dir::data_dir;
 use crate::exit::{About, Early, Refusal};
 use crate::input::on_disk;
 use crate::prompts;
-use crate::provider::{self, Asked, Chosen};
+use crate::provider::{self, Asked, Beside, Chosen};
 use crate::session::Session;
-use crate::settings::{self, limits, refused};
+use crate::settings::{self, refused};
 use crate::signals::stopping_line;
 use crate::stdout;
 use crate::strategy::RunStrategy;
 
 pub struct Resolved {
     pub settings: Settings,
-    pub limits: Limits,
     pub prompts: Prompts,
     /// Requests that name no model, if known.
     pub unnamed: Option<u64>,
@@ -68,7 +67,6 @@ pub fn resolve(args: &RunArgs, settings: Settings, session: &Session) -> Result<
         return Err(Refusal::could_not_run(stdout::CLOSED).into());
     }
     let prompt_settings = prompt_settings(args)?;
-    let limits = limits(&settings)?;
     let prompts = open(args, &prompt_settings, session)?;
     let unnamed = prompts.without_model();
     let notes = RefCell::new(Vec::new());
@@ -79,7 +77,6 @@ pub fn resolve(args: &RunArgs, settings: Settings, session: &Session) -> Result<
     let queue = RunQueue::find(args, &strategy)?;
     Ok(Resolved {
         settings,
-        limits,
         prompts,
         unnamed,
         provider,
@@ -109,8 +106,14 @@ fn choose_provider(
         provider: &args.provider,
         embed: args.prompt.task == TaskArg::Embed,
         unnamed,
+        beside: Beside {
+            fallback_blocked: args.provider.fallback_blocked,
+            max_retries: Some(args.pace.max_retries),
+            data_dir: data_dir(args.pace.data_dir.as_deref()),
+            fixed_slots: true,
+        },
     };
-    let chosen = provider::choose(&asked, settings, note);
+    let chosen = provider::choose(asked, settings, note);
     if session.ctx.is_cancelled() {
         return Err(session.interrupted());
     }

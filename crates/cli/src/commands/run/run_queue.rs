@@ -7,7 +7,7 @@ use batchwright::batch::BatchInfo;
 use batchwright::files::{QueueRun, QueueRunReport, RunPlan};
 use batchwright::queue::{Durability, ProcessInfo, SqliteOptions};
 use batchwright::unstable::BatchClient;
-use batchwright::{JobQueue, ProcessId, Settings, Strategy};
+use batchwright::{JobQueue, ProcessId, Strategy};
 
 use super::already_submitted::AlreadySubmitted;
 use super::earlier_run::{EarlierRun, EarlierRunSearch};
@@ -125,7 +125,6 @@ impl RunQueue {
     pub fn lines(
         &self,
         chosen: &Chosen,
-        settings: &Settings,
         plan: &RunPlan,
         strategy: Strategy,
     ) -> Result<Vec<String>, Refusal> {
@@ -134,7 +133,7 @@ impl RunQueue {
         let known = self.queue.process(id).map_err(failed)?;
         let batches = self.queue.batches(Some(id)).map_err(failed)?;
         let account = match strategy {
-            Strategy::Batch => chosen.manager(settings)?.batches().map_err(refused)?,
+            Strategy::Batch => chosen.manager()?.batches().map_err(refused)?,
             Strategy::Sync => None,
         };
         let submitted = AlreadySubmitted {

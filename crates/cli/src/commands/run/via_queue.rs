@@ -4,18 +4,15 @@ use std::sync::Arc;
 
 use batchwright::batch::{BatchAccount, BatchInfo};
 use batchwright::files::{FileRunError, QueueRun, QueueRunReport, RunOutput, RunPlan, RunReport};
-use batchwright::queue::WorkerScale;
 use batchwright::unstable::BatchClient;
-use batchwright::{
-    Error, ErrorKind, ErrorPolicy, FileRunOptions, Prompts, RetryPolicy, Route, Settings, Worker,
-};
+use batchwright::{Error, ErrorKind, FileRunOptions, Prompts, Worker};
 
 use super::run_queue::RunQueue;
 use super::summary::QueueFacts;
 use crate::args::run::RunArgs;
 use crate::exit::Refusal;
 use crate::format::count;
-use crate::provider::{Chosen, Clients};
+use crate::provider::Chosen;
 use crate::queue::failed;
 use crate::session::Session;
 use crate::settings::refused;
@@ -46,12 +43,8 @@ impl ViaQueue {
 /// What it takes to carry such a run out.
 pub struct QueuedRunner<'a> {
     pub args: &'a RunArgs,
-    pub settings: &'a Settings,
     /// `None` when nothing is to be done.
     pub chosen: Option<&'a Chosen>,
-    /// Makes the route for prompts that do not go in batches.
-    pub make_route: &'a dyn Fn(&Chosen, Clients) -> Route<'static>,
-    pub retry: RetryPolicy,
 }
 
 impl QueuedRunner<'_> {
@@ -87,13 +80,9 @@ impl QueuedRunner<'_> {
 
     /// Recognizes batches that no worker attends and whose API key is not set here.
     fn lacks_its_key(&self) -> impl Fn(&BatchInfo) -> bool {
-        let clients = self.chosen.and_then(|chosen| {
-            chosen
-                .manager(self.settings)
-                .ok()?
-                .clients_by_account()
-                .ok()
-        });
+        let clients = self
+            .chosen
+            .and_then(|chosen| chosen.manager().ok()?.clients_by_account().ok());
         move |batch| {
             let lacks = |clients: &dyn Fn(&BatchAccount) -> Option<Arc<dyn BatchClient>>| {
                 clients(&batch.account()).is_none()
@@ -106,21 +95,8 @@ impl QueuedRunner<'_> {
         let chosen = self.chosen.ok_or_else(|| {
             Refusal::could_not_run("something is to be done now that was not when the run began: give the same command again")
         })?;
-        let clients = chosen.clients()?;
-        let calls = clients.concurrency;
-        let manager = chosen.manager(self.settings)?;
-        let mut worker = Worker::new(&queue.queue)
-            .completions((self.make_route)(chosen, clients))
-            .retry(self.retry)
-            .max_retries(self.args.pace.max_retries)
-            .scale(WorkerScale::fixed(calls))
-            .batch_settings(self.settings.batch_settings().map_err(refused)?)
-            .batch_clients(manager.clients_by_account().map_err(refused)?)
-            .on_error(ErrorPolicy::StopOnCriticalError);
-        if let Some(client) = manager.batches().map_err(refused)? {
-            worker = worker.batches(client);
-        }
-        Ok(worker)
+        let manager = chosen.manager()?;
+        manager.run_worker(&queue.queue).map_err(refused)
     }
 }
 

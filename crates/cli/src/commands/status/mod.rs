@@ -20,7 +20,7 @@ use crate::exit::{Exit, Refusal};
 use crate::format::count;
 use crate::queue::failed;
 use crate::sanitize::{self, shortened};
-use crate::settings::{effective_strategy, settings};
+use crate::settings::settings;
 use crate::table::width;
 use crate::wrap::wrapped;
 use advice::advise;
@@ -73,7 +73,7 @@ fn effective(
     if !batches.is_empty() || process.counts.at_provider > 0 {
         return EffectiveStrategy::possible(Strategy::Batch);
     }
-    effective_strategy(settings)
+    EffectiveStrategy::expected(settings)
 }
 
 /// Reads again and again where the same processes stand.

@@ -1,0 +1,257 @@
+//! Which providers are asked: by the settings, and by what is asked for beside them.
+
+use std::fmt;
+
+use crate::base::cancel::Context;
+use crate::base::error::{Error, ErrorKind};
+use crate::config::settings::Settings;
+use crate::llm::providers::survey::{ProviderStatus, inspect, survey};
+
+/// What is asked of providers beside the settings. By default a provider that answers prompts, at its own
+/// address, with a model for those that name none.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ProviderQuery {
+    base_url: Option<String>,
+    embeddings: bool,
+    models_named: bool,
+    or_extract: bool,
+}
+
+impl ProviderQuery {
+    /// Whoever `llm.provider` names, else the first usable one that asks a model.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// The address of the first provider; without a name it is taken for an OpenAI-compatible server
+    /// (`local`). Default: its environment variable, else its own.
+    pub fn base_url(mut self, url: Option<String>) -> Self {
+        self.base_url = url;
+        self
+    }
+
+    /// Whether vectors are wanted and no answers. Then nobody takes over what the first provider failed:
+    /// vectors of two models cannot be compared. Default: no.
+    pub fn embeddings(mut self, yes: bool) -> Self {
+        self.embeddings = yes;
+        self
+    }
+
+    /// Whether a provider will do that has no model for requests that name none. Default: no.
+    pub fn every_request_names_a_model(mut self, yes: bool) -> Self {
+        self.models_named = yes;
+        self
+    }
+
+    /// Whether `extract`, which is no model, is taken where nobody else can be. Default: no.
+    pub fn or_extract(mut self, yes: bool) -> Self {
+        self.or_extract = yes;
+        self
+    }
+
+    /// Finds the providers.
+    ///
+    /// # Errors
+    /// When a setting cannot be used, the provider that it names cannot be, or nobody can.
+    pub fn choose(&self, settings: &Settings) -> Result<ProviderChoice, ProviderChoiceError> {
+        let model = settings.model()?;
+        let model = model.as_deref();
+        let url = self.base_url.as_deref();
+        let look = |name: &str| inspect(name, url, model, self.models_named);
+        let (first, passed) = match settings.provider()? {
+            Some(name) => (look(&name)?, None),
+            None if url.is_some() => (look("local")?, Some(Vec::new())),
+            None => {
+                let (first, passed) = self.first_usable(model)?;
+                (first, Some(passed))
+            }
+        };
+        if !first.usable && !first.lacks_model() {
+            return Err(ProviderChoiceError::Unusable(Box::new(first)));
+        }
+        if self.embeddings {
+            first.check_embeddings()?;
+        }
+        let fallbacks = match self.embeddings {
+            true => Vec::new(),
+            false => fallbacks(settings)?,
+        };
+        Ok(ProviderChoice {
+            first,
+            fallbacks,
+            passed,
+        })
+    }
+
+    /// The first usable provider, and those before it.
+    fn first_usable(
+        &self,
+        model: Option<&str>,
+    ) -> Result<(ProviderStatus, Vec<ProviderStatus>), ProviderChoiceError> {
+        let mut all = survey(model, self.models_named);
+        let fits = |status: &ProviderStatus| {
+            status.usable
+                && (status.embeddings || !self.embeddings)
+                && (self.or_extract || status.provider != "extract")
+        };
+        match all.iter().position(fits) {
+            Some(at) => {
+                let passed = all.drain(..at).collect();
+                Ok((all.remove(0), passed))
+            }
+            None => Err(ProviderChoiceError::Nobody(all)),
+        }
+    }
+}
+
+/// The providers of a route, in the order in which they are asked.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct ProviderChoice {
+    /// Who is asked first.
+    pub first: ProviderStatus,
+    /// Who takes over what those before finally failed.
+    pub fallbacks: Vec<ProviderStatus>,
+    /// Who was passed over before the first one, where no name was given.
+    pub passed: Option<Vec<ProviderStatus>>,
+}
+
+impl ProviderChoice {
+    /// This provider, and the fallbacks of the settings.
+    ///
+    /// # Errors
+    /// When these cannot be used.
+    pub fn of(first: ProviderStatus, settings: &Settings) -> Result<Self, ProviderChoiceError> {
+        Ok(Self {
+            first,
+            fallbacks: fallbacks(settings)?,
+            passed: None,
+        })
+    }
+
+    /// Those whose server still loads its model and which are worth waiting for: what it serves and how many
+    /// calls at once is known only then. A fallback whose model was named needs no wait: its calls wait,
+    /// if there are any.
+    pub fn loading(&mut self) -> impl Iterator<Item = &mut ProviderStatus> {
+        let fallbacks = self.fallbacks.iter_mut();
+        let unnamed = fallbacks.filter(|status| status.model.is_none());
+        let all = std::iter::once(&mut self.first).chain(unnamed);
+        all.filter(|status| status.is_loading())
+    }
+
+    /// Whether each fallback has a model of its own.
+    ///
+    /// # Errors
+    /// When one has none.
+    pub(super) fn check(&self, settings: &Settings) -> Result<(), Error> {
+        let by = settings.explain("llm.fallback")?.set_by();
+        let checked = self
+            .fallbacks
+            .iter()
+            .try_for_each(|one| check_model(one, by));
+        checked.map_err(Error::from)
+    }
+
+    /// Waits for [those](Self::loading), up to ten minutes each.
+    ///
+    /// # Errors
+    /// When the context ends the wait, or a server has not loaded its model by then or cannot be used.
+    pub fn once_loaded(mut self, ctx: &Context) -> Result<Self, Error> {
+        for status in self.loading() {
+            let name = status.provider;
+            log::info!("{name}: the server is still loading its model; waiting");
+            *status = status.clone().once_loaded(ctx)?;
+            if status.is_loading() || !status.usable {
+                let why = match status.is_loading() {
+                    true => "the server is still loading its model",
+                    false => status.reason.as_str(),
+                };
+                return Err(Error::new(ErrorKind::Invalid, format!("{name}: {why}")));
+            }
+        }
+        Ok(self)
+    }
+}
+
+/// A server that has loaded its model and lists none is asked for none.
+fn check_model(fallback: &ProviderStatus, by: &str) -> Result<(), ProviderChoiceError> {
+    let status = fallback;
+    match status.provider == "extract" || status.model.is_some() || status.is_loading() {
+        true => Ok(()),
+        false => {
+            let name = status.provider;
+            let why = format!("{by} {name}: name its model: {name}:MODEL");
+            Err(ProviderChoiceError::Fallback(why))
+        }
+    }
+}
+
+/// Who takes over, as `llm.fallback` has them: `name` or `name:model`. The first provider's models mean
+/// nothing to them, so that each needs one of its own.
+fn fallbacks(settings: &Settings) -> Result<Vec<ProviderStatus>, ProviderChoiceError> {
+    let by = settings.explain("llm.fallback")?.set_by();
+    let refused = |why: String| ProviderChoiceError::Fallback(format!("{by}{why}"));
+    let entries = settings.fallback()?;
+    let statuses = entries.iter().map(|entry| {
+        let (name, model) = match entry.split_once(':') {
+            Some((name, model)) => (name.trim(), Some(model.trim())),
+            None => (entry.as_str(), None),
+        };
+        let model = model.filter(|model| !model.is_empty());
+        let status = inspect(name, None, model, false)
+            .map_err(|error| refused(format!(": {}", error.message())))?;
+        if !status.usable && !status.lacks_model() {
+            return Err(refused(match status.config().client() {
+                Err(error) => format!(" {}", error.message()),
+                Ok(_) => format!(" {name}: {}", status.reason),
+            }));
+        }
+        check_model(&status, by)?;
+        Ok(status)
+    });
+    statuses.collect()
+}
+
+/// Why there are no [providers](ProviderChoice) to ask.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum ProviderChoiceError {
+    /// A setting cannot be used.
+    Setting(Error),
+    /// The provider that is named cannot be used.
+    Unusable(Box<ProviderStatus>),
+    /// No provider can be used; all were looked at.
+    Nobody(Vec<ProviderStatus>),
+    /// A fallback cannot be used, or has no model of its own.
+    Fallback(String),
+}
+
+impl fmt::Display for ProviderChoiceError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Setting(error) => f.write_str(error.message()),
+            Self::Unusable(status) => write!(f, "{}: {}", status.provider, status.reason),
+            Self::Nobody(_) => {
+                f.write_str("no provider can be used: name one by llm.provider, and set its key")
+            }
+            Self::Fallback(why) => f.write_str(why),
+        }
+    }
+}
+
+impl std::error::Error for ProviderChoiceError {}
+
+impl From<Error> for ProviderChoiceError {
+    fn from(error: Error) -> Self {
+        Self::Setting(error)
+    }
+}
+
+impl From<ProviderChoiceError> for Error {
+    fn from(error: ProviderChoiceError) -> Self {
+        match error {
+            ProviderChoiceError::Setting(error) => error,
+            other => Error::new(ErrorKind::Invalid, other.to_string()),
+        }
+    }
+}

@@ -1,0 +1,213 @@
+//! What settings and providers come to, as plain values: two that are equal make routes and workers that
+//! behave alike, so that nothing is made anew when a setting changes that does not matter.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use crate::base::error::Error;
+use crate::config::settings::Settings;
+use crate::engine::limiter::Limits;
+use crate::engine::route::RetryPolicy;
+use crate::llm::providers::config::LlmConfig;
+use crate::llm::providers::survey::ProviderStatus;
+use crate::llm::route::Route;
+
+use super::choice::ProviderChoice;
+
+/// Requests a minute that a worker makes where none are set and the provider tells none.
+const ASSUMED_RPM: f64 = 100.0;
+
+/// Who makes the calls of a route.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Caller {
+    /// A run, which has as many calls in flight as the first provider takes.
+    Run,
+    /// A worker of a queue: its jobs come from many callers and nobody watches it, and it has slots for
+    /// several providers.
+    #[cfg_attr(not(feature = "queue"), expect(dead_code))]
+    Worker,
+}
+
+/// What a [`Route`] is made of.
+#[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
+pub struct RoutePlan {
+    /// Who is asked first.
+    pub first: RouteStep,
+    /// Who takes over what those before finally failed.
+    pub fallbacks: Vec<RouteStep>,
+    /// How failed calls are tried again.
+    pub retry: RetryPolicy,
+    /// The folder through which its limits are shared with other processes, if they are.
+    pub shared_in: Option<PathBuf>,
+}
+
+/// One provider of a [`RoutePlan`].
+#[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
+pub struct RouteStep {
+    /// How it is called.
+    pub config: LlmConfig,
+    /// What is kept to until its replies tell more.
+    pub limits: Limits,
+}
+
+impl RoutePlan {
+    /// The route.
+    ///
+    /// # Errors
+    /// As [`LlmConfig::client`].
+    pub fn route(&self) -> Result<Route<'static>, Error> {
+        let mut route = Route::limited(self.first.config.client()?, self.first.limits);
+        if let Some(folder) = &self.shared_in {
+            route = route.share_limits(folder);
+        }
+        for step in &self.fallbacks {
+            route = route.then(step.config.client()?, step.limits);
+        }
+        Ok(route.retry(self.retry))
+    }
+
+    /// Whether there can be such a route: every key is there, and every address can be called.
+    ///
+    /// # Errors
+    /// As [`route`](Self::route).
+    pub fn check(&self) -> Result<(), Error> {
+        let mut steps = std::iter::once(&self.first).chain(&self.fallbacks);
+        steps.try_for_each(|step| step.config.client().map(drop))
+    }
+
+    /// The same without anybody who takes over.
+    pub(super) fn without_fallbacks(&self) -> Self {
+        Self {
+            fallbacks: Vec::new(),
+            ..self.clone()
+        }
+    }
+}
+
+/// What settings say of calls, whoever is asked.
+pub(super) struct CallSettings {
+    timeout: Option<Duration>,
+    max_reply: Option<u64>,
+    max_replies: u64,
+    transfer_idle: Duration,
+    /// Calls in flight at a provider, if that is set.
+    calls: Option<usize>,
+    burst: u32,
+    rpm: Option<f64>,
+    tpm: Option<f64>,
+}
+
+impl CallSettings {
+    pub(super) fn of(settings: &Settings) -> Result<Self, Error> {
+        Ok(Self {
+            timeout: settings.request_timeout()?,
+            max_reply: settings.max_reply_bytes()?,
+            max_replies: settings.max_replies_bytes()?,
+            transfer_idle: settings.transfer_idle_timeout()?,
+            calls: settings.sync_concurrency()?,
+            burst: settings.burst_size()?,
+            rpm: settings.requests_per_minute()?,
+            tpm: settings.tokens_per_minute()?,
+        })
+    }
+
+    /// Calls in flight at a provider.
+    pub(super) fn concurrency(&self, status: &ProviderStatus) -> usize {
+        self.calls.unwrap_or(status.default_concurrency)
+    }
+
+    pub(super) fn applied_to(&self, config: LlmConfig) -> LlmConfig {
+        let config = config
+            .transfer_idle_timeout(self.transfer_idle)
+            .max_replies_bytes(self.max_replies);
+        let config = match self.max_reply {
+            Some(bytes) => config.max_reply_bytes(bytes),
+            None => config,
+        };
+        match self.timeout {
+            Some(timeout) => config.request_timeout(timeout),
+            None => config,
+        }
+    }
+
+    /// The route to these providers, of which the first one is called by `config`.
+    pub(super) fn route_plan(
+        &self,
+        choice: &ProviderChoice,
+        config: LlmConfig,
+        caller: Caller,
+        retry: RetryPolicy,
+        data_dir: Option<&Path>,
+    ) -> RoutePlan {
+        let calls = self.concurrency(&choice.first);
+        let mut limits = Limits::default().burst(self.burst);
+        if let Some(rpm) = self.rpm {
+            limits = limits.requests_per_minute(rpm);
+        }
+        if let Some(tpm) = self.tpm {
+            limits = limits.tokens_per_minute(tpm);
+        }
+        if caller == Caller::Worker {
+            limits = assumed(limits.in_flight(whole(calls)), &choice.first);
+        }
+        let fallbacks = choice.fallbacks.iter();
+        let fallbacks = fallbacks.map(|status| self.fallback(status, calls, caller));
+        // A worker may be given other providers later, and shares their limits from the start.
+        let shares = caller == Caller::Worker
+            || self.rpm.is_some()
+            || self.tpm.is_some()
+            || has_allowance(&choice.first)
+            || choice.fallbacks.iter().any(has_allowance);
+        let folder = data_dir.filter(|_| shares);
+        RoutePlan {
+            first: RouteStep {
+                config: self.applied_to(config).concurrency(calls),
+                limits,
+            },
+            fallbacks: fallbacks.collect(),
+            retry,
+            shared_in: folder.map(|folder| folder.join("quotas")),
+        }
+    }
+
+    /// A fallback is asked for its own model alone, and the number of calls that the first provider takes
+    /// at once means nothing to a server that has slots of its own.
+    fn fallback(&self, status: &ProviderStatus, calls: usize, caller: Caller) -> RouteStep {
+        let own_slots = status.provider == "local";
+        let most = match (own_slots, caller) {
+            (true, _) => Some(status.default_concurrency),
+            (false, Caller::Worker) => Some(self.concurrency(status)),
+            (false, Caller::Run) => None,
+        };
+        let mut limits = Limits::default().burst(self.burst);
+        if let Some(most) = most {
+            limits = limits.in_flight(whole(most));
+        }
+        if caller == Caller::Worker {
+            limits = assumed(limits, status);
+        }
+        let config = status.config().only_model(true);
+        RouteStep {
+            config: self.applied_to(config).concurrency(most.unwrap_or(calls)),
+            limits,
+        }
+    }
+}
+
+fn whole(calls: usize) -> u32 {
+    u32::try_from(calls).unwrap_or(u32::MAX).max(1)
+}
+
+fn assumed(limits: Limits, status: &ProviderStatus) -> Limits {
+    match has_allowance(status) {
+        true => limits.assume_requests_per_minute(ASSUMED_RPM),
+        false => limits,
+    }
+}
+
+/// Whether a provider allows so much a minute; a server of one's own has slots and no allowance.
+fn has_allowance(status: &ProviderStatus) -> bool {
+    !matches!(status.provider, "local" | "extract")
+}
