@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use clap::Args;
 
-use crate::args::values::seconds;
+use super::values::seconds;
 
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Batches")]

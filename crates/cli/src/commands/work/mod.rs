@@ -1,34 +1,30 @@
 //! `batchwright work`: a worker of the queue in the foreground.
 
-pub mod queue_progress;
-pub mod remaining;
+mod queue_progress;
+mod remaining;
+mod report;
 
-use std::io::Write;
 use std::sync::Arc;
 use std::time::Duration;
 
 use batchwright::config::{SettingKey, SettingsWatch};
 use batchwright::queue::{Durability, SqliteOptions, WorkerReport};
-use batchwright::{
-    Context, Error, ErrorPolicy, JobQueue, RunningWorker, Settings, StopReason, Worker,
-};
+use batchwright::{Context, Error, ErrorPolicy, JobQueue, RunningWorker, Settings, Worker};
 use crossbeam_channel::RecvTimeoutError;
 
+use self::queue_progress::QueueProgress;
+use self::remaining::{EmbeddingsNote, Remaining};
 use crate::args::work::WorkArgs;
 use crate::background::Cancelled;
-use crate::commands::work::queue_progress::QueueProgress;
-use crate::commands::work::remaining::{EmbeddingsNote, Remaining};
 use crate::data_dir::data_dir;
 use crate::display;
 use crate::exit::{Exit, Refusal};
-use crate::format::count;
 use crate::pacing::Pacing;
 use crate::provider;
 use crate::queue::all_of;
 use crate::routes::Routes;
 use crate::settings::{refused, store};
 use crate::signals::{Signals, stopping_line};
-use crate::stdout;
 
 /// How often changed settings are looked for.
 const SETTINGS_INTERVAL: Duration = Duration::from_millis(300);
@@ -94,33 +90,9 @@ fn work(args: &WorkArgs) -> Result<Exit, Refusal> {
     )?;
     progress.clear();
     let remaining = Remaining::of(args, &processes, &queue).map_err(failed)?;
-    for result in &report.unsaved {
-        display::error("a result could not be recorded; here it is:");
-        crate::stderr::flush();
-        let _ = writeln!(std::io::stderr(), "{result}");
-    }
-    let mut exit = exit(args, &report, &signals, &remaining);
-    if args.json {
-        exit = print_json(&report, exit);
-    }
-    if !args.show.quiet {
-        display::say(&summary(&report));
-        let waiting = queue.open_processes().map_or(0, |all| {
-            let sealed = all.iter().filter(|process| process.sealed);
-            sealed.map(|process| process.counts.pending).sum()
-        });
-        if waiting > 0 {
-            display::say(&format!("{} jobs still wait", count(waiting)));
-        }
-        let waited = args.until_empty && report.stop.is_none();
-        remaining
-            .lines(waited)
-            .iter()
-            .for_each(|line| display::say(line));
-    } else if let Some(stop) = report.stop.as_ref().filter(|_| !ctx.is_cancelled()) {
-        display::error(&format!("stopped: {stop}"));
-    }
-    Ok(exit)
+    Ok(report::report(
+        args, &report, &remaining, &queue, &signals, &ctx,
+    ))
 }
 
 /// Waits for the worker's end, and applies settings that change meanwhile.
@@ -225,65 +197,4 @@ fn settings(args: &WorkArgs) -> Result<SettingsWatch, Refusal> {
     })?;
     SettingsWatch::new(settings, Arc::new(store))
         .map_err(|error| Refusal::could_not_run(error.message()))
-}
-
-fn summary(report: &WorkerReport) -> String {
-    let mut line = format!("{} done", count(report.completed));
-    for (n, what) in [
-        (
-            report.batches,
-            match report.batches {
-                1 => "batch created",
-                _ => "batches created",
-            },
-        ),
-        (report.failed, "failed"),
-        (report.given_back, "given back"),
-        (report.retries, "retries"),
-        (report.rate_limited, "rate limited"),
-        (report.possibly_paid_twice, "possibly paid twice"),
-    ] {
-        if n > 0 {
-            line.push_str(&format!(", {} {what}", count(n)));
-        }
-    }
-    match &report.stop {
-        None | Some(StopReason::Cancelled) => line,
-        Some(stop) => format!("{line}; stopped: {stop}"),
-    }
-}
-
-fn print_json(report: &WorkerReport, exit: Exit) -> Exit {
-    let stop = report.stop.as_ref().map(ToString::to_string);
-    let line = serde_json::json!({
-        "completed": report.completed,
-        "failed": report.failed,
-        "given_back": report.given_back,
-        "calls": report.calls,
-        "batches": report.batches,
-        "batches_open": report.batches_open,
-        "batches_held": report.batches_held,
-        "batches_uncollected": report.batches_uncollected,
-        "retries": report.retries,
-        "rate_limited": report.rate_limited,
-        "possibly_paid_twice": report.possibly_paid_twice,
-        "stop": stop,
-    });
-    stdout::json(&line, exit)
-}
-
-fn exit(args: &WorkArgs, report: &WorkerReport, signals: &Signals, remaining: &Remaining) -> Exit {
-    match &report.stop {
-        _ if !report.unsaved.is_empty() => Exit::CouldNotRun,
-        // A worker that runs until it is stopped has ended as it should.
-        Some(StopReason::Cancelled) if !args.ends() => Exit::Success,
-        Some(StopReason::Cancelled) => signals.exit().unwrap_or(Exit::StoppedEarly),
-        Some(StopReason::Fatal(_)) => Exit::CouldNotRun,
-        Some(_) => Exit::StoppedEarly,
-        // Batches remain that waiting longer would not have ended.
-        None if args.until_empty && remaining.has_batches() => Exit::StoppedEarly,
-        None if args.until_submitted && report.batches_held > 0 => Exit::StoppedEarly,
-        None if report.failed > 0 => Exit::SomeFailed,
-        None => Exit::Success,
-    }
 }

@@ -1,0 +1,113 @@
+//! How a worker ended: results that could not be recorded, the exit code and the summary.
+
+use std::io::{self, Write};
+
+use batchwright::queue::WorkerReport;
+use batchwright::{Context, JobQueue, StopReason};
+
+use super::remaining::Remaining;
+use crate::args::work::WorkArgs;
+use crate::display;
+use crate::exit::Exit;
+use crate::format::count;
+use crate::signals::Signals;
+use crate::stderr;
+use crate::stdout;
+
+pub fn report(
+    args: &WorkArgs,
+    report: &WorkerReport,
+    remaining: &Remaining,
+    queue: &JobQueue,
+    signals: &Signals,
+    ctx: &Context,
+) -> Exit {
+    for result in &report.unsaved {
+        display::error("a result could not be recorded; here it is:");
+        stderr::flush();
+        let _ = writeln!(io::stderr(), "{result}");
+    }
+    let mut exit = exit(args, report, remaining, signals);
+    if args.json {
+        exit = print_json(report, exit);
+    }
+    if !args.show.quiet {
+        display::say(&summary(report));
+        let waiting = queue.open_processes().map_or(0, |all| {
+            let sealed = all.iter().filter(|process| process.sealed);
+            sealed.map(|process| process.counts.pending).sum()
+        });
+        if waiting > 0 {
+            display::say(&format!("{} jobs still wait", count(waiting)));
+        }
+        let waited = args.until_empty && report.stop.is_none();
+        remaining
+            .lines(waited)
+            .iter()
+            .for_each(|line| display::say(line));
+    } else if let Some(stop) = report.stop.as_ref().filter(|_| !ctx.is_cancelled()) {
+        display::error(&format!("stopped: {stop}"));
+    }
+    exit
+}
+
+fn summary(report: &WorkerReport) -> String {
+    let mut line = format!("{} done", count(report.completed));
+    for (n, what) in [
+        (
+            report.batches,
+            match report.batches {
+                1 => "batch created",
+                _ => "batches created",
+            },
+        ),
+        (report.failed, "failed"),
+        (report.given_back, "given back"),
+        (report.retries, "retries"),
+        (report.rate_limited, "rate limited"),
+        (report.possibly_paid_twice, "possibly paid twice"),
+    ] {
+        if n > 0 {
+            line.push_str(&format!(", {} {what}", count(n)));
+        }
+    }
+    match &report.stop {
+        None | Some(StopReason::Cancelled) => line,
+        Some(stop) => format!("{line}; stopped: {stop}"),
+    }
+}
+
+fn print_json(report: &WorkerReport, exit: Exit) -> Exit {
+    let stop = report.stop.as_ref().map(ToString::to_string);
+    let line = serde_json::json!({
+        "completed": report.completed,
+        "failed": report.failed,
+        "given_back": report.given_back,
+        "calls": report.calls,
+        "batches": report.batches,
+        "batches_open": report.batches_open,
+        "batches_held": report.batches_held,
+        "batches_uncollected": report.batches_uncollected,
+        "retries": report.retries,
+        "rate_limited": report.rate_limited,
+        "possibly_paid_twice": report.possibly_paid_twice,
+        "stop": stop,
+    });
+    stdout::json(&line, exit)
+}
+
+fn exit(args: &WorkArgs, report: &WorkerReport, remaining: &Remaining, signals: &Signals) -> Exit {
+    match &report.stop {
+        _ if !report.unsaved.is_empty() => Exit::CouldNotRun,
+        // A worker that runs until it is stopped has ended as it should.
+        Some(StopReason::Cancelled) if !args.ends() => Exit::Success,
+        Some(StopReason::Cancelled) => signals.exit().unwrap_or(Exit::StoppedEarly),
+        Some(StopReason::Fatal(_)) => Exit::CouldNotRun,
+        Some(_) => Exit::StoppedEarly,
+        // Batches remain that waiting longer would not have ended.
+        None if args.until_empty && remaining.has_batches() => Exit::StoppedEarly,
+        None if args.until_submitted && report.batches_held > 0 => Exit::StoppedEarly,
+        None if report.failed > 0 => Exit::SomeFailed,
+        None => Exit::Success,
+    }
+}
