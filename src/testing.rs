@@ -1,5 +1,16 @@
-//! For tests of programs that use this crate: a client with a script, a clock moved by hand, and
-//! waits for events instead of sleeps.
+//! For tests of programs that use this crate, with waits for events instead of sleeps.
+//!
+//! | to | use |
+//! |---|---|
+//! | answer from a script, count calls, hold them up | [`ScriptedClient`]; the vectors it makes: [`scripted_vector`] |
+//! | move time by hand | [`ManualClock`], on [`Route::clock`](crate::Route::clock) and `JobQueue::clock` |
+#![cfg_attr(
+    feature = "queue",
+    doc = "| put a job store of your own to the rules that every store must keep | [`job_store`] |"
+)]
+//!
+//! A provider on the loopback interface, with HTTP, limits, trouble and batches, is the crate
+//! `batchwright-simulate`.
 
 #[cfg(feature = "queue")]
 pub mod job_store;

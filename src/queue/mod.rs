@@ -14,7 +14,7 @@
 //! | say how many jobs run at once, and how patiently | [`WorkerScale`], [`WorkerSettings`] |
 //! | see what a worker did | [`WorkerReport`] |
 //! | know what shares a quota | [`JobLane`] |
-//! | enqueue prompts as jobs of the built-in kinds | [`COMPLETION_KIND`], [`EMBEDDING_KIND`] |
+//! | know the kinds of prompts, and the priorities that jobs may have | [`COMPLETION_KIND`], [`EMBEDDING_KIND`], [`PRIORITIES`] |
 //! | choose how the database is opened | [`SqliteOptions`], [`Durability`], [`SqliteStore`] |
 //! | look at its health | [`HealthFinding`], [`Severity`] |
 //! | put the queue on a database of your own | [`unstable::JobStore`](crate::unstable::JobStore) |

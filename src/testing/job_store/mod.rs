@@ -1,8 +1,14 @@
 //! The contract of a [`JobStore`], as checks that any store can be put to.
 //!
 //! A store under test is a [`TestDatabase`]: how a handle on it is opened. Each check makes a new one, opens
-//! it twice, as two processes would, and panics where the store breaks a rule. [`suite!`] makes a test of
-//! each check; [`random_operations`] compares thousands of operations with a model of a store.
+//! it twice, as two processes would, and panics where the store breaks a rule.
+//!
+//! | to | use |
+//! |---|---|
+//! | have a test of each rule | [`suite!`] |
+//! | put a store to one rule, or to all in one test | [`check`], [`check_all`] |
+//! | know the rules | [`names`] |
+//! | compare thousands of random operations with a model of a store | [`random_operations`] |
 //!
 //! ```
 //! use std::sync::Arc;
