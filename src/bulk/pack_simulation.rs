@@ -24,7 +24,7 @@ use crate::engine::simulation::each_seed;
 use crate::engine::work::Settled;
 use crate::observe::tally::{Measure, Tally};
 
-use crate::engine::pack::tests::{Place, Sizes};
+use crate::engine::pack::tests::{ItemPlace, Sizes};
 
 /// How each item ended, each once; `None` for what was not sent.
 #[derive(Default)]
@@ -220,7 +220,7 @@ impl Scene {
         assert!(pack.iter().all(|member| kind(member) == kind(&pack[0])));
         assert!(
             pack.iter()
-                .all(|member| sizes.places[member.task] == Place::Out)
+                .all(|member| sizes.places[member.task] == ItemPlace::Out)
         );
         // Each call but the first follows a failure: a retry, a division, or another provider.
         let most = 2 * u16::from(self.max_retries) + u16::from(tries.divisions);
@@ -373,8 +373,8 @@ impl Scene {
         let most = u64::from(sizes.limits.tokens.max(20));
         for (item, place) in sizes.places.iter().enumerate() {
             let step = match place {
-                Place::Fresh if item < sizes.readable => 0,
-                Place::Waiting { due, step } if *due <= self.now => *step,
+                ItemPlace::Fresh if item < sizes.readable => 0,
+                ItemPlace::Waiting { due, step } if *due <= self.now => *step,
                 _ => continue,
             };
             let quota = sizes.classes[usize::from(sizes.items[item].1)].quota(step);
@@ -395,9 +395,9 @@ impl Scene {
         let (sizes, ends) = (self.sizes(), &self.dispatcher.work.sink.of);
         for (item, place) in sizes.places.iter().enumerate() {
             let left = match place {
-                Place::Fresh => item >= sizes.next,
-                Place::Waiting { .. } => true,
-                Place::Out => false,
+                ItemPlace::Fresh => item >= sizes.next,
+                ItemPlace::Waiting { .. } => true,
+                ItemPlace::Out => false,
             };
             assert_ne!(left, ends.contains_key(&item), "item {item} is {place:?}");
             assert!(!left || self.dispatcher.stop_reason().is_some());

@@ -179,11 +179,16 @@ impl Quota {
 
     /// Does something to the quota, with the other processes' doings taken in before and its own
     /// passed on after.
-    fn together<T>(&mut self, news: bool, now: Time, act: impl FnOnce(&mut Self) -> T) -> T {
+    fn with_shared<T>(
+        &mut self,
+        has_new_limits: bool,
+        now: Time,
+        act: impl FnOnce(&mut Self) -> T,
+    ) -> T {
         let Some(mut share) = self.share.take() else {
             return act(self);
         };
-        let held = share.begin(self.common(), news, now);
+        let held = share.begin(self.common(), has_new_limits, now);
         let out = act(self);
         if held {
             share.end(self.common(), now);
@@ -501,7 +506,7 @@ impl Limiter {
         now: Time,
     ) -> Gate {
         match self.state.lock().get(quota) {
-            Some(state) => state.together(false, now, |state| {
+            Some(state) => state.with_shared(false, now, |state| {
                 state.try_acquire(quota, input, output_cap, now)
             }),
             None => Gate::Go(Permit::FREE),
@@ -558,8 +563,9 @@ impl Limiter {
         let quota = state.get(permit.quota)?;
         // What the others must hear of at once: a pause, and the first news of a rate.
         let unpaced = quota.requests.is_none() && quota.tokens.is_none();
-        let news = matches!(ended, CallEnd::RateLimited(_)) || unpaced && !hints.is_empty();
-        quota.together(news, now, |quota| {
+        let has_new_limits =
+            matches!(ended, CallEnd::RateLimited(_)) || unpaced && !hints.is_empty();
+        quota.with_shared(has_new_limits, now, |quota| {
             quota.settle(permit, ended, hints, now);
             quota.closed_until(now)
         })

@@ -10,7 +10,7 @@ const NOW: Time = Time::from_nanos(1_000);
 
 /// Where an item is.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub(crate) enum Place {
+pub(crate) enum ItemPlace {
     Fresh,
     Out,
     Waiting { due: Time, step: u8 },
@@ -19,7 +19,7 @@ pub(crate) enum Place {
 /// Items of a size and a kind each.
 pub(crate) struct Sizes {
     pub items: Vec<(u32, u8)>,
-    pub places: Vec<Place>,
+    pub places: Vec<ItemPlace>,
     /// How many of them the source has given so far.
     pub readable: usize,
     pub classes: Vec<Class>,
@@ -32,7 +32,7 @@ impl Sizes {
     pub(crate) fn new(items: Vec<(u32, u8)>, inputs: u16, tokens: u32) -> Self {
         let classes = (0..=u8::MAX).map(|kind| Class::new([QuotaId(u32::from(kind) + 1)]));
         Self {
-            places: vec![Place::Fresh; items.len()],
+            places: vec![ItemPlace::Fresh; items.len()],
             readable: items.len(),
             items,
             classes: classes.collect(),
@@ -77,7 +77,7 @@ impl Backlog for Sizes {
                     Some(quota) => {
                         let item = (ticket.task, ticket.tries);
                         self.waiting.pass_over(quota, ticket.order, item);
-                        self.places[ticket.task] = Place::Waiting { due: now, step: 0 };
+                        self.places[ticket.task] = ItemPlace::Waiting { due: now, step: 0 };
                     }
                     None => out.push(ticket),
                 }
@@ -86,11 +86,11 @@ impl Backlog for Sizes {
             }
         }
         for ticket in &out {
-            let place = std::mem::replace(&mut self.places[ticket.task], Place::Out);
+            let place = std::mem::replace(&mut self.places[ticket.task], ItemPlace::Out);
             match place {
-                Place::Fresh => {}
-                Place::Waiting { due, .. } => assert!(due <= now, "before its time"),
-                Place::Out => panic!("item {} is at two places", ticket.task),
+                ItemPlace::Fresh => {}
+                ItemPlace::Waiting { due, .. } => assert!(due <= now, "before its time"),
+                ItemPlace::Out => panic!("item {} is at two places", ticket.task),
             }
         }
         if !out.is_empty() {
@@ -107,9 +107,9 @@ impl Backlog for Sizes {
 
     fn wait(&mut self, ticket: Ticket<usize>, due: Time) {
         let (quota, order, step) = (ticket.quota(), ticket.order, ticket.tries.step);
-        let place = Place::Waiting { due, step };
+        let place = ItemPlace::Waiting { due, step };
         let before = std::mem::replace(&mut self.places[ticket.task], place);
-        assert_eq!(before, Place::Out, "item {}", ticket.task);
+        assert_eq!(before, ItemPlace::Out, "item {}", ticket.task);
         self.waiting
             .push(quota, due, order, (ticket.task, ticket.tries));
     }

@@ -88,9 +88,9 @@ impl Share {
 
     /// Takes over what the others left, if there is reason to look. True when the lock is held
     /// now and [`end`](Self::end) must follow.
-    pub(super) fn begin(&mut self, quota: Shared<'_>, news: bool, now: Time) -> bool {
+    pub(super) fn begin(&mut self, quota: Shared<'_>, has_new_limits: bool, now: Time) -> bool {
         let paced = quota.requests.is_some() || quota.tokens.is_some();
-        if !paced && !news && now < self.next_look {
+        if !paced && !has_new_limits && now < self.next_look {
             return false;
         }
         self.next_look = now.after(REREAD_INTERVAL);

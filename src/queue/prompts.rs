@@ -205,10 +205,10 @@ pub(crate) struct ResultLine {
 }
 
 /// The result line of a job.
-pub(crate) fn render(claimed: &ClaimedJob, said: ResultLine) -> Result<Box<RawValue>, Error> {
-    let outcome = Outcome::new(Some(claimed.name()), said.result)
-        .with_calls(said.attempts, said.latency)
-        .with_asked(Some(said.provider), said.model, said.earlier)
+pub(crate) fn render(claimed: &ClaimedJob, line: ResultLine) -> Result<Box<RawValue>, Error> {
+    let outcome = Outcome::new(Some(claimed.name()), line.result)
+        .with_calls(line.attempts, line.latency)
+        .with_asked(Some(line.provider), line.model, line.earlier)
         .with_request_hash(claimed.request_hash.clone());
     to_raw_value(&outcome).map_err(|error| {
         Error::new(

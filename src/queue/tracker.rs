@@ -31,15 +31,15 @@ impl ProgressTracker {
     pub fn progress(&mut self, process: &ProcessState, now: Time, wall: Timestamp) -> Progress {
         let counts = &process.counts;
         let finished = counts.finished();
-        let looks = self.seen.entry(process.process_id).or_default();
-        while looks.len() > 1 && now.since(looks[0].0) > WINDOW {
-            looks.pop_front();
+        let samples = self.seen.entry(process.process_id).or_default();
+        while samples.len() > 1 && now.since(samples[0].0) > WINDOW {
+            samples.pop_front();
         }
         let spaced = |last: &(Time, u64)| now.since(last.0) >= WINDOW / LOOKS as u32;
-        if looks.back().is_none_or(spaced) {
-            looks.push_back((now, finished));
+        if samples.back().is_none_or(spaced) {
+            samples.push_back((now, finished));
         }
-        let (since, before) = looks[0];
+        let (since, before) = samples[0];
         let window = now.since(since).as_secs_f64();
         let age = wall.since(process.created_at).as_secs_f64();
         // A single look knows no more than the average since the beginning.
