@@ -71,6 +71,26 @@ fn every_folder_of_the_library_is_on_the_map() {
     }
 }
 
+/// Arguments are the lowest floor of the program and commands the highest.
+#[test]
+fn in_the_program_arguments_and_helpers_import_no_command() {
+    let program = root().join("crates/cli/src");
+    for entry in std::fs::read_dir(&program).unwrap() {
+        let path = entry.unwrap().path();
+        let name = path.file_name().unwrap().to_string_lossy().into_owned();
+        let mut sources = String::new();
+        match name.as_str() {
+            "main.rs" | "commands" => continue,
+            _ if path.is_dir() => read_all(&path, &mut sources),
+            _ => sources = std::fs::read_to_string(&path).unwrap(),
+        }
+        assert!(!sources.contains("commands::"), "{name} imports a command");
+        if name == "args" {
+            assert!(!sources.contains("crate::"), "{name} imports what uses it");
+        }
+    }
+}
+
 fn read_all(folder: &Path, sources: &mut String) {
     for entry in std::fs::read_dir(folder).unwrap() {
         let path = entry.unwrap().path();
