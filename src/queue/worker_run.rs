@@ -19,7 +19,7 @@ use crate::engine::run::{Finish, Observer, Permits, RunSetup, run};
 use crate::engine::work::{Ticket, Work};
 
 use super::backlog::{Scope, StoreBacklog};
-use super::batch::{BatchContext, Begin, ItemSettler, Poller, Spool, Transfers};
+use super::batch::{BatchContext, ItemSettler, Poller, PollerOptions, Spool, Transfers};
 use super::controls::{Controls, MOST_SLOTS, Plan};
 use super::due_times::DueTimes;
 use super::maintenance;
@@ -160,7 +160,7 @@ impl WorkerRun {
         let wake = || controls.nudge();
         let (polling, stop) = bounded::<()>(0);
         let report = thread::scope(|scope| {
-            let begin = Begin {
+            let begin = PollerOptions {
                 transfers: Transfers::start(scope, &context, &plan.ctx)?,
                 context,
                 kinds: &controls.kinds,

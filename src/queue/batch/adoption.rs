@@ -33,7 +33,7 @@ impl JobQueue {
     /// key at the same provider and address, see
     /// [`clients_by_address`](crate::batch::clients_by_address). A batch is taken over after
     /// the provider has shown it under that key: by its id, or, when nobody knows whether it was created,
-    /// in the list; one of which nothing can have been created is handed over anew. All others stay as they
+    /// in the list; one of which nothing can have been created is submitted anew. All others stay as they
     /// are, with the reason. Those whose own key is here, which any worker collects, are left out.
     ///
     /// # Errors
@@ -45,7 +45,7 @@ impl JobQueue {
     ) -> Result<Vec<BatchAdoption>, Error> {
         let (store, clock) = (&self.store, &self.clock);
         store.reclaim(clock.wall())?;
-        let seat = Seat {
+        let registration = Registration {
             worker: store.register_worker(clock.wall())?,
             store,
             clock,
@@ -67,7 +67,7 @@ impl JobQueue {
                 continue;
             }
             let adoption = match client {
-                Some(client) => seat.adopt(batch, &*client, &all, ctx)?,
+                Some(client) => registration.adopt(batch, &*client, &all, ctx)?,
                 None => Some(BatchAdoption {
                     batch: BatchInfo::new(batch, clock.wall()),
                     refused: Some(no_key(&record.account)),
@@ -90,13 +90,13 @@ fn no_key(account: &BatchAccount) -> String {
 }
 
 /// A worker for as long as it takes, so that no other one works on the same batch.
-struct Seat<'a> {
+struct Registration<'a> {
     store: &'a Arc<dyn JobStore>,
     clock: &'a Arc<dyn Clock>,
     worker: WorkerId,
 }
 
-impl Drop for Seat<'_> {
+impl Drop for Registration<'_> {
     fn drop(&mut self) {
         if let Err(error) = self.store.unregister_worker(self.worker, self.clock.wall()) {
             log::warn!("batches are attended by nobody until this process has ended: {error}");
@@ -104,7 +104,7 @@ impl Drop for Seat<'_> {
     }
 }
 
-impl Seat<'_> {
+impl Registration<'_> {
     /// Takes a batch over if its provider shows it; nothing when another worker was quicker.
     fn adopt(
         &self,
@@ -202,61 +202,61 @@ mod tests {
     use crate::base::clock::Timestamp;
     use crate::base::error::{ErrorKind, Sent};
     use crate::llm::batch::BatchStage;
-    use crate::queue::batch::tests::fake_provider::Client;
-    use crate::queue::batch::tests::harness::{Bench, Twisted};
+    use crate::queue::batch::tests::fake_provider::FakeClient;
+    use crate::queue::batch::tests::harness::{Harness, ScriptedClient};
 
-    fn rotated(bench: &Bench) -> Arc<Twisted> {
-        let client = Arc::new(Twisted {
+    fn rotated(harness: &Harness) -> Arc<ScriptedClient> {
+        let client = Arc::new(ScriptedClient {
             credential: "new",
-            ..Twisted::of(&bench.world)
+            ..ScriptedClient::of(&harness.fake)
         });
-        *bench.control.client.write() = Some(client.clone());
+        *harness.control.client.write() = Some(client.clone());
         client
     }
 
     /// Works with the key of `client` until this holds, and leaves the batch to nobody.
-    fn left_when(bench: &Bench, mut holds: impl FnMut(&StoredBatch) -> bool) -> StoredBatch {
-        let worker = bench.worker();
-        let mut poller = bench.poller(worker, &[]);
-        let the_one = || bench.store.batches(None).unwrap().into_iter().next();
-        assert!(bench.until(&mut poller, || the_one().is_some_and(|batch| holds(&batch))));
+    fn left_when(harness: &Harness, mut holds: impl FnMut(&StoredBatch) -> bool) -> StoredBatch {
+        let worker = harness.worker();
+        let mut poller = harness.poller(worker, &[]);
+        let the_one = || harness.store.batches(None).unwrap().into_iter().next();
+        assert!(harness.until(&mut poller, || the_one().is_some_and(|batch| holds(&batch))));
         drop(poller);
-        bench
+        harness
             .store
-            .unregister_worker(worker, bench.clock.wall())
+            .unregister_worker(worker, harness.clock.wall())
             .unwrap();
         the_one().unwrap()
     }
 
-    fn adopt(bench: &Bench, client: Option<&Arc<Twisted>>) -> Vec<BatchAdoption> {
-        let queue = JobQueue::on(bench.store.clone()).clock(bench.clock.clone());
+    fn adopt(harness: &Harness, client: Option<&Arc<ScriptedClient>>) -> Vec<BatchAdoption> {
+        let queue = JobQueue::on(harness.store.clone()).clock(harness.clock.clone());
         let find = |_: &BatchAccount| client.map(|client| client.clone() as Arc<dyn BatchClient>);
-        queue.adopt_batches(find, &bench.ctx).unwrap()
+        queue.adopt_batches(find, &harness.ctx).unwrap()
     }
 
-    fn is_collected(bench: &Bench, process: crate::base::id::ProcessId) {
-        let mut poller = bench.poller(bench.worker(), &[]);
-        let over = bench.until(&mut poller, || bench.is_over(process));
-        assert!(over, "{:?}", bench.store.batches(None).unwrap());
-        assert_eq!(bench.counts(process).completed, 2);
-        assert_eq!((bench.bought("a"), bench.bought("b")), (1, 1));
-        assert_eq!(bench.world.lock().creates, 1);
+    fn is_collected(harness: &Harness, process: crate::base::id::ProcessId) {
+        let mut poller = harness.poller(harness.worker(), &[]);
+        let over = harness.until(&mut poller, || harness.is_over(process));
+        assert!(over, "{:?}", harness.store.batches(None).unwrap());
+        assert_eq!(harness.counts(process).completed, 2);
+        assert_eq!((harness.bought("a"), harness.bought("b")), (1, 1));
+        assert_eq!(harness.fake.lock().creates, 1);
     }
 
     #[test]
     fn a_batch_is_collected_with_the_new_key_once_its_provider_has_shown_it() {
-        let bench = Bench::new();
-        let old = bench.client();
-        let process = bench.enqueue(&["a", "b"]);
-        let left = left_when(&bench, |batch| batch.record.contains("running"));
-        assert!(adopt(&bench, Some(&old)).is_empty(), "its key is here");
-        let new = rotated(&bench);
+        let harness = Harness::new();
+        let old = harness.client();
+        let process = harness.enqueue(&["a", "b"]);
+        let left = left_when(&harness, |batch| batch.record.contains("running"));
+        assert!(adopt(&harness, Some(&old)).is_empty(), "its key is here");
+        let new = rotated(&harness);
         {
-            let mut poller = bench.poller(bench.worker(), &[]);
+            let mut poller = harness.poller(harness.worker(), &[]);
             for _ in 0..50 {
-                bench.turn(&mut poller);
+                harness.turn(&mut poller);
             }
-            let trouble = bench.overview.trouble.lock().clone().unwrap();
+            let trouble = harness.overview.trouble.lock().clone().unwrap();
             assert!(trouble.contains("doctor --adopt-batches"), "{trouble}");
         }
 
@@ -267,55 +267,55 @@ mod tests {
             (refused, "could not be asked for it: bad key"),
         ] {
             *new.status.lock() = Box::new(move |_| Some(Err(error.clone())));
-            let [adoption] = &adopt(&bench, Some(&new))[..] else {
+            let [adoption] = &adopt(&harness, Some(&new))[..] else {
                 panic!("one batch waits")
             };
             let why = adoption.refused.as_deref().unwrap();
             assert!(why.contains(said), "{why}");
         }
-        let [adoption] = &adopt(&bench, None)[..] else {
+        let [adoption] = &adopt(&harness, None)[..] else {
             panic!("one batch waits")
         };
         let why = adoption.refused.as_deref().unwrap();
-        assert!(why.contains("no key for world at memory is here"), "{why}");
-        let now = bench.store.batches(None).unwrap().remove(0);
+        assert!(why.contains("no key for fake at memory is here"), "{why}");
+        let now = harness.store.batches(None).unwrap().remove(0);
         assert_eq!((now.record, now.worker), (left.record, None));
 
         *new.status.lock() = Box::new(|_| None);
-        let [adoption] = &adopt(&bench, Some(&new))[..] else {
+        let [adoption] = &adopt(&harness, Some(&new))[..] else {
             panic!("one batch waits")
         };
         assert_eq!(adoption.refused, None);
         assert_eq!(adoption.batch.account(), new.account());
-        assert!(adopt(&bench, Some(&new)).is_empty(), "it is taken over");
-        is_collected(&bench, process);
+        assert!(adopt(&harness, Some(&new)).is_empty(), "it is taken over");
+        is_collected(&harness, process);
     }
 
     #[test]
     fn a_batch_that_was_not_created_yet_is_submitted_anew() {
-        let bench = Bench::new();
-        let old = bench.client();
-        let process = bench.enqueue(&["a", "b"]);
+        let harness = Harness::new();
+        let old = harness.client();
+        let process = harness.enqueue(&["a", "b"]);
         *old.advance.lock() = Box::new(|stage| {
             let busy = Error::new(ErrorKind::RateLimited, "busy").with_status(429);
             matches!(stage, BatchStage::Uploaded { .. }).then_some(Err(busy))
         });
-        left_when(&bench, |batch| batch.record.contains("busy"));
-        let new = rotated(&bench);
-        let [adoption] = &adopt(&bench, Some(&new))[..] else {
+        left_when(&harness, |batch| batch.record.contains("busy"));
+        let new = rotated(&harness);
+        let [adoption] = &adopt(&harness, Some(&new))[..] else {
             panic!("one batch waits")
         };
         assert_eq!(adoption.refused, None);
-        is_collected(&bench, process);
+        is_collected(&harness, process);
     }
 
     #[test]
     fn a_batch_that_may_have_been_created_is_taken_over_only_when_it_is_listed() {
         for exists in [true, false] {
-            let bench = Bench::new();
-            let old = bench.client();
-            let process = bench.enqueue(&["a", "b"]);
-            let world = Client(bench.world.clone());
+            let harness = Harness::new();
+            let old = harness.client();
+            let process = harness.enqueue(&["a", "b"]);
+            let fake = FakeClient(harness.fake.clone());
             *old.advance.lock() = Box::new(move |stage| {
                 let BatchStage::Uploaded { .. } = stage else {
                     return None;
@@ -329,22 +329,22 @@ mod tests {
                         begun: Timestamp(0),
                     };
                     let mut none = crate::queue::batch::spool::InputFile("/none".into());
-                    let created = world.advance(&intent, stage, &mut none, &Context::new());
+                    let created = fake.advance(&intent, stage, &mut none, &Context::new());
                     created.unwrap();
                 }
                 let lost = Error::new(ErrorKind::Transient, "cut off").with_sent(Sent::Maybe);
                 Some(Err(lost))
             });
             let doubtful = |batch: &StoredBatch| batch.record.contains("it is not known whether");
-            left_when(&bench, doubtful);
-            let new = rotated(&bench);
-            let [adoption] = &adopt(&bench, Some(&new))[..] else {
+            left_when(&harness, doubtful);
+            let new = rotated(&harness);
+            let [adoption] = &adopt(&harness, Some(&new))[..] else {
                 panic!("one batch waits")
             };
             match exists {
                 true => {
                     assert_eq!(adoption.refused, None);
-                    is_collected(&bench, process);
+                    is_collected(&harness, process);
                 }
                 false => {
                     let why = adoption.refused.as_deref().unwrap();

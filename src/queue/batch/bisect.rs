@@ -9,7 +9,7 @@ use super::poller::Poller;
 impl Poller<'_> {
     /// Divides a batch. Whether that was possible.
     pub(super) fn divide(&mut self, no: BatchNo, division: &Division) -> bool {
-        let Some(open) = self.open.get(&no) else {
+        let Some(open) = self.batches.get(&no) else {
             return false;
         };
         let whole = open.record.clone();
@@ -34,12 +34,12 @@ impl Poller<'_> {
                 return false;
             }
         };
-        if let Some(open) = self.open.get_mut(&no) {
+        if let Some(open) = self.batches.get_mut(&no) {
             open.record = rest;
             open.due = self.clock.now();
             let (process, lane) = (open.batch.process_id, open.batch.lane.clone());
             let half = self.begun(new, half, process, lane);
-            self.open.insert(new, half);
+            self.batches.insert(new, half);
         }
         true
     }
@@ -62,8 +62,8 @@ impl Poller<'_> {
 
     /// What waits for another half that is gone, as after a crash: nothing is known of it.
     pub(super) fn orphaned_bisections(&mut self) {
-        let labels: Vec<&str> = self.open.values().map(|open| open.label()).collect();
-        let orphaned = self.open.values().filter(|open| {
+        let labels: Vec<&str> = self.batches.values().map(|open| open.label()).collect();
+        let orphaned = self.batches.values().filter(|open| {
             let half = open.record.other_half();
             !open.busy && half.is_some_and(|half| !labels.contains(&half))
         });

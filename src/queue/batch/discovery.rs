@@ -7,20 +7,22 @@ use crate::base::error::Error;
 use crate::queue::store::StoredBatch;
 
 use super::machine::{Event, Record};
-use super::poller::{AGAIN, BETWEEN_LOOKS, Open, Poller};
+use super::poller::{BETWEEN_SCANS, OwnedBatch, Poller, RETRY_AFTER};
 
 impl Poller<'_> {
     /// Looks through the store, if there may be something new.
-    pub(super) fn look(&mut self) {
+    pub(super) fn scan_store(&mut self) {
         let now = self.clock.now();
-        let fresh = self.looked.is_some_and(|at| now.since(at) < BETWEEN_LOOKS);
-        let due = self.look_at.is_some_and(|at| at <= now);
+        let fresh = self
+            .scanned_at
+            .is_some_and(|at| now.since(at) < BETWEEN_SCANS);
+        let due = self.scan_at.is_some_and(|at| at <= now);
         if fresh || !due && !self.control.store_changed.load(Ordering::SeqCst) {
             return;
         }
         self.control.store_changed.store(false, Ordering::SeqCst);
-        self.looked = Some(now);
-        self.look_at = None;
+        self.scanned_at = Some(now);
+        self.scan_at = None;
         let adopted = self.adopt();
         if adopted.is_ok() {
             self.report();
@@ -31,7 +33,7 @@ impl Poller<'_> {
         let looked = adopted.and_then(|()| self.form_batches(now));
         if let Err(error) = looked {
             log::warn!("cannot look for batches: {error}");
-            self.look_at = Some(now.after(AGAIN));
+            self.scan_at = Some(now.after(RETRY_AFTER));
         }
         // Before jobs are moved into a new batch: whoever finds none waiting any more must know of it.
         self.report();
@@ -44,7 +46,7 @@ impl Poller<'_> {
         let mut missing = None;
         let mut nobodys = false;
         for batch in &all {
-            if let Some(open) = self.open.get_mut(&batch.no) {
+            if let Some(open) = self.batches.get_mut(&batch.no) {
                 let newly = batch.is_stopped && batch.stopped_at > open.batch.stopped_at;
                 open.batch = batch.clone();
                 if newly {
@@ -53,7 +55,7 @@ impl Poller<'_> {
             }
             let own = batch.worker == Some(self.context.worker);
             // A change that is said to have failed may have taken effect.
-            if own && !self.open.contains_key(&batch.no) {
+            if own && !self.batches.contains_key(&batch.no) {
                 self.take_over(batch.clone());
             }
             nobodys |= batch.worker.is_none();
@@ -93,7 +95,7 @@ impl Poller<'_> {
             return;
         };
         let no = batch.no;
-        let open = Open {
+        let open = OwnedBatch {
             uploads: false,
             due: self.clock.now(),
             busy: false,
@@ -102,7 +104,7 @@ impl Poller<'_> {
             batch,
             record,
         };
-        self.open.insert(no, open);
+        self.batches.insert(no, open);
         self.feed(no, Event::TakenOver);
     }
 

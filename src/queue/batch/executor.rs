@@ -14,7 +14,7 @@ use crate::llm::batch::BatchClient;
 use crate::queue::store::{BatchNo, JobLane};
 
 use super::machine::{Effect, Event, Facts, Input, OtherHalf, Record, State, Step, apply, next};
-use super::poller::{AGAIN, Poller, Unsaved};
+use super::poller::{Poller, RETRY_AFTER, Unsaved};
 use super::sizes::Model;
 use super::transfer::Task;
 
@@ -29,7 +29,7 @@ pub(super) struct About {
     pub label: String,
     pub items: u64,
     /// Where its jobs wait when they are in no batch.
-    pub place: (Option<ProcessId>, Arc<JobLane>),
+    pub group: (Option<ProcessId>, Arc<JobLane>),
 }
 
 impl Poller<'_> {
@@ -61,7 +61,7 @@ impl Poller<'_> {
     }
 
     fn take_step(&mut self, no: BatchNo) {
-        let Some(open) = self.open.get(&no) else {
+        let Some(open) = self.batches.get(&no) else {
             return;
         };
         if self.is_elsewhere_now(&open.record) {
@@ -74,7 +74,7 @@ impl Poller<'_> {
             return;
         };
         let paused = self.accounts.paused_until(&account);
-        let Some(open) = self.open.get_mut(&no) else {
+        let Some(open) = self.batches.get_mut(&no) else {
             return;
         };
         open.uploads = client.uploads();
@@ -113,7 +113,7 @@ impl Poller<'_> {
                 }
                 Err(error) => {
                     log::warn!("cannot look for batches: {error}");
-                    Event::Postponed(AGAIN)
+                    Event::Postponed(RETRY_AFTER)
                 }
             },
             Step::DeleteFile(file) => Event::FileDeleted(client.discard(&file, self.ctx)),
@@ -133,7 +133,7 @@ impl Poller<'_> {
     /// Uploads the input or creates the batch, after it was written down that this is about to be done.
     /// What sends the input is long.
     fn submit(&mut self, no: BatchNo, client: &Arc<dyn BatchClient>) {
-        let Some(open) = self.open.get(&no) else {
+        let Some(open) = self.batches.get(&no) else {
             return;
         };
         let State::Submitting(submitting) = open.record.state.clone() else {
@@ -165,7 +165,7 @@ impl Poller<'_> {
         if sends_input {
             return self.transfer(no, client, Task::Submit(stage));
         }
-        let Some(open) = self.open.get(&no) else {
+        let Some(open) = self.batches.get(&no) else {
             return;
         };
         let (context, intent) = (&self.context, &open.record.intent);
@@ -176,7 +176,7 @@ impl Poller<'_> {
     /// Whether another batch of this account, of any worker, may come into being at any moment, as far as
     /// can be seen.
     fn may_another_be_created(&self, no: BatchNo) -> bool {
-        let Some(own) = self.open.get(&no) else {
+        let Some(own) = self.batches.get(&no) else {
             return false;
         };
         let all = match self.context.store.batches(None) {
@@ -199,13 +199,13 @@ impl Poller<'_> {
         let all = self.context.store.batches(None)?;
         let others = all.iter().filter(|batch| batch.no != no);
         let ids = others.filter_map(|other| Some(Record::read(other)?.id()?.to_owned()));
-        let open = self.open.get(&no);
+        let open = self.batches.get(&no);
         let not_ours = open.map_or(&[][..], |open| open.record.not_ours());
         Ok(ids.chain(not_ours.iter().cloned()).collect())
     }
 
     pub(super) fn transfer(&mut self, no: BatchNo, client: &Arc<dyn BatchClient>, task: Task) {
-        if let Some(open) = self.open.get_mut(&no) {
+        if let Some(open) = self.batches.get_mut(&no) {
             open.busy = true;
             self.transfers.order(no, &open.record, client, task);
         }
@@ -220,7 +220,7 @@ impl Poller<'_> {
 
     /// A transfer thread is done.
     pub(super) fn receive(&mut self, no: BatchNo, event: Event) {
-        let Some(open) = self.open.get_mut(&no) else {
+        let Some(open) = self.batches.get_mut(&no) else {
             return;
         };
         open.busy = false;
@@ -238,12 +238,12 @@ impl Poller<'_> {
         let (Some((_, facts)), Some(about)) = (self.facts(no), self.about(no)) else {
             return false;
         };
-        let Some(open) = self.open.get_mut(&no) else {
+        let Some(open) = self.batches.get_mut(&no) else {
             return false;
         };
         let effects = apply(&mut open.record, event, &facts);
         if effects.refused {
-            open.due = self.clock.now().after(AGAIN);
+            open.due = self.clock.now().after(RETRY_AFTER);
         } else if effects.reschedules {
             let wait = open.record.due.since(facts.now);
             open.due = self.clock.now().after(wait);
@@ -258,10 +258,10 @@ impl Poller<'_> {
 
     /// What is known at this moment of a batch, and beside it.
     fn facts(&mut self, no: BatchNo) -> Option<(State, Facts)> {
-        let open = self.open.get(&no)?;
-        let place = (open.batch.process_id, open.batch.lane.clone());
+        let open = self.batches.get(&no)?;
+        let key = (open.batch.process_id, open.batch.lane.clone());
         let is_submitting = matches!(open.record.state, State::Submitting(_));
-        let mut others = self.open.values().filter(|other| {
+        let mut others = self.batches.values().filter(|other| {
             other.record.account == open.record.account && other.record.id().is_some()
         });
         let facts = Facts {
@@ -273,19 +273,19 @@ impl Poller<'_> {
             jitter: self.jitter.next(),
             is_ending: self.ctx.is_cancelled(),
             others_there: is_submitting && others.next().is_some(),
-            poison_lines: self.poison_lines.get(&place).copied().unwrap_or(0),
+            poison_lines: self.poison_lines.get(&key).copied().unwrap_or(0),
         };
         Some((open.record.state.clone(), facts))
     }
 
     fn about(&self, no: BatchNo) -> Option<About> {
-        let open = self.open.get(&no)?;
+        let open = self.batches.get(&no)?;
         let (account, intent) = (open.record.account.clone(), &open.record.intent);
         Some(About {
             model: (account, intent.model.clone()),
             label: intent.label.clone(),
             items: intent.items,
-            place: (open.batch.process_id, open.batch.lane.clone()),
+            group: (open.batch.process_id, open.batch.lane.clone()),
         })
     }
 
@@ -326,14 +326,14 @@ impl Poller<'_> {
             }
             Effect::AllowNext => self.sizes.allow_next(&about.model),
             Effect::CountPoisonLine => {
-                *self.poison_lines.entry(about.place.clone()).or_default() += 1;
+                *self.poison_lines.entry(about.group.clone()).or_default() += 1;
             }
             Effect::ForgetPoisonLines => {
-                self.poison_lines.remove(&about.place);
+                self.poison_lines.remove(&about.group);
             }
             Effect::TellOtherHalf(what) => self.tell_other_half(&about.label, what),
             Effect::CountVainFetch => {
-                if let Some(open) = self.open.get_mut(&no) {
+                if let Some(open) = self.batches.get_mut(&no) {
                     open.asked_in_vain = true;
                 }
             }
@@ -350,7 +350,7 @@ impl Poller<'_> {
     }
 
     fn tell_other_half(&mut self, label: &str, what: OtherHalf) {
-        let mut open = self.open.values();
+        let mut open = self.batches.values();
         let other = open.find(|open| open.record.other_half() == Some(label) && !open.busy);
         if let Some(other) = other.map(|open| open.batch.no) {
             self.feed(
@@ -374,14 +374,14 @@ impl Poller<'_> {
     /// Writes down what is known of a batch. What cannot be written is not acted upon: it is written
     /// later, and no step is taken before.
     pub(super) fn save(&mut self, no: BatchNo) -> bool {
-        let Some(open) = self.open.get(&no) else {
+        let Some(open) = self.batches.get(&no) else {
             return false;
         };
         let (text, wall) = (open.record.text(), self.clock.wall());
         let store = &self.context.store;
         match store.save_batch(self.context.worker, no, &text, wall) {
             Ok(()) => {
-                if let Some(open) = self.open.get_mut(&no) {
+                if let Some(open) = self.batches.get_mut(&no) {
                     open.unsaved = None;
                 }
                 true
@@ -396,7 +396,7 @@ impl Poller<'_> {
         let store = &self.context.store;
         match store.close_batch(self.context.worker, no, wall) {
             Ok(()) => {
-                if let Some(open) = self.open.remove(&no) {
+                if let Some(open) = self.batches.remove(&no) {
                     self.context.spool.drop_input(&open.record.intent.label);
                 }
                 (self.wake)();
@@ -412,11 +412,11 @@ impl Poller<'_> {
         if error.is_claim_lost() {
             // It is somebody else's now: this worker was taken for dead.
             log::warn!("batch {} is no longer this worker's: {error}", no.0);
-            self.open.remove(&no);
+            self.batches.remove(&no);
             return false;
         }
-        let again = self.clock.now().after(AGAIN);
-        if let Some(open) = self.open.get_mut(&no) {
+        let again = self.clock.now().after(RETRY_AFTER);
+        if let Some(open) = self.batches.get_mut(&no) {
             let why = format!("cannot record where batch {} stands: {error}", no.0);
             if open.unsaved.as_ref().is_none_or(|known| known.why != why) {
                 log::warn!("{why}");

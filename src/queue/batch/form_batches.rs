@@ -11,7 +11,7 @@ use crate::queue::job::COMPLETION_KIND;
 use crate::queue::store::{BatchNo, JobLane, StoredBatch, WaitingJobs};
 
 use super::machine::{Record, State, new_label};
-use super::poller::{Open, Poller};
+use super::poller::{OwnedBatch, Poller};
 use super::sizes::Model;
 
 /// Jobs that come one by one get this long to become a batch.
@@ -36,17 +36,17 @@ impl Poller<'_> {
             .waiting_jobs(COMPLETION_KIND, self.processes, wall)?;
         let account = client.account();
         self.accounts.add(account.clone(), client.clone());
-        let mut look_at = None::<Time>;
-        let mut later = |at: Time| look_at = Some(look_at.map_or(at, |known| known.min(at)));
+        let mut scan_at = None::<Time>;
+        let mut later = |at: Time| scan_at = Some(scan_at.map_or(at, |known| known.min(at)));
         let mut seen = std::mem::take(&mut self.seen);
         let mut still = std::collections::HashMap::new();
         // Counted once: there may be a group for each of many processes.
-        let is_submitting = |open: &&Open| {
+        let is_submitting = |open: &&OwnedBatch| {
             open.record.account == account
                 && !open.record.is_submitted()
                 && !open.record.is_bisecting()
         };
-        let mut submitting = self.open.values().filter(is_submitting).count();
+        let mut submitting = self.batches.values().filter(is_submitting).count();
         for group in waiting {
             if let Some(next) = group.next {
                 later(now.after(next.since(wall)));
@@ -54,8 +54,8 @@ impl Poller<'_> {
             if group.due == 0 {
                 continue;
             }
-            let place = (group.process_id, group.lane.clone());
-            let since = seen.remove(&place).unwrap_or(now);
+            let key = (group.process_id, group.lane.clone());
+            let since = seen.remove(&key).unwrap_or(now);
             let named = Request {
                 model: group.lane.name.clone(),
                 ..Request::default()
@@ -78,28 +78,28 @@ impl Poller<'_> {
                 } else {
                     later(now);
                 }
-                self.open.insert(batch.batch.no, batch);
+                self.batches.insert(batch.batch.no, batch);
                 submitting += 1;
                 continue;
             }
-            still.insert(place, since);
+            still.insert(key, since);
         }
         self.seen = still;
-        self.look_at = look_at;
+        self.scan_at = scan_at;
         Ok(())
     }
 
     /// Whether the jobs of this group are on their way into a batch, or a bad line is being searched for
     /// among them: it may be in what came back.
     fn is_taken_care_of(&self, group: &WaitingJobs) -> bool {
-        self.open.values().any(|open| {
+        self.batches.values().any(|open| {
             matches!(open.record.state, State::Forming | State::Bisecting(_))
                 && open.batch.process_id == Some(group.process_id)
                 && open.batch.lane == group.lane
         })
     }
 
-    fn start(&mut self, group: &WaitingJobs, model: &Model) -> Result<Open, Error> {
+    fn start(&mut self, group: &WaitingJobs, model: &Model) -> Result<OwnedBatch, Error> {
         let wall = self.clock.wall();
         let record = Record::new(model.0.clone(), new_label(), model.1.clone(), wall);
         let text = record.text();
@@ -119,8 +119,8 @@ impl Poller<'_> {
         record: Record,
         process: Option<ProcessId>,
         lane: Arc<JobLane>,
-    ) -> Open {
-        Open {
+    ) -> OwnedBatch {
+        OwnedBatch {
             batch: StoredBatch {
                 no,
                 is_stopped: process.is_none(),

@@ -32,7 +32,7 @@ pub use control::BatchClients;
 pub(crate) use control::BatchControl;
 pub use info::{BatchInfo, UncollectedResults};
 pub(crate) use overview::BatchOverview;
-pub(crate) use poller::{Begin, Poller};
+pub(crate) use poller::{Poller, PollerOptions};
 pub use settings::BatchSettings;
 pub(crate) use settle_items::ItemSettler;
 pub(crate) use spool::Spool;

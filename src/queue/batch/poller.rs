@@ -25,15 +25,15 @@ use super::sizes::Sizes;
 use super::transfer::Transfers;
 
 /// The store is looked through at most this often.
-pub(super) const BETWEEN_LOOKS: Duration = Duration::from_millis(200);
+pub(super) const BETWEEN_SCANS: Duration = Duration::from_millis(200);
 /// What could not be read or written is tried again after this long.
-pub(super) const AGAIN: Duration = Duration::from_secs(1);
+pub(super) const RETRY_AFTER: Duration = Duration::from_secs(1);
 /// How often what could not be written is tried again when the worker ends.
 const LAST_TRIES: u32 = 5;
 const BETWEEN_TRIES: Duration = Duration::from_millis(300);
 
 /// A batch that this worker has.
-pub(super) struct Open {
+pub(super) struct OwnedBatch {
     pub batch: StoredBatch,
     pub record: Record,
     pub due: Time,
@@ -47,7 +47,7 @@ pub(super) struct Open {
     pub unsaved: Option<Unsaved>,
 }
 
-impl Open {
+impl OwnedBatch {
     pub(super) fn label(&self) -> &str {
         &self.record.intent.label
     }
@@ -81,7 +81,7 @@ pub(crate) struct Poller<'a> {
     /// Told when something has changed that others wait for.
     pub(super) wake: &'a (dyn Fn() + Sync),
     pub(super) transfers: Transfers,
-    pub(super) open: BTreeMap<BatchNo, Open>,
+    pub(super) batches: BTreeMap<BatchNo, OwnedBatch>,
     pub(super) accounts: Accounts,
     /// When jobs that wait were first seen: more may be on their way.
     pub(super) seen: HashMap<(ProcessId, Arc<JobLane>), Time>,
@@ -90,15 +90,15 @@ pub(crate) struct Poller<'a> {
     pub(super) poison_lines: HashMap<(Option<ProcessId>, Arc<JobLane>), u32>,
     pub(super) jitter: Jitter,
     /// When the store was looked through last.
-    pub(super) looked: Option<Time>,
+    pub(super) scanned_at: Option<Time>,
     /// When the store is looked through although nothing was heard of it.
-    pub(super) look_at: Option<Time>,
+    pub(super) scan_at: Option<Time>,
     /// Batches of accounts whose credential is not here.
     pub(super) missing_credentials: Option<String>,
 }
 
 /// What a poller needs to begin.
-pub(crate) struct Begin<'a> {
+pub(crate) struct PollerOptions<'a> {
     pub context: Arc<BatchContext>,
     pub transfers: Transfers,
     pub kinds: &'a Kinds,
@@ -113,8 +113,8 @@ pub(crate) struct Begin<'a> {
 }
 
 impl<'a> Poller<'a> {
-    pub(crate) fn new(begin: Begin<'a>) -> Self {
-        let Begin {
+    pub(crate) fn new(begin: PollerOptions<'a>) -> Self {
+        let PollerOptions {
             context,
             transfers,
             kinds,
@@ -136,14 +136,14 @@ impl<'a> Poller<'a> {
             until_empty,
             wake,
             transfers,
-            open: BTreeMap::new(),
+            batches: BTreeMap::new(),
             accounts: Accounts::default(),
             seen: HashMap::new(),
             sizes: Sizes::default(),
             poison_lines: HashMap::new(),
             jitter: Jitter(seed),
-            looked: None,
-            look_at: None,
+            scanned_at: None,
+            scan_at: None,
             missing_credentials: None,
             clock,
             context,
@@ -184,11 +184,11 @@ impl<'a> Poller<'a> {
     /// Does all that is due.
     pub(crate) fn turn(&mut self) {
         if self.control.settings_changed.swap(false, Ordering::SeqCst) {
-            for no in self.open.keys().copied().collect::<Vec<_>>() {
+            for no in self.batches.keys().copied().collect::<Vec<_>>() {
                 self.feed(no, Event::Hurried);
             }
         }
-        self.look();
+        self.scan_store();
         self.take_steps();
         self.orphaned_bisections();
         self.report();
@@ -197,7 +197,7 @@ impl<'a> Poller<'a> {
     /// Records what the transfers in flight come to; whoever has this batch next goes on from there.
     fn drain_transfers(mut self) {
         let done = self.transfers.done.clone();
-        while self.open.values().any(|open| open.busy) {
+        while self.batches.values().any(|open| open.busy) {
             let Ok((no, event)) = done.recv() else {
                 break;
             };
@@ -218,32 +218,38 @@ impl<'a> Poller<'a> {
     /// When something is to be done next, as far as that is known.
     pub(crate) fn next_due(&self) -> Option<Time> {
         let idle = self
-            .open
+            .batches
             .values()
             .filter(|open| !open.busy && open.unsaved.is_none());
-        let waits = |open: &&Open| !open.record.is_bisecting();
+        let waits = |open: &&OwnedBatch| !open.record.is_bisecting();
         let due = idle.filter(waits).map(|open| {
             let paused = self.accounts.paused_until(&open.record.account);
             paused.map_or(open.due, |until| open.due.max(until))
         });
-        let unsaved = self.open.values().filter_map(|open| open.unsaved.as_ref());
+        let unsaved = self
+            .batches
+            .values()
+            .filter_map(|open| open.unsaved.as_ref());
         let due = due.chain(unsaved.map(|unsaved| unsaved.again));
         let changed = self.control.store_changed.load(Ordering::SeqCst);
-        let look = changed.then(|| self.looked.map_or(Time::ZERO, |at| at.after(BETWEEN_LOOKS)));
-        due.chain(self.look_at).chain(look).min()
+        let look = changed.then(|| {
+            self.scanned_at
+                .map_or(Time::ZERO, |at| at.after(BETWEEN_SCANS))
+        });
+        due.chain(self.scan_at).chain(look).min()
     }
 
     /// Batches whose next step is due.
     pub(super) fn due(&self, by: Time) -> Vec<BatchNo> {
-        let due = |open: &&Open| !open.busy && open.unsaved.is_none() && open.due <= by;
-        let due = self.open.values().filter(due);
+        let due = |open: &&OwnedBatch| !open.busy && open.unsaved.is_none() && open.due <= by;
+        let due = self.batches.values().filter(due);
         due.map(|open| open.batch.no).collect()
     }
 
     /// Batches of which something could not be written down that is to be tried again by then.
     pub(super) fn unsaved(&self, by: Time) -> Vec<BatchNo> {
-        let due = |open: &&Open| open.unsaved.as_ref().is_some_and(|what| what.again <= by);
-        let due = self.open.values().filter(due);
+        let due = |open: &&OwnedBatch| open.unsaved.as_ref().is_some_and(|what| what.again <= by);
+        let due = self.batches.values().filter(due);
         due.map(|open| open.batch.no).collect()
     }
 
@@ -255,7 +261,7 @@ impl<'a> Poller<'a> {
         let crowded = crowded
             .map(|provider| format!("too much is queued at {provider}; smaller batches follow"));
         let mut trouble = self.missing_credentials.clone().or(crowded);
-        for open in self.open.values() {
+        for open in self.batches.values() {
             if let Some(unsaved) = &open.unsaved {
                 // Whoever ends now would leave it to others that know less of it.
                 counts.submitting += 1;

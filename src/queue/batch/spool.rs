@@ -142,7 +142,7 @@ type Room = fn(&Path) -> Option<(u64, u64)>;
 const SPARE_PART: u64 = 20;
 const MOST_SPARE: u64 = 256 << 20;
 /// The room is looked at again after so many bytes.
-const BETWEEN_LOOKS: u64 = 16 << 20;
+const BETWEEN_ROOM_CHECKS: u64 = 16 << 20;
 
 /// Takes a download up to a size.
 pub(crate) struct Sink<'d> {
@@ -177,7 +177,7 @@ impl Sink<'_> {
         let (free, all) = (self.room)(folder).unwrap_or((u64::MAX, u64::MAX));
         let spare = (all / SPARE_PART).min(MOST_SPARE);
         let left = free.saturating_sub(spare).checked_sub(bytes);
-        self.unchecked = left.unwrap_or(0).min(BETWEEN_LOOKS);
+        self.unchecked = left.unwrap_or(0).min(BETWEEN_ROOM_CHECKS);
         left.is_some()
     }
 }

@@ -16,8 +16,8 @@ use crate::llm::batch::{
 use crate::queue::store::JobStore;
 
 use super::super::overview::Counts;
-use super::fake_provider::{Client, seconds};
-use super::harness::{Bench, Twisted, refused};
+use super::fake_provider::{FakeClient, seconds};
+use super::harness::{Harness, ScriptedClient, refused};
 
 fn transient(why: &str, status: u16) -> Error {
     Error::new(ErrorKind::Transient, why)
@@ -27,72 +27,76 @@ fn transient(why: &str, status: u16) -> Error {
 
 #[test]
 fn a_deadline_that_passes_during_the_upload_fails_no_job() {
-    let bench = Bench::new();
-    let client = bench.client();
-    let process = bench.enqueue(&["a", "b"]);
+    let harness = Harness::new();
+    let client = harness.client();
+    let process = harness.enqueue(&["a", "b"]);
     let mut first = true;
     *client.advance.lock() = Box::new(move |_| {
         let ended = Error::new(ErrorKind::DeadlineExceeded, "the deadline passed");
         std::mem::take(&mut first).then_some(Err(ended))
     });
-    let mut poller = bench.poller(bench.worker(), &[]);
-    assert!(bench.until(&mut poller, || bench.is_over(process)));
-    assert_eq!(bench.counts(process).failed, 0);
+    let mut poller = harness.poller(harness.worker(), &[]);
+    assert!(harness.until(&mut poller, || harness.is_over(process)));
+    assert_eq!(harness.counts(process).failed, 0);
 }
 
 #[test]
 fn results_under_strange_ids_are_not_bought_again_and_again() {
-    let bench = Bench::new();
-    let client = bench.client();
-    let process = bench.enqueue(&["a", "b"]);
+    let harness = Harness::new();
+    let client = harness.client();
+    let process = harness.enqueue(&["a", "b"]);
     *client.download.lock() = Box::new(|_| Some(Ok("x-1 +a\nx-2 +b\n".to_owned())));
-    let mut poller = bench.poller(bench.worker(), &[]);
-    bench.until(&mut poller, || bench.is_over(process));
+    let mut poller = harness.poller(harness.worker(), &[]);
+    harness.until(&mut poller, || harness.is_over(process));
     // Four calls at most, as for any job that fails.
-    assert!(bench.bought("a") <= 4, "bought {} times", bench.bought("a"));
+    assert!(
+        harness.bought("a") <= 4,
+        "bought {} times",
+        harness.bought("a")
+    );
 }
 
 #[test]
 fn an_answer_counts_wherever_a_failure_of_its_request_stands() {
-    let bench = Bench::new();
-    let client = bench.client();
-    let process = bench.enqueue(&["a", "b"]);
-    let world = bench.world.clone();
+    let harness = Harness::new();
+    let client = harness.client();
+    let process = harness.enqueue(&["a", "b"]);
+    let fake = harness.fake.clone();
     *client.download.lock() = Box::new(move |id| {
-        let world = world.lock();
-        let remote = world.batches.iter().find(|remote| remote.id == *id)?;
+        let fake = fake.lock();
+        let remote = fake.batches.iter().find(|remote| remote.id == *id)?;
         let lines = |mark| {
             let line = move |(key, prompt): &(String, String)| format!("{key} {mark}{prompt}\n");
             remote.items.iter().map(line).collect::<String>()
         };
         Some(Ok(lines('-') + &lines('+') + &lines('-')))
     });
-    let mut poller = bench.poller(bench.worker(), &[]);
-    assert!(bench.until(&mut poller, || bench.is_over(process)));
-    assert_eq!(bench.counts(process).completed, 2);
-    assert_eq!((bench.bought("a"), bench.bought("b")), (1, 1));
+    let mut poller = harness.poller(harness.worker(), &[]);
+    assert!(harness.until(&mut poller, || harness.is_over(process)));
+    assert_eq!(harness.counts(process).completed, 2);
+    assert_eq!((harness.bought("a"), harness.bought("b")), (1, 1));
 }
 
 #[test]
 fn what_a_short_download_lacks_is_not_bought_again() {
-    let bench = Bench::new();
-    let client = bench.client();
-    let process = bench.enqueue(&["a", "b"]);
+    let harness = Harness::new();
+    let client = harness.client();
+    let process = harness.enqueue(&["a", "b"]);
     let mut left = 3;
     *client.download.lock() = Box::new(move |_| {
         left -= 1;
         (left >= 0).then(|| Ok(String::new()))
     });
-    let mut poller = bench.poller(bench.worker(), &[]);
-    assert!(bench.until(&mut poller, || bench.is_over(process)));
-    assert_eq!((bench.bought("a"), bench.bought("b")), (1, 1));
+    let mut poller = harness.poller(harness.worker(), &[]);
+    assert!(harness.until(&mut poller, || harness.is_over(process)));
+    assert_eq!((harness.bought("a"), harness.bought("b")), (1, 1));
 }
 
 #[test]
 fn lines_of_requests_that_had_no_turn_hide_no_truncation() {
-    let bench = Bench::new();
-    let client = bench.client();
-    let process = bench.enqueue(&["a", "b"]);
+    let harness = Harness::new();
+    let client = harness.client();
+    let process = harness.enqueue(&["a", "b"]);
     // `a` was answered before the batch expired. Its line is cut off the first download, `b`'s is not.
     *client.status.lock() = Box::new(|_| {
         Some(Ok(BatchStatus {
@@ -103,11 +107,11 @@ fn lines_of_requests_that_had_no_turn_hide_no_truncation() {
             poll_after: None,
         }))
     });
-    let world = bench.world.clone();
+    let fake = harness.fake.clone();
     let mut first = true;
     *client.download.lock() = Box::new(move |id| {
-        let world = world.lock();
-        let remote = world.batches.iter().find(|remote| remote.id == *id)?;
+        let fake = fake.lock();
+        let remote = fake.batches.iter().find(|remote| remote.id == *id)?;
         let line = |at: usize, mark: char| {
             let (key, prompt) = remote.items.get(at)?;
             Some(format!("{key} {mark}{prompt}\n"))
@@ -127,33 +131,33 @@ fn lines_of_requests_that_had_no_turn_hide_no_truncation() {
             })
         })
     });
-    let mut poller = bench.poller(bench.worker(), &[]);
-    assert!(bench.until(&mut poller, || bench.is_over(process)));
-    assert_eq!(bench.counts(process).completed, 2);
-    let world = bench.world.lock();
-    assert_eq!(world.with("a").len(), 1, "it was sent twice");
+    let mut poller = harness.poller(harness.worker(), &[]);
+    assert!(harness.until(&mut poller, || harness.is_over(process)));
+    assert_eq!(harness.counts(process).completed, 2);
+    let fake = harness.fake.lock();
+    assert_eq!(fake.with("a").len(), 1, "it was sent twice");
 }
 
 #[test]
 fn one_404_for_fresh_results_loses_nothing() {
-    let bench = Bench::new();
-    let client = bench.client();
-    let process = bench.enqueue(&["a", "b"]);
+    let harness = Harness::new();
+    let client = harness.client();
+    let process = harness.enqueue(&["a", "b"]);
     let mut first = true;
     *client.download.lock() = Box::new(move |_| {
         std::mem::take(&mut first).then(|| Err(refused("<html>not found</html>", 404)))
     });
-    let mut poller = bench.poller(bench.worker(), &[]);
-    assert!(bench.until(&mut poller, || bench.is_over(process)));
-    assert_eq!(bench.counts(process).completed, 2);
+    let mut poller = harness.poller(harness.worker(), &[]);
+    assert!(harness.until(&mut poller, || harness.is_over(process)));
+    assert_eq!(harness.counts(process).completed, 2);
 }
 
 #[test]
 fn an_input_that_was_removed_is_written_again() {
-    let bench = Bench::new();
-    let client = bench.client();
-    let process = bench.enqueue(&["a", "b"]);
-    let folder = bench.store.folder();
+    let harness = Harness::new();
+    let client = harness.client();
+    let process = harness.enqueue(&["a", "b"]);
+    let folder = harness.store.folder();
     let mut first = true;
     *client.advance.lock() = Box::new(move |_| {
         std::mem::take(&mut first).then(|| {
@@ -161,22 +165,22 @@ fn an_input_that_was_removed_is_written_again() {
             Err(transient("busy", 503))
         })
     });
-    let mut poller = bench.poller(bench.worker(), &[]);
+    let mut poller = harness.poller(harness.worker(), &[]);
     assert!(
-        bench.until(&mut poller, || bench.is_over(process)),
+        harness.until(&mut poller, || harness.is_over(process)),
         "{:?}",
-        bench.store.batches(None).unwrap()
+        harness.store.batches(None).unwrap()
     );
-    assert_eq!(bench.counts(process).completed, 2);
-    assert!(bench.folder.path().exists());
+    assert_eq!(harness.counts(process).completed, 2);
+    assert!(harness.folder.path().exists());
 }
 
 #[test]
 fn batches_that_a_provider_does_not_take_keep_no_other_from_its_work() {
-    let bench = Bench::new();
-    let broke = Twisted {
+    let harness = Harness::new();
+    let broke = ScriptedClient {
         provider: "broke",
-        ..Twisted::of(&bench.world)
+        ..ScriptedClient::of(&harness.fake)
     };
     *broke.advance.lock() = Box::new(|_| {
         Some(Err(
@@ -184,86 +188,86 @@ fn batches_that_a_provider_does_not_take_keep_no_other_from_its_work() {
         ))
     });
     let broke = Arc::new(broke);
-    *bench.control.client.write() = Some(broke.clone());
-    bench.world.lock().limits.requests = 1;
-    bench.enqueue(&["a", "b", "c", "d"]);
-    let mut poller = bench.poller(bench.worker(), &[]);
-    let begun = || bench.store.batches(None).unwrap().len();
-    assert!(bench.until(&mut poller, || begun() > 0));
+    *harness.control.client.write() = Some(broke.clone());
+    harness.fake.lock().limits.requests = 1;
+    harness.enqueue(&["a", "b", "c", "d"]);
+    let mut poller = harness.poller(harness.worker(), &[]);
+    let begun = || harness.store.batches(None).unwrap().len();
+    assert!(harness.until(&mut poller, || begun() > 0));
     for _ in 0..40 {
-        bench.turn(&mut poller);
+        harness.turn(&mut poller);
     }
     // The provider is changed.
-    bench.client();
-    let process = bench.enqueue(&["e"]);
-    bench.control.wake();
-    let ended = bench.until(&mut poller, || bench.counts(process).is_finished());
-    assert!(ended, "{:?}", bench.counts(process));
+    harness.client();
+    let process = harness.enqueue(&["e"]);
+    harness.control.wake();
+    let ended = harness.until(&mut poller, || harness.counts(process).is_finished());
+    assert!(ended, "{:?}", harness.counts(process));
 }
 
 #[test]
 fn a_creation_that_somebody_left_undecided_keeps_no_other_process_waiting() {
-    let bench = Bench::new();
-    bench.world.lock().uploads = false;
-    let client = bench.client();
-    let left = bench.enqueue(&["a", "b"]);
-    let process = bench.enqueue(&["c"]);
+    let harness = Harness::new();
+    harness.fake.lock().uploads = false;
+    let client = harness.client();
+    let left = harness.enqueue(&["a", "b"]);
+    let process = harness.enqueue(&["c"]);
     *client.advance.lock() = Box::new(|_| {
         let lost = Error::new(ErrorKind::Transient, "cut off").with_sent(Sent::Maybe);
         Some(Err(lost))
     });
-    let worker = bench.worker();
+    let worker = harness.worker();
     let only = [left];
-    let mut poller = bench.poller(worker, &only);
-    assert!(bench.until(&mut poller, || {
-        let batches = bench.store.batches(None).unwrap();
+    let mut poller = harness.poller(worker, &only);
+    assert!(harness.until(&mut poller, || {
+        let batches = harness.store.batches(None).unwrap();
         batches
             .iter()
             .any(|batch| batch.record.contains("reconciling"))
     }));
     drop(poller);
-    bench
+    harness
         .store
-        .unregister_worker(worker, bench.clock.wall())
+        .unregister_worker(worker, harness.clock.wall())
         .unwrap();
     // `run` of another file: it looks after its own process alone.
-    bench.client();
+    harness.client();
     let only = [process];
-    let mut poller = bench.poller(bench.worker(), &only);
-    let ended = bench.until(&mut poller, || bench.counts(process).is_finished());
-    assert!(ended, "{:?}", bench.store.batches(None).unwrap());
+    let mut poller = harness.poller(harness.worker(), &only);
+    let ended = harness.until(&mut poller, || harness.counts(process).is_finished());
+    assert!(ended, "{:?}", harness.store.batches(None).unwrap());
 }
 
 #[test]
 fn a_cancellation_that_is_refused_for_good_keeps_nobody_from_the_results() {
-    let bench = Bench::new();
-    let client = bench.client();
-    let process = bench.enqueue(&["a", "b"]);
+    let harness = Harness::new();
+    let client = harness.client();
+    let process = harness.enqueue(&["a", "b"]);
     *client.cancel.lock() = Box::new(|_| Some(Err(transient("cannot", 500))));
-    let mut poller = bench.poller(bench.worker(), &[]);
-    assert!(bench.until(&mut poller, || !bench.world.lock().batches.is_empty()));
-    bench.store.cancel(process, bench.clock.wall()).unwrap();
-    bench.control.wake();
+    let mut poller = harness.poller(harness.worker(), &[]);
+    assert!(harness.until(&mut poller, || !harness.fake.lock().batches.is_empty()));
+    harness.store.cancel(process, harness.clock.wall()).unwrap();
+    harness.control.wake();
     assert!(
-        bench.until(&mut poller, || bench.is_over(process)),
+        harness.until(&mut poller, || harness.is_over(process)),
         "{:?}",
-        bench.store.batches(None).unwrap()
+        harness.store.batches(None).unwrap()
     );
-    assert_eq!(bench.counts(process).completed, 2);
+    assert_eq!(harness.counts(process).completed, 2);
 }
 
 #[test]
 fn an_input_that_cannot_be_deleted_does_not_hide_a_batch_that_is_there() {
-    let bench = Bench::new();
-    let client = bench.client();
-    let process = bench.enqueue(&["a", "b"]);
+    let harness = Harness::new();
+    let client = harness.client();
+    let process = harness.enqueue(&["a", "b"]);
     {
-        let mut world = bench.world.lock();
+        let mut fake = harness.fake.lock();
         // It is listed after the time to reconcile.
-        world.lag = seconds(1_000_000);
+        fake.lag = seconds(1_000_000);
     }
     *client.discard.lock() = Box::new(|_| Some(Err(refused("this key deletes no files", 403))));
-    let (world, mut first) = (Client(bench.world.clone()), true);
+    let (fake, mut first) = (FakeClient(harness.fake.clone()), true);
     *client.advance.lock() = Box::new(move |stage| {
         let BatchStage::Uploaded { .. } = stage else {
             return None;
@@ -284,33 +288,32 @@ fn an_input_that_cannot_be_deleted_does_not_hide_a_batch_that_is_there() {
             bytes: 0,
             begun: crate::base::clock::Timestamp(0),
         };
-        world
-            .advance(&intent, stage, &mut None_, &Context::new())
+        fake.advance(&intent, stage, &mut None_, &Context::new())
             .unwrap();
         Some(Err(
             Error::new(ErrorKind::Transient, "cut off").with_sent(Sent::Maybe)
         ))
     });
-    let mut poller = bench.poller(bench.worker(), &[]);
+    let mut poller = harness.poller(harness.worker(), &[]);
     for _ in 0..60 {
-        bench.turn(&mut poller);
+        harness.turn(&mut poller);
     }
-    bench.world.lock().list_all();
+    harness.fake.lock().list_all();
     assert!(
-        bench.until(&mut poller, || bench.is_over(process)),
+        harness.until(&mut poller, || harness.is_over(process)),
         "{:?}",
-        bench.store.batches(None).unwrap()
+        harness.store.batches(None).unwrap()
     );
-    assert_eq!((bench.bought("a"), bench.bought("b")), (1, 1));
+    assert_eq!((harness.bought("a"), harness.bought("b")), (1, 1));
 }
 
 #[test]
 fn what_is_refused_whatever_it_holds_is_not_bisected_line_by_line() {
-    let bench = Bench::new();
-    let client = bench.client();
+    let harness = Harness::new();
+    let client = harness.client();
     let names: Vec<String> = (0..32).map(|n| format!("p{n}")).collect();
     let prompts: Vec<&str> = names.iter().map(String::as_str).collect();
-    let process = bench.enqueue(&prompts);
+    let process = harness.enqueue(&prompts);
     *client.status.lock() = Box::new(|_| {
         let why = refused("something that nobody knows here", 400);
         Some(Ok(BatchStatus {
@@ -321,17 +324,17 @@ fn what_is_refused_whatever_it_holds_is_not_bisected_line_by_line() {
             poll_after: None,
         }))
     });
-    let mut poller = bench.poller(bench.worker(), &[]);
-    bench.until(&mut poller, || bench.is_over(process));
-    let creates = bench.world.lock().creates;
+    let mut poller = harness.poller(harness.worker(), &[]);
+    harness.until(&mut poller, || harness.is_over(process));
+    let creates = harness.fake.lock().creates;
     assert!(creates <= 2 * 32, "{creates} submissions of 32 requests");
 }
 
 #[test]
 fn lines_that_a_batch_does_not_have_are_not_complained_of_for_ever() {
-    let bench = Bench::new();
-    let client = bench.client();
-    let process = bench.enqueue(&["a", "b"]);
+    let harness = Harness::new();
+    let client = harness.client();
+    let process = harness.enqueue(&["a", "b"]);
     *client.status.lock() = Box::new(|_| {
         let lines = vec![(900, refused("bad line", 400))];
         Some(Ok(BatchStatus {
@@ -342,51 +345,51 @@ fn lines_that_a_batch_does_not_have_are_not_complained_of_for_ever() {
             poll_after: None,
         }))
     });
-    let mut poller = bench.poller(bench.worker(), &[]);
-    bench.until(&mut poller, || bench.is_over(process));
-    let creates = bench.world.lock().creates;
+    let mut poller = harness.poller(harness.worker(), &[]);
+    harness.until(&mut poller, || harness.is_over(process));
+    let creates = harness.fake.lock().creates;
     assert!(creates < 100, "{creates} submissions of two requests");
 }
 
 #[test]
 fn a_line_that_was_refused_is_failed_once_though_the_batch_could_not_be_closed() {
-    let bench = Bench::new();
-    let _client = bench.client();
-    let process = bench.enqueue(&["poison", "b", "c"]);
-    let mut poller = bench.poller(bench.worker(), &[]);
-    assert!(bench.until(&mut poller, || !bench.world.lock().batches.is_empty()));
+    let harness = Harness::new();
+    let _client = harness.client();
+    let process = harness.enqueue(&["poison", "b", "c"]);
+    let mut poller = harness.poller(harness.worker(), &[]);
+    assert!(harness.until(&mut poller, || !harness.fake.lock().batches.is_empty()));
     // The disk is full when the batch is to be closed, and has room again later.
-    bench.store.chunks_left.store(0, Ordering::Relaxed);
-    assert!(bench.until(&mut poller, || bench.counts(process).failed > 0));
-    bench.turn(&mut poller);
-    bench.store.chunks_left.store(i64::MAX, Ordering::Relaxed);
-    assert!(bench.until(&mut poller, || bench.is_over(process)));
-    let counts = bench.counts(process);
+    harness.store.chunks_left.store(0, Ordering::Relaxed);
+    assert!(harness.until(&mut poller, || harness.counts(process).failed > 0));
+    harness.turn(&mut poller);
+    harness.store.chunks_left.store(i64::MAX, Ordering::Relaxed);
+    assert!(harness.until(&mut poller, || harness.is_over(process)));
+    let counts = harness.counts(process);
     assert_eq!((counts.completed, counts.failed), (2, 1));
 }
 
 #[test]
 fn a_client_that_panics_ends_no_poller() {
-    let bench = Bench::new();
-    let client = bench.client();
-    let process = bench.enqueue(&["a"]);
+    let harness = Harness::new();
+    let client = harness.client();
+    let process = harness.enqueue(&["a"]);
     let mut first = true;
     *client.status.lock() = Box::new(move |_| {
         assert!(!std::mem::take(&mut first), "the host's client panics");
         None
     });
-    let mut poller = bench.poller(bench.worker(), &[]);
+    let mut poller = harness.poller(harness.worker(), &[]);
     let over = catch_unwind(AssertUnwindSafe(|| {
-        bench.until(&mut poller, || bench.is_over(process))
+        harness.until(&mut poller, || harness.is_over(process))
     }));
     assert!(over.is_ok_and(|over| over), "its thread has ended");
 }
 
 #[test]
 fn requests_that_had_no_turn_because_somebody_cancelled_the_batch_go_back() {
-    let bench = Bench::new();
-    let client = bench.client();
-    let process = bench.enqueue(&["a"]);
+    let harness = Harness::new();
+    let client = harness.client();
+    let process = harness.enqueue(&["a"]);
     let mut first = true;
     // As Anthropic's `canceled` is read.
     *client.read.lock() = Box::new(move |line| {
@@ -401,19 +404,19 @@ fn requests_that_had_no_turn_because_somebody_cancelled_the_batch_go_back() {
         })
     });
     // In the first batch it has no turn.
-    let mut poller = bench.poller(bench.worker(), &[]);
-    assert!(bench.until(&mut poller, || bench.is_over(process)));
-    assert_eq!(bench.counts(process).completed, 1);
+    let mut poller = harness.poller(harness.worker(), &[]);
+    assert!(harness.until(&mut poller, || harness.is_over(process)));
+    assert_eq!(harness.counts(process).completed, 1);
 }
 
 #[test]
 fn a_queue_that_others_fill_for_a_day_fails_nothing() {
-    let bench = Bench::new();
-    let client = bench.client();
-    let process = bench.enqueue(&["a"]);
+    let harness = Harness::new();
+    let client = harness.client();
+    let process = harness.enqueue(&["a"]);
     let (clock, free) = (
-        bench.clock.clone(),
-        bench.clock.now().after(seconds(86_400)),
+        harness.clock.clone(),
+        harness.clock.now().after(seconds(86_400)),
     );
     *client.status.lock() = Box::new(move |_| {
         let full = refused("enqueued token limit reached", 400);
@@ -427,44 +430,44 @@ fn a_queue_that_others_fill_for_a_day_fails_nothing() {
             })
         })
     });
-    let mut poller = bench.poller(bench.worker(), &[]);
-    bench.until(&mut poller, || bench.is_over(process));
-    assert_eq!(bench.counts(process).failed, 0);
+    let mut poller = harness.poller(harness.worker(), &[]);
+    harness.until(&mut poller, || harness.is_over(process));
+    assert_eq!(harness.counts(process).failed, 0);
 }
 
 #[test]
 fn who_could_not_look_does_not_say_that_nothing_is_there() {
-    let bench = Bench::new();
-    let _client = bench.client();
-    let process = bench.enqueue(&["a"]);
-    let worker = bench.worker();
-    let mut poller = bench.poller(worker, &[]);
-    assert!(bench.until(&mut poller, || bench.counts(process).at_provider == 1));
+    let harness = Harness::new();
+    let _client = harness.client();
+    let process = harness.enqueue(&["a"]);
+    let worker = harness.worker();
+    let mut poller = harness.poller(worker, &[]);
+    assert!(harness.until(&mut poller, || harness.counts(process).at_provider == 1));
     drop(poller);
-    bench
+    harness
         .store
-        .unregister_worker(worker, bench.clock.wall())
+        .unregister_worker(worker, harness.clock.wall())
         .unwrap();
     // Another life, whose first look at the store fails.
-    bench.overview.not_scanned.store(true, Ordering::SeqCst);
-    bench.overview.report(Counts::default());
-    bench.overview.not_scanned.store(true, Ordering::SeqCst);
-    let conn = rusqlite::Connection::open(bench.folder.path().join("jobs.db")).unwrap();
+    harness.overview.not_scanned.store(true, Ordering::SeqCst);
+    harness.overview.report(Counts::default());
+    harness.overview.not_scanned.store(true, Ordering::SeqCst);
+    let conn = rusqlite::Connection::open(harness.folder.path().join("jobs.db")).unwrap();
     conn.execute("ALTER TABLE batches RENAME TO away", [])
         .unwrap();
-    let mut poller = bench.poller(bench.worker(), &[]);
+    let mut poller = harness.poller(harness.worker(), &[]);
     poller.turn();
     assert!(
-        bench.overview.open(false),
+        harness.overview.open(false),
         "a worker that ends when all is done would end now"
     );
 }
 
 #[test]
 fn credit_that_is_gone_when_the_batch_has_been_made_fails_no_job() {
-    let bench = Bench::new();
-    let client = bench.client();
-    let process = bench.enqueue(&["a"]);
+    let harness = Harness::new();
+    let client = harness.client();
+    let process = harness.enqueue(&["a"]);
     let mut first = true;
     *client.status.lock() = Box::new(move |_| {
         let gone = Error::new(ErrorKind::Quota, "billing_hard_limit_reached");
@@ -478,68 +481,68 @@ fn credit_that_is_gone_when_the_batch_has_been_made_fails_no_job() {
             })
         })
     });
-    let mut poller = bench.poller(bench.worker(), &[]);
-    bench.until(&mut poller, || bench.is_over(process));
-    assert_eq!(bench.counts(process).failed, 0);
+    let mut poller = harness.poller(harness.worker(), &[]);
+    harness.until(&mut poller, || harness.is_over(process));
+    assert_eq!(harness.counts(process).failed, 0);
 }
 
 #[test]
 fn a_wait_without_measure_does_not_outlast_the_results() {
-    let bench = Bench::new();
-    let client = bench.client();
-    let process = bench.enqueue(&["a"]);
+    let harness = Harness::new();
+    let client = harness.client();
+    let process = harness.enqueue(&["a"]);
     let mut first = true;
     *client.status.lock() = Box::new(move |_| {
         let months = transient("busy", 503).with_retry_after(Some(seconds(10_000_000)));
         std::mem::take(&mut first).then_some(Err(months))
     });
-    let mut poller = bench.poller(bench.worker(), &[]);
-    assert!(bench.until(&mut poller, || bench.is_over(process)));
+    let mut poller = harness.poller(harness.worker(), &[]);
+    assert!(harness.until(&mut poller, || harness.is_over(process)));
 }
 
 #[test]
 fn a_cancelled_batch_that_was_never_made_ends_though_its_input_stays() {
-    let bench = Bench::new();
-    let client = bench.client();
-    let process = bench.enqueue(&["a"]);
+    let harness = Harness::new();
+    let client = harness.client();
+    let process = harness.enqueue(&["a"]);
     *client.advance.lock() = Box::new(|stage| match stage {
         BatchStage::Uploaded { .. } => Some(Err(transient("busy", 429))),
         _ => None,
     });
     *client.discard.lock() = Box::new(|_| Some(Err(refused("this key deletes no files", 403))));
-    let mut poller = bench.poller(bench.worker(), &[]);
-    assert!(bench.until(&mut poller, || {
-        let batches = bench.store.batches(None).unwrap();
+    let mut poller = harness.poller(harness.worker(), &[]);
+    assert!(harness.until(&mut poller, || {
+        let batches = harness.store.batches(None).unwrap();
         batches
             .iter()
             .any(|batch| batch.record.contains("uploaded"))
     }));
-    bench.store.cancel(process, bench.clock.wall()).unwrap();
-    bench.control.wake();
-    assert!(bench.until(&mut poller, || bench.is_over(process)));
+    harness.store.cancel(process, harness.clock.wall()).unwrap();
+    harness.control.wake();
+    assert!(harness.until(&mut poller, || harness.is_over(process)));
 }
 
 #[test]
 fn what_waits_once_is_put_into_one_batch() {
-    let bench = Bench::new();
-    let client = bench.client();
-    bench.enqueue(&["a"]);
+    let harness = Harness::new();
+    let client = harness.client();
+    harness.enqueue(&["a"]);
     // The account is left alone for a while before anything is moved.
     *client.advance.lock() = Box::new(|_| {
         Some(Err(
             Error::new(ErrorKind::Quota, "no credit").with_status(402)
         ))
     });
-    let mut poller = bench.poller(bench.worker(), &[]);
+    let mut poller = harness.poller(harness.worker(), &[]);
     for _ in 0..20 {
-        bench.turn(&mut poller);
+        harness.turn(&mut poller);
     }
-    bench.enqueue(&["b"]);
-    bench.control.wake();
+    harness.enqueue(&["b"]);
+    harness.control.wake();
     for _ in 0..200 {
-        bench.control.wake();
+        harness.control.wake();
         poller.turn();
-        bench.clock.advance(Duration::from_millis(250));
+        harness.clock.advance(Duration::from_millis(250));
     }
-    assert_eq!(bench.store.batches(None).unwrap().len(), 2);
+    assert_eq!(harness.store.batches(None).unwrap().len(), 2);
 }

@@ -44,7 +44,7 @@ pub(crate) struct Remote {
     shorts: u32,
 }
 
-pub(crate) struct World {
+pub(crate) struct FakeProvider {
     pub random: Random,
     clock: Arc<ManualClock>,
     /// Its input travels as files.
@@ -89,7 +89,7 @@ pub(crate) fn seconds(n: u64) -> Duration {
     Duration::from_secs(n)
 }
 
-impl World {
+impl FakeProvider {
     pub fn new(seed: u64, clock: Arc<ManualClock>) -> Self {
         Self {
             random: Random(Jitter(seed)),
@@ -224,34 +224,37 @@ impl World {
     }
 }
 
-/// The client of a world.
-pub(crate) struct Client(pub Arc<Mutex<World>>);
+/// The client of a fake provider.
+pub(crate) struct FakeClient(pub Arc<Mutex<FakeProvider>>);
 
-impl Client {
+impl FakeClient {
     /// Lets a call fail without effect, take effect without a reply, or end its caller's life.
-    fn call<T>(&self, effect: impl FnOnce(&mut World) -> Result<T, Error>) -> Result<T, Error> {
-        let mut world = self.0.lock();
-        world.catch_up();
-        let dies = world.dies();
-        if dies && world.random.chance(50) {
-            drop(world);
+    fn call<T>(
+        &self,
+        effect: impl FnOnce(&mut FakeProvider) -> Result<T, Error>,
+    ) -> Result<T, Error> {
+        let mut fake = self.0.lock();
+        fake.catch_up();
+        let dies = fake.dies();
+        if dies && fake.random.chance(50) {
+            drop(fake);
             std::panic::panic_any(Died);
         }
-        let trouble = world.trouble;
-        if !dies && world.random.chance(trouble) {
-            return Err(match world.random.below(4) {
+        let trouble = fake.trouble;
+        if !dies && fake.random.chance(trouble) {
+            return Err(match fake.random.below(4) {
                 0 => Error::new(ErrorKind::Transient, "no connection").with_sent(Sent::No),
                 1 => Error::new(ErrorKind::RateLimited, "slow down").with_status(429),
                 2 => Error::new(ErrorKind::Transient, "trouble").with_status(503),
                 _ => Error::new(ErrorKind::Transient, "cut off").with_sent(Sent::Maybe),
             });
         }
-        let result = effect(&mut world);
+        let result = effect(&mut fake);
         if dies {
-            drop(world);
+            drop(fake);
             std::panic::panic_any(Died);
         }
-        if world.random.chance(trouble) {
+        if fake.random.chance(trouble) {
             return Err(Error::new(ErrorKind::Transient, "reply lost").with_sent(Sent::Maybe));
         }
         result
@@ -259,15 +262,15 @@ impl Client {
 
     /// A moment in which whoever is at work may die.
     fn moment(&self) {
-        let mut world = self.0.lock();
-        if world.dies() {
-            drop(world);
+        let mut fake = self.0.lock();
+        if fake.dies() {
+            drop(fake);
             std::panic::panic_any(Died);
         }
     }
 }
 
-impl World {
+impl FakeProvider {
     fn dies(&mut self) -> bool {
         let dies = self.dies_in == Some(0);
         self.dies_in = match self.dies_in {
@@ -331,10 +334,10 @@ fn parse(input: &mut dyn BatchInput) -> Vec<(String, String)> {
     text.lines().map(pair).collect()
 }
 
-impl BatchClient for Client {
+impl BatchClient for FakeClient {
     fn account(&self) -> BatchAccount {
         BatchAccount {
-            provider: "world".to_owned(),
+            provider: "fake".to_owned(),
             base_url: "memory".to_owned(),
             credential: "k".to_owned(),
         }
@@ -378,9 +381,9 @@ impl BatchClient for Client {
             BatchStage::Ready if uploads => {
                 let items = parse(input);
                 assert_eq!(items.len() as u64, intent.items);
-                self.call(|world| {
-                    let file = world.named("file");
-                    world.files.insert(file.clone(), items);
+                self.call(|fake| {
+                    let file = fake.named("file");
+                    fake.files.insert(file.clone(), items);
                     Ok(BatchStage::Uploaded { file, time: None })
                 })
             }
@@ -402,11 +405,11 @@ impl BatchClient for Client {
         known: &HashSet<String>,
         _: &Context,
     ) -> Result<ListedBatches, Error> {
-        self.call(|world| {
-            let now = world.clock.now();
+        self.call(|fake| {
+            let now = fake.clock.now();
             let listed =
                 |remote: &&Remote| remote.listed_from <= now && !known.contains(&remote.id);
-            let listed = world.batches.iter().filter(listed);
+            let listed = fake.batches.iter().filter(listed);
             let ours = |remote: &&Remote| match stage {
                 BatchStage::Uploaded { file, .. } => remote.file.as_ref() == Some(file),
                 _ => remote.items.len() as u64 == intent.items,
@@ -415,9 +418,9 @@ impl BatchClient for Client {
             let others = |remote: &&Remote| remote.over && remote.label != intent.label;
             let found = listed
                 .filter(ours)
-                .filter(|remote| world.uploads || !others(remote));
+                .filter(|remote| fake.uploads || !others(remote));
             let found: Vec<&Remote> = found.collect();
-            if !world.uploads && found.len() > 1 {
+            if !fake.uploads && found.len() > 1 {
                 return Ok(ListedBatches::Undecidable("several".to_owned()));
             }
             let ids: Vec<String> = found.iter().map(|remote| remote.id.clone()).collect();
@@ -430,16 +433,16 @@ impl BatchClient for Client {
     }
 
     fn discard(&self, file: &str, _: &Context) -> Result<(), Error> {
-        self.call(|world| {
-            world.files.remove(file);
+        self.call(|fake| {
+            fake.files.remove(file);
             Ok(())
         })
     }
 
     fn status(&self, id: &str, _: &Context) -> Result<BatchStatus, Error> {
-        self.call(|world| {
-            let names_lines = world.names_lines;
-            let remote = world.batches.iter().find(|remote| remote.id == id);
+        self.call(|fake| {
+            let names_lines = fake.names_lines;
+            let remote = fake.batches.iter().find(|remote| remote.id == id);
             let Some(remote) = remote else {
                 return Err(Error::new(ErrorKind::Invalid, "no such batch").with_status(404));
             };
@@ -483,8 +486,8 @@ impl BatchClient for Client {
     }
 
     fn download(&self, id: &str, _: &str, sink: &mut dyn Write, _: &Context) -> Result<(), Error> {
-        self.call(|world| {
-            let remote = world
+        self.call(|fake| {
+            let remote = fake
                 .batches
                 .iter()
                 .find(|remote| remote.id == id)
@@ -500,22 +503,22 @@ impl BatchClient for Client {
                 };
                 lines.push(format!("{key} {mark}{prompt}\n"));
             }
-            if world.random.chance(20) && !lines.is_empty() {
+            if fake.random.chance(20) && !lines.is_empty() {
                 lines.push(lines[0].clone());
             }
-            if world.random.chance(20) && !lines.is_empty() {
+            if fake.random.chance(20) && !lines.is_empty() {
                 lines.push("stranger-7 +who\n".to_owned());
             }
             for at in (1..lines.len()).rev() {
-                let other = world.random.below(at as u64 + 1) as usize;
+                let other = fake.random.below(at as u64 + 1) as usize;
                 lines.swap(at, other);
             }
-            let trouble = world.trouble;
+            let trouble = fake.trouble;
             // What stays missing is missing, and bought again.
-            let short = remote.shorts < 2 && world.random.chance(trouble);
+            let short = remote.shorts < 2 && fake.random.chance(trouble);
             if short {
                 let same = |other: &&mut Remote| other.id == remote.id;
-                let known = world.batches.iter_mut().find(same);
+                let known = fake.batches.iter_mut().find(same);
                 known.unwrap().shorts += 1;
                 lines.truncate(lines.len() / 2);
             }
@@ -532,7 +535,7 @@ impl BatchClient for Client {
         let (key, prompt) = line.trim_end().split_once(' ').unwrap();
         let error = |kind, status| Error::new(kind, "failed").with_status(status);
         let result = match prompt.strip_prefix('+') {
-            Some(prompt) => Ok(Response::new("world", format!("echo: {prompt}"))),
+            Some(prompt) => Ok(Response::new("fake", format!("echo: {prompt}"))),
             None if prompt.contains("flaky") => Err(error(ErrorKind::Transient, 500)),
             None => Err(error(ErrorKind::Invalid, 400)),
         };
@@ -543,9 +546,9 @@ impl BatchClient for Client {
     }
 
     fn cancel(&self, id: &str, _: &Context) -> Result<(), Error> {
-        self.call(|world| {
-            let now = world.clock.now();
-            if let Some(remote) = world.batches.iter_mut().find(|remote| remote.id == id) {
+        self.call(|fake| {
+            let now = fake.clock.now();
+            if let Some(remote) = fake.batches.iter_mut().find(|remote| remote.id == id) {
                 remote.cancelled.get_or_insert(now);
             }
             Ok(())
@@ -553,7 +556,7 @@ impl BatchClient for Client {
     }
 }
 
-impl Client {
+impl FakeClient {
     pub(crate) fn created(
         &self,
         intent: &BatchIntent,
@@ -561,17 +564,17 @@ impl Client {
         items: Vec<(String, String)>,
     ) -> Result<BatchStage, Error> {
         let mut late = false;
-        let result = self.call(|world| {
+        let result = self.call(|fake| {
             if let Some(file) = &file
-                && !world.files.contains_key(file)
+                && !fake.files.contains_key(file)
             {
                 return Err(Error::new(ErrorKind::Invalid, "no such file").with_status(404));
             }
-            let room = world.most_queued.unwrap_or(usize::MAX);
-            if file.is_none() && world.queued() + items.len() > room {
+            let room = fake.most_queued.unwrap_or(usize::MAX);
+            if file.is_none() && fake.queued() + items.len() > room {
                 return Err(Error::new(ErrorKind::RateLimited, "queue").with_status(429));
             }
-            let (id, is_late) = world.create(intent, file.clone(), items);
+            let (id, is_late) = fake.create(intent, file.clone(), items);
             late = is_late;
             Ok(BatchStage::Created { id, file })
         });

@@ -1,4 +1,4 @@
-//! What tests of the poller work on: a store, a world whose client can be made to answer otherwise, and
+//! What tests of the poller work on: a store, a fake provider whose client can be made to answer otherwise, and
 //! the time.
 
 use std::collections::HashSet;
@@ -33,12 +33,12 @@ use crate::testing::ManualClock;
 use super::super::context::BatchContext;
 use super::super::control::BatchControl;
 use super::super::overview::BatchOverview;
-use super::super::poller::{Begin, Poller};
+use super::super::poller::{Poller, PollerOptions};
 use super::super::settings::BatchSettings;
 use super::super::settle_items::ItemSettler;
 use super::super::spool::Spool;
 use super::super::transfer::Transfers;
-use super::fake_provider::{Client, World, seconds};
+use super::fake_provider::{FakeClient, FakeProvider, seconds};
 
 /// What a provider answers that refuses a request.
 pub(crate) fn refused(why: &str, status: u16) -> Error {
@@ -47,43 +47,43 @@ pub(crate) fn refused(why: &str, status: u16) -> Error {
         .with_sent(Sent::Answered)
 }
 
-/// Answers a call in place of the world, if it has an answer.
-pub(crate) type Twist<A, T> = Mutex<Box<dyn FnMut(&A) -> Option<Result<T, Error>> + Send>>;
+/// Answers a call in place of the fake provider, if it has an answer.
+pub(crate) type Script<A, T> = Mutex<Box<dyn FnMut(&A) -> Option<Result<T, Error>> + Send>>;
 
-fn straight<A, T>() -> Twist<A, T> {
+fn unscripted<A, T>() -> Script<A, T> {
     Mutex::new(Box::new(|_| None))
 }
 
-/// A world whose calls can be answered otherwise.
-pub(crate) struct Twisted {
-    pub(crate) world: Client,
+/// A fake provider whose calls can be answered otherwise.
+pub(crate) struct ScriptedClient {
+    pub(crate) fake: FakeClient,
     pub(crate) provider: &'static str,
     pub(crate) credential: &'static str,
-    pub(crate) advance: Twist<BatchStage, BatchStage>,
-    pub(crate) status: Twist<String, BatchStatus>,
-    pub(crate) discard: Twist<String, ()>,
-    pub(crate) download: Twist<String, String>,
-    pub(crate) read: Twist<Vec<u8>, BatchLine>,
-    pub(crate) cancel: Twist<String, ()>,
+    pub(crate) advance: Script<BatchStage, BatchStage>,
+    pub(crate) status: Script<String, BatchStatus>,
+    pub(crate) discard: Script<String, ()>,
+    pub(crate) download: Script<String, String>,
+    pub(crate) read: Script<Vec<u8>, BatchLine>,
+    pub(crate) cancel: Script<String, ()>,
 }
 
-impl Twisted {
-    pub(crate) fn of(world: &Arc<Mutex<World>>) -> Self {
+impl ScriptedClient {
+    pub(crate) fn of(fake: &Arc<Mutex<FakeProvider>>) -> Self {
         Self {
-            world: Client(world.clone()),
-            provider: "world",
+            fake: FakeClient(fake.clone()),
+            provider: "fake",
             credential: "k",
-            advance: straight(),
-            status: straight(),
-            discard: straight(),
-            download: straight(),
-            read: straight(),
-            cancel: straight(),
+            advance: unscripted(),
+            status: unscripted(),
+            discard: unscripted(),
+            download: unscripted(),
+            read: unscripted(),
+            cancel: unscripted(),
         }
     }
 }
 
-macro_rules! twisted {
+macro_rules! scripted {
     ($self:ident.$call:ident($arg:expr), $else:expr) => {{
         let answer = ($self.$call.lock())(&$arg);
         match answer {
@@ -93,25 +93,25 @@ macro_rules! twisted {
     }};
 }
 
-impl BatchClient for Twisted {
+impl BatchClient for ScriptedClient {
     fn account(&self) -> BatchAccount {
         BatchAccount {
             provider: self.provider.to_owned(),
             credential: self.credential.to_owned(),
-            ..self.world.account()
+            ..self.fake.account()
         }
     }
     fn limits(&self) -> BatchLimits {
-        self.world.limits()
+        self.fake.limits()
     }
     fn model_for(&self, request: &Request) -> Option<String> {
-        self.world.model_for(request)
+        self.fake.model_for(request)
     }
     fn line(&self, key: &str, request: &Request) -> Result<Vec<u8>, Error> {
-        self.world.line(key, request)
+        self.fake.line(key, request)
     }
     fn uploads(&self) -> bool {
-        self.world.uploads()
+        self.fake.uploads()
     }
     fn advance(
         &self,
@@ -124,9 +124,9 @@ impl BatchClient for Twisted {
         if *stage == BatchStage::Ready {
             drop(input.open()?);
         }
-        twisted!(
+        scripted!(
             self.advance(*stage),
-            self.world.advance(intent, stage, input, ctx)
+            self.fake.advance(intent, stage, input, ctx)
         )
     }
     fn find(
@@ -140,13 +140,13 @@ impl BatchClient for Twisted {
         if self.uploads() && *stage == BatchStage::Ready {
             return Ok(ListedBatches::None);
         }
-        self.world.find(intent, stage, known, ctx)
+        self.fake.find(intent, stage, known, ctx)
     }
     fn discard(&self, file: &str, ctx: &Context) -> Result<(), Error> {
-        twisted!(self.discard(file.to_owned()), self.world.discard(file, ctx))
+        scripted!(self.discard(file.to_owned()), self.fake.discard(file, ctx))
     }
     fn status(&self, id: &str, ctx: &Context) -> Result<BatchStatus, Error> {
-        twisted!(self.status(id.to_owned()), self.world.status(id, ctx))
+        scripted!(self.status(id.to_owned()), self.fake.status(id, ctx))
     }
     fn download(
         &self,
@@ -164,22 +164,22 @@ impl BatchClient for Twisted {
                 })
             }
             Some(Err(error)) => Err(error),
-            None => self.world.download(id, file, sink, ctx),
+            None => self.fake.download(id, file, sink, ctx),
         }
     }
     fn read(&self, line: &[u8]) -> Result<BatchLine, Error> {
-        twisted!(self.read(line.to_vec()), self.world.read(line))
+        scripted!(self.read(line.to_vec()), self.fake.read(line))
     }
     fn cancel(&self, id: &str, ctx: &Context) -> Result<(), Error> {
-        twisted!(self.cancel(id.to_owned()), self.world.cancel(id, ctx))
+        scripted!(self.cancel(id.to_owned()), self.fake.cancel(id, ctx))
     }
 }
 
-/// A store, a world, and the time.
-pub(crate) struct Bench {
+/// A store, a fake provider, and the time.
+pub(crate) struct Harness {
     pub(crate) folder: tempfile::TempDir,
     pub(crate) clock: Arc<ManualClock>,
-    pub(crate) world: Arc<Mutex<World>>,
+    pub(crate) fake: Arc<Mutex<FakeProvider>>,
     pub(crate) store: Arc<SqliteStore>,
     pub(crate) kinds: Arc<Kinds>,
     pub(crate) control: BatchControl,
@@ -187,7 +187,7 @@ pub(crate) struct Bench {
     pub(crate) overview: Arc<BatchOverview>,
 }
 
-impl Bench {
+impl Harness {
     pub(crate) fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
         let clock = Arc::new(ManualClock::new());
@@ -199,8 +199,8 @@ impl Bench {
         };
         kinds.set(COMPLETION_KIND, kind);
         let path = folder.path().join("jobs.db");
-        let bench = Self {
-            world: Arc::new(Mutex::new(World::new(7, clock.clone()))),
+        let harness = Self {
+            fake: Arc::new(Mutex::new(FakeProvider::new(7, clock.clone()))),
             store: Arc::new(SqliteStore::open(&path, SqliteOptions::default()).unwrap()),
             folder,
             clock,
@@ -209,14 +209,14 @@ impl Bench {
             ctx: Context::new(),
             overview: Arc::default(),
         };
-        bench.control.set(BatchSettings::default());
-        bench.overview.not_scanned.store(true, Ordering::SeqCst);
-        bench.world.lock().overview = bench.overview.clone();
-        bench
+        harness.control.set(BatchSettings::default());
+        harness.overview.not_scanned.store(true, Ordering::SeqCst);
+        harness.fake.lock().overview = harness.overview.clone();
+        harness
     }
 
-    pub(crate) fn client(&self) -> Arc<Twisted> {
-        let client = Arc::new(Twisted::of(&self.world));
+    pub(crate) fn client(&self) -> Arc<ScriptedClient> {
+        let client = Arc::new(ScriptedClient::of(&self.fake));
         *self.control.client.write() = Some(client.clone());
         client
     }
@@ -257,7 +257,7 @@ impl Bench {
             overview: self.overview.clone(),
         });
         self.control.wake();
-        Poller::new(Begin {
+        Poller::new(PollerOptions {
             transfers: Transfers::inline(&context, &self.ctx),
             context,
             kinds: &self.kinds,
@@ -304,6 +304,6 @@ impl Bench {
 
     /// How often a prompt was paid for.
     pub(crate) fn bought(&self, prompt: &str) -> u32 {
-        self.world.lock().bought.get(prompt).copied().unwrap_or(0)
+        self.fake.lock().bought.get(prompt).copied().unwrap_or(0)
     }
 }

@@ -15,8 +15,8 @@ use crate::queue::store::JobStore;
 use super::super::info::BatchInfo;
 use super::super::poller::Poller;
 use super::super::settings::BatchSettings;
-use super::fake_provider::{Client, seconds};
-use super::harness::{Bench, Twisted};
+use super::fake_provider::{FakeClient, seconds};
+use super::harness::{Harness, ScriptedClient};
 
 const HOUR: Duration = Duration::from_secs(3600);
 const DAY: Duration = Duration::from_secs(86_400);
@@ -31,10 +31,14 @@ fn not_found() -> Error {
 type Answer = fn() -> Option<Result<String, Error>>;
 
 /// A provider whose results endpoint answers so until then; every download is counted.
-fn endpoint(bench: &Bench, until: Time, answer: Answer) -> (Arc<Twisted>, Arc<AtomicU64>) {
-    let client = bench.client();
+fn endpoint(
+    harness: &Harness,
+    until: Time,
+    answer: Answer,
+) -> (Arc<ScriptedClient>, Arc<AtomicU64>) {
+    let client = harness.client();
     let asked = Arc::new(AtomicU64::new(0));
-    let (clock, count) = (bench.clock.clone(), asked.clone());
+    let (clock, count) = (harness.clock.clone(), asked.clone());
     *client.download.lock() = Box::new(move |_| {
         count.fetch_add(1, Ordering::SeqCst);
         answer().filter(|_| clock.now() < until)
@@ -44,7 +48,7 @@ fn endpoint(bench: &Bench, until: Time, answer: Answer) -> (Arc<Twisted>, Arc<At
         unreadable.then(|| Err(Error::new(ErrorKind::Malformed, "no line of results")))
     });
     // As people set it who want to see their results soon.
-    bench
+    harness
         .control
         .set(BatchSettings::default().poll_interval(Some(seconds(1))));
     (client, asked)
@@ -55,31 +59,31 @@ fn missing() -> Option<Result<String, Error>> {
 }
 
 /// Lets time pass from one thing that is due to the next.
-fn pass(bench: &Bench, poller: &mut Poller<'_>, time: Duration) {
-    let end = bench.clock.now().after(time);
-    while bench.clock.now() < end {
+fn pass(harness: &Harness, poller: &mut Poller<'_>, time: Duration) {
+    let end = harness.clock.now().after(time);
+    while harness.clock.now() < end {
         poller.receive_answers();
         poller.turn();
         poller.receive_answers();
-        let now = bench.clock.now();
+        let now = harness.clock.now();
         let due = poller.next_due().unwrap_or(now.after(HOUR)).min(end);
         let wait = due.since(now).max(Duration::from_millis(10));
-        bench.clock.advance(wait);
+        harness.clock.advance(wait);
     }
 }
 
-fn the_batch(bench: &Bench) -> BatchInfo {
-    let batches = bench.store.batches(None).unwrap();
+fn the_batch(harness: &Harness) -> BatchInfo {
+    let batches = harness.store.batches(None).unwrap();
     let [batch] = &batches[..] else {
         panic!("{batches:?}")
     };
-    BatchInfo::new(batch, bench.clock.wall())
+    BatchInfo::new(batch, harness.clock.wall())
 }
 
-fn nothing_was_bought_again(bench: &Bench, process: ProcessId) {
-    assert_eq!(bench.counts(process).failed, 0);
-    assert_eq!(bench.world.lock().creates, 1);
-    assert_eq!((bench.bought("a"), bench.bought("b")), (1, 1));
+fn nothing_was_bought_again(harness: &Harness, process: ProcessId) {
+    assert_eq!(harness.counts(process).failed, 0);
+    assert_eq!(harness.fake.lock().creates, 1);
+    assert_eq!((harness.bought("a"), harness.bought("b")), (1, 1));
 }
 
 #[test]
@@ -102,16 +106,16 @@ fn results_that_are_there_later_are_stored_however_they_were_refused_before() {
     ];
     for (n, answer) in answers.into_iter().enumerate() {
         for late in [HOUR, 20 * DAY] {
-            let bench = Bench::new();
-            let until = bench.clock.now().after(late);
-            let (_client, asked) = endpoint(&bench, until, answer);
-            let process = bench.enqueue(&["a", "b"]);
-            let mut poller = bench.poller(bench.worker(), &[]);
-            pass(&bench, &mut poller, late + 2 * HOUR);
-            let counts = bench.counts(process);
+            let harness = Harness::new();
+            let until = harness.clock.now().after(late);
+            let (_client, asked) = endpoint(&harness, until, answer);
+            let process = harness.enqueue(&["a", "b"]);
+            let mut poller = harness.poller(harness.worker(), &[]);
+            pass(&harness, &mut poller, late + 2 * HOUR);
+            let counts = harness.counts(process);
             assert_eq!(counts.completed, 2, "{n} {late:?}: {counts:?}");
-            assert!(bench.is_over(process));
-            nothing_was_bought_again(&bench, process);
+            assert!(harness.is_over(process));
+            nothing_was_bought_again(&harness, process);
             // Some dozen times at first, and then once an hour.
             let most = 16 + late.as_secs() / HOUR.as_secs();
             let asked = asked.load(Ordering::SeqCst);
@@ -122,54 +126,54 @@ fn results_that_are_there_later_are_stored_however_they_were_refused_before() {
 
 #[test]
 fn what_never_comes_is_held_and_what_can_be_read_is_stored_at_once() {
-    let bench = Bench::new();
-    let (client, asked) = endpoint(&bench, Time::ZERO, || None);
-    let (world, count) = (bench.world.clone(), asked.clone());
+    let harness = Harness::new();
+    let (client, asked) = endpoint(&harness, Time::ZERO, || None);
+    let (fake, count) = (harness.fake.clone(), asked.clone());
     *client.download.lock() = Box::new(move |id| {
         count.fetch_add(1, Ordering::SeqCst);
-        let world = world.lock();
-        let remote = world.batches.iter().find(|remote| remote.id == *id)?;
+        let fake = fake.lock();
+        let remote = fake.batches.iter().find(|remote| remote.id == *id)?;
         let (key, prompt) = &remote.items[0];
         Some(Ok(format!("{key} +{prompt}\n")))
     });
-    let process = bench.enqueue(&["a", "b"]);
-    let mut poller = bench.poller(bench.worker(), &[]);
-    assert!(bench.until(&mut poller, || bench.counts(process).completed == 1));
-    pass(&bench, &mut poller, 40 * DAY);
-    let counts = bench.counts(process);
+    let process = harness.enqueue(&["a", "b"]);
+    let mut poller = harness.poller(harness.worker(), &[]);
+    assert!(harness.until(&mut poller, || harness.counts(process).completed == 1));
+    pass(&harness, &mut poller, 40 * DAY);
+    let counts = harness.counts(process);
     assert_eq!((counts.completed, counts.at_provider), (1, 1), "{counts:?}");
-    nothing_was_bought_again(&bench, process);
+    nothing_was_bought_again(&harness, process);
     let before = asked.swap(0, Ordering::SeqCst);
     assert!(before < 40 * 24 + 20, "asked {before} times");
     // Results that the provider need not keep any more are asked for once a day.
-    pass(&bench, &mut poller, 10 * DAY);
+    pass(&harness, &mut poller, 10 * DAY);
     assert!((5..=11).contains(&asked.load(Ordering::SeqCst)));
 }
 
 #[test]
 fn results_beyond_all_measure_are_cut_off_and_what_came_before_is_stored() {
-    let bench = Bench::new();
-    let (client, _) = endpoint(&bench, Time::ZERO, || None);
+    let harness = Harness::new();
+    let (client, _) = endpoint(&harness, Time::ZERO, || None);
     let settings = BatchSettings::default().poll_interval(Some(seconds(1)));
-    bench.control.set(settings.max_result_bytes(1_000));
-    let world = bench.world.clone();
+    harness.control.set(settings.max_result_bytes(1_000));
+    let fake = harness.fake.clone();
     *client.download.lock() = Box::new(move |id| {
-        let world = world.lock();
-        let remote = world.batches.iter().find(|remote| remote.id == *id)?;
+        let fake = fake.lock();
+        let remote = fake.batches.iter().find(|remote| remote.id == *id)?;
         let (key, prompt) = &remote.items[0];
         Some(Ok(format!("{key} +{prompt}\n{}", "x".repeat(1 << 20))))
     });
-    let process = bench.enqueue(&["a", "b"]);
-    let mut poller = bench.poller(bench.worker(), &[]);
-    assert!(bench.until(&mut poller, || bench.counts(process).completed == 1));
-    pass(&bench, &mut poller, HOUR);
-    let counts = bench.counts(process);
+    let process = harness.enqueue(&["a", "b"]);
+    let mut poller = harness.poller(harness.worker(), &[]);
+    assert!(harness.until(&mut poller, || harness.counts(process).completed == 1));
+    pass(&harness, &mut poller, HOUR);
+    let counts = harness.counts(process);
     assert_eq!((counts.completed, counts.at_provider), (1, 1), "{counts:?}");
-    nothing_was_bought_again(&bench, process);
-    let told = format!("{:?}", the_batch(&bench).problem);
+    nothing_was_bought_again(&harness, process);
+    let told = format!("{:?}", the_batch(&harness).problem);
     assert!(told.contains("larger than 0.0 MiB"), "{told}");
     // No more of it lies on the disk than was let in.
-    let spooled = std::fs::read_dir(bench.store.folder()).unwrap();
+    let spooled = std::fs::read_dir(harness.store.folder()).unwrap();
     let bytes: u64 = spooled
         .map(|file| file.unwrap().metadata().unwrap().len())
         .sum();
@@ -178,14 +182,14 @@ fn results_beyond_all_measure_are_cut_off_and_what_came_before_is_stored() {
 
 #[test]
 fn what_came_of_refused_results_is_not_all_of_them_when_it_could_not_be_stored_either() {
-    let bench = Bench::new();
-    let (client, asked) = endpoint(&bench, Time::ZERO, || None);
+    let harness = Harness::new();
+    let (client, asked) = endpoint(&harness, Time::ZERO, || None);
     let settings = BatchSettings::default().poll_interval(Some(seconds(1)));
-    bench.control.set(settings.max_result_bytes(1_000));
-    let world = bench.world.clone();
+    harness.control.set(settings.max_result_bytes(1_000));
+    let fake = harness.fake.clone();
     // Of those that do not say how many results there are.
     *client.status.lock() = Box::new(move |id| {
-        let status = Client(world.clone()).status(id, &Context::new());
+        let status = FakeClient(fake.clone()).status(id, &Context::new());
         let silent = |status| BatchStatus {
             expected: None,
             ..status
@@ -193,11 +197,11 @@ fn what_came_of_refused_results_is_not_all_of_them_when_it_could_not_be_stored_e
         Some(status.map(silent))
     });
     let refusals = Arc::new(AtomicU64::new(0));
-    let (world, count, failing) = (bench.world.clone(), asked.clone(), refusals.clone());
+    let (fake, count, failing) = (harness.fake.clone(), asked.clone(), refusals.clone());
     *client.download.lock() = Box::new(move |id| {
         let first = count.fetch_add(1, Ordering::SeqCst) == 0;
-        let world = world.lock();
-        let remote = world.batches.iter().find(|remote| remote.id == *id)?;
+        let fake = fake.lock();
+        let remote = fake.batches.iter().find(|remote| remote.id == *id)?;
         let lines = remote.items.iter().map(|(key, p)| format!("{key} +{p}"));
         let lines: Vec<String> = lines.collect();
         if !first {
@@ -207,155 +211,161 @@ fn what_came_of_refused_results_is_not_all_of_them_when_it_could_not_be_stored_e
         failing.store(1, Ordering::SeqCst);
         Some(Ok(format!("{:<1999}\n{}\n", lines[0], lines[1])))
     });
-    *bench.store.unwritable.lock() = Some(Box::new(move || {
+    *harness.store.unwritable.lock() = Some(Box::new(move || {
         let failing = refusals.swap(0, Ordering::SeqCst) > 0;
         failing.then(|| Error::new(ErrorKind::Transient, "the disk is full"))
     }));
-    let process = bench.enqueue(&["a", "b"]);
-    let mut poller = bench.poller(bench.worker(), &[]);
-    assert!(bench.until(&mut poller, || bench.is_over(process)));
-    assert_eq!(bench.counts(process).completed, 2);
+    let process = harness.enqueue(&["a", "b"]);
+    let mut poller = harness.poller(harness.worker(), &[]);
+    assert!(harness.until(&mut poller, || harness.is_over(process)));
+    assert_eq!(harness.counts(process).completed, 2);
     assert_eq!(asked.load(Ordering::SeqCst), 2);
-    nothing_was_bought_again(&bench, process);
-    let spooled = std::fs::read_dir(bench.store.folder()).unwrap();
+    nothing_was_bought_again(&harness, process);
+    let spooled = std::fs::read_dir(harness.store.folder()).unwrap();
     assert_eq!(spooled.count(), 0);
 }
 
 #[test]
 fn a_line_that_cannot_be_read_keeps_no_batch_whose_requests_all_have_their_end() {
-    let bench = Bench::new();
-    let (client, _) = endpoint(&bench, Time::ZERO, || None);
-    let world = bench.world.clone();
+    let harness = Harness::new();
+    let (client, _) = endpoint(&harness, Time::ZERO, || None);
+    let fake = harness.fake.clone();
     *client.download.lock() = Box::new(move |id| {
-        let world = world.lock();
-        let remote = world.batches.iter().find(|remote| remote.id == *id)?;
+        let fake = fake.lock();
+        let remote = fake.batches.iter().find(|remote| remote.id == *id)?;
         let lines = remote.items.iter();
         let lines: String = lines.map(|(key, p)| format!("{key} +{p}\n")).collect();
         Some(Ok(lines + "<!-- served by edge 7 -->\n"))
     });
-    let process = bench.enqueue(&["a", "b"]);
-    let mut poller = bench.poller(bench.worker(), &[]);
-    pass(&bench, &mut poller, HOUR);
-    assert!(bench.is_over(process), "{:?}", the_batch(&bench));
-    assert_eq!(bench.counts(process).completed, 2);
+    let process = harness.enqueue(&["a", "b"]);
+    let mut poller = harness.poller(harness.worker(), &[]);
+    pass(&harness, &mut poller, HOUR);
+    assert!(harness.is_over(process), "{:?}", the_batch(&harness));
+    assert_eq!(harness.counts(process).completed, 2);
 }
 
 #[test]
 fn who_ends_when_all_is_done_waits_some_minutes_and_another_worker_asks_at_once() {
-    let bench = Bench::new();
-    let (client, asked) = endpoint(&bench, Time::FAR, missing);
-    let process = bench.enqueue(&["a", "b"]);
-    let worker = bench.worker();
-    let mut poller = bench.poller(worker, &[]);
-    assert!(bench.until(&mut poller, || asked.load(Ordering::SeqCst) > 0));
-    let begun = bench.clock.now();
-    assert!(bench.overview.open(false), "it is asked again in a moment");
-    assert!(bench.until(&mut poller, || !bench.overview.open(false)));
-    let waited = bench.clock.now().since(begun);
+    let harness = Harness::new();
+    let (client, asked) = endpoint(&harness, Time::FAR, missing);
+    let process = harness.enqueue(&["a", "b"]);
+    let worker = harness.worker();
+    let mut poller = harness.poller(worker, &[]);
+    assert!(harness.until(&mut poller, || asked.load(Ordering::SeqCst) > 0));
+    let begun = harness.clock.now();
+    assert!(
+        harness.overview.open(false),
+        "it is asked again in a moment"
+    );
+    assert!(harness.until(&mut poller, || !harness.overview.open(false)));
+    let waited = harness.clock.now().since(begun);
     assert!(seconds(120) < waited && waited < seconds(720), "{waited:?}");
     assert_eq!(
-        (bench.overview.put_off(), bench.overview.at_provider()),
+        (harness.overview.put_off(), harness.overview.at_provider()),
         (1, 0)
     );
-    let shown = the_batch(&bench);
+    let shown = the_batch(&harness);
     assert_eq!(shown.state, "uncollected");
     let problem = shown.problem.unwrap();
     assert!(problem.contains("no such file"), "{problem}");
     assert_eq!(shown.uncollected.unwrap().requests, 2);
     drop(poller);
-    bench
+    harness
         .store
-        .unregister_worker(worker, bench.clock.wall())
+        .unregister_worker(worker, harness.clock.wall())
         .unwrap();
     // Hours later, and hours before it would be asked again by itself.
-    bench.clock.advance(2 * HOUR);
+    harness.clock.advance(2 * HOUR);
     asked.store(0, Ordering::SeqCst);
-    let worker = bench.worker();
-    let mut poller = bench.poller(worker, &[]);
+    let worker = harness.worker();
+    let mut poller = harness.poller(worker, &[]);
     poller.turn();
-    assert!(bench.overview.open(false), "it ends before it has asked");
-    pass(&bench, &mut poller, seconds(1));
+    assert!(harness.overview.open(false), "it ends before it has asked");
+    pass(&harness, &mut poller, seconds(1));
     assert_eq!(asked.load(Ordering::SeqCst), 1);
-    assert!(!bench.overview.open(false), "it waits though it has asked");
+    assert!(
+        !harness.overview.open(false),
+        "it waits though it has asked"
+    );
     drop(poller);
-    bench
+    harness
         .store
-        .unregister_worker(worker, bench.clock.wall())
+        .unregister_worker(worker, harness.clock.wall())
         .unwrap();
     *client.download.lock() = Box::new(|_| None);
-    let mut poller = bench.poller(bench.worker(), &[]);
-    pass(&bench, &mut poller, seconds(1));
-    assert!(bench.is_over(process));
-    nothing_was_bought_again(&bench, process);
+    let mut poller = harness.poller(harness.worker(), &[]);
+    pass(&harness, &mut poller, seconds(1));
+    assert!(harness.is_over(process));
+    nothing_was_bought_again(&harness, process);
 }
 
 #[test]
 fn cancelling_what_is_withheld_gives_it_up_and_cancelling_what_runs_does_not() {
-    let bench = Bench::new();
-    let (client, asked) = endpoint(&bench, Time::FAR, missing);
-    let process = bench.enqueue(&["a", "b"]);
-    let mut poller = bench.poller(bench.worker(), &[]);
-    assert!(bench.until(&mut poller, || asked.load(Ordering::SeqCst) > 3));
-    bench.store.cancel(process, bench.clock.wall()).unwrap();
-    bench.control.wake();
-    pass(&bench, &mut poller, seconds(5));
-    assert!(bench.is_over(process), "{:?}", the_batch(&bench));
-    let counts = bench.counts(process);
+    let harness = Harness::new();
+    let (client, asked) = endpoint(&harness, Time::FAR, missing);
+    let process = harness.enqueue(&["a", "b"]);
+    let mut poller = harness.poller(harness.worker(), &[]);
+    assert!(harness.until(&mut poller, || asked.load(Ordering::SeqCst) > 3));
+    harness.store.cancel(process, harness.clock.wall()).unwrap();
+    harness.control.wake();
+    pass(&harness, &mut poller, seconds(5));
+    assert!(harness.is_over(process), "{:?}", the_batch(&harness));
+    let counts = harness.counts(process);
     assert_eq!((counts.cancelled, counts.failed), (2, 0), "{counts:?}");
     drop(poller);
 
     // This one is cancelled at its beginning; what it has answered by then comes weeks later.
-    let process = bench.enqueue(&["c", "d", "e", "f"]);
-    let mut poller = bench.poller(bench.worker(), &[]);
-    let created = || bench.world.lock().creates == 2;
-    assert!(bench.until(&mut poller, created));
+    let process = harness.enqueue(&["c", "d", "e", "f"]);
+    let mut poller = harness.poller(harness.worker(), &[]);
+    let created = || harness.fake.lock().creates == 2;
+    assert!(harness.until(&mut poller, created));
     asked.store(0, Ordering::SeqCst);
-    bench.store.cancel(process, bench.clock.wall()).unwrap();
-    bench.control.wake();
-    pass(&bench, &mut poller, 20 * DAY);
+    harness.store.cancel(process, harness.clock.wall()).unwrap();
+    harness.control.wake();
+    pass(&harness, &mut poller, 20 * DAY);
     assert!(asked.load(Ordering::SeqCst) > 20);
-    assert_eq!(bench.counts(process).at_provider, 4);
+    assert_eq!(harness.counts(process).at_provider, 4);
     *client.download.lock() = Box::new(|_| None);
-    pass(&bench, &mut poller, 2 * DAY);
-    let counts = bench.counts(process);
+    pass(&harness, &mut poller, 2 * DAY);
+    let counts = harness.counts(process);
     assert_eq!((counts.completed, counts.cancelled), (1, 3), "{counts:?}");
 }
 
 #[test]
 fn what_was_cancelled_early_is_given_up_by_who_cancels_it_once_its_results_are_missing() {
-    let bench = Bench::new();
-    let (_client, asked) = endpoint(&bench, Time::FAR, missing);
-    let process = bench.enqueue(&["a", "b", "c", "d"]);
+    let harness = Harness::new();
+    let (_client, asked) = endpoint(&harness, Time::FAR, missing);
+    let process = harness.enqueue(&["a", "b", "c", "d"]);
     let cancel = || {
-        bench.store.cancel(process, bench.clock.wall()).unwrap();
-        bench.control.wake();
+        harness.store.cancel(process, harness.clock.wall()).unwrap();
+        harness.control.wake();
     };
-    let mut poller = bench.poller(bench.worker(), &[]);
-    assert!(bench.until(&mut poller, || bench.world.lock().creates == 1));
+    let mut poller = harness.poller(harness.worker(), &[]);
+    assert!(harness.until(&mut poller, || harness.fake.lock().creates == 1));
     cancel();
-    assert!(bench.until(&mut poller, || asked.load(Ordering::SeqCst) > 0));
-    pass(&bench, &mut poller, 2 * DAY);
-    assert_eq!(bench.counts(process).at_provider, 4);
-    let shown = the_batch(&bench).uncollected.unwrap();
+    assert!(harness.until(&mut poller, || asked.load(Ordering::SeqCst) > 0));
+    pass(&harness, &mut poller, 2 * DAY);
+    assert_eq!(harness.counts(process).at_provider, 4);
+    let shown = the_batch(&harness).uncollected.unwrap();
     cancel();
-    let next = bench.clock.wall();
+    let next = harness.clock.wall();
     assert!(
         shown.next_at > next.after(seconds(60)),
         "it is not due by itself"
     );
-    pass(&bench, &mut poller, seconds(5));
-    assert_eq!(bench.counts(process).cancelled, 4);
-    assert!(bench.is_over(process), "{:?}", the_batch(&bench));
-    assert_eq!(bench.world.lock().creates, 1);
+    pass(&harness, &mut poller, seconds(5));
+    assert_eq!(harness.counts(process).cancelled, 4);
+    assert!(harness.is_over(process), "{:?}", the_batch(&harness));
+    assert_eq!(harness.fake.lock().creates, 1);
 }
 
 #[test]
 fn a_batch_whose_results_are_withheld_may_be_unknown_for_a_day() {
-    let bench = Bench::new();
-    let until = bench.clock.now().after(HOUR);
-    let (client, _) = endpoint(&bench, until, missing);
-    let process = bench.enqueue(&["a", "b"]);
-    let (clock, end) = (bench.clock.clone(), until.after(DAY));
+    let harness = Harness::new();
+    let until = harness.clock.now().after(HOUR);
+    let (client, _) = endpoint(&harness, until, missing);
+    let process = harness.enqueue(&["a", "b"]);
+    let (clock, end) = (harness.clock.clone(), until.after(DAY));
     let asked = Arc::new(AtomicU64::new(0));
     let count = asked.clone();
     *client.status.lock() = Box::new(move |_| {
@@ -364,9 +374,9 @@ fn a_batch_whose_results_are_withheld_may_be_unknown_for_a_day() {
         count.fetch_add(u64::from(lost), Ordering::SeqCst);
         lost.then(|| Err(not_found()))
     });
-    let mut poller = bench.poller(bench.worker(), &[]);
-    pass(&bench, &mut poller, DAY + 4 * HOUR);
-    assert!(bench.is_over(process), "{:?}", the_batch(&bench));
-    nothing_was_bought_again(&bench, process);
+    let mut poller = harness.poller(harness.worker(), &[]);
+    pass(&harness, &mut poller, DAY + 4 * HOUR);
+    assert!(harness.is_over(process), "{:?}", the_batch(&harness));
+    nothing_was_bought_again(&harness, process);
     assert!(asked.load(Ordering::SeqCst) < 40);
 }

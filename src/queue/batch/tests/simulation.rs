@@ -36,12 +36,12 @@ use super::super::context::BatchContext;
 use super::super::control::BatchControl;
 use super::super::info::BatchInfo;
 use super::super::overview::BatchOverview;
-use super::super::poller::{Begin, Poller};
+use super::super::poller::{Poller, PollerOptions};
 use super::super::settings::BatchSettings;
 use super::super::settle_items::ItemSettler;
 use super::super::spool::Spool;
 use super::super::transfer::Transfers;
-use super::fake_provider::{Client, Died, Random, World, seconds};
+use super::fake_provider::{Died, FakeClient, FakeProvider, Random, seconds};
 
 const RECONCILE: Duration = Duration::from_secs(300);
 
@@ -49,7 +49,7 @@ struct Scene {
     random: Random,
     path: PathBuf,
     clock: Arc<ManualClock>,
-    world: Arc<Mutex<World>>,
+    fake: Arc<Mutex<FakeProvider>>,
     settings: BatchSettings,
     control: BatchControl,
     kinds: Arc<Kinds>,
@@ -71,11 +71,11 @@ impl Scene {
             task: RequestTask::Complete,
         };
         kinds.set(COMPLETION_KIND, kind);
-        let world = World::new(seed ^ 0x5eed, clock.clone());
+        let fake = FakeProvider::new(seed ^ 0x5eed, clock.clone());
         let scene = Self {
             random: Random(Jitter(seed)),
             path: folder.join("jobs.db"),
-            world: Arc::new(Mutex::new(world)),
+            fake: Arc::new(Mutex::new(fake)),
             clock,
             settings: BatchSettings::default().reconcile_wait(RECONCILE),
             control: BatchControl::default(),
@@ -86,7 +86,7 @@ impl Scene {
             cancelled: false,
             twice: 0,
         };
-        *scene.control.client.write() = Some(Arc::new(Client(scene.world.clone())));
+        *scene.control.client.write() = Some(Arc::new(FakeClient(scene.fake.clone())));
         scene
     }
 
@@ -118,7 +118,7 @@ impl Scene {
             },
             overview: Arc::new(BatchOverview::default()),
         });
-        self.world.lock().overview = context.overview.clone();
+        self.fake.lock().overview = context.overview.clone();
         self.control.set(self.settings);
         self.control.wake();
         let works = Arc::new(AtomicBool::new(true));
@@ -131,7 +131,7 @@ impl Scene {
         }));
         let seed = self.random.below(1 << 40);
         let ended = catch_unwind(AssertUnwindSafe(|| {
-            let mut poller = Poller::new(Begin {
+            let mut poller = Poller::new(PollerOptions {
                 transfers: Transfers::inline(&context, &self.ctx),
                 context: context.clone(),
                 kinds: &self.kinds,
@@ -149,7 +149,7 @@ impl Scene {
                     round < 50_000,
                     "it does not end: {state:?} {:?} {:?}",
                     store.batches(None).unwrap(),
-                    self.world.lock().batches
+                    self.fake.lock().batches
                 );
                 works.store(false, Ordering::SeqCst);
                 poller.receive_answers();
@@ -184,7 +184,7 @@ impl Scene {
                 let long = open.iter().all(|open| open.age_seconds > 5_000);
                 if open.iter().any(held) && long {
                     // All that was late has happened by now: somebody looks there, and decides.
-                    assert!(!self.world.lock().uploads);
+                    assert!(!self.fake.lock().uploads);
                     let decided = self.settings.on_unknown(Some(OnUnknown::Resubmit));
                     self.control.set(decided);
                 } else {
@@ -220,7 +220,7 @@ impl Scene {
         let mut lives = 0;
         loop {
             lives += 1;
-            self.world.lock().dies_in = match self.deaths > 0 {
+            self.fake.lock().dies_in = match self.deaths > 0 {
                 true => Some(self.random.below(120)),
                 false => None,
             };
@@ -242,7 +242,7 @@ impl Scene {
                 if result.status == JobStatus::Completed {
                     let line: serde_json::Value = serde_json::from_str(&result.line()).unwrap();
                     assert_eq!(line["text"], format!("echo: {id}"), "{line}");
-                    assert_eq!(line["provider"], "world");
+                    assert_eq!(line["provider"], "fake");
                 }
                 (id, result.status)
             })
@@ -278,25 +278,25 @@ fn schedule(seed: u64) {
     scene.deaths = random.below(6);
     scene.unwritable = [0, 0, 15][(seed % 3) as usize];
     {
-        let mut world = scene.world.lock();
-        world.uploads = seed % 4 != 3;
-        world.names_lines = random.chance(50);
-        world.trouble = [0, 3, 10][random.below(3) as usize];
-        world.late = seconds([0, 20, 2000][random.below(3) as usize]);
-        world.lag = seconds(random.below(200));
-        world.expiring = [0, 30][random.below(2) as usize];
-        world.limits = BatchLimits {
+        let mut fake = scene.fake.lock();
+        fake.uploads = seed % 4 != 3;
+        fake.names_lines = random.chance(50);
+        fake.trouble = [0, 3, 10][random.below(3) as usize];
+        fake.late = seconds([0, 20, 2000][random.below(3) as usize]);
+        fake.lag = seconds(random.below(200));
+        fake.expiring = [0, 30][random.below(2) as usize];
+        fake.limits = BatchLimits {
             requests: 1 + random.below(60) as usize,
             bytes: 100 + random.below(2000),
         };
-        world.most_queued = random.chance(20).then(|| 20 + random.below(50) as usize);
+        fake.most_queued = random.chance(20).then(|| 20 + random.below(50) as usize);
     }
     let cancel_at = cancelled.then(|| scene.clock.now().after(seconds(random.below(500))));
     let outcomes = scene.run(prompts, cancel_at);
-    let world = scene.world.clone();
-    let mut world = world.lock();
+    let fake = scene.fake.clone();
+    let mut fake = fake.lock();
     for (prompt, status) in &outcomes {
-        let bought = world.bought.get(prompt).copied().unwrap_or(0);
+        let bought = fake.bought.get(prompt).copied().unwrap_or(0);
         let fails = ["bad", "poison", "unspeakable"]
             .iter()
             .any(|word| prompt.contains(word));
@@ -304,30 +304,30 @@ fn schedule(seed: u64) {
         assert!(
             bought <= 1,
             "{prompt} was bought {bought} times: {:#?}",
-            world.with(prompt)
+            fake.with(prompt)
         );
         match status {
             JobStatus::Completed => {
                 assert_eq!(bought, 1, "{prompt}");
-                assert!(!fails || poisoned && !world.uploads, "{prompt}");
+                assert!(!fails || poisoned && !fake.uploads, "{prompt}");
             }
             JobStatus::Failed => assert!(fails || bought == 0, "{prompt} was paid for and failed"),
             JobStatus::Cancelled => {
                 assert!(cancelled, "{prompt}");
-                assert_eq!(bought, 0, "{prompt} thrown away: {:#?}", world.with(prompt));
+                assert_eq!(bought, 0, "{prompt} thrown away: {:#?}", fake.with(prompt));
             }
             other => panic!("{prompt} is {other:?}"),
         }
         if !cancelled && !fails {
             // Ten retries: nothing fails for trouble that passes, but for expiry again and again.
             assert!(
-                *status == JobStatus::Completed || world.expiring > 0,
+                *status == JobStatus::Completed || fake.expiring > 0,
                 "{prompt} {status:?}"
             );
         }
     }
-    assert_eq!(world.alive(), 0, "a batch runs that nobody waits for");
-    assert!(scene.twice == 0 || !world.uploads);
+    assert_eq!(fake.alive(), 0, "a batch runs that nobody waits for");
+    assert!(scene.twice == 0 || !fake.uploads);
 }
 
 #[test]
