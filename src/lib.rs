@@ -51,6 +51,7 @@
 )]
 //! | [`batch`] | Batch APIs, and batches that are under way |
 //! | [`config`] | settings, where their values come from, and where they are kept |
+//! | [`plan`] | from settings to work: providers, strategy, routes, workers |
 //! | [`progress`] | what a run is doing, and what holds it up |
 //! | [`testing`] | for tests of your programs: a client with a script, a clock moved by hand, rules for job stores |
 //! | [`unstable`] | seams that may change in any release: [`Transport`](unstable::Transport), [`Clock`](unstable::Clock), [`BatchClient`](unstable::BatchClient), `JobStore` |
@@ -92,6 +93,7 @@ pub mod files;
 mod llm;
 mod manager;
 mod observe;
+pub mod plan;
 pub mod progress;
 pub mod provider;
 #[cfg(feature = "queue")]

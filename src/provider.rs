@@ -5,7 +5,6 @@
 //! | to | use |
 //! |---|---|
 //! | see which providers can be used, and why the others cannot | [`survey`], [`inspect`], [`ProviderStatus`] |
-//! | choose those that settings mean | [`ProviderQuery`], [`ProviderChoice`], [`ProviderChoiceError`] |
 //! | see whose API keys are set | [`api_keys_set`] |
 //! | find servers on this machine | [`LocalServer`], [`ServerState`], in [`ProviderStatus::servers`] |
 //! | show an address without its credentials | [`redacted_url`] |
@@ -15,4 +14,3 @@ pub use crate::base::secret::redacted_url;
 pub use crate::llm::providers::extract::EXTRACT_CHARS;
 pub use crate::llm::providers::local::{LocalServer, ServerState};
 pub use crate::llm::providers::survey::{ProviderStatus, api_keys_set, inspect, survey};
-pub use crate::manager::{ProviderChoice, ProviderChoiceError, ProviderQuery};

@@ -7,8 +7,7 @@
 //! | see a value and where it comes from | [`Setting`], [`SettingSource`] |
 //! | keep settings | [`ConfigStore`], [`MemoryConfig`]; in a file that processes share `SqliteConfig`, with the feature `queue` |
 //! | notice that they have changed | [`SettingsWatch`] |
-//! | see which strategy they lead to, and why | [`EffectiveStrategy`] |
-//! | see what a route is made of | [`RoutePlan`], [`RouteStep`]; a worker with the feature `queue`: `WorkerPlan` |
+//! | see what work they come to | the module [`plan`](crate::plan) |
 //!
 //! For who works on this crate: a new setting is a row of `KEYS` in `key.rs` and a getter in `typed.rs`.
 
@@ -23,9 +22,6 @@ mod typed;
 mod value;
 pub(crate) mod watch;
 
-#[cfg(feature = "queue")]
-pub use crate::manager::WorkerPlan;
-pub use crate::manager::{EffectiveStrategy, RoutePlan, RouteStep};
 pub use key::SettingKey;
 pub use settings::{Setting, SettingSource};
 #[cfg(feature = "queue")]

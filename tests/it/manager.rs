@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use batchwright::client::Sent;
-use batchwright::provider::{ProviderChoice, ProviderStatus, inspect};
+use batchwright::plan::ProviderChoice;
+use batchwright::provider::{ProviderStatus, inspect};
 use batchwright::{
     Context, Error, ErrorKind, Limits, LlmManager, ProcessId, Request, RetryPolicy, Settings,
 };

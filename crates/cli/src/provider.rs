@@ -4,9 +4,10 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use batchwright::LlmManager;
-use batchwright::config::EffectiveStrategy;
 use batchwright::files::RunPlan;
-use batchwright::provider::{ProviderChoice, ProviderChoiceError, ProviderQuery, ProviderStatus};
+use batchwright::plan::EffectiveStrategy;
+use batchwright::plan::{ProviderChoice, ProviderChoiceError, ProviderQuery};
+use batchwright::provider::ProviderStatus;
 use batchwright::{Context, Settings, Strategy};
 
 use super::args::shared::ProviderArgs;

@@ -1,6 +1,6 @@
 //! `batchwright submit`: from prompts to jobs in the queue, all of them or none.
 
-use batchwright::config::EffectiveStrategy;
+use batchwright::plan::EffectiveStrategy;
 use batchwright::queue::{EnqueueError, ProcessInfo};
 use batchwright::{Context, Error, ErrorKind, Job, JobQueue, ProcessId, Request};
 

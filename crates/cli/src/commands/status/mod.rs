@@ -6,7 +6,7 @@ use std::thread;
 use std::time::Duration;
 
 use batchwright::batch::BatchInfo;
-use batchwright::config::EffectiveStrategy;
+use batchwright::plan::EffectiveStrategy;
 use batchwright::queue::{JobCounts, ProcessState, ProgressTracker};
 use batchwright::unstable::{Clock, SystemClock};
 use batchwright::{JobQueue, ProcessId, Settings, Strategy};

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use batchwright::batch::BatchInfo;
-use batchwright::config::EffectiveStrategy;
+use batchwright::plan::EffectiveStrategy;
 use batchwright::queue::ProcessState;
 use batchwright::unstable::{Clock, SystemClock};
 use batchwright::{ProcessId, Progress};

@@ -1,0 +1,19 @@
+//! From settings to work: what they come to, to be looked at and changed before anything is started.
+//!
+//! [`LlmManager`](crate::LlmManager) goes all of this way by itself.
+//!
+//! | to | use |
+//! |---|---|
+//! | choose the providers that settings mean | [`ProviderQuery`], [`ProviderChoice`], [`ProviderChoiceError`] |
+//! | see whether work goes out in batches, and why or why not | [`EffectiveStrategy`] |
+//! | see what a route is made of | [`RoutePlan`], [`RouteStep`] |
+#![cfg_attr(
+    feature = "queue",
+    doc = "| see what a worker is made of | [`WorkerPlan`] |"
+)]
+
+#[cfg(feature = "queue")]
+pub use crate::manager::WorkerPlan;
+pub use crate::manager::{
+    EffectiveStrategy, ProviderChoice, ProviderChoiceError, ProviderQuery, RoutePlan, RouteStep,
+};
