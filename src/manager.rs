@@ -228,7 +228,7 @@ impl LlmManager {
         self
     }
 
-    /// Whether a [worker](Self::worker) has exactly as many slots as there may be
+    /// Whether a worker has exactly as many slots as there may be
     /// [calls in flight](Self::concurrency) at the first provider, whatever the machine does. Default: no,
     /// they are what `queue.min_workers`, `queue.worker_count` and `queue.max_workers` say.
     pub fn fixed_slots(mut self, yes: bool) -> Self {

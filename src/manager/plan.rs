@@ -24,7 +24,10 @@ pub(super) enum Caller {
     Run,
     /// A worker of a queue: its jobs come from many callers and nobody watches it, and it has slots for
     /// several providers.
-    #[cfg_attr(not(feature = "queue"), expect(dead_code))]
+    #[cfg_attr(
+        not(feature = "queue"),
+        allow(dead_code, reason = "a worker is of the queue")
+    )]
     Worker,
 }
 
@@ -78,6 +81,7 @@ impl RoutePlan {
     }
 
     /// The same without anybody who takes over.
+    #[cfg(feature = "queue")]
     pub(super) fn without_fallbacks(&self) -> Self {
         Self {
             fallbacks: Vec::new(),
