@@ -28,7 +28,7 @@ fn again(words: impl Iterator<Item = String>) -> String {
     let mut files = false;
     while let Some(word) = words.next() {
         files |= word == "--";
-        let kept = match word.as_str() {
+        let shown = match word.as_str() {
             _ if files => word,
             "--no-wait" | "--ask-again" | "--quiet" => continue,
             "--progress" => {
@@ -49,7 +49,7 @@ fn again(words: impl Iterator<Item = String>) -> String {
                 None => continue,
             },
         };
-        typed.push(quoted(&kept));
+        typed.push(quoted(&shown));
     }
     typed.join(" ")
 }
