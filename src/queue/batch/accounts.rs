@@ -68,7 +68,7 @@ impl Accounts {
         if pause.until <= now {
             pause.times += 1;
         }
-        let wait = settings.again(pause.times, error.retry_after(), jitter);
+        let wait = settings.after_failures(pause.times, error.retry_after(), jitter);
         pause.until = now.after(wait);
     }
 

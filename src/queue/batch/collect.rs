@@ -43,7 +43,7 @@ pub(crate) fn collect(
         here.push((fetched.path, fetched.refused.is_none()));
         refused = refused.or(fetched.refused);
     }
-    let mut sorting = Sorting {
+    let mut reader = ResultReader {
         context,
         no,
         label,
@@ -52,20 +52,20 @@ pub(crate) fn collect(
         seen: HashSet::new(),
         chunk: HashMap::new(),
         bytes: 0,
-        failures: None,
+        second_pass: None,
         collected: Collected::default(),
     };
     // One that was removed since is fetched again: what is in it was paid for.
     for (path, is_whole) in &here {
-        sorting.file(path, *is_whole, ctx)?;
+        reader.file(path, *is_whole, ctx)?;
     }
     // An answer counts, wherever a failure of the same request stands.
-    if sorting.turn_to_failures() {
+    if reader.begin_second_pass() {
         for (path, is_whole) in &here {
-            sorting.file(path, *is_whole, ctx)?;
+            reader.file(path, *is_whole, ctx)?;
         }
     }
-    let mut collected = sorting.finish()?;
+    let mut collected = reader.finish()?;
     let foreign = record.is_presumed() && collected.requests == 0;
     // Nor is it known for ours by a batch of which the provider says that nothing in it was answered:
     // then nothing was paid for, and ours may be another one.
@@ -199,7 +199,7 @@ fn is_refusal(error: &Error) -> bool {
 }
 
 /// Results on their way into the store.
-struct Sorting<'a> {
+struct ResultReader<'a> {
     context: &'a BatchContext,
     no: BatchNo,
     label: &'a str,
@@ -208,24 +208,24 @@ struct Sorting<'a> {
     seen: HashSet<u32>,
     chunk: HashMap<u32, BatchLineResult>,
     bytes: usize,
-    failures: Option<Failures>,
+    second_pass: Option<SecondPass>,
     collected: Collected,
 }
 
 /// What is done about lines that hold no answer, which come after all that do.
 #[derive(PartialEq, Eq)]
-enum Failures {
+enum SecondPass {
     /// There are such lines, passed over in the first reading.
-    Left,
+    Needed,
     /// They alone are looked at.
-    Turn,
+    Running,
 }
 
-impl Sorting<'_> {
+impl ResultReader<'_> {
     /// True when the files are to be read once more, for the requests that failed.
-    fn turn_to_failures(&mut self) -> bool {
-        let left = self.failures.is_some();
-        self.failures = left.then_some(Failures::Turn);
+    fn begin_second_pass(&mut self) -> bool {
+        let left = self.second_pass.is_some();
+        self.second_pass = left.then_some(SecondPass::Running);
         left
     }
 
@@ -255,7 +255,7 @@ impl Sorting<'_> {
     }
 
     fn line(&mut self, line: &[u8]) {
-        let is_first = self.failures != Some(Failures::Turn);
+        let is_first = self.second_pass != Some(SecondPass::Running);
         let read = match self.client.read(line) {
             Ok(read) => read,
             Err(error) => {
@@ -271,7 +271,7 @@ impl Sorting<'_> {
         let is_answer = matches!(&read.result, BatchLineResult::Answered(result) if result.is_ok());
         if is_answer != is_first {
             if is_first {
-                self.failures = Some(Failures::Left);
+                self.second_pass = Some(SecondPass::Needed);
             }
             return;
         }

@@ -415,13 +415,13 @@ impl Poller<'_> {
             self.batches.remove(&no);
             return false;
         }
-        let again = self.clock.now().after(RETRY_AFTER);
+        let retry_at = self.clock.now().after(RETRY_AFTER);
         if let Some(open) = self.batches.get_mut(&no) {
             let why = format!("cannot record where batch {} stands: {error}", no.0);
             if open.unsaved.as_ref().is_none_or(|known| known.why != why) {
                 log::warn!("{why}");
             }
-            open.unsaved = Some(Unsaved { again, why });
+            open.unsaved = Some(Unsaved { retry_at, why });
         }
         false
     }

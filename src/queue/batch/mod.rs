@@ -1,8 +1,10 @@
-//! The batch strategy: jobs that are handed over to a provider's Batch API, and fetched hours later.
+//! The batch strategy: jobs that are submitted to a provider's Batch API, and whose results are fetched
+//! hours later.
 //!
-//! [`machine`] says what is written down of a batch, and decides from it what is next; [`poller`] is
-//! the one thread that carries that out; what takes long ([`write_input`], uploads, [`collect`]) runs on two
-//! [`transfer`] threads.
+//! [`machine`] decides: what is next for a batch, and what each answer makes of it. [`executor`] carries
+//! that out on the one thread of the [`poller`]; what takes long ([`write_input`], uploads, lists,
+//! [`collect`]) runs on two [`transfer`] threads. Beside single batches stand what they share:
+//! [`accounts`], [`sizes`], and the jobs of which new ones are formed ([`discovery`], [`form_batches`]).
 
 mod accounts;
 mod adoption;

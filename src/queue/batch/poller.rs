@@ -64,7 +64,7 @@ impl OwnedBatch {
 /// What could not be written down of a batch.
 pub(super) struct Unsaved {
     /// When it is tried again.
-    pub again: Time,
+    pub retry_at: Time,
     /// Why, for people.
     pub why: String,
 }
@@ -113,7 +113,7 @@ pub(crate) struct PollerOptions<'a> {
 }
 
 impl<'a> Poller<'a> {
-    pub(crate) fn new(begin: PollerOptions<'a>) -> Self {
+    pub(crate) fn new(options: PollerOptions<'a>) -> Self {
         let PollerOptions {
             context,
             transfers,
@@ -125,7 +125,7 @@ impl<'a> Poller<'a> {
             until_empty,
             wake,
             seed,
-        } = begin;
+        } = options;
         let clock = context.settler.clock.clone();
         Self {
             kinds,
@@ -230,7 +230,7 @@ impl<'a> Poller<'a> {
             .batches
             .values()
             .filter_map(|open| open.unsaved.as_ref());
-        let due = due.chain(unsaved.map(|unsaved| unsaved.again));
+        let due = due.chain(unsaved.map(|unsaved| unsaved.retry_at));
         let changed = self.control.store_changed.load(Ordering::SeqCst);
         let look = changed.then(|| {
             self.scanned_at
@@ -248,7 +248,11 @@ impl<'a> Poller<'a> {
 
     /// Batches of which something could not be written down that is to be tried again by then.
     pub(super) fn unsaved(&self, by: Time) -> Vec<BatchNo> {
-        let due = |open: &&OwnedBatch| open.unsaved.as_ref().is_some_and(|what| what.again <= by);
+        let due = |open: &&OwnedBatch| {
+            open.unsaved
+                .as_ref()
+                .is_some_and(|what| what.retry_at <= by)
+        };
         let due = self.batches.values().filter(due);
         due.map(|open| open.batch.no).collect()
     }

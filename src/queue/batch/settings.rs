@@ -116,7 +116,12 @@ impl BatchSettings {
     }
 
     /// The wait after this many failures in a row. It never ends: a batch that was paid for is fetched.
-    pub(super) fn again(&self, failures: u32, asked: Option<Duration>, jitter: f64) -> Duration {
+    pub(super) fn after_failures(
+        &self,
+        failures: u32,
+        asked: Option<Duration>,
+        jitter: f64,
+    ) -> Duration {
         let least = self.poll_interval.unwrap_or(SOONEST / 2);
         let own = least.saturating_mul(1 << failures.saturating_sub(1).min(16));
         let longest = match self.poll_interval {
@@ -200,9 +205,9 @@ mod tests {
     fn failures_are_waited_out_ever_longer_but_not_for_ever() {
         let adaptive = BatchSettings::default();
         for (failures, wait) in [(1, 5), (2, 10), (5, 80), (9, 300), (4_000_000, 300)] {
-            assert_eq!(adaptive.again(failures, None, 0.0), seconds(wait));
+            assert_eq!(adaptive.after_failures(failures, None, 0.0), seconds(wait));
         }
-        let asked = adaptive.again(1, Some(seconds(900)), 0.0);
+        let asked = adaptive.after_failures(1, Some(seconds(900)), 0.0);
         assert_eq!(asked, seconds(900));
     }
 
@@ -227,7 +232,7 @@ mod tests {
     }
 
     #[test]
-    fn the_looks_fill_the_time_to_reconcile() {
+    fn the_listings_fill_the_time_to_reconcile() {
         let settings = BatchSettings::default();
         let all = settings.between_listings(false) * (LISTINGS - 1);
         assert_eq!(all, seconds(300));

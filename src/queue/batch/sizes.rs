@@ -65,7 +65,7 @@ impl Sizes {
     ) {
         let items = usize::try_from(items).unwrap_or(usize::MAX);
         let times = self.0.get(&model).map_or(0, |reduced| reduced.times) + 1;
-        let wait = settings.again(times, None, jitter);
+        let wait = settings.after_failures(times, None, jitter);
         let reduced = Reduced {
             requests: (items / 2).max(1),
             pause: now.after(wait),

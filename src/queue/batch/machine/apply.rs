@@ -38,15 +38,12 @@ pub(super) struct Change<'a> {
 
 impl Change<'_> {
     fn apply(&mut self, event: Event) {
-        use State::{
-            Bisecting, Ended, Formed as Formed_, Forming, Held, Reconciling as Reconciling_,
-            Running, Submitting as Submitting_,
-        };
+        use State as S;
         match (self.record.state.clone(), event) {
             // At any point.
             (_, Event::TakenOver) => self.taken_over(),
             // A list that lags gets its time, however often somebody cancels.
-            (Reconciling_(_), Event::Hurried) => {}
+            (S::Reconciling(_), Event::Hurried) => {}
             (_, Event::Hurried) => self.wait(Duration::ZERO),
             (_, Event::Postponed(wait)) => self.wait(wait),
             (_, Event::Panicked) => self.unusable("the client of the Batch API panicked"),
@@ -56,45 +53,47 @@ impl Change<'_> {
             (_, Event::AccountChanged) if self.record.is_unsent() => self.close(),
 
             // Forming and submitting it.
-            (Forming | Formed_(_), Event::InputWritten(written)) => self.input_written(written),
-            (Submitting_(submitting), Event::InputRemoved) if self.is_next(&SUBMISSIONS) => {
-                self.record.state = Formed_(Formed {
+            (S::Forming | S::Formed(_), Event::InputWritten(written)) => {
+                self.input_written(written)
+            }
+            (S::Submitting(submitting), Event::InputRemoved) if self.is_next(&SUBMISSIONS) => {
+                self.record.state = S::Formed(Formed {
                     lost_files: submitting.lost_files,
                 });
                 self.wait(Duration::ZERO);
                 self.save();
             }
-            (Submitting_(submitting), Event::Sending) if self.is_next(&SUBMISSIONS) => {
+            (S::Submitting(submitting), Event::Sending) if self.is_next(&SUBMISSIONS) => {
                 self.sending(submitting);
             }
-            (Submitting_(submitting), Event::NotSent(wait)) if submitting.sent => {
+            (S::Submitting(submitting), Event::NotSent(wait)) if submitting.sent => {
                 self.not_sent(submitting);
                 wait.into_iter().for_each(|wait| self.wait(wait));
             }
-            (Submitting_(submitting), Event::Submitted(answer)) if submitting.sent => {
+            (S::Submitting(submitting), Event::Submitted(answer)) if submitting.sent => {
                 self.submitted(submitting, answer);
             }
 
             // Looking for it.
-            (Submitting_(Submitting { input, sent, .. }), Event::Listed(found)) if sent => {
+            (S::Submitting(Submitting { input, sent, .. }), Event::Listed(found)) if sent => {
                 let reconciling = Reconciling {
                     input,
                     ..Reconciling::default()
                 };
                 self.listed(reconciling, found);
             }
-            (Reconciling_(reconciling) | Held(reconciling), Event::Listed(found)) => {
+            (S::Reconciling(reconciling) | S::Held(reconciling), Event::Listed(found)) => {
                 self.listed(reconciling, found);
             }
-            (Reconciling_(reconciling) | Held(reconciling), Event::FileDeleted(answer)) => {
+            (S::Reconciling(reconciling) | S::Held(reconciling), Event::FileDeleted(answer)) => {
                 self.file_deleted(reconciling, answer);
             }
-            (Reconciling_(reconciling) | Held(reconciling), Event::GivenUp)
+            (S::Reconciling(reconciling) | S::Held(reconciling), Event::GivenUp)
                 if self.is_next(&[Step::GiveUp]) =>
             {
                 self.not_created(&reconciling);
             }
-            (Forming | Formed_(_) | Submitting_(_) | Bisecting(_), Event::GivenUp)
+            (S::Forming | S::Formed(_) | S::Submitting(_) | S::Bisecting(_), Event::GivenUp)
                 if self.is_next(&[Step::GiveUp]) =>
             {
                 let file = self.record.file().map(str::to_owned);
@@ -103,42 +102,50 @@ impl Change<'_> {
             }
 
             // At the provider.
-            (Running(running), Event::SpareCancelled(answer)) => {
+            (S::Running(running), Event::SpareCancelled(answer)) => {
                 self.spare_cancelled(running, answer);
             }
-            (Running(running), Event::CancelAnswered(answer)) => {
+            (S::Running(running), Event::CancelAnswered(answer)) => {
                 self.cancel_answered(running, answer);
             }
-            (Running(running), Event::StatusAnswered(Ok(status))) => {
+            (S::Running(running), Event::StatusAnswered(Ok(status))) => {
                 self.on_status(running, status);
             }
-            (Running(running), Event::StatusAnswered(Err(error))) => {
+            (S::Running(running), Event::StatusAnswered(Err(error))) => {
                 self.no_status(running, &error);
             }
-            (Ended(ended), Event::Collected(collected)) => self.collected(ended, collected),
+            (S::Ended(ended), Event::Collected(collected)) => self.collected(ended, collected),
 
             // Ends of its jobs, and its division.
-            (Running(_), Event::ItemsSettled(Ok(ItemsSettled::NoSuchLine(error)))) => {
+            (S::Running(_), Event::ItemsSettled(Ok(ItemsSettled::NoSuchLine(error)))) => {
                 self.bisect(&error);
             }
             (
-                Submitting_(_) | Running(_) | Bisecting(_),
+                S::Submitting(_) | S::Running(_) | S::Bisecting(_),
                 Event::ItemsSettled(Ok(ItemsSettled::Jobs(jobs))),
             ) => {
                 let text = format!("{jobs} jobs of batch {} ended with it", self.record.name());
                 self.log(Level::Info, text);
                 self.close();
             }
-            (Submitting_(_) | Running(_) | Bisecting(_), Event::ItemsSettled(Err(error))) => {
+            (
+                S::Submitting(_) | S::Running(_) | S::Bisecting(_),
+                Event::ItemsSettled(Err(error)),
+            ) => {
                 self.failed(&error);
             }
-            (Submitting_(_) | Running(_) | Bisecting(_), Event::NotDivided(Some(error))) => {
-                self.again(&error);
+            (
+                S::Submitting(_) | S::Running(_) | S::Bisecting(_),
+                Event::NotDivided(Some(error)),
+            ) => {
+                self.retry(&error);
             }
             // Somebody has taken jobs out of it: what is left is sent as any other.
-            (Submitting_(_) | Running(_) | Bisecting(_), Event::NotDivided(None)) => self.close(),
-            (Bisecting(bisecting), Event::HalfAccepted) => self.half_accepted(bisecting),
-            (Bisecting(_), Event::HalfGone) => self.close(),
+            (S::Submitting(_) | S::Running(_) | S::Bisecting(_), Event::NotDivided(None)) => {
+                self.close()
+            }
+            (S::Bisecting(bisecting), Event::HalfAccepted) => self.half_accepted(bisecting),
+            (S::Bisecting(_), Event::HalfGone) => self.close(),
 
             (_, event) => self.refuse(&event),
         }
@@ -236,17 +243,17 @@ impl Change<'_> {
     /// Counts a failure, waits, and tries the same step again.
     pub(super) fn failed(&mut self, error: &Error) {
         self.record.failures = self.record.failures.saturating_add(1);
-        self.again(error);
+        self.retry(error);
     }
 
     /// Waits, and tries the same step again.
-    pub(super) fn again(&mut self, error: &Error) {
+    pub(super) fn retry(&mut self, error: &Error) {
         if error.kind() == ErrorKind::Cancelled && self.facts.is_ending {
             return;
         }
         let (settings, jitter) = (&self.facts.settings, self.facts.jitter);
         let failures = self.record.failures.max(1);
-        let wait = settings.again(failures, error.retry_after(), jitter);
+        let wait = settings.after_failures(failures, error.retry_after(), jitter);
         self.problem(error.message().to_owned());
         self.wait(wait);
         let shared = matches!(error.kind(), ErrorKind::Auth | ErrorKind::Quota);

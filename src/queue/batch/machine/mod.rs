@@ -1,4 +1,9 @@
-//! What is known of a batch, and what is next for it: pure, without calls, files or clocks.
+//! A batch as a state machine: pure, without calls, files or clocks.
+//!
+//! A [`Record`] is what the row of a batch says: its [`State`], with a diagram of all of them, and what
+//! every batch has. [`next()`] decides from it, and from the [`Facts`] beside it, which [`Step`] is to be
+//! taken. What comes of that is an [`Event`]; [`apply()`] makes the next record of it, and tells as
+//! [`Effect`]s what else is to be done. Whoever carries out steps and effects decides nothing.
 
 mod apply;
 mod bisect;

@@ -170,11 +170,11 @@ impl Change<'_> {
                 self.halve(error);
             }
             ErrorKind::RateLimited | ErrorKind::Transient | ErrorKind::Malformed => {
-                self.again(&error);
+                self.retry(&error);
             }
             ErrorKind::Auth | ErrorKind::Quota => {
                 self.add(Effect::ReportCritical(error.clone()));
-                self.again(&error);
+                self.retry(&error);
             }
             // The input file is gone, which another upload mends.
             ErrorKind::Invalid
@@ -183,16 +183,16 @@ impl Change<'_> {
                 self.record.state = State::Formed(Formed {
                     lost_files: submitting.lost_files + 1,
                 });
-                self.again(&error);
+                self.retry(&error);
             }
             // Nothing at this address takes batches: no fault of the jobs.
             ErrorKind::Invalid if error.is_unreachable() => {
                 self.add(Effect::ReportCritical(error.clone()));
-                self.again(&error);
+                self.retry(&error);
             }
             // The provider's word. Anything else, such as a deadline, is no fault of the jobs.
             _ if error.status().is_some() => self.add(Effect::SettleItems(ItemEnds::All(error))),
-            _ => self.again(&error),
+            _ => self.retry(&error),
         }
     }
 

@@ -231,6 +231,17 @@ impl Search {
         let mut due = node.clone();
         due.pass();
         for due in due.with_late_creation() {
+            // Or cannot be: for the store, the client, or the key.
+            for event in [
+                Event::Postponed(Duration::from_secs(1)),
+                Event::Panicked,
+                Event::NoKey,
+            ] {
+                self.feed(due.clone(), event, depth);
+            }
+            if due.record.is_unsent() {
+                self.feed(due.clone(), Event::AccountChanged, depth);
+            }
             let step = next(&due.record.state, &due.facts());
             self.step(due, step, depth);
         }
@@ -328,6 +339,7 @@ impl Search {
         for node in [sent, &created, &coming] {
             // Nobody hears what came of it.
             self.reach(node.clone().dies(), depth);
+            self.feed(node.clone(), Event::Panicked, depth);
             for status in [None, Some(503), Some(409)] {
                 let error =
                     status.map_or_else(lost, |status| error(ErrorKind::Transient, Some(status)));
