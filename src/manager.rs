@@ -4,6 +4,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use parking_lot::Mutex;
+
 use crate::base::cancel::Context;
 use crate::base::error::Error;
 #[cfg(not(feature = "queue"))]
@@ -13,6 +15,7 @@ use crate::base::secret::Secret;
 use crate::bulk::run::{Bulk, BulkError};
 use crate::config::choices::Strategy;
 use crate::config::settings::Settings;
+use crate::config::watch::SettingsWatch;
 use crate::engine::dispatch::StopReason;
 use crate::engine::route::RetryPolicy;
 use crate::llm::batch::{BatchAccount, BatchClient};
@@ -27,11 +30,14 @@ use crate::observe::progress::ProgressNotifier;
 mod choice;
 #[cfg(feature = "queue")]
 mod durable;
+mod follow;
 mod plan;
 #[cfg(feature = "queue")]
 mod worker;
 
 pub use choice::{ProviderChoice, ProviderChoiceError, ProviderQuery};
+use follow::Listener;
+pub use follow::SettingsEvent;
 use plan::{CallSettings, Caller};
 pub use plan::{RoutePlan, RouteStep};
 #[cfg(feature = "queue")]
@@ -119,15 +125,18 @@ impl EffectiveStrategy {
 /// assert_eq!(outcomes[0].result.as_ref().unwrap().text, "Some text.");
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
+#[derive(Clone)]
 pub struct LlmManager {
     settings: Settings,
-    /// How the providers were found, if they were.
-    query: Option<ProviderQuery>,
     choice: ProviderChoice,
     asked: Strategy,
     options: ManagerOptions,
     ctx: Context,
     notifier: Option<Arc<dyn ProgressNotifier>>,
+    watch: Option<SettingsWatch>,
+    /// What held last, for whoever has this manager or a copy of it.
+    latest: Arc<Mutex<Option<(Settings, ProviderChoice, SettingsWatch)>>>,
+    listener: Option<Listener>,
 }
 
 /// What no setting says.
@@ -171,11 +180,7 @@ impl LlmManager {
     /// As [`ProviderQuery::choose`], and when `llm.bulk_strategy` cannot be used.
     pub fn find(settings: Settings, query: ProviderQuery) -> Result<Self, ProviderChoiceError> {
         let choice = query.choose(&settings)?;
-        let manager = Self::with(settings, choice)?;
-        Ok(Self {
-            query: Some(query),
-            ..manager
-        })
+        Ok(Self::with(settings, choice)?)
     }
 
     /// With a provider that was chosen already, and the fallbacks of the settings.
@@ -195,11 +200,13 @@ impl LlmManager {
         Ok(Self {
             asked: settings.bulk_strategy()?,
             settings,
-            query: None,
             choice,
             options: ManagerOptions::default(),
             ctx: Context::new(),
             notifier: None,
+            watch: None,
+            latest: Arc::default(),
+            listener: None,
         })
     }
 
@@ -252,6 +259,11 @@ impl LlmManager {
     /// The provider that is asked first.
     pub fn provider(&self) -> &ProviderStatus {
         &self.choice.first
+    }
+
+    /// The providers, in the order in which they are asked.
+    pub fn providers(&self) -> &ProviderChoice {
+        &self.choice
     }
 
     /// The client of that provider.
@@ -336,15 +348,10 @@ impl LlmManager {
     }
 
     /// Waits for servers that still load their model.
-    fn once_loaded(&self) -> Result<Self, Error> {
+    fn once_loaded(self) -> Result<Self, Error> {
         Ok(Self {
-            settings: self.settings.clone(),
-            query: self.query.clone(),
-            choice: self.choice.clone().once_loaded(&self.ctx)?,
-            asked: self.asked,
-            options: self.options.clone(),
-            ctx: self.ctx.clone(),
-            notifier: self.notifier.clone(),
+            choice: self.choice.once_loaded(&self.ctx)?,
+            ..self
         })
     }
 
@@ -366,14 +373,14 @@ impl LlmManager {
         process: ProcessId,
         requests: &[Request],
     ) -> Result<Vec<Outcome>, BulkError> {
-        let effective = self.effective_strategy();
+        let now = self.present().once_loaded().map_err(misuse)?;
+        let effective = now.effective_strategy();
         if let Some(reason) = &effective.fallback_reason {
             log::warn!("{reason}");
         }
-        let ready = self.once_loaded().map_err(misuse)?;
         match effective.strategy {
-            Strategy::Sync => ready.run_sync(requests),
-            Strategy::Batch => ready.run_batch(process, requests),
+            Strategy::Sync => now.run_sync(requests),
+            Strategy::Batch => now.run_batch(process, requests),
         }
     }
 

@@ -7,6 +7,7 @@
 //! | choose the providers that settings mean | [`ProviderQuery`], [`ProviderChoice`], [`ProviderChoiceError`] |
 //! | see whether work goes out in batches, and why or why not | [`EffectiveStrategy`] |
 //! | see what a route is made of | [`RoutePlan`], [`RouteStep`] |
+//! | hear what came of settings that changed meanwhile | [`SettingsEvent`] |
 #![cfg_attr(
     feature = "queue",
     doc = "| see what a worker is made of | [`WorkerPlan`] |"
@@ -16,4 +17,5 @@
 pub use crate::manager::WorkerPlan;
 pub use crate::manager::{
     EffectiveStrategy, ProviderChoice, ProviderChoiceError, ProviderQuery, RoutePlan, RouteStep,
+    SettingsEvent,
 };

@@ -6,7 +6,7 @@
 //! | know which settings there are | [`SettingKey`] |
 //! | see a value and where it comes from | [`Setting`], [`SettingSource`] |
 //! | keep settings | [`ConfigStore`], [`MemoryConfig`]; in a file that processes share `SqliteConfig`, with the feature `queue` |
-//! | notice that they have changed | [`SettingsWatch`] |
+//! | notice that they have changed | [`SettingsWatch`]; [`LlmManager::follow`](crate::LlmManager::follow) applies that |
 //! | see what work they come to | the module [`plan`](crate::plan) |
 //!
 //! For who works on this crate: a new setting is a row of `KEYS` in `key.rs` and a getter in `typed.rs`.

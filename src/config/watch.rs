@@ -23,6 +23,7 @@ use super::store::ConfigStore;
 /// assert!(!watch.refresh()?, "nothing has changed since");
 /// # Ok::<(), batchwright::Error>(())
 /// ```
+#[derive(Clone)]
 pub struct SettingsWatch {
     settings: Settings,
     store: Arc<dyn ConfigStore>,

@@ -183,6 +183,12 @@ impl<W: Work> Dispatcher<W> {
         lost
     }
 
+    /// Changes how patiently failures are tried again, from the next one on.
+    #[cfg(feature = "queue")]
+    pub(crate) fn set_retry(&mut self, retry: RetryPolicy) {
+        self.options.retry = retry;
+    }
+
     /// Takes note of what happened; [`turn`](Self::turn) draws the conclusions.
     pub(crate) fn handle(&mut self, event: Event<W::Task, W::Done>, now: Time) {
         self.check_deadline(now);

@@ -80,6 +80,7 @@ impl ProviderQuery {
             first,
             fallbacks,
             passed,
+            query: Some(self.clone()),
         })
     }
 
@@ -114,6 +115,8 @@ pub struct ProviderChoice {
     pub fallbacks: Vec<ProviderStatus>,
     /// Who was passed over before the first one, where no name was given.
     pub passed: Option<Vec<ProviderStatus>>,
+    /// How they were found, if they were.
+    query: Option<ProviderQuery>,
 }
 
 impl ProviderChoice {
@@ -126,7 +129,16 @@ impl ProviderChoice {
             first,
             fallbacks: fallbacks(settings)?,
             passed: None,
+            query: None,
         })
+    }
+
+    /// Those that other settings mean. A first provider that was given stays.
+    pub(super) fn again(&self, settings: &Settings) -> Result<Self, ProviderChoiceError> {
+        match &self.query {
+            Some(query) => query.choose(settings),
+            None => Self::of(self.first.clone(), settings),
+        }
     }
 
     /// Those whose server still loads its model and which are worth waiting for: what it serves and how many

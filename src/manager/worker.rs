@@ -74,7 +74,8 @@ impl LlmManager {
     /// # Errors
     /// When a setting or a provider cannot be used.
     pub fn worker(&self, queue: &JobQueue) -> Result<Worker, Error> {
-        self.worker_of(queue, &self.worker_plan()?)
+        self.present()
+            .worker_of(queue, Caller::Worker, self.options.fixed_slots)
     }
 
     /// A worker of this queue for the one run that makes it: it has the limits of [`route`](Self::route), and as
@@ -83,10 +84,14 @@ impl LlmManager {
     /// # Errors
     /// As [`worker`](Self::worker).
     pub fn run_worker(&self, queue: &JobQueue) -> Result<Worker, Error> {
-        self.worker_of(queue, &self.plan_of_worker(Caller::Run, true)?)
+        self.present().worker_of(queue, Caller::Run, true)
     }
 
-    fn plan_of_worker(&self, caller: Caller, fixed_slots: bool) -> Result<WorkerPlan, Error> {
+    pub(super) fn plan_of_worker(
+        &self,
+        caller: Caller,
+        fixed_slots: bool,
+    ) -> Result<WorkerPlan, Error> {
         let completions = self.plan(caller)?;
         let max_retries = self.max_retries_now()?;
         let mut settings = self.settings.worker_settings()?;
@@ -104,7 +109,13 @@ impl LlmManager {
         })
     }
 
-    fn worker_of(&self, queue: &JobQueue, plan: &WorkerPlan) -> Result<Worker, Error> {
+    fn worker_of(
+        &self,
+        queue: &JobQueue,
+        caller: Caller,
+        fixed_slots: bool,
+    ) -> Result<Worker, Error> {
+        let plan = self.plan_of_worker(caller, fixed_slots)?;
         let mut worker = Worker::new(queue)
             .completions(plan.completions.route()?)
             .settings(plan.settings)
@@ -120,6 +131,9 @@ impl LlmManager {
         if let Some(notifier) = &self.notifier {
             worker = worker.notifier(Arc::clone(notifier));
         }
-        Ok(worker)
+        Ok(match self.follower(plan, caller, fixed_slots) {
+            Some(follower) => worker.followed_by(follower),
+            None => worker,
+        })
     }
 }

@@ -4,7 +4,7 @@
 //! was claimed to fill a call that takes many. They are few, and go back when they have to wait.
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -27,13 +27,6 @@ use super::task::JobTask;
 /// How long a store that cannot be used is tried again while batches are open.
 const STORE_RETRY_TIME: Duration = Duration::from_secs(60);
 
-/// Settings that may change while the worker runs.
-pub(crate) struct Pace {
-    pub max_retries: AtomicU8,
-    pub batch: AtomicU64,
-    pub poll_millis: AtomicU64,
-}
-
 /// Which jobs a worker takes, and when it has done enough.
 #[derive(Default)]
 pub(crate) struct Scope {
@@ -50,7 +43,6 @@ pub(crate) struct StoreBacklog {
     pub worker: WorkerId,
     pub kinds: Arc<Kinds>,
     pub clock: Arc<dyn Clock>,
-    pub pace: Arc<Pace>,
     pub scope: Scope,
     /// What becomes of jobs that go into batches.
     pub batch_overview: Arc<BatchOverview>,
@@ -99,7 +91,6 @@ impl StoreBacklog {
         worker: WorkerId,
         kinds: Arc<Kinds>,
         clock: Arc<dyn Clock>,
-        pace: Arc<Pace>,
         scope: Scope,
     ) -> Self {
         Self {
@@ -109,7 +100,6 @@ impl StoreBacklog {
             worker,
             kinds,
             clock,
-            pace,
             scope,
             lanes: Lanes::default(),
             prefetched: VecDeque::new(),
@@ -146,10 +136,10 @@ impl StoreBacklog {
         if self.prefetched.is_empty() {
             return Vec::new();
         }
-        let edition = self.kinds.edition();
+        let version = self.kinds.kinds_version();
         let goes = |ticket: &Ticket<JobTask>| {
             let since = ticket.task.waiting_since.unwrap_or(now);
-            all || now.since(since) >= HOLD || ticket.task.edition != edition
+            all || now.since(since) >= HOLD || ticket.task.kinds_version != version
         };
         let prefetched = std::mem::take(&mut self.prefetched);
         let (out, prefetched): (VecDeque<_>, _) = prefetched.into_iter().partition(goes);
@@ -241,7 +231,7 @@ impl StoreBacklog {
         // A route may have become shorter since.
         let step = at_step(claimed.lane.step, open.class.steps());
         let mut tries = history.tries(step, &self.kinds.trails);
-        let default = self.pace.max_retries.load(Ordering::Relaxed);
+        let default = self.kinds.max_retries();
         tries.max_retries = Some(claimed.max_retries.unwrap_or(default));
         tries.in_doubt |= claimed.lost && matches!(*open.kind, Kind::Prompts { .. });
         self.order += 1;
@@ -266,14 +256,14 @@ impl StoreBacklog {
                 history,
                 request: OnceLock::new(),
                 waiting_since: None,
-                edition: self.lanes.edition(),
+                kinds_version: self.lanes.version(),
             },
         })
     }
 
     /// As many as were set, and twice as many after each claim that brought all it asked for.
     fn batch(&mut self, free: usize) -> usize {
-        let least = self.pace.batch.load(Ordering::Relaxed).max(1) as usize;
+        let least = self.kinds.setup.now().settings.batch_size.max(1);
         self.batch = self.batch.clamp(least, MOST_CLAIMED.max(least));
         free.min(self.batch)
     }
@@ -293,7 +283,13 @@ impl StoreBacklog {
         availability: &Availability,
         now: Time,
     ) -> Take<JobTask> {
-        let poll = Duration::from_millis(self.pace.poll_millis.load(Ordering::Relaxed));
+        let poll = self
+            .kinds
+            .setup
+            .now()
+            .settings
+            .poll_interval
+            .max(Duration::from_millis(1));
         let hold = (!self.prefetched.is_empty()).then(|| now.after(HOLD));
         let until = [
             Some(now.after(poll)),

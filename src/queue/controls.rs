@@ -3,23 +3,21 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
-use parking_lot::Mutex;
-
 use crate::base::cancel::Context;
 use crate::base::clock::Clock;
 use crate::engine::dispatch::ErrorPolicy;
-use crate::engine::route::RetryPolicy;
 use crate::engine::run::Waker;
 use crate::llm::batch::BatchClient;
 use crate::llm::request::RequestTask;
 use crate::llm::route::Route;
 use crate::observe::progress::ProgressNotifier;
 
-use super::backlog::{Pace, Scope};
-use super::batch::{BatchControl, BatchOverview};
+use super::backlog::Scope;
+use super::batch::{BatchClients, BatchControl, BatchOverview};
 use super::job::{COMPLETION_KIND, EMBEDDING_KIND};
 use super::kinds::{Kind, Kinds};
-use super::scale::WorkerScale;
+use super::live::WorkerSetup;
+use super::settings::WorkerSettings;
 
 /// A worker never runs more jobs at once.
 pub(crate) const MOST_SLOTS: usize = 10_000;
@@ -28,27 +26,25 @@ pub(crate) const MOST_SLOTS: usize = 10_000;
 pub(crate) struct Plan {
     pub notifier: Option<Arc<dyn ProgressNotifier>>,
     pub ctx: Context,
-    pub retry: RetryPolicy,
     pub on_error: ErrorPolicy,
     /// The jobs come from many callers.
     pub of_many: bool,
     pub scope: Scope,
+    pub follower: Option<Follower>,
 }
 
 /// What may change while a worker runs.
 pub(crate) struct Controls {
     pub permits: AtomicUsize,
-    pub scale: Mutex<WorkerScale>,
     /// Every slot had a job when somebody last looked.
     pub all_busy: AtomicBool,
-    pub pace: Arc<Pace>,
     pub kinds: Arc<Kinds>,
     pub clock: Arc<dyn Clock>,
     pub waker: Waker,
     /// There may be more to claim.
     pub may_have_jobs: Arc<AtomicBool>,
     /// The poller's letter box.
-    pub batch_control: Arc<BatchControl>,
+    pub batch_control: BatchControl,
     pub batch_overview: Arc<BatchOverview>,
     /// Somebody has written to the store since the notifier was last told of every process.
     pub written: AtomicBool,
@@ -69,16 +65,57 @@ impl Controls {
         self.waker.wake();
     }
 
-    /// Hands new prompts over to a Batch API, or to nobody.
-    pub(crate) fn set_batches(&self, client: Option<Arc<dyn BatchClient>>) {
-        self.kinds.batched.store(client.is_some(), Ordering::SeqCst);
-        *self.batch_control.client.write() = client;
+    /// Puts something else in place, all at once.
+    pub(crate) fn change(&self, change: Change) {
+        let Change {
+            settings,
+            completions,
+            embeddings,
+            batches,
+            batch_clients,
+            forgotten,
+        } = change;
+        let (before, now) = self.batch_control.change(|setup| {
+            if let Some(settings) = settings {
+                setup.settings = settings;
+            }
+            for (name, task, route) in [
+                (COMPLETION_KIND, RequestTask::Complete, completions),
+                (EMBEDDING_KIND, RequestTask::Embed, embeddings),
+            ] {
+                match route {
+                    Some(Some(route)) => self.set_route(setup, name, task, *route),
+                    Some(None) => setup.remove_kind(name),
+                    None => {}
+                }
+            }
+            if let Some(batches) = batches {
+                setup.batches = batches;
+            }
+            if let Some(clients) = batch_clients {
+                setup.batch_clients = clients;
+            }
+            if let Some(kind) = forgotten {
+                setup.remove_kind(&kind);
+            }
+        });
+        let scale = now.settings.scale;
+        if scale != before.settings.scale {
+            let slots = scale.start().min(MOST_SLOTS);
+            self.permits.store(slots, Ordering::SeqCst);
+        }
         self.wake();
     }
 
     /// Replaces a route; limits and pauses that were learned stay.
-    pub(crate) fn set_route(&self, name: &str, task: RequestTask, route: Route<'static>) {
-        let others = [COMPLETION_KIND, EMBEDDING_KIND].map(|name| self.kinds.route(name));
+    fn set_route(
+        &self,
+        setup: &mut WorkerSetup,
+        name: &str,
+        task: RequestTask,
+        route: Route<'static>,
+    ) {
+        let others = [COMPLETION_KIND, EMBEDDING_KIND].map(|name| setup.route(name));
         let newest = others
             .into_iter()
             .flatten()
@@ -87,7 +124,22 @@ impl Controls {
             Some(before) => route.succeeding(&before),
             None => route.limited_by(self.kinds.limiter.clone(), self.kinds.trails.clone()),
         });
-        self.kinds.set(name, Kind::Prompts { route, task });
-        self.wake();
+        setup.set_kind(name, Kind::Prompts { route, task });
     }
 }
+
+/// What of a worker is to be something else from now on; what is `None` stays.
+#[derive(Default)]
+pub(crate) struct Change {
+    pub settings: Option<WorkerSettings>,
+    /// Nobody here takes such jobs any more where the inner one is `None`.
+    pub completions: Option<Option<Box<Route<'static>>>>,
+    pub embeddings: Option<Option<Box<Route<'static>>>>,
+    pub batches: Option<Option<Arc<dyn BatchClient>>>,
+    pub batch_clients: Option<Option<Arc<BatchClients>>>,
+    /// A kind whose jobs are left to others.
+    pub forgotten: Option<String>,
+}
+
+/// Looks a few times a second whether something else is to hold for a worker.
+pub(crate) type Follower = Box<dyn FnMut(&Controls) + Send>;

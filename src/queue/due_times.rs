@@ -40,6 +40,11 @@ impl DueTimes {
         }
     }
 
+    /// Jobs may wait for so long from now on; those there are may wait for as long as before.
+    pub(super) fn allow(&mut self, longest: Duration) {
+        self.longest = self.longest.max(longest);
+    }
+
     /// Looks at the clock, and at due times if there is reason to. Returns how many were changed.
     pub(super) fn look(&mut self, clock: &dyn Clock, store: &dyn JobStore) -> Result<u64, Error> {
         let (now, wall) = (clock.now(), clock.wall());

@@ -2,9 +2,6 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-
-use parking_lot::RwLock;
 
 use crate::base::brief::beginning;
 use crate::engine::class::Class;
@@ -16,6 +13,7 @@ use crate::llm::route::Route;
 
 use super::handler::Handler;
 use super::job::COMPLETION_KIND;
+use super::live::LiveSetup;
 use super::store::JobLane;
 
 /// What carries out the jobs of a kind.
@@ -41,68 +39,49 @@ impl Kind {
 /// The kinds by name. Routes may be replaced while the worker runs: what is in flight ends on the old
 /// one.
 pub(crate) struct Kinds {
-    known: RwLock<KnownKind>,
+    pub setup: Arc<LiveSetup>,
     /// Shared by all routes, one after the other and side by side.
     pub limiter: Arc<Limiter>,
     pub trails: Arc<Trails>,
-    /// Prompts at the first step of their route wait for the poller.
-    pub batched: AtomicBool,
-}
-
-#[derive(Default)]
-struct KnownKind {
-    kinds: HashMap<String, (u16, Arc<Kind>)>,
-    edition: u64,
 }
 
 impl Kinds {
     /// `first` brings limiter and trails along, which later routes take over.
     pub(crate) fn new(first: Option<&Route<'static>>) -> Self {
         Self {
-            known: RwLock::default(),
+            setup: Arc::default(),
             limiter: first.map_or_else(Arc::default, Route::limiter),
             trails: first.map_or_else(Arc::default, Route::trails),
-            batched: AtomicBool::new(false),
         }
     }
 
     /// Registers a kind, or replaces it.
+    #[cfg(test)]
     pub(crate) fn set(&self, name: &str, kind: Kind) {
-        let mut known = self.known.write();
-        known.edition += 1;
-        // A number of its own: what was wrong with the route before is no fault of the new one.
-        let number = (known.edition % u64::from(u16::MAX)) as u16;
-        known
-            .kinds
-            .insert(name.to_owned(), (number, Arc::new(kind)));
-    }
-
-    /// Forgets a kind: its jobs wait for another worker.
-    pub(crate) fn remove(&self, name: &str) {
-        let mut known = self.known.write();
-        known.edition += 1;
-        known.kinds.remove(name);
+        self.setup.change(|setup| setup.set_kind(name, kind));
     }
 
     /// The route of a kind that has one.
     pub(crate) fn route(&self, name: &str) -> Option<Arc<Route<'static>>> {
-        match &*self.known.read().kinds.get(name)?.1 {
-            Kind::Prompts { route, .. } => Some(route.clone()),
-            Kind::Host(_) => None,
-        }
+        self.setup.now().route(name)
     }
 
-    pub(crate) fn edition(&self) -> u64 {
-        self.known.read().edition
+    pub(crate) fn kinds_version(&self) -> u64 {
+        self.setup.now().kinds_version
+    }
+
+    /// Retries of jobs that bring no number of their own.
+    pub(crate) fn max_retries(&self) -> u8 {
+        self.setup.now().settings.max_retries
     }
 
     /// Whether the jobs of a lane go into batches.
     pub(crate) fn is_batched(&self, lane: &JobLane) -> bool {
-        lane.step == 0 && lane.kind == COMPLETION_KIND && self.batched.load(Ordering::SeqCst)
+        lane.step == 0 && lane.kind == COMPLETION_KIND && self.setup.now().batches.is_some()
     }
 
     fn open(&self, lane: &JobLane) -> Option<Open> {
-        let (number, kind) = self.known.read().kinds.get(&lane.kind)?.clone();
+        let (number, kind) = self.setup.now().kinds.get(&lane.kind)?.clone();
         let class = match &*kind {
             Kind::Host(_) => Class::new([QuotaId::NONE]),
             Kind::Prompts { route, task } => {
@@ -134,7 +113,7 @@ pub(crate) struct Open {
 #[derive(Default)]
 pub(crate) struct Lanes {
     known: HashMap<Arc<JobLane>, Option<Open>>,
-    edition: u64,
+    version: u64,
     /// A kind that nobody here carries out, of which there are jobs.
     pub unknown: Option<String>,
 }
@@ -143,18 +122,18 @@ pub(crate) struct Lanes {
 const MOST_LANES: usize = 1000;
 
 impl Lanes {
-    /// The edition of the kinds they were last seen by.
-    pub(crate) fn edition(&self) -> u64 {
-        self.edition
+    /// The version of the kinds they were last seen by.
+    pub(crate) fn version(&self) -> u64 {
+        self.version
     }
 
     /// Forgets everything when kinds have changed.
     pub(crate) fn refresh(&mut self, kinds: &Kinds) {
         self.unknown = None;
-        let edition = kinds.edition();
-        if edition != self.edition || self.known.len() > MOST_LANES {
+        let version = kinds.kinds_version();
+        if version != self.version || self.known.len() > MOST_LANES {
             self.known.clear();
-            self.edition = edition;
+            self.version = version;
         }
     }
 

@@ -42,6 +42,7 @@ pub(super) fn maintain(
             version = now;
             controls.wake();
         }
+        due_times.allow(controls.kinds.setup.now().settings.retry.longest_wait());
         let due = due_times.look(&*controls.clock, &**store);
         if troubles.note("set due times right in", due) > Some(0) {
             controls.wake();
@@ -68,7 +69,7 @@ pub(super) fn maintain(
 }
 
 fn scale(controls: &Controls, meter: &mut Meter) {
-    let scale = *controls.scale.lock();
+    let scale = controls.kinds.setup.now().settings.scale;
     if scale.is_fixed() {
         return;
     }

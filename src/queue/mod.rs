@@ -21,7 +21,7 @@
 
 mod backlog;
 pub(crate) mod batch;
-mod controls;
+pub(crate) mod controls;
 mod due_times;
 pub(crate) mod handler;
 mod history;
@@ -29,6 +29,7 @@ pub(crate) mod host;
 pub(crate) mod info;
 pub(crate) mod job;
 mod kinds;
+mod live;
 mod maintenance;
 mod progress_reporter;
 pub(crate) mod prompts;

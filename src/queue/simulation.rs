@@ -7,7 +7,6 @@
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, AtomicU64};
 use std::time::Duration;
 
 use serde_json::value::RawValue;
@@ -28,9 +27,10 @@ use crate::llm::response::Response;
 use crate::llm::route::Route;
 use crate::testing::ManualClock;
 
-use super::backlog::{Pace, Scope, StoreBacklog};
+use super::backlog::{Scope, StoreBacklog};
 use super::job::{COMPLETION_KIND, Job, JobStatus};
 use super::kinds::{Kind, Kinds};
+use super::settings::WorkerSettings;
 use super::store::sqlite::{SqliteOptions, SqliteStore};
 use super::store::{JobStore, MAX_CRASHES};
 use super::task::{Done, JobTask};
@@ -128,11 +128,11 @@ impl Scene {
             task: RequestTask::Complete,
         };
         kinds.set(COMPLETION_KIND, kind);
-        let pace = Pace {
-            max_retries: AtomicU8::new(self.max_retries),
-            batch: AtomicU64::new(4),
-            poll_millis: AtomicU64::new(1000),
-        };
+        let settings = WorkerSettings::default()
+            .max_retries(self.max_retries)
+            .batch_size(4)
+            .poll_interval(Duration::from_secs(1));
+        kinds.setup.change(|setup| setup.settings = settings);
         let options = Options {
             concurrency: self.slots,
             retry: RetryPolicy::default(),
@@ -149,7 +149,6 @@ impl Scene {
             worker,
             Arc::new(kinds),
             self.clock.clone(),
-            Arc::new(pace),
             Scope::default(),
         );
         SimulatedWorker {

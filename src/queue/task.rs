@@ -22,8 +22,8 @@ pub(crate) struct JobTask {
     pub request: OnceLock<Result<Arc<Request>, Error>>,
     /// Since when it has waited for room, if it has.
     pub waiting_since: Option<Time>,
-    /// The edition of the kinds it was claimed under.
-    pub edition: u64,
+    /// The version of the kinds it was claimed under.
+    pub kinds_version: u64,
 }
 
 /// What a call made of each job of its pack.

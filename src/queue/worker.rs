@@ -1,11 +1,9 @@
 //! A worker: takes jobs from the queue, carries them out, and records their ends.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize};
 use std::thread;
 use std::time::Duration;
-
-use parking_lot::Mutex;
 
 use crate::base::cancel::Context;
 use crate::base::error::Error;
@@ -15,16 +13,14 @@ use crate::engine::dispatch::ErrorPolicy;
 use crate::engine::route::RetryPolicy;
 use crate::engine::run::Waker;
 use crate::llm::batch::{BatchAccount, BatchClient};
-use crate::llm::request::RequestTask;
 use crate::llm::route::Route;
 use crate::observe::progress::ProgressNotifier;
 
-use super::backlog::{Pace, Scope};
-use super::batch::{BatchClients, BatchSettings};
-use super::controls::{Controls, MOST_SLOTS, Plan};
+use super::backlog::Scope;
+use super::batch::{BatchClients, BatchControl, BatchSettings};
+use super::controls::{Change, Controls, Follower, MOST_SLOTS, Plan};
 use super::handler::Handler;
 use super::host::JobQueue;
-use super::job::{COMPLETION_KIND, EMBEDDING_KIND};
 use super::kinds::{Kind, Kinds};
 use super::scale::WorkerScale;
 use super::settings::WorkerSettings;
@@ -77,6 +73,7 @@ pub struct Worker {
     on_error: ErrorPolicy,
     of_many: bool,
     scope: Scope,
+    follower: Option<Follower>,
 }
 
 impl Worker {
@@ -95,6 +92,7 @@ impl Worker {
             on_error: ErrorPolicy::ContinueOnError,
             of_many: true,
             scope: Scope::default(),
+            follower: None,
         }
     }
 
@@ -231,6 +229,12 @@ impl Worker {
         self
     }
 
+    /// Has somebody look for changed settings while it works.
+    pub(crate) fn followed_by(mut self, follower: Follower) -> Self {
+        self.follower = Some(follower);
+        self
+    }
+
     /// Works on the calling thread until its context is cancelled, or until nothing is left with
     /// [`until_empty`](Self::until_empty).
     ///
@@ -263,50 +267,39 @@ impl Worker {
     fn register(self) -> Result<(WorkerRun, Arc<Controls>), Error> {
         let first = self.completions.as_ref().or(self.embeddings.as_ref());
         let kinds = Kinds::new(first);
-        let embeddings = match (self.embeddings, &self.completions) {
-            (Some(route), Some(first)) => Some(route.succeeding(first)),
-            (route, _) => route,
-        };
-        for (route, task, name) in [
-            (self.completions, RequestTask::Complete, COMPLETION_KIND),
-            (embeddings, RequestTask::Embed, EMBEDDING_KIND),
-        ] {
-            if let Some(route) = route {
-                let route = Arc::new(route);
-                kinds.set(name, Kind::Prompts { route, task });
-            }
-        }
-        for (name, handler) in self.handlers {
-            kinds.set(&name, Kind::Host(handler));
-        }
+        kinds.setup.change(|setup| setup.settings = self.settings);
         let (waker, woken) = Waker::new();
         let controls = Arc::new(Controls {
             permits: AtomicUsize::new(self.settings.scale.start().min(MOST_SLOTS)),
-            scale: Mutex::new(self.settings.scale),
             all_busy: AtomicBool::new(false),
-            pace: Arc::new(Pace {
-                max_retries: AtomicU8::new(self.settings.max_retries),
-                batch: AtomicU64::new(self.settings.batch_size as u64),
-                poll_millis: AtomicU64::new(self.settings.poll_interval.as_millis().max(1) as u64),
-            }),
+            batch_control: BatchControl::new(kinds.setup.clone()),
             kinds: Arc::new(kinds),
             clock: self.queue.clock.clone(),
             waker,
             may_have_jobs: Arc::default(),
-            batch_control: Arc::default(),
             batch_overview: Arc::default(),
             written: AtomicBool::new(false),
         });
-        controls.batch_control.set(self.settings.batches);
-        *controls.batch_control.clients.write() = self.batch_clients;
-        controls.set_batches(self.batches);
+        let route = |route: Option<Route<'static>>| Some(Some(Box::new(route?)));
+        controls.change(Change {
+            completions: route(self.completions),
+            embeddings: route(self.embeddings),
+            batches: Some(self.batches),
+            batch_clients: Some(self.batch_clients),
+            ..Change::default()
+        });
+        controls.kinds.setup.change(|setup| {
+            for (name, handler) in self.handlers {
+                setup.set_kind(&name, Kind::Host(handler));
+            }
+        });
         let plan = Plan {
             notifier: self.notifier,
             ctx: self.ctx,
-            retry: self.settings.retry,
             on_error: self.on_error,
             of_many: self.of_many,
             scope: self.scope,
+            follower: self.follower,
         };
         let life = WorkerRun::begin(self.queue.store.clone(), controls.clone(), woken, plan)?;
         Ok((life, controls))
@@ -347,34 +340,41 @@ impl RunningWorker {
             .is_none_or(thread::JoinHandle::is_finished)
     }
 
-    /// Changes how many jobs run at once. Fewer: those that run may end.
-    pub fn set_scale(&self, scale: WorkerScale) {
-        let mut held = self.controls.scale.lock();
-        if *held == scale {
-            return;
-        }
-        *held = scale;
-        let slots = scale.start().min(MOST_SLOTS);
-        self.controls.permits.store(slots, Ordering::SeqCst);
-        drop(held);
-        self.controls.wake();
+    /// How it works now.
+    pub fn settings(&self) -> WorkerSettings {
+        self.controls.kinds.setup.now().settings
+    }
+
+    /// Changes how it works: how many jobs run at once, and how patiently. Fewer: those that run may end.
+    pub fn set(&self, settings: WorkerSettings) {
+        self.controls.change(Change {
+            settings: Some(settings),
+            ..Change::default()
+        });
     }
 
     /// Changes the route of jobs that ask for an answer. What runs ends on the old one.
     pub fn set_completions(&self, route: impl Into<Route<'static>>) {
-        self.controls
-            .set_route(COMPLETION_KIND, RequestTask::Complete, route.into());
+        self.controls.change(Change {
+            completions: Some(Some(Box::new(route.into()))),
+            ..Change::default()
+        });
     }
 
     /// Changes the route of texts to embed.
     pub fn set_embeddings(&self, route: impl Into<Route<'static>>) {
-        self.controls
-            .set_route(EMBEDDING_KIND, RequestTask::Embed, route.into());
+        self.controls.change(Change {
+            embeddings: Some(Some(Box::new(route.into()))),
+            ..Change::default()
+        });
     }
 
-    /// Hands new prompts over to this Batch API, or to none. What is in a batch stays there.
+    /// Submits new prompts to this Batch API, or to none. What is in a batch stays there.
     pub fn set_batches(&self, client: Option<Arc<dyn BatchClient>>) {
-        self.controls.set_batches(client);
+        self.controls.change(Change {
+            batches: Some(client),
+            ..Change::default()
+        });
     }
 
     /// Changes who finds the clients of batches that were made with other accounts.
@@ -382,39 +382,18 @@ impl RunningWorker {
         &self,
         clients: impl Fn(&BatchAccount) -> Option<Arc<dyn BatchClient>> + Send + Sync + 'static,
     ) {
-        *self.controls.batch_control.clients.write() = Some(Arc::new(clients));
-        self.controls.batch_control.wake();
-    }
-
-    /// Changes how batches are looked after.
-    pub fn set_batch_settings(&self, settings: BatchSettings) {
-        self.controls.batch_control.set(settings);
+        self.controls.change(Change {
+            batch_clients: Some(Some(Arc::new(clients))),
+            ..Change::default()
+        });
     }
 
     /// Leaves jobs of a kind to other workers from now on. What runs may end.
     pub fn forget(&self, kind: &str) {
-        self.controls.kinds.remove(kind);
-        self.controls.wake();
-    }
-
-    /// Changes the retries of jobs that bring no number of their own, from their next claim on.
-    pub fn set_max_retries(&self, retries: u8) {
-        let pace = &self.controls.pace;
-        pace.max_retries.store(retries, Ordering::Relaxed);
-    }
-
-    /// Changes how many jobs a trip to the store claims at first.
-    pub fn set_batch_size(&self, jobs: usize) {
-        let pace = &self.controls.pace;
-        pace.batch.store(jobs as u64, Ordering::Relaxed);
-    }
-
-    /// Changes how often an idle worker looks for work.
-    pub fn set_poll_interval(&self, interval: Duration) {
-        let millis = interval.as_millis().max(1) as u64;
-        let pace = &self.controls.pace;
-        pace.poll_millis.store(millis, Ordering::Relaxed);
-        self.controls.wake();
+        self.controls.change(Change {
+            forgotten: Some(kind.to_owned()),
+            ..Change::default()
+        });
     }
 
     fn join_thread(

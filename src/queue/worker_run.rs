@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use crossbeam_channel::{Receiver, bounded};
+use crossbeam_channel::{Receiver, RecvTimeoutError, bounded};
 use parking_lot::Mutex;
 
 use crate::base::cancel::Context;
@@ -28,6 +28,8 @@ use super::store::{JobStore, WorkSignal, WorkerId};
 use super::task::JobTask;
 use super::work::{self, StoreWork};
 
+/// How often changed settings are looked for.
+const BETWEEN_LOOKS: Duration = Duration::from_millis(300);
 /// How often progress is told.
 const TICK: Duration = Duration::from_millis(100);
 /// How often ends that could not be recorded are tried again when the worker stops.
@@ -117,17 +119,27 @@ impl WorkerRun {
     }
 
     /// Works until there is nothing left to do, or no more is to be done.
-    pub(crate) fn run(self) -> Result<WorkerReport, Error> {
+    pub(crate) fn run(mut self) -> Result<WorkerReport, Error> {
+        let follower = self.plan.follower.take();
         let (store, controls) = (&self.registration.store, &self.controls);
         let wakes = controls.clone();
         let wake: Arc<WorkSignal> = Arc::new(move || wakes.wake());
         store.on_work(Arc::downgrade(&wake));
         let (minding, stop) = bounded::<()>(0);
         thread::scope(|scope| {
-            let longest = self.plan.retry.longest_wait();
+            let longest = controls.kinds.setup.now().settings.retry.longest_wait();
             let due_times = DueTimes::new(self.registration.worker, longest, &*controls.clock);
             let upkeep = || maintenance::maintain(store, controls, due_times, &stop);
             spawn_scoped(scope, "batchwright-upkeep", upkeep)?;
+            if let Some(mut follower) = follower {
+                let stop = stop.clone();
+                let follow = move || {
+                    while let Err(RecvTimeoutError::Timeout) = stop.recv_timeout(BETWEEN_LOOKS) {
+                        follower(controls);
+                    }
+                };
+                spawn_scoped(scope, "batchwright-settings", follow)?;
+            }
             let _minding = minding;
             self.run_with_poller()
         })
@@ -144,9 +156,7 @@ impl WorkerRun {
             spool: Spool::new(self.registration.store.folder()),
             settler: ItemSettler {
                 kinds: controls.kinds.clone(),
-                pace: controls.pace.clone(),
                 clock,
-                retry: plan.retry,
                 jitter: Mutex::new(Jitter(seed)),
                 refused: Mutex::default(),
             },
@@ -206,7 +216,6 @@ impl WorkerRun {
             self.registration.worker,
             controls.kinds.clone(),
             controls.clock.clone(),
-            controls.pace.clone(),
             Scope {
                 processes: plan.scope.processes.clone(),
                 until_empty: plan.scope.until_empty,
@@ -218,7 +227,7 @@ impl WorkerRun {
         let now = clock.now();
         let options = Options {
             concurrency: controls.permits.load(Ordering::SeqCst),
-            retry: plan.retry,
+            retry: controls.kinds.setup.now().settings.retry,
             trails: controls.kinds.trails.clone(),
             on_error: plan.on_error,
             deadline: plan.ctx.remaining().map(|left| now.after(left)),
@@ -248,7 +257,10 @@ impl WorkerRun {
             work::call(store, ticket, ctx, &controls.clock)
         };
         let mut observer = Observer {
-            look: &|d: &mut Dispatcher<StoreWork>, now: Time| look(d, now),
+            look: &|d: &mut Dispatcher<StoreWork>, now: Time| {
+                d.set_retry(controls.kinds.setup.now().settings.retry);
+                look(d, now)
+            },
             show: &mut show,
         };
         let finish = run::<_, _, (), _>(dispatcher, &runner, setup, None, &mut observer)?;

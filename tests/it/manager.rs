@@ -155,3 +155,223 @@ fn nobody_is_asked_where_the_provider_that_is_named_cannot_be() {
     let error: Error = LlmManager::new(named).err().unwrap();
     assert!(error.message().starts_with("custom: "), "{error}");
 }
+
+#[cfg(feature = "queue")]
+mod following {
+    use std::sync::Arc;
+
+    use crossbeam_channel::{Receiver, unbounded};
+
+    use batchwright::config::{ConfigStore, SettingsWatch, SqliteConfig};
+    use batchwright::plan::SettingsEvent;
+    use batchwright::queue::WorkerScale;
+    use batchwright::testing::ScriptedClient;
+    use batchwright::{Job, JobQueue, Progress, RunningWorker, Worker};
+
+    use super::*;
+
+    /// The settings file of a folder, opened as another process does.
+    fn file(desk: &Desk) -> SqliteConfig {
+        SqliteConfig::new(desk.path("config.db"))
+    }
+
+    fn watch(desk: &Desk, settings: Settings) -> SettingsWatch {
+        SettingsWatch::new(settings, Arc::new(file(desk))).unwrap()
+    }
+
+    /// What became of each change: the model that is asked now, or the refusal.
+    type Told = Receiver<Result<Option<String>, String>>;
+
+    /// A manager of a custom server that follows the settings file, and what it tells.
+    fn following(desk: &Desk, sim: &Simulator, settings: Settings) -> (LlmManager, Told) {
+        let watch = watch(desk, settings);
+        let (give, told) = unbounded();
+        let manager = LlmManager::of(watch.settings().clone(), at("custom", sim)).unwrap();
+        let manager = manager.follow(watch).on_settings(move |event| {
+            let _ = match event {
+                SettingsEvent::Applied(now) => give.send(Ok(now.provider().model.clone())),
+                SettingsEvent::Refused(error) => give.send(Err(error.message().to_owned())),
+                _ => Ok(()),
+            };
+        });
+        (manager, told)
+    }
+
+    fn queue(desk: &Desk) -> JobQueue {
+        JobQueue::open(&desk.path("llm_jobs.db")).unwrap()
+    }
+
+    fn applied(told: &Told) -> Option<String> {
+        told.recv_timeout(crate::common::PATIENCE).unwrap().unwrap()
+    }
+
+    /// Has a job carried out by the worker that runs, and says who answered.
+    fn carried_out(queue: &JobQueue, done: &Receiver<ProcessId>) -> (String, String) {
+        let process = ProcessId::new();
+        queue
+            .enqueue(process, [Job::from(Request::new("x"))])
+            .unwrap();
+        while done.recv_timeout(crate::common::PATIENCE).unwrap() != process {}
+        let result = queue.get_results(process).next().unwrap().unwrap();
+        let line: serde_json::Value = serde_json::from_str(&result.line()).unwrap();
+        let word = |name: &str| line[name].as_str().unwrap().to_owned();
+        (word("provider"), word("model"))
+    }
+
+    /// A worker that tells which processes are finished.
+    fn telling(worker: Worker) -> (RunningWorker, Receiver<ProcessId>) {
+        let (give, done) = unbounded();
+        let notifier = Arc::new(move |progress: &Progress| {
+            if progress.completed + progress.failed > 0 {
+                let _ = give.send(progress.process_id.unwrap());
+            }
+        });
+        (worker.notifier(notifier).start().unwrap(), done)
+    }
+
+    #[test]
+    fn a_worker_follows_model_limits_and_slots_that_another_process_sets() {
+        let (desk, sim) = (Desk::new(), good());
+        let (mut manager, told) = following(&desk, &sim, Settings::new());
+        let queue = queue(&desk);
+        let (worker, done) = telling(manager.worker(&queue).unwrap());
+        assert_eq!(
+            carried_out(&queue, &done),
+            ("custom".into(), "sim-1".into())
+        );
+        let before = worker.settings();
+        let store = file(&desk);
+        store.set("queue.worker_count", "7").unwrap();
+        applied(&told);
+        let changed = settings(&[("queue.worker_count", "7")]);
+        assert_eq!(worker.settings(), changed.worker_settings().unwrap());
+        assert_ne!(worker.settings(), before);
+        let plan = manager.route_plan().unwrap();
+        store.set("llm.requests_per_minute", "1").unwrap();
+        applied(&told);
+        // The manager itself takes the same over when it is told to.
+        manager.refresh().unwrap();
+        assert_ne!(manager.route_plan().unwrap(), plan);
+        worker.stop().unwrap();
+    }
+
+    #[test]
+    fn a_worker_follows_the_provider_and_the_strategy() {
+        let (desk, sim) = (Desk::new(), good());
+        let store = file(&desk);
+        store.set("llm.provider", "extract").unwrap();
+        let watch = watch(&desk, Settings::new());
+        let (give, told) = unbounded();
+        let query = batchwright::plan::ProviderQuery::new().base_url(Some(sim.base_url()));
+        let manager = LlmManager::find(watch.settings().clone(), query).unwrap();
+        let manager = manager.follow(watch).on_settings(move |event| {
+            if let SettingsEvent::Applied(now) = event {
+                let _ = give.send((now.provider().provider, now.effective_strategy().asked));
+            }
+        });
+        let queue = queue(&desk);
+        let (worker, done) = telling(manager.worker(&queue).unwrap());
+        assert_eq!(carried_out(&queue, &done).0, "extract");
+        store.set("llm.model", "sim-2").unwrap();
+        store.set("llm.provider", "custom").unwrap();
+        while told.recv_timeout(crate::common::PATIENCE).unwrap().0 != "custom" {}
+        assert_eq!(
+            carried_out(&queue, &done),
+            ("custom".into(), "sim-2".into())
+        );
+        worker.stop().unwrap();
+    }
+
+    #[test]
+    fn settings_that_cannot_be_used_leave_the_old_ones_and_are_told_once() {
+        let (desk, sim) = (Desk::new(), good());
+        let (manager, told) = following(&desk, &sim, Settings::new());
+        let (worker, done) = telling(manager.worker(&queue(&desk)).unwrap());
+        let before = worker.settings();
+        let store = file(&desk);
+        // Past the checks of `set`, as another version of the program might.
+        store.write("queue.worker_count", Some("many")).unwrap();
+        let why = told
+            .recv_timeout(crate::common::PATIENCE)
+            .unwrap()
+            .unwrap_err();
+        assert!(why.contains("queue.worker_count=many"), "{why}");
+        assert_eq!(worker.settings(), before);
+        assert_eq!(carried_out(&queue(&desk), &done).0, "custom");
+        store.write("queue.worker_count", Some("6")).unwrap();
+        applied(&told);
+        assert_ne!(worker.settings(), before);
+        assert!(told.is_empty(), "it was tried several times, and told once");
+        worker.stop().unwrap();
+    }
+
+    #[test]
+    fn a_call_in_flight_ends_under_the_old_settings() {
+        let desk = Desk::new();
+        let sim = simulator(SimConfig::default().latency(Duration::from_secs(2)));
+        let (manager, told) = following(&desk, &sim, Settings::new());
+        let queue = queue(&desk);
+        let process = ProcessId::new();
+        queue
+            .enqueue(process, [Job::from(Request::new("x"))])
+            .unwrap();
+        let (worker, done) = telling(manager.worker(&queue).unwrap());
+        assert!(sim.wait_until(|stats| stats.in_flight == 1, crate::common::PATIENCE));
+        file(&desk).set("llm.request_timeout", "1ms").unwrap();
+        applied(&told);
+        while done.recv_timeout(crate::common::PATIENCE).unwrap() != process {}
+        let result = queue.get_results(process).next().unwrap().unwrap();
+        assert_eq!(result.attempts, 1, "{}", result.line());
+        worker.stop().unwrap();
+    }
+
+    #[test]
+    fn a_run_begins_with_what_is_set_then() {
+        let (desk, sim) = (Desk::new(), good());
+        let store = file(&desk);
+        store.set("llm.provider", "extract").unwrap();
+        let watch = watch(&desk, Settings::new());
+        let query = batchwright::plan::ProviderQuery::new().base_url(Some(sim.base_url()));
+        let manager = LlmManager::find(watch.settings().clone(), query).unwrap();
+        let manager = manager.follow(watch);
+        let answered = || {
+            let mut outcomes = manager.run_bulk(ProcessId::new(), &prompts(1)).unwrap();
+            outcomes.remove(0).result.unwrap().provider
+        };
+        assert_eq!(answered(), "extract");
+        store.set("llm.model", "sim-1").unwrap();
+        store.set("llm.provider", "custom").unwrap();
+        assert_eq!(answered(), "custom");
+        store.write("llm.provider", Some("nobody")).unwrap();
+        assert_eq!(answered(), "custom", "what held last stays");
+    }
+
+    #[test]
+    fn a_worker_of_a_hosts_own_making_follows_its_slots() {
+        let desk = Desk::new();
+        let client = Arc::new(ScriptedClient::new());
+        client.hold();
+        let queue = queue(&desk);
+        let jobs = (0..12).map(|n| Job::from(Request::new(n.to_string())));
+        queue
+            .enqueue(ProcessId::new(), jobs.collect::<Vec<_>>())
+            .unwrap();
+        let store = file(&desk);
+        for (key, value) in [("queue.worker_count", "2"), ("queue.max_workers", "2")] {
+            store.set(key, value).unwrap();
+        }
+        let unlimited = Limits::default().burst(100);
+        let worker = Worker::new(&queue)
+            .completions(batchwright::Route::limited(client.clone(), unlimited))
+            .scale(WorkerScale::fixed(1))
+            .follow(watch(&desk, Settings::new()))
+            .unwrap()
+            .start()
+            .unwrap();
+        assert!(client.wait_for_calls(2));
+        store.set("queue.worker_count", "9").unwrap();
+        assert!(client.wait_for_calls(9));
+        client.release();
+        worker.stop().unwrap();
+    }
+}

@@ -411,7 +411,7 @@ fn slots_become_more_and_fewer_while_the_worker_runs() {
         .start()
         .unwrap();
     assert!(client.wait_for_calls(2));
-    running.set_scale(WorkerScale::fixed(12));
+    running.set(running.settings().scale(WorkerScale::fixed(12)));
     assert!(client.wait_for_calls(12));
     assert_eq!(client.max_in_flight(), 12);
     let claimed = queue.process(process).unwrap().unwrap().counts.in_progress;

@@ -10,7 +10,6 @@ mod display;
 mod exit;
 mod format;
 mod input;
-mod pacing;
 mod prompts;
 mod provider;
 mod queue;

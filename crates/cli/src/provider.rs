@@ -191,22 +191,7 @@ impl Chosen {
 
     /// Who is called, where, for which model.
     pub fn line(&self, calls: usize) -> String {
-        let status = &self.choice.first;
-        let part = |before: &str, text: &Option<String>| {
-            let text = text.as_deref();
-            text.map_or_else(String::new, |text| format!("{before}{text}"))
-        };
-        let at = part(" at ", &status.base_url);
-        let with = part(", model ", &status.model);
-        let then = self.choice.fallbacks.iter().map(|status| {
-            let model = part("/", &status.model);
-            format!(", then {}{model}", status.provider)
-        });
-        let then: String = then.collect();
-        format!(
-            "provider {}{at}{with}{then}, {calls} in flight",
-            status.provider
-        )
+        line(&self.choice, calls)
     }
 
     /// The provider of each step, with the model that it alone is asked for.
@@ -216,6 +201,26 @@ impl Chosen {
         let fallbacks = fallbacks.map(|status| (status.provider, status.model.clone()));
         [first].into_iter().chain(fallbacks).collect()
     }
+}
+
+/// Who is called, where, for which model.
+pub fn line(choice: &ProviderChoice, calls: usize) -> String {
+    let status = &choice.first;
+    let part = |before: &str, text: &Option<String>| {
+        let text = text.as_deref();
+        text.map_or_else(String::new, |text| format!("{before}{text}"))
+    };
+    let at = part(" at ", &status.base_url);
+    let with = part(", model ", &status.model);
+    let then = choice.fallbacks.iter().map(|status| {
+        let model = part("/", &status.model);
+        format!(", then {}{model}", status.provider)
+    });
+    let then: String = then.collect();
+    format!(
+        "provider {}{at}{with}{then}, {calls} in flight",
+        status.provider
+    )
 }
 
 /// The flags that name providers, above the other settings.
@@ -236,20 +241,14 @@ pub struct Asked<'a> {
     pub provider: &'a ProviderArgs,
     /// Vectors and no answers.
     pub embed: bool,
+    /// Take `extract`, which is no model, where nobody else can be.
+    pub or_extract: bool,
     /// Requests that name no model, if known.
     pub unnamed: Option<u64>,
     pub beside: Beside,
 }
 
-/// What the flags ask of providers.
-pub fn query(args: &ProviderArgs, embed: bool, unnamed: Option<u64>) -> ProviderQuery {
-    ProviderQuery::new()
-        .base_url(args.base_url.clone())
-        .embeddings(embed)
-        .every_request_names_a_model(unnamed == Some(0))
-}
-
-/// Takes the provider that was named, else the first usable one, else `extract`.
+/// Takes the provider that was named, else the first usable one.
 pub fn choose(
     asked: Asked<'_>,
     settings: &Settings,
@@ -258,13 +257,17 @@ pub fn choose(
     let Asked {
         provider: args,
         embed,
+        or_extract,
         unnamed,
         beside,
     } = asked;
-    let query = query(args, embed, unnamed).or_extract(true);
-    let choice = query
-        .choose(settings)
-        .map_err(|error| not_chosen(error, embed))?;
+    let query = ProviderQuery::new()
+        .base_url(args.base_url.clone())
+        .embeddings(embed)
+        .every_request_names_a_model(unnamed == Some(0))
+        .or_extract(or_extract);
+    let choice = query.choose(settings);
+    let choice = choice.map_err(|error| not_chosen(error, embed, or_extract))?;
     let halfway = tell_choice(&choice, args, embed, say);
     let extract = (choice.first.provider == "extract")
         .then(|| halfway.map_or(Extracting::Named, Extracting::NothingElse));
@@ -286,11 +289,15 @@ pub fn choose(
 }
 
 /// Why nobody was chosen, for people.
-pub fn not_chosen(error: ProviderChoiceError, embed: bool) -> Refusal {
+fn not_chosen(error: ProviderChoiceError, embed: bool, or_extract: bool) -> Refusal {
     let message = error.to_string();
     match error {
         ProviderChoiceError::Setting(_) => Refusal::usage(message),
         ProviderChoiceError::Fallback(_) => Refusal::usage(message).about(About::Provider),
+        ProviderChoiceError::Nobody(_) if !or_extract => Refusal::could_not_run(
+            "no provider is usable, see batchwright providers; to have jobs answered with the \
+             beginning of their own text, name --provider extract",
+        ),
         ProviderChoiceError::Nobody(all) => {
             let what = if embed { " that makes embeddings" } else { "" };
             let why = format!("no provider{what} can be used: {}", lacks(&all, embed));
@@ -304,7 +311,7 @@ pub fn not_chosen(error: ProviderChoiceError, embed: bool) -> Refusal {
 
 /// Says who was taken where nobody was named, and why; returns what was said of those that were set up
 /// halfway.
-pub fn tell_choice(
+fn tell_choice(
     choice: &ProviderChoice,
     args: &ProviderArgs,
     embed: bool,

@@ -34,10 +34,10 @@ impl Accounts {
         if let Some(client) = self.clients.get(account) {
             return Some(client.clone());
         }
-        let current = control.client.read().clone();
+        let current = control.client();
         let current = current.filter(|client| client.account() == *account);
         let client = current.or_else(|| {
-            let clients = control.clients.read().clone();
+            let clients = control.clients();
             clients.and_then(|clients| clients(account))
         })?;
         self.add(account.clone(), client.clone());

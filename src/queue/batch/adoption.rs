@@ -210,7 +210,7 @@ mod tests {
             credential: "new",
             ..ScriptedClient::of(&harness.fake)
         });
-        *harness.control.client.write() = Some(client.clone());
+        harness.control.set_client(Some(client.clone()));
         client
     }
 

@@ -4,9 +4,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use crossbeam_channel::{Receiver, Sender, bounded};
-use parking_lot::RwLock;
 
 use crate::llm::batch::{BatchAccount, BatchClient};
+
+use crate::queue::live::{LiveSetup, WorkerSetup};
 
 use super::settings::BatchSettings;
 
@@ -15,43 +16,60 @@ pub type BatchClients = dyn Fn(&BatchAccount) -> Option<Arc<dyn BatchClient>> + 
 
 /// How others reach the poller.
 pub(crate) struct BatchControl {
-    /// Who takes new batches; nobody under the `sync` strategy.
-    pub client: RwLock<Option<Arc<dyn BatchClient>>>,
-    /// Who looks after the batches of other accounts.
-    pub clients: RwLock<Option<Arc<BatchClients>>>,
-    pub settings: RwLock<BatchSettings>,
+    setup: Arc<LiveSetup>,
     pub(super) store_changed: AtomicBool,
     pub(super) settings_changed: AtomicBool,
     waker: Sender<()>,
     pub(super) woken: Receiver<()>,
 }
 
-impl Default for BatchControl {
-    fn default() -> Self {
+impl BatchControl {
+    pub(crate) fn new(setup: Arc<LiveSetup>) -> Self {
         let (waker, woken) = bounded(1);
         Self {
-            client: RwLock::default(),
-            clients: RwLock::default(),
-            settings: RwLock::default(),
+            setup,
             store_changed: AtomicBool::new(true),
             settings_changed: AtomicBool::new(false),
             waker,
             woken,
         }
     }
-}
 
-impl BatchControl {
-    /// Replaces the settings. What is held may be decided by them.
-    pub(crate) fn set(&self, settings: BatchSettings) {
-        let mut known = self.settings.write();
-        if *known == settings {
-            return;
+    pub(super) fn settings(&self) -> BatchSettings {
+        self.setup.now().settings.batches
+    }
+
+    /// Who takes new batches; nobody under the `sync` strategy.
+    pub(super) fn client(&self) -> Option<Arc<dyn BatchClient>> {
+        self.setup.now().batches.clone()
+    }
+
+    /// Who looks after the batches of other accounts.
+    pub(super) fn clients(&self) -> Option<Arc<BatchClients>> {
+        self.setup.now().batch_clients.clone()
+    }
+
+    /// Changes what holds. What is held may be decided by other settings.
+    pub(crate) fn change(
+        &self,
+        change: impl FnOnce(&mut WorkerSetup),
+    ) -> (Arc<WorkerSetup>, Arc<WorkerSetup>) {
+        let (before, now) = self.setup.change(change);
+        if before.settings.batches != now.settings.batches {
+            self.settings_changed.store(true, Ordering::SeqCst);
         }
-        *known = settings;
-        drop(known);
-        self.settings_changed.store(true, Ordering::SeqCst);
         self.wake();
+        (before, now)
+    }
+
+    #[cfg(test)]
+    pub(super) fn set(&self, settings: BatchSettings) {
+        self.change(|setup| setup.settings.batches = settings);
+    }
+
+    #[cfg(test)]
+    pub(super) fn set_client(&self, client: Option<Arc<dyn BatchClient>>) {
+        self.change(|setup| setup.batches = client);
     }
 
     /// Has the poller look at the store.

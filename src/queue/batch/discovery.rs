@@ -66,7 +66,7 @@ impl Poller<'_> {
                 let Some(record) = Record::read(batch) else {
                     return false;
                 };
-                let unsent = record.is_unsent() && control.client.read().is_some();
+                let unsent = record.is_unsent() && control.client().is_some();
                 let have = unsent || accounts.client(control, &record.account).is_some();
                 if !have {
                     missing = Some(record.account);

@@ -91,7 +91,7 @@ impl Poller<'_> {
     /// Whether nothing of a batch was sent, and new ones go to another account, or to none: so do its
     /// jobs.
     fn is_elsewhere_now(&self, record: &Record) -> bool {
-        let current = self.control.client.read();
+        let current = self.control.client();
         let current = current.as_ref().map(|client| client.account());
         record.is_unsent() && current.as_ref() != Some(&record.account)
     }
@@ -122,7 +122,7 @@ impl Poller<'_> {
             Step::Cancel(id) => Event::CancelAnswered(client.cancel(&id, self.ctx)),
             Step::AskStatus(id) => Event::StatusAnswered(client.status(&id, self.ctx)),
             Step::Collect(id, results) => {
-                let most = self.control.settings.read().max_result_bytes;
+                let most = self.control.settings().max_result_bytes;
                 return self.transfer(no, client, Task::Collect(id, results, most));
             }
             Step::Wait => Event::Postponed(WAIT),
@@ -269,7 +269,7 @@ impl Poller<'_> {
             is_stopped: open.batch.is_stopped,
             stopped_at: open.batch.stopped_at,
             uploads: open.uploads,
-            settings: *self.control.settings.read(),
+            settings: self.control.settings(),
             jitter: self.jitter.next(),
             is_ending: self.ctx.is_cancelled(),
             others_there: is_submitting && others.next().is_some(),

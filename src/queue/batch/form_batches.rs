@@ -22,7 +22,7 @@ const MOST_SUBMITTED: usize = 4;
 impl Poller<'_> {
     /// Begins batches for jobs that wait.
     pub(super) fn form_batches(&mut self, now: Time) -> Result<(), Error> {
-        let Some(client) = self.control.client.read().clone() else {
+        let Some(client) = self.control.client() else {
             return Ok(());
         };
         // Who carries completions out otherwise is asked too, when a batch has failed.

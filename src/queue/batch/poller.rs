@@ -260,7 +260,7 @@ impl<'a> Poller<'a> {
     /// Says where all batches stand.
     pub(super) fn report(&self) {
         let mut counts = Counts::default();
-        let patience = self.control.settings.read().results_wait;
+        let patience = self.control.settings().results_wait;
         let crowded = self.sizes.crowded(self.clock.now());
         let crowded = crowded
             .map(|provider| format!("too much is queued at {provider}; smaller batches follow"));

@@ -2,7 +2,6 @@
 //! on to the next provider of the route, or failed.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -10,12 +9,11 @@ use parking_lot::Mutex;
 use crate::base::clock::{Clock, Timestamp};
 use crate::base::error::{Error, ErrorKind};
 use crate::engine::jitter::Jitter;
-use crate::engine::route::{Next, RetryPolicy, Tries, decide};
+use crate::engine::route::{Next, Tries, decide};
 use crate::llm::request::{Request, RequestTask};
 use crate::llm::response::Response;
 use crate::llm::route::Route;
 use crate::llm::structured_output;
-use crate::queue::backlog::Pace;
 use crate::queue::history::History;
 use crate::queue::job::COMPLETION_KIND;
 use crate::queue::kinds::Kinds;
@@ -27,9 +25,7 @@ use super::machine::Record;
 /// Turns what came of a request into the end of its job.
 pub(crate) struct ItemSettler {
     pub kinds: Arc<Kinds>,
-    pub pace: Arc<Pace>,
     pub clock: Arc<dyn Clock>,
-    pub retry: RetryPolicy,
     pub jitter: Mutex<Jitter>,
     /// A refusal that is no fault of the job that met it, and meets all others.
     pub refused: Mutex<Option<Error>>,
@@ -67,7 +63,7 @@ impl ItemSettler {
         let history = history.unwrap_or_default();
         let result = result.and_then(|response| fitting(claimed, response));
         let mut tries = history.tries(claimed.lane.step, &self.kinds.trails);
-        let default = self.pace.max_retries.load(Ordering::Relaxed);
+        let default = self.kinds.max_retries();
         tries.max_retries = Some(claimed.max_retries.unwrap_or(default));
         let outcome = match result {
             Ok(mut response) => {
@@ -128,7 +124,8 @@ impl ItemSettler {
         let more = usize::from(tries.step) + 1 < steps;
         let (now, wall) = (self.clock.now(), self.clock.wall());
         let jitter = self.jitter.lock().next();
-        let next = decide(&self.retry, more, tries, &error, now, None, jitter);
+        let retry = self.kinds.setup.now().settings.retry;
+        let next = decide(&retry, more, tries, &error, now, None, jitter);
         let spent = error.paid().is_known();
         let spent = spent.then(|| prompts::spent(error.paid(), &history));
         let due = match next {

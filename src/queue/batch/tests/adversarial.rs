@@ -188,7 +188,7 @@ fn batches_that_a_provider_does_not_take_keep_no_other_from_its_work() {
         ))
     });
     let broke = Arc::new(broke);
-    *harness.control.client.write() = Some(broke.clone());
+    harness.control.set_client(Some(broke.clone()));
     harness.fake.lock().limits.requests = 1;
     harness.enqueue(&["a", "b", "c", "d"]);
     let mut poller = harness.poller(harness.worker(), &[]);

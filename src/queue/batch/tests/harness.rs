@@ -4,7 +4,7 @@
 use std::collections::HashSet;
 use std::io::Write;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -15,7 +15,6 @@ use crate::base::error::{Error, ErrorKind, Sent};
 use crate::base::id::ProcessId;
 use crate::engine::dispatch::ErrorPolicy;
 use crate::engine::jitter::Jitter;
-use crate::engine::route::RetryPolicy;
 use crate::llm::batch::{
     BatchAccount, BatchClient, BatchInput, BatchIntent, BatchLimits, BatchLine, BatchStage,
     BatchStatus, ListedBatches,
@@ -23,9 +22,9 @@ use crate::llm::batch::{
 use crate::llm::providers::extract::Extract;
 use crate::llm::request::{Request, RequestTask};
 use crate::llm::route::Route;
-use crate::queue::backlog::Pace;
 use crate::queue::job::{COMPLETION_KIND, Job, JobCounts};
 use crate::queue::kinds::{Kind, Kinds};
+use crate::queue::settings::WorkerSettings;
 use crate::queue::store::sqlite::{SqliteOptions, SqliteStore};
 use crate::queue::store::{JobStore, WorkerId};
 use crate::testing::ManualClock;
@@ -198,14 +197,16 @@ impl Harness {
             task: RequestTask::Complete,
         };
         kinds.set(COMPLETION_KIND, kind);
+        let settings = WorkerSettings::default().max_retries(3).batch_size(4);
+        kinds.setup.change(|setup| setup.settings = settings);
         let path = folder.path().join("jobs.db");
         let harness = Self {
             fake: Arc::new(Mutex::new(FakeProvider::new(7, clock.clone()))),
             store: Arc::new(SqliteStore::open(&path, SqliteOptions::default()).unwrap()),
             folder,
             clock,
+            control: BatchControl::new(kinds.setup.clone()),
             kinds: Arc::new(kinds),
-            control: BatchControl::default(),
             ctx: Context::new(),
             overview: Arc::default(),
         };
@@ -217,7 +218,7 @@ impl Harness {
 
     pub(crate) fn client(&self) -> Arc<ScriptedClient> {
         let client = Arc::new(ScriptedClient::of(&self.fake));
-        *self.control.client.write() = Some(client.clone());
+        self.control.set_client(Some(client.clone()));
         client
     }
 
@@ -244,13 +245,7 @@ impl Harness {
             spool: Spool::new(self.store.folder()),
             settler: ItemSettler {
                 kinds: self.kinds.clone(),
-                pace: Arc::new(Pace {
-                    max_retries: AtomicU8::new(3),
-                    batch: AtomicU64::new(4),
-                    poll_millis: AtomicU64::new(1000),
-                }),
                 clock: self.clock.clone(),
-                retry: RetryPolicy::default(),
                 jitter: Mutex::new(Jitter(1)),
                 refused: Mutex::default(),
             },

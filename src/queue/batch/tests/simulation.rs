@@ -8,7 +8,7 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -20,14 +20,13 @@ use crate::base::id::ProcessId;
 use crate::config::choices::OnUnknown;
 use crate::engine::dispatch::ErrorPolicy;
 use crate::engine::jitter::Jitter;
-use crate::engine::route::RetryPolicy;
 use crate::llm::batch::BatchLimits;
 use crate::llm::providers::extract::Extract;
 use crate::llm::request::{Request, RequestTask};
 use crate::llm::route::Route;
-use crate::queue::backlog::Pace;
 use crate::queue::job::{COMPLETION_KIND, Job, JobStatus, ProcessState};
 use crate::queue::kinds::{Kind, Kinds};
+use crate::queue::settings::WorkerSettings;
 use crate::queue::store::JobStore;
 use crate::queue::store::sqlite::{SqliteOptions, SqliteStore};
 use crate::testing::ManualClock;
@@ -71,6 +70,8 @@ impl Scene {
             task: RequestTask::Complete,
         };
         kinds.set(COMPLETION_KIND, kind);
+        let settings = WorkerSettings::default().max_retries(10).batch_size(4);
+        kinds.setup.change(|setup| setup.settings = settings);
         let fake = FakeProvider::new(seed ^ 0x5eed, clock.clone());
         let scene = Self {
             random: Random(Jitter(seed)),
@@ -78,7 +79,7 @@ impl Scene {
             fake: Arc::new(Mutex::new(fake)),
             clock,
             settings: BatchSettings::default().reconcile_wait(RECONCILE),
-            control: BatchControl::default(),
+            control: BatchControl::new(kinds.setup.clone()),
             kinds: Arc::new(kinds),
             ctx: Context::new(),
             deaths: 0,
@@ -86,7 +87,9 @@ impl Scene {
             cancelled: false,
             twice: 0,
         };
-        *scene.control.client.write() = Some(Arc::new(FakeClient(scene.fake.clone())));
+        scene
+            .control
+            .set_client(Some(Arc::new(FakeClient(scene.fake.clone()))));
         scene
     }
 
@@ -106,13 +109,7 @@ impl Scene {
             spool: Spool::new(store.folder()),
             settler: ItemSettler {
                 kinds: self.kinds.clone(),
-                pace: Arc::new(Pace {
-                    max_retries: AtomicU8::new(10),
-                    batch: AtomicU64::new(4),
-                    poll_millis: AtomicU64::new(1000),
-                }),
                 clock: self.clock.clone(),
-                retry: RetryPolicy::default(),
                 jitter: Mutex::new(Jitter(self.random.below(1 << 40))),
                 refused: Mutex::default(),
             },

@@ -105,6 +105,7 @@ fn choose_provider(
     let asked = Asked {
         provider: &args.provider,
         embed: args.prompt.task == TaskArg::Embed,
+        or_extract: true,
         unnamed,
         beside: Beside {
             fallback_blocked: args.provider.fallback_blocked,

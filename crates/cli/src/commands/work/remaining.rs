@@ -5,12 +5,11 @@ use std::collections::{BTreeMap, HashMap};
 
 use batchwright::batch::BatchInfo;
 use batchwright::queue::{EMBEDDING_KIND, ProcessState};
-use batchwright::{Error, JobQueue, ProcessId};
+use batchwright::{Error, JobQueue, LlmManager, ProcessId, Strategy};
 
 use crate::args::work::WorkArgs;
 use crate::batches;
 use crate::format::count;
-use crate::routes::Routes;
 use crate::run_process;
 
 /// The batches that nobody attends once a worker has ended.
@@ -162,8 +161,8 @@ pub struct EmbeddingsNote {
 }
 
 impl EmbeddingsNote {
-    pub fn update(&mut self, routes: &Routes, queue: &JobQueue, say: &dyn Fn(String)) {
-        if !routes.in_batches() {
+    pub fn update(&mut self, manager: &LlmManager, queue: &JobQueue, say: &dyn Fn(String)) {
+        if manager.effective_strategy().strategy == Strategy::Sync {
             return self.price(queue, say);
         }
         if self.noted_embeddings {
