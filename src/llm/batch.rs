@@ -1,6 +1,6 @@
 //! Batch APIs: the blocking trait, and what its steps are about.
 //!
-//! A batch is handed over in steps of one exchange each. Whoever drives them writes down, before each
+//! A batch is submitted in steps of one exchange each. Whoever drives them writes down, before each
 //! step, that it is about to be tried, and after it what came of it; so a crash, or a reply that is
 //! lost, leaves nothing that cannot be found again. See [`BatchClient::find`].
 
@@ -166,7 +166,7 @@ pub struct BatchIntent {
     pub begun: Timestamp,
 }
 
-/// How far the handing over of a batch has come.
+/// How far the submission of a batch has come.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", tag = "at")]
 pub enum BatchStage {

@@ -13,11 +13,11 @@ impl Poller<'_> {
     /// Looks through the store, if there may be something new.
     pub(super) fn scan_store(&mut self) {
         let now = self.clock.now();
-        let fresh = self
+        let is_recent = self
             .scanned_at
             .is_some_and(|at| now.since(at) < BETWEEN_SCANS);
         let due = self.scan_at.is_some_and(|at| at <= now);
-        if fresh || !due && !self.control.store_changed.load(Ordering::SeqCst) {
+        if is_recent || !due && !self.control.store_changed.load(Ordering::SeqCst) {
             return;
         }
         self.control.store_changed.store(false, Ordering::SeqCst);
@@ -30,8 +30,8 @@ impl Poller<'_> {
         // Who could not look knows of nothing that has come since.
         let not_scanned = &self.context.overview.not_scanned;
         not_scanned.store(adopted.is_err(), Ordering::SeqCst);
-        let looked = adopted.and_then(|()| self.form_batches(now));
-        if let Err(error) = looked {
+        let formed = adopted.and_then(|()| self.form_batches(now));
+        if let Err(error) = formed {
             log::warn!("cannot look for batches: {error}");
             self.scan_at = Some(now.after(RETRY_AFTER));
         }
@@ -44,12 +44,12 @@ impl Poller<'_> {
         let store = self.context.store.clone();
         let all = store.batches(None)?;
         let mut missing = None;
-        let mut nobodys = false;
+        let mut any_unowned = false;
         for batch in &all {
             if let Some(open) = self.batches.get_mut(&batch.no) {
-                let newly = batch.is_stopped && batch.stopped_at > open.batch.stopped_at;
+                let is_newly_stopped = batch.is_stopped && batch.stopped_at > open.batch.stopped_at;
                 open.batch = batch.clone();
-                if newly {
+                if is_newly_stopped {
                     self.feed(batch.no, Event::Hurried);
                 }
             }
@@ -58,9 +58,9 @@ impl Poller<'_> {
             if own && !self.batches.contains_key(&batch.no) {
                 self.take_over(batch.clone());
             }
-            nobodys |= batch.worker.is_none();
+            any_unowned |= batch.worker.is_none();
         }
-        if nobodys {
+        if any_unowned {
             let (accounts, control) = (&mut self.accounts, self.control);
             let mut mine = |batch: &StoredBatch| {
                 let Some(record) = Record::read(batch) else {

@@ -1,14 +1,19 @@
 //! What is next for a batch.
 
+use crate::base::error::ErrorKind;
 use crate::config::choices::OnUnknown::{Hold, Resubmit};
-use crate::llm::batch::ListedBatches;
+use crate::llm::batch::{BatchRefusal, BatchState, ListedBatches};
 use crate::queue::batch::settings::LISTINGS;
 
 use super::super::apply::apply;
-use super::super::event::Event;
+use super::super::effect::{Division, Effect};
+use super::super::event::{Event, Facts, ItemsSettled};
 use super::super::next::{Step, next};
-use super::super::state::{Fence, Formed, Input, Owner, Reconciling, State};
-use super::examples::{OURS, facts, presumed, record, remote, running, submitting, uploaded};
+use super::super::state::{Fence, Formed, Input, Owner, Reconciling, Remote, State};
+use super::examples::{
+    self, OURS, error, facts, presumed, record, refusal, remote, running, status, submitting,
+    uploaded,
+};
 
 fn reconciling(input: Input, listings: u32, fence: Fence) -> Reconciling {
     Reconciling {
@@ -119,4 +124,43 @@ fn who_hurries_a_list_that_is_to_confirm_the_fence_does_not_shorten_its_time() {
     record.state = State::Held(reconciling(uploaded(), LISTINGS, fence));
     apply(&mut record, Event::TakenOver, &facts);
     assert_eq!(record.due, confirms_at);
+}
+
+#[test]
+fn a_client_that_says_cancelled_although_nothing_was_is_asked_again_after_a_wait() {
+    for input in [Input::Local, uploaded()] {
+        let mut record = record(submitting(input, true));
+        let facts = facts(true, None, false);
+        let answer = Event::Submitted(Err(error(ErrorKind::Cancelled, None)));
+        apply(&mut record, answer.clone(), &facts);
+        assert!(record.due > facts.now);
+        // A worker that ends leaves the step to whoever comes next.
+        let is_ending = Facts {
+            is_ending: true,
+            ..facts
+        };
+        let mut record = examples::record(submitting(uploaded(), true));
+        let effects = apply(&mut record, answer, &is_ending);
+        assert!(matches!(effects.list[..], [Effect::Save]) && !effects.reschedules);
+        assert_eq!(record.state, submitting(uploaded(), false));
+    }
+}
+
+#[test]
+fn a_batch_that_is_bisected_leaves_no_input_at_the_provider() {
+    let there = Remote {
+        file: Some("file-1".to_owned()),
+        ..remote(OURS)
+    };
+    let no_such_line = Event::ItemsSettled(Ok(ItemsSettled::NoSuchLine(refusal(400))));
+    let unnamed = BatchState::Refused(BatchRefusal::SomeLine(refusal(400)));
+    for event in [no_such_line, Event::StatusAnswered(Ok(status(unnamed)))] {
+        let mut record = record(running(there.clone()));
+        let effects = apply(&mut record, event, &facts(true, None, false)).list;
+        let place = |which: fn(&Effect) -> bool| effects.iter().position(which);
+        let deleted =
+            place(|effect| matches!(effect, Effect::DeleteFile(file) if file == "file-1"));
+        let divided = place(|effect| matches!(effect, Effect::Divide(Division::Bisect(_))));
+        assert!(deleted.is_some() && deleted < divided, "{effects:?}");
+    }
 }
