@@ -152,7 +152,10 @@ impl Poller<'_> {
             return;
         }
         if !self.feed(no, Event::Sending) {
-            self.feed(no, Event::NotSent(None));
+            let open = self.batches.get(&no);
+            if open.is_some_and(|open| open.unsaved.is_some()) {
+                self.feed(no, Event::NotSent(None));
+            }
             return;
         }
         if creates_alone && self.may_another_be_created(no) {
