@@ -20,9 +20,9 @@ collects what came of them; [`LlmManager::run_bulk`](crate::LlmManager::run_bulk
 
 pub use crate::config::choices::OnUnknown;
 pub use crate::llm::batch::BatchAccount;
+#[cfg(feature = "queue")]
+pub use crate::llm::batch::BatchClients;
 pub use crate::llm::providers::batch::BatchApi;
 pub use crate::manager::{clients_by_account, clients_by_address};
 #[cfg(feature = "queue")]
-pub use crate::queue::batch::{
-    BatchAdoption, BatchClients, BatchInfo, BatchSettings, UncollectedResults,
-};
+pub use crate::queue::batch::{BatchAdoption, BatchInfo, BatchSettings, UncollectedResults};

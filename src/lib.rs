@@ -27,7 +27,7 @@
 //! | make vectors of texts, many with each call | the same with [`Request::embedding`] |
 //! | run a file with a resumable output, as the `batchwright` program does | [`Prompts`], [`FileRun`] |
 //! | make one call with limits, retries and fallback | [`Route::complete`] |
-//! | take settings from flags, environment and a store, and follow its changes | [`Settings`], [`LlmManager`]; changes with [`config::SettingsWatch`] |
+//! | take settings from flags, environment and a store, and follow its changes | [`Settings`], [`LlmManager`]; changes with [`config::SettingsWatch`] and [`LlmManager::follow`] |
 #![cfg_attr(
     feature = "queue",
     doc = "| hand prompts to a queue that survives restarts | [`JobQueue`] and [`Worker`]; the [guide](queue_guide) |

@@ -34,6 +34,8 @@ mod follow;
 mod plan;
 #[cfg(feature = "queue")]
 mod worker;
+#[cfg(feature = "queue")]
+mod worker_follower;
 
 pub use choice::{ProviderChoice, ProviderChoiceError, ProviderQuery};
 use follow::Listener;

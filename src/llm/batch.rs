@@ -20,6 +20,10 @@ use crate::base::error::Error;
 use super::request::Request;
 use super::response::Response;
 
+/// Finds the client of an account, if its credential is here.
+#[cfg(feature = "queue")]
+pub type BatchClients = dyn Fn(&BatchAccount) -> Option<Arc<dyn BatchClient>> + Send + Sync;
+
 /// Hands prompts over to a provider's Batch API, and fetches what came of them. Like
 /// [`LlmClient`](crate::LlmClient) it never retries: each method is one try.
 pub trait BatchClient: Send + Sync {

@@ -93,19 +93,24 @@ impl LlmManager {
         fixed_slots: bool,
     ) -> Result<WorkerPlan, Error> {
         let completions = self.plan(caller)?;
-        let max_retries = self.max_retries_now()?;
-        let mut settings = self.settings.worker_settings()?;
-        settings = settings.retry(self.retry()?).max_retries(max_retries);
-        if fixed_slots {
-            settings = settings.scale(WorkerScale::fixed(self.concurrency()?));
-        }
         let batch = self.effective_strategy().strategy == Strategy::Batch;
         let embeds = self.provider().embeddings;
         Ok(WorkerPlan {
             embeddings: embeds.then(|| completions.without_fallbacks()),
             completions,
             batches: batch.then(|| self.batch_config()).transpose()?,
-            settings,
+            settings: self.settings_of_worker(fixed_slots)?,
+        })
+    }
+
+    pub(super) fn settings_of_worker(&self, fixed_slots: bool) -> Result<WorkerSettings, Error> {
+        let settings = self.settings.worker_settings()?;
+        let settings = settings
+            .retry(self.retry()?)
+            .max_retries(self.max_retries_now()?);
+        Ok(match fixed_slots {
+            true => settings.scale(WorkerScale::fixed(self.concurrency()?)),
+            false => settings,
         })
     }
 

@@ -19,7 +19,8 @@ use crate::llm::request::RequestTask;
 
 use super::batch::BatchOverview;
 use super::history::History;
-use super::kinds::{Kind, Kinds, Lanes};
+use super::kind::Kind;
+use super::kinds::{Kinds, Lanes};
 use super::prompts;
 use super::store::{ClaimRequest, ClaimedJob, JobLane, JobStore, SUSPECT_CRASHES, WorkerId};
 use super::task::JobTask;

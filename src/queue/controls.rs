@@ -7,15 +7,16 @@ use crate::base::cancel::Context;
 use crate::base::clock::Clock;
 use crate::engine::dispatch::ErrorPolicy;
 use crate::engine::run::Waker;
-use crate::llm::batch::BatchClient;
+use crate::llm::batch::{BatchClient, BatchClients};
 use crate::llm::request::RequestTask;
 use crate::llm::route::Route;
 use crate::observe::progress::ProgressNotifier;
 
 use super::backlog::Scope;
-use super::batch::{BatchClients, BatchControl, BatchOverview};
+use super::batch::{BatchControl, BatchOverview};
 use super::job::{COMPLETION_KIND, EMBEDDING_KIND};
-use super::kinds::{Kind, Kinds};
+use super::kind::Kind;
+use super::kinds::Kinds;
 use super::live::WorkerSetup;
 use super::settings::WorkerSettings;
 

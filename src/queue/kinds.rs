@@ -8,33 +8,13 @@ use crate::engine::class::Class;
 use crate::engine::limiter::{Limiter, QuotaId};
 use crate::engine::pack::PackLimits;
 use crate::engine::trail::Trails;
-use crate::llm::request::{Request, RequestTask};
+use crate::llm::request::Request;
 use crate::llm::route::Route;
 
-use super::handler::Handler;
 use super::job::COMPLETION_KIND;
+use super::kind::Kind;
 use super::live::LiveSetup;
 use super::store::JobLane;
-
-/// What carries out the jobs of a kind.
-pub(crate) enum Kind {
-    /// Prompts go through a route.
-    Prompts {
-        route: Arc<Route<'static>>,
-        task: RequestTask,
-    },
-    /// Code of the host's.
-    Host(Handler),
-}
-
-impl Kind {
-    pub(crate) fn pack_limits(&self) -> PackLimits {
-        match self {
-            Self::Prompts { route, task } => route.pack_limits(*task),
-            Self::Host(_) => PackLimits::ONE,
-        }
-    }
-}
 
 /// The kinds by name. Routes may be replaced while the worker runs: what is in flight ends on the old
 /// one.

@@ -7,11 +7,10 @@ use std::sync::Arc;
 
 use parking_lot::RwLock;
 
-use crate::llm::batch::BatchClient;
+use crate::llm::batch::{BatchClient, BatchClients};
 use crate::llm::route::Route;
 
-use super::batch::BatchClients;
-use super::kinds::Kind;
+use super::kind::Kind;
 use super::settings::WorkerSettings;
 
 /// How a worker works, and who carries its jobs out.

@@ -28,6 +28,7 @@ mod history;
 pub(crate) mod host;
 pub(crate) mod info;
 pub(crate) mod job;
+mod kind;
 mod kinds;
 mod live;
 mod maintenance;

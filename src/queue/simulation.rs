@@ -29,7 +29,8 @@ use crate::testing::ManualClock;
 
 use super::backlog::{Scope, StoreBacklog};
 use super::job::{COMPLETION_KIND, Job, JobStatus};
-use super::kinds::{Kind, Kinds};
+use super::kind::Kind;
+use super::kinds::Kinds;
 use super::settings::WorkerSettings;
 use super::store::sqlite::{SqliteOptions, SqliteStore};
 use super::store::{JobStore, MAX_CRASHES};

@@ -10,7 +10,7 @@ use crate::llm::request::Request;
 
 use super::history::History;
 use super::job::Spent;
-use super::kinds::Kind;
+use super::kind::Kind;
 use super::store::ClaimedJob;
 
 /// A job on its way.

@@ -18,7 +18,7 @@ use crate::engine::work::{Settled, Take, Ticket, Work};
 use super::backlog::StoreBacklog;
 use super::handler::RunningJob;
 use super::job::ProcessState;
-use super::kinds::Kind;
+use super::kind::Kind;
 use super::prompts;
 use super::store::{ClaimOutcome, JobStore, Settlement};
 use super::task::{Done, JobTask};

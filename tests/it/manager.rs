@@ -300,7 +300,20 @@ mod following {
         assert_eq!(carried_out(&queue(&desk), &done).0, "custom");
         store.write("queue.worker_count", Some("6")).unwrap();
         applied(&told);
-        assert_ne!(worker.settings(), before);
+        let six = settings(&[("queue.worker_count", "6")]);
+        assert_eq!(worker.settings(), six.worker_settings().unwrap());
+        // A provider that cannot be asked keeps nothing else from being followed.
+        store.write("llm.fallback", Some("openai")).unwrap();
+        store.set("queue.worker_count", "5").unwrap();
+        told.recv_timeout(crate::common::PATIENCE)
+            .unwrap()
+            .unwrap_err();
+        assert!(crate::common::eventually(|| worker.settings() == before));
+        assert_eq!(carried_out(&queue(&desk), &done).0, "custom");
+        store.unset("llm.fallback").unwrap();
+        // Now nothing is left to be applied; another change is.
+        store.set("queue.worker_count", "8").unwrap();
+        applied(&told);
         assert!(told.is_empty(), "it was tried several times, and told once");
         worker.stop().unwrap();
     }

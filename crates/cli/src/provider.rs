@@ -458,6 +458,49 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_run_and_a_host_with_the_same_settings_come_to_the_same_route() {
+        let args = ProviderArgs {
+            provider: Some("custom".to_owned()),
+            model: Some("m".to_owned()),
+            base_url: Some("http://127.0.0.1:9/v1".to_owned()),
+            fallback: Some(vec!["extract".to_owned()]),
+            fallback_blocked: true,
+        };
+        let set = |key, value: &str| {
+            with_flags(Settings::new(), &args)
+                .ok()
+                .unwrap()
+                .flag(key, "x", Some(value.to_owned()))
+        };
+        for (key, value) in [
+            ("llm.requests_per_minute", "60"),
+            ("llm.sync_concurrency", "9"),
+            ("llm.max_retry_after", "5s"),
+        ] {
+            let settings = set(key, value).unwrap();
+            let folder = Path::new("data");
+            let asked = Asked {
+                provider: &args,
+                embed: false,
+                or_extract: true,
+                unnamed: Some(1),
+                beside: Beside {
+                    fallback_blocked: true,
+                    data_dir: Some(folder.to_owned()),
+                    ..Beside::default()
+                },
+            };
+            let run = choose(asked, &settings, &|_| {}).ok().unwrap();
+            let query = ProviderQuery::new().base_url(args.base_url.clone());
+            let host = LlmManager::find(settings, query).unwrap();
+            let host = host.data_dir(folder).fall_back_when_blocked(true);
+            let plan = run.manager().ok().unwrap().route_plan().unwrap();
+            assert_eq!(plan, host.route_plan().unwrap());
+            assert_eq!(plan.shared_in, Some(folder.join("quotas")));
+        }
+    }
+
+    #[test]
     fn a_dated_version_is_the_same_model_and_another_model_is_not() {
         assert!(answers_to("gpt-x", "gpt-x"));
         assert!(answers_to("gpt-x-2026-01-01", "gpt-x"));

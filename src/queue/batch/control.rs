@@ -5,14 +5,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use crossbeam_channel::{Receiver, Sender, bounded};
 
-use crate::llm::batch::{BatchAccount, BatchClient};
+use crate::llm::batch::{BatchClient, BatchClients};
 
 use crate::queue::live::{LiveSetup, WorkerSetup};
 
 use super::settings::BatchSettings;
-
-/// Finds the client of an account, if its credential is here.
-pub type BatchClients = dyn Fn(&BatchAccount) -> Option<Arc<dyn BatchClient>> + Send + Sync;
 
 /// How others reach the poller.
 pub(crate) struct BatchControl {

@@ -30,7 +30,6 @@ mod write_input;
 
 pub use adoption::BatchAdoption;
 pub(crate) use context::BatchContext;
-pub use control::BatchClients;
 pub(crate) use control::BatchControl;
 pub use info::{BatchInfo, UncollectedResults};
 pub(crate) use overview::BatchOverview;

@@ -1,0 +1,191 @@
+//! Workers that follow settings.
+
+use std::sync::Arc;
+
+use crate::base::error::{Error, ErrorKind};
+use crate::config::key::SettingKey;
+use crate::config::settings::Settings;
+use crate::config::watch::SettingsWatch;
+use crate::llm::batch::BatchClient;
+use crate::queue::controls::{Change, Controls, Follower};
+use crate::queue::worker::Worker;
+
+use super::LlmManager;
+use super::follow::{Listener, SettingsEvent, log};
+use super::plan::Caller;
+use super::worker::WorkerPlan;
+
+type Values = Vec<(&'static str, Option<String>)>;
+
+/// Looks whether settings have changed, and has them applied.
+pub(super) struct SettingsFollower {
+    watch: SettingsWatch,
+    listener: Listener,
+    known: Values,
+    /// They have changed and are not applied yet. A provider that is not there may come without another
+    /// setting.
+    pending: bool,
+    refused: Option<String>,
+}
+
+impl SettingsFollower {
+    pub(super) fn new(watch: SettingsWatch, listener: Option<Listener>) -> Self {
+        Self {
+            known: values(watch.settings()),
+            watch,
+            listener: listener.unwrap_or_else(|| Arc::new(log)),
+            pending: false,
+            refused: None,
+        }
+    }
+
+    /// Has `apply` take settings that have changed since the last time it did. What it returns makes what holds
+    /// now, where that is something else than before.
+    pub(super) fn look(
+        &mut self,
+        apply: &mut dyn FnMut(&Settings) -> Result<Option<LlmManager>, Error>,
+    ) {
+        let applied = match self.watch.refresh() {
+            Ok(changed) => {
+                self.pending |= changed;
+                if !self.pending {
+                    return;
+                }
+                self.tell_changes();
+                apply(self.watch.settings())
+            }
+            Err(error) => Err(error),
+        };
+        match applied {
+            Ok(manager) => {
+                (self.pending, self.refused) = (false, None);
+                if let Some(manager) = manager {
+                    (self.listener)(&SettingsEvent::Applied(&manager));
+                }
+            }
+            Err(error) => {
+                if self.refused.as_deref() != Some(error.message()) {
+                    self.refused = Some(error.message().to_owned());
+                    (self.listener)(&SettingsEvent::Refused(&error));
+                }
+            }
+        }
+    }
+
+    fn tell_changes(&mut self) {
+        let now = values(self.watch.settings());
+        for ((key, before), (_, now)) in self.known.iter().zip(&now) {
+            if before != now {
+                (self.listener)(&SettingsEvent::Changed {
+                    key,
+                    before: before.as_deref(),
+                    now: now.as_deref(),
+                });
+            }
+        }
+        self.known = now;
+    }
+}
+
+/// What every key comes to.
+fn values(settings: &Settings) -> Values {
+    let value = |name| settings.explain(name).ok()?.value;
+    let keys = SettingKey::all().iter().map(SettingKey::name);
+    keys.map(|name| (name, value(name))).collect()
+}
+
+impl LlmManager {
+    /// Keeps a worker of this plan at what the settings come to.
+    pub(super) fn follower(
+        &self,
+        plan: WorkerPlan,
+        caller: Caller,
+        fixed_slots: bool,
+    ) -> Option<Follower> {
+        let mut follower = SettingsFollower::new(self.watch.clone()?, self.listener.clone());
+        let (mut now, mut plan) = (self.clone(), plan);
+        Some(Box::new(move |controls: &Controls| {
+            follower.look(&mut |settings| {
+                let same = now.at_the_same_providers(settings);
+                // What needs no provider waits for none.
+                let alone = same.settings_of_worker(fixed_slots)?;
+                let mut applied = alone != plan.settings;
+                if applied {
+                    plan.settings = alone;
+                    controls.change(Change {
+                        settings: Some(alone),
+                        ..Change::default()
+                    });
+                }
+                let mut next = now.with_settings(settings)?;
+                // Not waited for here: settings may change meanwhile.
+                if let Some(status) = next.choice.loading().next() {
+                    let name = status.provider;
+                    let why = format!("{name}: the server is still loading its model");
+                    return Err(Error::new(ErrorKind::Transient, why));
+                }
+                let next_plan = next.plan_of_worker(caller, fixed_slots)?;
+                let change = next.change(&plan, &next_plan)?;
+                applied |= change.is_some();
+                if let Some(change) = change {
+                    controls.change(change);
+                }
+                (now, plan) = (next, next_plan);
+                Ok(applied.then(|| now.clone()))
+            });
+        }))
+    }
+
+    /// What leads from one plan to another, if they differ.
+    fn change(&self, before: &WorkerPlan, now: &WorkerPlan) -> Result<Option<Change>, Error> {
+        if before == now {
+            return Ok(None);
+        }
+        let mut change = Change::default();
+        if before.settings != now.settings {
+            change.settings = Some(now.settings);
+        }
+        if before.completions != now.completions {
+            change.completions = Some(Some(Box::new(now.completions.route()?)));
+            change.batch_clients = Some(Some(Arc::new(self.clients_by_account()?)));
+        }
+        if before.embeddings != now.embeddings {
+            let route = now.embeddings.as_ref().map(|plan| plan.route());
+            change.embeddings = Some(route.transpose()?.map(Box::new));
+        }
+        if before.batches != now.batches {
+            let client = now.batches.as_ref().map(|config| config.batch_client());
+            let client = client.transpose()?;
+            change.batches = Some(client.map(|client| Arc::new(client) as Arc<dyn BatchClient>));
+        }
+        Ok(Some(change))
+    }
+}
+
+/// What needs no provider: how many jobs run at once, and how patiently.
+impl Worker {
+    /// Works as the watched settings `queue.…` and `batch.…` say, and takes changes of them over within a second
+    /// while it runs. Those that cannot be used are logged once, and the old ones hold until they can. For
+    /// providers and their limits, too, see [`LlmManager::follow`].
+    ///
+    /// # Errors
+    /// When one of the settings cannot be used now.
+    pub fn follow(self, watch: SettingsWatch) -> Result<Self, Error> {
+        let mut now = watch.settings().worker_settings()?;
+        let mut follower = SettingsFollower::new(watch, None);
+        let look = move |controls: &Controls| {
+            follower.look(&mut |settings| {
+                let next = settings.worker_settings()?;
+                if next != now {
+                    now = next;
+                    controls.change(Change {
+                        settings: Some(next),
+                        ..Change::default()
+                    });
+                }
+                Ok(None)
+            });
+        };
+        Ok(self.settings(now).followed_by(Box::new(look)))
+    }
+}
