@@ -61,7 +61,9 @@ impl BatchControl {
 
     #[cfg(test)]
     pub(super) fn set(&self, settings: BatchSettings) {
-        self.change(|setup| setup.settings.batches = settings);
+        if self.settings() != settings {
+            self.change(|setup| setup.settings.batches = settings);
+        }
     }
 
     #[cfg(test)]
