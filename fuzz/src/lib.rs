@@ -10,7 +10,10 @@ use std::time::Duration;
 
 use batchwright::client::{RateHints, Sent};
 use batchwright::unstable::{HttpHeaders, HttpReply, HttpRequest, Transport};
-use batchwright::{Client, Context, Error, ErrorKind, FinishReason, LlmClient, LlmConfig, Request, Response, Secret};
+use batchwright::{
+    Client, Context, Error, ErrorKind, FinishReason, LlmClient, LlmConfig, Request, Response,
+    Secret,
+};
 use serde_json::Value;
 
 const LONGEST_WAIT: Duration = Duration::from_secs(10_000_000);
