@@ -4,6 +4,7 @@ mod adversarial;
 pub(super) mod fake_provider;
 pub(super) mod harness;
 mod late_results;
+mod legacy_rows;
 mod simulation;
 mod unknown_outcome;
 mod unwritable_store;
