@@ -34,7 +34,7 @@ pub(crate) struct Plan {
     pub follower: Option<Follower>,
 }
 
-/// What may change while a worker runs.
+/// What the threads of a worker share, and whoever changes its setup.
 pub(crate) struct Controls {
     pub permits: AtomicUsize,
     /// Every slot had a job when somebody last looked.

@@ -31,6 +31,7 @@ pub(super) fn maintain(
 ) {
     let mut troubles = Troubles::default();
     let mut version = store.version().unwrap_or(0);
+    let mut setup_version = 0;
     let mut meter = Meter::default();
     for check in 0_u32.. {
         if let Err(RecvTimeoutError::Disconnected) | Ok(()) = stop.recv_timeout(CHECK_INTERVAL) {
@@ -42,7 +43,11 @@ pub(super) fn maintain(
             version = now;
             controls.wake();
         }
-        due_times.allow(controls.kinds.setup.now().settings.retry.longest_wait());
+        let setup = controls.kinds.setup.now();
+        if setup.version != setup_version {
+            setup_version = setup.version;
+            due_times.allow(setup.settings.retry.longest_wait());
+        }
         let due = due_times.look(&*controls.clock, &**store);
         if troubles.note("set due times right in", due) > Some(0) {
             controls.wake();
