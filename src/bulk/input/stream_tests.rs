@@ -20,7 +20,7 @@ fn repeated_lines_are_numbered_in_order() {
     let first = id(&mut checker, 1, "\u{feff}hi\n").unwrap();
     assert_eq!(
         first,
-        crate::client::request_hash(&Request::new("hi"))[..16]
+        crate::llm::hash::request_hash(&Request::new("hi"))[..16]
     );
     assert_eq!(checker.check(2, b" \r\n").unwrap(), None);
     for n in 2..200 {
