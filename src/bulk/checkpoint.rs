@@ -72,7 +72,7 @@ impl Checkpoint {
             input,
             index,
             repeated,
-            marks,
+            flags,
             mut output,
             plan,
             options,
@@ -80,7 +80,7 @@ impl Checkpoint {
         if let OpenOutput::File(file) = &mut output {
             file.mend()?;
         }
-        output.mark(&marks)?;
+        output.write_flags(&flags)?;
         let started = SystemClock.now();
         let mut tally = Tally::new(plan.total, started);
         plan.count_before(&options, &index, &mut tally);

@@ -31,7 +31,7 @@ use super::options::{FileRunError, FileRunOptions, RunOutput, RunPlan, RunReport
 use super::prompts::{PromptSource, Prompts};
 use super::replies::Replies;
 use super::results::ResultsFile;
-use super::results::superseded::Marks;
+use super::results::superseded::SupersededFlags;
 use super::stream::{self, Previous, StreamItem};
 use super::work::Job;
 use super::{TICK, bad_concurrency};
@@ -59,7 +59,7 @@ enum Prepared {
         task: RequestTask,
         /// The output holds several lines of one item.
         repeated: bool,
-        marks: Marks,
+        flags: SupersededFlags,
     },
     Stream {
         prompts: Box<Prompts>,
@@ -74,7 +74,7 @@ pub(super) struct Parts {
     pub index: FileIndex,
     /// The output holds several lines of one item.
     pub repeated: bool,
-    pub marks: Marks,
+    pub flags: SupersededFlags,
     pub output: OpenOutput,
     pub plan: RunPlan,
     pub options: FileRunOptions,
@@ -137,7 +137,7 @@ impl<'a> FileRun<'a> {
             input,
             index,
             repeated,
-            marks,
+            flags,
             ..
         } = self.prompts
         else {
@@ -147,7 +147,7 @@ impl<'a> FileRun<'a> {
             input,
             index: Arc::into_inner(index)?,
             repeated,
-            marks,
+            flags,
             output: self.output,
             plan: self.plan,
             options: self.options,
@@ -214,9 +214,9 @@ impl<'a> FileRun<'a> {
                 output_cap,
                 task,
                 repeated,
-                marks,
+                flags,
             } => {
-                self.output.mark(&marks)?;
+                self.output.write_flags(&flags)?;
                 let mut last = None;
                 let classes = models
                     .into_iter()
@@ -284,7 +284,7 @@ impl<'a> FileRun<'a> {
                     .add_before(skipped, failed, reading.unusable());
                 let ordered = self.options.ordered;
                 let untidy = ordered || ended.superseded > 0 || reading.repeated();
-                ended.mark(|file| reading.mark(file, before));
+                ended.write_flags(|file| reading.write_flags(file, before));
                 ended.tidy(untidy, |file| reading.compact(file, ordered));
                 Ok(ended.report)
             }
@@ -336,7 +336,7 @@ fn prepare_file(
         unreachable!("asked for files only");
     };
     let mut matched = 0;
-    let mut marks = Marks::default();
+    let mut flags = SupersededFlags::default();
     let output = match open(output, options)? {
         Opened::Writer(writer) => OpenOutput::Writer(writer),
         Opened::File(path) => {
@@ -348,14 +348,14 @@ fn prepare_file(
             let embeds = prompts.settings.0.task == RequestTask::Embed;
             let file = ResultsFile::open(&path, options.fsync, &mut |line, _| {
                 let prefix = line.prefix(options.redo_extracts);
-                let found = checked.items.mark(&line.id, prefix, line.ended());
+                let found = checked.items.match_line(&line.id, prefix, line.ended());
                 if found != super::input::Match::Unknown {
                     matched += 1;
                 }
                 let outdated = found == super::input::Match::Changed;
                 *superseded += u64::from(outdated && line.success);
                 let unknown = found == super::input::Match::Unknown;
-                marks.next(line.superseded, outdated || (unknown && line.superseded));
+                flags.next(line.superseded, outdated || (unknown && line.superseded));
                 if embeds && found == super::input::Match::Done {
                     remember(vectors, line.provider.clone().zip(line.model.clone()));
                 }
@@ -392,7 +392,7 @@ fn prepare_file(
         output_cap: prompts.settings.output_cap(),
         task: prompts.settings.0.task,
         repeated: matched > tally.done + tally.failed + tally.unusable + tally.changed,
-        marks,
+        flags,
     };
     Ok((prepared, output))
 }
@@ -454,11 +454,11 @@ impl FileRunEnd {
     }
 
     /// Marks what a stream has changed, which only its end can tell.
-    fn mark(&mut self, mark: impl FnOnce(&mut ResultsFile) -> Result<(), Error>) {
+    fn write_flags(&mut self, write_flags: impl FnOnce(&mut ResultsFile) -> Result<(), Error>) {
         if let Some(file) = &mut self.file
             && file.undisturbed().is_ok()
         {
-            self.report.compaction = mark(file);
+            self.report.compaction = write_flags(file);
         }
     }
 

@@ -11,7 +11,7 @@ use super::input::{FileIndex, InputFile, State};
 use super::lines::{Named, REUSED_BUFFER_BYTES, unsent_line};
 use super::options::{FileRunError, FileRunOptions, OutputTarget, RunOutput};
 use super::results::ResultsFile;
-use super::results::superseded::Marks;
+use super::results::superseded::SupersededFlags;
 
 /// An output that is open.
 pub(super) enum OpenOutput {
@@ -21,9 +21,9 @@ pub(super) enum OpenOutput {
 
 impl OpenOutput {
     /// Marks what the input has changed since.
-    pub(super) fn mark(&mut self, marks: &Marks) -> Result<(), Error> {
+    pub(super) fn write_flags(&mut self, flags: &SupersededFlags) -> Result<(), Error> {
         match self {
-            Self::File(file) => file.mark(marks),
+            Self::File(file) => file.write_flags(flags),
             Self::Writer(_) => Ok(()),
         }
     }

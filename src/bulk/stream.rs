@@ -15,7 +15,7 @@ use super::lines::{Identified, Named};
 use super::list::{Feeder, Item};
 use super::options::FileRunOptions;
 use super::prompts::{PromptSource, Prompts};
-use super::results::superseded::Marks;
+use super::results::superseded::SupersededFlags;
 use super::results::{PreviousLine, ResultsFile};
 
 /// One line of the stream.
@@ -256,19 +256,19 @@ impl StreamReader {
     }
 
     /// Marks the lines of earlier runs, which end at `before`, that the stream has superseded.
-    pub(crate) fn mark(&self, file: &mut ResultsFile, before: u64) -> Result<(), Error> {
+    pub(crate) fn write_flags(&self, file: &mut ResultsFile, before: u64) -> Result<(), Error> {
         let seen = self.0.lock();
         let mut lines = seen.previous.lines.iter();
         if lines.all(|line| line.should_be_marked() == line.is_marked) {
             return Ok(());
         }
-        let mut marks = Marks::default();
+        let mut flags = SupersededFlags::default();
         file.scan(&mut |line, at| {
             let earlier = seen.previous.find(&line).filter(|_| at < before);
             let wanted = earlier.map_or(line.superseded, Earlier::should_be_marked);
-            marks.next(line.superseded, wanted);
+            flags.next(line.superseded, wanted);
         })?;
-        file.mark(&marks)
+        file.write_flags(&flags)
     }
 
     /// Rewrites the output with one line an item, in the order of the stream if asked to: the last

@@ -81,7 +81,7 @@ struct Quota {
     in_flight: u32,
     /// Requests and tokens reserved so far.
     reserved: (f64, f64),
-    heard: bool,
+    has_replied: bool,
     paused_until: Time,
     /// Raised by each cut and each pause; a refusal of a call started before it is old news.
     generation: u32,
@@ -90,9 +90,9 @@ struct Quota {
     /// Calls that have been answered.
     replies: u64,
     /// A call that started in this generation has been answered.
-    proved: bool,
+    answered_since_cut: bool,
     /// No reply has come since the last cut: until one does, no call starts.
-    held: bool,
+    waits_for_reply: bool,
     /// Until when the refusals of one wave asked to wait.
     asked_until: Option<Time>,
     window: Window,
@@ -132,13 +132,13 @@ impl Quota {
             outputs: OutputSizes::default(),
             in_flight: 0,
             reserved: (0.0, 0.0),
-            heard: false,
+            has_replied: false,
             paused_until: Time::ZERO,
             generation: 0,
             streak: 0,
             replies: 0,
-            proved: true,
-            held: false,
+            answered_since_cut: true,
+            waits_for_reply: false,
             asked_until: None,
             window: Window::default(),
             share: None,
@@ -188,9 +188,9 @@ impl Quota {
         let Some(mut share) = self.share.take() else {
             return act(self);
         };
-        let held = share.begin(self.common(), has_new_limits, now);
+        let waits_for_reply = share.begin(self.common(), has_new_limits, now);
         let out = act(self);
-        if held {
+        if waits_for_reply {
             share.end(self.common(), now);
         }
         self.share = Some(share);
@@ -199,10 +199,10 @@ impl Quota {
 
     /// Calls that may still be in flight beside those that are.
     fn free(&self) -> f64 {
-        if self.held && self.in_flight > 0 {
+        if self.waits_for_reply && self.in_flight > 0 {
             return 0.0;
         }
-        let cap = match self.heard {
+        let cap = match self.has_replied {
             false => f64::from(self.given.burst),
             true => self.window.most(),
         };
@@ -284,11 +284,11 @@ impl Quota {
         // A failed call may have been counted by the provider: its reservation stays spent.
         match ended {
             CallEnd::Replied(_) => {
-                self.heard = true;
+                self.has_replied = true;
                 self.streak = 0;
                 self.replies += 1;
-                self.held = false;
-                self.proved |= permit.generation == self.generation;
+                self.waits_for_reply = false;
+                self.answered_since_cut |= permit.generation == self.generation;
                 self.window.replied();
             }
             CallEnd::RateLimited(wait) => self.refused(permit, wait, used_up(hints), now),
@@ -300,20 +300,20 @@ impl Quota {
             CallEnd::Unreachable | CallEnd::Failed => {}
         }
         if !hints.is_empty() {
-            self.heard = true;
+            self.has_replied = true;
             self.learn(permit, hints, now);
         }
     }
 
     fn refused(&mut self, permit: Permit, wait: Option<Duration>, used_up: bool, now: Time) {
         // The provider spoke, so the first-reply brake has done its work.
-        self.heard = true;
+        self.has_replied = true;
         let others = self.in_flight;
         let asked = wait.map(|wait| now.after(wait));
         if permit.generation == self.generation {
             self.asked_until = asked;
             let nobody = others == 0 && self.replies == permit.replies;
-            if nobody || used_up || !self.proved {
+            if nobody || used_up || !self.answered_since_cut {
                 // With a known rate the bucket sets the pace of the way back.
                 match self.streak {
                     _ if self.requests.is_some() => {}
@@ -325,13 +325,13 @@ impl Quota {
             } else {
                 self.window.cut(others);
                 self.next_generation();
-                self.held = true;
+                self.waits_for_reply = true;
             }
             return;
         }
         self.asked_until = self.asked_until.max(asked);
         self.window.refused_before_the_cut();
-        if !self.held {
+        if !self.waits_for_reply {
             // News of the pause that this wave has brought about, if it did.
             let pause = asked.filter(|_| self.paused_until > now);
             self.paused_until = self.paused_until.max(pause.unwrap_or_default());
@@ -356,7 +356,7 @@ impl Quota {
     fn unready(&mut self, permit: Permit, wait: Option<Duration>, now: Time) {
         if permit.generation == self.generation {
             self.next_generation();
-            self.heard = true;
+            self.has_replied = true;
             self.window.narrow();
             let pause = wait.unwrap_or_default().max(LOADING_AGAIN);
             self.paused_until = self.paused_until.max(now.after(pause));
@@ -373,8 +373,8 @@ impl Quota {
 
     fn next_generation(&mut self) {
         self.generation += 1;
-        self.proved = false;
-        self.held = false;
+        self.answered_since_cut = false;
+        self.waits_for_reply = false;
     }
 
     fn learn(&mut self, permit: Permit, hints: &RateHints, now: Time) {

@@ -33,13 +33,13 @@ struct Quota {
 
 /// What a refusal says of the quota.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Patience {
+pub(super) enum QuotaHealth {
     /// Something was answered within the last ten minutes.
-    Lively,
+    Answering,
     /// Nothing was answered yet.
     Unknown,
     /// It has refused all calls for ten minutes.
-    Over,
+    RefusesAll,
 }
 
 impl Refusals {
@@ -81,14 +81,14 @@ impl Refusals {
         quota.next_call = quota.next_call.max(until);
     }
 
-    pub(super) fn refused(&mut self, step: StepId, quota: QuotaId, now: Time) -> Patience {
+    pub(super) fn refused(&mut self, step: StepId, quota: QuotaId, now: Time) -> QuotaHealth {
         let quota = self.quota(step, quota);
         quota.next_call = quota.next_call.max(now);
         let since = *quota.refuses_since.get_or_insert(now);
         match quota.has_answered {
-            _ if now.since(since) >= GIVE_UP_AFTER => Patience::Over,
-            true => Patience::Lively,
-            false => Patience::Unknown,
+            _ if now.since(since) >= GIVE_UP_AFTER => QuotaHealth::RefusesAll,
+            true => QuotaHealth::Answering,
+            false => QuotaHealth::Unknown,
         }
     }
 
@@ -137,14 +137,14 @@ mod tests {
         let (a, b) = (QuotaId(1), QuotaId(2));
         let at = |seconds| Time::ZERO.after(Duration::from_secs(seconds));
         let mut refusals = Refusals::default();
-        assert_eq!(refusals.refused(step, a, at(5)), Patience::Unknown);
-        assert_eq!(refusals.refused(step, a, at(604)), Patience::Unknown);
-        assert_eq!(refusals.refused(step, a, at(605)), Patience::Over);
-        assert_eq!(refusals.refused(step, b, at(605)), Patience::Unknown);
+        assert_eq!(refusals.refused(step, a, at(5)), QuotaHealth::Unknown);
+        assert_eq!(refusals.refused(step, a, at(604)), QuotaHealth::Unknown);
+        assert_eq!(refusals.refused(step, a, at(605)), QuotaHealth::RefusesAll);
+        assert_eq!(refusals.refused(step, b, at(605)), QuotaHealth::Unknown);
         refusals.answered(step, a);
-        assert_eq!(refusals.refused(step, a, at(700)), Patience::Lively);
-        assert_eq!(refusals.refused(step, a, at(1299)), Patience::Lively);
-        assert_eq!(refusals.refused(step, a, at(1300)), Patience::Over);
+        assert_eq!(refusals.refused(step, a, at(700)), QuotaHealth::Answering);
+        assert_eq!(refusals.refused(step, a, at(1299)), QuotaHealth::Answering);
+        assert_eq!(refusals.refused(step, a, at(1300)), QuotaHealth::RefusesAll);
     }
 
     #[test]
@@ -155,16 +155,16 @@ mod tests {
         let mut refusals = Refusals::default();
         let mut refused = |from, to, until| {
             refusals.called(step, quota, at(from));
-            let patience = refusals.refused(step, quota, at(to));
+            let health = refusals.refused(step, quota, at(to));
             refusals.waits(step, quota, at(until));
-            patience
+            health
         };
-        assert_eq!(refused(0, 1, 2), Patience::Unknown);
+        assert_eq!(refused(0, 1, 2), QuotaHealth::Unknown);
         // Eleven minutes later the next job comes.
-        assert_eq!(refused(662, 663, 664), Patience::Unknown);
+        assert_eq!(refused(662, 663, 664), QuotaHealth::Unknown);
         // A wait that was asked for is no idle time.
-        assert_eq!(refused(664, 665, 1_200), Patience::Unknown);
-        assert_eq!(refused(1_262, 1_263, 1_300), Patience::Over);
+        assert_eq!(refused(664, 665, 1_200), QuotaHealth::Unknown);
+        assert_eq!(refused(1_262, 1_263, 1_300), QuotaHealth::RefusesAll);
     }
 
     #[test]

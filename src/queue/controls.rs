@@ -24,7 +24,7 @@ use super::settings::WorkerSettings;
 pub(crate) const MOST_SLOTS: usize = 10_000;
 
 /// What does not change while a worker runs.
-pub(crate) struct Plan {
+pub(crate) struct FixedOptions {
     pub notifier: Option<Arc<dyn ProgressNotifier>>,
     pub ctx: Context,
     pub on_error: ErrorPolicy,

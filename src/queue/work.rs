@@ -27,7 +27,7 @@ type SettledPack = Settled<Pack<JobTask>, Done>;
 
 /// What a worker has done so far.
 #[derive(Debug, Clone, Copy, Default)]
-pub(crate) struct Tally {
+pub(crate) struct JobTally {
     pub completed: u64,
     pub failed: u64,
     pub given_back: u64,
@@ -35,7 +35,7 @@ pub(crate) struct Tally {
 
 pub(crate) struct StoreWork {
     pub packed: Packed<StoreBacklog>,
-    pub tally: Tally,
+    pub tally: JobTally,
     /// Processes of which something has changed since somebody last looked.
     pub changed: Mutex<HashMap<ProcessId, ProcessState>>,
 }
@@ -44,7 +44,7 @@ impl StoreWork {
     pub(crate) fn new(backlog: StoreBacklog) -> Self {
         Self {
             packed: Packed::new(backlog),
-            tally: Tally::default(),
+            tally: JobTally::default(),
             changed: Mutex::default(),
         }
     }

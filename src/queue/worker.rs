@@ -18,7 +18,7 @@ use crate::observe::progress::ProgressNotifier;
 
 use super::backlog::Scope;
 use super::batch::{BatchControl, BatchSettings};
-use super::controls::{Change, Controls, Follower, MOST_SLOTS, Plan};
+use super::controls::{Change, Controls, Follower, MOST_SLOTS, FixedOptions};
 use super::handler::Handler;
 use super::host::JobQueue;
 use super::kind::Kind;
@@ -294,7 +294,7 @@ impl Worker {
                 setup.set_kind(&name, Kind::Host(handler));
             }
         });
-        let plan = Plan {
+        let plan = FixedOptions {
             notifier: self.notifier,
             ctx: self.ctx,
             on_error: self.on_error,

@@ -20,7 +20,7 @@ use crate::engine::work::{Ticket, Work};
 
 use super::backlog::{Scope, StoreBacklog};
 use super::batch::{BatchContext, ItemSettler, Poller, PollerOptions, Spool, Transfers};
-use super::controls::{Controls, MOST_SLOTS, Plan};
+use super::controls::{Controls, MOST_SLOTS, FixedOptions};
 use super::due_times::DueTimes;
 use super::maintenance;
 use super::progress_reporter::{ProgressReporter, Snapshot};
@@ -75,7 +75,7 @@ pub(crate) struct WorkerRun {
     registration: Registration,
     controls: Arc<Controls>,
     woken: Receiver<()>,
-    plan: Plan,
+    plan: FixedOptions,
 }
 
 /// Takes the worker off the list when it goes, also when something panics: what it had would otherwise
@@ -100,7 +100,7 @@ impl WorkerRun {
         store: Arc<dyn JobStore>,
         controls: Arc<Controls>,
         woken: Receiver<()>,
-        plan: Plan,
+        plan: FixedOptions,
     ) -> Result<Self, Error> {
         let wall = controls.clock.wall();
         // What a dead predecessor had comes before what is newer.
@@ -125,7 +125,7 @@ impl WorkerRun {
         let wakes = controls.clone();
         let wake: Arc<WorkSignal> = Arc::new(move || wakes.wake());
         store.on_work(Arc::downgrade(&wake));
-        let (minding, stop) = bounded::<()>(0);
+        let (stop_on_drop, stop) = bounded::<()>(0);
         thread::scope(|scope| {
             let longest = controls.kinds.setup.now().settings.retry.longest_wait();
             let due_times = DueTimes::new(self.registration.worker, longest, &*controls.clock);
@@ -140,7 +140,7 @@ impl WorkerRun {
                 };
                 spawn_scoped(scope, "batchwright-settings", follow)?;
             }
-            let _minding = minding;
+            let _stop_on_drop = stop_on_drop;
             self.run_with_poller()
         })
     }
@@ -185,7 +185,7 @@ impl WorkerRun {
             let poller = Poller::new(begin);
             let _polling = polling;
             spawn_scoped(scope, "batchwright-batches", move || poller.run(&stop))?;
-            self.turn()
+            self.run_jobs()
         })?;
         Ok(self.with_batches(report))
     }
@@ -208,7 +208,7 @@ impl WorkerRun {
         report
     }
 
-    fn turn(&self) -> Result<WorkerReport, Error> {
+    fn run_jobs(&self) -> Result<WorkerReport, Error> {
         let (store, controls) = (&self.registration.store, &self.controls);
         let (clock, plan) = (&*controls.clock, &self.plan);
         let mut backlog = StoreBacklog::new(

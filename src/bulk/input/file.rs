@@ -229,22 +229,22 @@ impl Part {
         start.truncate(n);
         let of_file = |fault: Fault| InputError::of_file(&self.name, fault.to_string());
         detect::check_encoding(&start).map_err(of_file)?;
-        let mark = if start.starts_with(b"\xef\xbb\xbf") {
+        let match_line = if start.starts_with(b"\xef\xbb\xbf") {
             3
         } else {
             0
         };
-        self.body = (mark as u64, 1);
+        self.body = (match_line as u64, 1);
         match self.form {
             Form::Csv | Form::Tsv | Form::Delimited(_) => {}
-            Form::Json => return self.find_list(&start[mark..]),
+            Form::Json => return self.find_list(&start[match_line..]),
             Form::Text if settings.form.is_none() => {
                 return detect::check_text(&start).map_err(of_file);
             }
             Form::Text | Form::Jsonl => return Ok(()),
         }
-        let named = delimiter::named(&start[mark..]);
-        let from = mark + named.map_or(0, |(_, len)| len);
+        let named = delimiter::named(&start[match_line..]);
+        let from = match_line + named.map_or(0, |(_, len)| len);
         let by = match (settings.delimiter, named, self.form.delimiter()) {
             (Some(by), ..) | (None, Some((by, _)), _) => by,
             (None, None, Some(by)) if self.form != Form::Csv => by,

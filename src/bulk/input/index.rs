@@ -41,7 +41,7 @@ pub(crate) enum Match {
 
 /// How the items stand after matching.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(crate) struct Tally {
+pub(crate) struct MatchCounts {
     pub(crate) new: u64,
     pub(crate) done: u64,
     pub(crate) failed: u64,
@@ -126,7 +126,7 @@ impl Matching {
 
     /// Takes note of an earlier result line. A later line of the same request overrides it; one of
     /// another request does not, so that an answer counts again when the input asks for it again.
-    pub(crate) fn mark(
+    pub(crate) fn match_line(
         &mut self,
         id: &str,
         request_hash_prefix: u64,
@@ -152,9 +152,9 @@ impl Matching {
 
     /// Ends the matching: from here on items are in input order.
     pub(crate) fn finish(mut self) -> FileIndex {
-        let mut tally = Tally {
+        let mut tally = MatchCounts {
             unknown_lines: self.unknown_lines,
-            ..Tally::default()
+            ..MatchCounts::default()
         };
         let mut group = None;
         let mut ordinal = 0;
@@ -196,7 +196,7 @@ pub(crate) struct FileIndex {
     pub(super) hash: IdHash,
     pub(super) collisions: HashMap<String, u64>,
     pub(super) totals: Totals,
-    pub(super) tally: Tally,
+    pub(super) tally: MatchCounts,
 }
 
 impl FileIndex {
@@ -212,7 +212,7 @@ impl FileIndex {
     }
 
     /// What the matching has found.
-    pub(crate) fn tally(&self) -> Tally {
+    pub(crate) fn tally(&self) -> MatchCounts {
         self.tally
     }
 

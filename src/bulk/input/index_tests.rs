@@ -17,15 +17,15 @@ fn index(entries: Vec<Entry>) -> Matching {
 #[test]
 fn the_last_line_of_a_request_wins() {
     let mut index = index((0..4).map(|i| own(&i.to_string(), i, 10 * i)).collect());
-    assert_eq!(index.mark("0", 0, EarlierResult::Success), Match::Done);
-    assert_eq!(index.mark("0", 0, EarlierResult::Failure), Match::Failed);
-    assert_eq!(index.mark("1", 1, EarlierResult::Failure), Match::Failed);
-    assert_eq!(index.mark("1", 1, EarlierResult::Success), Match::Done);
-    assert_eq!(index.mark("2", 2, EarlierResult::Success), Match::Done);
-    assert_eq!(index.mark("2", 9, EarlierResult::Success), Match::Changed);
-    assert_eq!(index.mark("3", 9, EarlierResult::Success), Match::Changed);
-    assert_eq!(index.mark("x", 0, EarlierResult::Success), Match::Unknown);
-    assert_eq!(index.mark("x", 0, EarlierResult::Success), Match::Unknown);
+    assert_eq!(index.match_line("0", 0, EarlierResult::Success), Match::Done);
+    assert_eq!(index.match_line("0", 0, EarlierResult::Failure), Match::Failed);
+    assert_eq!(index.match_line("1", 1, EarlierResult::Failure), Match::Failed);
+    assert_eq!(index.match_line("1", 1, EarlierResult::Success), Match::Done);
+    assert_eq!(index.match_line("2", 2, EarlierResult::Success), Match::Done);
+    assert_eq!(index.match_line("2", 9, EarlierResult::Success), Match::Changed);
+    assert_eq!(index.match_line("3", 9, EarlierResult::Success), Match::Changed);
+    assert_eq!(index.match_line("x", 0, EarlierResult::Success), Match::Unknown);
+    assert_eq!(index.match_line("x", 0, EarlierResult::Success), Match::Unknown);
     let index = index.finish();
     let states: Vec<State> = (0..4).map(|i| index.state(i)).collect();
     assert_eq!(
@@ -33,7 +33,7 @@ fn the_last_line_of_a_request_wins() {
         [State::Failed, State::Done, State::Done, State::Changed]
     );
     assert!(index.is_done(1) && !index.is_done(3));
-    let tally = Tally {
+    let tally = MatchCounts {
         new: 0,
         done: 2,
         failed: 1,
@@ -54,7 +54,7 @@ fn automatic_ids_are_found_by_their_ordinal_in_every_order() {
     for (request, ordinal, found) in [(5, 3, true), (5, 4, false), (6, 2, true), (8, 1, false)] {
         let found = if found { Match::Done } else { Match::Unknown };
         assert_eq!(
-            index.mark(&auto_id(request, ordinal), request, EarlierResult::Success),
+            index.match_line(&auto_id(request, ordinal), request, EarlierResult::Success),
             found
         );
     }
@@ -83,7 +83,7 @@ fn a_hundred_thousand_items_take_24_bytes_each_in_every_order() {
     assert_eq!(bytes, 24 * ITEMS as usize);
     let mut index = index(entries);
     for i in 0..ITEMS {
-        index.mark(&format!("item-{i}"), i, EarlierResult::Success);
+        index.match_line(&format!("item-{i}"), i, EarlierResult::Success);
     }
     let index = index.finish();
     assert_eq!(index.tally().done, ITEMS * 3 / 4);

@@ -108,7 +108,7 @@ mod tests {
         let mut entries: Vec<Entry> = (0..4).map(|i| own(&format!("o{i}"), i, 10 * i)).collect();
         entries.extend([5, 6, 5].iter().zip(4..).map(|(&r, i)| auto(r, 10 * i)));
         let mut index = Matching::new(entries, id_hash, Totals::default());
-        index.mark("o1", 1, EarlierResult::Success);
+        index.match_line("o1", 1, EarlierResult::Success);
         index.hold("o2");
         let second = auto_id(5, 2);
         index.hold(&second);

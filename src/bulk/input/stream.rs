@@ -72,12 +72,12 @@ impl StreamChecker {
         let mut request = parse_record(self.form, None, bytes, &self.settings)?;
         let digest = digest(&request);
         let line = u32::try_from(line).unwrap_or(u32::MAX).min(!AUTO);
-        let (id, mark) = match request.id.take() {
+        let (id, match_line) = match request.id.take() {
             Some(id) => (id, line),
             None => (self.next_auto_id(prefix(&digest)), line | AUTO),
         };
         let key = key(&id);
-        if let Some(earlier) = self.shard(&key).insert(key, mark) {
+        if let Some(earlier) = self.shard(&key).insert(key, match_line) {
             return Err(Fault::new(
                 format!("the id {id:?}, which line {} has already", earlier & !AUTO),
                 "an id of its own for every item",
@@ -97,7 +97,7 @@ impl StreamChecker {
             let key = key(&auto_id(request, ordinal));
             self.shard(&key)
                 .get(&key)
-                .is_some_and(|mark| mark & AUTO != 0)
+                .is_some_and(|match_line| match_line & AUTO != 0)
         };
         let mut free = 1;
         while given(free) {

@@ -11,13 +11,13 @@ const MARK: &[u8] = b",\"superseded\":true}";
 
 /// Which lines are to lose or get their mark: a bit for each line that is not blank, by its number.
 #[derive(Debug, Default)]
-pub(crate) struct Marks {
+pub(crate) struct SupersededFlags {
     bits: Vec<u64>,
     lines: usize,
     wrong: u64,
 }
 
-impl Marks {
+impl SupersededFlags {
     /// Takes note of the next line.
     pub(crate) fn next(&mut self, is_marked: bool, wanted: bool) {
         let (word, bit) = (self.lines / 64, self.lines % 64);
@@ -40,8 +40,8 @@ impl Marks {
 impl ResultsFile {
     /// Marks superseded lines, and takes the mark from those that are asked for again. All else stays
     /// byte for byte, and the whole file when there is nothing to do.
-    pub(crate) fn mark(&mut self, marks: &Marks) -> Result<(), Error> {
-        if marks.wrong == 0 {
+    pub(crate) fn write_flags(&mut self, flags: &SupersededFlags) -> Result<(), Error> {
+        if flags.wrong == 0 {
             return Ok(());
         }
         let what = "cannot mark the earlier answers that are superseded";
@@ -56,7 +56,7 @@ impl ResultsFile {
                     return Ok(());
                 }
                 if !line.trim_ascii().is_empty() {
-                    if marks.is_wrong(number) {
+                    if flags.is_wrong(number) {
                         turn(&mut line);
                     }
                     number += 1;
@@ -103,17 +103,17 @@ mod tests {
 
     #[test]
     fn lines_are_known_by_their_number() {
-        let mut marks = Marks::default();
+        let mut flags = SupersededFlags::default();
         for line in 0..200 {
-            marks.next(line % 3 == 0, line % 2 == 0);
+            flags.next(line % 3 == 0, line % 2 == 0);
         }
         for line in 0..200 {
             assert_eq!(
-                marks.is_wrong(line),
+                flags.is_wrong(line),
                 (line % 3 == 0) != (line % 2 == 0),
                 "{line}"
             );
         }
-        assert!(!marks.is_wrong(1000));
+        assert!(!flags.is_wrong(1000));
     }
 }

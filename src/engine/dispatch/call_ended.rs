@@ -9,7 +9,7 @@ use crate::base::error::{Error, ErrorKind, Sent};
 use super::super::class::StepId;
 use super::super::limiter::{CallEnd, LOADING_AGAIN};
 use super::super::quota::QuotaId;
-use super::super::refusals::{self, Patience};
+use super::super::refusals::{self, QuotaHealth};
 use super::super::route::{self, Next};
 use super::super::work::{Settled, Ticket, Work};
 use super::{Call, Dispatcher, EndedCall, ErrorPolicy, StopReason};
@@ -189,15 +189,15 @@ impl<W: Work> Dispatcher<W> {
         now: Time,
     ) {
         let step = ticket.class.at(ticket.tries.step);
-        let patience = self.refusals.refused(step, ticket.quota(), now);
+        let health = self.refusals.refused(step, ticket.quota(), now);
         let error = if self.options.retry.asks_too_much(&error) {
             let asked = error.retry_after().unwrap_or_default();
             error.context(format!("it asks to wait for {}", refusals::long(asked)))
-        } else if patience == Patience::Over {
+        } else if health == QuotaHealth::RefusesAll {
             error.context("refused for ten minutes, and not one call was answered")
         } else {
-            let waits = match patience {
-                Patience::Lively => true,
+            let waits = match health {
+                QuotaHealth::Answering => true,
                 // Nobody can tell whether anything is ever answered; a run that would stop for this waits
                 // for it, as does work that outlives the run.
                 _ => self.options.durable || (!elsewhere && self.stops_when_critical()),

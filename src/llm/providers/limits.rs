@@ -8,7 +8,7 @@ use crate::llm::transport::HttpHeaders;
 
 /// How a vendor tells its limits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Tells {
+pub(crate) enum RateHeaders {
     /// `x-ratelimit-*` headers; the limit of requests holds for that many seconds, that of tokens
     /// for a minute.
     XRateLimit { request_period: u64 },
@@ -65,11 +65,11 @@ const MINUTE: u64 = 60;
 /// Whatever a reply asks for, no wait is longer: about four months.
 const LONGEST_WAIT: Duration = Duration::from_secs(10_000_000);
 
-pub(super) fn rate_hints(tells: Tells, headers: &HttpHeaders, now: SystemTime) -> RateHints {
+pub(super) fn rate_hints(tells: RateHeaders, headers: &HttpHeaders, now: SystemTime) -> RateHints {
     let (requests, tokens, request_period) = match tells {
-        Tells::XRateLimit { request_period } => (X_REQUESTS, X_TOKENS, request_period),
-        Tells::Anthropic => (ANTHROPIC_REQUESTS, ANTHROPIC_TOKENS, MINUTE),
-        Tells::Nothing => return gateway_hints(headers),
+        RateHeaders::XRateLimit { request_period } => (X_REQUESTS, X_TOKENS, request_period),
+        RateHeaders::Anthropic => (ANTHROPIC_REQUESTS, ANTHROPIC_TOKENS, MINUTE),
+        RateHeaders::Nothing => return gateway_hints(headers),
     };
     let window = |[limit, remaining, reset]: Names, period: u64| {
         let header = |name| own_or_passed_on(headers, name);
@@ -157,7 +157,7 @@ fn tighter(one: Option<RateWindow>, other: Option<RateWindow>) -> Option<RateWin
 /// How long the server asks to wait: `retry-after-ms`, else `retry-after` in seconds or as a
 /// date, else, for an allowance it calls empty, the time until that is full again.
 pub(super) fn retry_after(
-    tells: Tells,
+    tells: RateHeaders,
     headers: &HttpHeaders,
     now: SystemTime,
 ) -> Option<Duration> {

@@ -15,7 +15,7 @@ pub(super) struct Rule {
     says: Matches,
     pub kind: ErrorKind,
     /// How long to wait when the server names no time.
-    pub patience: Option<Duration>,
+    pub default_wait: Option<Duration>,
     /// It concerns the model alone, not the account.
     pub of_model: bool,
     /// It fits for want of anything that is known of the reply.
@@ -42,14 +42,14 @@ impl Rule {
             status,
             says,
             kind,
-            patience: None,
+            default_wait: None,
             of_model: false,
             default: false,
         }
     }
 
     const fn after(mut self, seconds: u64) -> Self {
-        self.patience = Some(Duration::from_secs(seconds));
+        self.default_wait = Some(Duration::from_secs(seconds));
         self
     }
 

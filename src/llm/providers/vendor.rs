@@ -6,7 +6,7 @@ use crate::llm::batch::BatchLimits;
 
 use super::error_body::ErrorBody;
 use super::fields::{self, Fields};
-use super::limits::Tells;
+use super::limits::RateHeaders;
 use super::retention::Retention;
 use super::rules::{self, GROQ, LOCAL, MISTRAL, Rule, XAI, classify};
 
@@ -59,7 +59,7 @@ pub(crate) struct Vendor {
     pub developer_role: bool,
     /// What becomes of the fields that prompt files carry.
     pub(super) fields: Fields,
-    pub tells: Tells,
+    pub tells: RateHeaders,
     /// What it reports in another way than its dialect.
     pub(super) errors: &'static [Rule],
     pub concurrency: usize,
@@ -133,7 +133,7 @@ const OPENAI: Vendor = Vendor {
     may_load: false,
     developer_role: true,
     fields: fields::OPENAI,
-    tells: Tells::XRateLimit { request_period: 60 },
+    tells: RateHeaders::XRateLimit { request_period: 60 },
     errors: &[],
     concurrency: 5,
     // It takes 200 MB.
@@ -152,7 +152,7 @@ pub(crate) const VENDORS: &[Vendor] = &[
         key_vars: &["GROQ_API_KEY"],
         url_var: "GROQ_BASE_URL",
         // Its request headers count a day, its token headers a minute.
-        tells: Tells::XRateLimit {
+        tells: RateHeaders::XRateLimit {
             request_period: 86_400,
         },
         fields: fields::GROQ,
@@ -174,7 +174,7 @@ pub(crate) const VENDORS: &[Vendor] = &[
         version: Some(("anthropic-version", "2023-06-01")),
         token_var: "ANTHROPIC_AUTH_TOKEN",
         fields: fields::ANTHROPIC,
-        tells: Tells::Anthropic,
+        tells: RateHeaders::Anthropic,
         url_var: "ANTHROPIC_BASE_URL",
         batches: batches(
             BatchWire::Anthropic,
@@ -207,7 +207,7 @@ pub(crate) const VENDORS: &[Vendor] = &[
         embeds: pack(100, 20_000),
         fields: fields::GEMINI,
         batches: batches(BatchWire::Gemini, 20_000, 1_000, Retention::FromEnd(2)),
-        tells: Tells::Nothing,
+        tells: RateHeaders::Nothing,
         ..OPENAI
     },
     Vendor {
@@ -398,7 +398,7 @@ mod tests {
             cap: CapField::MaxTokens,
             seed_field: "sampling_seed",
             fields: fields::GROQ,
-            tells: Tells::Nothing,
+            tells: RateHeaders::Nothing,
             ..OPENAI
         };
         let mut request = Request::new("U").with_extra("store", true.into());

@@ -12,7 +12,7 @@ use crate::base::secret::redacted_url;
 use crate::llm::providers::answer::malformed;
 use crate::llm::providers::dialect::request_id;
 use crate::llm::providers::errors::failure;
-use crate::llm::providers::limits::{Tells, retry_after};
+use crate::llm::providers::limits::{RateHeaders, retry_after};
 use crate::llm::transport::{HttpMethod, HttpReply, HttpTransfer};
 
 use super::{BatchApi, REPLY};
@@ -291,7 +291,7 @@ pub(super) fn unusable(what: impl std::fmt::Display, reply: &HttpReply) -> Error
 
 /// When the server wants to be asked again.
 pub(super) fn poll_after(reply: &HttpReply) -> Option<Duration> {
-    retry_after(Tells::Nothing, &reply.headers, SystemTime::now())
+    retry_after(RateHeaders::Nothing, &reply.headers, SystemTime::now())
 }
 
 /// The server's clock.

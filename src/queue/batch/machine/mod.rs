@@ -16,6 +16,7 @@ mod record;
 mod results;
 mod state;
 mod status;
+mod stored;
 mod submit;
 #[cfg(test)]
 mod tests;

@@ -5,9 +5,7 @@ use serde::{Deserialize, Serialize};
 use crate::base::clock::Timestamp;
 use crate::llm::batch::{BatchAccount, BatchIntent};
 use crate::llm::providers::vendor::Vendor;
-use crate::queue::store::StoredBatch;
 
-use super::legacy::LegacyRecord;
 use super::state::{Bisecting, Input, State, Submitting, Uncollected};
 
 /// A batch as its row keeps it.
@@ -25,14 +23,6 @@ pub(crate) struct Record {
     /// When its next step is due.
     #[serde(default)]
     pub due: Timestamp,
-}
-
-/// What a row may hold.
-#[derive(Deserialize)]
-#[serde(untagged)]
-enum AnyRecord {
-    Legacy(Box<LegacyRecord>),
-    Present(Box<Record>),
 }
 
 impl Record {
@@ -57,22 +47,6 @@ impl Record {
             failures: 0,
             due: now,
         }
-    }
-
-    /// What the row of a batch says, if this version understands it.
-    pub(crate) fn read(batch: &StoredBatch) -> Option<Self> {
-        Self::parse(&batch.record)
-            .inspect_err(|error| {
-                log::warn!("the record of batch {} cannot be read: {error}", batch.no.0);
-            })
-            .ok()
-    }
-
-    pub(super) fn parse(text: &str) -> Result<Self, serde_json::Error> {
-        Ok(match serde_json::from_str(text)? {
-            AnyRecord::Legacy(record) => Self::from(*record),
-            AnyRecord::Present(record) => *record,
-        })
     }
 
     pub(crate) fn text(&self) -> String {

@@ -97,7 +97,7 @@ impl SqliteStore {
 
     pub(super) fn retire_worker(&self, worker: WorkerId, now: Timestamp) -> Result<(), Error> {
         let given_back = self.write(Sync::AsSet, |conn| {
-            give_back(conn, worker.0, LockState::Spare, now).map(|back| back.unwrap_or(0))
+            give_back(conn, worker.0, Departure::Retired, now).map(|back| back.unwrap_or(0))
         });
         if given_back.is_err()
             && let Some(enlisted) = self.workers.lock().get_mut(&worker.0)
@@ -121,7 +121,7 @@ impl SqliteStore {
                 continue;
             };
             let back = self.write(Sync::AsSet, |conn| {
-                give_back(conn, worker.no, LockState::ByTheDead, now)
+                give_back(conn, worker.no, Departure::Died, now)
             })?;
             if held.is_some() {
                 let _ = fs::remove_file(self.lock_path(&worker.name));
@@ -150,7 +150,7 @@ impl SqliteStore {
         let mut affected = 0;
         for no in left {
             let back = self.write(Sync::AsSet, |conn| {
-                give_back(conn, no, LockState::Unsaved, now)
+                give_back(conn, no, Departure::Unsaved, now)
             })?;
             affected += back.unwrap_or(0);
             if let Some(enlisted) = self.workers.lock().remove(&no) {
@@ -265,23 +265,23 @@ fn is_gone(worker: &ListedWorker) -> bool {
 
 /// What a worker that is struck off the list still had.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum LockState {
+enum Departure {
     /// Jobs that it did not begin.
-    Spare,
+    Retired,
     /// Jobs whose ends it could not record.
     Unsaved,
     /// Jobs that may be what it died of.
-    ByTheDead,
+    Died,
 }
 
 /// Gives back what a worker had and takes it off the list. `None` if it was not on it.
 fn give_back(
     conn: &Connection,
     worker: i64,
-    held: LockState,
+    departure: Departure,
     now: Timestamp,
 ) -> Result<Option<u64>, Fault> {
-    let (died, lost) = (held == LockState::ByTheDead, held != LockState::Spare);
+    let (died, lost) = (departure == Departure::Died, departure != Departure::Retired);
     let mut strike = conn.prepare_cached("DELETE FROM workers WHERE no = ?1")?;
     if strike.execute([worker])? == 0 {
         return Ok(None);
