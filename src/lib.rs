@@ -60,8 +60,8 @@
 //!
 //! A provider's client classifies each failure as an [`ErrorKind`]; the kind decides whether the
 //! item is tried again, goes to the next provider of its [`Route`], or fails. A rate-limit answer
-//! pauses everything that shares its quota ([`client::QuotaKey`]), and so does a server that still loads its
-//! model ([`Error::with_not_ready`]); any other `Retry-After` delays that item alone. A waiting item
+//! pauses everything that shares its quota ([`client::QuotaKey`]), unless others of it are being answered:
+//! then fewer calls are made at once. So does a server that still loads its model ([`Error::with_not_ready`]); any other `Retry-After` delays that item alone. A waiting item
 //! holds no thread. [`ErrorPolicy`] says what one item's failure means for the others, a
 //! [`Context`] carries cancellation, deadline and grace.
 //!
@@ -78,8 +78,8 @@
 //!
 //! # Logging
 //!
-//! Through the `log` crate: `warn` for settings and schemas that are ignored, `info` for repairs of an
-//! output file. Prompts, answers and credentials are never logged.
+//! Through the `log` crate: `warn` for what somebody should know, such as settings that are ignored and providers
+//! that are not asked any more; `info` for retries, moves to the next provider, and repairs. Prompts, answers and credentials are never logged.
 
 mod base;
 pub mod batch;

@@ -7,10 +7,9 @@
 //! A refusal is one of two things. Where other calls of the quota are being answered, the provider
 //! limits how many it answers at once: nobody waits, but fewer calls are kept in flight (see
 //! [`window`](super::window)). Where none is, or the allowance is known to be used up, it limits
-//! calls per time: the whole quota pauses, once, however many calls in flight were refused. Which
-//! of the two it is, the calls already in flight and then the next one tell: no call starts after a
-//! refusal before another one was answered, and if the first that starts then is refused as well,
-//! the quota pauses.
+//! calls per time: the whole quota pauses, once, however many calls in flight were refused. To tell
+//! the two apart no call starts after a refusal while others are in flight and none of them was
+//! answered; if the first that starts then is refused as well, the quota pauses.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -91,7 +90,7 @@ struct Quota {
     replies: u64,
     /// A call that started in this generation has been answered.
     answered_since_cut: bool,
-    /// No reply has come since the last cut: until one does, no call starts.
+    /// No reply has come since the last cut: until one does, no call starts beside those in flight.
     waits_for_reply: bool,
     /// Until when the refusals of one wave asked to wait.
     asked_until: Option<Time>,

@@ -1,7 +1,7 @@
 //! Thousands of seeded schedules against the dispatcher: a virtual clock, a provider that loads its
 //! model, fails, throttles, stalls and answers in any order, an output that fails for a while.
 //!
-//! `SIMULATION_SEED=n cargo test simulation` replays one schedule, `SIMULATION_SEEDS=n` runs more.
+//! `SIMULATION_SEED=n cargo test --lib engine::simulation` replays one schedule, `SIMULATION_SEEDS=n` runs more.
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap};

@@ -18,7 +18,7 @@ use crate::observe::progress::ProgressNotifier;
 
 use super::backlog::Scope;
 use super::batch::{BatchControl, BatchSettings};
-use super::controls::{Change, Controls, Follower, MOST_SLOTS, FixedOptions};
+use super::controls::{Change, Controls, FixedOptions, Follower, MOST_SLOTS};
 use super::handler::Handler;
 use super::host::JobQueue;
 use super::kind::Kind;

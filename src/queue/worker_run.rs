@@ -20,7 +20,7 @@ use crate::engine::work::{Ticket, Work};
 
 use super::backlog::{Scope, StoreBacklog};
 use super::batch::{BatchContext, ItemSettler, Poller, PollerOptions, Spool, Transfers};
-use super::controls::{Controls, MOST_SLOTS, FixedOptions};
+use super::controls::{Controls, FixedOptions, MOST_SLOTS};
 use super::due_times::DueTimes;
 use super::maintenance;
 use super::progress_reporter::{ProgressReporter, Snapshot};

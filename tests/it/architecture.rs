@@ -1,5 +1,6 @@
 //! The map of the code leads to places that exist.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 const MAP: &str = include_str!("../../ARCHITECTURE.md");
@@ -89,6 +90,196 @@ fn in_the_program_arguments_and_helpers_import_no_command() {
             assert!(!sources.contains("crate::"), "{name} imports what uses it");
         }
     }
+}
+
+/// The floors of the library, the lowest first. A folder imports from those on lower floors alone.
+const FLOORS: [&[&str]; 7] = [
+    &["base"],
+    &["config", "engine"],
+    &["observe"],
+    &["llm"],
+    &["bulk"],
+    &["queue"],
+    &["queue_run", "manager"],
+];
+
+#[test]
+fn no_folder_of_the_library_imports_one_above_it() {
+    let floor = |module: &str| {
+        let top = module.split("::").next().unwrap_or_default();
+        FLOORS.iter().position(|floor| floor.contains(&top))
+    };
+    let mut arrows = 0;
+    for (file, imported) in imports(&root().join("src")) {
+        for other in imported {
+            let (Some(from), Some(to)) = (floor(&file), floor(&other)) else {
+                continue;
+            };
+            let same = file.split("::").next() == other.split("::").next();
+            assert!(same || from > to, "{file} imports {other}, which is above");
+            arrows += 1;
+        }
+    }
+    assert!(arrows > 500, "only {arrows} imports found");
+}
+
+#[test]
+fn no_files_import_each_other_around_any_corner() {
+    for sources in ["src", "crates/cli/src", "crates/simulate/src"] {
+        let mut graph = imports(&root().join(sources));
+        // Whoever imports nothing that is left is in no circle.
+        loop {
+            let ends: Vec<String> = graph
+                .iter()
+                .filter(|(_, imported)| !imported.iter().any(|other| graph.contains_key(other)))
+                .map(|(file, _)| file.clone())
+                .collect();
+            if ends.is_empty() {
+                break;
+            }
+            ends.iter().for_each(|file| drop(graph.remove(file)));
+        }
+        // The same from the other end, so that only circles and what lies between them is left.
+        loop {
+            let imported: BTreeSet<String> = graph.values().flatten().cloned().collect();
+            let before = graph.len();
+            graph.retain(|file, _| imported.contains(file));
+            if graph.len() == before {
+                break;
+            }
+        }
+        let left: Vec<&String> = graph.keys().collect();
+        assert!(left.is_empty(), "import each other in {sources}: {left:?}");
+    }
+}
+
+/// What each file imports of its own crate, as modules, tests left out. That a module's own children are
+/// declared and handed on there is no import.
+fn imports(sources: &Path) -> BTreeMap<String, BTreeSet<String>> {
+    let mut files = BTreeMap::new();
+    collect(sources, "", &mut files);
+    let owner = |path: &[&str]| {
+        (1..=path.len())
+            .rev()
+            .map(|length| path[..length].join("::"))
+            .find(|module| files.contains_key(module))
+    };
+    let mut graph = BTreeMap::new();
+    for (file, text) in &files {
+        let mut imported = BTreeSet::new();
+        let own: Vec<&str> = file.split("::").collect();
+        let code = text.split("\n#[cfg(test)]").next().unwrap_or_default();
+        for line in statements(code) {
+            for path in leaves(&line) {
+                let mut names: Vec<&str> = path.split("::").collect();
+                let full: Vec<&str> = match names[0] {
+                    "crate" => names.split_off(1),
+                    "super" => {
+                        let up = names.iter().take_while(|name| **name == "super").count();
+                        let above = own.len().saturating_sub(up);
+                        own[..above]
+                            .iter()
+                            .copied()
+                            .chain(names.split_off(up))
+                            .collect()
+                    }
+                    _ => continue,
+                };
+                let Some(other) = owner(&full) else { continue };
+                let declares =
+                    file.starts_with(&format!("{other}::")) && is_only_a_list(&files[&other]);
+                if other != *file && !declares {
+                    imported.insert(other);
+                }
+            }
+        }
+        graph.insert(file.clone(), imported);
+    }
+    graph
+}
+
+/// Whether a module does nothing but declare its children and hand on their names.
+fn is_only_a_list(text: &str) -> bool {
+    !text.contains("\nfn ") && !text.contains(" fn ") && !text.contains("struct ")
+}
+
+/// The texts of all files by module, without those of tests.
+fn collect(folder: &Path, module: &str, files: &mut BTreeMap<String, String>) {
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        let stem = path.file_stem().unwrap().to_string_lossy().into_owned();
+        let of_tests = stem.ends_with("tests") || stem.starts_with("test_");
+        let name = match module {
+            "" => stem.clone(),
+            _ => format!("{module}::{stem}"),
+        };
+        if of_tests || (module.is_empty() && ["lib", "main"].contains(&&*stem)) {
+            continue;
+        } else if path.is_dir() {
+            collect(&path, &name, files);
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            let name = match &*stem {
+                "mod" => module.to_owned(),
+                _ => name,
+            };
+            files.insert(name, std::fs::read_to_string(&path).unwrap());
+        }
+    }
+}
+
+/// The `use` statements of a text, without blanks.
+fn statements(text: &str) -> Vec<String> {
+    let mut found = Vec::new();
+    let mut lines = text.lines();
+    while let Some(line) = lines.next() {
+        let line = line.trim_start();
+        let rest = line
+            .strip_prefix("pub(crate) ")
+            .or(line.strip_prefix("pub(super) "));
+        let rest = rest.or(line.strip_prefix("pub ")).unwrap_or(line);
+        let Some(path) = rest.strip_prefix("use ") else {
+            continue;
+        };
+        let mut statement = path.to_owned();
+        while !statement.contains(';') {
+            statement.push_str(lines.next().unwrap_or(";"));
+        }
+        let end = statement.find(';').unwrap_or(statement.len());
+        statement.truncate(end);
+        let one = statement.split(" as ").next().unwrap_or_default();
+        let whole = if statement.contains('{') {
+            &statement
+        } else {
+            one
+        };
+        found.push(whole.replace(char::is_whitespace, ""));
+    }
+    found
+}
+
+/// `a::{b, c::{d, e}}` as `a::b`, `a::c::d` and `a::c::e`.
+fn leaves(path: &str) -> Vec<String> {
+    let Some(open) = path.find('{') else {
+        return vec![path.to_owned()];
+    };
+    let (head, rest) = path.split_at(open);
+    let inner = rest[1..].strip_suffix('}').unwrap_or(&rest[1..]);
+    let (mut found, mut depth, mut start) = (Vec::new(), 0, 0);
+    for (at, letter) in inner.char_indices().chain([(inner.len(), ',')]) {
+        match letter {
+            '{' => depth += 1,
+            '}' => depth -= 1,
+            ',' if depth == 0 => {
+                let part = &inner[start..at];
+                start = at + 1;
+                if !part.is_empty() {
+                    found.extend(leaves(part).into_iter().map(|leaf| format!("{head}{leaf}")));
+                }
+            }
+            _ => {}
+        }
+    }
+    found
 }
 
 fn read_all(folder: &Path, sources: &mut String) {

@@ -17,15 +17,42 @@ fn index(entries: Vec<Entry>) -> Matching {
 #[test]
 fn the_last_line_of_a_request_wins() {
     let mut index = index((0..4).map(|i| own(&i.to_string(), i, 10 * i)).collect());
-    assert_eq!(index.match_line("0", 0, EarlierResult::Success), Match::Done);
-    assert_eq!(index.match_line("0", 0, EarlierResult::Failure), Match::Failed);
-    assert_eq!(index.match_line("1", 1, EarlierResult::Failure), Match::Failed);
-    assert_eq!(index.match_line("1", 1, EarlierResult::Success), Match::Done);
-    assert_eq!(index.match_line("2", 2, EarlierResult::Success), Match::Done);
-    assert_eq!(index.match_line("2", 9, EarlierResult::Success), Match::Changed);
-    assert_eq!(index.match_line("3", 9, EarlierResult::Success), Match::Changed);
-    assert_eq!(index.match_line("x", 0, EarlierResult::Success), Match::Unknown);
-    assert_eq!(index.match_line("x", 0, EarlierResult::Success), Match::Unknown);
+    assert_eq!(
+        index.match_line("0", 0, EarlierResult::Success),
+        Match::Done
+    );
+    assert_eq!(
+        index.match_line("0", 0, EarlierResult::Failure),
+        Match::Failed
+    );
+    assert_eq!(
+        index.match_line("1", 1, EarlierResult::Failure),
+        Match::Failed
+    );
+    assert_eq!(
+        index.match_line("1", 1, EarlierResult::Success),
+        Match::Done
+    );
+    assert_eq!(
+        index.match_line("2", 2, EarlierResult::Success),
+        Match::Done
+    );
+    assert_eq!(
+        index.match_line("2", 9, EarlierResult::Success),
+        Match::Changed
+    );
+    assert_eq!(
+        index.match_line("3", 9, EarlierResult::Success),
+        Match::Changed
+    );
+    assert_eq!(
+        index.match_line("x", 0, EarlierResult::Success),
+        Match::Unknown
+    );
+    assert_eq!(
+        index.match_line("x", 0, EarlierResult::Success),
+        Match::Unknown
+    );
     let index = index.finish();
     let states: Vec<State> = (0..4).map(|i| index.state(i)).collect();
     assert_eq!(

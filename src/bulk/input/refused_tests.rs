@@ -65,7 +65,10 @@ fn different_ids_of_one_hash_stay_apart() {
         let id = item.request.id.as_deref().unwrap();
         assert_eq!(index.match_line(id, prefix, ended), fits);
     }
-    assert_eq!(index.match_line("i50", 0, EarlierResult::Success), Match::Unknown);
+    assert_eq!(
+        index.match_line("i50", 0, EarlierResult::Success),
+        Match::Unknown
+    );
     let index = index.finish();
     assert_eq!(items(&input, &index), expected);
     for i in 0..expected.len() {

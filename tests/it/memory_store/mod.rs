@@ -1,4 +1,4 @@
-//! A job store from outside of the library, in some hundred lines of memory: it keeps every rule of the
+//! A job store from outside of the library, in memory: it keeps every rule of the
 //! test kit, and queue and worker run on it as they do on SQLite.
 
 mod batches;

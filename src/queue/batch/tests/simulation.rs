@@ -3,7 +3,7 @@
 //! changes that the store does not take for a while,
 //! deaths at any moment. Nothing is bought twice, and every job has exactly one outcome.
 //!
-//! `SIMULATION_SEED=n cargo test batch::simulation` replays one schedule.
+//! `SIMULATION_SEED=n cargo test --lib batch::tests::simulation` replays one schedule.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};

@@ -281,7 +281,10 @@ fn give_back(
     departure: Departure,
     now: Timestamp,
 ) -> Result<Option<u64>, Fault> {
-    let (died, lost) = (departure == Departure::Died, departure != Departure::Retired);
+    let (died, lost) = (
+        departure == Departure::Died,
+        departure != Departure::Retired,
+    );
     let mut strike = conn.prepare_cached("DELETE FROM workers WHERE no = ?1")?;
     if strike.execute([worker])? == 0 {
         return Ok(None);
