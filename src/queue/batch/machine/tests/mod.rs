@@ -5,3 +5,4 @@ mod diagram;
 mod examples;
 mod exhaustive;
 mod records;
+mod situation;

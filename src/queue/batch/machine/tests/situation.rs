@@ -1,0 +1,181 @@
+//! A batch with all that matters for what may happen to it: its record, its row, and what is true at the
+//! provider.
+
+use std::time::Duration;
+
+use crate::config::choices::OnUnknown;
+use crate::queue::batch::settings::LISTINGS;
+
+use super::super::apply::apply;
+use super::super::effect::Effects;
+use super::super::event::{Event, Facts};
+use super::super::record::Record;
+use super::super::state::{Fence, Owner, Remote, State};
+use super::examples::{NOW, facts, record};
+
+/// What is true at the provider, whoever knows of it.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Provider {
+    /// The input file is there.
+    pub file: bool,
+    /// A creation is on its way, and may take effect as long as the file is there that it needs.
+    pub coming: bool,
+    /// The batch exists.
+    pub exists: bool,
+    /// It has for the time to reconcile, in one piece: no list can lag for longer.
+    pub is_listed: bool,
+    /// What it has answered was paid for.
+    pub paid: bool,
+}
+
+/// A batch, its row, and all that is beside it.
+#[derive(Debug, Clone)]
+pub(super) struct Node {
+    pub record: Record,
+    /// What its row says.
+    pub saved: Record,
+    pub provider: Provider,
+    pub uploads: bool,
+    pub policy: OnUnknown,
+    pub is_stopped: bool,
+    /// Nothing was known of withheld results when its process was cancelled.
+    pub stopped_early: bool,
+}
+
+impl Node {
+    pub fn new(uploads: bool) -> Self {
+        let mut record = record(State::Forming);
+        (record.due, record.intent.begun) = (NOW, NOW);
+        Self {
+            saved: record.clone(),
+            record,
+            provider: Provider::default(),
+            uploads,
+            policy: match uploads {
+                true => OnUnknown::Resubmit,
+                false => OnUnknown::Hold,
+            },
+            is_stopped: false,
+            stopped_early: false,
+        }
+    }
+
+    pub fn facts(&self) -> Facts {
+        let facts = facts(self.uploads, Some(self.policy), self.is_stopped);
+        // Results are found to be withheld now, at the earliest.
+        let late = NOW.after(Duration::from_secs(1));
+        Facts {
+            stopped_at: self.is_stopped.then_some(match self.stopped_early {
+                true => NOW,
+                false => late,
+            }),
+            jitter: 0.0,
+            ..facts
+        }
+    }
+
+    pub fn apply(&mut self, event: Event) -> Effects {
+        let facts = self.facts();
+        apply(&mut self.record, event, &facts)
+    }
+
+    /// What tells it apart from others, as far as that makes a difference.
+    pub fn key(&self) -> String {
+        let lags = self.uploads && self.provider.exists && !self.provider.is_listed;
+        let longest = NOW.after(self.reconcile_wait());
+        let normal = |record: &Record| {
+            let due = if lags && record.due >= longest {
+                longest
+            } else {
+                NOW
+            };
+            let record = normal(record.clone());
+            Record { due, ..record }.text()
+        };
+        let (record, provider) = (normal(&self.record), &self.provider);
+        let is_saved = self.saved == self.record;
+        let saved = (!is_saved).then(|| normal(&self.saved));
+        let decided = (self.policy, self.is_stopped, self.stopped_early);
+        format!("{record} {saved:?} {provider:?} {decided:?}")
+    }
+
+    pub fn reconcile_wait(&self) -> Duration {
+        self.facts().settings.reconcile_wait
+    }
+
+    /// The time until the next step passes.
+    pub fn pass(&mut self) {
+        let wait = self.record.due.since(NOW);
+        self.record.due = NOW;
+        let left = self.saved.due.since(NOW).saturating_sub(wait);
+        self.saved.due = NOW.after(left);
+        // Where no file is deleted nothing is waited for: there a list may lag for ever.
+        let is_enough = self.uploads && wait >= self.reconcile_wait();
+        self.provider.is_listed |= self.provider.exists && is_enough;
+    }
+
+    /// It dies, and another worker takes its row over.
+    pub fn dies(mut self) -> Self {
+        self.record = self.saved.clone();
+        let effects = self.apply(Event::TakenOver);
+        assert!(!effects.refused);
+        self
+    }
+
+    /// With and without a creation that is on its way taking effect.
+    pub fn with_late_creation(self) -> Vec<Self> {
+        let takes_effect = self.provider.coming && (self.provider.file || !self.uploads);
+        let mut created = self.clone();
+        created.provider.coming = false;
+        created.provider.exists = true;
+        match takes_effect {
+            true => vec![self, created],
+            false => vec![self],
+        }
+    }
+
+    /// Whether the batch may be there, or come into being, without our having its id.
+    pub fn may_exist(&self) -> bool {
+        let comes = self.provider.coming && (self.provider.file || !self.uploads);
+        self.record.id().is_none() && (self.provider.exists || comes)
+    }
+}
+
+/// A record without what makes no difference to what may happen.
+fn normal(mut record: Record) -> Record {
+    record.problem = None;
+    record.failures = match &mut record.state {
+        // Refusals count in fours and sixes.
+        State::Submitting(_) => record.failures % 12,
+        State::Reconciling(reconciling) | State::Held(reconciling) => {
+            reconciling.listings = reconciling.listings.min(LISTINGS);
+            if let Fence::Open { refusals } = &mut reconciling.fence {
+                *refusals = (*refusals).min(3);
+            }
+            reconciling.not_ours.dedup();
+            0
+        }
+        State::Running(running) => {
+            normal_remote(&mut running.remote);
+            record.failures.min(3)
+        }
+        State::Ended(ended) => {
+            normal_remote(&mut ended.remote);
+            ended.results.why.message.clear();
+            ended.results.completed = true;
+            0
+        }
+        _ => 0,
+    };
+    record
+}
+
+fn normal_remote(remote: &mut Remote) {
+    (remote.status, remote.counts, remote.fetches) = (None, None, 0);
+    if let Some(uncollected) = &mut remote.uncollected {
+        uncollected.why.clear();
+    }
+    if let Owner::Presumed { not_ours } = &mut remote.owner {
+        not_ours.dedup();
+    }
+}
