@@ -174,9 +174,9 @@ fn trouble(text: &str) -> Result<(Trouble, f64), String> {
     }
 }
 
+/// The arguments of a command line, for tests of what is made of them.
 #[cfg(test)]
-mod tests {
-    use super::*;
+pub fn parse(line: &str) -> Result<SimulateArgs, String> {
     use clap::Parser;
 
     #[derive(Parser)]
@@ -185,11 +185,14 @@ mod tests {
         args: SimulateArgs,
     }
 
-    fn parse(line: &str) -> Result<SimulateArgs, String> {
-        Line::try_parse_from(line.split_whitespace())
-            .map(|line| line.args)
-            .map_err(|error| error.to_string())
-    }
+    Line::try_parse_from(line.split_whitespace())
+        .map(|line| line.args)
+        .map_err(|error| error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
 
     #[test]
     fn times_are_read_with_and_without_a_unit() {

@@ -117,21 +117,9 @@ fn table(stats: &SimStats) -> String {
 #[cfg(test)]
 mod tests {
     use batchwright_simulate::Trouble;
-    use clap::Parser;
 
     use super::*;
-
-    #[derive(Parser)]
-    struct Line {
-        #[command(flatten)]
-        args: SimulateArgs,
-    }
-
-    fn parse(line: &str) -> Result<SimulateArgs, String> {
-        Line::try_parse_from(line.split_whitespace())
-            .map(|line| line.args)
-            .map_err(|error| error.to_string())
-    }
+    use crate::args::simulate::parse;
 
     #[test]
     fn flags_reach_the_simulator() {
