@@ -187,19 +187,27 @@ pub(crate) struct Harness {
     pub(crate) overview: Arc<BatchOverview>,
 }
 
+/// Prompts alone, tried again so often.
+pub(crate) fn prompt_kinds(clock: &Arc<ManualClock>, max_retries: u8) -> Kinds {
+    let route = Route::new(Extract).clock(clock.clone());
+    let kinds = Kinds::new(Some(&route));
+    let kind = Kind::Prompts {
+        route: Arc::new(route),
+        task: RequestTask::Complete,
+    };
+    kinds.set(COMPLETION_KIND, kind);
+    let settings = WorkerSettings::default()
+        .max_retries(max_retries)
+        .batch_size(4);
+    kinds.setup.change(|setup| setup.settings = settings);
+    kinds
+}
+
 impl Harness {
     pub(crate) fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
         let clock = Arc::new(ManualClock::new());
-        let route = Route::new(Extract).clock(clock.clone());
-        let kinds = Kinds::new(Some(&route));
-        let kind = Kind::Prompts {
-            route: Arc::new(route),
-            task: RequestTask::Complete,
-        };
-        kinds.set(COMPLETION_KIND, kind);
-        let settings = WorkerSettings::default().max_retries(3).batch_size(4);
-        kinds.setup.change(|setup| setup.settings = settings);
+        let kinds = prompt_kinds(&clock, 3);
         let path = folder.path().join("jobs.db");
         let harness = Self {
             fake: Arc::new(Mutex::new(FakeProvider::new(7, clock.clone()))),

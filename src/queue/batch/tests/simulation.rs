@@ -21,13 +21,9 @@ use crate::config::choices::OnUnknown;
 use crate::engine::dispatch::ErrorPolicy;
 use crate::engine::jitter::Jitter;
 use crate::llm::batch::BatchLimits;
-use crate::llm::providers::extract::Extract;
-use crate::llm::request::{Request, RequestTask};
-use crate::llm::route::Route;
-use crate::queue::job::{COMPLETION_KIND, Job, JobStatus, ProcessState};
-use crate::queue::kind::Kind;
+use crate::llm::request::Request;
+use crate::queue::job::{Job, JobStatus, ProcessState};
 use crate::queue::kinds::Kinds;
-use crate::queue::settings::WorkerSettings;
 use crate::queue::store::JobStore;
 use crate::queue::store::sqlite::{SqliteOptions, SqliteStore};
 use crate::testing::ManualClock;
@@ -42,6 +38,7 @@ use super::super::settle_items::ItemSettler;
 use super::super::spool::Spool;
 use super::super::transfer::Transfers;
 use super::fake_provider::{Died, FakeClient, FakeProvider, Random, seconds};
+use super::harness::prompt_kinds;
 
 const RECONCILE: Duration = Duration::from_secs(300);
 
@@ -64,15 +61,7 @@ struct Scene {
 impl Scene {
     fn new(seed: u64, folder: &Path) -> Self {
         let clock = Arc::new(ManualClock::new());
-        let route = Route::new(Extract).clock(clock.clone());
-        let kinds = Kinds::new(Some(&route));
-        let kind = Kind::Prompts {
-            route: Arc::new(route),
-            task: RequestTask::Complete,
-        };
-        kinds.set(COMPLETION_KIND, kind);
-        let settings = WorkerSettings::default().max_retries(10).batch_size(4);
-        kinds.setup.change(|setup| setup.settings = settings);
+        let kinds = prompt_kinds(&clock, 10);
         let fake = FakeProvider::new(seed ^ 0x5eed, clock.clone());
         let scene = Self {
             random: Random(Jitter(seed)),
