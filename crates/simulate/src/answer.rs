@@ -56,11 +56,20 @@ pub(super) fn write(
         }
         Some(_) => (Finish::Stop, "".into()),
     };
+    let tools = prompt
+        .tools
+        .as_deref()
+        .filter(|_| finish == Finish::Stop && odd.is_none());
+    let calls = tools.map(|tools| tools.calls(&prompt.text));
+    let calls = calls.unwrap_or_default();
     let answer = Answer {
+        calls: &calls,
+        logprobs: prompt.logprobs,
+        found: tools.and_then(|tools| tools.search.then_some("https://example.com/page")),
         call: place.call,
         created: place.created,
         model: &prompt.model,
-        text: &text,
+        text: if calls.is_empty() { &text } else { "" },
         finish,
         tokens,
     };

@@ -4,8 +4,10 @@ use serde_json::{Value, json};
 
 use super::grammar;
 use super::http::{Request, Shown, Version};
+use super::media;
 use super::prompt::{Answer, Fault, Finish, Problem, Prompt};
 use super::shape::Shape;
+use super::tool_rules;
 use super::tree::{Object, Spelling};
 
 const FIELDS: [&str; 21] = [
@@ -104,6 +106,8 @@ pub(super) fn parse(body: &[u8], version: Version) -> Result<Prompt<'static>, Fa
         let said = text(message, "content")?;
         bytes += said.len();
         match role {
+            // What came of tools has no text of the user's.
+            "user" if said.is_empty() && last_user.is_some() => {}
             "user" => last_user = Some(said),
             "assistant" => last = said,
             _ => {
@@ -117,6 +121,8 @@ pub(super) fn parse(body: &[u8], version: Version) -> Result<Prompt<'static>, Fa
         }
     }
     Ok(Prompt {
+        tools: tool_rules::anthropic(&root)?.map(Box::new),
+        logprobs: false,
         model: model.to_owned().into(),
         text: last_user.unwrap_or(last).into(),
         tokens: (bytes as u64).div_ceil(4),
@@ -128,15 +134,7 @@ pub(super) fn parse(body: &[u8], version: Version) -> Result<Prompt<'static>, Fa
 /// The shape that the system text asks for: there is no field for plain JSON, nor for every schema.
 /// A model does as it is told.
 fn told(system: &str) -> Option<Shape> {
-    let schema = system
-        .split_once("fits this JSON Schema")
-        .and_then(|(_, rest)| {
-            let rest = &rest[rest.find('{')?..];
-            serde_json::Deserializer::from_str(rest)
-                .into_iter()
-                .next()?
-                .ok()
-        });
+    let schema = crate::shape::schema_told(system);
     let object = || system.contains("JSON object").then_some(Shape::Object);
     schema.map(Shape::Schema).or_else(object)
 }
@@ -153,14 +151,6 @@ fn settings(root: &Object<'_>, cap: u64) -> Result<(), Fault> {
     {
         let message = "service_tier: Input should be 'auto' or 'standard_only'";
         return fault("service_tier", message.to_owned());
-    }
-    for tool in root.objects("tools")?.unwrap_or_default() {
-        if tool.get("function").is_some() {
-            return Err(Fault::Unknown(tool.at("function")));
-        }
-    }
-    if let Some(choice) = root.object("tool_choice")? {
-        choice.only(&["type", "name", "disable_parallel_tool_use"])?;
     }
     let thinking = root.object("thinking")?;
     let budget = thinking.map(|thinking| thinking.whole("budget_tokens", 1024));
@@ -201,8 +191,71 @@ fn text(object: &Object<'_>, name: &str) -> Result<String, Fault> {
             }
             all += text;
         }
+        if let "image" | "document" = kind {
+            attached(&block, kind)?;
+        }
     }
     Ok(all)
+}
+
+/// The largest picture, as base64.
+const LARGEST_IMAGE: usize = 10 << 20;
+
+/// Refuses a picture or document that the API would refuse.
+fn attached(block: &Object<'_>, kind: &str) -> Result<(), Fault> {
+    let known = [
+        "type",
+        "source",
+        "cache_control",
+        "title",
+        "context",
+        "citations",
+    ];
+    block.only(if kind == "image" { &known[..3] } else { &known })?;
+    let source = block.object("source")?;
+    let source = source.ok_or_else(|| block.missing("source"))?;
+    let text = |name: &str| source.text(name)?.ok_or_else(|| source.missing(name));
+    let fault = |name: &str, why: String| {
+        let at = source.at(name);
+        let message = format!("{}: {why}", dotted(&at));
+        Err(Fault::invalid(at, "", message))
+    };
+    match (kind, text("type")?) {
+        (_, "url") => source.only(&["type", "url"]),
+        (_, "file") => source.only(&["type", "file_id"]),
+        ("document", "content") => source.only(&["type", "content"]),
+        ("document", "text") => {
+            source.only(&["type", "media_type", "data"])?;
+            text("data")?;
+            match text("media_type")? {
+                "text/plain" => Ok(()),
+                _ => fault("media_type", "Input should be 'text/plain'".to_owned()),
+            }
+        }
+        (kind, "base64") => {
+            source.only(&["type", "media_type", "data"])?;
+            let takes: &[&str] = match kind {
+                "image" => &["image/jpeg", "image/png", "image/gif", "image/webp"],
+                _ => &["application/pdf"],
+            };
+            let (media, data) = (text("media_type")?, text("data")?);
+            if !takes.contains(&media) {
+                let takes = takes.join("', '");
+                return fault("media_type", format!("Input should be '{takes}'"));
+            }
+            if kind == "image" && data.len() > LARGEST_IMAGE {
+                let length = data.len();
+                let why =
+                    format!("image exceeds 10 MB maximum: {length} bytes > {LARGEST_IMAGE} bytes");
+                return fault("data", why);
+            }
+            media::check(media, data).or_else(|why| fault("data", why))
+        }
+        (_, other) => fault(
+            "type",
+            format!("Input tag '{other}' does not match any of the expected tags"),
+        ),
+    }
 }
 
 fn shape(root: &Object<'_>) -> Result<Option<Shape>, Fault> {
@@ -290,10 +343,33 @@ pub(super) fn answer(out: &mut Vec<u8>, answer: &Answer<'_>) {
         answer.finish,
         Finish::Refused | Finish::Filtered | Finish::Blocked
     );
+    let found = answer.found.filter(|_| answer.calls.is_empty());
+    if let Some(url) = found {
+        let id = format!("srvtoolu_sim_{}", answer.call);
+        content.push(
+            json!({"type": "server_tool_use", "id": id, "name": "web_search",
+            "input": {"query": "simulated"}}),
+        );
+        let page = json!({"type": "web_search_result", "url": url, "title": "A page",
+            "encrypted_content": "c2ltdWxhdGVk", "page_age": null});
+        content.push(json!({"type": "web_search_tool_result", "tool_use_id": id,
+            "content": [page]}));
+    }
     if !answer.text.is_empty() && !refused {
-        content.push(json!({"type": "text", "text": answer.text}));
+        let mut text = json!({"type": "text", "text": answer.text});
+        if let Some(url) = found {
+            text["citations"] = json!([{"type": "web_search_result_location", "url": url,
+                "title": "A page", "encrypted_index": "c2ltdWxhdGVk", "cited_text": "A page."}]);
+        }
+        content.push(text);
+    }
+    for (call, number) in answer.calls.iter().zip(1_u32..) {
+        let id = format!("toolu_sim_{}_{number}", answer.call);
+        content.push(json!({"type": "tool_use", "id": id, "name": call.name,
+            "input": call.arguments}));
     }
     let stop_reason = match answer.finish {
+        Finish::Stop if !answer.calls.is_empty() => "tool_use",
         Finish::Stop => "end_turn",
         Finish::Length => "max_tokens",
         Finish::Refused | Finish::Filtered | Finish::Blocked => "refusal",
@@ -308,6 +384,9 @@ pub(super) fn answer(out: &mut Vec<u8>, answer: &Answer<'_>) {
             "output_tokens": tokens.completion(),
             "output_tokens_details": {"thinking_tokens": tokens.reasoning},
             "service_tier": "standard"}});
+    if found.is_some() {
+        message["usage"]["server_tool_use"] = json!({"web_search_requests": 1});
+    }
     if refused {
         message["stop_details"] = json!({"type": "refusal", "category": "general_harms",
             "explanation": answer.text});
@@ -341,7 +420,7 @@ mod tests {
         let body = json!({"model": "m", "max_tokens": 5, "system": "12345", "messages": [
             {"role": "user", "content": "x"}, {"role": "assistant", "content": "yes?"},
             {"role": "user", "content": [{"type": "text", "text": "one "},
-                {"type": "image", "source": {}}, {"type": "text", "text": "two"}]}],
+                {"type": "image", "source": {"type": "url", "url": "https://x"}}, {"type": "text", "text": "two"}]}],
             "output_config": {"effort": "low",
                 "format": {"type": "json_schema", "schema": closed}}});
         let prompt = parse(body.to_string().as_bytes(), Version::New).unwrap();
@@ -459,7 +538,7 @@ mod tests {
             ),
             (
                 with("tools", json!([{"type": "function", "function": {}}])),
-                "tools.0.function: Extra inputs are not permitted",
+                "tools: Input tag 'function' does not match",
             ),
             (
                 with(

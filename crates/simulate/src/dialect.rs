@@ -4,13 +4,15 @@
 use super::embed::{self, Pack};
 use super::http::{Endpoint, Request};
 use super::prompt::{Answer, Fault, Problem, Prompt};
-use super::{SimConfig, Vendor, anthropic, gemini, openai};
+use super::{SimConfig, Vendor, anthropic, gemini, openai, responses};
 
 /// One of the protocols spoken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Dialect {
     /// OpenAI's, as one vendor has it or, without a vendor, as any does.
     OpenAi(Option<Vendor>),
+    /// OpenAI's newer API, on the same paths.
+    Responses,
     Anthropic,
     Gemini,
 }
@@ -31,7 +33,7 @@ pub(super) enum Work<'a> {
 impl Dialect {
     /// The dialect that is spoken below `/v1`, or below `/openai/v1`.
     pub(super) fn openai(request: &Request<'_>, config: &SimConfig) -> Dialect {
-        Dialect::OpenAi(if request.groq {
+        Dialect::OpenAi(if request.groq && config.vendor != Some(Vendor::Azure) {
             Some(Vendor::Groq)
         } else {
             config.vendor
@@ -41,9 +43,22 @@ impl Dialect {
     pub(super) fn of(endpoint: &Endpoint, request: &Request<'_>, config: &SimConfig) -> Dialect {
         match endpoint {
             Endpoint::Chat | Endpoint::Embeddings => Dialect::openai(request, config),
+            Endpoint::Responses => Dialect::Responses,
             Endpoint::Messages => Dialect::Anthropic,
             Endpoint::Generate(_) | Endpoint::BatchEmbed(_) => Dialect::Gemini,
         }
+    }
+
+    /// The same but for what is said in bodies: OpenAI has one idea of headers.
+    pub(super) fn of_vendor(self) -> Dialect {
+        match self {
+            Dialect::Responses => Dialect::OpenAi(None),
+            other => other,
+        }
+    }
+
+    pub(super) fn has_embeddings(self) -> bool {
+        !matches!(self, Dialect::OpenAi(Some(vendor)) if !vendor.has_embeddings())
     }
 
     /// Refuses a request for its headers or its address, above all for its key.
@@ -54,6 +69,7 @@ impl Dialect {
     ) -> Result<(), Problem<'static>> {
         match self {
             Dialect::OpenAi(vendor) => openai::admit(request, config, vendor),
+            Dialect::Responses => openai::admit(request, config, None),
             Dialect::Anthropic => anthropic::admit(request),
             Dialect::Gemini => gemini::admit(request),
         }
@@ -63,6 +79,7 @@ impl Dialect {
     pub(super) fn problem(self, out: &mut Vec<u8>, problem: &Problem<'_>, call: u64) -> u16 {
         match self {
             Dialect::OpenAi(vendor) => openai::problem(out, problem, vendor),
+            Dialect::Responses => openai::problem(out, problem, None),
             Dialect::Anthropic => anthropic::problem(out, problem, call),
             Dialect::Gemini => gemini::problem(out, problem),
         }
@@ -72,6 +89,7 @@ impl Dialect {
     pub(super) fn answer(self, out: &mut Vec<u8>, answer: &Answer<'_>) {
         match self {
             Dialect::OpenAi(vendor) => openai::answer(out, answer, vendor),
+            Dialect::Responses => responses::answer(out, answer),
             Dialect::Anthropic => anthropic::answer(out, answer),
             Dialect::Gemini => gemini::answer(out, answer),
         }
@@ -81,7 +99,9 @@ impl Dialect {
     pub(super) fn vectors(self, out: &mut Vec<u8>, pack: &Pack) {
         match self {
             Dialect::Gemini => embed::write_gemini(out, pack),
-            Dialect::OpenAi(_) | Dialect::Anthropic => embed::write_openai(out, pack),
+            Dialect::OpenAi(_) | Dialect::Responses | Dialect::Anthropic => {
+                embed::write_openai(out, pack)
+            }
         }
     }
 }
@@ -94,11 +114,12 @@ pub(super) fn read<'a>(
 ) -> Result<Work<'a>, Fault> {
     let vendor = match dialect {
         Dialect::OpenAi(vendor) => vendor,
-        Dialect::Anthropic | Dialect::Gemini => None,
+        Dialect::Responses | Dialect::Anthropic | Dialect::Gemini => None,
     };
     let body = request.body;
     match endpoint {
         Endpoint::Chat => openai::parse(body, vendor).map(Work::Answer),
+        Endpoint::Responses => responses::parse(body).map(Work::Answer),
         Endpoint::Messages => anthropic::parse(body, request.version).map(Work::Answer),
         Endpoint::Generate(model) => gemini::parse(body, model).map(Work::Answer),
         Endpoint::Embeddings => embed::parse_openai(body, vendor).map(Work::Vectors),

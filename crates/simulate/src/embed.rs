@@ -73,7 +73,7 @@ pub(super) fn parse_openai(body: &[u8], vendor: Option<Vendor>) -> Result<Pack, 
     let value: Value = serde_json::from_slice(body).map_err(|_| Fault::NotJson)?;
     let root = Object::new(&value, "", Spelling::Exact)?;
     match vendor {
-        Some(Vendor::Local) => {}
+        Some(Vendor::Local | Vendor::OpenRouter | Vendor::Nvidia) => {}
         Some(Vendor::Mistral) => root.only(&[
             "model",
             "input",

@@ -6,8 +6,10 @@ use std::time::Duration;
 use serde_json::{Map, Value, json};
 
 use super::http::{Request, Shown};
+use super::media;
 use super::prompt::{Answer, Fault, Finish, Problem, Prompt};
 use super::shape::Shape;
+use super::tool_rules;
 use super::tree::{Object, Spelling, snake};
 
 const FIELDS: [&str; 9] = [
@@ -75,6 +77,12 @@ pub(super) fn parse<'a>(body: &[u8], model: &'a str) -> Result<Prompt<'a>, Fault
     let value: Value = serde_json::from_slice(body).map_err(|_| Fault::NotJson)?;
     let root = Object::new(&value, "", Spelling::Protobuf)?;
     root.only(&FIELDS)?;
+    if let Some(tier) = root.text("serviceTier")?
+        && !["unspecified", "standard", "flex", "priority"].contains(&tier)
+    {
+        let message = format!("Invalid value at 'service_tier': \"{tier}\"");
+        return Err(Fault::invalid("service_tier", "", message));
+    }
     for tool in root.objects("tools")?.unwrap_or_default() {
         tool.only(&TOOLS)?;
     }
@@ -92,6 +100,8 @@ pub(super) fn parse<'a>(body: &[u8], model: &'a str) -> Result<Prompt<'a>, Fault
         let said = text(content)?;
         bytes += said.len();
         match content.text("role")? {
+            // What came of tools has no text of the user's.
+            None | Some("user") if said.is_empty() && last_user.is_some() => {}
             None | Some("user") => last_user = Some(said),
             Some("model") => last = said,
             Some(_) => {
@@ -104,7 +114,11 @@ pub(super) fn parse<'a>(body: &[u8], model: &'a str) -> Result<Prompt<'a>, Fault
         Some(config) => configured(&config)?,
         None => (None, None),
     };
+    let config = root.object("generationConfig")?;
+    let wanted = config.map(|config| config.flag("responseLogprobs"));
     Ok(Prompt {
+        tools: tool_rules::gemini(&root, model)?.map(Box::new),
+        logprobs: wanted.transpose()?.flatten() == Some(true),
         model: model.into(),
         text: last_user.unwrap_or(last).into(),
         tokens: (bytes as u64).div_ceil(4),
@@ -136,8 +150,56 @@ pub(super) fn text(content: &Object<'_>) -> Result<String, Fault> {
             "mediaResolution",
         ])?;
         all += part.text("text")?.unwrap_or_default();
+        if let Some(data) = part.object("inlineData")? {
+            inline(&data)?;
+        }
     }
     Ok(all)
+}
+
+/// Media types of files inside of a request, by the documentation of each kind of input.
+const MEDIA: [&str; 24] = [
+    "image/png",
+    "image/jpeg",
+    "image/webp",
+    "image/heic",
+    "image/heif",
+    "application/pdf",
+    "audio/wav",
+    "audio/mp3",
+    "audio/aiff",
+    "audio/aac",
+    "audio/ogg",
+    "audio/flac",
+    "video/mp4",
+    "video/mpeg",
+    "video/mov",
+    "video/avi",
+    "video/x-flv",
+    "video/mpg",
+    "video/webm",
+    "video/wmv",
+    "video/3gpp",
+    "text/plain",
+    "text/html",
+    "text/csv",
+];
+
+fn inline(data: &Object<'_>) -> Result<(), Fault> {
+    data.only(&["mimeType", "data", "displayName"])?;
+    let text = |name: &str| data.text(name)?.ok_or_else(|| data.missing(name));
+    let (media, base64) = (text("mimeType")?, text("data")?);
+    if !MEDIA.contains(&media) {
+        let message = format!("Unsupported MIME type: {media}");
+        return Err(Fault::invalid(data.at("mimeType"), "", message));
+    }
+    media::check(media, base64).map_err(|why| {
+        Fault::invalid(
+            data.at("data"),
+            "",
+            format!("Base64 decoding failed: {why}"),
+        )
+    })
 }
 
 fn configured(config: &Object<'_>) -> Result<(Option<u64>, Option<Shape>), Fault> {
@@ -323,6 +385,13 @@ pub(super) fn answer(out: &mut Vec<u8>, answer: &Answer<'_>) {
         if !answer.text.is_empty() && !held_back {
             parts.push(json!({"text": answer.text}));
         }
+        for (call, number) in answer.calls.iter().zip(1_u32..) {
+            let mut part = json!({"functionCall": {"name": call.name, "args": call.arguments}});
+            if number == 1 {
+                part["thoughtSignature"] = "c2ltdWxhdGVk".into();
+            }
+            parts.push(part);
+        }
         let reason = match answer.finish {
             Finish::Stop => "STOP",
             Finish::Length => "MAX_TOKENS",
@@ -331,6 +400,17 @@ pub(super) fn answer(out: &mut Vec<u8>, answer: &Answer<'_>) {
         let mut candidate = json!({"finishReason": reason});
         if !parts.is_empty() {
             candidate["content"] = json!({"role": "model", "parts": parts});
+        }
+        if let Some(url) = answer.found.filter(|_| answer.calls.is_empty()) {
+            candidate["groundingMetadata"] = json!({"webSearchQueries": ["simulated"],
+                "groundingChunks": [{"web": {"uri": url, "title": "A page"}}]});
+        }
+        if answer.logprobs && answer.calls.is_empty() {
+            let tokens = answer.text.split_inclusive(' ');
+            let tokens = tokens.map(|token| json!({"token": token, "logProbability": -0.25}));
+            let tokens: Vec<_> = tokens.collect();
+            candidate["avgLogprobs"] = json!(-0.25);
+            candidate["logprobsResult"] = json!({"chosenCandidates": tokens});
         }
         body.insert("candidates".into(), json!([candidate]));
     }

@@ -1,6 +1,7 @@
 //! Reading requests off a connection: heads by httparse, bodies by Content-Length, into one buffer
 //! that is reused from request to request. What a request means is left to `serve`.
 
+use std::borrow::Cow;
 use std::io::{self, Read, Write};
 
 use super::batch;
@@ -19,6 +20,8 @@ pub(super) struct Request<'a> {
     pub(super) target: Target,
     /// Whether the path is below `/openai`, where Groq has it.
     pub(super) groq: bool,
+    /// Whether it is an address as Azure has it, with a version of the API behind it.
+    pub(super) versioned: bool,
     /// Whether the address carries a key.
     pub(super) key_in_url: bool,
     pub(super) credentials: Credentials,
@@ -63,6 +66,7 @@ pub(super) struct Address {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Endpoint {
     Chat,
+    Responses,
     Messages,
     Generate(String),
     Embeddings,
@@ -75,6 +79,7 @@ pub(super) struct Credentials {
     pub(super) bearer: Shown,
     pub(super) x_api_key: Shown,
     pub(super) x_goog_api_key: Shown,
+    pub(super) api_key: Shown,
 }
 
 /// What a header has for a key. Where none in particular is asked for, any but an empty one is right.
@@ -122,6 +127,7 @@ struct Head {
     method: Method,
     target: Target,
     groq: bool,
+    versioned: bool,
     key_in_url: bool,
     credentials: Credentials,
     version: Version,
@@ -136,6 +142,7 @@ impl Head {
             method: self.method,
             target: self.target,
             groq: self.groq,
+            versioned: self.versioned,
             key_in_url: self.key_in_url,
             credentials: self.credentials,
             version: self.version,
@@ -263,15 +270,30 @@ fn parse_head(bytes: &[u8], key: Option<&str>) -> Result<Option<Head>, Refusal> 
     };
     let address = parsed.path.unwrap_or_default();
     let (path, query) = address.split_once('?').unwrap_or((address, ""));
-    let (path, groq) = match path.strip_prefix("/openai") {
-        Some(path) if path.starts_with("/v1/") => (path, true),
-        _ => (path, false),
+    let version = query
+        .split('&')
+        .find(|pair| pair.starts_with("api-version="));
+    let deployed = version.and_then(|_| deployed(path));
+    let versioned = deployed.is_some();
+    let (path, groq) = match deployed {
+        Some(path) => (Cow::Owned(path), false),
+        None => below_v1(path),
+    };
+    let unversioned: String;
+    let query = match versioned {
+        true => {
+            let rest = query.split('&').filter(|pair| Some(*pair) != version);
+            unversioned = rest.collect::<Vec<_>>().join("&");
+            &unversioned
+        }
+        false => query,
     };
     let mut head = Head {
         size,
         method: method(parsed.method.unwrap_or_default()),
-        target: target(path, query),
+        target: target(&path, query),
         groq,
+        versioned,
         key_in_url: query.split('&').any(|pair| pair.starts_with("key=")),
         credentials: Credentials::default(),
         version: Version::Absent,
@@ -302,6 +324,8 @@ fn parse_head(bytes: &[u8], key: Option<&str>) -> Result<Option<Head>, Refusal> 
             head.credentials.bearer = shown(bearer(value).unwrap_or_default(), key);
         } else if name.eq_ignore_ascii_case("x-api-key") {
             head.credentials.x_api_key = shown(value, key);
+        } else if name.eq_ignore_ascii_case("api-key") {
+            head.credentials.api_key = shown(value, key);
         } else if name.eq_ignore_ascii_case("x-goog-api-key") {
             head.credentials.x_goog_api_key = shown(value, key);
         } else if name.eq_ignore_ascii_case("anthropic-version") {
@@ -336,6 +360,36 @@ fn parse_head(bytes: &[u8], key: Option<&str>) -> Result<Option<Head>, Refusal> 
     Ok(Some(head))
 }
 
+/// A path as OpenAI has it, of one that names a deployment of Azure, or what Azure keeps beside them.
+fn deployed(path: &str) -> Option<String> {
+    let rest = path.strip_prefix("/openai/")?;
+    if let Some(named) = rest.strip_prefix("deployments/") {
+        let (name, call) = named.split_once('/')?;
+        return (!name.is_empty()).then(|| format!("/v1/{call}"));
+    }
+    let kept = ["files", "batches"].into_iter().any(|kept| {
+        let below = rest.strip_prefix(kept);
+        below.is_some_and(|below| below.is_empty() || below.starts_with('/'))
+    });
+    kept.then(|| format!("/v1/{rest}"))
+}
+
+/// A path as OpenAI has it, and whether it stood where Groq has it. DeepInfra's stand below
+/// `/v1/openai`, OpenRouter's below `/api/v1`, and Fireworks' below `/inference/v1`.
+fn below_v1(path: &str) -> (Cow<'_, str>, bool) {
+    if let Some(rest) = path.strip_prefix("/v1/openai/") {
+        return (Cow::Owned(format!("/v1/{rest}")), false);
+    }
+    for prefix in ["/openai", "/api", "/inference"] {
+        if let Some(rest) = path.strip_prefix(prefix)
+            && rest.starts_with("/v1/")
+        {
+            return (Cow::Borrowed(rest), prefix == "/openai");
+        }
+    }
+    (Cow::Borrowed(path), false)
+}
+
 fn shown(value: &[u8], key: Option<&str>) -> Shown {
     match key {
         Some(key) if value != key.as_bytes() => Shown::Wrong,
@@ -362,6 +416,7 @@ fn method(name: &str) -> Method {
 fn target(path: &str, query: &str) -> Target {
     match path {
         "/v1/chat/completions" => Target::Call(Endpoint::Chat),
+        "/v1/responses" => Target::Call(Endpoint::Responses),
         "/v1/messages" => Target::Call(Endpoint::Messages),
         "/v1/embeddings" => Target::Call(Endpoint::Embeddings),
         "/v1/models" => Target::Models,
@@ -391,186 +446,5 @@ fn gemini(path: &str) -> Option<Target> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// Hands out its bytes in pieces of a fixed size and remembers what was written.
-    struct Wire<'a> {
-        input: &'a [u8],
-        piece: usize,
-        output: Vec<u8>,
-    }
-
-    impl Read for Wire<'_> {
-        fn read(&mut self, space: &mut [u8]) -> io::Result<usize> {
-            let size = self.piece.min(space.len()).min(self.input.len());
-            let (now, later) = self.input.split_at(size);
-            space[..size].copy_from_slice(now);
-            self.input = later;
-            Ok(size)
-        }
-    }
-
-    impl Write for Wire<'_> {
-        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-            self.output.extend_from_slice(bytes);
-            Ok(bytes.len())
-        }
-
-        fn flush(&mut self) -> io::Result<()> {
-            Ok(())
-        }
-    }
-
-    fn reader<'a>(input: &'a [u8], piece: usize, key: Option<&str>) -> Reader<Wire<'a>> {
-        let wire = Wire {
-            input,
-            piece,
-            output: Vec::new(),
-        };
-        Reader::new(wire, key.map(str::to_owned))
-    }
-
-    const TWO: &[u8] = b"POST /v1/chat/completions?x=1 HTTP/1.1\r\nContent-Length: 5\r\n\r\nhello\
-        GET /health HTTP/1.1\r\nConnection: close\r\n\r\n";
-
-    #[test]
-    fn requests_arrive_whole_however_they_are_cut() {
-        for piece in 1..TWO.len() {
-            let mut reader = reader(TWO, piece, None);
-            let first = reader.next().unwrap();
-            let chat = Target::Call(Endpoint::Chat);
-            assert_eq!((first.method, first.target), (Method::Post, chat));
-            assert_eq!((first.body, first.close), (&b"hello"[..], false));
-            let second = reader.next().unwrap();
-            assert_eq!(
-                (second.method, second.target),
-                (Method::Get, Target::Health)
-            );
-            assert!(second.close && second.body.is_empty());
-            assert!(matches!(reader.next(), Err(Refusal::Closed)));
-        }
-    }
-
-    #[test]
-    fn a_large_body_is_read_and_its_buffer_given_back() {
-        let size = 3 << 20;
-        let mut input = format!("POST / HTTP/1.1\r\ncontent-length: {size}\r\n\r\n").into_bytes();
-        input.resize(input.len() + size, b'x');
-        input.extend_from_slice(TWO);
-        let mut reader = reader(&input, 70_000, None);
-        assert_eq!(reader.next().unwrap().body.len(), size);
-        assert_eq!(reader.next().unwrap().body, b"hello");
-        assert!(reader.next().is_ok());
-        assert!(reader.buffer.capacity() <= KEPT_SIZE);
-    }
-
-    #[test]
-    fn broken_heads_are_refused() {
-        let refusal = |head: &str| reader(head.as_bytes(), 1_000, None).next().unwrap_err();
-        let post = "POST /v1/chat/completions HTTP/1.1\r\n";
-        assert!(matches!(refusal("what?\r\n\r\n"), Refusal::BadHead));
-        assert!(matches!(
-            refusal(&format!("{post}\r\n")),
-            Refusal::LengthRequired
-        ));
-        assert!(matches!(
-            refusal(&format!("{post}Transfer-Encoding: chunked\r\n\r\n")),
-            Refusal::LengthRequired
-        ));
-        assert!(matches!(
-            refusal(&format!("{post}Content-Length: +1\r\n\r\n")),
-            Refusal::BadHead
-        ));
-        assert!(matches!(
-            refusal(&format!("{post}Content-Length: 33554433\r\n\r\n")),
-            Refusal::BodyTooLarge
-        ));
-        assert!(matches!(
-            refusal(&format!("{post}X: {}", "x".repeat(HEAD_LIMIT))),
-            Refusal::HeadTooLarge
-        ));
-    }
-
-    #[test]
-    fn only_the_right_bearer_is_authorized() {
-        let cases = [
-            ("Authorization: Bearer k1\r\n", Shown::Right),
-            ("authorization: bearer k1 \r\n", Shown::Right),
-            ("Authorization: Bearer k2\r\n", Shown::Wrong),
-            ("Authorization: Basic k1\r\n", Shown::Wrong),
-            ("", Shown::Nothing),
-        ];
-        for (line, wanted) in cases {
-            let head = format!("GET /v1/models HTTP/1.1\r\n{line}\r\n");
-            let mut reader = reader(head.as_bytes(), 1_000, Some("k1"));
-            let request = reader.next().unwrap();
-            assert_eq!(request.credentials.bearer, wanted, "{line}");
-        }
-    }
-
-    #[test]
-    fn a_client_that_asks_first_is_told_to_continue() {
-        let head = b"POST / HTTP/1.1\r\nExpect: 100-continue\r\nContent-Length: 2\r\n\r\nok";
-        let mut reader = reader(head, head.len() - 2, None);
-        assert_eq!(reader.next().unwrap().body, b"ok");
-        assert_eq!(reader.stream.output, b"HTTP/1.1 100 Continue\r\n\r\n");
-    }
-
-    #[test]
-    fn paths_lead_to_endpoints() {
-        let generate = Endpoint::Generate("gemini-x".to_owned());
-        let embed = Endpoint::BatchEmbed("e".to_owned());
-        let cases = [
-            (
-                "/openai/v1/chat/completions",
-                Target::Call(Endpoint::Chat),
-                true,
-            ),
-            (
-                "/openai/v1/embeddings",
-                Target::Call(Endpoint::Embeddings),
-                true,
-            ),
-            ("/v1/messages", Target::Call(Endpoint::Messages), false),
-            (
-                "/v1beta/models/gemini-x:generateContent",
-                Target::Call(generate),
-                false,
-            ),
-            (
-                "/v1beta/models/e:batchEmbedContents?alt=json",
-                Target::Call(embed),
-                false,
-            ),
-            (
-                "/v1beta/models/e:sing",
-                Target::Other("/v1beta/models/e:sing".to_owned()),
-                false,
-            ),
-            ("/openai", Target::Other("/openai".to_owned()), false),
-        ];
-        for (path, target, groq) in cases {
-            let head = format!("GET {path} HTTP/1.1\r\n\r\n");
-            let mut reader = reader(head.as_bytes(), 1_000, None);
-            let request = reader.next().unwrap();
-            assert_eq!((request.target, request.groq), (target, groq), "{path}");
-            assert!(!request.key_in_url);
-        }
-    }
-
-    #[test]
-    fn keys_and_versions_are_found_wherever_they_are() {
-        let head = b"GET /v1beta/models?alt=json&key=k1 HTTP/1.1\r\nX-Api-Key: k1\r\n\
-            x-goog-api-key: k2\r\nAnthropic-Version: 2026-10-21\r\n\r\n";
-        let mut reader = reader(head, 1_000, Some("k1"));
-        let request = reader.next().unwrap();
-        let wanted = Credentials {
-            bearer: Shown::Nothing,
-            x_api_key: Shown::Right,
-            x_goog_api_key: Shown::Wrong,
-        };
-        assert_eq!(request.credentials, wanted);
-        assert_eq!((request.version, request.key_in_url), (Version::New, true));
-    }
-}
+#[path = "http_tests.rs"]
+mod tests;

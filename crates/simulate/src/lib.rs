@@ -8,7 +8,7 @@
 //!
 //! | API | base URL | calls |
 //! |---|---|---|
-//! | OpenAI and those like it | `http://HOST/v1` | `POST /chat/completions`, `/embeddings` |
+//! | OpenAI and those like it | `http://HOST/v1` | `POST /chat/completions`, `/responses`, `/embeddings` |
 //! | Groq | `http://HOST/openai/v1` | `POST /chat/completions` |
 //! | Anthropic | `http://HOST` | `POST /v1/messages` |
 //! | Gemini | `http://HOST/v1beta` | `POST /models/NAME:generateContent`, `:batchEmbedContents` |
@@ -31,7 +31,8 @@
 //! Of OpenAI's protocol [`SimConfig::vendor`] chooses one vendor's dialect. The simulator refuses what
 //! the API in question refuses: fields it does not know, roles it does not have, a key in the wrong
 //! header, a schema that is not strict enough. [`SimStats::malformed`] counts these, so that a test of
-//! a client can ask for none. Where an answer is to be JSON, it is an instance of the schema;
+//! a client can ask for none. Where the model may call tools and the user has the last word, it calls
+//! each of them once. Where an answer is to be JSON, it is an instance of the schema;
 //! [`embedding`] tells the vector that belongs to a text.
 //!
 //! ```
@@ -64,14 +65,18 @@ mod http;
 mod ledger;
 mod limits;
 mod listen;
+mod media;
 mod memory;
 mod openai;
 mod prompt;
 mod reply;
+mod responses;
 mod script;
 mod serve;
 mod shape;
 mod stats;
+mod tool_rules;
+mod tools;
 mod tree;
 mod trouble;
 mod vendor;

@@ -7,6 +7,7 @@ use std::time::Duration;
 use super::SimConfig;
 use super::limits::Denial;
 use super::shape::Shape;
+use super::tools::{Call, Tools};
 
 /// What a request for an answer says, as far as the simulator cares.
 #[derive(Debug)]
@@ -20,6 +21,9 @@ pub(super) struct Prompt<'a> {
     pub(super) cap: Option<u64>,
     /// The JSON that the answer is to be, if any.
     pub(super) shape: Option<Shape>,
+    pub(super) tools: Option<Box<Tools>>,
+    /// Whether the probabilities of the answer's tokens are wanted.
+    pub(super) logprobs: bool,
 }
 
 /// One answer to a prompt.
@@ -30,6 +34,10 @@ pub(super) struct Answer<'a> {
     pub(super) created: u64,
     pub(super) model: &'a str,
     pub(super) text: &'a str,
+    pub(super) calls: &'a [Call],
+    pub(super) logprobs: bool,
+    /// What a search of the web brought; nothing without one.
+    pub(super) found: Option<&'static str>,
     pub(super) finish: Finish,
     pub(super) tokens: Tokens,
 }
@@ -208,6 +216,8 @@ mod tests {
             tokens: 9,
             cap,
             shape: None,
+            tools: None,
+            logprobs: false,
         };
         let tokens = Tokens::of(&prompt, config);
         (tokens.reasoning, tokens.output)

@@ -53,8 +53,8 @@ impl Head {
             ),
         );
         if self.call > 0 {
-            match self.dialect {
-                Dialect::OpenAi(_) => {
+            match self.dialect.of_vendor() {
+                Dialect::OpenAi(_) | Dialect::Responses => {
                     put(out, format_args!("x-request-id: req_sim_{}\r\n", self.call));
                 }
                 Dialect::Anthropic => {
@@ -82,11 +82,35 @@ impl Head {
                 .zip(&self.limits)
                 .filter_map(|(name, told)| Some((name, (*told)?)))
         };
-        match self.dialect {
-            Dialect::OpenAi(Some(Vendor::Xai | Vendor::Mistral)) | Dialect::Gemini => {}
-            Dialect::OpenAi(vendor) => {
+        match self.dialect.of_vendor() {
+            Dialect::OpenAi(Some(Vendor::Cerebras)) => {
                 for (name, mut told) in told() {
-                    if vendor == Some(Vendor::Groq) && name == "requests" {
+                    let period = match name {
+                        "requests" => {
+                            told = per_day(told, self.call);
+                            "day"
+                        }
+                        _ => "minute",
+                    };
+                    put(
+                        out,
+                        format_args!(
+                            "x-ratelimit-limit-{name}-{period}: {}\r\n\
+                             x-ratelimit-remaining-{name}-{period}: {}\r\n\
+                             x-ratelimit-reset-{name}-{period}: {}\r\n",
+                            told.limit,
+                            told.remaining,
+                            told.reset.as_secs_f64()
+                        ),
+                    );
+                }
+            }
+            Dialect::OpenAi(
+                None | Some(Vendor::OpenAi | Vendor::Azure | Vendor::Groq | Vendor::Local),
+            ) => {
+                let vendor = self.dialect;
+                for (name, mut told) in told() {
+                    if vendor == Dialect::OpenAi(Some(Vendor::Groq)) && name == "requests" {
                         told = per_day(told, self.call);
                     }
                     put(
@@ -101,6 +125,7 @@ impl Head {
                     );
                 }
             }
+            Dialect::OpenAi(_) | Dialect::Responses | Dialect::Gemini => {}
             Dialect::Anthropic => {
                 for (name, told) in told() {
                     let reset = millis_up(told.reset).div_ceil(1_000);
@@ -124,11 +149,14 @@ impl Head {
         let Some(wait) = self.retry_after else { return };
         let millis = millis_up(wait);
         let seconds = millis.div_ceil(1_000);
-        match self.dialect {
-            Dialect::OpenAi(Some(Vendor::Xai | Vendor::Mistral)) | Dialect::Gemini => return,
+        match self.dialect.of_vendor() {
+            Dialect::Gemini => return,
+            Dialect::OpenAi(Some(vendor)) if !vendor.tells_waits() => return,
             Dialect::OpenAi(Some(Vendor::Groq)) if self.status != 429 => return,
-            Dialect::OpenAi(Some(Vendor::Groq)) | Dialect::Anthropic => {}
-            Dialect::OpenAi(_) => put(out, format_args!("retry-after-ms: {millis}\r\n")),
+            Dialect::OpenAi(Some(Vendor::Groq | Vendor::OpenRouter)) | Dialect::Anthropic => {}
+            Dialect::OpenAi(_) | Dialect::Responses => {
+                put(out, format_args!("retry-after-ms: {millis}\r\n"))
+            }
         }
         put(out, format_args!("Retry-After: {seconds}\r\n"));
     }
@@ -253,6 +281,19 @@ mod tests {
     }
 
     #[test]
+    fn limits_of_cerebras_name_their_period() {
+        let text = head(Dialect::OpenAi(Some(Vendor::Cerebras)));
+        for line in [
+            "x-ratelimit-limit-requests-day: 86400\r\n",
+            "x-ratelimit-remaining-tokens-minute: 7\r\n",
+            "x-ratelimit-reset-tokens-minute: 1.5\r\n",
+        ] {
+            assert!(text.contains(line), "{line}{text}");
+        }
+        assert!(!text.contains("limit-tokens:"), "{text}");
+    }
+
+    #[test]
     fn anthropics_resets_are_points_in_time() {
         let text = head(Dialect::Anthropic);
         for line in [
@@ -269,7 +310,9 @@ mod tests {
 
     #[test]
     fn some_tell_nothing() {
-        for dialect in [Dialect::Gemini, Dialect::OpenAi(Some(Vendor::Xai))] {
+        let quiet = [Vendor::Xai, Vendor::DeepSeek, Vendor::Fireworks];
+        let quiet = quiet.map(|vendor| Dialect::OpenAi(Some(vendor)));
+        for dialect in quiet.into_iter().chain([Dialect::Gemini]) {
             let text = head(dialect).to_lowercase();
             assert!(
                 !text.contains("ratelimit") && !text.contains("retry-after"),

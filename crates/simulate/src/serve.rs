@@ -91,6 +91,14 @@ pub(super) fn connection(shared: &Shared, stream: &TcpStream) {
     }
 }
 
+/// Whether an address is one that the vendor has: Azure's are of two kinds, and nobody else's.
+pub(super) fn is_in_its_place(request: &Request<'_>, config: &SimConfig) -> bool {
+    match config.vendor {
+        Some(Vendor::Azure) => request.groq || request.versioned,
+        _ => !request.versioned,
+    }
+}
+
 /// A connection being served.
 pub(super) struct Connection<'a> {
     pub(super) shared: &'a Shared,
@@ -110,9 +118,11 @@ impl Connection<'_> {
         let request = &request;
         let openai = Dialect::openai(request, &self.shared.config);
         let (wanted, allow) = match &request.target {
-            // Groq has no embeddings.
-            Target::Call(Endpoint::Embeddings) if openai == Dialect::OpenAi(Some(Vendor::Groq)) => {
-                return self.nowhere(request, "/openai/v1/embeddings");
+            Target::Call(_) if !is_in_its_place(request, &self.shared.config) => {
+                return self.nowhere(request, "at another vendor's address");
+            }
+            Target::Call(Endpoint::Embeddings) if !openai.has_embeddings() => {
+                return self.nowhere(request, "/v1/embeddings");
             }
             Target::Props if self.shared.config.slots.is_none() => {
                 return self.nowhere(request, "/props");
@@ -254,8 +264,8 @@ fn invalid(out: &mut Vec<u8>, code: Option<&str>, message: &str) {
 fn models(config: &SimConfig, dialect: Dialect, created: u64) -> Value {
     let default = ["sim-1".to_owned()];
     let models = config.models.as_deref().unwrap_or(&default);
-    let entry = |id: &String| match dialect {
-        Dialect::OpenAi(_) => {
+    let entry = |id: &String| match dialect.of_vendor() {
+        Dialect::OpenAi(_) | Dialect::Responses => {
             json!({"id": id, "object": "model", "created": created, "owned_by": "simulator"})
         }
         Dialect::Anthropic => json!({"type": "model", "id": id, "display_name": id,
@@ -264,8 +274,8 @@ fn models(config: &SimConfig, dialect: Dialect, created: u64) -> Value {
             "supportedGenerationMethods": ["generateContent", "batchEmbedContents"]}),
     };
     let list: Vec<_> = models.iter().map(entry).collect();
-    match dialect {
-        Dialect::OpenAi(_) => json!({"object": "list", "data": list}),
+    match dialect.of_vendor() {
+        Dialect::OpenAi(_) | Dialect::Responses => json!({"object": "list", "data": list}),
         Dialect::Anthropic => json!({"data": list, "has_more": false,
             "first_id": models.first(), "last_id": models.last()}),
         Dialect::Gemini => json!({"models": list}),

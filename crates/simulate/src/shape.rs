@@ -288,6 +288,14 @@ fn fits(root: &Value, schema: &Value, value: &Value, depth: usize) -> bool {
         }
 }
 
+/// The schema that a text asks for in words.
+pub(super) fn schema_told(text: &str) -> Option<Value> {
+    let (_, rest) = text.split_once("fits this JSON Schema")?;
+    let rest = &rest[rest.find('{')?..];
+    let mut values = serde_json::Deserializer::from_str(rest).into_iter();
+    values.next()?.ok()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

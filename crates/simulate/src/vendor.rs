@@ -17,6 +17,23 @@ pub enum Vendor {
     Groq,
     /// `mistral`: `random_seed`, status 422 with a list of details, content as chunks.
     Mistral,
+    /// `openrouter`: errors with what the one behind it said, and passes over fields it does not know.
+    OpenRouter,
+    /// `deepseek`: blank lines before a reply, no schemas, usage of its cache in words of its own.
+    DeepSeek,
+    /// `together`: an answer ends with `eos`, `logprobs` is a number.
+    Together,
+    /// `fireworks`: status 412 for an account that is suspended.
+    Fireworks,
+    /// `deepinfra`: status 422 with a list of details, an estimate of the cost.
+    DeepInfra,
+    /// `cerebras`: limits of a day and of a minute by names of their own, no embeddings.
+    Cerebras,
+    /// `nvidia`: an unknown model is an unknown function, as problem details.
+    Nvidia,
+    /// `azure`: the key in `api-key`, deployments in the address, a version behind it; batches of files that
+    /// are looked at first.
+    Azure,
     /// `local`: a server on this machine. It ignores keys, fields it does not know and
     /// `max_completion_tokens`.
     Local,
@@ -24,11 +41,19 @@ pub enum Vendor {
 
 impl Vendor {
     /// Every vendor.
-    pub const ALL: [Vendor; 5] = [
+    pub const ALL: [Vendor; 13] = [
         Vendor::OpenAi,
         Vendor::Xai,
         Vendor::Groq,
         Vendor::Mistral,
+        Vendor::OpenRouter,
+        Vendor::DeepSeek,
+        Vendor::Together,
+        Vendor::Fireworks,
+        Vendor::DeepInfra,
+        Vendor::Cerebras,
+        Vendor::Nvidia,
+        Vendor::Azure,
         Vendor::Local,
     ];
 
@@ -39,8 +64,28 @@ impl Vendor {
             Vendor::Xai => "xai",
             Vendor::Groq => "groq",
             Vendor::Mistral => "mistral",
+            Vendor::OpenRouter => "openrouter",
+            Vendor::DeepSeek => "deepseek",
+            Vendor::Together => "together",
+            Vendor::Fireworks => "fireworks",
+            Vendor::DeepInfra => "deepinfra",
+            Vendor::Cerebras => "cerebras",
+            Vendor::Nvidia => "nvidia",
+            Vendor::Azure => "azure",
             Vendor::Local => "local",
         }
+    }
+
+    pub(super) fn has_embeddings(self) -> bool {
+        !matches!(self, Vendor::Groq | Vendor::DeepSeek | Vendor::Cerebras)
+    }
+
+    /// Whether its replies say in headers how long to wait.
+    pub(super) fn tells_waits(self) -> bool {
+        matches!(
+            self,
+            Vendor::OpenAi | Vendor::Groq | Vendor::OpenRouter | Vendor::Azure | Vendor::Local
+        )
     }
 }
 

@@ -24,11 +24,14 @@ const LARGEST: usize = 512_000_000;
 /// Serves what is below `/files`.
 pub(super) fn serve(desk: &Desk<'_>, path: &[&str], body: Vec<u8>) -> Outcome {
     match (desk.method, path) {
-        ("POST", []) => upload(desk, body),
+        ("POST", ["upload"]) if desk.family == Family::Together => upload(desk, body),
+        ("POST", []) if desk.family != Family::Together => upload(desk, body),
         ("GET", []) => list(desk),
         ("GET", [id]) => {
             desk.query(&[])?;
             desk.with(|inner, now| {
+                let known = inner.files.iter_mut().find(|file| file.id == *id);
+                known.into_iter().for_each(|file| file.looked_at = true);
                 let shown = show_all(desk, inner, now).into_iter();
                 let mut found = shown.filter(|file| file["id"] == *id);
                 let found = found
@@ -48,7 +51,11 @@ pub(super) fn serve(desk: &Desk<'_>, path: &[&str], body: Vec<u8>) -> Outcome {
 
 fn upload(desk: &Desk<'_>, body: Vec<u8>) -> Outcome {
     desk.query(&[])?;
-    let form = form::multipart(desk.address, &body, &FORM)?;
+    let known: &[&str] = match desk.family {
+        Family::Together => &["purpose", "file", "file_name", "file_type"],
+        _ => &FORM,
+    };
+    let form = form::multipart(desk.address, &body, known)?;
     let missing = |name: &str| Fault::Missing(name.to_owned());
     let purpose = match form.get("purpose") {
         Some(purpose) => purpose,
@@ -56,7 +63,14 @@ fn upload(desk: &Desk<'_>, body: Vec<u8>) -> Outcome {
         None if desk.family == Family::Xai => "",
         None => return Err(missing("purpose").into()),
     };
-    if !(purpose == "batch" || purpose.is_empty() && desk.family == Family::Xai) {
+    let wanted = match desk.family {
+        Family::Together => "batch-api",
+        _ => "batch",
+    };
+    if desk.family == Family::Together && form.get("file_name").is_none() {
+        return Err(missing("file_name").into());
+    }
+    if !(purpose == wanted || purpose.is_empty() && desk.family == Family::Xai) {
         let message = format!("'{purpose}' is not a purpose the simulator knows; try 'batch'.");
         return Err(Fault::invalid("purpose", "invalid_value", message).into());
     }
@@ -88,6 +102,7 @@ fn upload(desk: &Desk<'_>, body: Vec<u8>) -> Outcome {
             created: now,
             expires,
             blob: Arc::new(Blob { bytes: body, range }),
+            looked_at: false,
         });
         show(desk, &inner.files[inner.files.len() - 1])
     });
@@ -122,7 +137,8 @@ fn show(desk: &Desk<'_>, file: &File) -> Value {
         "created_at": created, "filename": file.name, "purpose": file.purpose});
     match desk.family {
         Family::OpenAi => {
-            shown["status"] = "processed".into();
+            let looked_at = file.looked_at || !desk.is_azure();
+            shown["status"] = if looked_at { "processed" } else { "pending" }.into();
             let days_30 = 2_592_000;
             shown["expires_at"] = (created + file.expires.unwrap_or(days_30)).into();
         }

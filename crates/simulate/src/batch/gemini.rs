@@ -202,6 +202,7 @@ fn receive(desk: &Desk<'_>, id: &str, body: Vec<u8>) -> Outcome {
             created: now,
             expires: None,
             blob: Arc::new(Blob::whole(session.bytes)),
+            looked_at: false,
         });
         Ok(inner.files.last().map(|file| show_file(desk, file)))
     })?;

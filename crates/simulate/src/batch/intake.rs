@@ -16,17 +16,30 @@ use crate::http::Version;
 use crate::prompt::{Fault, Prompt};
 use crate::script::prompt_key;
 use crate::trouble::Form;
-use crate::{SimConfig, Trouble, anthropic, gemini, openai};
+use crate::{SimConfig, Trouble, anthropic, gemini, openai, responses};
 
 /// More than these are not told.
 const FAILURES: usize = 50;
 pub(super) const CHAT: &str = "/v1/chat/completions";
+pub(super) const RESPONSES: &str = "/v1/responses";
+
+/// The protocol of the requests that go there.
+pub(super) fn spoken_at(endpoint: &str, dialect: Dialect) -> Dialect {
+    match endpoint {
+        RESPONSES => Dialect::Responses,
+        _ => dialect,
+    }
+}
+
+pub(super) const CHAT_AT_AZURE: &str = "/chat/completions";
 
 /// How the requests of one batch are to be read.
 #[derive(Debug, Clone)]
 pub(super) struct Reading<'a> {
     pub(super) family: Family,
     pub(super) dialect: Dialect,
+    /// Where its requests go, in whose lines that stands.
+    pub(super) endpoint: &'a str,
     pub(super) version: Version,
     /// The batch's, where the requests do not name one each.
     pub(super) model: &'a str,
@@ -102,10 +115,11 @@ struct XaiRequest<'a> {
 }
 
 /// The id of a request and what it asks for.
-pub(super) fn split(
+pub(super) fn split<'l>(
     family: Family,
-    line: &[u8],
-) -> Result<(Cow<'_, str>, &RawValue), (&'static str, String)> {
+    endpoint: &str,
+    line: &'l [u8],
+) -> Result<(Cow<'l, str>, &'l RawValue), (&'static str, String)> {
     fn read<'a, T: Deserialize<'a>>(line: &'a [u8]) -> Result<T, (&'static str, String)> {
         serde_json::from_slice(line).map_err(|error| {
             let code = match error.classify() {
@@ -122,10 +136,10 @@ pub(super) fn split(
                 line.batch_request_id,
                 line.batch_request.chat_get_completion,
             ),
-            Err(_) => openai_line(read(line)?)?,
+            Err(_) => openai_line(read(line)?, endpoint)?,
         },
-        Family::OpenAi | Family::Groq | Family::Xai => openai_line(read(line)?)?,
-        Family::Mistral => {
+        Family::OpenAi | Family::Groq | Family::Xai => openai_line(read(line)?, endpoint)?,
+        Family::Mistral | Family::Together => {
             let line: MistralLine<'_> = read(line)?;
             (line.custom_id, line.body)
         }
@@ -146,12 +160,15 @@ pub(super) fn split(
     Ok((id, body))
 }
 
-fn openai_line(line: OpenAiLine<'_>) -> Result<(Cow<'_, str>, &RawValue), (&'static str, String)> {
+fn openai_line<'l>(
+    line: OpenAiLine<'l>,
+    endpoint: &str,
+) -> Result<(Cow<'l, str>, &'l RawValue), (&'static str, String)> {
     if line.method != "POST" {
         return Err(("invalid_method", "The method must be POST.".to_owned()));
     }
-    if line.url != CHAT {
-        let message = format!("The url must be the batch's endpoint, {CHAT}.");
+    if line.url != endpoint {
+        let message = format!("The url must be the batch's endpoint, {endpoint}.");
         return Err(("invalid_url", message));
     }
     Ok((line.custom_id, line.body))
@@ -189,7 +206,7 @@ impl Reading<'_> {
 
     /// Reads one request that stands `at` this place of its blob.
     pub(super) fn line(&self, intake: &mut Intake, line: &[u8], at: usize, number: Option<u64>) {
-        let (id, body) = match split(self.family, line) {
+        let (id, body) = match split(self.family, self.endpoint, line) {
             Ok(split) => split,
             Err((code, message)) => {
                 intake.malformed = true;
@@ -298,6 +315,7 @@ impl Reading<'_> {
                 }
                 read => then(read),
             },
+            Dialect::Responses => then(responses::parse(bytes)),
             Dialect::Anthropic => {
                 then(never_in_batches(bytes).and_then(|()| anthropic::parse(bytes, self.version)))
             }

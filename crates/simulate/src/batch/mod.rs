@@ -28,6 +28,7 @@ mod mistral_tests;
 mod openai_tests;
 #[cfg(test)]
 mod test_kit;
+mod together;
 #[cfg(test)]
 mod xai_tests;
 
@@ -51,13 +52,13 @@ use store::{Inner, Spoiled};
 use super::dialect::Dialect;
 use super::http::{Address, Method, Request, Target, Version};
 use super::prompt::{Fault, Problem};
-use super::serve::{Connection, Next, Shared};
+use super::serve::{Connection, Next, Shared, is_in_its_place};
 use super::{SimConfig, Vendor};
 
 /// Bodies of these sizes may come; what the APIs allow is checked when they have.
 pub(super) fn body_limit(path: &str) -> usize {
     match path {
-        "/v1/files" => 513 << 20,
+        "/v1/files" | "/v1/files/upload" => 513 << 20,
         "/v1/messages/batches" => 257 << 20,
         path if path.starts_with("/upload/") => (2 << 30) + (1 << 20),
         _ => 32 << 20,
@@ -89,6 +90,7 @@ pub(super) fn owns(path: &str) -> bool {
 enum Family {
     OpenAi,
     Groq,
+    Together,
     Xai,
     Mistral,
     Anthropic,
@@ -104,11 +106,13 @@ impl Family {
             return Some(Family::Gemini);
         }
         match (groq, vendor) {
+            (_, Some(Vendor::Azure)) => Some(Family::OpenAi),
             (true, _) | (_, Some(Vendor::Groq)) => Some(Family::Groq),
-            (_, None | Some(Vendor::OpenAi)) => Some(Family::OpenAi),
+            (_, None | Some(Vendor::OpenAi | Vendor::DeepInfra)) => Some(Family::OpenAi),
+            (_, Some(Vendor::Together)) => Some(Family::Together),
             (_, Some(Vendor::Xai)) => Some(Family::Xai),
             (_, Some(Vendor::Mistral)) => Some(Family::Mistral),
-            (_, Some(Vendor::Local)) => None,
+            (_, Some(_)) => None,
         }
     }
 
@@ -116,6 +120,7 @@ impl Family {
         match self {
             Family::OpenAi => Dialect::OpenAi(config.vendor),
             Family::Groq => Dialect::OpenAi(Some(Vendor::Groq)),
+            Family::Together => Dialect::OpenAi(Some(Vendor::Together)),
             Family::Xai => Dialect::OpenAi(Some(Vendor::Xai)),
             Family::Mistral => Dialect::OpenAi(Some(Vendor::Mistral)),
             Family::Anthropic => Dialect::Anthropic,
@@ -125,7 +130,7 @@ impl Family {
 
     fn max_requests(self, config: &BatchConfig) -> u64 {
         config.max_requests.unwrap_or(match self {
-            Family::OpenAi | Family::Groq | Family::Xai => 50_000,
+            Family::OpenAi | Family::Groq | Family::Together | Family::Xai => 50_000,
             Family::Anthropic => 100_000,
             Family::Mistral => 1_000_000,
             Family::Gemini => u64::MAX,
@@ -135,6 +140,7 @@ impl Family {
     fn max_bytes(self, config: &BatchConfig) -> u64 {
         config.max_bytes.unwrap_or(match self {
             Family::OpenAi | Family::Groq | Family::Xai => 200_000_000,
+            Family::Together => 100_000_000,
             Family::Anthropic => 256_000_000,
             Family::Mistral => 512_000_000,
             Family::Gemini => 2_000_000_000,
@@ -207,6 +213,11 @@ impl Desk<'_> {
         &self.shared.config.batches
     }
 
+    /// Whether it is Azure's idea of OpenAI's batches.
+    fn is_azure(&self) -> bool {
+        self.config().vendor == Some(Vendor::Azure)
+    }
+
     fn pass(&self, point: BatchPoint) {
         let Shared { batches, gate, .. } = self.shared;
         batches.pauses.pass(point, gate);
@@ -231,9 +242,15 @@ impl Desk<'_> {
     }
 
     fn reading<'r>(&'r self, model: &'r str) -> Reading<'r> {
+        self.reading_at(intake::CHAT, model)
+    }
+
+    /// The same for requests that go elsewhere.
+    fn reading_at<'r>(&'r self, endpoint: &'r str, model: &'r str) -> Reading<'r> {
         Reading {
             family: self.family,
-            dialect: self.dialect,
+            dialect: intake::spoken_at(endpoint, self.dialect),
+            endpoint,
             version: self.version,
             model,
             config: self.config(),
@@ -328,6 +345,9 @@ impl Connection<'_> {
         };
         let address = address.clone();
         let shared = self.shared;
+        if !is_in_its_place(&request, &shared.config) {
+            return self.nowhere(&request, &address.path);
+        }
         let Some(family) = Family::of(&address.path, request.groq, shared.config.vendor) else {
             return self.nowhere(&request, &address.path);
         };
@@ -352,6 +372,7 @@ impl Connection<'_> {
                 .map_err(Refusal::Problem)
                 .and_then(|()| match family {
                     Family::OpenAi | Family::Groq => openai::serve(&desk, body),
+                    Family::Together => together::serve(&desk, body),
                     Family::Xai => xai::serve(&desk, body),
                     Family::Mistral => mistral::serve(&desk, body),
                     Family::Anthropic => anthropic::serve(&desk, body),
@@ -425,6 +446,7 @@ fn error(family: Family, status: u16, message: &str) -> Value {
     match family {
         Family::OpenAi | Family::Groq => json!({"error": {"message": message,
             "type": "invalid_request_error", "param": null, "code": null}}),
+        Family::Together => json!({"error": message}),
         Family::Xai => {
             let code = match status {
                 404 => "Some requested entity was not found",

@@ -6,7 +6,7 @@ use crate::script::{mix, prompt_key};
 pub(super) fn batch(family: Family, number: u64) -> String {
     match family {
         Family::OpenAi | Family::Groq | Family::Xai => format!("batch_{number:016x}"),
-        Family::Mistral => uuid(number),
+        Family::Mistral | Family::Together => uuid(number),
         Family::Anthropic => format!("msgbatch_{number:016x}"),
         Family::Gemini => format!("batches/{number:016x}"),
     }
@@ -17,7 +17,9 @@ pub(super) fn file(family: Family, number: u64) -> String {
         Family::Groq => format!("file_{number:016x}"),
         Family::Mistral => uuid(number),
         Family::Gemini => format!("files/{number:016x}"),
-        Family::OpenAi | Family::Xai | Family::Anthropic => format!("file-{number:016x}"),
+        Family::OpenAi | Family::Together | Family::Xai | Family::Anthropic => {
+            format!("file-{number:016x}")
+        }
     }
 }
 

@@ -5,11 +5,12 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::intake::{CHAT, Intake, hours};
+use super::intake::{CHAT, CHAT_AT_AZURE, Intake, RESPONSES, hours};
 use super::life::{Batch, Failure, Phase, Plan};
 use super::send::Reply;
 use super::{BatchPoint, Desk, Family, Outcome, Refusal, files, store};
 use crate::prompt::Fault;
+use crate::reply::Rfc3339;
 use crate::tree::{Object, Spelling};
 
 pub(super) fn serve(desk: &Desk<'_>, body: Vec<u8>) -> Outcome {
@@ -45,8 +46,10 @@ fn create(desk: &Desk<'_>, body: &[u8]) -> Outcome {
     let text = |name| root.text(name)?.ok_or_else(|| root.missing(name));
     let input = text("input_file_id")?;
     let endpoint = text("endpoint")?;
-    if endpoint != CHAT {
-        let message = format!("Invalid endpoint: the simulator runs batches for '{CHAT}' alone.");
+    let newer = endpoint == RESPONSES && desk.family == Family::OpenAi && !desk.is_azure();
+    let chat = if desk.is_azure() { CHAT_AT_AZURE } else { CHAT };
+    if endpoint != chat && !newer {
+        let message = format!("Invalid endpoint: the simulator runs no batches for '{endpoint}'.");
         return Err(Fault::invalid("endpoint", "invalid_value", message).into());
     }
     let window = window(desk.family, text("completion_window")?)?;
@@ -55,7 +58,11 @@ fn create(desk: &Desk<'_>, body: &[u8]) -> Outcome {
         expires.only(&["anchor", "seconds"])?;
         expires.whole("seconds", 3_600)?;
     }
-    let intake = read(desk, input, "");
+    if desk.is_azure() && !desk.with(|inner, _| inner.was_looked_at(input)) {
+        let message = "The input file has not been processed yet: look at its status first.";
+        return Err(Refusal::bad(400, message));
+    }
+    let intake = read_at(desk, endpoint, input, "");
     let plan = Plan {
         family: desk.family,
         version: desk.version,
@@ -82,6 +89,11 @@ pub(super) struct Input {
 
 /// Reads an input file; one that is not there is a failure of validation.
 pub(super) fn read(desk: &Desk<'_>, id: &str, model: &str) -> Input {
+    read_at(desk, CHAT, id, model)
+}
+
+/// The same for requests that go elsewhere.
+fn read_at(desk: &Desk<'_>, endpoint: &str, id: &str, model: &str) -> Input {
     let blob = desk.with(|inner, _| {
         let file = inner.file(id).filter(|file| file.family == desk.family);
         file.map(|file| Arc::clone(&file.blob))
@@ -105,7 +117,7 @@ pub(super) fn read(desk: &Desk<'_>, id: &str, model: &str) -> Input {
         model,
         tokens,
         ..
-    } = desk.accept(desk.reading(model).lines(&blob));
+    } = desk.accept(desk.reading_at(endpoint, model).lines(&blob));
     Input {
         model,
         requests: Some((blob, items)),
@@ -166,6 +178,7 @@ fn show(desk: &Desk<'_>, batch: &Batch, now: Duration) -> Value {
     let config = desk.batches();
     let phase = batch.phase(now, config);
     let status = match phase {
+        Phase::Validating if desk.is_azure() => "Validating",
         Phase::Running => "in_progress",
         Phase::Ended => "completed",
         phase => phase.name(),
@@ -197,7 +210,13 @@ fn show(desk: &Desk<'_>, batch: &Batch, now: Duration) -> Value {
         "cancelling_at": time(batch.cancelled), "cancelled_at": at(Phase::Cancelled),
         "request_counts": {"total": counted, "completed": batch.done, "failed": batch.failed},
         "metadata": batch.plan.label});
-    if desk.family == Family::OpenAi {
+    if desk.is_azure() {
+        // There is an error file, be it none, and times are told in words.
+        if ended.is_some() && shown["error_file_id"].is_null() {
+            shown["error_file_id"] = "".into();
+        }
+        shown["created_at"] = Rfc3339(desk.unix(batch.created)).to_string().into();
+    } else if desk.family == Family::OpenAi {
         shown["model"] = batch.plan.model.as_str().into();
     }
     shown

@@ -4,7 +4,7 @@
 use serde_json::{Value, json};
 
 use super::Family;
-use super::intake::{Reading, split};
+use super::intake::{CHAT, CHAT_AT_AZURE, RESPONSES, Reading, split, spoken_at};
 use super::life::{Batch, Fate, Part};
 use crate::answer::{self, Place};
 use crate::dialect::Dialect;
@@ -30,6 +30,7 @@ const STRANGER: u32 = u32::MAX;
 pub(super) struct Results {
     family: Family,
     dialect: Dialect,
+    endpoint: &'static str,
     version: Version,
     model: String,
     parts: Vec<Part>,
@@ -39,6 +40,15 @@ pub(super) struct Results {
     left_over: &'static str,
     /// Seconds since the epoch.
     created: u64,
+}
+
+/// What stands in the lines of its input, where any place does.
+fn endpoint_of(batch: &Batch) -> &'static str {
+    let known = [RESPONSES, CHAT_AT_AZURE];
+    let other = known
+        .into_iter()
+        .find(|known| batch.plan.endpoint == *known);
+    other.unwrap_or(CHAT)
 }
 
 impl Results {
@@ -74,7 +84,8 @@ impl Results {
         }
         Results {
             family,
-            dialect: family.dialect(config),
+            dialect: spoken_at(&batch.plan.endpoint, family.dialect(config)),
+            endpoint: endpoint_of(batch),
             version: batch.plan.version,
             model: batch.plan.model.clone(),
             parts: batch.parts.clone(),
@@ -126,7 +137,7 @@ impl Results {
             };
             let at = item.at as usize;
             let line = &part.blob.bytes[at..at + item.size as usize];
-            if let Ok((id, body)) = split(self.family, line) {
+            if let Ok((id, body)) = split(self.family, self.endpoint, line) {
                 self.wrap(out, config, number, &id, &part.fate(place), body.get());
             }
             return;
@@ -148,7 +159,7 @@ impl Results {
         let mut result = Vec::new();
         let status = self.result(&mut result, config, number, *fate, body);
         match self.family {
-            Family::OpenAi | Family::Groq | Family::Mistral => {
+            Family::OpenAi | Family::Groq | Family::Together | Family::Mistral => {
                 put(
                     out,
                     format_args!(r#"{{"id":"batch_req_{number}","custom_id":"#),
@@ -234,6 +245,7 @@ impl Results {
         let reading = Reading {
             family: self.family,
             dialect,
+            endpoint: self.endpoint,
             version: self.version,
             model: &self.model,
             config,

@@ -35,6 +35,8 @@ pub(super) struct File {
     /// In seconds after its creation, if the client asked for it.
     pub(super) expires: Option<u64>,
     pub(super) blob: Arc<Blob>,
+    /// Whether its client has asked what became of it.
+    pub(super) looked_at: bool,
 }
 
 /// A resumable upload that has been started.
@@ -334,6 +336,11 @@ impl Inner {
         // Late ones are created out of turn.
         batches.sort_by_key(|batch| std::cmp::Reverse(batch.created));
         batches
+    }
+
+    /// Whether a client has looked at a file; at one that is not there, what it saw.
+    pub(super) fn was_looked_at(&self, id: &str) -> bool {
+        self.file(id).is_none_or(|file| file.looked_at)
     }
 
     /// What the next download of results suffers.

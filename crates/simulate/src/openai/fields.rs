@@ -5,56 +5,96 @@ use std::borrow::Cow;
 
 use crate::Vendor;
 
-const OPENAI: u8 = 1;
-const XAI: u8 = 2;
-const GROQ: u8 = 4;
-const MISTRAL: u8 = 8;
+const OPENAI: u16 = 1;
+const XAI: u16 = 1 << 1;
+const GROQ: u16 = 1 << 2;
+const MISTRAL: u16 = 1 << 3;
 /// No vendor refuses it, or only servers on one's own machine have it.
-const LOCAL: u8 = 16;
-const HOSTED: u8 = OPENAI | XAI | GROQ | MISTRAL;
+const LOCAL: u16 = 1 << 4;
+const DEEPSEEK: u16 = 1 << 5;
+const TOGETHER: u16 = 1 << 6;
+const FIREWORKS: u16 = 1 << 7;
+const DEEPINFRA: u16 = 1 << 8;
+const CEREBRAS: u16 = 1 << 9;
+/// Those who host open models and tell what they take.
+const HOSTS: u16 = DEEPSEEK | TOGETHER | FIREWORKS | DEEPINFRA | CEREBRAS;
+const HOSTED: u16 = OPENAI | XAI | GROQ | MISTRAL | HOSTS;
 
 /// The most frequent ones come first.
-const FIELDS: [(&str, u8); 88] = [
+const FIELDS: [(&str, u16); 108] = [
     ("model", HOSTED),
     ("messages", HOSTED),
-    ("max_completion_tokens", OPENAI | XAI | GROQ),
+    (
+        "max_completion_tokens",
+        OPENAI | XAI | GROQ | FIREWORKS | CEREBRAS,
+    ),
     ("max_tokens", HOSTED),
     ("temperature", HOSTED),
     ("response_format", HOSTED),
-    ("seed", OPENAI | XAI | GROQ),
+    (
+        "seed",
+        OPENAI | XAI | GROQ | TOGETHER | FIREWORKS | DEEPINFRA | CEREBRAS,
+    ),
     ("random_seed", MISTRAL),
     ("stop", HOSTED),
     ("top_p", HOSTED),
     ("stream", HOSTED),
-    ("stream_options", OPENAI | XAI | GROQ),
-    ("n", HOSTED),
-    ("user", OPENAI | XAI | GROQ),
+    (
+        "stream_options",
+        OPENAI | XAI | GROQ | DEEPSEEK | FIREWORKS | DEEPINFRA | CEREBRAS,
+    ),
+    (
+        "n",
+        OPENAI | XAI | GROQ | MISTRAL | TOGETHER | FIREWORKS | DEEPINFRA | CEREBRAS,
+    ),
+    (
+        "user",
+        OPENAI | XAI | GROQ | FIREWORKS | DEEPINFRA | CEREBRAS,
+    ),
     ("reasoning_effort", HOSTED),
-    ("presence_penalty", OPENAI | MISTRAL),
-    ("frequency_penalty", OPENAI | MISTRAL),
-    ("logprobs", OPENAI | XAI),
-    ("top_logprobs", OPENAI | XAI),
-    ("logit_bias", OPENAI),
+    (
+        "presence_penalty",
+        OPENAI | MISTRAL | DEEPSEEK | TOGETHER | FIREWORKS | DEEPINFRA,
+    ),
+    (
+        "frequency_penalty",
+        OPENAI | MISTRAL | DEEPSEEK | TOGETHER | FIREWORKS | DEEPINFRA,
+    ),
+    (
+        "logprobs",
+        OPENAI | XAI | DEEPSEEK | TOGETHER | FIREWORKS | DEEPINFRA | CEREBRAS,
+    ),
+    (
+        "top_logprobs",
+        OPENAI | XAI | DEEPSEEK | FIREWORKS | CEREBRAS,
+    ),
+    ("logit_bias", OPENAI | TOGETHER | FIREWORKS),
     ("tools", HOSTED),
     ("tool_choice", HOSTED),
-    ("parallel_tool_calls", HOSTED),
-    ("functions", OPENAI | GROQ),
-    ("function_call", OPENAI | GROQ),
-    ("service_tier", OPENAI | GROQ),
-    ("metadata", OPENAI | MISTRAL),
+    (
+        "parallel_tool_calls",
+        OPENAI | XAI | GROQ | MISTRAL | FIREWORKS | CEREBRAS,
+    ),
+    ("functions", OPENAI | GROQ | FIREWORKS),
+    ("function_call", OPENAI | GROQ | TOGETHER | FIREWORKS),
+    (
+        "service_tier",
+        OPENAI | XAI | GROQ | FIREWORKS | DEEPINFRA | CEREBRAS,
+    ),
+    ("metadata", OPENAI | MISTRAL | FIREWORKS),
     ("store", OPENAI),
     ("verbosity", OPENAI),
     ("safety_identifier", OPENAI),
-    ("prompt_cache_key", OPENAI | MISTRAL),
+    ("prompt_cache_key", OPENAI | MISTRAL | FIREWORKS | DEEPINFRA),
     ("prompt_cache_retention", OPENAI),
-    ("prediction", OPENAI | MISTRAL),
+    ("prediction", OPENAI | MISTRAL | FIREWORKS | CEREBRAS),
     ("modalities", OPENAI),
     ("audio", OPENAI),
     ("web_search_options", OPENAI | XAI),
     ("moderation", OPENAI),
     ("search_parameters", XAI),
     ("deferred", XAI),
-    ("reasoning_format", GROQ),
+    ("reasoning_format", GROQ | CEREBRAS),
     ("include_reasoning", GROQ),
     ("citation_options", GROQ),
     ("compound_custom", GROQ),
@@ -66,13 +106,16 @@ const FIELDS: [(&str, u8); 88] = [
     ("safe_prompt", MISTRAL),
     ("prompt_mode", MISTRAL),
     ("guardrails", MISTRAL),
-    ("top_k", LOCAL),
-    ("min_p", LOCAL),
-    ("typical_p", LOCAL),
+    ("top_k", TOGETHER | FIREWORKS | DEEPINFRA | LOCAL),
+    ("min_p", TOGETHER | FIREWORKS | DEEPINFRA | LOCAL),
+    ("typical_p", FIREWORKS | LOCAL),
     ("top_a", LOCAL),
     ("repeat_penalty", LOCAL),
     ("repeat_last_n", LOCAL),
-    ("repetition_penalty", LOCAL),
+    (
+        "repetition_penalty",
+        TOGETHER | FIREWORKS | DEEPINFRA | LOCAL,
+    ),
     ("mirostat", LOCAL),
     ("mirostat_tau", LOCAL),
     ("mirostat_eta", LOCAL),
@@ -87,8 +130,8 @@ const FIELDS: [(&str, u8); 88] = [
     ("structured_outputs", LOCAL),
     ("n_predict", LOCAL),
     ("n_probs", LOCAL),
-    ("min_tokens", LOCAL),
-    ("ignore_eos", LOCAL),
+    ("min_tokens", CEREBRAS | LOCAL),
+    ("ignore_eos", FIREWORKS | LOCAL),
     ("stop_token_ids", LOCAL),
     ("skip_special_tokens", LOCAL),
     ("truncate_prompt_tokens", LOCAL),
@@ -98,32 +141,58 @@ const FIELDS: [(&str, u8); 88] = [
     ("cache_prompt", LOCAL),
     ("id_slot", LOCAL),
     ("priority", LOCAL),
-    ("chat_template_kwargs", LOCAL),
-    ("reasoning", LOCAL),
+    ("chat_template_kwargs", TOGETHER | DEEPINFRA | LOCAL),
+    ("reasoning", TOGETHER | DEEPINFRA | LOCAL),
     ("think", LOCAL),
     ("keep_alive", LOCAL),
     ("options", LOCAL),
+    ("thinking", DEEPSEEK | FIREWORKS),
+    ("user_id", DEEPSEEK),
+    ("context_length_exceeded_behavior", TOGETHER | FIREWORKS),
+    ("echo", TOGETHER | FIREWORKS),
+    ("compliance", TOGETHER),
+    ("safety_model", TOGETHER),
+    ("echo_last", FIREWORKS),
+    ("mirostat_lr", FIREWORKS),
+    ("mirostat_target", FIREWORKS),
+    ("perf_metrics_in_response", FIREWORKS),
+    ("prompt_cache_isolation_key", FIREWORKS),
+    ("prompt_truncate_len", FIREWORKS),
+    ("raw_output", FIREWORKS),
+    ("reasoning_history", FIREWORKS),
+    ("return_token_ids", FIREWORKS),
+    ("safe_tokenization", FIREWORKS),
+    ("speculation", FIREWORKS),
+    ("min_completion_tokens", CEREBRAS),
+    ("clear_thinking", CEREBRAS),
+    ("disable_reasoning", CEREBRAS),
 ];
 
-const OF_MESSAGES: [(&str, u8); 12] = [
+const OF_MESSAGES: [(&str, u16); 12] = [
     ("role", HOSTED),
     ("content", HOSTED),
-    ("name", OPENAI | XAI),
+    (
+        "name",
+        OPENAI | XAI | DEEPSEEK | TOGETHER | DEEPINFRA | CEREBRAS,
+    ),
     ("tool_calls", HOSTED),
     ("tool_call_id", HOSTED),
     ("refusal", OPENAI),
     ("annotations", OPENAI),
     ("audio", OPENAI),
-    ("function_call", OPENAI),
-    ("prefix", MISTRAL),
-    ("reasoning", LOCAL),
-    ("reasoning_content", XAI | LOCAL),
+    ("function_call", OPENAI | TOGETHER),
+    ("prefix", MISTRAL | DEEPSEEK),
+    ("reasoning", CEREBRAS | LOCAL),
+    (
+        "reasoning_content",
+        XAI | DEEPSEEK | FIREWORKS | DEEPINFRA | LOCAL,
+    ),
 ];
 
 /// The fields of one object.
 #[derive(Debug)]
 pub(super) struct Fields<'a> {
-    table: &'static [(&'static str, u8)],
+    table: &'static [(&'static str, u16)],
     seen: u128,
     /// The first one in no vendor's list.
     unknown: Option<Cow<'a, str>>,
@@ -159,16 +228,27 @@ impl<'a> Fields<'a> {
         new
     }
 
+    pub(super) fn has(&self, name: &str) -> bool {
+        let place = self.table.iter().position(|(known, _)| *known == name);
+        place.is_some_and(|place| self.seen & (1 << place) != 0)
+    }
+
     /// A field that `vendor` refuses; without a vendor, that all of them do.
     pub(super) fn foreign_to(&self, vendor: Option<Vendor>) -> Option<&str> {
         let vendor = match vendor {
-            // The servers that people run themselves pass over what they do not know.
-            Some(Vendor::Local) => return None,
+            // The servers that people run themselves pass over what they do not know; OpenRouter says
+            // so of itself, and of NVIDIA's nothing is said.
+            Some(Vendor::Local | Vendor::OpenRouter | Vendor::Nvidia) => return None,
             None => HOSTED | LOCAL,
-            Some(Vendor::OpenAi) => OPENAI,
+            Some(Vendor::OpenAi | Vendor::Azure) => OPENAI,
             Some(Vendor::Xai) => XAI,
             Some(Vendor::Groq) => GROQ,
             Some(Vendor::Mistral) => MISTRAL,
+            Some(Vendor::DeepSeek) => DEEPSEEK,
+            Some(Vendor::Together) => TOGETHER,
+            Some(Vendor::Fireworks) => FIREWORKS,
+            Some(Vendor::DeepInfra) => DEEPINFRA,
+            Some(Vendor::Cerebras) => CEREBRAS,
         };
         let foreign = self
             .table
@@ -185,15 +265,28 @@ impl<'a> Fields<'a> {
 /// The words that a vendor takes in a field; nothing if it takes any.
 pub(super) fn words(field: &str, vendor: Option<Vendor>) -> Option<&'static [&'static str]> {
     Some(match (field, vendor?) {
-        ("reasoning_effort", Vendor::OpenAi) => {
+        ("reasoning_effort", Vendor::OpenAi | Vendor::Azure) => {
             &["none", "minimal", "low", "medium", "high", "xhigh", "max"]
         }
         ("reasoning_effort", Vendor::Xai) => &["none", "low", "medium", "high"],
         ("reasoning_effort", Vendor::Groq) => &["none", "default", "low", "medium", "high"],
         ("reasoning_effort", Vendor::Mistral) => &["none", "high"],
+        ("reasoning_effort", Vendor::DeepSeek) => &["low", "medium", "high", "xhigh", "max"],
+        ("reasoning_effort", Vendor::Together | Vendor::Cerebras) => &["low", "medium", "high"],
+        ("reasoning_effort", Vendor::Fireworks | Vendor::DeepInfra) => {
+            &["none", "low", "medium", "high"]
+        }
+        ("service_tier", Vendor::OpenRouter) => {
+            &["auto", "default", "fast", "flex", "priority", "scale"]
+        }
+        ("service_tier", Vendor::Fireworks | Vendor::Cerebras) => {
+            &["auto", "default", "flex", "priority"]
+        }
+        ("service_tier", Vendor::DeepInfra) => &["priority"],
         ("service_tier", Vendor::OpenAi) => {
             &["auto", "default", "flex", "scale", "priority", "fast"]
         }
+        ("service_tier", Vendor::Xai) => &["default", "priority"],
         ("service_tier", Vendor::Groq) => &["auto", "on_demand", "flex", "performance"],
         _ => return None,
     })
@@ -226,6 +319,14 @@ mod tests {
             (Vendor::Xai, "store"),
             (Vendor::Xai, "logit_bias"),
             (Vendor::Xai, "frequency_penalty"),
+            (Vendor::DeepSeek, "seed"),
+            (Vendor::DeepSeek, "max_completion_tokens"),
+            (Vendor::Together, "top_logprobs"),
+            (Vendor::Together, "service_tier"),
+            (Vendor::Fireworks, "store"),
+            (Vendor::DeepInfra, "logit_bias"),
+            (Vendor::Cerebras, "presence_penalty"),
+            (Vendor::Cerebras, "top_k"),
         ];
         for (vendor, name) in cases {
             let refused = foreign(&["model", "messages", name], Some(vendor));

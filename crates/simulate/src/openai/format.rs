@@ -24,6 +24,10 @@ pub(super) fn read(
     let known: &[&str] = match kind {
         // llama.cpp takes a schema here.
         "json_object" if matches!(vendor, None | Some(Vendor::Local)) => &["type", "schema"],
+        "json_schema" if vendor == Some(Vendor::DeepSeek) => {
+            let message = "This response_format type is unavailable now";
+            return Err(Fault::invalid(format.at("type"), "invalid_value", message));
+        }
         "text" | "json_object" => &["type"],
         "json_schema" => &["type", "json_schema"],
         _ => {
@@ -38,12 +42,18 @@ pub(super) fn read(
     match kind {
         "text" => Ok(None),
         "json_object" => {
-            if matches!(vendor, Some(Vendor::OpenAi | Vendor::Groq)) && !says_json(body) {
+            let wants_word = [
+                Vendor::OpenAi,
+                Vendor::Azure,
+                Vendor::Groq,
+                Vendor::DeepSeek,
+            ];
+            if vendor.is_some_and(|vendor| wants_word.contains(&vendor)) && !says_json(body) {
                 let message = "'messages' must contain the word 'json' in some form, to use \
                                'response_format' of type 'json_object'.";
                 return Err(Fault::invalid("messages", "invalid_value", message));
             }
-            let schema = format.get("schema").cloned();
+            let schema = format.get("schema").cloned().or_else(|| told(body));
             Ok(Some(schema.map_or(Shape::Object, Shape::Schema)))
         }
         _ => schema(&format, vendor).map(Some),
@@ -66,7 +76,9 @@ fn schema(format: &Object<'_>, vendor: Option<Vendor>) -> Result<Shape, Fault> {
         .get("schema")
         .ok_or_else(|| wanted.missing("schema"))?;
     Object::new(schema, wanted.at("schema"), Spelling::Exact)?;
-    if wanted.flag("strict")? == Some(true) && vendor == Some(Vendor::OpenAi) {
+    if wanted.flag("strict")? == Some(true)
+        && matches!(vendor, Some(Vendor::OpenAi | Vendor::Azure))
+    {
         let invalid = |problem: String| {
             let message = format!("Invalid schema for response_format '{name}': {problem}");
             Fault::invalid(AT, "invalid_json_schema", message)
@@ -80,7 +92,7 @@ fn schema(format: &Object<'_>, vendor: Option<Vendor>) -> Result<Shape, Fault> {
 }
 
 /// Every object must require all of its properties and allow no others.
-fn strict(schema: &Value) -> Result<(), String> {
+pub(super) fn strict(schema: &Value) -> Result<(), String> {
     if let Some(properties) = schema.get("properties").and_then(Value::as_object) {
         let required = schema.get("required").and_then(Value::as_array);
         let is_required = |name: &String| {
@@ -109,6 +121,15 @@ fn strict(schema: &Value) -> Result<(), String> {
     let choices = schema.get("anyOf").and_then(Value::as_array);
     let inner = choices.into_iter().flatten().chain(schema.get("items"));
     inner.into_iter().try_for_each(strict)
+}
+
+/// A schema that a message asks for in words, which a model follows too.
+fn told(body: &[u8]) -> Option<Value> {
+    let value: Value = serde_json::from_slice(body).ok()?;
+    let messages = value["messages"].as_array()?;
+    messages
+        .iter()
+        .find_map(|message| crate::shape::schema_told(message["content"].as_str()?))
 }
 
 /// Whether the word stands in some message.

@@ -7,6 +7,7 @@ use serde::Deserialize;
 use serde::de::{Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
 use super::fields::Fields;
+use super::parts::{Content, Part, Word};
 
 pub(super) const ROLES: [&str; 5] = ["developer", "system", "user", "assistant", "tool"];
 
@@ -17,6 +18,8 @@ pub(super) struct Messages<'a> {
     pub last_user: Option<Cow<'a, str>>,
     /// The fields of those that have more than a role and a text.
     pub fields: Vec<(usize, Fields<'a>)>,
+    /// The parts that are more than text, each with its message.
+    pub parts: Vec<(usize, Part<'a>)>,
 }
 
 struct Message<'a> {
@@ -24,18 +27,6 @@ struct Message<'a> {
     content: Option<Content<'a>>,
     fields: Option<Fields<'a>>,
 }
-
-struct Content<'a>(Cow<'a, str>);
-
-#[derive(Deserialize)]
-struct Part<'a> {
-    #[serde(borrow)]
-    text: Option<Content<'a>>,
-}
-
-/// A string that is borrowed where it can be.
-#[derive(Deserialize)]
-pub(super) struct Word<'a>(#[serde(borrow)] pub Cow<'a, str>);
 
 impl<'de: 'a, 'a> Deserialize<'de> for Messages<'a> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
@@ -54,6 +45,7 @@ impl<'de: 'a, 'a> Deserialize<'de> for Messages<'a> {
                     if let Some(fields) = message.fields {
                         all.fields.push((count, fields));
                     }
+                    let place = count;
                     count += 1;
                     let user = message.role == "user";
                     if !user && !ROLES.contains(&&*message.role) {
@@ -61,7 +53,11 @@ impl<'de: 'a, 'a> Deserialize<'de> for Messages<'a> {
                     }
                     // An assistant that only called tools has no text; everyone else must have some.
                     let text = match message.content {
-                        Some(Content(text)) => text,
+                        Some(Content(text, parts)) => {
+                            all.parts
+                                .extend(parts.into_iter().map(|part| (place, part)));
+                            text
+                        }
                         None if message.role == "assistant" => Cow::Borrowed(""),
                         None => return Err(A::Error::custom("missing content")),
                     };
@@ -115,37 +111,5 @@ impl<'de: 'a, 'a> Deserialize<'de> for Message<'a> {
             }
         }
         deserializer.deserialize_map(Whole)
-    }
-}
-
-impl<'de: 'a, 'a> Deserialize<'de> for Content<'a> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Text;
-        impl<'de> Visitor<'de> for Text {
-            type Value = Content<'de>;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a string or an array of parts")
-            }
-
-            fn visit_borrowed_str<E: Error>(self, text: &'de str) -> Result<Self::Value, E> {
-                Ok(Content(Cow::Borrowed(text)))
-            }
-
-            fn visit_str<E: Error>(self, text: &str) -> Result<Self::Value, E> {
-                Ok(Content(Cow::Owned(text.to_owned())))
-            }
-
-            fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Self::Value, A::Error> {
-                let mut all = Cow::Borrowed("");
-                while let Some(part) = seq.next_element::<Part<'de>>()? {
-                    if let Some(Content(text)) = part.text {
-                        all += text;
-                    }
-                }
-                Ok(Content(all))
-            }
-        }
-        deserializer.deserialize_any(Text)
     }
 }

@@ -3,6 +3,7 @@
 mod fields;
 mod format;
 mod messages;
+mod parts;
 mod problem;
 mod reply;
 mod request;
@@ -24,7 +25,16 @@ pub(super) fn admit(
     if config.api_key.is_none() || vendor == Some(Vendor::Local) {
         return Ok(());
     }
-    match request.credentials.bearer {
+    let shown = match vendor {
+        // The newer addresses take it as OpenAI does, too.
+        Some(Vendor::Azure) if !request.versioned => match request.credentials.api_key {
+            Shown::Nothing => request.credentials.bearer,
+            shown => shown,
+        },
+        Some(Vendor::Azure) => request.credentials.api_key,
+        _ => request.credentials.bearer,
+    };
+    match shown {
         Shown::Right => Ok(()),
         Shown::Wrong => Err(Problem::WrongKey),
         Shown::Nothing => Err(Problem::NoKey),

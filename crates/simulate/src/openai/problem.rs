@@ -31,6 +31,16 @@ pub(crate) fn write(out: &mut Vec<u8>, problem: &Problem<'_>, vendor: Option<Ven
         Problem::NoModel(model) if vendor == Some(Vendor::Xai) => {
             format!("The model {model} does not exist or your team has no access to it.")
         }
+        Problem::NoModel(_) if vendor == Some(Vendor::DeepSeek) => "Model Not Exist".to_owned(),
+        Problem::NoModel(model) if vendor == Some(Vendor::OpenRouter) => {
+            format!("{model} is not a valid model ID")
+        }
+        Problem::NoModel(_) if vendor == Some(Vendor::Fireworks) => {
+            "Model not found, inaccessible, and/or not deployed".to_owned()
+        }
+        Problem::NoModel(model) if vendor == Some(Vendor::Nvidia) => {
+            format!("Function '{model}': Not found for account 'sim'")
+        }
         Problem::NoCredit if vendor == Some(Vendor::Xai) => "Your team has used all available \
             credits or reached its monthly spending limit."
             .to_owned(),
@@ -41,6 +51,53 @@ pub(crate) fn write(out: &mut Vec<u8>, problem: &Problem<'_>, vendor: Option<Ven
         Some(Vendor::Xai) => xai(out, problem, &mut terms),
         Some(Vendor::Mistral) => mistral(out, problem, &mut terms),
         Some(Vendor::Groq) => groq(out, problem, &mut terms),
+        Some(Vendor::OpenRouter) => openrouter(out, problem, &mut terms),
+        Some(Vendor::DeepSeek) => {
+            terms.status = match problem {
+                Problem::NoModel(_) => 400,
+                Problem::NoCredit => 402,
+                Problem::Fault(fault) if !matches!(fault, Fault::NotJson) => 422,
+                _ => terms.status,
+            };
+            terms.code = Some("invalid_request_error");
+            plain(out, &terms);
+        }
+        Some(Vendor::Together) => {
+            match problem {
+                Problem::NoModel(_) => terms.code = Some("model_not_available"),
+                Problem::NoCredit => terms.status = 402,
+                _ => {}
+            }
+            plain(out, &terms);
+        }
+        Some(Vendor::Fireworks) => {
+            if let Problem::NoCredit = problem {
+                terms.status = 412;
+            }
+            put(
+                out,
+                &json!({"error": {"object": "error", "type": terms.kind, "code": terms.code,
+                    "message": terms.message}}),
+            );
+        }
+        Some(Vendor::DeepInfra) => deepinfra(out, problem, &mut terms),
+        Some(Vendor::Cerebras) => {
+            match problem {
+                Problem::NoCredit => terms.status = 402,
+                Problem::Limited { .. } | Problem::RateLimit { .. } => {
+                    terms.kind = "too_many_requests_error";
+                    terms.code = Some("request_quota_exceeded");
+                }
+                _ => {}
+            }
+            put(
+                out,
+                &json!({"message": terms.message, "type": terms.kind, "param": terms.param,
+                    "code": terms.code}),
+            );
+        }
+        Some(Vendor::Azure) => azure(out, problem, &mut terms),
+        Some(Vendor::Nvidia) => nvidia(out, problem, &mut terms),
         Some(Vendor::Local) => {
             let error = json!({"error": {"code": terms.status, "message": terms.message,
                 "type": terms.kind}});
@@ -186,6 +243,83 @@ fn mistral(out: &mut Vec<u8>, problem: &Problem<'_>, terms: &mut Terms<'_>) {
         }
         Problem::BadPrompt { .. } => error("invalid_request_prompt", "1800", terms.message),
         _ => error("internal_server_error", "3000", terms.message),
+    };
+    put(out, &body);
+}
+
+/// Codes are statuses; what comes from behind it is told beside.
+fn openrouter(out: &mut Vec<u8>, problem: &Problem<'_>, terms: &mut Terms<'_>) {
+    let metadata = match problem {
+        Problem::NoModel(_) => {
+            terms.status = 400;
+            Value::Null
+        }
+        Problem::NoCredit => {
+            terms.status = 402;
+            json!({"limit_source": "openrouter_credits"})
+        }
+        Problem::ServerError | Problem::Overloaded => {
+            let raw = terms.message;
+            terms.status = 502;
+            terms.message = "Provider returned error";
+            json!({"raw": raw, "provider_name": "Somebody"})
+        }
+        _ => Value::Null,
+    };
+    let mut error = json!({"code": terms.status, "message": terms.message});
+    if !metadata.is_null() {
+        error["metadata"] = metadata;
+    }
+    put(out, &json!({"error": error}));
+}
+
+fn deepinfra(out: &mut Vec<u8>, problem: &Problem<'_>, terms: &mut Terms<'_>) {
+    let body = match problem {
+        Problem::Fault(fault) => {
+            terms.status = 422;
+            json!({"detail": [{"loc": place(fault.at()), "msg": terms.message,
+                "type": "value_error"}]})
+        }
+        Problem::NoCredit => {
+            terms.status = 402;
+            json!({"error": {"message": terms.message}})
+        }
+        _ => json!({"error": {"message": terms.message}}),
+    };
+    put(out, &body);
+}
+
+/// Codes are names or statuses as text.
+fn azure(out: &mut Vec<u8>, problem: &Problem<'_>, terms: &mut Terms<'_>) {
+    let status = terms.status.to_string();
+    let code = match problem {
+        Problem::NoModel(_) => Some("DeploymentNotFound"),
+        Problem::NoKey
+        | Problem::WrongKey
+        | Problem::Limited { .. }
+        | Problem::RateLimit { .. } => Some(status.as_str()),
+        _ => terms.code,
+    };
+    put(
+        out,
+        &json!({"error": {"code": code, "message": terms.message, "type": terms.kind,
+            "param": terms.param}}),
+    );
+}
+
+/// Its gateway tells problem details, the servers behind it what vLLM does.
+fn nvidia(out: &mut Vec<u8>, problem: &Problem<'_>, terms: &mut Terms<'_>) {
+    let body = match problem {
+        Problem::Fault(_) | Problem::BadPrompt { .. } => json!({"object": "error",
+            "message": terms.message, "type": "BadRequestError", "param": terms.param,
+            "code": terms.status}),
+        problem => {
+            if let Problem::NoCredit = problem {
+                terms.status = 402;
+            }
+            json!({"status": terms.status, "title": crate::reply::reason(terms.status),
+                "detail": terms.message})
+        }
     };
     put(out, &body);
 }

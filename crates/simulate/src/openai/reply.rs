@@ -3,9 +3,14 @@
 use crate::Vendor;
 use crate::prompt::{Answer, Finish};
 use crate::reply::{put, quote};
+use serde_json::{Value, json};
 
 /// Appends a chat completion.
 pub(crate) fn write(out: &mut Vec<u8>, answer: &Answer<'_>, vendor: Option<Vendor>) {
+    if vendor == Some(Vendor::DeepSeek) {
+        // As long as it is busy.
+        out.extend_from_slice(b"\n\n\n");
+    }
     put(
         out,
         format_args!(
@@ -15,6 +20,8 @@ pub(crate) fn write(out: &mut Vec<u8>, answer: &Answer<'_>, vendor: Option<Vendo
     );
     quote(out, answer.model);
     let finish = match answer.finish {
+        Finish::Stop if !answer.calls.is_empty() => "tool_calls",
+        Finish::Stop if vendor == Some(Vendor::Together) => "eos",
         Finish::Stop | Finish::Refused => "stop",
         Finish::Length => "length",
         Finish::Filtered | Finish::Blocked => "content_filter",
@@ -41,7 +48,18 @@ const THOUGHTS: &str = "The simulator thinks of an answer.";
 /// The message from its content on, and the end of the choices.
 fn content(out: &mut Vec<u8>, answer: &Answer<'_>, vendor: Option<Vendor>) {
     let reasons = answer.tokens.reasoning > 0;
-    if answer.finish == Finish::Refused {
+    if !answer.calls.is_empty() {
+        match reasons && vendor == Some(Vendor::Mistral) {
+            true => {
+                let thoughts = json!([{"type": "text", "text": THOUGHTS}]);
+                let content = json!([{"type": "thinking", "thinking": thoughts}]);
+                put(out, format_args!("{content}"));
+            }
+            false => out.extend_from_slice(b"null"),
+        }
+        out.extend_from_slice(br#","refusal":null,"tool_calls":"#);
+        put(out, format_args!("{}", calls(answer)));
+    } else if answer.finish == Finish::Refused {
         out.extend_from_slice(br#"null,"refusal":"#);
         quote(out, answer.text);
     } else if reasons && vendor == Some(Vendor::Mistral) {
@@ -55,15 +73,62 @@ fn content(out: &mut Vec<u8>, answer: &Answer<'_>, vendor: Option<Vendor>) {
         out.extend_from_slice(br#","refusal":null"#);
     }
     let name = match vendor {
-        Some(Vendor::Groq) => Some("reasoning"),
-        Some(Vendor::Xai | Vendor::Local) => Some("reasoning_content"),
-        None | Some(Vendor::OpenAi | Vendor::Mistral) => None,
+        Some(Vendor::Groq | Vendor::OpenRouter | Vendor::Together | Vendor::Cerebras) => {
+            Some("reasoning")
+        }
+        None | Some(Vendor::OpenAi | Vendor::Azure | Vendor::Mistral) => None,
+        Some(_) => Some("reasoning_content"),
     };
     if let Some(name) = name.filter(|_| reasons) {
         put(out, format_args!(r#","{name}":"#));
         quote(out, THOUGHTS);
     }
-    out.extend_from_slice(b"}}]");
+    let found = answer.found.filter(|_| answer.calls.is_empty());
+    if let (Some(url), true) = (found, vendor != Some(Vendor::Xai)) {
+        let end = answer.text.chars().count();
+        let cited = json!({"url": url, "title": "A page", "start_index": 0, "end_index": end});
+        let cited = json!([{"type": "url_citation", "url_citation": cited}]);
+        put(out, format_args!(r#","annotations":{cited}"#));
+    }
+    out.extend_from_slice(b"}");
+    if answer.logprobs && answer.calls.is_empty() {
+        put(
+            out,
+            format_args!(r#","logprobs":{}"#, logprobs(answer.text)),
+        );
+    }
+    out.extend_from_slice(b"}]");
+    if let (Some(url), true) = (found, vendor == Some(Vendor::Xai)) {
+        put(out, format_args!(r#","citations":["{url}"]"#));
+    }
+}
+
+fn calls(answer: &Answer<'_>) -> Value {
+    let calls = answer
+        .calls
+        .iter()
+        .zip(1..)
+        .map(|(call, number): (_, u32)| {
+            let id = format!("call_sim_{}_{number}", answer.call);
+            match call.custom {
+                true => json!({"id": id, "type": "custom",
+                "custom": {"name": call.name, "input": call.arguments}}),
+                false => json!({"id": id, "type": "function",
+                "function": {"name": call.name, "arguments": call.arguments.to_string()}}),
+            }
+        });
+    calls.collect()
+}
+
+/// Every word is a token.
+fn logprobs(text: &str) -> Value {
+    let tokens = text.split_inclusive(' ').map(|token| {
+        let told = json!({"token": token, "logprob": -0.25, "bytes": token.as_bytes()});
+        let mut whole = told.clone();
+        whole["top_logprobs"] = json!([told]);
+        whole
+    });
+    json!({"content": tokens.collect::<Vec<_>>(), "refusal": null})
 }
 
 fn usage(out: &mut Vec<u8>, answer: &Answer<'_>, vendor: Option<Vendor>) {
@@ -82,14 +147,31 @@ fn usage(out: &mut Vec<u8>, answer: &Answer<'_>, vendor: Option<Vendor>) {
         ),
     );
     let cached = tokens.cached;
-    if vendor != Some(Vendor::Local) {
+    let tells_cached = !matches!(
+        vendor,
+        Some(
+            Vendor::Local
+                | Vendor::DeepSeek
+                | Vendor::Together
+                | Vendor::DeepInfra
+                | Vendor::Nvidia
+        )
+    );
+    if tells_cached {
         put(
             out,
             format_args!(r#","prompt_tokens_details":{{"cached_tokens":{cached}}}"#),
         );
     }
     match vendor {
-        Some(Vendor::Local) => {}
+        Some(
+            Vendor::Local
+            | Vendor::Together
+            | Vendor::Fireworks
+            | Vendor::DeepInfra
+            | Vendor::Cerebras
+            | Vendor::Nvidia,
+        ) => {}
         Some(Vendor::Mistral) => put(out, format_args!(r#","num_cached_tokens":{cached}"#)),
         _ => put(
             out,
@@ -110,7 +192,29 @@ fn usage(out: &mut Vec<u8>, answer: &Answer<'_>, vendor: Option<Vendor>) {
                 .completion()
                 .saturating_mul(10_000)
                 .saturating_add(prompt);
-            put(out, format_args!(r#","cost_in_usd_ticks":{ticks}"#));
+            let sources = u8::from(answer.found.is_some());
+            put(
+                out,
+                format_args!(r#","num_sources_used":{sources},"cost_in_usd_ticks":{ticks}"#),
+            );
+        }
+        Some(Vendor::DeepSeek) => {
+            let missed = tokens.prompt.saturating_sub(cached);
+            put(
+                out,
+                format_args!(
+                    r#","prompt_cache_hit_tokens":{cached},"prompt_cache_miss_tokens":{missed}"#
+                ),
+            );
+        }
+        Some(vendor @ (Vendor::OpenRouter | Vendor::DeepInfra)) => {
+            let name = match vendor {
+                Vendor::OpenRouter => "cost",
+                _ => "estimated_cost",
+            };
+            // At a dollar for a million tokens.
+            let cost = tokens.total() as f64 / 1e6;
+            put(out, format_args!(r#","{name}":{cost}"#));
         }
         _ => {}
     }
@@ -121,10 +225,12 @@ fn usage(out: &mut Vec<u8>, answer: &Answer<'_>, vendor: Option<Vendor>) {
 mod tests {
     use super::*;
     use crate::prompt::Tokens;
-    use serde_json::{Value, json};
 
     fn answer(reasoning: u64, vendor: Option<Vendor>) -> Value {
         let answer = Answer {
+            calls: &[],
+            logprobs: false,
+            found: None,
             call: 7,
             created: 1_790_000_000,
             model: "a\"b",
@@ -166,7 +272,15 @@ mod tests {
             let completion = if vendor == Vendor::Xai { 3 } else { 8 };
             assert_eq!(usage["completion_tokens"], completion, "{vendor}");
             assert_eq!(usage["total_tokens"], 18, "{vendor}");
-            let told = matches!(vendor, Vendor::OpenAi | Vendor::Xai | Vendor::Groq);
+            let told = matches!(
+                vendor,
+                Vendor::Azure
+                    | Vendor::OpenAi
+                    | Vendor::Xai
+                    | Vendor::Groq
+                    | Vendor::OpenRouter
+                    | Vendor::DeepSeek
+            );
             let reasoning = &usage["completion_tokens_details"]["reasoning_tokens"];
             assert_eq!(*reasoning == 5, told, "{vendor}");
             assert_eq!(usage["num_cached_tokens"] == 4, vendor == Vendor::Mistral);

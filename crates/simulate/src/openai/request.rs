@@ -12,9 +12,12 @@ use serde_json::value::RawValue;
 
 use super::fields::{Fields, words};
 use super::format;
-use super::messages::{Messages, ROLES, Word};
+use super::messages::{Messages, ROLES};
+use super::parts::Word;
 use crate::Vendor;
 use crate::prompt::{Fault, Prompt};
+use crate::tool_rules::{self, SchemaCheck};
+use crate::tools::Tools;
 use crate::tree::{Object, Spelling, in_range};
 
 #[derive(Default)]
@@ -27,10 +30,14 @@ struct Body<'a> {
     temperature: Option<f64>,
     top_p: Option<f64>,
     n: Option<u64>,
+    seed: Option<i64>,
     random_seed: Option<i64>,
     reasoning_effort: Option<Word<'a>>,
     service_tier: Option<Word<'a>>,
     stops: usize,
+    logprobs: Option<Value>,
+    /// Something is said of tools.
+    tools: bool,
     stream: Option<bool>,
     format: Option<&'a RawValue>,
 }
@@ -58,6 +65,12 @@ pub(crate) fn parse(body: &[u8], vendor: Option<Vendor>) -> Result<Prompt<'_>, F
             return Err(Fault::Unknown(format!("messages[{place}].{name}")));
         }
     }
+    for (place, part) in &messages.parts {
+        if let Err(message) = part.check(vendor) {
+            let at = format!("messages[{place}].content");
+            return Err(Fault::invalid(at, "invalid_value", message));
+        }
+    }
     for (at, said) in [
         ("reasoning_effort", &read.reasoning_effort),
         ("service_tier", &read.service_tier),
@@ -70,6 +83,15 @@ pub(crate) fn parse(body: &[u8], vendor: Option<Vendor>) -> Result<Prompt<'_>, F
             return Err(Fault::invalid(at, "invalid_value", message));
         }
     }
+    if vendor == Some(Vendor::Together)
+        && read
+            .logprobs
+            .as_ref()
+            .is_some_and(|number| !number.is_u64())
+    {
+        let message = "Invalid value: 'logprobs' must be a number.";
+        return Err(Fault::invalid("logprobs", "invalid_type", message));
+    }
     if vendor == Some(Vendor::Mistral) && read.random_seed.is_some_and(|seed| seed < 0) {
         let message = "Invalid value: 'random_seed' must be at least 0.";
         return Err(Fault::invalid(
@@ -77,6 +99,10 @@ pub(crate) fn parse(body: &[u8], vendor: Option<Vendor>) -> Result<Prompt<'_>, F
             "integer_below_min_value",
             message,
         ));
+    }
+    if vendor == Some(Vendor::DeepInfra) && read.seed.is_some_and(|seed| seed < 0) {
+        let message = "Input should be greater than or equal to 0";
+        return Err(Fault::invalid("seed", "greater_than_equal", message));
     }
     let unsupported =
         |at: &str, message: &str| Err(Fault::invalid(at, "unsupported_value", message));
@@ -86,14 +112,23 @@ pub(crate) fn parse(body: &[u8], vendor: Option<Vendor>) -> Result<Prompt<'_>, F
     if vendor == Some(Vendor::Groq) && read.n.is_some_and(|n| n != 1) {
         return unsupported("n", "Unsupported value: 'n' must be 1.");
     }
-    let four = matches!(vendor, Some(Vendor::OpenAi | Vendor::Groq));
+    let four = matches!(
+        vendor,
+        Some(
+            Vendor::OpenAi
+                | Vendor::Azure
+                | Vendor::Groq
+                | Vendor::OpenRouter
+                | Vendor::DeepInfra
+                | Vendor::Cerebras
+        )
+    );
     if four && read.stops > 4 {
         return unsupported("stop", "Unsupported value: 'stop' takes up to 4 strings.");
     }
-    let hottest = if vendor == Some(Vendor::Mistral) {
-        1.5
-    } else {
-        2.0
+    let hottest = match vendor {
+        Some(Vendor::Mistral | Vendor::Cerebras) => 1.5,
+        _ => 2.0,
     };
     for (at, number, most) in [
         ("temperature", read.temperature, hottest),
@@ -116,7 +151,21 @@ pub(crate) fn parse(body: &[u8], vendor: Option<Vendor>) -> Result<Prompt<'_>, F
         Some(format) => format::read(format, body, vendor)?,
         None => None,
     };
+    // Few speak of them, and these are read once more.
+    let tools = match read.tools
+        || messages
+            .fields
+            .iter()
+            .any(|(_, fields)| fields.has("tool_calls") || fields.has("tool_call_id"))
+    {
+        true => tools(body, vendor)?,
+        false => None,
+    };
     Ok(Prompt {
+        tools,
+        logprobs: read
+            .logprobs
+            .is_some_and(|wanted| wanted != false && wanted != 0),
         model,
         text: messages.last_user.unwrap_or(messages.last),
         tokens: messages.bytes.div_ceil(4),
@@ -126,6 +175,17 @@ pub(crate) fn parse(body: &[u8], vendor: Option<Vendor>) -> Result<Prompt<'_>, F
             .or(read.max_tokens),
         shape,
     })
+}
+
+fn tools(body: &[u8], vendor: Option<Vendor>) -> Result<Option<Box<Tools>>, Fault> {
+    let value: Value = serde_json::from_slice(body).map_err(|_| Fault::NotJson)?;
+    let root = Object::new(&value, "", Spelling::Exact)?;
+    let strict: Option<SchemaCheck> = match vendor {
+        Some(Vendor::OpenAi) => Some(format::strict),
+        _ => None,
+    };
+    let customs = matches!(vendor, None | Some(Vendor::OpenAi));
+    Ok(tool_rules::openai(&root, strict, customs)?.map(Box::new))
 }
 
 impl<'de: 'a, 'a> Deserialize<'de> for Body<'a> {
@@ -150,16 +210,19 @@ impl<'de: 'a, 'a> Deserialize<'de> for Body<'a> {
                         "top_p" => body.top_p = map.next_value()?,
                         "n" => body.n = map.next_value()?,
                         "stream" => body.stream = map.next_value()?,
-                        "seed" => {
-                            map.next_value::<Option<i64>>()?;
-                        }
+                        "seed" => body.seed = map.next_value()?,
                         "random_seed" => body.random_seed = map.next_value()?,
                         "reasoning_effort" => body.reasoning_effort = map.next_value()?,
                         "service_tier" => body.service_tier = map.next_value()?,
                         "stop" => {
                             body.stops = map.next_value::<Option<Stops>>()?.map_or(0, |all| all.0);
                         }
+                        "logprobs" => body.logprobs = map.next_value()?,
                         "response_format" => body.format = map.next_value()?,
+                        "tools" | "tool_choice" | "parallel_tool_calls" | "web_search_options" => {
+                            map.next_value::<IgnoredAny>()?;
+                            body.tools = true;
+                        }
                         _ => {
                             map.next_value::<IgnoredAny>()?;
                         }
@@ -261,8 +324,10 @@ mod tests {
     fn the_last_user_message_makes_the_prompt_and_all_text_its_tokens() {
         let body = br#"{"model":"m","max_tokens":9,"max_completion_tokens":5,"temperature":0.2,
             "messages":[{"role":"system","content":"12345"},{"role":"user","content":"one"},
-            {"role":"assistant","content":null,"tool_calls":[]},
-            {"role":"user","content":"say \"hi\""},{"role":"tool","content":"x"}]}"#;
+            {"role":"user","content":"say \"hi\""},
+            {"role":"assistant","content":null,"tool_calls":[{"id":"c","type":"function",
+                "function":{"name":"f","arguments":"{}"}}]},
+            {"role":"tool","tool_call_id":"c","content":"x"}]}"#;
         let chat = parse(body, None).unwrap();
         assert_eq!((&*chat.model, &*chat.text), ("m", "say \"hi\""));
         assert_eq!((chat.tokens, chat.cap), (5, Some(5)));
@@ -271,7 +336,7 @@ mod tests {
     #[test]
     fn the_text_of_parts_is_joined() {
         let body = br#"{"model":"m","messages":[{"role":"user","content":[
-            {"type":"text","text":"one "},{"type":"image_url","image_url":{"url":"x"}},
+            {"type":"text","text":"one "},{"type":"image_url","image_url":{"url":"https://x"}},
             {"type":"text","text":"two"}]}]}"#;
         assert_eq!(parse(body, None).unwrap().text, "one two");
     }
@@ -354,6 +419,9 @@ mod tests {
                 "reasoning_effort",
             ),
             (Vendor::Groq, r#""service_tier":"default""#, "service_tier"),
+            (Vendor::Together, r#""logprobs":true"#, "logprobs"),
+            (Vendor::Cerebras, r#""temperature":1.6"#, "temperature"),
+            (Vendor::DeepInfra, r#""seed":-1"#, "seed"),
         ];
         for (vendor, rest, at) in cases {
             let body = with(rest);

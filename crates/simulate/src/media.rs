@@ -1,0 +1,104 @@
+//! Files inside of prompts: whether their base64 is any, and whether they are what they are called.
+
+/// Reads base64 as providers do, and holds its beginning against the media type.
+pub(super) fn check(media: &str, base64: &str) -> Result<(), String> {
+    let head = head(base64).ok_or("invalid base64 data")?;
+    let begins = |with: &[u8]| head.starts_with(with);
+    let at = |offset: usize, with: &[u8]| head.get(offset..).is_some_and(|h| h.starts_with(with));
+    let right = match media {
+        "image/png" => begins(b"\x89PNG\r\n\x1a\n"),
+        "image/jpeg" => begins(b"\xff\xd8\xff"),
+        "image/gif" => begins(b"GIF8"),
+        "image/webp" => begins(b"RIFF") && at(8, b"WEBP"),
+        "application/pdf" => begins(b"%PDF-"),
+        "audio/wav" => begins(b"RIFF") && at(8, b"WAVE"),
+        "audio/mp3" | "audio/mpeg" => begins(b"ID3") || begins(b"\xff"),
+        _ => true,
+    };
+    match right {
+        true => Ok(()),
+        false => Err(format!("the file is not {media}, as it is said to be")),
+    }
+}
+
+/// The same for an address with the data in it; other addresses are taken as they are.
+pub(super) fn check_url(url: &str, takes: &[&str]) -> Result<(), String> {
+    let Some(data) = url.strip_prefix("data:") else {
+        return match url.starts_with("http://") || url.starts_with("https://") {
+            true => Ok(()),
+            false => Err("expected an address or a data URL".to_owned()),
+        };
+    };
+    let (media, base64) = data.split_once(";base64,").ok_or("not a data URL")?;
+    match takes.contains(&media) {
+        true => check(media, base64),
+        false => Err(format!(
+            "unsupported MIME type '{media}'; supported are: {}",
+            takes.join(", ")
+        )),
+    }
+}
+
+/// The first bytes; none where anything in it is no base64, or it is empty.
+fn head(base64: &str) -> Option<Vec<u8>> {
+    let bytes = base64.as_bytes();
+    let padding = bytes.iter().rev().take_while(|byte| **byte == b'=').count();
+    let (digits, _) = bytes.split_at(bytes.len() - padding);
+    let whole = !digits.is_empty() && bytes.len().is_multiple_of(4) && padding <= 2;
+    if !whole || !digits.iter().all(|byte| digit(*byte).is_some()) {
+        return None;
+    }
+    let mut head = Vec::new();
+    for group in digits[..digits.len().min(32)].chunks(4) {
+        let mut bits = 0;
+        for place in 0..4 {
+            let digit = group.get(place).and_then(|byte| digit(*byte));
+            bits = bits << 6 | u32::from(digit.unwrap_or(0));
+        }
+        head.extend_from_slice(&bits.to_be_bytes()[1..group.len()]);
+    }
+    Some(head)
+}
+
+fn digit(byte: u8) -> Option<u8> {
+    Some(match byte {
+        b'A'..=b'Z' => byte - b'A',
+        b'a'..=b'z' => byte - b'a' + 26,
+        b'0'..=b'9' => byte - b'0' + 52,
+        b'+' => 62,
+        b'/' => 63,
+        _ => return None,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn base64_is_read_to_its_end() {
+        assert_eq!(head("TQ==").unwrap(), b"M");
+        assert_eq!(head("TWE=").unwrap(), b"Ma");
+        assert_eq!(head("TWFu").unwrap(), b"Man");
+        assert_eq!(head("TWFuTQ==").unwrap(), b"ManM");
+        for bad in ["", "====", "TWF", "TWFu\n", "TW=u", "T===", "TWFuTWFuTWF!"] {
+            assert_eq!(head(bad), None, "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_called_a_picture_must_be_one() {
+        let takes = ["image/png"];
+        let url = |data: &str| check_url(data, &takes);
+        assert_eq!(url("data:image/png;base64,iVBORw0KGgo="), Ok(()));
+        assert_eq!(url("https://example.org/a.png"), Ok(()));
+        for bad in [
+            "data:image/png;base64,TWFu",
+            "data:image/gif;base64,R0lGODlh",
+            "data:image/png,iVBORw0KGgo=",
+            "a.png",
+        ] {
+            assert!(url(bad).is_err(), "{bad}");
+        }
+    }
+}

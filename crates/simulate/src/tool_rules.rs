@@ -1,0 +1,569 @@
+//! What each dialect demands of the definitions of tools, of the choice among them and of calls in a
+//! conversation.
+
+use std::collections::BTreeSet;
+
+use serde_json::{Value, json};
+
+use super::grammar;
+use super::prompt::Fault;
+use super::tools::{Choice, Function, Tools};
+use super::tree::Object;
+
+fn invalid(at: impl Into<String>, message: impl Into<String>) -> Fault {
+    Fault::invalid(at, "invalid_value", message)
+}
+
+/// Refuses a name that is no tool's.
+fn named(object: &Object<'_>, longest: usize, more: &[u8]) -> Result<String, Fault> {
+    let name = object.text("name")?.ok_or_else(|| object.missing("name"))?;
+    let plain =
+        |byte: u8| byte.is_ascii_alphanumeric() || b"_-".contains(&byte) || more.contains(&byte);
+    match !name.is_empty() && name.len() <= longest && name.bytes().all(plain) {
+        true => Ok(name.to_owned()),
+        false => Err(invalid(
+            object.at("name"),
+            format!(
+                "Invalid name: expected 1 to {longest} of the characters a-z, A-Z, 0-9, _ and -."
+            ),
+        )),
+    }
+}
+
+/// No tool twice, and none chosen that is not there.
+fn checked(tools: Tools, at: &str) -> Result<Tools, Fault> {
+    let names: BTreeSet<&str> = tools.functions.iter().map(|f| &*f.name).collect();
+    if names.len() < tools.functions.len() {
+        return Err(invalid(at, "Tool names must be unique."));
+    }
+    match &tools.choice {
+        Choice::One(name) if !tools.has(name) => {
+            let message = format!("Tool choice '{name}' not found in 'tools' parameter.");
+            Err(invalid("tool_choice", message))
+        }
+        _ => Ok(tools),
+    }
+}
+
+/// Says what is wrong with a schema.
+pub(super) type SchemaCheck = fn(&Value) -> Result<(), String>;
+
+/// In OpenAI's words. `strict` says what is wrong with the schema of a strict function, where that
+/// matters; only OpenAI has custom tools.
+pub(super) fn openai(
+    root: &Object<'_>,
+    strict: Option<SchemaCheck>,
+    customs: bool,
+) -> Result<Option<Tools>, Fault> {
+    let mut tools = Tools {
+        search: root.get("web_search_options").is_some(),
+        ..Tools::default()
+    };
+    let listed = root.objects("tools")?.unwrap_or_default();
+    for tool in &listed {
+        let kind = tool.text("type")?.ok_or_else(|| tool.missing("type"))?;
+        if kind == "custom" && customs {
+            let custom = tool.object("custom")?;
+            let custom = custom.ok_or_else(|| tool.missing("custom"))?;
+            custom.only(&["name", "description", "format"])?;
+            tools.functions.push(Function {
+                name: named(&custom, 64, b"")?,
+                parameters: Value::Null,
+                custom: true,
+            });
+            continue;
+        }
+        if kind != "function" {
+            let message = format!("Invalid value: '{kind}'. Supported values are: 'function'.");
+            return Err(invalid(tool.at("type"), message));
+        }
+        let function = tool.object("function")?;
+        let function = function.ok_or_else(|| tool.missing("function"))?;
+        function.only(&["name", "description", "parameters", "strict"])?;
+        function.text("description")?;
+        let name = named(&function, 64, b"")?;
+        if let Some(parameters) = function.object("parameters")?
+            && parameters
+                .text("type")?
+                .is_some_and(|kind| kind != "object")
+        {
+            let message =
+                format!("Invalid schema for function '{name}': schema must be of type 'object'.");
+            return Err(invalid(function.at("parameters"), message));
+        }
+        let parameters = function.get("parameters").cloned();
+        let parameters = parameters.unwrap_or_else(|| json!({"type": "object"}));
+        if let (Some(true), Some(strict)) = (function.flag("strict")?, strict) {
+            strict(&parameters).map_err(|problem| {
+                let message = format!("Invalid schema for function '{name}': {problem}");
+                invalid(function.at("parameters"), message)
+            })?;
+        }
+        tools.functions.push(Function {
+            name,
+            parameters,
+            custom: false,
+        });
+    }
+    tools.single = root.flag("parallel_tool_calls")? == Some(false);
+    tools.choice = match root.get("tool_choice") {
+        None => Choice::Auto,
+        Some(Value::String(word)) => match word.as_str() {
+            "auto" => Choice::Auto,
+            "none" => Choice::Never,
+            "required" => Choice::Any,
+            other => return Err(invalid("tool_choice", format!("Invalid value: '{other}'."))),
+        },
+        Some(_) => {
+            let choice = root.object("tool_choice")?;
+            let choice = choice.ok_or_else(|| root.missing("tool_choice"))?;
+            let kind = choice.text("type")?.ok_or_else(|| choice.missing("type"))?;
+            let chosen = choice.object(kind)?.ok_or_else(|| choice.missing(kind))?;
+            Choice::One(named(&chosen, 64, b"")?)
+        }
+    };
+    tools.answered = openai_calls(root)?;
+    let some = !tools.functions.is_empty() || tools.search;
+    some.then(|| checked(tools, "tools")).transpose()
+}
+
+/// Each result must belong to a call of the message of the assistant before it. Whether the last
+/// message is a result.
+fn openai_calls(root: &Object<'_>) -> Result<bool, Fault> {
+    let (mut open, mut answered) = (BTreeSet::new(), false);
+    for message in root.objects("messages")?.unwrap_or_default() {
+        answered = message.text("role")? == Some("tool");
+        if message.text("role")? == Some("tool") {
+            let id = message.text("tool_call_id")?;
+            let id = id.ok_or_else(|| message.missing("tool_call_id"))?;
+            if !open.remove(id) {
+                let why = "messages with role 'tool' must be a response to a preceding message with \
+                           'tool_calls'.";
+                return Err(invalid(message.at("role"), why));
+            }
+            continue;
+        }
+        if !open.is_empty() {
+            let why = "An assistant message with 'tool_calls' must be followed by tool messages \
+                       responding to each 'tool_call_id'.";
+            return Err(invalid(message.at("role"), why));
+        }
+        for call in message.objects("tool_calls")?.unwrap_or_default() {
+            call.only(&["id", "type", "function", "custom", "index", "extra_content"])?;
+            let id = call.text("id")?.ok_or_else(|| call.missing("id"))?;
+            let kind = call.text("type")?.ok_or_else(|| call.missing("type"))?;
+            let said = call.object(kind)?.ok_or_else(|| call.missing(kind))?;
+            let given = match kind {
+                "custom" => "input",
+                _ => "arguments",
+            };
+            said.only(&["name", given])?;
+            said.text("name")?.ok_or_else(|| said.missing("name"))?;
+            said.text(given)?.ok_or_else(|| said.missing(given))?;
+            open.insert(id.to_owned());
+        }
+    }
+    Ok(answered)
+}
+
+/// In Anthropic's words.
+pub(super) fn anthropic(root: &Object<'_>) -> Result<Option<Tools>, Fault> {
+    let fault = |at: String, message: &str| Err(Fault::invalid(at, "", message));
+    let mut tools = Tools::default();
+    let listed = root.objects("tools")?.unwrap_or_default();
+    for tool in &listed {
+        match tool.text("type")? {
+            None | Some("custom") => {}
+            // The provider's own are named with a date, such as `web_search_20250305`.
+            Some(kind) if is_dated(kind) => {
+                tools.search |= kind.starts_with("web_search_");
+                continue;
+            }
+            Some(kind) => {
+                let message =
+                    format!("tools: Input tag '{kind}' does not match any of the expected tags");
+                return fault(tool.at("type"), &message);
+            }
+        }
+        tool.only(&[
+            "type",
+            "name",
+            "description",
+            "input_schema",
+            "strict",
+            "cache_control",
+            "defer_loading",
+            "input_examples",
+        ])?;
+        let name = named(tool, 128, b"")?;
+        let schema = tool.object("input_schema")?;
+        let schema = schema.ok_or_else(|| tool.missing("input_schema"))?;
+        if schema.text("type")? != Some("object") {
+            let message = "tools: input_schema.type: Input should be 'object'";
+            return fault(schema.at("type"), message);
+        }
+        let parameters = tool.get("input_schema").cloned().unwrap_or_default();
+        if tool.flag("strict")? == Some(true) {
+            grammar::check(&parameters).map_err(|problem| {
+                let message = format!("tools.{name}.input_schema: {problem}");
+                Fault::invalid(tool.at("input_schema"), "", message)
+            })?;
+        }
+        tools.functions.push(Function {
+            name,
+            parameters,
+            custom: false,
+        });
+    }
+    if let Some(choice) = root.object("tool_choice")? {
+        choice.only(&["type", "name", "disable_parallel_tool_use"])?;
+        if listed.is_empty() {
+            let message = "tool_choice: may only be specified while providing tools";
+            return fault("tool_choice".to_owned(), message);
+        }
+        tools.single = choice.flag("disable_parallel_tool_use")? == Some(true);
+        let kind = choice.text("type")?.ok_or_else(|| choice.missing("type"))?;
+        tools.choice = match kind {
+            "auto" => Choice::Auto,
+            "any" => Choice::Any,
+            "none" if choice.get("disable_parallel_tool_use").is_none() => Choice::Never,
+            "none" => return Err(Fault::Unknown(choice.at("disable_parallel_tool_use"))),
+            "tool" => Choice::One(named(&choice, 128, b"")?),
+            _ => {
+                return fault(
+                    choice.at("type"),
+                    "tool_choice.type: Input tag does not match",
+                );
+            }
+        };
+    }
+    tools.answered = anthropic_calls(root, !listed.is_empty())?;
+    let some = !tools.functions.is_empty() || tools.search;
+    some.then(|| checked(tools, "tools")).transpose()
+}
+
+fn is_dated(kind: &str) -> bool {
+    let date = kind.rsplit('_').next().unwrap_or_default();
+    date.len() == 8 && date.bytes().all(|byte| byte.is_ascii_digit())
+}
+
+/// Each call must be answered in the message behind it, and each result belong to one; thoughts go
+/// back with their signatures, before everything else.
+fn anthropic_calls(root: &Object<'_>, tools: bool) -> Result<bool, Fault> {
+    let (mut open, mut answered) = (BTreeSet::<String>::new(), false);
+    for message in root.objects("messages")?.unwrap_or_default() {
+        answered = false;
+        let mut made = BTreeSet::new();
+        let blocks = match message.get("content") {
+            Some(Value::Array(_)) => message.objects("content")?.unwrap_or_default(),
+            _ => Vec::new(),
+        };
+        let mut spoken = false;
+        for block in blocks {
+            let text = |name: &str| block.text(name)?.ok_or_else(|| block.missing(name));
+            let fault = |message: String| Err(Fault::invalid(block.at("type"), "", message));
+            match text("type")? {
+                "tool_use" => {
+                    block.only(&["type", "id", "name", "input", "cache_control", "caller"])?;
+                    text("name")?;
+                    let input = block.object("input")?;
+                    input.ok_or_else(|| block.missing("input"))?;
+                    made.insert(text("id")?.to_owned());
+                }
+                "tool_result" => {
+                    block.only(&[
+                        "type",
+                        "tool_use_id",
+                        "content",
+                        "is_error",
+                        "cache_control",
+                    ])?;
+                    let id = text("tool_use_id")?;
+                    answered = true;
+                    if !open.remove(id) {
+                        return fault(format!(
+                            "unexpected `tool_use_id` found in `tool_result` blocks: {id}"
+                        ));
+                    }
+                }
+                "thinking" if spoken => {
+                    return fault("Expected `thinking` blocks before all others".to_owned());
+                }
+                "thinking" => {
+                    block.only(&["type", "thinking", "signature"])?;
+                    text("signature")?;
+                    continue;
+                }
+                "redacted_thinking" => {
+                    block.only(&["type", "data"])?;
+                    continue;
+                }
+                _ => {}
+            }
+            spoken = true;
+        }
+        if !open.is_empty() {
+            let why = "`tool_use` ids were found without `tool_result` blocks immediately after";
+            return Err(Fault::invalid(message.at("content"), "", why));
+        }
+        if !made.is_empty() && !tools {
+            let why = "Requests which have `tool_use` or `tool_result` blocks in `messages` must \
+                       define tools";
+            return Err(Fault::invalid("tools", "", why));
+        }
+        open = made;
+    }
+    Ok(answered)
+}
+
+/// In Gemini's words.
+pub(super) fn gemini(root: &Object<'_>, model: &str) -> Result<Option<Tools>, Fault> {
+    let mut tools = Tools::default();
+    for tool in root.objects("tools")?.unwrap_or_default() {
+        tools.search |= tool.get("googleSearch").is_some();
+        for function in tool.objects("functionDeclarations")?.unwrap_or_default() {
+            function.only(&[
+                "name",
+                "description",
+                "parameters",
+                "parametersJsonSchema",
+                "response",
+                "responseJsonSchema",
+                "behavior",
+            ])?;
+            let name = named(&function, 64, b".:")?;
+            if function.get("parameters").is_some()
+                && function.get("parametersJsonSchema").is_some()
+            {
+                let message = "only one of parameters and parameters_json_schema may be set";
+                return Err(invalid(function.at("parametersJsonSchema"), message));
+            }
+            function.object("parametersJsonSchema")?;
+            let parameters = function.get("parametersJsonSchema").cloned();
+            tools.functions.push(Function {
+                name,
+                parameters: parameters.unwrap_or_else(|| json!({"type": "object"})),
+                custom: false,
+            });
+        }
+    }
+    let config = root.object("toolConfig")?;
+    if let Some(config) = &config {
+        config.only(&["functionCallingConfig", "retrievalConfig"])?;
+    }
+    let config = config.map(|config| config.object("functionCallingConfig"));
+    if let Some(config) = config.transpose()?.flatten() {
+        config.only(&["mode", "allowedFunctionNames"])?;
+        let allowed = config.list("allowedFunctionNames")?;
+        let mode = config.text("mode")?.unwrap_or("AUTO");
+        let forced = ["ANY", "VALIDATED"].contains(&mode);
+        if allowed.is_some() && !forced {
+            let message = "Function calling config allowed_function_names is only supported for ANY \
+                           and VALIDATED mode.";
+            return Err(invalid(config.at("allowedFunctionNames"), message));
+        }
+        tools.choice = match (mode, allowed.and_then(|names| names.first()?.as_str())) {
+            ("ANY", Some(name)) => Choice::One(name.to_owned()),
+            ("ANY", None) => Choice::Any,
+            ("NONE", _) => Choice::Never,
+            ("AUTO" | "VALIDATED", _) => Choice::Auto,
+            (other, _) => {
+                let message = format!("Invalid value at '{}', \"{other}\"", config.at("mode"));
+                return Err(invalid(config.at("mode"), message));
+            }
+        };
+        if tools.functions.is_empty() && forced {
+            let message = "Function calling config is set without function_declarations.";
+            return Err(invalid(config.at("mode"), message));
+        }
+    }
+    tools.answered = gemini_calls(root, model)?;
+    let some = !tools.functions.is_empty() || tools.search;
+    some.then(|| checked(tools, "tools")).transpose()
+}
+
+/// As many results as calls, of the same functions; from Gemini 3 on with a signature on the first.
+fn gemini_calls(root: &Object<'_>, model: &str) -> Result<bool, Fault> {
+    let (mut open, mut last): (Vec<String>, _) = (Vec::new(), false);
+    for content in root.objects("contents")?.unwrap_or_default() {
+        let (mut made, mut answered) = (Vec::new(), Vec::new());
+        for part in content.objects("parts")?.unwrap_or_default() {
+            if let Some(call) = part.object("functionCall")? {
+                call.only(&["id", "name", "args"])?;
+                call.object("args")?;
+                if made.is_empty()
+                    && model.contains("gemini-3")
+                    && part.get("thoughtSignature").is_none()
+                {
+                    let message =
+                        "Function call is missing a thought_signature in functionCall parts.";
+                    return Err(invalid(part.at("functionCall"), message));
+                }
+                made.push(named(&call, 64, b".:")?);
+            }
+            if let Some(result) = part.object("functionResponse")? {
+                result.only(&[
+                    "id",
+                    "name",
+                    "response",
+                    "parts",
+                    "willContinue",
+                    "scheduling",
+                ])?;
+                let response = result.object("response")?;
+                response.ok_or_else(|| result.missing("response"))?;
+                answered.push(named(&result, 64, b".:")?);
+            }
+        }
+        if answered != open {
+            let message = "Please ensure that the number of function response parts is equal to the \
+                           number of function call parts of the function call turn.";
+            return Err(invalid(content.at("parts"), message));
+        }
+        last = !answered.is_empty();
+        open = made;
+    }
+    Ok(last)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tree::Spelling;
+
+    fn root(value: &Value) -> Object<'_> {
+        Object::new(value, "", Spelling::Exact).unwrap()
+    }
+
+    fn messages(more: Value) -> Value {
+        let mut body = json!({"messages": [{"role": "user", "content": "hi"}]});
+        for (name, value) in more.as_object().unwrap() {
+            body[name] = value.clone();
+        }
+        body
+    }
+
+    fn function(name: &str) -> Value {
+        json!({"type": "function", "function": {"name": name, "parameters": {"type": "object",
+            "properties": {"city": {"type": "string"}}, "required": ["city"]}}})
+    }
+
+    #[test]
+    fn every_tool_is_called_once_unless_that_is_forbidden() {
+        let called = |more: Value, after: bool| {
+            let mut body = messages(json!({"tools": [function("f"), function("g")]}));
+            for (name, value) in more.as_object().unwrap() {
+                body[name] = value.clone();
+            }
+            let mut tools = openai(&root(&body), None, false).unwrap().unwrap();
+            tools.answered = after;
+            let calls = tools.calls("hi");
+            let names: Vec<String> = calls.into_iter().map(|call| call.name).collect();
+            names.join(" ")
+        };
+        assert_eq!(called(json!({}), false), "f g");
+        assert_eq!(called(json!({}), true), "");
+        assert_eq!(called(json!({"tool_choice": "none"}), false), "");
+        assert_eq!(called(json!({"tool_choice": "required"}), true), "f g");
+        assert_eq!(called(json!({"parallel_tool_calls": false}), false), "f");
+        let one = json!({"type": "function", "function": {"name": "g"}});
+        assert_eq!(called(json!({"tool_choice": one}), false), "g");
+    }
+
+    #[test]
+    fn openais_mistakes_are_refused() {
+        let call =
+            json!({"id": "c", "type": "function", "function": {"name": "f", "arguments": "{}"}});
+        let turn = |role: &str, more: Value| {
+            let mut turn = json!({"role": role, "content": "x"});
+            for (name, value) in more.as_object().unwrap() {
+                turn[name] = value.clone();
+            }
+            turn
+        };
+        let called = turn("assistant", json!({"tool_calls": [call]}));
+        let result = turn("tool", json!({"tool_call_id": "c"}));
+        let good = json!({"messages": [called, result, turn("user", json!({}))]});
+        assert_eq!(openai(&root(&good), None, false), Ok(None));
+        let mut ours = call.clone();
+        ours["function"]["arguments"] = json!({});
+        for bad in [
+            json!({"tools": [{"name": "f", "input_schema": {}}]}),
+            json!({"tools": [{"type": "function", "function": {"name": "a b"}}]}),
+            json!({"tools": [{"type": "custom", "custom": {"name": "f"}}]}),
+            json!({"tools": [function("f"), function("f")]}),
+            json!({"tools": [function("f")], "tool_choice": "any"}),
+            json!({"tools": [function("f")],
+                "tool_choice": {"type": "function", "function": {"name": "g"}}}),
+            json!({"messages": [result]}),
+            json!({"messages": [called, turn("user", json!({}))]}),
+            json!({"messages": [turn("assistant", json!({"tool_calls": [ours]}))]}),
+            json!({"messages": [turn("assistant", json!({"tool_calls": [{"id": "c", "name": "f"}]}))]}),
+        ] {
+            let body = messages(bad);
+            assert!(openai(&root(&body), None, false).is_err(), "{body}");
+        }
+    }
+
+    #[test]
+    fn anthropics_mistakes_are_refused() {
+        let tool = json!({"name": "f", "input_schema": {"type": "object"}});
+        let used = json!({"role": "assistant", "content": [
+            {"type": "thinking", "thinking": "", "signature": "s"},
+            {"type": "tool_use", "id": "c", "name": "f", "input": {}}]});
+        let result =
+            json!({"role": "user", "content": [{"type": "tool_result", "tool_use_id": "c"}]});
+        let good = json!({"tools": [tool], "tool_choice": {"type": "tool", "name": "f"},
+            "messages": [used, result]});
+        assert!(anthropic(&root(&good)).unwrap().is_some());
+        let unsigned =
+            json!({"role": "assistant", "content": [{"type": "thinking", "thinking": ""}]});
+        let late = json!({"role": "assistant", "content": [{"type": "text", "text": "x"},
+            {"type": "thinking", "thinking": "", "signature": "s"}]});
+        for bad in [
+            json!({"tools": [function("f")]}),
+            json!({"tools": [{"name": "f", "input_schema": {}}]}),
+            json!({"tools": [{"name": "f", "strict": true,
+                "input_schema": {"type": "object", "additionalProperties": true}}]}),
+            json!({"tools": [tool], "tool_choice": {"type": "none", "disable_parallel_tool_use": true}}),
+            json!({"tools": [tool], "tool_choice": "auto"}),
+            json!({"tool_choice": {"type": "auto"}}),
+            json!({"messages": [used, result]}),
+            json!({"tools": [tool], "messages": [used, {"role": "user", "content": "x"}]}),
+            json!({"tools": [tool], "messages": [result]}),
+            json!({"messages": [unsigned]}),
+            json!({"messages": [late]}),
+        ] {
+            let body = messages(bad);
+            assert!(anthropic(&root(&body)).is_err(), "{body}");
+        }
+    }
+
+    #[test]
+    fn geminis_mistakes_are_refused() {
+        let declared = json!([{"functionDeclarations": [{"name": "f",
+            "parametersJsonSchema": {"type": "object"}}]}]);
+        let call = json!({"role": "model", "parts": [{"functionCall": {"name": "f", "args": {}}}]});
+        let result = json!({"role": "user",
+            "parts": [{"functionResponse": {"name": "f", "response": {}}}]});
+        let good = json!({"tools": declared, "contents": [call, result],
+            "toolConfig": {"functionCallingConfig": {"mode": "ANY", "allowedFunctionNames": ["f"]}}});
+        assert!(gemini(&root(&good), "gemini-2.5").unwrap().is_some());
+        assert!(gemini(&root(&good), "gemini-3-pro").is_err());
+        for bad in [
+            json!({"tools": [{"functionDeclarations": [{"name": "f", "input_schema": {}}]}]}),
+            json!({"tools": [{"functionDeclarations": [{"name": "f", "parameters": {},
+                "parametersJsonSchema": {}}]}]}),
+            json!({"tools": declared, "toolConfig": {"mode": "ANY"}}),
+            json!({"tools": declared, "toolConfig": {"functionCallingConfig": {"mode": "any"}}}),
+            json!({"tools": declared, "toolConfig": {"functionCallingConfig":
+                {"mode": "AUTO", "allowedFunctionNames": ["f"]}}}),
+            json!({"toolConfig": {"functionCallingConfig": {"mode": "ANY"}}}),
+            json!({"contents": [call]  , "tools": [{"functionDeclarations": [{"name": "a b"}]}]}),
+            json!({"contents": [call, {"role": "user", "parts": [{"text": "x"}]}]}),
+            json!({"contents": [result]}),
+        ] {
+            assert!(gemini(&root(&bad), "m").is_err(), "{bad}");
+        }
+    }
+}
