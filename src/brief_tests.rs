@@ -48,18 +48,28 @@ fn request() -> Request {
         .with_extra("metadata", text().into())
         .with_user_data(text());
     request.params.stop = vec![text(); 4];
+    request.input = Some(RawJson::new(&text()));
     request
 }
 
 fn response() -> Response {
-    Response {
-        embedding: Some(vec![0.123; 4_096]),
-        ..Response::new("openai", text())
-    }
+    let call = ToolCall::new("c-1", "add", text().into());
+    let details = ReplyDetails {
+        tool_calls: vec![call; 100],
+        reasoning: Some(Reasoning::new(text())),
+        citations: vec![text().into()],
+        logprobs: Some(RawJson::new(&text())),
+        service_tier: Some("flex".to_owned()),
+        reply: Some(RawJson::new(&text())),
+    };
+    let mut response = Response::new("openai", text()).with_details(details);
+    response.embedding = Some(vec![0.123; 4_096]);
+    response
 }
 
 fn failure() -> Error {
-    Error::new(ErrorKind::Malformed, "it is no JSON").with_raw(&text())
+    let error = Error::new(ErrorKind::Malformed, "it is no JSON").with_raw(&text());
+    error.with_refusal(Some(text()))
 }
 
 fn outcome(result: Result<Response, Error>) -> Outcome {
@@ -80,6 +90,7 @@ fn outcome(result: Result<Response, Error>) -> Outcome {
             20
         ],
         request_hash: Some("0123".repeat(16)),
+        input: Some(RawJson::new(&text())),
         user_data: UserData::new(text()),
     }
 }
@@ -94,6 +105,7 @@ fn the_debug_of_requests_and_answers_is_short_and_shows_no_text() {
     is_private(&request.params.response_format);
     is_private(&request.user_data);
     is_private(&response());
+    is_private(response().details());
     is_private(&failure());
     is_private(&outcome(Ok(response())));
     is_private(&outcome(Err(failure())));

@@ -9,6 +9,7 @@
 //! | take the requests of an input one by one | [`PromptRequests`] |
 //! | say where results go | [`RunOutput`] |
 //! | know what a run will do, did, or why it could not begin | [`RunPlan`], [`RunReport`], [`FileRunError`] |
+//! | make a table of results: CSV, Parquet, `.xlsx`, SQLite | [`Export`], [`ExportFormat`], [`ExportReport`] |
 //! | add results of a queue to a file, each once | [`ResultsAppender`] |
 //! | find the file that says which queue has items of an output | [`sidecar_path`] |
 #![cfg_attr(
@@ -22,5 +23,6 @@ pub use crate::bulk::appender::ResultsAppender;
 pub use crate::bulk::options::{FileRunError, RunOutput, RunPlan, RunReport};
 pub use crate::bulk::prompts::{InputFormat, PromptSettings};
 pub use crate::bulk::requests::PromptRequests;
+pub use crate::export::{Export, ExportFormat, ExportReport};
 #[cfg(feature = "queue")]
 pub use crate::queue_run::{QueueRun, QueueRunReport, Sidecar, TakenResults, file_id};

@@ -71,6 +71,8 @@
 //! |---|---|---|
 //! | `queue` | yes | the durable queue in an SQLite file, batches, and settings in a file that processes share |
 //! | `bundled` | yes | SQLite compiled in; without it, `queue` links the system's library |
+//! | `parquet` | no | Parquet files as inputs and as tables of results |
+//! | `excel` | no | the same for `.xlsx` files |
 //! | `schema` | no | answers are checked against the JSON Schema asked for, at the price of forty crates more; without it, only for being JSON |
 //!
 //! A provider on the loopback interface for your tests, with latency, limits and trouble, is the crate
@@ -89,6 +91,7 @@ mod bulk;
 pub mod client;
 pub mod config;
 mod engine;
+mod export;
 pub mod files;
 mod llm;
 mod manager;
@@ -118,10 +121,12 @@ pub use engine::dispatch::{ErrorPolicy, StopReason};
 pub use engine::limiter::Limits;
 pub use engine::route::RetryPolicy;
 pub use llm::client::{LlmClient, client_fn};
+pub use llm::outcome::Outcome;
+pub use llm::params::{Params, ResponseFormat};
 pub use llm::providers::config::{Client, LlmConfig};
 pub use llm::providers::extract::Extract;
-pub use llm::request::{Message, Params, Request, ResponseFormat, Role};
-pub use llm::response::{FinishReason, Outcome, Response};
+pub use llm::request::{Message, Request, Role};
+pub use llm::response::{FinishReason, Response};
 pub use llm::route::Route;
 pub use manager::LlmManager;
 pub use observe::progress::{Progress, ProgressNotifier};
@@ -150,4 +155,6 @@ mod pages {
     struct Readme;
     #[doc = include_str!("../docs/library.md")]
     struct Library;
+    #[doc = include_str!("../docs/tables.md")]
+    struct Tables;
 }

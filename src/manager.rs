@@ -19,11 +19,11 @@ use crate::config::watch::SettingsWatch;
 use crate::engine::dispatch::StopReason;
 use crate::engine::route::RetryPolicy;
 use crate::llm::batch::{BatchAccount, BatchClient};
+use crate::llm::outcome::Outcome;
 use crate::llm::providers::batch::BatchApi;
 use crate::llm::providers::config::{Client, LlmConfig, known};
 use crate::llm::providers::survey::ProviderStatus;
 use crate::llm::request::Request;
-use crate::llm::response::Outcome;
 use crate::llm::route::Route;
 use crate::observe::progress::ProgressNotifier;
 

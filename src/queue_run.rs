@@ -152,6 +152,15 @@ impl QueueRun {
         self.run.plan()
     }
 
+    /// Checks that every file which the prompts name is taken by one of these providers; see
+    /// [`FileRun::check_files`].
+    ///
+    /// # Errors
+    /// [`ErrorKind::Invalid`] with file, line and reason.
+    pub fn check_files(&self, providers: &[String]) -> Result<(), Error> {
+        self.run.check_files(providers)
+    }
+
     /// Cancellation and grace. What is at a provider then stays there. Default: a context that nobody
     /// cancels.
     pub fn context(mut self, ctx: &Context) -> Self {

@@ -30,7 +30,7 @@ pub(crate) fn room(folder: &Path) -> Option<(u64, u64)> {
     (room.f_blocks > 0).then(|| (bytes(room.f_bavail), bytes(room.f_blocks)))
 }
 
-#[cfg(all(not(unix), feature = "queue"))]
+#[cfg(not(all(unix, feature = "queue")))]
 pub(crate) fn room(_: &Path) -> Option<(u64, u64)> {
     None
 }

@@ -41,6 +41,7 @@ struct Inner {
     unreachable: bool,
     model_only: bool,
     category: Option<String>,
+    refusal: Option<String>,
     request_id: Option<String>,
     not_ready: bool,
     misfit: bool,
@@ -73,6 +74,7 @@ impl Error {
             unreachable: false,
             model_only: false,
             category: None,
+            refusal: None,
             request_id: None,
             not_ready: false,
             misfit: false,
@@ -138,6 +140,12 @@ impl Error {
     /// Names what a safety filter or refusal was about, in the provider's word.
     pub fn with_category(mut self, category: &str) -> Self {
         self.0.category = Some(category.to_owned());
+        self
+    }
+
+    /// Keeps what the model said when it refused.
+    pub fn with_refusal(mut self, text: Option<String>) -> Self {
+        self.0.refusal = text;
         self
     }
 
@@ -223,7 +231,12 @@ impl Error {
         if let Some(cleaned) = secret.redact(&self.0.message) {
             self.0.message = cleaned;
         }
-        for text in [&mut self.0.category, &mut self.0.request_id] {
+        let texts = [
+            &mut self.0.category,
+            &mut self.0.refusal,
+            &mut self.0.request_id,
+        ];
+        for text in texts {
             if let Some(cleaned) = text.as_deref().and_then(|text| secret.redact(text)) {
                 *text = Some(cleaned);
             }
@@ -316,6 +329,11 @@ impl Error {
         self.0.category.as_deref()
     }
 
+    /// What the model said when it refused, if it said something.
+    pub fn refusal(&self) -> Option<&str> {
+        self.0.refusal.as_deref()
+    }
+
     /// The provider's name for the call, if it gave one.
     pub fn request_id(&self) -> Option<&str> {
         self.0.request_id.as_deref()
@@ -369,8 +387,8 @@ impl Error {
         }
     }
 
-    /// True for a complete success reply that was paid for and cannot be read as an answer: tool calls
-    /// without a text, say, or a web page. [`raw`](Self::raw) or [`reply_file`](Self::reply_file) has
+    /// True for a complete success reply that was paid for and cannot be read as an answer: a
+    /// picture without a text, say, or a web page. [`raw`](Self::raw) or [`reply_file`](Self::reply_file) has
     /// all of it. Such an item is neither tried again nor passed on to a fallback by itself.
     pub fn is_unusable_reply(&self) -> bool {
         self.0.unusable_reply

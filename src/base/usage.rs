@@ -1,11 +1,16 @@
 //! What a call used, in the one unit that all providers charge for.
 
+use std::fmt;
+
 use serde::{Deserialize, Serialize};
 
-/// Tokens used by one call, normalised over all providers.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+use super::brief::FieldIf;
+
+/// What one call used, normalised over all providers. What a provider does not tell is 0; in JSON the
+/// counts behind the first four are left out then.
+#[derive(Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Usage {
-    /// Tokens read, cached ones included.
+    /// Tokens read, those from the cache and to the cache included.
     pub input_tokens: u64,
     /// Tokens read from the provider's prompt cache.
     pub cached_input_tokens: u64,
@@ -13,18 +18,101 @@ pub struct Usage {
     pub output_tokens: u64,
     /// Tokens spent on reasoning.
     pub reasoning_tokens: u64,
+    /// Of the tokens read, those that were written to the provider's prompt cache, for however long.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub cache_write_tokens: u64,
+    /// Of these, those kept for 5 minutes, where Anthropic tells for how long.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub cache_write_5m_tokens: u64,
+    /// Of these, those kept for an hour, where Anthropic tells for how long.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub cache_write_1h_tokens: u64,
+    /// Of the tokens read, those of sound.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub input_audio_tokens: u64,
+    /// Of the tokens read, those of pictures.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub input_image_tokens: u64,
+    /// Of the tokens written, those of sound.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub output_audio_tokens: u64,
+    /// Of the tokens written, those of pictures.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub output_image_tokens: u64,
+    /// Calls of tools that the provider carried out itself, such as searches, all kinds together.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub server_tool_calls: u64,
+    /// Of these, searches of the web.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub web_search_calls: u64,
+    /// Sources that a search used, which xAI charges for.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub sources_used: u64,
+}
+
+/// Its counts, without those that are nothing.
+impl fmt::Debug for Usage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let some = |count: u64| (count > 0).then_some(count);
+        f.debug_struct("Usage")
+            .field("input_tokens", &self.input_tokens)
+            .field("cached_input_tokens", &self.cached_input_tokens)
+            .field("output_tokens", &self.output_tokens)
+            .field("reasoning_tokens", &self.reasoning_tokens)
+            .field_if("cache_write_tokens", some(self.cache_write_tokens))
+            .field_if("cache_write_5m_tokens", some(self.cache_write_5m_tokens))
+            .field_if("cache_write_1h_tokens", some(self.cache_write_1h_tokens))
+            .field_if("input_audio_tokens", some(self.input_audio_tokens))
+            .field_if("input_image_tokens", some(self.input_image_tokens))
+            .field_if("output_audio_tokens", some(self.output_audio_tokens))
+            .field_if("output_image_tokens", some(self.output_image_tokens))
+            .field_if("server_tool_calls", some(self.server_tool_calls))
+            .field_if("web_search_calls", some(self.web_search_calls))
+            .field_if("sources_used", some(self.sources_used))
+            .finish()
+    }
+}
+
+fn is_zero(count: &u64) -> bool {
+    *count == 0
 }
 
 /// A client of the user's may state any number, so a sum ends at the largest there is.
 impl std::ops::AddAssign for Usage {
     fn add_assign(&mut self, other: Self) {
-        for (sum, tokens) in [
-            (&mut self.input_tokens, other.input_tokens),
-            (&mut self.cached_input_tokens, other.cached_input_tokens),
-            (&mut self.output_tokens, other.output_tokens),
-            (&mut self.reasoning_tokens, other.reasoning_tokens),
+        let Self {
+            input_tokens,
+            cached_input_tokens,
+            output_tokens,
+            reasoning_tokens,
+            cache_write_tokens,
+            cache_write_5m_tokens,
+            cache_write_1h_tokens,
+            input_audio_tokens,
+            input_image_tokens,
+            output_audio_tokens,
+            output_image_tokens,
+            server_tool_calls,
+            web_search_calls,
+            sources_used,
+        } = self;
+        for (sum, count) in [
+            (input_tokens, other.input_tokens),
+            (cached_input_tokens, other.cached_input_tokens),
+            (output_tokens, other.output_tokens),
+            (reasoning_tokens, other.reasoning_tokens),
+            (cache_write_tokens, other.cache_write_tokens),
+            (cache_write_5m_tokens, other.cache_write_5m_tokens),
+            (cache_write_1h_tokens, other.cache_write_1h_tokens),
+            (input_audio_tokens, other.input_audio_tokens),
+            (input_image_tokens, other.input_image_tokens),
+            (output_audio_tokens, other.output_audio_tokens),
+            (output_image_tokens, other.output_image_tokens),
+            (server_tool_calls, other.server_tool_calls),
+            (web_search_calls, other.web_search_calls),
+            (sources_used, other.sources_used),
         ] {
-            *sum = sum.saturating_add(tokens);
+            *sum = sum.saturating_add(count);
         }
     }
 }
@@ -88,10 +176,48 @@ mod tests {
             cached_input_tokens: 1,
             output_tokens: u64::MAX,
             reasoning_tokens: 2,
+            ..Usage::default()
         };
         let mut sum = absurd;
         sum += absurd;
         assert_eq!((sum.input_tokens, sum.output_tokens), (u64::MAX, u64::MAX));
         assert_eq!((sum.cached_input_tokens, sum.reasoning_tokens), (2, 4));
+    }
+
+    /// Each count by its name in JSON, so that none is forgotten in a sum.
+    #[test]
+    fn every_count_is_summed_and_written_unless_it_is_nothing() {
+        let plain =
+            r#"{"input_tokens":1,"cached_input_tokens":0,"output_tokens":0,"reasoning_tokens":0}"#;
+        let usage: Usage = serde_json::from_str(plain).unwrap();
+        assert_eq!(serde_json::to_string(&usage).unwrap(), plain);
+        let names = [
+            "input_tokens",
+            "cached_input_tokens",
+            "output_tokens",
+            "reasoning_tokens",
+            "cache_write_tokens",
+            "cache_write_5m_tokens",
+            "cache_write_1h_tokens",
+            "input_audio_tokens",
+            "input_image_tokens",
+            "output_audio_tokens",
+            "output_image_tokens",
+            "server_tool_calls",
+            "web_search_calls",
+            "sources_used",
+        ];
+        let all = |factor: usize| -> serde_json::Map<String, serde_json::Value> {
+            let counts = names.iter().zip(1..);
+            counts
+                .map(|(name, count): (_, usize)| ((*name).to_owned(), (count * factor).into()))
+                .collect()
+        };
+        let mut usage: Usage = serde_json::from_value(all(1).into()).unwrap();
+        usage += usage;
+        assert_eq!(
+            serde_json::to_value(usage).unwrap(),
+            serde_json::Value::from(all(2))
+        );
     }
 }

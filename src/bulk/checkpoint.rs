@@ -8,13 +8,14 @@ use crate::base::error::Error;
 use crate::engine::bottleneck::Bottlenecks;
 use crate::engine::counters::Counters;
 use crate::engine::dispatch::StopReason;
+use crate::llm::outcome::Outcome;
 use crate::llm::request::Request;
-use crate::llm::response::Outcome;
 use crate::observe::tally::{Measure, Tally};
 
 use super::compact::compact;
 use super::file::{FileRun, Parts, is_wanted};
-use super::input::{FileIndex, Fit, InputFile, Matching, State, hash_prefix};
+use super::input::{FileIndex, Fit, InputFile, Item, Matching, State, hash_prefix};
+use super::kept::{self, KeptRows};
 use super::open_output::OpenOutput;
 use super::options::{FileRunOptions, RunPlan, RunReport};
 use super::results::ResultsFile;
@@ -47,6 +48,8 @@ pub(crate) struct Checkpoint {
     options: FileRunOptions,
     /// The output holds several lines of one item.
     repeated: bool,
+    /// Lines of earlier runs may say something else of their rows than they should.
+    is_kept_otherwise: bool,
     tally: Tally,
     started: Time,
     /// Results of items that the input does not have.
@@ -72,6 +75,7 @@ impl Checkpoint {
             input,
             index,
             repeated,
+            is_kept_otherwise,
             flags,
             mut output,
             plan,
@@ -92,6 +96,7 @@ impl Checkpoint {
             plan,
             options,
             repeated,
+            is_kept_otherwise,
             tally,
             started,
             foreign: 0,
@@ -138,7 +143,12 @@ impl Checkpoint {
                 if is_wanted(index, i, &options) {
                     let item = input.read(i, index);
                     index.hold(i);
-                    return Some(item.map(|item| item.request).map_err(Error::from));
+                    // What is kept of its row is put into its result when that comes back.
+                    let bare = |item: Item| Request {
+                        input: None,
+                        ..item.request
+                    };
+                    return Some(item.map(bare).map_err(Error::from));
                 }
             }
             None
@@ -149,11 +159,22 @@ impl Checkpoint {
     /// Saves what has come back, synced to the disk, as far as it answers what the input asks now or an
     /// item that the input no longer has: an old answer never takes the place of a newer one.
     pub(crate) fn save(&mut self, lines: Vec<Line>) -> Result<(), Unsaved> {
+        let input = self.input.clone();
+        let mut rows = KeptRows::new(&input);
         let index = self.by_id();
-        let lines: Vec<Line> = lines
+        let mut lines: Vec<Line> = lines
             .into_iter()
             .filter(|line| is_news(index, line))
             .collect();
+        let is_other = |line: &Line| input.keeps() || index.find(&line.id).is_none();
+        for line in lines.iter_mut().filter(|line| is_other(line)) {
+            match rows.line(index, &line.text) {
+                Ok(Some(text)) => line.text = text,
+                Ok(None) => {}
+                // It was paid for, and is saved as it is.
+                Err(error) => log::warn!("{error}"),
+            }
+        }
         let replies = match &self.output {
             OpenOutput::File(file) => Some(file.replies()),
             OpenOutput::Writer(_) => None,
@@ -183,7 +204,7 @@ impl Checkpoint {
                 return;
             }
         };
-        let before = self.by_id().settle(&line.id, line.success);
+        let before = self.by_id().settle(&line.id, prefix(line), line.success);
         self.repeated |= before.is_some_and(|before| before != State::New);
         if settled {
             return;
@@ -234,6 +255,7 @@ impl Checkpoint {
             summary.latency_p99,
         ) = (None, None, None);
         let ordered = self.options.ordered;
+        let is_kept_otherwise = self.is_kept_otherwise && stop.is_none();
         let untidy = (self.repeated || ordered) && stop.is_none();
         let mut compaction = Ok(());
         let mut file = match self.output {
@@ -243,8 +265,16 @@ impl Checkpoint {
         if let Some(file) = &mut file {
             match file.undisturbed() {
                 Err(lost) => stop = Some(StopReason::OutputLost(lost)),
-                Ok(()) if untidy => {
-                    compaction = compact(file, into_order(self.items), ordered);
+                Ok(()) if untidy || is_kept_otherwise => {
+                    let index = into_order(self.items);
+                    let index = match is_kept_otherwise {
+                        true => kept::update(file, &self.input, index),
+                        false => Ok(index),
+                    };
+                    compaction = index.and_then(|index| match untidy {
+                        true => compact(file, index, ordered),
+                        false => Ok(()),
+                    });
                 }
                 Ok(()) => {}
             }

@@ -1,31 +1,28 @@
 //! A run from prompts to result lines, resumable by its output file.
 
-use std::io::{self, Write};
-use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::Arc;
 
-use crossbeam_channel::{Receiver, bounded};
-
 use crate::base::cancel::Context;
-use crate::base::clock::Time;
 use crate::base::error::{Error, ErrorKind};
-use crate::engine::dispatch::{Dispatcher, ErrorPolicy, Event, StopReason};
-use crate::engine::run::{Finish, Observer, Outlet, Reply, RunSetup, Runner, Waker, run};
+use crate::engine::dispatch::ErrorPolicy;
+use crate::engine::run::{Reply, Runner, Waker};
 use crate::engine::work::Ticket;
-use crate::llm::request::{Request, RequestTask};
+use crate::llm::params::RequestTask;
+use crate::llm::providers::attached::refusal;
+use crate::llm::request::Request;
 use crate::llm::route::Route;
 use crate::observe::progress::ProgressNotifier;
 use crate::observe::tally::Tally;
 
 use super::backlog::FileBacklog;
-use super::call::{finished, progress};
+use super::bad_concurrency;
 use super::compact::compact;
-use super::input::{FileIndex, InputError, InputFile, Matching};
-use super::lines::{
-    FileTask, Identified, LineSink, Lines, Named, Target, call_for_lines, each_line,
-};
-use super::list::{Feeder, Item, ListBacklog};
+use super::file_turn::RunEnvironment;
+use super::input::{AttachedFiles, FileIndex, InputFile, Item, Matching, Unread};
+use super::kept;
+use super::lines::{FileTask, Lines, Named, call_for_lines};
+use super::list::{Feeder, Item as ListItem, ListBacklog};
 use super::open_output::{OpenOutput, Opened, open, refuse_same_file};
 use super::options::{FileRunError, FileRunOptions, RunOutput, RunPlan, RunReport};
 use super::prompts::{PromptSource, Prompts};
@@ -33,9 +30,7 @@ use super::replies::Replies;
 use super::results::ResultsFile;
 use super::results::superseded::SupersededFlags;
 use super::stream::{self, Previous, StreamItem};
-use super::work::Job;
-use super::{TICK, bad_concurrency};
-use crate::engine::pack::{Backlog, Pack, Packed};
+use crate::engine::pack::Pack;
 
 /// A run from prompts to result lines. Prepared first, so that whatever is wrong shows before
 /// anything is spent.
@@ -59,7 +54,10 @@ enum Prepared {
         task: RequestTask,
         /// The output holds several lines of one item.
         repeated: bool,
+        /// Lines of earlier runs may say something else of their rows than they should.
+        is_kept_otherwise: bool,
         flags: SupersededFlags,
+        attached: AttachedFiles,
     },
     Stream {
         prompts: Box<Prompts>,
@@ -74,6 +72,7 @@ pub(super) struct Parts {
     pub index: FileIndex,
     /// The output holds several lines of one item.
     pub repeated: bool,
+    pub is_kept_otherwise: bool,
     pub flags: SupersededFlags,
     pub output: OpenOutput,
     pub plan: RunPlan,
@@ -122,6 +121,26 @@ impl<'a> FileRun<'a> {
         &self.plan
     }
 
+    /// Checks that every file which the prompts name is taken by one of these providers at least, by
+    /// its type and size, if anything is to be sent. [`run`](Self::run) does so itself; this is for who
+    /// wants to know before. A provider that is not known here takes all. Nothing is checked of a
+    /// stream, nor where rows that make no prompt are
+    /// [left out](crate::files::PromptSettings::skip_bad_rows): there each item fails for itself, unsent.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Invalid`] with file, line and reason.
+    pub fn check_files(&self, providers: &[String]) -> Result<(), Error> {
+        match &self.prompts {
+            Prepared::File {
+                input, attached, ..
+            } if self.plan.to_send != Some(0) => match attached.refused(providers, &refusal) {
+                Some(refused) if !input.skips_bad_rows() => Err(refused.into()),
+                _ => Ok(()),
+            },
+            _ => Ok(()),
+        }
+    }
+
     /// Of the items that somebody else has in hand so many have their outcome.
     #[cfg(feature = "queue")]
     pub(crate) fn set_to_collect(&mut self, items: u64) {
@@ -137,6 +156,7 @@ impl<'a> FileRun<'a> {
             input,
             index,
             repeated,
+            is_kept_otherwise,
             flags,
             ..
         } = self.prompts
@@ -147,6 +167,7 @@ impl<'a> FileRun<'a> {
             input,
             index: Arc::into_inner(index)?,
             repeated,
+            is_kept_otherwise,
             flags,
             output: self.output,
             plan: self.plan,
@@ -199,6 +220,7 @@ impl<'a> FileRun<'a> {
         };
         let replies = replies.as_ref();
         let route = route.into();
+        self.check_files(&route.providers())?;
         let surroundings = RunEnvironment {
             route: &route,
             concurrency: self.concurrency,
@@ -214,7 +236,9 @@ impl<'a> FileRun<'a> {
                 output_cap,
                 task,
                 repeated,
+                is_kept_otherwise,
                 flags,
+                ..
             } => {
                 self.output.write_flags(&flags)?;
                 let mut last = None;
@@ -249,13 +273,19 @@ impl<'a> FileRun<'a> {
                 drop(runner);
                 let ordered = options.ordered;
                 let untidy = repeated || replaced || ordered || ended.superseded > 0;
-                ended.tidy(untidy, |file| {
+                ended.tidy(untidy || is_kept_otherwise, |file| {
                     // The run is over and its threads are joined, so this is the last reference; if
                     // it ever were not, an output left out of order must not pass for one in order.
                     let in_use =
                         || Error::new(ErrorKind::Invalid, "the input's index is still in use");
-                    let index = Arc::into_inner(index).ok_or_else(in_use)?;
-                    compact(file, index, ordered)
+                    let mut index = Arc::into_inner(index).ok_or_else(in_use)?;
+                    if is_kept_otherwise {
+                        index = kept::update(file, &input, index)?;
+                    }
+                    match untidy {
+                        true => compact(file, index, ordered),
+                        false => Ok(()),
+                    }
                 });
                 Ok(ended.report)
             }
@@ -270,7 +300,7 @@ impl<'a> FileRun<'a> {
                 let reading = stream::read(*prompts, previous, feeder, &self.options)?;
                 let backlog = ListBacklog::new(&route, source);
                 let tally = Tally::new(None, route.clock_ref().now()).by(route.providers());
-                let runner = |ticket: &Ticket<Pack<Item<StreamItem>>>, ctx: &Context| {
+                let runner = |ticket: &Ticket<Pack<ListItem<StreamItem>>>, ctx: &Context| {
                     let items = ticket.task.iter().map(|member| &member.task.request);
                     let pack: Vec<_> = items.map(|item| (&item.request, &item.named)).collect();
                     call_for_lines(&route, &pack, &ticket.tries, replies, ctx)
@@ -301,21 +331,43 @@ fn file_runner<'r>(
     move |ticket: &Ticket<Pack<FileTask>>, ctx: &Context| -> Reply<Lines> {
         let tasks = ticket.task.iter().map(|member| &member.task);
         let read = |task: &FileTask| {
-            let item = input.read(task.index as usize, index)?;
+            let Item {
+                mut request,
+                request_hash,
+            } = match input.read(task.index as usize, index) {
+                Ok(item) => item,
+                Err(Unread::Changed(changed)) => return Err((true, changed.into())),
+                Err(Unread::Files {
+                    id,
+                    request_hash,
+                    input,
+                    error,
+                }) => {
+                    task.named.get_or_init(|| Named {
+                        id,
+                        request_hash,
+                        model: None,
+                        input,
+                    });
+                    return Err((false, error));
+                }
+            };
+            let input = request.input.take();
             task.named.get_or_init(|| Named {
-                id: item.request.id.clone().unwrap_or_default(),
-                request_hash: item.request_hash,
-                model: item.request.model.clone(),
+                id: request.id.clone().unwrap_or_default(),
+                request_hash,
+                model: request.model.clone(),
+                input,
             });
-            Ok(item.request)
+            Ok(request)
         };
         let requests: Vec<Request> = match tasks.clone().map(read).collect() {
             Ok(requests) => requests,
-            Err(changed) => {
-                let changed: InputError = changed;
+            Err((fatal, error)) => {
+                let error: Error = error;
                 return Reply {
-                    fatal: true,
-                    ..Error::from(changed).into()
+                    fatal,
+                    ..error.into()
                 };
             }
         };
@@ -335,7 +387,7 @@ fn prepare_file(
     let PromptSource::File(mut checked) = prompts.source else {
         unreachable!("asked for files only");
     };
-    let mut matched = 0;
+    let (mut matched, mut says_input) = (0, false);
     let mut flags = SupersededFlags::default();
     let output = match open(output, options)? {
         Opened::Writer(writer) => OpenOutput::Writer(writer),
@@ -351,6 +403,7 @@ fn prepare_file(
                 let found = checked.items.match_line(&line.id, prefix, line.ended());
                 if found != super::input::Match::Unknown {
                     matched += 1;
+                    says_input |= line.input.is_some();
                 }
                 let outdated = found == super::input::Match::Changed;
                 *superseded += u64::from(outdated && line.success);
@@ -366,8 +419,10 @@ fn prepare_file(
             OpenOutput::File(file)
         }
     };
+    let is_renamed = checked.items.is_renamed();
     let bad = checked.items.totals().bad;
     compare(&mut checked.items).map_err(FileRunError::Output)?;
+    let attached = std::mem::take(&mut checked.items.attached);
     let index = checked.items.finish();
     let tally = index.tally();
     let total = index.len() as u64;
@@ -386,6 +441,7 @@ fn prepare_file(
     let most = options.max_items.map_or(u64::MAX, |most| most as u64);
     plan.to_send = Some(wanted.min(most));
     let prepared = Prepared::File {
+        is_kept_otherwise: says_input || is_renamed || checked.input.keeps() && matched > 0,
         input: checked.input,
         index: Arc::new(index),
         models: checked.models,
@@ -393,6 +449,7 @@ fn prepare_file(
         task: prompts.settings.0.task,
         repeated: matched > tally.done + tally.failed + tally.unusable + tally.changed,
         flags,
+        attached,
     };
     Ok((prepared, output))
 }
@@ -430,167 +487,4 @@ fn prepare_stream(
     previous.seal();
     let prompts = Box::new(prompts);
     Ok((Prepared::Stream { prompts, previous }, output))
-}
-
-/// What every kind of file run is surrounded by.
-struct RunEnvironment<'s, 'r> {
-    route: &'r Route<'r>,
-    concurrency: usize,
-    on_error: ErrorPolicy,
-    ctx: &'s Context,
-    notifier: Option<&'s (dyn ProgressNotifier + 's)>,
-}
-
-struct FileRunEnd {
-    report: RunReport,
-    file: Option<ResultsFile>,
-    superseded: u64,
-}
-
-impl FileRunEnd {
-    /// It ran through, so what it leaves behind may be tidied up.
-    fn clean(&self) -> bool {
-        self.report.stop.is_none() && self.report.unsaved.is_empty()
-    }
-
-    /// Marks what a stream has changed, which only its end can tell.
-    fn write_flags(&mut self, write_flags: impl FnOnce(&mut ResultsFile) -> Result<(), Error>) {
-        if let Some(file) = &mut self.file
-            && file.undisturbed().is_ok()
-        {
-            self.report.compaction = write_flags(file);
-        }
-    }
-
-    /// Compacts an untidy output, unless somebody else had a hand in it.
-    fn tidy(&mut self, untidy: bool, compact: impl FnOnce(&mut ResultsFile) -> Result<(), Error>) {
-        let wanted = untidy && self.clean();
-        let Some(file) = &mut self.file else { return };
-        match file.undisturbed() {
-            Err(lost) => {
-                self.report.stop = Some(StopReason::OutputLost(lost));
-                if !file.is_in_place() {
-                    // There was no place for a copy either: shown is better than gone.
-                    let unsaved = &mut self.report.unsaved;
-                    let read = file.lines(&mut |line| unsaved.push([line, b"\n"].concat()));
-                    read.unwrap_or_else(|e| log::warn!("{e}"));
-                }
-            }
-            Ok(()) if wanted && self.report.compaction.is_ok() => {
-                self.report.compaction = compact(file);
-            }
-            Ok(()) => {}
-        }
-    }
-}
-
-impl<'r> RunEnvironment<'_, 'r> {
-    fn turn<B, R>(
-        &self,
-        backlog: B,
-        output: OpenOutput,
-        tally: Tally,
-        runner: &R,
-        (waker, woken): (Waker, Receiver<()>),
-    ) -> Result<FileRunEnd, Error>
-    where
-        B: Backlog + Send,
-        B::Task: Identified,
-        R: Runner<Pack<B::Task>, Lines>,
-    {
-        let (route, clock) = (self.route, self.route.clock_ref());
-        let (tx, rx) = bounded::<Vec<u8>>(self.concurrency);
-        let mut unsaved = Vec::new();
-        let mut broken = None;
-        let (target, mut writer) = match output {
-            OpenOutput::File(file) => (Target::File(file), None),
-            OpenOutput::Writer(writer) => (Target::Caller(tx), Some(writer)),
-        };
-        let deferring = writer.is_some();
-        let mut write = |lines: Vec<u8>| {
-            if lines.is_empty() {
-                return ControlFlow::Continue(());
-            }
-            if let (Some(writer), None) = (&mut writer, &broken) {
-                match writer.write_all(&lines).and_then(|()| writer.flush()) {
-                    Ok(()) => return ControlFlow::Continue(()),
-                    Err(error) => broken = Some(error),
-                }
-            }
-            unsaved.extend(each_line(&lines));
-            ControlFlow::Break(())
-        };
-        let job = Job {
-            backlog: Packed::new(backlog),
-            tally,
-            sink: LineSink {
-                route,
-                target,
-                superseded: 0,
-                buffer: Vec::new(),
-            },
-        };
-        let options = route.options(self.ctx, self.concurrency, self.on_error);
-        let dispatcher = Dispatcher::new(job, route.limiter(), options);
-        let setup = RunSetup {
-            ctx: self.ctx,
-            clock,
-            threads: self.concurrency,
-            permits: None,
-            waker,
-            woken,
-            tick: TICK,
-        };
-        let outlet = deferring.then_some(Outlet {
-            outcomes: rx,
-            sink: &mut write,
-        });
-        let look = |d: &mut Dispatcher<Job<B, LineSink<'r>>>, now: Time| {
-            if let Target::File(file) = &mut d.work.sink.target
-                && let Err(lost) = file.undisturbed()
-            {
-                d.handle(Event::Stop(StopReason::OutputLost(lost)), now);
-            }
-            progress(d, now)
-        };
-        let mut observer = Observer {
-            look: &look,
-            show: &mut |progress| {
-                if let Some(notifier) = self.notifier {
-                    notifier.on_progress(&progress);
-                }
-            },
-        };
-        let Finish { dispatcher, lost } = run(dispatcher, runner, setup, outlet, &mut observer)?;
-        let now = clock.now();
-        if let Some(notifier) = self.notifier {
-            notifier.on_progress(&finished(&dispatcher, now));
-        }
-        let (counters, bottlenecks) = (dispatcher.counters(), dispatcher.bottlenecks());
-        let mut stop = dispatcher.stop_reason().cloned();
-        let Job {
-            mut backlog,
-            sink,
-            mut tally,
-        } = dispatcher.work;
-        tally.leave(backlog.items.left());
-        unsaved.extend(sink.lines_of(&lost, now));
-        if let Some(error) = broken.filter(|e| e.kind() != io::ErrorKind::BrokenPipe) {
-            let why = format!("cannot write the results: {error}");
-            stop = Some(StopReason::Fatal(Error::new(ErrorKind::Invalid, why)));
-        }
-        Ok(FileRunEnd {
-            report: RunReport {
-                summary: tally.summary(&counters, bottlenecks, now),
-                stop,
-                unsaved,
-                compaction: Ok(()),
-            },
-            superseded: sink.superseded,
-            file: match sink.target {
-                Target::File(file) => Some(file),
-                Target::Caller(_) => None,
-            },
-        })
-    }
 }

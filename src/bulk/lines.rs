@@ -12,8 +12,10 @@ use crate::base::error::{Error, ErrorKind};
 use crate::engine::route::Tries;
 use crate::engine::run::Reply;
 use crate::engine::work::Settled;
+use crate::llm::outcome::{EarlierProvider, Outcome};
+use crate::llm::reply_details::RawJson;
 use crate::llm::request::Request;
-use crate::llm::response::{EarlierProvider, Outcome, Response};
+use crate::llm::response::Response;
 use crate::llm::route::{Route, latency};
 use crate::observe::tally::{Measure, Tally};
 
@@ -29,6 +31,8 @@ pub(crate) struct Named {
     pub id: String,
     pub request_hash: String,
     pub model: Option<String>,
+    /// What is kept of its row.
+    pub input: Option<RawJson>,
 }
 
 /// A task that knows what its line is to be called.
@@ -131,7 +135,8 @@ fn render(
     let outcome = Outcome::new(Some(named.id.clone()), result)
         .with_calls(tries.calls.into(), latency)
         .with_asked(provider, named.model.clone(), earlier)
-        .with_request_hash(Some(named.request_hash.clone()));
+        .with_request_hash(Some(named.request_hash.clone()))
+        .with_input(named.input.clone());
     serde_json::to_writer(&mut *bytes, &outcome).map_err(|e| {
         Error::new(
             ErrorKind::Malformed,

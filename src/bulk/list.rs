@@ -19,7 +19,8 @@ use crate::engine::route::Tries;
 use crate::engine::run::{Waker, panicked};
 use crate::engine::waiting::Waiting;
 use crate::engine::work::{Take, Ticket};
-use crate::llm::request::{Request, RequestTask};
+use crate::llm::params::RequestTask;
+use crate::llm::request::Request;
 use crate::llm::route::{Route, cost};
 
 use crate::engine::pack::Backlog;

@@ -9,19 +9,23 @@ mod call;
 #[cfg(feature = "queue")]
 pub(crate) mod checkpoint;
 mod compact;
+mod convert;
 pub mod file;
+mod file_turn;
 pub(crate) mod input;
+mod kept;
 mod lines;
 mod list;
 mod measure;
-mod open_output;
+mod on_disk;
+pub(crate) mod open_output;
 pub mod options;
 #[cfg(test)]
 mod pack_simulation;
 pub mod prompts;
 mod replies;
 pub mod requests;
-mod results;
+pub(crate) mod results;
 pub mod run;
 mod sinks;
 mod spool;

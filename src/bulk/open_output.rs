@@ -48,6 +48,7 @@ impl OpenOutput {
                 id: row.id,
                 request_hash: row.request_hash,
                 model: None,
+                input: row.input,
             };
             unsent_line(&mut lines, &named, error)?;
             if lines.len() > REUSED_BUFFER_BYTES {
@@ -124,12 +125,20 @@ fn no_order(options: &FileRunOptions) -> Result<(), FileRunError> {
 
 /// Refuses an output that is the input, by whatever name.
 pub(super) fn refuse_same_file(output: &Path, input: &Path) -> Result<(), FileRunError> {
-    match (output.canonicalize(), input.canonicalize()) {
-        (Ok(output), Ok(input)) if output == input || are_linked(&output, &input) => {
+    match is_same_file(output, input) {
+        false => Ok(()),
+        true => {
             let why = format!("{}: it is the input; name another output", output.display());
             Err(FileRunError::Usage(Error::new(ErrorKind::Invalid, why)))
         }
-        _ => Ok(()),
+    }
+}
+
+/// Whether both name one file, which is there.
+pub(crate) fn is_same_file(a: &Path, b: &Path) -> bool {
+    match (a.canonicalize(), b.canonicalize()) {
+        (Ok(a), Ok(b)) => a == b || are_linked(&a, &b),
+        _ => false,
     }
 }
 

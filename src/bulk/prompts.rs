@@ -3,19 +3,22 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::io::Read;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use encoding_rs::Encoding;
 use parking_lot::Mutex;
-use serde_json::Value;
+use serde_json::{Map, Value};
 
-use crate::base::brief::{Bytes, FieldIf, Name};
+use crate::base::brief::{Bytes, FieldIf, Many, Name};
 use crate::base::cancel::Context;
 use crate::base::error::{Error, ErrorKind};
-use crate::llm::request::{Request, RequestTask, ResponseFormat};
+use crate::llm::params::{RequestTask, ResponseFormat};
+use crate::llm::request::Request;
 
+use super::convert::{self, plain_text};
 use super::input::{
-    Form, Hooks, InputFile, Matching, NamedFile, Settings, Template, first_checked,
+    Hooks, InputFile, Matching, NamedFile, Settings, Template, first_checked, is_set_by_itself,
 };
 
 pub use super::input::Form as InputFormat;
@@ -41,9 +44,17 @@ impl fmt::Debug for PromptSettings {
             .field_if("max_tokens", set.max_tokens)
             .field_if("temperature", set.temperature)
             .field_if("response_format", set.format.as_ref())
+            .field_if("keep_reply", set.keep_reply.then_some(true))
+            .field_if(
+                "extra",
+                Some(set.extra.len()).filter(|many| *many > 0).map(Many),
+            )
             .field_if("input_format", set.form)
             .field_if("delimiter", set.delimiter.map(char::from))
+            .field_if("encoding", set.encoding.map(Encoding::name))
             .field_if("id_column", set.id_column.as_deref().map(Name))
+            .field_if("samples", (set.samples > 1).then_some(set.samples))
+            .field("keeps", &set.keep.is_on())
             .field("skip_bad_rows", &set.skip_bad_rows)
             .finish()
     }
@@ -105,6 +116,14 @@ impl PromptSettings {
         self
     }
 
+    /// Whether results keep the provider's whole reply, see
+    /// [`Request::keep_reply`](crate::Request::keep_reply). What is finished already does not run again for
+    /// it. Default: false.
+    pub fn keep_reply(mut self, yes: bool) -> Self {
+        self.0.keep_reply = yes;
+        self
+    }
+
     /// Asks for JSON objects where a prompt says nothing of the answer's shape. Default: no.
     pub fn json_mode(mut self, yes: bool) -> Self {
         self.0.format = yes.then_some(ResponseFormat::JsonObject);
@@ -121,6 +140,21 @@ impl PromptSettings {
         Ok(self)
     }
 
+    /// Further fields of every request, beneath those that a line brings itself; see
+    /// [`Request::extra`]. They replace those that were set before. Default: none.
+    ///
+    /// # Errors
+    /// When one is set by a setting of its own, such as `temperature`, or by the line alone, such as
+    /// `messages`.
+    pub fn extra(mut self, fields: Map<String, Value>) -> Result<Self, Error> {
+        if let Some(name) = fields.keys().find(|name| is_set_by_itself(name)) {
+            let why = format!("`{name}` has a place of its own, and none among the extra fields");
+            return Err(Error::new(ErrorKind::Invalid, why));
+        }
+        self.0.extra = fields;
+        Ok(self)
+    }
+
     /// How the input is laid out, whatever it is called. Default: as its extension says, and for a
     /// stream JSON lines or text; where a stream looks like something else it is refused.
     pub fn input_format(mut self, format: InputFormat) -> Self {
@@ -133,6 +167,24 @@ impl PromptSettings {
     pub fn delimiter(mut self, delimiter: u8) -> Self {
         self.0.delimiter = Some(delimiter);
         self
+    }
+
+    /// The encoding of the input's text, by its name in the [Encoding Standard](https://encoding.spec.whatwg.org/#names-and-labels),
+    /// such as `windows-1252`, `latin1`, `utf-16`, `shift_jis`. Default: UTF-8; what is none is refused.
+    ///
+    /// # Errors
+    /// When there is no such encoding.
+    pub fn encoding(mut self, name: &str) -> Result<Self, Error> {
+        let encoding = Encoding::for_label_no_replacement(name.trim().as_bytes());
+        let encoding = encoding.ok_or_else(|| {
+            let why = format!(
+                "there is no encoding named {name:?}; there are utf-8, utf-16, windows-1252, latin1, \
+                 windows-1251, iso-8859-2, shift_jis, gb18030, euc-kr and others"
+            );
+            Error::new(ErrorKind::Invalid, why)
+        })?;
+        self.0.encoding = Some(encoding).filter(|encoding| *encoding != encoding_rs::UTF_8);
+        Ok(self)
     }
 
     /// The column, or the field of a line, that holds the id; then every item must have one. Default:
@@ -155,10 +207,79 @@ impl PromptSettings {
         self
     }
 
+    /// How many answers each prompt gets that does not say so itself, by `n`: each is an item of its own, with `#1`, `#2` …
+    /// behind its id, and a [sample](Request::sample) of its prompt. With more of them, or none, what was answered before
+    /// is not asked again: the first is the item without samples. At most 1000. Default: 1.
+    pub fn samples(mut self, answers: u32) -> Self {
+        self.0.samples = answers;
+        self
+    }
+
+    /// Fields of the row that come back with its result, besides those named before: columns of a table, fields
+    /// of a line of JSON. `all` stands for every column, with a template for every field of a line, and without one for
+    /// every field that would be refused as unknown. They are under `input` in the result line, texts for tables of
+    /// text, else JSON as it stood, and are no part of what is asked: to keep others runs nothing again. Default: none.
+    pub fn keep_fields<N: Into<String>>(mut self, names: impl IntoIterator<Item = N>) -> Self {
+        for name in names.into_iter().map(N::into) {
+            match name.as_str() {
+                "all" => self.0.keep.all = true,
+                _ => self.0.keep.names.push(name),
+            }
+        }
+        self
+    }
+
     /// Whether rows that make no prompt (an empty one, say) become failed items of kind
     /// [`Invalid`](crate::ErrorKind::Invalid) that are not sent. Default: no, they are an error.
     pub fn skip_bad_rows(mut self, yes: bool) -> Self {
         self.0.skip_bad_rows = yes;
+        self
+    }
+
+    /// The worksheet of an `.xlsx` file. Default: the first one.
+    pub fn sheet(mut self, name: impl Into<String>) -> Self {
+        self.0.sheet = Some(name.into());
+        self
+    }
+
+    /// What is read of an SQLite file, which must be told: `SELECT id, text FROM mails`. Its columns are those of
+    /// the table.
+    pub fn query(mut self, select: impl Into<String>) -> Self {
+        self.0.query = Some(select.into());
+        self
+    }
+
+    /// The folder for inputs that cannot be read as they stand, such as compressed ones: each is kept there, in
+    /// a file that lasts until the program ends. Default: the system's folder for temporary files.
+    pub fn spool_folder(mut self, folder: impl Into<PathBuf>) -> Self {
+        self.0.spool_folder = Some(folder.into());
+        self
+    }
+
+    fn spool_folder_or_default(&self) -> PathBuf {
+        let named = self.0.spool_folder.clone();
+        named.unwrap_or_else(std::env::temp_dir)
+    }
+
+    /// The folder to which the paths of files in prompts are relative, and outside of which none is
+    /// read. Default: the input's own folder, and for a stream the working folder.
+    pub fn root(mut self, folder: impl Into<PathBuf>) -> Self {
+        self.0.files.root = Some(folder.into());
+        self
+    }
+
+    /// Whether prompts may name files outside of the [root](Self::root), by absolute paths, `..` or
+    /// links. Default: no; whoever wrote the prompts could read every file that you can.
+    pub fn allow_outside(mut self, yes: bool) -> Self {
+        self.0.files.outside = yes;
+        self
+    }
+
+    /// Whether the rows are read to be [joined](crate::files::Export::input) with results, by their ids, and
+    /// nothing of them is sent. Then they need make no prompt, and a table need have no column for it. Default: no.
+    pub fn for_joining(mut self, yes: bool) -> Self {
+        self.0.skip_bad_rows |= yes;
+        self.0.for_joining = yes;
         self
     }
 
@@ -172,11 +293,11 @@ impl PromptSettings {
 
 /// Prompts that a [`FileRun`](crate::FileRun) can work off.
 pub struct Prompts {
-    pub(super) source: PromptSource,
+    pub(crate) source: PromptSource,
     pub(super) settings: PromptSettings,
 }
 
-pub(super) enum PromptSource {
+pub(crate) enum PromptSource {
     File(CheckedFile),
     Stream {
         /// What people know it by.
@@ -185,7 +306,7 @@ pub(super) enum PromptSource {
     },
 }
 
-pub(super) struct CheckedFile {
+pub(crate) struct CheckedFile {
     pub input: Arc<InputFile>,
     pub items: Matching,
     /// The models that requests name, by class; one for each kind of vectors that share calls.
@@ -193,12 +314,12 @@ pub(super) struct CheckedFile {
 }
 
 /// Two copies of a file would be paid for twice where its items have no ids.
-fn refuse_twice(files: &[NamedFile<'_>]) -> Result<(), Error> {
-    let places: Vec<_> = files.iter().map(|file| file.path.canonicalize()).collect();
+fn refuse_twice(files: &[&Path]) -> Result<(), Error> {
+    let places: Vec<_> = files.iter().map(|file| file.canonicalize()).collect();
     for (i, place) in places.iter().enumerate().skip(1) {
         let same = |other: &std::io::Result<_>| matches!((place, other), (Ok(a), Ok(b)) if a == b);
         if places[..i].iter().any(same) {
-            let why = format!("{}: it is named twice as an input", files[i].name);
+            let why = format!("{}: it is named twice as an input", files[i].display());
             return Err(Error::new(ErrorKind::Invalid, why));
         }
     }
@@ -217,7 +338,8 @@ fn shared_fields(request: &Request) -> Option<String> {
 const MOST_MODELS: usize = u16::MAX as usize;
 
 impl Prompts {
-    /// Opens a `.jsonl`, `.csv`, `.tsv` or `.txt` file and checks all of it. `on_progress` hears
+    /// Opens a `.jsonl`, `.json`, `.csv`, `.tsv` or `.txt` file, which may be compressed (`.csv.gz`, `.jsonl.zst`), or a
+    /// `.parquet`, `.xlsx` or SQLite file (with the features `parquet`, `excel` and `queue`), and checks all of it. `on_progress` hears
     /// how many of how many bytes have been checked.
     ///
     /// # Errors
@@ -242,30 +364,28 @@ impl Prompts {
         ctx: &Context,
         on_progress: &(dyn Fn(u64, u64) + Sync),
     ) -> Result<Self, Error> {
-        let mut files = Vec::new();
-        for path in paths.iter().map(AsRef::as_ref) {
-            files.push(NamedFile {
-                path,
-                name: path.display().to_string(),
-                form: match settings.0.form {
-                    Some(form) => form,
-                    None => Form::of(path)?,
-                },
-            });
-        }
-        refuse_twice(&files)?;
+        let paths: Vec<&Path> = paths.iter().map(AsRef::as_ref).collect();
+        refuse_twice(&paths)?;
+        let folder = settings.spool_folder_or_default();
+        let open = |path: &&Path| {
+            let file = convert::open(path, &settings.0, &folder, ctx)?;
+            Ok(NamedFile {
+                folder: path.parent().unwrap_or(path).to_owned(),
+                ..file
+            })
+        };
+        let files = paths.iter().map(open).collect::<Result<_, Error>>()?;
         Self::check(files, settings, ctx, on_progress)
     }
 
     /// The same for files by other names.
     pub(super) fn check(
-        files: Vec<NamedFile<'_>>,
+        files: Vec<NamedFile>,
         settings: &PromptSettings,
         ctx: &Context,
         on_progress: &(dyn Fn(u64, u64) + Sync),
     ) -> Result<Self, Error> {
-        let size = |file: &NamedFile| std::fs::metadata(file.path).map_or(0, |found| found.len());
-        let total = files.iter().map(size).sum();
+        let total = files.iter().map(|file| file.source.len()).sum();
         let names: Vec<String> = files.iter().map(|file| file.name.clone()).collect();
         let input = InputFile::open_all(files, settings.0.clone())?;
         let known = Mutex::new((HashMap::new(), Vec::new()));
@@ -323,7 +443,7 @@ impl Prompts {
         Self {
             source: PromptSource::Stream {
                 name: name.into(),
-                reader: Box::new(reader),
+                reader: Box::new(plain_text(reader, settings.0.encoding)),
             },
             settings: settings.clone(),
         }
@@ -342,6 +462,14 @@ impl Prompts {
             self.source = PromptSource::Stream { name, reader };
         }
         Ok(self)
+    }
+
+    /// The files as they were named; of a stream its name.
+    pub(crate) fn names(&self) -> Vec<&str> {
+        match &self.source {
+            PromptSource::File(file) => file.input.names().collect(),
+            PromptSource::Stream { name, .. } => vec![name],
+        }
     }
 
     /// How many there are; `None` for a stream.

@@ -11,7 +11,7 @@ use sha2::{Digest, Sha256};
 use crate::base::disk::sync_folder;
 use crate::base::error::{Error, RAW_LIMIT};
 use crate::llm::hash::hex;
-use crate::llm::response::Outcome;
+use crate::llm::outcome::Outcome;
 
 /// The folder of an output.
 pub(crate) struct Replies {

@@ -9,6 +9,7 @@ use std::io::{self, BufRead, BufReader, BufWriter, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
+use serde::de::IgnoredAny;
 use serde_json::Value;
 
 use crate::base::disk::sync_folder;
@@ -18,6 +19,7 @@ use super::input::{EarlierResult, hash_prefix};
 use super::options::FileRunError;
 use super::replies::Replies;
 
+pub(crate) mod kept_fields;
 mod rescue;
 pub(crate) mod superseded;
 
@@ -35,6 +37,9 @@ pub(crate) struct PreviousLine {
     pub provider: Option<String>,
     #[serde(default)]
     error: Option<Value>,
+    /// Says something of its row.
+    #[serde(default)]
+    pub input: Option<IgnoredAny>,
     /// Set aside for a changed request: see [`superseded::Marks`].
     #[serde(default)]
     pub superseded: bool,
@@ -77,7 +82,7 @@ pub(crate) struct ResultsFile {
 /// How a result line begins; what does not cannot be the torn rest of one.
 const LINE_START: &[u8] = b"{\"id\":\"";
 /// A longer line is no result of ours, and is not read into memory to find out.
-const LONGEST_LINE: u64 = 256 * 1024 * 1024;
+pub(crate) const LONGEST_LINE: u64 = 256 * 1024 * 1024;
 
 impl ResultsFile {
     /// Opens or creates the file, takes its lock, and hands every finished line to `visit` with
@@ -132,6 +137,19 @@ impl ResultsFile {
             Ok(())
         });
         lines.map_err(|e| e.unwrap_or_else(|io| trouble(&self.path, "cannot read", &io)))
+    }
+
+    /// Hands lines to `visit` as they stand there, as long as it wants more.
+    fn lines_while(&self, visit: &mut dyn FnMut(&[u8]) -> bool) -> Result<(), Error> {
+        let enough = Error::cancelled;
+        let lines = each_line(&self.file, &mut |line, _, _, _| match visit(line) {
+            true => Ok(()),
+            false => Err(enough()),
+        });
+        match lines {
+            Ok(()) | Err(Ok(_)) => Ok(()),
+            Err(Err(io)) => Err(trouble(&self.path, "cannot read", &io)),
+        }
     }
 
     fn read(&self, visit: &mut dyn FnMut(PreviousLine, u64)) -> Result<Torn, Error> {
@@ -312,7 +330,7 @@ enum Torn {
 
 /// After a kill the last line is the beginning of a result line; after a power loss, behind
 /// others, it may be zeros. Whatever else stands there is somebody's data.
-fn could_be_torn(line: &[u8], at: u64) -> bool {
+pub(crate) fn could_be_torn(line: &[u8], at: u64) -> bool {
     if at > 0 && line.iter().all(|byte| *byte == 0) {
         return true;
     }

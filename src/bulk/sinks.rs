@@ -8,8 +8,9 @@ use crate::base::clock::Time;
 use crate::base::error::{Error, ErrorKind};
 use crate::engine::route::Tries;
 use crate::engine::work::Settled;
+use crate::llm::outcome::Outcome;
 use crate::llm::request::Request;
-use crate::llm::response::{Outcome, Response};
+use crate::llm::response::Response;
 use crate::llm::route::{Route, latency};
 use crate::observe::tally::Tally;
 

@@ -1,123 +1,122 @@
-//! A stream that is kept on the disk, so that it can be checked whole and read twice.
+//! What is kept on the disk so that it can be checked whole and read twice: streams, and inputs that were made
+//! into something else.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufWriter, Read, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use crate::base::cancel::Context;
+use crate::base::disk::room;
 use crate::base::error::{Error, ErrorKind};
 use crate::base::private;
 
-use super::input::{Form, NamedFile};
-use super::prompts::{PromptSettings, PromptSource, Prompts, STDIN};
+use super::input::{InputError, Source};
 
 /// What is read at a time.
 const CHUNK_BYTES: usize = 1 << 16;
-const PREFIX: &str = "stdin-";
-/// What a first line must fit in to tell what the rest is.
-const FIRST_LINE: usize = 1 << 16;
+/// How such files are called, now and by earlier versions.
+const PREFIXES: [&str; 2] = ["batchwright-input-", "stdin-"];
+/// How many bytes are written between two looks at the disk.
+const LOOK_BYTES: u64 = 16 << 20;
+/// What is left free of a disk: others need some of it.
+const LEFT_FREE: u64 = 256 << 20;
 
-impl Prompts {
-    /// Reads JSON lines, or one prompt a line, from a stream to its end, and checks all of it as
-    /// [`open`](Self::open) does. Meanwhile it is kept in a file of this folder, which lasts until the
-    /// program ends. A read that blocks is not interrupted; `ctx` is looked at between two.
-    ///
-    /// # Errors
-    /// As [`open`](Self::open), and when the stream cannot be read or the file not be written.
-    pub fn spool(
-        reader: impl Read,
-        folder: &Path,
-        settings: &PromptSettings,
-        ctx: &Context,
-    ) -> Result<Self, Error> {
-        Self::spool_named(STDIN, reader, folder, settings, ctx)
-    }
-
-    /// Reads a stream to its end and keeps it as [`spool`](Self::spool) does; a file stays as it is.
-    ///
-    /// # Errors
-    /// As [`spool`](Self::spool).
-    pub fn on_disk(self, folder: &Path, ctx: &Context) -> Result<Self, Error> {
-        match self.source {
-            PromptSource::Stream { name, reader } => {
-                Self::spool_named(&name, reader, folder, &self.settings, ctx)
+/// Copies all of a text, whose pieces `seen` is shown.
+pub(super) fn copy(
+    mut text: impl Read,
+    spool: &mut SpoolFile,
+    name: &str,
+    ctx: &Context,
+    seen: &mut dyn FnMut(&[u8]),
+) -> Result<(), Error> {
+    let mut piece = vec![0; CHUNK_BYTES];
+    loop {
+        ctx.check()?;
+        match text.read(&mut piece) {
+            Ok(0) => return Ok(()),
+            Ok(n) => {
+                spool.write(&piece[..n])?;
+                seen(&piece[..n]);
             }
-            PromptSource::File(_) => Ok(self),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(InputError::unreadable(name, &error).into()),
         }
-    }
-
-    /// True for a stream of which nothing can be taken before all of it was read: a table, a list, or
-    /// one with rows to be skipped. It must be put [on the disk](Self::on_disk) first.
-    pub fn needs_disk(&self) -> bool {
-        let settings = &self.settings.0;
-        let whole = settings.skip_bad_rows
-            || settings.delimiter.is_some()
-            || settings.form.is_some_and(Form::needs_all);
-        whole && matches!(self.source, PromptSource::Stream { .. })
-    }
-
-    fn spool_named(
-        name: &str,
-        mut reader: impl Read,
-        folder: &Path,
-        settings: &PromptSettings,
-        ctx: &Context,
-    ) -> Result<Self, Error> {
-        let failed = |what: &str, error: io::Error| {
-            let why = format!("{what}: {error}");
-            Error::new(ErrorKind::Invalid, why)
-        };
-        let unwritable = |error| failed(&format!("cannot write to {}", folder.display()), error);
-        private::make_folder(folder).map_err(unwritable)?;
-        sweep(folder);
-        let path = folder.join(format!("{PREFIX}{}", uuid::Uuid::now_v7()));
-        let mut options = OpenOptions::new();
-        let file = private::open(options.write(true).create_new(true), &path);
-        let file = file.map_err(unwritable)?;
-        let _gone = RemoveOnDrop(&path);
-        // Whoever sweeps leaves alone what somebody has locked.
-        let _ = file.try_lock();
-        let mut file = BufWriter::new(file);
-        let mut start = Vec::new();
-        let mut piece = vec![0; CHUNK_BYTES];
-        loop {
-            ctx.check()?;
-            let n = match reader.read(&mut piece) {
-                Ok(0) => break,
-                Ok(n) => n,
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-                Err(error) => return Err(failed(&format!("{name}: cannot be read"), error)),
-            };
-            file.write_all(&piece[..n]).map_err(unwritable)?;
-            if start.trim_ascii_start().is_empty() {
-                start.clear();
-            }
-            if start.len() < FIRST_LINE {
-                start.extend_from_slice(&piece[..n]);
-            }
-        }
-        let file = file.into_inner().map_err(|e| unwritable(e.into_error()))?;
-        let form = settings.0.form_of_stream(name, &start)?;
-        let files = vec![NamedFile {
-            path: &path,
-            name: name.to_owned(),
-            form,
-        }];
-        // What it is has been told by its first line.
-        let mut known = settings.clone();
-        known.0.form = Some(form);
-        let prompts = Self::check(files, &known, ctx, &|_, _| {});
-        drop(file);
-        prompts
     }
 }
 
-/// Takes the name away; what is open stays readable.
-struct RemoveOnDrop<'p>(&'p Path);
+/// A new file of a folder, for this user's eyes, whose name goes when it is dropped. Whoever sweeps leaves
+/// it alone, since it is locked.
+pub(super) struct SpoolFile {
+    path: PathBuf,
+    folder: PathBuf,
+    /// The input that is written to it.
+    name: String,
+    file: BufWriter<File>,
+    written: u64,
+    looked: u64,
+    /// What a disk has free, and has in all.
+    room: fn(&Path) -> Option<(u64, u64)>,
+}
 
-impl Drop for RemoveOnDrop<'_> {
+impl SpoolFile {
+    /// Makes the file, and the folder if need be.
+    pub(super) fn new(folder: &Path, name: &str) -> Result<Self, Error> {
+        let unwritable = |error| unwritable(folder, &error);
+        private::make_folder(folder).map_err(unwritable)?;
+        sweep(folder);
+        let path = folder.join(format!("{}{}", PREFIXES[0], uuid::Uuid::now_v7()));
+        let mut options = OpenOptions::new();
+        let file = private::open(options.write(true).create_new(true), &path);
+        let file = file.map_err(unwritable)?;
+        let _ = file.try_lock();
+        Ok(Self {
+            path,
+            folder: folder.to_owned(),
+            name: name.to_owned(),
+            file: BufWriter::with_capacity(CHUNK_BYTES, file),
+            written: 0,
+            looked: 0,
+            room,
+        })
+    }
+
+    /// Appends bytes, as long as the disk has room for others as well: a few bytes may unpack to more than
+    /// any disk holds.
+    pub(super) fn write(&mut self, bytes: &[u8]) -> Result<(), Error> {
+        self.written += bytes.len() as u64;
+        if self.written - self.looked >= LOOK_BYTES {
+            self.looked = self.written;
+            if (self.room)(&self.folder).is_some_and(|(free, _)| free < LEFT_FREE) {
+                let why = format!(
+                    "{}: it needs more than {} MiB of room in {}, whose disk is nearly full; nothing was \
+                     sent",
+                    self.name,
+                    self.written >> 20,
+                    self.folder.display()
+                );
+                return Err(Error::new(ErrorKind::Invalid, why));
+            }
+        }
+        let written = self.file.write_all(bytes);
+        written.map_err(|error| unwritable(&self.folder, &error))
+    }
+
+    /// What was written, to be read.
+    pub(super) fn into_source(mut self) -> Result<Source, Error> {
+        let read = self.file.flush().and_then(|()| Source::open(&self.path));
+        read.map_err(|error| unwritable(&self.folder, &error))
+    }
+}
+
+fn unwritable(folder: &Path, error: &io::Error) -> Error {
+    let why = format!("cannot write to {}: {error}", folder.display());
+    Error::new(ErrorKind::Invalid, why)
+}
+
+/// Takes the name away; what is open stays readable.
+impl Drop for SpoolFile {
     fn drop(&mut self) {
-        let _ = fs::remove_file(self.0);
+        let _ = fs::remove_file(&self.path);
     }
 }
 
@@ -128,7 +127,10 @@ fn sweep(folder: &Path) {
     };
     for entry in entries.flatten() {
         let name = entry.file_name();
-        if !name.to_string_lossy().starts_with(PREFIX) {
+        let name = name.to_string_lossy();
+        let is_ours = PREFIXES.iter().any(|prefix| name.starts_with(prefix));
+        // To open a pipe would wait for its writer.
+        if !is_ours || !entry.file_type().is_ok_and(|kind| kind.is_file()) {
             continue;
         }
         let free = File::open(entry.path()).is_ok_and(|file| file.try_lock().is_ok());
@@ -142,30 +144,23 @@ fn sweep(folder: &Path) {
 mod tests {
     use super::*;
 
-    fn spooled(text: &str, folder: &Path) -> Result<Prompts, Error> {
-        Prompts::spool(
-            text.as_bytes(),
-            folder,
-            &PromptSettings::new(),
-            &Context::new(),
-        )
-    }
-
     #[test]
-    fn a_stream_is_checked_whole_and_leaves_no_file() {
+    fn what_would_fill_the_disk_is_given_up() {
         let folder = tempfile::tempdir().unwrap();
-        fs::write(folder.path().join("stdin-old"), "left behind").unwrap();
-        let prompts = spooled(
-            "\n \n{\"prompt\": \"a\"}\n{\"prompt\": \"b\"}\n",
-            folder.path(),
+        let mut spool = SpoolFile::new(folder.path(), "in.csv.gz").unwrap();
+        spool.room = |_| Some((LEFT_FREE - 1, 1 << 40));
+        let endless = io::repeat(b'x').take(1 << 30);
+        let full = copy(
+            endless,
+            &mut spool,
+            "in.csv.gz",
+            &Context::new(),
+            &mut |_| {},
         );
-        assert_eq!(prompts.unwrap().items(), Some(2));
-        let bad = spooled("{\"prompt\": \"a\"}\n{\n", folder.path())
-            .err()
-            .unwrap();
-        assert!(bad.message().starts_with("(standard input):2: "), "{bad}");
-        let text = spooled("\u{feff}one\ntwo\nthree", folder.path()).unwrap();
-        assert_eq!(text.into_requests().count(), 3);
+        let full = full.unwrap_err();
+        let said = "in.csv.gz: it needs more than 16 MiB of room in ";
+        assert!(full.message().starts_with(said), "{full}");
+        drop(spool);
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
     }
 }

@@ -10,7 +10,7 @@ use crate::base::error::Error;
 use crate::base::thread::spawn;
 use crate::llm::request::Request;
 
-use super::input::{EarlierResult, StreamLines, hash_prefix};
+use super::input::{EarlierResult, StreamLines, hash_prefix, other_id};
 use super::lines::{Identified, Named};
 use super::list::{Feeder, Item};
 use super::options::FileRunOptions;
@@ -136,6 +136,17 @@ impl Previous {
         (any, same)
     }
 
+    /// The end of the line by another id that answers the same request, of which note is taken.
+    fn meet_same(&mut self, id: &str, request: Option<u64>) -> Option<EarlierResult> {
+        let place = (key(id), request?);
+        let at = self
+            .lines
+            .binary_search_by_key(&place, |line| (line.key, line.request));
+        let line = &mut self.lines[at.ok()?];
+        line.standing = ItemState::Current;
+        Some(line.ended)
+    }
+
     fn find(&self, line: &PreviousLine) -> Option<&Earlier> {
         let place = (key(&line.id), line.prefix(self.redo_extracts));
         let at = self
@@ -203,7 +214,13 @@ impl<R: Read> Lines<R> {
             let id = item.request.id.clone().unwrap_or_default();
             let mut seen = self.seen.lock();
             let request = hash_prefix(&item.request_hash);
-            let (supersedes, same) = seen.previous.meet(&id, request);
+            let (supersedes, mut same) = seen.previous.meet(&id, request);
+            // The first sample of an item is the item itself, as it was called without samples.
+            if same.is_none()
+                && let Some(other) = other_id(&id)
+            {
+                same = seen.previous.meet_same(&other, request);
+            }
             if self.options.ordered {
                 seen.order.push(key(&id));
             }
@@ -224,13 +241,15 @@ impl<R: Read> Lines<R> {
                 _ => {}
             }
             self.left -= 1;
+            let request = item.request;
             return Ok(Some(StreamItem {
                 named: Named {
                     id,
                     request_hash: item.request_hash,
-                    model: item.request.model.clone(),
+                    model: request.model.clone(),
+                    input: request.input.clone(),
                 },
-                request: item.request,
+                request,
                 supersedes,
             }));
         }

@@ -2,11 +2,21 @@
 
 /// A provider's name, how its keys begin where they do so recognisably, and the variable for them.
 /// Longer beginnings stand before those that they contain.
-const KEYS: [(&str, &str, &str); 8] = [
+const KEYS: [(&str, &str, &str); 16] = [
     ("anthropic", "sk-ant-", "ANTHROPIC_API_KEY"),
+    ("openrouter", "sk-or-", "OPENROUTER_API_KEY"),
+    ("cerebras", "csk-", "CEREBRAS_API_KEY"),
+    ("nvidia", "nvapi-", "NVIDIA_API_KEY"),
+    ("together", "tgp_v1_", "TOGETHER_API_KEY"),
+    ("fireworks", "fw_", "FIREWORKS_API_KEY"),
+    // Theirs begin as OpenAI's do, or with nothing in particular.
+    ("deepseek", "", "DEEPSEEK_API_KEY"),
+    ("deepinfra", "", "DEEPINFRA_API_KEY"),
     ("groq", "gsk_", "GROQ_API_KEY"),
     ("xai", "xai-", "XAI_API_KEY"),
     ("gemini", "AIza", "GOOGLE_API_KEY"),
+    // Its variables have OpenAI's name in theirs.
+    ("azure", "", "AZURE_OPENAI_API_KEY"),
     ("openai", "sk-", "OPENAI_API_KEY"),
     ("mistral", "", "MISTRAL_API_KEY"),
     ("custom", "", "CUSTOM_LLM_API_KEY"),
@@ -22,7 +32,7 @@ const SHORTEST: usize = 12;
 const SHAPELESS: usize = 32;
 
 /// The variable to use instead, if the text looks like it holds a credential.
-pub(super) fn in_value(text: &str) -> Option<&'static str> {
+pub(crate) fn in_value(text: &str) -> Option<&'static str> {
     let words = text.split([',', ':', '=', '/', '@', ' ', '\t', '"', '\'']);
     words
         .filter(|word| word.len() >= SHORTEST)
@@ -42,7 +52,7 @@ fn is_shapeless(word: &str) -> bool {
 }
 
 /// The variable to use instead, if the name is that of a credential.
-pub(super) fn in_name(name: &str) -> Option<&'static str> {
+pub(crate) fn in_name(name: &str) -> Option<&'static str> {
     let name = name.to_lowercase();
     let mut words = name.split(|c: char| !c.is_ascii_alphanumeric());
     let secret = |word: &str| {
@@ -75,6 +85,11 @@ mod tests {
             ("gsk_abcdefghijkl", "GROQ_API_KEY"),
             ("xai-abcdefghijkl", "XAI_API_KEY"),
             ("AIzaSyAbcdefgh", "GOOGLE_API_KEY"),
+            ("sk-or-v1-0123456789", "OPENROUTER_API_KEY"),
+            ("csk-0123456789ab", "CEREBRAS_API_KEY"),
+            ("nvapi-0123456789", "NVIDIA_API_KEY"),
+            ("tgp_v1_0123456789", "TOGETHER_API_KEY"),
+            ("fw_0123456789abc", "FIREWORKS_API_KEY"),
             ("abcdefghijklmnop0123456789ABCDEF", ANY),
             ("groq:gsk_abcdefghijkl,extract", "GROQ_API_KEY"),
             ("http://me:sk-0123456789@host/v1", "OPENAI_API_KEY"),
@@ -87,6 +102,7 @@ mod tests {
             "claude-3-5-haiku-20241022",
             "ft:gpt-4o-mini-2024-07-18:my-organisation::AbCd1234",
             "meta-llama/Llama-3.3-70B-Instruct-Turbo",
+            "accounts/fireworks/models/llama-v3p1-8b-instruct",
             "SmolLM2-135M-Instruct-Q4_K_M.gguf",
             "sk-small",
             "30s",
@@ -102,6 +118,7 @@ mod tests {
             ("openai.api_key", "OPENAI_API_KEY"),
             ("llm.gemini-apikey", "GOOGLE_API_KEY"),
             ("XAI_API_KEY", "XAI_API_KEY"),
+            ("deepseek.key", "DEEPSEEK_API_KEY"),
             ("llm.api_key", ANY),
             ("password", ANY),
         ] {

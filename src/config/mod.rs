@@ -12,7 +12,7 @@
 //! For who works on this crate: a new setting is a row of `KEYS` in `key.rs` and a getter in `typed.rs`.
 
 pub(crate) mod choices;
-mod credential;
+pub(crate) mod credential;
 pub(crate) mod key;
 pub(crate) mod settings;
 #[cfg(feature = "queue")]

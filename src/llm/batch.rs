@@ -17,6 +17,7 @@ use crate::base::cancel::Context;
 use crate::base::clock::Timestamp;
 use crate::base::error::Error;
 
+use super::reply_details::RawJson;
 use super::request::Request;
 use super::response::Response;
 
@@ -36,6 +37,12 @@ pub trait BatchClient: Send + Sync {
 
     /// The model a request will be sent to, as far as known.
     fn model_for(&self, request: &Request) -> Option<String>;
+
+    /// Where a request goes, if not where requests of this API go as a rule. Requests that differ in this
+    /// cannot be in one batch. Default: where all go.
+    fn endpoint(&self, _: &Request) -> Option<&'static str> {
+        None
+    }
 
     /// One line of input, its line end included, for a request under a key of ours.
     ///
@@ -109,6 +116,12 @@ pub trait BatchClient: Send + Sync {
     /// [`ErrorKind::Malformed`](crate::ErrorKind::Malformed) when it names no request.
     fn read(&self, line: &[u8]) -> Result<BatchLine, Error>;
 
+    /// The reply in a line of results, for a request that [keeps it](Request::keep_reply). Default: the
+    /// line.
+    fn reply(&self, line: &[u8]) -> RawJson {
+        RawJson::new(&String::from_utf8_lossy(line))
+    }
+
     /// Asks for the end of a batch; what it has finished stays.
     ///
     /// # Errors
@@ -118,7 +131,6 @@ pub trait BatchClient: Send + Sync {
 
 /// True when a step that failed this way may have been carried out: it must not be repeated before
 /// somebody has looked.
-#[cfg(any(test, feature = "queue"))]
 pub(crate) fn is_unknown(error: &Error) -> bool {
     use crate::base::error::Sent;
     match error.status() {
@@ -168,6 +180,9 @@ pub struct BatchIntent {
     pub bytes: u64,
     /// When it was written down, by this machine's clock.
     pub begun: Timestamp,
+    /// Where all of its requests go, if not where requests of this API go as a rule.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub endpoint: Option<String>,
 }
 
 /// How far the submission of a batch has come.
@@ -351,6 +366,9 @@ macro_rules! forward {
             fn model_for(&self, request: &Request) -> Option<String> {
                 (**self).model_for(request)
             }
+            fn endpoint(&self, request: &Request) -> Option<&'static str> {
+                (**self).endpoint(request)
+            }
             fn line(&self, key: &str, request: &Request) -> Result<Vec<u8>, Error> {
                 (**self).line(key, request)
             }
@@ -392,6 +410,9 @@ macro_rules! forward {
             }
             fn read(&self, line: &[u8]) -> Result<BatchLine, Error> {
                 (**self).read(line)
+            }
+            fn reply(&self, line: &[u8]) -> RawJson {
+                (**self).reply(line)
             }
             fn cancel(&self, id: &str, ctx: &Context) -> Result<(), Error> {
                 (**self).cancel(id, ctx)

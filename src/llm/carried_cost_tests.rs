@@ -8,8 +8,9 @@ use crate::base::clock::Time;
 use crate::base::error::{ErrorKind, RAW_LIMIT, Sent};
 use crate::base::usage::Usage;
 use crate::llm::client::client_fn;
+use crate::llm::params::ResponseFormat;
 use crate::llm::providers::extract::Extract;
-use crate::llm::request::{Message, ResponseFormat, Role};
+use crate::llm::request::{Message, Role};
 use crate::llm::response::FinishReason;
 use crate::llm::route::Route;
 

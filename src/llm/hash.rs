@@ -7,7 +7,10 @@
 use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
 
-use super::request::{Request, RequestTask, ResponseFormat, Text};
+use super::attachment;
+use super::native::Native;
+use super::params::{RequestTask, ResponseFormat};
+use super::request::{Request, Text};
 
 /// The fingerprint as 64 hexadecimal digits.
 ///
@@ -26,7 +29,29 @@ pub fn request_hash(request: &Request) -> String {
 pub(crate) fn digest(request: &Request) -> [u8; 32] {
     let mut text = Vec::with_capacity(256 + request.text_bytes());
     write_request(request, &mut text);
-    Sha256::digest(&text).into()
+    of_sample(Sha256::digest(&text).into(), request.sample)
+}
+
+/// The fingerprint of a further sample of what has this one: its first bytes are changed by the number. An index that keeps
+/// no more than these bytes finds the way back to the first sample.
+pub(crate) fn of_sample(mut digest: [u8; 32], sample: u32) -> [u8; 32] {
+    let mask = sample_mask(sample).to_be_bytes();
+    digest
+        .iter_mut()
+        .zip(mask)
+        .for_each(|(byte, mask)| *byte ^= mask);
+    digest
+}
+
+/// By what the first 8 bytes of a sample's fingerprint differ from those of the first sample: its number, mixed (SplitMix64).
+pub(crate) fn sample_mask(sample: u32) -> u64 {
+    if sample < 2 {
+        return 0;
+    }
+    let mut z = u64::from(sample).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    z ^ (z >> 31)
 }
 
 pub(crate) fn hex(bytes: &[u8]) -> String {
@@ -42,6 +67,18 @@ pub(crate) fn hex(bytes: &[u8]) -> String {
 /// The canonical form. Its keys are written in sorted order by hand, so that the common request
 /// needs no intermediate tree.
 fn write_request(request: &Request, out: &mut Vec<u8>) {
+    match &request.native {
+        Some(native) => write_native(native, request, out),
+        None => write_neutral(request, out),
+    }
+    // Completions came first; without the field their fingerprints stay what they were.
+    if request.task == RequestTask::Embed {
+        out.extend_from_slice(b",\"task\":\"embed\"");
+    }
+    out.push(b'}');
+}
+
+fn write_neutral(request: &Request, out: &mut Vec<u8>) {
     out.extend_from_slice(b"{\"extra\":");
     write_map(&request.extra, out);
     out.extend_from_slice(b",\"messages\":[");
@@ -52,6 +89,7 @@ fn write_request(request: &Request, out: &mut Vec<u8>) {
         out.extend_from_slice(b"{\"content\":");
         match content {
             Text::Plain(text) => write_string(text, out),
+            Text::Value(Value::Array(parts)) => write_parts(parts, out),
             Text::Value(value) => write_value(value, out),
         }
         if let Some(extra) = extra.filter(|extra| !extra.is_empty()) {
@@ -82,11 +120,34 @@ fn write_request(request: &Request, out: &mut Vec<u8>) {
             out,
         ),
     }
-    // Completions came first; without the field their fingerprints stay what they were.
-    if request.task == RequestTask::Embed {
-        out.extend_from_slice(b",\"task\":\"embed\"");
+}
+
+/// What was written in a provider's own words, whatever it comes to in others.
+fn write_native(native: &Native, request: &Request, out: &mut Vec<u8>) {
+    out.extend_from_slice(b"{\"body\":");
+    write_map(native.body(), out);
+    out.extend_from_slice(b",\"format\":");
+    write_string(native.format().as_str(), out);
+    out.extend_from_slice(b",\"model\":");
+    match &request.model {
+        Some(model) => write_string(model, out),
+        None => out.extend_from_slice(b"null"),
     }
-    out.push(b'}');
+}
+
+/// Local files count for what they hold.
+fn write_parts(parts: &[Value], out: &mut Vec<u8>) {
+    out.push(b'[');
+    for (i, part) in parts.iter().enumerate() {
+        if i > 0 {
+            out.push(b',');
+        }
+        match attachment::is_local(part) {
+            true => write_value(&attachment::fingerprint(part), out),
+            false => write_value(part, out),
+        }
+    }
+    out.push(b']');
 }
 
 fn params(request: &Request) -> Map<String, Value> {
@@ -222,14 +283,14 @@ mod tests {
             Request::new("r"),
             Request::embedding("q"),
             Request {
-                params: super::super::request::Params {
+                params: super::super::params::Params {
                     dimensions: Some(8),
                     ..Default::default()
                 },
                 ..Request::embedding("q")
             },
             Request {
-                params: super::super::request::Params {
+                params: super::super::params::Params {
                     response_format: Some(ResponseFormat::JsonObject),
                     ..Default::default()
                 },
@@ -251,5 +312,21 @@ mod tests {
             request_hash(&request),
             "dd2a373b53857bb9aba822ba90884ca7e83a4a59232db484a5fc312749692a47"
         );
+    }
+
+    #[test]
+    fn further_samples_have_fingerprints_of_their_own() {
+        let mut base = Request::new("x");
+        base.params.seed = Some(i64::MAX);
+        let sample = |n: u32| base.clone().with_sample(n);
+        let hashes: Vec<String> = (0..=1000).map(|n| request_hash(&sample(n))).collect();
+        assert_eq!(
+            (&hashes[0], &hashes[1]),
+            (&request_hash(&base), &request_hash(&base))
+        );
+        let different: std::collections::HashSet<&String> = hashes.iter().collect();
+        assert_eq!(different.len(), 1000);
+        let seeds: Vec<_> = (0..4).map(|n| sample(n).seed().unwrap()).collect();
+        assert_eq!(seeds, [i64::MAX, i64::MAX, i64::MIN, i64::MIN + 1]);
     }
 }

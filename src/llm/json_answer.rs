@@ -5,7 +5,7 @@ use serde_json::Value;
 
 use crate::base::brief::beginning;
 
-use super::request::ResponseFormat;
+use super::params::ResponseFormat;
 use super::schema::Schema;
 
 /// The shape an answer must have.
@@ -102,7 +102,7 @@ fn without_thoughts(text: &str) -> Option<&str> {
 }
 
 /// What a Markdown fence encloses, if one encloses all of the text. No JSON begins like one.
-pub(super) fn unfenced(text: &str) -> &str {
+pub(crate) fn unfenced(text: &str) -> &str {
     let inside = text
         .strip_prefix("```")
         .and_then(|text| text.strip_suffix("```"));

@@ -1,5 +1,6 @@
 //! Prompts and answers: types, clients, the transport, and one file per wire format.
 
+pub mod attachment;
 pub mod batch;
 pub mod carried_cost;
 pub mod client;
@@ -7,9 +8,14 @@ pub mod hash;
 pub mod json_answer;
 #[cfg(feature = "schema")]
 mod metered;
+pub mod native;
+mod nested_json;
+pub mod outcome;
+pub mod params;
 pub mod providers;
+pub mod reply_details;
 pub mod request;
-mod request_json;
+pub(crate) mod request_json;
 pub mod response;
 pub mod route;
 pub mod schema;
@@ -17,5 +23,6 @@ pub mod schema;
 mod schema_compiled;
 pub mod schema_given;
 pub mod structured_output;
+pub mod translate;
 pub mod transport;
 pub mod user_data;

@@ -3,13 +3,14 @@
 use std::any::Any;
 use std::fmt;
 
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
 use crate::base::brief::{Bytes, FieldIf, Many, Name};
-use crate::base::error::{Error, ErrorKind};
 
-use super::schema::{self, Schema};
-use super::schema_given;
+use super::attachment::{self, Part};
+use super::native::Native;
+use super::params::{Params, RequestTask, ResponseFormat, some_of};
+use super::reply_details::RawJson;
 use super::user_data::UserData;
 
 /// Who speaks in a [`Message`].
@@ -58,7 +59,8 @@ impl Role {
 pub struct Message {
     /// Who speaks.
     pub role: Role,
-    /// The text, or a list of content parts in the provider's own shape.
+    /// The text, or a list of content parts: local files as [`Part`] makes them, else in OpenAI's or the
+    /// provider's own shape.
     pub content: Value,
     /// Further fields, such as `name` or `tool_call_id`. Those that the provider has no place for
     /// are left out, which is said once as a warning.
@@ -75,6 +77,24 @@ impl Message {
         }
     }
 
+    /// A message of several parts, some of which may be local files.
+    pub fn of_parts(role: Role, parts: impl IntoIterator<Item = Part>) -> Self {
+        let parts = parts.into_iter().map(Part::into_value);
+        Self {
+            content: parts.collect(),
+            ..Self::new(role, "")
+        }
+    }
+
+    /// What came of a call of a tool, for the model that wanted it: `call` is the
+    /// [id](crate::client::ToolCall::id) of the call.
+    pub fn tool_result(call: impl Into<String>, text: impl Into<String>) -> Self {
+        let mut message = Self::new(Role::Tool, text);
+        let call = Value::String(call.into());
+        message.extra.insert("tool_call_id".to_owned(), call);
+        message
+    }
+
     /// The text of the message; content parts contribute their `text` fields.
     pub fn text(&self) -> String {
         match &self.content {
@@ -87,103 +107,6 @@ impl Message {
             _ => String::new(),
         }
     }
-}
-
-/// What shape the answer must have.
-#[derive(Clone, PartialEq)]
-#[non_exhaustive]
-pub enum ResponseFormat {
-    /// Any valid JSON object. Where no message mentions JSON, a sentence that does is added to the
-    /// system text for OpenAI and those like it, some of which refuse the request otherwise.
-    JsonObject,
-    /// JSON that fits a schema. With the feature `schema` every answer is held against all of it,
-    /// whatever a provider takes of it; without, it is checked for being JSON, and a warning in the
-    /// log says so once:
-    /// - OpenAI and those like it get it as it is. With `strict` they refuse much of what a schema
-    ///   can say, and without it they may stray from it.
-    /// - Anthropic gets a copy whose objects are closed and whose bounds and patterns stand in the
-    ///   descriptions. A schema without such a copy (maps with any keys, recursion, `allOf`, more than
-    ///   24 optional properties or 16 unions) is put into the system text instead.
-    /// - Gemini gets it as it is, and knows of it: `$id`, `$defs`, `$ref` (with nothing beside it),
-    ///   `$anchor`, `type`, `format`, `title`, `description`, `enum`, `items`, `prefixItems`,
-    ///   `minItems`, `maxItems`, `minimum`, `maximum`, `anyOf`, `oneOf`, `properties`,
-    ///   `additionalProperties`, `required`; recursion only in optional properties. It may refuse
-    ///   large schemas, those with many `maxItems` among them, without saying why.
-    JsonSchema {
-        /// A name for the schema, of letters, digits, `_` and `-`, at most 64.
-        name: String,
-        /// The JSON Schema.
-        schema: Value,
-        /// Whether the provider should enforce it to the letter.
-        strict: bool,
-    },
-}
-
-/// What is asked of a model.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum RequestTask {
-    /// An answer to a conversation.
-    #[default]
-    Complete,
-    /// The vector of a text. Vectors of different models cannot be compared, so a
-    /// [`Route`](crate::Route) of several clients suits it only if all of them serve one model.
-    Embed,
-}
-
-impl ResponseFormat {
-    /// JSON that fits a schema. The schema's `title` names it, else it is called `answer`; it is
-    /// strict if every object in it requires all its properties and allows no others, and OpenAI is
-    /// known to take all else that it says. OpenAI's and Anthropic's wrapping of a schema
-    /// (`{"type": "json_schema", "json_schema": {"name": …, "strict": …, "schema": …}}`, or a part of
-    /// it) is taken off; its name and its `strict` are kept.
-    ///
-    /// ```
-    /// use batchwright::{Request, ResponseFormat};
-    /// let schema = serde_json::json!({"type": "object", "required": ["prime"]});
-    /// let format = ResponseFormat::json_schema(schema)?;
-    /// let request = Request::new("Name a prime.").with_response_format(format);
-    /// # Ok::<(), batchwright::Error>(())
-    /// ```
-    ///
-    /// # Errors
-    /// [`ErrorKind::Invalid`] when the schema is no object, or when nothing in it restricts an
-    /// answer, as in `{}` or an example of an answer. With the feature `schema` also when it
-    /// is no valid JSON Schema or refers to something outside of it, which is never fetched.
-    pub fn json_schema(schema: Value) -> Result<Self, Error> {
-        let invalid = |why| Error::new(ErrorKind::Invalid, why);
-        let given = schema_given::read(schema).map_err(invalid)?;
-        let schema = given.schema;
-        Schema::compile(&schema).map_err(invalid)?;
-        Ok(Self::JsonSchema {
-            name: given.name.unwrap_or_else(|| schema::name(&schema)),
-            strict: given.strict.unwrap_or_else(|| schema::is_strict(&schema)),
-            schema,
-        })
-    }
-}
-
-/// Sampling parameters. What is unset is absent from the request: some models refuse even the
-/// default value of a field they do not take.
-#[derive(Clone, Default, PartialEq)]
-pub struct Params {
-    /// Randomness; left out, with a warning, beyond the provider's range. Default: the provider's.
-    pub temperature: Option<f64>,
-    /// The most tokens to answer with, reasoning included. Default: the provider's; Anthropic has
-    /// none and is sent 4,096, on top of what `thinking` may use.
-    pub max_tokens: Option<u32>,
-    /// Nucleus sampling. Default: the provider's.
-    pub top_p: Option<f64>,
-    /// Texts that end the answer; Anthropic takes no blank ones. Default: none.
-    pub stop: Vec<String>,
-    /// For repeatable sampling; left out, with a warning, where the provider has none or not this
-    /// one. Default: none.
-    pub seed: Option<i64>,
-    /// The shape of the answer. Default: text.
-    pub response_format: Option<ResponseFormat>,
-    /// Numbers in the vector of an embedding, where the model can shorten it. Default: the
-    /// model's own length.
-    pub dimensions: Option<u32>,
 }
 
 /// One prompt. Its `Debug` is short and shows none of its texts, so that it may be logged.
@@ -211,6 +134,21 @@ pub struct Request {
     /// for is left out, and `reasoning_effort` said in its words; what is left out is said once as a
     /// warning. No field here sets what [`Params`] sets, or asks for several answers or a stream.
     pub extra: Map<String, Value>,
+    /// Which of several answers to the same prompt it asks for, counted from 1; 0 is as 1. From the second on the number
+    /// is part of the [fingerprint](crate::client::request_hash), and a [seed](Params::seed) is counted up with it, since
+    /// all answers would be the same otherwise. Default: 0.
+    pub sample: u32,
+    /// Whether the answer keeps the provider's whole reply, in
+    /// [`ReplyDetails::reply`](crate::client::ReplyDetails::reply). It is no part of what is asked: the
+    /// [fingerprint](crate::client::request_hash) is the same. Vectors keep none. Default: false.
+    pub keep_reply: bool,
+    /// Fields of the row that it was made of, an object, which the [`Outcome`](crate::Outcome), its result line and a queue
+    /// carry back. They are not sent, and no part of [`request_hash`](crate::client::request_hash). Default: none.
+    pub input: Option<RawJson>,
+    /// The body in the words of one provider, see [`from_native`](Self::from_native), which sets the other
+    /// fields to what it says. That provider is sent the body, and of the other fields the model alone.
+    /// Default: none.
+    pub native: Option<Box<Native>>,
     /// A value of the caller's own, which the [`Outcome`](crate::Outcome) carries back. Default: none.
     pub user_data: UserData,
 }
@@ -269,7 +207,7 @@ impl Request {
     }
 
     /// Sets the shape of the answer. An answer of another shape is asked for again once, and fails
-    /// as [`ErrorKind::Invalid`] then. Default: any text.
+    /// as [`Invalid`](crate::ErrorKind::Invalid) then. Default: any text.
     pub fn with_response_format(mut self, format: ResponseFormat) -> Self {
         self.params.response_format = Some(format);
         self
@@ -278,6 +216,64 @@ impl Request {
     /// Sets a further field, see [`extra`](Self::extra). Default: none.
     pub fn with_extra(mut self, key: impl Into<String>, value: Value) -> Self {
         self.extra.insert(key.into(), value);
+        self
+    }
+
+    /// Adds a function that the model may want called, with a JSON Schema of its parameters; every
+    /// provider is told of it in its own words. Nothing here calls it: the answer has the
+    /// [calls](crate::client::ReplyDetails::tool_calls), and the conversation goes on with
+    /// [`Response::message`](crate::Response::message) and [`Message::tool_result`]. It is a short way
+    /// to say `tools` in [`extra`](Self::extra); what else OpenAI's chat API knows of tools, such as
+    /// `tool_choice`, is said there. Default: none.
+    ///
+    /// ```
+    /// use batchwright::client::ToolCall;
+    /// use batchwright::{Message, Request, Response};
+    /// use serde_json::json;
+    /// let city = json!({"type": "object", "properties": {"city": {"type": "string"}}});
+    /// let mut request = Request::new("How warm is it in Oslo?")
+    ///     .with_tool("get_weather", "The weather in a city now", city)
+    ///     .with_extra("tool_choice", "required".into());
+    /// // The answer of a model; `client.complete(&request, &ctx)` brings a real one.
+    /// # let mut details = batchwright::client::ReplyDetails::default();
+    /// # details.tool_calls = vec![ToolCall::new("c-1", "get_weather", json!({"city": "Oslo"}))];
+    /// # let answer = Response::new("openai", "").with_details(details);
+    /// request.messages.push(answer.message());
+    /// for call in &answer.details().tool_calls {
+    ///     let city = call.arguments["city"].as_str().unwrap_or_default();
+    ///     let warm = format!("{city}: 7 degrees");
+    ///     request.messages.push(Message::tool_result(&call.id, warm));
+    /// }
+    /// assert_eq!(request.messages.len(), 3);
+    /// ```
+    pub fn with_tool(mut self, name: &str, description: &str, parameters: Value) -> Self {
+        let function = json!({"name": name, "description": description, "parameters": parameters});
+        let tool = json!({"type": "function", "function": function});
+        match self.extra.get_mut("tools") {
+            Some(Value::Array(tools)) => tools.push(tool),
+            _ => {
+                self.extra.insert("tools".to_owned(), json!([tool]));
+            }
+        }
+        self
+    }
+
+    /// Sets which of several answers to the same prompt it asks for, see [`sample`](Self::sample). Default: 0.
+    pub fn with_sample(mut self, number: u32) -> Self {
+        self.sample = number;
+        self
+    }
+
+    /// Sets whether the answer keeps the provider's whole reply, see [`keep_reply`](Self::keep_reply).
+    /// Default: false.
+    pub fn with_keep_reply(mut self, keep: bool) -> Self {
+        self.keep_reply = keep;
+        self
+    }
+
+    /// Sets the fields that come back with the outcome, see [`input`](Self::input). Default: none.
+    pub fn with_input(mut self, fields: Map<String, Value>) -> Self {
+        self.input = Some(RawJson::new(&Value::Object(fields).to_string()));
         self
     }
 
@@ -296,6 +292,13 @@ impl Request {
     pub fn with_user_data(mut self, value: impl Any + Send + Sync) -> Self {
         self.user_data = UserData::new(value);
         self
+    }
+
+    /// The seed that it is sent with.
+    pub(crate) fn seed(&self) -> Option<i64> {
+        let behind_the_first = i64::from(self.sample.saturating_sub(1));
+        let seed = self.params.seed?;
+        Some(seed.wrapping_add(behind_the_first))
     }
 
     /// The text to embed.
@@ -382,12 +385,34 @@ impl Request {
             Some(ResponseFormat::JsonSchema { schema, .. }) => weight(schema),
             _ => 0,
         };
-        size_of::<Self>() + 128 + messages + extra + system + schema
+        let input = self.input.as_ref().map_or(0, |input| input.as_str().len());
+        let native = self.native.as_ref();
+        let native: usize = native.map_or(0, |native| native.body().values().map(weight).sum());
+        size_of::<Self>() + 128 + messages + extra + system + schema + input + native
     }
 
-    /// Input tokens, roughly: one for every 4 bytes of text, and a few for each message.
+    /// The parts of its messages that name local files, in their order.
+    pub(crate) fn files(&self) -> impl Iterator<Item = &Value> {
+        let contents = self.messages.iter().map(|message| &message.content);
+        let parts = contents.filter_map(Value::as_array).flatten();
+        parts.filter(|part| attachment::is_local(part))
+    }
+
+    /// How much base64 its files become.
+    #[cfg(feature = "queue")]
+    pub(crate) fn encoded_files(&self) -> u64 {
+        let files = self
+            .files()
+            .filter_map(|part| attachment::Attached::read(part).ok());
+        files.map(|file| file.encoded()).sum()
+    }
+
+    /// Input tokens, roughly: one for every 4 bytes of text, a few for each message, and what files are
+    /// likely to need.
     pub(crate) fn estimated_tokens(&self) -> u32 {
-        u32::try_from(self.text_bytes() / 4 + 4 * self.messages.len()).unwrap_or(u32::MAX)
+        let text = self.text_bytes() / 4 + 4 * self.messages.len();
+        let all = attachment::estimated_tokens(self.files()).saturating_add(text as u64);
+        u32::try_from(all).unwrap_or(u32::MAX)
     }
 }
 
@@ -397,33 +422,6 @@ impl fmt::Debug for Message {
             .field("role", &self.role)
             .field("content", &Bytes(text_bytes(&self.content)))
             .field_if("extra", some_of(self.extra.len()))
-            .finish()
-    }
-}
-
-impl fmt::Debug for ResponseFormat {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::JsonObject => f.write_str("JsonObject"),
-            Self::JsonSchema { name, strict, .. } => f
-                .debug_struct("JsonSchema")
-                .field("name", &Name(name))
-                .field("strict", strict)
-                .finish_non_exhaustive(),
-        }
-    }
-}
-
-impl fmt::Debug for Params {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Params")
-            .field_if("temperature", self.temperature)
-            .field_if("max_tokens", self.max_tokens)
-            .field_if("top_p", self.top_p)
-            .field_if("stop", some_of(self.stop.len()))
-            .field_if("seed", self.seed)
-            .field_if("response_format", self.response_format.as_ref())
-            .field_if("dimensions", self.dimensions)
             .finish()
     }
 }
@@ -441,13 +439,13 @@ impl fmt::Debug for Request {
             .field("text", &Bytes(self.text_bytes()))
             .field("params", &self.params)
             .field_if("extra", some_of(self.extra.len()))
+            .field_if("native", self.native.as_ref())
+            .field_if("sample", (self.sample > 0).then_some(self.sample))
+            .field_if("keep_reply", self.keep_reply.then_some(true))
+            .field_if("input", self.input.as_ref())
             .field_if("user_data", data)
             .finish()
     }
-}
-
-fn some_of(number: usize) -> Option<Many> {
-    (number > 0).then_some(Many(number))
 }
 
 fn text_bytes(content: &Value) -> usize {

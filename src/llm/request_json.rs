@@ -5,13 +5,31 @@ use serde::ser::SerializeMap;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::{Map, Value, json};
 
-use super::request::{Message, Params, Request, ResponseFormat, Role};
+use super::native::NativeFormat;
+use super::params::{Params, ResponseFormat};
+use super::reply_details::RawJson;
+use super::request::{Message, Request, Role};
+use super::translate;
+
+const INPUT: &str = "input";
+
+/// What a written request says of its row, without reading it all.
+#[cfg(any(feature = "queue", test))]
+pub(crate) fn input_of(written: &str) -> Option<RawJson> {
+    let rest = written.strip_prefix("{\"input\":")?;
+    let mut values = serde_json::Deserializer::from_str(rest).into_iter::<RawJson>();
+    values.next()?.ok()
+}
 
 /// The fields in OpenAI's words where it has any; those of its API that [`Params`] does not know are
 /// in `extra`.
 impl Serialize for Request {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let mut map = serializer.serialize_map(None)?;
+        // In front, where `input_of` finds it.
+        if let Some(input) = &self.input {
+            map.serialize_entry(INPUT, input)?;
+        }
         let mut put = |name: &str, value: Option<Value>| match value {
             Some(value) => map.serialize_entry(name, &value),
             None => Ok(()),
@@ -26,6 +44,14 @@ impl Serialize for Request {
             dimensions,
         } = &self.params;
         put("model", self.model.clone().map(Value::from))?;
+        if let Some(native) = &self.native {
+            // What else it says is in there.
+            let written = json!({"format": native.format().as_str(), "body": native.body()});
+            put("native", Some(written))?;
+            put("sample", (self.sample > 0).then(|| self.sample.into()))?;
+            put("keep_reply", self.keep_reply.then(|| true.into()))?;
+            return map.end();
+        }
         put("system", self.system.clone().map(Value::from))?;
         put(
             "messages",
@@ -40,6 +66,8 @@ impl Serialize for Request {
         put("dimensions", dimensions.map(Value::from))?;
         let extra = (!self.extra.is_empty()).then(|| self.extra.clone().into());
         put("extra", extra)?;
+        put("sample", (self.sample > 0).then(|| self.sample.into()))?;
+        put("keep_reply", self.keep_reply.then(|| true.into()))?;
         map.end()
     }
 }
@@ -69,6 +97,9 @@ fn format(format: &ResponseFormat) -> Value {
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Written {
+    #[serde(default)]
+    sample: u32,
+    input: Option<RawJson>,
     model: Option<String>,
     system: Option<String>,
     #[serde(default)]
@@ -84,6 +115,16 @@ struct Written {
     dimensions: Option<u32>,
     #[serde(default)]
     extra: Map<String, Value>,
+    #[serde(default)]
+    keep_reply: bool,
+    native: Option<WrittenNative>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct WrittenNative {
+    format: String,
+    body: Value,
 }
 
 #[derive(Deserialize)]
@@ -116,7 +157,21 @@ impl<'de> Deserialize<'de> for Request {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         use serde::de::Error;
 
-        let written = Written::deserialize(deserializer)?;
+        let mut written = Written::deserialize(deserializer)?;
+        if let Some(WrittenNative { format, body }) = written.native.take() {
+            let mut formats = NativeFormat::ALL.into_iter();
+            let format = formats
+                .find(|known| known.as_str() == format)
+                .ok_or_else(|| D::Error::custom(format!("an unknown format {format:?}")))?;
+            let request = translate::read(format, body).map_err(D::Error::custom)?;
+            return Ok(Request {
+                model: written.model,
+                sample: written.sample,
+                keep_reply: written.keep_reply,
+                input: written.input,
+                ..request
+            });
+        }
         let mut messages = Vec::with_capacity(written.messages.len());
         for message in written.messages {
             let role = Role::parse(&message.role)
@@ -155,6 +210,9 @@ impl<'de> Deserialize<'de> for Request {
                 dimensions: written.dimensions,
             },
             extra: written.extra,
+            sample: written.sample,
+            keep_reply: written.keep_reply,
+            input: written.input,
             ..Request::default()
         })
     }
@@ -175,6 +233,7 @@ mod tests {
             .with_temperature(0.1)
             .with_max_tokens(7)
             .with_extra("user", json!({"b": 1, "a": [2]}))
+            .with_keep_reply(true)
             .with_response_format(ResponseFormat::JsonSchema {
                 name: "answer".to_owned(),
                 schema: json!({"type": "object", "properties": {"z": {}, "a": {}}}),
@@ -184,6 +243,8 @@ mod tests {
         request.params.stop = vec!["end".to_owned()];
         request.params.seed = Some(-3);
         request.params.dimensions = Some(12);
+        request.sample = 3;
+        request.input = Some(RawJson::new("{\"n\":1.0,\"big\":12345678901234567890.5}"));
         request
     }
 
@@ -194,6 +255,7 @@ mod tests {
             let written = serde_json::to_string(&request).unwrap();
             let read: Request = serde_json::from_str(&written).unwrap();
             assert_eq!(read, request, "{written}");
+            assert_eq!(input_of(&written), request.input);
         }
     }
 

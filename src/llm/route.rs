@@ -24,8 +24,10 @@ use crate::engine::work::{Cost, Settled, Take, Ticket, Work};
 
 use super::carried_cost::CarriedCosts;
 use super::client::LlmClient;
-use super::request::{Request, RequestTask};
-use super::response::{EarlierProvider, Response};
+use super::outcome::EarlierProvider;
+use super::params::RequestTask;
+use super::request::Request;
+use super::response::Response;
 
 struct Step<'a> {
     client: Box<dyn LlmClient + 'a>,

@@ -7,7 +7,8 @@ use crate::base::error::{Error, ErrorKind, RAW_LIMIT, Sent};
 
 use super::client::LlmClient;
 use super::json_answer::Shape;
-use super::request::{Message, Request, ResponseFormat, Role};
+use super::params::ResponseFormat;
+use super::request::{Message, Request, Role};
 use super::response::{FinishReason, Response};
 
 /// A call that brought no answer of use.
@@ -60,7 +61,11 @@ fn unusable(fault: String) -> Error {
     Error::new(ErrorKind::Invalid, why)
 }
 
+/// A model that wants a tool called has not answered yet, and is not held against anything.
 fn held_against(shape: &Shape, mut response: Response) -> Result<Response, Failed> {
+    if !response.details().tool_calls.is_empty() {
+        return Ok(response);
+    }
     match shape.fit(&response.text) {
         Ok(json) => {
             if json.len() < response.text.len() {

@@ -5,7 +5,8 @@ use std::fmt;
 use crate::base::cancel::Context;
 use crate::base::error::{Error, ErrorKind};
 use crate::config::settings::Settings;
-use crate::llm::providers::survey::{ProviderStatus, inspect, survey};
+use crate::llm::providers::headers::CallHeader;
+use crate::llm::providers::survey::{ProviderStatus, inspect, inspect_with, survey};
 
 /// What is asked of providers beside the settings. By default a provider that answers prompts, at its own
 /// address, with a model for those that name none.
@@ -15,6 +16,8 @@ pub struct ProviderQuery {
     embeddings: bool,
     models_named: bool,
     or_extract: bool,
+    /// Whose headers these are.
+    headers: Option<(String, Vec<CallHeader>)>,
 }
 
 impl ProviderQuery {
@@ -49,6 +52,15 @@ impl ProviderQuery {
         self
     }
 
+    /// Headers for every call of the provider of that name, see
+    /// [`LlmConfig::header`](crate::LlmConfig::header). They are sent where it is asked first, and to
+    /// nobody else: neither to whoever takes over what it failed, nor to another provider that the
+    /// settings come to name. Default: none.
+    pub fn headers(mut self, provider: impl Into<String>, headers: Vec<CallHeader>) -> Self {
+        self.headers = Some((provider.into(), headers));
+        self
+    }
+
     /// Finds the providers.
     ///
     /// # Errors
@@ -57,7 +69,11 @@ impl ProviderQuery {
         let model = settings.model()?;
         let model = model.as_deref();
         let url = self.base_url.as_deref();
-        let look = |name: &str| inspect(name, url, model, self.models_named);
+        let look = |name: &str| {
+            let own = self.headers.as_ref().filter(|(whose, _)| whose == name);
+            let own = own.map_or(&[][..], |(_, headers)| headers);
+            inspect_with(name, url, model, self.models_named, own)
+        };
         let (first, passed) = match settings.provider()? {
             Some(name) => (look(&name)?, None),
             None if url.is_some() => (look("local")?, Some(Vec::new())),

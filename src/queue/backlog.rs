@@ -15,7 +15,7 @@ use crate::base::id::ProcessId;
 use crate::engine::availability::Availability;
 use crate::engine::pack::{Backlog, PackLimits};
 use crate::engine::work::{Cost, Take, Ticket};
-use crate::llm::request::RequestTask;
+use crate::llm::params::RequestTask;
 
 use super::batch::BatchOverview;
 use super::history::History;

@@ -8,7 +8,7 @@ use crate::base::clock::Clock;
 use crate::engine::dispatch::ErrorPolicy;
 use crate::engine::run::Waker;
 use crate::llm::batch::{BatchClient, BatchClients};
-use crate::llm::request::RequestTask;
+use crate::llm::params::RequestTask;
 use crate::llm::route::Route;
 use crate::observe::progress::ProgressNotifier;
 

@@ -8,7 +8,7 @@ use crate::base::error::Error;
 use crate::base::usage::{Paid, Usage};
 use crate::engine::route::{First, Tries};
 use crate::engine::trail::Trails;
-use crate::llm::response::EarlierProvider;
+use crate::llm::outcome::EarlierProvider;
 
 use super::job::AttemptError;
 

@@ -10,7 +10,7 @@ use crate::base::brief::{Bytes, FieldIf, Many, Name};
 use crate::base::clock::Timestamp;
 use crate::base::error::{Error, ErrorKind};
 use crate::base::id::{JobId, ProcessId};
-use crate::llm::response::Outcome;
+use crate::llm::outcome::Outcome;
 
 use super::info::ProcessInfo;
 

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::engine::pack::PackLimits;
-use crate::llm::request::RequestTask;
+use crate::llm::params::RequestTask;
 use crate::llm::route::Route;
 
 use super::handler::Handler;

@@ -12,8 +12,11 @@ use crate::base::usage::Paid;
 use crate::engine::route::{First, Tries};
 use crate::engine::run::Reply;
 use crate::llm::hash::request_hash;
-use crate::llm::request::{Request, RequestTask};
-use crate::llm::response::{EarlierProvider, Outcome, Response};
+use crate::llm::outcome::{EarlierProvider, Outcome};
+use crate::llm::params::RequestTask;
+use crate::llm::request::Request;
+use crate::llm::request_json::input_of;
+use crate::llm::response::Response;
 use crate::llm::route::{Route, latency};
 
 use super::history::History;
@@ -209,7 +212,8 @@ pub(crate) fn render(claimed: &ClaimedJob, line: ResultLine) -> Result<Box<RawVa
     let outcome = Outcome::new(Some(claimed.name()), line.result)
         .with_calls(line.attempts, line.latency)
         .with_asked(Some(line.provider), line.model, line.earlier)
-        .with_request_hash(claimed.request_hash.clone());
+        .with_request_hash(claimed.request_hash.clone())
+        .with_input(input_of(claimed.payload.get()));
     to_raw_value(&outcome).map_err(|error| {
         Error::new(
             ErrorKind::Malformed,

@@ -42,7 +42,8 @@ pub(super) fn compare(
         for item in items {
             match item.item_id.as_deref().filter(|_| attaches(index, &item)) {
                 Some(id) => {
-                    index.hold(id);
+                    let hash = item.request_hash.as_deref().and_then(hash_prefix);
+                    index.hold(id, hash.unwrap_or(0));
                     attached.items += 1;
                     attached.ended += u64::from(item.status.is_final());
                 }

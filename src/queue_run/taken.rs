@@ -82,7 +82,7 @@ pub(super) fn hold(taken: &[TakenResults], index: &mut Matching) -> Result<Taken
             }
             if is_wanted(index, &line) {
                 held.now += u64::from(matches!(fit, Fit::Same { held: false, .. }));
-                index.hold(&line.id);
+                index.hold(&line.id, hash.unwrap_or(0));
             }
             Ok(())
         })?;

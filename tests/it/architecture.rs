@@ -93,12 +93,13 @@ fn in_the_program_arguments_and_helpers_import_no_command() {
 }
 
 /// The floors of the library, the lowest first. A folder imports from those on lower floors alone.
-const FLOORS: [&[&str]; 7] = [
+const FLOORS: [&[&str]; 8] = [
     &["base"],
     &["config", "engine"],
     &["observe"],
     &["llm"],
     &["bulk"],
+    &["export"],
     &["queue"],
     &["queue_run", "manager"],
 ];

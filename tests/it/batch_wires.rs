@@ -53,6 +53,7 @@ impl Desk {
             items: prompts as u64,
             bytes: lines.len() as u64,
             begun: SystemTime::now().into(),
+            endpoint: None,
         };
         Self {
             sim,

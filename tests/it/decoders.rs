@@ -76,6 +76,11 @@ impl Line {
     }
 }
 
+/// Whether there is an answer although there is no text.
+fn says_something(answer: &Response) -> bool {
+    !answer.details().tool_calls.is_empty() || answer.finish_reason.as_str() == "pause_turn"
+}
+
 fn fault(status: u16, body: &[u8], result: &Result<Response, Error>) -> Option<&'static str> {
     let hints = match result {
         Ok(answer) => answer.rate_hints(),
@@ -89,9 +94,14 @@ fn fault(status: u16, body: &[u8], result: &Result<Response, Error>) -> Option<&
     let found = match result {
         Ok(answer) => [
             (!success, "an answer in a failure"),
-            (answer.text.is_empty(), "an answer without text"),
             (
-                answer.text.trim().is_empty() && answer.finish_reason != FinishReason::Length,
+                answer.text.is_empty() && !says_something(answer),
+                "an answer without text",
+            ),
+            (
+                answer.text.trim().is_empty()
+                    && answer.finish_reason != FinishReason::Length
+                    && !says_something(answer),
                 "a blank answer that was not cut",
             ),
             (

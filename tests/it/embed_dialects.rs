@@ -10,13 +10,9 @@ use super::common::simulator;
 use super::every_provider::EMBEDDERS;
 
 fn client(sim: &Simulator, provider: &str) -> Client {
-    let version = match provider {
-        "gemini" => "/v1beta",
-        _ => "/v1",
-    };
     LlmConfig::new(provider)
         .api_key(Secret::new("k"))
-        .base_url(format!("http://{}{version}", sim.addr()))
+        .base_url(format!("http://{}", sim.addr()))
         .model("m")
         .client()
         .unwrap()

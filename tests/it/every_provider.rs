@@ -11,7 +11,7 @@ pub struct Provider {
     path: &'static str,
 }
 
-pub const PROVIDERS: [Provider; 8] = [
+pub const PROVIDERS: [Provider; 16] = [
     Provider::new("openai", Some(Vendor::OpenAi), ""),
     Provider::new("anthropic", None, ""),
     Provider::new("gemini", None, ""),
@@ -20,6 +20,14 @@ pub const PROVIDERS: [Provider; 8] = [
     Provider::new("mistral", Some(Vendor::Mistral), ""),
     Provider::new("local", Some(Vendor::Local), ""),
     Provider::new("custom", None, ""),
+    Provider::new("openrouter", Some(Vendor::OpenRouter), ""),
+    Provider::new("deepseek", Some(Vendor::DeepSeek), ""),
+    Provider::new("together", Some(Vendor::Together), ""),
+    Provider::new("fireworks", Some(Vendor::Fireworks), ""),
+    Provider::new("deepinfra", Some(Vendor::DeepInfra), ""),
+    Provider::new("cerebras", Some(Vendor::Cerebras), ""),
+    Provider::new("nvidia", Some(Vendor::Nvidia), ""),
+    Provider::new("azure", Some(Vendor::Azure), ""),
 ];
 
 impl Provider {
@@ -42,12 +50,18 @@ impl Provider {
 }
 
 /// Who has embeddings: the name, whose dialect it speaks, and how many texts share a call.
-pub const EMBEDDERS: [(&str, Vendor, usize); 5] = [
+pub const EMBEDDERS: [(&str, Vendor, usize); 11] = [
     ("openai", Vendor::OpenAi, 128),
     ("mistral", Vendor::Mistral, 64),
     ("gemini", Vendor::OpenAi, 100),
     ("local", Vendor::Local, 32),
     ("custom", Vendor::OpenAi, 32),
+    ("openrouter", Vendor::OpenRouter, 32),
+    ("together", Vendor::Together, 32),
+    ("fireworks", Vendor::Fireworks, 32),
+    ("deepinfra", Vendor::DeepInfra, 32),
+    ("nvidia", Vendor::Nvidia, 32),
+    ("azure", Vendor::Azure, 128),
 ];
 
 /// No refusal that a right request never meets.

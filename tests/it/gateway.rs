@@ -161,6 +161,7 @@ fn batch(api: &BatchApi) {
         items: 2,
         bytes: lines.0.len() as u64,
         begun: SystemTime::now().into(),
+        endpoint: None,
     };
     let ready = match api.uploads() {
         true => api

@@ -40,6 +40,20 @@ fn a_list_gives_each_outcome_its_place_and_what_came_with_the_request() {
 }
 
 #[test]
+fn fields_of_a_row_come_back_with_the_outcome_and_are_no_part_of_what_is_asked() {
+    let fields = serde_json::json!({"n": 7, "note": "x"});
+    let row = Request::new("p1").with_input(fields.as_object().unwrap().clone());
+    assert_eq!(request_hash(&row), request_hash(&Request::new("p1")));
+    let client = ScriptedClient::new();
+    let outcomes = execute_bulk_sync(&Context::new(), &client, &[row], 1).unwrap();
+    let input = outcomes[0].input.as_ref().unwrap();
+    assert_eq!(input.as_str(), fields.to_string());
+    let line = serde_json::to_string(&outcomes[0]).unwrap();
+    let read: Outcome = serde_json::from_str(&line).unwrap();
+    assert_eq!(read.input.as_ref(), Some(input));
+}
+
+#[test]
 fn outcomes_that_stream_in_any_order_say_where_they_belong() {
     let client = Arc::new(ScriptedClient::new());
     // The first one fails once, and so comes behind others.

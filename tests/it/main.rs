@@ -27,6 +27,7 @@ mod gateway;
 mod hang;
 mod library;
 mod loading;
+mod local_files;
 mod manager;
 #[cfg(feature = "queue")]
 mod memory_store;
@@ -43,3 +44,4 @@ mod regress_bulk;
 mod regress_client;
 mod regress_file;
 mod replies;
+mod tools;

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use batchwright::client::Sent;
-use batchwright::plan::ProviderChoice;
-use batchwright::provider::{ProviderStatus, inspect};
+use batchwright::plan::{ProviderChoice, ProviderQuery};
+use batchwright::provider::{CallHeader, ProviderStatus, inspect};
 use batchwright::{
     Context, Error, ErrorKind, Limits, LlmManager, ProcessId, Request, RetryPolicy, Settings,
 };
@@ -387,4 +387,22 @@ mod following {
         client.release();
         worker.stop().unwrap();
     }
+}
+
+/// A worker's settings may come to name another provider while it runs.
+#[test]
+fn headers_belong_to_the_provider_that_they_were_given_for() {
+    let sim = good();
+    let plan = |headers_for: Option<&str>, provider: &str| {
+        let settings = settings(&[("llm.provider", provider), ("llm.model", "m")]);
+        let query = ProviderQuery::new().base_url(Some(sim.base_url()));
+        let query = match headers_for {
+            Some(name) => query.headers(name, vec![CallHeader::new("x-team", "maps").unwrap()]),
+            None => query,
+        };
+        let manager = LlmManager::find(settings, query).unwrap();
+        manager.route_plan().unwrap()
+    };
+    assert_ne!(plan(Some("custom"), "custom"), plan(None, "custom"));
+    assert_eq!(plan(Some("custom"), "local"), plan(None, "local"));
 }

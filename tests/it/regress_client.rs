@@ -95,7 +95,10 @@ fn what_is_printed_for_debugging_holds_no_secret() {
         .base_url(url)
         .model("m")
         .api_key(Secret::new("sk-secret-0123456789"));
-    let headers = [("authorization", "Bearer sk-secret-0123456789".to_owned())];
+    let headers = [(
+        "authorization".into(),
+        "Bearer sk-secret-0123456789".to_owned(),
+    )];
     let request = HttpRequest {
         url,
         headers: &headers,

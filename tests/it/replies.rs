@@ -4,7 +4,9 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use batchwright::unstable::HttpReply;
-use batchwright::{Context, Error, ErrorKind, LlmClient, Request, Response};
+use batchwright::{
+    Context, Error, ErrorKind, LlmClient, Request, Response, client_fn, execute_bulk_sync,
+};
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
@@ -44,6 +46,9 @@ struct Answer {
     cost_usd: Option<f64>,
     /// What the warning contains; no warning if there is none here.
     warning: Option<String>,
+    /// Further fields of its result line; null for one that is not there. An id `*` is any.
+    #[serde(default)]
+    holds: Map<String, Value>,
 }
 
 #[derive(Deserialize)]
@@ -145,7 +150,34 @@ impl Answer {
                 (Some(expected), Some(stated)) => (expected - stated).abs() < 1e-15,
                 (expected, stated) => expected == stated,
             };
-        (!same).then(|| format!("{answer:?}"))
+        let line = line(answer);
+        let other = self.holds.iter().find_map(|(field, expected)| {
+            let mut found = line.get(field).cloned().unwrap_or_default();
+            any_ids(expected, &mut found);
+            (found != *expected).then(|| format!("{field} {found}"))
+        });
+        other.or_else(|| (!same).then(|| format!("{answer:?}")))
+    }
+}
+
+fn line(answer: &Response) -> Value {
+    let client = client_fn(|_: &Request, _: &Context| Ok(answer.clone()));
+    let outcomes = execute_bulk_sync(&Context::new(), &client, &[Request::new("x")], 1).unwrap();
+    serde_json::to_value(&outcomes[0]).unwrap()
+}
+
+/// Ids that were made here are what they are.
+fn any_ids(expected: &Value, found: &mut Value) {
+    for (expected, found) in expected
+        .as_array()
+        .into_iter()
+        .flatten()
+        .zip(found.as_array_mut().into_iter().flatten())
+    {
+        let made = found["id"].as_str().is_some_and(|id| id.len() == 9);
+        if expected.get("id") == Some(&Value::from("*")) && made {
+            found["id"] = "*".into();
+        }
     }
 }
 

@@ -1,5 +1,7 @@
 //! Commands for people to paste into a shell: how words are quoted, and where a command ends in a text.
 
+use std::path::Path;
+
 use batchwright::provider::redacted_url;
 
 use super::sanitize::harmless_char;
@@ -9,6 +11,20 @@ pub fn command_line() -> String {
     // A word that is not Unicode comes out a little different.
     let words = std::env::args_os();
     again(words.map(|word| word.to_string_lossy().into_owned()))
+}
+
+/// The same with another output in the place of the one that was named.
+pub fn command_line_to(named: &Path, other: &Path) -> String {
+    let words = std::env::args_os();
+    let words = words.map(|word| word.to_string_lossy().into_owned());
+    again(words.map(|word| with_output(word, &named.to_string_lossy(), &other.to_string_lossy())))
+}
+
+fn with_output(word: String, named: &str, other: &str) -> String {
+    match word.strip_suffix(named) {
+        Some(flag @ ("" | "-o" | "--output=")) => format!("{flag}{other}"),
+        _ => word,
+    }
 }
 
 /// The same for a shell in any folder.
@@ -44,6 +60,16 @@ fn again(words: impl Iterator<Item = String>) -> String {
                 }
             }
             _ if word.starts_with("--base-url=") => redacted_url(&word),
+            "--header" => {
+                typed.push(word);
+                match words.next() {
+                    Some(header) => without_value(&header),
+                    None => break,
+                }
+            }
+            _ if word.starts_with("--header=") => {
+                format!("--header={}", without_value(&word["--header=".len()..]))
+            }
             _ => match without_quiet(&word) {
                 Some(word) => word,
                 None => continue,
@@ -52,6 +78,15 @@ fn again(words: impl Iterator<Item = String>) -> String {
         typed.push(quoted(&shown));
     }
     typed.join(" ")
+}
+
+/// A header as it may be shown: its name, or the file that it is read from.
+fn without_value(header: &str) -> String {
+    match header.split_once(':') {
+        _ if header.starts_with('@') => header.to_owned(),
+        Some((name, _)) => format!("{name}: ***"),
+        None => "***".to_owned(),
+    }
 }
 
 /// A word without the `q` of its short flags; `None` if nothing is left of it. What follows a flag with
@@ -180,6 +215,22 @@ mod tests {
         assert_eq!(quoted("it's"), r"'it'\''s'");
         assert_eq!(quoted(""), "''");
         assert_eq!(quoted("a\n\tb"), r#""$(printf 'a\n\tb')""#);
+    }
+
+    #[test]
+    fn a_command_to_go_on_shows_no_value_of_a_header() {
+        let typed = |words: &[&str]| again(words.iter().map(|word| (*word).to_owned()));
+        for (header, shown) in [
+            ("X-Team: secret", "'X-Team: ***'"),
+            ("Authorization:Bearer secret", "'Authorization: ***'"),
+            ("secret", "'***'"),
+            ("@headers.txt", "@headers.txt"),
+        ] {
+            let line = typed(&["bw", "run", "a", "--header", header]);
+            assert_eq!(line, format!("bw run a --header {shown}"));
+            let line = typed(&["bw", "run", &format!("--header={header}")]);
+            assert!(!line.contains("secret"), "{line}");
+        }
     }
 
     #[test]

@@ -9,7 +9,7 @@ use std::time::Duration;
 use batchwright::files::{InputFormat, PromptRequests, PromptSettings};
 use batchwright::{Context, Error, ErrorKind, Prompts, Request};
 
-use super::args::input::{BadRows, Format, InputArgs};
+use super::args::input::{BadRows, Format, InputArgs, ReadingArgs};
 use super::background::{Background, Event};
 use super::display::Display;
 use super::exit::{About, Early, Refusal};
@@ -29,27 +29,17 @@ impl InputArgs {
         self.stream().is_some()
     }
 
-    /// The settings of prompts, with how they are read.
-    pub fn settings(&self, settings: PromptSettings) -> PromptSettings {
-        let mut settings = settings
-            .ignore_fields(self.ignore_fields.iter().cloned())
+    /// The settings of prompts, with how they are read, and the folder of what is kept meanwhile.
+    pub fn settings(
+        &self,
+        settings: PromptSettings,
+        folder: Option<PathBuf>,
+    ) -> Result<PromptSettings, Refusal> {
+        let settings = settings
+            .keep_fields(self.keep.iter().cloned())
+            .samples(self.samples.unwrap_or(1))
             .skip_bad_rows(self.bad_rows == BadRows::Skip);
-        if let Some(column) = &self.id_column {
-            settings = settings.id_column(column);
-        }
-        if let Some(delimiter) = self.delimiter {
-            settings = settings.delimiter(delimiter);
-        }
-        match self.format {
-            None => settings,
-            Some(format) => settings.input_format(match format {
-                Format::Jsonl => InputFormat::Jsonl,
-                Format::Json => InputFormat::Json,
-                Format::Csv => InputFormat::Csv,
-                Format::Tsv => InputFormat::Tsv,
-                Format::Txt => InputFormat::Text,
-            }),
-        }
+        self.reading.settings(settings, folder)
     }
 
     /// Opens the prompts: files are checked whole, of a stream nothing is read yet.
@@ -108,6 +98,51 @@ impl InputArgs {
             Some(path) => format!("{} held no prompts", path.display()),
             None => "standard input held no prompts".to_owned(),
         }
+    }
+}
+
+impl ReadingArgs {
+    /// These settings, with how the input is read, and the folder of what is kept meanwhile.
+    pub fn settings(
+        &self,
+        settings: PromptSettings,
+        folder: Option<PathBuf>,
+    ) -> Result<PromptSettings, Refusal> {
+        let mut settings = settings
+            .ignore_fields(self.ignore_fields.iter().cloned())
+            .allow_outside(self.allow_outside);
+        if let Some(root) = &self.root {
+            settings = settings.root(root);
+        }
+        if let Some(column) = &self.id_column {
+            settings = settings.id_column(column);
+        }
+        if let Some(delimiter) = self.delimiter {
+            settings = settings.delimiter(delimiter);
+        }
+        if let Some(sheet) = &self.sheet {
+            settings = settings.sheet(sheet);
+        }
+        if let Some(query) = &self.query {
+            settings = settings.query(query);
+        }
+        if let Some(encoding) = &self.encoding {
+            let named = settings.encoding(encoding);
+            settings = named.map_err(|error| Refusal::usage(error.message()))?;
+        }
+        if let Some(folder) = folder {
+            settings = settings.spool_folder(folder);
+        }
+        Ok(match self.format {
+            None => settings,
+            Some(format) => settings.input_format(match format {
+                Format::Jsonl => InputFormat::Jsonl,
+                Format::Json => InputFormat::Json,
+                Format::Csv => InputFormat::Csv,
+                Format::Tsv => InputFormat::Tsv,
+                Format::Txt => InputFormat::Text,
+            }),
+        })
     }
 }
 

@@ -32,7 +32,8 @@ use std::process::ExitCode;
 
 use args::{Cli, Command};
 use commands::{
-    cancel, config, doctor, providers, results, retry, run, shell, simulate, status, submit, work,
+    cancel, config, doctor, export, providers, results, retry, run, shell, simulate, status,
+    submit, work,
 };
 use exit::Exit;
 
@@ -54,6 +55,7 @@ fn execute(cli: Cli) -> Exit {
         Command::Work(args) => work::execute(&args),
         Command::Status(args) => status::execute(&args),
         Command::Results(args) => results::execute(&args),
+        Command::Export(args) => export::execute(&args),
         Command::Cancel(args) => cancel::execute(&args),
         Command::Retry(args) => retry::execute(&args),
         Command::Doctor(args) => doctor::execute(&args),

@@ -4,13 +4,16 @@ use std::path::Path;
 
 use batchwright::client::RequestTask;
 use batchwright::files::PromptSettings;
+use serde_json::{Map, Value};
 
 use super::args::shared::{PromptArgs, TaskArg};
 use super::exit::Refusal;
 
 /// The settings that the flags make.
 pub fn settings(prompt: &PromptArgs, model: Option<&str>) -> Result<PromptSettings, Refusal> {
-    let mut settings = PromptSettings::new().json_mode(prompt.json_mode);
+    let mut settings = PromptSettings::new()
+        .json_mode(prompt.json_mode)
+        .keep_reply(prompt.keep_reply);
     match prompt.task {
         TaskArg::Embed => {
             fits_vectors(prompt)?;
@@ -38,6 +41,12 @@ pub fn settings(prompt: &PromptArgs, model: Option<&str>) -> Result<PromptSettin
     if let Some(given) = &prompt.json_schema {
         settings = with_schema(settings, given)?;
     }
+    let extra = extra(prompt)?;
+    if !extra.is_empty() {
+        settings = settings
+            .extra(extra)
+            .map_err(|error| Refusal::usage(format!("--extra: {}", error.message())))?;
+    }
     if let Some(tokens) = prompt.max_tokens {
         settings = settings.max_tokens(tokens);
     }
@@ -47,8 +56,52 @@ pub fn settings(prompt: &PromptArgs, model: Option<&str>) -> Result<PromptSettin
     Ok(settings)
 }
 
-/// Takes the schema from the flag itself or from the file it names.
-fn with_schema(settings: PromptSettings, given: &Path) -> Result<PromptSettings, Refusal> {
+/// The further fields of every request.
+fn extra(prompt: &PromptArgs) -> Result<Map<String, Value>, Refusal> {
+    let bad = |what: String| Refusal::usage(format!("--extra: {what}"));
+    let mut fields = match &prompt.extra {
+        None => Map::new(),
+        Some(text) => match serde_json::from_str(text) {
+            Ok(Value::Object(fields)) => fields,
+            Ok(_) => {
+                return Err(bad(
+                    "found no JSON object, such as {\"top_k\": 40}".to_owned()
+                ));
+            }
+            Err(error) => return Err(bad(format!("no JSON: {error}"))),
+        },
+    };
+    let own = [
+        ("model", "--model"),
+        ("system", "--system"),
+        ("temperature", "--temperature"),
+        ("max_tokens", "--max-tokens"),
+        ("max_completion_tokens", "--max-tokens"),
+        ("response_format", "--json-schema or --json-mode"),
+        ("dimensions", "--dimensions"),
+    ];
+    if let Some((field, flag)) = own.iter().find(|(field, _)| fields.contains_key(*field)) {
+        return Err(bad(format!("`{field}` is set by {flag}")));
+    }
+    if let Some(tier) = &prompt.service_tier {
+        if fields.contains_key("service_tier") {
+            return Err(bad("`service_tier` is set by --service-tier".to_owned()));
+        }
+        fields.insert("service_tier".to_owned(), tier.as_str().into());
+    }
+    Ok(fields)
+}
+
+/// Asks for answers that fit the schema of the flag.
+pub fn with_schema(settings: PromptSettings, given: &Path) -> Result<PromptSettings, Refusal> {
+    let (name, schema) = schema(given)?;
+    settings.json_schema(schema).map_err(|error| {
+        Refusal::usage(format!("{name}: no JSON Schema that can be used: {error}"))
+    })
+}
+
+/// The JSON of a schema in the flag itself or in the file that it names, and what it is called.
+pub fn schema(given: &Path) -> Result<(String, Value), Refusal> {
     let words = given.to_str().unwrap_or_default();
     let (name, text) = match words.trim_start().starts_with('{') {
         true => ("--json-schema".into(), Ok(words.as_bytes().to_vec())),
@@ -60,9 +113,7 @@ fn with_schema(settings: PromptSettings, given: &Path) -> Result<PromptSettings,
     let bad = |why: String| Refusal::usage(format!("{name}: {why}"));
     let text = text.map_err(|e| bad(format!("cannot be read: {e}")))?;
     let schema = serde_json::from_slice(&text).map_err(|e| bad(format!("no JSON: {e}")))?;
-    settings
-        .json_schema(schema)
-        .map_err(|error| bad(format!("no JSON Schema that can be used: {error}")))
+    Ok((name, schema))
 }
 
 /// Refuses flags that have no meaning for embeddings.
@@ -73,6 +124,8 @@ fn fits_vectors(prompt: &PromptArgs) -> Result<(), Refusal> {
         (prompt.temperature.is_some(), "--temperature"),
         (prompt.json_mode, "--json-mode"),
         (prompt.json_schema.is_some(), "--json-schema"),
+        (prompt.keep_reply, "--keep-reply"),
+        (prompt.service_tier.is_some(), "--service-tier"),
     ];
     match given.into_iter().find(|(given, _)| *given) {
         None => Ok(()),

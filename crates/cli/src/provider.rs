@@ -7,7 +7,7 @@ use batchwright::LlmManager;
 use batchwright::files::RunPlan;
 use batchwright::plan::EffectiveStrategy;
 use batchwright::plan::{ProviderChoice, ProviderChoiceError, ProviderQuery};
-use batchwright::provider::ProviderStatus;
+use batchwright::provider::{CallHeader, ProviderStatus};
 use batchwright::{Context, Settings, Strategy};
 
 use super::args::shared::ProviderArgs;
@@ -245,6 +245,8 @@ pub struct Asked<'a> {
     pub or_extract: bool,
     /// Requests that name no model, if known.
     pub unnamed: Option<u64>,
+    /// The tier that every request asks for.
+    pub service_tier: Option<&'a str>,
     pub beside: Beside,
 }
 
@@ -259,15 +261,20 @@ pub fn choose(
         embed,
         or_extract,
         unnamed,
+        service_tier,
         beside,
     } = asked;
-    let query = ProviderQuery::new()
+    let query = with_headers(ProviderQuery::new(), args, settings)?
         .base_url(args.base_url.clone())
         .embeddings(embed)
         .every_request_names_a_model(unnamed == Some(0))
         .or_extract(or_extract);
     let choice = query.choose(settings);
     let choice = choice.map_err(|error| not_chosen(error, embed, or_extract))?;
+    if let Some(tier) = service_tier {
+        let checked = choice.first.check_service_tier(tier);
+        checked.map_err(|error| Refusal::usage(format!("--service-tier: {}", error.message())))?;
+    }
     let halfway = tell_choice(&choice, args, embed, say);
     let extract = (choice.first.provider == "extract")
         .then(|| halfway.map_or(Extracting::Named, Extracting::NothingElse));
@@ -286,6 +293,41 @@ pub fn choose(
     // What cannot work is refused before anything is touched.
     chosen.check()?;
     Ok(chosen)
+}
+
+/// With the headers of the flags, for the provider that is named.
+fn with_headers(
+    query: ProviderQuery,
+    args: &ProviderArgs,
+    settings: &Settings,
+) -> Result<ProviderQuery, Refusal> {
+    let bad = |why: &str| Refusal::usage(format!("--header: {why}"));
+    let mut headers = Vec::new();
+    for given in &args.header {
+        let lines = match given.strip_prefix('@') {
+            None => given.clone(),
+            Some(path) => std::fs::read_to_string(path)
+                .map_err(|error| bad(&format!("cannot read {path}: {error}")))?,
+        };
+        for line in lines.lines().filter(|line| !line.trim().is_empty()) {
+            let header = CallHeader::parse(line).map_err(|error| bad(error.message()))?;
+            headers.push(header);
+        }
+    }
+    if headers.is_empty() {
+        return match args.header.is_empty() {
+            true => Ok(query),
+            false => Err(bad("found no header, such as 'Name: value'")),
+        };
+    }
+    // Whoever comes first by chance is not told what was meant for another.
+    let named = settings.provider().map_err(refused)?;
+    match named.or_else(|| args.base_url.as_ref().map(|_| "local".to_owned())) {
+        Some(name) => Ok(query.headers(name, headers)),
+        None => Err(bad(
+            "it goes to one provider alone: name that with --provider",
+        )),
+    }
 }
 
 /// Why nobody was chosen, for people.
@@ -462,6 +504,7 @@ mod tests {
         let args = ProviderArgs {
             provider: Some("custom".to_owned()),
             model: Some("m".to_owned()),
+            header: Vec::new(),
             base_url: Some("http://127.0.0.1:9/v1".to_owned()),
             fallback: Some(vec!["extract".to_owned()]),
             fallback_blocked: true,
@@ -484,6 +527,7 @@ mod tests {
                 embed: false,
                 or_extract: true,
                 unnamed: Some(1),
+                service_tier: None,
                 beside: Beside {
                     fallback_blocked: true,
                     data_dir: Some(folder.to_owned()),

@@ -23,6 +23,7 @@ pub fn manager(
         or_extract: false,
         // Jobs that name no model and find no default fail one by one, with a clear word.
         unnamed: Some(0),
+        service_tier: None,
         beside: Beside {
             fallback_blocked: args.provider.fallback_blocked,
             data_dir: data_dir(args.data_dir.as_deref()),

@@ -179,7 +179,7 @@ const FLAGS: &[FlagTip] = &[
         ),
     ),
     (
-        &["prompt", "prompts", "text", "message", "question", "query"],
+        &["prompt", "prompts", "text", "message", "question"],
         "template",
         Some(
             "prompts come from a file or standard input: printf '%s\\n' 'Name a prime.' | \
@@ -216,6 +216,13 @@ const FLAGS: &[FlagTip] = &[
             "server",
         ],
         "base-url",
+        None,
+    ),
+    (&["headers", "add-header", "http-header"], "header", None),
+    (&["tier"], "service-tier", None),
+    (
+        &["extra-body", "body", "params", "parameters", "options"],
+        "extra",
         None,
     ),
     (&["model-name", "engine", "deployment"], "model", None),
@@ -319,7 +326,7 @@ const COMMANDS: &[(&[&str], &str)] = &[
         "prompts are put on the queue by: batchwright submit INPUT",
     ),
     (
-        &["get", "fetch", "collect", "download", "export", "output"],
+        &["get", "fetch", "collect", "download", "output"],
         "results are taken from the queue by: batchwright results PROCESS -o FILE",
     ),
     (

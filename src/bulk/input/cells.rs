@@ -1,10 +1,13 @@
-//! A row of a table split into its fields, as RFC 4180 has it. Written here rather than
+//! A row of a table split into its fields, as RFC 4180 has it, or a JSON list. Written here rather than
 //! taken from a reader, because rows are parsed one by one on any thread; tests hold it against the csv
 //! crate.
 
 use std::borrow::Cow;
 
 use memchr::memchr;
+use serde_json::value::RawValue;
+
+use super::fault::Fault;
 
 /// The fields of one row. Like other readers it takes a quote inside an unquoted field, and text
 /// after a closing quote, as they stand.
@@ -51,9 +54,47 @@ fn quoted(row: &str, from: usize) -> (Cow<'_, str>, usize) {
     }
 }
 
+/// The values of a row that is a JSON list.
+pub(super) fn values(row: &str) -> Result<Vec<&RawValue>, Fault> {
+    serde_json::from_str(row)
+        .map_err(|error| Fault::new(format!("invalid JSON ({error})"), "a list of values"))
+}
+
+/// What a value is in a prompt: a text without its quotes, nothing for null, else its JSON.
+pub(super) fn text_of(value: &RawValue) -> Cow<'_, str> {
+    match value.get() {
+        "null" => Cow::Borrowed(""),
+        // JSON allows halves of surrogate pairs, which are no text.
+        json if json.starts_with('"') => {
+            serde_json::from_str(json).map_or(Cow::Borrowed(json), Cow::Owned)
+        }
+        json => Cow::Borrowed(json),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn values_are_texts_as_they_stand() {
+        let row = r#"["a \"b\"\n",null,1.0,12345678901234567890,true,[1, {"a":"b"}],"","\u001b"]"#;
+        let texts: Vec<_> = values(row).unwrap().into_iter().map(text_of).collect();
+        assert_eq!(
+            texts,
+            [
+                "a \"b\"\n",
+                "",
+                "1.0",
+                "12345678901234567890",
+                "true",
+                "[1, {\"a\":\"b\"}]",
+                "",
+                "\u{1b}"
+            ]
+        );
+        assert!(values("{}").is_err());
+    }
 
     #[test]
     fn quotes_guard_delimiters_quotes_and_line_ends() {

@@ -3,14 +3,17 @@
 
 use std::io;
 
+use parking_lot::Mutex;
 use rayon::prelude::*;
 
+use super::attached::{AttachedFiles, OfRecord};
 use super::duplicates;
 use super::entry::Entry;
 use super::fault::{Fault, InputError, InputErrors, SHOWN};
 use super::file::{InputFile, Part};
-use super::id::{IdHash, auto_id, id_hash, parse_auto, prefix};
+use super::id::{IdHash, auto_id, id_hash, parse_auto, parse_sample, prefix};
 use super::index::{Matching, Totals};
+use super::keep::MissingFields;
 use super::records::Splitter;
 use super::rows::Record;
 use super::source::Source;
@@ -33,8 +36,10 @@ pub(crate) struct Hooks<'a> {
 
 struct Checked {
     entry: Entry,
+    samples: u32,
     tokens: u32,
     unnamed: bool,
+    files: Option<Box<OfRecord>>,
 }
 
 /// The faults of all files, of which the first are shown.
@@ -64,14 +69,20 @@ impl InputFile {
         hash: IdHash,
         hooks: Hooks<'_>,
     ) -> Result<Matching, InputErrors> {
-        let (entries, totals, faults) = entries(self, hash, hooks)?;
+        let Entries {
+            all,
+            totals,
+            attached,
+            faults,
+        } = entries(self, hash, hooks)?;
         // Items of a list are told by their number, which is not known where some are left out.
         let numbered = self.parts().iter().any(|part| part.form == Form::Json);
         let faults = match faults {
             Some(faults) if numbered => return Err(faults),
             faults => faults,
         };
-        let mut index = Matching::new(entries, hash, totals);
+        let mut index = Matching::new(all, hash, totals);
+        index.attached = attached;
         match (faults, duplicates::check(self, &index)) {
             (None, Ok(collisions)) => index.set_collisions(collisions),
             (None, Err(errors)) | (Some(errors), Ok(_)) => return Err(errors),
@@ -81,30 +92,47 @@ impl InputFile {
     }
 }
 
+/// What was found in the files of an input.
+struct Entries {
+    all: Vec<Entry>,
+    totals: Totals,
+    attached: AttachedFiles,
+    faults: Option<InputErrors>,
+}
+
 /// Reads everything; the entries come in input order, those of faulty records left out.
-fn entries(
-    input: &InputFile,
-    hash: IdHash,
-    hooks: Hooks<'_>,
-) -> Result<(Vec<Entry>, Totals, Option<InputErrors>), InputErrors> {
+fn entries(input: &InputFile, hash: IdHash, hooks: Hooks<'_>) -> Result<Entries, InputErrors> {
     let mut totals = Totals {
         bytes: input.parts().last().map_or(0, Part::end),
         ..Totals::default()
     };
     let mut entries = Vec::new();
+    let mut attached = AttachedFiles::default();
     let mut faults = Faults::default();
+    let missing = Mutex::new(MissingFields::new(&input.settings().keep));
     for part in input.parts() {
         let one = FileCheck {
             part,
+            missing: &missing,
             settings: input.settings(),
             hash,
             hooks,
         };
-        one.check(&mut entries, &mut totals, &mut faults)?;
+        one.check(&mut entries, &mut totals, &mut attached, &mut faults)?;
+    }
+    if let Some(fault) = missing.into_inner().fault() {
+        let mut lines = input.parts().iter().filter(|part| part.header.is_none());
+        let name = lines.next().map_or("", |part| &part.name);
+        return Err(InputError::of_file(name, fault.to_string()).into());
     }
     let faulty = !faults.shown.is_empty();
     let faults = faulty.then(|| InputErrors::new(faults.shown, faults.hidden, false));
-    Ok((entries, totals, faults))
+    Ok(Entries {
+        all: entries,
+        totals,
+        attached,
+        faults,
+    })
 }
 
 /// The check of one file.
@@ -113,6 +141,8 @@ struct FileCheck<'c> {
     settings: &'c Settings,
     hash: IdHash,
     hooks: Hooks<'c>,
+    /// Fields that are to be kept and that no line of JSON had so far.
+    missing: &'c Mutex<MissingFields>,
 }
 
 impl FileCheck<'_> {
@@ -120,6 +150,7 @@ impl FileCheck<'_> {
         &self,
         entries: &mut Vec<Entry>,
         totals: &mut Totals,
+        attached: &mut AttachedFiles,
         faults: &mut Faults,
     ) -> Result<(), InputErrors> {
         let (part, source) = (self.part, &self.part.source);
@@ -141,6 +172,7 @@ impl FileCheck<'_> {
             let check = |(i, record): (usize, &Record)| {
                 let bytes = &chunk.bytes()[record.start..record.end];
                 self.record(bytes, part.base + offset + record.start as u64)
+                    .map(|checked| (record.line, checked))
                     .map_err(|fault| (record.line, seen + i + 1, fault))
             };
             let (read, ()) = rayon::join(
@@ -159,15 +191,23 @@ impl FileCheck<'_> {
                         .collect_into_vec(&mut outcomes)
                 },
             );
+            self.look_for_kept(&chunk, &records);
             seen += records.len();
             for outcome in outcomes.drain(..) {
                 match outcome {
-                    Ok(checked) => {
-                        totals.items += 1;
-                        totals.tokens += u64::from(checked.tokens);
-                        totals.unnamed += u64::from(checked.unnamed);
+                    Ok((line, checked)) => {
+                        if let Some(files) = &checked.files {
+                            attached.add(files, &part.name, part.place(line));
+                        }
+                        let items = u64::from(checked.samples);
+                        totals.items += items;
+                        totals.tokens += items * u64::from(checked.tokens);
+                        totals.unnamed += items * u64::from(checked.unnamed);
                         totals.bad += u64::from(checked.entry.is_bad());
-                        entries.push(checked.entry);
+                        match checked.samples {
+                            1 => entries.push(checked.entry),
+                            n => entries.extend((1..=n).map(|k| checked.entry.sampled(k))),
+                        }
                     }
                     Err((line, number, fault)) => faults.add(|| self.at(line, number, &fault)),
                 }
@@ -183,7 +223,7 @@ impl FileCheck<'_> {
             }
             std::mem::swap(&mut chunk, &mut next);
         }
-        if let Some(change) = source.change() {
+        if let Some(change) = part.change() {
             let text = format!("changed while it was being checked ({change})");
             return Err(InputError::of_file(&part.name, text).into());
         }
@@ -199,11 +239,25 @@ impl FileCheck<'_> {
         Ok(())
     }
 
+    /// Takes note of fields that are to be kept, until all have been seen.
+    fn look_for_kept(&self, chunk: &Chunk, records: &[Record]) {
+        if self.part.header.is_some() || self.settings.keep.names.is_empty() {
+            return;
+        }
+        let mut missing = self.missing.lock();
+        for record in records {
+            if missing.is_empty() {
+                return;
+            }
+            missing.look(&chunk.bytes()[record.start..record.end]);
+        }
+    }
+
     /// In a list, of which much may be on one line, the number of the element says more than that.
     fn at(&self, line: u64, number: usize, fault: &Fault) -> InputError {
         match self.part.form {
             Form::Json => InputError::at(&self.part.name, line, format!("item {number}: {fault}")),
-            _ => InputError::at(&self.part.name, line, fault),
+            _ => InputError::at(&self.part.name, self.part.place(line), fault),
         }
     }
 
@@ -215,23 +269,30 @@ impl FileCheck<'_> {
             Err(_) if self.settings.skip_bad_rows => None,
             Err(fault) => return Err(fault),
         };
+        let samples = parsed.samples;
         let class = request.as_ref().map_or(0, self.hooks.classify);
         let entry = |id: &str| Entry::new((self.hash)(id), fingerprint, offset, class);
         let entry = match &parsed.id {
             None => entry(&auto_id(fingerprint, 1)).automatic(),
             Some(id) if parse_auto(id).is_some() => entry(id).like_automatic(),
+            // A sample of it does not look like one of another item.
+            Some(id) if samples == 1 && parse_sample(id).is_some() => entry(id).like_sample(),
             Some(id) => entry(id),
         };
         Ok(match request {
             Some(request) => Checked {
                 entry,
+                samples,
                 tokens: request.estimated_tokens(),
                 unnamed: request.model.is_none(),
+                files: OfRecord::of(&request),
             },
             None => Checked {
                 entry: entry.bad(),
+                samples,
                 tokens: 0,
                 unnamed: false,
+                files: None,
             },
         })
     }

@@ -22,12 +22,17 @@ pub(super) fn check_encoding(start: &[u8]) -> Result<(), Fault> {
     let (found, mend) = match start {
         [0xff, 0xfe, ..] | [0xfe, 0xff, ..] => (
             "UTF-16 text",
-            "save it as CSV UTF-8, or convert it: iconv -f UTF-16 -t UTF-8 in.csv > out.csv",
+            "say --encoding utf-16, save it as CSV UTF-8, or convert it: iconv -f UTF-16 -t UTF-8 in.csv > \
+             out.csv",
         ),
         [b'P', b'K', 3, 4, ..] => (
             "a spreadsheet such as .xlsx, or another ZIP archive",
-            "save it as CSV UTF-8",
+            "name it as a file that ends in .xlsx, or save it as CSV UTF-8",
         ),
+        [b'P', b'A', b'R', b'1', ..] => ("a Parquet file", "name it as a file, not as a pipe"),
+        [b'S', b'Q', b'L', b'i', b't', b'e', b' ', ..] if start.contains(&0) => {
+            ("an SQLite file", "name it as a file, not as a pipe")
+        }
         _ => return Ok(()),
     };
     Err(Fault::new(found, format!("UTF-8 text: {mend}")))
@@ -87,7 +92,7 @@ type Object = serde_json::Map<String, serde_json::Value>;
 fn asked(line: &str, form: Form) -> Fault {
     let (what, name) = match form {
         Form::Json => ("a JSON list", "json"),
-        Form::Jsonl => ("JSON lines", "jsonl"),
+        Form::Jsonl | Form::JsonRows => ("JSON lines", "jsonl"),
         Form::Tsv => ("a table", "tsv"),
         Form::Csv | Form::Delimited(_) | Form::Text => ("a table", "csv"),
     };

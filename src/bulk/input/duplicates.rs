@@ -5,7 +5,7 @@ use std::collections::HashMap;
 
 use super::Form;
 use super::entry::Entry;
-use super::fault::{Fault, InputError, InputErrors, SHOWN};
+use super::fault::{Fault, InputError, InputErrors, Place, SHOWN};
 use super::file::{InputFile, Part};
 use super::id::parse_auto;
 use super::index::Matching;
@@ -42,7 +42,7 @@ fn groups(index: &Matching) -> Vec<usize> {
     let entries = index.entries();
     let repeats = |i: usize| {
         let (a, b) = (&entries[i], &entries[i + 1]);
-        a.id == b.id && !b.is_auto()
+        a.id == b.id && !b.is_auto() && b.is_first()
     };
     let mut starts: Vec<usize> = (0..entries.len().saturating_sub(1))
         .filter(|&i| repeats(i) && (i == 0 || !repeats(i - 1)))
@@ -76,23 +76,25 @@ fn group(
     Ok(())
 }
 
-/// Own ids that equal an automatic one.
+/// Own ids that equal one that was made: an automatic one, or a sample's.
 fn imitations(
     input: &InputFile,
     index: &Matching,
     found: &mut Vec<Duplicate>,
 ) -> Result<(), InputErrors> {
     let entries = index.entries();
-    if !entries.iter().any(|e| e.is_auto()) {
+    let is_made = |e: &Entry| e.is_auto() || e.sample().is_some();
+    if !entries.iter().any(is_made) {
         return Ok(());
     }
-    for entry in entries.iter().filter(|e| e.is_like_auto()) {
+    let is_suspect = |e: &&Entry| e.is_first() && (e.is_like_auto() || e.is_like_sample());
+    for entry in entries.iter().filter(is_suspect) {
         if found.len() >= SHOWN {
             break;
         }
         let id = own_id(input, entry.offset())?;
-        let automatic = parse_auto(&id).and_then(|(hash, n)| index.automatic(hash, n));
-        if let Some(at) = automatic {
+        let automatic = parse_auto(&id).and_then(|(hash, n)| index.automatic(hash, n, 0));
+        if let Some(at) = automatic.or_else(|| index.find_sample(&id)) {
             let (a, b) = (entry.offset(), entries[at].offset());
             found.push(Duplicate {
                 id,
@@ -146,7 +148,7 @@ fn report(input: &InputFile, index: &Matching, mut found: Vec<Duplicate>) -> Inp
 
 /// Where an item is in its file, for people.
 enum RecordPlace {
-    Line(u64),
+    Record(Place),
     /// In a list: the line may be the same for all.
     Item(u64, usize),
 }
@@ -154,8 +156,9 @@ enum RecordPlace {
 impl RecordPlace {
     fn describe(&self, file: &str) -> String {
         match (self, file) {
-            (Self::Line(line), "") => format!("line {line}"),
-            (Self::Line(line), file) => format!("{file}{line}"),
+            (Self::Record(place), "") => place.to_string(),
+            (Self::Record(Place::Line(line)), file) => format!("{file}{line}"),
+            (Self::Record(place), file) => format!("{file} {place}"),
             (Self::Item(_, item), "") => format!("item {item}"),
             (Self::Item(line, item), file) => format!("{file}{line} (item {item})"),
         }
@@ -163,7 +166,7 @@ impl RecordPlace {
 
     fn error(&self, part: &Part, fault: &Fault) -> InputError {
         match self {
-            Self::Line(line) => InputError::at(&part.name, *line, fault),
+            Self::Record(place) => InputError::at(&part.name, *place, fault),
             Self::Item(line, item) => {
                 InputError::at(&part.name, *line, format!("item {item}: {fault}"))
             }
@@ -180,9 +183,10 @@ fn place<'i>(
     let lines = part.source.lines_of(&[offset - part.base]);
     let line = lines.map_err(|error| part.unreadable(&error))?[0];
     if part.form != Form::Json {
-        return Ok((part, RecordPlace::Line(line)));
+        return Ok((part, RecordPlace::Record(part.place(line))));
     }
-    let before = |entry: &&Entry| (part.base..=offset).contains(&entry.offset());
+    let before =
+        |entry: &&Entry| entry.is_first() && (part.base..=offset).contains(&entry.offset());
     let item = index.entries().iter().filter(before).count();
     Ok((part, RecordPlace::Item(line, item)))
 }

@@ -1,6 +1,8 @@
 //! What is kept of one item: 24 bytes, of which one word packs where it is, its class and its
 //! flags. The flags travel with the entry when it is sorted, which a list beside it would not.
 
+use crate::llm::hash::sample_mask;
+
 const CLASS_SHIFT: u32 = 8;
 const OFFSET_SHIFT: u32 = CLASS_SHIFT + 16;
 const STATE: u64 = 0b111;
@@ -38,11 +40,28 @@ pub(crate) enum EarlierResult {
     Unusable,
 }
 
+/// How many bits of the hash of an id give way to the number of the sample.
+const SAMPLE_BITS: u32 = 16;
+const SAMPLE: u64 = (1 << SAMPLE_BITS) - 1;
+/// In place of the number: an id of its own that looks like one of a sample.
+const LIKE_SAMPLE: u64 = SAMPLE;
+
+/// What an item is found by: the hash of the id, and which sample it is of what has this id; 0 if it is the item
+/// itself.
+pub(super) fn id_key(hash: u64, sample: u32) -> u64 {
+    hash & !SAMPLE | u64::from(sample)
+}
+
+/// The same for an id of its own that looks like one of a sample.
+pub(super) fn like_sample_key(hash: u64) -> u64 {
+    hash | LIKE_SAMPLE
+}
+
 /// An item of a file.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Entry {
-    /// The hash of its id. In input order an item without an id of its own has its ordinal among
-    /// equal requests here instead, since that hash can be made again from `request`.
+    /// The hash of its id, and which sample it is. In input order an item without an id of its own has its ordinal
+    /// among equal requests in place of the hash, which can be made again from `request`.
     pub(super) id: u64,
     /// The first 8 bytes of the fingerprint of its request.
     pub(super) request: u64,
@@ -53,10 +72,59 @@ impl Entry {
     pub(super) fn new(id: u64, request: u64, offset: u64, class: u16) -> Self {
         debug_assert!(offset < LARGEST_FILE);
         Self {
-            id,
+            id: id_key(id, 0),
             request,
             packed: offset << OFFSET_SHIFT | u64::from(class) << CLASS_SHIFT,
         }
+    }
+
+    /// A sample of it.
+    pub(super) fn sampled(mut self, sample: u32) -> Self {
+        self.id = id_key(self.id, sample);
+        self.request ^= sample_mask(sample);
+        self
+    }
+
+    /// Which sample it is of the item with its id; none if it is the item itself.
+    pub(super) fn sample(&self) -> Option<u32> {
+        match self.id & SAMPLE {
+            0 | LIKE_SAMPLE => None,
+            sample => Some(sample as u32),
+        }
+    }
+
+    /// True unless it is a further sample of a record.
+    pub(super) fn is_first(&self) -> bool {
+        self.sample().is_none_or(|sample| sample == 1)
+    }
+
+    /// The first 8 bytes of the fingerprint of its first sample.
+    pub(super) fn first_request(&self) -> u64 {
+        self.request ^ sample_mask(self.sample().unwrap_or(0))
+    }
+
+    /// Puts another value in the place of its id's hash.
+    pub(super) fn set_id(&mut self, hash: u64) {
+        self.id = hash & !SAMPLE | self.id & SAMPLE;
+    }
+
+    /// Puts its ordinal among equal requests there.
+    pub(super) fn set_ordinal(&mut self, ordinal: u32) {
+        self.set_id(u64::from(ordinal) << SAMPLE_BITS);
+    }
+
+    pub(super) fn ordinal(&self) -> u32 {
+        u32::try_from(self.id >> SAMPLE_BITS).unwrap_or(u32::MAX)
+    }
+
+    /// Its own id looks like that of a sample.
+    pub(super) fn like_sample(mut self) -> Self {
+        self.id |= LIKE_SAMPLE;
+        self
+    }
+
+    pub(super) fn is_like_sample(&self) -> bool {
+        self.id & SAMPLE == LIKE_SAMPLE
     }
 
     /// Its id is made from its fingerprint.
@@ -134,6 +202,11 @@ impl Entry {
     #[cfg(feature = "queue")]
     pub(super) fn settle(&mut self) {
         self.packed = self.packed & !HELD | SETTLED;
+    }
+
+    /// Sorts in the order of the input.
+    pub(super) fn place_key(&self) -> (u64, u64) {
+        (self.offset(), self.id & SAMPLE)
     }
 
     /// Sorts by id; items without one come after the others and are grouped by request, each group

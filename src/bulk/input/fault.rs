@@ -2,10 +2,12 @@
 //! expected instead.
 
 use std::fmt;
+use std::io;
 
 use serde_json::Value;
 
 use crate::base::error::{Error, ErrorKind};
+use crate::llm::attachment::Refused;
 
 /// The most faults of one file that are shown.
 pub(super) const SHOWN: usize = 20;
@@ -18,6 +20,8 @@ const EXCERPT: usize = 60;
 pub(crate) struct Fault {
     pub(crate) found: String,
     pub(crate) expected: String,
+    /// It is about a file that the record names, not about the record.
+    pub(super) of_file: bool,
 }
 
 impl Fault {
@@ -25,6 +29,22 @@ impl Fault {
         Self {
             found: found.into(),
             expected: expected.into(),
+            of_file: false,
+        }
+    }
+
+    /// One that says itself, as `found …; expected …`, what is wrong.
+    pub(super) fn told(why: String) -> Self {
+        let (found, expected) = why.split_once("; expected ").unwrap_or((&why, "another"));
+        Self::new(found.strip_prefix("found ").unwrap_or(found), expected)
+    }
+
+    /// A file that is not sent.
+    pub(super) fn refused(file: Refused) -> Self {
+        Self {
+            found: file.found,
+            expected: file.expected,
+            of_file: true,
         }
     }
 
@@ -48,35 +68,68 @@ pub(super) fn utf8(bytes: &[u8]) -> Result<&str, Fault> {
                 "invalid UTF-8 at byte {} of the record",
                 error.valid_up_to()
             ),
-            "UTF-8 text: save it as CSV UTF-8, or convert it, from Windows' encoding with \
-             iconv -f WINDOWS-1252 -t UTF-8 in.csv > out.csv",
+            "UTF-8 text: say what it is, such as --encoding windows-1252, save it as CSV UTF-8, or convert \
+             it: iconv -f WINDOWS-1252 -t UTF-8 in.csv > out.csv",
         )
     })
+}
+
+/// Where a record is in its file, as people count: from 1.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Place {
+    /// The line that it begins on.
+    Line(u64),
+    /// The row of a table that has no lines.
+    Row(u64),
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Line(line) => write!(f, "line {line}"),
+            Self::Row(row) => write!(f, "row {row}"),
+        }
+    }
+}
+
+impl From<u64> for Place {
+    fn from(line: u64) -> Self {
+        Self::Line(line)
+    }
 }
 
 /// One error of an input, with its place.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct InputError {
     file: String,
-    line: Option<u64>,
+    place: Option<Place>,
     text: String,
 }
 
 impl InputError {
     /// An error of the file as a whole.
-    pub(super) fn of_file(file: impl fmt::Display, text: impl Into<String>) -> Self {
+    pub(crate) fn of_file(file: impl fmt::Display, text: impl Into<String>) -> Self {
         Self {
             file: file.to_string(),
-            line: None,
+            place: None,
             text: text.into(),
         }
     }
 
-    /// An error in the record that begins on `line`.
-    pub(super) fn at(file: impl fmt::Display, line: u64, text: impl fmt::Display) -> Self {
+    /// It cannot be read.
+    pub(crate) fn unreadable(file: impl fmt::Display, error: &io::Error) -> Self {
+        Self::of_file(file, format!("cannot be read: {error}"))
+    }
+
+    /// An error in the record at that place.
+    pub(super) fn at(
+        file: impl fmt::Display,
+        place: impl Into<Place>,
+        text: impl fmt::Display,
+    ) -> Self {
         Self {
             file: file.to_string(),
-            line: Some(line),
+            place: Some(place.into()),
             text: text.to_string(),
         }
     }
@@ -85,8 +138,10 @@ impl InputError {
 impl fmt::Display for InputError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.file)?;
-        if let Some(line) = self.line {
-            write!(f, ":{line}")?;
+        match self.place {
+            Some(Place::Line(line)) => write!(f, ":{line}")?,
+            Some(Place::Row(row)) => write!(f, ": row {row}")?,
+            None => {}
         }
         write!(f, ": {}", self.text)
     }
@@ -126,7 +181,7 @@ impl InputErrors {
         let names: Vec<&str> = names.collect();
         let place = |error: &InputError| {
             let file = names.iter().position(|name| *name == error.file);
-            (file, error.line)
+            (file, error.place)
         };
         self.errors.extend(other.errors);
         self.errors.sort_by_key(place);

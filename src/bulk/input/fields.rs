@@ -3,7 +3,10 @@
 use serde_json::{Map, Value};
 
 use super::fault::Fault;
-use crate::llm::request::{Request, RequestTask, ResponseFormat};
+use super::id::MOST_SAMPLES;
+use super::said::Parsed;
+use crate::llm::params::{RequestTask, ResponseFormat};
+use crate::llm::request::Request;
 use crate::llm::schema::Schema;
 use crate::llm::schema_given::{is_example, is_name};
 
@@ -13,6 +16,12 @@ pub(super) fn names(task: RequestTask) -> &'static [&'static str] {
         RequestTask::Complete => &COMPLETION,
         RequestTask::Embed => &["model", "dimensions"],
     }
+}
+
+/// Whether a field has a place of its own in a request of either task, and none among the extra ones.
+pub(crate) fn is_set_by_itself(name: &str) -> bool {
+    COMPLETION.contains(&name)
+        || ["messages", "system", "prompt", "input", "dimensions"].contains(&name)
 }
 
 const COMPLETION: [&str; 11] = [
@@ -29,9 +38,9 @@ const COMPLETION: [&str; 11] = [
     "stream_options",
 ];
 
-/// Moves the known fields into the request and leaves the others. True when they name the shape of
-/// the answer. Null means absent, as it does at the provider.
-pub(super) fn take(fields: &mut Map<String, Value>, request: &mut Request) -> Result<bool, Fault> {
+/// Moves the known fields into what a record says and leaves the others. Null means absent, as it does at the provider.
+pub(super) fn take(fields: &mut Map<String, Value>, parsed: &mut Parsed) -> Result<(), Fault> {
+    let request = &mut parsed.request;
     request.model = string(fields, "model")?;
     let params = &mut request.params;
     params.temperature = typed(fields, "temperature", "a number", Value::as_f64)?;
@@ -49,9 +58,11 @@ pub(super) fn take(fields: &mut Map<String, Value>, request: &mut Request) -> Re
         }
         (a, b) => a.or(b),
     };
-    if let Some(n) = present(fields, "n").filter(|n| n.as_u64() != Some(1)) {
-        return Err(Fault::field("n", &n, "1: one answer a request"));
-    }
+    let n = format!("an integer from 1 to {MOST_SAMPLES}: so many answers");
+    parsed.samples = typed(fields, "n", &n, |value| {
+        let n = u32::try_from(value.as_u64()?).ok()?;
+        (1..=MOST_SAMPLES).contains(&n).then_some(n)
+    })?;
     match present(fields, "stream") {
         None | Some(Value::Bool(false)) => fields.remove("stream_options"),
         Some(other) => {
@@ -60,9 +71,9 @@ pub(super) fn take(fields: &mut Map<String, Value>, request: &mut Request) -> Re
         }
     };
     let format = present(fields, "response_format");
-    let named = format.is_some();
+    parsed.format = format.is_some();
     params.response_format = format.map(response_format).transpose()?.flatten();
-    Ok(named)
+    Ok(())
 }
 
 /// The same for an embedding.

@@ -2,19 +2,23 @@
 //! one behind the other: an item's place is its offset in all of them together.
 
 use std::io;
-use std::path::Path;
+use std::path::PathBuf;
 
 use super::entry::LARGEST_FILE;
-use super::fault::{Fault, InputError, InputErrors};
-use super::id::{auto_id, prefix};
+use super::fault::{Fault, InputError, InputErrors, Place, utf8};
+use super::id::{auto_id, prefix, sample_id};
 use super::index::FileIndex;
-use super::parse::{bad_row, parse_record};
+use super::keep;
+use super::parse::{Record, bad_row, parse_record};
 use super::records::next_record;
-use super::rows::Next;
+use super::rows::{Next, without_bom};
 use super::source::Source;
 use super::table::CsvHeader;
 use super::{Form, Settings, delimiter, detect};
-use crate::llm::hash::{digest, hex};
+use crate::base::error::{Error, ErrorKind, Sent};
+use crate::llm::attachment::Root;
+use crate::llm::hash::{digest, hex, of_sample};
+use crate::llm::reply_details::RawJson;
 use crate::llm::request::Request;
 
 /// An item as it is sent.
@@ -34,6 +38,8 @@ pub(crate) struct BadRow {
     pub(crate) request_hash: String,
     /// What is wrong with it.
     pub(crate) why: String,
+    /// What is kept of it.
+    pub(crate) input: Option<RawJson>,
 }
 
 /// What a record says: a request, or why it makes none.
@@ -41,13 +47,69 @@ pub(super) struct Parsed {
     pub(super) id: Option<String>,
     pub(super) digest: [u8; 32],
     pub(super) request: Result<Request, Fault>,
+    /// What is kept of it, where that was looked for.
+    pub(super) input: Option<RawJson>,
+    /// How many answers it asks for.
+    pub(super) samples: u32,
+}
+
+/// Why an item was not read again.
+#[derive(Debug)]
+pub(crate) enum Unread {
+    /// The input is no longer what was checked, or cannot be read: nothing more of it must be sent.
+    Changed(InputError),
+    /// A file that the item names is not what it was. The item fails.
+    Files {
+        id: String,
+        request_hash: String,
+        input: Option<RawJson>,
+        error: Error,
+    },
+}
+
+impl From<InputError> for Unread {
+    fn from(error: InputError) -> Self {
+        Self::Changed(error)
+    }
+}
+
+impl From<Unread> for Error {
+    fn from(unread: Unread) -> Self {
+        match unread {
+            Unread::Changed(error) => error.into(),
+            Unread::Files { id, error, .. } => {
+                let why = format!("item {id}: {}", error.message());
+                error.reworded(why)
+            }
+        }
+    }
 }
 
 /// A file of prompts, by the name that people know it by.
-pub(crate) struct NamedFile<'p> {
-    pub(crate) path: &'p Path,
+pub(crate) struct NamedFile {
     pub(crate) name: String,
     pub(crate) form: Form,
+    pub(crate) source: Source,
+    /// What it was made of, if people know that by the name.
+    pub(crate) origin: Option<Source>,
+    /// For a table whose rows people know by number, the number of the first one below the header. Default:
+    /// they know lines.
+    pub(crate) first_row: Option<u64>,
+    /// The folder that its records' files are in, if no other is named. Default: the working folder.
+    pub(crate) folder: PathBuf,
+}
+
+impl NamedFile {
+    pub(crate) fn new(name: String, form: Form, source: Source) -> Self {
+        Self {
+            name,
+            form,
+            source,
+            origin: None,
+            first_row: None,
+            folder: PathBuf::new(),
+        }
+    }
 }
 
 /// Open files of prompts. Any thread may read from them.
@@ -63,7 +125,11 @@ pub(super) struct Part {
     pub(super) name: String,
     pub(super) form: Form,
     pub(super) source: Source,
-    header: Option<CsvHeader>,
+    origin: Option<Source>,
+    first_row: Option<u64>,
+    pub(super) header: Option<CsvHeader>,
+    /// Where the files are that its records name.
+    root: Root,
     /// The offset and the line of the first record.
     pub(super) body: (u64, u64),
     /// Bytes in the files before this one.
@@ -76,14 +142,19 @@ const FIRST_LOOK: usize = 16 << 10;
 impl InputFile {
     /// Opens the file and reads a table's header.
     #[cfg(test)]
-    pub(crate) fn open(path: &Path, form: Form, settings: Settings) -> Result<Self, InputErrors> {
+    pub(crate) fn open(
+        path: &std::path::Path,
+        form: Form,
+        settings: Settings,
+    ) -> Result<Self, InputErrors> {
         let name = path.display().to_string();
-        Self::open_all([NamedFile { path, name, form }], settings)
+        let source = Source::open(path).map_err(|error| InputError::unreadable(&name, &error))?;
+        Self::open_all([NamedFile::new(name, form, source)], settings)
     }
 
     /// Opens files and reads the headers of tables.
-    pub(crate) fn open_all<'p>(
-        files: impl IntoIterator<Item = NamedFile<'p>>,
+    pub(crate) fn open_all(
+        files: impl IntoIterator<Item = NamedFile>,
         settings: Settings,
     ) -> Result<Self, InputErrors> {
         let mut parts: Vec<Part> = Vec::new();
@@ -100,20 +171,45 @@ impl InputFile {
         Ok(Self { parts, settings })
     }
 
-    /// Reads item `i` again. Any error means that the file is no longer what was checked, or cannot
-    /// be read: nothing more of it must be sent.
-    pub(crate) fn read(&self, i: usize, index: &FileIndex) -> Result<Item, InputError> {
-        let (id, parsed) = self.read_record(i, index)?;
-        match parsed.request {
-            Ok(mut request) => {
+    /// Reads item `i` again.
+    pub(crate) fn read(&self, i: usize, index: &FileIndex) -> Result<Item, Unread> {
+        let (part, parsed) = self.reparsed(i, index)?;
+        let request_hash = hex(&parsed.digest);
+        match (identified(i, index, &parsed), parsed.request) {
+            (Some(id), Ok(mut request)) => {
                 request.id = Some(id);
-                let request_hash = hex(&parsed.digest);
+                request.input = parsed.input;
                 Ok(Item {
                     request,
                     request_hash,
                 })
             }
-            Err(_) => Err(self.changed(i, index)),
+            (_, request) => {
+                // A file that it names is another matter than the input itself.
+                let why = match request {
+                    Ok(request) => request.files().next().map(|_| {
+                        "a file that the prompt names has changed since it was checked".to_owned()
+                    }),
+                    Err(fault) => fault.of_file.then(|| fault.to_string()),
+                };
+                match why.filter(|_| part.source.change().is_none()) {
+                    None => Err(Unread::Changed(self.changed(i, index))),
+                    Some(why) => Err(Unread::Files {
+                        id: with_sample(
+                            i,
+                            index,
+                            match index.ordinal(i) {
+                                Some(ordinal) => auto_id(index.first_request(i), ordinal),
+                                None => parsed.id.unwrap_or_default(),
+                            },
+                        ),
+                        request_hash,
+                        input: parsed.input,
+                        error: Error::new(ErrorKind::Invalid, format!("{why}; nothing was sent"))
+                            .with_sent(Sent::No),
+                    }),
+                }
+            }
         }
     }
 
@@ -125,12 +221,21 @@ impl InputFile {
                 id,
                 request_hash: hex(&parsed.digest),
                 why: fault.to_string(),
+                input: parsed.input,
             }),
             Ok(_) => Err(self.changed(i, index)),
         }
     }
 
     fn read_record(&self, i: usize, index: &FileIndex) -> Result<(String, Parsed), InputError> {
+        let (_, parsed) = self.reparsed(i, index)?;
+        match identified(i, index, &parsed) {
+            Some(id) => Ok((id, parsed)),
+            None => Err(self.changed(i, index)),
+        }
+    }
+
+    fn reparsed(&self, i: usize, index: &FileIndex) -> Result<(&Part, Parsed), InputError> {
         let offset = index.offset(i);
         let part = self.part_of(offset);
         let end = index.end(i).min(part.end()) - part.base;
@@ -144,23 +249,19 @@ impl InputFile {
         let Next::Record { start, end, .. } = next_record(part.form, &bytes, true) else {
             return Err(self.changed(i, index));
         };
-        let parsed = part.parse(&bytes[start..end], &self.settings);
-        let fingerprint = prefix(&parsed.digest);
-        let id = match (&parsed.id, index.ordinal(i)) {
-            (Some(id), None) if index.has_own_id(i, id) => Some(id.clone()),
-            (None, Some(ordinal)) => Some(auto_id(fingerprint, ordinal)),
-            _ => None,
-        };
-        match id.filter(|_| fingerprint == index.request_prefix(i)) {
-            Some(id) => Ok((id, parsed)),
-            None => Err(self.changed(i, index)),
+        let record = &bytes[start..end];
+        let mut parsed = part.parse(record, &self.settings);
+        parsed.input = part.kept(record, &self.settings);
+        if let (Some(sample), Ok(request)) = (index.sample(i), &mut parsed.request) {
+            request.sample = sample;
+            parsed.digest = of_sample(parsed.digest, sample);
         }
+        Ok((part, parsed))
     }
 
     fn changed(&self, i: usize, index: &FileIndex) -> InputError {
         let part = self.part_of(index.offset(i));
         let what = part
-            .source
             .change()
             .map_or_else(String::new, |change| format!("; {change}"));
         let text = format!(
@@ -182,6 +283,10 @@ impl InputFile {
         &self.parts[at.saturating_sub(1)]
     }
 
+    pub(crate) fn skips_bad_rows(&self) -> bool {
+        self.settings.skip_bad_rows
+    }
+
     pub(super) fn settings(&self) -> &Settings {
         &self.settings
     }
@@ -194,14 +299,39 @@ impl InputFile {
     /// How a file differs from what was opened, as far as its size and time tell.
     #[cfg(test)]
     pub(crate) fn change(&self) -> Option<String> {
-        self.parts.iter().find_map(|part| part.source.change())
+        self.parts.iter().find_map(Part::change)
+    }
+}
+
+/// The id of item `i`, if this is what was checked.
+fn identified(i: usize, index: &FileIndex, parsed: &Parsed) -> Option<String> {
+    let fingerprint = prefix(&parsed.digest);
+    let id = match (&parsed.id, index.ordinal(i)) {
+        (Some(id), None) if index.has_own_id(i, id) => id.clone(),
+        (None, Some(ordinal)) => auto_id(index.first_request(i), ordinal),
+        _ => return None,
+    };
+    (fingerprint == index.request_prefix(i)).then(|| with_sample(i, index, id))
+}
+
+/// The id of item `i` of a record with that id.
+fn with_sample(i: usize, index: &FileIndex, id: String) -> String {
+    match index.sample(i) {
+        Some(sample) => sample_id(&id, sample),
+        None => id,
     }
 }
 
 impl Part {
-    fn open(file: NamedFile<'_>, base: u64, settings: &Settings) -> Result<Self, InputErrors> {
-        let NamedFile { path, name, form } = file;
-        let source = Source::open(path).map_err(|error| unreadable(&name, &error))?;
+    fn open(file: NamedFile, base: u64, settings: &Settings) -> Result<Self, InputErrors> {
+        let NamedFile {
+            name,
+            form,
+            source,
+            origin,
+            first_row,
+            folder,
+        } = file;
         if base.saturating_add(source.len()) >= LARGEST_FILE {
             let text = "the input is too large; expected less than 1 TiB";
             return Err(InputError::of_file(name, text).into());
@@ -213,7 +343,10 @@ impl Part {
             name,
             form,
             source,
+            origin,
+            first_row,
             header: None,
+            root: settings.files.root(&folder),
             body: (0, 1),
             base,
         };
@@ -223,34 +356,33 @@ impl Part {
 
     /// Where the records begin: behind a byte order mark, a table's header and a list's bracket.
     fn find_body(&mut self, settings: &Settings) -> Result<(), InputError> {
-        let failed = |error: io::Error| unreadable(&self.name, &error);
+        let failed = |error: io::Error| InputError::unreadable(&self.name, &error);
         let mut start = vec![0; FIRST_LOOK];
         let n = self.source.fill(&mut start, 0).map_err(failed)?;
         start.truncate(n);
         let of_file = |fault: Fault| InputError::of_file(&self.name, fault.to_string());
         detect::check_encoding(&start).map_err(of_file)?;
-        let match_line = if start.starts_with(b"\xef\xbb\xbf") {
-            3
-        } else {
-            0
-        };
-        self.body = (match_line as u64, 1);
+        let bom = start.len() - without_bom(&start).len();
+        self.body = (bom as u64, 1);
+        let mut from = bom;
         match self.form {
-            Form::Csv | Form::Tsv | Form::Delimited(_) => {}
-            Form::Json => return self.find_list(&start[match_line..]),
+            Form::Csv | Form::Tsv | Form::Delimited(_) => {
+                let named = delimiter::named(&start[bom..]);
+                from += named.map_or(0, |(_, len)| len);
+                let by = match (settings.delimiter, named, self.form.delimiter()) {
+                    (Some(by), ..) | (None, Some((by, _)), _) => by,
+                    (None, None, Some(by)) if self.form != Form::Csv => by,
+                    _ => delimiter::find(&start[from..], n < FIRST_LOOK).map_err(of_file)?,
+                };
+                self.form = Form::Delimited(by);
+            }
+            Form::JsonRows => {}
+            Form::Json => return self.find_list(&start[bom..]),
             Form::Text if settings.form.is_none() => {
                 return detect::check_text(&start).map_err(of_file);
             }
             Form::Text | Form::Jsonl => return Ok(()),
         }
-        let named = delimiter::named(&start[match_line..]);
-        let from = match_line + named.map_or(0, |(_, len)| len);
-        let by = match (settings.delimiter, named, self.form.delimiter()) {
-            (Some(by), ..) | (None, Some((by, _)), _) => by,
-            (None, None, Some(by)) if self.form != Form::Csv => by,
-            _ => delimiter::find(&start[from..], n < FIRST_LOOK).map_err(of_file)?,
-        };
-        self.form = Form::Delimited(by);
         let header = self.source.record(self.form, from as u64).map_err(failed)?;
         let Some((bytes, at, after)) = header else {
             let fault = Fault::new("no header", "a header row with the names of the columns");
@@ -259,8 +391,13 @@ impl Part {
         let lines = self.source.lines_of(&[at, after]).map_err(failed)?;
         let row = self.source.record(self.form, after).map_err(failed)?;
         let row = row.map_or_else(Vec::new, |(row, ..)| row);
-        let header = CsvHeader::parse(self.form, &bytes, &row, settings)
-            .map_err(|fault| InputError::at(&self.name, lines[0], fault))?;
+        let header =
+            CsvHeader::parse(self.form, &bytes, &row, settings).map_err(|fault| {
+                match self.first_row {
+                    None => InputError::at(&self.name, lines[0], fault),
+                    Some(_) => InputError::of_file(&self.name, fault.to_string()),
+                }
+            })?;
         self.header = Some(header);
         self.body = (after, lines[1]);
         Ok(())
@@ -292,11 +429,16 @@ impl Part {
     /// What a record says; a fault where it makes no prompt and that ends the check.
     pub(super) fn parse(&self, bytes: &[u8], settings: &Settings) -> Parsed {
         let header = self.header.as_ref();
-        match parse_record(self.form, header, bytes, settings) {
-            Ok(mut request) => Parsed {
+        match parse_record(self.form, header, bytes, settings, &self.root) {
+            Ok(Record {
+                mut request,
+                samples,
+            }) => Parsed {
                 digest: digest(&request),
                 id: request.id.take(),
                 request: Ok(request),
+                input: None,
+                samples,
             },
             Err(fault) => {
                 let (id, digest) = bad_row(self.form, header, bytes, settings);
@@ -305,8 +447,22 @@ impl Part {
                     id,
                     digest,
                     request,
+                    input: None,
+                    samples: 1,
                 }
             }
+        }
+    }
+
+    /// What is kept of a record; none where nothing is, or where the record cannot be read.
+    pub(super) fn kept(&self, bytes: &[u8], settings: &Settings) -> Option<RawJson> {
+        if !settings.keep.is_on() {
+            return None;
+        }
+        let text = utf8(without_bom(bytes)).ok()?;
+        match &self.header {
+            Some(header) => header.kept(text),
+            None => keep::of_line(text, settings),
         }
     }
 
@@ -316,10 +472,21 @@ impl Part {
     }
 
     pub(super) fn unreadable(&self, error: &io::Error) -> InputError {
-        unreadable(&self.name, error)
+        InputError::unreadable(&self.name, error)
     }
-}
 
-fn unreadable(name: &str, error: &io::Error) -> InputError {
-    InputError::of_file(name, format!("cannot be read: {error}"))
+    /// What people call the place of the record that begins on that line.
+    pub(super) fn place(&self, line: u64) -> Place {
+        match self.first_row {
+            None => Place::Line(line),
+            // The header is on the first line.
+            Some(first) => Place::Row((first + line).saturating_sub(2)),
+        }
+    }
+
+    /// How the file, or what it was made of, differs from what was opened.
+    pub(super) fn change(&self) -> Option<String> {
+        let origin = self.origin.as_ref().and_then(Source::change);
+        origin.or_else(|| self.source.change())
+    }
 }

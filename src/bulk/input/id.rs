@@ -50,6 +50,31 @@ pub(super) fn parse_auto(id: &str) -> Option<(u64, u32)> {
     (auto_id(prefix, ordinal) == id).then_some((prefix, ordinal))
 }
 
+/// The most answers to one prompt.
+pub(super) const MOST_SAMPLES: u32 = 1000;
+
+/// The id of a sample of an item: `q-7#2`.
+pub(super) fn sample_id(id: &str, sample: u32) -> String {
+    format!("{id}#{sample}")
+}
+
+/// What the item of that id is called with samples, if it has none, or without, if it is the first of them.
+pub(crate) fn other_id(id: &str) -> Option<String> {
+    match parse_sample(id) {
+        Some((item, 1)) => Some(item.to_owned()),
+        Some(_) => None,
+        None => Some(sample_id(id, 1)),
+    }
+}
+
+/// The item and the number of which `id` would be a sample's.
+pub(crate) fn parse_sample(id: &str) -> Option<(&str, u32)> {
+    let (item, digits) = id.rsplit_once('#')?;
+    let sample = digits.parse().ok()?;
+    let exact = (1..=MOST_SAMPLES).contains(&sample) && digits.len() == sample.to_string().len();
+    (exact && !item.is_empty() && !digits.starts_with('+')).then_some((item, sample))
+}
+
 /// The id in `id` or `custom_id`.
 pub(super) fn of_fields(fields: &Map<String, Value>) -> Result<Option<String>, Fault> {
     let id = fields.get("id").map(|v| of_value("id", v)).transpose()?;
@@ -108,6 +133,24 @@ mod tests {
         }
         assert_eq!(auto_id(1, 1), "0000000000000001");
         assert_eq!(auto_id(1, 3), "0000000000000001-3");
+    }
+
+    #[test]
+    fn ids_of_samples_can_be_read_back() {
+        for (id, parsed) in [
+            ("a#1", Some(("a", 1))),
+            ("a#2#1000", Some(("a#2", 1000))),
+            ("a#0", None),
+            ("a#01", None),
+            ("a#+1", None),
+            ("a#1001", None),
+            ("#1", None),
+            ("a#", None),
+            ("a", None),
+        ] {
+            assert_eq!(parse_sample(id), parsed, "{id}");
+        }
+        assert_eq!(sample_id("a", 7), "a#7");
     }
 
     #[test]

@@ -6,9 +6,11 @@ use std::collections::HashMap;
 
 use rayon::prelude::*;
 
-use super::entry::{Entry, State};
-use super::id::{IdHash, auto_id, parse_auto};
+use super::attached::AttachedFiles;
+use super::entry::{Entry, State, id_key, like_sample_key};
+use super::id::{IdHash, auto_id, other_id, parse_auto, parse_sample};
 use crate::bulk::input::EarlierResult;
+use crate::llm::hash::sample_mask;
 
 /// What the check of a file has counted.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -63,7 +65,13 @@ pub(crate) struct Matching {
     /// Different ids of one hash, with their offsets; empty but for a freak of nature.
     collisions: HashMap<String, u64>,
     totals: Totals,
+    /// What of them is to be sent along.
+    pub(crate) attached: AttachedFiles,
     pub(super) unknown_lines: u64,
+    /// Offsets have given way to positions.
+    by_position: bool,
+    /// A line was that of an item by the id that it has with, or without, samples.
+    pub(super) is_renamed: bool,
 }
 
 impl Matching {
@@ -75,7 +83,10 @@ impl Matching {
             hash,
             collisions: HashMap::new(),
             totals,
+            attached: AttachedFiles::default(),
             unknown_lines: 0,
+            by_position: false,
+            is_renamed: false,
         }
     }
 
@@ -93,35 +104,83 @@ impl Matching {
     }
 
     /// Where the item of that id is in this order. An id that the input does not have is taken for
-    /// another one if 64 bits of SHA-256 agree; its fingerprint would have to agree as well before
+    /// another one if 48 bits of SHA-256 agree; its fingerprint would have to agree as well before
     /// anything was skipped.
-    pub(super) fn find(&self, id: &str) -> Option<usize> {
-        let auto = parse_auto(id).and_then(|(request, ordinal)| self.automatic(request, ordinal));
-        if auto.is_some() {
-            return auto;
-        }
+    pub(crate) fn find(&self, id: &str) -> Option<usize> {
         let hash = (self.hash)(id);
-        let start = self.entries.partition_point(|e| e.id < hash);
+        let own = match parse_sample(id) {
+            None => id_key(hash, 0),
+            Some(_) => like_sample_key(hash),
+        };
+        let auto = || parse_auto(id).and_then(|(request, n)| self.automatic(request, n, 0));
+        auto()
+            .or_else(|| self.own(own, id, 0))
+            .or_else(|| self.find_sample(id))
+    }
+
+    /// Where the sample with that id is.
+    pub(super) fn find_sample(&self, id: &str) -> Option<usize> {
+        let (item, sample) = parse_sample(id)?;
+        let auto = parse_auto(item).and_then(|(request, n)| self.automatic(request, n, sample));
+        auto.or_else(|| self.own(id_key((self.hash)(item), sample), item, sample))
+    }
+
+    /// Where the item is that asks the same and has the id, or had it with, or without, samples: the first
+    /// of them is the item itself. And its id, if that is another one.
+    pub(super) fn find_same(&self, id: &str, request: u64) -> Option<(usize, Option<String>)> {
+        if let Some(at) = self.find(id) {
+            return Some((at, None));
+        }
+        let other = other_id(id)?;
+        let at = self.find(&other)?;
+        (self.entries[at].request == request).then_some((at, Some(other)))
+    }
+
+    /// Where an id of its own is: that of an item, or of a sample of it.
+    fn own(&self, key: u64, item: &str, sample: u32) -> Option<usize> {
+        let start = self.entries.partition_point(|e| e.id < key);
         let own = |i: usize| {
             self.entries
                 .get(i)
-                .is_some_and(|e| e.id == hash && !e.is_auto())
+                .is_some_and(|e| e.id == key && !e.is_auto())
         };
         if !own(start) || !own(start + 1) {
             return own(start).then_some(start);
         }
-        let key = (hash, false, 0, *self.collisions.get(id)?);
+        let mut place = *self.collisions.get(item)?;
+        if self.by_position {
+            place += u64::from(sample.saturating_sub(1));
+        }
+        let key = (key, false, 0, place);
         self.entries.binary_search_by_key(&key, Entry::id_key).ok()
     }
 
-    /// Where the item with that automatic id is.
-    pub(super) fn automatic(&self, request: u64, ordinal: u32) -> Option<usize> {
-        let key = (self.hash)(&auto_id(request, 1));
+    /// The offset of the item of that id, if it asks what has this fingerprint, and its id, if that is another
+    /// one by now.
+    pub(crate) fn offset_of(
+        &self,
+        id: &str,
+        request_hash_prefix: u64,
+    ) -> Option<(u64, Option<String>)> {
+        let (at, renamed) = self.find_same(id, request_hash_prefix)?;
+        let entry = &self.entries[at];
+        (entry.request == request_hash_prefix).then(|| (entry.offset(), renamed))
+    }
+
+    /// True when an earlier line was one of an item that has another id by now.
+    pub(crate) fn is_renamed(&self) -> bool {
+        self.is_renamed
+    }
+
+    /// Where the item with that automatic id is, or a sample of it.
+    pub(super) fn automatic(&self, request: u64, ordinal: u32, sample: u32) -> Option<usize> {
+        let key = id_key((self.hash)(&auto_id(request, 1)), sample);
+        let request = request ^ sample_mask(sample);
         let first = (key, true, request, 0);
         let start = self.entries.partition_point(|e| e.id_key() < first);
         let at = start + usize::try_from(ordinal).ok()?.checked_sub(1)?;
         let entry = self.entries.get(at)?;
-        (entry.is_auto() && entry.request == request).then_some(at)
+        (entry.is_auto() && entry.id == key && entry.request == request).then_some(at)
     }
 
     /// Takes note of an earlier result line. A later line of the same request overrides it; one of
@@ -132,10 +191,11 @@ impl Matching {
         request_hash_prefix: u64,
         ended: EarlierResult,
     ) -> Match {
-        let Some(at) = self.find(id) else {
+        let Some((at, renamed)) = self.find_same(id, request_hash_prefix) else {
             self.unknown_lines += 1;
             return Match::Unknown;
         };
+        self.is_renamed |= renamed.is_some();
         let entry = &mut self.entries[at];
         let (state, found) = match ended {
             _ if entry.request != request_hash_prefix => match entry.state() {
@@ -150,6 +210,19 @@ impl Matching {
         found
     }
 
+    /// Where the item of that id is in the input, and whether it makes a prompt.
+    pub(crate) fn place_of(&self, id: &str) -> Option<(u64, bool)> {
+        let item = || self.find(parse_sample(id)?.0);
+        let entry = &self.entries[self.find(id).or_else(item)?];
+        Some((entry.offset(), !entry.is_bad()))
+    }
+
+    /// Items that no result line was matched with.
+    pub(crate) fn unmatched(&self) -> u64 {
+        let new = self.entries.iter().filter(|e| e.state() == State::New);
+        new.count() as u64
+    }
+
     /// Ends the matching: from here on items are in input order.
     pub(crate) fn finish(mut self) -> FileIndex {
         let mut tally = MatchCounts {
@@ -157,7 +230,7 @@ impl Matching {
             ..MatchCounts::default()
         };
         let mut group = None;
-        let mut ordinal = 0;
+        let mut ordinal = 0_u32;
         for entry in &mut self.entries {
             match entry.state() {
                 State::New => tally.new += 1,
@@ -173,12 +246,12 @@ impl Matching {
                 let same = group == Some(entry.request);
                 ordinal = if same { ordinal + 1 } else { 1 };
                 group = Some(entry.request);
-                entry.id = ordinal;
+                entry.set_ordinal(ordinal);
             } else {
                 group = None;
             }
         }
-        self.entries.par_sort_unstable_by_key(Entry::offset);
+        self.entries.par_sort_unstable_by_key(Entry::place_key);
         FileIndex {
             entries: self.entries,
             hash: self.hash,
@@ -223,9 +296,12 @@ impl FileIndex {
 
     /// Where it ends at the latest: at the next item or the end of the input.
     pub(crate) fn end(&self, i: usize) -> u64 {
-        self.entries
-            .get(i + 1)
-            .map_or(self.totals.bytes, Entry::offset)
+        let begins = self.entries[i].offset();
+        let mut behind = self.entries[i + 1..].iter().map(Entry::offset);
+        // Samples of one record have one place.
+        behind
+            .find(|offset| *offset != begins)
+            .unwrap_or(self.totals.bytes)
     }
 
     /// The class that was given to it.
@@ -236,6 +312,11 @@ impl FileIndex {
     /// The first 8 bytes of its fingerprint.
     pub(crate) fn request_prefix(&self, i: usize) -> u64 {
         self.entries[i].request
+    }
+
+    /// The same of the first sample of its record.
+    pub(super) fn first_request(&self, i: usize) -> u64 {
+        self.entries[i].first_request()
     }
 
     /// True when it makes no prompt, so that it is never sent.
@@ -257,20 +338,39 @@ impl FileIndex {
     /// Its place among equal requests without an id; none when it has an id of its own.
     pub(super) fn ordinal(&self, i: usize) -> Option<u32> {
         let entry = &self.entries[i];
-        entry
-            .is_auto()
-            .then(|| u32::try_from(entry.id).unwrap_or(u32::MAX))
+        entry.is_auto().then(|| entry.ordinal())
     }
 
-    /// True when item `i` has that id of its own.
+    /// Which sample of its record it is; none if that asks for one answer.
+    pub(super) fn sample(&self, i: usize) -> Option<u32> {
+        self.entries[i].sample()
+    }
+
+    /// True when the record of item `i` has that id of its own.
     pub(super) fn has_own_id(&self, i: usize, id: &str) -> bool {
         let entry = &self.entries[i];
-        !entry.is_auto() && entry.id == (self.hash)(id)
+        let mut same = *entry;
+        same.set_id((self.hash)(id));
+        !entry.is_auto() && entry.id == same.id
     }
 
     /// True when somebody has it in hand, or its result came in this run.
     pub(crate) fn is_taken(&self, i: usize) -> bool {
         self.entries[i].is_held() || self.entries[i].is_settled()
+    }
+
+    /// Sorts by id again; nothing is lost.
+    pub(crate) fn into_matching(mut self) -> Matching {
+        let hash = self.hash;
+        self.entries.par_iter_mut().for_each(|entry| {
+            if entry.is_auto() {
+                entry.set_id(hash(&auto_id(entry.first_request(), 1)));
+            }
+        });
+        let mut by_id = Matching::new(self.entries, hash, self.totals);
+        by_id.set_collisions(self.collisions);
+        by_id.unknown_lines = self.tally.unknown_lines;
+        by_id
     }
 
     /// Sorts by id for a last time. The offsets give way to positions, so this needs no memory but
@@ -286,11 +386,12 @@ impl FileIndex {
             .for_each(|(i, entry)| {
                 entry.set_offset(i as u64);
                 if entry.is_auto() {
-                    entry.id = hash(&auto_id(entry.request, 1));
+                    entry.set_id(hash(&auto_id(entry.first_request(), 1)));
                 }
             });
         let mut by_id = Matching::new(self.entries, hash, self.totals);
         by_id.set_collisions(self.collisions);
+        by_id.by_position = true;
         Positions(by_id)
     }
 }

@@ -125,3 +125,84 @@ fn a_hundred_thousand_items_take_24_bytes_each_in_every_order() {
     assert_eq!(positions.0.entries.as_ptr(), at, "sorted in place");
     assert_eq!(positions.0.entries.capacity() * size_of::<Entry>(), bytes);
 }
+
+#[test]
+fn samples_are_found_by_their_ids_in_every_order() {
+    let prefix = |n: u64| n << 40;
+    let collide: [IdHash; 2] = [id_hash, |id| (id.len() as u64) << 16];
+    for hash in collide {
+        let mut entries = Vec::new();
+        for (i, id) in ["a", "b", "cc"].into_iter().enumerate() {
+            let i = i as u64;
+            let entry = Entry::new(hash(id), prefix(i + 1), 10 * i, 0);
+            entries.extend((1..=3).map(|k| entry.sampled(k)));
+        }
+        for i in 3..5 {
+            let entry = Entry::new(hash(&auto_id(prefix(9), 1)), prefix(9), 10 * i, 0).automatic();
+            entries.extend((1..=2).map(|k| entry.sampled(k)));
+        }
+        entries.push(Entry::new(hash("d"), prefix(10), 50, 0));
+        entries.push(Entry::new(hash("long#7"), prefix(11), 60, 0).like_sample());
+        let collisions = [("a", 0), ("b", 10), ("d", 50)];
+        let collisions = collisions.map(|(id, offset)| (id.to_owned(), offset));
+        let mut matching = Matching::new(entries, hash, Totals::default());
+        matching.set_collisions(collisions.into());
+        let request = prefix(9);
+        let auto = |ordinal, sample| format!("{}#{sample}", auto_id(request, ordinal));
+        let ids: Vec<String> = [
+            "a#1", "a#2", "a#3", "b#1", "b#2", "b#3", "cc#1", "cc#2", "cc#3",
+        ]
+        .map(str::to_owned)
+        .into_iter()
+        .chain([auto(1, 1), auto(1, 2), auto(2, 1), auto(2, 2)])
+        .chain(["d".to_owned(), "long#7".to_owned()])
+        .collect();
+        let offset = |i: usize| [0, 0, 0, 10, 10, 10, 20, 20, 20, 30, 30, 40, 40, 50, 60][i];
+        let all_there = |matching: &Matching| {
+            for (i, id) in ids.iter().enumerate() {
+                let at = matching.find(id).unwrap_or_else(|| panic!("{id}"));
+                assert_eq!(matching.entries[at].offset(), offset(i), "{id}");
+            }
+            for id in ["a#4", "d#1", "long#7#1"] {
+                assert_eq!(matching.find(id), None, "{id}");
+            }
+        };
+        all_there(&matching);
+        // The first sample is the item itself.
+        assert_eq!(
+            matching.match_line("cc", prefix(3), EarlierResult::Success),
+            Match::Done
+        );
+        assert_eq!(
+            matching.match_line("cc", prefix(2), EarlierResult::Success),
+            Match::Unknown
+        );
+        assert_eq!(
+            matching.match_line("d#1", prefix(10), EarlierResult::Success),
+            Match::Done
+        );
+        assert!(matching.is_renamed());
+        assert_eq!(
+            matching.offset_of("cc", prefix(3)),
+            Some((20, Some("cc#1".to_owned())))
+        );
+        let index = matching.finish();
+        let samples: Vec<u32> = (0..index.len())
+            .map(|i| index.sample(i).unwrap_or(0))
+            .collect();
+        assert_eq!(samples, [1, 2, 3, 1, 2, 3, 1, 2, 3, 1, 2, 1, 2, 0, 0]);
+        let done: Vec<usize> = (0..index.len()).filter(|i| index.is_done(*i)).collect();
+        assert_eq!(done, [6, 13]);
+        assert_eq!(
+            (index.end(1), index.end(12), index.ordinal(12)),
+            (10, 50, Some(2))
+        );
+        assert_eq!(index.first_request(12), prefix(9));
+        let matching = index.into_matching();
+        all_there(&matching);
+        let positions = matching.finish().into_positions();
+        for (i, id) in ids.iter().enumerate() {
+            assert_eq!(positions.of(id), Some(i), "{id}");
+        }
+    }
+}

@@ -6,47 +6,126 @@ use std::borrow::Cow;
 
 use serde_json::{Map, Value};
 
+use super::Settings;
 use super::fault::{Fault, described, excerpt};
 use super::fields::{self, string};
 use super::id;
 use super::messages;
 use super::names::{hint, listed};
-use super::template::Template;
-use super::{Ignored, Settings};
-use crate::llm::request::{Request, RequestTask, Role};
+use super::said::Parsed;
+use super::template::{Template, UnknownVariable};
+use crate::llm::native::NativeFormat;
+use crate::llm::params::RequestTask;
+use crate::llm::request::{Request, Role};
+use crate::llm::translate;
 
 /// A list would need a result line for each of its texts, under one id.
 const ONE_TEXT: &str = "a string: one text a line; instead of a list write a line for each text, with \
     ids such as \"doc-7#1\" and \"doc-7#2\"";
 
-/// What a record says itself.
-pub(super) struct Parsed {
-    pub(super) request: Request,
-    /// It names the shape of the answer, be it plain text.
-    pub(super) format: bool,
-}
-
-impl Parsed {
-    pub(super) fn new(request: Request) -> Self {
-        Self {
-            request,
-            format: false,
-        }
-    }
-}
-
 /// The end points whose batch lines are understood, each for its task.
 const CHAT: &str = "/v1/chat/completions";
 const EMBEDDINGS: &str = "/v1/embeddings";
+/// Whose bodies have words of their own.
+const RESPONSES: &str = "/v1/responses";
+
+fn posted(line: &Map<String, Value>) -> Result<(), Fault> {
+    match line.get("method") {
+        Some(Value::String(name)) if name.eq_ignore_ascii_case("POST") => Ok(()),
+        Some(method) => Err(Fault::field("method", method, "\"POST\"")),
+        None => Ok(()),
+    }
+}
+
+fn is_responses(line: &Map<String, Value>) -> bool {
+    let url = line.get("url").and_then(Value::as_str);
+    url.is_some_and(|url| url.ends_with(RESPONSES)) && line.contains_key("body")
+}
+
+/// A line in the words of one provider's API.
+fn native(
+    mut line: Map<String, Value>,
+    (format, body): (NativeFormat, &str),
+    names: &[&str],
+    settings: &Settings,
+) -> Result<Parsed, Fault> {
+    known(&mut line, settings, names)?;
+    if settings.task == RequestTask::Embed {
+        let what = format!("a line of {}'s API for answers", format.provider());
+        return Err(Fault::new(what, "a text to embed"));
+    }
+    let body = line.remove(body).unwrap_or_default();
+    let request = translate::read(format, body).map_err(Fault::told)?;
+    let params = &request.params;
+    // It goes out as it stands, so what would be filled in would be lost.
+    let filled = [
+        (
+            "--system",
+            settings.system.is_some() && request.system.is_none(),
+        ),
+        (
+            "--max-tokens",
+            settings.max_tokens.is_some() && params.max_tokens.is_none(),
+        ),
+        (
+            "--temperature",
+            settings.temperature.is_some() && params.temperature.is_none(),
+        ),
+        (
+            "--json-schema",
+            settings.format.is_some() && params.response_format.is_none(),
+        ),
+        (
+            "--extra",
+            settings
+                .extra
+                .keys()
+                .any(|name| !request.extra.contains_key(name)),
+        ),
+    ];
+    if let Some((flag, _)) = filled.into_iter().find(|(_, lost)| *lost) {
+        return Err(Fault::new(
+            format!(
+                "a line of {}'s API, which goes out as it stands, and {flag}",
+                format.provider()
+            ),
+            "what the flag says in the line itself",
+        ));
+    }
+    Ok(Parsed {
+        request,
+        format: true,
+        samples: None,
+    })
+}
+
+/// The fields of a batch line.
+const BATCH: [&str; 5] = ["custom_id", "id", "method", "url", "body"];
+/// Those of a line in the words of one provider, besides these.
+const NATIVE: [&str; 3] = ["params", "request", "key"];
+/// Those of a short form, besides the parameters.
+const OWN: [&str; 6] = ["id", "custom_id", "prompt", "messages", "system", "extra"];
+
+/// Whether a field is read for the request, and not only kept for its result. With a template every field is
+/// data of the user's.
+pub(super) fn reads(name: &str, has_body: bool, settings: &Settings) -> bool {
+    match (&settings.template, has_body) {
+        (Some(_), _) => false,
+        (None, _) if settings.id_column.as_deref() == Some(name) => true,
+        (None, true) => BATCH.contains(&name) || NATIVE.contains(&name),
+        (None, false) => OWN.contains(&name) || fields::names(settings.task).contains(&name),
+    }
+}
 
 pub(super) fn line(text: &str, settings: &Settings) -> Result<Parsed, Fault> {
     let mut fields = object(text)?;
-    let (task, ignored) = (settings.task, &settings.ignored);
+    let task = settings.task;
     let id = match &settings.id_column {
         Some(name) => Some(id::of_column(&fields, name)?),
-        None => id::of_fields(&fields)?,
+        None => own_id(&fields)?,
     };
-    ignored
+    settings
+        .ignored
         .names
         .iter()
         .for_each(|name| leave_out(&mut fields, name));
@@ -54,9 +133,26 @@ pub(super) fn line(text: &str, settings: &Settings) -> Result<Parsed, Fault> {
         fields.remove(name);
     }
     let mut parsed = match &settings.template {
-        Some(template) => templated(fields, template)?,
-        None if fields.contains_key("body") => batch(fields, task, ignored)?,
-        None => short(fields, task, ignored)?,
+        Some(template) => from_fields(fields, template)?,
+        None if fields.get("params").is_some_and(Value::is_object) => native(
+            fields,
+            (NativeFormat::AnthropicMessages, "params"),
+            &["custom_id", "id", "params"],
+            settings,
+        )?,
+        None if fields.get("request").is_some_and(Value::is_object) => native(
+            fields,
+            (NativeFormat::GeminiContent, "request"),
+            &["key", "custom_id", "id", "request"],
+            settings,
+        )?,
+        None if is_responses(&fields) => {
+            posted(&fields)?;
+            let format = NativeFormat::OpenAiResponses;
+            native(fields, (format, "body"), &BATCH, settings)?
+        }
+        None if fields.contains_key("body") => batch(fields, task, settings)?,
+        None => short(fields, task, settings)?,
     };
     parsed.request.id = id;
     Ok(parsed)
@@ -67,7 +163,15 @@ pub(super) fn id(text: &str, settings: &Settings) -> Option<String> {
     let fields = object(text).ok()?;
     match &settings.id_column {
         Some(name) => id::of_column(&fields, name).ok(),
-        None => id::of_fields(&fields).ok()?,
+        None => own_id(&fields).ok()?,
+    }
+}
+
+/// The id that a line brings along; lines of Gemini's batches call it a key.
+fn own_id(fields: &Map<String, Value>) -> Result<Option<String>, Fault> {
+    match fields.contains_key("key") && fields.contains_key("request") {
+        true => Ok(Some(id::of_column(fields, "key")?)),
+        false => id::of_fields(fields),
     }
 }
 
@@ -105,19 +209,10 @@ fn object(text: &str) -> Result<Map<String, Value>, Fault> {
 fn batch(
     mut line: Map<String, Value>,
     task: RequestTask,
-    ignored: &Ignored,
+    settings: &Settings,
 ) -> Result<Parsed, Fault> {
-    known(
-        &mut line,
-        ignored,
-        &["custom_id", "id", "method", "url", "body"],
-    )?;
-    if let Some(method) = line.get("method") {
-        match method.as_str() {
-            Some(name) if name.eq_ignore_ascii_case("POST") => {}
-            _ => return Err(Fault::field("method", method, "\"POST\"")),
-        }
-    }
+    known(&mut line, settings, &BATCH)?;
+    posted(&line)?;
     if let Some(url) = line.get("url") {
         let name = url.as_str().unwrap_or_default();
         let expected = match task {
@@ -126,9 +221,7 @@ fn batch(
             RequestTask::Complete if name.ends_with(EMBEDDINGS) => Some(format!(
                 "\"{CHAT}\"; vectors are asked for with --task embed"
             )),
-            RequestTask::Complete => {
-                Some(format!("\"{CHAT}\", the only end point that is supported"))
-            }
+            RequestTask::Complete => Some(format!("\"{CHAT}\" or \"{RESPONSES}\"")),
             RequestTask::Embed => Some(format!("\"{EMBEDDINGS}\", since the task is to embed")),
         };
         if let Some(expected) = expected {
@@ -156,7 +249,7 @@ fn batch(
         ));
     };
     let mut parsed = Parsed::new(Request::chat(messages::parse(messages)?));
-    parsed.format = fields::take(&mut body, &mut parsed.request)?;
+    fields::take(&mut body, &mut parsed)?;
     parsed.request.extra = body;
     Ok(parsed)
 }
@@ -164,15 +257,14 @@ fn batch(
 fn short(
     mut line: Map<String, Value>,
     task: RequestTask,
-    ignored: &Ignored,
+    settings: &Settings,
 ) -> Result<Parsed, Fault> {
-    const OWN: [&str; 6] = ["id", "custom_id", "prompt", "messages", "system", "extra"];
     let names = fields::names(task);
     let accepted = |name: &str| OWN.contains(&name) || names.contains(&name);
     if !line.keys().all(|name| accepted(name)) {
         let accepted: Vec<&str> = OWN.iter().chain(names).copied().collect();
         wants_template(&line, &accepted)?;
-        known(&mut line, ignored, &accepted)?;
+        known(&mut line, settings, &accepted)?;
     }
     let mut request = match (line.remove("prompt"), line.remove("messages")) {
         (Some(Value::String(text)), None) => prompt(text)?,
@@ -216,14 +308,14 @@ fn short(
     }
     let mut parsed = Parsed::new(request);
     match task {
-        RequestTask::Complete => parsed.format = fields::take(&mut line, &mut parsed.request)?,
+        RequestTask::Complete => fields::take(&mut line, &mut parsed)?,
         RequestTask::Embed => fields::take_embedding(&mut line, &mut parsed.request)?,
     }
     parsed.request.extra = extra;
     Ok(parsed)
 }
 
-fn templated(mut line: Map<String, Value>, template: &Template) -> Result<Parsed, Fault> {
+fn from_fields(mut line: Map<String, Value>, template: &Template) -> Result<Parsed, Fault> {
     for name in template.variables() {
         match line.get(name) {
             Some(Value::String(_) | Value::Number(_) | Value::Bool(_)) => {}
@@ -239,13 +331,26 @@ fn templated(mut line: Map<String, Value>, template: &Template) -> Result<Parsed
         other => Some(Cow::Owned(other.to_string())),
     };
     template.check_filled(value)?;
-    let text = template
-        .render(value)
-        .map_err(|unknown| Fault::new(unknown.to_string(), "a field of that name"))?;
-    let mut request = prompt(text)?;
+    let mut request = templated(template, "a field of that name", value)?;
     request.model = string(&mut line, "model")?;
     request.system = string(&mut line, "system")?;
     Ok(Parsed::new(request))
+}
+
+/// The request that a template makes of a record's values. `known` says what there are values of.
+pub(super) fn templated<'a>(
+    template: &Template,
+    known: &str,
+    value: impl Fn(&str) -> Option<Cow<'a, str>>,
+) -> Result<Request, Fault> {
+    let unknown = |unknown: UnknownVariable| Fault::new(unknown.to_string(), known);
+    if !template.names_files() {
+        return prompt(template.render(value).map_err(unknown)?);
+    }
+    let parts = template.render_parts(value).map_err(unknown)?;
+    let mut request = Request::new("");
+    request.messages[0].content = parts.into();
+    Ok(request)
 }
 
 /// A request with one message, which must say something.
@@ -283,9 +388,16 @@ fn wants_template(line: &Map<String, Value>, accepted: &[&str]) -> Result<(), Fa
     ))
 }
 
-/// Refuses fields that nobody reads, unless they are to be ignored.
-fn known(line: &mut Map<String, Value>, ignored: &Ignored, accepted: &[&str]) -> Result<(), Fault> {
-    if ignored.all {
+/// Refuses fields that nobody reads, unless they are kept for the result, or to be ignored.
+fn known(
+    line: &mut Map<String, Value>,
+    settings: &Settings,
+    accepted: &[&str],
+) -> Result<(), Fault> {
+    if settings.keep.is_on() {
+        line.retain(|name, _| accepted.contains(&name.as_str()) || !settings.keep.takes(name));
+    }
+    if settings.ignored.all {
         line.retain(|name, _| accepted.contains(&name.as_str()));
         return Ok(());
     }
@@ -305,9 +417,10 @@ fn known(line: &mut Map<String, Value>, ignored: &Ignored, accepted: &[&str]) ->
     Err(Fault::new(
         format!("{what}{}", hint(first, accepted.iter().copied())),
         format!(
-            "one of {}; to leave out what is not sent: --ignore-fields {}",
+            "one of {}; to have it in the result, unsent: --keep {flag}; to leave out what is not sent: \
+             --ignore-fields {flag}",
             accepted.join(", "),
-            quoted(&excerpt(&flag))
+            flag = quoted(&excerpt(&flag))
         ),
     ))
 }

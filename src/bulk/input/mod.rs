@@ -3,6 +3,7 @@
 //! and read again one by one. What is sent, and when, is decided elsewhere.
 
 mod array;
+mod attached;
 mod cells;
 mod check;
 mod delimiter;
@@ -15,13 +16,17 @@ mod file;
 mod id;
 mod index;
 mod json;
+mod keep;
+mod kept_reader;
 mod messages;
 mod names;
 mod parse;
 #[cfg(feature = "queue")]
 mod queued;
 mod records;
+mod row_json;
 mod rows;
+mod said;
 mod source;
 mod stream;
 mod table;
@@ -32,22 +37,32 @@ mod refused_tests;
 #[cfg(test)]
 mod tests;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use crate::llm::request::RequestTask;
+use encoding_rs::Encoding;
+use serde_json::{Map, Value};
 
+use crate::llm::attachment::Root;
+use crate::llm::params::RequestTask;
+
+pub(crate) use attached::AttachedFiles;
 pub(crate) use check::Hooks;
 pub(crate) use entry::{EarlierResult, State};
 pub(crate) use fault::InputError;
-pub(crate) use file::{InputFile, NamedFile};
-pub(crate) use id::hash_prefix;
+pub(crate) use fields::is_set_by_itself;
+pub(crate) use file::{InputFile, Item, NamedFile, Unread};
+pub(crate) use id::{hash_prefix, other_id, parse_sample};
 pub(crate) use index::{FileIndex, Match, Matching};
+pub(crate) use keep::Fields;
+pub(crate) use kept_reader::KeptReader;
 #[cfg(feature = "queue")]
 pub(crate) use queued::Fit;
+pub(crate) use source::Source;
 pub(crate) use stream::{StreamLines, first_checked};
 pub(crate) use template::Template;
 
-use crate::llm::request::ResponseFormat;
+use crate::llm::params::ResponseFormat;
+use keep::Keep;
 
 /// How prompts are laid out in a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -64,6 +79,8 @@ pub enum Form {
     Tsv,
     /// A table with a header row whose fields this byte separates.
     Delimited(u8),
+    /// A table of typed values: a JSON list a line, the first of them the names of the columns.
+    JsonRows,
     /// One prompt a line.
     Text,
 }
@@ -71,7 +88,7 @@ pub enum Form {
 impl Form {
     /// The form that the file's extension names.
     pub(crate) fn of(path: &Path) -> Result<Self, InputError> {
-        const ACCEPTED: &str = ".jsonl, .ndjson, .json, .csv, .tsv or .txt";
+        const ACCEPTED: &str = ".jsonl, .json, .csv, .tsv, .txt, .parquet, .xlsx or .sqlite";
         let error = |text: String| Err(InputError::of_file(path.display(), text));
         if path.is_dir() {
             return error("found a directory; directories come in a later release".to_owned());
@@ -86,8 +103,8 @@ impl Form {
             "" => error(format!(
                 "found a file without an extension; expected {ACCEPTED}, or --format to say what it is"
             )),
-            "xlsx" | "xls" | "ods" | "numbers" => error(format!(
-                "found a spreadsheet (.{extension}); expected {ACCEPTED}: save it as CSV UTF-8"
+            "xls" | "ods" | "numbers" => error(format!(
+                "found a spreadsheet (.{extension}); expected {ACCEPTED}: save it as .xlsx or CSV UTF-8"
             )),
             other => error(format!(
                 "found a .{other} file; expected {ACCEPTED}, or --format to say what it is"
@@ -101,7 +118,7 @@ impl Form {
     }
 
     fn is_table(self) -> bool {
-        self.delimiter().is_some()
+        self == Self::JsonRows || self.delimiter().is_some()
     }
 
     /// What separates the fields of a table.
@@ -110,7 +127,7 @@ impl Form {
             Self::Csv => Some(b','),
             Self::Tsv => Some(b'\t'),
             Self::Delimited(by) => Some(by),
-            Self::Jsonl | Self::Json | Self::Text => None,
+            Self::Jsonl | Self::Json | Self::JsonRows | Self::Text => None,
         }
     }
 }
@@ -130,20 +147,39 @@ pub(crate) struct Settings {
     pub(crate) template: Option<Template>,
     /// The most tokens to answer with.
     pub(crate) max_tokens: Option<u32>,
+    pub(crate) keep_reply: bool,
     /// Randomness.
     pub(crate) temperature: Option<f64>,
     /// The shape of the answer.
     pub(crate) format: Option<ResponseFormat>,
+    /// Further fields of the request.
+    pub(crate) extra: Map<String, Value>,
     /// How the input is laid out, whatever it is called.
     pub(crate) form: Option<Form>,
     /// The column, or field, that holds the id.
     pub(crate) id_column: Option<String>,
     /// Fields of a line that are left out.
     pub(crate) ignored: Ignored,
+    /// How many answers each prompt gets that does not say it itself; 0 is 1.
+    pub(crate) samples: u32,
+    /// Fields that come back with the result.
+    pub(crate) keep: Keep,
     /// What separates the fields of tables, whatever they look like.
     pub(crate) delimiter: Option<u8>,
+    /// What the text of the input is encoded in, where that is not UTF-8.
+    pub(crate) encoding: Option<&'static Encoding>,
+    /// Where inputs are kept that cannot be read as they stand.
+    pub(crate) spool_folder: Option<PathBuf>,
+    /// Where the files are that records name.
+    pub(crate) files: FileAccess,
     /// Rows that make no prompt are failed items rather than the end of the run.
     pub(crate) skip_bad_rows: bool,
+    /// The worksheet of a workbook.
+    pub(crate) sheet: Option<String>,
+    /// What is read of an SQLite file.
+    pub(crate) query: Option<String>,
+    /// Nothing is sent: a table may have no column for prompts.
+    pub(crate) for_joining: bool,
 }
 
 impl Settings {
@@ -156,6 +192,22 @@ impl Settings {
         };
         let form = detect::check_encoding(start).and(form);
         form.map_err(|fault| InputError::of_file(name, fault.to_string()))
+    }
+}
+
+/// Which files a record may name.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct FileAccess {
+    /// The folder below which they are; the input's own where none is named.
+    pub(crate) root: Option<PathBuf>,
+    /// Those elsewhere too.
+    pub(crate) outside: bool,
+}
+
+impl FileAccess {
+    /// For an input in that folder.
+    fn root(&self, folder: &Path) -> Root {
+        Root::new(self.root.as_deref().unwrap_or(folder), self.outside)
     }
 }
 

@@ -4,12 +4,26 @@ use std::borrow::Cow;
 
 use sha2::{Digest, Sha256};
 
+use super::attached::resolve;
 use super::fault::{Fault, utf8};
-use super::json::{self, Parsed, prompt};
+use super::id::MOST_SAMPLES;
+use super::id::parse_sample;
+use super::json::{self, prompt, templated};
 use super::rows::without_bom;
+use super::said::Parsed;
 use super::table::CsvHeader;
 use super::{Form, Settings, delimiter};
-use crate::llm::request::{Request, RequestTask};
+use crate::llm::attachment::Root;
+use crate::llm::params::RequestTask;
+use crate::llm::request::Request;
+
+/// What a record comes to.
+#[derive(Debug)]
+pub(crate) struct Record {
+    pub(crate) request: Request,
+    /// How many answers are asked for.
+    pub(crate) samples: u32,
+}
 
 /// Reads a record, without its line ending. A table's rows need the header.
 pub(crate) fn parse_record(
@@ -17,14 +31,16 @@ pub(crate) fn parse_record(
     header: Option<&CsvHeader>,
     bytes: &[u8],
     settings: &Settings,
-) -> Result<Request, Fault> {
+    root: &Root,
+) -> Result<Record, Fault> {
     // A file that was joined to another brings its mark along.
     let text = utf8(without_bom(bytes))?;
     // JSON has no place for one and says so itself.
     if !matches!(form, Form::Jsonl | Form::Json) && text.contains('\0') {
         return Err(Fault::new(
             "a NUL byte",
-            "UTF-8 text: if it is UTF-16, convert it: iconv -f UTF-16LE -t UTF-8 in.csv > out.csv",
+            "UTF-8 text: if it is UTF-16, say --encoding utf-16le, or convert it: iconv -f UTF-16LE -t UTF-8 \
+             in.csv > out.csv",
         ));
     }
     let template = settings.template.as_ref();
@@ -33,26 +49,38 @@ pub(crate) fn parse_record(
         (Form::Text, _) => {
             let line = text.strip_suffix('\n').unwrap_or(text);
             let line = line.strip_suffix('\r').unwrap_or(line);
-            let text = match template {
-                None => line.to_owned(),
-                Some(template) => template
-                    .render(|name| (name == "prompt").then_some(Cow::Borrowed(line)))
-                    .map_err(|unknown| Fault::new(unknown.to_string(), "only {{prompt}}"))?,
+            let request = match template {
+                None => prompt(line.to_owned())?,
+                Some(template) => templated(template, "only {{prompt}}", |name| {
+                    (name == "prompt").then_some(Cow::Borrowed(line))
+                })?,
             };
-            Parsed::new(prompt(text)?)
+            Parsed::new(request)
         }
         (_, Some(header)) => Parsed::new(header.request(text, template)?),
         (_, None) => {
             return Err(Fault::new("a row before the header", "a header row"));
         }
     };
-    let request = settings.fill(parsed);
+    let samples = parsed.samples.unwrap_or(settings.samples).max(1);
+    let mut request = settings.fill(parsed);
+    if samples > 1
+        && let Some(id) = request.id.as_deref()
+        && parse_sample(id).is_some()
+    {
+        // It might be the first sample of another item, whose answer would then be taken for this one's.
+        return Err(Fault::new(
+            format!("the id {id:?} of a prompt that is asked several times"),
+            "an id that does not end in # and a number: that is how samples are told",
+        ));
+    }
+    resolve(&mut request, root).map_err(Fault::refused)?;
     if request.task == RequestTask::Embed {
         request
             .text_to_embed()
             .map_err(|found| Fault::new(found, "nothing but the text that is to be embedded"))?;
     }
-    Ok(request)
+    Ok(Record { request, samples })
 }
 
 /// What stands for a record that makes no prompt: its id, if it has one that can be read, and a
@@ -85,6 +113,18 @@ impl Settings {
                 "a delimiter that cannot separate fields",
                 "one ASCII character that is no quote and no line end",
             )),
+            _ if form == Form::Text && self.keep.is_on() => Err(Fault::new(
+                "--keep",
+                "a table or JSON: of a line of text there is nothing to keep beside the prompt",
+            )),
+            _ if self.samples > MOST_SAMPLES => Err(Fault::new(
+                format!("--samples {}", self.samples),
+                format!("at most {MOST_SAMPLES}"),
+            )),
+            _ if self.samples > 1 && self.task == RequestTask::Embed => Err(Fault::new(
+                "--samples",
+                "answers: the vector of a text is the same each time",
+            )),
             (Some(template), Form::Text) => {
                 template.check("the line as a whole", ["prompt"].into_iter())
             }
@@ -96,8 +136,10 @@ impl Settings {
         let Parsed {
             mut request,
             format,
+            samples: _,
         } = parsed;
         request.task = self.task;
+        request.keep_reply = self.keep_reply;
         let params = &mut request.params;
         params.dimensions = params.dimensions.or(self.dimensions);
         params.max_tokens = params.max_tokens.or(self.max_tokens);
@@ -110,6 +152,11 @@ impl Settings {
         }
         if request.system.is_none() {
             request.system.clone_from(&self.system);
+        }
+        for (name, value) in &self.extra {
+            if !request.extra.contains_key(name) {
+                request.extra.insert(name.clone(), value.clone());
+            }
         }
         request
     }

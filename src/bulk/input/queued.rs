@@ -1,9 +1,6 @@
 //! What of an input others have in hand: marked in its index, by id, while the calls are theirs.
 
-use rayon::prelude::*;
-
 use super::entry::State;
-use super::id::auto_id;
 use super::index::{FileIndex, Matching};
 
 /// How a job that is carried out elsewhere fits the input.
@@ -27,7 +24,8 @@ pub(crate) enum Fit {
 impl Matching {
     /// How a job that somebody holds fits the input.
     pub(crate) fn fit(&self, id: &str, request_hash_prefix: u64) -> Fit {
-        let Some(entry) = self.find(id).map(|at| &self.entries[at]) else {
+        let found = self.find_same(id, request_hash_prefix);
+        let Some(entry) = found.map(|(at, _)| &self.entries[at]) else {
             return Fit::Unknown;
         };
         match entry.request == request_hash_prefix {
@@ -41,8 +39,8 @@ impl Matching {
     }
 
     /// Takes note that somebody has the item in hand.
-    pub(crate) fn hold(&mut self, id: &str) {
-        if let Some(at) = self.find(id) {
+    pub(crate) fn hold(&mut self, id: &str, request_hash_prefix: u64) {
+        if let Some((at, _)) = self.find_same(id, request_hash_prefix) {
             self.entries[at].set_held(true);
         }
     }
@@ -53,8 +51,14 @@ impl Matching {
     }
 
     /// Takes note of a result that came in this run. Returns the state before.
-    pub(crate) fn settle(&mut self, id: &str, success: bool) -> Option<State> {
-        let at = self.find(id)?;
+    pub(crate) fn settle(
+        &mut self,
+        id: &str,
+        request_hash_prefix: u64,
+        success: bool,
+    ) -> Option<State> {
+        let (at, renamed) = self.find_same(id, request_hash_prefix)?;
+        self.is_renamed |= renamed.is_some();
         let entry = &mut self.entries[at];
         let before = entry.state();
         entry.set_state(match success {
@@ -71,26 +75,12 @@ impl FileIndex {
     pub(crate) fn hold(&mut self, i: usize) {
         self.entries[i].set_held(true);
     }
-
-    /// Sorts by id again; nothing is lost.
-    pub(crate) fn into_matching(mut self) -> Matching {
-        let hash = self.hash;
-        self.entries.par_iter_mut().for_each(|entry| {
-            if entry.is_auto() {
-                entry.id = hash(&auto_id(entry.request, 1));
-            }
-        });
-        let mut by_id = Matching::new(self.entries, hash, self.totals);
-        by_id.set_collisions(self.collisions);
-        by_id.unknown_lines = self.tally.unknown_lines;
-        by_id
-    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::super::entry::Entry;
-    use super::super::id::id_hash;
+    use super::super::id::{auto_id, id_hash};
     use super::super::index::Totals;
     use super::*;
     use crate::bulk::input::EarlierResult;
@@ -109,9 +99,9 @@ mod tests {
         entries.extend([5, 6, 5].iter().zip(4..).map(|(&r, i)| auto(r, 10 * i)));
         let mut index = Matching::new(entries, id_hash, Totals::default());
         index.match_line("o1", 1, EarlierResult::Success);
-        index.hold("o2");
+        index.hold("o2", 2);
         let second = auto_id(5, 2);
-        index.hold(&second);
+        index.hold(&second, 5);
         let mut index = index.finish().into_matching();
         let same = |state, held, settled| Fit::Same {
             state,
@@ -124,7 +114,7 @@ mod tests {
         assert_eq!(index.fit("o9", 9), Fit::Unknown);
         assert_eq!(index.fit(&second, 5), same(State::New, true, false));
         assert_eq!(index.fit(&auto_id(5, 3), 5), Fit::Unknown);
-        assert_eq!(index.settle("o2", false), Some(State::New));
+        assert_eq!(index.settle("o2", 2, false), Some(State::New));
         assert_eq!(index.fit("o2", 2), same(State::Failed, false, true));
         index.release_all();
         let index = index.finish();

@@ -5,6 +5,7 @@ use std::fs;
 use super::id::IdHash;
 use super::tests::{Scratch, hooks, items};
 use super::*;
+use crate::base::error::Error;
 use crate::bulk::input::EarlierResult;
 use crate::llm::hash::request_hash;
 use crate::llm::request::Request;
@@ -239,7 +240,8 @@ fn a_file_that_changed_is_not_read_on() {
         let (input, index) = file.check().unwrap();
         let index = index.finish();
         fs::write(&file.0, &changed).unwrap();
-        let text = file.shown(&input.read(1, &index).unwrap_err());
+        let unread = Error::from(input.read(1, &index).unwrap_err());
+        let text = file.shown(&unread.message());
         assert!(
             text.starts_with("p: changed while the run was going on (item 2 at byte 26"),
             "{text}"

@@ -15,7 +15,7 @@ use super::rows::{MAX_RECORD_BYTES, Next};
 
 /// An open regular file.
 #[derive(Debug)]
-pub(super) struct Source {
+pub(crate) struct Source {
     #[cfg(unix)]
     file: File,
     #[cfg(not(unix))]
@@ -24,8 +24,22 @@ pub(super) struct Source {
     modified: Option<SystemTime>,
 }
 
+/// Reads a file from its beginning.
+struct SourceReader<'s> {
+    source: &'s Source,
+    at: u64,
+}
+
+impl io::Read for SourceReader<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let n = self.source.read_at(buffer, self.at)?;
+        self.at += n as u64;
+        Ok(n)
+    }
+}
+
 impl Source {
-    pub(super) fn open(path: &Path) -> io::Result<Self> {
+    pub(crate) fn open(path: &Path) -> io::Result<Self> {
         // Looked at before opening, because opening a pipe waits for its writer.
         if !std::fs::metadata(path)?.is_file() {
             return Err(io::Error::other(
@@ -45,8 +59,16 @@ impl Source {
     }
 
     /// Bytes in the file when it was opened.
-    pub(super) fn len(&self) -> u64 {
+    pub(crate) fn len(&self) -> u64 {
         self.len
+    }
+
+    /// All of it, from its beginning.
+    pub(crate) fn reader(&self) -> impl io::Read + '_ {
+        SourceReader {
+            source: self,
+            at: 0,
+        }
     }
 
     /// How the file differs from what was opened.
@@ -76,7 +98,7 @@ impl Source {
     }
 
     /// Fills the buffer as far as the file reaches; returns how far.
-    pub(super) fn fill(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+    pub(crate) fn fill(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
         let mut filled = 0;
         while filled < buffer.len() {
             match self.read_at(&mut buffer[filled..], offset + filled as u64) {

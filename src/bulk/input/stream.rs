@@ -3,17 +3,21 @@
 
 use std::collections::HashMap;
 use std::io::{self, BufRead, BufReader, Read};
+use std::path::Path;
 
 use sha2::{Digest, Sha256};
 
-use super::fault::{Fault, InputError};
+use super::fault::{Fault, InputError, utf8};
 use super::file::Item;
-use super::id::{auto_id, prefix};
-use super::parse::parse_record;
+use super::id::{auto_id, prefix, sample_id};
+use super::keep::{self, MissingFields};
+use super::parse::{Record, parse_record};
 use super::rows::{MAX_RECORD_BYTES, is_blank, without_bom};
 use super::{Form, Settings};
 use crate::base::error::{Error, ErrorKind};
-use crate::llm::hash::{digest, hex};
+use crate::llm::attachment::Root;
+use crate::llm::hash::{digest, hex, of_sample};
+use crate::llm::request::Request;
 
 /// Maps that grow one at a time: a single one would take half as much again while it grows.
 const SHARDS: usize = 64;
@@ -30,7 +34,10 @@ pub(crate) struct StreamChecker {
     name: String,
     form: Form,
     settings: Settings,
+    root: Root,
     seen: Vec<HashMap<Key, u32>>,
+    /// It was looked for the fields that are to be kept.
+    has_kept: bool,
 }
 
 impl StreamChecker {
@@ -49,13 +56,15 @@ impl StreamChecker {
         Ok(Self {
             name: name.to_owned(),
             form,
+            root: settings.files.root(Path::new("")),
             settings,
             seen: vec![HashMap::new(); SHARDS],
+            has_kept: false,
         })
     }
 
-    /// The item on a line, counted from 1; none if the line is blank.
-    pub(crate) fn check(&mut self, line: u64, bytes: &[u8]) -> Result<Option<Item>, InputError> {
+    /// The items on a line, counted from 1; none if the line is blank.
+    pub(crate) fn check(&mut self, line: u64, bytes: &[u8]) -> Result<Option<Samples>, InputError> {
         let bytes = if line == 1 { without_bom(bytes) } else { bytes };
         if is_blank(bytes) {
             return Ok(None);
@@ -65,29 +74,54 @@ impl StreamChecker {
             .map_err(|fault| InputError::at(&self.name, line, fault))
     }
 
-    fn item(&mut self, line: u64, bytes: &[u8]) -> Result<Item, Fault> {
+    fn item(&mut self, line: u64, bytes: &[u8]) -> Result<Samples, Fault> {
         if bytes.len() > MAX_RECORD_BYTES {
             return Err(Fault::new("a line of more than 64 MiB", "at most 64 MiB"));
         }
-        let mut request = parse_record(self.form, None, bytes, &self.settings)?;
+        let Record {
+            mut request,
+            samples,
+        } = parse_record(self.form, None, bytes, &self.settings, &self.root)?;
+        if self.settings.keep.is_on() {
+            // A stream has no end to wait for: the first line tells whether a name is misspelt.
+            if !std::mem::replace(&mut self.has_kept, true) {
+                let mut missing = MissingFields::new(&self.settings.keep);
+                missing.look(bytes);
+                missing.fault().map_or(Ok(()), Err)?;
+            }
+            let text = utf8(without_bom(bytes))?;
+            request.input = keep::of_line(text, &self.settings);
+        }
         let digest = digest(&request);
         let line = u32::try_from(line).unwrap_or(u32::MAX).min(!AUTO);
         let (id, match_line) = match request.id.take() {
             Some(id) => (id, line),
             None => (self.next_auto_id(prefix(&digest)), line | AUTO),
         };
-        let key = key(&id);
-        if let Some(earlier) = self.shard(&key).insert(key, match_line) {
-            return Err(Fault::new(
-                format!("the id {id:?}, which line {} has already", earlier & !AUTO),
-                "an id of its own for every item",
-            ));
+        self.take_id(&id, match_line)?;
+        if samples > 1 {
+            for sample in 1..=samples {
+                self.take_id(&sample_id(&id, sample), match_line)?;
+            }
         }
         request.id = Some(id);
-        Ok(Item {
+        Ok(Samples {
             request,
-            request_hash: hex(&digest),
+            digest,
+            samples,
+            given: 0,
         })
+    }
+
+    fn take_id(&mut self, id: &str, match_line: u32) -> Result<(), Fault> {
+        let key = key(id);
+        match self.shard(&key).insert(key, match_line) {
+            None => Ok(()),
+            Some(earlier) => Err(Fault::new(
+                format!("the id {id:?}, which line {} has already", earlier & !AUTO),
+                "an id of its own for every item",
+            )),
+        }
     }
 
     /// The ordinals given so far have no gaps, so the next one is found by bisection and needs no
@@ -116,6 +150,40 @@ impl StreamChecker {
 
     fn shard(&mut self, key: &Key) -> &mut HashMap<Key, u32> {
         &mut self.seen[key[0] as usize % SHARDS]
+    }
+}
+
+/// The items of a line: one, or a sample after the other.
+#[derive(Debug)]
+pub(crate) struct Samples {
+    request: Request,
+    digest: [u8; 32],
+    samples: u32,
+    given: u32,
+}
+
+impl Iterator for Samples {
+    type Item = Item;
+
+    fn next(&mut self) -> Option<Item> {
+        if self.given == self.samples {
+            return None;
+        }
+        self.given += 1;
+        let mut request = match self.given == self.samples {
+            true => std::mem::take(&mut self.request),
+            false => self.request.clone(),
+        };
+        let mut digest = self.digest;
+        if self.samples > 1 {
+            request.id = request.id.map(|id| sample_id(&id, self.given));
+            request.sample = self.given;
+            digest = of_sample(digest, self.given);
+        }
+        Some(Item {
+            request,
+            request_hash: hex(&digest),
+        })
     }
 }
 
@@ -157,6 +225,8 @@ pub(crate) struct StreamLines<R> {
     settings: Settings,
     checker: Option<StreamChecker>,
     number: u64,
+    /// What is left of the last line.
+    samples: Option<Samples>,
 }
 
 impl<R: Read> StreamLines<R> {
@@ -167,11 +237,15 @@ impl<R: Read> StreamLines<R> {
             settings,
             checker: None,
             number: 0,
+            samples: None,
         }
     }
 
     /// The next item; none at the end. After an error nothing more must be taken.
     pub(crate) fn next(&mut self) -> Result<Option<Item>, Error> {
+        if let Some(item) = self.samples.as_mut().and_then(Samples::next) {
+            return Ok(Some(item));
+        }
         let mut line = Vec::new();
         loop {
             line.clear();
@@ -193,8 +267,10 @@ impl<R: Read> StreamLines<R> {
                     none.insert(StreamChecker::new(&self.name, form, self.settings.clone())?)
                 }
             };
-            if let Some(item) = checker.check(self.number, &line)? {
-                return Ok(Some(item));
+            if let Some(mut samples) = checker.check(self.number, &line)? {
+                let item = samples.next();
+                self.samples = Some(samples);
+                return Ok(item);
             }
         }
     }

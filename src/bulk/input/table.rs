@@ -1,25 +1,42 @@
 //! Tables: the header row, and what a row asks for.
 
 use std::borrow::Cow;
+use std::iter::once;
 
-use super::cells::fields;
+use serde_json::value::RawValue;
+
+use super::cells::{fields, text_of, values};
 use super::fault::{Fault, utf8};
 use super::id;
-use super::json::prompt;
+use super::json::{prompt, templated};
+use super::keep::{Keep, Object};
 use super::names::{hint, listed};
 use super::template::Template;
 use super::{Form, Settings};
+use crate::llm::reply_details::RawJson;
 use crate::llm::request::Request;
+
+/// The cells of a row, as texts.
+fn cells(form: Form, row: &str) -> Result<Vec<Cow<'_, str>>, Fault> {
+    match form.delimiter() {
+        Some(delimiter) => Ok(fields(row, delimiter)),
+        None => Ok(values(row)?.into_iter().map(text_of).collect()),
+    }
+}
 
 /// The columns of a table and what they are used for.
 #[derive(Debug, Clone)]
 pub(crate) struct CsvHeader {
-    delimiter: u8,
+    form: Form,
     names: Vec<String>,
     id: Option<usize>,
     /// A row without an id is refused.
     id_wanted: bool,
     prompt: Option<usize>,
+    /// The columns that are kept.
+    kept: Vec<usize>,
+    /// What columns are called where they are told by their name.
+    labels: Vec<String>,
 }
 
 impl CsvHeader {
@@ -32,8 +49,7 @@ impl CsvHeader {
         settings: &Settings,
     ) -> Result<Self, Fault> {
         let template = settings.template.as_ref();
-        let delimiter = form.delimiter().unwrap_or(b',');
-        let names: Vec<String> = fields(utf8(bytes)?, delimiter)
+        let names: Vec<String> = cells(form, utf8(bytes)?)?
             .iter()
             .map(|name| name.trim().to_owned())
             .collect();
@@ -56,8 +72,11 @@ impl CsvHeader {
                 )
             })?),
         };
+        let kept = kept(&names, &settings.keep)?;
         let header = Self {
-            delimiter,
+            kept,
+            labels: labels(&names),
+            form,
             id,
             id_wanted: settings.id_column.is_some(),
             prompt: column("prompt"),
@@ -71,9 +90,9 @@ impl CsvHeader {
                     header.once(name)?;
                 }
             }
-            None if header.prompt.is_none() => {
+            None if header.prompt.is_none() && !settings.for_joining => {
                 let row = String::from_utf8_lossy(row);
-                let row = fields(&row, delimiter);
+                let row = cells(form, &row).unwrap_or_default();
                 let cell = |i: usize| row.get(i).map_or(0, |cell| cell.chars().count());
                 let example = (0..names.len())
                     .rev()
@@ -88,7 +107,11 @@ impl CsvHeader {
                     ),
                 ));
             }
-            None => header.once("prompt")?,
+            None if header.prompt.is_some() => header.once("prompt")?,
+            None => {}
+        }
+        for name in &settings.keep.names {
+            header.once(name)?;
         }
         if let Some(id) = header.id {
             header.once(&names[id])?;
@@ -108,7 +131,7 @@ impl CsvHeader {
 
     /// The request of a row.
     pub(super) fn request(&self, row: &str, template: Option<&Template>) -> Result<Request, Fault> {
-        let mut row = fields(row, self.delimiter);
+        let mut row = cells(self.form, row)?;
         if row.len() != self.names.len() {
             return Err(Fault::new(
                 format!("a row of {} fields", row.len()),
@@ -116,7 +139,8 @@ impl CsvHeader {
             ));
         }
         let same = |(cell, name): (&Cow<'_, str>, &String)| cell.trim() == name;
-        if row.len() > 1 && row.iter().zip(&self.names).all(same) {
+        let text = self.form.delimiter().is_some();
+        if text && row.len() > 1 && row.iter().zip(&self.names).all(same) {
             return Err(Fault::new(
                 "the header once more",
                 "rows below it: files are not joined to be read, but named one behind the other",
@@ -128,30 +152,106 @@ impl CsvHeader {
             }
             _ => None,
         };
-        let text = match (template, self.prompt) {
+        let mut request = match (template, self.prompt) {
             (Some(template), _) => {
                 let value = |name: &str| {
                     let column = self.names.iter().position(|other| other == name)?;
                     Some(Cow::Borrowed(row[column].as_ref()))
                 };
                 template.check_filled(value)?;
-                template
-                    .render(value)
-                    .map_err(|unknown| Fault::new(unknown.to_string(), "a column of that name"))?
+                templated(template, "a column of that name", value)?
             }
-            (None, Some(column)) => std::mem::take(&mut row[column]).into_owned(),
+            (None, Some(column)) => prompt(std::mem::take(&mut row[column]).into_owned())?,
             (None, None) => return Err(Fault::new("no column \"prompt\"", "a template")),
         };
-        let mut request = prompt(text)?;
         request.id = id;
         Ok(request)
     }
 }
 
+/// Names to tell the columns by: those without one have their number, and of one name the later ones are numbered.
+fn labels(names: &[String]) -> Vec<String> {
+    let mut labels: Vec<String> = Vec::new();
+    for (i, name) in names.iter().enumerate() {
+        let name = match name.as_str() {
+            "" => format!("column {}", i + 1),
+            name => name.to_owned(),
+        };
+        let numbered = (2..).map(|n| format!("{name}_{n}"));
+        let mut free = once(name.clone()).chain(numbered);
+        let label = free.find(|label| !labels.contains(label));
+        labels.push(label.unwrap_or(name));
+    }
+    labels
+}
+
+/// The columns that are kept, in their order.
+fn kept(names: &[String], keep: &Keep) -> Result<Vec<usize>, Fault> {
+    let columns = names.iter().map(String::as_str);
+    if let Some(name) = keep.names.iter().find(|name| !names.contains(name)) {
+        return Err(Keep::missing(name, "column", columns));
+    }
+    let kept = columns.enumerate().filter(|(_, name)| keep.takes(name));
+    Ok(kept.map(|(i, _)| i).collect())
+}
+
+/// A cell as it stands.
+enum Cell<'r> {
+    Text(&'r str),
+    Value(&'r RawValue),
+}
+
+impl Cell<'_> {
+    fn put(&self, object: &mut Object, name: &str) {
+        match self {
+            Self::Text(text) => object.text(name, text),
+            Self::Value(value) => object.value(name, value),
+        }
+    }
+}
+
 impl CsvHeader {
+    /// The row as a JSON object.
+    pub(super) fn object(&self, row: &str) -> Result<String, Fault> {
+        let mut object = Object::new();
+        self.each_cell(row, &mut |i, cell| cell.put(&mut object, &self.labels[i]))?;
+        Ok(object.end().map_or_else(String::new, |row| row.to_string()))
+    }
+
+    /// What is kept of a row; none if it has not as many cells as there are columns.
+    pub(super) fn kept(&self, row: &str) -> Option<RawJson> {
+        let mut object = Object::new();
+        let mut kept = self.kept.iter().peekable();
+        let cells = self.each_cell(row, &mut |i, cell| {
+            if kept.next_if(|column| **column == i).is_some() {
+                cell.put(&mut object, &self.labels[i]);
+            }
+        });
+        (cells.ok()? == self.names.len()).then(|| object.end())?
+    }
+
+    /// Hands over each cell with its column, as far as there are columns, and counts the cells.
+    fn each_cell(&self, row: &str, visit: &mut dyn FnMut(usize, Cell<'_>)) -> Result<usize, Fault> {
+        let columns = 0..self.names.len();
+        Ok(match self.form.delimiter() {
+            Some(delimiter) => {
+                let cells = fields(row, delimiter);
+                let texts = columns.zip(&cells);
+                texts.for_each(|(i, cell)| visit(i, Cell::Text(cell)));
+                cells.len()
+            }
+            None => {
+                let cells = values(row)?;
+                let values = columns.zip(&cells);
+                values.for_each(|(i, cell)| visit(i, Cell::Value(cell)));
+                cells.len()
+            }
+        })
+    }
+
     /// The id alone, of a row that makes no prompt.
     pub(super) fn id(&self, row: &str) -> Option<String> {
-        let row = fields(row, self.delimiter);
+        let row = cells(self.form, row).ok()?;
         let (name, id) = (&self.names[self.id?], row.get(self.id?)?);
         id::checked(name, id).ok()
     }

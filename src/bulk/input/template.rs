@@ -3,6 +3,8 @@
 use std::borrow::Cow;
 use std::fmt;
 
+use serde_json::{Value, json};
+
 use super::fault::Fault;
 use super::names::{hint, listed};
 
@@ -16,7 +18,12 @@ pub(crate) struct Template {
 enum Part {
     Text(String),
     Variable(String),
+    /// The field holds the path of a file that stands here.
+    File(String),
 }
+
+/// Stands before the name of a field that holds the path of a file.
+const FILE: &str = "file:";
 
 /// A variable that a record has no field for.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -58,13 +65,22 @@ impl Template {
                     column(open)
                 ));
             }
-            parts.push(Part::Variable(name.to_owned()));
+            parts.push(match name.strip_prefix(FILE).map(str::trim) {
+                None => Part::Variable(name.to_owned()),
+                Some("") => {
+                    return Err(format!(
+                        "the template's \"{{{{file:\" at column {} names no field",
+                        column(open)
+                    ));
+                }
+                Some(name) => Part::File(name.to_owned()),
+            });
             at = open + 2 + end + 2;
         }
         if at < text.len() {
             parts.push(Part::Text(text[at..].to_owned()));
         }
-        if !parts.iter().any(|part| matches!(part, Part::Variable(_))) {
+        if parts.iter().all(|part| matches!(part, Part::Text(_))) {
             return Err("the template names no field: write one as {{field}}".to_owned());
         }
         Ok(Self { parts })
@@ -73,9 +89,48 @@ impl Template {
     /// The variables, as often as they occur.
     pub(crate) fn variables(&self) -> impl Iterator<Item = &str> {
         self.parts.iter().filter_map(|part| match part {
-            Part::Variable(name) => Some(name.as_str()),
+            Part::Variable(name) | Part::File(name) => Some(name.as_str()),
             Part::Text(_) => None,
         })
+    }
+
+    /// Whether files stand in it.
+    pub(super) fn names_files(&self) -> bool {
+        self.parts.iter().any(|part| matches!(part, Part::File(_)))
+    }
+
+    /// The parts of a message: the files, and the texts around them with every variable replaced; what
+    /// is put in is not looked at again.
+    pub(super) fn render_parts<'a>(
+        &self,
+        value: impl Fn(&str) -> Option<Cow<'a, str>>,
+    ) -> Result<Vec<Value>, UnknownVariable> {
+        let (mut all, mut text) = (Vec::new(), String::new());
+        let end = |text: &mut String, all: &mut Vec<Value>| {
+            if !text.trim().is_empty() {
+                all.push(json!({"type": "text", "text": text}));
+            }
+            text.clear();
+        };
+        for part in &self.parts {
+            let name = match part {
+                Part::Text(own) => {
+                    text.push_str(own);
+                    continue;
+                }
+                Part::Variable(name) | Part::File(name) => name,
+            };
+            let unknown = || UnknownVariable { name: name.clone() };
+            let value = value(name).ok_or_else(unknown)?;
+            if let Part::File(_) = part {
+                end(&mut text, &mut all);
+                all.push(json!({"type": "file", "path": value.trim()}));
+            } else {
+                text.push_str(&value);
+            }
+        }
+        end(&mut text, &mut all);
+        Ok(all)
     }
 
     /// The text with every variable replaced; what is put in is not looked at again.
@@ -87,7 +142,7 @@ impl Template {
         for part in &self.parts {
             match part {
                 Part::Text(text) => out.push_str(text),
-                Part::Variable(name) => match value(name) {
+                Part::Variable(name) | Part::File(name) => match value(name) {
                     Some(value) => out.push_str(&value),
                     None => return Err(UnknownVariable { name: name.clone() }),
                 },

@@ -88,12 +88,12 @@ fn the_extension_names_the_form() {
     }
     for (name, text) in [
         (
-            "a.xlsx",
-            "a.xlsx: found a spreadsheet (.xlsx); expected .jsonl, .ndjson, .json, .csv, .tsv or .txt: save it as CSV UTF-8",
+            "a.ods",
+            "a.ods: found a spreadsheet (.ods); expected .jsonl, .json, .csv, .tsv, .txt, .parquet, .xlsx or .sqlite: save it as .xlsx or CSV UTF-8",
         ),
         (
             "a",
-            "a: found a file without an extension; expected .jsonl, .ndjson, .json, .csv, .tsv or .txt, or --format to say what it is",
+            "a: found a file without an extension; expected .jsonl, .json, .csv, .tsv, .txt, .parquet, .xlsx or .sqlite, or --format to say what it is",
         ),
         (
             "/",

@@ -1,23 +1,34 @@
 //! What the clients of a provider share: where its calls go, as whom, for which model, and what of it
 //! must not leave.
 
+use std::borrow::Cow;
 use std::collections::HashSet;
 
 use parking_lot::Mutex;
 
 use crate::base::error::{Error, ErrorKind};
 use crate::base::secret::Secret;
+use crate::llm::reply_details::RawJson;
 use crate::llm::request::Request;
-use crate::llm::response::{FinishReason, Response};
+use crate::llm::response::Response;
 
+use super::batch::escaped;
+use super::native;
 use super::vendor::Vendor;
 
 /// What a client needs to be let in.
 pub(super) struct Access {
     pub base_url: String,
-    pub headers: Vec<(&'static str, String)>,
-    /// The key, and what the address holds: none of it leaves the client.
+    pub headers: Vec<(Cow<'static, str>, String)>,
+    /// The key, what the address holds, and what stands in headers of the user's own: none of it is told in
+    /// an error.
     pub secrets: Vec<Secret>,
+    /// Those of them that are keys: no answer that holds one leaves the client with it.
+    pub keys: Vec<Secret>,
+    /// What stands in the query of every address, such as `api-version=2024-10-21`, or nothing.
+    pub query: String,
+    /// Whether the model stands in the address of its calls.
+    pub by_deployment: bool,
     /// What to look at when the provider refuses the credential.
     pub key_hint: String,
     /// Which credential it is.
@@ -25,6 +36,24 @@ pub(super) struct Access {
 }
 
 impl Access {
+    /// A path below the base URL as an address.
+    pub fn url(&self, path: &str) -> String {
+        let separator = match path.contains('?') {
+            _ if self.query.is_empty() => "",
+            true => "&",
+            false => "?",
+        };
+        format!("{}{path}{separator}{}", self.base_url, self.query)
+    }
+
+    /// The address for calls of a model.
+    pub fn call_url(&self, path: &str, model: &str) -> String {
+        match self.by_deployment {
+            true => self.url(&format!("/deployments/{}{path}", escaped(model))),
+            false => self.url(path),
+        }
+    }
+
     /// With what is known here of a credential that was refused.
     pub fn explained(&self, error: Error) -> Error {
         if error.kind() != ErrorKind::Auth {
@@ -40,9 +69,23 @@ impl Access {
         secrets.fold(error, |error, secret| error.redacted(secret))
     }
 
-    /// An answer that gives nothing away.
+    /// An answer that gives nothing away. Servers have been seen to echo the credential; it goes no
+    /// further than this. Done after decoding, since an escape such as `\/` hides it from a look at
+    /// the bytes.
     pub fn without_keys(&self, response: Response) -> Response {
-        self.secrets.iter().fold(response, without_key)
+        self.real_keys().fold(response, Response::redacted)
+    }
+
+    /// A reply that gives nothing away.
+    pub fn cleaned(&self, mut reply: RawJson) -> RawJson {
+        self.real_keys()
+            .for_each(|key| reply.without(&|text| key.redact(text)));
+        reply
+    }
+
+    fn real_keys(&self) -> impl Iterator<Item = &Secret> {
+        let keys = self.keys.iter();
+        keys.filter(|key| key.expose().len() >= REAL_KEY)
     }
 }
 
@@ -71,6 +114,9 @@ pub(super) struct LeftOut(Mutex<HashSet<String>>);
 impl LeftOut {
     /// Says once of each field of a request that the vendor does not take it.
     pub fn tell(&self, vendor: &Vendor, request: &Request) {
+        if native::own(vendor, request).is_some() {
+            return;
+        }
         for left_out in vendor.fields.left_out(request) {
             let mut warned = self.0.lock();
             if !warned.contains(&left_out.field) {
@@ -84,22 +130,3 @@ impl LeftOut {
 /// Keys of real providers are longer. What people write for a local server that wants some key
 /// may be any word, and an answer is not maimed for the sake of a word.
 const REAL_KEY: usize = 16;
-
-/// Servers have been seen to echo the credential; it goes no further than this. Done after
-/// decoding, since an escape such as `\/` hides it from a look at the bytes.
-fn without_key(mut response: Response, key: &Secret) -> Response {
-    if key.expose().len() < REAL_KEY {
-        return response;
-    }
-    let end = match &mut response.finish_reason {
-        FinishReason::Other(word) => Some(word),
-        _ => None,
-    };
-    let texts = [Some(&mut response.text), response.model.as_mut(), end];
-    for text in texts.into_iter().flatten() {
-        if let Some(cleaned) = key.redact(text) {
-            *text = cleaned;
-        }
-    }
-    response
-}

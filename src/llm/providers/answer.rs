@@ -5,11 +5,15 @@ use std::cell::Cell;
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer};
-use serde_json::Value;
 use serde_json::value::RawValue;
+use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
 
 use crate::base::error::{Error, ErrorKind, Sent};
 use crate::base::usage::{Paid, Usage};
+use crate::llm::hash::hex;
+use crate::llm::nested_json::shallow;
+use crate::llm::reply_details::{Reasoning, ReplyDetails, ToolCall};
 use crate::llm::response::{FinishReason, Response};
 
 use super::bounded;
@@ -25,6 +29,10 @@ pub(super) enum End {
     Blocked,
     /// The model wants a tool called.
     Tool,
+    /// The provider paused a turn in which it carries out tools itself.
+    Paused,
+    /// The model failed in calling a tool.
+    ToolFault,
     /// The model failed while answering.
     Fault,
 }
@@ -45,6 +53,7 @@ pub(super) struct Answer {
     pub model: Option<String>,
     pub usage: Option<Usage>,
     pub cost_usd: Option<f64>,
+    pub details: ReplyDetails,
     pub holds: Holds,
 }
 
@@ -77,26 +86,25 @@ impl Answer {
         let about = about.map_or_else(String::new, |category| format!(" ({category})"));
         if let Some(refusal) = &self.refusal {
             let message = format!("the model refused{about}: {refusal}");
-            return Err(failed(ErrorKind::Blocked, message));
+            let refusal = Some(refusal.clone());
+            return Err(failed(ErrorKind::Blocked, message).with_refusal(refusal));
         }
+        let calls = !self.details.tool_calls.is_empty();
         let known = ends.iter().find(|(word, _)| *word == self.finish);
         let finish_reason = match known.map(|(_, end)| end) {
+            // Some say that they stopped, or nothing, when they call a tool.
+            Some(End::Complete) | None if calls && (known.is_some() || self.finish.is_empty()) => {
+                FinishReason::ToolCalls
+            }
             Some(End::Complete) => FinishReason::Stop,
             Some(End::Cut) => FinishReason::Length,
             Some(End::Blocked) => {
                 let message = format!("{} blocked the answer: {}{about}", provider, self.finish);
                 return Err(failed(ErrorKind::Blocked, message));
             }
-            Some(End::Tool) => {
-                let called = match self.holds.has_calls() {
-                    true => format!("the reply holds {}", self.holds.called()),
-                    false => format!("the model wanted to call a tool ({})", self.finish),
-                };
-                let beside = match self.text.trim().is_empty() {
-                    true => "and no text",
-                    false => "beside its text",
-                };
-                let what = format!("{called} {beside}; {NO_TOOLS}");
+            Some(End::Tool) if calls => FinishReason::ToolCalls,
+            Some(End::ToolFault) if !calls => {
+                let what = format!("the model failed in calling a tool ({})", self.finish);
                 return Err(unusable(ErrorKind::Invalid, what));
             }
             Some(End::Fault) => {
@@ -104,25 +112,26 @@ impl Answer {
                 return Err(malformed(what, body).with_paid(paid));
             }
             // What was paid for is kept: a new word for the end does not make the text worthless.
-            None => FinishReason::Other(self.finish.clone()),
+            Some(End::Tool | End::Paused | End::ToolFault) | None => (&*self.finish).into(),
         };
-        if self.text.is_empty() && finish_reason == FinishReason::Length {
+        let paused = known.is_some_and(|(_, end)| *end == End::Paused);
+        let holds_its_work = paused && !self.holds.is_empty();
+        let silent = self.text.trim().is_empty() && !calls && !holds_its_work;
+        if silent && self.text.is_empty() && finish_reason == FinishReason::Length {
             let message =
                 "the token limit was used up before any text came; allow more tokens (max_tokens)";
             return Err(unusable(ErrorKind::Invalid, message.to_owned()));
         }
-        if self.text.trim().is_empty() && finish_reason != FinishReason::Length {
+        if silent && finish_reason != FinishReason::Length {
+            if known.is_some_and(|(_, end)| *end == End::Tool) {
+                let end = &self.finish;
+                let what = format!("the model wanted to call a tool ({end}), and names none");
+                return Err(unusable(ErrorKind::Invalid, what));
+            }
             let why = match &finish_reason {
                 FinishReason::Other(word) if !word.is_empty() => format!(" ({word})"),
                 _ => String::new(),
             };
-            if self.holds.has_calls() {
-                let what = format!(
-                    "the reply holds {} and no text{why}",
-                    self.holds.description()
-                );
-                return Err(unusable(ErrorKind::Invalid, format!("{what}; {NO_TOOLS}")));
-            }
             let what = match self.holds.description() {
                 held if held.is_empty() => format!("the answer is empty{why}"),
                 held => format!("the reply holds {held} and no text{why}"),
@@ -131,11 +140,14 @@ impl Answer {
             return Err(unusable(ErrorKind::Malformed, what));
         }
         let mut response = Response::new(provider, self.text);
-        if self.holds.has_calls() {
-            let called = self.holds.called();
-            let warning = format!("the reply also holds {called}, which is left out: {NO_TOOLS}");
+        if paused {
+            let warning =
+                "the provider paused this turn before it was done; a conversation goes on \
+                           with the whole reply, which --keep-reply keeps"
+                    .to_owned();
             response.warning = Some(warning);
         }
+        response = response.with_details(self.details);
         response.finish_reason = finish_reason;
         response.model = self.model.filter(|model| !model.is_empty());
         response.usage = self.usage;
@@ -143,8 +155,6 @@ impl Answer {
         Ok(response)
     }
 }
-
-const NO_TOOLS: &str = "nothing here carries out tools yet";
 
 /// The failure of a complete success reply that was paid for and is no answer. It is kept whole.
 fn unusable(kind: ErrorKind, message: String, body: &[u8]) -> Error {
@@ -192,6 +202,23 @@ const MOST_TOKENS: u64 = u32::MAX as u64;
 /// No usage has more fields.
 const MOST_COUNTS: usize = 1_000;
 
+/// Calls of tools that the provider carried out itself, by kind: all of them, and searches of the web.
+/// Beside them there may be counts of what they brought.
+pub(super) fn server_tools(used: &Value) -> (u64, u64) {
+    let is_calls = |name: &str| name.ends_with("_requests") || name.ends_with("_calls");
+    let fields = used.as_object().into_iter().flatten();
+    let calls = fields.filter(|(name, _)| is_calls(name));
+    let counts = calls.filter_map(|(name, value)| Some((name, count(value).ok()??)));
+    counts.fold((0, 0), |(all, searches), (name, calls)| {
+        let found = if name.starts_with("web_search_") {
+            calls
+        } else {
+            0
+        };
+        (all + calls, searches + found)
+    })
+}
+
 /// The counts of a usage, read apart from the answer: a strange one must not cost it.
 pub(super) fn counts<T: DeserializeOwned>(raw: Option<&RawValue>) -> Option<T> {
     // By way of a value, of which a name may stand twice.
@@ -217,22 +244,67 @@ fn whole(number: f64) -> Option<u64> {
     fits.then_some(number as u64)
 }
 
+/// A field that is read apart from the answer: a strange one must not cost it.
+pub(super) fn optional(raw: Option<&RawValue>) -> Option<Value> {
+    let most = Cell::new(bounded::MOST_NODES);
+    bounded::value(raw?.get().as_bytes(), &most).ok()
+}
+
+/// A list that is read apart from the answer.
+pub(super) fn list(raw: Option<&RawValue>) -> Vec<Value> {
+    match optional(raw) {
+        Some(Value::Array(items)) => items.into_iter().map(shallow).collect(),
+        _ => Vec::new(),
+    }
+}
+
+/// A call of a tool. Arguments that come as text are read where they are JSON.
+pub(super) fn tool_call(
+    id: Option<&str>,
+    name: Option<&str>,
+    arguments: Option<Value>,
+) -> ToolCall {
+    let arguments = match arguments.unwrap_or_default() {
+        // A tool without parameters may be called with nothing at all.
+        Value::String(text) if text.trim().is_empty() => json!({}),
+        Value::String(text) => {
+            let most = Cell::new(bounded::MOST_NODES);
+            let read = bounded::value(text.as_bytes(), &most);
+            read.unwrap_or(Value::String(text))
+        }
+        other => other,
+    };
+    ToolCall::new(
+        id.unwrap_or_default(),
+        name.unwrap_or_default(),
+        shallow(arguments),
+    )
+}
+
+/// Names the calls that the provider gave no name, so that their results can refer to them: by what
+/// they say and by the reply that they stand in, so that the same reply is read the same again, and
+/// two turns of a conversation have different ones. No provider refuses nine letters and digits.
+pub(super) fn name_calls(calls: &mut [ToolCall], reply: Option<&RawValue>) {
+    let reply = reply.map_or("", RawValue::get);
+    for (number, call) in calls.iter_mut().enumerate() {
+        if call.id.is_empty() {
+            let (name, arguments) = (&call.name, &call.arguments);
+            let text = format!("{reply}\n{number}\n{name}\n{arguments}");
+            call.id = hex(&Sha256::digest(text.as_bytes())[..5]);
+            call.id.truncate(9);
+        }
+    }
+}
+
+/// What the model thought; none without a text and without anything to send back.
+pub(super) fn reasoning(text: String, details: Vec<Value>) -> Option<Reasoning> {
+    let some = !text.is_empty() || !details.is_empty();
+    some.then_some(Reasoning { text, details })
+}
+
 /// One of the counts in an object that may be anything.
 pub(super) fn count_in(details: &Value, name: &str) -> Option<u64> {
     count(details.get(name)?).ok()?
-}
-
-/// The text of a content field: a string, or a list of parts of which the text ones count.
-pub(super) fn text_of(content: Option<Value>) -> String {
-    match content {
-        Some(Value::String(text)) => text,
-        Some(Value::Array(parts)) => parts
-            .iter()
-            .filter(|part| part.get("type").and_then(Value::as_str) == Some("text"))
-            .filter_map(|part| part.get("text")?.as_str())
-            .collect(),
-        _ => String::new(),
-    }
 }
 
 #[cfg(test)]

@@ -12,16 +12,23 @@ use serde_json::{Map, Value, json};
 
 use crate::base::error::Error;
 use crate::base::usage::{Paid, Usage};
-use crate::llm::request::{Request, ResponseFormat, Text};
+use crate::llm::nested_json::shallow;
+use crate::llm::params::ResponseFormat;
+use crate::llm::reply_details::ReplyDetails;
+use crate::llm::request::{Request, Text};
 use crate::llm::response::Response;
 
-use super::answer::{Answer, End, Ends, count, count_in, counts, text_of, unlike};
+use super::answer::{
+    Answer, End, Ends, count, count_in, counts, name_calls, reasoning, server_tools, tool_call,
+    unlike,
+};
 use super::anthropic_schema;
 use super::bounded;
-use super::calls::{self, Call, Choice};
+use super::calls::{self, Call, CallResult, Choice, Function};
 use super::content::{self, JSON_MODE, Part, invalid, lacking};
 use super::error_body::word;
 use super::errors::failure_inside;
+use super::native;
 use super::reply_contents::Holds;
 use super::vendor::Vendor;
 
@@ -29,11 +36,11 @@ use super::vendor::Vendor;
 /// it, and what is cut says so.
 pub(super) const DEFAULT_MAX_TOKENS: u32 = 4096;
 
-/// Asks for the shape that the API cannot enforce.
-const SCHEMA_MODE: &str = "Answer with JSON that fits this JSON Schema and nothing else:";
-
 /// The body of a call.
 pub(super) fn message(vendor: &Vendor, request: &Request, model: &str) -> Result<Value, Error> {
+    if let Some(body) = native::body(vendor, request, model)? {
+        return Ok(body);
+    }
     let mut system = System::default();
     let mut messages = Vec::new();
     for (role, text, extra) in request.rendered() {
@@ -44,11 +51,15 @@ pub(super) fn message(vendor: &Vendor, request: &Request, model: &str) -> Result
                 let own = own.map(|(field, value)| (field.clone(), value.clone()));
                 let mut message: Map<_, _> = own.collect();
                 message.insert("role".to_owned(), role.into());
-                message.insert("content".to_owned(), error_body(text, extra)?);
+                message.insert("content".to_owned(), turn(text, extra)?);
                 messages.push(Value::Object(message));
             }
             "tool" => {
                 let (id, result) = calls::result(text, extra)?;
+                let result = match result {
+                    CallResult::Text(text) => text.into(),
+                    CallResult::Parts(parts) => blocks(parts)?,
+                };
                 let block = json!({"type": "tool_result", "tool_use_id": id, "content": result});
                 answered(&mut messages, block);
             }
@@ -86,7 +97,7 @@ pub(super) fn message(vendor: &Vendor, request: &Request, model: &str) -> Result
         Some(ResponseFormat::JsonSchema { schema, .. }) => {
             enforced = anthropic_schema::anthropic(schema);
             if enforced.is_none() {
-                system.add(Text::Plain(&format!("{SCHEMA_MODE}\n{schema}")));
+                system.add(Text::Plain(&content::in_words(schema)));
             }
         }
     }
@@ -118,10 +129,11 @@ pub(super) fn message(vendor: &Vendor, request: &Request, model: &str) -> Result
     if !output.is_empty() {
         fields.insert("output_config".to_owned(), output.into());
     }
-    if calls::are_told(request) && !further.contains_key("tools") {
-        let (tools, choice) = tools(request)?;
-        fields.insert("tools".to_owned(), tools);
-        fields.insert("tool_choice".to_owned(), choice);
+    let (tools, choice) = tools(request)?;
+    for (field, value) in [("tools", tools), ("tool_choice", choice)] {
+        if let Some(value) = value {
+            fields.insert(field.to_owned(), value);
+        }
     }
     for (field, value) in further {
         fields.entry(field).or_insert(value);
@@ -129,20 +141,26 @@ pub(super) fn message(vendor: &Vendor, request: &Request, model: &str) -> Result
     Ok(body)
 }
 
-/// What a turn says, with the tool calls that it makes.
-fn error_body(text: Text<'_>, extra: Option<&Map<String, Value>>) -> Result<Value, Error> {
+/// What a turn says, behind the thoughts that it began with and before the tool calls that it makes.
+fn turn(text: Text<'_>, extra: Option<&Map<String, Value>>) -> Result<Value, Error> {
+    let own = |block: &&Value| {
+        let kind = block.get("type").and_then(Value::as_str);
+        matches!(kind, Some("thinking" | "redacted_thinking"))
+    };
+    let thoughts = calls::reasoning_details(extra).filter(own);
+    let mut content: Vec<Value> = thoughts.cloned().collect();
     let mut calls = calls::of_turn(extra).peekable();
-    if calls.peek().is_none() {
+    if content.is_empty() && calls.peek().is_none() {
         return blocks(text);
     }
-    let mut content = match text {
-        Text::Value(Value::Null) => Vec::new(),
+    match text {
+        Text::Value(Value::Null) => {}
         text => match blocks(text)? {
-            Value::Array(blocks) => blocks,
-            Value::String(text) if text.trim().is_empty() => Vec::new(),
-            text => vec![json!({"type": "text", "text": text})],
+            Value::Array(blocks) => content.extend(blocks),
+            Value::String(text) if text.trim().is_empty() => {}
+            text => content.push(json!({"type": "text", "text": text})),
         },
-    };
+    }
     for call in calls {
         let Call {
             id,
@@ -168,29 +186,54 @@ fn answered(messages: &mut Vec<Value>, block: Value) {
     }
 }
 
-/// The tools of a conversation with calls, without which it is refused. Where the request defines
-/// none, those that were called stand for them, and none is to be called.
-fn tools(request: &Request) -> Result<(Value, Value), Error> {
+/// The tools, and which is to be called. Where the request defines none and the conversation has
+/// calls, those that were called stand for them, and none is to be called: it would be refused.
+fn tools(request: &Request) -> Result<(Option<Value>, Option<Value>), Error> {
     let tools = calls::tools(request);
-    let defined = tools.iter().map(|tool| {
-        let mut own = json!({"name": tool.name, "input_schema": tool.parameters});
-        if let Some(description) = tool.description {
-            own["description"] = description.into();
+    if tools.is_empty() {
+        if !calls::are_told(request) {
+            return Ok((None, None));
         }
-        own
-    });
-    if !tools.is_empty() {
-        let choice = match calls::choice(request) {
-            None | Some(Choice::Auto) => json!({"type": "auto"}),
-            Some(Choice::Never) => json!({"type": "none"}),
-            Some(Choice::Any) => json!({"type": "any"}),
-            Some(Choice::One(name)) => json!({"type": "tool", "name": name}),
-        };
-        return Ok((defined.collect(), choice));
+        let named = calls::named(request)?.into_iter();
+        let schema = json!({"type": "object", "properties": {}});
+        let named = named.map(|name| json!({"name": name, "input_schema": schema}));
+        return Ok((Some(named.collect()), Some(json!({"type": "none"}))));
     }
-    let named = calls::named(request)?.into_iter();
-    let named = named.map(|name| json!({"name": name, "input_schema": calls::anything()}));
-    Ok((named.collect(), json!({"type": "none"})))
+    let functions = tools.functions.iter().map(tool);
+    let all = tools.own.iter().map(|own| (*own).clone()).chain(functions);
+    let one = calls::one_at_a_time(request);
+    let mut choice = match calls::choice(request) {
+        None if !one => return Ok((Some(all.collect()), None)),
+        None | Some(Choice::Auto) => json!({"type": "auto"}),
+        Some(Choice::Never) => json!({"type": "none"}),
+        Some(Choice::Any) => json!({"type": "any"}),
+        Some(Choice::One(name)) => json!({"type": "tool", "name": name}),
+        Some(Choice::Own(choice)) => choice.clone(),
+    };
+    if one && choice["type"] != "none" {
+        choice["disable_parallel_tool_use"] = true.into();
+    }
+    Ok((Some(all.collect()), Some(choice)))
+}
+
+/// A function in Anthropic's words. Strictness has a place as far as its schema has.
+fn tool(function: &Function<'_>) -> Value {
+    let strict = function.parameters.filter(|_| function.strict);
+    let strict = strict.and_then(anthropic_schema::anthropic);
+    let is_strict = strict.is_some();
+    let mut schema = strict.or_else(|| function.parameters.cloned());
+    let schema = schema.get_or_insert_with(|| json!({"properties": {}}));
+    content::object(schema)
+        .entry("type")
+        .or_insert_with(|| "object".into());
+    let mut own = json!({"name": function.name, "input_schema": schema});
+    if let Some(description) = function.description {
+        own["description"] = description.into();
+    }
+    if is_strict {
+        own["strict"] = true.into();
+    }
+    own
 }
 
 /// The system text: a string, unless a part of it was a list, whose blocks may have marks of their
@@ -302,6 +345,8 @@ fn document(source: Value, name: Option<&str>) -> Value {
 
 #[derive(Deserialize)]
 struct Reply<'b> {
+    #[serde(borrow)]
+    id: Option<&'b RawValue>,
     #[serde(default, deserialize_with = "bounded::field")]
     model: Option<Value>,
     #[serde(default, deserialize_with = "bounded::field")]
@@ -323,7 +368,7 @@ const ENDS: Ends = &[
     ("model_context_window_exceeded", End::Cut),
     ("refusal", End::Blocked),
     ("tool_use", End::Tool),
-    ("pause_turn", End::Tool),
+    ("pause_turn", End::Paused),
 ];
 
 /// Reads the body of a success reply.
@@ -332,8 +377,9 @@ const ENDS: Ends = &[
 /// When it is not the dialect's JSON; inside, when it holds a failure, or no usable answer.
 pub(super) fn read(vendor: &Vendor, body: &[u8]) -> serde_json::Result<Result<Response, Error>> {
     let reply: Reply<'_> = serde_json::from_slice(body)?;
-    let usage = counts(reply.usage).and_then(|counts: Counts| counts.usage());
-    if !reply.content.as_ref().is_some_and(Value::is_array) {
+    let counts: Counts = counts(reply.usage).unwrap_or_default();
+    let usage = counts.usage();
+    let Some(Value::Array(blocks)) = reply.content else {
         return Ok(Err(match &reply.error {
             Some(error) => failure_inside(vendor, error, body),
             None => unlike("it has no content", body).with_paid(Paid {
@@ -341,26 +387,71 @@ pub(super) fn read(vendor: &Vendor, body: &[u8]) -> serde_json::Result<Result<Re
                 cost_usd: None,
             }),
         }));
-    }
+    };
     let finish = word(reply.stop_reason.as_ref());
     let details = reply.stop_details.filter(|_| finish == "refusal");
     let detail = |name| {
         let text = word(details.as_ref().and_then(|d| d.get(name)));
         Some(text).filter(|text| !text.is_empty())
     };
-    let mut holds = Holds::default();
-    holds.blocks(reply.content.as_ref());
+    let (refusal, category) = (detail("explanation"), detail("category"));
+    let mut said = Said::of(blocks);
+    name_calls(&mut said.details.tool_calls, reply.id);
+    said.details.service_tier = Some(word(Some(&counts.service_tier))).filter(|t| !t.is_empty());
     let answer = Answer {
-        text: text_of(reply.content),
-        refusal: detail("explanation"),
-        category: detail("category"),
+        text: said.text,
+        refusal,
+        category,
         finish,
         model: Some(word(reply.model.as_ref())),
         usage,
         cost_usd: None,
-        holds,
+        details: said.details,
+        holds: said.holds,
     };
     Ok(answer.conclude(vendor.name, ENDS, body))
+}
+
+/// What the blocks of a reply say, apart.
+#[derive(Default)]
+struct Said {
+    text: String,
+    details: ReplyDetails,
+    holds: Holds,
+}
+
+impl Said {
+    fn of(blocks: Vec<Value>) -> Self {
+        let (mut said, mut thoughts, mut signed) = (Self::default(), String::new(), Vec::new());
+        for mut block in blocks {
+            let text = |name: &str| block.get(name).and_then(Value::as_str);
+            match text("type").unwrap_or_default() {
+                "text" => {
+                    said.text += text("text").unwrap_or_default();
+                    if let Some(Value::Array(found)) = block.get_mut("citations").map(Value::take) {
+                        let found = found.into_iter().map(shallow);
+                        said.details.citations.extend(found);
+                    }
+                }
+                "tool_use" => {
+                    let input = block.get("input").cloned();
+                    let call = tool_call(text("id"), text("name"), input);
+                    said.details.tool_calls.push(call);
+                }
+                kind @ ("thinking" | "redacted_thinking") => {
+                    if kind == "thinking" && !thoughts.is_empty() {
+                        thoughts += "\n\n";
+                    }
+                    thoughts += text("thinking").unwrap_or_default();
+                    said.holds.block(&block);
+                    signed.push(shallow(block));
+                }
+                _ => said.holds.block(&block),
+            }
+        }
+        said.details.reasoning = reasoning(thoughts, signed);
+        said
+    }
 }
 
 #[derive(Default, Deserialize)]
@@ -375,21 +466,36 @@ struct Counts {
     #[serde(deserialize_with = "count")]
     output_tokens: Option<u64>,
     output_tokens_details: Value,
+    cache_creation: Value,
+    server_tool_use: Value,
+    service_tier: Value,
 }
 
 impl Counts {
     fn usage(&self) -> Option<Usage> {
         let cached = self.cache_read_input_tokens.unwrap_or(0);
         let thinking = count_in(&self.output_tokens_details, "thinking_tokens");
+        let lasting = |name| count_in(&self.cache_creation, name).unwrap_or(0);
+        let short = lasting("ephemeral_5m_input_tokens");
+        let long = lasting("ephemeral_1h_input_tokens");
+        let both = self.cache_creation_input_tokens;
+        let cache_written = both.unwrap_or(0).max(short.saturating_add(long));
+        let (tools, searches) = server_tools(&self.server_tool_use);
         Some(Usage {
             // What was read from the cache or written to it is not among the input here.
             input_tokens: self
                 .input_tokens?
                 .saturating_add(cached)
-                .saturating_add(self.cache_creation_input_tokens.unwrap_or(0)),
+                .saturating_add(cache_written),
             cached_input_tokens: cached,
             output_tokens: self.output_tokens.unwrap_or(0),
             reasoning_tokens: thinking.unwrap_or(0),
+            cache_write_tokens: cache_written,
+            cache_write_5m_tokens: short,
+            cache_write_1h_tokens: long,
+            server_tool_calls: tools,
+            web_search_calls: searches,
+            ..Usage::default()
         })
     }
 }

@@ -3,7 +3,7 @@
 use super::*;
 use crate::base::error::{ErrorKind, Sent};
 use crate::llm::providers::dialect::encode;
-use crate::llm::providers::dialect::testing::{self, decoded, encoded};
+use crate::llm::providers::dialect::testing::{self, decoded, encoded, line};
 use crate::llm::request::{Message, Role};
 use crate::llm::response::FinishReason;
 
@@ -42,8 +42,12 @@ fn stop_reasons_lead_to_their_outcomes() {
         ended("new_word").unwrap(),
         FinishReason::Other("new_word".into())
     );
-    assert_eq!(ended("tool_use").unwrap_err().kind(), ErrorKind::Invalid);
-    assert_eq!(ended("pause_turn").unwrap_err().kind(), ErrorKind::Invalid);
+    assert_eq!(
+        ended("tool_use").unwrap(),
+        FinishReason::Other("tool_use".into())
+    );
+    let none = decoded("anthropic", &reply("tool_use", "[]")).unwrap_err();
+    assert_eq!(none.kind(), ErrorKind::Invalid);
     let empty = decoded("anthropic", &reply("end_turn", "[]")).unwrap_err();
     assert_eq!(empty.kind(), ErrorKind::Malformed);
 }
@@ -58,6 +62,7 @@ fn a_refusal_is_blocked_and_says_what_about() {
     assert_eq!(error.kind(), ErrorKind::Blocked);
     assert_eq!(error.category(), Some("bio"));
     assert_eq!(error.message(), "the model refused (bio): no");
+    assert_eq!(error.refusal(), Some("no"));
     assert_eq!(error.raw(), Some("ab"));
     let bare = decoded("anthropic", &reply("refusal", "[]")).unwrap_err();
     assert_eq!((bare.kind(), bare.category()), (ErrorKind::Blocked, None));
@@ -112,7 +117,7 @@ fn a_schema_that_cannot_be_enforced_is_asked_for_in_words() {
         strict: false,
     });
     let (_, body) = encoded("anthropic", &request);
-    let wanted = format!("S\n\n{SCHEMA_MODE}\n{{\"type\":\"object\"}}");
+    let wanted = format!("S\n\n{}", content::in_words(&json!({"type": "object"})));
     assert_eq!(body["system"], wanted);
     assert!(body.get("output_config").is_none(), "{body}");
 }
@@ -353,4 +358,207 @@ fn files_become_documents_and_what_has_no_place_is_refused() {
         assert_eq!((error.kind(), error.sent()), (ErrorKind::Invalid, Sent::No));
         assert!(error.message().contains(why), "{error}");
     }
+}
+
+/// From the documentation of tool use and of extended thinking.
+#[test]
+fn a_reply_with_tool_calls_is_an_answer_with_all_that_it_holds() {
+    let content = r#"[
+        {"type":"thinking","thinking":"I need the weather.","signature":"EqQB"},
+        {"type":"redacted_thinking","data":"EmwK"},
+        {"type":"text","text":"Let me look.","citations":[
+            {"type":"web_search_result_location","url":"https://a","cited_text":"b"}]},
+        {"type":"tool_use","id":"toolu_1","name":"get_weather","input":{"city":"Oslo"}},
+        {"type":"tool_use","id":"toolu_2","name":"get_time","input":{}}]"#;
+    let answer = decoded("anthropic", &reply("tool_use", content)).unwrap();
+    assert_eq!(answer.text, "Let me look.");
+    assert_eq!(answer.finish_reason, FinishReason::ToolCalls);
+    let line = line(&answer);
+    assert_eq!(
+        line["tool_calls"],
+        json!([{"id": "toolu_1", "name": "get_weather", "arguments": {"city": "Oslo"}},
+            {"id": "toolu_2", "name": "get_time", "arguments": {}}])
+    );
+    assert_eq!(
+        line["reasoning"],
+        json!({"text": "I need the weather.", "details": [
+            {"type": "thinking", "thinking": "I need the weather.", "signature": "EqQB"},
+            {"type": "redacted_thinking", "data": "EmwK"}]})
+    );
+    assert_eq!(line["citations"][0]["url"], "https://a");
+    assert_eq!(line["service_tier"], "standard");
+}
+
+#[test]
+fn a_paused_turn_is_an_answer_that_says_so() {
+    let content =
+        r#"[{"type":"server_tool_use","id":"srvtoolu_1","name":"web_search","input":{}}]"#;
+    let answer = decoded("anthropic", &reply("pause_turn", content)).unwrap();
+    assert_eq!(answer.text, "");
+    assert_eq!(answer.finish_reason.as_str(), "pause_turn");
+    assert!(answer.details().tool_calls.is_empty());
+    assert!(answer.warning.unwrap().contains("paused"));
+    // Where the turn is over, nothing came of it.
+    let error = decoded("anthropic", &reply("end_turn", content)).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Malformed);
+    assert!(error.message().contains("web_search"), "{error}");
+    let empty = decoded("anthropic", &reply("pause_turn", "[]")).unwrap_err();
+    assert_eq!(empty.kind(), ErrorKind::Malformed);
+}
+
+#[test]
+fn usage_tells_cache_writes_and_searches_apart() {
+    let usage = |more: &str| {
+        let body = format!(
+            r#"{{"type":"message","content":[{{"type":"text","text":"x"}}],"stop_reason":"end_turn",
+            "usage":{{"input_tokens":10,"output_tokens":5,"cache_read_input_tokens":4{more}}}}}"#
+        );
+        serde_json::to_value(decoded("anthropic", &body).unwrap().usage).unwrap()
+    };
+    let plain = json!({"input_tokens": 14, "cached_input_tokens": 4, "output_tokens": 5,
+        "reasoning_tokens": 0});
+    assert_eq!(usage(""), plain);
+    let summed = usage(r#","cache_creation_input_tokens":7"#);
+    assert_eq!(
+        (&summed["cache_write_tokens"], &summed["input_tokens"]),
+        (&json!(7), &json!(21))
+    );
+    assert_eq!(summed.get("cache_write_5m_tokens"), None);
+    let apart = usage(
+        r#","cache_creation_input_tokens":248,
+        "cache_creation":{"ephemeral_5m_input_tokens":148,"ephemeral_1h_input_tokens":100},
+        "server_tool_use":{"web_search_requests":2,"web_fetch_requests":1}"#,
+    );
+    for (name, count) in [
+        ("input_tokens", 262),
+        ("cache_write_tokens", 248),
+        ("cache_write_5m_tokens", 148),
+        ("cache_write_1h_tokens", 100),
+        ("server_tool_calls", 3),
+        ("web_search_calls", 2),
+    ] {
+        assert_eq!(apart[name], count, "{name}");
+    }
+}
+
+fn with_tools(tools: Value, more: &[(&str, Value)]) -> Value {
+    let mut request = Request::new("weather?").with_extra("tools", tools);
+    for (field, value) in more {
+        request = request.with_extra(*field, value.clone());
+    }
+    let (_, body) = encoded("anthropic", &request);
+    json!({"tools": body["tools"], "tool_choice": body["tool_choice"]})
+}
+
+fn function(name: &str) -> Value {
+    json!({"type": "function", "function": {"name": name, "parameters": {"type": "object"}}})
+}
+
+/// From the documentation of tool use.
+#[test]
+fn tools_are_said_in_the_dialects_words() {
+    let location = json!({"type": "object", "required": ["location"],
+        "properties": {"location": {"type": "string", "maxLength": 99}}});
+    let tool = |strict: bool| {
+        json!([{"type": "function", "function": {"name": "get_weather", "strict": strict,
+            "description": "Get the current weather", "parameters": location}}])
+    };
+    let said = with_tools(tool(false), &[]);
+    assert_eq!(
+        said,
+        json!({"tools": [{"name": "get_weather", "description": "Get the current weather",
+            "input_schema": location}], "tool_choice": null})
+    );
+    let said = with_tools(tool(true), &[]);
+    let schema = &said["tools"][0]["input_schema"];
+    assert_eq!(said["tools"][0]["strict"], true);
+    assert_eq!(schema["additionalProperties"], false);
+    assert_eq!(schema["properties"]["location"].get("maxLength"), None);
+    let bare = with_tools(
+        json!([{"type": "function", "function": {"name": "now"}}]),
+        &[],
+    );
+    assert_eq!(
+        bare["tools"],
+        json!([{"name": "now", "input_schema": {"properties": {}, "type": "object"}}])
+    );
+    let own = json!({"type": "web_search_20250305", "name": "web_search"});
+    let mixed = with_tools(json!([function("f"), own]), &[]);
+    assert_eq!(
+        (&mixed["tools"][0], &mixed["tools"][1]["name"]),
+        (&own, &json!("f"))
+    );
+}
+
+#[test]
+fn the_choice_of_a_tool_is_said_in_the_dialects_words() {
+    let one = json!({"type": "function", "function": {"name": "f"}});
+    let said = |more: &[(&str, Value)]| {
+        with_tools(json!([function("f"), function("g")]), more)["tool_choice"].clone()
+    };
+    for (choice, expected) in [
+        (json!("auto"), json!({"type": "auto"})),
+        (json!("none"), json!({"type": "none"})),
+        (json!("required"), json!({"type": "any"})),
+        (one, json!({"type": "tool", "name": "f"})),
+        (json!({"type": "any"}), json!({"type": "any"})),
+        (json!("odd"), Value::Null),
+    ] {
+        assert_eq!(said(&[("tool_choice", choice)]), expected);
+    }
+    let single = ("parallel_tool_calls", json!(false));
+    let auto = json!({"type": "auto", "disable_parallel_tool_use": true});
+    assert_eq!(said(std::slice::from_ref(&single)), auto);
+    let none = said(&[single.clone(), ("tool_choice", json!("none"))]);
+    assert_eq!(none, json!({"type": "none"}));
+    let any = said(&[single, ("tool_choice", json!("required"))]);
+    assert_eq!(
+        any,
+        json!({"type": "any", "disable_parallel_tool_use": true})
+    );
+    let allowed = json!({"type": "allowed_tools", "allowed_tools":
+        {"mode": "required", "tools": [{"type": "function", "function": {"name": "g"}}]}});
+    let left = with_tools(
+        json!([function("f"), function("g")]),
+        &[("tool_choice", allowed)],
+    );
+    assert_eq!(left["tool_choice"], json!({"type": "any"}));
+    assert_eq!(left["tools"].as_array().unwrap().len(), 1);
+    assert_eq!(left["tools"][0]["name"], "g");
+}
+
+/// What a reply held goes back as it came: without the signatures the API refuses it.
+#[test]
+fn a_conversation_goes_on_with_what_a_reply_held() {
+    let content = json!([
+        {"type": "thinking", "thinking": "I need the weather.", "signature": "EqQB"},
+        {"type": "redacted_thinking", "data": "EmwK"},
+        {"type": "text", "text": "Let me look."},
+        {"type": "tool_use", "id": "toolu_1", "name": "get_weather", "input": {"city": "Oslo"}},
+    ]);
+    let answer = decoded("anthropic", &reply("tool_use", &content.to_string())).unwrap();
+    let image = json!([{"type": "image_url", "image_url": {"url": "data:image/png;base64,iVBO"}}]);
+    let mut result = Message::tool_result("toolu_1", "");
+    result.content = image;
+    let turns = vec![
+        Message::new(Role::User, "weather?"),
+        answer.message(),
+        result,
+    ];
+    let (_, body) = encoded("anthropic", &Request::chat(turns));
+    assert_eq!(
+        body["messages"][1],
+        json!({"role": "assistant", "content": content})
+    );
+    let came = &body["messages"][2]["content"][0];
+    assert_eq!(
+        (&came["tool_use_id"], &came["content"][0]["type"]),
+        (&json!("toolu_1"), &json!("image"))
+    );
+    // What another provider thought is not Anthropic's.
+    let mut other = answer;
+    other.details_mut().reasoning.as_mut().unwrap().details =
+        vec![json!({"thoughtSignature": "S"})];
+    let (_, body) = encoded("anthropic", &Request::chat(vec![other.message()]));
+    assert_eq!(body["messages"][0]["content"][0]["type"], "text");
 }

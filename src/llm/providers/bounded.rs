@@ -11,7 +11,7 @@ use serde::de::{DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, Seq
 use serde_json::{Map, Value};
 
 /// The most values in one field, lists and objects included: far beyond any answer.
-const MOST_NODES: usize = 50_000;
+pub(super) const MOST_NODES: usize = 50_000;
 
 /// Reads a text of JSON that holds no more values than are left of so many, and takes them off.
 pub(super) fn value(json: &[u8], left: &Cell<usize>) -> serde_json::Result<Value> {

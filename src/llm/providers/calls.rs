@@ -1,5 +1,7 @@
-//! Tool calls in the conversation of a prompt, which prompt files tell in OpenAI's words, for the
-//! dialects that have others: what was called, what came of it, and which tools there are.
+//! Tools in OpenAI's words, in which prompts speak of them: which there are, which is to be called,
+//! what was called and what came of it. Read here for the dialects that have other words.
+
+use std::borrow::Cow;
 
 use serde_json::{Map, Value, json};
 
@@ -8,10 +10,28 @@ use crate::llm::request::{Request, Text};
 
 use super::content::{invalid, plain};
 
+/// The fields of a request that speak of tools.
+pub(super) const FIELDS: [&str; 3] = ["tools", "tool_choice", "parallel_tool_calls"];
+
+/// Whose words they are said in, where not in OpenAI's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Words {
+    Anthropic,
+    Gemini,
+}
+
 /// The calls that a message of the assistant holds.
 pub(super) fn of_turn(extra: Option<&Map<String, Value>>) -> impl Iterator<Item = &Value> {
     let calls = extra.and_then(|extra| extra.get("tool_calls")?.as_array());
     calls.into_iter().flatten()
+}
+
+/// What a message of the assistant holds of its reasoning for the provider that it came from.
+pub(super) fn reasoning_details(
+    extra: Option<&Map<String, Value>>,
+) -> impl Iterator<Item = &Value> {
+    let details = extra.and_then(|extra| extra.get("reasoning")?.get("details")?.as_array());
+    details.into_iter().flatten()
 }
 
 /// Whether the conversation has tool calls, or what came of one.
@@ -26,17 +46,29 @@ pub(super) struct Call<'c> {
     pub id: &'c str,
     pub name: &'c str,
     pub arguments: Value,
-    /// What Gemini's OpenAI endpoint hangs on a call, and wants back.
+    /// What Gemini hangs on a call, and wants back.
     pub signature: Option<&'c str>,
 }
 
 impl<'c> Call<'c> {
+    /// A call in OpenAI's shape, or as a result line has it.
+    ///
     /// # Errors
-    /// When it is no call in OpenAI's shape.
+    /// When it is neither.
     pub(super) fn read(call: &'c Value) -> Result<Self, Error> {
         let wrong = |what: &str| invalid(format!("a tool call in the conversation has no {what}"));
         let text = |pointer: &str| call.pointer(pointer).and_then(Value::as_str);
-        let arguments = match call.pointer("/function/arguments") {
+        let name = |pointers: &[&str]| pointers.iter().find_map(|pointer| text(pointer));
+        if let Some(input) = call.pointer("/custom/input") {
+            return Ok(Self {
+                id: text("/id").unwrap_or_default(),
+                name: text("/custom/name").ok_or_else(|| wrong("custom.name"))?,
+                arguments: json!({ "input": input }),
+                signature: None,
+            });
+        }
+        let given = call.pointer("/function/arguments");
+        let arguments = match given.or_else(|| call.get("arguments")) {
             Some(Value::String(text)) if text.trim().is_empty() => json!({}),
             Some(Value::String(text)) => serde_json::from_str(text).unwrap_or_default(),
             Some(other) => other.clone(),
@@ -47,47 +79,146 @@ impl<'c> Call<'c> {
         }
         Ok(Self {
             id: text("/id").unwrap_or_default(),
-            name: text("/function/name").ok_or_else(|| wrong("function.name"))?,
+            name: name(&["/function/name", "/name"]).ok_or_else(|| wrong("function.name"))?,
             arguments,
-            signature: text("/extra_content/google/thought_signature"),
+            signature: signature(call),
         })
     }
 }
 
-/// What came of a call: the id of that, and the text.
+fn signature(call: &Value) -> Option<&str> {
+    let own = call.get("signature");
+    let own = own.or_else(|| call.pointer("/extra_content/google/thought_signature"));
+    own.and_then(Value::as_str)
+}
+
+/// The calls of a message as OpenAI has them: those that are as a result line has them are said so.
+pub(super) fn in_openais_shape<'v>(
+    calls: &'v Value,
+    request: &Request,
+    signed: bool,
+) -> Cow<'v, Value> {
+    let list = calls.as_array().map_or(&[][..], Vec::as_slice);
+    let is_ours = |call: &Value| {
+        call.get("function").is_none() && call.get("custom").is_none() && call.get("name").is_some()
+    };
+    if !list.iter().any(is_ours) {
+        return Cow::Borrowed(calls);
+    }
+    let said = list.iter().map(|call| match is_ours(call) {
+        true => said_to_openai(call, request, signed),
+        false => call.clone(),
+    });
+    Cow::Owned(said.collect())
+}
+
+fn said_to_openai(call: &Value, request: &Request, signed: bool) -> Value {
+    let name = call.get("name");
+    let arguments = match call.get("arguments") {
+        Some(Value::String(text)) => text.clone(),
+        Some(other) => other.to_string(),
+        None => "{}".to_owned(),
+    };
+    if is_custom(request, name) {
+        return json!({"id": call.get("id"), "type": "custom",
+            "custom": {"name": name, "input": arguments}});
+    }
+    let mut said = json!({"id": call.get("id"), "type": "function",
+        "function": {"name": name, "arguments": arguments}});
+    if let Some(signature) = signature(call).filter(|_| signed) {
+        said["extra_content"] = json!({"google": {"thought_signature": signature}});
+    }
+    said
+}
+
+fn is_custom(request: &Request, name: Option<&Value>) -> bool {
+    let tools = request.extra.get("tools").and_then(Value::as_array);
+    let mut tools = tools.into_iter().flatten();
+    tools.any(|tool| name.is_some() && tool.pointer("/custom/name") == name)
+}
+
+/// What came of a call: the id of that, and the result.
 ///
 /// # Errors
 /// When it does not say which call it belongs to.
 pub(super) fn result<'m>(
     text: Text<'m>,
     extra: Option<&'m Map<String, Value>>,
-) -> Result<(&'m str, String), Error> {
+) -> Result<(&'m str, CallResult<'m>), Error> {
     let id = extra.and_then(|extra| extra.get("tool_call_id")?.as_str());
     let id =
         id.ok_or_else(|| invalid("a message of the role `tool` has no tool_call_id".into()))?;
-    Ok((id, plain(text)))
+    let is_text = |part: &Value| part.get("type").and_then(Value::as_str) == Some("text");
+    let result = match text {
+        Text::Value(Value::Array(parts)) if !parts.iter().all(is_text) => CallResult::Parts(text),
+        text => CallResult::Text(plain(text)),
+    };
+    Ok((id, result))
 }
 
-/// A tool that may be called.
-pub(super) struct Tool<'t> {
+/// What came of a call.
+pub(super) enum CallResult<'m> {
+    Text(String),
+    /// Other parts than text, such as pictures.
+    Parts(Text<'m>),
+}
+
+/// A function that may be called.
+pub(super) struct Function<'t> {
     pub name: &'t str,
     pub description: Option<&'t str>,
-    pub parameters: Value,
+    pub parameters: Option<&'t Value>,
+    /// Whether the arguments are to fit the parameters to the letter.
+    pub strict: bool,
 }
 
-/// The tools of a request in OpenAI's shape; none in a shape of another's.
-pub(super) fn tools(request: &Request) -> Vec<Tool<'_>> {
+/// The tools that may be called.
+#[derive(Default)]
+pub(super) struct Tools<'t> {
+    pub functions: Vec<Function<'t>>,
+    /// Those in the shape of another than OpenAI.
+    pub own: Vec<&'t Value>,
+}
+
+impl Tools<'_> {
+    pub(super) fn is_empty(&self) -> bool {
+        self.functions.is_empty() && self.own.is_empty()
+    }
+}
+
+/// The tools of a request. Where it allows some of them only, it is those.
+pub(super) fn tools(request: &Request) -> Tools<'_> {
+    let mut all = Tools::default();
+    let allowed = allowed(request);
     let tools = request.extra.get("tools").and_then(Value::as_array);
-    let functions = tools.into_iter().flatten();
-    let functions = functions.filter_map(|tool| {
-        let function = tool.get("function")?;
-        Some(Tool {
-            name: function.get("name")?.as_str()?,
-            description: function.get("description").and_then(Value::as_str),
-            parameters: function.get("parameters").cloned().unwrap_or_else(anything),
-        })
-    });
-    functions.collect()
+    for tool in tools.into_iter().flatten() {
+        if is_own(tool) {
+            all.own.push(tool);
+        } else if let Some(function) = function(tool)
+            && allowed
+                .as_ref()
+                .is_none_or(|names| names.contains(&function.name))
+        {
+            all.functions.push(function);
+        }
+    }
+    all
+}
+
+/// Whether a tool is not in OpenAI's shape, which nests an object under the name of its type.
+fn is_own(tool: &Value) -> bool {
+    tool.is_object() && tool.get("function").is_none() && !tool["custom"].is_object()
+}
+
+fn function(tool: &Value) -> Option<Function<'_>> {
+    let function = tool.get("function")?;
+    let parameters = function.get("parameters");
+    Some(Function {
+        name: function.get("name")?.as_str()?,
+        description: function.get("description").and_then(Value::as_str),
+        parameters: parameters.filter(|parameters| parameters.is_object()),
+        strict: function.get("strict") == Some(&Value::Bool(true)),
+    })
 }
 
 /// The tools that the conversation names, where the request defines none: a conversation of calls of
@@ -105,27 +236,85 @@ pub(super) fn named(request: &Request) -> Result<Vec<String>, Error> {
     Ok(names)
 }
 
-/// The parameters of a tool that nobody has described.
-pub(super) fn anything() -> Value {
-    json!({"type": "object", "properties": {}})
-}
-
 /// Which tool is to be called.
 pub(super) enum Choice<'c> {
     Auto,
     Never,
     Any,
     One(&'c str),
+    /// In Anthropic's words.
+    Own(&'c Value),
 }
 
-/// The choice in OpenAI's words, if the request makes one.
+/// The choice, if the request makes one.
 pub(super) fn choice(request: &Request) -> Option<Choice<'_>> {
     let choice = request.extra.get("tool_choice")?;
-    Some(match choice.as_str() {
-        Some("auto") => Choice::Auto,
-        Some("none") => Choice::Never,
-        Some("required") => Choice::Any,
+    let mode = choice.pointer("/allowed_tools/mode").unwrap_or(choice);
+    match mode.as_str() {
+        Some("auto") => return Some(Choice::Auto),
+        Some("none") => return Some(Choice::Never),
+        Some("required") => return Some(Choice::Any),
         Some(_) => return None,
-        None => Choice::One(choice.pointer("/function/name")?.as_str()?),
-    })
+        None => {}
+    }
+    if let Some(name) = choice.pointer("/function/name") {
+        return Some(Choice::One(name.as_str()?));
+    }
+    let own = ["auto", "any", "tool", "none"];
+    let kind = choice.get("type").and_then(Value::as_str)?;
+    own.contains(&kind).then_some(Choice::Own(choice))
+}
+
+/// The names of the tools that the choice leaves, if it does so.
+fn allowed(request: &Request) -> Option<Vec<&str>> {
+    let choice = request.extra.get("tool_choice")?;
+    let tools = choice.pointer("/allowed_tools/tools")?.as_array()?;
+    let names = tools.iter();
+    let names = names.filter_map(|tool| tool.pointer("/function/name")?.as_str());
+    Some(names.collect())
+}
+
+/// Whether one tool at most is to be called at a time.
+pub(super) fn one_at_a_time(request: &Request) -> bool {
+    request.extra.get("parallel_tool_calls") == Some(&Value::Bool(false))
+}
+
+/// What has no place in these words: the field, and whether another value of it had one.
+pub(super) fn left_out(words: Words, request: &Request) -> Vec<(String, bool)> {
+    let mut out = Vec::new();
+    let given = |field: &str| request.extra.get(field).filter(|value| !value.is_null());
+    if let Some(given) = given("tools") {
+        match given.as_array() {
+            None => out.push(("tools".to_owned(), true)),
+            Some(tools) if tools.iter().any(|tool| tool["custom"].is_object()) => {
+                out.push(("tools[].custom".to_owned(), false));
+            }
+            Some(tools)
+                if !tools
+                    .iter()
+                    .all(|tool| is_own(tool) || function(tool).is_some()) =>
+            {
+                out.push(("tools[]".to_owned(), true));
+            }
+            Some(_) => {}
+        }
+    }
+    let none = tools(request).is_empty();
+    if given("tool_choice").is_some() {
+        let place = match choice(request) {
+            _ if none => None,
+            Some(Choice::Own(_)) if words == Words::Gemini => Some(false),
+            choice => Some(choice.is_some()),
+        };
+        if place != Some(true) {
+            out.push(("tool_choice".to_owned(), place.is_some()));
+        }
+    }
+    if let Some(given) = given("parallel_tool_calls") {
+        let place = !none && (words == Words::Anthropic || *given == Value::Bool(true));
+        if !place || !given.is_boolean() {
+            out.push(("parallel_tool_calls".to_owned(), place));
+        }
+    }
+    out
 }

@@ -1,6 +1,5 @@
 //! From settings to a client: provider, model, key, address, time-out.
 
-use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,26 +15,20 @@ use crate::llm::client::LlmClient;
 use crate::llm::hash::hex;
 use crate::llm::request::Request;
 use crate::llm::response::Response;
-use crate::llm::transport::{
-    HttpReply, HttpRequest, HttpTransport, ReplyShare, Transport, is_callable,
-};
+use crate::llm::transport::{HttpTransport, Transport, is_callable};
 
 use super::access::{Access, LeftOut, ModelChoice};
 use super::batch::BatchApi;
-use super::dialect::{Call, decode, encode};
-use super::embed;
+use super::credential::{Credential, key_from, no_key, setting, withheld_headers};
 use super::extract::Extract;
-use super::local_reply::{cut_warning, mark_loading};
+use super::headers::CallHeader;
+use super::remote::Remote;
 use super::vendor::{Dialect, Vendor};
 
 /// A server on this machine or next to it either takes a connection at once or is not there. Its
 /// reply may take much longer than others': it queues without a word.
 const LOCAL_CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// The most bytes that are read of a reply, where nothing is set.
-pub(super) const MAX_REPLY: u64 = 16 << 20;
-/// The same of one with vectors: a call may make thousands of them.
-const MAX_VECTORS: u64 = 64 << 20;
 /// The most bytes of large replies that all calls of a process hold at once, where nothing is set: four
 /// with vectors or sixteen others at their limit, and dozens as they usually are.
 pub(super) const MAX_REPLIES: u64 = 256 << 20;
@@ -59,6 +52,7 @@ pub struct LlmConfig {
     /// The address is one that was looked at unasked.
     unnamed: bool,
     api_key: Option<Secret>,
+    headers: Vec<CallHeader>,
     concurrency: Option<usize>,
     request_timeout: Duration,
     max_reply: Option<u64>,
@@ -68,7 +62,8 @@ pub struct LlmConfig {
 
 impl LlmConfig {
     /// Settings for the provider of that name: `openai`, `anthropic`, `gemini`, `xai`, `groq`,
-    /// `mistral`, `local`, `custom` (any OpenAI-compatible server, with a
+    /// `mistral`, `openrouter`, `deepseek`, `together`, `fireworks`, `deepinfra`, `cerebras`, `nvidia`,
+    /// `azure`, `local`, `custom` (any OpenAI-compatible server, with a
     /// [`base_url`](Self::base_url)) or `extract`.
     pub fn new(provider: impl Into<String>) -> Self {
         Self {
@@ -79,6 +74,7 @@ impl LlmConfig {
             exact: false,
             unnamed: false,
             api_key: None,
+            headers: Vec::new(),
             concurrency: None,
             request_timeout: Duration::from_secs(600),
             max_reply: None,
@@ -130,6 +126,24 @@ impl LlmConfig {
     /// to an address that is named, by [`base_url`](Self::base_url) or `LOCAL_LLM_BASE_URL`.
     pub fn api_key(mut self, key: Secret) -> Self {
         self.api_key = Some(key);
+        self
+    }
+
+    /// A header for every call: of prompts, and of batches with their uploads and downloads from the
+    /// provider's own host. One that says who pays (`authorization`, `x-api-key`, `x-goog-api-key`,
+    /// `api-key`) is sent instead of the key, and then none is needed; one that the provider has a
+    /// variable for, such as `openai-project`, instead of that. What is in it is shown nowhere; in what a
+    /// provider says, that holds for values of 8 characters and more. Default: none.
+    ///
+    /// # Errors
+    /// As [`CallHeader::new`].
+    pub fn header(mut self, name: &str, value: &str) -> Result<Self, Error> {
+        self.headers.push(CallHeader::new(name, value)?);
+        Ok(self)
+    }
+
+    pub(super) fn headers(mut self, headers: &[CallHeader]) -> Self {
+        self.headers.extend_from_slice(headers);
         self
     }
 
@@ -216,7 +230,10 @@ impl LlmConfig {
         Ok(Client(Inner::Remote(Box::new(Remote {
             vendor,
             transport,
-            chat_url: format!("{}/chat/completions", access.base_url),
+            chat_url: match access.by_deployment {
+                true => None,
+                false => Some(access.url("/chat/completions")),
+            },
             access,
             model: ModelChoice::new(self.model.clone(), self.only_model),
             left_out: LeftOut::default(),
@@ -270,12 +287,19 @@ impl LlmConfig {
         let in_variable = || Some(vendor.base_from_variable(&setting(vendor.url_var, env)?));
         let given = named.or_else(in_variable);
         let withheld = vendor.probed && (self.unnamed || given.is_none());
+        let own = |name: &str| self.headers.iter().any(|header| header.name() == name);
+        let paying = self.headers.iter().any(CallHeader::pays);
+        if withheld && !self.headers.is_empty() {
+            let why = format!("{}: {}", vendor.name, withheld_headers(vendor));
+            return Err(Error::new(ErrorKind::Invalid, why));
+        }
         let credential = match &self.api_key {
+            _ if paying => None,
             Some(key) => Some(Credential::given(vendor, key)),
             None if withheld => None,
             None => key_from(vendor, env),
         };
-        if vendor.needs_key && credential.is_none() {
+        if vendor.needs_key && credential.is_none() && !paying {
             let why = format!("{}: {}", vendor.name, no_key(vendor));
             return Err(Error::new(ErrorKind::Auth, why));
         }
@@ -286,6 +310,7 @@ impl LlmConfig {
             )?;
         }
         let key_hint = match (&credential, vendor.key_vars) {
+            _ if paying => "check the header that says who pays".to_owned(),
             (Some(credential), _) => format!("check {}", credential.variable),
             (None, [variable, ..]) if withheld => {
                 let named = vendor.url_var;
@@ -294,6 +319,22 @@ impl LlmConfig {
             (None, variables) => format!("check {}", variables.join(" or ")),
         };
         let base_url = given.unwrap_or_else(|| vendor.normalise(vendor.base_url));
+        let AzurePlace {
+            base_url,
+            query,
+            by_deployment,
+        } = match vendor.azure {
+            true => AzurePlace::of(base_url, setting("OPENAI_API_VERSION", env)),
+            false => AzurePlace::elsewhere(base_url),
+        };
+        let odd = |byte: u8| !byte.is_ascii_alphanumeric() && !b"-.=".contains(&byte);
+        if query.bytes().any(odd) {
+            let why = "OPENAI_API_VERSION is a version such as 2024-10-21";
+            return Err(Error::new(
+                ErrorKind::Invalid,
+                format!("{}: {why}", vendor.name),
+            ));
+        }
         if base_url.is_empty() {
             return Err(Error::new(
                 ErrorKind::Invalid,
@@ -316,34 +357,56 @@ impl LlmConfig {
             let why = format!("{name}: the base URL names no host and port to call: `{shown}`");
             return Err(Error::new(ErrorKind::Invalid, why));
         }
-        let mut headers = vec![("content-type", "application/json".to_owned())];
+        let mut headers = vec![("content-type".into(), "application/json".to_owned())];
         let mut account = String::new();
+        for header in &self.headers {
+            account.push_str(header.credential().unwrap_or_default());
+        }
         if let Some(Credential { header, key, .. }) = &credential {
             let value = match *header {
                 "authorization" => format!("Bearer {}", key.expose()),
                 _ => key.expose().to_owned(),
             };
-            headers.push((header, value));
+            headers.push(((*header).into(), value));
             account.push_str(key.expose());
         }
-        if let Some((header, version)) = vendor.version {
-            headers.push((header, version.to_owned()));
+        if let Some((header, version)) = vendor.version
+            && !own(header)
+        {
+            headers.push((header.into(), version.to_owned()));
         }
         for (header, variable) in vendor.identity {
-            if let Some(value) = setting(variable, env) {
-                let value = plain(variable, value.trim())?.to_owned();
-                // One key may reach several projects, each with batches and limits of its own.
+            let given = self.headers.iter().find(|own| own.name() == *header);
+            let value = match given {
+                Some(own) => Some(own.value().to_owned()),
+                None => match setting(variable, env) {
+                    Some(value) => {
+                        let value = plain(variable, value.trim())?.to_owned();
+                        headers.push(((*header).into(), value.clone()));
+                        Some(value)
+                    }
+                    None => None,
+                },
+            };
+            // One key may reach several projects, each with batches and limits of its own.
+            if let Some(value) = value {
                 account.push_str(&format!("\n{header}: {value}"));
-                headers.push((header, value));
             }
         }
+        headers.extend(self.headers.iter().map(CallHeader::sent));
         if !account.is_empty() {
             account = hex(&Sha256::digest(&account)[..8]);
         }
-        let secrets = credential.map(|credential| credential.key);
+        let key = credential.map(|credential| credential.key);
+        let own: Vec<Secret> = key.into_iter().chain(secrets_in(&base_url)).collect();
+        let given = self.headers.iter().flat_map(CallHeader::secrets);
+        let keys = self.headers.iter().flat_map(CallHeader::keys);
         Ok(Access {
-            secrets: secrets.into_iter().chain(secrets_in(&base_url)).collect(),
+            secrets: own.iter().cloned().chain(given).collect(),
+            keys: own.iter().cloned().chain(keys).collect(),
             base_url,
+            query,
+            by_deployment,
             headers,
             key_hint,
             account,
@@ -381,55 +444,42 @@ fn plain<'v>(what: &str, value: &'v str) -> Result<&'v str, Error> {
     }
 }
 
-/// A variable's value; an empty one counts as unset.
-pub(crate) fn setting(name: &str, env: &dyn Fn(&str) -> Option<String>) -> Option<String> {
-    env(name).filter(|value| !name.is_empty() && !value.trim().is_empty())
+/// Where the calls of Azure go, as OpenAI's SDK for it has them, and the newer API that needs no version.
+struct AzurePlace {
+    base_url: String,
+    query: String,
+    by_deployment: bool,
 }
 
-/// What tells the provider who pays.
-pub(crate) struct Credential {
-    pub header: &'static str,
-    pub key: Secret,
-    /// The variable that holds it, or would.
-    pub variable: &'static str,
-}
-
-impl Credential {
-    fn given(vendor: &Vendor, key: &Secret) -> Self {
+impl AzurePlace {
+    fn elsewhere(base_url: String) -> Self {
         Self {
-            header: vendor.key_header,
-            key: key.clone(),
-            variable: vendor.key_vars.first().copied().unwrap_or("the key"),
+            base_url,
+            query: String::new(),
+            by_deployment: false,
         }
     }
-}
 
-/// The credential that the environment holds: a key, else a token.
-pub(crate) fn key_from(
-    vendor: &Vendor,
-    env: &dyn Fn(&str) -> Option<String>,
-) -> Option<Credential> {
-    let keys = vendor
-        .key_vars
-        .iter()
-        .map(|name| (vendor.key_header, *name));
-    let mut all = keys.chain([("authorization", vendor.token_var)]);
-    all.find_map(|(header, variable)| {
-        let key = Secret::new(setting(variable, env)?.trim());
-        Some(Credential {
-            header,
-            key,
-            variable,
-        })
-    })
-}
-
-/// That there is none, and what to do about it.
-pub(crate) fn no_key(vendor: &Vendor) -> String {
-    let token = [vendor.token_var];
-    let variables = vendor.key_vars.iter().chain(&token);
-    let named: Vec<&str> = variables.copied().filter(|name| !name.is_empty()).collect();
-    format!("no key: set {}", named.join(" or "))
+    /// At an address that ends with `/openai`, or with `/openai/v1` if the newer API is named by it.
+    fn of(base_url: String, version: Option<String>) -> Self {
+        let version = version.map(|version| version.trim().to_owned());
+        let dated = version
+            .as_ref()
+            .filter(|version| !matches!(version.as_str(), "preview" | "latest" | "v1"));
+        let newer = base_url.ends_with("/v1");
+        match dated {
+            _ if base_url.is_empty() => Self::elsewhere(base_url),
+            Some(version) if !newer => Self {
+                base_url,
+                query: format!("api-version={version}"),
+                by_deployment: true,
+            },
+            _ => Self::elsewhere(match newer {
+                true => base_url,
+                false => format!("{base_url}/v1"),
+            }),
+        }
+    }
 }
 
 /// A provider's client.
@@ -440,20 +490,6 @@ enum Inner {
     Extract(Extract),
 }
 
-struct Remote {
-    vendor: &'static Vendor,
-    transport: Arc<dyn Transport>,
-    access: Access,
-    /// Where nearly every call goes.
-    chat_url: String,
-    model: ModelChoice,
-    left_out: LeftOut,
-    concurrency: usize,
-    timeout: Duration,
-    max_reply: Option<u64>,
-    max_replies: u64,
-}
-
 impl Client {
     /// Calls in flight that suit the provider: the number in its settings, else 1 for a local
     /// server and 5 for the others.
@@ -462,77 +498,6 @@ impl Client {
             Inner::Remote(remote) => remote.concurrency,
             Inner::Extract(_) => 5,
         }
-    }
-}
-
-impl Remote {
-    fn complete(&self, request: &Request, ctx: &Context) -> Result<Response, Error> {
-        let call = encode(self.vendor, request, self.model.of_request(request))?;
-        self.left_out.tell(self.vendor, request);
-        let memory = ReplyShare::of_process(self.max_replies);
-        let reply = self.send(&call, MAX_REPLY, &memory, ctx)?;
-        let result = decode(self.vendor, &reply)
-            .map_err(|error| self.explained(error))
-            .map(|response| self.warned(request, response));
-        result
-            .map(|response| self.access.without_keys(response))
-            .map_err(|error| self.access.redacted(error))
-    }
-
-    fn embed(&self, requests: &[&Request], ctx: &Context) -> Result<Vec<Response>, Error> {
-        let model = requests
-            .first()
-            .and_then(|first| self.model.of_request(first));
-        let call = embed::encode(self.vendor, requests, model)?;
-        requests
-            .first()
-            .inspect(|request| self.left_out.tell(self.vendor, request));
-        let memory = ReplyShare::of_process(self.max_replies);
-        let reply = self.send(&call, MAX_VECTORS, &memory, ctx)?;
-        let result =
-            embed::decode(self.vendor, &reply, requests).map_err(|error| self.explained(error));
-        result
-            .map(|vectors| {
-                let vectors = vectors.into_iter();
-                let cleaned = vectors.map(|vector| self.access.without_keys(vector));
-                cleaned.collect()
-            })
-            .map_err(|error| self.access.redacted(error))
-    }
-
-    fn send(
-        &self,
-        call: &Call,
-        most: u64,
-        memory: &ReplyShare,
-        ctx: &Context,
-    ) -> Result<HttpReply, Error> {
-        let url = match &call.path {
-            Cow::Borrowed("/chat/completions") => Cow::Borrowed(&*self.chat_url),
-            path => Cow::Owned(format!("{}{path}", self.access.base_url)),
-        };
-        let request = HttpRequest {
-            url: &url,
-            headers: &self.access.headers,
-            body: Some(&call.body),
-            timeout: self.timeout,
-            reply_limit: self.max_reply.unwrap_or(most),
-            memory,
-        };
-        let reply = self.transport.send(&request, ctx);
-        reply.map_err(|error| self.access.redacted(error))
-    }
-
-    /// With what only the client knows of a failure.
-    fn explained(&self, error: Error) -> Error {
-        mark_loading(self.vendor, self.access.explained(error))
-    }
-
-    /// With a warning, if what a local server has read cannot be the whole prompt.
-    fn warned(&self, request: &Request, response: Response) -> Response {
-        let usage = response.usage.filter(|_| self.vendor.probed);
-        let cut = usage.and_then(|usage| cut_warning(request.text_bytes(), usage.input_tokens));
-        response.warned(cut)
     }
 }
 

@@ -1,16 +1,21 @@
 //! What settings and variables make of a client.
 
+use std::borrow::Cow;
+
 use parking_lot::Mutex;
+use serde_json::json;
 
 use super::*;
-use crate::llm::transport::{HttpHeaders, HttpReply};
+use crate::llm::outcome::Outcome;
+use crate::llm::transport::{HttpHeaders, HttpReply, HttpRequest};
 
-/// Keeps the headers of what it is sent.
+/// Keeps the headers of what it is sent, and where to.
 #[derive(Default)]
-struct RecordedLogs(Mutex<Vec<(&'static str, String)>>);
+struct RecordedLogs(Mutex<Vec<(Cow<'static, str>, String)>>, Mutex<Vec<String>>);
 
 impl Transport for RecordedLogs {
     fn send(&self, request: &HttpRequest<'_>, _: &Context) -> Result<HttpReply, Error> {
+        self.1.lock().push(request.url.to_owned());
         self.0.lock().extend_from_slice(request.headers);
         Ok(HttpReply {
             status: 200,
@@ -20,7 +25,7 @@ impl Transport for RecordedLogs {
     }
 }
 
-fn sent(variables: &[(&str, &str)]) -> Result<Vec<(&'static str, String)>, Error> {
+fn sent(variables: &[(&str, &str)]) -> Result<Vec<(Cow<'static, str>, String)>, Error> {
     let kept = Arc::new(RecordedLogs::default());
     let env = |name: &str| {
         let found = variables.iter().find(|(own, _)| *own == name);
@@ -221,6 +226,26 @@ fn a_key_that_is_echoed_in_any_part_of_an_answer_is_not_shown() {
         assert_eq!(answer.model.as_deref(), Some("m-***"), "{provider}");
         assert_eq!(answer.finish_reason.as_str(), "x-***", "{provider}");
     }
+    let body = r#"{"choices":[{"message":{"reasoning":"key-of-nobody-0123456789",
+        "annotations":[{"a":"key-of-nobody-0123456789"}],"tool_calls":[{"id":"key-of-nobody-0123456789",
+        "function":{"name":"key-of-nobody-0123456789","arguments":"{\"a\":[\"key-of-nobody-012345678\\u0039\"]}"}}]},
+        "logprobs":{"a":"key-of-nobody-0123456789"}}],"service_tier":"key-of-nobody-0123456789"}"#;
+    let request = Request::new("x").with_keep_reply(true);
+    let answer = client("openai", body)
+        .complete(&request, &Context::new())
+        .unwrap();
+    let details = answer.details();
+    let line = serde_json::to_string(&Outcome::new(None, Ok(answer.clone()))).unwrap();
+    assert!(!line.contains("nobody"), "{line}");
+    assert_eq!(details.tool_calls[0].arguments, json!({"a": ["***"]}));
+    assert!(
+        details
+            .reply
+            .as_ref()
+            .unwrap()
+            .as_str()
+            .contains(r#""reasoning":"***""#)
+    );
     let body = r#"{"model":"m-key-of-nobody-0123456789","data":[{"index":0,"embedding":[1]}]}"#;
     let text = Request::embedding("x");
     let vectors = client("openai", body).embed(&[&text], &Context::new());
@@ -333,4 +358,167 @@ fn as_much_is_read_as_the_request_can_bring_unless_told_otherwise() {
     };
     assert_eq!(of(&config), [16 << 20, 64 << 20]);
     assert_eq!(of(&config.max_reply_bytes(5)), [5, 5]);
+}
+
+/// Keeps the headers of what a client made so sends.
+fn sent_with(config: LlmConfig, variables: &[(&str, &str)]) -> Vec<(String, String)> {
+    let kept = Arc::new(RecordedLogs::default());
+    let env = |name: &str| {
+        let found = variables.iter().find(|(own, _)| *own == name);
+        found.map(|(_, value)| (*value).to_owned())
+    };
+    let client = config.model("m").client_with(&env, Some(kept.clone()));
+    let _ = client
+        .unwrap()
+        .complete(&Request::new("x"), &Context::new());
+    let headers = kept.0.lock();
+    let headers = headers.iter();
+    headers
+        .map(|(name, value)| (name.to_string(), value.clone()))
+        .collect()
+}
+
+#[test]
+fn a_header_of_ones_own_takes_the_place_of_the_key_or_of_a_variable() {
+    let key = [
+        ("ANTHROPIC_API_KEY", "sk-env"),
+        ("OPENAI_API_KEY", "sk-env"),
+        ("OPENAI_PROJECT_ID", "env"),
+    ];
+    let of = |headers: &[(String, String)], name: &str| -> Vec<String> {
+        let found = headers.iter().filter(|(own, _)| own == name);
+        found.map(|(_, value)| value.clone()).collect()
+    };
+    let config = LlmConfig::new("anthropic")
+        .header("Authorization", "Bearer t-1")
+        .unwrap();
+    let config = config.header("Anthropic-Version", "2026-10-21").unwrap();
+    let headers = sent_with(config.clone(), &key);
+    assert!(of(&headers, "x-api-key").is_empty());
+    assert_eq!(of(&headers, "authorization"), ["Bearer t-1"]);
+    assert_eq!(of(&headers, "anthropic-version"), ["2026-10-21"]);
+    // And none is needed.
+    assert_eq!(of(&sent_with(config, &[]), "authorization"), ["Bearer t-1"]);
+    let config = LlmConfig::new("openai")
+        .header("OpenAI-Project", "own")
+        .unwrap();
+    let headers = sent_with(config.header("X-Team", "maps").unwrap(), &key);
+    assert_eq!(of(&headers, "openai-project"), ["own"]);
+    assert_eq!(of(&headers, "authorization"), ["Bearer sk-env"]);
+    assert_eq!(of(&headers, "x-team"), ["maps"]);
+    let shown = format!(
+        "{:?}",
+        LlmConfig::new("openai")
+            .header("X-Key", "hidden-0123")
+            .unwrap()
+    );
+    assert!(!shown.contains("hidden"), "{shown}");
+}
+
+#[test]
+fn an_account_is_who_pays_however_that_is_told_and_no_other_header() {
+    let account = |headers: &[(&str, &str)], variables: &[(&str, &str)]| {
+        let config = headers
+            .iter()
+            .fold(LlmConfig::new("openai"), |config, (name, value)| {
+                config.header(name, value).unwrap()
+            });
+        let env = |name: &str| {
+            let found = variables.iter().find(|(own, _)| *own == name);
+            found.map(|(_, value)| (*value).to_owned())
+        };
+        config
+            .access(Vendor::named("openai").unwrap(), &env)
+            .unwrap()
+            .account
+    };
+    let key = ("OPENAI_API_KEY", "sk-1");
+    let plain = account(&[], &[key]);
+    assert_eq!(account(&[("authorization", "Bearer sk-1")], &[]), plain);
+    assert_eq!(account(&[("x-title", "Summaries")], &[key]), plain);
+    assert_ne!(account(&[("authorization", "Bearer sk-2")], &[key]), plain);
+    let project = account(&[], &[key, ("OPENAI_PROJECT_ID", "p")]);
+    assert_ne!(project, plain);
+    assert_eq!(account(&[("OpenAI-Project", "p")], &[key]), project);
+}
+
+const RESOURCE: (&str, &str) = ("AZURE_OPENAI_ENDPOINT", "https://r.openai.azure.com/");
+
+#[test]
+fn azure_is_called_at_its_deployment_or_as_openai_by_the_version_that_is_set() {
+    let key = ("AZURE_OPENAI_API_KEY", "k-1");
+    let classic = "https://r.openai.azure.com/openai/deployments/my%20gpt";
+    for (version, chat) in [
+        (
+            "2024-10-21",
+            format!("{classic}/chat/completions?api-version=2024-10-21"),
+        ),
+        (
+            " 2025-04-01-preview\n",
+            format!("{classic}/chat/completions?api-version=2025-04-01-preview"),
+        ),
+        (
+            "preview",
+            "https://r.openai.azure.com/openai/v1/chat/completions".to_owned(),
+        ),
+        (
+            "",
+            "https://r.openai.azure.com/openai/v1/chat/completions".to_owned(),
+        ),
+    ] {
+        let kept = Arc::new(RecordedLogs::default());
+        let env = |name: &str| {
+            let all = [RESOURCE, key, ("OPENAI_API_VERSION", version)];
+            let found = all.iter().find(|(own, _)| *own == name);
+            found.map(|(_, value)| (*value).to_owned())
+        };
+        let config = LlmConfig::new("azure").model("my gpt");
+        let client = config.client_with(&env, Some(kept.clone())).unwrap();
+        let _ = client.complete(&Request::new("x"), &Context::new());
+        assert_eq!(*kept.1.lock(), [chat], "{version:?}");
+    }
+    // A newer address stays what it is.
+    let kept = Arc::new(RecordedLogs::default());
+    let env = |name: &str| match name {
+        "AZURE_OPENAI_ENDPOINT" => Some("https://r.openai.azure.com/openai/v1/".to_owned()),
+        "AZURE_OPENAI_API_KEY" => Some("k-1".to_owned()),
+        "OPENAI_API_VERSION" => Some("2024-10-21".to_owned()),
+        _ => None,
+    };
+    let config = LlmConfig::new("azure").model("m");
+    let client = config.client_with(&env, Some(kept.clone())).unwrap();
+    let _ = client.complete(&Request::new("x"), &Context::new());
+    let newer = "https://r.openai.azure.com/openai/v1/chat/completions";
+    assert_eq!(*kept.1.lock(), [newer]);
+}
+
+#[test]
+fn azure_takes_a_key_or_a_token_and_a_version_that_is_one() {
+    let azure = || LlmConfig::new("azure");
+    let headers = sent_with(azure(), &[RESOURCE, ("AZURE_OPENAI_API_KEY", "k-1")]);
+    let has = |headers: &[(String, String)], wanted: (&str, &str)| {
+        let (name, value) = wanted;
+        headers.iter().any(|own| own.0 == name && own.1 == value)
+    };
+    assert!(has(&headers, ("api-key", "k-1")), "{headers:?}");
+    assert!(headers.iter().all(|(name, _)| name != "authorization"));
+    let headers = sent_with(azure(), &[RESOURCE, ("AZURE_OPENAI_AD_TOKEN", "t-1")]);
+    assert!(
+        has(&headers, ("authorization", "Bearer t-1")),
+        "{headers:?}"
+    );
+    assert!(headers.iter().all(|(name, _)| name != "api-key"));
+    let refused = |variables: &[(&str, &str)]| {
+        let env = |name: &str| {
+            let found = variables.iter().find(|(own, _)| *own == name);
+            found.map(|(_, value)| (*value).to_owned())
+        };
+        let client = azure().model("m").client_with(&env, None);
+        client.expect_err("a refusal").message().to_owned()
+    };
+    let key = ("AZURE_OPENAI_API_KEY", "k-1");
+    let odd = refused(&[RESOURCE, key, ("OPENAI_API_VERSION", "2024&a=b")]);
+    assert!(odd.contains("OPENAI_API_VERSION"), "{odd}");
+    let nowhere = refused(&[key]);
+    assert!(nowhere.contains("set AZURE_OPENAI_ENDPOINT"), "{nowhere}");
 }

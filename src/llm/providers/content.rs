@@ -10,6 +10,11 @@ use crate::llm::request::Text;
 /// unless a message says so too.
 pub(super) const JSON_MODE: &str = "Answer with one JSON object and nothing else.";
 
+/// Asks in words for JSON that fits a schema, which the provider has no place for.
+pub(super) fn in_words(schema: &Value) -> String {
+    format!("Answer with JSON that fits this JSON Schema and nothing else:\n{schema}")
+}
+
 /// A part of a message's content.
 pub(super) enum Part<'p> {
     Text(&'p str),

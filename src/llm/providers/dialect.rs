@@ -6,7 +6,7 @@
 use std::borrow::Cow;
 use std::time::SystemTime;
 
-use crate::base::error::Error;
+use crate::base::error::{Error, ErrorKind, Sent};
 use crate::llm::request::Request;
 use crate::llm::response::Response;
 use crate::llm::transport::HttpReply;
@@ -17,7 +17,7 @@ use super::errors::failure;
 use super::events::{self, Streamed};
 use super::limits::rate_hints;
 use super::vendor::{Dialect, Vendor};
-use super::{anthropic, gemini, lenient, openai};
+use super::{anthropic, gemini, lenient, native, openai};
 
 /// A call: where it goes, below the base URL, and what it says.
 pub(super) struct Call {
@@ -42,7 +42,10 @@ pub(super) fn encode(
     let path = match vendor.dialect {
         Dialect::OpenAi => {
             openai::write(vendor, request, model, &mut body)?;
-            Cow::Borrowed("/chat/completions")
+            Cow::Borrowed(match native::own(vendor, request) {
+                Some(_) => native::RESPONSES,
+                None => "/chat/completions",
+            })
         }
         Dialect::Anthropic => {
             let message = anthropic::message(vendor, request, model)?;
@@ -71,12 +74,28 @@ pub(super) fn decode(vendor: &Vendor, reply: &HttpReply) -> Result<Response, Err
         return Err(error.with_rate_hints(hints));
     }
     match read(vendor, &reply.body) {
-        Ok(response) => Ok(response.with_rate_hints(hints)),
-        Err(error) => Err(error
+        Ok(response) => Ok(with_headers(vendor, response, reply).with_rate_hints(hints)),
+        Err(error) => Err(not_fetched(vendor, reply, error)
             .with_status(reply.status)
             .with_request_id(request_id(reply))
             .with_rate_hints(hints)),
     }
+}
+
+/// What a reply without an answer is that promises one for later (NVIDIA's, after a minute): it is being
+/// made, and asking again would have it made twice.
+fn not_fetched(vendor: &Vendor, reply: &HttpReply, error: Error) -> Error {
+    if reply.status != 202 {
+        return error;
+    }
+    let why = format!(
+        "{} answered 202: it is still at it, and its answer would have to be fetched later, which is \
+         not done here",
+        vendor.name
+    );
+    Error::new(ErrorKind::Invalid, why)
+        .with_sent(Sent::Answered)
+        .with_unusable_reply(String::from_utf8_lossy(&reply.body))
 }
 
 /// Reads the body of a success reply: strictly, and where that fails, mended or put together from a
@@ -112,6 +131,21 @@ pub(super) fn read(vendor: &Vendor, body: &[u8]) -> Result<Response, Error> {
     }
 }
 
+/// What a reply says of an answer outside of its body: LiteLLM the price, Gemini the tier.
+fn with_headers(vendor: &Vendor, mut response: Response, reply: &HttpReply) -> Response {
+    if response.cost_usd.is_none() && reply.headers.names_any("x-litellm-") {
+        let cost = reply.headers.get("x-litellm-response-cost");
+        let cost = cost.and_then(|cost| cost.trim().parse::<f64>().ok());
+        response.cost_usd = cost.filter(|cost| cost.is_finite() && *cost >= 0.0);
+    }
+    if vendor.dialect == Dialect::Gemini
+        && let Some(tier) = reply.headers.get("x-gemini-service-tier")
+    {
+        response.details_mut().service_tier = Some(tier.to_owned());
+    }
+    response
+}
+
 /// What the provider calls this exchange.
 pub(super) fn request_id(reply: &HttpReply) -> Option<&str> {
     let names = ["x-request-id", "request-id"];
@@ -128,7 +162,7 @@ pub(super) mod testing {
     use serde_json::{Value, json};
 
     use super::*;
-    use crate::base::error::ErrorKind;
+    use crate::llm::outcome::Outcome;
     use crate::llm::request::{Message, Role};
 
     pub fn vendor(name: &str) -> &'static Vendor {
@@ -145,6 +179,15 @@ pub(super) mod testing {
 
     pub fn decoded(name: &str, body: &str) -> Result<Response, Error> {
         decode(vendor(name), &reply(200, &[], body))
+    }
+
+    /// The result line of an answer.
+    pub fn line(answer: &Response) -> Value {
+        let outcome = Outcome::new(None, Ok(answer.clone()));
+        let line = serde_json::to_string(&outcome).unwrap();
+        let read: Outcome = serde_json::from_str(&line).unwrap();
+        assert_eq!(serde_json::to_string(&read).unwrap(), line);
+        serde_json::from_str(&line).unwrap()
     }
 
     pub fn failed_with(name: &str, status: u16, headers: &[(&str, &str)], body: &str) -> Error {

@@ -100,7 +100,7 @@ fn what_a_vector_would_leave_out_is_refused() {
         "{error_body}"
     );
     assert!(refused("openai", Request::embedding("t"), None).contains("no model named"));
-    for none in ["groq", "xai", "anthropic"] {
+    for none in ["groq", "xai", "anthropic", "deepseek", "cerebras"] {
         let error_body = refused(none, Request::embedding("t"), Some("m"));
         assert!(
             error_body.contains("makes no embeddings; these do: openai"),

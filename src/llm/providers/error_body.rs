@@ -72,6 +72,9 @@ impl ErrorBody {
             Some(details) => error_body.note(details.get("error_code")),
             None => {}
         }
+        if let Some(behind) = error.get("metadata") {
+            error_body.note_behind(behind);
+        }
         if error_body.wait.is_none() {
             error_body.wait = wait_in(&error_body.message);
         }
@@ -85,6 +88,23 @@ impl ErrorBody {
             Ok(status) => self.status = self.status.or(Some(status)),
             Err(_) => self.words.push(word),
         }
+    }
+
+    /// What OpenRouter tells of a failure: whose it is, and what that one said.
+    fn note_behind(&mut self, behind: &Value) {
+        self.note(behind.get("error_type"));
+        self.note(behind.get("limit_source"));
+        let said = word(behind.get("raw"));
+        if said.is_empty() {
+            return;
+        }
+        let who = word(behind.get("provider_name"));
+        let who = if who.is_empty() {
+            who
+        } else {
+            format!(" ({who})")
+        };
+        self.message = cut(format!("{}{who}: {said}", self.message));
     }
 
     /// One of Google's typed details.

@@ -23,6 +23,10 @@ impl LlmClient for Extract {
                 "an answer in JSON was asked for, and extract is no model that could give it",
             ));
         }
+        if request.files().next().is_some() {
+            let why = "extract reads no files";
+            return Err(Error::new(ErrorKind::Invalid, why));
+        }
         let text = request
             .messages
             .iter()
@@ -61,7 +65,7 @@ impl LlmClient for Extract {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::llm::request::ResponseFormat;
+    use crate::llm::params::ResponseFormat;
 
     #[test]
     fn the_extract_is_cut_at_a_character_boundary() {

@@ -5,14 +5,21 @@
 //! stands in no list is passed on: vendors add fields faster than lists grow.
 
 use std::borrow::Cow;
-use std::fmt;
 use std::ops::RangeInclusive;
 
 use serde_json::{Map, Value};
 
-use crate::llm::request::{Request, ResponseFormat};
+use crate::base::error::Error;
+use crate::llm::params::ResponseFormat;
+use crate::llm::request::Request;
 
+use super::content::invalid;
+use super::files::{self, Files};
+use super::left_out::{LeftOut, Why};
 use super::{anthropic_schema, calls};
+
+#[path = "host_fields.rs"]
+pub(super) mod hosts;
 
 /// One vendor's list.
 #[derive(Debug)]
@@ -23,16 +30,25 @@ pub(crate) struct Fields {
     takes: &'static [(&'static str, Takes)],
     /// Types of content parts, in OpenAI's words, that it has no place for, and what to write instead.
     pub(super) lacks_parts: &'static [(&'static str, &'static str)],
+    /// The local files that it takes.
+    pub(super) files: Files,
     /// What a message may have beside its role and content.
     turns: Turns,
-    /// Whether it has other words for tool calls in a conversation, in which they are told.
-    tells_calls: bool,
+    /// In whose words its dialect says tools, where it has others than OpenAI.
+    tools: Option<calls::Words>,
     seeds: Option<RangeInclusive<i64>>,
     temperatures: RangeInclusive<f64>,
     /// Whether blanks and line breaks may end the answer.
     blank_stops: bool,
-    /// Whether a schema has a place. One that has none is put into the system text.
-    schemas: fn(&Value) -> bool,
+    schemas: Schemas,
+}
+
+/// Which schemas have a place. One that has none is put into the system text.
+#[derive(Debug)]
+enum Schemas {
+    All,
+    If(fn(&Value) -> bool),
+    Nothing,
 }
 
 #[derive(Debug)]
@@ -105,7 +121,6 @@ const LOGITS: &[&str] = &["logit_bias", "logprobs", "top_logprobs"];
 const OPENAI_STYLE: &[&str] = &[
     "function_call",
     "functions",
-    "parallel_tool_calls",
     "prediction",
     "prompt_cache_key",
     "user",
@@ -121,6 +136,7 @@ const RECORDED: &[&str] = &[
     "function_call",
     "reasoning",
     "reasoning_content",
+    "reasoning_details",
 ];
 
 /// Everything, as a server that is not known better.
@@ -128,17 +144,19 @@ pub(super) const ALL: Fields = Fields {
     lacks: &[],
     takes: &[],
     lacks_parts: &[],
+    files: files::ALL,
     turns: Turns::AllBut(&[]),
-    tells_calls: false,
+    tools: None,
     seeds: Some(i64::MIN..=i64::MAX),
     temperatures: f64::MIN..=f64::MAX,
     blank_stops: true,
-    schemas: |_| true,
+    schemas: Schemas::All,
 };
 
 pub(super) const OPENAI: Fields = Fields {
     lacks: &[SERVERS, TOP_K],
-    turns: Turns::AllBut(&["reasoning", "reasoning_content"]),
+    files: files::OPENAI,
+    turns: Turns::AllBut(&["reasoning", "reasoning_content", "reasoning_details"]),
     ..ALL
 };
 
@@ -156,23 +174,36 @@ pub(super) const XAI: Fields = Fields {
             "metadata",
             "prediction",
             "prompt_cache_key",
-            "service_tier",
         ],
     ],
-    takes: &[(
-        "reasoning_effort",
-        Takes::Words(&[
-            ("none", "none"),
-            ("minimal", "low"),
-            ("low", "low"),
-            ("medium", "medium"),
-            ("high", "high"),
-            ("xhigh", "high"),
-            ("max", "high"),
-        ]),
-    )],
+    takes: &[
+        (
+            "reasoning_effort",
+            Takes::Words(&[
+                ("none", "none"),
+                ("minimal", "low"),
+                ("low", "low"),
+                ("medium", "medium"),
+                ("high", "high"),
+                ("xhigh", "high"),
+                ("max", "high"),
+            ]),
+        ),
+        // docs.x.ai, "Priority Processing".
+        (
+            "service_tier",
+            Takes::Words(&[("default", "default"), ("priority", "priority")]),
+        ),
+    ],
     lacks_parts: &[("input_audio", ""), ("file", "")],
-    turns: Turns::AllBut(&["refusal", "annotations", "audio", "function_call"]),
+    files: files::XAI,
+    turns: Turns::AllBut(&[
+        "refusal",
+        "annotations",
+        "audio",
+        "function_call",
+        "reasoning_details",
+    ]),
     ..ALL
 };
 
@@ -217,6 +248,7 @@ pub(super) const GROQ: Fields = Fields {
         ),
     ],
     lacks_parts: &[("input_audio", ""), ("file", "")],
+    files: files::GROQ,
     turns: Turns::AllBut(RECORDED),
     ..ALL
 };
@@ -258,6 +290,7 @@ pub(super) const MISTRAL: Fields = Fields {
             "it takes {\"type\": \"document_url\", \"document_url\": \"URL\"}",
         ),
     ],
+    files: files::MISTRAL,
     turns: Turns::AllBut(RECORDED),
     seeds: Some(0..=i64::MAX),
     temperatures: 0.0..=1.5,
@@ -286,18 +319,17 @@ pub(super) const ANTHROPIC: Fields = Fields {
             Takes::Words(&[("auto", "auto"), ("standard_only", "standard_only")]),
         ),
         ("metadata", Takes::If(names_a_user_alone)),
-        ("tools", Takes::If(no_functions)),
-        ("tool_choice", Takes::If(no_function)),
         ("output_config", Takes::If(Value::is_object)),
     ],
     // What of them it has a place for, its own encoder finds.
     lacks_parts: &[],
+    files: files::ANTHROPIC,
     turns: Turns::Nothing,
-    tells_calls: true,
+    tools: Some(calls::Words::Anthropic),
     seeds: None,
     temperatures: 0.0..=1.0,
     blank_stops: false,
-    schemas: |schema| anthropic_schema::anthropic(schema).is_some(),
+    schemas: Schemas::If(|schema| anthropic_schema::anthropic(schema).is_some()),
 };
 
 /// Google's `generative_service.proto` and "Gemini thinking".
@@ -305,15 +337,8 @@ pub(super) const GEMINI: Fields = Fields {
     lacks: &[
         SERVERS,
         OPENAI_ALONE,
-        LOGITS,
         OPENAI_STYLE,
-        &[
-            "contents",
-            "encoding_format",
-            "metadata",
-            "service_tier",
-            "tool_choice",
-        ],
+        &["contents", "encoding_format", "logit_bias", "metadata"],
     ],
     takes: &[
         (
@@ -328,13 +353,25 @@ pub(super) const GEMINI: Fields = Fields {
                 ("max", "HIGH"),
             ]),
         ),
+        // ai.google.dev, "Priority inference" and "Flex inference", and Google's Python SDK.
+        (
+            "service_tier",
+            Takes::Words(&[
+                ("default", "standard"),
+                ("standard", "standard"),
+                ("flex", "flex"),
+                ("priority", "priority"),
+            ]),
+        ),
+        ("logprobs", Takes::If(Value::is_boolean)),
+        ("top_logprobs", Takes::If(Value::is_u64)),
         ("presence_penalty", Takes::If(Value::is_number)),
         ("frequency_penalty", Takes::If(Value::is_number)),
-        ("tools", Takes::If(no_functions)),
         ("generationConfig", Takes::If(Value::is_object)),
     ],
+    files: files::GEMINI,
     turns: Turns::Nothing,
-    tells_calls: true,
+    tools: Some(calls::Words::Gemini),
     // The field has 32 bits.
     seeds: Some(i32::MIN as i64..=i32::MAX as i64),
     ..ALL
@@ -347,63 +384,6 @@ fn names_a_user_alone(metadata: &Value) -> bool {
             .iter()
             .all(|(name, value)| name == "user_id" && value.is_string())
     })
-}
-
-/// Whether a choice of tools is not in OpenAI's shape.
-fn no_function(tool: &Value) -> bool {
-    tool.is_object() && tool.get("function").is_none()
-}
-
-fn no_functions(tools: &Value) -> bool {
-    tools
-        .as_array()
-        .is_some_and(|tools| tools.iter().all(no_function))
-}
-
-/// Something that does not go out, for people.
-#[derive(Debug, Clone, PartialEq)]
-pub(super) struct LeftOut {
-    pub field: String,
-    why: Why,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq)]
-enum Why {
-    Own,
-    Lacking,
-    Value,
-    Schema,
-    /// It takes a temperature of at most the first number, and this is another.
-    Hot(f64, f64),
-}
-
-impl LeftOut {
-    fn new(field: &str, why: Why) -> Self {
-        Self {
-            field: field.to_owned(),
-            why,
-        }
-    }
-}
-
-/// What follows a vendor's name.
-impl fmt::Display for LeftOut {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let field = &self.field;
-        match self.why {
-            Why::Own => write!(f, "is sent no `{field}` from among the extra fields"),
-            Why::Lacking => write!(f, "takes no `{field}`; it is left out"),
-            Why::Value => write!(f, "takes no such `{field}`; it is left out"),
-            Why::Schema => write!(
-                f,
-                "takes no such {field} (maps with any keys, recursion, allOf or many options); it \
-                 is told in the system text, and answers are checked all the same"
-            ),
-            Why::Hot(most, found) => {
-                write!(f, "takes a {field} of at most {most}; {found} is left out")
-            }
-        }
-    }
 }
 
 impl Fields {
@@ -425,12 +405,30 @@ impl Fields {
                 let given = words.iter().find(|(word, _)| value == word);
                 given
                     .map(|(_, own)| Cow::Owned(Value::from(*own)))
-                    .ok_or(Why::Value)
+                    .ok_or(Why::Words(words))
             }
         }
     }
 
-    fn has_turn(&self, field: &str) -> bool {
+    /// Refuses a value that would be left out, with those that are taken.
+    pub(super) fn check(&self, vendor: &str, field: &str, value: &Value) -> Result<(), Error> {
+        let Err(why) = self.place(field, value) else {
+            return Ok(());
+        };
+        let why = match why {
+            Why::Words(words) => {
+                let words: Vec<&str> = words.iter().map(|(word, _)| *word).collect();
+                format!(
+                    "{vendor} takes no {field} {value}, only {}",
+                    words.join(", ")
+                )
+            }
+            _ => format!("{vendor} takes no {field}"),
+        };
+        Err(invalid(why))
+    }
+
+    pub(super) fn has_turn(&self, field: &str) -> bool {
         match self.turns {
             Turns::AllBut(names) => !names.contains(&field),
             Turns::Nothing => false,
@@ -442,8 +440,23 @@ impl Fields {
         &'r self,
         request: &'r Request,
     ) -> impl Iterator<Item = (&'r str, Cow<'r, Value>)> {
-        let given = request.extra.iter().filter(|(_, value)| !value.is_null());
+        let given = self.given(request);
         given.filter_map(|(field, value)| Some((field.as_str(), self.place(field, value).ok()?)))
+    }
+
+    /// The request's further fields, without those that the dialect has words of its own for.
+    fn given<'r>(&self, request: &'r Request) -> impl Iterator<Item = (&'r String, &'r Value)> {
+        let own = match self.tools {
+            Some(_) => &calls::FIELDS[..],
+            None => &[],
+        };
+        let given = request.extra.iter().filter(|(_, value)| !value.is_null());
+        given.filter(|(field, _)| !own.contains(&field.as_str()))
+    }
+
+    /// Whether it is a server that is not known better, which may take anything.
+    pub(super) fn is_unknown(&self) -> bool {
+        matches!(self.turns, Turns::AllBut([]))
     }
 
     /// A message's further fields that have a place.
@@ -456,12 +469,20 @@ impl Fields {
 
     pub(super) fn seed(&self, request: &Request) -> Option<i64> {
         let seeds = self.seeds.as_ref()?;
-        request.params.seed.filter(|seed| seeds.contains(seed))
+        request.seed().filter(|seed| seeds.contains(seed))
     }
 
     pub(super) fn temperature(&self, request: &Request) -> Option<f64> {
         let wanted = request.params.temperature;
         wanted.filter(|wanted| self.temperatures.contains(wanted))
+    }
+
+    pub(super) fn takes_schema(&self, schema: &Value) -> bool {
+        match self.schemas {
+            Schemas::All => true,
+            Schemas::If(fits) => fits(schema),
+            Schemas::Nothing => false,
+        }
     }
 
     /// The texts that end the answer.
@@ -477,21 +498,26 @@ impl Fields {
     /// Everything that does not go out.
     pub(super) fn left_out(&self, request: &Request) -> Vec<LeftOut> {
         let mut out = Vec::new();
-        let has_place = |field: &str| match field {
-            "tools" | "tool_choice" => self.tells_calls && calls::are_told(request),
-            _ => false,
-        };
-        for (field, value) in request.extra.iter().filter(|(_, value)| !value.is_null()) {
-            if let Err(why) = self.place(field, value)
-                && !has_place(field)
-            {
+        for (field, value) in self.given(request) {
+            if let Err(why) = self.place(field, value) {
                 out.push(LeftOut::new(field, why));
             }
         }
-        for (field, _) in request.messages.iter().flat_map(|turn| given(&turn.extra)) {
-            let has_place =
-                self.tells_calls && ["tool_calls", "tool_call_id"].contains(&field.as_str());
-            if !self.has_turn(field) && !has_place {
+        let tools = self.tools.map(|words| calls::left_out(words, request));
+        for (field, otherwise) in tools.into_iter().flatten() {
+            let why = if otherwise { Why::Value } else { Why::Lacking };
+            out.push(LeftOut::new(&field, why));
+        }
+        for (field, value) in request.messages.iter().flat_map(|turn| given(&turn.extra)) {
+            let told = match field.as_str() {
+                "tool_calls" | "tool_call_id" => self.tools.is_some(),
+                // As a result has it, it is said in the words of whoever takes it back.
+                "reasoning" if value.is_object() => {
+                    self.tools.is_some() || self.has_turn("reasoning_content")
+                }
+                _ => false,
+            };
+            if !self.has_turn(field) && !told {
                 out.push(LeftOut::new(&format!("messages[].{field}"), Why::Lacking));
             }
         }
@@ -513,9 +539,13 @@ impl Fields {
             out.push(LeftOut::new("stop", Why::Value));
         }
         if let Some(ResponseFormat::JsonSchema { name, schema, .. }) = &params.response_format
-            && !(self.schemas)(schema)
+            && !self.takes_schema(schema)
         {
-            out.push(LeftOut::new(&format!("schema as `{name}`"), Why::Schema));
+            let why = match self.schemas {
+                Schemas::Nothing => Why::AnySchema,
+                _ => Why::Schema,
+            };
+            out.push(LeftOut::new(&format!("schema as `{name}`"), why));
         }
         out
     }

@@ -1,9 +1,10 @@
 //! What goes out of fields in OpenAI's words, vendor by vendor, and what users are told.
 
 use super::*;
+use crate::llm::params::ResponseFormat;
 use crate::llm::providers::dialect::testing::{encoded, vendor};
 use crate::llm::providers::vendor::VENDORS;
-use crate::llm::request::{Message, ResponseFormat, Role};
+use crate::llm::request::{Message, Role};
 use serde_json::json;
 
 const HOSTED: [&str; 6] = ["openai", "anthropic", "gemini", "xai", "groq", "mistral"];
@@ -35,15 +36,17 @@ fn what_goes_out_and_what_is_told_are_the_same_list() {
         ),
         ("user", json!("u"), "openai xai groq"),
         ("logit_bias", json!({}), "openai"),
-        ("logprobs", json!(true), "openai xai"),
+        ("logprobs", json!(true), "openai xai gemini"),
         ("frequency_penalty", json!(0.1), "openai mistral gemini"),
         (
             "parallel_tool_calls",
             json!(false),
             "openai xai groq mistral",
         ),
-        ("service_tier", json!("flex"), "openai groq"),
+        ("service_tier", json!("flex"), "openai groq gemini"),
+        ("service_tier", json!("priority"), "openai xai gemini"),
         ("service_tier", json!("auto"), "openai groq anthropic"),
+        ("service_tier", json!("default"), "openai xai groq gemini"),
         ("top_k", json!(3), "anthropic gemini"),
         ("min_p", json!(0.1), ""),
         ("reasoning_effort", json!("odd"), "openai"),
@@ -71,6 +74,76 @@ fn what_goes_out_and_what_is_told_are_the_same_list() {
             assert!(encoded(name, &request).1.get(field).is_some(), "{field}");
         }
     }
+}
+
+#[test]
+fn hosts_of_open_models_are_sent_what_they_document() {
+    for (field, value, takers) in [
+        (
+            "service_tier",
+            json!("priority"),
+            "openrouter fireworks deepinfra cerebras nvidia",
+        ),
+        (
+            "service_tier",
+            json!("flex"),
+            "openrouter fireworks cerebras nvidia",
+        ),
+        ("service_tier", json!("fast"), "openrouter nvidia"),
+        (
+            "top_k",
+            json!(3),
+            "openrouter together fireworks deepinfra nvidia",
+        ),
+        (
+            "min_p",
+            json!(0.1),
+            "openrouter together fireworks deepinfra nvidia",
+        ),
+        (
+            "thinking",
+            json!({"type": "enabled"}),
+            "openrouter deepseek together fireworks deepinfra cerebras nvidia",
+        ),
+        (
+            "frequency_penalty",
+            json!(0.1),
+            "openrouter deepseek together fireworks deepinfra nvidia",
+        ),
+        (
+            "logprobs",
+            json!(true),
+            "openrouter deepseek fireworks deepinfra cerebras nvidia",
+        ),
+        (
+            "logprobs",
+            json!(3),
+            "openrouter deepseek together fireworks deepinfra cerebras nvidia",
+        ),
+        ("store", json!(true), "openrouter nvidia"),
+    ] {
+        let request = with(field, value);
+        for name in [
+            "openrouter",
+            "deepseek",
+            "together",
+            "fireworks",
+            "deepinfra",
+            "cerebras",
+            "nvidia",
+        ] {
+            let takes = takers.split(' ').any(|taker| taker == name);
+            let (_, body) = encoded(name, &request);
+            assert_eq!(body.get(field).is_some(), takes, "{name} {field}");
+            assert_eq!(warnings(name, &request).is_empty(), takes, "{name} {field}");
+        }
+    }
+    let schema = ResponseFormat::json_schema(json!({"type": "object", "required": ["a"]})).unwrap();
+    let told = warnings("deepseek", &Request::new("U").with_response_format(schema));
+    assert!(
+        told[0].starts_with("takes no schema as `answer`, only JSON of any shape"),
+        "{told:?}"
+    );
 }
 
 #[test]
@@ -228,19 +301,65 @@ fn a_blank_stop_is_left_out_where_it_is_refused() {
 }
 
 #[test]
-fn tools_go_out_in_the_vendors_own_shape_alone() {
-    let function = json!([{"type": "function", "function": {"name": "f"}}]);
-    for (name, own) in [
-        ("anthropic", json!([{"name": "f", "input_schema": {}}])),
-        ("gemini", json!([{"functionDeclarations": []}])),
-    ] {
-        assert_eq!(encoded(name, &with("tools", own.clone())).1["tools"], own);
-        let request = with("tools", function.clone());
-        assert!(encoded(name, &request).1.get("tools").is_none());
-        assert_eq!(
-            warnings(name, &request),
-            ["takes no such `tools`; it is left out"]
+fn tools_have_a_place_wherever_there_are_any() {
+    let function = json!({"name": "f", "parameters": {"type": "object"}});
+    let functions = json!([{"type": "function", "function": function}]);
+    let choice = json!({"type": "function", "function": {"name": "f"}});
+    let request = with("tools", functions.clone()).with_extra("tool_choice", choice.clone());
+    for name in HOSTED {
+        assert!(warnings(name, &request).is_empty(), "{name}");
+        let (_, body) = encoded(name, &request);
+        assert!(
+            body["tools"].to_string().contains(r#""name":"f""#),
+            "{name}"
         );
+    }
+    let custom = json!({"type": "custom", "custom": {"name": "c"}});
+    let mixed = json!([functions[0], custom]);
+    for (request, told) in [
+        (with("tools", json!("x")), "takes no such `tools`"),
+        (
+            with("tools", json!([{"function": {}}])),
+            "takes no such `tools[]`",
+        ),
+        (with("tools", mixed), "takes no `tools[].custom`"),
+        (with("tool_choice", choice), "takes no `tool_choice`"),
+        (
+            request.clone().with_extra("tool_choice", json!("some")),
+            "takes no such `tool_choice`",
+        ),
+        (
+            with("parallel_tool_calls", json!(false)),
+            "takes no `parallel_tool_calls`",
+        ),
+    ] {
+        for name in ["anthropic", "gemini"] {
+            let said = warnings(name, &request);
+            assert!(
+                said.len() == 1 && said[0].starts_with(told),
+                "{name} {said:?}"
+            );
+        }
+    }
+    let one = request
+        .clone()
+        .with_extra("parallel_tool_calls", json!(false));
+    assert!(warnings("anthropic", &one).is_empty());
+    assert_eq!(warnings("gemini", &one).len(), 1);
+    let any = request.with_extra("tool_choice", json!({"type": "any"}));
+    assert!(warnings("anthropic", &any).is_empty());
+    assert_eq!(warnings("gemini", &any).len(), 1);
+    // What is in a vendor's own words is its own matter.
+    for (name, own) in [
+        (
+            "anthropic",
+            json!([{"type": "web_search_20250305", "name": "web_search"}]),
+        ),
+        ("gemini", json!([{"googleSearch": {}}])),
+    ] {
+        let request = with("tools", own.clone());
+        assert!(warnings(name, &request).is_empty());
+        assert_eq!(encoded(name, &request).1["tools"], own);
     }
 }
 

@@ -13,15 +13,21 @@ use serde_json::{Map, Value, json};
 
 use crate::base::error::{Error, ErrorKind, Sent};
 use crate::base::usage::{Paid, Usage};
-use crate::llm::request::{Request, ResponseFormat, Text};
+use crate::llm::nested_json::shallow;
+use crate::llm::params::ResponseFormat;
+use crate::llm::reply_details::{RawJson, ReplyDetails};
+use crate::llm::request::{Request, Text};
 use crate::llm::response::Response;
 
-use super::answer::{Answer, End, Ends, count, counts, unlike};
+use super::answer::{
+    Answer, End, Ends, count, count_in, counts, name_calls, optional, reasoning, tool_call, unlike,
+};
 use super::bounded;
-use super::calls::{self, Call, Choice};
+use super::calls::{self, Call, CallResult, Choice};
 use super::content::{self, Part, invalid, lacking};
 use super::error_body::word;
 use super::errors::failure_inside;
+use super::native;
 use super::reply_contents::Holds;
 use super::vendor::Vendor;
 
@@ -42,9 +48,12 @@ pub(super) fn resource(model: &str) -> Result<String, Error> {
 
 /// The body of a call.
 pub(super) fn content(vendor: &Vendor, request: &Request, model: &str) -> Result<Value, Error> {
+    if let Some(body) = native::body(vendor, request, model)? {
+        return Ok(body);
+    }
     let mut system = Vec::new();
     let mut contents = Vec::new();
-    let mut called: HashMap<&str, &str> = HashMap::new();
+    let mut called: HashMap<&str, Called<'_>> = HashMap::new();
     for (role, text, extra) in request.rendered() {
         let role = match role {
             "system" | "developer" => {
@@ -58,12 +67,17 @@ pub(super) fn content(vendor: &Vendor, request: &Request, model: &str) -> Result
             "assistant" => "model",
             "tool" => {
                 let (id, result) = calls::result(text, extra)?;
-                let name = called.get(id).copied().ok_or_else(|| {
+                let call = called.get(id).ok_or_else(|| {
                     invalid(format!(
                         "no tool call in the conversation has the id `{id}`"
                     ))
                 })?;
-                answered(&mut contents, name, &result);
+                let CallResult::Text(result) = result else {
+                    let why = "a message of the role `tool` is text for gemini; say the rest in a \
+                               message of the user";
+                    return Err(invalid(why.to_owned()));
+                };
+                answered(&mut contents, call.response(id, &result));
                 continue;
             }
             other => {
@@ -73,10 +87,18 @@ pub(super) fn content(vendor: &Vendor, request: &Request, model: &str) -> Result
             }
         };
         let mut parts = parts(text, calls::of_turn(extra).next().is_some())?;
-        for call in calls::of_turn(extra) {
-            let call = Call::read(call)?;
-            called.insert(call.id, call.name);
-            parts.push(function_call(&call, model));
+        let signature = calls::reasoning_details(extra).find_map(|d| d.get("thoughtSignature"));
+        if let (Some(signature), Some(last)) = (signature, parts.last_mut()) {
+            last["thoughtSignature"] = signature.clone();
+        }
+        let calls: Result<Vec<Call<'_>>, Error> = calls::of_turn(extra).map(Call::read).collect();
+        let calls = calls?;
+        // Of several calls at once Gemini signs the first.
+        let is_own = calls.iter().any(|call| call.signature.is_some());
+        for call in calls {
+            parts.push(function_call(&call, is_own, model));
+            let name = call.name;
+            called.insert(call.id, Called { name, is_own });
         }
         contents.push(json!({"role": role, "parts": parts}));
     }
@@ -98,8 +120,9 @@ pub(super) fn content(vendor: &Vendor, request: &Request, model: &str) -> Result
     if !config.is_empty() {
         fields.insert("generationConfig".to_owned(), config.into());
     }
-    if calls::are_told(request) && !further.contains_key("tools") {
-        tools(request, fields);
+    tools(request, fields, further.contains_key("toolConfig"));
+    if let Some(tier) = further.remove("service_tier") {
+        fields.insert("serviceTier".to_owned(), tier);
     }
     for (field, value) in further {
         fields.entry(field).or_insert(value);
@@ -111,25 +134,46 @@ pub(super) fn content(vendor: &Vendor, request: &Request, model: &str) -> Result
 /// refused without a signature.
 const FOREIGN: &str = "skip_thought_signature_validator";
 
-fn function_call(call: &Call<'_>, model: &str) -> Value {
+fn function_call(call: &Call<'_>, is_own: bool, model: &str) -> Value {
     let older = ["gemini-1", "gemini-2", "gemma"]
         .iter()
         .any(|name| model.contains(name));
-    let foreign = (!older).then_some(FOREIGN);
-    let mut part = json!({"functionCall": {"name": call.name, "args": call.arguments}});
+    let foreign = (!older && !is_own).then_some(FOREIGN);
+    let mut made = json!({"name": call.name, "args": call.arguments});
+    if is_own {
+        made["id"] = call.id.into();
+    }
+    let mut part = json!({"functionCall": made});
     if let Some(signature) = call.signature.or(foreign) {
         part["thoughtSignature"] = signature.into();
     }
     part
 }
 
+/// A call that was made earlier in the conversation.
+struct Called<'c> {
+    name: &'c str,
+    /// Whether Gemini made it, which knows its id then.
+    is_own: bool,
+}
+
+impl Called<'_> {
+    /// What came of it.
+    fn response(&self, id: &str, result: &str) -> Value {
+        let response = match serde_json::from_str(result) {
+            Ok(Value::Object(fields)) => Value::Object(fields),
+            _ => json!({"result": result}),
+        };
+        let mut made = json!({"name": self.name, "response": response});
+        if self.is_own {
+            made["id"] = id.into();
+        }
+        json!({"functionResponse": made})
+    }
+}
+
 /// Adds what came of a call. All results of one turn stand in one message.
-fn answered(contents: &mut Vec<Value>, name: &str, result: &str) {
-    let response = match serde_json::from_str(result) {
-        Ok(Value::Object(fields)) => Value::Object(fields),
-        _ => json!({"result": result}),
-    };
-    let part = json!({"functionResponse": {"name": name, "response": response}});
+fn answered(contents: &mut Vec<Value>, part: Value) {
     let last = contents
         .last_mut()
         .and_then(|last| last["parts"].as_array_mut());
@@ -145,26 +189,34 @@ fn answered(contents: &mut Vec<Value>, name: &str, result: &str) {
     }
 }
 
-/// The tools of a conversation with calls, in Gemini's words.
-fn tools(request: &Request, fields: &mut Map<String, Value>) {
+/// The tools in Gemini's words, and which is to be called, unless that is said in its own words. What
+/// is strict holds for all of them there.
+fn tools(request: &Request, fields: &mut Map<String, Value>, has_choice: bool) {
     let tools = calls::tools(request);
-    if tools.is_empty() {
-        return;
-    }
-    let declared = tools.iter().map(|tool| {
-        let mut own = json!({"name": tool.name, "parametersJsonSchema": tool.parameters});
-        if let Some(description) = tool.description {
+    let declared = tools.functions.iter().map(|function| {
+        let mut own = json!({"name": function.name});
+        if let Some(description) = function.description {
             own["description"] = description.into();
+        }
+        if let Some(parameters) = function.parameters {
+            own["parametersJsonSchema"] = parameters.clone();
         }
         own
     });
     let declared: Vec<Value> = declared.collect();
-    fields.insert(
-        "tools".to_owned(),
-        json!([{"functionDeclarations": declared}]),
-    );
+    let mut all: Vec<Value> = tools.own.into_iter().cloned().collect();
+    if !declared.is_empty() {
+        all.push(json!({"functionDeclarations": declared}));
+    }
+    if all.is_empty() {
+        return;
+    }
+    fields.insert("tools".to_owned(), all.into());
+    let strict = tools.functions.iter().any(|function| function.strict);
     let choice = match calls::choice(request) {
-        None => return,
+        _ if has_choice => return,
+        None | Some(Choice::Auto | Choice::Own(_)) if strict => json!({"mode": "VALIDATED"}),
+        None | Some(Choice::Own(_)) => return,
         Some(Choice::Auto) => json!({"mode": "AUTO"}),
         Some(Choice::Never) => json!({"mode": "NONE"}),
         Some(Choice::Any) => json!({"mode": "ANY"}),
@@ -202,6 +254,8 @@ fn generation_config(
     set("temperature", temperature.map(Value::from));
     set("topP", params.top_p.map(Value::from));
     set("topK", further.remove("top_k"));
+    set("responseLogprobs", further.remove("logprobs"));
+    set("logprobs", further.remove("top_logprobs"));
     set("presencePenalty", further.remove("presence_penalty"));
     set("frequencyPenalty", further.remove("frequency_penalty"));
     set("maxOutputTokens", params.max_tokens.map(Value::from));
@@ -256,27 +310,74 @@ fn parts(text: Text<'_>, beside_calls: bool) -> Result<Vec<Value>, Error> {
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Reply<'b> {
-    #[serde(default, deserialize_with = "bounded::first")]
-    candidates: Option<Candidate>,
+    #[serde(borrow, default, deserialize_with = "bounded::first")]
+    candidates: Option<Candidate<'b>>,
     #[serde(default, deserialize_with = "bounded::field")]
     prompt_feedback: Option<Value>,
     #[serde(borrow)]
     usage_metadata: Option<&'b RawValue>,
     #[serde(default, deserialize_with = "bounded::field")]
     model_version: Option<Value>,
+    #[serde(borrow)]
+    response_id: Option<&'b RawValue>,
     #[serde(default, deserialize_with = "bounded::field")]
     error: Option<Value>,
 }
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct Candidate {
+struct Candidate<'b> {
     #[serde(default, deserialize_with = "bounded::field")]
     content: Option<Value>,
     #[serde(default, deserialize_with = "bounded::field")]
     finish_reason: Option<Value>,
     #[serde(default, deserialize_with = "bounded::field")]
     safety_ratings: Option<Value>,
+    #[serde(borrow)]
+    grounding_metadata: Option<&'b RawValue>,
+    #[serde(borrow)]
+    citation_metadata: Option<&'b RawValue>,
+    #[serde(borrow)]
+    avg_logprobs: Option<&'b RawValue>,
+    /// As it came: the probabilities of a long answer are more values than anything else in a reply.
+    #[serde(borrow)]
+    logprobs_result: Option<&'b RawValue>,
+}
+
+impl Candidate<'_> {
+    /// What the answer rests on, and how often the web was searched for it.
+    fn citations(&self) -> (Vec<Value>, u64) {
+        let grounding = optional(self.grounding_metadata);
+        let searched = grounding
+            .as_ref()
+            .and_then(|g| g.get("webSearchQueries")?.as_array());
+        let searches = searched.map_or(0, |queries| queries.len() as u64);
+        let sources = optional(self.citation_metadata);
+        let sources = sources.and_then(|mut sources| {
+            let own = sources.get_mut("citationSources").map(Value::take);
+            let sources = own.or_else(|| sources.get_mut("citations").map(Value::take));
+            match sources? {
+                Value::Array(sources) => Some(sources),
+                _ => None,
+            }
+        });
+        let found = grounding.filter(|g| g.as_object().is_some_and(|g| !g.is_empty()));
+        let found = found.into_iter().chain(sources.into_iter().flatten());
+        (found.map(shallow).collect(), searches)
+    }
+
+    fn logprobs(&self) -> Option<RawJson> {
+        let each = self.logprobs_result.map(RawValue::get);
+        let average = self.avg_logprobs.map(RawValue::get);
+        let fields = [("avgLogprobs", average), ("logprobsResult", each)];
+        let told = fields
+            .into_iter()
+            .filter_map(|(name, json)| Some((name, json?)));
+        let told: Vec<_> = told
+            .map(|(name, json)| format!("\"{name}\":{json}"))
+            .collect();
+        (!told.is_empty()).then(|| RawJson::new(&format!("{{{}}}", told.join(","))))
+    }
 }
 
 const ENDS: Ends = &[
@@ -295,11 +396,11 @@ const ENDS: Ends = &[
     // Google's policies: of the answer, and of the account.
     ("ESCALATION", End::Blocked),
     ("PUP_LIMITED_DISABLED", End::Blocked),
-    ("MALFORMED_FUNCTION_CALL", End::Tool),
-    ("UNEXPECTED_TOOL_CALL", End::Tool),
-    ("TOO_MANY_TOOL_CALLS", End::Tool),
+    ("MALFORMED_FUNCTION_CALL", End::ToolFault),
+    ("UNEXPECTED_TOOL_CALL", End::ToolFault),
+    ("TOO_MANY_TOOL_CALLS", End::ToolFault),
     // A tool's call in the conversation came without its signature.
-    ("MISSING_THOUGHT_SIGNATURE", End::Tool),
+    ("MISSING_THOUGHT_SIGNATURE", End::ToolFault),
     ("OTHER", End::Fault),
     ("MALFORMED_RESPONSE", End::Fault),
     ("NO_IMAGE", End::Fault),
@@ -318,7 +419,8 @@ pub(super) fn read(vendor: &Vendor, body: &[u8]) -> serde_json::Result<Result<Re
 impl Reply<'_> {
     /// The answer, or why there is none.
     fn judged(self, vendor: &Vendor, body: &[u8]) -> Result<Response, Error> {
-        let usage = Counts::read(self.usage_metadata).and_then(|counts| counts.usage());
+        let counts = Counts::read(self.usage_metadata);
+        let usage = counts.as_ref().and_then(Counts::usage);
         let paid = Paid {
             usage,
             cost_usd: None,
@@ -332,15 +434,28 @@ impl Reply<'_> {
                 None => unlike("it has no candidates", body).with_paid(paid),
             });
         };
+        let (citations, searches) = candidate.citations();
+        let logprobs = candidate.logprobs();
+        let mut said = Said::of(candidate.content);
+        name_calls(&mut said.details.tool_calls, self.response_id);
+        said.details.citations = citations;
+        said.details.logprobs = logprobs;
+        let tier = counts.map(|counts| word(Some(&counts.service_tier)));
+        said.details.service_tier = tier.filter(|tier| !tier.is_empty());
         let answer = Answer {
-            text: text_of(candidate.content.as_ref()),
+            text: said.text,
             finish: word(candidate.finish_reason.as_ref()),
             refusal: None,
             category: category(candidate.safety_ratings.as_ref()),
             model: Some(word(self.model_version.as_ref())),
-            usage,
+            usage: usage.map(|usage| Usage {
+                server_tool_calls: searches,
+                web_search_calls: searches,
+                ..usage
+            }),
             cost_usd: None,
-            holds: holds(candidate.content.as_ref()),
+            details: said.details,
+            holds: said.holds,
         };
         answer.conclude(vendor.name, ENDS, body)
     }
@@ -360,33 +475,48 @@ fn blocked(vendor: &Vendor, feedback: Option<&Value>) -> Option<Error> {
     Some(error.with_category(&reason))
 }
 
-/// What the parts hold beside text.
-fn holds(content: Option<&Value>) -> Holds {
-    let mut holds = Holds::default();
-    let parts = content.and_then(|content| content.get("parts")?.as_array());
-    for part in parts.into_iter().flatten() {
-        let thought = part.get("thought").and_then(Value::as_bool) == Some(true);
-        if let Some(call) = part.get("functionCall") {
-            holds.call(call.get("name"));
-        } else if let Some(data) = part.get("inlineData") {
-            holds.media(&word(data.get("mimeType")));
-        } else if part.get("executableCode").is_some() {
-            holds.part("code that was carried out");
-        } else if thought {
-            holds.part("thoughts");
-        }
-    }
-    holds
+/// What the parts of a content say, apart.
+#[derive(Default)]
+struct Said {
+    text: String,
+    details: ReplyDetails,
+    holds: Holds,
 }
 
-/// The text parts, without the model's thoughts.
-fn text_of(content: Option<&Value>) -> String {
-    let parts = content.and_then(|content| content.get("parts")?.as_array());
-    let spoken = |part: &&Value| part.get("thought").and_then(Value::as_bool) != Some(true);
-    let parts = parts.into_iter().flatten().filter(spoken);
-    parts
-        .filter_map(|part| part.get("text")?.as_str())
-        .collect()
+impl Said {
+    fn of(content: Option<Value>) -> Self {
+        let parts = content.and_then(|mut content| content.get_mut("parts").map(Value::take));
+        let parts = match parts {
+            Some(Value::Array(parts)) => parts,
+            _ => Vec::new(),
+        };
+        let (mut said, mut thoughts, mut signed) = (Self::default(), String::new(), Vec::new());
+        for part in parts {
+            let text = part.get("text").and_then(Value::as_str).unwrap_or_default();
+            let signature = part.get("thoughtSignature").and_then(Value::as_str);
+            if let Some(call) = part.get("functionCall") {
+                let word = |name: &str| call.get(name).and_then(Value::as_str);
+                // A call without arguments has none.
+                let arguments = call.get("args").cloned().unwrap_or_else(|| json!({}));
+                let mut call = tool_call(word("id"), word("name"), Some(arguments));
+                call.signature = signature.map(str::to_owned);
+                said.details.tool_calls.push(call);
+            } else if let Some(data) = part.get("inlineData") {
+                said.holds.media(&word(data.get("mimeType")));
+            } else if part.get("executableCode").is_some() {
+                said.holds.part("code that was carried out");
+            } else if part.get("thought").and_then(Value::as_bool) == Some(true) {
+                thoughts += text;
+                said.holds.part("thoughts");
+            } else {
+                said.text += text;
+                let signature = signature.map(|signature| json!({"thoughtSignature": signature}));
+                signed.extend(signature);
+            }
+        }
+        said.details.reasoning = reasoning(thoughts, signed);
+        said
+    }
 }
 
 /// The category of the rating that blocked.
@@ -407,6 +537,20 @@ pub(super) struct Counts {
     candidates_token_count: Option<u64>,
     #[serde(deserialize_with = "count")]
     thoughts_token_count: Option<u64>,
+    /// What tools of Google's own brought into the prompt.
+    #[serde(deserialize_with = "count")]
+    tool_use_prompt_token_count: Option<u64>,
+    prompt_tokens_details: Value,
+    candidates_tokens_details: Value,
+    service_tier: Value,
+}
+
+/// The tokens of one kind in a list of them.
+fn of_kind(details: &Value, kind: &str) -> u64 {
+    let details = details.as_array().into_iter().flatten();
+    let of_kind = details.filter(|part| part.get("modality").and_then(Value::as_str) == Some(kind));
+    let counts = of_kind.filter_map(|part| count_in(part, "tokenCount"));
+    counts.fold(0, u64::saturating_add)
 }
 
 impl Counts {
@@ -417,12 +561,19 @@ impl Counts {
     pub(super) fn usage(&self) -> Option<Usage> {
         let thoughts = self.thoughts_token_count.unwrap_or(0);
         let spoken = self.candidates_token_count.unwrap_or(0);
+        let tools = self.tool_use_prompt_token_count.unwrap_or(0);
+        let (read, written) = (&self.prompt_tokens_details, &self.candidates_tokens_details);
         Some(Usage {
-            input_tokens: self.prompt_token_count?,
+            input_tokens: self.prompt_token_count?.saturating_add(tools),
             cached_input_tokens: self.cached_content_token_count.unwrap_or(0),
             // Thoughts are not among the candidates' tokens here.
             output_tokens: spoken.saturating_add(thoughts),
             reasoning_tokens: thoughts,
+            input_audio_tokens: of_kind(read, "AUDIO"),
+            input_image_tokens: of_kind(read, "IMAGE"),
+            output_audio_tokens: of_kind(written, "AUDIO"),
+            output_image_tokens: of_kind(written, "IMAGE"),
+            ..Usage::default()
         })
     }
 }

@@ -1,7 +1,7 @@
 //! The dialect against replies of every shape that is known.
 
 use super::*;
-use crate::llm::providers::dialect::testing::{self, decoded, encoded, vendor};
+use crate::llm::providers::dialect::testing::{self, decoded, encoded, line, vendor};
 use crate::llm::request::{Message, Role};
 use crate::llm::response::FinishReason;
 
@@ -254,4 +254,208 @@ fn sound_and_files_are_inline_data_and_penalties_are_taken() {
         .with_extra("frequency_penalty", 0.25.into());
     let config = json!({"presencePenalty": 0.5, "frequencyPenalty": 0.25});
     assert_eq!(encoded("gemini", &request).1["generationConfig"], config);
+}
+
+/// From the documentation of function calling and of thought signatures.
+#[test]
+fn a_reply_with_tool_calls_is_an_answer_with_all_that_it_holds() {
+    let content = r#","content":{"role":"model","parts":[
+        {"text":"I look it up.","thought":true},
+        {"functionCall":{"name":"get_weather","args":{"city":"Oslo"},"id":"8f2b1a3c"},
+         "thoughtSignature":"AbCd"},
+        {"functionCall":{"name":"get_time"}}]}"#;
+    let read = || decoded("gemini", &reply("STOP", content)).unwrap();
+    let answer = read();
+    assert_eq!(answer.finish_reason, FinishReason::ToolCalls);
+    let line = line(&answer);
+    assert_eq!(line["text"], Value::Null);
+    assert_eq!(
+        line["tool_calls"][0],
+        json!({"id": "8f2b1a3c", "name": "get_weather", "arguments": {"city": "Oslo"},
+            "signature": "AbCd"})
+    );
+    assert_eq!(line["reasoning"], json!({"text": "I look it up."}));
+    // Without an id it gets one, the same each time and another in another reply.
+    let made = |answer: &Response| answer.details().tool_calls[1].clone();
+    assert_eq!(
+        (made(&answer).id.len(), made(&answer).arguments),
+        (9, json!({}))
+    );
+    assert_eq!(made(&answer).id, made(&read()).id);
+    let other = reply("STOP", content).replace("\"r1\"", "\"r2\"");
+    assert_ne!(
+        made(&answer).id,
+        made(&decoded("gemini", &other).unwrap()).id
+    );
+}
+
+#[test]
+fn a_call_that_can_be_read_is_an_answer_even_if_there_were_too_many() {
+    let content = r#","content":{"parts":[{"functionCall":{"name":"f","args":{}}}]}"#;
+    let answer = decoded("gemini", &reply("TOO_MANY_TOOL_CALLS", content)).unwrap();
+    assert_eq!(answer.finish_reason.as_str(), "TOO_MANY_TOOL_CALLS");
+    assert_eq!(answer.details().tool_calls.len(), 1);
+    let body = reply("MALFORMED_FUNCTION_CALL", r#","finishMessage":"print(f("#);
+    let error = decoded("gemini", &body.replace("print(f(", "print(f(\"")).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Invalid);
+    assert!(error.is_unusable_reply() && error.raw().unwrap().contains("print(f("));
+}
+
+#[test]
+fn grounding_probabilities_and_signatures_of_texts_are_kept() {
+    let content = r#","content":{"parts":[{"text":"Oslo","thoughtSignature":"S"}]},
+        "avgLogprobs":-0.10,"logprobsResult":{"chosenCandidates":[{"token":"Oslo","logProbability":-0.1}]},
+        "citationMetadata":{"citationSources":[{"startIndex":0,"uri":"https://c"}]},
+        "groundingMetadata":{"webSearchQueries":["a","b"],"groundingChunks":[{"web":{"uri":"https://a"}}]}"#;
+    let answer = decoded("gemini", &reply("STOP", content)).unwrap();
+    let usage = answer.usage.unwrap();
+    assert_eq!((usage.server_tool_calls, usage.web_search_calls), (2, 2));
+    let line = line(&answer);
+    assert_eq!(
+        line["reasoning"],
+        json!({"text": "", "details": [{"thoughtSignature": "S"}]})
+    );
+    assert_eq!(
+        line["citations"][0]["groundingChunks"][0]["web"]["uri"],
+        "https://a"
+    );
+    assert_eq!(
+        line["citations"][1],
+        json!({"startIndex": 0, "uri": "https://c"})
+    );
+    let logprobs = answer.details().logprobs.clone().unwrap();
+    assert!(
+        logprobs
+            .as_str()
+            .starts_with(r#"{"avgLogprobs":-0.10,"logprobsResult":{"#)
+    );
+}
+
+#[test]
+fn usage_tells_kinds_of_tokens_apart() {
+    let body = r#"{"candidates":[{"finishReason":"STOP","content":{"parts":[{"text":"x"}]}}],
+        "usageMetadata":{"promptTokenCount":100,"candidatesTokenCount":9,"toolUsePromptTokenCount":7,
+        "promptTokensDetails":[{"modality":"TEXT","tokenCount":10},{"modality":"AUDIO","tokenCount":60},
+            {"modality":"IMAGE","tokenCount":30}],
+        "candidatesTokensDetails":[{"modality":"IMAGE","tokenCount":8}]}}"#;
+    let usage = decoded("gemini", body).unwrap().usage.unwrap();
+    assert_eq!((usage.input_tokens, usage.output_tokens), (107, 9));
+    assert_eq!(
+        (usage.input_audio_tokens, usage.input_image_tokens),
+        (60, 30)
+    );
+    assert_eq!(
+        (usage.output_audio_tokens, usage.output_image_tokens),
+        (0, 8)
+    );
+}
+
+#[test]
+fn the_tier_stands_in_a_header() {
+    let body = reply("STOP", TEXT);
+    let headers = [("x-gemini-service-tier", "flex")];
+    let reply = testing::reply(200, &headers, &body);
+    let answer = super::super::dialect::decode(vendor("gemini"), &reply).unwrap();
+    assert_eq!(answer.details().service_tier.as_deref(), Some("flex"));
+}
+
+/// From the documentation of function calling.
+#[test]
+fn tools_are_said_in_the_dialects_words() {
+    let parameters = json!({"type": "object", "properties": {"city": {"type": "string"}}});
+    let tool = |name: &str, strict: bool| {
+        json!({"type": "function", "function": {"name": name, "description": "D",
+            "parameters": parameters, "strict": strict}})
+    };
+    let said = |tools: Value, more: &[(&str, Value)]| {
+        let mut request = Request::new("U").with_extra("tools", tools);
+        for (field, value) in more {
+            request = request.with_extra(*field, value.clone());
+        }
+        let (_, body) = encoded("gemini", &request);
+        (
+            body["tools"].clone(),
+            body["toolConfig"]["functionCallingConfig"].clone(),
+        )
+    };
+    let (tools, config) = said(json!([tool("f", false)]), &[]);
+    let declared = json!({"name": "f", "description": "D", "parametersJsonSchema": parameters});
+    assert_eq!(tools, json!([{"functionDeclarations": [declared]}]));
+    assert_eq!(config, Value::Null);
+    let bare = said(
+        json!([{"type": "function", "function": {"name": "now"}}]),
+        &[],
+    )
+    .0;
+    assert_eq!(bare, json!([{"functionDeclarations": [{"name": "now"}]}]));
+    let (mixed, _) = said(json!([tool("f", false), {"googleSearch": {}}]), &[]);
+    assert_eq!(mixed[0], json!({"googleSearch": {}}));
+    assert_eq!(
+        said(json!([tool("f", true)]), &[]).1,
+        json!({"mode": "VALIDATED"})
+    );
+    for (choice, expected) in [
+        (json!("auto"), json!({"mode": "AUTO"})),
+        (json!("none"), json!({"mode": "NONE"})),
+        (json!("required"), json!({"mode": "ANY"})),
+        (
+            json!({"type": "function", "function": {"name": "f"}}),
+            json!({"mode": "ANY", "allowedFunctionNames": ["f"]}),
+        ),
+    ] {
+        let config = said(json!([tool("f", false)]), &[("tool_choice", choice)]).1;
+        assert_eq!(config, expected);
+    }
+    let own = json!({"functionCallingConfig": {"mode": "ANY"}});
+    let more = [("toolConfig", own), ("tool_choice", json!("none"))];
+    assert_eq!(
+        said(json!([tool("f", true)]), &more).1,
+        json!({"mode": "ANY"})
+    );
+}
+
+#[test]
+fn probabilities_are_asked_for_in_the_dialects_words() {
+    let request = Request::new("U")
+        .with_extra("logprobs", json!(true))
+        .with_extra("top_logprobs", json!(3));
+    let (_, body) = encoded("gemini", &request);
+    let config = json!({"responseLogprobs": true, "logprobs": 3});
+    assert_eq!(body["generationConfig"], config);
+}
+
+/// Its calls go back with the signature that the first of them has, and with their ids.
+#[test]
+fn a_conversation_goes_on_with_what_a_reply_held() {
+    let content = r#","content":{"role":"model","parts":[{"text":"So.","thoughtSignature":"T"},
+        {"functionCall":{"name":"f","args":{"a":1},"id":"i1"},"thoughtSignature":"S"},
+        {"functionCall":{"name":"g","args":{},"id":"i2"}}]}"#;
+    let answer = decoded("gemini", &reply("STOP", content)).unwrap();
+    let turns = vec![
+        Message::new(Role::User, "?"),
+        answer.message(),
+        Message::tool_result("i1", "1"),
+        Message::tool_result("i2", "{\"b\":2}"),
+    ];
+    let (_, body) = encoded("gemini", &Request::chat(turns));
+    assert_eq!(
+        body["contents"][1]["parts"],
+        json!([{"text": "So.", "thoughtSignature": "T"},
+            {"functionCall": {"name": "f", "args": {"a": 1}, "id": "i1"}, "thoughtSignature": "S"},
+            {"functionCall": {"name": "g", "args": {}, "id": "i2"}}])
+    );
+    assert_eq!(
+        body["contents"][2]["parts"],
+        json!([{"functionResponse": {"name": "f", "response": {"result": "1"}, "id": "i1"}},
+            {"functionResponse": {"name": "g", "response": {"b": 2}, "id": "i2"}}])
+    );
+    let mut picture = Message::tool_result("i1", "");
+    picture.content = json!([{"type": "image_url", "image_url": {"url": "https://a"}}]);
+    let turns = vec![Message::new(Role::User, "?"), answer.message(), picture];
+    let error = content_of(&Request::chat(turns)).unwrap_err();
+    assert!(error.message().contains("is text for gemini"), "{error}");
+}
+
+fn content_of(request: &Request) -> Result<Value, Error> {
+    content(vendor("gemini"), request, "m")
 }

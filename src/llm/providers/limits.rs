@@ -14,6 +14,8 @@ pub(crate) enum RateHeaders {
     XRateLimit { request_period: u64 },
     /// `anthropic-ratelimit-*` headers, with times of day.
     Anthropic,
+    /// `x-ratelimit-*-requests-day` and `x-ratelimit-*-tokens-minute`, with seconds.
+    Cerebras,
     /// Not at all: only refusals teach.
     Nothing,
 }
@@ -42,6 +44,17 @@ const ANTHROPIC_TOKENS: Names = [
     "anthropic-ratelimit-tokens-remaining",
     "anthropic-ratelimit-tokens-reset",
 ];
+/// inference-docs.cerebras.ai, "Rate limits".
+const CEREBRAS_REQUESTS: Names = [
+    "x-ratelimit-limit-requests-day",
+    "x-ratelimit-remaining-requests-day",
+    "x-ratelimit-reset-requests-day",
+];
+const CEREBRAS_TOKENS: Names = [
+    "x-ratelimit-limit-tokens-minute",
+    "x-ratelimit-remaining-tokens-minute",
+    "x-ratelimit-reset-tokens-minute",
+];
 
 /// LiteLLM's limits, each for whom it holds: `x-ratelimit-api_key-limit-requests`,
 /// `x-ratelimit-team-remaining-tokens`. They hold for its window, a minute unless its operator
@@ -61,6 +74,7 @@ const GATEWAY_SCOPES: [&str; 9] = [
 const PASSED_ON: &str = "llm_provider-";
 
 const MINUTE: u64 = 60;
+const DAY: u64 = 24 * 60 * MINUTE;
 
 /// Whatever a reply asks for, no wait is longer: about four months.
 const LONGEST_WAIT: Duration = Duration::from_secs(10_000_000);
@@ -69,6 +83,7 @@ pub(super) fn rate_hints(tells: RateHeaders, headers: &HttpHeaders, now: SystemT
     let (requests, tokens, request_period) = match tells {
         RateHeaders::XRateLimit { request_period } => (X_REQUESTS, X_TOKENS, request_period),
         RateHeaders::Anthropic => (ANTHROPIC_REQUESTS, ANTHROPIC_TOKENS, MINUTE),
+        RateHeaders::Cerebras => (CEREBRAS_REQUESTS, CEREBRAS_TOKENS, DAY),
         RateHeaders::Nothing => return gateway_hints(headers),
     };
     let window = |[limit, remaining, reset]: Names, period: u64| {

@@ -29,6 +29,30 @@ fn limits_are_read_from_headers() {
     assert_eq!(error.retry_after(), Some(Duration::from_secs(360)));
 }
 
+/// inference-docs.cerebras.ai, "Rate limits", with the numbers of its example.
+#[test]
+fn limits_of_cerebras_are_of_a_day_and_of_a_minute() {
+    let headers = [
+        ("x-ratelimit-limit-requests-day", "1000000000"),
+        ("x-ratelimit-limit-tokens-minute", "1000000000"),
+        ("x-ratelimit-remaining-requests-day", "999997455"),
+        ("x-ratelimit-remaining-tokens-minute", "999998298"),
+        ("x-ratelimit-reset-requests-day", "33011.382867097855"),
+        ("x-ratelimit-reset-tokens-minute", "11.382867097854614"),
+    ];
+    let hints = |name| {
+        let answer = decode(vendor(name), &reply(200, &headers, ANSWER));
+        answer.unwrap().rate_hints()
+    };
+    let (requests, tokens) = (hints("cerebras").requests, hints("cerebras").tokens);
+    let (requests, tokens) = (requests.unwrap(), tokens.unwrap());
+    assert_eq!(requests.period, Duration::from_secs(86_400));
+    assert_eq!(requests.remaining, Some(999_997_455));
+    assert_eq!(tokens.period, Duration::from_secs(60));
+    assert_eq!(tokens.reset.unwrap().as_secs(), 11);
+    assert_eq!(hints("openai").requests, None);
+}
+
 #[test]
 fn the_limits_of_a_gateway_are_read_too_and_the_tightest_counts() {
     let hints = |provider: &str, headers: &[(&str, &str)]| {

@@ -1,6 +1,7 @@
 //! Local servers: which of the usual ones answer here, what they serve, and how many calls each
 //! works on at once.
 
+use std::borrow::Cow;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -10,11 +11,12 @@ use serde_json::Value;
 
 use crate::base::cancel::Context;
 use crate::base::error::{Error, ErrorKind};
-use crate::base::secret::{Address, Secret, redacted_url};
+use crate::base::secret::{Address, redacted_url};
 use crate::llm::transport::{HttpReply, HttpRequest, HttpTransport, ReplyShare, Transport};
 
-use super::config::{MAX_REPLIES, MAX_REPLY};
+use super::config::MAX_REPLIES;
 use super::local_reply::says_loading;
+use super::remote::MAX_REPLY;
 
 /// Where local servers usually listen: llama.cpp (new and old port), Ollama, LM Studio, vLLM.
 pub(super) const USUAL_ADDRESSES: [&str; 5] = [
@@ -126,10 +128,13 @@ impl Probe {
     }
 }
 
+/// What servers are asked with.
+pub(super) type Headers = Vec<(Cow<'static, str>, String)>;
+
 /// The servers at these addresses, all asked at once and within a second: in the order of the
 /// addresses, and why there is none.
-pub(super) fn find(addresses: &[String], key: Option<&Secret>) -> Vec<Result<LocalServer, Error>> {
-    let found = ask(addresses, &PROBES, key);
+pub(super) fn find(addresses: &[String], headers: &Headers) -> Vec<Result<LocalServer, Error>> {
+    let found = ask(addresses, &PROBES, headers);
     let pairs = addresses.iter().zip(found);
     pairs
         .map(|(address, replies)| server(address, &replies))
@@ -147,8 +152,8 @@ pub(super) fn best_first(servers: &mut [LocalServer], model: Option<&str>) {
 
 /// What a server whose address and model are known tells of its slots and state, if it does so
 /// within a second; not every server has a list of models.
-pub(super) fn slots(address: &str, key: Option<&Secret>) -> Option<LocalServer> {
-    let replies = ask(&[address.to_owned()], &[Probe::Props], key).pop()?;
+pub(super) fn slots(address: &str, headers: &Headers) -> Option<LocalServer> {
+    let replies = ask(&[address.to_owned()], &[Probe::Props], headers).pop()?;
     let slots = replies.slots();
     let state = replies.state(Probe::Props);
     let tells = slots.is_some() || state == ServerState::Loading;
@@ -242,14 +247,14 @@ fn is_loading(reply: &HttpReply) -> bool {
 }
 
 /// Asks all at once. Nobody waits for a thread that hangs, such as in looking up a host.
-fn ask(addresses: &[String], probes: &[Probe], key: Option<&Secret>) -> Vec<Replies> {
+fn ask(addresses: &[String], probes: &[Probe], headers: &Headers) -> Vec<Replies> {
     let (tx, rx) = unbounded();
     for (i, address) in addresses.iter().enumerate() {
         for &probe in probes {
             let (tx, address) = (tx.clone(), address.clone());
-            let key = key.map(|key| key.expose().to_owned());
+            let headers = headers.clone();
             let get = move || {
-                let _ = tx.send((i, probe, get(&address, probe, key)));
+                let _ = tx.send((i, probe, get(&address, probe, &headers)));
             };
             // Without a thread it counts as not answered.
             let _ = thread::Builder::new().spawn(get);
@@ -264,19 +269,15 @@ fn ask(addresses: &[String], probes: &[Probe], key: Option<&Secret>) -> Vec<Repl
     found
 }
 
-fn get(address: &str, probe: Probe, key: Option<String>) -> Result<HttpReply, Error> {
+fn get(address: &str, probe: Probe, headers: &Headers) -> Result<HttpReply, Error> {
     if !address.starts_with("http://") && !address.starts_with("https://") {
         let why = "the address must start with http:// or https://";
         return Err(Error::new(ErrorKind::Invalid, why));
     }
-    let headers: Vec<_> = key
-        .into_iter()
-        .map(|key| ("authorization", format!("Bearer {key}")))
-        .collect();
     HttpTransport::new(address, 1, PROBE_TIMEOUT).send(
         &HttpRequest {
             url: &probe.url(address),
-            headers: &headers,
+            headers,
             body: None,
             timeout: PROBE_TIMEOUT,
             reply_limit: MAX_REPLY,

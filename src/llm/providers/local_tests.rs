@@ -236,7 +236,7 @@ fn all_servers_are_found_at_once() {
         format!("http://{}/v1", silent.local_addr().unwrap()),
         listen(r#"{"data":[{"id":"b","owned_by":"vllm"}]}"#, "{}"),
     ];
-    let found = find(&addresses, None);
+    let found = find(&addresses, &Vec::new());
     assert_eq!(found.len(), 4);
     let first = found[0].as_ref().unwrap();
     assert_eq!((first.server, first.slots), ("llama.cpp", Some(2)));
@@ -247,7 +247,7 @@ fn all_servers_are_found_at_once() {
         ("vLLM", &["b".to_owned()][..])
     );
     assert_eq!(last.base_url, addresses[3]);
-    assert_eq!(slots(&addresses[0], None).unwrap().slots, Some(2));
-    assert!(slots(&addresses[2], None).is_none());
-    assert!(slots(&addresses[3], None).is_none());
+    assert_eq!(slots(&addresses[0], &Vec::new()).unwrap().slots, Some(2));
+    assert!(slots(&addresses[2], &Vec::new()).is_none());
+    assert!(slots(&addresses[3], &Vec::new()).is_none());
 }

@@ -6,11 +6,13 @@ mod access;
 mod answer;
 mod anthropic;
 mod anthropic_schema;
+pub(crate) mod attached;
 pub mod batch;
 mod bounded;
 mod calls;
 pub mod config;
 mod content;
+mod credential;
 mod dialect;
 mod embed;
 mod error_body;
@@ -18,13 +20,19 @@ mod errors;
 mod events;
 pub mod extract;
 mod fields;
+mod files;
 mod gemini;
+pub mod headers;
+mod left_out;
 mod lenient;
 pub(crate) mod limits;
 pub mod local;
 mod local_reply;
+pub(crate) mod native;
 mod openai;
+mod remote;
 mod reply_contents;
+mod responses;
 #[cfg_attr(
     not(feature = "queue"),
     allow(dead_code, reason = "only who collects batches asks")

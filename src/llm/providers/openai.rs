@@ -4,6 +4,8 @@
 //! [`Vendor`] lists. Decoding is lenient about what does not matter (a strange `usage` must not
 //! cost a paid answer) and strict about what does (no text is no answer).
 
+use std::borrow::Cow;
+
 use serde::Deserialize;
 use serde::ser::{SerializeMap, Serializer};
 use serde_json::value::RawValue;
@@ -11,17 +13,25 @@ use serde_json::{Map, Value, json};
 
 use crate::base::error::Error;
 use crate::base::usage::{Paid, Usage};
-use crate::llm::request::{Request, ResponseFormat, Text};
+use crate::llm::nested_json::shallow;
+use crate::llm::params::ResponseFormat;
+use crate::llm::reply_details::{RawJson, ReplyDetails, ToolCall};
+use crate::llm::request::{Request, Text};
 use crate::llm::response::Response;
 
-use super::answer::{Answer, End, Ends, count, count_in, counts, text_of, unlike};
+use super::answer::{
+    Answer, End, Ends, count, count_in, counts, list, name_calls, reasoning, server_tools,
+    tool_call, unlike,
+};
 use super::bounded;
+use super::calls;
 use super::content::{self, JSON_MODE, Part};
 use super::error_body::{own_word, word};
 use super::errors::failure_inside;
 use super::fields::Fields;
 use super::reply_contents::Holds;
 use super::vendor::{CapField, Vendor};
+use super::{native, responses};
 
 /// The body of a chat completion call.
 ///
@@ -33,10 +43,13 @@ pub(super) fn write(
     model: &str,
     out: &mut Vec<u8>,
 ) -> Result<(), Error> {
+    let unwritable = |error| content::invalid(format!("cannot encode the request: {error}"));
+    if let Some(body) = native::body(vendor, request, model)? {
+        return serde_json::to_writer(out, &body).map_err(unwritable);
+    }
     for (_, text, _) in request.rendered() {
         content::refuse(vendor.name, text, vendor.fields.lacks_parts)?;
     }
-    let unwritable = |error| content::invalid(format!("cannot encode the request: {error}"));
     fields(vendor, request, model, out).map_err(unwritable)
 }
 
@@ -73,19 +86,19 @@ fn fields(
     }
     match &params.response_format {
         None => {}
-        Some(ResponseFormat::JsonObject) => {
-            map.serialize_entry("response_format", &json!({"type": "json_object"}))?;
-        }
         Some(ResponseFormat::JsonSchema {
             name,
             schema,
             strict,
-        }) => {
+        }) if vendor.fields.takes_schema(schema) => {
             let format = json!({
                 "type": "json_schema",
                 "json_schema": {"name": name, "strict": strict, "schema": schema},
             });
             map.serialize_entry("response_format", &format)?;
+        }
+        Some(ResponseFormat::JsonObject | ResponseFormat::JsonSchema { .. }) => {
+            map.serialize_entry("response_format", &json!({"type": "json_object"}))?;
         }
     }
     for (field, value) in vendor.fields.further(request) {
@@ -101,8 +114,8 @@ impl serde::Serialize for Messages<'_> {
         let Self(vendor, request) = self;
         let lead = request.rendered().next();
         let lead = lead.filter(|(role, ..)| matches!(*role, "system" | "developer"));
-        let instructed =
-            wants_word(request).then(|| with_word(lead.map(|(_, content, _)| content)));
+        let instructed = instruction(vendor, request)
+            .map(|said| with_instruction(lead.map(|(_, content, _)| content), &said));
         let (role, extra) = lead.map_or(("system", None), |(role, _, extra)| (role, extra));
         let first = instructed
             .as_ref()
@@ -119,6 +132,7 @@ impl serde::Serialize for Messages<'_> {
                 content,
                 extra: extra.map(|fields| Extra {
                     of: &vendor.fields,
+                    request,
                     fields,
                 }),
             });
@@ -126,18 +140,28 @@ impl serde::Serialize for Messages<'_> {
     }
 }
 
-/// Whether JSON is asked for and no message says so. OpenAI and Groq refuse such requests, and
-/// models elsewhere may answer with blanks without end.
-fn wants_word(request: &Request) -> bool {
-    request.params.response_format == Some(ResponseFormat::JsonObject)
-        && !request.rendered().any(|(_, content, _)| match content {
-            Text::Plain(text) => says_json(text),
-            Text::Value(Value::String(text)) => says_json(text),
-            Text::Value(Value::Array(parts)) => parts
-                .iter()
-                .any(|part| matches!(content::part(part), Part::Text(text) if says_json(text))),
-            Text::Value(_) => false,
-        })
+/// What must be said of the answer's shape in words.
+fn instruction(vendor: &Vendor, request: &Request) -> Option<Cow<'static, str>> {
+    match request.params.response_format.as_ref()? {
+        ResponseFormat::JsonObject if !mentions_json(request) => Some(Cow::Borrowed(JSON_MODE)),
+        ResponseFormat::JsonSchema { schema, .. } if !vendor.fields.takes_schema(schema) => {
+            Some(Cow::Owned(content::in_words(schema)))
+        }
+        _ => None,
+    }
+}
+
+/// Whether a message says JSON. OpenAI and Groq refuse to answer with it otherwise, and models
+/// elsewhere may answer with blanks without end.
+fn mentions_json(request: &Request) -> bool {
+    request.rendered().any(|(_, content, _)| match content {
+        Text::Plain(text) => says_json(text),
+        Text::Value(Value::String(text)) => says_json(text),
+        Text::Value(Value::Array(parts)) => parts
+            .iter()
+            .any(|part| matches!(content::part(part), Part::Text(text) if says_json(text))),
+        Text::Value(_) => false,
+    })
 }
 
 fn says_json(text: &str) -> bool {
@@ -145,20 +169,20 @@ fn says_json(text: &str) -> bool {
     words.any(|word| word.eq_ignore_ascii_case(b"json"))
 }
 
-/// The system text with the word. It stays one message: not every model takes two.
-fn with_word(system: Option<Text<'_>>) -> Value {
+/// The system text with an instruction. It stays one message: not every model takes two.
+fn with_instruction(system: Option<Text<'_>>, said: &str) -> Value {
     let text = match system {
         Some(Text::Value(Value::Array(parts))) => {
-            let word = json!({"type": "text", "text": JSON_MODE});
-            return parts.iter().cloned().chain([word]).collect();
+            let said = json!({"type": "text", "text": said});
+            return parts.iter().cloned().chain([said]).collect();
         }
         Some(Text::Plain(text)) => text,
         Some(Text::Value(value)) => value.as_str().unwrap_or_default(),
         None => "",
     };
     match text.trim() {
-        "" => JSON_MODE.into(),
-        _ => format!("{text}\n\n{JSON_MODE}").into(),
+        "" => said.into(),
+        _ => format!("{text}\n\n{said}").into(),
     }
 }
 
@@ -172,36 +196,90 @@ struct MessageBody<'a> {
 
 struct Extra<'a> {
     of: &'a Fields,
+    request: &'a Request,
     fields: &'a Map<String, Value>,
 }
 
 impl serde::Serialize for Extra<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_map(self.of.of_turn(self.fields))
+        let mut map = serializer.serialize_map(None)?;
+        for (field, value) in self.of.of_turn(self.fields) {
+            match field.as_str() {
+                "tool_calls" => {
+                    let signed = self.of.is_unknown();
+                    let calls = calls::in_openais_shape(value, self.request, signed);
+                    map.serialize_entry(field, &calls)?;
+                }
+                "reasoning" if value.is_object() => {}
+                _ => map.serialize_entry(field, value)?,
+            }
+        }
+        if let Some((field, value)) = self.reasoning() {
+            map.serialize_entry(field, &value)?;
+        }
+        map.end()
+    }
+}
+
+impl Extra<'_> {
+    /// What is sent back of the reasoning that a result has: OpenRouter's details, or the text to
+    /// servers that want it as long as the model calls tools, as DeepSeek's.
+    fn reasoning(&self) -> Option<(&'static str, Value)> {
+        let reasoning = self.fields.get("reasoning")?.as_object()?;
+        let routers = |block: &&Value| {
+            let kind = block.get("type").and_then(Value::as_str);
+            kind.is_some_and(|kind| kind.starts_with("reasoning."))
+        };
+        let details = calls::reasoning_details(Some(self.fields)).filter(routers);
+        let details: Vec<Value> = details.cloned().collect();
+        if !details.is_empty() && self.of.is_unknown() {
+            return Some(("reasoning_details", details.into()));
+        }
+        let text = reasoning
+            .get("text")?
+            .as_str()
+            .filter(|text| !text.is_empty())?;
+        let wanted =
+            self.fields.contains_key("tool_calls") && self.of.has_turn("reasoning_content");
+        wanted.then(|| ("reasoning_content", text.into()))
     }
 }
 
 #[derive(Deserialize)]
 struct Reply<'b> {
+    #[serde(borrow)]
+    id: Option<&'b RawValue>,
     #[serde(default, deserialize_with = "bounded::field")]
     model: Option<Value>,
-    #[serde(default, deserialize_with = "bounded::first")]
-    choices: Option<Choice>,
+    #[serde(borrow, default, deserialize_with = "bounded::first")]
+    choices: Option<Choice<'b>>,
+    /// Of the Responses API, which has no choices.
+    #[serde(borrow)]
+    output: Option<&'b RawValue>,
     #[serde(borrow)]
     usage: Option<&'b RawValue>,
+    #[serde(default, deserialize_with = "bounded::field")]
+    service_tier: Option<Value>,
+    /// Of xAI and Perplexity.
+    #[serde(borrow)]
+    citations: Option<&'b RawValue>,
     #[serde(default, deserialize_with = "bounded::field")]
     error: Option<Value>,
 }
 
 #[derive(Deserialize)]
-struct Choice {
+struct Choice<'b> {
     #[serde(default, deserialize_with = "bounded::field")]
     finish_reason: Option<Value>,
-    message: Option<Message>,
+    #[serde(borrow)]
+    message: Option<Message<'b>>,
+    /// As it came: the probabilities of a long answer are more values than anything else in a reply.
+    #[serde(borrow)]
+    logprobs: Option<&'b RawValue>,
 }
 
 #[derive(Default, Deserialize)]
-struct Message {
+struct Message<'b> {
     #[serde(default, deserialize_with = "bounded::field")]
     content: Option<Value>,
     #[serde(default, deserialize_with = "bounded::field")]
@@ -219,41 +297,125 @@ struct Message {
     reasoning: Option<Value>,
     #[serde(default, deserialize_with = "bounded::field")]
     reasoning_content: Option<Value>,
+    /// Of OpenRouter.
+    #[serde(borrow)]
+    reasoning_details: Option<&'b RawValue>,
+    #[serde(borrow)]
+    annotations: Option<&'b RawValue>,
 }
 
-impl Message {
-    /// What it holds beside the text.
-    fn holds(&self) -> Holds {
-        let mut holds = Holds::default();
-        let calls = self.tool_calls.as_ref().and_then(Value::as_array);
-        for call in calls.into_iter().flatten() {
-            // Custom tools have a place of their own.
-            let tool = call.get("function").or_else(|| call.get("custom"));
-            holds.call(tool.unwrap_or(call).get("name"));
-        }
-        let older = self.function_call.as_ref();
-        if let Some(call) = older.filter(|call| call.is_object()) {
-            holds.call(call.get("name"));
-        }
-        holds.blocks(self.content.as_ref());
+/// What a message says, apart.
+#[derive(Default)]
+struct Said {
+    text: String,
+    details: ReplyDetails,
+    holds: Holds,
+}
+
+impl Message<'_> {
+    fn said(self) -> Said {
+        let mut said = Said::default();
+        let calls = match self.tool_calls {
+            Some(Value::Array(calls)) => calls,
+            _ => Vec::new(),
+        };
+        let older = self.function_call.filter(Value::is_object);
+        let older = older.map(|call| json!({ "function": call }));
+        let calls = calls.into_iter().chain(older).filter(Value::is_object);
+        said.details.tool_calls = calls.map(call).collect();
+        let mut thoughts = said.content(self.content);
         if self.audio.as_ref().is_some_and(Value::is_object) {
-            holds.part("audio");
+            said.holds.part("audio");
         }
         let some = |list: &Value| list.as_array().is_some_and(|list| !list.is_empty());
         if self.images.as_ref().is_some_and(some) {
-            holds.part("an image");
+            said.holds.part("an image");
         }
-        let thoughts = [&self.reasoning, &self.reasoning_content];
-        let error_body = |text: &Value| text.as_str().is_some_and(|text| !text.is_empty());
-        if thoughts.into_iter().flatten().any(error_body) {
-            holds.part("thoughts");
+        let details = list(self.reasoning_details);
+        for text in [self.reasoning, self.reasoning_content] {
+            if let Some(Value::String(text)) = text
+                && thoughts.is_empty()
+            {
+                thoughts = text;
+            }
         }
-        holds
+        if thoughts.is_empty() {
+            let told = |block: &Value| {
+                let text = block.get("text").or_else(|| block.get("summary"));
+                text.and_then(Value::as_str).map(str::to_owned)
+            };
+            thoughts = details.iter().filter_map(told).collect();
+        }
+        said.details.reasoning = reasoning(thoughts, details);
+        if said.details.reasoning.is_some() {
+            said.holds.part("thoughts");
+        }
+        said.details.citations.extend(list(self.annotations));
+        said
     }
+}
+
+impl Said {
+    /// Takes a content apart: a string, or a list of parts. Returns the thoughts in it, which Mistral
+    /// puts there.
+    fn content(&mut self, content: Option<Value>) -> String {
+        let parts = match content {
+            Some(Value::String(text)) => {
+                self.text = text;
+                return String::new();
+            }
+            Some(Value::Array(parts)) => parts,
+            _ => return String::new(),
+        };
+        let mut thoughts = String::new();
+        for part in parts {
+            match part.get("type").and_then(Value::as_str) {
+                Some("text") => {
+                    self.text += part.get("text").and_then(Value::as_str).unwrap_or_default();
+                }
+                Some("thinking") => match part.get("thinking") {
+                    Some(Value::String(text)) => thoughts += text,
+                    Some(Value::Array(parts)) => {
+                        thoughts.extend(parts.iter().filter_map(|part| part.get("text")?.as_str()))
+                    }
+                    _ => {}
+                },
+                Some("reference") => self.details.citations.push(shallow(part)),
+                _ => self.holds.block(&part),
+            }
+        }
+        thoughts
+    }
+}
+
+/// A call as the message has it.
+fn call(call: Value) -> ToolCall {
+    let word =
+        |value: &Value, name: &str| value.get(name).and_then(Value::as_str).map(str::to_owned);
+    let id = word(&call, "id");
+    if let Some(custom) = call.get("custom").filter(|custom| custom.is_object()) {
+        // What a custom tool is given is text, whatever it looks like.
+        let input = custom.get("input").cloned().unwrap_or_default();
+        let name = word(custom, "name").unwrap_or_default();
+        return ToolCall::new(id.unwrap_or_default(), name, shallow(input));
+    }
+    let function = call.get("function").unwrap_or(&call);
+    let name = word(function, "name");
+    let mut read = tool_call(
+        id.as_deref(),
+        name.as_deref(),
+        function.get("arguments").cloned(),
+    );
+    // Gemini's own OpenAI endpoint hangs it there.
+    let signature = call.pointer("/extra_content/google/thought_signature");
+    read.signature = signature.and_then(Value::as_str).map(str::to_owned);
+    read
 }
 
 const ENDS: Ends = &[
     ("stop", End::Complete),
+    // Together: the model said that it has ended.
+    ("eos", End::Complete),
     ("length", End::Cut),
     ("model_length", End::Cut),
     ("content_filter", End::Blocked),
@@ -269,6 +431,9 @@ const ENDS: Ends = &[
 pub(super) fn read(vendor: &Vendor, body: &[u8]) -> serde_json::Result<Result<Response, Error>> {
     let reply: Reply<'_> = serde_json::from_slice(body)?;
     let Some(choice) = reply.choices else {
+        if reply.output.is_some() {
+            return responses::read(vendor, body);
+        }
         // Some gateways answer 200 and put the failure inside.
         let inside = reply.error.as_ref().filter(|error| !error.is_null());
         return Ok(Err(match inside {
@@ -279,23 +444,27 @@ pub(super) fn read(vendor: &Vendor, body: &[u8]) -> serde_json::Result<Result<Re
             }),
         }));
     };
-    let message = choice.message.unwrap_or_default();
     let counts = Counts::read(reply.usage);
-    let holds = message.holds();
-    let finish = match own_word(choice.finish_reason) {
-        // xAI names no end when the model wants a tool.
-        none if none.is_empty() && holds.has_calls() => "tool_calls".to_owned(),
-        word => word,
-    };
+    let message = choice.message.unwrap_or_default();
+    let refusal = word(message.refusal.as_ref());
+    let mut said = message.said();
+    let details = &mut said.details;
+    name_calls(&mut details.tool_calls, reply.id);
+    details.citations.extend(list(reply.citations));
+    details.logprobs = choice.logprobs.map(RawJson::of);
+    let tier = own_word(reply.service_tier);
+    details.service_tier = Some(tier).filter(|tier| !tier.is_empty());
     let answer = Answer {
-        text: text_of(message.content),
-        finish,
-        refusal: Some(word(message.refusal.as_ref())).filter(|text| !text.is_empty()),
+        text: said.text,
+        // xAI names no end when the model wants a tool.
+        finish: own_word(choice.finish_reason),
+        refusal: Some(refusal).filter(|text| !text.is_empty()),
         category: None,
         model: Some(own_word(reply.model)),
         usage: counts.usage(),
         cost_usd: counts.cost_usd(),
-        holds,
+        details: said.details,
+        holds: said.holds,
     };
     Ok(answer.conclude(vendor.name, ENDS, body))
 }
@@ -312,9 +481,30 @@ pub(super) struct Counts {
     total_tokens: Option<u64>,
     #[serde(deserialize_with = "count")]
     num_cached_tokens: Option<u64>,
+    /// DeepSeek's word for them.
+    #[serde(deserialize_with = "count")]
+    prompt_cache_hit_tokens: Option<u64>,
     cost_in_usd_ticks: Option<Value>,
+    /// Of OpenRouter, in dollars.
+    cost: Value,
+    cost_details: Value,
+    is_byok: Value,
     prompt_tokens_details: Value,
     completion_tokens_details: Value,
+    /// Of LiteLLM, as Anthropic has it.
+    #[serde(deserialize_with = "count")]
+    cache_creation_input_tokens: Option<u64>,
+    /// Of OpenRouter, as Anthropic has it.
+    server_tool_use: Value,
+    /// Of xAI.
+    #[serde(deserialize_with = "count")]
+    num_sources_used: Option<u64>,
+    #[serde(deserialize_with = "count")]
+    num_server_side_tools_used: Option<u64>,
+    server_side_tool_usage_details: Value,
+    /// Of Perplexity.
+    #[serde(deserialize_with = "count")]
+    num_search_queries: Option<u64>,
 }
 
 impl Counts {
@@ -325,26 +515,67 @@ impl Counts {
     pub(super) fn usage(&self) -> Option<Usage> {
         let input_tokens = self.prompt_tokens?;
         let completion = self.completion_tokens.unwrap_or(0);
-        let details = &self.completion_tokens_details;
-        let reasoning_tokens = count_in(details, "reasoning_tokens").unwrap_or(0);
+        let (read, written) = (&self.prompt_tokens_details, &self.completion_tokens_details);
+        let reasoning_tokens = count_in(written, "reasoning_tokens").unwrap_or(0);
         // xAI leaves reasoning out of the completion but counts it in the total.
         let apart = self.total_tokens == Some(input_tokens + completion + reasoning_tokens);
-        let cached = count_in(&self.prompt_tokens_details, "cached_tokens");
+        let cached = count_in(read, "cached_tokens")
+            .or(self.num_cached_tokens)
+            .or(self.prompt_cache_hit_tokens);
+        let lasting = read.get("cache_creation_token_details");
+        let lasting = |name| {
+            lasting
+                .and_then(|lasting| count_in(lasting, name))
+                .unwrap_or(0)
+        };
+        let cache_written = count_in(read, "cache_write_tokens")
+            .or_else(|| count_in(read, "cache_creation_tokens"))
+            .or(self.cache_creation_input_tokens);
+        let (tools, searches) = server_tools(&self.server_tool_use);
+        let (xai_tools, xai_searches) = server_tools(&self.server_side_tool_usage_details);
+        let web_search_calls = searches
+            .max(xai_searches)
+            .max(self.num_search_queries.unwrap_or(0));
         Some(Usage {
             input_tokens,
-            cached_input_tokens: cached.or(self.num_cached_tokens).unwrap_or(0),
+            cached_input_tokens: cached.unwrap_or(0),
             output_tokens: if apart {
                 completion + reasoning_tokens
             } else {
                 completion
             },
             reasoning_tokens,
+            cache_write_tokens: cache_written.unwrap_or(0),
+            cache_write_5m_tokens: lasting("ephemeral_5m_input_tokens"),
+            cache_write_1h_tokens: lasting("ephemeral_1h_input_tokens"),
+            input_audio_tokens: count_in(read, "audio_tokens").unwrap_or(0),
+            input_image_tokens: count_in(read, "image_tokens").unwrap_or(0),
+            output_audio_tokens: count_in(written, "audio_tokens").unwrap_or(0),
+            output_image_tokens: count_in(written, "image_tokens").unwrap_or(0),
+            server_tool_calls: tools
+                .max(xai_tools)
+                .max(self.num_server_side_tools_used.unwrap_or(0))
+                .max(web_search_calls),
+            web_search_calls,
+            sources_used: self.num_sources_used.unwrap_or(0),
         })
     }
 
-    /// xAI states the price of a call in ticks of 1e-10 dollars.
+    /// The price of the call, where the provider states it: xAI in ticks of 1e-10 dollars, OpenRouter in
+    /// dollars, Perplexity as the total of an object. To whoever brings a key of their own OpenRouter
+    /// states its fee alone, and beside it what the provider behind it takes.
     fn cost_usd(&self) -> Option<f64> {
-        Some(self.cost_in_usd_ticks.as_ref()?.as_u64()? as f64 * 1e-10)
+        if let Some(ticks) = self.cost_in_usd_ticks.as_ref().and_then(Value::as_u64) {
+            return Some(ticks as f64 * 1e-10);
+        }
+        let total = self.cost.get("total_cost").unwrap_or(&self.cost);
+        let cost = total.as_f64().filter(|cost| *cost >= 0.0)?;
+        let upstream = self.cost_details.get("upstream_inference_cost");
+        let upstream = upstream.and_then(Value::as_f64).filter(|cost| *cost >= 0.0);
+        match (self.is_byok == Value::Bool(true), upstream) {
+            (true, upstream) => Some(cost + upstream?),
+            (false, _) => Some(cost),
+        }
     }
 }
 

@@ -2,8 +2,10 @@
 
 use super::*;
 use crate::base::error::{ErrorKind, Sent};
-use crate::llm::providers::dialect::encode;
-use crate::llm::providers::dialect::testing::{self, decoded, encoded, vendor};
+use crate::llm::providers::dialect::testing::{
+    self, decoded, encoded, failed, line, reply, vendor,
+};
+use crate::llm::providers::dialect::{decode, encode};
 use crate::llm::request::{Message as Turn, Role};
 use crate::llm::response::FinishReason;
 use serde_json::json;
@@ -76,7 +78,8 @@ fn finish_reasons_lead_to_their_outcomes() {
     assert_eq!(ended("\"stop\""), FinishReason::Stop);
     assert_eq!(ended("\"length\""), FinishReason::Length);
     assert_eq!(ended("\"model_length\""), FinishReason::Length);
-    assert_eq!(ended("\"eos\""), FinishReason::Other("eos".into()));
+    assert_eq!(ended("\"eos\""), FinishReason::Stop);
+    assert_eq!(ended("\"odd\""), FinishReason::Other("odd".into()));
     assert_eq!(ended("null"), FinishReason::Other(String::new()));
     let failed = |finish, content| with(finish, content).unwrap_err().kind();
     assert_eq!(failed("\"content_filter\"", "null"), ErrorKind::Blocked);
@@ -93,6 +96,7 @@ fn a_refusal_is_blocked() {
     let error = decoded("openai", body).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Blocked);
     assert!(error.message().contains("I can't"));
+    assert_eq!(error.refusal(), Some("I can't"));
 }
 
 #[test]
@@ -106,6 +110,73 @@ fn an_error_inside_a_200_is_taken_for_what_it_says() {
         decoded("openai", "{}").unwrap_err().kind(),
         ErrorKind::Malformed
     );
+}
+
+/// api-docs.deepseek.com, "Rate Limit": blank lines come as long as the server is busy.
+#[test]
+fn blank_lines_before_a_reply_are_passed_over_and_what_came_from_the_cache_is_counted() {
+    let answer = r#"{"choices":[{"finish_reason":"stop","message":{"content":"x"}}],"usage":
+        {"prompt_tokens":10,"completion_tokens":2,"total_tokens":12,"prompt_cache_hit_tokens":4,
+        "prompt_cache_miss_tokens":6}}"#;
+    let answer = decoded("deepseek", &format!("\n\n\n{answer}")).unwrap();
+    assert_eq!(answer.warning, None);
+    assert_eq!(answer.usage.unwrap().cached_input_tokens, 4);
+    let broke = r#"{"error":{"message":"Insufficient Balance","type":"unknown_error"}}"#;
+    let error = failed("deepseek", 402, &format!("\n\n{broke}"));
+    assert_eq!(error.kind(), ErrorKind::Quota);
+    assert!(error.message().contains("Insufficient Balance"), "{error}");
+}
+
+#[test]
+fn a_schema_that_has_no_place_is_told_in_words() {
+    let schema = json!({"type": "object", "properties": {"a": {"type": "string"}}});
+    let format = ResponseFormat::json_schema(schema.clone()).unwrap();
+    let request = Request::new("U")
+        .with_system("S")
+        .with_response_format(format);
+    let (_, body) = encoded("deepseek", &request);
+    assert_eq!(body["response_format"], json!({"type": "json_object"}));
+    let said = body["messages"][0]["content"].as_str().unwrap();
+    assert!(
+        said.starts_with("S\n\n") && said.ends_with(&schema.to_string()),
+        "{said}"
+    );
+    assert_eq!(body["messages"].as_array().unwrap().len(), 2);
+    let (_, body) = encoded("together", &request);
+    assert_eq!(body["response_format"]["json_schema"]["schema"], schema);
+    assert_eq!(body["messages"][0]["content"], "S");
+}
+
+/// NVIDIA's gateway answers so when a model takes long.
+#[test]
+fn a_reply_that_promises_an_answer_for_later_is_not_asked_for_again() {
+    let later = reply(202, &[("nvcf-reqid", "r-1")], "{\"requestId\":\"r-1\"}");
+    let error = decode(vendor("nvidia"), &later).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Invalid);
+    assert!(error.message().contains("nvidia answered 202"), "{error}");
+    assert!(error.is_unusable_reply());
+    let now = r#"{"choices":[{"finish_reason":"stop","message":{"content":"x"}}]}"#;
+    assert_eq!(
+        decode(vendor("custom"), &reply(202, &[], now))
+            .unwrap()
+            .text,
+        "x"
+    );
+}
+
+/// openrouter.ai, "Errors and Debugging".
+#[test]
+fn what_stands_behind_openrouter_is_heard() {
+    let raw = r#"{"error":{"code":502,"message":"Provider returned error","metadata":
+        {"raw":"{\"error\":\"overloaded\"}","provider_name":"Somebody"}}}"#;
+    for error in [
+        failed("openrouter", 502, raw),
+        decoded("openrouter", raw).unwrap_err(),
+    ] {
+        assert_eq!(error.kind(), ErrorKind::Transient);
+        let said = "Provider returned error (Somebody): {\"error\":\"overloaded\"}";
+        assert!(error.message().ends_with(said), "{error}");
+    }
 }
 
 #[test]
@@ -243,4 +314,235 @@ fn parts_that_a_vendor_has_no_place_for_are_refused_before_they_are_sent() {
     let own = json!({"type": "input_audio", "input_audio": "UklG"});
     let (_, body) = encoded("mistral", &testing::with_parts([own.clone()]));
     assert_eq!(body["messages"][0]["content"], json!([own]));
+}
+
+fn said(name: &str, message: &Value, more: &Value) -> Response {
+    let mut body =
+        json!({"id": "chatcmpl-1", "choices": [{"message": message, "finish_reason": "stop"}]});
+    for (field, value) in more.as_object().unwrap() {
+        match field.as_str() {
+            "finish_reason" | "logprobs" => body["choices"][0][field] = value.clone(),
+            _ => body[field] = value.clone(),
+        }
+    }
+    decoded(name, &body.to_string()).unwrap()
+}
+
+/// From the documentation of function calling, and of custom tools.
+#[test]
+fn a_reply_with_tool_calls_is_an_answer() {
+    let calls = json!([
+        {"id": "call_1", "type": "function",
+         "function": {"name": "get_weather", "arguments": "{\"city\":\"Oslo\"}"}},
+        {"id": "call_2", "type": "function", "function": {"name": "get_time", "arguments": ""}},
+        {"id": "call_3", "type": "function", "function": {"name": "broken", "arguments": "{\"a\":"}},
+        {"id": "call_4", "type": "custom", "custom": {"name": "calculate", "input": "17"}},
+    ]);
+    let message =
+        json!({"role": "assistant", "content": null, "refusal": null, "tool_calls": calls});
+    // Some say that they stopped, xAI nothing.
+    for finish in ["tool_calls", "stop", ""] {
+        let answer = said("xai", &message, &json!({"finish_reason": finish}));
+        assert_eq!(answer.finish_reason, FinishReason::ToolCalls, "{finish}");
+        let line = line(&answer);
+        assert_eq!(line["text"], Value::Null);
+        assert_eq!(
+            line["tool_calls"],
+            json!([
+                {"id": "call_1", "name": "get_weather", "arguments": {"city": "Oslo"}},
+                {"id": "call_2", "name": "get_time", "arguments": {}},
+                {"id": "call_3", "name": "broken", "arguments": "{\"a\":"},
+                {"id": "call_4", "name": "calculate", "arguments": "17"},
+            ])
+        );
+    }
+    let cut = said("openai", &message, &json!({"finish_reason": "length"}));
+    assert_eq!(cut.finish_reason, FinishReason::Length);
+    assert_eq!(cut.details().tool_calls.len(), 4);
+    let beside = json!({"content": "I look.", "tool_calls": calls});
+    let answer = said("openai", &beside, &json!({"finish_reason": "tool_calls"}));
+    assert_eq!((&*answer.text, answer.warning), ("I look.", None));
+    let older = json!({"content": null, "function_call": {"name": "f", "arguments": "{}"}});
+    let answer = said("openai", &older, &json!({"finish_reason": "function_call"}));
+    assert_eq!(answer.finish_reason, FinishReason::ToolCalls);
+    let call = &answer.details().tool_calls[0];
+    assert_eq!((&*call.name, call.id.len()), ("f", 9));
+}
+
+#[test]
+fn arguments_nested_beyond_reason_are_kept_as_text() {
+    let deep = "[".repeat(100) + &"]".repeat(100);
+    let call = json!({"id": "c", "function": {"name": "f", "arguments": deep}});
+    let answer = said("openai", &json!({"tool_calls": [call]}), &json!({}));
+    assert_eq!(line(&answer)["tool_calls"][0]["arguments"], json!(deep));
+}
+
+#[test]
+fn reasoning_is_kept_wherever_it_stands() {
+    let details = json!([{"type": "reasoning.text", "text": "hm", "signature": "s", "index": 0}]);
+    let thinking = json!([{"type": "thinking", "thinking": [{"type": "text", "text": "hm"}]},
+        {"type": "text", "text": "x"}]);
+    for (message, details) in [
+        (json!({"content": "x", "reasoning": "hm"}), None),
+        (json!({"content": "x", "reasoning_content": "hm"}), None),
+        (
+            json!({"content": "x", "reasoning": "hm", "reasoning_content": "hm"}),
+            None,
+        ),
+        (json!({"content": thinking}), None),
+        (
+            json!({"content": "x", "reasoning_details": details}),
+            Some(&details),
+        ),
+    ] {
+        let answer = said("local", &message, &json!({}));
+        let mut expected = json!({"text": "hm"});
+        if let Some(details) = details {
+            expected["details"] = details.clone();
+        }
+        assert_eq!(answer.text, "x");
+        assert_eq!(line(&answer)["reasoning"], expected, "{message}");
+    }
+    for message in [
+        json!({"content": "x", "reasoning": ""}),
+        json!({"content": "x", "reasoning": 5}),
+    ] {
+        assert_eq!(
+            line(&said("local", &message, &json!({}))).get("reasoning"),
+            None
+        );
+    }
+}
+
+#[test]
+fn citations_and_probabilities_are_kept_whatever_their_number() {
+    let cited =
+        json!({"type": "url_citation", "url_citation": {"url": "https://a", "start_index": 0}});
+    let message = json!({"content": "x", "annotations": [cited]});
+    // More values than any other field may hold.
+    let each = json!({"token": "a", "logprob": -0.1, "bytes": [1, 2, 3], "top_logprobs": []});
+    let logprobs = json!({"content": vec![each; 20_000], "refusal": null});
+    let more = json!({"citations": ["https://b"], "logprobs": logprobs, "service_tier": "flex"});
+    let answer = said("xai", &message, &more);
+    let line = line(&answer);
+    assert_eq!(line["citations"], json!([cited, "https://b"]));
+    assert_eq!(line["logprobs"], logprobs);
+    assert_eq!(line["service_tier"], "flex");
+    let none = json!({"citations": null, "logprobs": null, "service_tier": null});
+    let message = json!({"content": "x", "annotations": [], "tool_calls": []});
+    assert_eq!(
+        said("xai", &message, &none).details(),
+        &ReplyDetails::default()
+    );
+}
+
+fn counted(usage: &Value) -> Response {
+    let body = json!({"choices": [{"finish_reason": "stop", "message": {"content": "x"}}], "usage": usage});
+    decoded("custom", &body.to_string()).unwrap()
+}
+
+#[test]
+fn usage_tells_what_is_charged_apart() {
+    let usage = counted(&json!({"prompt_tokens": 100, "completion_tokens": 20,
+        "prompt_tokens_details": {"cached_tokens": 5, "cache_write_tokens": 30, "audio_tokens": 7,
+            "image_tokens": 8},
+        "completion_tokens_details": {"reasoning_tokens": 2, "audio_tokens": 9},
+        "server_tool_use": {"web_search_requests": 3}, "num_sources_used": 4}))
+    .usage
+    .unwrap();
+    let expected = json!({"input_tokens": 100, "cached_input_tokens": 5, "output_tokens": 20,
+        "reasoning_tokens": 2, "cache_write_tokens": 30, "input_audio_tokens": 7,
+        "input_image_tokens": 8, "output_audio_tokens": 9, "server_tool_calls": 3,
+        "web_search_calls": 3, "sources_used": 4});
+    assert_eq!(serde_json::to_value(usage).unwrap(), expected);
+    let usage = counted(&json!({"prompt_tokens": 100, "cache_creation_input_tokens": 30,
+        "prompt_tokens_details": {"cache_creation_token_details":
+            {"ephemeral_5m_input_tokens": 10, "ephemeral_1h_input_tokens": 20}},
+        "num_server_side_tools_used": 3,
+        "server_side_tool_usage_details": {"web_search_calls": 1, "x_search_calls": 2, "x_posts_fetched": 40}}))
+    .usage
+    .unwrap();
+    assert_eq!(
+        (
+            usage.cache_write_tokens,
+            usage.cache_write_5m_tokens,
+            usage.cache_write_1h_tokens
+        ),
+        (30, 10, 20)
+    );
+    assert_eq!((usage.server_tool_calls, usage.web_search_calls), (3, 1));
+}
+
+#[test]
+fn the_price_that_a_gateway_states_is_the_price() {
+    let cost = |more: Value| {
+        let mut usage = json!({"prompt_tokens": 1});
+        usage
+            .as_object_mut()
+            .unwrap()
+            .extend(more.as_object().unwrap().clone());
+        counted(&usage).cost_usd
+    };
+    let upstream = json!({"upstream_inference_cost": 19.0});
+    assert_eq!(cost(json!({"cost": 0.95})), Some(0.95));
+    assert_eq!(
+        cost(json!({"cost": 0.95, "cost_details": upstream, "is_byok": false})),
+        Some(0.95)
+    );
+    assert_eq!(
+        cost(json!({"cost": 0.95, "cost_details": upstream, "is_byok": true})),
+        Some(19.95)
+    );
+    // With a key of one's own and nothing said of what its provider takes, the price is not known.
+    assert_eq!(cost(json!({"cost": 0.0, "is_byok": true})), None);
+    assert_eq!(cost(json!({"cost": {"total_cost": 0.25}})), Some(0.25));
+    assert_eq!(cost(json!({"cost": "much"})), None);
+    assert_eq!(cost(json!({"cost": -1})), None);
+    let body = r#"{"choices":[{"message":{"content":"x"}}],"usage":{"prompt_tokens":1}}"#;
+    for (header, expected) in [("0.00042", Some(0.00042)), ("NaN", None), ("None", None)] {
+        let reply = testing::reply(200, &[("x-litellm-response-cost", header)], body);
+        let answer = decode(vendor("custom"), &reply).unwrap();
+        assert_eq!(answer.cost_usd, expected, "{header}");
+    }
+}
+
+/// A message of the assistant as a result has it goes back in the shape of each server.
+#[test]
+fn a_conversation_goes_on_with_what_a_reply_held() {
+    let mut answer = said(
+        "custom",
+        &json!({"content": null, "reasoning_content": "hm", "tool_calls": [
+            {"id": "c1", "type": "function", "function": {"name": "f", "arguments": "{\"a\":1}"},
+             "extra_content": {"google": {"thought_signature": "S"}}},
+            {"id": "c2", "type": "custom", "custom": {"name": "run", "input": "ls"}}]}),
+        &json!({}),
+    );
+    let custom = json!([{"type": "custom", "custom": {"name": "run"}}]);
+    let request = Request::chat(vec![answer.message(), Turn::tool_result("c1", "7")])
+        .with_extra("tools", custom);
+    let turn = |name: &str| encoded(name, &request).1["messages"][0].clone();
+    let mut expected = json!({"role": "assistant", "content": null, "tool_calls": [
+        {"id": "c1", "type": "function", "function": {"name": "f", "arguments": "{\"a\":1}"}},
+        {"id": "c2", "type": "custom", "custom": {"name": "run", "input": "ls"}}]});
+    for name in ["openai", "groq", "mistral"] {
+        assert_eq!(turn(name), expected, "{name}");
+    }
+    // These read the thoughts of a turn that called tools, and the last may be Gemini's gateway.
+    expected["reasoning_content"] = "hm".into();
+    for name in ["xai", "deepseek"] {
+        assert_eq!(turn(name), expected, "{name}");
+    }
+    let signature = json!({"google": {"thought_signature": "S"}});
+    expected["tool_calls"][0]["extra_content"] = signature;
+    assert_eq!(turn("custom"), expected);
+    let (_, body) = encoded("openai", &request);
+    let result = json!({"role": "tool", "content": "7", "tool_call_id": "c1"});
+    assert_eq!(body["messages"][1], result);
+    let details = json!([{"type": "reasoning.encrypted", "data": "x"}]);
+    let reasoning = answer.details_mut().reasoning.as_mut().unwrap();
+    reasoning.details = details.as_array().unwrap().clone();
+    let request = Request::chat(vec![answer.message()]);
+    let (_, body) = encoded("openrouter", &request);
+    assert_eq!(body["messages"][0]["reasoning_details"], details);
+    assert_eq!(body["messages"][0].get("reasoning_content"), None);
 }

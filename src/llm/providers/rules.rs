@@ -186,6 +186,26 @@ pub(super) const MISTRAL: &[Rule] = &[
     Rule::new(400..=400, Text(&["invalid model"]), UnknownModel),
 ];
 
+/// openrouter.ai "Errors and Debugging": a budget of what is in flight is free again by itself.
+pub(super) const OPENROUTER: &[Rule] = &[Rule::new(
+    402..=402,
+    Word(&["openrouter_in_flight_budget"]),
+    RateLimited,
+)];
+
+/// api-docs.deepseek.com "Error Codes"; the text as users reported it.
+pub(super) const DEEPSEEK: &[Rule] = &[Rule::new(
+    400..=404,
+    Text(&["model not exist"]),
+    UnknownModel,
+)];
+
+/// docs.fireworks.ai "Inference Error Codes": the account is suspended.
+pub(super) const FIREWORKS: &[Rule] = &[Rule::new(412..=412, Anything, Quota)];
+
+/// A model that is not there is a function that is not, as users reported it.
+pub(super) const NVIDIA: &[Rule] = &[Rule::new(404..=404, Text(&["function '"]), UnknownModel)];
+
 /// llama.cpp's server blames itself for a text longer than its batch.
 pub(super) const LOCAL: &[Rule] = &[Rule::new(
     500..=500,

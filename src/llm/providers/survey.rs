@@ -9,7 +9,9 @@ use crate::base::error::Error;
 use crate::base::secret::{Address, redacted_url};
 use crate::engine::loading::MAX_LOADING;
 
-use super::config::{LlmConfig, key_from, known, no_key, setting};
+use super::config::{LlmConfig, known};
+use super::credential::{key_from, no_key, setting, withheld_headers};
+use super::headers::CallHeader;
 use super::local::{self, LocalServer, ServerState};
 use super::vendor::{Dialect, VENDORS, Vendor};
 
@@ -38,6 +40,9 @@ pub struct ProviderStatus {
     /// The local servers that answered; the first is the one that a run takes.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub servers: Vec<LocalServer>,
+    /// What the user wants to be sent along.
+    #[serde(skip)]
+    headers: Vec<CallHeader>,
     #[serde(skip)]
     address: Option<Address>,
     /// The address was looked at unasked: no key was sent there.
@@ -76,9 +81,23 @@ impl ProviderStatus {
         known(self.provider)?.check_embeddings()
     }
 
+    /// Whether it takes this word as the tier of its service.
+    ///
+    /// # Errors
+    /// When it is known to have no tiers, or none by that name; with those that it has.
+    pub fn check_service_tier(&self, tier: &str) -> Result<(), Error> {
+        let vendor = known(self.provider)?;
+        if vendor.dialect == Dialect::Extract {
+            return Ok(());
+        }
+        vendor
+            .fields
+            .check(vendor.name, "service_tier", &tier.into())
+    }
+
     /// Settings for this provider as it was found.
     pub fn config(&self) -> LlmConfig {
-        let mut config = LlmConfig::new(self.provider);
+        let mut config = LlmConfig::new(self.provider).headers(&self.headers);
         if let Some(model) = &self.model {
             config = config.model(model);
         }
@@ -122,6 +141,7 @@ impl ProviderStatus {
             vendor,
             self.model.as_deref(),
             false,
+            &self.headers,
             &|name| match &self.address {
                 Some(address) if name == vendor.url_var => Some(address.0.clone()),
                 _ if self.unnamed && vendor.key_vars.contains(&name) => None,
@@ -154,11 +174,23 @@ pub fn inspect(
     model: Option<&str>,
     every_request_names_one: bool,
 ) -> Result<ProviderStatus, Error> {
+    inspect_with(provider, base_url, model, every_request_names_one, &[])
+}
+
+/// The same with headers that are to be sent along.
+pub(crate) fn inspect_with(
+    provider: &str,
+    base_url: Option<&str>,
+    model: Option<&str>,
+    every_request_names_one: bool,
+    headers: &[CallHeader],
+) -> Result<ProviderStatus, Error> {
     let vendor = known(provider)?;
     Ok(look(
         vendor,
         model,
         every_request_names_one,
+        headers,
         &|name| match base_url {
             Some(url) if name == vendor.url_var => Some(vendor.normalise(url)),
             _ => std::env::var(name).ok(),
@@ -182,7 +214,7 @@ pub(crate) fn survey_with(
 ) -> Vec<ProviderStatus> {
     VENDORS
         .iter()
-        .map(|vendor| look(vendor, model, every_request_names_one, env))
+        .map(|vendor| look(vendor, model, every_request_names_one, &[], env))
         .collect()
 }
 
@@ -190,6 +222,21 @@ fn look(
     vendor: &'static Vendor,
     model: Option<&str>,
     every_request_names_one: bool,
+    headers: &[CallHeader],
+    env: &dyn Fn(&str) -> Option<String>,
+) -> ProviderStatus {
+    let found = look_for(vendor, model, every_request_names_one, headers, env);
+    ProviderStatus {
+        headers: headers.to_vec(),
+        ..found
+    }
+}
+
+fn look_for(
+    vendor: &'static Vendor,
+    model: Option<&str>,
+    every_request_names_one: bool,
+    headers: &[CallHeader],
     env: &dyn Fn(&str) -> Option<String>,
 ) -> ProviderStatus {
     match vendor.dialect {
@@ -197,8 +244,8 @@ fn look(
             vendor,
             Ok("always: the first 300 characters of the text, no model".into()),
         ),
-        _ if vendor.probed => local(vendor, model, &local::USUAL_ADDRESSES, env),
-        _ => remote(vendor, model, every_request_names_one, env),
+        _ if vendor.probed => local(vendor, model, headers, &local::USUAL_ADDRESSES, env),
+        _ => remote(vendor, model, every_request_names_one, headers, env),
     }
 }
 
@@ -213,6 +260,7 @@ fn status(vendor: &'static Vendor, verdict: Result<String, String>) -> ProviderS
         embeddings: vendor.embeds.is_some(),
         default_concurrency: vendor.concurrency,
         servers: Vec::new(),
+        headers: Vec::new(),
         address: None,
         unnamed: false,
         half_configured: false,
@@ -222,8 +270,13 @@ fn status(vendor: &'static Vendor, verdict: Result<String, String>) -> ProviderS
 }
 
 /// Why a run would refuse these settings, if it would.
-fn refused(vendor: &Vendor, address: &str, env: &dyn Fn(&str) -> Option<String>) -> Option<String> {
-    let config = LlmConfig::new(vendor.name).at(address);
+fn refused(
+    vendor: &Vendor,
+    address: &str,
+    headers: &[CallHeader],
+    env: &dyn Fn(&str) -> Option<String>,
+) -> Option<String> {
+    let config = LlmConfig::new(vendor.name).at(address).headers(headers);
     let error = config.access(vendor, env).err()?;
     let own = format!("{}: ", vendor.name);
     let why = error.message();
@@ -234,10 +287,11 @@ fn remote(
     vendor: &'static Vendor,
     model: Option<&str>,
     every_request_names_one: bool,
+    headers: &[CallHeader],
     env: &dyn Fn(&str) -> Option<String>,
 ) -> ProviderStatus {
     let credential = key_from(vendor, env);
-    let key = credential.is_some();
+    let key = credential.is_some() || headers.iter().any(CallHeader::pays);
     let unnamed = model.is_none() && !every_request_names_one;
     let given = setting(vendor.url_var, env);
     let address = match &given {
@@ -249,7 +303,7 @@ fn remote(
         true => ("a", "key"),
         false => ("an", "address"),
     };
-    let refused = refused(vendor, &address, env);
+    let refused = refused(vendor, &address, headers, env);
     let lacks_key = refused.as_ref() == Some(&no_key(vendor));
     let configured = reachable && (key || !vendor.needs_key);
     let unnamed = unnamed && refused.is_none();
@@ -279,21 +333,28 @@ fn remote(
 fn local(
     vendor: &'static Vendor,
     model: Option<&str>,
+    headers: &[CallHeader],
     usual: &[&str],
     env: &dyn Fn(&str) -> Option<String>,
 ) -> ProviderStatus {
     let given = setting(vendor.url_var, env);
+    if given.is_none() && !headers.is_empty() {
+        return status(vendor, Err(withheld_headers(vendor)));
+    }
     // Whatever listens on a usual port has no claim to it.
     let credential = given.as_ref().and_then(|_| key_from(vendor, env));
-    let key = credential.map(|credential| credential.key);
+    let credential = credential.filter(|_| !headers.iter().any(CallHeader::pays));
+    let key = credential.map(|credential| format!("Bearer {}", credential.key.expose()));
+    let key = key.map(|key| ("authorization".into(), key));
+    let asked_with = headers.iter().map(CallHeader::sent).chain(key).collect();
     // Who names both needs nothing looked up but the slots.
     if let (Some(url), Some(model)) = (&given, model) {
         let address = vendor.normalise(url);
-        let refused = refused(vendor, &address, env);
+        let refused = refused(vendor, &address, headers, env);
         let verdict = refused.map_or_else(|| Ok("address and model named".to_owned()), Err);
         let server = verdict
             .is_ok()
-            .then(|| local::slots(&address, key.as_ref()))
+            .then(|| local::slots(&address, &asked_with))
             .flatten();
         return ProviderStatus {
             base_url: Some(redacted_url(&address)),
@@ -311,7 +372,7 @@ fn local(
     let mut trouble = String::new();
     let mut wants_key = None;
     let mut servers = Vec::new();
-    for (address, answer) in addresses.iter().zip(local::find(&addresses, key.as_ref())) {
+    for (address, answer) in addresses.iter().zip(local::find(&addresses, &asked_with)) {
         match answer {
             Ok(server) => servers.push(server),
             Err(error) => {

@@ -78,7 +78,7 @@ const MODELS: &str = r#"{"data":[{"id":"tiny"}]}"#;
 /// Looks with a key set and these usual addresses; `named` is what the user names.
 fn looked(usual: &str, named: Option<&str>) -> ProviderStatus {
     let vendor = known("local").unwrap();
-    local(vendor, None, &[usual], &with_key(named))
+    local(vendor, None, &[], &[usual], &with_key(named))
 }
 
 fn with_key(named: Option<&str>) -> impl Fn(&str) -> Option<String> {

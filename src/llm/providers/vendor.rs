@@ -5,10 +5,12 @@ use crate::engine::pack::PackLimits;
 use crate::llm::batch::BatchLimits;
 
 use super::error_body::ErrorBody;
-use super::fields::{self, Fields};
+use super::fields::{self, Fields, hosts};
 use super::limits::RateHeaders;
 use super::retention::Retention;
-use super::rules::{self, GROQ, LOCAL, MISTRAL, Rule, XAI, classify};
+use super::rules::{
+    self, DEEPSEEK, FIREWORKS, GROQ, LOCAL, MISTRAL, NVIDIA, OPENROUTER, Rule, XAI, classify,
+};
 
 /// A wire format.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -36,6 +38,8 @@ pub(crate) struct Vendor {
     /// Added to a base URL that does not end with it; for the OpenAI style, only to an empty path.
     pub segment: &'static str,
     pub segment_always: bool,
+    /// Azure's addresses: the model in them, or the version of the API behind them.
+    pub azure: bool,
     pub key_vars: &'static [&'static str],
     pub url_var: &'static str,
     pub needs_key: bool,
@@ -89,6 +93,8 @@ pub(crate) struct Batches {
 pub(crate) enum BatchWire {
     OpenAi,
     Groq,
+    Azure,
+    Together,
     Xai,
     Mistral,
     Anthropic,
@@ -119,6 +125,7 @@ const OPENAI: Vendor = Vendor {
     base_url: "https://api.openai.com/v1",
     segment: "/v1",
     segment_always: false,
+    azure: false,
     key_vars: &["OPENAI_API_KEY"],
     url_var: "OPENAI_BASE_URL",
     needs_key: true,
@@ -239,6 +246,127 @@ pub(crate) const VENDORS: &[Vendor] = &[
         embeds: None,
         ..OPENAI
     },
+    // Those behind it are newer here: whoever has a key of one above goes on with that one.
+    Vendor {
+        name: "openrouter",
+        base_url: "https://openrouter.ai/api/v1",
+        segment: "/api/v1",
+        key_vars: &["OPENROUTER_API_KEY"],
+        url_var: "OPENROUTER_BASE_URL",
+        fields: hosts::OPENROUTER,
+        errors: OPENROUTER,
+        // Those of free models alone are told, with times of their own.
+        tells: RateHeaders::Nothing,
+        batches: None,
+        embeds: pack(32, 8_192),
+        ..OPENAI
+    },
+    Vendor {
+        name: "deepseek",
+        base_url: "https://api.deepseek.com/v1",
+        key_vars: &["DEEPSEEK_API_KEY"],
+        url_var: "DEEPSEEK_BASE_URL",
+        cap: CapField::MaxTokens,
+        developer_role: false,
+        fields: hosts::DEEPSEEK,
+        errors: DEEPSEEK,
+        tells: RateHeaders::Nothing,
+        batches: None,
+        embeds: None,
+        ..OPENAI
+    },
+    Vendor {
+        name: "together",
+        base_url: "https://api.together.ai/v1",
+        key_vars: &["TOGETHER_API_KEY"],
+        url_var: "TOGETHER_BASE_URL",
+        cap: CapField::MaxTokens,
+        developer_role: false,
+        fields: hosts::TOGETHER,
+        // Its headers count seconds, and change with the load.
+        tells: RateHeaders::Nothing,
+        // It takes 100 MB; for how long results are kept it does not say.
+        batches: batches(BatchWire::Together, 50_000, 95, Retention::UNKNOWN),
+        embeds: pack(32, 8_192),
+        ..OPENAI
+    },
+    Vendor {
+        name: "fireworks",
+        base_url: "https://api.fireworks.ai/inference/v1",
+        segment: "/inference/v1",
+        segment_always: true,
+        key_vars: &["FIREWORKS_API_KEY"],
+        url_var: "FIREWORKS_BASE_URL",
+        cap: CapField::MaxTokens,
+        developer_role: false,
+        fields: hosts::FIREWORKS,
+        errors: FIREWORKS,
+        // It tells limits of prompt and answer apart, which change with the load.
+        tells: RateHeaders::Nothing,
+        // Its batches are of data sets, and not in this form.
+        batches: None,
+        embeds: pack(32, 8_192),
+        ..OPENAI
+    },
+    Vendor {
+        name: "deepinfra",
+        base_url: "https://api.deepinfra.com/v1/openai",
+        segment: "/v1/openai",
+        // The second is the one of its own documentation.
+        key_vars: &["DEEPINFRA_API_KEY", "DEEPINFRA_TOKEN"],
+        url_var: "DEEPINFRA_BASE_URL",
+        cap: CapField::MaxTokens,
+        developer_role: false,
+        fields: hosts::DEEPINFRA,
+        tells: RateHeaders::Nothing,
+        // Its limits are not told; OpenAI's, whose API it takes over, and half the bytes.
+        batches: batches(BatchWire::OpenAi, 50_000, 95, Retention::FromEnd(30)),
+        embeds: pack(32, 8_192),
+        ..OPENAI
+    },
+    Vendor {
+        name: "cerebras",
+        base_url: "https://api.cerebras.ai/v1",
+        segment_always: true,
+        key_vars: &["CEREBRAS_API_KEY"],
+        url_var: "CEREBRAS_BASE_URL",
+        developer_role: false,
+        fields: hosts::CEREBRAS,
+        tells: RateHeaders::Cerebras,
+        batches: None,
+        embeds: None,
+        ..OPENAI
+    },
+    Vendor {
+        name: "nvidia",
+        base_url: "https://integrate.api.nvidia.com/v1",
+        key_vars: &["NVIDIA_API_KEY"],
+        url_var: "NVIDIA_BASE_URL",
+        cap: CapField::MaxTokens,
+        developer_role: false,
+        // What is taken differs from model to model, and is told nowhere for all.
+        fields: fields::ALL,
+        errors: NVIDIA,
+        tells: RateHeaders::Nothing,
+        batches: None,
+        embeds: pack(32, 8_192),
+        ..OPENAI
+    },
+    Vendor {
+        name: "azure",
+        // Each resource has an address of its own.
+        base_url: "",
+        segment: "/openai",
+        segment_always: true,
+        azure: true,
+        key_vars: &["AZURE_OPENAI_API_KEY"],
+        url_var: "AZURE_OPENAI_ENDPOINT",
+        key_header: "api-key",
+        token_var: "AZURE_OPENAI_AD_TOKEN",
+        // It takes 100,000 requests and 200 MB, and keeps files until they are deleted.
+        batches: batches(BatchWire::Azure, 100_000, 190, Retention::Unlimited),
+        ..OPENAI
+    },
     Vendor {
         name: "custom",
         base_url: "",
@@ -350,6 +478,15 @@ impl Vendor {
         if url.is_empty() {
             return String::new();
         }
+        if self.azure {
+            // As Azure shows where to call a model.
+            let url = url.split("/openai/deployments/").next().unwrap_or(url);
+            let (root, newer) = match url.split_once("/openai/v1") {
+                Some((root, _)) => (root, "/v1"),
+                None => (url.strip_suffix(self.segment).unwrap_or(url), ""),
+            };
+            return format!("{root}{}{newer}", self.segment);
+        }
         // The address of the one call is easily taken for the base.
         let calls = ["/chat/completions", "/messages", "/embeddings"];
         let url = calls
@@ -375,86 +512,5 @@ fn path_of(url: &str) -> &str {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::llm::providers::dialect::testing::reply;
-    use crate::llm::providers::dialect::{decode, encode};
-    use crate::llm::request::Request;
-
-    #[test]
-    fn the_names_are_those_that_settings_take() {
-        let names: Vec<&str> = VENDORS.iter().map(|vendor| vendor.name).collect();
-        assert_eq!(names, crate::config::choices::PROVIDERS.all);
-    }
-
-    /// A further vendor of the OpenAI style is one row; beside it, settings know its name.
-    #[test]
-    fn a_row_is_all_that_a_vendor_takes() {
-        let row = Vendor {
-            name: "newcomer",
-            base_url: "https://api.example.org/v1",
-            key_vars: &["NEWCOMER_API_KEY"],
-            url_var: "NEWCOMER_BASE_URL",
-            cap: CapField::MaxTokens,
-            seed_field: "sampling_seed",
-            fields: fields::GROQ,
-            tells: RateHeaders::Nothing,
-            ..OPENAI
-        };
-        let mut request = Request::new("U").with_extra("store", true.into());
-        request.params.seed = Some(7);
-        request.params.max_tokens = Some(9);
-        let call = encode(&row, &request, Some("m")).unwrap();
-        let body: serde_json::Value = serde_json::from_slice(&call.body).unwrap();
-        assert_eq!(call.path, "/chat/completions");
-        assert_eq!(body["sampling_seed"], 7);
-        assert_eq!(body["max_tokens"], 9);
-        assert!(body.get("store").is_none());
-        let body = r#"{"choices":[{"finish_reason":"stop","message":{"content":"x"}}]}"#;
-        let answer = decode(&row, &reply(200, &[], body)).unwrap();
-        assert_eq!(answer.provider, "newcomer");
-        let error = decode(&row, &reply(401, &[], "{}")).unwrap_err();
-        assert!(error.message().contains("newcomer answered 401"));
-    }
-
-    #[test]
-    fn base_urls_mean_what_each_sdk_takes_them_to_mean() {
-        for (vendor, given, meant) in [
-            ("openai", "http://h:1", "http://h:1/v1"),
-            ("openai", "http://h:1/", "http://h:1/v1"),
-            ("openai", "http://h:1/v1/", "http://h:1/v1"),
-            ("openai", "http://h:1/gateway", "http://h:1/gateway"),
-            ("local", "http://127.0.0.1:8080", "http://127.0.0.1:8080/v1"),
-            ("groq", "http://h", "http://h/openai/v1"),
-            ("groq", "http://h/openai/v1", "http://h/openai/v1"),
-            ("mistral", "http://h/x", "http://h/x/v1"),
-            ("gemini", "http://h", "http://h/v1beta"),
-            ("xai", "http://h/api", "http://h/api"),
-            ("anthropic", "http://h", "http://h/v1"),
-            ("anthropic", "http://h/v1/messages", "http://h/v1"),
-            ("custom", "", ""),
-            ("openai", "http://h/v1/chat/completions", "http://h/v1"),
-            ("local", "http://h/v1/embeddings", "http://h/v1"),
-        ] {
-            assert_eq!(Vendor::named(vendor).unwrap().normalise(given), meant);
-        }
-    }
-
-    #[test]
-    fn the_variable_of_openais_sdk_is_used_as_that_sdk_uses_it() {
-        for (vendor, given, meant) in [
-            ("openai", "http://h:1", "http://h:1"),
-            ("openai", "http://h:1/", "http://h:1"),
-            ("openai", "http://h:1/v1/", "http://h:1/v1"),
-            ("openai", "http://h:1/gateway", "http://h:1/gateway"),
-            ("xai", "http://h", "http://h/v1"),
-            ("local", "http://h", "http://h/v1"),
-            ("groq", "http://h", "http://h/openai/v1"),
-            ("gemini", "http://h/x", "http://h/x/v1beta"),
-            ("openai", "", ""),
-        ] {
-            let vendor = Vendor::named(vendor).unwrap();
-            assert_eq!(vendor.base_from_variable(given), meant);
-        }
-    }
-}
+#[path = "vendor_tests.rs"]
+mod tests;

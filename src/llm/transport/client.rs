@@ -162,7 +162,7 @@ impl HttpTransport {
             ($builder:expr) => {{
                 let mut builder = $builder;
                 for (name, value) in request.headers {
-                    builder = builder.header(*name, value);
+                    builder = builder.header(&**name, value);
                 }
                 // A setting of its own makes the request carry a copy of all settings.
                 if timeout == self.timeout {

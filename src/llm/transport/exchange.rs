@@ -1,5 +1,6 @@
 //! Requests and replies as bytes, and the trait that carries them.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::io::{Read, Write};
 use std::time::Duration;
@@ -23,7 +24,7 @@ pub struct HttpRequest<'a> {
     /// The whole URL.
     pub url: &'a str,
     /// Header names and values; values may hold secrets.
-    pub headers: &'a [(&'static str, String)],
+    pub headers: &'a [(Cow<'static, str>, String)],
     /// The body to POST; `None` makes it a GET.
     pub body: Option<&'a [u8]>,
     /// The longest the whole exchange may take, from looking up the host to the last byte.
@@ -118,7 +119,7 @@ pub struct HttpTransfer<'a> {
     /// The whole URL.
     pub url: &'a str,
     /// Header names and values; values may hold secrets.
-    pub headers: &'a [(&'static str, String)],
+    pub headers: &'a [(Cow<'static, str>, String)],
     /// Where the body of a POST or PUT is read from, and how many bytes it has: no more and no fewer.
     pub body: Option<(&'a mut dyn Read, u64)>,
     /// Where the body of a success reply goes; without it, and for any other status, it is kept in

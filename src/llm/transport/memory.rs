@@ -138,6 +138,14 @@ impl ReplyShare {
         PROCESS.share(most)
     }
 
+    /// The same for requests that are large, which whoever makes one holds until it is answered. The
+    /// two are apart: a call that has its request in memory may have to wait for room for the reply,
+    /// and who holds that room waits for nothing.
+    pub const fn of_requests(most: u64) -> Self {
+        static PROCESS: ReplyMemory = ReplyMemory::new();
+        PROCESS.share(most)
+    }
+
     /// Takes what a reply needs, if it is there and nobody waits for it; once for a reply.
     pub(super) fn take_now(&self, bytes: u64) -> bool {
         let mut state = self.memory.state.lock();
@@ -150,7 +158,7 @@ impl ReplyShare {
     ///
     /// # Errors
     /// When the context ends first.
-    pub(super) fn take(&self, bytes: u64, ctx: &Context) -> Result<(), Error> {
+    pub(crate) fn take(&self, bytes: u64, ctx: &Context) -> Result<(), Error> {
         let result = self.memory.wait(bytes, self.most, ctx);
         self.note(result.is_ok(), bytes);
         result

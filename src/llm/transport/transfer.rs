@@ -66,7 +66,7 @@ impl HttpTransport {
         };
         let mut builder = http::Request::builder().method(method).uri(transfer.url);
         for (name, value) in transfer.headers {
-            builder = builder.header(*name, value);
+            builder = builder.header(&**name, value);
         }
         let mut empty = io::empty();
         let (reader, left): (&mut dyn Read, u64) = match transfer.body {

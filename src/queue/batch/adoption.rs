@@ -327,6 +327,7 @@ mod tests {
                         items: 2,
                         bytes: 0,
                         begun: Timestamp(0),
+                        endpoint: None,
                     };
                     let mut none = crate::queue::batch::spool::InputFile("/none".into());
                     let created = fake.advance(&intent, stage, &mut none, &Context::new());

@@ -3,18 +3,19 @@
 
 use std::collections::{HashMap, HashSet};
 use std::fs::File;
-use std::io::{BufRead, BufReader, Read};
+use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::base::cancel::Context;
 use crate::base::error::{Error, ErrorKind, Sent};
 use crate::llm::batch::{BatchClient, BatchLineResult};
+use crate::llm::reply_details::RawJson;
 use crate::queue::store::{BatchNo, Settlement};
 
 use super::context::{BatchContext, check};
 use super::machine::{Collected, Record, Results, number};
-use super::settle_items::AskedProvider;
+use super::settle_items::{AskedProvider, keeps_reply};
 use super::spool::Stopped;
 
 /// Results that are stored in one transaction.
@@ -50,6 +51,7 @@ pub(crate) fn collect(
         client,
         asked: AskedProvider::from(record),
         seen: HashSet::new(),
+        file: PathBuf::new(),
         chunk: HashMap::new(),
         bytes: 0,
         second_pass: None,
@@ -206,10 +208,19 @@ struct ResultReader<'a> {
     client: &'a Arc<dyn BatchClient>,
     asked: AskedProvider,
     seen: HashSet<u32>,
-    chunk: HashMap<u32, BatchLineResult>,
+    /// The file that is being read, which holds all lines of the chunk.
+    file: PathBuf,
+    chunk: HashMap<u32, ReadLine>,
     bytes: usize,
     second_pass: Option<SecondPass>,
     collected: Collected,
+}
+
+/// What came of a request, and where its line stands in its file.
+struct ReadLine {
+    result: BatchLineResult,
+    offset: u64,
+    bytes: usize,
 }
 
 /// What is done about lines that hold no answer, which come after all that do.
@@ -235,18 +246,20 @@ impl ResultReader<'_> {
             Error::new(ErrorKind::Transient, why)
         };
         let mut lines = BufReader::with_capacity(1 << 18, File::open(path).map_err(unreadable)?);
-        let mut line = Vec::new();
+        let (mut line, mut offset) = (Vec::new(), 0);
+        self.file = path.to_owned();
         loop {
+            offset += line.len() as u64;
             line.clear();
             let read = (&mut lines).take(LONGEST).read_until(b'\n', &mut line);
             if read.map_err(unreadable)? == 0 {
-                return Ok(());
+                return self.store();
             }
             let is_cut = !is_whole && line.last() != Some(&b'\n');
             if is_cut || line.iter().all(u8::is_ascii_whitespace) {
                 continue;
             }
-            self.line(&line);
+            self.line(&line, offset);
             if self.chunk.len() >= CHUNK || self.bytes >= CHUNK_BYTES {
                 self.store()?;
                 check(ctx)?;
@@ -254,7 +267,7 @@ impl ResultReader<'_> {
         }
     }
 
-    fn line(&mut self, line: &[u8]) {
+    fn line(&mut self, line: &[u8], offset: u64) {
         let is_first = self.second_pass != Some(SecondPass::Running);
         let read = match self.client.read(line) {
             Ok(read) => read,
@@ -282,7 +295,12 @@ impl ResultReader<'_> {
         self.collected.requests += 1;
         self.collected.answered += u64::from(matches!(read.result, BatchLineResult::Answered(_)));
         self.bytes += line.len();
-        self.chunk.insert(number, read.result);
+        let read = ReadLine {
+            result: read.result,
+            offset,
+            bytes: line.len(),
+        };
+        self.chunk.insert(number, read);
     }
 
     /// Stores what has been read; what was stored before is no longer in the batch.
@@ -298,8 +316,15 @@ impl ResultReader<'_> {
         let ends: Vec<Settlement> = jobs
             .iter()
             .filter_map(|claimed| {
-                let result = match chunk.remove(&claimed.receipt.number())? {
-                    BatchLineResult::Answered(result) => *result,
+                let read = chunk.remove(&claimed.receipt.number())?;
+                let (offset, bytes) = (read.offset, read.bytes);
+                let result = match read.result {
+                    BatchLineResult::Answered(result) => result.map(|mut response| {
+                        if keeps_reply(claimed) {
+                            response.details_mut().reply = self.reply(offset, bytes);
+                        }
+                        response
+                    }),
                     // Whatever kept the provider from it, the request is not at fault.
                     BatchLineResult::NotProcessed(error) => {
                         Err(Error::new(ErrorKind::Transient, error.message()))
@@ -313,6 +338,25 @@ impl ResultReader<'_> {
             })
             .collect();
         self.context.settle(&ends)
+    }
+
+    /// The reply in the line at that place, read once more: few are kept.
+    fn reply(&self, offset: u64, bytes: usize) -> Option<RawJson> {
+        let read = || -> io::Result<Vec<u8>> {
+            let mut file = File::open(&self.file)?;
+            file.seek(SeekFrom::Start(offset))?;
+            let mut line = vec![0; bytes];
+            file.read_exact(&mut line)?;
+            Ok(line)
+        };
+        match read() {
+            Ok(line) => Some(self.client.reply(&line)),
+            Err(error) => {
+                let file = self.file.display();
+                log::warn!("{file}: cannot read a reply that was to be kept: {error}");
+                None
+            }
+        }
     }
 
     fn finish(mut self) -> Result<Collected, Error> {

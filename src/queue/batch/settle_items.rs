@@ -10,7 +10,8 @@ use crate::base::clock::{Clock, Timestamp};
 use crate::base::error::{Error, ErrorKind};
 use crate::engine::jitter::Jitter;
 use crate::engine::route::{Next, Tries, decide};
-use crate::llm::request::{Request, RequestTask};
+use crate::llm::params::RequestTask;
+use crate::llm::request::Request;
 use crate::llm::response::Response;
 use crate::llm::route::Route;
 use crate::llm::structured_output;
@@ -212,6 +213,22 @@ fn fitting(claimed: &ClaimedJob, response: Response) -> Result<Response, Error> 
     match &request.params.response_format {
         Some(format) => structured_output::fitting(format, response),
         None => Ok(response),
+    }
+}
+
+/// Whether the result keeps the provider's reply. Most payloads show at a glance that it does not.
+pub(super) fn keeps_reply(claimed: &ClaimedJob) -> bool {
+    claimed.payload.get().contains("\"keep_reply\"")
+        && request(claimed).is_ok_and(|request| request.keep_reply)
+}
+
+/// A job that goes back to its place.
+pub(crate) fn untried(claimed: &ClaimedJob) -> Settlement {
+    let history = claimed.history.as_deref().map(History::parse);
+    Settlement {
+        receipt: claimed.receipt,
+        calls: history.map_or(0, |history| history.calls()),
+        outcome: ClaimOutcome::Snooze { due_at: None },
     }
 }
 

@@ -5,11 +5,12 @@ use std::sync::Arc;
 use crate::base::cancel::Context;
 use crate::base::error::{Error, ErrorKind};
 use crate::llm::batch::{BatchClient, BatchLimits};
-use crate::queue::store::{BatchNo, Settlement};
+use crate::llm::request::Request;
+use crate::queue::store::{BatchNo, ClaimedJob, Settlement};
 
 use super::context::{BatchContext, check};
 use super::machine::{Record, State, Written, key};
-use super::settle_items::{AskedProvider, request};
+use super::settle_items::{AskedProvider, request, untried};
 
 /// Jobs that are moved, or read, in one go.
 const CHUNK: usize = 500;
@@ -44,21 +45,68 @@ fn fill(
     let mut jobs = own.map_or(0, |batch| usize::try_from(batch.jobs).unwrap_or(usize::MAX));
     let mut bytes = limits.bytes / 10 * ROOM_FOR_PAYLOADS;
     let mut after = None;
-    while jobs < limits.requests && bytes > 0 {
+    let mut files = Files::default();
+    while jobs < limits.requests && bytes > 0 && files.bytes < limits.bytes {
         check(ctx)?;
-        let most = (limits.requests - jobs).min(2 * CHUNK);
+        let most = (limits.requests - jobs).min(files.chunk());
         let wall = context.settler.clock.wall();
         let filled = context
             .store
             .fill_batch(context.worker, no, after, most, bytes, wall)?;
         jobs += usize::try_from(filled.jobs).unwrap_or(usize::MAX);
         bytes = bytes.saturating_sub(filled.bytes);
+        files.count(context, no)?;
         after = filled.next;
         if after.is_none() || filled.jobs == 0 {
             break;
         }
     }
     Ok(())
+}
+
+/// The files that the jobs of a batch name, of which their payloads hold but the paths. So that a batch is
+/// not given many times what it can hold, they are measured as it is filled; nothing is read for that.
+#[derive(Default)]
+struct Files {
+    /// Of those that were measured, as base64.
+    bytes: u64,
+    measured: Option<i64>,
+    /// Whether the first jobs name any. Where they do not, nobody looks at the others.
+    named: Option<bool>,
+}
+
+impl Files {
+    fn chunk(&self) -> usize {
+        match self.named {
+            Some(false) => 2 * CHUNK,
+            _ => CHUNK / 5,
+        }
+    }
+
+    fn count(&mut self, context: &BatchContext, no: BatchNo) -> Result<(), Error> {
+        while self.named != Some(false) {
+            let jobs = context
+                .store
+                .batch_jobs(no, self.measured, CHUNK, CHUNK_BYTES)?;
+            let Some(last) = jobs.last() else {
+                break;
+            };
+            self.measured = Some(last.receipt.job);
+            let files: u64 = jobs.iter().map(named_files).sum();
+            self.bytes = self.bytes.saturating_add(files);
+            self.named.get_or_insert(files > 0);
+        }
+        Ok(())
+    }
+}
+
+/// How much base64 the files of a job become.
+fn named_files(job: &ClaimedJob) -> u64 {
+    // Most name none, which shows without reading all of it.
+    match job.payload.get().contains("\"sha256\"") {
+        true => request(job).map_or(0, |request| request.encoded_files()),
+        false => 0,
+    }
 }
 
 fn write(
@@ -85,7 +133,23 @@ fn write(
         let mut full = None;
         for claimed in &jobs {
             let key = key(label, claimed.receipt.number());
-            let line = request(claimed).and_then(|request| client.line(&key, &request));
+            let request = request(claimed);
+            // Files that would not fit are not read.
+            let files = request.as_ref().map_or(0, Request::encoded_files);
+            // All of a batch goes to one place; what goes elsewhere is the next one's.
+            let endpoint = request
+                .as_ref()
+                .ok()
+                .and_then(|request| client.endpoint(request));
+            if request.is_ok() && written.items > 0 && endpoint != written.endpoint {
+                refused.push(untried(claimed));
+                continue;
+            }
+            if files > 0 && written.items > 0 && written.bytes + files > limits.bytes {
+                full = Some(claimed.receipt.job - 1);
+                break;
+            }
+            let line = request.and_then(|request| client.line(&key, &request));
             let line = line.and_then(|line| match line.len() as u64 > limits.bytes {
                 true => Err(too_long(line.len(), limits.bytes)),
                 false => Ok(line),
@@ -101,6 +165,7 @@ fn write(
                 }
                 Ok(line) => {
                     draft.write(&line)?;
+                    written.endpoint = endpoint;
                     written.bytes += line.len() as u64;
                     written.items += 1;
                 }

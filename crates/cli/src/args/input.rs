@@ -4,18 +4,50 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 
-use super::values::{delimiter, name};
+use super::values::{delimiter, name, text_or_file};
 
 /// What is read, and how.
 #[derive(Debug, Args)]
 pub struct InputArgs {
     /// Files of prompts, or - for standard input
     ///
-    /// .jsonl, .json, .csv, .tsv and .txt files, one behind the other; an id must be unique in all of
-    /// them. A pipe by its name is read like standard input.
+    /// .jsonl, .json, .csv, .tsv and .txt files, each also compressed as .gz or .zst, and .parquet, .xlsx and
+    /// SQLite files, one behind the other; an id must be unique in all of them. A pipe by its name is read
+    /// like standard input.
     #[arg(value_name = "INPUT", required = true)]
     pub files: Vec<PathBuf>,
 
+    /// What becomes of rows that make no prompt, such as empty ones: `fail` names them all and sends
+    /// nothing, `skip` writes them as failed items of kind `invalid`, which are not sent. Ids that occur
+    /// twice are refused with both
+    #[arg(help_heading = "Prompts", long, value_name = "WHAT", value_enum,
+        default_value_t = BadRows::Fail, hide_short_help = true)]
+    pub bad_rows: BadRows,
+
+    /// Columns that come back in the result, or all
+    ///
+    /// They are under `input` in the result line. Columns of a table, or fields of a line of JSON; `all` is every
+    /// column, with --template every field, and without it every field that would be refused as unknown. To
+    /// keep others runs nothing again.
+    #[arg(help_heading = "Prompts", long, value_name = "COLUMN,…|all", value_delimiter = ',',
+        value_parser = name)]
+    pub keep: Vec<String>,
+
+    /// Answers to each prompt
+    ///
+    /// Each is an item of its own, with #1, #2 … behind its id; `n` in a line says it for that line. With more of
+    /// them than before, only these are asked for. A seed is counted up with them.
+    #[arg(help_heading = "Prompts", long, value_name = "N", hide_short_help = true,
+        value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub samples: Option<u32>,
+
+    #[command(flatten)]
+    pub reading: ReadingArgs,
+}
+
+/// How it is read.
+#[derive(Debug, Args)]
+pub struct ReadingArgs {
     /// jsonl, json, csv, tsv or txt, whatever the name
     ///
     /// What the input is, whatever its name: for files of other names, standard input and pipes. Of
@@ -35,18 +67,41 @@ pub struct InputArgs {
         hide_short_help = true)]
     pub delimiter: Option<u8>,
 
+    /// Encoding of the text, where it is not UTF-8: windows-1252, latin1, utf-16, shift_jis and whatever
+    /// else browsers know by name
+    #[arg(help_heading = "Prompts", long, value_name = "NAME", value_parser = name,
+        hide_short_help = true)]
+    pub encoding: Option<String>,
+
+    /// Worksheet of an .xlsx file [default: the first one]
+    #[arg(help_heading = "Prompts", long, value_name = "NAME", value_parser = name,
+        hide_short_help = true)]
+    pub sheet: Option<String>,
+
+    /// What is read of an SQLite file: 'SELECT id, text FROM mails'
+    #[arg(help_heading = "Prompts", long, value_name = "SELECT", value_parser = text_or_file,
+        hide_short_help = true)]
+    pub query: Option<String>,
+
     /// Column of a table, or field of a line, that holds the id of each item; then all must have one
     /// [default: id or custom_id, where there is one]
     #[arg(help_heading = "Prompts", long, value_name = "NAME", value_parser = name,
         hide_short_help = true)]
     pub id_column: Option<String>,
 
-    /// What becomes of rows that make no prompt, such as empty ones: `fail` names them all and sends
-    /// nothing, `skip` writes them as failed items of kind `invalid`, which are not sent. Ids that occur
-    /// twice are refused with both
-    #[arg(help_heading = "Prompts", long, value_name = "WHAT", value_enum,
-        default_value_t = BadRows::Fail, hide_short_help = true)]
-    pub bad_rows: BadRows,
+    /// Folder to which paths of files in prompts are relative, and outside of which none is read
+    /// [default: the input's folder; for standard input the working folder]
+    #[arg(
+        help_heading = "Prompts",
+        long,
+        value_name = "DIR",
+        hide_short_help = true
+    )]
+    pub root: Option<PathBuf>,
+
+    /// Lets prompts name any file that you can read, also outside of the root
+    #[arg(help_heading = "Prompts", long, hide_short_help = true)]
+    pub allow_outside: bool,
 
     /// Fields of a line of JSON to leave out, separated by commas: `a.b` is the field b inside of a,
     /// `all` every field that would be refused as unknown [default: none]

@@ -4,6 +4,7 @@
 pub mod cancel;
 pub mod config;
 pub mod doctor;
+pub mod export;
 pub mod input;
 pub mod providers;
 pub mod results;
@@ -23,6 +24,7 @@ use clap::{Parser, Subcommand};
 use cancel::CancelArgs;
 use config::ConfigArgs;
 use doctor::DoctorArgs;
+use export::ExportArgs;
 use providers::ProvidersArgs;
 use results::ResultsArgs;
 use retry::RetryArgs;
@@ -48,6 +50,7 @@ pub enum Command {
     Work(Box<WorkArgs>),
     Status(StatusArgs),
     Results(ResultsArgs),
+    Export(Box<ExportArgs>),
     Cancel(CancelArgs),
     Retry(RetryArgs),
     Doctor(DoctorArgs),

@@ -80,7 +80,7 @@ pub struct RunArgs {
     /// Pay again where a reply could not be used
     ///
     /// Send items again that earlier runs got a reply for that was paid for and cannot be used, such as
-    /// a tool call without a text; each is paid for again
+    /// a picture without a text; each is paid for again
     #[arg(help_heading = "Results", long, hide_short_help = true)]
     pub ask_again: bool,
 

@@ -30,6 +30,15 @@ pub struct ProviderArgs {
     #[arg(long, value_name = "URL", value_parser = name)]
     pub base_url: Option<String>,
 
+    /// Header for every call, as 'Name: value'
+    ///
+    /// May be repeated. Sent with calls, uploads and downloads of the provider that is named, and to no fallback. @FILE
+    /// reads one a line, so that no other user of the machine sees it. One that says who pays
+    /// (authorization, x-api-key, api-key) takes the place of the key in the environment. Values of 8
+    /// characters and more are shown nowhere.
+    #[arg(long, value_name = "HEADER")]
+    pub header: Vec<String>,
+
     /// Who takes over what failed, as groq:MODEL,extract
     ///
     /// Providers that take over what the first one finally failed, separated by commas, each with
@@ -49,7 +58,8 @@ pub struct ProviderArgs {
 pub struct PromptArgs {
     /// Makes a prompt of a row: 'Is this spam? {{text}}'
     ///
-    /// {{column}} stands for a field of the row or line; @FILE reads the template from a file.
+    /// {{column}} stands for a field of the row or line, {{file:column}} for the file whose path it holds;
+    /// @FILE reads the template from a file.
     #[arg(long, value_name = "TEXT", value_parser = text_or_file)]
     pub template: Option<String>,
 
@@ -86,9 +96,29 @@ pub struct PromptArgs {
     #[arg(long, hide_short_help = true)]
     pub json_mode: bool,
 
+    /// Keep the provider's whole reply in each result, as `reply`
+    ///
+    /// Whatever it holds beside what a result has a field for. What is finished does not run again for it.
+    #[arg(help_heading = "Results", long, hide_short_help = true)]
+    pub keep_reply: bool,
+
     /// Randomness, 0 to 2 [default: the provider's]
     #[arg(long, value_name = "X", value_parser = temperature, hide_short_help = true)]
     pub temperature: Option<f64>,
+
+    /// Further fields of every request, as a JSON object
+    ///
+    /// Beneath those that a line brings itself; @FILE reads them from a file. Part of what makes two requests
+    /// the same. What the provider has no place for is left out, with a warning.
+    #[arg(long, value_name = "JSON", value_parser = text_or_file, hide_short_help = true)]
+    pub extra: Option<String>,
+
+    /// Tier of the provider's service, such as flex or priority
+    ///
+    /// The field `service_tier` of every request, in the words of the provider; one that it is known not to have
+    /// is refused. What it costs is the provider's matter.
+    #[arg(long, value_name = "TIER", value_parser = name, hide_short_help = true)]
+    pub service_tier: Option<String>,
 
     /// Numbers in a vector, with --task embed [default: the model's own]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..),

@@ -26,7 +26,8 @@ pub struct SimulateArgs {
 
     /// Whose dialect to speak below /v1
     ///
-    /// openai, xai, groq, mistral or local [default: take what any of them takes]
+    /// openai, xai, groq, mistral, openrouter, deepseek, together, fireworks, deepinfra, cerebras,
+    /// nvidia, azure or local [default: take what any of them takes]
     #[arg(long = "as", value_name = "NAME", value_parser = vendor)]
     pub vendor: Option<Vendor>,
 

@@ -132,7 +132,7 @@ mod tests {
         assert!(parse("simulate --model-rpm a=0").is_err());
         let error = parse("simulate --as acme").unwrap_err();
         assert!(
-            error.contains("openai, xai, groq, mistral, local"),
+            error.contains("known ones: openai, xai, groq, mistral, "),
             "{error}"
         );
         let local = "simulate --port 0 --as local --context 9 --slots 2 --reasoning-tokens 3";

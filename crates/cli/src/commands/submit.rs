@@ -5,6 +5,7 @@ use batchwright::queue::{EnqueueError, ProcessInfo};
 use batchwright::{Context, Error, ErrorKind, Job, JobQueue, ProcessId, Request};
 
 use crate::args::submit::SubmitArgs;
+use crate::data_dir::data_dir;
 use crate::display;
 use crate::exit::{About, Early, Exit, Refusal};
 use crate::format::count;
@@ -24,7 +25,9 @@ fn submit(args: &SubmitArgs) -> Result<Exit, Early> {
     let stopping = "stopping: nothing will be left in the queue; once more to end now";
     let session = Session::start(&args.show, Context::new(), stopping.to_owned())?;
     let settings = prompts::settings(&args.prompt, args.model.as_deref())?;
-    let mut prompts = args.input.open(&args.input.settings(settings), &session)?;
+    let folder = data_dir(args.data.data_dir.as_deref());
+    let settings = args.input.settings(settings, folder)?;
+    let mut prompts = args.input.open(&settings, &session)?;
 
     let queue = args.data.open()?;
     let process = args.process.unwrap_or_else(ProcessId::new);

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use batchwright_simulate::{BatchConfig, BatchPoint, SimConfig};
 
-use super::batch_site::{ALL, Dialect, GEMINI, Site, each, prompt};
+use super::batch_site::{COUNTING, Dialect, GEMINI, Site, each, prompt};
 use super::common::{Random, Running};
 
 const POINTS: [BatchPoint; 9] = [
@@ -57,7 +57,7 @@ fn troubles(at: &Dialect, random: &mut Random) -> BatchConfig {
 
 fn chaos(seed: u64) {
     let mut random = Random(seed);
-    let at = ALL[random.below(ALL.len() as u64) as usize];
+    let at = COUNTING[random.below(COUNTING.len() as u64) as usize];
     let config = SimConfig::default().batches(troubles(at, &mut random));
     let items = 1 + random.below(40) as usize;
     let site = Site::with(at, config.seed(seed), items, prompt);

@@ -46,13 +46,26 @@ pub static OPENAI: Dialect = dialect("openai", None, "OPENAI_API_KEY", "/v1");
 pub static GROQ: Dialect = dialect("groq", None, "GROQ_API_KEY", "/openai/v1");
 pub static MISTRAL: Dialect = dialect("mistral", Some(Vendor::Mistral), "MISTRAL_API_KEY", "/v1");
 pub static XAI: Dialect = dialect("xai", Some(Vendor::Xai), "XAI_API_KEY", "/v1");
+pub static TOGETHER: Dialect = dialect(
+    "together",
+    Some(Vendor::Together),
+    "TOGETHER_API_KEY",
+    "/v1",
+);
+pub static AZURE: Dialect = dialect("azure", Some(Vendor::Azure), "AZURE_OPENAI_API_KEY", "");
 pub static GEMINI: Dialect = dialect("gemini", None, "GOOGLE_API_KEY", "/v1beta");
 pub static ANTHROPIC: Dialect = Dialect {
     files: false,
     ..dialect("anthropic", None, "ANTHROPIC_API_KEY", "")
 };
 
-pub static ALL: [&Dialect; 6] = [&OPENAI, &GROQ, &MISTRAL, &XAI, &ANTHROPIC, &GEMINI];
+pub static ALL: [&Dialect; 8] = [
+    &OPENAI, &GROQ, &MISTRAL, &XAI, &TOGETHER, &AZURE, &ANTHROPIC, &GEMINI,
+];
+
+/// Those that count what a batch has answered. At the others a file of results that is short for a
+/// while cannot be noticed.
+pub static COUNTING: [&Dialect; 7] = [&OPENAI, &GROQ, &MISTRAL, &XAI, &AZURE, &ANTHROPIC, &GEMINI];
 
 /// Runs `test` for each of these at once, for they mostly wait; says which one failed.
 pub fn each<T: Sync + std::fmt::Debug>(all: &[T], test: impl Fn(&T) + Sync) {

@@ -444,7 +444,7 @@ fn what_has_no_meaning_for_a_vector_is_refused() {
     let plain = "run in.jsonl -o out.jsonl --provider extract";
     desk.plain(&format!("{plain} --task embed"))
         .expect(2)
-        .says("extract makes no embeddings; these do: openai, gemini, mistral");
+        .says("extract makes no embeddings; these do: openai, gemini, mistral, openrouter, ");
     desk.plain(&format!("{plain} --dimensions 8"))
         .expect(2)
         .says("--dimensions goes with");

@@ -214,17 +214,16 @@ fn the_program_embeds_for_each_provider() {
     desk.prompts("in.jsonl", 300);
     for (provider, vendor, _) in EMBEDDERS {
         let sim = simulator(SimConfig::default().vendor(vendor));
-        let url = match provider {
-            "gemini" => format!("http://{}/v1beta", sim.addr()),
-            _ => sim.base_url(),
-        };
+        let url = format!("http://{}", sim.addr());
         let words = format!(
             "run in.jsonl -o {provider}.jsonl --task embed --dimensions 12 --model m --provider {provider} --base-url {url}"
         );
         let mut command = desk.command(words.split_whitespace());
-        for key in ["OPENAI_API_KEY", "MISTRAL_API_KEY", "GEMINI_API_KEY"] {
-            command.env(key, "k");
-        }
+        let name = match provider {
+            "azure" => "AZURE_OPENAI".to_owned(),
+            name => name.to_uppercase(),
+        };
+        command.env(format!("{name}_API_KEY"), "k");
         Running::start(&mut command).wait().expect(0);
         for line in desk.results(&format!("{provider}.jsonl")) {
             let text = line["id"].as_str().unwrap().replace("i-", "prompt ");

@@ -5,13 +5,14 @@ use super::common::{Desk, Running};
 /// Twice 24 lines, less the prompt's own.
 const TWO_SCREENS: usize = 46;
 
-const COMMANDS: [&str; 15] = [
+const COMMANDS: [&str; 16] = [
     "",
     "run",
     "submit",
     "work",
     "status",
     "results",
+    "export",
     "cancel",
     "retry",
     "doctor",

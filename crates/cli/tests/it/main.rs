@@ -25,18 +25,26 @@ mod embed_runs;
 mod errors;
 #[path = "../../../../tests/it/every_provider.rs"]
 mod every_provider;
+mod export;
 mod fallback;
+#[cfg(unix)]
+mod files_in_prompts;
 mod first;
 mod format;
+mod headers;
 mod help;
 mod input;
+mod keep;
 mod kill;
 mod limits;
 mod local;
 #[cfg(target_os = "linux")]
 mod memory;
+#[cfg(unix)]
+mod native_lines;
 mod net;
 mod output;
+mod packed;
 mod portable;
 #[cfg(unix)]
 mod private;
@@ -60,6 +68,7 @@ mod run_batch_attach;
 mod run_killed;
 #[cfg(unix)]
 mod run_output;
+mod samples;
 mod schema;
 mod secrets;
 mod shared;
@@ -72,4 +81,8 @@ mod tables;
 mod taken_results;
 mod terminal;
 #[cfg(unix)]
+mod tools;
+#[cfg(unix)]
 mod unusable;
+#[cfg(unix)]
+mod whole_requests;

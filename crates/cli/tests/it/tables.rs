@@ -98,20 +98,31 @@ fn other_separators_are_found_or_named() {
 #[test]
 fn other_encodings_are_named_with_what_converts_them() {
     let (desk, sim) = (Desk::new(), good());
-    let cases: [(&str, &[u8], &str); 5] = [
+    let cases: [(&str, &[u8], &str); 7] = [
         (
             "in.csv",
             b"id,prompt\n1,Gr\xf6\xdfe\n",
             "iconv -f WINDOWS-1252 -t UTF-8 in.csv > out.csv",
         ),
-        ("in.csv", b"\xff\xfei\0d\0", "found UTF-16 text"),
+        (
+            "in.csv",
+            b"\xff\xfei\0d\0",
+            "found UTF-16 text; expected UTF-8 text: say --encoding utf-16",
+        ),
+        (
+            "in.csv",
+            b"id,prompt\n1,Gr\xf6\xdfe\n",
+            "in.csv:2: found invalid UTF-8 at byte 4 of the record; expected UTF-8 text: say what it is, such as \
+             --encoding windows-1252",
+        ),
         ("in.jsonl", b"\xfe\xff\0{", "iconv -f UTF-16 -t UTF-8"),
         (
             "in.csv",
             b"PK\x03\x04\x14",
             "found a spreadsheet such as .xlsx",
         ),
-        ("in.xlsx", b"PK\x03\x04\x14", "save it as CSV UTF-8"),
+        ("in.xlsx", b"PK\x03\x04\x14", "in.xlsx: cannot be read"),
+        ("in.ods", b"PK\x03\x04\x14", "save it as .xlsx or CSV UTF-8"),
     ];
     for (name, content, said) in cases {
         desk.write(name, content);
@@ -183,11 +194,88 @@ fn a_template_is_proposed_with_the_longest_text() {
 fn an_output_named_like_a_table_is_refused() {
     let (desk, sim) = (Desk::new(), good());
     desk.write("in.txt", "a\n");
-    for name in ["out.csv", "out.XLSX", "out.parquet"] {
-        desk.run(&sim, &format!("in.txt -o {name}"))
+    for (name, table) in [
+        ("out.csv", "out.csv"),
+        ("out.XLSX", "out.XLSX"),
+        ("out.db", "out.db"),
+        ("out.ods", "out.xlsx"),
+    ] {
+        desk.run(&sim, &format!("in.txt -j 2 -o {name}"))
             .expect(2)
-            .says("results are JSON lines: name it .jsonl");
+            .says("results are JSON lines")
+            .says(" in.txt -j 2 -o out.jsonl\n")
+            .says(&format!("batchwright export out.jsonl -o {table}"));
         assert!(!desk.exists(name));
     }
+    desk.run(&sim, "in.txt in.jsonl --output=out.csv")
+        .expect(2)
+        .says(" in.txt in.jsonl --output=out.jsonl --keep all\n");
     assert_eq!(sim.stats().calls, 0);
+}
+
+const KEPT: &str = concat!(
+    r#"{"id":"1","success":true,"text":"t","input":{"id":1,"prompt":"one\r\ntwo","n":3,"x":0.5,"none":null}}"#,
+    "\n",
+    r#"{"id":"b","success":true,"text":"t","input":{"id":"b","prompt":"=cmd()","n":4,"x":null,"none":null}}"#,
+    "\n",
+);
+
+#[test]
+fn tables_that_are_no_text_are_inputs() {
+    let (desk, sim) = (Desk::new(), good());
+    desk.write("kept.jsonl", KEPT);
+    let names = ["in.parquet", "in.xlsx", "in.db"];
+    for name in names {
+        desk.plain(&format!("export kept.jsonl -o {name}"))
+            .expect(0);
+    }
+    let query = "SELECT id, prompt, n, x FROM results";
+    for name in names {
+        let out = name.replace("in.", "out-") + ".jsonl";
+        let mut command = desk.against(&sim, &format!("{name} -j 1 -o {out}"));
+        if name == "in.db" {
+            command.args(["--query", query]);
+        }
+        Running::start(&mut command).wait().expect(0);
+        let lines = desk.results(&out);
+        assert_eq!(lines[0]["text"], "echo: one\r\ntwo", "{name}");
+        assert_eq!(lines[1]["text"], "echo: =cmd()", "{name}");
+        assert_eq!((id(&lines[0]), id(&lines[1])), ("1".into(), "b".into()));
+        // The same again is finished already: it was read as the same.
+        Running::start(&mut command)
+            .wait()
+            .expect(0)
+            .says("2 finished before");
+    }
+    assert_eq!(sim.stats().calls, 6);
+    // A template has their columns, numbers as they are written.
+    let template = ["--template", "{{n}} and {{x}}"];
+    let mut command = desk.against(&sim, "in.xlsx -j 1");
+    let ended = Running::start(command.args(template)).wait().expect(0);
+    let texts: Vec<_> = results(&ended.stdout)
+        .iter()
+        .map(|l| l["text"].clone())
+        .collect();
+    assert_eq!(texts, ["echo: 3 and 0.5", "echo: 4 and "]);
+    // Into the queue as well.
+    desk.plain("submit in.parquet --model m").expect(0);
+    desk.plain("submit in.xlsx --sheet none --model m")
+        .expect(2)
+        .says("expected one of \"results\"");
+    desk.plain("submit in.db --model m")
+        .expect(2)
+        .says("in.db: found an SQLite file; expected --query 'SELECT * FROM \"results\"'");
+    desk.run(&sim, "in.parquet --sheet a")
+        .expect(2)
+        .says("found --sheet; expected a .xlsx file");
+    // A row that makes no prompt is named by its number.
+    let mut command = desk.against(&sim, "in.xlsx");
+    let ended = Running::start(command.args(["--template", "{{x}}"]))
+        .wait()
+        .expect(2);
+    ended.says("in.xlsx: row 3: found the fields of the template all empty");
+    let text = std::fs::read(desk.path("in.parquet")).unwrap();
+    fed(&desk, &sim, "-", &text)
+        .expect(2)
+        .says("found a Parquet file; expected UTF-8 text: name it as a file");
 }

@@ -76,6 +76,13 @@ fn reply(message: Value) -> String {
     .to_string()
 }
 
+/// Paid for, and no answer.
+fn picture() -> String {
+    let image =
+        json!({"type": "image_url", "image_url": {"url": "data:image/png;base64,iVBORw0="}});
+    reply(json!({"role": "assistant", "content": null, "images": [image]}))
+}
+
 fn tool_call() -> String {
     let call = json!({"id": "c", "type": "function",
         "function": {"name": "get_weather", "arguments": "{\"city\":\"Oslo\"}"}});
@@ -102,8 +109,8 @@ fn vectors_that_belong_to_no_text_are_asked_for_in_parts_and_never_again() {
 }
 
 #[test]
-fn tool_calls_are_bought_once_and_kept_until_somebody_asks_again() {
-    let (desk, first, fallback) = (Desk::new(), Server::new(tool_call()), Server::new("{}"));
+fn pictures_are_bought_once_and_kept_until_somebody_asks_again() {
+    let (desk, first, fallback) = (Desk::new(), Server::new(picture()), Server::new("{}"));
     desk.prompts("in.jsonl", 4);
     let words = format!("{WORDS} --fallback local:small");
     let run = |words: &str| {
@@ -116,15 +123,13 @@ fn tool_calls_are_bought_once_and_kept_until_somebody_asks_again() {
     assert_eq!((first.calls(), fallback.calls()), (4, 0));
     for line in desk.results("out.jsonl") {
         let error = &line["error"];
-        let why = "the reply holds a tool call to get_weather and no text; nothing here carries out \
-            tools yet";
+        let why = "not a usable reply: the reply holds an image and no text";
         assert_eq!(
             (&error["kind"], &error["message"]),
-            (&json!("invalid"), &json!(why))
+            (&json!("malformed"), &json!(why))
         );
-        assert_eq!(error["class"], "non_retryable");
         assert_eq!(error["unusable_reply"], true);
-        assert_eq!(error["raw"], tool_call());
+        assert_eq!(error["raw"], picture());
         assert_eq!(
             (&line["attempts"], &line["usage"]["output_tokens"]),
             (&json!(1), &json!(5))
@@ -150,8 +155,38 @@ fn tool_calls_are_bought_once_and_kept_until_somebody_asks_again() {
 }
 
 #[test]
+fn tool_calls_are_answers_that_are_bought_once() {
+    let (desk, first, fallback) = (Desk::new(), Server::new(tool_call()), Server::new("{}"));
+    desk.prompts("in.jsonl", 4);
+    let words = format!("{WORDS} --fallback local:small --json-schema schema.json --keep-reply");
+    std::fs::write(
+        desk.path("schema.json"),
+        r#"{"type": "object", "required": ["city"]}"#,
+    )
+    .unwrap();
+    for _ in 0..2 {
+        let mut command = first.command(&desk, &words);
+        command.env("LOCAL_LLM_BASE_URL", &fallback.url);
+        Running::start(&mut command).wait().expect(0);
+        assert_eq!((first.calls(), fallback.calls()), (4, 0));
+    }
+    for line in desk.results("out.jsonl") {
+        let call = json!({"id": "c", "name": "get_weather", "arguments": {"city": "Oslo"}});
+        assert_eq!(
+            (&line["text"], &line["tool_calls"]),
+            (&Value::Null, &json!([call]))
+        );
+        assert_eq!(
+            (&line["finish_reason"], &line["error"]),
+            (&json!("tool_calls"), &Value::Null)
+        );
+        assert_eq!(line["reply"].to_string(), tool_call());
+    }
+}
+
+#[test]
 fn items_that_failed_otherwise_run_again_as_ever() {
-    let (desk, server) = (Desk::new(), Server::new(tool_call()));
+    let (desk, server) = (Desk::new(), Server::new(picture()));
     desk.prompts("in.jsonl", 1);
     server.run(&desk, WORDS).expect(3);
     desk.prompts("in.jsonl", 2);
@@ -175,7 +210,7 @@ fn items_that_failed_otherwise_run_again_as_ever() {
 
 #[test]
 fn a_changed_prompt_is_another_question() {
-    let (desk, server) = (Desk::new(), Server::new(tool_call()));
+    let (desk, server) = (Desk::new(), Server::new(picture()));
     desk.prompts("in.jsonl", 2);
     server.run(&desk, WORDS).expect(3);
     server.answers(reply(json!({"content": "Oslo"})));
@@ -244,7 +279,7 @@ fn the_queue_keeps_them_and_tries_them_again_only_when_told_to() {
 
 #[test]
 fn standard_input_leaves_them_too() {
-    let (desk, server) = (Desk::new(), Server::new(tool_call()));
+    let (desk, server) = (Desk::new(), Server::new(picture()));
     let run = |words: &str| {
         let mut command = server.command(&desk, &format!("- -o out.jsonl {words}"));
         let mut running = Running::start(command.stdin(Stdio::piped()));

@@ -29,7 +29,7 @@ use crate::llm::request::Request;
 
 use super::Wire;
 use super::http::{Http, escaped, json as body_of, named, poll_after, served_at, unusable};
-use super::reply::{count, leniently, not_processed, text, time};
+use super::reply::{count, inside, leniently, not_processed, text, time};
 
 const BATCHES: &str = "/messages/batches";
 /// As many as a page of the list takes.
@@ -151,6 +151,10 @@ impl Wire for Anthropic {
         leniently(line, |line| {
             Ok(Ok(judged(vendor, serde_json::from_slice(line)?, line)))
         })
+    }
+
+    fn body<'l>(&self, line: &'l str) -> Option<&'l RawValue> {
+        inside(line, &["result", "message"])
     }
 
     fn cancel(&self, id: &str) -> String {

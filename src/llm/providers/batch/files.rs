@@ -22,10 +22,25 @@ pub(super) fn upload(
     intent: &BatchIntent,
     input: &mut dyn BatchInput,
 ) -> Result<BatchStage, Error> {
-    let name = format!("{}.jsonl", intent.label);
-    let form = Form::new(&[("purpose", "batch")], &name, intent.bytes);
+    upload_to(http, "/files", &[("purpose", "batch")], intent, input)
+}
+
+/// What the input of a batch is called.
+pub(super) fn name_of(intent: &BatchIntent) -> String {
+    format!("{}.jsonl", intent.label)
+}
+
+/// The same to another place, and with other fields beside it.
+pub(super) fn upload_to(
+    http: &Http<'_>,
+    path: &str,
+    fields: &[(&str, &str)],
+    intent: &BatchIntent,
+    input: &mut dyn BatchInput,
+) -> Result<BatchStage, Error> {
+    let form = Form::new(fields, &name_of(intent), intent.bytes);
     let mut body = form.around(input.open()?);
-    let reply = http.upload("/files", &[form.content_type()], &mut body, form.length())?;
+    let reply = http.upload(path, &[form.content_type()], &mut body, form.length())?;
     Ok(BatchStage::Uploaded {
         file: named(&reply, &["id"])?,
         time: served_at(&reply),

@@ -1,5 +1,6 @@
 //! A file as a `multipart/form-data` body that is never held whole.
 
+use std::borrow::Cow;
 use std::io::Read;
 
 /// No line of JSON holds a line break followed by this: there, line breaks are escaped.
@@ -33,9 +34,9 @@ impl Form {
     }
 
     /// The header that goes with it.
-    pub fn content_type(&self) -> (&'static str, String) {
+    pub fn content_type(&self) -> (Cow<'static, str>, String) {
         let value = format!("multipart/form-data; boundary={BOUNDARY}");
-        ("content-type", value)
+        ("content-type".into(), value)
     }
 
     /// How many bytes it has in all.

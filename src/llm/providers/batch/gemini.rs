@@ -32,7 +32,7 @@ use super::Wire;
 use super::expected;
 use super::files::{ListPage, search};
 use super::http::{Http, Page, escaped, json as body_of, named, poll_after, served_at, unusable};
-use super::reply::{count, leniently, not_processed, text, time};
+use super::reply::{count, inside, leniently, not_processed, text, time};
 
 /// How long to wait when a creation is refused for its pace and no time is named.
 const PATIENCE: Duration = Duration::from_secs(15 * 60);
@@ -140,6 +140,10 @@ impl Wire for Gemini {
         leniently(line, |line| {
             Ok(judged(vendor, serde_json::from_slice(line)?, line))
         })
+    }
+
+    fn body<'l>(&self, line: &'l str) -> Option<&'l RawValue> {
+        inside(line, &["response"])
     }
 
     fn cancel(&self, id: &str) -> String {
@@ -251,7 +255,7 @@ fn send(
     intent: &BatchIntent,
     input: &mut dyn BatchInput,
 ) -> Result<BatchStage, Error> {
-    let header = |name, value: &str| (name, value.to_owned());
+    let header = |name: &'static str, value: &str| (name.into(), value.to_owned());
     let start = [
         header("x-goog-upload-protocol", "resumable"),
         header("x-goog-upload-command", "start"),

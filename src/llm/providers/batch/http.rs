@@ -1,5 +1,6 @@
 //! Calls to a Batch API: the address and credential added, failures classified.
 
+use std::borrow::Cow;
 use std::io::{Read, Write};
 use std::time::{Duration, SystemTime};
 
@@ -69,7 +70,7 @@ impl<'a> Http<'a> {
     pub fn upload(
         &self,
         path: &str,
-        headers: &[(&'static str, String)],
+        headers: &[(Cow<'static, str>, String)],
         body: &mut dyn Read,
         length: u64,
     ) -> Result<HttpReply, Error> {
@@ -182,7 +183,7 @@ impl<'a> Http<'a> {
 
     fn url(&self, path: &str) -> String {
         match path.starts_with('/') {
-            true => format!("{}{path}", self.api.access.base_url),
+            true => self.api.access.url(path),
             false => path.to_owned(),
         }
     }
@@ -191,7 +192,7 @@ impl<'a> Http<'a> {
         &self,
         method: HttpMethod,
         path: &str,
-        headers: &[(&'static str, String)],
+        headers: &[(Cow<'static, str>, String)],
         body: Option<(&mut dyn Read, u64)>,
         into: Option<&mut dyn Write>,
     ) -> Result<HttpReply, Error> {
@@ -302,7 +303,7 @@ pub(super) fn served_at(reply: &HttpReply) -> Option<Timestamp> {
 }
 
 /// A text as part of a path or a query.
-pub(super) fn escaped(text: &str) -> String {
+pub(in super::super) fn escaped(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for byte in text.bytes() {
         match byte {

@@ -13,6 +13,7 @@ mod refusal;
 mod reply;
 #[cfg(test)]
 mod scripted;
+mod together;
 mod xai;
 
 use std::collections::HashSet;
@@ -20,6 +21,8 @@ use std::fmt;
 use std::io::Write;
 use std::sync::Arc;
 use std::time::Duration;
+
+use serde_json::value::RawValue;
 
 use crate::base::cancel::Context;
 use crate::base::clock::Timestamp;
@@ -29,14 +32,19 @@ use crate::llm::batch::{
     BatchAccount, BatchClient, BatchCounts, BatchInput, BatchIntent, BatchLimits, BatchLine,
     BatchLineResult, BatchRefusal, BatchStage, BatchState, BatchStatus, ListedBatches,
 };
-use crate::llm::request::{Request, RequestTask};
+use crate::llm::params::RequestTask;
+use crate::llm::reply_details::RawJson;
+use crate::llm::request::Request;
 use crate::llm::transport::{HttpTransport, Transport};
 
 use super::access::{Access, LeftOut, ModelChoice};
+use super::attached::marked;
 use super::content::invalid;
+use super::native;
 use super::vendor::{BatchWire, Batches, Vendor};
 
 use self::http::Http;
+pub(super) use self::http::escaped;
 
 /// The longest wait for a reply: whoever took a large file looks through it before answering.
 const REPLY: Duration = Duration::from_secs(300);
@@ -104,6 +112,11 @@ trait Wire: Sync {
 
     fn read(&self, vendor: &Vendor, line: &[u8]) -> Result<BatchLine, Error>;
 
+    /// The body of the reply in a line of results.
+    fn body<'l>(&self, line: &'l str) -> Option<&'l RawValue> {
+        reply::inside(line, &["response", "body"])
+    }
+
     /// Where the end of a batch is asked for.
     fn cancel(&self, id: &str) -> String;
 }
@@ -112,6 +125,8 @@ fn wire(of: BatchWire) -> &'static dyn Wire {
     match of {
         BatchWire::OpenAi => &openai::OPENAI,
         BatchWire::Groq => &openai::GROQ,
+        BatchWire::Azure => &openai::AZURE,
+        BatchWire::Together => &together::Together,
         BatchWire::Xai => &xai::Xai,
         BatchWire::Mistral => &mistral::Mistral,
         BatchWire::Anthropic => &anthropic::Anthropic,
@@ -207,6 +222,12 @@ impl BatchClient for BatchApi {
         self.model.of_request(request).map(str::to_owned)
     }
 
+    fn endpoint(&self, request: &Request) -> Option<&'static str> {
+        let openai = self.batches.wire == BatchWire::OpenAi;
+        let own = native::own(self.vendor, request).filter(|_| openai);
+        own.map(|_| openai::RESPONSES)
+    }
+
     fn line(&self, key: &str, request: &Request) -> Result<Vec<u8>, Error> {
         check_key(key)?;
         if request.task == RequestTask::Embed {
@@ -217,12 +238,20 @@ impl BatchClient for BatchApi {
             let why = "no model named: set one on the request or for the provider";
             return Err(invalid(why.to_owned()));
         };
-        let line = self.wire().line(self.vendor, key, request, model)?;
+        let marked = marked(self.vendor, request)?;
+        let shown = marked.as_ref().map_or(request, |marked| &marked.request);
+        let mut line = self.wire().line(self.vendor, key, shown, model)?;
         let most = self.batches.limits.bytes;
-        if line.len() as u64 > most {
-            let length = line.len();
+        let length = match &marked {
+            Some(marked) => marked.length_of(&line),
+            None => line.len() as u64,
+        };
+        if length > most {
             let why = format!("the request has {length} bytes, a whole batch at most {most}");
             return Err(invalid(why));
+        }
+        if let Some(marked) = &marked {
+            line = marked.filled(&line)?;
         }
         self.left_out.tell(self.vendor, request);
         Ok(line)
@@ -313,6 +342,13 @@ impl BatchClient for BatchApi {
             };
         }
         read.map_err(|error| self.redacted(error))
+    }
+
+    fn reply(&self, line: &[u8]) -> RawJson {
+        let line = String::from_utf8_lossy(line);
+        let body = self.wire().body(&line).map(RawJson::of);
+        self.access
+            .cleaned(body.unwrap_or_else(|| RawJson::new(&line)))
     }
 
     fn cancel(&self, id: &str, ctx: &Context) -> Result<(), Error> {

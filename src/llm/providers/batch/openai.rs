@@ -1,15 +1,18 @@
-//! Batches of OpenAI, and of Groq, which took them over.
+//! Batches of OpenAI, and of those who took them over: Groq, DeepInfra, Azure.
 
 use std::collections::HashSet;
 use std::io::Write;
+use std::time::Duration;
 
 use serde_json::{Value, json};
 
 use crate::base::clock::Timestamp;
-use crate::base::error::Error;
+use crate::base::error::{Error, ErrorKind, Sent};
 use crate::llm::batch::{
     BatchCounts, BatchInput, BatchIntent, BatchLine, BatchState, BatchStatus, ListedBatches,
+    is_unknown,
 };
+use crate::llm::providers::native;
 use crate::llm::providers::vendor::Vendor;
 use crate::llm::request::Request;
 
@@ -20,22 +23,62 @@ use super::http::{Http, Page, escaped, json, named, poll_after, unusable};
 use super::reply::{count, text};
 use super::{lines, refusal};
 
-const ENDPOINT: &str = "/v1/chat/completions";
+/// Where requests in the words of OpenAI's newer API go.
+pub(super) const RESPONSES: &str = "/v1/responses";
 
 /// The wire.
 pub(super) struct OpenAi {
     /// The path of the list's pages, to which where to go on is added.
     list: &'static str,
+    /// What lines and batches name as the place of their requests.
+    endpoint: &'static str,
+    /// Whether a file is looked at for a while before a batch may name it.
+    looks_at_files: bool,
 }
 
 pub(super) static OPENAI: OpenAi = OpenAi {
     list: "/batches?limit=100&",
+    endpoint: "/v1/chat/completions",
+    looks_at_files: false,
 };
 
 /// Its pages have the length that it likes.
-pub(super) static GROQ: OpenAi = OpenAi { list: "/batches?" };
+pub(super) static GROQ: OpenAi = OpenAi {
+    list: "/batches?",
+    ..OPENAI
+};
+
+/// learn.microsoft.com, "Getting started with Azure OpenAI batch deployments".
+pub(super) static AZURE: OpenAi = OpenAi {
+    endpoint: "/chat/completions",
+    looks_at_files: true,
+    ..OPENAI
+};
+
+/// How long a file is looked at, where nothing is said.
+const LOOK_AGAIN: Duration = Duration::from_secs(5);
 
 impl OpenAi {
+    /// Refuses to name a file that has not been looked at yet. Nothing is created by that.
+    fn is_taken_in(&self, http: &Http<'_>, file: &str) -> Result<(), Error> {
+        let name = http.api.vendor.name;
+        let not_yet = |why: String| Error::new(ErrorKind::Transient, why).with_sent(Sent::No);
+        let looked = http.get(&format!("/files/{}", escaped(file)));
+        let reply = looked.map_err(|error| match is_unknown(&error) {
+            true => not_yet(error.message().to_owned()).with_retry_after(error.retry_after()),
+            false => error,
+        })?;
+        let found = json(&reply).map_err(|error| not_yet(error.message().to_owned()))?;
+        match text(&found, "status") {
+            Some("pending" | "running" | "notRunning") => {
+                let why = format!("{name} has not taken the input file in yet");
+                Err(not_yet(why).with_retry_after(poll_after(&reply).or(Some(LOOK_AGAIN))))
+            }
+            // What is wrong with it the batch says, line by line.
+            _ => Ok(()),
+        }
+    }
+
     fn page(&self, list: &Value) -> Option<Page> {
         let entries = list.get("data")?.as_array()?.clone();
         let cursor = list.get("paging").and_then(|p| text(p, "next_cursor"));
@@ -59,7 +102,11 @@ impl Wire for OpenAi {
         request: &Request,
         model: &str,
     ) -> Result<Vec<u8>, Error> {
-        lines::write(vendor, key, request, model, Some(ENDPOINT))
+        let url = match native::own(vendor, request) {
+            Some(_) => RESPONSES,
+            None => self.endpoint,
+        };
+        lines::write(vendor, key, request, model, Some(url))
     }
 
     fn create(
@@ -69,9 +116,12 @@ impl Wire for OpenAi {
         file: &str,
         _: &mut dyn BatchInput,
     ) -> Result<String, Error> {
+        if self.looks_at_files {
+            self.is_taken_in(http, file)?;
+        }
         let job = json!({
             "input_file_id": file,
-            "endpoint": ENDPOINT,
+            "endpoint": intent.endpoint.as_deref().unwrap_or(self.endpoint),
             "completion_window": "24h",
             "metadata": {"label": intent.label},
         });
@@ -100,7 +150,8 @@ impl Wire for OpenAi {
         let reply = http.get(&format!("/batches/{}", escaped(id)))?;
         let batch = json(&reply)?;
         let word = text(&batch, "status").ok_or_else(|| unusable("no status", &reply))?;
-        let state = match word {
+        // Azure has been seen to begin them with a capital.
+        let state = match word.to_ascii_lowercase().as_str() {
             "validating" => BatchState::Validating,
             "in_progress" | "finalizing" => BatchState::Running,
             "cancelling" => BatchState::Cancelling,
@@ -108,7 +159,7 @@ impl Wire for OpenAi {
             "expired" => BatchState::Expired,
             "cancelled" => BatchState::Cancelled,
             "failed" => refusal::refused(http.api.vendor, batch.get("errors")),
-            other => BatchState::Unknown(other.to_owned()),
+            _ => BatchState::Unknown(word.to_owned()),
         };
         let counts = batch
             .get("request_counts")

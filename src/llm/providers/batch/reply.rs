@@ -1,8 +1,10 @@
 //! What Batch APIs say in much the same way: times, counts, and what came of one request.
 
+use std::collections::HashMap;
 use std::time::{Duration, SystemTime};
 
 use serde_json::Value;
+use serde_json::value::RawValue;
 
 use crate::base::clock::Timestamp;
 use crate::base::error::{Error, ErrorKind, Sent};
@@ -37,6 +39,20 @@ pub(super) fn leniently(
         *response = response.clone().warned(warning);
     }
     Ok(read)
+}
+
+/// What stands in an object under a name, in that under the next, and so on.
+pub(super) fn inside<'l>(json: &'l str, path: &[&str]) -> Option<&'l RawValue> {
+    let mut json: &RawValue = serde_json::from_str(json.trim()).ok()?;
+    for name in path {
+        json = fields(json)?.remove(*name)?;
+    }
+    Some(json)
+}
+
+/// The fields of an object, as they came.
+pub(super) fn fields(json: &RawValue) -> Option<HashMap<String, &RawValue>> {
+    serde_json::from_str(json.get()).ok()
 }
 
 /// What came of a request that had no turn: whatever ended its batch, another try may do.

@@ -20,7 +20,7 @@ pub const KEY: &str = "sk-a-key-long-enough-to-be-real";
 pub struct RecordedCall {
     /// Method and URL after `http://h/v1` or what its base is, such as `GET /batches`.
     pub what: String,
-    pub headers: Vec<(&'static str, String)>,
+    pub headers: Vec<(std::borrow::Cow<'static, str>, String)>,
     pub body: String,
 }
 
@@ -171,6 +171,7 @@ pub fn intent() -> BatchIntent {
         items: 2,
         bytes: INPUT.len() as u64,
         begun: Timestamp(DATE.0 - 1_000),
+        endpoint: None,
     }
 }
 

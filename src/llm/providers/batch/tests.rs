@@ -27,7 +27,7 @@ fn providers_without_batches_are_refused_with_the_names_of_those_that_have_them(
         let config = LlmConfig::new(vendor.name).base_url("http://h");
         let error = config.batch_client_with(&|_| None, None).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Invalid);
-        let names = "groq, anthropic, openai, gemini, mistral, xai";
+        let names = "groq, anthropic, openai, gemini, mistral, xai, together, deepinfra, azure";
         assert!(error.message().ends_with(names), "{error}");
     }
 }
@@ -481,5 +481,25 @@ fn a_result_that_is_no_answer_is_kept_whole_and_not_asked_for_again() {
             error.raw()
         );
         assert_eq!(error.usage().unwrap().input_tokens, 2, "{provider}");
+    }
+}
+
+#[test]
+fn the_reply_in_a_line_is_told_apart_with_all_its_digits_and_without_the_key() {
+    for provider in ["openai", "groq", "mistral", "xai", "anthropic", "gemini"] {
+        let (api, _) = scripted(provider, []);
+        let body = format!(r#"{{"big": 12345678901234567890123, "echo":"{KEY}", "a":[1.50]}}"#);
+        let line = String::from_utf8_lossy(&result_line(provider, &body)).into_owned();
+        // JSON once more, without the detail that is none.
+        let line = format!("{}}}", &line[..line.find(",\"note\"").unwrap()]);
+        let reply = api.reply(line.as_bytes());
+        let expected = r#"{"big":12345678901234567890123,"echo":"***","a":[1.50]}"#;
+        assert_eq!(reply.as_str(), expected, "{provider}");
+        // What cannot be told apart is kept as it came.
+        let broken = api.reply(&result_line(provider, &body));
+        assert!(
+            broken.parse::<String>().unwrap().contains("1.50"),
+            "{provider}"
+        );
     }
 }

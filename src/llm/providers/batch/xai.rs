@@ -4,6 +4,7 @@
 use std::collections::HashSet;
 use std::io::{self, Write};
 
+use serde_json::value::RawValue;
 use serde_json::{Map, Value, json};
 
 use crate::base::clock::Timestamp;
@@ -21,7 +22,7 @@ use super::Wire;
 use super::expected;
 use super::files::{ListPage, search};
 use super::http::{Http, Page, escaped, json, named, poll_after, served_at, unusable};
-use super::reply::{answer, count, end, leniently, text};
+use super::reply::{answer, count, end, fields, inside, leniently, text};
 use super::{lines, refusal};
 
 const ENDPOINT: &str = "/v1/chat/completions";
@@ -176,6 +177,17 @@ impl Wire for Xai {
             let result: Value = serde_json::from_slice(line)?;
             Ok(judged(vendor, &result, line))
         })
+    }
+
+    fn body<'l>(&self, line: &'l str) -> Option<&'l RawValue> {
+        let response = inside(line, &["batch_result", "response"]);
+        let response = response.or_else(|| inside(line, &["response"]))?;
+        let mut fields = fields(response)?;
+        match fields.remove("body") {
+            Some(body) => Some(body),
+            None if fields.contains_key("choices") => Some(response),
+            None => fields.into_values().next(),
+        }
     }
 
     fn cancel(&self, id: &str) -> String {

@@ -126,6 +126,8 @@ impl Event {
 pub(crate) struct Written {
     pub items: u64,
     pub bytes: u64,
+    /// Where its requests go, if not where all go as a rule.
+    pub endpoint: Option<&'static str>,
 }
 
 /// What was found in the results of a batch.

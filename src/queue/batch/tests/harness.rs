@@ -19,8 +19,9 @@ use crate::llm::batch::{
     BatchAccount, BatchClient, BatchInput, BatchIntent, BatchLimits, BatchLine, BatchStage,
     BatchStatus, ListedBatches,
 };
+use crate::llm::params::RequestTask;
 use crate::llm::providers::extract::Extract;
-use crate::llm::request::{Request, RequestTask};
+use crate::llm::request::Request;
 use crate::llm::route::Route;
 use crate::queue::job::{COMPLETION_KIND, Job, JobCounts};
 use crate::queue::kind::Kind;

@@ -63,6 +63,7 @@ pub fn prepare(args: &RunArgs, resolved: Resolved, session: &Session) -> Result<
             chosen.fits_vectors(&plan, output)?;
         }
         setup.concurrency = chosen.check()?;
+        run.check_files(&chosen)?;
         session.say(chosen.line(setup.concurrency));
         let lines = strategy_lines(&run, &setup.strategy, &chosen)?;
         lines.iter().for_each(|line| session.say(line));
@@ -132,6 +133,17 @@ impl PreparedRun {
             Self::Direct(run) => run.plan(),
             Self::ViaQueue(run) => run.plan(),
         }
+    }
+
+    /// Refuses files in prompts that no provider of the route takes.
+    fn check_files(&self, chosen: &Chosen) -> Result<(), Refusal> {
+        let providers = chosen.steps().into_iter();
+        let providers: Vec<String> = providers.map(|(provider, _)| provider.to_owned()).collect();
+        let checked = match self {
+            Self::Direct(run) => run.check_files(&providers),
+            Self::ViaQueue(run) => run.check_files(&providers),
+        };
+        checked.map_err(|error| Refusal::usage(error.message()).about(About::Input))
     }
 
     fn has_items_in_queue(&self) -> Result<bool, Refusal> {

@@ -2,13 +2,15 @@
 //! that is needed.
 
 use std::cell::RefCell;
+use std::path::PathBuf;
 
-use batchwright::files::PromptSettings;
+use batchwright::files::{ExportFormat, PromptSettings};
 use batchwright::{Context, Prompts, Settings, Strategy};
 
 use super::run_queue::RunQueue;
 use crate::args::run::RunArgs;
 use crate::args::shared::TaskArg;
+use crate::command_line::{command_line_to, quoted};
 use crate::data_dir::data_dir;
 use crate::exit::{About, Early, Refusal};
 use crate::input::on_disk;
@@ -107,6 +109,7 @@ fn choose_provider(
         embed: args.prompt.task == TaskArg::Embed,
         or_extract: true,
         unnamed,
+        service_tier: args.prompt.service_tier.as_deref(),
         beside: Beside {
             fallback_blocked: args.provider.fallback_blocked,
             max_retries: Some(args.pace.max_retries),
@@ -131,27 +134,48 @@ fn prompt_settings(args: &RunArgs) -> Result<PromptSettings, Refusal> {
     let settings = prompts::settings(&args.prompt, args.provider.model.as_deref())?;
     let falls_back = args.provider.fallback.is_some() || args.provider.fallback_blocked;
     match args.prompt.task == TaskArg::Embed && falls_back {
-        false => Ok(args.input.settings(settings)),
+        false => {
+            let folder = data_dir(args.pace.data_dir.as_deref());
+            args.input.settings(settings, folder)
+        }
         true => Err(Refusal::usage(
             "--fallback does not go with --task embed: vectors of two models cannot be compared",
         )),
     }
 }
 
-/// Refuses an output that is named like a table: no other program could open it.
+/// Refuses an output that is named like a table: results are lines that a run can go on from, and tables
+/// are made of them.
 fn refuse_table(args: &RunArgs) -> Result<(), Refusal> {
     let Some(path) = &args.output else {
         return Ok(());
     };
     let extension = path.extension().unwrap_or_default().to_string_lossy();
-    let extension = extension.to_ascii_lowercase();
-    let table = ["csv", "tsv", "xlsx", "xls", "ods", "parquet"].contains(&extension.as_str());
-    match table && !args.input.files.contains(path) {
-        false => Ok(()),
-        true => Err(Refusal::usage(format!(
-            "{}: found an output named .{extension}; results are JSON lines: name it .jsonl",
-            path.display()
-        ))
-        .about(About::Output)),
+    let others = ["xls", "ods"].contains(&extension.to_ascii_lowercase().as_str());
+    let table = match ExportFormat::of(path) {
+        Ok(ExportFormat::Jsonl) => false,
+        found => found.is_ok() || others,
+    };
+    if !table || args.input.files.contains(path) {
+        return Ok(());
     }
+    let results = path.with_extension("jsonl");
+    // Lines of text have no columns that could come back.
+    let has_columns = |file: &PathBuf| file.extension().is_some_and(|name| name != "txt");
+    let columns = args.input.keep.is_empty() && args.input.files.iter().any(has_columns);
+    let keep = if columns { " --keep all" } else { "" };
+    let written = if others {
+        path.with_extension("xlsx")
+    } else {
+        path.clone()
+    };
+    Err(Refusal::usage(format!(
+        "{}: results are JSON lines, from which a run can go on; a table is made of them:\n  {}{keep}\n  \
+         batchwright export {} -o {}",
+        path.display(),
+        command_line_to(path, &results),
+        quoted(&results.to_string_lossy()),
+        quoted(&written.to_string_lossy()),
+    ))
+    .about(About::Output))
 }

@@ -38,6 +38,11 @@ impl ViaQueue {
     pub fn plan(&self) -> &RunPlan {
         self.run.plan()
     }
+
+    /// Refuses files in prompts that none of these takes.
+    pub fn check_files(&self, providers: &[String]) -> Result<(), Error> {
+        self.run.check_files(providers)
+    }
 }
 
 /// What it takes to carry such a run out.

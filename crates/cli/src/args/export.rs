@@ -1,0 +1,158 @@
+//! The arguments of `batchwright export`.
+
+use std::path::PathBuf;
+
+use clap::{Args, ValueEnum};
+
+use super::input::ReadingArgs;
+use super::shared::{MORE, SayArgs, TaskArg};
+use super::values::{delimiter, name, temperature, text_or_file};
+
+/// Make a table of results: CSV, Excel, Parquet, SQLite
+///
+/// A row an item: the columns of the row that was asked about, the answer, and what it took. Of several
+/// lines of one id the last counts. The table appears when it is whole.
+#[derive(Debug, Args)]
+#[command(after_help = MORE, after_long_help = HELP)]
+pub struct ExportArgs {
+    /// Files of results
+    ///
+    /// As `batchwright run` and `batchwright results` write them. Of an id that is in several of them the
+    /// last file counts.
+    #[arg(value_name = "RESULTS", required = true)]
+    pub results: Vec<PathBuf>,
+
+    /// File for the table: .csv, .xlsx, .parquet, .sqlite …
+    ///
+    /// Its extension says what is written: .csv, .tsv, .jsonl, .xlsx, .sqlite, .db or .parquet. `-` is standard output, which gets CSV, or what
+    /// --output-format says.
+    #[arg(short, long, value_name = "FILE")]
+    pub output: PathBuf,
+
+    /// Make a column of each property of this JSON Schema
+    ///
+    /// FILE, @FILE, or the schema itself, which begins with `{`. Properties that only answers have come
+    /// behind its own. Lists and objects are JSON, and an answer that is no JSON object stays text.
+    #[arg(long, value_name = "FILE")]
+    pub json_schema: Option<PathBuf>,
+
+    /// Make a column of each property that any answer has
+    ///
+    /// For answers that are JSON objects, in the order in which the properties come.
+    #[arg(long)]
+    pub json_mode: bool,
+
+    /// Replace a file that is there
+    ///
+    /// The whole file: of SQLite all its tables.
+    #[arg(long)]
+    pub overwrite: bool,
+
+    /// Begin CSV and TSV with a byte order mark, which tells Excel that they are UTF-8
+    #[arg(long, hide_short_help = true)]
+    pub bom: bool,
+
+    /// Leave cells of CSV and TSV alone that a spreadsheet takes for formulas. Without it a text that
+    /// begins with = + - @, a tab or a line end gets an apostrophe in front; numbers stay numbers
+    #[arg(long, hide_short_help = true)]
+    pub raw: bool,
+
+    /// csv, tsv, jsonl, xlsx, sqlite or parquet, whatever the name
+    #[arg(
+        long,
+        value_name = "FORMAT",
+        value_enum,
+        hide_short_help = true,
+        hide_possible_values = true
+    )]
+    pub output_format: Option<TableFormat>,
+
+    /// What separates the columns of CSV: one character, or `tab` [default: a comma]
+    #[arg(long, value_name = "CHAR", value_parser = delimiter, hide_short_help = true)]
+    pub output_delimiter: Option<u8>,
+
+    /// Print what was written, or the error, as JSON
+    #[arg(long)]
+    pub json: bool,
+
+    #[command(flatten)]
+    pub say: SayArgs,
+
+    #[command(flatten)]
+    pub rows: RowsArgs,
+}
+
+/// The rows that were asked about, where the results do not keep them.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Rows")]
+pub struct RowsArgs {
+    /// Join the rows of this input, by id
+    ///
+    /// What `run` reads. Rows without ids of their own are found by what was asked, so they need the
+    /// flags that the run had, among those below. Several times for several files.
+    #[arg(long, value_name = "FILE")]
+    pub input: Vec<PathBuf>,
+
+    /// Write the table in the order of --input
+    #[arg(long)]
+    pub ordered: bool,
+
+    #[command(flatten)]
+    pub reading: ReadingArgs,
+
+    /// The template that the run had
+    #[arg(long, value_name = "TEXT", value_parser = text_or_file, hide_short_help = true)]
+    pub template: Option<String>,
+
+    /// The system text that the run had
+    #[arg(long, value_name = "TEXT", value_parser = text_or_file, hide_short_help = true)]
+    pub system: Option<String>,
+
+    /// The --model that the run had
+    #[arg(long, value_name = "NAME", value_parser = name, hide_short_help = true)]
+    pub model: Option<String>,
+
+    /// The --max-tokens that the run had
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..),
+        hide_short_help = true)]
+    pub max_tokens: Option<u32>,
+
+    /// The --temperature that the run had
+    #[arg(long, value_name = "X", value_parser = temperature, hide_short_help = true)]
+    pub temperature: Option<f64>,
+
+    /// The --task that the run had
+    #[arg(long, value_name = "TASK", value_enum, default_value_t = TaskArg::Complete,
+        hide_default_value = true, hide_short_help = true)]
+    pub task: TaskArg,
+
+    /// The --dimensions that the run had
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..),
+        hide_short_help = true)]
+    pub dimensions: Option<u32>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum TableFormat {
+    Csv,
+    Tsv,
+    Jsonl,
+    Xlsx,
+    Sqlite,
+    Parquet,
+}
+
+const HELP: &str = "\
+The rows with their answers, for a spreadsheet:
+  batchwright run mails.csv --template 'Is this spam? {{text}}' --keep all -o out.jsonl
+  batchwright export out.jsonl -o out.xlsx
+The same where nothing was kept, in the order of the rows:
+  batchwright export out.jsonl --input mails.csv --ordered -o out.xlsx
+A column for each property of the answers:
+  batchwright export out.jsonl -o out.parquet --json-schema schema.json
+
+Exit codes:
+  0 the table is written, whatever its items came to
+  1 could not be written
+  2 bad usage, or no results
+  130, 143 interrupted; nothing was written";

@@ -1,0 +1,110 @@
+//! `batchwright export`: a table of results.
+
+mod report;
+mod rows;
+mod shown;
+
+use std::io::{self, IsTerminal};
+use std::path::Path;
+
+use batchwright::files::{Export, ExportFormat, ExportReport};
+use batchwright::{Context, Error, ErrorKind, Prompts};
+
+use crate::args::export::{ExportArgs, TableFormat};
+use crate::exit::{About, Early, Exit, Refusal};
+use crate::prompts::schema;
+use crate::signals::Signals;
+use crate::stdout;
+use shown::Out;
+
+pub fn execute(args: &ExportArgs) -> Exit {
+    args.say.start_log();
+    export(args).unwrap_or_else(|early| early.end(args.json, args.say.quiet))
+}
+
+fn export(args: &ExportArgs) -> Result<Exit, Early> {
+    let to_stdout = stdout::is_named(Some(&args.output));
+    if args.json && to_stdout {
+        let why = "--json goes with -o FILE: the table itself is on standard output";
+        return Err(Refusal::usage(why).into());
+    }
+    let ctx = Context::new();
+    let stopping = "stopping: nothing will be written; once more to end now";
+    let signals = Signals::watch(&ctx, (!args.say.quiet).then(|| stopping.to_owned()))?;
+    let mut table = table(args)?;
+    if !args.rows.input.is_empty() {
+        let rows = Prompts::open_all(&args.rows.input, &rows::settings(args)?, &ctx, &|_, _| {});
+        table = table.input(rows.map_err(|error| refused(&error, About::Input, &signals))?);
+    }
+    let written = match to_stdout {
+        true => match to_stdout_unless_gone(table, &ctx) {
+            Some(written) => written,
+            None => return Ok(Exit::Success),
+        },
+        false => table.to_file(&args.output, &ctx),
+    };
+    match written {
+        Ok(report) => Ok(told(args, &report)),
+        Err(error) => Err(refused(&error, About::Output, &signals)),
+    }
+}
+
+fn table(args: &ExportArgs) -> Result<Export, Refusal> {
+    let mut table = Export::new(&args.results)
+        .by_property(args.json_mode)
+        .ordered(args.rows.ordered)
+        .overwrite(args.overwrite)
+        .raw(args.raw)
+        .bom(args.bom);
+    if let Some(given) = &args.json_schema {
+        let (name, schema) = schema(given)?;
+        let bad = |error: Error| Refusal::usage(format!("{name}: {}", error.message()));
+        table = table.json_schema(schema).map_err(bad)?;
+    }
+    if let Some(delimiter) = args.output_delimiter {
+        table = table.delimiter(delimiter);
+    }
+    Ok(match args.output_format {
+        None => table,
+        Some(format) => table.format(match format {
+            TableFormat::Csv => ExportFormat::Csv,
+            TableFormat::Tsv => ExportFormat::Tsv,
+            TableFormat::Jsonl => ExportFormat::Jsonl,
+            TableFormat::Xlsx => ExportFormat::Xlsx,
+            TableFormat::Sqlite => ExportFormat::Sqlite,
+            TableFormat::Parquet => ExportFormat::Parquet,
+        }),
+    })
+}
+
+/// Writes to standard output; none where its reader went away, which has what it wanted.
+fn to_stdout_unless_gone(table: Export, ctx: &Context) -> Option<Result<ExportReport, Error>> {
+    let stdout = io::stdout();
+    let mut out = Out::new(stdout.lock(), stdout.is_terminal());
+    let written = table.to_writer(&mut out, ctx);
+    (!out.reader_is_gone()).then_some(written)
+}
+
+fn told(args: &ExportArgs, report: &ExportReport) -> Exit {
+    for line in report::lines(args, report) {
+        args.say.say(&line);
+    }
+    match args.json {
+        true => stdout::json(&report::json(report), Exit::Success),
+        false => Exit::Success,
+    }
+}
+
+fn refused(error: &Error, about: About, signals: &Signals) -> Early {
+    let message = error.message();
+    match error.kind() {
+        ErrorKind::Cancelled => Early::Interrupted(signals.exit().unwrap_or(Exit::CouldNotRun)),
+        ErrorKind::Invalid => Refusal::usage(message).about(about).into(),
+        _ => Refusal::could_not_run(message).about(about).into(),
+    }
+}
+
+/// The name of a path for people.
+fn name(path: &Path) -> String {
+    path.display().to_string()
+}

@@ -1,0 +1,95 @@
+//! What people and scripts are told of a table.
+
+use batchwright::files::ExportReport;
+use serde_json::{Value, json};
+
+use super::name;
+use crate::args::export::ExportArgs;
+use crate::format::count;
+use crate::stdout;
+
+/// Lines for people, the first of which says what was written.
+pub fn lines(args: &ExportArgs, report: &ExportReport) -> Vec<String> {
+    let place = match stdout::is_named(Some(&args.output)) {
+        true => String::new(),
+        false => format!(" to {}", name(&args.output)),
+    };
+    let failed = match report.failed {
+        0 => String::new(),
+        failed => format!(", {} of them without success", count(failed)),
+    };
+    let (rows, columns) = (count(report.rows), report.columns.len());
+    let mut lines = vec![format!(
+        "{rows} rows of {columns} columns written{place}{failed}"
+    )];
+    let mut add = |n: u64, what: &str| {
+        if n > 0 {
+            lines.push(format!("  {} {what}", count(n)));
+        }
+    };
+    add(
+        report.replaced,
+        "lines left out, of which later ones of the same id take the place",
+    );
+    add(
+        report.in_several_files,
+        "ids are in several files: the last file counts",
+    );
+    add(
+        report.cut_cells,
+        "cells do not fit .xlsx, which takes 32,767 characters: they are cut, and end with where the whole is",
+    );
+    add(
+        report.changed,
+        "items were asked about an earlier form of their row",
+    );
+    add(
+        report.without_result,
+        "rows of the input have no result, and are not in the table",
+    );
+    match report.without_row {
+        0 => {}
+        n if n == report.rows && !args.rows.input.is_empty() => lines.push(
+            "  no item was found in the input: name the column of their ids by --id-column; rows without \
+             ids are found by the --template, --model and so on that the run had"
+                .to_owned(),
+        ),
+        n if n == report.rows => lines.push(
+            "  the results have no columns of their rows: `run --keep all` keeps them, --input FILE joins \
+             them by id"
+                .to_owned(),
+        ),
+        n => lines.push(format!("  {} items have no columns of their row", count(n))),
+    }
+    if report.could_be_columns {
+        lines.push(
+            "  the answers are JSON objects: --json-mode, or --json-schema FILE, makes a column of each \
+             property"
+                .to_owned(),
+        );
+    }
+    for path in &report.torn {
+        lines.push(format!(
+            "  {}: its last line is torn, and left out: whoever wrote it was killed, or is writing",
+            name(path)
+        ));
+    }
+    lines
+}
+
+/// The same for scripts.
+pub fn json(report: &ExportReport) -> Value {
+    let torn: Vec<String> = report.torn.iter().map(|path| name(path)).collect();
+    json!({
+        "rows": report.rows,
+        "failed": report.failed,
+        "columns": report.columns,
+        "replaced_lines": report.replaced,
+        "ids_in_several_files": report.in_several_files,
+        "torn_files": torn,
+        "cut_cells": report.cut_cells,
+        "items_without_row": report.without_row,
+        "rows_without_result": report.without_result,
+        "changed_rows": report.changed,
+    })
+}

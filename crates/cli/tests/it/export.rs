@@ -1,0 +1,228 @@
+//! Tables of results.
+
+use super::common::{Desk, Running, good, simulator};
+use batchwright_simulate::{SimConfig, Trouble};
+
+const KEPT: &str = concat!(
+    r#"{"id":"a","success":true,"text":"{\"label\":\"=1+1\"}","provider":"p","model":"m","finish_reason":"stop","usage":{"input_tokens":3,"cached_input_tokens":0,"output_tokens":2,"reasoning_tokens":0},"attempts":1,"latency_ms":7,"cost_usd":null,"request_hash":"h","error":null,"input":{"id":"a","city":"=cmd()"}}"#,
+    "\n",
+    r#"{"id":"b","success":false,"text":null,"provider":"p","model":null,"finish_reason":null,"usage":null,"attempts":2,"latency_ms":9,"cost_usd":null,"request_hash":"h","error":{"kind":"blocked","class":"refused","message":"no"},"input":{"id":"b","city":"\u001b[2J"}}"#,
+    "\n",
+);
+
+#[test]
+fn results_of_a_run_become_a_table() {
+    let (desk, sim) = (Desk::new(), good());
+    desk.write("in.csv", "id,text\n1,one\n2,two\n");
+    desk.run(&sim, "in.csv --template {{text}} -j 1 -o out.jsonl")
+        .expect(0);
+    let ended = desk.plain("export out.jsonl -o out.csv").expect(0);
+    ended
+        .says("2 rows of 15 columns written to out.csv")
+        .says("`run --keep all` keeps them");
+    let table = desk.read("out.csv");
+    let lines: Vec<&str> = table.lines().collect();
+    assert!(lines[0].starts_with("id,text,success,error_kind,error_message,input_tokens,"));
+    assert!(lines[1].starts_with("1,echo: one,true,,,"), "{table}");
+    assert!(lines[2].starts_with("2,echo: two,true,,,"), "{table}");
+    desk.plain("export out.jsonl -o out.csv")
+        .expect(2)
+        .says("out.csv: it is there already; --overwrite replaces it");
+    desk.plain("export out.jsonl -o out.csv --overwrite --quiet")
+        .expect(0);
+    assert_eq!(desk.read("out.csv"), table);
+    let ended = desk.plain("export out.jsonl -o -").expect(0);
+    assert_eq!(ended.stdout, table);
+    let ended = desk
+        .plain("export out.jsonl -o - --output-format jsonl")
+        .expect(0);
+    assert!(
+        ended
+            .stdout
+            .starts_with("{\"id\":\"1\",\"text\":\"echo: one\",\"success\":true,")
+    );
+}
+
+#[test]
+fn every_form_is_written_and_a_spreadsheet_gets_no_formula() {
+    let desk = Desk::new();
+    desk.write("r.jsonl", KEPT);
+    for name in [
+        "o.csv",
+        "o.tsv",
+        "o.jsonl",
+        "o.xlsx",
+        "o.sqlite",
+        "o.db",
+        "o.parquet",
+    ] {
+        desk.plain(&format!("export r.jsonl -o {name} --json-mode"))
+            .expect(0);
+        assert!(desk.exists(name));
+    }
+    assert!(desk.read("o.csv").contains("\na,'=cmd(),'=1+1,true,"));
+    desk.plain("export r.jsonl -o raw.csv --json-mode --raw --bom")
+        .expect(0);
+    let raw = desk.read("raw.csv");
+    assert!(raw.starts_with("\u{feff}id,city,label,success,"), "{raw}");
+    assert!(raw.contains("\na,=cmd(),=1+1,true,"));
+    // Nothing is left of what the files were called meanwhile.
+    let folder = std::fs::read_dir(desk.path("")).unwrap();
+    let hidden = folder.filter(|entry| {
+        let name = entry.as_ref().unwrap().file_name();
+        name.to_string_lossy().contains("exporting")
+    });
+    assert_eq!(hidden.count(), 0);
+    desk.plain("export r.jsonl -o schema.csv --json-schema {\"properties\":{\"n\":{\"type\":\"integer\"},\"label\":{\"type\":\"string\"}}}")
+        .expect(0);
+    assert!(
+        desk.read("schema.csv")
+            .starts_with("id,city,n,label,success,")
+    );
+    desk.plain("export r.jsonl -o none.csv --json-schema {\"type\":\"array\"}")
+        .expect(2)
+        .says("names no properties");
+}
+
+#[test]
+fn what_is_told_of_a_table_is_there_for_scripts_too() {
+    let desk = Desk::new();
+    desk.write("r.jsonl", format!("{KEPT}{KEPT}{{\"id\":\"c\",\"succ"));
+    let ended = desk.plain("export r.jsonl -o o.csv --json").expect(0);
+    let ended = ended
+        .says("2 rows of ")
+        .says("1 of them without success")
+        .says("2 lines left out, of which later ones")
+        .says("the answers are JSON objects: --json-mode")
+        .says("r.jsonl: its last line is torn");
+    let told: serde_json::Value = serde_json::from_str(&ended.stdout).unwrap();
+    assert_eq!(told["rows"], 2);
+    assert_eq!(told["replaced_lines"], 2);
+    assert_eq!(told["torn_files"], serde_json::json!(["r.jsonl"]));
+    assert_eq!(told["columns"][0], "id");
+    desk.plain("export r.jsonl -o o.csv --json").expect(2);
+    desk.write("rows.csv", "id,text\n1,a\n");
+    let refused = desk.plain("export rows.csv -o t.csv --json").expect(2);
+    let refused = refused.says("rows.csv:1: not a result line");
+    assert!(
+        refused.stdout.contains("\"kind\":\"output\""),
+        "{}",
+        refused.stdout
+    );
+    desk.plain("export r.jsonl -o t.doc")
+        .expect(2)
+        .says("found .doc; a table is .csv, .tsv");
+    desk.plain("export r.jsonl -o - --output-format xlsx")
+        .expect(2)
+        .says("name a file");
+    assert!(!desk.exists("t.csv"));
+}
+
+#[test]
+fn a_run_without_any_success_has_a_table_of_its_failures() {
+    let refusing = simulator(SimConfig::default().trouble(Trouble::BadRequest, 1.0));
+    let desk = Desk::new();
+    desk.write("in.txt", "a\nb\n");
+    desk.run(
+        &refusing,
+        "in.txt -o out.jsonl --on-error continue --max-retries 0",
+    );
+    desk.plain("export out.jsonl -o out.csv").expect(0);
+    let table = desk.read("out.csv");
+    assert_eq!(table.lines().count(), 3, "{table}");
+    assert!(
+        table.lines().skip(1).all(|line| line.contains(",false,")),
+        "{table}"
+    );
+}
+
+#[test]
+fn rows_are_joined_where_nothing_was_kept() {
+    let (desk, sim) = (Desk::new(), good());
+    desk.write("rows.csv", "nr;city\nx1;Oslo\nx2;=Rome\nx3;Riga\n");
+    let asked = "--template {{city}} --id-column nr";
+    desk.run(
+        &sim,
+        &format!("rows.csv {asked} --max-items 2 -j 1 -o out.jsonl"),
+    )
+    .expect(0);
+    let reversed: String = desk
+        .read("out.jsonl")
+        .lines()
+        .rev()
+        .map(|l| format!("{l}\n"))
+        .collect();
+    desk.write("out.jsonl", reversed);
+    let ended = desk.plain("export out.jsonl --input rows.csv --id-column nr --ordered -o t.csv");
+    ended.expect(0).says("1 rows of the input have no result");
+    let table = desk.read("t.csv");
+    let lines: Vec<&str> = table.lines().collect();
+    assert!(lines[0].starts_with("nr,city,id,text,success,"), "{table}");
+    assert!(
+        lines[1].starts_with("x1,Oslo,x1,echo: Oslo,true,"),
+        "{table}"
+    );
+    assert!(
+        lines[2].starts_with("x2,'=Rome,x2,echo: =Rome,true,"),
+        "{table}"
+    );
+    assert_eq!(lines.len(), 3);
+    // Ids that were made of what was asked need the flags that were asked with.
+    desk.run(&sim, "rows.csv --template {{city}}? -j 1 -o auto.jsonl")
+        .expect(0);
+    let ended = desk
+        .plain("export auto.jsonl --input rows.csv -o no.csv")
+        .expect(0);
+    ended.says("no item was found in the input");
+    let words = "export auto.jsonl --input rows.csv --template {{city}}? --model sim-1 -o auto.csv";
+    desk.plain(words).expect(0);
+    assert!(desk.read("auto.csv").contains("\nx1,Oslo,"));
+    // A row that was edited since is told.
+    desk.write("rows.csv", "nr;city\nx1;Oslo\nx2;Rome\nx3;Riga\n");
+    let words = "export out.jsonl --input rows.csv --id-column nr --template {{city}} --model sim-1 -o t2.csv";
+    desk.plain(words)
+        .expect(0)
+        .says("1 items were asked about an earlier form of their row");
+    desk.plain("export out.jsonl --ordered -o t3.csv")
+        .expect(2)
+        .says("name it by --input");
+    desk.plain("export out.jsonl --input none.csv -o t3.csv")
+        .expect(2)
+        .says("none.csv");
+}
+
+/// A million results with their rows, of which no more is kept than where each line is.
+#[cfg(target_os = "linux")]
+#[test]
+#[ignore = "takes a minute"]
+fn memory_stays_flat_however_many_results_there_are() {
+    use std::io::Write;
+    const RESULTS: usize = 1_000_000;
+    let desk = Desk::new();
+    let file = std::fs::File::create(desk.path("r.jsonl")).unwrap();
+    let mut lines = std::io::BufWriter::new(file);
+    for i in 0..RESULTS {
+        let text = format!(r#"{{\"label\":\"of {i}\",\"score\":{i}.5}}"#);
+        let input =
+            format!(r#"{{"id":"r-{i}","text":"what is said of {i}","n":{i},"empty":null}}"#);
+        writeln!(lines, r#"{{"id":"r-{i}","success":true,"text":"{text}","provider":"p","model":"m","finish_reason":"stop","usage":{{"input_tokens":3,"cached_input_tokens":0,"output_tokens":2,"reasoning_tokens":0}},"attempts":1,"latency_ms":7,"cost_usd":0.5,"request_hash":"h","error":null,"input":{input}}}"#).unwrap();
+    }
+    lines.flush().unwrap();
+    for name in ["o.csv", "o.parquet", "o.db", "o.xlsx"] {
+        let words = format!("export r.jsonl -o {name} --json-mode");
+        let mut running = Running::start(&mut desk.command(words.split_whitespace()));
+        let mut most = 0;
+        while running.child.try_wait().unwrap().is_none() {
+            let status = std::fs::read_to_string(format!("/proc/{}/status", running.child.id()));
+            let peak = status.unwrap_or_default();
+            let peak = peak.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+            let peak = peak.and_then(|line| line.split_whitespace().next()?.parse::<u64>().ok());
+            most = most.max(peak.unwrap_or(0));
+            std::thread::sleep(std::time::Duration::from_millis(20));
+        }
+        let ended = running.wait().expect(0);
+        println!("{name}: {most} kB, {:?}", ended.took);
+        ended.says("1,000,000 rows");
+        assert!(most < 128_000, "{name}: {most} kB");
+    }
+}

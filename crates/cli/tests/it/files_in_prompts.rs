@@ -1,0 +1,315 @@
+//! Local files in prompts: read when they are sent, known by what they hold, and refused before anything
+//! is sent where nobody takes them.
+
+use std::process::Command;
+
+use batchwright::client::Part;
+use batchwright::{Job, Message, Request, Role};
+use batchwright_simulate::{BatchConfig, SimConfig, Simulator};
+use serde_json::{Value, json};
+
+use super::batch_runs::{SHORT, run as run_batch, taking, with};
+use super::batch_site::{ALL, Site, each};
+use super::common::{Desk, Ended, Running, good, results, simulator};
+use super::every_provider::{PROVIDERS, Provider, never_malformed};
+
+const PNG: &[u8] = b"\x89PNG\r\n\x1a\nrest";
+const PDF: &[u8] = b"%PDF-1.7 rest";
+const MP3: &[u8] = b"ID3\x03 rest";
+
+/// A desk with a file of each kind.
+fn desk() -> Desk {
+    let desk = Desk::new();
+    std::fs::create_dir(desk.path("scans")).unwrap();
+    desk.write("scans/a.png", PNG);
+    desk.write("scans/b.pdf", PDF);
+    desk.write("scans/c.mp3", MP3);
+    desk.write("scans/d.md", "# Notes");
+    desk
+}
+
+/// A line that asks about files.
+fn about(id: &str, files: &[&str]) -> String {
+    let text = json!({"type": "text", "text": format!("about {id}")});
+    let files = files
+        .iter()
+        .map(|path| json!({"type": "file", "path": path}));
+    let content: Value = [text].into_iter().chain(files).collect();
+    let line = json!({"id": id, "messages": [{"role": "user", "content": content}]});
+    format!("{line}\n")
+}
+
+fn against(desk: &Desk, provider: &Provider, sim: &Simulator, words: &str) -> Command {
+    let mut command = desk.other(env!("CARGO_BIN_EXE_batchwright"), ["run"]);
+    command
+        .args(words.split_whitespace())
+        .args([
+            "--provider",
+            provider.name,
+            "--base-url",
+            &provider.url(sim),
+        ])
+        .args(["--model", "m"])
+        .env("LOCAL_LLM_API_KEY", "sk-right")
+        .env("CUSTOM_LLM_API_KEY", "sk-right")
+        .env("OPENAI_API_KEY", "sk-right")
+        .env("AZURE_OPENAI_API_KEY", "sk-right")
+        .env(
+            format!("{}_API_KEY", provider.name.to_uppercase()),
+            "sk-right",
+        );
+    command
+}
+
+/// What each provider takes of the four.
+fn takes(provider: &str) -> &'static [&'static str] {
+    match provider {
+        "xai" | "groq" | "deepseek" | "cerebras" | "together" | "fireworks" | "deepinfra" => {
+            &["a.png", "d.md"]
+        }
+        "anthropic" => &["a.png", "b.pdf", "d.md"],
+        _ => &["a.png", "b.pdf", "c.mp3", "d.md"],
+    }
+}
+
+#[test]
+fn every_provider_takes_what_it_can_and_nothing_else_is_sent() {
+    for provider in &PROVIDERS {
+        let (desk, name) = (desk(), provider.name);
+        let sim = provider.simulator(SimConfig::default());
+        let all = ["a.png", "b.pdf", "c.mp3", "d.md"];
+        for file in all {
+            let path = format!("scans/{file}");
+            desk.write("in.jsonl", about("fine", &[]) + &about("one", &[&path]));
+            let words = "in.jsonl -o out.jsonl";
+            let ended = Running::start(&mut against(&desk, provider, &sim, words)).wait();
+            if takes(name).contains(&file) {
+                let ended = ended.expect(0);
+                assert_eq!(
+                    desk.results("out.jsonl").len(),
+                    2,
+                    "{name} {file}: {}",
+                    ended.stderr
+                );
+                std::fs::remove_file(desk.path("out.jsonl")).unwrap();
+            } else {
+                let before = sim.stats().calls;
+                ended
+                    .expect(2)
+                    .says("in.jsonl:2: found a file of the type")
+                    .says(name);
+                assert_eq!(sim.stats().calls, before, "{name} {file}");
+            }
+        }
+        never_malformed(name, &sim.stats());
+    }
+}
+
+#[test]
+fn a_fallback_may_take_what_the_first_does_not() {
+    let (desk, provider) = (desk(), &PROVIDERS[3]);
+    assert_eq!(provider.name, "xai");
+    let sim = provider.simulator(SimConfig::default());
+    let other = simulator(SimConfig::default().api_key("sk-right"));
+    desk.write(
+        "in.jsonl",
+        about("x", &["scans/b.pdf"]) + &about("y", &["scans/a.png"]),
+    );
+    let words = "in.jsonl -o out.jsonl --ordered --fallback openai:m";
+    let mut command = against(&desk, provider, &sim, words);
+    command.env("OPENAI_BASE_URL", format!("http://{}/v1", other.addr()));
+    Running::start(&mut command).wait().expect(0);
+    let lines = desk.results("out.jsonl");
+    assert_eq!(
+        [&lines[0]["provider"], &lines[1]["provider"]],
+        ["openai", "xai"]
+    );
+    let earlier = &lines[0]["earlier"][0]["error"]["message"];
+    assert!(
+        earlier.as_str().unwrap().contains("takes no PDF"),
+        "{earlier}"
+    );
+    assert_eq!((sim.stats().calls, other.stats().calls), (1, 1));
+}
+
+#[test]
+fn a_table_names_files_by_a_column_and_paths_stay_below_the_root() {
+    let (desk, sim) = (desk(), good());
+    std::fs::create_dir(desk.path("in")).unwrap();
+    let rows = "id,scan,ask\n1,../scans/a.png,what?\n2,/etc/passwd,who?\n3,{{file:scan}},x\n";
+    desk.write("in/rows.csv", rows);
+    let run = |words: &str| -> Ended {
+        let template = ["--template", "{{file:scan}} {{ask}}"];
+        Running::start(desk.against(&sim, words).args(template)).wait()
+    };
+    run("in/rows.csv -o out.jsonl")
+        .expect(2)
+        .says("in/rows.csv:2: found the file \"../scans/a.png\", which is outside of in")
+        .says("in/rows.csv:3: found the file \"/etc/passwd\", which is outside of in")
+        .says("in/rows.csv:4: found the file \"{{file:scan}}\", which is not there");
+    assert_eq!(sim.stats().calls, 0);
+    let rows = "id,scan,ask\n1,../scans/a.png,{{file:scan}} what?\n2,../scans/b.pdf,why?\n";
+    desk.write("in/rows.csv", rows);
+    run("in/rows.csv -o out.jsonl").expect(2);
+    run("in/rows.csv -o out.jsonl --allow-outside --ordered").expect(0);
+    let lines = desk.results("out.jsonl");
+    // What a cell says is said to the model, and names no file.
+    assert_eq!(lines[0]["text"], "echo:  {{file:scan}} what?");
+    assert_eq!(sim.stats().calls, 2);
+    // Relative to a root of one's own it is the same file, hence the same request.
+    desk.write("in/rows.csv", rows.replace("../", ""));
+    run("in/rows.csv -o out.jsonl --root .")
+        .expect(0)
+        .says("nothing to send");
+    // From standard input paths are relative to the working folder.
+    let command = &mut desk.against(&sim, "- -o stdin.jsonl");
+    command.stdin(std::process::Stdio::piped());
+    let mut running = Running::start(command);
+    running.feed(&about("a", &["scans/a.png"]));
+    drop(running.child.stdin.take());
+    running.wait().expect(0);
+}
+
+#[test]
+fn a_file_counts_by_what_it_holds() {
+    let (desk, sim) = (desk(), good());
+    desk.write(
+        "in.jsonl",
+        about("1", &["scans/a.png"]) + &about("2", &["scans/b.pdf"]),
+    );
+    let run = || desk.run(&sim, "in.jsonl -o out.jsonl").expect(0);
+    run();
+    run().says("nothing to send");
+    std::fs::rename(desk.path("scans/a.png"), desk.path("scans/z.png")).unwrap();
+    desk.write(
+        "in.jsonl",
+        about("1", &["scans/z.png"]) + &about("2", &["scans/b.pdf"]),
+    );
+    run().says("nothing to send");
+    assert_eq!(sim.stats().calls, 2);
+    desk.write("scans/b.pdf", b"%PDF-1.7 other");
+    run().says("1 to send");
+    assert_eq!(sim.stats().calls, 3);
+    std::fs::remove_file(desk.path("scans/b.pdf")).unwrap();
+    let ended = desk.run(&sim, "in.jsonl -o out.jsonl").expect(2);
+    ended.says("in.jsonl:2: found the file \"scans/b.pdf\", which is not there");
+    // As with other rows that make no prompt, one may do without.
+    desk.run(&sim, "in.jsonl -o out.jsonl --bad-rows skip")
+        .expect(3)
+        .says("1 bad row");
+    assert_eq!(sim.stats().calls, 3);
+}
+
+#[test]
+fn batches_carry_files() {
+    let (desk, sim) = (desk(), taking(SHORT));
+    desk.write(
+        "in.jsonl",
+        about("1", &["scans/a.png"]) + &about("2", &["scans/b.pdf", "scans/d.md"]),
+    );
+    run_batch(&desk, &sim, "in.jsonl -o out.jsonl --ordered").expect(0);
+    assert_eq!(desk.order("out.jsonl"), ["1", "2"]);
+    assert_eq!(sim.batch_stats().items_accepted, 2);
+    // Files that make a batch too large are the next batch's.
+    let small = with(BatchConfig::default().duration(SHORT));
+    desk.write("scans/big.png", [PNG, &vec![0; 3_000_000]].concat());
+    let lines: String = (0..3)
+        .map(|i| about(&format!("b{i}"), &["scans/big.png"]))
+        .collect();
+    desk.write("in.jsonl", lines);
+    run_batch(&desk, &small, "in.jsonl -o big.jsonl").expect(0);
+    assert_eq!(desk.results("big.jsonl").len(), 3);
+}
+
+#[test]
+fn a_worker_reads_files_when_they_are_sent_and_a_job_can_be_retried() {
+    let (desk, sim) = (desk(), good());
+    desk.write(
+        "in.jsonl",
+        about("1", &["scans/a.png"]) + &about("2", &["scans/b.pdf"]),
+    );
+    let program = |words: &str| {
+        let mut command = desk.other(env!("CARGO_BIN_EXE_batchwright"), words.split_whitespace());
+        command.env("LOCAL_LLM_BASE_URL", format!("http://{}/v1", sim.addr()));
+        Running::start(&mut command).wait()
+    };
+    let id = program("submit in.jsonl --model m").expect(0).stdout;
+    let id = id.trim();
+    // The input is not needed any more, the files are.
+    std::fs::remove_file(desk.path("in.jsonl")).unwrap();
+    std::fs::rename(desk.path("scans/b.pdf"), desk.path("b.pdf")).unwrap();
+    program("work --until-empty").expect(3);
+    assert_eq!(sim.stats().calls, 1);
+    let taken = program(&format!("results {id} --keep")).stdout;
+    let failed: Vec<Value> = results(&taken)
+        .into_iter()
+        .filter(|l| l["success"] == false)
+        .collect();
+    let message = failed[0]["error"]["message"].as_str().unwrap();
+    assert!(message.contains("b.pdf cannot be read"), "{message}");
+    assert_eq!(failed[0]["error"]["kind"], "invalid");
+    std::fs::rename(desk.path("b.pdf"), desk.path("scans/b.pdf")).unwrap();
+    program(&format!("retry {id}")).expect(0);
+    program("work --until-empty").expect(0);
+    assert_eq!(sim.stats().calls, 2);
+}
+
+#[test]
+fn the_batches_of_every_provider_carry_what_it_takes() {
+    each(&ALL, |at| {
+        let config = SimConfig::default().batches(BatchConfig::default().duration(SHORT));
+        let site = Site::with(at, config, 0, |_| String::new());
+        let desk = desk();
+        let jobs = ["a.png", "b.pdf", "c.mp3", "d.md"].map(|file| {
+            let part = Part::file(desk.path(&format!("scans/{file}"))).unwrap();
+            let parts = [Part::text("what?"), part];
+            let request = Request::chat(vec![Message::of_parts(Role::User, parts)]);
+            Job::from(request.with_id(file))
+        });
+        site.queue.enqueue(site.process, &jobs).unwrap();
+        let taken = takes(at.name).len() as u64;
+        let ended = Running::start(&mut site.command("work --until-empty")).wait();
+        let counts = site.counts();
+        assert_eq!(
+            (counts.completed, counts.failed),
+            (taken, 4 - taken),
+            "{}",
+            ended.stderr
+        );
+        assert_eq!(site.sim.batch_stats().items_accepted, taken);
+    });
+}
+
+/// 200 MB of files, of which a few are in memory at a time.
+#[cfg(target_os = "linux")]
+#[test]
+#[ignore = "takes a minute"]
+fn memory_stays_flat_however_much_the_files_are() {
+    const FILE: usize = 2_000_000;
+    let (desk, sim) = (Desk::new(), taking(SHORT));
+    let mut lines = String::new();
+    for i in 0..100_usize {
+        let name = format!("{i}.png");
+        let noise: Vec<u8> = (0..FILE).map(|at| (at * (2 * i + 1) % 255) as u8).collect();
+        desk.write(&name, [PNG, &noise].concat());
+        lines += &about(&i.to_string(), &[&name]);
+    }
+    desk.write("in.jsonl", lines);
+    for strategy in ["sync", "batch"] {
+        let words = format!("in.jsonl -o {strategy}.jsonl --strategy {strategy}");
+        let mut running = Running::start(&mut super::batch_runs::command(&desk, &sim, &words));
+        let mut most = 0;
+        while running.child.try_wait().unwrap().is_none() {
+            let status = std::fs::read_to_string(format!("/proc/{}/status", running.child.id()));
+            let peak = status.unwrap_or_default();
+            let peak = peak.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+            let peak = peak.and_then(|line| line.split_whitespace().next()?.parse::<u64>().ok());
+            most = most.max(peak.unwrap_or(0));
+            std::thread::sleep(std::time::Duration::from_millis(20));
+        }
+        running.wait().expect(0);
+        assert_eq!(desk.results(&format!("{strategy}.jsonl")).len(), 100);
+        println!("{strategy}: {most} kB");
+        assert!(most < 100_000, "{strategy}: {most} kB");
+    }
+}

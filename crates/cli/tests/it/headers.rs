@@ -1,0 +1,511 @@
+//! What is sent with every request: `--header`, `--extra` and `--service-tier`.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use batchwright_simulate::{BatchConfig, SimConfig, Vendor};
+use serde_json::{Value, json};
+
+use super::common::{Desk, Ended, Running, good, simulator};
+
+const TOKEN: &str = "tok-Zx9Qab0123456789hijklMNOP";
+
+/// A server that keeps what it is sent and tells it all in its answer.
+struct Echo {
+    url: String,
+    heard: Arc<Mutex<Vec<(String, Value)>>>,
+}
+
+impl Echo {
+    fn start(status: &'static str) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = format!("http://{}/v1", listener.local_addr().unwrap());
+        let heard = Arc::<Mutex<Vec<_>>>::default();
+        let kept = heard.clone();
+        std::thread::spawn(move || {
+            for stream in listener.incoming().flatten() {
+                let kept = kept.clone();
+                std::thread::spawn(move || while answer(&stream, status, &kept).is_some() {});
+            }
+        });
+        Self { url, heard }
+    }
+
+    fn heads(&self) -> Vec<String> {
+        let heard = self.heard.lock().unwrap();
+        heard.iter().map(|(head, _)| head.clone()).collect()
+    }
+
+    fn bodies(&self) -> Vec<Value> {
+        let heard = self.heard.lock().unwrap();
+        heard.iter().map(|(_, body)| body.clone()).collect()
+    }
+}
+
+fn answer(stream: &TcpStream, status: &str, kept: &Mutex<Vec<(String, Value)>>) -> Option<()> {
+    let mut reader = BufReader::new(stream);
+    let mut head = String::new();
+    while !head.ends_with("\r\n\r\n") {
+        if reader.read_line(&mut head).ok()? == 0 {
+            return None;
+        }
+    }
+    let lower = head.to_ascii_lowercase();
+    let length = lower.split("content-length: ").nth(1)?;
+    let mut body = vec![0; length.split("\r\n").next()?.parse().ok()?];
+    reader.read_exact(&mut body).ok()?;
+    let quoted = head.replace("\r\n", " | ");
+    kept.lock()
+        .ok()?
+        .push((lower, serde_json::from_slice(&body).unwrap_or_default()));
+    let said = format!("you sent {quoted}");
+    let reply = match status.starts_with("200") {
+        true => json!({"choices": [{"finish_reason": "stop", "message": {"content": said}}]}),
+        false => json!({"error": {"message": said}}),
+    };
+    let reply = reply.to_string();
+    let length = reply.len();
+    write!(
+        &*stream,
+        "HTTP/1.1 {status}\r\ncontent-length: {length}\r\n\r\n{reply}"
+    )
+    .ok()
+}
+
+fn run(desk: &Desk, words: &[&str]) -> Ended {
+    Running::start(&mut desk.command(words)).wait()
+}
+
+#[test]
+fn a_header_goes_with_every_call_and_is_shown_nowhere() {
+    for status in ["200 OK", "400 Bad", "401 Unauthorized", "500 Oops"] {
+        let (desk, server) = (Desk::new(), Echo::start(status));
+        desk.prompts("in.jsonl", 2);
+        desk.write(
+            "headers.txt",
+            format!("\nX-Team-Token: {TOKEN}\nX-Title: my own title\n"),
+        );
+        let bearer = format!("Authorization: Bearer {TOKEN}2");
+        let words = [
+            "run",
+            "in.jsonl",
+            "-o",
+            "out.jsonl",
+            "--provider",
+            "openai",
+            "--model",
+            "m",
+            "-vv",
+            "--max-retries",
+            "0",
+            "--base-url",
+            &server.url,
+            "--header",
+            &bearer,
+            "--header=@headers.txt",
+        ];
+        let mut command = desk.command(words);
+        let ended = Running::start(command.env("RUST_LOG", "trace")).wait();
+        let heads = server.heads();
+        assert!(!heads.is_empty(), "{}", ended.stderr);
+        for head in heads {
+            let lower = TOKEN.to_ascii_lowercase();
+            assert!(
+                head.contains(&format!("authorization: bearer {lower}2\r\n")),
+                "{head}"
+            );
+            assert!(
+                head.contains(&format!("x-team-token: {lower}\r\n")),
+                "{head}"
+            );
+            assert!(head.contains("x-title: my own title\r\n"), "{head}");
+        }
+        let output = desk.read("out.jsonl");
+        assert!(!output.is_empty());
+        for text in [&ended.stdout, &ended.stderr, &output] {
+            assert!(!text.contains("0123456789hijkl"), "{text}");
+        }
+        // What is no key maims no answer.
+        assert_eq!(
+            output.contains("my own title"),
+            status.starts_with("200"),
+            "{output}"
+        );
+    }
+}
+
+#[test]
+fn a_header_reaches_no_fallback() {
+    let (desk, first, second) = (Desk::new(), Echo::start("400 Bad"), Echo::start("200 OK"));
+    desk.prompts("in.jsonl", 3);
+    let words = [
+        "run",
+        "in.jsonl",
+        "-o",
+        "out.jsonl",
+        "--provider",
+        "custom",
+        "--model",
+        "m",
+        "--base-url",
+        &first.url,
+        "--fallback",
+        "xai:small",
+        "--header",
+        "X-Team: maps",
+    ];
+    let mut command = desk.command(words);
+    command
+        .env("XAI_API_KEY", "k")
+        .env("XAI_BASE_URL", &second.url);
+    Running::start(&mut command).wait().expect(0);
+    assert!(
+        first
+            .heads()
+            .iter()
+            .all(|head| head.contains("x-team: maps"))
+    );
+    assert_eq!(second.heads().len(), 3);
+    assert!(second.heads().iter().all(|head| !head.contains("x-team")));
+}
+
+#[test]
+fn a_header_that_cannot_be_sent_is_refused_without_its_value() {
+    let (desk, sim) = (Desk::new(), good());
+    desk.prompts("in.jsonl", 1);
+    desk.write("empty.txt", "\n");
+    let url = sim.base_url();
+    let at = ["--provider", "openai", "--model", "m", "--base-url", &url];
+    for (header, said) in [
+        (
+            "Content-Length: 7777",
+            "content-length is the protocol's own",
+        ),
+        ("7777-secret", "before its colon"),
+        ("X-A: 77\u{fc}77", "x-a needs a value"),
+        ("@none.txt", "cannot read none.txt"),
+        ("@empty.txt", "found no header"),
+    ] {
+        let words = ["run", "in.jsonl", "-o", "out.jsonl", "--header", header];
+        let ended = run(&desk, &[&words[..], &at].concat()).expect(2);
+        assert!(ended.error().contains(said), "{}", ended.stderr);
+        assert!(!ended.stderr.contains("77"), "{}", ended.stderr);
+    }
+    // Nobody in particular, or whoever listens on a usual port.
+    for (words, code, said) in [
+        (
+            vec![],
+            2,
+            "it goes to one provider alone: name that with --provider",
+        ),
+        (
+            vec!["--provider", "local"],
+            1,
+            "headers are sent only to an address that LOCAL_LLM_BASE_URL or --base-url names",
+        ),
+    ] {
+        let base = [
+            "run",
+            "in.jsonl",
+            "--model",
+            "m",
+            "--header",
+            "X-A: secret-one",
+        ];
+        let mut command = desk.command([&base[..], &words].concat());
+        let ended = Running::start(command.env("LOCAL_LLM_BASE_URL", ""))
+            .wait()
+            .expect(code);
+        assert!(ended.error().contains(said), "{}", ended.stderr);
+        assert!(!ended.stderr.contains("secret-one"), "{}", ended.stderr);
+    }
+    assert_eq!(sim.stats().calls, 0);
+}
+
+/// The simulated provider wants the key with every upload, look and download.
+#[test]
+fn a_header_in_the_place_of_the_key_goes_with_every_step_of_a_batch() {
+    for (provider, header) in [
+        ("openai", "Authorization: Bearer sk-right"),
+        ("anthropic", "X-Api-Key: sk-right"),
+        ("gemini", "x-goog-api-key: sk-right"),
+    ] {
+        let desk = Desk::new();
+        desk.prompts("in.jsonl", 5);
+        let soon = BatchConfig::default().duration(Duration::from_millis(50));
+        let sim = simulator(SimConfig::default().api_key("sk-right").batches(soon));
+        let url = format!("http://{}", sim.addr());
+        let words = [
+            "run",
+            "in.jsonl",
+            "-o",
+            "out.jsonl",
+            "--provider",
+            provider,
+            "--model",
+            "m",
+            "--base-url",
+            &url,
+            "--strategy",
+            "batch",
+            "--data-dir",
+            "home",
+        ];
+        let run = |more: &[&str]| {
+            let mut command = desk.command([&words[..], more].concat());
+            Running::start(command.env("BATCHWRIGHT_BATCH_POLL_INTERVAL", "50ms")).wait()
+        };
+        run(&[]).expect(1);
+        run(&["--header", header]).expect(0);
+        assert_eq!(sim.batch_stats().items_accepted, 5, "{provider}");
+        assert_eq!(
+            (sim.stats().calls, sim.stats().malformed),
+            (0, 0),
+            "{provider}"
+        );
+    }
+}
+
+/// Calls and batches of a deployment, in both styles of addresses; the simulated resource takes
+/// each only with its own header, address and version.
+#[test]
+fn azure_is_asked_in_either_style_by_call_and_by_batch() {
+    for version in [None, Some("2024-10-21")] {
+        for strategy in ["sync", "batch"] {
+            let desk = Desk::new();
+            desk.prompts("in.jsonl", 6);
+            let soon = BatchConfig::default().duration(Duration::from_millis(50));
+            let sim = SimConfig::default().vendor(Vendor::Azure);
+            let sim = simulator(sim.api_key("sk-right").batches(soon));
+            let words = "run in.jsonl -o out.jsonl --provider azure --model my-gpt --data-dir home";
+            let words = words.split(' ').chain(["--strategy", strategy]);
+            let mut command = desk.command(words);
+            command
+                .env("AZURE_OPENAI_API_KEY", "sk-right")
+                .env("AZURE_OPENAI_ENDPOINT", format!("http://{}", sim.addr()))
+                .env("BATCHWRIGHT_BATCH_POLL_INTERVAL", "50ms");
+            if let Some(version) = version {
+                command.env("OPENAI_API_VERSION", version);
+            }
+            let ended = Running::start(&mut command).wait().expect(0);
+            let what = format!("{version:?} {strategy}: {}", ended.stderr);
+            assert_eq!(desk.read("out.jsonl").lines().count(), 6, "{what}");
+            let (calls, seen) = (sim.stats(), sim.batch_stats());
+            assert_eq!(calls.malformed, 0, "{what}");
+            let by_batch = if strategy == "batch" { 6 } else { 0 };
+            assert_eq!(
+                (calls.calls, seen.items_accepted, seen.files_left),
+                (6 - by_batch, by_batch, 0),
+                "{what}"
+            );
+        }
+    }
+}
+
+#[test]
+fn further_fields_go_beneath_those_of_a_line_and_are_part_of_the_request() {
+    let (desk, server) = (Desk::new(), Echo::start("200 OK"));
+    desk.write(
+        "in.jsonl",
+        "{\"id\": \"a\", \"prompt\": \"one\"}\n\
+         {\"id\": \"b\", \"prompt\": \"two\", \"extra\": {\"top_k\": 1}}\n",
+    );
+    let run = |more: &[&str]| {
+        let words = [
+            "run",
+            "in.jsonl",
+            "-o",
+            "out.jsonl",
+            "--provider",
+            "custom",
+            "--model",
+            "m",
+            "-j",
+            "1",
+            "--base-url",
+            &server.url,
+        ];
+        run(&desk, &[&words[..], more].concat())
+    };
+    run(&[
+        "--extra",
+        "{\"top_k\": 40, \"user\": \"u\"}",
+        "--service-tier",
+        "flex",
+    ])
+    .expect(0);
+    let bodies = server.bodies();
+    assert_eq!(
+        (&bodies[0]["top_k"], &bodies[1]["top_k"]),
+        (&json!(40), &json!(1))
+    );
+    assert!(
+        bodies
+            .iter()
+            .all(|body| body["user"] == "u" && body["service_tier"] == "flex")
+    );
+    // Said otherwise they are the same, and other ones are others.
+    desk.write(
+        "extra.json",
+        "{\"user\": \"u\", \"service_tier\": \"flex\", \"top_k\": 40}\n",
+    );
+    run(&["--extra", "@extra.json"])
+        .expect(0)
+        .says("nothing to send");
+    run(&["--extra", "{\"user\": \"v\"}"])
+        .expect(0)
+        .says("2 changed");
+    for (extra, said) in [
+        (
+            "{\"temperature\": 1}",
+            "--extra: `temperature` is set by --temperature",
+        ),
+        (
+            "{\"stream\": true}",
+            "--extra: `stream` has a place of its own",
+        ),
+        (
+            "{\"messages\": []}",
+            "--extra: `messages` has a place of its own",
+        ),
+        ("[1]", "--extra: found no JSON object"),
+        ("{", "--extra: no JSON"),
+    ] {
+        let ended = run(&["--extra", extra]).expect(2);
+        assert!(ended.error().contains(said), "{}", ended.stderr);
+    }
+    let twice = [
+        "--extra",
+        "{\"service_tier\": \"a\"}",
+        "--service-tier",
+        "b",
+    ];
+    let ended = run(&twice).expect(2);
+    assert!(
+        ended
+            .error()
+            .contains("`service_tier` is set by --service-tier")
+    );
+    let vectors = run(&["--task", "embed", "--service-tier", "flex"]).expect(2);
+    assert!(vectors.error().contains("--service-tier is for answers"));
+}
+
+#[test]
+fn jobs_of_the_queue_bring_their_fields_and_the_worker_its_headers() {
+    let (desk, server) = (Desk::new(), Echo::start("200 OK"));
+    desk.prompts("in.jsonl", 2);
+    let extra = [
+        "submit",
+        "in.jsonl",
+        "--extra",
+        "{\"top_k\": 7}",
+        "--service-tier",
+        "flex",
+    ];
+    let id = run(&desk, &extra).expect(0).stdout;
+    let work = [
+        "work",
+        "--until-empty",
+        "--provider",
+        "custom",
+        "--model",
+        "m",
+        "--base-url",
+        &server.url,
+        "--header",
+        "X-Team: maps",
+    ];
+    run(&desk, &work).expect(0);
+    assert!(
+        server
+            .heads()
+            .iter()
+            .all(|head| head.contains("x-team: maps"))
+    );
+    let asked = |body: &Value| body["top_k"] == 7 && body["service_tier"] == "flex";
+    assert_eq!(server.bodies().iter().filter(|body| asked(body)).count(), 2);
+    run(&desk, &["results", id.trim(), "-o", "out.jsonl"]).expect(0);
+    assert_eq!(desk.ids("out.jsonl").len(), 2);
+}
+
+/// The simulated provider refuses a tier that the vendor does not have.
+#[test]
+fn a_tier_is_asked_for_in_the_providers_words_or_refused_with_them() {
+    let run = |provider: &str, vendor: Option<Vendor>, tier: &str| {
+        let desk = Desk::new();
+        desk.prompts("in.jsonl", 2);
+        let config = match vendor {
+            Some(vendor) => SimConfig::default().vendor(vendor),
+            None => SimConfig::default(),
+        };
+        let sim = simulator(config);
+        let path = if provider == "groq" { "/openai/v1" } else { "" };
+        let url = format!("http://{}{path}", sim.addr());
+        let words = [
+            "run",
+            "in.jsonl",
+            "-o",
+            "out.jsonl",
+            "--provider",
+            provider,
+            "--model",
+            "m",
+            "--base-url",
+            &url,
+            "--service-tier",
+            tier,
+        ];
+        let mut command = desk.command(words);
+        let key = format!("{}_API_KEY", provider.to_uppercase());
+        let ended = Running::start(command.env(key, "k")).wait();
+        assert_eq!(
+            sim.stats().malformed,
+            0,
+            "{provider} {tier}: {}",
+            ended.stderr
+        );
+        ended
+    };
+    for (provider, vendor, tier) in [
+        ("openai", Some(Vendor::OpenAi), "flex"),
+        ("xai", Some(Vendor::Xai), "priority"),
+        ("groq", Some(Vendor::Groq), "flex"),
+        ("gemini", None, "flex"),
+        ("gemini", None, "default"),
+        ("anthropic", None, "standard_only"),
+        ("openrouter", Some(Vendor::OpenRouter), "flex"),
+        ("fireworks", Some(Vendor::Fireworks), "priority"),
+        ("deepinfra", Some(Vendor::DeepInfra), "priority"),
+        ("cerebras", Some(Vendor::Cerebras), "flex"),
+    ] {
+        let ended = run(provider, vendor, tier).expect(0);
+        assert!(!ended.stderr.contains("left out"), "{}", ended.stderr);
+    }
+    for (provider, vendor, said) in [
+        (
+            "anthropic",
+            None,
+            "anthropic takes no service_tier \"flex\", only auto, standard_only",
+        ),
+        (
+            "xai",
+            Some(Vendor::Xai),
+            "xai takes no service_tier \"flex\", only default, priority",
+        ),
+        (
+            "mistral",
+            Some(Vendor::Mistral),
+            "mistral takes no service_tier",
+        ),
+        (
+            "deepseek",
+            Some(Vendor::DeepSeek),
+            "deepseek takes no service_tier",
+        ),
+    ] {
+        let ended = run(provider, vendor, "flex").expect(2);
+        assert!(ended.error().contains(said), "{}", ended.stderr);
+    }
+}

@@ -1,0 +1,190 @@
+//! Batch files as the providers' documentation shows them, run unchanged: against the provider that they
+//! were written for, and against others.
+
+use std::path::PathBuf;
+
+use batchwright_simulate::{BatchConfig, SimConfig, Simulator};
+
+use super::batch_runs::SHORT;
+use super::common::{Desk, Ended, Running, simulator};
+
+/// A file, and the provider whose documentation it is from.
+const EXAMPLES: [(&str, &str); 4] = [
+    ("openai_chat", "openai"),
+    ("openai_responses", "openai"),
+    ("anthropic", "anthropic"),
+    ("gemini", "gemini"),
+];
+
+fn example(name: &str) -> String {
+    let folder = concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/../../tests/data/batch_examples"
+    );
+    let path = PathBuf::from(folder).join(format!("{name}.jsonl"));
+    std::fs::read_to_string(path).unwrap()
+}
+
+fn sim() -> Simulator {
+    simulator(SimConfig::default().batches(BatchConfig::default().duration(SHORT)))
+}
+
+/// The program with these words, against a provider whose part the simulator plays.
+fn start(desk: &Desk, sim: &Simulator, provider: &str, words: &str) -> Ended {
+    let path = match provider {
+        "gemini" => "/v1beta",
+        _ => "/v1",
+    };
+    let mut command = desk.other(env!("CARGO_BIN_EXE_batchwright"), words.split_whitespace());
+    command
+        .env("BATCHWRIGHT_PROVIDER", provider)
+        .env(format!("{}_API_KEY", provider.to_uppercase()), "k")
+        .env(
+            match provider {
+                "gemini" => "GOOGLE_GEMINI_BASE_URL".to_owned(),
+                other => format!("{}_BASE_URL", other.to_uppercase()),
+            },
+            format!("http://{}{path}", sim.addr()),
+        )
+        .env("BATCHWRIGHT_BATCH_POLL_INTERVAL", "100ms");
+    Running::start(&mut command).wait()
+}
+
+#[test]
+fn documented_batch_files_run_unchanged_by_calls_and_in_batches() {
+    for (name, provider) in EXAMPLES {
+        let (desk, sim) = (Desk::new(), sim());
+        desk.write("in.jsonl", example(name));
+        let items = example(name).lines().count();
+        let model = if provider == "gemini" {
+            "--model m"
+        } else {
+            ""
+        };
+        for strategy in ["sync", "batch"] {
+            let words =
+                format!("run in.jsonl -o {strategy}.jsonl --strategy {strategy} --ordered {model}");
+            let ended = start(&desk, &sim, provider, &words).expect(0);
+            let order = desk.order(&format!("{strategy}.jsonl"));
+            assert_eq!(order.len(), items, "{name}: {}", ended.stderr);
+        }
+        assert_eq!(desk.order("sync.jsonl"), desk.order("batch.jsonl"));
+        let texts = |file: &str| -> Vec<_> {
+            desk.results(file)
+                .iter()
+                .map(|line| line["text"].clone())
+                .collect()
+        };
+        assert_eq!(texts("sync.jsonl"), texts("batch.jsonl"), "{name}");
+        assert_eq!(sim.stats().calls, items as u64);
+        assert_eq!(sim.stats().malformed, 0, "{name}");
+        assert_eq!(sim.batch_stats().items_accepted, items as u64);
+    }
+}
+
+#[test]
+fn lines_are_translated_for_others_and_refused_by_name_where_something_would_be_lost() {
+    for (name, provider) in [
+        ("anthropic", "openai"),
+        ("anthropic", "gemini"),
+        ("gemini", "openai"),
+        ("gemini", "anthropic"),
+        ("openai_responses", "anthropic"),
+        ("openai_responses", "mistral"),
+    ] {
+        let (desk, sim) = (Desk::new(), sim());
+        let all = example(name);
+        let kept: Vec<&str> = all
+            .lines()
+            .filter(|line| !line.contains("web_search"))
+            .collect();
+        desk.write("in.jsonl", kept.join("\n"));
+        let ended = start(&desk, &sim, provider, "run in.jsonl -o out.jsonl --model m");
+        let ended = ended.expect(0);
+        assert_eq!(
+            desk.results("out.jsonl").len(),
+            kept.len(),
+            "{}",
+            ended.stderr
+        );
+        assert_eq!(sim.stats().malformed, 0, "{name} at {provider}");
+    }
+    let (desk, sim) = (Desk::new(), sim());
+    desk.write("in.jsonl", example("openai_responses"));
+    let ended = start(
+        &desk,
+        &sim,
+        "anthropic",
+        "run in.jsonl -o out.jsonl --model m",
+    )
+    .expect(2);
+    let ended = ended
+        .says("in.jsonl:6: found that the field \"tools[0].type\" of openai's API has no place");
+    drop(ended.says("nothing was sent"));
+    assert_eq!(sim.stats().calls, 0);
+    // With one provider at least that takes it the line goes there.
+    let chat = r#"{"prompt":"hi","id":"plain"}"#;
+    let cached = r#"{"custom_id":"c","params":{"model":"x","max_tokens":9,"thinking":{"type":"adaptive"},"messages":[{"role":"user","content":"hi"}]}}"#;
+    desk.write("in.jsonl", format!("{chat}\n{cached}\n"));
+    let ended = start(&desk, &sim, "openai", "run in.jsonl -o out.jsonl --model m").expect(2);
+    drop(ended.says("in.jsonl:2: found that the field \"thinking\" of anthropic's API"));
+    start(
+        &desk,
+        &sim,
+        "anthropic",
+        "run in.jsonl -o out.jsonl --model m",
+    )
+    .expect(0);
+}
+
+#[test]
+fn what_a_flag_would_add_is_not_lost_in_silence() {
+    let (desk, sim) = (Desk::new(), sim());
+    desk.write("in.jsonl", example("anthropic"));
+    for (flag, says) in [
+        ("--system x", "--system"),
+        ("--temperature 0.1", "--temperature"),
+        ("--json-mode", "--json-schema"),
+    ] {
+        let words = format!("run in.jsonl -o out.jsonl {flag}");
+        start(&desk, &sim, "anthropic", &words).expect(2).says(says);
+    }
+    // What the line says itself stays.
+    start(
+        &desk,
+        &sim,
+        "anthropic",
+        "run in.jsonl -o out.jsonl --max-tokens 5",
+    )
+    .expect(0);
+    assert_eq!(sim.stats().calls, 2);
+    let streamed = r#"{"custom_id":"s","method":"POST","url":"/v1/responses","body":{"input":"x","stream":true}}"#;
+    desk.write("in.jsonl", streamed);
+    start(&desk, &sim, "openai", "run in.jsonl -o out2.jsonl")
+        .expect(2)
+        .says("in.jsonl:1: found true in \"stream\"");
+}
+
+#[test]
+fn lines_for_two_end_points_make_two_batches_and_a_worker_reads_them_from_the_queue() {
+    let (desk, sim) = (Desk::new(), sim());
+    let chat = example("openai_chat").replace("gpt-3.5-turbo-0125", "gpt-5.4");
+    let (chat, responses) = (chat.lines(), example("openai_responses"));
+    let mut mixed = String::new();
+    for (i, line) in responses.lines().enumerate() {
+        let between = chat.clone().nth(i).unwrap_or_default();
+        mixed += &format!("{line}\n{between}\n");
+    }
+    desk.write("in.jsonl", mixed);
+    let id = start(&desk, &sim, "openai", "submit in.jsonl")
+        .expect(0)
+        .stdout;
+    std::fs::remove_file(desk.path("in.jsonl")).unwrap();
+    start(&desk, &sim, "openai", "config set llm.bulk_strategy batch").expect(0);
+    start(&desk, &sim, "openai", "work --until-empty").expect(0);
+    let words = format!("results {} -o out.jsonl", id.trim());
+    start(&desk, &sim, "openai", &words).expect(0);
+    assert_eq!(desk.ids("out.jsonl").len(), 8);
+    assert_eq!(sim.batch_stats().created, 2);
+    assert_eq!(sim.stats().calls, 0);
+}

@@ -1,0 +1,187 @@
+//! Inputs that are compressed, or in another encoding than UTF-8.
+
+use std::io::Write;
+use std::process::Stdio;
+
+use flate2::Compression;
+use flate2::write::GzEncoder;
+use ruzstd::encoding::{CompressionLevel, compress_to_vec};
+
+use super::common::{Desk, Ended, Running, good, id, results};
+use batchwright_simulate::Simulator;
+
+fn gzip(text: &[u8]) -> Vec<u8> {
+    let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
+    encoder.write_all(text).unwrap();
+    encoder.finish().unwrap()
+}
+
+fn zstd(text: &[u8]) -> Vec<u8> {
+    compress_to_vec(text, CompressionLevel::Fastest)
+}
+
+fn fed(desk: &Desk, sim: &Simulator, words: &str, bytes: &[u8]) -> Ended {
+    let mut running = Running::start(desk.against(sim, words).stdin(Stdio::piped()));
+    let mut pipe = running.child.stdin.take().unwrap();
+    let _ = pipe.write_all(bytes);
+    drop(pipe);
+    running.wait()
+}
+
+/// What the results say, in the order of their ids.
+fn texts(lines: &str) -> Vec<(String, String)> {
+    let lines = results(lines);
+    let text = |line: &serde_json::Value| line["text"].as_str().unwrap_or_default().to_owned();
+    let mut found: Vec<_> = lines
+        .iter()
+        .map(|line| (id(line).to_owned(), text(line)))
+        .collect();
+    found.sort();
+    found
+}
+
+const ROWS: &[u8] = b"id,prompt\na,one\nb,\"two\nlines\"\nc,three\n";
+const LINES: &[u8] =
+    b"{\"id\":\"a\",\"prompt\":\"one\"}\n{\"id\":\"b\",\"prompt\":\"two\\nlines\"}\n{\"id\":\"c\",\"prompt\":\"three\"}\n";
+
+#[test]
+fn compressed_inputs_are_what_is_inside() {
+    let (desk, sim) = (Desk::new(), good());
+    let expected = [
+        ("a", "echo: one"),
+        ("b", "echo: two\nlines"),
+        ("c", "echo: three"),
+    ];
+    let expected = expected.map(|(id, text)| (id.to_owned(), text.to_owned()));
+    let (first, second) = LINES.split_at(30);
+    let list = [b"[", &LINES.split_last().unwrap().1.to_vec()[..], b"]"].concat();
+    let list = String::from_utf8(list).unwrap().replace('\n', ",\n");
+    for (name, packed) in [
+        ("in.csv.gz", gzip(ROWS)),
+        ("in.CSV.ZST", zstd(ROWS)),
+        ("in.jsonl.gz", [gzip(first), gzip(second)].concat()),
+        ("in.jsonl.zst", [zstd(first), zstd(second)].concat()),
+        ("in.json.gz", gzip(list.as_bytes())),
+        // By another name than it has.
+        ("in.csv", gzip(ROWS)),
+    ] {
+        desk.write(name, packed);
+        let ended = desk.run(&sim, name).expect(0);
+        assert_eq!(texts(&ended.stdout), expected, "{name}");
+    }
+    for (words, packed) in [
+        ("-", gzip(LINES)),
+        ("-", zstd(LINES)),
+        ("- --format csv", gzip(ROWS)),
+        ("- --format csv", zstd(ROWS)),
+    ] {
+        let ended = fed(&desk, &sim, words, &packed).expect(0);
+        assert_eq!(texts(&ended.stdout), expected, "{words}");
+    }
+    desk.write("in.gz", gzip(ROWS));
+    desk.run(&sim, "in.gz")
+        .expect(2)
+        .says("--format to say what it is");
+    let ended = desk.run(&sim, "in.gz --format csv").expect(0);
+    assert_eq!(texts(&ended.stdout), expected);
+
+    let calls = sim.stats().calls;
+    desk.write("one.csv", ROWS);
+    desk.run(&sim, "one.csv -o out.jsonl").expect(0);
+    desk.run(&sim, "in.csv.gz -o out.jsonl")
+        .expect(0)
+        .says("3 finished before");
+    assert_eq!(sim.stats().calls, calls + 3);
+}
+
+#[test]
+fn faults_inside_are_told_by_the_name_outside() {
+    let (desk, sim) = (Desk::new(), good());
+    desk.write(
+        "in.csv.gz",
+        gzip(b"id,prompt\na,\"one\n\ntwo\"\nb,\na,three\n"),
+    );
+    desk.run(&sim, "in.csv.gz")
+        .expect(2)
+        .says("in.csv.gz:5: found an empty prompt")
+        .says("in.csv.gz:6: found the id \"a\", which line 2 has already");
+    let text = b"id,prompt\na,one and two and three\n".repeat(50);
+    for (name, packed, data) in [
+        ("in.csv.gz", gzip(&text), "gzip"),
+        ("in.csv.zst", zstd(&text), "Zstandard"),
+    ] {
+        desk.write(name, &packed[..packed.len() - 3]);
+        desk.run(&sim, name).expect(2).says(&format!(
+            "{name}: cannot be read: the {data} data is cut off"
+        ));
+        desk.write(name, b"id,prompt\na,one\n");
+        desk.run(&sim, name)
+            .expect(2)
+            .says(&format!("{name}: found no {data} data, as its name says"));
+    }
+    let mut damaged = gzip(&text);
+    let at = damaged.len() - 6;
+    damaged[at] ^= 1;
+    desk.write("in.csv.gz", damaged);
+    desk.run(&sim, "in.csv.gz")
+        .expect(2)
+        .says("the gzip data is damaged (");
+    assert_eq!(sim.stats().calls, 0);
+}
+
+#[test]
+fn other_encodings_are_read_when_they_are_named() {
+    let (desk, sim) = (Desk::new(), good());
+    let text = |ended: Ended| texts(&ended.expect(0).stdout);
+    let expected = vec![("1".to_owned(), "echo: Größe für 5 €".to_owned())];
+    let windows = b"id;prompt\r\n1;Gr\xf6\xdfe f\xfcr 5 \x80\r\n";
+    desk.write("in.csv", windows);
+    assert_eq!(
+        text(desk.run(&sim, "in.csv --encoding windows-1252")),
+        expected
+    );
+    desk.write("in.csv.gz", gzip(windows));
+    assert_eq!(
+        text(desk.run(&sim, "in.csv.gz --encoding cp1252")),
+        expected
+    );
+    let words = "- --format csv --encoding windows-1252";
+    assert_eq!(text(fed(&desk, &sim, words, windows)), expected);
+    let utf16 = |text: &str| {
+        text.encode_utf16()
+            .flat_map(u16::to_le_bytes)
+            .collect::<Vec<_>>()
+    };
+    desk.write(
+        "in.csv",
+        utf16("\u{feff}id\tprompt\r\n1\tGröße für 5 €\r\n"),
+    );
+    assert_eq!(text(desk.run(&sim, "in.csv --encoding utf-16")), expected);
+    let line = utf16("{\"id\":\"1\",\"prompt\":\"Größe für 5 €\"}\n");
+    assert_eq!(
+        text(fed(&desk, &sim, "- --encoding utf-16le", &line)),
+        expected
+    );
+
+    let calls = sim.stats().calls;
+    desk.write("in.csv", b"id,prompt\n1,\"a\nb\"\n2,\xff\n");
+    desk.run(&sim, "in.csv --encoding shift_jis")
+        .expect(2)
+        .says("in.csv: cannot be read: found bytes on line 4 that are no Shift_JIS");
+    desk.run(&sim, "in.csv --encoding ebcdic")
+        .expect(2)
+        .says("there is no encoding named \"ebcdic\"; there are utf-8, utf-16, windows-1252");
+    assert_eq!(sim.stats().calls, calls);
+}
+
+#[test]
+fn what_is_kept_meanwhile_is_gone_afterwards() {
+    let (desk, sim) = (Desk::new(), good());
+    desk.write("in.csv.gz", gzip(ROWS));
+    desk.run(&sim, "in.csv.gz -o out.jsonl --data-dir data")
+        .expect(0);
+    let left = std::fs::read_dir(desk.path("data")).unwrap();
+    let left: Vec<_> = left.map(|entry| entry.unwrap().file_name()).collect();
+    let kept = |name: &&std::ffi::OsString| name.to_string_lossy().contains("input");
+    assert_eq!(left.iter().find(kept), None);
+}

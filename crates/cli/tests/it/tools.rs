@@ -1,0 +1,107 @@
+//! What replies hold, in the result lines of calls, of batches and of the queue alike.
+
+use std::process::Command;
+
+use batchwright_simulate::{BatchConfig, SimConfig};
+use serde_json::{Value, json};
+
+use super::batch_runs::SHORT;
+use super::batch_site::{ALL, Site, each};
+use super::common::{Desk, Running, results};
+
+const TOOL: &str = r#"{"type":"function","function":{"name":"get_weather","strict":true,
+    "description":"The weather in a city now","parameters":{"type":"object",
+    "properties":{"city":{"type":"string"}},"required":["city"],"additionalProperties":false}}}"#;
+
+/// A question, and the same when the tool that it needs was called.
+fn prompts() -> String {
+    let tools: Value = serde_json::from_str(&format!("[{TOOL}]")).unwrap();
+    let ask = json!({"role": "user", "content": "How warm is it in Oslo?"});
+    let call = json!({"id": "call00001", "name": "get_weather", "arguments": {"city": "Oslo"}});
+    let called = json!({"role": "assistant", "content": null, "tool_calls": [call]});
+    let came = json!({"role": "tool", "tool_call_id": "call00001", "content": "7 degrees"});
+    let lines = [
+        json!({"id": "asks", "messages": [ask], "max_tokens": 500,
+            "extra": {"tools": tools, "tool_choice": "required"}}),
+        json!({"id": "goes on", "messages": [ask, called, came], "max_tokens": 500,
+            "extra": {"tools": tools}}),
+    ];
+    lines.map(|line| format!("{line}\n")).concat()
+}
+
+/// Ids and times differ from call to call, and a batch has a price of its own.
+fn without_what_differs(line: &Value) -> Value {
+    let mut line = line.clone();
+    for field in ["latency_ms", "reply", "cost_usd", "service_tier"] {
+        line.as_object_mut().unwrap().remove(field);
+    }
+    if let Some(call) = line.pointer_mut("/tool_calls/0") {
+        call["id"] = "".into();
+    }
+    line
+}
+
+#[test]
+fn tool_calls_are_kept_in_calls_in_batches_and_in_the_queue() {
+    each(&ALL, |at| {
+        let batches = BatchConfig::default().duration(SHORT);
+        let config = SimConfig::default().batches(batches).reasoning_tokens(5);
+        let site = Site::with(at, config, 0, |_| String::new());
+        let desk: &Desk = &site.desk;
+        std::fs::write(desk.path("in.jsonl"), prompts()).unwrap();
+        let run = |words: &str, strategy: &str, code: i32| {
+            let mut command: Command = site.command(words);
+            command.env("BATCHWRIGHT_BULK_STRATEGY", strategy);
+            Running::start(&mut command).wait().expect(code).stdout
+        };
+        run(
+            "run in.jsonl -o calls.jsonl --ordered --keep-reply",
+            "sync",
+            0,
+        );
+        run(
+            "run in.jsonl -o batch.jsonl --ordered --keep-reply",
+            "batch",
+            0,
+        );
+        let mut submit =
+            desk.command("submit in.jsonl --model sim-1 --keep-reply".split_whitespace());
+        let id = Running::start(&mut submit).wait().expect(0).stdout;
+        run("work --until-empty", "sync", 0);
+        let mut take = desk.command(["results", id.trim()]);
+        let mut queue = results(&Running::start(&mut take).wait().expect(0).stdout);
+        queue.sort_by_key(|line| line["id"].to_string());
+        let calls = desk.results("calls.jsonl");
+        for lines in [&calls, &desk.results("batch.jsonl"), &queue] {
+            assert_eq!(lines.len(), 2, "{}", at.name);
+            for (line, expected) in lines.iter().zip(&calls) {
+                assert_eq!(
+                    without_what_differs(line),
+                    without_what_differs(expected),
+                    "{}",
+                    at.name
+                );
+                assert!(line["reply"].is_object(), "{}: {line}", at.name);
+            }
+            let asks = &lines[0];
+            assert_eq!(
+                (&asks["text"], &asks["success"]),
+                (&Value::Null, &json!(true))
+            );
+            assert_eq!(asks["finish_reason"], "tool_calls");
+            assert_eq!(asks["tool_calls"][0]["name"], "get_weather");
+            assert!(asks["tool_calls"][0]["arguments"]["city"].is_string());
+            assert!(
+                lines[1]["text"]
+                    .as_str()
+                    .is_some_and(|text| text.contains("Oslo"))
+            );
+        }
+        assert_eq!(site.sim.stats().malformed, 0, "{}", at.name);
+        // Nothing is asked for again to keep less of it.
+        let before = site.sim.stats().calls;
+        run("run in.jsonl -o calls.jsonl --ordered", "sync", 0);
+        assert_eq!(site.sim.stats().calls, before, "{}", at.name);
+        assert_eq!(desk.results("calls.jsonl"), calls, "{}", at.name);
+    });
+}

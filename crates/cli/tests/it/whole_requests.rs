@@ -1,0 +1,71 @@
+//! One request with everything at once: tools, pictures, a document, reasoning. Each provider is sent it
+//! in its own words, by calls and in batches, and the reply is there whole.
+
+use batchwright_simulate::{BatchConfig, SimConfig};
+use serde_json::{Value, json};
+
+use super::batch_runs::SHORT;
+use super::batch_site::{COUNTING, Site, each};
+use super::common::{Desk, Running};
+use super::every_provider::never_malformed;
+
+/// A line with all that a provider takes.
+fn line(desk: &Desk, documents: bool) -> Value {
+    desk.write("a.png", b"\x89PNG\r\n\x1a\nrest");
+    desk.write("b.pdf", b"%PDF-1.7 rest");
+    let mut content = vec![
+        json!({"type": "text", "text": "What is it, and how is the weather there?"}),
+        json!({"type": "image", "path": "a.png"}),
+    ];
+    if documents {
+        content.push(json!({"type": "file", "path": "b.pdf"}));
+    }
+    let parameters = json!({"type": "object", "properties": {"city": {"type": "string"}},
+        "required": ["city"]});
+    let function = json!({"name": "weather", "description": "Of a city", "parameters": parameters});
+    json!({
+        "custom_id": "all", "method": "POST", "url": "/v1/chat/completions",
+        "body": {
+            "messages": [
+                {"role": "system", "content": "Be brief."},
+                {"role": "user", "content": content}],
+            "tools": [{"type": "function", "function": function}],
+            "tool_choice": "auto", "reasoning_effort": "high", "max_tokens": 2000}})
+}
+
+#[test]
+fn everything_at_once_reaches_every_provider_by_calls_and_in_batches() {
+    each(&COUNTING, |at| {
+        let batches = BatchConfig::default().duration(SHORT);
+        let config = SimConfig::default().batches(batches).reasoning_tokens(7);
+        let site = Site::with(at, config, 0, |_| String::new());
+        let documents = !["xai", "groq"].contains(&at.name);
+        let line = line(&site.desk, documents).to_string();
+        site.desk.write("in.jsonl", line + "\n");
+        for strategy in ["sync", "batch"] {
+            let words = format!("run in.jsonl -o {strategy}.jsonl --strategy {strategy}");
+            let ended = Running::start(&mut site.command(&words)).wait().expect(0);
+            let result = site.desk.results(&format!("{strategy}.jsonl")).remove(0);
+            // Mistral counts none.
+            let counted = if at.name == "mistral" { 0 } else { 7 };
+            assert_eq!(result["usage"]["reasoning_tokens"], counted, "{}", at.name);
+            // OpenAI's chat API gives out no thoughts, nor does Azure's.
+            if !["openai", "azure"].contains(&at.name) {
+                let thoughts = result["reasoning"].to_string();
+                assert!(
+                    thoughts.contains("thinks"),
+                    "{} {strategy}: {result}",
+                    at.name
+                );
+            }
+            assert!(
+                !ended.stderr.contains("left out"),
+                "{}: {}",
+                at.name,
+                ended.stderr
+            );
+        }
+        never_malformed(at.name, &site.sim.stats());
+        assert_eq!(site.sim.batch_stats().items_accepted, 1, "{}", at.name);
+    });
+}

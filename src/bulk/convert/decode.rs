@@ -1,0 +1,148 @@
+//! Text of another encoding than UTF-8.
+
+use std::io::{self, Read};
+
+use encoding_rs::{Decoder, DecoderResult, Encoding};
+use memchr::memchr_iter;
+
+/// What is read of the other encoding at a time.
+const PIECE_BYTES: usize = 1 << 15;
+
+/// A reader of what another one has, as UTF-8.
+pub(crate) struct Decoded<R> {
+    reader: R,
+    /// None where it is UTF-8, or to be refused for being none.
+    decoding: Option<Decoding>,
+}
+
+struct Decoding {
+    encoding: &'static Encoding,
+    decoder: Decoder,
+    piece: Vec<u8>,
+    /// What of the piece is left to be decoded.
+    left: std::ops::Range<usize>,
+    ended: bool,
+    text: Vec<u8>,
+    /// What of the text was given out.
+    given: usize,
+    line: u64,
+}
+
+impl<R: Read> Decoded<R> {
+    pub(super) fn new(reader: R, encoding: Option<&'static Encoding>) -> Self {
+        let decoding = encoding.map(|encoding| Decoding {
+            encoding,
+            decoder: encoding.new_decoder(),
+            piece: vec![0; PIECE_BYTES],
+            left: 0..0,
+            ended: false,
+            text: Vec::new(),
+            given: 0,
+            line: 1,
+        });
+        Self { reader, decoding }
+    }
+}
+
+impl Decoding {
+    /// Decodes the next piece; with an empty text it was the last.
+    fn next(&mut self, reader: &mut impl Read) -> io::Result<()> {
+        self.line += memchr_iter(b'\n', &self.text).count() as u64;
+        self.given = 0;
+        self.text.clear();
+        while self.text.is_empty() && !(self.ended && self.left.is_empty()) {
+            if self.left.is_empty() {
+                let n = reader.read(&mut self.piece)?;
+                self.left = 0..n;
+                self.ended = n == 0;
+            }
+            self.text.resize(4 * PIECE_BYTES, 0);
+            let piece = &self.piece[self.left.clone()];
+            let (result, read, written) =
+                self.decoder
+                    .decode_to_utf8_without_replacement(piece, &mut self.text, self.ended);
+            self.text.truncate(written);
+            self.left.start += read;
+            if let DecoderResult::Malformed(..) = result {
+                let line = self.line + memchr_iter(b'\n', &self.text).count() as u64;
+                let name = self.encoding.name();
+                let found = format!("found bytes on line {line} that are no {name}");
+                return Err(io::Error::new(io::ErrorKind::InvalidData, found));
+            }
+        }
+        Ok(())
+    }
+}
+
+impl<R: Read> Read for Decoded<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let Some(decoding) = &mut self.decoding else {
+            return self.reader.read(buffer);
+        };
+        if decoding.given == decoding.text.len() {
+            decoding.next(&mut self.reader)?;
+        }
+        let mut left = &decoding.text[decoding.given..];
+        let n = left.read(buffer)?;
+        decoding.given += n;
+        Ok(n)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn decoded(label: &str, bytes: &[u8]) -> Result<String, String> {
+        let mut text = String::new();
+        let encoding = Encoding::for_label(label.as_bytes());
+        assert!(encoding.is_some(), "{label}");
+        match Decoded::new(bytes, encoding).read_to_string(&mut text) {
+            Ok(_) => Ok(text),
+            Err(error) => Err(error.to_string()),
+        }
+    }
+
+    #[test]
+    fn what_others_write_is_read() {
+        let utf16: Vec<u8> = "\u{feff}Größe\n😀"
+            .encode_utf16()
+            .flat_map(u16::to_le_bytes)
+            .collect();
+        let big: Vec<u8> = "\u{feff}ü"
+            .encode_utf16()
+            .flat_map(u16::to_be_bytes)
+            .collect();
+        for (label, bytes, text) in [
+            (
+                "windows-1252",
+                &b"\x80 Gr\xf6\xdfe \x93q\x94"[..],
+                "€ Größe “q”",
+            ),
+            ("latin1", b"\xe9t\xe9\n", "été\n"),
+            ("shift_jis", b"\x93\xfa\x96{", "日本"),
+            ("utf-16", &utf16, "Größe\n😀"),
+            ("utf-16le", &utf16, "Größe\n😀"),
+            ("utf-16", &big, "ü"),
+            ("windows-1252", "\u{feff}ü".as_bytes(), "ü"),
+            ("windows-1252", b"", ""),
+        ] {
+            assert_eq!(decoded(label, bytes).as_deref(), Ok(text), "{label}");
+        }
+        let long = b"\xfc\n".repeat(3 * PIECE_BYTES);
+        assert_eq!(
+            decoded("latin1", &long).unwrap(),
+            "ü\n".repeat(3 * PIECE_BYTES)
+        );
+    }
+
+    #[test]
+    fn what_is_none_of_it_is_refused_with_its_line() {
+        for bytes in [&b"a\nb\n\xff"[..], b"a\nb\n\x93"] {
+            let error = decoded("shift_jis", bytes).unwrap_err();
+            assert_eq!(error, "found bytes on line 3 that are no Shift_JIS");
+        }
+        let odd = decoded("utf-16le", b"a\0b").unwrap_err();
+        assert_eq!(odd, "found bytes on line 1 that are no UTF-16LE");
+    }
+}

@@ -1,0 +1,82 @@
+//! Inputs that cannot be read as they stand. An item is read again at its place, so what is compressed, in
+//! another encoding or no text at all is made, once, into text in a file of the spool folder, and that is
+//! checked and read. In messages it keeps its name, and its records the places that people know them by.
+
+use std::io::{self, Read};
+use std::path::Path;
+
+use encoding_rs::Encoding;
+
+use crate::base::cancel::Context;
+use crate::base::error::Error;
+
+use super::input::{Form, InputError, NamedFile, Settings, Source};
+use super::spool::{SpoolFile, copy};
+
+mod decode;
+mod table;
+mod unpack;
+
+use decode::Decoded;
+use unpack::{Packing, Unpacked};
+
+/// Opens a file of prompts, by way of the spool folder where it cannot be read itself.
+pub(super) fn open(
+    path: &Path,
+    settings: &Settings,
+    folder: &Path,
+    ctx: &Context,
+) -> Result<NamedFile, Error> {
+    let name = path.display().to_string();
+    let unreadable = |error: io::Error| Error::from(InputError::unreadable(&name, &error));
+    if path.is_dir() {
+        Form::of(path)?;
+    }
+    let source = Source::open(path).map_err(unreadable)?;
+    let mut start = [0; table::START_BYTES];
+    let n = source.fill(&mut start, 0).map_err(unreadable)?;
+    let start = &start[..n];
+    if let Some(kind) = table::Kind::of(path, start, settings)? {
+        return kind.open(path, source, settings, folder, ctx);
+    }
+    let named = Packing::named(path);
+    let form = match (settings.form, &named) {
+        (Some(form), _) => form,
+        (None, Some((_, inner))) => Form::of(inner)?,
+        (None, None) => Form::of(path)?,
+    };
+    let found = Packing::of(start);
+    if let (Some((packing, _)), None) = (&named, found) {
+        let why = format!("found no {packing} data, as its name says; expected a name that fits");
+        return Err(InputError::of_file(&name, why).into());
+    }
+    if found.is_none() && settings.encoding.is_none() {
+        return Ok(NamedFile::new(name, form, source));
+    }
+    let mut spool = SpoolFile::new(folder, &name)?;
+    let text = plain_text(source.reader(), settings.encoding);
+    copy(text, &mut spool, &name, ctx, &mut |_| {})?;
+    made_from(source, name, form, spool)
+}
+
+/// What stands for an input: a text that was made of it, and is complete.
+pub(super) fn made_from(
+    origin: Source,
+    name: String,
+    form: Form,
+    spool: SpoolFile,
+) -> Result<NamedFile, Error> {
+    let source = spool.into_source()?;
+    Ok(NamedFile {
+        origin: Some(origin),
+        ..NamedFile::new(name, form, source)
+    })
+}
+
+/// The text of a reader, whatever it is compressed with.
+pub(super) fn plain_text<R: Read>(
+    reader: R,
+    encoding: Option<&'static Encoding>,
+) -> Decoded<Unpacked<R>> {
+    Decoded::new(Unpacked::new(reader), encoding)
+}

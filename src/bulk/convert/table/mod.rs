@@ -1,0 +1,223 @@
+//! Tables that are no text: Parquet, worksheets, SQLite. Each is written once as lines of JSON lists, the first
+//! of which has the names of the columns.
+
+#[cfg(feature = "parquet")]
+mod parquet;
+#[cfg(feature = "queue")]
+mod sqlite;
+#[cfg(any(feature = "parquet", feature = "excel"))]
+mod time;
+#[cfg(feature = "excel")]
+mod xlsx;
+
+use std::fmt;
+use std::path::Path;
+
+use serde_json::Value;
+
+use super::made_from;
+use crate::base::cancel::Context;
+use crate::base::error::Error;
+use crate::bulk::input::{Form, InputError, NamedFile, Settings, Source};
+use crate::bulk::spool::SpoolFile;
+
+/// A kind of table that is no text.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kind {
+    Parquet,
+    Xlsx,
+    Sqlite,
+}
+
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Parquet => "Parquet",
+            Self::Xlsx => ".xlsx",
+            Self::Sqlite => "SQLite",
+        })
+    }
+}
+
+/// How an SQLite file begins.
+const SQLITE: &[u8] = b"SQLite format 3\0";
+/// Enough of a file to tell what it is.
+pub(super) const START_BYTES: usize = SQLITE.len();
+
+impl Kind {
+    /// The kind that the extension names.
+    fn named(path: &Path) -> Option<Self> {
+        let extension = path.extension().unwrap_or_default().to_string_lossy();
+        Some(match extension.to_ascii_lowercase().as_str() {
+            "parquet" => Self::Parquet,
+            "xlsx" | "xlsm" => Self::Xlsx,
+            "db" | "sqlite" | "sqlite3" => Self::Sqlite,
+            _ => return None,
+        })
+    }
+
+    /// The kind that a file is, by its first bytes; any ZIP archive may be a worksheet, which its name must tell.
+    fn found(start: &[u8], named: Option<Self>) -> Option<Self> {
+        match start {
+            [b'P', b'A', b'R', b'1', ..] => Some(Self::Parquet),
+            [b'P', b'K', 3, 4, ..] => named.filter(|kind| *kind == Self::Xlsx),
+            _ => start.starts_with(SQLITE).then_some(Self::Sqlite),
+        }
+    }
+
+    /// The kind of a file that begins so; none for text.
+    ///
+    /// # Errors
+    /// When its name says otherwise, or settings are for another kind.
+    pub(super) fn of(
+        path: &Path,
+        start: &[u8],
+        settings: &Settings,
+    ) -> Result<Option<Self>, Error> {
+        let refused = |why: String| Err(InputError::of_file(path.display(), why).into());
+        // What is said to be a text is read as one.
+        let named = Self::named(path).filter(|_| settings.form.is_none());
+        let found = Self::found(start, named);
+        if let (Some(named), None) = (named, found) {
+            return refused(format!(
+                "found no {named} data, as its name says; expected a name that fits"
+            ));
+        }
+        let options = [
+            (settings.sheet.is_some(), "--sheet", Self::Xlsx),
+            (settings.query.is_some(), "--query", Self::Sqlite),
+        ];
+        let misfit = options
+            .iter()
+            .find(|(given, _, kind)| *given && found != Some(*kind));
+        if let Some((_, flag, kind)) = misfit {
+            return refused(format!(
+                "found {flag}; expected a {kind} file, which alone takes it"
+            ));
+        }
+        match (found, settings.encoding) {
+            (Some(kind), Some(_)) => refused(format!(
+                "found --encoding; expected a text: a {kind} file is none"
+            )),
+            _ => Ok(found),
+        }
+    }
+
+    /// Writes the table as rows of JSON.
+    pub(super) fn open(
+        self,
+        path: &Path,
+        origin: Source,
+        settings: &Settings,
+        folder: &Path,
+        ctx: &Context,
+    ) -> Result<NamedFile, Error> {
+        let name = path.display().to_string();
+        let mut rows = Rows {
+            spool: SpoolFile::new(folder, &name)?,
+            line: Vec::new(),
+            name: &name,
+            written: 0,
+            ctx,
+        };
+        let Some(first_row) = self.write(path, settings, &mut rows) else {
+            let why = format!("this program was built without {self} files; save it as CSV UTF-8");
+            return Err(rows.refused(why));
+        };
+        let first_row = first_row?;
+        let Rows { spool, .. } = rows;
+        let file = made_from(origin, name, Form::JsonRows, spool)?;
+        Ok(NamedFile {
+            first_row: Some(first_row),
+            ..file
+        })
+    }
+}
+
+impl Kind {
+    /// Writes all rows, and returns the number of the first; none where this build has no means to.
+    fn write(
+        self,
+        path: &Path,
+        settings: &Settings,
+        rows: &mut Rows<'_>,
+    ) -> Option<Result<u64, Error>> {
+        match self {
+            #[cfg(feature = "parquet")]
+            Self::Parquet => Some(parquet::write(path, rows)),
+            #[cfg(feature = "excel")]
+            Self::Xlsx => Some(xlsx::write(path, settings.sheet.as_deref(), rows)),
+            #[cfg(feature = "queue")]
+            Self::Sqlite => Some(sqlite::write(path, settings.query.as_deref(), rows)),
+            #[allow(unreachable_patterns)]
+            _ => {
+                let _ = (path, settings, rows);
+                None
+            }
+        }
+    }
+}
+
+/// Rows of JSON that are being written.
+struct Rows<'r> {
+    spool: SpoolFile,
+    line: Vec<u8>,
+    /// The input's name.
+    name: &'r str,
+    written: u64,
+    ctx: &'r Context,
+}
+
+/// Rows between two looks at whether to go on.
+const ROWS_BETWEEN_LOOKS: u64 = 1000;
+
+#[cfg_attr(
+    not(any(feature = "parquet", feature = "queue", feature = "excel")),
+    allow(dead_code)
+)]
+impl Rows<'_> {
+    /// Writes the first line.
+    fn names<N: AsRef<str>>(&mut self, names: &[N]) -> Result<(), Error> {
+        if names.is_empty() {
+            return Err(self.refused("found no columns; expected a table with some"));
+        }
+        let names: Vec<Value> = names
+            .iter()
+            .map(|name| Value::from(name.as_ref()))
+            .collect();
+        self.row(&names)
+    }
+
+    /// Writes a row, with a value for each column.
+    fn row(&mut self, values: &[Value]) -> Result<(), Error> {
+        if self.written.is_multiple_of(ROWS_BETWEEN_LOOKS) {
+            self.ctx.check()?;
+        }
+        self.line.clear();
+        let written = serde_json::to_writer(&mut self.line, values);
+        written.map_err(|error| self.refused(error.to_string()))?;
+        self.line.push(b'\n');
+        self.written += 1;
+        self.spool.write(&self.line)
+    }
+
+    /// Writes the line of a row that has nothing in it.
+    #[cfg(feature = "excel")]
+    fn empty(&mut self) -> Result<(), Error> {
+        self.written += 1;
+        self.spool.write(b"\n")
+    }
+
+    /// An error of the input as a whole.
+    fn refused(&self, why: impl Into<String>) -> Error {
+        InputError::of_file(self.name, why).into()
+    }
+
+    /// The error of an input that is not what it looks like.
+    fn unreadable(&self, why: &dyn fmt::Display) -> Error {
+        self.refused(format!("cannot be read: {why}"))
+    }
+}
+
+#[cfg(test)]
+mod tests;

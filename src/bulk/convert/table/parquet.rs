@@ -1,0 +1,198 @@
+//! A Parquet file, row by row: lists, maps and structs as JSON, times as text, decimals with all their digits.
+
+use std::fs::File;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
+
+use base64::Engine;
+use parquet::basic::{ConvertedType, LogicalType, TimeUnit};
+use parquet::file::reader::{FileReader, SerializedFileReader};
+use parquet::record::Field;
+use parquet::record::reader::RowIter;
+use parquet::schema::types::Type;
+use serde_json::{Map, Number, Value};
+
+use super::Rows;
+use super::time::{date, time, timestamp};
+use crate::base::error::Error;
+
+/// Writes all rows; the first is number 1.
+pub(super) fn write(path: &Path, rows: &mut Rows<'_>) -> Result<u64, Error> {
+    // The reader panics at some of what it does not know.
+    let written = catch_unwind(AssertUnwindSafe(|| write_rows(path, rows)));
+    match written {
+        Ok(written) => written.map(|()| 1),
+        Err(_) => Err(rows.unreadable(&"it is damaged, or has a type of column that is not known")),
+    }
+}
+
+fn write_rows(path: &Path, rows: &mut Rows<'_>) -> Result<(), Error> {
+    let file = File::open(path).map_err(|error| rows.unreadable(&error))?;
+    let reader = SerializedFileReader::new(file).map_err(|error| rows.unreadable(&error))?;
+    let schema = reader
+        .metadata()
+        .file_metadata()
+        .schema_descr()
+        .root_schema_ptr();
+    let names: Vec<&str> = schema
+        .get_fields()
+        .iter()
+        .map(|field| field.name())
+        .collect();
+    rows.names(&names)?;
+    let mut values = Vec::new();
+    for row in RowIter::from_file_into(Box::new(reader)) {
+        let row = row.map_err(|error| rows.unreadable(&error))?;
+        values.clear();
+        let cells = row.into_columns().into_iter().zip(schema.get_fields());
+        values.extend(cells.map(|((_, cell), of)| json(cell, Some(of))));
+        rows.row(&values)?;
+    }
+    Ok(())
+}
+
+/// A value, of this type as far as that is known.
+fn json(value: Field, of: Option<&Type>) -> Value {
+    match value {
+        Field::Null => Value::Null,
+        Field::Bool(yes) => yes.into(),
+        Field::Byte(n) => n.into(),
+        Field::Short(n) => n.into(),
+        Field::Int(n) => integer(n.into(), of),
+        Field::Long(n) => integer(n, of),
+        Field::UByte(n) => n.into(),
+        Field::UShort(n) => n.into(),
+        Field::UInt(n) => n.into(),
+        Field::ULong(n) => n.into(),
+        Field::Float16(x) => single(x.to_f32()),
+        Field::Float(x) => single(x),
+        Field::Double(x) => double(x),
+        Field::Decimal(_) => value.to_string().into(),
+        Field::Str(text) => text.into(),
+        Field::Bytes(bytes) => bytes_as_text(bytes.data(), of),
+        Field::Date(days) => date(days.into()).into(),
+        Field::TimeMillis(millis) => time(i128::from(millis) * 1_000_000).into(),
+        Field::TimeMicros(micros) => time(i128::from(micros) * 1000).into(),
+        Field::TimestampMillis(millis) => {
+            timestamp(i128::from(millis) * 1_000_000, is_utc(of)).into()
+        }
+        Field::TimestampMicros(micros) => timestamp(i128::from(micros) * 1000, is_utc(of)).into(),
+        Field::Group(row) => {
+            let fields = row.into_columns().into_iter();
+            let object: Map<String, Value> = fields
+                .map(|(name, value)| {
+                    let value = json(value, of.and_then(|of| child(of, &name)));
+                    (name, value)
+                })
+                .collect();
+            object.into()
+        }
+        Field::ListInternal(list) => {
+            let element = of.and_then(element);
+            let all = list.elements().iter().cloned();
+            all.map(|value| json(value, element))
+                .collect::<Vec<_>>()
+                .into()
+        }
+        Field::MapInternal(map) => {
+            let [key, value] = of.map_or([None, None], pair);
+            let entries = map.entries().iter().cloned();
+            let object: Map<String, Value> = entries
+                .map(|(name, found)| {
+                    let name = json(name, key);
+                    let name = name
+                        .as_str()
+                        .map_or_else(|| name.to_string(), str::to_owned);
+                    (name, json(found, value))
+                })
+                .collect();
+            object.into()
+        }
+    }
+}
+
+/// An integer, or the time that it counts: newer kinds of times have no other mark.
+fn integer(n: i64, of: Option<&Type>) -> Value {
+    let nanos = |unit: &TimeUnit| {
+        let scale = match unit {
+            TimeUnit::MILLIS => 1_000_000,
+            TimeUnit::MICROS => 1000,
+            _ => 1,
+        };
+        i128::from(n) * scale
+    };
+    match of.and_then(|of| of.get_basic_info().logical_type_ref()) {
+        Some(LogicalType::Timestamp(kind)) => {
+            timestamp(nanos(&kind.unit), kind.is_adjusted_to_u_t_c).into()
+        }
+        Some(LogicalType::Time(kind)) => time(nanos(&kind.unit)).into(),
+        _ => n.into(),
+    }
+}
+
+/// Whether a time is of one zone for all; those of old files are, unless they say otherwise.
+fn is_utc(of: Option<&Type>) -> bool {
+    let info = of.map(Type::get_basic_info);
+    match info.and_then(|info| info.logical_type_ref()) {
+        Some(LogicalType::Timestamp(kind)) => kind.is_adjusted_to_u_t_c,
+        _ => info.is_some_and(|info| info.converted_type() != ConvertedType::NONE),
+    }
+}
+
+fn bytes_as_text(bytes: &[u8], of: Option<&Type>) -> Value {
+    let logical = of.and_then(|of| of.get_basic_info().logical_type_ref());
+    if let (Some(LogicalType::Uuid), Ok(id)) = (logical, uuid::Uuid::from_slice(bytes)) {
+        return id.to_string().into();
+    }
+    match std::str::from_utf8(bytes) {
+        Ok(text) => text.into(),
+        Err(_) => base64::prelude::BASE64_STANDARD.encode(bytes).into(),
+    }
+}
+
+/// The shortest number that is this one: 0.1, not 0.10000000149011612.
+fn single(x: f32) -> Value {
+    match x.to_string().parse() {
+        Ok(number) => double(number),
+        Err(_) => double(x.into()),
+    }
+}
+
+/// A number; what is none is nothing, and what JSON has no number for is a text.
+fn double(x: f64) -> Value {
+    match Number::from_f64(x) {
+        Some(number) => number.into(),
+        None if x.is_nan() => Value::Null,
+        None => x.to_string().into(),
+    }
+}
+
+fn child<'t>(of: &'t Type, name: &str) -> Option<&'t Type> {
+    let mut fields = of.is_group().then(|| of.get_fields()).into_iter().flatten();
+    fields.find(|field| field.name() == name).map(AsRef::as_ref)
+}
+
+/// The type of a list's elements: within a group that is repeated, that itself in old files, or what is
+/// repeated without being called a list.
+fn element(of: &Type) -> Option<&Type> {
+    let info = of.get_basic_info();
+    let is_list = info.converted_type() == ConvertedType::LIST
+        || info.logical_type_ref() == Some(&LogicalType::List);
+    if !is_list || !of.is_group() {
+        return Some(of);
+    }
+    let repeated = of.get_fields().first()?.as_ref();
+    let wraps = repeated.is_group() && repeated.get_fields().len() == 1;
+    match wraps && repeated.name() != "array" && !repeated.name().ends_with("_tuple") {
+        true => repeated.get_fields().first().map(AsRef::as_ref),
+        false => Some(repeated),
+    }
+}
+
+fn pair(of: &Type) -> [Option<&Type>; 2] {
+    let entries = of.is_group().then(|| of.get_fields().first()).flatten();
+    let fields = entries
+        .filter(|entries| entries.is_group())
+        .map(|entries| entries.get_fields());
+    [0, 1].map(|i| fields.and_then(|fields| fields.get(i)).map(AsRef::as_ref))
+}

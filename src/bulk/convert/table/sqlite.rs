@@ -1,0 +1,87 @@
+//! The rows that a query finds in an SQLite file.
+
+use std::path::Path;
+
+use base64::Engine;
+use rusqlite::types::ValueRef;
+use rusqlite::{Connection, OpenFlags};
+use serde_json::Value;
+
+use super::Rows;
+use crate::base::error::Error;
+
+/// Writes what the query finds; the first row is number 1.
+pub(super) fn write(path: &Path, query: Option<&str>, rows: &mut Rows<'_>) -> Result<u64, Error> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let database = Connection::open_with_flags(path, flags);
+    let database = database.map_err(|error| rows.unreadable(&error))?;
+    // Somebody else may have made the file: what its views call must do no harm.
+    let careful =
+        "PRAGMA trusted_schema = OFF; PRAGMA cell_size_check = ON; PRAGMA query_only = ON";
+    let set = database.execute_batch(careful);
+    set.map_err(|error| rows.unreadable(&error))?;
+    let Some(query) = query else {
+        return Err(rows.refused(no_query(&tables(&database))));
+    };
+    let bad = |error: rusqlite::Error| rows.refused(format!("--query: {error}"));
+    let mut statement = database.prepare(query).map_err(bad)?;
+    if !statement.readonly() {
+        return Err(rows.refused("--query: it would write; expected one SELECT"));
+    }
+    let names: Vec<String> = (0..statement.column_count())
+        .map(|i| statement.column_name(i).map(str::to_owned))
+        .collect::<Result<_, _>>()
+        .map_err(bad)?;
+    let mut found = statement.query([]).map_err(bad)?;
+    rows.names(&names)?;
+    let mut values = Vec::new();
+    loop {
+        let row = found.next();
+        let Some(row) = row.map_err(|error| rows.refused(format!("--query: {error}")))? else {
+            return Ok(1);
+        };
+        values.clear();
+        for i in 0..names.len() {
+            let value = row.get_ref(i).map_err(|error| rows.unreadable(&error))?;
+            values.push(json(value));
+        }
+        rows.row(&values)?;
+    }
+}
+
+fn json(value: ValueRef<'_>) -> Value {
+    match value {
+        ValueRef::Null => Value::Null,
+        ValueRef::Integer(n) => n.into(),
+        ValueRef::Real(x) => x.into(),
+        ValueRef::Text(bytes) | ValueRef::Blob(bytes) => match std::str::from_utf8(bytes) {
+            Ok(text) => text.into(),
+            Err(_) => base64::prelude::BASE64_STANDARD.encode(bytes).into(),
+        },
+    }
+}
+
+/// The tables and views, as far as they can be told.
+fn tables(database: &Connection) -> Vec<String> {
+    let sql = "SELECT name FROM sqlite_schema WHERE type IN ('table', 'view') \
+               AND name NOT LIKE 'sqlite\\_%' ESCAPE '\\' ORDER BY name LIMIT 50";
+    let names = database.prepare(sql).and_then(|mut statement| {
+        let names = statement.query_map([], |row| row.get(0))?;
+        names.collect()
+    });
+    names.unwrap_or_default()
+}
+
+fn no_query(tables: &[String]) -> String {
+    let quoted = |name: &String| format!("\"{}\"", name.replace('"', "\"\""));
+    let (example, there) = match tables {
+        [] => ("…".to_owned(), "none".to_owned()),
+        [first, ..] => {
+            let all: Vec<String> = tables.iter().map(quoted).collect();
+            (quoted(first), all.join(", "))
+        }
+    };
+    format!(
+        "found an SQLite file; expected --query 'SELECT * FROM {example}' beside it: its tables are {there}"
+    )
+}

@@ -1,0 +1,344 @@
+//! Tables as they are written for the reader of inputs.
+
+use std::path::PathBuf;
+
+use super::*;
+
+/// The lines that a file becomes, and the number of the first row.
+fn lines(path: &Path, settings: &Settings) -> Result<(Vec<String>, u64), String> {
+    let folder = tempfile::tempdir().unwrap();
+    let file = super::super::open(path, settings, folder.path(), &Context::new());
+    let file = file.map_err(|error| error.message().to_owned())?;
+    assert_eq!(file.form, Form::JsonRows);
+    let mut text = String::new();
+    std::io::Read::read_to_string(&mut file.source.reader(), &mut text).unwrap();
+    // Nothing is left of it under a name.
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
+    Ok((
+        text.lines().map(str::to_owned).collect(),
+        file.first_row.unwrap(),
+    ))
+}
+
+fn place() -> (tempfile::TempDir, PathBuf) {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("in");
+    (folder, path)
+}
+
+#[cfg(feature = "queue")]
+mod of_sqlite {
+    use super::*;
+
+    fn database() -> (tempfile::TempDir, PathBuf) {
+        let (folder, path) = place();
+        let path = path.with_extension("db");
+        let database = rusqlite::Connection::open(&path).unwrap();
+        let sql = "CREATE TABLE \"my mails\" (id INTEGER, text TEXT, x REAL, b BLOB);
+            INSERT INTO \"my mails\" VALUES (1, 'one
+            two', 0.5, x'ff00'), (2, NULL, 3.0, 'a');
+            CREATE VIEW v AS SELECT 1";
+        database.execute_batch(sql).unwrap();
+        (folder, path)
+    }
+
+    fn found(path: &Path, query: Option<&str>) -> Result<(Vec<String>, u64), String> {
+        let query = query.map(str::to_owned);
+        let settings = Settings {
+            query,
+            ..Settings::default()
+        };
+        lines(path, &settings)
+    }
+
+    #[test]
+    fn what_a_query_finds_are_rows() {
+        let (_folder, path) = database();
+        let query = "SELECT id, text AS prompt, x, b FROM \"my mails\" ORDER BY id DESC";
+        let (rows, first) = found(&path, Some(query)).unwrap();
+        let expected = [
+            r#"["id","prompt","x","b"]"#,
+            r#"[2,null,3.0,"a"]"#,
+            r#"[1,"one\n            two",0.5,"/wA="]"#,
+        ];
+        assert_eq!(
+            (rows.as_slice(), first),
+            (expected.map(str::to_owned).as_slice(), 1)
+        );
+        let none = found(&path, Some("SELECT id FROM v2")).unwrap_err();
+        assert!(none.contains("--query: no such table: v2"), "{none}");
+        let empty = found(&path, Some("SELECT id FROM \"my mails\" WHERE 0")).unwrap();
+        assert_eq!(empty.0, [r#"["id"]"#]);
+    }
+
+    #[test]
+    fn nothing_is_written_and_a_query_is_needed() {
+        let (_folder, path) = database();
+        for write in [
+            "DELETE FROM \"my mails\"",
+            "CREATE TABLE t (n)",
+            "PRAGMA user_version = 7",
+        ] {
+            assert!(found(&path, Some(write)).is_err(), "{write}");
+        }
+        let none = found(&path, None).unwrap_err();
+        assert!(
+            none.contains("--query 'SELECT * FROM \"my mails\"' beside it"),
+            "{none}"
+        );
+        assert!(
+            none.ends_with("its tables are \"my mails\", \"v\""),
+            "{none}"
+        );
+        let count = found(&path, Some("SELECT count(*) FROM \"my mails\"")).unwrap();
+        assert_eq!(count.0[1], "[2]");
+    }
+}
+
+#[test]
+fn names_and_settings_must_fit_what_a_file_is() {
+    let (_folder, path) = place();
+    let refused = |extension: &str, content: &[u8], settings: Settings| {
+        let path = path.with_extension(extension);
+        std::fs::write(&path, content).unwrap();
+        lines(&path, &settings).unwrap_err()
+    };
+    let plain = Settings::default;
+    let sheet = || Settings {
+        sheet: Some("a".to_owned()),
+        ..plain()
+    };
+    let query = || Settings {
+        query: Some("a".to_owned()),
+        ..plain()
+    };
+    for (extension, content, settings, said) in [
+        (
+            "parquet",
+            &b"id,text\n"[..],
+            plain(),
+            "found no Parquet data, as its name says",
+        ),
+        ("xlsx", b"", plain(), "found no .xlsx data"),
+        ("db", b"PAR1", plain(), "cannot be read"),
+        (
+            "csv",
+            b"id\n",
+            sheet(),
+            "found --sheet; expected a .xlsx file",
+        ),
+        (
+            "csv",
+            b"id\n",
+            query(),
+            "found --query; expected a SQLite file",
+        ),
+        ("parquet", b"PAR1", query(), "found --query"),
+        ("parquet", b"PAR1PAR1", plain(), "cannot be read"),
+        ("xlsx", b"PK\x03\x04", plain(), "cannot be read"),
+        ("zip", b"PK\x03\x04", plain(), "found a .zip file"),
+        (
+            "xls",
+            b"\xd0\xcf\x11\xe0",
+            plain(),
+            "save it as .xlsx or CSV UTF-8",
+        ),
+    ] {
+        let left_out = [
+            ("parquet", cfg!(feature = "parquet")),
+            ("xlsx", cfg!(feature = "excel")),
+            ("db", cfg!(feature = "queue")),
+        ]
+        .contains(&(extension, false));
+        let why = refused(extension, content, settings);
+        let told = why.contains(said) || left_out && why.contains("built without");
+        assert!(told, "{extension}: {why}");
+    }
+}
+
+#[cfg(feature = "excel")]
+mod of_worksheets {
+    use rust_xlsxwriter::{ExcelDateTime, Format, Workbook, XlsxError};
+
+    use super::*;
+    use crate::bulk::prompts::{PromptSettings, Prompts};
+
+    fn workbook(path: &Path) -> Result<(), XlsxError> {
+        let mut book = Workbook::new();
+        let sheet = book.add_worksheet().set_name("First")?;
+        let (day, both) = (
+            Format::new().set_num_format("yyyy-mm-dd"),
+            Format::new().set_num_format("yyyy-mm-dd hh:mm"),
+        );
+        let clock = Format::new().set_num_format("hh:mm:ss");
+        for (i, name) in ["id", " text ", "day", "", "n", "yes"].iter().enumerate() {
+            sheet.write_string(2, i as u16, *name)?;
+        }
+        sheet
+            .write_string(3, 0, "007")?
+            .write_string(3, 1, "=cmd()\r\nx")?;
+        sheet.write_datetime_with_format(3, 2, ExcelDateTime::from_ymd(2024, 5, 1)?, &day)?;
+        sheet.write_number(3, 4, 3.0)?.write_boolean(3, 5, true)?;
+        // Row 5 is empty; there is a note beside row 6, and a formula with its value.
+        sheet.write_number(5, 0, 8)?.write_string(5, 3, "note")?;
+        let noon = ExcelDateTime::from_ymd(2024, 5, 1)?.and_hms(12, 30, 0)?;
+        sheet.write_datetime_with_format(5, 2, noon, &both)?;
+        sheet.write_number(5, 4, 0.1)?;
+        sheet.write_formula(5, 1, rust_xlsxwriter::Formula::new("=1+1").set_result("2"))?;
+        sheet.write_datetime_with_format(6, 2, ExcelDateTime::from_hms(9, 5, 0)?, &clock)?;
+        book.add_worksheet().set_name("Empty")?;
+        book.save(path)
+    }
+
+    #[test]
+    fn rows_of_a_worksheet_keep_their_numbers() {
+        let (_folder, path) = place();
+        let path = path.with_extension("xlsx");
+        workbook(&path).unwrap();
+        let (rows, first) = lines(&path, &Settings::default()).unwrap();
+        let expected = [
+            r#"["id","text","day","D","n","yes"]"#,
+            r#"["007","=cmd()\r\nx","2024-05-01",null,3,true]"#,
+            "",
+            r#"[8,2,"2024-05-01T12:30:00","note",0.1,null]"#,
+            r#"[null,null,"09:05:00",null,null,null]"#,
+        ];
+        assert_eq!(
+            (rows.as_slice(), first),
+            (expected.map(str::to_owned).as_slice(), 4)
+        );
+        let sheet = |name: &str| {
+            let settings = Settings {
+                sheet: Some(name.to_owned()),
+                ..Settings::default()
+            };
+            lines(&path, &settings)
+        };
+        assert_eq!(sheet("First").unwrap().0, expected);
+        assert!(
+            sheet("Empty")
+                .unwrap_err()
+                .contains("found no cells in the sheet \"Empty\"")
+        );
+        let unknown = sheet("first").unwrap_err();
+        assert!(
+            unknown.contains("found no sheet \"first\"; expected one of \"First\", \"Empty\""),
+            "{unknown}"
+        );
+        // A row is named by its number in the worksheet.
+        let settings = PromptSettings::new().template("{{text}}").unwrap();
+        let faulty = Prompts::open(&path, &settings, &Context::new(), &|_, _| {})
+            .err()
+            .unwrap();
+        assert!(
+            faulty
+                .message()
+                .contains("row 7: found the fields of the template all empty"),
+            "{faulty}"
+        );
+    }
+}
+
+#[cfg(feature = "parquet")]
+mod of_parquet {
+    use std::sync::Arc;
+
+    use ::parquet::data_type::{
+        BoolType, ByteArray, ByteArrayType, DataType, DoubleType, FixedLenByteArray,
+        FixedLenByteArrayType, FloatType, Int32Type, Int64Type,
+    };
+    use ::parquet::file::writer::{SerializedFileWriter, SerializedRowGroupWriter};
+    use ::parquet::schema::parser::parse_message_type;
+
+    use super::*;
+
+    /// A column of values, each there; lists begin where the repetition is 0.
+    fn column<T: DataType>(
+        group: &mut SerializedRowGroupWriter<'_, std::fs::File>,
+        values: &[T::T],
+        levels: Option<(&[i16], &[i16])>,
+    ) {
+        let mut column = group.next_column().unwrap().unwrap();
+        let (definitions, repetitions) = levels.unzip();
+        let writer = column.typed::<T>();
+        writer
+            .write_batch(values, definitions, repetitions)
+            .unwrap();
+        column.close().unwrap();
+    }
+
+    #[test]
+    fn types_become_what_people_expect() {
+        let (_folder, path) = place();
+        let path = path.with_extension("parquet");
+        let schema = "message schema {
+            REQUIRED INT64 n;
+            REQUIRED BYTE_ARRAY text (UTF8);
+            REQUIRED BYTE_ARRAY raw;
+            REQUIRED DOUBLE x;
+            REQUIRED FLOAT f;
+            REQUIRED BOOLEAN b;
+            REQUIRED INT32 day (DATE);
+            REQUIRED INT64 nanos (TIMESTAMP(NANOS,false));
+            REQUIRED INT64 micros (TIMESTAMP(MICROS,true));
+            REQUIRED INT64 clock (TIME(MICROS,true));
+            REQUIRED INT64 price (DECIMAL(10,2));
+            REQUIRED FIXED_LEN_BYTE_ARRAY(16) key (UUID);
+            OPTIONAL GROUP tags (LIST) { REPEATED GROUP list { OPTIONAL BYTE_ARRAY element (UTF8); } }
+            REQUIRED GROUP point { REQUIRED INT32 a; REQUIRED INT64 at (TIMESTAMP(NANOS,false)); }
+        }";
+        let schema = Arc::new(parse_message_type(schema).unwrap());
+        let file = std::fs::File::create(&path).unwrap();
+        let mut writer = SerializedFileWriter::new(file, schema, Arc::default()).unwrap();
+        let mut group = writer.next_row_group().unwrap();
+        let bytes = |all: [&[u8]; 2]| all.map(|text| ByteArray::from(text.to_vec()));
+        column::<Int64Type>(&mut group, &[i64::MAX, -1], None);
+        column::<ByteArrayType>(&mut group, &bytes([b"a \"b\"\n", b""]), None);
+        column::<ByteArrayType>(&mut group, &bytes([b"old text", b"\xff\x00"]), None);
+        column::<DoubleType>(&mut group, &[3.0, f64::NAN], None);
+        column::<FloatType>(&mut group, &[0.1, f32::INFINITY], None);
+        column::<BoolType>(&mut group, &[true, false], None);
+        column::<Int32Type>(&mut group, &[19_844, -1], None);
+        column::<Int64Type>(&mut group, &[1_714_566_600_000_000_001, 0], None);
+        column::<Int64Type>(&mut group, &[1_714_566_600_500_000, 0], None);
+        column::<Int64Type>(&mut group, &[3_600_000_000, 0], None);
+        column::<Int64Type>(&mut group, &[1250, -5], None);
+        let keys = [[0x11_u8; 16], [0; 16]];
+        let keys = keys.map(|key| FixedLenByteArray::from(key.to_vec()));
+        column::<FixedLenByteArrayType>(&mut group, &keys, None);
+        let tags = bytes([b"x", b"y"]);
+        column::<ByteArrayType>(&mut group, &tags, Some((&[3, 2, 3, 0], &[0, 1, 1, 0])));
+        column::<Int32Type>(&mut group, &[7, 8], None);
+        column::<Int64Type>(&mut group, &[0, 1], None);
+        group.close().unwrap();
+        writer.close().unwrap();
+        let (rows, first) = lines(&path, &Settings::default()).unwrap();
+        let expected = [
+            r#"["n","text","raw","x","f","b","day","nanos","micros","clock","price","key","tags","point"]"#,
+            r#"[9223372036854775807,"a \"b\"\n","old text",3.0,0.1,true,"2024-05-01","2024-05-01T12:30:00.000000001","2024-05-01T12:30:00.5Z","01:00:00","12.50","11111111-1111-1111-1111-111111111111",["x",null,"y"],{"a":7,"at":"1970-01-01T00:00:00"}]"#,
+            r#"[-1,"","/wA=",null,"inf",false,"1969-12-31","1970-01-01T00:00:00","1970-01-01T00:00:00Z","00:00:00","-0.05","00000000-0000-0000-0000-000000000000",null,{"a":8,"at":"1970-01-01T00:00:00.000000001"}]"#,
+        ];
+        assert_eq!(rows, expected);
+        assert_eq!(first, 1);
+    }
+
+    #[test]
+    fn a_damaged_file_is_refused_wherever_it_ends() {
+        let (_folder, path) = place();
+        let path = path.with_extension("parquet");
+        let schema = Arc::new(parse_message_type("message m { REQUIRED INT64 n; }").unwrap());
+        let file = std::fs::File::create(&path).unwrap();
+        let mut writer = SerializedFileWriter::new(file, schema, Arc::default()).unwrap();
+        let mut group = writer.next_row_group().unwrap();
+        column::<Int64Type>(&mut group, &[1, 2, 3], None);
+        group.close().unwrap();
+        writer.close().unwrap();
+        let whole = std::fs::read(&path).unwrap();
+        assert_eq!(lines(&path, &Settings::default()).unwrap().0.len(), 4);
+        for end in (4..whole.len()).step_by(7) {
+            std::fs::write(&path, &whole[..end]).unwrap();
+            let why = lines(&path, &Settings::default()).unwrap_err();
+            assert!(why.contains("cannot be read"), "{why}");
+        }
+    }
+}

@@ -1,0 +1,70 @@
+//! Dates and times as ISO 8601 writes them.
+
+/// A day, counted from 1 January 1970.
+pub(super) fn date(days: i64) -> String {
+    // <https://howardhinnant.github.io/date_algorithms.html>, civil_from_days.
+    let shifted = days + 719_468;
+    let era = shifted.div_euclid(146_097);
+    let day_of_era = shifted.rem_euclid(146_097);
+    let year_of_era =
+        (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let month = (5 * day_of_year + 2) / 153;
+    let day = day_of_year - (153 * month + 2) / 5 + 1;
+    let month = if month < 10 { month + 3 } else { month - 9 };
+    let year = year_of_era + era * 400 + i64::from(month <= 2);
+    match year {
+        0..=9999 => format!("{year:04}-{month:02}-{day:02}"),
+        _ => format!("{year:+05}-{month:02}-{day:02}"),
+    }
+}
+
+const NANOS: i128 = 1_000_000_000;
+const NANOS_OF_DAY: i128 = 86_400 * NANOS;
+
+/// A time of the day, in nanoseconds, with as many digits as it has.
+pub(super) fn time(nanos: i128) -> String {
+    let seconds = nanos / NANOS;
+    let (hours, minutes) = (seconds / 3600, seconds / 60 % 60);
+    let fraction = match nanos % NANOS {
+        0 => String::new(),
+        part => format!(".{part:09}").trim_end_matches('0').to_owned(),
+    };
+    format!("{hours:02}:{minutes:02}:{:02}{fraction}", seconds % 60)
+}
+
+/// A time in nanoseconds from the beginning of 1970.
+pub(super) fn timestamp(nanos: i128, is_utc: bool) -> String {
+    let days = nanos.div_euclid(NANOS_OF_DAY);
+    let zone = if is_utc { "Z" } else { "" };
+    let day = date(i64::try_from(days).unwrap_or_default());
+    format!("{day}T{}{zone}", time(nanos.rem_euclid(NANOS_OF_DAY)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_are_written_as_people_read_them() {
+        for (days, text) in [
+            (0, "1970-01-01"),
+            (-1, "1969-12-31"),
+            (11_016, "2000-02-29"),
+            (19_844, "2024-05-01"),
+            (-719_528, "0000-01-01"),
+            (2_932_896, "9999-12-31"),
+            (2_932_897, "+10000-01-01"),
+            (-719_529, "-0001-12-31"),
+        ] {
+            assert_eq!(date(days), text);
+        }
+        assert_eq!(time(0), "00:00:00");
+        assert_eq!(time(86_399 * NANOS + 120_000_000), "23:59:59.12");
+        assert_eq!(timestamp(-1, true), "1969-12-31T23:59:59.999999999Z");
+        assert_eq!(
+            timestamp(1_714_566_600 * NANOS, false),
+            "2024-05-01T12:30:00"
+        );
+    }
+}

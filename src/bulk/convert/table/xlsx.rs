@@ -1,0 +1,210 @@
+//! A worksheet of a workbook. It is read twice, since a column may have cells and no name.
+
+use std::fs::File;
+use std::io::BufReader;
+use std::path::Path;
+
+use calamine::{Cell, DataRef, ExcelDateTime, Reader, Xlsx};
+use serde_json::Value;
+
+use super::Rows;
+use super::time::{time, timestamp};
+use crate::base::error::Error;
+
+/// Up to here each integer has a floating point number of its own.
+const EXACT: f64 = 9_007_199_254_740_992.0;
+
+/// What a worksheet has room for.
+const MOST_ROWS: u32 = 1_048_576;
+const MOST_COLUMNS: u32 = 16_384;
+
+/// Writes the rows below the header of a worksheet, the first one unless it is named; returns the number of the
+/// first row as the worksheet counts.
+pub(super) fn write(path: &Path, sheet: Option<&str>, rows: &mut Rows<'_>) -> Result<u64, Error> {
+    let file = File::open(path).map_err(|error| rows.unreadable(&error))?;
+    let book = Xlsx::new(BufReader::new(file));
+    let mut book = book.map_err(|error| rows.unreadable(&error))?;
+    let sheet = chosen(book.sheet_names(), sheet).map_err(|why| rows.refused(why))?;
+    let Some(columns) = columns(&mut book, &sheet, rows)? else {
+        let why = format!(
+            "found no cells in the sheet \"{sheet}\"; expected a header row and rows below it"
+        );
+        return Err(rows.refused(why));
+    };
+    rows.names(&columns.names)?;
+    let mut line: Vec<Value> = vec![Value::Null; columns.names.len()];
+    let mut at = columns.header + 1;
+    let mut has_cells = false;
+    each_cell(&mut book, &sheet, rows, &mut |rows, row, column, value| {
+        if row <= columns.header {
+            return Ok(());
+        }
+        while at < row {
+            next(rows, &mut line, &mut has_cells)?;
+            at += 1;
+        }
+        if let Some(place) = columns.places.get(column).copied().flatten() {
+            has_cells |= !value.is_null();
+            line[place] = value;
+        }
+        Ok(())
+    })?;
+    if has_cells {
+        next(rows, &mut line, &mut has_cells)?;
+    }
+    Ok(u64::from(columns.header) + 2)
+}
+
+/// Writes the row that is complete.
+fn next(rows: &mut Rows<'_>, line: &mut [Value], has_cells: &mut bool) -> Result<(), Error> {
+    match std::mem::take(has_cells) {
+        true => rows.row(line)?,
+        false => rows.empty()?,
+    }
+    line.fill(Value::Null);
+    Ok(())
+}
+
+fn chosen(sheets: Vec<String>, wanted: Option<&str>) -> Result<String, String> {
+    let Some(wanted) = wanted else {
+        let first = sheets.into_iter().next();
+        return first.ok_or_else(|| "found no worksheet; expected one".to_owned());
+    };
+    match sheets.iter().find(|name| *name == wanted) {
+        Some(name) => Ok(name.clone()),
+        None => {
+            let there: Vec<String> = sheets.iter().map(|name| format!("\"{name}\"")).collect();
+            Err(format!(
+                "found no sheet \"{wanted}\"; expected one of {}",
+                there.join(", ")
+            ))
+        }
+    }
+}
+
+struct Columns {
+    /// The row that the names are in, from 0.
+    header: u32,
+    names: Vec<String>,
+    /// Where each column of the sheet is among them, if it is.
+    places: Vec<Option<usize>>,
+}
+
+/// The columns that have a name or a cell below the header: one without a name is called as the sheet calls it,
+/// by its letters.
+fn columns(
+    book: &mut Xlsx<BufReader<File>>,
+    sheet: &str,
+    rows: &mut Rows<'_>,
+) -> Result<Option<Columns>, Error> {
+    let mut header = None;
+    let mut named: Vec<Option<String>> = Vec::new();
+    each_cell(book, sheet, rows, &mut |_, row, column, value| {
+        if value.is_null() {
+            return Ok(());
+        }
+        if named.len() <= column {
+            named.resize(column + 1, None);
+        }
+        if row == *header.get_or_insert(row) {
+            let name = value
+                .as_str()
+                .map_or_else(|| value.to_string(), |name| name.trim().to_owned());
+            named[column] = Some(name).filter(|name| !name.is_empty());
+        } else if named[column].is_none() {
+            named[column] = Some(letters(column));
+        }
+        Ok(())
+    })?;
+    let places = named.iter().scan(0, |next, name| {
+        *next += usize::from(name.is_some());
+        Some(name.as_ref().map(|_| *next - 1))
+    });
+    Ok(header.map(|header| Columns {
+        header,
+        places: places.collect(),
+        names: named.iter().flatten().cloned().collect(),
+    }))
+}
+
+/// What is done with a cell in its row and column, from 0.
+type Visit<'v> = dyn FnMut(&mut Rows<'_>, u32, usize, Value) -> Result<(), Error> + 'v;
+
+fn each_cell(
+    book: &mut Xlsx<BufReader<File>>,
+    sheet: &str,
+    rows: &mut Rows<'_>,
+    visit: &mut Visit<'_>,
+) -> Result<(), Error> {
+    let reader = book.worksheet_cells_reader(sheet);
+    let mut reader = reader.map_err(|error| rows.unreadable(&error))?;
+    let mut last = (0, None);
+    loop {
+        let cell = reader
+            .next_cell()
+            .map_err(|error| rows.unreadable(&error))?;
+        let Some(cell) = cell else {
+            return Ok(());
+        };
+        let (row, column) = cell.get_position();
+        if row >= MOST_ROWS || column >= MOST_COLUMNS {
+            return Err(rows.unreadable(&"it has cells where no worksheet has any"));
+        }
+        // Cells that go back would be put into rows that are written already.
+        if (row, Some(column)) < last {
+            return Err(rows.unreadable(&"its cells are not in their order"));
+        }
+        if row != last.0 && row.is_multiple_of(1000) {
+            rows.ctx.check()?;
+        }
+        last = (row, Some(column));
+        visit(rows, row, column as usize, json(&cell))?;
+    }
+}
+
+fn json(cell: &Cell<DataRef<'_>>) -> Value {
+    match cell.get_value() {
+        DataRef::Empty => Value::Null,
+        DataRef::Int(n) => (*n).into(),
+        // A worksheet knows no integers.
+        DataRef::Float(x) if x.fract() == 0.0 && x.abs() <= EXACT => (*x as i64).into(),
+        DataRef::Float(x) => (*x).into(),
+        DataRef::String(text) => text.as_str().into(),
+        DataRef::SharedString(text) => (*text).into(),
+        DataRef::Bool(yes) => (*yes).into(),
+        DataRef::DateTime(when) => moment(when).into(),
+        DataRef::DateTimeIso(text) | DataRef::DurationIso(text) => text.as_str().into(),
+        DataRef::Error(error) => error.to_string().into(),
+    }
+}
+
+/// A date, a time of the day, both, or a span of time.
+fn moment(when: &ExcelDateTime) -> String {
+    const MILLIS_OF_DAY: f64 = 86_400_000.0;
+    let millis = (when.as_f64() * MILLIS_OF_DAY).round();
+    let nanos = millis as i128 * 1_000_000;
+    if when.is_duration() || (0.0..1.0).contains(&when.as_f64()) {
+        let sign = if nanos < 0 { "-" } else { "" };
+        return format!("{sign}{}", time(nanos.abs()));
+    }
+    let (year, month, day, hour, minute, second, milli) = when.to_ymd_hms_milli();
+    let date = format!("{year:04}-{month:02}-{day:02}");
+    let of_day = [hour, minute, second].map(i128::from);
+    let seconds = (of_day[0] * 60 + of_day[1]) * 60 + of_day[2];
+    match seconds * 1_000_000_000 + i128::from(milli) * 1_000_000 {
+        0 => date,
+        nanos => timestamp(nanos, false).replacen("1970-01-01", &date, 1),
+    }
+}
+
+/// What a worksheet calls a column: A to Z, AA and so on.
+fn letters(column: usize) -> String {
+    let mut name = String::new();
+    let mut rest = column + 1;
+    while rest > 0 {
+        let digit = (rest - 1) % 26;
+        name.insert(0, char::from(b'A' + u8::try_from(digit).unwrap_or(0)));
+        rest = (rest - 1) / 26;
+    }
+    name
+}

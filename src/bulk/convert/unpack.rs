@@ -1,0 +1,374 @@
+//! Text that is compressed, by gzip or Zstandard. What it is compressed with is told by its first bytes.
+
+use std::fmt;
+use std::io::{self, BufRead, BufReader, Chain, Cursor, Read};
+use std::path::{Path, PathBuf};
+
+use flate2::bufread::MultiGzDecoder;
+use ruzstd::decoding::errors::{FrameDecoderError, ReadFrameHeaderError};
+use ruzstd::decoding::{BlockDecodingStrategy, FrameDecoder};
+
+/// How a text is compressed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Packing {
+    Gzip,
+    Zstd,
+}
+
+impl fmt::Display for Packing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Gzip => "gzip",
+            Self::Zstd => "Zstandard",
+        })
+    }
+}
+
+/// So many bytes tell what it is.
+#[cfg(test)]
+pub(super) const MAGIC_BYTES: usize = 4;
+
+impl Packing {
+    /// What the file's name says, and the name of what is inside.
+    pub(super) fn named(path: &Path) -> Option<(Self, PathBuf)> {
+        let extension = path.extension()?.to_str()?.to_ascii_lowercase();
+        let packing = match extension.as_str() {
+            "gz" => Self::Gzip,
+            "zst" => Self::Zstd,
+            _ => return None,
+        };
+        Some((packing, path.with_extension("")))
+    }
+
+    /// What data that begins like this is compressed with.
+    pub(super) fn of(start: &[u8]) -> Option<Self> {
+        match start {
+            [0x1f, 0x8b, 8, ..] => Some(Self::Gzip),
+            // A frame of data, or one that is skipped.
+            [0x28, 0xb5, 0x2f, 0xfd, ..] | [0x50..=0x5f, 0x2a, 0x4d, 0x18, ..] => Some(Self::Zstd),
+            _ => None,
+        }
+    }
+
+    /// Whether more bytes behind these might make one of it.
+    fn could_be(start: &[u8]) -> bool {
+        let fits = |magic: &[u8]| magic.starts_with(start);
+        let skipped = |first: &u8| (0x50..=0x5f).contains(first);
+        fits(&[0x1f, 0x8b, 8])
+            || fits(&[0x28, 0xb5, 0x2f, 0xfd])
+            || start
+                .split_first()
+                .is_some_and(|(first, rest)| skipped(first) && [0x2a, 0x4d, 0x18].starts_with(rest))
+    }
+}
+
+/// A reader of what another one has, unpacked where it is compressed.
+pub(crate) struct Unpacked<R>(State<R>);
+
+enum State<R> {
+    /// Nothing was read yet.
+    New(R),
+    Plain(Started<R>),
+    Gzip(Box<MultiGzDecoder<BufReader<Started<R>>>>),
+    Zstd(Box<Frames<BufReader<Started<R>>>>),
+    /// While it changes.
+    Nothing,
+}
+
+/// A reader whose first bytes were read.
+type Started<R> = Chain<Cursor<Vec<u8>>, R>;
+
+impl<R: Read> Unpacked<R> {
+    pub(super) fn new(reader: R) -> Self {
+        Self(State::New(reader))
+    }
+
+    fn begin(&mut self) -> io::Result<()> {
+        let State::New(reader) = &mut self.0 else {
+            return Ok(());
+        };
+        // A line of text may be shorter, and the next one come only when it was answered.
+        let mut start = Vec::new();
+        let found = loop {
+            let mut byte = [0];
+            match reader.read(&mut byte) {
+                Ok(0) => break None,
+                Ok(_) => start.push(byte[0]),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                Err(error) => return Err(error),
+            }
+            match (Packing::of(&start), Packing::could_be(&start)) {
+                (None, true) => {}
+                (found, _) => break found,
+            }
+        };
+        let State::New(reader) = std::mem::replace(&mut self.0, State::Nothing) else {
+            return Ok(());
+        };
+        let started = Cursor::new(start).chain(reader);
+        let buffered = |started| BufReader::with_capacity(1 << 16, started);
+        self.0 = match found {
+            None => State::Plain(started),
+            Some(Packing::Gzip) => State::Gzip(Box::new(MultiGzDecoder::new(buffered(started)))),
+            Some(Packing::Zstd) => State::Zstd(Box::new(Frames::new(buffered(started)))),
+        };
+        Ok(())
+    }
+}
+
+impl<R: Read> Read for Unpacked<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.begin()?;
+        match &mut self.0 {
+            State::Plain(reader) => reader.read(buffer),
+            State::Gzip(decoder) => decoder.read(buffer).map_err(|e| broken(Packing::Gzip, e)),
+            State::Zstd(frames) => frames.read(buffer).map_err(|e| broken(Packing::Zstd, e)),
+            State::New(_) | State::Nothing => Ok(0),
+        }
+    }
+}
+
+/// What is wrong with the data, rather than with reading it.
+fn broken(packing: Packing, error: io::Error) -> io::Error {
+    let found = match error.kind() {
+        io::ErrorKind::UnexpectedEof => format!("the {packing} data is cut off"),
+        io::ErrorKind::InvalidData | io::ErrorKind::InvalidInput => {
+            format!("the {packing} data is damaged ({error})")
+        }
+        _ => return error,
+    };
+    io::Error::new(error.kind(), found)
+}
+
+/// The frames of Zstandard data, one behind the other.
+struct Frames<R> {
+    source: Ending<R>,
+    decoder: FrameDecoder,
+    within: bool,
+}
+
+impl<R: BufRead> Frames<R> {
+    fn new(source: R) -> Self {
+        Self {
+            source: Ending {
+                reader: source,
+                ended: false,
+                trouble: None,
+            },
+            decoder: FrameDecoder::new(),
+            within: false,
+        }
+    }
+
+    /// Begins the next frame with data; false at the end.
+    fn next(&mut self) -> io::Result<bool> {
+        while !self.source.reader.fill_buf()?.is_empty() {
+            let skipped = match self.decoder.reset(&mut self.source) {
+                Ok(()) => return Ok(true),
+                Err(FrameDecoderError::ReadFrameHeaderError(ReadFrameHeaderError::SkipFrame {
+                    length,
+                    ..
+                })) => u64::from(length),
+                Err(error) => return Err(self.source.cause(error)),
+            };
+            let mut frame = (&mut self.source.reader).take(skipped);
+            if io::copy(&mut frame, &mut io::sink())? < skipped {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+        }
+        Ok(false)
+    }
+
+    fn check_sum(&self) -> io::Result<()> {
+        let (told, found) = (
+            self.decoder.get_checksum_from_data(),
+            self.decoder.get_calculated_checksum(),
+        );
+        match told.is_none() || told == found {
+            true => Ok(()),
+            false => Err(io::Error::new(
+                io::ErrorKind::InvalidData,
+                "its checksum differs",
+            )),
+        }
+    }
+}
+
+impl<R: BufRead> Read for Frames<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        loop {
+            if !self.within && !self.next()? {
+                return Ok(0);
+            }
+            self.within = true;
+            while !self.decoder.is_finished() && self.decoder.can_collect() < buffer.len() {
+                let wanted = buffer.len() - self.decoder.can_collect();
+                let strategy = BlockDecodingStrategy::UptoBytes(wanted);
+                let decoded = self.decoder.decode_blocks(&mut self.source, strategy);
+                decoded.map_err(|error| self.source.cause(error))?;
+            }
+            match self.decoder.read(buffer)? {
+                0 if self.decoder.is_finished() && !buffer.is_empty() => {
+                    self.check_sum()?;
+                    self.within = false;
+                }
+                n => return Ok(n),
+            }
+        }
+    }
+}
+
+/// Remembers why its reader gave no more: the decoder's errors do not tell that apart from damage.
+struct Ending<R> {
+    reader: R,
+    ended: bool,
+    trouble: Option<io::Error>,
+}
+
+impl<R> Ending<R> {
+    fn cause(&mut self, error: FrameDecoderError) -> io::Error {
+        match (self.trouble.take(), self.ended) {
+            (Some(trouble), _) => trouble,
+            (None, true) => io::ErrorKind::UnexpectedEof.into(),
+            (None, false) => io::Error::new(io::ErrorKind::InvalidData, error.to_string()),
+        }
+    }
+}
+
+impl<R: Read> Read for Ending<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let read = self.reader.read(buffer);
+        match &read {
+            Ok(0) => self.ended |= !buffer.is_empty(),
+            Err(error) if error.kind() != io::ErrorKind::Interrupted => {
+                self.trouble = Some(io::Error::new(error.kind(), error.to_string()));
+            }
+            _ => {}
+        }
+        read
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use flate2::Compression;
+    use flate2::write::GzEncoder;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn gzip(text: &[u8]) -> Vec<u8> {
+        let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
+        encoder.write_all(text).unwrap();
+        encoder.finish().unwrap()
+    }
+
+    fn zstd(text: &[u8]) -> Vec<u8> {
+        ruzstd::encoding::compress_to_vec(text, ruzstd::encoding::CompressionLevel::Fastest)
+    }
+
+    /// A frame that whoever reads the data is to skip.
+    const SKIPPED: &[u8] = b"\x5a\x2a\x4d\x18\x03\0\0\0abc";
+
+    /// Gives its bytes in pieces of that size.
+    struct Pieces<'b>(&'b [u8], usize);
+
+    impl Read for Pieces<'_> {
+        fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+            let most = self.1.min(buffer.len());
+            self.0.read(&mut buffer[..most])
+        }
+    }
+
+    fn unpacked(bytes: &[u8], piece: usize) -> io::Result<Vec<u8>> {
+        let mut out = Vec::new();
+        Unpacked::new(Pieces(bytes, piece)).read_to_end(&mut out)?;
+        Ok(out)
+    }
+
+    #[test]
+    fn members_and_frames_are_read_one_behind_the_other() {
+        let text: Vec<u8> = (0..300_000_u32)
+            .flat_map(|i| (i % 977).to_le_bytes())
+            .collect();
+        for whole in [
+            [gzip(&text), gzip(b""), gzip(b"end")].concat(),
+            [zstd(&text), zstd(b""), SKIPPED.to_vec(), zstd(b"end")].concat(),
+            [
+                SKIPPED.to_vec(),
+                zstd(&text),
+                zstd(b"end"),
+                SKIPPED.to_vec(),
+            ]
+            .concat(),
+        ] {
+            for piece in [1 << 20, 4096] {
+                let found = unpacked(&whole, piece).unwrap();
+                assert!(found.len() == text.len() + 3 && found.starts_with(&text));
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_cut_off_or_damaged_is_no_text() {
+        let text = b"some text, some text, some more text";
+        for whole in [
+            gzip(text),
+            zstd(text),
+            [zstd(text), SKIPPED.to_vec()].concat(),
+        ] {
+            for end in MAGIC_BYTES..whole.len() {
+                // Whole frames are whole data.
+                if end == zstd(text).len() && Packing::of(&whole) == Some(Packing::Zstd) {
+                    continue;
+                }
+                let error = unpacked(&whole[..end], 7).unwrap_err();
+                assert!(
+                    error.to_string().ends_with("data is cut off"),
+                    "{end}: {error}"
+                );
+            }
+        }
+        let mut damaged = gzip(text);
+        let at = damaged.len() - 6;
+        damaged[at] ^= 1;
+        let error = unpacked(&damaged, 1024).unwrap_err().to_string();
+        assert!(error.starts_with("the gzip data is damaged ("), "{error}");
+        let mut damaged = zstd(text);
+        let at = damaged.len() - 1;
+        damaged[at] ^= 1;
+        let error = unpacked(&damaged, 1024).unwrap_err().to_string();
+        assert_eq!(
+            error,
+            "the Zstandard data is damaged (its checksum differs)"
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn any_other_bytes_stay_what_they_are(
+            start in prop::sample::select(vec![&b""[..], b"(", b"P*M", b"\x1f\x8b", b"\x28\xb5"]),
+            rest: Vec<u8>,
+            piece in 1..9_usize,
+        ) {
+            let bytes = [start, &rest].concat();
+            prop_assume!(Packing::of(&bytes).is_none());
+            prop_assert_eq!(unpacked(&bytes, piece).unwrap(), bytes);
+        }
+
+        #[test]
+        fn damage_ends_in_an_error_or_a_text(
+            at in 0..60_usize, by in 1..=255_u8, packed in prop::sample::select(vec![
+                gzip(b"0123456789abcdefghi"), zstd(b"0123456789abcdefghi0123456789"),
+            ]),
+        ) {
+            let mut damaged = packed;
+            if let Some(byte) = damaged.get_mut(at) {
+                *byte ^= by;
+            }
+            let _ = unpacked(&damaged, 5);
+        }
+    }
+}

@@ -1,0 +1,296 @@
+//! What of a record comes back with its result: some of its fields, or all. They are part of what is read, not
+//! of what is asked, and are made of the record again whenever they are needed.
+
+use std::collections::HashMap;
+use std::fmt;
+
+use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
+use serde_json::value::RawValue;
+
+use super::Settings;
+use super::fault::{Fault, utf8};
+use super::json;
+use super::names::{hint, listed};
+use super::rows::without_bom;
+use crate::llm::reply_details::RawJson;
+
+/// The fields that are kept.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Keep {
+    pub(crate) names: Vec<String>,
+    pub(crate) all: bool,
+}
+
+impl Keep {
+    pub(crate) fn is_on(&self) -> bool {
+        self.all || !self.names.is_empty()
+    }
+
+    /// Whether a field is kept that nothing else reads.
+    pub(super) fn takes(&self, name: &str) -> bool {
+        self.all || self.names.iter().any(|kept| kept == name)
+    }
+
+    /// A name of a field that is to be kept and is not there.
+    pub(super) fn missing<'n>(
+        name: &str,
+        what: &str,
+        there: impl IntoIterator<Item = &'n str> + Clone,
+    ) -> Fault {
+        Fault::new(
+            format!("the {what}s {}", listed(there.clone())),
+            format!("one named \"{name}\" for --keep{}", hint(name, there)),
+        )
+    }
+}
+
+/// A JSON object under construction.
+pub(super) struct Object(String);
+
+impl Object {
+    pub(super) fn new() -> Self {
+        Self("{".to_owned())
+    }
+
+    fn name(&mut self, name: &str) {
+        if self.0.len() > 1 {
+            self.0.push(',');
+        }
+        self.string(name);
+        self.0.push(':');
+    }
+
+    fn string(&mut self, text: &str) {
+        let json = serde_json::to_string(text).unwrap_or_default();
+        self.harmless(&json);
+    }
+
+    pub(super) fn text(&mut self, name: &str, text: &str) {
+        self.name(name);
+        self.string(text);
+    }
+
+    pub(super) fn value(&mut self, name: &str, value: &RawValue) {
+        self.name(name);
+        self.harmless(value.get());
+    }
+
+    /// Appends JSON, on one line, with escapes for what a terminal would obey. (JSON itself allows no other
+    /// control characters in texts.)
+    fn harmless(&mut self, json: &str) {
+        let mut rest = json;
+        let mut inside = false;
+        while let Some(at) = rest.find(|c: char| match c {
+            '"' | '\\' | '\u{7f}'..='\u{9f}' => true,
+            ' ' | '\n' | '\r' | '\t' => !inside,
+            _ => false,
+        }) {
+            self.0.push_str(&rest[..at]);
+            let mut following = rest[at..].chars();
+            match following.next() {
+                Some('"') => {
+                    inside = !inside;
+                    self.0.push('"');
+                }
+                Some('\\') => {
+                    self.0.push('\\');
+                    self.0.extend(following.next());
+                }
+                Some(c @ '\u{7f}'..='\u{9f}') => {
+                    self.0.push_str(&format!("\\u{:04x}", u32::from(c)));
+                }
+                _ => {}
+            }
+            rest = following.as_str();
+        }
+        self.0.push_str(rest);
+    }
+
+    pub(super) fn end(mut self) -> Option<RawJson> {
+        self.0.push('}');
+        RawValue::from_string(self.0).ok().map(RawJson::from_line)
+    }
+}
+
+/// The fields of a JSON object as they stand, each once, in their order.
+pub(crate) struct Fields<'t>(pub(crate) Vec<(String, &'t RawValue)>);
+
+impl<'t> Fields<'t> {
+    /// None where the text is no object.
+    pub(crate) fn of(text: &'t str) -> Option<Self> {
+        serde_json::from_str(text).ok()
+    }
+
+    fn names(&self) -> impl Iterator<Item = &str> + Clone {
+        self.0.iter().map(|(name, _)| name.as_str())
+    }
+
+    fn find(&self, name: &str) -> bool {
+        self.0.iter().any(|(other, _)| other == name)
+    }
+}
+
+impl<'de: 't, 't> Deserialize<'de> for Fields<'t> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        /// Of so many the names are compared with each other; of more that would take for ever.
+        const FEW: usize = 32;
+
+        struct Reading;
+
+        impl<'de> Visitor<'de> for Reading {
+            type Value = Vec<(String, &'de RawValue)>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+                let mut fields: Self::Value = Vec::new();
+                let mut places: HashMap<String, usize> = HashMap::new();
+                while let Some((name, value)) = map.next_entry::<String, &RawValue>()? {
+                    // As everywhere the last one of a name counts.
+                    let known = match fields.len() {
+                        0..FEW => fields.iter().position(|(other, _)| *other == name),
+                        _ => {
+                            let rest = places.len()..fields.len();
+                            places.extend(rest.map(|at| (fields[at].0.clone(), at)));
+                            places.get(&name).copied()
+                        }
+                    };
+                    match known {
+                        Some(at) => fields[at].1 = value,
+                        None => fields.push((name, value)),
+                    }
+                }
+                Ok(fields)
+            }
+        }
+
+        deserializer.deserialize_map(Reading).map(Self)
+    }
+}
+
+/// What is kept of a line of JSON; none where it is no object.
+pub(super) fn of_line(text: &str, settings: &Settings) -> Option<RawJson> {
+    let keep = &settings.keep;
+    let fields = Fields::of(text)?;
+    let has_body = fields.0.iter().any(|(name, value)| match name.as_str() {
+        "body" => true,
+        "params" | "request" => value.get().starts_with('{'),
+        _ => false,
+    });
+    let mut object = Object::new();
+    for (name, value) in &fields.0 {
+        let named = keep.names.iter().any(|kept| kept == name);
+        if named || keep.all && !json::reads(name, has_body, settings) {
+            object.value(name, value);
+        }
+    }
+    object.end()
+}
+
+/// Which of the named fields no line of JSON had so far: they are misspelt if none has them.
+#[derive(Default)]
+pub(super) struct MissingFields {
+    missing: Vec<String>,
+    /// The fields of the first line.
+    first: Option<Vec<String>>,
+}
+
+impl MissingFields {
+    pub(super) fn new(keep: &Keep) -> Self {
+        Self {
+            missing: keep.names.clone(),
+            first: None,
+        }
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.missing.is_empty()
+    }
+
+    /// Takes note of a line.
+    pub(super) fn look(&mut self, bytes: &[u8]) {
+        if self.missing.is_empty() {
+            return;
+        }
+        let text = utf8(without_bom(bytes)).ok();
+        let Some(fields) = text.and_then(Fields::of) else {
+            return;
+        };
+        self.missing.retain(|name| !fields.find(name));
+        if self.first.is_none() {
+            self.first = Some(fields.names().map(str::to_owned).collect());
+        }
+    }
+
+    /// What is wrong at the end.
+    pub(super) fn fault(&self) -> Option<Fault> {
+        let first = self.first.as_ref()?;
+        let there = first.iter().map(String::as_str);
+        let name = self.missing.first()?;
+        Some(Keep::missing(name, "field", there))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn kept(line: &str, names: &[&str]) -> String {
+        let keep = Keep {
+            names: names.iter().map(|name| (*name).to_owned()).collect(),
+            all: names.is_empty(),
+        };
+        let settings = Settings {
+            keep,
+            template: Some(super::super::Template::parse("{{a}}").unwrap()),
+            ..Settings::default()
+        };
+        of_line(line, &settings).unwrap().to_string()
+    }
+
+    #[test]
+    fn fields_stay_as_they_stand_on_one_line() {
+        let line = "{ \"b\" : 1.0,\r\n \"a\":\"x y\\u001b\\\"\\\\\", \"big\" :12345678901234567890.10, \
+                    \"n\": null, \"l\": [1 , { \"c\" : \"d \\\" e\" }]}";
+        assert_eq!(
+            kept(line, &[]),
+            r#"{"b":1.0,"a":"x y\u001b\"\\","big":12345678901234567890.10,"n":null,"l":[1,{"c":"d \" e"}]}"#
+        );
+        assert_eq!(kept(line, &["n", "b", "none"]), r#"{"b":1.0,"n":null}"#);
+        assert_eq!(kept(r#"{"a":1,"b":2,"a":3}"#, &[]), r#"{"a":3,"b":2}"#);
+    }
+
+    #[test]
+    fn a_terminal_obeys_nothing_of_it() {
+        let evil = "\u{9b}31m\u{7f}é \u{85}";
+        assert_eq!(
+            kept(&format!("{{\"{evil}\":\"{evil}\"}}"), &[]),
+            r#"{"\u009b31m\u007fé \u0085":"\u009b31m\u007fé \u0085"}"#
+        );
+        let mut object = Object::new();
+        object.text("c\u{1b}", &format!("\u{1b}[2J{evil}\0\n"));
+        let json = object.end().unwrap().to_string();
+        assert!(!json.chars().any(char::is_control), "{json}");
+        let read: serde_json::Value = serde_json::from_str(&json).unwrap();
+        assert_eq!(read["c\u{1b}"], format!("\u{1b}[2J{evil}\0\n"));
+    }
+
+    #[test]
+    fn a_name_that_no_line_has_is_found_out_at_the_end() {
+        let keep = Keep {
+            names: vec!["colour".to_owned(), "size".to_owned()],
+            all: false,
+        };
+        let mut missing = MissingFields::new(&keep);
+        missing.look(br#"{"prompt":"a","color":1}"#);
+        missing.look(br#"{"prompt":"b","size":1}"#);
+        assert_eq!(
+            missing.fault().unwrap().to_string(),
+            "found the fields \"prompt\", \"color\"; expected one named \"colour\" for --keep (did you mean \"color\"?)"
+        );
+        missing.look(br#"{"colour":1}"#);
+        assert!(missing.fault().is_none() && missing.is_empty());
+    }
+}

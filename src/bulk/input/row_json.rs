@@ -1,0 +1,33 @@
+//! A record as a JSON object of its fields, for whoever wants the row and not the prompt.
+
+use super::Form;
+use super::fault::{Fault, InputError, utf8};
+use super::file::{InputFile, Part};
+use super::rows::without_bom;
+
+impl InputFile {
+    /// The record at this place: a table's row by the names of its columns, a line of JSON as it stands, a
+    /// line of text as `prompt`.
+    pub(crate) fn row_at(&self, offset: u64) -> Result<String, InputError> {
+        let part = self.part_of(offset);
+        let record = part.source.record(part.form, offset - part.base);
+        let record = record.map_err(|error| part.unreadable(&error))?;
+        let (bytes, ..) = record.unwrap_or_default();
+        let row = part.row(&bytes);
+        row.map_err(|fault| InputError::of_file(&part.name, fault.to_string()))
+    }
+}
+
+impl Part {
+    fn row(&self, bytes: &[u8]) -> Result<String, Fault> {
+        let text = utf8(without_bom(bytes))?;
+        Ok(match (self.form, &self.header) {
+            (Form::Text, _) => {
+                let line = text.trim_end_matches(['\r', '\n']);
+                serde_json::json!({ "prompt": line }).to_string()
+            }
+            (_, Some(header)) => header.object(text)?,
+            (_, None) => text.to_owned(),
+        })
+    }
+}

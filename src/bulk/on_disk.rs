@@ -1,0 +1,115 @@
+//! A stream that is kept on the disk, so that it can be checked whole and read twice.
+
+use std::io::Read;
+use std::path::Path;
+
+use crate::base::cancel::Context;
+use crate::base::error::Error;
+
+use super::convert::plain_text;
+use super::input::{Form, NamedFile};
+use super::prompts::{PromptSettings, PromptSource, Prompts, STDIN};
+use super::spool::{SpoolFile, copy};
+
+/// What a first line must fit in to tell what the rest is.
+const FIRST_LINE: usize = 1 << 16;
+
+impl Prompts {
+    /// Reads JSON lines, or one prompt a line, from a stream to its end, and checks all of it as
+    /// [`open`](Self::open) does. Meanwhile it is kept in a file of this folder, which lasts until the
+    /// program ends. A read that blocks is not interrupted; `ctx` is looked at between two.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open), and when the stream cannot be read or the file not be written.
+    pub fn spool(
+        reader: impl Read,
+        folder: &Path,
+        settings: &PromptSettings,
+        ctx: &Context,
+    ) -> Result<Self, Error> {
+        let text = plain_text(reader, settings.0.encoding);
+        Self::spool_text(STDIN, text, folder, settings, ctx)
+    }
+
+    /// Reads a stream to its end and keeps it as [`spool`](Self::spool) does; a file stays as it is.
+    ///
+    /// # Errors
+    /// As [`spool`](Self::spool).
+    pub fn on_disk(self, folder: &Path, ctx: &Context) -> Result<Self, Error> {
+        match self.source {
+            PromptSource::Stream { name, reader } => {
+                Self::spool_text(&name, reader, folder, &self.settings, ctx)
+            }
+            PromptSource::File(_) => Ok(self),
+        }
+    }
+
+    /// True for a stream of which nothing can be taken before all of it was read: a table, a list, or
+    /// one with rows to be skipped. It must be put [on the disk](Self::on_disk) first.
+    pub fn needs_disk(&self) -> bool {
+        let settings = &self.settings.0;
+        let whole = settings.skip_bad_rows
+            || settings.delimiter.is_some()
+            || settings.form.is_some_and(Form::needs_all);
+        whole && matches!(self.source, PromptSource::Stream { .. })
+    }
+
+    fn spool_text(
+        name: &str,
+        text: impl Read,
+        folder: &Path,
+        settings: &PromptSettings,
+        ctx: &Context,
+    ) -> Result<Self, Error> {
+        let mut spool = SpoolFile::new(folder, name)?;
+        let mut start = Vec::new();
+        copy(text, &mut spool, name, ctx, &mut |piece| {
+            if start.trim_ascii_start().is_empty() {
+                start.clear();
+            }
+            if start.len() < FIRST_LINE {
+                start.extend_from_slice(piece);
+            }
+        })?;
+        let form = settings.0.form_of_stream(name, &start)?;
+        let files = vec![NamedFile::new(name.to_owned(), form, spool.into_source()?)];
+        // What it is has been told by its first line.
+        let mut known = settings.clone();
+        known.0.form = Some(form);
+        Self::check(files, &known, ctx, &|_, _| {})
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    fn spooled(text: &str, folder: &Path) -> Result<Prompts, Error> {
+        Prompts::spool(
+            text.as_bytes(),
+            folder,
+            &PromptSettings::new(),
+            &Context::new(),
+        )
+    }
+
+    #[test]
+    fn a_stream_is_checked_whole_and_leaves_no_file() {
+        let folder = tempfile::tempdir().unwrap();
+        fs::write(folder.path().join("stdin-old"), "left behind").unwrap();
+        let prompts = spooled(
+            "\n \n{\"prompt\": \"a\"}\n{\"prompt\": \"b\"}\n",
+            folder.path(),
+        );
+        assert_eq!(prompts.unwrap().items(), Some(2));
+        let bad = spooled("{\"prompt\": \"a\"}\n{\n", folder.path())
+            .err()
+            .unwrap();
+        assert!(bad.message().starts_with("(standard input):2: "), "{bad}");
+        let text = spooled("\u{feff}one\ntwo\nthree", folder.path()).unwrap();
+        assert_eq!(text.into_requests().count(), 3);
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
+    }
+}

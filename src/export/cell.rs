@@ -1,0 +1,121 @@
+//! What stands in a cell, and what a column holds in which several kinds of values have met.
+
+use std::borrow::Cow;
+
+/// One cell.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) enum Cell<'a> {
+    Null,
+    Bool(bool),
+    Int(i64),
+    Float(f64),
+    Text(Cow<'a, str>),
+    /// A list or an object.
+    Json(Cow<'a, str>),
+    /// An embedding.
+    Vector(Vec<f32>),
+}
+
+/// What all cells of a column are, or can be written as.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// Nothing was there.
+    #[default]
+    Empty,
+    Bool,
+    /// Integers that a floating point number holds exactly.
+    Int,
+    /// Integers, some of which it does not.
+    Long,
+    Float,
+    Text,
+    Json,
+    Vector,
+}
+
+/// Up to here each integer has a floating point number of its own.
+const EXACT: u64 = 1 << 53;
+
+impl Cell<'_> {
+    pub(super) fn kind(&self) -> Kind {
+        match self {
+            Self::Null => Kind::Empty,
+            Self::Bool(_) => Kind::Bool,
+            Self::Int(n) if n.unsigned_abs() <= EXACT => Kind::Int,
+            Self::Int(_) => Kind::Long,
+            Self::Float(_) => Kind::Float,
+            Self::Text(_) => Kind::Text,
+            Self::Json(_) => Kind::Json,
+            Self::Vector(_) => Kind::Vector,
+        }
+    }
+
+    /// The cell as text; none where nothing is in it.
+    pub(super) fn to_text(&self) -> Option<Cow<'_, str>> {
+        Some(match self {
+            Self::Null => return None,
+            Self::Bool(yes) => Cow::Borrowed(if *yes { "true" } else { "false" }),
+            Self::Int(n) => Cow::Owned(n.to_string()),
+            Self::Float(x) => Cow::Owned(json_number(*x)),
+            Self::Text(text) | Self::Json(text) => Cow::Borrowed(text),
+            Self::Vector(all) => Cow::Owned(serde_json::to_string(all).unwrap_or_default()),
+        })
+    }
+}
+
+/// A number as JSON has it: 3.0, 1e-7.
+fn json_number(x: f64) -> String {
+    serde_json::Number::from_f64(x).map_or_else(|| x.to_string(), |number| number.to_string())
+}
+
+impl Kind {
+    /// What holds both.
+    pub(super) fn with(self, other: Self) -> Self {
+        use Kind::{Empty, Float, Int, Long, Text};
+        match (self, other) {
+            (same, other) if same == other => same,
+            (Empty, kind) | (kind, Empty) => kind,
+            (Int, Long) | (Long, Int) => Long,
+            (Int, Float) | (Float, Int) => Float,
+            _ => Text,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn columns_hold_what_their_cells_have_in_common() {
+        use Kind::{Bool, Empty, Float, Int, Json, Long, Text, Vector};
+        for (all, kind) in [
+            (vec![], Empty),
+            (vec![Empty, Int, Empty], Int),
+            (vec![Int, Float, Int], Float),
+            (vec![Int, Long], Long),
+            // A floating point number would change the digits of the large one.
+            (vec![Long, Float], Text),
+            (vec![Bool, Int], Text),
+            (vec![Json, Json], Json),
+            (vec![Json, Text], Text),
+            (vec![Vector, Empty], Vector),
+        ] {
+            let found = all.iter().fold(Empty, |kind, other| kind.with(*other));
+            assert_eq!(found, kind, "{all:?}");
+        }
+        assert_eq!(Cell::Int(1 << 53).kind(), Int);
+        assert_eq!(Cell::Int((1 << 53) + 1).kind(), Long);
+        assert_eq!(Cell::Int(i64::MIN).kind(), Long);
+    }
+
+    #[test]
+    fn numbers_are_written_as_json_has_them() {
+        let text = |cell: Cell<'_>| cell.to_text().unwrap().into_owned();
+        assert_eq!(text(Cell::Float(3.0)), "3.0");
+        assert_eq!(text(Cell::Float(0.1)), "0.1");
+        assert_eq!(text(Cell::Int(-5)), "-5");
+        assert_eq!(text(Cell::Vector(vec![0.1, -1.0])), "[0.1,-1.0]");
+        assert_eq!(Cell::Null.to_text(), None);
+    }
+}

@@ -1,0 +1,375 @@
+//! Which columns the table has: those of the rows that were asked about, the answer, and what is known of
+//! each item. What they are called where two would have one name is decided here.
+
+use std::borrow::Cow;
+use std::collections::{HashMap, HashSet};
+
+use serde_json::Value;
+use serde_json::value::RawValue;
+
+use super::cell::Kind;
+use super::object::{present, text};
+use super::row::{Row, Source, kind};
+use crate::base::error::{Error, ErrorKind};
+
+/// A column of the table.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Column {
+    pub name: String,
+    pub kind: Kind,
+    pub source: Source,
+    /// Where its field is likely to stand among its neighbours.
+    pub likely: usize,
+}
+
+/// More columns than this are data in the place of names.
+const MOST_COLUMNS: usize = 10_000;
+
+/// Fields of a result line that have columns of their own kind, or none.
+const APART: [&str; 8] = [
+    "id",
+    "text",
+    "embedding",
+    "usage",
+    "error",
+    "input",
+    "request_hash",
+    "superseded",
+];
+
+/// Beside the answer, where any line has them.
+const BESIDE_ANSWER: [&str; 5] = [
+    "tool_calls",
+    "reasoning",
+    "refusal",
+    "citations",
+    "logprobs",
+];
+/// Always.
+const TOKENS: [&str; 4] = [
+    "input_tokens",
+    "cached_input_tokens",
+    "output_tokens",
+    "reasoning_tokens",
+];
+/// Always.
+const FACTS: [(&str, Kind); 6] = [
+    ("cost_usd", Kind::Float),
+    ("model", Kind::Text),
+    ("provider", Kind::Text),
+    ("finish_reason", Kind::Text),
+    ("attempts", Kind::Int),
+    ("latency_ms", Kind::Int),
+];
+/// Where any line has them; what is not named here stands between them and `reply`.
+const MORE_FACTS: [&str; 3] = ["service_tier", "warning", "earlier"];
+const REPLY: &str = "reply";
+
+/// Names of fields in the order in which they came, and what stood in them.
+#[derive(Debug, Default)]
+struct Names {
+    list: Vec<(String, Kind)>,
+    places: HashMap<String, usize>,
+}
+
+impl Names {
+    fn note(&mut self, likely: usize, name: &str, kind: Kind) {
+        let guess = self.list.get(likely).filter(|(known, _)| known == name);
+        let place = match guess {
+            Some(_) => likely,
+            None => match self.places.get(name) {
+                Some(place) => *place,
+                None => {
+                    self.places.insert(name.to_owned(), self.list.len());
+                    self.list.push((name.to_owned(), Kind::Empty));
+                    self.list.len() - 1
+                }
+            },
+        };
+        let known = &mut self.list[place].1;
+        *known = known.with(kind);
+    }
+
+    /// What was in the field of that name, and where it is among them.
+    fn of(&self, name: &str) -> (Kind, usize) {
+        let place = self.places.get(name).copied();
+        place.map_or((Kind::Empty, 0), |place| (self.list[place].1, place))
+    }
+}
+
+/// What has been seen of the lines that count.
+#[derive(Debug, Default)]
+pub(super) struct Seen {
+    input: Names,
+    answer: Names,
+    usage: Names,
+    fields: Names,
+    has_text: bool,
+    has_vector: bool,
+    has_status: bool,
+    id_column: IdColumn,
+}
+
+/// Whether the rows have a column that holds the same as the item's id.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+enum IdColumn {
+    #[default]
+    Unknown,
+    Repeats,
+    Differs,
+}
+
+impl Seen {
+    /// Begins with the properties of a JSON Schema.
+    pub(super) fn with_properties(properties: &[(String, Kind)]) -> Self {
+        let mut seen = Self::default();
+        for (i, (name, kind)) in properties.iter().enumerate() {
+            seen.answer.note(i, name, *kind);
+        }
+        seen
+    }
+
+    pub(super) fn add(&mut self, row: &Row<'_>) -> Result<(), Error> {
+        note(&mut self.input, row.input.fields());
+        if let Some(answer) = &row.answer {
+            note(&mut self.answer, answer.fields());
+        }
+        note(&mut self.usage, row.usage.fields());
+        for (i, (name, value)) in row.line.fields().enumerate() {
+            if value.get() != "null" && !APART.contains(&name) {
+                self.fields.note(i, name, kind(value));
+            }
+        }
+        self.has_text |= row.text.is_some();
+        self.has_vector |= present(row.line.get("embedding", 3)).is_some();
+        self.has_status |= row.has_error_status();
+        if self.id_column != IdColumn::Differs {
+            let mut ids = row.input.fields().filter(|(name, _)| is_id(name));
+            let repeats = match (ids.next(), ids.next()) {
+                (Some((_, value)), None) => written(value) == row.id(),
+                _ => false,
+            };
+            self.id_column = if repeats {
+                IdColumn::Repeats
+            } else {
+                IdColumn::Differs
+            };
+        }
+        let columns = self.input.list.len() + self.answer.list.len();
+        match columns + self.usage.list.len() + self.fields.list.len() > MOST_COLUMNS {
+            false => Ok(()),
+            true => Err(Error::new(
+                ErrorKind::Invalid,
+                format!(
+                    "more than {MOST_COLUMNS} columns: the rows, or answers that are JSON objects, \
+                     have data where names ought to be"
+                ),
+            )),
+        }
+    }
+
+    /// The columns, in their order.
+    pub(super) fn columns(&self) -> Vec<Column> {
+        use Rank::{Always, Answer, Input, Sometimes};
+        let mut layout = Layout {
+            seen: self,
+            columns: Vec::new(),
+        };
+        for (i, (name, kind)) in self.input.list.iter().enumerate() {
+            layout.push(Input, name, *kind, Source::Input(name.clone()), i);
+        }
+        if self.id_column != IdColumn::Repeats {
+            layout.push(Always, "id", Kind::Text, Source::Id, 0);
+        }
+        for (i, (name, kind)) in self.answer.list.iter().enumerate() {
+            layout.push(Answer, name, *kind, Source::Answer(name.clone()), i);
+        }
+        let has_others = self.has_vector || !self.answer.list.is_empty();
+        if self.has_text || !has_others {
+            let rank = if has_others { Sometimes } else { Always };
+            layout.push(rank, "text", Kind::Text, Source::Text, 0);
+        }
+        if self.has_vector {
+            layout.push(Always, "embedding", Kind::Vector, Source::Embedding, 0);
+        }
+        layout.fields_seen(|name| BESIDE_ANSWER.contains(&name));
+        layout.field(Always, "success", Kind::Bool);
+        layout.error(Always, "kind", Kind::Text);
+        if self.has_status {
+            layout.error(Sometimes, "status", Kind::Int);
+        }
+        layout.error(Always, "message", Kind::Text);
+        layout.usage();
+        for (name, least) in FACTS {
+            layout.field(Always, name, least);
+        }
+        layout.fields_seen(|name| MORE_FACTS.contains(&name));
+        layout.fields_seen(|name| {
+            !BESIDE_ANSWER.contains(&name)
+                && !MORE_FACTS.contains(&name)
+                && !FACTS.iter().any(|(fact, _)| *fact == name)
+                && !["success", REPLY].contains(&name)
+        });
+        layout.fields_seen(|name| name == REPLY);
+        layout.named()
+    }
+}
+
+/// Who keeps a name that several columns would have: the first of these.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Rank {
+    /// A column of the rows.
+    Input,
+    /// What each table has.
+    Always,
+    /// A property of the answers.
+    Answer,
+    /// What some tables have.
+    Sometimes,
+}
+
+impl Rank {
+    /// What stands before a name that another column has.
+    fn prefix(self) -> &'static str {
+        match self {
+            Self::Input => "input_",
+            Self::Answer => "answer_",
+            Self::Always | Self::Sometimes => "result_",
+        }
+    }
+}
+
+struct Layout<'s> {
+    seen: &'s Seen,
+    columns: Vec<(Rank, Column)>,
+}
+
+impl Layout<'_> {
+    fn push(&mut self, rank: Rank, name: &str, kind: Kind, source: Source, likely: usize) {
+        let name = name.to_owned();
+        let column = Column {
+            name,
+            kind,
+            source,
+            likely,
+        };
+        self.columns.push((rank, column));
+    }
+
+    fn field(&mut self, rank: Rank, name: &str, least: Kind) {
+        let (seen, likely) = self.seen.fields.of(name);
+        let source = Source::Field(name.to_owned());
+        self.push(rank, name, least.with(seen), source, likely);
+    }
+
+    fn fields_seen(&mut self, wanted: impl Fn(&str) -> bool) {
+        for (name, _) in self
+            .seen
+            .fields
+            .list
+            .iter()
+            .filter(|(name, _)| wanted(name))
+        {
+            self.field(Rank::Sometimes, name, Kind::Empty);
+        }
+    }
+
+    fn error(&mut self, rank: Rank, field: &'static str, kind: Kind) {
+        self.push(
+            rank,
+            &format!("error_{field}"),
+            kind,
+            Source::Error(field),
+            0,
+        );
+    }
+
+    fn usage(&mut self) {
+        let seen = &self.seen.usage;
+        for name in TOKENS {
+            let (kind, likely) = seen.of(name);
+            let source = Source::Usage(name.to_owned());
+            self.push(Rank::Always, name, Kind::Int.with(kind), source, likely);
+        }
+        let more = seen.list.iter().enumerate();
+        for (i, (name, kind)) in more.filter(|(_, (name, _))| !TOKENS.contains(&name.as_str())) {
+            let source = Source::Usage(name.clone());
+            self.push(Rank::Sometimes, name, *kind, source, i);
+        }
+    }
+
+    /// The columns, each with a name of its own; letters of both cases are one, since they are to SQLite.
+    fn named(mut self) -> Vec<Column> {
+        let mut order: Vec<usize> = (0..self.columns.len()).collect();
+        order.sort_by_key(|i| self.columns[*i].0);
+        let mut taken = HashSet::new();
+        for i in order {
+            let (rank, column) = &mut self.columns[i];
+            // Rows are shown under the names that they have.
+            if *rank == Rank::Input {
+                taken.insert(column.name.to_lowercase());
+                continue;
+            }
+            let apart = format!("{}{}", rank.prefix(), column.name);
+            let numbered = (2..).map(|n| format!("{apart}_{n}"));
+            let names = [column.name.clone(), apart.clone()];
+            let mut names = names.into_iter().chain(numbered);
+            let free = names.find(|name| taken.insert(name.to_lowercase()));
+            column.name = free.unwrap_or(apart);
+        }
+        self.columns.into_iter().map(|(_, column)| column).collect()
+    }
+}
+
+fn note<'r>(names: &mut Names, fields: impl Iterator<Item = (&'r str, &'r RawValue)>) {
+    for (i, (name, value)) in fields.enumerate() {
+        names.note(i, name, kind(value));
+    }
+}
+
+fn is_id(name: &str) -> bool {
+    name.eq_ignore_ascii_case("id")
+}
+
+/// A value as an id is made of it.
+fn written(value: &RawValue) -> Cow<'_, str> {
+    text(value).unwrap_or(Cow::Borrowed(value.get()))
+}
+
+/// The properties of the objects that a JSON Schema describes, and what their cells will be.
+pub(super) fn properties(schema: &Value) -> Result<Vec<(String, Kind)>, Error> {
+    let root = schema.get("$ref").and_then(Value::as_str);
+    let root = root.and_then(|to| schema.pointer(to.strip_prefix('#')?));
+    let properties = root.unwrap_or(schema).get("properties");
+    let properties = properties.and_then(Value::as_object);
+    let Some(properties) = properties.filter(|all| !all.is_empty()) else {
+        let why = "the JSON Schema names no properties that columns could be made of";
+        return Err(Error::new(ErrorKind::Invalid, why));
+    };
+    let kinds = properties
+        .iter()
+        .map(|(name, about)| (name.clone(), declared(about)));
+    Ok(kinds.collect())
+}
+
+/// The kind of one type, beside null; otherwise the values will tell.
+fn declared(property: &Value) -> Kind {
+    let types = match &property["type"] {
+        Value::String(one) => vec![one.as_str()],
+        Value::Array(several) => several.iter().filter_map(Value::as_str).collect(),
+        _ => Vec::new(),
+    };
+    let mut types = types.into_iter().filter(|name| *name != "null");
+    match (types.next(), types.next()) {
+        (Some("string"), None) => Kind::Text,
+        (Some("boolean"), None) => Kind::Bool,
+        (Some("integer"), None) => Kind::Int,
+        (Some("number"), None) => Kind::Float,
+        (Some("object" | "array"), None) => Kind::Json,
+        _ => Kind::Empty,
+    }
+}
+
+#[cfg(test)]
+#[path = "columns_tests.rs"]
+mod tests;

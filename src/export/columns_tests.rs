@@ -1,0 +1,138 @@
+use super::*;
+use crate::export::row::with_row;
+
+fn columns_of(properties: &[(String, Kind)], by_property: bool, lines: &[&str]) -> Vec<Column> {
+    let mut seen = Seen::with_properties(properties);
+    for line in lines {
+        with_row(line, None, by_property, |row| seen.add(row)).unwrap();
+    }
+    seen.columns()
+}
+
+fn names(columns: &[Column]) -> Vec<&str> {
+    columns.iter().map(|column| column.name.as_str()).collect()
+}
+
+fn kind_of(columns: &[Column], name: &str) -> Kind {
+    let column = columns.iter().find(|column| column.name == name);
+    column.unwrap_or_else(|| panic!("no {name}")).kind
+}
+
+const ALWAYS: [&str; 13] = [
+    "success",
+    "error_kind",
+    "error_message",
+    "input_tokens",
+    "cached_input_tokens",
+    "output_tokens",
+    "reasoning_tokens",
+    "cost_usd",
+    "model",
+    "provider",
+    "finish_reason",
+    "attempts",
+    "latency_ms",
+];
+
+#[test]
+fn rows_come_first_and_what_any_line_has_is_a_column() {
+    let columns = columns_of(
+        &[],
+        false,
+        &[
+            r#"{"id":"a","success":true,"text":"x","input":{"id":"a","n":1}}"#,
+            r#"{"id":"b","success":true,"text":null,"tool_calls":[1],"attempts":1,"warning":"w","input":{"id":"b","n":1.5,"more":null}}"#,
+            r#"{"id":"c","success":false,"text":null,"usage":{"input_tokens":3,"audio_tokens":2},"error":{"kind":"k","status":400,"message":"m"},"reply":{},"new":true,"input":{"id":"c","n":null}}"#,
+        ],
+    );
+    let mut expected = vec!["id", "n", "more", "text", "tool_calls"];
+    expected.extend(ALWAYS);
+    expected.insert(7, "error_status");
+    expected.insert(13, "audio_tokens");
+    expected.extend(["warning", "new", "reply"]);
+    assert_eq!(names(&columns), expected);
+    assert_eq!(kind_of(&columns, "n"), Kind::Float);
+    assert_eq!(kind_of(&columns, "more"), Kind::Empty);
+    assert_eq!(kind_of(&columns, "input_tokens"), Kind::Int);
+    assert_eq!(kind_of(&columns, "cost_usd"), Kind::Float);
+    assert_eq!(kind_of(&columns, "reply"), Kind::Json);
+}
+
+#[test]
+fn a_column_of_the_rows_keeps_its_name_and_ours_is_told_apart() {
+    let line = r#"{"id":"a","success":true,"text":"x","input":{"Text":"t","model":"m","result_model":1,"ID":"other"}}"#;
+    let columns = columns_of(&[], false, &[line]);
+    let found = names(&columns);
+    assert_eq!(
+        &found[..6],
+        [
+            "Text",
+            "model",
+            "result_model",
+            "ID",
+            "result_id",
+            "result_text"
+        ]
+    );
+    assert!(found.contains(&"result_model_2"), "{found:?}");
+    // The same id in another row would leave it out, but it must be the same in all.
+    let same = r#"{"id":"7","success":true,"text":"x","input":{"Id":7}}"#;
+    assert_eq!(names(&columns_of(&[], false, &[same]))[..2], ["Id", "text"]);
+    let none = r#"{"id":"8","success":true,"text":"x"}"#;
+    let columns = columns_of(&[], false, &[same, none]);
+    assert_eq!(names(&columns)[..3], ["Id", "result_id", "text"]);
+}
+
+#[test]
+fn properties_of_answers_are_columns() {
+    let schema = serde_json::json!({"type": "object", "properties": {
+        "label": {"type": "string"}, "score": {"type": ["number", "null"]},
+        "success": {"type": "boolean"}, "reasoning": {}, "tags": {"type": "array"}}});
+    let properties = properties(&schema).unwrap();
+    let lines = [
+        r#"{"id":"a","success":true,"text":"{\"score\": 1, \"label\": \"x\", \"extra\": 7}","input":{"label":"y"}}"#,
+        r#"{"id":"b","success":true,"reasoning":"r","text":"```json\n{\"reasoning\": \"z\"}\n```","input":{"label":"y"}}"#,
+    ];
+    let columns = columns_of(&properties, true, &lines);
+    let mut expected = vec!["label", "id", "answer_label", "score", "answer_success"];
+    expected.extend(["reasoning", "tags", "extra", "result_reasoning"]);
+    expected.extend(ALWAYS);
+    assert_eq!(names(&columns), expected);
+    assert_eq!(kind_of(&columns, "score"), Kind::Float);
+    assert_eq!(kind_of(&columns, "tags"), Kind::Json);
+    assert_eq!(kind_of(&columns, "extra"), Kind::Int);
+    // What is no object is kept as text, wherever it is.
+    let other = r#"{"id":"c","success":true,"text":"no JSON","input":{"label":"y"}}"#;
+    let columns = columns_of(&properties, true, &[lines[0], other]);
+    assert_eq!(names(&columns)[8], "text");
+    assert!(super::properties(&serde_json::json!({"type": "array"})).is_err());
+}
+
+#[test]
+fn data_in_the_place_of_names_is_refused() {
+    let names: Vec<String> = (0..=MOST_COLUMNS).map(|i| format!("\"n{i}\":1")).collect();
+    let line = format!(
+        "{{\"id\":\"a\",\"success\":true,\"input\":{{{}}}}}",
+        names.join(",")
+    );
+    let mut seen = Seen::default();
+    let error = with_row(&line, None, false, |row| seen.add(row)).unwrap_err();
+    assert!(
+        error.message().contains("more than 10000 columns"),
+        "{error}"
+    );
+}
+
+#[test]
+fn without_answers_there_is_a_text_and_with_vectors_there_is_none() {
+    let failed = r#"{"id":"a","success":false,"text":null,"error":{"kind":"k","message":"m"}}"#;
+    assert_eq!(
+        names(&columns_of(&[], false, &[failed]))[..2],
+        ["id", "text"]
+    );
+    assert_eq!(names(&columns_of(&[], false, &[]))[..2], ["id", "text"]);
+    let vector = r#"{"id":"a","success":true,"text":null,"embedding":[0.5]}"#;
+    let columns = columns_of(&[], false, &[vector, failed]);
+    assert_eq!(names(&columns)[..3], ["id", "embedding", "success"]);
+    assert_eq!(columns[1].kind, Kind::Vector);
+}

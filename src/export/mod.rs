@@ -1,0 +1,443 @@
+//! Results as a table: a row an item, with the row that was asked about, the answer, and what is known of
+//! it. The result files are read twice, since the columns must be known before the first row is written;
+//! nothing of them is kept but the place of the line that counts for each id.
+
+mod cell;
+mod columns;
+mod format;
+mod joined;
+mod object;
+mod output;
+#[cfg(feature = "parquet")]
+mod parquet;
+mod results;
+mod row;
+mod sink;
+#[cfg(feature = "queue")]
+mod sqlite;
+mod text;
+#[cfg(feature = "excel")]
+mod xlsx;
+
+#[cfg(test)]
+mod tests;
+
+use std::fmt;
+use std::io::{BufWriter, Write};
+use std::path::{Path, PathBuf};
+
+use serde_json::Value;
+
+use crate::base::cancel::Context;
+use crate::base::error::{Error, ErrorKind};
+use crate::bulk::open_output::is_same_file;
+use crate::bulk::prompts::Prompts;
+use crate::llm::params::ResponseFormat;
+
+use columns::{Column, Seen, properties};
+use joined::Joined;
+use output::NewFile;
+use results::{Found, ResultFiles, refused};
+use row::with_row;
+use sink::Sink;
+use text::{Delimited, Lines, Style};
+
+pub use format::ExportFormat;
+
+/// Makes a table of result files: one row an item, of which the last line counts.
+///
+/// Its columns are, in this order: those of the rows that were asked about, as the lines keep them or as
+/// [`input`](Self::input) joins them; `id`, unless the rows have it in a column of that name; the answer, as `text` or by
+/// [its properties](Self::json_schema), or as `embedding`; what else a reply had, where any line has it;
+/// `success` and the error; tokens, cost, model, and more of the result line. Where two columns would have one
+/// name (in whatever case), that of the rows keeps it, and a property is called `answer_…`, any other column
+/// `result_…`.
+///
+/// ```no_run
+/// use std::path::Path;
+/// use batchwright::Context;
+/// use batchwright::files::Export;
+/// let export = Export::new(["results.jsonl"]);
+/// let report = export.to_file(Path::new("out.csv"), &Context::new())?;
+/// println!("{} rows, {} of them without success", report.rows, report.failed);
+/// # Ok::<(), batchwright::Error>(())
+/// ```
+#[derive(Default)]
+pub struct Export {
+    results: Vec<PathBuf>,
+    input: Option<Prompts>,
+    ordered: bool,
+    by_property: bool,
+    schema: Option<Value>,
+    format: Option<ExportFormat>,
+    delimiter: Option<u8>,
+    raw: bool,
+    bom: bool,
+    overwrite: bool,
+}
+
+/// What an export has written.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ExportReport {
+    /// Rows, one an item.
+    pub rows: u64,
+    /// Those whose item has no success.
+    pub failed: u64,
+    /// The names of the columns.
+    pub columns: Vec<String>,
+    /// Lines left out since others of the same id take their place.
+    pub replaced: u64,
+    /// Ids that are in several result files; the last file's line counts.
+    pub in_several_files: u64,
+    /// Result files whose last line is torn, which was left out.
+    pub torn: Vec<PathBuf>,
+    /// Cells of an `.xlsx` that had to be cut, each with a word on it at its end.
+    pub cut_cells: u64,
+    /// Items of which neither the lines nor the input know the row.
+    pub without_row: u64,
+    /// Rows of the input that have no result, and are not in the table.
+    pub without_result: u64,
+    /// Items that were asked about an earlier form of their row, or with other settings than the input was
+    /// read with. Counted only for inputs that are read as they were asked.
+    pub changed: u64,
+    /// All answers are JSON objects, and none was taken apart.
+    pub could_be_columns: bool,
+}
+
+/// Shows none of the names and texts.
+impl fmt::Debug for Export {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Export")
+            .field("results", &self.results.len())
+            .field("input", &self.input.is_some())
+            .field("ordered", &self.ordered)
+            .field("by_property", &self.by_property)
+            .field("format", &self.format)
+            .field("raw", &self.raw)
+            .field("bom", &self.bom)
+            .field("overwrite", &self.overwrite)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Export {
+    /// Of these files. Of an id that is in several of them the last counts.
+    pub fn new<P: Into<PathBuf>>(results: impl IntoIterator<Item = P>) -> Self {
+        Self {
+            results: results.into_iter().map(Into::into).collect(),
+            ..Self::default()
+        }
+    }
+
+    /// Joins each item with its row of this input, by id. An automatic id is found only where the input is
+    /// read with the settings of the run. Default: the rows are those that the result lines keep.
+    pub fn input(mut self, rows: Prompts) -> Self {
+        self.input = Some(rows);
+        self
+    }
+
+    /// Whether the table has the order of the [input](Self::input), which must be there; items that it does
+    /// not have come last. Default: no, the order of the result lines.
+    pub fn ordered(mut self, yes: bool) -> Self {
+        self.ordered = yes;
+        self
+    }
+
+    /// Whether answers that are JSON objects become a column for each of their properties, in the order in
+    /// which they come. Lists and objects in them are JSON; an answer that is no object stays `text`. Default: no.
+    pub fn by_property(mut self, yes: bool) -> Self {
+        self.by_property = yes;
+        self
+    }
+
+    /// The same, with the properties of this schema first and their types. Default: none.
+    ///
+    /// # Errors
+    /// As [`ResponseFormat::json_schema`], and when the schema names no properties.
+    pub fn json_schema(mut self, schema: Value) -> Result<Self, Error> {
+        if let ResponseFormat::JsonSchema { schema, .. } = ResponseFormat::json_schema(schema)? {
+            properties(&schema)?;
+            self.schema = Some(schema);
+        }
+        self.by_property = true;
+        Ok(self)
+    }
+
+    /// How the table is laid out. Default: as the extension of its file says.
+    pub fn format(mut self, format: ExportFormat) -> Self {
+        self.format = Some(format);
+        self
+    }
+
+    /// What separates the fields of CSV: one ASCII character that is no quote and no line end. Default: a
+    /// comma, and a tab for TSV.
+    pub fn delimiter(mut self, delimiter: u8) -> Self {
+        self.delimiter = Some(delimiter);
+        self
+    }
+
+    /// Whether cells of CSV and TSV that a spreadsheet would take for formulas stay as they are. Default: no, a text
+    /// that begins with `=`, `+`, `-`, `@`, a tab or a line end, and is no number, gets an apostrophe in front.
+    pub fn raw(mut self, yes: bool) -> Self {
+        self.raw = yes;
+        self
+    }
+
+    /// Whether CSV and TSV begin with a byte order mark, which tells Excel that they are UTF-8. Default: no.
+    pub fn bom(mut self, yes: bool) -> Self {
+        self.bom = yes;
+        self
+    }
+
+    /// Whether a file that is there is replaced. Default: no, that is an error.
+    pub fn overwrite(mut self, yes: bool) -> Self {
+        self.overwrite = yes;
+        self
+    }
+
+    /// Writes the table to a file, which appears under its name when it is whole.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Invalid`] when it cannot be had so: the file is there, its form is unknown or has no room,
+    /// a result file is none; [`ErrorKind::Cancelled`]; [`ErrorKind::Transient`] when it cannot be written.
+    pub fn to_file(mut self, path: &Path, ctx: &Context) -> Result<ExportReport, Error> {
+        let format = match self.format {
+            Some(format) => format,
+            None => ExportFormat::of(path)?,
+        };
+        self.check(format)?;
+        let rows = self.input.iter().flat_map(Prompts::names);
+        let read = rows
+            .map(Path::new)
+            .chain(self.results.iter().map(PathBuf::as_path));
+        if let Some(same) = read.into_iter().find(|file| is_same_file(path, file)) {
+            return Err(refused(same, "it is the input; name another output"));
+        }
+        let files = ResultFiles::open(&self.results)?;
+        let file = NewFile::create(path, self.overwrite)?;
+        let read = self.read(files, ctx)?;
+        let mut sink = self.sink(format, &file, &read)?;
+        let report = read.write(sink.as_mut(), ctx)?;
+        sink.finish()?;
+        file.finish()?;
+        Ok(report)
+    }
+
+    /// Writes the table to a stream, as CSV unless [`format`](Self::format) says otherwise.
+    ///
+    /// # Errors
+    /// As [`to_file`](Self::to_file), and for a form that is no text.
+    pub fn to_writer(mut self, out: impl Write, ctx: &Context) -> Result<ExportReport, Error> {
+        let format = self.format.unwrap_or(ExportFormat::Csv);
+        self.check(format)?;
+        if !format.is_text() {
+            let why = "only CSV, TSV and JSON lines can be written to a stream; name a file";
+            return Err(Error::new(ErrorKind::Invalid, why));
+        }
+        let files = ResultFiles::open(&self.results)?;
+        let read = self.read(files, ctx)?;
+        let out = BufWriter::with_capacity(1 << 16, out);
+        let mut sink = self.text_sink(format, out, &read.columns)?;
+        let report = read.write(sink.as_mut(), ctx)?;
+        sink.finish()?;
+        Ok(report)
+    }
+
+    fn check(&self, format: ExportFormat) -> Result<(), Error> {
+        let invalid = |why: &str| Err(Error::new(ErrorKind::Invalid, why));
+        format.check_built()?;
+        if self.ordered && self.input.is_none() {
+            return invalid(
+                "the order of the input is known from the input alone: name it by --input; or run again \
+                 with --ordered, which puts the results themselves into that order",
+            );
+        }
+        let is_table = matches!(format, ExportFormat::Csv | ExportFormat::Tsv);
+        if (self.raw || self.bom || self.delimiter.is_some()) && !is_table {
+            return invalid("--raw, --bom and --delimiter are for .csv and .tsv");
+        }
+        let fits = |by: u8| by.is_ascii() && !matches!(by, b'"' | b'\r' | b'\n');
+        match self.delimiter.is_none_or(fits) {
+            true => Ok(()),
+            false => invalid("a delimiter is one ASCII character that is no quote and no line end"),
+        }
+    }
+
+    /// Reads the results for the first time.
+    fn read(&mut self, files: ResultFiles, ctx: &Context) -> Result<Read, Error> {
+        let mut joined = self.input.take().map(Joined::new).transpose()?;
+        let declared = match &self.schema {
+            Some(schema) => properties(schema)?,
+            None => Vec::new(),
+        };
+        let by_property = self.by_property;
+        let mut seen = Seen::with_properties(&declared);
+        let mut answers = Answers::default();
+        let mut found = files.scan(ctx, &mut |line, _| {
+            let own = joined
+                .as_ref()
+                .map(|rows| rows.of(line))
+                .transpose()?
+                .flatten();
+            with_row(line, own.as_deref(), by_property, |row| {
+                answers.add(row.text);
+                seen.add(row)
+            })
+        })?;
+        if found.replaced > 0 {
+            // What only superseded lines have makes no column.
+            seen = Seen::with_properties(&declared);
+            let places = found.lines.iter().copied();
+            files.read(places, ctx, &mut |line, _| {
+                let own = joined
+                    .as_ref()
+                    .map(|rows| rows.of(line))
+                    .transpose()?
+                    .flatten();
+                with_row(line, own.as_deref(), by_property, |row| seen.add(row))
+            })?;
+        }
+        let mut report = ExportReport {
+            rows: found.lines.len() as u64,
+            replaced: found.replaced,
+            in_several_files: found.in_several_files,
+            torn: std::mem::take(&mut found.torn),
+            could_be_columns: !by_property && answers.are_objects(),
+            ..ExportReport::default()
+        };
+        if let Some(joined) = &mut joined {
+            joined.match_lines(&files, &mut found.lines, self.ordered, ctx, &mut report)?;
+        }
+        let columns = seen.columns();
+        report.columns = columns.iter().map(|column| column.name.clone()).collect();
+        Ok(Read {
+            files,
+            joined,
+            found,
+            columns,
+            by_property,
+            report,
+        })
+    }
+
+    fn sink(
+        &self,
+        format: ExportFormat,
+        file: &NewFile,
+        read: &Read,
+    ) -> Result<Box<dyn Sink>, Error> {
+        match format {
+            #[cfg(feature = "parquet")]
+            ExportFormat::Parquet => Ok(Box::new(parquet::Table::new(
+                file.handle()?,
+                &read.columns,
+            )?)),
+            #[cfg(feature = "queue")]
+            ExportFormat::Sqlite => Ok(Box::new(sqlite::Table::new(file.path(), &read.columns)?)),
+            #[cfg(feature = "excel")]
+            ExportFormat::Xlsx => {
+                let folder = file.path().parent().unwrap_or(Path::new("."));
+                let whole = read.files.paths().map(|path| {
+                    path.file_name()
+                        .unwrap_or_default()
+                        .to_string_lossy()
+                        .into_owned()
+                });
+                let whole: Vec<String> = whole.collect();
+                let sheet = xlsx::Sheet::new(
+                    file.handle()?,
+                    folder,
+                    read.report.rows,
+                    &read.columns,
+                    whole.join(", "),
+                );
+                Ok(Box::new(sheet?))
+            }
+            _ => {
+                let out = BufWriter::with_capacity(1 << 18, file.handle()?);
+                self.text_sink(format, out, &read.columns)
+            }
+        }
+    }
+
+    fn text_sink<'w>(
+        &self,
+        format: ExportFormat,
+        out: impl Write + 'w,
+        columns: &[Column],
+    ) -> Result<Box<dyn Sink + 'w>, Error> {
+        let usual = match format {
+            ExportFormat::Csv => b',',
+            ExportFormat::Tsv => b'\t',
+            _ => return Ok(Box::new(Lines::new(out, columns))),
+        };
+        let style = Style {
+            delimiter: self.delimiter.unwrap_or(usual),
+            raw: self.raw,
+            bom: self.bom,
+        };
+        let table = Delimited::new(out, style, columns);
+        Ok(Box::new(table.map_err(|error| sink::unwritable(&error))?))
+    }
+}
+
+/// Results that have been read for the first time.
+struct Read {
+    files: ResultFiles,
+    joined: Option<Joined>,
+    found: Found,
+    columns: Vec<Column>,
+    by_property: bool,
+    report: ExportReport,
+}
+
+impl Read {
+    /// Reads them again, and writes them.
+    fn write(self, sink: &mut (dyn Sink + '_), ctx: &Context) -> Result<ExportReport, Error> {
+        let mut report = self.report;
+        let places = self.found.lines.iter().copied();
+        self.files.read(places, ctx, &mut |line, _| {
+            let own = self
+                .joined
+                .as_ref()
+                .map(|rows| rows.of(line))
+                .transpose()?
+                .flatten();
+            with_row(line, own.as_deref(), self.by_property, |row| {
+                report.failed += u64::from(!row.is_success());
+                report.without_row += u64::from(row.input.is_empty());
+                let columns = self.columns.iter();
+                let cells: Vec<_> = columns
+                    .map(|column| row.cell(&column.source, column.likely))
+                    .collect();
+                sink.row(&cells)
+            })
+        })?;
+        report.cut_cells = sink.cut_cells();
+        Ok(report)
+    }
+}
+
+/// Whether answers could be taken apart.
+#[derive(Default)]
+struct Answers {
+    objects: u64,
+    others: bool,
+}
+
+impl Answers {
+    fn add(&mut self, text: Option<&str>) {
+        // One that is none ends the question, and most texts are none by their first letter.
+        let Some(text) = text.filter(|_| !self.others) else {
+            return;
+        };
+        let is_object = text.trim_start().starts_with('{') && object::Object::parse(text).is_some();
+        self.objects += u64::from(is_object);
+        self.others |= !is_object;
+    }
+
+    fn are_objects(&self) -> bool {
+        self.objects > 0 && !self.others
+    }
+}

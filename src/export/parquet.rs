@@ -1,0 +1,230 @@
+//! A Parquet file: a typed column each, in groups of rows that fit into little memory.
+
+use std::fs::File;
+use std::sync::Arc;
+
+use parquet::basic::{Compression, LogicalType, Repetition, Type as Physical};
+use parquet::data_type::{
+    BoolType, ByteArray, ByteArrayType, DataType, DoubleType, FloatType, Int64Type,
+};
+use parquet::errors::ParquetError;
+use parquet::file::properties::WriterProperties;
+use parquet::file::writer::{SerializedFileWriter, SerializedRowGroupWriter};
+use parquet::schema::types::{Type, TypePtr};
+
+use super::cell::{Cell, Kind};
+use super::columns::Column;
+use super::sink::{Sink, failed};
+use crate::base::error::Error;
+
+/// Rows are written when so many wait, or so many bytes of them.
+const GROUP_ROWS: usize = 1 << 16;
+const GROUP_BYTES: usize = 16 << 20;
+
+/// A Parquet file that is being written.
+pub(super) struct Table {
+    file: SerializedFileWriter<File>,
+    columns: Vec<Waiting>,
+    rows: usize,
+    bytes: usize,
+}
+
+/// The cells of a column that wait, with what Parquet calls levels: 0 for nothing.
+struct Waiting {
+    values: Values,
+    definitions: Vec<i16>,
+    /// For lists: 0 where a row begins.
+    repetitions: Vec<i16>,
+}
+
+enum Values {
+    Bool(Vec<bool>),
+    Int(Vec<i64>),
+    Float(Vec<f64>),
+    Text(Vec<ByteArray>),
+    Vector(Vec<f32>),
+}
+
+impl Table {
+    pub(super) fn new(out: File, columns: &[Column]) -> Result<Self, Error> {
+        let begun = schema(columns).and_then(|schema| {
+            let properties = WriterProperties::builder()
+                .set_compression(Compression::SNAPPY)
+                .set_created_by(concat!("batchwright ", env!("CARGO_PKG_VERSION")).to_owned());
+            SerializedFileWriter::new(out, schema, Arc::new(properties.build()))
+        });
+        Ok(Self {
+            file: begun.map_err(|error| failed(&error))?,
+            columns: columns
+                .iter()
+                .map(|column| Waiting::new(column.kind))
+                .collect(),
+            rows: 0,
+            bytes: 0,
+        })
+    }
+
+    fn write_group(&mut self) -> Result<(), ParquetError> {
+        if self.rows > 0 {
+            let mut group = self.file.next_row_group()?;
+            for column in &mut self.columns {
+                column.write(&mut group)?;
+            }
+            group.close()?;
+        }
+        (self.rows, self.bytes) = (0, 0);
+        Ok(())
+    }
+}
+
+impl Sink for Table {
+    fn row(&mut self, cells: &[Cell<'_>]) -> Result<(), Error> {
+        for (column, cell) in self.columns.iter_mut().zip(cells) {
+            self.bytes += column.push(cell);
+        }
+        self.rows += 1;
+        match self.rows >= GROUP_ROWS || self.bytes >= GROUP_BYTES {
+            true => self.write_group().map_err(|error| failed(&error)),
+            false => Ok(()),
+        }
+    }
+
+    fn finish(mut self: Box<Self>) -> Result<(), Error> {
+        let ended = self.write_group().and_then(|()| self.file.close());
+        ended.map(drop).map_err(|error| failed(&error))
+    }
+}
+
+fn schema(columns: &[Column]) -> Result<TypePtr, ParquetError> {
+    let fields: Result<Vec<TypePtr>, ParquetError> = columns
+        .iter()
+        .map(|column| field(column).map(Arc::new))
+        .collect();
+    let schema = Type::group_type_builder("schema").with_fields(fields?);
+    schema.build().map(Arc::new)
+}
+
+fn field(column: &Column) -> Result<Type, ParquetError> {
+    let name = column.name.as_str();
+    let (physical, logical) = match column.kind {
+        Kind::Bool => (Physical::BOOLEAN, None),
+        Kind::Int | Kind::Long => (Physical::INT64, None),
+        Kind::Float => (Physical::DOUBLE, None),
+        Kind::Empty | Kind::Text | Kind::Json => (Physical::BYTE_ARRAY, Some(LogicalType::String)),
+        Kind::Vector => return list(name),
+    };
+    Type::primitive_type_builder(name, physical)
+        .with_logical_type(logical)
+        .with_repetition(Repetition::OPTIONAL)
+        .build()
+}
+
+fn list(name: &str) -> Result<Type, ParquetError> {
+    let element = Type::primitive_type_builder("element", Physical::FLOAT)
+        .with_repetition(Repetition::REQUIRED)
+        .build()?;
+    let items = Type::group_type_builder("list")
+        .with_repetition(Repetition::REPEATED)
+        .with_fields(vec![Arc::new(element)])
+        .build()?;
+    Type::group_type_builder(name)
+        .with_logical_type(Some(LogicalType::List))
+        .with_repetition(Repetition::OPTIONAL)
+        .with_fields(vec![Arc::new(items)])
+        .build()
+}
+
+impl Waiting {
+    fn new(kind: Kind) -> Self {
+        Self {
+            values: match kind {
+                Kind::Bool => Values::Bool(Vec::new()),
+                Kind::Int | Kind::Long => Values::Int(Vec::new()),
+                Kind::Float => Values::Float(Vec::new()),
+                Kind::Empty | Kind::Text | Kind::Json => Values::Text(Vec::new()),
+                Kind::Vector => Values::Vector(Vec::new()),
+            },
+            definitions: Vec::new(),
+            repetitions: Vec::new(),
+        }
+    }
+
+    /// Keeps a cell; returns about how many bytes it takes.
+    fn push(&mut self, cell: &Cell<'_>) -> usize {
+        let bytes = match (&mut self.values, cell) {
+            (_, Cell::Null) => None,
+            (Values::Bool(all), Cell::Bool(yes)) => {
+                all.push(*yes);
+                Some(1)
+            }
+            (Values::Int(all), Cell::Int(n)) => {
+                all.push(*n);
+                Some(8)
+            }
+            (Values::Float(all), Cell::Int(n)) => {
+                all.push(*n as f64);
+                Some(8)
+            }
+            (Values::Float(all), Cell::Float(x)) => {
+                all.push(*x);
+                Some(8)
+            }
+            (Values::Vector(all), Cell::Vector(numbers)) => {
+                all.extend_from_slice(numbers);
+                self.definitions.extend(numbers.iter().map(|_| 2));
+                let first = usize::from(!numbers.is_empty());
+                self.repetitions.resize(self.repetitions.len() + first, 0);
+                let rest = numbers.len().saturating_sub(1);
+                self.repetitions.resize(self.repetitions.len() + rest, 1);
+                if numbers.is_empty() {
+                    self.definitions.push(1);
+                    self.repetitions.push(0);
+                }
+                return 8 * numbers.len() + 4;
+            }
+            (Values::Text(all), cell) => cell.to_text().map(|text| {
+                all.push(ByteArray::from(text.as_bytes().to_vec()));
+                text.len() + size_of::<ByteArray>()
+            }),
+            // The kind of a column has room for each of its cells.
+            _ => None,
+        };
+        self.definitions.push(i16::from(bytes.is_some()));
+        if matches!(self.values, Values::Vector(_)) {
+            self.repetitions.push(0);
+        }
+        bytes.unwrap_or(0) + 2
+    }
+
+    fn write(
+        &mut self,
+        group: &mut SerializedRowGroupWriter<'_, File>,
+    ) -> Result<(), ParquetError> {
+        let definitions = std::mem::take(&mut self.definitions);
+        let repetitions = std::mem::take(&mut self.repetitions);
+        match &mut self.values {
+            Values::Bool(all) => column::<BoolType>(group, all, &definitions, None),
+            Values::Int(all) => column::<Int64Type>(group, all, &definitions, None),
+            Values::Float(all) => column::<DoubleType>(group, all, &definitions, None),
+            Values::Text(all) => column::<ByteArrayType>(group, all, &definitions, None),
+            Values::Vector(all) => {
+                column::<FloatType>(group, all, &definitions, Some(&repetitions))
+            }
+        }
+    }
+}
+
+fn column<T: DataType>(
+    group: &mut SerializedRowGroupWriter<'_, File>,
+    values: &mut Vec<T::T>,
+    definitions: &[i16],
+    repetitions: Option<&[i16]>,
+) -> Result<(), ParquetError> {
+    let Some(mut column) = group.next_column()? else {
+        return Err(ParquetError::General("a column too many".to_owned()));
+    };
+    let values = std::mem::take(values);
+    let writer = column.typed::<T>();
+    writer.write_batch(&values, Some(definitions), repetitions)?;
+    column.close()
+}

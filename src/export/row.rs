@@ -1,0 +1,117 @@
+//! One result line with the row that it belongs to, as the cells of a table's row.
+
+use std::borrow::Cow;
+
+use serde_json::value::RawValue;
+
+use super::cell::{Cell, Kind};
+use super::object::{Object, cell, present, text};
+use crate::llm::json_answer::unfenced;
+
+/// What a column shows.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Source {
+    /// A field of the row that was asked about.
+    Input(String),
+    Id,
+    /// The answer as text.
+    Text,
+    /// A property of an answer that is a JSON object.
+    Answer(String),
+    Embedding,
+    /// A field of the error.
+    Error(&'static str),
+    /// A field of what was used.
+    Usage(String),
+    /// Any other field of the result line.
+    Field(String),
+}
+
+/// A result line, taken apart.
+pub(super) struct Row<'a> {
+    pub line: Object<'a>,
+    pub input: Object<'a>,
+    pub usage: Object<'a>,
+    error: Object<'a>,
+    /// The answer as text, unless its properties are looked at one by one.
+    pub text: Option<&'a str>,
+    pub answer: Option<Object<'a>>,
+}
+
+/// Takes a result line apart. `joined` is the row that it belongs to, as a JSON object, where another
+/// place than the line tells it; `by_property`, whether answers that are JSON objects are taken apart.
+pub(super) fn with_row<R>(
+    line: &str,
+    joined: Option<&str>,
+    by_property: bool,
+    then: impl FnOnce(&Row<'_>) -> R,
+) -> R {
+    let line = Object::parse(line).unwrap_or_default();
+    let object = |name| {
+        let value = line.get(name, 0).map(RawValue::get);
+        value.and_then(Object::parse).unwrap_or_default()
+    };
+    let own_text = present(line.get("text", 2)).and_then(text);
+    let own_text = own_text.as_deref();
+    let answer = own_text.filter(|_| by_property);
+    let answer = answer.and_then(|answer| Object::parse(unfenced(answer.trim())));
+    let row = Row {
+        input: match joined.and_then(Object::parse) {
+            Some(joined) => joined,
+            None => object("input"),
+        },
+        usage: object("usage"),
+        error: object("error"),
+        text: own_text.filter(|_| answer.is_none()),
+        answer,
+        line,
+    };
+    then(&row)
+}
+
+impl Row<'_> {
+    /// The item's id.
+    pub(super) fn id(&self) -> Cow<'_, str> {
+        self.line.get("id", 0).and_then(text).unwrap_or_default()
+    }
+
+    pub(super) fn is_success(&self) -> bool {
+        let success = self.line.get("success", 1);
+        success.is_some_and(|value| value.get() == "true")
+    }
+
+    /// The cell of a column; `likely` is the place of its field among its neighbours.
+    pub(super) fn cell(&self, source: &Source, likely: usize) -> Cell<'_> {
+        let value = match source {
+            Source::Text => {
+                return self
+                    .text
+                    .map_or(Cell::Null, |text| Cell::Text(Cow::Borrowed(text)));
+            }
+            Source::Id => return Cell::Text(self.id()),
+            Source::Embedding => {
+                let vector = present(self.line.get("embedding", 3));
+                let vector = vector.and_then(|list| serde_json::from_str(list.get()).ok());
+                return vector.map_or(Cell::Null, Cell::Vector);
+            }
+            Source::Input(name) => self.input.get(name, likely),
+            Source::Answer(name) => self.answer.as_ref().and_then(|all| all.get(name, likely)),
+            Source::Error(name) => self.error.get(name, likely),
+            Source::Usage(name) => self.usage.get(name, likely),
+            Source::Field(name) => self.line.get(name, likely),
+        };
+        value.map_or(Cell::Null, cell)
+    }
+
+    pub(super) fn has_error_status(&self) -> bool {
+        present(self.error.get("status", 2)).is_some()
+    }
+}
+
+/// What a value is, at no more cost than a look at it.
+pub(super) fn kind(value: &RawValue) -> Kind {
+    match value.get().as_bytes().first() {
+        Some(b'"') => Kind::Text,
+        _ => cell(value).kind(),
+    }
+}

@@ -1,0 +1,126 @@
+//! The table `results` of a new SQLite file.
+
+use std::collections::HashSet;
+use std::path::Path;
+
+use rusqlite::types::{ToSqlOutput, ValueRef};
+use rusqlite::{Connection, Statement, params_from_iter};
+
+use super::cell::{Cell, Kind};
+use super::columns::Column;
+use super::sink::{Sink, failed};
+use crate::base::error::{Error, ErrorKind};
+
+/// As SQLite is compiled where nobody says otherwise.
+const MOST_COLUMNS: usize = 2000;
+
+/// A table in a file that nobody else has opened yet.
+pub(super) struct Table {
+    database: Connection,
+    insert: String,
+    kinds: Vec<Kind>,
+}
+
+impl Table {
+    /// Begins the table in a file that is empty.
+    pub(super) fn new(path: &Path, columns: &[Column]) -> Result<Self, Error> {
+        if columns.len() > MOST_COLUMNS {
+            let why = format!(
+                "{} columns do not fit a table of SQLite, which has at most {MOST_COLUMNS}; \
+                 .parquet and .csv have room",
+                columns.len()
+            );
+            return Err(Error::new(ErrorKind::Invalid, why));
+        }
+        let database = Connection::open(path).map_err(|error| failed(&error))?;
+        // Until the file has its name nothing of it need survive.
+        let setup = "PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF; BEGIN IMMEDIATE;";
+        let mut names = HashSet::new();
+        let declared: Vec<String> = columns
+            .iter()
+            .map(|column| {
+                let name = unlike(&column.name, &mut names);
+                format!("{} {}", quoted(&name), declaration(column.kind))
+            })
+            .collect();
+        let places = vec!["?"; columns.len()].join(",");
+        let create = format!("CREATE TABLE results ({});", declared.join(", "));
+        database
+            .execute_batch(&(setup.to_owned() + &create))
+            .map_err(|error| failed(&error))?;
+        Ok(Self {
+            database,
+            insert: format!("INSERT INTO results VALUES ({places})"),
+            kinds: columns.iter().map(|column| column.kind).collect(),
+        })
+    }
+
+    fn insert(
+        statement: &mut Statement<'_>,
+        cells: &[Cell<'_>],
+        kinds: &[Kind],
+    ) -> rusqlite::Result<()> {
+        let texts: Vec<Option<std::borrow::Cow<'_, str>>> = cells
+            .iter()
+            .zip(kinds)
+            .map(|(cell, kind)| match (cell, kind) {
+                (Cell::Bool(_), Kind::Bool)
+                | (Cell::Int(_) | Cell::Float(_), Kind::Int | Kind::Long | Kind::Float) => None,
+                (cell, _) => cell.to_text(),
+            })
+            .collect();
+        let values = cells.iter().zip(&texts).map(|(cell, text)| {
+            ToSqlOutput::Borrowed(match (text, cell) {
+                (Some(text), _) => ValueRef::Text(text.as_bytes()),
+                (None, Cell::Bool(yes)) => ValueRef::Integer(i64::from(*yes)),
+                (None, Cell::Int(n)) => ValueRef::Integer(*n),
+                (None, Cell::Float(x)) => ValueRef::Real(*x),
+                (None, _) => ValueRef::Null,
+            })
+        });
+        statement.execute(params_from_iter(values)).map(drop)
+    }
+}
+
+impl Sink for Table {
+    fn row(&mut self, cells: &[Cell<'_>]) -> Result<(), Error> {
+        let statement = self.database.prepare_cached(&self.insert);
+        statement
+            .and_then(|mut statement| Self::insert(&mut statement, cells, &self.kinds))
+            .map_err(|error| failed(&error))
+    }
+
+    fn finish(self: Box<Self>) -> Result<(), Error> {
+        self.database.flush_prepared_statement_cache();
+        let ended = self.database.execute_batch("COMMIT");
+        ended.map_err(|error| failed(&error))?;
+        self.database.close().map_err(|(_, error)| failed(&error))
+    }
+}
+
+/// The type that a column is declared with. A text column has that type even where it has no value yet, so
+/// that digits stay as they are.
+fn declaration(kind: Kind) -> &'static str {
+    match kind {
+        Kind::Bool => "BOOLEAN",
+        Kind::Int | Kind::Long => "INTEGER",
+        Kind::Float => "REAL",
+        Kind::Empty | Kind::Text | Kind::Json | Kind::Vector => "TEXT",
+    }
+}
+
+/// A name that is not there yet, in whatever letters: to SQLite both cases are one.
+fn unlike(name: &str, names: &mut HashSet<String>) -> String {
+    let numbered = (2..).map(|n| format!("{name}_{n}"));
+    let mut tries = std::iter::once(name.to_owned()).chain(numbered);
+    let free = tries.find(|name| names.insert(name.to_lowercase()));
+    free.unwrap_or_else(|| name.to_owned())
+}
+
+/// A name as SQL has it. A NUL would end the statement.
+fn quoted(name: &str) -> String {
+    format!(
+        "\"{}\"",
+        name.replace('"', "\"\"").replace('\0', "\u{fffd}")
+    )
+}

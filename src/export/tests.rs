@@ -1,0 +1,336 @@
+//! Tables as a whole, read back.
+
+use super::*;
+use crate::base::cancel::Context;
+use crate::bulk::prompts::PromptSettings;
+
+struct Place(tempfile::TempDir);
+
+impl Place {
+    fn new(results: &str) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("results.jsonl"), results).unwrap();
+        Self(folder)
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.0.path().join(name)
+    }
+
+    fn export(&self) -> Export {
+        Export::new([self.path("results.jsonl")])
+    }
+
+    fn write(&self, export: Export, name: &str) -> Result<ExportReport, Error> {
+        export.to_file(&self.path(name), &Context::new())
+    }
+
+    fn read(&self, name: &str) -> String {
+        std::fs::read_to_string(self.path(name)).unwrap()
+    }
+
+    /// Names of what is in the folder.
+    fn names(&self) -> Vec<String> {
+        let entries = std::fs::read_dir(self.0.path()).unwrap();
+        let mut names: Vec<String> = entries
+            .map(|entry| entry.unwrap().file_name().to_string_lossy().into_owned())
+            .collect();
+        names.sort();
+        names
+    }
+}
+
+const TWO: &str = concat!(
+    r#"{"id":"a","success":true,"text":"{\"label\":\"=1+1\",\"n\":[1]}","provider":"p","model":"m","finish_reason":"stop","usage":{"input_tokens":3,"cached_input_tokens":0,"output_tokens":2,"reasoning_tokens":0},"attempts":1,"latency_ms":7,"cost_usd":0.5,"request_hash":"h","error":null,"input":{"id":"a","code":"007","x":-5}}"#,
+    "\n",
+    r#"{"id":"b","success":false,"text":null,"provider":"p","model":null,"finish_reason":null,"usage":null,"attempts":2,"latency_ms":9,"cost_usd":null,"request_hash":"h","error":{"kind":"blocked","class":"refused","status":400,"message":"say \"no\""},"input":{"id":"b","code":"","x":null}}"#,
+    "\n",
+);
+
+#[test]
+fn rows_and_answers_stand_side_by_side() {
+    let place = Place::new(TWO);
+    let report = place.write(place.export(), "out.csv").unwrap();
+    assert_eq!((report.rows, report.failed), (2, 1));
+    assert!(report.could_be_columns);
+    let expected = "\
+id,code,x,text,success,error_kind,error_status,error_message,input_tokens,cached_input_tokens,output_tokens,reasoning_tokens,cost_usd,model,provider,finish_reason,attempts,latency_ms
+a,007,-5,\"{\"\"label\"\":\"\"=1+1\"\",\"\"n\"\":[1]}\",true,,,,3,0,2,0,0.5,m,p,stop,1,7
+b,\"\",,,false,blocked,400,\"say \"\"no\"\"\",,,,,,,p,,2,9
+";
+    assert_eq!(place.read("out.csv"), expected);
+    let export = place.export().by_property(true);
+    let report = place.write(export, "out.jsonl").unwrap();
+    assert!(!report.could_be_columns);
+    let first = place.read("out.jsonl");
+    let first = first.lines().next().unwrap();
+    assert!(
+        first
+            .starts_with(r#"{"id":"a","code":"007","x":-5,"label":"=1+1","n":[1],"success":true,"#),
+        "{first}"
+    );
+    assert_eq!(place.names(), ["out.csv", "out.jsonl", "results.jsonl"]);
+}
+
+#[test]
+fn nothing_and_what_cannot_be_written_leave_no_file() {
+    let place = Place::new("");
+    let report = place.write(place.export(), "out.csv").unwrap();
+    assert_eq!(report.rows, 0);
+    assert!(place.read("out.csv").starts_with("id,text,success,"));
+    let again = place.write(place.export(), "out.csv").unwrap_err();
+    assert!(again.message().contains("--overwrite"), "{again}");
+    place
+        .write(place.export().overwrite(true), "out.csv")
+        .unwrap();
+    for (export, name, said) in [
+        (place.export(), "out.pdf", "found .pdf; a table is .csv"),
+        (
+            place.export().overwrite(true).format(ExportFormat::Csv),
+            "results.jsonl",
+            "it is the input",
+        ),
+        (place.export().ordered(true), "o.csv", "name it by --input"),
+        (place.export().bom(true), "o.jsonl", "are for .csv and .tsv"),
+        (place.export().delimiter(b'"'), "o.csv", "no quote"),
+        (
+            Export::new([place.path("none.jsonl")]),
+            "o.csv",
+            "none.jsonl: cannot be read",
+        ),
+        (
+            Export::new([place.0.path()]),
+            "o.csv",
+            "it is not a regular file",
+        ),
+    ] {
+        let error = place.write(export, name).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Invalid);
+        assert!(error.message().contains(said), "{error}");
+    }
+    assert_eq!(place.names(), ["out.csv", "results.jsonl"]);
+    let mut out = Vec::new();
+    let sqlite = place.export().format(ExportFormat::Sqlite);
+    let refused = sqlite.to_writer(&mut out, &Context::new()).unwrap_err();
+    let said = match cfg!(feature = "queue") {
+        true => "name a file",
+        false => "feature",
+    };
+    assert!(refused.message().contains(said), "{refused}");
+    let tabs = place.export().format(ExportFormat::Tsv).bom(true);
+    tabs.to_writer(&mut out, &Context::new()).unwrap();
+    assert!(out.starts_with(b"\xef\xbb\xbfid\ttext\t"));
+}
+
+#[test]
+fn columns_of_lines_that_count_no_more_are_gone() {
+    let old = r#"{"id":"a","success":true,"text":"1","warning":"w","input":{"gone":1}}"#;
+    let new = r#"{"id":"a","success":true,"text":"2","input":{"there":1}}"#;
+    let place = Place::new(&format!("{old}\n{new}\n{{\"id\":\"c\",\"succ"));
+    let report = place.write(place.export(), "out.csv").unwrap();
+    assert_eq!((report.rows, report.replaced, report.torn.len()), (1, 1, 1));
+    let written = place.read("out.csv");
+    assert!(written.starts_with("there,id,text,success,"), "{written}");
+    assert!(!written.contains("warning"));
+}
+
+fn read_rows(path: &Path) -> Prompts {
+    let settings = PromptSettings::new().for_joining(true);
+    Prompts::open(path, &settings, &Context::new(), &|_, _| {}).unwrap()
+}
+
+#[test]
+fn rows_of_an_input_are_joined_by_id() {
+    let result = |id: &str| {
+        format!("{{\"id\":\"{id}\",\"success\":true,\"text\":\"t\",\"request_hash\":\"h\"}}\n")
+    };
+    let place = Place::new(&["c#2", "a", "gone", "b"].map(result).concat());
+    let rows = place.path("rows.csv");
+    std::fs::write(
+        &rows,
+        "ID,city,city\na,Oslo,1\nb,\"Rome,\nIT\",2\nc,,3\nd,Riga,4\n",
+    )
+    .unwrap();
+    let report = place
+        .write(place.export().input(read_rows(&rows)), "out.csv")
+        .unwrap();
+    assert_eq!(
+        (report.rows, report.without_row, report.without_result),
+        (4, 1, 1)
+    );
+    assert_eq!(report.changed, 0);
+    let read = |name: &str| {
+        let text = place.read(name).replace("Rome,\nIT", "Rome");
+        let cut = |line: &str| line.split(",true,").next().unwrap_or_default().to_owned();
+        text.lines().map(cut).collect::<Vec<_>>()
+    };
+    let lines = read("out.csv");
+    assert!(
+        lines[0].starts_with("ID,city,city_2,result_id,text,success,"),
+        "{lines:?}"
+    );
+    let rows_written = [
+        "c,\"\",3,c#2,t",
+        "a,Oslo,1,a,t",
+        ",,,gone,t",
+        "b,\"Rome\",2,b,t",
+    ];
+    assert_eq!(lines[1..], rows_written);
+    let over = place.export().input(read_rows(&rows)).overwrite(true);
+    let refused = place.write(over, "rows.csv").unwrap_err();
+    assert!(refused.message().contains("it is the input"), "{refused}");
+    let ordered = place.export().input(read_rows(&rows)).ordered(true);
+    place.write(ordered, "ordered.csv").unwrap();
+    let expected = [1, 3, 0, 2].map(|i| rows_written[i]);
+    assert_eq!(read("ordered.csv")[1..], expected);
+}
+
+#[test]
+fn lines_without_ids_are_found_by_what_was_asked() {
+    let place = Place::new("");
+    let rows = place.path("rows.txt");
+    std::fs::write(&rows, "one\ntwo\none\n").unwrap();
+    let settings = PromptSettings::new().model("m");
+    let open = |settings: &PromptSettings| {
+        Prompts::open(&rows, settings, &Context::new(), &|_, _| {}).unwrap()
+    };
+    let asked: Vec<_> = open(&settings)
+        .into_requests()
+        .map(|r| r.unwrap().id.unwrap())
+        .collect();
+    let lines: String = asked
+        .iter()
+        .map(|id| format!("{{\"id\":\"{id}\",\"success\":true,\"text\":\"t\"}}\n"))
+        .collect();
+    std::fs::write(place.path("results.jsonl"), lines).unwrap();
+    let export = place
+        .export()
+        .input(open(&settings.clone().for_joining(true)));
+    let report = place.write(export, "out.csv").unwrap();
+    assert_eq!((report.without_row, report.without_result), (0, 0));
+    let table = place.read("out.csv");
+    let prompts: Vec<_> = table
+        .lines()
+        .map(|line| line.split(',').next().unwrap())
+        .collect();
+    assert_eq!(prompts, ["prompt", "one", "two", "one"]);
+    let other = place.export().input(read_rows(&rows));
+    assert_eq!(place.write(other, "other.csv").unwrap().without_row, 3);
+}
+
+#[cfg(feature = "queue")]
+#[test]
+fn a_table_of_sqlite_has_types() {
+    let place = Place::new(TWO);
+    place.write(place.export(), "out.db").unwrap();
+    let database = rusqlite::Connection::open(place.path("out.db")).unwrap();
+    let row = database
+        .query_row(
+            "SELECT code, x, success, cost_usd, typeof(code), typeof(x) FROM results",
+            [],
+            |row| {
+                Ok((
+                    row.get::<_, String>(0)?,
+                    row.get::<_, i64>(1)?,
+                    row.get::<_, bool>(2)?,
+                    row.get::<_, f64>(3)?,
+                    row.get::<_, String>(4)?,
+                    row.get::<_, String>(5)?,
+                ))
+            },
+        )
+        .unwrap();
+    assert_eq!(
+        row,
+        (
+            "007".to_owned(),
+            -5,
+            true,
+            0.5,
+            "text".to_owned(),
+            "integer".to_owned()
+        )
+    );
+    let nothing: Option<i64> = database
+        .query_row("SELECT x FROM results WHERE id = 'b'", [], |row| row.get(0))
+        .unwrap();
+    assert_eq!(nothing, None);
+    assert_eq!(place.names(), ["out.db", "results.jsonl"]);
+}
+
+#[cfg(feature = "queue")]
+#[test]
+fn names_that_sqlite_cannot_tell_apart_are_numbered() {
+    let line = r#"{"id":"1","success":true,"text":"t","input":{"a":1,"A":"x","a\"b":2,"":3}}"#;
+    let place = Place::new(line);
+    place.write(place.export(), "out.sqlite").unwrap();
+    let database = rusqlite::Connection::open(place.path("out.sqlite")).unwrap();
+    let sql = "SELECT group_concat(name, '|') FROM (SELECT name FROM pragma_table_info('results') LIMIT 5)";
+    let names: String = database.query_row(sql, [], |row| row.get(0)).unwrap();
+    assert_eq!(names, "a|A_2|a\"b||id");
+}
+
+#[cfg(feature = "excel")]
+#[test]
+fn cells_of_a_worksheet_are_texts_or_numbers_and_say_where_they_are_cut() {
+    use calamine::{Data, Reader};
+    let long = "é".repeat(40_000);
+    let line = format!(
+        r#"{{"id":"1","success":true,"text":"{long}","input":{{"f":"=cmd()","n":1234567890123456789,"z":"007","c":"_x0041_\u0001","x":0.5,"u":"http://a.b"}}}}"#
+    );
+    let place = Place::new(&line);
+    let report = place.write(place.export(), "out.xlsx").unwrap();
+    assert_eq!(report.cut_cells, 1);
+    let mut workbook: calamine::Xlsx<_> = calamine::open_workbook(place.path("out.xlsx")).unwrap();
+    let sheet = workbook.worksheet_range("results").unwrap();
+    let rows: Vec<&[Data]> = sheet.rows().collect();
+    assert_eq!(rows[0][0], Data::String("f".to_owned()));
+    let text = |i: usize| rows[1][i].to_string();
+    assert_eq!(rows[1][0], Data::String("=cmd()".to_owned()));
+    assert_eq!(rows[1][1], Data::String("1234567890123456789".to_owned()));
+    assert_eq!(rows[1][2], Data::String("007".to_owned()));
+    assert_eq!(rows[1][4], Data::Float(0.5));
+    assert!(text(7).starts_with("ééé"));
+    assert!(text(7).ends_with("… [cut here: 40000 characters, the whole is in results.jsonl]"));
+    assert_eq!(rows[1][8], Data::Bool(true));
+    let formulas = workbook.worksheet_formula("results").unwrap();
+    assert!(formulas.is_empty());
+    assert_eq!(place.names(), ["out.xlsx", "results.jsonl"]);
+}
+
+#[cfg(feature = "parquet")]
+#[test]
+fn columns_of_parquet_have_types() {
+    use ::parquet::file::reader::{FileReader, SerializedFileReader};
+    use ::parquet::record::Field;
+    let vectors = concat!(
+        r#"{"id":"1","success":true,"text":null,"embedding":[0.5,-1.5],"input":{"b":true,"n":1,"x":1}}"#,
+        "\n",
+        r#"{"id":"2","success":true,"text":null,"embedding":[],"input":{"b":null,"n":null,"x":0.5}}"#,
+        "\n",
+        r#"{"id":"3","success":false,"text":null,"error":{"kind":"k","message":"m"},"input":{"b":false,"n":9223372036854775807,"x":null}}"#,
+    );
+    let place = Place::new(vectors);
+    place.write(place.export(), "out.parquet").unwrap();
+    let file = std::fs::File::open(place.path("out.parquet")).unwrap();
+    let reader = SerializedFileReader::new(file).unwrap();
+    let rows: Vec<_> = reader
+        .get_row_iter(None)
+        .unwrap()
+        .map(|row| row.unwrap().into_columns())
+        .collect();
+    let shown = |row: &[(String, Field)]| {
+        let fields = row.iter().take(7).map(|(_, field)| match field {
+            Field::ListInternal(list) => format!("{:?}", list.elements()),
+            field => format!("{field:?}"),
+        });
+        fields.collect::<Vec<_>>().join(" ")
+    };
+    let shown: Vec<String> = rows.iter().map(|row| shown(row)).collect();
+    let expected = [
+        "Bool(true) Long(1) Double(1.0) Str(\"1\") [Float(0.5), Float(-1.5)] Bool(true) Null",
+        "Null Null Double(0.5) Str(\"2\") [] Bool(true) Null",
+        "Bool(false) Long(9223372036854775807) Null Str(\"3\") Null Bool(false) Str(\"k\")",
+    ];
+    assert_eq!(shown, expected);
+}

@@ -1,0 +1,174 @@
+//! A worksheet. Texts are texts, whatever they begin with; nothing is a formula or a link.
+
+use std::fs::File;
+use std::io::BufWriter;
+use std::path::Path;
+
+use rust_xlsxwriter::{Workbook, XlsxError};
+
+use super::cell::Cell;
+use super::columns::Column;
+use super::sink::{Sink, failed};
+use crate::base::error::{Error, ErrorKind};
+
+/// What a worksheet has room for.
+const MOST_ROWS: u64 = 1_048_576;
+const MOST_COLUMNS: usize = 16_384;
+/// What a cell has room for, in units of UTF-16.
+const MOST_UNITS: usize = 32_767;
+/// A cell shows 15 digits; of a longer number the others would be zeros.
+const LARGEST: u64 = 999_999_999_999_999;
+
+/// A workbook with one worksheet, whose rows wait in a file.
+pub(super) struct Sheet {
+    workbook: Workbook,
+    out: File,
+    row: u32,
+    cut: u64,
+    /// Where the whole of a cut cell is.
+    whole: String,
+}
+
+impl Sheet {
+    /// Begins the worksheet of so many rows. `whole` names the file with the texts that are cut here, and
+    /// `folder` holds what waits.
+    pub(super) fn new(
+        out: File,
+        folder: &Path,
+        rows: u64,
+        columns: &[Column],
+        whole: String,
+    ) -> Result<Self, Error> {
+        let refused = |what: String| {
+            let why = format!("{what}; .parquet, .csv and .sqlite have room");
+            Err(Error::new(ErrorKind::Invalid, why))
+        };
+        if rows >= MOST_ROWS {
+            let most = MOST_ROWS - 1;
+            return refused(format!(
+                "{rows} items do not fit a worksheet, which has room for {most} below its header"
+            ));
+        }
+        if columns.len() > MOST_COLUMNS {
+            let n = columns.len();
+            return refused(format!(
+                "{n} columns do not fit a worksheet, which has at most {MOST_COLUMNS}"
+            ));
+        }
+        let mut workbook = Workbook::new();
+        let begun = workbook.set_tempdir(folder).and_then(|workbook| {
+            // Larger archives need another form, which old programs do not read.
+            workbook.use_zip_large_file(rows > 100_000);
+            let sheet = workbook.add_worksheet_with_constant_memory()?;
+            sheet.set_name("results")?.set_freeze_panes(1, 0).map(drop)
+        });
+        begun.map_err(|error| failed(&error))?;
+        let mut sheet = Self {
+            workbook,
+            out,
+            row: 0,
+            cut: 0,
+            whole,
+        };
+        let names: Vec<Cell<'_>> = columns
+            .iter()
+            .map(|column| Cell::Text(column.name.as_str().into()))
+            .collect();
+        sheet.row(&names)?;
+        Ok(sheet)
+    }
+
+    fn write(&mut self, cells: &[Cell<'_>]) -> Result<(), XlsxError> {
+        let sheet = self.workbook.worksheet_from_index(0)?;
+        for (column, cell) in cells.iter().enumerate() {
+            let column = u16::try_from(column).unwrap_or(u16::MAX);
+            match cell {
+                Cell::Null => {}
+                Cell::Bool(yes) => drop(sheet.write_boolean(self.row, column, *yes)?),
+                Cell::Int(n) if n.unsigned_abs() <= LARGEST => {
+                    sheet.write_number(self.row, column, *n as f64)?;
+                }
+                Cell::Float(x) => drop(sheet.write_number(self.row, column, *x)?),
+                other => {
+                    let text = other.to_text().unwrap_or_default();
+                    match cut(&text, &self.whole) {
+                        None => sheet.write_string(self.row, column, &*text)?,
+                        Some(cut) => {
+                            self.cut += 1;
+                            sheet.write_string(self.row, column, cut)?
+                        }
+                    };
+                }
+            }
+        }
+        self.row += 1;
+        Ok(())
+    }
+}
+
+impl Sink for Sheet {
+    fn row(&mut self, cells: &[Cell<'_>]) -> Result<(), Error> {
+        self.write(cells).map_err(|error| failed(&error))
+    }
+
+    fn finish(mut self: Box<Self>) -> Result<(), Error> {
+        let out = BufWriter::new(&self.out);
+        let saved = self.workbook.save_to_writer(out);
+        saved.map_err(|error| failed(&error))
+    }
+
+    fn cut_cells(&self) -> u64 {
+        self.cut
+    }
+}
+
+/// What of a text fits a cell, with a word on where the rest is; none if all of it fits.
+fn cut(text: &str, whole: &str) -> Option<String> {
+    if text.len() <= MOST_UNITS || text.encode_utf16().count() <= MOST_UNITS {
+        return None;
+    }
+    let note = format!(
+        "… [cut here: {} characters, the whole is in {whole}]",
+        text.chars().count()
+    );
+    let room = MOST_UNITS.saturating_sub(note.encode_utf16().count());
+    let mut units = 0;
+    let end = text.char_indices().find(|(_, c)| {
+        units += c.len_utf16();
+        units > room
+    });
+    let end = end.map_or(text.len(), |(at, _)| at);
+    Some(format!("{}{note}", &text[..end]))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cut_cell_is_full_and_says_where_the_rest_is() {
+        assert_eq!(cut(&"a".repeat(MOST_UNITS), "r.jsonl"), None);
+        // 16,384 characters of two units each, and four bytes.
+        let text = "😀".repeat(16_384);
+        let found = cut(&text, "r.jsonl").unwrap();
+        assert!(found.ends_with("😀… [cut here: 16384 characters, the whole is in r.jsonl]"));
+        let units = found.encode_utf16().count();
+        assert!((MOST_UNITS - 1..=MOST_UNITS).contains(&units), "{units}");
+        assert_eq!(cut(&"é".repeat(MOST_UNITS), "r.jsonl"), None);
+    }
+
+    #[test]
+    fn what_does_not_fit_a_worksheet_is_refused_before_it_is_written() {
+        let folder = tempfile::tempdir().unwrap();
+        let sheet = |rows, columns: &[Column]| {
+            let out = tempfile::tempfile().unwrap();
+            Sheet::new(out, folder.path(), rows, columns, String::new()).err()
+        };
+        assert!(sheet(1_048_575, &[]).is_none());
+        let error = sheet(1_048_576, &[]).unwrap();
+        assert!(
+            error.message().starts_with("1048576 items do not fit"),
+            "{error}"
+        );
+    }
+}

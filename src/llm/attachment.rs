@@ -1,0 +1,111 @@
+//! Local files in a prompt.
+//!
+//! A part of a message such as `{"type": "image", "path": "a.png"}` is resolved when its record is
+//! read: the file is looked for, checked and hashed, and from then on the part says where it is, what it
+//! holds and how long it is, so that it can be kept and compared without the file. Its bytes are read
+//! when the request is sent, and only then; if they are no longer the same, nothing is sent.
+
+mod content;
+mod hashed;
+mod media;
+mod part;
+mod resolve;
+
+use serde_json::{Map, Value};
+
+use crate::base::error::{Error, ErrorKind};
+
+pub(crate) use media::Kind;
+pub use part::Part;
+pub(crate) use resolve::{Refused, Root, resolve};
+
+/// The types of parts that name a local file.
+const TYPES: [&str; 3] = ["file", "image", "audio"];
+
+/// Whether a part of a message's content names a local file. Providers' own parts of these types have
+/// no path.
+pub(crate) fn is_local(part: &Value) -> bool {
+    part.get("path").is_some() && TYPES.iter().any(|kind| part["type"] == *kind)
+}
+
+/// A file that was resolved.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Attached<'p> {
+    /// Its absolute path.
+    path: &'p str,
+    /// SHA-256 of its bytes, in hexadecimal.
+    sha256: &'p str,
+    pub bytes: u64,
+    pub media: &'p str,
+    name: Option<&'p str>,
+    /// How closely a picture is to be looked at, in OpenAI's words.
+    pub detail: Option<&'p str>,
+}
+
+impl<'p> Attached<'p> {
+    /// The file that a [local](is_local) part names.
+    ///
+    /// # Errors
+    /// When nobody has resolved it.
+    pub fn read(part: &'p Value) -> Result<Self, Error> {
+        let text = |field| part.get(field).and_then(Value::as_str);
+        let found = || {
+            Some(Self {
+                path: text("path")?,
+                sha256: text("sha256")?,
+                bytes: part.get("bytes")?.as_u64()?,
+                media: text("media_type")?,
+                name: text("name"),
+                detail: text("detail"),
+            })
+        };
+        found().ok_or_else(|| {
+            let path = text("path").unwrap_or_default();
+            let why = format!("the file {path:?} in a prompt was never looked at: see Part::file");
+            Error::new(ErrorKind::Invalid, why)
+        })
+    }
+
+    /// What the provider is told that it is called.
+    pub fn name(&self) -> &'p str {
+        let last = || self.path.rsplit(['/', '\\']).next();
+        self.name.or_else(last).unwrap_or("file")
+    }
+
+    pub fn kind(&self) -> Kind {
+        Kind::of(self.media)
+    }
+
+    /// How long it is as base64.
+    pub fn encoded(&self) -> u64 {
+        self.bytes.div_ceil(3).saturating_mul(4)
+    }
+}
+
+/// What of a local part makes two requests the same: what the file holds, not where it is.
+pub(crate) fn fingerprint(part: &Value) -> Value {
+    const COUNTED: [&str; 4] = ["sha256", "media_type", "name", "detail"];
+    let mut counted = Map::new();
+    counted.insert("type".to_owned(), "local_file".into());
+    for field in COUNTED {
+        if let Some(value) = part.get(field) {
+            counted.insert(field.to_owned(), value.clone());
+        }
+    }
+    counted.into()
+}
+
+/// Input tokens of local files, roughly: nobody but the provider knows.
+pub(crate) fn estimated_tokens<'p>(files: impl Iterator<Item = &'p Value>) -> u64 {
+    let files = files.filter_map(|part| Attached::read(part).ok());
+    files
+        .map(|file| match file.kind() {
+            Kind::Image => 1_000,
+            // Text and a picture of each page.
+            Kind::Pdf => (file.bytes / 20).clamp(1_500, 150_000),
+            Kind::Audio => file.bytes / 500,
+            Kind::Video => file.bytes / 1_000,
+            Kind::Text | Kind::Other => file.bytes / 4,
+        })
+        .sum()
+}

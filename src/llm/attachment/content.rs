@@ -1,0 +1,128 @@
+//! The bytes of a file, read when its request is sent: what was hashed, or nothing.
+
+use std::io::{self, Read};
+use std::path::Path;
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use sha2::{Digest, Sha256};
+
+use crate::base::error::{Error, ErrorKind, Sent};
+use crate::llm::hash::hex;
+
+use super::Attached;
+use super::hashed::{Unhashed, open};
+
+/// What is read at a time: a multiple of what base64 makes a group of.
+const PIECE: usize = 3 << 16;
+
+impl Attached<'_> {
+    /// Appends its bytes as base64.
+    ///
+    /// # Errors
+    /// When it cannot be read or is not what it was.
+    pub fn append_base64(&self, out: &mut Vec<u8>) -> Result<(), Error> {
+        self.pieces(&mut |piece| {
+            let start = out.len();
+            out.resize(start + piece.len().div_ceil(3) * 4, 0);
+            STANDARD
+                .encode_slice(piece, &mut out[start..])
+                .expect("there is room for it");
+        })
+    }
+
+    /// Its text.
+    ///
+    /// # Errors
+    /// As [`append_base64`](Self::append_base64).
+    pub fn text(&self) -> Result<String, Error> {
+        let mut bytes = Vec::new();
+        self.pieces(&mut |piece| bytes.extend_from_slice(piece))?;
+        let text = String::from_utf8(bytes).map_err(|_| self.failed("is no UTF-8"))?;
+        Ok(match text.strip_prefix('\u{feff}') {
+            Some(rest) => rest.to_owned(),
+            None => text,
+        })
+    }
+
+    /// Every piece but the last is of full length.
+    fn pieces(&self, each: &mut dyn FnMut(&[u8])) -> Result<(), Error> {
+        let unreadable = |error: io::Error| self.failed(&format!("cannot be read: {error}"));
+        let mut file = open(Path::new(self.path)).map_err(|why| match why {
+            Unhashed::Unreadable(error) => unreadable(error),
+            _ => self.changed(),
+        })?;
+        let mut buffer = vec![0; PIECE];
+        let (mut hash, mut left) = (Sha256::new(), self.bytes);
+        loop {
+            let mut filled = 0;
+            while filled < PIECE {
+                match file.read(&mut buffer[filled..]) {
+                    Ok(0) => break,
+                    Ok(n) => filled += n,
+                    Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                    Err(error) => return Err(unreadable(error)),
+                }
+            }
+            let piece = &buffer[..filled];
+            left = left
+                .checked_sub(filled as u64)
+                .ok_or_else(|| self.changed())?;
+            hash.update(piece);
+            each(piece);
+            if filled < PIECE {
+                break;
+            }
+        }
+        match left == 0 && hex(&hash.finalize()) == self.sha256 {
+            true => Ok(()),
+            false => Err(self.changed()),
+        }
+    }
+
+    fn changed(&self) -> Error {
+        self.failed(
+            "is not what it was when its prompt was read; run the command again to ask anew",
+        )
+    }
+
+    fn failed(&self, what: &str) -> Error {
+        let why = format!("the file {} {what}; nothing was sent", self.path);
+        Error::new(ErrorKind::Invalid, why).with_sent(Sent::No)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Part;
+    use super::*;
+
+    #[test]
+    fn what_is_sent_is_what_was_hashed() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.bin");
+        for size in [1, 2, 3, PIECE - 1, PIECE, PIECE + 1, 2 * PIECE + 2] {
+            let bytes: Vec<u8> = (0..size).map(|i| (i * 7 % 251) as u8).collect();
+            std::fs::write(&path, &bytes).unwrap();
+            let part = Part::file(&path).unwrap();
+            let file = Attached::read(part.value()).unwrap();
+            let mut out = b"x".to_vec();
+            file.append_base64(&mut out).unwrap();
+            assert_eq!(out.len() as u64, 1 + file.encoded());
+            assert_eq!(STANDARD.decode(&out[1..]).unwrap(), bytes, "{size}");
+            for other in [&bytes[..size - 1], &[bytes.clone(), vec![0]].concat()] {
+                std::fs::write(&path, other).unwrap();
+                let error = file.append_base64(&mut Vec::new()).unwrap_err();
+                assert_eq!(error.kind(), ErrorKind::Invalid);
+                assert!(error.message().contains("not what it was"), "{error}");
+            }
+        }
+        let part = {
+            std::fs::write(&path, b"gone").unwrap();
+            Part::file(&path).unwrap()
+        };
+        std::fs::remove_file(&path).unwrap();
+        let error = Attached::read(part.value()).unwrap().text().unwrap_err();
+        assert!(error.message().contains("cannot be read"), "{error}");
+    }
+}

@@ -1,0 +1,192 @@
+//! What a file is: told by how it begins, and where that says nothing by its extension.
+
+/// What providers tell apart.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kind {
+    Image,
+    Pdf,
+    Audio,
+    Video,
+    Text,
+    Other,
+}
+
+impl Kind {
+    /// The kind of a media type.
+    pub fn of(media: &str) -> Self {
+        match media.split_once('/') {
+            Some(("image", _)) => Self::Image,
+            Some(("audio", _)) => Self::Audio,
+            Some(("video", _)) => Self::Video,
+            Some(("text", _)) => Self::Text,
+            Some(("application", "pdf")) => Self::Pdf,
+            _ => Self::Other,
+        }
+    }
+}
+
+/// What nobody knows better.
+const UNKNOWN: &str = "application/octet-stream";
+
+/// Media types by the extensions of files. Whatever is text is sent as such, so that its type matters
+/// little.
+const EXTENSIONS: &[(&str, &[&str])] = &[
+    ("application/pdf", &["pdf"]),
+    ("image/png", &["png"]),
+    ("image/jpeg", &["jpg", "jpeg"]),
+    ("image/gif", &["gif"]),
+    ("image/webp", &["webp"]),
+    ("image/heic", &["heic"]),
+    ("image/heif", &["heif"]),
+    ("image/avif", &["avif"]),
+    ("image/bmp", &["bmp"]),
+    ("image/tiff", &["tif", "tiff"]),
+    ("audio/wav", &["wav"]),
+    ("audio/mpeg", &["mp3"]),
+    ("audio/ogg", &["ogg", "oga", "opus"]),
+    ("audio/flac", &["flac"]),
+    ("audio/aac", &["aac"]),
+    ("audio/aiff", &["aif", "aiff"]),
+    ("audio/mp4", &["m4a"]),
+    ("video/mp4", &["mp4", "m4v"]),
+    ("video/quicktime", &["mov"]),
+    ("video/webm", &["webm"]),
+    ("video/mpeg", &["mpg", "mpeg"]),
+    ("video/x-msvideo", &["avi"]),
+    ("video/x-flv", &["flv"]),
+    ("video/x-ms-wmv", &["wmv"]),
+    ("video/3gpp", &["3gp", "3gpp"]),
+    (
+        "application/zip",
+        &["zip", "docx", "xlsx", "pptx", "odt", "ods", "odp", "epub"],
+    ),
+    ("application/gzip", &["gz", "tgz"]),
+];
+
+fn by_extension(extension: &str) -> Option<&'static str> {
+    let extension = extension.to_ascii_lowercase();
+    let has = |(_, names): &&(_, &[&str])| names.contains(&extension.as_str());
+    EXTENSIONS.iter().find(has).map(|(media, _)| *media)
+}
+
+/// The media type of a file that begins so.
+///
+/// # Errors
+/// When it is named like something that it is not.
+pub(super) fn told(head: &[u8], is_text: bool, extension: &str) -> Result<&'static str, String> {
+    if let Some(media) = by_content(head) {
+        return Ok(media);
+    }
+    match (is_text, by_extension(extension)) {
+        (false, media) => Ok(media.unwrap_or(UNKNOWN)),
+        (true, None) => Ok("text/plain"),
+        (true, Some(_)) => Err(format!("a text that is named .{extension}")),
+    }
+}
+
+fn by_content(head: &[u8]) -> Option<&'static str> {
+    let begins = |with: &[u8]| head.starts_with(with);
+    let at = |offset: usize, with: &[u8]| head.get(offset..).is_some_and(|h| h.starts_with(with));
+    // Some writers put a line in front of it.
+    let early = &head[..head.len().min(1024)];
+    if early.windows(5).any(|bytes| bytes == b"%PDF-") {
+        return Some("application/pdf");
+    }
+    Some(match () {
+        () if begins(b"\x89PNG\r\n\x1a\n") => "image/png",
+        () if begins(b"\xff\xd8\xff") => "image/jpeg",
+        () if begins(b"GIF87a") || begins(b"GIF89a") => "image/gif",
+        () if begins(b"BM") && at(6, &[0; 4]) => "image/bmp",
+        () if begins(b"II*\0") || begins(b"MM\0*") => "image/tiff",
+        () if begins(b"RIFF") && at(8, b"WEBP") => "image/webp",
+        () if begins(b"RIFF") && at(8, b"WAVE") => "audio/wav",
+        () if begins(b"RIFF") && at(8, b"AVI ") => "video/x-msvideo",
+        () if begins(b"FORM") && (at(8, b"AIFF") || at(8, b"AIFC")) => "audio/aiff",
+        () if begins(b"ID3") => "audio/mpeg",
+        () if begins(b"OggS") => "audio/ogg",
+        () if begins(b"fLaC") => "audio/flac",
+        () if begins(b"\x1a\x45\xdf\xa3") => "video/webm",
+        () if begins(b"FLV\x01") => "video/x-flv",
+        () if begins(b"\0\0\x01\xba") || begins(b"\0\0\x01\xb3") => "video/mpeg",
+        () if begins(b"\x30\x26\xb2\x75\x8e\x66\xcf\x11") => "video/x-ms-wmv",
+        () if begins(b"PK\x03\x04") => "application/zip",
+        () if begins(b"\x1f\x8b") => "application/gzip",
+        () if at(4, b"ftyp") => by_brand(head.get(8..12)?),
+        () => return by_frame(head),
+    })
+}
+
+/// The files that are made of boxes say what they are in the first.
+fn by_brand(brand: &[u8]) -> &'static str {
+    match brand {
+        b"heic" | b"heix" | b"hevc" | b"heim" | b"heis" => "image/heic",
+        b"mif1" | b"msf1" => "image/heif",
+        b"avif" | b"avis" => "image/avif",
+        b"M4A " | b"M4B " => "audio/mp4",
+        b"qt  " => "video/quicktime",
+        brand if brand.starts_with(b"3g") => "video/3gpp",
+        _ => "video/mp4",
+    }
+}
+
+/// Sound that begins with its first frame.
+fn by_frame(head: &[u8]) -> Option<&'static str> {
+    let [0xff, second, third, ..] = head else {
+        return None;
+    };
+    match second {
+        // Eleven bits, a version that exists, layer III, and a bit rate that exists.
+        0xfa | 0xfb | 0xf2 | 0xf3 | 0xe2 | 0xe3 if third >> 4 != 0xf => Some("audio/mpeg"),
+        0xf0 | 0xf1 | 0xf8 | 0xf9 => Some("audio/aac"),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn content_counts_before_the_extension() {
+        for (head, extension, media) in [
+            (&b"\x89PNG\r\n\x1a\nrest"[..], "txt", "image/png"),
+            (b"\xff\xd8\xff\xe0", "png", "image/jpeg"),
+            (b"GIF89a", "", "image/gif"),
+            (b"RIFF\x10\0\0\0WEBPVP8 ", "", "image/webp"),
+            (b"RIFF\x10\0\0\0WAVEfmt ", "", "audio/wav"),
+            (b"%PDF-1.7", "", "application/pdf"),
+            (b"\r\n%PDF-1.4", "", "application/pdf"),
+            (b"ID3\x03", "", "audio/mpeg"),
+            (b"\xff\xfb\x90\x64", "", "audio/mpeg"),
+            (b"\xff\xf1\x50\x80", "", "audio/aac"),
+            (b"\0\0\0\x18ftypheic", "", "image/heic"),
+            (b"\0\0\0\x18ftypM4A ", "mp4", "audio/mp4"),
+            (b"\0\0\0\x18ftypisom", "", "video/mp4"),
+            (b"\0\0\0\x18ftypqt  ", "", "video/quicktime"),
+            (b"PK\x03\x04", "docx", "application/zip"),
+        ] {
+            assert_eq!(told(head, false, extension), Ok(media), "{extension}");
+        }
+    }
+
+    #[test]
+    fn what_has_no_mark_is_told_by_its_extension() {
+        assert_eq!(told(b"\x01\x02", false, "MP3"), Ok("audio/mpeg"));
+        assert_eq!(told(b"\x01\x02", false, "xyz"), Ok(UNKNOWN));
+        assert_eq!(told(b"# Hello", true, "md"), Ok("text/plain"));
+        assert_eq!(told(b"<svg/>", true, "svg"), Ok("text/plain"));
+        assert!(told(b"no picture", true, "png").is_err());
+        // UTF-16 begins like sound does.
+        assert_eq!(told(b"\xff\xfeh\0i\0", false, "txt"), Ok(UNKNOWN));
+    }
+
+    #[test]
+    fn every_type_has_a_kind() {
+        assert_eq!(Kind::of("image/png"), Kind::Image);
+        assert_eq!(Kind::of("application/pdf"), Kind::Pdf);
+        assert_eq!(Kind::of("audio/mpeg"), Kind::Audio);
+        assert_eq!(Kind::of("video/mp4"), Kind::Video);
+        assert_eq!(Kind::of("text/plain"), Kind::Text);
+        assert_eq!(Kind::of(UNKNOWN), Kind::Other);
+    }
+}

@@ -1,0 +1,173 @@
+//! From the path that a record names to a file that may be read.
+
+use std::fmt;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use serde_json::{Map, Value};
+
+use super::hashed::{MOST, Unhashed, hashed};
+use super::media::Kind;
+
+/// The folder below which the files of an input are, and to which their paths are relative.
+#[derive(Debug, Clone)]
+pub(crate) struct Root {
+    /// As the system knows it, without links; none where there is no such folder.
+    folder: Option<PathBuf>,
+    /// As people know it.
+    shown: String,
+    /// Whether files elsewhere may be read too.
+    outside: bool,
+}
+
+impl Root {
+    /// An empty path is the working folder.
+    pub fn new(folder: &Path, outside: bool) -> Self {
+        let here = match folder.as_os_str().is_empty() {
+            true => Path::new("."),
+            false => folder,
+        };
+        Self {
+            folder: here.canonicalize().ok(),
+            shown: match here == Path::new(".") {
+                true => "the working folder".to_owned(),
+                false => here.display().to_string(),
+            },
+            outside,
+        }
+    }
+}
+
+/// Why a file is not sent: what was found, and what was expected instead.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Refused {
+    pub found: String,
+    pub expected: String,
+}
+
+impl Refused {
+    pub fn new(found: impl Into<String>, expected: impl Into<String>) -> Self {
+        Self {
+            found: found.into(),
+            expected: expected.into(),
+        }
+    }
+}
+
+impl fmt::Display for Refused {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "found {}; expected {}", self.found, self.expected)
+    }
+}
+
+/// What a record may say of a file.
+const FIELDS: [&str; 4] = ["type", "path", "name", "detail"];
+
+/// Resolves the file that a local part names.
+pub(crate) fn resolve(part: &mut Value, root: &Root) -> Result<(), Refused> {
+    let Value::Object(part) = part else {
+        return Ok(());
+    };
+    if let Some(name) = part.keys().find(|name| !FIELDS.contains(&name.as_str())) {
+        let what = format!(
+            "an unknown field \"{}\" beside the path of a file",
+            shown(name)
+        );
+        return Err(Refused::new(what, "only type, path, name and detail"));
+    }
+    for field in FIELDS {
+        if part.get(field).is_some_and(|value| !value.is_string()) {
+            let what = format!("a \"{field}\" of a file that is no string");
+            return Err(Refused::new(what, "a string"));
+        }
+    }
+    let path = part["path"].as_str().unwrap_or_default().to_owned();
+    if path.is_empty() {
+        return Err(Refused::new("an empty path", "the path of a file"));
+    }
+    let Some(folder) = &root.folder else {
+        let what = format!(
+            "the file \"{}\" below {}, which is no folder",
+            shown(&path),
+            root.shown
+        );
+        return Err(Refused::new(what, "--root with a folder that exists"));
+    };
+    found(part, &folder.join(&path), &path, Some((root, folder)))
+}
+
+/// Looks at the file, and writes down in the part what it holds.
+pub(super) fn found(
+    part: &mut Map<String, Value>,
+    path: &Path,
+    name: &str,
+    root: Option<(&Root, &Path)>,
+) -> Result<(), Refused> {
+    let what = format!("the file \"{}\"", shown(name));
+    let unreadable = |error: io::Error| match error.kind() {
+        io::ErrorKind::NotFound => {
+            let below = root.map_or_else(String::new, |(root, _)| format!(" below {}", root.shown));
+            Refused::new(
+                format!("{what}, which is not there"),
+                format!("the path of a file{below}"),
+            )
+        }
+        _ => Refused::new(
+            format!("{what}, which cannot be read ({error})"),
+            "a file that can be read",
+        ),
+    };
+    let path = path.canonicalize().map_err(unreadable)?;
+    let outside = |(root, folder): &(&Root, &Path)| !root.outside && !path.starts_with(folder);
+    if let Some((root, _)) = root.filter(outside) {
+        return Err(Refused::new(
+            format!("{what}, which is outside of {}", root.shown),
+            "a file below that folder; --root names another, --allow-outside takes any",
+        ));
+    }
+    let Some(whole) = path.to_str() else {
+        let what = format!("{what}, whose path is no UTF-8");
+        return Err(Refused::new(what, "a path that is"));
+    };
+    let file = hashed(&path).map_err(|why| match why {
+        Unhashed::Unreadable(error) => unreadable(error),
+        Unhashed::Special(kind) => {
+            Refused::new(format!("{what}, which is {kind}"), "a regular file")
+        }
+        Unhashed::Empty => Refused::new(format!("{what}, which is empty"), "some content"),
+        Unhashed::TooLarge(bytes) => Refused::new(
+            format!("{what} of {bytes} bytes"),
+            format!("at most {MOST}: no provider takes more"),
+        ),
+        Unhashed::Misnamed(why) => Refused::new(format!("{what}, {why}"), "what its name says"),
+    })?;
+    let wanted = match part["type"].as_str() {
+        Some("image") => Some((Kind::Image, "an image")),
+        Some("audio") => Some((Kind::Audio, "audio")),
+        _ => None,
+    };
+    if let Some((_, wanted)) = wanted.filter(|(kind, _)| *kind != Kind::of(file.media)) {
+        let what = format!("{what}, which is {}", file.media);
+        return Err(Refused::new(what, wanted));
+    }
+    part.insert("path".to_owned(), whole.into());
+    part.insert("sha256".to_owned(), file.sha256.into());
+    part.insert("bytes".to_owned(), file.bytes.into());
+    part.insert("media_type".to_owned(), file.media.into());
+    Ok(())
+}
+
+/// A path in a message: not endless, and without what a terminal would obey.
+fn shown(path: &str) -> String {
+    const MOST: usize = 200;
+    let plain = |c: char| if c.is_control() { ' ' } else { c };
+    let mut out: String = path.chars().take(MOST).map(plain).collect();
+    if path.chars().nth(MOST).is_some() {
+        out.push('…');
+    }
+    out
+}
+
+#[cfg(test)]
+#[path = "resolve_tests.rs"]
+mod tests;

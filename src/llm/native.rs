@@ -1,0 +1,90 @@
+//! The body of a request in the words of one provider's own API, as batch files for that provider have
+//! it. To that provider it goes out as it stands.
+
+use std::fmt;
+
+use serde_json::{Map, Value};
+
+use crate::base::brief::Many;
+
+/// Whose words a [`Native`] body is in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum NativeFormat {
+    /// OpenAI's Responses API, `/v1/responses`.
+    OpenAiResponses,
+    /// Anthropic's Messages API: the `params` of a line of a batch.
+    AnthropicMessages,
+    /// Gemini's `generateContent`: the `request` of a line of a batch.
+    GeminiContent,
+}
+
+impl NativeFormat {
+    pub(crate) const ALL: [Self; 3] = [
+        Self::OpenAiResponses,
+        Self::AnthropicMessages,
+        Self::GeminiContent,
+    ];
+
+    /// Its name where requests are kept.
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::OpenAiResponses => "openai_responses",
+            Self::AnthropicMessages => "anthropic_messages",
+            Self::GeminiContent => "gemini_content",
+        }
+    }
+
+    /// The provider that reads it as it stands.
+    pub(crate) fn provider(self) -> &'static str {
+        match self {
+            Self::OpenAiResponses => "openai",
+            Self::AnthropicMessages => "anthropic",
+            Self::GeminiContent => "gemini",
+        }
+    }
+}
+
+/// A body in the words of one provider; see [`Request::from_native`](crate::Request::from_native). Its
+/// `Debug` shows none of it.
+#[derive(Clone, PartialEq)]
+pub struct Native {
+    format: NativeFormat,
+    body: Map<String, Value>,
+    lost: Option<String>,
+}
+
+impl Native {
+    pub(crate) fn new(
+        format: NativeFormat,
+        body: Map<String, Value>,
+        lost: Option<String>,
+    ) -> Self {
+        Self { format, body, lost }
+    }
+
+    /// Whose words it is in.
+    pub fn format(&self) -> NativeFormat {
+        self.format
+    }
+
+    /// The body as it was written.
+    pub fn body(&self) -> &Map<String, Value> {
+        &self.body
+    }
+
+    /// The first field that has no place in the words that all providers share; none where the request
+    /// says all of it, so that others can be asked as well.
+    pub fn untranslated(&self) -> Option<&str> {
+        self.lost.as_deref()
+    }
+}
+
+impl fmt::Debug for Native {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Native")
+            .field("format", &self.format)
+            .field("body", &Many(self.body.len()))
+            .finish_non_exhaustive()
+    }
+}

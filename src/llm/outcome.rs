@@ -1,0 +1,433 @@
+//! How items ended, and the result lines that say so.
+
+use std::any::Any;
+use std::fmt;
+use std::time::Duration;
+
+use serde::ser::SerializeStruct;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use serde_json::Value;
+
+use crate::base::brief::{FieldIf, Many, Name};
+use crate::base::error::Error;
+use crate::base::usage::{Paid, Usage};
+
+use super::reply_details::{RawJson, Reasoning, ReplyDetails, ToolCall};
+use super::request::Request;
+use super::response::Response;
+use super::user_data::UserData;
+
+/// A provider that an item has left behind.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct EarlierProvider {
+    /// Its name.
+    pub provider: String,
+    /// The model asked for there.
+    pub model: Option<String>,
+    /// Why it gave no answer, or was not asked any more: kind, status and message, which is cut to
+    /// 300 characters. Of more than 4,096 different messages on a route the rest is left out.
+    pub error: Error,
+}
+
+/// How one item ended. Its `Debug` shows nothing of the answer.
+#[derive(Clone)]
+pub struct Outcome {
+    /// The request's place in the list or iterator it came from, counted from 0, in whatever order
+    /// outcomes arrive. `None` for a result line that was read.
+    pub index: Option<usize>,
+    /// The request's id.
+    pub id: Option<String>,
+    /// The answer, or why there is none.
+    pub result: Result<Response, Error>,
+    /// Calls made for it; 0 if it was never sent.
+    pub attempts: u32,
+    /// From the start of its first call to its end, waiting for retries included.
+    pub latency: Duration,
+    /// The provider asked last.
+    pub provider: Option<String>,
+    /// The model asked for.
+    pub model: Option<String>,
+    /// The providers of a [`Route`](crate::Route) before that one, in their order, and why they
+    /// gave no answer.
+    pub earlier: Vec<EarlierProvider>,
+    /// The fingerprint of the request, where it was computed.
+    pub request_hash: Option<String>,
+    /// What its request [brought along](crate::Request::input) of its row.
+    pub input: Option<RawJson>,
+    /// What was [attached](crate::Request::with_user_data) to the request.
+    pub user_data: UserData,
+}
+
+impl Outcome {
+    /// The end of an item of which nothing else is known: no call was made for it.
+    pub(crate) fn new(id: Option<String>, result: Result<Response, Error>) -> Self {
+        Self {
+            index: None,
+            id,
+            result,
+            attempts: 0,
+            latency: Duration::ZERO,
+            provider: None,
+            model: None,
+            earlier: Vec::new(),
+            request_hash: None,
+            input: None,
+            user_data: UserData::default(),
+        }
+    }
+
+    /// Sets where the request stood, and what was attached to it.
+    pub(crate) fn of(mut self, index: usize, request: &Request) -> Self {
+        self.index = Some(index);
+        self.user_data = request.user_data.clone();
+        self.with_input(request.input.clone())
+    }
+
+    /// Sets what the request brought along of its row.
+    pub(crate) fn with_input(mut self, input: Option<RawJson>) -> Self {
+        self.input = input;
+        self
+    }
+
+    /// Sets how many calls were made for it, and how long that took.
+    pub(crate) fn with_calls(mut self, attempts: u32, latency: Duration) -> Self {
+        self.attempts = attempts;
+        self.latency = latency;
+        self
+    }
+
+    /// Sets who was asked last, for which model, and who was before.
+    pub(crate) fn with_asked(
+        mut self,
+        provider: Option<String>,
+        model: Option<String>,
+        earlier: Vec<EarlierProvider>,
+    ) -> Self {
+        self.provider = provider;
+        self.model = model;
+        self.earlier = earlier;
+        self
+    }
+
+    /// Sets the fingerprint of the request.
+    pub(crate) fn with_request_hash(mut self, hash: Option<String>) -> Self {
+        self.request_hash = hash;
+        self
+    }
+
+    /// What was [attached](crate::Request::with_user_data) to the request, if it is of this type.
+    pub fn user_data<T: Any>(&self) -> Option<&T> {
+        self.user_data.get()
+    }
+
+    /// True when there is an answer.
+    pub fn is_success(&self) -> bool {
+        self.result.is_ok()
+    }
+
+    /// Tokens used by all calls of the item whose reply said so, failed ones included: a refusal or
+    /// an answer of the wrong shape is paid for too. Calls of which no whole reply came back are not
+    /// in it. (Of more than 4,096 items that wait at once for another try after such a call, the
+    /// earliest forget what it used.)
+    pub fn usage(&self) -> Option<Usage> {
+        self.paid().usage
+    }
+
+    /// The price of these calls in US dollars; `None` when that of any of them is unknown.
+    pub fn cost_usd(&self) -> Option<f64> {
+        self.paid().cost_usd
+    }
+
+    fn paid(&self) -> Paid {
+        match &self.result {
+            Ok(answer) => answer.paid(),
+            Err(error) => error.paid(),
+        }
+    }
+}
+
+impl fmt::Debug for Outcome {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let data = (!self.user_data.is_none()).then_some(&self.user_data);
+        let earlier = (!self.earlier.is_empty()).then_some(Many(self.earlier.len()));
+        f.debug_struct("Outcome")
+            .field_if("index", self.index)
+            .field_if("id", self.id.as_deref().map(Name))
+            .field("result", &self.result)
+            .field("attempts", &self.attempts)
+            .field("latency", &self.latency)
+            .field_if("provider", self.provider.as_deref().map(Name))
+            .field_if("model", self.model.as_deref().map(Name))
+            .field_if("earlier", earlier)
+            .field_if("request_hash", self.request_hash.as_deref().map(Name))
+            .field_if("input", self.input.as_ref())
+            .field_if("user_data", data)
+            .finish()
+    }
+}
+
+/// The result line: one JSON object with stable names and order. What most replies do not hold is
+/// there only when this one does.
+impl Serialize for Outcome {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let answer = self.result.as_ref().ok();
+        let failed = self.result.as_ref().err();
+        let provider = answer.map(|a| a.provider.as_str());
+        let model = answer.and_then(|a| a.model.as_deref());
+        let warning = answer.and_then(|a| a.warning.as_deref());
+        let vector = answer.and_then(|a| a.embedding.as_ref());
+        let none = ReplyDetails::NONE;
+        let details = answer.and_then(|a| a.details.as_deref()).unwrap_or(&none);
+        let mut line = serializer.serialize_struct("Outcome", MOST_FIELDS)?;
+        line.serialize_field("id", &self.id)?;
+        line.serialize_field("success", &answer.is_some())?;
+        let has_text = |a: &&Response| {
+            vector.is_none() && (details.tool_calls.is_empty() || !a.text.is_empty())
+        };
+        line.serialize_field("text", &answer.filter(has_text).map(|a| &a.text))?;
+        if let Some(vector) = vector {
+            line.serialize_field("embedding", vector)?;
+        }
+        if !details.tool_calls.is_empty() {
+            line.serialize_field("tool_calls", &details.tool_calls)?;
+        }
+        if let Some(reasoning) = &details.reasoning {
+            line.serialize_field("reasoning", reasoning)?;
+        }
+        if let Some(refusal) = failed.and_then(Error::refusal) {
+            line.serialize_field("refusal", refusal)?;
+        }
+        if !details.citations.is_empty() {
+            line.serialize_field("citations", &details.citations)?;
+        }
+        if let Some(logprobs) = &details.logprobs {
+            line.serialize_field("logprobs", logprobs)?;
+        }
+        line.serialize_field("provider", &provider.or(self.provider.as_deref()))?;
+        line.serialize_field("model", &model.or(self.model.as_deref()))?;
+        let finish = answer.map(|a| a.finish_reason.as_str());
+        line.serialize_field("finish_reason", &finish.filter(|word| !word.is_empty()))?;
+        line.serialize_field("usage", &self.usage())?;
+        line.serialize_field("attempts", &self.attempts)?;
+        let millis = u64::try_from(self.latency.as_millis()).unwrap_or(u64::MAX);
+        line.serialize_field("latency_ms", &millis)?;
+        line.serialize_field("cost_usd", &self.cost_usd())?;
+        if let Some(warning) = warning {
+            line.serialize_field("warning", warning)?;
+        }
+        if let Some(tier) = &details.service_tier {
+            line.serialize_field("service_tier", tier)?;
+        }
+        line.serialize_field("request_hash", &self.request_hash)?;
+        line.serialize_field("error", &failed)?;
+        if !self.earlier.is_empty() {
+            line.serialize_field("earlier", &self.earlier)?;
+        }
+        if let Some(input) = &self.input {
+            line.serialize_field("input", input)?;
+        }
+        if let Some(reply) = &details.reply {
+            line.serialize_field("reply", reply)?;
+        }
+        line.end()
+    }
+}
+
+/// The number is a hint, which JSON does not need.
+const MOST_FIELDS: usize = 24;
+
+/// Reads a result line back.
+impl<'de> Deserialize<'de> for Outcome {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        #[derive(Deserialize)]
+        struct Line {
+            id: Option<String>,
+            #[serde(default)]
+            text: Option<String>,
+            #[serde(default)]
+            embedding: Option<Vec<f32>>,
+            #[serde(default)]
+            tool_calls: Vec<ToolCall>,
+            #[serde(default)]
+            reasoning: Option<Reasoning>,
+            #[serde(default)]
+            refusal: Option<String>,
+            #[serde(default)]
+            citations: Vec<Value>,
+            #[serde(default)]
+            logprobs: Option<RawJson>,
+            #[serde(default)]
+            provider: Option<String>,
+            #[serde(default)]
+            model: Option<String>,
+            #[serde(default)]
+            finish_reason: Option<String>,
+            #[serde(default)]
+            usage: Option<Usage>,
+            attempts: u32,
+            latency_ms: u64,
+            #[serde(default)]
+            cost_usd: Option<f64>,
+            #[serde(default)]
+            warning: Option<String>,
+            #[serde(default)]
+            service_tier: Option<String>,
+            #[serde(default)]
+            request_hash: Option<String>,
+            #[serde(default)]
+            error: Option<Error>,
+            #[serde(default)]
+            earlier: Vec<EarlierProvider>,
+            #[serde(default)]
+            input: Option<RawJson>,
+            #[serde(default)]
+            reply: Option<RawJson>,
+        }
+        let line = Line::deserialize(deserializer)?;
+        let provider = line.provider.clone();
+        let paid = Paid {
+            usage: line.usage,
+            cost_usd: line.cost_usd,
+        };
+        let result = match line.error {
+            Some(error) => Err(error.with_paid(paid).with_refusal(line.refusal)),
+            None => {
+                let details = ReplyDetails {
+                    tool_calls: line.tool_calls,
+                    reasoning: line.reasoning,
+                    citations: line.citations,
+                    logprobs: line.logprobs,
+                    service_tier: line.service_tier,
+                    reply: line.reply,
+                };
+                let mut answer = Response::new(
+                    line.provider.unwrap_or_default(),
+                    line.text.unwrap_or_default(),
+                )
+                .with_details(details);
+                answer.embedding = line.embedding;
+                answer.finish_reason = line.finish_reason.as_deref().unwrap_or_default().into();
+                answer.model = line.model.clone();
+                answer.warning = line.warning;
+                answer.set_paid(paid);
+                Ok(answer)
+            }
+        };
+        Ok(Self::new(line.id, result)
+            .with_calls(line.attempts, Duration::from_millis(line.latency_ms))
+            .with_asked(provider, line.model, line.earlier)
+            .with_request_hash(line.request_hash)
+            .with_input(line.input))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::super::response::FinishReason;
+    use super::*;
+    use crate::base::error::ErrorKind;
+
+    #[test]
+    fn a_result_line_is_read_as_it_was_written() {
+        let usage = Usage {
+            input_tokens: 3,
+            output_tokens: 2,
+            ..Usage::default()
+        };
+        let mut answer = Response::new("openai", "7").with_usage(usage);
+        answer.warning = Some("cut".to_owned());
+        let failed = Error::new(ErrorKind::Blocked, "no").with_status(400);
+        let vector = Response::vector("openai", vec![0.5, -1.0]);
+        let other = Response {
+            finish_reason: FinishReason::Other("tool".to_owned()),
+            ..Response::new("x", "")
+        };
+        let mut with_all = Response::new("gemini", "7").with_details(ReplyDetails {
+            tool_calls: vec![
+                ToolCall {
+                    signature: Some("s".to_owned()),
+                    ..ToolCall::new("c", "add", json!({"a": 0.1, "z": [1e300], "b": -0.0}))
+                },
+                ToolCall::new("", "run", json!("ls")),
+            ],
+            reasoning: Some(Reasoning {
+                text: "Hm.".to_owned(),
+                details: vec![json!({"type": "thinking", "signature": "s"})],
+            }),
+            citations: vec![json!("https://a"), json!({"url": "https://b"})],
+            logprobs: Some(RawJson::new("{\"content\": [{\"logprob\": -0.10}]}")),
+            service_tier: Some("flex".to_owned()),
+            reply: Some(RawJson::new("{\"a\":12345678901234567890123,\"a\":1.50}")),
+        });
+        with_all.usage = Some(Usage {
+            cache_write_tokens: 5,
+            server_tool_calls: 1,
+            ..usage
+        });
+        let mut silent = with_all.clone();
+        silent.text.clear();
+        let refused = failed.clone().with_refusal(Some("no".to_owned()));
+        let results = [
+            Ok(answer),
+            Ok(vector),
+            Ok(other),
+            Ok(with_all),
+            Ok(silent),
+            Err(failed.clone()),
+            Err(refused),
+        ];
+        for result in results {
+            let earlier = EarlierProvider {
+                provider: "groq".to_owned(),
+                model: None,
+                error: failed.clone(),
+            };
+            let (provider, model) = (Some("openai".to_owned()), Some("m".to_owned()));
+            let outcome = Outcome::new(Some("a".to_owned()), result)
+                .with_calls(2, Duration::from_millis(17))
+                .with_asked(provider, model, vec![earlier])
+                .with_request_hash(Some("h".to_owned()))
+                .with_input(Some(RawJson::new("{\"n\":1.0}")));
+            let line = serde_json::to_string(&outcome).unwrap();
+            let read: Outcome = serde_json::from_str(&line).unwrap();
+            assert_eq!(serde_json::to_string(&read).unwrap(), line);
+            let held = |outcome: &Outcome| {
+                let answer = outcome.result.as_ref().ok();
+                answer.map(|answer| (answer.text.clone(), answer.details().clone()))
+            };
+            assert_eq!(held(&read), held(&outcome));
+            let refusal = |outcome: &Outcome| {
+                let error = outcome.result.as_ref().err();
+                error.and_then(Error::refusal).map(str::to_owned)
+            };
+            assert_eq!(refusal(&read), refusal(&outcome));
+        }
+    }
+
+    #[test]
+    fn what_a_reply_holds_stands_in_the_line_in_a_fixed_order() {
+        let mut answer = Response::new("p", "").with_details(ReplyDetails {
+            tool_calls: vec![ToolCall::new("c", "add", json!({"a": 1}))],
+            reasoning: Some(Reasoning::new("Hm.")),
+            citations: vec![json!("https://a")],
+            logprobs: Some(RawJson::new("[]")),
+            service_tier: Some("flex".to_owned()),
+            reply: Some(RawJson::new("no JSON")),
+            ..ReplyDetails::default()
+        });
+        answer.warning = Some("w".to_owned());
+        let line = serde_json::to_string(&Outcome::new(Some("a".to_owned()), Ok(answer))).unwrap();
+        let expected = concat!(
+            r#"{"id":"a","success":true,"text":null,"#,
+            r#""tool_calls":[{"id":"c","name":"add","arguments":{"a":1}}],"#,
+            r#""reasoning":{"text":"Hm."},"citations":["https://a"],"logprobs":[],"#,
+            r#""provider":"p","model":null,"finish_reason":"tool_calls","usage":null,"#,
+            r#""attempts":0,"latency_ms":0,"cost_usd":null,"warning":"w","service_tier":"flex","#,
+            r#""request_hash":null,"error":null,"reply":"no JSON"}"#,
+        );
+        assert_eq!(line, expected);
+    }
+}

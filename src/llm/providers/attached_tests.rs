@@ -1,0 +1,200 @@
+use std::path::Path;
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use tempfile::TempDir;
+
+use super::*;
+use crate::base::error::ErrorKind;
+use crate::llm::attachment::Part;
+use crate::llm::providers::dialect::encode;
+use crate::llm::providers::dialect::testing::vendor;
+use crate::llm::request::{Message, Role};
+
+const PNG: &[u8] = b"\x89PNG\r\n\x1a\nrest";
+const PDF: &[u8] = b"%PDF-1.7 rest";
+const MP3: &[u8] = b"ID3\x03 rest";
+const MOV: &[u8] = b"\0\0\0\x14ftypqt  rest";
+
+struct Folder(TempDir);
+
+impl Folder {
+    fn new() -> Self {
+        Self(tempfile::tempdir().unwrap())
+    }
+
+    fn file(&self, name: &str, bytes: &[u8]) -> Part {
+        let path = self.0.path().join(name);
+        std::fs::write(&path, bytes).unwrap();
+        Part::file(path).unwrap()
+    }
+
+    fn path(&self) -> &Path {
+        self.0.path()
+    }
+}
+
+fn request(parts: impl IntoIterator<Item = Part>) -> Request {
+    Request::chat(vec![Message::of_parts(Role::User, parts)])
+}
+
+/// The body of a call to model `m`.
+fn body(name: &str, request: &Request) -> Result<Value, Error> {
+    let marked = marked(vendor(name), request)?.expect("it has files");
+    let call = encode(vendor(name), &marked.request, Some("m"))?;
+    let length = marked.length_of(&call.body);
+    let filled = marked.filled(&call.body)?;
+    assert_eq!(filled.len() as u64, length);
+    Ok(serde_json::from_slice(&filled).unwrap())
+}
+
+fn parts(name: &str, request: &Request) -> Value {
+    let body = body(name, request).unwrap();
+    let contents = match name {
+        "gemini" => &body["contents"][0]["parts"],
+        _ => &body["messages"][0]["content"],
+    };
+    contents.clone()
+}
+
+#[test]
+fn every_vendor_gets_files_as_its_documentation_shows() {
+    let folder = Folder::new();
+    let png = STANDARD.encode(PNG);
+    let (pdf, mp3) = (STANDARD.encode(PDF), STANDARD.encode(MP3));
+    let png_url = format!("data:image/png;base64,{png}");
+    let pdf_url = format!("data:application/pdf;base64,{pdf}");
+    let look = json!({"type": "text", "text": "look"});
+    let both = || {
+        let (png, pdf) = (folder.file("a.png", PNG), folder.file("b.pdf", PDF));
+        request([Part::text("look"), png, pdf])
+    };
+    let audio = || request([folder.file("c.mp3", MP3)]);
+
+    let image_url = json!({"type": "image_url", "image_url": {"url": png_url}});
+    let file = json!({"type": "file", "file": {"filename": "b.pdf", "file_data": pdf_url}});
+    for name in ["openai", "local", "custom"] {
+        assert_eq!(
+            parts(name, &both()),
+            json!([look, image_url, file]),
+            "{name}"
+        );
+        let sound = json!({"type": "input_audio", "input_audio": {"data": mp3, "format": "mp3"}});
+        assert_eq!(parts(name, &audio()), json!([sound]), "{name}");
+    }
+    let document =
+        json!({"type": "document_url", "document_url": pdf_url, "document_name": "b.pdf"});
+    assert_eq!(
+        parts("mistral", &both()),
+        json!([look, image_url, document])
+    );
+    let sound = json!({"type": "input_audio", "input_audio": mp3});
+    assert_eq!(parts("mistral", &audio()), json!([sound]));
+    assert_eq!(
+        parts("anthropic", &both()),
+        json!([
+            look,
+            {"type": "image",
+             "source": {"type": "base64", "media_type": "image/png", "data": png}},
+            {"type": "document", "title": "b.pdf",
+             "source": {"type": "base64", "media_type": "application/pdf", "data": pdf}},
+        ])
+    );
+    assert_eq!(
+        parts("gemini", &both()),
+        json!([
+            {"text": "look"},
+            {"inlineData": {"mimeType": "image/png", "data": png}},
+            {"inlineData": {"mimeType": "application/pdf", "data": pdf}},
+        ])
+    );
+    let sound = json!({"inlineData": {"mimeType": "audio/mp3", "data": mp3}});
+    assert_eq!(parts("gemini", &audio()), json!([sound]));
+    let film = request([folder.file("d.mov", MOV)]);
+    assert_eq!(
+        parts("gemini", &film)[0]["inlineData"]["mimeType"],
+        "video/mov"
+    );
+    for name in ["xai", "groq"] {
+        let picture = request([folder.file("a.png", PNG)]);
+        assert_eq!(parts(name, &picture), json!([image_url]), "{name}");
+    }
+}
+
+#[test]
+fn texts_go_in_as_text() {
+    let folder = Folder::new();
+    let text = "\u{feff}Ä \"quoted\" text\n";
+    let request = request([folder.file("notes.md", text.as_bytes())]);
+    let plain = json!([{"type": "text", "text": &text[3..]}]);
+    for name in ["openai", "xai", "groq", "mistral", "local"] {
+        assert_eq!(parts(name, &request), plain, "{name}");
+    }
+    let source = json!({"type": "text", "media_type": "text/plain", "data": &text[3..]});
+    let document = json!([{"type": "document", "source": source, "title": "notes.md"}]);
+    assert_eq!(parts("anthropic", &request), document);
+    let inline = json!({"inlineData": {"mimeType": "text/plain", "data": STANDARD.encode(text)}});
+    assert_eq!(parts("gemini", &request), json!([inline]));
+}
+
+#[test]
+fn what_a_vendor_does_not_take_is_refused_unsent() {
+    let folder = Folder::new();
+    let large = |length: usize| [PNG, &vec![0; length]].concat();
+    for (name, part, why) in [
+        ("xai", folder.file("a.pdf", PDF), "takes no PDF"),
+        ("groq", folder.file("a.mp3", MP3), "takes no audio"),
+        ("anthropic", folder.file("a.mp3", MP3), "takes no audio"),
+        ("openai", folder.file("a.mov", MOV), "takes no video"),
+        (
+            "openai",
+            folder.file("a.docx", b"PK\x03\x04"),
+            "application/zip",
+        ),
+        ("xai", folder.file("a.gif", b"GIF89a"), "image/gif"),
+        (
+            "anthropic",
+            folder.file("a.png", &large(8 << 20)),
+            "at most 7864320",
+        ),
+        (
+            "groq",
+            folder.file("b.png", &large(4 << 20)),
+            "at most 3000000",
+        ),
+    ] {
+        let error = body(name, &request([part])).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Invalid);
+        assert_eq!(error.sent(), Sent::No);
+        assert!(error.message().contains(why), "{name}: {error}");
+    }
+    let text = |bytes| refusal("local", "text/plain", bytes, bytes);
+    assert_eq!(text(1 << 20), None);
+    assert!(text(33 << 20).unwrap().contains("no model reads more"));
+    // Each is small enough, both are not.
+    let pair = ["c.png", "d.png"].map(|name| folder.file(name, &large(2_000_000)));
+    let error = body("groq", &request(pair)).unwrap_err();
+    assert!(error.message().contains("in one request"), "{error}");
+}
+
+#[test]
+fn a_file_that_has_changed_is_not_sent() {
+    let folder = Folder::new();
+    for name in ["a.png", "a.txt"] {
+        let request = request([folder.file(name, PNG)]);
+        std::fs::write(folder.path().join(name), [PNG, b"!"].concat()).unwrap();
+        let error = body("openai", &request).unwrap_err();
+        assert_eq!((error.kind(), error.sent()), (ErrorKind::Invalid, Sent::No));
+        assert!(error.message().contains("nothing was sent"), "{error}");
+    }
+}
+
+#[test]
+fn one_file_may_stand_in_several_places() {
+    let folder = Folder::new();
+    let part = || folder.file("a.png", PNG);
+    let request = request([part(), Part::text("as above"), part()]);
+    let parts = parts("openai", &request);
+    assert_eq!(parts[0], parts[2]);
+    assert_eq!(parts[1]["text"], "as above");
+}

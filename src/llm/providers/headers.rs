@@ -1,0 +1,205 @@
+//! Headers that users send along with every call of a provider: which can be, and what of them is secret.
+
+use std::borrow::Cow;
+use std::fmt;
+
+use crate::base::error::{Error, ErrorKind};
+use crate::base::secret::Secret;
+use crate::config::credential;
+
+/// Those that say who pays, at one provider or another.
+const CREDENTIALS: [&str; 4] = ["authorization", "x-api-key", "x-goog-api-key", "api-key"];
+
+/// Those that are the protocol's own: with another value a call would not arrive, or its reply not be read.
+const PROTOCOL: [&str; 12] = [
+    "accept-encoding",
+    "connection",
+    "content-encoding",
+    "content-length",
+    "content-type",
+    "expect",
+    "host",
+    "keep-alive",
+    "te",
+    "trailer",
+    "transfer-encoding",
+    "upgrade",
+];
+
+/// Shorter words of a header are no keys.
+const SHORTEST_KEY: usize = 8;
+
+/// How those of uploads begin.
+const UPLOADS: &str = "x-goog-upload-";
+
+/// A header for every call of a provider. Its `Debug` has the name alone.
+#[derive(Clone, PartialEq, Eq)]
+pub struct CallHeader {
+    /// In lower case.
+    name: String,
+    value: Secret,
+}
+
+impl CallHeader {
+    /// A header of that name; blanks around both are taken off.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Invalid`] for a name or value that no header has, and for a name that belongs to
+    /// the protocol, such as `content-length`. No error shows the value.
+    pub fn new(name: &str, value: &str) -> Result<Self, Error> {
+        let invalid = |why: String| Error::new(ErrorKind::Invalid, why);
+        let name = name.trim().to_ascii_lowercase();
+        let token = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
+        if name.is_empty() || !name.bytes().all(token) {
+            // A value may stand in the place of the name.
+            return Err(invalid(
+                "a header has a name of letters, digits and `-` before its colon: 'Name: value'"
+                    .to_owned(),
+            ));
+        }
+        if PROTOCOL.contains(&name.as_str()) || name.starts_with(UPLOADS) {
+            let why = format!("the header {name} is the protocol's own and cannot be set");
+            return Err(invalid(why));
+        }
+        let value = value.trim();
+        let shown = |byte: u8| byte == b'\t' || (b' '..=b'~').contains(&byte);
+        if value.is_empty() || !value.bytes().all(shown) {
+            let why = format!("the header {name} needs a value of plain letters on one line");
+            return Err(invalid(why));
+        }
+        Ok(Self {
+            name,
+            value: Secret::new(value),
+        })
+    }
+
+    /// A header as it is written, `Name: value`.
+    ///
+    /// # Errors
+    /// As [`new`](Self::new).
+    ///
+    /// ```
+    /// use batchwright::provider::CallHeader;
+    /// let header = CallHeader::parse("X-Team: maps")?;
+    /// assert_eq!(format!("{header:?}"), "CallHeader(\"x-team\")");
+    /// assert!(CallHeader::parse("content-length: 7").is_err());
+    /// # Ok::<(), batchwright::Error>(())
+    /// ```
+    pub fn parse(line: &str) -> Result<Self, Error> {
+        let (name, value) = line.split_once(':').unwrap_or_default();
+        Self::new(name, value)
+    }
+
+    /// The name, in lower case.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    pub(super) fn sent(&self) -> (Cow<'static, str>, String) {
+        (
+            Cow::Owned(self.name.clone()),
+            self.value.expose().to_owned(),
+        )
+    }
+
+    /// What tells who pays, if this header does: without the word for how it is told.
+    pub(super) fn credential(&self) -> Option<&str> {
+        let value = self.value.expose();
+        CREDENTIALS.contains(&self.name.as_str()).then(|| {
+            let scheme = value
+                .split_once(' ')
+                .filter(|_| self.name == "authorization");
+            scheme.map_or(value, |(_, token)| token.trim())
+        })
+    }
+
+    /// Whether it takes the place of the key.
+    pub(super) fn pays(&self) -> bool {
+        self.credential().is_some()
+    }
+
+    pub(super) fn value(&self) -> &str {
+        self.value.expose()
+    }
+
+    /// What no error shows of it: the value, and the keys in it.
+    pub(super) fn secrets(&self) -> impl Iterator<Item = Secret> {
+        // A short word that is no key stands in many an error.
+        let whole = Some(self.value.clone()).filter(|value| value.expose().len() >= SHORTEST_KEY);
+        whole.into_iter().chain(self.keys())
+    }
+
+    /// What is put out of sight in answers too. The name of an application or a version is no key: an answer is
+    /// not maimed for its sake.
+    pub(super) fn keys(&self) -> Vec<Secret> {
+        let named = credential::in_name(&self.name).is_some()
+            || self.name.contains("auth")
+            || self.name.contains("cookie");
+        let words = self.words();
+        let keys = words.filter(|word| named || credential::in_value(word).is_some());
+        keys.map(Secret::new).collect()
+    }
+
+    fn words(&self) -> impl Iterator<Item = &str> {
+        let words = self.value.expose().split([' ', ',', ';', '=']);
+        // `Bearer` and the like are not hidden.
+        words.filter(|word| word.len() >= SHORTEST_KEY)
+    }
+}
+
+impl fmt::Debug for CallHeader {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("CallHeader").field(&self.name).finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_would_break_the_protocol_is_refused_and_no_value_is_shown() {
+        for line in [
+            "Content-Length: 5-secret",
+            "HOST: secret.example",
+            "transfer-encoding: secret",
+            "Connection: secret",
+            "content-type: text/secret",
+            "X-Goog-Upload-Command: secret",
+            "X-A: secret\r\nX-B: y",
+            "X-A: secr\u{e9}t",
+            "X-A:",
+            "secret",
+            "se cret: x",
+            ": secret",
+            "",
+        ] {
+            let error = CallHeader::parse(line).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Invalid, "{line}");
+            assert!(!error.to_string().contains("secr"), "{error}");
+        }
+        let header = CallHeader::parse(" X-Team :  maps and more ").unwrap();
+        assert_eq!(header.sent(), ("x-team".into(), "maps and more".to_owned()));
+        assert!(!format!("{header:?}").contains("maps"));
+    }
+
+    #[test]
+    fn keys_are_told_from_what_merely_stands_in_a_header() {
+        let keys = |line: &str| {
+            let keys = CallHeader::parse(line).unwrap().keys();
+            keys.iter()
+                .map(|key| key.expose().to_owned())
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(keys("Authorization: Bearer abcdefgh"), ["abcdefgh"]);
+        assert_eq!(keys("X-Portkey-Api-Key: any-word"), ["any-word"]);
+        assert_eq!(keys("X-Thing: sk-ant-0123456789"), ["sk-ant-0123456789"]);
+        for plain in [
+            "X-Title: Summaries of the speeches of a year",
+            "HTTP-Referer: https://example.org/app",
+            "anthropic-beta: context-1m-2025-08-07",
+        ] {
+            assert!(keys(plain).is_empty(), "{plain}");
+        }
+    }
+}

@@ -1,0 +1,132 @@
+//! A provider behind a network: one call from a request to its answer.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::base::cancel::Context;
+use crate::base::error::Error;
+use crate::llm::reply_details::RawJson;
+use crate::llm::request::Request;
+use crate::llm::response::Response;
+use crate::llm::transport::{HttpReply, HttpRequest, ReplyShare, Transport};
+
+use super::access::{Access, LeftOut, ModelChoice};
+use super::attached::marked;
+use super::dialect::{Call, decode, encode};
+use super::embed;
+use super::local_reply::{cut_warning, mark_loading};
+use super::vendor::Vendor;
+
+/// The most bytes that are read of a reply, where nothing is set.
+pub(super) const MAX_REPLY: u64 = 16 << 20;
+/// The same of one with vectors: a call may make thousands of them.
+const MAX_VECTORS: u64 = 64 << 20;
+pub(super) struct Remote {
+    pub vendor: &'static Vendor,
+    pub transport: Arc<dyn Transport>,
+    pub access: Access,
+    /// Where nearly every call goes, if that is one place.
+    pub chat_url: Option<String>,
+    pub model: ModelChoice,
+    pub left_out: LeftOut,
+    pub concurrency: usize,
+    pub timeout: Duration,
+    pub max_reply: Option<u64>,
+    pub max_replies: u64,
+}
+
+impl Remote {
+    pub fn complete(&self, request: &Request, ctx: &Context) -> Result<Response, Error> {
+        let (call, _held) = self.call(request, ctx)?;
+        self.left_out.tell(self.vendor, request);
+        let memory = ReplyShare::of_process(self.max_replies);
+        let model = self.model.of_request(request);
+        let reply = self.send(&call, model, MAX_REPLY, &memory, ctx)?;
+        let result = decode(self.vendor, &reply)
+            .map_err(|error| self.explained(error))
+            .map(|response| with_reply(self.warned(request, response), request, &reply));
+        result
+            .map(|response| self.access.without_keys(response))
+            .map_err(|error| self.access.redacted(error))
+    }
+
+    /// The call for a prompt, its files read, with the memory that they take meanwhile.
+    fn call(&self, request: &Request, ctx: &Context) -> Result<(Call, Option<ReplyShare>), Error> {
+        let model = self.model.of_request(request);
+        let Some(marked) = marked(self.vendor, request)? else {
+            return Ok((encode(self.vendor, request, model)?, None));
+        };
+        let Call { path, body } = encode(self.vendor, &marked.request, model)?;
+        let memory = ReplyShare::of_requests(self.max_replies);
+        memory.take(marked.length_of(&body), ctx)?;
+        let body = marked.filled(&body)?;
+        Ok((Call { path, body }, Some(memory)))
+    }
+
+    pub fn embed(&self, requests: &[&Request], ctx: &Context) -> Result<Vec<Response>, Error> {
+        let model = requests
+            .first()
+            .and_then(|first| self.model.of_request(first));
+        let call = embed::encode(self.vendor, requests, model)?;
+        requests
+            .first()
+            .inspect(|request| self.left_out.tell(self.vendor, request));
+        let memory = ReplyShare::of_process(self.max_replies);
+        let reply = self.send(&call, model, MAX_VECTORS, &memory, ctx)?;
+        let result =
+            embed::decode(self.vendor, &reply, requests).map_err(|error| self.explained(error));
+        result
+            .map(|vectors| {
+                let vectors = vectors.into_iter();
+                let cleaned = vectors.map(|vector| self.access.without_keys(vector));
+                cleaned.collect()
+            })
+            .map_err(|error| self.access.redacted(error))
+    }
+
+    fn send(
+        &self,
+        call: &Call,
+        model: Option<&str>,
+        most: u64,
+        memory: &ReplyShare,
+        ctx: &Context,
+    ) -> Result<HttpReply, Error> {
+        let url = match (&*call.path, &self.chat_url) {
+            ("/chat/completions", Some(url)) => Cow::Borrowed(url.as_str()),
+            (path, _) => Cow::Owned(self.access.call_url(path, model.unwrap_or_default())),
+        };
+        let request = HttpRequest {
+            url: &url,
+            headers: &self.access.headers,
+            body: Some(&call.body),
+            timeout: self.timeout,
+            reply_limit: self.max_reply.unwrap_or(most),
+            memory,
+        };
+        let reply = self.transport.send(&request, ctx);
+        reply.map_err(|error| self.access.redacted(error))
+    }
+
+    /// With what only the client knows of a failure.
+    fn explained(&self, error: Error) -> Error {
+        mark_loading(self.vendor, self.access.explained(error))
+    }
+
+    /// With a warning, if what a local server has read cannot be the whole prompt.
+    fn warned(&self, request: &Request, response: Response) -> Response {
+        let usage = response.usage.filter(|_| self.vendor.probed);
+        let cut = usage.and_then(|usage| cut_warning(request.text_bytes(), usage.input_tokens));
+        response.warned(cut)
+    }
+}
+
+/// The answer with the reply that it came in, if it is to be kept.
+fn with_reply(mut response: Response, request: &Request, reply: &HttpReply) -> Response {
+    if request.keep_reply {
+        let body = String::from_utf8_lossy(&reply.body);
+        response.details_mut().reply = Some(RawJson::new(&body));
+    }
+    response
+}

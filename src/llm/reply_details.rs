@@ -1,0 +1,336 @@
+//! What a reply holds beside its text: calls of tools, reasoning, citations, and the like. Few replies
+//! hold any, so an answer without them carries none of this around.
+
+use std::fmt;
+use std::sync::Arc;
+
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use serde_json::Value;
+use serde_json::value::RawValue;
+
+use crate::base::brief::{Bytes, FieldIf, Many, Name};
+use crate::base::error::{Error, ErrorKind};
+
+use super::nested_json;
+
+/// What a reply holds beside its text. Its `Debug` says how much that is, not what it says.
+#[derive(Clone, Default, PartialEq)]
+#[non_exhaustive]
+pub struct ReplyDetails {
+    /// The tools that the model wants called, in its order. Nothing here calls them: the conversation
+    /// goes on with [`Response::message`](crate::Response::message) and a message of
+    /// [`Role::Tool`](crate::Role::Tool) for each.
+    pub tool_calls: Vec<ToolCall>,
+    /// What the model thought before it answered, as far as the provider gives that out.
+    pub reasoning: Option<Reasoning>,
+    /// What the answer rests on, each in the provider's own shape: of OpenAI and OpenRouter the
+    /// annotations of the message, of xAI and Perplexity addresses, of Anthropic the citations of its
+    /// blocks of text, of Gemini `groundingMetadata` and the sources of `citationMetadata`.
+    pub citations: Vec<Value>,
+    /// Probabilities of the answer's tokens, as the provider gives them: OpenAI's `logprobs`, or
+    /// an object of Gemini's `avgLogprobs` and `logprobsResult`.
+    pub logprobs: Option<RawJson>,
+    /// The tier that served the call, in the provider's word.
+    pub service_tier: Option<String>,
+    /// The whole body of the reply, for a request [with that wish](crate::Request::with_keep_reply).
+    pub reply: Option<RawJson>,
+}
+
+impl ReplyDetails {
+    /// Nothing at all.
+    pub(crate) const NONE: Self = Self {
+        tool_calls: Vec::new(),
+        reasoning: None,
+        citations: Vec::new(),
+        logprobs: None,
+        service_tier: None,
+        reply: None,
+    };
+
+    /// Changes each text in it that is another without something.
+    pub(crate) fn without(&mut self, clean: &impl Fn(&str) -> Option<String>) {
+        let mend = |text: &mut String| {
+            if let Some(cleaned) = clean(text) {
+                *text = cleaned;
+            }
+        };
+        for call in &mut self.tool_calls {
+            mend(&mut call.id);
+            mend(&mut call.name);
+            nested_json::each_text(&mut call.arguments, &mend);
+        }
+        if let Some(reasoning) = &mut self.reasoning {
+            mend(&mut reasoning.text);
+            for block in &mut reasoning.details {
+                nested_json::each_text(block, &mend);
+            }
+        }
+        for citation in &mut self.citations {
+            nested_json::each_text(citation, &mend);
+        }
+        self.service_tier.iter_mut().for_each(mend);
+        let raw = [&mut self.logprobs, &mut self.reply];
+        raw.into_iter()
+            .flatten()
+            .for_each(|json| json.without(clean));
+    }
+}
+
+/// A tool that the model wants called.
+#[derive(Clone, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct ToolCall {
+    /// The provider's name for the call, which its result refers to. Where the provider has none, as
+    /// Gemini may, it is `call_1` for the first call of a reply, and so on.
+    pub id: String,
+    /// The tool's name.
+    pub name: String,
+    /// What it is to be called with: the JSON that the model wrote, or a string of what it wrote where
+    /// that is no JSON.
+    pub arguments: Value,
+    /// What Gemini hangs on a call and wants back with it (`thoughtSignature`).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub signature: Option<String>,
+}
+
+impl ToolCall {
+    /// A call, for clients of your own.
+    pub fn new(id: impl Into<String>, name: impl Into<String>, arguments: Value) -> Self {
+        Self {
+            id: id.into(),
+            name: name.into(),
+            arguments,
+            signature: None,
+        }
+    }
+
+    /// The arguments as a type of yours.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Invalid`] when they are of another shape; the message says where and quotes nothing
+    /// of them.
+    pub fn parse<T: DeserializeOwned>(&self) -> Result<T, Error> {
+        T::deserialize(&self.arguments).map_err(|_| {
+            let why = format!(
+                "the arguments of the call of {} are of another shape than wanted",
+                self.name
+            );
+            Error::new(ErrorKind::Invalid, why)
+        })
+    }
+}
+
+/// What a model thought before it answered.
+#[derive(Clone, Default, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct Reasoning {
+    /// The text, or the provider's summary of it; empty where the provider keeps it to itself.
+    pub text: String,
+    /// What the provider wants back with the next message of the conversation, in its own shape:
+    /// Anthropic's blocks `thinking` and `redacted_thinking` with their signatures, Gemini's
+    /// `{"thoughtSignature"}` of a text, OpenRouter's `reasoning_details`. Mostly empty.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub details: Vec<Value>,
+}
+
+impl Reasoning {
+    /// Reasoning of this text alone, for clients of your own.
+    pub fn new(text: impl Into<String>) -> Self {
+        Self {
+            text: text.into(),
+            details: Vec::new(),
+        }
+    }
+}
+
+/// JSON as somebody else wrote it: every digit of its numbers, its order and its repeated names are
+/// kept; white space between its parts is not. Clones share it.
+#[derive(Clone)]
+pub struct RawJson(Arc<RawValue>);
+
+impl RawJson {
+    /// The JSON in a text; a JSON string of the text if it is none.
+    pub fn new(text: &str) -> Self {
+        match serde_json::from_str::<&RawValue>(text.trim()) {
+            Ok(json) => Self::of(json),
+            Err(_) => {
+                let text = RawValue::from_string(Value::from(text).to_string());
+                Self::from_line(text.unwrap_or_default())
+            }
+        }
+    }
+
+    /// JSON of a reply.
+    pub(crate) fn of(json: &RawValue) -> Self {
+        let json = RawValue::from_string(compact(json.get()));
+        Self::from_line(json.unwrap_or_default())
+    }
+
+    /// JSON that is on one line as it is.
+    pub(crate) fn from_line(json: Box<RawValue>) -> Self {
+        Self(json.into())
+    }
+
+    /// Changes its text, if it is another without something.
+    pub(crate) fn without(&mut self, clean: &impl Fn(&str) -> Option<String>) {
+        if let Some(cleaned) = clean(self.as_str()) {
+            *self = Self::new(&cleaned);
+        }
+    }
+
+    /// The JSON text.
+    pub fn as_str(&self) -> &str {
+        self.0.get()
+    }
+
+    /// The JSON as a type of yours.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Invalid`] when it is of another shape; the message says where and quotes nothing of it.
+    pub fn parse<T: DeserializeOwned>(&self) -> Result<T, Error> {
+        serde_json::from_str(self.as_str()).map_err(|error| {
+            let (line, column) = (error.line(), error.column());
+            let why = format!("JSON of another shape than wanted (line {line} column {column})");
+            Error::new(ErrorKind::Invalid, why)
+        })
+    }
+}
+
+/// A line of results holds no line breaks, which bodies of replies may have between their parts.
+fn compact(json: &str) -> String {
+    let mut out = String::with_capacity(json.len());
+    let mut rest = json;
+    while let Some(at) = rest.find(['"', ' ', '\n', '\r', '\t']) {
+        out.push_str(&rest[..at]);
+        rest = &rest[at..];
+        let end = match rest.starts_with('"') {
+            true => string_end(rest),
+            false => {
+                rest = &rest[1..];
+                continue;
+            }
+        };
+        out.push_str(&rest[..end]);
+        rest = &rest[end..];
+    }
+    out.push_str(rest);
+    out
+}
+
+/// Where the JSON string at the beginning ends.
+fn string_end(text: &str) -> usize {
+    let mut at = 1;
+    while let Some(found) = text[at..].find(['"', '\\']) {
+        at += found;
+        match text.as_bytes()[at] {
+            b'"' => return at + 1,
+            _ => at += 2,
+        }
+    }
+    text.len()
+}
+
+impl PartialEq for RawJson {
+    fn eq(&self, other: &Self) -> bool {
+        self.as_str() == other.as_str()
+    }
+}
+
+impl Serialize for RawJson {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        self.0.serialize(serializer)
+    }
+}
+
+impl<'de> Deserialize<'de> for RawJson {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Box::<RawValue>::deserialize(deserializer).map(Self::from_line)
+    }
+}
+
+impl fmt::Display for RawJson {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+impl fmt::Debug for RawJson {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        Bytes(self.as_str().len()).fmt(f)
+    }
+}
+
+impl fmt::Debug for ToolCall {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ToolCall")
+            .field("id", &Name(&self.id))
+            .field("name", &Name(&self.name))
+            .finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for Reasoning {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let details = (!self.details.is_empty()).then_some(Many(self.details.len()));
+        f.debug_struct("Reasoning")
+            .field("text", &Bytes(self.text.len()))
+            .field_if("details", details)
+            .finish()
+    }
+}
+
+impl fmt::Debug for ReplyDetails {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let many = |number: usize| (number > 0).then_some(Many(number));
+        f.debug_struct("ReplyDetails")
+            .field_if("tool_calls", many(self.tool_calls.len()))
+            .field_if("reasoning", self.reasoning.as_ref())
+            .field_if("citations", many(self.citations.len()))
+            .field_if("logprobs", self.logprobs.as_ref())
+            .field_if("service_tier", self.service_tier.as_deref().map(Name))
+            .field_if("reply", self.reply.as_ref())
+            .finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn white_space_goes_and_all_else_stays() {
+        for (text, kept) in [
+            (
+                " {\"a\" :\n [1.50, -0] ,\t\"a b\":\"c  \\\" \\\\\"}\r\n",
+                r#"{"a":[1.50,-0],"a b":"c  \" \\"}"#,
+            ),
+            (
+                "123456789012345678901234567890",
+                "123456789012345678901234567890",
+            ),
+            (r#"{"a":1,"a":"\ud83d"}"#, r#"{"a":1,"a":"\ud83d"}"#),
+            ("\"ä \\u00e4\"", "\"ä \\u00e4\""),
+            ("", "\"\""),
+            ("data: {}\n", "\"data: {}\\n\""),
+            ("{} {}", "\"{} {}\""),
+        ] {
+            let json = RawJson::new(text);
+            assert_eq!(json.as_str(), kept);
+            let written = serde_json::to_string(&json).unwrap();
+            assert_eq!(serde_json::from_str::<RawJson>(&written).unwrap(), json);
+        }
+        let deep = "[".repeat(100_000) + &"]".repeat(100_000);
+        assert_eq!(RawJson::new(&deep).as_str(), deep);
+    }
+
+    #[test]
+    fn arguments_are_read_as_a_type_of_the_users() {
+        let call = ToolCall::new("c", "add", serde_json::json!({"a": 1}));
+        let read: std::collections::HashMap<String, u8> = call.parse().unwrap();
+        assert_eq!(read["a"], 1);
+        let error = call.parse::<Vec<u8>>().unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Invalid);
+        assert!(!error.message().contains('1'), "{error}");
+    }
+}

@@ -1,0 +1,261 @@
+//! From a provider's own words to those that all share, as far as they have a place there.
+
+mod anthropic;
+mod gemini;
+mod responses;
+
+use serde_json::{Map, Value, json};
+
+use crate::base::error::{Error, ErrorKind};
+
+use super::native::{Native, NativeFormat};
+use super::params::ResponseFormat;
+use super::request::{Message, Request, Role};
+
+impl Request {
+    /// A request in the words of one provider's own API: the body of a call, or of a line of a batch.
+    /// That provider is sent the body as it stands, but for the model. To others it is translated; if a
+    /// field of it has no place there they refuse the request as [`ErrorKind::Invalid`], unsent, and name
+    /// that field. Its fingerprint is that of the body and the model.
+    ///
+    /// ```
+    /// use batchwright::Request;
+    /// use batchwright::client::NativeFormat;
+    /// let body = serde_json::json!({"model": "gpt-5-mini", "input": "Name a prime."});
+    /// let request = Request::from_native(NativeFormat::OpenAiResponses, body)?;
+    /// assert_eq!(request.model.as_deref(), Some("gpt-5-mini"));
+    /// assert_eq!(request.messages[0].text(), "Name a prime.");
+    /// # Ok::<(), batchwright::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`ErrorKind::Invalid`] when it asks nothing, or for what no bulk run can do: a streamed answer, or
+    /// one that is worked on in the background.
+    pub fn from_native(format: NativeFormat, body: Value) -> Result<Self, Error> {
+        read(format, body).map_err(|why| Error::new(ErrorKind::Invalid, why))
+    }
+}
+
+/// Reads a body; the error says what was found and what was expected.
+pub(crate) fn read(format: NativeFormat, body: Value) -> Result<Request, String> {
+    let Value::Object(body) = body else {
+        return Err("found a body that is no object; expected an object".to_owned());
+    };
+    for (field, why) in [
+        ("stream", "answers of a bulk run are not streamed"),
+        ("background", "an answer comes with its call"),
+    ] {
+        let asked = body.get(field).unwrap_or(&Value::Null);
+        if !matches!(asked, Value::Null | Value::Bool(false)) {
+            return Err(format!(
+                "found {asked} in \"{field}\"; expected false: {why}"
+            ));
+        }
+    }
+    let mut neutral = Neutral::default();
+    let fields = Fields::new("", body.clone());
+    match format {
+        NativeFormat::OpenAiResponses => responses::read(fields, &mut neutral)?,
+        NativeFormat::AnthropicMessages => anthropic::read(fields, &mut neutral)?,
+        NativeFormat::GeminiContent => gemini::read(fields, &mut neutral)?,
+    }
+    let Neutral { mut request, lost } = neutral;
+    request.native = Some(Box::new(Native::new(format, body, lost)));
+    Ok(request)
+}
+
+/// A request in the words that all share, and the first field that has no place in it.
+#[derive(Default)]
+struct Neutral {
+    request: Request,
+    lost: Option<String>,
+}
+
+impl Neutral {
+    fn lose(&mut self, field: impl Into<String>) {
+        self.lost.get_or_insert_with(|| field.into());
+    }
+
+    /// What was left of an object has no place.
+    fn rest(&mut self, fields: Fields) {
+        let mut left = fields.map.into_iter();
+        if let Some((name, _)) = left.find(|(_, value)| !value.is_null()) {
+            self.lose(format!("{}{name}", fields.path));
+        }
+    }
+
+    fn say(&mut self, role: Role, content: Value) {
+        self.request.messages.push(Message {
+            content,
+            ..Message::new(role, "")
+        });
+    }
+
+    /// A call of a tool; several of one turn stand in one message.
+    fn call(&mut self, id: &str, name: &str, arguments: String) {
+        let function = json!({"name": name, "arguments": arguments});
+        let call = json!({"id": id, "type": "function", "function": function});
+        let last = self.request.messages.last_mut();
+        if let Some(last) = last.filter(|last| last.role == Role::Assistant) {
+            match last.extra.get_mut("tool_calls") {
+                Some(Value::Array(calls)) => calls.push(call),
+                _ => {
+                    last.extra.insert("tool_calls".to_owned(), json!([call]));
+                }
+            }
+            return;
+        }
+        self.say(Role::Assistant, Value::Null);
+        if let Some(last) = self.request.messages.last_mut() {
+            last.extra.insert("tool_calls".to_owned(), json!([call]));
+        }
+    }
+
+    fn called(&mut self, id: &str, result: String) {
+        self.say(Role::Tool, result.into());
+        if let Some(last) = self.request.messages.last_mut() {
+            last.extra.insert("tool_call_id".to_owned(), id.into());
+        }
+    }
+
+    fn extra(&mut self, name: &str, value: Option<Value>) {
+        if let Some(value) = value {
+            self.request.extra.insert(name.to_owned(), value);
+        }
+    }
+
+    /// The shape of the answer, by a JSON Schema.
+    fn schema(&mut self, field: &str, schema: Value, name: Option<String>, strict: Option<bool>) {
+        match ResponseFormat::json_schema(schema) {
+            Ok(ResponseFormat::JsonSchema {
+                name: own,
+                schema,
+                strict: is_strict,
+            }) => {
+                self.request.params.response_format = Some(ResponseFormat::JsonSchema {
+                    name: name.unwrap_or(own),
+                    schema,
+                    strict: strict.unwrap_or(is_strict),
+                });
+            }
+            _ => self.lose(field),
+        }
+    }
+
+    fn tool(
+        &mut self,
+        name: Value,
+        description: Option<Value>,
+        parameters: Option<Value>,
+        strict: Option<Value>,
+    ) {
+        let mut function = json!({ "name": name });
+        for (field, value) in [
+            ("description", description),
+            ("parameters", parameters),
+            ("strict", strict),
+        ] {
+            if let Some(value) = value {
+                function[field] = value;
+            }
+        }
+        let tool = json!({"type": "function", "function": function});
+        match self.request.extra.get_mut("tools") {
+            Some(Value::Array(tools)) => tools.push(tool),
+            _ => self.extra("tools", Some(json!([tool]))),
+        }
+    }
+}
+
+/// The fields of an object that have not been read, and where it stands.
+struct Fields {
+    path: String,
+    map: Map<String, Value>,
+}
+
+impl Fields {
+    fn new(path: impl Into<String>, map: Map<String, Value>) -> Self {
+        Self {
+            path: path.into(),
+            map,
+        }
+    }
+
+    /// An object that stands in another, or in a list; an empty one where it is none.
+    fn of(path: String, value: Value) -> Self {
+        match value {
+            Value::Object(map) => Self::new(format!("{path}."), map),
+            other => Self::new(path, Map::from_iter([(String::new(), other)])),
+        }
+    }
+
+    fn at(&self, name: &str) -> String {
+        format!("{}{name}", self.path)
+    }
+
+    /// A field that is there and not null.
+    fn take(&mut self, name: &str) -> Option<Value> {
+        self.map.shift_remove(name).filter(|value| !value.is_null())
+    }
+
+    /// A field of that type; one of another stays.
+    fn typed<T>(&mut self, name: &str, read: impl Fn(&Value) -> Option<T>) -> Option<T> {
+        let read = read(self.map.get(name)?)?;
+        self.map.shift_remove(name);
+        Some(read)
+    }
+
+    fn text(&mut self, name: &str) -> Option<String> {
+        self.typed(name, |value| value.as_str().map(str::to_owned))
+    }
+
+    fn number(&mut self, name: &str) -> Option<f64> {
+        self.typed(name, Value::as_f64)
+    }
+
+    fn count(&mut self, name: &str) -> Option<u32> {
+        self.typed(name, |value| u32::try_from(value.as_u64()?).ok())
+    }
+
+    fn list(&mut self, name: &str) -> Vec<(String, Value)> {
+        let items = self.typed(name, |value| value.as_array().cloned());
+        let items = items.unwrap_or_default().into_iter().enumerate();
+        items
+            .map(|(i, item)| (format!("{}{name}[{i}]", self.path), item))
+            .collect()
+    }
+
+    fn texts(&mut self, name: &str) -> Vec<String> {
+        let read = |value: &Value| {
+            let items = value.as_array()?.iter();
+            items.map(|item| item.as_str().map(str::to_owned)).collect()
+        };
+        self.typed(name, read).unwrap_or_default()
+    }
+
+    fn object(&mut self, name: &str) -> Option<Self> {
+        let map = self.typed(name, |value| value.as_object().cloned())?;
+        Some(Self::new(format!("{}{name}.", self.path), map))
+    }
+}
+
+/// Content parts, as short as they can be: a single text is a string.
+fn content(mut parts: Vec<Value>) -> Value {
+    match parts.as_slice() {
+        [] => Value::String(String::new()),
+        [one] if one["type"] == "text" => parts[0]["text"].take(),
+        _ => parts.into(),
+    }
+}
+
+fn text_part(text: impl Into<String>) -> Value {
+    json!({"type": "text", "text": text.into()})
+}
+
+fn image_part(url: String) -> Value {
+    json!({"type": "image_url", "image_url": {"url": url}})
+}
+
+#[cfg(test)]
+#[path = "translate_tests.rs"]
+mod tests;

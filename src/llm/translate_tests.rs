@@ -1,0 +1,232 @@
+use super::*;
+use crate::llm::hash::request_hash;
+
+fn translated(format: NativeFormat, body: Value) -> Request {
+    let request = read(format, body.clone()).unwrap();
+    assert_eq!(
+        request.native.as_ref().unwrap().untranslated(),
+        None,
+        "{body}"
+    );
+    request
+}
+
+fn lost(format: NativeFormat, body: Value) -> String {
+    let request = read(format, body.clone()).unwrap();
+    let lost = request.native.as_ref().unwrap().untranslated();
+    lost.unwrap_or_else(|| panic!("nothing is lost of {body}"))
+        .to_owned()
+}
+
+/// What the request says, whoever said it.
+fn neutral(mut request: Request) -> Request {
+    request.native = None;
+    request
+}
+
+const RESPONSES: NativeFormat = NativeFormat::OpenAiResponses;
+const ANTHROPIC: NativeFormat = NativeFormat::AnthropicMessages;
+const GEMINI: NativeFormat = NativeFormat::GeminiContent;
+
+fn schema() -> Value {
+    json!({"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"],
+        "additionalProperties": false})
+}
+
+fn weather() -> Value {
+    json!({"type": "function", "function": {
+        "name": "weather", "description": "The weather", "parameters": schema()}})
+}
+
+#[test]
+fn the_same_conversation_comes_out_of_all_three() {
+    let responses = translated(
+        RESPONSES,
+        json!({
+            "model": "m", "instructions": "Be brief.", "max_output_tokens": 64, "temperature": 0.5,
+            "input": [
+                {"role": "user", "content": [
+                    {"type": "input_text", "text": "Look"},
+                    {"type": "input_image", "image_url": "data:image/png;base64,iVBORw0KGgo="}]},
+                {"type": "function_call", "call_id": "call_0", "name": "weather",
+                 "arguments": "{\"city\":\"Oslo\"}"},
+                {"type": "function_call_output", "call_id": "call_0", "output": "{\"c\":3}"},
+                {"role": "user", "content": "And now?"}],
+            "tools": [{"type": "function", "name": "weather", "description": "The weather",
+                       "parameters": schema()}],
+            "tool_choice": "required",
+        }),
+    );
+    let anthropic = translated(
+        ANTHROPIC,
+        json!({
+            "model": "m", "system": "Be brief.", "max_tokens": 64, "temperature": 0.5,
+            "messages": [
+                {"role": "user", "content": [
+                    {"type": "text", "text": "Look"},
+                    {"type": "image", "source": {"type": "base64", "media_type": "image/png",
+                                                 "data": "iVBORw0KGgo="}}]},
+                {"role": "assistant", "content": [
+                    {"type": "tool_use", "id": "call_0", "name": "weather",
+                     "input": {"city": "Oslo"}}]},
+                {"role": "user", "content": [
+                    {"type": "tool_result", "tool_use_id": "call_0", "content": "{\"c\":3}"}]},
+                {"role": "user", "content": "And now?"}],
+            "tools": [{"name": "weather", "description": "The weather", "input_schema": schema()}],
+            "tool_choice": {"type": "any"},
+        }),
+    );
+    let gemini = translated(
+        GEMINI,
+        json!({
+            "model": "models/m", "system_instruction": {"parts": [{"text": "Be brief."}]},
+            "generation_config": {"max_output_tokens": 64, "temperature": 0.5},
+            "contents": [
+                {"role": "user", "parts": [
+                    {"text": "Look"},
+                    {"inline_data": {"mime_type": "image/png", "data": "iVBORw0KGgo="}}]},
+                {"role": "model", "parts": [
+                    {"functionCall": {"name": "weather", "args": {"city": "Oslo"}}}]},
+                {"role": "user", "parts": [
+                    {"functionResponse": {"name": "weather", "response": {"c": 3}}}]},
+                {"parts": [{"text": "And now?"}]}],
+            "tools": [{"functionDeclarations": [
+                {"name": "weather", "description": "The weather", "parametersJsonSchema": schema()}]}],
+            "toolConfig": {"functionCallingConfig": {"mode": "ANY"}},
+        }),
+    );
+    assert_eq!(neutral(responses.clone()), neutral(anthropic.clone()));
+    assert_eq!(neutral(anthropic.clone()), neutral(gemini.clone()));
+    assert_eq!(responses.extra["tools"], json!([weather()]));
+    assert_eq!(responses.params.max_tokens, Some(64));
+    // What was written is what counts.
+    let hashes = [&responses, &anthropic, &gemini].map(request_hash);
+    assert!(hashes[0] != hashes[1] && hashes[1] != hashes[2]);
+    for request in [responses.with_sample(3), anthropic, gemini] {
+        let kept = serde_json::to_string(&request).unwrap();
+        let again: Request = serde_json::from_str(&kept).unwrap();
+        assert_eq!(again, request);
+        assert_eq!(request_hash(&again), request_hash(&request));
+        let other = request.clone().with_model("other");
+        assert_ne!(request_hash(&other), request_hash(&request));
+    }
+}
+
+#[test]
+fn schemas_for_answers_are_read_from_all_three() {
+    let format = |request: Request| request.params.response_format.unwrap();
+    let responses = json!({"input": "x", "text": {"format": {
+        "type": "json_schema", "name": "answer", "strict": true, "schema": schema()}}});
+    let anthropic = json!({"max_tokens": 9, "messages": [{"role": "user", "content": "x"}],
+        "output_config": {"format": {"type": "json_schema", "schema": schema()}}});
+    let gemini = json!({"contents": [{"parts": [{"text": "x"}]}], "generationConfig": {
+        "responseMimeType": "application/json", "responseJsonSchema": schema()}});
+    let one = format(translated(RESPONSES, responses));
+    assert_eq!(one, format(translated(ANTHROPIC, anthropic)));
+    assert_eq!(one, format(translated(GEMINI, gemini)));
+    let capitals = json!({"contents": [{"parts": [{"text": "x"}]}], "generationConfig": {
+        "response_mime_type": "application/json",
+        "response_schema": {"type": "OBJECT", "properties": {"a": {"type": "STRING"}}}}});
+    let ResponseFormat::JsonSchema { schema, .. } = format(translated(GEMINI, capitals)) else {
+        panic!("no schema");
+    };
+    assert_eq!(schema["properties"]["a"]["type"], "string");
+}
+
+#[test]
+fn what_has_no_place_elsewhere_is_named() {
+    let responses = |field: &str, value: Value| {
+        let mut body = json!({"input": "x"});
+        body[field] = value;
+        lost(RESPONSES, body)
+    };
+    assert_eq!(
+        responses("previous_response_id", json!("r")),
+        "previous_response_id"
+    );
+    assert_eq!(responses("include", json!(["x"])), "include");
+    assert_eq!(
+        responses("reasoning", json!({"summary": "auto"})),
+        "reasoning.summary"
+    );
+    assert_eq!(
+        responses("tools", json!([{"type": "web_search"}])),
+        "tools[0].type"
+    );
+    let reasoning = json!([{"role": "user", "content": "x"}, {"type": "reasoning", "summary": []}]);
+    assert_eq!(responses("input", reasoning), "input[1].type");
+    let anthropic = |field: &str, value: Value| {
+        let mut body = json!({"messages": [{"role": "user", "content": "x"}]});
+        body[field] = value;
+        lost(ANTHROPIC, body)
+    };
+    assert_eq!(
+        anthropic("thinking", json!({"type": "adaptive"})),
+        "thinking"
+    );
+    assert_eq!(
+        anthropic("tools", json!([{"type": "bash_20250124"}])),
+        "tools[0].type"
+    );
+    let cached = json!([{"type": "text", "text": "x", "cache_control": {"type": "ephemeral"}}]);
+    assert_eq!(anthropic("system", cached), "system[0].cache_control");
+    let gemini = |field: &str, value: Value| {
+        let mut body = json!({"contents": [{"parts": [{"text": "x"}]}]});
+        body[field] = value;
+        lost(GEMINI, body)
+    };
+    assert_eq!(gemini("safetySettings", json!([])), "safetySettings");
+    assert_eq!(
+        gemini("tools", json!([{"googleSearch": {}}])),
+        "tools[0].googleSearch"
+    );
+    let budget = json!({"thinkingConfig": {"thinkingBudget": 0}});
+    let field = "generationConfig.thinkingConfig.thinkingBudget";
+    assert_eq!(gemini("generation_config", budget), field);
+}
+
+#[test]
+fn nonsense_is_refused_and_never_panics() {
+    for (format, body) in [
+        (RESPONSES, json!({})),
+        (RESPONSES, json!({"input": " "})),
+        (RESPONSES, json!({"input": "x", "stream": true})),
+        (RESPONSES, json!({"input": "x", "background": true})),
+        (ANTHROPIC, json!({"messages": []})),
+        (GEMINI, json!({"contents": "x"})),
+        (GEMINI, json!("x")),
+    ] {
+        assert!(read(format, body.clone()).is_err(), "{body}");
+    }
+    let odd = [
+        json!(null),
+        json!(7),
+        json!("x"),
+        json!([7]),
+        json!({"a": [{}]}),
+        json!([{"type": 7}]),
+    ];
+    for value in &odd {
+        for (format, inner) in [
+            (
+                RESPONSES,
+                json!({"input": [value], "tools": value, "text": value, "reasoning": value}),
+            ),
+            (
+                ANTHROPIC,
+                json!({"messages": [value], "tools": value, "system": value}),
+            ),
+            (
+                ANTHROPIC,
+                json!({"messages": [{"role": "user", "content": value}]}),
+            ),
+            (
+                GEMINI,
+                json!({"contents": [value], "tools": value, "generationConfig": value}),
+            ),
+            (GEMINI, json!({"contents": [{"parts": value}]})),
+        ] {
+            let _ = read(format, inner);
+        }
+    }
+}

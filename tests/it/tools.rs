@@ -1,0 +1,155 @@
+//! Tools and all else that a reply may hold, with every provider's client, against a provider that is
+//! strict about its dialect.
+
+use batchwright::client::ReplyDetails;
+use batchwright::{FinishReason, Message, Request, Response, ResponseFormat};
+use batchwright_simulate::SimConfig;
+use serde_json::{Value, json};
+
+use super::every_provider::{PROVIDERS, Provider, never_malformed};
+
+fn schema() -> Value {
+    json!({"type": "object", "properties": {"city": {"type": "string"}},
+        "required": ["city"], "additionalProperties": false})
+}
+
+fn with_tools() -> Request {
+    let mut request = Request::new("How warm is it in Oslo?")
+        .with_tool("get_weather", "The weather in a city now", schema())
+        .with_tool("get_time", "The time in a city", schema())
+        .with_max_tokens(2000);
+    request.extra["tools"][0]["function"]["strict"] = true.into();
+    request
+}
+
+fn answered(
+    provider: &Provider,
+    sim: &batchwright_simulate::Simulator,
+    request: Request,
+) -> Response {
+    let outcome = provider.run(sim, &[request]).remove(0);
+    let name = provider.name;
+    assert_eq!(outcome.attempts, 1, "{name}: {:?}", outcome.result);
+    outcome.result.unwrap_or_else(|e| panic!("{name}: {e}"))
+}
+
+#[test]
+fn every_provider_is_told_of_tools_and_its_conversation_goes_on() {
+    for provider in &PROVIDERS {
+        let name = provider.name;
+        let sim = provider.simulator(SimConfig::default().reasoning_tokens(5));
+        // A schema is no matter before there is an answer.
+        let format = ResponseFormat::json_schema(schema()).unwrap();
+        let mut request = with_tools().with_response_format(format);
+        let answer = answered(provider, &sim, request.clone());
+        assert_eq!(answer.finish_reason, FinishReason::ToolCalls, "{name}");
+        let calls = &answer.details().tool_calls;
+        let names: Vec<&str> = calls.iter().map(|call| &*call.name).collect();
+        assert_eq!(names, ["get_weather", "get_time"], "{name}");
+        assert!(calls[0].arguments["city"].is_string(), "{name}");
+        assert_ne!(calls[0].id, calls[1].id, "{name}");
+        let thinks = !matches!(name, "openai" | "custom" | "azure");
+        assert_eq!(answer.details().reasoning.is_some(), thinks, "{name}");
+        // Whoever made the calls, anybody may answer to what came of them.
+        request.params.response_format = None;
+        request.messages.push(answer.message());
+        for call in calls {
+            request
+                .messages
+                .push(Message::tool_result(&call.id, "{\"degrees\": 7}"));
+        }
+        let others = ["openai", "anthropic", "gemini", "mistral", "deepseek"];
+        for other in PROVIDERS
+            .iter()
+            .filter(|other| others.contains(&other.name))
+        {
+            let sim = other.simulator(SimConfig::default());
+            let answer = answered(other, &sim, request.clone());
+            assert_eq!(
+                answer.finish_reason,
+                FinishReason::Stop,
+                "{name} {}",
+                other.name
+            );
+            assert!(!answer.text.is_empty());
+            never_malformed(other.name, &sim.stats());
+        }
+        never_malformed(name, &sim.stats());
+    }
+}
+
+#[test]
+fn every_choice_among_tools_is_obeyed() {
+    let one = json!({"type": "function", "function": {"name": "get_time"}});
+    for provider in &PROVIDERS {
+        let sim = provider.simulator(SimConfig::default());
+        let called = |field: &str, value: Value| {
+            let request = with_tools().with_extra(field, value);
+            let answer = answered(provider, &sim, request);
+            answer.details().tool_calls.len()
+        };
+        assert_eq!(called("tool_choice", json!("none")), 0, "{}", provider.name);
+        assert_eq!(
+            called("tool_choice", json!("required")),
+            2,
+            "{}",
+            provider.name
+        );
+        assert_eq!(called("tool_choice", one.clone()), 1, "{}", provider.name);
+        let single = called("parallel_tool_calls", json!(false));
+        let takes = ["openai", "anthropic", "xai", "groq", "mistral", "custom"];
+        if takes.contains(&provider.name) {
+            assert_eq!(single, 1, "{}", provider.name);
+        }
+        never_malformed(provider.name, &sim.stats());
+    }
+}
+
+#[test]
+fn sources_and_probabilities_that_were_asked_for_are_kept() {
+    let search = |name: &str, request: Request| match name {
+        "anthropic" => request.with_extra(
+            "tools",
+            json!([{"type": "web_search_20250305", "name": "web_search"}]),
+        ),
+        "gemini" => request.with_extra("tools", json!([{"googleSearch": {}}])),
+        _ => request.with_extra("web_search_options", json!({})),
+    };
+    for provider in &PROVIDERS {
+        let name = provider.name;
+        let sim = provider.simulator(SimConfig::default());
+        let held = |request: Request| -> (ReplyDetails, Response) {
+            let answer = answered(provider, &sim, request);
+            (answer.details().clone(), answer)
+        };
+        if ["openai", "anthropic", "gemini", "xai", "custom"].contains(&name) {
+            let (details, answer) = held(search(name, Request::new("hello")));
+            let found = json!(details.citations).to_string();
+            assert!(
+                found.contains("https://example.com/page"),
+                "{name}: {found}"
+            );
+            let usage = answer.usage.unwrap();
+            let counted = usage.web_search_calls + usage.sources_used;
+            let tells = ["anthropic", "gemini", "xai"].contains(&name);
+            assert_eq!(counted, u64::from(tells), "{name}");
+        }
+        if ["openai", "xai", "gemini", "deepseek"].contains(&name) {
+            let (details, _) = held(Request::new("hello").with_extra("logprobs", true.into()));
+            let told: Value = details.logprobs.unwrap().parse().unwrap();
+            assert!(told.to_string().contains("-0.25"), "{name}");
+        }
+        let (details, answer) = held(Request::new("hello").with_keep_reply(true));
+        let reply = details.reply.unwrap();
+        let whole: Value = reply.parse().unwrap();
+        assert!(whole.to_string().contains(&answer.text), "{name}");
+        assert!(!reply.as_str().contains('\n'), "{name}");
+        let (details, _) = held(Request::new("hello"));
+        assert_eq!(
+            (details.reply, details.citations),
+            (None, Vec::new()),
+            "{name}"
+        );
+        never_malformed(name, &sim.stats());
+    }
+}
