@@ -1,14 +1,13 @@
 //! Batches of Mistral: the model stands on the job, and its lines have only a body.
 
 use std::collections::HashSet;
-use std::io::Write;
 
 use serde_json::{Value, json};
 
 use crate::base::clock::Timestamp;
 use crate::base::error::Error;
 use crate::llm::batch::{
-    BatchCounts, BatchInput, BatchIntent, BatchLine, BatchState, BatchStatus, ListedBatches,
+    BatchCounts, BatchInput, BatchIntent, BatchState, BatchStatus, ListedBatches,
 };
 use crate::llm::providers::content::invalid;
 use crate::llm::providers::vendor::Vendor;
@@ -128,20 +127,6 @@ impl Wire for Mistral {
             results,
             poll_after: poll_after(&reply),
         })
-    }
-
-    fn download(
-        &self,
-        http: &Http<'_>,
-        _: &str,
-        file: &str,
-        sink: &mut dyn Write,
-    ) -> Result<(), Error> {
-        http.download(&format!("/files/{}/content", escaped(file)), sink)
-    }
-
-    fn read(&self, vendor: &Vendor, line: &[u8]) -> Result<BatchLine, Error> {
-        lines::read(vendor, line)
     }
 
     fn cancel(&self, id: &str) -> String {

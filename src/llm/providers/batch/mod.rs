@@ -102,15 +102,20 @@ trait Wire: Sync {
 
     fn status(&self, http: &Http<'_>, id: &str) -> Result<BatchStatus, Error>;
 
+    /// Writes one of the [results](BatchStatus::results) of a batch, a line an item.
     fn download(
         &self,
         http: &Http<'_>,
-        id: &str,
+        _id: &str,
         file: &str,
         sink: &mut dyn Write,
-    ) -> Result<(), Error>;
+    ) -> Result<(), Error> {
+        http.download(&format!("/files/{}/content", http::escaped(file)), sink)
+    }
 
-    fn read(&self, vendor: &Vendor, line: &[u8]) -> Result<BatchLine, Error>;
+    fn read(&self, vendor: &Vendor, line: &[u8]) -> Result<BatchLine, Error> {
+        lines::read(vendor, line)
+    }
 
     /// The body of the reply in a line of results.
     fn body<'l>(&self, line: &'l str) -> Option<&'l RawValue> {

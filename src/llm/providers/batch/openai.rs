@@ -1,7 +1,6 @@
 //! Batches of OpenAI, and of those who took them over: Groq, DeepInfra, Azure.
 
 use std::collections::HashSet;
-use std::io::Write;
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -9,8 +8,7 @@ use serde_json::{Value, json};
 use crate::base::clock::Timestamp;
 use crate::base::error::{Error, ErrorKind, Sent};
 use crate::llm::batch::{
-    BatchCounts, BatchInput, BatchIntent, BatchLine, BatchState, BatchStatus, ListedBatches,
-    is_unknown,
+    BatchCounts, BatchInput, BatchIntent, BatchState, BatchStatus, ListedBatches, is_unknown,
 };
 use crate::llm::providers::native;
 use crate::llm::providers::vendor::Vendor;
@@ -181,20 +179,6 @@ impl Wire for OpenAi {
             counts,
             poll_after: poll_after(&reply),
         })
-    }
-
-    fn download(
-        &self,
-        http: &Http<'_>,
-        _: &str,
-        file: &str,
-        sink: &mut dyn Write,
-    ) -> Result<(), Error> {
-        http.download(&format!("/files/{}/content", escaped(file)), sink)
-    }
-
-    fn read(&self, vendor: &Vendor, line: &[u8]) -> Result<BatchLine, Error> {
-        lines::read(vendor, line)
     }
 
     fn cancel(&self, id: &str) -> String {

@@ -2,14 +2,13 @@
 //! (docs.together.ai, "Batch inference", and its OpenAPI description).
 
 use std::collections::HashSet;
-use std::io::Write;
 
 use serde_json::{Value, json};
 
 use crate::base::clock::Timestamp;
 use crate::base::error::Error;
 use crate::llm::batch::{
-    BatchInput, BatchIntent, BatchLine, BatchStage, BatchState, BatchStatus, ListedBatches,
+    BatchInput, BatchIntent, BatchStage, BatchState, BatchStatus, ListedBatches,
 };
 use crate::llm::providers::vendor::Vendor;
 use crate::llm::request::Request;
@@ -113,20 +112,6 @@ impl Wire for Together {
             results,
             poll_after: poll_after(&reply),
         })
-    }
-
-    fn download(
-        &self,
-        http: &Http<'_>,
-        _: &str,
-        file: &str,
-        sink: &mut dyn Write,
-    ) -> Result<(), Error> {
-        http.download(&format!("/files/{}/content", escaped(file)), sink)
-    }
-
-    fn read(&self, vendor: &Vendor, line: &[u8]) -> Result<BatchLine, Error> {
-        lines::read(vendor, line)
     }
 
     fn cancel(&self, id: &str) -> String {
