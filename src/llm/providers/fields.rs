@@ -53,7 +53,9 @@ enum Schemas {
 
 #[derive(Debug)]
 enum Takes {
-    /// These words, each as the vendor says it.
+    /// These words.
+    These(&'static [&'static str]),
+    /// These words, each beside the one that the vendor has for it.
     Words(&'static [(&'static str, &'static str)]),
     /// What this is true of.
     If(fn(&Value) -> bool),
@@ -82,6 +84,39 @@ const OWN: [&str; 14] = [
     "stream",
     "stream_options",
 ];
+
+/// Not every model reasons less than a little, or more than much.
+const LOW_TO_HIGH: Takes = Takes::Words(&[
+    ("none", "low"),
+    ("minimal", "low"),
+    ("low", "low"),
+    ("medium", "medium"),
+    ("high", "high"),
+    ("xhigh", "high"),
+    ("max", "high"),
+]);
+
+/// The same, and not at all.
+const NONE_TO_HIGH: Takes = Takes::Words(&[
+    ("none", "none"),
+    ("minimal", "low"),
+    ("low", "low"),
+    ("medium", "medium"),
+    ("high", "high"),
+    ("xhigh", "high"),
+    ("max", "high"),
+]);
+
+/// It has no word for less than a little, and words for more than much.
+const LOW_TO_MAX: Takes = Takes::Words(&[
+    ("none", "low"),
+    ("minimal", "low"),
+    ("low", "low"),
+    ("medium", "medium"),
+    ("high", "high"),
+    ("xhigh", "xhigh"),
+    ("max", "max"),
+]);
 
 /// Words of the servers that people run themselves.
 const SERVERS: &[&str] = &[
@@ -177,23 +212,9 @@ pub(super) const XAI: Fields = Fields {
         ],
     ],
     takes: &[
-        (
-            "reasoning_effort",
-            Takes::Words(&[
-                ("none", "none"),
-                ("minimal", "low"),
-                ("low", "low"),
-                ("medium", "medium"),
-                ("high", "high"),
-                ("xhigh", "high"),
-                ("max", "high"),
-            ]),
-        ),
+        ("reasoning_effort", NONE_TO_HIGH),
         // docs.x.ai, "Priority Processing".
-        (
-            "service_tier",
-            Takes::Words(&[("default", "default"), ("priority", "priority")]),
-        ),
+        ("service_tier", Takes::These(&["default", "priority"])),
     ],
     lacks_parts: &[("input_audio", ""), ("file", "")],
     files: files::XAI,
@@ -301,23 +322,8 @@ pub(super) const MISTRAL: Fields = Fields {
 pub(super) const ANTHROPIC: Fields = Fields {
     lacks: &[SERVERS, OPENAI_ALONE, PENALTIES, LOGITS, OPENAI_STYLE],
     takes: &[
-        // It has no word for less than `low`.
-        (
-            "reasoning_effort",
-            Takes::Words(&[
-                ("none", "low"),
-                ("minimal", "low"),
-                ("low", "low"),
-                ("medium", "medium"),
-                ("high", "high"),
-                ("xhigh", "xhigh"),
-                ("max", "max"),
-            ]),
-        ),
-        (
-            "service_tier",
-            Takes::Words(&[("auto", "auto"), ("standard_only", "standard_only")]),
-        ),
+        ("reasoning_effort", LOW_TO_MAX),
+        ("service_tier", Takes::These(&["auto", "standard_only"])),
         ("metadata", Takes::If(names_a_user_alone)),
         ("output_config", Takes::If(Value::is_object)),
     ],
@@ -401,12 +407,14 @@ impl Fields {
             Some(Takes::If(good)) => good(value)
                 .then_some(Cow::Borrowed(value))
                 .ok_or(Why::Value),
-            Some(Takes::Words(words)) => {
-                let given = words.iter().find(|(word, _)| value == word);
-                given
-                    .map(|(_, own)| Cow::Owned(Value::from(*own)))
-                    .ok_or(Why::Words(words))
-            }
+            Some(Takes::These(words)) => match words.iter().any(|word| value == word) {
+                true => Ok(Cow::Borrowed(value)),
+                false => Err(Why::Words(words.to_vec())),
+            },
+            Some(Takes::Words(words)) => match words.iter().find(|(word, _)| value == word) {
+                Some((_, own)) => Ok(Cow::Owned(Value::from(*own))),
+                None => Err(Why::Words(words.iter().map(|(word, _)| *word).collect())),
+            },
         }
     }
 
@@ -417,11 +425,8 @@ impl Fields {
         };
         let why = match why {
             Why::Words(words) => {
-                let words: Vec<&str> = words.iter().map(|(word, _)| *word).collect();
-                format!(
-                    "{vendor} takes no {field} {value}, only {}",
-                    words.join(", ")
-                )
+                let words = words.join(", ");
+                format!("{vendor} takes no {field} {value}, only {words}")
             }
             _ => format!("{vendor} takes no {field}"),
         };

@@ -6,7 +6,10 @@ use serde_json::Value;
 
 use crate::llm::providers::files;
 
-use super::{ALL, Fields, OPENAI_ALONE, PENALTIES, SERVERS, Schemas, TOP_K, Takes, Turns};
+use super::{
+    ALL, Fields, LOW_TO_HIGH, LOW_TO_MAX, NONE_TO_HIGH, OPENAI_ALONE, PENALTIES, SERVERS, Schemas,
+    TOP_K, Takes, Turns,
+};
 
 /// Words of servers on one's own machine that none of them has.
 const OWN_SERVERS: &[&str] = &[
@@ -20,40 +23,11 @@ const OWN_SERVERS: &[&str] = &[
     "top_a",
 ];
 
-/// Not every model reasons less than a little, or more than much.
-const LOW_TO_HIGH: Takes = Takes::Words(&[
-    ("none", "low"),
-    ("minimal", "low"),
-    ("low", "low"),
-    ("medium", "medium"),
-    ("high", "high"),
-    ("xhigh", "high"),
-    ("max", "high"),
-]);
-
-/// The same, and not at all.
-const NONE_TO_HIGH: Takes = Takes::Words(&[
-    ("none", "none"),
-    ("minimal", "low"),
-    ("low", "low"),
-    ("medium", "medium"),
-    ("high", "high"),
-    ("xhigh", "high"),
-    ("max", "high"),
-]);
-
 /// OpenRouter's OpenAPI description; what a model does not take is passed over there.
 pub(in super::super) const OPENROUTER: Fields = Fields {
     takes: &[(
         "service_tier",
-        Takes::Words(&[
-            ("auto", "auto"),
-            ("default", "default"),
-            ("fast", "fast"),
-            ("flex", "flex"),
-            ("priority", "priority"),
-            ("scale", "scale"),
-        ]),
+        Takes::These(&["auto", "default", "fast", "flex", "priority", "scale"]),
     )],
     ..ALL
 };
@@ -77,18 +51,7 @@ pub(in super::super) const DEEPSEEK: Fields = Fields {
             "web_search_options",
         ],
     ],
-    takes: &[(
-        "reasoning_effort",
-        Takes::Words(&[
-            ("none", "low"),
-            ("minimal", "low"),
-            ("low", "low"),
-            ("medium", "medium"),
-            ("high", "high"),
-            ("xhigh", "xhigh"),
-            ("max", "max"),
-        ]),
-    )],
+    takes: &[("reasoning_effort", LOW_TO_MAX)],
     files: files::HOSTS,
     lacks_parts: &[("input_audio", ""), ("file", "")],
     turns: Turns::AllBut(&[
@@ -152,12 +115,7 @@ pub(in super::super) const FIREWORKS: Fields = Fields {
         ("reasoning_effort", NONE_TO_HIGH),
         (
             "service_tier",
-            Takes::Words(&[
-                ("auto", "auto"),
-                ("default", "default"),
-                ("flex", "flex"),
-                ("priority", "priority"),
-            ]),
+            Takes::These(&["auto", "default", "flex", "priority"]),
         ),
     ],
     files: files::HOSTS,
@@ -195,7 +153,7 @@ pub(in super::super) const DEEPINFRA: Fields = Fields {
     takes: &[
         ("reasoning_effort", NONE_TO_HIGH),
         // The other one is that of requests which name none.
-        ("service_tier", Takes::Words(&[("priority", "priority")])),
+        ("service_tier", Takes::These(&["priority"])),
     ],
     files: files::HOSTS,
     lacks_parts: &[("file", "")],
@@ -237,12 +195,7 @@ pub(in super::super) const CEREBRAS: Fields = Fields {
         ("reasoning_effort", LOW_TO_HIGH),
         (
             "service_tier",
-            Takes::Words(&[
-                ("auto", "auto"),
-                ("default", "default"),
-                ("flex", "flex"),
-                ("priority", "priority"),
-            ]),
+            Takes::These(&["auto", "default", "flex", "priority"]),
         ),
     ],
     files: files::HOSTS,

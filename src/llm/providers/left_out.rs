@@ -9,13 +9,13 @@ pub(super) struct LeftOut {
     pub(super) why: Why,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, PartialEq)]
 pub(super) enum Why {
     Own,
     Lacking,
     Value,
     /// It takes these words, and this is another.
-    Words(&'static [(&'static str, &'static str)]),
+    Words(Vec<&'static str>),
     Schema,
     AnySchema,
     /// It takes a temperature of at most the first number, and this is another.
@@ -35,12 +35,11 @@ impl LeftOut {
 impl fmt::Display for LeftOut {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let field = &self.field;
-        match self.why {
+        match &self.why {
             Why::Own => write!(f, "is sent no `{field}` from among the extra fields"),
             Why::Lacking => write!(f, "takes no `{field}`; it is left out"),
             Why::Value => write!(f, "takes no such `{field}`; it is left out"),
             Why::Words(words) => {
-                let words: Vec<&str> = words.iter().map(|(word, _)| *word).collect();
                 let words = words.join(", ");
                 write!(f, "takes no such `{field}`, only {words}; it is left out")
             }
