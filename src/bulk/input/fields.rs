@@ -58,11 +58,7 @@ pub(super) fn take(fields: &mut Map<String, Value>, parsed: &mut Parsed) -> Resu
         }
         (a, b) => a.or(b),
     };
-    let n = format!("an integer from 1 to {MOST_SAMPLES}: so many answers");
-    parsed.samples = typed(fields, "n", &n, |value| {
-        let n = u32::try_from(value.as_u64()?).ok()?;
-        (1..=MOST_SAMPLES).contains(&n).then_some(n)
-    })?;
+    parsed.samples = present(fields, "n").map(samples).transpose()?;
     match present(fields, "stream") {
         None | Some(Value::Bool(false)) => fields.remove("stream_options"),
         Some(other) => {
@@ -84,6 +80,16 @@ pub(super) fn take_embedding(
     request.model = string(fields, "model")?;
     request.params.dimensions = positive(fields, "dimensions")?;
     Ok(())
+}
+
+/// How many answers a record asks for.
+fn samples(n: Value) -> Result<u32, Fault> {
+    let count = n.as_u64().and_then(|n| u32::try_from(n).ok());
+    let count = count.filter(|n| (1..=MOST_SAMPLES).contains(n));
+    count.ok_or_else(|| {
+        let expected = format!("an integer from 1 to {MOST_SAMPLES}: so many answers");
+        Fault::field("n", &n, &expected)
+    })
 }
 
 fn present(fields: &mut Map<String, Value>, name: &str) -> Option<Value> {

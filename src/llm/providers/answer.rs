@@ -202,6 +202,9 @@ const MOST_TOKENS: u64 = u32::MAX as u64;
 /// No usage has more fields.
 const MOST_COUNTS: usize = 1_000;
 
+/// Bytes of JSON that cannot hold too many values. Hardly any usage is longer.
+const USUAL_USAGE: usize = 2 * MOST_COUNTS;
+
 /// Calls of tools that the provider carried out itself, by kind: all of them, and searches of the web.
 /// Beside them there may be counts of what they brought.
 pub(super) fn server_tools(used: &Value) -> (u64, u64) {
@@ -221,10 +224,17 @@ pub(super) fn server_tools(used: &Value) -> (u64, u64) {
 
 /// The counts of a usage, read apart from the answer: a strange one must not cost it.
 pub(super) fn counts<T: DeserializeOwned>(raw: Option<&RawValue>) -> Option<T> {
-    // By way of a value, of which a name may stand twice.
-    let most = Cell::new(MOST_COUNTS);
-    let value = bounded::value(raw?.get().as_bytes(), &most).ok()?;
-    T::deserialize(value).ok()
+    let json = raw?.get();
+    let counts = match json.len() {
+        ..=USUAL_USAGE => serde_json::from_str(json).ok(),
+        _ => None,
+    };
+    counts.or_else(|| {
+        // By way of a value, of which a name may stand twice.
+        let most = Cell::new(MOST_COUNTS);
+        let value = bounded::value(json.as_bytes(), &most).ok()?;
+        T::deserialize(value).ok()
+    })
 }
 
 /// A count of tokens: a number, or one in quotes as protobuf writes 64 bits; anything else counts

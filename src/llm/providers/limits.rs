@@ -103,8 +103,11 @@ pub(super) fn rate_hints(tells: RateHeaders, headers: &HttpHeaders, now: SystemT
 }
 
 fn own_or_passed_on<'h>(headers: &'h HttpHeaders, name: &str) -> Option<&'h str> {
-    let passed_on = || headers.get(&format!("{PASSED_ON}{name}"));
-    headers.get(name).or_else(passed_on)
+    headers.get(name).or_else(|| {
+        // Most replies have come from nobody else.
+        let any = headers.names_any(PASSED_ON);
+        any.then(|| headers.get(&format!("{PASSED_ON}{name}")))?
+    })
 }
 
 fn number(text: &str) -> Option<f64> {
