@@ -75,19 +75,29 @@ pub(crate) fn parse_sample(id: &str) -> Option<(&str, u32)> {
     (exact && !item.is_empty() && !digits.starts_with('+')).then_some((item, sample))
 }
 
-/// The id in `id` or `custom_id`.
-pub(super) fn of_fields(fields: &Map<String, Value>) -> Result<Option<String>, Fault> {
-    let id = fields.get("id").map(|v| of_value("id", v)).transpose()?;
-    let custom = fields.get("custom_id");
-    let custom = custom.map(|v| of_value("custom_id", v)).transpose()?;
-    match (id, custom) {
-        (Some(id), Some(custom)) if id != custom => Err(Fault::new(
-            format!("\"id\" {id:?} beside \"custom_id\" {custom:?}"),
-            "one of them",
-        )),
-        (Some(id), _) | (None, Some(id)) => Ok(Some(id)),
-        (None, None) => Ok(None),
+/// The id in the fields of these names, all of which say the same.
+pub(super) fn of_fields(
+    fields: &Map<String, Value>,
+    names: &[&str],
+) -> Result<Option<String>, Fault> {
+    let mut found: Option<(&str, String)> = None;
+    for name in names {
+        let Some(value) = fields.get(*name) else {
+            continue;
+        };
+        let id = of_value(name, value)?;
+        match &found {
+            Some((first, other)) if *other != id => {
+                return Err(Fault::new(
+                    format!("\"{first}\" {other:?} beside \"{name}\" {id:?}"),
+                    "one of them",
+                ));
+            }
+            Some(_) => {}
+            None => found = Some((name, id)),
+        }
     }
+    Ok(found.map(|(_, id)| id))
 }
 
 /// The id in the field that is named to hold it.

@@ -10,6 +10,7 @@ use super::Settings;
 use super::fault::{Fault, described, excerpt};
 use super::fields::{self, string};
 use super::id;
+use super::layout::{Layout, RESPONSES};
 use super::messages;
 use super::names::{hint, listed};
 use super::said::Parsed;
@@ -26,8 +27,6 @@ const ONE_TEXT: &str = "a string: one text a line; instead of a list write a lin
 /// The end points whose batch lines are understood, each for its task.
 const CHAT: &str = "/v1/chat/completions";
 const EMBEDDINGS: &str = "/v1/embeddings";
-/// Whose bodies have words of their own.
-const RESPONSES: &str = "/v1/responses";
 
 fn posted(line: &Map<String, Value>) -> Result<(), Fault> {
     match line.get("method") {
@@ -37,24 +36,20 @@ fn posted(line: &Map<String, Value>) -> Result<(), Fault> {
     }
 }
 
-fn is_responses(line: &Map<String, Value>) -> bool {
-    let url = line.get("url").and_then(Value::as_str);
-    url.is_some_and(|url| url.ends_with(RESPONSES)) && line.contains_key("body")
-}
-
 /// A line in the words of one provider's API.
 fn native(
     mut line: Map<String, Value>,
-    (format, body): (NativeFormat, &str),
-    names: &[&str],
+    layout: Layout,
+    format: NativeFormat,
     settings: &Settings,
 ) -> Result<Parsed, Fault> {
-    known(&mut line, settings, names)?;
+    known(&mut line, settings, &layout.names(settings.task))?;
+    posted(&line)?;
     if settings.task == RequestTask::Embed {
         let what = format!("a line of {}'s API for answers", format.provider());
         return Err(Fault::new(what, "a text to embed"));
     }
-    let body = line.remove(body).unwrap_or_default();
+    let body = line.remove(layout.body()).unwrap_or_default();
     let request = translate::read(format, body).map_err(Fault::told)?;
     let params = &request.params;
     // It goes out as it stands, so what would be filled in would be lost.
@@ -99,30 +94,11 @@ fn native(
     })
 }
 
-/// The fields of a batch line.
-const BATCH: [&str; 5] = ["custom_id", "id", "method", "url", "body"];
-/// Those of a line in the words of one provider, besides these.
-const NATIVE: [&str; 3] = ["params", "request", "key"];
-/// Those of a short form, besides the parameters.
-const OWN: [&str; 6] = ["id", "custom_id", "prompt", "messages", "system", "extra"];
-
-/// Whether a field is read for the request, and not only kept for its result. With a template every field is
-/// data of the user's.
-pub(super) fn reads(name: &str, has_body: bool, settings: &Settings) -> bool {
-    match (&settings.template, has_body) {
-        (Some(_), _) => false,
-        (None, _) if settings.id_column.as_deref() == Some(name) => true,
-        (None, true) => BATCH.contains(&name) || NATIVE.contains(&name),
-        (None, false) => OWN.contains(&name) || fields::names(settings.task).contains(&name),
-    }
-}
-
 pub(super) fn line(text: &str, settings: &Settings) -> Result<Parsed, Fault> {
     let mut fields = object(text)?;
-    let task = settings.task;
     let id = match &settings.id_column {
         Some(name) => Some(id::of_column(&fields, name)?),
-        None => own_id(&fields)?,
+        None => layout(&fields, settings).id(&fields)?,
     };
     settings
         .ignored
@@ -132,27 +108,13 @@ pub(super) fn line(text: &str, settings: &Settings) -> Result<Parsed, Fault> {
     if let (Some(name), None) = (&settings.id_column, &settings.template) {
         fields.remove(name);
     }
-    let mut parsed = match &settings.template {
-        Some(template) => from_fields(fields, template)?,
-        None if fields.get("params").is_some_and(Value::is_object) => native(
-            fields,
-            (NativeFormat::AnthropicMessages, "params"),
-            &["custom_id", "id", "params"],
-            settings,
-        )?,
-        None if fields.get("request").is_some_and(Value::is_object) => native(
-            fields,
-            (NativeFormat::GeminiContent, "request"),
-            &["key", "custom_id", "id", "request"],
-            settings,
-        )?,
-        None if is_responses(&fields) => {
-            posted(&fields)?;
-            let format = NativeFormat::OpenAiResponses;
-            native(fields, (format, "body"), &BATCH, settings)?
-        }
-        None if fields.contains_key("body") => batch(fields, task, settings)?,
-        None => short(fields, task, settings)?,
+    let mut parsed = match (&settings.template, layout(&fields, settings)) {
+        (Some(template), _) => from_fields(fields, template)?,
+        (None, Layout::Short) => short(fields, settings)?,
+        (None, layout) => match layout.native(&fields) {
+            Some(format) => native(fields, layout, format, settings)?,
+            None => batch(fields, settings)?,
+        },
     };
     parsed.request.id = id;
     Ok(parsed)
@@ -163,16 +125,12 @@ pub(super) fn id(text: &str, settings: &Settings) -> Option<String> {
     let fields = object(text).ok()?;
     match &settings.id_column {
         Some(name) => id::of_column(&fields, name).ok(),
-        None => own_id(&fields).ok()?,
+        None => layout(&fields, settings).id(&fields).ok()?,
     }
 }
 
-/// The id that a line brings along; lines of Gemini's batches call it a key.
-fn own_id(fields: &Map<String, Value>) -> Result<Option<String>, Fault> {
-    match fields.contains_key("key") && fields.contains_key("request") {
-        true => Ok(Some(id::of_column(fields, "key")?)),
-        false => id::of_fields(fields),
-    }
+fn layout(fields: &Map<String, Value>, settings: &Settings) -> Layout {
+    Layout::of(settings, |name| fields.get(name).map(Value::is_object))
 }
 
 /// Removes a field, or one inside of it that is named behind a dot.
@@ -206,12 +164,9 @@ fn object(text: &str) -> Result<Map<String, Value>, Fault> {
     }
 }
 
-fn batch(
-    mut line: Map<String, Value>,
-    task: RequestTask,
-    settings: &Settings,
-) -> Result<Parsed, Fault> {
-    known(&mut line, settings, &BATCH)?;
+fn batch(mut line: Map<String, Value>, settings: &Settings) -> Result<Parsed, Fault> {
+    let task = settings.task;
+    known(&mut line, settings, &Layout::Batch.names(task))?;
     posted(&line)?;
     if let Some(url) = line.get("url") {
         let name = url.as_str().unwrap_or_default();
@@ -254,15 +209,10 @@ fn batch(
     Ok(parsed)
 }
 
-fn short(
-    mut line: Map<String, Value>,
-    task: RequestTask,
-    settings: &Settings,
-) -> Result<Parsed, Fault> {
-    let names = fields::names(task);
-    let accepted = |name: &str| OWN.contains(&name) || names.contains(&name);
-    if !line.keys().all(|name| accepted(name)) {
-        let accepted: Vec<&str> = OWN.iter().chain(names).copied().collect();
+fn short(mut line: Map<String, Value>, settings: &Settings) -> Result<Parsed, Fault> {
+    let task = settings.task;
+    if !line.keys().all(|name| Layout::Short.reads(name, task)) {
+        let accepted = Layout::Short.names(task);
         wants_template(&line, &accepted)?;
         known(&mut line, settings, &accepted)?;
     }
@@ -299,6 +249,7 @@ fn short(
         Some(Value::Object(extra)) => extra,
         Some(other) => return Err(Fault::field("extra", &other, "an object")),
     };
+    let names = fields::names(task);
     let taken = |name: &&String| *name == "messages" || names.contains(&name.as_str());
     if let Some(name) = extra.keys().find(taken) {
         return Err(Fault::new(

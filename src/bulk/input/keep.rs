@@ -9,7 +9,7 @@ use serde_json::value::RawValue;
 
 use super::Settings;
 use super::fault::{Fault, utf8};
-use super::json;
+use super::layout::Layout;
 use super::names::{hint, listed};
 use super::rows::without_bom;
 use crate::llm::reply_details::RawJson;
@@ -174,15 +174,19 @@ impl<'de: 't, 't> Deserialize<'de> for Fields<'t> {
 pub(super) fn of_line(text: &str, settings: &Settings) -> Option<RawJson> {
     let keep = &settings.keep;
     let fields = Fields::of(text)?;
-    let has_body = fields.0.iter().any(|(name, value)| match name.as_str() {
-        "body" => true,
-        "params" | "request" => value.get().starts_with('{'),
-        _ => false,
+    let layout = Layout::of(settings, |name| {
+        let (_, value) = fields.0.iter().find(|(other, _)| other == name)?;
+        Some(value.get().starts_with('{'))
     });
+    // With a template every field is data of the user's.
+    let reads = |name: &str| {
+        settings.template.is_none()
+            && (settings.id_column.as_deref() == Some(name) || layout.reads(name, settings.task))
+    };
     let mut object = Object::new();
     for (name, value) in &fields.0 {
         let named = keep.names.iter().any(|kept| kept == name);
-        if named || keep.all && !json::reads(name, has_body, settings) {
+        if named || keep.all && !reads(name) {
             object.value(name, value);
         }
     }

@@ -18,6 +18,7 @@ mod index;
 mod json;
 mod keep;
 mod kept_reader;
+mod layout;
 mod messages;
 mod names;
 mod parse;

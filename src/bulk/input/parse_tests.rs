@@ -355,3 +355,40 @@ fn a_template_puts_files_between_its_texts_and_never_looks_into_a_value() {
     assert_eq!(record.request, Request::new(hostile));
     assert!(Template::parse("{{file:}}").is_err());
 }
+
+#[test]
+fn fields_that_a_provider_has_a_use_for_stay_the_users() {
+    let settings = with_template("{{request}}");
+    for key in [r#""JIRA-7""#, "null", "{}"] {
+        let line = format!(r#"{{"id":"a","key":{key},"request":"please"}}"#);
+        let request = parsed(Form::Jsonl, None, line.as_bytes(), &settings).unwrap();
+        assert_eq!(request, Request::new("please").with_id("a"));
+        assert_eq!(
+            super::super::json::id(&line, &settings).as_deref(),
+            Some("a")
+        );
+    }
+    let line = r#"{"id":1,"prompt":"p","request":{"url":"u"},"params":{"a":1}}"#;
+    let all = super::super::Ignored {
+        all: true,
+        ..Default::default()
+    };
+    let ignoring = Settings {
+        ignored: all,
+        ..Settings::default()
+    };
+    let keeping = Settings {
+        keep: super::super::Keep {
+            all: true,
+            ..Default::default()
+        },
+        ..Settings::default()
+    };
+    for settings in [&ignoring, &keeping] {
+        let request = parsed(Form::Jsonl, None, line.as_bytes(), settings).unwrap();
+        assert_eq!(request, Request::new("p").with_id("1"));
+    }
+    let kept = super::super::keep::of_line(line, &keeping).unwrap();
+    let rest = r#"{"request":{"url":"u"},"params":{"a":1}}"#;
+    assert_eq!(kept.to_string(), rest);
+}

@@ -1,0 +1,158 @@
+//! How a line of JSON is laid out, told by its fields: which of them are read, and which hold its id.
+
+use serde_json::{Map, Value};
+
+use super::Settings;
+use super::fault::Fault;
+use super::fields;
+use super::id;
+use crate::llm::native::NativeFormat;
+use crate::llm::params::RequestTask;
+
+/// The fields of a batch line.
+const BATCH: [&str; 5] = ["custom_id", "id", "method", "url", "body"];
+/// Those of a line of Anthropic's batches.
+const ANTHROPIC: [&str; 3] = ["custom_id", "id", "params"];
+/// Those of a line of Gemini's batches.
+const GEMINI: [&str; 4] = ["key", "custom_id", "id", "request"];
+/// Those of a short form, besides the parameters.
+const SHORT: [&str; 6] = ["id", "custom_id", "prompt", "messages", "system", "extra"];
+
+/// The end point whose bodies have words of their own.
+pub(super) const RESPONSES: &str = "/v1/responses";
+
+/// How a line of JSON is laid out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Layout {
+    /// A line of OpenAI's batches: what is asked is in `body`.
+    Batch,
+    /// A line of Anthropic's batches: it is in `params`.
+    Anthropic,
+    /// A line of Gemini's batches: it is in `request`, the id in `key`.
+    Gemini,
+    /// A prompt or messages with parameters beside them; with a template any object.
+    Short,
+}
+
+impl Layout {
+    /// The layout of a line. `is_object` tells of a field whether it is an object, if the line has it.
+    pub(super) fn of(settings: &Settings, is_object: impl Fn(&str) -> Option<bool>) -> Self {
+        let has = |name| is_object(name).is_some();
+        if settings.template.is_some() {
+            Self::Short
+        } else if has("body") {
+            Self::Batch
+        } else if has("prompt") || has("messages") {
+            Self::Short
+        } else if is_object("params") == Some(true) {
+            Self::Anthropic
+        } else if is_object("request") == Some(true) {
+            Self::Gemini
+        } else {
+            Self::Short
+        }
+    }
+
+    /// The provider whose words the line is in, if it is in those of one.
+    pub(super) fn native(self, line: &Map<String, Value>) -> Option<NativeFormat> {
+        let url = || line.get("url").and_then(Value::as_str);
+        match self {
+            Self::Anthropic => Some(NativeFormat::AnthropicMessages),
+            Self::Gemini => Some(NativeFormat::GeminiContent),
+            Self::Batch if url().is_some_and(|url| url.ends_with(RESPONSES)) => {
+                Some(NativeFormat::OpenAiResponses)
+            }
+            Self::Batch | Self::Short => None,
+        }
+    }
+
+    /// The field that holds what is asked, if it is in one.
+    pub(super) fn body(self) -> &'static str {
+        match self {
+            Self::Anthropic => "params",
+            Self::Gemini => "request",
+            Self::Batch | Self::Short => "body",
+        }
+    }
+
+    /// The fields that are read, besides the parameters of a short form.
+    fn own(self) -> &'static [&'static str] {
+        match self {
+            Self::Batch => &BATCH,
+            Self::Anthropic => &ANTHROPIC,
+            Self::Gemini => &GEMINI,
+            Self::Short => &SHORT,
+        }
+    }
+
+    fn params(self, task: RequestTask) -> &'static [&'static str] {
+        match self {
+            Self::Short => fields::names(task),
+            _ => &[],
+        }
+    }
+
+    /// The fields that are read.
+    pub(super) fn names(self, task: RequestTask) -> Vec<&'static str> {
+        [self.own(), self.params(task)].concat()
+    }
+
+    /// Whether a field is one of these.
+    pub(super) fn reads(self, name: &str, task: RequestTask) -> bool {
+        self.own().contains(&name) || self.params(task).contains(&name)
+    }
+
+    /// The id that a line brings along.
+    pub(super) fn id(self, line: &Map<String, Value>) -> Result<Option<String>, Fault> {
+        match self {
+            Self::Gemini => id::of_fields(line, &["key", "id", "custom_id"]),
+            _ => id::of_fields(line, &["id", "custom_id"]),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_field_of_the_users_does_not_make_a_line_one_of_a_providers() {
+        let settings = Settings::default();
+        let of = |line: Value| Layout::of(&settings, |name| line.get(name).map(Value::is_object));
+        for (line, layout) in [
+            (json!({"key": "k", "request": {}}), Layout::Gemini),
+            (json!({"custom_id": "c", "params": {}}), Layout::Anthropic),
+            (json!({"key": "k", "request": "please"}), Layout::Short),
+            (json!({"prompt": "p", "request": {}}), Layout::Short),
+            (json!({"messages": [], "params": {}}), Layout::Short),
+            (
+                json!({"body": {}, "params": {}, "prompt": "p"}),
+                Layout::Batch,
+            ),
+        ] {
+            assert_eq!(of(line.clone()), layout, "{line}");
+        }
+        let settings = Settings {
+            template: Some(super::super::Template::parse("{{request}}").unwrap()),
+            ..Settings::default()
+        };
+        let all = Layout::of(&settings, |_| Some(true));
+        assert_eq!(all, Layout::Short);
+    }
+
+    #[test]
+    fn every_id_of_a_line_is_the_same() {
+        let id = |layout: Layout, line: Value| layout.id(line.as_object().unwrap());
+        let line = json!({"key": "k", "request": {}, "id": "k"});
+        assert_eq!(id(Layout::Gemini, line).unwrap().as_deref(), Some("k"));
+        let line = json!({"key": "JIRA-7", "request": "please", "id": "a"});
+        let same = id(Layout::Short, line.clone()).unwrap();
+        assert_eq!(same.as_deref(), Some("a"));
+        assert_eq!(
+            id(Layout::Gemini, line).unwrap_err().to_string(),
+            "found \"key\" \"JIRA-7\" beside \"id\" \"a\"; expected one of them"
+        );
+    }
+}
