@@ -10,7 +10,7 @@ use crate::base::error::Error;
 use crate::base::thread::spawn;
 use crate::llm::request::Request;
 
-use super::input::{EarlierResult, StreamLines, hash_prefix, other_id};
+use super::input::{EarlierResult, StreamLines, hash_prefix, renamed};
 use super::lines::{Identified, Named};
 use super::list::{Feeder, Item};
 use super::options::FileRunOptions;
@@ -118,41 +118,51 @@ impl Previous {
         self.lines.dedup_by_key(|line| (line.key, line.request));
     }
 
-    /// Takes note of an item of the stream. Returns whether there is a line of it, and the end of the
-    /// one that answers the same request.
-    fn meet(&mut self, id: &str, request: Option<u64>) -> (bool, Option<EarlierResult>) {
+    /// Takes note of an item of the stream, which may have had another id. Returns whether there is a line of it by
+    /// its own, and the best end of those that answer the same request.
+    fn meet(
+        &mut self,
+        id: &str,
+        renamed: Option<&str>,
+        request: Option<u64>,
+    ) -> (bool, Option<EarlierResult>) {
         let key = key(id);
         let start = self.lines.partition_point(|line| line.key < key);
         let of_item = self.lines[start..].iter_mut();
-        let (mut any, mut same) = (false, None);
+        let mut any = false;
         for line in of_item.take_while(|line| line.key == key) {
             any = true;
             line.standing = ItemState::Superseded;
-            if Some(line.request) == request {
-                line.standing = ItemState::Current;
-                same = Some(line.ended);
-            }
         }
-        (any, same)
+        let own = request.and_then(|request| self.place(id, request));
+        let other = renamed.and_then(|renamed| self.place(renamed, request?));
+        // Met before, it is the line of an item that has this id of its own.
+        let other = other.filter(|at| self.lines[*at].standing == ItemState::Unmet);
+        if let Some(at) = other {
+            self.lines[at].standing = ItemState::Superseded;
+        }
+        // Of equals the one that has its id.
+        let lines = other.into_iter().chain(own);
+        let best = lines.max_by_key(|at| self.lines[*at].ended);
+        let best = best.map(|at| &mut self.lines[at]);
+        let ended = best.map(|line| {
+            line.standing = ItemState::Current;
+            line.ended
+        });
+        (any, ended)
     }
 
-    /// The end of the line by another id that answers the same request, of which note is taken.
-    fn meet_same(&mut self, id: &str, request: Option<u64>) -> Option<EarlierResult> {
-        let place = (key(id), request?);
+    fn place(&self, id: &str, request: u64) -> Option<usize> {
+        let place = (key(id), request);
         let at = self
             .lines
             .binary_search_by_key(&place, |line| (line.key, line.request));
-        let line = &mut self.lines[at.ok()?];
-        line.standing = ItemState::Current;
-        Some(line.ended)
+        at.ok()
     }
 
     fn find(&self, line: &PreviousLine) -> Option<&Earlier> {
-        let place = (key(&line.id), line.prefix(self.redo_extracts));
-        let at = self
-            .lines
-            .binary_search_by_key(&place, |line| (line.key, line.request));
-        at.ok().map(|at| &self.lines[at])
+        let at = self.place(&line.id, line.prefix(self.redo_extracts))?;
+        Some(&self.lines[at])
     }
 }
 
@@ -214,13 +224,9 @@ impl<R: Read> Lines<R> {
             let id = item.request.id.clone().unwrap_or_default();
             let mut seen = self.seen.lock();
             let request = hash_prefix(&item.request_hash);
-            let (supersedes, mut same) = seen.previous.meet(&id, request);
             // The first sample of an item is the item itself, as it was called without samples.
-            if same.is_none()
-                && let Some(other) = other_id(&id)
-            {
-                same = seen.previous.meet_same(&other, request);
-            }
+            let renamed = renamed(&id, item.request.sample);
+            let (supersedes, same) = seen.previous.meet(&id, renamed.as_deref(), request);
             if self.options.ordered {
                 seen.order.push(key(&id));
             }
@@ -318,5 +324,58 @@ impl StreamReader {
         };
         lines.sort_by_cached_key(|(key, at)| (place(key), *at));
         file.rewrite(lines.into_iter().map(|(_, at)| at))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{from_value, json};
+
+    use super::*;
+
+    fn line(id: &str, error: Option<serde_json::Value>) -> PreviousLine {
+        let hash = format!("{:016x}", 7);
+        let line =
+            json!({"id": id, "success": error.is_none(), "request_hash": hash, "error": error});
+        from_value(line).unwrap()
+    }
+
+    #[test]
+    fn of_an_item_with_two_ids_the_better_line_counts() {
+        let failed = || Some(json!({"kind": "Transient"}));
+        let unusable = || Some(json!({"unusable_reply": true}));
+        let cases = [
+            (failed(), None, EarlierResult::Success),
+            (failed(), unusable(), EarlierResult::Unusable),
+            (unusable(), None, EarlierResult::Success),
+        ];
+        for (worse, better, ended) in cases {
+            for (first, second) in [("a", "a#1"), ("a#1", "a")] {
+                let lines = [line(first, worse.clone()), line(second, better.clone())];
+                for (id, renamed) in [("a", "a#1"), ("a#1", "a")] {
+                    let mut previous = Previous::new(false);
+                    lines.iter().for_each(|line| previous.add(line));
+                    previous.seal();
+                    let met = previous.meet(id, Some(renamed), Some(7));
+                    assert_eq!(met, (true, Some(ended)), "{first} {id}");
+                    let marked = lines
+                        .each_ref()
+                        .map(|line| previous.find(line).unwrap().should_be_marked());
+                    assert_eq!(marked, [true, false], "{first} {id}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn an_item_with_an_id_like_a_samples_keeps_its_line() {
+        let numbered = line("a#1", None);
+        let mut previous = Previous::new(false);
+        previous.add(&numbered);
+        previous.seal();
+        let success = Some(EarlierResult::Success);
+        assert_eq!(previous.meet("a#1", None, Some(7)), (true, success));
+        assert_eq!(previous.meet("a", Some("a#1"), Some(7)), (false, None));
+        assert!(!previous.find(&numbered).unwrap().should_be_marked());
     }
 }

@@ -11,7 +11,7 @@ use super::duplicates;
 use super::entry::Entry;
 use super::fault::{Fault, InputError, InputErrors, SHOWN};
 use super::file::{InputFile, Part};
-use super::id::{IdHash, auto_id, id_hash, parse_auto, parse_sample, prefix};
+use super::id::{IdHash, ItemId, id_hash, prefix};
 use super::index::{Matching, Totals};
 use super::keep::MissingFields;
 use super::records::Splitter;
@@ -271,13 +271,15 @@ impl FileCheck<'_> {
         };
         let samples = parsed.samples;
         let class = request.as_ref().map_or(0, self.hooks.classify);
-        let entry = |id: &str| Entry::new((self.hash)(id), fingerprint, offset, class);
         let entry = match &parsed.id {
-            None => entry(&auto_id(fingerprint, 1)).automatic(),
-            Some(id) if parse_auto(id).is_some() => entry(id).like_automatic(),
-            // A sample of it does not look like one of another item.
-            Some(id) if samples == 1 && parse_sample(id).is_some() => entry(id).like_sample(),
-            Some(id) => entry(id),
+            None => Entry::automatic(fingerprint, offset, class),
+            Some(id) => {
+                let entry = Entry::new((self.hash)(id), fingerprint, offset, class);
+                match ItemId::made(id).next() {
+                    Some(_) => entry.like_made(),
+                    None => entry,
+                }
+            }
         };
         Ok(match request {
             Some(request) => Checked {

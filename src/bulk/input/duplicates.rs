@@ -7,7 +7,6 @@ use super::Form;
 use super::entry::Entry;
 use super::fault::{Fault, InputError, InputErrors, Place, SHOWN};
 use super::file::{InputFile, Part};
-use super::id::parse_auto;
 use super::index::Matching;
 
 /// An id that the items at both offsets have.
@@ -24,11 +23,11 @@ pub(super) fn check(
 ) -> Result<HashMap<String, u64>, InputErrors> {
     let mut collisions = HashMap::new();
     let mut found = Vec::new();
-    for start in groups(index) {
+    for group in groups(index) {
         if found.len() >= SHOWN {
             break;
         }
-        group(input, index, start, &mut collisions, &mut found)?;
+        check_group(input, group, &mut collisions, &mut found)?;
     }
     imitations(input, index, &mut found)?;
     match found.is_empty() {
@@ -37,31 +36,33 @@ pub(super) fn check(
     }
 }
 
-/// Where two or more own ids of one hash begin, in the order in which repeats occur in the file.
-fn groups(index: &Matching) -> Vec<usize> {
-    let entries = index.entries();
-    let repeats = |i: usize| {
-        let (a, b) = (&entries[i], &entries[i + 1]);
-        a.id == b.id && !b.is_auto() && b.is_first()
-    };
-    let mut starts: Vec<usize> = (0..entries.len().saturating_sub(1))
-        .filter(|&i| repeats(i) && (i == 0 || !repeats(i - 1)))
-        .collect();
-    starts.sort_unstable_by_key(|&i| entries[i + 1].offset());
-    starts
+/// Records that may have one id of their own, in the order in which repeats occur in the file.
+fn groups(index: &Matching) -> Vec<Vec<u64>> {
+    let own = |entry: &&Entry| !entry.is_auto() && entry.is_first();
+    let mut groups: Vec<Vec<u64>> = Vec::new();
+    let mut last: Option<&Entry> = None;
+    let mut goes_on = false;
+    for entry in index.entries().iter().filter(own) {
+        let before = last.replace(entry).filter(|last| last.may_share_id(entry));
+        match (before, groups.last_mut()) {
+            (Some(_), Some(group)) if goes_on => group.push(entry.offset()),
+            (Some(before), _) => groups.push(vec![before.offset(), entry.offset()]),
+            (None, _) => {}
+        }
+        goes_on = before.is_some();
+    }
+    groups.iter_mut().for_each(|group| group.sort_unstable());
+    groups.sort_unstable_by_key(|group| group[1]);
+    groups
 }
 
-fn group(
+fn check_group(
     input: &InputFile,
-    index: &Matching,
-    start: usize,
+    group: Vec<u64>,
     collisions: &mut HashMap<String, u64>,
     found: &mut Vec<Duplicate>,
 ) -> Result<(), InputErrors> {
-    let entries = &index.entries()[start..];
-    let hash = entries[0].id;
-    for entry in entries.iter().take_while(|e| e.id == hash && !e.is_auto()) {
-        let second = entry.offset();
+    for second in group {
         let id = own_id(input, second)?;
         match collisions.get(&id) {
             Some(&first) => found.push(Duplicate { id, first, second }),
@@ -87,14 +88,13 @@ fn imitations(
     if !entries.iter().any(is_made) {
         return Ok(());
     }
-    let is_suspect = |e: &&Entry| e.is_first() && (e.is_like_auto() || e.is_like_sample());
+    let is_suspect = |e: &&Entry| e.is_first() && e.is_like_made();
     for entry in entries.iter().filter(is_suspect) {
         if found.len() >= SHOWN {
             break;
         }
         let id = own_id(input, entry.offset())?;
-        let automatic = parse_auto(&id).and_then(|(hash, n)| index.automatic(hash, n, 0));
-        if let Some(at) = automatic.or_else(|| index.find_sample(&id)) {
+        if let Some(at) = index.find_made(&id) {
             let (a, b) = (entry.offset(), entries[at].offset());
             found.push(Duplicate {
                 id,

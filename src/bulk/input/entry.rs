@@ -1,15 +1,16 @@
 //! What is kept of one item: 24 bytes, of which one word packs where it is, its class and its
 //! flags. The flags travel with the entry when it is sorted, which a list beside it would not.
 
+use super::id::MOST_SAMPLES;
 use crate::llm::hash::sample_mask;
 
 const CLASS_SHIFT: u32 = 8;
 const OFFSET_SHIFT: u32 = CLASS_SHIFT + 16;
-const STATE: u64 = 0b111;
-const AUTO: u64 = 1 << 3;
-const LIKE_AUTO: u64 = 1 << 4;
-const HELD: u64 = 1 << 5;
-const SETTLED: u64 = 1 << 6;
+/// State and hand in one number.
+const PROGRESS: u64 = 0b1111;
+const AUTO: u64 = 1 << 4;
+const LIKE_MADE: u64 = 1 << 5;
+const SAMPLED: u64 = 1 << 6;
 const BAD: u64 = 1 << 7;
 
 /// Larger inputs cannot be indexed: 1 TiB.
@@ -31,37 +32,52 @@ pub(crate) enum State {
     Unusable,
 }
 
-/// How an item of an earlier run ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// How an item of an earlier run ended, the best last.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum EarlierResult {
-    Success,
     Failure,
     /// With a reply that was paid for and cannot be used.
     Unusable,
+    Success,
 }
 
-/// How many bits of the hash of an id give way to the number of the sample.
-const SAMPLE_BITS: u32 = 16;
-const SAMPLE: u64 = (1 << SAMPLE_BITS) - 1;
-/// In place of the number: an id of its own that looks like one of a sample.
-const LIKE_SAMPLE: u64 = SAMPLE;
+const STATES: [State; 5] = [
+    State::New,
+    State::Done,
+    State::Failed,
+    State::Changed,
+    State::Unusable,
+];
 
-/// What an item is found by: the hash of the id, and which sample it is of what has this id; 0 if it is the item
-/// itself.
-pub(super) fn id_key(hash: u64, sample: u32) -> u64 {
+/// Who has an item in hand.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Hand {
+    Nobody,
+    /// Somebody else, and its result will come.
+    Held,
+    /// Its result came in this run.
+    Settled,
+}
+
+/// How many bits of the hash of an id give way to the number of a sample.
+const SAMPLE_BITS: u32 = MOST_SAMPLES.ilog2() + 1;
+const SAMPLE: u64 = (1 << SAMPLE_BITS) - 1;
+
+/// What a sample is found by: the hash of the id of its item, and its number.
+pub(super) fn sample_key(hash: u64, sample: u32) -> u64 {
     hash & !SAMPLE | u64::from(sample)
 }
 
-/// The same for an id of its own that looks like one of a sample.
-pub(super) fn like_sample_key(hash: u64) -> u64 {
-    hash | LIKE_SAMPLE
+/// What an item without an id of its own is found by, besides the request: its ordinal, and which sample it is,
+/// if it is one.
+pub(super) fn auto_key(ordinal: u32, sample: Option<u32>) -> u64 {
+    u64::from(ordinal) << SAMPLE_BITS | u64::from(sample.unwrap_or(0))
 }
 
 /// An item of a file.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Entry {
-    /// The hash of its id, and which sample it is. In input order an item without an id of its own has its ordinal
-    /// among equal requests in place of the hash, which can be made again from `request`.
+    /// The hash of its id; of a sample [`sample_key`]; without an id of its own [`auto_key`].
     pub(super) id: u64,
     /// The first 8 bytes of the fingerprint of its request.
     pub(super) request: u64,
@@ -72,25 +88,34 @@ impl Entry {
     pub(super) fn new(id: u64, request: u64, offset: u64, class: u16) -> Self {
         debug_assert!(offset < LARGEST_FILE);
         Self {
-            id: id_key(id, 0),
+            id,
             request,
             packed: offset << OFFSET_SHIFT | u64::from(class) << CLASS_SHIFT,
         }
     }
 
+    /// One without an id of its own: that is made from its fingerprint, and from its ordinal among equal requests.
+    pub(super) fn automatic(request: u64, offset: u64, class: u16) -> Self {
+        let mut entry = Self::new(0, request, offset, class);
+        entry.packed |= AUTO;
+        entry
+    }
+
     /// A sample of it.
     pub(super) fn sampled(mut self, sample: u32) -> Self {
-        self.id = id_key(self.id, sample);
+        self.id = sample_key(self.id, sample);
         self.request ^= sample_mask(sample);
+        self.packed |= SAMPLED;
         self
+    }
+
+    pub(super) fn is_sampled(&self) -> bool {
+        self.packed & SAMPLED != 0
     }
 
     /// Which sample it is of the item with its id; none if it is the item itself.
     pub(super) fn sample(&self) -> Option<u32> {
-        match self.id & SAMPLE {
-            0 | LIKE_SAMPLE => None,
-            sample => Some(sample as u32),
-        }
+        self.is_sampled().then_some((self.id & SAMPLE) as u32)
     }
 
     /// True unless it is a further sample of a record.
@@ -103,40 +128,36 @@ impl Entry {
         self.request ^ sample_mask(self.sample().unwrap_or(0))
     }
 
-    /// Puts another value in the place of its id's hash.
-    pub(super) fn set_id(&mut self, hash: u64) {
-        self.id = hash & !SAMPLE | self.id & SAMPLE;
+    /// Its record may have the id with that hash.
+    pub(super) fn is_of(&self, hash: u64) -> bool {
+        let own = match self.sample() {
+            Some(sample) => sample_key(hash, sample),
+            None => hash,
+        };
+        !self.is_auto() && self.id == own
     }
 
-    /// Puts its ordinal among equal requests there.
+    /// Its record may have the same id as another one, whether they have samples or not.
+    pub(super) fn may_share_id(&self, other: &Self) -> bool {
+        self.id >> SAMPLE_BITS == other.id >> SAMPLE_BITS
+    }
+
     pub(super) fn set_ordinal(&mut self, ordinal: u32) {
-        self.set_id(u64::from(ordinal) << SAMPLE_BITS);
+        self.id = auto_key(ordinal, self.sample());
     }
 
     pub(super) fn ordinal(&self) -> u32 {
         u32::try_from(self.id >> SAMPLE_BITS).unwrap_or(u32::MAX)
     }
 
-    /// Its own id looks like that of a sample.
-    pub(super) fn like_sample(mut self) -> Self {
-        self.id |= LIKE_SAMPLE;
+    /// Its own id looks like one that was made: an automatic one, or a sample's.
+    pub(super) fn like_made(mut self) -> Self {
+        self.packed |= LIKE_MADE;
         self
     }
 
-    pub(super) fn is_like_sample(&self) -> bool {
-        self.id & SAMPLE == LIKE_SAMPLE
-    }
-
-    /// Its id is made from its fingerprint.
-    pub(super) fn automatic(mut self) -> Self {
-        self.packed |= AUTO;
-        self
-    }
-
-    /// Its own id looks like an automatic one.
-    pub(super) fn like_automatic(mut self) -> Self {
-        self.packed |= LIKE_AUTO;
-        self
+    pub(super) fn is_like_made(&self) -> bool {
+        self.packed & LIKE_MADE != 0
     }
 
     /// It makes no prompt.
@@ -153,10 +174,6 @@ impl Entry {
         self.packed & AUTO != 0
     }
 
-    pub(super) fn is_like_auto(&self) -> bool {
-        self.packed & LIKE_AUTO != 0
-    }
-
     pub(super) fn offset(&self) -> u64 {
         self.packed >> OFFSET_SHIFT
     }
@@ -170,57 +187,77 @@ impl Entry {
         (self.packed >> CLASS_SHIFT) as u16
     }
 
+    fn progress(&self) -> (State, Hand) {
+        let progress = (self.packed & PROGRESS) as usize;
+        let hand = match progress / STATES.len() {
+            0 => Hand::Nobody,
+            1 => Hand::Held,
+            _ => Hand::Settled,
+        };
+        (STATES[progress % STATES.len()], hand)
+    }
+
+    fn set_progress(&mut self, state: State, hand: Hand) {
+        let progress = state as u64 + STATES.len() as u64 * hand as u64;
+        self.packed = self.packed & !PROGRESS | progress;
+    }
+
     pub(super) fn state(&self) -> State {
-        match self.packed & STATE {
-            0 => State::New,
-            1 => State::Done,
-            2 => State::Failed,
-            3 => State::Changed,
-            _ => State::Unusable,
-        }
+        self.progress().0
     }
 
     pub(super) fn set_state(&mut self, state: State) {
-        self.packed = self.packed & !STATE | state as u64;
+        self.set_progress(state, self.progress().1);
     }
 
     /// Somebody else has it in hand, and its result will come.
     pub(super) fn is_held(&self) -> bool {
-        self.packed & HELD != 0
+        self.progress().1 == Hand::Held
     }
 
     #[cfg(feature = "queue")]
-    pub(super) fn set_held(&mut self, held: bool) {
-        self.packed = self.packed & !HELD | if held { HELD } else { 0 };
+    pub(super) fn hold(&mut self) {
+        if !self.is_settled() {
+            self.set_progress(self.state(), Hand::Held);
+        }
+    }
+
+    /// Nobody has it in hand any more.
+    #[cfg(feature = "queue")]
+    pub(super) fn release(&mut self) {
+        if self.is_held() {
+            self.set_progress(self.state(), Hand::Nobody);
+        }
     }
 
     /// Its result came in this run.
     pub(super) fn is_settled(&self) -> bool {
-        self.packed & SETTLED != 0
+        self.progress().1 == Hand::Settled
     }
 
     #[cfg(feature = "queue")]
-    pub(super) fn settle(&mut self) {
-        self.packed = self.packed & !HELD | SETTLED;
+    pub(super) fn settle(&mut self, state: State) {
+        self.set_progress(state, Hand::Settled);
     }
 
     /// Sorts in the order of the input.
-    pub(super) fn place_key(&self) -> (u64, u64) {
-        (self.offset(), self.id & SAMPLE)
+    pub(super) fn place_key(&self) -> (u64, u32) {
+        (self.offset(), self.sample().unwrap_or(0))
     }
 
-    /// Sorts by id; items without one come after the others and are grouped by request, each group
-    /// in input order.
-    pub(super) fn id_key(&self) -> (u64, bool, u64, u64) {
-        let auto = self.is_auto();
-        (
-            self.id,
-            auto,
-            if auto { self.request } else { 0 },
-            self.offset(),
-        )
+    /// Sorts by id; items without one come after the others, grouped by request and in input order, so that their
+    /// ordinals rise.
+    pub(super) fn id_key(&self) -> IdKey {
+        let sample = self.sample().unwrap_or(0);
+        match self.is_auto() {
+            false => (false, self.id, self.is_sampled(), self.offset(), 0),
+            true => (true, self.first_request(), false, self.offset(), sample),
+        }
     }
 }
+
+/// The order of items by their ids.
+pub(super) type IdKey = (bool, u64, bool, u64, u32);
 
 #[cfg(test)]
 mod tests {
@@ -230,7 +267,7 @@ mod tests {
     fn an_entry_has_24_bytes_and_its_parts_do_not_mix() {
         assert_eq!(size_of::<Entry>(), 24);
         let mut entry = Entry::new(1, 2, LARGEST_FILE - 1, u16::MAX);
-        assert!(!entry.is_auto() && !entry.is_like_auto());
+        assert!(!entry.is_auto() && !entry.is_like_made());
         assert_eq!(entry.state(), State::New);
         for state in [
             State::Changed,
@@ -244,15 +281,49 @@ mod tests {
         }
         assert_eq!(entry.offset(), LARGEST_FILE - 1);
         assert_eq!(entry.class(), u16::MAX);
-        let mut entry = Entry::new(1, 2, 77, 5).automatic();
+        let mut entry = Entry::automatic(2, 77, 5);
         entry.set_state(State::Changed);
         entry.set_offset(78);
-        assert!(entry.is_auto() && !entry.is_like_auto());
+        assert!(entry.is_auto() && !entry.is_like_made());
         assert_eq!((entry.offset(), entry.class()), (78, 5));
         assert_eq!(entry.state(), State::Changed);
-        assert!(Entry::new(1, 2, 3, 4).like_automatic().is_like_auto());
+        assert!(Entry::new(1, 2, 3, 4).like_made().is_like_made());
         assert!(!entry.is_bad());
         let entry = entry.bad();
         assert!(entry.is_bad() && entry.is_auto() && entry.offset() == 78);
+    }
+
+    #[test]
+    fn samples_and_ordinals_do_not_mix() {
+        let mut entry = Entry::automatic(2, 77, 5).sampled(MOST_SAMPLES);
+        entry.set_ordinal(u32::MAX);
+        assert_eq!(entry.sample(), Some(MOST_SAMPLES));
+        assert_eq!((entry.ordinal(), entry.first_request()), (u32::MAX, 2));
+        let own = Entry::new(u64::MAX, 2, 77, 5);
+        assert_eq!(own.sample(), None);
+        assert!(own.is_of(u64::MAX) && !own.is_of(u64::MAX - 1));
+        let sampled = own.sampled(1);
+        assert!(sampled.is_of(u64::MAX) && sampled.may_share_id(&own));
+        assert!(sampled.is_first() && !own.sampled(2).is_first());
+    }
+
+    #[cfg(feature = "queue")]
+    #[test]
+    fn who_has_it_in_hand_and_how_it_stands_do_not_mix() {
+        for state in STATES {
+            let mut entry = Entry::new(1, 2, 77, 5).sampled(3);
+            entry.set_state(state);
+            entry.hold();
+            assert!(entry.is_held() && !entry.is_settled());
+            entry.release();
+            assert!(!entry.is_held() && entry.state() == state);
+            entry.hold();
+            entry.settle(State::Failed);
+            entry.hold();
+            assert!(!entry.is_held() && entry.is_settled());
+            assert_eq!(entry.state(), State::Failed);
+            assert_eq!((entry.offset(), entry.class()), (77, 5));
+            assert_eq!(entry.sample(), Some(3));
+        }
     }
 }

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use super::entry::LARGEST_FILE;
 use super::fault::{Fault, InputError, InputErrors, Place, utf8};
-use super::id::{auto_id, prefix, sample_id};
+use super::id::prefix;
 use super::index::FileIndex;
 use super::keep;
 use super::parse::{Record, bad_row, parse_record};
@@ -192,17 +192,11 @@ impl InputFile {
                     }),
                     Err(fault) => fault.of_file.then(|| fault.to_string()),
                 };
-                match why.filter(|_| part.source.change().is_none()) {
+                let why = why.filter(|_| part.source.change().is_none());
+                match why.zip(index.item_id(i, parsed.id.as_deref())) {
                     None => Err(Unread::Changed(self.changed(i, index))),
-                    Some(why) => Err(Unread::Files {
-                        id: with_sample(
-                            i,
-                            index,
-                            match index.ordinal(i) {
-                                Some(ordinal) => auto_id(index.first_request(i), ordinal),
-                                None => parsed.id.unwrap_or_default(),
-                            },
-                        ),
+                    Some((why, id)) => Err(Unread::Files {
+                        id: id.to_string(),
                         request_hash,
                         input: parsed.input,
                         error: Error::new(ErrorKind::Invalid, format!("{why}; nothing was sent"))
@@ -304,22 +298,9 @@ impl InputFile {
 }
 
 /// The id of item `i`, if this is what was checked.
-fn identified(i: usize, index: &FileIndex, parsed: &Parsed) -> Option<String> {
-    let fingerprint = prefix(&parsed.digest);
-    let id = match (&parsed.id, index.ordinal(i)) {
-        (Some(id), None) if index.has_own_id(i, id) => id.clone(),
-        (None, Some(ordinal)) => auto_id(index.first_request(i), ordinal),
-        _ => return None,
-    };
-    (fingerprint == index.request_prefix(i)).then(|| with_sample(i, index, id))
-}
-
-/// The id of item `i` of a record with that id.
-fn with_sample(i: usize, index: &FileIndex, id: String) -> String {
-    match index.sample(i) {
-        Some(sample) => sample_id(&id, sample),
-        None => id,
-    }
+fn identified(i: usize, index: &FileIndex, parsed: &ReadRecord) -> Option<String> {
+    let id = index.item_id(i, parsed.id.as_deref())?;
+    (prefix(&parsed.digest) == index.request_prefix(i)).then(|| id.to_string())
 }
 
 impl Part {

@@ -1,6 +1,8 @@
 //! Ids: which ones a record may carry, and the automatic ones made from the fingerprint of the
 //! request.
 
+use std::fmt;
+
 use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
 
@@ -31,48 +33,122 @@ pub(crate) fn hash_prefix(request_hash: &str) -> Option<u64> {
     u64::from_str_radix(digits, 16).ok().filter(|_| plain)
 }
 
-/// The id of an item without one: 16 digits of its fingerprint, repeats in input order `-2`, `-3`.
-pub(crate) fn auto_id(prefix: u64, ordinal: u32) -> String {
-    let mut id = hex(&prefix.to_be_bytes());
-    if ordinal > 1 {
-        id.push_str(&format!("-{ordinal}"));
-    }
-    id
-}
-
-/// The fingerprint and ordinal of which `id` would be the automatic id.
-pub(super) fn parse_auto(id: &str) -> Option<(u64, u32)> {
-    let (digits, ordinal) = match id.split_once('-') {
-        Some((digits, ordinal)) => (digits, ordinal.parse().ok()?),
-        None => (id, 1),
-    };
-    let prefix = hash_prefix(digits)?;
-    (auto_id(prefix, ordinal) == id).then_some((prefix, ordinal))
-}
-
 /// The most answers to one prompt.
-pub(super) const MOST_SAMPLES: u32 = 1000;
+pub(crate) const MOST_SAMPLES: u32 = 1000;
 
-/// The id of a sample of an item: `q-7#2`.
-pub(super) fn sample_id(id: &str, sample: u32) -> String {
-    format!("{id}#{sample}")
+/// What a record is called.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum RecordId<'a> {
+    /// By an id of its own.
+    Own(&'a str),
+    /// Without one: 16 digits of its fingerprint, repeats in input order `-2`, `-3`.
+    Auto { request: u64, ordinal: u32 },
 }
 
-/// What the item of that id is called with samples, if it has none, or without, if it is the first of them.
-pub(crate) fn other_id(id: &str) -> Option<String> {
-    match parse_sample(id) {
-        Some((item, 1)) => Some(item.to_owned()),
-        Some(_) => None,
-        None => Some(sample_id(id, 1)),
+impl<'a> RecordId<'a> {
+    /// The record without an id of its own that would be called so.
+    fn auto(id: &'a str) -> Option<Self> {
+        let (digits, ordinal) = match id.split_once('-') {
+            Some((digits, ordinal)) => (digits, ordinal.parse().ok()?),
+            None => (id, 1),
+        };
+        let request = hash_prefix(digits)?;
+        let auto = Self::Auto { request, ordinal };
+        (auto.to_string() == id).then_some(auto)
     }
+}
+
+impl fmt::Display for RecordId<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Own(id) => f.write_str(id),
+            Self::Auto { request, ordinal } => {
+                f.write_str(&hex(&request.to_be_bytes()))?;
+                match ordinal {
+                    0 | 1 => Ok(()),
+                    n => write!(f, "-{n}"),
+                }
+            }
+        }
+    }
+}
+
+/// What an item is called: as its record is, or as a sample of it (`q-7#2`). A record is asked for one answer, or
+/// for samples; the first of them is the item that there is without samples.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct ItemId<'a> {
+    pub(super) record: RecordId<'a>,
+    pub(super) sample: Option<u32>,
+}
+
+impl<'a> ItemId<'a> {
+    /// The items that may be called so: what looks like an id that was made may be one of a record's own.
+    pub(super) fn readings(id: &'a str) -> impl Iterator<Item = Self> {
+        let whole = |record| Self {
+            record,
+            sample: None,
+        };
+        let own = [whole(RecordId::Own(id))];
+        RecordId::auto(id)
+            .map(whole)
+            .into_iter()
+            .chain(own)
+            .chain(Self::samples(id))
+    }
+
+    /// Of these the ones that are called so by an id that was made.
+    pub(super) fn made(id: &'a str) -> impl Iterator<Item = Self> {
+        Self::readings(id).filter(move |reading| reading.record != RecordId::Own(id))
+    }
+
+    fn samples(id: &'a str) -> impl Iterator<Item = Self> {
+        parse_sample(id).into_iter().flat_map(|(item, sample)| {
+            let records = RecordId::auto(item)
+                .into_iter()
+                .chain([RecordId::Own(item)]);
+            records.map(move |record| Self {
+                record,
+                sample: Some(sample),
+            })
+        })
+    }
+
+    /// What it was called when its record had no samples, if it is the first of them, or with samples, if it has none.
+    pub(super) fn renamed(self) -> Option<Self> {
+        let sample = match self.sample {
+            None => Some(1),
+            Some(1) => None,
+            Some(_) => return None,
+        };
+        Some(Self { sample, ..self })
+    }
+}
+
+impl fmt::Display for ItemId<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.record.fmt(f)?;
+        match self.sample {
+            Some(sample) => write!(f, "#{sample}"),
+            None => Ok(()),
+        }
+    }
+}
+
+/// What the item of that id is called with samples, if it is none (0), or without, if it is the first of them.
+pub(crate) fn renamed(id: &str, sample: u32) -> Option<String> {
+    let item = match sample {
+        0 => ItemId::readings(id).find(|item| item.sample.is_none()),
+        _ => ItemId::readings(id).find(|item| item.sample == Some(sample)),
+    };
+    item?.renamed().map(|item| item.to_string())
 }
 
 /// The item and the number of which `id` would be a sample's.
 pub(crate) fn parse_sample(id: &str) -> Option<(&str, u32)> {
     let (item, digits) = id.rsplit_once('#')?;
     let sample = digits.parse().ok()?;
-    let exact = (1..=MOST_SAMPLES).contains(&sample) && digits.len() == sample.to_string().len();
-    (exact && !item.is_empty() && !digits.starts_with('+')).then_some((item, sample))
+    let exact = (1..=MOST_SAMPLES).contains(&sample) && digits == sample.to_string();
+    (exact && !item.is_empty()).then_some((item, sample))
 }
 
 /// The id in the fields of these names, all of which say the same.
@@ -135,14 +211,26 @@ pub(super) fn checked(name: &str, id: &str) -> Result<String, Fault> {
 mod tests {
     use super::*;
 
+    fn made(id: &str) -> Vec<ItemId<'_>> {
+        ItemId::made(id).collect()
+    }
+
+    fn auto(request: u64, ordinal: u32) -> RecordId<'static> {
+        RecordId::Auto { request, ordinal }
+    }
+
     #[test]
     fn automatic_ids_can_be_read_back() {
         for ordinal in [1, 2, 10, u32::MAX] {
-            let id = auto_id(0xdd2a373b53857bb9, ordinal);
-            assert_eq!(parse_auto(&id), Some((0xdd2a373b53857bb9, ordinal)), "{id}");
+            let record = auto(0xdd2a373b53857bb9, ordinal);
+            let item = ItemId {
+                record,
+                sample: None,
+            };
+            assert_eq!(made(&item.to_string()), [item], "{item}");
         }
-        assert_eq!(auto_id(1, 1), "0000000000000001");
-        assert_eq!(auto_id(1, 3), "0000000000000001-3");
+        assert_eq!(auto(1, 1).to_string(), "0000000000000001");
+        assert_eq!(auto(1, 3).to_string(), "0000000000000001-3");
     }
 
     #[test]
@@ -158,9 +246,31 @@ mod tests {
             ("a#", None),
             ("a", None),
         ] {
-            assert_eq!(parse_sample(id), parsed, "{id}");
+            let parsed = parsed.map(|(item, sample)| ItemId {
+                record: RecordId::Own(item),
+                sample: Some(sample),
+            });
+            assert_eq!(made(id), Vec::from_iter(parsed), "{id}");
+            assert!(parsed.is_none_or(|item| item.to_string() == id), "{id}");
         }
-        assert_eq!(sample_id("a", 7), "a#7");
+        let sample = ItemId {
+            record: auto(1, 3),
+            sample: Some(7),
+        };
+        assert_eq!(sample.to_string(), "0000000000000001-3#7");
+        assert_eq!(made("0000000000000001-3#7")[0], sample);
+    }
+
+    #[test]
+    fn the_first_sample_is_the_item_without_samples() {
+        let renamed = |id: &'static str| {
+            ItemId::readings(id)
+                .filter_map(|reading| Some(reading.renamed()?.to_string()))
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(renamed("a"), ["a#1"]);
+        assert_eq!(renamed("a#1"), ["a#1#1", "a"]);
+        assert_eq!(renamed("a#2"), ["a#2#1"]);
     }
 
     #[test]
@@ -177,7 +287,7 @@ mod tests {
             "0000000000000001-",
             "äää0000000000001",
         ] {
-            assert_eq!(parse_auto(id), None, "{id}");
+            assert_eq!(made(id), [], "{id}");
         }
     }
 

@@ -2,15 +2,15 @@
 //! matched, in input order while items are sent, by id again when results are put into order. Each
 //! order is a type; the entries are sorted in place.
 
+use std::cmp::Ordering;
 use std::collections::HashMap;
 
 use rayon::prelude::*;
 
 use super::attached::AttachedFiles;
-use super::entry::{Entry, State, id_key, like_sample_key};
-use super::id::{IdHash, auto_id, other_id, parse_auto, parse_sample};
+use super::entry::{Entry, IdKey, State, auto_key, sample_key};
+use super::id::{IdHash, ItemId, RecordId, parse_sample};
 use crate::bulk::input::EarlierResult;
-use crate::llm::hash::sample_mask;
 
 /// What the check of a file has counted.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -75,8 +75,24 @@ pub(crate) struct Matching {
 }
 
 impl Matching {
-    /// Sorts entries whose ids are hashed.
-    pub(super) fn new(mut entries: Vec<Entry>, hash: IdHash, totals: Totals) -> Self {
+    /// Sorts entries, and numbers those without an id of their own.
+    pub(super) fn new(entries: Vec<Entry>, hash: IdHash, totals: Totals) -> Self {
+        let mut index = Self::sorted(entries, hash, totals);
+        let mut last = None;
+        let mut ordinal = 0_u32;
+        for entry in index.entries.iter_mut().filter(|entry| entry.is_auto()) {
+            let (request, offset) = (entry.first_request(), entry.offset());
+            match last {
+                Some((same, before)) if same == request => ordinal += u32::from(before != offset),
+                _ => ordinal = 1,
+            }
+            last = Some((request, offset));
+            entry.set_ordinal(ordinal);
+        }
+        index
+    }
+
+    fn sorted(mut entries: Vec<Entry>, hash: IdHash, totals: Totals) -> Self {
         entries.par_sort_unstable_by_key(Entry::id_key);
         Self {
             entries,
@@ -103,56 +119,73 @@ impl Matching {
         self.totals
     }
 
-    /// Where the item of that id is in this order. An id that the input does not have is taken for
-    /// another one if 48 bits of SHA-256 agree; its fingerprint would have to agree as well before
-    /// anything was skipped.
+    /// Where the item of that id is in this order. An id that the input does not have is taken for another one if
+    /// 64 bits of SHA-256 agree, or 54 for a sample; its fingerprint would have to agree as well before anything was
+    /// skipped.
     pub(crate) fn find(&self, id: &str) -> Option<usize> {
-        let hash = (self.hash)(id);
-        let own = match parse_sample(id) {
-            None => id_key(hash, 0),
-            Some(_) => like_sample_key(hash),
+        ItemId::readings(id).find_map(|item| self.at(item))
+    }
+
+    /// Where the item is whose id was made, and is this one.
+    pub(super) fn find_made(&self, id: &str) -> Option<usize> {
+        let first = |item: ItemId<'_>| match item.sample {
+            None => self.at(ItemId {
+                sample: Some(1),
+                ..item
+            }),
+            Some(_) => None,
         };
-        let auto = || parse_auto(id).and_then(|(request, n)| self.automatic(request, n, 0));
-        auto()
-            .or_else(|| self.own(own, id, 0))
-            .or_else(|| self.find_sample(id))
+        ItemId::made(id).find_map(|item| self.at(item).or_else(|| first(item)))
     }
 
-    /// Where the sample with that id is.
-    pub(super) fn find_sample(&self, id: &str) -> Option<usize> {
-        let (item, sample) = parse_sample(id)?;
-        let auto = parse_auto(item).and_then(|(request, n)| self.automatic(request, n, sample));
-        auto.or_else(|| self.own(id_key((self.hash)(item), sample), item, sample))
-    }
-
-    /// Where the item is that asks the same and has the id, or had it with, or without, samples: the first
-    /// of them is the item itself. And its id, if that is another one.
+    /// Where the item is that asks the same and has the id, or had it with, or without, samples. And its id, if that
+    /// is another one.
     pub(super) fn find_same(&self, id: &str, request: u64) -> Option<(usize, Option<String>)> {
         if let Some(at) = self.find(id) {
             return Some((at, None));
         }
-        let other = other_id(id)?;
-        let at = self.find(&other)?;
-        (self.entries[at].request == request).then_some((at, Some(other)))
+        let mut others = ItemId::readings(id).filter_map(ItemId::renamed);
+        others.find_map(|other| {
+            let at = self.at(other)?;
+            (self.entries[at].request == request).then(|| (at, Some(other.to_string())))
+        })
     }
 
-    /// Where an id of its own is: that of an item, or of a sample of it.
-    fn own(&self, key: u64, item: &str, sample: u32) -> Option<usize> {
-        let start = self.entries.partition_point(|e| e.id < key);
-        let own = |i: usize| {
-            self.entries
-                .get(i)
-                .is_some_and(|e| e.id == key && !e.is_auto())
+    fn at(&self, item: ItemId<'_>) -> Option<usize> {
+        match item.record {
+            RecordId::Auto { request, ordinal } => {
+                let key = |entry: &Entry| (entry.is_auto(), entry.first_request(), entry.id);
+                let wanted = (request, auto_key(ordinal, item.sample));
+                self.entries
+                    .binary_search_by(|entry| match key(entry) {
+                        (false, ..) => Ordering::Less,
+                        (true, request, id) => (request, id).cmp(&wanted),
+                    })
+                    .ok()
+            }
+            RecordId::Own(id) => self.own(id, item.sample),
+        }
+    }
+
+    fn own(&self, id: &str, sample: Option<u32>) -> Option<usize> {
+        let hash = (self.hash)(id);
+        let key = sample.map_or(hash, |sample| sample_key(hash, sample));
+        let key = |place: u64| -> IdKey { (false, key, sample.is_some(), place, 0) };
+        let start = self.entries.partition_point(|e| e.id_key() < key(0));
+        let same = |i: usize| {
+            let entry = self.entries.get(i);
+            entry.is_some_and(|e| e.id_key() == key(e.offset()))
         };
-        if !own(start) || !own(start + 1) {
-            return own(start).then_some(start);
+        if !same(start) || !same(start + 1) {
+            return same(start).then_some(start);
         }
-        let mut place = *self.collisions.get(item)?;
+        let mut place = *self.collisions.get(id)?;
         if self.by_position {
-            place += u64::from(sample.saturating_sub(1));
+            place += u64::from(sample.unwrap_or(1) - 1);
         }
-        let key = (key, false, 0, place);
-        self.entries.binary_search_by_key(&key, Entry::id_key).ok()
+        self.entries
+            .binary_search_by_key(&key(place), Entry::id_key)
+            .ok()
     }
 
     /// The offset of the item of that id, if it asks what has this fingerprint, and its id, if that is another
@@ -170,17 +203,6 @@ impl Matching {
     /// True when an earlier line was one of an item that has another id by now.
     pub(crate) fn is_renamed(&self) -> bool {
         self.is_renamed
-    }
-
-    /// Where the item with that automatic id is, or a sample of it.
-    pub(super) fn automatic(&self, request: u64, ordinal: u32, sample: u32) -> Option<usize> {
-        let key = id_key((self.hash)(&auto_id(request, 1)), sample);
-        let request = request ^ sample_mask(sample);
-        let first = (key, true, request, 0);
-        let start = self.entries.partition_point(|e| e.id_key() < first);
-        let at = start + usize::try_from(ordinal).ok()?.checked_sub(1)?;
-        let entry = self.entries.get(at)?;
-        (entry.is_auto() && entry.id == key && entry.request == request).then_some(at)
     }
 
     /// Takes note of an earlier result line. A later line of the same request overrides it; one of
@@ -229,9 +251,7 @@ impl Matching {
             unknown_lines: self.unknown_lines,
             ..MatchCounts::default()
         };
-        let mut group = None;
-        let mut ordinal = 0_u32;
-        for entry in &mut self.entries {
+        for entry in &self.entries {
             match entry.state() {
                 State::New => tally.new += 1,
                 State::Done => tally.done += 1,
@@ -241,15 +261,7 @@ impl Matching {
             }
             let untold = entry.is_bad() && entry.state() != State::Failed;
             tally.bad_untold += u64::from(untold);
-            if entry.is_auto() {
-                tally.automatic += 1;
-                let same = group == Some(entry.request);
-                ordinal = if same { ordinal + 1 } else { 1 };
-                group = Some(entry.request);
-                entry.set_ordinal(ordinal);
-            } else {
-                group = None;
-            }
+            tally.automatic += u64::from(entry.is_auto());
         }
         self.entries.par_sort_unstable_by_key(Entry::place_key);
         FileIndex {
@@ -314,11 +326,6 @@ impl FileIndex {
         self.entries[i].request
     }
 
-    /// The same of the first sample of its record.
-    pub(super) fn first_request(&self, i: usize) -> u64 {
-        self.entries[i].first_request()
-    }
-
     /// True when it makes no prompt, so that it is never sent.
     pub(crate) fn is_bad(&self, i: usize) -> bool {
         self.entries[i].is_bad()
@@ -335,23 +342,26 @@ impl FileIndex {
         self.state(i) == State::Done
     }
 
-    /// Its place among equal requests without an id; none when it has an id of its own.
-    pub(super) fn ordinal(&self, i: usize) -> Option<u32> {
+    /// What item `i` is called, if a record with that id of its own, or without one, is what was checked.
+    pub(super) fn item_id<'a>(&self, i: usize, own: Option<&'a str>) -> Option<ItemId<'a>> {
         let entry = &self.entries[i];
-        entry.is_auto().then(|| entry.ordinal())
+        let record = match own {
+            Some(id) if entry.is_of((self.hash)(id)) => RecordId::Own(id),
+            None if entry.is_auto() => RecordId::Auto {
+                request: entry.first_request(),
+                ordinal: entry.ordinal(),
+            },
+            _ => return None,
+        };
+        Some(ItemId {
+            record,
+            sample: entry.sample(),
+        })
     }
 
     /// Which sample of its record it is; none if that asks for one answer.
     pub(super) fn sample(&self, i: usize) -> Option<u32> {
         self.entries[i].sample()
-    }
-
-    /// True when the record of item `i` has that id of its own.
-    pub(super) fn has_own_id(&self, i: usize, id: &str) -> bool {
-        let entry = &self.entries[i];
-        let mut same = *entry;
-        same.set_id((self.hash)(id));
-        !entry.is_auto() && entry.id == same.id
     }
 
     /// True when somebody has it in hand, or its result came in this run.
@@ -360,14 +370,8 @@ impl FileIndex {
     }
 
     /// Sorts by id again; nothing is lost.
-    pub(crate) fn into_matching(mut self) -> Matching {
-        let hash = self.hash;
-        self.entries.par_iter_mut().for_each(|entry| {
-            if entry.is_auto() {
-                entry.set_id(hash(&auto_id(entry.first_request(), 1)));
-            }
-        });
-        let mut by_id = Matching::new(self.entries, hash, self.totals);
+    pub(crate) fn into_matching(self) -> Matching {
+        let mut by_id = Matching::sorted(self.entries, self.hash, self.totals);
         by_id.set_collisions(self.collisions);
         by_id.unknown_lines = self.tally.unknown_lines;
         by_id
@@ -379,17 +383,9 @@ impl FileIndex {
         for offset in self.collisions.values_mut() {
             *offset = self.entries.partition_point(|e| e.offset() < *offset) as u64;
         }
-        let hash = self.hash;
-        self.entries
-            .par_iter_mut()
-            .enumerate()
-            .for_each(|(i, entry)| {
-                entry.set_offset(i as u64);
-                if entry.is_auto() {
-                    entry.set_id(hash(&auto_id(entry.first_request(), 1)));
-                }
-            });
-        let mut by_id = Matching::new(self.entries, hash, self.totals);
+        let entries = self.entries.par_iter_mut().enumerate();
+        entries.for_each(|(i, entry)| entry.set_offset(i as u64));
+        let mut by_id = Matching::sorted(self.entries, self.hash, self.totals);
         by_id.set_collisions(self.collisions);
         by_id.by_position = true;
         Positions(by_id)

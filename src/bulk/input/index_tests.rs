@@ -7,7 +7,16 @@ fn own(id: &str, request: u64, offset: u64) -> Entry {
 }
 
 fn auto(request: u64, offset: u64) -> Entry {
-    Entry::new(id_hash(&auto_id(request, 1)), request, offset, 0).automatic()
+    Entry::automatic(request, offset, 0)
+}
+
+fn auto_id(request: u64, ordinal: u32) -> String {
+    RecordId::Auto { request, ordinal }.to_string()
+}
+
+fn ids(index: &FileIndex) -> Vec<String> {
+    let ids = (0..index.len()).map(|i| index.item_id(i, None));
+    ids.map(|id| id.unwrap().to_string()).collect()
 }
 
 fn index(entries: Vec<Entry>) -> Matching {
@@ -86,8 +95,9 @@ fn automatic_ids_are_found_by_their_ordinal_in_every_order() {
         );
     }
     let index = index.finish();
-    let ordinals: Vec<_> = (0..6).map(|i| index.ordinal(i).unwrap()).collect();
-    assert_eq!(ordinals, [1, 1, 2, 3, 1, 2]);
+    let ordinals = [1, 1, 2, 3, 1, 2].into_iter().zip(requests);
+    let expected: Vec<String> = ordinals.map(|(n, request)| auto_id(request, n)).collect();
+    assert_eq!(ids(&index), expected);
     let done: Vec<_> = (0..6).filter(|&i| index.is_done(i)).collect();
     assert_eq!(done, [3, 5]);
     let positions = index.into_positions();
@@ -138,11 +148,11 @@ fn samples_are_found_by_their_ids_in_every_order() {
             entries.extend((1..=3).map(|k| entry.sampled(k)));
         }
         for i in 3..5 {
-            let entry = Entry::new(hash(&auto_id(prefix(9), 1)), prefix(9), 10 * i, 0).automatic();
+            let entry = Entry::automatic(prefix(9), 10 * i, 0);
             entries.extend((1..=2).map(|k| entry.sampled(k)));
         }
         entries.push(Entry::new(hash("d"), prefix(10), 50, 0));
-        entries.push(Entry::new(hash("long#7"), prefix(11), 60, 0).like_sample());
+        entries.push(Entry::new(hash("long#7"), prefix(11), 60, 0).like_made());
         let collisions = [("a", 0), ("b", 10), ("d", 50)];
         let collisions = collisions.map(|(id, offset)| (id.to_owned(), offset));
         let mut matching = Matching::new(entries, hash, Totals::default());
@@ -193,11 +203,8 @@ fn samples_are_found_by_their_ids_in_every_order() {
         assert_eq!(samples, [1, 2, 3, 1, 2, 3, 1, 2, 3, 1, 2, 1, 2, 0, 0]);
         let done: Vec<usize> = (0..index.len()).filter(|i| index.is_done(*i)).collect();
         assert_eq!(done, [6, 13]);
-        assert_eq!(
-            (index.end(1), index.end(12), index.ordinal(12)),
-            (10, 50, Some(2))
-        );
-        assert_eq!(index.first_request(12), prefix(9));
+        assert_eq!((index.end(1), index.end(12)), (10, 50));
+        assert_eq!(index.item_id(12, None).unwrap().to_string(), auto(2, 2));
         let matching = index.into_matching();
         all_there(&matching);
         let positions = matching.finish().into_positions();
@@ -205,4 +212,50 @@ fn samples_are_found_by_their_ids_in_every_order() {
             assert_eq!(positions.of(id), Some(i), "{id}");
         }
     }
+}
+
+#[test]
+fn records_of_one_prompt_are_numbered_whatever_their_samples() {
+    let records = [1, 3, 2, 1];
+    let mut entries = Vec::new();
+    for (samples, offset) in records.into_iter().zip([0, 10, 20, 30]) {
+        match samples {
+            1 => entries.push(auto(7, offset)),
+            n => entries.extend((1..=n).map(|k| auto(7, offset).sampled(k))),
+        }
+    }
+    let first = auto_id(7, 1);
+    let expected = ["", "-2#1", "-2#2", "-2#3", "-3#1", "-3#2", "-4"];
+    let expected: Vec<String> = expected.iter().map(|end| format!("{first}{end}")).collect();
+    let matching = index(entries);
+    let all_there = |matching: &Matching| {
+        for (id, offset) in expected.iter().zip([0, 10, 10, 10, 20, 20, 30]) {
+            let at = matching.find(id).unwrap_or_else(|| panic!("{id}"));
+            assert_eq!(matching.entries[at].offset(), offset, "{id}");
+        }
+        for end in ["#1", "#2", "-2", "-3#3", "-5"] {
+            assert_eq!(matching.find(&format!("{first}{end}")), None, "{end}");
+        }
+    };
+    all_there(&matching);
+    let index = matching.finish();
+    assert_eq!(ids(&index), expected);
+    let matching = index.into_matching();
+    all_there(&matching);
+    let positions = matching.finish().into_positions();
+    for (i, id) in expected.iter().enumerate() {
+        assert_eq!(positions.of(id), Some(i), "{id}");
+    }
+}
+
+#[test]
+fn ids_whose_hashes_begin_alike_are_told_apart() {
+    let hash: IdHash = |id| match id {
+        "foreign" => 0xabcd_ef01_2345_6788,
+        _ => 0xabcd_ef01_2345_6789,
+    };
+    let entries = vec![Entry::new(hash("a"), 1, 0, 0)];
+    let matching = Matching::new(entries, hash, Totals::default());
+    assert_eq!(matching.find("foreign"), None);
+    assert_eq!(matching.finish().into_positions().of("foreign"), None);
 }

@@ -1,6 +1,6 @@
 //! What of an input others have in hand: marked in its index, by id, while the calls are theirs.
 
-use super::entry::State;
+use super::entry::{Entry, State};
 use super::index::{FileIndex, Matching};
 
 /// How a job that is carried out elsewhere fits the input.
@@ -41,13 +41,13 @@ impl Matching {
     /// Takes note that somebody has the item in hand.
     pub(crate) fn hold(&mut self, id: &str, request_hash_prefix: u64) {
         if let Some((at, _)) = self.find_same(id, request_hash_prefix) {
-            self.entries[at].set_held(true);
+            self.entries[at].hold();
         }
     }
 
     /// Forgets who holds what.
     pub(crate) fn release_all(&mut self) {
-        self.entries.iter_mut().for_each(|e| e.set_held(false));
+        self.entries.iter_mut().for_each(Entry::release);
     }
 
     /// Takes note of a result that came in this run. Returns the state before.
@@ -61,11 +61,10 @@ impl Matching {
         self.is_renamed |= renamed.is_some();
         let entry = &mut self.entries[at];
         let before = entry.state();
-        entry.set_state(match success {
+        entry.settle(match success {
             true => State::Done,
             false => State::Failed,
         });
-        entry.settle();
         Some(before)
     }
 }
@@ -73,14 +72,13 @@ impl Matching {
 impl FileIndex {
     /// Takes note that somebody has it in hand.
     pub(crate) fn hold(&mut self, i: usize) {
-        self.entries[i].set_held(true);
+        self.entries[i].hold();
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::entry::Entry;
-    use super::super::id::{auto_id, id_hash};
+    use super::super::id::{RecordId, id_hash};
     use super::super::index::Totals;
     use super::*;
     use crate::bulk::input::EarlierResult;
@@ -90,7 +88,11 @@ mod tests {
     }
 
     fn auto(request: u64, offset: u64) -> Entry {
-        Entry::new(id_hash(&auto_id(request, 1)), request, offset, 0).automatic()
+        Entry::automatic(request, offset, 0)
+    }
+
+    fn auto_id(request: u64, ordinal: u32) -> String {
+        RecordId::Auto { request, ordinal }.to_string()
     }
 
     #[test]
@@ -120,15 +122,5 @@ mod tests {
         let index = index.finish();
         let taken: Vec<usize> = (0..7).filter(|i| index.is_taken(*i)).collect();
         assert_eq!(taken, [2]);
-    }
-
-    #[test]
-    fn marks_of_an_entry_leave_its_other_parts_alone() {
-        let mut entry = Entry::new(1, 2, 77, 5).automatic();
-        entry.set_held(true);
-        assert!(entry.is_held() && !entry.is_settled() && entry.is_auto());
-        entry.settle();
-        assert!(!entry.is_held() && entry.is_settled());
-        assert_eq!((entry.offset(), entry.class()), (77, 5));
     }
 }

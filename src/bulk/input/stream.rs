@@ -9,7 +9,7 @@ use sha2::{Digest, Sha256};
 
 use super::fault::{Fault, InputError, utf8};
 use super::file::Item;
-use super::id::{auto_id, prefix, sample_id};
+use super::id::{ItemId, RecordId, prefix};
 use super::keep::{self, MissingFields};
 use super::parse::{Record, parse_record};
 use super::rows::{MAX_RECORD_BYTES, is_blank, without_bom};
@@ -96,7 +96,7 @@ impl StreamChecker {
         let line = u32::try_from(line).unwrap_or(u32::MAX).min(!AUTO);
         let (id, match_line) = match request.id.take() {
             Some(id) => (id, line),
-            None => (self.next_auto_id(prefix(&digest)), line | AUTO),
+            None => (self.next_auto_id(prefix(&digest)).to_string(), line | AUTO),
         };
         self.take_id(&id, match_line)?;
         if samples > 1 {
@@ -126,9 +126,10 @@ impl StreamChecker {
 
     /// The ordinals given so far have no gaps, so the next one is found by bisection and needs no
     /// counter.
-    fn next_auto_id(&mut self, request: u64) -> String {
+    fn next_auto_id(&mut self, request: u64) -> RecordId<'static> {
+        let record = |ordinal| RecordId::Auto { request, ordinal };
         let mut given = |ordinal: u32| {
-            let key = key(&auto_id(request, ordinal));
+            let key = key(&record(ordinal).to_string());
             self.shard(&key)
                 .get(&key)
                 .is_some_and(|match_line| match_line & AUTO != 0)
@@ -145,12 +146,20 @@ impl StreamChecker {
                 false => free = middle,
             }
         }
-        auto_id(request, free)
+        record(free)
     }
 
     fn shard(&mut self, key: &Key) -> &mut HashMap<Key, u32> {
         &mut self.seen[key[0] as usize % SHARDS]
     }
+}
+
+fn sample_id(record: &str, sample: u32) -> String {
+    let item = ItemId {
+        record: RecordId::Own(record),
+        sample: Some(sample),
+    };
+    item.to_string()
 }
 
 /// The items of a line: one, or a sample after the other.

@@ -208,3 +208,30 @@ fn batches_and_queues_count_them_as_items() {
     assert_eq!(desk.ids("queue.jsonl"), expected);
     assert_eq!(hashes(&desk.results("queue.jsonl")).len(), 6);
 }
+
+#[test]
+fn equal_prompts_with_and_without_samples_keep_their_ids() {
+    let (desk, sim) = (Desk::new(), good());
+    let lines = "{\"prompt\":\"x\"}\n{\"prompt\":\"x\",\"n\":3}\n{\"prompt\":\"x\",\"n\":2}\n";
+    desk.write("in.jsonl", lines);
+    desk.run(&sim, "in.jsonl -o out.jsonl --ordered").expect(0);
+    let made = desk.order("out.jsonl");
+    let ends = ["", "-2#1", "-2#2", "-2#3", "-3#1", "-3#2"];
+    assert_eq!(made, ends.map(|end| format!("{}{end}", made[0])));
+    desk.run(&sim, "in.jsonl -o out.jsonl --ordered")
+        .expect(0)
+        .says("6 items: 6 finished before, nothing to send");
+    let mut piped = Running::start(desk.against(&sim, "- -o out.jsonl").stdin(Stdio::piped()));
+    piped.feed(lines);
+    drop(piped.child.stdin.take());
+    drop(piped.wait().expect(0));
+    assert_eq!(sim.stats().calls, 6);
+    assert_eq!(desk.order("out.jsonl"), made);
+    desk.write(
+        "in.jsonl",
+        "{\"id\":\"a\",\"prompt\":\"x\"}\n{\"id\":\"a\",\"prompt\":\"y\",\"n\":2}\n",
+    );
+    desk.run(&sim, "in.jsonl")
+        .expect(2)
+        .says("in.jsonl:2: found the id \"a\", which line 1 has already");
+}
