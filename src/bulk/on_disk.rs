@@ -98,7 +98,8 @@ mod tests {
     #[test]
     fn a_stream_is_checked_whole_and_leaves_no_file() {
         let folder = tempfile::tempdir().unwrap();
-        fs::write(folder.path().join("stdin-old"), "left behind").unwrap();
+        let old = format!("stdin-{}", uuid::Uuid::now_v7());
+        fs::write(folder.path().join(old), "left behind").unwrap();
         let prompts = spooled(
             "\n \n{\"prompt\": \"a\"}\n{\"prompt\": \"b\"}\n",
             folder.path(),

@@ -66,7 +66,7 @@ impl SpoolFile {
         sweep(folder);
         let path = folder.join(format!("{}{}", PREFIXES[0], uuid::Uuid::now_v7()));
         let mut options = OpenOptions::new();
-        let file = private::open(options.write(true).create_new(true), &path);
+        let file = private::open(options.read(true).write(true).create_new(true), &path);
         let file = file.map_err(unwritable)?;
         let _ = file.try_lock();
         Ok(Self {
@@ -101,9 +101,13 @@ impl SpoolFile {
         written.map_err(|error| unwritable(&self.folder, &error))
     }
 
-    /// What was written, to be read.
+    /// What was written, to be read: by this handle, since somebody may have swept its name away before it was locked.
     pub(super) fn into_source(mut self) -> Result<Source, Error> {
-        let read = self.file.flush().and_then(|()| Source::open(&self.path));
+        let file = self
+            .file
+            .flush()
+            .and_then(|()| self.file.get_ref().try_clone());
+        let read = file.and_then(Source::of);
         read.map_err(|error| unwritable(&self.folder, &error))
     }
 }
@@ -120,6 +124,16 @@ impl Drop for SpoolFile {
     }
 }
 
+/// Whether a file is called as such files are: others may begin so too.
+fn is_ours(name: &str) -> bool {
+    let rests = PREFIXES
+        .iter()
+        .filter_map(|prefix| name.strip_prefix(prefix));
+    rests
+        .into_iter()
+        .any(|rest| uuid::Uuid::try_parse(rest).is_ok_and(|id| id.to_string() == rest))
+}
+
 /// Deletes what killed programs left behind.
 fn sweep(folder: &Path) {
     let Ok(entries) = fs::read_dir(folder) else {
@@ -127,10 +141,9 @@ fn sweep(folder: &Path) {
     };
     for entry in entries.flatten() {
         let name = entry.file_name();
-        let name = name.to_string_lossy();
-        let is_ours = PREFIXES.iter().any(|prefix| name.starts_with(prefix));
         // To open a pipe would wait for its writer.
-        if !is_ours || !entry.file_type().is_ok_and(|kind| kind.is_file()) {
+        if !is_ours(&name.to_string_lossy()) || !entry.file_type().is_ok_and(|kind| kind.is_file())
+        {
             continue;
         }
         let free = File::open(entry.path()).is_ok_and(|file| file.try_lock().is_ok());
@@ -143,6 +156,41 @@ fn sweep(folder: &Path) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_files_of_this_program_are_swept() {
+        let folder = tempfile::tempdir().unwrap();
+        let id = uuid::Uuid::now_v7();
+        let others = [
+            "stdin-4107238476",
+            "batchwright-input-1.csv",
+            "stdin-",
+            "notes",
+        ];
+        let ours = PREFIXES.map(|prefix| format!("{prefix}{id}"));
+        for name in others
+            .iter()
+            .copied()
+            .chain(ours.iter().map(String::as_str))
+        {
+            fs::write(folder.path().join(name), "text").unwrap();
+        }
+        sweep(folder.path());
+        assert!(others.iter().all(|name| folder.path().join(name).exists()));
+        assert!(ours.iter().all(|name| !folder.path().join(name).exists()));
+    }
+
+    #[test]
+    fn what_somebody_else_has_swept_is_read_all_the_same() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut spool = SpoolFile::new(folder.path(), "in.csv.gz").unwrap();
+        fs::remove_file(&spool.path).unwrap();
+        spool.write(b"text").unwrap();
+        let source = spool.into_source().unwrap();
+        let mut text = String::new();
+        source.reader().read_to_string(&mut text).unwrap();
+        assert_eq!(text, "text");
+    }
 
     #[test]
     fn what_would_fill_the_disk_is_given_up() {

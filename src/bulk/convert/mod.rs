@@ -10,7 +10,7 @@ use encoding_rs::Encoding;
 use crate::base::cancel::Context;
 use crate::base::error::Error;
 
-use super::input::{Form, InputError, NamedFile, Settings, Source};
+use super::input::{Form, InputError, NamedFile, Origin, Settings, Source};
 use super::spool::{SpoolFile, copy};
 
 mod decode;
@@ -32,12 +32,16 @@ pub(super) fn open(
     if path.is_dir() {
         Form::of(path)?;
     }
+    if table::Kind::is_database(path, settings) {
+        let origin = Origin::closed(path).map_err(unreadable)?;
+        return table::Kind::Sqlite.open(path, origin, settings, folder, ctx);
+    }
     let source = Source::open(path).map_err(unreadable)?;
     let mut start = [0; table::START_BYTES];
     let n = source.fill(&mut start, 0).map_err(unreadable)?;
     let start = &start[..n];
     if let Some(kind) = table::Kind::of(path, start, settings)? {
-        return kind.open(path, source, settings, folder, ctx);
+        return kind.open(path, Origin::Open(source), settings, folder, ctx);
     }
     let named = Packing::named(path);
     let form = match (settings.form, &named) {
@@ -56,12 +60,12 @@ pub(super) fn open(
     let mut spool = SpoolFile::new(folder, &name)?;
     let text = plain_text(source.reader(), settings.encoding);
     copy(text, &mut spool, &name, ctx, &mut |_| {})?;
-    made_from(source, name, form, spool)
+    made_from(Origin::Open(source), name, form, spool)
 }
 
 /// What stands for an input: a text that was made of it, and is complete.
 pub(super) fn made_from(
-    origin: Source,
+    origin: Origin,
     name: String,
     form: Form,
     spool: SpoolFile,

@@ -12,7 +12,7 @@ use super::keep;
 use super::parse::{Record, bad_row, parse_record};
 use super::records::next_record;
 use super::rows::{Next, without_bom};
-use super::source::Source;
+use super::source::{Origin, Source};
 use super::table::CsvHeader;
 use super::{Form, Settings, delimiter, detect};
 use crate::base::error::{Error, ErrorKind, Sent};
@@ -91,7 +91,7 @@ pub(crate) struct NamedFile {
     pub(crate) form: Form,
     pub(crate) source: Source,
     /// What it was made of, if people know that by the name.
-    pub(crate) origin: Option<Source>,
+    pub(crate) origin: Option<Origin>,
     /// For a table whose rows people know by number, the number of the first one below the header. Default:
     /// they know lines.
     pub(crate) first_row: Option<u64>,
@@ -125,7 +125,7 @@ pub(super) struct Part {
     pub(super) name: String,
     pub(super) form: Form,
     pub(super) source: Source,
-    origin: Option<Source>,
+    origin: Option<Origin>,
     first_row: Option<u64>,
     pub(super) header: Option<CsvHeader>,
     /// Where the files are that its records name.
@@ -467,7 +467,7 @@ impl Part {
 
     /// How the file, or what it was made of, differs from what was opened.
     pub(super) fn change(&self) -> Option<String> {
-        let origin = self.origin.as_ref().and_then(Source::change);
+        let origin = self.origin.as_ref().and_then(Origin::change);
         origin.or_else(|| self.source.change())
     }
 }

@@ -58,7 +58,7 @@ pub(crate) use keep::Fields;
 pub(crate) use kept_reader::KeptReader;
 #[cfg(feature = "queue")]
 pub(crate) use queued::Fit;
-pub(crate) use source::Source;
+pub(crate) use source::{Origin, Source};
 pub(crate) use stream::{StreamLines, first_checked};
 pub(crate) use template::Template;
 

@@ -2,9 +2,9 @@
 //! it was opened. The handle is kept, so a file that is replaced by a rename goes on being read as
 //! it was.
 
-use std::fs::File;
+use std::fs::{File, Metadata};
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use memchr::memchr_iter;
@@ -20,8 +20,67 @@ pub(crate) struct Source {
     file: File,
     #[cfg(not(unix))]
     file: parking_lot::Mutex<File>,
+    stamp: Stamp,
+}
+
+/// What tells whether a file has changed.
+#[derive(Debug, PartialEq)]
+pub(crate) struct Stamp {
     len: u64,
     modified: Option<SystemTime>,
+}
+
+impl Stamp {
+    fn of(metadata: &Metadata) -> Self {
+        Self {
+            len: metadata.len(),
+            modified: metadata.modified().ok(),
+        }
+    }
+
+    /// How a file that was so differs from what it is now.
+    fn change(&self, now: &Self) -> Option<String> {
+        if now.len != self.len {
+            return Some(format!("it had {} bytes and now has {}", self.len, now.len));
+        }
+        (now.modified != self.modified).then(|| "it was written to".to_owned())
+    }
+}
+
+/// What an input was made of.
+#[derive(Debug)]
+pub(crate) enum Origin {
+    Open(Source),
+    /// A file that is not opened here.
+    Closed(PathBuf, Stamp),
+}
+
+impl Origin {
+    pub(crate) fn closed(path: &Path) -> io::Result<Self> {
+        let stamp = Stamp::of(&regular(path)?);
+        Ok(Self::Closed(path.to_owned(), stamp))
+    }
+
+    /// How the file differs from what it was.
+    pub(super) fn change(&self) -> Option<String> {
+        match self {
+            Self::Open(source) => source.change(),
+            Self::Closed(path, stamp) => match std::fs::metadata(path) {
+                Ok(metadata) => stamp.change(&Stamp::of(&metadata)),
+                Err(_) => Some("it is gone".to_owned()),
+            },
+        }
+    }
+}
+
+fn regular(path: &Path) -> io::Result<Metadata> {
+    let metadata = std::fs::metadata(path)?;
+    match metadata.is_file() {
+        true => Ok(metadata),
+        false => Err(io::Error::other(
+            "it is not a regular file; pipe it in and name \"-\" as the input instead",
+        )),
+    }
 }
 
 /// Reads a file from its beginning.
@@ -41,26 +100,24 @@ impl io::Read for SourceReader<'_> {
 impl Source {
     pub(crate) fn open(path: &Path) -> io::Result<Self> {
         // Looked at before opening, because opening a pipe waits for its writer.
-        if !std::fs::metadata(path)?.is_file() {
-            return Err(io::Error::other(
-                "it is not a regular file; pipe it in and name \"-\" as the input instead",
-            ));
-        }
-        let file = File::open(path)?;
-        let metadata = file.metadata()?;
+        regular(path)?;
+        Self::of(File::open(path)?)
+    }
+
+    pub(crate) fn of(file: File) -> io::Result<Self> {
+        let stamp = Stamp::of(&file.metadata()?);
         Ok(Self {
             #[cfg(unix)]
             file,
             #[cfg(not(unix))]
             file: parking_lot::Mutex::new(file),
-            len: metadata.len(),
-            modified: metadata.modified().ok(),
+            stamp,
         })
     }
 
     /// Bytes in the file when it was opened.
     pub(crate) fn len(&self) -> u64 {
-        self.len
+        self.stamp.len
     }
 
     /// All of it, from its beginning.
@@ -77,11 +134,7 @@ impl Source {
         let metadata = self.file.metadata().ok()?;
         #[cfg(not(unix))]
         let metadata = self.file.lock().metadata().ok()?;
-        if metadata.len() != self.len {
-            let now = metadata.len();
-            return Some(format!("it had {} bytes and now has {now}", self.len));
-        }
-        (metadata.modified().ok() != self.modified).then(|| "it was written to".to_owned())
+        self.stamp.change(&Stamp::of(&metadata))
     }
 
     #[cfg(unix)]

@@ -18,7 +18,7 @@ use serde_json::Value;
 use super::made_from;
 use crate::base::cancel::Context;
 use crate::base::error::Error;
-use crate::bulk::input::{Form, InputError, NamedFile, Settings, Source};
+use crate::bulk::input::{Form, InputError, NamedFile, Origin, Settings};
 use crate::bulk::spool::SpoolFile;
 
 /// A kind of table that is no text.
@@ -65,6 +65,19 @@ impl Kind {
         }
     }
 
+    /// Whether the name or the settings tell of an SQLite file, and it is one. Such a file is left to SQLite: to close
+    /// it would release all locks of this process on it, those of a connection of the host's too
+    /// (<https://www.sqlite.org/howtocorrupt.html>, section 2.2).
+    pub(super) fn is_database(path: &Path, settings: &Settings) -> bool {
+        let others = settings.sheet.is_some() || settings.encoding.is_some();
+        let told = settings.query.is_some() || Self::named(path) == Some(Self::Sqlite);
+        #[cfg(feature = "queue")]
+        let is_one = || sqlite::is_database(path);
+        #[cfg(not(feature = "queue"))]
+        let is_one = || false;
+        told && settings.form.is_none() && !others && is_one()
+    }
+
     /// The kind of a file that begins so; none for text.
     ///
     /// # Errors
@@ -75,9 +88,12 @@ impl Kind {
         settings: &Settings,
     ) -> Result<Option<Self>, Error> {
         let refused = |why: String| Err(InputError::of_file(path.display(), why).into());
+        let named = Self::named(path);
         // What is said to be a text is read as one.
-        let named = Self::named(path).filter(|_| settings.form.is_none());
-        let found = Self::found(start, named);
+        let (named, found) = match settings.form {
+            Some(_) => (None, None),
+            None => (named, Self::found(start, named)),
+        };
         if let (Some(named), None) = (named, found) {
             return refused(format!(
                 "found no {named} data, as its name says; expected a name that fits"
@@ -107,7 +123,7 @@ impl Kind {
     pub(super) fn open(
         self,
         path: &Path,
-        origin: Source,
+        origin: Origin,
         settings: &Settings,
         folder: &Path,
         ctx: &Context,
@@ -188,7 +204,7 @@ impl Rows<'_> {
         self.row(&names)
     }
 
-    /// Writes a row, with a value for each column.
+    /// Writes a row, with a value for each column; one with nothing in it is a blank line, as in a CSV file.
     fn row(&mut self, values: &[Value]) -> Result<(), Error> {
         if self.written.is_multiple_of(ROWS_BETWEEN_LOOKS) {
             self.ctx.check()?;

@@ -4,17 +4,31 @@ use std::path::Path;
 
 use base64::Engine;
 use rusqlite::types::ValueRef;
-use rusqlite::{Connection, OpenFlags};
+use rusqlite::{Connection, ErrorCode, OpenFlags};
 use serde_json::Value;
 
 use super::Rows;
 use crate::base::error::Error;
 
+fn open(path: &Path) -> rusqlite::Result<Connection> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    Connection::open_with_flags(path, flags)
+}
+
+/// Whether SQLite takes the file for one of its own, which an empty one might become.
+pub(super) fn is_database(path: &Path) -> bool {
+    let schema = |database: Connection| {
+        database.query_row("SELECT count(*) FROM sqlite_schema", [], |_| Ok(()))
+    };
+    let is_none =
+        |error: rusqlite::Error| error.sqlite_error_code() == Some(ErrorCode::NotADatabase);
+    std::fs::metadata(path).is_ok_and(|found| found.is_file() && found.len() > 0)
+        && !open(path).and_then(schema).is_err_and(is_none)
+}
+
 /// Writes what the query finds; the first row is number 1.
 pub(super) fn write(path: &Path, query: Option<&str>, rows: &mut Rows<'_>) -> Result<u64, Error> {
-    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    let database = Connection::open_with_flags(path, flags);
-    let database = database.map_err(|error| rows.unreadable(&error))?;
+    let database = open(path).map_err(|error| rows.unreadable(&error))?;
     // Somebody else may have made the file: what its views call must do no harm.
     let careful =
         "PRAGMA trusted_schema = OFF; PRAGMA cell_size_check = ON; PRAGMA query_only = ON";

@@ -71,6 +71,33 @@ mod of_sqlite {
         assert_eq!(empty.0, [r#"["id"]"#]);
     }
 
+    /// The locks that this process has on the file.
+    #[cfg(target_os = "linux")]
+    fn locks(path: &Path) -> Vec<String> {
+        use std::os::unix::fs::MetadataExt;
+        let file = format!(":{} ", std::fs::metadata(path).unwrap().ino());
+        let process = format!(" {} ", std::process::id());
+        let locks = std::fs::read_to_string("/proc/locks").unwrap();
+        let ours = |line: &&str| line.contains(&file) && line.contains(&process);
+        let ours = locks.lines().filter(ours);
+        ours.map(|line| line.split_once(": ").unwrap().1.to_owned())
+            .collect()
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn the_hosts_own_locks_on_the_file_stay() {
+        let (_folder, path) = database();
+        let host = rusqlite::Connection::open(&path).unwrap();
+        host.execute_batch("BEGIN IMMEDIATE").unwrap();
+        let before = locks(&path);
+        assert!(!before.is_empty());
+        found(&path, Some("SELECT 1 AS prompt")).unwrap();
+        assert_eq!(locks(&path), before);
+        found(&path, None).unwrap_err();
+        assert_eq!(locks(&path), before);
+    }
+
     #[test]
     fn nothing_is_written_and_a_query_is_needed() {
         let (_folder, path) = database();
@@ -147,13 +174,27 @@ fn names_and_settings_must_fit_what_a_file_is() {
         let left_out = [
             ("parquet", cfg!(feature = "parquet")),
             ("xlsx", cfg!(feature = "excel")),
-            ("db", cfg!(feature = "queue")),
+            // What is in it is the beginning of a Parquet file.
+            ("db", cfg!(feature = "parquet")),
         ]
         .contains(&(extension, false));
         let why = refused(extension, content, settings);
         let told = why.contains(said) || left_out && why.contains("built without");
         assert!(told, "{extension}: {why}");
     }
+}
+
+#[test]
+fn what_is_said_to_be_a_text_is_read_as_one() {
+    let (_folder, path) = place();
+    let path = path.with_extension("bin");
+    std::fs::write(&path, "PAR1 is how a Parquet file begins\n").unwrap();
+    let settings = Settings {
+        form: Some(Form::Text),
+        ..Settings::default()
+    };
+    let file = super::super::open(&path, &settings, Path::new(""), &Context::new()).unwrap();
+    assert_eq!(file.form, Form::Text);
 }
 
 #[cfg(feature = "excel")]
