@@ -5,7 +5,7 @@ use std::io::{self, BufRead, BufReader, Chain, Cursor, Read};
 use std::path::{Path, PathBuf};
 
 use flate2::bufread::MultiGzDecoder;
-use ruzstd::decoding::errors::{FrameDecoderError, ReadFrameHeaderError};
+use ruzstd::decoding::errors::FrameDecoderError;
 use ruzstd::decoding::{BlockDecodingStrategy, FrameDecoder};
 
 /// How a text is compressed.
@@ -163,18 +163,22 @@ impl<R: BufRead> Frames<R> {
     /// Begins the next frame with data; false at the end.
     fn next(&mut self) -> io::Result<bool> {
         while !self.source.reader.fill_buf()?.is_empty() {
-            let skipped = match self.decoder.reset(&mut self.source) {
-                Ok(()) => return Ok(true),
-                Err(FrameDecoderError::ReadFrameHeaderError(ReadFrameHeaderError::SkipFrame {
-                    length,
-                    ..
-                })) => u64::from(length),
-                Err(error) => return Err(self.source.cause(error)),
+            let header = match Header::read(&mut self.source.reader)? {
+                Header::Data { bytes, window } if window <= MOST_WINDOW => bytes,
+                Header::Data { window, .. } => return Err(too_large(window)),
+                Header::Skipped(length) => {
+                    let mut frame = (&mut self.source.reader).take(length);
+                    if io::copy(&mut frame, &mut io::sink())? < length {
+                        return Err(io::ErrorKind::UnexpectedEof.into());
+                    }
+                    continue;
+                }
             };
-            let mut frame = (&mut self.source.reader).take(skipped);
-            if io::copy(&mut frame, &mut io::sink())? < skipped {
-                return Err(io::ErrorKind::UnexpectedEof.into());
-            }
+            // One that is used again takes smaller windows only.
+            self.decoder = FrameDecoder::new();
+            let begun = self.decoder.reset(&header[..]);
+            begun.map_err(|error| self.source.cause(error))?;
+            return Ok(true);
         }
         Ok(false)
     }
@@ -216,6 +220,69 @@ impl<R: BufRead> Read for Frames<R> {
             }
         }
     }
+}
+
+/// The largest window of a frame, which is in memory while it is unpacked: that of the highest level.
+const MOST_WINDOW: u64 = 128 << 20;
+
+/// How a frame begins (RFC 8878, section 3.1).
+enum Header {
+    /// One to skip, of so many bytes.
+    Skipped(u64),
+    Data {
+        bytes: Vec<u8>,
+        window: u64,
+    },
+}
+
+impl Header {
+    fn read(reader: &mut impl Read) -> io::Result<Self> {
+        let mut bytes = vec![0; 5];
+        reader.read_exact(&mut bytes)?;
+        let descriptor = match bytes[..] {
+            [0x50..=0x5f, 0x2a, 0x4d, 0x18, first] => {
+                let mut length = [first, 0, 0, 0];
+                reader.read_exact(&mut length[1..])?;
+                return Ok(Self::Skipped(u32::from_le_bytes(length).into()));
+            }
+            [0x28, 0xb5, 0x2f, 0xfd, descriptor] => descriptor,
+            _ => return Ok(Self::Data { bytes, window: 0 }),
+        };
+        let has_one_segment = descriptor & 0x20 != 0;
+        let of_window = usize::from(!has_one_segment);
+        let of_dictionary = [0, 1, 2, 4][usize::from(descriptor & 3)];
+        let of_content = match descriptor >> 6 {
+            0 => usize::from(has_one_segment),
+            n => 1 << n,
+        };
+        let rest = bytes.len();
+        bytes.resize(rest + of_window + of_dictionary + of_content, 0);
+        reader.read_exact(&mut bytes[rest..])?;
+        let window = match has_one_segment {
+            true => {
+                let mut content = [0; 8];
+                content[..of_content].copy_from_slice(&bytes[rest + of_dictionary..]);
+                u64::from_le_bytes(content)
+            }
+            false => {
+                let (exponent, mantissa) = (bytes[rest] >> 3, bytes[rest] & 7);
+                let base = 1 << (10 + exponent);
+                base + base / 8 * u64::from(mantissa)
+            }
+        };
+        Ok(Self::Data { bytes, window })
+    }
+}
+
+fn too_large(window: u64) -> io::Error {
+    io::Error::new(
+        io::ErrorKind::Unsupported,
+        format!(
+            "unpacking it takes a window of {} MiB, of at most {}: compress with --long=27 at most",
+            window >> 20,
+            MOST_WINDOW >> 20
+        ),
+    )
 }
 
 /// Remembers why its reader gave no more: the decoder's errors do not tell that apart from damage.
@@ -307,6 +374,36 @@ mod tests {
             for piece in [1 << 20, 4096] {
                 let found = unpacked(&whole, piece).unwrap();
                 assert!(found.len() == text.len() + 3 && found.starts_with(&text));
+            }
+        }
+    }
+
+    /// A frame of a text with a window of this descriptor.
+    fn with_window(descriptor: u8, text: &[u8]) -> Vec<u8> {
+        let block = (text.len() as u32) << 3 | 1;
+        let header = [0x28, 0xb5, 0x2f, 0xfd, 0, descriptor];
+        [&header, &block.to_le_bytes()[..3], text].concat()
+    }
+
+    #[test]
+    fn a_window_of_the_highest_level_fits_and_a_larger_one_is_refused() {
+        let largest = with_window(17 << 3, b"end");
+        let text = unpacked(&[largest.clone(), zstd(b"x"), largest].concat(), 7).unwrap();
+        assert_eq!(text, b"endxend");
+        let one_segment = [
+            &[0x28, 0xb5, 0x2f, 0xfd, 0xa0][..],
+            &(1_u32 << 31).to_le_bytes(),
+        ]
+        .concat();
+        for (frame, size) in [
+            (with_window(25 << 3, b"x"), "32768"),
+            (with_window(17 << 3 | 1, b"x"), "144"),
+            (one_segment, "2048"),
+        ] {
+            for whole in [frame.clone(), [zstd(b"x"), frame].concat()] {
+                let error = unpacked(&whole, 7).unwrap_err().to_string();
+                let said = format!("unpacking it takes a window of {size} MiB, of at most 128: ");
+                assert!(error.starts_with(&said), "{error}");
             }
         }
     }
