@@ -184,6 +184,11 @@ struct Rows<'r> {
     ctx: &'r Context,
 }
 
+/// Whether a cell holds nothing: a formula may have made an empty text of it.
+fn is_nothing(value: &Value) -> bool {
+    value.is_null() || value.as_str().is_some_and(|text| text.trim().is_empty())
+}
+
 /// Rows between two looks at whether to go on.
 const ROWS_BETWEEN_LOOKS: u64 = 1000;
 
@@ -201,27 +206,29 @@ impl Rows<'_> {
             .iter()
             .map(|name| Value::from(name.as_ref()))
             .collect();
-        self.row(&names)
+        self.line(&names)
     }
 
     /// Writes a row, with a value for each column; one with nothing in it is a blank line, as in a CSV file.
     fn row(&mut self, values: &[Value]) -> Result<(), Error> {
+        match values.iter().all(is_nothing) {
+            true => self.line(&[]),
+            false => self.line(values),
+        }
+    }
+
+    fn line(&mut self, values: &[Value]) -> Result<(), Error> {
         if self.written.is_multiple_of(ROWS_BETWEEN_LOOKS) {
             self.ctx.check()?;
         }
         self.line.clear();
-        let written = serde_json::to_writer(&mut self.line, values);
-        written.map_err(|error| self.refused(error.to_string()))?;
+        if !values.is_empty() {
+            let written = serde_json::to_writer(&mut self.line, values);
+            written.map_err(|error| self.refused(error.to_string()))?;
+        }
         self.line.push(b'\n');
         self.written += 1;
         self.spool.write(&self.line)
-    }
-
-    /// Writes the line of a row that has nothing in it.
-    #[cfg(feature = "excel")]
-    fn empty(&mut self) -> Result<(), Error> {
-        self.written += 1;
-        self.spool.write(b"\n")
     }
 
     /// An error of the input as a whole.

@@ -5,7 +5,10 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 
 use base64::Engine;
-use parquet::basic::{ConvertedType, LogicalType, TimeUnit};
+use parquet::basic::{ConvertedType, LogicalType, TimeUnit, Type as PhysicalType};
+use parquet::column::reader::{ColumnReaderImpl, get_typed_column_reader};
+use parquet::data_type::{Int96, Int96Type};
+use parquet::errors::ParquetError;
 use parquet::file::reader::{FileReader, SerializedFileReader};
 use parquet::record::Field;
 use parquet::record::reader::RowIter;
@@ -40,15 +43,93 @@ fn write_rows(path: &Path, rows: &mut Rows<'_>) -> Result<(), Error> {
         .map(|field| field.name())
         .collect();
     rows.names(&names)?;
+    let mut exact = Int96Column::all(&reader).map_err(|why| rows.refused(why))?;
     let mut values = Vec::new();
-    for row in RowIter::from_file_into(Box::new(reader)) {
+    for row in RowIter::from_file(None, &reader).map_err(|error| rows.unreadable(&error))? {
         let row = row.map_err(|error| rows.unreadable(&error))?;
         values.clear();
         let cells = row.into_columns().into_iter().zip(schema.get_fields());
-        values.extend(cells.map(|((_, cell), of)| json(cell, Some(of))));
+        for ((name, cell), of) in cells {
+            values.push(match exact.iter_mut().find(|column| column.name == name) {
+                Some(column) if cell != Field::Null => {
+                    let nanos = column.next().map_err(|error| rows.unreadable(&error))?;
+                    timestamp(nanos, is_utc(Some(of))).into()
+                }
+                _ => json(cell, Some(of)),
+            });
+        }
         rows.row(&values)?;
     }
     Ok(())
+}
+
+/// A column of times of 96 bits, of which the reader of rows would leave out what is less than a millisecond.
+struct Int96Column<'f> {
+    name: String,
+    file: &'f dyn FileReader,
+    column: usize,
+    /// The next row group.
+    group: usize,
+    pages: Option<ColumnReaderImpl<Int96Type>>,
+    values: std::vec::IntoIter<Int96>,
+}
+
+impl<'f> Int96Column<'f> {
+    fn all(file: &'f dyn FileReader) -> Result<Vec<Self>, String> {
+        let schema = file.metadata().file_metadata().schema_descr();
+        let columns = schema.columns().iter().enumerate();
+        let times = columns.filter(|(_, of)| of.physical_type() == PhysicalType::INT96);
+        times
+            .map(|(column, of)| match of.path().parts() {
+                [name] if of.max_rep_level() == 0 => Ok(Self {
+                    name: name.clone(),
+                    file,
+                    column,
+                    group: 0,
+                    pages: None,
+                    values: Vec::new().into_iter(),
+                }),
+                _ => Err(format!(
+                    "found times of 96 bits within \"{}\"; expected them in columns of their own, or as \
+                     timestamps of 64 bits",
+                    of.path().string()
+                )),
+            })
+            .collect()
+    }
+
+    /// The next value that is there, in nanoseconds from the beginning of 1970.
+    fn next(&mut self) -> Result<i128, ParquetError> {
+        const VALUES: usize = 1024;
+        loop {
+            if let Some(value) = self.values.next() {
+                return Ok(nanos_of(value));
+            }
+            let pages = match &mut self.pages {
+                Some(pages) => pages,
+                none => {
+                    let group = self.file.get_row_group(self.group)?;
+                    self.group += 1;
+                    let reader = group.get_column_reader(self.column)?;
+                    none.insert(get_typed_column_reader(reader))
+                }
+            };
+            let (mut levels, mut values) = (Vec::new(), Vec::new());
+            let (read, ..) = pages.read_records(VALUES, Some(&mut levels), None, &mut values)?;
+            if read == 0 {
+                self.pages = None;
+            }
+            self.values = values.into_iter();
+        }
+    }
+}
+
+/// The nanoseconds of a day, and the day as astronomers count.
+fn nanos_of(value: Int96) -> i128 {
+    const DAY_OF_1970: i128 = 2_440_588;
+    const NANOS_OF_DAY: i128 = 86_400_000_000_000;
+    let [low, high, day] = [0, 1, 2].map(|i| i128::from(value.data()[i]));
+    (day - DAY_OF_1970) * NANOS_OF_DAY + (high << 32 | low)
 }
 
 /// A value, of this type as far as that is known.
@@ -67,7 +148,8 @@ fn json(value: Field, of: Option<&Type>) -> Value {
         Field::Float16(x) => single(x.to_f32()),
         Field::Float(x) => single(x),
         Field::Double(x) => double(x),
-        Field::Decimal(_) => value.to_string().into(),
+        // Without a fraction it has a point all the same.
+        Field::Decimal(_) => value.to_string().trim_end_matches('.').into(),
         Field::Str(text) => text.into(),
         Field::Bytes(bytes) => bytes_as_text(bytes.data(), of),
         Field::Date(days) => date(days.into()).into(),

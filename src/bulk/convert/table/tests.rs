@@ -227,6 +227,10 @@ mod of_worksheets {
         sheet.write_number(5, 4, 0.1)?;
         sheet.write_formula(5, 1, rust_xlsxwriter::Formula::new("=1+1").set_result("2"))?;
         sheet.write_datetime_with_format(6, 2, ExcelDateTime::from_hms(9, 5, 0)?, &clock)?;
+        // Filled in by whoever made the form, and empty so far.
+        let prefilled = || rust_xlsxwriter::Formula::new("=IF(A8=\"\",\"\",1)").set_result("");
+        sheet.write_formula(7, 1, prefilled())?;
+        sheet.write_formula(7, 6, prefilled())?;
         book.add_worksheet().set_name("Empty")?;
         book.save(path)
     }
@@ -243,6 +247,7 @@ mod of_worksheets {
             "",
             r#"[8,2,"2024-05-01T12:30:00","note",0.1,null]"#,
             r#"[null,null,"09:05:00",null,null,null]"#,
+            "",
         ];
         assert_eq!(
             (rows.as_slice(), first),
@@ -286,7 +291,7 @@ mod of_parquet {
 
     use ::parquet::data_type::{
         BoolType, ByteArray, ByteArrayType, DataType, DoubleType, FixedLenByteArray,
-        FixedLenByteArrayType, FloatType, Int32Type, Int64Type,
+        FixedLenByteArrayType, FloatType, Int32Type, Int64Type, Int96, Int96Type,
     };
     use ::parquet::file::writer::{SerializedFileWriter, SerializedRowGroupWriter};
     use ::parquet::schema::parser::parse_message_type;
@@ -361,6 +366,64 @@ mod of_parquet {
         ];
         assert_eq!(rows, expected);
         assert_eq!(first, 1);
+    }
+
+    #[test]
+    fn times_of_96_bits_and_whole_decimals_keep_their_digits() {
+        let (_folder, path) = place();
+        let path = path.with_extension("parquet");
+        let schema = "message schema {
+            REQUIRED GROUP point { REQUIRED INT32 a; }
+            OPTIONAL INT96 at;
+            REQUIRED INT64 whole (DECIMAL(10,0));
+            OPTIONAL INT96 empty;
+        }";
+        let schema = Arc::new(parse_message_type(schema).unwrap());
+        let file = std::fs::File::create(&path).unwrap();
+        let mut writer = SerializedFileWriter::new(file, schema, Arc::default()).unwrap();
+        let time = |nanos: u64, day| Int96::from(vec![nanos as u32, (nanos >> 32) as u32, day]);
+        let last = 86_399_999_999_999;
+        for times in [
+            [time(1, 2_440_588), time(last, 2_440_587)],
+            [time(0, 2_460_432), time(1000, 0)],
+        ] {
+            let mut group = writer.next_row_group().unwrap();
+            column::<Int32Type>(&mut group, &[1, 2, 3], None);
+            column::<Int96Type>(&mut group, &times, Some((&[1, 0, 1], &[0, 0, 0])));
+            column::<Int64Type>(&mut group, &[0, 123, -5], None);
+            column::<Int96Type>(&mut group, &[], Some((&[0, 0, 0], &[0, 0, 0])));
+            group.close().unwrap();
+        }
+        writer.close().unwrap();
+        let (rows, _) = lines(&path, &Settings::default()).unwrap();
+        let expected = [
+            r#"["point","at","whole","empty"]"#,
+            r#"[{"a":1},"1970-01-01T00:00:00.000000001","0",null]"#,
+            r#"[{"a":2},null,"123",null]"#,
+            r#"[{"a":3},"1969-12-31T23:59:59.999999999","-5",null]"#,
+            r#"[{"a":1},"2024-05-01T00:00:00","0",null]"#,
+            r#"[{"a":2},null,"123",null]"#,
+            r#"[{"a":3},"-4713-11-24T00:00:00.000001","-5",null]"#,
+        ];
+        assert_eq!(rows, expected);
+    }
+
+    #[test]
+    fn rows_with_nothing_in_them_are_blank_lines() {
+        let (_folder, path) = place();
+        let path = path.with_extension("parquet");
+        let schema = "message schema { OPTIONAL INT64 n; OPTIONAL BYTE_ARRAY text (UTF8); }";
+        let schema = Arc::new(parse_message_type(schema).unwrap());
+        let file = std::fs::File::create(&path).unwrap();
+        let mut writer = SerializedFileWriter::new(file, schema, Arc::default()).unwrap();
+        let mut group = writer.next_row_group().unwrap();
+        column::<Int64Type>(&mut group, &[7], Some((&[0, 0, 1], &[0, 0, 0])));
+        let texts = ["", " "].map(|text| ByteArray::from(text.as_bytes().to_vec()));
+        column::<ByteArrayType>(&mut group, &texts, Some((&[1, 0, 1], &[0, 0, 0])));
+        group.close().unwrap();
+        writer.close().unwrap();
+        let (rows, _) = lines(&path, &Settings::default()).unwrap();
+        assert_eq!(rows, [r#"["n","text"]"#, "", "", r#"[7," "]"#]);
     }
 
     #[test]

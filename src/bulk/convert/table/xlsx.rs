@@ -7,8 +7,8 @@ use std::path::Path;
 use calamine::{Cell, DataRef, ExcelDateTime, Reader, Xlsx};
 use serde_json::Value;
 
-use super::Rows;
 use super::time::{time, timestamp};
+use super::{Rows, is_nothing};
 use crate::base::error::Error;
 
 /// Up to here each integer has a floating point number of its own.
@@ -34,35 +34,22 @@ pub(super) fn write(path: &Path, sheet: Option<&str>, rows: &mut Rows<'_>) -> Re
     rows.names(&columns.names)?;
     let mut line: Vec<Value> = vec![Value::Null; columns.names.len()];
     let mut at = columns.header + 1;
-    let mut has_cells = false;
     each_cell(&mut book, &sheet, rows, &mut |rows, row, column, value| {
         if row <= columns.header {
             return Ok(());
         }
         while at < row {
-            next(rows, &mut line, &mut has_cells)?;
+            rows.row(&line)?;
+            line.fill(Value::Null);
             at += 1;
         }
         if let Some(place) = columns.places.get(column).copied().flatten() {
-            has_cells |= !value.is_null();
             line[place] = value;
         }
         Ok(())
     })?;
-    if has_cells {
-        next(rows, &mut line, &mut has_cells)?;
-    }
+    rows.row(&line)?;
     Ok(u64::from(columns.header) + 2)
-}
-
-/// Writes the row that is complete.
-fn next(rows: &mut Rows<'_>, line: &mut [Value], has_cells: &mut bool) -> Result<(), Error> {
-    match std::mem::take(has_cells) {
-        true => rows.row(line)?,
-        false => rows.empty()?,
-    }
-    line.fill(Value::Null);
-    Ok(())
 }
 
 fn chosen(sheets: Vec<String>, wanted: Option<&str>) -> Result<String, String> {
@@ -100,7 +87,7 @@ fn columns(
     let mut header = None;
     let mut named: Vec<Option<String>> = Vec::new();
     each_cell(book, sheet, rows, &mut |_, row, column, value| {
-        if value.is_null() {
+        if is_nothing(&value) {
             return Ok(());
         }
         if named.len() <= column {
