@@ -122,7 +122,7 @@ impl<'a> FileRun<'a> {
     }
 
     /// Checks that every file which the prompts name is taken by one of these providers at least, by
-    /// its type and size, if anything is to be sent. [`run`](Self::run) does so itself; this is for who
+    /// its type and size, of those prompts that are to be sent. [`run`](Self::run) does so itself; this is for who
     /// wants to know before. A provider that is not known here takes all. Nothing is checked of a
     /// stream, nor where rows that make no prompt are
     /// [left out](crate::files::PromptSettings::skip_bad_rows): there each item fails for itself, unsent.
@@ -130,14 +130,24 @@ impl<'a> FileRun<'a> {
     /// # Errors
     /// [`ErrorKind::Invalid`] with file, line and reason.
     pub fn check_files(&self, providers: &[String]) -> Result<(), Error> {
-        match &self.prompts {
-            Prepared::File {
-                input, attached, ..
-            } if self.plan.to_send != Some(0) => match attached.refused(providers, &refusal) {
-                Some(refused) if !input.skips_bad_rows() => Err(refused.into()),
-                _ => Ok(()),
-            },
-            _ => Ok(()),
+        let Prepared::File {
+            input,
+            index,
+            attached,
+            ..
+        } = &self.prompts
+        else {
+            return Ok(());
+        };
+        let refused = |files: &AttachedFiles| files.refused(providers, &refusal);
+        if input.skips_bad_rows() || refused(attached).is_none() {
+            return Ok(());
+        }
+        // What is finished is not sent.
+        let wanted = (0..index.len()).filter(|i| is_wanted(index, *i, &self.options));
+        match input.first_refused(wanted, index, &refused)? {
+            Some(refused) => Err(refused.into()),
+            None => Ok(()),
         }
     }
 

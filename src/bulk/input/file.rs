@@ -277,6 +277,14 @@ impl InputFile {
         &self.parts[at.saturating_sub(1)]
     }
 
+    /// The file that an offset is in, and the place in it.
+    pub(super) fn place_of(&self, offset: u64) -> Result<(&Part, Place), InputError> {
+        let part = self.part_of(offset);
+        let lines = part.source.lines_of(&[offset - part.base]);
+        let line = lines.map_err(|error| part.unreadable(&error))?[0];
+        Ok((part, part.place(line)))
+    }
+
     pub(crate) fn skips_bad_rows(&self) -> bool {
         self.settings.skip_bad_rows
     }

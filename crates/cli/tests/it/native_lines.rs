@@ -135,6 +135,19 @@ fn lines_are_translated_for_others_and_refused_by_name_where_something_would_be_
         "run in.jsonl -o out.jsonl --model m",
     )
     .expect(0);
+    // What is answered is not sent, whoever is asked for the rest.
+    let more = r#"{"prompt":"more","id":"more"}"#;
+    desk.write("in.jsonl", format!("{chat}\n{cached}\n{more}\n"));
+    start(&desk, &sim, "openai", "run in.jsonl -o out.jsonl --model m")
+        .expect(0)
+        .says("2 finished before, 1 to send");
+    desk.write(
+        "in.jsonl",
+        format!("{more}\n\n{}\n", cached.replace("\"hi\"", "\"ho\"")),
+    );
+    start(&desk, &sim, "openai", "run in.jsonl -o out.jsonl --model m")
+        .expect(2)
+        .says("in.jsonl:3: found that the field \"thinking\" of anthropic's API");
 }
 
 #[test]
