@@ -1,7 +1,7 @@
 //! Tables: the header row, and what a row asks for.
 
 use std::borrow::Cow;
-use std::iter::once;
+use std::collections::{HashMap, HashSet};
 
 use serde_json::value::RawValue;
 
@@ -171,18 +171,22 @@ impl CsvHeader {
 
 /// Names to tell the columns by: those without one have their number, and of one name the later ones are numbered.
 fn labels(names: &[String]) -> Vec<String> {
-    let mut labels: Vec<String> = Vec::new();
-    for (i, name) in names.iter().enumerate() {
+    let mut taken = HashSet::new();
+    let mut next: HashMap<String, u32> = HashMap::new();
+    let label = |(i, name): (usize, &String)| {
         let name = match name.as_str() {
             "" => format!("column {}", i + 1),
             name => name.to_owned(),
         };
-        let numbered = (2..).map(|n| format!("{name}_{n}"));
-        let mut free = once(name.clone()).chain(numbered);
-        let label = free.find(|label| !labels.contains(label));
-        labels.push(label.unwrap_or(name));
-    }
-    labels
+        let mut label = name.clone();
+        while !taken.insert(label.clone()) {
+            let number = next.entry(name.clone()).or_insert(1);
+            *number += 1;
+            label = format!("{name}_{number}");
+        }
+        label
+    };
+    names.iter().enumerate().map(label).collect()
 }
 
 /// The columns that are kept, in their order.
@@ -254,5 +258,28 @@ impl CsvHeader {
         let row = cells(self.form, row).ok()?;
         let (name, id) = (&self.names[self.id?], row.get(self.id?)?);
         id::checked(name, id).ok()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn columns_are_told_apart_however_many_have_one_name() {
+        let named = |names: &[&str]| {
+            labels(
+                &names
+                    .iter()
+                    .map(|name| (*name).to_owned())
+                    .collect::<Vec<_>>(),
+            )
+        };
+        assert_eq!(
+            named(&["x", "x_2", "x", "", "x", "column 4"]),
+            ["x", "x_2", "x_3", "column 4", "x_4", "column 4_2"]
+        );
+        let many = named(&vec!["x"; 200_000]);
+        assert_eq!(many[199_999], "x_200000");
     }
 }
