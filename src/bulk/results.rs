@@ -360,19 +360,29 @@ pub(crate) fn could_be_torn(line: &[u8], at: u64) -> bool {
 type Visit<'a> = dyn FnMut(&[u8], u64, u64, bool) -> Result<(), Error> + 'a;
 
 fn each_line(file: &File, visit: &mut Visit<'_>) -> Result<(), Result<Error, io::Error>> {
+    each_line_within(LONGEST_LINE, file, visit)
+}
+
+fn each_line_within(
+    longest: u64,
+    file: &File,
+    visit: &mut Visit<'_>,
+) -> Result<(), Result<Error, io::Error>> {
     let mut reader = BufReader::with_capacity(1 << 20, file);
     reader.seek(SeekFrom::Start(0)).map_err(Err)?;
     let (mut at, mut number) = (0_u64, 0_u64);
     let mut line = Vec::new();
+    let mut whole = true;
     loop {
         line.clear();
-        let mut bounded = (&mut reader).take(LONGEST_LINE);
+        let mut bounded = (&mut reader).take(longest);
         let read = bounded.read_until(b'\n', &mut line).map_err(Err)?;
         if read == 0 {
             return Ok(());
         }
-        number += 1;
-        let whole = line.last() == Some(&b'\n');
+        // A line that is too long comes in pieces.
+        number += u64::from(whole);
+        whole = line.last() == Some(&b'\n');
         let text = line.trim_ascii();
         if !text.is_empty() {
             visit(text, at, number, whole).map_err(Ok)?;
@@ -441,4 +451,34 @@ pub(super) fn trouble(path: &Path, what: &str, error: &io::Error) -> Error {
         ErrorKind::Invalid,
         format!("{}: {what}: {error}", path.display()),
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_pieces_of_a_line_that_is_too_long_have_its_number() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("out.jsonl");
+        std::fs::write(&path, "first line\n\nthird\n").unwrap();
+        let mut found = Vec::new();
+        let file = File::open(&path).unwrap();
+        each_line_within(4, &file, &mut |line, at, number, _| {
+            found.push((String::from_utf8_lossy(line).into_owned(), at, number));
+            Ok(())
+        })
+        .unwrap();
+        let pieces = [
+            ("firs", 0, 1),
+            ("t li", 4, 1),
+            ("ne", 8, 1),
+            ("thir", 12, 3),
+            ("d", 16, 3),
+        ];
+        assert_eq!(
+            found,
+            pieces.map(|(text, at, number)| (text.to_owned(), at, number))
+        );
+    }
 }

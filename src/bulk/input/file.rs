@@ -418,8 +418,9 @@ impl Part {
     /// What a record says; a fault where it makes no prompt and that ends the check.
     pub(super) fn parse(&self, bytes: &[u8], settings: &Settings) -> Parsed {
         let header = self.header.as_ref();
-        match parse_record(self.form, header, bytes, settings, &self.root) {
-            Ok(Record {
+        let record = parse_record(self.form, header, bytes, settings, &self.root);
+        match self.check_kept(bytes, settings).and(record) {
+            Ok(Asked {
                 mut request,
                 samples,
             }) => Parsed {
@@ -445,6 +446,10 @@ impl Part {
 
     /// What is kept of a record; none where nothing is, or where the record cannot be read.
     pub(super) fn kept(&self, bytes: &[u8], settings: &Settings) -> Option<RawJson> {
+        keep::bounded(self.all_kept(bytes, settings)).ok().flatten()
+    }
+
+    fn all_kept(&self, bytes: &[u8], settings: &Settings) -> Option<RawJson> {
         if !settings.keep.is_on() {
             return None;
         }
@@ -452,6 +457,13 @@ impl Part {
         match &self.header {
             Some(header) => header.kept(text),
             None => keep::of_line(text, settings),
+        }
+    }
+
+    fn check_kept(&self, bytes: &[u8], settings: &Settings) -> Result<(), Fault> {
+        match keep::may_be_too_much(bytes.len(), settings) {
+            true => keep::bounded(self.all_kept(bytes, settings)).map(drop),
+            false => Ok(()),
         }
     }
 

@@ -11,7 +11,7 @@ use super::Settings;
 use super::fault::{Fault, utf8};
 use super::layout::Layout;
 use super::names::{hint, listed};
-use super::rows::without_bom;
+use super::rows::{MAX_RECORD_BYTES, without_bom};
 use crate::llm::reply_details::RawJson;
 
 /// The fields that are kept.
@@ -193,6 +193,34 @@ pub(super) fn of_line(text: &str, settings: &Settings) -> Option<RawJson> {
     object.end()
 }
 
+/// The most that is kept of a record, as JSON: of a longer result line no more than its beginning would be read.
+const MOST_BYTES: usize = 2 * MAX_RECORD_BYTES;
+/// A character may take so many bytes of JSON for each of its own.
+const LONGEST_ESCAPE: usize = 6;
+
+/// What is kept of a record, if that is not too much.
+pub(super) fn bounded(kept: Option<RawJson>) -> Result<Option<RawJson>, Fault> {
+    within(kept, MOST_BYTES)
+}
+
+fn within(kept: Option<RawJson>, most: usize) -> Result<Option<RawJson>, Fault> {
+    match kept {
+        Some(kept) if kept.as_str().len() > most => Err(Fault::new(
+            format!(
+                "fields to be kept that take {} bytes as JSON",
+                kept.as_str().len()
+            ),
+            format!("at most {most}"),
+        )),
+        kept => Ok(kept),
+    }
+}
+
+/// Whether too much may be kept of a record of so many bytes.
+pub(super) fn may_be_too_much(bytes: usize, settings: &Settings) -> bool {
+    settings.keep.is_on() && bytes > MOST_BYTES / LONGEST_ESCAPE
+}
+
 /// Which of the named fields no line of JSON had so far: they are misspelt if none has them.
 #[derive(Default)]
 pub(super) struct MissingFields {
@@ -279,6 +307,19 @@ mod tests {
         assert!(!json.chars().any(char::is_control), "{json}");
         let read: serde_json::Value = serde_json::from_str(&json).unwrap();
         assert_eq!(read["c\u{1b}"], format!("\u{1b}[2J{evil}\0\n"));
+    }
+
+    #[test]
+    fn what_could_not_be_read_again_is_refused() {
+        let kept = || Some(RawJson::new(r#"{"a":1}"#));
+        assert!(within(kept(), 7).unwrap().is_some());
+        assert_eq!(
+            within(kept(), 6).unwrap_err().to_string(),
+            "found fields to be kept that take 7 bytes as JSON; expected at most 6"
+        );
+        let longest = "\u{1}".repeat(10);
+        let json = serde_json::to_string(&longest).unwrap();
+        assert_eq!(json.len(), longest.len() * LONGEST_ESCAPE + 2);
     }
 
     #[test]

@@ -90,7 +90,7 @@ impl StreamChecker {
                 missing.fault().map_or(Ok(()), Err)?;
             }
             let text = utf8(without_bom(bytes))?;
-            request.input = keep::of_line(text, &self.settings);
+            request.input = keep::bounded(keep::of_line(text, &self.settings))?;
         }
         let digest = digest(&request);
         let line = u32::try_from(line).unwrap_or(u32::MAX).min(!AUTO);
