@@ -9,7 +9,7 @@ use super::fault::{Fault, InputError, InputErrors, Place, utf8};
 use super::id::prefix;
 use super::index::FileIndex;
 use super::keep;
-use super::parse::{Record, bad_row, parse_record};
+use super::parse::{Asked, bad_row, parse_record};
 use super::records::next_record;
 use super::rows::{Next, without_bom};
 use super::source::{Origin, Source};
@@ -43,7 +43,7 @@ pub(crate) struct BadRow {
 }
 
 /// What a record says: a request, or why it makes none.
-pub(super) struct Parsed {
+pub(super) struct ReadRecord {
     pub(super) id: Option<String>,
     pub(super) digest: [u8; 32],
     pub(super) request: Result<Request, Fault>,
@@ -221,7 +221,7 @@ impl InputFile {
         }
     }
 
-    fn read_record(&self, i: usize, index: &FileIndex) -> Result<(String, Parsed), InputError> {
+    fn read_record(&self, i: usize, index: &FileIndex) -> Result<(String, ReadRecord), InputError> {
         let (_, parsed) = self.reparsed(i, index)?;
         match identified(i, index, &parsed) {
             Some(id) => Ok((id, parsed)),
@@ -229,7 +229,7 @@ impl InputFile {
         }
     }
 
-    fn reparsed(&self, i: usize, index: &FileIndex) -> Result<(&Part, Parsed), InputError> {
+    fn reparsed(&self, i: usize, index: &FileIndex) -> Result<(&Part, ReadRecord), InputError> {
         let offset = index.offset(i);
         let part = self.part_of(offset);
         let end = index.end(i).min(part.end()) - part.base;
@@ -416,14 +416,14 @@ impl Part {
     }
 
     /// What a record says; a fault where it makes no prompt and that ends the check.
-    pub(super) fn parse(&self, bytes: &[u8], settings: &Settings) -> Parsed {
+    pub(super) fn parse(&self, bytes: &[u8], settings: &Settings) -> ReadRecord {
         let header = self.header.as_ref();
         let record = parse_record(self.form, header, bytes, settings, &self.root);
         match self.check_kept(bytes, settings).and(record) {
             Ok(Asked {
                 mut request,
                 samples,
-            }) => Parsed {
+            }) => ReadRecord {
                 digest: digest(&request),
                 id: request.id.take(),
                 request: Ok(request),
@@ -433,7 +433,7 @@ impl Part {
             Err(fault) => {
                 let (id, digest) = bad_row(self.form, header, bytes, settings);
                 let request = Err(fault);
-                Parsed {
+                ReadRecord {
                     id,
                     digest,
                     request,

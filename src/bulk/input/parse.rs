@@ -17,9 +17,9 @@ use crate::llm::attachment::Root;
 use crate::llm::params::RequestTask;
 use crate::llm::request::Request;
 
-/// What a record comes to.
+/// What a record asks for.
 #[derive(Debug)]
-pub(crate) struct Record {
+pub(crate) struct Asked {
     pub(crate) request: Request,
     /// How many answers are asked for.
     pub(crate) samples: u32,
@@ -32,7 +32,7 @@ pub(crate) fn parse_record(
     bytes: &[u8],
     settings: &Settings,
     root: &Root,
-) -> Result<Record, Fault> {
+) -> Result<Asked, Fault> {
     // A file that was joined to another brings its mark along.
     let text = utf8(without_bom(bytes))?;
     // JSON has no place for one and says so itself.
@@ -80,7 +80,7 @@ pub(crate) fn parse_record(
             .text_to_embed()
             .map_err(|found| Fault::new(found, "nothing but the text that is to be embedded"))?;
     }
-    Ok(Record { request, samples })
+    Ok(Asked { request, samples })
 }
 
 /// What stands for a record that makes no prompt: its id, if it has one that can be read, and a

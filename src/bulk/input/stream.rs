@@ -11,7 +11,7 @@ use super::fault::{Fault, InputError, utf8};
 use super::file::Item;
 use super::id::{ItemId, RecordId, prefix};
 use super::keep::{self, MissingFields};
-use super::parse::{Record, parse_record};
+use super::parse::{Asked, parse_record};
 use super::rows::{MAX_RECORD_BYTES, is_blank, without_bom};
 use super::{Form, Settings};
 use crate::base::error::{Error, ErrorKind};
@@ -78,7 +78,7 @@ impl StreamChecker {
         if bytes.len() > MAX_RECORD_BYTES {
             return Err(Fault::new("a line of more than 64 MiB", "at most 64 MiB"));
         }
-        let Record {
+        let Asked {
             mut request,
             samples,
         } = parse_record(self.form, None, bytes, &self.settings, &self.root)?;
