@@ -11,14 +11,17 @@ pub(crate) fn is_regular(path: &Path) -> bool {
 
 /// Makes a rename or a new name durable, where folders can be synced.
 pub(crate) fn sync_folder(path: &Path) -> io::Result<()> {
-    let folder = match path.parent() {
-        Some(folder) if !folder.as_os_str().is_empty() => folder,
-        _ => Path::new("."),
-    };
     match cfg!(unix) {
-        true => fs::File::open(folder)?.sync_all(),
+        true => fs::File::open(folder_of(path))?.sync_all(),
         false => Ok(()),
     }
+}
+
+/// The folder that a path is in.
+pub(crate) fn folder_of(path: &Path) -> &Path {
+    let folder = path.parent();
+    let folder = folder.filter(|folder| !folder.as_os_str().is_empty());
+    folder.unwrap_or(Path::new("."))
 }
 
 /// Bytes that this user may still write to the disk of this folder, and bytes that the disk has. None

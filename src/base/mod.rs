@@ -2,6 +2,7 @@
 //!
 //! Nothing here imports anything else of the crate.
 
+pub(crate) mod atomic_file;
 pub mod brief;
 pub mod cancel;
 pub mod clock;

@@ -12,7 +12,7 @@ use serde::Deserialize;
 use serde::de::IgnoredAny;
 use serde_json::Value;
 
-use crate::base::disk::sync_folder;
+use crate::base::atomic_file::AtomicFile;
 use crate::base::error::{Error, ErrorKind};
 
 use super::input::{EarlierResult, hash_prefix};
@@ -281,40 +281,25 @@ impl ResultsFile {
         what: &str,
         write: impl FnOnce(&mut Reading<'_>, &mut dyn Write) -> io::Result<()>,
     ) -> Result<(), Error> {
-        self.replace_io(write).map_err(|e| {
-            let _ = std::fs::remove_file(temporary(&self.path));
-            trouble(&self.path, what, &e)
-        })
+        self.replace_io(write)
+            .map_err(|e| trouble(&self.path, what, &e))
     }
 
     fn replace_io(
         &mut self,
         write: impl FnOnce(&mut Reading<'_>, &mut dyn Write) -> io::Result<()>,
     ) -> io::Result<()> {
-        let beside = temporary(&self.path);
-        // Left behind by a run that was killed here; our lock says that nobody uses it.
-        let _ = std::fs::remove_file(&beside);
-        let file = OpenOptions::new()
-            .create_new(true)
-            .append(true)
-            .read(true)
-            .open(&beside)?;
         // Locked before it gets the name, so that there is no moment in which nobody holds it.
-        file.try_lock().map_err(io::Error::from)?;
-        if let Ok(metadata) = self.file.metadata() {
-            file.set_permissions(metadata.permissions())?;
-        }
-        let mut out = BufWriter::with_capacity(1 << 20, &file);
+        let new = AtomicFile::create(&self.path, OpenOptions::new().append(true).read(true))?;
+        let mut out = BufWriter::with_capacity(1 << 20, new.file());
         write(&mut BufReader::with_capacity(1 << 16, &self.file), &mut out)?;
         out.flush()?;
         drop(out);
-        file.sync_all()?;
-        // The target of a link is replaced, not the link.
-        let target = std::fs::canonicalize(&self.path)?;
-        std::fs::rename(&beside, &target)?;
-        let _ = sync_folder(&target);
-        self.len = file.metadata()?.len();
-        self.file = file;
+        if !self.is_in_place() {
+            return Err(io::Error::other("somebody else removed or replaced it"));
+        }
+        self.file = new.replace()?;
+        self.len = self.file.metadata()?.len();
         Ok(())
     }
 }
@@ -438,12 +423,6 @@ fn same_file(file: &File, path: &Path) -> bool {
 #[cfg(not(unix))]
 fn same_file(_: &File, _: &Path) -> bool {
     true
-}
-
-fn temporary(path: &Path) -> PathBuf {
-    let path = std::fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
-    let name = path.file_name().unwrap_or_default().to_string_lossy();
-    path.with_file_name(format!(".{name}.compacting"))
 }
 
 pub(super) fn trouble(path: &Path, what: &str, error: &io::Error) -> Error {

@@ -220,6 +220,7 @@ impl Export {
         let mut sink = self.sink(format, &file, &read)?;
         let report = read.write(sink.as_mut(), ctx)?;
         sink.finish()?;
+        ctx.check()?;
         file.finish()?;
         Ok(report)
     }
@@ -337,7 +338,7 @@ impl Export {
             ExportFormat::Sqlite => Ok(Box::new(sqlite::Table::new(file.path(), &read.columns)?)),
             #[cfg(feature = "excel")]
             ExportFormat::Xlsx => {
-                let folder = file.path().parent().unwrap_or(Path::new("."));
+                let folder = crate::base::disk::folder_of(file.path());
                 let whole = read.files.paths().map(|path| {
                     path.file_name()
                         .unwrap_or_default()

@@ -1,99 +1,71 @@
-//! A file that appears under its name when it is whole, or not at all.
+//! The file of a table, which appears under its name when it is whole.
 
-use std::fs::{self, File, OpenOptions, TryLockError};
+use std::fs::{self, File};
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use super::results::refused;
 use super::sink::unwritable;
-use crate::base::disk::sync_folder;
-use crate::base::error::Error;
+use crate::base::atomic_file::AtomicFile;
+use crate::base::error::{Error, ErrorKind};
 
-/// A file beside the one that is to be, under another name until it is whole.
+const TAKEN: &str = "it is there already; --overwrite replaces it";
+
+/// A table's file while it is written.
 #[derive(Debug)]
-pub(super) struct NewFile {
-    target: PathBuf,
-    beside: PathBuf,
-    file: File,
-    is_in_place: bool,
+pub(super) struct NewFile<'p> {
+    path: &'p Path,
+    overwrite: bool,
+    new: AtomicFile,
 }
 
-impl NewFile {
+impl<'p> NewFile<'p> {
     /// Makes the file.
     ///
     /// # Errors
-    /// When the path is taken and may not be written over, or somebody else is writing it.
-    pub(super) fn create(path: &Path, overwrite: bool) -> Result<Self, Error> {
-        match fs::metadata(path) {
-            Ok(metadata) if metadata.is_file() && !overwrite => {
-                return Err(refused(
-                    path,
-                    "it is there already; --overwrite replaces it",
-                ));
-            }
-            Ok(metadata) if !metadata.is_file() => {
-                return Err(refused(
-                    path,
-                    "it is not a regular file; only text goes elsewhere, by -o -",
-                ));
-            }
-            _ => {}
+    /// When the path is taken and may not be written over, or cannot be written.
+    pub(super) fn create(path: &'p Path, overwrite: bool) -> Result<Self, Error> {
+        if fs::metadata(path).is_ok_and(|metadata| !metadata.is_file()) {
+            let why = "it is not a regular file; only text goes elsewhere, by -o -";
+            return Err(refused(path, why));
         }
-        // The target of a link is replaced, not the link.
-        let target = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
-        let name = target.file_name().unwrap_or_default().to_string_lossy();
-        let beside = target.with_file_name(format!(".{name}.exporting"));
-        let failed = |error: io::Error| refused(path, &format!("cannot be written: {error}"));
-        let mut options = OpenOptions::new();
-        let file = options.read(true).write(true).create(true).truncate(false);
-        let file = file.open(&beside).map_err(failed)?;
-        match file.try_lock() {
-            Ok(()) => {}
-            Err(TryLockError::WouldBlock) => {
-                return Err(refused(
-                    path,
-                    "another export is writing it; wait for its end",
-                ));
-            }
-            Err(TryLockError::Error(error)) => return Err(failed(error)),
+        if !overwrite && fs::symlink_metadata(path).is_ok() {
+            return Err(refused(path, TAKEN));
         }
-        // What a killed export left there.
-        file.set_len(0).map_err(failed)?;
+        let new = AtomicFile::create(path, File::options().read(true).write(true));
+        let new = new.map_err(|error| {
+            let why = format!("{}: cannot be written: {error}", path.display());
+            Error::new(ErrorKind::Transient, why)
+        })?;
         Ok(Self {
-            target,
-            beside,
-            file,
-            is_in_place: false,
+            path,
+            overwrite,
+            new,
         })
     }
 
     /// Where it is written meanwhile.
     #[cfg(any(feature = "queue", feature = "excel"))]
     pub(super) fn path(&self) -> &Path {
-        &self.beside
+        self.new.path()
     }
 
     /// The file itself, to be written.
     pub(super) fn handle(&self) -> Result<File, Error> {
-        self.file.try_clone().map_err(|error| unwritable(&error))
+        let file = self.new.file().try_clone();
+        file.map_err(|error| unwritable(&error))
     }
 
     /// Puts it in its place.
-    pub(super) fn finish(mut self) -> Result<(), Error> {
-        let placed = self.file.sync_all();
-        let placed = placed.and_then(|()| fs::rename(&self.beside, &self.target));
-        placed.map_err(|error| unwritable(&error))?;
-        self.is_in_place = true;
-        let _ = sync_folder(&self.target);
-        Ok(())
-    }
-}
-
-impl Drop for NewFile {
-    fn drop(&mut self) {
-        if !self.is_in_place {
-            let _ = fs::remove_file(&self.beside);
-        }
+    pub(super) fn finish(self) -> Result<(), Error> {
+        let placed = match self.overwrite {
+            true => self.new.replace(),
+            false => self.new.place(),
+        };
+        placed.map(drop).map_err(|error| match error.kind() {
+            io::ErrorKind::AlreadyExists => refused(self.path, TAKEN),
+            _ => unwritable(&error),
+        })
     }
 }
 
@@ -104,7 +76,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_file_appears_whole_or_not_at_all() {
+    fn what_has_the_name_is_replaced_only_where_that_was_said() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("out.csv");
         let left = || fs::read_dir(folder.path()).unwrap().count();
@@ -113,29 +85,30 @@ mod tests {
             file.handle()?.write_all(text.as_bytes()).unwrap();
             Ok::<_, Error>(file)
         };
-        drop(write("never", false).unwrap());
-        assert_eq!(left(), 0);
-        fs::write(
-            folder.path().join(".out.csv.exporting"),
-            "left by one that was killed",
-        )
-        .unwrap();
-        write("one", false).unwrap().finish().unwrap();
+        let (first, late) = (write("one", false).unwrap(), write("late", false).unwrap());
+        first.finish().unwrap();
+        let taken = [late.finish(), write("two", false).map(drop)];
+        for error in taken.map(Result::unwrap_err) {
+            assert_eq!(error.kind(), ErrorKind::Invalid);
+            assert!(error.message().contains("--overwrite"), "{error}");
+        }
         assert_eq!(fs::read_to_string(&path).unwrap(), "one");
-        assert!(
-            write("two", false)
-                .unwrap_err()
-                .message()
-                .contains("--overwrite")
-        );
-        let second = write("two", true).unwrap();
-        let busy = NewFile::create(&path, true).unwrap_err();
-        assert!(busy.message().contains("another export"), "{busy}");
-        assert_eq!(fs::read_to_string(&path).unwrap(), "one");
-        second.finish().unwrap();
+        write("two", true).unwrap().finish().unwrap();
         assert_eq!(fs::read_to_string(&path).unwrap(), "two");
         assert_eq!(left(), 1);
         let none = NewFile::create(&folder.path().join("no/out.csv"), false).unwrap_err();
+        assert_eq!(none.kind(), ErrorKind::Transient);
         assert!(none.message().contains("cannot be written"), "{none}");
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_link_that_leads_nowhere_is_there_already() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("out.csv");
+        std::os::unix::fs::symlink("nowhere", &path).unwrap();
+        let error = NewFile::create(&path, false).unwrap_err();
+        assert!(error.message().contains("--overwrite"), "{error}");
+        assert!(path.is_symlink());
     }
 }
