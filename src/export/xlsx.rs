@@ -1,14 +1,15 @@
 //! A worksheet. Texts are texts, whatever they begin with; nothing is a formula or a link.
 
 use std::fs::File;
-use std::io::BufWriter;
+use std::io::{self, BufWriter, Write};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 
 use rust_xlsxwriter::{Workbook, XlsxError};
 
 use super::cell::Cell;
 use super::columns::Column;
-use super::sink::{Sink, failed};
+use super::sink::{Sink, failed, unwritable};
 use crate::base::error::{Error, ErrorKind};
 
 /// What a worksheet has room for.
@@ -108,18 +109,29 @@ impl Sheet {
 
 impl Sink for Sheet {
     fn row(&mut self, cells: &[Cell<'_>]) -> Result<(), Error> {
-        self.write(cells).map_err(|error| failed(&error))
+        unless_it_panics(|| self.write(cells).map_err(|error| failed(&error)))
     }
 
     fn finish(mut self: Box<Self>) -> Result<(), Error> {
-        let out = BufWriter::new(&self.out);
-        let saved = self.workbook.save_to_writer(out);
-        saved.map_err(|error| failed(&error))
+        let mut out = BufWriter::new(&self.out);
+        unless_it_panics(|| {
+            let saved = self.workbook.save_to_writer(&mut out);
+            saved.map_err(|error| failed(&error))
+        })?;
+        out.flush().map_err(|error| unwritable(&error))
     }
 
     fn cut_cells(&self) -> u64 {
         self.cut
     }
+}
+
+/// The library panics where what it keeps meanwhile cannot be written.
+fn unless_it_panics<T>(write: impl FnOnce() -> Result<T, Error>) -> Result<T, Error> {
+    catch_unwind(AssertUnwindSafe(write)).unwrap_or_else(|_| {
+        let why = "is there room on its disk, and in the folder for temporary files?";
+        Err(unwritable(&io::Error::other(why)))
+    })
 }
 
 /// What of a text fits a cell, with a word on where the rest is; none if all of it fits.
@@ -155,6 +167,18 @@ mod tests {
         let units = found.encode_utf16().count();
         assert!((MOST_UNITS - 1..=MOST_UNITS).contains(&units), "{units}");
         assert_eq!(cut(&"é".repeat(MOST_UNITS), "r.jsonl"), None);
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn a_full_disk_is_an_error() {
+        let folder = tempfile::tempdir().unwrap();
+        let full = File::options().write(true).open("/dev/full").unwrap();
+        let sheet = Sheet::new(full, folder.path(), 0, &[], String::new());
+        let error = Box::new(sheet.unwrap()).finish().unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Transient);
+        let panicked = unless_it_panics(|| -> Result<(), Error> { panic!("cannot be written") });
+        assert_eq!(panicked.unwrap_err().kind(), ErrorKind::Transient);
     }
 
     #[test]
