@@ -472,6 +472,11 @@ impl Prompts {
         }
     }
 
+    /// The shape that answers must have where a prompt does not say it.
+    pub(crate) fn response_format(&self) -> Option<&ResponseFormat> {
+        self.settings.0.format.as_ref()
+    }
+
     /// How many there are; `None` for a stream.
     pub fn items(&self) -> Option<u64> {
         self.file().map(|file| file.items.totals().items)

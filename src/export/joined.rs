@@ -1,4 +1,4 @@
-//! Rows of an input, found by the ids of results.
+//! Which row of an input each result belongs to: by id, or by what was asked where that has made the id.
 
 use std::sync::Arc;
 
@@ -8,13 +8,59 @@ use super::ExportReport;
 use super::results::ResultFiles;
 use crate::base::cancel::Context;
 use crate::base::error::{Error, ErrorKind};
-use crate::bulk::input::{EarlierResult, InputFile, Match, Matching, hash_prefix, parse_sample};
+use crate::bulk::input::{Hooks, InputFile, Matching, hash_prefix, is_automatic};
 use crate::bulk::prompts::{PromptSource, Prompts};
+use crate::llm::params::ResponseFormat;
+
+/// A result line that counts, and the row that it belongs to.
+pub(super) struct RowOf {
+    /// Where the line is in all result files together.
+    pub(super) line: u64,
+    /// Where the row is in the input, or `NO_ROW`.
+    row: u64,
+    /// Which of the answers to its row it is.
+    sample: u16,
+    asked: Asked,
+}
+
+const NO_ROW: u64 = u64::MAX;
+
+/// Whether the result answers what its row asks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Asked {
+    /// There is no row, or it makes no prompt.
+    Unknown,
+    SomethingElse,
+    Same,
+}
+
+impl RowOf {
+    /// A line whose row nobody has looked for.
+    pub(super) fn line(line: u64) -> Self {
+        Self {
+            line,
+            row: NO_ROW,
+            sample: 0,
+            asked: Asked::Unknown,
+        }
+    }
+
+    /// Sorts in the order of the input; lines without a row come last.
+    pub(super) fn place_key(&self) -> (u64, u16, u64) {
+        (self.row, self.sample, self.line)
+    }
+
+    pub(super) fn row(&self) -> Option<u64> {
+        (self.row != NO_ROW).then_some(self.row)
+    }
+}
 
 /// An input that was read and indexed.
 pub(super) struct Joined {
     input: Arc<InputFile>,
     items: Matching,
+    /// The shape of the answers that it was read with.
+    format: Option<ResponseFormat>,
 }
 
 /// What a result line says of the request that it answers.
@@ -27,10 +73,12 @@ struct Request {
 
 impl Joined {
     pub(super) fn new(rows: Prompts) -> Result<Self, Error> {
+        let format = rows.response_format().cloned();
         match rows.source {
             PromptSource::File(file) => Ok(Self {
                 input: file.input,
                 items: file.items,
+                format,
             }),
             PromptSource::Stream { name, .. } => Err(Error::new(
                 ErrorKind::Invalid,
@@ -39,60 +87,100 @@ impl Joined {
         }
     }
 
-    /// The row that a result line belongs to, as a JSON object; none if the input does not have it.
-    pub(super) fn of(&self, line: &str) -> Result<Option<String>, Error> {
-        let request: Option<Request> = serde_json::from_str(line).ok();
-        let place = request.and_then(|request| self.place(&request.id));
-        Ok(place.map(|at| self.input.row_at(at)).transpose()?)
-    }
-
-    fn place(&self, id: &str) -> Option<u64> {
-        self.items.place_of(id).map(|(at, _)| at)
-    }
-
-    /// Compares the lines that count with the rows, and puts them into the order of these if that is wanted.
-    pub(super) fn match_lines(
-        &mut self,
+    /// Finds the rows of the lines that count. An id that was made of what was asked depends on whether the run
+    /// asked for JSON, which the table's reader need not remember: it is looked for with each of these formats.
+    pub(super) fn find_rows(
+        self,
         files: &ResultFiles,
-        places: &mut [u64],
-        ordered: bool,
+        lines: &mut [RowOf],
+        formats: impl IntoIterator<Item = Option<ResponseFormat>>,
         ctx: &Context,
         report: &mut ExportReport,
-    ) -> Result<(), Error> {
-        let mut order: Vec<(u64, u64)> = Vec::new();
-        let (mut same, mut changed) = (0_u64, 0);
-        files.read(places.iter().copied(), ctx, &mut |line, at| {
-            let Ok(Request { id, request_hash }) = serde_json::from_str(line) else {
-                return Ok(());
-            };
-            if ordered {
-                order.push((self.place(&id).unwrap_or(u64::MAX), at));
+    ) -> Result<Arc<InputFile>, Error> {
+        let Self {
+            input,
+            items,
+            format,
+        } = self;
+        let records = items.records();
+        let mut tried = vec![format];
+        let mut left = search(&items, files, lines, ctx)?;
+        drop(items);
+        for format in formats {
+            if left.found_all(lines) {
+                break;
             }
-            let makes_prompt = self.items.place_of(&id).is_some_and(|(_, prompts)| prompts);
-            let prefix = request_hash.as_deref().and_then(hash_prefix).unwrap_or(0);
-            let success = EarlierResult::Success;
-            match self.items.match_line(&id, prefix, success) {
-                Match::Done => same += 1,
-                Match::Changed if makes_prompt => changed += 1,
-                // A further sample of a row, which says nothing of whether the row has changed.
-                Match::Unknown => {
-                    if let Some((row, _)) = parse_sample(&id) {
-                        self.items.match_line(row, prefix, success);
-                    }
-                }
-                _ => {}
-            }
-            Ok(())
-        })?;
-        // Where none is the same, the input was not read with the settings of the run.
-        report.changed = if same > 0 { changed } else { 0 };
-        report.without_result = self.items.unmatched();
-        if ordered {
-            order.sort_unstable();
-            for (place, (_, at)) in places.iter_mut().zip(order) {
-                *place = at;
+            if !tried.contains(&format) {
+                let hooks = Hooks {
+                    classify: &|_| 0,
+                    cancelled: &|| ctx.is_cancelled(),
+                    progress: &|_| {},
+                };
+                let items = input.check_with_format(format.clone(), hooks)?;
+                left = search(&items, files, lines, ctx)?;
+                tried.push(format);
             }
         }
-        Ok(())
+        let count = |asked| lines.iter().filter(|of| of.asked == asked).count() as u64;
+        // Where none is the same, the input was not read with the settings of the run.
+        if count(Asked::Same) > 0 {
+            report.changed = count(Asked::SomethingElse);
+        }
+        let mut rows: Vec<u64> = lines.iter().filter_map(RowOf::row).collect();
+        rows.sort_unstable();
+        rows.dedup();
+        report.without_result = records.saturating_sub(rows.len() as u64);
+        Ok(input)
     }
+}
+
+/// What a search of an input has left open.
+struct Left {
+    /// The input has items whose ids are made of what they ask, and a line with such an id has no row.
+    misses_automatic: bool,
+}
+
+impl Left {
+    /// True when another reading of the input would find no more.
+    fn found_all(&self, lines: &[RowOf]) -> bool {
+        let differs = || lines.iter().any(|of| of.asked == Asked::SomethingElse);
+        let none_is_same = lines.iter().all(|of| of.asked != Asked::Same);
+        !self.misses_automatic && !(none_is_same && differs())
+    }
+}
+
+/// Looks for the rows of lines of which it is not known that they ask the same.
+fn search(
+    items: &Matching,
+    files: &ResultFiles,
+    lines: &mut [RowOf],
+    ctx: &Context,
+) -> Result<Left, Error> {
+    let has_automatic = items.has_automatic_ids();
+    let mut misses_automatic = false;
+    let is_open = |of: &&RowOf| of.asked != Asked::Same;
+    let places: Vec<u64> = lines.iter().filter(is_open).map(|of| of.line).collect();
+    let mut open = lines.iter_mut().filter(|of| of.asked != Asked::Same);
+    files.read(places.into_iter(), ctx, &mut |line, _| {
+        let (Some(of), Ok(Request { id, request_hash })) =
+            (open.next(), serde_json::from_str(line))
+        else {
+            return Ok(());
+        };
+        let prefix = request_hash.as_deref().and_then(hash_prefix);
+        match items.record_of(&id, prefix.unwrap_or(0)) {
+            Some(record) => {
+                of.row = record.offset;
+                of.sample = record.sample;
+                of.asked = match (record.is_same, record.makes_prompt) {
+                    (true, _) => Asked::Same,
+                    (false, true) => Asked::SomethingElse,
+                    (false, false) => of.asked,
+                };
+            }
+            None => misses_automatic |= has_automatic && is_automatic(&id),
+        }
+        Ok(())
+    })?;
+    Ok(Left { misses_automatic })
 }

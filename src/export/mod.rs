@@ -25,20 +25,23 @@ mod tests;
 use std::fmt;
 use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use serde_json::Value;
 
 use crate::base::cancel::Context;
 use crate::base::error::{Error, ErrorKind};
+use crate::bulk::input::InputFile;
 use crate::bulk::open_output::is_same_file;
 use crate::bulk::prompts::Prompts;
 use crate::llm::params::ResponseFormat;
 
+use cell::Kind;
 use columns::{Column, Seen, properties};
-use joined::Joined;
+use joined::{Joined, RowOf};
 use output::NewFile;
-use results::{Found, ResultFiles, refused};
-use row::with_row;
+use results::{ResultFiles, refused};
+use row::{Row, with_row};
 use sink::Sink;
 use text::{Delimited, Lines, Style};
 
@@ -68,7 +71,9 @@ pub struct Export {
     input: Option<Prompts>,
     ordered: bool,
     by_property: bool,
-    schema: Option<Value>,
+    schema: Option<ResponseFormat>,
+    /// The schema's properties, and what their cells will be.
+    declared: Vec<(String, Kind)>,
     format: Option<ExportFormat>,
     delimiter: Option<u8>,
     raw: bool,
@@ -131,7 +136,8 @@ impl Export {
     }
 
     /// Joins each item with its row of this input, by id. An automatic id is found only where the input is
-    /// read with the settings of the run. Default: the rows are those that the result lines keep.
+    /// read with the settings of the run; whether that asked for JSON is found out. Default: the rows are those that
+    /// the result lines keep.
     pub fn input(mut self, rows: Prompts) -> Self {
         self.input = Some(rows);
         self
@@ -156,10 +162,11 @@ impl Export {
     /// # Errors
     /// As [`ResponseFormat::json_schema`], and when the schema names no properties.
     pub fn json_schema(mut self, schema: Value) -> Result<Self, Error> {
-        if let ResponseFormat::JsonSchema { schema, .. } = ResponseFormat::json_schema(schema)? {
-            properties(&schema)?;
-            self.schema = Some(schema);
+        let format = ResponseFormat::json_schema(schema)?;
+        if let ResponseFormat::JsonSchema { schema, .. } = &format {
+            self.declared = properties(schema)?;
         }
+        self.schema = Some(format);
         self.by_property = true;
         Ok(self)
     }
@@ -256,7 +263,7 @@ impl Export {
         }
         let is_table = matches!(format, ExportFormat::Csv | ExportFormat::Tsv);
         if (self.raw || self.bom || self.delimiter.is_some()) && !is_table {
-            return invalid("--raw, --bom and --delimiter are for .csv and .tsv");
+            return invalid("--raw, --bom and --output-delimiter are for .csv and .tsv");
         }
         let fits = |by: u8| by.is_ascii() && !matches!(by, b'"' | b'\r' | b'\n');
         match self.delimiter.is_none_or(fits) {
@@ -265,61 +272,50 @@ impl Export {
         }
     }
 
-    /// Reads the results for the first time.
+    /// Reads the results until it is known what the table will be.
     fn read(&mut self, files: ResultFiles, ctx: &Context) -> Result<Read, Error> {
-        let mut joined = self.input.take().map(Joined::new).transpose()?;
-        let declared = match &self.schema {
-            Some(schema) => properties(schema)?,
-            None => Vec::new(),
-        };
-        let by_property = self.by_property;
-        let mut seen = Seen::with_properties(&declared);
-        let mut answers = Answers::default();
-        let mut found = files.scan(ctx, &mut |line, _| {
-            let own = joined
-                .as_ref()
-                .map(|rows| rows.of(line))
-                .transpose()?
-                .flatten();
-            with_row(line, own.as_deref(), by_property, |row| {
-                answers.add(row.text);
-                seen.add(row)
-            })
+        let joined = self.input.take().map(Joined::new).transpose()?;
+        let mut table = Table::new(&self.declared);
+        let found = files.scan(ctx, &mut |line, _| match joined {
+            None => with_row(line, None, self.by_property, |row| table.add(row)),
+            Some(_) => Ok(()),
         })?;
-        if found.replaced > 0 {
-            // What only superseded lines have makes no column.
-            seen = Seen::with_properties(&declared);
-            let places = found.lines.iter().copied();
-            files.read(places, ctx, &mut |line, _| {
-                let own = joined
-                    .as_ref()
-                    .map(|rows| rows.of(line))
-                    .transpose()?
-                    .flatten();
-                with_row(line, own.as_deref(), by_property, |row| seen.add(row))
-            })?;
-        }
         let mut report = ExportReport {
             rows: found.lines.len() as u64,
             replaced: found.replaced,
             in_several_files: found.in_several_files,
-            torn: std::mem::take(&mut found.torn),
-            could_be_columns: !by_property && answers.are_objects(),
+            torn: found.torn,
             ..ExportReport::default()
         };
-        if let Some(joined) = &mut joined {
-            joined.match_lines(&files, &mut found.lines, self.ordered, ctx, &mut report)?;
+        let mut lines: Vec<RowOf> = found.lines.into_iter().map(RowOf::line).collect();
+        let input = match joined {
+            None => None,
+            Some(joined) => {
+                let formats = [None, Some(ResponseFormat::JsonObject), self.schema.take()];
+                Some(joined.find_rows(&files, &mut lines, formats, ctx, &mut report)?)
+            }
+        };
+        if self.ordered {
+            lines.sort_unstable_by_key(RowOf::place_key);
         }
-        let columns = seen.columns();
-        report.columns = columns.iter().map(|column| column.name.clone()).collect();
-        Ok(Read {
+        let mut read = Read {
             files,
-            joined,
-            found,
-            columns,
-            by_property,
+            input,
+            lines,
+            columns: Vec::new(),
+            by_property: self.by_property,
             report,
-        })
+        };
+        // What only superseded lines have makes no column.
+        if read.input.is_some() || read.report.replaced > 0 {
+            table = Table::new(&self.declared);
+            read.each(ctx, &mut |row| table.add(row))?;
+        }
+        read.report.could_be_columns = !read.by_property && table.answers.are_objects();
+        read.columns = table.columns.columns();
+        let names = read.columns.iter().map(|column| column.name.clone());
+        read.report.columns = names.collect();
+        Ok(read)
     }
 
     fn sink(
@@ -383,40 +379,70 @@ impl Export {
     }
 }
 
-/// Results that have been read for the first time.
+/// Results of which it is known what their table will be.
 struct Read {
     files: ResultFiles,
-    joined: Option<Joined>,
-    found: Found,
+    input: Option<Arc<InputFile>>,
+    /// The lines that count, in the order of the table.
+    lines: Vec<RowOf>,
     columns: Vec<Column>,
     by_property: bool,
     report: ExportReport,
 }
 
 impl Read {
-    /// Reads them again, and writes them.
-    fn write(self, sink: &mut (dyn Sink + '_), ctx: &Context) -> Result<ExportReport, Error> {
-        let mut report = self.report;
-        let places = self.found.lines.iter().copied();
+    /// Hands each result to `visit`, with its row.
+    fn each(
+        &self,
+        ctx: &Context,
+        visit: &mut dyn FnMut(&Row<'_>) -> Result<(), Error>,
+    ) -> Result<(), Error> {
+        let mut lines = self.lines.iter();
+        let places = self.lines.iter().map(|of| of.line);
         self.files.read(places, ctx, &mut |line, _| {
-            let own = self
-                .joined
-                .as_ref()
-                .map(|rows| rows.of(line))
-                .transpose()?
-                .flatten();
-            with_row(line, own.as_deref(), self.by_property, |row| {
-                report.failed += u64::from(!row.is_success());
-                report.without_row += u64::from(row.input.is_empty());
-                let columns = self.columns.iter();
-                let cells: Vec<_> = columns
-                    .map(|column| row.cell(&column.source, column.likely))
-                    .collect();
-                sink.row(&cells)
-            })
+            let place = lines.next().and_then(RowOf::row);
+            let own = match (&self.input, place) {
+                (Some(input), Some(place)) => Some(input.row_at(place)?),
+                _ => None,
+            };
+            with_row(line, own.as_deref(), self.by_property, |row| visit(row))
+        })
+    }
+
+    /// Reads them again, and writes them.
+    fn write(&self, sink: &mut (dyn Sink + '_), ctx: &Context) -> Result<ExportReport, Error> {
+        let mut report = self.report.clone();
+        self.each(ctx, &mut |row| {
+            report.failed += u64::from(!row.is_success());
+            report.without_row += u64::from(row.input.is_empty());
+            let columns = self.columns.iter();
+            let cells: Vec<_> = columns
+                .map(|column| row.cell(&column.source, column.likely))
+                .collect();
+            sink.row(&cells)
         })?;
         report.cut_cells = sink.cut_cells();
         Ok(report)
+    }
+}
+
+/// What is learned of a table before its first row is written.
+struct Table {
+    columns: Seen,
+    answers: Answers,
+}
+
+impl Table {
+    fn new(declared: &[(String, Kind)]) -> Self {
+        Self {
+            columns: Seen::with_properties(declared),
+            answers: Answers::default(),
+        }
+    }
+
+    fn add(&mut self, row: &Row<'_>) -> Result<(), Error> {
+        self.answers.add(row.text);
+        self.columns.add(row)
     }
 }
 

@@ -140,7 +140,7 @@ impl ResultFiles {
             let (reader, at) = match &mut open {
                 Some((other, reader, at)) if *other == which => (reader, at),
                 _ => {
-                    let mut reader = BufReader::with_capacity(1 << 18, &file.file);
+                    let mut reader = BufReader::with_capacity(1 << 16, &file.file);
                     let start = reader.seek(SeekFrom::Start(0));
                     start.map_err(|error| unreadable(&file.path, &error))?;
                     let (_, reader, at) = open.insert((which, reader, 0));

@@ -186,6 +186,44 @@ fn rows_of_an_input_are_joined_by_id() {
 }
 
 #[test]
+fn answers_to_one_row_come_in_their_order() {
+    let result = |id: &str| format!("{{\"id\":\"{id}\",\"success\":true,\"text\":\"t\"}}\n");
+    let place = Place::new(&["b", "a#10", "a#2", "a#1"].map(result).concat());
+    std::fs::write(place.path("rows.csv"), "id,city\na,Oslo\nb,Rome\n").unwrap();
+    let rows = read_rows(&place.path("rows.csv"));
+    let export = place.export().input(rows).ordered(true);
+    place.write(export, "out.csv").unwrap();
+    let table = place.read("out.csv");
+    let ids: Vec<_> = table.lines().map(|l| l.split(',').nth(2)).collect();
+    let expected = ["result_id", "a#1", "a#2", "a#10", "b"];
+    assert_eq!(ids, expected.map(Some));
+}
+
+#[test]
+fn rows_of_a_list_are_one_line_each_and_harmless() {
+    let place = Place::new("{\"id\":\"a\",\"success\":true,\"text\":\"t\"}\n");
+    let rows = "[\n  {\"id\": \"a\",\n   \"of\": {\n  \"x\": [1,\n 2.50, \"\u{9b}\"]}}\n]\n";
+    std::fs::write(place.path("rows.json"), rows).unwrap();
+    let export = place.export().input(read_rows(&place.path("rows.json")));
+    place.write(export, "out.jsonl").unwrap();
+    let table = place.read("out.jsonl");
+    let start = r#"{"id":"a","of":{"x":[1,2.50,"\u009b"]},"text":"t","#;
+    assert!(table.starts_with(start), "{table}");
+    assert_eq!(table.lines().count(), 1);
+}
+
+#[test]
+fn an_input_that_changes_meanwhile_is_not_joined() {
+    let place = Place::new("{\"id\":\"a\",\"success\":true,\"text\":\"t\"}\n");
+    std::fs::write(place.path("rows.csv"), "id,city\na,Oslo\n").unwrap();
+    let export = place.export().input(read_rows(&place.path("rows.csv")));
+    std::fs::write(place.path("rows.csv"), "id,city\nb,Rome\na,Oslo\n").unwrap();
+    let error = place.write(export, "out.csv").unwrap_err();
+    assert!(error.message().contains("rows.csv: changed"), "{error}");
+    assert!(!place.path("out.csv").exists());
+}
+
+#[test]
 fn lines_without_ids_are_found_by_what_was_asked() {
     let place = Place::new("");
     let rows = place.path("rows.txt");

@@ -41,12 +41,8 @@ pub fn settings(prompt: &PromptArgs, model: Option<&str>) -> Result<PromptSettin
     if let Some(given) = &prompt.json_schema {
         settings = with_schema(settings, given)?;
     }
-    let extra = extra(prompt)?;
-    if !extra.is_empty() {
-        settings = settings
-            .extra(extra)
-            .map_err(|error| Refusal::usage(format!("--extra: {}", error.message())))?;
-    }
+    let (extra, tier) = (&prompt.extra, &prompt.service_tier);
+    settings = with_extra(settings, extra.as_deref(), tier.as_deref())?;
     if let Some(tokens) = prompt.max_tokens {
         settings = settings.max_tokens(tokens);
     }
@@ -56,19 +52,21 @@ pub fn settings(prompt: &PromptArgs, model: Option<&str>) -> Result<PromptSettin
     Ok(settings)
 }
 
-/// The further fields of every request.
-fn extra(prompt: &PromptArgs) -> Result<Map<String, Value>, Refusal> {
-    let bad = |what: String| Refusal::usage(format!("--extra: {what}"));
-    let mut fields = match &prompt.extra {
+/// Puts further fields into every request: those of `--extra`, and `--service-tier`.
+pub fn with_extra(
+    settings: PromptSettings,
+    extra: Option<&str>,
+    tier: Option<&str>,
+) -> Result<PromptSettings, Refusal> {
+    let bad = |what: &str| Refusal::usage(format!("--extra: {what}"));
+    let mut fields = match extra {
         None => Map::new(),
         Some(text) => match serde_json::from_str(text) {
             Ok(Value::Object(fields)) => fields,
             Ok(_) => {
-                return Err(bad(
-                    "found no JSON object, such as {\"top_k\": 40}".to_owned()
-                ));
+                return Err(bad("found no JSON object, such as {\"top_k\": 40}"));
             }
-            Err(error) => return Err(bad(format!("no JSON: {error}"))),
+            Err(error) => return Err(bad(&format!("no JSON: {error}"))),
         },
     };
     let own = [
@@ -81,15 +79,15 @@ fn extra(prompt: &PromptArgs) -> Result<Map<String, Value>, Refusal> {
         ("dimensions", "--dimensions"),
     ];
     if let Some((field, flag)) = own.iter().find(|(field, _)| fields.contains_key(*field)) {
-        return Err(bad(format!("`{field}` is set by {flag}")));
+        return Err(bad(&format!("`{field}` is set by {flag}")));
     }
-    if let Some(tier) = &prompt.service_tier {
+    if let Some(tier) = tier {
         if fields.contains_key("service_tier") {
-            return Err(bad("`service_tier` is set by --service-tier".to_owned()));
+            return Err(bad("`service_tier` is set by --service-tier"));
         }
-        fields.insert("service_tier".to_owned(), tier.as_str().into());
+        fields.insert("service_tier".to_owned(), tier.into());
     }
-    Ok(fields)
+    settings.extra(fields).map_err(|error| bad(error.message()))
 }
 
 /// Asks for answers that fit the schema of the flag.

@@ -18,6 +18,7 @@ use super::records::Splitter;
 use super::rows::Record;
 use super::source::Source;
 use super::{Form, Settings};
+use crate::llm::params::ResponseFormat;
 use crate::llm::request::Request;
 
 /// How much is read at a time.
@@ -61,11 +62,25 @@ impl Faults {
 impl InputFile {
     /// Checks every record and indexes the items.
     pub(crate) fn check(&self, hooks: Hooks<'_>) -> Result<Matching, InputErrors> {
-        self.check_with(id_hash, hooks)
+        self.check_with(self.settings(), id_hash, hooks)
+    }
+
+    /// The same as if the answers had to have that shape.
+    pub(crate) fn check_with_format(
+        &self,
+        format: Option<ResponseFormat>,
+        hooks: Hooks<'_>,
+    ) -> Result<Matching, InputErrors> {
+        let settings = Settings {
+            format,
+            ..self.settings().clone()
+        };
+        self.check_with(&settings, id_hash, hooks)
     }
 
     pub(super) fn check_with(
         &self,
+        settings: &Settings,
         hash: IdHash,
         hooks: Hooks<'_>,
     ) -> Result<Matching, InputErrors> {
@@ -74,7 +89,7 @@ impl InputFile {
             totals,
             attached,
             faults,
-        } = entries(self, hash, hooks)?;
+        } = entries(self, settings, hash, hooks)?;
         // Items of a list are told by their number, which is not known where some are left out.
         let numbered = self.parts().iter().any(|part| part.form == Form::Json);
         let faults = match faults {
@@ -101,7 +116,12 @@ struct Entries {
 }
 
 /// Reads everything; the entries come in input order, those of faulty records left out.
-fn entries(input: &InputFile, hash: IdHash, hooks: Hooks<'_>) -> Result<Entries, InputErrors> {
+fn entries(
+    input: &InputFile,
+    settings: &Settings,
+    hash: IdHash,
+    hooks: Hooks<'_>,
+) -> Result<Entries, InputErrors> {
     let mut totals = Totals {
         bytes: input.parts().last().map_or(0, Part::end),
         ..Totals::default()
@@ -109,12 +129,12 @@ fn entries(input: &InputFile, hash: IdHash, hooks: Hooks<'_>) -> Result<Entries,
     let mut entries = Vec::new();
     let mut attached = AttachedFiles::default();
     let mut faults = Faults::default();
-    let missing = Mutex::new(MissingFields::new(&input.settings().keep));
+    let missing = Mutex::new(MissingFields::new(&settings.keep));
     for part in input.parts() {
         let one = FileCheck {
             part,
             missing: &missing,
-            settings: input.settings(),
+            settings,
             hash,
             hooks,
         };

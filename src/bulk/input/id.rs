@@ -33,6 +33,11 @@ pub(crate) fn hash_prefix(request_hash: &str) -> Option<u64> {
     u64::from_str_radix(digits, 16).ok().filter(|_| plain)
 }
 
+/// Whether an item without an id, or a sample of it, could have this one.
+pub(crate) fn is_automatic(id: &str) -> bool {
+    ItemId::readings(id).any(|reading| matches!(reading.record, RecordId::Auto { .. }))
+}
+
 /// The most answers to one prompt.
 pub(crate) const MOST_SAMPLES: u32 = 1000;
 

@@ -9,8 +9,9 @@ use rayon::prelude::*;
 
 use super::attached::AttachedFiles;
 use super::entry::{Entry, IdKey, State, auto_key, sample_key};
-use super::id::{IdHash, ItemId, RecordId, parse_sample};
+use super::id::{IdHash, ItemId, RecordId};
 use crate::bulk::input::EarlierResult;
+use crate::llm::hash::sample_mask;
 
 /// What the check of a file has counted.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -39,6 +40,17 @@ pub(crate) enum Match {
     Unusable,
     /// The input has no such id.
     Unknown,
+}
+
+/// The record that a result belongs to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct RecordOf {
+    pub(crate) offset: u64,
+    /// Which of the answers to it the result is.
+    pub(crate) sample: u16,
+    pub(crate) makes_prompt: bool,
+    /// It asks what the result answers.
+    pub(crate) is_same: bool,
 }
 
 /// How the items stand after matching.
@@ -232,17 +244,37 @@ impl Matching {
         found
     }
 
-    /// Where the item of that id is in the input, and whether it makes a prompt.
-    pub(crate) fn place_of(&self, id: &str) -> Option<(u64, bool)> {
-        let item = || self.find(parse_sample(id)?.0);
-        let entry = &self.entries[self.find(id).or_else(item)?];
-        Some((entry.offset(), !entry.is_bad()))
+    /// The record that a result belongs to, be it of another sample than the input asks for.
+    pub(crate) fn record_of(&self, id: &str, request_hash_prefix: u64) -> Option<RecordOf> {
+        let found = self.find(id);
+        let found = found.map(|at| (at, self.entries[at].sample().unwrap_or(1), 0));
+        let of_other_sample = |item: ItemId<'_>| {
+            let mut first = [None, Some(1)].into_iter();
+            let at = first.find_map(|sample| self.at(ItemId { sample, ..item }))?;
+            let sample = item.sample.unwrap_or(1);
+            Some((at, sample, sample_mask(sample)))
+        };
+        let (at, sample, mask) =
+            found.or_else(|| ItemId::readings(id).find_map(of_other_sample))?;
+        let entry = &self.entries[at];
+        Some(RecordOf {
+            offset: entry.offset(),
+            sample: u16::try_from(sample).unwrap_or(u16::MAX),
+            makes_prompt: !entry.is_bad(),
+            is_same: entry.is_auto() || entry.request ^ mask == request_hash_prefix,
+        })
     }
 
-    /// Items that no result line was matched with.
-    pub(crate) fn unmatched(&self) -> u64 {
-        let new = self.entries.iter().filter(|e| e.state() == State::New);
-        new.count() as u64
+    /// Records, each of which may make several items.
+    pub(crate) fn records(&self) -> u64 {
+        let first = self.entries.iter().filter(|entry| entry.is_first());
+        first.count() as u64
+    }
+
+    /// True when the id of an item may be made of what it asks.
+    pub(crate) fn has_automatic_ids(&self) -> bool {
+        let mut entries = self.entries.iter();
+        entries.any(|entry| entry.is_auto() && !entry.is_bad())
     }
 
     /// Ends the matching: from here on items are in input order.

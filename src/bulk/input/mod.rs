@@ -52,7 +52,7 @@ pub(crate) use entry::{EarlierResult, State};
 pub(crate) use fault::InputError;
 pub(crate) use fields::is_set_by_itself;
 pub(crate) use file::{InputFile, Item, NamedFile, Unread};
-pub(crate) use id::{hash_prefix, parse_sample, renamed};
+pub(crate) use id::{hash_prefix, is_automatic, renamed};
 pub(crate) use index::{FileIndex, Match, Matching};
 pub(crate) use keep::Fields;
 pub(crate) use kept_reader::KeptReader;

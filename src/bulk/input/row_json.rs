@@ -3,13 +3,18 @@
 use super::Form;
 use super::fault::{Fault, InputError, utf8};
 use super::file::{InputFile, Part};
+use super::keep::{Fields, Object};
 use super::rows::without_bom;
 
 impl InputFile {
-    /// The record at this place: a table's row by the names of its columns, a line of JSON as it stands, a
-    /// line of text as `prompt`.
+    /// The record at this place: a table's row by the names of its columns, a line of JSON by
+    /// its fields, on one line, a line of text as `prompt`.
     pub(crate) fn row_at(&self, offset: u64) -> Result<String, InputError> {
         let part = self.part_of(offset);
+        if let Some(change) = part.change() {
+            let text = format!("changed while its rows were joined ({change}); do it again");
+            return Err(InputError::of_file(&part.name, text));
+        }
         let record = part.source.record(part.form, offset - part.base);
         let record = record.map_err(|error| part.unreadable(&error))?;
         let (bytes, ..) = record.unwrap_or_default();
@@ -27,7 +32,17 @@ impl Part {
                 serde_json::json!({ "prompt": line }).to_string()
             }
             (_, Some(header)) => header.object(text)?,
-            (_, None) => text.to_owned(),
+            (_, None) => match Fields::of(text) {
+                Some(fields) => {
+                    let mut object = Object::new();
+                    for (name, value) in &fields.0 {
+                        object.value(name, value);
+                    }
+                    object.end().map_or_else(String::new, |row| row.to_string())
+                }
+                // It makes no prompt, and has no fields either.
+                None => String::new(),
+            },
         })
     }
 }

@@ -17,8 +17,8 @@ use super::values::{delimiter, name, temperature, text_or_file};
 pub struct ExportArgs {
     /// Files of results
     ///
-    /// As `batchwright run` and `batchwright results` write them. Of an id that is in several of them the
-    /// last file counts.
+    /// As `batchwright run` and `batchwright results` write them; they are read more than once. Of an id that
+    /// is in several of them the last file counts.
     #[arg(value_name = "RESULTS", required = true)]
     pub results: Vec<PathBuf>,
 
@@ -89,7 +89,8 @@ pub struct RowsArgs {
     /// Join the rows of this input, by id
     ///
     /// What `run` reads. Rows without ids of their own are found by what was asked, so they need the
-    /// flags that the run had, among those below. Several times for several files.
+    /// flags that the run had, among those below; whether it asked for JSON is found out. Several times
+    /// for several files.
     #[arg(long, value_name = "FILE")]
     pub input: Vec<PathBuf>,
 
@@ -120,6 +121,14 @@ pub struct RowsArgs {
     /// The --temperature that the run had
     #[arg(long, value_name = "X", value_parser = temperature, hide_short_help = true)]
     pub temperature: Option<f64>,
+
+    /// The --extra that the run had
+    #[arg(long, value_name = "JSON", value_parser = text_or_file, hide_short_help = true)]
+    pub extra: Option<String>,
+
+    /// The --service-tier that the run had
+    #[arg(long, value_name = "TIER", value_parser = name, hide_short_help = true)]
+    pub service_tier: Option<String>,
 
     /// The --task that the run had
     #[arg(long, value_name = "TASK", value_enum, default_value_t = TaskArg::Complete,
@@ -153,6 +162,6 @@ A column for each property of the answers:
 
 Exit codes:
   0 the table is written, whatever its items came to
-  1 could not be written
-  2 bad usage, or no results
-  130, 143 interrupted; nothing was written";
+  1 the table could not be written
+  2 bad usage, or a file that cannot be read
+  130, 143 interrupted; no file was written";

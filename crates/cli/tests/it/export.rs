@@ -70,7 +70,7 @@ fn every_form_is_written_and_a_spreadsheet_gets_no_formula() {
     let folder = std::fs::read_dir(desk.path("")).unwrap();
     let hidden = folder.filter(|entry| {
         let name = entry.as_ref().unwrap().file_name();
-        name.to_string_lossy().contains("exporting")
+        name.to_string_lossy().starts_with('.')
     });
     assert_eq!(hidden.count(), 0);
     desk.plain("export r.jsonl -o schema.csv --json-schema {\"properties\":{\"n\":{\"type\":\"integer\"},\"label\":{\"type\":\"string\"}}}")
@@ -189,6 +189,90 @@ fn rows_are_joined_where_nothing_was_kept() {
     desk.plain("export out.jsonl --input none.csv -o t3.csv")
         .expect(2)
         .says("none.csv");
+}
+
+#[test]
+fn rows_without_ids_are_found_whatever_shape_their_answers_had() {
+    let (desk, sim) = (Desk::new(), good());
+    desk.write("rows.csv", "city\nOslo\nRome\nOslo\n");
+    desk.write(
+        "schema.json",
+        r#"{"type":"object","additionalProperties":false,"required":["n"],"properties":{"n":{"type":"integer"}}}"#,
+    );
+    let asked = "--template {{city}}";
+    for (i, (shape, wanted)) in [
+        ("", "--json-mode"),
+        ("", "--json-schema schema.json"),
+        ("--json-mode", ""),
+        ("--json-mode", "--json-schema schema.json"),
+        ("--json-schema schema.json", "--json-schema schema.json"),
+    ]
+    .iter()
+    .enumerate()
+    {
+        let out = format!("{i}.jsonl");
+        desk.run(&sim, &format!("rows.csv {asked} {shape} -j 1 -o {out}"))
+            .expect(0);
+        let words = format!(
+            "export {out} --input rows.csv {asked} --model sim-1 {wanted} --ordered -o {i}.csv"
+        );
+        let ended = desk.plain(&words).expect(0);
+        assert!(!ended.stderr.contains("row"), "{}", ended.stderr);
+        let table = desk.read(&format!("{i}.csv"));
+        let cities: Vec<_> = table
+            .lines()
+            .map(|line| line.split(',').next().unwrap())
+            .collect();
+        assert_eq!(cities, ["city", "Oslo", "Rome", "Oslo"], "{shape} {wanted}");
+    }
+}
+
+#[test]
+fn rows_without_ids_are_found_by_further_fields_too() {
+    let (desk, sim) = (Desk::new(), good());
+    desk.write("rows.csv", "city\nOslo\n");
+    let asked = "--template {{city}} --extra {\"top_k\":4} --service-tier flex";
+    desk.run(&sim, &format!("rows.csv {asked} -j 1 -o out.jsonl"))
+        .expect(0);
+    let export = format!("export out.jsonl --input rows.csv --model sim-1 {asked} -o out.csv");
+    desk.plain(&export).expect(0);
+    assert!(desk.read("out.csv").contains("\nOslo,"));
+    desk.plain(&format!("{export} --extra [] --overwrite"))
+        .expect(2);
+}
+
+#[test]
+fn what_is_in_the_way_says_so() {
+    let desk = Desk::new();
+    desk.write("r.jsonl", KEPT);
+    desk.plain("export - -o out.csv")
+        .expect(2)
+        .says("read more than once")
+        .says("save them as a file first");
+    desk.plain("export r.jsonl -o none/out.csv")
+        .expect(1)
+        .says("none/out.csv: cannot be written");
+    desk.plain("export r.jsonl -o out.jsonl --output-delimiter ;")
+        .expect(2)
+        .says("--output-delimiter");
+}
+
+#[cfg(unix)]
+#[test]
+fn a_table_that_is_replaced_keeps_its_permissions() {
+    use std::os::unix::fs::PermissionsExt;
+    let desk = Desk::new();
+    desk.write("r.jsonl", KEPT);
+    for name in ["out.csv", "out.db", "out.xlsx", "out.parquet"] {
+        desk.write(name, "private");
+        let private = std::fs::Permissions::from_mode(0o600);
+        std::fs::set_permissions(desk.path(name), private).unwrap();
+        desk.plain(&format!("export r.jsonl -o {name} --overwrite"))
+            .expect(0);
+        let mode = desk.path(name).metadata().unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600, "{name}");
+        assert_ne!(std::fs::read(desk.path(name)).unwrap(), b"private");
+    }
 }
 
 /// A million results with their rows, of which no more is kept than where each line is.

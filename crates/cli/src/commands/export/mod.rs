@@ -2,7 +2,7 @@
 
 mod report;
 mod rows;
-mod shown;
+mod table_stdout;
 
 use std::io::{self, IsTerminal};
 use std::path::Path;
@@ -15,7 +15,7 @@ use crate::exit::{About, Early, Exit, Refusal};
 use crate::prompts::schema;
 use crate::signals::Signals;
 use crate::stdout;
-use shown::Out;
+use table_stdout::TableStdout;
 
 pub fn execute(args: &ExportArgs) -> Exit {
     args.say.start_log();
@@ -28,8 +28,15 @@ fn export(args: &ExportArgs) -> Result<Exit, Early> {
         let why = "--json goes with -o FILE: the table itself is on standard output";
         return Err(Refusal::usage(why).into());
     }
+    if args.results.iter().any(|path| path == Path::new("-")) {
+        let why = "results are read more than once, and standard input cannot be: save them as a file first";
+        return Err(Refusal::usage(why).into());
+    }
     let ctx = Context::new();
-    let stopping = "stopping: nothing will be written; once more to end now";
+    let stopping = match to_stdout {
+        true => "stopping: the table ends here; once more to end now",
+        false => "stopping: nothing will be written; once more to end now",
+    };
     let signals = Signals::watch(&ctx, (!args.say.quiet).then(|| stopping.to_owned()))?;
     let mut table = table(args)?;
     if !args.rows.input.is_empty() {
@@ -44,7 +51,7 @@ fn export(args: &ExportArgs) -> Result<Exit, Early> {
         false => table.to_file(&args.output, &ctx),
     };
     match written {
-        Ok(report) => Ok(told(args, &report)),
+        Ok(report) => Ok(show(args, &report)),
         Err(error) => Err(refused(&error, About::Output, &signals)),
     }
 }
@@ -80,12 +87,12 @@ fn table(args: &ExportArgs) -> Result<Export, Refusal> {
 /// Writes to standard output; none where its reader went away, which has what it wanted.
 fn to_stdout_unless_gone(table: Export, ctx: &Context) -> Option<Result<ExportReport, Error>> {
     let stdout = io::stdout();
-    let mut out = Out::new(stdout.lock(), stdout.is_terminal());
+    let mut out = TableStdout::new(stdout.lock(), stdout.is_terminal());
     let written = table.to_writer(&mut out, ctx);
     (!out.reader_is_gone()).then_some(written)
 }
 
-fn told(args: &ExportArgs, report: &ExportReport) -> Exit {
+fn show(args: &ExportArgs, report: &ExportReport) -> Exit {
     for line in report::lines(args, report) {
         args.say.say(&line);
     }

@@ -51,7 +51,7 @@ pub fn lines(args: &ExportArgs, report: &ExportReport) -> Vec<String> {
         0 => {}
         n if n == report.rows && !args.rows.input.is_empty() => lines.push(
             "  no item was found in the input: name the column of their ids by --id-column; rows without \
-             ids are found by the --template, --model and so on that the run had"
+             ids are found by the --template, --model, --json-schema and so on that the run had"
                 .to_owned(),
         ),
         n if n == report.rows => lines.push(

@@ -7,18 +7,21 @@ use crate::args::export::ExportArgs;
 use crate::args::shared::TaskArg;
 use crate::data_dir::data_dir;
 use crate::exit::Refusal;
-use crate::prompts::with_schema;
+use crate::prompts::with_extra;
 
 /// The settings of the run, as far as they were told: ids that were made of what was asked depend on them.
+/// Whether it asked for JSON is found out: the flags for that say what the table is to be.
 pub fn settings(args: &ExportArgs) -> Result<PromptSettings, Refusal> {
     let rows = &args.rows;
-    let mut settings = PromptSettings::new().json_mode(args.json_mode);
+    let mut settings = PromptSettings::new();
     if rows.task == TaskArg::Embed {
         settings = settings.task(RequestTask::Embed);
     }
-    if let Some(given) = &args.json_schema {
-        settings = with_schema(settings, given)?;
-    }
+    settings = with_extra(
+        settings,
+        rows.extra.as_deref(),
+        rows.service_tier.as_deref(),
+    )?;
     if let Some(model) = &rows.model {
         settings = settings.model(model);
     }

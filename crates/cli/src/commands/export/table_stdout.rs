@@ -4,14 +4,14 @@ use std::io::{self, Write};
 
 use crate::sanitize::harmless;
 
-pub struct Out<W> {
+pub struct TableStdout<W> {
     out: W,
     /// The line that has begun, where lines are made harmless before they are shown.
     line: Option<Vec<u8>>,
     is_gone: bool,
 }
 
-impl<W: Write> Out<W> {
+impl<W: Write> TableStdout<W> {
     pub fn new(out: W, is_terminal: bool) -> Self {
         Self {
             out,
@@ -32,7 +32,7 @@ impl<W: Write> Out<W> {
     }
 }
 
-impl<W: Write> Write for Out<W> {
+impl<W: Write> Write for TableStdout<W> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let Some(line) = &mut self.line else {
             let written = self.out.write(bytes);
@@ -62,10 +62,12 @@ mod tests {
     fn a_terminal_is_shown_nothing_that_it_would_obey() {
         let table = "a,\u{1b}[2Jé\u{202e}\n\"x\r\ny\",z\n".as_bytes();
         let mut plain = Vec::new();
-        Out::new(&mut plain, false).write_all(table).unwrap();
+        TableStdout::new(&mut plain, false)
+            .write_all(table)
+            .unwrap();
         assert_eq!(plain, table);
         let mut shown = Vec::new();
-        let mut out = Out::new(&mut shown, true);
+        let mut out = TableStdout::new(&mut shown, true);
         for piece in table.chunks(3) {
             out.write_all(piece).unwrap();
         }
