@@ -8,7 +8,10 @@ pub(super) enum Cell<'a> {
     Null,
     Bool(bool),
     Int(i64),
-    Float(f64),
+    /// A number that a floating point number holds, and how it was written.
+    Float(f64, &'a str),
+    /// A number that neither of them holds, as it was written.
+    Digits(&'a str),
     Text(Cow<'a, str>),
     /// A list or an object.
     Json(Cow<'a, str>),
@@ -43,8 +46,8 @@ impl Cell<'_> {
             Self::Bool(_) => Kind::Bool,
             Self::Int(n) if n.unsigned_abs() <= EXACT => Kind::Int,
             Self::Int(_) => Kind::Long,
-            Self::Float(_) => Kind::Float,
-            Self::Text(_) => Kind::Text,
+            Self::Float(..) => Kind::Float,
+            Self::Digits(_) | Self::Text(_) => Kind::Text,
             Self::Json(_) => Kind::Json,
             Self::Vector(_) => Kind::Vector,
         }
@@ -56,16 +59,11 @@ impl Cell<'_> {
             Self::Null => return None,
             Self::Bool(yes) => Cow::Borrowed(if *yes { "true" } else { "false" }),
             Self::Int(n) => Cow::Owned(n.to_string()),
-            Self::Float(x) => Cow::Owned(json_number(*x)),
+            Self::Float(_, written) | Self::Digits(written) => Cow::Borrowed(*written),
             Self::Text(text) | Self::Json(text) => Cow::Borrowed(text),
             Self::Vector(all) => Cow::Owned(serde_json::to_string(all).unwrap_or_default()),
         })
     }
-}
-
-/// A number as JSON has it: 3.0, 1e-7.
-fn json_number(x: f64) -> String {
-    serde_json::Number::from_f64(x).map_or_else(|| x.to_string(), |number| number.to_string())
 }
 
 impl Kind {
@@ -110,10 +108,10 @@ mod tests {
     }
 
     #[test]
-    fn numbers_are_written_as_json_has_them() {
+    fn numbers_are_written_as_they_stood() {
         let text = |cell: Cell<'_>| cell.to_text().unwrap().into_owned();
-        assert_eq!(text(Cell::Float(3.0)), "3.0");
-        assert_eq!(text(Cell::Float(0.1)), "0.1");
+        assert_eq!(text(Cell::Float(1.5, "1.50")), "1.50");
+        assert_eq!(text(Cell::Digits("1e400")), "1e400");
         assert_eq!(text(Cell::Int(-5)), "-5");
         assert_eq!(text(Cell::Vector(vec![0.1, -1.0])), "[0.1,-1.0]");
         assert_eq!(Cell::Null.to_text(), None);

@@ -165,7 +165,7 @@ impl Waiting {
                 all.push(*n as f64);
                 Some(8)
             }
-            (Values::Float(all), Cell::Float(x)) => {
+            (Values::Float(all), Cell::Float(x, _)) => {
                 all.push(*x);
                 Some(8)
             }

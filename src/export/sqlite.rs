@@ -65,7 +65,7 @@ impl Table {
             .zip(kinds)
             .map(|(cell, kind)| match (cell, kind) {
                 (Cell::Bool(_), Kind::Bool)
-                | (Cell::Int(_) | Cell::Float(_), Kind::Int | Kind::Long | Kind::Float) => None,
+                | (Cell::Int(_) | Cell::Float(..), Kind::Int | Kind::Long | Kind::Float) => None,
                 (cell, _) => cell.to_text(),
             })
             .collect();
@@ -74,7 +74,7 @@ impl Table {
                 (Some(text), _) => ValueRef::Text(text.as_bytes()),
                 (None, Cell::Bool(yes)) => ValueRef::Integer(i64::from(*yes)),
                 (None, Cell::Int(n)) => ValueRef::Integer(*n),
-                (None, Cell::Float(x)) => ValueRef::Real(*x),
+                (None, Cell::Float(x, _)) => ValueRef::Real(*x),
                 (None, _) => ValueRef::Null,
             })
         });

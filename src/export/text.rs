@@ -186,11 +186,11 @@ mod tests {
             text("x,y"),
             text("one\r\ntwo"),
             Cell::Bool(true),
-            Cell::Float(0.5),
+            Cell::Float(0.5, "0.50"),
             Cell::Json("{\"a\":[1]}".into()),
         ];
         let expected =
-            "a,\"\",,\"say \"\"hi\"\"\",\"x,y\",\"one\r\ntwo\",true,0.5,\"{\"\"a\"\":[1]}\"\n";
+            "a,\"\",,\"say \"\"hi\"\"\",\"x,y\",\"one\r\ntwo\",true,0.50,\"{\"\"a\"\":[1]}\"\n";
         assert_eq!(written(STYLE, &cells), expected);
         let tabs = Style {
             delimiter: b'\t',
@@ -217,7 +217,7 @@ mod tests {
             assert_eq!(neutralized(Cow::Borrowed(harmless)), harmless);
         }
         assert_eq!(
-            written(STYLE, &[Cell::Int(-5), Cell::Float(-0.5)]),
+            written(STYLE, &[Cell::Int(-5), Cell::Float(-0.5, "-0.5")]),
             "-5,-0.5\n"
         );
     }
@@ -239,7 +239,11 @@ mod tests {
             .row(&[text("\u{1b}[2J"), Cell::Json("[1]".into())])
             .unwrap();
         lines.row(&[Cell::Null, Cell::Int(7)]).unwrap();
-        let expected = "{\"=cmd()\":\"\\u001b[2J\",\"a,b\":[1]}\n{\"=cmd()\":null,\"a,b\":7}\n";
+        lines
+            .row(&[Cell::Digits("1e400"), Cell::Float(1.5, "1.50")])
+            .unwrap();
+        let expected = "{\"=cmd()\":\"\\u001b[2J\",\"a,b\":[1]}\n{\"=cmd()\":null,\"a,b\":7}\n\
+                        {\"=cmd()\":1e400,\"a,b\":1.50}\n";
         assert_eq!(String::from_utf8(lines.out).unwrap(), expected);
     }
 }

@@ -89,7 +89,7 @@ impl Sheet {
                 Cell::Int(n) if n.unsigned_abs() <= LARGEST => {
                     sheet.write_number(self.row, column, *n as f64)?;
                 }
-                Cell::Float(x) => drop(sheet.write_number(self.row, column, *x)?),
+                Cell::Float(x, _) => drop(sheet.write_number(self.row, column, *x)?),
                 other => {
                     let text = other.to_text().unwrap_or_default();
                     match cut(&text, &self.whole) {
