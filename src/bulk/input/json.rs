@@ -16,7 +16,7 @@ use super::names::{hint, listed};
 use super::said::Parsed;
 use super::template::{Template, UnknownVariable};
 use crate::llm::native::NativeFormat;
-use crate::llm::params::RequestTask;
+use crate::llm::params::{RequestTask, ResponseFormat};
 use crate::llm::request::{Request, Role};
 use crate::llm::translate;
 
@@ -51,9 +51,13 @@ fn native(
     }
     let body = line.remove(layout.body()).unwrap_or_default();
     let request = translate::read(format, body).map_err(Fault::told)?;
-    let params = &request.params;
+    let (params, provider) = (&request.params, format.provider());
     // It goes out as it stands, so what would be filled in would be lost.
-    let filled = [
+    let shape = match &settings.format {
+        Some(ResponseFormat::JsonObject) => "--json-mode",
+        _ => "--json-schema",
+    };
+    let flags = [
         (
             "--system",
             settings.system.is_some() && request.system.is_none(),
@@ -67,23 +71,22 @@ fn native(
             settings.temperature.is_some() && params.temperature.is_none(),
         ),
         (
-            "--json-schema",
+            shape,
             settings.format.is_some() && params.response_format.is_none(),
         ),
-        (
-            "--extra",
-            settings
-                .extra
-                .keys()
-                .any(|name| !request.extra.contains_key(name)),
-        ),
     ];
-    if let Some((flag, _)) = filled.into_iter().find(|(_, lost)| *lost) {
+    let lost = flags.into_iter().find(|(_, lost)| *lost);
+    let lost = lost.map(|(flag, _)| flag.to_owned()).or_else(|| {
+        let mut names = settings.extra.keys();
+        let name = names.find(|name| !request.extra.contains_key(*name))?;
+        Some(match name.as_str() {
+            "service_tier" => "service_tier of --service-tier or --extra".to_owned(),
+            _ => format!("{name} of --extra"),
+        })
+    });
+    if let Some(lost) = lost {
         return Err(Fault::new(
-            format!(
-                "a line of {}'s API, which goes out as it stands, and {flag}",
-                format.provider()
-            ),
+            format!("a line of {provider}'s API, which goes out as it stands, and {lost}"),
             "what the flag says in the line itself",
         ));
     }

@@ -157,7 +157,16 @@ fn what_a_flag_would_add_is_not_lost_in_silence() {
     for (flag, says) in [
         ("--system x", "--system"),
         ("--temperature 0.1", "--temperature"),
-        ("--json-mode", "--json-schema"),
+        ("--json-mode", "and --json-mode"),
+        (
+            "--json-schema {\"properties\":{\"a\":{\"type\":\"string\"}}}",
+            "and --json-schema",
+        ),
+        (
+            "--service-tier flex",
+            "and service_tier of --service-tier or --extra",
+        ),
+        ("--extra {\"top_k\":4}", "and top_k of --extra"),
     ] {
         let words = format!("run in.jsonl -o out.jsonl {flag}");
         start(&desk, &sim, "anthropic", &words).expect(2).says(says);
