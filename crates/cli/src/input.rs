@@ -76,6 +76,14 @@ impl InputArgs {
         })
     }
 
+    /// Whether every record may have columns beside the prompt: lines of text have none.
+    pub fn have_columns(&self) -> bool {
+        match self.reading.format {
+            Some(format) => format != Format::Txt,
+            None => !self.files.iter().any(|path| is_text(path)),
+        }
+    }
+
     /// Its name for people where `--name` gives none.
     pub fn short(&self) -> String {
         let (first, more) = (&self.files[0], self.files.len() - 1);
@@ -151,6 +159,18 @@ pub fn whole(path: &Path) -> String {
     let whole = path.canonicalize().or_else(|_| std::path::absolute(path));
     let whole = whole.unwrap_or_else(|_| path.to_owned());
     whole.to_string_lossy().into_owned()
+}
+
+/// True for a file that is called one of lines of text, be it compressed, and for a stream, which may be one.
+fn is_text(path: &Path) -> bool {
+    let extension = |path: &Path| {
+        let extension = path.extension().unwrap_or_default().to_string_lossy();
+        extension.to_ascii_lowercase()
+    };
+    match extension(path).as_str() {
+        "gz" | "zst" => extension(Path::new(path.file_stem().unwrap_or_default())) == "txt",
+        other => other == "txt" || is_stream(path),
+    }
 }
 
 fn is_stream(path: &Path) -> bool {

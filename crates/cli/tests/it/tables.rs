@@ -207,10 +207,37 @@ fn an_output_named_like_a_table_is_refused() {
             .says(&format!("batchwright export out.jsonl -o {table}"));
         assert!(!desk.exists(name));
     }
-    desk.run(&sim, "in.txt in.jsonl --output=out.csv")
-        .expect(2)
-        .says(" in.txt in.jsonl --output=out.jsonl --keep all\n");
+    desk.write("in.csv", "prompt\na\n");
+    for (words, run, export) in [
+        ("in.csv in.jsonl", " --keep all\n", ""),
+        ("in.txt in.jsonl", "\n", ""),
+        ("in.txt.gz", "\n", ""),
+        ("in.csv --format txt", "\n", ""),
+        ("in.csv --json-mode", " --keep all\n", " --json-mode"),
+        (
+            "in.csv --json-schema a.json",
+            " --keep all\n",
+            " --json-schema a.json",
+        ),
+    ] {
+        desk.run(&sim, &format!("{words} --output=out.csv"))
+            .expect(2)
+            .says(&format!(" {words} --output=out.jsonl{run}"))
+            .says(&format!("batchwright export out.jsonl{export} -o out.csv"));
+    }
     assert_eq!(sim.stats().calls, 0);
+}
+
+#[test]
+fn results_that_are_named_like_a_table_are_gone_on_from() {
+    let (desk, sim) = (Desk::new(), good());
+    desk.write("in.txt", "a\nb\n");
+    desk.run(&sim, "in.txt -j 1 -o out.jsonl --max-items 1")
+        .expect(0);
+    std::fs::rename(desk.path("out.jsonl"), desk.path("out.db")).unwrap();
+    desk.run(&sim, "in.txt -j 1 -o out.db").expect(0);
+    assert_eq!(sim.stats().calls, 2);
+    assert_eq!(desk.results("out.db").len(), 2);
 }
 
 const KEPT: &str = concat!(

@@ -2,7 +2,9 @@
 //! that is needed.
 
 use std::cell::RefCell;
-use std::path::PathBuf;
+use std::fs::File;
+use std::io::Read;
+use std::path::Path;
 
 use batchwright::files::{ExportFormat, PromptSettings};
 use batchwright::{Context, Prompts, Settings, Strategy};
@@ -58,6 +60,7 @@ pub fn settings(args: &RunArgs) -> Result<Settings, Refusal> {
 pub fn session(args: &RunArgs, settings: &Settings) -> Result<Session, Refusal> {
     let ctx = Context::new().with_grace(args.pace.grace);
     let stopping = match settings.bulk_strategy() {
+        _ if args.dry_run => "stopping: nothing was sent".to_owned(),
         Ok(Strategy::Batch) => stopping_line(&ctx, "batches go on at their provider, "),
         _ => stopping_line(&ctx, ""),
     };
@@ -145,7 +148,7 @@ fn prompt_settings(args: &RunArgs) -> Result<PromptSettings, Refusal> {
 }
 
 /// Refuses an output that is named like a table: results are lines that a run can go on from, and tables
-/// are made of them.
+/// are made of them. A file that has begun with such lines goes on.
 fn refuse_table(args: &RunArgs) -> Result<(), Refusal> {
     let Some(path) = &args.output else {
         return Ok(());
@@ -156,14 +159,17 @@ fn refuse_table(args: &RunArgs) -> Result<(), Refusal> {
         Ok(ExportFormat::Jsonl) => false,
         found => found.is_ok() || others,
     };
-    if !table || args.input.files.contains(path) {
+    if !table || args.input.files.contains(path) || begins_with_result(path) {
         return Ok(());
     }
     let results = path.with_extension("jsonl");
-    // Lines of text have no columns that could come back.
-    let has_columns = |file: &PathBuf| file.extension().is_some_and(|name| name != "txt");
-    let columns = args.input.keep.is_empty() && args.input.files.iter().any(has_columns);
+    let columns = args.input.keep.is_empty() && args.input.have_columns();
     let keep = if columns { " --keep all" } else { "" };
+    let properties = match &args.prompt.json_schema {
+        Some(schema) => format!(" --json-schema {}", quoted(&schema.to_string_lossy())),
+        None if args.prompt.json_mode => " --json-mode".to_owned(),
+        None => String::new(),
+    };
     let written = if others {
         path.with_extension("xlsx")
     } else {
@@ -171,11 +177,20 @@ fn refuse_table(args: &RunArgs) -> Result<(), Refusal> {
     };
     Err(Refusal::usage(format!(
         "{}: results are JSON lines, from which a run can go on; a table is made of them:\n  {}{keep}\n  \
-         batchwright export {} -o {}",
+         batchwright export {}{properties} -o {}",
         path.display(),
         command_line_to(path, &results),
         quoted(&results.to_string_lossy()),
         quoted(&written.to_string_lossy()),
     ))
     .about(About::Output))
+}
+
+/// True for a file of results, whatever it is called.
+fn begins_with_result(path: &Path) -> bool {
+    const START: &[u8] = b"{\"id\":";
+    let mut start = [0; START.len()];
+    let is_file = path.metadata().is_ok_and(|found| found.is_file());
+    let read = File::open(path).and_then(|mut file| file.read_exact(&mut start));
+    is_file && read.is_ok() && start == START
 }
