@@ -21,7 +21,7 @@ pub(super) enum Cell<'a> {
 
 /// What all cells of a column are, or can be written as.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(super) enum Kind {
+pub(super) enum ColumnType {
     /// Nothing was there.
     #[default]
     Empty,
@@ -40,16 +40,16 @@ pub(super) enum Kind {
 const EXACT: u64 = 1 << 53;
 
 impl Cell<'_> {
-    pub(super) fn kind(&self) -> Kind {
+    pub(super) fn kind(&self) -> ColumnType {
         match self {
-            Self::Null => Kind::Empty,
-            Self::Bool(_) => Kind::Bool,
-            Self::Int(n) if n.unsigned_abs() <= EXACT => Kind::Int,
-            Self::Int(_) => Kind::Long,
-            Self::Float(..) => Kind::Float,
-            Self::Digits(_) | Self::Text(_) => Kind::Text,
-            Self::Json(_) => Kind::Json,
-            Self::Vector(_) => Kind::Vector,
+            Self::Null => ColumnType::Empty,
+            Self::Bool(_) => ColumnType::Bool,
+            Self::Int(n) if n.unsigned_abs() <= EXACT => ColumnType::Int,
+            Self::Int(_) => ColumnType::Long,
+            Self::Float(..) => ColumnType::Float,
+            Self::Digits(_) | Self::Text(_) => ColumnType::Text,
+            Self::Json(_) => ColumnType::Json,
+            Self::Vector(_) => ColumnType::Vector,
         }
     }
 
@@ -66,10 +66,10 @@ impl Cell<'_> {
     }
 }
 
-impl Kind {
+impl ColumnType {
     /// What holds both.
     pub(super) fn with(self, other: Self) -> Self {
-        use Kind::{Empty, Float, Int, Long, Text};
+        use ColumnType::{Empty, Float, Int, Long, Text};
         match (self, other) {
             (same, other) if same == other => same,
             (Empty, kind) | (kind, Empty) => kind,
@@ -86,7 +86,7 @@ mod tests {
 
     #[test]
     fn columns_hold_what_their_cells_have_in_common() {
-        use Kind::{Bool, Empty, Float, Int, Json, Long, Text, Vector};
+        use ColumnType::{Bool, Empty, Float, Int, Json, Long, Text, Vector};
         for (all, kind) in [
             (vec![], Empty),
             (vec![Empty, Int, Empty], Int),

@@ -7,17 +7,17 @@ use std::collections::{HashMap, HashSet};
 use serde_json::Value;
 use serde_json::value::RawValue;
 
-use super::cell::Kind;
+use super::cell::ColumnType;
 use super::object::{present, text};
-use super::row::{Row, Source, kind};
+use super::row::{CellSource, Row, kind};
 use crate::base::error::{Error, ErrorKind};
 
 /// A column of the table.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Column {
     pub name: String,
-    pub kind: Kind,
-    pub source: Source,
+    pub kind: ColumnType,
+    pub source: CellSource,
     /// Where its field is likely to stand among its neighbours.
     pub likely: usize,
 }
@@ -53,13 +53,13 @@ const TOKENS: [&str; 4] = [
     "reasoning_tokens",
 ];
 /// Always.
-const FACTS: [(&str, Kind); 6] = [
-    ("cost_usd", Kind::Float),
-    ("model", Kind::Text),
-    ("provider", Kind::Text),
-    ("finish_reason", Kind::Text),
-    ("attempts", Kind::Int),
-    ("latency_ms", Kind::Int),
+const FACTS: [(&str, ColumnType); 6] = [
+    ("cost_usd", ColumnType::Float),
+    ("model", ColumnType::Text),
+    ("provider", ColumnType::Text),
+    ("finish_reason", ColumnType::Text),
+    ("attempts", ColumnType::Int),
+    ("latency_ms", ColumnType::Int),
 ];
 /// Where any line has them; what is not named here stands between them and `reply`.
 const MORE_FACTS: [&str; 3] = ["service_tier", "warning", "earlier"];
@@ -68,12 +68,12 @@ const REPLY: &str = "reply";
 /// Names of fields in the order in which they came, and what stood in them.
 #[derive(Debug, Default)]
 struct Names {
-    list: Vec<(String, Kind)>,
+    list: Vec<(String, ColumnType)>,
     places: HashMap<String, usize>,
 }
 
 impl Names {
-    fn note(&mut self, likely: usize, name: &str, kind: Kind) {
+    fn note(&mut self, likely: usize, name: &str, kind: ColumnType) {
         let guess = self.list.get(likely).filter(|(known, _)| known == name);
         let place = match guess {
             Some(_) => likely,
@@ -81,7 +81,7 @@ impl Names {
                 Some(place) => *place,
                 None => {
                     self.places.insert(name.to_owned(), self.list.len());
-                    self.list.push((name.to_owned(), Kind::Empty));
+                    self.list.push((name.to_owned(), ColumnType::Empty));
                     self.list.len() - 1
                 }
             },
@@ -91,15 +91,15 @@ impl Names {
     }
 
     /// What was in the field of that name, and where it is among them.
-    fn of(&self, name: &str) -> (Kind, usize) {
+    fn of(&self, name: &str) -> (ColumnType, usize) {
         let place = self.places.get(name).copied();
-        place.map_or((Kind::Empty, 0), |place| (self.list[place].1, place))
+        place.map_or((ColumnType::Empty, 0), |place| (self.list[place].1, place))
     }
 }
 
 /// What has been seen of the lines that count.
 #[derive(Debug, Default)]
-pub(super) struct Seen {
+pub(super) struct ColumnsSeen {
     input: Names,
     answer: Names,
     usage: Names,
@@ -119,9 +119,9 @@ enum IdColumn {
     Differs,
 }
 
-impl Seen {
+impl ColumnsSeen {
     /// Begins with the properties of a JSON Schema.
-    pub(super) fn with_properties(properties: &[(String, Kind)]) -> Self {
+    pub(super) fn with_properties(properties: &[(String, ColumnType)]) -> Self {
         let mut seen = Self::default();
         for (i, (name, kind)) in properties.iter().enumerate() {
             seen.answer.note(i, name, *kind);
@@ -176,29 +176,35 @@ impl Seen {
             columns: Vec::new(),
         };
         for (i, (name, kind)) in self.input.list.iter().enumerate() {
-            layout.push(Input, name, *kind, Source::Input(name.clone()), i);
+            layout.push(Input, name, *kind, CellSource::Input(name.clone()), i);
         }
         if self.id_column != IdColumn::Repeats {
-            layout.push(Always, "id", Kind::Text, Source::Id, 0);
+            layout.push(Always, "id", ColumnType::Text, CellSource::Id, 0);
         }
         for (i, (name, kind)) in self.answer.list.iter().enumerate() {
-            layout.push(Answer, name, *kind, Source::Answer(name.clone()), i);
+            layout.push(Answer, name, *kind, CellSource::Answer(name.clone()), i);
         }
         let has_others = self.has_vector || !self.answer.list.is_empty();
         if self.has_text || !has_others {
             let rank = if has_others { Sometimes } else { Always };
-            layout.push(rank, "text", Kind::Text, Source::Text, 0);
+            layout.push(rank, "text", ColumnType::Text, CellSource::Text, 0);
         }
         if self.has_vector {
-            layout.push(Always, "embedding", Kind::Vector, Source::Embedding, 0);
+            layout.push(
+                Always,
+                "embedding",
+                ColumnType::Vector,
+                CellSource::Embedding,
+                0,
+            );
         }
         layout.fields_seen(|name| BESIDE_ANSWER.contains(&name));
-        layout.field(Always, "success", Kind::Bool);
-        layout.error(Always, "kind", Kind::Text);
+        layout.field(Always, "success", ColumnType::Bool);
+        layout.error(Always, "kind", ColumnType::Text);
         if self.has_status {
-            layout.error(Sometimes, "status", Kind::Int);
+            layout.error(Sometimes, "status", ColumnType::Int);
         }
-        layout.error(Always, "message", Kind::Text);
+        layout.error(Always, "message", ColumnType::Text);
         layout.usage();
         for (name, least) in FACTS {
             layout.field(Always, name, least);
@@ -240,12 +246,19 @@ impl Rank {
 }
 
 struct Layout<'s> {
-    seen: &'s Seen,
+    seen: &'s ColumnsSeen,
     columns: Vec<(Rank, Column)>,
 }
 
 impl Layout<'_> {
-    fn push(&mut self, rank: Rank, name: &str, kind: Kind, source: Source, likely: usize) {
+    fn push(
+        &mut self,
+        rank: Rank,
+        name: &str,
+        kind: ColumnType,
+        source: CellSource,
+        likely: usize,
+    ) {
         let name = name.to_owned();
         let column = Column {
             name,
@@ -256,9 +269,9 @@ impl Layout<'_> {
         self.columns.push((rank, column));
     }
 
-    fn field(&mut self, rank: Rank, name: &str, least: Kind) {
+    fn field(&mut self, rank: Rank, name: &str, least: ColumnType) {
         let (seen, likely) = self.seen.fields.of(name);
-        let source = Source::Field(name.to_owned());
+        let source = CellSource::Field(name.to_owned());
         self.push(rank, name, least.with(seen), source, likely);
     }
 
@@ -270,16 +283,16 @@ impl Layout<'_> {
             .iter()
             .filter(|(name, _)| wanted(name))
         {
-            self.field(Rank::Sometimes, name, Kind::Empty);
+            self.field(Rank::Sometimes, name, ColumnType::Empty);
         }
     }
 
-    fn error(&mut self, rank: Rank, field: &'static str, kind: Kind) {
+    fn error(&mut self, rank: Rank, field: &'static str, kind: ColumnType) {
         self.push(
             rank,
             &format!("error_{field}"),
             kind,
-            Source::Error(field),
+            CellSource::Error(field),
             0,
         );
     }
@@ -288,12 +301,18 @@ impl Layout<'_> {
         let seen = &self.seen.usage;
         for name in TOKENS {
             let (kind, likely) = seen.of(name);
-            let source = Source::Usage(name.to_owned());
-            self.push(Rank::Always, name, Kind::Int.with(kind), source, likely);
+            let source = CellSource::Usage(name.to_owned());
+            self.push(
+                Rank::Always,
+                name,
+                ColumnType::Int.with(kind),
+                source,
+                likely,
+            );
         }
         let more = seen.list.iter().enumerate();
         for (i, (name, kind)) in more.filter(|(_, (name, _))| !TOKENS.contains(&name.as_str())) {
-            let source = Source::Usage(name.clone());
+            let source = CellSource::Usage(name.clone());
             self.push(Rank::Sometimes, name, *kind, source, i);
         }
     }
@@ -337,7 +356,7 @@ fn written(value: &RawValue) -> Cow<'_, str> {
 }
 
 /// The properties of the objects that a JSON Schema describes, and what their cells will be.
-pub(super) fn properties(schema: &Value) -> Result<Vec<(String, Kind)>, Error> {
+pub(super) fn properties(schema: &Value) -> Result<Vec<(String, ColumnType)>, Error> {
     let root = schema.get("$ref").and_then(Value::as_str);
     let root = root.and_then(|to| schema.pointer(to.strip_prefix('#')?));
     let properties = root.unwrap_or(schema).get("properties");
@@ -353,7 +372,7 @@ pub(super) fn properties(schema: &Value) -> Result<Vec<(String, Kind)>, Error> {
 }
 
 /// The kind of one type, beside null; otherwise the values will tell.
-fn declared(property: &Value) -> Kind {
+fn declared(property: &Value) -> ColumnType {
     let types = match &property["type"] {
         Value::String(one) => vec![one.as_str()],
         Value::Array(several) => several.iter().filter_map(Value::as_str).collect(),
@@ -361,12 +380,12 @@ fn declared(property: &Value) -> Kind {
     };
     let mut types = types.into_iter().filter(|name| *name != "null");
     match (types.next(), types.next()) {
-        (Some("string"), None) => Kind::Text,
-        (Some("boolean"), None) => Kind::Bool,
-        (Some("integer"), None) => Kind::Int,
-        (Some("number"), None) => Kind::Float,
-        (Some("object" | "array"), None) => Kind::Json,
-        _ => Kind::Empty,
+        (Some("string"), None) => ColumnType::Text,
+        (Some("boolean"), None) => ColumnType::Bool,
+        (Some("integer"), None) => ColumnType::Int,
+        (Some("number"), None) => ColumnType::Float,
+        (Some("object" | "array"), None) => ColumnType::Json,
+        _ => ColumnType::Empty,
     }
 }
 

@@ -1,8 +1,12 @@
 use super::*;
 use crate::export::row::with_row;
 
-fn columns_of(properties: &[(String, Kind)], by_property: bool, lines: &[&str]) -> Vec<Column> {
-    let mut seen = Seen::with_properties(properties);
+fn columns_of(
+    properties: &[(String, ColumnType)],
+    by_property: bool,
+    lines: &[&str],
+) -> Vec<Column> {
+    let mut seen = ColumnsSeen::with_properties(properties);
     for line in lines {
         with_row(line, None, by_property, |row| seen.add(row)).unwrap();
     }
@@ -13,7 +17,7 @@ fn names(columns: &[Column]) -> Vec<&str> {
     columns.iter().map(|column| column.name.as_str()).collect()
 }
 
-fn kind_of(columns: &[Column], name: &str) -> Kind {
+fn kind_of(columns: &[Column], name: &str) -> ColumnType {
     let column = columns.iter().find(|column| column.name == name);
     column.unwrap_or_else(|| panic!("no {name}")).kind
 }
@@ -51,11 +55,11 @@ fn rows_come_first_and_what_any_line_has_is_a_column() {
     expected.insert(13, "audio_tokens");
     expected.extend(["warning", "new", "reply"]);
     assert_eq!(names(&columns), expected);
-    assert_eq!(kind_of(&columns, "n"), Kind::Float);
-    assert_eq!(kind_of(&columns, "more"), Kind::Empty);
-    assert_eq!(kind_of(&columns, "input_tokens"), Kind::Int);
-    assert_eq!(kind_of(&columns, "cost_usd"), Kind::Float);
-    assert_eq!(kind_of(&columns, "reply"), Kind::Json);
+    assert_eq!(kind_of(&columns, "n"), ColumnType::Float);
+    assert_eq!(kind_of(&columns, "more"), ColumnType::Empty);
+    assert_eq!(kind_of(&columns, "input_tokens"), ColumnType::Int);
+    assert_eq!(kind_of(&columns, "cost_usd"), ColumnType::Float);
+    assert_eq!(kind_of(&columns, "reply"), ColumnType::Json);
 }
 
 #[test]
@@ -98,9 +102,9 @@ fn properties_of_answers_are_columns() {
     expected.extend(["reasoning", "tags", "extra", "result_reasoning"]);
     expected.extend(ALWAYS);
     assert_eq!(names(&columns), expected);
-    assert_eq!(kind_of(&columns, "score"), Kind::Float);
-    assert_eq!(kind_of(&columns, "tags"), Kind::Json);
-    assert_eq!(kind_of(&columns, "extra"), Kind::Int);
+    assert_eq!(kind_of(&columns, "score"), ColumnType::Float);
+    assert_eq!(kind_of(&columns, "tags"), ColumnType::Json);
+    assert_eq!(kind_of(&columns, "extra"), ColumnType::Int);
     // What is no object is kept as text, wherever it is.
     let other = r#"{"id":"c","success":true,"text":"no JSON","input":{"label":"y"}}"#;
     let columns = columns_of(&properties, true, &[lines[0], other]);
@@ -115,7 +119,7 @@ fn data_in_the_place_of_names_is_refused() {
         "{{\"id\":\"a\",\"success\":true,\"input\":{{{}}}}}",
         names.join(",")
     );
-    let mut seen = Seen::default();
+    let mut seen = ColumnsSeen::default();
     let error = with_row(&line, None, false, |row| seen.add(row)).unwrap_err();
     assert!(
         error.message().contains("more than 10000 columns"),
@@ -134,5 +138,5 @@ fn without_answers_there_is_a_text_and_with_vectors_there_is_none() {
     let vector = r#"{"id":"a","success":true,"text":null,"embedding":[0.5]}"#;
     let columns = columns_of(&[], false, &[vector, failed]);
     assert_eq!(names(&columns)[..3], ["id", "embedding", "success"]);
-    assert_eq!(columns[1].kind, Kind::Vector);
+    assert_eq!(columns[1].kind, ColumnType::Vector);
 }

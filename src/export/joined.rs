@@ -65,7 +65,7 @@ pub(super) struct Joined {
 
 /// What a result line says of the request that it answers.
 #[derive(Deserialize)]
-struct Request {
+struct ResultRequest {
     id: String,
     #[serde(default)]
     request_hash: Option<String>,
@@ -162,7 +162,7 @@ fn search(
     let places: Vec<u64> = lines.iter().filter(is_open).map(|of| of.line).collect();
     let mut open = lines.iter_mut().filter(|of| of.asked != Asked::Same);
     files.read(places.into_iter(), ctx, &mut |line, _| {
-        let (Some(of), Ok(Request { id, request_hash })) =
+        let (Some(of), Ok(ResultRequest { id, request_hash })) =
             (open.next(), serde_json::from_str(line))
         else {
             return Ok(());

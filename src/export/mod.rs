@@ -36,8 +36,8 @@ use crate::bulk::open_output::is_same_file;
 use crate::bulk::prompts::Prompts;
 use crate::llm::params::ResponseFormat;
 
-use cell::Kind;
-use columns::{Column, Seen, properties};
+use cell::ColumnType;
+use columns::{Column, ColumnsSeen, properties};
 use joined::{Joined, RowOf};
 use output::NewFile;
 use results::{ResultFiles, refused};
@@ -73,7 +73,7 @@ pub struct Export {
     by_property: bool,
     schema: Option<ResponseFormat>,
     /// The schema's properties, and what their cells will be.
-    declared: Vec<(String, Kind)>,
+    declared: Vec<(String, ColumnType)>,
     format: Option<ExportFormat>,
     delimiter: Option<u8>,
     raw: bool,
@@ -275,7 +275,7 @@ impl Export {
     /// Reads the results until it is known what the table will be.
     fn read(&mut self, files: ResultFiles, ctx: &Context) -> Result<Read, Error> {
         let joined = self.input.take().map(Joined::new).transpose()?;
-        let mut table = Table::new(&self.declared);
+        let mut table = TableShape::new(&self.declared);
         let found = files.scan(ctx, &mut |line, _| match joined {
             None => with_row(line, None, self.by_property, |row| table.add(row)),
             Some(_) => Ok(()),
@@ -308,7 +308,7 @@ impl Export {
         };
         // What only superseded lines have makes no column.
         if read.input.is_some() || read.report.replaced > 0 {
-            table = Table::new(&self.declared);
+            table = TableShape::new(&self.declared);
             read.each(ctx, &mut |row| table.add(row))?;
         }
         read.report.could_be_columns = !read.by_property && table.answers.are_objects();
@@ -326,12 +326,15 @@ impl Export {
     ) -> Result<Box<dyn Sink>, Error> {
         match format {
             #[cfg(feature = "parquet")]
-            ExportFormat::Parquet => Ok(Box::new(parquet::Table::new(
+            ExportFormat::Parquet => Ok(Box::new(parquet::ParquetTable::new(
                 file.handle()?,
                 &read.columns,
             )?)),
             #[cfg(feature = "queue")]
-            ExportFormat::Sqlite => Ok(Box::new(sqlite::Table::new(file.path(), &read.columns)?)),
+            ExportFormat::Sqlite => Ok(Box::new(sqlite::SqliteTable::new(
+                file.path(),
+                &read.columns,
+            )?)),
             #[cfg(feature = "excel")]
             ExportFormat::Xlsx => {
                 let folder = crate::base::disk::folder_of(file.path());
@@ -427,15 +430,15 @@ impl Read {
 }
 
 /// What is learned of a table before its first row is written.
-struct Table {
-    columns: Seen,
+struct TableShape {
+    columns: ColumnsSeen,
     answers: Answers,
 }
 
-impl Table {
-    fn new(declared: &[(String, Kind)]) -> Self {
+impl TableShape {
+    fn new(declared: &[(String, ColumnType)]) -> Self {
         Self {
-            columns: Seen::with_properties(declared),
+            columns: ColumnsSeen::with_properties(declared),
             answers: Answers::default(),
         }
     }

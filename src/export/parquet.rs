@@ -12,7 +12,7 @@ use parquet::file::properties::WriterProperties;
 use parquet::file::writer::{SerializedFileWriter, SerializedRowGroupWriter};
 use parquet::schema::types::{Type, TypePtr};
 
-use super::cell::{Cell, Kind};
+use super::cell::{Cell, ColumnType};
 use super::columns::Column;
 use super::sink::{Sink, failed};
 use crate::base::error::Error;
@@ -22,7 +22,7 @@ const GROUP_ROWS: usize = 1 << 16;
 const GROUP_BYTES: usize = 16 << 20;
 
 /// A Parquet file that is being written.
-pub(super) struct Table {
+pub(super) struct ParquetTable {
     file: SerializedFileWriter<File>,
     columns: Vec<Waiting>,
     rows: usize,
@@ -45,7 +45,7 @@ enum Values {
     Vector(Vec<f32>),
 }
 
-impl Table {
+impl ParquetTable {
     pub(super) fn new(out: File, columns: &[Column]) -> Result<Self, Error> {
         let begun = schema(columns).and_then(|schema| {
             let properties = WriterProperties::builder()
@@ -77,7 +77,7 @@ impl Table {
     }
 }
 
-impl Sink for Table {
+impl Sink for ParquetTable {
     fn row(&mut self, cells: &[Cell<'_>]) -> Result<(), Error> {
         for (column, cell) in self.columns.iter_mut().zip(cells) {
             self.bytes += column.push(cell);
@@ -107,11 +107,13 @@ fn schema(columns: &[Column]) -> Result<TypePtr, ParquetError> {
 fn field(column: &Column) -> Result<Type, ParquetError> {
     let name = column.name.as_str();
     let (physical, logical) = match column.kind {
-        Kind::Bool => (Physical::BOOLEAN, None),
-        Kind::Int | Kind::Long => (Physical::INT64, None),
-        Kind::Float => (Physical::DOUBLE, None),
-        Kind::Empty | Kind::Text | Kind::Json => (Physical::BYTE_ARRAY, Some(LogicalType::String)),
-        Kind::Vector => return list(name),
+        ColumnType::Bool => (Physical::BOOLEAN, None),
+        ColumnType::Int | ColumnType::Long => (Physical::INT64, None),
+        ColumnType::Float => (Physical::DOUBLE, None),
+        ColumnType::Empty | ColumnType::Text | ColumnType::Json => {
+            (Physical::BYTE_ARRAY, Some(LogicalType::String))
+        }
+        ColumnType::Vector => return list(name),
     };
     Type::primitive_type_builder(name, physical)
         .with_logical_type(logical)
@@ -135,14 +137,14 @@ fn list(name: &str) -> Result<Type, ParquetError> {
 }
 
 impl Waiting {
-    fn new(kind: Kind) -> Self {
+    fn new(kind: ColumnType) -> Self {
         Self {
             values: match kind {
-                Kind::Bool => Values::Bool(Vec::new()),
-                Kind::Int | Kind::Long => Values::Int(Vec::new()),
-                Kind::Float => Values::Float(Vec::new()),
-                Kind::Empty | Kind::Text | Kind::Json => Values::Text(Vec::new()),
-                Kind::Vector => Values::Vector(Vec::new()),
+                ColumnType::Bool => Values::Bool(Vec::new()),
+                ColumnType::Int | ColumnType::Long => Values::Int(Vec::new()),
+                ColumnType::Float => Values::Float(Vec::new()),
+                ColumnType::Empty | ColumnType::Text | ColumnType::Json => Values::Text(Vec::new()),
+                ColumnType::Vector => Values::Vector(Vec::new()),
             },
             definitions: Vec::new(),
             repetitions: Vec::new(),

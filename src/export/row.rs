@@ -4,13 +4,13 @@ use std::borrow::Cow;
 
 use serde_json::value::RawValue;
 
-use super::cell::{Cell, Kind};
+use super::cell::{Cell, ColumnType};
 use super::object::{Object, cell, present, text};
 use crate::llm::json_answer::unfenced;
 
 /// What a column shows.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Source {
+pub(super) enum CellSource {
     /// A field of the row that was asked about.
     Input(String),
     Id,
@@ -81,24 +81,24 @@ impl Row<'_> {
     }
 
     /// The cell of a column; `likely` is the place of its field among its neighbours.
-    pub(super) fn cell(&self, source: &Source, likely: usize) -> Cell<'_> {
+    pub(super) fn cell(&self, source: &CellSource, likely: usize) -> Cell<'_> {
         let value = match source {
-            Source::Text => {
+            CellSource::Text => {
                 return self
                     .text
                     .map_or(Cell::Null, |text| Cell::Text(Cow::Borrowed(text)));
             }
-            Source::Id => return Cell::Text(self.id()),
-            Source::Embedding => {
+            CellSource::Id => return Cell::Text(self.id()),
+            CellSource::Embedding => {
                 let vector = present(self.line.get("embedding", 3));
                 let vector = vector.and_then(|list| serde_json::from_str(list.get()).ok());
                 return vector.map_or(Cell::Null, Cell::Vector);
             }
-            Source::Input(name) => self.input.get(name, likely),
-            Source::Answer(name) => self.answer.as_ref().and_then(|all| all.get(name, likely)),
-            Source::Error(name) => self.error.get(name, likely),
-            Source::Usage(name) => self.usage.get(name, likely),
-            Source::Field(name) => self.line.get(name, likely),
+            CellSource::Input(name) => self.input.get(name, likely),
+            CellSource::Answer(name) => self.answer.as_ref().and_then(|all| all.get(name, likely)),
+            CellSource::Error(name) => self.error.get(name, likely),
+            CellSource::Usage(name) => self.usage.get(name, likely),
+            CellSource::Field(name) => self.line.get(name, likely),
         };
         value.map_or(Cell::Null, cell)
     }
@@ -109,9 +109,9 @@ impl Row<'_> {
 }
 
 /// What a value is, at no more cost than a look at it.
-pub(super) fn kind(value: &RawValue) -> Kind {
+pub(super) fn kind(value: &RawValue) -> ColumnType {
     match value.get().as_bytes().first() {
-        Some(b'"') => Kind::Text,
+        Some(b'"') => ColumnType::Text,
         _ => cell(value).kind(),
     }
 }

@@ -6,7 +6,7 @@ use std::path::Path;
 use rusqlite::types::{ToSqlOutput, ValueRef};
 use rusqlite::{Connection, Statement, params_from_iter};
 
-use super::cell::{Cell, Kind};
+use super::cell::{Cell, ColumnType};
 use super::columns::Column;
 use super::sink::{Sink, failed};
 use crate::base::error::{Error, ErrorKind};
@@ -15,13 +15,13 @@ use crate::base::error::{Error, ErrorKind};
 const MOST_COLUMNS: usize = 2000;
 
 /// A table in a file that nobody else has opened yet.
-pub(super) struct Table {
+pub(super) struct SqliteTable {
     database: Connection,
     insert: String,
-    kinds: Vec<Kind>,
+    kinds: Vec<ColumnType>,
 }
 
-impl Table {
+impl SqliteTable {
     /// Begins the table in a file that is empty.
     pub(super) fn new(path: &Path, columns: &[Column]) -> Result<Self, Error> {
         if columns.len() > MOST_COLUMNS {
@@ -58,14 +58,17 @@ impl Table {
     fn insert(
         statement: &mut Statement<'_>,
         cells: &[Cell<'_>],
-        kinds: &[Kind],
+        kinds: &[ColumnType],
     ) -> rusqlite::Result<()> {
         let texts: Vec<Option<std::borrow::Cow<'_, str>>> = cells
             .iter()
             .zip(kinds)
             .map(|(cell, kind)| match (cell, kind) {
-                (Cell::Bool(_), Kind::Bool)
-                | (Cell::Int(_) | Cell::Float(..), Kind::Int | Kind::Long | Kind::Float) => None,
+                (Cell::Bool(_), ColumnType::Bool)
+                | (
+                    Cell::Int(_) | Cell::Float(..),
+                    ColumnType::Int | ColumnType::Long | ColumnType::Float,
+                ) => None,
                 (cell, _) => cell.to_text(),
             })
             .collect();
@@ -82,7 +85,7 @@ impl Table {
     }
 }
 
-impl Sink for Table {
+impl Sink for SqliteTable {
     fn row(&mut self, cells: &[Cell<'_>]) -> Result<(), Error> {
         let statement = self.database.prepare_cached(&self.insert);
         statement
@@ -100,12 +103,12 @@ impl Sink for Table {
 
 /// The type that a column is declared with. A text column has that type even where it has no value yet, so
 /// that digits stay as they are.
-fn declaration(kind: Kind) -> &'static str {
+fn declaration(kind: ColumnType) -> &'static str {
     match kind {
-        Kind::Bool => "BOOLEAN",
-        Kind::Int | Kind::Long => "INTEGER",
-        Kind::Float => "REAL",
-        Kind::Empty | Kind::Text | Kind::Json | Kind::Vector => "TEXT",
+        ColumnType::Bool => "BOOLEAN",
+        ColumnType::Int | ColumnType::Long => "INTEGER",
+        ColumnType::Float => "REAL",
+        ColumnType::Empty | ColumnType::Text | ColumnType::Json | ColumnType::Vector => "TEXT",
     }
 }
 

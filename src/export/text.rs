@@ -226,8 +226,8 @@ mod tests {
     fn names_of_columns_are_cells_too() {
         let column = |name: &str| Column {
             name: name.to_owned(),
-            kind: super::super::cell::Kind::Text,
-            source: super::super::row::Source::Id,
+            kind: super::super::cell::ColumnType::Text,
+            source: super::super::row::CellSource::Id,
             likely: 0,
         };
         let columns = [column("=cmd()"), column("a,b")];
