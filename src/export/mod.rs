@@ -227,8 +227,7 @@ impl Export {
         let mut sink = self.sink(format, &file, &read)?;
         let report = read.write(sink.as_mut(), ctx)?;
         sink.finish()?;
-        ctx.check()?;
-        file.finish()?;
+        file.finish(ctx)?;
         Ok(report)
     }
 

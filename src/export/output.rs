@@ -7,6 +7,7 @@ use std::path::Path;
 use super::results::refused;
 use super::sink::unwritable;
 use crate::base::atomic_file::AtomicFile;
+use crate::base::cancel::Context;
 use crate::base::error::{Error, ErrorKind};
 
 const TAKEN: &str = "it is there already; --overwrite replaces it";
@@ -56,8 +57,9 @@ impl<'p> NewFile<'p> {
         file.map_err(|error| unwritable(&error))
     }
 
-    /// Puts it in its place.
-    pub(super) fn finish(self) -> Result<(), Error> {
+    /// Puts it in its place, unless that was cancelled.
+    pub(super) fn finish(self, ctx: &Context) -> Result<(), Error> {
+        ctx.check()?;
         let placed = match self.overwrite {
             true => self.new.replace(),
             false => self.new.place(),
@@ -86,14 +88,18 @@ mod tests {
             Ok::<_, Error>(file)
         };
         let (first, late) = (write("one", false).unwrap(), write("late", false).unwrap());
-        first.finish().unwrap();
-        let taken = [late.finish(), write("two", false).map(drop)];
+        let ctx = Context::new();
+        first.finish(&ctx).unwrap();
+        let taken = [late.finish(&ctx), write("two", false).map(drop)];
         for error in taken.map(Result::unwrap_err) {
             assert_eq!(error.kind(), ErrorKind::Invalid);
             assert!(error.message().contains("--overwrite"), "{error}");
         }
         assert_eq!(fs::read_to_string(&path).unwrap(), "one");
-        write("two", true).unwrap().finish().unwrap();
+        write("two", true).unwrap().finish(&ctx).unwrap();
+        ctx.cancel();
+        let cancelled = write("three", true).unwrap().finish(&ctx).unwrap_err();
+        assert_eq!(cancelled.kind(), ErrorKind::Cancelled);
         assert_eq!(fs::read_to_string(&path).unwrap(), "two");
         assert_eq!(left(), 1);
         let none = NewFile::create(&folder.path().join("no/out.csv"), false).unwrap_err();
