@@ -74,13 +74,15 @@ fn by_extension(extension: &str) -> Option<&'static str> {
 /// # Errors
 /// When it is named like something that it is not.
 pub(super) fn told(head: &[u8], is_text: bool, extension: &str) -> Result<&'static str, String> {
-    if let Some(media) = by_content(head) {
-        return Ok(media);
+    let (begun, named) = (by_content(head), by_extension(extension));
+    if !is_text {
+        return Ok(begun.or(named).unwrap_or(UNKNOWN));
     }
-    match (is_text, by_extension(extension)) {
-        (false, media) => Ok(media.unwrap_or(UNKNOWN)),
-        (true, None) => Ok("text/plain"),
-        (true, Some(_)) => Err(format!("a text that is named .{extension}")),
+    // Prose may speak of PDF, and begin with the letters of any other mark.
+    match (begun, named) {
+        (Some(media), _) if begun == named || head.starts_with(b"%PDF-") => Ok(media),
+        (_, None) => Ok("text/plain"),
+        (_, Some(_)) => Err(format!("a text that is named .{extension}")),
     }
 }
 
@@ -167,6 +169,37 @@ mod tests {
         ] {
             assert_eq!(told(head, false, extension), Ok(media), "{extension}");
         }
+    }
+
+    #[test]
+    fn prose_is_text_whatever_it_begins_with() {
+        for head in [
+            "A PDF begins with %PDF-1.7.",
+            "ID3 is a decision tree.",
+            "GIF89a is a format.",
+            "OggS",
+            "fLaC",
+            "PK\x03\x04",
+            "RIFF\x10\x01\x01\x01WAVE",
+            "in %PDF-",
+            "the ftyp box",
+        ] {
+            for extension in ["md", "txt", ""] {
+                let found = told(head.as_bytes(), true, extension);
+                assert_eq!(found, Ok("text/plain"), "{head}");
+            }
+        }
+        // As it is where the two agree, and of PDF in any case: some of it is letters throughout.
+        for (head, extension, media) in [
+            ("%PDF-1.4", "txt", "application/pdf"),
+            ("%PDF-1.4", "", "application/pdf"),
+            ("a line\n%PDF-1.4", "pdf", "application/pdf"),
+            ("ID3\x03", "mp3", "audio/mpeg"),
+            ("GIF89a", "gif", "image/gif"),
+        ] {
+            assert_eq!(told(head.as_bytes(), true, extension), Ok(media), "{head}");
+        }
+        assert!(told(b"GIF89a is a format.", true, "png").is_err());
     }
 
     #[test]
