@@ -82,9 +82,10 @@ impl<'p> Attached<'p> {
     }
 }
 
-/// What of a local part makes two requests the same: what the file holds, not where it is.
+/// What of a local part makes two requests the same: what the file holds, not where it is, nor what is
+/// taken to be its type, which may be told better one day.
 pub(crate) fn fingerprint(part: &Value) -> Value {
-    const COUNTED: [&str; 4] = ["sha256", "media_type", "name", "detail"];
+    const COUNTED: [&str; 3] = ["sha256", "name", "detail"];
     let mut counted = Map::new();
     counted.insert("type".to_owned(), "local_file".into());
     for field in COUNTED {

@@ -139,6 +139,15 @@ fn the_fingerprint_knows_the_content_and_not_the_place() {
     assert_eq!(one, request_hash(&resolved(&place, file, false).unwrap()));
     let named = with(json!({"type": "image", "path": "a.png", "name": "x.png"}));
     assert_ne!(one, request_hash(&resolved(&place, named, false).unwrap()));
+    // Nor does what its type is taken to be, which may be told better one day.
+    let [sound, unknown] = ["s.mp3", "s.xyz"].map(|name| {
+        std::fs::write(place.path().join("in").join(name), b"\x01\xff").unwrap();
+        with(json!({"type": "file", "path": name}))
+    });
+    let [sound, unknown] = [sound, unknown].map(|file| resolved(&place, file, false).unwrap());
+    let media = |file: &Request| file.messages[0].content[0]["media_type"].clone();
+    assert_ne!(media(&sound), media(&unknown));
+    assert_eq!(request_hash(&sound), request_hash(&unknown));
     std::fs::write(place.path().join("in/a.png"), b"\x89PNG\r\n\x1a\nother").unwrap();
     assert_ne!(one, hash("a.png"));
 }
