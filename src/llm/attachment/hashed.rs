@@ -32,6 +32,8 @@ pub(super) enum Unhashed {
     TooLarge(u64),
     /// It is not what its name says.
     Misnamed(String),
+    /// Its path leads elsewhere by now.
+    Moved,
 }
 
 /// No provider takes more at once.
@@ -54,7 +56,7 @@ const KNOWN: usize = 4096;
 
 static CACHE: Mutex<Option<HashMap<Key, Hashed>>> = Mutex::new(None);
 
-/// What the file at that path holds.
+/// What the file at that path holds. In the path are no links.
 pub(super) fn hashed(path: &Path) -> Result<Hashed, Unhashed> {
     // Asked before it is opened: that would wait for the writer of a pipe.
     let found = std::fs::metadata(path).map_err(Unhashed::Unreadable)?;
@@ -98,6 +100,15 @@ fn fits(found: &Metadata) -> Result<(), Unhashed> {
     }
 }
 
+/// Whether that file is what stands at the path itself. Since the path was found to be allowed, it or a
+/// folder in it may have become a link to what is not.
+fn stands_at(path: &Path, file: &File) -> io::Result<bool> {
+    let without_links = path.canonicalize()? == path;
+    let there = std::fs::symlink_metadata(path)?;
+    let opened = file.metadata()?;
+    Ok(without_links && inode(&there)[..2] == inode(&opened)[..2])
+}
+
 #[cfg(unix)]
 fn inode(found: &Metadata) -> [i64; 4] {
     use std::os::unix::fs::MetadataExt;
@@ -119,6 +130,9 @@ fn read(path: &Path) -> Result<Hashed, Unhashed> {
     #[cfg(test)]
     tests::READ.set(tests::READ.get() + 1);
     let file = open(path)?;
+    if !stands_at(path, &file).map_err(Unhashed::Unreadable)? {
+        return Err(Unhashed::Moved);
+    }
     let mut file = file.take(MOST);
     let mut piece = vec![0; PIECE];
     let (mut hash, mut head, mut bytes) = (Sha256::new(), Vec::new(), 0);
@@ -217,7 +231,7 @@ mod tests {
     #[test]
     fn a_file_that_many_records_name_is_read_once() {
         let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("logo.png");
+        let path = folder.path().canonicalize().unwrap().join("logo.png");
         std::fs::write(&path, b"\x89PNG\r\n\x1a\n").unwrap();
         let before = READ.get();
         for _ in 0..100 {
@@ -226,10 +240,27 @@ mod tests {
         assert_eq!(READ.get() - before, 1);
     }
 
+    #[cfg(unix)]
+    #[test]
+    fn what_has_become_a_link_is_not_read() {
+        use std::os::unix::fs::symlink;
+        let place = tempfile::tempdir().unwrap();
+        let place = place.path().canonicalize().unwrap();
+        std::fs::create_dir(place.join("out")).unwrap();
+        std::fs::write(place.join("out/a.txt"), "secret").unwrap();
+        symlink("out/a.txt", place.join("a.txt")).unwrap();
+        symlink("out", place.join("folder")).unwrap();
+        for linked in ["a.txt", "folder/a.txt"] {
+            let found = hashed(&place.join(linked));
+            assert!(matches!(found, Err(Unhashed::Moved)), "{linked}");
+        }
+        assert!(hashed(&place.join("out/a.txt")).is_ok());
+    }
+
     #[test]
     fn a_file_that_changes_is_read_again() {
         let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("a.txt");
+        let path = folder.path().canonicalize().unwrap().join("a.txt");
         std::fs::write(&path, "one").unwrap();
         let hashed = |path: &Path| hashed(path).ok().unwrap();
         let one = hashed(&path);

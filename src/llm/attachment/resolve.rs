@@ -139,6 +139,10 @@ pub(super) fn found(
             format!("{what} of {bytes} bytes"),
             format!("at most {MOST}: no provider takes more"),
         ),
+        Unhashed::Moved => Refused::new(
+            format!("{what}, which was replaced while it was looked at"),
+            "a file that stays",
+        ),
         Unhashed::Misnamed(why) => Refused::new(format!("{what}, {why}"), "what its name says"),
     })?;
     let wanted = match part["type"].as_str() {
