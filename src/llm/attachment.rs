@@ -15,7 +15,7 @@ use serde_json::{Map, Value};
 
 use crate::base::error::{Error, ErrorKind};
 
-pub(crate) use media::Kind;
+pub(crate) use media::{Kind, sound_format};
 pub use part::Part;
 pub(crate) use resolve::{Refused, Root, resolve};
 
@@ -80,6 +80,17 @@ impl<'p> Attached<'p> {
     pub fn encoded(&self) -> u64 {
         self.bytes.div_ceil(3).saturating_mul(4)
     }
+}
+
+/// A path or name in a message: not endless, and without what a terminal would obey.
+fn shown(path: &str) -> String {
+    const MOST: usize = 200;
+    let plain = |c: char| if c.is_control() { ' ' } else { c };
+    let mut out: String = path.chars().take(MOST).map(plain).collect();
+    if path.chars().nth(MOST).is_some() {
+        out.push('…');
+    }
+    out
 }
 
 /// What of a local part makes two requests the same: what the file holds, not where it is, nor what is

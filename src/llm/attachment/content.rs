@@ -10,8 +10,8 @@ use sha2::{Digest, Sha256};
 use crate::base::error::{Error, ErrorKind, Sent};
 use crate::llm::hash::hex;
 
-use super::Attached;
 use super::hashed::{Unhashed, open};
+use super::{Attached, shown};
 
 /// What is read at a time: a multiple of what base64 makes a group of.
 const PIECE: usize = 3 << 16;
@@ -87,7 +87,7 @@ impl Attached<'_> {
     }
 
     fn failed(&self, what: &str) -> Error {
-        let why = format!("the file {} {what}; nothing was sent", self.path);
+        let why = format!("the file {} {what}; nothing was sent", shown(self.path));
         Error::new(ErrorKind::Invalid, why).with_sent(Sent::No)
     }
 }

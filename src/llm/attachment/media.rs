@@ -25,6 +25,14 @@ impl Kind {
     }
 }
 
+/// The format of sound as OpenAI calls it.
+pub(crate) fn sound_format(media: &str) -> &str {
+    match media.strip_prefix("audio/").unwrap_or(media) {
+        "mpeg" => "mp3",
+        other => other,
+    }
+}
+
 /// What nobody knows better.
 const UNKNOWN: &str = "application/octet-stream";
 

@@ -8,6 +8,7 @@ use serde_json::{Map, Value};
 
 use super::hashed::{MOST, Unhashed, hashed};
 use super::media::Kind;
+use super::shown;
 
 /// The folder below which the files of an input are, and to which their paths are relative.
 #[derive(Debug, Clone)]
@@ -159,17 +160,6 @@ pub(super) fn found(
     part.insert("bytes".to_owned(), file.bytes.into());
     part.insert("media_type".to_owned(), file.media.into());
     Ok(())
-}
-
-/// A path in a message: not endless, and without what a terminal would obey.
-fn shown(path: &str) -> String {
-    const MOST: usize = 200;
-    let plain = |c: char| if c.is_control() { ' ' } else { c };
-    let mut out: String = path.chars().take(MOST).map(plain).collect();
-    if path.chars().nth(MOST).is_some() {
-        out.push('…');
-    }
-    out
 }
 
 #[cfg(test)]

@@ -3,6 +3,7 @@
 use serde_json::{Map, Value, json};
 
 use super::{Fields, Neutral, content, image_part, text_part};
+use crate::llm::attachment::sound_format;
 use crate::llm::params::ResponseFormat;
 use crate::llm::request::Role;
 
@@ -127,8 +128,8 @@ fn inline(mut data: Fields, out: &mut Neutral) -> Option<Value> {
     if media.starts_with("image/") {
         return Some(image_part(url));
     }
-    if let Some(format) = media.strip_prefix("audio/") {
-        let format = if format == "mpeg" { "mp3" } else { format };
+    if media.starts_with("audio/") {
+        let format = sound_format(&media);
         let sound = json!({"data": base64, "format": format});
         return Some(json!({"type": "input_audio", "input_audio": sound}));
     }
