@@ -72,6 +72,11 @@ impl<'p> Attached<'p> {
         self.name.or_else(last).unwrap_or("file")
     }
 
+    /// The same for people.
+    pub fn shown_name(&self) -> String {
+        shown(self.name())
+    }
+
     pub fn kind(&self) -> Kind {
         Kind::of(self.media)
     }

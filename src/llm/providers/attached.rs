@@ -14,7 +14,7 @@ use memchr::memmem;
 use serde_json::{Value, json};
 
 use crate::base::error::{Error, Sent};
-use crate::llm::attachment::{Attached, Kind, is_local};
+use crate::llm::attachment::{Attached, Kind, is_local, sound_format};
 use crate::llm::request::Request;
 
 use super::content::invalid;
@@ -42,48 +42,91 @@ pub(crate) fn refusal(provider: &str, media: &str, bytes: u64, together: u64) ->
     one.or_else(|| files.too_much(vendor.name, together))
 }
 
+/// The files of a request, which its vendor takes. None of them has been read.
+pub(super) struct Taken<'r> {
+    vendor: &'r Vendor,
+    request: &'r Request,
+    files: Vec<Attached<'r>>,
+}
+
+/// The files of a request; none where it has none.
+///
+/// # Errors
+/// When the vendor does not take one of them, or all of them together.
+pub(super) fn taken<'r>(
+    vendor: &'r Vendor,
+    request: &'r Request,
+) -> Result<Option<Taken<'r>>, Error> {
+    let (mut files, mut together) = (Vec::new(), 0u64);
+    for part in request.files() {
+        let file = Attached::read(part)?;
+        together = together.saturating_add(file.bytes);
+        if let Some(why) = refusal(vendor.name, file.media, file.bytes, together) {
+            return Err(unsent(format!("{}: {why}", file.shown_name())));
+        }
+        files.push(file);
+    }
+    Ok((!files.is_empty()).then_some(Taken {
+        vendor,
+        request,
+        files,
+    }))
+}
+
+fn unsent(why: String) -> Error {
+    invalid(format!("{why}; nothing was sent")).with_sent(Sent::No)
+}
+
+impl<'r> Taken<'r> {
+    /// How many bytes of memory the call takes at most: of a text those of the file, of the part that it
+    /// becomes, and of that in the body.
+    pub fn memory(&self) -> u64 {
+        let files = self.files.iter().map(|file| match self.is_marked(file) {
+            true => file.encoded(),
+            false => file.bytes.saturating_mul(3),
+        });
+        files.fold(self.request.text_bytes() as u64, u64::saturating_add)
+    }
+
+    /// The request with marks in the place of its files.
+    ///
+    /// # Errors
+    /// When a file that goes in as text cannot be read.
+    pub fn marked(self) -> Result<Marked<'r>, Error> {
+        let mut request = self.request.clone();
+        let contents = request.messages.iter_mut();
+        let contents = contents.filter_map(|message| message.content.as_array_mut());
+        let parts = contents.flatten().filter(|part| is_local(part));
+        let mut marks = Vec::new();
+        for (part, file) in parts.zip(&self.files) {
+            *part = shaped(self.vendor, file, &mark(marks.len()))?;
+            if self.is_marked(file) {
+                marks.push(*file);
+            }
+        }
+        Ok(Marked {
+            request,
+            files: marks,
+        })
+    }
+
+    /// Whether a mark stands for it, and not its text itself.
+    fn is_marked(&self, file: &Attached<'_>) -> bool {
+        file.kind() != Kind::Text || self.vendor.dialect == Dialect::Gemini
+    }
+}
+
 /// A request whose files stand in it as marks, in the vendor's own shape.
 pub(super) struct Marked<'r> {
     pub request: Request,
-    files: Vec<(String, Attached<'r>)>,
+    files: Vec<Attached<'r>>,
 }
 
-/// Gives marks to the files of a request; none where it has no files.
-///
-/// # Errors
-/// When the vendor does not take one of them, or one that goes in as text cannot be read.
-pub(super) fn marked<'r>(
-    vendor: &Vendor,
-    request: &'r Request,
-) -> Result<Option<Marked<'r>>, Error> {
-    if request.files().next().is_none() {
-        return Ok(None);
-    }
-    let mut files = Vec::new();
-    let mut together = 0u64;
-    let mut marked = request.clone();
-    for (message, own) in marked.messages.iter_mut().zip(&request.messages) {
-        let (Value::Array(parts), Value::Array(own)) = (&mut message.content, &own.content) else {
-            continue;
-        };
-        for (part, own) in parts.iter_mut().zip(own).filter(|(_, own)| is_local(own)) {
-            let file = Attached::read(own)?;
-            together = together.saturating_add(file.bytes);
-            if let Some(why) = refusal(vendor.name, file.media, file.bytes, together) {
-                let why = format!("{}: {why}; nothing was sent", file.name());
-                return Err(invalid(why).with_sent(Sent::No));
-            }
-            let mark = format!("{}{:08}", secret(), files.len());
-            *part = shaped(vendor, &file, &mark)?;
-            files.push((mark, file));
-        }
-    }
-    // What went in as text has been read already.
-    files.retain(|(_, file)| is_marked(vendor, file));
-    Ok(Some(Marked {
-        request: marked,
-        files,
-    }))
+/// The digits of a mark.
+const DIGITS: usize = 8;
+
+fn mark(number: usize) -> String {
+    format!("{}{number:0DIGITS$}", secret())
 }
 
 /// What no prompt can contain but by us: a prompt that could would have a file's content put in where
@@ -94,11 +137,6 @@ fn secret() -> &'static str {
         let number = || RandomState::new().build_hasher().finish();
         format!("file{:016x}{:016x}", number(), number())
     })
-}
-
-/// Whether a mark stands for it, and not its text itself.
-fn is_marked(vendor: &Vendor, file: &Attached<'_>) -> bool {
-    file.kind() != Kind::Text || vendor.dialect == Dialect::Gemini
 }
 
 fn shaped(vendor: &Vendor, file: &Attached<'_>, mark: &str) -> Result<Value, Error> {
@@ -131,10 +169,7 @@ fn shaped(vendor: &Vendor, file: &Attached<'_>, mark: &str) -> Result<Value, Err
             json!({"type": "input_audio", "input_audio": mark})
         }
         (_, Kind::Audio) => {
-            let format = match file.media {
-                "audio/mpeg" => "mp3",
-                other => other.trim_start_matches("audio/"),
-            };
+            let format = sound_format(file.media);
             json!({"type": "input_audio", "input_audio": {"data": mark, "format": format}})
         }
         (_, _) if vendor.fields.files.as_mistral => {
@@ -160,20 +195,29 @@ fn googles(media: &str) -> &str {
 impl Marked<'_> {
     /// How long a body with marks becomes.
     pub fn length_of(&self, body: &[u8]) -> u64 {
-        let marks: usize = self.files.iter().map(|(mark, _)| mark.len()).sum();
+        let marks = self.files.len() * mark(0).len();
         let rest = body.len().saturating_sub(marks) as u64;
-        let files = self.files.iter().map(|(_, file)| file.encoded());
+        let files = self.files.iter().map(Attached::encoded);
         files.fold(rest, u64::saturating_add)
     }
 
     /// The body with what the files hold in the place of their marks.
     ///
     /// # Errors
-    /// When a file cannot be read, or has changed.
-    pub fn filled(&self, body: &[u8]) -> Result<Vec<u8>, Error> {
-        let mut out = Vec::with_capacity(usize::try_from(self.length_of(body)).unwrap_or(0));
+    /// When there is no memory for it, a file cannot be read, or has changed.
+    pub fn filled(&self, body: Vec<u8>) -> Result<Vec<u8>, Error> {
+        if self.files.is_empty() {
+            return Ok(body);
+        }
+        let length = self.length_of(&body);
+        let mut out = Vec::new();
+        let room = usize::try_from(length).map(|length| out.try_reserve_exact(length));
+        if !matches!(room, Ok(Ok(()))) {
+            let why = format!("there is no memory for a request of {length} bytes");
+            return Err(unsent(why));
+        }
         let mut at = 0;
-        for (place, file) in self.places(body)? {
+        for (place, file) in self.places(&body)? {
             out.extend_from_slice(&body[at..place.start]);
             file.append_base64(&mut out)?;
             at = place.end;
@@ -184,19 +228,18 @@ impl Marked<'_> {
 
     /// Where the marks stand, in order.
     fn places(&self, body: &[u8]) -> Result<Vec<(Range<usize>, &Attached<'_>)>, Error> {
-        let mut places = Vec::with_capacity(self.files.len());
-        for (mark, file) in &self.files {
-            let start = memmem::find(body, mark.as_bytes()).ok_or_else(|| {
-                let why = format!(
-                    "{} has no place in the request; nothing was sent",
-                    file.name()
-                );
-                invalid(why).with_sent(Sent::No)
-            })?;
-            places.push((start..start + mark.len(), file));
+        let marks = memmem::find_iter(body, secret()).filter_map(|start| {
+            let digits = start + secret().len();
+            let end = digits + DIGITS;
+            let number = std::str::from_utf8(body.get(digits..end)?).ok()?;
+            let file = self.files.get(number.parse::<usize>().ok()?)?;
+            Some((start..end, file))
+        });
+        let places: Vec<_> = marks.collect();
+        match places.len() == self.files.len() {
+            true => Ok(places),
+            false => Err(unsent("a file has no place in the request".to_owned())),
         }
-        places.sort_by_key(|(place, _)| place.start);
-        Ok(places)
     }
 }
 

@@ -9,6 +9,7 @@ use crate::base::error::ErrorKind;
 use crate::llm::attachment::Part;
 use crate::llm::providers::dialect::encode;
 use crate::llm::providers::dialect::testing::vendor;
+use crate::llm::providers::vendor::VENDORS;
 use crate::llm::request::{Message, Role};
 
 const PNG: &[u8] = b"\x89PNG\r\n\x1a\nrest";
@@ -40,10 +41,11 @@ fn request(parts: impl IntoIterator<Item = Part>) -> Request {
 
 /// The body of a call to model `m`.
 fn body(name: &str, request: &Request) -> Result<Value, Error> {
-    let marked = marked(vendor(name), request)?.expect("it has files");
+    let taken = taken(vendor(name), request)?.expect("it has files");
+    let marked = taken.marked()?;
     let call = encode(vendor(name), &marked.request, Some("m"))?;
     let length = marked.length_of(&call.body);
-    let filled = marked.filled(&call.body)?;
+    let filled = marked.filled(call.body)?;
     assert_eq!(filled.len() as u64, length);
     Ok(serde_json::from_slice(&filled).unwrap())
 }
@@ -177,12 +179,85 @@ fn what_a_vendor_does_not_take_is_refused_unsent() {
     assert!(error.message().contains("in one request"), "{error}");
 }
 
+/// A picture of that many bytes, of which nothing is read.
+fn huge(bytes: u64) -> Request {
+    let hash = "0".repeat(64);
+    let part = json!({"type": "image", "path": "/none/a.png", "sha256": hash, "bytes": bytes,
+        "media_type": "image/png"});
+    let mut message = Message::new(Role::User, "");
+    message.content = json!([part]);
+    Request::chat(vec![message])
+}
+
+#[test]
+fn no_vendor_is_sent_more_than_memory_holds() {
+    let mut many = huge(1_000_000);
+    let part = many.messages[0].content[0].clone();
+    many.messages[0].content = vec![part; 20_000].into();
+    for vendor in VENDORS.iter().filter(|v| v.dialect != Dialect::Extract) {
+        let error = taken(vendor, &many).err().expect("it is far too much");
+        assert_eq!((error.kind(), error.sent()), (ErrorKind::Invalid, Sent::No));
+        assert!(error.message().contains("in one request"), "{error}");
+        let most = 512 << 20;
+        assert!(refusal(vendor.name, "image/png", 0, most).is_some());
+    }
+    assert_eq!(refusal("local", "image/png", 5_000_000, 380 << 20), None);
+    let endless = huge(1 << 60);
+    let marked = Marked {
+        files: vec![Attached::read(&endless.messages[0].content[0]).unwrap()],
+        request: Request::default(),
+    };
+    let error = marked.filled(mark(0).into_bytes()).unwrap_err();
+    assert!(error.message().contains("no memory"), "{error}");
+}
+
+#[test]
+fn the_memory_that_files_need_is_known_before_they_are_read() {
+    let folder = Folder::new();
+    let text = request([folder.file("a.txt", &[b'x'; 1000])]);
+    std::fs::remove_file(folder.path().join("a.txt")).unwrap();
+    let memory = |name: &str| taken(vendor(name), &text).unwrap().unwrap().memory();
+    assert_eq!(memory("openai"), 3000);
+    assert_eq!(memory("gemini"), 1336);
+    let error = taken(vendor("openai"), &text).unwrap().unwrap().marked();
+    let error = error.err().expect("the file is gone");
+    assert!(error.message().contains("cannot be read"), "{error}");
+}
+
+#[test]
+fn a_thousand_files_stand_each_in_its_place() {
+    let folder = Folder::new();
+    let gif = |i| format!("GIF89a{i}");
+    let request = request((0..1000).map(|i| folder.file(&format!("{i}.gif"), gif(i).as_bytes())));
+    let parts = parts("openai", &request);
+    for (i, part) in parts.as_array().unwrap().iter().enumerate() {
+        let url = part["image_url"]["url"].as_str().unwrap();
+        let base64 = url.strip_prefix("data:image/gif;base64,").unwrap();
+        assert_eq!(STANDARD.decode(base64).unwrap(), gif(i).as_bytes());
+    }
+}
+
+#[test]
+fn a_name_in_an_error_is_nothing_that_a_terminal_obeys() {
+    let folder = Folder::new();
+    let named = folder.file("a.pdf", PDF).named("\u{1b}[31mred\u{7}");
+    let error = body("xai", &request([named])).unwrap_err();
+    assert!(error.message().contains("[31mred"), "{error}");
+    assert!(!error.message().contains(char::is_control), "{error:?}");
+    let escape = "a\u{1b}[2J.pdf";
+    let part = request([folder.file(escape, PDF)]);
+    std::fs::remove_file(folder.path().join(escape)).unwrap();
+    let error = body("openai", &part).unwrap_err();
+    assert!(!error.message().contains(char::is_control), "{error:?}");
+}
+
 #[test]
 fn a_file_that_has_changed_is_not_sent() {
     let folder = Folder::new();
     for name in ["a.png", "a.txt"] {
-        let request = request([folder.file(name, PNG)]);
-        std::fs::write(folder.path().join(name), [PNG, b"!"].concat()).unwrap();
+        let bytes = if name == "a.png" { PNG } else { b"text" };
+        let request = request([folder.file(name, bytes)]);
+        std::fs::write(folder.path().join(name), [bytes, b"!"].concat()).unwrap();
         let error = body("openai", &request).unwrap_err();
         assert_eq!((error.kind(), error.sent()), (ErrorKind::Invalid, Sent::No));
         assert!(error.message().contains("nothing was sent"), "{error}");

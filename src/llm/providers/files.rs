@@ -32,6 +32,10 @@ const fn encoded_in(base64: u64) -> u64 {
     base64 / 4 * 3
 }
 
+/// More base64 than any vendor takes in one request. A row costs nothing to name one file a thousand times,
+/// and each time is held in memory.
+const MOST: u64 = encoded_in(512 << 20);
+
 /// Whatever OpenAI's style can say, for servers that are not known better.
 pub(super) const ALL: Files = Files {
     images: Sort(
@@ -47,7 +51,7 @@ pub(super) const ALL: Files = Files {
     pdf: Sort(PDF, ANY_SIZE),
     audio: Sort(&["audio/wav", "audio/mpeg"], ANY_SIZE),
     video: NONE,
-    together: ANY_SIZE,
+    together: MOST,
     as_mistral: false,
 };
 

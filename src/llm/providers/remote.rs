@@ -12,7 +12,7 @@ use crate::llm::response::Response;
 use crate::llm::transport::{HttpReply, HttpRequest, ReplyShare, Transport};
 
 use super::access::{Access, LeftOut, ModelChoice};
-use super::attached::marked;
+use super::attached::taken;
 use super::dialect::{Call, decode, encode};
 use super::embed;
 use super::local_reply::{cut_warning, mark_loading};
@@ -54,13 +54,15 @@ impl Remote {
     /// The call for a prompt, its files read, with the memory that they take meanwhile.
     fn call(&self, request: &Request, ctx: &Context) -> Result<(Call, Option<ReplyShare>), Error> {
         let model = self.model.of_request(request);
-        let Some(marked) = marked(self.vendor, request)? else {
+        let Some(taken) = taken(self.vendor, request)? else {
             return Ok((encode(self.vendor, request, model)?, None));
         };
-        let Call { path, body } = encode(self.vendor, &marked.request, model)?;
         let memory = ReplyShare::of_requests(self.max_replies);
-        memory.take(marked.length_of(&body), ctx)?;
-        let body = marked.filled(&body)?;
+        memory.take(taken.memory(), ctx)?;
+        let marked = taken.marked()?;
+        let Call { path, body } = encode(self.vendor, &marked.request, model)?;
+        let body = marked.filled(body)?;
+        memory.keep(body.len() as u64);
         Ok((Call { path, body }, Some(memory)))
     }
 

@@ -171,7 +171,7 @@ impl ReplyShare {
     }
 
     /// Gives back what the reply did not need after all.
-    pub(super) fn keep(&self, bytes: u64) {
+    pub(crate) fn keep(&self, bytes: u64) {
         let held = self.held.load(Ordering::Relaxed);
         if held > bytes {
             self.held.store(bytes, Ordering::Relaxed);

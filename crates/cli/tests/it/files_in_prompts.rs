@@ -105,6 +105,28 @@ fn every_provider_takes_what_it_can_and_nothing_else_is_sent() {
     }
 }
 
+/// A short row may name a large file as often as it likes.
+#[test]
+fn a_row_of_more_than_memory_holds_is_refused_with_its_line() {
+    let (desk, sim) = (desk(), good());
+    let file = std::fs::OpenOptions::new()
+        .write(true)
+        .open(desk.path("scans/a.png"));
+    file.unwrap().set_len(5_000_000).unwrap();
+    desk.write(
+        "in.jsonl",
+        about("fine", &[]) + &about("x", &["scans/a.png"; 100]),
+    );
+    let words = ["run", "in.jsonl", "-o", "out.jsonl", "--model", "m"];
+    let at = ["--base-url", &sim.base_url()];
+    Running::start(&mut desk.command([&words[..], &at].concat()))
+        .wait()
+        .expect(2)
+        .says("in.jsonl:2: found a file of the type image/png; ")
+        .says("at most 402653184 bytes in one request, not 500000000");
+    assert_eq!(sim.stats().calls, 0);
+}
+
 #[test]
 fn a_fallback_may_take_what_the_first_does_not() {
     let (desk, provider) = (desk(), &PROVIDERS[3]);

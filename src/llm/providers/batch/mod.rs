@@ -38,7 +38,7 @@ use crate::llm::request::Request;
 use crate::llm::transport::{HttpTransport, Transport};
 
 use super::access::{Access, LeftOut, ModelChoice};
-use super::attached::marked;
+use super::attached::{Taken, taken};
 use super::content::invalid;
 use super::native;
 use super::vendor::{BatchWire, Batches, Vendor};
@@ -243,7 +243,8 @@ impl BatchClient for BatchApi {
             let why = "no model named: set one on the request or for the provider";
             return Err(invalid(why.to_owned()));
         };
-        let marked = marked(self.vendor, request)?;
+        let taken = taken(self.vendor, request)?;
+        let marked = taken.map(Taken::marked).transpose()?;
         let shown = marked.as_ref().map_or(request, |marked| &marked.request);
         let mut line = self.wire().line(self.vendor, key, shown, model)?;
         let most = self.batches.limits.bytes;
@@ -256,7 +257,7 @@ impl BatchClient for BatchApi {
             return Err(invalid(why));
         }
         if let Some(marked) = &marked {
-            line = marked.filled(&line)?;
+            line = marked.filled(line)?;
         }
         self.left_out.tell(self.vendor, request);
         Ok(line)
