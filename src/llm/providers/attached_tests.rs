@@ -117,7 +117,7 @@ fn every_vendor_gets_files_as_its_documentation_shows() {
         parts("gemini", &film)[0]["inlineData"]["mimeType"],
         "video/mov"
     );
-    for name in ["xai", "groq"] {
+    for name in ["xai", "groq", "azure"] {
         let picture = request([folder.file("a.png", PNG)]);
         assert_eq!(parts(name, &picture), json!([image_url]), "{name}");
     }
@@ -145,6 +145,7 @@ fn what_a_vendor_does_not_take_is_refused_unsent() {
     let large = |length: usize| [PNG, &vec![0; length]].concat();
     for (name, part, why) in [
         ("xai", folder.file("a.pdf", PDF), "takes no PDF"),
+        ("azure", folder.file("b.pdf", PDF), "azure takes no PDF"),
         ("groq", folder.file("a.mp3", MP3), "takes no audio"),
         ("anthropic", folder.file("a.mp3", MP3), "takes no audio"),
         ("openai", folder.file("a.mov", MOV), "takes no video"),

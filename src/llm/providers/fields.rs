@@ -195,6 +195,13 @@ pub(super) const OPENAI: Fields = Fields {
     ..ALL
 };
 
+/// OpenAI's, without files: of each model its refusals say that it does not support them.
+pub(super) const AZURE: Fields = Fields {
+    lacks_parts: &[("file", "")],
+    files: files::AZURE,
+    ..OPENAI
+};
+
 /// docs.x.ai, "Chat completions"; that no model of 2026 takes penalties is from users' reports.
 pub(super) const XAI: Fields = Fields {
     lacks: &[

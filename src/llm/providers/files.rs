@@ -64,6 +64,12 @@ pub(super) const OPENAI: Files = Files {
     ..ALL
 };
 
+/// The same without documents, which its chat completions refuse.
+pub(super) const AZURE: Files = Files {
+    pdf: NONE,
+    ..OPENAI
+};
+
 /// Those who host open models: images, where a model takes them. They tell no sizes.
 pub(super) const HOSTS: Files = Files {
     images: Sort(WEB_IMAGES, ANY_SIZE),

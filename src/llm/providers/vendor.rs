@@ -363,6 +363,7 @@ pub(crate) const VENDORS: &[Vendor] = &[
         url_var: "AZURE_OPENAI_ENDPOINT",
         key_header: "api-key",
         token_var: "AZURE_OPENAI_AD_TOKEN",
+        fields: fields::AZURE,
         // It takes 100,000 requests and 200 MB, and keeps files until they are deleted.
         batches: batches(BatchWire::Azure, 100_000, 190, Retention::Unlimited),
         ..OPENAI

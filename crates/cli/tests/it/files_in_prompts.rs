@@ -68,6 +68,7 @@ fn takes(provider: &str) -> &'static [&'static str] {
             &["a.png", "d.md"]
         }
         "anthropic" => &["a.png", "b.pdf", "d.md"],
+        "azure" => &["a.png", "c.mp3", "d.md"],
         _ => &["a.png", "b.pdf", "c.mp3", "d.md"],
     }
 }

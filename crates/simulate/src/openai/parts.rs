@@ -115,6 +115,9 @@ impl Part<'_> {
                     format => Err(format!("Invalid value: '{format}' for 'format'.")),
                 }
             }
+            "file" if vendor == Some(Vendor::Azure) => Err(
+                "Invalid Value: 'file'. This model does not support file content types.".to_owned(),
+            ),
             "file" if files => {
                 let file: File<'_> = read(self.file.ok_or("Missing 'file'.")?)?;
                 match (file.file_data, file.file_id) {
