@@ -48,12 +48,37 @@ fn checked(tools: Tools, at: &str) -> Result<Tools, Fault> {
 /// Says what is wrong with a schema.
 pub(super) type SchemaCheck = fn(&Value) -> Result<(), String>;
 
+/// Says what is wrong with the id of a call.
+pub(super) type IdCheck = fn(&str) -> Result<(), String>;
+
+/// Mistral's.
+pub(super) fn nine_characters(id: &str) -> Result<(), String> {
+    match id.len() == 9 && id.bytes().all(|byte| byte.is_ascii_alphanumeric()) {
+        true => Ok(()),
+        false => Err(format!(
+            "Tool call id was {id} but must be a-z, A-Z, 0-9, with a length of 9."
+        )),
+    }
+}
+
+/// OpenAI's.
+pub(super) fn forty_characters(id: &str) -> Result<(), String> {
+    match id.len() {
+        ..=40 => Ok(()),
+        length => Err(format!(
+            "string too long. Expected a string with maximum length 40, but got a string with \
+             length {length} instead."
+        )),
+    }
+}
+
 /// In OpenAI's words. `strict` says what is wrong with the schema of a strict function, where that
 /// matters; only OpenAI has custom tools.
 pub(super) fn openai(
     root: &Object<'_>,
     strict: Option<SchemaCheck>,
     customs: bool,
+    ids: Option<IdCheck>,
 ) -> Result<Option<Tools>, Fault> {
     let mut tools = Tools {
         search: root.get("web_search_options").is_some(),
@@ -122,14 +147,14 @@ pub(super) fn openai(
             Choice::One(named(&chosen, 64, b"")?)
         }
     };
-    tools.answered = openai_calls(root)?;
+    tools.answered = openai_calls(root, ids)?;
     let some = !tools.functions.is_empty() || tools.search;
     some.then(|| checked(tools, "tools")).transpose()
 }
 
 /// Each result must belong to a call of the message of the assistant before it. Whether the last
 /// message is a result.
-fn openai_calls(root: &Object<'_>) -> Result<bool, Fault> {
+fn openai_calls(root: &Object<'_>, ids: Option<IdCheck>) -> Result<bool, Fault> {
     let (mut open, mut answered) = (BTreeSet::new(), false);
     for message in root.objects("messages")?.unwrap_or_default() {
         answered = message.text("role")? == Some("tool");
@@ -151,6 +176,8 @@ fn openai_calls(root: &Object<'_>) -> Result<bool, Fault> {
         for call in message.objects("tool_calls")?.unwrap_or_default() {
             call.only(&["id", "type", "function", "custom", "index", "extra_content"])?;
             let id = call.text("id")?.ok_or_else(|| call.missing("id"))?;
+            ids.map_or(Ok(()), |check| check(id))
+                .map_err(|why| invalid(call.at("id"), why))?;
             let kind = call.text("type")?.ok_or_else(|| call.missing("type"))?;
             let said = call.object(kind)?.ok_or_else(|| call.missing(kind))?;
             let given = match kind {
@@ -268,7 +295,13 @@ fn anthropic_calls(root: &Object<'_>, tools: bool) -> Result<bool, Fault> {
                     text("name")?;
                     let input = block.object("input")?;
                     input.ok_or_else(|| block.missing("input"))?;
-                    made.insert(text("id")?.to_owned());
+                    let id = text("id")?;
+                    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"_-".contains(&byte);
+                    if id.is_empty() || !id.bytes().all(plain) {
+                        let why = "tool_use.id: String should match pattern '^[a-zA-Z0-9_-]+$'";
+                        return Err(Fault::invalid(block.at("id"), "", why));
+                    }
+                    made.insert(id.to_owned());
                 }
                 "tool_result" => {
                     block.only(&[
@@ -427,143 +460,5 @@ fn gemini_calls(root: &Object<'_>, model: &str) -> Result<bool, Fault> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::tree::Spelling;
-
-    fn root(value: &Value) -> Object<'_> {
-        Object::new(value, "", Spelling::Exact).unwrap()
-    }
-
-    fn messages(more: Value) -> Value {
-        let mut body = json!({"messages": [{"role": "user", "content": "hi"}]});
-        for (name, value) in more.as_object().unwrap() {
-            body[name] = value.clone();
-        }
-        body
-    }
-
-    fn function(name: &str) -> Value {
-        json!({"type": "function", "function": {"name": name, "parameters": {"type": "object",
-            "properties": {"city": {"type": "string"}}, "required": ["city"]}}})
-    }
-
-    #[test]
-    fn every_tool_is_called_once_unless_that_is_forbidden() {
-        let called = |more: Value, after: bool| {
-            let mut body = messages(json!({"tools": [function("f"), function("g")]}));
-            for (name, value) in more.as_object().unwrap() {
-                body[name] = value.clone();
-            }
-            let mut tools = openai(&root(&body), None, false).unwrap().unwrap();
-            tools.answered = after;
-            let calls = tools.calls("hi");
-            let names: Vec<String> = calls.into_iter().map(|call| call.name).collect();
-            names.join(" ")
-        };
-        assert_eq!(called(json!({}), false), "f g");
-        assert_eq!(called(json!({}), true), "");
-        assert_eq!(called(json!({"tool_choice": "none"}), false), "");
-        assert_eq!(called(json!({"tool_choice": "required"}), true), "f g");
-        assert_eq!(called(json!({"parallel_tool_calls": false}), false), "f");
-        let one = json!({"type": "function", "function": {"name": "g"}});
-        assert_eq!(called(json!({"tool_choice": one}), false), "g");
-    }
-
-    #[test]
-    fn openais_mistakes_are_refused() {
-        let call =
-            json!({"id": "c", "type": "function", "function": {"name": "f", "arguments": "{}"}});
-        let turn = |role: &str, more: Value| {
-            let mut turn = json!({"role": role, "content": "x"});
-            for (name, value) in more.as_object().unwrap() {
-                turn[name] = value.clone();
-            }
-            turn
-        };
-        let called = turn("assistant", json!({"tool_calls": [call]}));
-        let result = turn("tool", json!({"tool_call_id": "c"}));
-        let good = json!({"messages": [called, result, turn("user", json!({}))]});
-        assert_eq!(openai(&root(&good), None, false), Ok(None));
-        let mut ours = call.clone();
-        ours["function"]["arguments"] = json!({});
-        for bad in [
-            json!({"tools": [{"name": "f", "input_schema": {}}]}),
-            json!({"tools": [{"type": "function", "function": {"name": "a b"}}]}),
-            json!({"tools": [{"type": "custom", "custom": {"name": "f"}}]}),
-            json!({"tools": [function("f"), function("f")]}),
-            json!({"tools": [function("f")], "tool_choice": "any"}),
-            json!({"tools": [function("f")],
-                "tool_choice": {"type": "function", "function": {"name": "g"}}}),
-            json!({"messages": [result]}),
-            json!({"messages": [called, turn("user", json!({}))]}),
-            json!({"messages": [turn("assistant", json!({"tool_calls": [ours]}))]}),
-            json!({"messages": [turn("assistant", json!({"tool_calls": [{"id": "c", "name": "f"}]}))]}),
-        ] {
-            let body = messages(bad);
-            assert!(openai(&root(&body), None, false).is_err(), "{body}");
-        }
-    }
-
-    #[test]
-    fn anthropics_mistakes_are_refused() {
-        let tool = json!({"name": "f", "input_schema": {"type": "object"}});
-        let used = json!({"role": "assistant", "content": [
-            {"type": "thinking", "thinking": "", "signature": "s"},
-            {"type": "tool_use", "id": "c", "name": "f", "input": {}}]});
-        let result =
-            json!({"role": "user", "content": [{"type": "tool_result", "tool_use_id": "c"}]});
-        let good = json!({"tools": [tool], "tool_choice": {"type": "tool", "name": "f"},
-            "messages": [used, result]});
-        assert!(anthropic(&root(&good)).unwrap().is_some());
-        let unsigned =
-            json!({"role": "assistant", "content": [{"type": "thinking", "thinking": ""}]});
-        let late = json!({"role": "assistant", "content": [{"type": "text", "text": "x"},
-            {"type": "thinking", "thinking": "", "signature": "s"}]});
-        for bad in [
-            json!({"tools": [function("f")]}),
-            json!({"tools": [{"name": "f", "input_schema": {}}]}),
-            json!({"tools": [{"name": "f", "strict": true,
-                "input_schema": {"type": "object", "additionalProperties": true}}]}),
-            json!({"tools": [tool], "tool_choice": {"type": "none", "disable_parallel_tool_use": true}}),
-            json!({"tools": [tool], "tool_choice": "auto"}),
-            json!({"tool_choice": {"type": "auto"}}),
-            json!({"messages": [used, result]}),
-            json!({"tools": [tool], "messages": [used, {"role": "user", "content": "x"}]}),
-            json!({"tools": [tool], "messages": [result]}),
-            json!({"messages": [unsigned]}),
-            json!({"messages": [late]}),
-        ] {
-            let body = messages(bad);
-            assert!(anthropic(&root(&body)).is_err(), "{body}");
-        }
-    }
-
-    #[test]
-    fn geminis_mistakes_are_refused() {
-        let declared = json!([{"functionDeclarations": [{"name": "f",
-            "parametersJsonSchema": {"type": "object"}}]}]);
-        let call = json!({"role": "model", "parts": [{"functionCall": {"name": "f", "args": {}}}]});
-        let result = json!({"role": "user",
-            "parts": [{"functionResponse": {"name": "f", "response": {}}}]});
-        let good = json!({"tools": declared, "contents": [call, result],
-            "toolConfig": {"functionCallingConfig": {"mode": "ANY", "allowedFunctionNames": ["f"]}}});
-        assert!(gemini(&root(&good), "gemini-2.5").unwrap().is_some());
-        assert!(gemini(&root(&good), "gemini-3-pro").is_err());
-        for bad in [
-            json!({"tools": [{"functionDeclarations": [{"name": "f", "input_schema": {}}]}]}),
-            json!({"tools": [{"functionDeclarations": [{"name": "f", "parameters": {},
-                "parametersJsonSchema": {}}]}]}),
-            json!({"tools": declared, "toolConfig": {"mode": "ANY"}}),
-            json!({"tools": declared, "toolConfig": {"functionCallingConfig": {"mode": "any"}}}),
-            json!({"tools": declared, "toolConfig": {"functionCallingConfig":
-                {"mode": "AUTO", "allowedFunctionNames": ["f"]}}}),
-            json!({"toolConfig": {"functionCallingConfig": {"mode": "ANY"}}}),
-            json!({"contents": [call]  , "tools": [{"functionDeclarations": [{"name": "a b"}]}]}),
-            json!({"contents": [call, {"role": "user", "parts": [{"text": "x"}]}]}),
-            json!({"contents": [result]}),
-        ] {
-            assert!(gemini(&root(&bad), "m").is_err(), "{bad}");
-        }
-    }
-}
+#[path = "tool_rules_tests.rs"]
+mod tests;

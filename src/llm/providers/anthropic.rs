@@ -51,7 +51,7 @@ pub(super) fn message(vendor: &Vendor, request: &Request, model: &str) -> Result
                 let own = own.map(|(field, value)| (field.clone(), value.clone()));
                 let mut message: Map<_, _> = own.collect();
                 message.insert("role".to_owned(), role.into());
-                message.insert("content".to_owned(), turn(text, extra)?);
+                message.insert("content".to_owned(), turn(vendor, text, extra)?);
                 messages.push(Value::Object(message));
             }
             "tool" => {
@@ -60,6 +60,7 @@ pub(super) fn message(vendor: &Vendor, request: &Request, model: &str) -> Result
                     CallResult::Text(text) => text.into(),
                     CallResult::Parts(parts) => blocks(parts)?,
                 };
+                let id = vendor.fields.call_id(id);
                 let block = json!({"type": "tool_result", "tool_use_id": id, "content": result});
                 answered(&mut messages, block);
             }
@@ -142,7 +143,11 @@ pub(super) fn message(vendor: &Vendor, request: &Request, model: &str) -> Result
 }
 
 /// What a turn says, behind the thoughts that it began with and before the tool calls that it makes.
-fn turn(text: Text<'_>, extra: Option<&Map<String, Value>>) -> Result<Value, Error> {
+fn turn(
+    vendor: &Vendor,
+    text: Text<'_>,
+    extra: Option<&Map<String, Value>>,
+) -> Result<Value, Error> {
     let own = |block: &&Value| {
         let kind = block.get("type").and_then(Value::as_str);
         matches!(kind, Some("thinking" | "redacted_thinking"))
@@ -168,6 +173,7 @@ fn turn(text: Text<'_>, extra: Option<&Map<String, Value>>) -> Result<Value, Err
             arguments,
             ..
         } = Call::read(call)?;
+        let id = vendor.fields.call_id(id);
         content.push(json!({"type": "tool_use", "id": id, "name": name, "input": arguments}));
     }
     Ok(content.into())

@@ -92,22 +92,37 @@ fn signature(call: &Value) -> Option<&str> {
     own.and_then(Value::as_str)
 }
 
-/// The calls of a message as OpenAI has them: those that are as a result line has them are said so.
+/// The calls of a message as OpenAI has them: those that are as a result line has them are said so. Each
+/// goes out under the id that the vendor takes for it.
 pub(super) fn in_openais_shape<'v>(
     calls: &'v Value,
     request: &Request,
     signed: bool,
+    sent_id: &dyn for<'i> Fn(&'i str) -> Cow<'i, str>,
 ) -> Cow<'v, Value> {
     let list = calls.as_array().map_or(&[][..], Vec::as_slice);
     let is_ours = |call: &Value| {
         call.get("function").is_none() && call.get("custom").is_none() && call.get("name").is_some()
     };
-    if !list.iter().any(is_ours) {
+    let other_id = |call: &Value| match sent_id(call.get("id")?.as_str()?) {
+        Cow::Owned(id) => Some(id),
+        Cow::Borrowed(_) => None,
+    };
+    if !list
+        .iter()
+        .any(|call| is_ours(call) || other_id(call).is_some())
+    {
         return Cow::Borrowed(calls);
     }
-    let said = list.iter().map(|call| match is_ours(call) {
-        true => said_to_openai(call, request, signed),
-        false => call.clone(),
+    let said = list.iter().map(|call| {
+        let mut said = match is_ours(call) {
+            true => said_to_openai(call, request, signed),
+            false => call.clone(),
+        };
+        if let Some(id) = other_id(call) {
+            said["id"] = id.into();
+        }
+        said
     });
     Cow::Owned(said.collect())
 }
@@ -318,3 +333,7 @@ pub(super) fn left_out(words: Words, request: &Request) -> Vec<(String, bool)> {
     }
     out
 }
+
+#[cfg(test)]
+#[path = "calls_tests.rs"]
+mod tests;

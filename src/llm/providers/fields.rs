@@ -8,8 +8,10 @@ use std::borrow::Cow;
 use std::ops::RangeInclusive;
 
 use serde_json::{Map, Value};
+use sha2::{Digest, Sha256};
 
 use crate::base::error::Error;
+use crate::llm::hash::hex;
 use crate::llm::params::ResponseFormat;
 use crate::llm::request::Request;
 
@@ -36,6 +38,8 @@ pub(crate) struct Fields {
     turns: Turns,
     /// In whose words its dialect says tools, where it has others than OpenAI.
     tools: Option<calls::Words>,
+    /// Which ids of tool calls it takes.
+    call_ids: fn(&str) -> bool,
     seeds: Option<RangeInclusive<i64>>,
     temperatures: RangeInclusive<f64>,
     /// Whether blanks and line breaks may end the answer.
@@ -182,6 +186,7 @@ pub(super) const ALL: Fields = Fields {
     files: files::ALL,
     turns: Turns::AllBut(&[]),
     tools: None,
+    call_ids: |_| true,
     seeds: Some(i64::MIN..=i64::MAX),
     temperatures: f64::MIN..=f64::MAX,
     blank_stops: true,
@@ -191,6 +196,8 @@ pub(super) const ALL: Fields = Fields {
 pub(super) const OPENAI: Fields = Fields {
     lacks: &[SERVERS, TOP_K],
     files: files::OPENAI,
+    // Refusals name that length.
+    call_ids: |id| id.len() <= 40,
     turns: Turns::AllBut(&["reasoning", "reasoning_content", "reasoning_details"]),
     ..ALL
 };
@@ -320,6 +327,8 @@ pub(super) const MISTRAL: Fields = Fields {
     ],
     files: files::MISTRAL,
     turns: Turns::AllBut(RECORDED),
+    // "Must be a-z, A-Z, 0-9, with a length of 9", say its refusals.
+    call_ids: |id| id.len() == 9 && id.bytes().all(|byte| byte.is_ascii_alphanumeric()),
     seeds: Some(0..=i64::MAX),
     temperatures: 0.0..=1.5,
     ..ALL
@@ -339,6 +348,7 @@ pub(super) const ANTHROPIC: Fields = Fields {
     files: files::ANTHROPIC,
     turns: Turns::Nothing,
     tools: Some(calls::Words::Anthropic),
+    call_ids: |id| !id.is_empty() && id.bytes().all(in_a_name),
     seeds: None,
     temperatures: 0.0..=1.0,
     blank_stops: false,
@@ -390,6 +400,10 @@ pub(super) const GEMINI: Fields = Fields {
     ..ALL
 };
 
+fn in_a_name(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-')
+}
+
 fn names_a_user_alone(metadata: &Value) -> bool {
     let fields = metadata.as_object();
     fields.is_some_and(|fields| {
@@ -438,6 +452,15 @@ impl Fields {
             _ => format!("{vendor} takes no {field}"),
         };
         Err(invalid(why))
+    }
+
+    /// The id of a tool call as the vendor takes it. Those that others gave become another, the same one
+    /// wherever it stands in a conversation, which every vendor takes.
+    pub(super) fn call_id<'i>(&self, id: &'i str) -> Cow<'i, str> {
+        match (self.call_ids)(id) {
+            true => Cow::Borrowed(id),
+            false => Cow::Owned(hex(&Sha256::digest(id))[..9].to_owned()),
+        }
     }
 
     pub(super) fn has_turn(&self, field: &str) -> bool {

@@ -204,13 +204,18 @@ impl serde::Serialize for Extra<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let mut map = serializer.serialize_map(None)?;
         for (field, value) in self.of.of_turn(self.fields) {
-            match field.as_str() {
-                "tool_calls" => {
+            match (field.as_str(), value) {
+                ("tool_calls", calls) => {
                     let signed = self.of.is_unknown();
-                    let calls = calls::in_openais_shape(value, self.request, signed);
+                    let calls = calls::in_openais_shape(calls, self.request, signed, &|id| {
+                        self.of.call_id(id)
+                    });
                     map.serialize_entry(field, &calls)?;
                 }
-                "reasoning" if value.is_object() => {}
+                ("tool_call_id", Value::String(id)) => {
+                    map.serialize_entry(field, &self.of.call_id(id))?;
+                }
+                ("reasoning", Value::Object(_)) => {}
                 _ => map.serialize_entry(field, value)?,
             }
         }

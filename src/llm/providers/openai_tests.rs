@@ -524,7 +524,7 @@ fn a_conversation_goes_on_with_what_a_reply_held() {
     let mut expected = json!({"role": "assistant", "content": null, "tool_calls": [
         {"id": "c1", "type": "function", "function": {"name": "f", "arguments": "{\"a\":1}"}},
         {"id": "c2", "type": "custom", "custom": {"name": "run", "input": "ls"}}]});
-    for name in ["openai", "groq", "mistral"] {
+    for name in ["openai", "groq"] {
         assert_eq!(turn(name), expected, "{name}");
     }
     // These read the thoughts of a turn that called tools, and the last may be Gemini's gateway.

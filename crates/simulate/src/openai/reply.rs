@@ -58,7 +58,7 @@ fn content(out: &mut Vec<u8>, answer: &Answer<'_>, vendor: Option<Vendor>) {
             false => out.extend_from_slice(b"null"),
         }
         out.extend_from_slice(br#","refusal":null,"tool_calls":"#);
-        put(out, format_args!("{}", calls(answer)));
+        put(out, format_args!("{}", calls(answer, vendor)));
     } else if answer.finish == Finish::Refused {
         out.extend_from_slice(br#"null,"refusal":"#);
         quote(out, answer.text);
@@ -103,13 +103,16 @@ fn content(out: &mut Vec<u8>, answer: &Answer<'_>, vendor: Option<Vendor>) {
     }
 }
 
-fn calls(answer: &Answer<'_>) -> Value {
+fn calls(answer: &Answer<'_>, vendor: Option<Vendor>) -> Value {
     let calls = answer
         .calls
         .iter()
         .zip(1..)
         .map(|(call, number): (_, u32)| {
-            let id = format!("call_sim_{}_{number}", answer.call);
+            let id = match vendor {
+                Some(Vendor::Mistral) => format!("{:07}{number:02}", answer.call % 10_000_000),
+                _ => format!("call_sim_{}_{number}", answer.call),
+            };
             match call.custom {
                 true => json!({"id": id, "type": "custom",
                 "custom": {"name": call.name, "input": call.arguments}}),

@@ -16,7 +16,7 @@ use super::messages::{Messages, ROLES};
 use super::parts::Word;
 use crate::Vendor;
 use crate::prompt::{Fault, Prompt};
-use crate::tool_rules::{self, SchemaCheck};
+use crate::tool_rules::{self, IdCheck, SchemaCheck};
 use crate::tools::Tools;
 use crate::tree::{Object, Spelling, in_range};
 
@@ -185,7 +185,12 @@ fn tools(body: &[u8], vendor: Option<Vendor>) -> Result<Option<Box<Tools>>, Faul
         _ => None,
     };
     let customs = matches!(vendor, None | Some(Vendor::OpenAi));
-    Ok(tool_rules::openai(&root, strict, customs)?.map(Box::new))
+    let ids: Option<IdCheck> = match vendor {
+        Some(Vendor::OpenAi | Vendor::Azure) => Some(tool_rules::forty_characters),
+        Some(Vendor::Mistral) => Some(tool_rules::nine_characters),
+        _ => None,
+    };
+    Ok(tool_rules::openai(&root, strict, customs, ids)?.map(Box::new))
 }
 
 impl<'de: 'a, 'a> Deserialize<'de> for Body<'a> {
