@@ -2,6 +2,7 @@
 //! put together into the reply that each dialect has without a stream.
 
 use std::cell::Cell;
+use std::collections::HashMap;
 
 use serde_json::{Map, Value, json};
 
@@ -182,20 +183,35 @@ fn deltas(choices: &[&Value]) -> Value {
 /// Values that came in pieces, put together by their `index`; without one, a piece goes on with the
 /// last, unless it has an id of its own.
 fn pieces<'e>(pieces: impl Iterator<Item = &'e Value>) -> Vec<Value> {
-    let mut whole: Vec<(Option<u64>, Value)> = Vec::new();
+    let mut whole: Vec<Value> = Vec::new();
+    let mut places: HashMap<u64, usize> = HashMap::new();
     for piece in pieces {
         let index = piece.get("index").and_then(Value::as_u64);
         let begun = match index {
-            Some(_) => whole.iter_mut().find(|(other, _)| *other == index),
+            Some(index) => places.get(&index).map(|place| &mut whole[*place]),
             None if says(piece, "id") || piece.get("type").is_some() => None,
             None => whole.last_mut(),
         };
-        match begun {
-            Some((_, begun)) => append(begun, piece),
-            None => whole.push((index, piece.clone())),
+        match begun.filter(|begun| !is_another(begun, piece)) {
+            Some(begun) => append(begun, piece),
+            None => {
+                places.extend(index.map(|index| (index, whole.len())));
+                whole.push(piece.clone());
+            }
         }
     }
-    whole.into_iter().map(|(_, value)| value).collect()
+    whole
+}
+
+/// Whether a piece begins a call of its own: some servers number all calls of a turn 0.
+fn is_another(begun: &Value, piece: &Value) -> bool {
+    fn word<'v>(value: &'v Value, pointer: &str) -> Option<&'v str> {
+        let word = value.pointer(pointer).and_then(Value::as_str);
+        word.filter(|word| !word.is_empty())
+    }
+    let (old, new) = (word(begun, "/id"), word(piece, "/id"));
+    let named = word(piece, "/function/name").is_some();
+    old.is_some() && new.is_some() && old != new && named
 }
 
 /// Adds a piece to what there is of a value: texts and lists grow, fields of objects each for itself.
@@ -230,31 +246,26 @@ fn anthropic(events: &[Value]) -> Option<Value> {
         .next_back()?;
     stop.get("stop_reason")
         .filter(|reason| reason.is_string())?;
-    let mut blocks: Vec<Value> = Vec::new();
-    for start in of("content_block_start") {
-        let mut block = start["content_block"].clone();
-        let fields = object(&mut block);
-        let deltas = of("content_block_delta").filter(|event| event["index"] == start["index"]);
-        let mut input = String::new();
-        for delta in deltas.map(|event| &event["delta"]) {
-            for field in ["text", "thinking", "signature"] {
-                if says(delta, field) {
-                    append(fields.entry(field).or_insert(Value::Null), &delta[field]);
+    let mut blocks: Vec<Block> = Vec::new();
+    let mut places: HashMap<Option<u64>, usize> = HashMap::new();
+    for event in events {
+        let index = event["index"].as_u64();
+        match event["type"].as_str() {
+            Some("content_block_start") => {
+                places.insert(index, blocks.len());
+                blocks.push(Block::begun(&event["content_block"]));
+            }
+            Some("content_block_delta") => {
+                if let Some(place) = places.get(&index) {
+                    blocks[*place].add(&event["delta"]);
                 }
             }
-            if says(delta, "citation") {
-                let cited = fields.entry("citations").or_insert(Value::Null);
-                append(cited, &json!([delta["citation"]]));
-            }
-            input += delta["partial_json"].as_str().unwrap_or_default();
+            _ => {}
         }
-        if !input.is_empty() {
-            fields.insert("input".to_owned(), input.into());
-        }
-        blocks.push(block);
     }
+    let blocks: Value = blocks.into_iter().map(Block::whole).collect();
     let fields = object(&mut message);
-    fields.insert("content".to_owned(), blocks.into());
+    fields.insert("content".to_owned(), blocks);
     let stopped = stop
         .iter()
         .map(|(name, value)| (name.clone(), value.clone()));
@@ -266,6 +277,42 @@ fn anthropic(events: &[Value]) -> Option<Value> {
         usage.insert(name.clone(), value.clone());
     }
     Some(message)
+}
+
+/// A block of Anthropic's, and the text of what a tool is given.
+struct Block {
+    fields: Map<String, Value>,
+    input: String,
+}
+
+impl Block {
+    fn begun(block: &Value) -> Self {
+        Self {
+            fields: block.as_object().cloned().unwrap_or_default(),
+            input: String::new(),
+        }
+    }
+
+    fn add(&mut self, delta: &Value) {
+        for field in ["text", "thinking", "signature"] {
+            if says(delta, field) {
+                let begun = self.fields.entry(field).or_insert(Value::Null);
+                append(begun, &delta[field]);
+            }
+        }
+        if says(delta, "citation") {
+            let cited = self.fields.entry("citations").or_insert(Value::Null);
+            append(cited, &json!([delta["citation"]]));
+        }
+        self.input += delta["partial_json"].as_str().unwrap_or_default();
+    }
+
+    fn whole(mut self) -> Value {
+        if !self.input.is_empty() {
+            self.fields.insert("input".to_owned(), self.input.into());
+        }
+        self.fields.into()
+    }
 }
 
 fn gemini(events: &[Value]) -> Option<Value> {
@@ -306,200 +353,5 @@ fn gemini(events: &[Value]) -> Option<Value> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::super::dialect::testing;
-    use super::*;
-
-    #[test]
-    fn what_is_no_stream_is_told_apart() {
-        for body in ["", "{}", "<html>", "database: x", "[1]"] {
-            for dialect in [Dialect::OpenAi, Dialect::Anthropic, Dialect::Gemini] {
-                assert_eq!(streamed(dialect, body.as_bytes()), None, "{body}");
-            }
-        }
-    }
-
-    fn line(dialect: &str, stream: &str) -> Value {
-        testing::line(&testing::decoded(dialect, stream).unwrap())
-    }
-
-    fn sent(events: &[Value]) -> String {
-        events
-            .iter()
-            .map(|event| format!("data: {event}\n\n"))
-            .collect()
-    }
-
-    #[test]
-    fn calls_thoughts_and_sources_that_come_in_pieces_are_put_together() {
-        let delta = |delta: Value| json!({"choices": [{"index": 0, "delta": delta}]});
-        let call = |call: Value| delta(json!({"tool_calls": [call]}));
-        let openai = sent(&[
-            delta(json!({"role": "assistant", "content": null, "reasoning_content": "I "})),
-            delta(json!({"reasoning_content": "look."})),
-            call(json!({"index": 0, "id": "c1", "type": "function",
-                "function": {"name": "get_weather", "arguments": ""}})),
-            call(json!({"index": 0, "function": {"arguments": "{\"city\":"}})),
-            call(json!({"index": 1, "id": "c2", "type": "function",
-                "function": {"name": "get_time", "arguments": "{}"}})),
-            call(json!({"index": 0, "function": {"arguments": "\"Oslo\"}"}})),
-            delta(json!({"annotations": [{"type": "url_citation"}]})),
-            json!({"choices": [{"index": 0, "delta": {"content": ""}, "finish_reason": "tool_calls",
-                "logprobs": {"content": [{"token": "a"}]}}]}),
-        ]);
-        let read = line("openai", &openai);
-        let calls = json!([
-            {"id": "c1", "name": "get_weather", "arguments": {"city": "Oslo"}},
-            {"id": "c2", "name": "get_time", "arguments": {}},
-        ]);
-        assert_eq!((&read["tool_calls"], &read["text"]), (&calls, &Value::Null));
-        assert_eq!(read["reasoning"], json!({"text": "I look."}));
-        assert_eq!(read["citations"], json!([{"type": "url_citation"}]));
-        assert_eq!(read["logprobs"], json!({"content": [{"token": "a"}]}));
-
-        let start = |index: u8, block: Value| json!({"type": "content_block_start", "index": index, "content_block": block});
-        let delta = |index: u8, delta: Value| json!({"type": "content_block_delta", "index": index, "delta": delta});
-        let anthropic = sent(&[
-            json!({"type": "message_start", "message": {"id": "msg_1", "type": "message",
-                "content": [], "usage": {"input_tokens": 1}}}),
-            start(
-                0,
-                json!({"type": "thinking", "thinking": "", "signature": ""}),
-            ),
-            delta(0, json!({"type": "thinking_delta", "thinking": "I "})),
-            delta(0, json!({"type": "thinking_delta", "thinking": "look."})),
-            delta(0, json!({"type": "signature_delta", "signature": "EqQB"})),
-            start(1, json!({"type": "text", "text": ""})),
-            delta(
-                1,
-                json!({"type": "citations_delta", "citation": {"url": "https://a"}}),
-            ),
-            delta(1, json!({"type": "text_delta", "text": "So."})),
-            start(
-                2,
-                json!({"type": "tool_use", "id": "c1", "name": "get_weather", "input": {}}),
-            ),
-            delta(2, json!({"type": "input_json_delta", "partial_json": ""})),
-            delta(
-                2,
-                json!({"type": "input_json_delta", "partial_json": "{\"city\": \"Os"}),
-            ),
-            delta(
-                2,
-                json!({"type": "input_json_delta", "partial_json": "lo\"}"}),
-            ),
-            start(
-                3,
-                json!({"type": "tool_use", "id": "c2", "name": "get_time", "input": {}}),
-            ),
-            json!({"type": "message_delta", "delta": {"stop_reason": "tool_use"},
-                "usage": {"output_tokens": 2}}),
-            json!({"type": "message_stop"}),
-        ]);
-        let read = line("anthropic", &anthropic);
-        assert_eq!(
-            (&read["tool_calls"], &read["text"]),
-            (&calls, &json!("So."))
-        );
-        let block = json!({"type": "thinking", "thinking": "I look.", "signature": "EqQB"});
-        assert_eq!(
-            read["reasoning"],
-            json!({"text": "I look.", "details": [block]})
-        );
-        assert_eq!(read["citations"], json!([{"url": "https://a"}]));
-
-        let parts = |parts: Value| json!({"candidates": [{"content": {"parts": parts}}]});
-        let gemini = sent(&[
-            parts(json!([{"text": "I ", "thought": true}])),
-            parts(json!([{"text": "look.", "thought": true}])),
-            parts(json!([{"functionCall": {"id": "c1", "name": "get_weather",
-                "args": {"city": "Oslo"}}}])),
-            parts(json!([{"functionCall": {"id": "c2", "name": "get_time"}}])),
-            json!({"candidates": [{"finishReason": "STOP",
-                "groundingMetadata": {"webSearchQueries": ["a"]}}]}),
-        ]);
-        let read = line("gemini", &gemini);
-        assert_eq!((&read["tool_calls"], &read["text"]), (&calls, &Value::Null));
-        assert_eq!(read["reasoning"], json!({"text": "I look."}));
-        assert_eq!(read["citations"], json!([{"webSearchQueries": ["a"]}]));
-    }
-
-    #[test]
-    fn pieces_of_strange_shapes_are_no_reason_to_panic() {
-        for strange in [
-            json!("x"),
-            json!([1]),
-            json!(7),
-            Value::Null,
-            json!({"text": 5}),
-        ] {
-            let anthropic = sent(&[
-                json!({"type": "message_start", "message": {"type": "message"}}),
-                json!({"type": "content_block_start", "index": 0, "content_block": strange}),
-                json!({"type": "content_block_delta", "index": 0, "delta": strange}),
-                json!({"type": "content_block_delta", "index": 0,
-                    "delta": {"text": strange, "citation": strange}}),
-                json!({"type": "message_delta", "delta": {"stop_reason": "end_turn"}}),
-            ]);
-            let _ = testing::decoded("anthropic", &anthropic);
-            let delta = json!({"tool_calls": [strange, {"index": 0, "function": strange}],
-                "function_call": strange, "reasoning_details": [strange], "annotations": strange});
-            let ended = json!({"choices": [{"delta": delta, "logprobs": {"content": strange},
-                "finish_reason": "stop"}]});
-            let _ = testing::decoded("openai", &sent(&[ended.clone(), ended]));
-        }
-    }
-
-    #[test]
-    fn pieces_without_a_number_belong_to_the_last_that_was_begun() {
-        let delta = |delta: Value| json!({"choices": [{"delta": delta}]});
-        let stream = sent(&[
-            delta(
-                json!({"tool_calls": [{"id": "c1", "function": {"name": "f", "arguments": "{\"a\""}}]}),
-            ),
-            delta(json!({"tool_calls": [{"function": {"arguments": ":1}"}}]})),
-            delta(
-                json!({"tool_calls": [{"id": "c2", "function": {"name": "g", "arguments": "{}"}}]}),
-            ),
-            delta(json!({"function_call": {"name": "h", "arguments": "["}})),
-            delta(json!({"function_call": {"arguments": "2]"}})),
-            json!({"choices": [{"delta": {}, "finish_reason": "tool_calls"}]}),
-        ]);
-        let read = line("local", &stream);
-        let calls = read["tool_calls"].as_array().unwrap();
-        let calls: Vec<_> = calls
-            .iter()
-            .map(|call| (&call["name"], &call["arguments"]))
-            .collect();
-        let expected = [("f", json!({"a": 1})), ("g", json!({})), ("h", json!([2]))];
-        let expected = expected.map(|(name, arguments)| (json!(name), arguments));
-        let expected: Vec<_> = expected
-            .iter()
-            .map(|(name, arguments)| (name, arguments))
-            .collect();
-        assert_eq!(calls, expected);
-    }
-
-    /// Each beginning of a stream is cut off, until the event that ends the answer is there.
-    #[test]
-    fn a_stream_without_its_end_is_cut_off() {
-        let openai = concat!(
-            ": a comment\n\ndata: {\"model\":\"m\",\"choices\":[{\"index\":0,\"delta\":{\"content\":\"Os\"}}]}\n\n",
-            "data: {\"choices\":[{\"index\":0,\"delta\":{\"content\":\"lo\"}}]}\n\n",
-            "data: {\"choices\":[{\"index\":0,\"delta\":{},\"finish_reason\":\"stop\"}]}\n",
-        );
-        let end = openai.trim_end().len();
-        for cut in 1..end {
-            let found = streamed(Dialect::OpenAi, &openai.as_bytes()[..cut]);
-            if !openai[..cut].starts_with(": a comment\n\nd") {
-                continue;
-            }
-            assert_eq!(found, Some(Streamed::CutOff), "{}", &openai[..cut]);
-        }
-        let Some(Streamed::Whole(whole)) = streamed(Dialect::OpenAi, openai.as_bytes()) else {
-            panic!("it is whole");
-        };
-        assert_eq!(whole["choices"][0]["message"]["content"], "Oslo");
-        assert_eq!(whole["model"], "m");
-    }
-}
+#[path = "events_tests.rs"]
+mod tests;
