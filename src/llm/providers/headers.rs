@@ -29,6 +29,9 @@ const PROTOCOL: [&str; 12] = [
 /// Shorter words of a header are no keys.
 const SHORTEST_KEY: usize = 8;
 
+/// What commands that are shown have in the place of a value.
+const HIDDEN: &str = "***";
+
 /// How those of uploads begin.
 const UPLOADS: &str = "x-goog-upload-";
 
@@ -44,8 +47,9 @@ impl CallHeader {
     /// A header of that name; blanks around both are taken off.
     ///
     /// # Errors
-    /// [`ErrorKind::Invalid`] for a name or value that no header has, and for a name that belongs to
-    /// the protocol, such as `content-length`. No error shows the value.
+    /// [`ErrorKind::Invalid`] for a name or value that no header has, for a name that belongs to
+    /// the protocol, such as `content-length`, and for a value that was hidden by `***`. No error shows
+    /// the value.
     pub fn new(name: &str, value: &str) -> Result<Self, Error> {
         let invalid = |why: String| Error::new(ErrorKind::Invalid, why);
         let name = name.trim().to_ascii_lowercase();
@@ -65,6 +69,13 @@ impl CallHeader {
         let shown = |byte: u8| byte == b'\t' || (b' '..=b'~').contains(&byte);
         if value.is_empty() || !value.bytes().all(shown) {
             let why = format!("the header {name} needs a value of plain letters on one line");
+            return Err(invalid(why));
+        }
+        if value.rsplit([' ', '\t']).next() == Some(HIDDEN) {
+            let why = format!(
+                "the header {name} has the {HIDDEN} that stands for a value which is not shown: put the \
+                 value in again, or use --header @FILE"
+            );
             return Err(invalid(why));
         }
         Ok(Self {
@@ -178,6 +189,18 @@ mod tests {
             assert_eq!(error.kind(), ErrorKind::Invalid, "{line}");
             assert!(!error.to_string().contains("secr"), "{error}");
         }
+        for hidden in [
+            "Authorization: ***",
+            "Authorization: Bearer ***",
+            "x-api-key:***",
+        ] {
+            let error = CallHeader::parse(hidden).unwrap_err();
+            assert!(
+                error.message().contains("put the value in again"),
+                "{error}"
+            );
+        }
+        assert!(CallHeader::parse("X-Rating: a***").is_ok());
         let header = CallHeader::parse(" X-Team :  maps and more ").unwrap();
         assert_eq!(header.sent(), ("x-team".into(), "maps and more".to_owned()));
         assert!(!format!("{header:?}").contains("maps"));

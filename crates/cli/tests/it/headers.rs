@@ -185,6 +185,8 @@ fn a_header_that_cannot_be_sent_is_refused_without_its_value() {
         ),
         ("7777-secret", "before its colon"),
         ("X-A: 77\u{fc}77", "x-a needs a value"),
+        // As a command that is shown has it.
+        ("Authorization: ***", "or use --header @FILE"),
         ("@none.txt", "cannot read none.txt"),
         ("@empty.txt", "found no header"),
     ] {
