@@ -33,7 +33,8 @@ pub struct ReplyDetails {
     pub logprobs: Option<RawJson>,
     /// The tier that served the call, in the provider's word.
     pub service_tier: Option<String>,
-    /// The whole body of the reply, for a request [with that wish](crate::Request::with_keep_reply).
+    /// The whole body of the reply, for a request [with that wish](crate::Request::with_keep_reply), and
+    /// where it holds pictures, sound or files beside its text.
     pub reply: Option<RawJson>,
 }
 

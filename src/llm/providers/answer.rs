@@ -13,7 +13,7 @@ use crate::base::error::{Error, ErrorKind, Sent};
 use crate::base::usage::{Paid, Usage};
 use crate::llm::hash::hex;
 use crate::llm::nested_json::shallow;
-use crate::llm::reply_details::{Reasoning, ReplyDetails, ToolCall};
+use crate::llm::reply_details::{RawJson, Reasoning, ReplyDetails, ToolCall};
 use crate::llm::response::{FinishReason, Response};
 
 use super::bounded;
@@ -147,7 +147,15 @@ impl Answer {
                     .to_owned();
             response.warning = Some(warning);
         }
-        response = response.with_details(self.details);
+        let mut details = self.details;
+        if let Some(media) = self.holds.media_description() {
+            details.reply = Some(RawJson::new(&String::from_utf8_lossy(body)));
+            response = response.warned(Some(format!(
+                "the reply also holds {media}, which a text cannot say; `reply` keeps the provider's \
+                 whole reply"
+            )));
+        }
+        response = response.with_details(details);
         response.finish_reason = finish_reason;
         response.model = self.model.filter(|model| !model.is_empty());
         response.usage = self.usage;
@@ -319,7 +327,71 @@ pub(super) fn count_in(details: &Value, name: &str) -> Option<u64> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::dialect::testing::decoded;
+    use serde_json::json;
+
+    use super::super::dialect::testing::{decoded, line};
+
+    #[test]
+    fn pictures_and_sound_beside_a_text_are_kept_with_the_whole_reply() {
+        let choice = |message: serde_json::Value| json!({"choices": [{"finish_reason": "stop", "message": message}]});
+        let image =
+            json!({"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}});
+        let replies = [
+            (
+                "gemini",
+                "an image",
+                json!({"candidates": [{"finishReason": "STOP", "content": {"parts": [
+                    {"text": "hi"},
+                    {"inlineData": {"mimeType": "image/png", "data": "AAAA"}}]}}]}),
+            ),
+            (
+                "gemini",
+                "a video",
+                json!({"candidates": [{"finishReason": "STOP", "content": {"parts": [
+                    {"text": "hi"},
+                    {"fileData": {"mimeType": "video/mp4", "fileUri": "files/1"}}]}}]}),
+            ),
+            (
+                "custom",
+                "an image",
+                choice(json!({"content": "hi", "images": [image]})),
+            ),
+            (
+                "openai",
+                "audio",
+                choice(json!({"content": null,
+                    "audio": {"id": "audio_1", "data": "AAAA", "transcript": "hi"}})),
+            ),
+            (
+                "openai",
+                "an image",
+                json!({"status": "completed", "output": [
+                    {"type": "image_generation_call", "id": "ig_1", "status": "completed",
+                     "result": "AAAA"},
+                    {"type": "message", "role": "assistant",
+                     "content": [{"type": "output_text", "text": "hi"}]}]}),
+            ),
+        ];
+        for (provider, what, reply) in replies {
+            let stated = reply.to_string();
+            // What is mended, or came as a stream, is kept as it came.
+            let mended = stated.replacen('{', r#"{"x":NaN,"#, 1);
+            for body in [&stated, &mended] {
+                let line = line(&decoded(provider, body).unwrap());
+                assert_eq!(line["text"], "hi", "{provider} {body}");
+                let warning = line["warning"].as_str().unwrap();
+                assert!(warning.contains(&format!("also holds {what}")), "{warning}");
+                let kept = match line["reply"].as_str() {
+                    Some(text) => text.to_owned(),
+                    None => line["reply"].to_string(),
+                };
+                assert_eq!(kept.len(), body.len(), "{provider} {kept}");
+            }
+        }
+        let plain = choice(json!({"content": "hi", "images": [], "audio": null}));
+        let line = line(&decoded("openai", &plain.to_string()).unwrap());
+        assert!(line.get("reply").is_none() && line.get("warning").is_none());
+    }
 
     #[test]
     fn every_failure_inside_a_success_reply_keeps_what_it_used() {

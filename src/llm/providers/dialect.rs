@@ -7,6 +7,8 @@ use std::borrow::Cow;
 use std::time::SystemTime;
 
 use crate::base::error::{Error, ErrorKind, Sent};
+use crate::base::usage::Paid;
+use crate::llm::reply_details::RawJson;
 use crate::llm::request::Request;
 use crate::llm::response::Response;
 use crate::llm::transport::HttpReply;
@@ -116,14 +118,19 @@ pub(super) fn read(vendor: &Vendor, body: &[u8]) -> Result<Response, Error> {
     };
     let error = match lenient::read(body, strictly) {
         Ok((answer, warning)) => {
-            let answer = answer.map(|response| response.warned(warning));
+            let answer = answer.map(|response| match warning {
+                Some(_) => with_reply_as_it_came(response, body).warned(warning),
+                None => response,
+            });
             return answer.map_err(as_it_came);
         }
         Err(error) => error,
     };
     match events::streamed(vendor.dialect, body) {
         Some(Streamed::Whole(whole)) => match strictly(whole.to_string().as_bytes()) {
-            Ok(answer) => answer.map_err(as_it_came),
+            Ok(answer) => answer
+                .map(|response| with_reply_as_it_came(response, body))
+                .map_err(as_it_came),
             Err(error) => Err(unreadable(&error, body)),
         },
         Some(Streamed::CutOff) => Err(malformed("the stream ends before the answer does", body)),
@@ -131,13 +138,18 @@ pub(super) fn read(vendor: &Vendor, body: &[u8]) -> Result<Response, Error> {
     }
 }
 
+/// An answer that keeps its reply keeps the one that came, not what was made of it to read it.
+fn with_reply_as_it_came(mut response: Response, body: &[u8]) -> Response {
+    if response.details().reply.is_some() {
+        let body = String::from_utf8_lossy(body);
+        response.details_mut().reply = Some(RawJson::new(&body));
+    }
+    response
+}
+
 /// What a reply says of an answer outside of its body: LiteLLM the price, Gemini the tier.
 fn with_headers(vendor: &Vendor, mut response: Response, reply: &HttpReply) -> Response {
-    if response.cost_usd.is_none() && reply.headers.names_any("x-litellm-") {
-        let cost = reply.headers.get("x-litellm-response-cost");
-        let cost = cost.and_then(|cost| cost.trim().parse::<f64>().ok());
-        response.cost_usd = cost.filter(|cost| cost.is_finite() && *cost >= 0.0);
-    }
+    response.cost_usd = response.cost_usd.or_else(|| stated_cost(reply));
     if vendor.dialect == Dialect::Gemini
         && let Some(tier) = reply.headers.get("x-gemini-service-tier")
     {

@@ -501,7 +501,7 @@ impl Said {
                 let mut call = tool_call(word("id"), word("name"), Some(arguments));
                 call.signature = signature.map(str::to_owned);
                 said.details.tool_calls.push(call);
-            } else if let Some(data) = part.get("inlineData") {
+            } else if let Some(data) = part.get("inlineData").or_else(|| part.get("fileData")) {
                 said.holds.media(&word(data.get("mimeType")));
             } else if part.get("executableCode").is_some() {
                 said.holds.part("code that was carried out");

@@ -329,12 +329,18 @@ impl Message<'_> {
         let calls = calls.into_iter().chain(older).filter(Value::is_object);
         said.details.tool_calls = calls.map(call).collect();
         let mut thoughts = said.content(self.content);
-        if self.audio.as_ref().is_some_and(Value::is_object) {
-            said.holds.part("audio");
+        if let Some(Value::Object(mut audio)) = self.audio {
+            said.holds.media("audio");
+            // What is said in sound is written nowhere else.
+            if said.text.is_empty()
+                && let Some(Value::String(transcript)) = audio.remove("transcript")
+            {
+                said.text = transcript;
+            }
         }
         let some = |list: &Value| list.as_array().is_some_and(|list| !list.is_empty());
         if self.images.as_ref().is_some_and(some) {
-            said.holds.part("an image");
+            said.holds.media("image");
         }
         let details = list(self.reasoning_details);
         for text in [self.reasoning, self.reasoning_content] {

@@ -7,24 +7,27 @@ const MOST_NAMES: usize = 20;
 
 /// Parts that are no text of the answer.
 #[derive(Debug, Default)]
-pub(super) struct Holds(Vec<String>);
+pub(super) struct Holds {
+    parts: Vec<String>,
+    /// Of these, what was made to be seen, heard or opened.
+    media: Vec<String>,
+}
 
 impl Holds {
     pub(super) fn part(&mut self, what: &str) {
-        let what = shown(what);
-        if self.0.len() < MOST_NAMES && !self.0.contains(&what) {
-            self.0.push(what);
-        }
+        add(&mut self.parts, shown(what));
     }
 
-    /// A part with a media type, such as `image/png`.
+    /// A part with a media type, such as `image/png`, or the beginning of one.
     pub(super) fn media(&mut self, kind: &str) {
-        match kind.split('/').next() {
-            Some("image") => self.part("an image"),
-            Some("audio") => self.part("audio"),
-            Some("video") => self.part("a video"),
-            _ => self.part(&format!("data of the type {kind}")),
-        }
+        let what = match kind.split('/').next() {
+            Some("image") => "an image".to_owned(),
+            Some("audio") => "audio".to_owned(),
+            Some("video") => "a video".to_owned(),
+            _ => shown(&format!("data of the type {kind}")),
+        };
+        add(&mut self.parts, what.clone());
+        add(&mut self.media, what);
     }
 
     /// A part of a list in OpenAI's or Anthropic's style, of the type that it names.
@@ -43,19 +46,30 @@ impl Holds {
                 ));
             }
             "thinking" | "redacted_thinking" | "reasoning" => self.part("thoughts"),
-            "image" | "image_url" | "output_image" => self.part("an image"),
-            "audio" | "output_audio" => self.part("audio"),
+            "image" | "image_url" | "output_image" => self.media("image"),
+            "audio" | "output_audio" => self.media("audio"),
             other => self.part(&format!("a part of the type {other}")),
         }
     }
 
     pub(super) fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.parts.is_empty()
     }
 
     /// All of it; nothing for none.
     pub(super) fn description(&self) -> String {
-        self.0.join(" and ")
+        self.parts.join(" and ")
+    }
+
+    /// What of it a text cannot say, if there is any.
+    pub(super) fn media_description(&self) -> Option<String> {
+        (!self.media.is_empty()).then(|| self.media.join(" and "))
+    }
+}
+
+fn add(names: &mut Vec<String>, what: String) {
+    if names.len() < MOST_NAMES && !names.contains(&what) {
+        names.push(what);
     }
 }
 
