@@ -28,8 +28,9 @@ pub struct ReplyDetails {
     /// annotations of the message, of xAI and Perplexity addresses, of Anthropic the citations of its
     /// blocks of text, of Gemini `groundingMetadata` and the sources of `citationMetadata`.
     pub citations: Vec<Value>,
-    /// Probabilities of the answer's tokens, as the provider gives them: OpenAI's `logprobs`, or
-    /// an object of Gemini's `avgLogprobs` and `logprobsResult`.
+    /// Probabilities of the answer's tokens, as the provider gives them: OpenAI's `logprobs`, an object
+    /// of its chat API and a list of its Responses API, or an object of Gemini's `avgLogprobs` and
+    /// `logprobsResult`.
     pub logprobs: Option<RawJson>,
     /// The tier that served the call, in the provider's word.
     pub service_tier: Option<String>,

@@ -70,6 +70,7 @@ mod memory;
 mod openai;
 mod prompt;
 mod reply;
+mod response_tools;
 mod responses;
 mod script;
 mod serve;

@@ -3,7 +3,9 @@
 use serde_json::{Value, json};
 
 use super::media;
+use super::openai;
 use super::prompt::{Answer, Fault, Finish, Prompt};
+use super::response_tools;
 use super::shape::Shape;
 use super::tree::{Object, Spelling};
 
@@ -37,6 +39,9 @@ const FIELDS: [&str; 28] = [
     "prompt",
     "moderation",
 ];
+
+/// What is asked for in `include` to be told the probabilities of tokens.
+const LOGPROBS: &str = "message.output_text.logprobs";
 
 /// Reads a request's body.
 pub(super) fn parse(body: &[u8]) -> Result<Prompt<'static>, Fault> {
@@ -79,16 +84,11 @@ pub(super) fn parse(body: &[u8]) -> Result<Prompt<'static>, Fault> {
     if let Some(reasoning) = root.object("reasoning")? {
         reasoning.only(&["effort", "summary", "generate_summary"])?;
     }
-    for tool in root.objects("tools")?.unwrap_or_default() {
-        let kind = tool.text("type")?.ok_or_else(|| tool.missing("type"))?;
-        if kind == "function" {
-            tool.only(&["type", "name", "description", "parameters", "strict"])?;
-            tool.text("name")?.ok_or_else(|| tool.missing("name"))?;
-        }
-    }
+    let mut included = root.list("include")?.into_iter().flatten();
+    let logprobs = included.any(|part| part == LOGPROBS);
     Ok(Prompt {
-        tools: None,
-        logprobs: false,
+        tools: response_tools::read(&root)?.map(Box::new),
+        logprobs,
         model: model.to_owned().into(),
         text: last_user.unwrap_or(last).into(),
         tokens: (bytes as u64).div_ceil(4),
@@ -185,14 +185,31 @@ pub(super) fn answer(out: &mut Vec<u8>, answer: &Answer<'_>) {
             "summary": [{"type": "summary_text", "text": text}]}),
         );
     }
-    let part = match answer.finish {
-        Finish::Refused => json!({"type": "refusal", "refusal": answer.text}),
-        _ => json!({"type": "output_text", "text": answer.text, "annotations": [], "logprobs": []}),
-    };
-    output.push(
-        json!({"type": "message", "id": format!("msg_sim_{}", answer.call),
-        "status": "completed", "role": "assistant", "content": [part]}),
-    );
+    output.extend(response_tools::calls(answer));
+    if answer.calls.is_empty() {
+        let mut annotations = Vec::new();
+        if let Some(url) = answer.found {
+            output.push(response_tools::search(answer));
+            let end = answer.text.chars().count();
+            annotations.push(
+                json!({"type": "url_citation", "url": url, "title": "A page",
+                "start_index": 0, "end_index": end}),
+            );
+        }
+        let logprobs = match answer.logprobs {
+            true => openai::logprobs(answer.text)["content"].take(),
+            false => json!([]),
+        };
+        let part = match answer.finish {
+            Finish::Refused => json!({"type": "refusal", "refusal": answer.text}),
+            _ => json!({"type": "output_text", "text": answer.text, "annotations": annotations,
+                "logprobs": logprobs}),
+        };
+        output.push(
+            json!({"type": "message", "id": format!("msg_sim_{}", answer.call),
+            "status": "completed", "role": "assistant", "content": [part]}),
+        );
+    }
     let (status, why) = match answer.finish {
         Finish::Stop | Finish::Refused => ("completed", Value::Null),
         Finish::Length => ("incomplete", json!({"reason": "max_output_tokens"})),

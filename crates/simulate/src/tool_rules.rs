@@ -15,7 +15,7 @@ fn invalid(at: impl Into<String>, message: impl Into<String>) -> Fault {
 }
 
 /// Refuses a name that is no tool's.
-fn named(object: &Object<'_>, longest: usize, more: &[u8]) -> Result<String, Fault> {
+pub(super) fn named(object: &Object<'_>, longest: usize, more: &[u8]) -> Result<String, Fault> {
     let name = object.text("name")?.ok_or_else(|| object.missing("name"))?;
     let plain =
         |byte: u8| byte.is_ascii_alphanumeric() || b"_-".contains(&byte) || more.contains(&byte);
@@ -31,7 +31,7 @@ fn named(object: &Object<'_>, longest: usize, more: &[u8]) -> Result<String, Fau
 }
 
 /// No tool twice, and none chosen that is not there.
-fn checked(tools: Tools, at: &str) -> Result<Tools, Fault> {
+pub(super) fn checked(tools: Tools, at: &str) -> Result<Tools, Fault> {
     let names: BTreeSet<&str> = tools.functions.iter().map(|f| &*f.name).collect();
     if names.len() < tools.functions.len() {
         return Err(invalid(at, "Tool names must be unique."));

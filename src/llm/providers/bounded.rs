@@ -8,6 +8,7 @@ use std::marker::PhantomData;
 
 use serde::Deserialize;
 use serde::de::{DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
 /// The most values in one field, lists and objects included: far beyond any answer.
@@ -34,6 +35,39 @@ where
     T: Deserialize<'de>,
 {
     from.deserialize_any(First(PhantomData))
+}
+
+/// The values of a list, each as it stands; none of what is no list.
+pub(super) fn items(list: Option<&RawValue>) -> serde_json::Result<Vec<&RawValue>> {
+    match list {
+        Some(list) if list.get().starts_with('[') => {
+            serde_json::Deserializer::from_str(list.get()).deserialize_seq(Items)
+        }
+        _ => Ok(Vec::new()),
+    }
+}
+
+pub(super) fn is_object(json: &RawValue) -> bool {
+    json.get().starts_with('{')
+}
+
+struct Items;
+
+impl<'de> Visitor<'de> for Items {
+    type Value = Vec<&'de RawValue>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a list")
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Self::Value, A::Error> {
+        let (mut items, left) = (Vec::new(), Cell::new(MOST_NODES));
+        while let Some(item) = list.next_element()? {
+            Bounded(&left).count()?;
+            items.push(item);
+        }
+        Ok(items)
+    }
 }
 
 #[derive(Clone, Copy)]
@@ -175,6 +209,15 @@ mod tests {
             (
                 "anthropic",
                 format!(r#"{{"type":"message","content":{many}}}"#),
+            ),
+            ("openai", format!(r#"{{"output":{many}}}"#)),
+            (
+                "openai",
+                format!(r#"{{"output":[{{"type":"message","content":{many}}}]}}"#),
+            ),
+            (
+                "openai",
+                format!(r#"{{"output":[{{"type":"reasoning","summary":{many}}}]}}"#),
             ),
             (
                 "gemini",

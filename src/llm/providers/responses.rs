@@ -1,17 +1,22 @@
 //! Replies of OpenAI's Responses API: a list of items instead of choices.
 
+use std::cell::Cell;
+
 use serde::Deserialize;
 use serde_json::Value;
 use serde_json::value::RawValue;
 
 use crate::base::error::Error;
 use crate::base::usage::Usage;
+use crate::llm::nested_json::shallow;
+use crate::llm::reply_details::{RawJson, ReplyDetails, ToolCall};
 use crate::llm::response::Response;
 
 use super::answer::{Answer, End, Ends, count, count_in, counts, list, reasoning, tool_call};
 use super::bounded;
 use super::error_body::{own_word, word};
 use super::errors::failure_inside;
+use super::reply_contents::Holds;
 use super::vendor::Vendor;
 
 #[derive(Deserialize)]
@@ -63,43 +68,180 @@ pub(super) fn read(vendor: &Vendor, body: &[u8]) -> serde_json::Result<Result<Re
     };
     let tier = own_word(reply.service_tier);
     answer.details.service_tier = Some(tier).filter(|tier| !tier.is_empty());
-    let (mut refusal, mut thoughts, mut blocks) = (String::new(), String::new(), Vec::new());
-    for item in list(reply.output) {
-        let text = |name: &str| item.get(name).and_then(Value::as_str);
-        match text("type") {
-            Some("message") => {
-                let parts = item.get("content").and_then(Value::as_array);
-                for part in parts.into_iter().flatten() {
-                    let text = |name: &str| part.get(name).and_then(Value::as_str);
-                    answer.text += text("text").unwrap_or_default();
-                    refusal += text("refusal").unwrap_or_default();
-                    let citations = part.get("annotations").and_then(Value::as_array);
-                    let citations = citations.into_iter().flatten().cloned();
-                    answer.details.citations.extend(citations);
+    let output = Output::read(reply.output)?;
+    Ok(output.told(answer).conclude(vendor.name, ENDS, body))
+}
+
+#[derive(Default, Deserialize)]
+struct Item<'b> {
+    #[serde(rename = "type", default, deserialize_with = "bounded::field")]
+    kind: Option<Value>,
+    /// Of a message: the probabilities in it are more values than anything else in a reply.
+    #[serde(borrow)]
+    content: Option<&'b RawValue>,
+}
+
+#[derive(Deserialize)]
+struct Part<'b> {
+    #[serde(default, deserialize_with = "bounded::field")]
+    text: Option<Value>,
+    #[serde(default, deserialize_with = "bounded::field")]
+    refusal: Option<Value>,
+    #[serde(borrow)]
+    annotations: Option<&'b RawValue>,
+    #[serde(borrow)]
+    logprobs: Option<&'b RawValue>,
+}
+
+/// What the items of an output say, apart.
+#[derive(Default)]
+struct Output {
+    text: String,
+    refusal: String,
+    thoughts: String,
+    blocks: Vec<Value>,
+    details: ReplyDetails,
+    holds: Holds,
+    /// The probabilities of each part, without the brackets around them.
+    logprobs: Vec<String>,
+    /// Calls whose result stands in the output as well.
+    carried_out: Vec<String>,
+    server_tool_calls: u64,
+    web_search_calls: u64,
+}
+
+impl Output {
+    fn read(output: Option<&RawValue>) -> serde_json::Result<Self> {
+        let mut said = Self::default();
+        let left = Cell::new(bounded::MOST_NODES);
+        for item in bounded::items(output)? {
+            let of: Item<'_> = match bounded::is_object(item) {
+                true => serde_json::from_str(item.get())?,
+                false => Item::default(),
+            };
+            match word(of.kind.as_ref()).as_str() {
+                "message" => {
+                    for part in bounded::items(of.content)? {
+                        said.part(part, &left)?;
+                    }
                 }
+                kind => said.item(kind, bounded::value(item.get().as_bytes(), &left)?),
             }
-            Some("function_call") => {
-                let arguments = item.get("arguments").cloned();
-                let call = tool_call(text("call_id"), text("name"), arguments);
-                answer.details.tool_calls.push(call);
-            }
-            Some("reasoning") => {
+        }
+        Ok(said)
+    }
+
+    fn part(&mut self, json: &RawValue, left: &Cell<usize>) -> serde_json::Result<()> {
+        if !bounded::is_object(json) {
+            return Ok(());
+        }
+        let part: Part<'_> = serde_json::from_str(json.get())?;
+        match (part.text, part.refusal) {
+            (Some(Value::String(text)), _) => self.text += &text,
+            (_, Some(Value::String(refusal))) => self.refusal += &refusal,
+            _ => self
+                .holds
+                .block(&bounded::value(json.get().as_bytes(), left)?),
+        }
+        self.details.citations.extend(list(part.annotations));
+        let logprobs = part.logprobs.map(|list| list.get().trim());
+        let logprobs = logprobs.and_then(|list| list.strip_prefix('[')?.strip_suffix(']'));
+        let logprobs = logprobs.filter(|list| !list.trim().is_empty());
+        self.logprobs.extend(logprobs.map(str::to_owned));
+        Ok(())
+    }
+
+    fn item(&mut self, kind: &str, item: Value) {
+        let text = |name: &str| item.get(name).and_then(Value::as_str);
+        let id = text("call_id").filter(|id| !id.is_empty());
+        match kind {
+            "reasoning" => {
                 let parts = ["summary", "content"].map(|name| item.get(name)?.as_array());
                 let parts = parts.into_iter().flatten().flatten();
                 let texts = parts.filter_map(|part| part.get("text")?.as_str());
-                thoughts.extend(texts);
-                blocks.push(item);
+                self.thoughts.extend(texts);
+                self.holds.block(&item);
+                self.blocks.push(shallow(item));
             }
-            _ => answer.holds.block(&item),
+            "image_generation_call" if text("result").is_some() => {
+                self.holds.media("image");
+                self.server_tool_calls += 1;
+            }
+            _ if kind.ends_with("_output") => {
+                self.carried_out.extend(id.map(str::to_owned));
+                self.holds.block(&item);
+            }
+            "mcp_approval_request" => self.details.tool_calls.push(call(kind, item)),
+            _ if kind == "function_call" || id.is_some() && text("execution") != Some("server") => {
+                self.details.tool_calls.push(call(kind, item));
+            }
+            _ => {
+                let is_call = kind.ends_with("_call");
+                self.server_tool_calls += u64::from(is_call);
+                // To open what was found costs nothing.
+                let action = item.pointer("/action/type").and_then(Value::as_str);
+                let searches = kind == "web_search_call" && action.is_none_or(|a| a == "search");
+                self.web_search_calls += u64::from(searches);
+                let outputs = item.get("outputs").and_then(Value::as_array);
+                let mut outputs = outputs.into_iter().flatten();
+                if outputs.any(|output| output["type"] == "image") {
+                    self.holds.media("image");
+                }
+                self.holds.block(&item);
+            }
         }
     }
-    answer.refusal = Some(refusal).filter(|refusal| !refusal.is_empty());
-    answer.details.reasoning = reasoning(thoughts, blocks);
-    if answer.details.reasoning.is_some() {
-        answer.holds.part("thoughts");
+
+    /// The answer with what was said.
+    fn told(mut self, mut answer: Answer) -> Answer {
+        let before = self.details.tool_calls.len();
+        let carried_out = &self.carried_out;
+        let open = |call: &ToolCall| call.id.is_empty() || !carried_out.contains(&call.id);
+        self.details.tool_calls.retain(open);
+        self.server_tool_calls += (before - self.details.tool_calls.len()) as u64;
+        answer.text = self.text;
+        answer.refusal = Some(self.refusal).filter(|refusal| !refusal.is_empty());
+        answer.usage = answer.usage.map(|usage| Usage {
+            server_tool_calls: self.server_tool_calls,
+            web_search_calls: self.web_search_calls,
+            ..usage
+        });
+        self.details.service_tier = answer.details.service_tier;
+        self.details.reasoning = reasoning(self.thoughts, self.blocks);
+        self.details.logprobs = (!self.logprobs.is_empty())
+            .then(|| RawJson::new(&format!("[{}]", self.logprobs.join(","))));
+        answer.details = self.details;
+        answer.holds = self.holds;
+        answer
     }
-    Ok(answer.conclude(vendor.name, ENDS, body))
 }
+
+/// A call of a tool: of a function, or of one that OpenAI names and whoever asked carries out, such as
+/// a shell, whose arguments are what the item says of it.
+fn call(kind: &str, mut item: Value) -> ToolCall {
+    let text = |name: &str| item.get(name).and_then(Value::as_str).map(str::to_owned);
+    let id = text("call_id").or_else(|| text("id"));
+    let name = text("name").unwrap_or_else(|| kind.trim_end_matches("_call").to_owned());
+    if kind == "custom_tool_call" {
+        // What a custom tool is given is text, whatever it looks like.
+        let input = item.get("input").cloned().unwrap_or_default();
+        return ToolCall::new(id.unwrap_or_default(), name, shallow(input));
+    }
+    let arguments = match item.get("arguments") {
+        Some(arguments) => Some(arguments.clone()),
+        None if kind == "function_call" => None,
+        None => {
+            if let Some(fields) = item.as_object_mut() {
+                fields.retain(|name, _| !OF_EVERY_CALL.contains(&name.as_str()));
+            }
+            Some(item)
+        }
+    };
+    tool_call(id.as_deref(), Some(&name), arguments)
+}
+
+/// Fields of a call that say nothing of what it is to do.
+const OF_EVERY_CALL: [&str; 5] = ["type", "id", "call_id", "name", "status"];
 
 #[derive(Default, Deserialize)]
 #[serde(default)]

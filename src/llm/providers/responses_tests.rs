@@ -67,6 +67,93 @@ fn calls_of_tools_are_an_answer() {
 }
 
 #[test]
+fn calls_that_whoever_asked_carries_out_are_an_answer() {
+    let custom = json!({"type": "custom_tool_call", "id": "ctc_1", "call_id": "call_1",
+        "name": "code_exec", "input": "{\"a\": 1}", "status": "completed"});
+    let shell = json!({"type": "local_shell_call", "id": "lsh_1", "call_id": "call_2",
+        "status": "in_progress", "action": {"type": "exec", "command": ["ls"], "env": {}}});
+    let patch = json!({"type": "apply_patch_call", "id": "apc_1", "call_id": "call_3",
+        "status": "completed", "operation": {"type": "delete_file", "path": "a"}});
+    let approval = json!({"type": "mcp_approval_request", "id": "mcpr_1", "name": "roll",
+        "server_label": "dice", "arguments": "{\"sides\":6}"});
+    let cases = [
+        (custom, json!(["call_1", "code_exec", "{\"a\": 1}"])),
+        (
+            shell,
+            json!(["call_2", "local_shell",
+                {"action": {"type": "exec", "command": ["ls"], "env": {}}}]),
+        ),
+        (
+            patch,
+            json!(["call_3", "apply_patch",
+                {"operation": {"type": "delete_file", "path": "a"}}]),
+        ),
+        (approval, json!(["mcpr_1", "roll", {"sides": 6}])),
+    ];
+    for (item, expected) in cases {
+        let thought = json!({"type": "reasoning", "id": "rs_1", "summary": []});
+        let answer = decoded("openai", &reply(json!([thought, item])).to_string()).unwrap();
+        assert_eq!(answer.finish_reason, FinishReason::ToolCalls, "{item}");
+        let call = &answer.details().tool_calls[0];
+        assert_eq!(json!([call.id, call.name, call.arguments]), expected);
+        assert_eq!(answer.usage.unwrap().server_tool_calls, 0);
+    }
+}
+
+#[test]
+fn calls_that_openai_carries_out_are_counted() {
+    let output = json!([
+        {"type": "web_search_call", "id": "ws_1", "status": "completed",
+         "action": {"type": "search", "query": "beds"}},
+        {"type": "web_search_call", "id": "ws_2", "status": "completed",
+         "action": {"type": "open_page", "url": "https://example.org"}},
+        {"type": "file_search_call", "id": "fs_1", "status": "completed", "queries": ["beds"]},
+        {"type": "shell_call", "id": "sh_1", "call_id": "call_1", "status": "completed",
+         "action": {"commands": ["ls"]}},
+        {"type": "shell_call_output", "id": "sho_1", "call_id": "call_1", "output": []},
+        message(json!([text("Beds.")])),
+    ]);
+    let answer = decoded("openai", &reply(output).to_string()).unwrap();
+    assert_eq!(
+        (&*answer.text, answer.details().tool_calls.len()),
+        ("Beds.", 0)
+    );
+    assert_eq!(answer.finish_reason, FinishReason::Stop);
+    let usage = answer.usage.unwrap();
+    assert_eq!((usage.server_tool_calls, usage.web_search_calls), (4, 1));
+}
+
+#[test]
+fn probabilities_are_kept_however_many_there_are() {
+    let token = json!({"token": "a", "bytes": [97], "logprob": -0.5, "top_logprobs":
+        (0..20).map(|_| json!({"token": "a", "bytes": [97, 98], "logprob": -1.5}))
+            .collect::<Vec<_>>()});
+    let part = |tokens: usize| {
+        json!({"type": "output_text", "text": "a", "annotations": [],
+            "logprobs": vec![token.clone(); tokens]})
+    };
+    let body = reply(json!([message(json!([part(500), part(0), part(1)]))]));
+    let answer = decoded("openai", &body.to_string()).unwrap();
+    assert_eq!(answer.text, "aaa");
+    let logprobs = answer.details().logprobs.as_ref().unwrap();
+    assert_eq!(
+        logprobs.parse::<Value>().unwrap(),
+        json!(vec![token.clone(); 501])
+    );
+    let none = reply(json!([message(json!([part(0)]))]));
+    let answer = decoded("openai", &none.to_string()).unwrap();
+    assert_eq!(answer.details().logprobs, None);
+}
+
+#[test]
+fn odd_items_cost_nothing_of_the_answer() {
+    let odd = json!([7, null, "x", [], {}, {"type": 7}, {"type": "new_kind", "x": [{}]},
+        {"type": "message", "content": 7}, {"type": "message", "content": [7, {}, text("yes")]}]);
+    let answer = decoded("openai", &reply(odd).to_string()).unwrap();
+    assert_eq!((&*answer.text, &answer.warning), ("yes", &None));
+}
+
+#[test]
 fn what_is_no_answer_says_why() {
     let refused = message(json!([{"type": "refusal", "refusal": "I cannot."}]));
     let error = decoded("openai", &reply(json!([refused])).to_string()).unwrap_err();

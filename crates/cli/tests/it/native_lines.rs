@@ -4,6 +4,7 @@
 use std::path::PathBuf;
 
 use batchwright_simulate::{BatchConfig, SimConfig, Simulator};
+use serde_json::{Value, json};
 
 use super::batch_runs::SHORT;
 use super::common::{Desk, Ended, Running, simulator};
@@ -80,6 +81,63 @@ fn documented_batch_files_run_unchanged_by_calls_and_in_batches() {
         assert_eq!(sim.stats().malformed, 0, "{name}");
         assert_eq!(sim.batch_stats().items_accepted, items as u64);
     }
+}
+
+#[test]
+fn a_responses_line_brings_its_calls_and_all_that_its_reply_holds() {
+    let (desk, sim) = (Desk::new(), sim());
+    let line = |id: &str, more: Value| {
+        let mut body = json!({"model": "gpt-5.4", "input": "Oslo?"});
+        for (name, value) in more.as_object().unwrap() {
+            body[name] = value.clone();
+        }
+        json!({"custom_id": id, "method": "POST", "url": "/v1/responses", "body": body})
+    };
+    let city = json!({"type": "object", "properties": {"city": {"type": "string"}},
+        "required": ["city"]});
+    let tools = json!([{"type": "function", "name": "weather", "parameters": city},
+        {"type": "custom", "name": "code"}]);
+    let call =
+        json!({"type": "function_call", "call_id": "c", "name": "weather", "arguments": "{}"});
+    let result = json!({"type": "function_call_output", "call_id": "c", "output": "7"});
+    let lines = [
+        line("calls", json!({"tools": tools})),
+        line(
+            "goes on",
+            json!({"tools": tools, "input": [{"role": "user", "content": "Oslo?"}, call, result]}),
+        ),
+        line(
+            "searches",
+            json!({"tools": [{"type": "web_search"}],
+                "include": ["message.output_text.logprobs"], "top_logprobs": 1}),
+        ),
+    ];
+    desk.write("in.jsonl", lines.map(|line| format!("{line}\n")).concat());
+    for strategy in ["sync", "batch"] {
+        let words = format!("run in.jsonl -o {strategy}.jsonl --strategy {strategy} --ordered");
+        let ended = start(&desk, &sim, "openai", &words).expect(0);
+        let results = desk.results(&format!("{strategy}.jsonl"));
+        let [calls, goes_on, searches] = &results[..] else {
+            panic!("{}", ended.stderr);
+        };
+        assert_eq!(
+            (&calls["text"], &calls["success"]),
+            (&Value::Null, &json!(true))
+        );
+        assert_eq!(calls["finish_reason"], "tool_calls");
+        let made = calls["tool_calls"].as_array().unwrap();
+        assert_eq!(
+            (&made[0]["name"], &made[1]["name"]),
+            (&json!("weather"), &json!("code"))
+        );
+        assert!(made[0]["arguments"]["city"].is_string());
+        assert_eq!(made[1]["arguments"], "Oslo?");
+        assert_eq!(goes_on["text"], "echo: Oslo?");
+        assert_eq!(searches["citations"][0]["type"], "url_citation");
+        assert_eq!(searches["usage"]["web_search_calls"], 1);
+        assert!(searches["logprobs"][0]["logprob"].is_number());
+    }
+    assert_eq!(sim.stats().malformed, 0);
 }
 
 #[test]

@@ -124,7 +124,7 @@ fn calls(answer: &Answer<'_>, vendor: Option<Vendor>) -> Value {
 }
 
 /// Every word is a token.
-fn logprobs(text: &str) -> Value {
+pub(crate) fn logprobs(text: &str) -> Value {
     let tokens = text.split_inclusive(' ').map(|token| {
         let told = json!({"token": token, "logprob": -0.25, "bytes": token.as_bytes()});
         let mut whole = told.clone();
