@@ -133,6 +133,108 @@ fn schemas_for_answers_are_read_from_all_three() {
     assert_eq!(schema["properties"]["a"]["type"], "string");
 }
 
+/// What an answer has to fit that is asked for in Gemini's words.
+fn gemini_schema(schema: Value) -> Value {
+    let body = json!({"contents": [{"parts": [{"text": "x"}]}], "generationConfig": {
+        "responseMimeType": "application/json", "responseSchema": schema}});
+    match translated(GEMINI, body).params.response_format {
+        Some(ResponseFormat::JsonSchema { schema, .. }) => schema,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn what_gemini_may_answer_fits_the_schema_that_it_was_told() {
+    let text = || json!({"type": "STRING", "nullable": true});
+    for (own, expected) in [
+        (text(), json!({"type": ["string", "null"]})),
+        (
+            json!({"type": "STRING", "format": "enum", "enum": ["a"], "nullable": true}),
+            json!({"type": ["string", "null"], "format": "enum", "enum": ["a", null]}),
+        ),
+        (
+            json!({"type": "OBJECT", "properties": {"nullable": text(), "type": text()}}),
+            json!({"type": "object", "properties": {
+                "nullable": {"type": ["string", "null"]}, "type": {"type": ["string", "null"]}}}),
+        ),
+        (
+            json!({"type": "ARRAY", "min_items": "1", "maxItems": 2, "items": text()}),
+            json!({"type": "array", "minItems": 1, "maxItems": 2,
+                "items": {"type": ["string", "null"]}}),
+        ),
+        (
+            json!({"anyOf": [{"type": "STRING"}, text()], "nullable": true}),
+            json!({"anyOf": [
+                {"anyOf": [{"type": "string"}, {"type": ["string", "null"]}]},
+                {"type": "null"}]}),
+        ),
+        (
+            json!({"type": "INTEGER", "format": "enum", "enum": ["1", "20"], "nullable": false}),
+            json!({"type": "integer", "format": "enum", "enum": [1, 20]}),
+        ),
+        (
+            json!({"type": "TYPE_UNSPECIFIED", "enum": ["A"]}),
+            json!({"enum": ["A"]}),
+        ),
+    ] {
+        assert_eq!(gemini_schema(own.clone()), expected, "{own}");
+    }
+    let tool = json!({"functionDeclarations": [{"name": "f", "parameters": text()}]});
+    let body = json!({"contents": [{"parts": [{"text": "x"}]}], "tools": [tool]});
+    let tools = translated(GEMINI, body).extra["tools"].clone();
+    let parameters = &tools[0]["function"]["parameters"];
+    assert_eq!(parameters, &json!({"type": ["string", "null"]}));
+    let unknown = json!({"type": "ARRAY", "items": {"type": "MAP"}});
+    let body = json!({"contents": [{"parts": [{"text": "x"}]}], "generationConfig": {
+        "responseMimeType": "application/json", "responseSchema": unknown}});
+    assert_eq!(lost(GEMINI, body), "generationConfig.responseSchema");
+}
+
+#[test]
+fn results_belong_to_the_calls_that_they_name() {
+    let call = |id: Value, city: &str| json!({"functionCall": {"id": id, "name": "weather", "args": {"city": city}}});
+    let result = |id: Value, c: u8| json!({"functionResponse": {"id": id, "name": "weather", "response": {"c": c}}});
+    let conversation = |calls: [Value; 2], results: [Value; 2]| {
+        let body = json!({"contents": [{"parts": [{"text": "x"}]},
+            {"role": "model", "parts": calls}, {"role": "user", "parts": results}]});
+        let request = translated(GEMINI, body);
+        let calls = request.messages[1].extra["tool_calls"].clone();
+        let ids = [0, 1].map(|i: usize| calls[i]["id"].as_str().unwrap().to_owned());
+        let results = request.messages[2..].iter();
+        let results: Vec<_> = results
+            .map(|turn| format!("{} {}", turn.extra["tool_call_id"], turn.content))
+            .collect();
+        (ids, results)
+    };
+    let none = Value::Null;
+    let (ids, results) = conversation(
+        [call(json!("o"), "Oslo"), call(json!("r"), "Rome")],
+        [result(json!("r"), 20), result(json!("o"), 3)],
+    );
+    assert_eq!(ids, ["o", "r"]);
+    assert_eq!(results, [r#""r" "{\"c\":20}""#, r#""o" "{\"c\":3}""#]);
+    for results_name_them in [true, false] {
+        let id = |id: &str| match results_name_them {
+            true => json!(id),
+            false => Value::Null,
+        };
+        let calls = match results_name_them {
+            true => [call(none.clone(), "Oslo"), call(none.clone(), "Rome")],
+            false => [call(json!("call_0"), "Oslo"), call(json!("call_1"), "Rome")],
+        };
+        let (ids, results) = conversation(calls, [result(id("x"), 3), result(id("y"), 20)]);
+        assert_eq!(ids, ["call_0", "call_1"]);
+        assert!(results[0].starts_with("\"call_0\"") && results[1].starts_with("\"call_1\""));
+    }
+    let foreign = json!({"contents": [{"parts": [{"text": "x"}]},
+        {"role": "model", "parts": [call(json!("o"), "Oslo")]},
+        {"role": "user", "parts": [result(json!("z"), 3)]}]});
+    assert_eq!(
+        lost(GEMINI, foreign),
+        "contents[2].parts[0].functionResponse.name"
+    );
+}
+
 #[test]
 fn what_has_no_place_elsewhere_is_named() {
     let responses = |field: &str, value: Value| {
@@ -180,6 +282,11 @@ fn what_has_no_place_elsewhere_is_named() {
         gemini("tools", json!([{"googleSearch": {}}])),
         "tools[0].googleSearch"
     );
+    for data in [json!({"data": "AAAA"}), json!({"mimeType": "image/png"})] {
+        let untyped = json!([{"parts": [{"text": "x"}, {"inlineData": data}]}]);
+        let field = "contents[0].parts[1].inlineData.mimeType";
+        assert_eq!(gemini("contents", untyped), field);
+    }
     let budget = json!({"thinkingConfig": {"thinkingBudget": 0}});
     let field = "generationConfig.thinkingConfig.thinkingBudget";
     assert_eq!(gemini("generation_config", budget), field);
@@ -194,6 +301,11 @@ fn nonsense_is_refused_and_never_panics() {
         (RESPONSES, json!({"input": "x", "background": true})),
         (ANTHROPIC, json!({"messages": []})),
         (GEMINI, json!({"contents": "x"})),
+        (
+            GEMINI,
+            json!({"contents": [{"parts": [{"text": "x"}]}],
+                "generation_config": {"candidate_count": 4}}),
+        ),
         (GEMINI, json!("x")),
     ] {
         assert!(read(format, body.clone()).is_err(), "{body}");

@@ -1,6 +1,6 @@
 //! Gemini's `generateContent`. JSON of protocol buffers: fields may be spelt in two ways.
 
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Number, Value, json};
 
 use super::{Fields, Neutral, content, image_part, text_part};
 use crate::llm::attachment::sound_format;
@@ -36,7 +36,7 @@ pub(super) fn read(fields: Fields, out: &mut Neutral) -> Result<(), String> {
         out.rest(system);
     }
     if let Some(config) = fields.object("generationConfig") {
-        configured(camel(config), out);
+        configured(camel(config), out)?;
     }
     for (path, value) in fields.list("tools") {
         let mut tools = camel(Fields::of(path, value));
@@ -45,7 +45,7 @@ pub(super) fn read(fields: Fields, out: &mut Neutral) -> Result<(), String> {
             let name = tool.take("name").unwrap_or_default();
             let description = tool.take("description");
             let parameters = tool.take("parametersJsonSchema");
-            let parameters = parameters.or_else(|| Some(lower(tool.take("parameters")?)));
+            let parameters = parameters.or_else(|| Some(json_schema(tool.take("parameters")?)));
             out.tool(name, description, parameters, None);
             out.rest(tool);
         }
@@ -62,11 +62,44 @@ pub(super) fn read(fields: Fields, out: &mut Neutral) -> Result<(), String> {
     Ok(())
 }
 
-/// Calls of tools have no ids here; what came of them is matched by name, in order.
+/// Calls of tools need no ids here; what came of those without is matched by name, in order.
 #[derive(Default)]
 struct Calls {
     made: usize,
-    open: Vec<(String, String)>,
+    open: Vec<Open>,
+}
+
+/// A call of which it has not been said what came of it.
+struct Open {
+    /// As it was written.
+    own_id: Option<String>,
+    name: String,
+    id: String,
+}
+
+impl Calls {
+    fn make(&mut self, own_id: Option<String>, name: &str) -> String {
+        let id = own_id
+            .clone()
+            .unwrap_or_else(|| format!("call_{}", self.made));
+        self.made += 1;
+        self.open.push(Open {
+            own_id,
+            name: name.to_owned(),
+            id: id.clone(),
+        });
+        id
+    }
+
+    /// The call that a result belongs to.
+    fn answered(&mut self, own_id: Option<&str>, name: &str) -> Option<String> {
+        let is_meant = |open: &Open| match (open.own_id.as_deref(), own_id) {
+            (Some(own), Some(meant)) => own == meant,
+            _ => open.name == name,
+        };
+        let at = self.open.iter().position(is_meant)?;
+        Some(self.open.remove(at).id)
+    }
 }
 
 fn turn(mut turn: Fields, calls: &mut Calls, out: &mut Neutral) {
@@ -84,21 +117,17 @@ fn turn(mut turn: Fields, calls: &mut Calls, out: &mut Neutral) {
         } else if let Some(data) = part.object("inlineData") {
             parts.extend(inline(camel(data), out));
         } else if let Some(mut call) = part.object("functionCall") {
-            call.take("id");
+            let own_id = call.text("id").filter(|id| !id.is_empty());
             let name = call.text("name").unwrap_or_default();
             let arguments = call.take("args").unwrap_or_else(|| json!({}));
-            let id = format!("call_{}", calls.made);
-            calls.made += 1;
-            calls.open.push((name.clone(), id.clone()));
+            let id = calls.make(own_id, &name);
             called.push((id, name, arguments));
             out.rest(call);
         } else if let Some(mut answer) = part.object("functionResponse") {
-            answer.take("id");
+            let own_id = answer.text("id").filter(|id| !id.is_empty());
             let name = answer.text("name").unwrap_or_default();
-            let at = calls.open.iter().position(|(open, _)| *open == name);
-            match at {
-                Some(at) => {
-                    let (_, id) = calls.open.remove(at);
+            match calls.answered(own_id.as_deref(), &name) {
+                Some(id) => {
                     let response = answer.take("response").unwrap_or_default();
                     out.called(&id, response.to_string());
                 }
@@ -120,7 +149,10 @@ fn turn(mut turn: Fields, calls: &mut Calls, out: &mut Neutral) {
 }
 
 fn inline(mut data: Fields, out: &mut Neutral) -> Option<Value> {
-    let (media, base64) = (data.text("mimeType")?, data.text("data")?);
+    let (Some(media), Some(base64)) = (data.text("mimeType"), data.text("data")) else {
+        out.lose(data.at("mimeType"));
+        return None;
+    };
     let name = data.text("displayName");
     let field = data.at("mimeType");
     out.rest(data);
@@ -141,7 +173,19 @@ fn inline(mut data: Fields, out: &mut Neutral) -> Option<Value> {
     None
 }
 
-fn configured(mut config: Fields, out: &mut Neutral) {
+fn configured(mut config: Fields, out: &mut Neutral) -> Result<(), String> {
+    // Of several only the first would be kept, and all be paid for.
+    match config.take("candidateCount") {
+        None => {}
+        Some(count) if count == json!(1) => {}
+        Some(count) => {
+            let field = config.at("candidateCount");
+            return Err(format!(
+                "found {count} in \"{field}\"; expected 1: several answers to one prompt are items of \
+                 their own, as many as --samples says"
+            ));
+        }
+    }
     let params = &mut out.request.params;
     params.temperature = config.number("temperature");
     params.top_p = config.number("topP");
@@ -156,9 +200,6 @@ fn configured(mut config: Fields, out: &mut Neutral) {
         let value = config.take(own);
         out.extra(name, value);
     }
-    if config.map.get("candidateCount") == Some(&json!(1)) {
-        config.take("candidateCount");
-    }
     if let Some(thinking) = config.object("thinkingConfig") {
         let mut thinking = camel(thinking);
         let level = thinking.text("thinkingLevel");
@@ -170,7 +211,7 @@ fn configured(mut config: Fields, out: &mut Neutral) {
     }
     let media = config.text("responseMimeType");
     let schema = config.take("responseJsonSchema");
-    let schema = schema.or_else(|| Some(lower(config.take("responseSchema")?)));
+    let schema = schema.or_else(|| Some(json_schema(config.take("responseSchema")?)));
     match (media.as_deref(), schema) {
         (None | Some("text/plain"), None) => {}
         (Some("application/json"), None) => {
@@ -183,6 +224,7 @@ fn configured(mut config: Fields, out: &mut Neutral) {
         _ => out.lose(config.at("responseMimeType")),
     }
     out.rest(config);
+    Ok(())
 }
 
 fn tool_choice(mut choice: Fields, out: &mut Neutral) {
@@ -200,39 +242,87 @@ fn tool_choice(mut choice: Fields, out: &mut Neutral) {
 
 /// The fields under the names that the documentation gives them.
 fn camel(fields: Fields) -> Fields {
-    let named = |name: String| match name.contains('_') {
-        false => name,
-        true => {
-            let mut words = name.split('_');
-            let first = words.next().unwrap_or_default().to_owned();
-            words.fold(first, |name, word| {
-                let mut letters = word.chars();
-                let first = letters.next().map(|c| c.to_ascii_uppercase());
-                name + &first.into_iter().chain(letters).collect::<String>()
-            })
-        }
-    };
     let map = fields.map.into_iter();
     Fields {
-        map: map.map(|(name, value)| (named(name), value)).collect(),
+        map: map.map(|(name, value)| (camel_name(name), value)).collect(),
         path: fields.path,
     }
 }
 
-/// A schema in Google's words, in which types are in capitals, as JSON Schema has it.
-fn lower(schema: Value) -> Value {
-    match schema {
-        Value::Object(fields) => {
-            let fields = fields.into_iter().map(|(name, value)| {
-                let value = match (name.as_str(), value) {
-                    ("type", Value::String(kind)) => kind.to_lowercase().into(),
-                    (_, value) => lower(value),
-                };
-                (name, value)
-            });
-            Value::Object(fields.collect::<Map<_, _>>())
-        }
-        Value::Array(items) => items.into_iter().map(lower).collect(),
-        other => other,
+fn camel_name(name: String) -> String {
+    if !name.contains('_') {
+        return name;
     }
+    let mut words = name.split('_');
+    let first = words.next().unwrap_or_default().to_owned();
+    words.fold(first, |name, word| {
+        let mut letters = word.chars();
+        let first = letters.next().map(|c| c.to_ascii_uppercase());
+        name + &first.into_iter().chain(letters).collect::<String>()
+    })
+}
+
+/// Of a schema: counts, which may stand in quotes as protobuf writes 64 bits.
+const LENGTHS: [&str; 6] = [
+    "minItems",
+    "maxItems",
+    "minLength",
+    "maxLength",
+    "minProperties",
+    "maxProperties",
+];
+
+/// A schema in Google's words as JSON Schema has it: types are in capitals there, numbers may stand in
+/// quotes, and a mark beside the type allows null.
+fn json_schema(schema: Value) -> Value {
+    let Value::Object(fields) = schema else {
+        return schema;
+    };
+    let fields = fields.into_iter();
+    let fields = fields.map(|(name, value)| (camel_name(name), value));
+    let mut fields: Map<String, Value> = fields.collect();
+    let is_nullable = fields.shift_remove("nullable") == Some(Value::Bool(true));
+    for (name, value) in &mut fields {
+        match (name.as_str(), &mut *value) {
+            ("type", Value::String(kind)) => *kind = kind.to_lowercase(),
+            ("properties", Value::Object(all)) => {
+                all.values_mut().for_each(to_json_schema);
+            }
+            ("items", one) => to_json_schema(one),
+            ("anyOf", Value::Array(all)) => all.iter_mut().for_each(to_json_schema),
+            (name, Value::String(text)) if LENGTHS.contains(&name) => {
+                if let Ok(count) = text.parse::<u64>() {
+                    *value = count.into();
+                }
+            }
+            _ => {}
+        }
+    }
+    if fields.get("type") == Some(&json!("type_unspecified")) {
+        fields.shift_remove("type");
+    }
+    let kind = fields.get("type").and_then(Value::as_str);
+    let is_number = matches!(kind, Some("integer" | "number"));
+    let kind = kind.map(str::to_owned);
+    if let Some(Value::Array(values)) = fields.get_mut("enum").filter(|_| is_number) {
+        for value in values {
+            let number = value.as_str().and_then(|text| text.parse::<Number>().ok());
+            *value = number.map_or_else(|| value.take(), Value::from);
+        }
+    }
+    match kind {
+        _ if !is_nullable => fields.into(),
+        Some(kind) if !fields.contains_key("anyOf") => {
+            fields.insert("type".to_owned(), json!([kind, "null"]));
+            if let Some(Value::Array(values)) = fields.get_mut("enum") {
+                values.push(Value::Null);
+            }
+            fields.into()
+        }
+        _ => json!({"anyOf": [fields, {"type": "null"}]}),
+    }
+}
+
+fn to_json_schema(schema: &mut Value) {
+    *schema = json_schema(schema.take());
 }

@@ -243,6 +243,12 @@ fn what_a_flag_would_add_is_not_lost_in_silence() {
     start(&desk, &sim, "openai", "run in.jsonl -o out2.jsonl")
         .expect(2)
         .says("in.jsonl:1: found true in \"stream\"");
+    // Of four answers one would be kept, and all be paid for.
+    let four = r#"{"key":"k","request":{"contents":[{"parts":[{"text":"x"}]}],"generationConfig":{"candidateCount":4}}}"#;
+    desk.write("in.jsonl", four);
+    start(&desk, &sim, "gemini", "run in.jsonl -o out3.jsonl")
+        .expect(2)
+        .says("in.jsonl:1: found 4 in \"generationConfig.candidateCount\"; expected 1");
 }
 
 #[test]
