@@ -3,7 +3,7 @@
 
 use std::fmt;
 
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
 use crate::base::brief::Many;
 
@@ -71,6 +71,32 @@ impl Native {
     /// The body as it was written.
     pub fn body(&self) -> &Map<String, Value> {
         &self.body
+    }
+
+    /// Goes on with an answer and what is said to it.
+    pub(crate) fn go_on(&mut self, answer: &str, reply: &str) {
+        let turn = |role: &str, text: &str| json!({"role": role, "content": text});
+        let parts = |role: &str, text: &str| json!({"role": role, "parts": [{"text": text}]});
+        let (field, turns) = match self.format {
+            NativeFormat::OpenAiResponses => {
+                ("input", [turn("assistant", answer), turn("user", reply)])
+            }
+            NativeFormat::AnthropicMessages => {
+                ("messages", [turn("assistant", answer), turn("user", reply)])
+            }
+            NativeFormat::GeminiContent => {
+                ("contents", [parts("model", answer), parts("user", reply)])
+            }
+        };
+        match self.body.get_mut(field) {
+            Some(Value::Array(said)) => said.extend(turns),
+            Some(Value::String(text)) => {
+                let asked = turn("user", text);
+                self.body
+                    .insert(field.to_owned(), [asked].into_iter().chain(turns).collect());
+            }
+            _ => {}
+        }
     }
 
     /// The first field that has no place in the words that all providers share; none where the request
