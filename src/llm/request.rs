@@ -296,9 +296,12 @@ impl Request {
 
     /// The seed that it is sent with.
     pub(crate) fn seed(&self) -> Option<i64> {
-        let behind_the_first = i64::from(self.sample.saturating_sub(1));
-        let seed = self.params.seed?;
-        Some(seed.wrapping_add(behind_the_first))
+        self.params.seed.map(|seed| self.seed_of_sample(seed))
+    }
+
+    /// The seed of its sample, where that of the first is this one.
+    pub(crate) fn seed_of_sample(&self, first: i64) -> i64 {
+        first.wrapping_add(i64::from(self.sample.saturating_sub(1)))
     }
 
     /// The text to embed.

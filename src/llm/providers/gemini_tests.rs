@@ -456,6 +456,16 @@ fn a_conversation_goes_on_with_what_a_reply_held() {
     assert!(error.message().contains("is text for gemini"), "{error}");
 }
 
+#[test]
+fn a_request_has_one_answer_and_each_sample_a_seed() {
+    let config = json!({"seed": 7, "candidateCount": 4, "topK": 3});
+    let request = Request::new("x").with_extra("generationConfig", config);
+    for (sample, seed) in [(0, 7), (1, 7), (3, 9)] {
+        let (_, body) = encoded("gemini", &request.clone().with_sample(sample));
+        assert_eq!(body["generationConfig"], json!({"seed": seed, "topK": 3}));
+    }
+}
+
 fn content_of(request: &Request) -> Result<Value, Error> {
     content(vendor("gemini"), request, "m")
 }

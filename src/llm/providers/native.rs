@@ -8,6 +8,7 @@ use crate::llm::native::{Native, NativeFormat};
 use crate::llm::request::Request;
 
 use super::content::invalid;
+use super::gemini;
 use super::vendor::{Dialect, VENDORS, Vendor};
 
 /// Where OpenAI takes bodies of its newer API.
@@ -43,9 +44,18 @@ pub(super) fn body(
         };
     };
     let mut body = native.body().clone();
-    // Gemini's stands in the address.
-    if native.format() != NativeFormat::GeminiContent {
-        body.insert("model".to_owned(), model.into());
+    match native.format() {
+        // Its model stands in the address.
+        NativeFormat::GeminiContent => {
+            for field in ["generationConfig", "generation_config"] {
+                if let Some(Value::Object(config)) = body.get_mut(field) {
+                    gemini::count_up_seed(config, request);
+                }
+            }
+        }
+        NativeFormat::OpenAiResponses | NativeFormat::AnthropicMessages => {
+            body.insert("model".to_owned(), model.into());
+        }
     }
     Ok(Some(body.into()))
 }

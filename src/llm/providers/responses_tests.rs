@@ -231,3 +231,43 @@ fn a_native_body_goes_out_as_it_stands_to_its_own_provider_alone() {
         assert!(error.message().contains(field), "{error}");
     }
 }
+
+#[test]
+fn samples_of_a_native_body_have_seeds_of_their_own() {
+    for config in ["generationConfig", "generation_config"] {
+        let body = json!({"contents": [{"parts": [{"text": "hi"}]}],
+            config: {"seed": 7, "temperature": 0.7}});
+        let request = Request::from_native(NativeFormat::GeminiContent, body.clone()).unwrap();
+        for (sample, seed) in [(0, 7), (1, 7), (2, 8), (3, 9)] {
+            let request = request.clone().with_sample(sample);
+            let call = encode(vendor("gemini"), &request, Some("m")).unwrap();
+            let sent: Value = serde_json::from_slice(&call.body).unwrap();
+            let mut expected = body.clone();
+            expected[config]["seed"] = seed.into();
+            assert_eq!(sent, expected);
+        }
+    }
+}
+
+#[test]
+fn a_stream_is_put_together() {
+    let item = message(json!([text("Beds.")]));
+    let whole = reply(json!([item]));
+    let event = |kind: &str, field: &str, value: &Value| {
+        let mut event = json!({"type": kind});
+        event[field] = value.clone();
+        format!("event: {kind}\ndata: {event}\n\n")
+    };
+    let begun = event("response.created", "response", &json!({"output": []}));
+    let said = event("response.output_text.delta", "delta", &json!("Beds."));
+    let done = event("response.output_item.done", "item", &item);
+    for output in [json!([item]), json!([])] {
+        let mut last = whole.clone();
+        last["output"] = output;
+        let end = event("response.completed", "response", &last);
+        let answer = decoded("openai", &format!("{begun}{said}{done}{end}")).unwrap();
+        assert_eq!(answer, decoded("openai", &whole.to_string()).unwrap());
+    }
+    let cut = decoded("openai", &format!("{begun}{said}{done}")).unwrap_err();
+    assert!(!cut.is_unusable_reply() && cut.message().contains("the stream ends before"));
+}
