@@ -84,12 +84,12 @@ impl ReplyDetails {
 #[non_exhaustive]
 pub struct ToolCall {
     /// The provider's name for the call, which its result refers to. Where the provider has none, as
-    /// Gemini may, it is `call_1` for the first call of a reply, and so on.
+    /// Gemini may, nine letters and digits made of the call and its reply.
     pub id: String,
     /// The tool's name.
     pub name: String,
     /// What it is to be called with: the JSON that the model wrote, or a string of what it wrote where
-    /// that is no JSON.
+    /// that is no JSON, or has whole numbers of more than 64 bits.
     pub arguments: Value,
     /// What Gemini hangs on a call and wants back with it (`thoughtSignature`).
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -287,8 +287,10 @@ pub(super) fn tool_call(
         Value::String(text) if text.trim().is_empty() => json!({}),
         Value::String(text) => {
             let most = Cell::new(bounded::MOST_NODES);
-            let read = bounded::value(text.as_bytes(), &most);
-            read.unwrap_or(Value::String(text))
+            match bounded::value(text.as_bytes(), &most) {
+                Ok(read) if !is_rounded(&read) => read,
+                _ => Value::String(text),
+            }
         }
         other => other,
     };
@@ -297,6 +299,19 @@ pub(super) fn tool_call(
         name.unwrap_or_default(),
         shallow(arguments),
     )
+}
+
+/// Whether a number in it may be a whole one that has no room in 64 bits, and has lost digits.
+fn is_rounded(value: &Value) -> bool {
+    match value {
+        Value::Number(number) => {
+            let rounded = number.as_f64().filter(|_| number.is_f64());
+            rounded.is_some_and(|number| number.abs() >= i64::MAX as f64)
+        }
+        Value::Array(items) => items.iter().any(is_rounded),
+        Value::Object(fields) => fields.values().any(is_rounded),
+        _ => false,
+    }
 }
 
 /// Names the calls that the provider gave no name, so that their results can refer to them: by what

@@ -77,10 +77,17 @@ pub(super) fn decode(vendor: &Vendor, reply: &HttpReply) -> Result<Response, Err
     }
     match read(vendor, &reply.body) {
         Ok(response) => Ok(with_headers(vendor, response, reply).with_rate_hints(hints)),
-        Err(error) => Err(not_fetched(vendor, reply, error)
-            .with_status(reply.status)
-            .with_request_id(request_id(reply))
-            .with_rate_hints(hints)),
+        Err(error) => {
+            let paid = error.paid();
+            let error = error.with_paid(Paid {
+                cost_usd: paid.cost_usd.or_else(|| stated_cost(reply)),
+                ..paid
+            });
+            Err(not_fetched(vendor, reply, error)
+                .with_status(reply.status)
+                .with_request_id(request_id(reply))
+                .with_rate_hints(hints))
+        }
     }
 }
 
@@ -156,6 +163,13 @@ fn with_headers(vendor: &Vendor, mut response: Response, reply: &HttpReply) -> R
         response.details_mut().service_tier = Some(tier.to_owned());
     }
     response
+}
+
+/// The price of a call in LiteLLM's words.
+fn stated_cost(reply: &HttpReply) -> Option<f64> {
+    let cost = reply.headers.get("x-litellm-response-cost")?;
+    let cost = cost.trim().parse::<f64>().ok()?;
+    (cost.is_finite() && cost >= 0.0).then_some(cost)
 }
 
 /// What the provider calls this exchange.

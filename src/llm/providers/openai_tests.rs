@@ -503,6 +503,30 @@ fn the_price_that_a_gateway_states_is_the_price() {
         let reply = testing::reply(200, &[("x-litellm-response-cost", header)], body);
         let answer = decode(vendor("custom"), &reply).unwrap();
         assert_eq!(answer.cost_usd, expected, "{header}");
+        let refused = r#"{"choices":[{"message":{"refusal":"no"}}]}"#;
+        let reply = testing::reply(200, &[("x-litellm-response-cost", header)], refused);
+        let error = decode(vendor("custom"), &reply).unwrap_err();
+        assert_eq!(error.cost_usd(), expected, "{header}");
+    }
+}
+
+#[test]
+fn arguments_keep_every_digit() {
+    for (written, read) in [
+        (r#"{"id":18446744073709551615}"#, json!({"id": u64::MAX})),
+        (r#"{"x":0.1}"#, json!({"x": 0.1})),
+        (
+            r#"{"ids":[{"id":18446744073709551616}]}"#,
+            json!(r#"{"ids":[{"id":18446744073709551616}]}"#),
+        ),
+        (
+            r#"{"id":-9223372036854775809}"#,
+            json!(r#"{"id":-9223372036854775809}"#),
+        ),
+    ] {
+        let call = json!({"id": "c", "function": {"name": "f", "arguments": written}});
+        let answer = said("openai", &json!({"tool_calls": [call]}), &json!({}));
+        assert_eq!(answer.details().tool_calls[0].arguments, read);
     }
 }
 
