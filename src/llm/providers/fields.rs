@@ -67,6 +67,9 @@ enum Takes {
 
 #[derive(Debug)]
 enum Turns {
+    /// Whatever stands there, what another provider has signed included: for servers that are not known
+    /// better, and for those that pass it on to that provider.
+    All,
     AllBut(&'static [&'static str]),
     Nothing,
 }
@@ -184,7 +187,7 @@ pub(super) const ALL: Fields = Fields {
     takes: &[],
     lacks_parts: &[],
     files: files::ALL,
-    turns: Turns::AllBut(&[]),
+    turns: Turns::All,
     tools: None,
     call_ids: |_| true,
     seeds: Some(i64::MIN..=i64::MAX),
@@ -465,6 +468,7 @@ impl Fields {
 
     pub(super) fn has_turn(&self, field: &str) -> bool {
         match self.turns {
+            Turns::All => true,
             Turns::AllBut(names) => !names.contains(&field),
             Turns::Nothing => false,
         }
@@ -489,9 +493,9 @@ impl Fields {
         given.filter(|(field, _)| !own.contains(&field.as_str()))
     }
 
-    /// Whether it is a server that is not known better, which may take anything.
-    pub(super) fn is_unknown(&self) -> bool {
-        matches!(self.turns, Turns::AllBut([]))
+    /// Whether it may take back what another provider has signed.
+    pub(super) fn takes_signatures(&self) -> bool {
+        matches!(self.turns, Turns::All)
     }
 
     /// A message's further fields that have a place.

@@ -206,7 +206,7 @@ impl serde::Serialize for Extra<'_> {
         for (field, value) in self.of.of_turn(self.fields) {
             match (field.as_str(), value) {
                 ("tool_calls", calls) => {
-                    let signed = self.of.is_unknown();
+                    let signed = self.of.takes_signatures();
                     let calls = calls::in_openais_shape(calls, self.request, signed, &|id| {
                         self.of.call_id(id)
                     });
@@ -237,7 +237,7 @@ impl Extra<'_> {
         };
         let details = calls::reasoning_details(Some(self.fields)).filter(routers);
         let details: Vec<Value> = details.cloned().collect();
-        if !details.is_empty() && self.of.is_unknown() {
+        if !details.is_empty() && self.of.takes_signatures() {
             return Some(("reasoning_details", details.into()));
         }
         let text = reasoning
