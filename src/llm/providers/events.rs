@@ -36,7 +36,7 @@ pub(super) fn streamed(dialect: Dialect, body: &[u8]) -> Option<Streamed> {
     let whole = match dialect {
         Dialect::Anthropic => anthropic(&events),
         Dialect::Gemini => gemini(&events),
-        Dialect::OpenAi | Dialect::Extract => openai(&events, done),
+        Dialect::OpenAi | Dialect::Extract => responses(&events).or_else(|| openai(&events, done)),
     };
     Some(whole.map_or(Streamed::CutOff, Streamed::Whole))
 }
@@ -143,10 +143,34 @@ fn openai(events: &[Value], done: bool) -> Option<Value> {
     Some(whole)
 }
 
+/// The response that the last event of the Responses API holds, with the items that came before where it
+/// does not repeat them.
+fn responses(events: &[Value]) -> Option<Value> {
+    const ENDS: [&str; 3] = [
+        "response.completed",
+        "response.incomplete",
+        "response.failed",
+    ];
+    let is_end = |event: &&Value| ENDS.iter().any(|end| event["type"] == *end);
+    let end = events.iter().rev().find(is_end)?;
+    let mut whole = end["response"].clone();
+    let items = whole
+        .as_object_mut()?
+        .entry("output")
+        .or_insert(Value::Null);
+    if items.as_array().is_none_or(Vec::is_empty) {
+        let done = events
+            .iter()
+            .filter(|event| event["type"] == "response.output_item.done");
+        *items = done.map(|event| event["item"].clone()).collect();
+    }
+    Some(whole)
+}
+
 /// The message that the events of a stream make together.
 fn deltas(choices: &[&Value]) -> Value {
     let of = |field: &str| texts(choices.iter().map(|choice| &choice["delta"][field]));
-    let mut message = json!({"content": of("content"), "refusal": of("refusal")});
+    let mut message = json!({"content": content(choices), "refusal": of("refusal")});
     let fields = object(&mut message);
     for field in ["reasoning", "reasoning_content"] {
         let text = of(field);
@@ -166,18 +190,36 @@ fn deltas(choices: &[&Value]) -> Value {
             fields.insert(field.to_owned(), whole.into());
         }
     }
-    let cited: Vec<&Value> = lists("annotations").collect();
-    if !cited.is_empty() {
-        fields.insert("annotations".to_owned(), json!(cited));
+    for field in ["annotations", "images"] {
+        let all: Vec<&Value> = lists(field).collect();
+        if !all.is_empty() {
+            fields.insert(field.to_owned(), json!(all));
+        }
     }
-    let mut older = Value::Null;
-    for choice in choices {
-        append(&mut older, &choice["delta"]["function_call"]);
-    }
-    if older.is_object() {
-        fields.insert("function_call".to_owned(), older);
+    for field in ["function_call", "audio"] {
+        let mut whole = Value::Null;
+        for choice in choices {
+            append(&mut whole, &choice["delta"][field]);
+        }
+        if whole.is_object() {
+            fields.insert(field.to_owned(), whole);
+        }
     }
     message
+}
+
+/// A text in pieces, or a list of parts if any piece is one, as Mistral's thoughts are.
+fn content(choices: &[&Value]) -> Value {
+    let pieces = || choices.iter().map(|choice| &choice["delta"]["content"]);
+    if !pieces().any(Value::is_array) {
+        return texts(pieces()).into();
+    }
+    let parts = pieces().flat_map(|piece| match piece {
+        Value::Array(parts) => parts.clone(),
+        Value::String(text) => vec![json!({"type": "text", "text": text})],
+        _ => Vec::new(),
+    });
+    parts.collect()
 }
 
 /// Values that came in pieces, put together by their `index`; without one, a piece goes on with the
@@ -332,10 +374,18 @@ fn gemini(events: &[Value]) -> Option<Value> {
             "finishReason": finish,
             "safetyRatings": told("safetyRatings"),
         });
-        for field in ["groundingMetadata", "citationMetadata"] {
+        for field in ["groundingMetadata", "citationMetadata", "avgLogprobs"] {
             if let Some(value) = told(field) {
                 candidate[field] = value.clone();
             }
+        }
+        let mut logprobs = Value::Null;
+        for event in events {
+            let piece = event.pointer("/candidates/0/logprobsResult");
+            append(&mut logprobs, piece.unwrap_or(&Value::Null));
+        }
+        if !logprobs.is_null() {
+            candidate["logprobsResult"] = logprobs;
         }
         whole.insert("candidates".to_owned(), json!([candidate]));
     }

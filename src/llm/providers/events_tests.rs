@@ -221,6 +221,65 @@ fn pieces_without_a_number_belong_to_the_last_that_was_begun() {
     assert_eq!(calls, expected);
 }
 
+#[test]
+fn lists_pictures_sound_and_probabilities_are_no_less_in_pieces() {
+    let delta = |delta: Value| json!({"choices": [{"delta": delta}]});
+    let end = json!({"choices": [{"delta": {}, "finish_reason": "stop"}]});
+    let thought = |text: &str| {
+        let thought = json!([{"type": "text", "text": text}]);
+        delta(json!({"content": [{"type": "thinking", "thinking": thought}]}))
+    };
+    let mistral = [
+        thought("I "),
+        thought("look."),
+        delta(json!({"content": [{"type": "text", "text": "So"}]})),
+        delta(json!({"content": "."})),
+        end.clone(),
+    ];
+    let read = line("mistral", &sent(&mistral));
+    assert_eq!(
+        (&read["text"], &read["warning"]),
+        (&json!("So."), &Value::Null)
+    );
+    assert_eq!(read["reasoning"], json!({"text": "I look."}));
+
+    let image = json!({"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}});
+    let images = [
+        delta(json!({"content": "So."})),
+        delta(json!({"images": [image]})),
+        end.clone(),
+    ];
+    let read = line("openrouter", &sent(&images));
+    assert_eq!(read["text"], "So.");
+    assert_eq!(read["reply"], sent(&images));
+    let sound = [
+        delta(json!({"audio": {"id": "a1", "transcript": "S"}})),
+        delta(json!({"audio": {"transcript": "o.", "data": "AA"}})),
+        delta(json!({"audio": {"data": "AA", "expires_at": 7}})),
+        end,
+    ];
+    assert_eq!(line("openai", &sent(&sound))["text"], "So.");
+
+    let piece = |text: &str, more: Value| {
+        let mut candidate = json!({"content": {"parts": [{"text": text}]},
+            "logprobsResult": {"chosenCandidates": [{"token": text}]}});
+        for (name, value) in more.as_object().into_iter().flatten() {
+            candidate[name] = value.clone();
+        }
+        json!({"candidates": [candidate]})
+    };
+    let gemini = [
+        piece("So", Value::Null),
+        piece(".", json!({"finishReason": "STOP", "avgLogprobs": -0.25})),
+    ];
+    let read = line("gemini", &sent(&gemini));
+    let each = json!({"chosenCandidates": [{"token": "So"}, {"token": "."}]});
+    assert_eq!(
+        read["logprobs"],
+        json!({"avgLogprobs": -0.25, "logprobsResult": each})
+    );
+}
+
 /// Each beginning of a stream is cut off, until the event that ends the answer is there.
 #[test]
 fn a_stream_without_its_end_is_cut_off() {
